@@ -1,0 +1,1 @@
+"""Entry points: one Beam job per file, and the command line."""

@@ -1,0 +1,101 @@
+"""The life of a stage's output folder: claimed, worked in, finished.
+
+`info.json` is written first and says whose the folder is; `COMPLETED` is written last. A run that was killed finds its own
+`info.json` and goes on; another request into the same folder replaces the old output whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import platform
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from transforms import files
+from transforms.core.errors import InputError
+from transforms.core.schema import COMPLETED_FILE, INFO_FILE, LABELS_FILE, QUARANTINE_FILE, STATS_FILE
+from transforms.shard_work import REPORTS_FOLDER
+
+_COMMON_FILES = (COMPLETED_FILE, STATS_FILE, QUARANTINE_FILE, LABELS_FILE)
+_VERSIONED = ("apache-beam", "tensorflow", "tensorflow-transform", "keras", "numpy", "pillow")
+
+
+def request_digest(stage: str, settings: Mapping[str, Any]) -> str:
+  """Returns 64 hex digits for everything that decides a stage's output besides the inputs themselves."""
+  return hashlib.sha256(json.dumps([stage, settings], sort_keys=True).encode()).hexdigest()
+
+
+def claim(
+  output: str, *, stage: str, settings: Mapping[str, Any], argv: Sequence[str], owned: Sequence[str], **more: Any
+) -> str:
+  """Makes `output` this run's: goes on where a killed run of the same request was, else starts empty.
+
+  Args:
+    output: the folder that the user gave.
+    stage: `convert`, `bottlenecks`, `train` or `evaluate`.
+    settings: what decides the output's bytes, JSON values: flags, the trunk's fingerprint.
+    argv: the command's arguments, kept in `info.json` for people.
+    owned: names (or glob patterns) directly in `output` that this stage writes, besides the common ones. Nothing else is
+      ever deleted.
+    **more: further entries of `info.json`, JSON values.
+
+  Returns:
+    The request's digest.
+
+  Raises:
+    InputError: the folder holds something that no stage of ours wrote.
+  """
+  request = request_digest(stage, settings)
+  info_path = files.join(output, INFO_FILE)
+  if files.exists(info_path):
+    found = json.loads(files.read_bytes(info_path))
+    if found.get("stage") != stage:
+      raise InputError(f"{output} holds the output of `beam-retrain {found.get('stage')}`: give another --output.")
+    unfinished = not files.exists(files.join(output, COMPLETED_FILE))
+    if not (unfinished and found.get("request") == request):
+      _clear(output, owned)
+  elif files.match(files.join(output, "*")) or files.match(files.join(output, "*", "*")):
+    raise InputError(
+      f"{output} is not empty and was not written by beam-retrain: give a new or empty folder as --output."
+    )
+  files.make_folder(files.join(output, REPORTS_FOLDER))
+  info = {
+    "stage": stage,
+    "request": request,
+    "settings": dict(settings),
+    "command": shlex.join(["beam-retrain", stage, *argv]),
+    "versions": versions(),
+    **more,
+  }
+  files.write_text(info_path, json.dumps(info, indent=2, sort_keys=True) + "\n")
+  return request
+
+
+def _clear(output: str, owned: Sequence[str]) -> None:
+  # The marker goes first: from here on no reader takes the folder for finished.
+  files.delete(files.join(output, name) for name in _COMMON_FILES)
+  files.delete([files.join(output, REPORTS_FOLDER)])
+  for pattern in owned:
+    files.delete(stat.path for stat in files.match(files.join(output, pattern)))
+    if "*" not in pattern:
+      files.delete([files.join(output, pattern)])
+
+
+def read_stats(output: str) -> dict[str, Any]:
+  stats: dict[str, Any] = json.loads(files.read_bytes(files.join(output, STATS_FILE)))
+  return stats
+
+
+def versions() -> dict[str, str]:
+  """Returns name -> version of what decides the results, Python included."""
+  found = {"python": platform.python_version(), "platform": sys.platform}
+  for name in ("beam-retrain", *_VERSIONED):
+    try:
+      found[name] = importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+      continue
+  return found

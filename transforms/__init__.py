@@ -1,0 +1,1 @@
+"""What Beam workers execute: PTransforms here, plain functions in core."""

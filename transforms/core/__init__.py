@@ -1,0 +1,1 @@
+"""Plain functions and records; imports no Beam."""

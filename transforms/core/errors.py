@@ -1,0 +1,28 @@
+"""Errors that a user reads: one sentence that names the thing, the cause and the remedy."""
+
+from __future__ import annotations
+
+import re
+
+
+class InputError(Exception):
+  """Something the user gave cannot be used. Its text is printed as it is, and the exit code is 2."""
+
+  def __init__(self, sentence: str):
+    # One line, so that the sentence survives a runner that hands exceptions back as the text of a traceback.
+    super().__init__(" ".join(sentence.split()))
+
+
+_IN_TRACEBACK = re.compile(r"InputError: (?P<sentence>.+?)(?: \[while running .*)?$", re.MULTILINE)
+
+
+def user_sentence(error: BaseException) -> str | None:
+  """Returns the sentence of the `InputError` behind `error`, or None where it is some other fault.
+
+  Runners wrap what a worker raises: in-process ones keep the exception and append `[while running 'Step']`, the others
+  hand back a RuntimeError whose text holds the worker's traceback.
+  """
+  if isinstance(error, InputError):
+    return re.sub(r" \[while running .*$", "", str(error), flags=re.DOTALL)
+  found = _IN_TRACEBACK.findall(str(error))
+  return found[-1] if found else None

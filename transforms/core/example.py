@@ -1,0 +1,97 @@
+"""`tf.train.Example` without TensorFlow.
+
+The messages are declared here, field by field as in TensorFlow's `tensorflow/core/example/{example,feature}.proto`, in a
+descriptor pool of our own: the same bytes on the wire, readable by tf.data, and converting images never pays for loading
+TensorFlow. A pool of our own because TensorFlow registers the same names in the default one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+
+_Field = descriptor_pb2.FieldDescriptorProto
+
+Value = bytes | str | int | np.ndarray
+
+
+def _declare_messages() -> Any:
+  file = descriptor_pb2.FileDescriptorProto(name="beam_retrain/example.proto", package="tensorflow", syntax="proto3")
+
+  def add(name: str, *fields: tuple[str, int, int, int, str]) -> descriptor_pb2.DescriptorProto:
+    message = file.message_type.add(name=name)
+    for field, number, kind, label, type_name in fields:
+      message.field.add(name=field, number=number, type=kind, label=label, type_name=type_name or None)
+    return message
+
+  one, many = _Field.LABEL_OPTIONAL, _Field.LABEL_REPEATED
+  add("BytesList", ("value", 1, _Field.TYPE_BYTES, many, ""))
+  add("FloatList", ("value", 1, _Field.TYPE_FLOAT, many, ""))
+  add("Int64List", ("value", 1, _Field.TYPE_INT64, many, ""))
+  feature = add(
+    "Feature",
+    ("bytes_list", 1, _Field.TYPE_MESSAGE, one, ".tensorflow.BytesList"),
+    ("float_list", 2, _Field.TYPE_MESSAGE, one, ".tensorflow.FloatList"),
+    ("int64_list", 3, _Field.TYPE_MESSAGE, one, ".tensorflow.Int64List"),
+  )
+  feature.oneof_decl.add(name="kind")
+  for field in feature.field:
+    field.oneof_index = 0
+  features = add("Features", ("feature", 1, _Field.TYPE_MESSAGE, many, ".tensorflow.Features.FeatureEntry"))
+  entry = features.nested_type.add(name="FeatureEntry")
+  entry.options.map_entry = True
+  entry.field.add(name="key", number=1, type=_Field.TYPE_STRING, label=one)
+  entry.field.add(name="value", number=2, type=_Field.TYPE_MESSAGE, label=one, type_name=".tensorflow.Feature")
+  add("Example", ("features", 1, _Field.TYPE_MESSAGE, one, ".tensorflow.Features"))
+
+  pool = descriptor_pool.DescriptorPool()
+  pool.Add(file)
+  return message_factory.GetMessageClass(pool.FindMessageTypeByName("tensorflow.Example"))
+
+
+_Example = _declare_messages()
+
+
+def encode_example(features: Mapping[str, Value]) -> bytes:
+  """Serialises one Example; the same features always give the same bytes.
+
+  Args:
+    features: feature name to value: bytes or str (stored as UTF-8) becomes a bytes list of one, int an int64 list of
+      one, a float32 array of shape [D] a float list of D.
+
+  Raises:
+    TypeError: a value is of another type.
+  """
+  example = _Example()
+  for name, value in features.items():
+    feature = example.features.feature[name]
+    if isinstance(value, str):
+      feature.bytes_list.value.append(value.encode())
+    elif isinstance(value, bytes):
+      feature.bytes_list.value.append(value)
+    elif isinstance(value, int | np.integer):
+      feature.int64_list.value.append(int(value))
+    elif isinstance(value, np.ndarray) and value.dtype == np.float32 and value.ndim == 1:
+      feature.float_list.value.extend(value.tolist())
+    else:
+      raise TypeError(f"feature {name!r}: cannot store a {type(value).__name__}")
+  return example.SerializeToString(deterministic=True)
+
+
+def decode_example(serialized: bytes) -> dict[str, Sequence[Any]]:
+  """Parses one Example into feature name -> list of bytes, list of int, or float32 array of shape [D].
+
+  Raises:
+    google.protobuf.message.DecodeError: the bytes are not an Example.
+  """
+  features: dict[str, Sequence[Any]] = {}
+  for name, feature in _Example.FromString(serialized).features.feature.items():
+    kind = feature.WhichOneof("kind")
+    if kind == "float_list":
+      features[name] = np.asarray(feature.float_list.value, np.float32)
+    elif kind is not None:
+      features[name] = list(getattr(feature, kind).value)
+  return features

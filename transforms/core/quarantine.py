@@ -1,0 +1,38 @@
+"""Where bad inputs go, with a reason: one entry per input, none lost, none in the way of another."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+
+
+class Reason(enum.StrEnum):
+  """Why an input is in the quarantine. The list is fixed: people count by it."""
+
+  EMPTY = "EMPTY"  # 0 bytes
+  TRUNCATED = "TRUNCATED"  # starts like a picture, ends too early or is damaged inside
+  NOT_AN_IMAGE = "NOT_AN_IMAGE"  # neither JPEG, PNG, BMP nor GIF
+  TOO_LARGE = "TOO_LARGE"  # more pixels than allowed: a decompression bomb, or a scan that wants scaling down
+  UNSUPPORTED = "UNSUPPORTED"  # a picture, in a variant that the exported model could not decode either
+  BAD_LABEL = "BAD_LABEL"  # label outside of the label list
+  UNREADABLE = "UNREADABLE"  # listed, but could not be opened
+  MODEL_ERROR = "MODEL_ERROR"  # the trunk or the head refused it, or gave values that are not finite
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Quarantined:
+  """One input that was left out.
+
+  Attributes:
+    key: the input's key.
+    size_bytes: its size as found.
+    reason: why, from the fixed list.
+    detail: one sentence for people.
+    split: the split it would have been in.
+  """
+
+  key: str
+  size_bytes: int
+  reason: Reason
+  detail: str
+  split: str = ""

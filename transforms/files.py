@@ -1,0 +1,99 @@
+"""All file access of the Beam jobs goes through here: Beam FileSystems, so that a path may be local or remote.
+
+Writes are atomic and repeatable: a temporary name beside the final one, then a rename over it. A retried bundle writes
+the same bytes under the same name; a killed one leaves only a temporary file, which `sweep` removes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import uuid
+from collections.abc import Iterable, Iterator
+from typing import BinaryIO, NamedTuple
+
+from apache_beam.io.filesystem import CompressionTypes
+from apache_beam.io.filesystems import FileSystems
+
+_TEMPORARY = ".tmp-"
+
+
+class FileStat(NamedTuple):
+  path: str
+  size_bytes: int
+  modified_secs: float
+
+
+def join(folder: str, *names: str) -> str:
+  return FileSystems.join(folder, *names)
+
+
+def is_local(path: str) -> bool:
+  return FileSystems.get_scheme(path) is None
+
+
+def exists(path: str) -> bool:
+  return FileSystems.exists(path)
+
+
+def open_to_read(path: str) -> BinaryIO:
+  """Opens a file as it is: a `.gz` file gives its compressed bytes."""
+  return FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED)
+
+
+def read_bytes(path: str) -> bytes:
+  with open_to_read(path) as file:
+    return file.read()
+
+
+def match(pattern: str) -> list[FileStat]:
+  """Returns the files (not folders) that fit a pattern, sorted by path; an empty list where none does."""
+  found = FileSystems.match([pattern])[0].metadata_list
+  stats = [FileStat(entry.path, entry.size_in_bytes, entry.last_updated_in_seconds or 0.0) for entry in found]
+  return sorted(stat for stat in stats if not (is_local(stat.path) and os.path.isdir(stat.path)))
+
+
+def make_folder(folder: str) -> None:
+  """Makes a folder and its parents; no harm where it is there already. Object stores have no folders to make."""
+  if is_local(folder):
+    os.makedirs(folder, exist_ok=True)
+
+
+@contextlib.contextmanager
+def write_atomically(path: str) -> Iterator[BinaryIO]:
+  """Opens a temporary file that becomes `path` when the block ends well; else nothing is left of it."""
+  if not is_local(path):
+    with FileSystems.create(path, compression_type=CompressionTypes.UNCOMPRESSED) as file:
+      yield file  # an object appears whole, when it is closed
+    return
+  # Only the temporary name is random; it never outlives the write.
+  temporary = f"{path}{_TEMPORARY}{uuid.uuid4().hex}"
+  try:
+    with open(temporary, "wb") as file:
+      yield file
+    os.replace(temporary, path)
+  except BaseException:
+    with contextlib.suppress(FileNotFoundError):
+      os.unlink(temporary)
+    raise
+
+
+def write_bytes(path: str, data: bytes) -> None:
+  with write_atomically(path) as file:
+    file.write(data)
+
+
+def write_text(path: str, text: str) -> None:
+  write_bytes(path, text.encode())
+
+
+def delete(paths: Iterable[str]) -> None:
+  """Deletes files and whole folders; what is not there is no error."""
+  for path in paths:
+    if exists(path):
+      FileSystems.delete([path])
+
+
+def sweep(folder: str) -> None:
+  """Removes what killed workers left behind: temporary files of `write_atomically` directly in `folder`."""
+  delete(stat.path for stat in match(join(folder, f"*{_TEMPORARY}*")))

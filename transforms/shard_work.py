@@ -1,0 +1,151 @@
+"""The spine's middle step: one element is one shard, worked in one fused step, written once, whole.
+
+Determinism, flat memory, resume and safe retries all come from this one place: the file's bytes depend on the shard
+alone, its name too, it appears by a rename, and a report beside it says that it is done and what made it.
+"""
+
+from __future__ import annotations
+
+import abc
+import contextlib
+import hashlib
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import apache_beam as beam
+from apache_beam.metrics import Metrics
+
+from transforms import files
+from transforms.core.quarantine import Quarantined
+from transforms.core.shards import Shard, ShardReport
+
+REPORTS_FOLDER = ".shards"
+METRICS_NAMESPACE = "beam_retrain"
+
+
+class Written(NamedTuple):
+  """One record of a shard: `payload` is appended to the shard's file as it is."""
+
+  label: str
+  payload: bytes
+
+
+class ShardTask(abc.ABC):
+  """What a job does with the inputs of one shard. Pickled to the workers: keep it small, open things in `setup`."""
+
+  suffix = "tfrecord"
+
+  def setup(self) -> None:
+    """Called once per DoFn instance, before the first shard."""
+
+  @abc.abstractmethod
+  def work(self, shard: Shard) -> Iterator[Written | Quarantined]:
+    """Yields exactly one item for every picture of the shard, in the shard's order."""
+
+  def extra(self) -> Mapping[str, Any]:
+    """Called after each shard: what its report has to say beyond the counts, as JSON values."""
+    return {}
+
+
+class WorkShards(beam.PTransform):
+  """PCollection[Shard] -> PCollection[ShardReport]: writes one file per shard under `output`.
+
+  A shard whose file and report are there already, made from the same inputs by the same request, is kept: that is how a
+  killed run goes on.
+
+  Attributes:
+    task: what to do with a shard.
+    output: folder of the shard files; the reports go to `.shards` in it.
+    request: digest of everything but the inputs that decides the bytes: settings, trunk, preprocessing.
+    checked: a PCollection that must have been computed before any work starts.
+  """
+
+  def __init__(self, task: ShardTask, *, output: str, request: str, checked: beam.PCollection | None = None):
+    super().__init__()
+    self._task = task
+    self._output = output
+    self._request = request
+    self._checked = checked
+
+  def expand(self, shards: beam.PCollection) -> beam.PCollection:
+    sides = [beam.pvalue.AsList(self._checked)] if self._checked is not None else []
+    return (
+      shards
+      | "SpreadShards" >> beam.Reshuffle()
+      # Shard
+      | "WorkShard" >> beam.ParDo(_WorkShard(self._task, self._output, self._request), *sides)
+    )  # ShardReport
+
+
+class _WorkShard(beam.DoFn):
+  def __init__(self, task: ShardTask, output: str, request: str):
+    self._task = task
+    self._output = output
+    self._request = request
+    self._worked = Metrics.counter(METRICS_NAMESPACE, "shards_worked")
+    self._kept = Metrics.counter(METRICS_NAMESPACE, "shards_kept")
+    self._written = Metrics.counter(METRICS_NAMESPACE, "records_written")
+    self._quarantined = Metrics.counter(METRICS_NAMESPACE, "inputs_quarantined")
+
+  def setup(self) -> None:
+    self._task.setup()
+
+  def process(self, shard: Shard, *_: object) -> Iterator[ShardReport]:
+    digest = shard.digest(self._request)
+    report = read_report(self._output, shard.name(self._task.suffix), digest)
+    if report is None:
+      report = self._work(shard, digest)
+      self._worked.inc()
+    else:
+      self._kept.inc()
+    yield report
+
+  def _work(self, shard: Shard, digest: str) -> ShardReport:
+    name = shard.name(self._task.suffix)
+    checksum = hashlib.sha256()
+    size_bytes = 0
+    labels: Counter[str] = Counter()
+    quarantined: list[Quarantined] = []
+    with files.write_atomically(files.join(self._output, name)) as file:
+      for item in self._task.work(shard):
+        if isinstance(item, Quarantined):
+          quarantined.append(item)
+          self._quarantined.inc()
+          continue
+        file.write(item.payload)
+        checksum.update(item.payload)
+        size_bytes += len(item.payload)
+        labels[item.label] += 1
+        self._written.inc()
+    report = ShardReport(
+      file=name,
+      split=shard.split,
+      inputs=labels.total() + len(quarantined),
+      outputs=labels.total(),
+      size_bytes=size_bytes,
+      sha256=checksum.hexdigest(),
+      digest=digest,
+      labels=dict(sorted(labels.items())),
+      quarantined=tuple(quarantined),
+      extra=dict(self._task.extra()),
+    )
+    files.write_text(report_path(self._output, name), report.to_json())
+    return report
+
+
+def report_path(output: str, name: str) -> str:
+  return files.join(output, REPORTS_FOLDER, f"{name}.json")
+
+
+def read_report(output: str, name: str, digest: str) -> ShardReport | None:
+  """Returns the report of a shard that is finished and sound, made by `digest`; None where it has to be worked."""
+  path = report_path(output, name)
+  shard_path = files.join(output, name)
+  if not files.exists(path) or not files.exists(shard_path):
+    return None
+  with contextlib.suppress(ValueError, TypeError, KeyError):  # a report that cannot be read is no report
+    report = ShardReport.from_json(files.read_bytes(path).decode())
+    if report.digest == digest and report.sha256 == hashlib.sha256(files.read_bytes(shard_path)).hexdigest():
+      return report
+  return None
