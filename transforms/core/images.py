@@ -1,0 +1,78 @@
+"""Looking at a picture's bytes before they are decoded: what it is, how large, and whether it can be used. Pillow, no TensorFlow.
+
+Only the header is read, so this is cheap and bounded whatever the file claims. The extension of a file is not trusted.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from typing import NamedTuple
+
+from PIL import Image as Pillow
+from PIL import ImageFile, UnidentifiedImageError
+
+from transforms.core.quarantine import Reason
+
+FORMATS = ("JPEG", "PNG", "BMP", "GIF")
+MAX_PIXELS = 50_000_000
+"""Default bound on height x width: 150 MB once decoded to RGB."""
+
+
+class Looked(NamedTuple):
+  """A picture that can be decoded: `format` is `jpeg`, `png`, `bmp` or `gif`; height and width in pixels."""
+
+  format: str
+  height: int
+  width: int
+
+
+class Fault(NamedTuple):
+  """A picture that cannot be used, and why."""
+
+  reason: Reason
+  detail: str
+
+
+def look(encoded: bytes, max_pixels: int = MAX_PIXELS) -> Looked | Fault:
+  """Reads the header of a picture.
+
+  Args:
+    encoded: the file's bytes.
+    max_pixels: largest height x width allowed.
+  """
+  if not encoded:
+    return Fault(Reason.EMPTY, "the file has 0 bytes")
+  try:
+    with warnings.catch_warnings():
+      warnings.simplefilter("ignore")  # Pillow warns of large pictures; the bound below decides
+      picture = Pillow.open(io.BytesIO(encoded), formats=FORMATS)
+  except Pillow.DecompressionBombError as error:
+    return Fault(Reason.TOO_LARGE, str(error))
+  except UnidentifiedImageError:
+    return Fault(Reason.NOT_AN_IMAGE, "neither JPEG, PNG, BMP nor GIF")
+  except Exception as error:  # Pillow's parsers raise many kinds on damaged headers
+    return Fault(Reason.TRUNCATED, f"the header is damaged: {error}")
+  with picture:
+    width, height = picture.size
+    if height * width > max_pixels:
+      return Fault(Reason.TOO_LARGE, f"{width} x {height} pixels, more than the {max_pixels} allowed")
+    if picture.format == "BMP" and picture.mode in ("P", "1"):
+      # TensorFlow takes the palette's indices for grey values; the exported model would be wrong without a word.
+      return Fault(Reason.UNSUPPORTED, "a BMP with a colour palette: save it as PNG")
+    return Looked(str(picture.format).lower(), height, width)
+
+
+def explain(encoded: bytes) -> Fault:
+  """Says why a picture that passed `look` could not be decoded: decodes it whole with Pillow."""
+  try:
+    with warnings.catch_warnings():
+      warnings.simplefilter("ignore")
+      with Pillow.open(io.BytesIO(encoded), formats=FORMATS) as picture:
+        picture.load()
+  except Exception as error:
+    return Fault(Reason.TRUNCATED, f"the file ends too early or is damaged: {error}")
+  return Fault(Reason.UNSUPPORTED, "TensorFlow cannot decode this variant: save it as PNG or JPEG")
+
+
+assert not ImageFile.LOAD_TRUNCATED_IMAGES, "a truncated picture must not pass for a whole one"

@@ -1,0 +1,63 @@
+"""Picture bytes -> the trunk's float input: the one function that bottlenecks, evaluation and the exported model share.
+
+It is TensorFlow throughout, so that it can be part of the exported model: two decoders or two resize functions would part
+ways by a few grey levels, and a model scored with another preprocessing than it was trained with is the commonest fault
+reported of `retrain.py`.
+"""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+VERSION = "1: decode to RGB, bilinear resize without antialiasing, 0..1"
+"""Part of what makes a stored bottleneck valid; changes when the numbers would."""
+
+
+def decode_and_resize(encoded: tf.Tensor, input_px: int) -> tf.Tensor:
+  """Decodes one picture and brings it to the trunk's size, as `retrain.py` did (its `resize_bilinear`).
+
+  Args:
+    encoded: string scalar, the bytes of a JPEG, PNG, BMP or GIF (of an animation, the first frame).
+    input_px: the trunk's height and width.
+
+  Returns:
+    float32 [input_px, input_px, 3], 0..1.
+
+  Raises:
+    tf.errors.InvalidArgumentError: the bytes cannot be decoded.
+  """
+  # uint8 0..255; BMP is decoded with the channels it has, since TensorFlow refuses to change them on the way.
+  is_bmp = tf.strings.substr(encoded, 0, 2) == b"BM"
+  pixels = tf.cond(
+    is_bmp,
+    lambda: _to_rgb(tf.io.decode_bmp(encoded, channels=0)),
+    lambda: tf.io.decode_image(encoded, channels=3, expand_animations=False),
+  )
+  pixels.set_shape([None, None, 3])
+  scaled = tf.image.convert_image_dtype(pixels, tf.float32)  # float32 0..1
+  resized = tf.image.resize(scaled, [input_px, input_px], method="bilinear", antialias=False)
+  return tf.ensure_shape(resized, [input_px, input_px, 3])
+
+
+def _to_rgb(pixels: tf.Tensor) -> tf.Tensor:
+  """uint8 [H, W, 1, 3 or 4] -> uint8 [H, W, 3]."""
+  grey = tf.equal(tf.shape(pixels)[2], 1)
+  return tf.cond(grey, lambda: tf.tile(pixels, [1, 1, 3]), lambda: pixels[:, :, :3])
+
+
+def preprocess(encoded: tf.Tensor, input_px: int) -> tf.Tensor:
+  """`decode_and_resize` for a batch.
+
+  Args:
+    encoded: string [N].
+    input_px: the trunk's height and width.
+
+  Returns:
+    float32 [N, input_px, input_px, 3], 0..1.
+  """
+  return tf.map_fn(
+    lambda one: decode_and_resize(one, input_px),
+    encoded,
+    fn_output_signature=tf.TensorSpec([input_px, input_px, 3], tf.float32),
+    parallel_iterations=8,
+  )
