@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Iterable, Iterator
 from typing import BinaryIO, NamedTuple
 
-from apache_beam.io.filesystem import CompressionTypes
+from apache_beam.io.filesystem import BeamIOError, CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 
 _TEMPORARY = ".tmp-"
@@ -34,6 +34,17 @@ def is_local(path: str) -> bool:
 
 def exists(path: str) -> bool:
   return FileSystems.exists(path)
+
+
+def stat(path: str) -> FileStat | None:
+  """Returns what is known of one file (not a folder), or None where it is not there; `path` is no pattern."""
+  try:
+    entry = FileSystems.get_filesystem(path).metadata(path)
+  except BeamIOError:
+    return None
+  if is_local(path) and os.path.isdir(path):
+    return None
+  return FileStat(entry.path, entry.size_in_bytes, entry.last_updated_in_seconds or 0.0)
 
 
 def open_to_read(path: str) -> BinaryIO:

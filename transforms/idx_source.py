@@ -1,0 +1,226 @@
+"""Finding IDX files and cutting them into shards.
+
+An uncompressed file is cut into ranges that workers read by themselves, in parallel. A gzip file cannot be read from the
+middle: it is read once, as a stream, and its blocks carry their bytes. Nothing is worked on pixel by pixel.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import os
+import zlib
+from collections.abc import Iterator, Sequence
+from typing import BinaryIO, NamedTuple
+
+import apache_beam as beam
+import numpy as np
+
+from transforms import files
+from transforms.core import idx
+from transforms.core.errors import InputError
+from transforms.core.schema import TESTING, TRAINING
+from transforms.core.shards import IMAGES_PER_SHARD, IdxRange, Shard
+
+_PREFIXES = {TRAINING: "train", TESTING: "t10k"}
+
+
+class IdxPair(NamedTuple):
+  """One split's images and labels file, both checked as far as that is cheap.
+
+  Attributes:
+    split: `training` or `testing`.
+    images_path: plain, or gzip where it ends in `.gz`.
+    labels_path: likewise.
+    count: images in the file, and labels in the other.
+    rows: pixels.
+    columns: pixels.
+    size_bytes: of both files together, as stored.
+    modified_secs: of the file that changed last.
+  """
+
+  split: str
+  images_path: str
+  labels_path: str
+  count: int
+  rows: int
+  columns: int
+  size_bytes: int
+  modified_secs: float
+
+
+def image_key(split: str, label: object, index: int, extension: str) -> str:
+  """Returns for example `training/5/17.jpg`: `index` is the position in the IDX file, as the article's script counts."""
+  return f"{split}/{label}/{index}.{extension}"
+
+
+def looks_like_idx(folder: str) -> bool:
+  """Says whether one of the IDX files of MNIST, in any spelling, lies directly in `folder`."""
+  return any(
+    files.stat(files.join(folder, name)) for split in _PREFIXES for kind in (3, 1) for name in _names(split, kind)
+  )
+
+
+def _names(split: str, dimensions: int) -> list[str]:
+  """The spellings of one file, the one that wins first: MNIST's home, then the article's, then each as gzip."""
+  kind = {3: "images", 1: "labels"}[dimensions]
+  spellings = [f"{_PREFIXES[split]}-{kind}{mark}idx{dimensions}-ubyte" for mark in ("-", ".")]
+  return spellings + [f"{name}.gz" for name in spellings]
+
+
+def find_idx_splits(folder: str, splits: Sequence[str] = (TRAINING, TESTING)) -> list[IdxPair]:
+  """Finds the images and labels file of each split in `folder` and checks headers, lengths and counts.
+
+  Only headers are read: a gzip file's length shows when it is streamed, in `PlanIdxShards`.
+
+  Raises:
+    InputError: a file is missing or wrong; names it and the byte.
+  """
+  return [_check_pair(split, _find(folder, split, 3), _find(folder, split, 1)) for split in splits]
+
+
+def _find(folder: str, split: str, dimensions: int) -> files.FileStat:
+  names = _names(split, dimensions)
+  for name in names:
+    stat = files.stat(files.join(folder, name))
+    if stat:
+      return stat
+  raise InputError(
+    f"{folder} has no {'images' if dimensions == 3 else 'labels'} of the {split} split: looked for {', '.join(names)}."
+  )
+
+
+def _check_pair(split: str, images: files.FileStat, labels: files.FileStat) -> IdxPair:
+  with _open_decompressed(images.path) as file:
+    images_header = idx.read_images_header(file, images.path)
+  with _open_decompressed(labels.path) as file:
+    labels_header = idx.read_labels_header(file, labels.path)
+  for stat, header in ((images, images_header), (labels, labels_header)):
+    if not _is_gzip(stat.path):
+      idx.check_length(header, stat.size_bytes, stat.path)
+  idx.check_same_count(images_header, images.path, labels_header, labels.path)
+  if not images_header.count:
+    raise InputError(f"{images.path}: byte 4: 0 images: there is nothing to read.")
+  return IdxPair(
+    split,
+    images.path,
+    labels.path,
+    *images_header.dimensions,
+    images.size_bytes + labels.size_bytes,
+    max(images.modified_secs, labels.modified_secs),
+  )
+
+
+def _is_gzip(path: str) -> bool:
+  return path.endswith(".gz")
+
+
+@contextlib.contextmanager
+def _open_decompressed(path: str) -> Iterator[BinaryIO]:
+  """Opens an IDX file, plain or gzip; damaged gzip data becomes an `InputError`."""
+  with files.open_to_read(path) as stored:
+    if not _is_gzip(path):
+      yield stored
+      return
+    with gzip.GzipFile(fileobj=stored) as file:
+      try:
+        yield file
+      except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise InputError(
+          f"{path}: byte {file.tell()} of the decompressed data: the gzip data is damaged or ends here ({error}):"
+          " get the file again."
+        ) from error
+
+
+class PlanIdxShards(beam.PTransform):
+  """PBegin -> PCollection[Shard], each with one `IdxRange`; shard i of a split holds its images from i * images_per_shard.
+
+  Attributes:
+    pairs: what `find_idx_splits` found.
+    images_per_shard: at least 1; the number of shards is the images divided by it, rounded up.
+  """
+
+  def __init__(self, pairs: Sequence[IdxPair], *, images_per_shard: int = IMAGES_PER_SHARD):
+    super().__init__()
+    if not pairs or images_per_shard < 1:
+      raise ValueError(f"{len(pairs)} pairs, {images_per_shard} images per shard: both must be at least 1")
+    self._pairs = list(pairs)
+    self._images_per_shard = images_per_shard
+
+  def expand(self, root: beam.pvalue.PBegin) -> beam.PCollection:
+    return (
+      root
+      | "IdxPairs" >> beam.Create(self._pairs, reshuffle=False)
+      # IdxPair
+      | "CutIntoShards" >> beam.FlatMap(_cut, self._images_per_shard)
+    )  # Shard
+
+
+def _cut(pair: IdxPair, images_per_shard: int):
+  """Yields the shards of one pair; a gzip file is streamed, one shard's bytes at a time."""
+  of = -(-pair.count // images_per_shard)
+  with (
+    _blocks(pair.images_path, idx.read_images_header, pair.count, images_per_shard) as pixels,
+    _blocks(pair.labels_path, idx.read_labels_header, pair.count, images_per_shard) as labels,
+  ):
+    for index in range(of):
+      start = index * images_per_shard
+      idx_range = IdxRange(
+        images_path=pair.images_path,
+        labels_path=pair.labels_path,
+        start=start,
+        count=min(images_per_shard, pair.count - start),
+        rows=pair.rows,
+        columns=pair.columns,
+        pixels=next(pixels),
+        labels=next(labels),
+        modified_secs=pair.modified_secs,
+      )
+      yield Shard(pair.split, index, of, (idx_range,))
+    # Only now is a gzip stream asked whether it ends where its header says.
+    next(pixels, None)
+    next(labels, None)
+
+
+@contextlib.contextmanager
+def _blocks(path: str, read_header, count: int, items_per_block: int) -> Iterator[Iterator[bytes | None]]:
+  """Opens an iterator over the blocks of a gzip file, or over as many None of a file that can be read in ranges."""
+  number = -(-count // items_per_block)
+  if not _is_gzip(path):
+    yield iter([None] * number)
+    return
+  with _open_decompressed(path) as file:
+    yield _stream(file, read_header(file, path), items_per_block, path)
+
+
+def _stream(file: BinaryIO, header: idx.IdxHeader, items_per_block: int, path: str) -> Iterator[bytes]:
+  for start in range(0, header.count, items_per_block):
+    yield idx.read_items(file, header, start, min(items_per_block, header.count - start), path)
+  idx.check_end(file, header, path)
+
+
+def read_idx_range(idx_range: IdxRange) -> Iterator[tuple[int, int, np.ndarray]]:
+  """Yields (index in the IDX file, label byte 0..255, uint8[rows, columns] 0..255) for each image of a range.
+
+  Raises:
+    InputError: a file has become shorter since it was checked; names it and the byte.
+  """
+  start, count = idx_range.start, idx_range.count
+  pixels, labels = idx_range.pixels, idx_range.labels
+  if pixels is None:
+    item_bytes = idx_range.rows * idx_range.columns
+    pixels = _read_at(idx_range.images_path, idx.IMAGES_OFFSET + start * item_bytes, count * item_bytes)
+  if labels is None:
+    labels = _read_at(idx_range.labels_path, idx.LABELS_OFFSET + start, count)
+  images = np.frombuffer(pixels, np.uint8).reshape(count, idx_range.rows, idx_range.columns)
+  for offset in range(count):
+    yield start + offset, labels[offset], images[offset]
+
+
+def _read_at(path: str, position: int, size: int) -> bytes:
+  with files.open_to_read(path) as file:
+    file.seek(position)
+    data = file.read(size)
+  if len(data) < size:
+    raise InputError(f"{path}: byte {position + len(data)}: the file ends here, it was longer when the job began.")
+  return data
