@@ -1,0 +1,36 @@
+"""The package: what users install, and what Beam workers get (`--setup_file=./setup.py`)."""
+
+from __future__ import annotations
+
+import setuptools
+
+setuptools.setup(
+  name="beam-retrain",
+  version="0.1.0",
+  description="Image transfer learning as a data-parallel Apache Beam job",
+  license="Apache-2.0",
+  # The tests run on 3.11; the dependencies are published up to 3.13.
+  python_requires=">=3.11,<3.14",
+  packages=setuptools.find_packages(include=["pipelines*", "transforms*", "trainer*", "reporting*"]),
+  package_data={"transforms.core": ["bundled_trunk/*"]},
+  install_requires=[
+    # tensorflow-transform asks for [gcp] too, so that leaving it out here would save nothing.
+    "apache-beam[gcp]>=2.77,<3",
+    # Beam needs one of three CRC-32C libraries for TFRecords, and asks for none.
+    "google-crc32c>=1.7,<2",
+    "keras>=3.12,<4",
+    "numpy>=2.1,<3",
+    "pillow>=12,<13",
+    # The handwritten digits of `--data digits`.
+    "scikit-learn>=1.6,<2",
+    # tensorflow-hub imports pkg_resources, which later ones no longer have.
+    "setuptools>=65,<81",
+    "tensorflow>=2.21,<2.22",
+    "tensorflow-hub>=0.16.1,<0.17",
+    "tensorflow-transform>=1.21,<1.22",
+  ],
+  extras_require={
+    "dev": ["mypy>=2.4,<3", "pre-commit>=4.7,<5", "pytest>=9.2,<10", "pytest-xdist>=3.8,<4", "ruff>=0.17.6,<0.18"]
+  },
+  entry_points={"console_scripts": ["beam-retrain = pipelines.cli:main"]},
+)
