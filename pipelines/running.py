@@ -1,28 +1,29 @@
 """Running a job and saying how it went: exit codes and sentences, in one place.
 
-Exit codes: 0 done; 1 a gate that the user set was missed; 2 wrong usage, or the job failed; 3 more bad inputs than allowed.
+Exit codes: 0 done; 1 a gate that the user set was missed; 2 wrong usage, or the job failed; 3 more bad inputs than
+allowed.
 """
 
 from __future__ import annotations
 
-import logging
 import sys
-import tempfile
-import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
 
 from transforms import files
+from transforms.core.command_line import DONE, FAILED, GATE_MISSED, TOO_MANY_BAD, guarded
 from transforms.core.errors import InputError, user_sentence
 from transforms.core.schema import QUARANTINE_FILE
 
-DONE, GATE_MISSED, FAILED, TOO_MANY_BAD = 0, 1, 2, 3
+__all__ = ["DONE", "FAILED", "GATE_MISSED", "TOO_MANY_BAD", "exit_code", "guarded", "run_pipeline"]
 
 
-def run_pipeline(build: Callable[[beam.Pipeline], None], options: PipelineOptions) -> beam.runners.runner.PipelineResult:
+def run_pipeline(
+  build: Callable[[beam.Pipeline], None], options: PipelineOptions
+) -> beam.runners.runner.PipelineResult:
   """Builds a pipeline, runs it and waits for it.
 
   Raises:
@@ -69,26 +70,3 @@ def exit_code(stats: dict[str, Any], output: str, max_bad_fraction: float) -> in
 
 def _rounded_up(value: float) -> float:
   return min(1.0, int(value * 1000 + 1) / 1000)
-
-
-def guarded(run: Callable[[Sequence[str]], int], argv: Sequence[str]) -> int:
-  """Runs a command: one sentence on standard error for whatever goes wrong, never a traceback.
-
-  The traceback of an unexpected fault goes to a file that the sentence names.
-  """
-  logging.basicConfig(level=logging.WARNING, format="%(message)s")
-  try:
-    return run(argv)
-  except InputError as error:
-    print(f"beam-retrain: {error}", file=sys.stderr)
-  except KeyboardInterrupt:
-    print("beam-retrain: interrupted; the same command goes on where it was.", file=sys.stderr)
-  except Exception as error:
-    with tempfile.NamedTemporaryFile("w", prefix="beam-retrain-", suffix=".log", delete=False) as log:
-      traceback.print_exception(error, file=log)
-    first = next(iter(str(error).splitlines()), "")[:200]
-    print(
-      f"beam-retrain: the job failed: {type(error).__name__}: {first} (the whole traceback is in {log.name}).",
-      file=sys.stderr,
-    )
-  return FAILED

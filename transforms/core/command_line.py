@@ -1,0 +1,99 @@
+"""What every command does alike, whether it runs a Beam job or not: how flags are refused, and how a fault is told.
+
+Exit codes: 0 done; 1 a gate that the user set was missed; 2 wrong usage, or the job failed; 3 more bad inputs than
+allowed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import logging
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+from transforms.core.errors import InputError
+
+DONE, GATE_MISSED, FAILED, TOO_MANY_BAD = 0, 1, 2, 3
+
+
+class ArgumentParser(argparse.ArgumentParser):
+  """Takes no abbreviations, and raises `InputError` instead of printing its usage and leaving."""
+
+  def __init__(self, *args, **kwargs):
+    kwargs.setdefault("allow_abbrev", False)
+    kwargs.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+    super().__init__(*args, **kwargs)
+
+  def error(self, message: str) -> NoReturn:
+    raise InputError(f"{self.prog}: {message}; `{self.prog} --help` shows what there is.")
+
+
+def refuse_unknown(parser: argparse.ArgumentParser, argv: Sequence[str]) -> argparse.Namespace:
+  """Parses the flags of a command that runs no Beam job.
+
+  Raises:
+    InputError: an unknown flag; names the nearest known one.
+  """
+  namespace, unknown = parser.parse_known_args(argv)
+  if unknown:
+    raise InputError(unknown_argument(parser, unknown[0], flags_of(parser), "this command does not know it"))
+  return namespace
+
+
+def unknown_argument(parser: argparse.ArgumentParser, argument: str, known: Sequence[str], complaint: str) -> str:
+  """Returns the sentence for an argument that nobody knows, with the nearest of the `known` flags."""
+  if not argument.startswith("-"):
+    return f"{parser.prog}: {argument!r} is not expected here; `{parser.prog} --help` shows what there is."
+  flag = argument.split("=")[0]
+  nearest = difflib.get_close_matches(flag, known, n=1, cutoff=0.0)
+  return f"{parser.prog}: {flag}: {complaint}; the nearest flag is {nearest[0]}."
+
+
+def flags_of(parser: argparse.ArgumentParser) -> list[str]:
+  return [flag for action in parser._actions for flag in action.option_strings if flag.startswith("--")]
+
+
+def fraction(text: str) -> float:
+  """Argparse type: a number 0..1."""
+  value = float(text)
+  if not 0 <= value <= 1:
+    raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
+  return value
+
+
+def add_max_bad_fraction(parser: argparse.ArgumentParser) -> None:
+  parser.add_argument(
+    "--max_bad_fraction",
+    type=fraction,
+    default=0.0,
+    metavar="F",
+    help="accept up to this part of the inputs as bad, 0..1 (default 0: any bad input makes the exit code 3, after"
+    " everything else has been written)",
+  )
+
+
+def guarded(run: Callable[[Sequence[str]], int], argv: Sequence[str]) -> int:
+  """Runs a command: one sentence on standard error for whatever goes wrong, never a traceback.
+
+  The traceback of an unexpected fault goes to a file that the sentence names.
+  """
+  logging.basicConfig(level=logging.WARNING, format="%(message)s")
+  try:
+    return run(argv)
+  except InputError as error:
+    print(f"beam-retrain: {error}", file=sys.stderr)
+  except KeyboardInterrupt:
+    print("beam-retrain: interrupted; the same command goes on where it was.", file=sys.stderr)
+  except Exception as error:
+    with tempfile.NamedTemporaryFile("w", prefix="beam-retrain-", suffix=".log", delete=False) as log:
+      traceback.print_exception(error, file=log)
+    first = next(iter(str(error).splitlines()), "")[:200]
+    print(
+      f"beam-retrain: the job failed: {type(error).__name__}: {first} (the whole traceback is in {log.name}).",
+      file=sys.stderr,
+    )
+  return FAILED
