@@ -6,31 +6,29 @@
 
 from __future__ import annotations
 
-import hashlib
-import importlib.metadata
 import json
-import platform
-import shlex
-import sys
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from transforms import files
 from transforms.core.errors import InputError
+from transforms.core.provenance import describe_run, request_digest
 from transforms.core.schema import COMPLETED_FILE, INFO_FILE, LABELS_FILE, QUARANTINE_FILE, STATS_FILE
 from transforms.shard_work import REPORTS_FOLDER
 
 _COMMON_FILES = (COMPLETED_FILE, STATS_FILE, QUARANTINE_FILE, LABELS_FILE)
-_VERSIONED = ("apache-beam", "tensorflow", "tensorflow-transform", "keras", "numpy", "pillow")
-
-
-def request_digest(stage: str, settings: Mapping[str, Any]) -> str:
-  """Returns 64 hex digits for everything that decides a stage's output besides the inputs themselves."""
-  return hashlib.sha256(json.dumps([stage, settings], sort_keys=True).encode()).hexdigest()
 
 
 def claim(
-  output: str, *, stage: str, settings: Mapping[str, Any], argv: Sequence[str], owned: Sequence[str], **more: Any
+  output: str,
+  *,
+  stage: str,
+  settings: Mapping[str, Any],
+  argv: Sequence[str],
+  owned: Sequence[str],
+  shards_folder: str = "",
+  **more: Any,
 ) -> str:
   """Makes `output` this run's: goes on where a killed run of the same request was, else starts empty.
 
@@ -41,6 +39,7 @@ def claim(
     argv: the command's arguments, kept in `info.json` for people.
     owned: names (or glob patterns) directly in `output` that this stage writes, besides the common ones. Nothing else is
       ever deleted.
+    shards_folder: name of the folder in `output` that the shard files go to; empty: `output` itself.
     **more: further entries of `info.json`, JSON values.
 
   Returns:
@@ -58,21 +57,26 @@ def claim(
     unfinished = not files.exists(files.join(output, COMPLETED_FILE))
     if not (unfinished and found.get("request") == request):
       _clear(output, owned)
-  elif files.match(files.join(output, "*")) or files.match(files.join(output, "*", "*")):
+  elif not files.is_empty(output):
     raise InputError(
       f"{output} is not empty and was not written by beam-retrain: give a new or empty folder as --output."
     )
-  files.make_folder(files.join(output, REPORTS_FOLDER))
-  info = {
-    "stage": stage,
-    "request": request,
-    "settings": dict(settings),
-    "command": shlex.join(["beam-retrain", stage, *argv]),
-    "versions": versions(),
-    **more,
-  }
+  files.make_folder(files.join(output, *filter(None, [shards_folder]), REPORTS_FOLDER))
+  info = describe_run(stage, settings, argv, **more)
   files.write_text(info_path, json.dumps(info, indent=2, sort_keys=True) + "\n")
   return request
+
+
+def refuse_overlap(input_folder: str, output: str) -> None:
+  """Checks that a stage does not write into what it reads.
+
+  Raises:
+    InputError: `output` is the input folder, or lies in it, or around it.
+  """
+  if files.is_local(input_folder) and files.is_local(output):
+    inner, outer = os.path.realpath(output), os.path.realpath(input_folder)
+    if os.path.commonpath([inner, outer]) in (inner, outer):
+      raise InputError(f"--output {output} overlaps with --input {input_folder}: give a folder of its own.")
 
 
 def _clear(output: str, owned: Sequence[str]) -> None:
@@ -80,7 +84,7 @@ def _clear(output: str, owned: Sequence[str]) -> None:
   files.delete(files.join(output, name) for name in _COMMON_FILES)
   files.delete([files.join(output, REPORTS_FOLDER)])
   for pattern in owned:
-    files.delete(stat.path for stat in files.match(files.join(output, pattern)))
+    files.delete(stat.path for stat in files.match_in(output, pattern))
     if "*" not in pattern:
       files.delete([files.join(output, pattern)])
 
@@ -88,14 +92,3 @@ def _clear(output: str, owned: Sequence[str]) -> None:
 def read_stats(output: str) -> dict[str, Any]:
   stats: dict[str, Any] = json.loads(files.read_bytes(files.join(output, STATS_FILE)))
   return stats
-
-
-def versions() -> dict[str, str]:
-  """Returns name -> version of what decides the results, Python included."""
-  found = {"python": platform.python_version(), "platform": sys.platform}
-  for name in ("beam-retrain", *_VERSIONED):
-    try:
-      found[name] = importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-      continue
-  return found

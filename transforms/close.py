@@ -39,8 +39,8 @@ class CloseLedger(beam.PTransform):
     shards, reports = inputs
     planned = (
       shards
-      | "ShardsPerSplit" >> beam.Map(lambda shard: (shard.split, shard.of))
-      | "DistinctSplits" >> beam.Distinct()
+      | "SplitOfShard" >> beam.Map(lambda shard: shard.split)
+      | "CountShards" >> beam.combiners.Count.PerElement()
     )  # (split, number of shards)
     return (
       reports
@@ -68,11 +68,11 @@ def _delete_strays(folder: str, current: set[str]) -> None:
   files.sweep(folder)
   reports_folder = files.join(folder, REPORTS_FOLDER)
   files.sweep(reports_folder)
-  for stat in files.match(files.join(folder, "*-of-*")):
+  for stat in files.match_in(folder, "*-of-*"):
     name = stat.path.rsplit("/", 1)[-1]
     if parse_shard_name(name) and name not in current:
       files.delete([stat.path])
-  for stat in files.match(files.join(reports_folder, "*.json")):
+  for stat in files.match_in(reports_folder, "*.json"):
     name = stat.path.rsplit("/", 1)[-1].removesuffix(".json")
     if name not in current:
       files.delete([stat.path])
@@ -94,7 +94,10 @@ def quarantine_csv(entries: Iterable[Quarantined]) -> str:
   return text.getvalue()
 
 
-def mark_completed(stats: dict[str, Any], output: str, max_bad_fraction: float, *_: object) -> dict[str, Any]:
+# `*_` has no annotation: Beam takes one for the type of the whole tuple.
+def mark_completed(  # type: ignore[no-untyped-def]
+  stats: dict[str, Any], output: str, max_bad_fraction: float, *_
+) -> dict[str, Any]:
   """Writes `COMPLETED`, unless more inputs were bad than the user accepts; everything else is written by then.
 
   Args:

@@ -206,15 +206,21 @@ def read_idx_range(idx_range: IdxRange) -> Iterator[tuple[int, int, np.ndarray]]
     InputError: a file has become shorter since it was checked; names it and the byte.
   """
   start, count = idx_range.start, idx_range.count
-  pixels, labels = idx_range.pixels, idx_range.labels
+  pixels = idx_range.pixels
   if pixels is None:
     item_bytes = idx_range.rows * idx_range.columns
     pixels = _read_at(idx_range.images_path, idx.IMAGES_OFFSET + start * item_bytes, count * item_bytes)
-  if labels is None:
-    labels = _read_at(idx_range.labels_path, idx.LABELS_OFFSET + start, count)
+  labels = read_idx_labels(idx_range)
   images = np.frombuffer(pixels, np.uint8).reshape(count, idx_range.rows, idx_range.columns)
   for offset in range(count):
     yield start + offset, labels[offset], images[offset]
+
+
+def read_idx_labels(idx_range: IdxRange) -> bytes:
+  """Returns the label bytes, 0..255 each, of a range, without reading its pixels."""
+  if idx_range.labels is not None:
+    return idx_range.labels
+  return _read_at(idx_range.labels_path, idx.LABELS_OFFSET + idx_range.start, idx_range.count)
 
 
 def _read_at(path: str, position: int, size: int) -> bytes:

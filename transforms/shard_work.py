@@ -9,9 +9,10 @@ from __future__ import annotations
 import abc
 import contextlib
 import hashlib
+import io
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import apache_beam as beam
 from apache_beam.metrics import Metrics
@@ -35,6 +36,9 @@ class ShardTask(abc.ABC):
   """What a job does with the inputs of one shard. Pickled to the workers: keep it small, open things in `setup`."""
 
   suffix = "tfrecord"
+  # False for a job whose output is something else than records: the report alone says that a shard is done, under the
+  # name that its file would have.
+  writes_file = True
 
   def setup(self) -> None:
     """Called once per DoFn instance, before the first shard."""
@@ -91,9 +95,10 @@ class _WorkShard(beam.DoFn):
   def setup(self) -> None:
     self._task.setup()
 
-  def process(self, shard: Shard, *_: object) -> Iterator[ShardReport]:
+  # `*_` has no annotation: Beam takes one for the type of the whole tuple.
+  def process(self, shard: Shard, *_) -> Iterator[ShardReport]:  # type: ignore[no-untyped-def]
     digest = shard.digest(self._request)
-    report = read_report(self._output, shard.name(self._task.suffix), digest)
+    report = read_report(self._output, shard.name(self._task.suffix), digest, self._task.writes_file)
     if report is None:
       report = self._work(shard, digest)
       self._worked.inc()
@@ -101,13 +106,18 @@ class _WorkShard(beam.DoFn):
       self._kept.inc()
     yield report
 
+  def _open(self, name: str) -> contextlib.AbstractContextManager[BinaryIO]:
+    if self._task.writes_file:
+      return files.write_atomically(files.join(self._output, name))
+    return contextlib.nullcontext(io.BytesIO())  # stays empty: such a task's payloads are
+
   def _work(self, shard: Shard, digest: str) -> ShardReport:
     name = shard.name(self._task.suffix)
     checksum = hashlib.sha256()
     size_bytes = 0
     labels: Counter[str] = Counter()
     quarantined: list[Quarantined] = []
-    with files.write_atomically(files.join(self._output, name)) as file:
+    with self._open(name) as file:
       for item in self._task.work(shard):
         if isinstance(item, Quarantined):
           quarantined.append(item)
@@ -138,14 +148,15 @@ def report_path(output: str, name: str) -> str:
   return files.join(output, REPORTS_FOLDER, f"{name}.json")
 
 
-def read_report(output: str, name: str, digest: str) -> ShardReport | None:
+def read_report(output: str, name: str, digest: str, writes_file: bool = True) -> ShardReport | None:
   """Returns the report of a shard that is finished and sound, made by `digest`; None where it has to be worked."""
   path = report_path(output, name)
   shard_path = files.join(output, name)
-  if not files.exists(path) or not files.exists(shard_path):
+  if not files.exists(path) or (writes_file and not files.exists(shard_path)):
     return None
   with contextlib.suppress(ValueError, TypeError, KeyError):  # a report that cannot be read is no report
     report = ShardReport.from_json(files.read_bytes(path).decode())
-    if report.digest == digest and report.sha256 == hashlib.sha256(files.read_bytes(shard_path)).hexdigest():
+    written = files.read_bytes(shard_path) if writes_file else b""
+    if report.digest == digest and report.sha256 == hashlib.sha256(written).hexdigest():
       return report
   return None

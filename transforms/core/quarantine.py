@@ -36,3 +36,6 @@ class Quarantined:
   reason: Reason
   detail: str
   split: str = ""
+
+  def in_split(self, split: str) -> Quarantined:
+    return dataclasses.replace(self, split=split)

@@ -1,0 +1,218 @@
+"""`beam-retrain bottlenecks`: labelled pictures through a frozen trunk, into bottleneck records and a transform graph."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+from collections.abc import Mapping, Sequence
+
+import apache_beam as beam
+
+from pipelines import output_folder
+from pipelines.arguments import ArgumentParser, add_max_bad_fraction, parse_with_beam_options
+from pipelines.running import exit_code, guarded, run_pipeline
+from pipelines.trunks import BUNDLED
+from pipelines.trunks import HELP as TRUNK_HELP
+from pipelines.trunks import load_trunk
+from transforms import files
+from transforms.bottlenecks import EmbedShard
+from transforms.check_splits import CheckSplits
+from transforms.close import CloseLedger, mark_completed
+from transforms.core.errors import InputError
+from transforms.core.images import MAX_PIXELS
+from transforms.core.schema import LABELS_FILE, TESTING, TRAINING
+from transforms.core.splits import SplitPercentages
+from transforms.model_handler import BATCH_SIZE, ImageModelHandler
+from transforms.shard_work import WorkShards
+from transforms.sources import RecordsSource, Source, find_source
+
+_OWNED = ("records", "trunk", "transform", "temp")
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+  """What `build` needs to know.
+
+  Attributes:
+    source: the pictures.
+    output: the stage's folder.
+    request: digest of the settings.
+    dimensions: length of a bottleneck.
+    percentages: how many images are for testing and for validation.
+    known_counts: split -> label -> images, where the source knows already.
+    max_bad_fraction: 0..1.
+    handler: the trunk, by the path that workers read.
+  """
+
+  source: Source
+  output: str
+  request: str
+  dimensions: int
+  percentages: SplitPercentages
+  known_counts: Mapping[str, Mapping[str, int]] | None
+  max_bad_fraction: float
+  handler: ImageModelHandler
+
+  @property
+  def records_folder(self) -> str:
+    return files.join(self.output, "records")
+
+
+def build(root: beam.Pipeline, config: Config) -> None:
+  """Plan, work, analyze, close."""
+  from transforms.analyze import AnalyzeBottlenecks  # loads TensorFlow and more: not for `--help`
+
+  labels = config.source.labels
+  shards = root | "Plan" >> config.source.plan((TRAINING, TESTING), config.percentages)
+  checked = shards | "CheckSplits" >> CheckSplits(labels, config.percentages, config.known_counts)
+  reports = shards | "Work" >> WorkShards(
+    EmbedShard(config.handler, labels),
+    output=config.records_folder,
+    request=config.request,
+    checked=checked,
+  )
+  transform = reports | "Analyze" >> AnalyzeBottlenecks(
+    records_folder=config.records_folder,
+    output=files.join(config.output, "transform"),
+    temp_folder=files.join(config.output, "temp"),
+    dimensions=config.dimensions,
+    labels=labels,
+  )
+  stats = (shards, reports) | "Close" >> CloseLedger(output=config.output, shards_folder=config.records_folder)
+  _ = stats | "MarkCompleted" >> beam.Map(
+    mark_completed, config.output, config.max_bad_fraction, beam.pvalue.AsList(transform)
+  )
+
+
+def make_parser() -> argparse.ArgumentParser:
+  parser = ArgumentParser(
+    prog="beam-retrain bottlenecks",
+    description=(
+      "Runs labelled pictures through a frozen trunk, once, and stores one vector (bottleneck) per picture.\n"
+      "Then tensorflow-transform learns the scaling of the vectors from the training ones.\n\n"
+      "A run that was killed goes on where it was: finished shards are kept."
+    ),
+    epilog=(
+      "example:\n  beam-retrain bottlenecks --input flower_photos --trunk bundled --output flowers/bottlenecks\n\n"
+      "Any Beam option may follow, for example --runner=FlinkRunner, or\n"
+      "  --direct_running_mode=multi_processing --direct_num_workers=2   for two processes on this machine."
+    ),
+  )
+  parser.add_argument(
+    "--input",
+    required=True,
+    metavar="DIR",
+    help="a folder of MNIST-style IDX files; of class folders, maybe in training/ and testing/ (JPEG, PNG, BMP, GIF; any"
+    " size); or what `convert` wrote. It is recognised by what is there",
+  )
+  parser.add_argument("--output", required=True, metavar="DIR", help="folder to write; new, empty, or of an earlier run")
+  parser.add_argument("--trunk", default=BUNDLED, help=f"{TRUNK_HELP} (default: %(default)s)")
+  parser.add_argument(
+    "--trunk_weights", metavar="FILE", help="local weights of a keras: trunk, where they cannot be downloaded"
+  )
+  parser.add_argument(
+    "--trunk_input_px", type=int, metavar="PX", help="input size of a trunk that takes any (default: the trunk's own)"
+  )
+  parser.add_argument(
+    "--testing_percentage",
+    type=float,
+    default=10.0,
+    help="percent of the images for testing, by a stable hash of their names, where there is no folder testing/"
+    " (default: %(default)g)",
+  )
+  parser.add_argument(
+    "--validation_percentage", type=float, default=10.0, help="likewise, for validation (default: %(default)g)"
+  )
+  parser.add_argument(
+    "--classes", type=int, default=10, help="number of classes of an IDX folder (default: %(default)d)"
+  )
+  parser.add_argument(
+    "--batch_size", type=int, default=BATCH_SIZE, help="pictures per call of the trunk (default: %(default)d)"
+  )
+  parser.add_argument(
+    "--max_pixels", type=int, default=MAX_PIXELS, help="largest height x width that is decoded (default: %(default)d)"
+  )
+  parser.add_argument(
+    "--trunk_threads",
+    type=int,
+    default=0,
+    help="TensorFlow threads per process: the cores divided by the processes (default: TensorFlow's choice)",
+  )
+  add_max_bad_fraction(parser)
+  return parser
+
+
+def run(argv: Sequence[str]) -> int:
+  """Runs the stage; returns its exit code.
+
+  Raises:
+    InputError: something that the user gave cannot be used.
+  """
+  flags, options = parse_with_beam_options(make_parser(), argv)
+  try:
+    percentages = SplitPercentages(flags.testing_percentage, flags.validation_percentage)
+  except ValueError as error:
+    raise InputError(f"{error}.") from error
+  if flags.batch_size < 1:
+    raise InputError(f"--batch_size {flags.batch_size}: must be at least 1.")
+  source = find_source(flags.input, flags.classes)
+  source.plan((TRAINING, TESTING), percentages)  # finds what is missing before the old output is touched
+  trunk = load_trunk(flags.trunk, flags.trunk_weights, flags.trunk_input_px)
+  output_folder.refuse_overlap(flags.input, flags.output)
+  settings = {
+    "input": flags.input,
+    "trunk_fingerprint": trunk.fingerprint,
+    "preprocessing": _preprocessing_version(),
+    "testing_percentage": flags.testing_percentage,
+    "validation_percentage": flags.validation_percentage,
+    "max_pixels": flags.max_pixels,
+    "batch_size": flags.batch_size,
+    "labels": source.labels,
+  }
+  request = output_folder.claim(
+    flags.output,
+    stage="bottlenecks",
+    settings=settings,
+    argv=argv,
+    owned=_OWNED,
+    shards_folder="records",
+    trunk=trunk.card,
+    labels=source.labels,
+  )
+  files.write_text(files.join(flags.output, LABELS_FILE), "".join(f"{label}\n" for label in source.labels))
+  trunk_folder = files.join(flags.output, "trunk")
+  trunk.save(trunk_folder)
+  config = Config(
+    source=source,
+    output=flags.output,
+    request=request,
+    dimensions=trunk.dimensions,
+    percentages=percentages,
+    known_counts=_known_counts(source),
+    max_bad_fraction=flags.max_bad_fraction,
+    handler=ImageModelHandler(
+      trunk_folder, batch_size=flags.batch_size, threads=flags.trunk_threads, max_pixels=flags.max_pixels
+    ),
+  )
+  run_pipeline(lambda root: build(root, config), options)
+  stats = output_folder.read_stats(flags.output)
+  counts = ", ".join(f"{totals['outputs']:,} {split}" for split, totals in sorted(stats["splits"].items(), reverse=True))
+  print(f"bottlenecks: {counts}; {trunk.dimensions} numbers each, by the trunk {trunk.handle}; in {flags.output}")
+  return exit_code(stats, flags.output, flags.max_bad_fraction)
+
+
+def _known_counts(source: Source) -> Mapping[str, Mapping[str, int]] | None:
+  if not isinstance(source, RecordsSource):
+    return None
+  return {split: totals["labels"] for split, totals in output_folder.read_stats(source.path)["splits"].items()}
+
+
+def _preprocessing_version() -> str:
+  from transforms.core.preprocessing import VERSION
+
+  return VERSION
+
+
+if __name__ == "__main__":
+  sys.exit(guarded(run, sys.argv[1:]))

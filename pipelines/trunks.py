@@ -1,0 +1,233 @@
+"""Trunk sources: whatever the user names becomes one kind of thing, a SavedModel folder, once, at submission.
+
+To add a source, write a function that returns a `Trunk` and give it a line in `load_trunk`. Workers know none of this: they
+load the folder (transforms/core/trunk.py). Nothing is fetched by a worker.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from transforms.core.errors import InputError
+
+HUB_INCEPTION_V3 = "https://tfhub.dev/google/imagenet/inception_v3/feature_vector/5"
+BUNDLED = "bundled"
+_KERAS = "keras:"
+_CARD = "trunk.json"
+
+HELP = (
+  "bundled (small, ships with the project, a stand-in trained on rendered glyphs), inception_v3 (TF Hub's feature"
+  " vector, 299 x 299, 2,048 numbers), any TF Hub handle, the path of a SavedModel folder, or keras:InceptionV3 (or another"
+  " name of keras.applications)"
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Trunk:
+  """A trunk, loaded and frozen in this process.
+
+  Attributes:
+    handle: what the user named.
+    fingerprint: SHA-256, 64 hex digits, of what it was made from: weights, architecture, input scaling.
+    input_px: height and width of its input.
+    dimensions: length of a bottleneck.
+    frozen: concrete function float32 [N, input_px, input_px, 3] in 0..1 -> float32 [N, dimensions].
+  """
+
+  handle: str
+  fingerprint: str
+  input_px: int
+  dimensions: int
+  frozen: Any = dataclasses.field(repr=False)
+
+  @property
+  def card(self) -> dict[str, Any]:
+    """What the folders that were made with it say of it."""
+    return {name: getattr(self, name) for name in ("handle", "fingerprint", "input_px", "dimensions")}
+
+  def save(self, folder: str) -> None:
+    """Writes the trunk for the workers; a folder that holds this very trunk already is kept."""
+    from transforms.core.trunk import save_trunk
+
+    card_path = os.path.join(folder, _CARD)
+    if os.path.exists(card_path):
+      with open(card_path) as file:
+        if json.load(file) == self.card:
+          return
+    temporary = f"{folder}.tmp"
+    shutil.rmtree(temporary, ignore_errors=True)
+    save_trunk(self.frozen, temporary)
+    with open(os.path.join(temporary, _CARD), "w") as file:
+      json.dump(self.card, file, indent=2)
+    shutil.rmtree(folder, ignore_errors=True)
+    os.replace(temporary, folder)
+
+
+def load_trunk(handle: str, weights: str | None = None, input_px: int | None = None) -> Trunk:
+  """Loads the trunk that the user named.
+
+  Args:
+    handle: see `HELP`.
+    weights: a local weights file, for `keras:` trunks only.
+    input_px: input size, for trunks that take any; otherwise it must be the trunk's own.
+
+  Raises:
+    InputError: it cannot be had or is no feature extractor; says what to do instead.
+  """
+  os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+  if weights and not handle.startswith(_KERAS):
+    raise InputError(f"--trunk_weights goes with --trunk keras:InceptionV3, not with {handle}: leave it out.")
+  if handle == BUNDLED:
+    trunk = _load_bundled()
+  elif handle.startswith(_KERAS):
+    trunk = _load_keras(handle, weights, input_px)
+  elif os.path.isdir(handle):
+    trunk = _load_saved_model(handle, handle, input_px)
+  elif _is_hub_handle(handle):
+    trunk = _load_hub(handle, input_px)
+  else:
+    raise InputError(f"--trunk {handle} is no folder and no TF Hub handle: give one of {HELP}.")
+  if input_px and trunk.input_px != input_px:
+    raise InputError(f"the trunk {handle} takes {trunk.input_px} x {trunk.input_px} pixels: leave out --trunk_input_px.")
+  return trunk
+
+
+def _freeze(handle: str, made_of: list[str], embed: Callable[[Any], Any], input_px: int) -> Trunk:
+  from transforms.core.trunk import freeze
+
+  frozen = freeze(embed, input_px)
+  fingerprint = hashlib.sha256(json.dumps([*made_of, input_px]).encode()).hexdigest()
+  return Trunk(handle, fingerprint, input_px, int(frozen.outputs[0].shape[1]), frozen)
+
+
+def _load_bundled() -> Trunk:
+  from transforms.core import inception
+
+  model = inception.load_bundled_trunk()
+  return _freeze(
+    BUNDLED,
+    [BUNDLED, _hash_file(str(inception.BUNDLED_WEIGHTS))],
+    lambda images: model(images, training=False),
+    inception.BUNDLED_INPUT_PX,
+  )
+
+
+def _load_keras(handle: str, weights: str | None, input_px: int | None) -> Trunk:
+  import keras
+
+  name = handle.removeprefix(_KERAS)
+  application = getattr(keras.applications, name, None)
+  if not (callable(application) and name[0].isupper()):
+    raise InputError(f"--trunk {handle}: keras.applications has no {name!r}: try keras:InceptionV3.")
+  if weights and not os.path.isfile(weights):
+    raise InputError(f"--trunk_weights {weights}: no such file: give the .h5 file of {name} without its top.")
+  if not input_px:
+    input_px = int(application(weights=None).input_shape[1])
+  try:
+    model = application(include_top=False, pooling="avg", weights=weights or "imagenet")
+  except Exception as error:
+    first = next(iter(str(error).splitlines()), type(error).__name__)
+    if weights:
+      raise InputError(f"--trunk_weights {weights} does not fit {name} without its top ({first}).") from error
+    raise InputError(
+      f"the ImageNet weights of {name} cannot be downloaded ({first}): give a local copy with --trunk_weights FILE, or"
+      " use --trunk bundled, which needs no network."
+    ) from error
+  scale = sys.modules[application.__module__].preprocess_input  # of the network's own module: 0..255 -> what it takes
+  digest = hashlib.sha256()
+  for variable in model.weights:
+    digest.update(variable.path.encode() + variable.numpy().tobytes())
+  return _freeze(
+    handle,
+    [f"{_KERAS}{name}", digest.hexdigest()],
+    lambda images: model(scale(images * 255.0), training=False),
+    input_px,
+  )
+
+
+def _load_saved_model(handle: str, path: str, input_px: int | None) -> Trunk:
+  import tensorflow as tf
+  import tensorflow_hub as hub
+
+  from transforms.core.trunk import fingerprint_folder
+
+  if not any(os.path.exists(os.path.join(path, name)) for name in ("saved_model.pb", "saved_model.pbtxt")):
+    raise InputError(f"--trunk {handle}: {path} holds no saved_model.pb: give the folder of a SavedModel.")
+  try:
+    loaded = hub.load(path)
+  except Exception as error:
+    first = next(iter(str(error).splitlines()), type(error).__name__)
+    raise InputError(f"--trunk {handle} cannot be loaded as a SavedModel ({first}): fetch or export it again.") from error
+  embed, shape = _embedding_function(loaded, handle)
+  own_px = shape[1] if shape is not None and shape.rank == 4 else None
+  try:
+    return _freeze(handle, ["saved_model", fingerprint_folder(path)], embed, int(own_px or input_px or 299))
+  except (ValueError, TypeError, tf.errors.OpError) as error:
+    first = next(iter(str(error).splitlines()), type(error).__name__)
+    raise InputError(
+      f"--trunk {handle} does not take a batch of images [N, H, W, 3] ({first}): give an image feature-vector model."
+    ) from error
+
+
+def _embedding_function(loaded: Any, handle: str) -> tuple[Callable[[Any], Any], Any]:
+  """Returns the callable of a SavedModel and the shape of its image input, where that is fixed.
+
+  Three kinds are known: ours (`embed`), TF Hub's reusable SavedModels (callable), and older modules or plain exports with
+  one signature, `default` or `serving_default`, of one input.
+  """
+  if hasattr(loaded, "embed"):
+    return loaded.embed, loaded.embed.input_signature[0].shape
+  signatures = getattr(loaded, "signatures", {})
+  name = next((name for name in ("default", "serving_default") if name in signatures), None)
+  shape = None
+  if name is not None:
+    inputs = signatures[name].structured_input_signature[1]
+    if len(inputs) == 1:
+      shape = next(iter(inputs.values())).shape
+  if callable(loaded):
+    return loaded, shape
+  if name is None or shape is None:
+    raise InputError(f"--trunk {handle} is a SavedModel without a function from images: give a feature-vector model.")
+  (input_name,) = inputs
+  signature = signatures[name]
+
+  def embed(images: Any) -> Any:
+    outputs = signature(**{input_name: images})
+    if "default" in outputs:
+      return outputs["default"]
+    if len(outputs) == 1:
+      return next(iter(outputs.values()))
+    raise InputError(f"--trunk {handle} gives {sorted(outputs)}, not one vector: give a feature-vector model.")
+
+  return embed, shape
+
+
+def _is_hub_handle(handle: str) -> bool:
+  return handle == "inception_v3" or handle.startswith(("https://", "http://", "gs://"))
+
+
+def _load_hub(handle: str, input_px: int | None) -> Trunk:
+  import tensorflow_hub as hub
+
+  url = HUB_INCEPTION_V3 if handle == "inception_v3" else handle
+  try:
+    path = hub.resolve(url)
+  except Exception as error:
+    first = next(iter(str(error).splitlines()), type(error).__name__)
+    raise InputError(
+      f"TF Hub cannot be reached for {url} ({first}): set TFHUB_CACHE_DIR to a folder that holds the module, or use"
+      " --trunk keras:InceptionV3 with --trunk_weights FILE, or --trunk bundled."
+    ) from error
+  return _load_saved_model(handle, path, input_px)
+
+
+def _hash_file(path: str) -> str:
+  with open(path, "rb") as file:
+    return hashlib.file_digest(file, "sha256").hexdigest()

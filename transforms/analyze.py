@@ -1,0 +1,89 @@
+"""tensorflow-transform over the training bottlenecks: per-dimension z-score and the label vocabulary.
+
+The graph that comes out is what the trainer, the evaluation and the exported model all use. Imported only where it is run:
+tensorflow_transform switches tf.keras to Keras 2 for the whole process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import apache_beam as beam
+import tensorflow as tf
+import tensorflow_transform as tft
+import tensorflow_transform.beam as tft_beam
+from tensorflow_metadata.proto.v0 import schema_pb2
+from tensorflow_transform.tf_metadata import schema_utils
+from tfx_bsl.public import tfxio
+
+from transforms import files
+from transforms.core.schema import BOTTLENECK, CLASS_INDEX, LABEL, TRAINING
+from transforms.core.shards import ShardReport
+
+VOCABULARY = "labels"
+_BATCH_SIZE = 1024
+
+
+def raw_schema(dimensions: int) -> schema_pb2.Schema:
+  """Returns the part of a bottleneck record that is transformed: `bottleneck` float32[dimensions], the label's text."""
+  return schema_utils.schema_from_feature_spec({
+    BOTTLENECK: tf.io.FixedLenFeature([dimensions], tf.float32),
+    LABEL: tf.io.FixedLenFeature([], tf.string),
+  })
+
+
+class AnalyzeBottlenecks(beam.PTransform):
+  """PCollection[ShardReport] -> PCollection of the folder that was written: a `tft.TFTransformOutput`.
+
+  Reads the finished training shards again, so that no vector crosses a shuffle.
+
+  Attributes:
+    records_folder: where the shards are.
+    output: folder to write the transform graph to.
+    temp_folder: scratch folder that all workers share.
+    dimensions: length of a bottleneck.
+    labels: class index -> label; the vocabulary has this order, whatever their frequencies.
+  """
+
+  def __init__(self, *, records_folder: str, output: str, temp_folder: str, dimensions: int, labels: Sequence[str]):
+    super().__init__()
+    self._records_folder = records_folder
+    self._output = output
+    self._temp_folder = temp_folder
+    self._dimensions = dimensions
+    self._labels = list(labels)
+
+  def expand(self, reports: beam.PCollection) -> beam.PCollection:
+    source = tfxio.TFExampleBeamRecord(
+      physical_format="inmem", telemetry_descriptors=["beam_retrain"], schema=raw_schema(self._dimensions)
+    )
+    batches = (
+      reports
+      # ShardReport
+      | "TrainingShardPaths" >> beam.FlatMap(_training_path, self._records_folder)
+      # str
+      | "ReadTrainingShards" >> beam.io.ReadAllFromTFRecord()
+      # bytes
+      | "DecodeBatches" >> source.BeamSource(batch_size=_BATCH_SIZE)
+    )  # pa.RecordBatch
+    with tft_beam.Context(temp_dir=self._temp_folder):
+      transform = (batches, source.TensorAdapterConfig()) | "Analyze" >> tft_beam.AnalyzeDataset(self._preprocess)
+      written = transform | "WriteTransform" >> tft_beam.WriteTransformFn(self._output)
+    return (
+      reports.pipeline
+      | "TransformFolder" >> beam.Create([self._output])
+      | "WaitForTransform" >> beam.Map(lambda folder, _: folder, beam.pvalue.AsList(written))
+    )  # str
+
+  def _preprocess(self, inputs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    index = tft.compute_and_apply_vocabulary(
+      inputs[LABEL], vocab_filename=VOCABULARY, reserved_tokens=self._labels, default_value=-1
+    )
+    return {
+      BOTTLENECK: tft.scale_to_z_score(inputs[BOTTLENECK], elementwise=True),
+      CLASS_INDEX: index,
+    }
+
+
+def _training_path(report: ShardReport, folder: str) -> list[str]:
+  return [files.join(folder, report.file)] if report.split == TRAINING and report.outputs else []

@@ -1,0 +1,138 @@
+"""Folders named by class: what is there, planned into shards by a stable hash of the key."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import apache_beam as beam
+
+from transforms import files
+from transforms.core.errors import InputError
+from transforms.core.schema import TESTING, TRAINING, VALIDATION
+from transforms.core.shards import IMAGES_PER_SHARD, ImageFile, Shard
+from transforms.core.splits import SplitPercentages, stable_hash
+
+_SHARD_SALT = b"beam-retrain-shard-1:"
+_NOT_PICTURES = {"thumbs.db", "desktop.ini"}  # what file managers leave behind; so are names that start with a dot
+
+
+class ClassFolder(NamedTuple):
+  """A folder of one class. `prefix` is its path relative to the data set; `split` is None where the data set has none."""
+
+  split: str | None
+  label: str
+  path: str
+  prefix: str
+
+
+def find_class_folders(root: str) -> list[ClassFolder]:
+  """Lists the class folders of a data set: folders only, no files, so this is small whatever the data's size.
+
+  Raises:
+    InputError: there are none, or only one, or a name that cannot be a label.
+  """
+  split_names = [name for name in (TRAINING, TESTING) if _subfolders(os.path.join(root, name))]
+  found = [
+    ClassFolder(split, label, os.path.join(root, split, label), f"{split}/{label}")
+    for split in split_names
+    for label in _subfolders(os.path.join(root, split))
+  ] or [ClassFolder(None, label, os.path.join(root, label), label) for label in _subfolders(root)]
+  labels = {folder.label for folder in found}
+  if not labels:
+    raise InputError(
+      f"{root} holds neither IDX files, nor class folders, nor records of `beam-retrain convert`: give a folder with one"
+      " folder of pictures per class, or with the four MNIST-style files."
+    )
+  if len(labels) == 1:
+    raise InputError(f"{root} holds one class only, {labels.pop()!r}: a classifier needs pictures of at least two.")
+  for label in sorted(labels):
+    if not label.isprintable():
+      raise InputError(f"{root}: the folder name {label!r} cannot be a label: rename it without control characters.")
+  return found
+
+
+def _subfolders(folder: str) -> list[str]:
+  if not os.path.isdir(folder):
+    return []
+  with os.scandir(folder) as entries:
+    return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+
+
+class PlanImageFolders(beam.PTransform):
+  """PBegin -> PCollection[Shard] for class folders.
+
+  Which shard an image is in depends on its key and on how many images its split has; nothing but names is shuffled.
+
+  Attributes:
+    folders: the class folders.
+    splits: which splits to plan.
+    percentages: how to split where the data set does not; None puts all of it in the one split `all`.
+    images_per_shard: how many images a shard has on average.
+  """
+
+  def __init__(
+    self,
+    folders: Sequence[ClassFolder],
+    splits: Sequence[str],
+    percentages: SplitPercentages | None,
+    images_per_shard: int = IMAGES_PER_SHARD,
+  ):
+    super().__init__()
+    self._folders = list(folders)
+    self._splits = frozenset(splits)
+    self._percentages = percentages
+    self._images_per_shard = images_per_shard
+
+  def expand(self, root: beam.pvalue.PBegin) -> beam.PCollection:
+    listed = (
+      root
+      | "CreateFolders" >> beam.Create(self._folders)
+      | "SpreadFolders" >> beam.Reshuffle()
+      # ClassFolder
+      | "ListFolder" >> beam.FlatMap(list_folder)
+      # (split or None, ImageFile)
+      | "AssignSplit" >> beam.FlatMap(_assign_split, self._splits, self._percentages)
+    )  # (split, ImageFile)
+    totals = listed | "CountImages" >> beam.combiners.Count.PerKey()  # (split, int)
+    return (
+      listed
+      | "AssignShard" >> beam.Map(_assign_shard, totals=beam.pvalue.AsDict(totals), size=self._images_per_shard)
+      # ((split, index, of), ImageFile)
+      | "GroupShards" >> beam.GroupByKey()
+      | "MakeShard" >> beam.MapTuple(_make_shard)
+    )  # Shard
+
+
+def list_folder(folder: ClassFolder) -> Iterator[tuple[str | None, ImageFile]]:
+  """Yields every file of a class folder, at any depth; extensions are not trusted, so whatever is there is a candidate."""
+  for stat in files.match_in(folder.path, "**"):
+    inside = os.path.relpath(stat.path, folder.path).replace(os.sep, "/")
+    hidden = any(part.startswith(".") for part in inside.split("/"))
+    if not hidden and inside.rsplit("/", 1)[-1].lower() not in _NOT_PICTURES:
+      yield folder.split, ImageFile(f"{folder.prefix}/{inside}", folder.label, *stat)
+
+
+def _assign_split(
+  listed: tuple[str | None, ImageFile], splits: frozenset[str], percentages: SplitPercentages | None
+) -> Iterator[tuple[str, ImageFile]]:
+  given, image = listed
+  split = given or (percentages.split_of(image.key) if percentages else "all")
+  if split == VALIDATION:
+    split = TRAINING  # validation images are drawn from the training records, by the same hash, when the head is trained
+  if split in splits:
+    yield split, image
+
+
+def _assign_shard(
+  assigned: tuple[str, ImageFile], totals: Mapping[str, int], size: int
+) -> tuple[tuple[str, int, int], ImageFile]:
+  split, image = assigned
+  of = math.ceil(totals[split] / size)
+  return (split, stable_hash(image.key, _SHARD_SALT) % of, of), image
+
+
+def _make_shard(name: tuple[str, int, int], images: Iterable[ImageFile]) -> Shard:
+  return Shard(*name, inputs=tuple(sorted(images)))

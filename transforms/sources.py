@@ -1,0 +1,183 @@
+"""Where labelled pictures come from: the one place that knows every input format.
+
+A source says which labels it has, plans its inputs into shards (a PTransform that moves keys, paths and offsets only), and
+its pictures are read by `read_images` on a worker. To add a format: a class with the methods of `Source`, a line in
+`find_source`, and a case in `read_images`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+import apache_beam as beam
+
+from transforms import files
+from transforms.core.encode import encode_pixels
+from transforms.core.errors import InputError
+from transforms.core.finished import read_info, read_labels
+from transforms.core.quarantine import Quarantined, Reason
+from transforms.core.schema import TESTING, TRAINING, Image, decode_image, parse_shard_name
+from transforms.core.shards import IdxRange, ImageFile, Input, RecordsFile, Shard
+from transforms.core.splits import SplitPercentages
+from transforms.core.tfrecord import read_records
+from transforms.folders import PlanImageFolders, find_class_folders
+from transforms.idx_source import PlanIdxShards, find_idx_splits, image_key, looks_like_idx, read_idx_range
+
+ALL = "all"
+"""The split of images whose data set has none, where nobody asked for one."""
+
+MAX_FILE_BYTES = 1 << 28
+"""A picture file above 256 MB is not even read."""
+
+
+class Source(Protocol):
+  """Labelled pictures of one kind.
+
+  Attributes:
+    path: what the user gave.
+    labels: class index -> label, sorted, as far as the source knows without reading the pictures.
+    has_splits: whether the source itself says what is for training and what for testing.
+  """
+
+  path: str
+  labels: list[str]
+  has_splits: bool
+
+  def plan(self, splits: Sequence[str], percentages: SplitPercentages | None) -> beam.PTransform:
+    """Returns PBegin -> PCollection[Shard].
+
+    Args:
+      splits: the splits to plan: of `training`, `testing`, or `all`. Validation images are in the training shards.
+      percentages: how to split a source without splits of its own; None puts every image of it in `all`.
+    """
+    ...
+
+
+class IdxSource:
+  """A folder of MNIST-style IDX files; its pictures are read as PNG, as `convert --formats png` writes them."""
+
+  has_splits = True
+
+  def __init__(self, path: str, classes: int = 10):
+    self.path = path
+    self.labels = [str(number) for number in range(classes)]
+
+  def plan(self, splits: Sequence[str], percentages: SplitPercentages | None) -> beam.PTransform:
+    return PlanIdxShards(find_idx_splits(self.path, tuple(splits)))
+
+
+class FolderSource:
+  """Folders named by class, maybe in folders `training` and `testing`; any picture in any depth of them."""
+
+  def __init__(self, path: str):
+    self.path = path
+    self._folders = find_class_folders(path)
+    self.labels = sorted({folder.label for folder in self._folders})
+    self.has_splits = self._folders[0].split is not None
+
+  def plan(self, splits: Sequence[str], percentages: SplitPercentages | None) -> beam.PTransform:
+    return PlanImageFolders(self._folders, tuple(splits), percentages)
+
+
+class RecordsSource:
+  """Image records, or bottleneck records, in files of ours: one shard here for one file there."""
+
+  has_splits = True
+
+  def __init__(self, path: str, records_folder: str):
+    self.path = path
+    self.labels = read_labels(path, files.read_bytes)
+    self._records_folder = records_folder
+
+  def plan(self, splits: Sequence[str], percentages: SplitPercentages | None) -> beam.PTransform:
+    found = files.match_in(self._records_folder, "*.tfrecord")
+    shards = []
+    for stat in found:
+      parsed = parse_shard_name(os.path.basename(stat.path))
+      if parsed and parsed[0] in splits:
+        shards.append(Shard(*parsed, inputs=(RecordsFile(*stat),)))
+    if not shards:
+      raise InputError(f"{self._records_folder} has no records of the splits {', '.join(splits)}: convert them first.")
+    # One short name per file: the same order of size as the files themselves being listed, not as their records.
+    return "CreateShards" >> beam.Create(shards)
+
+
+def find_source(path: str, classes: int = 10) -> IdxSource | FolderSource | RecordsSource:
+  """Recognises what a folder of pictures is.
+
+  Args:
+    path: folder that the user gave.
+    classes: number of classes of an IDX folder, whose labels are "0", "1", ...
+
+  Raises:
+    InputError: there is no such folder, it is not finished, or holds nothing that can be used.
+  """
+  if files.is_local(path) and not os.path.isdir(path):
+    kind = "is not a folder" if os.path.exists(path) else "does not exist"
+    raise InputError(f"{path} {kind}: give a folder of IDX files, of class folders, or of `beam-retrain convert`.")
+  if files.exists(files.join(path, "info.json")):
+    read_info(path, "convert", files.exists, files.read_bytes)
+    records_folder = files.join(path, "records")
+    if files.match_in(records_folder, "*.tfrecord"):
+      return RecordsSource(path, records_folder)
+  if looks_like_idx(path):
+    return IdxSource(path, classes)
+  return FolderSource(path)
+
+
+def read_images(shard: Shard, labels: Sequence[str]) -> Iterator[Image | Quarantined]:
+  """Yields one item per picture of a shard, in its order, reading one at a time (an IDX range at once).
+
+  Args:
+    shard: as a source planned it.
+    labels: the label list; a picture with another label is quarantined.
+  """
+  for entry in shard.inputs:
+    for image in _read_input(entry, shard.split):
+      if isinstance(image, Image) and image.label not in labels:
+        yield Quarantined(
+          image.key,
+          len(image.encoded),
+          Reason.BAD_LABEL,
+          f"label {image.label!r} is not one of the {len(labels)} labels",
+          shard.split,
+        )
+      else:
+        yield image
+
+
+def _read_input(entry: Input, split: str) -> Iterator[Image | Quarantined]:
+  match entry:
+    case ImageFile():
+      yield _read_file(entry, split)
+    case IdxRange():
+      for index, byte, pixels in read_idx_range(entry):
+        height, width = pixels.shape
+        key = image_key(split, str(byte), index, "png")
+        yield Image(key, str(byte), encode_pixels(pixels, "png"), "png", height, width)
+    case RecordsFile():
+      with files.open_to_read(entry.path) as file:
+        for record in read_records(file, entry.path):
+          try:
+            yield decode_image(record)
+          except KeyError as error:
+            raise InputError(
+              f"{entry.path} holds a record without {error}: give the folder that `beam-retrain convert` wrote."
+            ) from error
+
+
+def _read_file(entry: ImageFile, split: str) -> Image | Quarantined:
+  if entry.size_bytes > MAX_FILE_BYTES:
+    detail = f"more than the {MAX_FILE_BYTES} bytes allowed of a file"
+    return Quarantined(entry.key, entry.size_bytes, Reason.TOO_LARGE, detail, split)
+  try:
+    return Image(entry.key, entry.label, files.read_bytes(entry.path))
+  except OSError as error:
+    return Quarantined(entry.key, entry.size_bytes, Reason.UNREADABLE, error.strerror or "cannot be opened", split)
+
+
+def default_splits(source: Source) -> tuple[str, ...]:
+  """Returns the splits that a source has, or `all`."""
+  return (TRAINING, TESTING) if source.has_splits else (ALL,)
