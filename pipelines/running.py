@@ -32,7 +32,8 @@ def run_pipeline(
   """
   standard = options.view_as(StandardOptions)
   if standard.runner is None:
-    standard.runner = "FnApiRunner" if not _wants_direct(options) else "DirectRunner"
+    # Not DirectRunner: that one first tries to download Prism, and then takes another runner without a word.
+    standard.runner = "FnApiRunner"
   pipeline = beam.Pipeline(options=options)
   build(pipeline)
   try:
@@ -44,10 +45,6 @@ def run_pipeline(
       raise InputError(sentence) from error
     raise
   return result
-
-
-def _wants_direct(options: PipelineOptions) -> bool:
-  return False
 
 
 def exit_code(stats: dict[str, Any], output: str, max_bad_fraction: float) -> int:

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import Any
 
 from transforms.core.errors import InputError
+from transforms.core.quiet_tensorflow import load_tensorflow
 
 HUB_INCEPTION_V3 = "https://tfhub.dev/google/imagenet/inception_v3/feature_vector/5"
 BUNDLED = "bundled"
@@ -81,7 +82,7 @@ def load_trunk(handle: str, weights: str | None = None, input_px: int | None = N
   Raises:
     InputError: it cannot be had or is no feature extractor; says what to do instead.
   """
-  os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+  load_tensorflow()
   if weights and not handle.startswith(_KERAS):
     raise InputError(f"--trunk_weights goes with --trunk keras:InceptionV3, not with {handle}: leave it out.")
   if handle == BUNDLED:

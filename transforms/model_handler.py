@@ -7,7 +7,6 @@ Beam's own TensorFlow handlers cannot load a SavedModel folder under Keras 3. Bo
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
@@ -18,6 +17,7 @@ from apache_beam.utils.shared import Shared
 from transforms.core.images import MAX_PIXELS, Fault, explain, look
 from transforms.core.prefetch import prefetch
 from transforms.core.quarantine import Quarantined, Reason
+from transforms.core.quiet_tensorflow import load_tensorflow
 from transforms.core.schema import Image
 
 T = TypeVar("T")
@@ -170,7 +170,7 @@ def load_model(path: str, threads: int = 0) -> LoadedModel:
   Raises:
     InputError: the folder cannot be loaded, or is neither.
   """
-  os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # a damaged picture is our quarantine's to report
+  load_tensorflow()
   import tensorflow as tf
 
   from transforms.core.preprocessing import preprocess

@@ -1,0 +1,68 @@
+"""`beam-retrain COMMAND`: the one file that knows every stage; each is imported only when it is asked for."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.metadata
+import sys
+from collections.abc import Sequence
+
+from transforms.core.command_line import guarded
+from transforms.core.errors import InputError
+
+# Command -> (module with a `run(argv) -> exit code`, what it is for).
+COMMANDS = {
+  "run": ("pipelines.run", "the whole chain: data, pictures, bottlenecks, head, evaluation"),
+  "convert": ("pipelines.convert", "MNIST-style IDX files to a class-folder tree and to records"),
+  "bottlenecks": ("pipelines.bottlenecks", "pictures through the frozen trunk, one vector each"),
+  "train": ("trainer.task", "a softmax head on the bottlenecks, exported with all it needs"),
+  "evaluate": ("pipelines.evaluate", "right and wrong, per picture and per label"),
+  "predict": ("pipelines.predict", "label and confidence of single pictures"),
+}
+
+_USAGE = """\
+usage: beam-retrain COMMAND [flags]
+
+Image transfer learning as a data-parallel job: labelled pictures go through a frozen Inception v3 on Apache Beam, a head
+is trained on what comes out, and a second Beam job says what it gets right, per picture and per label.
+
+{commands}
+
+  beam-retrain run --data digits --trunk bundled --output output/digits      the quick start: offline, two minutes
+  beam-retrain COMMAND --help                                                 what a command reads and writes, its flags
+
+exit codes: 0 done, 1 a gate that you set was missed, 2 wrong usage or the job failed, 3 more bad inputs than allowed"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+  """Runs a command line; returns its exit code."""
+  return guarded(dispatch, sys.argv[1:] if argv is None else argv)
+
+
+def dispatch(argv: Sequence[str]) -> int:
+  """Runs the command that `argv` starts with.
+
+  Raises:
+    InputError: there is no such command; names the nearest.
+  """
+  if not argv or argv[0] in ("-h", "--help", "help"):
+    print(usage())
+    return 0 if argv else 2
+  if argv[0] == "--version":
+    print(f"beam-retrain {importlib.metadata.version('beam-retrain')}")
+    return 0
+  command, *rest = argv
+  if command not in COMMANDS:
+    nearest = difflib.get_close_matches(command, COMMANDS, n=1, cutoff=0.0)[0]
+    raise InputError(f"there is no command {command!r}; the nearest is `beam-retrain {nearest}`.")
+  code: int = importlib.import_module(COMMANDS[command][0]).run(rest)
+  return code
+
+
+def usage() -> str:
+  return _USAGE.format(commands="\n".join(f"  {name:<12} {what}" for name, (_, what) in COMMANDS.items()))
+
+
+if __name__ == "__main__":
+  sys.exit(main())

@@ -1,0 +1,179 @@
+"""`beam-retrain run`: the whole chain, one folder per stage, keeping every stage that is finished and unchanged."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import importlib
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from pipelines import datasets
+from pipelines.arguments import ArgumentParser, add_max_bad_fraction, parse_with_beam_options
+from pipelines.running import DONE, guarded
+from transforms.core.errors import InputError
+from transforms.core.provenance import versions
+from transforms.core.schema import COMPLETED_FILE
+from transforms.idx_source import looks_like_idx
+
+_STATE_FILE = "run.json"
+
+_DESCRIPTION = """\
+Takes labelled pictures to a trained model and its evaluation:
+
+  OUTPUT/data          the IDX files of --data digits or mnist
+  OUTPUT/convert       pictures in class folders, and records (IDX data only)
+  OUTPUT/bottlenecks   one vector per picture, and the transform graph
+  OUTPUT/train         the exported model, retrained_labels.txt, retrained_graph.pb, TensorBoard logs
+  OUTPUT/evaluate      predictions.csv, per_label.csv, confusion_matrix.csv, metrics.json
+
+A stage that is finished and unchanged is kept; a killed run goes on where it was."""
+
+_EXAMPLE = """\
+example
+  beam-retrain run --data digits --trunk bundled --output output/digits
+  beam-retrain run --data flower_photos --trunk inception_v3 --output output/flowers
+
+Any Beam option may follow; it is handed to every stage that is a Beam job."""
+
+
+def make_parser() -> argparse.ArgumentParser:
+  parser = ArgumentParser(prog="beam-retrain run", description=_DESCRIPTION, epilog=_EXAMPLE)
+  parser.add_argument(
+    "--data",
+    default="digits",
+    metavar="D",
+    help="digits (scikit-learn's 1,797 real handwritten digits, offline), mnist (70,000, downloaded), or a folder of IDX"
+    " files or of class folders (default: digits)",
+  )
+  parser.add_argument("--trunk", default="bundled", help="see `beam-retrain bottlenecks --help` (default: bundled)")
+  parser.add_argument("--trunk_weights", metavar="FILE", help="local weights of a keras: trunk")
+  parser.add_argument("--preset", help="see `beam-retrain train --help`")
+  parser.add_argument("--min_accuracy", metavar="A", help="gate: exit code 1 where the testing accuracy, 0..1, is below")
+  parser.add_argument("--output", required=True, metavar="DIR", help="folder for everything")
+  add_max_bad_fraction(parser)
+  return parser
+
+
+def run(argv: Sequence[str]) -> int:
+  """Runs the chain; returns the exit code of the first stage that does not return 0, or 0.
+
+  Raises:
+    InputError: something that the user gave cannot be used.
+  """
+  parser = make_parser()
+  flags, _ = parse_with_beam_options(parser, argv)
+  beam_flags = parser.parse_known_args(argv)[1]
+  output = Path(flags.output)
+  chain = _Chain(output)
+  data = datasets.resolve(flags.data, str(output / "data"))
+  state = _digest_of_files(data)
+  bad = [f"--max_bad_fraction={flags.max_bad_fraction}", *beam_flags]
+
+  pictures = data
+  if looks_like_idx(data):
+    pictures = str(output / "convert")
+    state = chain.keep_or_run("pipelines.convert", [f"--input={data}", *bad], after=state)
+  trunk = [f"--trunk={flags.trunk}", *_given("--trunk_weights", flags.trunk_weights)]
+  state_of_pictures = state
+  trunk_state = [_digest_of_files(path) for path in (flags.trunk, flags.trunk_weights) if path and os.path.exists(path)]
+  state = chain.keep_or_run(
+    "pipelines.bottlenecks", [f"--input={pictures}", *trunk, *bad], after=json.dumps([state, trunk_state])
+  )
+  state = chain.keep_or_run(
+    "trainer.task", [f"--input={output / 'bottlenecks'}", *_given("--preset", flags.preset)], after=state
+  )
+  # Evaluation is never kept: it ends with the summary that people run this for, and its gates decide the exit code.
+  chain.run(
+    "pipelines.evaluate",
+    [
+      f"--input={pictures}",
+      f"--model={output / 'train'}",
+      "--split=testing",
+      *_given("--min_accuracy", flags.min_accuracy),
+      *bad,
+    ],
+    after=json.dumps([state, state_of_pictures]),
+  )
+  return chain.code
+
+
+class _Chain:
+  """Stages in turn, each into its own folder, with a record of what made what.
+
+  Attributes:
+    code: exit code of the stage that failed, or 0. Once it is not 0 no further stage runs.
+  """
+
+  def __init__(self, output: Path):
+    self._output = output
+    self._state_path = output / _STATE_FILE
+    self.code = DONE
+
+  def keep_or_run(self, module: str, argv: Sequence[str], after: str) -> str:
+    """Runs a stage unless its output is finished and made by the same request; returns its state for the next stage.
+
+    Args:
+      module: a module with `run(argv) -> exit code`.
+      argv: its arguments, without `--output`.
+      after: the state of what it reads.
+    """
+    folder = self._folder(module)
+    state = hashlib.sha256(json.dumps([module, argv, after, versions()]).encode()).hexdigest()
+    if self.code == DONE:
+      if (folder / COMPLETED_FILE).exists() and self._states().get(folder.name) == state:
+        print(f"{folder.name}: finished and unchanged, kept")
+      else:
+        self.run(module, argv, after)
+        if self.code == DONE:
+          self._remember(folder.name, state)
+    return state
+
+  def run(self, module: str, argv: Sequence[str], after: str) -> None:
+    if self.code == DONE:
+      folder = self._folder(module)
+      print(f"{folder.name}: into {folder}", flush=True)
+      self.code = importlib.import_module(module).run([*argv, f"--output={folder}"])
+
+  def _folder(self, module: str) -> Path:
+    return self._output / {"trainer.task": "train"}.get(module, module.rsplit(".", 1)[-1])
+
+  def _states(self) -> dict[str, str]:
+    try:
+      states: dict[str, str] = json.loads(self._state_path.read_text())
+      return states
+    except (FileNotFoundError, ValueError):
+      return {}
+
+  def _remember(self, stage: str, state: str) -> None:
+    temporary = self._state_path.with_suffix(".tmp")
+    temporary.write_text(json.dumps({**self._states(), stage: state}, indent=2, sort_keys=True) + "\n")
+    temporary.replace(self._state_path)
+
+
+def _given(flag: str, value: str | None) -> list[str]:
+  return [] if value is None else [f"{flag}={value}"]
+
+
+def _digest_of_files(path: str) -> str:
+  """Returns 64 hex digits for the names, sizes and times of all files below a path: what makes a stage's input another."""
+  if not os.path.exists(path):
+    raise InputError(f"{path} does not exist: give a folder of IDX files or of class folders, or digits, or mnist.")
+  digest = hashlib.sha256()
+  for parent, folders, names in os.walk(path):
+    folders.sort()
+    for name in [*sorted(names), ""]:
+      stat = os.stat(os.path.join(parent, name))
+      # A folder's own time changes with what is written beside the data; its names are in here anyway.
+      digest.update(json.dumps([parent, name, *((stat.st_size, stat.st_mtime_ns) if name else ())]).encode())
+  if os.path.isfile(path):
+    stat = os.stat(path)
+    digest.update(json.dumps([path, stat.st_size, stat.st_mtime_ns]).encode())
+  return digest.hexdigest()
+
+
+if __name__ == "__main__":
+  sys.exit(guarded(run, sys.argv[1:]))
