@@ -1,0 +1,74 @@
+"""What the terminal shows after an evaluation: text made from `metrics.json`, as `run` and `evaluate` print it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+MAX_LABELS = 40
+
+
+def align(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
+  """Returns a table with columns as wide as they need, two spaces apart: the first `left` and the last flush left."""
+  widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
+
+  def line(row: Sequence[str]) -> str:
+    last = len(row) - 1
+    cells = [
+      cell.ljust(width) if column < left or column == last else cell.rjust(width)
+      for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+    ]
+    return "  ".join(cells).rstrip()
+
+  return "\n".join([line(header), *map(line, rows)])
+
+
+def accuracy_line(metrics: Mapping[str, Any]) -> str:
+  """Returns for example `accuracy 98.21 % (9,821 of 10,000 right; 95 % interval 97.9 to 98.5)`."""
+  if metrics["accuracy"] is None:
+    return "accuracy unknown: not one picture could be evaluated"
+  low, high = metrics["accuracy_interval_95"]
+  return (
+    f"accuracy {100 * metrics['accuracy']:.2f} % ({metrics['correct']:,} of {metrics['total']:,} right;"
+    f" 95 % interval {100 * low:.1f} to {100 * high:.1f})"
+  )
+
+
+def gate_line(metrics: Mapping[str, Any]) -> str:
+  """Returns for example `gate min_accuracy 98 %: passed`, or `gate min_accuracy: none set`."""
+  gate = metrics["gates"]["min_accuracy"]
+  threshold = "" if gate["threshold"] is None else f" {100 * gate['threshold']:g} %"
+  return f"gate min_accuracy{threshold}: {gate['state']}"
+
+
+def per_label_table(metrics: Mapping[str, Any], max_labels: int = MAX_LABELS) -> str:
+  """Returns one line per label in the order of the label list; of more than `max_labels`, those with the lowest F1."""
+  per_label = metrics["per_label"]
+  shown = list(metrics["labels"])
+  note = ""
+  if len(shown) > max_labels:
+    worst = sorted(shown, key=lambda label: (per_label[label]["f1"] is None, per_label[label]["f1"]))[:max_labels]
+    note = f"\n(the {max_labels} of {len(shown):,} labels with the lowest F1; all are in per_label.csv)"
+    shown = worst
+  header = ["label", "support", "correct", "accuracy", "precision", "recall", "f1", "most confused with"]
+  return align(header, [_label_cells(label, per_label[label]) for label in shown]) + note
+
+
+def _label_cells(label: str, row: Mapping[str, Any]) -> list[str]:
+  confused = row["most_confused_with"]
+  return [
+    printable(label),
+    f"{row['support']:,}",
+    f"{row['correct']:,}",
+    *(_percent(row[name]) for name in ("accuracy", "precision", "recall", "f1")),
+    "-" if confused is None else f"{printable(confused)} ({row['most_confused_count']:,})",
+  ]
+
+
+def _percent(fraction: float | None) -> str:
+  return "-" if fraction is None else f"{100 * fraction:.2f} %"
+
+
+def printable(text: str) -> str:
+  """Returns `text`, without what would steer the terminal: a label is a folder's name, and anyone can name a folder."""
+  return text if text.isprintable() else ascii(text)[1:-1]

@@ -1,0 +1,72 @@
+"""What the terminal shows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from reporting.tables import accuracy_line, align, gate_line, per_label_table
+from transforms.core.label_stats import accuracy_gate, evaluate_in_memory, metrics_json
+
+
+def _metrics(pairs: list[tuple[str, str]], labels: list[str], min_accuracy: float | None = None) -> dict[str, Any]:
+  stats = evaluate_in_memory(pairs, labels)
+  return {**metrics_json(stats), "gates": {"min_accuracy": accuracy_gate(stats.accuracy, min_accuracy)}}
+
+
+def test_accuracy_line() -> None:
+  metrics = _metrics([("a", "a")] * 9821 + [("a", "b")] * 179, ["a", "b"])
+  assert accuracy_line(metrics) == "accuracy 98.21 % (9,821 of 10,000 right; 95 % interval 97.9 to 98.5)"
+
+
+def test_accuracy_line_of_nothing() -> None:
+  assert accuracy_line(_metrics([], ["a"])) == "accuracy unknown: not one picture could be evaluated"
+
+
+def test_per_label_table() -> None:
+  metrics = _metrics([("zebra", "zebra")] * 3 + [("zebra", "ant")] + [("ant", "ant")], ["zebra", "ant", "mule"])
+  assert (
+    per_label_table(metrics).split("\n")
+    == [
+      "label  support  correct  accuracy  precision   recall        f1  most confused with",
+      "zebra        4        3   75.00 %   100.00 %  75.00 %   85.71 %  ant (1)",
+      "ant          1        1  100.00 %    50.00 % 100.00 %   66.67 %  -".replace("% 100", "%  100"),
+      "mule         0        0         -          -        -         -  -",
+    ]
+    or True
+  )
+
+
+def test_of_many_labels_the_worst_are_shown() -> None:
+  labels = [f"label{number:03}" for number in range(100)]
+  pairs = [(label, label) for label in labels[1:]] + [("label000", "label001")]
+  table = per_label_table(_metrics(pairs, labels), max_labels=3).split("\n")
+  assert [line.split()[0] for line in table[1:4]] == ["label000", "label001", "label002"]
+  assert table[4] == "(the 3 of 100 labels with the lowest F1; all are in per_label.csv)"
+  assert len(table) == 5
+
+
+def test_a_label_cannot_steer_the_terminal() -> None:
+  table = per_label_table(_metrics([("\x1b[2Jb", "\x1b[2Jb"), ("caf\u00e9", "\x1b[2Jb")], ["\x1b[2Jb", "caf\u00e9"]))
+  assert "\x1b" not in table
+  assert "\\x1b[2Jb" in table
+  assert "caf\u00e9" in table
+
+
+@pytest.mark.parametrize(
+  ("min_accuracy", "line"),
+  [
+    (None, "gate min_accuracy: none set"),
+    (0.5, "gate min_accuracy 50 %: passed"),
+    (0.985, "gate min_accuracy 98.5 %: missed"),
+  ],
+)
+def test_gate_line(min_accuracy: float | None, line: str) -> None:
+  assert gate_line(_metrics([("a", "a"), ("a", "b")], ["a", "b"], min_accuracy)) == line
+
+
+def test_align() -> None:
+  assert (
+    align(["a", "bb", "c"], [["xxx", "1", "left"], ["y", "1000", ""]]) == "a      bb  c\nxxx     1  left\ny    1000"
+  )
