@@ -1,0 +1,290 @@
+"""`train`: a softmax head on stored bottlenecks, exported as one model with everything inside."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from transforms.core.command_line import DONE, GATE_MISSED, ArgumentParser, fraction, guarded, refuse_unknown
+from transforms.core.errors import InputError
+from transforms.core.finished import read_info, read_labels
+from transforms.core.schema import COMPLETED_FILE, LABELS_FILE, TESTING, TRAINING, VALIDATION
+from transforms.core.splits import SplitPercentages
+
+_STEPS_PER_ROUND = 100  # of --preset retrain: between two looks at the validation images
+
+_DESCRIPTION = """\
+Trains a softmax head on the bottlenecks that `beam-retrain bottlenecks` wrote, and exports one SavedModel that takes
+picture bytes and gives labels. A run that was killed goes on where it was, if started again with the same arguments.
+
+  beam-retrain train --input work/bottlenecks --output work/model
+  beam-retrain train --input work/bottlenecks --output work/model --preset retrain
+
+--preset adam, the default, trains until the validation images are not predicted better any more. --preset retrain trains
+as retrain.py did: gradient descent, batches drawn uniformly over the labels, a fixed number of steps.
+
+Written to --output: saved_model/, retrained_labels.txt, retrained_graph.pb (frozen, for scripts made for retrain.py's),
+metrics.json, logs/ (tensorboard --logdir), checkpoints/, info.json and, last, COMPLETED."""
+
+
+def make_parser() -> argparse.ArgumentParser:
+  parser = ArgumentParser(prog="beam-retrain train", description=_DESCRIPTION)
+  parser.add_argument("--input", required=True, metavar="DIR", help="what `beam-retrain bottlenecks` wrote")
+  parser.add_argument("--output", required=True, metavar="DIR", help="folder for the model; new, empty, or of this command")
+  parser.add_argument("--preset", choices=("adam", "retrain"), default="adam", help="how to train (default adam)")
+  parser.add_argument(
+    "--learning_rate", type=_positive_float, metavar="R", help="of the first step (adam 0.001, retrain 0.01)"
+  )
+  parser.add_argument(
+    "--batch_size",
+    "--train_batch_size",
+    type=_positive_int,
+    metavar="N",
+    help="images per training step (adam 256, retrain 100; retrain.py's --train_batch_size)",
+  )
+  parser.add_argument(
+    "--epochs", type=_positive_int, metavar="N", help="adam only: passes over the training images, at most (default 60)"
+  )
+  parser.add_argument(
+    "--patience",
+    type=_positive_int,
+    metavar="N",
+    help="adam only: passes without a better validation loss before training stops (default 6)",
+  )
+  parser.add_argument(
+    "--l2",
+    type=_not_negative_float,
+    metavar="S",
+    help="adam only: how strongly weights are kept small, as 1/C in scikit-learn's LogisticRegression (default 1)",
+  )
+  parser.add_argument(
+    "--training_steps",
+    "--how_many_training_steps",
+    type=_positive_int,
+    metavar="N",
+    help="retrain only: steps (default 4000; retrain.py's --how_many_training_steps)",
+  )
+  parser.add_argument(
+    "--validation_percentage",
+    type=float,
+    metavar="P",
+    help="images held back to see when to stop, in percent of all (default: what `bottlenecks` planned)",
+  )
+  parser.add_argument("--seed", type=int, default=0, metavar="N", help="same seed, same model (default 0)")
+  parser.add_argument(
+    "--assert_accuracy_at_least",
+    type=fraction,
+    metavar="A",
+    help="exit code 1 where the testing images are predicted less accurately than this, 0..1; all is written first",
+  )
+  return parser
+
+
+def _positive_int(text: str) -> int:
+  value = int(text)
+  if value < 1:
+    raise argparse.ArgumentTypeError(f"{text} is not at least 1")
+  return value
+
+
+def _positive_float(text: str) -> float:
+  value = float(text)
+  if not 0 < value < float("inf"):
+    raise argparse.ArgumentTypeError(f"{text} is not above 0")
+  return value
+
+
+def _not_negative_float(text: str) -> float:
+  value = float(text)
+  if not 0 <= value < float("inf"):
+    raise argparse.ArgumentTypeError(f"{text} is below 0")
+  return value
+
+
+_ONLY_OF_PRESET = {"epochs": "adam", "patience": "adam", "l2": "adam", "training_steps": "retrain"}
+
+
+def plan_settings(args: argparse.Namespace) -> dict[str, Any]:
+  """Returns the fields of `trainer.training.Plan`, from the preset and the flags that change it.
+
+  Raises:
+    InputError: a flag that the preset has no use for.
+  """
+  for name, preset in _ONLY_OF_PRESET.items():
+    if getattr(args, name) is not None and args.preset != preset:
+      raise InputError(f"--{name} belongs to --preset {preset}, this is --preset {args.preset}: leave it out.")
+  if args.preset == "retrain":
+    batch_size = args.batch_size or 100
+    steps = args.training_steps or 4000
+    per_round = min(_STEPS_PER_ROUND, steps)
+    if steps % per_round:
+      raise InputError(f"--training_steps {steps}: give a multiple of {per_round}, the steps between two validations.")
+    return {
+      "optimizer": "sgd",
+      "learning_rate": args.learning_rate or 0.01,
+      "is_decaying": False,
+      "batch_size": batch_size,
+      "rounds": steps // per_round,
+      "steps_per_round": per_round,
+      "patience": None,
+      "l2": 0.0,
+    }
+  return {
+    "optimizer": "adam",
+    "learning_rate": args.learning_rate or 0.001,
+    "is_decaying": True,
+    "batch_size": args.batch_size or 256,
+    "rounds": args.epochs or 60,
+    "steps_per_round": None,
+    "patience": args.patience or 6,
+    "l2": 1.0 if args.l2 is None else args.l2,
+  }
+
+
+def run(argv: Sequence[str]) -> int:
+  """Trains, exports, and says how good the model is.
+
+  Raises:
+    InputError: an argument or an input cannot be used.
+  """
+  args = refuse_unknown(make_parser(), argv)
+  plan = plan_settings(args)
+  info = read_info(args.input, "bottlenecks")
+  percentages = _percentages(args, info)
+  labels = read_labels(args.input)
+
+  os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+  import tensorflow as tf
+
+  from trainer import output_folder, progress, training
+  from trainer.data import load_bottlenecks
+  from trainer.transform_graph import load_transform
+
+  dimensions = int(info["trunk"]["dimensions"])
+  transform = load_transform(os.path.join(args.input, "transform"), labels, dimensions)
+  data = load_bottlenecks(
+    args.input, labels=labels, dimensions=dimensions, percentages=percentages, transform=transform
+  )
+  counts = ", ".join(f"{len(data.rows[split])} {split}" for split in (TRAINING, VALIDATION, TESTING))
+  print(f"{counts} images of {len(labels)} labels, {dimensions} numbers each, from {_describe_trunk(info)}")
+
+  settings = {
+    "preset": args.preset,
+    **plan,
+    "seed": args.seed,
+    "validation_percentage": percentages.validation,
+    "testing_percentage": percentages.testing,
+    "bottlenecks_sha256": data.sha256,
+  }
+  trunk = {**info["trunk"], "bottlenecks_request": info["request"]}
+  goes_on = output_folder.claim(
+    args.output, settings, argv, labels=labels, trunk=trunk, preprocessing=info["settings"].get("preprocessing")
+  )
+  if goes_on:
+    print(f"going on in {args.output} where an earlier run of the same request was")
+
+  line = progress.ProgressLine(sys.stdout, plan["rounds"])
+  summaries = progress.Summaries(os.path.join(args.output, output_folder.LOGS))
+
+  def on_round(finished: training.Round) -> None:
+    line.show(finished)
+    summaries.write(finished)
+
+  head, rounds = training.train(
+    data,
+    training.Plan(**plan),
+    seed=args.seed,
+    checkpoint=os.path.join(args.output, output_folder.CHECKPOINTS, "head.npz"),
+    on_round=on_round,
+  )
+  line.close()
+  summaries.close()
+
+  metrics = _measure(head, data, rounds, seed=args.seed)
+  trunk_model = tf.saved_model.load(os.path.join(args.input, "trunk"))
+  _export(args.output, labels, trunk_model.embed, transform, head, int(trunk["input_px"]), dimensions)
+  output_folder.write_json(os.path.join(args.output, output_folder.METRICS), metrics)
+  output_folder.write_bytes(os.path.join(args.output, COMPLETED_FILE), b"")
+  return _report(metrics, args, info)
+
+
+def _percentages(args: argparse.Namespace, info: dict[str, Any]) -> SplitPercentages:
+  planned = info["settings"]
+  validation = planned["validation_percentage"] if args.validation_percentage is None else args.validation_percentage
+  try:
+    return SplitPercentages(testing=float(planned["testing_percentage"]), validation=float(validation))
+  except ValueError as error:
+    raise InputError(f"--validation_percentage: {error}.") from error
+
+
+def _describe_trunk(info: dict[str, Any]) -> str:
+  handle = info["trunk"]["handle"]
+  stand_in = " (the small stand-in that ships with beam-retrain; for real work, use --trunk inception_v3)"
+  return f"the trunk {handle}{stand_in if handle == 'bundled' else ''}"
+
+
+def _measure(head: Any, data: Any, rounds: Sequence[Any], seed: int) -> dict[str, Any]:
+  """Returns the contents of `metrics.json`: what the exported weights give on each split."""
+  from trainer import training
+
+  metrics: dict[str, Any] = {
+    "labels": len(data.labels),
+    "seed": seed,
+    "rounds_trained": len(rounds),
+    "best_round": training.best_round(rounds).number,
+    "steps_trained": sum(one.steps for one in rounds),
+    "rounds": [dataclasses.asdict(one) for one in rounds],
+  }
+  for split in (TRAINING, VALIDATION, TESTING):
+    score = training.evaluate(head, data, split)
+    metrics[f"{split}_images"] = score.images
+    metrics[f"{split}_accuracy"] = score.accuracy if score.images else None
+    metrics[f"{split}_loss"] = score.loss if score.images else None
+  return metrics
+
+
+def _export(
+  output: str, labels: Sequence[str], embed: Any, transform: Any, head: Any, input_px: int, dimensions: int
+) -> None:
+  from trainer import export, frozen_graph, output_folder
+
+  exported = export.build_exported(
+    labels=labels, embed=embed, transform=transform, head=head, input_px=input_px, dimensions=dimensions
+  )
+  output_folder.replace_folder(
+    os.path.join(output, output_folder.SAVED_MODEL), lambda folder: export.save_exported(exported, folder)
+  )
+  graph = frozen_graph.freeze_scores(exported.score_images)
+  output_folder.write_bytes(os.path.join(output, output_folder.FROZEN_GRAPH), graph.SerializeToString(deterministic=True))
+  lines = "".join(f"{label}\n" for label in labels).encode()
+  for name in (LABELS_FILE, output_folder.RETRAINED_LABELS):
+    output_folder.write_bytes(os.path.join(output, name), lines)
+
+
+def _report(metrics: dict[str, Any], args: argparse.Namespace, info: dict[str, Any]) -> int:
+  tested = metrics["testing_accuracy"]
+  where = f"{args.output}/saved_model"
+  if tested is None:
+    print(f"validation accuracy {metrics['validation_accuracy']:.2%}; there are no testing images; the model is in {where}")
+  else:
+    print(f"testing accuracy {tested:.2%} of {metrics['testing_images']} images; the model is in {where}")
+  wanted = args.assert_accuracy_at_least
+  if wanted is None:
+    return DONE
+  if tested is None or tested < wanted:
+    found = "there are no testing images" if tested is None else f"testing accuracy is {tested:.4f}"
+    print(f"beam-retrain: {found}, --assert_accuracy_at_least asked for {wanted:g}.", file=sys.stderr)
+    return GATE_MISSED
+  return DONE
+
+
+def main() -> None:
+  sys.exit(guarded(run, sys.argv[1:]))
+
+
+if __name__ == "__main__":
+  main()
