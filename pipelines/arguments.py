@@ -31,19 +31,20 @@ def parse_with_beam_options(
   """Parses our flags and hands the rest to Beam.
 
   Raises:
-    InputError: a flag that neither we nor Beam know; names the nearest known one.
+    InputError: a flag that neither we nor Beam know, with the nearest known one; or a value that its flag cannot take.
   """
   namespace, rest = parser.parse_known_args(argv)
-  _, unknown = _beam_parser().parse_known_args(rest)
+  beam_parser = _beam_parser(parser.prog)
+  _, unknown = beam_parser.parse_known_args(rest)
   if unknown:
-    known = [*flags_of(parser), *flags_of(_beam_parser())]
+    known = [*flags_of(parser), *flags_of(beam_parser)]
     raise InputError(unknown_argument(parser, unknown[0], known, "neither beam-retrain nor Beam knows it"))
   return namespace, PipelineOptions(flags=list(rest))
 
 
 @functools.cache
-def _beam_parser() -> argparse.ArgumentParser:
-  parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+def _beam_parser(prog: str) -> argparse.ArgumentParser:
+  parser = ArgumentParser(prog=prog, add_help=False)
   for options in sorted(PipelineOptions.__subclasses__(), key=lambda options: options.__name__):
     # Beam's own convention for an option class; the classes are Beam's, so no name is there twice.
     options._add_argparse_args(parser)

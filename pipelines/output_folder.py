@@ -13,6 +13,7 @@ from typing import Any
 
 from transforms import files
 from transforms.core.errors import InputError
+from transforms.core.finished import parse_info
 from transforms.core.provenance import describe_run, request_digest
 from transforms.core.schema import COMPLETED_FILE, INFO_FILE, LABELS_FILE, QUARANTINE_FILE, STATS_FILE
 from transforms.shard_work import REPORTS_FOLDER
@@ -50,10 +51,10 @@ def claim(
   """
   request = request_digest(stage, settings)
   info_path = files.join(output, INFO_FILE)
-  if files.exists(info_path):
-    found = json.loads(files.read_bytes(info_path))
-    if found.get("stage") != stage:
-      raise InputError(f"{output} holds the output of `beam-retrain {found.get('stage')}`: give another --output.")
+  found = parse_info(files.read_bytes(info_path)) if files.exists(info_path) else {}
+  if found:
+    if found["stage"] != stage:
+      raise InputError(f"{output} holds the output of `beam-retrain {found['stage']}`: give another --output.")
     unfinished = not files.exists(files.join(output, COMPLETED_FILE))
     if not (unfinished and found.get("request") == request):
       _clear(output, owned)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import glob
 import os
+import shutil
 import uuid
 from collections.abc import Iterable, Iterator
 from stat import S_ISDIR
@@ -123,10 +124,16 @@ def write_text(path: str, text: str) -> None:
 
 
 def delete(paths: Iterable[str]) -> None:
-  """Deletes files and whole folders; what is not there is no error."""
+  """Deletes files and whole folders; what is not there is no error. A path is no pattern."""
   for path in paths:
-    if exists(path):
-      FileSystems.delete([path])
+    if not is_local(path):
+      if exists(path):
+        FileSystems.delete([path])
+    elif os.path.isdir(path) and not os.path.islink(path):
+      shutil.rmtree(path)
+    else:  # Beam's own would take `[a]` for a pattern and delete `a`
+      with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
 
 
 def sweep(folder: str) -> None:

@@ -16,6 +16,15 @@ def read_local(path: str) -> bytes:
     return file.read()
 
 
+def parse_info(data: bytes) -> dict[str, Any]:
+  """Returns the contents of an `info.json`; empty where it is not one that a stage of ours wrote."""
+  try:
+    info = json.loads(data)
+  except ValueError:
+    return {}
+  return info if isinstance(info, dict) and isinstance(info.get("stage"), str) else {}
+
+
 def read_info(
   folder: str,
   stage: str,
@@ -36,9 +45,10 @@ def read_info(
   info_path = os.path.join(folder, INFO_FILE)
   if not exists(info_path):
     raise InputError(f"{folder} has no {INFO_FILE}: give the folder that `beam-retrain {stage}` wrote.")
-  info: dict[str, Any] = json.loads(read(info_path))
+  info = parse_info(read(info_path))
   if info.get("stage") != stage:
-    raise InputError(f"{folder} was written by {info.get('stage')!r}: give the folder that `beam-retrain {stage}` wrote.")
+    writer = f"`beam-retrain {info['stage']}`" if info else "something else than beam-retrain"
+    raise InputError(f"{folder} was written by {writer}: give the folder that `beam-retrain {stage}` wrote.")
   if not exists(os.path.join(folder, COMPLETED_FILE)):
     raise InputError(f"{folder} is not finished: run `beam-retrain {stage}` into it again, it goes on where it was.")
   return info

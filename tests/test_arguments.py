@@ -1,0 +1,86 @@
+"""No flag is swallowed, none is guessed, and Beam's are let through."""
+
+from __future__ import annotations
+
+import pytest
+from apache_beam.options.pipeline_options import DirectOptions, StandardOptions
+
+from pipelines.arguments import ArgumentParser, add_max_bad_fraction, parse_with_beam_options, refuse_unknown
+from transforms.core.errors import InputError
+
+
+def _parser() -> ArgumentParser:
+  parser = ArgumentParser(prog="beam-retrain convert")
+  parser.add_argument("--input", required=True)
+  parser.add_argument("--formats", default="jpg")
+  parser.add_argument("--shards", type=int)
+  add_max_bad_fraction(parser)
+  return parser
+
+
+def test_our_flags_and_beam_s_are_told_apart():
+  ours, beam = parse_with_beam_options(
+    _parser(),
+    ["--runner=FnApiRunner", "--input", "a", "--direct_num_workers", "2", "--formats=png", "--experiments=x"],
+  )
+  assert (ours.input, ours.formats, ours.max_bad_fraction) == ("a", "png", 0.0)
+  assert beam.view_as(StandardOptions).runner == "FnApiRunner"
+  assert beam.view_as(DirectOptions).direct_num_workers == 2
+
+
+def test_without_beam_flags_nothing_is_taken_from_the_process_s_own(monkeypatch):
+  monkeypatch.setattr("sys.argv", ["pytest", "--runner=DataflowRunner"])
+  _, beam = parse_with_beam_options(_parser(), ["--input=a"])
+  assert beam.view_as(StandardOptions).runner is None
+
+
+@pytest.mark.parametrize(
+  ("flag", "nearest"),
+  [
+    ("--formts=png", "--formats"),  # ours
+    ("--max_bad_fracton=1", "--max_bad_fraction"),
+    ("--runer=FnApiRunner", "--runner"),  # Beam's
+    ("--direct_num_worker=2", "--direct_num_workers"),
+    ("--form=png", "--formats"),  # abbreviations are not taken
+  ],
+)
+def test_an_unknown_flag_is_an_error_that_names_the_nearest(flag, nearest):
+  with pytest.raises(InputError) as raised:
+    parse_with_beam_options(_parser(), ["--input=a", flag])
+  said = str(raised.value)
+  assert said.startswith(f"beam-retrain convert: {flag.split('=')[0]}: neither")
+  assert said.endswith(f"nearest flag is {nearest}.")
+
+
+@pytest.mark.parametrize(
+  ("arguments", "said"),
+  [
+    (["--formats=png"], "required: --input"),
+    (["--input"], "expected one argument"),
+    (["--input=a", "--shards=many"], "invalid int value: 'many'"),
+    (["--input=a", "stray"], "'stray' is not expected here"),
+    (["--input=a", "--direct_num_workers=many"], "invalid int value: 'many'"),
+    (["--input=a", "--max_bad_fraction=1.5"], "1.5 is not between 0 and 1"),
+    (["--input=a", "--max_bad_fraction=nan"], "nan is not between 0 and 1"),
+    (["--input=a", "--max_bad_fraction=few"], "invalid fraction value: 'few'"),
+  ],
+)
+def test_wrong_usage_is_one_sentence_that_names_the_command(arguments, said, capsys):
+  with pytest.raises(InputError) as raised:
+    parse_with_beam_options(_parser(), arguments)
+  assert said in str(raised.value)
+  assert str(raised.value).startswith("beam-retrain convert: ")
+  assert capsys.readouterr() == ("", "")
+
+
+def test_help_is_printed_and_leaves_with_0(capsys):
+  with pytest.raises(SystemExit) as left:
+    _parser().parse_args(["--help"])
+  assert left.value.code == 0
+  assert "--max_bad_fraction F" in capsys.readouterr().out
+
+
+def test_a_command_without_a_beam_job_takes_no_beam_flags():
+  assert refuse_unknown(_parser(), ["--input=a"]).input == "a"
+  with pytest.raises(InputError, match="--runner: this command does not know it; the nearest flag is --"):
+    refuse_unknown(_parser(), ["--input=a", "--runner=FnApiRunner"])

@@ -1,0 +1,118 @@
+"""Files appear whole or not at all."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from transforms import files
+
+
+def test_a_file_appears_whole(tmp_path):
+  path = str(tmp_path / "a.bin")
+  with files.write_atomically(path) as file:
+    file.write(b"12")
+    file.flush()
+    assert not os.path.exists(path)
+    file.write(b"3")
+  assert files.read_bytes(path) == b"123"
+  assert os.listdir(tmp_path) == ["a.bin"]
+
+
+def test_an_older_file_is_replaced_at_once(tmp_path):
+  path = str(tmp_path / "a.txt")
+  files.write_text(path, "old, and longer")
+  files.write_text(path, "nü")
+  assert files.read_bytes(path) == "nü".encode()
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_an_exception_leaves_nothing_but_what_was_there(tmp_path, error):
+  path = str(tmp_path / "a.txt")
+  files.write_text(path, "old")
+  with pytest.raises(error), files.write_atomically(path) as file:
+    file.write(b"half")
+    raise error
+  assert files.read_bytes(path) == b"old"
+  assert os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_sweep_removes_only_what_a_killed_worker_left(tmp_path):
+  kept = ["training-00000-of-00001.tfrecord", "labels.txt", "tmp-mine"]
+  for name in [*kept, "training-00000-of-00001.tfrecord.tmp-0a1b"]:
+    (tmp_path / name).touch()
+  (tmp_path / "deeper").mkdir()
+  (tmp_path / "deeper" / "a.tmp-1").touch()
+  files.sweep(str(tmp_path))
+  assert sorted(os.listdir(tmp_path)) == sorted([*kept, "deeper"])
+  assert os.listdir(tmp_path / "deeper") == ["a.tmp-1"]
+
+
+def test_a_write_that_was_killed_is_swept(tmp_path):
+  pid = os.fork()
+  if pid == 0:
+    with files.write_atomically(str(tmp_path / "a.txt")) as file:
+      file.write(b"half")
+      os._exit(0)  # as a kill does: no handler runs
+  os.waitpid(pid, 0)
+  assert len(os.listdir(tmp_path)) == 1
+  files.sweep(str(tmp_path))
+  assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("folder", ["plain", "with [brackets] and * ?", "ü"])
+def test_match_finds_files_not_folders_sorted(tmp_path, folder):
+  root = tmp_path / folder
+  (root / "b.folder.txt").mkdir(parents=True)
+  (root / "b.folder.txt" / "deep.txt").write_text("deep")
+  (root / "c.txt").write_text("abc")
+  (root / ".a.txt").write_text("")
+  (root / "c.jpg").touch()
+  found = files.match_in(str(root), "*.txt")
+  assert [(stat.path, stat.size_bytes) for stat in found] == [(str(root / ".a.txt"), 0), (str(root / "c.txt"), 3)]
+  assert found[1].modified_secs == (root / "c.txt").stat().st_mtime
+  everything = [os.path.relpath(stat.path, root) for stat in files.match_in(str(root), "**")]
+  assert everything == [".a.txt", "b.folder.txt/deep.txt", "c.jpg", "c.txt"]
+
+
+def test_match_without_a_hit_is_empty(tmp_path):
+  assert files.match_in(str(tmp_path), "*.txt") == []
+  assert files.match_in(str(tmp_path / "not there"), "*") == []
+
+
+def test_stat_knows_files_only(tmp_path):
+  (tmp_path / "a[1].txt").write_text("abc")
+  found = files.stat(str(tmp_path / "a[1].txt"))
+  assert found is not None
+  assert found.size_bytes == 3
+  assert files.stat(str(tmp_path)) is None
+  assert files.stat(str(tmp_path / "none")) is None
+
+
+def test_delete_takes_files_whole_folders_and_what_is_not_there(tmp_path):
+  (tmp_path / "folder" / "deeper").mkdir(parents=True)
+  (tmp_path / "folder" / "deeper" / "a").touch()
+  (tmp_path / "b").touch()
+  (tmp_path / "stays").touch()
+  files.delete(str(tmp_path / name) for name in ("folder", "b", "none"))
+  assert os.listdir(tmp_path) == ["stays"]
+
+
+def test_gzip_files_are_read_as_they_are(tmp_path):
+  (tmp_path / "a.gz").write_bytes(b"\x1f\x8b not really")
+  assert files.read_bytes(str(tmp_path / "a.gz")) == b"\x1f\x8b not really"
+
+
+def test_is_empty_sees_whatever_lies_there(tmp_path):
+  assert files.is_empty(str(tmp_path))
+  assert files.is_empty(str(tmp_path / "not there"))
+  (tmp_path / "a" / "b" / "c").mkdir(parents=True)
+  (tmp_path / "a" / "b" / "c" / "deep.jpg").touch()
+  assert not files.is_empty(str(tmp_path))
+
+
+def test_remote_paths_are_told_from_local_ones():
+  assert files.is_local("/data/a")
+  assert files.is_local("data")
+  assert not files.is_local("gs://bucket/a")
