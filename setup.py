@@ -23,8 +23,8 @@ setuptools.setup(
     "pillow>=12,<13",
     # The handwritten digits of `--data digits`.
     "scikit-learn>=1.6,<2",
-    # tensorflow-hub imports pkg_resources, which later ones no longer have.
-    "setuptools>=65,<81",
+    # tensorflow-hub imports pkg_resources: later ones warn of it on every start, then no longer have it.
+    "setuptools>=65,<80.9",
     "tensorflow>=2.21,<2.22",
     "tensorflow-hub>=0.16.1,<0.17",
     "tensorflow-transform>=1.21,<1.22",
