@@ -6,6 +6,7 @@ Beam's own TensorFlow handlers cannot load a SavedModel folder under Keras 3. Bo
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
@@ -33,8 +34,9 @@ class Inferred(NamedTuple):
   outputs: Outputs
 
 
-class LoadedModel(NamedTuple):
-  """A model as a worker uses it.
+@dataclasses.dataclass(frozen=True)
+class LoadedModel:
+  """A model as a worker uses it. No tuple: `Shared` keeps weak references, which a tuple cannot have.
 
   Attributes:
     preprocess: list of N picture bytes -> float32 [N, S, S, 3], 0..1; raises where any of them cannot be decoded.
@@ -43,13 +45,6 @@ class LoadedModel(NamedTuple):
 
   preprocess: Callable[[Sequence[bytes]], Any]
   infer: Callable[[Any], Outputs]
-
-
-class _Holder:
-  """`Shared` keeps weak references, which a NamedTuple cannot have."""
-
-  def __init__(self, model: LoadedModel):
-    self.model = model
 
 
 class ImageModelHandler(ModelHandler[Image, "Inferred | Quarantined", LoadedModel]):
@@ -78,8 +73,8 @@ class ImageModelHandler(ModelHandler[Image, "Inferred | Quarantined", LoadedMode
   def load_once(self) -> LoadedModel:
     """Returns the process's one copy of the model, loading it where nobody has yet."""
     # The path is the tag: another model in the same process replaces the one that is kept alive.
-    holder: _Holder = self._shared.acquire(lambda: _Holder(self.load_model()), tag=self._path)
-    return holder.model
+    model: LoadedModel = self._shared.acquire(self.load_model, tag=self._path)
+    return model
 
   def run_inference(
     self, batch: Sequence[Image], model: LoadedModel, inference_args: Mapping[str, Any] | None = None

@@ -1,0 +1,54 @@
+"""A class without an image in some split is told before the long work."""
+
+import struct
+from pathlib import Path
+
+import pytest
+
+from transforms.check_splits import check_counts, count_labels
+from transforms.core.errors import InputError
+from transforms.core.schema import TESTING, TRAINING, VALIDATION
+from transforms.core.shards import IdxRange, ImageFile, Shard
+from transforms.core.splits import SplitPercentages
+
+_FULL = {(split, label): 1 for split in (TRAINING, VALIDATION, TESTING) for label in "ab"}
+
+
+def test_nothing_is_missing():
+  assert check_counts(_FULL, "ab", SplitPercentages()) == _FULL
+
+
+@pytest.mark.parametrize("split", [TRAINING, VALIDATION, TESTING])
+def test_the_class_and_the_split_are_named(split):
+  counts = {**_FULL, (split, "b"): 0}
+  with pytest.raises(InputError, match=f"no {split} image of class 'b': add images"):
+    check_counts(counts, "ab", SplitPercentages())
+
+
+def test_validation_that_nobody_wants_is_not_missed():
+  counts = {key: count for key, count in _FULL.items() if key[0] != VALIDATION}
+  assert check_counts(counts, "ab", SplitPercentages(validation=0)) == counts
+
+
+def test_records_are_known_by_their_stats():
+  known = {TRAINING: {"a": 3, "b": 4}, TESTING: {"a": 1}}
+  with pytest.raises(InputError, match="no testing image of class 'b'"):
+    check_counts({}, "ab", SplitPercentages(), known)
+  assert check_counts({}, "a", SplitPercentages(), known)[TRAINING, "b"] == 4
+
+
+def test_many_missing_classes_are_not_all_listed():
+  with pytest.raises(InputError, match=r"no training image of classes '0', '1', '2', '3', '4', \.\.\.:"):
+    check_counts({}, "0123456789", SplitPercentages())
+
+
+def test_counts_files_and_idx_labels(tmp_path: Path):
+  percentages = SplitPercentages()
+  files = tuple(ImageFile(f"training/a/{number}", "a", "", 1, 0.0) for number in range(50))
+  counted = list(count_labels(Shard(TRAINING, 0, 1, files), percentages))
+  assert len(counted) == 50
+  assert {split for (split, _), _ in counted} == {TRAINING, VALIDATION}
+  labels_path = tmp_path / "labels"
+  labels_path.write_bytes(struct.pack(">BBBBI", 0, 0, 8, 1, 5) + bytes([7, 1, 2, 1, 9]))
+  entry = IdxRange("", str(labels_path), start=1, count=3, rows=1, columns=1, pixels=None, labels=None)
+  assert [label for (_, label), _ in count_labels(Shard(TESTING, 0, 1, (entry,)), percentages)] == ["1", "2", "1"]

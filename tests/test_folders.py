@@ -1,0 +1,108 @@
+"""Class folders: what counts as one, and which shard each picture goes to."""
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from transforms.core.errors import InputError
+from transforms.core.schema import TESTING, TRAINING
+from transforms.core.shards import Shard
+from transforms.core.splits import SplitPercentages
+from transforms.folders import PlanImageFolders, find_class_folders, list_folder
+
+
+def lay_out(root: Path, *names: str) -> Path:
+  for name in names:
+    (root / name).parent.mkdir(parents=True, exist_ok=True)
+    (root / name).write_bytes(b"bytes of " + name.encode())
+  return root
+
+
+@pytest.fixture
+def plan(collect):
+  def plan_folder(root: Path, splits=(TRAINING, TESTING), percentages=SplitPercentages(), size=8) -> list[Shard]:
+    return sorted(collect(PlanImageFolders(find_class_folders(str(root)), splits, percentages, size)))
+
+  return plan_folder
+
+
+def keys(shards: list[Shard]) -> dict[str, list[str]]:
+  by_split: dict[str, list[str]] = {}
+  for shard in shards:
+    by_split.setdefault(shard.split, []).extend(image.key for image in shard.inputs)
+  return by_split
+
+
+def test_a_plain_tree_and_one_with_splits_of_its_own(tmp_path):
+  plain = find_class_folders(str(lay_out(tmp_path / "plain", "b/1.jpg", "a/1.jpg", "README.txt")))
+  assert [(folder.split, folder.label, folder.prefix) for folder in plain] == [(None, "a", "a"), (None, "b", "b")]
+  split = find_class_folders(str(lay_out(tmp_path / "split", "training/a/1", "training/b/1", "testing/b/1")))
+  assert [(folder.split, folder.label, folder.prefix) for folder in split] == [
+    (TRAINING, "a", "training/a"),
+    (TRAINING, "b", "training/b"),
+    (TESTING, "b", "testing/b"),
+  ]
+
+
+@pytest.mark.parametrize(
+  ("names", "sentence"),
+  [
+    ((), "holds neither IDX files, nor class folders"),
+    (("readme.txt",), "holds neither IDX files, nor class folders"),
+    (("only/1.jpg",), "holds one class only, 'only'"),
+    (("a/1", "b\n2/1"), "cannot be a label"),
+  ],
+)
+def test_what_is_no_data_set(tmp_path, names, sentence):
+  with pytest.raises(InputError, match=sentence):
+    find_class_folders(str(lay_out(tmp_path, *names)))
+
+
+def test_lists_every_file_of_any_name_and_depth_but_hidden_ones(tmp_path):
+  lay_out(
+    tmp_path,
+    "odd [1]*?/x.jpg",
+    "odd [1]*?/no_extension",
+    "odd [1]*?/deep/er/y.PNG",
+    "odd [1]*?/.DS_Store",
+    "odd [1]*?/.thumbnails/z.jpg",
+    "odd [1]*?/Thumbs.db",
+    "plain/1.jpg",
+  )
+  folder, _ = find_class_folders(str(tmp_path))
+  listed = [image for _, image in list_folder(folder)]
+  assert sorted(image.key for image in listed) == ["odd [1]*?/deep/er/y.PNG", "odd [1]*?/no_extension", "odd [1]*?/x.jpg"]
+  assert all(image.label == "odd [1]*?" and image.size_bytes == Path(image.path).stat().st_size for image in listed)
+
+
+def test_every_image_is_in_exactly_one_shard(tmp_path, plan):
+  names = [f"{label}/{number}.jpg" for label in "ab" for number in range(150)]
+  shards = plan(lay_out(tmp_path, *names))
+  assert Counter(image.key for shard in shards for image in shard.inputs) == Counter(names)
+  for shard in shards:
+    assert 0 <= shard.index < shard.of
+    assert list(shard.inputs) == sorted(shard.inputs)
+  of = {shard.split: shard.of for shard in shards}
+  counts = {split: len(members) for split, members in keys(shards).items()}
+  assert of == {split: -(-count // 8) for split, count in counts.items()}
+
+
+def test_adding_images_moves_none_to_another_split(tmp_path, plan):
+  before = keys(plan(lay_out(tmp_path, *(f"{label}/{number}.jpg" for label in "ab" for number in range(60)))))
+  lay_out(tmp_path, *(f"{label}/new_{number}.jpg" for label in "ab" for number in range(60)))
+  after = keys(plan(tmp_path))
+  assert set(before) == {TRAINING, TESTING}
+  for split, members in before.items():
+    assert set(members) <= set(after[split])
+
+
+def test_given_splits_are_kept_and_unasked_ones_left_out(tmp_path, plan):
+  lay_out(tmp_path, "training/a/1", "training/b/2", "testing/a/3", "testing/b/4")
+  assert keys(plan(tmp_path)) == {TESTING: ["testing/a/3", "testing/b/4"], TRAINING: ["training/a/1", "training/b/2"]}
+  assert keys(plan(tmp_path, splits=(TESTING,))) == {TESTING: ["testing/a/3", "testing/b/4"]}
+
+
+def test_without_percentages_all_is_one_split(tmp_path, plan):
+  lay_out(tmp_path, "a/1", "b/2")
+  assert keys(plan(tmp_path, splits=("all",), percentages=None)) == {"all": ["a/1", "b/2"]}

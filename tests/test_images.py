@@ -1,0 +1,71 @@
+"""What a picture's header says, and every way of being no picture."""
+
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image as Pillow
+
+from transforms.core.images import Fault, Looked, explain, look
+from transforms.core.quarantine import Reason
+
+_PIXELS = np.random.default_rng(1).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+
+
+def encoded(kind: str, mode: str = "RGB") -> bytes:
+  file = io.BytesIO()
+  Pillow.fromarray(_PIXELS).convert(mode).save(file, kind)
+  return file.getvalue()
+
+
+def bomb(width: int, height: int) -> bytes:
+  """A PNG of a few bytes whose header claims a huge picture (PNG specification, 5.3 and 11.2.2)."""
+
+  def chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+  header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+  return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "BMP", "GIF"])
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_looks_at_each_format(kind, mode):
+  assert look(encoded(kind, mode)) == Looked(kind.lower(), 20, 30)
+
+
+@pytest.mark.parametrize(
+  ("data", "reason"),
+  [
+    (b"", Reason.EMPTY),
+    (b"these are not the pixels you are looking for", Reason.NOT_AN_IMAGE),
+    (encoded("TIFF"), Reason.NOT_AN_IMAGE),
+    (encoded("PNG")[:20], Reason.TRUNCATED),
+    (bomb(60_000, 60_000), Reason.TOO_LARGE),
+    (bomb(8_000, 8_000), Reason.TOO_LARGE),
+    (encoded("BMP", "P"), Reason.UNSUPPORTED),
+  ],
+)
+def test_each_fault_has_its_reason(data, reason):
+  looked = look(data)
+  assert isinstance(looked, Fault)
+  assert looked.reason == reason
+  assert looked.detail
+
+
+def test_the_bound_is_exact():
+  assert isinstance(look(encoded("PNG"), max_pixels=600), Looked)
+  assert look(encoded("PNG"), max_pixels=599).reason == Reason.TOO_LARGE
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "BMP"])
+def test_a_truncated_picture_passes_the_look_and_is_explained(kind):
+  cut = encoded(kind)[:-200]
+  assert isinstance(look(cut), Looked)
+  assert explain(cut).reason == Reason.TRUNCATED
+
+
+def test_a_whole_picture_that_was_refused_all_the_same_is_called_unsupported():
+  assert explain(encoded("PNG")).reason == Reason.UNSUPPORTED

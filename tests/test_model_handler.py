@@ -1,0 +1,114 @@
+"""The trunk behind Beam's ModelHandler: one bad picture costs nobody else anything."""
+
+import io
+
+import apache_beam as beam
+import numpy as np
+import pytest
+import tensorflow as tf
+from apache_beam.ml.inference.base import RunInference
+from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.testing.util import assert_that
+from PIL import Image as Pillow
+
+from transforms.core.errors import InputError
+from transforms.core.quarantine import Quarantined, Reason
+from transforms.core.schema import Image
+from transforms.model_handler import ImageModelHandler, Inferred, load_model
+
+
+def picture(seed: int, kind: str = "PNG") -> bytes:
+  file = io.BytesIO()
+  pixels = np.random.default_rng(seed).integers(0, 256, (28, 28), dtype=np.uint8)
+  Pillow.fromarray(pixels).save(file, kind)
+  return file.getvalue()
+
+
+def images(count: int) -> list[Image]:
+  return [Image(f"a/{number}.png", "a", picture(number)) for number in range(count)]
+
+
+@pytest.fixture(scope="module")
+def handler(tiny_trunk) -> ImageModelHandler:
+  return ImageModelHandler(str(tiny_trunk), batch_size=4)
+
+
+def test_gives_one_vector_per_picture_in_order(handler):
+  model = handler.load_once()
+  results = list(handler.run_inference(images(6), model))
+  assert [result.image.key for result in results] == [f"a/{number}.png" for number in range(6)]
+  for result, image in zip(results, images(6), strict=True):
+    (alone,) = handler.run_inference([image], model)
+    # Not to the last bit: a batch may be cut up otherwise by the matrix library.
+    np.testing.assert_allclose(result.outputs["bottleneck"], alone.outputs["bottleneck"], rtol=1e-5, atol=1e-6)
+    assert (result.image.format, result.image.height, result.image.width) == ("png", 28, 28)
+
+
+def test_a_bad_picture_is_named_and_the_others_of_its_batch_are_as_without_it(handler):
+  model = handler.load_once()
+  good = images(4)
+  truncated = Image("a/cut.jpg", "a", picture(9, "JPEG")[:-100])
+  mixed = [good[0], truncated, good[1], Image("a/empty.png", "a", b""), Image("a/t.png", "a", b"text"), *good[2:]]
+  results = list(handler.run_inference(mixed, model))
+  assert [type(result) for result in results] == [Inferred, Quarantined, Inferred, Quarantined, Quarantined, *[Inferred] * 2]
+  bad = [result for result in results if isinstance(result, Quarantined)]
+  assert [(entry.key, entry.reason) for entry in bad] == [
+    ("a/cut.jpg", Reason.TRUNCATED),
+    ("a/empty.png", Reason.EMPTY),
+    ("a/t.png", Reason.NOT_AN_IMAGE),
+  ]
+  assert bad[0].size_bytes == len(truncated.encoded)
+  clean = list(handler.run_inference(good, model))
+  kept = [result for result in results if isinstance(result, Inferred)]
+  for result, expected in zip(kept, clean, strict=True):
+    assert result.image.key == expected.image.key
+    np.testing.assert_allclose(result.outputs["bottleneck"], expected.outputs["bottleneck"], rtol=1e-5, atol=1e-6)
+
+
+def test_a_batch_of_bad_pictures_only(handler):
+  results = list(handler.run_inference([Image("a/1", "a", b""), Image("a/2", "a", b"x")], handler.load_once()))
+  assert [result.reason for result in results] == [Reason.EMPTY, Reason.NOT_AN_IMAGE]
+
+
+def test_what_is_quarantined_already_passes_through(handler):
+  entry = Quarantined("a/0", 3, Reason.BAD_LABEL, "why")
+  assert list(handler.infer([entry, images(1)[0]], handler.load_once()))[0] is entry
+
+
+def test_the_model_is_loaded_once_per_process(handler, tiny_trunk):
+  assert handler.load_once() is handler.load_once()
+
+
+def test_works_in_anyones_pipeline(tiny_trunk):
+  def check(results):
+    assert sorted(result.image.key for result in results) == ["a/0.png", "a/1.png", "a/2.png"]
+    assert all(np.isfinite(result.outputs["bottleneck"]).all() for result in results)
+
+  with beam.Pipeline(options=PipelineOptions(flags=["--runner=FnApiRunner"])) as root:
+    results = root | beam.Create(images(3)) | RunInference(ImageModelHandler(str(tiny_trunk), batch_size=4))
+    assert_that(results, check)
+
+
+def test_values_that_are_not_finite_are_a_model_error(tmp_path):
+  module = tf.Module()
+  signature = [tf.TensorSpec([None, 8, 8, 3], tf.float32)]
+  # 0/0 for a black picture, which is NaN
+  module.embed = tf.function(
+    lambda pixels: tf.reduce_sum(pixels, [1, 2]) / tf.reduce_max(pixels, [1, 2]), input_signature=signature
+  )
+  tf.saved_model.save(module, str(tmp_path / "trunk"))
+  file = io.BytesIO()
+  Pillow.fromarray(np.zeros((8, 8), np.uint8)).save(file, "PNG")
+  handler = ImageModelHandler(str(tmp_path / "trunk"), batch_size=2)
+  model = load_model(str(tmp_path / "trunk"))
+  good, black = handler.run_inference([images(1)[0], Image("a/black.png", "a", file.getvalue())], model)
+  assert isinstance(good, Inferred)
+  assert black.reason == Reason.MODEL_ERROR
+
+
+def test_what_cannot_be_loaded_is_named(tmp_path):
+  with pytest.raises(InputError, match=f"{tmp_path}/none cannot be loaded"):
+    load_model(str(tmp_path / "none"))
+  tf.saved_model.save(tf.Module(), str(tmp_path / "other"))
+  with pytest.raises(InputError, match="neither a trunk nor a model"):
+    load_model(str(tmp_path / "other"))
