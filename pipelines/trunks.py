@@ -111,7 +111,10 @@ def _freeze(handle: str, made_of: list[str], embed: Callable[[Any], Any], input_
 def _load_bundled() -> Trunk:
   from transforms.core import inception
 
-  model = inception.load_bundled_trunk()
+  try:
+    model = inception.load_bundled_trunk()
+  except (FileNotFoundError, ValueError) as error:
+    raise InputError(str(error)) from error
   return _freeze(
     BUNDLED,
     [BUNDLED, _hash_file(str(inception.BUNDLED_WEIGHTS))],

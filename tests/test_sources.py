@@ -1,0 +1,129 @@
+"""Every input format is recognised by what is there, and read alike."""
+
+import io
+import json
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image as Pillow
+
+from pipelines.convert import run as convert
+from transforms.core.errors import InputError
+from transforms.core.quarantine import Quarantined, Reason
+from transforms.core.schema import TESTING, TRAINING, Image
+from transforms.core.shards import ImageFile, Shard
+from transforms.core.splits import SplitPercentages
+from transforms.sources import (
+  MAX_FILE_BYTES,
+  FolderSource,
+  IdxSource,
+  RecordsSource,
+  find_source,
+  read_images,
+)
+
+_LABELS = [str(number) for number in range(10)]
+
+
+@pytest.fixture(scope="module")
+def idx_folder(tmp_path_factory) -> Path:
+  folder = tmp_path_factory.mktemp("idx")
+  rng = np.random.default_rng(3)
+  for name, count in (("train", 40), ("t10k", 20)):
+    pixels = rng.integers(0, 256, (count, 5, 4), dtype=np.uint8)
+    labels = np.arange(count, dtype=np.uint8) % 10
+    (folder / f"{name}-images-idx3-ubyte").write_bytes(struct.pack(">IIII", 0x803, count, 5, 4) + pixels.tobytes())
+    (folder / f"{name}-labels-idx1-ubyte").write_bytes(struct.pack(">II", 0x801, count) + labels.tobytes())
+  return folder
+
+
+@pytest.fixture(scope="module")
+def converted(idx_folder, tmp_path_factory) -> Path:
+  """As PNG, so that the tree and the records hold what the IDX folder is read as."""
+  folder = tmp_path_factory.mktemp("converted")
+  arguments = [f"--input={idx_folder}", f"--output={folder}", "--formats=png,tfrecord", "--runner=FnApiRunner"]
+  assert convert(arguments) == 0
+  return folder
+
+
+def read_all(path, collect) -> dict[str, list[Image]]:
+  source = find_source(str(path))
+  found: dict[str, list[Image]] = {}
+  for shard in collect(source.plan((TRAINING, TESTING), SplitPercentages())):
+    found.setdefault(shard.split, []).extend(read_images(shard, source.labels))
+  return {split: sorted(images, key=lambda image: image.key) for split, images in found.items()}
+
+
+def test_idx_records_and_the_tree_are_the_same_pictures(idx_folder, converted, collect, tmp_path):
+  tree = tmp_path / "tree"
+  tree.mkdir()
+  for split in (TRAINING, TESTING):
+    (tree / split).symlink_to(converted / split)
+  assert isinstance(find_source(str(idx_folder)), IdxSource)
+  assert isinstance(find_source(str(converted)), RecordsSource)
+  assert isinstance(find_source(str(tree)), FolderSource)
+  from_idx = read_all(idx_folder, collect)
+  assert {split: len(images) for split, images in from_idx.items()} == {TRAINING: 40, TESTING: 20}
+  assert read_all(converted, collect) == from_idx
+  from_tree = read_all(tree, collect)
+  for split, images in from_idx.items():
+    for image, other in zip(images, from_tree[split], strict=True):
+      assert (image.key, image.label, image.encoded) == (other.key, other.label, other.encoded)
+
+
+def test_all_know_their_labels(idx_folder, converted):
+  for path in (idx_folder, converted):
+    source = find_source(str(path))
+    assert source.labels == _LABELS
+    assert source.has_splits
+
+
+@pytest.mark.parametrize(
+  ("make", "sentence"),
+  [
+    (lambda path: None, "does not exist"),
+    (lambda path: path.write_text("x"), "is not a folder"),
+    (lambda path: path.mkdir(), "holds neither IDX files, nor class folders"),
+  ],
+)
+def test_what_is_no_source_is_told(tmp_path, make, sentence):
+  path = tmp_path / "data"
+  make(path)
+  with pytest.raises(InputError, match=sentence):
+    find_source(str(path))
+
+
+def test_an_unfinished_conversion_is_refused(tmp_path):
+  (tmp_path / "training" / "1").mkdir(parents=True)
+  (tmp_path / "info.json").write_text(json.dumps({"stage": "convert"}))
+  with pytest.raises(InputError, match="is not finished: run `beam-retrain convert` into it again"):
+    find_source(str(tmp_path))
+
+
+def picture() -> bytes:
+  file = io.BytesIO()
+  Pillow.fromarray(np.zeros((4, 4), np.uint8)).save(file, "PNG")
+  return file.getvalue()
+
+
+def test_one_item_for_every_input_whatever_is_wrong_with_it(tmp_path):
+  good = tmp_path / "good"
+  good.write_bytes(picture())
+  inputs = (
+    ImageFile("a/good", "a", str(good), 1, 0.0),
+    ImageFile("a/gone", "a", str(tmp_path / "gone"), 17, 0.0),
+    ImageFile("x/good", "x", str(good), 1, 0.0),
+    ImageFile("a/huge", "a", str(good), MAX_FILE_BYTES + 1, 0.0),
+  )
+  items = list(read_images(Shard(TRAINING, 0, 1, inputs), ["a", "b"]))
+  assert isinstance(items[0], Image)
+  assert all(isinstance(item, Quarantined) for item in items[1:])
+  assert [(item.key, item.reason) for item in items[1:]] == [
+    ("a/gone", Reason.UNREADABLE),
+    ("x/good", Reason.BAD_LABEL),
+    ("a/huge", Reason.TOO_LARGE),
+  ]
+  assert items[1].size_bytes == 17
+  assert {item.split for item in items[1:]} == {TRAINING}

@@ -1,0 +1,145 @@
+"""Every trunk source ends as one kind of SavedModel folder; what cannot be had is told in a sentence."""
+
+import hashlib
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from pipelines.trunks import HUB_INCEPTION_V3, load_trunk
+from transforms.core.errors import InputError
+from transforms.core.trunk import load_saved_model
+
+_IMAGES = np.random.default_rng(5).random((2, 299, 299, 3), np.float32)
+
+
+@pytest.fixture(scope="module")
+def full_size(request) -> keras.Model:
+  """A full-size Inception v3: the really trained one, or random weights where that is not there."""
+  try:
+    weights = str(request.getfixturevalue("inception_weights"))
+  except pytest.skip.Exception:
+    weights = None
+  keras.utils.set_random_seed(11)
+  return keras.applications.InceptionV3(include_top=False, pooling="avg", weights=weights)
+
+
+@pytest.fixture(scope="module")
+def hub_cache(full_size, tmp_path_factory) -> Path:
+  """A TF Hub cache folder as the library lays it out: one folder per handle, named by its SHA-1."""
+  cache = tmp_path_factory.mktemp("hub")
+  module = tf.Module()
+  module.model = full_size  # a reusable SavedModel: callable, tracking its variables
+
+  @tf.function(input_signature=[tf.TensorSpec([None, 299, 299, 3], tf.float32)])
+  def call(images):
+    return full_size(images * 2.0 - 1.0, training=False)
+
+  module.__call__ = call
+  folder = cache / hashlib.sha1(HUB_INCEPTION_V3.encode()).hexdigest()
+  tf.saved_model.save(module, str(folder), signatures={"serving_default": call})
+  return cache
+
+
+def embed(trunk, tmp_path, images=_IMAGES) -> np.ndarray:
+  """As a worker does: from the folder."""
+  trunk.save(str(tmp_path / "trunk"))
+  return load_saved_model(str(tmp_path / "trunk")).embed(tf.constant(images)).numpy()
+
+
+def test_tf_hub_offline_full_size(hub_cache, full_size, tmp_path, monkeypatch):
+  monkeypatch.setenv("TFHUB_CACHE_DIR", str(hub_cache))
+  trunk = load_trunk("inception_v3")
+  assert (trunk.handle, trunk.input_px, trunk.dimensions) == ("inception_v3", 299, 2048)
+  expected = full_size(_IMAGES * 2.0 - 1.0, training=False).numpy()
+  result = embed(trunk, tmp_path)
+  assert result.shape == (2, 2048)
+  np.testing.assert_allclose(result, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_keras_with_a_local_copy_of_its_weights(full_size, tmp_path):
+  path = tmp_path / "copy.weights.h5"
+  full_size.save_weights(path)
+  trunk = load_trunk("keras:InceptionV3", str(path))
+  assert (trunk.input_px, trunk.dimensions) == (299, 2048)
+  expected = full_size(_IMAGES * 2.0 - 1.0, training=False).numpy()
+  np.testing.assert_allclose(embed(trunk, tmp_path), expected, rtol=1e-3, atol=1e-4)
+
+
+def test_the_bundled_trunk(tmp_path):
+  trunk = load_trunk("bundled")
+  assert (trunk.input_px, trunk.dimensions) == (75, 512)
+  assert embed(trunk, tmp_path, _IMAGES[:, :75, :75]).shape == (2, 512)
+  assert load_trunk("bundled").fingerprint == trunk.fingerprint
+
+
+def test_our_own_folder_and_a_plain_export_are_the_same_trunk(tiny_trunk, tmp_path):
+  images = _IMAGES[:, :75, :75]
+  loaded = load_saved_model(str(tiny_trunk))
+  expected = loaded.embed(tf.constant(images)).numpy()
+  np.testing.assert_array_equal(embed(load_trunk(str(tiny_trunk)), tmp_path, images), expected)
+  # Only a signature, as older TF Hub modules have it.
+  module = tf.Module()
+  module.inner = loaded
+  serve = tf.function(
+    lambda images: {"default": loaded.embed(images), "logits": images[:, 0, 0]},
+    input_signature=[tf.TensorSpec([None, 75, 75, 3], tf.float32, name="images")],
+  )
+  tf.saved_model.save(module, str(tmp_path / "plain"), signatures={"default": serve.get_concrete_function()})
+  trunk = load_trunk(str(tmp_path / "plain"))
+  assert trunk.input_px == 75
+  np.testing.assert_allclose(embed(trunk, tmp_path, images), expected, rtol=1e-6)
+
+
+def test_another_trunk_has_another_fingerprint(tiny_trunk, tmp_path):
+  keras.utils.set_random_seed(1)
+  inputs = keras.Input((16, 16, 3))
+  outputs = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(4, 3)(inputs))
+  keras.Model(inputs, outputs).export(tmp_path / "other", verbose=False)
+  other = load_trunk(str(tmp_path / "other"))
+  assert (other.input_px, other.dimensions) == (16, 4)
+  assert other.fingerprint != load_trunk(str(tiny_trunk)).fingerprint
+
+
+def test_a_folder_that_holds_the_trunk_already_is_kept(tiny_trunk, tmp_path):
+  trunk = load_trunk(str(tiny_trunk))
+  trunk.save(str(tmp_path / "trunk"))
+  before = (tmp_path / "trunk" / "saved_model.pb").stat().st_mtime_ns
+  trunk.save(str(tmp_path / "trunk"))
+  assert (tmp_path / "trunk" / "saved_model.pb").stat().st_mtime_ns == before
+
+
+def export(tmp_path: Path, function, *shape) -> str:
+  module = tf.Module()
+  signature = tf.function(function, input_signature=[tf.TensorSpec(shape, tf.float32)])
+  tf.saved_model.save(module, str(tmp_path), signatures={"serving_default": signature})
+  return str(tmp_path)
+
+
+def test_each_trunk_that_cannot_be_had_is_told(tmp_path, tiny_trunk, monkeypatch):
+  monkeypatch.setenv("TFHUB_CACHE_DIR", str(tmp_path / "empty"))
+  (tmp_path / "damaged").mkdir()
+  (tmp_path / "damaged" / "saved_model.pb").write_bytes(b"not a graph")
+  (tmp_path / "weights.h5").write_bytes(b"not weights")
+  (tmp_path / "nothing").mkdir()
+  maps = export(tmp_path / "maps", lambda images: {"maps": images * 2}, None, 8, 8, 3)
+  text = export(tmp_path / "text", lambda words: {"vector": words * 2}, None, 5)
+  cases = [
+    (("no_such_trunk",), "is no folder and no TF Hub handle"),
+    (("http://localhost:9/nowhere/1",), "TF Hub cannot be reached .* set TFHUB_CACHE_DIR .* --trunk bundled"),
+    ((str(tmp_path / "nothing"),), "holds no saved_model.pb"),
+    ((str(tmp_path / "damaged"),), "cannot be loaded as a SavedModel"),
+    ((maps,), "not one vector each"),
+    ((text,), "does not take a batch of images"),
+    (("keras:NoSuchNetwork",), "keras.applications has no 'NoSuchNetwork'"),
+    (("keras:InceptionV3", str(tmp_path / "gone.h5")), "no such file"),
+    (("keras:InceptionV3", str(tmp_path / "weights.h5")), "does not fit InceptionV3"),
+    (("bundled", "some.h5"), "--trunk_weights goes with --trunk keras"),
+    ((str(tiny_trunk), None, 299), "takes 75 x 75 pixels: leave out --trunk_input_px"),
+  ]
+  for arguments, sentence in cases:
+    with pytest.raises(InputError, match=sentence) as raised:
+      load_trunk(*arguments)
+    assert "\n" not in str(raised.value)
