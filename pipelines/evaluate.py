@@ -144,13 +144,7 @@ def make_parser() -> argparse.ArgumentParser:
     default="auto",
     help="auto (default): the testing pictures of an input that has splits of its own (IDX files, folders training/ and"
     " testing/, records, bottlenecks), all pictures of plain class folders. testing, of plain class folders: those that"
-    " `bottlenecks` sets aside by the hash of their names. all: the training pictures too",
-  )
-  parser.add_argument(
-    "--testing_percentage",
-    type=float,
-    default=10.0,
-    help="what `bottlenecks` was given, for --split testing of plain class folders (default: %(default)g)",
+    " were set aside, by the hash of their names, when the model was made. all: the training pictures too",
   )
   parser.add_argument(
     "--min_accuracy",
@@ -206,7 +200,7 @@ def _claim(flags: argparse.Namespace, argv: Sequence[str]) -> Config:
   stored = _holds_bottlenecks(flags.input)
   source = _stored_bottlenecks(flags, model_info) if stored else find_source(flags.input, len(labels))
   _check_labels(source, labels, flags.model)
-  splits, percentages = choose_splits(source, flags.split, flags.testing_percentage)
+  splits, percentages = choose_splits(source, flags.split, float(model_info["settings"]["testing_percentage"]))
   source.plan(splits, percentages)  # finds what is missing before the old output is touched
   output_folder.refuse_overlap(flags.input, flags.output)
   batch_size = flags.batch_size or (BOTTLENECKS_BATCH_SIZE if stored else BATCH_SIZE)
@@ -290,14 +284,17 @@ def _listed(labels: Sequence[str]) -> str:
 def choose_splits(
   source: Source, split: str, testing_percentage: float
 ) -> tuple[tuple[str, ...], SplitPercentages | None]:
-  """Returns the splits to plan and how a source without splits of its own is cut, for `--split`."""
+  """Returns the splits to plan for `--split`, and how a source without splits of its own is cut.
+
+  Args:
+    source: the pictures.
+    split: `auto`, `testing` or `all`.
+    testing_percentage: what the model's bottlenecks were made with, so that no training image is tested on.
+  """
   if source.has_splits:
     return ((TRAINING, TESTING) if split == "all" else (TESTING,)), None
   if split == "testing":
-    try:
-      return (TESTING,), SplitPercentages(testing_percentage, 0.0)
-    except ValueError as error:
-      raise InputError(f"{error}.") from error
+    return (TESTING,), SplitPercentages(testing=testing_percentage, validation=0.0)
   return (ALL,), None
 
 
