@@ -1,7 +1,7 @@
 """Bottleneck records -> one array in memory.
 
-Memory holds the data once: the array is allocated at its final size, records are parsed by tf.data a batch at a time, put
-through the transform graph and written to their place.
+Memory holds the data once: the array is allocated at its final size, records are parsed by tf.data a batch at a time,
+put through the transform graph and written to their place.
 """
 
 from __future__ import annotations
@@ -79,7 +79,8 @@ def load_bottlenecks(
     transform: float32 [n, D] -> float32 [n, D].
 
   Raises:
-    InputError: records are missing, damaged or of another kind, or a class has no image to train on or to validate with.
+    InputError: records are missing, damaged or of another kind, or a class has no image to train on or to validate
+      with.
   """
   files = {split: _shard_files(os.path.join(folder, "records"), split) for split in (TRAINING, TESTING)}
   expected = _expected_counts(folder)
@@ -95,7 +96,7 @@ def load_bottlenecks(
       end = filled + len(keys)
       if end - start > expected[split]:
         raise _wrong_count(folder, split, f"more than {expected[split]}", expected[split])
-      if not (0 <= batch_classes.min() and batch_classes.max() < len(labels)):
+      if not (batch_classes.min() >= 0 and batch_classes.max() < len(labels)):
         raise InputError(f"{folder}: a {split} record has a class index that labels.txt does not have: run it again.")
       for part in (*keys, batch_classes, batch):
         checksum.update(part)
@@ -135,7 +136,9 @@ def _read_batches(files: Sequence[str], dimensions: int):
     CLASS_INDEX: tf.io.FixedLenFeature([], tf.int64),
     BOTTLENECK: tf.io.FixedLenFeature([dimensions], tf.float32),
   }
-  records = tf.data.TFRecordDataset(list(files), buffer_size=1 << 20) if files else tf.data.Dataset.from_tensors("").take(0)
+  if not files:
+    return
+  records = tf.data.TFRecordDataset(list(files), buffer_size=1 << 20)
   dataset = records.batch(RECORDS_PER_BATCH).map(lambda batch: tf.io.parse_example(batch, features)).prefetch(1)
   try:
     for batch in dataset.as_numpy_iterator():

@@ -1,15 +1,16 @@
 """The exported model: picture bytes in, labels out, with everything it needs inside.
 
-| function            | in                                   | out                                                  |
-|---------------------|--------------------------------------|------------------------------------------------------|
-| `preprocess`        | string [N], picture bytes            | float32 [N, S, S, 3], 0..1                           |
-| `score_images`      | float32 [N, S, S, 3], 0..1           | `scores`                                             |
-| `score_bottlenecks` | float32 [N, D], as the trunk gives   | `scores`                                             |
-| `serving_default`   | `key` string [N], `image_bytes`      | `key`, `label`, `confidence`, `top_labels`, `top_scores`, `scores` |
-| `bottlenecks`       | `key` string [N], `bottleneck`       | the same                                             |
+| function            | in                                   | out                                              |
+|---------------------|--------------------------------------|--------------------------------------------------|
+| `preprocess`        | string [N], picture bytes            | float32 [N, S, S, 3], 0..1                       |
+| `score_images`      | float32 [N, S, S, 3], 0..1           | `scores`                                         |
+| `score_bottlenecks` | float32 [N, D], as the trunk gives   | `scores`                                         |
+| `serving_default`   | `key`, `image_bytes`: string [N]     | `key`, `label`, `confidence`, `top_labels`, ...  |
+| `bottlenecks`       | `key` string [N], `bottleneck`       | the same                                         |
 
 `scores` is float32 [N, C], 0..1, in the order of `labels`; `confidence` float32 [N] is the highest of them and `label`
-string [N] its label; `top_labels` string [N, K] and `top_scores` float32 [N, K] are the K best, K = min(5, C), best first.
+string [N] its label; `top_labels` string [N, K] and `top_scores` float32 [N, K] are the K best, best first, and K is
+min(5, C). The last two functions are the signatures, and give all of these and the `key` as it came.
 The signatures are made of the functions above them, so what one path computes, all compute.
 """
 

@@ -18,6 +18,9 @@ def build_head(dimensions: int, classes: int, seed: int) -> keras.Model:
   """
   initial = keras.initializers.TruncatedNormal(stddev=0.001, seed=seed)
   return keras.Sequential(
-    [keras.Input((dimensions,), name="bottleneck"), keras.layers.Dense(classes, kernel_initializer=initial, name="logits")],
+    [
+      keras.Input((dimensions,), name="bottleneck"),
+      keras.layers.Dense(classes, kernel_initializer=initial, name="logits"),
+    ],
     name="head",
   )

@@ -10,7 +10,6 @@ import tensorflow as tf
 
 from trainer.training import Round
 
-
 # What makes TensorBoard draw a curve; tf.summary.scalar would set it too, but needs TensorBoard installed to write.
 _SCALAR = tf.compat.v1.SummaryMetadata(
   plugin_data=tf.compat.v1.SummaryMetadata.PluginData(plugin_name="scalars"), data_class=1

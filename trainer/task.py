@@ -24,8 +24,8 @@ picture bytes and gives labels. A run that was killed goes on where it was, if s
   beam-retrain train --input work/bottlenecks --output work/model
   beam-retrain train --input work/bottlenecks --output work/model --preset retrain
 
---preset adam, the default, trains until the validation images are not predicted better any more. --preset retrain trains
-as retrain.py did: gradient descent, batches drawn uniformly over the labels, a fixed number of steps.
+--preset adam, the default, trains until the validation images are not predicted better any more. --preset retrain
+trains as retrain.py did: gradient descent, batches drawn uniformly over the labels, a fixed number of steps.
 
 Written to --output: saved_model/, retrained_labels.txt, retrained_graph.pb (frozen, for scripts made for retrain.py's),
 metrics.json, logs/ (tensorboard --logdir), checkpoints/, info.json and, last, COMPLETED."""
@@ -34,7 +34,9 @@ metrics.json, logs/ (tensorboard --logdir), checkpoints/, info.json and, last, C
 def make_parser() -> argparse.ArgumentParser:
   parser = ArgumentParser(prog="beam-retrain train", description=_DESCRIPTION)
   parser.add_argument("--input", required=True, metavar="DIR", help="what `beam-retrain bottlenecks` wrote")
-  parser.add_argument("--output", required=True, metavar="DIR", help="folder for the model; new, empty, or of this command")
+  parser.add_argument(
+    "--output", required=True, metavar="DIR", help="folder for the model; new, empty, or of this command"
+  )
   parser.add_argument("--preset", choices=("adam", "retrain"), default="adam", help="how to train (default adam)")
   parser.add_argument(
     "--learning_rate", type=_positive_float, metavar="R", help="of the first step (adam 0.001, retrain 0.01)"
@@ -44,22 +46,26 @@ def make_parser() -> argparse.ArgumentParser:
     "--train_batch_size",
     type=_positive_int,
     metavar="N",
-    help="images per training step (adam 256, retrain 100; retrain.py's --train_batch_size)",
+    help="images per training step (adam 512, retrain 100; retrain.py's --train_batch_size)",
   )
   parser.add_argument(
-    "--epochs", type=_positive_int, metavar="N", help="adam only: passes over the training images, at most (default 60)"
+    "--rounds",
+    type=_positive_int,
+    metavar="N",
+    help="adam only: rounds, at most; a round is one pass over the training images, or as many as make 50 steps"
+    " (default 100)",
   )
   parser.add_argument(
     "--patience",
     type=_positive_int,
     metavar="N",
-    help="adam only: passes without a better validation loss before training stops (default 6)",
+    help="adam only: rounds without a better validation loss before training stops (default 6)",
   )
   parser.add_argument(
     "--l2",
     type=_not_negative_float,
     metavar="S",
-    help="adam only: how strongly weights are kept small, as 1/C in scikit-learn's LogisticRegression (default 1)",
+    help="adam only: how strongly weights are kept small, as 1/C in scikit-learn's LogisticRegression (default 10)",
   )
   parser.add_argument(
     "--training_steps",
@@ -105,7 +111,7 @@ def _not_negative_float(text: str) -> float:
   return value
 
 
-_ONLY_OF_PRESET = {"epochs": "adam", "patience": "adam", "l2": "adam", "training_steps": "retrain"}
+_ONLY_OF_PRESET = {"rounds": "adam", "patience": "adam", "l2": "adam", "training_steps": "retrain"}
 
 
 def plan_settings(args: argparse.Namespace) -> dict[str, Any]:
@@ -137,11 +143,11 @@ def plan_settings(args: argparse.Namespace) -> dict[str, Any]:
     "optimizer": "adam",
     "learning_rate": args.learning_rate or 0.001,
     "is_decaying": True,
-    "batch_size": args.batch_size or 256,
-    "rounds": args.epochs or 60,
+    "batch_size": args.batch_size or 512,
+    "rounds": args.rounds or 100,
     "steps_per_round": None,
     "patience": args.patience or 6,
-    "l2": 1.0 if args.l2 is None else args.l2,
+    "l2": 10.0 if args.l2 is None else args.l2,
   }
 
 
@@ -259,7 +265,9 @@ def _export(
     os.path.join(output, output_folder.SAVED_MODEL), lambda folder: export.save_exported(exported, folder)
   )
   graph = frozen_graph.freeze_scores(exported.score_images)
-  output_folder.write_bytes(os.path.join(output, output_folder.FROZEN_GRAPH), graph.SerializeToString(deterministic=True))
+  output_folder.write_bytes(
+    os.path.join(output, output_folder.FROZEN_GRAPH), graph.SerializeToString(deterministic=True)
+  )
   lines = "".join(f"{label}\n" for label in labels).encode()
   for name in (LABELS_FILE, output_folder.RETRAINED_LABELS):
     output_folder.write_bytes(os.path.join(output, name), lines)
@@ -269,7 +277,9 @@ def _report(metrics: dict[str, Any], args: argparse.Namespace, info: dict[str, A
   tested = metrics["testing_accuracy"]
   where = f"{args.output}/saved_model"
   if tested is None:
-    print(f"validation accuracy {metrics['validation_accuracy']:.2%}; there are no testing images; the model is in {where}")
+    print(
+      f"validation accuracy {metrics['validation_accuracy']:.2%}; there are no testing images; the model is in {where}"
+    )
   else:
     print(f"testing accuracy {tested:.2%} of {metrics['testing_images']} images; the model is in {where}")
   wanted = args.assert_accuracy_at_least

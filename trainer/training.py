@@ -23,6 +23,9 @@ from trainer.model import build_head
 from transforms.core.schema import TRAINING, VALIDATION
 
 _ROWS_PER_EVALUATION = 4096
+_MIN_STEPS = 50  # in a round: with few images, one pass is too little to judge by
+_ROUNDS_PER_DROP = 2
+_DROP = 0.3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,11 +35,12 @@ class Plan:
   Attributes:
     optimizer: `adam` or `sgd` (plain, without momentum).
     learning_rate: of the first round.
-    is_decaying: whether the learning rate falls to zero, along half a cosine, over `rounds`.
+    is_decaying: whether the learning rate falls, to 0.3 of what it was, after every 2 rounds in a row without a better
+      validation loss.
     batch_size: images per step.
     rounds: at most so many.
     steps_per_round: steps in a round with batches drawn uniformly over classes, then over the class's images, with
-      replacement; None: one pass over the shuffled training images, each once.
+      replacement; None: as many whole passes over the shuffled training images as make 50 steps or more.
     patience: rounds without a better validation loss after which training stops; the best round's weights count. None:
       all rounds are trained, and the last weights count.
     l2: strength of a normal prior on the weights, as 1/C in scikit-learn's LogisticRegression: the penalty is
@@ -97,7 +101,7 @@ def train(
   batches = iter(_stream_batches(data, plan, seed, first_round=len(state.rounds)))
   while not _is_over(state.rounds, plan):
     number = len(state.rounds)
-    rate = _learning_rate(plan, number)
+    rate = _learning_rate(plan, state.rounds)
     state.optimizer.learning_rate.assign(rate)
     steps = _steps_in_round(data, plan)
     loss = correct = images = 0.0
@@ -143,12 +147,27 @@ def _is_over(rounds: list[Round], plan: Plan) -> bool:
   return plan.patience is not None and bool(rounds) and len(rounds) - best_round(rounds).number >= plan.patience
 
 
-def _learning_rate(plan: Plan, number: int) -> float:
-  return plan.learning_rate * (0.5 + 0.5 * math.cos(math.pi * number / plan.rounds) if plan.is_decaying else 1.0)
+def _learning_rate(plan: Plan, rounds: list[Round]) -> float:
+  if not plan.is_decaying:
+    return plan.learning_rate
+  best, without_better, drops = math.inf, 0, 0
+  for one in rounds:
+    without_better = 0 if one.validation_loss < best else without_better + 1
+    best = min(best, one.validation_loss)
+    drops += without_better > 0 and without_better % _ROUNDS_PER_DROP == 0
+  return plan.learning_rate * _DROP**drops
 
 
 def _steps_in_round(data: Bottlenecks, plan: Plan) -> int:
-  return plan.steps_per_round or math.ceil(len(data.rows[TRAINING]) / plan.batch_size)
+  return plan.steps_per_round or _passes_in_round(data, plan) * _steps_in_pass(data, plan)
+
+
+def _steps_in_pass(data: Bottlenecks, plan: Plan) -> int:
+  return math.ceil(len(data.rows[TRAINING]) / plan.batch_size)
+
+
+def _passes_in_round(data: Bottlenecks, plan: Plan) -> int:
+  return math.ceil(_MIN_STEPS / _steps_in_pass(data, plan))
 
 
 def _stream_batches(data: Bottlenecks, plan: Plan, seed: int, first_round: int) -> tf.data.Dataset:
@@ -167,8 +186,9 @@ def _draw_rows(data: Bottlenecks, plan: Plan, rng: np.random.Generator) -> Itera
   """Yields the rows of a round's batches."""
   rows = data.rows[TRAINING]
   if plan.steps_per_round is None:
-    order = rng.permutation(rows)
-    yield from (order[start : start + plan.batch_size] for start in range(0, len(order), plan.batch_size))
+    for _ in range(_passes_in_round(data, plan)):
+      order = rng.permutation(rows)
+      yield from (order[start : start + plan.batch_size] for start in range(0, len(order), plan.batch_size))
     return
   by_class = rows[np.argsort(data.classes[rows], kind="stable")]
   counts = data.counts(TRAINING)

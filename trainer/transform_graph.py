@@ -1,7 +1,7 @@
 """tensorflow-transform's graph, cut down to what a head needs: bottleneck in, transformed bottleneck out.
 
-The folder is read as the plain SavedModel that it is: importing tensorflow_transform would turn `tf.keras` into Keras 2 for
-the whole process. The graph also looks labels up in a table; that part is used here, to check the label list, and then
+The folder is read as the plain SavedModel that it is: importing tensorflow_transform would turn `tf.keras` into Keras 2
+for the whole process. The graph also looks labels up in a table; that part is used here, to check the label list, and then
 left behind, so that what remains is a pure function whose statistics are constants: the trainer, the exported model and
 the frozen graph all hold that one function.
 """
@@ -18,9 +18,7 @@ from transforms.core.errors import InputError
 from transforms.core.schema import BOTTLENECK, CLASS_INDEX, LABEL
 
 
-def load_transform(
-  folder: str, labels: Sequence[str], dimensions: int
-) -> tf.types.experimental.ConcreteFunction:
+def load_transform(folder: str, labels: Sequence[str], dimensions: int) -> tf.types.experimental.ConcreteFunction:
   """Loads `B/transform`.
 
   Args:
@@ -36,10 +34,12 @@ def load_transform(
   """
   try:
     transform_fn = tf.saved_model.load(os.path.join(folder, "transform_fn")).transform_fn
-    transformed = transform_fn({
-      BOTTLENECK: tf.zeros([len(labels), dimensions]),
-      LABEL: tf.constant(list(labels), tf.string),
-    })
+    transformed = transform_fn(
+      {
+        BOTTLENECK: tf.zeros([len(labels), dimensions]),
+        LABEL: tf.constant(list(labels), tf.string),
+      }
+    )
   except Exception as error:
     first = next(iter(str(error).splitlines()), type(error).__name__)
     raise InputError(f"{folder} cannot be used as a transform graph ({first}): run `bottlenecks` again.") from error
