@@ -1,7 +1,7 @@
 """The life of a stage's output folder: claimed, worked in, finished.
 
-`info.json` is written first and says whose the folder is; `COMPLETED` is written last. A run that was killed finds its own
-`info.json` and goes on; another request into the same folder replaces the old output whole.
+`info.json` is written first and says whose the folder is; `COMPLETED` is written last. A run that was killed finds its
+own `info.json` and goes on; another request into the same folder replaces the old output whole.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ def claim(
     stage: `convert`, `bottlenecks`, `train` or `evaluate`.
     settings: what decides the output's bytes, JSON values: flags, the trunk's fingerprint.
     argv: the command's arguments, kept in `info.json` for people.
-    owned: names (or glob patterns) directly in `output` that this stage writes, besides the common ones. Nothing else is
-      ever deleted.
+    owned: names (or glob patterns) directly in `output` that this stage writes, besides the common ones. Nothing else
+      is ever deleted.
     shards_folder: name of the folder in `output` that the shard files go to; empty: `output` itself.
     **more: further entries of `info.json`, JSON values.
 

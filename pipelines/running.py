@@ -13,6 +13,7 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
 
+from pipelines.quiet import kept_from_terminal
 from transforms import files
 from transforms.core.command_line import DONE, FAILED, GATE_MISSED, TOO_MANY_BAD, guarded
 from transforms.core.errors import InputError, user_sentence
@@ -37,8 +38,9 @@ def run_pipeline(
   pipeline = beam.Pipeline(options=options)
   build(pipeline)
   try:
-    result = pipeline.run()
-    result.wait_until_finish()
+    with kept_from_terminal():
+      result = pipeline.run()
+      result.wait_until_finish()
   except Exception as error:
     sentence = user_sentence(error)
     if sentence is not None:

@@ -31,7 +31,7 @@ def test_an_older_file_is_replaced_at_once(tmp_path):
 def test_an_exception_leaves_nothing_but_what_was_there(tmp_path, error):
   path = str(tmp_path / "a.txt")
   files.write_text(path, "old")
-  with pytest.raises(error), files.write_atomically(path) as file:
+  with pytest.raises(error), files.write_atomically(path) as file:  # noqa: PT012
     file.write(b"half")
     raise error
   assert files.read_bytes(path) == b"old"

@@ -91,9 +91,15 @@ def guarded(run: Callable[[Sequence[str]], int], argv: Sequence[str]) -> int:
   except Exception as error:
     with tempfile.NamedTemporaryFile("w", prefix="beam-retrain-", suffix=".log", delete=False) as log:
       traceback.print_exception(error, file=log)
-    first = next(iter(str(error).splitlines()), "")[:200]
     print(
-      f"beam-retrain: the job failed: {type(error).__name__}: {first} (the whole traceback is in {log.name}).",
-      file=sys.stderr,
+      f"beam-retrain: the job failed: {_in_one_line(error)} (the whole traceback is in {log.name}).", file=sys.stderr
     )
   return FAILED
+
+
+def _in_one_line(error: Exception) -> str:
+  """Returns what an exception says; where it holds a worker's traceback, that one's last line: what the worker said."""
+  lines = [line for line in str(error).splitlines() if line.strip()] or [""]
+  if "Traceback (most recent call last):" in lines:
+    return lines[-1][:200]
+  return f"{type(error).__name__}: {lines[0]}"[:200]

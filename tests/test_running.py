@@ -1,0 +1,164 @@
+"""What a user sees when a job ends, well or not: exit code, one sentence, and no traceback on the terminal."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from apache_beam.options.pipeline_options import PipelineOptions
+
+from pipelines.running import DONE, FAILED, TOO_MANY_BAD, exit_code, guarded, run_pipeline
+from transforms.core.errors import InputError
+
+_ROOT = Path(__file__).parents[1]
+
+# A command as ours are: a worker refuses an input (`refuse`), or has a bug (`bug`).
+_COMMAND = """
+import sys
+
+import apache_beam as beam
+from apache_beam.options.pipeline_options import PipelineOptions
+
+from pipelines.running import guarded, run_pipeline
+from transforms.core.errors import InputError
+
+
+class Work(beam.DoFn):
+  def __init__(self, what):
+    self._what = what
+
+  def process(self, element):
+    if self._what == "refuse":
+      raise InputError("a.jpg has 0 bytes: remove it.")
+    if self._what == "bug":
+      raise ZeroDivisionError("what nobody thought of")
+    yield element
+
+
+def run(argv):
+  def build(root):
+    _ = root | "Create" >> beam.Create([1, 2, 3]) | "Spread" >> beam.Reshuffle() | "Work" >> beam.ParDo(Work(argv[0]))
+
+  run_pipeline(build, PipelineOptions(flags=argv[1:]))
+  print("done")
+  return 0
+
+
+if __name__ == "__main__":
+  sys.exit(guarded(run, sys.argv[1:]))
+"""
+
+_RUNNERS = pytest.mark.parametrize(
+  "flags",
+  [
+    ["--runner=FnApiRunner"],
+    ["--runner=FnApiRunner", "--direct_num_workers=2", "--direct_running_mode=multi_processing"],
+  ],
+  ids=["in process", "two processes"],
+)
+
+
+def _run_command(tmp_path: Path, *argv: str) -> subprocess.CompletedProcess[str]:
+  script = tmp_path / "command.py"
+  script.write_text(_COMMAND)
+  environment = {**os.environ, "PYTHONPATH": str(_ROOT), "TMPDIR": str(tmp_path)}
+  return subprocess.run(
+    [sys.executable, str(script), *argv], capture_output=True, text=True, timeout=300, env=environment, check=False
+  )
+
+
+@_RUNNERS
+def test_what_a_worker_refuses_is_one_sentence(tmp_path, flags):
+  ended = _run_command(tmp_path, "refuse", *flags)
+  assert ended.stderr == "beam-retrain: a.jpg has 0 bytes: remove it.\n"
+  assert ended.stdout == ""
+  assert ended.returncode == FAILED
+
+
+@_RUNNERS
+def test_an_unexpected_fault_is_one_sentence_and_the_traceback_is_in_the_file_it_names(tmp_path, flags):
+  ended = _run_command(tmp_path, "bug", *flags)
+  said = re.fullmatch(r"beam-retrain: the job failed: .*the whole traceback is in (\S+\.log)\)\.\n", ended.stderr)
+  assert said, ended.stderr
+  assert "what nobody thought of" in ended.stderr
+  log = Path(said[1]).read_text()
+  assert "Traceback" in log
+  assert "ZeroDivisionError: what nobody thought of" in log
+  assert ended.returncode == FAILED
+
+
+def test_without_a_runner_a_job_runs_here_and_says_nothing_of_its_own(tmp_path):
+  ended = _run_command(tmp_path, "work")
+  assert (ended.returncode, ended.stdout, ended.stderr) == (DONE, "done\n", "")
+
+
+def test_a_job_s_own_faults_come_through_as_they_are():
+  def build(root):
+    raise KeyError("in build")
+
+  with pytest.raises(KeyError, match="in build"):
+    run_pipeline(build, PipelineOptions(flags=["--runner=FnApiRunner"]))
+
+
+def test_a_command_s_exit_code_is_handed_on():
+  assert guarded(lambda argv: len(argv), ["a", "b", "c"]) == 3
+
+
+def test_a_refusal_is_printed_as_it_is(capsys):
+  def refuse(argv):
+    raise InputError(f"{argv[0]} is not there: give another.")
+
+  assert guarded(refuse, ["/data"]) == FAILED
+  assert capsys.readouterr() == ("", "beam-retrain: /data is not there: give another.\n")
+
+
+def test_an_interrupt_says_how_to_go_on(capsys):
+  def interrupt(argv):
+    raise KeyboardInterrupt
+
+  assert guarded(interrupt, []) == FAILED
+  assert capsys.readouterr().err == "beam-retrain: interrupted; the same command goes on where it was.\n"
+
+
+def test_a_fault_with_a_long_text_is_still_one_line(capsys, tmp_path, monkeypatch):
+  monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+
+  def fail(argv):
+    raise ValueError("x" * 1_000 + "\nsecond line")
+
+  assert guarded(fail, []) == FAILED
+  said = capsys.readouterr().err
+  assert said.startswith("beam-retrain: the job failed: ValueError: xxx")
+  assert len(said) < 400
+  assert said.count("\n") == 1
+  assert "second line" in next(tmp_path.glob("beam-retrain-*.log")).read_text()
+
+
+def _stats(bad: int, inputs: int = 1_000) -> dict:
+  return {"inputs": inputs, "quarantined": bad, "bad_fraction": bad / inputs, "reasons": {"EMPTY": bad} if bad else {}}
+
+
+def test_no_bad_inputs_is_done_without_a_word(capsys):
+  assert exit_code(_stats(0), "/out", 0.0) == DONE
+  assert capsys.readouterr() == ("", "")
+
+
+def test_accepted_losses_are_done_and_told(capsys):
+  assert exit_code(_stats(2), "/out", 0.002) == DONE
+  assert capsys.readouterr() == ("2 of 1000 inputs left out (2 EMPTY), listed in /out/quarantine.csv\n", "")
+
+
+@pytest.mark.parametrize("bad", [1, 2, 3, 37, 999, 1_000])
+@pytest.mark.parametrize("inputs", [1_000, 1_797, 70_000])
+def test_more_losses_than_accepted_are_3_and_the_remedy_it_names_works(bad, inputs, capsys):
+  stats = _stats(bad, inputs)
+  assert exit_code(stats, "/out", 0.0) == TOO_MANY_BAD
+  said = capsys.readouterr().err
+  assert f"{bad} of {inputs} inputs are bad ({bad} EMPTY): see /out/quarantine.csv" in said
+  named = re.search(r"--max_bad_fraction=([0-9.e-]+) ", said)
+  assert named, said
+  assert exit_code(stats, "/out", float(named[1])) == DONE
