@@ -12,6 +12,7 @@ from typing import Any
 from transforms.core.command_line import DONE, GATE_MISSED, ArgumentParser, fraction, guarded, refuse_unknown
 from transforms.core.errors import InputError
 from transforms.core.finished import read_info, read_labels
+from transforms.core.quiet_tensorflow import load_tensorflow
 from transforms.core.schema import COMPLETED_FILE, LABELS_FILE, TESTING, TRAINING, VALIDATION
 from transforms.core.splits import SplitPercentages
 
@@ -163,7 +164,7 @@ def run(argv: Sequence[str]) -> int:
   percentages = _percentages(args, info)
   labels = read_labels(args.input)
 
-  os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+  load_tensorflow()
   import tensorflow as tf
 
   from trainer import output_folder, progress, training

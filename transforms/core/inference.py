@@ -1,0 +1,167 @@
+"""Pictures through a trunk or a whole exported model: fixed padded batches, and a bad picture stands alone. No Beam.
+
+Both kinds of model come in the same form here: `preprocess` (bytes -> float images), which may run one thread ahead,
+and `infer` (float images -> arrays).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+
+from transforms.core.images import MAX_PIXELS, Fault, explain, look
+from transforms.core.prefetch import prefetch
+from transforms.core.quarantine import Quarantined, Reason
+from transforms.core.quiet_tensorflow import load_tensorflow
+from transforms.core.schema import Image
+
+T = TypeVar("T")
+Outputs = dict[str, np.ndarray]
+
+BATCH_SIZE = 32
+
+
+class Inferred(NamedTuple):
+  """A picture and what the model gave for it: output name -> array without the batch dimension."""
+
+  image: Image
+  outputs: Outputs
+
+
+@dataclasses.dataclass(frozen=True)
+class LoadedModel:
+  """A model as a worker uses it. No tuple: `Shared` keeps weak references, which a tuple cannot have.
+
+  Attributes:
+    preprocess: list of N picture bytes -> float32 [N, S, S, 3], 0..1; raises where any of them cannot be decoded.
+    infer: float32 [N, S, S, 3] -> output name -> array [N, ...].
+  """
+
+  preprocess: Callable[[Sequence[bytes]], Any]
+  infer: Callable[[Any], Outputs]
+
+
+def infer_images(
+  images: Iterable[Image | Quarantined],
+  model: LoadedModel,
+  *,
+  batch_size: int = BATCH_SIZE,
+  max_pixels: int = MAX_PIXELS,
+) -> Iterator[Inferred | Quarantined]:
+  """Yields one item per input, in order. Reading and decoding go on one thread ahead of the graph.
+
+  Args:
+    images: what to run the model on; what is quarantined already comes out as it is.
+    model: see `load_model`.
+    batch_size: pictures per call of the graph; a smaller rest is padded, so that the graph sees one shape only.
+    max_pixels: largest height x width that is decoded.
+  """
+  checked = (_check(image, max_pixels) for image in images)
+  batches = (_prepare(items, model, batch_size) for items in _batched(checked, batch_size))
+  for prepared in prefetch(batches, depth=2):
+    yield from _infer_prepared(prepared, model)
+
+
+def _check(image: Image | Quarantined, max_pixels: int) -> Image | Quarantined:
+  if isinstance(image, Quarantined):
+    return image
+  looked = look(image.encoded, max_pixels)
+  if isinstance(looked, Fault):
+    return quarantine(image, looked)
+  return Image(image.key, image.label, image.encoded, looked.format, looked.height, looked.width)
+
+
+def _prepare(items: Sequence[Image | Quarantined], model: LoadedModel, batch_size: int) -> _Prepared:
+  """Decodes what can be decoded of a batch; the rest is named."""
+  try:
+    return _decode(items, model, batch_size)
+  except Exception:  # somewhere in here is a picture that cannot be decoded: find it, and decode the others
+    return _decode([_decodable(item, model) for item in items], model, batch_size)
+
+
+def _decode(items: Sequence[Image | Quarantined], model: LoadedModel, batch_size: int) -> _Prepared:
+  encoded = [item.encoded for item in items if isinstance(item, Image)]
+  return _Prepared(items, model.preprocess(_padded(encoded, batch_size)) if encoded else None)
+
+
+class _Prepared(NamedTuple):
+  items: Sequence[Image | Quarantined]
+  pixels: Any  # float32 [batch_size, S, S, 3]: the pictures among `items`, then padding; None where there is none
+
+
+def _decodable(item: Image | Quarantined, model: LoadedModel) -> Image | Quarantined:
+  if isinstance(item, Image):
+    try:
+      model.preprocess([item.encoded])
+    except Exception:
+      return quarantine(item, explain(item.encoded))
+  return item
+
+
+def _infer_prepared(prepared: _Prepared, model: LoadedModel) -> Iterator[Inferred | Quarantined]:
+  outputs = model.infer(prepared.pixels) if prepared.pixels is not None else {}
+  rows = itertools.count()
+  for item in prepared.items:
+    if isinstance(item, Quarantined):
+      yield item
+      continue
+    row = next(rows)
+    result = {name: values[row] for name, values in outputs.items()}
+    if all(np.isfinite(value).all() for value in result.values() if value.dtype.kind == "f"):
+      yield Inferred(item, result)
+    else:
+      yield quarantine(item, Fault(Reason.MODEL_ERROR, "the model gave values that are not finite"))
+
+
+def quarantine(image: Image, fault: Fault) -> Quarantined:
+  return Quarantined(image.key, len(image.encoded), fault.reason, fault.detail)
+
+
+def _batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
+  iterator = iter(items)
+  while batch := list(itertools.islice(iterator, size)):
+    yield batch
+
+
+def _padded(encoded: list[bytes], size: int) -> list[bytes]:
+  return encoded + [encoded[-1]] * (size - len(encoded))
+
+
+def load_model(path: str, threads: int = 0) -> LoadedModel:
+  """Loads a trunk or an exported model; what it is can be seen from its functions.
+
+  Raises:
+    InputError: the folder cannot be loaded, or is neither.
+  """
+  load_tensorflow()
+  import tensorflow as tf
+
+  from transforms.core.preprocessing import preprocess
+  from transforms.core.trunk import load_saved_model
+
+  if threads:
+    try:
+      tf.config.threading.set_intra_op_parallelism_threads(threads)
+      tf.config.threading.set_inter_op_parallelism_threads(threads)
+    except RuntimeError:
+      pass  # TensorFlow has started already in this process: its threads are what they are
+  loaded = load_saved_model(path)
+  if hasattr(loaded, "score_images"):
+    decode, graph = loaded.preprocess, loaded.score_images
+  else:
+    input_px = int(loaded.embed.input_signature[0].shape[1])
+    decode = tf.function(
+      lambda encoded: preprocess(encoded, input_px), input_signature=[tf.TensorSpec([None], tf.string)]
+    )
+
+    def graph(images: tf.Tensor) -> dict[str, tf.Tensor]:
+      return {"bottleneck": loaded.embed(images)}
+
+  def infer(images: tf.Tensor) -> Outputs:
+    return {name: values.numpy() for name, values in graph(images).items()}
+
+  return LoadedModel(lambda encoded: decode(tf.constant(encoded, tf.string)), infer)
