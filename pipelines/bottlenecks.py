@@ -58,6 +58,11 @@ class Config:
   def records_folder(self) -> str:
     return files.join(self.output, "records")
 
+  @property
+  def temp_folder(self) -> str:
+    """tensorflow-transform's scratch folder, which all workers share."""
+    return files.join(self.output, "temp")
+
 
 def build(root: beam.Pipeline, config: Config) -> None:
   """Plan, work, analyze, close."""
@@ -75,7 +80,7 @@ def build(root: beam.Pipeline, config: Config) -> None:
   transform = reports | "Analyze" >> AnalyzeBottlenecks(
     records_folder=config.records_folder,
     output=files.join(config.output, "transform"),
-    temp_folder=files.join(config.output, "temp"),
+    temp_folder=config.temp_folder,
     dimensions=config.dimensions,
     labels=labels,
   )
@@ -196,6 +201,7 @@ def run(argv: Sequence[str]) -> int:
     ),
   )
   run_pipeline(lambda root: build(root, config), options)
+  files.delete([config.temp_folder])
   stats = output_folder.read_stats(flags.output)
   counts = ", ".join(f"{totals['outputs']:,} {split}" for split, totals in sorted(stats["splits"].items(), reverse=True))
   print(f"bottlenecks: {counts}; {trunk.dimensions} numbers each, by the trunk {trunk.handle}; in {flags.output}")
