@@ -1,8 +1,8 @@
 """tensorflow-transform's graph, cut down to what a head needs: bottleneck in, transformed bottleneck out.
 
 The folder is read as the plain SavedModel that it is: importing tensorflow_transform would turn `tf.keras` into Keras 2
-for the whole process. The graph also looks labels up in a table; that part is used here, to check the label list, and then
-left behind, so that what remains is a pure function whose statistics are constants: the trainer, the exported model and
+for the whole process. The graph also looks labels up in a table; that part is used here, to check the label list, and
+then left behind, so that what remains is a pure function whose statistics are constants: the trainer, the exported model and
 the frozen graph all hold that one function.
 """
 

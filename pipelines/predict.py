@@ -1,0 +1,169 @@
+"""`predict`: label and confidence of single pictures. No Beam job: for many pictures there is `evaluate`."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import json
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from transforms.core.command_line import (
+  DONE,
+  TOO_MANY_BAD,
+  ArgumentParser,
+  add_max_bad_fraction,
+  guarded,
+  refuse_unknown,
+)
+from transforms.core.csv_cells import escape_cell
+from transforms.core.errors import InputError
+from transforms.core.finished import read_info, read_labels
+from transforms.core.inference import infer_images, load_model
+from transforms.core.quarantine import Quarantined, Reason
+from transforms.core.schema import Image
+
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif")
+
+_DESCRIPTION = """\
+Gives the label of pictures (JPEG, PNG, BMP, GIF), and how sure the model is of it. For a folder: of every picture in it
+and below. A picture that cannot be used gets a line with the reason on standard error, the others are predicted all
+the same, and the exit code is 3.
+
+  beam-retrain predict --model work/model digit.png
+  beam-retrain predict --model work/model --top 3 --format csv photos/ > predicted.csv"""
+
+
+class Prediction(NamedTuple):
+  """`ranked`: (label, score 0..1), best first."""
+
+  path: str
+  ranked: list[tuple[str, float]]
+
+
+def make_parser() -> argparse.ArgumentParser:
+  parser = ArgumentParser(prog="beam-retrain predict", description=_DESCRIPTION)
+  parser.add_argument("--model", required=True, metavar="DIR", help="what `beam-retrain train` wrote")
+  parser.add_argument("images", nargs="+", metavar="IMAGE", help="picture file, or folder of pictures")
+  parser.add_argument("--top", type=_positive_int, default=1, metavar="N", help="labels per picture (default 1)")
+  parser.add_argument("--format", choices=tuple(_FORMATS), default="text", help="of the output (default text)")
+  add_max_bad_fraction(parser)
+  return parser
+
+
+def _positive_int(text: str) -> int:
+  value = int(text)
+  if value < 1:
+    raise argparse.ArgumentTypeError(f"{text} is not at least 1")
+  return value
+
+
+def run(argv: Sequence[str]) -> int:
+  """Predicts; returns the exit code.
+
+  Raises:
+    InputError: the model or an argument cannot be used.
+  """
+  args = refuse_unknown(make_parser(), argv)
+  info = read_info(args.model, "train")
+  labels = read_labels(args.model)
+  paths = find_pictures(args.images)
+  model = load_model(os.path.join(args.model, "saved_model"))
+  if info["trunk"]["handle"] == "bundled":
+    print("predicted with the bundled trunk, a small stand-in: for real work use inception_v3", file=sys.stderr)
+
+  bad = 0
+
+  def predictions() -> Iterator[Prediction]:
+    nonlocal bad
+    for result in infer_images(_read_pictures(paths), model):
+      if isinstance(result, Quarantined):
+        bad += 1
+        print(f"{result.key}: {result.reason}: {result.detail}", file=sys.stderr)
+      else:
+        yield Prediction(result.image.key, _rank(result.outputs["scores"], labels, args.top))
+
+  for line in _FORMATS[args.format](predictions()):
+    print(line, flush=True)
+  if bad / len(paths) <= args.max_bad_fraction:
+    return DONE
+  print(f"beam-retrain: {bad} of {len(paths)} pictures could not be used, see above.", file=sys.stderr)
+  return TOO_MANY_BAD
+
+
+def find_pictures(arguments: Iterable[str]) -> list[str]:
+  """Returns the files to predict, each once: files as given, folders as the sorted pictures in and below them.
+
+  Raises:
+    InputError: an argument is not there, or a folder has no picture.
+  """
+  found: dict[str, None] = {}
+  for argument in arguments:
+    if os.path.isdir(argument):
+      inside = sorted(
+        os.path.join(parent, name)
+        for parent, _, names in os.walk(argument)
+        for name in names
+        if name.lower().endswith(EXTENSIONS)
+      )
+      if not inside:
+        raise InputError(f"{argument} has no file that ends in {', '.join(EXTENSIONS)}: give a folder of pictures.")
+      found.update(dict.fromkeys(inside))
+    elif os.path.exists(argument):
+      found[argument] = None
+    else:
+      raise InputError(f"{argument} does not exist: give a picture or a folder of pictures.")
+  return list(found)
+
+
+def _read_pictures(paths: Iterable[str]) -> Iterator[Image | Quarantined]:
+  for path in paths:
+    try:
+      with open(path, "rb") as file:
+        yield Image(key=path, label="", encoded=file.read())
+    except OSError as error:
+      yield Quarantined(path, 0, Reason.UNREADABLE, str(error.strerror))
+
+
+def _rank(scores: np.ndarray, labels: Sequence[str], top: int) -> list[tuple[str, float]]:
+  # Stable, so that of equal scores the first label wins, as in the exported model's own top-k.
+  order = np.argsort(-scores, kind="stable")[:top]
+  return [(labels[index], float(scores[index])) for index in order]
+
+
+def _as_text(predictions: Iterable[Prediction]) -> Iterator[str]:
+  for path, ranked in predictions:
+    yield f"{path}: " + ", ".join(f"{label} {score:.2%}" for label, score in ranked)
+
+
+def _as_csv(predictions: Iterable[Prediction]) -> Iterator[str]:
+  """One line per picture and label; confidence 0..1."""
+  yield "file_name,rank,label,confidence"
+  for path, ranked in predictions:
+    for rank, (label, score) in enumerate(ranked, start=1):
+      yield _csv_line([escape_cell(path), rank, escape_cell(label), f"{score:.6f}"])
+
+
+def _csv_line(cells: Sequence[Any]) -> str:
+  text = io.StringIO()
+  csv.writer(text, lineterminator="").writerow(cells)
+  return text.getvalue()
+
+
+def _as_json(predictions: Iterable[Prediction]) -> Iterator[str]:
+  """One JSON object per line."""
+  for path, ranked in predictions:
+    top = [{"label": label, "confidence": round(score, 6)} for label, score in ranked]
+    yield json.dumps({"file_name": path, "label": ranked[0][0], "confidence": top[0]["confidence"], "top": top})
+
+
+_FORMATS = {"text": _as_text, "csv": _as_csv, "json": _as_json}
+
+
+if __name__ == "__main__":
+  sys.exit(guarded(run, sys.argv[1:]))
