@@ -11,6 +11,8 @@ import math
 import struct
 from typing import BinaryIO, NamedTuple
 
+import numpy as np
+
 from transforms.core.errors import InputError
 
 UNSIGNED_BYTE = 0x08
@@ -171,3 +173,14 @@ def describe(header: IdxHeader) -> str:
   if len(header.dimensions) == 1:
     return f"{header.count} labels"
   return f"{header.count} images of {header.dimensions[1]} x {header.dimensions[2]}"
+
+
+def encode_idx(array: np.ndarray) -> bytes:
+  """Returns a whole IDX file.
+
+  Args:
+    array: uint8[count, rows, columns] of images or uint8[count] of labels.
+  """
+  if array.dtype != np.uint8 or array.ndim not in _KINDS:
+    raise ValueError(f"{array.dtype}[{array.ndim} dimensions]: images are uint8 with 3, labels with 1")
+  return struct.pack(f">4B{array.ndim}I", 0, 0, UNSIGNED_BYTE, array.ndim, *array.shape) + array.tobytes()

@@ -1,0 +1,194 @@
+"""What `--data` takes: `digits`, `mnist` or a path. Runs where the job is started; a worker fetches nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Mapping, Sequence
+from http.client import HTTPException
+
+import numpy as np
+import PIL.Image
+
+from transforms.core.errors import InputError
+from transforms.core.idx import encode_idx
+
+DIGITS, MNIST = "digits", "mnist"
+
+MNIST_MIRRORS = (
+  "https://ossci-datasets.s3.amazonaws.com/mnist/",
+  "https://storage.googleapis.com/cvdf-datasets/mnist/",
+  "http://yann.lecun.com/exdb/mnist/",
+)
+# The MD5 that was published with the files; it guards against damage and wrong pages, which is what mirrors get wrong.
+MNIST_MD5 = {
+  "train-images-idx3-ubyte.gz": "f68b3c2dcbeaaa9fbdd348bbdeb94873",
+  "train-labels-idx1-ubyte.gz": "d53e105ee54ea40749a09fcbcd1e9432",
+  "t10k-images-idx3-ubyte.gz": "9fb629c4189551a2d022fa330f9573f3",
+  "t10k-labels-idx1-ubyte.gz": "ec29112dd5afa0611ce80d1b7f02629c",
+}
+_MAX_DOWNLOAD_BYTES = 64 << 20
+_CHUNK_BYTES = 1 << 16
+
+# MNIST's manner: a digit fits a box of 20 x 20 px and lies with its centre of mass in the middle of 28 x 28 px.
+_BOX_PX, _SIDE_PX = 20, 28
+_DIGITS_MAX = 16  # scikit-learn's brightest value: ink in all 16 px of a cell of the scan
+_TESTING_STRIDE = 6  # of each label, every sixth image is for testing
+
+
+def resolve(data: str, folder: str) -> str:
+  """Returns the path of a data set.
+
+  Args:
+    data: `digits`, `mnist`, or the path of the user's own.
+    folder: where `digits` or `mnist` are put.
+
+  Raises:
+    InputError: it cannot be had.
+  """
+  if data == DIGITS:
+    return digits(folder)
+  if data == MNIST:
+    return mnist(folder)
+  if "://" not in data and not os.path.exists(data):
+    raise InputError(f"{data} is not there: give {DIGITS}, {MNIST}, or the path of a folder with images.")
+  return data
+
+
+def digits(folder: str) -> str:
+  """Writes scikit-learn's 1,797 handwritten digits as four IDX files, brought to MNIST's manner; returns `folder`.
+
+  Each image of 8 x 8 px, which its digit fills from top to bottom, is scaled (bicubic) to 20 x 20 px and put with its
+  centre of mass in the middle of 28 x 28 px. Of each label, every sixth image is for testing: 1,501 and 296.
+
+  Raises:
+    InputError: scikit-learn is not installed.
+  """
+  try:
+    from sklearn.datasets import load_digits
+  except ImportError as error:
+    raise InputError(
+      f"--data {DIGITS} needs scikit-learn, which holds the images: run `pip install scikit-learn`."
+    ) from error
+  bunch = load_digits()
+  images = np.stack([like_mnist(image) for image in bunch.images])
+  labels = bunch.target.astype(np.uint8)
+  testing = np.zeros(len(labels), bool)
+  for label in np.unique(labels):
+    testing[np.flatnonzero(labels == label)[_TESTING_STRIDE - 1 :: _TESTING_STRIDE]] = True
+  os.makedirs(folder, exist_ok=True)
+  for prefix, chosen in (("train", ~testing), ("t10k", testing)):
+    _write(os.path.join(folder, f"{prefix}-images-idx3-ubyte"), encode_idx(images[chosen]))
+    _write(os.path.join(folder, f"{prefix}-labels-idx1-ubyte"), encode_idx(labels[chosen]))
+  return folder
+
+
+def like_mnist(image: np.ndarray) -> np.ndarray:
+  """Returns uint8[28, 28], 0..255, of one of scikit-learn's digits.
+
+  Args:
+    image: float[8, 8], 0 (paper) to 16 (ink).
+  """
+  bright = PIL.Image.fromarray((image * (255 / _DIGITS_MAX)).astype(np.float32))
+  box = np.asarray(bright.resize((_BOX_PX, _BOX_PX), PIL.Image.Resampling.BICUBIC))
+  box = np.rint(np.clip(box, 0, 255)).astype(np.uint8)  # bicubic overshoots beside edges
+  placed = np.zeros((_SIDE_PX, _SIDE_PX), np.uint8)
+  top, left = (_offset(box.sum(axis=other, dtype=np.float64)) for other in (1, 0))
+  placed[top : top + _BOX_PX, left : left + _BOX_PX] = box
+  return placed
+
+
+def _offset(ink: np.ndarray) -> int:
+  """Where a box starts so that the centre of mass of its `ink`, float[20], comes to the middle and none is cut off."""
+  centre = float(np.average(np.arange(_BOX_PX) + 0.5, weights=ink))
+  return int(np.clip(round(_SIDE_PX / 2 - centre), 0, _SIDE_PX - _BOX_PX))
+
+
+def mnist(
+  folder: str,
+  *,
+  mirrors: Sequence[str] = MNIST_MIRRORS,
+  checksums: Mapping[str, str] = MNIST_MD5,
+  timeout_secs: float = 20,
+  max_secs: float = 600,
+) -> str:
+  """Downloads the four files of MNIST into `folder`, which is returned; files that are there and right are kept.
+
+  Args:
+    folder: made if it is not there.
+    mirrors: addresses to try in turn, each ending in `/`.
+    checksums: file name -> MD5, 32 hex digits.
+    timeout_secs: how long a mirror may stay silent.
+    max_secs: how long one file may take.
+
+  Raises:
+    InputError: no mirror gave the right bytes; says what each did, and what to do.
+  """
+  os.makedirs(folder, exist_ok=True)
+  for name, checksum in checksums.items():
+    path = os.path.join(folder, name)
+    if not _is_right(path, checksum):
+      _write(path, _download(name, checksum, mirrors, timeout_secs, max_secs))
+  return folder
+
+
+def _is_right(path: str, checksum: str) -> bool:
+  if not os.path.exists(path):
+    return False
+  with open(path, "rb") as file:
+    return hashlib.file_digest(file, _md5).hexdigest() == checksum
+
+
+def _md5(data: bytes = b"") -> hashlib._Hash:
+  return hashlib.md5(data, usedforsecurity=False)  # also where the system forbids MD5 for secrets
+
+
+def _download(name: str, checksum: str, mirrors: Sequence[str], timeout_secs: float, max_secs: float) -> bytes:
+  faults = []
+  for mirror in mirrors:
+    print(f"downloading {mirror}{name}")
+    try:
+      data = _fetch(mirror + name, timeout_secs, time.monotonic() + max_secs)
+    except (OSError, HTTPException) as error:  # URLError and timeouts are OSErrors
+      faults.append(f"{mirror}: {error}")
+      continue
+    found = _md5(data).hexdigest()
+    if found == checksum:
+      return data
+    faults.append(f"{mirror}: {len(data)} bytes of MD5 {found}, expected {checksum}")
+  raise InputError(
+    f"{name} could not be had ({'; '.join(faults)}): check the network and run the command again, or put the four MNIST"
+    f" files into a folder and give that as --data; --data {DIGITS} needs no network."
+  )
+
+
+def _fetch(address: str, timeout_secs: float, deadline: float) -> bytes:
+  chunks, size = [], 0
+  with urllib.request.urlopen(address, timeout=timeout_secs) as response:
+    while chunk := response.read(_CHUNK_BYTES):
+      chunks.append(chunk)
+      size += len(chunk)
+      if size > _MAX_DOWNLOAD_BYTES:
+        raise OSError(f"more than {_MAX_DOWNLOAD_BYTES} bytes came")
+      if time.monotonic() > deadline:
+        raise TimeoutError(f"too slow: {size} bytes so far")
+  return b"".join(chunks)
+
+
+def _write(path: str, data: bytes) -> None:
+  """Writes a whole file by a rename; one that holds the same bytes is left alone, so that what was made of it stays valid."""
+  if os.path.exists(path):
+    with open(path, "rb") as file:
+      if file.read() == data:
+        return
+  temporary = f"{path}.tmp-{os.getpid()}"
+  try:
+    with open(temporary, "wb") as file:
+      file.write(data)
+    os.replace(temporary, path)
+  finally:
+    if os.path.exists(temporary):
+      os.unlink(temporary)
