@@ -33,12 +33,17 @@ def parse_with_beam_options(
   Raises:
     InputError: a flag that neither we nor Beam know, with the nearest known one; or a value that its flag cannot take.
   """
-  namespace, rest = parser.parse_known_args(argv)
   beam_parser = _beam_parser(parser.prog)
+  known = [*flags_of(parser), *flags_of(beam_parser)]
+  complaint = "neither beam-retrain nor Beam knows it"
+  # Before anything is parsed: of `--inputt DIR` the misspelt flag is the news, not that `--input` is missing.
+  for argument in argv:
+    if argument.startswith("--") and argument.split("=")[0] not in (*known, "--"):
+      raise InputError(unknown_argument(parser, argument, known, complaint))
+  namespace, rest = parser.parse_known_args(argv)
   _, unknown = beam_parser.parse_known_args(rest)
   if unknown:
-    known = [*flags_of(parser), *flags_of(beam_parser)]
-    raise InputError(unknown_argument(parser, unknown[0], known, "neither beam-retrain nor Beam knows it"))
+    raise InputError(unknown_argument(parser, unknown[0], known, complaint))
   return namespace, PipelineOptions(flags=list(rest))
 
 
