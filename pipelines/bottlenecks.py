@@ -200,7 +200,7 @@ def run(argv: Sequence[str]) -> int:
       trunk_folder, batch_size=flags.batch_size, threads=flags.trunk_threads, max_pixels=flags.max_pixels
     ),
   )
-  run_pipeline(lambda root: build(root, config), options)
+  run_pipeline(lambda root: build(root, config), options, stage="bottlenecks", shards_folder=config.records_folder)
   files.delete([config.temp_folder])
   stats = output_folder.read_stats(flags.output)
   counts = ", ".join(f"{totals['outputs']:,} {split}" for split, totals in sorted(stats["splits"].items(), reverse=True))

@@ -140,7 +140,7 @@ def run(argv: Sequence[str]) -> int:
   """
   arguments, options = parse_with_beam_options(make_parser(), argv)
   config = _claim(arguments, argv)
-  run_pipeline(lambda root: build(root, config), options)
+  run_pipeline(lambda root: build(root, config), options, stage="convert", shards_folder=config.shards_folder)
   stats = output_folder.read_stats(config.output)
   _print_summary(stats, config)
   return exit_code(stats, config.output, config.max_bad_fraction)

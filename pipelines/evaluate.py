@@ -178,7 +178,7 @@ def run(argv: Sequence[str]) -> int:
   """
   flags, options = parse_with_beam_options(make_parser(), argv)
   config = _claim(flags, argv)
-  run_pipeline(lambda root: build(root, config), options)
+  run_pipeline(lambda root: build(root, config), options, stage="evaluate", shards_folder=config.parts_folder)
   if files.exists(files.join(config.output, COMPLETED_FILE)):
     # Not in the job: a step that is tried again must find the parts. Not without COMPLETED: the next run goes on.
     files.delete([config.parts_folder])

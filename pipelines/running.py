@@ -13,6 +13,7 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
 
+from pipelines.progress import shard_progress
 from pipelines.quiet import kept_from_terminal
 from transforms import files
 from transforms.core.command_line import DONE, FAILED, GATE_MISSED, TOO_MANY_BAD, guarded
@@ -23,9 +24,15 @@ __all__ = ["DONE", "FAILED", "GATE_MISSED", "TOO_MANY_BAD", "exit_code", "guarde
 
 
 def run_pipeline(
-  build: Callable[[beam.Pipeline], None], options: PipelineOptions
+  build: Callable[[beam.Pipeline], None], options: PipelineOptions, *, stage: str, shards_folder: str
 ) -> beam.runners.runner.PipelineResult:
-  """Builds a pipeline, runs it and waits for it.
+  """Builds a pipeline, runs it and waits for it, saying now and then how far it is.
+
+  Args:
+    build: adds the job's steps.
+    options: Beam's.
+    stage: what the job is called.
+    shards_folder: where it writes its shards.
 
   Raises:
     InputError: where a worker raised one, on whatever engine.
@@ -38,7 +45,7 @@ def run_pipeline(
   pipeline = beam.Pipeline(options=options)
   build(pipeline)
   try:
-    with kept_from_terminal():
+    with kept_from_terminal(), shard_progress(stage, shards_folder):
       result = pipeline.run()
       result.wait_until_finish()
   except Exception as error:

@@ -43,7 +43,7 @@ def run(argv):
   def build(root):
     _ = root | "Create" >> beam.Create([1, 2, 3]) | "Spread" >> beam.Reshuffle() | "Work" >> beam.ParDo(Work(argv[0]))
 
-  run_pipeline(build, PipelineOptions(flags=argv[1:]))
+  run_pipeline(build, PipelineOptions(flags=argv[1:]), stage="test", shards_folder="nowhere")
   print("done")
   return 0
 
@@ -101,7 +101,7 @@ def test_a_job_s_own_faults_come_through_as_they_are():
     raise KeyError("in build")
 
   with pytest.raises(KeyError, match="in build"):
-    run_pipeline(build, PipelineOptions(flags=["--runner=FnApiRunner"]))
+    run_pipeline(build, PipelineOptions(flags=["--runner=FnApiRunner"]), stage="test", shards_folder="nowhere")
 
 
 def test_a_command_s_exit_code_is_handed_on():
