@@ -17,6 +17,7 @@ from transforms.core.command_line import (
   add_max_bad_fraction,
   flags_of,
   fraction,
+  refuse_misspelt,
   refuse_unknown,
   unknown_argument,
 )
@@ -36,10 +37,7 @@ def parse_with_beam_options(
   beam_parser = _beam_parser(parser.prog)
   known = [*flags_of(parser), *flags_of(beam_parser)]
   complaint = "neither beam-retrain nor Beam knows it"
-  # Before anything is parsed: of `--inputt DIR` the misspelt flag is the news, not that `--input` is missing.
-  for argument in argv:
-    if argument.startswith("--") and argument.split("=")[0] not in (*known, "--"):
-      raise InputError(unknown_argument(parser, argument, known, complaint))
+  refuse_misspelt(parser, argv, known, complaint)
   namespace, rest = parser.parse_known_args(argv)
   _, unknown = beam_parser.parse_known_args(rest)
   if unknown:

@@ -14,7 +14,6 @@ from pathlib import Path
 from pipelines import datasets
 from pipelines.arguments import ArgumentParser, add_max_bad_fraction, parse_with_beam_options
 from pipelines.running import DONE, guarded
-from transforms.core.errors import InputError
 from transforms.core.provenance import versions
 from transforms.core.schema import COMPLETED_FILE
 from transforms.idx_source import looks_like_idx
@@ -160,8 +159,6 @@ def _given(flag: str, value: str | None) -> list[str]:
 
 def _digest_of_files(path: str) -> str:
   """Returns 64 hex digits for the names, sizes and times of all files below a path: what makes a stage's input another."""
-  if not os.path.exists(path):
-    raise InputError(f"{path} does not exist: give a folder of IDX files or of class folders, or digits, or mnist.")
   digest = hashlib.sha256()
   for parent, folders, names in os.walk(path):
     folders.sort()

@@ -38,10 +38,25 @@ def refuse_unknown(parser: argparse.ArgumentParser, argv: Sequence[str]) -> argp
   Raises:
     InputError: an unknown flag; names the nearest known one.
   """
+  known, complaint = flags_of(parser), "this command does not know it"
+  refuse_misspelt(parser, argv, known, complaint)
   namespace, unknown = parser.parse_known_args(argv)
   if unknown:
-    raise InputError(unknown_argument(parser, unknown[0], flags_of(parser), "this command does not know it"))
+    raise InputError(unknown_argument(parser, unknown[0], known, complaint))
   return namespace
+
+
+def refuse_misspelt(parser: argparse.ArgumentParser, argv: Sequence[str], known: Sequence[str], complaint: str) -> None:
+  """Looks for unknown flags before anything is parsed.
+
+  Of `--inputt DIR` the misspelt flag is the news, not that `--input` is missing.
+
+  Raises:
+    InputError: an unknown flag; names the nearest of the `known` ones.
+  """
+  for argument in argv:
+    if argument.startswith("--") and argument.split("=")[0] not in (*known, "--"):
+      raise InputError(unknown_argument(parser, argument, known, complaint))
 
 
 def unknown_argument(parser: argparse.ArgumentParser, argument: str, known: Sequence[str], complaint: str) -> str:
@@ -85,7 +100,8 @@ def guarded(run: Callable[[Sequence[str]], int], argv: Sequence[str]) -> int:
   try:
     return run(argv)
   except InputError as error:
-    print(f"beam-retrain: {error}", file=sys.stderr)
+    # A fault of the command line names its command itself.
+    print(error if str(error).startswith("beam-retrain ") else f"beam-retrain: {error}", file=sys.stderr)
   except KeyboardInterrupt:
     print("beam-retrain: interrupted; the same command goes on where it was.", file=sys.stderr)
   except Exception as error:
