@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import pickle
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -66,3 +68,45 @@ def collect(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Any], list]:
     return pickle.loads(path.read_bytes())
 
   return run
+
+
+@pytest.fixture(scope="session")
+def small_pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+  """Class folders `black`, `grey` and `white` of 40 noisy pictures each, seeded, as JPEG, PNG, BMP and GIF in turn."""
+  import numpy as np
+  from PIL import Image
+
+  folder = tmp_path_factory.mktemp("pictures")
+  rng = np.random.default_rng(11)
+  for label, brightness in (("black", 0), ("grey", 95), ("white", 190)):
+    (folder / label).mkdir()
+    for number in range(40):
+      pixels = rng.integers(0, 60, (30, 42, 3), dtype=np.uint8) + np.uint8(brightness)
+      Image.fromarray(pixels).save(folder / label / f"{number}.{('jpg', 'png', 'bmp', 'gif')[number % 4]}")
+  return folder
+
+
+@pytest.fixture(scope="session")
+def bottlenecks_folder(tmp_path_factory: pytest.TempPathFactory, small_pictures: Path, tiny_trunk: Path) -> Path:
+  """What `bottlenecks` writes for `small_pictures`."""
+  folder = tmp_path_factory.mktemp("bottlenecks") / "output"
+  # A process of its own: tensorflow_transform would switch tf.keras to Keras 2 in this one.
+  subprocess.run(
+    [
+      *(sys.executable, "-m", "pipelines.bottlenecks"),
+      *(f"--input={small_pictures}", f"--trunk={tiny_trunk}", f"--output={folder}", "--runner=FnApiRunner"),
+    ],
+    cwd=Path(__file__).parents[1],
+    check=True,
+  )
+  return folder
+
+
+@pytest.fixture(scope="session")
+def trained_model(tmp_path_factory: pytest.TempPathFactory, bottlenecks_folder: Path) -> Path:
+  """What `train` writes for `bottlenecks_folder`."""
+  from trainer import task
+
+  folder = tmp_path_factory.mktemp("trained") / "output"
+  assert task.run([f"--input={bottlenecks_folder}", f"--output={folder}", "--rounds=20"]) == 0
+  return folder

@@ -9,6 +9,8 @@ from __future__ import annotations
 import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
+from trainer.sub_graph import keep_what_computes
+
 INPUT_NAME = "Placeholder"
 OUTPUT_NAME = "final_result"
 
@@ -27,4 +29,4 @@ def freeze_scores(score_images: tf.types.experimental.GenericFunction) -> tf.com
       name="retrained",
     )
     tf.identity(imported, name=OUTPUT_NAME)
-  return tf.compat.v1.graph_util.extract_sub_graph(graph.as_graph_def(), [OUTPUT_NAME])
+  return keep_what_computes(graph.as_graph_def(), OUTPUT_NAME)

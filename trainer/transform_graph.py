@@ -2,8 +2,8 @@
 
 The folder is read as the plain SavedModel that it is: importing tensorflow_transform would turn `tf.keras` into Keras 2
 for the whole process. The graph also looks labels up in a table; that part is used here, to check the label list, and
-then left behind, so that what remains is a pure function whose statistics are constants: the trainer, the exported model and
-the frozen graph all hold that one function.
+then left behind, so that what remains is a pure function whose statistics are constants: the trainer, the exported
+model and the frozen graph all hold that one function.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
+from trainer.sub_graph import keep_what_computes
 from transforms.core.errors import InputError
 from transforms.core.schema import BOTTLENECK, CLASS_INDEX, LABEL
 
@@ -57,13 +58,8 @@ def _keep_only_bottleneck(
   placeholder = transform_fn.inputs[input_index]
   output = transform_fn.outputs[output_index].op.name
 
-  graph = transform_fn.graph.as_graph_def()
-  for node in graph.node:
-    # Control inputs only make the bottleneck wait for the look-up of the label; they would drag the table along.
-    data_inputs = [name for name in node.input if not name.startswith("^")]
-    del node.input[:]
-    node.input.extend(data_inputs)
-  graph = tf.compat.v1.graph_util.extract_sub_graph(graph, [output])
+  # Control inputs make the bottleneck wait for the look-up of the label; without them the table stays behind.
+  graph = keep_what_computes(transform_fn.graph.as_graph_def(), output)
 
   kept = {node.name for node in graph.node}
   # The statistics are captured from outside the function; here they become constants.
