@@ -59,7 +59,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
   made = Made(work / "data", work / "bottlenecks", work / "model")
   trunk = [f"--trunk={work / 'trunk'}", "--testing_percentage=30"]
   assert bottlenecks.run([f"--input={made.data}", f"--output={made.bottlenecks}", *trunk, RUNNER]) == 0
-  assert task.run([f"--input={made.bottlenecks}", f"--output={made.model}", "--epochs=30"]) == 0
+  assert task.run([f"--input={made.bottlenecks}", f"--output={made.model}"]) == 0
   return made
 
 
@@ -241,6 +241,7 @@ def test_auto_takes_the_testing_folder_where_there_is_one(made: Made, tmp_path: 
   shutil.rmtree(tmp_path / "data/testing")
   with pytest.raises(InputError, match="no pictures of the split testing: give another --input or --split"):
     _evaluate(made, tmp_path / "data", tmp_path / "evaluation")
+  assert not (tmp_path / "evaluation/COMPLETED").exists()
 
 
 def test_a_label_that_the_model_lacks_is_refused_before_the_output_is_touched(made: Made, tmp_path: Path) -> None:

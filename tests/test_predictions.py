@@ -60,9 +60,10 @@ def test_right_is_true() -> None:
 
 
 def test_of_equal_scores_the_first_in_the_label_list_wins() -> None:
-  prediction = predict(_scored([0.25, 0.25, 0.25, 0.25], actual="mule"), LABELS)
-  assert [label for label, _ in prediction.top] == ["zebra", "ant", "mule"]
-  assert prediction.outcome.actual_rank == 3
+  labels = [f"label{number}" for number in range(100)]
+  prediction = predict(_scored([0.0, 0.02] * 50, actual="label41"), labels)
+  assert [label for label, _ in prediction.top] == ["label1", "label3", "label5"]
+  assert prediction.outcome.actual_rank == 21
 
 
 def test_a_model_of_two_labels_has_no_third() -> None:
