@@ -155,7 +155,7 @@ def _claim(arguments: argparse.Namespace, argv: Sequence[str]) -> Config:
     "quality": arguments.quality,
     "labels": list(labels),
     # A changed input is another request: pictures of the old one must not stay in the tree.
-    "inputs": [list(pair) for pair in pairs],
+    "inputs": [dataclasses.asdict(pair) for pair in pairs],
   }
   request = output_folder.claim(
     arguments.output,

@@ -179,7 +179,7 @@ def _fetch(address: str, timeout_secs: float, deadline: float) -> bytes:
 
 
 def _write(path: str, data: bytes) -> None:
-  """Writes a whole file by a rename; one that holds the same bytes is left alone, so that what was made of it stays valid."""
+  """Writes a whole file by a rename; one with the same bytes is left alone, so that what was made of it stays valid."""
   if os.path.exists(path):
     with open(path, "rb") as file:
       if file.read() == data:

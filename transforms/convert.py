@@ -6,21 +6,22 @@ import dataclasses
 import functools
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import cast
 
 import numpy as np
 
 from transforms import files
-from transforms.core.encode import DEFAULT_QUALITY, encode_pixels
+from transforms.core.encode import DEFAULT_QUALITY, PictureFormat, encode_pixels
 from transforms.core.quarantine import Quarantined, Reason
 from transforms.core.schema import Image, encode_image
-from transforms.core.shards import Shard
+from transforms.core.shards import IdxRange, Shard
 from transforms.core.tfrecord import frame
 from transforms.idx_source import image_key, read_idx_range
 from transforms.shard_work import ShardTask, Written
 
 JPG, PNG, TFRECORD = "jpg", "png", "tfrecord"
 FORMATS = (JPG, PNG, TFRECORD)
-PICTURE_FORMATS = {JPG: "jpeg", PNG: "png"}  # file name extension -> `image/format`
+PICTURE_FORMATS: dict[str, PictureFormat] = {JPG: "jpeg", PNG: "png"}  # file name extension -> `image/format`
 
 # Making a file takes the system about as long as encoding a small image, and waits for nothing of Python's meanwhile.
 _THREADS = 2
@@ -56,7 +57,7 @@ class ConvertShard(ShardTask):
     return [extension for extension in PICTURE_FORMATS if extension in self.formats]
 
   def work(self, shard: Shard) -> Iterator[Written | Quarantined]:
-    for idx_range in shard.inputs:
+    for idx_range in cast(tuple[IdxRange, ...], shard.inputs):
       images = list(read_idx_range(idx_range))
       if self._tree_extensions:
         for label in {self.labels[byte] for _, byte, _ in images if byte < len(self.labels)}:

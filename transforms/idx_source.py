@@ -1,17 +1,17 @@
 """Finding IDX files and cutting them into shards.
 
-An uncompressed file is cut into ranges that workers read by themselves, in parallel. A gzip file cannot be read from the
-middle: it is read once, as a stream, and its blocks carry their bytes. Nothing is worked on pixel by pixel.
+An uncompressed file is cut into ranges that workers read by themselves, in parallel. A gzip file cannot be read from
+the middle: it is read once, as a stream, and its blocks carry their bytes. Nothing is worked on pixel by pixel.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import gzip
-import os
 import zlib
-from collections.abc import Iterator, Sequence
-from typing import BinaryIO, NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import BinaryIO, cast
 
 import apache_beam as beam
 import numpy as np
@@ -25,7 +25,8 @@ from transforms.core.shards import IMAGES_PER_SHARD, IdxRange, Shard
 _PREFIXES = {TRAINING: "train", TESTING: "t10k"}
 
 
-class IdxPair(NamedTuple):
+@dataclasses.dataclass(frozen=True, slots=True)
+class IdxPair:
   """One split's images and labels file, both checked as far as that is cheap.
 
   Attributes:
@@ -50,7 +51,7 @@ class IdxPair(NamedTuple):
 
 
 def image_key(split: str, label: object, index: int, extension: str) -> str:
-  """Returns for example `training/5/17.jpg`: `index` is the position in the IDX file, as the article's script counts."""
+  """For example `training/5/17.jpg`; `index` is the position in the IDX file, as the article's script counts."""
   return f"{split}/{label}/{index}.{extension}"
 
 
@@ -101,13 +102,16 @@ def _check_pair(split: str, images: files.FileStat, labels: files.FileStat) -> I
   idx.check_same_count(images_header, images.path, labels_header, labels.path)
   if not images_header.count:
     raise InputError(f"{images.path}: byte 4: 0 images: there is nothing to read.")
+  count, rows, columns = images_header.dimensions
   return IdxPair(
-    split,
-    images.path,
-    labels.path,
-    *images_header.dimensions,
-    images.size_bytes + labels.size_bytes,
-    max(images.modified_secs, labels.modified_secs),
+    split=split,
+    images_path=images.path,
+    labels_path=labels.path,
+    count=count,
+    rows=rows,
+    columns=columns,
+    size_bytes=images.size_bytes + labels.size_bytes,
+    modified_secs=max(images.modified_secs, labels.modified_secs),
   )
 
 
@@ -117,23 +121,32 @@ def _is_gzip(path: str) -> bool:
 
 @contextlib.contextmanager
 def _open_decompressed(path: str) -> Iterator[BinaryIO]:
-  """Opens an IDX file, plain or gzip; damaged gzip data becomes an `InputError`."""
   with files.open_to_read(path) as stored:
     if not _is_gzip(path):
       yield stored
       return
-    with gzip.GzipFile(fileobj=stored) as file:
-      try:
-        yield file
-      except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise InputError(
-          f"{path}: byte {file.tell()} of the decompressed data: the gzip data is damaged or ends here ({error}):"
-          " get the file again."
-        ) from error
+    with _GzipReader(stored, path) as file:
+      yield cast(BinaryIO, file)
+
+
+class _GzipReader(gzip.GzipFile):
+  """Says which file is damaged, and where."""
+
+  def __init__(self, stored: BinaryIO, path: str):
+    super().__init__(fileobj=stored, mode="rb")
+    self._path = path
+
+  def read(self, size: int | None = -1) -> bytes:
+    try:
+      return super().read(size)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+      raise InputError(
+        f"{self._path}: byte {self.tell()} after decompression: the gzip data is damaged ({error}): get the file again."
+      ) from error
 
 
 class PlanIdxShards(beam.PTransform):
-  """PBegin -> PCollection[Shard], each with one `IdxRange`; shard i of a split holds its images from i * images_per_shard.
+  """PBegin -> PCollection[Shard], each with one `IdxRange`; shard i of a split starts at image i * images_per_shard.
 
   Attributes:
     pairs: what `find_idx_splits` found.
@@ -156,7 +169,7 @@ class PlanIdxShards(beam.PTransform):
     )  # Shard
 
 
-def _cut(pair: IdxPair, images_per_shard: int):
+def _cut(pair: IdxPair, images_per_shard: int) -> Iterator[Shard]:
   """Yields the shards of one pair; a gzip file is streamed, one shard's bytes at a time."""
   of = -(-pair.count // images_per_shard)
   with (
@@ -183,7 +196,9 @@ def _cut(pair: IdxPair, images_per_shard: int):
 
 
 @contextlib.contextmanager
-def _blocks(path: str, read_header, count: int, items_per_block: int) -> Iterator[Iterator[bytes | None]]:
+def _blocks(
+  path: str, read_header: Callable[[BinaryIO, str], idx.IdxHeader], count: int, items_per_block: int
+) -> Iterator[Iterator[bytes | None]]:
   """Opens an iterator over the blocks of a gzip file, or over as many None of a file that can be read in ranges."""
   number = -(-count // items_per_block)
   if not _is_gzip(path):

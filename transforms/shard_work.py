@@ -36,9 +36,12 @@ class ShardTask(abc.ABC):
   """What a job does with the inputs of one shard. Pickled to the workers: keep it small, open things in `setup`."""
 
   suffix = "tfrecord"
-  # False for a job whose output is something else than records: the report alone says that a shard is done, under the
-  # name that its file would have.
-  writes_file = True
+
+  @property
+  def writes_file(self) -> bool:
+    """False for a job whose output is something else than records: the report alone, under the name that its file would
+    have, says that a shard is done."""
+    return True
 
   def setup(self) -> None:
     """Called once per DoFn instance, before the first shard."""

@@ -8,10 +8,12 @@ from typing import Literal
 import numpy as np
 import PIL.Image
 
+PictureFormat = Literal["jpeg", "png"]
+
 DEFAULT_QUALITY = 75  # Pillow's own
 
 
-def encode_pixels(pixels: np.ndarray, format: Literal["jpeg", "png"], quality: int = DEFAULT_QUALITY) -> bytes:
+def encode_pixels(pixels: np.ndarray, format: PictureFormat, quality: int = DEFAULT_QUALITY) -> bytes:
   """Returns the bytes that `PIL.Image.fromarray(pixels).save(path)` would write, grey, in one channel.
 
   Args:

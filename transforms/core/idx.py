@@ -7,9 +7,10 @@ data, last dimension fastest. Images have three dimensions (count, rows, columns
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import struct
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO
 
 import numpy as np
 
@@ -25,7 +26,8 @@ _KINDS = {3: "images", 1: "labels"}
 _GZIP_MAGIC = b"\x1f\x8b"
 
 
-class IdxHeader(NamedTuple):
+@dataclasses.dataclass(frozen=True, slots=True)
+class IdxHeader:
   """What an IDX file says of itself.
 
   Attributes:
