@@ -10,7 +10,7 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -98,8 +98,9 @@ def load_bottlenecks(
         raise _wrong_count(folder, split, f"more than {expected[split]}", expected[split])
       if not (batch_classes.min() >= 0 and batch_classes.max() < len(labels)):
         raise InputError(f"{folder}: a {split} record has a class index that labels.txt does not have: run it again.")
-      for part in (*keys, batch_classes, batch):
-        checksum.update(part)
+      checksum.update(b"".join(keys))
+      checksum.update(batch_classes)
+      checksum.update(batch)
       classes[filled:end] = batch_classes
       vectors[filled:end] = transform(tf.constant(batch)).numpy()
       split_of_row[filled:end] = [percentages.split_of(key.decode(), given=split) for key in keys]
@@ -129,7 +130,7 @@ def _wrong_count(folder: str, split: str, found: str, expected: int) -> InputErr
   return InputError(f"{folder} holds {found} {split} records, but its stats.json says {expected}: run it again.")
 
 
-def _read_batches(files: Sequence[str], dimensions: int):
+def _read_batches(files: Sequence[str], dimensions: int) -> Iterator[tuple[list[bytes], np.ndarray, np.ndarray]]:
   """Yields (list of key bytes, int64 [n], float32 [n, D])."""
   features = {
     KEY: tf.io.FixedLenFeature([], tf.string),

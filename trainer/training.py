@@ -12,7 +12,7 @@ import json
 import math
 import os
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import keras
 import numpy as np
@@ -136,7 +136,7 @@ def evaluate(head: keras.Model, data: Bottlenecks, split: str) -> Score:
   return Score(loss / images, correct / images, images) if images else Score(math.nan, math.nan, 0)
 
 
-def best_round(rounds: list[Round]) -> Round:
+def best_round(rounds: Sequence[Round]) -> Round:
   """Returns the round with the lowest validation loss, the first of several."""
   return min(rounds, key=lambda one: one.validation_loss)
 
@@ -198,7 +198,9 @@ def _draw_rows(data: Bottlenecks, plan: Plan, rng: np.random.Generator) -> Itera
     yield by_class[starts[drawn] + (rng.random(plan.batch_size) * counts[drawn]).astype(np.int64)]
 
 
-def _make_step(head: keras.Model, optimizer: keras.optimizers.Optimizer, penalty: float):
+def _make_step(
+  head: keras.Model, optimizer: keras.optimizers.Optimizer, penalty: float
+) -> Callable[[tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
   """Returns a function (float32 [n, D], int32 [n]) -> (summed cross-entropy, number of correct ones)."""
   (kernel, _) = head.trainable_variables
 

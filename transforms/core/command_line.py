@@ -13,7 +13,7 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from transforms.core.errors import InputError
 
@@ -23,7 +23,7 @@ DONE, GATE_MISSED, FAILED, TOO_MANY_BAD = 0, 1, 2, 3
 class ArgumentParser(argparse.ArgumentParser):
   """Takes no abbreviations, and raises `InputError` instead of printing its usage and leaving."""
 
-  def __init__(self, *args, **kwargs):
+  def __init__(self, *args: Any, **kwargs: Any) -> None:
     kwargs.setdefault("allow_abbrev", False)
     kwargs.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
     super().__init__(*args, **kwargs)
