@@ -131,7 +131,7 @@ def test_a_changed_file_is_another_digest(tmp_path):
   assert not set(before) & {shard.digest("") for shard in _shards(tmp_path)}
 
 
-@pytest.mark.parametrize(("change", "said"), [(-1, "byte 135: the file ends here"), (1, "byte 136: 10 images of 4 x 3")])
+@pytest.mark.parametrize(("change", "said"), [(-1, "byte 135: the file ends"), (1, "byte 136: 10 images of 4 x 3")])
 @pytest.mark.parametrize("gz", [False, True])
 def test_a_file_of_the_wrong_length(tmp_path, gz, change, said):
   _write_split(tmp_path, gz=gz)
@@ -139,7 +139,7 @@ def test_a_file_of_the_wrong_length(tmp_path, gz, change, said):
   data = data[:change] if change < 0 else data + b"x"
   path = tmp_path / ("train-images-idx3-ubyte.gz" if gz else "train-images-idx3-ubyte")
   path.write_bytes(gzip.compress(data) if gz else data)
-  with pytest.raises(Exception, match="InputError|byte") as error:
+  with pytest.raises(Exception, match="byte") as error:
     _shards(tmp_path)
   assert f"{path}: {said}" in user_sentence(error.value)
 
@@ -147,7 +147,7 @@ def test_a_file_of_the_wrong_length(tmp_path, gz, change, said):
 @pytest.mark.parametrize("gz", [False, True])
 def test_counts_that_differ(tmp_path, gz):
   _write_split(tmp_path, gz=gz, labels=_LABELS[:9])
-  with pytest.raises(InputError, match="byte 4: 9 labels, but .* has 10 images"):
+  with pytest.raises(InputError, match=r"byte 4: 9 labels, but .* has 10 images"):
     find_idx_splits(str(tmp_path), ["training"])
 
 
@@ -170,7 +170,7 @@ def test_damaged_gzip_data_names_the_file_that_is_damaged(tmp_path, kind):
   _write_split(tmp_path, gz=True, pixels=pixels, labels=pixels[:, 0, 0].copy())
   path = tmp_path / f"train-{kind}-ubyte.gz"
   path.write_bytes(path.read_bytes()[:-200])
-  with pytest.raises(Exception, match="InputError|byte") as error:
+  with pytest.raises(Exception, match="byte") as error:
     _shards(tmp_path, images_per_shard=1000)
   assert user_sentence(error.value).startswith(f"{path}: byte ")
   assert "the gzip data is damaged" in user_sentence(error.value)
@@ -179,7 +179,7 @@ def test_damaged_gzip_data_names_the_file_that_is_damaged(tmp_path, kind):
 def test_a_plain_file_under_a_gzip_name(tmp_path):
   _write_split(tmp_path, gz=True)
   (tmp_path / "train-labels-idx1-ubyte.gz").write_bytes(encode_idx(_LABELS))
-  with pytest.raises(InputError, match=r"train-labels-idx1-ubyte\.gz: byte 0 after decompression: the gzip data is dam"):
+  with pytest.raises(InputError, match=r"train-labels-idx1-ubyte\.gz: byte 0 after decompression: the gzip"):
     find_idx_splits(str(tmp_path), ["training"])
 
 
