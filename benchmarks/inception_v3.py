@@ -2,8 +2,8 @@
 
     python -m benchmarks.inception_v3 --data DIR --trunk keras:InceptionV3 --trunk_weights FILE --output DIR
 
-Takes the first images of each digit, trains on 3,000, tests on 1,000, and compares, image by image, what the exported model
-says of the picture's bytes with what its head says of the stored bottleneck.
+Takes the first images of each digit, trains on 3,000, tests on 1,000, and compares, image by image, what the exported
+model says of the picture's bytes with what its head says of the stored bottleneck.
 """
 
 from __future__ import annotations
@@ -60,7 +60,8 @@ def main() -> None:
   right = sum(row["actual_digit"] == row["predicted_digit"] for row in testing)
   assert right / len(testing) >= MIN_ACCURACY, f"accuracy {right / len(testing):.2%} is below {MIN_ACCURACY:.0%}"
   dimensions = json.loads((bottlenecks / "info.json").read_text())["trunk"]["dimensions"]
-  print(f"\n{table(rows)}\n\naccuracy {right / len(testing):.2%} of {len(testing):,} testing images, {dimensions:,} numbers each")
+  print(f"\n{table(rows)}\n")
+  print(f"accuracy {right / len(testing):.2%} of {len(testing):,} testing images, {dimensions:,} numbers each")
   print(f"exported model and batch path: same label on all {images:,} images, confidences at most {gap:.4f} % apart")
 
 

@@ -51,7 +51,9 @@ def main() -> None:
   rows.append(("train", f"{seconds:.1f}", f"testing accuracy {accuracy(model, 'testing_accuracy'):.2%}"))
   retrain = output / "train_retrain"
   seconds = timed("train", f"--input={bottlenecks}", f"--output={retrain}", "--preset=retrain")
-  rows.append(("train --preset retrain", f"{seconds:.1f}", f"testing accuracy {accuracy(retrain, 'testing_accuracy'):.2%}"))
+  rows.append(
+    ("train --preset retrain", f"{seconds:.1f}", f"testing accuracy {accuracy(retrain, 'testing_accuracy'):.2%}")
+  )
 
   evaluations = {
     "evaluate": ("1 worker", pictures, ()),

@@ -1,4 +1,4 @@
-"""`beam-retrain bottlenecks`: labelled pictures through a frozen trunk, into bottleneck records and a transform graph."""
+"""`beam-retrain bottlenecks`: labelled pictures through a frozen trunk, into records and a transform graph."""
 
 from __future__ import annotations
 
@@ -12,9 +12,8 @@ import apache_beam as beam
 from pipelines import output_folder
 from pipelines.arguments import ArgumentParser, add_max_bad_fraction, parse_with_beam_options
 from pipelines.running import exit_code, guarded, run_pipeline
-from pipelines.trunks import BUNDLED
+from pipelines.trunks import BUNDLED, load_trunk
 from pipelines.trunks import HELP as TRUNK_HELP
-from pipelines.trunks import load_trunk
 from transforms import files
 from transforms.bottlenecks import EmbedShard
 from transforms.check_splits import CheckSplits
@@ -108,10 +107,12 @@ def make_parser() -> argparse.ArgumentParser:
     "--input",
     required=True,
     metavar="DIR",
-    help="a folder of MNIST-style IDX files; of class folders, maybe in training/ and testing/ (JPEG, PNG, BMP, GIF; any"
-    " size); or what `convert` wrote. It is recognised by what is there",
+    help="a folder of MNIST-style IDX files; of class folders, maybe in training/ and testing/ (JPEG, PNG, BMP, GIF;"
+    " any size); or what `convert` wrote. It is recognised by what is there",
   )
-  parser.add_argument("--output", required=True, metavar="DIR", help="folder to write; new, empty, or of an earlier run")
+  parser.add_argument(
+    "--output", required=True, metavar="DIR", help="folder to write; new, empty, or of an earlier run"
+  )
   parser.add_argument("--trunk", default=BUNDLED, help=f"{TRUNK_HELP} (default: %(default)s)")
   parser.add_argument(
     "--trunk_weights", metavar="FILE", help="local weights of a keras: trunk, where they cannot be downloaded"
@@ -203,7 +204,9 @@ def run(argv: Sequence[str]) -> int:
   run_pipeline(lambda root: build(root, config), options, stage="bottlenecks", shards_folder=config.records_folder)
   files.delete([config.temp_folder])
   stats = output_folder.read_stats(flags.output)
-  counts = ", ".join(f"{totals['outputs']:,} {split}" for split, totals in sorted(stats["splits"].items(), reverse=True))
+  counts = ", ".join(
+    f"{totals['outputs']:,} {split}" for split, totals in sorted(stats["splits"].items(), reverse=True)
+  )
   print(f"bottlenecks: {counts}; {trunk.dimensions} numbers each, by the trunk {trunk.handle}; in {flags.output}")
   return exit_code(stats, flags.output, flags.max_bad_fraction)
 

@@ -24,8 +24,8 @@ COMMANDS = {
 _USAGE = """\
 usage: beam-retrain COMMAND [flags]
 
-Image transfer learning as a data-parallel job: labelled pictures go through a frozen Inception v3 on Apache Beam, a head
-is trained on what comes out, and a second Beam job says what it gets right, per picture and per label.
+Image transfer learning as a data-parallel job: labelled pictures go through a frozen Inception v3 on Apache Beam, a
+head is trained on what comes out, and a second Beam job says what it gets right, per picture and per label.
 
 {commands}
 

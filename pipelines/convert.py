@@ -124,9 +124,7 @@ def build(root: beam.Pipeline, config: Config) -> None:
     | "Close" >> CloseLedger(output=config.output, shards_folder=config.shards_folder)
     # dict, the contents of stats.json
     | "SweepTree"
-    >> beam.Map(
-      sweep_tree, config.output, splits=tuple(pair.split for pair in config.pairs), labels=config.task.labels
-    )
+    >> beam.Map(sweep_tree, config.output, splits=tuple(pair.split for pair in config.pairs), labels=config.task.labels)
     # dict
     | "MarkCompleted" >> beam.Map(mark_completed, config.output, config.max_bad_fraction)
   )  # dict

@@ -23,7 +23,7 @@ from transforms.close import CloseLedger, mark_completed
 from transforms.core.errors import InputError
 from transforms.core.finished import read_info, read_labels
 from transforms.core.images import MAX_PIXELS
-from transforms.core.schema import COMPLETED_FILE, INFO_FILE, LABELS_FILE, QUARANTINE_FILE, TESTING, TRAINING
+from transforms.core.schema import ALL, COMPLETED_FILE, INFO_FILE, LABELS_FILE, QUARANTINE_FILE, TESTING, TRAINING
 from transforms.core.splits import SplitPercentages
 from transforms.evaluate import (
   BOTTLENECKS_BATCH_SIZE,
@@ -43,7 +43,7 @@ from transforms.evaluate import (
 )
 from transforms.model_handler import BATCH_SIZE, ImageModelHandler
 from transforms.shard_work import WorkShards
-from transforms.sources import ALL, RecordsSource, Source, find_source
+from transforms.sources import RecordsSource, Source, find_source
 
 STAGE = "evaluate"
 _OWNED = (PARTS_FOLDER, PREDICTIONS_FILE, PER_LABEL_FILE, CONFUSION_FILE, METRICS_FILE)

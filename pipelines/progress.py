@@ -1,4 +1,4 @@
-"""How far a running job is, from what it has finished: the reports beside its shards. Nothing is asked of the workers."""
+"""How far a running job is, from what it has finished: the reports beside its shards. No worker is asked."""
 
 from __future__ import annotations
 

@@ -7,12 +7,12 @@ besides: a user would have to look for our one sentence below 200 lines.
 from __future__ import annotations
 
 import contextlib
-import io
 import logging
 import os
 import sys
 import tempfile
 from collections.abc import Iterator
+from typing import TextIO
 
 _KEPT_CHARACTERS = 1_000_000
 _STDERR = 2
@@ -61,7 +61,7 @@ def _stderr_sent_to(descriptor: int) -> Iterator[None]:
     os.close(terminal)
 
 
-def _writes_to_stderr(stream: io.TextIOBase) -> bool:
+def _writes_to_stderr(stream: TextIO) -> bool:
   try:
     return stream.fileno() == _STDERR
   except (AttributeError, OSError):  # a stream of a notebook or a test: no file behind it

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import importlib
 import json
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import transforms.core
 from pipelines import datasets
-from pipelines.arguments import ArgumentParser, add_max_bad_fraction, parse_with_beam_options
+from pipelines.arguments import ArgumentParser, add_max_bad_fraction, fraction, parse_with_beam_options
+from pipelines.cli import dispatch
 from pipelines.running import DONE, guarded
 from transforms.core.provenance import versions
 from transforms.core.schema import COMPLETED_FILE
 from transforms.idx_source import looks_like_idx
 
 _STATE_FILE = "run.json"
+_BUNDLED_TRUNK = str(Path(transforms.core.__file__).parent / "bundled_trunk")
 
 _DESCRIPTION = """\
 Takes labelled pictures to a trained model and its evaluation:
@@ -45,13 +47,18 @@ def make_parser() -> argparse.ArgumentParser:
     "--data",
     default="digits",
     metavar="D",
-    help="digits (scikit-learn's 1,797 real handwritten digits, offline), mnist (70,000, downloaded), or a folder of IDX"
-    " files or of class folders (default: digits)",
+    help="digits (scikit-learn's 1,797 real handwritten digits, offline), mnist (70,000, downloaded), or a folder of"
+    " IDX files or of class folders (default: digits)",
   )
   parser.add_argument("--trunk", default="bundled", help="see `beam-retrain bottlenecks --help` (default: bundled)")
   parser.add_argument("--trunk_weights", metavar="FILE", help="local weights of a keras: trunk")
-  parser.add_argument("--preset", help="see `beam-retrain train --help`")
-  parser.add_argument("--min_accuracy", metavar="A", help="gate: exit code 1 where the testing accuracy, 0..1, is below")
+  parser.add_argument(
+    "--classes", type=int, default=10, metavar="N", help="number of classes of IDX data (default: 10)"
+  )
+  parser.add_argument("--preset", choices=("adam", "retrain"), help="see `beam-retrain train --help`")
+  parser.add_argument(
+    "--min_accuracy", type=fraction, metavar="A", help="gate: exit code 1 where the testing accuracy, 0..1, is below"
+  )
   parser.add_argument("--output", required=True, metavar="DIR", help="folder for everything")
   add_max_bad_fraction(parser)
   return parser
@@ -75,19 +82,17 @@ def run(argv: Sequence[str]) -> int:
   pictures = data
   if looks_like_idx(data):
     pictures = str(output / "convert")
-    state = chain.keep_or_run("pipelines.convert", [f"--input={data}", *bad], after=state)
+    state = chain.keep_or_run("convert", [f"--input={data}", f"--classes={flags.classes}", *bad], after=state)
   trunk = [f"--trunk={flags.trunk}", *_given("--trunk_weights", flags.trunk_weights)]
-  state_of_pictures = state
-  trunk_state = [_digest_of_files(path) for path in (flags.trunk, flags.trunk_weights) if path and os.path.exists(path)]
+  trunk_files = [_BUNDLED_TRUNK if flags.trunk == "bundled" else flags.trunk, flags.trunk_weights or ""]
+  trunk_state = [_digest_of_files(path) for path in trunk_files]
   state = chain.keep_or_run(
-    "pipelines.bottlenecks", [f"--input={pictures}", *trunk, *bad], after=json.dumps([state, trunk_state])
+    "bottlenecks", [f"--input={pictures}", *trunk, *bad], after=json.dumps([state, trunk_state])
   )
-  state = chain.keep_or_run(
-    "trainer.task", [f"--input={output / 'bottlenecks'}", *_given("--preset", flags.preset)], after=state
-  )
+  chain.keep_or_run("train", [f"--input={output / 'bottlenecks'}", *_given("--preset", flags.preset)], after=state)
   # Evaluation is never kept: it ends with the summary that people run this for, and its gates decide the exit code.
   chain.run(
-    "pipelines.evaluate",
+    "evaluate",
     [
       f"--input={pictures}",
       f"--model={output / 'train'}",
@@ -95,7 +100,6 @@ def run(argv: Sequence[str]) -> int:
       *_given("--min_accuracy", flags.min_accuracy),
       *bad,
     ],
-    after=json.dumps([state, state_of_pictures]),
   )
   return chain.code
 
@@ -112,33 +116,30 @@ class _Chain:
     self._state_path = output / _STATE_FILE
     self.code = DONE
 
-  def keep_or_run(self, module: str, argv: Sequence[str], after: str) -> str:
+  def keep_or_run(self, command: str, argv: Sequence[str], after: str) -> str:
     """Runs a stage unless its output is finished and made by the same request; returns its state for the next stage.
 
     Args:
-      module: a module with `run(argv) -> exit code`.
+      command: the stage's command; its folder has the same name.
       argv: its arguments, without `--output`.
       after: the state of what it reads.
     """
-    folder = self._folder(module)
-    state = hashlib.sha256(json.dumps([module, argv, after, versions()]).encode()).hexdigest()
+    state = hashlib.sha256(json.dumps([command, argv, after, versions()]).encode()).hexdigest()
     if self.code == DONE:
-      if (folder / COMPLETED_FILE).exists() and self._states().get(folder.name) == state:
-        print(f"{folder.name}: finished and unchanged, kept")
+      if (self._output / command / COMPLETED_FILE).exists() and self._states().get(command) == state:
+        print(f"{command}: finished and unchanged, kept")
       else:
-        self.run(module, argv, after)
+        self.run(command, argv)
         if self.code == DONE:
-          self._remember(folder.name, state)
+          self._remember(command, state)
     return state
 
-  def run(self, module: str, argv: Sequence[str], after: str) -> None:
+  def run(self, command: str, argv: Sequence[str]) -> None:
+    """Runs a stage, unless one before it has failed."""
     if self.code == DONE:
-      folder = self._folder(module)
-      print(f"{folder.name}: into {folder}", flush=True)
-      self.code = importlib.import_module(module).run([*argv, f"--output={folder}"])
-
-  def _folder(self, module: str) -> Path:
-    return self._output / {"trainer.task": "train"}.get(module, module.rsplit(".", 1)[-1])
+      folder = self._output / command
+      print(f"{command}: into {folder}", flush=True)
+      self.code = dispatch([command, *argv, f"--output={folder}"])
 
   def _states(self) -> dict[str, str]:
     try:
@@ -153,14 +154,17 @@ class _Chain:
     temporary.replace(self._state_path)
 
 
-def _given(flag: str, value: str | None) -> list[str]:
+def _given(flag: str, value: object) -> list[str]:
   return [] if value is None else [f"{flag}={value}"]
 
 
 def _digest_of_files(path: str) -> str:
-  """Returns 64 hex digits for the names, sizes and times of all files below a path: what makes a stage's input another."""
+  """Returns 64 hex digits for the names, sizes and times of all files below a path, if there is such a path.
+
+  That is what makes a stage's input another; reading it all would take as long as the stage.
+  """
   digest = hashlib.sha256()
-  for parent, folders, names in os.walk(path):
+  for parent, folders, names in os.walk(path, followlinks=True):
     folders.sort()
     for name in [*sorted(names), ""]:
       stat = os.stat(os.path.join(parent, name))

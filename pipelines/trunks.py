@@ -1,7 +1,7 @@
 """Trunk sources: whatever the user names becomes one kind of thing, a SavedModel folder, once, at submission.
 
-To add a source, write a function that returns a `Trunk` and give it a line in `load_trunk`. Workers know none of this: they
-load the folder (transforms/core/trunk.py). Nothing is fetched by a worker.
+To add a source, write a function that returns a `Trunk` and give it a line in `load_trunk`. Workers know none of this:
+they load the folder (transforms/core/trunk.py). Nothing is fetched by a worker.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ _CARD = "trunk.json"
 
 HELP = (
   "bundled (small, ships with the project, a stand-in trained on rendered glyphs), inception_v3 (TF Hub's feature"
-  " vector, 299 x 299, 2,048 numbers), any TF Hub handle, the path of a SavedModel folder, or keras:InceptionV3 (or another"
-  " name of keras.applications)"
+  " vector, 299 x 299, 2,048 numbers), any TF Hub handle, the path of a SavedModel folder, or keras:InceptionV3 (or"
+  " another name of keras.applications)"
 )
 
 
@@ -96,7 +96,9 @@ def load_trunk(handle: str, weights: str | None = None, input_px: int | None = N
   else:
     raise InputError(f"--trunk {handle} is no folder and no TF Hub handle: give one of {HELP}.")
   if input_px and trunk.input_px != input_px:
-    raise InputError(f"the trunk {handle} takes {trunk.input_px} x {trunk.input_px} pixels: leave out --trunk_input_px.")
+    raise InputError(
+      f"the trunk {handle} takes {trunk.input_px} x {trunk.input_px} pixels: leave out --trunk_input_px."
+    )
   return trunk
 
 
@@ -168,7 +170,9 @@ def _load_saved_model(handle: str, path: str, input_px: int | None) -> Trunk:
     loaded = hub.load(path)
   except Exception as error:
     first = next(iter(str(error).splitlines()), type(error).__name__)
-    raise InputError(f"--trunk {handle} cannot be loaded as a SavedModel ({first}): fetch or export it again.") from error
+    raise InputError(
+      f"--trunk {handle} cannot be loaded as a SavedModel ({first}): fetch or export it again."
+    ) from error
   embed, shape = _embedding_function(loaded, handle)
   own_px = shape[1] if shape is not None and shape.rank == 4 else None
   try:
@@ -183,8 +187,8 @@ def _load_saved_model(handle: str, path: str, input_px: int | None) -> Trunk:
 def _embedding_function(loaded: Any, handle: str) -> tuple[Callable[[Any], Any], Any]:
   """Returns the callable of a SavedModel and the shape of its image input, where that is fixed.
 
-  Three kinds are known: ours (`embed`), TF Hub's reusable SavedModels (callable), and older modules or plain exports with
-  one signature, `default` or `serving_default`, of one input.
+  Three kinds are known: ours (`embed`), TF Hub's reusable SavedModels (callable), and older modules or plain exports
+  with one signature, `default` or `serving_default`, of one input.
   """
   if hasattr(loaded, "embed"):
     return loaded.embed, loaded.embed.input_signature[0].shape

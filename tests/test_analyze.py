@@ -51,10 +51,12 @@ def test_z_score_is_of_the_training_shards_alone(analyzed):
   training = np.stack([one.vector for one in bottlenecks(300, 0) + bottlenecks(200, 1)]).astype(np.float64)
   testing = bottlenecks(100, 2)
   raw = np.stack([one.vector for one in testing])
-  result = analyzed({
-    "bottleneck": tf.constant(raw),
-    "image/class/text": tf.constant([one.label for one in testing]),
-  })
+  result = analyzed(
+    {
+      "bottleneck": tf.constant(raw),
+      "image/class/text": tf.constant([one.label for one in testing]),
+    }
+  )
   deviation = training.std(axis=0)
   expected = (raw - training.mean(axis=0)) / np.where(deviation == 0, 1, deviation)
   np.testing.assert_allclose(result["bottleneck"].numpy(), expected, atol=1e-4)
@@ -62,8 +64,10 @@ def test_z_score_is_of_the_training_shards_alone(analyzed):
 
 
 def test_the_vocabulary_has_the_label_lists_order(analyzed):
-  result = analyzed({
-    "bottleneck": tf.zeros([4, 6]),
-    "image/class/text": tf.constant(["zebra", "ant", "bee", "unheard of"]),
-  })
+  result = analyzed(
+    {
+      "bottleneck": tf.zeros([4, 6]),
+      "image/class/text": tf.constant(["zebra", "ant", "bee", "unheard of"]),
+    }
+  )
   np.testing.assert_array_equal(result["image/class/label"].numpy(), [2, 0, 1, -1])

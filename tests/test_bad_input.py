@@ -1,4 +1,4 @@
-"""Whatever is wrong with what the user gave: one sentence that names it, the right exit code, nothing lost, no traceback."""
+"""Whatever is wrong with what the user gave: one sentence that names it, the right exit code, no traceback."""
 
 import gzip
 import io
@@ -157,7 +157,14 @@ def test_pictures_of_every_bad_kind(tree, tiny_trunk, tmp_path, capsys):
   ],
 )
 def test_what_the_flags_say(more, words, tree, tiny_trunk, tmp_path, capsys):
-  arguments = ["bottlenecks", f"--input={tree}", f"--output={tmp_path / 'out'}", f"--trunk={tiny_trunk}", _RUNNER, *more]
+  arguments = [
+    "bottlenecks",
+    f"--input={tree}",
+    f"--output={tmp_path / 'out'}",
+    f"--trunk={tiny_trunk}",
+    _RUNNER,
+    *more,
+  ]
   assert main(arguments) == 2
   sentence = said(capsys)
   assert all(word in sentence for word in words), sentence

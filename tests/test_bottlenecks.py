@@ -157,7 +157,8 @@ def test_a_killed_run_goes_on_with_the_shards_that_were_not_finished(tiny_trunk,
   )
   deadline = time.monotonic() + 120
   while not list((output / "records" / ".shards").glob("*.json")):
-    assert process.poll() is None and time.monotonic() < deadline
+    assert process.poll() is None
+    assert time.monotonic() < deadline
     time.sleep(0.01)
   os.killpg(process.pid, signal.SIGKILL)
   process.wait()

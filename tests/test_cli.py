@@ -41,11 +41,17 @@ def test_version(capsys):
   [
     (["bottleneck"], "there is no command 'bottleneck'; the nearest is `beam-retrain bottlenecks`."),
     (["convert", "--ouput=x"], "--ouput: neither beam-retrain nor Beam knows it; the nearest flag is --output."),
-    (["bottlenecks", "--runer=FnApiRunner"], "--runer: neither beam-retrain nor Beam knows it; the nearest flag is --runner."),
+    (
+      ["bottlenecks", "--runer=FnApiRunner"],
+      "--runer: neither beam-retrain nor Beam knows it; the nearest flag is --runner.",
+    ),
     (["train", "--inptu=x"], "--inptu: this command does not know it; the nearest flag is --input."),
     (["run", "--output=x", "--trunk_weight=y"], "the nearest flag is --trunk_weights."),
     (["evaluate", "--input=x", "--output=y"], "required: --model"),
-    (["predict", "--model=nowhere", "x.jpg"], "nowhere has no info.json: give the folder that `beam-retrain train` wrote."),
+    (
+      ["predict", "--model=nowhere", "x.jpg"],
+      "nowhere has no info.json: give the folder that `beam-retrain train` wrote.",
+    ),
     (["run", "--data=nowhere", "--output=x"], "nowhere is not there: give digits, mnist, or the path of a folder"),
   ],
 )

@@ -11,6 +11,8 @@ from transforms.core.shards import Shard
 from transforms.core.splits import SplitPercentages
 from transforms.folders import PlanImageFolders, find_class_folders, list_folder
 
+_PERCENTAGES = SplitPercentages()
+
 
 def lay_out(root: Path, *names: str) -> Path:
   for name in names:
@@ -21,7 +23,7 @@ def lay_out(root: Path, *names: str) -> Path:
 
 @pytest.fixture
 def plan(collect):
-  def plan_folder(root: Path, splits=(TRAINING, TESTING), percentages=SplitPercentages(), size=8) -> list[Shard]:
+  def plan_folder(root: Path, splits=(TRAINING, TESTING), percentages=_PERCENTAGES, size=8) -> list[Shard]:
     return sorted(collect(PlanImageFolders(find_class_folders(str(root)), splits, percentages, size)))
 
   return plan_folder
@@ -72,7 +74,11 @@ def test_lists_every_file_of_any_name_and_depth_but_hidden_ones(tmp_path):
   )
   folder, _ = find_class_folders(str(tmp_path))
   listed = [image for _, image in list_folder(folder)]
-  assert sorted(image.key for image in listed) == ["odd [1]*?/deep/er/y.PNG", "odd [1]*?/no_extension", "odd [1]*?/x.jpg"]
+  assert sorted(image.key for image in listed) == [
+    "odd [1]*?/deep/er/y.PNG",
+    "odd [1]*?/no_extension",
+    "odd [1]*?/x.jpg",
+  ]
   assert all(image.label == "odd [1]*?" and image.size_bytes == Path(image.path).stat().st_size for image in listed)
 
 

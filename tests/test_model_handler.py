@@ -50,7 +50,14 @@ def test_a_bad_picture_is_named_and_the_others_of_its_batch_are_as_without_it(ha
   truncated = Image("a/cut.jpg", "a", picture(9, "JPEG")[:-100])
   mixed = [good[0], truncated, good[1], Image("a/empty.png", "a", b""), Image("a/t.png", "a", b"text"), *good[2:]]
   results = list(handler.run_inference(mixed, model))
-  assert [type(result) for result in results] == [Inferred, Quarantined, Inferred, Quarantined, Quarantined, *[Inferred] * 2]
+  assert [type(result) for result in results] == [
+    Inferred,
+    Quarantined,
+    Inferred,
+    Quarantined,
+    Quarantined,
+    *[Inferred] * 2,
+  ]
   bad = [result for result in results if isinstance(result, Quarantined)]
   assert [(entry.key, entry.reason) for entry in bad] == [
     ("a/cut.jpg", Reason.TRUNCATED),
@@ -72,7 +79,8 @@ def test_a_batch_of_bad_pictures_only(handler):
 
 def test_what_is_quarantined_already_passes_through(handler):
   entry = Quarantined("a/0", 3, Reason.BAD_LABEL, "why")
-  assert list(handler.infer([entry, images(1)[0]], handler.load_once()))[0] is entry
+  first, _ = handler.infer([entry, images(1)[0]], handler.load_once())
+  assert first is entry
 
 
 def test_the_model_is_loaded_once_per_process(handler, tiny_trunk):

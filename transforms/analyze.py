@@ -1,7 +1,7 @@
 """tensorflow-transform over the training bottlenecks: per-dimension z-score and the label vocabulary.
 
-The graph that comes out is what the trainer, the evaluation and the exported model all use. Imported only where it is run:
-tensorflow_transform switches tf.keras to Keras 2 for the whole process.
+The graph that comes out is what the trainer, the evaluation and the exported model all use. Imported only where it is
+run: tensorflow_transform switches tf.keras to Keras 2 for the whole process.
 """
 
 from __future__ import annotations
@@ -26,10 +26,12 @@ _BATCH_SIZE = 1024
 
 def raw_schema(dimensions: int) -> schema_pb2.Schema:
   """Returns the part of a bottleneck record that is transformed: `bottleneck` float32[dimensions], the label's text."""
-  return schema_utils.schema_from_feature_spec({
-    BOTTLENECK: tf.io.FixedLenFeature([dimensions], tf.float32),
-    LABEL: tf.io.FixedLenFeature([], tf.string),
-  })
+  return schema_utils.schema_from_feature_spec(
+    {
+      BOTTLENECK: tf.io.FixedLenFeature([dimensions], tf.float32),
+      LABEL: tf.io.FixedLenFeature([], tf.string),
+    }
+  )
 
 
 class AnalyzeBottlenecks(beam.PTransform):

@@ -16,8 +16,8 @@ from transforms.idx_source import image_key, read_idx_labels
 class CheckSplits(beam.PTransform):
   """PCollection[Shard] -> PCollection of one dict, (split, label) -> images planned; fails where one is missing.
 
-  Only keys and labels are read. Shards of records are not looked into: their labels are counted in the `stats.json` beside
-  them, and what of them is for validation is checked when the head is trained.
+  Only keys and labels are read. Shards of records are not looked into: their labels are counted in the `stats.json`
+  beside them, and what of them is for validation is checked when the head is trained.
 
   Attributes:
     labels: the labels that must all be there.

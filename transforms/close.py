@@ -14,7 +14,7 @@ from transforms import files
 from transforms.core.csv_cells import escape_cell
 from transforms.core.quarantine import Quarantined
 from transforms.core.schema import COMPLETED_FILE, QUARANTINE_FILE, STATS_FILE, parse_shard_name
-from transforms.core.shards import Shard, ShardReport, check_ledger
+from transforms.core.shards import ShardReport, check_ledger
 from transforms.shard_work import REPORTS_FOLDER
 
 
@@ -46,14 +46,11 @@ class CloseLedger(beam.PTransform):
       reports
       | "CollectReports" >> beam.combiners.ToList()
       # list of ShardReport
-      | "CloseLedger"
-      >> beam.Map(_close, self._output, self._shards_folder, planned=beam.pvalue.AsDict(planned))
+      | "CloseLedger" >> beam.Map(_close, self._output, self._shards_folder, planned=beam.pvalue.AsDict(planned))
     )  # dict
 
 
-def _close(
-  reports: list[ShardReport], output: str, shards_folder: str, planned: dict[str, int]
-) -> dict[str, Any]:
+def _close(reports: list[ShardReport], output: str, shards_folder: str, planned: dict[str, int]) -> dict[str, Any]:
   reports = sorted(reports, key=lambda report: report.file)
   stats = check_ledger(reports, planned)
   _delete_strays(shards_folder, {report.file for report in reports})
@@ -84,13 +81,15 @@ def quarantine_csv(entries: Iterable[Quarantined]) -> str:
   writer = csv.writer(text, lineterminator="\n")
   writer.writerow(["file_name", "split", "size_bytes", "reason", "detail"])
   for entry in sorted(entries, key=lambda entry: (entry.split, entry.key)):
-    writer.writerow([
-      escape_cell(entry.key),
-      entry.split,
-      entry.size_bytes,
-      str(entry.reason),
-      escape_cell(entry.detail),
-    ])
+    writer.writerow(
+      [
+        escape_cell(entry.key),
+        entry.split,
+        entry.size_bytes,
+        str(entry.reason),
+        escape_cell(entry.detail),
+      ]
+    )
   return text.getvalue()
 
 

@@ -11,7 +11,7 @@ import apache_beam as beam
 
 from transforms import files
 from transforms.core.errors import InputError
-from transforms.core.schema import TESTING, TRAINING, VALIDATION
+from transforms.core.schema import ALL, TESTING, TRAINING, VALIDATION
 from transforms.core.shards import IMAGES_PER_SHARD, ImageFile, Shard
 from transforms.core.splits import SplitPercentages, stable_hash
 
@@ -20,7 +20,7 @@ _NOT_PICTURES = {"thumbs.db", "desktop.ini"}  # what file managers leave behind;
 
 
 class ClassFolder(NamedTuple):
-  """A folder of one class. `prefix` is its path relative to the data set; `split` is None where the data set has none."""
+  """A folder of one class. `prefix` is its path relative to the data set; `split` is None where that has none."""
 
   split: str | None
   label: str
@@ -43,8 +43,8 @@ def find_class_folders(root: str) -> list[ClassFolder]:
   labels = {folder.label for folder in found}
   if not labels:
     raise InputError(
-      f"{root} holds neither IDX files, nor class folders, nor records of `beam-retrain convert`: give a folder with one"
-      " folder of pictures per class, or with the four MNIST-style files."
+      f"{root} holds neither IDX files, nor class folders, nor records of `beam-retrain convert`: give a folder with"
+      " one folder of pictures per class, or with the four MNIST-style files."
     )
   if len(labels) == 1:
     raise InputError(f"{root} holds one class only, {labels.pop()!r}: a classifier needs pictures of at least two.")
@@ -107,7 +107,7 @@ class PlanImageFolders(beam.PTransform):
 
 
 def list_folder(folder: ClassFolder) -> Iterator[tuple[str | None, ImageFile]]:
-  """Yields every file of a class folder, at any depth; extensions are not trusted, so whatever is there is a candidate."""
+  """Yields every file of a class folder, at any depth; extensions are not trusted: whatever is there may be one."""
   for stat in files.match_in(folder.path, "**"):
     inside = os.path.relpath(stat.path, folder.path).replace(os.sep, "/")
     hidden = any(part.startswith(".") for part in inside.split("/"))
@@ -119,9 +119,10 @@ def _assign_split(
   listed: tuple[str | None, ImageFile], splits: frozenset[str], percentages: SplitPercentages | None
 ) -> Iterator[tuple[str, ImageFile]]:
   given, image = listed
-  split = given or (percentages.split_of(image.key) if percentages else "all")
+  split = given or (percentages.split_of(image.key) if percentages else ALL)
   if split == VALIDATION:
-    split = TRAINING  # validation images are drawn from the training records, by the same hash, when the head is trained
+    # Validation images are drawn from the training records, by the same hash, when the head is trained.
+    split = TRAINING
   if split in splits:
     yield split, image
 

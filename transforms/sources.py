@@ -1,7 +1,7 @@
 """Where labelled pictures come from: the one place that knows every input format.
 
-A source says which labels it has, plans its inputs into shards (a PTransform that moves keys, paths and offsets only), and
-its pictures are read by `read_images` on a worker. To add a format: a class with the methods of `Source`, a line in
+A source says which labels it has, plans its inputs into shards (a PTransform that moves keys, paths and offsets only),
+and its pictures are read by `read_images` on a worker. To add a format: a class with the methods of `Source`, a line in
 `find_source`, and a case in `read_images`.
 """
 
@@ -18,15 +18,12 @@ from transforms.core.encode import encode_pixels
 from transforms.core.errors import InputError
 from transforms.core.finished import read_info, read_labels
 from transforms.core.quarantine import Quarantined, Reason
-from transforms.core.schema import TESTING, TRAINING, Image, decode_image, parse_shard_name
+from transforms.core.schema import Image, decode_image, parse_shard_name
 from transforms.core.shards import IdxRange, ImageFile, Input, RecordsFile, Shard
 from transforms.core.splits import SplitPercentages
 from transforms.core.tfrecord import read_records
 from transforms.folders import PlanImageFolders, find_class_folders
 from transforms.idx_source import PlanIdxShards, find_idx_splits, image_key, looks_like_idx, read_idx_range
-
-ALL = "all"
-"""The split of images whose data set has none, where nobody asked for one."""
 
 MAX_FILE_BYTES = 1 << 28
 """A picture file above 256 MB is not even read."""
@@ -176,8 +173,3 @@ def _read_file(entry: ImageFile, split: str) -> Image | Quarantined:
     return Image(entry.key, entry.label, files.read_bytes(entry.path))
   except OSError as error:
     return Quarantined(entry.key, entry.size_bytes, Reason.UNREADABLE, error.strerror or "cannot be opened", split)
-
-
-def default_splits(source: Source) -> tuple[str, ...]:
-  """Returns the splits that a source has, or `all`."""
-  return (TRAINING, TESTING) if source.has_splits else (ALL,)

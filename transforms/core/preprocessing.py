@@ -1,8 +1,8 @@
 """Picture bytes -> the trunk's float input: the one function that bottlenecks, evaluation and the exported model share.
 
-It is TensorFlow throughout, so that it can be part of the exported model: two decoders or two resize functions would part
-ways by a few grey levels, and a model scored with another preprocessing than it was trained with is the commonest fault
-reported of `retrain.py`.
+It is TensorFlow throughout, so that it can be part of the exported model: two decoders or two resize functions would
+part ways by a few grey levels, and a model scored with another preprocessing than it was trained with is the commonest
+fault reported of `retrain.py`.
 """
 
 from __future__ import annotations

@@ -35,6 +35,8 @@ BOTTLENECK = "bottleneck"
 TRAINING = "training"
 VALIDATION = "validation"
 TESTING = "testing"
+# The one split of images whose data set has none, where nobody asked for one.
+ALL = "all"
 
 INFO_FILE = "info.json"
 STATS_FILE = "stats.json"
@@ -97,16 +99,18 @@ class Bottleneck:
 
 def encode_image(image: Image, class_index: int) -> bytes:
   """Returns the image record of `image`: a serialised Example."""
-  return encode_example({
-    KEY: image.key,
-    ENCODED: image.encoded,
-    FORMAT: image.format,
-    HEIGHT: image.height,
-    WIDTH: image.width,
-    CLASS_INDEX: class_index,
-    LABEL: image.label,
-    SHA256: image.sha256,
-  })
+  return encode_example(
+    {
+      KEY: image.key,
+      ENCODED: image.encoded,
+      FORMAT: image.format,
+      HEIGHT: image.height,
+      WIDTH: image.width,
+      CLASS_INDEX: class_index,
+      LABEL: image.label,
+      SHA256: image.sha256,
+    }
+  )
 
 
 def decode_image(record: bytes) -> Image:
@@ -128,16 +132,18 @@ def decode_image(record: bytes) -> Image:
 
 def encode_bottleneck(bottleneck: Bottleneck) -> bytes:
   """Returns the bottleneck record: a serialised Example."""
-  return encode_example({
-    KEY: bottleneck.key,
-    FORMAT: bottleneck.format,
-    HEIGHT: bottleneck.height,
-    WIDTH: bottleneck.width,
-    CLASS_INDEX: bottleneck.class_index,
-    LABEL: bottleneck.label,
-    SHA256: bottleneck.sha256,
-    BOTTLENECK: bottleneck.vector,
-  })
+  return encode_example(
+    {
+      KEY: bottleneck.key,
+      FORMAT: bottleneck.format,
+      HEIGHT: bottleneck.height,
+      WIDTH: bottleneck.width,
+      CLASS_INDEX: bottleneck.class_index,
+      LABEL: bottleneck.label,
+      SHA256: bottleneck.sha256,
+      BOTTLENECK: bottleneck.vector,
+    }
+  )
 
 
 def decode_bottleneck(record: bytes) -> Bottleneck:
