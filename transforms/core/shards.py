@@ -28,8 +28,8 @@ class ImageFile(NamedTuple):
 
 class IdxRange(NamedTuple):
   """`count` images of an IDX file from `start` on; `pixels` and `labels` are None where they can be read from the
-  files, else the raw bytes (a gzip file cannot be read from the middle). `modified_secs` is that of the file that changed
-  last: a changed file is another digest."""
+  files, else the raw bytes (a gzip file cannot be read from the middle). `modified_secs` is that of the file that
+  changed last: a changed file is another digest."""
 
   images_path: str
   labels_path: str
