@@ -2,8 +2,8 @@
 
   python benchmarks/convert_mnist.py --input IDX_DIR [--rounds 3]
 
-Each way runs as a whole process, start-up included, in turn with the others; the best of the rounds counts, so that what
-else the machine does weighs little. CPU seconds (user and system, all threads) are less disturbed by it than wall time.
+Each way runs as a whole process, start-up included, in turn with the others; the best of the rounds counts, so that
+what else the machine does weighs little. CPU seconds (user and system, all threads) are less disturbed by it than wall time.
 The trees of all ways are compared byte for byte.
 """
 
@@ -80,7 +80,8 @@ def _same_tree(one: str, other: str) -> bool:
     for label in sorted(os.listdir(f"{one}/{split}")):
       folders = f"{one}/{split}/{label}", f"{other}/{split}/{label}"
       names = os.listdir(folders[0])
-      if sorted(names) != sorted(os.listdir(folders[1])) or filecmp.cmpfiles(*folders, names, shallow=False)[0] != names:
+      _, different, unreadable = filecmp.cmpfiles(*folders, names, shallow=False)
+      if sorted(names) != sorted(os.listdir(folders[1])) or different or unreadable:
         return False
   return True
 
