@@ -3,7 +3,8 @@
   python benchmarks/convert_mnist.py --input IDX_DIR [--rounds 3]
 
 Each way runs as a whole process, start-up included, in turn with the others; the best of the rounds counts, so that
-what else the machine does weighs little. CPU seconds (user and system, all threads) are less disturbed by it than wall time.
+what else the machine does weighs little. CPU seconds (user and system, all threads) are less disturbed by it than wall
+time.
 The trees of all ways are compared byte for byte.
 """
 

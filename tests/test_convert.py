@@ -99,6 +99,7 @@ def test_the_folder_holds_what_a_reader_asks_for(converted):
   assert info["labels"] == [str(number) for number in range(10)]
   assert (converted / "labels.txt").read_text() == "0\n1\n2\n3\n4\n5\n6\n7\n8\n9\n"
   stats = json.loads((converted / "stats.json").read_text())
+  assert list(stats["splits"]) == ["training", "testing"]
   for split, count in _COUNTS.items():
     counted = np.bincount(_images(split, count)[1], minlength=10)
     assert stats["splits"][split]["outputs"] == count
@@ -201,10 +202,13 @@ def test_a_bad_label_takes_no_other_image_with_it(tmp_path, capsys):
   assert sorted(os.listdir(output / "training")) == ["1", "10", "255", "9"]
 
 
-def test_a_rerun_with_fewer_images_leaves_no_stale_files(source, converted, tmp_path):
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_rerun_with_fewer_images_leaves_no_stale_files(killed, converted, tmp_path):
   idx, output = tmp_path / "idx", tmp_path / "out"
   _write_idx(idx, {"training": 2100, "testing": 30})
   assert _convert(idx, output) == 0
+  if killed:
+    (output / "COMPLETED").unlink()
   _write_idx(idx)
   assert _convert(idx, output) == 0
   assert _hashes(output, *_DATA) == _hashes(converted, *_DATA)

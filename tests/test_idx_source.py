@@ -144,6 +144,15 @@ def test_a_file_of_the_wrong_length(tmp_path, gz, change, said):
   assert f"{path}: {said}" in user_sentence(error.value)
 
 
+def test_a_gzip_labels_file_that_is_too_long(tmp_path):
+  _write_split(tmp_path, gz=True)
+  path = tmp_path / "train-labels-idx1-ubyte.gz"
+  path.write_bytes(gzip.compress(encode_idx(_LABELS) + b"x"))
+  with pytest.raises(Exception, match="byte") as error:
+    _shards(tmp_path)
+  assert f"{path}: byte 18: 10 labels end here, but the file goes on" in user_sentence(error.value)
+
+
 @pytest.mark.parametrize("gz", [False, True])
 def test_counts_that_differ(tmp_path, gz):
   _write_split(tmp_path, gz=gz, labels=_LABELS[:9])
