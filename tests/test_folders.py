@@ -89,6 +89,7 @@ def test_every_image_is_in_exactly_one_shard(tmp_path, plan):
   for shard in shards:
     assert 0 <= shard.index < shard.of
     assert list(shard.inputs) == sorted(shard.inputs)
+    assert len(shard.inputs) < 3 * 8
   of = {shard.split: shard.of for shard in shards}
   counts = {split: len(members) for split, members in keys(shards).items()}
   assert of == {split: -(-count // 8) for split, count in counts.items()}

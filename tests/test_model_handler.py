@@ -97,21 +97,46 @@ def test_works_in_anyones_pipeline(tiny_trunk):
     assert_that(results, check)
 
 
-def test_values_that_are_not_finite_are_a_model_error(tmp_path):
-  module = tf.Module()
-  signature = [tf.TensorSpec([None, 8, 8, 3], tf.float32)]
-  # 0/0 for a black picture, which is NaN
-  module.embed = tf.function(
-    lambda pixels: tf.reduce_sum(pixels, [1, 2]) / tf.reduce_max(pixels, [1, 2]), input_signature=signature
-  )
-  tf.saved_model.save(module, str(tmp_path / "trunk"))
+def of_shade(name: str, shade: int) -> Image:
   file = io.BytesIO()
-  Pillow.fromarray(np.zeros((8, 8), np.uint8)).save(file, "PNG")
-  handler = ImageModelHandler(str(tmp_path / "trunk"), batch_size=2)
-  model = load_model(str(tmp_path / "trunk"))
-  good, black = handler.run_inference([images(1)[0], Image("a/black.png", "a", file.getvalue())], model)
+  Pillow.fromarray(np.full((8, 8), shade, np.uint8)).save(file, "PNG")
+  return Image(f"a/{name}.png", "a", file.getvalue())
+
+
+def save_trunk_of(function, folder) -> ImageModelHandler:
+  module = tf.Module()
+  module.embed = tf.function(function, input_signature=[tf.TensorSpec([None, 8, 8, 3], tf.float32)])
+  tf.saved_model.save(module, str(folder))
+  return ImageModelHandler(str(folder), batch_size=3)
+
+
+def test_values_that_are_not_finite_are_a_model_error(tmp_path):
+  # 0/0 for a black picture, which is NaN
+  handler = save_trunk_of(lambda pixels: tf.reduce_sum(pixels, [1, 2]) / tf.reduce_max(pixels, [1, 2]), tmp_path / "t")
+  good, black = handler.run_inference([of_shade("grey", 100), of_shade("black", 0)], handler.load_once())
   assert isinstance(good, Inferred)
-  assert black.reason == Reason.MODEL_ERROR
+  assert (black.key, black.reason) == ("a/black.png", Reason.MODEL_ERROR)
+
+
+def refuses_black(pixels: tf.Tensor) -> tf.Tensor:
+  brightest = tf.reduce_max(pixels, [1, 2])
+  with tf.control_dependencies([tf.debugging.assert_positive(brightest)]):
+    return tf.identity(brightest)
+
+
+def test_a_picture_that_the_model_refuses_stands_alone(tmp_path):
+  handler = save_trunk_of(refuses_black, tmp_path / "trunk")
+  batch = [of_shade("grey", 51), of_shade("black", 0), of_shade("white", 255)]
+  grey, black, white = handler.run_inference(batch, handler.load_once())
+  assert (black.key, black.reason) == ("a/black.png", Reason.MODEL_ERROR)
+  np.testing.assert_allclose(grey.outputs["bottleneck"], 0.2, atol=1e-6)
+  np.testing.assert_allclose(white.outputs["bottleneck"], 1.0, atol=1e-6)
+
+
+def test_a_model_that_refuses_everything_fails_the_job(tmp_path):
+  handler = save_trunk_of(refuses_black, tmp_path / "trunk")
+  with pytest.raises(tf.errors.InvalidArgumentError):
+    handler.run_inference([of_shade("black", 0), of_shade("too", 0)], handler.load_once())
 
 
 def test_what_cannot_be_loaded_is_named(tmp_path):

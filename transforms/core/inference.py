@@ -103,18 +103,44 @@ def _decodable(item: Image | Quarantined, model: LoadedModel) -> Image | Quarant
 
 
 def _infer_prepared(prepared: _Prepared, model: LoadedModel) -> Iterator[Inferred | Quarantined]:
-  outputs = model.infer(prepared.pixels) if prepared.pixels is not None else {}
-  rows = itertools.count()
+  results = iter(_infer_rows(prepared, model))
   for item in prepared.items:
     if isinstance(item, Quarantined):
       yield item
       continue
-    row = next(rows)
-    result = {name: values[row] for name, values in outputs.items()}
-    if all(np.isfinite(value).all() for value in result.values() if value.dtype.kind == "f"):
-      yield Inferred(item, result)
-    else:
+    outputs = next(results)
+    if outputs is None:
+      yield quarantine(item, Fault(Reason.MODEL_ERROR, "the model refused it"))
+    elif not all(np.isfinite(value).all() for value in outputs.values() if value.dtype.kind == "f"):
       yield quarantine(item, Fault(Reason.MODEL_ERROR, "the model gave values that are not finite"))
+    else:
+      yield Inferred(item, outputs)
+
+
+def _infer_rows(prepared: _Prepared, model: LoadedModel) -> list[Outputs | None]:
+  """Returns what the model gives for each picture of a batch; None for one that it refuses.
+
+  Raises:
+    Exception: the model refuses all of them: then it is not for the pictures to blame.
+  """
+  count = sum(isinstance(item, Image) for item in prepared.items)
+  if not count:
+    return []
+  try:
+    outputs = model.infer(prepared.pixels)
+    return [{name: values[row] for name, values in outputs.items()} for row in range(count)]
+  except Exception:
+    alone = [_infer_alone(prepared.pixels[row : row + 1], model) for row in range(count)]
+    if not any(alone):
+      raise
+    return alone
+
+
+def _infer_alone(pixels: Any, model: LoadedModel) -> Outputs | None:
+  try:
+    return {name: values[0] for name, values in model.infer(pixels).items()}
+  except Exception:
+    return None
 
 
 def quarantine(image: Image, fault: Fault) -> Quarantined:
