@@ -127,6 +127,15 @@ def test_a_round_passes_over_every_training_image_equally_often():
   assert set(counts) == {-(-50 // steps_in_pass)}
 
 
+def test_every_round_has_an_order_of_its_own():
+  data = clusters()
+  batches = list(training._stream_batches(data, dataclasses.replace(ADAM, rounds=2), seed=0, first_round=0))
+  second = list(training._stream_batches(data, dataclasses.replace(ADAM, rounds=2), seed=0, first_round=1))
+  assert len(batches) == 2 * len(second)
+  assert not np.array_equal(batches[0][0], second[0][0])
+  np.testing.assert_array_equal(batches[len(second)][0], second[0][0])
+
+
 def test_retrain_preset_draws_uniformly_over_classes():
   data = clusters(counts=(900, 60, 30))
   plan = dataclasses.replace(RETRAIN, steps_per_round=300)

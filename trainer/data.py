@@ -99,8 +99,8 @@ def load_bottlenecks(
       if not (batch_classes.min() >= 0 and batch_classes.max() < len(labels)):
         raise InputError(f"{folder}: a {split} record has a class index that labels.txt does not have: run it again.")
       checksum.update(b"".join(keys))
-      checksum.update(batch_classes)
-      checksum.update(batch)
+      checksum.update(batch_classes.data)
+      checksum.update(batch.data)
       classes[filled:end] = batch_classes
       vectors[filled:end] = transform(tf.constant(batch)).numpy()
       split_of_row[filled:end] = [percentages.split_of(key.decode(), given=split) for key in keys]
