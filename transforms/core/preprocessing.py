@@ -14,7 +14,9 @@ VERSION = "1: decode to RGB, bilinear resize without antialiasing, 0..1"
 
 
 def decode_and_resize(encoded: tf.Tensor, input_px: int) -> tf.Tensor:
-  """Decodes one picture and brings it to the trunk's size, as `retrain.py` did (its `resize_bilinear`).
+  """Decodes one picture and brings it to the trunk's size, bilinearly and without antialiasing, as `retrain.py` did.
+
+  Pixel centres are aligned, as in all of TensorFlow 2; TensorFlow 1 was off by a fraction of a pixel.
 
   Args:
     encoded: string scalar, the bytes of a JPEG, PNG, BMP or GIF (of an animation, the first frame).
