@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import cast
 
 import numpy as np
@@ -22,10 +21,6 @@ from transforms.shard_work import ShardTask, Written
 JPG, PNG, TFRECORD = "jpg", "png", "tfrecord"
 FORMATS = (JPG, PNG, TFRECORD)
 PICTURE_FORMATS: dict[str, PictureFormat] = {JPG: "jpeg", PNG: "png"}  # file name extension -> `image/format`
-
-# Making a file takes the system about as long as encoding a small image, and waits for nothing of Python's meanwhile.
-_THREADS = 2
-_IMAGES_PER_BLOCK = 64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,13 +57,9 @@ class ConvertShard(ShardTask):
       if self._tree_extensions:
         for label in {self.labels[byte] for _, byte, _ in images if byte < len(self.labels)}:
           files.make_folder(files.join(self.output, shard.split, label))
-      blocks = [images[start : start + _IMAGES_PER_BLOCK] for start in range(0, len(images), _IMAGES_PER_BLOCK)]
-      with ThreadPoolExecutor(_THREADS) as pool:
-        for converted in pool.map(functools.partial(self._convert_block, shard.split), blocks):
-          yield from converted
-
-  def _convert_block(self, split: str, block: list[tuple[int, int, np.ndarray]]) -> list[Written | Quarantined]:
-    return [self._convert(split, *image) for image in block]
+      # One after the other: threads that encode and write small files wait for each other more than they gain.
+      for image in images:
+        yield self._convert(shard.split, *image)
 
   def _convert(self, split: str, index: int, label_byte: int, pixels: np.ndarray) -> Written | Quarantined:
     if label_byte >= len(self.labels):
