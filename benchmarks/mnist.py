@@ -30,13 +30,14 @@ def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument("--data", required=True, help="folder of the four IDX files")
   parser.add_argument("--output", required=True, type=Path, help="a new or empty folder")
+  parser.add_argument("--runner", default="FnApiRunner", help="Beam runner (default: %(default)s)")
   flags = parser.parse_args()
   output: Path = flags.output
   pictures, bottlenecks, model = output / "convert", output / "bottlenecks", output / "train"
   rows = [("stage", "seconds", "checked")]
 
   def stage(name: str, checked: str, *arguments: str) -> None:
-    rows.append((name, f"{timed(*arguments, '--runner=FnApiRunner'):.1f}", checked))
+    rows.append((name, f"{timed(*arguments, f'--runner={flags.runner}'):.1f}", checked))
 
   stage("convert, JPG and records", "counts as published", "convert", f"--input={flags.data}", f"--output={pictures}")
   check_counts(pictures)
