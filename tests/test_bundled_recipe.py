@@ -125,6 +125,9 @@ def test_a_digit_competes_with_digits_only():
   assert level == pytest.approx((np.log(10) + np.log(37)) / 2, rel=1e-5)
   logits[0, 10:], logits[1, :10] = 50.0, 50.0
   assert float(task.kind_loss(tf.constant(logits), labels, smoothing=0.0)) == pytest.approx(level, rel=1e-5)
+  flat = tf.zeros((2, 47))
+  smoothed = float(task.kind_loss(flat, labels, smoothing=0.1))
+  assert smoothed == pytest.approx(level, rel=1e-5)  # the other kind's targets, smoothed out of nothing, count not
   logits[0, 4] = 50.0
   assert float(task.kind_loss(tf.constant(logits), labels, smoothing=0.0)) > 10
   assert probes.group_accuracy(logits, labels.numpy()) == (0.0, 0.0)

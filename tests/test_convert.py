@@ -110,8 +110,10 @@ def _read_with_tensorflow(folder: Path, split: str) -> list[dict]:
   import tensorflow as tf
 
   spec = {
-    **{name: tf.io.FixedLenFeature([], tf.string) for name in (
-      "image/key", "image/encoded", "image/format", "image/class/text", "image/sha256")},
+    **{
+      name: tf.io.FixedLenFeature([], tf.string)
+      for name in ("image/key", "image/encoded", "image/format", "image/class/text", "image/sha256")
+    },
     **{name: tf.io.FixedLenFeature([], tf.int64) for name in ("image/height", "image/width", "image/class/label")},
   }
   paths = sorted(str(path) for path in (folder / "records").glob(f"{split}-*.tfrecord"))

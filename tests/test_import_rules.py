@@ -81,7 +81,8 @@ def _core_without_tensorflow() -> list[str]:
 def test_the_walk_finds_the_rooms():
   assert {f"transforms.core.{name}" for name in _WITHOUT_TENSORFLOW} <= _modules("transforms").keys()
   assert {"transforms.core.inception", "transforms.shard_work", "transforms.close"} <= _modules("transforms").keys()
-  assert {f"pipelines.{name}" for name in ("bottlenecks", "cli", "convert", "evaluate", "running")} <= _modules("pipelines").keys()
+  stages = ("bottlenecks", "cli", "convert", "evaluate", "running")
+  assert {f"pipelines.{name}" for name in stages} <= _modules("pipelines").keys()
   assert "trainer.task" in _modules("trainer")
   assert "reporting" in _modules("reporting")
 

@@ -31,9 +31,9 @@ def test_an_error_comes_after_the_items_before_it():
     raise KeyError("third")
 
   seen = []
-  with pytest.raises(KeyError, match="third"):
+  with pytest.raises(KeyError, match="third"):  # noqa: PT012
     for item in prefetch(items()):
-      seen.append(item)  # noqa: PERF402 - what came before the error is what this is about
+      seen.append(item)
   assert seen == [1, 2]
   assert _threads() == []
 

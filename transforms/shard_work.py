@@ -43,7 +43,7 @@ class ShardTask(abc.ABC):
     have, says that a shard is done."""
     return True
 
-  def setup(self) -> None:
+  def setup(self) -> None:  # noqa: B027 - nothing is a fine thing to do
     """Called once per DoFn instance, before the first shard."""
 
   @abc.abstractmethod

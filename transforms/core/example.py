@@ -1,13 +1,13 @@
 """`tf.train.Example` without TensorFlow.
 
-The messages are declared here, field by field as in TensorFlow's `tensorflow/core/example/{example,feature}.proto`, in a
-descriptor pool of our own: the same bytes on the wire, readable by tf.data, and converting images never pays for loading
-TensorFlow. A pool of our own because TensorFlow registers the same names in the default one.
+The messages are declared here, field by field as in TensorFlow's `tensorflow/core/example/{example,feature}.proto`, in
+a descriptor pool of our own: the same bytes on the wire, readable by tf.data, and converting images never pays for
+loading TensorFlow. A pool of our own because TensorFlow registers the same names in the default one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -81,13 +81,13 @@ def encode_example(features: Mapping[str, Value]) -> bytes:
   return example.SerializeToString(deterministic=True)
 
 
-def decode_example(serialized: bytes) -> dict[str, Sequence[Any]]:
+def decode_example(serialized: bytes) -> dict[str, Any]:
   """Parses one Example into feature name -> list of bytes, list of int, or float32 array of shape [D].
 
   Raises:
     google.protobuf.message.DecodeError: the bytes are not an Example.
   """
-  features: dict[str, Sequence[Any]] = {}
+  features: dict[str, Any] = {}
   for name, feature in _Example.FromString(serialized).features.feature.items():
     kind = feature.WhichOneof("kind")
     if kind == "float_list":

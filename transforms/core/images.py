@@ -1,6 +1,7 @@
 """Looking at a picture's bytes before they are decoded: what it is, how large, and whether it can be used.
 
-Only the header is read, by Pillow, so this is cheap and bounded whatever the file claims. The extension of a file is not trusted.
+Only the header is read, by Pillow, so this is cheap and bounded whatever the file claims. The extension of a file is
+not trusted.
 """
 
 from __future__ import annotations

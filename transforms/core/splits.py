@@ -1,8 +1,8 @@
 """Which split an image belongs to: a salted, stable hash of its key, so that adding images moves none.
 
 As in `retrain.py`, a name is hashed only up to `_nohash_`, which keeps near-duplicates (`a_nohash_1.jpg`,
-`a_nohash_2.jpg`) together, and percentages are of all images. Unlike there, the key is relative to the data set, so that
-`./imgs` and `imgs/` split alike, and the extension does not count, so that converting JPG to PNG moves nothing.
+`a_nohash_2.jpg`) together, and percentages are of all images. Unlike there, the key is relative to the data set, so
+that `./imgs` and `imgs/` split alike, and the extension does not count, so that converting JPG to PNG moves nothing.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ class SplitPercentages:
 
     Args:
       key: the image's key.
-      given: the split that the data set itself puts the image in (a folder `training/` or `testing/`), or None. An image
-        given as testing stays there; one given as training can still be drawn for validation.
+      given: the split that the data set itself puts the image in (a folder `training/` or `testing/`), or None. An
+        image given as testing stays there; one given as training can still be drawn for validation.
     """
     if given == TESTING:
       return TESTING
