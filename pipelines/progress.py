@@ -44,17 +44,16 @@ def _report(name: str, shards_folder: str, stop: threading.Event) -> None:
   on_terminal = stream.isatty()
   progress = ShardProgress(os.path.join(shards_folder, REPORTS_FOLDER))
   progress.look()  # what an earlier run has finished is not this run's speed
-  start, kept = time.monotonic(), progress.images
-  shown = False
+  start, kept, told = time.monotonic(), progress.images, progress.images
   while not stop.wait(_TERMINAL_SECS if on_terminal else _PLAIN_SECS):
     progress.look()
-    if progress.images > kept:
-      rate = (progress.images - kept) / (time.monotonic() - start)
+    if progress.images > told:
+      told = progress.images
+      rate = (told - kept) / (time.monotonic() - start)
       line = f"{name}: {progress.describe()}, {rate:,.0f} images/s"
       stream.write(f"\r\033[K{line}" if on_terminal else f"{line}\n")
       stream.flush()
-      shown = True
-  if shown and on_terminal:
+  if told > kept and on_terminal:
     stream.write("\r\033[K")
     stream.flush()
 

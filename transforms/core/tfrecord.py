@@ -1,8 +1,8 @@
 """TFRecord framing over any binary file object.
 
 Format (TensorFlow, `tensorflow/core/lib/io/record_writer.h`), little-endian: uint64 length, uint32 masked CRC-32C of
-the length, the payload, uint32 masked CRC-32C of the payload. The CRC is masked so that a CRC of data that holds CRCs stays
-sound: rotated right by 15 bits, plus 0xa282ead8.
+the length, the payload, uint32 masked CRC-32C of the payload. The CRC is masked so that a CRC of data that holds CRCs
+stays sound: rotated right by 15 bits, plus 0xa282ead8.
 """
 
 from __future__ import annotations
