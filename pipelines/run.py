@@ -14,7 +14,7 @@ import transforms.core
 from pipelines import datasets
 from pipelines.arguments import ArgumentParser, add_max_bad_fraction, fraction, parse_with_beam_options
 from pipelines.cli import dispatch
-from pipelines.running import DONE, guarded
+from pipelines.running import DONE, GATE_MISSED, guarded
 from transforms.core.provenance import versions
 from transforms.core.schema import COMPLETED_FILE
 from transforms.idx_source import looks_like_idx
@@ -101,6 +101,10 @@ def run(argv: Sequence[str]) -> int:
       *bad,
     ],
   )
+  if chain.code in (DONE, GATE_MISSED):
+    stages = ("data", "convert", "bottlenecks", "train", "evaluate")
+    found = ", ".join(stage for stage in stages if (output / stage).is_dir())
+    print(f"\neverything lies in {output}: {found.replace('train', 'train (the model: train/saved_model)')}")
   return chain.code
 
 
