@@ -20,13 +20,13 @@ from transforms.check_splits import CheckSplits
 from transforms.close import CloseLedger, mark_completed
 from transforms.core.errors import InputError
 from transforms.core.images import MAX_PIXELS
-from transforms.core.schema import LABELS_FILE, TESTING, TRAINING
+from transforms.core.schema import LABELS_FILE, SCHEMA_FILE, TESTING, TRAINING, bottleneck_record
 from transforms.core.splits import SplitPercentages
 from transforms.model_handler import BATCH_SIZE, ImageModelHandler
 from transforms.shard_work import WorkShards
 from transforms.sources import RecordsSource, Source, find_source
 
-_OWNED = ("records", "trunk", "transform", "temp")
+_OWNED = ("records", "trunk", "transform", "temp", SCHEMA_FILE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -165,6 +165,8 @@ def run(argv: Sequence[str]) -> int:
   source = find_source(flags.input, flags.classes)
   source.plan((TRAINING, TESTING), percentages)  # finds what is missing before the old output is touched
   trunk = load_trunk(flags.trunk, flags.trunk_weights, flags.trunk_input_px)
+  from transforms.analyze import record_schema_text  # after the trunk, which loads TensorFlow without its chatter
+
   output_folder.refuse_overlap(flags.input, flags.output)
   settings = {
     "input": flags.input,
@@ -185,8 +187,10 @@ def run(argv: Sequence[str]) -> int:
     shards_folder="records",
     trunk=trunk.card,
     labels=source.labels,
+    schema=bottleneck_record(trunk.dimensions),
   )
   files.write_text(files.join(flags.output, LABELS_FILE), "".join(f"{label}\n" for label in source.labels))
+  files.write_text(files.join(flags.output, SCHEMA_FILE), record_schema_text(trunk.dimensions))
   trunk_folder = files.join(flags.output, "trunk")
   trunk.save(trunk_folder)
   config = Config(

@@ -16,7 +16,7 @@ from transforms import files
 from transforms.close import CloseLedger, mark_completed
 from transforms.convert import FORMATS, JPG, PICTURE_FORMATS, TFRECORD, ConvertShard, sweep_tree
 from transforms.core.encode import DEFAULT_QUALITY
-from transforms.core.schema import LABELS_FILE
+from transforms.core.schema import IMAGE_RECORD, LABELS_FILE
 from transforms.idx_source import IdxPair, PlanIdxShards, find_idx_splits
 from transforms.shard_work import WorkShards
 
@@ -164,6 +164,7 @@ def _claim(arguments: argparse.Namespace, argv: Sequence[str]) -> Config:
     shards_folder=RECORDS_FOLDER if task.writes_file else "",
     labels=list(labels),
     formats=list(arguments.formats),
+    schema=IMAGE_RECORD,
   )
   files.write_text(files.join(arguments.output, LABELS_FILE), "".join(f"{label}\n" for label in labels))
   return Config(pairs, arguments.output, task, request, arguments.max_bad_fraction)

@@ -12,7 +12,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
+from google.protobuf import text_format
 from PIL import Image as Pillow
+from tensorflow_metadata.proto.v0 import schema_pb2
+from tensorflow_transform.tf_metadata import schema_utils
 
 from pipelines.bottlenecks import run
 from transforms.core.errors import InputError
@@ -87,10 +91,23 @@ def test_the_folder_says_what_it_is(finished):
   info = read_info(str(finished), "bottlenecks")
   assert (info["trunk"]["input_px"], info["labels"]) == (75, ["ant", "bee"])
   assert read_labels(str(finished)) == ["ant", "bee"]
+  assert info["schema"]["bottleneck"] == f"float32[{info['trunk']['dimensions']}]"
   stats = json.loads((finished / "stats.json").read_text())
   assert (stats["inputs"], stats["outputs"], stats["quarantined"]) == (120, 120, 0)
   assert (finished / "transform" / "transform_fn" / "saved_model.pb").exists()
   assert not (finished / "temp").exists()
+
+
+def test_the_schema_file_says_how_the_records_are_parsed(finished):
+  schema = text_format.Parse((finished / "schema.pbtxt").read_text(), schema_pb2.Schema())
+  spec = schema_utils.schema_as_feature_spec(schema).feature_spec
+  path = next(iter(sorted((finished / "records").glob("*.tfrecord"))))
+  parsed = tf.io.parse_example(list(tf.data.TFRecordDataset(str(path)).as_numpy_iterator()), spec)
+  with path.open("rb") as file:
+    records = [decode_bottleneck(record) for record in read_records(file, path.name)]
+  assert parsed["image/key"].numpy().tolist() == [record.key.encode() for record in records]
+  assert parsed["image/height"].numpy().tolist() == [record.height for record in records]
+  np.testing.assert_array_equal(parsed["bottleneck"].numpy(), [record.vector for record in records])
 
 
 def test_two_worker_processes_write_the_same_bytes(finished, tree, tiny_trunk, tmp_path):

@@ -12,26 +12,36 @@ import apache_beam as beam
 import tensorflow as tf
 import tensorflow_transform as tft
 import tensorflow_transform.beam as tft_beam
+from google.protobuf import text_format
 from tensorflow_metadata.proto.v0 import schema_pb2
 from tensorflow_transform.tf_metadata import schema_utils
 from tfx_bsl.public import tfxio
 
 from transforms import files
-from transforms.core.schema import BOTTLENECK, CLASS_INDEX, LABEL, TRAINING
+from transforms.core.schema import BOTTLENECK, CLASS_INDEX, ENCODED, IMAGE_RECORD, LABEL, TRAINING
 from transforms.core.shards import ShardReport
 
 VOCABULARY = "labels"
 _BATCH_SIZE = 1024
 
 
+def feature_spec(dimensions: int) -> dict[str, tf.io.FixedLenFeature]:
+  """Returns how tf.data parses a bottleneck record."""
+  scalars = {"bytes": tf.string, "int64": tf.int64}
+  spec = {name: tf.io.FixedLenFeature([], scalars[kind]) for name, kind in IMAGE_RECORD.items() if name != ENCODED}
+  return {**spec, BOTTLENECK: tf.io.FixedLenFeature([dimensions], tf.float32)}
+
+
+def record_schema_text(dimensions: int) -> str:
+  """Returns the schema of a bottleneck record as tensorflow_metadata's text, for tools that read `schema.pbtxt`."""
+  text: str = text_format.MessageToString(schema_utils.schema_from_feature_spec(feature_spec(dimensions)))
+  return text
+
+
 def raw_schema(dimensions: int) -> schema_pb2.Schema:
   """Returns the part of a bottleneck record that is transformed: `bottleneck` float32[dimensions], the label's text."""
-  return schema_utils.schema_from_feature_spec(
-    {
-      BOTTLENECK: tf.io.FixedLenFeature([dimensions], tf.float32),
-      LABEL: tf.io.FixedLenFeature([], tf.string),
-    }
-  )
+  spec = feature_spec(dimensions)
+  return schema_utils.schema_from_feature_spec({name: spec[name] for name in (BOTTLENECK, LABEL)})
 
 
 class AnalyzeBottlenecks(beam.PTransform):

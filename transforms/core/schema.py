@@ -32,6 +32,18 @@ LABEL = "image/class/text"
 SHA256 = "image/sha256"
 BOTTLENECK = "bottleneck"
 
+IMAGE_RECORD = {
+  KEY: "bytes",
+  ENCODED: "bytes",
+  FORMAT: "bytes",
+  HEIGHT: "int64",
+  WIDTH: "int64",
+  CLASS_INDEX: "int64",
+  LABEL: "bytes",
+  SHA256: "bytes",
+}
+"""Feature name -> type; each has exactly one value."""
+
 TRAINING = "training"
 VALIDATION = "validation"
 TESTING = "testing"
@@ -44,7 +56,15 @@ LABELS_FILE = "labels.txt"
 QUARANTINE_FILE = "quarantine.csv"
 COMPLETED_FILE = "COMPLETED"
 
+SCHEMA_FILE = "schema.pbtxt"
+
 _SHARD_NAME = re.compile(r"(?P<split>[a-z]+)-(?P<index>\d{5})-of-(?P<of>\d{5})\.(?P<suffix>[a-z]+)")
+
+
+def bottleneck_record(dimensions: int) -> dict[str, str]:
+  """Returns feature name -> type of a bottleneck record; `float32[D]` has D values, the others one."""
+  picture = {name: kind for name, kind in IMAGE_RECORD.items() if name != ENCODED}
+  return {**picture, BOTTLENECK: f"float32[{dimensions}]"}
 
 
 def shard_name(split: str, index: int, of: int, suffix: str = "tfrecord") -> str:
