@@ -17,13 +17,46 @@ from transforms.core.command_line import (
   add_max_bad_fraction,
   flags_of,
   fraction,
+  positive_int,
   refuse_misspelt,
   refuse_unknown,
   unknown_argument,
 )
 from transforms.core.errors import InputError
+from transforms.core.images import MAX_PIXELS
 
-__all__ = ["ArgumentParser", "add_max_bad_fraction", "fraction", "parse_with_beam_options", "refuse_unknown"]
+__all__ = [
+  "ArgumentParser",
+  "add_max_bad_fraction",
+  "add_model_flags",
+  "fraction",
+  "parse_with_beam_options",
+  "positive_int",
+  "refuse_unknown",
+]
+
+
+def add_model_flags(parser: argparse.ArgumentParser, default_batch_size: str) -> None:
+  """Adds how a model is run over pictures: `batch_size` and `trunk_threads` (None if not given), `max_pixels`."""
+  parser.add_argument(
+    "--batch_size",
+    type=positive_int,
+    metavar="N",
+    help=f"pictures per call of the model (default: {default_batch_size})",
+  )
+  parser.add_argument(
+    "--max_pixels",
+    type=positive_int,
+    default=MAX_PIXELS,
+    metavar="N",
+    help="largest height x width that is decoded (default: %(default)d)",
+  )
+  parser.add_argument(
+    "--trunk_threads",
+    type=positive_int,
+    metavar="N",
+    help="TensorFlow threads per process: the cores divided by the processes (default: TensorFlow's choice)",
+  )
 
 
 def parse_with_beam_options(

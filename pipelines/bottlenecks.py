@@ -10,7 +10,13 @@ from collections.abc import Mapping, Sequence
 import apache_beam as beam
 
 from pipelines import output_folder
-from pipelines.arguments import ArgumentParser, add_max_bad_fraction, parse_with_beam_options
+from pipelines.arguments import (
+  ArgumentParser,
+  add_max_bad_fraction,
+  add_model_flags,
+  parse_with_beam_options,
+  positive_int,
+)
 from pipelines.running import exit_code, guarded, run_pipeline
 from pipelines.trunks import BUNDLED, load_trunk
 from pipelines.trunks import HELP as TRUNK_HELP
@@ -19,7 +25,6 @@ from transforms.bottlenecks import EmbedShard
 from transforms.check_splits import CheckSplits
 from transforms.close import CloseLedger, mark_completed
 from transforms.core.errors import InputError
-from transforms.core.images import MAX_PIXELS
 from transforms.core.schema import LABELS_FILE, SCHEMA_FILE, TESTING, TRAINING, bottleneck_record
 from transforms.core.splits import SplitPercentages
 from transforms.model_handler import BATCH_SIZE, ImageModelHandler
@@ -131,20 +136,9 @@ def make_parser() -> argparse.ArgumentParser:
     "--validation_percentage", type=float, default=10.0, help="likewise, for validation (default: %(default)g)"
   )
   parser.add_argument(
-    "--classes", type=int, default=10, help="number of classes of an IDX folder (default: %(default)d)"
+    "--classes", type=positive_int, default=10, metavar="N", help="classes of an IDX folder (default: %(default)d)"
   )
-  parser.add_argument(
-    "--batch_size", type=int, default=BATCH_SIZE, help="pictures per call of the trunk (default: %(default)d)"
-  )
-  parser.add_argument(
-    "--max_pixels", type=int, default=MAX_PIXELS, help="largest height x width that is decoded (default: %(default)d)"
-  )
-  parser.add_argument(
-    "--trunk_threads",
-    type=int,
-    default=0,
-    help="TensorFlow threads per process: the cores divided by the processes (default: TensorFlow's choice)",
-  )
+  add_model_flags(parser, str(BATCH_SIZE))
   add_max_bad_fraction(parser)
   return parser
 
@@ -160,8 +154,6 @@ def run(argv: Sequence[str]) -> int:
     percentages = SplitPercentages(flags.testing_percentage, flags.validation_percentage)
   except ValueError as error:
     raise InputError(f"{error}.") from error
-  if flags.batch_size < 1:
-    raise InputError(f"--batch_size {flags.batch_size}: must be at least 1.")
   source = find_source(flags.input, flags.classes)
   source.plan((TRAINING, TESTING), percentages)  # finds what is missing before the old output is touched
   trunk = load_trunk(flags.trunk, flags.trunk_weights, flags.trunk_input_px)
@@ -175,7 +167,7 @@ def run(argv: Sequence[str]) -> int:
     "testing_percentage": flags.testing_percentage,
     "validation_percentage": flags.validation_percentage,
     "max_pixels": flags.max_pixels,
-    "batch_size": flags.batch_size,
+    "batch_size": flags.batch_size or BATCH_SIZE,
     "labels": source.labels,
   }
   request = output_folder.claim(
@@ -202,7 +194,10 @@ def run(argv: Sequence[str]) -> int:
     known_counts=_known_counts(source),
     max_bad_fraction=flags.max_bad_fraction,
     handler=ImageModelHandler(
-      trunk_folder, batch_size=flags.batch_size, threads=flags.trunk_threads, max_pixels=flags.max_pixels
+      trunk_folder,
+      batch_size=flags.batch_size or BATCH_SIZE,
+      threads=flags.trunk_threads or 0,
+      max_pixels=flags.max_pixels,
     ),
   )
   run_pipeline(lambda root: build(root, config), options, stage="bottlenecks", shards_folder=config.records_folder)

@@ -14,7 +14,13 @@ from typing import Any
 import apache_beam as beam
 
 from pipelines import output_folder
-from pipelines.arguments import ArgumentParser, add_max_bad_fraction, fraction, parse_with_beam_options
+from pipelines.arguments import (
+  ArgumentParser,
+  add_max_bad_fraction,
+  add_model_flags,
+  fraction,
+  parse_with_beam_options,
+)
 from pipelines.running import DONE, GATE_MISSED, exit_code, guarded, run_pipeline
 from pipelines.trunks import BUNDLED
 from reporting.tables import accuracy_line, gate_line, per_label_table
@@ -22,7 +28,6 @@ from transforms import files
 from transforms.close import CloseLedger, mark_completed
 from transforms.core.errors import InputError
 from transforms.core.finished import read_info, read_labels
-from transforms.core.images import MAX_PIXELS
 from transforms.core.schema import ALL, COMPLETED_FILE, INFO_FILE, LABELS_FILE, QUARANTINE_FILE, TESTING, TRAINING
 from transforms.core.splits import SplitPercentages
 from transforms.evaluate import (
@@ -152,20 +157,7 @@ def make_parser() -> argparse.ArgumentParser:
     metavar="A",
     help="gate, 0..1: with an accuracy below it the exit code is 1 (default: none set)",
   )
-  parser.add_argument(
-    "--batch_size",
-    type=int,
-    help=f"pictures per call of the model (default: {BATCH_SIZE}; of stored bottlenecks {BOTTLENECKS_BATCH_SIZE})",
-  )
-  parser.add_argument(
-    "--max_pixels", type=int, default=MAX_PIXELS, help="largest height x width that is decoded (default: %(default)d)"
-  )
-  parser.add_argument(
-    "--trunk_threads",
-    type=int,
-    default=0,
-    help="TensorFlow threads per process: the cores divided by the processes (default: TensorFlow's choice)",
-  )
+  add_model_flags(parser, f"{BATCH_SIZE}; of stored bottlenecks {BOTTLENECKS_BATCH_SIZE}")
   add_max_bad_fraction(parser)
   return parser
 
@@ -192,8 +184,6 @@ def run(argv: Sequence[str]) -> int:
 def _claim(flags: argparse.Namespace, argv: Sequence[str]) -> Config:
   """Checks everything that can be checked before the work, then makes the output folder this run's."""
   execution_time = time.ctime()
-  if flags.batch_size is not None and flags.batch_size < 1:
-    raise InputError(f"--batch_size {flags.batch_size}: must be at least 1.")
   model_info = read_info(flags.model, "train", files.exists, files.read_bytes)
   labels = read_labels(flags.model, files.read_bytes)
   saved_model = files.join(flags.model, "saved_model")
@@ -232,7 +222,7 @@ def _claim(flags: argparse.Namespace, argv: Sequence[str]) -> Config:
     scorer = ScoreBottlenecks(saved_model, labels, batch_size=batch_size)
   else:
     handler = ImageModelHandler(
-      saved_model, batch_size=batch_size, threads=flags.trunk_threads, max_pixels=flags.max_pixels
+      saved_model, batch_size=batch_size, threads=flags.trunk_threads or 0, max_pixels=flags.max_pixels
     )
     scorer = ScoreImages(handler, labels)
   return Config(

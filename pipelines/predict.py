@@ -19,6 +19,7 @@ from transforms.core.command_line import (
   ArgumentParser,
   add_max_bad_fraction,
   guarded,
+  positive_int,
   refuse_unknown,
 )
 from transforms.core.csv_cells import escape_cell
@@ -50,17 +51,10 @@ def make_parser() -> argparse.ArgumentParser:
   parser = ArgumentParser(prog="beam-retrain predict", description=_DESCRIPTION)
   parser.add_argument("--model", required=True, metavar="DIR", help="what `beam-retrain train` wrote")
   parser.add_argument("images", nargs="+", metavar="IMAGE", help="picture file, or folder of pictures")
-  parser.add_argument("--top", type=_positive_int, default=1, metavar="N", help="labels per picture (default 1)")
+  parser.add_argument("--top", type=positive_int, default=1, metavar="N", help="labels per picture (default 1)")
   parser.add_argument("--format", choices=tuple(_FORMATS), default="text", help="of the output (default text)")
   add_max_bad_fraction(parser)
   return parser
-
-
-def _positive_int(text: str) -> int:
-  value = int(text)
-  if value < 1:
-    raise argparse.ArgumentTypeError(f"{text} is not at least 1")
-  return value
 
 
 def run(argv: Sequence[str]) -> int:

@@ -273,7 +273,7 @@ def test_an_unfinished_model_is_refused(made: Made, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
   ("flag", "sentence"),
   [
-    ("--batch_size=0", "--batch_size 0: must be at least 1"),
+    ("--batch_size=0", "--batch_size: 0 is not at least 1"),
     ("--min_accuracy=98", "98 is not between 0 and 1"),
     ("--min_acuracy=0.9", "the nearest flag is --min_accuracy"),
     ("--split=validation", "invalid choice: 'validation'"),

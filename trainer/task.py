@@ -9,7 +9,15 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from transforms.core.command_line import DONE, GATE_MISSED, ArgumentParser, fraction, guarded, refuse_unknown
+from transforms.core.command_line import (
+  DONE,
+  GATE_MISSED,
+  ArgumentParser,
+  fraction,
+  guarded,
+  positive_int,
+  refuse_unknown,
+)
 from transforms.core.errors import InputError
 from transforms.core.finished import read_info, read_labels
 from transforms.core.quiet_tensorflow import load_tensorflow
@@ -45,20 +53,20 @@ def make_parser() -> argparse.ArgumentParser:
   parser.add_argument(
     "--batch_size",
     "--train_batch_size",
-    type=_positive_int,
+    type=positive_int,
     metavar="N",
     help="images per training step (adam 512, retrain 100; retrain.py's --train_batch_size)",
   )
   parser.add_argument(
     "--rounds",
-    type=_positive_int,
+    type=positive_int,
     metavar="N",
     help="adam only: rounds, at most; a round is one pass over the training images, or as many as make 50 steps"
     " (default 100)",
   )
   parser.add_argument(
     "--patience",
-    type=_positive_int,
+    type=positive_int,
     metavar="N",
     help="adam only: rounds without a better validation loss before training stops (default 6)",
   )
@@ -71,7 +79,7 @@ def make_parser() -> argparse.ArgumentParser:
   parser.add_argument(
     "--training_steps",
     "--how_many_training_steps",
-    type=_positive_int,
+    type=positive_int,
     metavar="N",
     help="retrain only: steps (default 4000; retrain.py's --how_many_training_steps)",
   )
@@ -89,13 +97,6 @@ def make_parser() -> argparse.ArgumentParser:
     help="exit code 1 where the testing images are predicted less accurately than this, 0..1; all is written first",
   )
   return parser
-
-
-def _positive_int(text: str) -> int:
-  value = int(text)
-  if value < 1:
-    raise argparse.ArgumentTypeError(f"{text} is not at least 1")
-  return value
 
 
 def _positive_float(text: str) -> float:

@@ -80,6 +80,14 @@ def fraction(text: str) -> float:
   return value
 
 
+def positive_int(text: str) -> int:
+  """Argparse type: a whole number, at least 1."""
+  value = int(text)
+  if value < 1:
+    raise argparse.ArgumentTypeError(f"{text} is not at least 1")
+  return value
+
+
 def add_max_bad_fraction(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
     "--max_bad_fraction",
