@@ -150,6 +150,7 @@ def run(argv: Sequence[str]) -> int:
     InputError: something that the user gave cannot be used.
   """
   flags, options = parse_with_beam_options(make_parser(), argv)
+  flags.input, flags.output = files.absolute(flags.input), files.absolute(flags.output)
   try:
     percentages = SplitPercentages(flags.testing_percentage, flags.validation_percentage)
   except ValueError as error:
@@ -203,10 +204,11 @@ def run(argv: Sequence[str]) -> int:
   run_pipeline(lambda root: build(root, config), options, stage="bottlenecks", shards_folder=config.records_folder)
   files.delete([config.temp_folder])
   stats = output_folder.read_stats(flags.output)
+  shown = files.shown(flags.output)
   counts = ", ".join(
     f"{totals['outputs']:,} {split}" for split, totals in sorted(stats["splits"].items(), reverse=True)
   )
-  print(f"bottlenecks: {counts}; {trunk.dimensions} numbers each, by the trunk {trunk.handle}; in {flags.output}")
+  print(f"bottlenecks: {counts}; {trunk.dimensions} numbers each, by the trunk {trunk.handle}; in {shown}")
   return exit_code(stats, flags.output, flags.max_bad_fraction)
 
 

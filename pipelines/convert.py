@@ -137,6 +137,7 @@ def run(argv: Sequence[str]) -> int:
     InputError: the arguments or the files cannot be used.
   """
   arguments, options = parse_with_beam_options(make_parser(), argv)
+  arguments.input, arguments.output = files.absolute(arguments.input), files.absolute(arguments.output)
   config = _claim(arguments, argv)
   run_pipeline(lambda root: build(root, config), options, stage="convert", shards_folder=config.shards_folder)
   stats = output_folder.read_stats(config.output)
@@ -173,9 +174,10 @@ def _claim(arguments: argparse.Namespace, argv: Sequence[str]) -> Config:
 def _print_summary(stats: dict, config: Config) -> None:
   extensions = [extension for extension in PICTURE_FORMATS if extension in config.task.formats]
   for split, totals in stats["splits"].items():
-    places = [files.join(config.output, split, "LABEL", f"INDEX.{extension}") for extension in extensions]
+    output = files.shown(config.output)
+    places = [files.join(output, split, "LABEL", f"INDEX.{extension}") for extension in extensions]
     if config.task.writes_file:
-      places.append(files.join(config.output, RECORDS_FOLDER, f"{split}-*.tfrecord"))
+      places.append(files.join(output, RECORDS_FOLDER, f"{split}-*.tfrecord"))
     print(f"{split}: {totals['outputs']:,} images in {' and '.join(places)}")
 
 

@@ -169,6 +169,8 @@ def run(argv: Sequence[str]) -> int:
     InputError: something that the user gave cannot be used.
   """
   flags, options = parse_with_beam_options(make_parser(), argv)
+  for name in ("model", "input", "output"):
+    setattr(flags, name, files.absolute(getattr(flags, name)))
   config = _claim(flags, argv)
   run_pipeline(lambda root: build(root, config), options, stage="evaluate", shards_folder=config.parts_folder)
   if files.exists(files.join(config.output, COMPLETED_FILE)):
@@ -301,13 +303,13 @@ def _print_summary(metrics: Mapping[str, Any], config: Config) -> None:
   which = "all pictures" if config.splits == (ALL,) else f"the {' and '.join(sorted(config.splits))} pictures"
   kind = ", from stored bottlenecks" if metrics["stored_bottlenecks"] else ""
   print(accuracy_line(metrics))
-  print(f"{which} of {config.source.path}{kind}")
+  print(f"{which} of {files.shown(config.source.path)}{kind}")
   if metrics["trunk"] == BUNDLED:
     print("the trunk is the bundled stand-in: for real work train with --trunk inception_v3")
   print(f"\n{per_label_table(metrics)}\n")
   print(gate_line(metrics))
   for name in (PREDICTIONS_FILE, PER_LABEL_FILE, CONFUSION_FILE, METRICS_FILE, QUARANTINE_FILE):
-    print(files.join(config.output, name))
+    print(files.shown(files.join(config.output, name)))
 
 
 if __name__ == "__main__":

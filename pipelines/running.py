@@ -62,7 +62,7 @@ def exit_code(stats: dict[str, Any], output: str, max_bad_fraction: float) -> in
   if not bad:
     return DONE
   reasons = ", ".join(f"{count} {reason}" for reason, count in stats["reasons"].items())
-  listed = files.join(output, QUARANTINE_FILE)
+  listed = files.shown(files.join(output, QUARANTINE_FILE))
   if stats["bad_fraction"] <= max_bad_fraction:
     print(f"{bad} of {stats['inputs']} inputs left out ({reasons}), listed in {listed}")
     return DONE

@@ -116,3 +116,17 @@ def test_remote_paths_are_told_from_local_ones():
   assert files.is_local("/data/a")
   assert files.is_local("data")
   assert not files.is_local("gs://bucket/a")
+
+
+def test_a_local_path_is_the_same_from_every_folder(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  assert files.absolute("a/../b") == str(tmp_path / "b")
+  assert files.absolute("gs://bucket/b") == "gs://bucket/b"
+
+
+def test_a_path_is_shown_as_it_would_be_typed(tmp_path, monkeypatch):
+  (tmp_path / "here").mkdir()
+  monkeypatch.chdir(tmp_path / "here")
+  assert files.shown(str(tmp_path / "here" / "a" / "b")) == "a/b"
+  assert files.shown(str(tmp_path / "there")) == str(tmp_path / "there")
+  assert files.shown("gs://bucket/b") == "gs://bucket/b"

@@ -31,6 +31,17 @@ def join(folder: str, *names: str) -> str:
   return FileSystems.join(folder, *names)
 
 
+def absolute(path: str) -> str:
+  """Returns a local path from the root on: a worker's current folder need not be the one the user typed it in."""
+  return os.path.abspath(path) if is_local(path) else path
+
+
+def shown(path: str) -> str:
+  """Returns a path as a person in the current folder would type it."""
+  relative = os.path.relpath(path) if is_local(path) else path
+  return path if relative.startswith("..") else relative
+
+
 def is_local(path: str) -> bool:
   return FileSystems.get_scheme(path) is None
 
