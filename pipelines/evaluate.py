@@ -27,7 +27,7 @@ from reporting.tables import accuracy_line, gate_line, per_label_table
 from transforms import files
 from transforms.close import CloseLedger, mark_completed
 from transforms.core.errors import InputError
-from transforms.core.finished import read_info, read_labels
+from transforms.core.finished import parse_info, read_info, read_labels
 from transforms.core.schema import ALL, COMPLETED_FILE, INFO_FILE, LABELS_FILE, QUARANTINE_FILE, TESTING, TRAINING
 from transforms.core.splits import SplitPercentages
 from transforms.evaluate import (
@@ -244,7 +244,7 @@ def _claim(flags: argparse.Namespace, argv: Sequence[str]) -> Config:
 
 def _holds_bottlenecks(folder: str) -> bool:
   info_path = files.join(folder, INFO_FILE)
-  return files.exists(info_path) and json.loads(files.read_bytes(info_path)).get("stage") == "bottlenecks"
+  return files.exists(info_path) and parse_info(files.read_bytes(info_path)).get("stage") == "bottlenecks"
 
 
 def _stored_bottlenecks(flags: argparse.Namespace, model_info: Mapping[str, Any]) -> RecordsSource:

@@ -49,6 +49,8 @@ def claim(
   Raises:
     InputError: the folder holds something that no stage of ours wrote.
   """
+  if files.is_local(output) and os.path.isfile(output):
+    raise InputError(f"{output} is a file: give a new or empty folder as --output.")
   request = request_digest(stage, settings)
   info_path = files.join(output, INFO_FILE)
   found = parse_info(files.read_bytes(info_path)) if files.exists(info_path) else {}

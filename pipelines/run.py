@@ -171,13 +171,17 @@ def _digest_of_files(path: str) -> str:
   for parent, folders, names in os.walk(path, followlinks=True):
     folders.sort()
     for name in [*sorted(names), ""]:
-      stat = os.stat(os.path.join(parent, name))
-      # A folder's own time changes with what is written beside the data; its names are in here anyway.
-      digest.update(json.dumps([parent, name, *((stat.st_size, stat.st_mtime_ns) if name else ())]).encode())
-  if os.path.isfile(path):
-    stat = os.stat(path)
-    digest.update(json.dumps([path, stat.st_size, stat.st_mtime_ns]).encode())
+      digest.update(json.dumps([parent, name, *_size_and_time(os.path.join(parent, name))]).encode())
+  digest.update(json.dumps(_size_and_time(path)).encode())
   return digest.hexdigest()
+
+
+def _size_and_time(path: str) -> tuple[int, ...]:
+  """Of a file. Nothing for a folder, whose time changes with what is written beside the data, nor for a broken link."""
+  if not os.path.isfile(path):
+    return ()
+  stat = os.stat(path)
+  return stat.st_size, stat.st_mtime_ns
 
 
 if __name__ == "__main__":

@@ -188,6 +188,15 @@ def test_a_folder_that_is_not_ours_is_left_alone(command, tiny_trunk, tmp_path, 
   assert [path.name for path in (tmp_path / "thesis").iterdir()] == ["chapter1.tex"]
 
 
+def test_a_file_where_a_folder_should_be(tree, tiny_trunk, tmp_path, capsys):
+  (tmp_path / "file").write_text("mine")
+  for output, words in (("file", "is a file: give a new or empty folder"), ("file/in", "Not a directory")):
+    where = [f"--input={tree}", f"--output={tmp_path / output}", f"--trunk={tiny_trunk}", _RUNNER]
+    assert main(["bottlenecks", *where]) == 2
+    assert words in said(capsys)
+  assert (tmp_path / "file").read_text() == "mine"
+
+
 def test_no_network(tmp_path, monkeypatch, capsys):
   monkeypatch.setattr(datasets, "MNIST_MIRRORS", ("http://localhost:9/", "http://localhost:9/mirror/"))
   assert main(["run", "--data=mnist", f"--output={tmp_path / 'out'}"]) == 2

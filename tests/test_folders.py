@@ -54,6 +54,7 @@ def test_a_plain_tree_and_one_with_splits_of_its_own(tmp_path):
     (("readme.txt",), "holds neither IDX files, nor class folders"),
     (("only/1.jpg",), "holds one class only, 'only'"),
     (("a/1", "b\n2/1"), "cannot be a label"),
+    (("train/a/1", "train/b/1", "test/a/1"), "the folders test, train look like splits"),
   ],
 )
 def test_what_is_no_data_set(tmp_path, names, sentence):
@@ -80,6 +81,13 @@ def test_lists_every_file_of_any_name_and_depth_but_hidden_ones(tmp_path):
     "odd [1]*?/x.jpg",
   ]
   assert all(image.label == "odd [1]*?" and image.size_bytes == Path(image.path).stat().st_size for image in listed)
+
+
+def test_a_link_that_leads_nowhere_does_not_vanish(tmp_path):
+  lay_out(tmp_path, "a/1.jpg", "b/1.jpg")
+  (tmp_path / "a" / "2.jpg").symlink_to(tmp_path / "gone.jpg")
+  folder, _ = find_class_folders(str(tmp_path))
+  assert sorted(image.key for _, image in list_folder(folder)) == ["a/1.jpg", "a/2.jpg"]
 
 
 def test_every_image_is_in_exactly_one_shard(tmp_path, plan):

@@ -102,6 +102,13 @@ def test_an_unfinished_conversion_is_refused(tmp_path):
     find_source(str(tmp_path))
 
 
+def test_an_info_file_of_somebody_else_does_not_matter(tmp_path):
+  for label in "ab":
+    (tmp_path / label).mkdir()
+  (tmp_path / "info.json").write_text(json.dumps([{"stage": "left"}]))
+  assert find_source(str(tmp_path)).labels == ["a", "b"]
+
+
 def picture() -> bytes:
   file = io.BytesIO()
   Pillow.fromarray(np.zeros((4, 4), np.uint8)).save(file, "PNG")

@@ -65,6 +65,11 @@ def stat(path: str) -> FileStat | None:
   return FileStat(entry.path, entry.size_in_bytes, entry.last_updated_in_seconds or 0.0)
 
 
+def _stat_of_broken_link(path: str) -> FileStat | None:
+  """A link that leads nowhere is listed all the same: whoever reads it says so, and it does not vanish."""
+  return FileStat(path, 0, os.lstat(path).st_mtime) if os.path.islink(path) and not os.path.exists(path) else None
+
+
 def open_to_read(path: str) -> BinaryIO:
   """Opens a file as it is: a `.gz` file gives its compressed bytes."""
   return FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED)
@@ -83,7 +88,7 @@ def match(pattern: str) -> list[FileStat]:
   if is_local(pattern):
     # Beam's own would walk and stat the whole tree below the first `*`: 70,000 images for a pattern that fits none.
     paths = glob.glob(pattern, recursive=True, include_hidden=True)
-    return sorted(found for found in map(stat, paths) if found)
+    return sorted(found for path in paths if (found := stat(path) or _stat_of_broken_link(path)))
   found = FileSystems.match([pattern])[0].metadata_list
   return sorted(FileStat(entry.path, entry.size_in_bytes, entry.last_updated_in_seconds or 0.0) for entry in found)
 

@@ -17,6 +17,8 @@ from transforms.core.splits import SplitPercentages, stable_hash
 
 _SHARD_SALT = b"beam-retrain-shard-1:"
 _NOT_PICTURES = {"thumbs.db", "desktop.ini"}  # what file managers leave behind; so are names that start with a dot
+# Taken for classes they would make a classifier that tells training pictures from testing ones.
+_OTHER_SPLIT_NAMES = {"train", "test", "val", "valid", "validation", "eval", "dev", TRAINING, TESTING}
 
 
 class ClassFolder(NamedTuple):
@@ -48,6 +50,11 @@ def find_class_folders(root: str) -> list[ClassFolder]:
     )
   if len(labels) == 1:
     raise InputError(f"{root} holds one class only, {labels.pop()!r}: a classifier needs pictures of at least two.")
+  if labels <= _OTHER_SPLIT_NAMES:
+    raise InputError(
+      f"{root}: the folders {', '.join(sorted(labels))} look like splits, not like classes: rename them to {TRAINING}"
+      f" and {TESTING}, or put all pictures in one folder per class, to be split by a stable hash of their names."
+    )
   for label in sorted(labels):
     if not label.isprintable():
       raise InputError(f"{root}: the folder name {label!r} cannot be a label: rename it without control characters.")

@@ -16,9 +16,9 @@ import apache_beam as beam
 from transforms import files
 from transforms.core.encode import encode_pixels
 from transforms.core.errors import InputError
-from transforms.core.finished import read_info, read_labels
+from transforms.core.finished import parse_info, read_info, read_labels
 from transforms.core.quarantine import Quarantined, Reason
-from transforms.core.schema import Image, decode_image, parse_shard_name
+from transforms.core.schema import INFO_FILE, Image, decode_image, parse_shard_name
 from transforms.core.shards import IdxRange, ImageFile, Input, RecordsFile, Shard
 from transforms.core.splits import SplitPercentages
 from transforms.core.tfrecord import read_records
@@ -114,7 +114,8 @@ def find_source(path: str, classes: int = 10) -> IdxSource | FolderSource | Reco
   if files.is_local(path) and not os.path.isdir(path):
     kind = "is not a folder" if os.path.exists(path) else "does not exist"
     raise InputError(f"{path} {kind}: give a folder of IDX files, of class folders, or of `beam-retrain convert`.")
-  if files.exists(files.join(path, "info.json")):
+  info_path = files.join(path, INFO_FILE)
+  if files.exists(info_path) and parse_info(files.read_bytes(info_path)):
     read_info(path, "convert", files.exists, files.read_bytes)
     records_folder = files.join(path, "records")
     if files.match_in(records_folder, "*.tfrecord"):

@@ -110,6 +110,8 @@ def guarded(run: Callable[[Sequence[str]], int], argv: Sequence[str]) -> int:
   except InputError as error:
     # A fault of the command line names its command itself.
     print(error if str(error).startswith("beam-retrain ") else f"beam-retrain: {error}", file=sys.stderr)
+  except (PermissionError, NotADirectoryError, IsADirectoryError) as error:
+    print(f"beam-retrain: {error.filename}: {error.strerror}: give another path, or change it.", file=sys.stderr)
   except KeyboardInterrupt:
     print("beam-retrain: interrupted; the same command goes on where it was.", file=sys.stderr)
   except Exception as error:
