@@ -52,6 +52,8 @@ def run_pipeline(
     sentence = user_sentence(error)
     if sentence is not None:
       raise InputError(sentence) from error
+    if "KeyboardInterrupt" in str(error):  # it hit a thread of Beam's, which made it an error of a step
+      raise KeyboardInterrupt from error
     raise
   return result
 

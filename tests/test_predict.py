@@ -114,3 +114,11 @@ def test_as_a_process_without_beam(trained_model, small_pictures):
   )
   assert ran.stdout.splitlines()[-1] == "False 0"
   assert ran.stdout.splitlines()[0].startswith(f"{picture}: black ")
+
+
+def test_a_reader_that_leaves_early_is_no_fault(trained_model, small_pictures):
+  command = f"{sys.executable} -m pipelines.cli predict --model {trained_model} {small_pictures} | head -1"
+  shown = subprocess.run(command, shell=True, capture_output=True, text=True, cwd=Path(__file__).parents[1])
+  assert shown.stdout.count("\n") == 1
+  assert "Broken pipe" not in shown.stderr
+  assert "the job failed" not in shown.stderr

@@ -36,6 +36,8 @@ class Work(beam.DoFn):
       raise InputError("a.jpg has 0 bytes: remove it.")
     if self._what == "bug":
       raise ZeroDivisionError("what nobody thought of")
+    if self._what == "interrupt":
+      raise KeyboardInterrupt
     yield element
 
 
@@ -94,6 +96,12 @@ def test_an_unexpected_fault_is_one_sentence_and_the_traceback_is_in_the_file_it
 def test_without_a_runner_a_job_runs_here_and_says_nothing_of_its_own(tmp_path):
   ended = _run_command(tmp_path, "work")
   assert (ended.returncode, ended.stdout, ended.stderr) == (DONE, "done\n", "")
+
+
+def test_an_interrupt_that_hits_a_worker_s_thread_is_one_too(tmp_path):
+  ended = _run_command(tmp_path, "interrupt")
+  assert ended.returncode == FAILED
+  assert ended.stderr == "beam-retrain: interrupted; the same command goes on where it was.\n"
 
 
 def test_a_job_s_own_faults_come_through_as_they_are():

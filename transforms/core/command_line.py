@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import logging
+import os
 import sys
 import tempfile
 import traceback
@@ -106,10 +107,15 @@ def guarded(run: Callable[[Sequence[str]], int], argv: Sequence[str]) -> int:
   """
   logging.basicConfig(level=logging.WARNING, format="%(message)s")
   try:
-    return run(argv)
+    code = run(argv)
+    sys.stdout.flush()  # here, and not when Python ends, where nobody could catch that the reader has gone
+    return code
   except InputError as error:
     # A fault of the command line names its command itself.
     print(error if str(error).startswith("beam-retrain ") else f"beam-retrain: {error}", file=sys.stderr)
+  except BrokenPipeError:
+    # Whoever read our output has gone, as `| head` does: no fault to tell. What is still buffered goes nowhere.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
   except (PermissionError, NotADirectoryError, IsADirectoryError) as error:
     print(f"beam-retrain: {error.filename}: {error.strerror}: give another path, or change it.", file=sys.stderr)
   except KeyboardInterrupt:
