@@ -177,8 +177,8 @@ def run(argv: Sequence[str]) -> int:
   data = load_bottlenecks(
     args.input, labels=labels, dimensions=dimensions, percentages=percentages, transform=transform
   )
-  counts = ", ".join(f"{len(data.rows[split])} {split}" for split in (TRAINING, VALIDATION, TESTING))
-  print(f"{counts} images of {len(labels)} labels, {dimensions} numbers each, from {_describe_trunk(info)}")
+  counts = ", ".join(f"{len(data.rows[split]):,} {split}" for split in (TRAINING, VALIDATION, TESTING))
+  print(f"{counts} images of {len(labels)} labels, {dimensions:,} numbers each, from {_describe_trunk(info)}")
 
   settings = {
     "preset": args.preset,
@@ -283,7 +283,7 @@ def _report(metrics: dict[str, Any], args: argparse.Namespace, info: dict[str, A
       f"validation accuracy {metrics['validation_accuracy']:.2%}; there are no testing images; the model is in {where}"
     )
   else:
-    print(f"testing accuracy {tested:.2%} of {metrics['testing_images']} images; the model is in {where}")
+    print(f"testing accuracy {tested:.2%} of {metrics['testing_images']:,} images; the model is in {where}")
   wanted = args.assert_accuracy_at_least
   if wanted is None:
     return DONE
