@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import apache_beam as beam
 
@@ -29,7 +29,7 @@ from transforms.core.schema import LABELS_FILE, SCHEMA_FILE, TESTING, TRAINING, 
 from transforms.core.splits import SplitPercentages
 from transforms.model_handler import BATCH_SIZE, ImageModelHandler
 from transforms.shard_work import WorkShards
-from transforms.sources import RecordsSource, Source, find_source
+from transforms.sources import Source, find_source
 
 _OWNED = ("records", "trunk", "transform", "temp", SCHEMA_FILE)
 
@@ -44,7 +44,6 @@ class Config:
     request: digest of the settings.
     dimensions: length of a bottleneck.
     percentages: how many images are for testing and for validation.
-    known_counts: split -> label -> images, where the source knows already.
     max_bad_fraction: 0..1.
     handler: the trunk, by the path that workers read.
   """
@@ -54,7 +53,6 @@ class Config:
   request: str
   dimensions: int
   percentages: SplitPercentages
-  known_counts: Mapping[str, Mapping[str, int]] | None
   max_bad_fraction: float
   handler: ImageModelHandler
 
@@ -74,7 +72,7 @@ def build(root: beam.Pipeline, config: Config) -> None:
 
   labels = config.source.labels
   shards = root | "Plan" >> config.source.plan((TRAINING, TESTING), config.percentages)
-  checked = shards | "CheckSplits" >> CheckSplits(labels, config.percentages, config.known_counts)
+  checked = shards | "CheckSplits" >> CheckSplits(labels, config.percentages)
   reports = shards | "Work" >> WorkShards(
     EmbedShard(config.handler, labels),
     output=config.records_folder,
@@ -192,7 +190,6 @@ def run(argv: Sequence[str]) -> int:
     request=request,
     dimensions=trunk.dimensions,
     percentages=percentages,
-    known_counts=_known_counts(source),
     max_bad_fraction=flags.max_bad_fraction,
     handler=ImageModelHandler(
       trunk_folder,
@@ -210,12 +207,6 @@ def run(argv: Sequence[str]) -> int:
   )
   print(f"bottlenecks: {counts}; {trunk.dimensions} numbers each, by the trunk {trunk.handle}; in {shown}")
   return exit_code(stats, flags.output, flags.max_bad_fraction)
-
-
-def _known_counts(source: Source) -> Mapping[str, Mapping[str, int]] | None:
-  if not isinstance(source, RecordsSource):
-    return None
-  return {split: totals["labels"] for split, totals in output_folder.read_stats(source.path)["splits"].items()}
 
 
 def _preprocessing_version() -> str:

@@ -197,6 +197,17 @@ def test_a_file_where_a_folder_should_be(tree, tiny_trunk, tmp_path, capsys):
   assert (tmp_path / "file").read_text() == "mine"
 
 
+def test_a_class_that_no_validation_image_would_be_drawn_from(tmp_path, tiny_trunk, capsys):
+  folder = lay_out_idx(tmp_path / "idx")  # three images a digit: some have none among the tenth for validation
+  assert main(["convert", f"--input={folder}", f"--output={tmp_path / 'pictures'}", _RUNNER]) == 0
+  capsys.readouterr()
+  for source in (folder, tmp_path / "pictures"):
+    where = [f"--input={source}", f"--output={tmp_path / 'out'}", f"--trunk={tiny_trunk}"]
+    assert main(["bottlenecks", *where, _RUNNER]) == 2
+    assert "no validation image of class" in said(capsys)
+  assert not list((tmp_path / "out").rglob("*.tfrecord"))
+
+
 def test_no_network(tmp_path, monkeypatch, capsys):
   monkeypatch.setattr(datasets, "MNIST_MIRRORS", ("http://localhost:9/", "http://localhost:9/mirror/"))
   assert main(["run", "--data=mnist", f"--output={tmp_path / 'out'}"]) == 2
