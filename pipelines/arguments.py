@@ -10,7 +10,8 @@ import argparse
 import functools
 from collections.abc import Sequence
 
-from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
+from apache_beam.runners import create_runner
 
 from transforms.core.command_line import (
   ArgumentParser,
@@ -65,7 +66,8 @@ def parse_with_beam_options(
   """Parses our flags and hands the rest to Beam.
 
   Raises:
-    InputError: a flag that neither we nor Beam know, with the nearest known one; or a value that its flag cannot take.
+    InputError: a flag that neither we nor Beam know, with the nearest known one; a value that its flag
+      cannot take; or a runner that Beam does not have.
   """
   beam_parser = _beam_parser(parser.prog)
   known = [*flags_of(parser), *flags_of(beam_parser)]
@@ -75,7 +77,14 @@ def parse_with_beam_options(
   _, unknown = beam_parser.parse_known_args(rest)
   if unknown:
     raise InputError(unknown_argument(parser, unknown[0], known, complaint))
-  return namespace, PipelineOptions(flags=list(rest))
+  options = PipelineOptions(flags=list(rest))
+  runner = options.view_as(StandardOptions).runner
+  if runner is not None:
+    try:
+      create_runner(runner)
+    except (ValueError, ImportError) as error:
+      raise InputError(f"{parser.prog}: --runner {runner}: {error}.") from error
+  return namespace, options
 
 
 @functools.cache

@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import os
 import struct
 import zlib
 from pathlib import Path
@@ -133,13 +134,14 @@ def tree(tmp_path) -> Path:
 
 
 def test_pictures_of_every_bad_kind(tree, tiny_trunk, tmp_path, capsys):
+  (tree / "bee" / os.fsdecode(b"caf\xe9.jpg")).write_bytes(picture())
   bad = {"empty": b"", "text": b"text", "cut": picture("JPEG")[:-40], "bomb": bomb()}
   for name, data in bad.items():
     (tree / "ant" / f"{name}.jpg").write_bytes(data)
   assert main(["bottlenecks", f"--input={tree}", f"--output={tmp_path / 'out'}", f"--trunk={tiny_trunk}", _RUNNER]) == 3
   sentence = said(capsys)
-  assert "4 of 84 inputs are bad (1 EMPTY, 1 NOT_AN_IMAGE, 1 TOO_LARGE, 1 TRUNCATED)" in sentence
-  assert "--max_bad_fraction=0.048" in sentence
+  assert "5 of 85 inputs are bad (1 EMPTY, 1 NOT_AN_IMAGE, 1 TOO_LARGE, 1 TRUNCATED, 1 UNREADABLE)" in sentence
+  assert "--max_bad_fraction=0.059" in sentence
   listed = (tmp_path / "out" / "quarantine.csv").read_text()
   assert all(f"ant/{name}.jpg,training" in listed or f"ant/{name}.jpg,testing" in listed for name in bad)
 
@@ -152,7 +154,7 @@ def test_pictures_of_every_bad_kind(tree, tiny_trunk, tmp_path, capsys):
     (["--trunk=keras:InceptionV3", "--trunk_weights=gone.h5"], ("gone.h5", "no such file")),
     (["--testing_percentage=0.001"], ("no testing image of classes 'ant', 'bee'", "--testing_percentage")),
     (["--testing_percentage=99"], ("leave nothing to train on",)),
-    (["--runner=NoSuchRunner"], ("NoSuchRunner",)),
+    (["--runner=NoSuchRunner"], ("--runner NoSuchRunner", "Valid values are")),
     (["--trunkk=bundled"], ("--trunkk", "nearest flag is --trunk")),
   ],
 )

@@ -1,5 +1,6 @@
 """Class folders: what counts as one, and which shard each picture goes to."""
 
+import os
 from collections import Counter
 from pathlib import Path
 
@@ -88,6 +89,15 @@ def test_a_link_that_leads_nowhere_does_not_vanish(tmp_path):
   (tmp_path / "a" / "2.jpg").symlink_to(tmp_path / "gone.jpg")
   folder, _ = find_class_folders(str(tmp_path))
   assert sorted(image.key for _, image in list_folder(folder)) == ["a/1.jpg", "a/2.jpg"]
+
+
+def test_a_name_that_is_not_utf8_is_spelled_out(tmp_path):
+  lay_out(tmp_path, "a/1.jpg", "b/1.jpg")
+  (tmp_path / "a" / os.fsdecode(b"caf\xe9.jpg")).write_bytes(b"1234")
+  folder, _ = find_class_folders(str(tmp_path))
+  listed = {image.key: image for _, image in list_folder(folder)}
+  assert sorted(listed) == ["a/1.jpg", "a/caf\\udce9.jpg"]
+  assert (listed["a/caf\\udce9.jpg"].path, listed["a/caf\\udce9.jpg"].size_bytes) == ("", 4)
 
 
 def test_every_image_is_in_exactly_one_shard(tmp_path, plan):

@@ -123,6 +123,7 @@ def test_one_item_for_every_input_whatever_is_wrong_with_it(tmp_path):
     ImageFile("a/gone", "a", str(tmp_path / "gone"), 17, 0.0),
     ImageFile("x/good", "x", str(good), 1, 0.0),
     ImageFile("a/huge", "a", str(good), MAX_FILE_BYTES + 1, 0.0),
+    ImageFile("a/caf\\udce9", "a", "", 4, 0.0),
   )
   items = list(read_images(Shard(TRAINING, 0, 1, inputs), ["a", "b"]))
   assert isinstance(items[0], Image)
@@ -131,6 +132,7 @@ def test_one_item_for_every_input_whatever_is_wrong_with_it(tmp_path):
     ("a/gone", Reason.UNREADABLE),
     ("x/good", Reason.BAD_LABEL),
     ("a/huge", Reason.TOO_LARGE),
+    ("a/caf\\udce9", Reason.UNREADABLE),
   ]
   assert items[1].size_bytes == 17
   assert {item.split for item in items[1:]} == {TRAINING}

@@ -119,7 +119,19 @@ def list_folder(folder: ClassFolder) -> Iterator[tuple[str | None, ImageFile]]:
     inside = os.path.relpath(stat.path, folder.path).replace(os.sep, "/")
     hidden = any(part.startswith(".") for part in inside.split("/"))
     if not hidden and inside.rsplit("/", 1)[-1].lower() not in _NOT_PICTURES:
-      yield folder.split, ImageFile(f"{folder.prefix}/{inside}", folder.label, *stat)
+      yield folder.split, _in_utf8(ImageFile(f"{folder.prefix}/{inside}", folder.label, *stat))
+
+
+def _in_utf8(image: ImageFile) -> ImageFile:
+  """A file name that is not UTF-8 can be opened, but neither be sent to a worker nor be written into a record or a CSV.
+
+  Its key is spelled out in ASCII, and it has no path: whoever is to read it says so.
+  """
+  try:
+    image.path.encode()
+    return image
+  except UnicodeEncodeError:
+    return image._replace(key=image.key.encode(errors="backslashreplace").decode(), path="")
 
 
 def _assign_split(

@@ -170,6 +170,8 @@ def _read_file(entry: ImageFile, split: str) -> Image | Quarantined:
   if entry.size_bytes > MAX_FILE_BYTES:
     detail = f"more than the {MAX_FILE_BYTES} bytes allowed of a file"
     return Quarantined(entry.key, entry.size_bytes, Reason.TOO_LARGE, detail, split)
+  if not entry.path:
+    return Quarantined(entry.key, entry.size_bytes, Reason.UNREADABLE, "its name is not UTF-8: rename it", split)
   try:
     return Image(entry.key, entry.label, files.read_bytes(entry.path))
   except OSError as error:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import io
 import logging
 import os
 import sys
@@ -106,6 +107,9 @@ def guarded(run: Callable[[Sequence[str]], int], argv: Sequence[str]) -> int:
   The traceback of an unexpected fault goes to a file that the sentence names.
   """
   logging.basicConfig(level=logging.WARNING, format="%(message)s")
+  for stream in (sys.stdout, sys.stderr):
+    if isinstance(stream, io.TextIOWrapper):
+      stream.reconfigure(errors="backslashreplace")  # a file name may be no text
   try:
     code = run(argv)
     sys.stdout.flush()  # here, and not when Python ends, where nobody could catch that the reader has gone

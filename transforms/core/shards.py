@@ -17,7 +17,7 @@ IMAGES_PER_SHARD = 1024
 
 
 class ImageFile(NamedTuple):
-  """One picture in a folder of its own."""
+  """One picture in a file of its own; `path` is empty where its name is not UTF-8, and so cannot be read."""
 
   key: str
   label: str
