@@ -25,7 +25,7 @@ from transforms.bottlenecks import EmbedShard
 from transforms.check_splits import CheckSplits
 from transforms.close import CloseLedger, mark_completed
 from transforms.core.errors import InputError
-from transforms.core.schema import LABELS_FILE, SCHEMA_FILE, TESTING, TRAINING, bottleneck_record
+from transforms.core.schema import COMPLETED_FILE, LABELS_FILE, SCHEMA_FILE, TESTING, TRAINING, bottleneck_record
 from transforms.core.splits import SplitPercentages
 from transforms.model_handler import BATCH_SIZE, ImageModelHandler
 from transforms.shard_work import WorkShards
@@ -90,6 +90,12 @@ def build(root: beam.Pipeline, config: Config) -> None:
   _ = stats | "MarkCompleted" >> beam.Map(
     mark_completed, config.output, config.max_bad_fraction, beam.pvalue.AsList(transform)
   )
+
+
+def check(root: beam.Pipeline, source: Source, percentages: SplitPercentages) -> None:
+  """Plan, and no more than to see whether each class has pictures in each split."""
+  shards = root | "Plan" >> source.plan((TRAINING, TESTING), percentages)
+  _ = shards | "CheckSplits" >> CheckSplits(source.labels, percentages)
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -158,6 +164,11 @@ def run(argv: Sequence[str]) -> int:
   trunk = load_trunk(flags.trunk, flags.trunk_weights, flags.trunk_input_px)
   from transforms.analyze import record_schema_text  # after the trunk, which loads TensorFlow without its chatter
 
+  if files.exists(files.join(flags.output, COMPLETED_FILE)):
+    # What the job checks first anyway: an earlier output is not given up for one that cannot begin.
+    run_pipeline(
+      lambda root: check(root, source, percentages), options, stage="bottlenecks", shards_folder=flags.output
+    )
   output_folder.refuse_overlap(flags.input, flags.output)
   settings = {
     "input": flags.input,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import os
 import sys
 from collections.abc import Sequence
 
@@ -16,6 +17,7 @@ from transforms import files
 from transforms.close import CloseLedger, mark_completed
 from transforms.convert import FORMATS, JPG, PICTURE_FORMATS, TFRECORD, ConvertShard, sweep_tree
 from transforms.core.encode import DEFAULT_QUALITY
+from transforms.core.errors import InputError
 from transforms.core.schema import IMAGE_RECORD, LABELS_FILE
 from transforms.idx_source import IdxPair, PlanIdxShards, find_idx_splits
 from transforms.shard_work import WorkShards
@@ -146,6 +148,8 @@ def run(argv: Sequence[str]) -> int:
 
 
 def _claim(arguments: argparse.Namespace, argv: Sequence[str]) -> Config:
+  if files.is_local(arguments.input) and not os.path.isdir(arguments.input):
+    raise InputError(f"{arguments.input} is no folder: give the one that holds the four IDX files.")
   pairs = tuple(find_idx_splits(arguments.input))
   labels = tuple(str(number) for number in range(arguments.classes))
   task = ConvertShard(arguments.output, arguments.formats, labels, arguments.quality)

@@ -15,6 +15,7 @@ from pipelines import datasets
 from pipelines.arguments import ArgumentParser, add_max_bad_fraction, fraction, parse_with_beam_options
 from pipelines.cli import dispatch
 from pipelines.running import DONE, GATE_MISSED, guarded
+from transforms import files
 from transforms.core.provenance import versions
 from transforms.core.schema import COMPLETED_FILE
 from transforms.idx_source import looks_like_idx
@@ -167,21 +168,8 @@ def _digest_of_files(path: str) -> str:
 
   That is what makes a stage's input another; reading it all would take as long as the stage.
   """
-  digest = hashlib.sha256()
-  for parent, folders, names in os.walk(path, followlinks=True):
-    folders.sort()
-    for name in [*sorted(names), ""]:
-      digest.update(json.dumps([parent, name, *_size_and_time(os.path.join(parent, name))]).encode())
-  digest.update(json.dumps(_size_and_time(path)).encode())
-  return digest.hexdigest()
-
-
-def _size_and_time(path: str) -> tuple[int, ...]:
-  """Of a file. Nothing for a folder, whose time changes with what is written beside the data, nor for a broken link."""
-  if not os.path.isfile(path):
-    return ()
-  stat = os.stat(path)
-  return stat.st_size, stat.st_mtime_ns
+  found = files.list_tree(path) if os.path.isdir(path) else [files.stat(path)]
+  return hashlib.sha256(json.dumps(found).encode()).hexdigest()
 
 
 if __name__ == "__main__":

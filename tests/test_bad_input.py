@@ -190,6 +190,19 @@ def test_a_folder_that_is_not_ours_is_left_alone(command, tiny_trunk, tmp_path, 
   assert [path.name for path in (tmp_path / "thesis").iterdir()] == ["chapter1.tex"]
 
 
+def test_only_one_of_the_two_split_folders(tree, tiny_trunk, tmp_path, capsys):
+  (tmp_path / "data").mkdir()
+  (tmp_path / "data" / "testing").symlink_to(tree)
+  where = [f"--input={tmp_path / 'data'}", f"--output={tmp_path / 'out'}", f"--trunk={tiny_trunk}"]
+  assert main(["bottlenecks", *where, _RUNNER]) == 2
+  assert "has no folder training" in said(capsys)
+
+
+def test_convert_of_no_folder(tmp_path, capsys):
+  assert main(["convert", f"--input={tmp_path / 'gone'}", f"--output={tmp_path / 'out'}", _RUNNER]) == 2
+  assert "gone is no folder" in said(capsys)
+
+
 def test_a_file_where_a_folder_should_be(tree, tiny_trunk, tmp_path, capsys):
   (tmp_path / "file").write_text("mine")
   for output, words in (("file", "is a file: give a new or empty folder"), ("file/in", "Not a directory")):

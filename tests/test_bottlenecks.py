@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -204,6 +205,15 @@ def test_what_cannot_work_is_told_before_the_long_work(tree, tiny_trunk, tmp_pat
   with pytest.raises(InputError, match=sentence):
     run(arguments(tree, tiny_trunk, tmp_path / "out", *more))
   assert not list(tmp_path.rglob("*.tfrecord"))
+
+
+def test_an_earlier_output_is_not_given_up_for_a_job_that_cannot_begin(finished, tree, tiny_trunk, tmp_path):
+  output = tmp_path / "kept"
+  shutil.copytree(finished, output)
+  before = {path: path.read_bytes() for path in output.rglob("*") if path.is_file()}
+  with pytest.raises(InputError, match="no testing image"):
+    run(arguments(tree, tiny_trunk, output, "--testing_percentage=0.0001"))
+  assert {path: path.read_bytes() for path in output.rglob("*") if path.is_file()} == before
 
 
 def test_writes_neither_into_its_input_nor_over_anything_else(tree, tiny_trunk, tmp_path):

@@ -100,6 +100,14 @@ def test_a_name_that_is_not_utf8_is_spelled_out(tmp_path):
   assert (listed["a/caf\\udce9.jpg"].path, listed["a/caf\\udce9.jpg"].size_bytes) == ("", 4)
 
 
+def test_a_link_that_leads_back_multiplies_nothing(tmp_path):
+  lay_out(tmp_path, "a/1.jpg", "a/deep/2.jpg", "b/1.jpg")
+  (tmp_path / "a" / "loop").symlink_to(".")
+  (tmp_path / "a" / "deep" / "up").symlink_to("..")
+  folder, _ = find_class_folders(str(tmp_path))
+  assert sorted(image.key for _, image in list_folder(folder)) == ["a/1.jpg", "a/deep/2.jpg"]
+
+
 def test_every_image_is_in_exactly_one_shard(tmp_path, plan):
   names = [f"{label}/{number}.jpg" for label in "ab" for number in range(150)]
   shards = plan(lay_out(tmp_path, *names))

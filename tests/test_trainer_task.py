@@ -150,6 +150,12 @@ def test_retrain_preset_draws_uniformly_over_classes():
   assert rarest[1].max() < 2 * rarest[1].min()
 
 
+def test_a_training_that_diverges_is_told(tmp_path):
+  plan = dataclasses.replace(ADAM, optimizer="sgd", learning_rate=1e30)
+  with pytest.raises(InputError, match=r"training diverged in round .: give a --learning_rate below 1e\+30"):
+    train(tmp_path, plan)
+
+
 def test_l2_keeps_weights_small(tmp_path):
   weak, _ = train(tmp_path, dataclasses.replace(ADAM, l2=0.0, rounds=6), name="0.npz")
   strong, _ = train(tmp_path, dataclasses.replace(ADAM, l2=100.0, rounds=6), name="100.npz")

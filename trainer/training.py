@@ -20,6 +20,7 @@ import tensorflow as tf
 
 from trainer.data import Bottlenecks
 from trainer.model import build_head
+from transforms.core.errors import InputError
 from transforms.core.schema import TRAINING, VALIDATION
 
 _ROWS_PER_EVALUATION = 4096
@@ -94,6 +95,9 @@ def train(
 
   Returns:
     The trained head, and all rounds, those before an interruption too.
+
+  Raises:
+    InputError: the loss is not finite any more.
   """
   state = _State(data, plan, seed)
   state.restore(checkpoint)
@@ -111,6 +115,8 @@ def train(
       loss += float(batch_loss)
       correct += float(batch_correct)
       images += len(classes)
+    if not math.isfinite(loss):
+      raise InputError(f"training diverged in round {number + 1}: give a --learning_rate below {rate:g}.")
     validated = evaluate(state.head, data, VALIDATION)
     state.finish_round(
       Round(number + 1, steps, rate, loss / images, correct / images, validated.loss, validated.accuracy)

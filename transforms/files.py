@@ -98,6 +98,25 @@ def match_in(folder: str, pattern: str) -> list[FileStat]:
   return match(join(glob.escape(folder) if is_local(folder) else folder, pattern))
 
 
+def list_tree(folder: str) -> list[FileStat]:
+  """Returns all files below a folder, sorted by path. Links are followed, but no real folder is visited twice."""
+  if not is_local(folder):
+    return match_in(folder, "**")
+  visited: set[str] = set()
+  found: list[FileStat] = []
+  for parent, folders, names in os.walk(folder, followlinks=True):
+    if os.path.realpath(parent) in visited:
+      folders.clear()  # a link led back here
+      continue
+    visited.add(os.path.realpath(parent))
+    folders.sort()
+    for name in names:
+      path = os.path.join(parent, name)
+      if seen := stat(path) or _stat_of_broken_link(path):
+        found.append(seen)
+  return sorted(found)
+
+
 def is_empty(folder: str) -> bool:
   """Says whether nothing at all lies in a folder, or it is not there."""
   if is_local(folder):

@@ -115,7 +115,7 @@ class PlanImageFolders(beam.PTransform):
 
 def list_folder(folder: ClassFolder) -> Iterator[tuple[str | None, ImageFile]]:
   """Yields every file of a class folder, at any depth; extensions are not trusted: whatever is there may be one."""
-  for stat in files.match_in(folder.path, "**"):
+  for stat in files.list_tree(folder.path):
     inside = os.path.relpath(stat.path, folder.path).replace(os.sep, "/")
     hidden = any(part.startswith(".") for part in inside.split("/"))
     if not hidden and inside.rsplit("/", 1)[-1].lower() not in _NOT_PICTURES:

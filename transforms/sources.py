@@ -75,6 +75,9 @@ class FolderSource:
     self.has_splits = self._folders[0].split is not None
 
   def plan(self, splits: Sequence[str], percentages: SplitPercentages | None) -> beam.PTransform:
+    for split in splits:
+      if self.has_splits and not any(folder.split == split for folder in self._folders):
+        raise InputError(f"{self.path} has no folder {split} with class folders in it: put the {split} pictures there.")
     return PlanImageFolders(self._folders, tuple(splits), percentages)
 
 
