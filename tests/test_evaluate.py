@@ -239,6 +239,12 @@ def test_auto_takes_the_testing_folder_where_there_is_one(made: Made, tmp_path: 
   assert {row["split"] for row in rows} == {"testing"}
 
   shutil.rmtree(tmp_path / "data/testing")
+  with pytest.raises(InputError, match="has no folder testing with class folders in it"):
+    _evaluate(made, tmp_path / "data", tmp_path / "evaluation")
+  assert (tmp_path / "evaluation/COMPLETED").exists()  # told before the earlier output was touched
+
+  for folder in (tmp_path / "data/training").iterdir():
+    (tmp_path / "data/testing" / folder.name).mkdir(parents=True)
   with pytest.raises(InputError, match="no pictures of the split testing: give another --input or --split"):
     _evaluate(made, tmp_path / "data", tmp_path / "evaluation")
   assert not (tmp_path / "evaluation/COMPLETED").exists()
