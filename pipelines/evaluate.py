@@ -128,7 +128,8 @@ def make_parser() -> argparse.ArgumentParser:
       "A run that was killed goes on where it was: finished shards are kept."
     ),
     epilog=(
-      "example:\n  beam-retrain evaluate --model flowers/model --input flower_photos --output flowers/evaluation\n\n"
+      "example:\n  beam-retrain evaluate --model flowers/model --input flower_photos --split testing"
+      " --output flowers/evaluation\n\n"
       "Any Beam option may follow, for example --runner=FlinkRunner, or\n"
       "  --direct_running_mode=multi_processing --direct_num_workers=2   for two processes on this machine."
     ),

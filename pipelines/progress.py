@@ -78,7 +78,9 @@ class ShardProgress:
         parsed = parse_shard_name(name.removesuffix(".json"))
         if parsed and name.endswith(".json"):
           self._seen.add(name)
-          with open(os.path.join(self._folder, name)) as file:
+          path = os.path.join(self._folder, name)
+          # A damaged one belongs to a shard that is worked again.
+          with contextlib.suppress(ValueError, TypeError, KeyError), open(path) as file:
             self.images += ShardReport.from_json(file.read()).inputs
           split, _, of = parsed
           self._shards[split] = (self._shards.get(split, (0, of))[0] + 1, of)

@@ -83,14 +83,12 @@ def run(argv: Sequence[str]) -> int:
   pictures = data
   if looks_like_idx(data):
     pictures = str(output / "convert")
-    state = chain.keep_or_run("convert", [f"--input={data}", f"--classes={flags.classes}", *bad], after=state)
+    state = chain.keep_or_run("convert", [f"--input={data}", f"--classes={flags.classes}"], bad, after=state)
   trunk = [f"--trunk={flags.trunk}", *_given("--trunk_weights", flags.trunk_weights)]
   trunk_files = [_BUNDLED_TRUNK if flags.trunk == "bundled" else flags.trunk, flags.trunk_weights or ""]
   trunk_state = [_digest_of_files(path) for path in trunk_files]
-  state = chain.keep_or_run(
-    "bottlenecks", [f"--input={pictures}", *trunk, *bad], after=json.dumps([state, trunk_state])
-  )
-  chain.keep_or_run("train", [f"--input={output / 'bottlenecks'}", *_given("--preset", flags.preset)], after=state)
+  state = chain.keep_or_run("bottlenecks", [f"--input={pictures}", *trunk], bad, after=json.dumps([state, trunk_state]))
+  chain.keep_or_run("train", [f"--input={output / 'bottlenecks'}", *_given("--preset", flags.preset)], [], after=state)
   # Evaluation is never kept: it ends with the summary that people run this for, and its gates decide the exit code.
   chain.run(
     "evaluate",
@@ -121,12 +119,13 @@ class _Chain:
     self._state_path = output / _STATE_FILE
     self.code = DONE
 
-  def keep_or_run(self, command: str, argv: Sequence[str], after: str) -> str:
+  def keep_or_run(self, command: str, argv: Sequence[str], more: Sequence[str], after: str) -> str:
     """Runs a stage unless its output is finished and made by the same request; returns its state for the next stage.
 
     Args:
       command: the stage's command; its folder has the same name.
       argv: its arguments, without `--output`.
+      more: further arguments that do not change what comes out: how the job is run, how much loss is accepted.
       after: the state of what it reads.
     """
     state = hashlib.sha256(json.dumps([command, argv, after, versions()]).encode()).hexdigest()
@@ -134,7 +133,7 @@ class _Chain:
       if (self._output / command / COMPLETED_FILE).exists() and self._states().get(command) == state:
         print(f"{command}: finished and unchanged, kept")
       else:
-        self.run(command, argv)
+        self.run(command, [*argv, *more])
         if self.code == DONE:
           self._remember(command, state)
     return state

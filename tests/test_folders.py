@@ -55,6 +55,7 @@ def test_a_plain_tree_and_one_with_splits_of_its_own(tmp_path):
     (("readme.txt",), "holds neither IDX files, nor class folders"),
     (("only/1.jpg",), "holds one class only, 'only'"),
     (("a/1", "b\n2/1"), "cannot be a label"),
+    (("training/a/1", "training/b/1", "testing/a/1", "validation/a/1"), "beside training and testing: validation"),
     (("train/a/1", "train/b/1", "test/a/1"), "the folders test, train look like splits"),
   ],
 )

@@ -46,7 +46,7 @@ def test_every_stage_passes_on_every_image(finished):
 def test_what_is_finished_and_unchanged_is_kept(finished, capsys):
   output, arguments = finished
   before = completed(output)
-  assert run(arguments) == 0
+  assert run([*arguments, "--max_bad_fraction=0.5", "--direct_num_workers=1"]) == 0  # changes nothing that comes out
   after = completed(output)
   shown = capsys.readouterr().out
   for stage in ("convert", "bottlenecks", "train"):

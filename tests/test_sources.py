@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 import struct
 from pathlib import Path
 
@@ -93,6 +94,14 @@ def test_what_is_no_source_is_told(tmp_path, make, sentence):
   make(path)
   with pytest.raises(InputError, match=sentence):
     find_source(str(path))
+
+
+def test_records_of_which_a_file_is_missing_are_refused(converted, tmp_path):
+  shutil.copytree(converted, tmp_path / "copy")
+  path = tmp_path / "copy" / "records" / "training-00000-of-00001.tfrecord"
+  path.rename(path.with_name("training-00000-of-00002.tfrecord"))
+  with pytest.raises(InputError, match="has 1 of 2 training files"):
+    find_source(str(tmp_path / "copy")).plan((TRAINING, TESTING), SplitPercentages())
 
 
 def test_an_unfinished_conversion_is_refused(tmp_path):

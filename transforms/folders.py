@@ -37,6 +37,12 @@ def find_class_folders(root: str) -> list[ClassFolder]:
     InputError: there are none, or only one, or a name that cannot be a label.
   """
   split_names = [name for name in (TRAINING, TESTING) if _subfolders(os.path.join(root, name))]
+  others = set(_subfolders(root)) - set(split_names) - {TRAINING, TESTING, "records"}
+  if split_names and others:
+    raise InputError(
+      f"{root} has folders beside {' and '.join(split_names)}: {', '.join(sorted(others))}: put their pictures into"
+      f" {TRAINING}, from which validation pictures are drawn, or move them elsewhere."
+    )
   found = [
     ClassFolder(split, label, os.path.join(root, split, label), f"{split}/{label}")
     for split in split_names

@@ -18,7 +18,7 @@ import apache_beam as beam
 from apache_beam.metrics import Metrics
 
 from transforms import files
-from transforms.core.quarantine import Quarantined
+from transforms.core.quarantine import Quarantined, Reason
 from transforms.core.shards import Shard, ShardReport
 
 REPORTS_FOLDER = ".shards"
@@ -160,6 +160,10 @@ def read_report(output: str, name: str, digest: str, writes_file: bool = True) -
   with contextlib.suppress(ValueError, TypeError, KeyError):  # a report that cannot be read is no report
     report = ShardReport.from_json(files.read_bytes(path).decode())
     written = files.read_bytes(shard_path) if writes_file else b""
+    # What could not be opened may have been mended by now, which no size or time would show.
+    unreadable = any(entry.reason == Reason.UNREADABLE for entry in report.quarantined)
+    if unreadable:
+      return None
     if report.digest == digest and report.sha256 == hashlib.sha256(written).hexdigest():
       return report
   return None
