@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import filecmp
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -48,6 +49,7 @@ def main() -> None:
   threads = "--trunk_threads=1"
   stage("bottlenecks, 2 processes", "ledger closed", "bottlenecks", *work, threads, f"--output={two}", *TWO_PROCESSES)
   check_counts(two)
+  check_same_records(bottlenecks, two)
   seconds = timed("train", f"--input={bottlenecks}", f"--output={model}")
   rows.append(("train", f"{seconds:.1f}", f"testing accuracy {accuracy(model, 'testing_accuracy'):.2%}"))
   retrain = output / "train_retrain"
@@ -80,6 +82,14 @@ def check_counts(folder: Path) -> None:
     found = tuple(totals["labels"][str(digit)] for digit in range(10))
     assert found == counts, f"{folder}: {split} has {found}, published are {counts}"
     assert totals["inputs"] == totals["outputs"] + totals["quarantined"] == sum(counts), f"{folder}: {totals}"
+
+
+def check_same_records(folder: Path, other: Path) -> None:
+  """Checks that two runs wrote the same record files, byte for byte."""
+  names = sorted(path.name for path in (folder / "records").glob("*.tfrecord"))
+  assert names == sorted(path.name for path in (other / "records").glob("*.tfrecord")), f"{folder} and {other} differ"
+  _, differing, unreadable = filecmp.cmpfiles(folder / "records", other / "records", names, shallow=False)
+  assert not differing + unreadable, f"{folder} and {other} differ in {(differing + unreadable)[:5]}"
 
 
 def check_twin(folder: Path) -> None:
