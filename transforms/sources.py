@@ -98,13 +98,10 @@ class RecordsSource:
       parsed = parse_shard_name(os.path.basename(stat.path))
       if parsed and parsed[0] in splits:
         shards.append(Shard(*parsed, inputs=(RecordsFile(*stat),)))
-    for split in {shard.split for shard in shards}:
-      there, of = (
-        ([shard.of for shard in shards if shard.split == split]),
-        max(shard.of for shard in shards if shard.split == split),
-      )
-      if len(there) != of:
-        raise InputError(f"{self._records_folder} has {len(there)} of {of} {split} files: write them again.")
+    for split in splits:
+      of = [shard.of for shard in shards if shard.split == split]
+      if of and len(of) != max(of):
+        raise InputError(f"{self._records_folder} has {len(of)} of {max(of)} {split} files: write them again.")
     if not shards:
       raise InputError(f"{self._records_folder} has no records of the splits {', '.join(splits)}: convert them first.")
     # One short name per file: the same order of size as the files themselves being listed, not as their records.
