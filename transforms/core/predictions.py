@@ -13,7 +13,8 @@
 | sha256                               | of the picture's own bytes, 64 hex digits                                     |
 | split                                | the input's part that the picture is in: `training`, `testing`, or `all`      |
 
-A shard's lines are made without the execution time: a run that goes on where a killed one was has another start.
+A shard's lines are made without the execution time: a run that goes on where a killed one was has another start. They
+start with the name of the model instead: several models may be asked about a picture in one pass.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from typing import NamedTuple
 import numpy as np
 
 from transforms.core.csv_cells import escape_cell
+from transforms.core.errors import InputError
 from transforms.core.label_stats import TOP, Outcome
 
 EXECUTION_TIME = "Execution time"
@@ -45,6 +47,10 @@ COLUMNS = (
   "split",
 )
 _EXECUTION_TIME_AT = COLUMNS.index(EXECUTION_TIME)
+_ROW_COLUMNS = ("file_name", "actual_digit", "predicted_digit", "confidence", "sha256")
+_PART_COLUMNS = tuple(name for name in COLUMNS if name != EXECUTION_TIME)
+_PART_PLACES = tuple(_PART_COLUMNS.index(name) for name in _ROW_COLUMNS)
+HEADER = ",".join(COLUMNS) + "\n"
 
 
 class Scored(NamedTuple):
@@ -91,37 +97,98 @@ def predict(scored: Scored, labels: Sequence[str]) -> Prediction:
   return Prediction(scored, top, Outcome(scored.actual, predicted, confidence, float(scored.scores[actual]), rank))
 
 
-def part_line(prediction: Prediction, split: str) -> bytes:
-  """Returns the CSV line of one picture, UTF-8, without the execution time."""
+class Row(NamedTuple):
+  """What is read again of one line, each cell as it is spelled in the file.
+
+  Attributes:
+    key: the picture's key, escaped as CSV cells of ours are.
+    actual: label, likewise.
+    predicted: label, likewise.
+    confidence: percent, four decimals.
+    sha256: of the picture's own bytes, 64 hex digits.
+  """
+
+  key: str
+  actual: str
+  predicted: str
+  confidence: str
+  sha256: str
+
+  @property
+  def right(self) -> bool:
+    return self.actual == self.predicted
+
+
+def part_line(model: str, prediction: Prediction, split: str) -> bytes:
+  """Returns what a model says of one picture as a shard's line: its name, then `COLUMNS` but the execution time; UTF-8."""
   scored, outcome = prediction.scored, prediction.outcome
   (_, first), *others = prediction.top
-  cells = [escape_cell(scored.key), escape_cell(outcome.actual), escape_cell(outcome.predicted), _percent(first)]
+  cells = [model, escape_cell(scored.key), escape_cell(outcome.actual), escape_cell(outcome.predicted), _percent(first)]
   cells.append(str(outcome.actual == outcome.predicted))
   for place in range(TOP - 1):
     label, score = others[place] if place < len(others) else ("", None)
     cells += [escape_cell(label), "" if score is None else _percent(score)]
   margin = _percent(first - others[0][1]) if others else ""
-  return _line([*cells, margin, scored.sha256, split]).encode()
+  return csv_line([*cells, margin, scored.sha256, split]).encode()
 
 
-def predictions_lines(parts: Iterable[Iterable[str]], execution_time: str) -> Iterator[str]:
-  """Yields the lines of the whole file, the header first, one at a time.
+def read_part(lines: Iterable[str]) -> Iterator[tuple[str, Row]]:
+  """Yields (model, row) for each line that `part_line` wrote."""
+  for model, cells in read_part_cells(lines):
+    yield model, row_of(cells)
+
+
+def read_part_cells(lines: Iterable[str]) -> Iterator[tuple[str, list[str]]]:
+  """Yields (model, the cells of `COLUMNS` but the execution time) for each line that `part_line` wrote."""
+  for model, *cells in csv.reader(lines):
+    yield model, cells
+
+
+def whole_line(cells: Sequence[str], execution_time: str) -> str:
+  """Returns the line of the whole file for the cells of a shard's line.
 
   Args:
-    parts: the text lines of the shards' files, in the order of the shards.
+    cells: as `read_part_cells` gives them.
     execution_time: the job's start as `time.ctime()` writes it.
   """
-  yield _line(COLUMNS)
-  for part in parts:
-    for row in csv.reader(part):
-      yield _line([*row[:_EXECUTION_TIME_AT], execution_time, *row[_EXECUTION_TIME_AT:]])
+  return csv_line([*cells[:_EXECUTION_TIME_AT], execution_time, *cells[_EXECUTION_TIME_AT:]])
+
+
+def row_of(cells: Sequence[str]) -> Row:
+  """Returns what is read again of the cells of a shard's line."""
+  return Row(*map(cells.__getitem__, _PART_PLACES))
+
+
+def read_predictions(lines: Iterable[str], source: str) -> Iterator[Row]:
+  """Reads a whole `predictions.csv`, one line at a time.
+
+  Args:
+    lines: its text, opened with `newline=""`.
+    source: its path, for the error.
+
+  Raises:
+    InputError: a column is missing, or a line has not as many cells as the first.
+  """
+  reader = csv.reader(lines)
+  header = next(reader, [])
+  missing = [name for name in _ROW_COLUMNS if name not in header]
+  if missing:
+    raise InputError(f"{source} has no column {missing[0]!r}: give a predictions.csv that `beam-retrain` wrote.")
+  places = [header.index(name) for name in _ROW_COLUMNS]
+  for cells in reader:
+    if len(cells) != len(header):
+      raise InputError(
+        f"{source}: line {reader.line_num} has {len(cells)} cells of {len(header)}: the file is damaged."
+      )
+    yield Row(*(cells[place] for place in places))
 
 
 def _percent(score: float) -> str:
   return f"{100 * score:.4f}"
 
 
-def _line(cells: Sequence[str]) -> str:
+def csv_line(cells: Sequence[str]) -> str:
+  """Returns one line of a CSV of ours, with its line feed."""
   text = io.StringIO()
   csv.writer(text, lineterminator="\n").writerow(cells)
   return text.getvalue()
