@@ -136,10 +136,10 @@ def test_a_row_reads_the_same_from_a_part_and_from_the_whole_file() -> None:
 
 
 def test_a_file_without_a_column_is_told() -> None:
-  with pytest.raises(InputError, match="old.csv has no column 'sha256'"):
+  with pytest.raises(InputError, match=r"old\.csv has no column 'sha256'"):
     list(read_predictions(["file_name,actual_digit,predicted_digit,confidence\n"], "old.csv"))
 
 
 def test_a_line_that_ends_too_early_is_told() -> None:
-  with pytest.raises(InputError, match="cut.csv: line 2 has 3 cells of 13"):
+  with pytest.raises(InputError, match=r"cut\.csv: line 2 has 3 cells of 13"):
     list(read_predictions([HEADER, "a,b,c\n"], "cut.csv"))

@@ -14,6 +14,7 @@ from typing import Any
 
 from transforms.core.errors import InputError
 from transforms.core.finished import read_local
+from transforms.core.head import HEAD_FILE
 from transforms.core.provenance import describe_run
 from transforms.core.schema import COMPLETED_FILE, INFO_FILE, LABELS_FILE
 
@@ -26,7 +27,7 @@ LOGS = "logs"
 CHECKPOINTS = "checkpoints"
 
 # The marker goes first: from there on no reader takes the folder for finished.
-_OWNED = (COMPLETED_FILE, LABELS_FILE, RETRAINED_LABELS, SAVED_MODEL, FROZEN_GRAPH, METRICS, LOGS, CHECKPOINTS)
+_OWNED = (COMPLETED_FILE, LABELS_FILE, RETRAINED_LABELS, SAVED_MODEL, FROZEN_GRAPH, HEAD_FILE, METRICS, LOGS, CHECKPOINTS)
 
 
 def claim(output: str, settings: Mapping[str, Any], argv: Sequence[str], **more: Any) -> bool:

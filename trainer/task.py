@@ -20,6 +20,7 @@ from transforms.core.command_line import (
 )
 from transforms.core.errors import InputError
 from transforms.core.finished import read_info, read_labels
+from transforms.core.head import HEAD_FILE, encode_head
 from transforms.core.quiet_tensorflow import load_tensorflow
 from transforms.core.schema import COMPLETED_FILE, LABELS_FILE, TESTING, TRAINING, VALIDATION
 from transforms.core.splits import SplitPercentages
@@ -37,7 +38,7 @@ picture bytes and gives labels. A run that was killed goes on where it was, if s
 trains as retrain.py did: gradient descent, batches drawn uniformly over the labels, a fixed number of steps.
 
 Written to --output: saved_model/, retrained_labels.txt, retrained_graph.pb (frozen, for scripts made for retrain.py's),
-metrics.json, logs/ (tensorboard --logdir), checkpoints/, info.json and, last, COMPLETED."""
+head.npz (the head alone, for `reevaluate`), metrics.json, logs/ (tensorboard --logdir), checkpoints/, info.json and, last, COMPLETED."""
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -259,6 +260,7 @@ def _export(
   output: str, labels: Sequence[str], embed: Any, transform: Any, head: Any, input_px: int, dimensions: int
 ) -> None:
   from trainer import export, frozen_graph, output_folder
+  from trainer.plain_head import plain_head
 
   exported = export.build_exported(
     labels=labels, embed=embed, transform=transform, head=head, input_px=input_px, dimensions=dimensions
@@ -270,6 +272,8 @@ def _export(
   output_folder.write_bytes(
     os.path.join(output, output_folder.FROZEN_GRAPH), graph.SerializeToString(deterministic=True)
   )
+  plain = encode_head(plain_head(transform, head, dimensions))
+  output_folder.write_bytes(os.path.join(output, HEAD_FILE), plain)
   lines = "".join(f"{label}\n" for label in labels).encode()
   for name in (LABELS_FILE, output_folder.RETRAINED_LABELS):
     output_folder.write_bytes(os.path.join(output, name), lines)

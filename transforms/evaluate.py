@@ -1,163 +1,81 @@
-"""Evaluation: a shard of pictures, or of stored bottlenecks, becomes lines of the predictions and a table of counts."""
+"""Evaluation: a shard of pictures becomes lines of the predictions and a table of counts, for each model asked.
+
+What is known of a whole evaluation when its job ends, its figures, goes to one file that the command reads to judge it.
+"""
 
 from __future__ import annotations
 
-import abc
 import io
-import itertools
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import apache_beam as beam
-import numpy as np
-from apache_beam.utils.shared import Shared
 
 from transforms import files
 from transforms.core import label_stats
 from transforms.core.errors import InputError
 from transforms.core.label_stats import LabelCounts, LabelStats
-from transforms.core.predictions import Scored, part_line, predict, predictions_lines
-from transforms.core.quarantine import Quarantined, Reason
-from transforms.core.schema import Bottleneck, decode_bottleneck
-from transforms.core.shards import Input, RecordsFile, Shard, ShardReport
-from transforms.core.tfrecord import read_records
-from transforms.model_handler import ImageModelHandler
+from transforms.core.mistakes import MAX_SHOWN_SUSPICIOUS, SUSPICIOUS_COLUMNS, SUSPICIOUS_PERCENT, Mistakes, as_picture
+from transforms.core.predictions import HEADER, csv_line, part_line, predict, read_part_cells, row_of, whole_line
+from transforms.core.quarantine import Quarantined
+from transforms.core.shards import Shard, ShardReport
+from transforms.scoring import Scorer
 from transforms.shard_work import ShardTask, Written
-from transforms.sources import read_images
 
 PREDICTIONS_FILE = "predictions.csv"
 PER_LABEL_FILE = "per_label.csv"
 CONFUSION_FILE = "confusion_matrix.csv"
+SUSPICIOUS_FILE = "suspicious_labels.csv"
 METRICS_FILE = "metrics.json"
 PARTS_FOLDER = ".parts"
+FIGURES_FILE = "figures.json"
 
-BOTTLENECKS_BATCH_SIZE = 1024
+MODEL = "model"
+CANDIDATE = "candidate"
 
 _COUNTS = "label_counts"
 
 
-class Scorer(abc.ABC):
-  """How the pictures of a shard get their scores. Pickled to the workers."""
-
-  @abc.abstractmethod
-  def setup(self) -> None:
-    """Called once per DoFn instance, before the first shard: loads the model."""
-
-  @abc.abstractmethod
-  def score(self, shard: Shard) -> Iterator[Scored | Quarantined]:
-    """Yields one item per picture, in the shard's order; every label is in the model's label list."""
-
-
-class ScoreImages(Scorer):
-  """Runs the whole exported model over pictures.
-
-  Attributes:
-    handler: the exported model, by the path that workers read.
-    labels: the model's label list.
-  """
-
-  def __init__(self, handler: ImageModelHandler, labels: Sequence[str]):
-    self._handler = handler
-    self._labels = list(labels)
-
-  def setup(self) -> None:
-    self._handler.load_once()
-
-  def score(self, shard: Shard) -> Iterator[Scored | Quarantined]:
-    for item in self._handler.infer(read_images(shard, self._labels), self._handler.load_once()):
-      if isinstance(item, Quarantined):
-        yield item
-      else:
-        yield Scored(item.image.key, item.image.label, item.image.sha256, item.outputs["scores"])
-
-
-class ScoreBottlenecks(Scorer):
-  """Runs the exported model's head over stored bottlenecks: nothing is decoded, no trunk is run.
-
-  Attributes:
-    model: folder of the exported model, readable by the workers.
-    labels: the model's label list.
-    batch_size: bottlenecks per call of the head; a smaller rest is padded.
-  """
-
-  def __init__(self, model: str, labels: Sequence[str], *, batch_size: int = BOTTLENECKS_BATCH_SIZE):
-    self._model = model
-    self._labels = frozenset(labels)
-    self._batch_size = batch_size
-    self._shared = Shared()
-
-  def setup(self) -> None:
-    self._load_once()
-
-  def _load_once(self) -> Any:
-    from transforms.core.trunk import load_saved_model  # loads TensorFlow: on workers only
-
-    return self._shared.acquire(lambda: load_saved_model(self._model), tag=self._model)
-
-  def score(self, shard: Shard) -> Iterator[Scored | Quarantined]:
-    head = self._load_once().score_bottlenecks
-    records = itertools.chain.from_iterable(map(_read_bottlenecks, shard.inputs))
-    while batch := list(itertools.islice(records, self._batch_size)):
-      vectors = np.zeros((self._batch_size, batch[0].vector.size), np.float32)
-      vectors[: len(batch)] = [bottleneck.vector for bottleneck in batch]
-      # float32 [batch_size, C], 0..1
-      scores = head(vectors)["scores"].numpy()
-      for bottleneck, row in zip(batch, scores, strict=False):  # what is left over is padding
-        yield self._checked(bottleneck, row)
-
-  def _checked(self, bottleneck: Bottleneck, scores: np.ndarray) -> Scored | Quarantined:
-    if bottleneck.label not in self._labels:
-      detail = f"label {bottleneck.label!r} is not one of the {len(self._labels)} labels"
-      return Quarantined(bottleneck.key, bottleneck.vector.nbytes, Reason.BAD_LABEL, detail)
-    if not np.isfinite(scores).all():
-      detail = "the model gave values that are not finite"
-      return Quarantined(bottleneck.key, bottleneck.vector.nbytes, Reason.MODEL_ERROR, detail)
-    return Scored(bottleneck.key, bottleneck.label, bottleneck.sha256, scores)
-
-
-def _read_bottlenecks(records_file: Input) -> Iterator[Bottleneck]:
-  assert isinstance(records_file, RecordsFile)  # what `RecordsSource` plans
-  with files.open_to_read(records_file.path) as file:
-    for record in read_records(file, records_file.path):
-      try:
-        yield decode_bottleneck(record)
-      except KeyError as error:
-        raise InputError(
-          f"{records_file.path} holds a record without {error}: give the folder that `beam-retrain bottlenecks` wrote."
-        ) from error
+def folder_of(output: str, model: str) -> str:
+  """Returns where a model's files go: the candidate's into a folder of its own."""
+  return output if model == MODEL else files.join(output, model)
 
 
 class EvaluateShard(ShardTask):
-  """A shard's file: its lines of `predictions.csv`; beside its report's counts: its `LabelCounts`.
+  """A shard's file: its lines of `predictions.csv`; beside its report's counts: the `LabelCounts` of each model.
 
   Attributes:
     scorer: where the scores come from.
-    labels: the model's label list.
+    models: name -> label list, in the order of the scores.
   """
 
   suffix = "csv"
 
-  def __init__(self, scorer: Scorer, labels: Sequence[str]):
+  def __init__(self, scorer: Scorer, models: Mapping[str, Sequence[str]]):
     self._scorer = scorer
-    self._labels = list(labels)
-    self._counts = label_stats.create()
+    self._models = {name: list(labels) for name, labels in models.items()}
+    self._counts: dict[str, LabelCounts] = {}
 
   def setup(self) -> None:
     self._scorer.setup()
 
   def work(self, shard: Shard) -> Iterator[Written | Quarantined]:
-    self._counts = label_stats.create()
+    self._counts = {name: label_stats.create() for name in self._models}
     for item in self._scorer.score(shard):
       if isinstance(item, Quarantined):
         yield item.in_split(shard.split)
         continue
-      prediction = predict(item, self._labels)
-      self._counts = label_stats.add(self._counts, prediction.outcome)
-      yield Written(item.actual, part_line(prediction, shard.split))
+      lines = []
+      for (name, labels), scored in zip(self._models.items(), item, strict=True):
+        prediction = predict(scored, labels)
+        self._counts[name] = label_stats.add(self._counts[name], prediction.outcome)
+        lines.append(part_line(name, prediction, shard.split))
+      yield Written(item[0].actual, b"".join(lines))
 
   def extra(self) -> Mapping[str, Any]:
-    return {_COUNTS: self._counts.to_json()}
+    return {_COUNTS: {name: counts.to_json() for name, counts in self._counts.items()}}
 
 
 class CheckNotEmpty(beam.PTransform):
@@ -186,23 +104,25 @@ class CombineLabelStats(beam.PTransform):
 
   Attributes:
     labels: the model's label list.
+    model: its name.
   """
 
-  def __init__(self, labels: Sequence[str]):
+  def __init__(self, labels: Sequence[str], model: str = MODEL):
     super().__init__()
     self._labels = list(labels)
+    self._model = model
 
   def expand(self, reports: beam.PCollection) -> beam.PCollection:
     return (
       reports
-      | "CountsOfShard" >> beam.Map(_counts_of)
+      | "CountsOfShard" >> beam.Map(_counts_of, self._model)
       # LabelCounts
       | "MergeCounts" >> beam.CombineGlobally(LabelStatsFn(self._labels))
     )  # LabelStats
 
 
-def _counts_of(report: ShardReport) -> LabelCounts:
-  return LabelCounts.from_json(report.extra[_COUNTS])
+def _counts_of(report: ShardReport, model: str) -> LabelCounts:
+  return LabelCounts.from_json(report.extra[_COUNTS][model])
 
 
 class LabelStatsFn(beam.CombineFn):
@@ -225,19 +145,20 @@ class LabelStatsFn(beam.CombineFn):
 
 
 class WritePredictions(beam.PTransform):
-  """PCollection[ShardReport] -> PCollection of one str, the path of `predictions.csv`: the parts, one after the other.
+  """PCollection[ShardReport] -> PCollection of one dict, the pictures that a report shows: `mistakes`, `suspicious`.
+
+  Writes `predictions.csv`, the parts one after the other, and `suspicious_labels.csv` of each model.
 
   Attributes:
     parts_folder: where the shards' files are.
     output: the stage's folder.
+    models: their names.
     execution_time: the job's start as `time.ctime()` writes it.
   """
 
-  def __init__(self, *, parts_folder: str, output: str, execution_time: str):
+  def __init__(self, *, parts_folder: str, output: str, models: Sequence[str], execution_time: str):
     super().__init__()
-    self._parts_folder = parts_folder
-    self._path = files.join(output, PREDICTIONS_FILE)
-    self._execution_time = execution_time
+    self._arguments = (parts_folder, output, list(models), execution_time)
 
   def expand(self, reports: beam.PCollection) -> beam.PCollection:
     return (
@@ -245,42 +166,109 @@ class WritePredictions(beam.PTransform):
       | "NameOfPart" >> beam.Map(lambda report: report.file)
       | "CollectNames" >> beam.combiners.ToList()
       # list of str, one per shard
-      | "JoinParts" >> beam.Map(_join_parts, self._parts_folder, self._path, self._execution_time)
-    )  # str
+      | "JoinParts" >> beam.Map(_join_parts, *self._arguments)
+    )  # dict
 
 
-def _join_parts(names: list[str], parts_folder: str, path: str, execution_time: str) -> str:
-  parts = (_text_lines(files.join(parts_folder, name)) for name in sorted(names))
-  with files.write_atomically(path) as file:
-    for line in predictions_lines(parts, execution_time):
-      file.write(line.encode())
-  return path
+def _join_parts(
+  names: list[str], parts_folder: str, output: str, models: Sequence[str], execution_time: str
+) -> dict[str, Any]:
+  mistakes = {model: Mistakes() for model in models}
+  with ExitStack() as stack:
+    written = {}
+    for model in models:
+      path = files.join(folder_of(output, model), PREDICTIONS_FILE)
+      files.make_folder(folder_of(output, model))
+      written[model] = stack.enter_context(files.write_atomically(path))
+      written[model].write(HEADER.encode())
+    for name in sorted(names):
+      for model, cells in read_part_cells(read_lines(files.join(parts_folder, name))):
+        written[model].write(whole_line(cells, execution_time).encode())
+        mistakes[model].add(row_of(cells))
+  for model, seen in mistakes.items():
+    lines = [csv_line(SUSPICIOUS_COLUMNS)]
+    lines += [csv_line([row.key, row.actual, row.predicted, row.confidence, row.sha256]) for row in seen.suspicious()]
+    files.write_text(files.join(folder_of(output, model), SUSPICIOUS_FILE), "".join(lines))
+  of_model = mistakes[MODEL]
+  return {
+    "mistakes": [as_picture(MODEL, row) for row in of_model.shown()],
+    "suspicious": [as_picture(MODEL, row) for row in of_model.suspicious()[:MAX_SHOWN_SUSPICIOUS]],
+    "suspicious_labels": {
+      model: {"threshold": SUSPICIOUS_PERCENT / 100, "pictures": seen.suspicious_count}
+      for model, seen in mistakes.items()
+    },
+  }
 
 
-def _text_lines(path: str) -> Iterator[str]:
+def read_lines(path: str) -> Iterator[str]:
+  """Yields the text lines of a file, as `csv` wants them."""
   with files.open_to_read(path) as file, io.TextIOWrapper(file, "utf-8", newline="") as text:
     yield from text
 
 
-def write_metrics(
-  ledger: dict[str, Any], stats: LabelStats, output: str, min_accuracy: float | None, about: Mapping[str, Any]
-) -> dict[str, Any]:
-  """Writes `per_label.csv`, `confusion_matrix.csv` and `metrics.json`; returns the contents of the last.
+class WriteFigures(beam.PTransform):
+  """Writes each model's `per_label.csv` and `confusion_matrix.csv`, and `figures.json`, which the command judges.
 
-  Args:
-    ledger: the contents of `stats.json`.
-    stats: the figures.
+  `figures.json` holds, per model, what `metrics.json` will say, and under `pictures` what the report shows.
+
+  PCollection of one dict, the ledger -> PCollection of one str, the path of `figures.json`.
+
+  Attributes:
+    parts_folder: where `figures.json` goes.
     output: the stage's folder.
-    min_accuracy: the gate, 0..1, or None.
-    about: what else `metrics.json` is to say: which split, which trunk.
+    stats: model -> PCollection of its one `LabelStats`.
+    pictures: PCollection of one dict, what `WritePredictions` gave.
+    thumbnails: PCollection of one dict, key -> data URI.
+    comparison: PCollection of one dict, what `CompareNights` gave; None where nothing is compared.
   """
-  metrics = {
-    **about,
-    **label_stats.metrics_json(stats),
-    "quarantined": {"total": ledger["quarantined"], "reasons": ledger["reasons"]},
-    "gates": {"min_accuracy": label_stats.accuracy_gate(stats.accuracy, min_accuracy)},
+
+  def __init__(
+    self,
+    *,
+    parts_folder: str,
+    output: str,
+    stats: Mapping[str, beam.PCollection],
+    pictures: beam.PCollection,
+    thumbnails: beam.PCollection,
+    comparison: beam.PCollection | None = None,
+  ):
+    super().__init__()
+    self._parts_folder = parts_folder
+    self._output = output
+    self._stats = dict(stats)
+    self._sides = [beam.pvalue.AsSingleton(side) for side in (pictures, thumbnails)]
+    self._sides += [beam.pvalue.AsSingleton(comparison)] if comparison is not None else []
+
+  def expand(self, ledger: beam.PCollection) -> beam.PCollection:
+    stats = [beam.pvalue.AsSingleton(found) for found in self._stats.values()]
+    return ledger | "WriteFigures" >> beam.Map(
+      _write_figures, self._parts_folder, self._output, list(self._stats), len(self._sides), *self._sides, *stats
+    )  # str
+
+
+# `*sides` has no annotation: Beam takes one for the type of the whole tuple.
+def _write_figures(  # type: ignore[no-untyped-def]
+  ledger: dict[str, Any], parts_folder: str, output: str, models: Sequence[str], others: int, *sides
+) -> str:
+  (pictures, thumbnails, *compared), stats = sides[:others], sides[others:]
+  comparison = compared[0] if compared else {}
+  figures: dict[str, Any] = {}
+  for model, found in zip(models, stats, strict=True):
+    folder = folder_of(output, model)
+    files.write_text(files.join(folder, PER_LABEL_FILE), label_stats.per_label_csv(found))
+    files.write_text(files.join(folder, CONFUSION_FILE), label_stats.confusion_csv(found))
+    figures[model] = {
+      **label_stats.metrics_json(found),
+      "suspicious_labels": pictures["suspicious_labels"][model],
+      **{name: of_model[model] for name in ("comparison", "slices") if (of_model := comparison.get(name))},
+    }
+  figures[MODEL]["quarantined"] = {"total": ledger["quarantined"], "reasons": ledger["reasons"]}
+  shown = {**pictures, **comparison.get("pictures", {})}
+  del shown["suspicious_labels"]
+  figures["pictures"] = {
+    kind: [{**picture, "thumbnail": thumbnails.get(picture["key"])} for picture in of_kind]
+    for kind, of_kind in shown.items()
   }
-  files.write_text(files.join(output, PER_LABEL_FILE), label_stats.per_label_csv(stats))
-  files.write_text(files.join(output, CONFUSION_FILE), label_stats.confusion_csv(stats))
-  files.write_text(files.join(output, METRICS_FILE), json.dumps(metrics, indent=2) + "\n")
-  return metrics
+  path = files.join(parts_folder, FIGURES_FILE)
+  files.write_text(path, json.dumps(figures) + "\n")
+  return path

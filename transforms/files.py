@@ -31,6 +31,11 @@ def join(folder: str, *names: str) -> str:
   return FileSystems.join(folder, *names)
 
 
+def split(path: str) -> tuple[str, str]:
+  """Returns (folder, name)."""
+  return FileSystems.split(path)
+
+
 def absolute(path: str) -> str:
   """Returns a local path from the root on: a worker's current folder need not be the one the user typed it in."""
   return os.path.abspath(path) if is_local(path) else path

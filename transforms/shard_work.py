@@ -151,6 +151,12 @@ def report_path(output: str, name: str) -> str:
   return files.join(output, REPORTS_FOLDER, f"{name}.json")
 
 
+def read_quarantined(shard_path: str) -> tuple[Quarantined, ...]:
+  """Returns what was left out of a finished shard's file."""
+  folder, name = files.split(shard_path)
+  return ShardReport.from_json(files.read_bytes(report_path(folder, name)).decode()).quarantined
+
+
 def read_report(output: str, name: str, digest: str, writes_file: bool = True) -> ShardReport | None:
   """Returns the report of a shard that is finished and sound, made by `digest`; None where it has to be worked."""
   path = report_path(output, name)

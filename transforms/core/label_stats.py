@@ -21,12 +21,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from transforms.core import calibration
+from transforms.core.calibration import UNIT as _UNIT
 from transforms.core.csv_cells import escape_cell
+from transforms.core.intervals import wilson_interval
 
 TOP = 3
-_UNIT = 10**9  # sums of real numbers are kept in billionths
 _SMALLEST_SCORE = float(np.finfo(np.float32).eps)  # as scikit-learn's `log_loss` clips float32 scores
-_Z_95 = 1.959963984540054  # the normal distribution's 97.5 % point
 
 
 class Outcome(NamedTuple):
@@ -59,6 +60,7 @@ class LabelCounts:
     log_loss: sum of -ln(score of the actual label), in billionths.
     confidence_right: sum of the confidences of the right ones, in billionths.
     confidence_wrong: likewise of the wrong ones.
+    bins: what `calibration` counts.
   """
 
   confusion: Counter[tuple[str, str]] = dataclasses.field(default_factory=Counter)
@@ -68,16 +70,24 @@ class LabelCounts:
   log_loss: int = 0
   confidence_right: int = 0
   confidence_wrong: int = 0
+  bins: Counter[tuple[str, int]] = dataclasses.field(default_factory=Counter)
 
   def to_json(self) -> dict[str, Any]:
     """Returns JSON values; `from_json` is the inverse."""
     fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-    return {**fields, "confusion": [[*pair, count] for pair, count in sorted(self.confusion.items())]}
+    return {**fields, **{name: _listed(fields[name]) for name in _TABLES}}
 
   @classmethod
   def from_json(cls, fields: Mapping[str, Any]) -> LabelCounts:
-    confusion = Counter({(actual, predicted): count for actual, predicted, count in fields["confusion"]})
-    return cls(**{**fields, "confusion": confusion})
+    tables = {name: Counter({(one, two): count for one, two, count in fields[name]}) for name in _TABLES}
+    return cls(**{**fields, **tables})
+
+
+_TABLES = ("confusion", "bins")
+
+
+def _listed(table: Counter[Any]) -> list[list[Any]]:
+  return [[*pair, count] for pair, count in sorted(table.items())]
 
 
 def create() -> LabelCounts:
@@ -85,12 +95,13 @@ def create() -> LabelCounts:
 
 
 def add(counts: LabelCounts, outcome: Outcome) -> LabelCounts:
-  """Counts one more picture. `counts` itself must not be used any more: its table goes on in the returned one."""
+  """Counts one more picture. `counts` itself must not be used any more: its tables go on in the returned one."""
   right = outcome.actual == outcome.predicted
   counts.confusion[outcome.actual, outcome.predicted] += 1
   if outcome.confidence is None or outcome.actual_score is None or outcome.actual_rank is None:
     return counts
   confidence = round(outcome.confidence * _UNIT)
+  calibration.add(counts.bins, confidence, right)
   return LabelCounts(
     counts.confusion,
     counts.scored + 1,
@@ -99,17 +110,19 @@ def add(counts: LabelCounts, outcome: Outcome) -> LabelCounts:
     counts.log_loss + round(-math.log(min(max(outcome.actual_score, _SMALLEST_SCORE), 1.0)) * _UNIT),
     counts.confidence_right + (confidence if right else 0),
     counts.confidence_wrong + (0 if right else confidence),
+    counts.bins,
   )
 
 
 def merge(all_counts: Iterable[LabelCounts]) -> LabelCounts:
   """Adds up what was counted apart; none at all gives what `create` gives."""
   parts = list(all_counts)
-  confusion: Counter[tuple[str, str]] = Counter()
+  merged = create()
   for counts in parts:
-    confusion.update(counts.confusion)
-  sums = [field.name for field in dataclasses.fields(LabelCounts) if field.name != "confusion"]
-  return LabelCounts(confusion, **{name: sum(getattr(counts, name) for counts in parts) for name in sums})
+    for name in _TABLES:
+      getattr(merged, name).update(getattr(counts, name))
+  sums = [field.name for field in dataclasses.fields(LabelCounts) if field.name not in _TABLES]
+  return dataclasses.replace(merged, **{name: sum(getattr(counts, name) for counts in parts) for name in sums})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,6 +143,7 @@ class LabelRow:
     most_confused_with: the wrong label that this label's pictures got most often (of equals, the first in the label
       list); empty where all were right.
     most_confused_count: how often.
+    recall_low, recall_high, precision_low, precision_high: their 95 % intervals, 0..1, by `wilson_interval`.
   """
 
   label: str
@@ -142,6 +156,10 @@ class LabelRow:
   f1: float | None
   most_confused_with: str
   most_confused_count: int
+  recall_low: float | None
+  recall_high: float | None
+  precision_low: float | None
+  precision_high: float | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,6 +169,7 @@ class LabelStats:
   rows: tuple[LabelRow, ...]
   confusion: tuple[tuple[int, ...], ...]
   scores: Mapping[str, float | None]
+  calibration: Mapping[str, Any]
 
   @property
   def total(self) -> int:
@@ -192,6 +211,7 @@ def extract(counts: LabelCounts, labels: Sequence[str]) -> LabelStats:
       "mean_confidence_right": _ratio(counts.confidence_right, counts.scored_right * _UNIT),
       "mean_confidence_wrong": _ratio(counts.confidence_wrong, scored_wrong * _UNIT),
     },
+    calibration=calibration.extract(counts.bins),
   )
 
 
@@ -209,6 +229,8 @@ def _row(labels: Sequence[str], confusion: np.ndarray, index: int) -> LabelRow:
   wrong = confusion[index].copy()
   wrong[index] = 0
   most = int(wrong.argmax())
+  recall_low, recall_high = wilson_interval(correct, support) if support else (None, None)
+  precision_low, precision_high = wilson_interval(correct, predicted) if predicted else (None, None)
   return LabelRow(
     label=labels[index],
     support=support,
@@ -220,6 +242,10 @@ def _row(labels: Sequence[str], confusion: np.ndarray, index: int) -> LabelRow:
     f1=_ratio(2 * correct, support + predicted),
     most_confused_with=labels[most] if wrong[most] else "",
     most_confused_count=int(wrong[most]),
+    recall_low=recall_low,
+    recall_high=recall_high,
+    precision_low=precision_low,
+    precision_high=precision_high,
   )
 
 
@@ -239,30 +265,6 @@ def averages(rows: Sequence[LabelRow]) -> dict[str, dict[str, float | None]]:
   return {kind: {name: mean(name, of) for name in ("precision", "recall", "f1")} for kind, of in weights.items()}
 
 
-def wilson_interval(correct: int, total: int) -> tuple[float, float]:
-  """Returns the 95 % interval, 0..1, of a proportion of which `correct` of `total` were seen; (0, 1) where none was.
-
-  E. B. Wilson, "Probable inference, the law of succession, and statistical inference", Journal of the American
-  Statistical Association 22 (1927), 209-212. Unlike p +- 1.96 sqrt(p(1-p)/n), it stays within 0..1 and says something
-  at 100 %.
-  """
-  if not total:
-    return 0.0, 1.0
-  share, z2 = correct / total, _Z_95**2
-  centre = (share + z2 / (2 * total)) / (1 + z2 / total)
-  reach = _Z_95 / (1 + z2 / total) * math.sqrt(share * (1 - share) / total + z2 / (4 * total * total))
-  return max(0.0, centre - reach), min(1.0, centre + reach)
-
-
-def accuracy_gate(accuracy: float | None, min_accuracy: float | None) -> dict[str, Any]:
-  """Returns the gate and its `state`: `none set`, `passed`, or `missed` (also where nothing could be evaluated)."""
-  if min_accuracy is None:
-    state = "none set"
-  else:
-    state = "passed" if accuracy is not None and accuracy >= min_accuracy else "missed"
-  return {"state": state, "threshold": min_accuracy, "value": accuracy}
-
-
 def metrics_json(stats: LabelStats) -> dict[str, Any]:
   """Returns what `metrics.json` says of the predictions, JSON values; fractions are 0..1, None where undefined."""
   return {
@@ -272,6 +274,7 @@ def metrics_json(stats: LabelStats) -> dict[str, Any]:
     "accuracy_interval_95": list(wilson_interval(stats.correct, stats.total)),
     **averages(stats.rows),
     **stats.scores,
+    "calibration": stats.calibration,
     "labels": [row.label for row in stats.rows],
     "per_label": {row.label: _without_label(row) for row in stats.rows},
     "confusion_matrix": [list(row) for row in stats.confusion],
@@ -281,6 +284,9 @@ def metrics_json(stats: LabelStats) -> dict[str, Any]:
 def _without_label(row: LabelRow) -> dict[str, Any]:
   fields = dataclasses.asdict(row)
   del fields["label"]
+  for name in ("recall", "precision"):
+    low, high = fields.pop(f"{name}_low"), fields.pop(f"{name}_high")
+    fields[f"{name}_interval_95"] = None if low is None else [low, high]
   return {**fields, "most_confused_with": row.most_confused_with or None}
 
 

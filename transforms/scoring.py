@@ -1,0 +1,181 @@
+"""How the pictures of a shard get their scores: by a whole exported model, or by heads over stored bottlenecks."""
+
+from __future__ import annotations
+
+import abc
+import itertools
+from collections.abc import Collection, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from apache_beam.utils.shared import Shared
+
+from transforms import files
+from transforms.core.errors import InputError
+from transforms.core.head import Head, decode_head
+from transforms.core.predictions import Scored
+from transforms.core.quarantine import Quarantined, Reason
+from transforms.core.schema import Bottleneck, decode_bottleneck
+from transforms.core.shards import Input, RecordsFile, Shard
+from transforms.core.tfrecord import read_records
+from transforms.model_handler import ImageModelHandler
+from transforms.shard_work import read_quarantined
+from transforms.sources import read_images
+
+BOTTLENECKS_BATCH_SIZE = 1024
+
+
+class Scorer(abc.ABC):
+  """How the pictures of a shard get their scores. Pickled to the workers."""
+
+  @abc.abstractmethod
+  def setup(self) -> None:
+    """Called once per DoFn instance, before the first shard: loads the model."""
+
+  @abc.abstractmethod
+  def score(self, shard: Shard) -> Iterator[tuple[Scored, ...] | Quarantined]:
+    """Yields one item per picture, in the shard's order: its scores by each model, whose label lists have its label."""
+
+
+class ScoreImages(Scorer):
+  """Runs the whole exported model over pictures.
+
+  Attributes:
+    handler: the exported model, by the path that workers read.
+    labels: the model's label list.
+  """
+
+  def __init__(self, handler: ImageModelHandler, labels: Sequence[str]):
+    self._handler = handler
+    self._labels = list(labels)
+
+  def setup(self) -> None:
+    self._handler.load_once()
+
+  def score(self, shard: Shard) -> Iterator[tuple[Scored, ...] | Quarantined]:
+    for item in self._handler.infer(read_images(shard, self._labels), self._handler.load_once()):
+      if isinstance(item, Quarantined):
+        yield item
+      else:
+        yield (Scored(item.image.key, item.image.label, item.image.sha256, item.outputs["scores"]),)
+
+
+class ScoreBottlenecks(Scorer):
+  """Runs the exported model's head over stored bottlenecks: nothing is decoded, no trunk is run.
+
+  Attributes:
+    model: folder of the exported model, readable by the workers.
+    labels: the model's label list.
+    batch_size: bottlenecks per call of the head; a smaller rest is padded.
+  """
+
+  def __init__(self, model: str, labels: Sequence[str], *, batch_size: int = BOTTLENECKS_BATCH_SIZE):
+    self._model = model
+    self._labels = frozenset(labels)
+    self._batch_size = batch_size
+    self._shared = Shared()
+
+  def setup(self) -> None:
+    self._load_once()
+
+  def _load_once(self) -> Any:
+    from transforms.core.trunk import load_saved_model  # loads TensorFlow: on workers only
+
+    return self._shared.acquire(lambda: load_saved_model(self._model), tag=self._model)
+
+  def score(self, shard: Shard) -> Iterator[tuple[Scored, ...] | Quarantined]:
+    head = self._load_once().score_bottlenecks
+    records = itertools.chain.from_iterable(map(_read_bottlenecks, shard.inputs))
+    while batch := list(itertools.islice(records, self._batch_size)):
+      vectors = np.zeros((self._batch_size, batch[0].vector.size), np.float32)
+      vectors[: len(batch)] = [bottleneck.vector for bottleneck in batch]
+      # float32 [batch_size, C], 0..1
+      scores = head(vectors)["scores"].numpy()
+      for bottleneck, row in zip(batch, scores, strict=False):  # what is left over is padding
+        yield self._checked(bottleneck, row)
+
+  def _checked(self, bottleneck: Bottleneck, scores: np.ndarray) -> tuple[Scored] | Quarantined:
+    fault = _fault(bottleneck, scores, self._labels)
+    return fault or (Scored(bottleneck.key, bottleneck.label, bottleneck.sha256, scores),)
+
+
+def _fault(bottleneck: Bottleneck, scores: np.ndarray, labels: Collection[str]) -> Quarantined | None:
+  if bottleneck.label not in labels:
+    detail = f"label {bottleneck.label!r} is not one of the {len(labels)} labels"
+    return Quarantined(bottleneck.key, bottleneck.vector.nbytes, Reason.BAD_LABEL, detail)
+  if not np.isfinite(scores).all():
+    detail = "the model gave values that are not finite"
+    return Quarantined(bottleneck.key, bottleneck.vector.nbytes, Reason.MODEL_ERROR, detail)
+  return None
+
+
+def _read_bottlenecks(records_file: Input) -> Iterator[Bottleneck]:
+  assert isinstance(records_file, RecordsFile)  # what `RecordsSource` plans
+  with files.open_to_read(records_file.path) as file:
+    for record in read_records(file, records_file.path):
+      try:
+        yield decode_bottleneck(record)
+      except KeyError as error:
+        raise InputError(
+          f"{records_file.path} holds a record without {error}: give the folder that `beam-retrain bottlenecks` wrote."
+        ) from error
+
+
+class HeadOf(NamedTuple):
+  """One of several heads.
+
+  Attributes:
+    path: its `head.npz`.
+    records: which of a shard's record files has the bottlenecks of its trunk.
+    labels: its label list.
+  """
+
+  path: str
+  records: int
+  labels: tuple[str, ...]
+
+
+class ScoreWithHeads(Scorer):
+  """Runs several heads over one reading of the stored bottlenecks; no TensorFlow.
+
+  A shard's inputs are the record files of its pictures, one per trunk, as `WorkShards` left them with their reports.
+
+  Attributes:
+    heads: in the order of the scores that come out.
+  """
+
+  def __init__(self, heads: Sequence[HeadOf]):
+    self._heads = list(heads)
+    self._loaded: list[Head] = []
+
+  def setup(self) -> None:
+    self._loaded = [decode_head(files.read_bytes(head.path), head.path) for head in self._heads]
+
+  def score(self, shard: Shard) -> Iterator[tuple[Scored, ...] | Quarantined]:
+    bad = {entry.key: entry for records in reversed(shard.inputs) for entry in _quarantined_of(records)}
+    yield from bad.values()
+    tables = [
+      {bottleneck.key: bottleneck for bottleneck in _read_bottlenecks(records) if bottleneck.key not in bad}
+      for records in shard.inputs
+    ]
+    if not tables[0]:
+      return
+    scores = [
+      loaded.score(np.stack([bottleneck.vector for bottleneck in tables[head.records].values()]))
+      for head, loaded in zip(self._heads, self._loaded, strict=True)
+    ]
+    places = [{key: place for place, key in enumerate(table)} for table in tables]
+    for key, bottleneck in tables[0].items():
+      rows = [of[places[head.records][key]] for of, head in zip(scores, self._heads, strict=True)]
+      yield self._checked(bottleneck, rows)
+
+  def _checked(self, bottleneck: Bottleneck, rows: Sequence[np.ndarray]) -> tuple[Scored, ...] | Quarantined:
+    for head, row in zip(self._heads, rows, strict=True):
+      if fault := _fault(bottleneck, row, head.labels):
+        return fault
+    return tuple(Scored(bottleneck.key, bottleneck.label, bottleneck.sha256, row) for row in rows)
+
+
+def _quarantined_of(records: Input) -> Sequence[Quarantined]:
+  assert isinstance(records, RecordsFile)
+  return read_quarantined(records.path)
