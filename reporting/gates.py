@@ -1,0 +1,199 @@
+"""Gates: what the user set, whether it holds, and the sentences that say so. Text and values made from `metrics.json`.
+
+A gate has three states, always written out: `passed`, `missed` and `none set`. Chance is no alarm: only a gate can be
+missed. A change that McNemar's test does not put down to chance is told in the verdict, whatever the gates say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from reporting.tables import printable
+
+PASSED = "passed"
+MISSED = "missed"
+NONE_SET = "none set"
+_FIRST_WORD = {PASSED: "PASSED", MISSED: "MISSED", NONE_SET: "NO GATE SET"}
+_MAX_LABELS = 5
+_MAX_DECIMALS = 6
+
+
+def judge(
+  metrics: Mapping[str, Any],
+  *,
+  min_accuracy: float | None,
+  max_drop: float | None,
+  min_label_recall: float | None,
+) -> dict[str, dict[str, Any]]:
+  """Returns gate name -> `{state, threshold, value}` of one model; all rates are 0..1, None where unknown.
+
+  What could not be measured misses a gate that was set; there is one exception: without a baseline nothing has dropped.
+
+  Args:
+    metrics: what is known of the model: `accuracy`, `labels`, `per_label`, and `comparison` where there is one.
+    min_accuracy: the lowest accuracy that passes.
+    max_drop: how far the accuracy over the pictures that the baseline has too may lie below the baseline's.
+    min_label_recall: the lowest recall that passes, of every label that has a picture. That gate has one more entry,
+      `failing`: the labels below it, in the order of the label list.
+  """
+  recalls = _recalls(metrics)
+  lowest = min(recalls.values(), default=None)
+  failing = [label for label, recall in recalls.items() if min_label_recall is not None and recall < min_label_recall]
+  drop = _drop(metrics)
+  baseline = (metrics.get("comparison") or {}).get("baseline")
+  return {
+    "min_accuracy": _gate(min_accuracy, metrics["accuracy"], _not_below(metrics["accuracy"], min_accuracy)),
+    "max_drop": _gate(max_drop, drop, _not_below(max_drop, drop) if baseline is not None else True),
+    "min_label_recall": {
+      **_gate(min_label_recall, lowest, _not_below(lowest, min_label_recall)),
+      "failing": failing,
+    },
+  }
+
+
+def overall(metrics: Mapping[str, Any]) -> str:
+  """Returns `missed` where any gate is, the candidate's too; else `passed` where any is set; else `none set`."""
+  states = {gate["state"] for model in _models(metrics).values() for gate in model["gates"].values()}
+  return next((state for state in (MISSED, PASSED) if state in states), NONE_SET)
+
+
+def verdict_line(metrics: Mapping[str, Any]) -> str:
+  """Returns the summary's first line: the verdict, the gates that were missed, the accuracy, what changed.
+
+  For example `PASSED: accuracy 99.04 % (95 % interval 98.8 to 99.2), no difference from 2026-11-23 beyond chance
+  (3 regressed, 2 fixed, p = 1.00)`.
+  """
+  verdict = overall(metrics)
+  models = _models(metrics)
+  missed = [
+    f"{_of(name)}{_named(gate, model['gates'][gate])}: {gate_value(model, gate)}"
+    for name, model in models.items()
+    for gate in model["gates"]
+    if model["gates"][gate]["state"] == MISSED
+  ]
+  told = []
+  for name, model in models.items():
+    accuracy = [] if model["gates"]["min_accuracy"]["state"] == MISSED else [_accuracy(model)]
+    change = [_change(model["comparison"], verdict)] if model.get("comparison") else []
+    if accuracy or change:
+      told.append(_of(name) + ", ".join([*accuracy, *change]))
+  return f"{_FIRST_WORD[verdict]}: {'; '.join([*missed, *told])}"
+
+
+def gate_lines(metrics: Mapping[str, Any]) -> list[str]:
+  """Returns a line per gate and model: `gate min_accuracy 98 %: passed (accuracy 98.21 % (...))`, `...: none set`."""
+  return [
+    f"{_of(name)}gate {_named(gate, state)}: {state['state']}"
+    + ("" if state["state"] == NONE_SET else f" ({gate_value(model, gate)})")
+    for name, model in _models(metrics).items()
+    for gate, state in model["gates"].items()
+  ]
+
+
+def gate_value(model: Mapping[str, Any], gate: str) -> str:
+  """Returns what a gate measured, in words: `accuracy 97.12 % (95 % interval 96.8 to 97.4)`, `recall of 7 91.20 %`."""
+  state = model["gates"][gate]
+  if gate == "min_accuracy":
+    return _accuracy(model)
+  if gate == "max_drop":
+    return _dropped(model, state)
+  if state["value"] is None:
+    return "not one label has a picture"
+  recalls = _recalls(model)
+  shown = state["failing"] or [min(recalls, key=lambda label: recalls[label])]
+  words = [f"{printable(label)} {percent(recalls[label], state['threshold'])}" for label in shown[:_MAX_LABELS]]
+  more = f" and {len(shown) - _MAX_LABELS:,} more" if len(shown) > _MAX_LABELS else ""
+  return f"{'recall of' if state['failing'] else 'lowest recall:'} {', '.join(words)}{more}"
+
+
+def percent(fraction: float, threshold: float | None = None) -> str:
+  """Returns for example `97.12 %`; with as many more decimals as it takes to tell `fraction` from `threshold`."""
+  text = f"{100 * fraction:.2f}"
+  for decimals in range(3, _MAX_DECIMALS + 1):
+    if threshold is None or fraction == threshold or float(text) != round(100 * threshold, _MAX_DECIMALS):
+      break
+    text = f"{100 * fraction:.{decimals}f}"
+  return f"{text} %"
+
+
+def _models(metrics: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+  return {"model": metrics, **({"candidate": metrics["candidate"]} if metrics.get("candidate") else {})}
+
+
+def _of(model: str) -> str:
+  return "" if model == "model" else f"{model}: "
+
+
+def _gate(threshold: float | None, value: float | None, holds: bool) -> dict[str, Any]:
+  state = NONE_SET if threshold is None else PASSED if holds else MISSED
+  return {"state": state, "threshold": threshold, "value": value}
+
+
+def _not_below(value: float | None, least: float | None) -> bool:
+  return value is not None and least is not None and value >= least
+
+
+def _recalls(metrics: Mapping[str, Any]) -> dict[str, float]:
+  """Returns label -> recall of the labels that have a picture, in the order of the label list."""
+  rows = metrics["per_label"]
+  return {label: rows[label]["recall"] for label in metrics["labels"] if rows[label]["support"]}
+
+
+def _drop(metrics: Mapping[str, Any]) -> float | None:
+  """One division: the difference of two rounded quotients may lie above a threshold that the true one only reaches."""
+  comparison = metrics.get("comparison") or {}
+  if not comparison.get("paired"):
+    return None
+  drop: float = (comparison["baseline_correct"] - comparison["correct"]) / comparison["paired"]
+  return drop
+
+
+def _named(gate: str, state: Mapping[str, Any]) -> str:
+  return gate if state["threshold"] is None else f"{gate} {100 * state['threshold']:.10g} %"
+
+
+def _accuracy(model: Mapping[str, Any]) -> str:
+  if model["accuracy"] is None:
+    return "accuracy unknown, not one picture could be evaluated"
+  low, high = model["accuracy_interval_95"]
+  value = percent(model["accuracy"], model["gates"]["min_accuracy"]["threshold"])
+  return f"accuracy {value} (95 % interval {100 * low:.1f} to {100 * high:.1f})"
+
+
+def _dropped(model: Mapping[str, Any], state: Mapping[str, Any]) -> str:
+  comparison = model.get("comparison") or {}
+  if comparison.get("baseline") is None:
+    return "no baseline yet"
+  baseline = _baseline(comparison)
+  if state["value"] is None:
+    return f"not one picture is in {baseline} too"
+  if not state["value"]:
+    return f"accuracy as that of {baseline}"
+  points = percent(abs(state["value"]), state["threshold"]).removesuffix(" %")
+  return f"accuracy {points} percentage points {'below' if state['value'] > 0 else 'above'} that of {baseline}"
+
+
+def _change(comparison: Mapping[str, Any], verdict: str) -> str:
+  if comparison["baseline"] is None:
+    return "no baseline to compare with"
+  baseline = _baseline(comparison)
+  if not comparison["paired"]:
+    return f"not one picture is in {baseline} too"
+  if comparison["verdict"] in ("worse", "better"):
+    change = f"{comparison['verdict']} than {baseline} by more than chance explains"
+  else:
+    change = f"no difference from {baseline} beyond chance"
+  but = "but " if comparison["verdict"] == "worse" and verdict != MISSED else ""
+  counts = f"{comparison['regressed']:,} regressed, {comparison['fixed']:,} fixed, {_p_value(comparison['p_value'])}"
+  return f"{but}{change} ({counts})"
+
+
+def _baseline(comparison: Mapping[str, Any]) -> str:
+  return "the model" if comparison["baseline"] == "model" else printable(comparison["baseline"])
+
+
+def _p_value(p_value: float) -> str:
+  if p_value < 0.0001:
+    return "p < 0.0001"
+  return f"p = {p_value:.2f}" if p_value >= 0.1 else f"p = {p_value:.4f}"
