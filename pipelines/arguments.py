@@ -28,8 +28,10 @@ from transforms.core.images import MAX_PIXELS
 
 __all__ = [
   "ArgumentParser",
+  "add_gate_flags",
   "add_max_bad_fraction",
   "add_model_flags",
+  "add_slice_flags",
   "fraction",
   "parse_with_beam_options",
   "positive_int",
@@ -57,6 +59,39 @@ def add_model_flags(parser: argparse.ArgumentParser, default_batch_size: str) ->
     type=positive_int,
     metavar="N",
     help="TensorFlow threads per process: the cores divided by the processes (default: TensorFlow's choice)",
+  )
+
+
+def add_gate_flags(parser: argparse.ArgumentParser) -> None:
+  """Adds the gates of an evaluation: `min_accuracy` and `min_label_recall`, each None if not given."""
+  parser.add_argument(
+    "--min_accuracy",
+    type=fraction,
+    metavar="A",
+    help="gate, 0..1: with an accuracy below it the exit code is 1 (default: none set)",
+  )
+  parser.add_argument(
+    "--min_label_recall",
+    type=fraction,
+    metavar="R",
+    help="gate, 0..1: likewise where of any one label's pictures a smaller part is right (default: none set)",
+  )
+
+
+def add_slice_flags(parser: argparse.ArgumentParser) -> None:
+  """Adds `manifest` (None if not given) and `min_slice_size`."""
+  parser.add_argument(
+    "--manifest",
+    metavar="CSV",
+    help="figures also by slice: a CSV with a column file_name, the picture's key as in predictions.csv, and any others"
+    " (writer, device, ...), each of whose values is a slice",
+  )
+  parser.add_argument(
+    "--min_slice_size",
+    type=positive_int,
+    default=30,
+    metavar="N",
+    help="slices of fewer pictures are not told apart (default: %(default)d)",
   )
 
 

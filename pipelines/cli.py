@@ -18,6 +18,7 @@ COMMANDS = {
   "bottlenecks": ("pipelines.bottlenecks", "pictures through the frozen trunk, one vector each"),
   "train": ("trainer.task", "a softmax head on the bottlenecks, exported with all it needs"),
   "evaluate": ("pipelines.evaluate", "right and wrong, per picture and per label"),
+  "reevaluate": ("pipelines.reevaluate", "every night: what got worse, picture by picture, and a candidate beside it"),
   "predict": ("pipelines.predict", "label and confidence of single pictures"),
 }
 

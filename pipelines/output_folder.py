@@ -70,8 +70,8 @@ def claim(
   return request
 
 
-def refuse_overlap(input_folder: str, output: str) -> None:
-  """Checks that a stage does not write into what it reads.
+def refuse_overlap(input_folder: str, output: str, flag: str = "--output") -> None:
+  """Checks that a stage does not write into what it reads; `flag` is what the user gave `output` with.
 
   Raises:
     InputError: `output` is the input folder, or lies in it, or around it.
@@ -79,7 +79,7 @@ def refuse_overlap(input_folder: str, output: str) -> None:
   if files.is_local(input_folder) and files.is_local(output):
     inner, outer = os.path.realpath(output), os.path.realpath(input_folder)
     if os.path.commonpath([inner, outer]) in (inner, outer):
-      raise InputError(f"--output {output} overlaps with --input {input_folder}: give a folder of its own.")
+      raise InputError(f"{flag} {output} overlaps with --input {input_folder}: give a folder of its own.")
 
 
 def _clear(output: str, owned: Sequence[str]) -> None:

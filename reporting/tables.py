@@ -34,11 +34,18 @@ def accuracy_line(metrics: Mapping[str, Any]) -> str:
   )
 
 
-def gate_line(metrics: Mapping[str, Any]) -> str:
-  """Returns for example `gate min_accuracy 98 %: passed`, or `gate min_accuracy: none set`."""
-  gate = metrics["gates"]["min_accuracy"]
-  threshold = "" if gate["threshold"] is None else f" {100 * gate['threshold']:g} %"
-  return f"gate min_accuracy{threshold}: {gate['state']}"
+def changes_table(metrics: Mapping[str, Any]) -> str:
+  """Returns, of a night, one line per model: what it was compared with, and how many pictures changed."""
+  header = ["", "accuracy", "compared with", "regressed", "fixed", "new", "gone", "edited", "p"]
+  rows = []
+  for name, of_model in (("model", metrics), ("candidate", metrics.get("candidate"))):
+    if of_model:
+      found = of_model["comparison"]
+      counts = ["-" if found[count] is None else f"{found[count]:,}" for count in header[3:8]]
+      p_value = "-" if found["p_value"] is None else f"{found['p_value']:.3g}"
+      compared_with = printable(found["baseline"] or "nothing yet")
+      rows.append([name, _percent(of_model["accuracy"]), compared_with, *counts, p_value])
+  return align(header, rows)
 
 
 def per_label_table(metrics: Mapping[str, Any], max_labels: int = MAX_LABELS) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import json
 from collections.abc import Iterable
 from typing import Any
@@ -91,6 +92,12 @@ def quarantine_csv(entries: Iterable[Quarantined]) -> str:
       ]
     )
   return text.getvalue()
+
+
+def read_quarantine(path: str, limit: int) -> list[dict[str, str]]:
+  """Returns the first `limit` rows of a `quarantine.csv`, column -> cell."""
+  with files.open_to_read(path) as file, io.TextIOWrapper(file, "utf-8", newline="") as text:
+    return list(itertools.islice(csv.DictReader(text), limit))
 
 
 # `*_` has no annotation: Beam takes one for the type of the whole tuple.

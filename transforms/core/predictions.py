@@ -120,7 +120,7 @@ class Row(NamedTuple):
 
 
 def part_line(model: str, prediction: Prediction, split: str) -> bytes:
-  """Returns what a model says of one picture, a shard's line, UTF-8: its name, then `COLUMNS` but the execution time."""
+  """Returns what a model says of a picture, a shard's line, UTF-8: its name, then `COLUMNS` but the execution time."""
   scored, outcome = prediction.scored, prediction.outcome
   (_, first), *others = prediction.top
   cells = [model, escape_cell(scored.key), escape_cell(outcome.actual), escape_cell(outcome.predicted), _percent(first)]

@@ -1,0 +1,266 @@
+"""The evaluation job, as `evaluate` and `reevaluate` both run it, and what their commands do after it.
+
+Plan, work, close, in one job: where bottlenecks are reused, the pictures' bottlenecks are a first shard of work, the
+scores a second one over the records of the first. The job leaves figures; the command judges them, draws the report
+and, last, marks the folder as finished.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import apache_beam as beam
+from reporting.report import render_report
+from transforms.compare import CompareNights
+from transforms.reuse import EmbedOnlyNew
+
+from pipelines.models import Model
+from reporting.gates import judge, overall
+from transforms import files
+from transforms.close import CloseLedger, mark_completed, read_quarantine
+from transforms.core.label_stats import LabelStats
+from transforms.core.provenance import describe_run
+from transforms.core.schema import INFO_FILE, QUARANTINE_FILE, parse_shard_name
+from transforms.core.shards import RecordsFile, Shard, ShardReport
+from transforms.core.splits import SplitPercentages
+from transforms.evaluate import (
+  CANDIDATE,
+  FIGURES_FILE,
+  METRICS_FILE,
+  MODEL,
+  PARTS_FOLDER,
+  CheckNotEmpty,
+  CombineLabelStats,
+  EvaluateShard,
+  WriteFigures,
+  WritePredictions,
+)
+from transforms.model_handler import ImageModelHandler
+from transforms.scoring import Scorer
+from transforms.shard_work import REPORTS_FOLDER, WorkShards
+from transforms.sources import Source
+from transforms.thumbnails import ReadThumbnails
+
+REPORT_FILE = "report.html"
+STORES_FOLDER = "bottlenecks"
+FRESH_FOLDER = ".fresh"
+MAX_QUARANTINED_SHOWN = 500
+
+
+@dataclasses.dataclass(frozen=True)
+class TrunkRun:
+  """A trunk whose bottlenecks are wanted of every picture.
+
+  Attributes:
+    handler: the trunk, by the path that workers read.
+    stores: folders of finished bottlenecks of this trunk.
+    store: the folder that this run makes, complete.
+    request: digest of what decides its bytes.
+  """
+
+  handler: ImageModelHandler
+  stores: Sequence[str]
+  store: str
+  request: str
+
+  @property
+  def records_folder(self) -> str:
+    return files.join(self.store, "records")
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+  """What `build` needs to know.
+
+  Attributes:
+    source: the pictures, or the stored bottlenecks.
+    splits: which of its splits are evaluated.
+    percentages: how a source without splits of its own is split; None: not at all.
+    scorer: where the scores come from.
+    models: name -> label list, in the order of the scores.
+    output: the stage's folder.
+    request: digest of the settings.
+    execution_time: the job's start, as `time.ctime()` writes it.
+    trunks: whose bottlenecks are computed or reused first; none where the scorer reads the source itself.
+    compare: the step that compares the predictions with others, and slices them; None: nothing to compare.
+  """
+
+  source: Source
+  splits: tuple[str, ...]
+  percentages: SplitPercentages | None
+  scorer: Scorer
+  models: Mapping[str, Sequence[str]]
+  output: str
+  request: str
+  execution_time: str
+  trunks: Sequence[TrunkRun] = ()
+  compare: CompareNights | None = None
+
+  @property
+  def parts_folder(self) -> str:
+    return files.join(self.output, PARTS_FOLDER)
+
+
+def claim_store(
+  output: str, model: Model, stores: Sequence[str], batch_size: int, threads: int, max_pixels: int
+) -> TrunkRun:
+  """Begins, in a claimed output folder, the store of all bottlenecks of a model's trunk.
+
+  Args:
+    output: the stage's folder.
+    model: whose trunk it is.
+    stores: folders of finished bottlenecks of the same trunk.
+    batch_size: pictures per call of the trunk.
+    threads: TensorFlow's, in each process; 0 leaves TensorFlow's own choice.
+    max_pixels: largest height x width that is decoded.
+  """
+  store = files.join(output, STORES_FOLDER, model.trunk_fingerprint[:12])
+  settings = {
+    "trunk_fingerprint": model.trunk_fingerprint,
+    "preprocessing": model.preprocessing,
+    "labels": model.labels,
+    "batch_size": batch_size,
+    "max_pixels": max_pixels,
+  }
+  info = describe_run("store", settings, [], trunk=model.info["trunk"], labels=model.labels)
+  files.make_folder(files.join(store, "records", REPORTS_FOLDER))
+  files.write_text(files.join(store, INFO_FILE), json.dumps(info, indent=2, sort_keys=True) + "\n")
+  handler = ImageModelHandler(
+    model.saved_model, batch_size=batch_size, threads=threads, max_pixels=max_pixels, trunk_only=True
+  )
+  return TrunkRun(handler, stores, store, info["request"])
+
+
+def build(root: beam.Pipeline, config: Config) -> None:
+  """Plan, work, close."""
+  shards = root | "Plan" >> config.source.plan(config.splits, config.percentages)
+  checked = shards | "CheckNotEmpty" >> CheckNotEmpty(
+    f"{config.source.path} has no pictures of the split {' or '.join(config.splits)}: give another --input or --split."
+  )
+  to_score = _embed(shards, checked, config) if config.trunks else shards
+  reports = to_score | "Work" >> WorkShards(
+    EvaluateShard(config.scorer, config.models), output=config.parts_folder, request=config.request, checked=checked
+  )
+  shown = reports | "WritePredictions" >> WritePredictions(
+    parts_folder=config.parts_folder,
+    output=config.output,
+    models=list(config.models),
+    execution_time=config.execution_time,
+  )
+  comparison = reports | "Compare" >> config.compare if config.compare else None
+  seen = [shown, comparison] if comparison is not None else [shown]
+  stats: dict[str, beam.PCollection[LabelStats]] = {
+    model: reports | f"CombineLabelStats[{model}]" >> CombineLabelStats(labels, model)
+    for model, labels in config.models.items()
+  }
+  ledger = (shards, reports) | "Close" >> CloseLedger(output=config.output, shards_folder=config.parts_folder)
+  _ = ledger | "WriteFigures" >> WriteFigures(
+    parts_folder=config.parts_folder,
+    output=config.output,
+    stats=stats,
+    pictures=shown,
+    thumbnails=shards | "Thumbnails" >> ReadThumbnails(*seen),
+    comparison=comparison,
+  )
+
+
+def _embed(shards: beam.PCollection, checked: beam.PCollection, config: Config) -> beam.PCollection:
+  """Makes each trunk's store; returns PCollection[Shard] whose inputs are its record files, one per trunk."""
+  written = {}
+  for number, trunk in enumerate(config.trunks):
+    name = f"[{number}]"
+    reports = shards | f"Embed{name}" >> EmbedOnlyNew(
+      handler=trunk.handler,
+      labels=config.models[MODEL],
+      stores=trunk.stores,
+      output=trunk.records_folder,
+      fresh_folder=files.join(trunk.store, FRESH_FOLDER),
+      request=trunk.request,
+      checked=checked,
+    )
+    ledger = (shards, reports) | f"CloseStore{name}" >> CloseLedger(
+      output=trunk.store, shards_folder=trunk.records_folder
+    )
+    # A store holds the good pictures: how many were bad is for the evaluation to judge.
+    _ = ledger | f"MarkStore{name}" >> beam.Map(mark_completed, trunk.store, 1.0)
+    written[number] = reports | f"RecordsOfShard{name}" >> beam.Map(_records_of, trunk.records_folder)
+    # (shard's file name, RecordsFile)
+  if len(written) == 1:
+    return written[0] | "ShardOfRecords" >> beam.MapTuple(lambda name, records: _shard_of(name, [records]))
+  return (
+    written
+    | "JoinTrunks" >> beam.CoGroupByKey()
+    | "ShardOfRecords"
+    >> beam.MapTuple(
+      lambda name, found: _shard_of(name, list(itertools.chain.from_iterable(found[key] for key in sorted(found))))
+    )
+  )  # Shard
+
+
+def _records_of(report: ShardReport, folder: str) -> tuple[str, RecordsFile]:
+  stat = files.stat(files.join(folder, report.file))
+  assert stat is not None, f"{report.file} was written just now"
+  return report.file, RecordsFile(*stat)
+
+
+def _shard_of(name: str, records: Sequence[RecordsFile]) -> Shard:
+  parsed = parse_shard_name(name)
+  assert parsed is not None, f"{name} is the name of a shard"
+  return Shard(*parsed, inputs=tuple(records))
+
+
+def read_figures(output: str) -> dict[str, Any]:
+  """Returns what the job left for the command: per model what `metrics.json` will say, and the report's pictures."""
+  figures: dict[str, Any] = json.loads(files.read_bytes(files.join(output, PARTS_FOLDER, FIGURES_FILE)))
+  return figures
+
+
+def finish(
+  output: str,
+  figures: Mapping[str, Any],
+  about: Mapping[str, Any],
+  *,
+  min_accuracy: float | None,
+  min_label_recall: float | None,
+  max_drop: float | None,
+  info: Mapping[str, Any],
+  title: str,
+  trend: Sequence[Mapping[str, Any]] = (),
+) -> dict[str, Any]:
+  """Judges the figures, and writes `metrics.json` and `report.html`; returns the contents of the first.
+
+  Args:
+    output: the stage's folder.
+    figures: see `read_figures`.
+    about: what else `metrics.json` is to say: which split, which trunk.
+    min_accuracy: gate, 0..1, or None.
+    min_label_recall: likewise.
+    max_drop: likewise.
+    info: the contents of `info.json`.
+    title: of the report.
+    trend: earlier nights, see `history.trend`.
+  """
+  gates = {"min_accuracy": min_accuracy, "min_label_recall": min_label_recall, "max_drop": max_drop}
+  metrics = {**about, **figures[MODEL]}
+  metrics["gates"] = judge(metrics, **gates)
+  if CANDIDATE in figures:
+    metrics[CANDIDATE] = dict(figures[CANDIDATE])
+    metrics[CANDIDATE]["gates"] = judge(metrics[CANDIDATE], **gates)
+  metrics["verdict"] = overall(metrics)
+  files.write_text(files.join(output, METRICS_FILE), json.dumps(metrics, indent=2) + "\n")
+  tonight = {name: metrics.get(name) for name in ("night", "accuracy", "accuracy_interval_95", "total", "verdict")}
+  recalls = {label: row["recall"] for label, row in metrics["per_label"].items()}
+  report = render_report(
+    metrics,
+    pictures=figures["pictures"],
+    quarantined=read_quarantine(files.join(output, QUARANTINE_FILE), MAX_QUARANTINED_SHOWN),
+    info=info,
+    trend=[*trend, {**tonight, "per_label": recalls}] if trend else [],
+    title=title,
+  )
+  files.write_text(files.join(output, REPORT_FILE), report)
+  return metrics

@@ -1,0 +1,125 @@
+"""Trained models as the evaluating commands find them: what `train` wrote, checked before any work."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from transforms import files
+from transforms.core.errors import InputError
+from transforms.core.finished import read_info, read_labels
+from transforms.core.head import HEAD_FILE
+from transforms.core.schema import ALL, TESTING, TRAINING
+from transforms.core.splits import SplitPercentages
+from transforms.sources import Source
+
+
+class Model:
+  """A finished output folder of `train`.
+
+  Attributes:
+    path: the folder.
+    info: the contents of its `info.json`.
+    labels: class index -> label.
+
+  Raises:
+    InputError: the folder is not there, not finished, or of another command.
+  """
+
+  def __init__(self, path: str):
+    self.path = path
+    self.info: Mapping[str, Any] = read_info(path, "train", files.exists, files.read_bytes)
+    self.labels = read_labels(path, files.read_bytes)
+
+  @property
+  def saved_model(self) -> str:
+    return files.join(self.path, "saved_model")
+
+  @property
+  def head(self) -> str:
+    """Path of the head alone.
+
+    Raises:
+      InputError: the model was made before there was one.
+    """
+    path = files.join(self.path, HEAD_FILE)
+    if not files.exists(path):
+      raise InputError(
+        f"{self.path} has no {HEAD_FILE}: run `beam-retrain train` again, it has written one since 0.2.0."
+      )
+    return path
+
+  @property
+  def trunk_fingerprint(self) -> str:
+    fingerprint: str = self.info["trunk"]["fingerprint"]
+    return fingerprint
+
+  @property
+  def preprocessing(self) -> str:
+    """Version of what was done to the pictures before the trunk saw them."""
+    version: str = self.info["preprocessing"]
+    return version
+
+  @property
+  def testing_percentage(self) -> float:
+    return float(self.info["settings"]["testing_percentage"])
+
+  @functools.cached_property
+  def fingerprint(self) -> str:
+    """SHA-256, 64 hex digits, of the exported model's files and their names; the folder may be remote."""
+    digest = hashlib.sha256()
+    for stat in files.match_in(self.saved_model, "**"):
+      digest.update(stat.path.removeprefix(self.saved_model).encode() + b"\0")
+      digest.update(hashlib.sha256(files.read_bytes(stat.path)).digest())
+    return digest.hexdigest()
+
+
+def check_labels(source: Source, model: Model) -> None:
+  """Checks that the model knows each label of the pictures.
+
+  Raises:
+    InputError: it does not; names them.
+  """
+  unknown = [label for label in source.labels if label not in model.labels]
+  if unknown:
+    raise InputError(
+      f"labels differ: {source.path} has {_listed(unknown)}, the model in {model.path} knows {_listed(model.labels)}:"
+      " remove or rename what it cannot know, or train on these labels."
+    )
+
+
+def check_same_labels(model: Model, candidate: Model) -> None:
+  """Checks that two models know the same labels, in whatever order.
+
+  Raises:
+    InputError: they do not; names those that only one knows.
+  """
+  if only := sorted(set(model.labels) ^ set(candidate.labels)):
+    raise InputError(
+      f"labels differ: of the models in {model.path} and {candidate.path} only one knows {_listed(only)}: give a"
+      " candidate that was trained on the same labels."
+    )
+
+
+def _listed(labels: Sequence[str]) -> str:
+  more = f" and {len(labels) - 10} more" if len(labels) > 10 else ""
+  return ", ".join(map(repr, labels[:10])) + more
+
+
+def choose_splits(
+  source: Source, split: str, testing_percentage: float
+) -> tuple[tuple[str, ...], SplitPercentages | None]:
+  """Returns the splits to plan for `--split`, and how a source without splits of its own is cut.
+
+  Args:
+    source: the pictures.
+    split: `auto`, `testing` or `all`.
+    testing_percentage: what the model's bottlenecks were made with, so that no training image is tested on.
+  """
+  if source.has_splits:
+    return ((TRAINING, TESTING) if split == "all" else (TESTING,)), None
+  if split == "testing":
+    return (TESTING,), SplitPercentages(testing=testing_percentage, validation=0.0)
+  return (ALL,), None

@@ -1,0 +1,331 @@
+"""`beam-retrain reevaluate`: tonight's evaluation, and what got better and worse since an earlier one."""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import hashlib
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from pipelines import history, output_folder
+from pipelines.arguments import (
+  ArgumentParser,
+  add_gate_flags,
+  add_max_bad_fraction,
+  add_model_flags,
+  add_slice_flags,
+  fraction,
+  parse_with_beam_options,
+  positive_int,
+)
+from pipelines.evaluation import (
+  FRESH_FOLDER,
+  REPORT_FILE,
+  STORES_FOLDER,
+  Config,
+  TrunkRun,
+  build,
+  claim_store,
+  finish,
+  read_figures,
+)
+from pipelines.models import Model, check_labels, check_same_labels, choose_splits
+from pipelines.running import DONE, GATE_MISSED, exit_code, guarded, run_pipeline
+from pipelines.trunks import BUNDLED
+from reporting.gates import MISSED, gate_lines, verdict_line
+from reporting.junit import junit_xml
+from reporting.tables import changes_table, per_label_table
+from transforms import files
+from transforms.close import mark_completed
+from transforms.compare import CHANGES_FILES, SLICES_FILE, CompareNights
+from transforms.core.finished import parse_info
+from transforms.core.provenance import request_digest
+from transforms.core.schema import COMPLETED_FILE, INFO_FILE, LABELS_FILE, QUARANTINE_FILE
+from transforms.evaluate import (
+  CANDIDATE,
+  CONFUSION_FILE,
+  METRICS_FILE,
+  MODEL,
+  PARTS_FOLDER,
+  PER_LABEL_FILE,
+  PREDICTIONS_FILE,
+  SUSPICIOUS_FILE,
+)
+from transforms.model_handler import BATCH_SIZE
+from transforms.scoring import HeadOf, ScoreWithHeads
+from transforms.sources import Source, find_source
+from transforms.store import find_stores
+
+STAGE = "reevaluate"
+JUNIT_FILE = "junit.xml"
+_FILES = (REPORT_FILE, PREDICTIONS_FILE, PER_LABEL_FILE, *CHANGES_FILES, SUSPICIOUS_FILE, METRICS_FILE, JUNIT_FILE)
+_OWNED = (*_FILES, PARTS_FOLDER, STORES_FOLDER, CANDIDATE, CONFUSION_FILE, SLICES_FILE)
+
+
+def make_parser() -> argparse.ArgumentParser:
+  parser = ArgumentParser(
+    prog="beam-retrain reevaluate",
+    description=(
+      "Asks every night whether a model still holds: on the same pictures, on those that arrived since, and whether\n"
+      "a candidate would do better. Only new and changed pictures go through the trunk; the bottlenecks of the others\n"
+      "are those of the night before.\n\n"
+      "writes   HISTORY/DATE/report.html (all there is to see, one file), predictions.csv, per_label.csv,\n"
+      "         regressed.csv (right in the baseline, wrong now), fixed.csv, new.csv, gone.csv,\n"
+      "         suspicious_labels.csv, metrics.json, junit.xml, ..., and candidate/ for the candidate\n\n"
+      "The night appears whole, when it is finished; a rerun of the same night replaces it; a run that was killed\n"
+      "goes on where it was. The model is compared with the last finished night, the candidate with the model, tonight."
+    ),
+    epilog=(
+      "example:\n"
+      "  beam-retrain reevaluate --model flowers/model --input flower_photos --history nights --min_accuracy 0.9\n\n"
+      "exit codes: 0 done, 1 a gate that you set was missed, 2 wrong usage or the job failed, 3 more bad inputs than\n"
+      "allowed (the night is then not published). Any Beam option may follow."
+    ),
+  )
+  parser.add_argument("--model", required=True, metavar="DIR", help="what `train` wrote")
+  parser.add_argument("--candidate", metavar="DIR", help="another model, scored in the same pass: would it do better?")
+  parser.add_argument("--input", required=True, metavar="DIR", help="pictures: any input of `bottlenecks`")
+  parser.add_argument("--history", required=True, metavar="DIR", help="folder of all nights, one folder each")
+  parser.add_argument("--date", metavar="YYYY-MM-DD", help="name of the night (default: today)")
+  parser.add_argument(
+    "--baseline",
+    metavar="NIGHT",
+    help="what to compare with: a night's date, its folder, or what `evaluate` wrote; or none (default: the last"
+    " finished night before DATE)",
+  )
+  parser.add_argument(
+    "--split",
+    choices=("auto", "testing", "all"),
+    default="auto",
+    help="which pictures, see `beam-retrain evaluate --help` (default: auto)",
+  )
+  parser.add_argument(
+    "--reuse",
+    action="append",
+    default=[],
+    metavar="DIR",
+    help="take bottlenecks also from DIR: what `bottlenecks` wrote, or an evaluation with --reuse; may be repeated",
+  )
+  parser.add_argument(
+    "--keep_stores",
+    type=positive_int,
+    default=2,
+    metavar="N",
+    help="nights that keep their bottlenecks; the figures and the report of every night stay (default: %(default)d)",
+  )
+  add_slice_flags(parser)
+  add_gate_flags(parser)
+  parser.add_argument(
+    "--max_drop",
+    type=fraction,
+    metavar="D",
+    help="gate, 0..1: likewise where the accuracy on the pictures of the baseline fell by more (default: none set)",
+  )
+  add_model_flags(parser, str(BATCH_SIZE))
+  add_max_bad_fraction(parser)
+  return parser
+
+
+def run(argv: Sequence[str], today: Callable[[], datetime.date] = datetime.date.today) -> int:
+  """Runs tonight's evaluation; returns its exit code.
+
+  Args:
+    argv: the command's arguments.
+    today: the clock.
+
+  Raises:
+    InputError: something that the user gave cannot be used.
+  """
+  flags, options = parse_with_beam_options(make_parser(), argv)
+  for name in ("model", "candidate", "input", "history", "manifest"):
+    if getattr(flags, name):
+      setattr(flags, name, files.absolute(getattr(flags, name)))
+  models = _read_models(flags)
+  source = find_source(flags.input, len(models[MODEL].labels))
+  for model in models.values():
+    check_labels(source, model)
+  output_folder.refuse_overlap(flags.input, flags.history, "--history")
+  finished, damaged = history.look(flags.history)
+  for name, why in damaged:
+    print(f"the night {name} is damaged and not compared with: {why}", file=sys.stderr)
+  date = history.check_date(flags.date, today(), finished)
+  baseline = history.choose_baseline(flags.history, date, flags.baseline, models[MODEL].labels)
+  night = _Night(flags, argv, models, source, date, baseline)
+  with history.tonight(flags.history, date, night.request) as working:
+    return night.run(working, options)
+
+
+def _read_models(flags: argparse.Namespace) -> dict[str, Model]:
+  models = {MODEL: Model(flags.model)}
+  if flags.candidate:
+    models[CANDIDATE] = Model(flags.candidate)
+    check_same_labels(models[MODEL], models[CANDIDATE])
+  return models
+
+
+class _Night:
+  """Tonight's run, once everything that can be checked before has been.
+
+  Attributes:
+    request: digest of what decides the bytes of its shards.
+  """
+
+  def __init__(
+    self,
+    flags: argparse.Namespace,
+    argv: Sequence[str],
+    models: Mapping[str, Model],
+    source: Source,
+    date: str,
+    baseline: history.Baseline | None,
+  ):
+    self._flags = flags
+    self._argv = argv
+    self._models = models
+    self._source = source
+    self._date = date
+    self._baseline = baseline
+    testing_percentage = min(model.testing_percentage for model in models.values())
+    self._splits, self._percentages = choose_splits(source, flags.split, testing_percentage)
+    source.plan(self._splits, self._percentages)  # finds what is missing before the work
+    self._batch_size = flags.batch_size or BATCH_SIZE
+    self._stores = {
+      model.trunk_fingerprint: [
+        *history.stores(flags.history, date, model.trunk_fingerprint),
+        *find_stores(flags.reuse, model.trunk_fingerprint, model.preprocessing),
+      ]
+      for model in models.values()
+    }
+    self._settings = {
+      "input": flags.input,
+      "splits": list(self._splits),
+      "testing_percentage": self._percentages.testing if self._percentages else None,
+      "models": {name: model.fingerprint for name, model in models.items()},
+      "labels": models[MODEL].labels,
+      "preprocessing": models[MODEL].preprocessing,
+      "batch_size": self._batch_size,
+      "max_pixels": flags.max_pixels,
+    }
+    self.request = request_digest(STAGE, self._settings)
+
+  def run(self, working: str, options: Any) -> int:
+    """Works in `working`, publishes it where all went well, and returns the exit code."""
+    config = self._claim(working)
+    run_pipeline(lambda root: build(root, config), options, stage=STAGE, shards_folder=config.parts_folder)
+    flags = self._flags
+    info = parse_info(files.read_bytes(files.join(working, INFO_FILE)))
+    about = {
+      "night": self._date,
+      "splits": list(self._splits),
+      "trunk": self._models[MODEL].info["trunk"]["handle"],
+      "bottlenecks": _bottlenecks(config.trunks),
+      "predictions_sha256": _sha256(files.join(working, PREDICTIONS_FILE)),
+    }
+    metrics = finish(
+      working,
+      read_figures(working),
+      about,
+      min_accuracy=flags.min_accuracy,
+      min_label_recall=flags.min_label_recall,
+      max_drop=flags.max_drop,
+      info=info,
+      title=f"Night of {self._date}",
+      trend=history.trend(flags.history, self._date),
+    )
+    files.write_text(files.join(working, JUNIT_FILE), junit_xml(metrics))
+    stats = output_folder.read_stats(working)
+    mark_completed(stats, working, flags.max_bad_fraction)
+    folder = working
+    if files.exists(files.join(working, COMPLETED_FILE)):
+      files.delete([config.parts_folder, *(files.join(trunk.store, FRESH_FOLDER) for trunk in config.trunks)])
+      folder = history.publish(working, flags.history, self._date)
+      history.prune_stores(flags.history, flags.keep_stores)
+    _print_summary(metrics, folder, self._source.path)
+    code = exit_code(stats, folder, flags.max_bad_fraction)
+    return GATE_MISSED if code == DONE and metrics["verdict"] == MISSED else code
+
+  def _claim(self, working: str) -> Config:
+    flags, models = self._flags, self._models
+    execution_time = time.ctime()
+    output_folder.claim(
+      working,
+      stage=STAGE,
+      settings=self._settings,
+      argv=self._argv,
+      owned=_OWNED,
+      shards_folder=PARTS_FOLDER,
+      night=self._date,
+      baseline=self._baseline.name if self._baseline else None,
+      models={name: model.path for name, model in models.items()},
+      trunk=models[MODEL].info["trunk"],
+      labels=models[MODEL].labels,
+    )
+    labels = models[MODEL].labels
+    files.write_text(files.join(working, LABELS_FILE), "".join(f"{label}\n" for label in labels))
+    trunks: dict[str, TrunkRun] = {}
+    for model in models.values():
+      fingerprint = model.trunk_fingerprint
+      if fingerprint not in trunks:
+        trunks[fingerprint] = claim_store(
+          working, model, self._stores[fingerprint], self._batch_size, flags.trunk_threads or 0, flags.max_pixels
+        )
+    places = list(trunks)
+    heads = [
+      HeadOf(model.head, places.index(model.trunk_fingerprint), tuple(model.labels)) for model in models.values()
+    ]
+    return Config(
+      source=self._source,
+      splits=self._splits,
+      percentages=self._percentages,
+      scorer=ScoreWithHeads(heads),
+      models={name: model.labels for name, model in models.items()},
+      output=working,
+      request=self.request,
+      execution_time=execution_time,
+      trunks=list(trunks.values()),
+      compare=CompareNights(
+        parts_folder=files.join(working, PARTS_FOLDER),
+        output=working,
+        models=list(models),
+        baseline=self._baseline.predictions if self._baseline else None,
+        baseline_name=self._baseline.name if self._baseline else None,
+        manifest=flags.manifest,
+        min_slice_size=flags.min_slice_size,
+      ),
+    )
+
+
+def _bottlenecks(trunks: Sequence[TrunkRun]) -> dict[str, int]:
+  counts = [output_folder.read_stats(trunk.store)["bottlenecks"] for trunk in trunks]
+  return {name: sum(count[name] for count in counts) for name in ("computed", "reused")}
+
+
+def _sha256(path: str) -> str:
+  with files.open_to_read(path) as file:
+    digest = hashlib.sha256()
+    while block := file.read(1 << 20):
+      digest.update(block)
+  return digest.hexdigest()
+
+
+def _print_summary(metrics: Mapping[str, Any], folder: str, source: str) -> None:
+  print(verdict_line(metrics))
+  counts = metrics["bottlenecks"]
+  print(
+    f"the {' and '.join(metrics['splits'])} pictures of {files.shown(source)}: {counts['reused']:,} bottlenecks reused,"
+    f" {counts['computed']:,} computed"
+  )
+  if metrics["trunk"] == BUNDLED:
+    print("the trunk is the bundled stand-in: for real work train with --trunk inception_v3")
+  print(f"\n{changes_table(metrics)}\n\n{per_label_table(metrics)}\n")
+  for line in gate_lines(metrics):
+    print(line)
+  for name in (*_FILES, QUARANTINE_FILE):
+    print(files.shown(files.join(folder, name)))
+
+
+if __name__ == "__main__":
+  sys.exit(guarded(run, sys.argv[1:]))
