@@ -246,10 +246,9 @@ def finish(
   """
   gates = {"min_accuracy": min_accuracy, "min_label_recall": min_label_recall, "max_drop": max_drop}
   metrics = {**about, **figures[MODEL]}
-  metrics["gates"] = judge(metrics, **gates)
+  metrics["gates"] = _gates(metrics, **gates)
   if CANDIDATE in figures:
-    metrics[CANDIDATE] = dict(figures[CANDIDATE])
-    metrics[CANDIDATE]["gates"] = judge(metrics[CANDIDATE], **gates)
+    metrics[CANDIDATE] = {**figures[CANDIDATE], "gates": _gates(figures[CANDIDATE], **gates)}
   metrics["verdict"] = overall(metrics)
   files.write_text(files.join(output, METRICS_FILE), json.dumps(metrics, indent=2) + "\n")
   tonight = {name: metrics.get(name) for name in ("night", "accuracy", "accuracy_interval_95", "total", "verdict")}
@@ -264,3 +263,10 @@ def finish(
   )
   files.write_text(files.join(output, REPORT_FILE), report)
   return metrics
+
+
+def _gates(metrics: Mapping[str, Any], **thresholds: float | None) -> dict[str, Any]:
+  gates = judge(metrics, **thresholds)
+  if "comparison" not in metrics:
+    del gates["max_drop"]  # nothing is compared, and there is no flag for it
+  return gates

@@ -17,6 +17,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from pipelines import bottlenecks, evaluate
+from pipelines.models import choose_splits
 from trainer import task
 from transforms.core.errors import InputError
 from transforms.core.label_stats import evaluate_in_memory, per_label_csv
@@ -117,7 +118,9 @@ def test_the_folder_is_finished_and_holds_nothing_else(whole: Path) -> None:
     "per_label.csv",
     "predictions.csv",
     "quarantine.csv",
+    "report.html",
     "stats.json",
+    "suspicious_labels.csv",
   ]
   stats = json.loads((whole / "stats.json").read_text())
   assert stats["splits"]["all"]["shards"] == 2
@@ -224,8 +227,8 @@ def test_the_gate_decides_the_exit_code(made: Made, tmp_path: Path, least: str, 
   assert (gate["state"], gate["threshold"], gate["value"]) == (state, float(least), _metrics(output)["accuracy"])
   assert (output / "COMPLETED").exists()
   lines = capsys.readouterr().out.splitlines()
-  assert re.match(r"accuracy \d\d\.\d\d % \(\d{3} of \d{3} right; 95 % interval ", lines[0])
-  assert f"gate min_accuracy {100 * float(least):g} %: {state}" in lines
+  assert re.match(rf"{state.upper()}: .*accuracy \d\d\.\d\d % \(95 % interval ", lines[0])
+  assert any(line.startswith(f"gate min_accuracy {100 * float(least):g} %: {state}") for line in lines)
   assert str(output / "predictions.csv") in lines
 
 
@@ -291,7 +294,64 @@ def test_wrong_flags(made: Made, tmp_path: Path, flag: str, sentence: str) -> No
 
 
 def test_split_testing_of_plain_folders_is_what_was_set_aside(made: Made) -> None:
-  splits, percentages = evaluate.choose_splits(find_source(str(made.data)), "testing", 30.0)
+  splits, percentages = choose_splits(find_source(str(made.data)), "testing", 30.0)
   assert splits == ("testing",)
   assert percentages is not None
   assert percentages.testing == 30.0
+
+
+def test_the_report_shows_the_pictures_that_were_wrong(made: Made, whole: Path) -> None:
+  report = (whole / "report.html").read_text()
+  wrong = [row for row in _predictions(whole) if row["prediction_accuracy"] == "False"]
+  assert 10 < len(wrong) < 300
+  assert all(row["file_name"] in report for row in wrong[:5])
+  assert report.count("data:image/png;base64,") >= 10
+  with (whole / "suspicious_labels.csv").open(newline="") as file:
+    suspicious = list(csv.DictReader(file))
+  expected = [row for row in wrong if float(row["confidence"]) >= 95]
+  expected.sort(key=lambda row: (-float(row["confidence"]), row["file_name"]))
+  assert [row["file_name"] for row in suspicious] == [row["file_name"] for row in expected]
+  assert _metrics(whole)["suspicious_labels"] == {"threshold": 0.95, "pictures": len(expected)}
+
+
+def test_a_recall_gate_names_the_labels_that_miss_it(made: Made, tmp_path: Path, capsys) -> None:
+  assert _evaluate(made, made.bottlenecks, tmp_path / "evaluation", "--min_label_recall=0.999") == 1
+  gate = _metrics(tmp_path / "evaluation")["gates"]["min_label_recall"]
+  recalls = {label: row["recall"] for label, row in _metrics(tmp_path / "evaluation")["per_label"].items()}
+  assert gate["failing"] == [label for label, recall in recalls.items() if recall < 0.999]
+  assert gate["value"] == min(recalls.values())
+  assert capsys.readouterr().out.startswith("MISSED: min_label_recall 99.9 %: recall of ")
+
+
+def test_reused_bottlenecks_give_the_same_and_are_kept(made: Made, whole: Path, tmp_path: Path) -> None:
+  first, second = tmp_path / "first", tmp_path / "second"
+  assert _evaluate(made, made.data, first, f"--reuse={made.bottlenecks}") == 0
+  assert (first / "per_label.csv").read_bytes() == (whole / "per_label.csv").read_bytes()
+  (store,) = (first / "bottlenecks").iterdir()
+  assert json.loads((store / "stats.json").read_text())["bottlenecks"] == {"computed": 0, "reused": 1797}
+  assert _evaluate(made, made.data, second, f"--reuse={first}") == 0
+  assert _without_time(second) == _without_time(first)
+  assert not (store / ".fresh").exists()
+
+
+def test_bottlenecks_are_not_reused_for_bottlenecks(made: Made, tmp_path: Path) -> None:
+  with pytest.raises(InputError, match="--reuse is for pictures"):
+    _evaluate(made, made.bottlenecks, tmp_path / "evaluation", f"--reuse={made.bottlenecks}")
+
+
+def test_slices(made: Made, tmp_path: Path) -> None:
+  manifest = tmp_path / "manifest.csv"
+  names = sorted(path.relative_to(made.data).as_posix() for path in made.data.rglob("*.png"))
+  writers = {name: ("ann", "bob")[number % 3 == 0] for number, name in enumerate(names)}
+  lines = [f"{name},{writer}\n" for name, writer in writers.items()]
+  manifest.write_text("".join(["file_name,writer\n", *lines]))
+  assert _evaluate(made, made.data, tmp_path / "evaluation", f"--manifest={manifest}") == 0
+  found = _metrics(tmp_path / "evaluation")["slices"]["writer"]
+  right = {
+    row["file_name"].replace("'", ""): row["prediction_accuracy"] == "True"
+    for row in _predictions(tmp_path / "evaluation")
+  }
+  for writer in ("ann", "bob"):
+    of_writer = [right[name] for name, whose in writers.items() if whose == writer]
+    assert (found[writer]["pictures"], found[writer]["correct"]) == (len(of_writer), sum(of_writer))
+  assert (tmp_path / "evaluation/slices.csv").exists()

@@ -175,23 +175,6 @@ def test_most_confused_with() -> None:
   assert confused == {"a": ("c", 1), "b": ("c", 2), "c": ("", 0)}
 
 
-@pytest.mark.parametrize(
-  ("correct", "total", "expected"),
-  # R: prop.test(correct, total, correct = FALSE)$conf.int
-  [(8, 10, (0.4901625, 0.9433178)), (0, 10, (0.0, 0.2775328)), (10, 10, (0.7224672, 1.0))],
-)
-def test_wilson_interval(correct: int, total: int, expected: tuple[float, float]) -> None:
-  assert label_stats.wilson_interval(correct, total) == pytest.approx(expected, abs=1e-6)
-
-
-@pytest.mark.parametrize(
-  ("accuracy", "threshold", "state"),
-  [(0.9, None, "none set"), (0.9, 0.9, "passed"), (0.9, 0.91, "missed"), (None, 0.0, "missed"), (0.0, 0.0, "passed")],
-)
-def test_the_gate_has_three_states(accuracy: float | None, threshold: float | None, state: str) -> None:
-  assert label_stats.accuracy_gate(accuracy, threshold)["state"] == state
-
-
 def test_per_label_csv() -> None:
   rows = list(csv.DictReader(io.StringIO(label_stats.per_label_csv(STATS))))
   assert list(rows[0]) == [
@@ -205,6 +188,10 @@ def test_per_label_csv() -> None:
     "f1",
     "most_confused_with",
     "most_confused_count",
+    "recall_low",
+    "recall_high",
+    "precision_low",
+    "precision_high",
   ]
   assert [row["label"] for row in rows] == ["zebra", "ant", "fig", "'=cmd", "quince", "mule"]
   never_predicted, nowhere = rows[2], rows[4]
@@ -214,6 +201,7 @@ def test_per_label_csv() -> None:
     "0.000000",
   )
   assert [nowhere[name] for name in ("support", "accuracy", "precision", "recall", "f1")] == ["0", "", "", "", ""]
+  assert [nowhere[name] for name in ("recall_low", "recall_high")] == ["", ""]
   assert float(rows[0]["precision"]) == pytest.approx(STATS.rows[0].precision, abs=5e-7)
 
 
@@ -229,5 +217,8 @@ def test_metrics_json_is_json_with_nulls() -> None:
   metrics = json.loads(text)
   assert metrics["per_label"]["fig"]["precision"] is None
   assert metrics["per_label"]["fig"]["recall"] == 0.0
+  assert metrics["per_label"]["fig"]["precision_interval_95"] is None
+  low, high = metrics["per_label"]["ant"]["recall_interval_95"]
+  assert low < metrics["per_label"]["ant"]["recall"] < high
   assert metrics["labels"] == LABELS
   assert metrics["total"] == 500

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
-
-from reporting.tables import accuracy_line, align, gate_line, per_label_table
-from transforms.core.label_stats import accuracy_gate, evaluate_in_memory, metrics_json
+from reporting.tables import accuracy_line, align, changes_table, per_label_table
+from transforms.core.label_stats import evaluate_in_memory, metrics_json
 
 
-def _metrics(pairs: list[tuple[str, str]], labels: list[str], min_accuracy: float | None = None) -> dict[str, Any]:
+def _metrics(pairs: list[tuple[str, str]], labels: list[str]) -> dict[str, Any]:
   stats = evaluate_in_memory(pairs, labels)
-  return {**metrics_json(stats), "gates": {"min_accuracy": accuracy_gate(stats.accuracy, min_accuracy)}}
+  return metrics_json(stats)
 
 
 def test_accuracy_line() -> None:
@@ -50,16 +48,23 @@ def test_a_label_cannot_steer_the_terminal() -> None:
   assert "caf\u00e9" in table
 
 
-@pytest.mark.parametrize(
-  ("min_accuracy", "line"),
-  [
-    (None, "gate min_accuracy: none set"),
-    (0.5, "gate min_accuracy 50 %: passed"),
-    (0.985, "gate min_accuracy 98.5 %: missed"),
-  ],
-)
-def test_gate_line(min_accuracy: float | None, line: str) -> None:
-  assert gate_line(_metrics([("a", "a"), ("a", "b")], ["a", "b"], min_accuracy)) == line
+def test_changes_table() -> None:
+  compared = {
+    "baseline": "2026-11-23",
+    "regressed": 1200,
+    "fixed": 3,
+    "new": 0,
+    "gone": 1,
+    "edited": 2,
+    "p_value": 1e-9,
+  }
+  first = dict.fromkeys(compared)
+  lines = changes_table({"accuracy": 0.5, "comparison": first, "candidate": {"accuracy": 0.25, "comparison": compared}})
+  assert [line.split() for line in lines.splitlines()[1:]] == [
+    ["model", "50.00", "%", "nothing", "yet", "-", "-", "-", "-", "-", "-"],
+    ["candidate", "25.00", "%", "2026-11-23", "1,200", "3", "0", "1", "2", "1e-09"],
+  ]
+  assert len(changes_table({"accuracy": 0.5, "comparison": first}).splitlines()) == 2
 
 
 def test_align() -> None:

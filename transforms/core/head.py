@@ -7,6 +7,7 @@ takes for a hundred thousand pictures.
 from __future__ import annotations
 
 import io
+import zipfile
 from typing import NamedTuple
 
 import numpy as np
@@ -60,6 +61,6 @@ def decode_head(data: bytes, path: str) -> Head:
     (dimensions, classes) = head.kernel.shape
     if (head.scale.shape, head.offset.shape, head.bias.shape) == ((dimensions,), (dimensions,), (classes,)):
       return head
-  except (ValueError, KeyError, OSError, EOFError):
+  except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile):
     pass
   raise InputError(f"{path} is damaged: run `beam-retrain train` again.")
