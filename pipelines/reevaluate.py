@@ -192,11 +192,8 @@ class _Night:
     self._splits, self._percentages = choose_splits(source, flags.split, testing_percentage)
     source.plan(self._splits, self._percentages)  # finds what is missing before the work
     self._batch_size = flags.batch_size or BATCH_SIZE
-    self._stores = {
-      model.trunk_fingerprint: [
-        *history.stores(flags.history, date, model.trunk_fingerprint),
-        *find_stores(flags.reuse, model.trunk_fingerprint, model.preprocessing),
-      ]
+    self._reused = {
+      model.trunk_fingerprint: find_stores(flags.reuse, model.trunk_fingerprint, model.preprocessing)
       for model in models.values()
     }
     self._settings = {
@@ -241,8 +238,10 @@ class _Night:
     folder = working
     if files.exists(files.join(working, COMPLETED_FILE)):
       files.delete([config.parts_folder, *(files.join(trunk.store, FRESH_FOLDER) for trunk in config.trunks)])
+      if self._baseline:
+        history.check_unchanged(self._baseline)
       folder = history.publish(working, flags.history, self._date)
-      history.prune_stores(flags.history, flags.keep_stores)
+      history.prune_stores(flags.history, flags.keep_stores, self._date)
     _print_summary(metrics, folder, self._source.path)
     code = exit_code(stats, folder, flags.max_bad_fraction)
     return GATE_MISSED if code == DONE and metrics["verdict"] == MISSED else code
@@ -269,8 +268,9 @@ class _Night:
     for model in models.values():
       fingerprint = model.trunk_fingerprint
       if fingerprint not in trunks:
+        stores = [*history.stores(flags.history, self._date, fingerprint), *self._reused[fingerprint]]
         trunks[fingerprint] = claim_store(
-          working, model, self._stores[fingerprint], self._batch_size, flags.trunk_threads or 0, flags.max_pixels
+          working, model, stores, self._batch_size, flags.trunk_threads or 0, flags.max_pixels
         )
     places = list(trunks)
     heads = [
