@@ -6,6 +6,8 @@ import subprocess
 import sys
 import time
 
+COMMAND = (sys.executable, "-m", "pipelines.cli")
+
 
 def timed(*arguments: str) -> float:
   """Runs `beam-retrain ARGUMENTS` and returns its wall time in seconds, start-up included.
@@ -15,7 +17,7 @@ def timed(*arguments: str) -> float:
   """
   print(f"$ beam-retrain {' '.join(arguments)}", flush=True)
   start = time.perf_counter()
-  code = subprocess.run([sys.executable, "-m", "pipelines.cli", *arguments]).returncode
+  code = subprocess.run([*COMMAND, *arguments]).returncode
   if code:
     raise SystemExit(f"beam-retrain {arguments[0]} ended with exit code {code}")
   return time.perf_counter() - start
