@@ -25,7 +25,15 @@ from transforms.bottlenecks import EmbedShard
 from transforms.check_splits import CheckSplits
 from transforms.close import CloseLedger, mark_completed
 from transforms.core.errors import InputError
-from transforms.core.schema import COMPLETED_FILE, LABELS_FILE, SCHEMA_FILE, TESTING, TRAINING, bottleneck_record
+from transforms.core.schema import (
+  COMPLETED_FILE,
+  LABELS_FILE,
+  PREPROCESSING_VERSION,
+  SCHEMA_FILE,
+  TESTING,
+  TRAINING,
+  bottleneck_record,
+)
 from transforms.core.splits import SplitPercentages
 from transforms.model_handler import BATCH_SIZE, ImageModelHandler
 from transforms.shard_work import WorkShards
@@ -173,7 +181,7 @@ def run(argv: Sequence[str]) -> int:
   settings = {
     "input": flags.input,
     "trunk_fingerprint": trunk.fingerprint,
-    "preprocessing": _preprocessing_version(),
+    "preprocessing": PREPROCESSING_VERSION,
     "testing_percentage": flags.testing_percentage,
     "validation_percentage": flags.validation_percentage,
     "max_pixels": flags.max_pixels,
@@ -218,12 +226,6 @@ def run(argv: Sequence[str]) -> int:
   )
   print(f"bottlenecks: {counts}; {trunk.dimensions} numbers each, by the trunk {trunk.handle}; in {shown}")
   return exit_code(stats, flags.output, flags.max_bad_fraction)
-
-
-def _preprocessing_version() -> str:
-  from transforms.core.preprocessing import VERSION
-
-  return VERSION
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 | function            | in                                   | out                                              |
 |---------------------|--------------------------------------|--------------------------------------------------|
 | `preprocess`        | string [N], picture bytes            | float32 [N, S, S, 3], 0..1                       |
+| `embed`             | float32 [N, S, S, 3], 0..1           | float32 [N, D]: the trunk alone                  |
 | `score_images`      | float32 [N, S, S, 3], 0..1           | `scores`                                         |
 | `score_bottlenecks` | float32 [N, D], as the trunk gives   | `scores`                                         |
 | `serving_default`   | `key`, `image_bytes`: string [N]     | `key`, `label`, `confidence`, `top_labels`, ...  |
@@ -63,6 +64,10 @@ def build_exported(
   def preprocess_pictures(image_bytes: tf.Tensor) -> tf.Tensor:
     return preprocess(image_bytes, input_px)
 
+  @tf.function(input_signature=[pictures])
+  def embed_pictures(images: tf.Tensor) -> tf.Tensor:
+    return embed(images)
+
   @tf.function(input_signature=[vectors])
   def score_bottlenecks(bottleneck: tf.Tensor) -> dict[str, tf.Tensor]:
     logits = tf.matmul(transform(bottleneck), tf.constant(kernel)) + tf.constant(bias)
@@ -70,7 +75,7 @@ def build_exported(
 
   @tf.function(input_signature=[pictures])
   def score_images(images: tf.Tensor) -> dict[str, tf.Tensor]:
-    return score_bottlenecks(embed(images))
+    return score_bottlenecks(embed_pictures(images))
 
   def decide(key: tf.Tensor, scores: tf.Tensor) -> dict[str, tf.Tensor]:
     top_scores, top_classes = tf.math.top_k(scores, k=top)
@@ -93,6 +98,7 @@ def build_exported(
     return decide(key, score_bottlenecks(bottleneck)["scores"])
 
   module.preprocess = preprocess_pictures
+  module.embed = embed_pictures
   module.score_images = score_images
   module.score_bottlenecks = score_bottlenecks
   module.serve_images = serve_images

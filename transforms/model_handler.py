@@ -5,7 +5,7 @@ Beam's own TensorFlow handlers cannot load a SavedModel folder under Keras 3.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from apache_beam.ml.inference.base import ModelHandler
@@ -27,20 +27,30 @@ class ImageModelHandler(ModelHandler[Image, "Inferred | Quarantined", LoadedMode
     batch_size: pictures per call of the graph; a smaller rest is padded, so that the graph sees one shape only.
     threads: TensorFlow's threads in this process; 0 leaves TensorFlow's own choice.
     max_pixels: largest height x width that is decoded.
+    trunk_only: run only the trunk that is in an exported model.
   """
 
-  def __init__(self, path: str, *, batch_size: int = BATCH_SIZE, threads: int = 0, max_pixels: int = MAX_PIXELS):
+  def __init__(
+    self,
+    path: str,
+    *,
+    batch_size: int = BATCH_SIZE,
+    threads: int = 0,
+    max_pixels: int = MAX_PIXELS,
+    trunk_only: bool = False,
+  ):
     super().__init__()
     if batch_size < 1:
       raise ValueError(f"batch_size is {batch_size}, must be at least 1")
     self._path = path
     self._batch_size = batch_size
     self._threads = threads
-    self._max_pixels = max_pixels
+    self.max_pixels = max_pixels
+    self._trunk_only = trunk_only
     self._shared = Shared()
 
   def load_model(self) -> LoadedModel:
-    return load_model(self._path, self._threads)
+    return load_model(self._path, self._threads, trunk_only=self._trunk_only)
 
   def load_once(self) -> LoadedModel:
     """Returns the process's one copy of the model, loading it where nobody has yet."""
@@ -53,9 +63,14 @@ class ImageModelHandler(ModelHandler[Image, "Inferred | Quarantined", LoadedMode
   ) -> Iterable[Inferred | Quarantined]:
     return list(self.infer(batch, model))
 
-  def infer(self, images: Iterable[Image | Quarantined], model: LoadedModel) -> Iterator[Inferred | Quarantined]:
-    """Yields one item per input, in order. Reading and decoding go on one thread ahead of the graph."""
-    return infer_images(images, model, batch_size=self._batch_size, max_pixels=self._max_pixels)
+  def infer(
+    self, images: Iterable[Image | Quarantined], model: LoadedModel | Callable[[], LoadedModel]
+  ) -> Iterator[Inferred | Quarantined]:
+    """Yields one item per input, in order. Reading and decoding go on one thread ahead of the graph.
+
+    `model` may also be what gives it, `load_once` for example: called at the first picture that can be decoded.
+    """
+    return infer_images(images, model, batch_size=self._batch_size, max_pixels=self.max_pixels)
 
   def get_num_bytes(self, batch: Sequence[Image]) -> int:
     return sum(len(image.encoded) for image in batch)

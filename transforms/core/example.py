@@ -7,7 +7,7 @@ loading TensorFlow. A pool of our own because TensorFlow registers the same name
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -65,7 +65,23 @@ def encode_example(features: Mapping[str, Value]) -> bytes:
   Raises:
     TypeError: a value is of another type.
   """
-  example = _Example()
+  return _serialize(_Example(), features)
+
+
+def replace_features(serialized: bytes, features: Mapping[str, Value]) -> bytes:
+  """Returns an Example with some features replaced; the others stay as they are, and numbers are not converted.
+
+  Raises:
+    TypeError: as `encode_example`.
+    google.protobuf.message.DecodeError: the bytes are not an Example.
+  """
+  example = _Example.FromString(serialized)
+  for name in features:
+    example.features.feature.pop(name, None)
+  return _serialize(example, features)
+
+
+def _serialize(example: Any, features: Mapping[str, Value]) -> bytes:
   for name, value in features.items():
     feature = example.features.feature[name]
     if isinstance(value, str):
@@ -78,17 +94,26 @@ def encode_example(features: Mapping[str, Value]) -> bytes:
       feature.float_list.value.extend(value.tolist())
     else:
       raise TypeError(f"feature {name!r}: cannot store a {type(value).__name__}")
-  return example.SerializeToString(deterministic=True)
+  serialized: bytes = example.SerializeToString(deterministic=True)
+  return serialized
 
 
-def decode_example(serialized: bytes) -> dict[str, Any]:
+def decode_example(serialized: bytes, names: Collection[str] | None = None) -> dict[str, Any]:
   """Parses one Example into feature name -> list of bytes, list of int, or float32 array of shape [D].
+
+  Args:
+    serialized: the Example.
+    names: the features to convert, as far as they are there; None: all of them.
 
   Raises:
     google.protobuf.message.DecodeError: the bytes are not an Example.
   """
+  found = _Example.FromString(serialized).features.feature
   features: dict[str, Any] = {}
-  for name, feature in _Example.FromString(serialized).features.feature.items():
+  for name in list(found) if names is None else names:
+    if name not in found:  # looking one up would make it
+      continue
+    feature = found[name]
     kind = feature.WhichOneof("kind")
     if kind == "float_list":
       features[name] = np.asarray(feature.float_list.value, np.float32)

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
+from transforms.core.errors import InputError
 from transforms.core.images import MAX_PIXELS, Fault, explain, look
 from transforms.core.prefetch import prefetch
 from transforms.core.quarantine import Quarantined, Reason
@@ -47,7 +48,7 @@ class LoadedModel:
 
 def infer_images(
   images: Iterable[Image | Quarantined],
-  model: LoadedModel,
+  model: LoadedModel | Callable[[], LoadedModel],
   *,
   batch_size: int = BATCH_SIZE,
   max_pixels: int = MAX_PIXELS,
@@ -56,14 +57,15 @@ def infer_images(
 
   Args:
     images: what to run the model on; what is quarantined already comes out as it is.
-    model: see `load_model`.
+    model: see `load_model`; or what gives it, called at the first picture that can be decoded, if there is one.
     batch_size: pictures per call of the graph; a smaller rest is padded, so that the graph sees one shape only.
     max_pixels: largest height x width that is decoded.
   """
+  load = model if callable(model) else lambda: model
   checked = (_check(image, max_pixels) for image in images)
-  batches = (_prepare(items, model, batch_size) for items in _batched(checked, batch_size))
+  batches = (_prepare(items, load, batch_size) for items in _batched(checked, batch_size))
   for prepared in prefetch(batches, depth=2):
-    yield from _infer_prepared(prepared, model)
+    yield from _infer_prepared(prepared, load)
 
 
 def _check(image: Image | Quarantined, max_pixels: int) -> Image | Quarantined:
@@ -75,8 +77,11 @@ def _check(image: Image | Quarantined, max_pixels: int) -> Image | Quarantined:
   return Image(image.key, image.label, image.encoded, looked.format, looked.height, looked.width)
 
 
-def _prepare(items: Sequence[Image | Quarantined], model: LoadedModel, batch_size: int) -> _Prepared:
+def _prepare(items: Sequence[Image | Quarantined], load: Callable[[], LoadedModel], batch_size: int) -> _Prepared:
   """Decodes what can be decoded of a batch; the rest is named."""
+  if not any(isinstance(item, Image) for item in items):
+    return _Prepared(items, None)
+  model = load()  # a model that cannot be loaded is no picture's fault: not in the `try`
   try:
     return _decode(items, model, batch_size)
   except Exception:  # somewhere in here is a picture that cannot be decoded: find it, and decode the others
@@ -102,8 +107,8 @@ def _decodable(item: Image | Quarantined, model: LoadedModel) -> Image | Quarant
   return item
 
 
-def _infer_prepared(prepared: _Prepared, model: LoadedModel) -> Iterator[Inferred | Quarantined]:
-  results = iter(_infer_rows(prepared, model))
+def _infer_prepared(prepared: _Prepared, load: Callable[[], LoadedModel]) -> Iterator[Inferred | Quarantined]:
+  results = iter(_infer_rows(prepared, load))
   for item in prepared.items:
     if isinstance(item, Quarantined):
       yield item
@@ -117,7 +122,7 @@ def _infer_prepared(prepared: _Prepared, model: LoadedModel) -> Iterator[Inferre
       yield Inferred(item, outputs)
 
 
-def _infer_rows(prepared: _Prepared, model: LoadedModel) -> list[Outputs | None]:
+def _infer_rows(prepared: _Prepared, load: Callable[[], LoadedModel]) -> list[Outputs | None]:
   """Returns what the model gives for each picture of a batch; None for one that it refuses.
 
   Raises:
@@ -126,6 +131,7 @@ def _infer_rows(prepared: _Prepared, model: LoadedModel) -> list[Outputs | None]
   count = sum(isinstance(item, Image) for item in prepared.items)
   if not count:
     return []
+  model = load()
   try:
     outputs = model.infer(prepared.pixels)
     return [{name: values[row] for name, values in outputs.items()} for row in range(count)]
@@ -157,11 +163,17 @@ def _padded(encoded: list[bytes], size: int) -> list[bytes]:
   return encoded + [encoded[-1]] * (size - len(encoded))
 
 
-def load_model(path: str, threads: int = 0) -> LoadedModel:
+def load_model(path: str, threads: int = 0, *, trunk_only: bool = False) -> LoadedModel:
   """Loads a trunk or an exported model; what it is can be seen from its functions.
 
+  Args:
+    path: folder of the SavedModel.
+    threads: TensorFlow's threads in this process; 0 leaves TensorFlow's own choice.
+    trunk_only: of an exported model take the trunk that is in it: the output is `bottleneck`, as a trunk's is, not
+      `scores`.
+
   Raises:
-    InputError: the folder cannot be loaded, or is neither.
+    InputError: the folder cannot be loaded, or is neither, or is a model from before its trunk could be asked.
   """
   load_tensorflow()
   import tensorflow as tf
@@ -176,16 +188,23 @@ def load_model(path: str, threads: int = 0) -> LoadedModel:
     except RuntimeError:
       pass  # TensorFlow has started already in this process: its threads are what they are
   loaded = load_saved_model(path)
-  if hasattr(loaded, "score_images"):
-    decode, graph = loaded.preprocess, loaded.score_images
+  if trunk_only and not hasattr(loaded, "embed"):
+    raise InputError(
+      f"the model in {path} cannot give bottlenecks: it was trained with an earlier version: run `beam-retrain train`"
+      " again."
+    )
+  if hasattr(loaded, "preprocess"):
+    decode = loaded.preprocess
   else:
     input_px = int(loaded.embed.input_signature[0].shape[1])
     decode = tf.function(
       lambda encoded: preprocess(encoded, input_px), input_signature=[tf.TensorSpec([None], tf.string)]
     )
 
-    def graph(images: tf.Tensor) -> dict[str, tf.Tensor]:
-      return {"bottleneck": loaded.embed(images)}
+  def embed(images: tf.Tensor) -> dict[str, tf.Tensor]:
+    return {"bottleneck": loaded.embed(images)}
+
+  graph = loaded.score_images if hasattr(loaded, "score_images") and not trunk_only else embed
 
   def infer(images: tf.Tensor) -> Outputs:
     return {name: values.numpy() for name, values in graph(images).items()}

@@ -9,9 +9,6 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-VERSION = "1: decode to RGB, bilinear resize without antialiasing, 0..1"
-"""Part of what makes a stored bottleneck valid; changes when the numbers would."""
-
 
 def decode_and_resize(encoded: tf.Tensor, input_px: int) -> tf.Tensor:
   """Decodes one picture and brings it to the trunk's size, bilinearly and without antialiasing, as `retrain.py` did.

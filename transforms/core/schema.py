@@ -17,10 +17,11 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import re
+from typing import NamedTuple
 
 import numpy as np
 
-from transforms.core.example import decode_example, encode_example
+from transforms.core.example import decode_example, encode_example, replace_features
 
 KEY = "image/key"
 ENCODED = "image/encoded"
@@ -57,6 +58,10 @@ QUARANTINE_FILE = "quarantine.csv"
 COMPLETED_FILE = "COMPLETED"
 
 SCHEMA_FILE = "schema.pbtxt"
+RECORDS_FOLDER = "records"
+
+PREPROCESSING_VERSION = "1: decode to RGB, bilinear resize without antialiasing, 0..1"
+"""What `preprocessing` does. Part of what makes a stored bottleneck valid; changes when the numbers would."""
 
 _SHARD_NAME = re.compile(r"(?P<split>[a-z]+)-(?P<index>\d{5})-of-(?P<of>\d{5})\.(?P<suffix>[a-z]+)")
 
@@ -183,3 +188,45 @@ def decode_bottleneck(record: bytes) -> Bottleneck:
     width=features[WIDTH][0],
     sha256=features[SHA256][0].decode(),
   )
+
+
+class Described(NamedTuple):
+  """A bottleneck record but for its vector and its picture's format; fields as in `Bottleneck`."""
+
+  key: str
+  label: str
+  class_index: int
+  height: int
+  width: int
+  sha256: str
+
+
+def describe_bottleneck(record: bytes) -> Described:
+  """Returns what a bottleneck record is of: cheap, the vector is not converted.
+
+  Raises:
+    KeyError: a feature is missing: not a bottleneck record.
+  """
+  features = decode_example(record, (KEY, LABEL, CLASS_INDEX, HEIGHT, WIDTH, SHA256))
+  return Described(
+    key=features[KEY][0].decode(),
+    label=features[LABEL][0].decode(),
+    class_index=features[CLASS_INDEX][0],
+    height=features[HEIGHT][0],
+    width=features[WIDTH][0],
+    sha256=features[SHA256][0].decode(),
+  )
+
+
+def relabel_bottleneck(record: bytes, key: str, label: str, class_index: int) -> bytes:
+  """Returns the bottleneck record of the same picture under another key or label: its other fields stay."""
+  return replace_features(record, {KEY: key, LABEL: label, CLASS_INDEX: class_index})
+
+
+def digest_of_record(record: bytes) -> bytes:
+  """Returns the SHA-256, 32 bytes, of the picture that a record of ours is of.
+
+  Raises:
+    KeyError: there is none: not a record of ours.
+  """
+  return bytes.fromhex(decode_example(record, (SHA256,))[SHA256][0].decode())

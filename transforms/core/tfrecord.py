@@ -7,8 +7,9 @@ stays sound: rotated right by 15 bits, plus 0xa282ead8.
 
 from __future__ import annotations
 
+import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import BinaryIO
 
 import google_crc32c
@@ -17,6 +18,8 @@ from transforms.core.errors import InputError
 
 _HEADER = struct.Struct("<QI")
 _FOOTER = struct.Struct("<I")
+FRAME_BYTES = _HEADER.size + _FOOTER.size
+"""How much longer a record is than its payload."""
 
 
 def masked_crc32c(data: bytes) -> int:
@@ -41,18 +44,81 @@ def read_records(file: BinaryIO, name: str) -> Iterator[bytes]:
   Raises:
     InputError: the file ends inside a record, or a checksum does not fit; names the file and the byte.
   """
-  position = 0
-  while header := file.read(_HEADER.size):
-    if len(header) < _HEADER.size:
-      raise InputError(f"{name} ends inside the record that starts at byte {position}: write it again.")
-    length, length_crc = _HEADER.unpack(header)
-    if masked_crc32c(header[:8]) != length_crc:
-      raise InputError(f"{name} is damaged: the record at byte {position} has a wrong length checksum: write it again.")
-    payload = file.read(length)
-    footer = file.read(_FOOTER.size)
-    if len(payload) < length or len(footer) < _FOOTER.size:
-      raise InputError(f"{name} ends inside the record that starts at byte {position}: write it again.")
-    if masked_crc32c(payload) != _FOOTER.unpack(footer)[0]:
-      raise InputError(f"{name} is damaged: the record at byte {position} has a wrong data checksum: write it again.")
+  for _, payload in locate_records(file, name):
     yield payload
-    position += _HEADER.size + length + _FOOTER.size
+
+
+def locate_records(file: BinaryIO, name: str) -> Iterator[tuple[int, bytes]]:
+  """Yields (byte at which the record starts, payload) for each record; otherwise as `read_records`."""
+  position = 0
+  while (payload := _read_one(file, name, position)) is not None:
+    yield position, payload
+    position += FRAME_BYTES + len(payload)
+
+
+def read_record_at(file: BinaryIO, position: int, name: str) -> bytes:
+  """Returns the payload of the record that starts at a byte of a TFRecord file.
+
+  Args:
+    file: opened for reading bytes; can seek.
+    position: what `locate_records` said.
+    name: what to call the file in an error.
+
+  Raises:
+    InputError: as `read_records`; also where the file ends at or before `position`.
+  """
+  file.seek(position)
+  payload = _read_one(file, name, position)
+  if payload is None:
+    raise InputError(f"{name} ends before byte {position}, where a record was: write it again.")
+  return payload
+
+
+def pick_records(file: BinaryIO, positions: Collection[int], name: str) -> Iterator[bytes]:
+  """Yields the payloads of some records, by their numbers, 0 for the first, in the order of the file.
+
+  The records between are passed over; of them, only the lengths are read.
+
+  Raises:
+    InputError: as `read_records`; also where the file has fewer records.
+  """
+  start, wanted = 0, set(positions)
+  for number in range(max(wanted, default=-1) + 1):
+    if number in wanted:
+      payload = _read_one(file, name, start)
+      length = None if payload is None else len(payload)
+      if payload is not None:
+        yield payload
+    else:
+      length = _read_length(file, name, start)
+      if length is not None:
+        file.seek(length + _FOOTER.size, os.SEEK_CUR)
+    if length is None:
+      raise InputError(f"{name} ends after {number} records, it had more when the job began.")
+    start += FRAME_BYTES + length
+
+
+def _read_one(file: BinaryIO, name: str, position: int) -> bytes | None:
+  """Returns the payload of the record at the file's current byte, which is `position`; None at the end of the file."""
+  length = _read_length(file, name, position)
+  if length is None:
+    return None
+  payload = file.read(length)
+  footer = file.read(_FOOTER.size)
+  if len(payload) < length or len(footer) < _FOOTER.size:
+    raise InputError(f"{name} ends inside the record that starts at byte {position}: write it again.")
+  if masked_crc32c(payload) != _FOOTER.unpack(footer)[0]:
+    raise InputError(f"{name} is damaged: the record at byte {position} has a wrong data checksum: write it again.")
+  return payload
+
+
+def _read_length(file: BinaryIO, name: str, position: int) -> int | None:
+  header = file.read(_HEADER.size)
+  if not header:
+    return None
+  if len(header) < _HEADER.size:
+    raise InputError(f"{name} ends inside the record that starts at byte {position}: write it again.")
+  length, length_crc = _HEADER.unpack(header)
+  if masked_crc32c(header[:8]) != length_crc:
+    raise InputError(f"{name} is damaged: the record at byte {position} has a wrong length checksum: write it again.")
+  return int(length)
