@@ -49,7 +49,7 @@ def whole(made: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
   return output
 
 
-def test_names_are_compared_and_most_are_right(whole: Path) -> None:
+def test_names_are_compared_and_most_are_right(made: Any, whole: Path) -> None:
   rows = _predictions(whole)
   assert len(rows) == 1797
   assert {row["actual_digit"] for row in rows} == {name.replace("=cmd", "'=cmd") for name in made.names}
