@@ -1,0 +1,187 @@
+"""The nights that a history folder holds, as they are found and read.
+
+Each is a folder named by its date that `reevaluate` wrote; see `pipelines.history` for how it got there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from transforms import files
+from transforms.core.errors import InputError
+from transforms.core.schema import COMPLETED_FILE, INFO_FILE
+from transforms.evaluate import METRICS_FILE, PREDICTIONS_FILE
+
+STAGE = "reevaluate"
+STORES_FOLDER = "bottlenecks"
+UNFINISHED_FOLDER = "unfinished"
+DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+_FINGERPRINT_LENGTH = 12
+
+
+class Night(NamedTuple):
+  """A finished night: its name, `YYYY-MM-DD`, and its folder."""
+
+  name: str
+  path: str
+
+
+class Damaged(NamedTuple):
+  """A night's folder that is no finished night: its name, and why."""
+
+  name: str
+  why: str
+
+
+class DamagedError(Exception):
+  """Says in a few words what is wrong with a folder."""
+
+
+def check_date(text: str | None, today: datetime.date, finished: Sequence[Night]) -> str:
+  """Returns tonight's name: `--date`, or else today.
+
+  Raises:
+    InputError: `text` is not a day as `YYYY-MM-DD`; or none was given and there is a finished night after today.
+  """
+  if text is not None:
+    if not is_date(text):
+      raise InputError(f"--date {text!r} is not a day: give it as YYYY-MM-DD, for example {today.isoformat()}.")
+    return text
+  name = today.isoformat()
+  if finished and finished[-1].name > name:
+    raise InputError(
+      f"today is {name} by this machine's clock, but there is a finished night of {finished[-1].name}: set the clock,"
+      " or say with --date which night this is."
+    )
+  return name
+
+
+def trend(history: str, until: str, limit: int = 90) -> list[dict[str, Any]]:
+  """Returns the last `limit` finished nights before the night `until`, the oldest first, as the report draws them.
+
+  Each has `night`, `accuracy`, `accuracy_interval_95`, `total`, `verdict`, and `per_label`: label -> recall; rates are
+  0..1, None where unknown.
+  """
+  found: list[dict[str, Any]] = []
+  for name in reversed(dates(history)):
+    if name < until and len(found) < limit:
+      with contextlib.suppress(DamagedError):
+        found.append(figures_of(read_night(os.path.join(history, name), name)))
+  return found[::-1]
+
+
+def stores(history: str, date: str, fingerprint: str) -> list[str]:
+  """Returns finished folders of stored bottlenecks of a trunk: of an older night `date`, and the last one before it.
+
+  Call it in `tonight`: until then another night may remove them.
+  """
+  found: list[str] = []
+  for name in reversed(dates(history)):
+    night = os.path.join(history, name)
+    store = os.path.join(night, STORES_FOLDER, fingerprint[:_FINGERPRINT_LENGTH])
+    if name <= date and is_completed(night) and is_completed(store):
+      found.append(store)
+      if name < date:
+        break
+  return found
+
+
+def is_date(text: str) -> bool:
+  try:
+    return bool(DATE.fullmatch(text) and datetime.date.fromisoformat(text))
+  except ValueError:
+    return False
+
+
+def dates(history: str) -> list[str]:
+  return sorted(filter(is_date, os.listdir(history))) if os.path.isdir(history) else []
+
+
+def check_history(history: str) -> None:
+  if not files.is_local(history):
+    raise InputError(
+      f"--history {history} is remote, where a folder cannot be renamed in one step: give a local or mounted folder."
+    )
+  if not os.path.lexists(history):
+    return
+  if not os.path.isdir(history):
+    raise InputError(f"--history {history} is a file: give a folder.")
+  if os.path.islink(os.path.join(history, UNFINISHED_FOLDER)):
+    raise InputError(
+      f"{os.path.join(history, UNFINISHED_FOLDER)} is a link: nights are made beside each other; remove it."
+    )
+  # Hidden files and a mounted disk's `lost+found` say nothing of what the folder is for.
+  names = [name for name in os.listdir(history) if not name.startswith(".") and name != "lost+found"]
+  if names and not any(is_date(name) or name == UNFINISHED_FOLDER for name in names):
+    raise InputError(
+      f"--history {history} holds {sorted(names)[0]!r} and no nights of reevaluate: give a new or empty folder, or the"
+      " one of earlier nights."
+    )
+
+
+def read_json(path: str) -> dict[str, Any]:
+  """Returns a JSON object.
+
+  Raises:
+    DamagedError: it is not there, or not one.
+  """
+  name = os.path.basename(path)
+  try:
+    found = json.loads(files.read_bytes(path))
+  except OSError as error:
+    raise DamagedError(f"{name} is missing or cannot be read") from error
+  except ValueError as error:
+    raise DamagedError(f"{name} is not JSON") from error
+  if not isinstance(found, dict):
+    raise DamagedError(f"{name} is not a JSON object")
+  return found
+
+
+def read_night(folder: str, name: str | None = None) -> dict[str, Any]:
+  """Returns the contents of a finished night's `metrics.json`; `name` is what the night has to be called.
+
+  Raises:
+    DamagedError: it is no finished night; what it says is checked, but not the predictions' checksum.
+  """
+  if not is_completed(folder):
+    raise DamagedError(f"it has no {COMPLETED_FILE}")
+  if read_json(files.join(folder, INFO_FILE)).get("stage") != STAGE:
+    raise DamagedError(f"its {INFO_FILE} is not one of `beam-retrain {STAGE}`")
+  metrics = read_json(files.join(folder, METRICS_FILE))
+  if not isinstance(metrics.get("predictions_sha256"), str):
+    raise DamagedError(f"its {METRICS_FILE} has no 'predictions_sha256'")
+  figures_of(metrics)
+  if name is not None and metrics["night"] != name:
+    raise DamagedError(f"its {METRICS_FILE} is of the night {metrics['night']}")
+  if not files.exists(files.join(folder, PREDICTIONS_FILE)):
+    raise DamagedError(f"it has no {PREDICTIONS_FILE}")
+  return metrics
+
+
+def figures_of(metrics: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns an entry of `trend`.
+
+  Raises:
+    DamagedError: something is not there, or is something else.
+  """
+  try:
+    names = ("night", "accuracy", "accuracy_interval_95", "total", "verdict")
+    low, high = map(float, metrics["accuracy_interval_95"])
+    rates = [metrics["accuracy"], low, high]
+    recalls = {label: metrics["per_label"][label]["recall"] for label in metrics["labels"]}
+    for rate in (*rates, *recalls.values()):
+      if rate is not None and not 0 <= rate <= 1:
+        raise ValueError(rate)
+    return {**{name: metrics[name] for name in names}, "per_label": recalls}
+  except (KeyError, TypeError, ValueError) as error:
+    raise DamagedError(f"its {METRICS_FILE} is not as `beam-retrain {STAGE}` writes it: {error!r}") from error
+
+
+def is_completed(folder: str) -> bool:
+  return files.exists(files.join(folder, COMPLETED_FILE))
