@@ -45,7 +45,7 @@ with DAG(
     # No path: the operator puts them side by side, `python -I -m pipelines.reevaluate`.
     py_interpreter="{{ var.json.beam_retrain_nightly.python }}",
     py_options=["-I", "-m"],
-    py_file="pipelines.evaluate",
+    py_file="pipelines.reevaluate",
     runner="{{ var.json.beam_retrain_nightly.runner | default('DirectRunner') }}",
     default_pipeline_options="{{ var.json.beam_retrain_nightly.flags }}",
     pipeline_options={"date": "{{ dag_run.run_after.astimezone(dag.timezone) | ds }}"},
