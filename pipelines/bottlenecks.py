@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import apache_beam as beam
 
@@ -29,17 +31,22 @@ from transforms.core.schema import (
   COMPLETED_FILE,
   LABELS_FILE,
   PREPROCESSING_VERSION,
+  RECORDS_FOLDER,
   SCHEMA_FILE,
   TESTING,
   TRAINING,
   bottleneck_record,
 )
+from transforms.core.shards import BOTTLENECKS
 from transforms.core.splits import SplitPercentages
 from transforms.model_handler import BATCH_SIZE, ImageModelHandler
+from transforms.reuse import EmbedOnlyNew
 from transforms.shard_work import WorkShards
 from transforms.sources import Source, find_source
+from transforms.store import find_stores
 
-_OWNED = ("records", "trunk", "transform", "temp", SCHEMA_FILE)
+_FRESH_FOLDER = ".fresh"
+_OWNED = (RECORDS_FOLDER, _FRESH_FOLDER, "trunk", "transform", "temp", SCHEMA_FILE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,6 +61,7 @@ class Config:
     percentages: how many images are for testing and for validation.
     max_bad_fraction: 0..1.
     handler: the trunk, by the path that workers read.
+    stores: folders with bottlenecks of earlier runs by the same trunk.
   """
 
   source: Source
@@ -63,10 +71,16 @@ class Config:
   percentages: SplitPercentages
   max_bad_fraction: float
   handler: ImageModelHandler
+  stores: Sequence[str] = ()
+
+  @property
+  def fresh_folder(self) -> str:
+    """Where new pictures' bottlenecks go first, if there are stores."""
+    return files.join(self.output, _FRESH_FOLDER)
 
   @property
   def records_folder(self) -> str:
-    return files.join(self.output, "records")
+    return files.join(self.output, RECORDS_FOLDER)
 
   @property
   def temp_folder(self) -> str:
@@ -81,12 +95,20 @@ def build(root: beam.Pipeline, config: Config) -> None:
   labels = config.source.labels
   shards = root | "Plan" >> config.source.plan((TRAINING, TESTING), config.percentages)
   checked = shards | "CheckSplits" >> CheckSplits(labels, config.percentages)
-  reports = shards | "Work" >> WorkShards(
-    EmbedShard(config.handler, labels),
-    output=config.records_folder,
-    request=config.request,
-    checked=checked,
-  )
+  if config.stores:
+    work: beam.PTransform = EmbedOnlyNew(
+      handler=config.handler,
+      labels=labels,
+      stores=config.stores,
+      output=config.records_folder,
+      fresh_folder=config.fresh_folder,
+      request=config.request,
+      checked=checked,
+    )
+  else:
+    embed = EmbedShard(config.handler, labels)
+    work = WorkShards(embed, output=config.records_folder, request=config.request, checked=checked)
+  reports = shards | "Work" >> work
   transform = reports | "Analyze" >> AnalyzeBottlenecks(
     records_folder=config.records_folder,
     output=files.join(config.output, "transform"),
@@ -112,7 +134,8 @@ def make_parser() -> argparse.ArgumentParser:
     description=(
       "Runs labelled pictures through a frozen trunk, once, and stores one vector (bottleneck) per picture.\n"
       "Then tensorflow-transform learns the scaling of the vectors from the training ones.\n\n"
-      "A run that was killed goes on where it was: finished shards are kept."
+      "A run that was killed goes on where it was: finished shards are kept. With --reuse, pictures that an earlier\n"
+      "output has, by their bytes, cost no run of the trunk; the output is as complete as without."
     ),
     epilog=(
       "example:\n  beam-retrain bottlenecks --input flower_photos --trunk bundled --output flowers/bottlenecks\n\n"
@@ -129,6 +152,14 @@ def make_parser() -> argparse.ArgumentParser:
   )
   parser.add_argument(
     "--output", required=True, metavar="DIR", help="folder to write; new, empty, or of an earlier run"
+  )
+  parser.add_argument(
+    "--reuse",
+    action="append",
+    default=[],
+    metavar="DIR",
+    help="take bottlenecks from DIR, what an earlier run of the same trunk wrote, and run the trunk over the other"
+    " pictures only; DIR is not changed; may be given more than once",
   )
   parser.add_argument("--trunk", default=BUNDLED, help=f"{TRUNK_HELP} (default: %(default)s)")
   parser.add_argument(
@@ -163,13 +194,17 @@ def run(argv: Sequence[str]) -> int:
   """
   flags, options = parse_with_beam_options(make_parser(), argv)
   flags.input, flags.output = files.absolute(flags.input), files.absolute(flags.output)
+  flags.reuse = [files.absolute(folder) for folder in flags.reuse]
   try:
     percentages = SplitPercentages(flags.testing_percentage, flags.validation_percentage)
   except ValueError as error:
     raise InputError(f"{error}.") from error
   source = find_source(flags.input, flags.classes)
   source.plan((TRAINING, TESTING), percentages)  # finds what is missing before the old output is touched
+  for folder in flags.reuse:
+    _refuse_overlap(folder, flags.output)
   trunk = load_trunk(flags.trunk, flags.trunk_weights, flags.trunk_input_px)
+  stores = find_stores(flags.reuse, trunk.fingerprint, PREPROCESSING_VERSION)
   from transforms.analyze import record_schema_text  # after the trunk, which loads TensorFlow without its chatter
 
   if files.exists(files.join(flags.output, COMPLETED_FILE)):
@@ -194,7 +229,7 @@ def run(argv: Sequence[str]) -> int:
     settings=settings,
     argv=argv,
     owned=_OWNED,
-    shards_folder="records",
+    shards_folder=RECORDS_FOLDER,
     trunk=trunk.card,
     labels=source.labels,
     schema=bottleneck_record(trunk.dimensions),
@@ -216,16 +251,37 @@ def run(argv: Sequence[str]) -> int:
       threads=flags.trunk_threads or 0,
       max_pixels=flags.max_pixels,
     ),
+    stores=stores,
   )
   run_pipeline(lambda root: build(root, config), options, stage="bottlenecks", shards_folder=config.records_folder)
   files.delete([config.temp_folder])
+  if files.exists(files.join(flags.output, COMPLETED_FILE)):
+    files.delete([config.fresh_folder])  # not without COMPLETED: the next run goes on from it
   stats = output_folder.read_stats(flags.output)
   shown = files.shown(flags.output)
   counts = ", ".join(
     f"{totals['outputs']:,} {split}" for split, totals in sorted(stats["splits"].items(), reverse=True)
   )
   print(f"bottlenecks: {counts}; {trunk.dimensions} numbers each, by the trunk {trunk.handle}; in {shown}")
+  if stores:
+    print(_reuse_line(stats, flags.reuse))
   return exit_code(stats, flags.output, flags.max_bad_fraction)
+
+
+def _reuse_line(stats: Mapping[str, Any], folders: Sequence[str]) -> str:
+  counts = stats[BOTTLENECKS]
+  return (
+    f"{counts['reused']:,} of {stats['outputs']:,} bottlenecks reused from {' and '.join(map(files.shown, folders))},"
+    f" {counts['computed']:,} computed"
+  )
+
+
+def _refuse_overlap(store: str, output: str) -> None:
+  """Checks that the folder to reuse is not the one to replace."""
+  if files.is_local(store) and files.is_local(output):
+    inner, outer = os.path.realpath(output), os.path.realpath(store)
+    if os.path.commonpath([inner, outer]) in (inner, outer):
+      raise InputError(f"--output {output} overlaps with --reuse {store}: give a new folder, the old one is only read.")
 
 
 if __name__ == "__main__":

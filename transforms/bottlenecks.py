@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from apache_beam.metrics import Metrics
 
 from transforms.core.quarantine import Quarantined
-from transforms.core.schema import Bottleneck, encode_bottleneck
-from transforms.core.shards import Shard
+from transforms.core.schema import Bottleneck, Image, encode_bottleneck
+from transforms.core.shards import BOTTLENECKS, Shard
 from transforms.core.tfrecord import frame
 from transforms.model_handler import ImageModelHandler, Inferred, LoadedModel
-from transforms.shard_work import ShardTask, Written
+from transforms.shard_work import METRICS_NAMESPACE, ShardTask, Written
 from transforms.sources import read_images
 
 
 class EmbedShard(ShardTask):
-  """Writes the bottleneck records of a shard's pictures.
+  """Writes the bottleneck records of a shard's pictures. The trunk is loaded at the first one that can be decoded.
 
   Attributes:
     handler: the trunk.
@@ -26,13 +29,12 @@ class EmbedShard(ShardTask):
     self._labels = list(labels)
     self._class_indices = {label: index for index, label in enumerate(labels)}
     self._model: LoadedModel | None = None
-
-  def setup(self) -> None:
-    self._model = self._handler.load_once()
+    self._computed = 0
+    self._counter = Metrics.counter(METRICS_NAMESPACE, "bottlenecks_computed")
 
   def work(self, shard: Shard) -> Iterator[Written | Quarantined]:
-    assert self._model is not None, "setup() comes first"
-    for item in self._handler.infer(read_images(shard, self._labels), self._model):
+    self._computed = 0
+    for item in self._handler.infer(self._read(shard), self._load):
       match item:
         case Quarantined():
           yield item.in_split(shard.split)
@@ -47,4 +49,18 @@ class EmbedShard(ShardTask):
             width=image.width,
             sha256=image.sha256,
           )
+          self._computed += 1
+          self._counter.inc()
           yield Written(image.label, frame(encode_bottleneck(record)))
+
+  def extra(self) -> Mapping[str, Any]:
+    return {BOTTLENECKS: {"computed": self._computed, "reused": 0}}
+
+  def _read(self, shard: Shard) -> Iterator[Image | Quarantined]:
+    return read_images(shard, self._labels)
+
+  def _load(self) -> LoadedModel:
+    if self._model is None:
+      # Kept here too: what is shared stays alive only until something else is.
+      self._model = self._handler.load_once()
+    return self._model

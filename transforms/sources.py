@@ -8,7 +8,7 @@ and its pictures are read by `read_images` on a worker. To add a format: a class
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
 import apache_beam as beam
@@ -19,9 +19,9 @@ from transforms.core.errors import InputError
 from transforms.core.finished import parse_info, read_info, read_labels
 from transforms.core.quarantine import Quarantined, Reason
 from transforms.core.schema import INFO_FILE, Image, decode_image, parse_shard_name
-from transforms.core.shards import IdxRange, ImageFile, Input, RecordsFile, Shard
+from transforms.core.shards import IdxRange, ImageFile, Input, PickedRecords, RecordsFile, Shard
 from transforms.core.splits import SplitPercentages
-from transforms.core.tfrecord import read_records
+from transforms.core.tfrecord import pick_records, read_records
 from transforms.folders import PlanImageFolders, find_class_folders
 from transforms.idx_source import PlanIdxShards, find_idx_splits, image_key, looks_like_idx, read_idx_range
 
@@ -164,13 +164,22 @@ def _read_input(entry: Input, split: str) -> Iterator[Image | Quarantined]:
         yield Image(key, str(byte), encode_pixels(pixels, "png"), "png", height, width)
     case RecordsFile():
       with files.open_to_read(entry.path) as file:
-        for record in read_records(file, entry.path):
-          try:
-            yield decode_image(record)
-          except KeyError as error:
-            raise InputError(
-              f"{entry.path} holds a record without {error}: give the folder that `beam-retrain convert` wrote."
-            ) from error
+        yield from _decode_images(read_records(file, entry.path), entry.path)
+    case PickedRecords():
+      with files.open_to_read(entry.path) as file:
+        yield from _decode_images(pick_records(file, entry.numbers, entry.path), entry.path)
+    case _:
+      raise TypeError(f"a {type(entry).__name__} is no input to read pictures from")
+
+
+def _decode_images(records: Iterable[bytes], path: str) -> Iterator[Image]:
+  for record in records:
+    try:
+      yield decode_image(record)
+    except KeyError as error:
+      raise InputError(
+        f"{path} holds a record without {error}: give the folder that `beam-retrain convert` wrote."
+      ) from error
 
 
 def _read_file(entry: ImageFile, split: str) -> Image | Quarantined:

@@ -56,12 +56,18 @@ def look(encoded: bytes, max_pixels: int = MAX_PIXELS) -> Looked | Fault:
     return Fault(Reason.TRUNCATED, f"the header is damaged: {error}")
   with picture:
     width, height = picture.size
-    if height * width > max_pixels:
-      return Fault(Reason.TOO_LARGE, f"{width} x {height} pixels, more than the {max_pixels} allowed")
+    if too_large := check_size(height, width, max_pixels):
+      return too_large
     if picture.format == "BMP" and picture.mode in ("P", "1"):
       # TensorFlow takes the palette's indices for grey values; the exported model would be wrong without a word.
       return Fault(Reason.UNSUPPORTED, "a BMP with a colour palette: save it as PNG")
     return Looked(str(picture.format).lower(), height, width)
+
+
+def check_size(height: int, width: int, max_pixels: int) -> Fault | None:
+  if height * width <= max_pixels:
+    return None
+  return Fault(Reason.TOO_LARGE, f"{width} x {height} pixels, more than the {max_pixels} allowed")
 
 
 def explain(encoded: bytes) -> Fault:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import json
+import sys
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from transforms.core.errors import InputError
@@ -14,6 +16,9 @@ from transforms.core.quarantine import Quarantined, Reason
 from transforms.core.schema import TESTING, TRAINING, shard_name
 
 IMAGES_PER_SHARD = 1024
+
+BOTTLENECKS = "bottlenecks"
+"""In a report's `extra` and in `stats.json`: {"computed": n, "reused": m}, n + m records written."""
 
 
 class ImageFile(NamedTuple):
@@ -50,16 +55,53 @@ class RecordsFile(NamedTuple):
   modified_secs: float
 
 
-Input = ImageFile | IdxRange | RecordsFile
+class PickedRecords(NamedTuple):
+  """Some image records of a file: `numbers` says which, 0 for the first, ascending."""
+
+  path: str
+  size_bytes: int
+  modified_secs: float
+  numbers: tuple[int, ...]
+
+
+class StoredBottleneck(NamedTuple):
+  """A picture whose bottleneck need not be computed where it is asked for: it is, or will be, in a file of records.
+
+  Attributes:
+    key: today's name of the picture.
+    label: today's label.
+    size_bytes: of the picture.
+    sha256: 64 hex digits.
+    path: the file of bottleneck records.
+    position: the byte at which the record starts; None where it has to be looked up by its sha256.
+    computed: whether the trunk was run for this very picture, and not for another of the same bytes.
+  """
+
+  key: str
+  label: str
+  size_bytes: int
+  sha256: str
+  path: str
+  position: int | None
+  computed: bool
+
+
+Input = ImageFile | IdxRange | RecordsFile | PickedRecords | StoredBottleneck | Quarantined
+"""`Quarantined` is a picture that was found bad before its shard was worked."""
 
 
 class Shard(NamedTuple):
-  """What one worker does in one go: `inputs`, in order, become the shard's file."""
+  """What one worker does in one go: `inputs`, in order, become the shard's file.
+
+  `same_as` is the digest of a shard with other inputs whose file has the same bytes: what is computed from the pictures
+  there is found in a store here, say. Then it is this shard's digest too; empty: there is none.
+  """
 
   split: str
   index: int  # type: ignore[assignment]  # hides tuple.index, which nobody calls
   of: int
   inputs: tuple[Input, ...]
+  same_as: str = ""
 
   def name(self, suffix: str = "tfrecord") -> str:
     return shard_name(self.split, self.index, self.of, suffix)
@@ -70,8 +112,65 @@ class Shard(NamedTuple):
     Args:
       request: what is done with the inputs: the digest of the command's own settings.
     """
+    if self.same_as:
+      return self.same_as
     described = json.dumps([request, self.split, self.index, self.of, self.inputs], default=_hash_bytes)
     return hashlib.sha256(described.encode()).hexdigest()
+
+
+def pick_inputs(inputs: Sequence[Input], positions: Sequence[int]) -> tuple[Input, ...]:
+  """Returns the inputs of some of a shard's pictures, as few and as small as can be.
+
+  Args:
+    inputs: those of a shard, as a source planned it; a `RecordsFile` is the last or only one.
+    positions: of the pictures, 0 for the shard's first, ascending, each once.
+  """
+  picked: list[Input] = []
+  start, taken = 0, 0
+  for entry in inputs:
+    end = start + _pictures_in(entry)
+    first = taken
+    while taken < len(positions) and positions[taken] < end:
+      taken += 1
+    if taken > first:
+      picked += _pick(entry, [position - start for position in positions[first:taken]])
+    start = end
+  return tuple(picked)
+
+
+def _pictures_in(entry: Input) -> int:
+  match entry:
+    case IdxRange():
+      return entry.count
+    case RecordsFile():
+      return sys.maxsize  # only its reader knows
+    case _:
+      return 1
+
+
+def _pick(entry: Input, numbers: list[int]) -> Iterator[Input]:
+  """Yields what is left of one input: `numbers` count from its first picture."""
+  match entry:
+    case IdxRange():
+      # Runs of neighbours: what rises by one from one to the next keeps its distance to its place in the list.
+      for _, run in itertools.groupby(enumerate(numbers), lambda placed: placed[1] - placed[0]):
+        first, *others = (number for _, number in run)
+        yield _cut_range(entry, first, 1 + len(others))
+    case RecordsFile():
+      yield PickedRecords(*entry, tuple(numbers))
+    case _:
+      yield entry
+
+
+def _cut_range(entry: IdxRange, start: int, count: int) -> IdxRange:
+  pixels, labels = entry.pixels, entry.labels
+  size = entry.rows * entry.columns
+  return entry._replace(
+    start=entry.start + start,
+    count=count,
+    pixels=None if pixels is None else pixels[start * size : (start + count) * size],
+    labels=None if labels is None else labels[start : start + count],
+  )
 
 
 def _hash_bytes(value: bytes) -> str:
@@ -132,7 +231,8 @@ def check_ledger(reports: Iterable[ShardReport], planned: Mapping[str, int]) -> 
 
   Returns:
     The contents of `stats.json`: per split inputs, outputs, quarantined, shards and records per label; quarantined
-    inputs per reason; `bad_fraction`, 0..1.
+    inputs per reason; `bad_fraction`, 0..1; where the reports know it, how many `bottlenecks` were computed and how
+    many reused.
 
   Raises:
     InputError: the ledger does not close; says where.
@@ -143,6 +243,7 @@ def check_ledger(reports: Iterable[ShardReport], planned: Mapping[str, int]) -> 
     for split in sorted(planned, key=lambda split: (split != TRAINING, split == TESTING, split))
   }
   reasons: Counter[str] = Counter()
+  bottlenecks: Counter[str] = Counter()
   seen: set[str] = set()
   for report in reports:
     if report.file in seen:
@@ -160,6 +261,7 @@ def check_ledger(reports: Iterable[ShardReport], planned: Mapping[str, int]) -> 
     totals["shards"] += 1
     totals["labels"].update(report.labels)
     reasons.update(str(entry.reason) for entry in report.quarantined)
+    bottlenecks.update(report.extra.get(BOTTLENECKS, {}))
   for split, shards in planned.items():
     if splits[split]["shards"] != shards:
       raise InputError(
@@ -175,4 +277,5 @@ def check_ledger(reports: Iterable[ShardReport], planned: Mapping[str, int]) -> 
     "outputs": inputs - bad,
     "quarantined": bad,
     "bad_fraction": bad / inputs if inputs else 0.0,
+    **({BOTTLENECKS: dict(sorted(bottlenecks.items()))} if bottlenecks else {}),
   }

@@ -1,0 +1,95 @@
+"""Stored bottlenecks of earlier runs: which folders hold some that are of use, and where in them each picture's is.
+
+A store is a finished folder with `records/*.tfrecord` and an `info.json` that says trunk and preprocessing: what
+`bottlenecks` writes, and what other commands keep in `bottlenecks/<first 12 digits of the trunk's fingerprint>`. It is
+only ever read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from transforms import files
+from transforms.core.errors import InputError
+from transforms.core.finished import parse_info
+from transforms.core.schema import COMPLETED_FILE, INFO_FILE, RECORDS_FOLDER, digest_of_record
+from transforms.core.tfrecord import locate_records
+
+STORES_FOLDER = "bottlenecks"
+STAGES = ("bottlenecks", "store")
+"""What `info.json` calls the making of a store: a command of its own, or a part of another."""
+
+
+def store_folder(output: str, fingerprint: str) -> str:
+  """Returns where a command that is not `bottlenecks` keeps the bottlenecks of a trunk."""
+  return files.join(output, STORES_FOLDER, fingerprint[:12])
+
+
+def find_stores(folders: Iterable[str], fingerprint: str, preprocessing: str) -> list[str]:
+  """Returns the stores in the folders that a user gave, in that order, each once.
+
+  Args:
+    folders: stores, or folders with stores in them.
+    fingerprint: of today's trunk.
+    preprocessing: `PREPROCESSING_VERSION` of today.
+
+  Raises:
+    InputError: one of them has no finished store with records of this trunk and this preprocessing.
+  """
+  return list(dict.fromkeys(_find_store(folder, fingerprint, preprocessing) for folder in folders))
+
+
+def _find_store(folder: str, fingerprint: str, preprocessing: str) -> str:
+  within = files.match_in(folder, f"{STORES_FOLDER}/*/{INFO_FILE}")
+  candidates = [folder, *(stat.path.removesuffix(f"/{INFO_FILE}") for stat in within)]
+  stores = {path: info for path in candidates if (info := _read_store_info(path))}
+  if not stores:
+    raise InputError(
+      f"--reuse {folder} holds no stored bottlenecks: give what `beam-retrain bottlenecks` wrote, or an evaluation that"
+      f" has a folder {STORES_FOLDER}/."
+    )
+  wanted = [path for path, info in stores.items() if info["trunk"]["fingerprint"] == fingerprint]
+  if not wanted:
+    trunks = ", ".join(f"{info['trunk']['handle']}, {info['trunk']['fingerprint'][:12]}" for info in stores.values())
+    raise InputError(
+      f"the bottlenecks in {folder} are of another trunk ({trunks}) than today's ({fingerprint[:12]}): leave out"
+      f" --reuse {folder}, or use the trunk that they were made with."
+    )
+  path = wanted[0]
+  found = stores[path]["settings"]["preprocessing"]
+  if found != preprocessing:
+    raise InputError(
+      f"the bottlenecks in {path} were made with another preprocessing ({found!r}) than today's ({preprocessing!r}):"
+      f" leave out --reuse {folder}."
+    )
+  if not files.exists(files.join(path, COMPLETED_FILE)):
+    raise InputError(f"{path} is not finished: finish the run that wrote it, or leave out --reuse {folder}.")
+  if not record_files(path):
+    raise InputError(f"{path} has no {RECORDS_FOLDER}: leave out --reuse {folder}, or make them again.")
+  return path
+
+
+def _read_store_info(folder: str) -> dict[str, Any]:
+  """Returns a store's `info.json`; empty where the folder is none."""
+  path = files.join(folder, INFO_FILE)
+  info = parse_info(files.read_bytes(path)) if files.exists(path) else {}
+  return info if info.get("stage") in STAGES and "trunk" in info else {}
+
+
+def record_files(store: str) -> list[str]:
+  return [stat.path for stat in files.match_in(files.join(store, RECORDS_FOLDER), "*.tfrecord")]
+
+
+def locate_bottlenecks(path: str) -> Iterator[tuple[bytes, int]]:
+  """Yields (SHA-256 of the picture, 32 bytes; byte at which its record starts) for each record of a file.
+
+  Raises:
+    InputError: the file is damaged, or holds something else.
+  """
+  with files.open_to_read(path) as file:
+    for position, record in locate_records(file, path):
+      try:
+        yield digest_of_record(record), position
+      except KeyError as error:
+        raise InputError(f"{path} holds a record without {error}: it holds no bottlenecks of ours.") from error
