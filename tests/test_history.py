@@ -237,11 +237,13 @@ def test_a_night_is_given_by_name_or_by_path(tmp_path, monkeypatch):
   assert history.choose_baseline(str(folder), "2026-11-24", "2026-11-25", ["7", "1"]).name == "2026-11-25"
 
 
-def test_a_night_of_another_history_keeps_its_path_as_its_name(tmp_path):
-  other = tmp_path / "other" / "2026-11-22"
+def test_a_night_of_another_history_keeps_its_path_as_its_name(tmp_path, monkeypatch):
+  folder, other = _history(tmp_path, "2026-11-20"), tmp_path / "other" / "2026-11-22"
   _fill(other, "2026-11-22")
-  found = history.choose_baseline(str(_history(tmp_path, "2026-11-20")), "2026-11-24", str(other), ["7", "1"])
-  assert (found.name, found.predictions) == (str(other), str(other / "predictions.csv"))
+  monkeypatch.chdir(tmp_path)
+  for given in (str(other), "other/2026-11-22"):
+    found = history.choose_baseline(str(folder), "2026-11-24", given, ["7", "1"])
+    assert (found.name, found.predictions) == (given, str(other / "predictions.csv"))  # a worker's folder is another
 
 
 def test_an_evaluation_may_be_given(tmp_path):
@@ -374,6 +376,17 @@ def test_a_folder_of_that_date_that_we_did_not_write_is_refused_untouched(tmp_pa
   with pytest.raises(InputError, match=r"was not written by `beam-retrain reevaluate`, or its info\.json is damaged"):
     _publish(tmp_path, "2026-11-24")
   assert [path for path in _tree(tmp_path) if not path.endswith("/.lock")] == before
+
+
+def test_what_somebody_puts_there_while_the_night_runs_is_not_replaced(tmp_path):
+  with history.tonight(str(tmp_path), "2026-11-24", _REQUEST) as working:
+    _fill(Path(working), "2026-11-24")
+    (tmp_path / "2026-11-24").mkdir()
+    (tmp_path / "2026-11-24" / "photo.jpg").write_text("the user's own")
+    with pytest.raises(InputError, match="move it away"):
+      history.publish(working, str(tmp_path), "2026-11-24")
+  assert (tmp_path / "2026-11-24" / "photo.jpg").exists()
+  assert (Path(working) / "COMPLETED").exists()
 
 
 def test_a_kill_between_the_two_renames_is_mended_at_the_next_start(tmp_path):
