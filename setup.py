@@ -12,13 +12,16 @@ setuptools.setup(
   # The tests run on 3.11; the dependencies are published up to 3.13.
   python_requires=">=3.11,<3.14",
   packages=setuptools.find_packages(include=["pipelines*", "transforms*", "trainer*", "reporting*"]),
-  package_data={"transforms.core": ["bundled_trunk/*"]},
+  package_data={"transforms.core": ["bundled_trunk/*"], "reporting": ["templates/*"]},
   install_requires=[
     # tensorflow-transform asks for [gcp] too, so that leaving it out here would save nothing.
     "apache-beam[gcp]>=2.77,<3",
     # Beam needs one of three CRC-32C libraries for TFRecords, and asks for none.
     "google-crc32c>=1.7,<2",
+    # Of the report: templates, and below charts.
+    "jinja2>=3.1.6,<4",
     "keras>=3.12,<4",
+    "matplotlib>=3.10,<4",
     "numpy>=2.1,<3",
     "pillow>=12,<13",
     # The handwritten digits of `--data digits`.
@@ -30,7 +33,14 @@ setuptools.setup(
     "tensorflow-transform>=1.21,<1.22",
   ],
   extras_require={
-    "dev": ["mypy>=2.4,<3", "pre-commit>=4.7,<5", "pytest>=9.2,<10", "pytest-xdist>=3.8,<4", "ruff>=0.17.6,<0.18"]
+    "dev": [
+      "mypy>=2.4,<3",
+      "pre-commit>=4.7,<5",
+      "pytest>=9.2,<10",
+      "pytest-xdist>=3.8,<4",
+      "ruff>=0.17.6,<0.18",
+      "selenium>=4.41,<5",
+    ]
   },
   entry_points={"console_scripts": ["beam-retrain = pipelines.cli:main"]},
 )

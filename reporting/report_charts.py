@@ -1,0 +1,231 @@
+"""The report's charts as SVG that sits in the page and takes its colours from it. Drawn by matplotlib.
+
+matplotlib is imported when the first chart is drawn. Labels, which anyone can name, are never drawn: they are the
+page's own text beside the charts.
+"""
+
+from __future__ import annotations
+
+import datetime
+import io
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+  from markupsafe import Markup
+  from matplotlib.axes import Axes
+  from matplotlib.figure import Figure
+
+LEVELS = 10  # of the heat map, the lowest for "none"
+# Colours that stand for the page's own: replaced when the drawing is done, so that it is right in the dark too.
+_INK, _MUTED, _GRID, _ACCENT, _BAD, _PAPER = "#010101", "#010102", "#010103", "#010104", "#010105", "#010106"
+_OF_PAGE = {
+  _INK: "currentColor",
+  _MUTED: "var(--muted)",
+  _GRID: "var(--line)",
+  _ACCENT: "var(--accent)",
+  _BAD: "var(--bad)",
+  _PAPER: "var(--paper)",
+}
+_MAX_MARKERS = 60  # nights; of more, the line alone
+_MARKERS = {"passed": ("o", _ACCENT), "missed": ("X", _BAD)}
+_PLAIN_MARKER = ("o", _PAPER)
+
+
+def heat_colours() -> list[tuple[str, str]]:
+  """Returns (background, text) for each of `LEVELS`, as `#rrggbb`: cividis, with the text that contrasts more.
+
+  J. R. Nuñez, C. R. Anderton, R. S. Renslow, "Optimizing colormaps with consideration for color vision deficiency to
+  enable accurate interpretation of scientific data", PLoS ONE 13 (2018).
+  """
+  from matplotlib import colormaps
+  from matplotlib.colors import to_hex
+
+  backgrounds = [colormaps["cividis"](level / (LEVELS - 1)) for level in range(LEVELS)]
+  texts = ["#000000" if luminance(colour[:3]) > 0.1791 else "#ffffff" for colour in backgrounds]
+  return [(to_hex(background), text) for background, text in zip(backgrounds, texts, strict=True)]
+
+
+def luminance(colour: Sequence[float]) -> float:
+  """Returns the relative luminance, 0..1, of an sRGB colour, 0..1 each (WCAG 2.2); black and white contrast alike
+  with what has 0.1791."""
+  linear = [value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4 for value in colour]
+  return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def heat_level(number: int, most: int) -> int:
+  """Returns the level, 0..`LEVELS` - 1, of a cell's number of pictures: 0 for none, else by its square root."""
+  if not number:
+    return 0
+  return max(1, round((LEVELS - 1) * math.sqrt(number / max(most, number, 5))))
+
+
+def reliability(bins: Sequence[Mapping[str, Any]], name: str, description: str) -> Markup:
+  """Draws how often the model is right against how sure it is, with 95 % intervals, and how many pictures that is."""
+  seen = [row for row in bins if row["pictures"]]
+  confidence = [100 * row["mean_confidence"] for row in seen]
+  accuracy = [100 * row["accuracy"] for row in seen]
+  with _figure(380, 300) as figure:
+    axes = figure.add_axes((0.13, 0.30, 0.84, 0.66))
+    axes.plot([0, 100], [0, 100], color=_MUTED, linewidth=1, linestyle=(0, (4, 3)))
+    bounds = [row.get("interval_95") or (row["accuracy"], row["accuracy"]) for row in seen]
+    axes.vlines(confidence, [100 * low for low, _ in bounds], [100 * high for _, high in bounds], color=_ACCENT)
+    axes.plot(confidence, accuracy, color=_ACCENT, marker="o", markersize=5, linewidth=1.2)
+    _style(axes, y_ticks=[0, 25, 50, 75, 100])
+    axes.set_xlim(0, 102)
+    axes.set_ylim(0, 104)
+    axes.set_xticks([0, 25, 50, 75, 100], labels=[])
+    axes.set_ylabel("right, %", color=_INK, fontsize=10)
+    numbers = figure.add_axes((0.13, 0.14, 0.84, 0.12))
+    width = [100 * (row["to"] - row["from"]) * 0.86 for row in bins]
+    centre = [50 * (row["to"] + row["from"]) for row in bins]
+    numbers.bar(centre, [row["pictures"] for row in bins], width=width, color=_ACCENT, alpha=0.55)
+    _style(numbers, y_ticks=[])
+    numbers.set_xlim(0, 102)
+    numbers.set_xticks([0, 25, 50, 75, 100])
+    numbers.set_xlabel("confidence, % (bars: how many pictures)", color=_INK, fontsize=10)
+    return _svg(figure, name, description)
+
+
+def trend(nights: Sequence[Mapping[str, Any]], threshold: float | None, name: str, description: str) -> Markup:
+  """Draws the accuracy of each night with its 95 % interval, and the gate's threshold where one is set."""
+  at = _places([night["night"] for night in nights])
+  accuracy = [_percent(night["accuracy"]) for night in nights]
+  bounds = [
+    (math.nan, math.nan) if night["accuracy"] is None else tuple(map(_percent, night["accuracy_interval_95"]))
+    for night in nights
+  ]
+  with _figure(480, 210) as figure:
+    axes = figure.add_axes((0.105, 0.15, 0.875, 0.80))
+    axes.fill_between(
+      at, [low for low, _ in bounds], [high for _, high in bounds], color=_ACCENT, alpha=0.18, linewidth=0
+    )
+    axes.plot(at, accuracy, color=_ACCENT, linewidth=1.5)
+    if len(nights) <= _MAX_MARKERS:
+      _mark(axes, at, accuracy, [night.get("verdict") for night in nights])
+    shown = [value for pair in bounds for value in pair if not math.isnan(value)]
+    if threshold is not None:
+      axes.axhline(100 * threshold, color=_BAD, linewidth=1, linestyle=(0, (5, 3)))
+      shown.append(100 * threshold)
+    _style(axes)
+    _fit(axes, shown)
+    _night_ticks(axes, at, [night["night"] for night in nights])
+    return _svg(figure, name, description)
+
+
+def small_trend(
+  nights: Sequence[str], rates: Sequence[float | None], limits: tuple[float, float], name: str, description: str
+) -> Markup:
+  """Draws one label's recall of each night, 0..1, as a line between common `limits`, 0..1, with no axes."""
+  at, values = _places(nights), [_percent(rate) for rate in rates]
+  with _figure(170, 52) as figure:
+    axes = figure.add_axes((0.01, 0.06, 0.98, 0.88))
+    axes.axhline(100 * limits[1], color=_GRID, linewidth=1)
+    axes.axhline(100 * limits[0], color=_GRID, linewidth=1)
+    axes.plot(at, values, color=_ACCENT, linewidth=1.4)
+    axes.plot(at[-1:], values[-1:], color=_ACCENT, marker="o", markersize=4)
+    reach = 0.08 * (limits[1] - limits[0]) * 100
+    axes.set_ylim(100 * limits[0] - reach, 100 * limits[1] + reach)
+    room = max(at[-1] - at[0], 1) * 0.03
+    axes.set_xlim(at[0] - room, at[-1] + room)
+    axes.set_axis_off()
+    return _svg(figure, name, description)
+
+
+def _percent(rate: float | None) -> float:
+  return math.nan if rate is None else 100 * rate
+
+
+def _places(nights: Sequence[str]) -> list[int]:
+  """Returns where each night stands: by its date, so that nights left out leave a gap; in a row where one is none."""
+  try:
+    return [datetime.date.fromisoformat(night).toordinal() for night in nights]
+  except ValueError:
+    return list(range(len(nights)))
+
+
+def _mark(axes: Axes, at: Sequence[int], accuracy: Sequence[float], verdicts: Sequence[str | None]) -> None:
+  """Marks each night by its verdict, by shape and not by colour alone."""
+  for kind in dict.fromkeys(verdicts):
+    marker, face = _MARKERS.get(kind or "", _PLAIN_MARKER)
+    edge = _BAD if kind == "missed" else _ACCENT
+    chosen = [place for place, verdict in enumerate(verdicts) if verdict == kind]
+    axes.plot(
+      [at[place] for place in chosen],
+      [accuracy[place] for place in chosen],
+      linestyle="none",
+      marker=marker,
+      markersize=7 if kind == "missed" else 5,
+      markerfacecolor=face,
+      markeredgecolor=edge,
+    )
+
+
+def _fit(axes: Axes, shown: Sequence[float]) -> None:
+  low, high = (min(shown), max(shown)) if shown else (0.0, 100.0)
+  room = max(0.08 * (high - low), 0.25)
+  axes.set_ylim(low - room, high + room)
+  axes.locator_params(axis="y", nbins=5)
+
+
+def _night_ticks(axes: Axes, at: Sequence[int], names: Sequence[str]) -> None:
+  """Names the first night, the last, and up to two between, as far apart as their places allow."""
+  wanted = sorted({round(part * (len(at) - 1) / 3) for part in range(4)}) if len(at) > 3 else [0, len(at) - 1]
+  room = max(at[-1] - at[0], 1)
+  kept = [0]
+  for place in wanted[1:]:
+    if (at[place] - at[kept[-1]]) / room > 0.22 and (place == len(at) - 1 or (at[-1] - at[place]) / room > 0.22):
+      kept.append(place)
+  axes.set_xlim(at[0] - 0.03 * room, at[-1] + 0.03 * room)
+  axes.set_xticks([at[place] for place in kept], labels=[names[place] for place in kept])
+  for place, label in zip(kept, axes.get_xticklabels(), strict=True):
+    label.set_horizontalalignment("left" if place == 0 else "right" if place == len(at) - 1 else "center")
+    label.set_parse_math(False)
+
+
+def _style(axes: Axes, y_ticks: Sequence[float] | None = None) -> None:
+  axes.set_facecolor("none")
+  for side, spine in axes.spines.items():
+    spine.set_visible(side == "bottom")
+    spine.set_color(_MUTED)
+  axes.tick_params(colors=_INK, length=0, labelsize=10)
+  axes.grid(axis="y", color=_GRID, linewidth=0.8)
+  axes.set_axisbelow(True)
+  if y_ticks is not None:
+    axes.set_yticks(list(y_ticks))
+
+
+@contextmanager
+def _figure(width_px: int, height_px: int) -> Iterator[Figure]:
+  """Gives a figure of matplotlib's own defaults, whatever the user's are."""
+  import matplotlib
+  from matplotlib.figure import Figure
+
+  settings = {"svg.fonttype": "none", "path.simplify": False, "axes.formatter.useoffset": False}
+  with matplotlib.rc_context(settings):
+    figure = Figure(figsize=(width_px / 72, height_px / 72))
+    figure.patch.set_visible(False)
+    yield figure
+
+
+def _svg(figure: Figure, name: str, description: str) -> Markup:
+  """Returns the drawing as an element for the page: an image with a description, ids of its own, colours of the page."""
+  import matplotlib
+  from markupsafe import Markup, escape
+  from matplotlib.backends.backend_svg import FigureCanvasSVG
+
+  written = io.StringIO()
+  with matplotlib.rc_context({"svg.hashsalt": name}):
+    FigureCanvasSVG(figure).print_svg(written, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
+  _, _, after = written.getvalue().partition("<svg")
+  opening, _, drawing = after.partition(">")
+  box = re.search(r'viewBox="[^"]*"', opening)
+  assert box is not None, "matplotlib's SVG has a viewBox"
+  drawing = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", drawing, count=1, flags=re.DOTALL)
+  drawing = re.sub(r' id="[\w.]+_\d+"', "", drawing)  # the groups' names, which every chart has alike
+  for stand_in, colour in _OF_PAGE.items():
+    drawing = drawing.replace(stand_in, colour)
+  return Markup(f'<svg class="chart" role="img" aria-label="{escape(description)}" {box.group()}>{drawing}')
