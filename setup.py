@@ -39,6 +39,7 @@ setuptools.setup(
       "pytest>=9.2,<10",
       "pytest-xdist>=3.8,<4",
       "ruff>=0.17.6,<0.18",
+      # Chromium, in which the report is tried.
       "selenium>=4.41,<5",
     ]
   },

@@ -36,11 +36,13 @@ if TYPE_CHECKING:
 MAX_QUARANTINED = 200
 MAX_NIGHTS = 366
 MAX_TREND_LABELS = 12
+# Of each state a sign and the word, never a colour alone.
 _WORDS = {
   PASSED: ("\N{CHECK MARK}", "Passed"),
   MISSED: ("\N{BALLOT X}", "Missed"),
   NONE_SET: ("\N{WHITE CIRCLE}", "No gate set"),
 }
+_DASH = "\N{EN DASH}"
 _MAX_SETTING = 300  # characters
 _S = "\N{RIGHT SINGLE QUOTATION MARK}s"
 
@@ -205,6 +207,7 @@ def _comparison(
 ) -> dict[str, Any]:
   baseline = comparison["baseline"]
   against = "the model tonight" if baseline == "model" else shortened(baseline or "")
+  before, now = ("by the model", "by the candidate") if baseline == "model" else ("before", "now")
   changed = [
     {
       "kind": kind,
@@ -212,36 +215,41 @@ def _comparison(
       "number": comparison[kind] or 0,
       "pictures": gallery.shown(_of(model, pictures, kind)),
     }
-    for kind, explained in (("regressed", "right before, wrong now"), ("fixed", "wrong before, right now"))
+    for kind, explained in (("regressed", f"right {before}, wrong {now}"), ("fixed", f"wrong {before}, right {now}"))
   ]
+  finding, chance = compared(comparison, f"the {model}", against)
   return {
     "heading": f"{MODELS[model]} against {against}" if baseline else MODELS[model],
-    "sentence": compared(comparison, f"The {model}", against),
+    "finding": finding,
+    "chance": chance,
+    "before": "model" if baseline == "model" else "was",
+    "now": "candidate" if baseline == "model" else "now",
     "verdict": comparison["verdict"],
     "known": baseline is not None and bool(comparison["paired"]),
     "changed": changed,
     "any": any(group["number"] for group in changed),
-    "figures": _compared_figures(comparison) if baseline else [],
+    "figures": _compared_figures(comparison, before, now) if baseline else [],
   }
 
 
-def _compared_figures(comparison: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _compared_figures(comparison: Mapping[str, Any], before: str, now: str) -> list[tuple[str, str]]:
   def number(name: str) -> str:
-    return "\N{EN DASH}" if comparison.get(name) is None else count(comparison[name])
+    return _DASH if comparison.get(name) is None else count(comparison[name])
 
   drop, p_value = comparison["drop"], comparison["p_value"]
-  return [
+  figures = [
     ("pictures in both", number("paired")),
-    ("right before", number("baseline_correct")),
-    ("right now", number("correct")),
-    ("change in accuracy", "\N{EN DASH}" if drop is None else change(drop)),
-    ("regressed: right before, wrong now", number("regressed")),
-    ("fixed: wrong before, right now", number("fixed")),
-    ("edited: same name, other bytes", number("edited")),
-    ("new: only now", number("new")),
-    ("gone: only before", number("gone")),
-    (f"p (McNemar{_S} exact test)", "\N{EN DASH}" if p_value is None else f"{p_value:.2g}"),
+    (f"right {before}", number("baseline_correct")),
+    (f"right {now}", number("correct")),
+    ("change in accuracy", _DASH if drop is None else change(drop)),
+    ("regressed", number("regressed")),
+    ("fixed", number("fixed")),
+    (f"p (McNemar{_S} exact test)", _DASH if p_value is None else f"{p_value:.2g}"),
   ]
+  if comparison["baseline"] != "model":
+    names = [("new, only now", "new"), ("gone, only before", "gone"), ("edited, same name", "edited")]
+    figures += [(words, number(name)) for words, name in names]
+  return figures
 
 
 def _trend(trend: Sequence[Mapping[str, Any]], metrics: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -263,7 +271,7 @@ def _trend(trend: Sequence[Mapping[str, Any]], metrics: Mapping[str, Any]) -> di
   return {
     "chart": chart if len(trend) > 1 else None,
     "nights": count(len(trend)),
-    "threshold": None if threshold is None else percent(threshold),
+    "threshold": None if threshold is None else f"{100 * threshold:g}\N{NO-BREAK SPACE}%",
     "rows": [
       {
         "night": night["night"],

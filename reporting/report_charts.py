@@ -73,7 +73,8 @@ def reliability(bins: Sequence[Mapping[str, Any]], name: str, description: str) 
     axes.plot([0, 100], [0, 100], color=_MUTED, linewidth=1, linestyle=(0, (4, 3)))
     bounds = [row.get("interval_95") or (row["accuracy"], row["accuracy"]) for row in seen]
     axes.vlines(confidence, [100 * low for low, _ in bounds], [100 * high for _, high in bounds], color=_ACCENT)
-    axes.plot(confidence, accuracy, color=_ACCENT, marker="o", markersize=5, linewidth=1.2)
+    axes.plot(confidence, accuracy, color=_ACCENT, linewidth=1, alpha=0.5)
+    axes.plot(confidence, accuracy, color=_ACCENT, linestyle="none", marker="o", markersize=5, clip_on=False)
     _style(axes, y_ticks=[0, 25, 50, 75, 100])
     axes.set_xlim(0, 102)
     axes.set_ylim(0, 104)
@@ -204,15 +205,14 @@ def _figure(width_px: int, height_px: int) -> Iterator[Figure]:
   import matplotlib
   from matplotlib.figure import Figure
 
-  settings = {"svg.fonttype": "none", "path.simplify": False, "axes.formatter.useoffset": False}
-  with matplotlib.rc_context(settings):
+  with matplotlib.rc_context({"svg.fonttype": "none", "path.simplify": False, "axes.formatter.useoffset": False}):
     figure = Figure(figsize=(width_px / 72, height_px / 72))
     figure.patch.set_visible(False)
     yield figure
 
 
 def _svg(figure: Figure, name: str, description: str) -> Markup:
-  """Returns the drawing as an element for the page: an image with a description, ids of its own, colours of the page."""
+  """Returns the drawing as an element for the page: an image with a description, its own ids, the page's colours."""
   import matplotlib
   from markupsafe import Markup, escape
   from matplotlib.backends.backend_svg import FigureCanvasSVG

@@ -64,6 +64,12 @@ def label_table(metrics: Mapping[str, Any], candidate: Mapping[str, Any] | None,
   }
 
 
+def _scale(rates: Sequence[float | None]) -> float:
+  """Returns how much wrong, 0..1, the full width of a bar stands for: round, and with some room beside the longest."""
+  most = max((1 - rate for rate in rates if rate is not None), default=0.0)
+  return next(scale for scale in _SCALES if scale >= min(1.25 * most, 1.0))
+
+
 def _rate(row: Mapping[str, Any], kind: str, scale: float) -> dict[str, Any]:
   """Returns a rate in words, and the bar of what is missing to 100 %, in percent of the bar's full width."""
   rate, bounds = row[kind], row.get(f"{kind}_interval_95")
@@ -232,8 +238,7 @@ def _slice_table(column: str, found: Mapping[str, Any]) -> dict[str, Any]:
     ((value, row) for value, row in found.items() if "slices" not in row),
     key=lambda entry: (entry[1]["accuracy"] is None, entry[1]["accuracy"], entry[0]),
   )
-  worst_rate = max((1 - row["accuracy"] for _, row in rows if row["accuracy"] is not None), default=0)
-  scale = next(scale for scale in _SCALES if scale >= min(1.25 * worst_rate, 1.0))
+  scale = _scale([row["accuracy"] for _, row in rows])
   return {
     "column": shortened(column),
     "scale": percent(scale, 0),

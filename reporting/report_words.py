@@ -6,12 +6,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from reporting.gates import MISSED, NONE_SET, PASSED, gate_value, overall
+from reporting.gates import percent as exact_percent
 
 MODELS = {"model": "Model", "candidate": "Candidate"}
+# What is measured, and which side of the threshold passes.
 _GATES = {
-  "min_accuracy": "accuracy at least",
-  "max_drop": "drop in accuracy at most",
-  "min_label_recall": "recall of every label at least",
+  "min_accuracy": ("accuracy", "at least"),
+  "max_drop": ("drop in accuracy", "at most"),
+  "min_label_recall": ("recall of every label", "at least"),
 }
 _UNKNOWN = "\N{EN DASH}"
 _NBSP = "\N{NO-BREAK SPACE}"
@@ -36,11 +38,6 @@ def interval(bounds: Sequence[float] | None) -> str:
   return _UNKNOWN if bounds is None else f"{100 * bounds[0]:.1f} to {100 * bounds[1]:.1f}{_NBSP}%"
 
 
-def points(difference: float) -> str:
-  """Returns a difference of two rates, for example `0.22 percentage points`."""
-  return f"{100 * abs(difference):.2f} percentage points"
-
-
 def shortened(text: str) -> str:
   """Returns `text`, without its middle where it is longer than a page should have to bear."""
   half = _LONGEST // 2
@@ -55,15 +52,32 @@ def of_each_model(metrics: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
 
 def headline(metrics: Mapping[str, Any]) -> tuple[str, str]:
   """Returns the verdict over all gates of all models (`passed`, `missed`, `none set`), and what it means."""
-  rows = gate_rows(metrics)
   verdict = metrics.get("verdict") or (overall(metrics) if "gates" in metrics else NONE_SET)
   if verdict == NONE_SET:
     return verdict, "nothing was asked of the model, so nothing passed or was missed"
   if verdict == PASSED:
     return verdict, "every gate that was set holds"
-  missed = [row for row in rows if row["state"] == MISSED]
-  of = {"Model": "", "Candidate": "the candidate's "}
-  return verdict, "; ".join(f"{of[row['model']]}{row['measured']}, asked: {row['asked']}" for row in missed)
+  missed = {
+    MODELS[model]: [_missed(name, gate) for name, gate in figures["gates"].items() if gate["state"] == MISSED]
+    for model, figures in of_each_model(metrics).items()
+  }
+  named = "candidate" in metrics
+  return verdict, "; ".join(
+    (f"{model}: " if named else "") + ", ".join(reasons) for model, reasons in missed.items() if reasons
+  )
+
+
+def _missed(name: str, gate: Mapping[str, Any]) -> str:
+  """Returns why a gate is missed, for example `accuracy 97.10 % is below 98 %`; the table of gates has more."""
+  failing, value = gate.get("failing"), gate["value"]
+  if failing:
+    found = f"recall of {len(failing):,} labels" if len(failing) > 1 else f"recall of {shortened(failing[0])}"
+  elif value is None:
+    return f"{_GATES[name][0]} unknown"
+  else:
+    exact = exact_percent(value, gate["threshold"]).removesuffix(" %")
+    found = f"drop of {exact}{_NBSP}points" if name == "max_drop" else f"accuracy {exact}{_NBSP}%"
+  return f"{found} is {'above' if name == 'max_drop' else 'below'} {_threshold(name, gate)}"
 
 
 def gate_rows(metrics: Mapping[str, Any]) -> list[dict[str, str]]:
@@ -71,7 +85,8 @@ def gate_rows(metrics: Mapping[str, Any]) -> list[dict[str, str]]:
   return [
     {
       "model": MODELS[model],
-      "asked": f"{_GATES.get(name, name)} {_threshold(name, gate)}".strip(),
+      "gate": _GATES[name][0],
+      "threshold": f"{_GATES[name][1]} {_threshold(name, gate)}" if gate["threshold"] is not None else "",
       "measured": _measured(figures, name),
       "state": gate["state"],
     }
@@ -81,8 +96,6 @@ def gate_rows(metrics: Mapping[str, Any]) -> list[dict[str, str]]:
 
 
 def _threshold(name: str, gate: Mapping[str, Any]) -> str:
-  if gate["threshold"] is None:
-    return ""
   return f"{100 * gate['threshold']:.10g}{_NBSP}{'points' if name == 'max_drop' else '%'}"
 
 
@@ -90,26 +103,26 @@ def _measured(figures: Mapping[str, Any], name: str) -> str:
   return gate_value(figures, name).replace(" %", f"{_NBSP}%")
 
 
-def compared(comparison: Mapping[str, Any], subject: str, against: str) -> str:
-  """Returns what a comparison found, with what chance alone would do, for people who are no statisticians.
+def compared(comparison: Mapping[str, Any], subject: str, against: str) -> tuple[str, str]:
+  """Returns what a comparison found, and what chance alone would do, for people who are no statisticians.
 
   Args:
     comparison: as in `metrics.json`.
-    subject: who is compared, for example `The model`.
-    against: with whom, for example `the night of 2026-11-23`.
+    subject: who is compared, for example `the model`.
+    against: with whom, for example `2026-11-23`.
   """
   if comparison["verdict"] == "no baseline":
-    return "There is no baseline yet: later nights can be compared with this one."
-  regressed, fixed = comparison["regressed"], comparison["fixed"]
+    return "There is no baseline yet: later nights can be compared with this one.", ""
   if not comparison["paired"]:
-    return f"{subject} and {against} have no picture in common, so they cannot be compared."
+    return f"Nothing compared: {subject} and {against} have no picture in common.", ""
+  regressed, fixed = comparison["regressed"], comparison["fixed"]
   if not regressed + fixed:
-    return f"{subject} is right and wrong on the same pictures as {against}: no change at all."
-  changes = f"{pictures(regressed)} went from right to wrong and {count(fixed)} from wrong to right"
+    return f"No change: {subject} is right and wrong on the same pictures as {against}.", ""
+  changes = f"{pictures(regressed)} regressed, {count(fixed)} fixed"
   chance = how_often(comparison["p_value"])
   if comparison["verdict"] == "no difference shown":
-    return f"No difference shown between {subject[0].lower()}{subject[1:]} and {against}: {changes}. {chance}"
-  return f"{subject} is {comparison['verdict']} than {against}: {changes}. {chance}"
+    return f"No difference shown between {subject} and {against}: {changes}.", chance
+  return f"{subject.capitalize()} is {comparison['verdict']} than {against}: {changes}.", chance
 
 
 def how_often(p_value: float) -> str:
@@ -126,8 +139,8 @@ def how_often(p_value: float) -> str:
 
 
 def change(drop: float) -> str:
-  """Returns a drop in accuracy as a change, for example `0.22 percentage points lower`."""
-  return "none" if not drop else f"{points(drop)} {'lower' if drop > 0 else 'higher'}"
+  """Returns a drop in accuracy as a change, for example `0.22 points lower`."""
+  return f"{100 * abs(drop):.2f}{_NBSP}points {'lower' if drop > 0 else 'higher'}" if drop else "none"
 
 
 def calibrated(calibration: Mapping[str, Any]) -> str:
@@ -143,6 +156,6 @@ def calibrated(calibration: Mapping[str, Any]) -> str:
   else:
     which = f"on the whole {'too sure' if lean > 0 else 'less sure than it could be'}"
   return (
-    f"The confidence is {points(error)} away from the share that is right, averaged over all pictures (expected"
-    f" calibration error): {which}."
+    f"The confidence is {100 * error:.2f} percentage points away from the share that is right, averaged over all"
+    f" pictures (expected calibration error): {which}."
   )

@@ -1,4 +1,4 @@
-"""Figures and pictures to make reports of: seeded outcomes counted by the real functions, with scikit-learn's digits."""
+"""What reports are made of here: seeded outcomes counted by the real functions, pictures of scikit-learn's digits."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def evaluation(labels: Sequence[str] = DIGITS, number: int = 3_000, wrong: float
     ],
     {
       "stage": "evaluate",
-      "command": "beam-retrain evaluate --model models/mnist --input data/mnist --output evaluations/mnist --min_accuracy 0.97",
+      "command": "beam-retrain evaluate --model models/mnist --input data/mnist --output out --min_accuracy 0.97",
       "model": "models/mnist",
       "request": "56658ef020c2ae29d2b774fcd6b9b8340ada798b3dbe0bbdd152365cdc639fac",
       "settings": {
