@@ -12,7 +12,6 @@ import gzip
 import heapq
 import io
 import itertools
-import json
 import operator
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -39,7 +38,7 @@ MAX_SHOWN = 60
 _SLICES_COLUMNS = ("model", "column", "value", "pictures", "correct", "accuracy", "accuracy_low", "accuracy_high")
 _SHOWN_KINDS = ("regressed", "fixed")
 _SALT = b"beam-retrain-compare-1:"
-_ROWS_HELD = 100_000  # of a file that is being packed
+_ROWS_HELD = 50_000  # of a file that is being packed
 
 _TONIGHT = "tonight"
 _UNSCORED = "unscored"
@@ -47,7 +46,7 @@ _BASELINE = "baseline"
 _MANIFEST = "manifest"
 
 Packed = tuple[str, bytes]
-"""What the rows are of, and the rows: gzip of a JSON value per line."""
+"""What the rows are of, and the rows: gzip of CSV."""
 
 
 class Compared(NamedTuple):
@@ -127,7 +126,7 @@ class CompareNights(beam.PTransform):
       | "Flatten" >> beam.Flatten()
       # (bucket, Packed)
       | "GroupByBucket" >> beam.GroupByKey()
-      | "CompareBucket" >> beam.MapTuple(_compare_bucket, self._plan)
+      | "CompareBucket" >> beam.Map(_compare_bucket, self._plan)
       # Compared
       | "MergeBuckets" >> beam.CombineGlobally(_merge)
       | "WriteChanges" >> beam.Map(_write, self._plan, self._output, self._min_slice_size, self._slices_only)
@@ -136,17 +135,17 @@ class CompareNights(beam.PTransform):
 
 def _pack_part(report: ShardReport, parts_folder: str, names: Sequence[str]) -> Iterator[tuple[int, Packed]]:
   rows = read_part(read_lines(files.join(parts_folder, report.file)))
-  yield from _pack(_TONIGHT, ((row.key, (model, *row)) for model, row in rows), len(names))
-  keys = [escape_cell(entry.key) for entry in report.quarantined]
-  yield from _pack(_UNSCORED, ((key, key) for key in keys), len(names))
+  yield from _pack(_TONIGHT, ((model, *row) for model, row in rows), 1, len(names))
+  yield from _pack(_UNSCORED, ([escape_cell(entry.key)] for entry in report.quarantined), 0, len(names))
 
 
 def _pack_baseline(path: str, names: Sequence[str]) -> Iterator[tuple[int, Packed]]:
-  yield from _pack(_BASELINE, ((row.key, row) for row in _read_baseline(path)), len(names))
+  yield from _pack(_BASELINE, _read_baseline(path), 0, len(names))
 
 
 def _pack_manifest(path: str, names: Sequence[str]) -> Iterator[tuple[int, Packed]]:
-  yield from _pack(_MANIFEST, ((row.key, row) for row in read_manifest(_lines_of_manifest(path), path)), len(names))
+  rows = read_manifest(_lines_of_manifest(path), path)
+  yield from _pack(_MANIFEST, ((str(row.line), row.key, *row.values) for row in rows), 1, len(names))
 
 
 def _read_baseline(path: str) -> Iterator[Row]:
@@ -174,38 +173,40 @@ def _lines_of_manifest(path: str) -> Iterator[str]:
     raise InputError(f"{path} cannot be read ({error}): give another --manifest.") from error
 
 
-def _pack(kind: str, rows: Iterable[tuple[str, Any]], buckets: int) -> Iterator[tuple[int, Packed]]:
+def _pack(kind: str, rows: Iterable[Sequence[str]], key_at: int, buckets: int) -> Iterator[tuple[int, Packed]]:
   """Yields (bucket, packed rows), for a file of any length with no more than `_ROWS_HELD` rows in memory.
 
   Args:
     kind: what they are.
-    rows: (key, JSON value).
+    rows: their cells.
+    key_at: which of them is the key.
     buckets: how many there are.
   """
   rows = iter(rows)
   while held := list(itertools.islice(rows, _ROWS_HELD)):
-    of_bucket: defaultdict[int, list[Any]] = defaultdict(list)
-    for key, row in held:
-      of_bucket[stable_hash(key, _SALT) % buckets].append(row)
+    of_bucket: defaultdict[int, list[Sequence[str]]] = defaultdict(list)
+    for row in held:
+      of_bucket[stable_hash(row[key_at], _SALT) % buckets].append(row)
     for bucket, found in of_bucket.items():
       yield bucket, (kind, _squeeze(found))
 
 
-def _squeeze(rows: Iterable[Any]) -> bytes:
-  text = "".join(f"{json.dumps(row)}\n" for row in rows)
-  return gzip.compress(text.encode(), compresslevel=1, mtime=0)
+def _squeeze(rows: Iterable[Sequence[str]]) -> bytes:
+  text = io.StringIO()
+  csv.writer(text, lineterminator="\n").writerows(rows)
+  return gzip.compress(text.getvalue().encode(), compresslevel=1, mtime=0)
 
 
-def _expand(squeezed: bytes) -> Iterator[Any]:
+def _expand(squeezed: bytes) -> Iterator[list[str]]:
   """Inverse of `_squeeze`, a row at a time."""
-  with gzip.open(io.BytesIO(squeezed), "rb") as file:
-    yield from map(json.loads, file)
+  with gzip.open(io.BytesIO(squeezed), "rt", encoding="utf-8", newline="") as text:
+    yield from csv.reader(text)
 
 
-def _compare_bucket(_: int, found: Iterable[Packed], plan: Plan) -> Compared:
+def _compare_bucket(bucket_packed: tuple[int, Iterable[Packed]], plan: Plan) -> Compared:
   tonight: dict[str, list[Row]] = {model: [] for model in plan.models}
-  rows: dict[str, list[Any]] = {kind: [] for kind in (_UNSCORED, _BASELINE, _MANIFEST)}
-  for kind, squeezed in found:
+  rows: dict[str, list[list[str]]] = {kind: [] for kind in (_UNSCORED, _BASELINE, _MANIFEST)}
+  for kind, squeezed in bucket_packed[1]:
     if kind == _TONIGHT:
       for model, *cells in _expand(squeezed):
         tonight[model].append(Row(*cells))
@@ -214,8 +215,8 @@ def _compare_bucket(_: int, found: Iterable[Packed], plan: Plan) -> Compared:
   bucket = Bucket(
     tonight,
     [Row(*cells) for cells in rows[_BASELINE]],
-    [ManifestRow(line, key, tuple(values)) for line, key, values in rows[_MANIFEST]],
-    rows[_UNSCORED],
+    [ManifestRow(int(line), key, tuple(values)) for line, key, *values in rows[_MANIFEST]],
+    [key for (key,) in rows[_UNSCORED]],
   )
   counts, changes = comparison.compare(bucket, plan)
   return Compared(counts, {kind: [_squeeze(listed)] for kind, listed in changes._asdict().items() if listed})
