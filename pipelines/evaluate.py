@@ -8,9 +8,6 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from transforms.compare import SLICES_FILE, CompareNights
-from transforms.store import find_stores
-
 from pipelines import output_folder
 from pipelines.arguments import (
   ArgumentParser,
@@ -23,7 +20,6 @@ from pipelines.arguments import (
 from pipelines.evaluation import (
   FRESH_FOLDER,
   REPORT_FILE,
-  STORES_FOLDER,
   Config,
   build,
   claim_store,
@@ -37,6 +33,7 @@ from reporting.gates import MISSED, gate_lines, verdict_line
 from reporting.tables import per_label_table
 from transforms import files
 from transforms.close import mark_completed
+from transforms.compare import SLICES_FILE, CompareNights
 from transforms.core.errors import InputError
 from transforms.core.finished import parse_info, read_info
 from transforms.core.schema import ALL, COMPLETED_FILE, INFO_FILE, LABELS_FILE, QUARANTINE_FILE
@@ -52,6 +49,7 @@ from transforms.evaluate import (
 from transforms.model_handler import BATCH_SIZE, ImageModelHandler
 from transforms.scoring import BOTTLENECKS_BATCH_SIZE, HeadOf, ScoreBottlenecks, ScoreImages, Scorer, ScoreWithHeads
 from transforms.sources import RecordsSource, find_source
+from transforms.store import STORES_FOLDER, find_stores
 
 STAGE = "evaluate"
 _OWNED = (

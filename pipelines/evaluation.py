@@ -14,14 +14,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import apache_beam as beam
-from reporting.report import render_report
-from transforms.compare import CompareNights
-from transforms.reuse import EmbedOnlyNew
 
 from pipelines.models import Model
 from reporting.gates import judge, overall
+from reporting.report import render_report
 from transforms import files
 from transforms.close import CloseLedger, mark_completed, read_quarantine
+from transforms.compare import CompareNights
 from transforms.core.label_stats import LabelStats
 from transforms.core.provenance import describe_run
 from transforms.core.schema import INFO_FILE, QUARANTINE_FILE, parse_shard_name
@@ -40,13 +39,14 @@ from transforms.evaluate import (
   WritePredictions,
 )
 from transforms.model_handler import ImageModelHandler
+from transforms.reuse import EmbedOnlyNew
 from transforms.scoring import Scorer
 from transforms.shard_work import REPORTS_FOLDER, WorkShards
 from transforms.sources import Source
+from transforms.store import store_folder
 from transforms.thumbnails import ReadThumbnails
 
 REPORT_FILE = "report.html"
-STORES_FOLDER = "bottlenecks"
 FRESH_FOLDER = ".fresh"
 MAX_QUARANTINED_SHOWN = 500
 
@@ -118,7 +118,7 @@ def claim_store(
     threads: TensorFlow's, in each process; 0 leaves TensorFlow's own choice.
     max_pixels: largest height x width that is decoded.
   """
-  store = files.join(output, STORES_FOLDER, model.trunk_fingerprint[:12])
+  store = store_folder(output, model.trunk_fingerprint)
   settings = {
     "trunk_fingerprint": model.trunk_fingerprint,
     "preprocessing": model.preprocessing,

@@ -23,7 +23,6 @@ from pipelines.baselines import NO_BASELINE, Baseline, check_unchanged, choose_b
 from pipelines.nights import (
   DATE,
   STAGE,
-  STORES_FOLDER,
   UNFINISHED_FOLDER,
   Damaged,
   DamagedError,
@@ -40,6 +39,7 @@ from pipelines.nights import (
 from transforms import files
 from transforms.core.errors import InputError
 from transforms.core.schema import COMPLETED_FILE, INFO_FILE
+from transforms.store import STORES_FOLDER
 
 __all__ = [
   "NO_BASELINE",

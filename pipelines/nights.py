@@ -17,12 +17,11 @@ from transforms import files
 from transforms.core.errors import InputError
 from transforms.core.schema import COMPLETED_FILE, INFO_FILE
 from transforms.evaluate import METRICS_FILE, PREDICTIONS_FILE
+from transforms.store import store_folder
 
 STAGE = "reevaluate"
-STORES_FOLDER = "bottlenecks"
 UNFINISHED_FOLDER = "unfinished"
 DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
-_FINGERPRINT_LENGTH = 12
 
 
 class Night(NamedTuple):
@@ -76,19 +75,26 @@ def trend(history: str, until: str, limit: int = 90) -> list[dict[str, Any]]:
   return found[::-1]
 
 
-def stores(history: str, date: str, fingerprint: str) -> list[str]:
-  """Returns finished folders of stored bottlenecks of a trunk: of an older night `date`, and the last one before it.
+def stores(history: str, date: str, fingerprint: str, working: str = "") -> list[str]:
+  """Returns finished folders of stored bottlenecks of a trunk.
 
-  Call it in `tonight`: until then another night may remove them.
+  They are those of an older night `date`, of the last one before it, and of the last work until then, other than
+  `working`, that had too many bad pictures to be published. Call it in `tonight`: until then another night may remove
+  them.
   """
   found: list[str] = []
   for name in reversed(dates(history)):
     night = os.path.join(history, name)
-    store = os.path.join(night, STORES_FOLDER, fingerprint[:_FINGERPRINT_LENGTH])
+    store = store_folder(night, fingerprint)
     if name <= date and is_completed(night) and is_completed(store):
       found.append(store)
       if name < date:
         break
+  unfinished = os.path.join(history, UNFINISHED_FOLDER)
+  for name in sorted(os.listdir(unfinished), reverse=True) if os.path.isdir(unfinished) else []:
+    store = store_folder(os.path.join(unfinished, name), fingerprint)
+    if name[: len(date)] <= date and os.path.join(unfinished, name) != working and is_completed(store):
+      return [*found, store]
   return found
 
 

@@ -24,7 +24,6 @@ from pipelines.arguments import (
 from pipelines.evaluation import (
   FRESH_FOLDER,
   REPORT_FILE,
-  STORES_FOLDER,
   Config,
   TrunkRun,
   build,
@@ -57,7 +56,7 @@ from transforms.evaluate import (
 from transforms.model_handler import BATCH_SIZE
 from transforms.scoring import HeadOf, ScoreWithHeads
 from transforms.sources import Source, find_source
-from transforms.store import find_stores
+from transforms.store import STORES_FOLDER, find_stores
 
 STAGE = "reevaluate"
 JUNIT_FILE = "junit.xml"
@@ -268,7 +267,7 @@ class _Night:
     for model in models.values():
       fingerprint = model.trunk_fingerprint
       if fingerprint not in trunks:
-        stores = [*history.stores(flags.history, self._date, fingerprint), *self._reused[fingerprint]]
+        stores = [*history.stores(flags.history, self._date, fingerprint, working), *self._reused[fingerprint]]
         trunks[fingerprint] = claim_store(
           working, model, stores, self._batch_size, flags.trunk_threads or 0, flags.max_pixels
         )

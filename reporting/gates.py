@@ -158,7 +158,8 @@ def _accuracy(model: Mapping[str, Any]) -> str:
     return "accuracy unknown, not one picture could be evaluated"
   low, high = model["accuracy_interval_95"]
   value = percent(model["accuracy"], model["gates"]["min_accuracy"]["threshold"])
-  return f"accuracy {value} (95 % interval {100 * low:.1f} to {100 * high:.1f})"
+  counts = f"{model['correct']:,} of {model['total']:,} right"
+  return f"accuracy {value} ({counts}; 95 % interval {100 * low:.1f} to {100 * high:.1f})"
 
 
 def _dropped(model: Mapping[str, Any], state: Mapping[str, Any]) -> str:

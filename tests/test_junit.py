@@ -15,6 +15,8 @@ def _model(recalls: dict[str, tuple[int, int]], **gates: float) -> dict[str, Any
   """Metrics of a model with label -> (correct, support), judged."""
   metrics: dict[str, Any] = {
     "accuracy": 0.945,
+    "correct": 189,
+    "total": 200,
     "accuracy_interval_95": [0.914, 0.969],
     "labels": list(recalls),
     "per_label": {
@@ -42,7 +44,7 @@ def test_every_state_of_a_gate():
   root = ElementTree.fromstring(junit_xml(_model(_RECALLS, min_accuracy=0.98, max_drop=0.01)))
   assert _cases(root) == {
     ("beam_retrain.model.gates", "min_accuracy"): (
-      "failure: min_accuracy 98.00 %: accuracy 94.50 % (95 % interval 91.4 to 96.9)"
+      "failure: min_accuracy 98.00 %: accuracy 94.50 % (189 of 200 right; 95 % interval 91.4 to 96.9)"
     ),
     ("beam_retrain.model.gates", "max_drop"): "passed",
     ("beam_retrain.model.gates", "min_label_recall"): "skipped: none set",

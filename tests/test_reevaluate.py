@@ -236,6 +236,10 @@ def test_bad_pictures_keep_the_night_from_being_published_until_they_are_accepte
   (quarantine,) = history.glob(f"unfinished/{FIRST}-*/quarantine.csv")
   assert str(quarantine) in error
   assert [row["file_name"] for row in _rows(quarantine)] == ["ant/empty.png", "bee/text.png"]
+  # Nothing is computed twice, be it tonight or tomorrow, while nobody mends them.
+  assert _run(made, data, history, SECOND) == 3
+  (later,) = history.glob(f"unfinished/{SECOND}-*/metrics.json")
+  assert json.loads(later.read_text())["bottlenecks"] == {"computed": 0, "reused": 1797}
 
   assert _run(made, data, history, FIRST, "--max_bad_fraction=0.01") == 0
   assert _metrics(history / FIRST)["quarantined"]["total"] == 2

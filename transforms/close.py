@@ -94,10 +94,10 @@ def quarantine_csv(entries: Iterable[Quarantined]) -> str:
   return text.getvalue()
 
 
-def read_quarantine(path: str, limit: int) -> list[dict[str, str]]:
-  """Returns the first `limit` rows of a `quarantine.csv`, column -> cell."""
+def read_quarantine(path: str, limit: int) -> list[list[str]]:
+  """Returns the first `limit` rows of a `quarantine.csv`, without its header."""
   with files.open_to_read(path) as file, io.TextIOWrapper(file, "utf-8", newline="") as text:
-    return list(itertools.islice(csv.DictReader(text), limit))
+    return list(itertools.islice(csv.reader(text), 1, limit + 1))
 
 
 # `*_` has no annotation: Beam takes one for the type of the whole tuple.

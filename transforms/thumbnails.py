@@ -11,7 +11,8 @@ import apache_beam as beam
 from transforms import files
 from transforms.core.csv_cells import escape_cell
 from transforms.core.encode import encode_pixels
-from transforms.core.schema import decode_image
+from transforms.core.example import decode_example
+from transforms.core.schema import ENCODED, KEY
 from transforms.core.shards import IdxRange, ImageFile, Input, RecordsFile, Shard
 from transforms.core.tfrecord import read_records
 from transforms.core.thumbnails import thumbnail
@@ -64,9 +65,12 @@ def _read_wanted(entry: Input, split: str, wanted: Set[str]) -> Iterator[tuple[s
     case RecordsFile():
       with files.open_to_read(entry.path) as file:
         for record in read_records(file, entry.path):
-          image = decode_image(record)
-          if escape_cell(image.key) in wanted:
-            yield escape_cell(image.key), image.encoded
+          features = decode_example(record)
+          if ENCODED not in features:
+            return  # bottlenecks: their pictures are not at hand
+          key = escape_cell(features[KEY][0].decode())
+          if key in wanted:
+            yield key, features[ENCODED][0]
 
 
 def _keys(shown: Mapping[str, Any]) -> Iterator[str]:
