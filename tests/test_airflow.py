@@ -51,7 +51,7 @@ def airflow(tmp_path_factory) -> Callable[..., subprocess.CompletedProcess]:
 
 @pytest.fixture
 def night(airflow, tmp_path, trained_model, small_pictures) -> Callable[..., tuple[subprocess.CompletedProcess, Path]]:
-  """Runs `airflow dags test` with a gate, on pictures one of which has a wrong label; gives what it said, and the night."""
+  """Runs `airflow dags test` on pictures of which one has a wrong label; gives what it said, and the night's folder."""
   pictures = shutil.copytree(small_pictures, tmp_path / "pictures")
   shutil.copy(pictures / "black" / "0.jpg", pictures / "white" / "mislabelled.jpg")
 

@@ -1,4 +1,4 @@
-"""The schedules in deploy/: their commands are run or understood, and each is checked with its scheduler's own tools."""
+"""The schedules in deploy/: their commands are run or understood, their files read by their schedulers' own tools."""
 
 from __future__ import annotations
 
@@ -23,15 +23,14 @@ from pipelines.running import GATE_MISSED, TOO_MANY_BAD
 _DEPLOY = Path(__file__).parents[1] / "deploy"
 _CRON = _DEPLOY / "cron" / "beam-retrain"
 _UNITS = [_DEPLOY / "systemd" / f"beam-retrain-nightly.{kind}" for kind in ("service", "timer")]
-_KUBERNETES = ("1.27", "1.31", kubernetes_validate.latest_version())
+_KUBERNETES = ("1.31", "1.34", kubernetes_validate.latest_version())
 
 
 def settings() -> dict[str, str]:
   """What deploy/nightly.env says, by the shell that reads it for cron."""
-  printed = subprocess.run(
-    ["/bin/sh", "-c", f'. "{_DEPLOY}/nightly.env" && set'], env={}, check=True, capture_output=True, text=True
-  ).stdout
-  return {line.split("=")[0]: shlex.split(line)[0].split("=", 1)[1] for line in printed.splitlines() if "=" in line}
+  read = f'set -a && . "{_DEPLOY}/nightly.env" && exec /usr/bin/env'
+  printed = subprocess.run(["/bin/sh", "-c", read], env={}, check=True, capture_output=True, text=True).stdout
+  return dict(line.split("=", 1) for line in printed.splitlines())
 
 
 def understood(words: list[str]):
@@ -129,7 +128,7 @@ def test_systemd_understands_when():
   shown = systemd_analyze("calendar", "--iterations=2", timer["OnCalendar"])
   assert shown.returncode == 0, shown.stderr
   assert len(re.findall(r"\d{4}-\d\d-\d\d 03:30:00", shown.stdout)) >= 2
-  assert timer["Persistent"] == "yes"
+  assert timer["Persistent"] == "true"
 
 
 def test_the_systemd_command_is_understood_and_none_of_its_failures_hidden():
@@ -199,7 +198,7 @@ def test_the_image_has_what_setup_py_asks_for():
 def test_each_file_that_the_readme_names_is_there():
   text = (_DEPLOY / "README.md").read_text()
   links = [link for link in re.findall(r"\]\(([^)]+)\)", text) if "://" not in link]
-  paths = [word for word in re.findall(r"\bdeploy/[\w./-]+", text)]
+  paths = re.findall(r"\bdeploy/[\w./-]+", text)
   assert links
   assert paths
   assert all((_DEPLOY / link).exists() for link in links)
