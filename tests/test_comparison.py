@@ -310,7 +310,20 @@ def random_bucket(picks: random.Random, models: tuple[str, ...], columns: int) -
   return Bucket(tonight, list(then.values()), manifest)
 
 
-FIGURES = "baseline paired baseline_correct correct regressed fixed new gone edited drop p_value verdict".split()
+FIGURES = [
+  "baseline",
+  "paired",
+  "baseline_correct",
+  "correct",
+  "regressed",
+  "fixed",
+  "new",
+  "gone",
+  "edited",
+  "drop",
+  "p_value",
+  "verdict",
+]
 
 
 def plainly(bucket: Bucket, plan: Plan, min_slice_size: int) -> tuple[dict, dict, dict[str, list[list[str]]]]:
@@ -344,7 +357,7 @@ def plainly(bucket: Bucket, plan: Plan, min_slice_size: int) -> tuple[dict, dict
       if small:
         slices[model][column][f"(slices of fewer than {min_slice_size} pictures)"]["slices"] = len(small)
     if name is None:
-      figures[model] = {**dict.fromkeys(FIGURES), "verdict": "no baseline"}
+      figures[model] = {**dict.fromkeys(["baseline", *COUNTS, "drop", "p_value"]), "verdict": "no baseline"}
       continue
     both = sorted(now.keys() & before.keys())
     was = {key for key in both if before[key].actual == before[key].predicted}
