@@ -51,6 +51,8 @@ class EmbedOnlyNew(beam.PTransform):
       when all is finished.
     request: digest of everything but the pictures that decides the bytes; stores do not.
     checked: a PCollection that must have been computed before any work starts.
+    images_per_shard: how many new pictures go through the trunk as one piece of work, at most, unless more of them are
+      in one planned shard.
   """
 
   def __init__(
@@ -63,6 +65,7 @@ class EmbedOnlyNew(beam.PTransform):
     fresh_folder: str,
     request: str,
     checked: beam.PCollection | None = None,
+    images_per_shard: int = IMAGES_PER_SHARD,
   ):
     super().__init__()
     self._handler = handler
@@ -72,6 +75,7 @@ class EmbedOnlyNew(beam.PTransform):
     self._fresh_folder = fresh_folder
     self._request = request
     self._checked = checked
+    self._images_per_shard = images_per_shard
 
   def expand(self, shards: beam.PCollection) -> beam.PCollection:
     checked = [beam.pvalue.AsList(self._checked)] if self._checked is not None else []
@@ -99,7 +103,7 @@ class EmbedOnlyNew(beam.PTransform):
       | "MeetByHash" >> beam.GroupByKey()
       # (bucket, iterable of Hashed or Stored)
       | "Match" >> beam.FlatMapTuple(lambda _, met: match(met))
-    )  # (shard's name, list of Place)
+    )  # (shard's name, Matched)
     placed = (
       {"listed": hashed.listed, "matched": matched}
       | "MeetByShard" >> beam.CoGroupByKey()
@@ -110,7 +114,7 @@ class EmbedOnlyNew(beam.PTransform):
       | "CountMissing" >> beam.Map(lambda missing: (missing.split, missing.shard, missing.count_missing))
       # (split, shard's name, int)
       | "CollectMissing" >> beam.combiners.ToList()
-      | "PackFresh" >> beam.Map(pack)
+      | "PackFresh" >> beam.Map(pack, self._images_per_shard)
     )  # shard's name -> (split, index, of) of the fresh shard
     fresh = (
       placed[_MISSING]
@@ -168,6 +172,12 @@ class Place(NamedTuple):
   source: str
   start: int | None
   computed: bool
+
+
+class Matched(NamedTuple):
+  """Places of a shard's pictures. Not a bare list: Beam would pickle each place by itself."""
+
+  places: list[Place]
 
 
 class Missing(NamedTuple):
@@ -231,8 +241,8 @@ class _HashShard(beam.DoFn):
         yield beam.pvalue.TaggedOutput(_TO_MATCH, entry)
 
 
-def match(met: Iterable[Hashed | Stored]) -> Iterator[tuple[str, list[Place]]]:
-  """Yields (shard's name, places) for all pictures of one bucket.
+def match(met: Iterable[Hashed | Stored]) -> Iterator[tuple[str, Matched]]:
+  """Yields (shard's name, its places) for all pictures of one bucket.
 
   Args:
     met: what is in the bucket, in any order: equal pictures are all in the same one.
@@ -261,15 +271,15 @@ def match(met: Iterable[Hashed | Stored]) -> Iterator[tuple[str, list[Place]]]:
     for picture in pictures:
       shard, position = picture
       places[shard].append(Place(position, source, begins, computed=picture == owner and not in_stores))
-  yield from places.items()
+  for shard, found_places in places.items():
+    yield shard, Matched(found_places)
 
 
 def _place_shard(name: str, met: Mapping[str, Iterable[Any]]) -> Iterator[Any]:
   (listing,) = met["listed"]
   pictures = list(listing.pictures)
   missing = []
-  for place in itertools.chain.from_iterable(met["matched"]):
-    position, source, start, computed = place
+  for position, source, start, computed in itertools.chain.from_iterable(found.places for found in met["matched"]):
     pictures[position] = pictures[position]._replace(path=source, position=start, computed=computed)
     if computed and start is None:
       missing.append(position)
@@ -280,7 +290,7 @@ def _place_shard(name: str, met: Mapping[str, Iterable[Any]]) -> Iterator[Any]:
     yield beam.pvalue.TaggedOutput(_MISSING, Missing(shard.split, name, len(missing), inputs))
 
 
-def pack(counts: Iterable[tuple[str, str, int]], size: int = IMAGES_PER_SHARD) -> dict[str, tuple[str, int, int]]:
+def pack(counts: Iterable[tuple[str, str, int]], size: int) -> dict[str, tuple[str, int, int]]:
   """Says which fresh shard each planned shard's missing pictures go to.
 
   Neighbours share one as long as it has no more than `size` pictures; a planned shard's stay together, so that where
@@ -288,7 +298,7 @@ def pack(counts: Iterable[tuple[str, str, int]], size: int = IMAGES_PER_SHARD) -
 
   Args:
     counts: (split, planned shard's name, pictures missing), in any order.
-    size: pictures.
+    size: in pictures.
 
   Returns:
     Planned shard's name -> (split, index, of) of the fresh one.
