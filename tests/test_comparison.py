@@ -310,20 +310,7 @@ def random_bucket(picks: random.Random, models: tuple[str, ...], columns: int) -
   return Bucket(tonight, list(then.values()), manifest)
 
 
-FIGURES = [
-  "baseline",
-  "paired",
-  "baseline_correct",
-  "correct",
-  "regressed",
-  "fixed",
-  "new",
-  "gone",
-  "edited",
-  "drop",
-  "p_value",
-  "verdict",
-]
+COUNTS = ["paired", "baseline_correct", "correct", "regressed", "fixed", "new", "gone", "edited"]
 
 
 def plainly(bucket: Bucket, plan: Plan, min_slice_size: int) -> tuple[dict, dict, dict[str, list[list[str]]]]:
