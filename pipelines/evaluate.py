@@ -26,7 +26,7 @@ from pipelines.evaluation import (
   finish,
   read_figures,
 )
-from pipelines.models import Model, check_labels, choose_splits
+from pipelines.models import Model, check_labels, choose_splits, which_pictures
 from pipelines.running import DONE, GATE_MISSED, exit_code, guarded, run_pipeline
 from pipelines.trunks import BUNDLED
 from reporting.gates import MISSED, gate_lines, verdict_line
@@ -36,7 +36,7 @@ from transforms.close import mark_completed
 from transforms.compare import SLICES_FILE, CompareNights
 from transforms.core.errors import InputError
 from transforms.core.finished import parse_info, read_info
-from transforms.core.schema import ALL, COMPLETED_FILE, INFO_FILE, LABELS_FILE, QUARANTINE_FILE
+from transforms.core.schema import COMPLETED_FILE, INFO_FILE, LABELS_FILE, QUARANTINE_FILE
 from transforms.evaluate import (
   CONFUSION_FILE,
   METRICS_FILE,
@@ -243,10 +243,9 @@ def _stored_bottlenecks(flags: argparse.Namespace, model_info: Mapping[str, Any]
 
 
 def _print_summary(metrics: Mapping[str, Any], config: Config) -> None:
-  which = "all pictures" if config.splits == (ALL,) else f"the {' and '.join(sorted(config.splits))} pictures"
   kind = ", from stored bottlenecks" if metrics["stored_bottlenecks"] else ""
   print(verdict_line(metrics))
-  print(f"{which} of {files.shown(config.source.path)}{kind}")
+  print(f"{which_pictures(config.splits)} of {files.shown(config.source.path)}{kind}")
   if metrics["trunk"] == BUNDLED:
     print("the trunk is the bundled stand-in: for real work train with --trunk inception_v3")
   print(f"\n{per_label_table(metrics)}\n")

@@ -123,3 +123,8 @@ def choose_splits(
   if split == "testing":
     return (TESTING,), SplitPercentages(testing=testing_percentage, validation=0.0)
   return (ALL,), None
+
+
+def which_pictures(splits: Sequence[str]) -> str:
+  """Returns for example `the testing pictures`, as a summary begins."""
+  return "all pictures" if tuple(splits) == (ALL,) else f"the {' and '.join(sorted(splits))} pictures"

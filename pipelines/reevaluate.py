@@ -31,7 +31,7 @@ from pipelines.evaluation import (
   finish,
   read_figures,
 )
-from pipelines.models import Model, check_labels, check_same_labels, choose_splits
+from pipelines.models import Model, check_labels, check_same_labels, choose_splits, which_pictures
 from pipelines.running import DONE, GATE_MISSED, exit_code, guarded, run_pipeline
 from pipelines.trunks import BUNDLED
 from reporting.gates import MISSED, gate_lines, verdict_line
@@ -314,7 +314,7 @@ def _print_summary(metrics: Mapping[str, Any], folder: str, source: str) -> None
   print(verdict_line(metrics))
   counts = metrics["bottlenecks"]
   print(
-    f"the {' and '.join(metrics['splits'])} pictures of {files.shown(source)}: {counts['reused']:,} bottlenecks reused,"
+    f"{which_pictures(metrics['splits'])} of {files.shown(source)}: {counts['reused']:,} bottlenecks reused,"
     f" {counts['computed']:,} computed"
   )
   if metrics["trunk"] == BUNDLED:
