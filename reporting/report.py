@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from reporting import report_charts as charts
 from reporting.gates import MISSED, NONE_SET, PASSED
-from reporting.report_tables import Gallery, Labels, confusion, label_table, slice_tables
+from reporting.report_tables import MAX_SLICED_COLUMNS, Gallery, Labels, confusion, label_table, slice_tables
 from reporting.report_words import (
   MODELS,
   calibrated,
@@ -117,7 +117,11 @@ def _view(
     "labels": label_table(metrics, metrics.get("candidate"), parts[0]["matrix"]),
     "parts_of_models": parts,
     "slices": [
-      {"model": MODELS[model], "tables": slice_tables(figures["slices"])}
+      {
+        "model": MODELS[model],
+        "tables": slice_tables(figures["slices"]),
+        "left_out": max(len(figures["slices"]) - MAX_SLICED_COLUMNS, 0),
+      }
       for model, figures in models.items()
       if figures.get("slices")
     ],

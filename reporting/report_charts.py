@@ -205,7 +205,9 @@ def _figure(width_px: int, height_px: int) -> Iterator[Figure]:
   import matplotlib
   from matplotlib.figure import Figure
 
-  with matplotlib.rc_context({"svg.fonttype": "none", "path.simplify": False, "axes.formatter.useoffset": False}):
+  with matplotlib.rc_context():
+    matplotlib.rcdefaults()
+    matplotlib.rcParams.update({"svg.fonttype": "none", "path.simplify": False, "axes.formatter.useoffset": False})
     figure = Figure(figsize=(width_px / 72, height_px / 72))
     figure.patch.set_visible(False)
     yield figure

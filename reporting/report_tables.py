@@ -12,9 +12,12 @@ from reporting.report_charts import heat_level
 from reporting.report_words import count, interval, percent, shortened
 from reporting.report_words import pictures as number_of_pictures
 from transforms.core.csv_cells import escape_cell
+from transforms.core.manifest import NOT_IN_MANIFEST
 
 MAX_MATRIX_LABELS = 40
 MAX_ROWS = 100
+MAX_SLICED_COLUMNS = 20
+MAX_SLICES = 50
 _THUMBNAIL_BUDGET = 7_000_000  # characters
 _SCALES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 
@@ -229,7 +232,7 @@ class Gallery:
 
 def slice_tables(slices: Mapping[str, Any]) -> list[dict[str, Any]]:
   """Returns a table per column of the manifest: the slices in order of their accuracy, the lowest first."""
-  return [_slice_table(column, found) for column, found in slices.items()]
+  return [_slice_table(column, found) for column, found in list(slices.items())[:MAX_SLICED_COLUMNS]]
 
 
 def _slice_table(column: str, found: Mapping[str, Any]) -> dict[str, Any]:
@@ -242,17 +245,17 @@ def _slice_table(column: str, found: Mapping[str, Any]) -> dict[str, Any]:
   return {
     "column": shortened(column),
     "scale": percent(scale, 0),
-    "left_out": max(len(rows) - MAX_ROWS, 0),
+    "left_out": max(len(rows) - MAX_SLICES, 0),
     "small": next(
       ({"slices": count(row["slices"]), "pictures": number_of_pictures(row["pictures"])} for row in pooled), None
     ),
     "rows": [
       {
-        "value": shortened(value) or "(not in the manifest)",
+        "value": "(not in the manifest)" if value == NOT_IN_MANIFEST else shortened(value),
         "pictures": count(row["pictures"]),
         "correct": count(row["correct"]),
         "accuracy": _rate({"accuracy": row["accuracy"], "accuracy_interval_95": row["interval_95"]}, "accuracy", scale),
       }
-      for value, row in rows[:MAX_ROWS]
+      for value, row in rows[:MAX_SLICES]
     ],
   }
