@@ -58,13 +58,22 @@ def run_pipeline(
   return result
 
 
-def exit_code(stats: dict[str, Any], output: str, max_bad_fraction: float) -> int:
-  """Says what was quarantined, and returns 0 or 3."""
+def exit_code(
+  stats: dict[str, Any], output: str, max_bad_fraction: float, quarantine_file: str = QUARANTINE_FILE
+) -> int:
+  """Says what was quarantined, and returns 0 or 3.
+
+  Args:
+    stats: the contents of `stats.json`.
+    output: the folder where the list of what was quarantined is.
+    max_bad_fraction: 0..1.
+    quarantine_file: the list's name in it.
+  """
   bad = stats["quarantined"]
   if not bad:
     return DONE
   reasons = ", ".join(f"{count} {reason}" for reason, count in stats["reasons"].items())
-  listed = files.shown(files.join(output, QUARANTINE_FILE))
+  listed = files.shown(files.join(output, quarantine_file))
   if stats["bad_fraction"] <= max_bad_fraction:
     print(f"{bad} of {stats['inputs']} inputs left out ({reasons}), listed in {listed}")
     return DONE

@@ -100,7 +100,7 @@ class PlanImageFolders(beam.PTransform):
     self._images_per_shard = images_per_shard
 
   def expand(self, root: beam.pvalue.PBegin) -> beam.PCollection:
-    listed = (
+    return (
       root
       | "CreateFolders" >> beam.Create(self._folders)
       | "SpreadFolders" >> beam.Reshuffle()
@@ -108,7 +108,23 @@ class PlanImageFolders(beam.PTransform):
       | "ListFolder" >> beam.FlatMap(list_folder)
       # (split or None, ImageFile)
       | "AssignSplit" >> beam.FlatMap(_assign_split, self._splits, self._percentages)
-    )  # (split, ImageFile)
+      # (split, ImageFile)
+      | "AssignShards" >> AssignShards(self._images_per_shard)
+    )  # Shard
+
+
+class AssignShards(beam.PTransform):
+  """PCollection[(split, ImageFile)] -> PCollection[Shard].
+
+  Attributes:
+    images_per_shard: how many images a shard has on average.
+  """
+
+  def __init__(self, images_per_shard: int = IMAGES_PER_SHARD):
+    super().__init__()
+    self._images_per_shard = images_per_shard
+
+  def expand(self, listed: beam.PCollection) -> beam.PCollection:
     totals = listed | "CountImages" >> beam.combiners.Count.PerKey()  # (split, int)
     return (
       listed

@@ -181,12 +181,7 @@ def load_model(path: str, threads: int = 0, *, trunk_only: bool = False) -> Load
   from transforms.core.preprocessing import preprocess
   from transforms.core.trunk import load_saved_model
 
-  if threads:
-    try:
-      tf.config.threading.set_intra_op_parallelism_threads(threads)
-      tf.config.threading.set_inter_op_parallelism_threads(threads)
-    except RuntimeError:
-      pass  # TensorFlow has started already in this process: its threads are what they are
+  set_threads(threads)
   loaded = load_saved_model(path)
   if trunk_only and not hasattr(loaded, "embed"):
     raise InputError(
@@ -210,3 +205,15 @@ def load_model(path: str, threads: int = 0, *, trunk_only: bool = False) -> Load
     return {name: values.numpy() for name, values in graph(images).items()}
 
   return LoadedModel(lambda encoded: decode(tf.constant(encoded, tf.string)), infer)
+
+
+def set_threads(threads: int) -> None:
+  """Limits TensorFlow's threads in this process; 0 leaves TensorFlow's own choice. To be called before it starts."""
+  import tensorflow as tf
+
+  if threads:
+    try:
+      tf.config.threading.set_intra_op_parallelism_threads(threads)
+      tf.config.threading.set_inter_op_parallelism_threads(threads)
+    except RuntimeError:
+      pass  # TensorFlow has started already in this process: its threads are what they are

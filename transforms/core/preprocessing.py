@@ -25,7 +25,25 @@ def decode_and_resize(encoded: tf.Tensor, input_px: int) -> tf.Tensor:
   Raises:
     tf.errors.InvalidArgumentError: the bytes cannot be decoded.
   """
-  # uint8 0..255; BMP is decoded with the channels it has, since TensorFlow refuses to change them on the way.
+  # Straight from uint8: a large photo as float32 would take four times the memory, several at a time.
+  resized = tf.image.resize(decode_rgb(encoded), [input_px, input_px], method="bilinear", antialias=False)
+  # float32 0..255
+  return tf.ensure_shape(resized, [input_px, input_px, 3]) / 255.0
+
+
+def decode_rgb(encoded: tf.Tensor) -> tf.Tensor:
+  """Decodes one picture by what it is, whatever its file was called.
+
+  Args:
+    encoded: string scalar, the bytes of a JPEG, PNG, BMP or GIF (of an animation, the first frame).
+
+  Returns:
+    uint8 [H, W, 3], 0..255.
+
+  Raises:
+    tf.errors.InvalidArgumentError: the bytes cannot be decoded.
+  """
+  # BMP is decoded with the channels it has, since TensorFlow refuses to change them on the way.
   is_bmp = tf.strings.substr(encoded, 0, 2) == b"BM"
   pixels = tf.cond(
     is_bmp,
@@ -33,9 +51,7 @@ def decode_and_resize(encoded: tf.Tensor, input_px: int) -> tf.Tensor:
     lambda: tf.io.decode_image(encoded, channels=3, expand_animations=False),
   )
   pixels.set_shape([None, None, 3])
-  # Straight from uint8: a large photo as float32 would take four times the memory, several at a time.
-  resized = tf.image.resize(pixels, [input_px, input_px], method="bilinear", antialias=False)  # float32 0..255
-  return tf.ensure_shape(resized, [input_px, input_px, 3]) / 255.0
+  return pixels
 
 
 def _to_rgb(pixels: tf.Tensor) -> tf.Tensor:
