@@ -21,6 +21,9 @@ from transforms.model_handler import ImageModelHandler
 from transforms.shard_work import METRICS_NAMESPACE, REPORTS_FOLDER, ShardTask, Written, report_path
 from transforms.store import locate_bottlenecks
 
+ASSEMBLED = "assembled"
+"""In the report of a shard whose bottlenecks were not computed one by one for it."""
+
 _DIGESTS = "sha256"  # in a fresh shard's report: key of a quarantined picture -> its SHA-256
 
 
@@ -108,7 +111,7 @@ class AssembleShard(ShardTask):
     self._reused.inc(self._counts["reused"])
 
   def extra(self) -> Mapping[str, Any]:
-    return {BOTTLENECKS: self._counts}
+    return {BOTTLENECKS: self._counts, ASSEMBLED: True}
 
   def _look_up(self, entry: Input) -> StoredBottleneck | Quarantined:
     """Finds the record of a picture that was missing in all stores."""

@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 import apache_beam as beam
 
 from transforms import files
-from transforms.assemble import AssembleShard, EmbedFresh
+from transforms.assemble import ASSEMBLED, AssembleShard, EmbedFresh
 from transforms.core.quarantine import Quarantined
 from transforms.core.schema import shard_name
 from transforms.core.shards import IMAGES_PER_SHARD, Input, Shard, StoredBottleneck, pick_inputs
@@ -36,7 +36,7 @@ from transforms.store import locate_bottlenecks, record_files
 
 _TO_MATCH = "to_match"
 _MISSING = "missing"
-_OWN_RUN = sys.maxsize  # after any store: what a killed run of this very job has finished
+_OWN_RUN = sys.maxsize  # after any store: what a killed run into the same folder has finished, without reuse
 
 
 class EmbedOnlyNew(beam.PTransform):
@@ -220,6 +220,9 @@ class _HashShard(beam.DoFn):
   def process(self, shard: Shard, buckets: int, *_) -> Iterator[Any]:  # type: ignore[no-untyped-def]
     digest = shard.digest(self._request)
     finished = read_report(self._output, shard.name(), digest)
+    if finished and ASSEMBLED in finished.extra:
+      # What is new in it is in the fresh folder still. Taken from here, the fresh shards would be others than before.
+      finished = None
     bad = {entry.key: entry for entry in finished.quarantined} if finished else {}
     pictures: list[StoredBottleneck | Quarantined] = []
     hashed: list[tuple[bytes, int]] = []
