@@ -209,7 +209,7 @@ def test_the_airflow_variable_that_is_shown_has_flags_that_are_known(name):
 def test_each_file_that_the_readme_names_is_there():
   text = (_DEPLOY / "README.md").read_text()
   links = [link for link in re.findall(r"\]\(([^)]+)\)", text) if "://" not in link]
-  paths = re.findall(r"\bdeploy/[\w./*-]+\b\*?", text)
+  paths = re.findall(r"\bdeploy/[\w./*-]+", text)
   assert links
   assert paths
   assert all((_DEPLOY / link).exists() for link in links)
