@@ -137,8 +137,8 @@ def _figures(model: str, figures: Mapping[str, Any]) -> dict[str, Any]:
   more = [
     ("right among the first 3", percent(figures.get("top_3_accuracy"))),
     ("F1, mean over labels", percent(macro.get("f1"))),
-    ("mean confidence, right", percent(figures.get("mean_confidence_right"), 1)),
-    ("mean confidence, wrong", percent(figures.get("mean_confidence_wrong"), 1)),
+    ("confidence when right", percent(figures.get("mean_confidence_right"), 1)),
+    ("confidence when wrong", percent(figures.get("mean_confidence_wrong"), 1)),
   ]
   return {
     "name": MODELS[model],
@@ -248,7 +248,7 @@ def _compared_figures(comparison: Mapping[str, Any], before: str, now: str) -> l
     ("change in accuracy", _DASH if drop is None else change(drop)),
     ("regressed", number("regressed")),
     ("fixed", number("fixed")),
-    (f"p (McNemar{_S} exact test)", _DASH if p_value is None else f"{p_value:.2g}"),
+    (f"McNemar{_S} exact p", _DASH if p_value is None else f"{p_value:.2g}"),
   ]
   if comparison["baseline"] != "model":
     names = [("new, only now", "new"), ("gone, only before", "gone"), ("edited, same name", "edited")]
