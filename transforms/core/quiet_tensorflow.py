@@ -20,12 +20,12 @@ def load_tensorflow() -> None:
   if "tensorflow" in sys.modules or _LEVEL in os.environ:
     return
   os.environ[_LEVEL] = "3"
-  with _native_stderr_held_back():
+  with native_stderr_held_back():
     importlib.import_module("tensorflow")
 
 
 @contextlib.contextmanager
-def _native_stderr_held_back() -> Iterator[None]:
+def native_stderr_held_back() -> Iterator[None]:
   """Some lines are written by native code before any level is read: only the file descriptor can hold them back.
 
   Where the block fails they are shown after all.
