@@ -120,7 +120,7 @@ def confusion(metrics: Mapping[str, Any], prefix: str) -> dict[str, Any]:
     "labels": [shortened(names[place]) for place in shown],
     "long": any(len(names[place]) > 3 for place in shown),
     "left_out": len(names) - len(shown),
-    "mistakes": sum(mistakes.values()),
+    "mistakes": count(sum(mistakes.values())) if mistakes else "",
     "cells": mistakes,
     "legend": _legend(most),
     "rows": [

@@ -358,7 +358,10 @@ def test_of_many_labels_the_matrix_shows_those_with_most_mistakes() -> None:
   assert shown == sorted(shown)
   wrong = {label: 100 - place + 100 - (place + 1) % 45 for place, label in enumerate(bad)}
   assert set(shown) == set(sorted(bad, key=lambda label: -wrong[label])[:40])
-  assert "960 more are in confusion_matrix.csv" in section.text
+  assert "960 more labels are in confusion_matrix.csv" in section.text
+  between = sum(1 for actual, predicted in pairs if actual != predicted and {actual, predicted} <= set(shown))
+  total = sum(1 for actual, predicted in pairs if actual != predicted)
+  assert f"{between:,} of {total:,} mistakes are between them" in section.text
   assert "900 more are in per_label.csv" in _section(page, "labels").text
   assert len(_section(page, "labels").only("tbody").every("tr")) == 100
 
