@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 from google.protobuf.message import DecodeError
 
-from transforms.core.example import decode_example, encode_example
+from transforms.core.example import decode_example, encode_example, replace_features
 
 _FEATURES = {
   "bytes": b"\x00\xff JPEG",
@@ -98,3 +98,15 @@ def test_other_types_are_refused_by_name(value):
 def test_bytes_that_are_no_example_are_refused():
   with pytest.raises(DecodeError):
     decode_example(b"\xff\xff\xff")
+
+
+def test_a_replaced_feature_gives_the_bytes_of_an_example_made_with_it():
+  features = {"a": "text", "n": 3, "vector": np.array([1.5, -0.0, 3e-45], np.float32), "b": b"\x00"}
+  new = {"a": "other", "n": 4, "added": "x"}
+  assert replace_features(encode_example(features), new) == encode_example({**features, **new})
+
+
+def test_only_the_features_that_are_asked_for_are_converted():
+  example = encode_example({"a": "text", "n": 3, "vector": np.zeros(2, np.float32)})
+  assert decode_example(example, ("n", "missing", "a")) == {"n": [3], "a": [b"text"]}
+  assert decode_example(example, ()) == {}

@@ -14,8 +14,10 @@ import tensorflow as tf
 from PIL import Image
 
 from transforms.core.preprocessing import preprocess
+from transforms.core.schema import Image as Picture
 from transforms.core.schema import decode_bottleneck
 from transforms.core.tfrecord import read_records
+from transforms.model_handler import ImageModelHandler
 
 LABELS = ["black", "grey", "white"]
 
@@ -113,6 +115,30 @@ def test_stored_bottlenecks_give_what_their_pictures_give(exported, bottlenecks_
   by_picture = exported.signatures["serving_default"](key=keys, image_bytes=encoded)
   np.testing.assert_allclose(by_picture["scores"], by_bottleneck["scores"], atol=1e-5)
   assert by_bottleneck["scores"].numpy().std() > 0.1
+
+
+def test_the_trunk_inside_gives_the_stored_bottlenecks_bit_for_bit(trained_model, bottlenecks_folder, small_pictures):
+  """By the very path that evaluates with stored bottlenecks: the trunk that is in the model, asked for by itself."""
+  handler = ImageModelHandler(str(trained_model / "saved_model"), trunk_only=True)
+  stored = {}
+  for path in sorted((bottlenecks_folder / "records").glob("*.tfrecord")):
+    with path.open("rb") as file:
+      stored.update((entry.key, entry.vector) for entry in map(decode_bottleneck, read_records(file, path.name)))
+  # In another order than they were stored in.
+  images = [Picture(key, "", (small_pictures / key).read_bytes()) for key in sorted(stored)]
+  results = list(handler.infer(images, handler.load_once))
+  assert [result.image.key for result in results] == sorted(stored)
+  for result in results:
+    assert set(result.outputs) == {"bottleneck"}
+    np.testing.assert_array_equal(result.outputs["bottleneck"], stored[result.image.key])
+
+
+def test_the_trunk_is_in_the_model_once(trained_model, bottlenecks_folder):
+  model, trunk = (
+    (folder / name / "saved_model.pb").stat().st_size
+    for folder, name in ((trained_model, "saved_model"), (bottlenecks_folder, "trunk"))
+  )
+  assert model < 1.5 * trunk
 
 
 def test_stands_alone(exported, trained_model, small_pictures, tmp_path):

@@ -145,3 +145,35 @@ def test_what_cannot_be_loaded_is_named(tmp_path):
   tf.saved_model.save(tf.Module(), str(tmp_path / "other"))
   with pytest.raises(InputError, match="neither a trunk nor a model"):
     load_model(str(tmp_path / "other"))
+
+
+def test_a_model_from_before_its_trunk_could_be_asked_says_what_to_do(tmp_path):
+  module = tf.Module()
+  module.preprocess = tf.function(lambda encoded: encoded, input_signature=[tf.TensorSpec([None], tf.string)])
+  module.score_images = tf.function(lambda x: {"scores": x}, input_signature=[tf.TensorSpec([None, 8, 8, 3])])
+  tf.saved_model.save(module, str(tmp_path / "old"))
+  assert load_model(str(tmp_path / "old"))
+  with pytest.raises(InputError, match=f"{tmp_path}/old cannot give bottlenecks.*run `beam-retrain train` again"):
+    load_model(str(tmp_path / "old"), trunk_only=True)
+
+
+def test_a_trunk_alone_is_its_own_trunk(tiny_trunk, handler):
+  alone = ImageModelHandler(str(tiny_trunk), batch_size=4, trunk_only=True)
+  for result, expected in zip(
+    alone.infer(images(3), alone.load_once), handler.infer(images(3), handler.load_once), strict=True
+  ):
+    np.testing.assert_array_equal(result.outputs["bottleneck"], expected.outputs["bottleneck"])
+
+
+def test_a_model_is_loaded_at_the_first_picture_that_can_be_decoded(handler):
+  loaded = []
+
+  def load():
+    loaded.append(1)
+    return handler.load_once()
+
+  bad = [Image("a/1", "a", b""), Image("a/2", "a", b"x"), Quarantined("a/3", 3, Reason.BAD_LABEL, "why")]
+  assert [entry.key for entry in handler.infer(bad * 2, load)] == ["a/1", "a/2", "a/3"] * 2
+  assert not loaded
+  assert isinstance(list(handler.infer([*bad, *images(1)], load))[-1], Inferred)
+  assert loaded

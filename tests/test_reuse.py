@@ -24,12 +24,13 @@ from PIL import Image as Pillow
 import transforms.reuse
 from pipelines.bottlenecks import run
 from pipelines.convert import run as convert
+from transforms.assemble import AssembleShard
 from transforms.bottlenecks import EmbedShard
 from transforms.close import CloseLedger
 from transforms.core.errors import InputError
 from transforms.core.idx import encode_idx
 from transforms.core.schema import describe_bottleneck
-from transforms.core.shards import ImageFile, Shard
+from transforms.core.shards import ImageFile, Shard, StoredBottleneck
 from transforms.core.splits import SplitPercentages
 from transforms.core.tfrecord import read_records
 from transforms.folders import PlanImageFolders, find_class_folders
@@ -108,6 +109,10 @@ def plan_records(folder: Path) -> Plan:
   return lambda: RecordsSource(str(folder), str(folder / "records")).plan(_SPLITS, None)
 
 
+def options(*flags: str) -> PipelineOptions:
+  return PipelineOptions(flags=["--runner=FnApiRunner", *flags])
+
+
 def embed(
   planned: Plan,
   handler: ImageModelHandler,
@@ -132,7 +137,7 @@ def embed(
       request="request",
       images_per_shard=_IMAGES_PER_SHARD,
     )
-  pipeline = beam.Pipeline(options=PipelineOptions(flags=["--runner=FnApiRunner", *flags]))
+  pipeline = beam.Pipeline(options=options(*flags))
   shards = pipeline | "Plan" >> planned()
   reports = shards | "Work" >> work
   _ = (shards, reports) | "Close" >> CloseLedger(output=str(output), shards_folder=str(records))
@@ -358,6 +363,41 @@ def test_a_store_that_is_damaged_is_named(old_tree, store, tmp_path):
   path.write_bytes(data)
   with pytest.raises(Exception, match=f"{path.name} is damaged: the record at byte 0"):
     embed(plan(old_tree), _NO_TRUNK, tmp_path / "out", [damaged])
+
+
+def test_a_store_that_changes_while_it_is_read_gives_no_wrong_vector(store, tmp_path):
+  path = sorted((store / "records").glob("*.tfrecord"))[0]
+  with path.open("rb") as file:
+    found = describe_bottleneck(next(read_records(file, path.name)))
+  task = AssembleShard(_LABELS, 10**9, str(tmp_path))
+  task.setup()
+  wanted = StoredBottleneck(found.key, found.label, 9, found.sha256, str(path), 0, False)
+  (written,) = task.work(Shard("training", 0, 1, (wanted,)))
+  assert found.key.encode() in written.payload
+  with pytest.raises(InputError, match=f"{path} was changed while it was read: run the command again"):
+    list(task.work(Shard("training", 0, 1, (wanted._replace(sha256="0" * 64),))))
+
+
+def test_nothing_is_read_before_the_plan_is_checked(old_tree, store, tmp_path, monkeypatch):
+  def fail(_):
+    raise InputError("the plan is no good")
+
+  def read(*_):
+    raise AssertionError("a picture was read")
+
+  monkeypatch.setattr(transforms.reuse, "read_images", read)
+  with pytest.raises(Exception, match="the plan is no good"), beam.Pipeline(options=options()) as pipeline:
+    shards = pipeline | "Plan" >> plan(old_tree)()
+    _ = shards | EmbedOnlyNew(
+      handler=_NO_TRUNK,
+      labels=_LABELS,
+      stores=[str(store)],
+      output=str(tmp_path / "records"),
+      fresh_folder=str(tmp_path / ".fresh"),
+      request="request",
+      checked=shards | beam.Map(fail),
+    )
+  assert not list(tmp_path.rglob("*.tfrecord"))
 
 
 def forget(output: Path, keep: Callable[[int], bool]) -> None:

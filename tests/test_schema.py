@@ -60,7 +60,22 @@ def test_a_bottleneck_comes_back():
   assert dataclasses.replace(decoded, vector=None) == dataclasses.replace(_BOTTLENECK, vector=None)
 
 
-@pytest.mark.parametrize("decode", [schema.decode_image, schema.decode_bottleneck])
+def test_a_relabelled_bottleneck_is_the_one_that_would_have_been_written():
+  other = dataclasses.replace(_BOTTLENECK, key="testing/8/1.png", label="8", class_index=8)
+  record = schema.encode_bottleneck(_BOTTLENECK)
+  assert schema.relabel_bottleneck(record, other.key, other.label, 8) == schema.encode_bottleneck(other)
+
+
+def test_a_bottleneck_can_be_described_without_its_vector():
+  record = schema.encode_bottleneck(_BOTTLENECK)
+  described = schema.describe_bottleneck(record)
+  assert described._asdict() == {name: getattr(_BOTTLENECK, name) for name in described._fields}
+  assert schema.digest_of_record(record).hex() == _BOTTLENECK.sha256
+
+
+@pytest.mark.parametrize(
+  "decode", [schema.decode_image, schema.decode_bottleneck, schema.describe_bottleneck, schema.digest_of_record]
+)
 def test_a_record_without_a_feature_is_refused_by_its_name(decode):
   with pytest.raises(KeyError, match="image/"):
     decode(encode_example({"something": 1}))

@@ -8,7 +8,16 @@ import pytest
 
 from transforms.core.errors import InputError
 from transforms.core.quarantine import Quarantined, Reason
-from transforms.core.shards import IdxRange, ImageFile, RecordsFile, Shard, ShardReport, check_ledger
+from transforms.core.shards import (
+  IdxRange,
+  ImageFile,
+  PickedRecords,
+  RecordsFile,
+  Shard,
+  ShardReport,
+  check_ledger,
+  pick_inputs,
+)
 
 _BAD = Quarantined("training/5/3.jpg", 0, Reason.EMPTY, "the file has 0 bytes", "training")
 
@@ -154,3 +163,47 @@ def test_another_request_is_another_digest():
 def test_a_shard_knows_its_file():
   assert _SHARD.name() == "training-00000-of-00002.tfrecord"
   assert _SHARD.name("csv") == "training-00000-of-00002.csv"
+
+
+def test_a_shard_that_stands_for_another_has_its_digest():
+  planned = _SHARD.digest("request")
+  assembled = _SHARD._replace(inputs=(), same_as=planned)
+  assert assembled.digest("request") == planned
+  assert assembled.name() == _SHARD.name()
+
+
+def test_pictures_in_files_of_their_own_are_picked_by_position():
+  images = [_IMAGE._replace(key=str(number)) for number in range(5)]
+  assert pick_inputs(images, [0, 3, 4]) == (images[0], images[3], images[4])
+  assert pick_inputs(images, []) == ()
+
+
+def test_a_range_is_cut_into_runs_with_their_bytes():
+  plain = IdxRange("/images", "/labels", 100, 6, 2, 3, None, None, 1.0)
+  assert pick_inputs([plain], [0, 1, 4]) == (plain._replace(count=2), plain._replace(start=104, count=1))
+  carried = plain._replace(pixels=bytes(range(36)), labels=b"abcdef")
+  assert pick_inputs([carried], [1, 2, 5]) == (
+    carried._replace(start=101, count=2, pixels=bytes(range(6, 18)), labels=b"bc"),
+    carried._replace(start=105, count=1, pixels=bytes(range(30, 36)), labels=b"f"),
+  )
+  assert pick_inputs([carried], range(6)) == (carried,)
+
+
+def test_positions_go_on_from_one_input_to_the_next():
+  plain = IdxRange("/images", "/labels", 0, 4, 2, 3, None, None)
+  inputs = [_IMAGE, plain, _IMAGE, _RECORDS]
+  assert pick_inputs(inputs, [0, 1, 4, 5, 6, 9]) == (
+    _IMAGE,
+    plain._replace(count=1),
+    plain._replace(start=3, count=1),
+    _IMAGE,
+    PickedRecords("/records", 10, 5.0, (0, 3)),
+  )
+
+
+def test_bottlenecks_are_added_up_where_the_reports_know_them():
+  assert "bottlenecks" not in check_ledger(_reports(), _PLANNED)
+  reports = _reports()
+  reports[0] = dataclasses.replace(reports[0], extra={"bottlenecks": {"computed": 1, "reused": 3}})
+  reports[1] = dataclasses.replace(reports[1], extra={"bottlenecks": {"computed": 4, "reused": 0}})
+  assert check_ledger(reports, _PLANNED)["bottlenecks"] == {"computed": 5, "reused": 3}

@@ -14,7 +14,7 @@ from pipelines.convert import run as convert
 from transforms.core.errors import InputError
 from transforms.core.quarantine import Quarantined, Reason
 from transforms.core.schema import TESTING, TRAINING, Image
-from transforms.core.shards import ImageFile, Shard
+from transforms.core.shards import ImageFile, Shard, StoredBottleneck, pick_inputs
 from transforms.core.splits import SplitPercentages
 from transforms.sources import (
   MAX_FILE_BYTES,
@@ -55,6 +55,26 @@ def read_all(path, collect) -> dict[str, list[Image]]:
   for shard in collect(source.plan((TRAINING, TESTING), SplitPercentages())):
     found.setdefault(shard.split, []).extend(read_images(shard, source.labels))
   return {split: sorted(images, key=lambda image: image.key) for split, images in found.items()}
+
+
+@pytest.mark.parametrize("kind", ["idx", "records", "tree"])
+def test_picked_pictures_are_those_of_the_whole_shard(kind, idx_folder, converted, collect, tmp_path):
+  tree = tmp_path / "tree"
+  tree.mkdir()
+  for split in (TRAINING, TESTING):
+    (tree / split).symlink_to(converted / split)
+  source = find_source(str({"idx": idx_folder, "records": converted, "tree": tree}[kind]))
+  (shard,) = collect(source.plan((TRAINING,), SplitPercentages(10.0, 10.0)))
+  whole = list(read_images(shard, _LABELS))
+  for positions in ([0], [39], [3, 4, 5, 20], list(range(40))):
+    picked = shard._replace(inputs=pick_inputs(shard.inputs, positions))
+    assert list(read_images(picked, _LABELS)) == [whole[position] for position in positions]
+
+
+def test_what_is_no_picture_input_is_refused():
+  stored = StoredBottleneck("a", "1", 3, "00", "/records", 0, False)
+  with pytest.raises(TypeError, match="a StoredBottleneck is no input"):
+    list(read_images(Shard(TRAINING, 0, 1, (stored,)), _LABELS))
 
 
 def test_idx_records_and_the_tree_are_the_same_pictures(idx_folder, converted, collect, tmp_path):

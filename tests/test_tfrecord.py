@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from transforms.core.errors import InputError
-from transforms.core.tfrecord import frame, masked_crc32c, read_records
+from transforms.core.tfrecord import frame, locate_records, masked_crc32c, pick_records, read_record_at, read_records
 
 # with tf.io.TFRecordWriter(path) as writer: writer.write(b"beam"); writer.write(b"")
 _GOLDEN = bytes.fromhex(
@@ -95,3 +95,39 @@ def test_a_length_with_a_sound_checksum_beyond_the_end_is_found():
   length = struct.pack("<Q", 5)
   with pytest.raises(InputError, match="ends inside"):
     _read(length + struct.pack("<I", masked_crc32c(length)) + b"beam")
+
+
+_PAYLOADS = [b"first", b"", b"third" * 100, b"4"]
+
+
+def test_each_record_can_be_read_by_its_byte():
+  file = io.BytesIO(b"".join(map(frame, _PAYLOADS)))
+  located = list(locate_records(file, "f"))
+  assert located == [(0, b"first"), (21, b""), (37, b"third" * 100), (553, b"4")]
+  for position, payload in reversed(located):
+    assert read_record_at(file, position, "f") == payload
+  with pytest.raises(InputError, match="f ends before byte 570, where a record was"):
+    read_record_at(file, 570, "f")
+  with pytest.raises(InputError, match="the record at byte 3 has a wrong length checksum"):
+    read_record_at(file, 3, "f")
+
+
+@pytest.mark.parametrize("numbers", [[0], [3], [0, 2], [1, 3], [0, 1, 2, 3], []])
+def test_some_records_can_be_picked(numbers):
+  file = io.BytesIO(b"".join(map(frame, _PAYLOADS)))
+  assert list(pick_records(file, numbers, "f")) == [_PAYLOADS[number] for number in numbers]
+
+
+def test_records_that_are_passed_over_are_not_read():
+  data = bytearray(b"".join(map(frame, _PAYLOADS)))
+  data[60] ^= 1  # within the third
+  assert list(pick_records(io.BytesIO(data), [1, 3], "f")) == [b"", b"4"]
+  with pytest.raises(InputError, match="the record at byte 37 has a wrong data checksum"):
+    list(pick_records(io.BytesIO(data), [2], "f"))
+
+
+@pytest.mark.parametrize(("numbers", "there"), [([4], 4), ([0, 9], 4)])
+def test_records_that_are_no_longer_there_are_missed(numbers, there):
+  file = io.BytesIO(b"".join(map(frame, _PAYLOADS)))
+  with pytest.raises(InputError, match=f"f ends after {there} records, it had more"):
+    list(pick_records(file, numbers, "f"))
