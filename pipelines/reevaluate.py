@@ -322,8 +322,7 @@ def _print_summary(metrics: Mapping[str, Any], folder: str, source: str) -> None
   print(f"\n{changes_table(metrics)}\n\n{per_label_table(metrics)}\n")
   for line in gate_lines(metrics):
     print(line)
-  for name in (*_FILES, QUARANTINE_FILE):
-    print(files.shown(files.join(folder, name)))
+  print(f"everything lies in {files.shown(folder)}: {', '.join((*_FILES, QUARANTINE_FILE))}")
 
 
 if __name__ == "__main__":

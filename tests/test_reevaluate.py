@@ -313,3 +313,38 @@ def test_a_model_of_other_labels_is_refused(made: Any, trained_model: Path, tmp_
   with pytest.raises(InputError, match=r"labels differ: .* has '=cmd', .*the model in .* knows 'black'"):
     reevaluate.run(flags)
   assert not (tmp_path / "history").exists()
+
+
+def test_a_candidate_with_another_trunk_has_its_own_bottlenecks(made: Any, nights: Path, tmp_path: Path) -> None:
+  import tensorflow as tf
+
+  from pipelines import bottlenecks
+  from transforms.core.trunk import freeze, save_trunk
+
+  # float32 [N, 16, 16, 3] -> float32 [N, 256]: every pixel.
+  save_trunk(freeze(lambda images: tf.reshape(images[..., :1], [-1, 256]), 16), str(tmp_path / "trunk"))
+  flags = [f"--input={made.data}", f"--output={tmp_path / 'bottlenecks'}", f"--trunk={tmp_path / 'trunk'}", RUNNER]
+  assert bottlenecks.run([*flags, "--testing_percentage=30"]) == 0
+  assert task.run([f"--input={tmp_path / 'bottlenecks'}", f"--output={tmp_path / 'model'}"]) == 0
+  history = tmp_path / "history"
+  assert _run(made, made.data, history, FIRST) == 0
+  (tmp_path / "data").mkdir()
+  shutil.copytree(made.data, tmp_path / "data", dirs_exist_ok=True)
+  (tmp_path / "data/ant/bad.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+  candidate = f"--candidate={tmp_path / 'model'}"
+  assert _run(made, tmp_path / "data", history, SECOND, candidate, "--max_bad_fraction=0.01") == 0
+  found = _metrics(history / SECOND)
+  assert found["bottlenecks"] == {"computed": 1797, "reused": 1797}
+  assert found["quarantined"]["total"] == 1
+  assert len(list((history / SECOND / "bottlenecks").iterdir())) == 2
+  assert found["total"] == found["candidate"]["total"] == found["candidate"]["comparison"]["paired"] == 1797
+  assert found["candidate"]["accuracy"] > 0.9
+
+  from pipelines import evaluate
+
+  output = tmp_path / "evaluation"
+  flags = [f"--model={tmp_path / 'model'}", f"--input={made.data}", f"--output={output}", RUNNER]
+  assert evaluate.run(flags) == 0
+  alone = {row["file_name"]: row["predicted_digit"] for row in _rows(output / "predictions.csv")}
+  beside = {row["file_name"]: row["predicted_digit"] for row in _rows(history / SECOND / "candidate/predictions.csv")}
+  assert alone == beside
