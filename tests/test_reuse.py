@@ -386,17 +386,19 @@ def test_nothing_is_read_before_the_plan_is_checked(old_tree, store, tmp_path, m
     raise AssertionError("a picture was read")
 
   monkeypatch.setattr(transforms.reuse, "read_images", read)
-  with pytest.raises(Exception, match="the plan is no good"), beam.Pipeline(options=options()) as pipeline:
-    shards = pipeline | "Plan" >> plan(old_tree)()
-    _ = shards | EmbedOnlyNew(
-      handler=_NO_TRUNK,
-      labels=_LABELS,
-      stores=[str(store)],
-      output=str(tmp_path / "records"),
-      fresh_folder=str(tmp_path / ".fresh"),
-      request="request",
-      checked=shards | beam.Map(fail),
-    )
+  pipeline = beam.Pipeline(options=options())
+  shards = pipeline | "Plan" >> plan(old_tree)()
+  _ = shards | EmbedOnlyNew(
+    handler=_NO_TRUNK,
+    labels=_LABELS,
+    stores=[str(store)],
+    output=str(tmp_path / "records"),
+    fresh_folder=str(tmp_path / ".fresh"),
+    request="request",
+    checked=shards | beam.Map(fail),
+  )
+  with pytest.raises(Exception, match="the plan is no good"):
+    pipeline.run()
   assert not list(tmp_path.rglob("*.tfrecord"))
 
 
