@@ -253,7 +253,9 @@ def run(argv: Sequence[str]) -> int:
     ),
     stores=stores,
   )
-  run_pipeline(lambda root: build(root, config), options, stage="bottlenecks", shards_folder=config.records_folder)
+  # With stores, the new pictures are the long work; the records are then soon copied together.
+  slow_folder = config.fresh_folder if stores else config.records_folder
+  run_pipeline(lambda root: build(root, config), options, stage="bottlenecks", shards_folder=slow_folder)
   files.delete([config.temp_folder])
   if files.exists(files.join(flags.output, COMPLETED_FILE)):
     files.delete([config.fresh_folder])  # not without COMPLETED: the next run goes on from it
