@@ -18,8 +18,8 @@ from transforms.core.schema import TESTING, TRAINING, shard_name
 IMAGES_PER_SHARD = 1024
 
 BOTTLENECKS = "bottlenecks"
-"""In a report's `extra` and in `stats.json`: {"computed": n, "reused": m}. The trunk ran for n pictures; m others have the
-bytes of one that it ran for, in an earlier run or in this one. n + m records are written."""
+"""In a report's `extra` and in `stats.json`: {"computed": n, "reused": m}, n + m records written. The trunk ran for n
+pictures; m have the bytes of one that it ran for, in an earlier run or in this one."""
 
 
 class ImageFile(NamedTuple):
