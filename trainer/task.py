@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from trainer.tflite_flags import add_tflite_flags, tflite_request
 from transforms.core.command_line import (
   DONE,
   GATE_MISSED,
@@ -20,7 +21,7 @@ from transforms.core.command_line import (
 )
 from transforms.core.errors import InputError
 from transforms.core.finished import read_info, read_labels
-from transforms.core.head import HEAD_FILE, encode_head
+from transforms.core.head import HEAD_FILE, Head, encode_head
 from transforms.core.quiet_tensorflow import load_tensorflow
 from transforms.core.schema import COMPLETED_FILE, LABELS_FILE, TESTING, TRAINING, VALIDATION
 from transforms.core.splits import SplitPercentages
@@ -97,6 +98,7 @@ def make_parser() -> argparse.ArgumentParser:
     metavar="A",
     help="exit code 1 where the testing images are predicted less accurately than this, 0..1; all is written first",
   )
+  add_tflite_flags(parser)
   return parser
 
 
@@ -165,12 +167,14 @@ def run(argv: Sequence[str]) -> int:
   info = read_info(args.input, "bottlenecks")
   percentages = _percentages(args, info)
   labels = read_labels(args.input)
+  lite = tflite_request(args, info)
 
   load_tensorflow()
   import tensorflow as tf
 
-  from trainer import output_folder, progress, training
+  from trainer import output_folder, progress, tflite, training
   from trainer.data import load_bottlenecks
+  from trainer.plain_head import plain_head
   from trainer.transform_graph import load_transform
 
   dimensions = int(info["trunk"]["dimensions"])
@@ -178,6 +182,8 @@ def run(argv: Sequence[str]) -> int:
   data = load_bottlenecks(
     args.input, labels=labels, dimensions=dimensions, percentages=percentages, transform=transform
   )
+  # Found before the training: what is missing is told first.
+  calibration = tflite.draw_calibration(args.input, percentages, lite) if lite.int8_file else []
   counts = ", ".join(f"{len(data.rows[split]):,} {split}" for split in (TRAINING, VALIDATION, TESTING))
   print(f"{counts} images of {len(labels)} labels, {dimensions:,} numbers each, from {_describe_trunk(info)}")
 
@@ -215,7 +221,19 @@ def run(argv: Sequence[str]) -> int:
 
   metrics = _measure(head, data, rounds, seed=args.seed)
   trunk_model = tf.saved_model.load(os.path.join(args.input, "trunk"))
-  _export(args.output, labels, trunk_model.embed, transform, head, int(trunk["input_px"]), dimensions)
+  plain = plain_head(transform, head, dimensions)
+  _export(args.output, labels, trunk_model.embed, transform, head, plain, int(trunk["input_px"]))
+  if lite.float_file or lite.int8_file:
+    metrics["tflite"] = tflite.write_tflite(
+      lite,
+      output=args.output,
+      embed=trunk_model.embed,
+      head=plain,
+      input_px=int(trunk["input_px"]),
+      labels=labels,
+      calibration=calibration,
+      bottlenecks=args.input,
+    )
   output_folder.write_json(os.path.join(args.output, output_folder.METRICS), metrics)
   output_folder.write_bytes(os.path.join(args.output, COMPLETED_FILE), b"")
   return _report(metrics, args, info)
@@ -257,13 +275,12 @@ def _measure(head: Any, data: Any, rounds: Sequence[Any], seed: int) -> dict[str
 
 
 def _export(
-  output: str, labels: Sequence[str], embed: Any, transform: Any, head: Any, input_px: int, dimensions: int
+  output: str, labels: Sequence[str], embed: Any, transform: Any, head: Any, plain: Head, input_px: int
 ) -> None:
   from trainer import export, frozen_graph, output_folder
-  from trainer.plain_head import plain_head
 
   exported = export.build_exported(
-    labels=labels, embed=embed, transform=transform, head=head, input_px=input_px, dimensions=dimensions
+    labels=labels, embed=embed, transform=transform, head=head, input_px=input_px, dimensions=len(plain.scale)
   )
   output_folder.replace_folder(
     os.path.join(output, output_folder.SAVED_MODEL), lambda folder: export.save_exported(exported, folder)
@@ -272,8 +289,7 @@ def _export(
   output_folder.write_bytes(
     os.path.join(output, output_folder.FROZEN_GRAPH), graph.SerializeToString(deterministic=True)
   )
-  plain = encode_head(plain_head(transform, head, dimensions))
-  output_folder.write_bytes(os.path.join(output, HEAD_FILE), plain)
+  output_folder.write_bytes(os.path.join(output, HEAD_FILE), encode_head(plain))
   lines = "".join(f"{label}\n" for label in labels).encode()
   for name in (LABELS_FILE, output_folder.RETRAINED_LABELS):
     output_folder.write_bytes(os.path.join(output, name), lines)
@@ -288,6 +304,10 @@ def _report(metrics: dict[str, Any], args: argparse.Namespace, info: dict[str, A
     )
   else:
     print(f"testing accuracy {tested:.2%} of {metrics['testing_images']:,} images; the model is in {where}")
+  for kind, lite in metrics.get("tflite", {}).items():
+    path = os.path.normpath(os.path.join(args.output, lite["file"]))
+    of = f"testing accuracy {lite['testing_accuracy']:.2%}, " if lite.get("testing_accuracy") is not None else ""
+    print(f"TensorFlow Lite, {kind}: {of}{lite['bytes']:,} bytes, in {path}")
   wanted = args.assert_accuracy_at_least
   if wanted is None:
     return DONE
