@@ -161,6 +161,7 @@ def test_nothing_in_common_has_no_drop():
 
 def test_mcnemar_by_hand():
   assert mcnemar_p_value(0, 0) == mcnemar_p_value(1, 0) == mcnemar_p_value(7, 7) == mcnemar_p_value(7, 8) == 1.0
+  assert mcnemar_p_value(499_999, 500_000) == 1.0
   assert mcnemar_p_value(5, 0) == pytest.approx(2 / 32, rel=1e-13)
   assert mcnemar_p_value(2, 6) == pytest.approx(2 * (1 + 8 + 28) / 256, rel=1e-13)
 
@@ -187,7 +188,8 @@ def test_mcnemar_agrees_with_another_reader():
 
 def test_mcnemar_is_quick_for_a_million_changes():
   start = time.process_time()
-  assert 0 < mcnemar_p_value(499_000, 501_000) < 0.05
+  for regressed in range(499_000, 499_050):
+    assert 0 < mcnemar_p_value(regressed, 1_000_000 - regressed) < 0.1
   assert mcnemar_p_value(1, 999_999) == 0.0
   assert time.process_time() - start < 0.5
 
@@ -233,7 +235,7 @@ def test_rows_of_the_manifest_without_a_picture_are_counted_and_the_first_is_nam
     return compare(Bucket({"model": [_row("a", "5", "5")]}, (), manifest), SLICED)[0]
 
   with pytest.raises(InputError, match=r"m.csv: 3 rows have no image among those evaluated, the first is 'stray4' in"):
-    check(merge([of(10, 9), of(4)]), SLICED)
+    check(merge([of(10, 4), of(9)]), SLICED)
   with pytest.raises(InputError, match=r"m.csv: 1 row has no image .* 'stray7' in line 7: remove such rows, or"):
     check(merge([of(), of(7)]), SLICED)
   check(of(), SLICED)
@@ -265,9 +267,9 @@ def test_a_baseline_of_other_images_is_told():
 
 def test_a_name_comes_once_in_each_night():
   twice = [_row("a", "5", "5"), _row("a", "5", "6")]
-  with pytest.raises(InputError, match="tonight's pictures has more than one 'a'"):
+  with pytest.raises(InputError, match="tonight has more than one picture 'a'"):
     compare(Bucket({"model": twice}), MODEL)
-  with pytest.raises(InputError, match="the baseline 2026-11-23 has more than one 'a'"):
+  with pytest.raises(InputError, match="the baseline 2026-11-23 has more than one picture 'a'"):
     compare(Bucket({"model": []}, twice), MODEL)
 
 
@@ -297,7 +299,7 @@ def random_bucket(picks: random.Random, models: tuple[str, ...], columns: int) -
     sha256 = old.sha256 if old and picks.random() > 0.1 else f"{picks.getrandbits(64):064x}"
     for model in models:
       tonight[model].append(row(key, actual, sha256))
-  values = ["w1", "w2", "", "=1+1", "ü\r\n,"]
+  values = ["w1", "ü\r\n,", "", "=1+1"]
   manifest = [
     ManifestRow(line, one.key, tuple(picks.choice(values[: 2 + column]) or "(empty)" for column in range(columns)))
     for line, one in enumerate(tonight[models[0]], 2)

@@ -163,7 +163,7 @@ def compare(bucket: Bucket, plan: Plan) -> tuple[Comparison, Changes]:
   """
   counts: Counter[tuple[str, str]] = Counter()
   changes = Changes([], [], [], [])
-  tonight = {model: _by_key(bucket.tonight.get(model, ()), "tonight's pictures") for model in plan.models}
+  tonight = {model: _by_key(bucket.tonight.get(model, ()), "tonight") for model in plan.models}
   first = tonight[plan.models[0]]
   before = _by_key(bucket.baseline, f"the baseline {plan.baseline}")
   for model, rows in tonight.items():
@@ -184,7 +184,7 @@ def _by_key(rows: Iterable[Row], where: str) -> dict[str, Row]:
   found: dict[str, Row] = {}
   for row in rows:
     if found.setdefault(row.key, row) is not row:
-      raise InputError(f"{where} has more than one {row.key!r}: give every picture a name of its own.")
+      raise InputError(f"{where} has more than one picture {row.key!r}: give each a name of its own.")
   return found
 
 
@@ -341,7 +341,7 @@ def mcnemar_p_value(regressed: int, fixed: int) -> float:
     total += term
     if term < total * 1e-17:
       break
-  return min(1.0, math.exp(log_largest + math.log(total) - (changed - 1) * math.log(2)))
+  return math.exp(log_largest + math.log(total) - (changed - 1) * math.log(2))
 
 
 def extract_slices(comparison: Comparison, plan: Plan, min_slice_size: int) -> dict[str, dict[str, dict[str, Any]]]:
