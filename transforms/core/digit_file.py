@@ -76,18 +76,19 @@ def normalised(name: str) -> str:
 class ActualLabels:
   """Finds the label that a folder's name stands for.
 
-  `retrain.py` wrote its labels normalised, `beam-retrain train` writes them as the folders are called.
+  `retrain.py` wrote its labels normalised, `beam-retrain train` writes them as the folders are called. Spaces at the
+  ends do not count: a folder `Roses!` had the label `roses `, and the labels are read without what a line ends with.
   """
 
   def __init__(self, labels: Iterable[str]):
     self._exact = frozenset(labels)
     self._normalised: dict[str, str] = {}
     for label in labels:
-      self._normalised.setdefault(normalised(label), label)
+      self._normalised.setdefault(normalised(label).strip(), label)
 
   def find(self, folder: str) -> str | None:
     """Returns the label; None where there is none for this folder."""
-    return folder if folder in self._exact else self._normalised.get(normalised(folder))
+    return folder if folder in self._exact else self._normalised.get(normalised(folder).strip())
 
 
 def best(scores: np.ndarray, labels: Sequence[str]) -> Answer:

@@ -6,6 +6,7 @@ Each graph wants what it was trained with: the first, but for those that this pr
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -16,8 +17,6 @@ DEFAULT_PX = 299
 SHOWN_NAMES = 5
 OURS = "retrained/"
 """`trainer.frozen_graph` puts all but its input and output below this name."""
-
-_NO_SCORES = {"Placeholder", "PlaceholderWithDefault", "Const"}
 
 
 class GraphCall(NamedTuple):
@@ -97,7 +96,8 @@ def find_call(
   """
   imported = _import(graph, path)
   input_layer, output_layer = input_layer.removesuffix(":0"), output_layer.removesuffix(":0")
-  inputs, outputs = _may_take_pictures(imported), _may_give_scores(imported)
+  inputs = _may_take_pictures(imported)
+  outputs = _may_give_scores(imported, inputs)
   wrong = [
     f"no operation {name!r}: give --{flag}={' or '.join(found) or 'another'}"
     for flag, name, found in (("input_layer", input_layer, inputs), ("output_layer", output_layer, outputs))
@@ -155,12 +155,19 @@ def _may_be_pictures(tensor: tf.Tensor) -> bool:
   return tensor.shape.rank is None or (tensor.shape.rank == 4 and tensor.shape[3] in (3, None))
 
 
-def _may_give_scores(operations: dict[str, tf.Operation]) -> list[str]:
-  """Returns the softmaxes, and what nobody consumes, these first where they are both."""
+def _may_give_scores(operations: dict[str, tf.Operation], inputs: Sequence[str]) -> list[str]:
+  """Returns what nobody consumes, and the softmaxes, of what is computed from `inputs`; what is both comes first."""
+  reached: set[str] = set()
+  to_visit = [operations[name] for name in inputs]
+  while to_visit:
+    operation = to_visit.pop()
+    if operation.name not in reached:
+      reached.add(operation.name)
+      to_visit += [consumer for output in operation.outputs for consumer in output.consumers()]
   floats = [
     operation
     for operation in operations.values()
-    if operation.type not in _NO_SCORES and operation.outputs[0].dtype.is_floating
+    if operation.name in reached.difference(inputs) and operation.outputs[0].dtype.is_floating
   ]
   ends = [operation.name for operation in floats if not operation.outputs[0].consumers()]
   softmaxes = [operation.name for operation in floats if operation.type == "Softmax"]
