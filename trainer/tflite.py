@@ -103,9 +103,7 @@ def write_tflite(
   return written
 
 
-def _fold(
-  embed: Callable[[tf.Tensor], tf.Tensor], head: Head, input_px: int
-) -> tf.types.experimental.ConcreteFunction:
+def _fold(embed: Callable[[tf.Tensor], tf.Tensor], head: Head, input_px: int) -> tf.types.experimental.ConcreteFunction:
   """softmax((b * scale + offset) @ kernel + bias) = softmax(b @ (scale * kernel) + (offset @ kernel + bias))."""
   kernel = head.kernel.astype(np.float64)
   folded_kernel = (head.scale.astype(np.float64)[:, np.newaxis] * kernel).astype(np.float32)

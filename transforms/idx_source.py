@@ -165,11 +165,11 @@ class PlanIdxShards(beam.PTransform):
       root
       | "IdxPairs" >> beam.Create(self._pairs, reshuffle=False)
       # IdxPair
-      | "CutIntoShards" >> beam.FlatMap(_cut, self._images_per_shard)
+      | "CutIntoShards" >> beam.FlatMap(cut_into_shards, self._images_per_shard)
     )  # Shard
 
 
-def _cut(pair: IdxPair, images_per_shard: int) -> Iterator[Shard]:
+def cut_into_shards(pair: IdxPair, images_per_shard: int) -> Iterator[Shard]:
   """Yields the shards of one pair; a gzip file is streamed, one shard's bytes at a time."""
   of = -(-pair.count // images_per_shard)
   with (

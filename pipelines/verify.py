@@ -1,0 +1,259 @@
+"""`verify`: every way to a picture's scores gives the same, or which picture it is of which one does not.
+
+No Beam job: a sample of the pictures is looked at in this process, or with --all every one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from pipelines.models import Model, check_labels, choose_splits
+from transforms import files
+from transforms.core.agreement import Disagreement, Tally
+from transforms.core.command_line import (
+  DONE,
+  GATE_MISSED,
+  TOO_MANY_BAD,
+  ArgumentParser,
+  add_max_bad_fraction,
+  fraction,
+  guarded,
+  positive_int,
+  refuse_unknown,
+)
+from transforms.core.count_progress import CountProgress
+from transforms.core.errors import InputError
+from transforms.core.images import MAX_PIXELS
+from transforms.core.inference import BATCH_SIZE, Inferred
+from transforms.core.quarantine import Quarantined
+from transforms.core.quiet_tensorflow import load_tensorflow
+from transforms.evaluate import METRICS_FILE
+from transforms.local_shards import read_all, read_sample
+from transforms.model_handler import ImageModelHandler
+from transforms.same_output import check_comparable, compare_outputs
+from transforms.sources import find_source
+
+_BATCH_PATH = "batch path"
+_IMAGES = 200
+_BOUND = 1e-3
+_INT8_BOUND = 0.05
+
+_DESCRIPTION = """\
+Pushes pictures through every way to their scores that a model offers, and says where two part: the batch path (what
+`evaluate` runs), the exported model's serving signature on the pictures' bytes, the trunk's bottlenecks through
+head.npz in numpy, the frozen graph, and the TensorFlow Lite files that `train` wrote. All are held against the batch
+path. The exit code is 1 where a score, 0..1, differs by more than --bound; the first such picture is named. An int8
+file computes something else: its labels are counted, and may differ for the part --int8_bound of the pictures.
+
+  beam-retrain verify --model work/model --input work/pictures
+  beam-retrain verify --model work/model --input work/pictures --split testing --all
+
+With --same, two finished output folders of one command are compared record by record and row by row; the exit code is
+1 where they differ, and the first difference is named. What may differ between two runs is left out: the column
+Execution time, the command line, paths, versions, logs, the report's drawings.
+
+  beam-retrain verify --same work/bottlenecks elsewhere/bottlenecks"""
+
+_OF_MODEL = ("model", "input", "images", "all", "split", "bound", "int8_bound", "tflite")
+
+
+def make_parser() -> argparse.ArgumentParser:
+  parser = ArgumentParser(prog="beam-retrain verify", description=_DESCRIPTION)
+  parser.add_argument("--model", metavar="DIR", help="what `beam-retrain train` wrote")
+  parser.add_argument(
+    "--input", metavar="DIR", help="pictures: IDX files, class folders, or what `beam-retrain convert` wrote"
+  )
+  parser.add_argument(
+    "--images", type=positive_int, metavar="N", help=f"how many, the same ones for the same data (default {_IMAGES})"
+  )
+  parser.add_argument("--all", action="store_true", default=None, help="all of the pictures, not a sample")
+  parser.add_argument(
+    "--split", choices=("auto", "testing", "all"), help="which pictures, as in `evaluate` (default: all)"
+  )
+  parser.add_argument(
+    "--bound",
+    type=fraction,
+    metavar="B",
+    help=f"largest difference of two scores, 0..1, that is rounding (default {_BOUND:g})",
+  )
+  parser.add_argument(
+    "--int8_bound",
+    type=fraction,
+    metavar="F",
+    help=f"part of the pictures, 0..1, to which an int8 file may give another label (default {_INT8_BOUND:g})",
+  )
+  parser.add_argument(
+    "--tflite",
+    action="append",
+    metavar="FILE",
+    help="a TensorFlow Lite file; may be given more than once (default: those that `train` wrote, as far as they are"
+    " where it wrote them)",
+  )
+  parser.add_argument(
+    "--same", nargs=2, metavar=("A", "B"), help="compare two finished output folders instead, of any command"
+  )
+  parser.add_argument(
+    "--max_pixels",
+    type=positive_int,
+    default=MAX_PIXELS,
+    metavar="N",
+    help="largest height x width that is decoded (default: %(default)d)",
+  )
+  add_max_bad_fraction(parser)
+  return parser
+
+
+def run(argv: Sequence[str]) -> int:
+  """Verifies; returns the exit code.
+
+  Raises:
+    InputError: something that the user gave cannot be used.
+  """
+  flags = refuse_unknown(make_parser(), argv)
+  if flags.same:
+    given = [name for name in _OF_MODEL if getattr(flags, name) is not None]
+    if given:
+      raise InputError(f"--same compares two folders, --{given[0]} is for pictures and a model: leave one out.")
+    return _compare(*map(files.absolute, flags.same))
+  missing = [name for name in ("model", "input") if getattr(flags, name) is None]
+  if missing:
+    raise InputError(f"--{missing[0]} is missing: give --model DIR and --input DIR, or --same A B.")
+  if flags.all and flags.images:
+    raise InputError("--all and --images: give one of them.")
+  return _verify(flags)
+
+
+def _compare(first: str, second: str) -> int:
+  check_comparable(first, second)
+  load_tensorflow()
+  with CountProgress("same", "records, rows and files") as progress:
+    counted = 0
+
+    def count(number: int) -> None:
+      nonlocal counted
+      counted += number
+      progress.add(number)
+
+    compared = compare_outputs(first, second, count)
+  if compared.difference is None:
+    print(f"the same: {compared.files:,} files, {counted:,} records, rows and whole files compared")
+    return DONE
+  print(f"{files.shown(first)} and {files.shown(second)} differ: {compared.difference}")
+  return GATE_MISSED
+
+
+def _verify(flags: argparse.Namespace) -> int:
+  model = Model(files.absolute(flags.model))
+  if not files.is_local(model.path):
+    raise InputError(f"{model.path} is remote, a model is verified where it can be loaded: give a local copy of it.")
+  source = find_source(files.absolute(flags.input), len(model.labels))
+  check_labels(source, model)
+  splits, percentages = choose_splits(source, flags.split or "all", model.testing_percentage)
+  lite_files = flags.tflite if flags.tflite is not None else _written_lite_files(model)
+
+  load_tensorflow()
+  from transforms.core import scoring_paths  # loads TensorFlow
+
+  bound = _BOUND if flags.bound is None else flags.bound
+  paths = [
+    scoring_paths.serving_signature(model.path),
+    scoring_paths.stored_head(model.path),
+    scoring_paths.frozen_graph(model.path),
+    *map(scoring_paths.lite_file, lite_files),
+  ]
+  tallies = [Tally(path.name, bound if path.is_exact else None) for path in paths]
+  count = None if flags.all else flags.images or _IMAGES
+  pictures = read_sample(source, splits, percentages, count) if count else read_all(source, splits, percentages)
+  handler = ImageModelHandler(model.saved_model, max_pixels=flags.max_pixels)
+  good, bad = 0, 0
+  with CountProgress("verify", total=count) as progress:
+    for batch in _batches(handler.infer(pictures, handler.load_once)):
+      for entry in batch:
+        if isinstance(entry, Quarantined):
+          print(f"{entry.key}: {entry.reason}: {entry.detail}", file=sys.stderr)
+      inferred = [entry for entry in batch if isinstance(entry, Inferred)]
+      good, bad = good + len(inferred), bad + len(batch) - len(inferred)
+      if inferred:
+        expected = np.stack([entry.outputs["scores"] for entry in inferred])
+        keys = [entry.image.key for entry in inferred]
+        encoded = [entry.image.encoded for entry in inferred]
+        for path, tally in zip(paths, tallies, strict=True):
+          tally.add(keys, expected, path.score(encoded), model.labels)
+      progress.add(len(batch))
+  if not good + bad:
+    raise InputError(
+      f"{source.path} has no pictures of the split {' or '.join(splits)}: give another --input or --split."
+    )
+  return _report(tallies, good, bad, bound, flags)
+
+
+def _batches(items: Iterable[Inferred | Quarantined]) -> Iterator[list[Inferred | Quarantined]]:
+  iterator = iter(items)
+  while batch := list(itertools.islice(iterator, BATCH_SIZE)):
+    yield batch
+
+
+def _written_lite_files(model: Model) -> list[str]:
+  """Returns the TensorFlow Lite files that `metrics.json` names; says of one that is not there any more."""
+  metrics = json.loads(files.read_bytes(files.join(model.path, METRICS_FILE)))
+  found = []
+  for entry in metrics.get("tflite", {}).values():
+    path = os.path.normpath(os.path.join(model.path, entry["file"]))
+    if os.path.isfile(path):
+      found.append(path)
+    else:
+      print(f"{files.shown(path)} is not there any more: left out", file=sys.stderr)
+  return found
+
+
+def _report(tallies: Sequence[Tally], good: int, bad: int, bound: float, flags: argparse.Namespace) -> int:
+  print(f"{good:,} pictures, held against the {_BATCH_PATH}; a score, 0..1, may differ by {bound:g}\n")
+  print(_table(tallies))
+  int8_bound = _INT8_BOUND if flags.int8_bound is None else flags.int8_bound
+  failures = [
+    f"{tally.name} gives another label to {tally.other_labels:,} of {tally.images:,} pictures, more than"
+    f" --int8_bound {int8_bound:g} allows; the first is {_words(tally.first, tally.name)}"
+    if tally.bound is None
+    else f"{tally.name} differs on {tally.beyond:,} of {tally.images:,} pictures; the first is"
+    f" {_words(tally.first, tally.name)}"
+    for tally in tallies
+    if tally.first and (tally.bound is not None or tally.other_labels > int8_bound * tally.images)
+  ]
+  for failure in failures:
+    print(f"beam-retrain: {failure}", file=sys.stderr)
+  if failures:
+    return GATE_MISSED
+  if bad > flags.max_bad_fraction * (good + bad):
+    print(f"beam-retrain: {bad} of {good + bad} pictures could not be used, see above.", file=sys.stderr)
+    return TOO_MANY_BAD
+  return DONE
+
+
+def _words(found: Disagreement | None, name: str) -> str:
+  assert found is not None
+  return (
+    f"{found.key}: {_BATCH_PATH} {found.expected}, {name} {found.found}; their scores of {found.label!r} differ by"
+    f" {found.difference:.6f}"
+  )
+
+
+def _table(tallies: Sequence[Tally]) -> str:
+  rows: list[Sequence[Any]] = [("path", "images", "largest difference", "other label")]
+  rows += [(tally.name, f"{tally.images:,}", f"{tally.largest:.2e}", f"{tally.other_labels:,}") for tally in tallies]
+  widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+  return "\n".join(
+    "  ".join([row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))])
+    for row in rows
+  )
+
+
+if __name__ == "__main__":
+  sys.exit(guarded(run, sys.argv[1:]))

@@ -1,0 +1,97 @@
+"""The pictures of an input in this process, without a Beam job: for a look at some of them."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import os
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+
+from transforms import files
+from transforms.core.errors import InputError
+from transforms.core.example import decode_example
+from transforms.core.quarantine import Quarantined
+from transforms.core.schema import ALL, KEY, RECORDS_FOLDER, TESTING, TRAINING, Image, parse_shard_name
+from transforms.core.shards import IMAGES_PER_SHARD, IdxRange, ImageFile, RecordsFile, Shard, pick_inputs
+from transforms.core.splits import SplitPercentages, stable_hash
+from transforms.core.tfrecord import read_records
+from transforms.folders import find_class_folders, list_folder
+from transforms.idx_source import cut_into_shards, find_idx_splits, image_key, read_idx_labels
+from transforms.sources import FolderSource, IdxSource, RecordsSource, Source, read_images
+
+_SALT = b"beam-retrain-sample-1:"
+
+
+def read_all(
+  source: Source, splits: Sequence[str], percentages: SplitPercentages | None
+) -> Iterator[Image | Quarantined]:
+  """Yields every picture of some splits, reading one at a time (an IDX range at once); arguments as `Source.plan`."""
+  for shard in _shards(source, splits, percentages):
+    yield from read_images(shard, source.labels)
+
+
+def read_sample(
+  source: Source, splits: Sequence[str], percentages: SplitPercentages | None, count: int
+) -> Iterator[Image | Quarantined]:
+  """Yields the `count` pictures with the smallest salted hashes of their keys: the same ones for the same data.
+
+  Only keys are read of the others; memory holds `count` of them.
+  """
+  hashed = (
+    (stable_hash(key, _SALT), number, position)
+    for number, shard in enumerate(_shards(source, splits, percentages))
+    for position, key in enumerate(_keys(shard))
+  )
+  positions: dict[int, list[int]] = defaultdict(list)
+  for _, number, position in heapq.nsmallest(count, hashed):
+    positions[number].append(position)
+  for number, shard in enumerate(_shards(source, splits, percentages)):
+    if number in positions:
+      picked = pick_inputs(shard.inputs, sorted(positions[number]))
+      yield from read_images(shard._replace(inputs=picked), source.labels)
+
+
+def _shards(source: Source, splits: Sequence[str], percentages: SplitPercentages | None) -> Iterator[Shard]:
+  """Yields small shards, in an order of the data's; they are not those that a job would plan."""
+  match source:
+    case IdxSource():
+      for pair in find_idx_splits(source.path, tuple(splits)):
+        yield from cut_into_shards(pair, IMAGES_PER_SHARD)
+    case FolderSource():
+      listed = sorted(_files(source, splits, percentages))
+      for start in range(0, len(listed), IMAGES_PER_SHARD):
+        for split, group in itertools.groupby(listed[start : start + IMAGES_PER_SHARD], lambda entry: entry[0]):
+          yield Shard(split, 0, 1, tuple(image for _, image in group))
+    case RecordsSource():
+      for stat in files.match_in(files.join(source.path, RECORDS_FOLDER), "*.tfrecord"):
+        parsed = parse_shard_name(os.path.basename(stat.path))
+        if parsed and parsed[0] in splits:
+          yield Shard(*parsed, inputs=(RecordsFile(*stat),))
+    case _:
+      raise InputError(f"{source.path} cannot be looked at without a job: give a folder of pictures or records.")
+
+
+def _files(
+  source: FolderSource, splits: Sequence[str], percentages: SplitPercentages | None
+) -> Iterator[tuple[str, ImageFile]]:
+  for folder in find_class_folders(source.path):
+    for given, image in list_folder(folder):
+      split = given or (percentages.split_of(image.key) if percentages else ALL)
+      if split in splits or (split != TESTING and TRAINING in splits):
+        yield split, image
+
+
+def _keys(shard: Shard) -> Iterator[str]:
+  """Yields the keys of a shard's pictures, in its order, reading as little as can be."""
+  for entry in shard.inputs:
+    match entry:
+      case ImageFile():
+        yield entry.key
+      case IdxRange():
+        for offset, label in enumerate(read_idx_labels(entry)):
+          yield image_key(shard.split, str(label), entry.start + offset, "png")
+      case RecordsFile():
+        with files.open_to_read(entry.path) as file:
+          for record in read_records(file, entry.path):
+            yield decode_example(record, (KEY,)).get(KEY, [b""])[0].decode()
