@@ -146,7 +146,7 @@ def _compare(first: str, second: str) -> int:
   if compared.difference is None:
     print(f"the same: {compared.files:,} files, {counted:,} records, rows and whole files compared")
     return DONE
-  print(f"{files.shown(first)} and {files.shown(second)} differ: {compared.difference}")
+  print(f"{files.shown(first)} and {files.shown(second)} differ: {compared.difference}", file=sys.stderr)
   return GATE_MISSED
 
 

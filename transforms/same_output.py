@@ -78,7 +78,9 @@ def _stage(folder: str) -> str:
 
 
 def compare_outputs(first: str, second: str, count: Count) -> Compared:
-  """Looks for the first difference of two finished folders, in the order of their files' names.
+  """Looks for the first difference of two finished folders, in the order of their files' names, `info.json` last.
+
+  So a difference in `info.json`, another batch size say, is told where all that was made is the same.
 
   Args:
     first: folder.
@@ -89,7 +91,7 @@ def compare_outputs(first: str, second: str, count: Count) -> Compared:
     InputError: a file is damaged.
   """
   paths, others = _list(first), _list(second)
-  for number, name in enumerate(sorted(paths | others)):
+  for number, name in enumerate(sorted(paths | others, key=lambda name: (name == INFO_FILE, name))):
     if name not in paths or name not in others:
       return Compared(number, f"{name} is only in the {'first' if name in paths else 'second'}")
     compare = _comparison_of(name)

@@ -26,12 +26,18 @@ from transforms.core.tfrecord import read_records
 
 Count = Callable[[int], None]
 
-# Of an info.json and a metrics.json: how, when and from where it was made, not what is in it. `trunk` where it is what
-# the user called it; where it is an object, its fingerprint is compared.
+# How, when and from where an output was made, not what is in it. Whole paths: a label may be called `input`, too.
 _MAY_DIFFER = frozenset(
   {
-    *("baseline", "bottlenecks", "bottlenecks_request", "command", "computed", "file", "handle", "input", "inputs"),
-    *("model", "model_fingerprint", "models", "night", "predictions_sha256", "request", "reused", "versions"),
+    # info.json
+    *("baseline", "command", "model", "models", "night", "request", "trunk.bottlenecks_request", "trunk.handle"),
+    *("settings.input", "settings.inputs", "settings.model_fingerprint", "settings.models", "settings.reuse"),
+    "versions",
+    # metrics.json; `trunk` is what the user called it
+    *("bottlenecks", "candidate.comparison.baseline", "comparison.baseline", "predictions_sha256", "trunk"),
+    *("tflite.float.file", "tflite.int8.file"),
+    # trunk.json
+    "handle",
   }
 )
 _CHUNK_BYTES = 1 << 20
@@ -119,9 +125,12 @@ def difference_of_json(first: BinaryIO, second: BinaryIO, name: str, count: Coun
 def _difference_of_values(value: Any, other: Any, path: str) -> str | None:
   if isinstance(value, dict) and isinstance(other, dict):
     for name in sorted(value.keys() | other.keys()):
-      one, another = value.get(name), other.get(name)
-      may_differ = name in _MAY_DIFFER or (name == "trunk" and isinstance(one, str) and isinstance(another, str))
-      if not may_differ and (words := _difference_of_values(one, another, f"{path}.{name}" if path else name)):
+      inner = f"{path}.{name}" if path else name
+      if inner in _MAY_DIFFER and not (inner == "trunk" and isinstance(value.get(name), dict)):
+        continue
+      if name not in value or name not in other:
+        return f"{inner} is only in the {'first' if name in value else 'second'}"
+      if words := _difference_of_values(value[name], other[name], inner):
         return words
     return None
   if isinstance(value, list) and isinstance(other, list) and len(value) == len(other):
@@ -211,5 +220,7 @@ def difference_of_bytes(first: BinaryIO, second: BinaryIO, name: str, count: Cou
 
 
 def _shown(value: Any) -> str:
+  if isinstance(value, bytes):
+    value = value.decode(errors="backslashreplace")
   text = str(value) if isinstance(value, float | np.floating) else repr(value)
   return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
