@@ -7,14 +7,15 @@ SHELL := /bin/bash
 PYTHON ?= $(shell command -v python3.11 || command -v python3 || echo python3)
 VENV := .venv
 BIN := $(VENV)/bin
+AIRFLOW := .venv-airflow
 INSTALLED := $(VENV)/.installed
 # Say what failed, in one line, and stop.
 FAIL = { echo "make $@: $(1)" >&2; exit 1; }
 
-.PHONY: help run mnist test lint format constraints clean
+.PHONY: help run mnist test airflow test-airflow lint format constraints clean
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(INSTALLED): constraints.txt setup.py
 	@echo "Making $(VENV) from constraints.txt: a minute or two."
@@ -39,6 +40,20 @@ mnist: $(INSTALLED)  ## the same on all 70,000 MNIST images, downloaded unless D
 test: $(INSTALLED)  ## all tests [ARGS='-k name']
 	@$(BIN)/pytest -q -n 2 --dist loadfile --durations 15 $(ARGS)
 
+# Its own environment: what Airflow needs and what TensorFlow needs do not go together.
+$(AIRFLOW)/.installed: deploy/airflow/requirements.txt deploy/airflow/constraints.txt
+	@echo "Making $(AIRFLOW) from deploy/airflow/constraints.txt: two minutes, 2 GB."
+	@$(PYTHON) -m venv $(AIRFLOW) || $(call FAIL,$(PYTHON) could not make a virtual environment: see above)
+	@$(AIRFLOW)/bin/pip install --quiet --disable-pip-version-check --constraint deploy/airflow/constraints.txt \
+	  --requirement deploy/airflow/requirements.txt \
+	  || $(call FAIL,pip could not install what deploy/airflow/constraints.txt lists: see above)
+	@touch $@
+
+airflow: $(AIRFLOW)/.installed  ## an environment with Apache Airflow, for test-airflow
+
+test-airflow: $(INSTALLED) $(AIRFLOW)/.installed  ## the DAG of deploy/airflow, run by Airflow itself: green, and red
+	@BEAM_RETRAIN_AIRFLOW=$(abspath $(AIRFLOW)) $(BIN)/pytest -q tests/test_airflow.py
+
 lint: $(INSTALLED)  ## ruff and mypy
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -59,6 +74,6 @@ constraints:  ## make constraints.txt anew from setup.py
 	  && mv constraints.new constraints.txt \
 	  || $(call FAIL,pip could not resolve setup.py: see above; constraints.txt is as it was)
 
-clean:  ## remove what make made: .venv, output, caches
-	rm -rf $(VENV) output build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache constraints.new
+clean:  ## remove what make made: environments, output, caches
+	rm -rf $(VENV) $(AIRFLOW) output build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache constraints.new
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

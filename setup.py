@@ -34,6 +34,8 @@ setuptools.setup(
   ],
   extras_require={
     "dev": [
+      # The schemas of Kubernetes, against which deploy/kubernetes is checked; brings the YAML reader too.
+      "kubernetes-validate>=1.37,<2",
       "mypy>=2.4,<3",
       "pre-commit>=4.7,<5",
       "pytest>=9.2,<10",

@@ -173,6 +173,7 @@ def _claim(flags: argparse.Namespace, argv: Sequence[str]) -> tuple[Config, dict
       models=[MODEL],
       manifest=files.absolute(flags.manifest),
       min_slice_size=flags.min_slice_size,
+      slices_only=True,
     )
   about = {"splits": list(splits), "trunk": model.info["trunk"]["handle"], "stored_bottlenecks": stored}
   settings = {

@@ -124,6 +124,11 @@ def test_a_local_path_is_the_same_from_every_folder(tmp_path, monkeypatch):
   assert files.absolute("gs://bucket/b") == "gs://bucket/b"
 
 
+def test_a_path_is_shown_whole_at_the_root(monkeypatch):
+  monkeypatch.chdir("/")
+  assert files.shown("/var/lib/nights") == "/var/lib/nights"
+
+
 def test_a_path_is_shown_as_it_would_be_typed(tmp_path, monkeypatch):
   (tmp_path / "here").mkdir()
   monkeypatch.chdir(tmp_path / "here")

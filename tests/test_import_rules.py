@@ -17,15 +17,22 @@ _ROOT = Path(__file__).parents[1]
 _ROOMS = ("pipelines", "transforms", "trainer", "reporting")
 _TENSORFLOW = {"tensorflow", "tensorflow_hub", "tensorflow_transform", "keras", "tf_keras", "tfx_bsl"}
 _WITHOUT_TENSORFLOW = (
+  "calibration",
   "command_line",
+  "comparison",
   "csv_cells",
   "encode",
   "errors",
   "example",
   "finished",
+  "head",
   "idx",
   "images",
+  "intervals",
   "label_stats",
+  "manifest",
+  "mistakes",
+  "predictions",
   "prefetch",
   "provenance",
   "quarantine",
@@ -33,6 +40,7 @@ _WITHOUT_TENSORFLOW = (
   "shards",
   "splits",
   "tfrecord",
+  "thumbnails",
 )
 
 
@@ -132,6 +140,10 @@ def test_converting_loads_no_tensorflow():
   assert "apache_beam" in loaded
 
 
+def test_a_night_without_new_pictures_need_not_load_tensorflow():
+  assert not _loaded_by(["pipelines.reevaluate"]) & _TENSORFLOW
+
+
 def test_the_trainer_loads_no_beam():
   loaded = _loaded_by([name for name in _modules("trainer") if name.split(".")[-1] != "__main__"])
   assert not {name for name in loaded if _is_in(name, "apache_beam") or _is_in(name, "pipelines")}
@@ -148,6 +160,6 @@ def test_jobs_do_not_load_the_trainer():
 
 def test_the_command_line_loads_a_stage_only_when_it_is_asked_for():
   loaded = _loaded_by(["pipelines.cli"])
-  stages = {"convert", "bottlenecks", "evaluate", "predict", "run"}
+  stages = {"convert", "bottlenecks", "evaluate", "predict", "reevaluate", "run"}
   assert not loaded & ({f"pipelines.{stage}" for stage in stages} | _TENSORFLOW)
   assert not {name for name in loaded if _is_in(name, "trainer")}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import subprocess
@@ -130,6 +131,15 @@ def test_an_interrupt_says_how_to_go_on(capsys):
 
   assert guarded(interrupt, []) == FAILED
   assert capsys.readouterr().err == "beam-retrain: interrupted; the same command goes on where it was.\n"
+
+
+def test_a_full_or_read_only_disk_is_told_in_one_sentence(capsys):
+  def write(argv):
+    raise OSError(errno.EROFS, "Read-only file system", "/data/nights")
+
+  assert guarded(write, []) == FAILED
+  expected = "beam-retrain: /data/nights: Read-only file system: make room, or write elsewhere.\n"
+  assert capsys.readouterr().err == expected
 
 
 def test_a_fault_with_a_long_text_is_still_one_line(capsys, tmp_path, monkeypatch):

@@ -44,7 +44,7 @@ def absolute(path: str) -> str:
 def shown(path: str) -> str:
   """Returns a path as a person in the current folder would type it."""
   relative = os.path.relpath(path) if is_local(path) else path
-  return path if relative.startswith("..") else relative
+  return path if relative.startswith("..") or os.getcwd() == os.sep else relative
 
 
 def is_local(path: str) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import errno
 import io
 import logging
 import os
@@ -20,6 +21,7 @@ from typing import Any, NoReturn
 from transforms.core.errors import InputError
 
 DONE, GATE_MISSED, FAILED, TOO_MANY_BAD = 0, 1, 2, 3
+_NO_ROOM = (errno.ENOSPC, errno.EROFS, errno.EDQUOT)
 
 
 class ArgumentParser(argparse.ArgumentParser):
@@ -122,14 +124,24 @@ def guarded(run: Callable[[Sequence[str]], int], argv: Sequence[str]) -> int:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
   except (PermissionError, NotADirectoryError, IsADirectoryError) as error:
     print(f"beam-retrain: {error.filename}: {error.strerror}: give another path, or change it.", file=sys.stderr)
+  except OSError as error:
+    if error.errno not in _NO_ROOM:
+      return _failed(error)
+    print(
+      f"beam-retrain: {error.filename or 'the output'}: {error.strerror}: make room, or write elsewhere.",
+      file=sys.stderr,
+    )
   except KeyboardInterrupt:
     print("beam-retrain: interrupted; the same command goes on where it was.", file=sys.stderr)
   except Exception as error:
-    with tempfile.NamedTemporaryFile("w", prefix="beam-retrain-", suffix=".log", delete=False) as log:
-      traceback.print_exception(error, file=log)
-    print(
-      f"beam-retrain: the job failed: {_in_one_line(error)} (the whole traceback is in {log.name}).", file=sys.stderr
-    )
+    return _failed(error)
+  return FAILED
+
+
+def _failed(error: Exception) -> int:
+  with tempfile.NamedTemporaryFile("w", prefix="beam-retrain-", suffix=".log", delete=False) as log:
+    traceback.print_exception(error, file=log)
+  print(f"beam-retrain: the job failed: {_in_one_line(error)} (the whole traceback is in {log.name}).", file=sys.stderr)
   return FAILED
 
 
