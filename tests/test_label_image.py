@@ -11,12 +11,20 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
+import apache_beam as beam
 import numpy as np
 import pytest
 import tensorflow as tf
+from apache_beam.ml.inference.base import RunInference
 
 from pipelines import evaluate, predict
 from pipelines.cli import main
+from pipelines.label_image import make_parser
+from transforms.core.images import MAX_PIXELS
+from transforms.core.inference import BATCH_SIZE
+from transforms.core.quarantine import Quarantined, Reason
+from transforms.core.schema import Image
+from transforms.frozen_graph import FrozenGraphHandler
 
 v1 = tf.compat.v1
 
@@ -571,3 +579,26 @@ def test_help_is_quick_and_teaches():
     *("input_mean", "input_std", "input_layer", "output_layer"),
   ):
     assert f"\n  --{flag} " in shown
+
+
+def test_defaults_are_those_of_the_other_stages():
+  """They are written out in `label_image`, where nothing is imported for them."""
+  flags = make_parser().parse_args([])
+  assert (flags.batch_size, flags.max_pixels) == (BATCH_SIZE, MAX_PIXELS)
+
+
+def test_the_handler_works_in_anyones_pipeline(tf1_graph, small_pictures, collect):
+  paths = [small_pictures / "grey" / "0.jpg", small_pictures / "white" / "1.png"]
+  images = [Image(str(path), "", path.read_bytes()) for path in paths] + [Image("empty", "", b"")]
+  call = {
+    **{name: getattr(tf1_graph, name) for name in ("input_layer", "output_layer", "height", "width", "mean", "std")},
+    **{"half_pixel_centers": False, "batch": 0, "dtype": "float32"},
+  }
+  handler = FrozenGraphHandler(str(tf1_graph.path), call)
+  good, bad = [], []
+  for item in collect(beam.Create(images) | RunInference(handler)):
+    (bad if isinstance(item, Quarantined) else good).append(item)
+  assert [(item.key, item.reason) for item in bad] == [("empty", Reason.EMPTY)]
+  assert {item.image.key for item in good} == {str(path) for path in paths}
+  for item in good:
+    np.testing.assert_allclose(item.outputs["scores"], as_in_2018(tf1_graph, item.image.key), atol=2e-5)
