@@ -16,6 +16,7 @@ from typing import Any
 import apache_beam as beam
 
 from pipelines.models import Model
+from pipelines.nights import figures_of
 from reporting.gates import judge, overall
 from reporting.report import render_report
 from transforms import files
@@ -251,14 +252,12 @@ def finish(
     metrics[CANDIDATE] = {**figures[CANDIDATE], "gates": _gates(figures[CANDIDATE], **gates)}
   metrics["verdict"] = overall(metrics)
   files.write_text(files.join(output, METRICS_FILE), json.dumps(metrics, indent=2) + "\n")
-  tonight = {name: metrics.get(name) for name in ("night", "accuracy", "accuracy_interval_95", "total", "verdict")}
-  recalls = {label: row["recall"] for label, row in metrics["per_label"].items()}
   report = render_report(
     metrics,
     pictures=figures["pictures"],
     quarantined=read_quarantine(files.join(output, QUARANTINE_FILE), MAX_QUARANTINED_SHOWN),
     info=info,
-    trend=[*trend, {**tonight, "per_label": recalls}] if trend else [],
+    trend=[*trend, figures_of(metrics)] if trend else [],
     title=title,
   )
   files.write_text(files.join(output, REPORT_FILE), report)

@@ -13,6 +13,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from reporting.gates import overall
 from transforms import files
 from transforms.core.errors import InputError
 from transforms.core.schema import COMPLETED_FILE, INFO_FILE
@@ -64,8 +65,8 @@ def check_date(text: str | None, today: datetime.date, finished: Sequence[Night]
 def trend(history: str, until: str, limit: int = 90) -> list[dict[str, Any]]:
   """Returns the last `limit` finished nights before the night `until`, the oldest first, as the report draws them.
 
-  Each has `night`, `accuracy`, `accuracy_interval_95`, `total`, `verdict`, and `per_label`: label -> recall; rates are
-  0..1, None where unknown.
+  Each has `night`, `accuracy`, `accuracy_interval_95`, `total`, `verdict` over the model's own gates, and `per_label`:
+  label -> recall; rates are 0..1, None where unknown.
   """
   found: list[dict[str, Any]] = []
   for name in reversed(dates(history)):
@@ -177,14 +178,15 @@ def figures_of(metrics: Mapping[str, Any]) -> dict[str, Any]:
     DamagedError: something is not there, or is something else.
   """
   try:
-    names = ("night", "accuracy", "accuracy_interval_95", "total", "verdict")
+    names = ("night", "accuracy", "accuracy_interval_95", "total")
     low, high = map(float, metrics["accuracy_interval_95"])
     rates = [metrics["accuracy"], low, high]
     recalls = {label: metrics["per_label"][label]["recall"] for label in metrics["labels"]}
     for rate in (*rates, *recalls.values()):
       if rate is not None and not 0 <= rate <= 1:
         raise ValueError(rate)
-    return {**{name: metrics[name] for name in names}, "per_label": recalls}
+    verdict = overall({"gates": metrics["gates"]})  # a candidate's gates say nothing of the model
+    return {**{name: metrics[name] for name in names}, "verdict": verdict, "per_label": recalls}
   except (KeyError, TypeError, ValueError) as error:
     raise DamagedError(f"its {METRICS_FILE} is not as `beam-retrain {STAGE}` writes it: {error!r}") from error
 

@@ -37,7 +37,8 @@ def _fill(folder: Path, night: str, labels: tuple[str, ...] = ("7", "1"), predic
     "accuracy_interval_95": [0.904, 0.969],
     "labels": list(labels),
     "per_label": {label: {"support": 100, "recall": 0.9} for label in labels},
-    "verdict": "passed",
+    "verdict": "missed",
+    "gates": {"min_accuracy": {"state": "passed", "threshold": 0.9, "value": 0.95}},
     "predictions_sha256": hashlib.sha256(predictions).hexdigest(),
   }
   (folder / "info.json").write_text(json.dumps({"stage": "reevaluate"}))

@@ -37,5 +37,11 @@ def test_the_bundled_trunk_is_packed_and_small_enough(packed):
   assert (_ROOT / "transforms/core/bundled_trunk/weights.npz").stat().st_size <= 6_000_000
 
 
+def test_the_report_s_templates_are_packed(packed):
+  folder = _ROOT / "reporting/templates"
+  assert {path.relative_to(_ROOT).as_posix() for path in folder.iterdir()} <= packed
+  assert "reporting/templates/report.html" in packed
+
+
 def test_no_test_is_packed(packed):
   assert not [name for name in packed if name.startswith("tests/")]
