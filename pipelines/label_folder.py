@@ -84,7 +84,12 @@ def run(argv: Sequence[str]) -> int:
   """
   flags, options = parse_with_beam_options(make_parser(), argv)
   config = _claim(flags, argv)
-  run_pipeline(lambda root: build(root, config), options, stage=STAGE, shards_folder=config.parts_folder)
+  try:
+    run_pipeline(lambda root: build(root, config), options, stage=STAGE, shards_folder=config.parts_folder)
+  except InputError:
+    if not flags.output:
+      files.delete([config.work_folder])  # there is nothing to go on with: the same request is refused again
+    raise
   stats = output_folder.read_stats(config.work_folder)
   figures = json.loads(files.read_bytes(files.join(config.parts_folder, FIGURES_FILE)))
   mark_completed(stats, config.work_folder, flags.max_bad_fraction)

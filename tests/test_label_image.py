@@ -564,6 +564,7 @@ def test_what_is_not_there_is_one_sentence(flags, sentence, tf1_graph, here, cap
   shown = capsys.readouterr().err
   assert sentence in shown
   assert shown.count("\n") == 1
+  assert [path.name for path in here.iterdir()] == ["none"]
 
 
 def test_help_is_quick_and_teaches():
