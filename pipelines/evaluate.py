@@ -126,7 +126,7 @@ def run(argv: Sequence[str]) -> int:
   for name in ("model", "input", "output"):
     setattr(flags, name, files.absolute(getattr(flags, name)))
   config, about, info = _claim(flags, argv)
-  run_pipeline(lambda root: build(root, config), options, stage=STAGE, shards_folder=config.parts_folder)
+  run_pipeline(lambda root: build(root, config), options, stage=STAGE, shards_folder=config.longest_work_folder)
   metrics = finish(
     config.output,
     read_figures(config.output),

@@ -105,6 +105,11 @@ class Config:
   def parts_folder(self) -> str:
     return files.join(self.output, PARTS_FOLDER)
 
+  @property
+  def longest_work_folder(self) -> str:
+    """Where the shards appear that take the time: those of the trunk, if it is run apart from the scoring."""
+    return files.join(self.trunks[0].store, FRESH_FOLDER) if self.trunks else self.parts_folder
+
 
 def claim_store(
   output: str, model: Model, stores: Sequence[str], batch_size: int, threads: int, max_pixels: int

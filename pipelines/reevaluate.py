@@ -210,7 +210,7 @@ class _Night:
   def run(self, working: str, options: Any) -> int:
     """Works in `working`, publishes it where all went well, and returns the exit code."""
     config = self._claim(working)
-    run_pipeline(lambda root: build(root, config), options, stage=STAGE, shards_folder=config.parts_folder)
+    run_pipeline(lambda root: build(root, config), options, stage=STAGE, shards_folder=config.longest_work_folder)
     flags = self._flags
     info = parse_info(files.read_bytes(files.join(working, INFO_FILE)))
     about = {
