@@ -187,7 +187,7 @@ def test_the_gate_decides_the_exit_code(made: Any, tmp_path: Path, least: str, c
   assert (gate["state"], gate["threshold"], gate["value"]) == (state, float(least), _metrics(output)["accuracy"])
   assert (output / "COMPLETED").exists()
   lines = capsys.readouterr().out.splitlines()
-  assert re.match(rf"{state.upper()}: .*accuracy \d\d\.\d\d % \(\d{3} of \d{3} right; 95 % interval ", lines[0])
+  assert re.match(rf"{state.upper()}: .*accuracy \d\d\.\d\d % \(\d\d\d of \d\d\d right; 95 % interval ", lines[0])
   assert any(line.startswith(f"gate min_accuracy {100 * float(least):g} %: {state}") for line in lines)
   assert str(output / "predictions.csv") in lines
 
