@@ -4,9 +4,9 @@
   python -m benchmarks.nights --data DIR --output DIR --every 10 --min_accuracy 0.9 --trunk keras:InceptionV3 \\
     --trunk_weights inception_v3_notop.h5
 
-1. cold; 2. the same images; 3. a hundredth new, as many edited and as many gone; 4. a candidate trained on a tenth of the data, which
-must miss the gate. JPGs of `convert`, whole processes, start-up included. Counts of computed bottlenecks, of new, gone,
-regressed and fixed images must be exact, or this stops.
+1. cold; 2. the same images; 3. a hundredth new, as many edited and as many gone; 4. a candidate trained on a tenth of
+the data, which must miss the gate. JPGs of `convert`, whole processes, start-up included. Counts of computed
+bottlenecks, of new, gone, regressed and fixed images must be exact, or this stops.
 """
 
 from __future__ import annotations
