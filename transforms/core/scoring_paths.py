@@ -78,9 +78,10 @@ def frozen_graph(model: str) -> ScoringPath:
     InputError: it is not there, is no graph, or has no such tensors.
   """
   path = os.path.join(model, FROZEN_GRAPH_FILE)
+  data = _read(path)
   definition = tf.compat.v1.GraphDef()
   try:
-    definition.ParseFromString(_read(path))
+    definition.ParseFromString(data)
   except Exception as error:  # protobuf's own, by another name in each of its implementations
     raise InputError(f"{path} is no frozen graph: run `beam-retrain train` again.") from error
   try:

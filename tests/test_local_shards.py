@@ -1,0 +1,84 @@
+"""Samples of every kind of input, without a Beam job."""
+
+from __future__ import annotations
+
+import gzip
+
+import numpy as np
+import pytest
+
+from pipelines import convert
+from transforms.core.idx import encode_idx
+from transforms.core.schema import ALL, TESTING, TRAINING, Image
+from transforms.core.splits import SplitPercentages
+from transforms.local_shards import read_all, read_sample
+from transforms.sources import find_source
+
+COUNTS = {"train": 1500, "t10k": 60}
+
+
+@pytest.fixture(scope="module")
+def idx_folder(tmp_path_factory):
+  folder = tmp_path_factory.mktemp("idx")
+  rng = np.random.default_rng(8)
+  for split, count in COUNTS.items():
+    pixels = rng.integers(0, 256, (count, 6, 5), dtype=np.uint8)
+    labels = (np.arange(count) % 10).astype(np.uint8)
+    (folder / f"{split}-images-idx3-ubyte").write_bytes(encode_idx(pixels))
+    (folder / f"{split}-labels-idx1-ubyte").write_bytes(encode_idx(labels))
+  return folder
+
+
+@pytest.fixture(scope="module")
+def inputs(idx_folder, tmp_path_factory):
+  """The same pictures in every form."""
+  zipped = tmp_path_factory.mktemp("gz")
+  for path in idx_folder.iterdir():
+    (zipped / f"{path.name}.gz").write_bytes(gzip.compress(path.read_bytes()))
+  found = {"idx": idx_folder, "gz": zipped}
+  for kind in ("jpg", "tfrecord"):
+    found[kind] = tmp_path_factory.mktemp(kind) / "out"
+    flags = [f"--input={idx_folder}", f"--output={found[kind]}", f"--formats={kind}", "--runner=FnApiRunner"]
+    assert convert.run(flags) == 0
+  return found
+
+
+BOTH = (TRAINING, TESTING)
+
+
+def stems(pictures) -> list[str]:
+  assert all(isinstance(picture, Image) for picture in pictures)
+  return [picture.key.rsplit(".", 1)[0] for picture in pictures]
+
+
+@pytest.mark.parametrize("kind", ["idx", "gz", "jpg", "tfrecord"])
+def test_all_pictures_come_once(inputs, kind):
+  keys = stems(list(read_all(find_source(str(inputs[kind])), BOTH, None)))
+  assert sorted(keys) == sorted(
+    f"{split}/{number % 10}/{number}" for split, count in ((TRAINING, 1500), (TESTING, 60)) for number in range(count)
+  )
+
+
+@pytest.mark.parametrize("kind", ["idx", "gz", "jpg", "tfrecord"])
+def test_a_sample_is_of_these_and_always_the_same(inputs, kind):
+  source = find_source(str(inputs[kind]))
+  every = {picture.key: picture for picture in read_all(source, BOTH, None)}
+  sample = list(read_sample(source, BOTH, None, 50))
+  assert len({picture.key for picture in sample}) == 50
+  assert all(every[picture.key] == picture for picture in sample)
+  assert list(read_sample(source, BOTH, None, 50)) == sample
+  # A smaller one is in it, and it is from everywhere.
+  assert {picture.key for picture in read_sample(source, BOTH, None, 9)} < {picture.key for picture in sample}
+  assert len({picture.label for picture in sample}) > 5
+  assert {picture.key.split("/")[0] for picture in list(read_sample(source, (TESTING,), None, 9))} == {TESTING}
+  assert len(list(read_sample(source, (TESTING,), None, 999))) == 60
+
+
+def test_plain_class_folders_are_split_by_the_hash_of_the_names(small_pictures):
+  source = find_source(str(small_pictures))
+  percentages = SplitPercentages(testing=30)
+  testing = [picture.key for picture in read_all(source, (TESTING,), percentages)]
+  every = [picture.key for picture in read_all(source, (ALL,), None)]
+  assert len(every) == 120
+  assert testing == [key for key in every if percentages.split_of(key) == TESTING]
+  assert 20 < len(testing) < 55
