@@ -20,6 +20,7 @@ COMMANDS = {
   "evaluate": ("pipelines.evaluate", "right and wrong, per picture and per label"),
   "reevaluate": ("pipelines.reevaluate", "every night: what got worse, picture by picture, and a candidate beside it"),
   "predict": ("pipelines.predict", "label and confidence of single pictures"),
+  "verify": ("pipelines.verify", "that all ways to a picture's scores agree; that two output folders hold the same"),
   "label_image": ("pipelines.label_image", "what label_imageV3.py did, by any frozen graph, in batches"),
 }
 
