@@ -70,6 +70,8 @@ def test_a_sample_is_of_these_and_always_the_same(inputs, kind):
   # A smaller one is in it, and it is from everywhere.
   assert {picture.key for picture in read_sample(source, BOTH, None, 9)} < {picture.key for picture in sample}
   assert len({picture.label for picture in sample}) > 5
+  # The first 50 would be of one writer, one camera, one day.
+  assert len({picture.key for picture in sample} & set(list(every)[:50])) < 20
   assert {picture.key.split("/")[0] for picture in list(read_sample(source, (TESTING,), None, 9))} == {TESTING}
   assert len(list(read_sample(source, (TESTING,), None, 999))) == 60
 
