@@ -45,8 +45,8 @@ def add_tflite_flags(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
     "--tflite_int8_output_file",
     metavar="FILE",
-    help="likewise with 8-bit weights and arithmetic, a quarter of the size, for retrain.py's quantisation-aware"
-    " head; its accuracy on the testing images is measured and told",
+    help="likewise with a trunk of 8-bit weights and arithmetic, a quarter of the size, for retrain.py's"
+    " quantisation-aware head; its accuracy on the testing images is measured and told",
   )
   parser.add_argument(
     "--tflite_calibration_input",

@@ -6,14 +6,24 @@ it; `setup.py` holds TensorFlow at the version that has it, and `ai-edge-litert`
 
 from __future__ import annotations
 
+import contextlib
 import os
 import warnings
+from collections.abc import Iterator
 
 import numpy as np
 import tensorflow as tf
 
 from transforms.core.errors import InputError
 from transforms.core.quiet_tensorflow import native_stderr_held_back
+
+
+@contextlib.contextmanager
+def quiet_interpreter() -> Iterator[None]:
+  """Holds back what TensorFlow says whenever an interpreter is made; where that fails it is shown after all."""
+  with warnings.catch_warnings(), native_stderr_held_back():
+    warnings.filterwarnings("ignore", message=r"\s*Warning: tf.lite.Interpreter is deprecated", category=UserWarning)
+    yield
 
 
 class LiteModel:
@@ -33,8 +43,7 @@ class LiteModel:
     if not os.path.isfile(path):
       raise InputError(f"{path} does not exist: give a file that `beam-retrain train --tflite_output_file` wrote.")
     try:
-      with warnings.catch_warnings(), native_stderr_held_back():
-        warnings.filterwarnings("ignore", message=".*tf.lite.Interpreter is deprecated", category=UserWarning)
+      with quiet_interpreter():
         # Otherwise one thread.
         self._interpreter = tf.lite.Interpreter(model_path=path, num_threads=os.cpu_count())
         self._interpreter.allocate_tensors()
