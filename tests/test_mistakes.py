@@ -35,21 +35,21 @@ def test_every_kind_of_mistake_comes_before_the_second_of_any() -> None:
 
 def test_what_is_shown_does_not_depend_on_the_order(monkeypatch: pytest.MonkeyPatch) -> None:
   monkeypatch.setattr(mistakes, "MAX_SUSPICIOUS", 20)
-  monkeypatch.setattr(mistakes, "MAX_SHOWN", 100)
   rows = _draw(3000)
   first = _seen(rows)
   random.Random(1).shuffle(rows)
   second = _seen(rows)
   assert first.shown() == second.shown()
+  assert first.shown(100) == first.shown()[:100]
   assert first.suspicious() == second.suspicious()
   wrong = [row for row in rows if not row.right]
   best = sorted(wrong, key=lambda row: (-float(row.confidence), row.key))
   assert first.suspicious() == best[:20]
   assert first.suspicious_count == sum(float(row.confidence) >= 95 for row in wrong) > 20
-  assert len(first.shown()) == 100
+  assert len(first.shown(100)) == 100
   assert first.shown()[0] == best[0]
   of_cell = [row for row in best if (row.actual, row.predicted) == ("a", "b")]
-  assert [row for row in first.shown() if (row.actual, row.predicted) == ("a", "b")] == of_cell[: 100 // 12]
+  assert [row for row in first.shown(100) if (row.actual, row.predicted) == ("a", "b")] == of_cell[: 100 // 12]
 
 
 def test_a_cell_is_bounded() -> None:

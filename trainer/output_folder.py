@@ -27,7 +27,8 @@ LOGS = "logs"
 CHECKPOINTS = "checkpoints"
 
 # The marker goes first: from there on no reader takes the folder for finished.
-_OWNED = (COMPLETED_FILE, LABELS_FILE, RETRAINED_LABELS, SAVED_MODEL, FROZEN_GRAPH, HEAD_FILE, METRICS, LOGS, CHECKPOINTS)
+_LABELS = (LABELS_FILE, RETRAINED_LABELS)
+_OWNED = (COMPLETED_FILE, *_LABELS, SAVED_MODEL, FROZEN_GRAPH, HEAD_FILE, METRICS, LOGS, CHECKPOINTS)
 
 
 def claim(output: str, settings: Mapping[str, Any], argv: Sequence[str], **more: Any) -> bool:

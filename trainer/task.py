@@ -39,7 +39,8 @@ picture bytes and gives labels. A run that was killed goes on where it was, if s
 trains as retrain.py did: gradient descent, batches drawn uniformly over the labels, a fixed number of steps.
 
 Written to --output: saved_model/, retrained_labels.txt, retrained_graph.pb (frozen, for scripts made for retrain.py's),
-head.npz (the head alone, for `reevaluate`), metrics.json, logs/ (tensorboard --logdir), checkpoints/, info.json and, last, COMPLETED."""
+head.npz (the head alone, for `reevaluate`), metrics.json, logs/ (tensorboard --logdir), checkpoints/, info.json and,
+last, COMPLETED."""
 
 
 def make_parser() -> argparse.ArgumentParser:

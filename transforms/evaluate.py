@@ -9,6 +9,7 @@ import io
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from types import MappingProxyType
 from typing import Any
 
 import apache_beam as beam
@@ -17,7 +18,14 @@ from transforms import files
 from transforms.core import label_stats
 from transforms.core.errors import InputError
 from transforms.core.label_stats import LabelCounts, LabelStats
-from transforms.core.mistakes import MAX_SHOWN_SUSPICIOUS, SUSPICIOUS_COLUMNS, SUSPICIOUS_PERCENT, Mistakes, as_picture
+from transforms.core.mistakes import (
+  MAX_SHOWN,
+  MAX_SHOWN_SUSPICIOUS,
+  SUSPICIOUS_COLUMNS,
+  SUSPICIOUS_PERCENT,
+  Mistakes,
+  as_picture,
+)
 from transforms.core.predictions import HEADER, csv_line, part_line, predict, read_part_cells, row_of, whole_line
 from transforms.core.quarantine import Quarantined
 from transforms.core.shards import Shard, ShardReport
@@ -189,10 +197,14 @@ def _join_parts(
     lines = [csv_line(SUSPICIOUS_COLUMNS)]
     lines += [csv_line([row.key, row.actual, row.predicted, row.confidence, row.sha256]) for row in seen.suspicious()]
     files.write_text(files.join(folder_of(output, model), SUSPICIOUS_FILE), "".join(lines))
-  of_model = mistakes[MODEL]
+  shared = len(models)
   return {
-    "mistakes": [as_picture(MODEL, row) for row in of_model.shown()],
-    "suspicious": [as_picture(MODEL, row) for row in of_model.suspicious()[:MAX_SHOWN_SUSPICIOUS]],
+    "mistakes": [as_picture(model, row) for model, seen in mistakes.items() for row in seen.shown(MAX_SHOWN // shared)],
+    "suspicious": [
+      as_picture(model, row)
+      for model, seen in mistakes.items()
+      for row in seen.suspicious(MAX_SHOWN_SUSPICIOUS // shared)
+    ],
     "suspicious_labels": {
       model: {"threshold": SUSPICIOUS_PERCENT / 100, "pictures": seen.suspicious_count}
       for model, seen in mistakes.items()
@@ -236,24 +248,32 @@ class WriteFigures(beam.PTransform):
     self._parts_folder = parts_folder
     self._output = output
     self._stats = dict(stats)
-    self._sides = [beam.pvalue.AsSingleton(side) for side in (pictures, thumbnails)]
-    self._sides += [beam.pvalue.AsSingleton(comparison)] if comparison is not None else []
+    self._sides = {"pictures": pictures, "thumbnails": thumbnails}
+    if comparison is not None:
+      self._sides["comparison"] = comparison
 
   def expand(self, ledger: beam.PCollection) -> beam.PCollection:
-    stats = [beam.pvalue.AsSingleton(found) for found in self._stats.values()]
+    sides = {name: beam.pvalue.AsSingleton(side) for name, side in {**self._sides, **self._stats}.items()}
     return ledger | "WriteFigures" >> beam.Map(
-      _write_figures, self._parts_folder, self._output, list(self._stats), len(self._sides), *self._sides, *stats
+      _write_figures, self._parts_folder, self._output, list(self._stats), **sides
     )  # str
 
 
-# `*sides` has no annotation: Beam takes one for the type of the whole tuple.
+# `stats` has no annotation: Beam takes one for the type of the whole dict.
 def _write_figures(  # type: ignore[no-untyped-def]
-  ledger: dict[str, Any], parts_folder: str, output: str, models: Sequence[str], others: int, *sides
+  ledger: dict[str, Any],
+  parts_folder: str,
+  output: str,
+  models: Sequence[str],
+  *,
+  pictures: dict[str, Any],
+  thumbnails: dict[str, str],
+  comparison: Mapping[str, Any] = MappingProxyType({}),
+  **stats,
 ) -> str:
-  (pictures, thumbnails, *compared), stats = sides[:others], sides[others:]
-  comparison = compared[0] if compared else {}
   figures: dict[str, Any] = {}
-  for model, found in zip(models, stats, strict=True):
+  for model in models:
+    found = stats[model]
     folder = folder_of(output, model)
     files.write_text(files.join(folder, PER_LABEL_FILE), label_stats.per_label_csv(found))
     files.write_text(files.join(folder, CONFUSION_FILE), label_stats.confusion_csv(found))

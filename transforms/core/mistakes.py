@@ -42,17 +42,17 @@ class Mistakes:
       self.suspicious_count += 1
       _keep(self._suspicious, ranked, MAX_SUSPICIOUS)
 
-  def shown(self) -> list[Row]:
-    """Returns at most `MAX_SHOWN`: of every kind of mistake the most confident, then of each the next, and so on."""
+  def shown(self, limit: int = MAX_SHOWN) -> list[Row]:
+    """Returns at most `limit`: of every kind of mistake the most confident, then of each the next, and so on."""
     places = [
       (place, ranked) for heap in self._cells.values() for place, ranked in enumerate(sorted(heap, reverse=True))
     ]
     places.sort(key=lambda entry: (entry[0], _order(entry[1].row)))
-    return [ranked.row for _, ranked in places[:MAX_SHOWN]]
+    return [ranked.row for _, ranked in places[:limit]]
 
-  def suspicious(self) -> list[Row]:
-    """Returns at most `MAX_SUSPICIOUS`, the most confident first."""
-    return [ranked.row for ranked in sorted(self._suspicious, reverse=True)]
+  def suspicious(self, limit: int = MAX_SUSPICIOUS) -> list[Row]:
+    """Returns at most `limit`, the most confident first."""
+    return [ranked.row for ranked in sorted(self._suspicious, reverse=True)[:limit]]
 
 
 def as_picture(model: str, row: Row) -> dict[str, Any]:
