@@ -106,6 +106,7 @@ def _shown(lines: Sequence[Sequence[str]]) -> list[dict]:
       "baseline_predicted": line[2],
       "baseline_confidence": float(line[3]),
       "thumbnail": None,
+      "edited": line[6] == "True",
     }
     for line in lines
   ]

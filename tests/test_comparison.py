@@ -76,6 +76,8 @@ def test_every_kind_of_picture_by_hand():
       "new": 1,
       "gone": 1,
       "edited": 2,
+      "regressed_edited": 0,
+      "fixed_edited": 1,
       "drop": 0.0,
       "p_value": 1.0,
       "verdict": "no difference shown",
@@ -313,6 +315,7 @@ def random_bucket(picks: random.Random, models: tuple[str, ...], columns: int) -
 
 
 COUNTS = ["paired", "baseline_correct", "correct", "regressed", "fixed", "new", "gone", "edited"]
+COUNTS += ["regressed_edited", "fixed_edited"]
 
 
 def plainly(bucket: Bucket, plan: Plan, min_slice_size: int) -> tuple[dict, dict, dict[str, list[list[str]]]]:
@@ -366,6 +369,7 @@ def plainly(bucket: Bucket, plan: Plan, min_slice_size: int) -> tuple[dict, dict
       for key in sorted(before.keys() - now.keys()):
         lines["gone"].append([key, *before[key][1:]])
     worse, better = len(was - is_now), len(is_now - was)
+    edited_keys = {key for key in both if now[key].sha256 != before[key].sha256}
     p_value = binomtest(worse, worse + better, 0.5).pvalue if worse + better else 1.0
     significant = "worse" if worse > better else "better"
     figures[model] = {
@@ -377,7 +381,9 @@ def plainly(bucket: Bucket, plan: Plan, min_slice_size: int) -> tuple[dict, dict
       "fixed": better,
       "new": len(now.keys() - before.keys()),
       "gone": len(before.keys() - now.keys()),
-      "edited": sum(now[key].sha256 != before[key].sha256 for key in both),
+      "edited": len(edited_keys),
+      "regressed_edited": len(edited_keys & (was - is_now)),
+      "fixed_edited": len(edited_keys & (is_now - was)),
       "drop": (len(was) - len(is_now)) / len(both) if both else None,
       "p_value": pytest.approx(p_value, rel=1e-9),
       "verdict": significant if p_value < 0.05 else "no difference shown",

@@ -66,8 +66,8 @@ class CompareNights(beam.PTransform):
 
   `{"comparison": model -> dict, "slices": model -> column -> value -> dict, "pictures": {"regressed": [...], "fixed":
   [...]}}`: what `comparison.extract` and `comparison.extract_slices` return, the latter empty without a manifest, and
-  at most `MAX_SHOWN` pictures each as `mistakes.as_picture` returns them, the highest confidence first; where there are
-  more, each model shows as many. Writes `CHANGES_FILES`, a header alone where there is nothing to compare with, and,
+  at most `MAX_SHOWN` pictures each as `mistakes.as_picture` returns them and with `edited`, whether their bytes were
+  others then; the highest confidence first; where there are more, each model shows as many. Writes `CHANGES_FILES`, a header alone where there is nothing to compare with, and,
   with a manifest, `SLICES_FILE`.
 
   Attributes:
@@ -274,6 +274,7 @@ def _as_picture(change: Change) -> dict[str, Any]:
   row = Row(change.file_name, change.actual_digit, change.predicted_digit, change.confidence, change.sha256)
   return {
     **as_picture(change.model, row),
+    "edited": change.edited == str(True),
     "baseline_predicted": change.baseline_digit,
     "baseline_confidence": float(change.baseline_confidence),
   }

@@ -31,7 +31,18 @@ SIGNIFICANT = 0.05
 MAX_SLICES = 100_000
 """Different values of one column: they are counted in memory, and more of them are numbers rather than slices."""
 
-_COUNTED = ("paired", "baseline_correct", "correct", "regressed", "fixed", "new", "gone", "edited")
+_COUNTED = (
+  "paired",
+  "baseline_correct",
+  "correct",
+  "regressed",
+  "fixed",
+  "new",
+  "gone",
+  "edited",
+  "regressed_edited",
+  "fixed_edited",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,8 +153,8 @@ class Comparison:
   """What has been counted so far.
 
   Attributes:
-    counts: (model, one of `paired`, `baseline_correct`, `correct`, `regressed`, `fixed`, `new`, `gone`, `edited`) ->
-      pictures.
+    counts: (model, one of `paired`, `baseline_correct`, `correct`, `regressed`, `fixed`, `new`, `gone`, `edited`,
+      `regressed_edited`, `fixed_edited`) -> pictures.
     slices: (column, value) -> model -> [pictures, of these right].
     strays: rows of the manifest without a picture.
     first_stray: (line, key) of the first of them; None where there is none.
@@ -222,7 +233,9 @@ def _compare_rows(
         baseline=baseline,
         sha256=row.sha256,
       )
-      found["regressed" if was_right else "fixed"] += 1
+      kind = "regressed" if was_right else "fixed"
+      found[kind] += 1
+      found[f"{kind}_edited"] += edited
       (changes.regressed if was_right else changes.fixed).append(change)
   gone = [
     Gone(key, row.actual, row.predicted, row.confidence, row.sha256)
