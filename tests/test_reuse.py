@@ -39,6 +39,7 @@ from transforms.model_handler import ImageModelHandler
 from transforms.reuse import EmbedOnlyNew, Hashed, Place, Stored, bucket_count, match, pack
 from transforms.shard_work import METRICS_NAMESPACE, REPORTS_FOLDER, WorkShards
 from transforms.sources import RecordsSource, read_images
+from transforms.store import locate_bottlenecks
 
 _LABELS = ["ant", "bee", "cat"]
 _SPLITS = ("training", "testing")
@@ -354,15 +355,42 @@ def test_a_file_that_goes_or_changes_after_it_was_hashed(handler, tmp_path, monk
   check_same(tmp_path / "out", tmp_path / "cold", computed=2)
 
 
-def test_a_store_that_is_damaged_is_named(old_tree, store, tmp_path):
+def cut_short(path: Path, start: int) -> None:
+  os.truncate(path, start + 20)
+
+
+def flip(path: Path, start: int) -> None:
+  data = bytearray(path.read_bytes())
+  data[start + 100] ^= 1
+  path.write_bytes(data)
+
+
+def lead_nowhere(path: Path, _: int) -> None:
+  path.unlink()
+  path.symlink_to("gone")
+
+
+@pytest.mark.parametrize(
+  ("damage", "lost", "said"),
+  [
+    (cut_short, slice(2, None), "ends inside the record that starts at byte {start}"),
+    (flip, slice(2, None), "is damaged: the record at byte {start} has a wrong data checksum"),
+    (lead_nowhere, slice(None), "cannot be read: No such file or directory"),
+  ],
+)
+def test_what_is_damaged_in_a_store_is_computed_anew(old_tree, store, handler, tmp_path, capsys, damage, lost, said):
   damaged = tmp_path / "damaged"
   shutil.copytree(store, damaged)
   path = sorted((damaged / "records").glob("*.tfrecord"))[0]
-  data = bytearray(path.read_bytes())
-  data[100] ^= 1
-  path.write_bytes(data)
-  with pytest.raises(Exception, match=f"{path.name} is damaged: the record at byte 0"):
-    embed(plan(old_tree), _NO_TRUNK, tmp_path / "out", [damaged])
+  starts = [start for _, start in locate_bottlenecks(str(path))]
+  assert len(starts) > 3
+  damage(path, starts[2])
+  embed(plan(old_tree), handler, tmp_path / "out", [damaged])
+  check_same(tmp_path / "out", store, computed=len(starts[lost]))
+  what = said.format(start=starts[2])
+  assert capsys.readouterr().err.splitlines() == [
+    f"beam-retrain: {path} {what}: the bottlenecks that it has from there on are computed anew."
+  ]
 
 
 def test_a_store_that_changes_while_it_is_read_gives_no_wrong_vector(store, tmp_path):
@@ -376,6 +404,13 @@ def test_a_store_that_changes_while_it_is_read_gives_no_wrong_vector(store, tmp_
   assert found.key.encode() in written.payload
   with pytest.raises(InputError, match=f"{path} was changed while it was read: run the command again"):
     list(task.work(Shard("training", 0, 1, (wanted._replace(sha256="0" * 64),))))
+  copy = tmp_path / "copy.tfrecord"
+  moved = Shard("training", 0, 1, (wanted._replace(path=str(copy)),))
+  for damage in (cut_short, flip, lead_nowhere):
+    copy.write_bytes(path.read_bytes())
+    damage(copy, 0)
+    with pytest.raises(InputError, match=f"{copy} was changed while it was read: run the command again"):
+      list(task.work(moved))
 
 
 def test_pictures_are_read_only_once_the_plan_is_checked(old_tree, store, tmp_path):

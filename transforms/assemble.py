@@ -16,7 +16,7 @@ from transforms.core.images import check_size
 from transforms.core.quarantine import Quarantined, Reason
 from transforms.core.schema import Image, describe_bottleneck, relabel_bottleneck
 from transforms.core.shards import BOTTLENECKS, Input, Shard, ShardReport, StoredBottleneck
-from transforms.core.tfrecord import frame, read_record_at
+from transforms.core.tfrecord import DamagedError, frame, read_record_at
 from transforms.model_handler import ImageModelHandler
 from transforms.shard_work import METRICS_NAMESPACE, REPORTS_FOLDER, ShardTask, Written, report_path
 from transforms.store import locate_bottlenecks
@@ -132,7 +132,7 @@ class AssembleShard(ShardTask):
   def _write(self, picture: StoredBottleneck, record: bytes) -> Written | Quarantined:
     found = describe_bottleneck(record)
     if found.sha256 != picture.sha256:
-      raise InputError(f"{picture.path} was changed while it was read: run the command again.")
+      raise _changed(picture.path)
     if fault := check_size(found.height, found.width, self._max_pixels):
       return Quarantined(picture.key, picture.size_bytes, fault.reason, fault.detail)
     today = (picture.key, picture.label, self._class_indices[picture.label])
@@ -150,7 +150,14 @@ def _fetch(pictures: Sequence[StoredBottleneck | Quarantined]) -> dict[int, byte
       starts[picture.path].append((picture.position, position))
   records = {}
   for path, wanted in starts.items():
-    with files.open_to_read(path) as file:
-      for start, position in sorted(wanted):
-        records[position] = read_record_at(file, start, path)
+    try:
+      with files.open_to_read(path) as file:
+        for start, position in sorted(wanted):
+          records[position] = read_record_at(file, start, path)
+    except (DamagedError, OSError) as error:  # it was sound when it was looked through
+      raise _changed(path) from error
   return records
+
+
+def _changed(path: str) -> InputError:
+  return InputError(f"{path} was changed while it was read: run the command again.")

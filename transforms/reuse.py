@@ -2,7 +2,8 @@
 
 Pictures are the same where their bytes are: what crosses the shuffles is names and hashes, never a picture or a vector.
 
-1. Hash.     Each shard's pictures are read once, for their SHA-256; each store's record file is looked through.
+1. Hash.     Each shard's pictures are read once, for their SHA-256; each store's record file is read and checked up to
+             where it is damaged, if it is.
 2. Match.    Both meet by hash. Of pictures that no store has, equal ones have one owner: the first by shard and place.
 3. Embed.    The owners are gathered into full shards (a hundred of them spread over sixty shards are four batches of
              the trunk, not sixty) and worked into a folder of their own.
@@ -32,7 +33,7 @@ from transforms.core.shards import IMAGES_PER_SHARD, Input, Shard, StoredBottlen
 from transforms.model_handler import ImageModelHandler
 from transforms.shard_work import WorkShards, read_report
 from transforms.sources import read_images
-from transforms.store import locate_bottlenecks, record_files
+from transforms.store import locate_sound, record_files
 
 _TO_MATCH = "to_match"
 _MISSING = "missing"
@@ -206,7 +207,7 @@ def _deal(digests: Iterable[tuple[bytes, int]], buckets: int) -> dict[int, list[
 
 def _index_store(ranked: tuple[int, str], buckets: int) -> Iterator[tuple[int, Stored]]:
   rank, path = ranked
-  for bucket, records in _deal(locate_bottlenecks(path), buckets).items():
+  for bucket, records in _deal(locate_sound(path), buckets).items():
     yield bucket, Stored(rank, path, records)
 
 

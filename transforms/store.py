@@ -2,11 +2,12 @@
 
 A store is a finished folder with `records/*.tfrecord` and an `info.json` that says trunk and preprocessing: what
 `bottlenecks` writes, and what other commands keep in `bottlenecks/<first 12 digits of the trunk's fingerprint>`. It is
-only ever read.
+only ever read, and only a cache: what is damaged in it is computed anew.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -14,7 +15,7 @@ from transforms import files
 from transforms.core.errors import InputError
 from transforms.core.finished import parse_info
 from transforms.core.schema import COMPLETED_FILE, INFO_FILE, RECORDS_FOLDER, digest_of_record
-from transforms.core.tfrecord import locate_records
+from transforms.core.tfrecord import DamagedError, locate_records
 
 STORES_FOLDER = "bottlenecks"
 STAGES = ("bottlenecks", "store")
@@ -84,12 +85,23 @@ def record_files(store: str) -> list[str]:
 def locate_bottlenecks(path: str) -> Iterator[tuple[bytes, int]]:
   """Yields (SHA-256 of the picture, 32 bytes; byte at which its record starts) for each record of a file.
 
+  Every byte is read and checked.
+
   Raises:
-    InputError: the file is damaged, or holds something else.
+    DamagedError: the file is damaged, or holds something else.
   """
   with files.open_to_read(path) as file:
     for position, record in locate_records(file, path):
       try:
         yield digest_of_record(record), position
       except KeyError as error:
-        raise InputError(f"{path} holds a record without {error}: it holds no bottlenecks of ours.") from error
+        raise DamagedError(f"{path} holds a record without {error}: write it again.") from error
+
+
+def locate_sound(path: str) -> Iterator[tuple[bytes, int]]:
+  """Yields what `locate_bottlenecks` does up to where the file is damaged, and says so on standard error."""
+  try:
+    yield from locate_bottlenecks(path)
+  except (DamagedError, OSError) as error:
+    cause = error.cause if isinstance(error, DamagedError) else f"{path} cannot be read: {error.strerror or error}"
+    print(f"beam-retrain: {cause}: the bottlenecks that it has from there on are computed anew.", file=sys.stderr)

@@ -20,6 +20,16 @@ _HEADER = struct.Struct("<QI")
 _FOOTER = struct.Struct("<I")
 FRAME_BYTES = _HEADER.size + _FOOTER.size
 """How much longer a record is than its payload."""
+_REMEDY = ": write it again."
+
+
+class DamagedError(InputError):
+  """A file of records cannot be read from some byte on."""
+
+  @property
+  def cause(self) -> str:
+    """The sentence without its remedy, for whoever can do without the file."""
+    return str(self).removesuffix(_REMEDY)
 
 
 def masked_crc32c(data: bytes) -> int:
@@ -42,7 +52,7 @@ def read_records(file: BinaryIO, name: str) -> Iterator[bytes]:
     name: what to call the file in an error.
 
   Raises:
-    InputError: the file ends inside a record, or a checksum does not fit; names the file and the byte.
+    DamagedError: the file ends inside a record, or a checksum does not fit; names the file and the byte.
   """
   for _, payload in locate_records(file, name):
     yield payload
@@ -65,12 +75,12 @@ def read_record_at(file: BinaryIO, position: int, name: str) -> bytes:
     name: what to call the file in an error.
 
   Raises:
-    InputError: as `read_records`; also where the file ends at or before `position`.
+    DamagedError: as `read_records`; also where the file ends at or before `position`.
   """
   file.seek(position)
   payload = _read_one(file, name, position)
   if payload is None:
-    raise InputError(f"{name} ends before byte {position}, where a record was: write it again.")
+    raise DamagedError(f"{name} ends before byte {position}, where a record was{_REMEDY}")
   return payload
 
 
@@ -80,7 +90,8 @@ def pick_records(file: BinaryIO, positions: Collection[int], name: str) -> Itera
   The records between are passed over; of them, only the lengths are read.
 
   Raises:
-    InputError: as `read_records`; also where the file has fewer records.
+    DamagedError: as `read_records`.
+    InputError: the file has fewer records.
   """
   start, wanted = 0, set(positions)
   for number in range(max(wanted, default=-1) + 1):
@@ -106,9 +117,9 @@ def _read_one(file: BinaryIO, name: str, position: int) -> bytes | None:
   payload = file.read(length)
   footer = file.read(_FOOTER.size)
   if len(payload) < length or len(footer) < _FOOTER.size:
-    raise InputError(f"{name} ends inside the record that starts at byte {position}: write it again.")
+    raise DamagedError(f"{name} ends inside the record that starts at byte {position}{_REMEDY}")
   if masked_crc32c(payload) != _FOOTER.unpack(footer)[0]:
-    raise InputError(f"{name} is damaged: the record at byte {position} has a wrong data checksum: write it again.")
+    raise DamagedError(f"{name} is damaged: the record at byte {position} has a wrong data checksum{_REMEDY}")
   return payload
 
 
@@ -117,8 +128,8 @@ def _read_length(file: BinaryIO, name: str, position: int) -> int | None:
   if not header:
     return None
   if len(header) < _HEADER.size:
-    raise InputError(f"{name} ends inside the record that starts at byte {position}: write it again.")
+    raise DamagedError(f"{name} ends inside the record that starts at byte {position}{_REMEDY}")
   length, length_crc = _HEADER.unpack(header)
   if masked_crc32c(header[:8]) != length_crc:
-    raise InputError(f"{name} is damaged: the record at byte {position} has a wrong length checksum: write it again.")
+    raise DamagedError(f"{name} is damaged: the record at byte {position} has a wrong length checksum{_REMEDY}")
   return int(length)
