@@ -14,6 +14,9 @@ from reporting.tables import printable
 PASSED = "passed"
 MISSED = "missed"
 NONE_SET = "none set"
+NOT_PUBLISHED = "not published"
+UNFINISHED = "unfinished"
+"""What too many bad inputs make of a night, and of an evaluation, whatever its gates say."""
 _FIRST_WORD = {PASSED: "PASSED", MISSED: "MISSED", NONE_SET: "NO GATE SET"}
 _MAX_LABELS = 5
 _MAX_DECIMALS = 6
@@ -58,16 +61,30 @@ def overall(metrics: Mapping[str, Any]) -> str:
   return next((state for state in (MISSED, PASSED) if state in states), NONE_SET)
 
 
+def unusable(metrics: Mapping[str, Any]) -> tuple[str, str] | None:
+  """Returns, where more inputs are bad than allowed, what that makes of the figures (`NOT_PUBLISHED` or `UNFINISHED`)
+  and the reason, for example `2 of 1,799 inputs are bad`; else None."""
+  bad = metrics.get("bad_inputs")
+  if not bad or not bad["too_many"]:
+    return None
+  return NOT_PUBLISHED if "night" in metrics else UNFINISHED, bad_inputs(bad)
+
+
+def bad_inputs(bad: Mapping[str, Any]) -> str:
+  """Returns for example `2 of 1,799 inputs are bad`."""
+  return f"{bad['quarantined']:,} of {bad['inputs']:,} inputs {'is' if bad['quarantined'] == 1 else 'are'} bad"
+
+
 def verdict_line(metrics: Mapping[str, Any]) -> str:
   """Returns the summary's first line: the verdict, the gates that were missed, the accuracy, what changed.
 
   For example `PASSED: accuracy 99.04 % (95 % interval 98.8 to 99.2), no difference from 2026-11-23 beyond chance
-  (3 regressed, 2 fixed, p = 1.00)`.
+  (3 regressed, 2 fixed, p = 1.00)`. Where more inputs are bad than allowed, that comes first.
   """
   verdict = overall(metrics)
   models = _models(metrics)
   missed = [
-    f"{_of(name)}{_named(gate, model['gates'][gate])}: {gate_value(model, gate)}"
+    f"{_of(name)}{named(gate, model['gates'][gate])}: {gate_value(name, model, gate)}"
     for name, model in models.items()
     for gate in model["gates"]
     if model["gates"][gate]["state"] == MISSED
@@ -75,29 +92,46 @@ def verdict_line(metrics: Mapping[str, Any]) -> str:
   told = []
   for name, model in models.items():
     accuracy = [] if model["gates"]["min_accuracy"]["state"] == MISSED else [_accuracy(model)]
-    change = [_change(model["comparison"], verdict)] if model.get("comparison") else []
+    change = [_change(name, model["comparison"], verdict)] if model.get("comparison") else []
     if accuracy or change:
       told.append(_of(name) + ", ".join([*accuracy, *change]))
-  return f"{_FIRST_WORD[verdict]}: {'; '.join([*missed, *told])}"
+  state, reason = unusable(metrics) or (_FIRST_WORD[verdict], "")
+  return f"{state.upper()}: {'; '.join([*([reason] if reason else []), *missed, *told])}"
 
 
 def gate_lines(metrics: Mapping[str, Any]) -> list[str]:
   """Returns a line per gate and model: `gate min_accuracy 98 %: passed (accuracy 98.21 % (...))`, `...: none set`."""
   return [
-    f"{_of(name)}gate {_named(gate, state)}: {state['state']}"
-    + ("" if state["state"] == NONE_SET else f" ({gate_value(model, gate)})")
+    f"{_of(name)}gate {named(gate, state)}: {state['state']}"
+    + ("" if state["state"] == NONE_SET else f" ({gate_value(name, model, gate)})")
     for name, model in _models(metrics).items()
     for gate, state in model["gates"].items()
   ]
 
 
-def gate_value(model: Mapping[str, Any], gate: str) -> str:
-  """Returns what a gate measured, in words: `accuracy 97.12 % (95 % interval 96.8 to 97.4)`, `recall of 7 91.20 %`."""
+def named(gate: str, state: Mapping[str, Any]) -> str:
+  """Returns a gate with its threshold, where it has one: `min_accuracy 98.765 %`."""
+  return gate if state["threshold"] is None else f"{gate} {asked(state['threshold'])}"
+
+
+def asked(threshold: float) -> str:
+  """Returns a threshold, 0..1, as the user gave it: `98.765 %`."""
+  return f"{100 * threshold:.10g} %"
+
+
+def gate_value(name: str, model: Mapping[str, Any], gate: str) -> str:
+  """Returns what a gate measured, in words: `accuracy 97.12 % (95 % interval 96.8 to 97.4)`, `recall of 7 91.20 %`.
+
+  Args:
+    name: `model` or `candidate`, which says what `model` is compared with; the baseline's own name may be any.
+    model: its figures.
+    gate: the gate's name.
+  """
   state = model["gates"][gate]
   if gate == "min_accuracy":
     return _accuracy(model)
   if gate == "max_drop":
-    return _dropped(model, state)
+    return _dropped(name, model, state)
   if state["value"] is None:
     return "not one label has a picture"
   recalls = _recalls(model)
@@ -149,10 +183,6 @@ def _drop(metrics: Mapping[str, Any]) -> float | None:
   return drop
 
 
-def _named(gate: str, state: Mapping[str, Any]) -> str:
-  return gate if state["threshold"] is None else f"{gate} {100 * state['threshold']:.10g} %"
-
-
 def _accuracy(model: Mapping[str, Any]) -> str:
   if model["accuracy"] is None:
     return "accuracy unknown, not one picture could be evaluated"
@@ -162,11 +192,11 @@ def _accuracy(model: Mapping[str, Any]) -> str:
   return f"accuracy {value} ({counts}; 95 % interval {100 * low:.1f} to {100 * high:.1f})"
 
 
-def _dropped(model: Mapping[str, Any], state: Mapping[str, Any]) -> str:
+def _dropped(name: str, model: Mapping[str, Any], state: Mapping[str, Any]) -> str:
   comparison = model.get("comparison") or {}
   if comparison.get("baseline") is None:
-    return "no baseline yet"
-  baseline = _baseline(comparison)
+    return "no baseline"
+  baseline = _baseline(name, comparison)
   if state["value"] is None:
     return f"not one picture is in {baseline} too"
   if not state["value"]:
@@ -175,10 +205,10 @@ def _dropped(model: Mapping[str, Any], state: Mapping[str, Any]) -> str:
   return f"accuracy {points} percentage points {'below' if state['value'] > 0 else 'above'} that of {baseline}"
 
 
-def _change(comparison: Mapping[str, Any], verdict: str) -> str:
+def _change(name: str, comparison: Mapping[str, Any], verdict: str) -> str:
   if comparison["baseline"] is None:
     return "no baseline to compare with"
-  baseline = _baseline(comparison)
+  baseline = _baseline(name, comparison)
   if not comparison["paired"]:
     return f"not one picture is in {baseline} too"
   if comparison["verdict"] in ("worse", "better"):
@@ -186,12 +216,18 @@ def _change(comparison: Mapping[str, Any], verdict: str) -> str:
   else:
     change = f"no difference from {baseline} beyond chance"
   but = "but " if comparison["verdict"] == "worse" and verdict != MISSED else ""
-  counts = f"{comparison['regressed']:,} regressed, {comparison['fixed']:,} fixed, {_p_value(comparison['p_value'])}"
-  return f"{but}{change} ({counts})"
+  counts = ", ".join(f"{comparison[kind]:,} {kind}{of_them_edited(comparison, kind)}" for kind in ("regressed", "fixed"))
+  return f"{but}{change} ({counts}, {_p_value(comparison['p_value'])})"
 
 
-def _baseline(comparison: Mapping[str, Any]) -> str:
-  return "the model" if comparison["baseline"] == "model" else printable(comparison["baseline"])
+def of_them_edited(comparison: Mapping[str, Any], kind: str) -> str:
+  """Returns, where pictures of `kind` (`regressed` or `fixed`) were edited since the baseline, how many of them."""
+  edited = comparison.get(f"{kind}_edited")
+  return f", {edited:,} of them edited" if edited else ""
+
+
+def _baseline(name: str, comparison: Mapping[str, Any]) -> str:
+  return "the model" if name == "candidate" else printable(comparison["baseline"])
 
 
 def _p_value(p_value: float) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 from xml.etree import ElementTree
 
-from reporting.gates import MISSED, NONE_SET, gate_value, percent
+from reporting.gates import MISSED, NONE_SET, asked, bad_inputs, gate_value, named, percent
 from reporting.tables import printable
 
 _COUNTED = {"tests": "testcase", "failures": "failure", "errors": "error", "skipped": "skipped"}
@@ -19,10 +19,10 @@ _COUNTED = {"tests": "testcase", "failures": "failure", "errors": "error", "skip
 def junit_xml(metrics: Mapping[str, Any]) -> str:
   """Returns the XML file's text: a suite per model, with a case per gate.
 
-  Where `min_label_recall` is set, there is also a case per label; one that has no picture is skipped.
+  The model's has a case `inputs` too, an error where more of them are bad than allowed. Where `min_label_recall` is set, there is also a case per label; one that has no picture is skipped.
 
   Args:
-    metrics: the contents of `metrics.json`, with `gates`.
+    metrics: the contents of `metrics.json`, with `gates`; without `bad_inputs` there is no case `inputs`.
   """
   root = ElementTree.Element("testsuites", name=f"beam-retrain {metrics.get('night', '')}".rstrip())
   _add_suite(root, "model", metrics)
@@ -35,16 +35,24 @@ def junit_xml(metrics: Mapping[str, Any]) -> str:
 
 def _add_suite(root: ElementTree.Element, name: str, model: Mapping[str, Any]) -> None:
   suite = ElementTree.SubElement(root, "testsuite", name=name)
+  if model.get("bad_inputs"):
+    _add_inputs(suite, f"beam_retrain.{name}.inputs", model["bad_inputs"])
   for gate, state in model["gates"].items():
     case = _add_case(suite, f"beam_retrain.{name}.gates", gate)
     if state["state"] == NONE_SET:
       ElementTree.SubElement(case, "skipped", message=NONE_SET)
     elif state["state"] == MISSED:
-      _add_failure(case, f"{gate} {percent(state['threshold'])}: {gate_value(model, gate)}")
+      _add(case, "failure", f"{named(gate, state)}: {gate_value(name, model, gate)}", "gate missed")
   least = model["gates"].get("min_label_recall", {}).get("threshold")
   if least is not None:
     _add_labels(suite, f"beam_retrain.{name}.recall", model, least)
   _count(suite, "tests", "failures", "errors", "skipped")
+
+
+def _add_inputs(suite: ElementTree.Element, class_name: str, bad: Mapping[str, Any]) -> None:
+  case = _add_case(suite, class_name, "inputs")
+  if bad["too_many"]:
+    _add(case, "error", f"{bad_inputs(bad)}, more than allowed", "bad inputs")
 
 
 def _add_labels(suite: ElementTree.Element, class_name: str, model: Mapping[str, Any], least: float) -> None:
@@ -57,16 +65,16 @@ def _add_labels(suite: ElementTree.Element, class_name: str, model: Mapping[str,
       ElementTree.SubElement(case, "skipped", message="no picture has this label")
     elif label in failing:
       right = f"{row['correct']:,} of {row['support']:,} right"
-      _add_failure(case, f"recall {percent(row['recall'], least)} is below {percent(least)} ({right})")
+      _add(case, "failure", f"recall {percent(row['recall'], least)} is below {asked(least)} ({right})", "gate missed")
 
 
 def _add_case(suite: ElementTree.Element, class_name: str, name: str) -> ElementTree.Element:
   return ElementTree.SubElement(suite, "testcase", classname=class_name, name=name, time="0")
 
 
-def _add_failure(case: ElementTree.Element, message: str) -> None:
+def _add(case: ElementTree.Element, tag: str, message: str, kind: str) -> None:
   # Jenkins shows the attribute, GitLab the text.
-  ElementTree.SubElement(case, "failure", message=message, type="gate missed").text = message
+  ElementTree.SubElement(case, tag, message=message, type=kind).text = message
 
 
 def _count(element: ElementTree.Element, *attributes: str) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from reporting import report_charts as charts
-from reporting.gates import MISSED, NONE_SET, PASSED
+from reporting.gates import MISSED, NONE_SET, NOT_PUBLISHED, PASSED, UNFINISHED
 from reporting.report_tables import MAX_SLICED_COLUMNS, Gallery, Labels, confusion, label_table, slice_tables
 from reporting.report_words import (
   MODELS,
@@ -33,14 +33,14 @@ from reporting.report_words import (
 if TYPE_CHECKING:
   import jinja2
 
-MAX_QUARANTINED = 200
-MAX_NIGHTS = 366
 MAX_TREND_LABELS = 12
 # Of each state a sign and the word, never a colour alone.
 _WORDS = {
   PASSED: ("\N{CHECK MARK}", "Passed"),
   MISSED: ("\N{BALLOT X}", "Missed"),
   NONE_SET: ("\N{WHITE CIRCLE}", "No gate set"),
+  NOT_PUBLISHED: ("\N{BALLOT X}", "Not published"),
+  UNFINISHED: ("\N{BALLOT X}", "Unfinished"),
 }
 _DASH = "\N{EN DASH}"
 _MAX_SETTING = 300  # characters
@@ -64,9 +64,9 @@ def render_report(
     pictures: `mistakes`, `suspicious`, `regressed`, `fixed` -> pictures to show: `model` (`model` or `candidate`),
       `key`, `actual`, `predicted`, `confidence` in percent, `baseline_predicted` and `baseline_confidence` or None,
       `thumbnail` (a `data:image/...` URI) or None.
-    quarantined: file_name, split, size_bytes, reason, detail of each, maybe not all: `metrics` has the total.
+    quarantined: file_name, split, size_bytes, reason, detail of each that is listed: `metrics` has the total.
     info: the contents of `info.json`.
-    trend: per night, the oldest first, tonight the last: `night`, `accuracy`, `accuracy_interval_95`, `total`,
+    trend: per night that is shown, the oldest first, tonight the last: `night`, `accuracy`, `accuracy_interval_95`, `total`,
       `verdict`, and `per_label`: label -> recall. Empty: no trend.
     title: what was evaluated.
   """
@@ -113,7 +113,7 @@ def _view(
     "models": [_figures(model, figures) for model, figures in models.items()],
     "gates": [{**row, "symbol": _WORDS[row["state"]][0]} for row in gate_rows(metrics)],
     "comparisons": comparisons,
-    "trend": _trend(trend[-MAX_NIGHTS:], metrics),
+    "trend": _trend(trend, metrics),
     "labels": label_table(metrics, metrics.get("candidate"), parts[0]["matrix"]),
     "parts_of_models": parts,
     "slices": [
@@ -210,8 +210,9 @@ def _comparison(
   gallery: Gallery,
 ) -> dict[str, Any]:
   baseline = comparison["baseline"]
-  against = "the model tonight" if baseline == "model" else shortened(baseline or "")
-  before, now = ("by the model", "by the candidate") if baseline == "model" else ("before", "now")
+  of_candidate = model == "candidate"  # compared with the model, whatever the baseline of that is called
+  against = "the model tonight" if of_candidate else shortened(baseline or "")
+  before, now = ("by the model", "by the candidate") if of_candidate else ("before", "now")
   changed = [
     {
       "kind": kind,
@@ -226,17 +227,19 @@ def _comparison(
     "heading": f"{MODELS[model]} against {against}" if baseline else MODELS[model],
     "finding": finding,
     "chance": chance,
-    "before": "model" if baseline == "model" else "was",
-    "now": "candidate" if baseline == "model" else "now",
+    "before": "model" if of_candidate else "was",
+    "now": "candidate" if of_candidate else "now",
     "verdict": comparison["verdict"],
     "known": baseline is not None and bool(comparison["paired"]),
     "changed": changed,
     "any": any(group["number"] for group in changed),
-    "figures": _compared_figures(comparison, before, now) if baseline else [],
+    "figures": _compared_figures(comparison, before, now, of_candidate) if baseline else [],
   }
 
 
-def _compared_figures(comparison: Mapping[str, Any], before: str, now: str) -> list[tuple[str, str]]:
+def _compared_figures(
+  comparison: Mapping[str, Any], before: str, now: str, of_candidate: bool
+) -> list[tuple[str, str]]:
   def number(name: str) -> str:
     return _DASH if comparison.get(name) is None else count(comparison[name])
 
@@ -250,7 +253,7 @@ def _compared_figures(comparison: Mapping[str, Any], before: str, now: str) -> l
     ("fixed", number("fixed")),
     (f"McNemar{_S} exact p", _DASH if p_value is None else f"{p_value:.2g}"),
   ]
-  if comparison["baseline"] != "model":
+  if not of_candidate:
     names = [("new, only now", "new"), ("gone, only before", "gone"), ("edited, same name", "edited")]
     figures += [(words, number(name)) for words, name in names]
   return figures
@@ -307,15 +310,14 @@ def _trend(trend: Sequence[Mapping[str, Any]], metrics: Mapping[str, Any]) -> di
 
 def _quarantine(metrics: Mapping[str, Any], rows: Sequence[Sequence[Any]]) -> dict[str, Any]:
   found = metrics.get("quarantined", {"total": len(rows), "reasons": {}})
-  shown = rows[:MAX_QUARANTINED]
   return {
     "total": found["total"],
     "number": number_of_pictures(found["total"]),
     "reasons": [(reason, count(number)) for reason, number in sorted(found["reasons"].items())],
-    "left_out": found["total"] - len(shown),
+    "left_out": found["total"] - len(rows),
     "rows": [
       (shortened(name), split, count(int(size)), reason, shortened(detail))
-      for name, split, size, reason, detail in shown
+      for name, split, size, reason, detail in rows
     ],
   }
 

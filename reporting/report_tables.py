@@ -30,9 +30,16 @@ class Labels:
     spelled = {escape_cell(name): place for place, name in enumerate(names)}
     self._places = {**spelled, **{name: place for place, name in enumerate(names)}}
 
+  def __contains__(self, label: str) -> bool:
+    return label in self._places
+
   def place(self, label: str) -> int:
-    """Returns where a label stands; one that is not in the list, after all others."""
-    return self._places.setdefault(label, len(self._places))
+    """Returns where a label stands.
+
+    Raises:
+      KeyError: it is not in the list.
+    """
+    return self._places[label]
 
 
 def label_table(metrics: Mapping[str, Any], candidate: Mapping[str, Any] | None, matrix: Mapping[str, Any]) -> dict:
@@ -44,10 +51,7 @@ def label_table(metrics: Mapping[str, Any], candidate: Mapping[str, Any] | None,
     shown = sorted(worst, key=labels.place)
   rows = [per_label[label] for label in shown]
   rows += [] if candidate is None else [candidate["per_label"][label] for label in shown]
-  worst_rate = max(
-    (1 - row[kind] for row in rows for kind in ("recall", "precision") if row[kind] is not None), default=0
-  )
-  scale = next(scale for scale in _SCALES if scale >= min(1.25 * worst_rate, 1.0))
+  scale = _scale([row[kind] for row in rows for kind in ("recall", "precision")])
   return {
     "left_out": len(labels.names) - len(shown),
     "scale": percent(scale, 0),
@@ -173,6 +177,7 @@ class Gallery:
       "thumbnail": thumbnail if usable else None,
       # Small ones are kept as PNG; a blown-up pixel says more than a blur.
       "tiny": thumbnail.startswith("data:image/png"),
+      "edited": picture.get("edited", False),
       "key": shortened(picture["key"]),
       "actual": shortened(picture["actual"]),
       "predicted": shortened(picture["predicted"]),
@@ -186,22 +191,25 @@ class Gallery:
   ) -> list[dict[str, Any]]:
     """Returns label by label its groups of pictures, one per label that they were taken for, the most frequent first.
 
-    Every mistake that the matrix shows has a group, if an empty one, so that its cell leads somewhere.
+    Every mistake that the matrix shows has a group, if an empty one, so that its cell leads somewhere. Labels that are
+    not in the label list come after all others.
     """
+    found = {picture[kind] for picture in pictures for kind in ("actual", "predicted")}
+    labels = Labels([*self._labels.names, *sorted(label for label in found if label not in self._labels)])
     table = metrics["confusion_matrix"]
     groups: dict[tuple[int, int], list[Mapping[str, Any]]] = {cell: [] for cell in matrix["cells"]}
     for picture in pictures:
-      cell = (self._labels.place(picture["actual"]), self._labels.place(picture["predicted"]))
+      cell = (labels.place(picture["actual"]), labels.place(picture["predicted"]))
       groups.setdefault(cell, []).append(picture)
     by_label: dict[int, list[tuple[int, int]]] = {}
     for cell in sorted(groups):
       by_label.setdefault(cell[0], []).append(cell)
     return [
       {
-        "label": shortened(self._name(actual, groups[cells[0]], "actual")),
+        "label": shortened(labels.names[actual]),
         "wrong": count(sum(table[actual]) - table[actual][actual]) if actual < len(table) else "",
         "support": count(sum(table[actual])) if actual < len(table) else "",
-        "groups": list(self._groups(cells, groups, table, matrix["prefix"])),
+        "groups": list(self._groups(cells, groups, table, labels, matrix["prefix"])),
       }
       for actual, cells in by_label.items()
     ]
@@ -211,6 +219,7 @@ class Gallery:
     cells: Sequence[tuple[int, int]],
     groups: Mapping[tuple[int, int], Sequence[Mapping[str, Any]]],
     table: Sequence[Sequence[int]],
+    labels: Labels,
     prefix: str,
   ) -> Iterator[dict[str, Any]]:
     size = len(table)
@@ -220,14 +229,11 @@ class Gallery:
       worst_first = sorted(groups[cell], key=lambda picture: (-picture["confidence"], picture["key"]))
       yield {
         "id": f"{prefix}-{cell[0]}-{cell[1]}",
-        "predicted": shortened(self._name(cell[1], groups[cell], "predicted")),
+        "predicted": shortened(labels.names[cell[1]]),
         "number": number_of_pictures(numbers[cell]),
         "shown": count(len(worst_first)) if len(worst_first) < numbers[cell] else "",
         "pictures": self.shown(worst_first),
       }
-
-  def _name(self, place: int, pictures: Sequence[Mapping[str, Any]], kind: str) -> str:
-    return self._labels.names[place] if place < len(self._labels.names) else str(pictures[0][kind])
 
 
 def slice_tables(slices: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from reporting.gates import MISSED, NONE_SET, PASSED, gate_value, overall
+from reporting import tables
+from reporting.gates import MISSED, NONE_SET, PASSED, gate_value, of_them_edited, overall, unusable
 from reporting.gates import percent as exact_percent
 
 MODELS = {"model": "Model", "candidate": "Candidate"}
@@ -40,8 +41,7 @@ def interval(bounds: Sequence[float] | None) -> str:
 
 def shortened(text: str) -> str:
   """Returns `text`, without its middle where it is longer than a page should have to bear."""
-  half = _LONGEST // 2
-  return text if len(text) <= _LONGEST else f"{text[:half]}\N{HORIZONTAL ELLIPSIS}{text[-half:]}"
+  return tables.shortened(text, _LONGEST, "\N{HORIZONTAL ELLIPSIS}")
 
 
 def of_each_model(metrics: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
@@ -51,7 +51,17 @@ def of_each_model(metrics: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
 
 
 def headline(metrics: Mapping[str, Any]) -> tuple[str, str]:
-  """Returns the verdict over all gates of all models (`passed`, `missed`, `none set`), and what it means."""
+  """Returns the verdict and what it means.
+
+  It is that over all gates of all models (`passed`, `missed`, `none set`) or, where more inputs are bad than allowed,
+  what that makes of the figures (`gates.NOT_PUBLISHED`, `gates.UNFINISHED`).
+  """
+  verdict, meaning = _gates_verdict(metrics)
+  found = unusable(metrics)
+  return (verdict, meaning) if found is None else (found[0], f"{found[1]}; {meaning}")
+
+
+def _gates_verdict(metrics: Mapping[str, Any]) -> tuple[str, str]:
   verdict = metrics.get("verdict") or (overall(metrics) if "gates" in metrics else NONE_SET)
   if verdict == NONE_SET:
     return verdict, "nothing was asked of the model, so nothing passed or was missed"
@@ -87,7 +97,7 @@ def gate_rows(metrics: Mapping[str, Any]) -> list[dict[str, str]]:
       "model": MODELS[model],
       "gate": _GATES[name][0],
       "threshold": f"{_GATES[name][1]} {_threshold(name, gate)}" if gate["threshold"] is not None else "",
-      "measured": _measured(figures, name),
+      "measured": _measured(model, figures, name),
       "state": gate["state"],
     }
     for model, figures in of_each_model(metrics).items()
@@ -96,11 +106,13 @@ def gate_rows(metrics: Mapping[str, Any]) -> list[dict[str, str]]:
 
 
 def _threshold(name: str, gate: Mapping[str, Any]) -> str:
-  return f"{100 * gate['threshold']:.10g}{_NBSP}{'points' if name == 'max_drop' else '%'}"
+  number = f"{100 * gate['threshold']:.10g}"
+  unit = "%" if name != "max_drop" else "point" if number == "1" else "points"
+  return f"{number}{_NBSP}{unit}"
 
 
-def _measured(figures: Mapping[str, Any], name: str) -> str:
-  return gate_value(figures, name).replace(" %", f"{_NBSP}%")
+def _measured(model: str, figures: Mapping[str, Any], name: str) -> str:
+  return gate_value(model, figures, name).replace(" %", f"{_NBSP}%")
 
 
 def compared(comparison: Mapping[str, Any], subject: str, against: str) -> tuple[str, str]:
@@ -112,13 +124,16 @@ def compared(comparison: Mapping[str, Any], subject: str, against: str) -> tuple
     against: with whom, for example `2026-11-23`.
   """
   if comparison["verdict"] == "no baseline":
-    return "There is no baseline yet: later nights can be compared with this one.", ""
+    return "There is no baseline: nothing was compared, but later nights can be compared with this one.", ""
   if not comparison["paired"]:
     return f"Nothing compared: {subject} and {against} have no picture in common.", ""
   regressed, fixed = comparison["regressed"], comparison["fixed"]
   if not regressed + fixed:
     return f"No change: {subject} is right and wrong on the same pictures as {against}.", ""
-  changes = f"{pictures(regressed)} regressed, {count(fixed)} fixed"
+  changes = ", ".join(
+    f"{number} {kind}{of_them_edited(comparison, kind)}"
+    for number, kind in ((pictures(regressed), "regressed"), (count(fixed), "fixed"))
+  )
   chance = how_often(comparison["p_value"])
   if comparison["verdict"] == "no difference shown":
     return f"No difference shown between {subject} and {against}: {changes}.", chance

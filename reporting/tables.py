@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 MAX_LABELS = 40
+_LONGEST = 40  # characters of a label
 
 
 def align(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
@@ -23,17 +24,6 @@ def align(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -
   return "\n".join([line(header), *map(line, rows)])
 
 
-def accuracy_line(metrics: Mapping[str, Any]) -> str:
-  """Returns for example `accuracy 98.21 % (9,821 of 10,000 right; 95 % interval 97.9 to 98.5)`."""
-  if metrics["accuracy"] is None:
-    return "accuracy unknown: not one picture could be evaluated"
-  low, high = metrics["accuracy_interval_95"]
-  return (
-    f"accuracy {100 * metrics['accuracy']:.2f} % ({metrics['correct']:,} of {metrics['total']:,} right;"
-    f" 95 % interval {100 * low:.1f} to {100 * high:.1f})"
-  )
-
-
 def changes_table(metrics: Mapping[str, Any]) -> str:
   """Returns, of a night, one line per model: what it was compared with, and how many pictures changed."""
   header = ["", "accuracy", "compared with", "regressed", "fixed", "new", "gone", "edited", "p"]
@@ -43,7 +33,7 @@ def changes_table(metrics: Mapping[str, Any]) -> str:
       found = of_model["comparison"]
       counts = ["-" if found[count] is None else f"{found[count]:,}" for count in header[3:8]]
       p_value = "-" if found["p_value"] is None else f"{found['p_value']:.3g}"
-      compared_with = printable(found["baseline"] or "nothing yet")
+      compared_with = "the model" if name == "candidate" else printable(found["baseline"] or "no baseline")
       rows.append([name, _percent(of_model["accuracy"]), compared_with, *counts, p_value])
   return align(header, rows)
 
@@ -64,11 +54,11 @@ def per_label_table(metrics: Mapping[str, Any], max_labels: int = MAX_LABELS) ->
 def _label_cells(label: str, row: Mapping[str, Any]) -> list[str]:
   confused = row["most_confused_with"]
   return [
-    printable(label),
+    shortened(printable(label), _LONGEST, "..."),
     f"{row['support']:,}",
     f"{row['correct']:,}",
     *(_percent(row[name]) for name in ("accuracy", "precision", "recall", "f1")),
-    "-" if confused is None else f"{printable(confused)} ({row['most_confused_count']:,})",
+    "-" if confused is None else f"{shortened(printable(confused), _LONGEST, '...')} ({row['most_confused_count']:,})",
   ]
 
 
@@ -79,3 +69,11 @@ def _percent(fraction: float | None) -> str:
 def printable(text: str) -> str:
   """Returns `text`, without what would steer the terminal: a label is a folder's name, and anyone can name a folder."""
   return text if text.isprintable() else ascii(text)[1:-1]
+
+
+def shortened(text: str, longest: int, gap: str) -> str:
+  """Returns `text`, with `gap` in place of its middle where it is longer than `longest` characters."""
+  if len(text) <= longest:
+    return text
+  kept = longest - len(gap)
+  return f"{text[: kept - kept // 2]}{gap}{text[len(text) - kept // 2 :]}"

@@ -195,7 +195,7 @@ def _bucket(tonight: list[Row], of_candidate: list[Row], others: list[Row]) -> B
 def _change(change: Change) -> dict[str, Any]:
   row = Row(change.file_name, change.actual_digit, change.predicted_digit, change.confidence, change.sha256)
   baseline = {"baseline_predicted": change.baseline_digit, "baseline_confidence": float(change.baseline_confidence)}
-  return {**as_picture(change.model, row), **baseline}
+  return {**as_picture(change.model, row), **baseline, "edited": change.edited == "True"}
 
 
 def trend(metrics: dict[str, Any]) -> list[dict[str, Any]]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from reporting.gates import gate_lines, gate_value, judge, overall, percent, verdict_line
+from reporting.gates import gate_lines, gate_value, judge, named, overall, percent, verdict_line
 
 
 def _comparison(regressed: int = 3, fixed: int = 2, paired: int = 1_000, **changes: Any) -> dict[str, Any]:
@@ -166,6 +166,47 @@ def test_a_drop_beyond_chance_is_told_although_no_gate_is_missed():
   assert line.endswith(", but worse than 2026-11-23 by more than chance explains (20 regressed, 4 fixed, p = 0.0015)")
 
 
+def test_the_verdict_tells_how_many_of_the_changes_were_edited():
+  edited = _comparison(6, 0, verdict="worse", p_value=0.0312, regressed_edited=6, fixed_edited=0)
+  assert verdict_line(_model(comparison=edited)).endswith(" (6 regressed, 6 of them edited, 0 fixed, p = 0.0312)")
+  edited = _comparison(2_000, 1_200, p_value=0.5, regressed_edited=0, fixed_edited=1_100)
+  assert " (2,000 regressed, 1,200 fixed, 1,100 of them edited, p = 0.50)" in verdict_line(_model(comparison=edited))
+
+
+def test_a_baseline_may_be_called_model():
+  metrics = _night(
+    _model(comparison=_comparison(3, 0, baseline="model"), max_drop=0.5),
+    _model(comparison=_comparison(2, 0, baseline="model"), max_drop=0.5),
+  )
+  of_model, of_candidate = verdict_line(metrics).split("; candidate: ")
+  assert "no difference from model beyond chance" in of_model
+  assert "no difference from the model beyond chance" in of_candidate
+  drops = [line for line in gate_lines(metrics) if "max_drop" in line]
+  assert drops[0].endswith("percentage points below that of model)")
+  assert drops[1].endswith("percentage points below that of the model)")
+
+
+@pytest.mark.parametrize(
+  ("about", "quarantined", "begins"),
+  [
+    ({"night": "2026-11-24"}, 2, "NOT PUBLISHED: 2 of 1,799 inputs are bad; "),
+    ({}, 2, "UNFINISHED: 2 of 1,799 inputs are bad; "),
+    ({}, 1, "UNFINISHED: 1 of 1,799 inputs is bad; "),
+  ],
+)
+def test_more_bad_inputs_than_allowed_come_first(about, quarantined, begins):
+  metrics = {**_model(min_accuracy=0.98), **about}
+  said = verdict_line(metrics)
+  bad = {"quarantined": quarantined, "inputs": 1_799, "allowed": 0.0, "too_many": True}
+  assert verdict_line({**metrics, "bad_inputs": bad}) == begins + said.removeprefix("MISSED: ")
+  assert verdict_line({**metrics, "bad_inputs": {**bad, "too_many": False}}) == said
+
+
+def test_a_threshold_is_told_as_it_was_given():
+  assert named("min_accuracy", {"threshold": 0.98765}) == "min_accuracy 98.765 %"
+  assert named("max_drop", {"threshold": None}) == "max_drop"
+
+
 def test_a_missed_verdict_names_each_gate_with_its_figure():
   worse = _comparison(20, 4, verdict="worse", p_value=0.0015)
   candidate = _model(comparison=_comparison(30, 0, baseline="model", verdict="worse", p_value=1e-9), min_accuracy=0.98)
@@ -205,11 +246,12 @@ def test_the_gate_lines_spell_out_all_three_states():
 
 
 def test_what_a_gate_without_a_value_says():
-  assert gate_value(_model(comparison=_NO_BASELINE, max_drop=0.1), "max_drop") == "no baseline yet"
-  assert gate_value(_model(comparison=_comparison(0, 0), max_drop=0.1), "max_drop") == "accuracy as that of 2026-11-23"
+  assert gate_value("model", _model(comparison=_NO_BASELINE, max_drop=0.1), "max_drop") == "no baseline"
+  same = _model(comparison=_comparison(0, 0), max_drop=0.1)
+  assert gate_value("model", same, "max_drop") == "accuracy as that of 2026-11-23"
   empty = _model({"7": (0, 0)}, comparison=_comparison(paired=0), min_label_recall=0.5, max_drop=0.1)
-  assert gate_value(empty, "max_drop") == "not one picture is in 2026-11-23 too"
-  assert gate_value(empty, "min_label_recall") == "not one label has a picture"
+  assert gate_value("model", empty, "max_drop") == "not one picture is in 2026-11-23 too"
+  assert gate_value("model", empty, "min_label_recall") == "not one label has a picture"
 
 
 @pytest.mark.parametrize(

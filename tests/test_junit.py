@@ -44,7 +44,7 @@ def test_every_state_of_a_gate():
   root = ElementTree.fromstring(junit_xml(_model(_RECALLS, min_accuracy=0.98, max_drop=0.01)))
   assert _cases(root) == {
     ("beam_retrain.model.gates", "min_accuracy"): (
-      "failure: min_accuracy 98.00 %: accuracy 94.50 % (189 of 200 right; 95 % interval 91.4 to 96.9)"
+      "failure: min_accuracy 98 %: accuracy 94.50 % (189 of 200 right; 95 % interval 91.4 to 96.9)"
     ),
     ("beam_retrain.model.gates", "max_drop"): "passed",
     ("beam_retrain.model.gates", "min_label_recall"): "skipped: none set",
@@ -58,9 +58,32 @@ def test_a_case_per_label_where_their_recall_has_a_gate():
   }
   assert labels == {
     "7": "passed",
-    "1": "failure: recall 90.00 % is below 95.00 % (90 of 100 right)",
+    "1": "failure: recall 90.00 % is below 95 % (90 of 100 right)",
     "0": "skipped: no picture has this label",
   }
+
+
+def test_a_threshold_is_told_as_it_was_given():
+  cases = _cases(ElementTree.fromstring(junit_xml(_model(_RECALLS, min_accuracy=0.98765, min_label_recall=0.98765))))
+  assert cases["beam_retrain.model.gates", "min_accuracy"].startswith("failure: min_accuracy 98.765 %: accuracy ")
+  assert cases["beam_retrain.model.recall", "1"].startswith("failure: recall 90.00 % is below 98.765 % ")
+
+
+@pytest.mark.parametrize(
+  ("too_many", "state"), [(False, "passed"), (True, "error: 2 of 1,799 inputs are bad, more than allowed")]
+)
+def test_too_many_bad_inputs_are_an_error(too_many, state):
+  bad = {"quarantined": 2, "inputs": 1_799, "allowed": 0.001, "too_many": too_many}
+  night = {**_model(_RECALLS, min_accuracy=0.5), "bad_inputs": bad, "candidate": _model(_RECALLS)}
+  root = ElementTree.fromstring(junit_xml(night))
+  inputs = {place: found for place, found in _cases(root).items() if place[1] == "inputs"}
+  assert inputs == {("beam_retrain.model.inputs", "inputs"): state}
+  assert [(suite.get("tests"), suite.get("errors")) for suite in (root, *root)] == [
+    ("7", str(int(too_many))),
+    ("4", str(int(too_many))),
+    ("3", "0"),
+  ]
+  assert [error.text for error in root.iter("error")] == [state.removeprefix("error: ")] * too_many
 
 
 def test_a_suite_per_model_and_counts_that_are_those_of_the_cases():

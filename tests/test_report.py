@@ -16,6 +16,7 @@ import pytest
 
 from reporting.report import render_report
 from reporting.report_charts import LEVELS, heat_colours, heat_level, luminance
+from reporting.report_tables import Labels
 from reporting.report_words import how_often
 from tests.html_elements import Element, read
 from tests.report_sample import HOSTILE, Sample, evaluation, night, outcomes
@@ -249,7 +250,11 @@ def test_the_comparison_in_words_and_numbers(night_sample: Sample, night_page: E
   ):
     assert heading in [element.text for element in section.every("h3")]
     comparison = figures["comparison"]
-    assert f"{comparison['regressed']:,} pictures regressed, {comparison['fixed']:,} fixed." in section.text
+    kinds = [(f"{comparison['regressed']:,} pictures", "regressed"), (f"{comparison['fixed']:,}", "fixed")]
+    edited = {kind: comparison[f"{kind}_edited"] for _, kind in kinds}
+    words = [f"{number} {kind}" + f", {edited[kind]} of them edited" * bool(edited[kind]) for number, kind in kinds]
+    assert f"{', '.join(words)}." in section.text
+    assert bool(sum(edited.values())) == (figures is night_sample.metrics)
   assert "The candidate is worse than the model tonight" in night_page.only("header").text
   of_model = section.every("dl", class_="facts")[0]
   facts = {name.text: value.text for name, value in zip(of_model.every("dt"), of_model.every("dd"), strict=True)}
@@ -272,6 +277,74 @@ def test_regressed_and_fixed_stand_side_by_side(night_sample: Sample, night_page
   assert f"now {first['predicted']} {first['confidence']:.1f} %" in says
 
 
+def test_an_edited_picture_says_so(night_sample: Sample, night_page: Element) -> None:
+  edited = {}
+  for kind in ("regressed", "fixed"):
+    for picture in night_sample.pictures[kind]:
+      edited[picture["model"], kind, picture["key"]] = picture["edited"]
+  assert set(edited.values()) == {True, False}
+  sides = _section(night_page, "compared").every("div", class_="sides")
+  shown = {
+    (model, kind, figure.only("span", class_="file").text): [span.text for span in figure.every("span", class_="edited")]
+    for model, pair in zip(("model", "candidate"), sides, strict=True)
+    for kind, side in zip(("regressed", "fixed"), pair.every("div", class_="side"), strict=True)
+    for figure in side.every("figure")
+  }
+  assert shown == {place: ["edited"] * was for place, was in edited.items()}
+
+
+def test_a_baseline_may_be_called_model() -> None:
+  sample = night(number=600, max_drop=0.5)
+  sample.metrics["comparison"]["baseline"] = "model"
+  page = read(render(sample))
+  section = _section(page, "compared")
+  assert [heading.text for heading in section.every("h3")] == [
+    "Model against model",
+    "Candidate against the model tonight",
+  ]
+  of_model, of_candidate = (facts.text for facts in section.every("dl", class_="facts"))
+  assert "right before" in of_model
+  assert "gone, only before" in of_model
+  assert "right by the candidate" in of_candidate
+  assert "gone" not in of_candidate
+  measured = [row.every("td")[-1].text for row in _section(page, "gates").every("tr")[1:]]
+  assert measured[1].endswith("that of model")
+  assert measured[4].endswith("that of the model")
+
+
+@pytest.mark.parametrize(("about", "word"), [({"night": "2026-11-24"}, "Not published"), ({}, "Unfinished")])
+def test_more_bad_inputs_than_allowed_are_the_verdict(about: dict[str, str], word: str) -> None:
+  sample = evaluation(number=300, min_accuracy=0.5)
+  bad = {"quarantined": 3, "inputs": 1_803, "allowed": 0.0, "too_many": True}
+  sample.metrics |= {**about, "bad_inputs": bad}
+  page = read(render(sample))
+  assert page.only("header").only("h1").text == f"✗ {word} 3 of 1,803 inputs are bad; every gate that was set holds"
+  assert page.only("title").text.startswith(f"{word}: ")
+  bad["too_many"] = False
+  assert read(render(sample)).only("header").only("h1").text == "✓ Passed every gate that was set holds"
+
+
+def test_labels_that_are_not_in_the_list_have_groups_of_their_own() -> None:
+  sample = evaluation(number=300)
+  strange = [
+    {**sample.pictures["mistakes"][0], "actual": "1", "predicted": name, "key": f"{name}.png"} for name in ("zz", "yy")
+  ]
+  sample.pictures["mistakes"] += strange
+  section = _section(read(render(sample)), "m-mistakes")
+  for place, name in ((10, "yy"), (11, "zz")):
+    group = section.only("div", id=f"m-1-{place}")
+    assert group.only("h4").text.startswith(f"taken for {name} 1 picture")
+    assert group.only("span", class_="file").text == f"{name}.png"
+
+
+def test_asking_for_a_label_changes_nothing() -> None:
+  labels = Labels(["a", "=b"])
+  with pytest.raises(KeyError):
+    labels.place("c")
+  assert "c" not in labels
+  assert (labels.place("a"), labels.place("=b"), labels.place("'=b")) == (0, 1, 1)
+
+
 @pytest.mark.parametrize(
   ("p_value", "often"),
   [
@@ -290,7 +363,7 @@ def test_a_p_value_in_words(p_value: float, often: str) -> None:
 @pytest.mark.parametrize(
   ("comparison", "says"),
   [
-    ({"baseline": None, "verdict": "no baseline"}, "There is no baseline yet"),
+    ({"baseline": None, "verdict": "no baseline"}, "There is no baseline: nothing was compared"),
     ({"baseline": "2026-11-23", "paired": 0, "verdict": "no difference shown"}, "have no picture in common"),
     (
       {"baseline": "2026-11-23", "paired": 9, "verdict": "no difference shown"},
@@ -378,7 +451,7 @@ def largest() -> Sample:
     sample.pictures[kind] = [
       {**one, "thumbnail": image, "key": f"{place}/" + "k" * 200} for place, one in enumerate(shown)
     ]
-  sample.quarantined = [(f"{number}" + "q" * 200, "testing", 1, "EMPTY", "d" * 200) for number in range(1_000)]
+  sample.quarantined = [(f"{number}" + "q" * 200, "testing", 1, "EMPTY", "d" * 200) for number in range(500)]
   sample.metrics["quarantined"] = {"total": 250_000, "reasons": {"EMPTY": 250_000}}
   slices = {
     f"value {number}": {"pictures": 10**6, "correct": 1, "accuracy": 1e-6, "interval_95": [0, 1]}
@@ -387,7 +460,7 @@ def largest() -> Sample:
   sample.metrics["slices"] = {f"column {number}": slices for number in range(50)}
   first = sample.trend[0]
   sample.trend = [
-    {**first, "night": f"{2_020 + day // 336}-{day // 28 % 12 + 1:02}-{day % 28 + 1:02}"} for day in range(2_000)
+    {**first, "night": f"{2_020 + day // 336}-{day // 28 % 12 + 1:02}-{day % 28 + 1:02}"} for day in range(90)
   ]
   return sample
 
@@ -396,8 +469,8 @@ def test_the_largest_report_stays_under_ten_megabytes(largest: Sample) -> None:
   html = render(largest)
   assert 5_000_000 < len(html.encode()) < 10_000_000
   section = _section(read(html), "quarantine")
-  assert len(section.only("tbody").every("tr")) == 200
-  assert "249,800 of them are not listed here" in section.text
+  assert len(section.only("tbody").every("tr")) == 500
+  assert "249,500 of them are not listed here" in section.text
 
 
 def test_pictures_that_are_too_large_are_left_out() -> None:

@@ -4,22 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from reporting.tables import accuracy_line, align, changes_table, per_label_table
+from reporting.tables import align, changes_table, per_label_table
 from transforms.core.label_stats import evaluate_in_memory, metrics_json
 
 
 def _metrics(pairs: list[tuple[str, str]], labels: list[str]) -> dict[str, Any]:
   stats = evaluate_in_memory(pairs, labels)
   return metrics_json(stats)
-
-
-def test_accuracy_line() -> None:
-  metrics = _metrics([("a", "a")] * 9821 + [("a", "b")] * 179, ["a", "b"])
-  assert accuracy_line(metrics) == "accuracy 98.21 % (9,821 of 10,000 right; 95 % interval 97.9 to 98.5)"
-
-
-def test_accuracy_line_of_nothing() -> None:
-  assert accuracy_line(_metrics([], ["a"])) == "accuracy unknown: not one picture could be evaluated"
 
 
 def test_per_label_table() -> None:
@@ -41,6 +32,18 @@ def test_of_many_labels_the_worst_are_shown() -> None:
   assert len(table) == 5
 
 
+def test_a_long_label_loses_its_middle() -> None:
+  longest, longer = "a" * 40, "b" * 30 + "c" * 30
+  table = per_label_table(_metrics([(longest, longer), (longer, longer)], [longest, longer])).split("\n")
+  shown = "b" * 19 + "..." + "c" * 18
+  assert len(shown) == 40
+  assert table[1].startswith(f"{longest}  ")
+  assert table[1].endswith(f"  {shown} (1)")
+  assert table[2].startswith(f"{shown}  ")
+  escaped = per_label_table(_metrics([("\x1b" * 30, "\x1b" * 30)], ["\x1b" * 30])).split("\n")[1]
+  assert len(escaped.split()[0]) == 40
+
+
 def test_a_label_cannot_steer_the_terminal() -> None:
   table = per_label_table(_metrics([("\x1b[2Jb", "\x1b[2Jb"), ("caf\u00e9", "\x1b[2Jb")], ["\x1b[2Jb", "caf\u00e9"]))
   assert "\x1b" not in table
@@ -50,7 +53,7 @@ def test_a_label_cannot_steer_the_terminal() -> None:
 
 def test_changes_table() -> None:
   compared = {
-    "baseline": "2026-11-23",
+    "baseline": "model",
     "regressed": 1200,
     "fixed": 3,
     "new": 0,
@@ -61,9 +64,11 @@ def test_changes_table() -> None:
   first = dict.fromkeys(compared)
   lines = changes_table({"accuracy": 0.5, "comparison": first, "candidate": {"accuracy": 0.25, "comparison": compared}})
   assert [line.split() for line in lines.splitlines()[1:]] == [
-    ["model", "50.00", "%", "nothing", "yet", "-", "-", "-", "-", "-", "-"],
-    ["candidate", "25.00", "%", "2026-11-23", "1,200", "3", "0", "1", "2", "1e-09"],
+    ["model", "50.00", "%", "no", "baseline", "-", "-", "-", "-", "-", "-"],
+    ["candidate", "25.00", "%", "the", "model", "1,200", "3", "0", "1", "2", "1e-09"],
   ]
+  named_so = changes_table({"accuracy": 0.5, "comparison": {**compared, "baseline": "model"}}).splitlines()[1]
+  assert named_so.split()[3:5] == ["model", "1,200"]
   assert len(changes_table({"accuracy": 0.5, "comparison": first}).splitlines()) == 2
 
 
