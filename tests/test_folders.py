@@ -64,6 +64,23 @@ def test_what_is_no_data_set(tmp_path, names, sentence):
     find_class_folders(str(lay_out(tmp_path, *names)))
 
 
+def test_one_class_may_be_enough_but_never_none_and_never_a_split(tmp_path):
+  (folder,) = find_class_folders(str(lay_out(tmp_path / "one", "5/1.jpg")), min_classes=1)
+  assert (folder.split, folder.label) == (None, "5")
+  (folder,) = find_class_folders(str(lay_out(tmp_path / "split", "testing/5/1.jpg")), min_classes=1)
+  assert (folder.split, folder.label) == (TESTING, "5")
+  for name, sentence in (("readme.txt", "holds neither"), ("test/1.jpg", "the folders test look like splits")):
+    with pytest.raises(InputError, match=sentence):
+      find_class_folders(str(lay_out(tmp_path / name.replace("/", "_"), name)), min_classes=1)
+
+
+def test_what_is_no_file_is_listed_without_being_opened(tmp_path):
+  lay_out(tmp_path, "a/1.jpg", "b/1.jpg")
+  os.mkfifo(tmp_path / "a" / "pipe.jpg")
+  folder, _ = find_class_folders(str(tmp_path))
+  assert sorted(image.key for _, image in list_folder(folder)) == ["a/1.jpg", "a/pipe.jpg"]
+
+
 def test_lists_every_file_of_any_name_and_depth_but_hidden_ones(tmp_path):
   lay_out(
     tmp_path,

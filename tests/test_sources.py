@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import shutil
 import struct
 from pathlib import Path
@@ -16,6 +17,7 @@ from transforms.core.quarantine import Quarantined, Reason
 from transforms.core.schema import TESTING, TRAINING, Image
 from transforms.core.shards import ImageFile, Shard, StoredBottleneck, pick_inputs
 from transforms.core.splits import SplitPercentages
+from transforms.local_shards import read_all as read_locally
 from transforms.sources import (
   MAX_FILE_BYTES,
   FolderSource,
@@ -153,15 +155,37 @@ def test_one_item_for_every_input_whatever_is_wrong_with_it(tmp_path):
     ImageFile("x/good", "x", str(good), 1, 0.0),
     ImageFile("a/huge", "a", str(good), MAX_FILE_BYTES + 1, 0.0),
     ImageFile("a/caf\\udce9", "a", "", 4, 0.0),
+    *(ImageFile(f"a/{name}", "a", str(tmp_path / name), 0, 0.0) for name in ("pipe", "to_pipe", "zeros")),
+    ImageFile("a/to_good", "a", str(tmp_path / "to_good"), 1, 0.0),
   )
+  os.mkfifo(tmp_path / "pipe")
+  for link, target in (("to_pipe", tmp_path / "pipe"), ("zeros", "/dev/zero"), ("to_good", good)):
+    (tmp_path / link).symlink_to(target)
   items = list(read_images(Shard(TRAINING, 0, 1, inputs), ["a", "b"]))
+  assert items.pop() == Image("a/to_good", "a", good.read_bytes())
   assert isinstance(items[0], Image)
   assert all(isinstance(item, Quarantined) for item in items[1:])
+  assert {item.detail for item in items[-3:]} == {"is not a regular file"}
   assert [(item.key, item.reason) for item in items[1:]] == [
     ("a/gone", Reason.UNREADABLE),
     ("x/good", Reason.BAD_LABEL),
     ("a/huge", Reason.TOO_LARGE),
     ("a/caf\\udce9", Reason.UNREADABLE),
+    ("a/pipe", Reason.UNREADABLE),
+    ("a/to_pipe", Reason.UNREADABLE),
+    ("a/zeros", Reason.UNREADABLE),
   ]
   assert items[1].size_bytes == 17
   assert {item.split for item in items[1:]} == {TRAINING}
+
+
+def test_pictures_of_one_class_are_enough_to_try_a_model_on(tmp_path, collect):
+  (tmp_path / "5").mkdir()
+  (tmp_path / "5" / "1.png").write_bytes(picture())
+  with pytest.raises(InputError, match="holds one class only, '5'"):
+    find_source(str(tmp_path))
+  source = find_source(str(tmp_path), min_classes=1)
+  assert source.labels == ["5"]
+  (shard,) = collect(source.plan(("all",), None))
+  expected = [Image("5/1.png", "5", picture())]
+  assert list(read_images(shard, source.labels)) == list(read_locally(source, ("all",), None)) == expected

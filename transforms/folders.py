@@ -30,11 +30,15 @@ class ClassFolder(NamedTuple):
   prefix: str
 
 
-def find_class_folders(root: str) -> list[ClassFolder]:
+def find_class_folders(root: str, min_classes: int = 2) -> list[ClassFolder]:
   """Lists the class folders of a data set: folders only, no files, so this is small whatever the data's size.
 
+  Args:
+    root: the data set's folder.
+    min_classes: 1 where one class is enough: pictures to try a model on, not to train one with.
+
   Raises:
-    InputError: there are none, or only one, or a name that cannot be a label.
+    InputError: there are none, or not as many classes, or a name that cannot be a label.
   """
   split_names = [name for name in (TRAINING, TESTING) if _subfolders(os.path.join(root, name))]
   others = set(_subfolders(root)) - set(split_names) - {TRAINING, TESTING, "records"}
@@ -54,7 +58,7 @@ def find_class_folders(root: str) -> list[ClassFolder]:
       f"{root} holds neither IDX files, nor class folders, nor records of `beam-retrain convert`: give a folder with"
       " one folder of pictures per class, or with the four MNIST-style files."
     )
-  if len(labels) == 1:
+  if len(labels) < min_classes:
     raise InputError(f"{root} holds one class only, {labels.pop()!r}: a classifier needs pictures of at least two.")
   if labels <= _OTHER_SPLIT_NAMES:
     raise InputError(

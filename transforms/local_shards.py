@@ -16,7 +16,7 @@ from transforms.core.schema import ALL, KEY, RECORDS_FOLDER, TESTING, TRAINING, 
 from transforms.core.shards import IMAGES_PER_SHARD, IdxRange, ImageFile, RecordsFile, Shard, pick_inputs
 from transforms.core.splits import SplitPercentages, stable_hash
 from transforms.core.tfrecord import read_records
-from transforms.folders import find_class_folders, list_folder
+from transforms.folders import list_folder
 from transforms.idx_source import cut_into_shards, find_idx_splits, image_key, read_idx_labels
 from transforms.sources import FolderSource, IdxSource, RecordsSource, Source, read_images
 
@@ -75,7 +75,7 @@ def _shards(source: Source, splits: Sequence[str], percentages: SplitPercentages
 def _files(
   source: FolderSource, splits: Sequence[str], percentages: SplitPercentages | None
 ) -> Iterator[tuple[str, ImageFile]]:
-  for folder in find_class_folders(source.path):
+  for folder in source.folders:
     for given, image in list_folder(folder):
       split = given or (percentages.split_of(image.key) if percentages else ALL)
       if split in splits or (split != TESTING and TRAINING in splits):

@@ -8,6 +8,7 @@ and its pictures are read by `read_images` on a worker. To add a format: a class
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
@@ -66,19 +67,23 @@ class IdxSource:
 
 
 class FolderSource:
-  """Folders named by class, maybe in folders `training` and `testing`; any picture in any depth of them."""
+  """Folders named by class, maybe in folders `training` and `testing`; any picture in any depth of them.
 
-  def __init__(self, path: str):
+  Attributes:
+    folders: what `find_class_folders` found.
+  """
+
+  def __init__(self, path: str, min_classes: int = 2):
     self.path = path
-    self._folders = find_class_folders(path)
-    self.labels = sorted({folder.label for folder in self._folders})
-    self.has_splits = self._folders[0].split is not None
+    self.folders = find_class_folders(path, min_classes)
+    self.labels = sorted({folder.label for folder in self.folders})
+    self.has_splits = self.folders[0].split is not None
 
   def plan(self, splits: Sequence[str], percentages: SplitPercentages | None) -> beam.PTransform:
     for split in splits:
-      if self.has_splits and not any(folder.split == split for folder in self._folders):
+      if self.has_splits and not any(folder.split == split for folder in self.folders):
         raise InputError(f"{self.path} has no folder {split} with class folders in it: put the {split} pictures there.")
-    return PlanImageFolders(self._folders, tuple(splits), percentages)
+    return PlanImageFolders(self.folders, tuple(splits), percentages)
 
 
 class RecordsSource:
@@ -94,10 +99,10 @@ class RecordsSource:
   def plan(self, splits: Sequence[str], percentages: SplitPercentages | None) -> beam.PTransform:
     found = files.match_in(self._records_folder, "*.tfrecord")
     shards = []
-    for stat in found:
-      parsed = parse_shard_name(os.path.basename(stat.path))
+    for entry in found:
+      parsed = parse_shard_name(os.path.basename(entry.path))
       if parsed and parsed[0] in splits:
-        shards.append(Shard(*parsed, inputs=(RecordsFile(*stat),)))
+        shards.append(Shard(*parsed, inputs=(RecordsFile(*entry),)))
     for split in splits:
       of = [shard.of for shard in shards if shard.split == split]
       if of and len(of) != max(of):
@@ -108,12 +113,13 @@ class RecordsSource:
     return "CreateShards" >> beam.Create(shards)
 
 
-def find_source(path: str, classes: int = 10) -> IdxSource | FolderSource | RecordsSource:
+def find_source(path: str, classes: int = 10, min_classes: int = 2) -> IdxSource | FolderSource | RecordsSource:
   """Recognises what a folder of pictures is.
 
   Args:
     path: folder that the user gave.
     classes: number of classes of an IDX folder, whose labels are "0", "1", ...
+    min_classes: as of `find_class_folders`.
 
   Raises:
     InputError: there is no such folder, it is not finished, or holds nothing that can be used.
@@ -129,7 +135,7 @@ def find_source(path: str, classes: int = 10) -> IdxSource | FolderSource | Reco
       return RecordsSource(path, records_folder)
   if looks_like_idx(path):
     return IdxSource(path, classes)
-  return FolderSource(path)
+  return FolderSource(path, min_classes)
 
 
 def read_images(shard: Shard, labels: Sequence[str]) -> Iterator[Image | Quarantined]:
@@ -189,6 +195,9 @@ def _read_file(entry: ImageFile, split: str) -> Image | Quarantined:
   if not entry.path:
     return Quarantined(entry.key, entry.size_bytes, Reason.UNREADABLE, "its name is not UTF-8: rename it", split)
   try:
+    # A pipe would be waited for, and a device may never end: what is no file is not opened.
+    if files.is_local(entry.path) and not stat.S_ISREG(os.stat(entry.path).st_mode):
+      return Quarantined(entry.key, entry.size_bytes, Reason.UNREADABLE, "is not a regular file", split)
     return Image(entry.key, entry.label, files.read_bytes(entry.path))
   except OSError as error:
     return Quarantined(entry.key, entry.size_bytes, Reason.UNREADABLE, error.strerror or "cannot be opened", split)
