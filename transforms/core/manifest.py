@@ -1,8 +1,8 @@
 """The manifest: what is known of the pictures besides their labels (writer, device, ...), a CSV. No Beam.
 
-The column `file_name` holds the pictures' keys, as `predictions.csv` spells them or unescaped. Every other column cuts
-the pictures into slices, one for each of its values. UTF-8, with or without a byte order mark; the first line names the
-columns, in any order; blank lines do not count.
+The column `file_name` holds the pictures' keys, as `predictions.csv` spells them, or unescaped where that is no other
+key's spelling there. Every other column cuts the pictures into slices, one for each of its values. UTF-8, with or
+without a byte order mark; the first line names the columns, in any order; blank lines do not count.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from transforms.core.csv_cells import escape_cell
+from transforms.core.csv_cells import escape_once
 from transforms.core.errors import InputError
 
 FILE_NAME = "file_name"
@@ -70,7 +70,7 @@ def read_manifest(lines: Iterable[str], source: str) -> Iterator[ManifestRow]:
         " column."
       )
     values = tuple(cell or EMPTY_CELL for cell in (*cells[:at], *cells[at + 1 :]))
-    row = ManifestRow(line, escape_cell(cells[at]), values)
+    row = ManifestRow(line, escape_once(cells[at]), values)
     yield row
   if row is None:
     raise InputError(f"{source} has a header but no rows: add a row per picture, or leave --manifest out.")
