@@ -47,7 +47,8 @@ class CountProgress:
       return
     self._told = now
     of = "" if self._total is None else f" of {self._total:,}"
-    line = f"{self._name}: {self._count:,}{of} {self._unit}, {self._count / (now - self._start):,.0f}/s"
+    rate = self._count / (now - self._start)
+    line = f"{self._name}: {self._count:,}{of} {self._unit}, {rate:,.{1 if rate < 10 else 0}f}/s"
     self._stream.write(f"\r\033[K{line}" if on_terminal else f"{line}\n")
     self._stream.flush()
     self._on_line = on_terminal
