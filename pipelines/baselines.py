@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
-import hashlib
 import os
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pipelines.nights import STAGE, DamagedError, dates, is_date, read_json, read_night
+from pipelines.nights import STAGE, DamagedError, dates, is_date, labels_of, read_json, read_night
 from transforms import files
 from transforms.core.errors import InputError
 from transforms.core.finished import parse_info, read_info
+from transforms.core.predictions import read_predictions
 from transforms.core.schema import INFO_FILE
-from transforms.evaluate import METRICS_FILE, PREDICTIONS_FILE
+from transforms.evaluate import METRICS_FILE, PREDICTIONS_FILE, read_lines
 
 NO_BASELINE = "none"
 _MAX_LISTED = 10
@@ -28,14 +29,12 @@ class Baseline:
     name: a night's name, or the folder as it was given.
     predictions: path of its `predictions.csv`.
     labels: its label list.
-    metrics: the contents of its `metrics.json`.
     sha256: of `predictions`, 64 hex digits.
   """
 
   name: str
   predictions: str
   labels: Sequence[str]
-  metrics: Mapping[str, Any]
   sha256: str
 
 
@@ -56,6 +55,8 @@ def choose_baseline(history: str, date: str, given: str | None, labels: Sequence
     return None
   if given is None:
     found = _last_baseline(history, date)
+  elif not given:
+    raise InputError(f"--baseline is empty: {_choices(history, date)}.")
   elif is_date(given):
     found = _given_night(history, date, given)
   else:
@@ -72,7 +73,7 @@ def check_unchanged(baseline: Baseline) -> None:
     InputError: its predictions are gone or are others.
   """
   try:
-    unchanged = _sha256(baseline.predictions) == baseline.sha256
+    unchanged = files.sha256(baseline.predictions) == baseline.sha256
   except OSError:
     unchanged = False
   if not unchanged:
@@ -129,15 +130,28 @@ def _given_folder(history: str, date: str, given: str) -> Baseline:
 def _baseline(name: str, folder: str, metrics: Mapping[str, Any]) -> Baseline:
   predictions = files.join(folder, PREDICTIONS_FILE)
   try:
-    found = _sha256(predictions)
+    found = files.sha256(predictions)
+    if "predictions_sha256" in metrics:
+      whole = metrics["predictions_sha256"] == found
+    else:  # an earlier version's `evaluate` wrote none
+      whole = _count_rows(predictions) == metrics.get("total")
   except OSError as error:
     raise DamagedError(f"its {PREDICTIONS_FILE} is missing or cannot be read") from error
-  if metrics.get("predictions_sha256", found) != found:
+  if not whole:
     raise DamagedError(f"its {PREDICTIONS_FILE} is not the one that was written")
-  labels = metrics.get("labels")
-  if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
-    raise DamagedError(f"its {METRICS_FILE} has no label list")
-  return Baseline(name, predictions, labels, metrics, found)
+  return Baseline(name, predictions, labels_of(metrics), found)
+
+
+def _count_rows(predictions: str) -> int | None:
+  """Returns how many pictures a `predictions.csv` has; None where it is no text.
+
+  Raises:
+    InputError: a column is missing, or a line is cut.
+  """
+  try:
+    return sum(1 for _ in read_predictions(read_lines(predictions), predictions))
+  except (ValueError, csv.Error):
+    return None
 
 
 def _choices(history: str, date: str) -> str:
@@ -162,11 +176,3 @@ def _labels_differ(baseline: Baseline, labels: Sequence[str]) -> str:
     f"the baseline {baseline.name} has other labels than the model ({told}): give another --baseline, or --baseline"
     f" {NO_BASELINE} to begin anew."
   )
-
-
-def _sha256(path: str) -> str:
-  with files.open_to_read(path) as file:
-    digest = hashlib.sha256()
-    while block := file.read(1 << 20):
-      digest.update(block)
-  return digest.hexdigest()

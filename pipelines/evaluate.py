@@ -18,25 +18,26 @@ from pipelines.arguments import (
   parse_with_beam_options,
 )
 from pipelines.evaluation import (
-  FRESH_FOLDER,
   REPORT_FILE,
   Config,
   build,
   claim_store,
+  complete,
   finish,
+  outcome,
   read_figures,
+  read_paths,
 )
 from pipelines.models import Model, check_labels, choose_splits, which_pictures
-from pipelines.running import DONE, GATE_MISSED, exit_code, guarded, run_pipeline
+from pipelines.running import guarded, run_pipeline
 from pipelines.trunks import BUNDLED
-from reporting.gates import MISSED, gate_lines, verdict_line
+from reporting.gates import gate_lines, verdict_line
 from reporting.tables import per_label_table
 from transforms import files
-from transforms.close import mark_completed
 from transforms.compare import SLICES_FILE, CompareNights
 from transforms.core.errors import InputError
 from transforms.core.finished import parse_info, read_info
-from transforms.core.schema import COMPLETED_FILE, INFO_FILE, LABELS_FILE, QUARANTINE_FILE
+from transforms.core.schema import INFO_FILE, LABELS_FILE, QUARANTINE_FILE
 from transforms.evaluate import (
   CONFUSION_FILE,
   METRICS_FILE,
@@ -123,8 +124,7 @@ def run(argv: Sequence[str]) -> int:
     InputError: something that the user gave cannot be used.
   """
   flags, options = parse_with_beam_options(make_parser(), argv)
-  for name in ("model", "input", "output"):
-    setattr(flags, name, files.absolute(getattr(flags, name)))
+  read_paths(flags, "model", "input", "output", "reuse", "manifest")
   config, about, info = _claim(flags, argv)
   run_pipeline(lambda root: build(root, config), options, stage=STAGE, shards_folder=config.longest_work_folder)
   metrics = finish(
@@ -134,17 +134,13 @@ def run(argv: Sequence[str]) -> int:
     min_accuracy=flags.min_accuracy,
     min_label_recall=flags.min_label_recall,
     max_drop=None,
+    max_bad_fraction=flags.max_bad_fraction,
     info=info,
     title=f"Evaluation of {files.shown(flags.input)}",
   )
-  stats = output_folder.read_stats(config.output)
-  mark_completed(stats, config.output, flags.max_bad_fraction)
-  if files.exists(files.join(config.output, COMPLETED_FILE)):
-    # Without COMPLETED the next run goes on with them.
-    files.delete([config.parts_folder, *(files.join(trunk.store, FRESH_FOLDER) for trunk in config.trunks)])
+  complete(config, flags.max_bad_fraction)
   _print_summary(metrics, config)
-  code = exit_code(stats, config.output, flags.max_bad_fraction)
-  return GATE_MISSED if code == DONE and metrics["verdict"] == MISSED else code
+  return outcome(metrics, config.output, flags.max_bad_fraction)
 
 
 def _claim(flags: argparse.Namespace, argv: Sequence[str]) -> tuple[Config, dict[str, Any], dict[str, Any]]:
@@ -165,13 +161,14 @@ def _claim(flags: argparse.Namespace, argv: Sequence[str]) -> tuple[Config, dict
   output_folder.refuse_overlap(flags.input, flags.output)
   batch_size = flags.batch_size or (BOTTLENECKS_BATCH_SIZE if stored else BATCH_SIZE)
   stores = find_stores(flags.reuse, model.trunk_fingerprint, model.preprocessing)
+  head = HeadOf(model.head, 0, tuple(model.labels)) if flags.reuse else None
   compare = None
   if flags.manifest:
     compare = CompareNights(
       parts_folder=files.join(flags.output, PARTS_FOLDER),
       output=flags.output,
       models=[MODEL],
-      manifest=files.absolute(flags.manifest),
+      manifest=flags.manifest,
       min_slice_size=flags.min_slice_size,
       slices_only=True,
     )
@@ -203,9 +200,9 @@ def _claim(flags: argparse.Namespace, argv: Sequence[str]) -> tuple[Config, dict
   trunks = []
   if stored:
     scorer = ScoreBottlenecks(model.saved_model, model.labels, batch_size=batch_size)
-  elif flags.reuse:
+  elif head:
     trunks = [claim_store(flags.output, model, stores, batch_size, flags.trunk_threads or 0, flags.max_pixels)]
-    scorer = ScoreWithHeads([HeadOf(model.head, 0, tuple(model.labels))])
+    scorer = ScoreWithHeads([head])
   else:
     handler = ImageModelHandler(
       model.saved_model, batch_size=batch_size, threads=flags.trunk_threads or 0, max_pixels=flags.max_pixels

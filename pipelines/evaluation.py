@@ -7,6 +7,7 @@ and, last, marks the folder as finished.
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import itertools
 import json
@@ -15,16 +16,20 @@ from typing import Any
 
 import apache_beam as beam
 
+from pipelines import output_folder
+from pipelines.metrics_file import metrics_text
 from pipelines.models import Model
 from pipelines.nights import figures_of
-from reporting.gates import judge, overall
+from pipelines.running import DONE, GATE_MISSED, exit_code
+from reporting.gates import MISSED, judge, overall
 from reporting.report import render_report
 from transforms import files
 from transforms.close import CloseLedger, mark_completed, read_quarantine
 from transforms.compare import CompareNights
+from transforms.core.errors import InputError
 from transforms.core.label_stats import LabelStats
 from transforms.core.provenance import describe_run
-from transforms.core.schema import INFO_FILE, QUARANTINE_FILE, parse_shard_name
+from transforms.core.schema import COMPLETED_FILE, INFO_FILE, QUARANTINE_FILE, parse_shard_name
 from transforms.core.shards import RecordsFile, Shard, ShardReport
 from transforms.core.splits import SplitPercentages
 from transforms.evaluate import (
@@ -33,6 +38,7 @@ from transforms.evaluate import (
   METRICS_FILE,
   MODEL,
   PARTS_FOLDER,
+  PREDICTIONS_FILE,
   CheckNotEmpty,
   CombineLabelStats,
   EvaluateShard,
@@ -109,6 +115,21 @@ class Config:
   def longest_work_folder(self) -> str:
     """Where the shards appear that take the time: those of the trunk, if it is run apart from the scoring."""
     return files.join(self.trunks[0].store, FRESH_FOLDER) if self.trunks else self.parts_folder
+
+
+def read_paths(flags: argparse.Namespace, *names: str) -> None:
+  """Makes the paths that a user gave absolute, in place; what was not given stays None.
+
+  Raises:
+    InputError: one is empty, as that of a variable is which a script forgot to set.
+  """
+  for name in names:
+    given = getattr(flags, name)
+    if given == "" or (isinstance(given, list) and "" in given):
+      raise InputError(f"--{name} is empty: give a {'file' if name == 'manifest' else 'folder'}.")
+    if given is not None:
+      absolute = files.absolute(given) if isinstance(given, str) else list(map(files.absolute, given))
+      setattr(flags, name, absolute)
 
 
 def claim_store(
@@ -233,6 +254,7 @@ def finish(
   min_accuracy: float | None,
   min_label_recall: float | None,
   max_drop: float | None,
+  max_bad_fraction: float,
   info: Mapping[str, Any],
   title: str,
   trend: Sequence[Mapping[str, Any]] = (),
@@ -246,17 +268,23 @@ def finish(
     min_accuracy: gate, 0..1, or None.
     min_label_recall: likewise.
     max_drop: likewise.
+    max_bad_fraction: which part of the inputs may be bad, 0..1.
     info: the contents of `info.json`.
     title: of the report.
-    trend: earlier nights, see `history.trend`.
+    trend: earlier nights, see `nights.trend`.
   """
   gates = {"min_accuracy": min_accuracy, "min_label_recall": min_label_recall, "max_drop": max_drop}
-  metrics = {**about, **figures[MODEL]}
+  metrics = {
+    **about,
+    "predictions_sha256": files.sha256(files.join(output, PREDICTIONS_FILE)),
+    "bad_inputs": _bad_inputs(output_folder.read_stats(output), max_bad_fraction),
+    **figures[MODEL],
+  }
   metrics["gates"] = _gates(metrics, **gates)
   if CANDIDATE in figures:
     metrics[CANDIDATE] = {**figures[CANDIDATE], "gates": _gates(figures[CANDIDATE], **gates)}
   metrics["verdict"] = overall(metrics)
-  files.write_text(files.join(output, METRICS_FILE), json.dumps(metrics, indent=2) + "\n")
+  files.write_text(files.join(output, METRICS_FILE), metrics_text(metrics) + "\n")
   report = render_report(
     metrics,
     pictures=figures["pictures"],
@@ -274,3 +302,26 @@ def _gates(metrics: Mapping[str, Any], **thresholds: float | None) -> dict[str, 
   if "comparison" not in metrics:
     del gates["max_drop"]  # nothing is compared, and there is no flag for it
   return gates
+
+
+def _bad_inputs(stats: Mapping[str, Any], allowed: float) -> dict[str, Any]:
+  counts = {name: stats[name] for name in ("quarantined", "inputs")}
+  return {**counts, "allowed": allowed, "too_many": stats["bad_fraction"] > allowed}
+
+
+def complete(config: Config, max_bad_fraction: float) -> bool:
+  """Marks the stage's folder as finished, and deletes what only a run needs that goes on; says whether it did.
+
+  It does not where more inputs were bad than `max_bad_fraction`, 0..1.
+  """
+  mark_completed(output_folder.read_stats(config.output), config.output, max_bad_fraction)
+  if not files.exists(files.join(config.output, COMPLETED_FILE)):
+    return False
+  files.delete([config.parts_folder, *(files.join(trunk.store, FRESH_FOLDER) for trunk in config.trunks)])
+  return True
+
+
+def outcome(metrics: Mapping[str, Any], folder: str, max_bad_fraction: float) -> int:
+  """Says what was quarantined, and returns the exit code; `folder` is where the output is now."""
+  code = exit_code(output_folder.read_stats(folder), folder, max_bad_fraction)
+  return GATE_MISSED if code == DONE and metrics["verdict"] == MISSED else code

@@ -19,7 +19,6 @@ import os
 import re
 from collections.abc import Iterator
 
-from pipelines.baselines import NO_BASELINE, Baseline, check_unchanged, choose_baseline
 from pipelines.nights import (
   DATE,
   STAGE,
@@ -27,35 +26,17 @@ from pipelines.nights import (
   Damaged,
   DamagedError,
   Night,
-  check_date,
   check_history,
   dates,
+  figures_of,
   is_completed,
   read_json,
   read_night,
-  stores,
-  trend,
 )
 from transforms import files
 from transforms.core.errors import InputError
 from transforms.core.schema import COMPLETED_FILE, INFO_FILE
 from transforms.store import STORES_FOLDER
-
-__all__ = [
-  "NO_BASELINE",
-  "Baseline",
-  "Damaged",
-  "Night",
-  "check_date",
-  "check_unchanged",
-  "choose_baseline",
-  "look",
-  "prune_stores",
-  "publish",
-  "stores",
-  "tonight",
-  "trend",
-]
 
 _LOCK = ".lock"
 _REPLACED = "replaced"
@@ -65,7 +46,7 @@ _WORK = re.compile(rf"(?P<date>{DATE.pattern})-(?P<what>[0-9a-f]{{12}}|{_REPLACE
 def look(history: str) -> tuple[list[Night], list[Damaged]]:
   """Returns the finished nights and the damaged ones, both by date; first puts back a night that a kill left set aside.
 
-  Everything is checked but the predictions' checksum: that of the baseline alone is, by `choose_baseline`.
+  Everything is checked but the predictions' checksum: that of the baseline alone is, by `baselines.choose_baseline`.
 
   Raises:
     InputError: the folder is remote, a file, or not a history folder.
@@ -76,16 +57,22 @@ def look(history: str) -> tuple[list[Night], list[Damaged]]:
   for name in dates(history):
     path = os.path.join(history, name)
     try:
-      read_night(path, name)
-      finished.append(Night(name, path))
+      finished.append(Night(name, path, figures_of(read_night(path, name))))
     except DamagedError as error:
       damaged.append(Damaged(name, str(error)))
   return finished, damaged
 
 
+def working_folder(history: str, date: str, request: str) -> str:
+  """Returns where `tonight` lets a night be worked at."""
+  return os.path.join(history, UNFINISHED_FOLDER, f"{date}-{request[:12]}")
+
+
 @contextlib.contextmanager
 def tonight(history: str, date: str, request: str) -> Iterator[str]:
   """Holds the night `date`, and gives its working folder: that of a killed run of the same request, or a new one.
+
+  If it was not published, older work is deleted in the end that holds no bottlenecks but those that this one has, too.
 
   Args:
     history: the history folder; made where it is not there.
@@ -99,7 +86,7 @@ def tonight(history: str, date: str, request: str) -> Iterator[str]:
   check_history(history)
   os.makedirs(history, exist_ok=True)
   with _hold_night(history, date):
-    working = os.path.join(history, UNFINISHED_FOLDER, f"{date}-{request[:12]}")
+    working = working_folder(history, date, request)
     with _changing(history):
       _recover_set_aside(history)
       _check_replaceable(os.path.join(history, date))
@@ -110,6 +97,7 @@ def tonight(history: str, date: str, request: str) -> Iterator[str]:
       yield working
     finally:
       with contextlib.suppress(OSError), _changing(history):
+        _prune_older_work(history, working, date)
         os.rmdir(os.path.join(history, UNFINISHED_FOLDER))  # if nothing is left in it
 
 
@@ -159,6 +147,26 @@ def prune_stores(history: str, keep: int, date: str) -> None:
       if name not in kept:
         _delete_stores(os.path.join(history, name))
     files.delete(path for path, of in _works(history) if kept and of < kept[0] and of != date)
+
+
+def _prune_older_work(history: str, working: str, date: str) -> None:
+  """A night with too many bad pictures is never published, and its bottlenecks lie here until somebody mends them."""
+  trunks = _finished_stores(working)
+  if not trunks or _others_at_work(history, date):
+    return
+  for path, of in reversed(_works(history)):  # the newest first: it is what `stores` takes
+    if of <= date and path not in (working, _set_aside(history, of)):
+      found = _finished_stores(path)
+      if found <= trunks:
+        files.delete([path])
+      trunks |= found
+
+
+def _finished_stores(work: str) -> set[str]:
+  """Returns the names of the trunks whose bottlenecks are complete in a night's folder."""
+  folder = os.path.join(work, STORES_FOLDER)
+  names = os.listdir(folder) if os.path.isdir(folder) and not os.path.islink(work) else []
+  return {name for name in names if is_completed(os.path.join(folder, name))}
 
 
 def _works(history: str) -> list[tuple[str, str]]:

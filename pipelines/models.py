@@ -11,7 +11,7 @@ from transforms import files
 from transforms.core.errors import InputError
 from transforms.core.finished import read_info, read_labels
 from transforms.core.head import HEAD_FILE
-from transforms.core.schema import ALL, TESTING, TRAINING
+from transforms.core.schema import ALL, LABELS_FILE, TESTING, TRAINING
 from transforms.core.splits import SplitPercentages
 from transforms.sources import Source
 
@@ -68,11 +68,12 @@ class Model:
 
   @functools.cached_property
   def fingerprint(self) -> str:
-    """SHA-256, 64 hex digits, of the exported model's files and their names; the folder may be remote."""
+    """SHA-256, 64 hex digits, of all files that an evaluation reads, and their names; the folder may be remote."""
     digest = hashlib.sha256()
-    for stat in files.match_in(self.saved_model, "**"):
-      digest.update(stat.path.removeprefix(self.saved_model).encode() + b"\0")
-      digest.update(hashlib.sha256(files.read_bytes(stat.path)).digest())
+    others = (files.stat(files.join(self.path, name)) for name in (HEAD_FILE, LABELS_FILE))
+    for stat in [*files.match_in(self.saved_model, "**"), *filter(None, others)]:
+      digest.update(stat.path.removeprefix(self.path).encode() + b"\0")
+      digest.update(bytes.fromhex(files.sha256(stat.path)))
     return digest.hexdigest()
 
 

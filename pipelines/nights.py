@@ -5,12 +5,11 @@ Each is a folder named by its date that `reevaluate` wrote; see `pipelines.histo
 
 from __future__ import annotations
 
-import contextlib
 import datetime
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from reporting.gates import overall
@@ -26,10 +25,11 @@ DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
 
 class Night(NamedTuple):
-  """A finished night: its name, `YYYY-MM-DD`, and its folder."""
+  """A finished night: its name, `YYYY-MM-DD`, its folder, and its figures, see `figures_of`."""
 
   name: str
   path: str
+  figures: Mapping[str, Any]
 
 
 class Damaged(NamedTuple):
@@ -57,23 +57,20 @@ def check_date(text: str | None, today: datetime.date, finished: Sequence[Night]
   if finished and finished[-1].name > name:
     raise InputError(
       f"today is {name} by this machine's clock, but there is a finished night of {finished[-1].name}: set the clock,"
-      " or say with --date which night this is."
+      f" say with --date which night this is, or move {files.shown(finished[-1].path)} away."
     )
   return name
 
 
-def trend(history: str, until: str, limit: int = 90) -> list[dict[str, Any]]:
-  """Returns the last `limit` finished nights before the night `until`, the oldest first, as the report draws them.
+def trend(finished: Sequence[Night], until: str, limit: int = 90) -> list[Mapping[str, Any]]:
+  """Returns the figures of the last `limit` nights before the night `until`, the oldest first: what the report draws.
 
-  Each has `night`, `accuracy`, `accuracy_interval_95`, `total`, `verdict` over the model's own gates, and `per_label`:
-  label -> recall; rates are 0..1, None where unknown.
+  Args:
+    finished: all finished nights, by date.
+    until: a night's name.
+    limit: at least 1.
   """
-  found: list[dict[str, Any]] = []
-  for name in reversed(dates(history)):
-    if name < until and len(found) < limit:
-      with contextlib.suppress(DamagedError):
-        found.append(figures_of(read_night(os.path.join(history, name), name)))
-  return found[::-1]
+  return [night.figures for night in finished if night.name < until][-limit:]
 
 
 def stores(history: str, date: str, fingerprint: str, working: str = "") -> list[str]:
@@ -143,8 +140,8 @@ def read_json(path: str) -> dict[str, Any]:
     found = json.loads(files.read_bytes(path))
   except OSError as error:
     raise DamagedError(f"{name} is missing or cannot be read") from error
-  except ValueError as error:
-    raise DamagedError(f"{name} is not JSON") from error
+  except (ValueError, RecursionError) as error:  # the latter: thousands of brackets within each other
+    raise DamagedError(f"{name} is not JSON that can be read") from error
   if not isinstance(found, dict):
     raise DamagedError(f"{name} is not a JSON object")
   return found
@@ -161,34 +158,78 @@ def read_night(folder: str, name: str | None = None) -> dict[str, Any]:
   if read_json(files.join(folder, INFO_FILE)).get("stage") != STAGE:
     raise DamagedError(f"its {INFO_FILE} is not one of `beam-retrain {STAGE}`")
   metrics = read_json(files.join(folder, METRICS_FILE))
-  if not isinstance(metrics.get("predictions_sha256"), str):
-    raise DamagedError(f"its {METRICS_FILE} has no 'predictions_sha256'")
-  figures_of(metrics)
-  if name is not None and metrics["night"] != name:
-    raise DamagedError(f"its {METRICS_FILE} is of the night {metrics['night']}")
+  _entry(metrics, "predictions_sha256", lambda value: isinstance(value, str), "checksum")
+  night = figures_of(metrics)["night"]
+  if name is not None and night != name:
+    raise DamagedError(f"its {METRICS_FILE} is of the night {night!r}")
   if not files.exists(files.join(folder, PREDICTIONS_FILE)):
     raise DamagedError(f"it has no {PREDICTIONS_FILE}")
   return metrics
 
 
 def figures_of(metrics: Mapping[str, Any]) -> dict[str, Any]:
-  """Returns an entry of `trend`.
+  """Returns what the report's trend draws of a night, out of its `metrics.json`.
+
+  It has `night`, `accuracy`, `accuracy_interval_95`, `total`, `verdict` over the model's own gates, and `per_label`:
+  label -> recall, in the order of the label list. Rates are 0..1, None where unknown.
 
   Raises:
     DamagedError: something is not there, or is something else.
   """
-  try:
-    names = ("night", "accuracy", "accuracy_interval_95", "total")
-    low, high = map(float, metrics["accuracy_interval_95"])
-    rates = [metrics["accuracy"], low, high]
-    recalls = {label: metrics["per_label"][label]["recall"] for label in metrics["labels"]}
-    for rate in (*rates, *recalls.values()):
-      if rate is not None and not 0 <= rate <= 1:
-        raise ValueError(rate)
-    verdict = overall({"gates": metrics["gates"]})  # a candidate's gates say nothing of the model
-    return {**{name: metrics[name] for name in names}, "verdict": verdict, "per_label": recalls}
-  except (KeyError, TypeError, ValueError) as error:
-    raise DamagedError(f"its {METRICS_FILE} is not as `beam-retrain {STAGE}` writes it: {error!r}") from error
+  labels = labels_of(metrics)
+  night = _entry(metrics, "night", lambda value: isinstance(value, str), "name")
+  accuracy = _entry(metrics, "accuracy", _is_rate, "rate")
+  interval = _entry(metrics, "accuracy_interval_95", _is_interval, "interval")
+  total = _entry(metrics, "total", lambda value: type(value) is int and value >= 0, "count")
+  rows = _entry(metrics, "per_label", lambda value: _is_table(value, labels), "table of all labels")
+  for label in labels:
+    if not _is_rate(rows[label].get("recall", "")):
+      raise DamagedError(f"the recall of {label!r} in its {METRICS_FILE} is no rate")
+  gates = _entry(metrics, "gates", lambda value: _is_table(value, value), "table of gates")
+  if not all(isinstance(gate.get("state"), str) for gate in gates.values()):
+    raise DamagedError(f"a gate in its {METRICS_FILE} has no state")
+  return {
+    "night": night,
+    "accuracy": accuracy,
+    "accuracy_interval_95": interval,
+    "total": total,
+    "verdict": overall({"gates": gates}),  # a candidate's gates say nothing of the model
+    "per_label": {label: rows[label]["recall"] for label in labels},
+  }
+
+
+def labels_of(metrics: Mapping[str, Any]) -> list[str]:
+  """Returns the label list of a `metrics.json`.
+
+  Raises:
+    DamagedError: it has none, or something else.
+  """
+
+  def is_list(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(label, str) for label in value)
+
+  labels: list[str] = _entry(metrics, "labels", is_list, "list of labels")
+  return labels
+
+
+def _entry(metrics: Mapping[str, Any], name: str, holds: Callable[[Any], bool], kind: str) -> Any:
+  if name not in metrics:
+    raise DamagedError(f"its {METRICS_FILE} has no {name!r}")
+  if not holds(metrics[name]):
+    raise DamagedError(f"its {name!r} in {METRICS_FILE} is no {kind}")
+  return metrics[name]
+
+
+def _is_rate(value: Any) -> bool:
+  return value is None or (type(value) in (int, float) and 0 <= value <= 1)
+
+
+def _is_interval(value: Any) -> bool:
+  return isinstance(value, list) and len(value) == 2 and None not in value and all(map(_is_rate, value))
+
+
+def _is_table(value: Any, names: Iterable[str]) -> bool:
+  return isinstance(value, dict) and all(isinstance(value.get(name), dict) for name in names)
 
 
 def is_completed(folder: str) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import hashlib
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -21,28 +20,31 @@ from pipelines.arguments import (
   parse_with_beam_options,
   positive_int,
 )
+from pipelines.baselines import Baseline, check_unchanged, choose_baseline
 from pipelines.evaluation import (
-  FRESH_FOLDER,
   REPORT_FILE,
   Config,
   TrunkRun,
   build,
   claim_store,
+  complete,
   finish,
+  outcome,
   read_figures,
+  read_paths,
 )
 from pipelines.models import Model, check_labels, check_same_labels, choose_splits, which_pictures
-from pipelines.running import DONE, GATE_MISSED, exit_code, guarded, run_pipeline
+from pipelines.nights import STAGE, Night, check_date, stores, trend
+from pipelines.running import guarded, run_pipeline
 from pipelines.trunks import BUNDLED
-from reporting.gates import MISSED, gate_lines, verdict_line
+from reporting.gates import gate_lines, verdict_line
 from reporting.junit import junit_xml
 from reporting.tables import changes_table, per_label_table
 from transforms import files
-from transforms.close import mark_completed
 from transforms.compare import CHANGES_FILES, SLICES_FILE, CompareNights
 from transforms.core.finished import parse_info
 from transforms.core.provenance import request_digest
-from transforms.core.schema import COMPLETED_FILE, INFO_FILE, LABELS_FILE, QUARANTINE_FILE
+from transforms.core.schema import INFO_FILE, LABELS_FILE, QUARANTINE_FILE
 from transforms.evaluate import (
   CANDIDATE,
   CONFUSION_FILE,
@@ -58,7 +60,6 @@ from transforms.scoring import HeadOf, ScoreWithHeads
 from transforms.sources import Source, find_source
 from transforms.store import STORES_FOLDER, find_stores
 
-STAGE = "reevaluate"
 JUNIT_FILE = "junit.xml"
 _FILES = (REPORT_FILE, PREDICTIONS_FILE, PER_LABEL_FILE, *CHANGES_FILES, SUSPICIOUS_FILE, METRICS_FILE, JUNIT_FILE)
 _OWNED = (*_FILES, PARTS_FOLDER, STORES_FOLDER, CANDIDATE, CONFUSION_FILE, SLICES_FILE)
@@ -85,7 +86,11 @@ def make_parser() -> argparse.ArgumentParser:
     ),
   )
   parser.add_argument("--model", required=True, metavar="DIR", help="what `train` wrote")
-  parser.add_argument("--candidate", metavar="DIR", help="another model, scored in the same pass: would it do better?")
+  parser.add_argument(
+    "--candidate",
+    metavar="DIR",
+    help="another model, scored in the same pass: would it do better? Every gate is one of the candidate, too",
+  )
   parser.add_argument("--input", required=True, metavar="DIR", help="pictures: any input of `bottlenecks`")
   parser.add_argument("--history", required=True, metavar="DIR", help="folder of all nights, one folder each")
   parser.add_argument("--date", metavar="YYYY-MM-DD", help="name of the night (default: today)")
@@ -121,7 +126,8 @@ def make_parser() -> argparse.ArgumentParser:
     "--max_drop",
     type=fraction,
     metavar="D",
-    help="gate, 0..1: likewise where the accuracy on the pictures of the baseline fell by more (default: none set)",
+    help="gate, 0..1: likewise where the accuracy on the pictures of the baseline fell by more; the candidate's drop is"
+    " measured against the model, tonight (default: none set)",
   )
   add_model_flags(parser, str(BATCH_SIZE))
   add_max_bad_fraction(parser)
@@ -139,9 +145,7 @@ def run(argv: Sequence[str], today: Callable[[], datetime.date] = datetime.date.
     InputError: something that the user gave cannot be used.
   """
   flags, options = parse_with_beam_options(make_parser(), argv)
-  for name in ("model", "candidate", "input", "history", "manifest"):
-    if getattr(flags, name):
-      setattr(flags, name, files.absolute(getattr(flags, name)))
+  read_paths(flags, "model", "candidate", "input", "history", "reuse", "manifest")
   models = _read_models(flags)
   source = find_source(flags.input, len(models[MODEL].labels))
   for model in models.values():
@@ -150,9 +154,9 @@ def run(argv: Sequence[str], today: Callable[[], datetime.date] = datetime.date.
   finished, damaged = history.look(flags.history)
   for name, why in damaged:
     print(f"the night {name} is damaged and not compared with: {why}", file=sys.stderr)
-  date = history.check_date(flags.date, today(), finished)
-  baseline = history.choose_baseline(flags.history, date, flags.baseline, models[MODEL].labels)
-  night = _Night(flags, argv, models, source, date, baseline)
+  date = check_date(flags.date, today(), finished)
+  baseline = choose_baseline(flags.history, date, flags.baseline, models[MODEL].labels)
+  night = _Night(flags, argv, models, source, date, baseline, finished)
   with history.tonight(flags.history, date, night.request) as working:
     return night.run(working, options)
 
@@ -179,7 +183,8 @@ class _Night:
     models: Mapping[str, Model],
     source: Source,
     date: str,
-    baseline: history.Baseline | None,
+    baseline: Baseline | None,
+    finished: Sequence[Night],
   ):
     self._flags = flags
     self._argv = argv
@@ -187,6 +192,7 @@ class _Night:
     self._source = source
     self._date = date
     self._baseline = baseline
+    self._finished = finished
     testing_percentage = min(model.testing_percentage for model in models.values())
     self._splits, self._percentages = choose_splits(source, flags.split, testing_percentage)
     source.plan(self._splits, self._percentages)  # finds what is missing before the work
@@ -206,6 +212,21 @@ class _Night:
       "max_pixels": flags.max_pixels,
     }
     self.request = request_digest(STAGE, self._settings)
+    # Both look into files: what is wrong there is told before anything is made.
+    trunks = list(dict.fromkeys(model.trunk_fingerprint for model in models.values()))
+    self._scorer = ScoreWithHeads(
+      [HeadOf(model.head, trunks.index(model.trunk_fingerprint), tuple(model.labels)) for model in models.values()]
+    )
+    working = history.working_folder(flags.history, date, self.request)
+    self._compare = CompareNights(
+      parts_folder=files.join(working, PARTS_FOLDER),
+      output=working,
+      models=list(models),
+      baseline=baseline.predictions if baseline else None,
+      baseline_name=baseline.name if baseline else None,
+      manifest=flags.manifest,
+      min_slice_size=flags.min_slice_size,
+    )
 
   def run(self, working: str, options: Any) -> int:
     """Works in `working`, publishes it where all went well, and returns the exit code."""
@@ -218,7 +239,6 @@ class _Night:
       "splits": list(self._splits),
       "trunk": self._models[MODEL].info["trunk"]["handle"],
       "bottlenecks": _bottlenecks(config.trunks),
-      "predictions_sha256": _sha256(files.join(working, PREDICTIONS_FILE)),
     }
     metrics = finish(
       working,
@@ -227,23 +247,20 @@ class _Night:
       min_accuracy=flags.min_accuracy,
       min_label_recall=flags.min_label_recall,
       max_drop=flags.max_drop,
+      max_bad_fraction=flags.max_bad_fraction,
       info=info,
       title=f"Night of {self._date}",
-      trend=history.trend(flags.history, self._date),
+      trend=trend(self._finished, self._date),
     )
     files.write_text(files.join(working, JUNIT_FILE), junit_xml(metrics))
-    stats = output_folder.read_stats(working)
-    mark_completed(stats, working, flags.max_bad_fraction)
     folder = working
-    if files.exists(files.join(working, COMPLETED_FILE)):
-      files.delete([config.parts_folder, *(files.join(trunk.store, FRESH_FOLDER) for trunk in config.trunks)])
+    if complete(config, flags.max_bad_fraction):
       if self._baseline:
-        history.check_unchanged(self._baseline)
+        check_unchanged(self._baseline)
       folder = history.publish(working, flags.history, self._date)
       history.prune_stores(flags.history, flags.keep_stores, self._date)
     _print_summary(metrics, folder, self._source.path)
-    code = exit_code(stats, folder, flags.max_bad_fraction)
-    return GATE_MISSED if code == DONE and metrics["verdict"] == MISSED else code
+    return outcome(metrics, folder, flags.max_bad_fraction)
 
   def _claim(self, working: str) -> Config:
     flags, models = self._flags, self._models
@@ -267,47 +284,27 @@ class _Night:
     for model in models.values():
       fingerprint = model.trunk_fingerprint
       if fingerprint not in trunks:
-        stores = [*history.stores(flags.history, self._date, fingerprint, working), *self._reused[fingerprint]]
+        found = [*stores(flags.history, self._date, fingerprint, working), *self._reused[fingerprint]]
         trunks[fingerprint] = claim_store(
-          working, model, stores, self._batch_size, flags.trunk_threads or 0, flags.max_pixels
+          working, model, found, self._batch_size, flags.trunk_threads or 0, flags.max_pixels
         )
-    places = list(trunks)
-    heads = [
-      HeadOf(model.head, places.index(model.trunk_fingerprint), tuple(model.labels)) for model in models.values()
-    ]
     return Config(
       source=self._source,
       splits=self._splits,
       percentages=self._percentages,
-      scorer=ScoreWithHeads(heads),
+      scorer=self._scorer,
       models={name: model.labels for name, model in models.items()},
       output=working,
       request=self.request,
       execution_time=execution_time,
       trunks=list(trunks.values()),
-      compare=CompareNights(
-        parts_folder=files.join(working, PARTS_FOLDER),
-        output=working,
-        models=list(models),
-        baseline=self._baseline.predictions if self._baseline else None,
-        baseline_name=self._baseline.name if self._baseline else None,
-        manifest=flags.manifest,
-        min_slice_size=flags.min_slice_size,
-      ),
+      compare=self._compare,
     )
 
 
 def _bottlenecks(trunks: Sequence[TrunkRun]) -> dict[str, int]:
   counts = [output_folder.read_stats(trunk.store)["bottlenecks"] for trunk in trunks]
   return {name: sum(count[name] for count in counts) for name in ("computed", "reused")}
-
-
-def _sha256(path: str) -> str:
-  with files.open_to_read(path) as file:
-    digest = hashlib.sha256()
-    while block := file.read(1 << 20):
-      digest.update(block)
-  return digest.hexdigest()
 
 
 def _print_summary(metrics: Mapping[str, Any], folder: str, source: str) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from pipelines import evaluate
-from pipelines.models import choose_splits
+from pipelines.models import Model, choose_splits
 from transforms.core.errors import InputError
 from transforms.core.label_stats import evaluate_in_memory, per_label_csv
 from transforms.sources import find_source
@@ -90,8 +90,13 @@ def test_the_folder_is_finished_and_holds_nothing_else(whole: Path) -> None:
 def test_one_process_two_processes_and_the_twin_say_the_same(made: Any, whole: Path, tmp_path: Path) -> None:
   output = tmp_path / "two"
   assert _evaluate(made, made.data, output, *TWO_PROCESSES) == 0
-  for name in ("per_label.csv", "confusion_matrix.csv", "metrics.json", "stats.json", "quarantine.csv"):
+  for name in ("per_label.csv", "confusion_matrix.csv", "stats.json", "quarantine.csv"):
     assert (output / name).read_bytes() == (whole / name).read_bytes(), name
+  ours, theirs = _metrics(output), _metrics(whole)
+  for folder, metrics in ((output, ours), (whole, theirs)):
+    of_predictions = hashlib.sha256((folder / "predictions.csv").read_bytes()).hexdigest()
+    assert metrics.pop("predictions_sha256") == of_predictions
+  assert ours == theirs
   assert _without_time(output) == _without_time(whole)
   times = {row["Execution time"] for folder in (output, whole) for row in _predictions(folder)}
   assert len(times) == 2  # one per file, and the two runs did not start in the same second
@@ -144,6 +149,7 @@ def test_bad_files_are_named_and_a_run_goes_on_with_what_is_finished(made: Any, 
   }
   assert len(_predictions(output)) == 1797
   metrics = _metrics(output)
+  assert metrics["bad_inputs"] == {"quarantined": 3, "inputs": 1800, "allowed": 0.0, "too_many": True}
   assert metrics["quarantined"] == {"total": 3, "reasons": {"EMPTY": 1, "NOT_AN_IMAGE": 1, "TRUNCATED": 1}}
   assert not (output / "COMPLETED").exists()
 
@@ -163,7 +169,9 @@ def test_bad_files_are_named_and_a_run_goes_on_with_what_is_finished(made: Any, 
   assert _evaluate(made, data, output, "--max_bad_fraction=0.01") == 0
   assert "3 of 1800 inputs left out" in capsys.readouterr().out
   assert _without_time(output) == [{**before[0], "prediction_accuracy": "Mark"}, *before[1:]]
-  assert _metrics(output) == metrics
+  sha256 = hashlib.sha256((output / "predictions.csv").read_bytes()).hexdigest()
+  bad = {"quarantined": 3, "inputs": 1800, "allowed": 0.01, "too_many": False}
+  assert _metrics(output) == {**metrics, "predictions_sha256": sha256, "bad_inputs": bad}
   assert (output / "COMPLETED").exists()
   assert not parts.exists()
 
@@ -248,6 +256,11 @@ def test_an_unfinished_model_is_refused(made: Any, tmp_path: Path) -> None:
     ("--min_accuracy=98", "98 is not between 0 and 1"),
     ("--min_acuracy=0.9", "the nearest flag is --min_accuracy"),
     ("--split=validation", "invalid choice: 'validation'"),
+    ("--model=", "^--model is empty: give a folder[.]$"),
+    ("--input=", "^--input is empty: give a folder[.]$"),
+    ("--output=", "^--output is empty: give a folder[.]$"),
+    ("--reuse=", "^--reuse is empty: give a folder[.]$"),
+    ("--manifest=", "^--manifest is empty: give a file[.]$"),
   ],
 )
 def test_wrong_flags(made: Any, tmp_path: Path, flag: str, sentence: str) -> None:
@@ -260,6 +273,21 @@ def test_split_testing_of_plain_folders_is_what_was_set_aside(made: Any) -> None
   assert splits == ("testing",)
   assert percentages is not None
   assert percentages.testing == 30.0
+
+
+def test_a_confusion_matrix_has_a_line_per_label(made: Any, whole: Path) -> None:
+  text = (whole / "metrics.json").read_text()
+  first, second, *_ = _metrics(whole)["confusion_matrix"]
+  assert f'\n  "confusion_matrix": [\n    {json.dumps(first)},\n    {json.dumps(second)},\n' in text
+  assert text.startswith('{\n  "splits": [\n    "all"\n  ],\n')
+
+
+@pytest.mark.parametrize("file", ["head.npz", "labels.txt", "saved_model/saved_model.pb"])
+def test_a_model_s_fingerprint_is_of_all_that_is_read_of_it(made: Any, tmp_path: Path, file: str) -> None:
+  model = Path(shutil.copytree(made.model, tmp_path / "model"))
+  assert Model(str(model)).fingerprint == Model(str(made.model)).fingerprint
+  (model / file).write_bytes((model / file).read_bytes() + b"x")
+  assert Model(str(model)).fingerprint != Model(str(made.model)).fingerprint
 
 
 def test_the_report_shows_the_pictures_that_were_wrong(made: Any, whole: Path) -> None:
@@ -299,6 +327,15 @@ def test_reused_bottlenecks_give_the_same_and_are_kept(made: Any, whole: Path, t
 def test_bottlenecks_are_not_reused_for_bottlenecks(made: Any, tmp_path: Path) -> None:
   with pytest.raises(InputError, match="--reuse is for pictures"):
     _evaluate(made, made.bottlenecks, tmp_path / "evaluation", f"--reuse={made.bottlenecks}")
+
+
+def test_a_model_without_a_head_is_told_before_the_output_is_touched(made: Any, tmp_path: Path) -> None:
+  model = Path(shutil.copytree(made.model, tmp_path / "model"))
+  (model / "head.npz").unlink()
+  flags = [f"--model={model}", f"--input={made.data}", f"--reuse={made.bottlenecks}", RUNNER]
+  with pytest.raises(InputError, match=r"has no head\.npz: run `beam-retrain train` again"):
+    evaluate.run([*flags, f"--output={tmp_path / 'evaluation'}"])
+  assert not (tmp_path / "evaluation").exists()
 
 
 def test_slices(made: Any, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 
 import pytest
@@ -135,3 +136,9 @@ def test_a_path_is_shown_as_it_would_be_typed(tmp_path, monkeypatch):
   assert files.shown(str(tmp_path / "here" / "a" / "b")) == "a/b"
   assert files.shown(str(tmp_path / "there")) == str(tmp_path / "there")
   assert files.shown("gs://bucket/b") == "gs://bucket/b"
+
+
+@pytest.mark.parametrize("size", [0, 1, (1 << 20) + 7])
+def test_the_checksum_is_that_of_the_whole_file(tmp_path, size):
+  (tmp_path / "a.gz").write_bytes(b"ab" * size)  # the name does not make it decompress
+  assert files.sha256(str(tmp_path / "a.gz")) == hashlib.sha256(b"ab" * size).hexdigest()

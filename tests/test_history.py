@@ -12,11 +12,12 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from pipelines import history
+from pipelines import baselines, history, nights
 from transforms.core.errors import InputError
 
 _ROOT = Path(__file__).parents[1]
@@ -79,6 +80,10 @@ def _change(path: Path, **entries: object) -> None:
   path.write_text(json.dumps(found))
 
 
+def _metrics_of(**entries: object) -> Callable[[Path], None]:
+  return lambda night: _change(night / "metrics.json", **entries)
+
+
 # Finished nights and damaged ones
 
 
@@ -92,7 +97,8 @@ def test_the_finished_nights_are_sorted_and_what_has_no_date_is_no_night(tmp_pat
   for name in ("2026-11-31", "2026-11-1", "20261120", "notes", "\u0662026-11-20"):
     _fill(folder / name, name)
   finished, damaged = history.look(str(folder))
-  assert finished == [(name, str(folder / name)) for name in ("2025-12-31", "2026-11-22", "2026-11-23")]
+  expected = [(name, str(folder / name)) for name in ("2025-12-31", "2026-11-22", "2026-11-23")]
+  assert [(night.name, night.path) for night in finished] == expected
   assert damaged == []
 
 
@@ -105,13 +111,29 @@ _DAMAGES = {
   "metrics.json is not JSON": lambda night: (night / "metrics.json").write_text('{"night": "2026-'),
   "metrics.json is not a JSON object": lambda night: (night / "metrics.json").write_text("[]"),
   "has no 'predictions_sha256'": lambda night: _change(night / "metrics.json", predictions_sha256=None),
-  "writes it: KeyError('accuracy')": lambda night: _change(night / "metrics.json", accuracy=None),
-  "writes it: KeyError('labels')": lambda night: _change(night / "metrics.json", labels=None),
-  "writes it: KeyError('3')": lambda night: _change(night / "metrics.json", labels=["7", "3"]),
-  "writes it: TypeError": lambda night: _change(night / "metrics.json", per_label={"7": 1, "1": 2}),
-  "writes it: ValueError": lambda night: _change(night / "metrics.json", accuracy_interval_95=[0.5]),
-  "writes it: ValueError(94.5)": lambda night: _change(night / "metrics.json", accuracy=94.5),
-  "its metrics.json is of the night 2026-11-01": lambda night: _change(night / "metrics.json", night="2026-11-01"),
+  "metrics.json is not JSON that can be read": lambda night: (night / "metrics.json").write_text("[" * 100_000),
+  "its 'predictions_sha256' in metrics.json is no checksum": _metrics_of(predictions_sha256=7),
+  "its metrics.json has no 'accuracy'": _metrics_of(accuracy=None),
+  "its 'accuracy' in metrics.json is no rate": _metrics_of(accuracy=94.5),
+  "accuracy' in metrics.json is no rate": _metrics_of(accuracy=True),
+  "its 'accuracy_interval_95' in metrics.json is no interval": _metrics_of(accuracy_interval_95=[0.5]),
+  "_interval_95' in metrics.json is no interval": _metrics_of(accuracy_interval_95="0.5"),
+  "its metrics.json has no 'total'": _metrics_of(total=None),
+  "its 'total' in metrics.json is no count": _metrics_of(total="200"),
+  "total' in metrics.json is no count": _metrics_of(total=-1),
+  "its metrics.json has no 'labels'": _metrics_of(labels=None),
+  "its 'labels' in metrics.json is no list of labels": _metrics_of(labels=["7", 1]),
+  "labels' in metrics.json is no list of labels": _metrics_of(labels="71"),
+  "its 'per_label' in metrics.json is no table of all labels": _metrics_of(labels=["7", "3"]),
+  "per_label' in metrics.json is no table of all labels": _metrics_of(per_label={"7": 1, "1": 2}),
+  "the recall of '1' in its metrics.json is no rate": _metrics_of(
+    per_label={"7": {"recall": 1}, "1": {"recall": "all"}}
+  ),
+  "the recall of '7' in its metrics.json is no rate": _metrics_of(per_label={"7": {}, "1": {}}),
+  "its 'gates' in metrics.json is no table of gates": _metrics_of(gates=[]),
+  "a gate in its metrics.json has no state": _metrics_of(gates={"min_accuracy": {"state": []}}),
+  "its 'night' in metrics.json is no name": _metrics_of(night=20261123),
+  "its metrics.json is of the night '2026-11-01'": _metrics_of(night="2026-11-01"),
   "it has no predictions.csv": lambda night: (night / "predictions.csv").unlink(),
 }
 
@@ -125,12 +147,12 @@ def test_a_damaged_night_is_named_and_no_baseline(tmp_path, why, damage, capsys)
   ((name, told),) = damaged
   assert name == "2026-11-23"
   assert why in told
-  baseline = history.choose_baseline(str(folder), "2026-11-24", None, ["7", "1"])
+  baseline = baselines.choose_baseline(str(folder), "2026-11-24", None, ["7", "1"])
   assert baseline.name == "2026-11-22"
-  assert [night["night"] for night in history.trend(str(folder), "2026-11-24")] == ["2026-11-22"]
+  assert [night["night"] for night in nights.trend(finished, "2026-11-24")] == ["2026-11-22"]
   assert capsys.readouterr().err == ""  # the caller tells what `look` found
   with pytest.raises(InputError, match=r"--baseline 2026-11-23 is damaged, .*: give one of 2026-11-22, 2026-11-23, "):
-    history.choose_baseline(str(folder), "2026-11-24", "2026-11-23", ["7", "1"])
+    baselines.choose_baseline(str(folder), "2026-11-24", "2026-11-23", ["7", "1"])
 
 
 def test_a_night_of_nothing_is_a_night(tmp_path):
@@ -183,9 +205,9 @@ def test_a_remote_history_and_a_file_are_refused(tmp_path):
 
 def test_tonight_is_today_or_the_day_that_was_given(tmp_path):
   finished, _ = history.look(str(_history(tmp_path, "2026-11-23", "2026-11-24")))
-  assert history.check_date(None, _TODAY, finished) == "2026-11-24"
-  assert history.check_date(None, _TODAY, []) == "2026-11-24"
-  assert history.check_date("2026-11-20", _TODAY, finished) == "2026-11-20"
+  assert nights.check_date(None, _TODAY, finished) == "2026-11-24"
+  assert nights.check_date(None, _TODAY, []) == "2026-11-24"
+  assert nights.check_date("2026-11-20", _TODAY, finished) == "2026-11-20"
 
 
 @pytest.mark.parametrize(
@@ -193,14 +215,18 @@ def test_tonight_is_today_or_the_day_that_was_given(tmp_path):
 )
 def test_what_is_no_day_is_refused(text):
   with pytest.raises(InputError, match="is not a day: give it as YYYY-MM-DD, for example 2026-11-24"):
-    history.check_date(text, _TODAY, [])
+    nights.check_date(text, _TODAY, [])
 
 
 def test_a_clock_that_went_back_is_told_with_both_dates(tmp_path):
   finished, _ = history.look(str(_history(tmp_path, "2026-11-23", "2026-11-25")))
-  with pytest.raises(InputError, match=r"today is 2026-11-24 .* finished night of 2026-11-25: .* --date"):
-    history.check_date(None, _TODAY, finished)
-  assert history.check_date("2026-11-24", _TODAY, finished) == "2026-11-24"
+  with pytest.raises(InputError) as refused:
+    nights.check_date(None, _TODAY, finished)
+  assert str(refused.value) == (
+    "today is 2026-11-24 by this machine's clock, but there is a finished night of 2026-11-25: set the clock, say with"
+    f" --date which night this is, or move {tmp_path / 'history' / '2026-11-25'} away."
+  )
+  assert nights.check_date("2026-11-24", _TODAY, finished) == "2026-11-24"
 
 
 # What it is compared with
@@ -208,13 +234,12 @@ def test_a_clock_that_went_back_is_told_with_both_dates(tmp_path):
 
 def test_the_baseline_is_the_last_finished_night_before_tonight(tmp_path):
   folder = _history(tmp_path, "2026-11-20", "2026-11-22", "2026-11-24", "2026-11-25")
-  found = history.choose_baseline(str(folder), "2026-11-24", None, ["1", "7"])
+  found = baselines.choose_baseline(str(folder), "2026-11-24", None, ["1", "7"])
   assert (found.name, found.predictions) == ("2026-11-22", str(folder / "2026-11-22" / "predictions.csv"))
   assert found.labels == ["7", "1"]
-  assert found.metrics["correct"] == 189
-  assert history.choose_baseline(str(folder), "2026-11-20", None, ["7", "1"]) is None
-  assert history.choose_baseline(str(folder), "2026-11-24", "none", ["7", "1"]) is None
-  assert history.choose_baseline(str(tmp_path / "new"), "2026-11-24", None, ["7", "1"]) is None
+  assert baselines.choose_baseline(str(folder), "2026-11-20", None, ["7", "1"]) is None
+  assert baselines.choose_baseline(str(folder), "2026-11-24", "none", ["7", "1"]) is None
+  assert baselines.choose_baseline(str(tmp_path / "new"), "2026-11-24", None, ["7", "1"]) is None
 
 
 def test_predictions_that_changed_are_named_and_the_night_before_is_taken(tmp_path, capsys):
@@ -222,20 +247,20 @@ def test_predictions_that_changed_are_named_and_the_night_before_is_taken(tmp_pa
   for name in ("2026-11-22", "2026-11-23"):
     (folder / name / "predictions.csv").write_bytes(_PREDICTIONS.replace(b"7", b"1"))
   assert history.look(str(folder))[1] == []
-  assert history.choose_baseline(str(folder), "2026-11-24", None, ["7", "1"]).name == "2026-11-21"
+  assert baselines.choose_baseline(str(folder), "2026-11-24", None, ["7", "1"]).name == "2026-11-21"
   why = "is damaged and not compared with: its predictions.csv is not the one that was written"
   assert capsys.readouterr().err.splitlines() == [f"the night {name} {why}" for name in ("2026-11-23", "2026-11-22")]
   with pytest.raises(InputError, match=r"2026-11-23 is damaged, its predictions\.csv is not the one"):
-    history.choose_baseline(str(folder), "2026-11-24", "2026-11-23", ["7", "1"])
+    baselines.choose_baseline(str(folder), "2026-11-24", "2026-11-23", ["7", "1"])
 
 
 def test_a_night_is_given_by_name_or_by_path(tmp_path, monkeypatch):
   folder = _history(tmp_path, "2026-11-20", "2026-11-22", "2026-11-25")
   monkeypatch.chdir(tmp_path)
   for given in ("2026-11-20", str(folder / "2026-11-20"), "history/2026-11-20/"):
-    found = history.choose_baseline(str(folder), "2026-11-24", given, ["7", "1"])
+    found = baselines.choose_baseline(str(folder), "2026-11-24", given, ["7", "1"])
     assert (found.name, found.predictions) == ("2026-11-20", str(folder / "2026-11-20" / "predictions.csv"))
-  assert history.choose_baseline(str(folder), "2026-11-24", "2026-11-25", ["7", "1"]).name == "2026-11-25"
+  assert baselines.choose_baseline(str(folder), "2026-11-24", "2026-11-25", ["7", "1"]).name == "2026-11-25"
 
 
 def test_a_night_of_another_history_keeps_its_path_as_its_name(tmp_path, monkeypatch):
@@ -243,7 +268,7 @@ def test_a_night_of_another_history_keeps_its_path_as_its_name(tmp_path, monkeyp
   _fill(other, "2026-11-22")
   monkeypatch.chdir(tmp_path)
   for given in (str(other), "other/2026-11-22"):
-    found = history.choose_baseline(str(folder), "2026-11-24", given, ["7", "1"])
+    found = baselines.choose_baseline(str(folder), "2026-11-24", given, ["7", "1"])
     assert (found.name, found.predictions) == (given, str(other / "predictions.csv"))  # a worker's folder is another
 
 
@@ -251,16 +276,51 @@ def test_an_evaluation_may_be_given(tmp_path):
   evaluation = tmp_path / "evaluation"
   _fill(evaluation, "")
   _change(evaluation / "info.json", stage="evaluate")
-  _change(evaluation / "metrics.json", predictions_sha256=None, night=None)
+  _change(evaluation / "metrics.json", night=None)
   folder = _history(tmp_path, "2026-11-20")
-  found = history.choose_baseline(str(folder), "2026-11-24", str(evaluation), ["7", "1"])
+  found = baselines.choose_baseline(str(folder), "2026-11-24", str(evaluation), ["7", "1"])
   assert (found.name, found.predictions) == (str(evaluation), str(evaluation / "predictions.csv"))
   (evaluation / "predictions.csv").unlink()
   with pytest.raises(InputError, match=r"is damaged, its predictions\.csv is missing"):
-    history.choose_baseline(str(folder), "2026-11-24", str(evaluation), ["7", "1"])
+    baselines.choose_baseline(str(folder), "2026-11-24", str(evaluation), ["7", "1"])
   (evaluation / "COMPLETED").unlink()
   with pytest.raises(InputError, match="is not finished"):
-    history.choose_baseline(str(folder), "2026-11-24", str(evaluation), ["7", "1"])
+    baselines.choose_baseline(str(folder), "2026-11-24", str(evaluation), ["7", "1"])
+
+
+_WHOLE = "file_name,actual_digit,predicted_digit,confidence,sha256\n" + "a.jpg,7,1,99.0000,00\n" * 3
+
+
+@pytest.mark.parametrize(
+  ("predictions", "told"),
+  [
+    (_WHOLE, None),
+    (_WHOLE[:-21], r"is damaged, its predictions\.csv is not the one that was written: give "),
+    (_WHOLE[:-5], r"predictions\.csv: line 4 has 4 cells of 5: the file is damaged"),
+    ("", r"predictions\.csv has no column 'file_name'"),
+    ("\udcff" + _WHOLE, r"is damaged, its predictions\.csv is not the one"),
+  ],
+)
+def test_the_rows_of_an_earlier_version_s_evaluation_are_counted(tmp_path, predictions, told):
+  evaluation = tmp_path / "evaluation"
+  _fill(evaluation, "", predictions=predictions.encode(errors="surrogateescape"))
+  _change(evaluation / "info.json", stage="evaluate")
+  _change(evaluation / "metrics.json", predictions_sha256=None, night=None, total=3)
+  given = ("2026-11-24", str(evaluation), ["7", "1"])
+  if told is None:
+    assert baselines.choose_baseline(str(tmp_path / "history"), *given).name == str(evaluation)
+  else:
+    with pytest.raises(InputError, match=told):
+      baselines.choose_baseline(str(tmp_path / "history"), *given)
+
+
+def test_an_evaluation_s_predictions_are_those_that_were_written(tmp_path):
+  evaluation = tmp_path / "evaluation"
+  _fill(evaluation, "")
+  _change(evaluation / "info.json", stage="evaluate")
+  (evaluation / "predictions.csv").write_bytes(_PREDICTIONS[:-2])
+  with pytest.raises(InputError, match=r"is damaged, its predictions\.csv is not the one that was written"):
+    baselines.choose_baseline(str(tmp_path / "history"), "2026-11-24", str(evaluation), ["7", "1"])
 
 
 @pytest.mark.parametrize("given", ["2026-11-21", "nowhere", "../history", "2026-11-24", "history/2026-11-24"])
@@ -269,15 +329,20 @@ def test_what_is_no_baseline_is_refused_with_the_nights_there_are(tmp_path, give
   monkeypatch.chdir(tmp_path)
   choices = "give one of 2026-11-20, 2026-11-22, the output folder of an evaluate, or none"
   with pytest.raises(InputError, match=choices) as refused:
-    history.choose_baseline(str(folder), "2026-11-24", given, ["7", "1"])
+    baselines.choose_baseline(str(folder), "2026-11-24", given, ["7", "1"])
   assert ("is tonight itself" in str(refused.value)) == given.endswith("2026-11-24")
+
+
+def test_an_empty_baseline_is_told(tmp_path):
+  with pytest.raises(InputError, match="--baseline is empty: give one of 2026-11-20, "):
+    baselines.choose_baseline(str(_history(tmp_path, "2026-11-20")), "2026-11-24", "", ["7", "1"])
 
 
 def test_other_labels_are_refused_with_the_difference(tmp_path):
   folder = _history(tmp_path, "2026-11-20")
   for given in (None, "2026-11-20"):
     with pytest.raises(InputError) as refused:
-      history.choose_baseline(str(folder), "2026-11-24", given, ["7", "9", "8"])
+      baselines.choose_baseline(str(folder), "2026-11-24", given, ["7", "9", "8"])
     assert str(refused.value) == (
       "the baseline 2026-11-20 has other labels than the model (only the baseline has '1'; only the model has '9',"
       " '8'): give another --baseline, or --baseline none to begin anew."
@@ -286,14 +351,14 @@ def test_other_labels_are_refused_with_the_difference(tmp_path):
 
 def test_a_baseline_that_is_replaced_meanwhile_is_told(tmp_path):
   folder = _history(tmp_path, "2026-11-20")
-  found = history.choose_baseline(str(folder), "2026-11-24", None, ["7", "1"])
-  history.check_unchanged(found)
+  found = baselines.choose_baseline(str(folder), "2026-11-24", None, ["7", "1"])
+  baselines.check_unchanged(found)
   (folder / "2026-11-20" / "predictions.csv").write_bytes(b"others")
   with pytest.raises(InputError, match="the baseline 2026-11-20 was replaced"):
-    history.check_unchanged(found)
+    baselines.check_unchanged(found)
   shutil.rmtree(folder / "2026-11-20")
   with pytest.raises(InputError, match="the baseline 2026-11-20 was replaced"):
-    history.check_unchanged(found)
+    baselines.check_unchanged(found)
 
 
 # The trend
@@ -301,7 +366,10 @@ def test_a_baseline_that_is_replaced_meanwhile_is_told(tmp_path):
 
 def test_the_trend_is_of_the_last_nights_before_tonight(tmp_path):
   folder = _history(tmp_path, *(f"2026-11-{day:02}" for day in range(1, 12)))
-  found = history.trend(str(folder), "2026-11-10", limit=3)
+  finished, _ = history.look(str(folder))
+  for night in finished:
+    shutil.rmtree(night.path)  # each is read once, by `look`
+  found = nights.trend(finished, "2026-11-10", limit=3)
   assert [night["night"] for night in found] == ["2026-11-07", "2026-11-08", "2026-11-09"]
   assert found[0] == {
     "night": "2026-11-07",
@@ -311,8 +379,8 @@ def test_the_trend_is_of_the_last_nights_before_tonight(tmp_path):
     "verdict": "passed",
     "per_label": {"7": 0.9, "1": 0.9},
   }
-  assert len(history.trend(str(folder), "2026-11-30")) == 11
-  assert history.trend(str(tmp_path / "new"), "2026-11-30") == []
+  assert len(nights.trend(finished, "2026-11-30")) == 11
+  assert nights.trend([], "2026-11-30") == []
 
 
 # Tonight's folder
@@ -488,7 +556,7 @@ def test_the_stores_are_those_of_the_night_itself_and_of_the_last_before_it(tmp_
   (folder / "2026-11-21" / "bottlenecks" / "other").mkdir()
 
   def names(date: str, fingerprint: str = _FINGERPRINT) -> list[str]:
-    found = history.stores(str(folder), date, fingerprint)
+    found = nights.stores(str(folder), date, fingerprint)
     assert {Path(path).name for path in found} <= {_FINGERPRINT[:12]}
     return [Path(path).parts[-3] for path in found]
 
@@ -536,12 +604,74 @@ def test_no_store_is_deleted_while_another_night_may_read_it(tmp_path):
     assert _with_stores(folder) == ["2026-11-21"]
 
 
+# What nights that were not published leave
+
+
+def _work(folder: Path, date: str, request: str, *trunks: str, unfinished: str = "") -> None:
+  """Leaves a night's work that was not published: with complete bottlenecks of some trunks, and half of another's."""
+  with history.tonight(str(folder), date, request) as working:
+    for trunk in filter(None, (*trunks, unfinished)):
+      store = Path(working) / "bottlenecks" / trunk
+      store.mkdir(parents=True)
+      if trunk != unfinished:
+        (store / "COMPLETED").touch()
+
+
+def _left(folder: Path) -> list[str]:
+  return [name[5:14] for name in sorted(os.listdir(folder / "unfinished"))]
+
+
+def test_of_nights_that_are_not_published_the_newest_bottlenecks_are_left(tmp_path):
+  for night in ("2026-11-20", "2026-11-21", "2026-11-22", "2026-11-24"):
+    _work(tmp_path, night, "a" * 64, "trunk")
+  assert _left(tmp_path) == ["11-24-aaa"]
+  _work(tmp_path, "2026-11-24", "b" * 64, "trunk")  # the same night, asked otherwise
+  assert _left(tmp_path) == ["11-24-bbb"]
+  _work(tmp_path, "2026-11-23", "a" * 64, "trunk")  # the later night's may still be of use to that one
+  assert _left(tmp_path) == ["11-23-aaa", "11-24-bbb"]
+
+
+def test_a_night_that_got_nowhere_removes_no_other_s_work(tmp_path):
+  _work(tmp_path, "2026-11-21", "a" * 64, "trunk")
+  _work(tmp_path, "2026-11-22", "a" * 64, unfinished="trunk")
+  _work(tmp_path, "2026-11-23", "a" * 64)
+  assert _left(tmp_path) == ["11-21-aaa", "11-22-aaa", "11-23-aaa"]
+  with pytest.raises(RuntimeError), history.tonight(str(tmp_path), "2026-11-24", _REQUEST) as working:  # noqa: PT012
+    _fill(Path(working), "2026-11-24")
+    raise RuntimeError  # as a job does that finds the baseline damaged further down
+  assert _left(tmp_path) == ["11-21-aaa", "11-24-fed"]
+
+
+def test_bottlenecks_of_another_trunk_stay_as_long_as_they_are_the_newest(tmp_path):
+  _work(tmp_path, "2026-11-20", "a" * 64, "other")
+  _work(tmp_path, "2026-11-21", "a" * 64, "other", "trunk")
+  _work(tmp_path, "2026-11-22", "a" * 64, "trunk")
+  assert _left(tmp_path) == ["11-21-aaa", "11-22-aaa"]
+
+
+def test_what_a_running_night_may_read_stays(tmp_path):
+  _work(tmp_path, "2026-11-20", "a" * 64, "trunk")
+  with history.tonight(str(tmp_path), "2026-11-21", "a" * 64):
+    _work(tmp_path, "2026-11-22", "a" * 64, "trunk")
+    assert _left(tmp_path) == ["11-20-aaa", "11-21-aaa", "11-22-aaa"]
+  _work(tmp_path, "2026-11-23", "a" * 64, "trunk")
+  assert _left(tmp_path) == ["11-23-aaa"]
+
+
+def test_a_night_that_a_kill_left_set_aside_is_not_taken_for_work(tmp_path):
+  _publish(tmp_path, "2026-11-20", "old")
+  with history.tonight(str(tmp_path), "2026-11-22", _REQUEST) as working:
+    os.rename(tmp_path / "2026-11-20", tmp_path / "unfinished" / "2026-11-20-replaced")
+    _fill(Path(working), "2026-11-22")
+  assert [night.name for night in history.look(str(tmp_path))[0]] == ["2026-11-20"]
+
+
 # Two at once
 
 
 _HOLDER = """
 import sys
-from pipelines import history
+from pipelines import baselines, history, nights
 with history.tonight(sys.argv[1], sys.argv[2], sys.argv[3]) as working:
   open(working + "/half", "w").close()
   print("held", flush=True)

@@ -238,11 +238,14 @@ def test_bad_pictures_keep_the_night_from_being_published_until_they_are_accepte
   assert [row["file_name"] for row in _rows(quarantine)] == ["ant/empty.png", "bee/text.png"]
   # Nothing is computed twice, be it tonight or tomorrow, while nobody mends them.
   assert _run(made, data, history, SECOND) == 3
-  (later,) = history.glob(f"unfinished/{SECOND}-*/metrics.json")
-  assert json.loads(later.read_text())["bottlenecks"] == {"computed": 0, "reused": 1797}
+  (later,) = history.glob("unfinished/*")  # the earlier work has nothing that this one lacks
+  assert later.name.startswith(SECOND)
+  assert _metrics(later)["bottlenecks"] == {"computed": 0, "reused": 1797}
+  assert _metrics(later)["bad_inputs"] == {"quarantined": 2, "inputs": 1799, "allowed": 0.0, "too_many": True}
 
   assert _run(made, data, history, FIRST, "--max_bad_fraction=0.01") == 0
   assert _metrics(history / FIRST)["quarantined"]["total"] == 2
+  assert not _metrics(history / FIRST)["bad_inputs"]["too_many"]
   assert "ant/empty.png" in (history / FIRST / "report.html").read_text().replace("<wbr>", "")
 
 
@@ -253,6 +256,13 @@ def test_bad_pictures_keep_the_night_from_being_published_until_they_are_accepte
     (["--baseline=2026-01-01"], "has no such night: give one of 2026-03-01, 2026-03-02"),
     (["--min_accuracy=98"], "98 is not between 0 and 1"),
     (["--max_dorp=0.1"], "the nearest flag is --max_drop"),
+    (["--model="], "--model is empty: give a folder."),
+    (["--candidate="], "--candidate is empty: give a folder."),
+    (["--input="], "--input is empty: give a folder."),
+    (["--history="], "--history is empty: give a folder."),
+    (["--reuse="], "--reuse is empty: give a folder."),
+    (["--manifest="], "--manifest is empty: give a file."),
+    (["--baseline="], "--baseline is empty: give one of 2026-03-01, 2026-03-02"),
   ],
 )
 def test_what_cannot_be_used_is_told_before_the_work(made: Any, nights: Path, more: list[str], sentence: str) -> None:
@@ -260,6 +270,17 @@ def test_what_cannot_be_used_is_told_before_the_work(made: Any, nights: Path, mo
   with pytest.raises(InputError, match=re.escape(sentence)):
     _run(made, made.data, nights, THIRD, *more)
   assert sorted(nights.rglob("*")) == before
+
+
+def test_a_manifest_or_a_head_that_cannot_be_read_leaves_nothing_behind(made: Any, tmp_path: Path) -> None:
+  (tmp_path / "manifest.csv").write_text("name,writer\nant/1.png,ann\n")
+  with pytest.raises(InputError, match="no column 'file_name'"):
+    _run(made, made.data, tmp_path / "history", FIRST, f"--manifest={tmp_path / 'manifest.csv'}")
+  model = Path(shutil.copytree(made.model, tmp_path / "model"))
+  (model / "head.npz").unlink()
+  with pytest.raises(InputError, match=r"has no head\.npz"):
+    _run(made, made.data, tmp_path / "history", FIRST, f"--candidate={model}")
+  assert not (tmp_path / "history").exists()
 
 
 def test_a_clock_that_went_back(made: Any, nights: Path) -> None:

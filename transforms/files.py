@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import glob
+import hashlib
 import os
 import shutil
 import uuid
@@ -83,6 +84,15 @@ def open_to_read(path: str) -> BinaryIO:
 def read_bytes(path: str) -> bytes:
   with open_to_read(path) as file:
     return file.read()
+
+
+def sha256(path: str) -> str:
+  """Returns the SHA-256 of a file's bytes, 64 hex digits; a block at a time is in memory."""
+  digest = hashlib.sha256()
+  with open_to_read(path) as file:
+    while block := file.read(1 << 20):
+      digest.update(block)
+  return digest.hexdigest()
 
 
 def match(pattern: str) -> list[FileStat]:
