@@ -32,8 +32,8 @@ def test_byte_order_marks_and_spaces_in_the_header_are_no_part_of_a_name(header)
 
 
 def test_keys_are_spelled_as_in_the_predictions_whether_escaped_or_not():
-  rows = _read('file_name,w\n=a.jpg,1\n\'=b.jpg,2\n"c\rd.jpg",3\n')
-  assert [row.key for row in rows] == ["'=a.jpg", "'=b.jpg", "c\\rd.jpg"]
+  rows = _read('file_name,w\n=a.jpg,1\n\'=b.jpg,2\n"c\rd.jpg",3\ne\\rf.jpg,4\n')
+  assert [row.key for row in rows] == ["'=a.jpg", "'=b.jpg", "c\\rd.jpg", "e\\rf.jpg"]
 
 
 def test_values_are_left_as_they_are():
@@ -66,7 +66,7 @@ def _explode():
     ("file_name,file_name\na,b\n", "more than one column 'file_name'"),
     ("file_name\na\n", "m.csv has no column besides 'file_name': add one to slice by, or leave --manifest out."),
     ("file_name,w\n\n", "m.csv has a header but no rows: add a row per picture, or leave --manifest out."),
-    ("file_name,w\na,b\nc\n", "m.csv: line 3 has 1 cells, but the header names 2: give every row one cell per column."),
+    ("file_name,w\na,b\nc\n", "m.csv: line 3 has 1 cell, but the header names 2: give every row one cell per column."),
     ("file_name,w\na,b,c\n", "m.csv: line 2 has 3 cells, but the header names 2"),
     ('file_name,w\na,"b\nc,d\n', r"m.csv: line 3 is not CSV \(unexpected end of data\): mend it"),
     ('file_name,w\n"a"b,c\n', "m.csv: line 2 is not CSV"),
@@ -86,6 +86,20 @@ def test_text_that_is_not_utf_8_is_told():
   lines = io.TextIOWrapper(io.BytesIO("file_name,w\n\xe9,b\n".encode("latin-1")), "utf-8", newline="")
   with pytest.raises(InputError, match=r"m\.csv is not UTF-8 text: save it as CSV in UTF-8"):
     list(read_manifest(lines, "m.csv"))
+
+
+@pytest.mark.parametrize(("name", "cause"), [("none.csv", "No such file or directory"), (".", "Is a directory")])
+def test_a_file_that_cannot_be_opened_is_named_once(tmp_path, name, cause):
+  path = str(tmp_path / name)
+
+  def lines():
+    with open(path, encoding="utf-8", newline="") as file:
+      yield from file
+
+  for read in (read_columns, lambda *given: list(read_manifest(*given))):
+    with pytest.raises(InputError) as raised:
+      read(lines(), path)
+    assert str(raised.value) == f"{path} cannot be read ({cause}): give another --manifest, or leave it out."
 
 
 def test_a_picture_comes_once():

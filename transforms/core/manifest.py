@@ -41,11 +41,12 @@ def read_columns(lines: Iterable[str], source: str) -> tuple[str, ...]:
   """Returns the columns to slice by, in the file's order; reads no further than the header.
 
   Args:
-    lines: the file's text, opened with `newline=""`.
+    lines: the file's text, opened with `newline=""`, maybe not before the first is asked for.
     source: its path, for the errors.
 
   Raises:
-    InputError: the header has no `file_name`, nothing else, or a column without a name or twice.
+    InputError: the file cannot be read; the header has no `file_name`, nothing else, or a column without a name or
+      twice.
   """
   return _slice_columns(_header(_records(lines, source), source))
 
@@ -66,8 +67,8 @@ def read_manifest(lines: Iterable[str], source: str) -> Iterator[ManifestRow]:
   for line, cells in records:
     if len(cells) != len(header):
       raise InputError(
-        f"{source}: line {line} has {len(cells)} cells, but the header names {len(header)}: give every row one cell per"
-        " column."
+        f"{source}: line {line} has {len(cells)} {'cell' if len(cells) == 1 else 'cells'}, but the header names"
+        f" {len(header)}: give every row one cell per column."
       )
     values = tuple(cell or EMPTY_CELL for cell in (*cells[:at], *cells[at + 1 :]))
     row = ManifestRow(line, escape_once(cells[at]), values)
@@ -102,6 +103,10 @@ def _records(lines: Iterable[str], source: str) -> Iterator[tuple[int, Sequence[
   except csv.Error as error:
     raise InputError(
       f"{source}: line {reader.line_num} is not CSV ({error}): mend it, or save the file anew."
+    ) from error
+  except OSError as error:
+    raise InputError(
+      f"{source} cannot be read ({error.strerror or error}): give another --manifest, or leave it out."
     ) from error
   except UnicodeDecodeError as error:
     raise InputError(f"{source} is not UTF-8 text: save it as CSV in UTF-8.") from error
