@@ -19,6 +19,7 @@ from reporting.report_words import (
   change,
   compared,
   count,
+  counted,
   gate_rows,
   headline,
   interval,
@@ -76,13 +77,15 @@ def render_report(
 def _environment() -> jinja2.Environment:
   import jinja2
 
-  return jinja2.Environment(
+  environment = jinja2.Environment(
     loader=jinja2.PackageLoader("reporting", "templates"),
     autoescape=True,
     undefined=jinja2.StrictUndefined,
     trim_blocks=True,
     lstrip_blocks=True,
   )
+  environment.filters["counted"] = counted
+  return environment
 
 
 def _view(
@@ -119,7 +122,7 @@ def _view(
     "slices": [
       {
         "model": MODELS[model],
-        "tables": slice_tables(figures["slices"]),
+        "tables": slice_tables(figures["slices"], figures.get("slices_beside", {})),
         "left_out": max(len(figures["slices"]) - MAX_SLICED_COLUMNS, 0),
       }
       for model, figures in models.items()
@@ -155,17 +158,24 @@ def _part(
 ) -> dict[str, Any]:
   """Returns one model's matrix, mistakes, suspicious labels and calibration."""
   prefix = "m" if model == "model" else "c"
-  matrix = confusion(figures, prefix)
+  total_wrong = figures["total"] - figures["correct"]
+  mistakes = _of(model, pictures, "mistakes")
+  # Sections of pictures without a single one are left out.
+  gallery_of_mistakes = bool(mistakes) or not total_wrong
+  matrix = confusion(figures, prefix, linked=gallery_of_mistakes)
   suspicious = figures.get("suspicious_labels")
   shown = sorted(_of(model, pictures, "suspicious"), key=lambda picture: (-picture["confidence"], picture["key"]))
+  if suspicious and suspicious["pictures"] and not shown:
+    suspicious = None
   return {
     "prefix": prefix,
     "of": "" if model == "model" else ", candidate",
     "folder": "" if model == "model" else "candidate/",
-    "total_wrong": figures["total"] - figures["correct"],
-    "wrong": number_of_pictures(figures["total"] - figures["correct"]),
+    "total_wrong": total_wrong,
+    "wrong": number_of_pictures(total_wrong),
     "matrix": matrix,
-    "mistakes": gallery.mistakes(_of(model, pictures, "mistakes"), figures, matrix),
+    "gallery": gallery_of_mistakes,
+    "mistakes": gallery.mistakes(mistakes, figures, matrix),
     "suspicious": suspicious
     and {
       "threshold": percent(suspicious["threshold"], 0),

@@ -9,10 +9,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from reporting.report_charts import heat_level
-from reporting.report_words import count, interval, percent, shortened
+from reporting.report_words import count, counted, interval, percent, shortened
 from reporting.report_words import pictures as number_of_pictures
 from transforms.core.csv_cells import escape_cell
-from transforms.core.manifest import NOT_IN_MANIFEST
 
 MAX_MATRIX_LABELS = 40
 MAX_ROWS = 100
@@ -104,12 +103,13 @@ def _confused(row: Mapping[str, Any], labels: Labels, actual: int, matrix: Mappi
   return {"label": shortened(other), "count": count(row["most_confused_count"]), "target": target}
 
 
-def confusion(metrics: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+def confusion(metrics: Mapping[str, Any], prefix: str, linked: bool = True) -> dict[str, Any]:
   """Returns the confusion matrix: of many labels, those with the most mistakes, in their order.
 
   Args:
     metrics: with `labels` and `confusion_matrix`.
     prefix: what the ids of its cells' groups of pictures begin with.
+    linked: whether there are such groups.
   """
   names, table = metrics["labels"], metrics["confusion_matrix"]
   shown = list(range(len(names)))
@@ -125,12 +125,12 @@ def confusion(metrics: Mapping[str, Any], prefix: str) -> dict[str, Any]:
     "long": any(len(names[place]) > 3 for place in shown),
     "left_out": len(names) - len(shown),
     "mistakes": count(sum(mistakes.values())) if mistakes else "",
-    "cells": mistakes,
+    "cells": mistakes if linked else {},
     "legend": _legend(most),
     "rows": [
       {
         "label": shortened(names[i]),
-        "cells": [_cell(table[i][j], (i, j), names, most, prefix) for j in shown],
+        "cells": [_cell(table[i][j], (i, j), names, most, prefix if linked else None) for j in shown],
         "support": count(sum(table[i])),
       }
       for i in shown
@@ -138,12 +138,12 @@ def confusion(metrics: Mapping[str, Any], prefix: str) -> dict[str, Any]:
   }
 
 
-def _cell(number: int, cell: tuple[int, int], names: Sequence[str], most: int, prefix: str) -> dict[str, Any]:
+def _cell(number: int, cell: tuple[int, int], names: Sequence[str], most: int, prefix: str | None) -> dict[str, Any]:
   actual, predicted = cell
   if actual == predicted:
     return {"right": True, "text": count(number) if number else "", "level": 0, "target": None, "name": ""}
   name = f"{shortened(names[actual])} taken for {shortened(names[predicted])}: {number_of_pictures(number)}"
-  target = f"{prefix}-{actual}-{predicted}" if number else None
+  target = f"{prefix}-{actual}-{predicted}" if number and prefix else None
   return {
     "right": False,
     "text": count(number) if number else "",
@@ -236,32 +236,41 @@ class Gallery:
       }
 
 
-def slice_tables(slices: Mapping[str, Any]) -> list[dict[str, Any]]:
-  """Returns a table per column of the manifest: the slices in order of their accuracy, the lowest first."""
-  return [_slice_table(column, found) for column, found in list(slices.items())[:MAX_SLICED_COLUMNS]]
+def slice_tables(slices: Mapping[str, Any], beside: Mapping[str, Any]) -> list[dict[str, Any]]:
+  """Returns a table per column of the manifest: the slices in order of their accuracy, the lowest first.
+
+  Args:
+    slices: column -> value -> figures.
+    beside: column -> `{small, unlisted}`, see `comparison.extract_slices_beside`; they have rows of their own, `beside`.
+  """
+  return [
+    _slice_table(column, found, beside.get(column, {})) for column, found in list(slices.items())[:MAX_SLICED_COLUMNS]
+  ]
 
 
-def _slice_table(column: str, found: Mapping[str, Any]) -> dict[str, Any]:
-  pooled = [row for row in found.values() if "slices" in row]
-  rows = sorted(
-    ((value, row) for value, row in found.items() if "slices" not in row),
-    key=lambda entry: (entry[1]["accuracy"] is None, entry[1]["accuracy"], entry[0]),
-  )
-  scale = _scale([row["accuracy"] for _, row in rows])
+def _slice_table(column: str, found: Mapping[str, Any], beside: Mapping[str, Any]) -> dict[str, Any]:
+  rows = sorted(found.items(), key=lambda entry: (entry[1]["accuracy"], entry[0]))
+  small, unlisted = beside.get("small"), beside.get("unlisted")
+  others = []
+  if small:
+    slices, pictures = counted(small["slices"], "slice"), number_of_pictures(small["fewer_than"])
+    others.append((f"{slices} of fewer than {pictures}", small))
+  if unlisted:
+    others.append(("not in the manifest", unlisted))
+  scale = _scale([row["accuracy"] for _, row in (*rows, *others)])
   return {
     "column": shortened(column),
     "scale": percent(scale, 0),
     "left_out": max(len(rows) - MAX_SLICES, 0),
-    "small": next(
-      ({"slices": count(row["slices"]), "pictures": number_of_pictures(row["pictures"])} for row in pooled), None
-    ),
-    "rows": [
-      {
-        "value": "(not in the manifest)" if value == NOT_IN_MANIFEST else shortened(value),
-        "pictures": count(row["pictures"]),
-        "correct": count(row["correct"]),
-        "accuracy": _rate({"accuracy": row["accuracy"], "accuracy_interval_95": row["interval_95"]}, "accuracy", scale),
-      }
-      for value, row in rows[:MAX_SLICES]
-    ],
+    "rows": [_slice_row(value, row, scale) for value, row in rows[:MAX_SLICES]],
+    "beside": [_slice_row(words, row, scale) for words, row in others],
+  }
+
+
+def _slice_row(name: str, row: Mapping[str, Any], scale: float) -> dict[str, Any]:
+  return {
+    "value": shortened(name),
+    "pictures": count(row["pictures"]),
+    "correct": count(row["correct"]),
+    "accuracy": _rate({"accuracy": row["accuracy"], "accuracy_interval_95": row["interval_95"]}, "accuracy", scale),
   }

@@ -25,8 +25,13 @@ def count(number: int) -> str:
   return f"{number:,}"
 
 
+def counted(number: int, thing: str, things: str = "") -> str:
+  """Returns for example `1 slice` or `2,000 slices`; `things` is the plural where an s is not all that it takes."""
+  return f"{number:,} {thing if number == 1 else things or f'{thing}s'}"
+
+
 def pictures(number: int) -> str:
-  return f"{number:,} picture" if number == 1 else f"{number:,} pictures"
+  return counted(number, "picture")
 
 
 def percent(rate: float | None, places: int = 2) -> str:
@@ -81,7 +86,7 @@ def _missed(name: str, gate: Mapping[str, Any]) -> str:
   """Returns why a gate is missed, for example `accuracy 97.10 % is below 98 %`; the table of gates has more."""
   failing, value = gate.get("failing"), gate["value"]
   if failing:
-    found = f"recall of {len(failing):,} labels" if len(failing) > 1 else f"recall of {shortened(failing[0])}"
+    found = f"recall of {counted(len(failing), 'label')}" if len(failing) > 1 else f"recall of {shortened(failing[0])}"
   elif value is None:
     return f"{_GATES[name][0]} unknown"
   else:

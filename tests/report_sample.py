@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from reporting.gates import judge, overall
-from transforms.core.comparison import Bucket, Change, Plan, compare, extract, extract_slices
+from transforms.core.comparison import Bucket, Change, Plan, compare, extract, extract_slices, extract_slices_beside
 from transforms.core.csv_cells import escape_cell
 from transforms.core.intervals import wilson_interval
 from transforms.core.label_stats import Outcome, evaluate_in_memory, metrics_json
@@ -164,6 +164,7 @@ def night(labels: Sequence[str] = DIGITS, number: int = 3_000, **gates: float) -
   for model, figures in (("candidate", candidate), ("model", metrics)):
     figures["comparison"] = extract(counts, plan)[model]
     figures["slices"] = extract_slices(counts, plan, 30)[model]
+    figures["slices_beside"] = extract_slices_beside(counts, plan, 30)[model]
     _judge(figures, gates)
   sample.pictures["mistakes"] += [as_picture("candidate", row) for row in chosen.shown()]
   sample.pictures["suspicious"] += [as_picture("candidate", row) for row in chosen.suspicious()[:60]]

@@ -118,9 +118,10 @@ def test_random_nights(tmp_path, seed, monkeypatch):
   monkeypatch.setattr(compare, "_ROWS_HELD", 1 + 7 * seed)  # files are packed in several goes
   bucket, plan, min_slice_size = random_case(seed)
   found = _compare(tmp_path, bucket, plan, shards=1 + seed % 6, min_slice_size=min_slice_size)
-  figures, slices, lines = plainly(bucket, plan, min_slice_size)
+  figures, slices, beside, lines = plainly(bucket, plan, min_slice_size)
   assert found["comparison"] == figures
   assert found["slices"] == (slices if plan.manifest else {})
+  assert found["slices_beside"] == (beside if plan.manifest else {})
   for kind, kind_type in zip(("regressed", "fixed", "new", "gone"), (Change, Change, New, Gone), strict=True):
     assert _read(tmp_path / f"{kind}.csv") == [list(kind_type._fields), *lines[kind]]
   assert found["pictures"].keys() == {"regressed", "fixed"}
@@ -129,7 +130,9 @@ def test_random_nights(tmp_path, seed, monkeypatch):
     assert pictures == _shown(lines[kind])
   if plan.manifest:
     written = _read(tmp_path / SLICES_FILE)
-    assert len(written) == 1 + sum(len(values) for columns in slices.values() for values in columns.values())
+    of_values = sum(len(values) for columns in slices.values() for values in columns.values())
+    others = [row for columns in beside.values() for kinds in columns.values() for row in kinds.values() if row]
+    assert len(written) == 1 + of_values + len(others)
   else:
     assert not (tmp_path / SLICES_FILE).exists()
 
@@ -182,7 +185,8 @@ def test_few_of_many_are_shown_the_most_confident_of_each_model(tmp_path):
 def test_without_a_baseline_the_files_have_a_header_alone(tmp_path):
   found = _compare(tmp_path, Bucket({"model": _rows(3, "5")}), Plan(("model",)))
   assert found["comparison"]["model"]["verdict"] == "no baseline"
-  assert (found["slices"], found["pictures"]) == ({}, {"regressed": [], "fixed": []})
+  assert (found["slices"], found["slices_beside"]) == ({}, {})
+  assert found["pictures"] == {"regressed": [], "fixed": []}
   for name in CHANGES_FILES:
     (header,) = _read(tmp_path / name)
     assert header[:2] == ["file_name", "actual_digit"]
@@ -206,12 +210,12 @@ def test_slices_alone(tmp_path):
   assert found["slices"]["model"]["=writer"]["=1"]["correct"] == 2
   assert not [name for name in CHANGES_FILES if (tmp_path / name).exists()]
   assert (tmp_path / SLICES_FILE).read_text() == (
-    "model,column,value,pictures,correct,accuracy,accuracy_low,accuracy_high\n"
-    "model,'=writer,(not in the manifest),2,0,0.000000,0.000000,0.657620\n"
-    "model,'=writer,'=1,2,2,1.000000,0.342380,1.000000\n"
-    "model,'=writer,(slices of fewer than 2 pictures),1,1,1.000000,0.206549,1.000000\n"
+    "model,column,kind,value,pictures,correct,accuracy,accuracy_low,accuracy_high\n"
+    "model,'=writer,value,'=1,2,2,1.000000,0.342380,1.000000\n"
+    "model,'=writer,small,,1,1,1.000000,0.206549,1.000000\n"
+    "model,'=writer,unlisted,,2,0,0.000000,0.000000,0.657620\n"
   )
-  assert slices_csv({}).count("\n") == 1
+  assert slices_csv({}, {}).count("\n") == 1
 
 
 def test_a_picture_that_could_not_be_used_may_be_in_the_manifest(tmp_path):
@@ -220,7 +224,7 @@ def test_a_picture_that_could_not_be_used_may_be_in_the_manifest(tmp_path):
   step = CompareNights(
     parts_folder=str(tmp_path / "parts"), output=str(tmp_path), models=["model"], manifest=str(tmp_path / "m.csv")
   )
-  assert _run(reports, step, tmp_path)["slices"]["model"]["w"].keys() == {"(slices of fewer than 30 pictures)"}
+  assert _run(reports, step, tmp_path)["slices_beside"]["model"]["w"]["small"]["pictures"] == 1
 
 
 def _sentence(tmp_path: Path, tonight: Sequence[Row], **more: Any) -> str:

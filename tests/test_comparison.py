@@ -23,6 +23,7 @@ from transforms.core.comparison import (
   compare,
   extract,
   extract_slices,
+  extract_slices_beside,
   mcnemar_p_value,
   merge,
 )
@@ -203,25 +204,37 @@ def _sliced(*values: str, right: int) -> Comparison:
   return compare(Bucket({"model": rows}, (), manifest), SLICED)[0]
 
 
-def test_slices_have_figures_and_small_ones_are_pooled_last():
+def test_slices_have_figures_and_small_ones_are_pooled_apart():
   counts = _sliced(*["w1"] * 3, *["w2"] * 2, "w3", "", "", right=4)
   (columns,) = extract_slices(counts, SLICED, 2).values()
-  assert list(columns["writer"]) == ["", "w1", "w2", "(slices of fewer than 2 pictures)"]
+  assert list(columns["writer"]) == ["w1", "w2"]
   assert columns["writer"] == {
-    "": {"pictures": 2, "correct": 0, "accuracy": 0.0, "interval_95": list(wilson_interval(0, 2))},
     "w1": {"pictures": 3, "correct": 3, "accuracy": 1.0, "interval_95": list(wilson_interval(3, 3))},
     "w2": {"pictures": 2, "correct": 1, "accuracy": 0.5, "interval_95": list(wilson_interval(1, 2))},
-    "(slices of fewer than 2 pictures)": {
-      "slices": 1,
-      "pictures": 1,
-      "correct": 0,
-      "accuracy": 0.0,
-      "interval_95": list(wilson_interval(0, 1)),
-    },
   }
-  assert extract_slices(counts, SLICED, 1)["model"]["writer"].keys() == {"", "w1", "w2", "w3"}
-  pooled = extract_slices(counts, SLICED, 3)["model"]["writer"]["(slices of fewer than 3 pictures)"]
-  assert (pooled["slices"], pooled["pictures"], pooled["correct"]) == (3, 5, 1)
+  small = {"slices": 1, "fewer_than": 2, "pictures": 1, "correct": 0, "accuracy": 0.0}
+  assert extract_slices_beside(counts, SLICED, 2)["model"]["writer"] == {
+    "small": {**small, "interval_95": list(wilson_interval(0, 1))},
+    "unlisted": {"pictures": 2, "correct": 0, "accuracy": 0.0, "interval_95": list(wilson_interval(0, 2))},
+  }
+  assert extract_slices(counts, SLICED, 1)["model"]["writer"].keys() == {"w1", "w2", "w3"}
+  assert extract_slices_beside(counts, SLICED, 1)["model"]["writer"]["small"] is None
+  beside = extract_slices_beside(counts, SLICED, 3)["model"]["writer"]
+  assert beside["unlisted"] is not None, "few as they are"
+  pooled = beside["small"]
+  assert (pooled["slices"], pooled["pictures"], pooled["correct"]) == (2, 3, 1)
+  assert extract_slices_beside(_sliced("w1", right=0), SLICED, 1)["model"]["writer"]["unlisted"] is None
+
+
+def test_a_value_may_be_any_text():
+  pooled, unlisted = "(slices of fewer than 2 pictures)", "(not in the manifest)"
+  counts = _sliced(pooled, pooled, unlisted, unlisted, "small", "", right=3)
+  assert {value: row["correct"] for value, row in extract_slices(counts, SLICED, 2)["model"]["writer"].items()} == {
+    pooled: 2,
+    unlisted: 1,
+  }
+  beside = extract_slices_beside(counts, SLICED, 2)["model"]["writer"]
+  assert {kind: row["pictures"] for kind, row in beside.items()} == {"small": 1, "unlisted": 1}
 
 
 def test_a_column_of_as_many_values_as_pictures_is_refused(monkeypatch):
@@ -247,7 +260,8 @@ def test_a_row_of_the_manifest_for_a_picture_that_could_not_be_used_is_no_error(
   bucket = Bucket({"model": [_row("a", "5", "5")]}, (), [ManifestRow(2, "bad", ("w",))], ["bad"])
   counts, _ = compare(bucket, SLICED)
   check(counts, SLICED)
-  assert list(extract_slices(counts, SLICED, 1)["model"]["writer"]) == [""]
+  assert extract_slices(counts, SLICED, 1) == {"model": {"writer": {}}}
+  assert extract_slices_beside(counts, SLICED, 1)["model"]["writer"]["unlisted"]["pictures"] == 1
 
 
 def test_a_baseline_of_other_images_is_told():
@@ -318,36 +332,32 @@ COUNTS = ["paired", "baseline_correct", "correct", "regressed", "fixed", "new", 
 COUNTS += ["regressed_edited", "fixed_edited"]
 
 
-def plainly(bucket: Bucket, plan: Plan, min_slice_size: int) -> tuple[dict, dict, dict[str, list[list[str]]]]:
-  """Returns `extract`, `extract_slices` and the lines of the four files, from dicts and sets alone."""
+def plainly(bucket: Bucket, plan: Plan, min_slice_size: int) -> tuple[dict, dict, dict, dict[str, list[list[str]]]]:
+  """Returns `extract`, `extract_slices`, `extract_slices_beside` and the lines of the four files, from dicts and sets
+  alone."""
   nights = {model: {row.key: row for row in rows} for model, rows in bucket.tonight.items()}
   first = nights[plan.models[0]]
-  figures, slices = {}, {}
+  figures, slices, beside = {}, {}, {}
   lines: dict[str, list[list[str]]] = {"regressed": [], "fixed": [], "new": [], "gone": []}
   for model, now in nights.items():
     name = plan.baseline if model == plan.models[0] else plan.models[0]
     before = {row.key: row for row in bucket.baseline} if model == plan.models[0] else first
-    slices[model] = {}
+    slices[model], beside[model] = {}, {}
     for at, column in enumerate(plan.columns):
       value_of = {row.key: row.values[at] for row in bucket.manifest}
       groups: dict[str, list[Row]] = {}
       for key, row in now.items():
         groups.setdefault(value_of.get(key, ""), []).append(row)
+      unlisted = groups.pop("", [])
       small = [rows for rows in groups.values() if len(rows) < min_slice_size]
-      shown = {value: rows for value, rows in groups.items() if len(rows) >= min_slice_size}
-      if small:
-        shown[f"(slices of fewer than {min_slice_size} pictures)"] = list(itertools.chain(*small))
-      slices[model][column] = {}
-      for value, rows in shown.items():
-        right = sum(row.actual == row.predicted for row in rows)
-        slices[model][column][value] = {
-          "pictures": len(rows),
-          "correct": right,
-          "accuracy": right / len(rows),
-          "interval_95": list(wilson_interval(right, len(rows))),
-        }
-      if small:
-        slices[model][column][f"(slices of fewer than {min_slice_size} pictures)"]["slices"] = len(small)
+      slices[model][column] = {
+        value: _rate_plainly(rows) for value, rows in groups.items() if len(rows) >= min_slice_size
+      }
+      pool = {"slices": len(small), "fewer_than": min_slice_size, **_rate_plainly(list(itertools.chain(*small)))}
+      beside[model][column] = {
+        "small": pool if small else None,
+        "unlisted": _rate_plainly(unlisted) if unlisted else None,
+      }
     if name is None:
       figures[model] = {**dict.fromkeys(["baseline", *COUNTS, "drop", "p_value"]), "verdict": "no baseline"}
       continue
@@ -390,7 +400,17 @@ def plainly(bucket: Bucket, plan: Plan, min_slice_size: int) -> tuple[dict, dict
     }
   for kind in ("regressed", "fixed"):
     lines[kind].sort(key=lambda cells: (cells[7], cells[0]))
-  return figures, slices, lines
+  return figures, slices, beside, lines
+
+
+def _rate_plainly(rows: list[Row]) -> dict:
+  right = sum(row.actual == row.predicted for row in rows)
+  return {
+    "pictures": len(rows),
+    "correct": right,
+    "accuracy": right / len(rows) if rows else None,
+    "interval_95": list(wilson_interval(right, len(rows))),
+  }
 
 
 def random_case(seed: int) -> tuple[Bucket, Plan, int]:
@@ -409,11 +429,12 @@ def test_random_nights_whole_and_in_pieces(round_of_100):
   kinds: set[str] = set()
   for seed in range(100 * round_of_100, 100 * round_of_100 + 100):
     bucket, plan, min_slice_size = random_case(seed)
-    figures, slices, lines = plainly(bucket, plan, min_slice_size)
+    figures, slices, beside, lines = plainly(bucket, plan, min_slice_size)
     whole, changes = compare(bucket, plan)
     check(whole, plan)
     assert extract(whole, plan) == figures
     assert extract_slices(whole, plan, min_slice_size) == (slices if plan.manifest else {m: {} for m in plan.models})
+    assert extract_slices_beside(whole, plan, min_slice_size) == beside
     assert {kind: [list(change) for change in listed] for kind, listed in changes._asdict().items()} == lines
     kinds |= {kind for kind, listed in lines.items() if listed} | {found["verdict"] for found in figures.values()}
 
@@ -425,8 +446,9 @@ def test_random_nights_whole_and_in_pieces(round_of_100):
     merged = merge([merge([]), *halves])
     assert merged == merge([whole])
     assert json.dumps(extract(merged, plan)) == json.dumps(extract(whole, plan))
-    in_pieces, at_once = (json.dumps(extract_slices(counts, plan, min_slice_size)) for counts in (merged, whole))
-    assert in_pieces == at_once
+    for figures_of in (extract_slices, extract_slices_beside):
+      in_pieces, at_once = (json.dumps(figures_of(counts, plan, min_slice_size)) for counts in (merged, whole))
+      assert in_pieces == at_once
     for kind, listed in changes._asdict().items():
       assert sorted(change for _, found in pieces for change in getattr(found, kind)) == sorted(listed)
   assert kinds == {"regressed", "fixed", "new", "gone", "worse", "better", "no difference shown", "no baseline"}

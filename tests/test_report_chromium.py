@@ -222,6 +222,33 @@ def test_the_page_itself_never_scrolls_sideways(
   assert browser.execute_script(beyond) == []
 
 
+@pytest.mark.parametrize("name", ["evaluation", "night", "hostile"])
+def test_a_phone_shows_what_the_gates_measured(browser: WebDriver, pages: dict[str, str], name: str) -> None:
+  _open(browser, pages[name], _PHONE)
+  hidden = """
+    const box = document.querySelector(".gates").parentElement;
+    const ends = element => element.getBoundingClientRect();
+    const beyond = cell => ends(cell).right > Math.min(ends(box).right, innerWidth) + 1 || ends(cell).left < 0;
+    const beside = row => ends(row.querySelector(".measured")).top < ends(row.querySelector("th")).bottom;
+    const cells = [...box.querySelectorAll("tbody th, tbody td")], rows = [...box.querySelectorAll("tbody tr")];
+    return [box.scrollWidth > box.clientWidth, cells.filter(beyond).length, rows.filter(beside).length, rows.length];
+  """
+  assert browser.execute_script(hidden) == [False, 0, 0, 2 if name == "evaluation" else 6]
+
+
+@pytest.mark.parametrize("size", [_PHONE, _DESK])
+@pytest.mark.parametrize("name", ["evaluation", "night", "many"])
+def test_links_in_tables_are_large_enough_for_a_thumb(
+  browser: WebDriver, pages: dict[str, str], name: str, size: tuple[int, int]
+) -> None:
+  _open(browser, pages[name], size)
+  heights = browser.execute_script(
+    "return [...document.querySelectorAll('table a')].map(link => link.getBoundingClientRect().height)"
+  )
+  assert len(heights) > 10
+  assert min(heights) >= 24
+
+
 @pytest.mark.parametrize(
   ("name", "size", "scheme", "paper"),
   [

@@ -24,7 +24,7 @@ from transforms.core import comparison
 from transforms.core.comparison import CHANGE_TYPES, Bucket, Change, Comparison, Gone, New, Plan
 from transforms.core.csv_cells import escape_cell
 from transforms.core.errors import InputError
-from transforms.core.manifest import NOT_IN_MANIFEST, ManifestRow, read_columns, read_manifest
+from transforms.core.manifest import ManifestRow, read_columns, read_manifest
 from transforms.core.mistakes import as_picture
 from transforms.core.predictions import Row, csv_line, read_part, read_predictions
 from transforms.core.shards import ShardReport
@@ -35,7 +35,7 @@ CHANGES_FILES = tuple(f"{kind}.csv" for kind in CHANGE_TYPES)
 SLICES_FILE = "slices.csv"
 MAX_SHOWN = 60
 
-_SLICES_COLUMNS = ("model", "column", "value", "pictures", "correct", "accuracy", "accuracy_low", "accuracy_high")
+_SLICES_COLUMNS = ("model", "column", "kind", "value", "pictures", "correct", "accuracy", "accuracy_low", "accuracy_high")
 _SHOWN_KINDS = ("regressed", "fixed")
 _SALT = b"beam-retrain-compare-1:"
 _ROWS_HELD = 50_000  # of a file that is being packed
@@ -64,9 +64,9 @@ class Compared(NamedTuple):
 class CompareNights(beam.PTransform):
   """PCollection[ShardReport] of `EvaluateShard` -> PCollection of one dict, JSON values.
 
-  `{"comparison": model -> dict, "slices": model -> column -> value -> dict, "pictures": {"regressed": [...], "fixed":
-  [...]}}`: what `comparison.extract` and `comparison.extract_slices` return, the latter empty without a manifest, and
-  at most `MAX_SHOWN` pictures each as `mistakes.as_picture` returns them and with `edited`, whether their bytes were
+  `{"comparison": model -> dict, "slices": model -> column -> value -> dict, "slices_beside": model -> column -> dict,
+  "pictures": {"regressed": [...], "fixed": [...]}}`: what `comparison.extract`, `comparison.extract_slices` and
+  `comparison.extract_slices_beside` return, the latter two empty without a manifest, and at most `MAX_SHOWN` pictures each as `mistakes.as_picture` returns them and with `edited`, whether their bytes were
   others then; the highest confidence first; where there are more, each model shows as many. Writes `CHANGES_FILES`, a header alone where there is nothing to compare with, and,
   with a manifest, `SLICES_FILE`.
 
@@ -230,14 +230,15 @@ def _merge(parts: Iterable[Compared]) -> Compared:
 
 def _write(compared: Compared, plan: Plan, output: str, min_slice_size: int, slices_only: bool) -> dict[str, Any]:
   comparison.check(compared.counts, plan)
-  found: dict[str, Any] = {"comparison": {}, "slices": {}, "pictures": {}}
+  found: dict[str, Any] = {"comparison": {}, "slices": {}, "slices_beside": {}, "pictures": {}}
   if not slices_only:
     found["comparison"] = comparison.extract(compared.counts, plan)
     shown = {kind: _write_changes(kind, compared.changes[kind], output) for kind in CHANGE_TYPES}
     found["pictures"] = {kind: shown[kind] for kind in _SHOWN_KINDS}
   if plan.manifest is not None:
     found["slices"] = comparison.extract_slices(compared.counts, plan, min_slice_size)
-    files.write_text(files.join(output, SLICES_FILE), slices_csv(found["slices"]))
+    found["slices_beside"] = comparison.extract_slices_beside(compared.counts, plan, min_slice_size)
+    files.write_text(files.join(output, SLICES_FILE), slices_csv(found["slices"], found["slices_beside"]))
   return found
 
 
@@ -280,15 +281,19 @@ def _as_picture(change: Change) -> dict[str, Any]:
   }
 
 
-def slices_csv(slices: Mapping[str, Mapping[str, Mapping[str, Mapping[str, Any]]]]) -> str:
-  """Returns a line per slice of what `comparison.extract_slices` returns; fractions with six places."""
+def slices_csv(
+  slices: Mapping[str, Mapping[str, Mapping[str, Mapping[str, Any]]]],
+  beside: Mapping[str, Mapping[str, Mapping[str, Mapping[str, Any] | None]]],
+) -> str:
+  """Returns a line per slice of what `comparison.extract_slices` returns, of the kind `value`, and then those of
+  `comparison.extract_slices_beside`, of the kinds `small` and `unlisted`, with no value; fractions with six places."""
   lines = [csv_line(_SLICES_COLUMNS)]
   for model, columns in slices.items():
     for column, values in columns.items():
-      for value, found in values.items():
-        shown = "(not in the manifest)" if value == NOT_IN_MANIFEST else escape_cell(value)
-        rates = [f"{rate:.6f}" for rate in (found["accuracy"], *found["interval_95"])]
-        lines.append(
-          csv_line([model, escape_cell(column), shown, str(found["pictures"]), str(found["correct"]), *rates])
-        )
+      found = [("value", escape_cell(value), figures) for value, figures in values.items()]
+      found += [(kind, "", figures) for kind, figures in beside[model][column].items() if figures]
+      for kind, value, figures in found:
+        counts = [str(figures[name]) for name in ("pictures", "correct")]
+        rates = [f"{rate:.6f}" for rate in (figures["accuracy"], *figures["interval_95"])]
+        lines.append(csv_line([model, escape_cell(column), kind, value, *counts, *rates]))
   return "".join(lines)

@@ -1,8 +1,8 @@
 """Two nights, picture by picture: what got worse, what got better, and whether chance explains it. No Beam.
 
 A *bucket* is any set of keys with all that is known of each. `compare` counts one; `merge` adds up buckets, in whole
-numbers and so in any order; `extract` and `extract_slices` turn the sum into figures. All in one bucket gives the
-same without Beam.
+numbers and so in any order; `extract`, `extract_slices` and `extract_slices_beside` turn the sum into figures. All in
+one bucket gives the same without Beam.
 
 Each night's answer is judged by the label that the picture has that night. The first model is compared with its
 baseline, every other one with the first.
@@ -360,33 +360,52 @@ def mcnemar_p_value(regressed: int, fixed: int) -> float:
 def extract_slices(comparison: Comparison, plan: Plan, min_slice_size: int) -> dict[str, dict[str, dict[str, Any]]]:
   """Returns model -> column -> value -> `{pictures, correct, accuracy, interval_95}`, JSON values; rates are 0..1.
 
-  The slices of fewer than `min_slice_size` pictures are pooled, last in each column, under `pooled_name`, with one more
-  entry, `slices`: how many they are. Pictures without a row in the manifest have the value `manifest.NOT_IN_MANIFEST`.
+  Only the slices of `min_slice_size` pictures and more, in order of their values.
   """
-  columns: dict[str, dict[str, Mapping[str, tuple[int, int]]]] = {column: {} for column in plan.columns}
-  for (column, value), of_models in sorted(comparison.slices.items()):
-    columns[column][value] = of_models
   return {
-    model: {column: _slices_of(values, model, min_slice_size) for column, values in columns.items()}
+    model: {
+      column: {value: _rate(*counts) for value, counts in values.items() if counts[0] >= min_slice_size}
+      for column, values in _values_of(comparison, plan, model).items()
+    }
     for model in plan.models
   }
 
 
-def _slices_of(
-  values: Mapping[str, Mapping[str, tuple[int, int]]], model: str, min_slice_size: int
-) -> dict[str, dict[str, Any]]:
-  found = {value: of_models[model] for value, of_models in values.items() if model in of_models}
-  small = [counts for counts in found.values() if counts[0] < min_slice_size]
-  slices = {value: _rate(*counts) for value, counts in found.items() if counts[0] >= min_slice_size}
-  if small:
-    pictures, right = (sum(numbers) for numbers in zip(*small, strict=True))
-    slices[pooled_name(min_slice_size)] = {"slices": len(small), **_rate(pictures, right)}
-  return slices
+def extract_slices_beside(
+  comparison: Comparison, plan: Plan, min_slice_size: int
+) -> dict[str, dict[str, dict[str, dict[str, Any] | None]]]:
+  """Returns what `extract_slices` leaves out, apart from it, since a value of a manifest may be any text.
+
+  It is model -> column -> `{small, unlisted}`, each figures as of a slice, or None where there is none. `small` is all
+  slices of fewer than `min_slice_size` pictures together and says also how many these are (`slices`) and what is small
+  (`fewer_than`); `unlisted` is the pictures that have no row in the manifest.
+  """
+  beside: dict[str, dict[str, dict[str, dict[str, Any] | None]]] = {}
+  for model in plan.models:
+    beside[model] = {}
+    for column, values in _values_of(comparison, plan, model).items():
+      small = [counts for counts in values.values() if counts[0] < min_slice_size]
+      unlisted = comparison.slices.get((column, manifest.NOT_IN_MANIFEST), {}).get(model)
+      beside[model][column] = {
+        "small": {
+          "slices": len(small),
+          "fewer_than": min_slice_size,
+          **_rate(sum(pictures for pictures, _ in small), sum(correct for _, correct in small)),
+        }
+        if small
+        else None,
+        "unlisted": None if unlisted is None else _rate(*unlisted),
+      }
+  return beside
 
 
-def pooled_name(min_slice_size: int) -> str:
-  """Returns what stands in place of a value for all slices that are too small to be told apart."""
-  return f"(slices of fewer than {min_slice_size} pictures)"
+def _values_of(comparison: Comparison, plan: Plan, model: str) -> dict[str, dict[str, tuple[int, int]]]:
+  """Returns column -> value -> (pictures, correct) of the pictures that the manifest has, in order of the values."""
+  columns: dict[str, dict[str, tuple[int, int]]] = {column: {} for column in plan.columns}
+  for (column, value), of_models in sorted(comparison.slices.items()):
+    if value != manifest.NOT_IN_MANIFEST and model in of_models:
+      columns[column][value] = of_models[model]
+  return columns
 
 
 def _rate(pictures: int, correct: int) -> dict[str, Any]:
