@@ -216,7 +216,9 @@ def _change(name: str, comparison: Mapping[str, Any], verdict: str) -> str:
   else:
     change = f"no difference from {baseline} beyond chance"
   but = "but " if comparison["verdict"] == "worse" and verdict != MISSED else ""
-  counts = ", ".join(f"{comparison[kind]:,} {kind}{of_them_edited(comparison, kind)}" for kind in ("regressed", "fixed"))
+  counts = ", ".join(
+    f"{comparison[kind]:,} {kind}{of_them_edited(comparison, kind)}" for kind in ("regressed", "fixed")
+  )
   return f"{but}{change} ({counts}, {_p_value(comparison['p_value'])})"
 
 

@@ -19,7 +19,8 @@ _COUNTED = {"tests": "testcase", "failures": "failure", "errors": "error", "skip
 def junit_xml(metrics: Mapping[str, Any]) -> str:
   """Returns the XML file's text: a suite per model, with a case per gate.
 
-  The model's has a case `inputs` too, an error where more of them are bad than allowed. Where `min_label_recall` is set, there is also a case per label; one that has no picture is skipped.
+  The model's has a case `inputs` too, an error where more of them are bad than allowed. Where `min_label_recall` is
+  set, there is also a case per label; one that has no picture is skipped.
 
   Args:
     metrics: the contents of `metrics.json`, with `gates`; without `bad_inputs` there is no case `inputs`.

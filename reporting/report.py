@@ -67,8 +67,8 @@ def render_report(
       `thumbnail` (a `data:image/...` URI) or None.
     quarantined: file_name, split, size_bytes, reason, detail of each that is listed: `metrics` has the total.
     info: the contents of `info.json`.
-    trend: per night that is shown, the oldest first, tonight the last: `night`, `accuracy`, `accuracy_interval_95`, `total`,
-      `verdict`, and `per_label`: label -> recall. Empty: no trend.
+    trend: per night that is shown, the oldest first, tonight the last: `night`, `accuracy`, `accuracy_interval_95`,
+      `total`, `verdict`, and `per_label`: label -> recall. Empty: no trend.
     title: what was evaluated.
   """
   return _environment().get_template("report.html").render(_view(metrics, pictures, quarantined, info, trend, title))

@@ -314,7 +314,7 @@ def test_an_edited_picture_says_so(night_sample: Sample, night_page: Element) ->
   assert set(edited.values()) == {True, False}
   sides = _section(night_page, "compared").every("div", class_="sides")
   shown = {
-    (model, kind, figure.only("span", class_="file").text): [span.text for span in figure.every("span", class_="edited")]
+    (model, kind, figure.only("span", class_="file").text): [one.text for one in figure.every("span", class_="edited")]
     for model, pair in zip(("model", "candidate"), sides, strict=True)
     for kind, side in zip(("regressed", "fixed"), pair.every("div", class_="side"), strict=True)
     for figure in side.every("figure")

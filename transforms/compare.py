@@ -35,7 +35,8 @@ CHANGES_FILES = tuple(f"{kind}.csv" for kind in CHANGE_TYPES)
 SLICES_FILE = "slices.csv"
 MAX_SHOWN = 60
 
-_SLICES_COLUMNS = ("model", "column", "kind", "value", "pictures", "correct", "accuracy", "accuracy_low", "accuracy_high")
+_COUNTS = ("pictures", "correct")
+_SLICES_COLUMNS = ("model", "column", "kind", "value", *_COUNTS, "accuracy", "accuracy_low", "accuracy_high")
 _SHOWN_KINDS = ("regressed", "fixed")
 _SALT = b"beam-retrain-compare-1:"
 _ROWS_HELD = 50_000  # of a file that is being packed
@@ -66,9 +67,10 @@ class CompareNights(beam.PTransform):
 
   `{"comparison": model -> dict, "slices": model -> column -> value -> dict, "slices_beside": model -> column -> dict,
   "pictures": {"regressed": [...], "fixed": [...]}}`: what `comparison.extract`, `comparison.extract_slices` and
-  `comparison.extract_slices_beside` return, the latter two empty without a manifest, and at most `MAX_SHOWN` pictures each as `mistakes.as_picture` returns them and with `edited`, whether their bytes were
-  others then; the highest confidence first; where there are more, each model shows as many. Writes `CHANGES_FILES`, a header alone where there is nothing to compare with, and,
-  with a manifest, `SLICES_FILE`.
+  `comparison.extract_slices_beside` return, the latter two empty without a manifest, and at most `MAX_SHOWN`
+  pictures each as `mistakes.as_picture` returns them and with `edited`, whether their bytes were others then; the
+  highest confidence first; where there are more, each model shows as many. Writes `CHANGES_FILES`, a header alone where
+  there is nothing to compare with, and, with a manifest, `SLICES_FILE`.
 
   Attributes:
     parts_folder: where the shards' files are.
@@ -293,7 +295,7 @@ def slices_csv(
       found = [("value", escape_cell(value), figures) for value, figures in values.items()]
       found += [(kind, "", figures) for kind, figures in beside[model][column].items() if figures]
       for kind, value, figures in found:
-        counts = [str(figures[name]) for name in ("pictures", "correct")]
+        counts = [str(figures[name]) for name in _COUNTS]
         rates = [f"{rate:.6f}" for rate in (figures["accuracy"], *figures["interval_95"])]
         lines.append(csv_line([model, escape_cell(column), kind, value, *counts, *rates]))
   return "".join(lines)
