@@ -154,7 +154,7 @@ def _claim(flags: argparse.Namespace, argv: Sequence[str]) -> tuple[Config, dict
   stored = _holds_bottlenecks(flags.input)
   if stored and flags.reuse:
     raise InputError("--reuse is for pictures: --input holds bottlenecks already; leave --reuse out.")
-  source = _stored_bottlenecks(flags, model.info) if stored else find_source(flags.input, len(model.labels))
+  source = _stored_bottlenecks(flags, model.info) if stored else find_source(flags.input, len(model.labels), min_classes=1)
   check_labels(source, model)
   splits, percentages = choose_splits(source, flags.split, model.testing_percentage)
   source.plan(splits, percentages)  # finds what is missing before the old output is touched

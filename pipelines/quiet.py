@@ -16,13 +16,15 @@ from typing import TextIO
 
 _KEPT_CHARACTERS = 1_000_000
 _STDERR = 2
+_OURS = "beam-retrain: "
 
 
 @contextlib.contextmanager
 def kept_from_terminal() -> Iterator[None]:
   """Sends Beam's log and the file descriptor 2, which worker processes inherit, to a file for the block's time.
 
-  `sys.stderr` stays what it was, for our own words. An exception that leaves the block takes the file's text along as a
+  `sys.stderr` stays what it was, for our own words; those of worker processes, which start as all of ours do, are
+  printed when the block has ended well, each once. An exception that leaves the block takes the file's text along as a
   note, which is printed with its traceback; else the text is gone.
   """
   beam_log = logging.getLogger("apache_beam")
@@ -38,6 +40,10 @@ def kept_from_terminal() -> Iterator[None]:
       if said := log.read()[-_KEPT_CHARACTERS:]:
         error.add_note(f"What Beam and its workers said:\n{said}")
       raise
+    else:
+      log.seek(0)
+      for sentence in dict.fromkeys(line for line in log if line.startswith(_OURS)):
+        sys.stderr.write(sentence)
     finally:
       beam_log.removeHandler(handler)
       beam_log.propagate = propagated

@@ -147,7 +147,7 @@ def run(argv: Sequence[str], today: Callable[[], datetime.date] = datetime.date.
   flags, options = parse_with_beam_options(make_parser(), argv)
   read_paths(flags, "model", "candidate", "input", "history", "reuse", "manifest")
   models = _read_models(flags)
-  source = find_source(flags.input, len(models[MODEL].labels))
+  source = find_source(flags.input, len(models[MODEL].labels), min_classes=1)
   for model in models.values():
     check_labels(source, model)
   output_folder.refuse_overlap(flags.input, flags.history, "--history")

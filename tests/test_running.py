@@ -180,3 +180,16 @@ def test_more_losses_than_accepted_are_3_and_the_remedy_it_names_works(bad, inpu
   named = re.search(r"--max_bad_fraction=([0-9.e-]+) ", said)
   assert named, said
   assert exit_code(stats, "/out", float(named[1])) == DONE
+
+
+def test_what_worker_processes_say_for_us_is_told_once_and_nothing_else(tmp_path):
+  # A process of its own: pytest has put something else in the place of the descriptor.
+  code = """
+import os
+from pipelines.quiet import kept_from_terminal
+with kept_from_terminal():
+  for _ in range(2):
+    os.write(2, b"beam-retrain: a store is damaged\\nsome warning\\n")
+"""
+  ran = subprocess.run([sys.executable, "-c", code], cwd=_ROOT, capture_output=True, text=True, check=True)
+  assert ran.stderr == "beam-retrain: a store is damaged\n"

@@ -108,7 +108,7 @@ class CompareNights(beam.PTransform):
     # What is wrong with the first lines is told before any worker starts.
     if baseline is not None:
       next(_read_baseline(baseline), None)
-    columns = read_columns(_lines_of_manifest(manifest), manifest) if manifest is not None else ()
+    columns = read_columns(read_lines(manifest), manifest) if manifest is not None else ()
     name = (baseline_name or baseline) if baseline is not None else None
     self._plan = Plan(tuple(models), name, manifest, columns)
 
@@ -146,7 +146,7 @@ def _pack_baseline(path: str, names: Sequence[str]) -> Iterator[tuple[int, Packe
 
 
 def _pack_manifest(path: str, names: Sequence[str]) -> Iterator[tuple[int, Packed]]:
-  rows = read_manifest(_lines_of_manifest(path), path)
+  rows = read_manifest(read_lines(path), path)
   yield from _pack(_MANIFEST, ((str(row.line), row.key, *row.values) for row in rows), 1, len(names))
 
 
@@ -166,13 +166,6 @@ def _is_percent(text: str) -> bool:
     return 0 <= float(text) <= 100
   except ValueError:
     return False
-
-
-def _lines_of_manifest(path: str) -> Iterator[str]:
-  try:
-    yield from read_lines(path)
-  except OSError as error:
-    raise InputError(f"{path} cannot be read ({error}): give another --manifest.") from error
 
 
 def _pack(kind: str, rows: Iterable[Sequence[str]], key_at: int, buckets: int) -> Iterator[tuple[int, Packed]]:
