@@ -118,6 +118,7 @@ _DAMAGES = {
   "accuracy' in metrics.json is no rate": _metrics_of(accuracy=True),
   "its 'accuracy_interval_95' in metrics.json is no interval": _metrics_of(accuracy_interval_95=[0.5]),
   "_interval_95' in metrics.json is no interval": _metrics_of(accuracy_interval_95="0.5"),
+  "_95' in metrics.json is no interval": _metrics_of(accuracy_interval_95=[0.5, None]),
   "its metrics.json has no 'total'": _metrics_of(total=None),
   "its 'total' in metrics.json is no count": _metrics_of(total="200"),
   "total' in metrics.json is no count": _metrics_of(total=-1),
@@ -643,8 +644,9 @@ def test_a_night_that_got_nowhere_removes_no_other_s_work(tmp_path):
 
 
 def test_bottlenecks_of_another_trunk_stay_as_long_as_they_are_the_newest(tmp_path):
-  _work(tmp_path, "2026-11-20", "a" * 64, "other")
-  _work(tmp_path, "2026-11-21", "a" * 64, "other", "trunk")
+  with history.tonight(str(tmp_path), "2026-11-19", "a" * 64):  # until its end nothing is removed
+    _work(tmp_path, "2026-11-20", "a" * 64, "other")
+    _work(tmp_path, "2026-11-21", "a" * 64, "other", "trunk")
   _work(tmp_path, "2026-11-22", "a" * 64, "trunk")
   assert _left(tmp_path) == ["11-21-aaa", "11-22-aaa"]
 
