@@ -139,7 +139,9 @@ def test_bad_files_are_named_and_a_run_goes_on_with_what_is_finished(made: Any, 
   output, parts = tmp_path / "evaluation", tmp_path / "evaluation" / ".parts"
 
   assert _evaluate(made, data, output) == 3
-  assert "3 of 1800 inputs are bad" in capsys.readouterr().err
+  out, error = capsys.readouterr()
+  assert out.startswith("UNFINISHED: 3 of 1,800 inputs are bad; ")
+  assert "3 of 1800 inputs are bad" in error
   with (output / "quarantine.csv").open(newline="") as file:
     quarantined = {row["file_name"]: (row["reason"], row["split"]) for row in csv.DictReader(file)}
   assert quarantined == {

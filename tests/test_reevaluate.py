@@ -230,7 +230,8 @@ def test_bad_pictures_keep_the_night_from_being_published_until_they_are_accepte
   (data / "ant/empty.png").write_bytes(b"")
   (data / "bee/text.png").write_bytes(b"no picture")
   assert _run(made, data, history, FIRST) == 3
-  error = capsys.readouterr().err
+  out, error = capsys.readouterr()
+  assert out.startswith("NOT PUBLISHED: 2 of 1,799 inputs are bad; ")
   assert "2 of 1799 inputs are bad (1 EMPTY, 1 NOT_AN_IMAGE)" in error
   assert not (history / FIRST).exists()
   (quarantine,) = history.glob(f"unfinished/{FIRST}-*/quarantine.csv")
@@ -281,6 +282,12 @@ def test_a_manifest_or_a_head_that_cannot_be_read_leaves_nothing_behind(made: An
   with pytest.raises(InputError, match=r"has no head\.npz"):
     _run(made, made.data, tmp_path / "history", FIRST, f"--candidate={model}")
   assert not (tmp_path / "history").exists()
+
+
+def test_the_help_says_what_the_gates_are_to_a_candidate() -> None:
+  told = " ".join(reevaluate.make_parser().format_help().split())
+  assert "Every gate is one of the candidate, too" in told
+  assert "the candidate's drop is measured against the model, tonight" in told
 
 
 def test_a_clock_that_went_back(made: Any, nights: Path) -> None:
