@@ -356,3 +356,14 @@ def test_slices(made: Any, tmp_path: Path) -> None:
     of_writer = [right[name] for name, whose in writers.items() if whose == writer]
     assert (found[writer]["pictures"], found[writer]["correct"]) == (len(of_writer), sum(of_writer))
   assert (tmp_path / "evaluation/slices.csv").exists()
+
+
+def test_small_slices_are_told_together(made: Any, tmp_path: Path) -> None:
+  manifest = tmp_path / "manifest.csv"
+  names = sorted(path.relative_to(made.data).as_posix() for path in made.data.rglob("*.png"))
+  lines = [f"{name},{number % 1000}\n" for number, name in enumerate(names[:1500])]
+  manifest.write_text("".join(["file_name,device\n", *lines]))
+  assert _evaluate(made, made.data, tmp_path / "evaluation", f"--manifest={manifest}") == 0
+  beside = _metrics(tmp_path / "evaluation")["slices_beside"]["device"]
+  assert (beside["small"]["slices"], beside["small"]["pictures"]) == (1000, 1500)
+  assert beside["unlisted"]["pictures"] == 297
