@@ -280,7 +280,11 @@ def _write_figures(  # type: ignore[no-untyped-def]
     figures[model] = {
       **label_stats.metrics_json(found),
       "suspicious_labels": pictures["suspicious_labels"][model],
-      **{name: of_model[model] for name in ("comparison", "slices", "slices_beside") if (of_model := comparison.get(name))},
+      **{
+        name: of_model[model]
+        for name in ("comparison", "slices", "slices_beside")
+        if (of_model := comparison.get(name))
+      },
     }
   figures[MODEL]["quarantined"] = {"total": ledger["quarantined"], "reasons": ledger["reasons"]}
   shown = {**pictures, **comparison.get("pictures", {})}
