@@ -49,7 +49,7 @@ from transforms.evaluate import (
 )
 from transforms.model_handler import BATCH_SIZE, ImageModelHandler
 from transforms.scoring import BOTTLENECKS_BATCH_SIZE, HeadOf, ScoreBottlenecks, ScoreImages, Scorer, ScoreWithHeads
-from transforms.sources import RecordsSource, find_source
+from transforms.sources import RecordsSource, Source, find_source
 from transforms.store import STORES_FOLDER, find_stores
 
 STAGE = "evaluate"
@@ -154,7 +154,11 @@ def _claim(flags: argparse.Namespace, argv: Sequence[str]) -> tuple[Config, dict
   stored = _holds_bottlenecks(flags.input)
   if stored and flags.reuse:
     raise InputError("--reuse is for pictures: --input holds bottlenecks already; leave --reuse out.")
-  source = _stored_bottlenecks(flags, model.info) if stored else find_source(flags.input, len(model.labels), min_classes=1)
+  source: Source
+  if stored:
+    source = _stored_bottlenecks(flags, model.info)
+  else:
+    source = find_source(flags.input, len(model.labels), min_classes=1)
   check_labels(source, model)
   splits, percentages = choose_splits(source, flags.split, model.testing_percentage)
   source.plan(splits, percentages)  # finds what is missing before the old output is touched
