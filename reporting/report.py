@@ -134,11 +134,16 @@ def _view(
   }
 
 
+def _with_interval(figures: Mapping[str, Any], rate: str) -> str:
+  bounds = figures.get(f"{rate}_interval_95")
+  return percent(figures.get(rate)) + (f" ({interval(bounds)})" if bounds else "")
+
+
 def _figures(model: str, figures: Mapping[str, Any]) -> dict[str, Any]:
   known = figures["accuracy"] is not None
   macro = figures.get("macro") or {}
   more = [
-    ("right among the first 3", percent(figures.get("top_3_accuracy"))),
+    ("right among the first 3", _with_interval(figures, "top_3_accuracy")),
     ("F1, mean over labels", percent(macro.get("f1"))),
     ("confidence when right", percent(figures.get("mean_confidence_right"), 1)),
     ("confidence when wrong", percent(figures.get("mean_confidence_wrong"), 1)),

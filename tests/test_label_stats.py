@@ -93,6 +93,8 @@ def test_what_needs_scores() -> None:
   columns = SCORES[:, [LABELS.index(label) for label in order]]
   right = np.array(TRUE) == GIVEN
   assert STATS.scores["log_loss"] == pytest.approx(sk.log_loss(TRUE, columns, labels=order), rel=1e-5)
+  low, high = STATS.scores["top_3_accuracy_interval_95"]
+  assert low < STATS.scores["top_3_accuracy"] < high
   assert STATS.scores["top_3_accuracy"] == pytest.approx(sk.top_k_accuracy_score(TRUE, columns, k=3, labels=order))
   assert STATS.scores["mean_confidence_right"] == pytest.approx(SCORES.max(axis=1)[right].mean(), rel=1e-5)
   assert STATS.scores["mean_confidence_wrong"] == pytest.approx(SCORES.max(axis=1)[~right].mean(), rel=1e-5)

@@ -168,7 +168,7 @@ class LabelStats:
 
   rows: tuple[LabelRow, ...]
   confusion: tuple[tuple[int, ...], ...]
-  scores: Mapping[str, float | None]
+  scores: Mapping[str, float | list[float] | None]
   calibration: Mapping[str, Any]
 
   @property
@@ -207,6 +207,7 @@ def extract(counts: LabelCounts, labels: Sequence[str]) -> LabelStats:
     confusion=tuple(tuple(row) for row in confusion.tolist()),
     scores={
       f"top_{TOP}_accuracy": _ratio(counts.in_top, counts.scored),
+      f"top_{TOP}_accuracy_interval_95": _interval(counts.in_top, counts.scored),
       "log_loss": _ratio(counts.log_loss, counts.scored * _UNIT),
       "mean_confidence_right": _ratio(counts.confidence_right, counts.scored_right * _UNIT),
       "mean_confidence_wrong": _ratio(counts.confidence_wrong, scored_wrong * _UNIT),
@@ -251,6 +252,10 @@ def _row(labels: Sequence[str], confusion: np.ndarray, index: int) -> LabelRow:
 
 def _ratio(part: int, whole: int) -> float | None:
   return part / whole if whole else None
+
+
+def _interval(part: int, whole: int) -> list[float] | None:
+  return list(wilson_interval(part, whole)) if whole else None
 
 
 def averages(rows: Sequence[LabelRow]) -> dict[str, dict[str, float | None]]:
