@@ -152,10 +152,12 @@ def run(argv: Sequence[str], today: Callable[[], datetime.date] = datetime.date.
     check_labels(source, model)
   output_folder.refuse_overlap(flags.input, flags.history, "--history")
   finished, damaged = history.look(flags.history)
-  for name, why in damaged:
-    print(f"the night {name} is damaged and not compared with: {why}", file=sys.stderr)
   date = check_date(flags.date, today(), finished)
   baseline = choose_baseline(flags.history, date, flags.baseline, models[MODEL].labels)
+  for name, why in damaged:
+    passed_over = not flags.baseline and name < date and (baseline is None or name > baseline.name)
+    if passed_over:
+      print(f"the night {name} is damaged and not compared with: {why}", file=sys.stderr)
   night = _Night(flags, argv, models, source, date, baseline, finished)
   with history.tonight(flags.history, date, night.request) as working:
     return night.run(working, options)

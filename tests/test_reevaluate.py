@@ -321,6 +321,10 @@ def test_a_damaged_night_is_named_and_the_one_before_is_taken(made: Any, nights:
   assert f"the night {SECOND} is damaged and not compared with" in error
   assert _metrics(history / "2026-03-04")["comparison"]["baseline"] == FIRST
 
+  # The next night has a sound one before it: what lies further back is no news.
+  assert _run(made, made.data, history, "2026-03-05") == 0
+  assert "damaged" not in capsys.readouterr().err
+
 
 def test_a_manifest_row_without_a_picture(made: Any, tmp_path: Path) -> None:
   manifest = tmp_path / "manifest.csv"
