@@ -15,6 +15,7 @@ from apache_beam.runners import create_runner
 
 from transforms.core.command_line import (
   ArgumentParser,
+  add_decoding_flags,
   add_max_bad_fraction,
   flags_of,
   fraction,
@@ -24,7 +25,6 @@ from transforms.core.command_line import (
   unknown_argument,
 )
 from transforms.core.errors import InputError
-from transforms.core.images import MAX_PIXELS
 
 __all__ = [
   "ArgumentParser",
@@ -47,19 +47,7 @@ def add_model_flags(parser: argparse.ArgumentParser, default_batch_size: str) ->
     metavar="N",
     help=f"pictures per call of the model (default: {default_batch_size})",
   )
-  parser.add_argument(
-    "--max_pixels",
-    type=positive_int,
-    default=MAX_PIXELS,
-    metavar="N",
-    help="largest height x width that is decoded (default: %(default)d)",
-  )
-  parser.add_argument(
-    "--trunk_threads",
-    type=positive_int,
-    metavar="N",
-    help="TensorFlow threads per process: the cores divided by the processes (default: TensorFlow's choice)",
-  )
+  add_decoding_flags(parser)
 
 
 def add_gate_flags(parser: argparse.ArgumentParser) -> None:

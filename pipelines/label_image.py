@@ -16,6 +16,7 @@ from transforms.core.command_line import (
   DONE,
   TOO_MANY_BAD,
   ArgumentParser,
+  add_decoding_flags,
   add_max_bad_fraction,
   guarded,
   positive_int,
@@ -98,19 +99,7 @@ def make_parser() -> argparse.ArgumentParser:
   parser.add_argument(
     "--batch_size", type=positive_int, default=32, metavar="N", help="pictures per call of the graph (default: 32)"
   )
-  parser.add_argument(
-    "--max_pixels",
-    type=positive_int,
-    default=50_000_000,
-    metavar="N",
-    help="largest height x width that is decoded (default: %(default)d)",
-  )
-  parser.add_argument(
-    "--trunk_threads",
-    type=positive_int,
-    metavar="N",
-    help="TensorFlow threads per process: the cores divided by the processes (default: TensorFlow's choice)",
-  )
+  add_decoding_flags(parser)
   add_max_bad_fraction(parser)
   return parser
 

@@ -19,6 +19,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from transforms.core.errors import InputError
+from transforms.core.quarantine import MAX_PIXELS
 
 DONE, GATE_MISSED, FAILED, TOO_MANY_BAD = 0, 1, 2, 3
 _NO_ROOM = (errno.ENOSPC, errno.EROFS, errno.EDQUOT)
@@ -100,6 +101,23 @@ def add_max_bad_fraction(parser: argparse.ArgumentParser) -> None:
     metavar="F",
     help="accept up to this part of the inputs as bad, 0..1 (default 0: any bad input makes the exit code 3, after"
     " everything else has been written)",
+  )
+
+
+def add_decoding_flags(parser: argparse.ArgumentParser) -> None:
+  """Adds `max_pixels`, and `trunk_threads` (None if not given)."""
+  parser.add_argument(
+    "--max_pixels",
+    type=positive_int,
+    default=MAX_PIXELS,
+    metavar="N",
+    help="largest height x width that is decoded (default: %(default)d)",
+  )
+  parser.add_argument(
+    "--trunk_threads",
+    type=positive_int,
+    metavar="N",
+    help="TensorFlow threads per process: the cores divided by the processes (default: TensorFlow's choice)",
   )
 
 

@@ -13,11 +13,9 @@ from typing import NamedTuple
 from PIL import Image as Pillow
 from PIL import ImageFile, UnidentifiedImageError
 
-from transforms.core.quarantine import Reason
+from transforms.core.quarantine import MAX_PIXELS, Reason
 
 FORMATS = ("JPEG", "PNG", "BMP", "GIF")
-MAX_PIXELS = 50_000_000
-"""Default bound on height x width: 150 MB once decoded to RGB."""
 
 
 class Looked(NamedTuple):

@@ -5,6 +5,9 @@ from __future__ import annotations
 import dataclasses
 import enum
 
+MAX_PIXELS = 50_000_000
+"""Default bound on height x width, above which a picture is `TOO_LARGE`: 150 MB once decoded to RGB."""
+
 
 class Reason(enum.StrEnum):
   """Why an input is in the quarantine. The list is fixed: people count by it."""
