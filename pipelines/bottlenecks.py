@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,21 +10,13 @@ from typing import Any
 import apache_beam as beam
 
 from pipelines import output_folder
-from pipelines.arguments import (
-  ArgumentParser,
-  add_max_bad_fraction,
-  add_model_flags,
-  parse_with_beam_options,
-  positive_int,
-)
+from pipelines.bottlenecks_flags import read_request
 from pipelines.running import exit_code, guarded, run_pipeline
-from pipelines.trunks import BUNDLED, load_trunk
-from pipelines.trunks import HELP as TRUNK_HELP
+from pipelines.trunks import load_trunk
 from transforms import files
 from transforms.bottlenecks import EmbedShard
 from transforms.check_splits import CheckSplits
 from transforms.close import CloseLedger, mark_completed
-from transforms.core.errors import InputError
 from transforms.core.schema import (
   COMPLETED_FILE,
   LABELS_FILE,
@@ -39,10 +29,10 @@ from transforms.core.schema import (
 )
 from transforms.core.shards import BOTTLENECKS
 from transforms.core.splits import SplitPercentages
-from transforms.model_handler import BATCH_SIZE, ImageModelHandler
+from transforms.model_handler import ImageModelHandler
 from transforms.reuse import EmbedOnlyNew
 from transforms.shard_work import WorkShards
-from transforms.sources import Source, find_source
+from transforms.sources import Source
 from transforms.store import find_stores
 
 _FRESH_FOLDER = ".fresh"
@@ -128,81 +118,14 @@ def check(root: beam.Pipeline, source: Source, percentages: SplitPercentages) ->
   _ = shards | "CheckSplits" >> CheckSplits(source.labels, percentages)
 
 
-def make_parser() -> argparse.ArgumentParser:
-  parser = ArgumentParser(
-    prog="beam-retrain bottlenecks",
-    description=(
-      "Runs labelled pictures through a frozen trunk, once, and stores one vector (bottleneck) per picture.\n"
-      "Then tensorflow-transform learns the scaling of the vectors from the training ones.\n\n"
-      "A run that was killed goes on where it was: finished shards are kept. With --reuse, pictures that an earlier\n"
-      "output has, by their bytes, cost no run of the trunk; the output is as complete as without."
-    ),
-    epilog=(
-      "example:\n  beam-retrain bottlenecks --input flower_photos --trunk bundled --output flowers/bottlenecks\n\n"
-      "Any Beam option may follow, for example --runner=FlinkRunner, or\n"
-      "  --direct_running_mode=multi_processing --direct_num_workers=2   for two processes on this machine."
-    ),
-  )
-  parser.add_argument(
-    "--input",
-    required=True,
-    metavar="DIR",
-    help="a folder of MNIST-style IDX files; of class folders, maybe in training/ and testing/ (JPEG, PNG, BMP, GIF;"
-    " any size); or what `convert` wrote. It is recognised by what is there",
-  )
-  parser.add_argument(
-    "--output", required=True, metavar="DIR", help="folder to write; new, empty, or of an earlier run"
-  )
-  parser.add_argument(
-    "--reuse",
-    action="append",
-    default=[],
-    metavar="DIR",
-    help="take bottlenecks from DIR, what an earlier run of the same trunk wrote, and run the trunk over the other"
-    " pictures only; DIR is not changed; may be given more than once",
-  )
-  parser.add_argument("--trunk", default=BUNDLED, help=f"{TRUNK_HELP} (default: %(default)s)")
-  parser.add_argument(
-    "--trunk_weights", metavar="FILE", help="local weights of a keras: trunk, where they cannot be downloaded"
-  )
-  parser.add_argument(
-    "--trunk_input_px", type=int, metavar="PX", help="input size of a trunk that takes any (default: the trunk's own)"
-  )
-  parser.add_argument(
-    "--testing_percentage",
-    type=float,
-    default=10.0,
-    help="percent of the images for testing, by a stable hash of their names, where there is no folder testing/"
-    " (default: %(default)g)",
-  )
-  parser.add_argument(
-    "--validation_percentage", type=float, default=10.0, help="likewise, for validation (default: %(default)g)"
-  )
-  parser.add_argument(
-    "--classes", type=positive_int, default=10, metavar="N", help="classes of an IDX folder (default: %(default)d)"
-  )
-  add_model_flags(parser, str(BATCH_SIZE))
-  add_max_bad_fraction(parser)
-  return parser
-
-
 def run(argv: Sequence[str]) -> int:
   """Runs the stage; returns its exit code.
 
   Raises:
     InputError: something that the user gave cannot be used.
   """
-  flags, options = parse_with_beam_options(make_parser(), argv)
-  flags.input, flags.output = files.absolute(flags.input), files.absolute(flags.output)
-  flags.reuse = [files.absolute(folder) for folder in flags.reuse]
-  try:
-    percentages = SplitPercentages(flags.testing_percentage, flags.validation_percentage)
-  except ValueError as error:
-    raise InputError(f"{error}.") from error
-  source = find_source(flags.input, flags.classes)
-  source.plan((TRAINING, TESTING), percentages)  # finds what is missing before the old output is touched
-  for folder in flags.reuse:
-    _refuse_overlap(folder, flags.output)
+  request = read_request(argv)
+  flags, options, source, percentages = request.flags, request.options, request.source, request.percentages
   trunk = load_trunk(flags.trunk, flags.trunk_weights, flags.trunk_input_px)
   stores = find_stores(flags.reuse, trunk.fingerprint, PREPROCESSING_VERSION)
   from transforms.analyze import record_schema_text  # after the trunk, which loads TensorFlow without its chatter
@@ -213,20 +136,10 @@ def run(argv: Sequence[str]) -> int:
       lambda root: check(root, source, percentages), options, stage="bottlenecks", shards_folder=flags.output
     )
   output_folder.refuse_overlap(flags.input, flags.output)
-  settings = {
-    "input": flags.input,
-    "trunk_fingerprint": trunk.fingerprint,
-    "preprocessing": PREPROCESSING_VERSION,
-    "testing_percentage": flags.testing_percentage,
-    "validation_percentage": flags.validation_percentage,
-    "max_pixels": flags.max_pixels,
-    "batch_size": flags.batch_size or BATCH_SIZE,
-    "labels": source.labels,
-  }
-  request = output_folder.claim(
+  digest = output_folder.claim(
     flags.output,
     stage="bottlenecks",
-    settings=settings,
+    settings=request.settings(trunk.fingerprint),
     argv=argv,
     owned=_OWNED,
     shards_folder=RECORDS_FOLDER,
@@ -241,13 +154,13 @@ def run(argv: Sequence[str]) -> int:
   config = Config(
     source=source,
     output=flags.output,
-    request=request,
+    request=digest,
     dimensions=trunk.dimensions,
     percentages=percentages,
     max_bad_fraction=flags.max_bad_fraction,
     handler=ImageModelHandler(
       trunk_folder,
-      batch_size=flags.batch_size or BATCH_SIZE,
+      batch_size=request.batch_size,
       threads=flags.trunk_threads or 0,
       max_pixels=flags.max_pixels,
     ),
@@ -276,14 +189,6 @@ def _reuse_line(stats: Mapping[str, Any], folders: Sequence[str]) -> str:
     f"{counts['reused']:,} of {stats['outputs']:,} bottlenecks reused from {' and '.join(map(files.shown, folders))},"
     f" {counts['computed']:,} computed"
   )
-
-
-def _refuse_overlap(store: str, output: str) -> None:
-  """Checks that the folder to reuse is not the one to replace."""
-  if files.is_local(store) and files.is_local(output):
-    inner, outer = os.path.realpath(output), os.path.realpath(store)
-    if os.path.commonpath([inner, outer]) in (inner, outer):
-      raise InputError(f"--output {output} overlaps with --reuse {store}: give a new folder, the old one is only read.")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,147 @@
+"""The command line of `bottlenecks`: its flags, read and checked before any work. No job is run here."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from apache_beam.options.pipeline_options import PipelineOptions
+
+from pipelines.arguments import (
+  ArgumentParser,
+  add_max_bad_fraction,
+  add_model_flags,
+  parse_with_beam_options,
+  positive_int,
+)
+from pipelines.trunks import BUNDLED
+from pipelines.trunks import HELP as TRUNK_HELP
+from transforms import files
+from transforms.core.errors import InputError
+from transforms.core.schema import PREPROCESSING_VERSION, TESTING, TRAINING
+from transforms.core.splits import SplitPercentages
+from transforms.model_handler import BATCH_SIZE
+from transforms.sources import Source, find_source
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+  """What the user asked for; every flag has been looked at.
+
+  Attributes:
+    flags: as they were parsed, paths absolute.
+    options: Beam's.
+    source: the pictures.
+    percentages: how many images are for testing and for validation.
+  """
+
+  flags: argparse.Namespace
+  options: PipelineOptions
+  source: Source
+  percentages: SplitPercentages
+
+  @property
+  def batch_size(self) -> int:
+    return self.flags.batch_size or BATCH_SIZE
+
+  def settings(self, trunk_fingerprint: str) -> dict[str, Any]:
+    """Returns what decides the output's bytes, JSON values."""
+    return {
+      "input": self.flags.input,
+      "trunk_fingerprint": trunk_fingerprint,
+      "preprocessing": PREPROCESSING_VERSION,
+      "testing_percentage": self.flags.testing_percentage,
+      "validation_percentage": self.flags.validation_percentage,
+      "max_pixels": self.flags.max_pixels,
+      "batch_size": self.batch_size,
+      "labels": self.source.labels,
+    }
+
+
+def read_request(argv: Sequence[str]) -> Request:
+  """Reads the command line and looks for what it names.
+
+  Raises:
+    InputError: something that the user gave cannot be used.
+  """
+  flags, options = parse_with_beam_options(make_parser(), argv)
+  flags.input, flags.output = files.absolute(flags.input), files.absolute(flags.output)
+  flags.reuse = [files.absolute(folder) for folder in flags.reuse]
+  try:
+    percentages = SplitPercentages(flags.testing_percentage, flags.validation_percentage)
+  except ValueError as error:
+    raise InputError(f"{error}.") from error
+  source = find_source(flags.input, flags.classes)
+  source.plan((TRAINING, TESTING), percentages)  # finds what is missing before the old output is touched
+  for folder in flags.reuse:
+    _refuse_overlap(folder, flags.output)
+  return Request(flags, options, source, percentages)
+
+
+def make_parser() -> argparse.ArgumentParser:
+  parser = ArgumentParser(
+    prog="beam-retrain bottlenecks",
+    description=(
+      "Runs labelled pictures through a frozen trunk, once, and stores one vector (bottleneck) per picture.\n"
+      "Then tensorflow-transform learns the scaling of the vectors from the training ones.\n\n"
+      "A run that was killed goes on where it was: finished shards are kept. With --reuse, pictures that an earlier\n"
+      "output has, by their bytes, cost no run of the trunk; the output is as complete as without."
+    ),
+    epilog=(
+      "example:\n  beam-retrain bottlenecks --input flower_photos --trunk bundled --output flowers/bottlenecks\n\n"
+      "Any Beam option may follow, for example --runner=FlinkRunner, or\n"
+      "  --direct_running_mode=multi_processing --direct_num_workers=2   for two processes on this machine."
+    ),
+  )
+  parser.add_argument(
+    "--input",
+    required=True,
+    metavar="DIR",
+    help="a folder of MNIST-style IDX files; of class folders, maybe in training/ and testing/ (JPEG, PNG, BMP, GIF;"
+    " any size); or what `convert` wrote. It is recognised by what is there",
+  )
+  parser.add_argument(
+    "--output", required=True, metavar="DIR", help="folder to write; new, empty, or of an earlier run"
+  )
+  parser.add_argument(
+    "--reuse",
+    action="append",
+    default=[],
+    metavar="DIR",
+    help="take bottlenecks from DIR, what an earlier run of the same trunk wrote, and run the trunk over the other"
+    " pictures only; DIR is not changed; may be given more than once",
+  )
+  parser.add_argument("--trunk", default=BUNDLED, help=f"{TRUNK_HELP} (default: %(default)s)")
+  parser.add_argument(
+    "--trunk_weights", metavar="FILE", help="local weights of a keras: trunk, where they cannot be downloaded"
+  )
+  parser.add_argument(
+    "--trunk_input_px", type=int, metavar="PX", help="input size of a trunk that takes any (default: the trunk's own)"
+  )
+  parser.add_argument(
+    "--testing_percentage",
+    type=float,
+    default=10.0,
+    help="percent of the images for testing, by a stable hash of their names, where there is no folder testing/"
+    " (default: %(default)g)",
+  )
+  parser.add_argument(
+    "--validation_percentage", type=float, default=10.0, help="likewise, for validation (default: %(default)g)"
+  )
+  parser.add_argument(
+    "--classes", type=positive_int, default=10, metavar="N", help="classes of an IDX folder (default: %(default)d)"
+  )
+  add_model_flags(parser, str(BATCH_SIZE))
+  add_max_bad_fraction(parser)
+  return parser
+
+
+def _refuse_overlap(store: str, output: str) -> None:
+  """Checks that the folder to reuse is not the one to replace."""
+  if files.is_local(store) and files.is_local(output):
+    inner, outer = os.path.realpath(output), os.path.realpath(store)
+    if os.path.commonpath([inner, outer]) in (inner, outer):
+      raise InputError(f"--output {output} overlaps with --reuse {store}: give a new folder, the old one is only read.")
