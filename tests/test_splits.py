@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import os
+import random
+import re
 from collections import Counter
 
 import pytest
@@ -96,3 +100,113 @@ def test_percentages_that_leave_nothing_to_train_on_are_refused(testing, validat
 def test_no_testing_and_no_validation_is_allowed():
   everything = SplitPercentages(testing=0, validation=0)
   assert {everything.split_of(f"roses/{i}.jpg") for i in range(500)} == {"training"}
+
+
+def test_given_validation_images_stay_there():
+  for percentages in (_DEFAULT, SplitPercentages(legacy_root="imgs")):
+    assert {percentages.split_of(f"a/{i}.jpg", "validation") for i in range(500)} == {"validation"}
+
+
+# --- --split_hash legacy ---------------------------------------------------------------------------------------------
+
+
+def _as_retrain_py(path: str, testing: float, validation: float) -> str:
+  """The rule of retrain.py's create_image_lists, from its description in words: no code of ours, none of theirs."""
+  number = int(hashlib.sha1(re.sub(r"_nohash_.*$", "", path).encode("utf-8")).hexdigest(), 16)
+  percentage = (number % (134217727 + 1)) * (100.0 / 134217727)
+  if percentage < validation:
+    return "validation"
+  return "testing" if percentage < testing + validation else "training"
+
+
+def _legacy_names(count: int) -> list[tuple[str, str]]:
+  """`--image_dir` as typed, and keys below it; half of the names, and some of the folders, have `_nohash_`."""
+  roots = ["imgs", "./imgs", "imgs/", "imgs//", "/flower photos", "/a_nohash_b", "../imgs", "gs://b/imgs", "."]
+  folders = ["roses", "Étangs", "x_nohash_y", "日本", "a b", "7"]
+  endings = [".jpg", ".JPG", ".png", "_nohash_0.jpg", "_nohash_12.jpeg", "_nohash_a_nohash_b.jpg"]
+  draw = random.Random(20)
+  return [
+    (draw.choice(roots), f"{draw.choice(folders)}/{draw.randrange(count)}{draw.choice(endings)}") for _ in range(count)
+  ]
+
+
+@pytest.mark.parametrize(("testing", "validation"), [(10, 10), (0, 25), (40, 0), (12.5, 7.25)])
+def test_legacy_splits_are_those_of_retrain_py_on_10_000_names(testing, validation):
+  names = _legacy_names(10_000)
+  assert 4_000 < sum("_nohash_" in os.path.basename(key) for _, key in names) < 6_000
+  splits: Counter[str] = Counter()
+  for root, key in names:
+    split = SplitPercentages(testing, validation, legacy_root=root).split_of(key)
+    assert split == _as_retrain_py(os.path.join(root, key), testing, validation), (root, key)
+    splits[split] += 1
+  # All three are there, so that this compares something.
+  assert splits["training"] > 4_000
+  assert (splits["testing"] > 300) == (testing > 0)
+  assert (splits["validation"] > 300) == (validation > 0)
+
+
+# python -c 'import hashlib; print(int(hashlib.sha1(b"imgs/roses/1.jpg").hexdigest(), 16) % 2**27 * 100 / (2**27 - 1))'
+@pytest.mark.parametrize(
+  ("root", "key", "percent"),
+  [
+    ("imgs", "roses/1.jpg", 2.350818),
+    ("./imgs", "roses/1.jpg", 48.153405),
+    ("imgs", "roses/1_nohash_2.jpg", 38.391815),
+  ],
+)
+def test_legacy_hashes_never_change(root, key, percent):
+  above = SplitPercentages(0, percent + 1e-4, legacy_root=root)
+  below = SplitPercentages(0, percent - 1e-4, legacy_root=root)
+  assert (above.split_of(key), below.split_of(key)) == ("validation", "training")
+
+
+def test_legacy_near_duplicates_stay_together_and_the_extension_counts():
+  legacy = SplitPercentages(legacy_root="imgs")
+  for i in range(200):
+    assert len({legacy.split_of(f"roses/{i}_nohash_{j}.{end}") for j in range(3) for end in ("jpg", "png")}) == 1
+  assert {legacy.split_of(f"roses/{i}.jpg") == legacy.split_of(f"roses/{i}.png") for i in range(200)} == {True, False}
+
+
+def test_legacy_pictures_given_as_training_are_never_tested():
+  legacy = SplitPercentages(20, 20, legacy_root="imgs")
+  drawn = [legacy.split_of(f"roses/{i}.jpg") for i in range(500)]
+  given = [legacy.split_of(f"roses/{i}.jpg", "training") for i in range(500)]
+  assert given == ["training" if split == "testing" else split for split in drawn]
+  assert {*drawn} == {"training", "testing", "validation"}
+  assert {legacy.split_of(f"roses/{i}.jpg", "testing") for i in range(500)} == {"testing"}
+
+
+@pytest.mark.parametrize("typed", ["imgs", "./imgs", "imgs/", "imgs//", "../data/imgs", ".", "ABSOLUTE", "ABSOLUTE/"])
+def test_what_is_hashed_is_what_tensorflow_listed_for_retrain_py(typed, tmp_path, monkeypatch):
+  """retrain.py hashed what Glob gave it for os.path.join(image_dir, folder, "*.jpg"), not what was typed."""
+  import tensorflow as tf
+
+  imgs = tmp_path / "data" / "imgs"
+  (imgs / "roses").mkdir(parents=True)
+  names = [f"{i}_nohash_{i % 3}.jpg" if i % 2 else f"{i}.jpg" for i in range(60)]
+  for name in names:
+    (imgs / "roses" / name).touch()
+  monkeypatch.chdir(imgs if typed == "." else tmp_path / "data")
+  root = typed.replace("ABSOLUTE", str(imgs))
+  listed = tf.io.gfile.glob(os.path.join(root, "roses", "*.jpg"))
+  assert sorted(map(os.path.basename, listed)) == sorted(names)
+  legacy = SplitPercentages(30, 30, legacy_root=root)
+  splits = {path: legacy.split_of(f"roses/{os.path.basename(path)}") for path in listed}
+  assert splits == {path: _as_retrain_py(path, 30, 30) for path in listed}
+  assert len(set(splits.values())) == 3
+
+
+@pytest.mark.parametrize("percentages", [SplitPercentages(15, 0.5), SplitPercentages(20, 5, legacy_root="./imgs/")])
+def test_settings_bring_back_what_was_written(percentages):
+  settings = json.loads(json.dumps({"input": "/x", **percentages.to_settings()}))
+  assert SplitPercentages.from_settings(settings) == percentages
+
+
+def test_settings_of_earlier_versions_mean_our_own_hash():
+  assert SplitPercentages.from_settings({"testing_percentage": 15}) == SplitPercentages(15, 0)
+  assert SplitPercentages(15, 5).to_settings() == {"testing_percentage": 15, "validation_percentage": 5}
+
+
+def test_a_split_hash_of_a_later_version_is_refused():
+  with pytest.raises(ValueError, match="'blake' is none of stable, legacy"):
+    SplitPercentages.from_settings({"testing_percentage": 15, "split_hash": "blake"})
