@@ -17,6 +17,7 @@ from pipelines.arguments import (
   parse_with_beam_options,
   positive_int,
 )
+from pipelines.split_flags import add_split_flags, read_percentages
 from pipelines.trunks import BUNDLED
 from pipelines.trunks import HELP as TRUNK_HELP
 from transforms import files
@@ -53,8 +54,7 @@ class Request:
       "input": self.flags.input,
       "trunk_fingerprint": trunk_fingerprint,
       "preprocessing": PREPROCESSING_VERSION,
-      "testing_percentage": self.flags.testing_percentage,
-      "validation_percentage": self.flags.validation_percentage,
+      **self.percentages.to_settings(),
       "max_pixels": self.flags.max_pixels,
       "batch_size": self.batch_size,
       "labels": self.source.labels,
@@ -68,13 +68,11 @@ def read_request(argv: Sequence[str]) -> Request:
     InputError: something that the user gave cannot be used.
   """
   flags, options = parse_with_beam_options(make_parser(), argv)
+  typed_input = flags.input
   flags.input, flags.output = files.absolute(flags.input), files.absolute(flags.output)
   flags.reuse = [files.absolute(folder) for folder in flags.reuse]
-  try:
-    percentages = SplitPercentages(flags.testing_percentage, flags.validation_percentage)
-  except ValueError as error:
-    raise InputError(f"{error}.") from error
   source = find_source(flags.input, flags.classes)
+  percentages = read_percentages(flags, typed_input, source)
   source.plan((TRAINING, TESTING), percentages)  # finds what is missing before the old output is touched
   for folder in flags.reuse:
     _refuse_overlap(folder, flags.output)
@@ -121,16 +119,7 @@ def make_parser() -> argparse.ArgumentParser:
   parser.add_argument(
     "--trunk_input_px", type=int, metavar="PX", help="input size of a trunk that takes any (default: the trunk's own)"
   )
-  parser.add_argument(
-    "--testing_percentage",
-    type=float,
-    default=10.0,
-    help="percent of the images for testing, by a stable hash of their names, where there is no folder testing/"
-    " (default: %(default)g)",
-  )
-  parser.add_argument(
-    "--validation_percentage", type=float, default=10.0, help="likewise, for validation (default: %(default)g)"
-  )
+  add_split_flags(parser)
   parser.add_argument(
     "--classes", type=positive_int, default=10, metavar="N", help="classes of an IDX folder (default: %(default)d)"
   )

@@ -28,7 +28,7 @@ from pipelines.evaluation import (
   read_figures,
   read_paths,
 )
-from pipelines.models import Model, check_labels, choose_splits, which_pictures
+from pipelines.models import Model, check_labels, choose_splits, split_settings, which_pictures
 from pipelines.running import guarded, run_pipeline
 from pipelines.trunks import BUNDLED
 from reporting.gates import gate_lines, verdict_line
@@ -160,7 +160,7 @@ def _claim(flags: argparse.Namespace, argv: Sequence[str]) -> tuple[Config, dict
   else:
     source = find_source(flags.input, len(model.labels), min_classes=1)
   check_labels(source, model)
-  splits, percentages = choose_splits(source, flags.split, model.testing_percentage)
+  splits, percentages = choose_splits(source, flags.split, model.percentages)
   source.plan(splits, percentages)  # finds what is missing before the old output is touched
   output_folder.refuse_overlap(flags.input, flags.output)
   batch_size = flags.batch_size or (BOTTLENECKS_BATCH_SIZE if stored else BATCH_SIZE)
@@ -182,7 +182,7 @@ def _claim(flags: argparse.Namespace, argv: Sequence[str]) -> tuple[Config, dict
     "input": flags.input,
     "model_fingerprint": model.fingerprint,
     "labels": model.labels,
-    "testing_percentage": percentages.testing if percentages else None,
+    **split_settings(percentages),
     "batch_size": batch_size,
     "max_pixels": flags.max_pixels,
     "reuse": bool(flags.reuse),

@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pipelines.split_flags import check_split_hash
 from transforms import files
 from transforms.core.errors import InputError
 from transforms.core.finished import read_info, read_labels
@@ -62,9 +63,17 @@ class Model:
     version: str = self.info["preprocessing"]
     return version
 
-  @property
-  def testing_percentage(self) -> float:
-    return float(self.info["settings"]["testing_percentage"])
+  @functools.cached_property
+  def percentages(self) -> SplitPercentages:
+    """How the pictures that it was trained on were split.
+
+    Raises:
+      InputError: by a rule of a later version.
+    """
+    try:
+      return SplitPercentages.from_settings(self.info["settings"])
+    except ValueError as error:
+      raise InputError(f"{self.path} was made by another version of beam-retrain: {error}: train it again.") from error
 
   @functools.cached_property
   def fingerprint(self) -> str:
@@ -110,20 +119,49 @@ def _listed(labels: Sequence[str]) -> str:
 
 
 def choose_splits(
-  source: Source, split: str, testing_percentage: float
+  source: Source, split: str, percentages: SplitPercentages
 ) -> tuple[tuple[str, ...], SplitPercentages | None]:
   """Returns the splits to plan for `--split`, and how a source without splits of its own is cut.
 
   Args:
     source: the pictures.
     split: `auto`, `testing` or `all`.
-    testing_percentage: what the model's bottlenecks were made with, so that no training image is tested on.
+    percentages: what the model's bottlenecks were made with, so that no training image is tested on.
+
+  Raises:
+    InputError: the model's testing images cannot be told in such a source.
   """
   if source.has_splits:
     return ((TRAINING, TESTING) if split == "all" else (TESTING,)), None
   if split == "testing":
-    return (TESTING,), SplitPercentages(testing=testing_percentage, validation=0.0)
+    check_split_hash(source, percentages, "the model's split cannot be told there; use --split all")
+    return (TESTING,), percentages
   return (ALL,), None
+
+
+def shared_percentages(models: Sequence[Model]) -> SplitPercentages:
+  """Returns a split of which no testing image was trained on by any of some models.
+
+  Raises:
+    InputError: there is none, as their splits have nothing to do with each other.
+  """
+  found = {model.percentages: model for model in models}
+  if all(percentages.legacy_root is None for percentages in found):
+    return min(found, key=lambda percentages: percentages.testing)  # its testing images are testing ones of all
+  if len(found) > 1:
+    first, second, *_ = found.values()
+    raise InputError(
+      f"the models in {first.path} and {second.path} were trained on different splits (--split_hash): what one was"
+      " tested on the other may have been trained on; use --split all, or train both on one split."
+    )
+  return next(iter(found))
+
+
+def split_settings(percentages: SplitPercentages | None) -> dict[str, Any]:
+  """Returns what decides which images are testing ones, for the settings of an evaluation; JSON values."""
+  if percentages is not None and percentages.legacy_root is not None:
+    return percentages.to_settings()
+  return {"testing_percentage": percentages.testing if percentages else None}
 
 
 def which_pictures(splits: Sequence[str]) -> str:

@@ -33,7 +33,15 @@ from pipelines.evaluation import (
   read_figures,
   read_paths,
 )
-from pipelines.models import Model, check_labels, check_same_labels, choose_splits, which_pictures
+from pipelines.models import (
+  Model,
+  check_labels,
+  check_same_labels,
+  choose_splits,
+  shared_percentages,
+  split_settings,
+  which_pictures,
+)
 from pipelines.nights import STAGE, Night, check_date, stores, trend
 from pipelines.running import guarded, run_pipeline
 from pipelines.trunks import BUNDLED
@@ -195,8 +203,7 @@ class _Night:
     self._date = date
     self._baseline = baseline
     self._finished = finished
-    testing_percentage = min(model.testing_percentage for model in models.values())
-    self._splits, self._percentages = choose_splits(source, flags.split, testing_percentage)
+    self._splits, self._percentages = choose_splits(source, flags.split, shared_percentages(list(models.values())))
     source.plan(self._splits, self._percentages)  # finds what is missing before the work
     self._batch_size = flags.batch_size or BATCH_SIZE
     self._reused = {
@@ -206,7 +213,7 @@ class _Night:
     self._settings = {
       "input": flags.input,
       "splits": list(self._splits),
-      "testing_percentage": self._percentages.testing if self._percentages else None,
+      **split_settings(self._percentages),
       "models": {name: model.fingerprint for name, model in models.items()},
       "labels": models[MODEL].labels,
       "preprocessing": models[MODEL].preprocessing,

@@ -156,7 +156,7 @@ def _verify(flags: argparse.Namespace) -> int:
     raise InputError(f"{model.path} is remote, a model is verified where it can be loaded: give a local copy of it.")
   source = find_source(files.absolute(flags.input), len(model.labels))
   check_labels(source, model)
-  splits, percentages = choose_splits(source, flags.split or "all", model.testing_percentage)
+  splits, percentages = choose_splits(source, flags.split or "all", model.percentages)
   lite_files = flags.tflite if flags.tflite is not None else _written_lite_files(model)
 
   load_tensorflow()

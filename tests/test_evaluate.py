@@ -18,6 +18,7 @@ from pipelines import evaluate
 from pipelines.models import Model, choose_splits
 from transforms.core.errors import InputError
 from transforms.core.label_stats import evaluate_in_memory, per_label_csv
+from transforms.core.splits import SplitPercentages
 from transforms.sources import find_source
 
 RUNNER = "--runner=FnApiRunner"
@@ -271,7 +272,7 @@ def test_wrong_flags(made: Any, tmp_path: Path, flag: str, sentence: str) -> Non
 
 
 def test_split_testing_of_plain_folders_is_what_was_set_aside(made: Any) -> None:
-  splits, percentages = choose_splits(find_source(str(made.data)), "testing", 30.0)
+  splits, percentages = choose_splits(find_source(str(made.data)), "testing", SplitPercentages(testing=30.0))
   assert splits == ("testing",)
   assert percentages is not None
   assert percentages.testing == 30.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import random
 import re
@@ -123,7 +124,7 @@ def _legacy_names(count: int) -> list[tuple[str, str]]:
   """`--image_dir` as typed, and keys below it; half of the names, and some of the folders, have `_nohash_`."""
   roots = ["imgs", "./imgs", "imgs/", "imgs//", "/flower photos", "/a_nohash_b", "../imgs", "gs://b/imgs", "."]
   folders = ["roses", "Étangs", "x_nohash_y", "日本", "a b", "7"]
-  endings = [".jpg", ".JPG", ".png", "_nohash_0.jpg", "_nohash_12.jpeg", "_nohash_a_nohash_b.jpg"]
+  endings = [".jpg", ".JPG", ".png", "_nohash_0.jpg", "_nohash_12.jpeg", "_nohash_a_nohash_b.jpg", "_nohash_a\nb.png"]
   draw = random.Random(20)
   return [
     (draw.choice(roots), f"{draw.choice(folders)}/{draw.randrange(count)}{draw.choice(endings)}") for _ in range(count)
@@ -145,19 +146,20 @@ def test_legacy_splits_are_those_of_retrain_py_on_10_000_names(testing, validati
   assert (splits["validation"] > 300) == (validation > 0)
 
 
-# python -c 'import hashlib; print(int(hashlib.sha1(b"imgs/roses/1.jpg").hexdigest(), 16) % 2**27 * 100 / (2**27 - 1))'
+# python -c 'import hashlib; print(int(hashlib.sha1(b"imgs/roses/1.jpg").hexdigest(), 16) % 2**27)'
 @pytest.mark.parametrize(
-  ("root", "key", "percent"),
+  ("root", "key", "number"),
   [
-    ("imgs", "roses/1.jpg", 2.350818),
-    ("./imgs", "roses/1.jpg", 48.153405),
-    ("imgs", "roses/1_nohash_2.jpg", 38.391815),
+    ("imgs", "roses/1.jpg", 3_155_214),
+    ("./imgs", "roses/1.jpg", 64_630_405),
+    ("imgs", "roses/1_nohash_2.jpg", 51_528_622),
   ],
 )
-def test_legacy_hashes_never_change(root, key, percent):
-  above = SplitPercentages(0, percent + 1e-4, legacy_root=root)
-  below = SplitPercentages(0, percent - 1e-4, legacy_root=root)
-  assert (above.split_of(key), below.split_of(key)) == ("validation", "training")
+def test_legacy_hashes_never_change(root, key, number):
+  percent = number * (100.0 / (2**27 - 1))
+  at = SplitPercentages(0, percent, legacy_root=root)
+  above = SplitPercentages(0, math.nextafter(percent, 100), legacy_root=root)
+  assert (at.split_of(key), above.split_of(key)) == ("training", "validation")
 
 
 def test_legacy_near_duplicates_stay_together_and_the_extension_counts():

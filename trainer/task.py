@@ -192,8 +192,7 @@ def run(argv: Sequence[str]) -> int:
     "preset": args.preset,
     **plan,
     "seed": args.seed,
-    "validation_percentage": percentages.validation,
-    "testing_percentage": percentages.testing,
+    **percentages.to_settings(),
     "bottlenecks_sha256": data.sha256,
   }
   trunk = {**info["trunk"], "bottlenecks_request": info["request"]}
@@ -241,10 +240,18 @@ def run(argv: Sequence[str]) -> int:
 
 
 def _percentages(args: argparse.Namespace, info: dict[str, Any]) -> SplitPercentages:
-  planned = info["settings"]
-  validation = planned["validation_percentage"] if args.validation_percentage is None else args.validation_percentage
   try:
-    return SplitPercentages(testing=float(planned["testing_percentage"]), validation=float(validation))
+    planned = SplitPercentages.from_settings(info["settings"])
+  except ValueError as error:
+    raise InputError(f"{args.input} was made by another version of beam-retrain: {error}: make it again.") from error
+  validation = planned.validation if args.validation_percentage is None else args.validation_percentage
+  if validation != planned.validation and planned.legacy_root is not None:
+    raise InputError(
+      f"--validation_percentage {validation:g}: with --split_hash legacy it decides which images are for testing too:"
+      f" leave it out, or run `bottlenecks` with it (it was {planned.validation:g} there)."
+    )
+  try:
+    return dataclasses.replace(planned, validation=validation)
   except ValueError as error:
     raise InputError(f"--validation_percentage: {error}.") from error
 
