@@ -11,6 +11,7 @@ import apache_beam as beam
 
 from pipelines import output_folder
 from pipelines.bottlenecks_flags import read_request
+from pipelines.retrain_names import tell_left_out
 from pipelines.running import exit_code, guarded, run_pipeline
 from pipelines.trunks import load_trunk
 from transforms import files
@@ -126,6 +127,7 @@ def run(argv: Sequence[str]) -> int:
   """
   request = read_request(argv)
   flags, options, source, percentages = request.flags, request.options, request.source, request.percentages
+  tell_left_out(source)
   trunk = load_trunk(flags.trunk, flags.trunk_weights, flags.trunk_input_px)
   stores = find_stores(flags.reuse, trunk.fingerprint, PREPROCESSING_VERSION)
   from transforms.analyze import record_schema_text  # after the trunk, which loads TensorFlow without its chatter

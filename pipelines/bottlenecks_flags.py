@@ -17,6 +17,7 @@ from pipelines.arguments import (
   parse_with_beam_options,
   positive_int,
 )
+from pipelines.retrain_names import add_retrain_names, retrain_names_setting
 from pipelines.split_flags import add_split_flags, read_percentages
 from pipelines.trunks import BUNDLED
 from pipelines.trunks import HELP as TRUNK_HELP
@@ -58,6 +59,7 @@ class Request:
       "max_pixels": self.flags.max_pixels,
       "batch_size": self.batch_size,
       "labels": self.source.labels,
+      **retrain_names_setting(self.flags.retrain_names),
     }
 
 
@@ -71,7 +73,7 @@ def read_request(argv: Sequence[str]) -> Request:
   typed_input = flags.input
   flags.input, flags.output = files.absolute(flags.input), files.absolute(flags.output)
   flags.reuse = [files.absolute(folder) for folder in flags.reuse]
-  source = find_source(flags.input, flags.classes)
+  source = find_source(flags.input, flags.classes, retrain_names=flags.retrain_names)
   percentages = read_percentages(flags, typed_input, source)
   source.plan((TRAINING, TESTING), percentages)  # finds what is missing before the old output is touched
   for folder in flags.reuse:
@@ -120,6 +122,7 @@ def make_parser() -> argparse.ArgumentParser:
     "--trunk_input_px", type=int, metavar="PX", help="input size of a trunk that takes any (default: the trunk's own)"
   )
   add_split_flags(parser)
+  add_retrain_names(parser)
   parser.add_argument(
     "--classes", type=positive_int, default=10, metavar="N", help="classes of an IDX folder (default: %(default)d)"
   )

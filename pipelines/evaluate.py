@@ -29,6 +29,7 @@ from pipelines.evaluation import (
   read_paths,
 )
 from pipelines.models import Model, check_labels, choose_splits, split_settings, which_pictures
+from pipelines.retrain_names import retrain_names_setting, tell_left_out
 from pipelines.running import guarded, run_pipeline
 from pipelines.trunks import BUNDLED
 from reporting.gates import gate_lines, verdict_line
@@ -158,7 +159,8 @@ def _claim(flags: argparse.Namespace, argv: Sequence[str]) -> tuple[Config, dict
   if stored:
     source = _stored_bottlenecks(flags, model.info)
   else:
-    source = find_source(flags.input, len(model.labels), min_classes=1)
+    source = find_source(flags.input, len(model.labels), min_classes=1, retrain_names=model.retrain_names)
+    tell_left_out(source)
   check_labels(source, model)
   splits, percentages = choose_splits(source, flags.split, model.percentages)
   source.plan(splits, percentages)  # finds what is missing before the old output is touched
@@ -183,6 +185,7 @@ def _claim(flags: argparse.Namespace, argv: Sequence[str]) -> tuple[Config, dict
     "model_fingerprint": model.fingerprint,
     "labels": model.labels,
     **split_settings(percentages),
+    **retrain_names_setting(model.retrain_names),
     "batch_size": batch_size,
     "max_pixels": flags.max_pixels,
     "reuse": bool(flags.reuse),

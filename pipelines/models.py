@@ -63,6 +63,11 @@ class Model:
     version: str = self.info["preprocessing"]
     return version
 
+  @property
+  def retrain_names(self) -> bool:
+    """Whether the class folders that it was trained on were read as `retrain.py` did."""
+    return bool(self.info.get("retrain_names"))
+
   @functools.cached_property
   def percentages(self) -> SplitPercentages:
     """How the pictures that it was trained on were split.

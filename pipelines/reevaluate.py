@@ -43,6 +43,7 @@ from pipelines.models import (
   which_pictures,
 )
 from pipelines.nights import STAGE, Night, check_date, stores, trend
+from pipelines.retrain_names import retrain_names_setting, tell_left_out
 from pipelines.running import guarded, run_pipeline
 from pipelines.trunks import BUNDLED
 from reporting.gates import gate_lines, verdict_line
@@ -155,7 +156,9 @@ def run(argv: Sequence[str], today: Callable[[], datetime.date] = datetime.date.
   flags, options = parse_with_beam_options(make_parser(), argv)
   read_paths(flags, "model", "candidate", "input", "history", "reuse", "manifest")
   models = _read_models(flags)
-  source = find_source(flags.input, len(models[MODEL].labels), min_classes=1)
+  retrain_names = models[MODEL].retrain_names
+  source = find_source(flags.input, len(models[MODEL].labels), min_classes=1, retrain_names=retrain_names)
+  tell_left_out(source)
   for model in models.values():
     check_labels(source, model)
   output_folder.refuse_overlap(flags.input, flags.history, "--history")
@@ -214,6 +217,7 @@ class _Night:
       "input": flags.input,
       "splits": list(self._splits),
       **split_settings(self._percentages),
+      **retrain_names_setting(models[MODEL].retrain_names),
       "models": {name: model.fingerprint for name, model in models.items()},
       "labels": models[MODEL].labels,
       "preprocessing": models[MODEL].preprocessing,

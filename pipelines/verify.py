@@ -154,7 +154,7 @@ def _verify(flags: argparse.Namespace) -> int:
   model = Model(files.absolute(flags.model))
   if not files.is_local(model.path):
     raise InputError(f"{model.path} is remote, a model is verified where it can be loaded: give a local copy of it.")
-  source = find_source(files.absolute(flags.input), len(model.labels))
+  source = find_source(files.absolute(flags.input), len(model.labels), retrain_names=model.retrain_names)
   check_labels(source, model)
   splits, percentages = choose_splits(source, flags.split or "all", model.percentages)
   lite_files = flags.tflite if flags.tflite is not None else _written_lite_files(model)

@@ -197,7 +197,13 @@ def run(argv: Sequence[str]) -> int:
   }
   trunk = {**info["trunk"], "bottlenecks_request": info["request"]}
   goes_on = output_folder.claim(
-    args.output, settings, argv, labels=labels, trunk=trunk, preprocessing=info["settings"].get("preprocessing")
+    args.output,
+    settings,
+    argv,
+    labels=labels,
+    trunk=trunk,
+    preprocessing=info["settings"].get("preprocessing"),
+    retrain_names=bool(info["settings"].get("retrain_names")),
   )
   if goes_on:
     print(f"going on in {args.output} where an earlier run of the same request was")

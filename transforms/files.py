@@ -117,8 +117,12 @@ def list_tree(folder: str) -> list[FileStat]:
   """Returns all files below a folder, sorted by path. Links are followed, but no real folder is visited twice."""
   if not is_local(folder):
     return match_in(folder, "**")
+  return sorted(seen for path in walk(folder) if (seen := stat(path) or _stat_of_broken_link(path)))
+
+
+def walk(folder: str) -> Iterator[str]:
+  """Yields the paths of all files below a local folder, in no order. Links are followed, but no real folder twice."""
   visited: set[str] = set()
-  found: list[FileStat] = []
   for parent, folders, names in os.walk(folder, followlinks=True):
     if os.path.realpath(parent) in visited:
       folders.clear()  # a link led back here
@@ -126,10 +130,7 @@ def list_tree(folder: str) -> list[FileStat]:
     visited.add(os.path.realpath(parent))
     folders.sort()
     for name in names:
-      path = os.path.join(parent, name)
-      if seen := stat(path) or _stat_of_broken_link(path):
-        found.append(seen)
-  return sorted(found)
+      yield os.path.join(parent, name)
 
 
 def is_empty(folder: str) -> bool:

@@ -11,6 +11,7 @@ import apache_beam as beam
 
 from transforms import files
 from transforms.core.errors import InputError
+from transforms.core.retrain_names import check_labels_differ, is_picture, label_of_folder
 from transforms.core.schema import ALL, TESTING, TRAINING, VALIDATION
 from transforms.core.shards import IMAGES_PER_SHARD, ImageFile, Shard
 from transforms.core.splits import SplitPercentages, stable_hash
@@ -22,20 +23,38 @@ _OTHER_SPLIT_NAMES = {"train", "test", "val", "valid", "validation", "eval", "de
 
 
 class ClassFolder(NamedTuple):
-  """A folder of one class. `prefix` is its path relative to the data set; `split` is None where that has none."""
+  """A folder of one class.
+
+  Attributes:
+    split: `training` or `testing`; None where the data set has no splits.
+    label: of its pictures.
+    path: where it is.
+    prefix: its path relative to the data set.
+    retrain_names: whether only files are taken that are named as `retrain.py` wanted pictures to be.
+  """
 
   split: str | None
   label: str
   path: str
   prefix: str
+  retrain_names: bool = False
 
 
-def find_class_folders(root: str, min_classes: int = 2) -> list[ClassFolder]:
+class FileCounts(NamedTuple):
+  """How many files of a class folder are taken for pictures, and how many are not because of their names."""
+
+  pictures: int
+  others: int
+
+
+def find_class_folders(root: str, min_classes: int = 2, retrain_names: bool = False) -> list[ClassFolder]:
   """Lists the class folders of a data set: folders only, no files, so this is small whatever the data's size.
 
   Args:
     root: the data set's folder.
     min_classes: 1 where one class is enough: pictures to try a model on, not to train one with.
+    retrain_names: as in `retrain.py`, labels are the folders' names normalised, only files named as JPEG or PNG count,
+      and a folder without any is no class.
 
   Raises:
     InputError: there are none, or not as many classes, or a name that cannot be a label.
@@ -52,6 +71,10 @@ def find_class_folders(root: str, min_classes: int = 2) -> list[ClassFolder]:
     for split in split_names
     for label in _subfolders(os.path.join(root, split))
   ] or [ClassFolder(None, label, os.path.join(root, label), label) for label in _subfolders(root)]
+  if retrain_names:
+    found = _as_retrain_named(found)
+    if not found:
+      raise InputError(f"{root} has no folder with pictures named .jpg, .jpeg or .png in it: give a folder per class.")
   labels = {folder.label for folder in found}
   if not labels:
     raise InputError(
@@ -69,6 +92,15 @@ def find_class_folders(root: str, min_classes: int = 2) -> list[ClassFolder]:
     if not label.isprintable():
       raise InputError(f"{root}: the folder name {label!r} cannot be a label: rename it without control characters.")
   return found
+
+
+def _as_retrain_named(folders: Sequence[ClassFolder]) -> list[ClassFolder]:
+  """Gives the folders that hold pictures their labels."""
+  named = [folder._replace(label=label_of_folder(folder.label), retrain_names=True) for folder in folders]
+  kept = [folder for folder in named if any(_takes(folder, path) for path in files.walk(folder.path))]
+  for split in {folder.split for folder in kept}:
+    check_labels_differ(os.path.basename(folder.path) for folder in kept if folder.split == split)
+  return kept
 
 
 def _subfolders(folder: str) -> list[str]:
@@ -140,12 +172,34 @@ class AssignShards(beam.PTransform):
 
 
 def list_folder(folder: ClassFolder) -> Iterator[tuple[str | None, ImageFile]]:
-  """Yields every file of a class folder, at any depth; extensions are not trusted: whatever is there may be one."""
+  """Yields every file of a class folder, at any depth; extensions are not trusted: whatever is there may be one.
+
+  Only where `retrain_names` says so, it is the names that count.
+  """
   for stat in files.list_tree(folder.path):
-    inside = os.path.relpath(stat.path, folder.path).replace(os.sep, "/")
-    hidden = any(part.startswith(".") for part in inside.split("/"))
-    if not hidden and inside.rsplit("/", 1)[-1].lower() not in _NOT_PICTURES:
+    if _takes(folder, stat.path):
+      inside = os.path.relpath(stat.path, folder.path).replace(os.sep, "/")
       yield folder.split, _in_utf8(ImageFile(f"{folder.prefix}/{inside}", folder.label, *stat))
+
+
+def count_files(folder: ClassFolder) -> FileCounts:
+  """Counts a class folder's files by name, holding none; what is hidden, or of a file manager, is neither."""
+  pictures = others = 0
+  for path in files.walk(folder.path):
+    if _takes(folder, path):
+      pictures += 1
+    elif _may_be_picture(folder, path):
+      others += 1
+  return FileCounts(pictures, others)
+
+
+def _takes(folder: ClassFolder, path: str) -> bool:
+  return _may_be_picture(folder, path) and (not folder.retrain_names or is_picture(path))
+
+
+def _may_be_picture(folder: ClassFolder, path: str) -> bool:
+  parts = os.path.relpath(path, folder.path).split(os.sep)
+  return parts[-1].lower() not in _NOT_PICTURES and not any(part.startswith(".") for part in parts)
 
 
 def _in_utf8(image: ImageFile) -> ImageFile:

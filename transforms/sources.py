@@ -73,9 +73,9 @@ class FolderSource:
     folders: what `find_class_folders` found.
   """
 
-  def __init__(self, path: str, min_classes: int = 2):
+  def __init__(self, path: str, min_classes: int = 2, retrain_names: bool = False):
     self.path = path
-    self.folders = find_class_folders(path, min_classes)
+    self.folders = find_class_folders(path, min_classes, retrain_names)
     self.labels = sorted({folder.label for folder in self.folders})
     self.has_splits = self.folders[0].split is not None
 
@@ -113,13 +113,16 @@ class RecordsSource:
     return "CreateShards" >> beam.Create(shards)
 
 
-def find_source(path: str, classes: int = 10, min_classes: int = 2) -> IdxSource | FolderSource | RecordsSource:
+def find_source(
+  path: str, classes: int = 10, min_classes: int = 2, retrain_names: bool = False
+) -> IdxSource | FolderSource | RecordsSource:
   """Recognises what a folder of pictures is.
 
   Args:
     path: folder that the user gave.
     classes: number of classes of an IDX folder, whose labels are "0", "1", ...
     min_classes: as of `find_class_folders`.
+    retrain_names: likewise; sources that say their labels themselves are read as always.
 
   Raises:
     InputError: there is no such folder, it is not finished, or holds nothing that can be used.
@@ -135,7 +138,7 @@ def find_source(path: str, classes: int = 10, min_classes: int = 2) -> IdxSource
       return RecordsSource(path, records_folder)
   if looks_like_idx(path):
     return IdxSource(path, classes)
-  return FolderSource(path, min_classes)
+  return FolderSource(path, min_classes, retrain_names)
 
 
 def read_images(shard: Shard, labels: Sequence[str]) -> Iterator[Image | Quarantined]:
