@@ -8,17 +8,17 @@ HISTORY/2026-11-23/                          a finished night: published by a re
         .lock-2026-11-24                     held over that whole night
 ```
 
-The locks are the kernel's (`flock`): they end with the process that holds them, however it ends.
+The locks (`locks`) end with the process that holds them, however it ends.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import re
 from collections.abc import Iterator
 
+from pipelines import locks
 from pipelines.nights import (
   DATE,
   STAGE,
@@ -85,7 +85,8 @@ def tonight(history: str, date: str, request: str) -> Iterator[str]:
   """
   check_history(history)
   os.makedirs(history, exist_ok=True)
-  with _hold_night(history, date):
+  busy = f"another process is at work on the night {date} in {history}: wait for its end, or stop it."
+  with locks.hold_alone(_lock_path(history, date), busy):
     working = working_folder(history, date, request)
     with _changing(history):
       _recover_set_aside(history)
@@ -225,68 +226,9 @@ def _lock_path(history: str, date: str) -> str:
 
 def _others_at_work(history: str, date: str) -> bool:
   others = [name.removeprefix(f"{_LOCK}-") for name in os.listdir(history) if name.startswith(f"{_LOCK}-")]
-  return any(_is_held(_lock_path(history, other)) for other in others if other != date)
+  return any(locks.is_held(_lock_path(history, other)) for other in others if other != date)
 
 
-@contextlib.contextmanager
-def _changing(history: str) -> Iterator[None]:
+def _changing(history: str) -> contextlib.AbstractContextManager[None]:
   """Waits until no other process renames or deletes in the history, and keeps the others waiting: seconds at most."""
-  lock = _open_lock(os.path.join(history, _LOCK))
-  try:
-    _take(lock, wait=True)
-    yield
-  finally:
-    os.close(lock)
-
-
-@contextlib.contextmanager
-def _hold_night(history: str, date: str) -> Iterator[None]:
-  path = _lock_path(history, date)
-  lock = _open_lock(path)
-  try:
-    while _take(lock, wait=False):
-      if _is_file(path, lock):
-        break
-      os.close(lock)  # the holder before removed it after we had opened it
-      lock = _open_lock(path)
-    else:
-      raise InputError(f"another process is at work on the night {date} in {history}: wait for its end, or stop it.")
-    try:
-      yield
-    finally:
-      with contextlib.suppress(FileNotFoundError):
-        os.unlink(path)
-  finally:
-    os.close(lock)
-
-
-def _open_lock(path: str) -> int:
-  return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
-
-
-def _take(lock: int, *, wait: bool) -> bool:
-  try:
-    fcntl.flock(lock, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-  except BlockingIOError:
-    return False
-  except OSError as error:
-    raise InputError(f"the history's file system cannot lock files ({error.strerror}): use another one.") from error
-  return True
-
-
-def _is_file(path: str, opened: int) -> bool:
-  try:
-    return os.path.samestat(os.stat(path), os.fstat(opened))
-  except FileNotFoundError:
-    return False
-
-
-def _is_held(path: str) -> bool:
-  try:
-    lock = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
-  except FileNotFoundError:
-    return False
-  try:
-    return not _take(lock, wait=False)
-  finally:
-    os.close(lock)
+  return locks.hold(os.path.join(history, _LOCK))
