@@ -16,25 +16,39 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from trainer import task, training
+from trainer import batches, task, training
 from trainer.data import Bottlenecks
+from trainer.plan import Plan, steps_in_round
 from trainer.progress import ProgressLine
 from transforms.core.errors import InputError
 from transforms.core.schema import decode_bottleneck
 from transforms.core.tfrecord import read_records
 
-ADAM = training.Plan(
+# Six steps make a pass over the training images of `clusters`.
+ADAM = Plan(
   optimizer="adam",
   learning_rate=0.01,
   is_decaying=True,
   batch_size=20,
-  rounds=30,
-  steps_per_round=None,
+  is_balanced=False,
+  steps=30 * 54,
+  first_look=53,
+  look_every=54,
+  is_measured_on_batch=False,
+  validation_images=None,
   patience=4,
   l2=1.0,
 )
 RETRAIN = dataclasses.replace(
-  ADAM, optimizer="sgd", is_decaying=False, steps_per_round=30, patience=None, l2=0.0, rounds=5
+  ADAM,
+  optimizer="sgd",
+  is_decaying=False,
+  is_balanced=True,
+  steps=250,
+  first_look=99,
+  look_every=100,
+  patience=None,
+  l2=0.0,
 )
 
 
@@ -54,7 +68,7 @@ def clusters(counts=(90, 60, 30), spread: float = 1.5) -> Bottlenecks:
   )
 
 
-def train(tmp_path: Path, plan: training.Plan = ADAM, seed: int = 0, name: str = "head.npz", **more):
+def train(tmp_path: Path, plan: Plan = ADAM, seed: int = 0, name: str = "head.npz", **more):
   return training.train(clusters(), plan, seed=seed, checkpoint=str(tmp_path / name), **more)
 
 
@@ -64,7 +78,7 @@ def weight_bytes(head) -> list[bytes]:
 
 @pytest.mark.parametrize("plan", [ADAM, RETRAIN], ids=["adam", "retrain"])
 def test_same_seed_same_weights(tmp_path, plan):
-  plan = dataclasses.replace(plan, rounds=4)
+  plan = dataclasses.replace(plan, steps=220)
   first, rounds = train(tmp_path, plan, name="1.npz")
   again, rounds_again = train(tmp_path, plan, name="2.npz")
   other, _ = train(tmp_path, plan, seed=1, name="3.npz")
@@ -73,26 +87,41 @@ def test_same_seed_same_weights(tmp_path, plan):
   assert weight_bytes(first) != weight_bytes(other)
 
 
-@pytest.mark.parametrize("plan", [ADAM, RETRAIN], ids=["adam", "retrain"])
-def test_interrupted_after_any_round_it_ends_alike(tmp_path, plan):
-  plan = dataclasses.replace(plan, rounds=4)
+# Looks that fall on no end of a block of 100 steps, and what is measured between them: all of it must come back.
+MANY_LOOKS = dataclasses.replace(RETRAIN, first_look=0, look_every=30, validation_images=7, is_measured_on_batch=True)
+
+
+@pytest.mark.parametrize(
+  "plan",
+  [ADAM, RETRAIN, MANY_LOOKS, dataclasses.replace(MANY_LOOKS, is_measured_on_batch=False)],
+  ids=["adam", "retrain", "many looks", "means between looks"],
+)
+def test_interrupted_at_any_moment_it_ends_alike(tmp_path, plan):
+  plan = dataclasses.replace(plan, steps=250)
   undisturbed, rounds = train(tmp_path, plan)
+  told: list[int] = []
 
-  def stop(_: training.Round) -> None:
-    raise KeyboardInterrupt
+  def stop_at(last: int):
+    def stop(step: int, *_) -> None:
+      told.append(step)
+      if step == last:
+        raise KeyboardInterrupt
 
-  for _ in rounds:
+    return stop
+
+  for last in (0, 60, 99, 100, 107, 162, 230):
     with pytest.raises(KeyboardInterrupt):
-      train(tmp_path, plan, name="stopped.npz", on_round=stop)
-  resumed, rounds_resumed = train(tmp_path, plan, name="stopped.npz", on_round=stop)
+      train(tmp_path, plan, name="stopped.npz", on_step=stop_at(last))
+  resumed, rounds_resumed = train(tmp_path, plan, name="stopped.npz", on_step=stop_at(-1))
   assert rounds_resumed == rounds
-  assert [array.tobytes() for array in resumed.get_weights()] == [
-    array.tobytes() for array in undisturbed.get_weights()
-  ]
+  assert weight_bytes(resumed) == weight_bytes(undisturbed)
+  # It did go on, every time, from the block that it was in, and nothing was left out.
+  assert set(told) == set(range(250))
+  assert len(told) < 250 + 7 * plan.steps_per_block
 
 
 def test_a_damaged_checkpoint_is_a_start_from_the_beginning(tmp_path):
-  plan = dataclasses.replace(ADAM, rounds=3)
+  plan = dataclasses.replace(ADAM, steps=160)
   undisturbed, rounds = train(tmp_path, plan)
   (tmp_path / "cut.npz").write_bytes((tmp_path / "head.npz").read_bytes()[:700])
   again, rounds_again = train(tmp_path, plan, name="cut.npz")
@@ -113,35 +142,39 @@ def test_stops_early_with_the_best_rounds_weights(tmp_path):
 
 def test_retrain_preset_keeps_the_last_weights_and_its_rate(tmp_path):
   head, rounds = train(tmp_path, RETRAIN)
-  assert [(one.number, one.steps, one.learning_rate) for one in rounds] == [(n, 30, 0.01) for n in range(1, 6)]
+  assert [(one.number, one.steps, one.learning_rate) for one in rounds] == [
+    (1, 100, 0.01),
+    (2, 100, 0.01),
+    (3, 50, 0.01),
+  ]
   last = training.evaluate(head, clusters(), "validation").loss
   assert last == pytest.approx(rounds[-1].validation_loss, abs=1e-6)
 
 
 def test_a_round_passes_over_every_training_image_equally_often():
   data = clusters()
-  drawn = np.concatenate(list(training._draw_rows(data, ADAM, np.random.default_rng(0))))
+  drawn = np.concatenate(list(batches.draw_rows(data, ADAM, np.random.default_rng(0))))
   rows, counts = np.unique(drawn, return_counts=True)
   assert rows.tolist() == data.rows["training"].tolist()
-  steps_in_pass = -(-len(rows) // 20)
-  assert set(counts) == {-(-50 // steps_in_pass)}
+  assert steps_in_round(len(rows), 20) == ADAM.look_every == 9 * 6
+  assert set(counts) == {9}
 
 
 def test_every_round_has_an_order_of_its_own():
   data = clusters()
-  batches = list(training._stream_batches(data, dataclasses.replace(ADAM, rounds=2), seed=0, first_round=0))
-  second = list(training._stream_batches(data, dataclasses.replace(ADAM, rounds=2), seed=0, first_round=1))
-  assert len(batches) == 2 * len(second)
-  assert not np.array_equal(batches[0][0], second[0][0])
-  np.testing.assert_array_equal(batches[len(second)][0], second[0][0])
+  plan = dataclasses.replace(ADAM, steps=2 * 54)
+  both = list(batches.stream_batches(data, plan, seed=0, first_block=0))
+  second = list(batches.stream_batches(data, plan, seed=0, first_block=1))
+  assert (len(both), len(second)) == (2 * 54, 54)
+  assert not np.array_equal(both[0][0], second[0][0])
+  np.testing.assert_array_equal(both[len(second)][0], second[0][0])
 
 
 def test_retrain_preset_draws_uniformly_over_classes():
   data = clusters(counts=(900, 60, 30))
-  plan = dataclasses.replace(RETRAIN, steps_per_round=300)
-  batches = list(training._draw_rows(data, plan, np.random.default_rng(0)))
-  assert [len(batch) for batch in batches] == [20] * 300
-  drawn = np.concatenate(batches)
+  blocks = [list(batches.draw_rows(data, RETRAIN, np.random.default_rng(seed))) for seed in range(3)]
+  assert [[len(batch) for batch in block] for block in blocks] == [[20] * 100] * 3
+  drawn = np.concatenate([batch for block in blocks for batch in block])
   assert set(drawn) <= set(data.rows["training"])
   np.testing.assert_allclose(np.bincount(data.classes[drawn]) / len(drawn), 1 / 3, atol=0.02)
   # Within a class too: the rarest class's images all come, none more than twice as often as another.
@@ -157,8 +190,8 @@ def test_a_training_that_diverges_is_told(tmp_path):
 
 
 def test_l2_keeps_weights_small(tmp_path):
-  weak, _ = train(tmp_path, dataclasses.replace(ADAM, l2=0.0, rounds=6), name="0.npz")
-  strong, _ = train(tmp_path, dataclasses.replace(ADAM, l2=100.0, rounds=6), name="100.npz")
+  weak, _ = train(tmp_path, dataclasses.replace(ADAM, l2=0.0, steps=300), name="0.npz")
+  strong, _ = train(tmp_path, dataclasses.replace(ADAM, l2=100.0, steps=300), name="100.npz")
   assert np.square(strong.get_weights()[0]).sum() < 0.5 * np.square(weak.get_weights()[0]).sum()
 
 
@@ -276,7 +309,6 @@ def test_a_missed_gate_is_exit_code_1_after_everything_is_written(tmp_path, bott
   [
     (["--rounds=3", "--preset=retrain"], "--rounds belongs to --preset adam"),
     (["--how_many_training_steps=3"], "--training_steps belongs to --preset retrain"),
-    (["--preset=retrain", "--training_steps=150"], "--training_steps 150: give a multiple of 100"),
     (["--learning_rte=1"], "--learning_rte: this command does not know it; the nearest flag is --learning_rate"),
     (["--learning_rate=0"], "argument --learning_rate: 0 is not above 0"),
     (["--batch_size=x"], "argument --batch_size/--train_batch_size: invalid .*'x'"),
@@ -301,14 +333,34 @@ def test_folders_that_cannot_be_used(tmp_path, bottlenecks_folder, trained_model
   assert (tmp_path / "letter.txt").read_text() == "mine"
 
 
-def test_old_flag_names_and_presets():
-  def settings(*flags: str) -> dict:
-    return task.plan_settings(task.make_parser().parse_args(["--input=a", "--output=b", *flags]))
+def plan_of(*flags: str) -> Plan:
+  return task.make_plan(task.make_parser().parse_args(["--input=a", "--output=b", *flags]), training_images=1000)
 
-  retrain = settings("--preset=retrain")
-  assert (retrain["optimizer"], retrain["learning_rate"], retrain["batch_size"]) == ("sgd", 0.01, 100)
-  assert retrain["rounds"] * retrain["steps_per_round"] == 4000
-  old_names = settings("--preset=retrain", "--how_many_training_steps=300", "--train_batch_size=7")
-  assert (old_names["rounds"] * old_names["steps_per_round"], old_names["batch_size"]) == (300, 7)
-  assert settings()["optimizer"] == "adam"
-  assert settings("--l2=0")["l2"] == 0
+
+def test_old_flag_names_and_presets():
+  retrain = plan_of("--preset=retrain")
+  assert (retrain.optimizer, retrain.learning_rate, retrain.batch_size, retrain.steps) == ("sgd", 0.01, 100, 4000)
+  old_names = plan_of("--preset=retrain", "--how_many_training_steps=301", "--train_batch_size=7")
+  assert (old_names.steps, old_names.batch_size) == (301, 7)
+  assert plan_of().optimizer == "adam"
+  assert plan_of("--rounds=4").steps == 4 * 50
+  assert plan_of("--l2=0").l2 == 0
+
+
+@pytest.mark.parametrize(
+  ("steps", "first", "every", "looks"),
+  [
+    (250, 99, 100, [99, 199, 249]),
+    (200, 99, 100, [99, 199]),
+    (30, 99, 100, [29]),
+    (1, 0, 10, [0]),
+    (21, 0, 10, [0, 10, 20]),
+    (25, 0, 10, [0, 10, 20, 24]),
+    (5, 0, 1, [0, 1, 2, 3, 4]),
+  ],
+)
+def test_where_the_looks_are(steps, first, every, looks):
+  plan = dataclasses.replace(RETRAIN, steps=steps, first_look=first, look_every=every)
+  assert sorted({plan.next_look(step) for step in range(steps)}) == looks
+  assert all(plan.next_look(step) >= step for step in range(steps))
+  assert plan.rounds == len(looks)

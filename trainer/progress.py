@@ -46,8 +46,7 @@ class Summaries:
   def __init__(self, folder: str):
     self._writers = {name: tf.summary.create_file_writer(f"{folder}/{name}") for name in ("train", "validation")}
 
-  def write(self, finished: Round) -> None:
-    step = finished.number * finished.steps
+  def write(self, step: int, finished: Round) -> None:
     points = {
       "train": {
         "accuracy": finished.training_accuracy,

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from trainer.plan import Plan, steps_in_round
 from trainer.tflite_flags import add_tflite_flags, tflite_request
 from transforms.core.command_line import (
   DONE,
@@ -26,7 +27,7 @@ from transforms.core.quiet_tensorflow import load_tensorflow
 from transforms.core.schema import COMPLETED_FILE, LABELS_FILE, TESTING, TRAINING, VALIDATION
 from transforms.core.splits import SplitPercentages
 
-_STEPS_PER_ROUND = 100  # of --preset retrain: between two looks at the validation images
+_STEPS_PER_LOOK = 100  # of --preset retrain, where --eval_step_interval is not given
 
 _DESCRIPTION = """\
 Trains a softmax head on the bottlenecks that `beam-retrain bottlenecks` wrote, and exports one SavedModel that takes
@@ -120,41 +121,46 @@ def _not_negative_float(text: str) -> float:
 _ONLY_OF_PRESET = {"rounds": "adam", "patience": "adam", "l2": "adam", "training_steps": "retrain"}
 
 
-def plan_settings(args: argparse.Namespace) -> dict[str, Any]:
-  """Returns the fields of `trainer.training.Plan`, from the preset and the flags that change it.
-
-  Raises:
-    InputError: a flag that the preset has no use for.
-  """
+def refuse_other_presets(args: argparse.Namespace) -> None:
+  """Raises an `InputError` for a flag that the preset has no use for."""
   for name, preset in _ONLY_OF_PRESET.items():
     if getattr(args, name) is not None and args.preset != preset:
       raise InputError(f"--{name} belongs to --preset {preset}, this is --preset {args.preset}: leave it out.")
+
+
+def make_plan(args: argparse.Namespace, training_images: int) -> Plan:
+  """Returns what the preset, and the flags that change it, ask for."""
   if args.preset == "retrain":
-    batch_size = args.batch_size or 100
-    steps = args.training_steps or 4000
-    per_round = min(_STEPS_PER_ROUND, steps)
-    if steps % per_round:
-      raise InputError(f"--training_steps {steps}: give a multiple of {per_round}, the steps between two validations.")
-    return {
-      "optimizer": "sgd",
-      "learning_rate": args.learning_rate or 0.01,
-      "is_decaying": False,
-      "batch_size": batch_size,
-      "rounds": steps // per_round,
-      "steps_per_round": per_round,
-      "patience": None,
-      "l2": 0.0,
-    }
-  return {
-    "optimizer": "adam",
-    "learning_rate": args.learning_rate or 0.001,
-    "is_decaying": True,
-    "batch_size": args.batch_size or 512,
-    "rounds": args.rounds or 100,
-    "steps_per_round": None,
-    "patience": args.patience or 6,
-    "l2": 10.0 if args.l2 is None else args.l2,
-  }
+    return Plan(
+      optimizer="sgd",
+      learning_rate=args.learning_rate or 0.01,
+      is_decaying=False,
+      batch_size=args.batch_size or 100,
+      is_balanced=True,
+      steps=args.training_steps or 4000,
+      first_look=_STEPS_PER_LOOK - 1,
+      look_every=_STEPS_PER_LOOK,
+      is_measured_on_batch=False,
+      validation_images=None,
+      patience=None,
+      l2=0.0,
+    )
+  batch_size = args.batch_size or 512
+  steps = steps_in_round(training_images, batch_size)
+  return Plan(
+    optimizer="adam",
+    learning_rate=args.learning_rate or 0.001,
+    is_decaying=True,
+    batch_size=batch_size,
+    is_balanced=False,
+    steps=(args.rounds or 100) * steps,
+    first_look=steps - 1,
+    look_every=steps,
+    is_measured_on_batch=False,
+    validation_images=None,
+    patience=args.patience or 6,
+    l2=10.0 if args.l2 is None else args.l2,
+  )
 
 
 def run(argv: Sequence[str]) -> int:
@@ -164,7 +170,7 @@ def run(argv: Sequence[str]) -> int:
     InputError: an argument or an input cannot be used.
   """
   args = refuse_unknown(make_parser(), argv)
-  plan = plan_settings(args)
+  refuse_other_presets(args)
   info = read_info(args.input, "bottlenecks")
   percentages = _percentages(args, info)
   labels = read_labels(args.input)
@@ -185,12 +191,13 @@ def run(argv: Sequence[str]) -> int:
   )
   # Found before the training: what is missing is told first.
   calibration = tflite.draw_calibration(args.input, percentages, lite) if lite.int8_file else []
+  plan = make_plan(args, len(data.rows[TRAINING]))
   counts = ", ".join(f"{len(data.rows[split]):,} {split}" for split in (TRAINING, VALIDATION, TESTING))
   print(f"{counts} images of {len(labels)} labels, {dimensions:,} numbers each, from {_describe_trunk(info)}")
 
   settings = {
     "preset": args.preset,
-    **plan,
+    **dataclasses.asdict(plan),
     "seed": args.seed,
     **percentages.to_settings(),
     "bottlenecks_sha256": data.sha256,
@@ -208,16 +215,16 @@ def run(argv: Sequence[str]) -> int:
   if goes_on:
     print(f"going on in {args.output} where an earlier run of the same request was")
 
-  line = progress.ProgressLine(sys.stdout, plan["rounds"])
+  line = progress.ProgressLine(sys.stdout, plan.rounds)
   summaries = progress.Summaries(os.path.join(args.output, output_folder.LOGS))
 
-  def on_round(finished: training.Round) -> None:
+  def on_round(step: int, finished: training.Round) -> None:
     line.show(finished)
-    summaries.write(finished)
+    summaries.write(step + 1, finished)
 
   head, rounds = training.train(
     data,
-    training.Plan(**plan),
+    plan,
     seed=args.seed,
     checkpoint=os.path.join(args.output, output_folder.CHECKPOINTS, "head.npz"),
     on_round=on_round,

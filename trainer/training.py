@@ -1,7 +1,9 @@
-"""Fitting the head: rounds over bottlenecks in memory, early stopping, and checkpoints from which a killed run goes on.
+"""Fitting the head: steps over bottlenecks in memory, looks at the validation images, early stopping, and checkpoints
+from which a killed run goes on.
 
-Everything random is drawn from (seed, round), and a checkpoint holds all that a round starts from; so a run that was
-killed and started again ends with the same weights, bit for bit, as one that was not.
+The batches of a block of steps are drawn from (seed, block), and a checkpoint is written where a block ends, with all
+that the next one starts from; so a run that was killed and started again ends with the same weights, bit for bit, as
+one that was not. Where the looks are changes neither batches nor weights, as long as none of them stops the training.
 """
 
 from __future__ import annotations
@@ -12,56 +14,29 @@ import json
 import math
 import os
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from trainer.batches import draw_balanced, stream_batches
 from trainer.data import Bottlenecks
 from trainer.model import build_head
+from trainer.plan import Plan
 from transforms.core.errors import InputError
 from transforms.core.schema import TRAINING, VALIDATION
 
 _ROWS_PER_EVALUATION = 4096
-_MIN_STEPS = 50  # in a round: with few images, one pass is too little to judge by
+_VALIDATION_DRAW = 1  # beside seed and step: another stream than that of the batches
 _ROUNDS_PER_DROP = 2
 _DROP = 0.3
 
 
 @dataclasses.dataclass(frozen=True)
-class Plan:
-  """How the head is trained. A round is what lies between two looks at the validation images.
-
-  Attributes:
-    optimizer: `adam` or `sgd` (plain, without momentum).
-    learning_rate: of the first round.
-    is_decaying: whether the learning rate falls, to 0.3 of what it was, after every 2 rounds in a row without a better
-      validation loss.
-    batch_size: images per step.
-    rounds: at most so many.
-    steps_per_round: steps in a round with batches drawn uniformly over classes, then over the class's images, with
-      replacement; None: as many whole passes over the shuffled training images as make 50 steps or more.
-    patience: rounds without a better validation loss after which training stops; the best round's weights count. None:
-      all rounds are trained, and the last weights count.
-    l2: strength of a normal prior on the weights, as 1/C in scikit-learn's LogisticRegression: the penalty is
-      l2 / 2 * sum of squares, shared by the training images.
-  """
-
-  optimizer: str
-  learning_rate: float
-  is_decaying: bool
-  batch_size: int
-  rounds: int
-  steps_per_round: int | None
-  patience: int | None
-  l2: float
-
-
-@dataclasses.dataclass(frozen=True)
 class Round:
-  """What one round gave. Losses are mean cross-entropies in nats, accuracies 0..1; those of training are means over the
-  round's steps, so from weights that still moved."""
+  """What one round gave. Losses are mean cross-entropies in nats, accuracies 0..1; for those of training, see
+  `Plan.is_measured_on_batch`: a mean over steps is one over weights that still moved."""
 
   number: int
   steps: int
@@ -81,8 +56,18 @@ class Score:
   images: int
 
 
+OnStep = Callable[[int, Score, keras.Model], None]
+OnRound = Callable[[int, Round], None]
+
+
 def train(
-  data: Bottlenecks, plan: Plan, *, seed: int, checkpoint: str, on_round: Callable[[Round], None] = lambda _: None
+  data: Bottlenecks,
+  plan: Plan,
+  *,
+  seed: int,
+  checkpoint: str,
+  on_step: OnStep = lambda *_: None,
+  on_round: OnRound = lambda *_: None,
 ) -> tuple[keras.Model, list[Round]]:
   """Trains a head, from where `checkpoint` says that it was.
 
@@ -90,8 +75,11 @@ def train(
     data: the bottlenecks.
     plan: how to train.
     seed: of the initial weights and of the order of the images.
-    checkpoint: a file, replaced after every round.
-    on_round: called after each round that is trained here.
+    checkpoint: a file, replaced after every block of steps.
+    on_step: called after each step that is trained here: its number, the first is 0; how its batch was predicted
+      before it; and the head after it.
+    on_round: called after each round that is trained here, with its last step. What was trained after the last
+      checkpoint is trained again, and told again, where a killed run goes on.
 
   Returns:
     The trained head, and all rounds, those before an interruption too.
@@ -101,28 +89,30 @@ def train(
   """
   state = _State(data, plan, seed)
   state.restore(checkpoint)
-  step = _make_step(state.head, state.optimizer, plan.l2 / len(data.rows[TRAINING]))
-  batches = iter(_stream_batches(data, plan, seed, first_round=len(state.rounds)))
-  while not _is_over(state.rounds, plan):
-    number = len(state.rounds)
+  take_step = _make_step(state.head, state.optimizer, plan.l2 / len(data.rows[TRAINING]))
+  batches = iter(stream_batches(data, plan, seed, first_block=state.steps // plan.steps_per_block))
+  while not _is_over(state, plan):
+    number, before = len(state.rounds) + 1, sum(one.steps for one in state.rounds)
     rate = _learning_rate(plan, state.rounds)
     state.optimizer.learning_rate.assign(rate)
-    steps = _steps_in_round(data, plan)
-    loss = correct = images = 0.0
-    for _ in range(steps):
+    last = plan.next_look(state.steps)
+    for step in range(state.steps, last + 1):
       vectors, classes = next(batches)
-      batch_loss, batch_correct = step(vectors, classes)
-      loss += float(batch_loss)
-      correct += float(batch_correct)
-      images += len(classes)
-    if not math.isfinite(loss):
-      raise InputError(f"training diverged in round {number + 1}: give a --learning_rate below {rate:g}.")
-    validated = evaluate(state.head, data, VALIDATION)
+      batch_loss, batch_correct = (float(value) for value in take_step(vectors, classes))
+      if not math.isfinite(batch_loss):
+        raise InputError(f"training diverged in round {number}: give a --learning_rate below {rate:g}.")
+      state.finish_step(batch_loss, batch_correct, len(classes))
+      on_step(step, Score(batch_loss / len(classes), batch_correct / len(classes), len(classes)), state.head)
+      if step < last and state.steps % plan.steps_per_block == 0:
+        state.save(checkpoint)
+    trained = _score(state.head, vectors, classes) if plan.is_measured_on_batch else state.mean_of_steps()
+    validated = _validate(state.head, data, plan, seed, last)
     state.finish_round(
-      Round(number + 1, steps, rate, loss / images, correct / images, validated.loss, validated.accuracy)
+      Round(number, last + 1 - before, rate, trained.loss, trained.accuracy, validated.loss, validated.accuracy)
     )
-    state.save(checkpoint)
-    on_round(state.rounds[-1])
+    on_round(last, state.rounds[-1])
+    if state.steps % plan.steps_per_block == 0 or _is_over(state, plan):
+      state.save(checkpoint)
   if plan.patience is not None:
     state.head.set_weights(state.best)
   return state.head, state.rounds
@@ -134,12 +124,34 @@ def evaluate(head: keras.Model, data: Bottlenecks, split: str) -> Score:
   loss = correct = 0.0
   for start in range(0, len(rows), _ROWS_PER_EVALUATION):
     part = rows[start : start + _ROWS_PER_EVALUATION]
-    logits = head(tf.constant(data.vectors[part]), training=False)
-    classes = tf.constant(data.classes[part])
-    loss += float(tf.reduce_sum(tf.nn.sparse_softmax_cross_entropy_with_logits(classes, logits)))
-    correct += float(_count_correct(classes, logits))
+    part_loss, part_correct = _compare(head, data.vectors[part], data.classes[part])
+    loss += part_loss
+    correct += part_correct
   images = len(rows)
   return Score(loss / images, correct / images, images) if images else Score(math.nan, math.nan, 0)
+
+
+def _score(head: keras.Model, vectors: np.ndarray | tf.Tensor, classes: np.ndarray | tf.Tensor) -> Score:
+  loss, correct = _compare(head, vectors, classes)
+  return Score(loss / len(classes), correct / len(classes), len(classes))
+
+
+def _compare(
+  head: keras.Model, vectors: np.ndarray | tf.Tensor, classes: np.ndarray | tf.Tensor
+) -> tuple[float, float]:
+  """Returns summed cross-entropy and number of correct ones, of float32 [n, D] and int32 [n]."""
+  logits = head(tf.convert_to_tensor(vectors), training=False)
+  classes = tf.convert_to_tensor(classes)
+  loss = tf.reduce_sum(tf.nn.sparse_softmax_cross_entropy_with_logits(classes, logits))
+  return float(loss), float(_count_correct(classes, logits))
+
+
+def _validate(head: keras.Model, data: Bottlenecks, plan: Plan, seed: int, step: int) -> Score:
+  if plan.validation_images is None:
+    return evaluate(head, data, VALIDATION)
+  rng = np.random.default_rng([seed, step, _VALIDATION_DRAW])
+  rows = next(draw_balanced(data, VALIDATION, plan.validation_images, rng))
+  return _score(head, data.vectors[rows], data.classes[rows])
 
 
 def best_round(rounds: Sequence[Round]) -> Round:
@@ -147,9 +159,10 @@ def best_round(rounds: Sequence[Round]) -> Round:
   return min(rounds, key=lambda one: one.validation_loss)
 
 
-def _is_over(rounds: list[Round], plan: Plan) -> bool:
-  if len(rounds) >= plan.rounds:
+def _is_over(state: _State, plan: Plan) -> bool:
+  if state.steps >= plan.steps:
     return True
+  rounds = state.rounds
   return plan.patience is not None and bool(rounds) and len(rounds) - best_round(rounds).number >= plan.patience
 
 
@@ -162,46 +175,6 @@ def _learning_rate(plan: Plan, rounds: list[Round]) -> float:
     best = min(best, one.validation_loss)
     drops += without_better > 0 and without_better % _ROUNDS_PER_DROP == 0
   return plan.learning_rate * _DROP**drops
-
-
-def _steps_in_round(data: Bottlenecks, plan: Plan) -> int:
-  return plan.steps_per_round or _passes_in_round(data, plan) * _steps_in_pass(data, plan)
-
-
-def _steps_in_pass(data: Bottlenecks, plan: Plan) -> int:
-  return math.ceil(len(data.rows[TRAINING]) / plan.batch_size)
-
-
-def _passes_in_round(data: Bottlenecks, plan: Plan) -> int:
-  return math.ceil(_MIN_STEPS / _steps_in_pass(data, plan))
-
-
-def _stream_batches(data: Bottlenecks, plan: Plan, seed: int, first_round: int) -> tf.data.Dataset:
-  """Element: (float32 [n, D], int32 [n]). One batch is gathered while another one is trained on."""
-
-  def gather() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    for number in range(first_round, plan.rounds):
-      for rows in _draw_rows(data, plan, np.random.default_rng([seed, number])):
-        yield data.vectors[rows], data.classes[rows]
-
-  signature = (tf.TensorSpec([None, data.dimensions], tf.float32), tf.TensorSpec([None], tf.int32))
-  return tf.data.Dataset.from_generator(gather, output_signature=signature).prefetch(2)
-
-
-def _draw_rows(data: Bottlenecks, plan: Plan, rng: np.random.Generator) -> Iterator[np.ndarray]:
-  """Yields the rows of a round's batches."""
-  rows = data.rows[TRAINING]
-  if plan.steps_per_round is None:
-    for _ in range(_passes_in_round(data, plan)):
-      order = rng.permutation(rows)
-      yield from (order[start : start + plan.batch_size] for start in range(0, len(order), plan.batch_size))
-    return
-  by_class = rows[np.argsort(data.classes[rows], kind="stable")]
-  counts = data.counts(TRAINING)
-  starts = np.cumsum(counts) - counts
-  for _ in range(plan.steps_per_round):
-    drawn = rng.integers(len(counts), size=plan.batch_size)
-    yield by_class[starts[drawn] + (rng.random(plan.batch_size) * counts[drawn]).astype(np.int64)]
 
 
 def _make_step(
@@ -230,7 +203,7 @@ def _count_correct(classes: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
 
 
 class _State:
-  """Everything that a round starts from."""
+  """Everything that a step starts from."""
 
   def __init__(self, data: Bottlenecks, plan: Plan, seed: int):
     self.head = build_head(data.dimensions, len(data.labels), seed)
@@ -239,8 +212,20 @@ class _State:
     self.optimizer.build(self.head.trainable_variables)
     self.best: list[np.ndarray] = self.head.get_weights()
     self.rounds: list[Round] = []
+    self.steps = 0
+    # Of the steps since the last look: summed cross-entropy, number of correct ones, images.
+    self._sums = np.zeros(3)
+
+  def finish_step(self, loss: float, correct: float, images: int) -> None:
+    self.steps += 1
+    self._sums += (loss, correct, images)
+
+  def mean_of_steps(self) -> Score:
+    loss, correct, images = self._sums.tolist()
+    return Score(loss / images, correct / images, int(images))
 
   def finish_round(self, finished: Round) -> None:
+    self._sums[:] = 0
     self.rounds.append(finished)
     if best_round(self.rounds) is finished:
       self.best = self.head.get_weights()
@@ -253,6 +238,8 @@ class _State:
       **{f"best_{index}": array for index, array in enumerate(self.best)},
       **{f"optimizer_{index}": variable.numpy() for index, variable in enumerate(self.optimizer.variables)},
       "rounds": np.frombuffer(history, np.uint8),
+      "steps": np.array(self.steps),
+      "sums": self._sums,
     }
     with open(path + ".tmp", "wb") as file:
       np.savez(file, **arrays)
@@ -271,3 +258,4 @@ class _State:
       for variable, value in zip(self.optimizer.variables, optimizer, strict=True):
         variable.assign(value)
       self.best, self.rounds = best, rounds
+      self.steps, self._sums = int(arrays["steps"]), arrays["sums"]

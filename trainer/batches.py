@@ -1,0 +1,48 @@
+"""Which images each training step sees: batches drawn from bottlenecks in memory, from (seed, block) alone."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator
+
+import numpy as np
+import tensorflow as tf
+
+from trainer.data import Bottlenecks
+from trainer.plan import Plan
+from transforms.core.schema import TRAINING
+
+
+def stream_batches(data: Bottlenecks, plan: Plan, seed: int, first_block: int) -> tf.data.Dataset:
+  """Element: (float32 [n, D], int32 [n]). One batch is gathered while another one is trained on."""
+
+  def gather() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    for block in range(first_block, math.ceil(plan.steps / plan.steps_per_block)):
+      for rows in draw_rows(data, plan, np.random.default_rng([seed, block])):
+        yield data.vectors[rows], data.classes[rows]
+
+  signature = (tf.TensorSpec([None, data.dimensions], tf.float32), tf.TensorSpec([None], tf.int32))
+  return tf.data.Dataset.from_generator(gather, output_signature=signature).prefetch(2)
+
+
+def draw_rows(data: Bottlenecks, plan: Plan, rng: np.random.Generator) -> Iterator[np.ndarray]:
+  """Yields the rows of a block's batches."""
+  if plan.is_balanced:
+    yield from itertools.islice(draw_balanced(data, TRAINING, plan.batch_size, rng), plan.steps_per_block)
+    return
+  rows = data.rows[TRAINING]
+  for _ in range(plan.steps_per_block // math.ceil(len(rows) / plan.batch_size)):
+    order = rng.permutation(rows)
+    yield from (order[start : start + plan.batch_size] for start in range(0, len(order), plan.batch_size))
+
+
+def draw_balanced(data: Bottlenecks, split: str, count: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
+  """Yields `count` rows, again and again: drawn uniformly over classes, then over the class's, with replacement."""
+  rows = data.rows[split]
+  by_class = rows[np.argsort(data.classes[rows], kind="stable")]
+  counts = data.counts(split)
+  starts = np.cumsum(counts) - counts
+  while True:
+    drawn = rng.integers(len(counts), size=count)
+    yield by_class[starts[drawn] + (rng.random(count) * counts[drawn]).astype(np.int64)]
