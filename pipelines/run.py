@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,14 +11,10 @@ from pathlib import Path
 import transforms.core
 from pipelines import datasets
 from pipelines.arguments import ArgumentParser, add_max_bad_fraction, fraction, parse_with_beam_options
-from pipelines.cli import dispatch
+from pipelines.chain import Chain, digest_of_files, given
 from pipelines.running import DONE, GATE_MISSED, guarded
-from transforms import files
-from transforms.core.provenance import versions
-from transforms.core.schema import COMPLETED_FILE
 from transforms.idx_source import looks_like_idx
 
-_STATE_FILE = "run.json"
 _BUNDLED_TRUNK = str(Path(transforms.core.__file__).parent / "bundled_trunk")
 
 _DESCRIPTION = """\
@@ -75,20 +69,20 @@ def run(argv: Sequence[str]) -> int:
   flags, _ = parse_with_beam_options(parser, argv)
   beam_flags = parser.parse_known_args(argv)[1]
   output = Path(flags.output)
-  chain = _Chain(output)
+  chain = Chain(output, "run.json")
   data = datasets.resolve(flags.data, str(output / "data"))
-  state = _digest_of_files(data)
+  state = digest_of_files(data)
   bad = [f"--max_bad_fraction={flags.max_bad_fraction}", *beam_flags]
 
   pictures = data
   if looks_like_idx(data):
     pictures = str(output / "convert")
     state = chain.keep_or_run("convert", [f"--input={data}", f"--classes={flags.classes}"], bad, after=state)
-  trunk = [f"--trunk={flags.trunk}", *_given("--trunk_weights", flags.trunk_weights)]
+  trunk = [f"--trunk={flags.trunk}", *given("--trunk_weights", flags.trunk_weights)]
   trunk_files = [_BUNDLED_TRUNK if flags.trunk == "bundled" else flags.trunk, flags.trunk_weights or ""]
-  trunk_state = [_digest_of_files(path) for path in trunk_files]
+  trunk_state = [digest_of_files(path) for path in trunk_files]
   state = chain.keep_or_run("bottlenecks", [f"--input={pictures}", *trunk], bad, after=json.dumps([state, trunk_state]))
-  chain.keep_or_run("train", [f"--input={output / 'bottlenecks'}", *_given("--preset", flags.preset)], [], after=state)
+  chain.keep_or_run("train", [f"--input={output / 'bottlenecks'}", *given("--preset", flags.preset)], [], after=state)
   # Evaluation is never kept: it ends with the summary that people run this for, and its gates decide the exit code.
   chain.run(
     "evaluate",
@@ -96,7 +90,7 @@ def run(argv: Sequence[str]) -> int:
       f"--input={pictures}",
       f"--model={output / 'train'}",
       "--split=testing",
-      *_given("--min_accuracy", flags.min_accuracy),
+      *given("--min_accuracy", flags.min_accuracy),
       *bad,
     ],
   )
@@ -105,70 +99,6 @@ def run(argv: Sequence[str]) -> int:
     found = ", ".join(stage for stage in stages if (output / stage).is_dir())
     print(f"\neverything lies in {output}: {found.replace('train', 'train (the model: train/saved_model)')}")
   return chain.code
-
-
-class _Chain:
-  """Stages in turn, each into its own folder, with a record of what made what.
-
-  Attributes:
-    code: exit code of the stage that failed, or 0. Once it is not 0 no further stage runs.
-  """
-
-  def __init__(self, output: Path):
-    self._output = output
-    self._state_path = output / _STATE_FILE
-    self.code = DONE
-
-  def keep_or_run(self, command: str, argv: Sequence[str], more: Sequence[str], after: str) -> str:
-    """Runs a stage unless its output is finished and made by the same request; returns its state for the next stage.
-
-    Args:
-      command: the stage's command; its folder has the same name.
-      argv: its arguments, without `--output`.
-      more: further arguments that do not change what comes out: how the job is run, how much loss is accepted.
-      after: the state of what it reads.
-    """
-    state = hashlib.sha256(json.dumps([command, argv, after, versions()]).encode()).hexdigest()
-    if self.code == DONE:
-      if (self._output / command / COMPLETED_FILE).exists() and self._states().get(command) == state:
-        print(f"{command}: finished and unchanged, kept")
-      else:
-        self.run(command, [*argv, *more])
-        if self.code == DONE:
-          self._remember(command, state)
-    return state
-
-  def run(self, command: str, argv: Sequence[str]) -> None:
-    """Runs a stage, unless one before it has failed."""
-    if self.code == DONE:
-      folder = self._output / command
-      print(f"{command}: into {folder}", flush=True)
-      self.code = dispatch([command, *argv, f"--output={folder}"])
-
-  def _states(self) -> dict[str, str]:
-    try:
-      states: dict[str, str] = json.loads(self._state_path.read_text())
-      return states
-    except (FileNotFoundError, ValueError):
-      return {}
-
-  def _remember(self, stage: str, state: str) -> None:
-    temporary = self._state_path.with_suffix(".tmp")
-    temporary.write_text(json.dumps({**self._states(), stage: state}, indent=2, sort_keys=True) + "\n")
-    temporary.replace(self._state_path)
-
-
-def _given(flag: str, value: object) -> list[str]:
-  return [] if value is None else [f"{flag}={value}"]
-
-
-def _digest_of_files(path: str) -> str:
-  """Returns 64 hex digits for the names, sizes and times of all files below a path, if there is such a path.
-
-  That is what makes a stage's input another; reading it all would take as long as the stage.
-  """
-  found = files.list_tree(path) if os.path.isdir(path) else [files.stat(path)]
-  return hashlib.sha256(json.dumps(found).encode()).hexdigest()
 
 
 if __name__ == "__main__":
