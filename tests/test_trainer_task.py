@@ -20,6 +20,7 @@ from trainer import batches, task, training
 from trainer.data import Bottlenecks
 from trainer.plan import Plan, steps_in_round
 from trainer.progress import ProgressLine
+from trainer.retrain_flags import retrain_request
 from transforms.core.errors import InputError
 from transforms.core.schema import decode_bottleneck
 from transforms.core.tfrecord import read_records
@@ -334,7 +335,8 @@ def test_folders_that_cannot_be_used(tmp_path, bottlenecks_folder, trained_model
 
 
 def plan_of(*flags: str) -> Plan:
-  return task.make_plan(task.make_parser().parse_args(["--input=a", "--output=b", *flags]), training_images=1000)
+  args = task.make_parser().parse_args(["--input=a", "--output=b", *flags])
+  return task.make_plan(args, retrain_request(args), training_images=1000)
 
 
 def test_old_flag_names_and_presets():

@@ -9,7 +9,9 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from trainer import retrain_flags
 from trainer.plan import Plan, steps_in_round
+from trainer.retrain_flags import RetrainRequest, retrain_request
 from trainer.tflite_flags import add_tflite_flags, tflite_request
 from transforms.core.command_line import (
   DONE,
@@ -100,6 +102,7 @@ def make_parser() -> argparse.ArgumentParser:
     metavar="A",
     help="exit code 1 where the testing images are predicted less accurately than this, 0..1; all is written first",
   )
+  retrain_flags.add_retrain_flags(parser)
   add_tflite_flags(parser)
   return parser
 
@@ -118,7 +121,10 @@ def _not_negative_float(text: str) -> float:
   return value
 
 
-_ONLY_OF_PRESET = {"rounds": "adam", "patience": "adam", "l2": "adam", "training_steps": "retrain"}
+_ONLY_OF_PRESET = {
+  **dict.fromkeys(("rounds", "patience", "l2"), "adam"),
+  **dict.fromkeys(("training_steps", *retrain_flags.NAMES), "retrain"),
+}
 
 
 def refuse_other_presets(args: argparse.Namespace) -> None:
@@ -128,9 +134,10 @@ def refuse_other_presets(args: argparse.Namespace) -> None:
       raise InputError(f"--{name} belongs to --preset {preset}, this is --preset {args.preset}: leave it out.")
 
 
-def make_plan(args: argparse.Namespace, training_images: int) -> Plan:
+def make_plan(args: argparse.Namespace, asked: RetrainRequest, training_images: int) -> Plan:
   """Returns what the preset, and the flags that change it, ask for."""
   if args.preset == "retrain":
+    look_every = asked.eval_step_interval or _STEPS_PER_LOOK
     return Plan(
       optimizer="sgd",
       learning_rate=args.learning_rate or 0.01,
@@ -138,10 +145,10 @@ def make_plan(args: argparse.Namespace, training_images: int) -> Plan:
       batch_size=args.batch_size or 100,
       is_balanced=True,
       steps=args.training_steps or 4000,
-      first_look=_STEPS_PER_LOOK - 1,
-      look_every=_STEPS_PER_LOOK,
-      is_measured_on_batch=False,
-      validation_images=None,
+      first_look=0 if asked.eval_step_interval else look_every - 1,
+      look_every=look_every,
+      is_measured_on_batch=bool(asked.eval_step_interval),
+      validation_images=asked.validation_images,
       patience=None,
       l2=0.0,
     )
@@ -171,6 +178,7 @@ def run(argv: Sequence[str]) -> int:
   """
   args = refuse_unknown(make_parser(), argv)
   refuse_other_presets(args)
+  asked = retrain_request(args)
   info = read_info(args.input, "bottlenecks")
   percentages = _percentages(args, info)
   labels = read_labels(args.input)
@@ -191,13 +199,14 @@ def run(argv: Sequence[str]) -> int:
   )
   # Found before the training: what is missing is told first.
   calibration = tflite.draw_calibration(args.input, percentages, lite) if lite.int8_file else []
-  plan = make_plan(args, len(data.rows[TRAINING]))
+  plan = make_plan(args, asked, len(data.rows[TRAINING]))
   counts = ", ".join(f"{len(data.rows[split]):,} {split}" for split in (TRAINING, VALIDATION, TESTING))
   print(f"{counts} images of {len(labels)} labels, {dimensions:,} numbers each, from {_describe_trunk(info)}")
 
   settings = {
     "preset": args.preset,
     **dataclasses.asdict(plan),
+    **asked.settings,
     "seed": args.seed,
     **percentages.to_settings(),
     "bottlenecks_sha256": data.sha256,
