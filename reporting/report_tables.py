@@ -241,7 +241,7 @@ def slice_tables(slices: Mapping[str, Any], beside: Mapping[str, Any]) -> list[d
 
   Args:
     slices: column -> value -> figures.
-    beside: column -> `{small, unlisted}`, see `comparison.extract_slices_beside`; each has a row of its own.
+    beside: column -> `{small, unlisted}`, see `slices.extract_slices_beside`; each has a row of its own.
   """
   return [
     _slice_table(column, found, beside.get(column, {})) for column, found in list(slices.items())[:MAX_SLICED_COLUMNS]

@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 
 from reporting.gates import judge, overall
-from transforms.core.comparison import Bucket, Change, Plan, compare, extract, extract_slices, extract_slices_beside
+from transforms.core.comparison import Bucket, Change, Plan, compare, extract
 from transforms.core.csv_cells import escape_cell
 from transforms.core.intervals import wilson_interval
 from transforms.core.label_stats import Outcome, evaluate_in_memory, metrics_json
 from transforms.core.manifest import ManifestRow
 from transforms.core.mistakes import Mistakes, as_picture
 from transforms.core.predictions import Row
+from transforms.core.slices import extract_slices, extract_slices_beside
 from transforms.core.thumbnails import thumbnail
 
 DIGITS = tuple("0123456789")

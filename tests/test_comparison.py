@@ -22,15 +22,14 @@ from transforms.core.comparison import (
   check,
   compare,
   extract,
-  extract_slices,
-  extract_slices_beside,
-  mcnemar_p_value,
   merge,
 )
 from transforms.core.errors import InputError
 from transforms.core.intervals import wilson_interval
 from transforms.core.manifest import ManifestRow
+from transforms.core.mcnemar import mcnemar_p_value
 from transforms.core.predictions import Row
+from transforms.core.slices import extract_slices, extract_slices_beside
 
 NIGHT = "2026-11-23"
 MODEL = Plan(("model",), NIGHT)

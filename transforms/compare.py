@@ -28,6 +28,7 @@ from transforms.core.manifest import ManifestRow, read_columns, read_manifest
 from transforms.core.mistakes import as_picture
 from transforms.core.predictions import Row, csv_line, read_part, read_predictions
 from transforms.core.shards import ShardReport
+from transforms.core.slices import extract_slices, extract_slices_beside
 from transforms.core.splits import stable_hash
 from transforms.evaluate import read_lines
 
@@ -66,8 +67,8 @@ class CompareNights(beam.PTransform):
   """PCollection[ShardReport] of `EvaluateShard` -> PCollection of one dict, JSON values.
 
   `{"comparison": model -> dict, "slices": model -> column -> value -> dict, "slices_beside": model -> column -> dict,
-  "pictures": {"regressed": [...], "fixed": [...]}}`: what `comparison.extract`, `comparison.extract_slices` and
-  `comparison.extract_slices_beside` return, the latter two empty without a manifest, and at most `MAX_SHOWN`
+  "pictures": {"regressed": [...], "fixed": [...]}}`: what `comparison.extract`, `extract_slices` and
+  `extract_slices_beside` return, the latter two empty without a manifest, and at most `MAX_SHOWN`
   pictures each as `mistakes.as_picture` returns them and with `edited`, whether their bytes were others then; the
   highest confidence first; where there are more, each model shows as many. Writes `CHANGES_FILES`, a header alone where
   there is nothing to compare with, and, with a manifest, `SLICES_FILE`.
@@ -231,8 +232,8 @@ def _write(compared: Compared, plan: Plan, output: str, min_slice_size: int, sli
     shown = {kind: _write_changes(kind, compared.changes[kind], output) for kind in CHANGE_TYPES}
     found["pictures"] = {kind: shown[kind] for kind in _SHOWN_KINDS}
   if plan.manifest is not None:
-    found["slices"] = comparison.extract_slices(compared.counts, plan, min_slice_size)
-    found["slices_beside"] = comparison.extract_slices_beside(compared.counts, plan, min_slice_size)
+    found["slices"] = extract_slices(compared.counts, plan, min_slice_size)
+    found["slices_beside"] = extract_slices_beside(compared.counts, plan, min_slice_size)
     files.write_text(files.join(output, SLICES_FILE), slices_csv(found["slices"], found["slices_beside"]))
   return found
 
@@ -280,8 +281,8 @@ def slices_csv(
   slices: Mapping[str, Mapping[str, Mapping[str, Mapping[str, Any]]]],
   beside: Mapping[str, Mapping[str, Mapping[str, Mapping[str, Any] | None]]],
 ) -> str:
-  """Returns a line per slice of what `comparison.extract_slices` returns, of the kind `value`, and then those of
-  `comparison.extract_slices_beside`, of the kinds `small` and `unlisted`, with no value; fractions with six places."""
+  """Returns a line per slice of what `extract_slices` returns, of the kind `value`, and then those of
+  `extract_slices_beside`, of the kinds `small` and `unlisted`, with no value; fractions with six places."""
   lines = [csv_line(_SLICES_COLUMNS)]
   for model, columns in slices.items():
     for column, values in columns.items():

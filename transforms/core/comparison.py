@@ -1,8 +1,8 @@
 """Two nights, picture by picture: what got worse, what got better, and whether chance explains it. No Beam.
 
 A *bucket* is any set of keys with all that is known of each. `compare` counts one; `merge` adds up buckets, in whole
-numbers and so in any order; `extract`, `extract_slices` and `extract_slices_beside` turn the sum into figures. All in
-one bucket gives the same without Beam.
+numbers and so in any order; `extract` turns the sum into figures, those of slices are in `slices`. All in one bucket
+gives the same without Beam.
 
 Each night's answer is judged by the label that the picture has that night. The first model is compared with its
 baseline, every other one with the first.
@@ -11,7 +11,6 @@ baseline, every other one with the first.
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -19,8 +18,8 @@ from typing import Any, NamedTuple
 from transforms.core import manifest
 from transforms.core.csv_cells import escape_cell
 from transforms.core.errors import InputError
-from transforms.core.intervals import wilson_interval
 from transforms.core.manifest import ManifestRow
+from transforms.core.mcnemar import mcnemar_p_value
 from transforms.core.predictions import Row
 
 WORSE = "worse"
@@ -332,82 +331,3 @@ def _figures(counts: Mapping[tuple[str, str], int], model: str, baseline: str | 
   paired = found["paired"]
   drop = (found["baseline_correct"] - found["correct"]) / paired if paired else None
   return {"baseline": baseline, **found, "drop": drop, "p_value": p_value, "verdict": verdict}
-
-
-def mcnemar_p_value(regressed: int, fixed: int) -> float:
-  """Returns the exact two-sided p-value of McNemar's test, 0..1: the probability, were a change of either kind equally
-  likely, of a split of all changes at least as uneven as this one. 1 where nothing changed.
-
-  Q. McNemar, "Note on the sampling error of the difference between correlated proportions or percentages",
-  Psychometrika 12 (1947), 153-157, with the binomial distribution itself rather than its normal approximation:
-  min(1, 2 P(X <= min(regressed, fixed))) for X ~ Binomial(regressed + fixed, 1/2). Summed from the largest term down,
-  relative to it, so that it takes a few sqrt(n) steps; the largest term in logarithms. Relative error below 1e-8 for a
-  million changes.
-  """
-  changed, fewer = regressed + fixed, min(regressed, fixed)
-  if 2 * fewer + 1 >= changed:
-    return 1.0  # as even as it can be
-  log_largest = math.lgamma(changed + 1) - math.lgamma(fewer + 1) - math.lgamma(changed - fewer + 1)
-  total = term = 1.0
-  for count in range(fewer, 0, -1):
-    term *= count / (changed - count + 1)
-    total += term
-    if term < total * 1e-17:
-      break
-  return math.exp(log_largest + math.log(total) - (changed - 1) * math.log(2))
-
-
-def extract_slices(comparison: Comparison, plan: Plan, min_slice_size: int) -> dict[str, dict[str, dict[str, Any]]]:
-  """Returns model -> column -> value -> `{pictures, correct, accuracy, interval_95}`, JSON values; rates are 0..1.
-
-  Only the slices of `min_slice_size` pictures and more, in order of their values.
-  """
-  return {
-    model: {
-      column: {value: _rate(*counts) for value, counts in values.items() if counts[0] >= min_slice_size}
-      for column, values in _values_of(comparison, plan, model).items()
-    }
-    for model in plan.models
-  }
-
-
-def extract_slices_beside(
-  comparison: Comparison, plan: Plan, min_slice_size: int
-) -> dict[str, dict[str, dict[str, dict[str, Any] | None]]]:
-  """Returns what `extract_slices` leaves out, apart from it, since a value of a manifest may be any text.
-
-  It is model -> column -> `{small, unlisted}`, each figures as of a slice, or None where there is none. `small` is all
-  slices of fewer than `min_slice_size` pictures together and says also how many these are (`slices`) and what is small
-  (`fewer_than`); `unlisted` is the pictures that have no row in the manifest.
-  """
-  beside: dict[str, dict[str, dict[str, dict[str, Any] | None]]] = {}
-  for model in plan.models:
-    beside[model] = {}
-    for column, values in _values_of(comparison, plan, model).items():
-      small = [counts for counts in values.values() if counts[0] < min_slice_size]
-      unlisted = comparison.slices.get((column, manifest.NOT_IN_MANIFEST), {}).get(model)
-      beside[model][column] = {
-        "small": {
-          "slices": len(small),
-          "fewer_than": min_slice_size,
-          **_rate(sum(pictures for pictures, _ in small), sum(correct for _, correct in small)),
-        }
-        if small
-        else None,
-        "unlisted": None if unlisted is None else _rate(*unlisted),
-      }
-  return beside
-
-
-def _values_of(comparison: Comparison, plan: Plan, model: str) -> dict[str, dict[str, tuple[int, int]]]:
-  """Returns column -> value -> (pictures, correct) of the pictures that the manifest has, in order of the values."""
-  columns: dict[str, dict[str, tuple[int, int]]] = {column: {} for column in plan.columns}
-  for (column, value), of_models in sorted(comparison.slices.items()):
-    if value != manifest.NOT_IN_MANIFEST and model in of_models:
-      columns[column][value] = of_models[model]
-  return columns
-
-
-def _rate(pictures: int, correct: int) -> dict[str, Any]:
-  interval = list(wilson_interval(correct, pictures))
-  return {"pictures": pictures, "correct": correct, "accuracy": correct / pictures, "interval_95": interval}
