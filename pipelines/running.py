@@ -18,6 +18,7 @@ from pipelines.quiet import kept_from_terminal
 from transforms import files
 from transforms.core.command_line import DONE, FAILED, GATE_MISSED, TOO_MANY_BAD, guarded
 from transforms.core.errors import InputError, user_sentence
+from transforms.core.quarantine import DROPPED
 from transforms.core.schema import QUARANTINE_FILE
 
 __all__ = ["DONE", "FAILED", "GATE_MISSED", "TOO_MANY_BAD", "exit_code", "guarded", "run_pipeline"]
@@ -69,12 +70,14 @@ def exit_code(
     max_bad_fraction: 0..1.
     quarantine_file: the list's name in it.
   """
-  bad = stats["quarantined"]
-  if not bad:
+  if not stats["quarantined"]:
     return DONE
-  reasons = ", ".join(f"{count} {reason}" for reason, count in stats["reasons"].items())
+  accepted = stats["bad_fraction"] <= max_bad_fraction
+  counts = {reason: count for reason, count in stats["reasons"].items() if accepted or reason not in DROPPED}
+  bad = sum(counts.values())
+  reasons = ", ".join(f"{count} {reason}" for reason, count in counts.items())
   listed = files.shown(files.join(output, quarantine_file))
-  if stats["bad_fraction"] <= max_bad_fraction:
+  if accepted:
     print(f"{bad} of {stats['inputs']} inputs left out ({reasons}), listed in {listed}")
     return DONE
   print(

@@ -20,6 +20,12 @@ class Reason(enum.StrEnum):
   BAD_LABEL = "BAD_LABEL"  # label outside of the label list
   UNREADABLE = "UNREADABLE"  # listed, but could not be opened
   MODEL_ERROR = "MODEL_ERROR"  # the trunk or the head refused it, or gave values that are not finite
+  CONFLICTING_LABELS = "CONFLICTING_LABELS"  # --on_leak drop: the same bytes are there with another label
+  LEAKED = "LEAKED"  # --on_leak drop: a training picture whose bytes are in testing, too
+
+
+DROPPED = frozenset({Reason.CONFLICTING_LABELS, Reason.LEAKED})
+"""Reasons of sound pictures that the user asked to leave out: no loss to accept, they are not in a `bad_fraction`."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

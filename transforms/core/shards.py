@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from transforms.core.errors import InputError
-from transforms.core.quarantine import Quarantined, Reason
+from transforms.core.quarantine import DROPPED, Quarantined, Reason
 from transforms.core.schema import TESTING, TRAINING, shard_name
 
 IMAGES_PER_SHARD = 1024
@@ -232,8 +232,8 @@ def check_ledger(reports: Iterable[ShardReport], planned: Mapping[str, int]) -> 
 
   Returns:
     The contents of `stats.json`: per split inputs, outputs, quarantined, shards and records per label; quarantined
-    inputs per reason; `bad_fraction`, 0..1; where the reports know it, how many `bottlenecks` were computed and how
-    many reused.
+    inputs per reason; `bad_fraction`, 0..1, in which those that were dropped on request do not count; where the reports
+    know it, how many `bottlenecks` were computed and how many reused.
 
   Raises:
     InputError: the ledger does not close; says where.
@@ -270,13 +270,14 @@ def check_ledger(reports: Iterable[ShardReport], planned: Mapping[str, int]) -> 
         " run the command again to compute the rest."
       )
   inputs = sum(totals["inputs"] for totals in splits.values())
-  bad = sum(reasons.values())
+  quarantined = sum(reasons.values())
+  bad = sum(count for reason, count in reasons.items() if reason not in DROPPED)
   return {
     "splits": {split: {**totals, "labels": dict(sorted(totals["labels"].items()))} for split, totals in splits.items()},
     "reasons": dict(sorted(reasons.items())),
     "inputs": inputs,
-    "outputs": inputs - bad,
-    "quarantined": bad,
+    "outputs": inputs - quarantined,
+    "quarantined": quarantined,
     "bad_fraction": bad / inputs if inputs else 0.0,
     **({BOTTLENECKS: dict(sorted(bottlenecks.items()))} if bottlenecks else {}),
   }
