@@ -2,6 +2,8 @@
 
     python -m benchmarks.inception_v3 --data DIR --trunk keras:InceptionV3 --trunk_weights FILE --output DIR
 
+FILE comes from `python -m benchmarks.inception_weights --output FILE`.
+
 Takes the first images of each digit, trains on 3,000, tests on 1,000, and compares, image by image, what the exported
 model says of the picture's bytes with what its head says of the stored bottleneck.
 """
