@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import math
 import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -27,6 +26,7 @@ import apache_beam as beam
 
 from transforms import files
 from transforms.assemble import ASSEMBLED, AssembleShard, EmbedFresh
+from transforms.core.buckets import bucket_count, deal
 from transforms.core.quarantine import Quarantined
 from transforms.core.schema import shard_name
 from transforms.core.shards import IMAGES_PER_SHARD, Input, Shard, StoredBottleneck, pick_inputs
@@ -190,24 +190,9 @@ class Missing(NamedTuple):
   inputs: tuple[Input, ...]
 
 
-def bucket_count(shards: int) -> int:
-  """Returns into how many buckets hashes are dealt: few elements cross the shuffle, and a bucket fits into memory.
-
-  With the square root, a million pictures in 1,000 shards make 32,000 elements of 32 hashes, and buckets of 31,000.
-  """
-  return max(1, math.isqrt(max(0, shards - 1)) + 1)
-
-
-def _deal(digests: Iterable[tuple[bytes, int]], buckets: int) -> dict[int, list[tuple[bytes, int]]]:
-  dealt: dict[int, list[tuple[bytes, int]]] = defaultdict(list)
-  for digest, number in digests:
-    dealt[int.from_bytes(digest[:8], "big") % buckets].append((digest, number))
-  return dealt
-
-
 def _index_store(ranked: tuple[int, str], buckets: int) -> Iterator[tuple[int, Stored]]:
   rank, path = ranked
-  for bucket, records in _deal(locate_sound(path), buckets).items():
+  for bucket, records in deal(locate_sound(path), buckets).items():
     yield bucket, Stored(rank, path, records)
 
 
@@ -238,7 +223,7 @@ class _HashShard(beam.DoFn):
       hashed.append((sha256.digest(), position))
       pictures.append(StoredBottleneck(image.key, image.label, len(image.encoded), sha256.hexdigest(), "", None, False))
     yield shard.name(), Listing(shard, digest, pictures)
-    for bucket, dealt in _deal(hashed, buckets).items():
+    for bucket, dealt in deal(hashed, buckets).items():
       yield beam.pvalue.TaggedOutput(_TO_MATCH, (bucket, Hashed(shard.name(), dealt)))
     if finished:
       for entry in _index_store((_OWN_RUN, files.join(self._output, shard.name())), buckets):
