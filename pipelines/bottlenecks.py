@@ -13,6 +13,7 @@ from pipelines import output_folder
 from pipelines.bottlenecks_flags import read_request
 from pipelines.retrain_names import tell_left_out
 from pipelines.running import exit_code, guarded, run_pipeline
+from pipelines.text_import import IMPORTED_FOLDER, TextImport, find_text_import
 from pipelines.trunks import load_trunk
 from transforms import files
 from transforms.bottlenecks import EmbedShard
@@ -37,7 +38,7 @@ from transforms.sources import Source
 from transforms.store import find_stores
 
 _FRESH_FOLDER = ".fresh"
-_OWNED = (RECORDS_FOLDER, _FRESH_FOLDER, "trunk", "transform", "temp", SCHEMA_FILE)
+_OWNED = (RECORDS_FOLDER, _FRESH_FOLDER, IMPORTED_FOLDER, "trunk", "transform", "temp", SCHEMA_FILE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,10 +114,12 @@ def build(root: beam.Pipeline, config: Config) -> None:
   )
 
 
-def check(root: beam.Pipeline, source: Source, percentages: SplitPercentages) -> None:
-  """Plan, and no more than to see whether each class has pictures in each split."""
+def check(root: beam.Pipeline, source: Source, percentages: SplitPercentages, imported: TextImport | None) -> None:
+  """Plan, and no more than to see whether each class has pictures in each split, and what is imported fits."""
   shards = root | "Plan" >> source.plan((TRAINING, TESTING), percentages)
   _ = shards | "CheckSplits" >> CheckSplits(source.labels, percentages)
+  if imported:
+    imported.check(root)
 
 
 def run(argv: Sequence[str]) -> int:
@@ -129,19 +132,22 @@ def run(argv: Sequence[str]) -> int:
   flags, options, source, percentages = request.flags, request.options, request.source, request.percentages
   tell_left_out(source)
   trunk = load_trunk(flags.trunk, flags.trunk_weights, flags.trunk_input_px)
-  stores = find_stores(flags.reuse, trunk.fingerprint, PREPROCESSING_VERSION)
+  stores = find_stores(flags.reuse, trunk.fingerprint, PREPROCESSING_VERSION, bool(flags.bottleneck_dir))
+  imported = None
+  if flags.bottleneck_dir:
+    imported = find_text_import(flags.bottleneck_dir, source, percentages, trunk, flags.max_pixels, flags.output)
   from transforms.analyze import record_schema_text  # after the trunk, which loads TensorFlow without its chatter
 
   if files.exists(files.join(flags.output, COMPLETED_FILE)):
     # What the job checks first anyway: an earlier output is not given up for one that cannot begin.
     run_pipeline(
-      lambda root: check(root, source, percentages), options, stage="bottlenecks", shards_folder=flags.output
+      lambda root: check(root, source, percentages, imported), options, stage="bottlenecks", shards_folder=flags.output
     )
   output_folder.refuse_overlap(flags.input, flags.output)
   digest = output_folder.claim(
     flags.output,
     stage="bottlenecks",
-    settings=request.settings(trunk.fingerprint),
+    settings=request.settings(trunk.fingerprint, imported.texts if imported else None),
     argv=argv,
     owned=_OWNED,
     shards_folder=RECORDS_FOLDER,
@@ -153,6 +159,9 @@ def run(argv: Sequence[str]) -> int:
   files.write_text(files.join(flags.output, SCHEMA_FILE), record_schema_text(trunk.dimensions))
   trunk_folder = files.join(flags.output, "trunk")
   trunk.save(trunk_folder)
+  if imported:
+    print(imported.run(digest, options))
+    stores = [imported.store, *stores]
   config = Config(
     source=source,
     output=flags.output,
@@ -173,7 +182,8 @@ def run(argv: Sequence[str]) -> int:
   run_pipeline(lambda root: build(root, config), options, stage="bottlenecks", shards_folder=slow_folder)
   files.delete([config.temp_folder])
   if files.exists(files.join(flags.output, COMPLETED_FILE)):
-    files.delete([config.fresh_folder])  # not without COMPLETED: the next run goes on from it
+    # Not without COMPLETED: the next run goes on from them.
+    files.delete([config.fresh_folder, files.join(flags.output, IMPORTED_FOLDER)])
   stats = output_folder.read_stats(flags.output)
   shown = files.shown(flags.output)
   counts = ", ".join(
@@ -181,7 +191,7 @@ def run(argv: Sequence[str]) -> int:
   )
   print(f"bottlenecks: {counts}; {trunk.dimensions} numbers each, by the trunk {trunk.handle}; in {shown}")
   if stores:
-    print(_reuse_line(stats, flags.reuse))
+    print(_reuse_line(stats, [*filter(None, [flags.bottleneck_dir]), *flags.reuse]))
   return exit_code(stats, flags.output, flags.max_bad_fraction)
 
 

@@ -19,6 +19,7 @@ from pipelines.arguments import (
 )
 from pipelines.retrain_names import add_retrain_names, retrain_names_setting
 from pipelines.split_flags import add_split_flags, read_percentages
+from pipelines.text_import import add_bottleneck_dir
 from pipelines.trunks import BUNDLED
 from pipelines.trunks import HELP as TRUNK_HELP
 from transforms import files
@@ -27,6 +28,7 @@ from transforms.core.schema import PREPROCESSING_VERSION, TESTING, TRAINING
 from transforms.core.splits import SplitPercentages
 from transforms.model_handler import BATCH_SIZE
 from transforms.sources import Source, find_source
+from transforms.text_bottlenecks import Texts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,8 +51,8 @@ class Request:
   def batch_size(self) -> int:
     return self.flags.batch_size or BATCH_SIZE
 
-  def settings(self, trunk_fingerprint: str) -> dict[str, Any]:
-    """Returns what decides the output's bytes, JSON values."""
+  def settings(self, trunk_fingerprint: str, texts: Texts | None = None) -> dict[str, Any]:
+    """Returns what decides the output's bytes, JSON values; `texts`: what is imported."""
     return {
       "input": self.flags.input,
       "trunk_fingerprint": trunk_fingerprint,
@@ -60,6 +62,7 @@ class Request:
       "batch_size": self.batch_size,
       "labels": self.source.labels,
       **retrain_names_setting(self.flags.retrain_names),
+      **({"bottleneck_dir": texts.to_settings()} if texts else {}),
     }
 
 
@@ -73,6 +76,8 @@ def read_request(argv: Sequence[str]) -> Request:
   typed_input = flags.input
   flags.input, flags.output = files.absolute(flags.input), files.absolute(flags.output)
   flags.reuse = [files.absolute(folder) for folder in flags.reuse]
+  if flags.bottleneck_dir is not None:
+    flags.bottleneck_dir = files.absolute(flags.bottleneck_dir)
   source = find_source(flags.input, flags.classes, retrain_names=flags.retrain_names)
   percentages = read_percentages(flags, typed_input, source)
   source.plan((TRAINING, TESTING), percentages)  # finds what is missing before the old output is touched
@@ -106,6 +111,7 @@ def make_parser() -> argparse.ArgumentParser:
   parser.add_argument(
     "--output", required=True, metavar="DIR", help="folder to write; new, empty, or of an earlier run"
   )
+  add_bottleneck_dir(parser)
   parser.add_argument(
     "--reuse",
     action="append",

@@ -20,6 +20,7 @@ from transforms.core.quiet_tensorflow import load_tensorflow
 
 HUB_INCEPTION_V3 = "https://tfhub.dev/google/imagenet/inception_v3/feature_vector/5"
 BUNDLED = "bundled"
+INCEPTION_V3 = "inception_v3"
 _KERAS = "keras:"
 _CARD = "trunk.json"
 
@@ -218,13 +219,13 @@ def _embedding_function(loaded: Any, handle: str) -> tuple[Callable[[Any], Any],
 
 
 def _is_hub_handle(handle: str) -> bool:
-  return handle == "inception_v3" or handle.startswith(("https://", "http://", "gs://"))
+  return handle == INCEPTION_V3 or handle.startswith(("https://", "http://", "gs://"))
 
 
 def _load_hub(handle: str, input_px: int | None) -> Trunk:
   import tensorflow_hub as hub
 
-  url = HUB_INCEPTION_V3 if handle == "inception_v3" else handle
+  url = HUB_INCEPTION_V3 if handle == INCEPTION_V3 else handle
   try:
     path = hub.resolve(url)
   except Exception as error:

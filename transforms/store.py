@@ -27,18 +27,28 @@ def store_folder(output: str, fingerprint: str) -> str:
   return files.join(output, STORES_FOLDER, fingerprint[:12])
 
 
-def find_stores(folders: Iterable[str], fingerprint: str, preprocessing: str) -> list[str]:
+def find_stores(
+  folders: Iterable[str], fingerprint: str, preprocessing: str, may_be_imported: bool = False
+) -> list[str]:
   """Returns the stores in the folders that a user gave, in that order, each once.
 
   Args:
     folders: stores, or folders with stores in them.
     fingerprint: of today's trunk.
     preprocessing: `PREPROCESSING_VERSION` of today.
+    may_be_imported: whether bottlenecks may also be such as `retrain.py` computed (`--bottleneck_dir`).
 
   Raises:
     InputError: one of them has no finished store with records of this trunk and this preprocessing.
   """
-  return list(dict.fromkeys(_find_store(folder, fingerprint, preprocessing) for folder in folders))
+  stores = list(dict.fromkeys(_find_store(folder, fingerprint, preprocessing) for folder in folders))
+  for path in stores:
+    if not may_be_imported and _read_store_info(path)["settings"].get("bottleneck_dir"):
+      raise InputError(
+        f"the bottlenecks in {path} are partly retrain.py's own, imported with --bottleneck_dir: give that flag here"
+        " too, or leave out --reuse."
+      )
+  return stores
 
 
 def _find_store(folder: str, fingerprint: str, preprocessing: str) -> str:

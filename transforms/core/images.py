@@ -68,8 +68,8 @@ def check_size(height: int, width: int, max_pixels: int) -> Fault | None:
   return Fault(Reason.TOO_LARGE, f"{width} x {height} pixels, more than the {max_pixels} allowed")
 
 
-def explain(encoded: bytes) -> Fault:
-  """Says why a picture that passed `look` could not be decoded: decodes it whole with Pillow."""
+def find_damage(encoded: bytes) -> Fault | None:
+  """Says what is wrong with the pixels of a picture that passed `look`: decodes it whole with Pillow."""
   try:
     with warnings.catch_warnings():
       warnings.simplefilter("ignore")
@@ -77,7 +77,13 @@ def explain(encoded: bytes) -> Fault:
         picture.load()
   except Exception as error:
     return Fault(Reason.TRUNCATED, f"the file ends too early or is damaged: {error}")
-  return Fault(Reason.UNSUPPORTED, "TensorFlow cannot decode this variant: save it as PNG or JPEG")
+  return None
+
+
+def explain(encoded: bytes) -> Fault:
+  """Says why a picture that passed `look` could not be decoded by TensorFlow."""
+  unsupported = Fault(Reason.UNSUPPORTED, "TensorFlow cannot decode this variant: save it as PNG or JPEG")
+  return find_damage(encoded) or unsupported
 
 
 assert not ImageFile.LOAD_TRUNCATED_IMAGES, "a truncated picture must not pass for a whole one"
