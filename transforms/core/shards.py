@@ -115,7 +115,7 @@ class Shard(NamedTuple):
     """
     if self.same_as:
       return self.same_as
-    described = json.dumps([request, self.split, self.index, self.of, self.inputs], default=_hash_bytes)
+    described = json.dumps([request, self.split, self.index, self.of, self.inputs], default=_describe)
     return hashlib.sha256(described.encode()).hexdigest()
 
 
@@ -145,6 +145,8 @@ def _pictures_in(entry: Input) -> int:
       return entry.count
     case RecordsFile():
       return sys.maxsize  # only its reader knows
+    case PickedRecords():
+      return len(entry.numbers)
     case _:
       return 1
 
@@ -159,6 +161,8 @@ def _pick(entry: Input, numbers: list[int]) -> Iterator[Input]:
         yield _cut_range(entry, first, 1 + len(others))
     case RecordsFile():
       yield PickedRecords(*entry, tuple(numbers))
+    case PickedRecords():
+      yield entry._replace(numbers=tuple(entry.numbers[number] for number in numbers))
     case _:
       yield entry
 
@@ -174,8 +178,8 @@ def _cut_range(entry: IdxRange, start: int, count: int) -> IdxRange:
   )
 
 
-def _hash_bytes(value: bytes) -> str:
-  return hashlib.sha256(value).hexdigest()
+def _describe(value: bytes | Quarantined) -> Any:
+  return dataclasses.asdict(value) if isinstance(value, Quarantined) else hashlib.sha256(value).hexdigest()
 
 
 @dataclasses.dataclass(frozen=True)
