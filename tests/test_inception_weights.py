@@ -7,6 +7,7 @@ README's figures were measured with: they are equal, bit for bit.
 from __future__ import annotations
 
 import base64
+import gzip
 import hashlib
 import io
 import tarfile
@@ -118,7 +119,16 @@ def test_only_plain_files_of_the_models_folder_are_read_and_none_is_written(tmp_
   assert sorted(path.name for path in tmp_path.rglob("*")) == ["a", "b", "secret"]
 
 
-@pytest.mark.parametrize("damage", [lambda data: b"no archive", lambda data: data[: len(data) // 2], lambda data: b""])
+@pytest.mark.parametrize(
+  "damage",
+  [
+    lambda data: b"no archive",
+    lambda data: b"",
+    lambda data: data[: len(data) // 2],
+    lambda data: data[:100] + bytes([data[100] ^ 255]) + data[101:],
+    lambda data: gzip.compress(gzip.decompress(data).replace(b"function", b"\xff\xfftion")),
+  ],
+)
 def test_no_archive(damage):
   files = {MODEL_FOLDER + name: text for name, text in _modules(_CODES, 4).items()}
   with pytest.raises(InputError, match="cannot be read as an archive"):
