@@ -205,7 +205,7 @@ class Terminal(io.StringIO):
 def test_progress_line(stream, start, end):
   times = iter([100.0, 103.5])
   line = ProgressLine(stream, 30, clock=lambda: next(times))
-  line.show(training.Round(7, 50, 0.001, 0.51234, 0.9, 0.6, 0.875))
+  line.show(349, training.Round(7, 50, 0.001, 0.51234, 0.9, 0.6, 0.875))
   assert stream.getvalue() == (
     f"{start}round 7/30 (50 steps): training loss 0.5123, accuracy 90.00%; validation loss 0.6000,"
     f" accuracy 87.50%; 3.5 s{end}"

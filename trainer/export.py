@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import keras
+import numpy as np
 import tensorflow as tf
 
 from transforms.core.preprocessing import preprocess
@@ -33,7 +33,7 @@ def build_exported(
   labels: Sequence[str],
   embed: Callable[[tf.Tensor], tf.Tensor],
   transform: Callable[[tf.Tensor], tf.Tensor],
-  head: keras.Model,
+  weights: Sequence[np.ndarray],
   input_px: int,
   dimensions: int,
 ) -> tf.Module:
@@ -43,14 +43,14 @@ def build_exported(
     labels: class index -> label.
     embed: the trunk, float32 [N, S, S, 3] -> float32 [N, D]; its weights are constants.
     transform: float32 [N, D] -> float32 [N, D].
-    head: float32 [N, D] -> float32 [N, C], logits.
+    weights: the head's, float32 [D, C] and float32 [C]: logits = transformed bottlenecks @ the first + the second.
     input_px: S.
     dimensions: D.
 
   Returns:
     A module with the functions of the table above; the two signatures are its `serve_images` and `serve_bottlenecks`.
   """
-  kernel, bias = head.get_weights()
+  kernel, bias = weights
   top = min(TOP, len(labels))
   keys = tf.TensorSpec([None], tf.string, name="key")
   picture_bytes = tf.TensorSpec([None], tf.string, name="image_bytes")

@@ -1,4 +1,4 @@
-"""What a person sees of a training: one progress line, and TensorBoard's curves."""
+"""What a person sees of a training that goes on."""
 
 from __future__ import annotations
 
@@ -6,14 +6,7 @@ import time
 from collections.abc import Callable
 from typing import TextIO
 
-import tensorflow as tf
-
 from trainer.training import Round
-
-# What makes TensorBoard draw a curve; tf.summary.scalar would set it too, but needs TensorBoard installed to write.
-_SCALAR = tf.compat.v1.SummaryMetadata(
-  plugin_data=tf.compat.v1.SummaryMetadata.PluginData(plugin_name="scalars"), data_class=1
-)
 
 
 class ProgressLine:
@@ -25,7 +18,8 @@ class ProgressLine:
     self._clock = clock
     self._start = clock()
 
-  def show(self, finished: Round) -> None:
+  def show(self, step: int, finished: Round) -> None:
+    del step  # its round is named
     line = (
       f"round {finished.number}/{self._rounds} ({finished.steps} steps): training loss {finished.training_loss:.4f},"
       f" accuracy {finished.training_accuracy:.2%}; validation loss {finished.validation_loss:.4f},"
@@ -38,30 +32,3 @@ class ProgressLine:
   def close(self) -> None:
     if self._stream.isatty():
       self._stream.write("\n")
-
-
-class Summaries:
-  """TensorBoard event files, in `train` and `validation` as in `retrain.py`, one point per round."""
-
-  def __init__(self, folder: str):
-    self._writers = {name: tf.summary.create_file_writer(f"{folder}/{name}") for name in ("train", "validation")}
-
-  def write(self, step: int, finished: Round) -> None:
-    points = {
-      "train": {
-        "accuracy": finished.training_accuracy,
-        "cross_entropy": finished.training_loss,
-        "learning_rate": finished.learning_rate,
-      },
-      "validation": {"accuracy": finished.validation_accuracy, "cross_entropy": finished.validation_loss},
-    }
-    for name, values in points.items():
-      with self._writers[name].as_default():
-        for tag, value in values.items():
-          tf.summary.write(tag, tf.constant(value, tf.float32), step=step, metadata=_SCALAR)
-      # A killed run keeps its curve.
-      self._writers[name].flush()
-
-  def close(self) -> None:
-    for writer in self._writers.values():
-      writer.close()

@@ -1,4 +1,4 @@
-"""What `train --preset retrain` can be asked for as `retrain.py` could: flags, checked before any work. No TensorFlow."""
+"""What `train --preset retrain` can be asked for as in `retrain.py`: flags, checked before any work. No TensorFlow."""
 
 from __future__ import annotations
 
