@@ -222,7 +222,7 @@ def fetch() -> bytes:
 
 def run(argv: Sequence[str]) -> int:
   parser = ArgumentParser(prog="inception_weights", description=__doc__)
-  parser.add_argument("--output", required=True, type=Path, metavar="FILE", help=f"a new file, FILE{SUFFIX}")
+  parser.add_argument("--output", required=True, type=Path, metavar="FILE", help=f"its name ends in {SUFFIX}")
   output: Path = refuse_unknown(parser, argv).output
   if not output.name.endswith(SUFFIX) or output.is_dir() or output.parent.is_file():
     raise InputError(f"--output {output}: give the name of a file that ends in {SUFFIX}: Keras reads its format there.")
