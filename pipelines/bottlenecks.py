@@ -12,18 +12,22 @@ import apache_beam as beam
 from pipelines import output_folder
 from pipelines.bottlenecks_flags import read_request
 from pipelines.retrain_names import tell_left_out
-from pipelines.running import exit_code, guarded, run_pipeline
+from pipelines.running import DONE, GATE_MISSED, exit_code, guarded, run_pipeline
+from pipelines.split_audit import OWNED as AUDIT_OWNED
+from pipelines.split_audit import SplitAudit
 from pipelines.text_import import IMPORTED_FOLDER, TextImport, find_text_import
 from pipelines.trunks import load_trunk
 from transforms import files
 from transforms.bottlenecks import EmbedShard
-from transforms.check_splits import CheckSplits
 from transforms.close import CloseLedger, mark_completed
+from transforms.core.leaks import OnLeak
 from transforms.core.schema import (
   COMPLETED_FILE,
   LABELS_FILE,
+  LEAKS_FILE,
   PREPROCESSING_VERSION,
   RECORDS_FOLDER,
+  REFUSED_LEAKS_FILE,
   SCHEMA_FILE,
   TESTING,
   TRAINING,
@@ -38,7 +42,7 @@ from transforms.sources import Source
 from transforms.store import find_stores
 
 _FRESH_FOLDER = ".fresh"
-_OWNED = (RECORDS_FOLDER, _FRESH_FOLDER, IMPORTED_FOLDER, "trunk", "transform", "temp", SCHEMA_FILE)
+_OWNED = (RECORDS_FOLDER, _FRESH_FOLDER, IMPORTED_FOLDER, "trunk", "transform", "temp", SCHEMA_FILE, *AUDIT_OWNED)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +55,7 @@ class Config:
     request: digest of the settings.
     dimensions: length of a bottleneck.
     percentages: how many images are for testing and for validation.
+    audit: what to do about leaks.
     max_bad_fraction: 0..1.
     handler: the trunk, by the path that workers read.
     stores: folders with bottlenecks of earlier runs by the same trunk.
@@ -61,6 +66,7 @@ class Config:
   request: str
   dimensions: int
   percentages: SplitPercentages
+  audit: SplitAudit
   max_bad_fraction: float
   handler: ImageModelHandler
   stores: Sequence[str] = ()
@@ -81,12 +87,11 @@ class Config:
 
 
 def build(root: beam.Pipeline, config: Config) -> None:
-  """Plan, work, analyze, close."""
+  """Plan, work, analyze, audit, close."""
   from transforms.analyze import AnalyzeBottlenecks  # loads TensorFlow and more: not for `--help`
 
   labels = config.source.labels
-  shards = root | "Plan" >> config.source.plan((TRAINING, TESTING), config.percentages)
-  checked = shards | "CheckSplits" >> CheckSplits(labels, config.percentages)
+  planned = config.audit.plan(root | "Plan" >> config.source.plan((TRAINING, TESTING), config.percentages))
   if config.stores:
     work: beam.PTransform = EmbedOnlyNew(
       handler=config.handler,
@@ -95,12 +100,12 @@ def build(root: beam.Pipeline, config: Config) -> None:
       output=config.records_folder,
       fresh_folder=config.fresh_folder,
       request=config.request,
-      checked=checked,
+      checked=planned.checked,
     )
   else:
     embed = EmbedShard(config.handler, labels)
-    work = WorkShards(embed, output=config.records_folder, request=config.request, checked=checked)
-  reports = shards | "Work" >> work
+    work = WorkShards(embed, output=config.records_folder, request=config.request, checked=planned.checked)
+  reports = planned.shards | "Work" >> work
   transform = reports | "Analyze" >> AnalyzeBottlenecks(
     records_folder=config.records_folder,
     output=files.join(config.output, "transform"),
@@ -108,16 +113,26 @@ def build(root: beam.Pipeline, config: Config) -> None:
     dimensions=config.dimensions,
     labels=labels,
   )
-  stats = (shards, reports) | "Close" >> CloseLedger(output=config.output, shards_folder=config.records_folder)
+  leaks = config.audit.audit(planned, reports, config.records_folder)
+  stats = (planned.shards, reports) | "Close" >> CloseLedger(
+    output=config.output, shards_folder=config.records_folder, leaks=leaks
+  )
   _ = stats | "MarkCompleted" >> beam.Map(
     mark_completed, config.output, config.max_bad_fraction, beam.pvalue.AsList(transform)
   )
 
 
-def check(root: beam.Pipeline, source: Source, percentages: SplitPercentages, imported: TextImport | None) -> None:
-  """Plan, and no more than to see whether each class has pictures in each split, and what is imported fits."""
-  shards = root | "Plan" >> source.plan((TRAINING, TESTING), percentages)
-  _ = shards | "CheckSplits" >> CheckSplits(source.labels, percentages)
+def check(
+  root: beam.Pipeline,
+  source: Source,
+  percentages: SplitPercentages,
+  audit: SplitAudit,
+  leaks_path: str,
+  imported: TextImport | None,
+) -> None:
+  """Plan, and no more than to see what would be refused: leaks, listed in `leaks_path`; a class without pictures in a
+  split; what is imported and does not fit."""
+  audit.plan(root | "Plan" >> source.plan((TRAINING, TESTING), percentages), leaks_path)
   if imported:
     imported.check(root)
 
@@ -138,12 +153,25 @@ def run(argv: Sequence[str]) -> int:
     imported = find_text_import(flags.bottleneck_dir, source, percentages, trunk, flags.max_pixels, flags.output)
   from transforms.analyze import record_schema_text  # after the trunk, which loads TensorFlow without its chatter
 
-  if files.exists(files.join(flags.output, COMPLETED_FILE)):
-    # What the job checks first anyway: an earlier output is not given up for one that cannot begin.
-    run_pipeline(
-      lambda root: check(root, source, percentages, imported), options, stage="bottlenecks", shards_folder=flags.output
-    )
   output_folder.refuse_overlap(flags.input, flags.output)
+  output_folder.find_earlier(flags.output, "bottlenecks")
+  audit = SplitAudit(
+    OnLeak(flags.on_leak), source.labels, percentages, flags.max_pixels, threads=flags.trunk_threads or 0
+  )
+
+  def check_first(leaks_path: str) -> int:
+    run_pipeline(
+      lambda root: check(root, source, percentages, audit, leaks_path, imported),
+      options,
+      stage="bottlenecks",
+      shards_folder=flags.output,
+    )
+    return GATE_MISSED if audit.refuses(leaks_path) else DONE
+
+  finished = files.exists(files.join(flags.output, COMPLETED_FILE))
+  # What the job checks first anyway: an earlier output is not given up for one that cannot begin.
+  if finished and (code := check_first(files.join(flags.output, REFUSED_LEAKS_FILE))):
+    return code
   digest = output_folder.claim(
     flags.output,
     stage="bottlenecks",
@@ -155,6 +183,8 @@ def run(argv: Sequence[str]) -> int:
     labels=source.labels,
     schema=bottleneck_record(trunk.dimensions),
   )
+  if not finished and audit.on_leak == OnLeak.FAIL and (code := check_first(files.join(flags.output, LEAKS_FILE))):
+    return code
   files.write_text(files.join(flags.output, LABELS_FILE), "".join(f"{label}\n" for label in source.labels))
   files.write_text(files.join(flags.output, SCHEMA_FILE), record_schema_text(trunk.dimensions))
   trunk_folder = files.join(flags.output, "trunk")
@@ -168,6 +198,7 @@ def run(argv: Sequence[str]) -> int:
     request=digest,
     dimensions=trunk.dimensions,
     percentages=percentages,
+    audit=audit,
     max_bad_fraction=flags.max_bad_fraction,
     handler=ImageModelHandler(
       trunk_folder,
@@ -192,6 +223,7 @@ def run(argv: Sequence[str]) -> int:
   print(f"bottlenecks: {counts}; {trunk.dimensions} numbers each, by the trunk {trunk.handle}; in {shown}")
   if stores:
     print(_reuse_line(stats, [*filter(None, [flags.bottleneck_dir]), *flags.reuse]))
+  audit.tell(stats, flags.output)
   return exit_code(stats, flags.output, flags.max_bad_fraction)
 
 

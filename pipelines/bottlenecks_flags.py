@@ -18,6 +18,7 @@ from pipelines.arguments import (
   positive_int,
 )
 from pipelines.retrain_names import add_retrain_names, retrain_names_setting
+from pipelines.split_audit import add_on_leak, on_leak_setting
 from pipelines.split_flags import add_split_flags, read_percentages
 from pipelines.text_import import add_bottleneck_dir
 from pipelines.trunks import BUNDLED
@@ -62,6 +63,7 @@ class Request:
       "batch_size": self.batch_size,
       "labels": self.source.labels,
       **retrain_names_setting(self.flags.retrain_names),
+      **on_leak_setting(self.flags.on_leak),
       **({"bottleneck_dir": texts.to_settings()} if texts else {}),
     }
 
@@ -128,6 +130,7 @@ def make_parser() -> argparse.ArgumentParser:
     "--trunk_input_px", type=int, metavar="PX", help="input size of a trunk that takes any (default: the trunk's own)"
   )
   add_split_flags(parser)
+  add_on_leak(parser)
   add_retrain_names(parser)
   parser.add_argument(
     "--classes", type=positive_int, default=10, metavar="N", help="classes of an IDX folder (default: %(default)d)"

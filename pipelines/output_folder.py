@@ -47,27 +47,36 @@ def claim(
     The request's digest.
 
   Raises:
-    InputError: the folder holds something that no stage of ours wrote.
+    InputError: the folder holds something that this stage did not write.
+  """
+  request = request_digest(stage, settings)
+  found = find_earlier(output, stage)
+  unfinished = not files.exists(files.join(output, COMPLETED_FILE))
+  if found and not (unfinished and found.get("request") == request):
+    _clear(output, owned)
+  files.make_folder(files.join(output, *filter(None, [shards_folder]), REPORTS_FOLDER))
+  info = describe_run(stage, settings, argv, **more)
+  files.write_text(files.join(output, INFO_FILE), json.dumps(info, indent=2, sort_keys=True) + "\n")
+  return request
+
+
+def find_earlier(output: str, stage: str) -> dict[str, Any]:
+  """Returns the `info.json` of an earlier run of a stage into a folder, finished or not; empty where there was none.
+
+  Raises:
+    InputError: the folder holds something that this stage did not write.
   """
   if files.is_local(output) and os.path.isfile(output):
     raise InputError(f"{output} is a file: give a new or empty folder as --output.")
-  request = request_digest(stage, settings)
   info_path = files.join(output, INFO_FILE)
   found = parse_info(files.read_bytes(info_path)) if files.exists(info_path) else {}
-  if found:
-    if found["stage"] != stage:
-      raise InputError(f"{output} holds the output of `beam-retrain {found['stage']}`: give another --output.")
-    unfinished = not files.exists(files.join(output, COMPLETED_FILE))
-    if not (unfinished and found.get("request") == request):
-      _clear(output, owned)
-  elif not files.is_empty(output):
+  if found and found["stage"] != stage:
+    raise InputError(f"{output} holds the output of `beam-retrain {found['stage']}`: give another --output.")
+  if not found and not files.is_empty(output):
     raise InputError(
       f"{output} is not empty and was not written by beam-retrain: give a new or empty folder as --output."
     )
-  files.make_folder(files.join(output, *filter(None, [shards_folder]), REPORTS_FOLDER))
-  info = describe_run(stage, settings, argv, **more)
-  files.write_text(info_path, json.dumps(info, indent=2, sort_keys=True) + "\n")
-  return request
+  return found
 
 
 def refuse_overlap(input_folder: str, output: str, flag: str = "--output") -> None:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 
 import apache_beam as beam
 
 from transforms import files
 from transforms.core.errors import InputError
 from transforms.core.example import decode_example
+from transforms.core.leaks import LeakedPicture
 from transforms.core.schema import KEY, LABEL, TESTING, TRAINING, VALIDATION
-from transforms.core.shards import IdxRange, ImageFile, Input, RecordsFile, Shard
+from transforms.core.shards import IdxRange, ImageFile, Input, PickedRecords, RecordsFile, Shard
 from transforms.core.splits import SplitPercentages
-from transforms.core.tfrecord import read_records
+from transforms.core.tfrecord import pick_records, read_records
 from transforms.idx_source import image_key, read_idx_labels
 
 
@@ -25,21 +27,32 @@ class CheckSplits(beam.PTransform):
   Attributes:
     labels: the labels that must all be there.
     percentages: how training images are drawn for validation.
+    leaks: a PCollection[LeakedPicture], where their dropping has left these shards; to be named where it is the cause.
   """
 
-  def __init__(self, labels: Sequence[str], percentages: SplitPercentages):
+  def __init__(self, labels: Sequence[str], percentages: SplitPercentages, leaks: beam.PCollection | None = None):
     super().__init__()
     self._labels = list(labels)
     self._percentages = percentages
+    self._leaks = leaks
 
   def expand(self, shards: beam.PCollection) -> beam.PCollection:
+    dropped = []
+    if self._leaks is not None:
+      counted = (
+        self._leaks
+        | "CountDropped" >> beam.FlatMap(_count_dropped)
+        # ((split, label), int)
+        | "SumDropped" >> beam.CombinePerKey(sum)
+      )
+      dropped = [beam.pvalue.AsDict(counted)]
     return (
       shards
       | "CountLabels" >> beam.FlatMap(count_labels, self._percentages)
       # ((split, label), int)
       | "SumLabels" >> beam.CombinePerKey(sum)
       | "CollectCounts" >> beam.combiners.ToDict()
-      | "CheckCounts" >> beam.Map(check_counts, self._labels, self._percentages)
+      | "CheckCounts" >> beam.Map(check_counts, self._labels, self._percentages, *dropped)
     )  # dict
 
 
@@ -59,25 +72,57 @@ def _keys_and_labels(entry: Input, split: str) -> Iterator[tuple[str, str]]:
         yield image_key(split, byte, entry.start + offset, "png"), str(byte)
     case RecordsFile():
       with files.open_to_read(entry.path) as file:
-        for record in read_records(file, entry.path):
-          features = decode_example(record)
-          yield features[KEY][0].decode(), features[LABEL][0].decode()
+        yield from _named(read_records(file, entry.path))
+    case PickedRecords():
+      with files.open_to_read(entry.path) as file:
+        yield from _named(pick_records(file, entry.numbers, entry.path))
+
+
+def _named(records: Iterable[bytes]) -> Iterator[tuple[str, str]]:
+  for record in records:
+    features = decode_example(record, (KEY, LABEL))
+    yield features[KEY][0].decode(), features[LABEL][0].decode()
+
+
+def _count_dropped(picture: LeakedPicture) -> Iterator[tuple[tuple[str, str], int]]:
+  if picture.is_dropped:
+    yield (picture.split, picture.label), 1
 
 
 def check_counts(
-  counts: Mapping[tuple[str, str], int], labels: Sequence[str], percentages: SplitPercentages
+  counts: Mapping[tuple[str, str], int],
+  labels: Sequence[str],
+  percentages: SplitPercentages,
+  dropped: Mapping[tuple[str, str], int] = MappingProxyType({}),
 ) -> dict[tuple[str, str], int]:
-  """Checks that every label has an image in every split.
+  """Checks that every label has an image in every split; in validation, only where there are to be validation images.
+
+  Args:
+    counts: (split, label) -> images.
+    labels: the labels that must all be there.
+    percentages: how training images are drawn for validation; a data set may also name validation images itself.
+    dropped: (split, label) -> images that are not in `counts`, since `--on_leak drop` leaves them out.
 
   Raises:
     InputError: one has none; names the label, the split and the remedy.
   """
-  for split in (TRAINING, VALIDATION, TESTING) if percentages.validation else (TRAINING, TESTING):
+  validated = percentages.validation or any(split == VALIDATION for split, _ in (*counts, *dropped))
+  for split in (TRAINING, VALIDATION, TESTING) if validated else (TRAINING, TESTING):
     missing = [label for label in labels if not counts.get((split, label))]
-    if missing:
-      shown = ", ".join(repr(label) for label in missing[:5]) + (", ..." if len(missing) > 5 else "")
+    emptied = [label for label in missing if dropped.get((split, label))]
+    if emptied:
       raise InputError(
-        f"no {split} image of {'class' if len(missing) == 1 else 'classes'} {shown}: add images, remove the class, or"
-        " change --testing_percentage and --validation_percentage."
+        f"no {split} image of {_shown(emptied)} is left: --on_leak drop leaves them out, whose leaks --on_leak warn"
+        " lists: mend those, add images, or remove the class."
+      )
+    if missing:
+      raise InputError(
+        f"no {split} image of {_shown(missing)}: add images, remove the class, or change --testing_percentage and"
+        " --validation_percentage."
       )
   return dict(counts)
+
+
+def _shown(labels: Sequence[str]) -> str:
+  shown = ", ".join(repr(label) for label in labels[:5]) + (", ..." if len(labels) > 5 else "")
+  return f"{'class' if len(labels) == 1 else 'classes'} {shown}"

@@ -13,8 +13,9 @@ import apache_beam as beam
 
 from transforms import files
 from transforms.core.csv_cells import escape_cell
+from transforms.core.leaks import LEAKS, LeakedPicture, count_leaks, leaks_csv
 from transforms.core.quarantine import Quarantined
-from transforms.core.schema import COMPLETED_FILE, QUARANTINE_FILE, STATS_FILE, parse_shard_name
+from transforms.core.schema import COMPLETED_FILE, LEAKS_FILE, QUARANTINE_FILE, STATS_FILE, parse_shard_name
 from transforms.core.shards import ShardReport, check_ledger
 from transforms.shard_work import REPORTS_FOLDER
 
@@ -23,18 +24,20 @@ class CloseLedger(beam.PTransform):
   """(PCollection[Shard], PCollection[ShardReport]) -> PCollection of one dict, the contents of `stats.json`.
 
   Checks that every planned shard was reported once and that inputs = outputs + quarantined, removes shard files of
-  earlier runs, writes `quarantine.csv` and `stats.json`. Both are small: they hold no record of data, but for the
-  quarantined ones.
+  earlier runs, writes `quarantine.csv` and `stats.json`. They are small: they hold no record of data, but for the
+  quarantined ones and the leaks.
 
   Attributes:
     output: the stage's folder.
     shards_folder: the folder of the shard files: `output` itself or one in it.
+    leaks: a PCollection[LeakedPicture], what an audit found: listed in `leaks.csv` and counted. None: no audit.
   """
 
-  def __init__(self, *, output: str, shards_folder: str | None = None):
+  def __init__(self, *, output: str, shards_folder: str | None = None, leaks: beam.PCollection | None = None):
     super().__init__()
     self._output = output
     self._shards_folder = shards_folder or output
+    self._leaks = leaks
 
   def expand(self, inputs: tuple[beam.PCollection, beam.PCollection]) -> beam.PCollection:
     shards, reports = inputs
@@ -43,18 +46,29 @@ class CloseLedger(beam.PTransform):
       | "SplitOfShard" >> beam.Map(lambda shard: shard.split)
       | "CountShards" >> beam.combiners.Count.PerElement()
     )  # (split, number of shards)
+    leaks = None if self._leaks is None else beam.pvalue.AsList(self._leaks)
     return (
       reports
       | "CollectReports" >> beam.combiners.ToList()
       # list of ShardReport
-      | "CloseLedger" >> beam.Map(_close, self._output, self._shards_folder, planned=beam.pvalue.AsDict(planned))
+      | "CloseLedger"
+      >> beam.Map(_close, self._output, self._shards_folder, planned=beam.pvalue.AsDict(planned), leaks=leaks)
     )  # dict
 
 
-def _close(reports: list[ShardReport], output: str, shards_folder: str, planned: dict[str, int]) -> dict[str, Any]:
+def _close(
+  reports: list[ShardReport],
+  output: str,
+  shards_folder: str,
+  planned: dict[str, int],
+  leaks: list[LeakedPicture] | None,
+) -> dict[str, Any]:
   reports = sorted(reports, key=lambda report: report.file)
   stats = check_ledger(reports, planned)
   _delete_strays(shards_folder, {report.file for report in reports})
+  if leaks is not None:
+    stats[LEAKS] = count_leaks(leaks)
+    files.write_text(files.join(output, LEAKS_FILE), leaks_csv(leaks))
   quarantined = [entry for report in reports for entry in report.quarantined]
   files.write_text(files.join(output, QUARANTINE_FILE), quarantine_csv(quarantined))
   files.write_text(files.join(output, STATS_FILE), json.dumps(stats, indent=2) + "\n")

@@ -55,6 +55,8 @@ INFO_FILE = "info.json"
 STATS_FILE = "stats.json"
 LABELS_FILE = "labels.txt"
 QUARANTINE_FILE = "quarantine.csv"
+LEAKS_FILE = "leaks.csv"
+REFUSED_LEAKS_FILE = "leaks.refused.csv"  # of an input that was refused, beside an earlier output that was kept
 COMPLETED_FILE = "COMPLETED"
 
 SCHEMA_FILE = "schema.pbtxt"

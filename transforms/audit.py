@@ -1,0 +1,268 @@
+"""The split audit: which pictures are there with different labels, or in training and in testing.
+
+Pictures are the same where their bytes are. Only hashes, places and small numbers cross the shuffles, dealt in buckets;
+names are looked up for the leaks alone.
+
+1. Hash.  Each shard's pictures are hashed, or the hashes in its finished records are read.
+2. Find.  Equal hashes meet in a bucket.
+3. Name.  The leaks that are in a shard are read once more, for their keys and labels.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import apache_beam as beam
+
+from transforms import files
+from transforms.core.buckets import bucket_count, deal
+from transforms.core.example import decode_example
+from transforms.core.images import MAX_PIXELS, Fault, look
+from transforms.core.inference import set_threads
+from transforms.core.leaks import Dealt, Leak, LeakedPicture, ShardLeaks, find_leaks, leaks_csv
+from transforms.core.quiet_tensorflow import load_tensorflow
+from transforms.core.schema import CLASS_INDEX, SHA256, Image, describe_bottleneck, parse_shard_name
+from transforms.core.shards import Shard, ShardReport, pick_inputs
+from transforms.core.splits import SplitPercentages
+from transforms.core.tfrecord import locate_records, read_record_at
+from transforms.sources import read_images
+
+
+class AuditRecords(beam.PTransform):
+  """PCollection[ShardReport] -> PCollection[LeakedPicture]: the leaks among finished bottleneck records.
+
+  Attributes:
+    labels: class index -> label.
+    percentages: how training pictures are drawn for validation.
+    records_folder: where the shards are.
+  """
+
+  def __init__(self, labels: Sequence[str], percentages: SplitPercentages, *, records_folder: str):
+    super().__init__()
+    self._labels = list(labels)
+    self._records_folder = records_folder
+    self._percentages = percentages
+
+  def expand(self, reports: beam.PCollection) -> beam.PCollection:
+    return (
+      reports
+      | "SpreadReports" >> beam.Reshuffle()
+      # ShardReport
+      | "DealRecords" >> beam.FlatMap(_deal_records, self._records_folder, _buckets(reports))
+      # (bucket, Dealt)
+      | "FindLeaks" >> _FindLeaks()
+      # (shard's name, ShardLeaks)
+      | "NameRecords" >> beam.FlatMap(_name_records, self._labels, self._records_folder, self._percentages)
+    )  # LeakedPicture
+
+
+class AuditPictures(beam.PTransform):
+  """PCollection[Shard] -> PCollection[(shard's name, NamedLeaks)]: the leaks among planned pictures, before any work.
+
+  A picture that cannot be used is no leak: the work says what is wrong with it.
+
+  Attributes:
+    labels: class index -> label.
+    percentages: how training pictures are drawn for validation.
+    max_pixels: largest height x width that is decoded.
+    threads: TensorFlow's threads in a process, where leaks are decoded; 0 leaves TensorFlow's own choice.
+  """
+
+  def __init__(
+    self, labels: Sequence[str], percentages: SplitPercentages, max_pixels: int = MAX_PIXELS, threads: int = 0
+  ):
+    super().__init__()
+    self._labels = list(labels)
+    self._percentages = percentages
+    self._max_pixels = max_pixels
+    self._threads = threads
+
+  def expand(self, shards: beam.PCollection) -> beam.PCollection:
+    leaks = (
+      shards
+      | "SpreadShards" >> beam.Reshuffle()
+      # Shard
+      | "DealPictures" >> beam.FlatMap(_deal_pictures, self._labels, _buckets(shards))
+      # (bucket, Dealt)
+      | "FindLeaks" >> _FindLeaks()
+    )  # (shard's name, ShardLeaks)
+    return (
+      shards
+      | "PickLeaks" >> beam.FlatMap(_pick_leaks, beam.pvalue.AsDict(leaks))
+      # (Shard of the leaks alone, ShardLeaks by ascending place)
+      | "SpreadLeaks" >> beam.Reshuffle()
+      | "NamePictures" >> beam.FlatMap(_name_pictures, self._labels, self._percentages, self._max_pixels, self._threads)
+    )  # (shard's name, NamedLeaks)
+
+
+class NamedLeak(NamedTuple):
+  """A leaking picture of a planned shard: its position among the shard's pictures, and its size."""
+
+  position: int
+  size_bytes: int
+  picture: LeakedPicture
+
+
+class NamedLeaks(NamedTuple):
+  """The leaks of one planned shard, which has `count` pictures."""
+
+  count: int  # type: ignore[assignment]  # hides tuple.count, which nobody calls
+  leaks: list[NamedLeak]
+
+
+def leaked_pictures(_: str, found: NamedLeaks) -> list[LeakedPicture]:
+  """Returns the pictures of one element of what `AuditPictures` makes."""
+  return [leak.picture for leak in found.leaks]
+
+
+class WriteLeaks(beam.PTransform):
+  """PCollection[LeakedPicture] -> PCollection of the path of the CSV that was written.
+
+  Attributes:
+    path: of the CSV.
+  """
+
+  def __init__(self, path: str):
+    super().__init__()
+    self._path = path
+
+  def expand(self, leaks: beam.PCollection) -> beam.PCollection:
+    return (
+      leaks
+      | "CollectLeaks" >> beam.combiners.ToList()
+      # list of LeakedPicture
+      | "WriteCsv" >> beam.Map(_write_csv, self._path)
+    )  # str
+
+
+def _write_csv(leaks: list[LeakedPicture], path: str) -> str:
+  files.write_text(path, leaks_csv(leaks))
+  return path
+
+
+class DropLeaks(beam.PTransform):
+  """(PCollection[Shard], what `AuditPictures` makes of it) -> PCollection[Shard]: what is dropped is `Quarantined`.
+
+  A shard that nothing is dropped from stays as it is, with its digest.
+  """
+
+  def expand(self, inputs: tuple[beam.PCollection, beam.PCollection]) -> beam.PCollection:
+    shards, audited = inputs
+    return shards | "DropLeaks" >> beam.Map(drop_leaks, beam.pvalue.AsDict(audited))  # Shard
+
+
+def drop_leaks(shard: Shard, audited: Mapping[str, NamedLeaks]) -> Shard:
+  """Returns the shard without the pictures that `--on_leak drop` leaves out; those come after the others, quarantined.
+
+  Args:
+    shard: as a source planned it.
+    audited: shard's name -> its leaks, for shards that have some.
+  """
+  found = audited.get(shard.name(), NamedLeaks(0, []))
+  dropped = {leak.position: leak for leak in found.leaks if leak.picture.is_dropped}
+  if not dropped:
+    return shard
+  kept = pick_inputs(shard.inputs, [position for position in range(found.count) if position not in dropped])
+  out = (leak.picture.quarantined(leak.size_bytes, shard.split) for _, leak in sorted(dropped.items()))
+  return shard._replace(inputs=(*kept, *out))
+
+
+class _FindLeaks(beam.PTransform):
+  """PCollection[(bucket, Dealt)] -> PCollection[(shard's name, ShardLeaks)], one for each shard that has leaks."""
+
+  def expand(self, dealt: beam.PCollection) -> beam.PCollection:
+    return (
+      dealt
+      | "MeetByHash" >> beam.GroupByKey()
+      # (bucket, iterable of Dealt)
+      | "FindInBucket" >> beam.FlatMapTuple(lambda _, met: find_leaks(met))
+      # (shard's name, ShardLeaks)
+      | "MeetByShard" >> beam.GroupByKey()
+      | "JoinBuckets" >> beam.MapTuple(_join)
+    )
+
+
+def _join(name: str, found: Iterable[ShardLeaks]) -> tuple[str, ShardLeaks]:
+  parts = list(found)
+  return name, ShardLeaks(parts[0].count, sorted(leak for part in parts for leak in part.leaks))
+
+
+def _buckets(shards: beam.PCollection) -> beam.pvalue.AsSingleton:
+  counted = shards | "CountShards" >> beam.combiners.Count.Globally()
+  return beam.pvalue.AsSingleton(counted | "ChooseBuckets" >> beam.Map(bucket_count))
+
+
+def _deal_records(report: ShardReport, folder: str, buckets: int) -> Iterator[tuple[int, Dealt]]:
+  hashed = []
+  path = files.join(folder, report.file)
+  with files.open_to_read(path) as file:
+    for start, record in locate_records(file, path):
+      features = decode_example(record, (SHA256, CLASS_INDEX))
+      hashed.append((bytes.fromhex(features[SHA256][0].decode()), start, features[CLASS_INDEX][0]))
+  for bucket, pictures in deal(hashed, buckets).items():
+    yield bucket, Dealt(report.file, report.split, len(hashed), pictures)
+
+
+def _name_records(
+  in_shard: tuple[str, ShardLeaks], labels: Sequence[str], folder: str, percentages: SplitPercentages
+) -> Iterator[LeakedPicture]:
+  name, found = in_shard
+  given, *_ = parse_shard_name(name) or ("",)
+  path = files.join(folder, name)
+  with files.open_to_read(path) as file:
+    for leak in found.leaks:
+      record = describe_bottleneck(read_record_at(file, leak.place, path))
+      yield _name(leak, record.key, record.label, percentages.split_of(record.key, given), labels)
+
+
+def _name(leak: Leak, key: str, label: str, split: str, labels: Sequence[str]) -> LeakedPicture:
+  return LeakedPicture(leak.digest.hex(), key, split, label, leak.kinds, tuple(labels[index] for index in leak.classes))
+
+
+def _deal_pictures(shard: Shard, labels: Sequence[str], buckets: int) -> Iterator[tuple[int, Dealt]]:
+  hashed, count = [], 0
+  for position, image in enumerate(read_images(shard, labels)):
+    count += 1
+    if isinstance(image, Image) and image.encoded:
+      hashed.append((hashlib.sha256(image.encoded).digest(), position, labels.index(image.label)))
+  for bucket, pictures in deal(hashed, buckets).items():
+    yield bucket, Dealt(shard.name(), shard.split, count, pictures)
+
+
+def _pick_leaks(shard: Shard, leaks: Mapping[str, ShardLeaks]) -> Iterator[tuple[Shard, ShardLeaks]]:
+  if found := leaks.get(shard.name()):
+    yield shard._replace(inputs=pick_inputs(shard.inputs, [leak.place for leak in found.leaks])), found
+
+
+def _name_pictures(
+  picked: tuple[Shard, ShardLeaks], labels: Sequence[str], percentages: SplitPercentages, max_pixels: int, threads: int
+) -> Iterator[tuple[str, NamedLeaks]]:
+  shard, found = picked
+  load_tensorflow()
+  set_threads(threads)
+  named = []
+  for leak, image in zip(found.leaks, read_images(shard, labels), strict=True):
+    if not isinstance(image, Image) or hashlib.sha256(image.encoded).digest() != leak.digest:
+      continue  # it was changed or went away in between: for the work to find
+    if _is_sound(image.encoded, max_pixels):
+      picture = _name(leak, image.key, image.label, percentages.split_of(image.key, shard.split), labels)
+      named.append(NamedLeak(leak.place, len(image.encoded), picture))
+  if named:
+    yield shard.name(), NamedLeaks(found.count, named)
+
+
+def _is_sound(encoded: bytes, max_pixels: int) -> bool:
+  """Says whether the work will take a picture; asks what the work asks, so that no leak is listed but by both."""
+  if isinstance(look(encoded, max_pixels), Fault):
+    return False
+  import tensorflow as tf
+
+  from transforms.core.preprocessing import decode_rgb
+
+  try:
+    decode_rgb(tf.constant(encoded))
+  except tf.errors.OpError:
+    return False
+  return True
