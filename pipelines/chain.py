@@ -8,11 +8,15 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+import transforms.core
 from pipelines.cli import dispatch
 from pipelines.running import DONE
+from pipelines.trunks import BUNDLED
 from transforms import files
 from transforms.core.provenance import versions
 from transforms.core.schema import COMPLETED_FILE
+
+_BUNDLED_TRUNK = str(Path(transforms.core.__file__).parent / "bundled_trunk")
 
 
 class Chain:
@@ -54,7 +58,7 @@ class Chain:
     """Runs a stage, unless one before it has failed; its folder is named as its command, if not otherwise."""
     if self.code == DONE:
       output = self._output / (folder or command)
-      print(f"{command}: into {output}", flush=True)
+      print(f"{command}: into {files.shown(str(output))}", flush=True)
       self.code = dispatch([command, *argv, f"--output={output}"])
 
   def remembered(self, name: str) -> str | None:
@@ -81,6 +85,12 @@ def state_of(command: str, argv: Sequence[str], after: str) -> str:
 def given(flag: str, value: object) -> list[str]:
   """Returns a flag with its value as an argument; nothing where there is no value."""
   return [] if value is None else [f"{flag}={value}"]
+
+
+def digests_of_trunk(handle: str, weights: str | None) -> list[str]:
+  """Returns `digest_of_files` of what a trunk is loaded from, as far as that lies on this machine."""
+  paths = [_BUNDLED_TRUNK if handle == BUNDLED else handle, weights or ""]
+  return ["" if "://" in path else digest_of_files(path) for path in paths]
 
 
 def digest_of_files(path: str) -> str:

@@ -21,6 +21,7 @@ COMMANDS = {
   "reevaluate": ("pipelines.reevaluate", "every night: what got worse, picture by picture, and a candidate beside it"),
   "predict": ("pipelines.predict", "label and confidence of single pictures"),
   "verify": ("pipelines.verify", "that all ways to a picture's scores agree; that two output folders hold the same"),
+  "retrain": ("pipelines.retrain", "what retrain.py did, by its own flags: from pictures to a graph and its labels"),
   "label_image": ("pipelines.label_image", "what label_imageV3.py did, by any frozen graph, in batches"),
 }
 
@@ -61,6 +62,16 @@ def dispatch(argv: Sequence[str]) -> int:
     raise InputError(f"there is no command {command!r}; the nearest is `beam-retrain {nearest}`.")
   code: int = importlib.import_module(COMMANDS[command][0]).run(rest)
   return code
+
+
+def check(argv: Sequence[str]) -> None:
+  """Checks what can be seen of a command line without its input; for commands that have a `check(argv)`.
+
+  Raises:
+    InputError: one of its arguments cannot be used.
+  """
+  command, *rest = argv
+  importlib.import_module(COMMANDS[command][0]).check(rest)
 
 
 def usage() -> str:

@@ -8,14 +8,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import transforms.core
 from pipelines import datasets
 from pipelines.arguments import ArgumentParser, add_max_bad_fraction, fraction, parse_with_beam_options
-from pipelines.chain import Chain, digest_of_files, given
+from pipelines.chain import Chain, digest_of_files, digests_of_trunk, given
 from pipelines.running import DONE, GATE_MISSED, guarded
 from transforms.idx_source import looks_like_idx
-
-_BUNDLED_TRUNK = str(Path(transforms.core.__file__).parent / "bundled_trunk")
 
 _DESCRIPTION = """\
 Takes labelled pictures to a trained model and its evaluation:
@@ -79,9 +76,8 @@ def run(argv: Sequence[str]) -> int:
     pictures = str(output / "convert")
     state = chain.keep_or_run("convert", [f"--input={data}", f"--classes={flags.classes}"], bad, after=state)
   trunk = [f"--trunk={flags.trunk}", *given("--trunk_weights", flags.trunk_weights)]
-  trunk_files = [_BUNDLED_TRUNK if flags.trunk == "bundled" else flags.trunk, flags.trunk_weights or ""]
-  trunk_state = [digest_of_files(path) for path in trunk_files]
-  state = chain.keep_or_run("bottlenecks", [f"--input={pictures}", *trunk], bad, after=json.dumps([state, trunk_state]))
+  after = json.dumps([state, digests_of_trunk(flags.trunk, flags.trunk_weights)])
+  state = chain.keep_or_run("bottlenecks", [f"--input={pictures}", *trunk], bad, after=after)
   chain.keep_or_run("train", [f"--input={output / 'bottlenecks'}", *given("--preset", flags.preset)], [], after=state)
   # Evaluation is never kept: it ends with the summary that people run this for, and its gates decide the exit code.
   chain.run(

@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from transforms.core.csv_cells import escape_cell, escape_once
+from transforms.core.csv_cells import escape_cell, escape_once, unescape_cell
 
 
 @pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1"])
@@ -38,6 +38,7 @@ def test_no_two_texts_have_the_same_cell():
   texts = ["".join(characters) for count in range(7) for characters in itertools.product("\\\rr\n'=", repeat=count)]
   assert len(texts) == 55_987
   assert len(set(map(escape_cell, texts))) == len(texts)
+  assert [text for text in texts if unescape_cell(escape_cell(text)) != text] == []
 
 
 def test_no_cell_starts_a_formula_or_holds_a_bare_carriage_return():

@@ -59,18 +59,7 @@ def find_class_folders(root: str, min_classes: int = 2, retrain_names: bool = Fa
   Raises:
     InputError: there are none, or not as many classes, or a name that cannot be a label.
   """
-  split_names = [name for name in (TRAINING, TESTING) if _subfolders(os.path.join(root, name))]
-  others = set(_subfolders(root)) - set(split_names) - {TRAINING, TESTING, "records"}
-  if split_names and others:
-    raise InputError(
-      f"{root} has folders beside {' and '.join(split_names)}: {', '.join(sorted(others))}: put their pictures into"
-      f" {TRAINING}, from which validation pictures are drawn, or move them elsewhere."
-    )
-  found = [
-    ClassFolder(split, label, os.path.join(root, split, label), f"{split}/{label}")
-    for split in split_names
-    for label in _subfolders(os.path.join(root, split))
-  ] or [ClassFolder(None, label, os.path.join(root, label), label) for label in _subfolders(root)]
+  found = list_class_folders(root)
   if retrain_names:
     found = _as_retrain_named(found)
     if not found:
@@ -92,6 +81,26 @@ def find_class_folders(root: str, min_classes: int = 2, retrain_names: bool = Fa
     if not label.isprintable():
       raise InputError(f"{root}: the folder name {label!r} cannot be a label: rename it without control characters.")
   return found
+
+
+def list_class_folders(root: str) -> list[ClassFolder]:
+  """Lists all folders that could be a class's, by their own names.
+
+  Raises:
+    InputError: there are other folders beside `training` and `testing`.
+  """
+  split_names = [name for name in (TRAINING, TESTING) if _subfolders(os.path.join(root, name))]
+  others = set(_subfolders(root)) - set(split_names) - {TRAINING, TESTING, "records"}
+  if split_names and others:
+    raise InputError(
+      f"{root} has folders beside {' and '.join(split_names)}: {', '.join(sorted(others))}: put their pictures into"
+      f" {TRAINING}, from which validation pictures are drawn, or move them elsewhere."
+    )
+  return [
+    ClassFolder(split, label, os.path.join(root, split, label), f"{split}/{label}")
+    for split in split_names
+    for label in _subfolders(os.path.join(root, split))
+  ] or [ClassFolder(None, label, os.path.join(root, label), label) for label in _subfolders(root)]
 
 
 def _as_retrain_named(folders: Sequence[ClassFolder]) -> list[ClassFolder]:

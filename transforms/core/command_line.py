@@ -93,7 +93,7 @@ def positive_int(text: str) -> int:
   return value
 
 
-def add_max_bad_fraction(parser: argparse.ArgumentParser) -> None:
+def add_max_bad_fraction(parser: argparse._ActionsContainer) -> None:
   parser.add_argument(
     "--max_bad_fraction",
     type=fraction,

@@ -13,6 +13,7 @@ _FORMULA = re.compile(r"[=+\-@\t\r]")
 _AS_IF_QUOTED = re.compile(rf"'*{_FORMULA.pattern}")
 _BARE_RETURN = re.compile(r"\r(?!\n)")
 _MISLEADING = re.compile(rf"\\+(?=r|{_BARE_RETURN.pattern})")
+_SPELLED = re.compile(r"(\\+)r")
 
 
 def escape_cell(text: str) -> str:
@@ -20,6 +21,13 @@ def escape_cell(text: str) -> str:
   spelled = _MISLEADING.sub(lambda found: 2 * found[0], text) if "\\" in text else text
   spelled = _BARE_RETURN.sub(r"\\r", spelled)
   return f"'{spelled}" if _AS_IF_QUOTED.match(text) else spelled
+
+
+def unescape_cell(cell: str) -> str:
+  """Returns the text that `escape_cell` made a cell of."""
+  # Of 2n backslashes before an r, n were there; of 2n + 1, n, and what followed was a bare carriage return.
+  text = _SPELLED.sub(lambda found: "\\" * (len(found[1]) // 2) + ("\r" if len(found[1]) % 2 else "r"), cell)
+  return text[1:] if text.startswith("'") and _AS_IF_QUOTED.match(text) else text
 
 
 def escape_once(text: str) -> str:
