@@ -92,7 +92,7 @@ def train(
   take_step = _make_step(state.head, state.optimizer, plan.l2 / len(data.rows[TRAINING]))
   batches = iter(stream_batches(data, plan, seed, first_block=state.steps // plan.steps_per_block))
   while not _is_over(state, plan):
-    number, before = len(state.rounds) + 1, sum(one.steps for one in state.rounds)
+    number = len(state.rounds) + 1
     rate = _learning_rate(plan, state.rounds)
     state.optimizer.learning_rate.assign(rate)
     last = plan.next_look(state.steps)
@@ -108,7 +108,15 @@ def train(
     trained = _score(state.head, vectors, classes) if plan.is_measured_on_batch else state.mean_of_steps()
     validated = _validate(state.head, data, plan, seed, last)
     state.finish_round(
-      Round(number, last + 1 - before, rate, trained.loss, trained.accuracy, validated.loss, validated.accuracy)
+      Round(
+        number,
+        state.steps - state.steps_in_rounds,
+        rate,
+        trained.loss,
+        trained.accuracy,
+        validated.loss,
+        validated.accuracy,
+      )
     )
     on_round(last, state.rounds[-1])
     if state.steps % plan.steps_per_block == 0 or _is_over(state, plan):
@@ -202,6 +210,10 @@ def _count_correct(classes: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
   return tf.reduce_sum(tf.cast(tf.argmax(logits, axis=1, output_type=tf.int32) == classes, tf.float32))
 
 
+def _to_json(finished: Round) -> str:
+  return json.dumps(dataclasses.asdict(finished))
+
+
 class _State:
   """Everything that a step starts from."""
 
@@ -211,8 +223,12 @@ class _State:
     self.optimizer = optimizer_class(plan.learning_rate)
     self.optimizer.build(self.head.trainable_variables)
     self.best: list[np.ndarray] = self.head.get_weights()
-    self.rounds: list[Round] = []
     self.steps = 0
+    # There may be a round for every step: what is asked of all of them at each is carried along.
+    self.rounds: list[Round] = []
+    self.steps_in_rounds = 0
+    self._lowest = math.inf
+    self._history: list[str] = []
     # Of the steps since the last look: summed cross-entropy, number of correct ones, images.
     self._sums = np.zeros(3)
 
@@ -227,12 +243,21 @@ class _State:
   def finish_round(self, finished: Round) -> None:
     self._sums[:] = 0
     self.rounds.append(finished)
-    if best_round(self.rounds) is finished:
+    self._history.append(_to_json(finished))
+    self.steps_in_rounds += finished.steps
+    if finished.validation_loss < self._lowest:
+      self._lowest = finished.validation_loss
       self.best = self.head.get_weights()
+
+  def _set_rounds(self, rounds: list[Round]) -> None:
+    self.rounds = rounds
+    self.steps_in_rounds = sum(one.steps for one in rounds)
+    self._lowest = min((one.validation_loss for one in rounds), default=math.inf)
+    self._history = [_to_json(one) for one in rounds]
 
   def save(self, path: str) -> None:
     """Writes one .npz, to a temporary name first: a kill at any moment leaves the old one or the new one."""
-    history = json.dumps([dataclasses.asdict(one) for one in self.rounds]).encode()
+    history = f"[{', '.join(self._history)}]".encode()
     arrays = {
       **{f"head_{index}": array for index, array in enumerate(self.head.get_weights())},
       **{f"best_{index}": array for index, array in enumerate(self.best)},
@@ -257,5 +282,6 @@ class _State:
       self.head.set_weights(head)
       for variable, value in zip(self.optimizer.variables, optimizer, strict=True):
         variable.assign(value)
-      self.best, self.rounds = best, rounds
+      self.best = best
+      self._set_rounds(rounds)
       self.steps, self._sums = int(arrays["steps"]), arrays["sums"]

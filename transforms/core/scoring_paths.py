@@ -6,6 +6,7 @@ Each is a function: list of N picture bytes -> float32 [N, C], 0..1. The batch p
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -19,6 +20,7 @@ from transforms.core.head import HEAD_FILE, decode_head
 from transforms.core.inference import load_model
 from transforms.core.lite_model import LiteModel
 from transforms.core.preprocessing import preprocess
+from transforms.core.schema import INFO_FILE
 from transforms.core.trunk import load_saved_model
 
 FROZEN_GRAPH_FILE = "retrained_graph.pb"
@@ -72,13 +74,15 @@ def stored_head(model: str) -> ScoringPath:
 
 
 def frozen_graph(model: str) -> ScoringPath:
-  """`retrained_graph.pb` as scripts made for `retrain.py` run it: pixels into `Placeholder`, `final_result` out.
+  """`retrained_graph.pb` as scripts made for `retrain.py` run it: pixels into `Placeholder`, `final_result` out, or
+  what `train` was asked to call that.
 
   Raises:
     InputError: it is not there, is no graph, or has no such tensors.
   """
   path = os.path.join(model, FROZEN_GRAPH_FILE)
   data = _read(path)
+  output = json.loads(read_local(os.path.join(model, INFO_FILE)))["settings"].get("final_tensor_name", "final_result")
   definition = tf.compat.v1.GraphDef()
   try:
     definition.ParseFromString(data)
@@ -87,12 +91,12 @@ def frozen_graph(model: str) -> ScoringPath:
   try:
     imported = tf.compat.v1.wrap_function(lambda: tf.import_graph_def(definition, name=""), [])
     images = imported.graph.get_tensor_by_name("Placeholder:0")
-    graph = imported.prune(images, imported.graph.get_tensor_by_name("final_result:0"))
+    graph = imported.prune(images, imported.graph.get_tensor_by_name(f"{output}:0"))
     input_px = int(images.shape[1])
   except Exception as error:
     first = next(iter(str(error).splitlines()), type(error).__name__)
     raise InputError(
-      f"{path} cannot be run from Placeholder to final_result ({first}): run `beam-retrain train` again."
+      f"{path} cannot be run from Placeholder to {output} ({first}): run `beam-retrain train` again."
     ) from error
   decode = _decoder(input_px)
   return ScoringPath(FROZEN_GRAPH_FILE, lambda encoded: graph(decode(tf.constant(encoded, tf.string))).numpy())
