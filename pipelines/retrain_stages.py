@@ -45,7 +45,7 @@ class Stages:
       beam_flags: for the stages that are Beam jobs.
     """
     self._flags = flags
-    self._work = Path(work_dir(flags))
+    self._work = Path(files.shown(work_dir(flags)))  # as what the stages say of it is to be read
     self._more = [f"--max_bad_fraction={flags.max_bad_fraction}", *beam_flags]
     self.chain = Chain(self._work, "retrain.json")
     self._end_replacement()
@@ -111,8 +111,8 @@ class Stages:
 
   def evaluate(self) -> None:
     """Predicts the testing pictures, from their bottlenecks."""
-    argv = [f"--model={self._work / 'train'}", f"--input={self._work / _NOW}", "--split=testing"]
-    self.chain.keep_or_run("evaluate", argv, self._more, after=self._train_state)
+    paths = [f"--model={self._work / 'train'}", f"--input={self._work / _NOW}"]
+    self.chain.keep_or_run("evaluate", ["--split=testing"], [*paths, *self._more], after=self._train_state)
 
   def _digest_of_outside(self) -> str:
     """Of what `train` writes outside of its own folder, where another run may have written since."""
