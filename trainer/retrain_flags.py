@@ -154,7 +154,7 @@ def retrain_request(args: argparse.Namespace) -> RetrainRequest:
     _refuse_unwritable("intermediate_output_graphs_dir", folder, folder)
   prefix = args.checkpoint_path
   if prefix is not None:
-    if os.path.isdir(prefix) or not os.path.basename(prefix):
+    if os.path.isdir(prefix) or prefix.endswith(os.sep):
       raise InputError(
         f"--checkpoint_path {prefix} is a folder: give what the files' names begin with, such as"
         f" {os.path.join(prefix, 'checkpoint')}."
