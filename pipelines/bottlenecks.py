@@ -146,11 +146,16 @@ def run(argv: Sequence[str]) -> int:
   request = read_request(argv)
   flags, options, source, percentages = request.flags, request.options, request.source, request.percentages
   tell_left_out(source)
-  trunk = load_trunk(flags.trunk, flags.trunk_weights, flags.trunk_input_px)
+  retry = request.retry
+  trunk = retry.load_trunk() if retry else load_trunk(flags.trunk, flags.trunk_weights, flags.trunk_input_px)
   stores = find_stores(flags.reuse, trunk.fingerprint, PREPROCESSING_VERSION, bool(flags.bottleneck_dir))
   imported = None
   if flags.bottleneck_dir:
     imported = find_text_import(flags.bottleneck_dir, source, percentages, trunk, flags.max_pixels, flags.output)
+  if retry:
+    stores = [retry.folder]
+    retry.check_texts(imported.texts if imported else None)
+    retry.check_pictures(source, percentages, options)
   from transforms.analyze import record_schema_text  # after the trunk, which loads TensorFlow without its chatter
 
   output_folder.refuse_overlap(flags.input, flags.output)
@@ -221,8 +226,10 @@ def run(argv: Sequence[str]) -> int:
     f"{totals['outputs']:,} {split}" for split, totals in sorted(stats["splits"].items(), reverse=True)
   )
   print(f"bottlenecks: {counts}; {trunk.dimensions} numbers each, by the trunk {trunk.handle}; in {shown}")
+  if retry:
+    print(retry.describe(flags.output))
   if stores:
-    print(_reuse_line(stats, [*filter(None, [flags.bottleneck_dir]), *flags.reuse]))
+    print(_reuse_line(stats, [*filter(None, [flags.bottleneck_dir, retry and retry.folder]), *flags.reuse]))
   audit.tell(stats, flags.output)
   return exit_code(stats, flags.output, flags.max_bad_fraction)
 

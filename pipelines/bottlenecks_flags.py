@@ -18,6 +18,7 @@ from pipelines.arguments import (
   positive_int,
 )
 from pipelines.retrain_names import add_retrain_names, retrain_names_setting
+from pipelines.retry import Retry, add_retry_from, apply_retry, given_flags, read_retry
 from pipelines.split_audit import add_on_leak, on_leak_setting
 from pipelines.split_flags import add_split_flags, read_percentages
 from pipelines.text_import import add_bottleneck_dir
@@ -41,12 +42,14 @@ class Request:
     options: Beam's.
     source: the pictures.
     percentages: how many images are for testing and for validation.
+    retry: the run that is done again; None: none.
   """
 
   flags: argparse.Namespace
   options: PipelineOptions
   source: Source
   percentages: SplitPercentages
+  retry: Retry | None = None
 
   @property
   def batch_size(self) -> int:
@@ -74,8 +77,15 @@ def read_request(argv: Sequence[str]) -> Request:
   Raises:
     InputError: something that the user gave cannot be used.
   """
-  flags, options = parse_with_beam_options(make_parser(), argv)
-  typed_input = flags.input
+  parser = make_parser()
+  flags, options = parse_with_beam_options(parser, argv)
+  retry = None
+  if flags.retry_from is not None:
+    retry = read_retry(files.absolute(flags.retry_from))
+    apply_retry(retry, flags, given_flags(make_parser(), argv))
+  elif flags.input is None:
+    parser.error("the following arguments are required: --input")
+  typed_input = retry.typed_input if retry else flags.input
   flags.input, flags.output = files.absolute(flags.input), files.absolute(flags.output)
   flags.reuse = [files.absolute(folder) for folder in flags.reuse]
   if flags.bottleneck_dir is not None:
@@ -84,8 +94,11 @@ def read_request(argv: Sequence[str]) -> Request:
   percentages = read_percentages(flags, typed_input, source)
   source.plan((TRAINING, TESTING), percentages)  # finds what is missing before the old output is touched
   for folder in flags.reuse:
-    _refuse_overlap(folder, flags.output)
-  return Request(flags, options, source, percentages)
+    _refuse_overlap(folder, flags.output, "--reuse")
+  if retry:
+    _refuse_overlap(retry.folder, flags.output, "--retry_from")
+    retry.check_labels(source)
+  return Request(flags, options, source, percentages, retry)
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -105,7 +118,6 @@ def make_parser() -> argparse.ArgumentParser:
   )
   parser.add_argument(
     "--input",
-    required=True,
     metavar="DIR",
     help="a folder of MNIST-style IDX files; of class folders, maybe in training/ and testing/ (JPEG, PNG, BMP, GIF;"
     " any size); or what `convert` wrote. It is recognised by what is there",
@@ -122,6 +134,7 @@ def make_parser() -> argparse.ArgumentParser:
     help="take bottlenecks from DIR, what an earlier run of the same trunk wrote, and run the trunk over the other"
     " pictures only; DIR is not changed; may be given more than once",
   )
+  add_retry_from(parser)
   parser.add_argument("--trunk", default=BUNDLED, help=f"{TRUNK_HELP} (default: %(default)s)")
   parser.add_argument(
     "--trunk_weights", metavar="FILE", help="local weights of a keras: trunk, where they cannot be downloaded"
@@ -140,9 +153,9 @@ def make_parser() -> argparse.ArgumentParser:
   return parser
 
 
-def _refuse_overlap(store: str, output: str) -> None:
-  """Checks that the folder to reuse is not the one to replace."""
+def _refuse_overlap(store: str, output: str, flag: str) -> None:
+  """Checks that the folder to reuse, which `flag` gave, is not the one to replace."""
   if files.is_local(store) and files.is_local(output):
     inner, outer = os.path.realpath(output), os.path.realpath(store)
     if os.path.commonpath([inner, outer]) in (inner, outer):
-      raise InputError(f"--output {output} overlaps with --reuse {store}: give a new folder, the old one is only read.")
+      raise InputError(f"--output {output} overlaps with {flag} {store}: give a new folder, the old one is only read.")

@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from transforms.core.errors import InputError
@@ -40,7 +40,9 @@ class Trunk:
     fingerprint: SHA-256, 64 hex digits, of what it was made from: weights, architecture, input scaling.
     input_px: height and width of its input.
     dimensions: length of a bottleneck.
-    frozen: concrete function float32 [N, input_px, input_px, 3] in 0..1 -> float32 [N, dimensions].
+    frozen: concrete function float32 [N, input_px, input_px, 3] in 0..1 -> float32 [N, dimensions]; None where it has
+      not been loaded.
+    folder: where it is saved already; empty: nowhere.
   """
 
   handle: str
@@ -48,6 +50,7 @@ class Trunk:
   input_px: int
   dimensions: int
   frozen: Any = dataclasses.field(repr=False)
+  folder: str = ""
 
   @property
   def card(self) -> dict[str, Any]:
@@ -58,18 +61,42 @@ class Trunk:
     """Writes the trunk for the workers; a folder that holds this very trunk already is kept."""
     from transforms.core.trunk import save_trunk
 
-    card_path = os.path.join(folder, _CARD)
-    if os.path.exists(card_path):
-      with open(card_path) as file:
-        if json.load(file) == self.card:
-          return
+    if _read_card(folder) == self.card:
+      return
     temporary = f"{folder}.tmp"
     shutil.rmtree(temporary, ignore_errors=True)
-    save_trunk(self.frozen, temporary)
-    with open(os.path.join(temporary, _CARD), "w") as file:
-      json.dump(self.card, file, indent=2)
+    if self.folder:
+      shutil.copytree(self.folder, temporary)
+    else:
+      save_trunk(self.frozen, temporary)
+      with open(os.path.join(temporary, _CARD), "w") as file:
+        json.dump(self.card, file, indent=2)
     shutil.rmtree(folder, ignore_errors=True)
     os.replace(temporary, folder)
+
+
+def _read_card(folder: str) -> Any:
+  path = os.path.join(folder, _CARD)
+  if not os.path.exists(path):
+    return None
+  with open(path) as file:
+    return json.load(file)
+
+
+def load_stored_trunk(folder: str, card: Mapping[str, Any]) -> Trunk:
+  """Returns the trunk that an earlier run has saved; where it came from need not be there any more.
+
+  Args:
+    folder: what `Trunk.save` wrote.
+    card: what that run's `info.json` says of its trunk.
+
+  Raises:
+    InputError: it is not there, or another.
+  """
+  if _read_card(folder) != dict(card):
+    raise InputError(f"{folder} is not the trunk {card['handle']} any more that its bottlenecks were made with.")
+  load_tensorflow()
+  return Trunk(**card, frozen=None, folder=folder)
 
 
 def load_trunk(handle: str, weights: str | None = None, input_px: int | None = None) -> Trunk:
