@@ -184,6 +184,25 @@ def test_retrain_preset_draws_uniformly_over_classes():
   assert rarest[1].max() < 2 * rarest[1].min()
 
 
+def test_every_look_draws_other_validation_images(tmp_path):
+  still = dataclasses.replace(MANY_LOOKS, learning_rate=1e-12)
+  head, rounds = train(tmp_path, still)
+  losses = [one.validation_loss for one in rounds]
+  assert len(losses) == 10
+  assert len(set(losses)) == len(losses)
+  # 7 images: sevenths.
+  assert all(one.validation_accuracy * 7 == pytest.approx(round(one.validation_accuracy * 7)) for one in rounds)
+  # Over classes, not over images: of many, each class has as many.
+  (_, (last,)) = train(tmp_path, dataclasses.replace(still, steps=1, validation_images=30_000), name="many.npz")
+  data = clusters()
+  rows = data.rows["validation"]
+  logits = data.vectors[rows] @ head.get_weights()[0]
+  is_right = logits.argmax(axis=1) == data.classes[rows]
+  expected = np.mean([is_right[data.classes[rows] == one].mean() for one in range(3)])
+  assert abs(expected - is_right.mean()) > 0.03
+  assert last.validation_accuracy == pytest.approx(expected, abs=0.015)
+
+
 def test_a_training_that_diverges_is_told(tmp_path):
   plan = dataclasses.replace(ADAM, optimizer="sgd", learning_rate=1e30)
   with pytest.raises(InputError, match=r"training diverged in round .: give a --learning_rate below 1e\+30"):
@@ -311,6 +330,8 @@ def test_a_missed_gate_is_exit_code_1_after_everything_is_written(tmp_path, bott
     (["--rounds=3", "--preset=retrain"], "--rounds belongs to --preset adam"),
     (["--how_many_training_steps=3"], "--training_steps belongs to --preset retrain"),
     (["--learning_rte=1"], "--learning_rte: this command does not know it; the nearest flag is --learning_rate"),
+    (["--seed=-1"], "argument --seed: -1 is not between 0 and 9223372036854775807"),
+    (["--seed=9223372036854775808"], "argument --seed: 9223372036854775808 is not between 0"),
     (["--learning_rate=0"], "argument --learning_rate: 0 is not above 0"),
     (["--batch_size=x"], "argument --batch_size/--train_batch_size: invalid .*'x'"),
     (["--validation_percentage=95"], "--validation_percentage: testing 10 % and validation 95 %"),

@@ -78,7 +78,7 @@ def make_parser() -> argparse.ArgumentParser:
     metavar="P",
     help="images held back to see when to stop, in percent of all (default: what `bottlenecks` planned)",
   )
-  parser.add_argument("--seed", type=int, default=0, metavar="N", help="same seed, same model (default 0)")
+  parser.add_argument("--seed", type=_seed, default=0, metavar="N", help="same seed, same model (default 0)")
   parser.add_argument(
     "--assert_accuracy_at_least",
     type=fraction,
@@ -101,6 +101,13 @@ def _not_negative_float(text: str) -> float:
   value = float(text)
   if not 0 <= value < float("inf"):
     raise argparse.ArgumentTypeError(f"{text} is below 0")
+  return value
+
+
+def _seed(text: str) -> int:
+  value = int(text)
+  if not 0 <= value < 1 << 63:
+    raise argparse.ArgumentTypeError(f"{text} is not between 0 and {(1 << 63) - 1}")
   return value
 
 
