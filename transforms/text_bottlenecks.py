@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
 import hashlib
-import heapq
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -68,7 +68,9 @@ def find_texts(folder: str, prefixes: Iterable[str], handles: Sequence[str]) -> 
       tally = found.setdefault(module, _Tally())
       tally.add(f"{prefix}/{name}", size_bytes, modified_secs)
       first = firsts.setdefault(module, [])
-      first[:] = heapq.nsmallest(_LOOKED_AT_PER_FOLDER, [*first, name])
+      if len(first) < _LOOKED_AT_PER_FOLDER or name < first[-1]:
+        bisect.insort(first, name)
+        del first[_LOOKED_AT_PER_FOLDER:]
     for module, names in firsts.items():
       found[module].first += [files.join(folder, prefix, name) for name in names]
   if not found:
