@@ -22,7 +22,7 @@ class Plan:
     is_balanced: batches are drawn uniformly over classes, then over the class's images, with replacement; else a round
       is whole passes over the shuffled training images.
     steps: at most so many.
-    first_look: the step after which the validation images are looked at first; the first step is 0.
+    first_look: the step after which the validation images are looked at first, 0..look_every - 1; the first step is 0.
     look_every: steps between one look and the next; one more look is after the last step.
     is_measured_on_batch: what a round says of training is measured on its last step's batch, after that step, as
       `retrain.py` did; else it is the mean over the round's steps.
@@ -57,8 +57,7 @@ class Plan:
 
   def next_look(self, step: int) -> int:
     """Returns the first step, from `step` on, after which there is a look."""
-    missing = (self.first_look - step) % self.look_every if step > self.first_look else self.first_look - step
-    return min(step + missing, self.steps - 1)
+    return min(step + (self.first_look - step) % self.look_every, self.steps - 1)
 
 
 def steps_in_round(training_images: int, batch_size: int) -> int:
