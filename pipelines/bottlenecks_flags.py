@@ -108,7 +108,8 @@ def make_parser() -> argparse.ArgumentParser:
       "Runs labelled pictures through a frozen trunk, once, and stores one vector (bottleneck) per picture.\n"
       "Then tensorflow-transform learns the scaling of the vectors from the training ones.\n\n"
       "A run that was killed goes on where it was: finished shards are kept. With --reuse, pictures that an earlier\n"
-      "output has, by their bytes, cost no run of the trunk; the output is as complete as without."
+      "output has, by their bytes, cost no run of the trunk; the output is as complete as without. With --retry_from,\n"
+      "what an earlier run had to leave out is done again, and the rest is taken from it."
     ),
     epilog=(
       "example:\n  beam-retrain bottlenecks --input flower_photos --trunk bundled --output flowers/bottlenecks\n\n"
@@ -125,8 +126,8 @@ def make_parser() -> argparse.ArgumentParser:
   parser.add_argument(
     "--output", required=True, metavar="DIR", help="folder to write; new, empty, or of an earlier run"
   )
-  add_bottleneck_dir(parser)
-  parser.add_argument(
+  known = parser.add_argument_group("bottlenecks that are there already")
+  known.add_argument(
     "--reuse",
     action="append",
     default=[],
@@ -134,7 +135,8 @@ def make_parser() -> argparse.ArgumentParser:
     help="take bottlenecks from DIR, what an earlier run of the same trunk wrote, and run the trunk over the other"
     " pictures only; DIR is not changed; may be given more than once",
   )
-  add_retry_from(parser)
+  add_retry_from(known)
+  add_bottleneck_dir(known)
   parser.add_argument("--trunk", default=BUNDLED, help=f"{TRUNK_HELP} (default: %(default)s)")
   parser.add_argument(
     "--trunk_weights", metavar="FILE", help="local weights of a keras: trunk, where they cannot be downloaded"

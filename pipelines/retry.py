@@ -28,8 +28,8 @@ from transforms.text_bottlenecks import Texts
 _NOT_WITH = ("reuse", "trunk_weights", "trunk_input_px")
 
 
-def add_retry_from(parser: argparse.ArgumentParser) -> None:
-  parser.add_argument(
+def add_retry_from(group: argparse._ActionsContainer) -> None:
+  group.add_argument(
     "--retry_from",
     metavar="DIR",
     help="do again what wrote DIR, some of whose pictures have been repaired since: what was sound is taken from there,"
