@@ -16,7 +16,7 @@ from pipelines.retrain_stages import Stages, in_our_flags, train_flags
 from pipelines.running import DONE, guarded
 from transforms import files
 from transforms.core.errors import InputError
-from transforms.core.final_test import final_accuracy, tested
+from transforms.core.final_accuracy import final_accuracy, judge
 from transforms.folders import ClassFolder, count_files, find_class_folders, list_class_folders
 
 __all__ = ["make_parser", "run"]
@@ -98,7 +98,7 @@ def _tell(flags: argparse.Namespace, predictions: str) -> None:
   print(f"Final test accuracy = {100 * accuracy:.1f}% (N={total})")
   if flags.print_misclassified_test_images:
     print("=== MISCLASSIFIED TEST IMAGES ===")
-    for picture in tested(predictions, flags.test_batch_size, flags.seed):
+    for picture in judge(predictions, flags.test_batch_size, flags.seed):
       if picture.actual != picture.predicted:
         for _ in range(picture.times):
           print(f"{os.path.join(flags.image_dir, picture.key):>70s}  {picture.predicted}")

@@ -18,7 +18,8 @@ from pipelines.running import DONE
 from pipelines.trunks import HUB_INCEPTION_V3, INCEPTION_V3
 from transforms import files
 from transforms.core.errors import InputError
-from transforms.core.schema import COMPLETED_FILE, PREPROCESSING_VERSION
+from transforms.core.finished import parse_info
+from transforms.core.schema import COMPLETED_FILE, INFO_FILE, PREPROCESSING_VERSION
 from transforms.core.splits import LEGACY
 from transforms.folders import ClassFolder
 from transforms.text_bottlenecks import Texts, find_texts
@@ -53,6 +54,7 @@ class Stages:
     trunk = [flags.tfhub_module, flags.trunk_input_px, *digests_of_trunk(flags.tfhub_module, flags.trunk_weights)]
     self._trunk_state = hashlib.sha256(json.dumps([*trunk, PREPROCESSING_VERSION]).encode()).hexdigest()
     self._bottlenecks_flags = bottlenecks_flags(flags)
+    self._has_texts = texts is not None
     if texts:
       self._bottlenecks_flags.append(f"--bottleneck_dir={os.path.abspath(flags.bottleneck_dir)}")
     read = [digest_of_files(flags.image_dir), self._trunk_state, texts.fingerprint if texts else None]
@@ -74,16 +76,20 @@ class Stages:
     if self.chain.is_kept(_NOW, state):
       print(f"{_NOW}: finished and unchanged, kept")
       return
-    folder, reuse = _NOW, []
-    if (self._work / _NOW / COMPLETED_FILE).exists():
-      folder = _NEXT
-      if (self.chain.remembered(_NOW) or "").endswith(f" {self._trunk_state}"):
-        reuse = [f"--reuse={self._work / _NOW}"]
+    folder = _NEXT if (self._work / _NOW / COMPLETED_FILE).exists() else _NOW
+    reuse = [f"--reuse={self._work / _NOW}"] if folder == _NEXT and self.is_reusable() else []
     self.chain.remember(folder, state)  # before: the folder is not finished now, so if it is once, it is of this state
     with in_our_flags():
       self.chain.run(_NOW, [*self._bottlenecks_flags, *reuse, *self._more], folder)
     if self.chain.code == DONE:
       self._end_replacement()
+
+  def is_reusable(self) -> bool:
+    """Says whether the bottlenecks of last time are of this trunk, and not partly of a `retrain.py` that is not asked
+    for any more."""
+    of_texts = "bottleneck_dir" in parse_info((self._work / _NOW / INFO_FILE).read_bytes()).get("settings", {})
+    of_trunk = (self.chain.remembered(_NOW) or "").endswith(f" {self._trunk_state}")
+    return of_trunk and (self._has_texts or not of_texts)
 
   def _end_replacement(self) -> None:
     """Puts new bottlenecks that are finished in the place of the old ones; goes on where a kill left that."""

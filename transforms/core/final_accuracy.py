@@ -12,7 +12,7 @@ from transforms.core.csv_cells import unescape_cell
 from transforms.core.predictions import Row, read_predictions
 
 
-class Tested(NamedTuple):
+class Judged(NamedTuple):
   """One tested picture: its key, the label that it has, the label that the model gave it; `times` it was drawn."""
 
   key: str
@@ -21,7 +21,7 @@ class Tested(NamedTuple):
   times: int
 
 
-def tested(path: str, how_many: int, seed: int) -> Iterator[Tested]:
+def judge(path: str, how_many: int, seed: int) -> Iterator[Judged]:
   """Yields the pictures of the test, in the order of the file; memory holds `how_many` draws.
 
   Args:
@@ -39,13 +39,13 @@ def tested(path: str, how_many: int, seed: int) -> Iterator[Tested]:
     times = 1 if drawn is None else drawn[row.actual, seen[row.actual]]
     seen[row.actual] += 1
     if times:
-      yield Tested(unescape_cell(row.key), unescape_cell(row.actual), unescape_cell(row.predicted), times)
+      yield Judged(unescape_cell(row.key), unescape_cell(row.actual), unescape_cell(row.predicted), times)
 
 
 def final_accuracy(path: str, how_many: int, seed: int) -> tuple[float, int]:
-  """Returns (accuracy 0..1, number of pictures); arguments as of `tested`."""
+  """Returns (accuracy 0..1, number of pictures); arguments as of `judge`."""
   right = total = 0
-  for picture in tested(path, how_many, seed):
+  for picture in judge(path, how_many, seed):
     total += picture.times
     right += picture.times * (picture.actual == picture.predicted)
   return right / total, total
