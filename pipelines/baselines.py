@@ -15,7 +15,7 @@ from transforms.core.errors import InputError
 from transforms.core.finished import parse_info, read_info
 from transforms.core.predictions import read_predictions
 from transforms.core.schema import INFO_FILE
-from transforms.evaluate import METRICS_FILE, PREDICTIONS_FILE, read_lines
+from transforms.evaluate import METRICS_FILE, PREDICTIONS_FILE
 
 NO_BASELINE = "none"
 _MAX_LISTED = 10
@@ -149,7 +149,7 @@ def _count_rows(predictions: str) -> int | None:
     InputError: a column is missing, or a line is cut.
   """
   try:
-    return sum(1 for _ in read_predictions(read_lines(predictions), predictions))
+    return sum(1 for _ in read_predictions(files.read_lines(predictions), predictions))
   except (ValueError, csv.Error):
     return None
 

@@ -7,8 +7,9 @@ import itertools
 
 import pytest
 
+from transforms.core.csv_table import by_key
 from transforms.core.errors import InputError
-from transforms.core.manifest import ManifestRow, by_key, read_columns, read_manifest
+from transforms.core.manifest import ManifestRow, read_columns, read_manifest
 
 
 def _lines(text: str) -> io.StringIO:

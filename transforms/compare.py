@@ -30,7 +30,6 @@ from transforms.core.predictions import Row, csv_line, read_part, read_predictio
 from transforms.core.shards import ShardReport
 from transforms.core.slices import extract_slices, extract_slices_beside
 from transforms.core.splits import stable_hash
-from transforms.evaluate import read_lines
 
 CHANGES_FILES = tuple(f"{kind}.csv" for kind in CHANGE_TYPES)
 SLICES_FILE = "slices.csv"
@@ -109,7 +108,7 @@ class CompareNights(beam.PTransform):
     # What is wrong with the first lines is told before any worker starts.
     if baseline is not None:
       next(_read_baseline(baseline), None)
-    columns = read_columns(read_lines(manifest), manifest) if manifest is not None else ()
+    columns = read_columns(files.read_lines(manifest), manifest) if manifest is not None else ()
     name = (baseline_name or baseline) if baseline is not None else None
     self._plan = Plan(tuple(models), name, manifest, columns)
 
@@ -137,7 +136,7 @@ class CompareNights(beam.PTransform):
 
 
 def _pack_part(report: ShardReport, parts_folder: str, names: Sequence[str]) -> Iterator[tuple[int, Packed]]:
-  rows = read_part(read_lines(files.join(parts_folder, report.file)))
+  rows = read_part(files.read_lines(files.join(parts_folder, report.file)))
   yield from _pack(_TONIGHT, ((model, *row) for model, row in rows), 1, len(names))
   yield from _pack(_UNSCORED, ([escape_cell(entry.key)] for entry in report.quarantined), 0, len(names))
 
@@ -147,14 +146,14 @@ def _pack_baseline(path: str, names: Sequence[str]) -> Iterator[tuple[int, Packe
 
 
 def _pack_manifest(path: str, names: Sequence[str]) -> Iterator[tuple[int, Packed]]:
-  rows = read_manifest(read_lines(path), path)
+  rows = read_manifest(files.read_lines(path), path)
   yield from _pack(_MANIFEST, ((str(row.line), row.key, *row.values) for row in rows), 1, len(names))
 
 
 def _read_baseline(path: str) -> Iterator[Row]:
   remedy = "give another --baseline, or --baseline none"
   try:
-    for row in read_predictions(read_lines(path), path):
+    for row in read_predictions(files.read_lines(path), path):
       if not _is_percent(row.confidence):
         raise InputError(f"{path}: {row.confidence!r} of {row.key!r} is no confidence, the file is damaged: {remedy}.")
       yield row

@@ -5,7 +5,6 @@ What is known of a whole evaluation when its job ends, its figures, goes to one 
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -190,7 +189,7 @@ def _join_parts(
       written[model] = stack.enter_context(files.write_atomically(path))
       written[model].write(HEADER.encode())
     for name in sorted(names):
-      for model, cells in read_part_cells(read_lines(files.join(parts_folder, name))):
+      for model, cells in read_part_cells(files.read_lines(files.join(parts_folder, name))):
         written[model].write(whole_line(cells, execution_time).encode())
         mistakes[model].add(row_of(cells))
   for model, seen in mistakes.items():
@@ -210,12 +209,6 @@ def _join_parts(
       for model, seen in mistakes.items()
     },
   }
-
-
-def read_lines(path: str) -> Iterator[str]:
-  """Yields the text lines of a file, as `csv` wants them."""
-  with files.open_to_read(path) as file, io.TextIOWrapper(file, "utf-8", newline="") as text:
-    yield from text
 
 
 class WriteFigures(beam.PTransform):

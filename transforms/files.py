@@ -9,10 +9,12 @@ from __future__ import annotations
 import contextlib
 import glob
 import hashlib
+import io
 import os
 import shutil
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from stat import S_ISDIR
 from typing import BinaryIO, NamedTuple
 
@@ -20,6 +22,7 @@ from apache_beam.io.filesystem import BeamIOError, CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 
 _TEMPORARY = ".tmp-"
+_REMOTE_THREADS = 16
 
 
 class FileStat(NamedTuple):
@@ -71,6 +74,23 @@ def stat(path: str) -> FileStat | None:
   return FileStat(entry.path, entry.size_in_bytes, entry.last_updated_in_seconds or 0.0)
 
 
+def stat_each(paths: Sequence[str]) -> list[FileStat | None]:
+  """Returns `stat` of each file; remote ones are asked for side by side, as Beam's file systems ask one by one."""
+  if all(map(is_local, paths)):
+    return list(map(stat, paths))
+  with ThreadPoolExecutor(_REMOTE_THREADS) as threads:
+    return list(threads.map(stat, paths))
+
+
+def is_supported(path: str) -> bool:
+  """Says whether Beam has what it takes to read such paths: for `s3://`, say, a package of its own is needed."""
+  try:
+    FileSystems.get_filesystem(path)
+  except ValueError:
+    return False
+  return True
+
+
 def _stat_of_broken_link(path: str) -> FileStat | None:
   """A link that leads nowhere is listed all the same: whoever reads it says so, and it does not vanish."""
   return FileStat(path, 0, os.lstat(path).st_mtime) if os.path.islink(path) and not os.path.exists(path) else None
@@ -84,6 +104,12 @@ def open_to_read(path: str) -> BinaryIO:
 def read_bytes(path: str) -> bytes:
   with open_to_read(path) as file:
     return file.read()
+
+
+def read_lines(path: str) -> Iterator[str]:
+  """Yields the text lines of a file in UTF-8, as `csv` wants them."""
+  with open_to_read(path) as file, io.TextIOWrapper(file, "utf-8", newline="") as text:
+    yield from text
 
 
 def sha256(path: str) -> str:

@@ -17,7 +17,6 @@ from transforms.core.quarantine import Quarantined
 from transforms.core.quiet_tensorflow import load_tensorflow
 from transforms.core.schema import ALL
 from transforms.core.shards import ImageFile, Shard, ShardReport
-from transforms.evaluate import read_lines
 from transforms.folders import AssignShards, ClassFolder, list_folder
 from transforms.model_handler import ImageModelHandler
 from transforms.shard_work import ShardTask, Written
@@ -157,7 +156,7 @@ def _join_parts(
   with files.write_atomically(path) as file:
     file.write(header().encode())
     for name in sorted(name for name, _ in parts):
-      for line in whole_lines(read_lines(files.join(parts_folder, name)), execution_time):
+      for line in whole_lines(files.read_lines(files.join(parts_folder, name)), execution_time):
         file.write(line.encode())
   figures = {name: sum(counts[name] for _, counts in parts) for name in (ACCURATE, UNKNOWN_FOLDER)}
   files.write_text(files.join(parts_folder, FIGURES_FILE), json.dumps(figures) + "\n")

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 from transforms.core import manifest
 from transforms.core.csv_cells import escape_cell
+from transforms.core.csv_table import by_key
 from transforms.core.errors import InputError
 from transforms.core.manifest import ManifestRow
 from transforms.core.mcnemar import mcnemar_p_value
@@ -183,7 +184,7 @@ def compare(bucket: Bucket, plan: Plan) -> tuple[Comparison, Changes]:
     listed.sort(key=lambda change: change.order)
   if plan.manifest is None:
     return Comparison(counts), changes
-  manifest_rows = manifest.by_key(bucket.manifest, plan.manifest)
+  manifest_rows = by_key(bucket.manifest, plan.manifest)
   known = first.keys() | set(bucket.unscored)
   strays = [(row.line, row.key) for row in manifest_rows.values() if row.key not in known]
   slices = _count_slices(tonight, manifest_rows, plan.columns)

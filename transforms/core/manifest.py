@@ -7,13 +7,11 @@ without a byte order mark; the first line names the columns, in any order; blank
 
 from __future__ import annotations
 
-import csv
-import itertools
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from transforms.core.csv_cells import escape_once
+from transforms.core.csv_table import TableKind, open_table, refuse_twice
 from transforms.core.errors import InputError
 
 FILE_NAME = "file_name"
@@ -21,6 +19,13 @@ NOT_IN_MANIFEST = ""
 """The value, in every column, of a picture that the manifest does not have."""
 EMPTY_CELL = "(empty)"
 """The value of a picture whose cell is empty."""
+
+_KIND = TableKind(
+  columns={FILE_NAME: "the pictures' keys"},
+  first_line=f"{FILE_NAME!r} and the columns to slice by",
+  other="give another --manifest, or leave it out",
+  without_rows="add a row per picture, or leave --manifest out",
+)
 
 
 class ManifestRow(NamedTuple):
@@ -48,7 +53,8 @@ def read_columns(lines: Iterable[str], source: str) -> tuple[str, ...]:
     InputError: the file cannot be read; the header has no `file_name`, nothing else, or a column without a name or
       twice.
   """
-  return _slice_columns(_header(_records(lines, source), source))
+  header, _ = _open(lines, source)
+  return tuple(name for name in header if name != FILE_NAME)
 
 
 def read_manifest(lines: Iterable[str], source: str) -> Iterator[ManifestRow]:
@@ -60,78 +66,18 @@ def read_manifest(lines: Iterable[str], source: str) -> Iterator[ManifestRow]:
     InputError: as `read_columns`; no row follows; a row has not as many cells as the header; the file is no CSV, or not
       UTF-8.
   """
-  records = _records(lines, source)
-  header = _header(records, source)
+  header, rows = _open(lines, source)
   at = header.index(FILE_NAME)
-  row = None
-  for line, cells in records:
-    if len(cells) != len(header):
-      raise InputError(
-        f"{source}: line {line} has {len(cells)} {'cell' if len(cells) == 1 else 'cells'}, but the header names"
-        f" {len(header)}: give every row one cell per column."
-      )
+  for line, cells in rows:
     values = tuple(cell or EMPTY_CELL for cell in (*cells[:at], *cells[at + 1 :]))
-    row = ManifestRow(line, escape_once(cells[at]), values)
-    yield row
-  if row is None:
-    raise InputError(f"{source} has a header but no rows: add a row per picture, or leave --manifest out.")
+    yield ManifestRow(line, escape_once(cells[at]), values)
 
 
-def by_key(rows: Iterable[ManifestRow], source: str) -> dict[str, ManifestRow]:
-  """Returns key -> row.
-
-  Raises:
-    InputError: two rows are of the same picture.
-  """
-  found: dict[str, ManifestRow] = {}
-  for row in sorted(rows):
-    earlier = found.setdefault(row.key, row)
-    if earlier is not row:
-      raise InputError(f"{source}: lines {earlier.line} and {row.line} are both of {row.key!r}: remove one of the two.")
-  return found
-
-
-def _records(lines: Iterable[str], source: str) -> Iterator[tuple[int, Sequence[str]]]:
-  """Yields (line number, cells) of every line that is not blank."""
-  lines = iter(lines)
-  try:
-    first = next(lines, "").removeprefix("\N{ZERO WIDTH NO-BREAK SPACE}")
-    reader = csv.reader(itertools.chain([first], lines), strict=True)
-    for cells in reader:
-      if cells:
-        yield reader.line_num, cells
-  except csv.Error as error:
-    raise InputError(
-      f"{source}: line {reader.line_num} is not CSV ({error}): mend it, or save the file anew."
-    ) from error
-  except OSError as error:
-    raise InputError(
-      f"{source} cannot be read ({error.strerror or error}): give another --manifest, or leave it out."
-    ) from error
-  except UnicodeDecodeError as error:
-    raise InputError(f"{source} is not UTF-8 text: save it as CSV in UTF-8.") from error
-
-
-def _header(records: Iterator[tuple[int, Sequence[str]]], source: str) -> list[str]:
-  _, cells = next(records, (0, ()))
-  if not cells:
-    raise InputError(f"{source} is empty: its first line has to be {FILE_NAME!r} and the columns to slice by.")
-  header = [cell.strip() for cell in cells]
-  if FILE_NAME not in header:
-    shown = ", ".join(map(repr, header[:5])) + (", ..." if len(header) > 5 else "")
-    raise InputError(
-      f"{source} has no column {FILE_NAME!r} (it has {shown}): name the column of the pictures' keys so, and put commas"
-      " between the columns."
-    )
+def _open(lines: Iterable[str], source: str) -> tuple[list[str], Iterator[tuple[int, Sequence[str]]]]:
+  header, rows = open_table(lines, source, _KIND)
   if "" in header:
     raise InputError(f"{source}: column {header.index('') + 1} has no name: name it in line 1, or remove it.")
-  twice = [name for name, count in Counter(header).items() if count > 1]
-  if twice:
-    raise InputError(f"{source} has more than one column {twice[0]!r}: rename one in line 1, or remove it.")
+  refuse_twice(header, header, source)
   if len(header) == 1:
     raise InputError(f"{source} has no column besides {FILE_NAME!r}: add one to slice by, or leave --manifest out.")
-  return header
-
-
-def _slice_columns(header: Sequence[str]) -> tuple[str, ...]:
-  return tuple(name for name in header if name != FILE_NAME)
+  return header, rows
