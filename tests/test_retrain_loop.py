@@ -460,7 +460,9 @@ def test_places_of_their_own_are_part_of_the_request(tmp_path, bottlenecks_folde
   assert requests[0] != requests[1]
 
 
-def test_no_graphs_are_left_where_none_are_asked_for(tmp_path, bottlenecks_folder):
+def test_no_graphs_where_none_are_asked_for_and_a_checkpoint_at_the_end(tmp_path, bottlenecks_folder, like_retrain):
   flags = [flag for flag in flags_below(tmp_path) if "frequency" not in flag]
   assert run(bottlenecks_folder, tmp_path / "model", *flags, "--intermediate_store_frequency=0") == 0
   assert not (tmp_path / "made" / "graphs").exists()
+  # The other one was written last with the graph of step 44, the last.
+  assert everything_in(tmp_path / "made" / "too") == everything_in(like_retrain.folder / "made" / "too")
