@@ -43,7 +43,7 @@ class ImageModelHandler(ModelHandler[Image, "Inferred | Quarantined", LoadedMode
     if batch_size < 1:
       raise ValueError(f"batch_size is {batch_size}, must be at least 1")
     self._path = path
-    self._batch_size = batch_size
+    self.batch_size = batch_size
     self._threads = threads
     self.max_pixels = max_pixels
     self._trunk_only = trunk_only
@@ -70,13 +70,13 @@ class ImageModelHandler(ModelHandler[Image, "Inferred | Quarantined", LoadedMode
 
     `model` may also be what gives it, `load_once` for example: called at the first picture that can be decoded.
     """
-    return infer_images(images, model, batch_size=self._batch_size, max_pixels=self.max_pixels)
+    return infer_images(images, model, batch_size=self.batch_size, max_pixels=self.max_pixels)
 
   def get_num_bytes(self, batch: Sequence[Image]) -> int:
     return sum(len(image.encoded) for image in batch)
 
   def batch_elements_kwargs(self) -> Mapping[str, Any]:
-    return {"min_batch_size": self._batch_size, "max_batch_size": self._batch_size}
+    return {"min_batch_size": self.batch_size, "max_batch_size": self.batch_size}
 
   def get_metrics_namespace(self) -> str:
     return "beam_retrain"

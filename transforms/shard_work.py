@@ -11,7 +11,7 @@ import contextlib
 import hashlib
 import io
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, BinaryIO, NamedTuple
 
 import apache_beam as beam
@@ -66,14 +66,25 @@ class WorkShards(beam.PTransform):
     output: folder of the shard files; the reports go to `.shards` in it.
     request: digest of everything but the inputs that decides the bytes: settings, trunk, preprocessing.
     checked: a PCollection that must have been computed before any work starts.
+    earlier: output folders of earlier runs: a shard that is finished there, made from the same inputs by the same
+      request, is copied.
   """
 
-  def __init__(self, task: ShardTask, *, output: str, request: str, checked: beam.PCollection | None = None):
+  def __init__(
+    self,
+    task: ShardTask,
+    *,
+    output: str,
+    request: str,
+    checked: beam.PCollection | None = None,
+    earlier: Sequence[str] = (),
+  ):
     super().__init__()
     self._task = task
     self._output = output
     self._request = request
     self._checked = checked
+    self._earlier = list(earlier)
 
   def expand(self, shards: beam.PCollection) -> beam.PCollection:
     sides = [beam.pvalue.AsList(self._checked)] if self._checked is not None else []
@@ -81,15 +92,16 @@ class WorkShards(beam.PTransform):
       shards
       | "SpreadShards" >> beam.Reshuffle()
       # Shard
-      | "WorkShard" >> beam.ParDo(_WorkShard(self._task, self._output, self._request), *sides)
+      | "WorkShard" >> beam.ParDo(_WorkShard(self._task, self._output, self._request, self._earlier), *sides)
     )  # ShardReport
 
 
 class _WorkShard(beam.DoFn):
-  def __init__(self, task: ShardTask, output: str, request: str):
+  def __init__(self, task: ShardTask, output: str, request: str, earlier: Sequence[str]):
     self._task = task
     self._output = output
     self._request = request
+    self._earlier = earlier
     self._worked = Metrics.counter(METRICS_NAMESPACE, "shards_worked")
     self._kept = Metrics.counter(METRICS_NAMESPACE, "shards_kept")
     self._written = Metrics.counter(METRICS_NAMESPACE, "records_written")
@@ -102,12 +114,25 @@ class _WorkShard(beam.DoFn):
   def process(self, shard: Shard, *_) -> Iterator[ShardReport]:  # type: ignore[no-untyped-def]
     digest = shard.digest(self._request)
     report = read_report(self._output, shard.name(self._task.suffix), digest, self._task.writes_file)
+    report = report or self._copy(shard, digest)
     if report is None:
       report = self._work(shard, digest)
       self._worked.inc()
     else:
       self._kept.inc()
     yield report
+
+  def _copy(self, shard: Shard, digest: str) -> ShardReport | None:
+    """Copies the shard's file and report from where an earlier run has the same; None: nowhere."""
+    name = shard.name(self._task.suffix)
+    for folder in self._earlier:
+      report = read_report(folder, name, digest, self._task.writes_file)
+      if report:
+        if self._task.writes_file:
+          files.write_bytes(files.join(self._output, name), files.read_bytes(files.join(folder, name)))
+        files.write_text(report_path(self._output, name), report.to_json())
+        return report
+    return None
 
   def _open(self, name: str) -> contextlib.AbstractContextManager[BinaryIO]:
     if self._task.writes_file:

@@ -40,10 +40,16 @@ class LoadedModel:
   Attributes:
     preprocess: list of N picture bytes -> float32 [N, S, S, 3], 0..1; raises where any of them cannot be decoded.
     infer: float32 [N, S, S, 3] -> output name -> array [N, ...].
+    input_px: S; 0 where it is not asked for.
   """
 
   preprocess: Callable[[Sequence[bytes]], Any]
   infer: Callable[[Any], Outputs]
+  input_px: int = 0
+
+  def decode(self, images: Sequence[Image]) -> Any:
+    """Returns what `infer` takes, in the order of the pictures; raises where one of them cannot be decoded."""
+    return self.preprocess([image.encoded for image in images])
 
 
 def infer_images(
@@ -89,8 +95,8 @@ def _prepare(items: Sequence[Image | Quarantined], load: Callable[[], LoadedMode
 
 
 def _decode(items: Sequence[Image | Quarantined], model: LoadedModel, batch_size: int) -> _Prepared:
-  encoded = [item.encoded for item in items if isinstance(item, Image)]
-  return _Prepared(items, model.preprocess(_padded(encoded, batch_size)) if encoded else None)
+  images = [item for item in items if isinstance(item, Image)]
+  return _Prepared(items, model.decode(_padded(images, batch_size)) if images else None)
 
 
 class _Prepared(NamedTuple):
@@ -101,7 +107,7 @@ class _Prepared(NamedTuple):
 def _decodable(item: Image | Quarantined, model: LoadedModel) -> Image | Quarantined:
   if isinstance(item, Image):
     try:
-      model.preprocess([item.encoded])
+      model.decode([item])
     except Exception:
       return quarantine(item, explain(item.encoded))
   return item
@@ -159,8 +165,8 @@ def _batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
     yield batch
 
 
-def _padded(encoded: list[bytes], size: int) -> list[bytes]:
-  return encoded + [encoded[-1]] * (size - len(encoded))
+def _padded(images: list[Image], size: int) -> list[Image]:
+  return images + [images[-1]] * (size - len(images))
 
 
 def load_model(path: str, threads: int = 0, *, trunk_only: bool = False) -> LoadedModel:
@@ -188,10 +194,10 @@ def load_model(path: str, threads: int = 0, *, trunk_only: bool = False) -> Load
       f"the model in {path} cannot give bottlenecks: it was trained with an earlier version: run `beam-retrain train`"
       " again."
     )
+  input_px = int((loaded.embed if hasattr(loaded, "embed") else loaded.score_images).input_signature[0].shape[1])
   if hasattr(loaded, "preprocess"):
     decode = loaded.preprocess
   else:
-    input_px = int(loaded.embed.input_signature[0].shape[1])
     decode = tf.function(
       lambda encoded: preprocess(encoded, input_px), input_signature=[tf.TensorSpec([None], tf.string)]
     )
@@ -204,7 +210,7 @@ def load_model(path: str, threads: int = 0, *, trunk_only: bool = False) -> Load
   def infer(images: tf.Tensor) -> Outputs:
     return {name: values.numpy() for name, values in graph(images).items()}
 
-  return LoadedModel(lambda encoded: decode(tf.constant(encoded, tf.string)), infer)
+  return LoadedModel(lambda encoded: decode(tf.constant(encoded, tf.string)), infer, input_px)
 
 
 def set_threads(threads: int) -> None:
