@@ -8,8 +8,9 @@ import pytest
 
 from transforms.check_splits import check_counts, count_labels
 from transforms.core.errors import InputError
+from transforms.core.quarantine import Quarantined, Reason
 from transforms.core.schema import TESTING, TRAINING, VALIDATION, Image, encode_image
-from transforms.core.shards import IdxRange, ImageFile, RecordsFile, Shard
+from transforms.core.shards import IdxRange, ImageFile, PickedRecords, RecordsFile, Shard
 from transforms.core.splits import SplitPercentages
 from transforms.core.tfrecord import frame
 
@@ -32,16 +33,38 @@ def test_validation_that_nobody_wants_is_not_missed():
   assert check_counts(counts, "ab", SplitPercentages(validation=0)) == counts
 
 
+def test_validation_that_the_data_set_names_is_missed_where_a_class_has_none():
+  counts = {**_FULL, (VALIDATION, "b"): 0}
+  with pytest.raises(InputError, match="no validation image of class 'b': add images"):
+    check_counts(counts, "ab", SplitPercentages(validation=0))
+
+
+def test_where_dropping_left_none_that_is_said():
+  counts = {**_FULL, (TRAINING, "a"): 0, (TRAINING, "b"): 0}
+  with pytest.raises(InputError) as raised:
+    check_counts(counts, "ab", SplitPercentages(), {(TRAINING, "b"): 2, (TESTING, "a"): 1})
+  assert str(raised.value) == (
+    "no training image of class 'b' is left: --on_leak drop leaves them out, whose leaks --on_leak warn lists: mend"
+    " those, add images, or remove the class."
+  )
+  only_validation = {key: count for key, count in _FULL.items() if key[0] != VALIDATION}
+  with pytest.raises(InputError, match="no validation image of class 'a' is left: --on_leak drop"):
+    check_counts(only_validation, "ab", SplitPercentages(validation=0), {(VALIDATION, "a"): 1})
+
+
 def test_counts_records(tmp_path: Path):
   images = [Image(f"training/{number % 2}/{number}.jpg", str(number % 2), b"not looked at") for number in range(60)]
   path = tmp_path / "training-00000-of-00001.tfrecord"
   path.write_bytes(b"".join(frame(encode_image(image, int(image.label))) for image in images))
   percentages = SplitPercentages()
-  counted = Counter(
-    key for key, _ in count_labels(Shard(TRAINING, 0, 1, (RecordsFile(str(path), 0, 0.0),)), percentages)
-  )
-  assert counted == Counter((percentages.split_of(image.key, TRAINING), image.label) for image in images)
-  assert {split for split, _ in counted} == {TRAINING, VALIDATION}
+  dropped = Quarantined("training/0/0.jpg", 1, Reason.LEAKED, "", TRAINING)
+  for inputs, read in (
+    ((RecordsFile(str(path), 0, 0.0),), images),
+    ((PickedRecords(str(path), 0, 0.0, tuple(range(1, 60, 2))), dropped), images[1::2]),
+  ):
+    counted = Counter(key for key, _ in count_labels(Shard(TRAINING, 0, 1, inputs), percentages))
+    assert counted == Counter((percentages.split_of(image.key, TRAINING), image.label) for image in read)
+    assert {split for split, _ in counted} == {TRAINING, VALIDATION}
 
 
 def test_many_missing_classes_are_not_all_listed():

@@ -13,6 +13,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from transforms.close import CloseLedger, mark_completed, quarantine_csv
 from transforms.core.errors import user_sentence
+from transforms.core.leaks import LeakedPicture
 from transforms.core.quarantine import Quarantined, Reason
 from transforms.core.shards import Shard, ShardReport
 
@@ -118,3 +119,29 @@ def test_the_quarantine_is_sorted_and_safe_to_open_in_a_spreadsheet():
 
 def test_without_bad_inputs_the_quarantine_is_its_header():
   assert quarantine_csv([]) == "file_name,split,size_bytes,reason,detail\n"
+
+
+def test_what_an_audit_found_is_listed_and_counted_in_whatever_order_it_comes(tmp_path):
+  leaks = [
+    LeakedPicture("ab" * 32, f"{number}.png", split, label, ("different_labels",), ("five", "six"))
+    for number, (split, label) in enumerate([("training", "six"), ("testing", "five"), ("validation", "five")])
+  ]
+  for number, order in enumerate((leaks, leaks[::-1], [])):
+    output = tmp_path / str(number)
+    output.mkdir()
+    with beam.Pipeline(options=PipelineOptions(flags=["--runner=FnApiRunner"])) as root:
+      planned = root | "Plan" >> beam.Create(_SHARDS, reshuffle=False)
+      reported = root | "Report" >> beam.Create(_REPORTS, reshuffle=False)
+      found = root | "Found" >> beam.Create(order, reshuffle=False)
+      _ = (planned, reported) | CloseLedger(output=str(output), leaks=found)
+  for name in ("leaks.csv", "stats.json"):
+    assert (tmp_path / "0" / name).read_bytes() == (tmp_path / "1" / name).read_bytes()
+  assert [line.split(",")[2:] for line in (tmp_path / "0" / "leaks.csv").read_text().splitlines()[1:]] == [
+    ["0.png", "training", "six"],
+    ["1.png", "testing", "five"],
+    ["2.png", "validation", "five"],
+  ]
+  for number, count in ((0, {"groups": 1, "images": 3}), (2, {"groups": 0, "images": 0})):
+    leaks_of = json.loads((tmp_path / str(number) / "stats.json").read_text())["leaks"]
+    assert leaks_of == {"different_labels": count, "training_and_testing": {"groups": 0, "images": 0}}
+  assert (tmp_path / "2" / "leaks.csv").read_text() == "kind,sha256,file_name,split,label\n"

@@ -112,6 +112,11 @@ def change_file(name: str, old: bytes, new: bytes):
   return change
 
 
+def add_leak(folder: Path) -> None:
+  with (folder / "leaks.csv").open("a") as file:
+    file.write(f"different_labels,{'ab' * 32},a.png,training,zebra\n")
+
+
 def change_batch_size(folder: Path) -> None:
   path = folder / "info.json"
   info = json.loads(path.read_text())
@@ -135,6 +140,7 @@ def remove_picture(folder: Path) -> None:
     ("bottlenecks", change_record, ("records/training-00000-of-0000", ": record 5 (", "): bottleneck[7] is ")),
     ("bottlenecks", change_batch_size, ("info.json: settings.batch_size is 32, in the second 99",)),
     ("bottlenecks", change_file("labels.txt", b"mule", b"mile"), ("labels.txt: byte ", "is 0x75, in the second 0x69")),
+    ("bottlenecks", add_leak, ("leaks.csv: row ", " (different_labels) is only in the second")),
     ("evaluation", change_row, ("predictions.csv: row 3 (", "): confidence is '", "in the second '12.5000'")),
     ("evaluation", change_file("metrics.json", b'"correct": ', b'"correct": 9'), ("metrics.json: ", "correct is ")),
     ("model", change_file("retrained_labels.txt", b"yak", b"gnu"), ("retrained_labels.txt: byte ",)),
@@ -151,6 +157,13 @@ def test_one_change_is_found_and_named(stage, change, words, twice, tmp_path, ca
   assert code == 1
   assert all(word in line for word in words), line
   assert same(copy, second, capsys)[0] == 1
+
+
+def test_what_was_refused_beside_an_output_is_not_of_it(twice, tmp_path, capsys):
+  first, second = twice["bottlenecks"]
+  copy = Path(shutil.copytree(second, tmp_path / "copy"))
+  (copy / "leaks.refused.csv").write_text("kind,sha256,file_name,split,label\n")
+  assert same(first, copy, capsys)[0] == 0
 
 
 def test_a_head_with_one_other_number(twice, tmp_path, capsys):

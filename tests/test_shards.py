@@ -66,6 +66,14 @@ def test_the_order_of_reports_does_not_count():
   assert check_ledger(reversed(_reports()), _PLANNED) == check_ledger(_reports(), _PLANNED)
 
 
+def test_what_the_user_asked_to_drop_is_in_the_ledger_but_is_not_bad():
+  reasons = (Reason.CONFLICTING_LABELS, Reason.LEAKED, Reason.EMPTY)
+  quarantined = tuple(dataclasses.replace(_BAD, reason=reason) for reason in reasons)
+  stats = check_ledger([_report(inputs=7, quarantined=quarantined)], {"training": 1})
+  assert (stats["inputs"], stats["outputs"], stats["quarantined"], stats["bad_fraction"]) == (7, 4, 3, 1 / 7)
+  assert stats["reasons"] == {"CONFLICTING_LABELS": 1, "EMPTY": 1, "LEAKED": 1}
+
+
 def test_a_split_without_shards_is_listed_with_zeros():
   stats = check_ledger([], {"training": 0})
   assert stats["splits"]["training"] == {"inputs": 0, "outputs": 0, "quarantined": 0, "shards": 0, "labels": {}}
@@ -150,6 +158,7 @@ def test_the_same_shard_has_the_same_digest():
     _SHARD._replace(inputs=(_IMAGE, _IDX._replace(pixels=b"other."), _RECORDS)),
     _SHARD._replace(inputs=(_IMAGE, _IDX._replace(labels=None), _RECORDS)),
     _SHARD._replace(inputs=(_IMAGE, _IDX, _RECORDS._replace(modified_secs=6.0))),
+    _SHARD._replace(inputs=(_BAD, _IDX, _RECORDS)),
   ],
 )
 def test_whatever_changes_the_bytes_changes_the_digest(other):
@@ -199,6 +208,17 @@ def test_positions_go_on_from_one_input_to_the_next():
     _IMAGE,
     PickedRecords("/records", 10, 5.0, (0, 3)),
   )
+
+
+def test_a_dropped_picture_and_picked_records_are_picked_again():
+  inputs = [PickedRecords("/records", 10, 5.0, (2, 5, 8, 9)), _BAD, _IMAGE]
+  assert pick_inputs(inputs, [1, 3, 4, 5]) == (PickedRecords("/records", 10, 5.0, (5, 9)), _BAD, _IMAGE)
+  assert pick_inputs(inputs, [5]) == (_IMAGE,)
+
+
+def test_another_dropped_picture_is_another_digest():
+  dropped = [_SHARD._replace(inputs=(_IDX, entry)) for entry in (_BAD, dataclasses.replace(_BAD, key="other"))]
+  assert len({shard.digest("request") for shard in dropped}) == 2
 
 
 def test_bottlenecks_are_added_up_where_the_reports_know_them():
