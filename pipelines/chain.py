@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import transforms.core
@@ -15,6 +16,8 @@ from pipelines.trunks import BUNDLED
 from transforms import files
 from transforms.core.provenance import versions
 from transforms.core.schema import COMPLETED_FILE
+from transforms.manifest_source import picture_stats
+from transforms.sources import is_manifest
 
 _BUNDLED_TRUNK = str(Path(transforms.core.__file__).parent / "bundled_trunk")
 
@@ -99,7 +102,22 @@ def digest_of_files(path: str) -> str:
   That is what makes a stage's input another; reading it all would take as long as the stage. No list of them is held:
   the digests of the files are added up.
   """
+  return _digest_of((found, files.stat(found)) for found in (files.walk(path) if os.path.isdir(path) else [path]))
+
+
+def digest_of_pictures(path: str) -> str:
+  """Returns `digest_of_files` of an input of `bottlenecks`; to that of a manifest belong the files that it lists.
+
+  Raises:
+    InputError: a manifest cannot be read.
+  """
+  if not is_manifest(path):
+    return digest_of_files(path)
+  return _digest_of(enumerate(itertools.chain([files.stat(path)], picture_stats(path))))
+
+
+def _digest_of(entries: Iterable[tuple[object, files.FileStat | None]]) -> str:
   total = 0
-  for found in files.walk(path) if os.path.isdir(path) else [path]:
-    total += int.from_bytes(hashlib.sha256(repr((found, files.stat(found))).encode()).digest())
+  for entry in entries:
+    total += int.from_bytes(hashlib.sha256(repr(entry).encode()).digest())
   return f"{total % (1 << 256):064x}"

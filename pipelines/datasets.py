@@ -54,7 +54,9 @@ def resolve(data: str, folder: str) -> str:
   if data == MNIST:
     return mnist(folder)
   if "://" not in data and not os.path.exists(data):
-    raise InputError(f"{data} is not there: give {DIGITS}, {MNIST}, or the path of a folder with images.")
+    raise InputError(
+      f"{data} is not there: give {DIGITS}, {MNIST}, or the path of a folder with images, or of a CSV manifest of them."
+    )
   return data
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pipelines import datasets
 from pipelines.arguments import ArgumentParser, add_max_bad_fraction, fraction, parse_with_beam_options
-from pipelines.chain import Chain, digest_of_files, digests_of_trunk, given
+from pipelines.chain import Chain, digest_of_pictures, digests_of_trunk, given
 from pipelines.running import DONE, GATE_MISSED, guarded
 from transforms.idx_source import looks_like_idx
 
@@ -39,8 +39,8 @@ def make_parser() -> argparse.ArgumentParser:
     "--data",
     default="digits",
     metavar="D",
-    help="digits (scikit-learn's 1,797 real handwritten digits, offline), mnist (70,000, downloaded), or a folder of"
-    " IDX files or of class folders (default: digits)",
+    help="digits (scikit-learn's 1,797 real handwritten digits, offline), mnist (70,000, downloaded), a folder of"
+    " IDX files or of class folders, or a CSV manifest, file_name,label[,split] (default: digits)",
   )
   parser.add_argument("--trunk", default="bundled", help="see `beam-retrain bottlenecks --help` (default: bundled)")
   parser.add_argument("--trunk_weights", metavar="FILE", help="local weights of a keras: trunk")
@@ -68,7 +68,7 @@ def run(argv: Sequence[str]) -> int:
   output = Path(flags.output)
   chain = Chain(output, "run.json")
   data = datasets.resolve(flags.data, str(output / "data"))
-  state = digest_of_files(data)
+  state = digest_of_pictures(data)
   bad = [f"--max_bad_fraction={flags.max_bad_fraction}", *beam_flags]
 
   pictures = data

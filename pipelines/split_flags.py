@@ -19,7 +19,10 @@ def add_split_flags(parser: argparse.ArgumentParser) -> None:
     " (default: %(default)g)",
   )
   group.add_argument(
-    "--validation_percentage", type=float, default=10.0, help="likewise, for validation (default: %(default)g)"
+    "--validation_percentage",
+    type=float,
+    default=10.0,
+    help="likewise, for validation, where a manifest names none (default: %(default)g)",
   )
   group.add_argument(
     "--split_hash",
@@ -31,7 +34,7 @@ def add_split_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def read_percentages(flags: argparse.Namespace, typed_input: str, source: Source) -> SplitPercentages:
-  """Returns what the flags of `add_split_flags` say.
+  """Returns what the flags of `add_split_flags` say; where the source names validation pictures, none are drawn.
 
   Args:
     flags: as they were parsed.
@@ -42,8 +45,9 @@ def read_percentages(flags: argparse.Namespace, typed_input: str, source: Source
     InputError: the percentages leave nothing to train on, or the hash has no meaning for such a source.
   """
   root = typed_input if flags.split_hash == LEGACY else None
+  validation = 0.0 if source.has_validation else flags.validation_percentage
   try:
-    percentages = SplitPercentages(flags.testing_percentage, flags.validation_percentage, root)
+    percentages = SplitPercentages(flags.testing_percentage, validation, root)
   except ValueError as error:
     raise InputError(f"{error}.") from error
   check_split_hash(source, percentages, "leave out --split_hash legacy")

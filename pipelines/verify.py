@@ -68,9 +68,7 @@ _OF_MODEL = ("model", "input", "images", "all", "split", "bound", "int8_bound", 
 def make_parser() -> argparse.ArgumentParser:
   parser = ArgumentParser(prog="beam-retrain verify", description=_DESCRIPTION)
   parser.add_argument("--model", metavar="DIR", help="what `beam-retrain train` wrote")
-  parser.add_argument(
-    "--input", metavar="DIR", help="pictures: IDX files, class folders, or what `beam-retrain convert` wrote"
-  )
+  parser.add_argument("--input", metavar="DIR", help="pictures: any input of `bottlenecks`")
   parser.add_argument(
     "--images", type=positive_int, metavar="N", help=f"how many, the same ones for the same data (default {_IMAGES})"
   )

@@ -107,7 +107,12 @@ def test_all_know_their_labels(idx_folder, converted):
   ("make", "sentence"),
   [
     (lambda path: None, "does not exist"),
-    (lambda path: path.write_text("x"), "is not a folder"),
+    (lambda path: path.write_text("x"), "has no column 'file_name'"),
+    (
+      lambda path: path.write_bytes(b"\x89PNG"),
+      "is not UTF-8 text: .* or give a CSV manifest of pictures, or a folder.",
+    ),
+    (lambda path: os.mkfifo(path), "is neither a folder nor a file"),
     (lambda path: path.mkdir(), "holds neither IDX files, nor class folders"),
   ],
 )

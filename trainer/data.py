@@ -32,6 +32,7 @@ from transforms.core.splits import SplitPercentages
 from transforms.core.tfrecord import read_records
 
 RECORDS_PER_BATCH = 1024
+_FILES = (TRAINING, VALIDATION, TESTING)  # those of validation are there where the data set itself names such images
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +83,7 @@ def load_bottlenecks(
     InputError: records are missing, damaged or of another kind, or a class has no image to train on or to validate
       with.
   """
-  files = {split: _shard_files(os.path.join(folder, "records"), split) for split in (TRAINING, TESTING)}
+  files = {split: _shard_files(os.path.join(folder, "records"), split) for split in _FILES}
   expected = _expected_counts(folder)
   total = sum(expected.values())
   vectors = np.empty((total, dimensions), np.float32)
@@ -90,7 +91,7 @@ def load_bottlenecks(
   split_of_row = np.empty(total, "<U10")
   checksum = hashlib.sha256()
   filled = 0
-  for split in (TRAINING, TESTING):
+  for split in _FILES:
     start = filled
     for keys, batch_classes, batch in _read_batches(files[split], dimensions):
       end = filled + len(keys)
@@ -123,7 +124,7 @@ def _shard_files(folder: str, split: str) -> list[str]:
 
 def _expected_counts(folder: str) -> dict[str, int]:
   splits: dict[str, Any] = json.loads(read_local(os.path.join(folder, STATS_FILE)))["splits"]
-  return {split: splits.get(split, {"outputs": 0})["outputs"] for split in (TRAINING, TESTING)}
+  return {split: splits.get(split, {"outputs": 0})["outputs"] for split in _FILES}
 
 
 def _wrong_count(folder: str, split: str, found: str, expected: int) -> InputError:

@@ -25,7 +25,7 @@ class TfliteRequest(NamedTuple):
   """Attributes:
   float_file: where the float file goes; None: nowhere.
   int8_file: where the int8 file goes; None: nowhere.
-  pictures: folder in which the bottlenecks' pictures are found again; needed for int8 only.
+  pictures: folder, or CSV manifest, in which the bottlenecks' pictures are found again; needed for int8 only.
   calibration_images: how many of them the int8 file's value ranges are taken from.
   """
 
@@ -83,9 +83,9 @@ def tflite_request(args: argparse.Namespace, info: Mapping[str, Any]) -> TfliteR
   if len({os.path.realpath(path) for path in asked}) < len(asked):
     raise InputError("--tflite_output_file and --tflite_int8_output_file would overwrite each other: give two names.")
   pictures = args.tflite_calibration_input or str(info["settings"].get("input", ""))
-  if args.tflite_int8_output_file and not os.path.isdir(pictures):
+  if args.tflite_int8_output_file and not os.path.exists(pictures):
     raise InputError(
-      f"the pictures that the bottlenecks were made of are not in {pictures}, which is no local folder: give with"
+      f"the pictures that the bottlenecks were made of are not in {pictures}, which is no local folder or manifest: give with"
       " --tflite_calibration_input where they are: int8 is calibrated and measured on them."
     )
   return TfliteRequest(

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import apache_beam as beam
 
 from transforms import files
 from transforms.core.errors import InputError
+from transforms.core.quarantine import Quarantined
 from transforms.core.retrain_names import check_labels_differ, is_picture, label_of_folder
 from transforms.core.schema import ALL, TESTING, TRAINING, VALIDATION
 from transforms.core.shards import IMAGES_PER_SHARD, ImageFile, Shard
 from transforms.core.splits import SplitPercentages, stable_hash
+
+ListedImage = ImageFile | Quarantined
+"""`Quarantined` is a picture that is not there."""
 
 _SHARD_SALT = b"beam-retrain-shard-1:"
 _NOT_PICTURES = {"thumbs.db", "desktop.ini"}  # what file managers leave behind; so are names that start with a dot
@@ -152,14 +156,14 @@ class PlanImageFolders(beam.PTransform):
       # ClassFolder
       | "ListFolder" >> beam.FlatMap(list_folder)
       # (split or None, ImageFile)
-      | "AssignSplit" >> beam.FlatMap(_assign_split, self._splits, self._percentages)
+      | "AssignSplit" >> beam.FlatMap(assign_split, self._splits, self._percentages)
       # (split, ImageFile)
       | "AssignShards" >> AssignShards(self._images_per_shard)
     )  # Shard
 
 
 class AssignShards(beam.PTransform):
-  """PCollection[(split, ImageFile)] -> PCollection[Shard].
+  """PCollection[(split, ImageFile or Quarantined)] -> PCollection[Shard].
 
   Attributes:
     images_per_shard: how many images a shard has on average.
@@ -223,12 +227,19 @@ def _in_utf8(image: ImageFile) -> ImageFile:
     return image._replace(key=image.key.encode(errors="backslashreplace").decode(), path="")
 
 
-def _assign_split(
-  listed: tuple[str | None, ImageFile], splits: frozenset[str], percentages: SplitPercentages | None
-) -> Iterator[tuple[str, ImageFile]]:
+def assign_split(
+  listed: tuple[str | None, ListedImage], splits: Collection[str], percentages: SplitPercentages | None
+) -> Iterator[tuple[str, ListedImage]]:
+  """Yields an image with the split whose shards it goes to, if that is one of `splits`.
+
+  Args:
+    listed: with the split that the data set itself gives it, or None.
+    splits: those that are planned.
+    percentages: as of `PlanImageFolders`.
+  """
   given, image = listed
   split = given or (percentages.split_of(image.key) if percentages else ALL)
-  if split == VALIDATION:
+  if split == VALIDATION and not given:
     # Validation images are drawn from the training records, by the same hash, when the head is trained.
     split = TRAINING
   if split in splits:
@@ -236,12 +247,13 @@ def _assign_split(
 
 
 def _assign_shard(
-  assigned: tuple[str, ImageFile], totals: Mapping[str, int], size: int
-) -> tuple[tuple[str, int, int], ImageFile]:
+  assigned: tuple[str, ListedImage], totals: Mapping[str, int], size: int
+) -> tuple[tuple[str, int, int], ListedImage]:
   split, image = assigned
   of = math.ceil(totals[split] / size)
   return (split, stable_hash(image.key, _SHARD_SALT) % of, of), image
 
 
-def _make_shard(name: tuple[str, int, int], images: Iterable[ImageFile]) -> Shard:
-  return Shard(*name, inputs=tuple(sorted(images)))
+def _make_shard(name: tuple[str, int, int], images: Iterable[ListedImage]) -> Shard:
+  ordered = sorted(images, key=lambda image: image.key)
+  return Shard(*name, inputs=tuple(ordered))

@@ -12,12 +12,13 @@ from transforms import files
 from transforms.core.errors import InputError
 from transforms.core.example import decode_example
 from transforms.core.quarantine import Quarantined
-from transforms.core.schema import ALL, KEY, RECORDS_FOLDER, TESTING, TRAINING, Image, parse_shard_name
+from transforms.core.schema import KEY, RECORDS_FOLDER, Image, parse_shard_name
 from transforms.core.shards import IMAGES_PER_SHARD, IdxRange, ImageFile, RecordsFile, Shard, pick_inputs
-from transforms.core.splits import SplitPercentages, stable_hash
+from transforms.core.splits import SplitPercentages, stable_hash, with_validation
 from transforms.core.tfrecord import read_records
-from transforms.folders import list_folder
+from transforms.folders import ListedImage, assign_split, list_folder
 from transforms.idx_source import cut_into_shards, find_idx_splits, image_key, read_idx_labels
+from transforms.manifest_source import ManifestSource
 from transforms.sources import FolderSource, IdxSource, RecordsSource, Source, read_images
 
 _SALT = b"beam-retrain-sample-1:"
@@ -58,35 +59,36 @@ def _shards(source: Source, splits: Sequence[str], percentages: SplitPercentages
     case IdxSource():
       for pair in find_idx_splits(source.path, tuple(splits)):
         yield from cut_into_shards(pair, IMAGES_PER_SHARD)
-    case FolderSource():
-      listed = sorted(_files(source, splits, percentages))
+    case FolderSource() | ManifestSource():
+      listed = sorted(_files(source, splits, percentages), key=lambda entry: (entry[0], entry[1].key))
       for start in range(0, len(listed), IMAGES_PER_SHARD):
         for split, group in itertools.groupby(listed[start : start + IMAGES_PER_SHARD], lambda entry: entry[0]):
           yield Shard(split, 0, 1, tuple(image for _, image in group))
     case RecordsSource():
       for stat in files.match_in(files.join(source.path, RECORDS_FOLDER), "*.tfrecord"):
         parsed = parse_shard_name(os.path.basename(stat.path))
-        if parsed and parsed[0] in splits:
+        if parsed and parsed[0] in with_validation(splits):
           yield Shard(*parsed, inputs=(RecordsFile(*stat),))
     case _:
       raise InputError(f"{source.path} cannot be looked at without a job: give a folder of pictures or records.")
 
 
 def _files(
-  source: FolderSource, splits: Sequence[str], percentages: SplitPercentages | None
-) -> Iterator[tuple[str, ImageFile]]:
-  for folder in source.folders:
-    for given, image in list_folder(folder):
-      split = given or (percentages.split_of(image.key) if percentages else ALL)
-      if split in splits or (split != TESTING and TRAINING in splits):
-        yield split, image
+  source: FolderSource | ManifestSource, splits: Sequence[str], percentages: SplitPercentages | None
+) -> Iterator[tuple[str, ListedImage]]:
+  if isinstance(source, ManifestSource):
+    listed = source.list_pictures()
+  else:
+    listed = itertools.chain.from_iterable(map(list_folder, source.folders))
+  for picture in listed:
+    yield from assign_split(picture, with_validation(splits), percentages)
 
 
 def _keys(shard: Shard) -> Iterator[str]:
   """Yields the keys of a shard's pictures, in its order, reading as little as can be."""
   for entry in shard.inputs:
     match entry:
-      case ImageFile():
+      case ImageFile() | Quarantined():
         yield entry.key
       case IdxRange():
         for offset, label in enumerate(read_idx_labels(entry)):

@@ -8,6 +8,7 @@ import apache_beam as beam
 
 from transforms.check_splits import count_labels
 from transforms.core.errors import InputError
+from transforms.core.quarantine import Quarantined
 from transforms.core.shards import Shard
 from transforms.core.splits import SplitPercentages
 
@@ -37,7 +38,8 @@ class CheckSamePictures(beam.PTransform):
 
 
 def _count_pictures(shard: Shard) -> tuple[str, int]:
-  return shard.split, sum(1 for _ in count_labels(shard, SplitPercentages()))
+  gone = sum(isinstance(entry, Quarantined) for entry in shard.inputs)
+  return shard.split, gone + sum(1 for _ in count_labels(shard, SplitPercentages()))
 
 
 def check_same(planned: Mapping[str, int], folder: str, inputs: Mapping[str, int]) -> dict[str, int]:

@@ -21,10 +21,11 @@ from transforms.core.finished import parse_info, read_info, read_labels
 from transforms.core.quarantine import Quarantined, Reason
 from transforms.core.schema import INFO_FILE, Image, decode_image, parse_shard_name
 from transforms.core.shards import IdxRange, ImageFile, Input, PickedRecords, RecordsFile, Shard
-from transforms.core.splits import SplitPercentages
+from transforms.core.splits import SplitPercentages, with_validation
 from transforms.core.tfrecord import pick_records, read_records
 from transforms.folders import PlanImageFolders, find_class_folders
 from transforms.idx_source import PlanIdxShards, find_idx_splits, image_key, looks_like_idx, read_idx_range
+from transforms.manifest_source import ManifestSource
 
 MAX_FILE_BYTES = 1 << 28
 """A picture file above 256 MB is not even read."""
@@ -37,17 +38,20 @@ class Source(Protocol):
     path: what the user gave.
     labels: class index -> label, sorted, as far as the source knows without reading the pictures.
     has_splits: whether the source itself says what is for training and what for testing.
+    has_validation: whether it names validation pictures, too.
   """
 
   path: str
   labels: list[str]
   has_splits: bool
+  has_validation: bool
 
   def plan(self, splits: Sequence[str], percentages: SplitPercentages | None) -> beam.PTransform:
     """Returns PBegin -> PCollection[Shard].
 
     Args:
-      splits: the splits to plan: of `training`, `testing`, or `all`. Validation images are in the training shards.
+      splits: the splits to plan: of `training`, `testing`, or `all`. Validation images are drawn from the training
+        shards; those that the source names itself come with `training`, in shards of the split `validation`.
       percentages: how to split a source without splits of its own; None puts every image of it in `all`.
     """
     ...
@@ -57,6 +61,7 @@ class IdxSource:
   """A folder of MNIST-style IDX files; its pictures are read as PNG, as `convert --formats png` writes them."""
 
   has_splits = True
+  has_validation = False
 
   def __init__(self, path: str, classes: int = 10):
     self.path = path
@@ -72,6 +77,8 @@ class FolderSource:
   Attributes:
     folders: what `find_class_folders` found.
   """
+
+  has_validation = False
 
   def __init__(self, path: str, min_classes: int = 2, retrain_names: bool = False):
     self.path = path
@@ -90,6 +97,7 @@ class RecordsSource:
   """Image records, or bottleneck records, in files of ours: one shard here for one file there."""
 
   has_splits = True
+  has_validation = False  # what there is comes in files of its own, and is not drawn again
 
   def __init__(self, path: str, records_folder: str):
     self.path = path
@@ -98,12 +106,13 @@ class RecordsSource:
 
   def plan(self, splits: Sequence[str], percentages: SplitPercentages | None) -> beam.PTransform:
     found = files.match_in(self._records_folder, "*.tfrecord")
+    wanted = with_validation(splits)
     shards = []
     for entry in found:
       parsed = parse_shard_name(os.path.basename(entry.path))
-      if parsed and parsed[0] in splits:
+      if parsed and parsed[0] in wanted:
         shards.append(Shard(*parsed, inputs=(RecordsFile(*entry),)))
-    for split in splits:
+    for split in sorted(wanted):
       of = [shard.of for shard in shards if shard.split == split]
       if of and len(of) != max(of):
         raise InputError(f"{self._records_folder} has {len(of)} of {max(of)} {split} files: write them again.")
@@ -115,21 +124,25 @@ class RecordsSource:
 
 def find_source(
   path: str, classes: int = 10, min_classes: int = 2, retrain_names: bool = False
-) -> IdxSource | FolderSource | RecordsSource:
-  """Recognises what a folder of pictures is.
+) -> IdxSource | FolderSource | RecordsSource | ManifestSource:
+  """Recognises what an input of pictures is: a folder, or a file, which has to be a manifest.
 
   Args:
-    path: folder that the user gave.
+    path: what the user gave.
     classes: number of classes of an IDX folder, whose labels are "0", "1", ...
     min_classes: as of `find_class_folders`.
     retrain_names: likewise; sources that say their labels themselves are read as always.
 
   Raises:
-    InputError: there is no such folder, it is not finished, or holds nothing that can be used.
+    InputError: there is no such thing, it is not finished, or holds nothing that can be used.
   """
+  if is_manifest(path):
+    return ManifestSource(path, min_classes)
   if files.is_local(path) and not os.path.isdir(path):
-    kind = "is not a folder" if os.path.exists(path) else "does not exist"
-    raise InputError(f"{path} {kind}: give a folder of IDX files, of class folders, or of `beam-retrain convert`.")
+    kind = "is neither a folder nor a file" if os.path.exists(path) else "does not exist"
+    raise InputError(
+      f"{path} {kind}: give a folder of IDX files, of class folders, or of `beam-retrain convert`; or a CSV manifest."
+    )
   info_path = files.join(path, INFO_FILE)
   if files.exists(info_path) and parse_info(files.read_bytes(info_path)):
     read_info(path, "convert", files.exists, files.read_bytes)
@@ -139,6 +152,11 @@ def find_source(
   if looks_like_idx(path):
     return IdxSource(path, classes)
   return FolderSource(path, min_classes, retrain_names)
+
+
+def is_manifest(path: str) -> bool:
+  """Says whether an input is taken for a manifest: any local file, and what is remote and ends in `.csv`."""
+  return os.path.isfile(path) if files.is_local(path) else path.lower().endswith(".csv")
 
 
 def read_images(shard: Shard, labels: Sequence[str]) -> Iterator[Image | Quarantined]:

@@ -126,4 +126,4 @@ def _records(lines: Iterable[str], source: str, other: str) -> Iterator[tuple[in
   except OSError as error:
     raise InputError(f"{source} cannot be read ({error.strerror or error}): {other}.") from error
   except UnicodeDecodeError as error:
-    raise InputError(f"{source} is not UTF-8 text: save it as CSV in UTF-8.") from error
+    raise InputError(f"{source} is not UTF-8 text: save it as CSV in UTF-8, or {other}.") from error

@@ -15,6 +15,7 @@ from transforms.core import idx
 from transforms.core.encode import encode_pixels
 from transforms.core.errors import InputError
 from transforms.core.example import decode_example
+from transforms.core.input_manifest import read_pictures
 from transforms.core.schema import ENCODED, KEY, RECORDS_FOLDER, TESTING, TRAINING
 from transforms.core.tfrecord import read_records
 
@@ -26,14 +27,16 @@ def find_again(folder: str, keys: Collection[str]) -> Iterator[tuple[str, bytes]
   """Yields (key, the picture's own bytes) for the keys that are there, in the order of the data set.
 
   Args:
-    folder: a local input of `bottlenecks`: records that `convert` wrote, IDX files, or class folders.
+    folder: a local input of `bottlenecks`: records that `convert` wrote, IDX files, class folders, or a CSV manifest.
     keys: of pictures, as bottleneck records have them.
 
   Raises:
-    InputError: the folder is not there, or a file in it is damaged.
+    InputError: the folder is not there, or a file in it is damaged; or a picture that a manifest lists is remote.
   """
   if "://" in folder:
     raise InputError(f"{folder} is remote, pictures are found again in local folders only: give a local copy of it.")
+  if os.path.isfile(folder):
+    return _in_manifest(folder, frozenset(keys))
   if not os.path.isdir(folder):
     raise InputError(f"{folder} does not exist: give the folder of the pictures that the bottlenecks were made of.")
   records = sorted(glob.glob(os.path.join(glob.escape(folder), RECORDS_FOLDER, "*.tfrecord")))
@@ -59,14 +62,32 @@ def _in_records(paths: list[str], wanted: frozenset[str]) -> Iterator[tuple[str,
           yield key, encoded
 
 
+def _in_manifest(path: str, wanted: frozenset[str]) -> Iterator[tuple[str, bytes]]:
+  with open(path, encoding="utf-8", newline="") as lines:
+    for picture in read_pictures(lines, os.path.abspath(path)):
+      if picture.key not in wanted:
+        continue
+      if "://" in picture.path:
+        raise InputError(
+          f"{path}: line {picture.line}: {picture.path} is remote, pictures are found again in local files only: give a"
+          " folder or a manifest of local copies."
+        )
+      yield from _read(picture.key, picture.path)
+
+
 def _in_files(folder: str, keys: list[str]) -> Iterator[tuple[str, bytes]]:
   for key in keys:
     if ".." in key.split("/") or os.path.isabs(key):
       continue  # no name leads out of the folder
-    with contextlib.suppress(FileNotFoundError, IsADirectoryError, NotADirectoryError):
-      with open(os.path.join(folder, key), "rb") as file:
-        encoded = file.read()
-      yield key, encoded
+    yield from _read(key, os.path.join(folder, key))
+
+
+def _read(key: str, path: str) -> Iterator[tuple[str, bytes]]:
+  """Yields nothing where there is no such file."""
+  with contextlib.suppress(FileNotFoundError, IsADirectoryError, NotADirectoryError):
+    with open(path, "rb") as file:
+      encoded = file.read()
+    yield key, encoded
 
 
 def _in_idx(folder: str, wanted: frozenset[str]) -> Iterator[tuple[str, bytes]]:

@@ -12,7 +12,7 @@ import dataclasses
 import hashlib
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from transforms.core.schema import TESTING, TRAINING, VALIDATION
@@ -29,6 +29,11 @@ SPLIT_HASHES = (STABLE, LEGACY)
 def stable_hash(key: str, salt: bytes) -> int:
   """Returns 0..2**64-1, the same in every process and on every machine."""
   return int.from_bytes(hashlib.sha256(salt + key.encode()).digest()[:8], "big")
+
+
+def with_validation(splits: Collection[str]) -> frozenset[str]:
+  """Returns which of the files of a data set are asked for: its own validation pictures are asked for with training."""
+  return frozenset({*splits, VALIDATION}) if TRAINING in splits else frozenset(splits)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
