@@ -101,7 +101,6 @@ class SplitAudit:
     with files.open_to_read(leaks_path) as file, io.TextIOWrapper(file, "utf-8", newline="") as lines:
       counts = count_rows(lines)
     if not (found := describe(counts)):
-      files.delete([leaks_path])
       return False
     print(
       f"beam-retrain: {' and '.join(found.values())}: see {files.shown(leaks_path)}; mend them, or leave them out with"
