@@ -1,5 +1,5 @@
-"""Pictures' bytes -> the distorted variants of each, decoded once: TensorFlow, with `preprocessing`'s decoder and resize,
-so that a variant that distorts nothing is what the trunk sees of the picture itself.
+"""Pictures' bytes -> the distorted variants of each, decoded once: in TensorFlow, with the decoder and the resize of
+`preprocessing`, so that a variant that distorts nothing is what the trunk sees of the picture itself.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import numpy as np
 import tensorflow as tf
 
 from transforms.core.distortions import Distortions, Variant
-from transforms.core.inference import LoadedModel
 from transforms.core.preprocessing import decode_rgb
 
 _PICTURES_AT_ONCE = 8
@@ -18,7 +17,7 @@ _BYTES_AT_ONCE = 1 << 28
 
 
 def distort(pixels: tf.Tensor, geometry: tf.Tensor, brightness: tf.Tensor, input_px: int) -> tf.Tensor:
-  """Makes one variant of a picture. The operations and their order are those of `add_input_distortions` in `retrain.py`.
+  """Makes one variant of a picture. Operations and order are those of `add_input_distortions` in `retrain.py`.
 
   Args:
     pixels: uint8 [H, W, 3], 0..255.
@@ -52,7 +51,7 @@ def make_distort_all(distortions: Distortions, input_px: int) -> Callable[[Seque
   def distort_one(encoded: tf.Tensor, geometry: tf.Tensor, brightness: tf.Tensor) -> tf.Tensor:
     pixels = decode_rgb(encoded)
     return tf.map_fn(
-      lambda drawn: distort(pixels, *drawn, input_px),
+      lambda drawn: distort(pixels, drawn[0], drawn[1], input_px),
       (geometry, brightness),
       fn_output_signature=tf.TensorSpec(shape, tf.float32),
       parallel_iterations=1,
