@@ -11,6 +11,7 @@ import apache_beam as beam
 
 from pipelines import output_folder
 from pipelines.bottlenecks_flags import read_request
+from pipelines.distortions import DistortedBottlenecks
 from pipelines.retrain_names import tell_left_out
 from pipelines.running import DONE, GATE_MISSED, exit_code, guarded, run_pipeline
 from pipelines.split_audit import OWNED as AUDIT_OWNED
@@ -20,6 +21,7 @@ from pipelines.trunks import load_trunk
 from transforms import files
 from transforms.bottlenecks import EmbedShard
 from transforms.close import CloseLedger, mark_completed
+from transforms.core.distortions import DISTORTED
 from transforms.core.leaks import OnLeak
 from transforms.core.schema import (
   COMPLETED_FILE,
@@ -42,7 +44,8 @@ from transforms.sources import Source
 from transforms.store import find_stores
 
 _FRESH_FOLDER = ".fresh"
-_OWNED = (RECORDS_FOLDER, _FRESH_FOLDER, IMPORTED_FOLDER, "trunk", "transform", "temp", SCHEMA_FILE, *AUDIT_OWNED)
+_FOLDERS = (RECORDS_FOLDER, DISTORTED, _FRESH_FOLDER, IMPORTED_FOLDER, "trunk", "transform", "temp")
+_OWNED = (*_FOLDERS, SCHEMA_FILE, *AUDIT_OWNED)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,6 +62,7 @@ class Config:
     max_bad_fraction: 0..1.
     handler: the trunk, by the path that workers read.
     stores: folders with bottlenecks of earlier runs by the same trunk.
+    distorted: the part that embeds distorted variants; None: there are none.
   """
 
   source: Source
@@ -70,6 +74,7 @@ class Config:
   max_bad_fraction: float
   handler: ImageModelHandler
   stores: Sequence[str] = ()
+  distorted: DistortedBottlenecks | None = None
 
   @property
   def fresh_folder(self) -> str:
@@ -87,7 +92,7 @@ class Config:
 
 
 def build(root: beam.Pipeline, config: Config) -> None:
-  """Plan, work, analyze, audit, close."""
+  """Plan, work, distort, analyze, audit, close."""
   from transforms.analyze import AnalyzeBottlenecks  # loads TensorFlow and more: not for `--help`
 
   labels = config.source.labels
@@ -106,6 +111,7 @@ def build(root: beam.Pipeline, config: Config) -> None:
     embed = EmbedShard(config.handler, labels)
     work = WorkShards(embed, output=config.records_folder, request=config.request, checked=planned.checked)
   reports = planned.shards | "Work" >> work
+  distorted = config.distorted.embed(planned.shards, planned.checked, reports) if config.distorted else None
   transform = reports | "Analyze" >> AnalyzeBottlenecks(
     records_folder=config.records_folder,
     output=files.join(config.output, "transform"),
@@ -115,7 +121,7 @@ def build(root: beam.Pipeline, config: Config) -> None:
   )
   leaks = config.audit.audit(planned, reports, config.records_folder)
   stats = (planned.shards, reports) | "Close" >> CloseLedger(
-    output=config.output, shards_folder=config.records_folder, leaks=leaks
+    output=config.output, shards_folder=config.records_folder, leaks=leaks, more=distorted
   )
   _ = stats | "MarkCompleted" >> beam.Map(
     mark_completed, config.output, config.max_bad_fraction, beam.pvalue.AsList(transform)
@@ -197,6 +203,24 @@ def run(argv: Sequence[str]) -> int:
   if imported:
     print(imported.run(digest, options))
     stores = [imported.store, *stores]
+  handler = ImageModelHandler(
+    trunk_folder,
+    batch_size=request.batch_size,
+    threads=flags.trunk_threads or 0,
+    max_pixels=flags.max_pixels,
+  )
+  distorted = None
+  if request.distortions:
+    distorted = DistortedBottlenecks(
+      request.distortions,
+      handler,
+      source.labels,
+      percentages,
+      flags.output,
+      trunk.fingerprint,
+      PREPROCESSING_VERSION,
+      earlier=[retry.folder] if retry else flags.reuse,
+    )
   config = Config(
     source=source,
     output=flags.output,
@@ -205,13 +229,9 @@ def run(argv: Sequence[str]) -> int:
     percentages=percentages,
     audit=audit,
     max_bad_fraction=flags.max_bad_fraction,
-    handler=ImageModelHandler(
-      trunk_folder,
-      batch_size=request.batch_size,
-      threads=flags.trunk_threads or 0,
-      max_pixels=flags.max_pixels,
-    ),
+    handler=handler,
     stores=stores,
+    distorted=distorted,
   )
   # With stores, the new pictures are the long work; the records are then soon copied together.
   slow_folder = config.fresh_folder if stores else config.records_folder
@@ -226,6 +246,8 @@ def run(argv: Sequence[str]) -> int:
     f"{totals['outputs']:,} {split}" for split, totals in sorted(stats["splits"].items(), reverse=True)
   )
   print(f"bottlenecks: {counts}; {trunk.dimensions} numbers each, by the trunk {trunk.handle}; in {shown}")
+  if distorted:
+    print(distorted.describe(stats))
   if retry:
     print(retry.describe(flags.output))
   if stores:

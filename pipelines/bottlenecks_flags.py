@@ -17,6 +17,7 @@ from pipelines.arguments import (
   parse_with_beam_options,
   positive_int,
 )
+from pipelines.distortions import add_distortion_flags, distortions_setting, read_distortions
 from pipelines.retrain_names import add_retrain_names, retrain_names_setting
 from pipelines.retry import Retry, add_retry_from, apply_retry, given_flags, read_retry
 from pipelines.split_audit import add_on_leak, on_leak_setting
@@ -25,6 +26,7 @@ from pipelines.text_import import add_bottleneck_dir
 from pipelines.trunks import BUNDLED
 from pipelines.trunks import HELP as TRUNK_HELP
 from transforms import files
+from transforms.core.distortions import Distortions
 from transforms.core.errors import InputError
 from transforms.core.schema import PREPROCESSING_VERSION, TESTING, TRAINING
 from transforms.core.splits import SplitPercentages
@@ -43,6 +45,7 @@ class Request:
     source: the pictures.
     percentages: how many images are for testing and for validation.
     retry: the run that is done again; None: none.
+    distortions: of the training pictures; None: none.
   """
 
   flags: argparse.Namespace
@@ -50,6 +53,7 @@ class Request:
   source: Source
   percentages: SplitPercentages
   retry: Retry | None = None
+  distortions: Distortions | None = None
 
   @property
   def batch_size(self) -> int:
@@ -67,6 +71,7 @@ class Request:
       "labels": self.source.labels,
       **retrain_names_setting(self.flags.retrain_names),
       **on_leak_setting(self.flags.on_leak),
+      **distortions_setting(self.distortions),
       **({"bottleneck_dir": texts.to_settings()} if texts else {}),
     }
 
@@ -85,6 +90,7 @@ def read_request(argv: Sequence[str]) -> Request:
     apply_retry(retry, flags, given_flags(make_parser(), argv))
   elif flags.input is None:
     parser.error("the following arguments are required: --input")
+  distortions = read_distortions(flags)
   typed_input = retry.typed_input if retry else flags.input
   flags.input, flags.output = files.absolute(flags.input), files.absolute(flags.output)
   flags.reuse = [files.absolute(folder) for folder in flags.reuse]
@@ -98,7 +104,7 @@ def read_request(argv: Sequence[str]) -> Request:
   if retry:
     _refuse_overlap(retry.folder, flags.output, "--retry_from")
     retry.check_labels(source)
-  return Request(flags, options, source, percentages, retry)
+  return Request(flags, options, source, percentages, retry, distortions)
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -121,7 +127,7 @@ def make_parser() -> argparse.ArgumentParser:
     "--input",
     metavar="DIR",
     help="a folder of MNIST-style IDX files; of class folders, maybe in training/ and testing/ (JPEG, PNG, BMP, GIF;"
-    " any size); or what `convert` wrote. It is recognised by what is there",
+    " any size); what `convert` wrote; or a CSV manifest, file_name,label[,split]. It is recognised by what is there",
   )
   parser.add_argument(
     "--output", required=True, metavar="DIR", help="folder to write; new, empty, or of an earlier run"
@@ -146,6 +152,7 @@ def make_parser() -> argparse.ArgumentParser:
   )
   add_split_flags(parser)
   add_on_leak(parser)
+  add_distortion_flags(parser)
   add_retrain_names(parser)
   parser.add_argument(
     "--classes", type=positive_int, default=10, metavar="N", help="classes of an IDX folder (default: %(default)d)"

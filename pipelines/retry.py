@@ -11,6 +11,7 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 
+from pipelines.distortions import distortion_flags
 from pipelines.running import run_pipeline
 from pipelines.trunks import Trunk, load_stored_trunk
 from transforms import files
@@ -195,6 +196,7 @@ def _earlier_flags(info: Mapping[str, Any]) -> dict[str, Any]:
     "on_leak": settings.get("on_leak", "warn"),
     "retrain_names": settings.get("retrain_names", False),
     "bottleneck_dir": texts and texts["path"],
+    **distortion_flags(settings),
   }
 
 

@@ -31,13 +31,22 @@ class CloseLedger(beam.PTransform):
     output: the stage's folder.
     shards_folder: the folder of the shard files: `output` itself or one in it.
     leaks: a PCollection[LeakedPicture], what an audit found: listed in `leaks.csv` and counted. None: no audit.
+    more: a PCollection of one dict: further entries of `stats.json`. None: there are none.
   """
 
-  def __init__(self, *, output: str, shards_folder: str | None = None, leaks: beam.PCollection | None = None):
+  def __init__(
+    self,
+    *,
+    output: str,
+    shards_folder: str | None = None,
+    leaks: beam.PCollection | None = None,
+    more: beam.PCollection | None = None,
+  ):
     super().__init__()
     self._output = output
     self._shards_folder = shards_folder or output
     self._leaks = leaks
+    self._more = more
 
   def expand(self, inputs: tuple[beam.PCollection, beam.PCollection]) -> beam.PCollection:
     shards, reports = inputs
@@ -46,13 +55,19 @@ class CloseLedger(beam.PTransform):
       | "SplitOfShard" >> beam.Map(lambda shard: shard.split)
       | "CountShards" >> beam.combiners.Count.PerElement()
     )  # (split, number of shards)
-    leaks = None if self._leaks is None else beam.pvalue.AsList(self._leaks)
     return (
       reports
       | "CollectReports" >> beam.combiners.ToList()
       # list of ShardReport
       | "CloseLedger"
-      >> beam.Map(_close, self._output, self._shards_folder, planned=beam.pvalue.AsDict(planned), leaks=leaks)
+      >> beam.Map(
+        _close,
+        self._output,
+        self._shards_folder,
+        planned=beam.pvalue.AsDict(planned),
+        leaks=None if self._leaks is None else beam.pvalue.AsList(self._leaks),
+        more=None if self._more is None else beam.pvalue.AsSingleton(self._more),
+      )
     )  # dict
 
 
@@ -62,10 +77,11 @@ def _close(
   shards_folder: str,
   planned: dict[str, int],
   leaks: list[LeakedPicture] | None,
+  more: dict[str, Any] | None,
 ) -> dict[str, Any]:
   reports = sorted(reports, key=lambda report: report.file)
-  stats = check_ledger(reports, planned)
-  _delete_strays(shards_folder, {report.file for report in reports})
+  stats = {**check_ledger(reports, planned), **(more or {})}
+  delete_strays(shards_folder, {report.file for report in reports})
   if leaks is not None:
     stats[LEAKS] = count_leaks(leaks)
     files.write_text(files.join(output, LEAKS_FILE), leaks_csv(leaks))
@@ -75,7 +91,7 @@ def _close(
   return stats
 
 
-def _delete_strays(folder: str, current: set[str]) -> None:
+def delete_strays(folder: str, current: set[str]) -> None:
   """Shards of an earlier run with another shard count never linger."""
   files.sweep(folder)
   reports_folder = files.join(folder, REPORTS_FOLDER)

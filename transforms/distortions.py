@@ -7,18 +7,20 @@ reads them, reuse, evaluation or the transform graph, never sees a distorted pic
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import apache_beam as beam
 import numpy as np
 from apache_beam.metrics import Metrics
 
-from transforms.core.distortions import Distortions, distort, draw_variant, variant_key
+from transforms.close import delete_strays
+from transforms.core.distortions import DISTORTED, Distortions, count_distorted, variant_key
 from transforms.core.inference import Inferred, LoadedModel, Outputs, infer_images
 from transforms.core.quarantine import Quarantined
 from transforms.core.schema import TRAINING, Bottleneck, Image, encode_bottleneck
-from transforms.core.shards import Shard
+from transforms.core.shards import Shard, ShardReport
 from transforms.core.splits import SplitPercentages
 from transforms.core.tfrecord import frame
 from transforms.model_handler import ImageModelHandler
@@ -67,6 +69,39 @@ class EmbedDistorted(beam.PTransform):
     )  # ShardReport
 
 
+class CloseDistorted(beam.PTransform):
+  """(PCollection[ShardReport] of the pictures, PCollection[ShardReport] of their variants) -> PCollection of one dict.
+
+  The dict is an entry of `stats.json`. Checks the ledger of the variants, and removes files of earlier runs.
+
+  Attributes:
+    folder: of the variants' files.
+    distortions: what was done.
+  """
+
+  def __init__(self, *, folder: str, distortions: Distortions):
+    super().__init__()
+    self._folder = folder
+    self._distortions = distortions
+
+  def expand(self, inputs: tuple[beam.PCollection, beam.PCollection]) -> beam.PCollection:
+    reports, of_variants = inputs
+    return (
+      of_variants
+      | "CollectReports" >> beam.combiners.ToList()
+      # list of ShardReport
+      | "Close" >> beam.Map(_close, self._folder, self._distortions, beam.pvalue.AsList(reports))
+    )  # dict
+
+
+def _close(
+  of_variants: list[ShardReport], folder: str, distortions: Distortions, reports: list[ShardReport]
+) -> dict[str, Any]:
+  counts = count_distorted(distortions, reports, of_variants)
+  delete_strays(folder, {report.file for report in of_variants})
+  return {DISTORTED: counts}
+
+
 class DistortShard(ShardTask):
   """Writes the bottleneck records of the variants of a shard's pictures, those of a picture one after the other.
 
@@ -86,23 +121,33 @@ class DistortShard(ShardTask):
     self._percentages = percentages
     self._distortions = distortions
     self._model: LoadedModel | None = None
+    self._counts: Counter[str] = Counter()
     self._counter = Metrics.counter(METRICS_NAMESPACE, "variants_computed")
 
   def work(self, shard: Shard) -> Iterator[Written | Quarantined]:
-    pictures = (
-      picture
-      for picture in read_images(shard, self._labels)
-      if self._percentages.split_of(picture.key, shard.split) == TRAINING
-    )
+    self._counts = Counter()
     # So many pictures that their variants are one batch of the trunk.
     batch_size = max(1, self._handler.batch_size // self._distortions.copies)
+    pictures = self._training_pictures(shard)
     for item in infer_images(pictures, self._load, batch_size=batch_size, max_pixels=self._handler.max_pixels):
       match item:
         case Quarantined():
           yield item.in_split(shard.split)
         case Inferred(image, outputs):
+          self._counts["pictures"] += 1
           self._counter.inc(self._distortions.copies)
-          yield Written(image.label, b"".join(self._records(image, outputs["bottleneck"])))
+          for record in self._records(image, outputs["bottleneck"]):
+            yield Written(image.label, record)
+
+  def extra(self) -> Mapping[str, Any]:
+    return {DISTORTED: {"pictures": self._counts["pictures"], "validation": self._counts["validation"]}}
+
+  def _training_pictures(self, shard: Shard) -> Iterator[Image | Quarantined]:
+    for picture in read_images(shard, self._labels):
+      if isinstance(picture, Quarantined) or self._percentages.split_of(picture.key, shard.split) == TRAINING:
+        yield picture
+      else:
+        self._counts["validation"] += 1
 
   def _records(self, image: Image, vectors: np.ndarray) -> Iterator[bytes]:
     for copy, vector in enumerate(vectors, start=1):
@@ -135,33 +180,16 @@ class _DistortingModel(LoadedModel):
 
 
 def _distorting(trunk: LoadedModel, distortions: Distortions) -> LoadedModel:
-  import tensorflow as tf
+  from transforms.core.distorted_images import make_distort_all  # loads TensorFlow
 
-  copies, input_px = distortions.copies, trunk.input_px
-  graph = tf.function(
-    lambda encoded, placed, brightness: distort(encoded, placed, brightness, input_px),
-    input_signature=[
-      tf.TensorSpec([None], tf.string),
-      tf.TensorSpec([None, copies, 4], tf.int32),
-      tf.TensorSpec([None, copies], tf.float32),
-    ],
-  )
+  distort_all = make_distort_all(distortions, trunk.input_px)
 
   def make_variants(images: Sequence[Image]) -> Any:
-    drawn = [
-      [draw_variant(image.key, copy, distortions, input_px) for copy in range(1, copies + 1)] for image in images
-    ]
-    placed = [[variant[:4] for variant in variants] for variants in drawn]
-    brightness = [[variant.brightness for variant in variants] for variants in drawn]
-    return graph(
-      tf.constant([image.encoded for image in images], tf.string),
-      tf.constant(np.array(placed, np.int32)),
-      tf.constant(np.array(brightness, np.float32)),
-    )
+    return distort_all([image.encoded for image in images], [image.key for image in images])
 
   def infer(variants: Any) -> Outputs:
-    pictures = variants.shape[0]
-    flat = trunk.infer(tf.reshape(variants, [-1, input_px, input_px, 3]))
+    pictures, copies, *shape = variants.shape
+    flat = trunk.infer(variants.numpy().reshape(pictures * copies, *shape))
     return {name: values.reshape(pictures, copies, *values.shape[1:]) for name, values in flat.items()}
 
-  return _DistortingModel(trunk.preprocess, infer, input_px, make_variants)
+  return _DistortingModel(trunk.preprocess, infer, trunk.input_px, make_variants)
