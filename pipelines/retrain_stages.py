@@ -196,4 +196,5 @@ def in_our_flags() -> Iterator[None]:
     said = re.sub(r"--trunk(?!\w)", "--tfhub_module", str(error))
     said = re.sub(r"--input(?!\w)", "--image_dir", said)
     said = re.sub(r"--output(?!\w)", "--work_dir", said)
-    raise InputError(re.sub(r"^beam-retrain (bottlenecks|train)(?=:)", PROG, said)) from error
+    said = re.sub(r"leave out --reuse( \S+)?", "delete that folder", said)
+    raise InputError(re.sub("beam-retrain (bottlenecks|train)(?=:| --help)", PROG, said)) from error

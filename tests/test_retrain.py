@@ -231,6 +231,9 @@ def test_a_saved_model_of_another_training_is_refused_before_any_work(finished, 
   before = completed(finished.work)
   with inside(finished.folder), pytest.raises(InputError, match="--saved_model_dir models/1 is not empty"):
     run([*finished.arguments, "--how_many_training_steps=10"])
+  (finished.folder / "models" / "1" / "fingerprint.pb").write_bytes(b"of another one")
+  with inside(finished.folder), pytest.raises(InputError, match="--saved_model_dir models/1 is not empty"):
+    run(finished.arguments)
   assert completed(finished.work) == before
 
 

@@ -138,6 +138,7 @@ def test_help_shows_both_groups():
     ("--checkpoint_path=FOLDER/pictures", "--checkpoint_path FOLDER/pictures is a folder"),
     ("--checkpoint_path=FOLDER/file/head", "FOLDER/file is not a folder"),
     ("--seed=x", "--seed: 'x' is not a whole number"),
+    ("--seed=-1", "--seed: -1 is not between 0 and"),
     ("--distortion_copies=0", "--distortion_copies: 0 is not at least 1"),
     ("--split_hash=md5", "--split_hash: invalid choice: 'md5'"),
     ("--output_grph=x", "--output_grph: neither beam-retrain nor Beam knows it; the nearest flag is --output_graph."),
