@@ -90,12 +90,12 @@ def distortions_setting(distortions: Distortions | None) -> dict[str, Any]:
 
 def distortion_flags(settings: Mapping[str, Any]) -> dict[str, Any]:
   """Returns the flags that `distortions_setting` came of: their names and values."""
-  found = settings.get("distortions")
-  distortions = Distortions.from_settings(found) if found else Distortions()
-  values: dict[str, Any] = {name: getattr(distortions, name) for name in ("flip_left_right", *_PERCENTAGES)}
+  found = Distortions.from_settings(settings)
+  if found is None:
+    return {"flip_left_right": False, **dict.fromkeys(_PERCENTAGES, 0), **dict.fromkeys(_OF_VARIANTS)}
   return {
-    **values,
-    **{f"distortion_{name}": getattr(distortions, name) if found else None for name in ("copies", "seed")},
+    f"distortion_{name}" if f"distortion_{name}" in _OF_VARIANTS else name: value
+    for name, value in found.to_settings().items()
   }
 
 
