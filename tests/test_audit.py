@@ -53,10 +53,11 @@ class Picture(NamedTuple):
   label: str
   given: str | None
   encoded: bytes
+  percentages: SplitPercentages = _PERCENTAGES
 
   @property
   def split(self) -> str:
-    return _PERCENTAGES.split_of(self.key, self.given)
+    return self.percentages.split_of(self.key, self.given)
 
 
 # Data: digits of MNIST, in each of the forms that they can come in.
@@ -209,14 +210,16 @@ def write_shard(shard: Shard, labels: list[str], folder: str) -> None:
   (Path(folder) / shard.name()).write_text("\n".join(lines))
 
 
-def audit_pictures(path: Path, folder: Path) -> tuple[list[list[str]], dict[str, str]]:
+def audit_pictures(
+  path: Path, folder: Path, percentages: SplitPercentages = _PERCENTAGES
+) -> tuple[list[list[str]], dict[str, str]]:
   """Returns the rows of the leaks, and what became of each key where they were dropped: 'kept' or the reason."""
   folder.mkdir()
   source = find_source(str(path))
 
   def build(root: beam.Pipeline) -> None:
-    shards = root | "Plan" >> source.plan(("training", "testing"), _PERCENTAGES)
-    audited = shards | "Audit" >> AuditPictures(source.labels, _PERCENTAGES)
+    shards = root | "Plan" >> source.plan(("training", "testing"), percentages)
+    audited = shards | "Audit" >> AuditPictures(source.labels, percentages)
     _ = audited | "Leaks" >> beam.FlatMapTuple(leaked_pictures) | "Write" >> WriteLeaks(str(folder / "leaks.csv"))
     _ = (
       shards
@@ -387,6 +390,25 @@ def test_class_folders_in_split_folders(converted, tmp_path):
   for split in ("training", "testing"):
     shutil.copytree(converted / split, root / split)
   check_against_plain_loop(read_folders(root, has_splits=True), *audit_pictures(root, tmp_path / "out"))
+
+
+def test_a_manifest_that_names_all_splits(class_folders, tmp_path):
+  percentages = SplitPercentages(validation=0)
+  splits = ("training", "training", "validation", "testing")
+  pictures = [
+    picture._replace(key=f"{class_folders.name}/{picture.key}", given=splits[number % 4], percentages=percentages)
+    for number, picture in enumerate(read_folders(class_folders))
+  ]
+  path = class_folders.parent / "data.csv"
+  with path.open("w", newline="") as file:
+    writer = csv.writer(file)
+    writer.writerow(["label", "file_name", "split"])
+    writer.writerows([picture.label, picture.key, picture.given] for picture in pictures)
+    writer.writerow([pictures[0].label, "gone.png", "validation"])
+  rows, fates = audit_pictures(path, tmp_path / "out", percentages)
+  assert fates.pop("gone.png") == "UNREADABLE"
+  check_against_plain_loop(pictures, rows, fates)
+  assert {"validation", "testing"} < {row[3] for row in rows}
 
 
 # warn and drop, as the stage's job.
