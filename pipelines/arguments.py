@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
 from apache_beam.runners import create_runner
 
+from transforms import files
 from transforms.core.command_line import (
   ArgumentParser,
   add_decoding_flags,
@@ -101,6 +102,7 @@ def parse_with_beam_options(
   if unknown:
     raise InputError(unknown_argument(parser, unknown[0], known, complaint))
   options = PipelineOptions(flags=list(rest))
+  files.use_options(options)
   runner = options.view_as(StandardOptions).runner
   if runner is not None:
     try:

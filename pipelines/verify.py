@@ -116,6 +116,7 @@ def run(argv: Sequence[str]) -> int:
     InputError: something that the user gave cannot be used.
   """
   flags = refuse_unknown(make_parser(), argv)
+  files.use_options()
   if flags.same:
     given = [name for name in _OF_MODEL if getattr(flags, name) is not None]
     if given:

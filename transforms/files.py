@@ -20,6 +20,7 @@ from typing import BinaryIO, NamedTuple
 
 from apache_beam.io.filesystem import BeamIOError, CompressionTypes
 from apache_beam.io.filesystems import FileSystems
+from apache_beam.options.pipeline_options import PipelineOptions
 
 _TEMPORARY = ".tmp-"
 _REMOTE_THREADS = 16
@@ -80,6 +81,11 @@ def stat_each(paths: Sequence[str]) -> list[FileStat | None]:
     return list(map(stat, paths))
   with ThreadPoolExecutor(_REMOTE_THREADS) as threads:
     return list(threads.map(stat, paths))
+
+
+def use_options(options: PipelineOptions | None = None) -> None:
+  """Lets remote paths be read before there is a pipeline, which would do this; `s3://` cannot be without."""
+  FileSystems.set_options(options or PipelineOptions(flags=[]))
 
 
 def is_supported(path: str) -> bool:

@@ -101,7 +101,7 @@ class _PlanManifest(beam.PTransform):
       | "ReadRows" >> beam.FlatMap(_read_rows, self._buckets)
       # (bucket, a row's fields)
       | "MeetByKey" >> beam.GroupByKey()
-      | "LookForPictures" >> beam.FlatMapTuple(_look_in_bucket, self._path)
+      | "LookForPictures" >> beam.FlatMap(_look_in_bucket, self._path)
       # (split or None, ImageFile or Quarantined)
       | "AssignSplit" >> beam.FlatMap(assign_split, self._splits, self._percentages)
       # (split, ImageFile or Quarantined)
@@ -114,8 +114,8 @@ def _read_rows(path: str, buckets: int) -> Iterator[tuple[int, ListedPicture]]:
     yield stable_hash(row.key, _BUCKET_SALT) % buckets, row
 
 
-def _look_in_bucket(bucket: int, rows: Iterable[ListedPicture], path: str) -> Iterator[tuple[str | None, ListedImage]]:
-  return _look_for(list(by_key(rows, path).values()))
+def _look_in_bucket(bucket: tuple[int, Iterable[ListedPicture]], path: str) -> Iterator[tuple[str | None, ListedImage]]:
+  yield from _look_for(list(by_key(bucket[1], path).values()))
 
 
 def _look_for(rows: Sequence[ListedPicture]) -> Iterator[tuple[str | None, ListedImage]]:
