@@ -11,7 +11,6 @@ import tensorflow as tf
 
 from trainer.data import Bottlenecks
 from trainer.plan import Plan
-from transforms.core.schema import TRAINING
 
 
 def stream_batches(data: Bottlenecks, plan: Plan, seed: int, first_block: int) -> tf.data.Dataset:
@@ -29,19 +28,18 @@ def stream_batches(data: Bottlenecks, plan: Plan, seed: int, first_block: int) -
 def draw_rows(data: Bottlenecks, plan: Plan, rng: np.random.Generator) -> Iterator[np.ndarray]:
   """Yields the rows of a block's batches."""
   if plan.is_balanced:
-    yield from itertools.islice(draw_balanced(data, TRAINING, plan.batch_size, rng), plan.steps_per_block)
+    yield from itertools.islice(draw_balanced(data, data.learned_rows, plan.batch_size, rng), plan.steps_per_block)
     return
-  rows = data.rows[TRAINING]
+  rows = data.learned_rows
   for _ in range(plan.steps_per_block // math.ceil(len(rows) / plan.batch_size)):
     order = rng.permutation(rows)
     yield from (order[start : start + plan.batch_size] for start in range(0, len(order), plan.batch_size))
 
 
-def draw_balanced(data: Bottlenecks, split: str, count: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
-  """Yields `count` rows, again and again: drawn uniformly over classes, then over the class's, with replacement."""
-  rows = data.rows[split]
+def draw_balanced(data: Bottlenecks, rows: np.ndarray, count: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
+  """Yields `count` of `rows`, again and again: drawn uniformly over classes, then over the class's, and put back."""
   by_class = rows[np.argsort(data.classes[rows], kind="stable")]
-  counts = data.counts(split)
+  counts = np.bincount(data.classes[rows], minlength=len(data.labels))
   starts = np.cumsum(counts) - counts
   while True:
     drawn = rng.integers(len(counts), size=count)

@@ -16,12 +16,14 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from transforms.core.distortions import DISTORTED, key_of_original
 from transforms.core.errors import InputError
 from transforms.core.finished import read_local
 from transforms.core.schema import (
   BOTTLENECK,
   CLASS_INDEX,
   KEY,
+  RECORDS_FOLDER,
   STATS_FILE,
   TESTING,
   TRAINING,
@@ -42,7 +44,8 @@ class Bottlenecks:
   Attributes:
     vectors: float32 [N, D], as the transform graph leaves them.
     classes: int32 [N], class indices.
-    rows: split -> int64 [n], the rows of `vectors` that belong to it: training, validation, testing.
+    rows: split -> int64 [n], the rows of `vectors` that belong to it: training, validation, testing; and `DISTORTED`,
+      variants of the training images, if there are any.
     labels: class index -> label.
     sha256: checksum of keys, classes and untransformed vectors, 64 hex digits: the same data has the same one.
   """
@@ -56,6 +59,12 @@ class Bottlenecks:
   @property
   def dimensions(self) -> int:
     return int(self.vectors.shape[1])
+
+  @property
+  def learned_rows(self) -> np.ndarray:
+    """int64 [n]: what training draws from, the training images and their variants."""
+    variants = self.rows.get(DISTORTED)
+    return self.rows[TRAINING] if variants is None else np.concatenate([self.rows[TRAINING], variants])
 
   def counts(self, split: str) -> np.ndarray:
     """Returns int64 [C]: the images of each class in a split."""
@@ -83,17 +92,19 @@ def load_bottlenecks(
     InputError: records are missing, damaged or of another kind, or a class has no image to train on or to validate
       with.
   """
-  files = {split: _shard_files(os.path.join(folder, "records"), split) for split in _FILES}
+  files = {split: _shard_files(os.path.join(folder, RECORDS_FOLDER), split) for split in _FILES}
   expected = _expected_counts(folder)
+  if DISTORTED in expected:
+    files[DISTORTED] = _shard_files(os.path.join(folder, DISTORTED), TRAINING)
   total = sum(expected.values())
   vectors = np.empty((total, dimensions), np.float32)
   classes = np.empty(total, np.int32)
   split_of_row = np.empty(total, "<U10")
   checksum = hashlib.sha256()
   filled = 0
-  for split in _FILES:
+  for split, paths in files.items():
     start = filled
-    for keys, batch_classes, batch in _read_batches(files[split], dimensions):
+    for keys, batch_classes, batch in _read_batches(paths, dimensions):
       end = filled + len(keys)
       if end - start > expected[split]:
         raise _wrong_count(folder, split, f"more than {expected[split]}", expected[split])
@@ -104,14 +115,21 @@ def load_bottlenecks(
       checksum.update(batch.data)
       classes[filled:end] = batch_classes
       vectors[filled:end] = transform(tf.constant(batch)).numpy()
-      split_of_row[filled:end] = [percentages.split_of(key.decode(), given=split) for key in keys]
+      split_of_row[filled:end] = [_split_of(key.decode(), split, percentages) for key in keys]
       filled = end
     if filled - start != expected[split]:
       raise _wrong_count(folder, split, str(filled - start), expected[split])
-  rows = {split: np.flatnonzero(split_of_row == split) for split in (TRAINING, VALIDATION, TESTING)}
+  rows = {split: np.flatnonzero(split_of_row == split) for split in files}
   loaded = Bottlenecks(vectors, classes, rows, labels, checksum.hexdigest())
   _refuse_empty_classes(loaded, percentages)
   return loaded
+
+
+def _split_of(key: str, given: str, percentages: SplitPercentages) -> str:
+  """Returns the split of a record; a variant of an image that is for validation today belongs to none."""
+  if given != DISTORTED:
+    return percentages.split_of(key, given=given)
+  return DISTORTED if percentages.split_of(key_of_original(key), given=TRAINING) == TRAINING else ""
 
 
 def _shard_files(folder: str, split: str) -> list[str]:
@@ -123,8 +141,9 @@ def _shard_files(folder: str, split: str) -> list[str]:
 
 
 def _expected_counts(folder: str) -> dict[str, int]:
-  splits: dict[str, Any] = json.loads(read_local(os.path.join(folder, STATS_FILE)))["splits"]
-  return {split: splits.get(split, {"outputs": 0})["outputs"] for split in _FILES}
+  stats: dict[str, Any] = json.loads(read_local(os.path.join(folder, STATS_FILE)))
+  expected = {split: stats["splits"].get(split, {"outputs": 0})["outputs"] for split in _FILES}
+  return {**expected, DISTORTED: stats[DISTORTED]["records"]} if DISTORTED in stats else expected
 
 
 def _wrong_count(folder: str, split: str, found: str, expected: int) -> InputError:

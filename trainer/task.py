@@ -55,9 +55,11 @@ def run(argv: Sequence[str]) -> int:
   )
   # Found before the training: what is missing is told first.
   calibration = tflite.draw_calibration(args.input, percentages, lite) if lite.int8_file else []
-  plan = make_plan(args, asked, len(data.rows[TRAINING]))
+  plan = make_plan(args, asked, len(data.learned_rows))
   counts = ", ".join(f"{len(data.rows[split]):,} {split}" for split in (TRAINING, VALIDATION, TESTING))
   print(f"{counts} images of {len(labels)} labels, {dimensions:,} numbers each, from {_describe_trunk(info)}")
+  if variants := len(data.learned_rows) - len(data.rows[TRAINING]):
+    print(f"and {variants:,} distorted variants of the training images, which are drawn from, too")
 
   settings = {
     "preset": args.preset,

@@ -158,7 +158,7 @@ def _validate(head: keras.Model, data: Bottlenecks, plan: Plan, seed: int, step:
   if plan.validation_images is None:
     return evaluate(head, data, VALIDATION)
   rng = np.random.default_rng([seed, step, _VALIDATION_DRAW])
-  rows = next(draw_balanced(data, VALIDATION, plan.validation_images, rng))
+  rows = next(draw_balanced(data, data.rows[VALIDATION], plan.validation_images, rng))
   return _score(head, data.vectors[rows], data.classes[rows])
 
 
