@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -388,3 +389,62 @@ def test_equal_pictures_that_were_repaired_are_computed_once(broken, tmp_path):
   assert len(found) == len(others) + 1
   for one in found:
     np.testing.assert_array_equal(one.vector, found[0].vector)
+
+
+def test_a_manifest_s_pictures(drawn, trunk, tmp_path):
+  data = Path(shutil.copytree(drawn, tmp_path / "data"))
+  sound = _spoil(data)
+  keys = sorted(path.relative_to(data).as_posix() for path in data.rglob("*.png"))
+  splits = ("training", "training", "testing", "validation")
+  rows = [f"data/{key},{key.split('/')[0]},{splits[number % 4]}" for number, key in enumerate(keys)]
+  manifest = tmp_path / "pictures.csv"
+  manifest.write_text("\n".join(["file_name,label,split", *rows, ""]))
+  (data / list(sound)[5]).unlink()  # not even a link any more: the manifest lists it all the same
+  assert _run(manifest, tmp_path / "bad", trunk) == 3
+  assert _stats(tmp_path / "bad")["reasons"]["UNREADABLE"] == 1
+  assert set(_stats(tmp_path / "bad")["splits"]) == {"training", "validation", "testing"}
+  Broken(data, sound, tmp_path / "bad", ()).repair()
+  assert _retry(tmp_path / "bad", tmp_path / "out") == 0
+  assert _run(manifest, tmp_path / "cold", trunk) == 0
+  check_same_as_cold(tmp_path / "out", tmp_path / "cold", computed=_BAD)
+  check_ledgers(tmp_path / "bad", tmp_path / "out", repaired=_BAD)
+  manifest.write_text("\n".join(["file_name,label,split", *rows[1:], ""]))
+  with pytest.raises(InputError, match=r"there are \d+ training pictures today, there were \d+"):
+    _retry(tmp_path / "bad", tmp_path / "second")
+
+
+def test_distorted_variants_are_taken_shard_by_shard(made, trunk, tmp_path):
+  data = Path(shutil.copytree(made.data, tmp_path / "data"))
+  flags = (trunk, "--testing_percentage=20", "--flip_left_right", "--random_scale=10", "--distortion_copies=2")
+  flags += ("--distortion_seed=3",)
+  key = _first_training_key(tmp_path, data, flags)
+  sound = {key: (data / key).read_bytes()}
+  (data / key).write_bytes(b"")
+  assert _run(data, tmp_path / "bad", *flags) == 3
+  Broken(data, sound, tmp_path / "bad", ()).repair()
+  shard, other = (f"training-0000{number}-of-00002.tfrecord" for number in (0, 1))
+  # What is planted there shows whether it is copied: nothing else has these bytes.
+  planted = (tmp_path / "bad" / "distorted" / other).read_bytes()[::-1]
+  (tmp_path / "bad" / "distorted" / other).write_bytes(planted)
+  report = tmp_path / "bad" / "distorted" / ".shards" / f"{other}.json"
+  report.write_text(json.dumps({**json.loads(report.read_text()), "sha256": hashlib.sha256(planted).hexdigest()}))
+  assert _retry(tmp_path / "bad", tmp_path / "out") == 0
+  cold = tmp_path / "cold"
+  assert (tmp_path / "out" / "distorted" / shard).read_bytes() == (cold / "distorted" / shard).read_bytes()
+  assert (tmp_path / "out" / "distorted" / other).read_bytes() == planted
+  assert _stats(tmp_path / "out")["distorted"] == _stats(cold)["distorted"]
+  check_same_as_cold(tmp_path / "out", cold, computed=1)
+
+
+def _first_training_key(tmp_path: Path, data: Path, flags: Sequence[str]) -> str:
+  """Returns the key of a picture of the first of two training shards, by a run that finds all of them sound."""
+  assert _run(data, tmp_path / "cold", *flags) == 0
+  path = tmp_path / "cold" / "records" / "training-00000-of-00002.tfrecord"
+  with path.open("rb") as file:
+    return decode_bottleneck(next(read_records(file, path.name))).key
+
+
+def test_distortions_that_contradict_are_refused(kept_broken, tmp_path):
+  for flag in ("--flip_left_right", "--random_crop=10", "--distortion_copies=2"):
+    with pytest.raises(InputError, match=f"{flag.replace('=', ' ')}.* contradicts .* it was not given"):
+      _retry(kept_broken.output, tmp_path / "out", flag)
