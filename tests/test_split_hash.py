@@ -145,3 +145,15 @@ def test_of_models_with_our_own_hash_the_smallest_testing_split_is_shared(made: 
   small, large = Model(str(made.model)), Model(str(made.model))
   small.info = {**small.info, "settings": {"testing_percentage": 5, "validation_percentage": 30}}
   assert shared_percentages([large, small]).testing == 5
+
+
+def test_a_manifest_without_splits_is_refused(made: Any, tmp_path: Path) -> None:
+  rows = [f"{path},{path.parent.name}" for path in sorted(made.data.rglob("*.png"))[::20]]
+  manifest = tmp_path / "pictures.csv"
+  manifest.write_text("\n".join(["file_name,label", *rows, ""]))
+  sentence = "but .*pictures.csv is no folder of class folders: "
+  with pytest.raises(InputError, match=f"{sentence}the model's split cannot be told there; use --split all"):
+    choose_splits(find_source(str(manifest)), "testing", SplitPercentages(legacy_root="data"))
+  arguments = [f"--input={manifest}", f"--output={tmp_path / 'out'}", "--split_hash=legacy", "--runner=FnApiRunner"]
+  with pytest.raises(InputError, match=f"{sentence}leave out --split_hash legacy"):
+    bottlenecks.run([*arguments, f"--trunk={made.data.parent / 'trunk'}"])
