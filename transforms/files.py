@@ -7,16 +7,19 @@ the same bytes under the same name; a killed one leaves only a temporary file, w
 from __future__ import annotations
 
 import contextlib
+import functools
 import glob
 import hashlib
+import importlib.util
 import io
 import os
 import shutil
+import threading
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from stat import S_ISDIR
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, cast
 
 from apache_beam.io.filesystem import BeamIOError, CompressionTypes
 from apache_beam.io.filesystems import FileSystems
@@ -24,6 +27,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 _TEMPORARY = ".tmp-"
 _REMOTE_THREADS = 16
+_OF_THREAD = threading.local()
 
 
 class FileStat(NamedTuple):
@@ -68,6 +72,11 @@ def stat(path: str) -> FileStat | None:
     except OSError:
       return None
     return FileStat(path, found.st_size, found.st_mtime) if not S_ISDIR(found.st_mode) else None
+  if FileSystems.get_scheme(path) == "s3":
+    try:
+      return FileStat(path, _s3().size(path), _s3().last_updated(path))
+    except Exception:  # as Beam's `metadata`: what S3 says has no class in common
+      return None
   try:
     entry = FileSystems.get_filesystem(path).metadata(path)
   except BeamIOError:
@@ -79,8 +88,12 @@ def stat_each(paths: Sequence[str]) -> list[FileStat | None]:
   """Returns `stat` of each file; remote ones are asked for side by side, as Beam's file systems ask one by one."""
   if all(map(is_local, paths)):
     return list(map(stat, paths))
-  with ThreadPoolExecutor(_REMOTE_THREADS) as threads:
-    return list(threads.map(stat, paths))
+  return list(_remote_threads().map(stat, paths))
+
+
+@functools.cache
+def _remote_threads() -> ThreadPoolExecutor:
+  return ThreadPoolExecutor(_REMOTE_THREADS)  # kept, as each has a client of its own
 
 
 def use_options(options: PipelineOptions | None = None) -> None:
@@ -94,7 +107,8 @@ def is_supported(path: str) -> bool:
     FileSystems.get_filesystem(path)
   except ValueError:
     return False
-  return True
+  # This file system is there without the package that it needs.
+  return FileSystems.get_scheme(path) != "s3" or importlib.util.find_spec("boto3") is not None
 
 
 def _stat_of_broken_link(path: str) -> FileStat | None:
@@ -104,7 +118,19 @@ def _stat_of_broken_link(path: str) -> FileStat | None:
 
 def open_to_read(path: str) -> BinaryIO:
   """Opens a file as it is: a `.gz` file gives its compressed bytes."""
+  if FileSystems.get_scheme(path) == "s3":
+    return cast(BinaryIO, _s3().open(path, "rb"))
   return FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED)
+
+
+def _s3() -> Any:
+  """Returns this thread's S3 client. Beam's own file system makes one for each file that it opens, which takes a second
+  of a core; and a client of Beam's reads one stream at a time, so that no two threads may share it."""
+  if not hasattr(_OF_THREAD, "s3"):
+    from apache_beam.io.aws.s3io import S3IO
+
+    _OF_THREAD.s3 = S3IO(options=FileSystems._pipeline_options or PipelineOptions(flags=[]))
+  return _OF_THREAD.s3
 
 
 def read_bytes(path: str) -> bytes:

@@ -196,7 +196,7 @@ def _read_input(entry: Input, split: str) -> Iterator[Image | Quarantined]:
       with files.open_to_read(entry.path) as file:
         yield from _decode_images(pick_records(file, entry.numbers, entry.path), entry.path)
     case Quarantined():
-      yield entry
+      yield entry.in_split(split)
     case _:
       raise TypeError(f"a {type(entry).__name__} is no input to read pictures from")
 
