@@ -81,8 +81,9 @@ class Stages:
     self.chain.remember(folder, state)  # before: the folder is not finished now, so if it is once, it is of this state
     with in_our_flags():
       self.chain.run(_NOW, [*self._bottlenecks_flags, *reuse, *self._more], folder)
-    if self.chain.code == DONE:
+    if self.chain.code == DONE and folder == _NEXT:
       self._end_replacement()
+      print(f"{_NOW}: in {self._work / _NOW} now, in place of the earlier ones")
 
   def is_reusable(self) -> bool:
     """Says whether the bottlenecks of last time are of this trunk, and not partly of a `retrain.py` that is not asked

@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import io
 import json
 import os
 import re
@@ -16,7 +17,7 @@ import pytest
 
 from pipelines import cli, evaluate, label_image
 from pipelines.retrain import find_folders, make_parser, run
-from pipelines.retrain_stages import Stages
+from pipelines.retrain_stages import Stages, find_own_texts
 from transforms.core.errors import InputError
 from transforms.core.splits import SplitPercentages
 
@@ -96,13 +97,13 @@ def once(pictures, trunk, tmp_path_factory) -> tuple[Finished, Path]:
     *("--intermediate_store_frequency=200", "--intermediate_output_graphs_dir=intermediate"),
     *("--saved_model_dir=models/1", "--learning_rate=0.05", "--eval_step_interval=100"),
   ]
-  process = start(pictures, arguments)
-  shown, said = process.communicate()
-  assert process.returncode == 0, said
-  assert said.startswith("WARNING: --model_dir inception/ does nothing")
+  shown, said = io.StringIO(), io.StringIO()
+  with inside(pictures), contextlib.redirect_stdout(shown), contextlib.redirect_stderr(said):
+    assert cli.main(["retrain", *arguments]) == 0, said.getvalue()
+  assert said.getvalue().startswith("WARNING: --model_dir inception/ does nothing")
   copy = tmp_path_factory.mktemp("copy") / "of_finished"
   shutil.copytree(pictures, copy)
-  return Finished(pictures, arguments, shown), copy
+  return Finished(pictures, arguments, shown.getvalue()), copy
 
 
 @pytest.fixture
@@ -112,17 +113,6 @@ def finished(once) -> Finished:
   shutil.rmtree(run.folder)
   shutil.copytree(copy, run.folder)
   return run
-
-
-def start(folder: Path, arguments: list[str]) -> subprocess.Popen:
-  return subprocess.Popen(
-    [sys.executable, "-m", "pipelines.cli", "retrain", *arguments],
-    cwd=folder,
-    env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
-    stdout=subprocess.PIPE,
-    stderr=subprocess.PIPE,
-    text=True,
-  )
 
 
 def predictions(folder: Path) -> list[dict[str, str]]:
@@ -249,7 +239,9 @@ def test_of_pictures_that_were_added_only_those_run_through_the_trunk(finished, 
   assert "1 EMPTY" in capsys.readouterr().err
   assert completed(finished.work) == before  # the old ones are there as they were
 
-  assert "kept" not in retrain(finished.folder, [*arguments, "--max_bad_fraction=0.01"], capsys)
+  shown = retrain(finished.folder, [*arguments, "--max_bad_fraction=0.01"], capsys)
+  assert "kept" not in shown
+  assert "bottlenecks: in bottlenecks/beam_retrain/bottlenecks now, in place of the earlier ones" in shown
   stats = json.loads((finished.work / "bottlenecks" / "stats.json").read_text())
   assert (stats["outputs"], stats["quarantined"]) == (302, 1)
   assert stats["bottlenecks"] == {"reused": 301, "computed": 1}
@@ -261,7 +253,13 @@ def test_of_pictures_that_were_added_only_those_run_through_the_trunk(finished, 
 def test_a_killed_run_goes_on(finished, capsys):
   shutil.rmtree(finished.folder / "bottlenecks")
   shutil.rmtree(finished.folder / "models")
-  with start(finished.folder, finished.arguments) as process:
+  with subprocess.Popen(
+    [sys.executable, "-m", "pipelines.cli", "retrain", *finished.arguments],
+    cwd=finished.folder,
+    env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+    stdout=subprocess.DEVNULL,
+    stderr=subprocess.DEVNULL,
+  ) as process:
     while not (finished.work / "bottlenecks" / "COMPLETED").exists():
       assert process.poll() is None
     process.kill()
@@ -291,15 +289,7 @@ def test_a_kill_while_bottlenecks_are_replaced_loses_nothing(killed_after, finis
   assert sorted(os.listdir(work)) == ["bottlenecks", "evaluate", "retrain.json", "train"]
 
 
-def reused(finished: Finished, *more: str) -> str:
-  """Returns the command that wrote the bottlenecks, after a short training."""
-  arguments = [*finished.arguments, "--saved_model_dir=", "--how_many_training_steps=10", *more]
-  with inside(finished.folder):
-    assert run(arguments) == 0
-  return json.loads((finished.work / "bottlenecks" / "info.json").read_text())["command"]
-
-
-def test_what_the_script_cached_is_imported_and_the_split_is_the_scripts(finished, trunk, capsys, tmp_path):
+def test_what_the_script_cached_is_imported_and_the_split_is_the_scripts(finished, trunk, capsys):
   cache = finished.folder / "bottlenecks" / "even_2"
   cache.mkdir()
   name = str(trunk).replace("/", "~")
@@ -308,8 +298,10 @@ def test_what_the_script_cached_is_imported_and_the_split_is_the_scripts(finishe
     (cache / f"{number}.png_{name}.txt").write_text(",".join(map(str, range(64))))
     (cache / f"{number}.png_https~tfhub.dev~other~1.txt").write_text("1,2,3")
   (cache / f"4.png_{name}.txt").write_text("damaged")
-  assert "--reuse" in reused(finished, "--split_hash=legacy")
-  shown = capsys.readouterr().out
+  distort = ["--flip_left_right", "--random_brightness=20", "--distortion_copies=2"]
+  arguments = [*finished.arguments, "--saved_model_dir=", "--how_many_training_steps=10", "--split_hash=legacy"]
+  shown = retrain(finished.folder, [*arguments, *distort], capsys)
+  assert "300 of 300 bottlenecks reused" in shown
   assert "imported 2 text bottlenecks" in shown
   assert "1 damaged, computed anew" in shown
 
@@ -318,13 +310,30 @@ def test_what_the_script_cached_is_imported_and_the_split_is_the_scripts(finishe
   split = SplitPercentages(10, 10, "mnist_jpg/training")
   expected = [key for key in keys if split.split_of(key) == "testing"]
   assert sorted(row["file_name"] for row in predictions(finished.work / "evaluate")) == expected
+  distorted = json.loads((finished.work / "bottlenecks" / "stats.json").read_text())["distorted"]
+  of_training = sum(split.split_of(key) == "training" for key in keys)
+  assert (distorted["copies"], distorted["records"]) == (2, 2 * of_training)
 
-  # With another trunk neither are the texts of use, nor what was stored.
+
+def test_what_is_of_another_trunk_is_not_taken(finished, trunk, tmp_path):
   shutil.copytree(trunk, tmp_path / "other")
-  command = reused(finished, f"--tfhub_module={tmp_path / 'other'}")
-  assert "--reuse" not in command
-  assert "--bottleneck_dir" not in command
-  assert "imported" not in capsys.readouterr().out
+  cache = finished.folder / "bottlenecks" / "even_2"
+  cache.mkdir()
+  texts = cache / f"0.png_{str(trunk).replace('/', '~')}.txt"
+  with inside(finished.folder):
+    for text, module, expected in (
+      (None, trunk, (False, True)),
+      (texts, trunk, (True, True)),
+      (texts, tmp_path / "other", (False, False)),
+      (cache / "0.png.txt", tmp_path / "other", (True, False)),
+    ):
+      if text:
+        text.write_text("1,2")
+      flags = make_parser().parse_args([*finished.arguments, f"--tfhub_module={module}"])
+      folders = find_folders(flags.image_dir)
+      assert (find_own_texts(flags, folders) is not None, Stages(flags, folders, []).is_reusable()) == expected
+      if text:
+        text.unlink()
 
 
 def test_bottlenecks_that_are_partly_the_scripts_are_not_taken_without_it(finished, trunk):
