@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import apache_beam as beam
 import pytest
 
 from pipelines import bottlenecks, evaluate, verify
@@ -23,6 +24,7 @@ from transforms.core.splits import SplitPercentages
 from transforms.core.tfrecord import read_records
 from transforms.local_shards import read_all, read_sample
 from transforms.manifest_source import ManifestSource
+from transforms.same_pictures import CheckSamePictures
 from transforms.sources import find_source, read_images
 
 _CUT = SplitPercentages(20.0, 20.0)
@@ -49,6 +51,17 @@ def with_splits(small_pictures, tmp_path) -> str:
   """By absolute paths from elsewhere: every fourth picture of a class for testing, every third for validation."""
   rows = [(small_pictures / key, label, _TURN[at % 4]) for at, (key, label) in enumerate(list_pictures(small_pictures))]
   return write_manifest(tmp_path / "m.csv", rows)
+
+
+class _Chained(beam.PTransform):
+  def __init__(self, *steps: beam.PTransform):
+    super().__init__()
+    self._steps = steps
+
+  def expand(self, root):
+    for number, step in enumerate(self._steps):
+      root = root | f"Step{number}" >> step
+    return root
 
 
 def read_planned(source, splits, percentages, collect) -> dict[str, list]:
@@ -127,6 +140,8 @@ def test_what_is_listed_and_not_there_is_left_out_and_counted(small_pictures, co
   ]
   source = find_source(write_manifest(tmp_path / "m.csv", rows, "file_name,label"))
   (shard,) = collect(source.plan((ALL,), None))
+  checked = collect(_Chained(source.plan((ALL,), None), CheckSamePictures("earlier", {ALL: 4})))
+  assert checked == [{ALL: 4}]  # what is gone was in an earlier run's ledger, too
   for items in (list(read_images(shard, source.labels)), list(read_all(source, (ALL,), None))):
     bad = [item for item in items if isinstance(item, Quarantined)]
     assert [(item.key, item.reason, item.split) for item in bad] == [
