@@ -137,12 +137,12 @@ def test_a_margin_of_whole_pixels_is_not_a_pixel_short():
   ("values", "sentence"),
   [
     ({}, "nothing is distorted"),
-    ({"random_crop": -1}, "below 0 %"),
-    ({"random_scale": -1}, "below 0 %"),
+    ({"random_crop": -1}, "--random_crop -1 would leave less"),
+    ({"random_scale": -1}, "--random_scale -1 would leave less"),
     ({"random_brightness": -1}, "not in 0..100"),
     ({"random_brightness": 101}, "not in 0..100"),
-    ({"random_crop": 10, "copies": 0}, "0 copies"),
-    ({"random_crop": 10, "copies": 101}, "101 copies"),
+    ({"random_crop": 10, "copies": 0}, "--distortion_copies 0 is not in"),
+    ({"random_crop": 10, "copies": 101}, "--distortion_copies 101 is not in"),
     ({"random_crop": 300, "random_scale": 101}, "8.04 times as wide"),
   ],
 )

@@ -75,16 +75,17 @@ class Distortions:
 
   def __post_init__(self) -> None:
     if not (self.flip_left_right or self.random_crop or self.random_scale or self.random_brightness):
-      raise ValueError("nothing is distorted: all of flip, crop, scale and brightness are off")
-    if self.random_crop < 0 or self.random_scale < 0:
-      raise ValueError("a crop or scale below 0 % would leave less of a picture than the trunk takes")
+      raise ValueError("nothing is distorted: flip, crop, scale and brightness are all off")
+    for name in ("random_crop", "random_scale"):
+      if (percent := getattr(self, name)) < 0:
+        raise ValueError(f"--{name} {percent} would leave less of a picture than the trunk takes: give 0 or more")
     if not 0 <= self.random_brightness <= 100:
-      raise ValueError(f"a brightness of {self.random_brightness} % is not in 0..100: below 0 there is no light")
+      raise ValueError(f"--random_brightness {self.random_brightness} is not in 0..100: above 100 light is negative")
     if not 1 <= self.copies <= MAX_COPIES:
-      raise ValueError(f"{self.copies} copies of each picture are not in 1..{MAX_COPIES}")
+      raise ValueError(f"--distortion_copies {self.copies} is not in 1..{MAX_COPIES}")
     if self.enlargement > MAX_ENLARGEMENT:
       raise ValueError(
-        f"a crop of {self.random_crop} % and a scale of {self.random_scale} % make a picture up to"
+        f"--random_crop {self.random_crop} and --random_scale {self.random_scale} make a picture up to"
         f" {self.enlargement:.3g} times as wide as the trunk's input, more than the {MAX_ENLARGEMENT} allowed"
       )
 
