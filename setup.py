@@ -6,7 +6,7 @@ import setuptools
 
 setuptools.setup(
   name="beam-retrain",
-  version="0.2.0",
+  version="0.3.0",
   description="Image transfer learning as a data-parallel Apache Beam job",
   license="Apache-2.0",
   # The tests run on 3.11; the dependencies are published up to 3.13.

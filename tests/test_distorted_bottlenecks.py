@@ -167,6 +167,9 @@ def test_a_killed_run_goes_on_to_the_same_bytes(made, pictures, trunk, tmp_path)
   os.killpg(process.pid, signal.SIGKILL)
   process.wait()
   assert not (output / "COMPLETED").exists()
+  stray = output / "distorted" / "training-00000-of-00009.tfrecord"
+  stray.parent.mkdir(exist_ok=True)
+  stray.write_bytes(b"of an earlier plan")
   assert run(arguments(pictures, trunk, output)) == 0
   assert distorted_bytes(output) == distorted_bytes(made)
 

@@ -67,5 +67,7 @@ def test_each_make_target_is_there(target):
 
 def test_each_link_leads_somewhere():
   links = [link for link in re.findall(r"\]\(([^)]+)\)", _README) if "://" not in link]
+  headings = {heading.lower().replace(" ", "-") for heading in re.findall(r"^#+ (.+)$", _README, re.MULTILINE)}
   assert links
-  assert all((Path(__file__).parents[1] / link).exists() for link in links)
+  for link in links:
+    assert link[1:] in headings if link.startswith("#") else (Path(__file__).parents[1] / link).exists(), link
