@@ -108,9 +108,9 @@ def test_labels_out_of_range_are_quarantined(tmp_path, capsys):
   assert (tmp_path / "out" / "COMPLETED").exists()
 
 
-def picture(kind: str = "PNG") -> bytes:
+def picture(kind: str = "PNG", seed: int = 5) -> bytes:
   file = io.BytesIO()
-  Pillow.fromarray(np.random.default_rng(5).integers(0, 256, (9, 9), dtype=np.uint8)).save(file, kind)
+  Pillow.fromarray(np.random.default_rng(seed).integers(0, 256, (9, 9), dtype=np.uint8)).save(file, kind)
   return file.getvalue()
 
 
@@ -126,10 +126,11 @@ def bomb() -> bytes:
 
 @pytest.fixture
 def tree(tmp_path) -> Path:
-  for label in ("ant", "bee"):
+  for first, label in ((100, "ant"), (200, "bee")):
     (tmp_path / "tree" / label).mkdir(parents=True)
     for number in range(40):
-      (tmp_path / "tree" / label / f"{number}.png").write_bytes(picture())
+      # Each another one: the audit would have more to say.
+      (tmp_path / "tree" / label / f"{number}.png").write_bytes(picture(seed=first + number))
   return tmp_path / "tree"
 
 
