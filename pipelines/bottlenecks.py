@@ -10,7 +10,7 @@ from typing import Any
 import apache_beam as beam
 
 from pipelines import output_folder
-from pipelines.bottlenecks_flags import read_request
+from pipelines.bottlenecks_flags import make_parser, read_request
 from pipelines.distortions import DistortedBottlenecks
 from pipelines.retrain_names import tell_left_out
 from pipelines.running import DONE, GATE_MISSED, exit_code, guarded, run_pipeline
@@ -42,6 +42,8 @@ from transforms.reuse import EmbedOnlyNew
 from transforms.shard_work import WorkShards
 from transforms.sources import Source
 from transforms.store import find_stores
+
+__all__ = ["build", "make_parser", "run"]
 
 _FRESH_FOLDER = ".fresh"
 _FOLDERS = (RECORDS_FOLDER, DISTORTED, _FRESH_FOLDER, IMPORTED_FOLDER, "trunk", "transform", "temp")

@@ -21,7 +21,9 @@ from PIL import Image as Pillow
 from pipelines.bottlenecks import run
 from pipelines.verify import run as verify
 from trainer import task
+from trainer.batches import draw_rows
 from trainer.data import load_bottlenecks
+from trainer.train_flags import make_plan
 from transforms.core.distortions import Distortions, key_of_original
 from transforms.core.errors import InputError
 from transforms.core.schema import decode_bottleneck
@@ -227,6 +229,14 @@ def test_the_trainer_draws_from_pictures_and_variants(made, pictures):
   assert len(drawn) == len(keys(pictures, "training")) * (1 + COPIES)
   expected = {variant.vector.tobytes() for variant in variants(made)}
   assert {(vector / 2).astype(np.float32).tobytes() for vector in drawn} > expected
+
+
+@pytest.mark.parametrize("preset", ["adam", "retrain"])
+def test_both_presets_draw_from_pictures_and_variants(made, preset):
+  data = load(made)
+  plan = make_plan(*task.check([f"--input={made}", "--output=none", f"--preset={preset}"]), len(data.learned_rows))
+  drawn = np.unique(np.concatenate(list(draw_rows(data, plan, np.random.default_rng(0)))))
+  np.testing.assert_array_equal(drawn, np.sort(data.learned_rows))
 
 
 def test_variants_of_what_is_for_validation_today_are_not_learned(made, pictures):
