@@ -344,6 +344,4 @@ def test_imported_numbers_are_not_reused_unawares(unchanged, made, tmp_path):
   stats = json.loads((tmp_path / "out" / "stats.json").read_text())
   assert stats["bottlenecks"]["computed"] == 0
   with pytest.raises(InputError, match=r"are partly retrain\.py's own.* leave out --reuse"):
-    evaluate.run(
-      [f"--model={made.model}", f"--input={made.data}", f"--output={tmp_path / 'e'}", f"--reuse={imported}"]
-    )
+    evaluate.run([f"--model={made.model}", f"--input={made.data}", f"--output={tmp_path / 'e'}", f"--reuse={imported}"])

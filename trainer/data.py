@@ -133,7 +133,8 @@ def _split_of(key: str, given: str, percentages: SplitPercentages) -> str:
 
 
 def _shard_files(folder: str, split: str) -> list[str]:
-  shards = {name: parsed for name in os.listdir(folder) if (parsed := parse_shard_name(name)) and parsed[0] == split}
+  names = os.listdir(folder) if os.path.isdir(folder) else []  # none there is told when they are counted
+  shards = {name: parsed for name in names if (parsed := parse_shard_name(name)) and parsed[0] == split}
   missing = {of for _, _, of in shards.values()} - {len(shards)}
   if missing:
     raise InputError(f"{folder} has {len(shards)} of {max(missing)} {split} shards: run `bottlenecks` again.")
