@@ -85,8 +85,8 @@ def tflite_request(args: argparse.Namespace, info: Mapping[str, Any]) -> TfliteR
   pictures = args.tflite_calibration_input or str(info["settings"].get("input", ""))
   if args.tflite_int8_output_file and not os.path.exists(pictures):
     raise InputError(
-      f"the pictures that the bottlenecks were made of are not in {pictures}, which is no local folder or manifest: give"
-      " with --tflite_calibration_input where they are: int8 is calibrated and measured on them."
+      f"the pictures that the bottlenecks were made of are not in {pictures}, which is no local folder or manifest:"
+      " give with --tflite_calibration_input where they are: int8 is calibrated and measured on them."
     )
   return TfliteRequest(
     args.tflite_output_file,
