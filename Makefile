@@ -8,11 +8,12 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3 || echo python3)
 VENV := .venv
 BIN := $(VENV)/bin
 AIRFLOW := .venv-airflow
+ENGINES := .engines
 INSTALLED := $(VENV)/.installed
 # Say what failed, in one line, and stop.
 FAIL = { echo "make $@: $(1)" >&2; exit 1; }
 
-.PHONY: help run mnist test airflow test-airflow lint format constraints clean
+.PHONY: help run mnist test airflow test-airflow engines test-engines lint format constraints clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,6 +55,32 @@ airflow: $(AIRFLOW)/.installed  ## an environment with Apache Airflow, for test-
 test-airflow: $(INSTALLED) $(AIRFLOW)/.installed  ## the DAG of deploy/airflow, run by Airflow itself: green, and red
 	@BEAM_RETRAIN_AIRFLOW=$(abspath $(AIRFLOW)) $(BIN)/pytest -q tests/test_airflow.py
 
+# Pinned by name in the poms: jars beside one another, and a jar of ours that only names them. See deploy/engines.
+MAVEN_COPY := org.apache.maven.plugins:maven-dependency-plugin:3.6.1:copy-dependencies
+$(ENGINES)/flink/job-server.jar: MAIN_CLASS := org.apache.beam.runners.flink.FlinkJobServerDriver
+$(ENGINES)/spark/job-server.jar: MAIN_CLASS := org.apache.beam.runners.spark.SparkJobServerDriver
+$(ENGINES)/%/job-server.jar: deploy/engines/%-pom.xml deploy/engines/thin_jar.py
+	@command -v java > /dev/null || $(call FAIL,java is missing: install Java 17 (on Debian openjdk-17-jre-headless))
+	@command -v mvn > /dev/null || $(call FAIL,mvn is missing: install Maven (on Debian maven))
+	@echo "Bringing the job server of $* from Maven Central: a minute or two."
+	@rm -rf $(@D)
+	@mvn --batch-mode --quiet --file $< $(MAVEN_COPY) -DincludeScope=runtime -DoutputDirectory=$(abspath $(@D))/lib \
+	  || $(call FAIL,Maven could not bring what $< lists: see above)
+	@$(PYTHON) deploy/engines/thin_jar.py $(@D) $(MAIN_CLASS)
+
+$(ENGINES)/prism-%/prism: PRISM = github.com/apache/beam/sdks/v2/go/cmd/prism@$*
+$(ENGINES)/prism-%/prism:
+	@command -v go > /dev/null || $(call FAIL,go is missing: install Go 1.25 or newer from https://go.dev/dl)
+	@echo "Building Prism from its Go module: a minute or two."
+	@mkdir -p $(@D)
+	@GOBIN=$(abspath $(@D)) go install $(PRISM) 2> $(@D)/log \
+	  || { cat $(@D)/log >&2; $(call FAIL,go could not install $(PRISM): see above); }
+
+engines: $(ENGINES)/flink/job-server.jar $(ENGINES)/spark/job-server.jar $(ENGINES)/prism-v2.77.0/prism  ## Flink, Spark, Prism
+
+test-engines: $(INSTALLED) engines  ## whole jobs on FnApiRunner, Prism, Flink and Spark
+	@BEAM_RETRAIN_ENGINES=$(abspath $(ENGINES)) $(BIN)/pytest -q --durations 0 tests/test_engines.py $(ARGS)
+
 lint: $(INSTALLED)  ## ruff and mypy
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -75,5 +102,5 @@ constraints:  ## make constraints.txt anew from setup.py
 	  || $(call FAIL,pip could not resolve setup.py: see above; constraints.txt is as it was)
 
 clean:  ## remove what make made: environments, output, caches
-	rm -rf $(VENV) $(AIRFLOW) output build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache constraints.new
+	rm -rf $(VENV) $(AIRFLOW) $(ENGINES) output build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache constraints.new
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

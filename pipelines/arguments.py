@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
 from apache_beam.runners import create_runner
 
+from pipelines.engine_options import add_engine_options, refuse_other_engines
 from transforms import files
 from transforms.core.command_line import (
   ArgumentParser,
@@ -91,14 +92,14 @@ def parse_with_beam_options(
 
   Raises:
     InputError: a flag that neither we nor Beam know, with the nearest known one; a value that its flag
-      cannot take; or a runner that Beam does not have.
+      cannot take; a runner that Beam does not have, or an option that the runner does not have.
   """
   beam_parser = _beam_parser(parser.prog)
   known = [*flags_of(parser), *flags_of(beam_parser)]
   complaint = "neither beam-retrain nor Beam knows it"
   refuse_misspelt(parser, argv, known, complaint)
   namespace, rest = parser.parse_known_args(argv)
-  _, unknown = beam_parser.parse_known_args(rest)
+  given, unknown = beam_parser.parse_known_args(rest)
   if unknown:
     raise InputError(unknown_argument(parser, unknown[0], known, complaint))
   options = PipelineOptions(flags=list(rest))
@@ -109,6 +110,7 @@ def parse_with_beam_options(
       create_runner(runner)
     except (ValueError, ImportError) as error:
       raise InputError(f"{parser.prog}: --runner {runner}: {error}.") from error
+  refuse_other_engines(parser.prog, runner, given)
   return namespace, options
 
 
@@ -118,4 +120,5 @@ def _beam_parser(prog: str) -> argparse.ArgumentParser:
   for options in sorted(PipelineOptions.__subclasses__(), key=lambda options: options.__name__):
     # Beam's own convention for an option class; the classes are Beam's, so no name is there twice.
     options._add_argparse_args(parser)
+  add_engine_options(parser)
   return parser

@@ -73,6 +73,37 @@ def test_wrong_usage_is_one_sentence_that_names_the_command(arguments, said, cap
   assert capsys.readouterr() == ("", "")
 
 
+@pytest.mark.parametrize(
+  "flags",
+  [
+    ["--runner=FlinkRunner", "--number_of_execution_retries", "3", "--object_reuse", "--parallelism=2"],
+    ["--runner=SparkRunner", "--storage_level=MEMORY_AND_DISK", "--spark_master_url=local[2]"],
+    ["--runner=PortableRunner", "--job_endpoint=localhost:8099", "--storage_level=MEMORY_AND_DISK"],
+  ],
+  ids=lambda flags: flags[0],
+)
+def test_an_option_of_the_job_server_goes_to_it_as_it_is(flags):
+  _, beam = parse_with_beam_options(_parser(), ["--input=a", *flags])
+  # What Beam keeps for the job server, to which it gives all that the server says it has.
+  assert beam._flags == flags
+
+
+@pytest.mark.parametrize(
+  ("flags", "said"),
+  [
+    (["--runner=FlinkRunner", "--number_of_execution_retrys=3"], "flag is --number_of_execution_retries."),
+    (["--runner=FlinkRunner", "--storage_level=DISK"], "--storage_level: FlinkRunner has no such option, it is of Spark"),
+    (["--object_reuse"], "--object_reuse: FnApiRunner has no such option, it is of FlinkRunner: leave it out."),
+    (["--runner=FlinkRunner", "--object_reuse=yes"], "ignored explicit argument 'yes'"),
+  ],
+  ids=str,
+)
+def test_an_option_that_the_job_server_would_drop_is_refused(flags, said):
+  with pytest.raises(InputError) as raised:
+    parse_with_beam_options(_parser(), ["--input=a", *flags])
+  assert said in str(raised.value)
+
+
 def test_help_is_printed_and_leaves_with_0(capsys):
   with pytest.raises(SystemExit) as left:
     _parser().parse_args(["--help"])

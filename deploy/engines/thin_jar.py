@@ -1,0 +1,48 @@
+"""Makes an empty jar whose manifest names the jars beside it: `java -jar` then runs them, without a shaded copy.
+
+  python thin_jar.py FOLDER MAIN_CLASS     # FOLDER/lib/*.jar -> FOLDER/job-server.jar
+
+Standard library only: it runs before any environment is there.
+"""
+
+from __future__ import annotations
+
+import sys
+import zipfile
+from pathlib import Path
+
+# What Flink 1.19 and Spark 3.5 reach for by reflection, and Java 17 keeps shut; FlinkRunner passes no such flags itself.
+_OPENED = ("java.lang", "java.lang.invoke", "java.io", "java.net", "java.nio", "java.util", "java.util.concurrent")
+_LINE_BYTES = 70  # of 72, less the line's end
+
+
+def main(folder: Path, main_class: str) -> None:
+  """Writes `job-server.jar` into `folder`; it must stay beside `lib`, relative to which it names the jars."""
+  names = sorted(path.name for path in (folder / "lib").glob("*.jar"))
+  if not names:
+    sys.exit(f"thin_jar.py: {folder / 'lib'} holds no jars.")
+  attributes = {
+    "Manifest-Version": "1.0",
+    "Main-Class": main_class,
+    "Add-Opens": " ".join(f"java.base/{package}" for package in (*_OPENED, "sun.nio.ch")),
+    "Class-Path": " ".join(f"lib/{name}" for name in names),
+  }
+  with zipfile.ZipFile(folder / "job-server.jar", "w") as jar:
+    jar.writestr("META-INF/MANIFEST.MF", "".join(_wrapped(f"{name}: {value}") for name, value in attributes.items()))
+
+
+def _wrapped(line: str) -> str:
+  """Returns a manifest's line cut to its longest allowed length; each further piece begins with a blank.
+
+  See "JAR File Specification", "Notes on Manifest and Signature Files".
+  """
+  pieces = [line[:_LINE_BYTES]]
+  rest = line[_LINE_BYTES:]
+  while rest:
+    pieces.append(f" {rest[: _LINE_BYTES - 1]}")
+    rest = rest[_LINE_BYTES - 1 :]
+  return "".join(f"{piece}\r\n" for piece in pieces)
+
+
+if __name__ == "__main__":
+  main(Path(sys.argv[1]), sys.argv[2])

@@ -1,0 +1,72 @@
+"""Options of the Java job servers, which Beam Python does not know: of batch jobs, as ours are.
+
+Beam asks the job server for them, but only when a job is submitted, and what neither knows it drops with a line in a
+log: a typo in `--number_of_execution_retries` would show when a worker dies. So their names are here, and a misspelt
+one is refused before the work. They are those that DescribePipelineOptions of the job servers 2.62.0 lists (the engine
+tests ask again); streaming's are left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from transforms.core.command_line import flags_of
+from transforms.core.errors import InputError
+
+_PORTABLE = (("load_balance_bundles", "retain_docker_containers"), ("environment_expiration_millis",))
+# Runner -> names of switches, names of options with a value.
+ENGINE_OPTIONS = {
+  "FlinkRunner": (
+    (
+      *_PORTABLE[0],
+      *("disable_metrics", "faster_copy", "object_reuse", "operator_chaining", "re_iterable_group_by_key_result"),
+      "use_data_stream_for_batch",
+    ),
+    (
+      *_PORTABLE[1],
+      *("execution_mode_for_batch", "execution_retry_delay", "file_input_split_max_size_m_b", "flink_conf_dir"),
+      *("max_bundle_size", "max_bundle_time_mills", "number_of_execution_retries", "state_backend"),
+      "state_backend_storage_path",
+    ),
+  ),
+  "SparkRunner": (
+    (*_PORTABLE[0], "cache_disabled", "enable_spark_metric_sinks"),
+    (*_PORTABLE[1], "bundle_size", "storage_level"),
+  ),
+}
+
+
+def add_engine_options(parser: argparse.ArgumentParser) -> None:
+  """Adds the options of all job servers, so that they are parsed as the job server's own are."""
+  present = set(flags_of(parser))
+  for switches, valued in ENGINE_OPTIONS.values():
+    for name in (*switches, *valued):
+      if f"--{name}" not in present:
+        parser.add_argument(f"--{name}", action="store_true" if name in switches else "store", default=None)
+        present.add(f"--{name}")
+
+
+def refuse_other_engines(prog: str, runner: str | None, given: argparse.Namespace) -> None:
+  """Checks that no option of a job server goes to a runner that does not have it, and would drop it.
+
+  Args:
+    prog: the command's name.
+    runner: as `--runner` was given; PortableRunner's job server may be any.
+    given: what a parser with `add_engine_options` made of the arguments.
+
+  Raises:
+    InputError: there is one; names the runners that have it.
+  """
+  runner = (runner or "FnApiRunner").rsplit(".", 1)[-1]
+  if runner == "PortableRunner":
+    return
+  own = _names(runner)
+  for name in dict.fromkeys(name for engine in ENGINE_OPTIONS for name in _names(engine)):
+    if getattr(given, name) is not None and name not in own:
+      engines = " and ".join(engine for engine in ENGINE_OPTIONS if name in _names(engine))
+      raise InputError(f"{prog}: --{name}: {runner} has no such option, it is of {engines}: leave it out.")
+
+
+def _names(runner: str) -> Sequence[str]:
+  return [name for kind in ENGINE_OPTIONS.get(runner, ()) for name in kind]
