@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from typing import TextIO
 
 from transforms import files
 from transforms.core.schema import parse_shard_name
@@ -19,18 +20,19 @@ _PLAIN_SECS = 15.0
 
 
 @contextlib.contextmanager
-def shard_progress(name: str, shards_folder: str) -> Iterator[None]:
-  """Prints a line on standard error from time to time while the block runs; on a terminal, one line that changes.
+def shard_progress(name: str, shards_folder: str, stream: TextIO | None = None) -> Iterator[None]:
+  """Prints a line from time to time while the block runs; on a terminal, one line that changes.
 
   Args:
     name: the stage.
     shards_folder: where its shards are written; looked at only where it is local, and so cheap to list.
+    stream: where to print; standard error if not given.
   """
   if not files.is_local(shards_folder):
     yield
     return
   stop = threading.Event()
-  thread = threading.Thread(target=_report, args=(name, shards_folder, stop), name="progress", daemon=True)
+  thread = threading.Thread(target=_report, args=(name, shards_folder, stop, stream or sys.stderr), name="progress", daemon=True)
   thread.start()
   try:
     yield
@@ -39,8 +41,7 @@ def shard_progress(name: str, shards_folder: str) -> Iterator[None]:
     thread.join()
 
 
-def _report(name: str, shards_folder: str, stop: threading.Event) -> None:
-  stream = sys.stderr
+def _report(name: str, shards_folder: str, stop: threading.Event, stream: TextIO) -> None:
   on_terminal = stream.isatty()
   progress = ShardProgress(os.path.join(shards_folder, REPORTS_FOLDER))
   progress.look()  # what an earlier run has finished is not this run's speed

@@ -6,6 +6,7 @@ besides: a user would have to look for our one sentence below 200 lines.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import logging
 import os
@@ -20,21 +21,18 @@ _OURS = "beam-retrain: "
 
 
 @contextlib.contextmanager
-def kept_from_terminal() -> Iterator[None]:
-  """Sends Beam's log and the file descriptor 2, which worker processes inherit, to a file for the block's time.
+def kept_from_terminal() -> Iterator[TextIO]:
+  """Sends what is logged, `sys.stderr` and the file descriptor 2, which worker processes inherit, to a file.
 
-  `sys.stderr` stays what it was, for our own words; those of worker processes, which start as all of ours do, are
-  printed when the block has ended well, each once. An exception that leaves the block takes the file's text along as a
-  note, which is printed with its traceback; else the text is gone.
+  All three, because Beam says things in all ways: an engine's messages go to the root logger, a worker in this process
+  prints its tracebacks. Gives the terminal, for our own words while the block runs. Those of workers, which start as all
+  of ours do, are printed when the block has ended well, each once. An exception that leaves the block takes the file's
+  text along as a note, which is printed with its traceback; else the text is gone.
   """
-  beam_log = logging.getLogger("apache_beam")
-  with tempfile.TemporaryFile("w+", errors="replace") as log:
-    handler = logging.StreamHandler(log)
-    propagated, beam_log.propagate = beam_log.propagate, False
-    beam_log.addHandler(handler)
+  with tempfile.TemporaryFile("w+", buffering=1, errors="replace") as log:
     try:
-      with _stderr_sent_to(log.fileno()):
-        yield
+      with _stderr_sent_to(log) as terminal, _logged_to(log):
+        yield terminal
     except Exception as error:
       log.seek(0)
       if said := log.read()[-_KEPT_CHARACTERS:]:
@@ -45,26 +43,40 @@ def kept_from_terminal() -> Iterator[None]:
       for sentence in dict.fromkeys(line for line in log if line.startswith(_OURS)):
         sys.stderr.write(sentence)
     finally:
-      beam_log.removeHandler(handler)
-      beam_log.propagate = propagated
+      # Anew each time: what is registered last is called first, and this has to be before what Beam has registered.
+      atexit.unregister(_hush)
+      atexit.register(_hush)
+
+
+def _hush() -> None:
+  """When Python ends, Beam stops its job servers, and their last words, and their workers', are nobody's news."""
+  sys.stderr.flush()
+  os.dup2(os.open(os.devnull, os.O_WRONLY), _STDERR)
 
 
 @contextlib.contextmanager
-def _stderr_sent_to(descriptor: int) -> Iterator[None]:
-  terminal = os.dup(_STDERR)
-  python_stderr = sys.stderr
-  python_stderr.flush()
-  os.dup2(descriptor, _STDERR)
-  if _writes_to_stderr(python_stderr):
-    sys.stderr = open(terminal, "w", buffering=1, closefd=False)  # noqa: SIM115 - closed below
+def _logged_to(log: TextIO) -> Iterator[None]:
+  root = logging.getLogger()
+  handlers, root.handlers = root.handlers, [logging.StreamHandler(log)]
   try:
     yield
   finally:
-    if sys.stderr is not python_stderr:
-      sys.stderr.close()
-      sys.stderr = python_stderr
-    os.dup2(terminal, _STDERR)
-    os.close(terminal)
+    root.handlers = handlers
+
+
+@contextlib.contextmanager
+def _stderr_sent_to(log: TextIO) -> Iterator[TextIO]:
+  """Gives what `sys.stderr` wrote to before."""
+  descriptor = os.dup(_STDERR)
+  python_stderr = sys.stderr
+  python_stderr.flush()
+  os.dup2(log.fileno(), _STDERR)
+  try:
+    with open(descriptor, "w", buffering=1, closefd=False) as terminal, contextlib.redirect_stderr(log):
+      yield terminal if _writes_to_stderr(python_stderr) else python_stderr
+  finally:
+    os.dup2(descriptor, _STDERR)
+    os.close(descriptor)
 
 
 def _writes_to_stderr(stream: TextIO) -> bool:

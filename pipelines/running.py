@@ -46,7 +46,7 @@ def run_pipeline(
   pipeline = beam.Pipeline(options=options)
   build(pipeline)
   try:
-    with kept_from_terminal(), shard_progress(stage, shards_folder):
+    with kept_from_terminal() as terminal, shard_progress(stage, shards_folder, terminal):
       result = pipeline.run()
       result.wait_until_finish()
   except Exception as error:
