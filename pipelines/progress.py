@@ -32,7 +32,9 @@ def shard_progress(name: str, shards_folder: str, stream: TextIO | None = None) 
     yield
     return
   stop = threading.Event()
-  thread = threading.Thread(target=_report, args=(name, shards_folder, stop, stream or sys.stderr), name="progress", daemon=True)
+  thread = threading.Thread(
+    target=_report, args=(name, shards_folder, stop, stream or sys.stderr), name="progress", daemon=True
+  )
   thread.start()
   try:
     yield

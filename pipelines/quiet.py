@@ -25,9 +25,9 @@ def kept_from_terminal() -> Iterator[TextIO]:
   """Sends what is logged, `sys.stderr` and the file descriptor 2, which worker processes inherit, to a file.
 
   All three, because Beam says things in all ways: an engine's messages go to the root logger, a worker in this process
-  prints its tracebacks. Gives the terminal, for our own words while the block runs. Those of workers, which start as all
-  of ours do, are printed when the block has ended well, each once. An exception that leaves the block takes the file's
-  text along as a note, which is printed with its traceback; else the text is gone.
+  prints its tracebacks. Gives the terminal, for our own words while the block runs. Those of workers, which start as
+  all of ours do, are printed when the block has ended well, each once. An exception that leaves the block takes the
+  file's text along as a note, which is printed with its traceback; else the text is gone.
   """
   with tempfile.TemporaryFile("w+", buffering=1, errors="replace") as log:
     try:

@@ -92,7 +92,10 @@ def test_an_option_of_the_job_server_goes_to_it_as_it_is(flags):
   ("flags", "said"),
   [
     (["--runner=FlinkRunner", "--number_of_execution_retrys=3"], "flag is --number_of_execution_retries."),
-    (["--runner=FlinkRunner", "--storage_level=DISK"], "--storage_level: FlinkRunner has no such option, it is of Spark"),
+    (
+      ["--runner=FlinkRunner", "--storage_level=DISK"],
+      "--storage_level: FlinkRunner has no such option, it is of Spark",
+    ),
     (["--object_reuse"], "--object_reuse: FnApiRunner has no such option, it is of FlinkRunner: leave it out."),
     (["--runner=FlinkRunner", "--object_reuse=yes"], "ignored explicit argument 'yes'"),
   ],

@@ -11,7 +11,7 @@ import sys
 import zipfile
 from pathlib import Path
 
-# What Flink 1.19 and Spark 3.5 reach for by reflection, and Java 17 keeps shut; FlinkRunner passes no such flags itself.
+# What Flink and Spark reach for by reflection, and Java 17 keeps shut; FlinkRunner passes no flags for it.
 _OPENED = ("java.lang", "java.lang.invoke", "java.io", "java.net", "java.nio", "java.util", "java.util.concurrent")
 _LINE_BYTES = 70  # of 72, less the line's end
 
