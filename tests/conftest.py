@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 import pytest
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# Its assertions say what differs, as those of the test files do.
+pytest.register_assert_rewrite("tests.engine_suite")
 
 _SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
