@@ -43,8 +43,7 @@ def kept_from_terminal() -> Iterator[TextIO]:
       for sentence in dict.fromkeys(line for line in log if line.startswith(_OURS)):
         sys.stderr.write(sentence)
     finally:
-      # Anew each time: what is registered last is called first, and this has to be before what Beam has registered.
-      atexit.unregister(_hush)
+      # Each time: what is registered last is called first, and this has to be before what Beam has registered.
       atexit.register(_hush)
 
 

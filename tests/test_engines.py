@@ -11,9 +11,14 @@ from tests.engine_suite import ENGINES, ONE_WORKER, EngineSuite, JobServerSuite,
 
 __all__ = ["expected", "inputs"]  # fixtures
 
-pytestmark = pytest.mark.skipif(
-  not os.environ.get(ENGINES), reason=f"{ENGINES} names no folder of engines: `make test-engines` makes one and sets it"
-)
+pytestmark = [
+  pytest.mark.skipif(
+    not os.environ.get(ENGINES),
+    reason=f"{ENGINES} names no folder of engines: `make test-engines` makes one and sets it",
+  ),
+  # How Beam's worker threads in this process end when an engine hangs up on them, after each stage of a good job too.
+  pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning"),
+]
 
 # A job server that lives for seconds is done before the better compiler pays: a third less of the processors' time.
 _SHORT_LIVED = "--job_server_jvm_properties=-XX:TieredStopAtLevel=1"

@@ -193,3 +193,37 @@ with kept_from_terminal():
 """
   ran = subprocess.run([sys.executable, "-c", code], cwd=_ROOT, capture_output=True, text=True, check=True)
   assert ran.stderr == "beam-retrain: a store is damaged\n"
+
+
+def test_what_beam_says_in_any_way_is_kept_from_the_terminal_also_when_python_ends():
+  code = """
+import atexit, logging, sys
+from pipelines.quiet import kept_from_terminal
+logging.basicConfig(level=logging.WARNING)
+for number in range(2):
+  with kept_from_terminal() as terminal:
+    atexit.register(print, "a job server is stopped", file=sys.stderr)
+    atexit.register(logging.error, "really destroying it")
+    logging.error("an engine's message")
+    print("a worker's traceback", file=sys.stderr)
+    print(f"progress {number}", file=terminal)
+logging.error("heard again")
+"""
+  ran = subprocess.run([sys.executable, "-c", code], cwd=_ROOT, capture_output=True, text=True, check=True)
+  assert ran.stderr == "progress 0\nprogress 1\nERROR:root:heard again\n"
+
+
+def test_what_beam_says_is_kept_from_a_stream_that_is_no_file_too():
+  code = """
+import io, logging, sys
+from pipelines.quiet import kept_from_terminal
+sys.stderr = stream = io.StringIO()  # as in a notebook
+logging.basicConfig(level=logging.WARNING)
+with kept_from_terminal() as terminal:
+  logging.error("an engine's message")
+  print("a worker's traceback", file=sys.stderr)
+  print("progress", file=terminal)
+print(stream.getvalue(), end="")
+"""
+  ran = subprocess.run([sys.executable, "-c", code], cwd=_ROOT, capture_output=True, text=True, check=True)
+  assert (ran.stdout, ran.stderr) == ("progress\n", "")
