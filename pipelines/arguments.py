@@ -99,7 +99,7 @@ def parse_with_beam_options(
   complaint = "neither beam-retrain nor Beam knows it"
   refuse_misspelt(parser, argv, known, complaint)
   namespace, rest = parser.parse_known_args(argv)
-  given, unknown = beam_parser.parse_known_args(rest)
+  _, unknown = beam_parser.parse_known_args(rest)
   if unknown:
     raise InputError(unknown_argument(parser, unknown[0], known, complaint))
   options = PipelineOptions(flags=list(rest))
@@ -110,7 +110,7 @@ def parse_with_beam_options(
       create_runner(runner)
     except (ValueError, ImportError) as error:
       raise InputError(f"{parser.prog}: --runner {runner}: {error}.") from error
-  refuse_other_engines(parser.prog, runner, given)
+  refuse_other_engines(parser.prog, runner, rest)
   return namespace, options
 
 

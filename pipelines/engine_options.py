@@ -47,26 +47,23 @@ def add_engine_options(parser: argparse.ArgumentParser) -> None:
         present.add(f"--{name}")
 
 
-def refuse_other_engines(prog: str, runner: str | None, given: argparse.Namespace) -> None:
+def refuse_other_engines(prog: str, runner: str | None, argv: Sequence[str]) -> None:
   """Checks that no option of a job server goes to a runner that does not have it, and would drop it.
 
   Args:
     prog: the command's name.
-    runner: as `--runner` was given; PortableRunner's job server may be any.
-    given: what a parser with `add_engine_options` made of the arguments.
+    runner: as `--runner` was given, in letters of any size; PortableRunner's job server may be any.
+    argv: the arguments that are Beam's.
 
   Raises:
     InputError: there is one; names the runners that have it.
   """
   runner = (runner or "FnApiRunner").rsplit(".", 1)[-1]
-  if runner == "PortableRunner":
+  if runner.lower() == "portablerunner":
     return
-  own = _names(runner)
-  for name in dict.fromkeys(name for engine in ENGINE_OPTIONS for name in _names(engine)):
-    if getattr(given, name) is not None and name not in own:
-      engines = " and ".join(engine for engine in ENGINE_OPTIONS if name in _names(engine))
-      raise InputError(f"{prog}: --{name}: {runner} has no such option, it is of {engines}: leave it out.")
-
-
-def _names(runner: str) -> Sequence[str]:
-  return [name for kind in ENGINE_OPTIONS.get(runner, ()) for name in kind]
+  for flag in (argument.split("=")[0] for argument in argv):
+    engines = [
+      engine for engine, kinds in ENGINE_OPTIONS.items() if any(flag == f"--{name}" for name in sum(kinds, ()))
+    ]
+    if engines and runner.lower() not in map(str.lower, engines):
+      raise InputError(f"{prog}: {flag}: {runner} has no such option, it is of {' and '.join(engines)}: leave it out.")

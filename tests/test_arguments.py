@@ -77,7 +77,7 @@ def test_wrong_usage_is_one_sentence_that_names_the_command(arguments, said, cap
   "flags",
   [
     ["--runner=FlinkRunner", "--number_of_execution_retries", "3", "--object_reuse", "--parallelism=2"],
-    ["--runner=SparkRunner", "--storage_level=MEMORY_AND_DISK", "--spark_master_url=local[2]"],
+    ["--runner=sparkrunner", "--storage_level=MEMORY_AND_DISK", "--spark_master_url=local[2]"],
     ["--runner=PortableRunner", "--job_endpoint=localhost:8099", "--storage_level=MEMORY_AND_DISK"],
   ],
   ids=lambda flags: flags[0],
