@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from pipelines.chain import Chain, digest_of_files, digests_of_trunk, given, state_of
+from pipelines.output_folder import find_earlier
 from pipelines.retrain_flags import PROG, work_dir
 from pipelines.running import DONE
 from pipelines.trunks import HUB_INCEPTION_V3, INCEPTION_V3
@@ -44,11 +45,15 @@ class Stages:
       flags: the command's.
       folders: the pictures'.
       beam_flags: for the stages that are Beam jobs.
+
+    Raises:
+      InputError: something else is where a stage would write.
     """
     self._flags = flags
     self._work = Path(files.shown(work_dir(flags)))  # as what the stages say of it is to be read
     self._more = [f"--max_bad_fraction={flags.max_bad_fraction}", *beam_flags]
     self.chain = Chain(self._work, "retrain.json")
+    self._refuse_what_is_not_ours()
     self._end_replacement()
     texts = find_own_texts(flags, folders)
     trunk = [flags.tfhub_module, flags.trunk_input_px, *digests_of_trunk(flags.tfhub_module, flags.trunk_weights)]
@@ -97,11 +102,26 @@ class Stages:
     now, new, old = (self._work / name for name in (_NOW, _NEXT, _OLD))
     if (new / COMPLETED_FILE).exists():
       if now.exists():
-        files.delete([str(old)])
+        self._delete_old()
+        self.chain.remember(_OLD, "to be deleted")
         now.rename(old)
       self.chain.remember(_NOW, self.chain.remembered(_NEXT) or "")
       new.rename(now)
-    files.delete([str(old)])
+    self._delete_old()
+
+  def _delete_old(self) -> None:
+    if self.chain.remembered(_OLD):
+      files.delete([str(self._work / _OLD)])
+      self.chain.remember(_OLD, "")
+
+  def _refuse_what_is_not_ours(self) -> None:
+    """A stage refuses that too, but only when it is its turn."""
+    with in_our_flags():
+      for folder, stage in ((_NOW, _NOW), (_NEXT, _NOW), ("train", "train"), ("evaluate", "evaluate")):
+        find_earlier(str(self._work / folder), stage)
+    old = self._work / _OLD
+    if old.exists() and not self.chain.remembered(_OLD):
+      raise InputError(f"{PROG}: {old} was not written by this command: move it away, or give another --work_dir.")
 
   def train(self) -> None:
     """Trains the head, unless it is trained."""

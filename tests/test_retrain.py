@@ -279,6 +279,7 @@ def test_a_kill_while_bottlenecks_are_replaced_loses_nothing(killed_after, finis
   (now / "old").write_text("")
   states.update({"bottlenecks": "of older pictures", "bottlenecks.next": current})
   if killed_after != "finishing the new ones":
+    states["bottlenecks.old"] = "to be deleted"
     now.rename(old)
   if killed_after == "moving the new ones":
     new.rename(now)
@@ -287,6 +288,20 @@ def test_a_kill_while_bottlenecks_are_replaced_loses_nothing(killed_after, finis
   assert "bottlenecks: finished and unchanged, kept" in retrain(finished.folder, finished.arguments, capsys)
   assert not (now / "old").exists()
   assert sorted(os.listdir(work)) == ["bottlenecks", "evaluate", "retrain.json", "train"]
+
+
+@pytest.mark.parametrize("name", ["bottlenecks", "bottlenecks.next", "bottlenecks.old", "train", "evaluate"])
+def test_folders_of_the_user_are_refused_before_any_work_and_stay(name, pictures, trunk, tmp_path, capsys):
+  (tmp_path / name).mkdir()
+  (tmp_path / name / "mine.txt").write_text("precious")
+  outputs = [f"--{flag}={tmp_path / flag}" for flag in ("output_graph", "output_labels", "summaries_dir")]
+  outputs += [f"--checkpoint_path={tmp_path / 'head'}", f"--work_dir={tmp_path}", f"--bottleneck_dir={tmp_path}"]
+  image_dir = pictures / "mnist_jpg" / "training"
+  assert cli.main(["retrain", f"--image_dir={image_dir}", f"--tfhub_module={trunk}", *outputs]) == 2
+  shown, said = capsys.readouterr()
+  assert re.search(rf"{re.escape(str(tmp_path / name))}( is not empty and)? was not written by .* --work_dir\.\n", said)
+  assert ": into " not in shown
+  assert (tmp_path / name / "mine.txt").read_text() == "precious"
 
 
 def test_what_the_script_cached_is_imported_and_the_split_is_the_scripts(finished, trunk, capsys):
