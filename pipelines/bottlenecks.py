@@ -194,6 +194,7 @@ def run(argv: Sequence[str]) -> int:
     shards_folder=RECORDS_FOLDER,
     trunk=trunk.card,
     labels=source.labels,
+    has_splits=source.has_splits,
     schema=bottleneck_record(trunk.dimensions),
   )
   if not finished and audit.on_leak == OnLeak.FAIL and (code := check_first(files.join(flags.output, LEAKS_FILE))):

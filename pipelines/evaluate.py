@@ -100,7 +100,8 @@ def make_parser() -> argparse.ArgumentParser:
     default="auto",
     help="auto (default): the testing pictures of an input that has splits of its own (IDX files, folders training/ and"
     " testing/, records, bottlenecks), all pictures of plain class folders. testing, of plain class folders: those that"
-    " were set aside, by the hash of their names, when the model was made. all: the training pictures too",
+    " were set aside, by the hash of their names, when the model was made (of a manifest without splits: if it names the"
+    " pictures as the one that was trained on did). all: the training pictures too",
   )
   parser.add_argument(
     "--reuse",
@@ -162,7 +163,7 @@ def _claim(flags: argparse.Namespace, argv: Sequence[str]) -> tuple[Config, dict
     source = find_source(flags.input, len(model.labels), min_classes=1, retrain_names=model.retrain_names)
     tell_left_out(source)
   check_labels(source, model)
-  splits, percentages = choose_splits(source, flags.split, model.percentages)
+  splits, percentages = choose_splits(source, flags.split, model.percentages, [model])
   source.plan(splits, percentages)  # finds what is missing before the old output is touched
   output_folder.refuse_overlap(flags.input, flags.output)
   batch_size = flags.batch_size or (BOTTLENECKS_BATCH_SIZE if stored else BATCH_SIZE)

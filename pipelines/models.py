@@ -68,6 +68,12 @@ class Model:
     """Whether the class folders that it was trained on were read as `retrain.py` did."""
     return bool(self.info.get("retrain_names"))
 
+  @property
+  def has_splits(self) -> bool:
+    """Whether the pictures that it was trained on said themselves which are for testing: no hash can tell those. Of a
+    model that was made before this was noted down, False."""
+    return bool(self.info.get("has_splits"))
+
   @functools.cached_property
   def percentages(self) -> SplitPercentages:
     """How the pictures that it was trained on were split.
@@ -124,7 +130,7 @@ def _listed(labels: Sequence[str]) -> str:
 
 
 def choose_splits(
-  source: Source, split: str, percentages: SplitPercentages
+  source: Source, split: str, percentages: SplitPercentages, models: Sequence[Model] = ()
 ) -> tuple[tuple[str, ...], SplitPercentages | None]:
   """Returns the splits to plan for `--split`, and how a source without splits of its own is cut.
 
@@ -132,6 +138,7 @@ def choose_splits(
     source: the pictures.
     split: `auto`, `testing` or `all`.
     percentages: what the model's bottlenecks were made with, so that no training image is tested on.
+    models: those that are evaluated.
 
   Raises:
     InputError: the model's testing images cannot be told in such a source.
@@ -139,6 +146,11 @@ def choose_splits(
   if source.has_splits:
     return ((TRAINING, TESTING) if split == "all" else (TESTING,)), None
   if split == "testing":
+    if given := [model.path for model in models if model.has_splits]:
+      raise InputError(
+        f"{source.path} does not say which pictures are for testing, and those that {given[0]} was trained on did: the"
+        " model's split cannot be told there; give the pictures with their splits, or use --split all."
+      )
     check_split_hash(source, percentages, "the model's split cannot be told there; use --split all")
     return (TESTING,), percentages
   return (ALL,), None

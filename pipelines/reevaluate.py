@@ -206,7 +206,8 @@ class _Night:
     self._date = date
     self._baseline = baseline
     self._finished = finished
-    self._splits, self._percentages = choose_splits(source, flags.split, shared_percentages(list(models.values())))
+    known = list(models.values())
+    self._splits, self._percentages = choose_splits(source, flags.split, shared_percentages(known), known)
     source.plan(self._splits, self._percentages)  # finds what is missing before the work
     self._batch_size = flags.batch_size or BATCH_SIZE
     self._reused = {

@@ -155,7 +155,7 @@ def _verify(flags: argparse.Namespace) -> int:
     raise InputError(f"{model.path} is remote, a model is verified where it can be loaded: give a local copy of it.")
   source = find_source(files.absolute(flags.input), len(model.labels), retrain_names=model.retrain_names)
   check_labels(source, model)
-  splits, percentages = choose_splits(source, flags.split or "all", model.percentages)
+  splits, percentages = choose_splits(source, flags.split or "all", model.percentages, [model])
   lite_files = flags.tflite if flags.tflite is not None else _written_lite_files(model)
 
   load_tensorflow()

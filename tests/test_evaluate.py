@@ -278,6 +278,16 @@ def test_split_testing_of_plain_folders_is_what_was_set_aside(made: Any) -> None
   assert percentages.testing == 30.0
 
 
+def test_split_testing_is_refused_where_the_model_s_own_pictures_said_which_are_for_testing(made: Any) -> None:
+  model = Model(str(made.model))
+  assert model.info["has_splits"] is False
+  choose_splits(find_source(str(made.data)), "testing", model.percentages, [model])
+  model.info = {**model.info, "has_splits": True}
+  with pytest.raises(InputError, match="model's split cannot be told there; give the pictures with their splits, or"):
+    choose_splits(find_source(str(made.data)), "testing", model.percentages, [model])
+  assert choose_splits(find_source(str(made.data)), "all", model.percentages, [model]) == (("all",), None)
+
+
 def test_a_confusion_matrix_has_a_line_per_label(made: Any, whole: Path) -> None:
   text = (whole / "metrics.json").read_text()
   first, second, *_ = _metrics(whole)["confusion_matrix"]

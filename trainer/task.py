@@ -78,6 +78,7 @@ def run(argv: Sequence[str]) -> int:
     trunk=trunk,
     preprocessing=info["settings"].get("preprocessing"),
     retrain_names=bool(info["settings"].get("retrain_names")),
+    has_splits=bool(info.get("has_splits")),
   )
   if goes_on:
     print(f"going on in {args.output} where an earlier run of the same request was")
