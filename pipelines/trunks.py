@@ -18,6 +18,7 @@ from typing import Any
 from transforms.core.errors import InputError
 from transforms.core.quiet_tensorflow import load_tensorflow
 
+_TENSORFLOW_1_MODULE = "tfhub_module.pb"
 HUB_INCEPTION_V3 = "https://tfhub.dev/google/imagenet/inception_v3/feature_vector/5"
 BUNDLED = "bundled"
 INCEPTION_V3 = "inception_v3"
@@ -195,7 +196,8 @@ def _load_saved_model(handle: str, path: str, input_px: int | None) -> Trunk:
   if not any(os.path.exists(os.path.join(path, name)) for name in ("saved_model.pb", "saved_model.pbtxt")):
     raise InputError(f"--trunk {handle}: {path} holds no saved_model.pb: give the folder of a SavedModel.")
   try:
-    loaded = hub.load(path)
+    is_of_tensorflow_1 = os.path.exists(os.path.join(path, _TENSORFLOW_1_MODULE))
+    loaded = _load_tensorflow_1_module(path) if is_of_tensorflow_1 else hub.load(path)
   except Exception as error:
     first = next(iter(str(error).splitlines()), type(error).__name__)
     raise InputError(
@@ -210,6 +212,30 @@ def _load_saved_model(handle: str, path: str, input_px: int | None) -> Trunk:
     raise InputError(
       f"--trunk {handle} does not take a batch of images [N, H, W, 3] ({first}): give an image feature-vector model."
     ) from error
+
+
+def _load_tensorflow_1_module(path: str) -> Any:
+  """Returns an object with `embed` for a module as TF Hub had them before TensorFlow 2, `retrain.py`'s default for one.
+
+  TensorFlow 2 loads those, too, but cannot make constants of their reference variables.
+  """
+  import tensorflow as tf
+
+  v1 = tf.compat.v1
+  with tf.Graph().as_default() as graph, v1.Session() as session:
+    signature = v1.saved_model.load(session, [], path).signature_def["default"]
+    (given,) = signature.inputs.values()
+    result = signature.outputs["default"].name
+    constants = v1.graph_util.convert_variables_to_constants(session, graph.as_graph_def(), [result.split(":")[0]])
+  spec = tf.TensorSpec(given.tensor_shape, tf.float32)
+
+  def embed(images: Any) -> Any:
+    (vectors,) = tf.graph_util.import_graph_def(constants, input_map={given.name: images}, return_elements=[result])
+    return vectors
+
+  module = tf.Module()
+  module.embed = tf.function(embed, input_signature=[spec])
+  return module
 
 
 def _embedding_function(loaded: Any, handle: str) -> tuple[Callable[[Any], Any], Any]:

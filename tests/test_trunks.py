@@ -59,6 +59,30 @@ def test_tf_hub_offline_full_size(hub_cache, full_size, tmp_path, monkeypatch):
   np.testing.assert_allclose(result, expected, rtol=1e-3, atol=1e-4)
 
 
+def test_a_module_of_tensorflow_1(tmp_path, monkeypatch):
+  handle = "https://tfhub.dev/google/imagenet/inception_v3/feature_vector/3"
+  folder = tmp_path / hashlib.sha1(handle.encode()).hexdigest()
+  weights = np.random.default_rng(6).random((192, 8), np.float32)
+  v1 = tf.compat.v1
+  info = v1.saved_model.utils.build_tensor_info
+  with tf.Graph().as_default(), v1.Session() as session:
+    images = v1.placeholder(tf.float32, [None, 16, 16, 3])
+    variable = v1.get_variable("weights", initializer=weights, use_resource=False)  # by reference, as they all were
+    pooled = tf.reshape(tf.nn.avg_pool2d(images, 2, 2, "SAME"), [-1, 192])
+    signature = v1.saved_model.build_signature_def({"images": info(images)}, {"default": info(pooled @ variable)})
+    session.run(v1.global_variables_initializer())
+    builder = v1.saved_model.Builder(str(folder))
+    builder.add_meta_graph_and_variables(session, tags=[], signature_def_map={"default": signature})
+    builder.save()
+  (folder / "tfhub_module.pb").write_bytes(b"\x08\x03")
+  monkeypatch.setenv("TFHUB_CACHE_DIR", str(tmp_path))
+  trunk = load_trunk(handle)
+  assert (trunk.input_px, trunk.dimensions) == (16, 8)
+  pictures = _IMAGES[:, :16, :16]
+  expected = pictures.reshape(2, 8, 2, 8, 2, 3).mean((2, 4)).reshape(2, 192) @ weights
+  np.testing.assert_allclose(embed(trunk, tmp_path, pictures), expected, rtol=1e-5)
+
+
 def test_keras_with_a_local_copy_of_its_weights(full_size, tmp_path):
   path = tmp_path / "copy.weights.h5"
   full_size.save_weights(path)
