@@ -100,8 +100,8 @@ def make_parser() -> argparse.ArgumentParser:
     default="auto",
     help="auto (default): the testing pictures of an input that has splits of its own (IDX files, folders training/ and"
     " testing/, records, bottlenecks), all pictures of plain class folders. testing, of plain class folders: those that"
-    " were set aside, by the hash of their names, when the model was made (of a manifest without splits: if it names the"
-    " pictures as the one that was trained on did). all: the training pictures too",
+    " were set aside, by the hash of their names, when the model was made (in a manifest without splits: if it names"
+    " the pictures as they were named then). all: the training pictures too",
   )
   parser.add_argument(
     "--reuse",
