@@ -109,7 +109,7 @@ class Retry:
     """Returns what a user is told, once the ledger of `output` is closed too."""
     bad = read_bad_keys(output)
     still, new = len(bad & self.bad), len(bad - self.bad)
-    line = f"{len(self.bad) - still:,} of {len(self.bad):,} quarantined pictures computed now, {still:,} still bad"
+    line = f"{len(self.bad) - still:,} of {len(self.bad):,} quarantined pictures sound now, {still:,} still bad"
     return f"{line}; {new:,} that were good have gone bad since" if new else line
 
 

@@ -162,7 +162,7 @@ def test_repaired_pictures_are_computed_and_the_rest_is_taken(broken, tmp_path, 
   capsys.readouterr()
   assert _retry(broken.output, tmp_path / "out") == 0
   told = capsys.readouterr().out
-  assert f"{_BAD} of {_BAD} quarantined pictures computed now, 0 still bad" in told
+  assert f"{_BAD} of {_BAD} quarantined pictures sound now, 0 still bad" in told
   assert _run(broken.data, tmp_path / "cold", *broken.flags) == 0
   check_same_as_cold(tmp_path / "out", tmp_path / "cold", computed=_BAD)
   check_ledgers(broken.output, tmp_path / "out", repaired=_BAD)
@@ -175,14 +175,14 @@ def test_what_is_still_bad_stays_in_quarantine(broken, tmp_path, capsys):
   keys = list(broken.sound)
   broken.repair(keys[0], keys[5])
   assert _retry(broken.output, tmp_path / "out") == 3
-  assert f"2 of {_BAD} quarantined pictures computed now, {_BAD - 2} still bad\n" in capsys.readouterr().out
+  assert f"2 of {_BAD} quarantined pictures sound now, {_BAD - 2} still bad\n" in capsys.readouterr().out
   assert _run(broken.data, tmp_path / "cold", *broken.flags) == 3
   check_same_as_cold(tmp_path / "out", tmp_path / "cold", computed=2)
   check_ledgers(broken.output, tmp_path / "out", repaired=2)
   # Once more, from what the retry wrote.
   broken.repair(*keys[1:5])
   assert _retry(tmp_path / "out", tmp_path / "second") == 0
-  assert f"{_BAD - 2} of {_BAD - 2} quarantined pictures computed now" in capsys.readouterr().out
+  assert f"{_BAD - 2} of {_BAD - 2} quarantined pictures sound now" in capsys.readouterr().out
   assert _run(broken.data, tmp_path / "whole", *broken.flags) == 0
   check_same_as_cold(tmp_path / "second", tmp_path / "whole", computed=_BAD - 2)
 
@@ -194,7 +194,7 @@ def test_a_run_that_was_completed_with_losses_is_retried_too(drawn, trunk, tmp_p
   keys = (path.relative_to(broken.data).as_posix() for path in sorted(broken.data.rglob("*.png")))
   (broken.data / next(key for key in keys if key not in broken.sound)).write_bytes(b"")
   assert _retry(broken.output, tmp_path / "out") == 3
-  line = f"{_BAD} of {_BAD} quarantined pictures computed now, 0 still bad; 1 that were good have gone bad since\n"
+  line = f"{_BAD} of {_BAD} quarantined pictures sound now, 0 still bad; 1 that were good have gone bad since\n"
   assert line in capsys.readouterr().out
   check_ledgers(broken.output, tmp_path / "out", repaired=_BAD - 1)
 
@@ -225,7 +225,7 @@ def test_all_settings_are_those_of_the_run(drawn, trunk, tmp_path, monkeypatch, 
   assert _run("data/", tmp_path / "cold", *flags) == 0
   monkeypatch.chdir(tmp_path.parent)
   assert _retry(tmp_path / "bad", tmp_path / "out") == 0
-  assert f"{_BAD} of {_BAD} quarantined pictures computed now, 0 still bad\n" in capsys.readouterr().out
+  assert f"{_BAD} of {_BAD} quarantined pictures sound now, 0 still bad\n" in capsys.readouterr().out
   check_same_as_cold(tmp_path / "out", tmp_path / "cold", computed=_BAD)
   assert _stats(tmp_path / "out")["reasons"] == {"CONFLICTING_LABELS": 2}
 
