@@ -89,7 +89,7 @@ def put_outputs(flags: argparse.Namespace) -> None:
     with open(os.path.join(trained, name), "rb") as source, files.write_atomically(path) as target:
       shutil.copyfileobj(source, target)
   if flags.saved_model_dir:
-    folder = os.path.abspath(flags.saved_model_dir)
+    folder = os.path.realpath(flags.saved_model_dir)  # a link to an empty folder cannot be replaced
     if not (os.path.isdir(folder) and os.listdir(folder)):
       parent, name = os.path.split(folder)
       temporary = os.path.join(parent, f".{name}.tmp")

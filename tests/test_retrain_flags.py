@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.retrain import make_parser, run
+from pipelines.retrain_outputs import put_outputs
 from pipelines.retrain_stages import bottlenecks_flags, train_flags
 from transforms.core.errors import InputError
 
@@ -288,3 +289,16 @@ def test_two_runs_do_not_write_to_the_same_place(flag, lock, pictures, tmp_path)
     with pytest.raises(InputError, match=f"another run is writing to .*: wait for its end, or give another --{flag}"):
       run(arguments(tmp_path))
     other.communicate()
+
+
+def test_a_saved_model_goes_where_a_link_leads(tmp_path):
+  trained, real, link = tmp_path / "work" / "train", tmp_path / "real", tmp_path / "link"
+  (trained / "saved_model").mkdir(parents=True)
+  for name in ("retrained_graph.pb", "retrained_labels.txt", "saved_model/saved_model.pb"):
+    (trained / name).write_bytes(b"x")
+  real.mkdir()
+  link.symlink_to(real)
+  given = {"work_dir": "work", "output_graph": "graph.pb", "output_labels": "labels.txt", "saved_model_dir": "link"}
+  put_outputs(make_parser().parse_args([f"--{flag}={tmp_path / name}" for flag, name in given.items()]))
+  assert (real / "saved_model.pb").read_bytes() == b"x"
+  assert link.is_symlink()
