@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable
 
 from pipelines.arguments import ArgumentParser, add_max_bad_fraction
+from pipelines.distortions import read_distortions
 from transforms.core.errors import InputError
 from transforms.core.splits import SPLIT_HASHES, STABLE
 
@@ -118,6 +119,7 @@ def check_flags(flags: argparse.Namespace) -> None:
       f"{PROG}: --testing_percentage {flags.testing_percentage} and --validation_percentage"
       f" {flags.validation_percentage} leave nothing to train on: their sum must be below 100."
     )
+  read_distortions(flags)
   for name in ("image_dir", "output_graph", "output_labels", "bottleneck_dir", "saved_model_dir", "work_dir"):
     given = getattr(flags, name)
     if given and "://" in given:
