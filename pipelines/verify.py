@@ -24,6 +24,7 @@ from transforms.core.command_line import (
   TOO_MANY_BAD,
   ArgumentParser,
   add_max_bad_fraction,
+  add_max_pixels,
   fraction,
   guarded,
   positive_int,
@@ -31,7 +32,6 @@ from transforms.core.command_line import (
 )
 from transforms.core.count_progress import CountProgress
 from transforms.core.errors import InputError
-from transforms.core.images import MAX_PIXELS
 from transforms.core.inference import BATCH_SIZE, Inferred
 from transforms.core.quarantine import Quarantined
 from transforms.core.quiet_tensorflow import load_tensorflow
@@ -98,13 +98,7 @@ def make_parser() -> argparse.ArgumentParser:
   parser.add_argument(
     "--same", nargs=2, metavar=("A", "B"), help="compare two finished output folders instead, of any command"
   )
-  parser.add_argument(
-    "--max_pixels",
-    type=positive_int,
-    default=MAX_PIXELS,
-    metavar="N",
-    help="largest height x width that is decoded (default: %(default)d)",
-  )
+  add_max_pixels(parser)
   add_max_bad_fraction(parser)
   return parser
 

@@ -222,11 +222,12 @@ def _name(leak: Leak, key: str, label: str, split: str, labels: Sequence[str]) -
 
 
 def _deal_pictures(shard: Shard, labels: Sequence[str], buckets: int) -> Iterator[tuple[int, Dealt]]:
+  class_indices = {label: index for index, label in enumerate(labels)}
   hashed, count = [], 0
   for position, image in enumerate(read_images(shard, labels)):
     count += 1
     if isinstance(image, Image) and image.encoded:
-      hashed.append((hashlib.sha256(image.encoded).digest(), position, labels.index(image.label)))
+      hashed.append((hashlib.sha256(image.encoded).digest(), position, class_indices[image.label]))
   for bucket, pictures in deal(hashed, buckets).items():
     yield bucket, Dealt(shard.name(), shard.split, count, pictures)
 

@@ -173,7 +173,7 @@ class DistortShard(ShardTask):
 class _DistortingModel(LoadedModel):
   """A trunk that takes a picture and gives [K, D]: a picture and its variants come and go together."""
 
-  make_variants: Callable[[Sequence[Image]], Any] = lambda images: None
+  make_variants: Callable[[Sequence[Image]], Any] = dataclasses.field(kw_only=True)
 
   def decode(self, images: Sequence[Image]) -> Any:
     return self.make_variants(images)
@@ -192,4 +192,4 @@ def _distorting(trunk: LoadedModel, distortions: Distortions) -> LoadedModel:
     flat = trunk.infer(variants.numpy().reshape(pictures * copies, *shape))
     return {name: values.reshape(pictures, copies, *values.shape[1:]) for name, values in flat.items()}
 
-  return _DistortingModel(trunk.preprocess, infer, trunk.input_px, make_variants)
+  return _DistortingModel(trunk.preprocess, infer, trunk.input_px, make_variants=make_variants)

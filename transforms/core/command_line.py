@@ -104,8 +104,7 @@ def add_max_bad_fraction(parser: argparse._ActionsContainer) -> None:
   )
 
 
-def add_decoding_flags(parser: argparse.ArgumentParser) -> None:
-  """Adds `max_pixels`, and `trunk_threads` (None if not given)."""
+def add_max_pixels(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
     "--max_pixels",
     type=positive_int,
@@ -113,6 +112,11 @@ def add_decoding_flags(parser: argparse.ArgumentParser) -> None:
     metavar="N",
     help="largest height x width that is decoded (default: %(default)d)",
   )
+
+
+def add_decoding_flags(parser: argparse.ArgumentParser) -> None:
+  """Adds `max_pixels`, and `trunk_threads` (None if not given)."""
+  add_max_pixels(parser)
   parser.add_argument(
     "--trunk_threads",
     type=positive_int,
