@@ -1,5 +1,6 @@
 """The trunk behind Beam's ModelHandler: one bad picture costs nobody else anything."""
 
+import dataclasses
 import io
 
 import apache_beam as beam
@@ -177,3 +178,20 @@ def test_a_model_is_loaded_at_the_first_picture_that_can_be_decoded(handler):
   assert not loaded
   assert isinstance(list(handler.infer([*bad, *images(1)], load))[-1], Inferred)
   assert loaded
+
+
+def test_pictures_of_one_size_go_through_the_fast_way_with_the_same_bits(tmp_path):
+  handler = save_trunk_of(lambda pixels: tf.reshape(pixels, [-1, 192]), tmp_path / "t")
+  model = handler.load_once()
+  small = [Image("a", "a", of_shade("a", shade).encoded, "png", 5, 8) for shade in (3, 100)]
+  taken = []
+  watched = dataclasses.replace(model, preprocess_alike=lambda encoded: taken.append(1) or model.preprocess(encoded))
+  for changed, fast in (({}, 1), ({"height": 6}, 0), ({"format": "bmp"}, 0)):
+    taken.clear()
+    watched.decode([small[0], dataclasses.replace(small[1], **changed)])
+    assert len(taken) == fast, changed
+  taken.clear()
+  watched.decode([dataclasses.replace(image, width=9) for image in small])
+  watched.decode([Image("a", "a", image.encoded) for image in small])  # nobody has looked at them
+  assert taken == []
+  np.testing.assert_array_equal(model.decode(small), model.preprocess([image.encoded for image in small]))

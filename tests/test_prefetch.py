@@ -1,4 +1,4 @@
-"""One thread ahead: the same items, the same errors, and no thread left behind."""
+"""Work that is done ahead: the same items, the same errors, and no thread left behind."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from transforms.core.prefetch import prefetch
+from transforms.core.prefetch import map_ahead, prefetch
 
 
 def _threads() -> list[threading.Thread]:
@@ -79,3 +79,53 @@ def test_making_goes_on_while_the_taker_works():
   assert next(ahead) == 1
   assert started.wait(10)  # set although the second item has not been asked for
   assert list(ahead) == [2]
+
+
+def _workers() -> list[threading.Thread]:
+  return [thread for thread in threading.enumerate() if thread.name.startswith("map_ahead")]
+
+
+def test_results_come_in_the_order_of_the_items():
+  def slow_at_even(number: int) -> int:
+    time.sleep(0.01 * (number % 2 == 0))
+    return number * number
+
+  assert list(map_ahead(slow_at_even, range(9))) == [number * number for number in range(9)]
+  assert _workers() == []
+
+
+def test_two_at_a_time():
+  together = threading.Barrier(2, timeout=10)
+  assert len(list(map_ahead(lambda _: together.wait(), range(4)))) == 4  # alone, each would wait for ever
+
+
+def test_the_next_is_worked_at_while_the_taker_works():
+  third = threading.Event()
+  results = map_ahead(lambda number: third.set() if number == 2 else number, range(4))
+  assert next(results) == 0
+  assert third.wait(10)
+
+
+def test_an_error_of_the_function_comes_in_its_place_and_ends_it():
+  done = []
+
+  def refuse_two(number: int) -> int:
+    if number == 2:
+      raise KeyError("two")
+    return number
+
+  with pytest.raises(KeyError, match="two"):  # noqa: PT012
+    for result in map_ahead(refuse_two, prefetch(iter(range(100)))):
+      done.append(result)
+  assert done == [0, 1]
+  assert _workers() == []
+  assert _threads() == []
+
+
+def test_leaving_early_stops_the_workers_and_what_feeds_them():
+  results = map_ahead(abs, prefetch(iter(int, 1)))
+  next(results)
+  results.close()
+  assert _workers() == []
+  del results
+  assert _threads() == []

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image as Pillow
 
-from transforms.core.preprocessing import decode_and_resize, preprocess
+from transforms.core.preprocessing import decode_and_resize, preprocess, preprocess_alike
 
 _PIXELS = np.random.default_rng(2).integers(0, 256, (13, 9, 3), dtype=np.uint8)
 
@@ -74,3 +74,20 @@ def test_a_batch_is_its_pictures():
 def test_damaged_bytes_are_refused():
   with pytest.raises(tf.errors.InvalidArgumentError):
     preprocess(tf.constant([encoded("JPEG"), encoded("JPEG")[:-100]]), 75)
+
+
+@pytest.mark.parametrize("size", [13, 75])
+@pytest.mark.parametrize(
+  ("kind", "mode"), [("PNG", "RGB"), ("PNG", "RGBA"), ("PNG", "L"), ("JPEG", "RGB"), ("GIF", "L")]
+)
+def test_a_batch_of_pictures_of_one_size_has_the_bits_that_any_batch_has(kind, mode, size):
+  rng = np.random.default_rng(5)
+  pictures = [encoded(kind, mode, rng.integers(0, 256, (13, 9, 3), dtype=np.uint8)) for _ in range(3)]
+  found = tf.function(lambda batch: preprocess_alike(batch, size))(tf.constant(pictures)).numpy()
+  expected = tf.function(lambda batch: preprocess(batch, size))(tf.constant(pictures)).numpy()
+  np.testing.assert_array_equal(found, expected)
+
+
+def test_damaged_bytes_are_refused_in_a_batch_of_one_size():
+  with pytest.raises(tf.errors.InvalidArgumentError):
+    preprocess_alike(tf.constant([encoded("JPEG"), encoded("JPEG")[:-100]]), 75)

@@ -1,7 +1,8 @@
 """Pictures through a trunk or a whole exported model: fixed padded batches, and a bad picture stands alone. No Beam.
 
-Both kinds of model come in the same form here: `preprocess` (bytes -> float images), which may run one thread ahead,
-and `infer` (float images -> arrays).
+Both kinds of model come in the same form here: `preprocess` (bytes -> float images), which runs one thread ahead, and
+`infer` (float images -> arrays), which two threads call in turns: while Python sees to what came out of one batch, the
+next one is computed already.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import numpy as np
 
 from transforms.core.errors import InputError
 from transforms.core.images import MAX_PIXELS, Fault, explain, look
-from transforms.core.prefetch import prefetch
+from transforms.core.prefetch import map_ahead, prefetch
 from transforms.core.quarantine import Quarantined, Reason
 from transforms.core.quiet_tensorflow import load_tensorflow
 from transforms.core.schema import Image
@@ -24,6 +25,9 @@ T = TypeVar("T")
 Outputs = dict[str, np.ndarray]
 
 BATCH_SIZE = 32
+
+_REFUSED = Fault(Reason.MODEL_ERROR, "the model refused it")
+_NOT_FINITE = Fault(Reason.MODEL_ERROR, "the model gave values that are not finite")
 
 
 class Inferred(NamedTuple):
@@ -39,17 +43,30 @@ class LoadedModel:
 
   Attributes:
     preprocess: list of N picture bytes -> float32 [N, S, S, 3], 0..1; raises where any of them cannot be decoded.
-    infer: float32 [N, S, S, 3] -> output name -> array [N, ...].
+    infer: float32 [N, S, S, 3] -> output name -> array [N, ...]; may be called by two threads at a time.
     input_px: S; 0 where it is not asked for.
+    preprocess_alike: `preprocess` for small pictures of one size, faster, see `preprocessing.preprocess_alike`; None:
+      there is none.
   """
 
   preprocess: Callable[[Sequence[bytes]], Any]
   infer: Callable[[Any], Outputs]
   input_px: int = 0
+  preprocess_alike: Callable[[Sequence[bytes]], Any] | None = None
 
   def decode(self, images: Sequence[Image]) -> Any:
     """Returns what `infer` takes, in the order of the pictures; raises where one of them cannot be decoded."""
-    return self.preprocess([image.encoded for image in images])
+    encoded = [image.encoded for image in images]
+    if self.preprocess_alike is not None and self._are_alike(images):
+      return self.preprocess_alike(encoded)
+    return self.preprocess(encoded)
+
+  def _are_alike(self, images: Sequence[Image]) -> bool:
+    """Says whether `preprocess_alike` takes them. Without an input size, or a look at the pictures, it does not."""
+    sizes = {(image.height, image.width) for image in images}
+    height, width = next(iter(sizes))
+    alike = len(sizes) == 1 and 0 < height <= self.input_px and 0 < width <= self.input_px
+    return alike and all(image.format != "bmp" for image in images)
 
 
 def infer_images(
@@ -59,7 +76,8 @@ def infer_images(
   batch_size: int = BATCH_SIZE,
   max_pixels: int = MAX_PIXELS,
 ) -> Iterator[Inferred | Quarantined]:
-  """Yields one item per input, in order. Reading and decoding go on one thread ahead of the graph.
+  """Yields one item per input, in order. Reading and decoding go on one thread ahead of the graph, and the graph ahead
+  of whoever takes the items.
 
   Args:
     images: what to run the model on; what is quarantined already comes out as it is.
@@ -70,8 +88,8 @@ def infer_images(
   load = model if callable(model) else lambda: model
   checked = (_check(image, max_pixels) for image in images)
   batches = (_prepare(items, load, batch_size) for items in _batched(checked, batch_size))
-  for prepared in prefetch(batches, depth=2):
-    yield from _infer_prepared(prepared, load)
+  for computed in map_ahead(lambda prepared: _infer_prepared(prepared, load), prefetch(batches, depth=1)):
+    yield from computed
 
 
 def _check(image: Image | Quarantined, max_pixels: int) -> Image | Quarantined:
@@ -113,23 +131,17 @@ def _decodable(item: Image | Quarantined, model: LoadedModel) -> Image | Quarant
   return item
 
 
-def _infer_prepared(prepared: _Prepared, load: Callable[[], LoadedModel]) -> Iterator[Inferred | Quarantined]:
-  results = iter(_infer_rows(prepared, load))
-  for item in prepared.items:
-    if isinstance(item, Quarantined):
-      yield item
-      continue
-    outputs = next(results)
-    if outputs is None:
-      yield quarantine(item, Fault(Reason.MODEL_ERROR, "the model refused it"))
-    elif not all(np.isfinite(value).all() for value in outputs.values() if value.dtype.kind == "f"):
-      yield quarantine(item, Fault(Reason.MODEL_ERROR, "the model gave values that are not finite"))
-    else:
-      yield Inferred(item, outputs)
+def _infer_prepared(prepared: _Prepared, load: Callable[[], LoadedModel]) -> list[Inferred | Quarantined]:
+  rows = iter(_infer_rows(prepared, load))
+  return [item if isinstance(item, Quarantined) else _with_outputs(item, next(rows)) for item in prepared.items]
 
 
-def _infer_rows(prepared: _Prepared, load: Callable[[], LoadedModel]) -> list[Outputs | None]:
-  """Returns what the model gives for each picture of a batch; None for one that it refuses.
+def _with_outputs(image: Image, outputs: Outputs | Fault) -> Inferred | Quarantined:
+  return quarantine(image, outputs) if isinstance(outputs, Fault) else Inferred(image, outputs)
+
+
+def _infer_rows(prepared: _Prepared, load: Callable[[], LoadedModel]) -> list[Outputs | Fault]:
+  """Returns what the model gives for each picture of a batch, or why that cannot be used.
 
   Raises:
     Exception: the model refuses all of them: then it is not for the pictures to blame.
@@ -139,20 +151,30 @@ def _infer_rows(prepared: _Prepared, load: Callable[[], LoadedModel]) -> list[Ou
     return []
   model = load()
   try:
-    outputs = model.infer(prepared.pixels)
-    return [{name: values[row] for name, values in outputs.items()} for row in range(count)]
+    return _rows(model.infer(prepared.pixels), count)
   except Exception:
     alone = [_infer_alone(prepared.pixels[row : row + 1], model) for row in range(count)]
-    if not any(alone):
+    if all(outputs is _REFUSED for outputs in alone):
       raise
     return alone
 
 
-def _infer_alone(pixels: Any, model: LoadedModel) -> Outputs | None:
+def _infer_alone(pixels: Any, model: LoadedModel) -> Outputs | Fault:
   try:
-    return {name: values[0] for name, values in model.infer(pixels).items()}
+    return _rows(model.infer(pixels), 1)[0]
   except Exception:
-    return None
+    return _REFUSED
+
+
+def _rows(outputs: Outputs, count: int) -> list[Outputs | Fault]:
+  finite = np.ones(count, bool)
+  for values in outputs.values():
+    if values.dtype.kind == "f":
+      finite &= np.isfinite(values[:count]).reshape(count, -1).all(axis=1)
+  return [
+    {name: values[row] for name, values in outputs.items()} if fine else _NOT_FINITE
+    for row, fine in enumerate(finite.tolist())
+  ]
 
 
 def quarantine(image: Image, fault: Fault) -> Quarantined:
@@ -184,7 +206,7 @@ def load_model(path: str, threads: int = 0, *, trunk_only: bool = False) -> Load
   load_tensorflow()
   import tensorflow as tf
 
-  from transforms.core.preprocessing import preprocess
+  from transforms.core.preprocessing import preprocess, preprocess_alike
   from transforms.core.trunk import load_saved_model
 
   set_threads(threads)
@@ -201,6 +223,7 @@ def load_model(path: str, threads: int = 0, *, trunk_only: bool = False) -> Load
     decode = tf.function(
       lambda encoded: preprocess(encoded, input_px), input_signature=[tf.TensorSpec([None], tf.string)]
     )
+  decode_alike = tf.function(lambda encoded: preprocess_alike(encoded, input_px))  # traced for each length: batches
 
   def embed(images: tf.Tensor) -> dict[str, tf.Tensor]:
     return {"bottleneck": loaded.embed(images)}
@@ -210,7 +233,12 @@ def load_model(path: str, threads: int = 0, *, trunk_only: bool = False) -> Load
   def infer(images: tf.Tensor) -> Outputs:
     return {name: values.numpy() for name, values in graph(images).items()}
 
-  return LoadedModel(lambda encoded: decode(tf.constant(encoded, tf.string)), infer, input_px)
+  return LoadedModel(
+    lambda encoded: decode(tf.constant(encoded, tf.string)),
+    infer,
+    input_px,
+    None if hasattr(loaded, "preprocess") else lambda encoded: decode_alike(tf.constant(encoded, tf.string)),
+  )
 
 
 def set_threads(threads: int) -> None:

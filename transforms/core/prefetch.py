@@ -1,13 +1,16 @@
-"""One thread ahead: reading and decoding go on while the graph computes."""
+"""Work that is done ahead: reading and decoding while the graph computes, and the graph while records are made."""
 
 from __future__ import annotations
 
+import collections
 import queue
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 
 def prefetch(items: Iterable[T], depth: int = 2) -> Iterator[T]:
@@ -51,3 +54,22 @@ def prefetch(items: Iterable[T], depth: int = 2) -> Iterator[T]:
   finally:
     stop.set()
     thread.join()
+
+
+def map_ahead(function: Callable[[T], R], items: Iterable[T], threads: int = 2) -> Iterator[R]:
+  """Yields `function` of each item, in order, called by threads that are at most as many items ahead as they are.
+
+  An exception of `items` or of `function` is raised here, after what came before it. Leaving the loop early stops the
+  threads, as soon as they are done with what they have begun.
+  """
+  running: collections.deque[Future[R]] = collections.deque()
+  with ThreadPoolExecutor(threads, "map_ahead") as pool:
+    try:
+      for item in items:
+        running.append(pool.submit(function, item))
+        if len(running) > threads:
+          yield running.popleft().result()
+      while running:
+        yield running.popleft().result()
+    finally:
+      pool.shutdown(cancel_futures=True)

