@@ -110,3 +110,11 @@ def test_only_the_features_that_are_asked_for_are_converted():
   example = encode_example({"a": "text", "n": 3, "vector": np.zeros(2, np.float32)})
   assert decode_example(example, ("n", "missing", "a")) == {"n": [3], "a": [b"text"]}
   assert decode_example(example, ()) == {}
+
+
+@pytest.mark.parametrize("length", [0, 1, 31, 32, 512, 2048, 600_000])
+def test_a_vector_of_any_length_has_the_bytes_that_tensorflow_writes(length):
+  vector = np.random.default_rng(length).standard_normal((length, 2), np.float32)[:, 1]  # not one after the other
+  example = tf.train.Example()
+  example.features.feature["vector"].float_list.value.extend(vector.tolist())
+  assert encode_example({"vector": vector}) == example.SerializeToString(deterministic=True)

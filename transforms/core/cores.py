@@ -1,0 +1,68 @@
+"""How many processor cores this process may use, and how they are shared out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+_ROOT = Path("/")
+
+
+def cores_given(root: Path = _ROOT) -> int:
+  """Returns the cores that this process may keep busy, at least 1: those that it may run on, and of them as many as the
+  quotas of its control groups pay for, a part of one left out. A container's limit is such a quota, and threads beyond
+  it would stand still for most of each period.
+
+  Formats: `cgroups(7)`: version 2, `cpu.max`: "<microseconds or max> <period>"; version 1, `cpu.cfs_quota_us` (-1:
+  none) and `cpu.cfs_period_us`. The limits of the groups around a group hold for it as well.
+
+  Args:
+    root: where `proc` and `sys` are.
+  """
+  try:
+    allowed = len(os.sched_getaffinity(0))
+  except AttributeError:  # not on every system
+    allowed = os.cpu_count() or 1
+  return max(1, int(min([allowed, *_quotas(root)])))
+
+
+def threads_each(cores: int, processes: int) -> int:
+  """Returns how many threads each of a machine's processes is to have, so that all together are no more than the cores.
+
+  Args:
+    cores: of the machine, see `cores_given`.
+    processes: how many there are; 0: as many as cores.
+  """
+  return max(1, cores // processes) if processes else 1
+
+
+def _quotas(root: Path) -> Iterator[float]:
+  """Yields the limit, in cores, of each control group that this process is in, as far as it has one."""
+  for line in _text(root / "proc/self/cgroup").splitlines():
+    _, controllers, path = line.split(":", 2)
+    version_2 = not controllers
+    if not version_2 and "cpu" not in controllers.split(","):
+      continue
+    # In a container the path may be the host's, and not be there: then the root is the container's own group.
+    for group in (PurePosixPath(path), *PurePosixPath(path).parents):
+      yield from _quota_of(root / "sys/fs/cgroup" / ("" if version_2 else "cpu") / str(group).lstrip("/"), version_2)
+
+
+def _quota_of(folder: Path, version_2: bool) -> Iterator[float]:
+  if version_2:
+    quota, _, period = _text(folder / "cpu.max").partition(" ")
+  else:
+    quota, period = _text(folder / "cpu.cfs_quota_us"), _text(folder / "cpu.cfs_period_us")
+  try:
+    if int(quota) > 0:
+      yield int(quota) / int(period)
+  except ValueError:
+    pass  # "max", or no such file
+
+
+def _text(path: Path) -> str:
+  try:
+    return path.read_text().strip()
+  except OSError:
+    return ""
