@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 from pipelines import convert
+from transforms import local_shards
 from transforms.core.idx import encode_idx
 from transforms.core.schema import ALL, TESTING, TRAINING, Image
 from transforms.core.splits import SplitPercentages
 from transforms.local_shards import read_all, read_sample
-from transforms.sources import find_source
+from transforms.sources import find_source, read_images
 
 COUNTS = {"train": 1500, "t10k": 60}
 
@@ -84,3 +85,16 @@ def test_plain_class_folders_are_split_by_the_hash_of_the_names(small_pictures):
   assert len(every) == 120
   assert testing == [key for key in every if percentages.split_of(key) == TESTING]
   assert 20 < len(testing) < 55
+
+
+def test_of_many_record_files_a_sample_may_be_of_a_few(inputs):
+  source = find_source(str(inputs["tfrecord"]))
+  files = [
+    {picture.key for picture in read_images(shard, source.labels)} for shard in local_shards._shards(source, BOTH, None)
+  ]
+  assert len(files) == 3
+  sample = {picture.key for picture in read_sample(source, BOTH, None, 50, most_files=1)}
+  assert len(sample) == 50
+  assert sum(sample <= keys for keys in files) == 1
+  assert {picture.key for picture in read_sample(source, BOTH, None, 50, most_files=1)} == sample
+  assert len({picture.label for picture in read_sample(source, BOTH, None, 50, most_files=9)}) > 5

@@ -33,27 +33,54 @@ def read_all(
 
 
 def read_sample(
-  source: Source, splits: Sequence[str], percentages: SplitPercentages | None, count: int
+  source: Source,
+  splits: Sequence[str],
+  percentages: SplitPercentages | None,
+  count: int,
+  most_files: int | None = None,
 ) -> Iterator[Image | Quarantined]:
   """Yields the `count` pictures with the smallest salted hashes of their keys: the same ones for the same data.
 
   Only keys are read of the others; memory holds `count` of them.
+
+  Args:
+    source: see `Source.plan`.
+    splits: likewise.
+    percentages: likewise.
+    count: at least 1.
+    most_files: of a folder of records, which have to be read whole for their keys, look only into this many, those with
+      the smallest salted hashes of their names; None: into all.
   """
+  if isinstance(source, FolderSource | ManifestSource):
+    yield from _read_sample_of_files(source, splits, percentages, count)
+    return
   hashed = (
     (stable_hash(key, _SALT), number, position)
-    for number, shard in enumerate(_shards(source, splits, percentages))
+    for number, shard in enumerate(_shards(source, splits, percentages, most_files))
     for position, key in enumerate(_keys(shard))
   )
   positions: dict[int, list[int]] = defaultdict(list)
   for _, number, position in heapq.nsmallest(count, hashed):
     positions[number].append(position)
-  for number, shard in enumerate(_shards(source, splits, percentages)):
+  for number, shard in enumerate(_shards(source, splits, percentages, most_files)):
     if number in positions:
       picked = pick_inputs(shard.inputs, sorted(positions[number]))
       yield from read_images(shard._replace(inputs=picked), source.labels)
 
 
-def _shards(source: Source, splits: Sequence[str], percentages: SplitPercentages | None) -> Iterator[Shard]:
+def _read_sample_of_files(
+  source: FolderSource | ManifestSource, splits: Sequence[str], percentages: SplitPercentages | None, count: int
+) -> Iterator[Image | Quarantined]:
+  picked = heapq.nsmallest(
+    count, _files(source, splits, percentages), key=lambda entry: (stable_hash(entry[1].key, _SALT), entry[1].key)
+  )
+  for split, image in sorted(picked, key=lambda entry: (entry[0], entry[1].key)):
+    yield from read_images(Shard(split, 0, 1, (image,)), source.labels)
+
+
+def _shards(
+  source: Source, splits: Sequence[str], percentages: SplitPercentages | None, most_files: int | None = None
+) -> Iterator[Shard]:
   """Yields small shards, in an order of the data's; they are not those that a job would plan."""
   match source:
     case IdxSource():
@@ -65,10 +92,14 @@ def _shards(source: Source, splits: Sequence[str], percentages: SplitPercentages
         for split, group in itertools.groupby(listed[start : start + IMAGES_PER_SHARD], lambda entry: entry[0]):
           yield Shard(split, 0, 1, tuple(image for _, image in group))
     case RecordsSource():
+      shards = []
       for stat in files.match_in(files.join(source.path, RECORDS_FOLDER), "*.tfrecord"):
         parsed = parse_shard_name(os.path.basename(stat.path))
         if parsed and parsed[0] in with_validation(splits):
-          yield Shard(*parsed, inputs=(RecordsFile(*stat),))
+          shards.append(Shard(*parsed, inputs=(RecordsFile(*stat),)))
+      if most_files is not None:
+        shards = heapq.nsmallest(most_files, shards, key=lambda shard: stable_hash(shard.name(), _SALT))
+      yield from shards
     case _:
       raise InputError(f"{source.path} cannot be looked at without a job: give a folder of pictures or records.")
 
