@@ -25,10 +25,12 @@ RETRAINED_LABELS = "retrained_labels.txt"
 METRICS = "metrics.json"
 LOGS = "logs"
 CHECKPOINTS = "checkpoints"
+TRUNK = "trunk"
+PREPARED = "prepared"
 
 # The marker goes first: from there on no reader takes the folder for finished.
 _LABELS = (LABELS_FILE, RETRAINED_LABELS)
-_OWNED = (COMPLETED_FILE, *_LABELS, SAVED_MODEL, FROZEN_GRAPH, HEAD_FILE, METRICS, LOGS, CHECKPOINTS)
+_OWNED = (COMPLETED_FILE, *_LABELS, SAVED_MODEL, FROZEN_GRAPH, HEAD_FILE, TRUNK, METRICS, LOGS, CHECKPOINTS)
 
 
 def claim(output: str, settings: Mapping[str, Any], argv: Sequence[str], **more: Any) -> bool:
@@ -83,6 +85,19 @@ def write_bytes(path: str, data: bytes) -> None:
   with open(path + ".tmp", "wb") as file:
     file.write(data)
   os.replace(path + ".tmp", path)
+
+
+def copy_prepared(trunk: str, output: str) -> None:
+  """Copies the prepared trunk that made the bottlenecks, so that the model is asked by the same numbers.
+
+  Args:
+    trunk: the bottlenecks' trunk; one of an earlier version has nothing prepared.
+    output: the folder that the user gave.
+  """
+  if os.path.isdir(os.path.join(trunk, PREPARED)):
+    replace_folder(
+      os.path.join(output, TRUNK), lambda folder: shutil.copytree(os.path.join(trunk, PREPARED), f"{folder}/{PREPARED}")
+    )
 
 
 def replace_folder(path: str, make: Any) -> None:

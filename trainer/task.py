@@ -130,6 +130,7 @@ def run(argv: Sequence[str]) -> int:
   )
   output_folder.write_bytes(os.path.join(args.output, output_folder.FROZEN_GRAPH), freeze(head.get_weights()))
   output_folder.write_bytes(os.path.join(args.output, HEAD_FILE), encode_head(plain))
+  output_folder.copy_prepared(os.path.join(args.input, "trunk"), args.output)
   lines = "".join(f"{label}\n" for label in labels).encode()
   for name in (LABELS_FILE, output_folder.RETRAINED_LABELS):
     output_folder.write_bytes(os.path.join(args.output, name), lines)
