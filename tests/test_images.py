@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image as Pillow
 
+from transforms.core import images
 from transforms.core.images import Fault, Looked, explain, look
+from transforms.core.plain_headers import look_at_plain
 from transforms.core.quarantine import Reason
 
 _PIXELS = np.random.default_rng(1).integers(0, 256, (20, 30, 3), dtype=np.uint8)
@@ -69,3 +71,27 @@ def test_a_truncated_picture_passes_the_look_and_is_explained(kind):
 
 def test_a_whole_picture_that_was_refused_all_the_same_is_called_unsupported():
   assert explain(encoded("PNG")).reason == Reason.UNSUPPORTED
+
+
+def damaged(data: bytes, seed: int) -> bytes:
+  """Changes one to three of the first bytes, where the header is, and cuts some short there."""
+  rng = np.random.default_rng(seed)
+  changed = bytearray(data)
+  for _ in range(rng.integers(1, 4)):
+    changed[rng.integers(0, min(len(data), 700))] = rng.choice([0, 1, 3, 4, 8, 255, rng.integers(0, 256)])
+  return bytes(changed[: rng.integers(1, 700)] if seed % 4 == 0 else changed)
+
+
+@pytest.mark.parametrize(
+  ("kind", "mode"),
+  [("JPEG", "RGB"), ("JPEG", "L"), ("JPEG", "CMYK"), ("PNG", "RGB"), ("PNG", "L"), ("PNG", "P"), ("PNG", "RGBA")],
+)
+def test_what_a_plain_header_says_is_what_pillow_says(kind, mode, monkeypatch):
+  whole = encoded(kind, mode)
+  assert (look_at_plain(whole) is not None) == (mode in ("RGB", "L"))
+  variants = [whole, *(whole[:cut] for cut in range(len(whole))), *(damaged(whole, seed) for seed in range(1_500))]
+  said = [look_at_plain(data) for data in variants]
+  monkeypatch.setattr(images, "look_at_plain", lambda encoded: None)
+  for data, plain in zip(variants, said, strict=True):
+    if plain:
+      assert look(data) == plain

@@ -118,6 +118,8 @@ def _stat_of_broken_link(path: str) -> FileStat | None:
 
 def open_to_read(path: str) -> BinaryIO:
   """Opens a file as it is: a `.gz` file gives its compressed bytes."""
+  if is_local(path):
+    return open(path, "rb")  # as Beam's file system does, in a fifth of the time
   if FileSystems.get_scheme(path) == "s3":
     return cast(BinaryIO, _s3().open(path, "rb"))
   return FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED)

@@ -1,7 +1,7 @@
 """Looking at a picture's bytes before they are decoded: what it is, how large, and whether it can be used.
 
-Only the header is read, by Pillow, so this is cheap and bounded whatever the file claims. The extension of a file is
-not trusted.
+Only the header is read, by Pillow where it is not the plainest, so this is cheap and bounded whatever the file claims.
+The extension of a file is not trusted.
 """
 
 from __future__ import annotations
@@ -13,17 +13,12 @@ from typing import NamedTuple
 from PIL import Image as Pillow
 from PIL import ImageFile, UnidentifiedImageError
 
+from transforms.core.plain_headers import Looked, look_at_plain
 from transforms.core.quarantine import MAX_PIXELS, Reason
 
 FORMATS = ("JPEG", "PNG", "BMP", "GIF")
 
-
-class Looked(NamedTuple):
-  """A picture that can be decoded: `format` is `jpeg`, `png`, `bmp` or `gif`; height and width in pixels."""
-
-  format: str
-  height: int
-  width: int
+_PILLOWS_BOUND = 1 << 26  # pixels; well below the number above which it refuses a picture, whatever ours is
 
 
 class Fault(NamedTuple):
@@ -42,6 +37,9 @@ def look(encoded: bytes, max_pixels: int = MAX_PIXELS) -> Looked | Fault:
   """
   if not encoded:
     return Fault(Reason.EMPTY, "the file has 0 bytes")
+  plain = look_at_plain(encoded)
+  if plain and plain.height * plain.width <= min(max_pixels, _PILLOWS_BOUND):
+    return plain
   try:
     with warnings.catch_warnings():
       warnings.simplefilter("ignore")  # Pillow warns of large pictures; the bound below decides
