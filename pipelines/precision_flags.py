@@ -1,4 +1,4 @@
-"""`--precision` and `--runtime`: which numbers the trunk computes with, and what runs it. Loads neither Beam nor TensorFlow."""
+"""`--precision` and `--runtime`: which numbers the trunk computes with, and what runs it."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ def add_precision_flags(parser: argparse._ActionsContainer) -> None:
     "--precision",
     choices=PRECISIONS,
     default=AUTO,
-    help="numbers that the trunk computes with. auto (default): bfloat16, two to five times as fast, where the processor"
-    f" has it, and where on a sample of the pictures each bottleneck has a cosine of at least {LEAST_COSINE} with that"
-    " of float32; else float32. int8: faster still, calibrated on a sample of the training pictures; needs OpenVINO."
+    help="numbers that the trunk computes with. auto (default): bfloat16, the faster, where the processor has it,"
+    f" and where on a sample of the pictures each bottleneck has a cosine of at least {LEAST_COSINE} with that of"
+    " float32; else float32. int8: faster still, calibrated on a sample of the training pictures; needs OpenVINO."
     " Bottlenecks of different kinds never mix",
   )
   parser.add_argument(
@@ -40,7 +40,7 @@ def add_model_precision_flags(parser: argparse._ActionsContainer) -> None:
     "--precision",
     choices=PRECISIONS,
     default=AUTO,
-    help="numbers that the trunk computes with: auto (default) those that the model was trained with, where this machine"
+    help="numbers that the trunk computes with: auto (default) those of the model's own bottlenecks, where this machine"
     " has them, else float32; float32: the exported model, by TensorFlow",
   )
   parser.add_argument(

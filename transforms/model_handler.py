@@ -11,10 +11,13 @@ from typing import Any
 from apache_beam.ml.inference.base import ModelHandler
 from apache_beam.utils.shared import Shared
 
+from transforms import files
+from transforms.core.head import decode_head
 from transforms.core.images import MAX_PIXELS
 from transforms.core.inference import BATCH_SIZE, Inferred, LoadedModel, infer_images, load_model, quarantine
 from transforms.core.quarantine import Quarantined
 from transforms.core.schema import Image
+from transforms.core.scoring_model import with_head
 
 __all__ = ["BATCH_SIZE", "ImageModelHandler", "Inferred", "LoadedModel", "load_model", "quarantine"]
 
@@ -28,6 +31,7 @@ class ImageModelHandler(ModelHandler[Image, "Inferred | Quarantined", LoadedMode
     threads: TensorFlow's threads in this process; 0 leaves TensorFlow's own choice.
     max_pixels: largest height x width that is decoded.
     trunk_only: run only the trunk that is in an exported model.
+    head: `head.npz` of the model whose trunk it is: `scores` come out, not bottlenecks; empty: none.
   """
 
   def __init__(
@@ -38,6 +42,7 @@ class ImageModelHandler(ModelHandler[Image, "Inferred | Quarantined", LoadedMode
     threads: int = 0,
     max_pixels: int = MAX_PIXELS,
     trunk_only: bool = False,
+    head: str = "",
   ):
     super().__init__()
     if batch_size < 1:
@@ -47,15 +52,19 @@ class ImageModelHandler(ModelHandler[Image, "Inferred | Quarantined", LoadedMode
     self._threads = threads
     self.max_pixels = max_pixels
     self._trunk_only = trunk_only
+    self._head = head
     self._shared = Shared()
 
   def load_model(self) -> LoadedModel:
-    return load_model(self._path, self._threads, trunk_only=self._trunk_only)
+    loaded = load_model(self._path, self._threads, trunk_only=self._trunk_only)
+    if not self._head:
+      return loaded
+    return with_head(loaded, decode_head(files.read_bytes(self._head), self._head), self._head)
 
   def load_once(self) -> LoadedModel:
     """Returns the process's one copy of the model, loading it where nobody has yet."""
-    # The path is the tag: another model in the same process replaces the one that is kept alive.
-    model: LoadedModel = self._shared.acquire(self.load_model, tag=self._path)
+    # The paths are the tag: another model in the same process replaces the one that is kept alive.
+    model: LoadedModel = self._shared.acquire(self.load_model, tag=f"{self._path} {self._head}")
     return model
 
   def run_inference(
