@@ -37,3 +37,9 @@ class TrunkKind:
       return base
     made_of = [base, self.runtime, self.precision, self.calibration]
     return hashlib.sha256(json.dumps(made_of).encode()).hexdigest()
+
+  def __str__(self) -> str:
+    return f"{self.precision} by {_NAMES.get(self.runtime, self.runtime)}"
+
+
+_NAMES = {TENSORFLOW: "TensorFlow", OPENVINO: "OpenVINO"}
