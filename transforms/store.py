@@ -8,7 +8,7 @@ only ever read, and only a cache: what is damaged in it is computed anew.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from transforms import files
@@ -16,6 +16,7 @@ from transforms.core.errors import InputError
 from transforms.core.finished import parse_info
 from transforms.core.schema import COMPLETED_FILE, INFO_FILE, RECORDS_FOLDER, digest_of_record
 from transforms.core.tfrecord import DamagedError, locate_records
+from transforms.core.trunk_kind import TrunkKind
 
 STORES_FOLDER = "bottlenecks"
 STAGES = ("bottlenecks", "store")
@@ -51,10 +52,25 @@ def find_stores(
   return stores
 
 
-def _find_store(folder: str, fingerprint: str, preprocessing: str) -> str:
+def cards_in(folder: str) -> list[dict[str, Any]]:
+  """Returns what the stores in a folder that a user gave say of their trunks."""
+  return [info["trunk"] for info in _stores_in(folder).values()]
+
+
+def _stores_in(folder: str) -> dict[str, dict[str, Any]]:
+  """Returns path -> contents of `info.json`, of a store, or of a folder with stores in it."""
   within = files.match_in(folder, f"{STORES_FOLDER}/*/{INFO_FILE}")
   candidates = [folder, *(stat.path.removesuffix(f"/{INFO_FILE}") for stat in within)]
-  stores = {path: info for path in candidates if (info := _read_store_info(path))}
+  return {path: info for path in candidates if (info := _read_store_info(path))}
+
+
+def describe_card(card: Mapping[str, Any]) -> str:
+  """Returns which trunk an `info.json` tells of, for people."""
+  return f"{card['handle']} in {TrunkKind.of_card(card)}, {card['fingerprint'][:12]}"
+
+
+def _find_store(folder: str, fingerprint: str, preprocessing: str) -> str:
+  stores = _stores_in(folder)
   if not stores:
     raise InputError(
       f"--reuse {folder} holds no stored bottlenecks: give what `beam-retrain bottlenecks` wrote, or an evaluation that"
@@ -62,10 +78,10 @@ def _find_store(folder: str, fingerprint: str, preprocessing: str) -> str:
     )
   wanted = [path for path, info in stores.items() if info["trunk"]["fingerprint"] == fingerprint]
   if not wanted:
-    trunks = ", ".join(f"{info['trunk']['handle']}, {info['trunk']['fingerprint'][:12]}" for info in stores.values())
+    trunks = "; ".join(describe_card(info["trunk"]) for info in stores.values())
     raise InputError(
       f"the bottlenecks in {folder} are of another trunk ({trunks}) than today's ({fingerprint[:12]}): leave out"
-      f" --reuse {folder}, or use the trunk that they were made with."
+      f" --reuse {folder}, or use the trunk that they were made with, in the same --precision and --runtime."
     )
   path = wanted[0]
   found = stores[path]["settings"]["preprocessing"]
