@@ -15,7 +15,7 @@ from pipelines.distortions import DistortedBottlenecks
 from pipelines.retrain_names import tell_left_out
 from pipelines.running import DONE, GATE_MISSED, exit_code, guarded, run_pipeline
 from pipelines.split_audit import OWNED as AUDIT_OWNED
-from pipelines.split_audit import SplitAudit
+from pipelines.split_audit import Planned, SplitAudit
 from pipelines.text_import import IMPORTED_FOLDER, TextImport, find_text_import
 from pipelines.trunks import load_trunk
 from transforms import files
@@ -95,8 +95,6 @@ class Config:
 
 def build(root: beam.Pipeline, config: Config) -> None:
   """Plan, work, distort, analyze, audit, close."""
-  from transforms.analyze import AnalyzeBottlenecks  # loads TensorFlow and more: not for `--help`
-
   labels = config.source.labels
   planned = config.audit.plan(root | "Plan" >> config.source.plan((TRAINING, TESTING), config.percentages))
   if config.stores:
@@ -114,12 +112,21 @@ def build(root: beam.Pipeline, config: Config) -> None:
     work = WorkShards(embed, output=config.records_folder, request=config.request, checked=planned.checked)
   reports = planned.shards | "Work" >> work
   distorted = config.distorted.embed(planned.shards, planned.checked, reports) if config.distorted else None
+  close(planned, reports, config, distorted)
+
+
+def close(
+  planned: Planned, reports: beam.PCollection, config: Config, distorted: beam.PCollection | None = None
+) -> None:
+  """Analyze, audit, close: what is done of the reports when the shards have been worked."""
+  from transforms.analyze import AnalyzeBottlenecks  # loads TensorFlow and more: not for `--help`
+
   transform = reports | "Analyze" >> AnalyzeBottlenecks(
     records_folder=config.records_folder,
     output=files.join(config.output, "transform"),
     temp_folder=config.temp_folder,
     dimensions=config.dimensions,
-    labels=labels,
+    labels=config.source.labels,
   )
   leaks = config.audit.audit(planned, reports, config.records_folder)
   stats = (planned.shards, reports) | "Close" >> CloseLedger(
