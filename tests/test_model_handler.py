@@ -12,7 +12,9 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.testing.util import assert_that
 from PIL import Image as Pillow
 
+from transforms.core.cores import cores_given
 from transforms.core.errors import InputError
+from transforms.core.halving import is_out_of_memory
 from transforms.core.quarantine import Quarantined, Reason
 from transforms.core.schema import Image
 from transforms.model_handler import ImageModelHandler, Inferred, load_model
@@ -195,3 +197,46 @@ def test_pictures_of_one_size_go_through_the_fast_way_with_the_same_bits(tmp_pat
   watched.decode([Image("a", "a", image.encoded) for image in small])  # nobody has looked at them
   assert taken == []
   np.testing.assert_array_equal(model.decode(small), model.preprocess([image.encoded for image in small]))
+
+
+def test_a_batch_that_memory_does_not_do_for_is_halved_and_stays_so(tmp_path):
+  def embed(pixels):
+    too_many = tf.maximum(tf.shape(pixels, tf.int64)[0] - 2, 0)
+    # For each picture above two, more than the 2**47 bytes that a process can address.
+    return tf.reduce_sum(pixels, [1, 2]) + tf.reduce_sum(tf.cumsum(tf.fill([too_many * 2**46], pixels[0, 0, 0, 0])))
+
+  save_trunk_of(embed, tmp_path / "t")
+  handler = ImageModelHandler(str(tmp_path / "t"), batch_size=8)
+  model = handler.load_once()
+  assert model.largest_batch() == 8
+  pictures = [of_shade(str(shade), shade) for shade in range(0, 250, 25)]
+  for _ in range(2):
+    results = list(handler.run_inference(pictures, model))
+    assert all(isinstance(result, Inferred) for result in results)
+    found = [result.outputs["bottleneck"][0] for result in results]
+    np.testing.assert_allclose(found, [64 * shade / 255 for shade in range(0, 250, 25)], rtol=1e-5)
+    assert model.largest_batch() == 2
+
+
+@pytest.mark.parametrize(
+  ("error", "is_it"),
+  [
+    (MemoryError(), True),
+    (tf.errors.ResourceExhaustedError(None, None, "x"), True),
+    (RuntimeError("Exception from src/x.cpp: std::bad_alloc"), True),
+    (RuntimeError("[CPU] could not allocate 5 bytes"), True),
+    (RuntimeError("no such layer"), False),
+    (tf.errors.InvalidArgumentError(None, None, "out of memory"), False),
+    (ValueError("out of memory"), False),
+  ],
+)
+def test_what_is_for_want_of_memory(error, is_it):
+  assert is_out_of_memory(error) == is_it
+
+
+def test_threads_are_the_cores_shared_out_to_the_processes():
+  cores = cores_given()
+  assert ImageModelHandler("x").threads == cores
+  assert ImageModelHandler("x", processes=0).threads == 1
+  assert ImageModelHandler("x", processes=2).threads == max(1, cores // 2)
+  assert ImageModelHandler("x", processes=2, threads=7).threads == 7

@@ -56,7 +56,7 @@ class FrozenGraphHandler(ImageModelHandler):
     from transforms.core.frozen_graph import load_graph
     from transforms.core.graph_call import GraphCall, parse_graph
 
-    set_threads(self._threads)
+    set_threads(self.threads)
     return load_graph(parse_graph(files.read_bytes(self._path), self._path), GraphCall(**self._call), self._path)
 
 

@@ -12,6 +12,8 @@ from apache_beam.ml.inference.base import ModelHandler
 from apache_beam.utils.shared import Shared
 
 from transforms import files
+from transforms.core.cores import cores_given, threads_each
+from transforms.core.halving import load_halving
 from transforms.core.head import decode_head
 from transforms.core.images import MAX_PIXELS
 from transforms.core.inference import BATCH_SIZE, Inferred, LoadedModel, infer_images, load_model, quarantine
@@ -27,8 +29,10 @@ class ImageModelHandler(ModelHandler[Image, "Inferred | Quarantined", LoadedMode
 
   Attributes:
     path: folder of a trunk (`B/trunk`) or of an exported model (`M/saved_model`), readable by the workers.
-    batch_size: pictures per call of the graph; a smaller rest is padded, so that the graph sees one shape only.
-    threads: TensorFlow's threads in this process; 0 leaves TensorFlow's own choice.
+    batch_size: pictures per call of the graph; a smaller rest is padded, so that the graph sees one shape only. Where
+      memory does not do for it, it is halved.
+    threads: of the graph, in a worker's process; 0: the cores that the process is given, shared out to `processes`.
+    processes: how many workers' processes run on one machine; 0: as many as it has cores.
     max_pixels: largest height x width that is decoded.
     trunk_only: run only the trunk that is in an exported model.
     head: `head.npz` of the model whose trunk it is: `scores` come out, not bottlenecks; empty: none.
@@ -40,6 +44,7 @@ class ImageModelHandler(ModelHandler[Image, "Inferred | Quarantined", LoadedMode
     *,
     batch_size: int = BATCH_SIZE,
     threads: int = 0,
+    processes: int = 1,
     max_pixels: int = MAX_PIXELS,
     trunk_only: bool = False,
     head: str = "",
@@ -50,16 +55,25 @@ class ImageModelHandler(ModelHandler[Image, "Inferred | Quarantined", LoadedMode
     self._path = path
     self.batch_size = batch_size
     self._threads = threads
+    self._processes = processes
     self.max_pixels = max_pixels
     self._trunk_only = trunk_only
     self._head = head
     self._shared = Shared()
 
+  @property
+  def threads(self) -> int:
+    """Of the graph, in the process that asks."""
+    return self._threads or threads_each(cores_given(), self._processes)
+
   def load_model(self) -> LoadedModel:
-    loaded = load_model(self._path, self._threads, trunk_only=self._trunk_only)
+    loaded = load_halving(self._load_for_batch, self.batch_size)
     if not self._head:
       return loaded
     return with_head(loaded, decode_head(files.read_bytes(self._head), self._head), self._head)
+
+  def _load_for_batch(self, batch_size: int) -> LoadedModel:
+    return load_model(self._path, self.threads, trunk_only=self._trunk_only)
 
   def load_once(self) -> LoadedModel:
     """Returns the process's one copy of the model, loading it where nobody has yet."""

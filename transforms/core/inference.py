@@ -47,12 +47,14 @@ class LoadedModel:
     input_px: S; 0 where it is not asked for.
     preprocess_alike: `preprocess` for small pictures of one size, faster, see `preprocessing.preprocess_alike`; None:
       there is none.
+    largest_batch: returns how many pictures `infer` computes at a time, see `halving.load_halving`; None: all.
   """
 
   preprocess: Callable[[Sequence[bytes]], Any]
   infer: Callable[[Any], Outputs]
   input_px: int = 0
   preprocess_alike: Callable[[Sequence[bytes]], Any] | None = None
+  largest_batch: Callable[[], int] | None = None
 
   def decode(self, images: Sequence[Image]) -> Any:
     """Returns what `infer` takes, in the order of the pictures; raises where one of them cannot be decoded."""
