@@ -1,4 +1,4 @@
-"""How far a running job is, from what it has finished: the reports beside its shards. No worker is asked."""
+"""How far a running job is: from the reports beside its finished shards, and the live counts of those in work."""
 
 from __future__ import annotations
 
@@ -11,17 +11,20 @@ from collections.abc import Iterator
 from typing import TextIO
 
 from transforms import files
+from transforms.core.count_progress import ProgressLine
 from transforms.core.schema import parse_shard_name
 from transforms.core.shards import ShardReport
-from transforms.shard_work import REPORTS_FOLDER
+from transforms.live import LIVE_SUFFIX, REPORTS_FOLDER, Counts, counts_of, read_live, read_planned
 
-_TERMINAL_SECS = 1.0
-_PLAIN_SECS = 15.0
+_LOOK_SECS = 1.0
+_MAX_SHARE = 0.005
+"""Of the time, for looking. A folder of a million reports takes its time to be listed: then it is looked at less often,
+as long as there is something to see."""
 
 
 @contextlib.contextmanager
 def shard_progress(name: str, shards_folder: str, stream: TextIO | None = None) -> Iterator[None]:
-  """Prints a line from time to time while the block runs; on a terminal, one line that changes.
+  """Prints from time to time, while the block runs, how far it is; on a terminal, in one line that changes.
 
   Args:
     name: the stage.
@@ -32,63 +35,81 @@ def shard_progress(name: str, shards_folder: str, stream: TextIO | None = None) 
     yield
     return
   stop = threading.Event()
-  thread = threading.Thread(
-    target=_report, args=(name, shards_folder, stop, stream or sys.stderr), name="progress", daemon=True
-  )
+  line = ProgressLine(name, "images", stream or sys.stderr)
+  thread = threading.Thread(target=_report, args=(line, shards_folder, stop), name="progress", daemon=True)
   thread.start()
   try:
     yield
   finally:
     stop.set()
     thread.join()
+    line.clear()
 
 
-def _report(name: str, shards_folder: str, stop: threading.Event, stream: TextIO) -> None:
-  on_terminal = stream.isatty()
-  progress = ShardProgress(os.path.join(shards_folder, REPORTS_FOLDER))
-  progress.look()  # what an earlier run has finished is not this run's speed
-  start, kept, told = time.monotonic(), progress.images, progress.images
-  while not stop.wait(_TERMINAL_SECS if on_terminal else _PLAIN_SECS):
-    progress.look()
-    if progress.images > told:
-      told = progress.images
-      rate = (told - kept) / (time.monotonic() - start)
-      line = f"{name}: {progress.describe()}, {rate:,.0f} images/s"
-      stream.write(f"\r\033[K{line}" if on_terminal else f"{line}\n")
-      stream.flush()
-  if told > kept and on_terminal:
-    stream.write("\r\033[K")
-    stream.flush()
+def _report(line: ProgressLine, shards_folder: str, stop: threading.Event) -> None:
+  reports_folder = os.path.join(shards_folder, REPORTS_FOLDER)
+  forget_killed(reports_folder)
+  progress = ShardProgress(reports_folder)
+  # What an earlier run has finished is not this run's speed, nor is the time until the first picture.
+  told, wait_secs = progress.look().done, _LOOK_SECS
+  next_line = time.monotonic() + line.interval_secs
+  while not stop.wait(wait_secs):
+    began = time.monotonic()
+    seen = progress.look()
+    if seen.done > told and began >= next_line:
+      line.show(seen.done, progress.planned, seen.bad)
+      told, next_line = seen.done, began + line.interval_secs
+    elif seen.done > told:
+      line.see(seen.done)
+    wait_secs = max(min(_LOOK_SECS, line.interval_secs), (time.monotonic() - began) / _MAX_SHARE)
+
+
+def forget_killed(reports_folder: str) -> None:
+  """Deletes the live counts of shards that nobody works any more."""
+  with contextlib.suppress(FileNotFoundError):
+    files.delete(
+      os.path.join(reports_folder, name) for name in os.listdir(reports_folder) if name.endswith(LIVE_SUFFIX)
+    )
 
 
 class ShardProgress:
-  """Adds up the reports of finished shards; each is read once.
+  """Adds up the reports of finished shards, each of which is read once, and the live counts of the others.
 
   Attributes:
-    images: pictures dealt with, quarantined ones too.
+    planned: pictures in all shards; None where it is not known, or not yet.
   """
 
   def __init__(self, reports_folder: str):
     self._folder = reports_folder
-    self._seen: set[str] = set()
-    self._shards: dict[str, tuple[int, int]] = {}  # split -> (finished, of)
-    self.images = 0
+    self._finished: set[str] = set()
+    self._done = self._bad = 0
+    self._live: dict[str, Counts] = {}
+    self.planned: int | None = None
 
-  def look(self) -> None:
-    """Takes in what has been finished since the last look."""
+  def look(self) -> Counts:
+    """Returns how far it is now."""
     with contextlib.suppress(FileNotFoundError):
-      for name in sorted(set(os.listdir(self._folder)) - self._seen):
-        parsed = parse_shard_name(name.removesuffix(".json"))
-        if parsed and name.endswith(".json"):
-          self._seen.add(name)
-          path = os.path.join(self._folder, name)
-          # A damaged one belongs to a shard that is worked again.
-          with contextlib.suppress(ValueError, TypeError, KeyError), open(path) as file:
-            self.images += ShardReport.from_json(file.read()).inputs
-          split, _, of = parsed
-          self._shards[split] = (self._shards.get(split, (0, of))[0] + 1, of)
+      for entry in os.listdir(self._folder):
+        name = entry.removesuffix(".json")
+        if name != entry and name not in self._finished and parse_shard_name(name):
+          self._finish(name)
+        elif entry.endswith(LIVE_SUFFIX) and (counts := read_live(self._folder, entry)):
+          # Kept until its report is there: in between there is neither.
+          self._live[entry.removesuffix(LIVE_SUFFIX)] = counts
+    for name in self._finished & self._live.keys():
+      del self._live[name]
+    if self.planned is None:
+      self.planned = read_planned(self._folder)
+    return Counts(
+      self._done + sum(counts.done for counts in self._live.values()),
+      self._bad + sum(counts.bad for counts in self._live.values()),
+    )
 
-  def describe(self) -> str:
-    """Returns for example `training 12 of 59 shards, 12,288 images`."""
-    shards = ", ".join(f"{split} {done} of {of}" for split, (done, of) in sorted(self._shards.items(), reverse=True))
-    return f"{shards} shards, {self.images:,} images"
+  def _finish(self, name: str) -> None:
+    # A damaged one belongs to a shard that is worked again.
+    with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+      with open(os.path.join(self._folder, f"{name}.json")) as file:
+        done, bad = counts_of(ShardReport.from_json(file.read()))
+      self._finished.add(name)
+      self._done += done
+      self._bad += bad

@@ -6,7 +6,7 @@ import io
 
 import pytest
 
-from transforms.core.count_progress import CountProgress
+from transforms.core.count_progress import CountProgress, ProgressLine, describe
 
 
 class Terminal(io.StringIO):
@@ -25,8 +25,17 @@ class Clock:
 @pytest.mark.parametrize(
   ("stream", "expected"),
   [
-    (io.StringIO(), "verify: 1,600 of 4,000 images, 100/s\nverify: 3,200 of 4,000 images, 100/s\n"),
-    (Terminal(), "".join(f"\r\033[Kverify: {n:,} of 4,000 images, 100/s" for n in range(200, 4001, 200)) + "\r\033[K"),
+    (
+      io.StringIO(),
+      "verify: 1,600 of 4,000 images, 100/s, 0:24 left\nverify: 3,200 of 4,000 images, 100/s, 0:08 left\n",
+    ),
+    (
+      Terminal(),
+      "".join(
+        f"\r\033[Kverify: {n:,} of 4,000 images, 100/s, 0:{40 - n // 100:02d} left" for n in range(200, 4000, 200)
+      )
+      + "\r\033[Kverify: 4,000 of 4,000 images, 100/s\r\033[K",
+    ),
   ],
 )
 def test_told_now_and_then(stream, expected):
@@ -43,3 +52,28 @@ def test_nothing_is_said_of_what_is_quick():
   with CountProgress("verify", stream=stream, clock=Clock()) as progress:
     progress.add(10_000)
   assert stream.getvalue() == ""
+
+
+@pytest.mark.parametrize(
+  ("arguments", "expected"),
+  [
+    ((12_288, 60_000, "images", 167.6, 2), "12,288 of 60,000 images, 168/s, 4:45 left, 2 bad"),
+    ((10, 100_000, "images", 9.0, 0), "10 of 100,000 images, 9.0/s, 3:05:10 left"),
+    ((60_000, 60_000, "images", 168, 0), "60,000 of 60,000 images, 168/s"),
+    ((60_000, None, "records", 168, 0), "60,000 records, 168/s"),
+    ((0, 60_000, "images", 0.0, 0), "0 of 60,000 images"),
+  ],
+)
+def test_described(arguments, expected):
+  assert describe(*arguments) == expected
+
+
+def test_the_rate_is_that_of_the_last_minute():
+  clock, stream = Clock(), io.StringIO()
+  line = ProgressLine("slow start", "images", stream, clock)
+  line.see(0)
+  for second in range(1, 201):
+    clock.now += 1
+    line.see(max(0, second - 100) * 10)
+  line.show(1000, total=1600)
+  assert stream.getvalue() == "slow start: 1,000 of 1,600 images, 10/s, 1:00 left\n"

@@ -100,7 +100,7 @@ def _contents(output: Path) -> dict[str, bytes]:
 
 
 def _reports(output: Path) -> dict[str, dict[str, Any]]:
-  return {path.name: json.loads(path.read_text()) for path in (output / REPORTS_FOLDER).iterdir()}
+  return {path.name: json.loads(path.read_text()) for path in (output / REPORTS_FOLDER).glob("*.json")}
 
 
 def test_a_shard_s_file_is_its_records_in_order_and_its_report_says_so(shards, output):

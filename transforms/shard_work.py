@@ -20,9 +20,18 @@ from apache_beam.metrics import Metrics
 from transforms import files
 from transforms.core.quarantine import Quarantined, Reason
 from transforms.core.shards import Shard, ShardReport
+from transforms.live import METRICS_NAMESPACE, REPORTS_FOLDER, LiveCounts, TellPlanned, forget_live
 
-REPORTS_FOLDER = ".shards"
-METRICS_NAMESPACE = "beam_retrain"
+__all__ = [
+  "METRICS_NAMESPACE",
+  "REPORTS_FOLDER",
+  "ShardTask",
+  "WorkShards",
+  "Written",
+  "read_quarantined",
+  "read_report",
+  "report_path",
+]
 
 
 class Written(NamedTuple):
@@ -87,7 +96,11 @@ class WorkShards(beam.PTransform):
     self._earlier = list(earlier)
 
   def expand(self, shards: beam.PCollection) -> beam.PCollection:
-    sides = [beam.pvalue.AsList(self._checked)] if self._checked is not None else []
+    sides: list[beam.pvalue.AsSideInput] = []
+    if self._checked is not None:
+      sides.append(beam.pvalue.AsList(self._checked))
+    if files.is_local(self._output):
+      sides.append(beam.pvalue.AsSingleton(shards | "TellPlanned" >> TellPlanned(self._output)))
     return (
       shards
       | "SpreadShards" >> beam.Reshuffle()
@@ -104,8 +117,6 @@ class _WorkShard(beam.DoFn):
     self._earlier = earlier
     self._worked = Metrics.counter(METRICS_NAMESPACE, "shards_worked")
     self._kept = Metrics.counter(METRICS_NAMESPACE, "shards_kept")
-    self._written = Metrics.counter(METRICS_NAMESPACE, "records_written")
-    self._quarantined = Metrics.counter(METRICS_NAMESPACE, "inputs_quarantined")
 
   def setup(self) -> None:
     self._task.setup()
@@ -145,17 +156,17 @@ class _WorkShard(beam.DoFn):
     size_bytes = 0
     labels: Counter[str] = Counter()
     quarantined: list[Quarantined] = []
-    with self._open(name) as file:
+    with self._open(name) as file, LiveCounts(self._output, name) as live:
       for item in self._task.work(shard):
         if isinstance(item, Quarantined):
           quarantined.append(item)
-          self._quarantined.inc()
+          live.quarantined(item.reason)
           continue
         file.write(item.payload)
         checksum.update(item.payload)
         size_bytes += len(item.payload)
         labels[item.label] += 1
-        self._written.inc()
+        live.written()
     report = ShardReport(
       file=name,
       split=shard.split,
@@ -169,6 +180,7 @@ class _WorkShard(beam.DoFn):
       extra=dict(self._task.extra()),
     )
     files.write_text(report_path(self._output, name), report.to_json())
+    forget_live(self._output, name)
     return report
 
 

@@ -1,19 +1,101 @@
-"""How far a loop is that takes a while: what has been counted, on standard error, from time to time."""
+"""How far something is that takes a while, in one line, on standard error, from time to time."""
 
 from __future__ import annotations
 
 import sys
 import time
+from collections import deque
 from collections.abc import Callable
 from types import TracebackType
 from typing import TextIO
 
-_TERMINAL_SECS = 1.0
-_PLAIN_SECS = 15.0
+TERMINAL_SECS = 1.0
+PLAIN_SECS = 15.0
+_RATE_SECS = 60.0
+
+
+class ProgressLine:
+  """`NAME: 12,288 of 60,000 images, 168/s, 4:45 left, 2 bad`: on a terminal one line that changes and goes away at the
+  end, elsewhere a line each.
+
+  The rate is that of the last minute, so that the time left is right soon after whatever made it another.
+
+  Attributes:
+    name: what is being done.
+    unit: what is counted.
+    stream: where to print.
+    clock: in seconds.
+  """
+
+  def __init__(self, name: str, unit: str, stream: TextIO, clock: Callable[[], float] = time.monotonic):
+    self._name = name
+    self._unit = unit
+    self._stream = stream
+    self._clock = clock
+    self._seen: deque[tuple[float, int]] = deque()
+    self._on_line = False
+    self.on_terminal = stream.isatty()
+
+  @property
+  def interval_secs(self) -> float:
+    """How long to wait, at least, from one line to the next."""
+    return TERMINAL_SECS if self.on_terminal else PLAIN_SECS
+
+  def see(self, count: int) -> None:
+    """Takes a count for the rate's sake; the first one is where it begins."""
+    now = self._clock()
+    self._seen.append((now, count))
+    while now - self._seen[0][0] > _RATE_SECS and len(self._seen) > 1:
+      self._seen.popleft()
+
+  def show(self, count: int, total: int | None = None, bad: int = 0) -> None:
+    """Prints the line; `total` is None where nobody knows it."""
+    self.see(count)
+    line = f"{self._name}: {describe(count, total, self._unit, self._rate(), bad)}"
+    self._stream.write(f"\r\033[K{line}" if self.on_terminal else f"{line}\n")
+    self._stream.flush()
+    self._on_line = self.on_terminal
+
+  def clear(self) -> None:
+    """Takes the line off a terminal."""
+    if self._on_line:
+      self._stream.write("\r\033[K")
+      self._stream.flush()
+      self._on_line = False
+
+  def _rate(self) -> float:
+    (since, before), (now, count) = self._seen[0], self._seen[-1]
+    return (count - before) / (now - since) if now > since else 0.0
+
+
+def describe(count: int, total: int | None, unit: str, rate: float, bad: int = 0) -> str:
+  """Returns for example `12,288 of 60,000 images, 168/s, 4:45 left, 2 bad`.
+
+  Args:
+    count: how many are done.
+    total: how many there will be; None where nobody knows.
+    unit: what is counted.
+    rate: per second.
+    bad: how many of those that are done could not be used.
+  """
+  parts = [f"{count:,}{'' if total is None else f' of {total:,}'} {unit}"]
+  if rate > 0:
+    parts.append(f"{rate:,.{1 if rate < 10 else 0}f}/s")
+    if total is not None and total > count:
+      parts.append(f"{_clock_time((total - count) / rate)} left")
+  if bad:
+    parts.append(f"{bad:,} bad")
+  return ", ".join(parts)
+
+
+def _clock_time(seconds: float) -> str:
+  minutes, seconds = divmod(round(seconds), 60)
+  hours, minutes = divmod(minutes, 60)
+  return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
 
 
 class CountProgress:
-  """`NAME: 1,200 of 10,000 images, 431/s`, on a terminal in one line that changes and goes away at the end.
+  """A `ProgressLine` of what a loop adds up.
 
   Attributes:
     name: what is being done.
@@ -30,28 +112,19 @@ class CountProgress:
     stream: TextIO | None = None,
     clock: Callable[[], float] = time.monotonic,
   ):
-    self._name = name
-    self._unit = unit
     self._total = total
-    self._stream = stream or sys.stderr
     self._clock = clock
-    self._start = self._told = clock()
+    self._line = ProgressLine(name, unit, stream or sys.stderr, clock)
+    self._line.see(0)
+    self._told = clock()
     self._count = 0
-    self._on_line = False
 
   def add(self, count: int = 1) -> None:
     self._count += count
     now = self._clock()
-    on_terminal = self._stream.isatty()
-    if now - self._told < (_TERMINAL_SECS if on_terminal else _PLAIN_SECS):
-      return
-    self._told = now
-    of = "" if self._total is None else f" of {self._total:,}"
-    rate = self._count / (now - self._start)
-    line = f"{self._name}: {self._count:,}{of} {self._unit}, {rate:,.{1 if rate < 10 else 0}f}/s"
-    self._stream.write(f"\r\033[K{line}" if on_terminal else f"{line}\n")
-    self._stream.flush()
-    self._on_line = on_terminal
+    if now - self._told >= self._line.interval_secs:
+      self._told = now
+      self._line.show(self._count, self._total)
 
   def __enter__(self) -> CountProgress:
     return self
@@ -59,6 +132,4 @@ class CountProgress:
   def __exit__(
     self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
   ) -> None:
-    if self._on_line:
-      self._stream.write("\r\033[K")
-      self._stream.flush()
+    self._line.clear()
