@@ -13,7 +13,7 @@ from transforms.core.errors import InputError
 from transforms.core.example import decode_example
 from transforms.core.quarantine import Quarantined
 from transforms.core.schema import KEY, RECORDS_FOLDER, Image, parse_shard_name
-from transforms.core.shards import IMAGES_PER_SHARD, IdxRange, ImageFile, RecordsFile, Shard, pick_inputs
+from transforms.core.shards import IMAGES_PER_SHARD, IdxRange, ImageFile, Input, RecordsFile, Shard, pick_inputs
 from transforms.core.splits import SplitPercentages, stable_hash, with_validation
 from transforms.core.tfrecord import read_records
 from transforms.folders import ListedImage, assign_split, list_folder
@@ -68,14 +68,42 @@ def read_sample(
       yield from read_images(shard._replace(inputs=picked), source.labels)
 
 
+def typical_shard(
+  source: Source, splits: Sequence[str], percentages: SplitPercentages | None, count: int
+) -> tuple[Shard, int]:
+  """Returns a shard such as a job works, and how many pictures it has, at most `IMAGES_PER_SHARD`: to measure with.
+
+  Pictures of one file of the source's are much alike: then it is the first of the source's own shards. Of pictures in
+  files of their own, it is `count` that `read_sample` would take, again and again.
+
+  Raises:
+    InputError: there is no picture in those splits.
+  """
+  if isinstance(source, FolderSource | ManifestSource):
+    picked = [image for _, image in _pick_files(source, splits, percentages, count)]
+    inputs: tuple[Input, ...] = tuple(itertools.islice(itertools.cycle(picked), IMAGES_PER_SHARD))
+    if inputs:
+      return Shard(splits[0], 0, 1, inputs), len(inputs)
+  for shard in _shards(source, splits, percentages, most_files=1):
+    pictures = min(sum(1 for _ in _keys(shard)), IMAGES_PER_SHARD)
+    return shard._replace(inputs=pick_inputs(shard.inputs, range(pictures))), pictures
+  raise InputError(f"{source.path} holds no picture of the splits {', '.join(splits)}.")
+
+
 def _read_sample_of_files(
   source: FolderSource | ManifestSource, splits: Sequence[str], percentages: SplitPercentages | None, count: int
 ) -> Iterator[Image | Quarantined]:
+  for split, image in _pick_files(source, splits, percentages, count):
+    yield from read_images(Shard(split, 0, 1, (image,)), source.labels)
+
+
+def _pick_files(
+  source: FolderSource | ManifestSource, splits: Sequence[str], percentages: SplitPercentages | None, count: int
+) -> list[tuple[str, ListedImage]]:
   picked = heapq.nsmallest(
     count, _files(source, splits, percentages), key=lambda entry: (stable_hash(entry[1].key, _SALT), entry[1].key)
   )
-  for split, image in sorted(picked, key=lambda entry: (entry[0], entry[1].key)):
-    yield from read_images(Shard(split, 0, 1, (image,)), source.labels)
+  return sorted(picked, key=lambda entry: (entry[0], entry[1].key))
 
 
 def _shards(
