@@ -8,7 +8,8 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from transforms.core.encode import encode_pixels
+from transforms.core import encode
+from transforms.core.encode import encode_each, encode_pixels
 
 
 def _pixels(seed: int, shape: tuple[int, int] = (28, 28)) -> np.ndarray:
@@ -36,3 +37,34 @@ def test_png_is_lossless_and_rows_stay_rows():
   image = PIL.Image.open(io.BytesIO(encode_pixels(pixels, "png")))
   assert (image.mode, image.size) == ("L", (9, 5))
   np.testing.assert_array_equal(np.asarray(image), pixels)
+
+
+@pytest.mark.parametrize("format", ["jpeg", "png"])
+@pytest.mark.parametrize("shape", [(28, 28), (1, 1), (8, 8), (17, 9), (64, 3), (3, 64)])
+@pytest.mark.parametrize("quality", [1, 75, 100])
+def test_pictures_encoded_together_have_the_bytes_of_each_alone(format, shape, quality):
+  images = np.random.default_rng(4).integers(0, 256, (19, *shape), np.uint8)
+  together = list(encode_each(images, format, quality))
+  assert together == [encode_pixels(pixels, format, quality) for pixels in images]
+
+
+@pytest.mark.parametrize("shape", [(2_100, 28, 28), (9, 1_000, 900), (2, 1_500, 1_500), (3, 40_000, 2), (0, 28, 28)])
+def test_no_strip_is_longer_than_a_jpeg_can_be(shape):
+  images = np.random.default_rng(5).integers(0, 256, shape, np.uint8)
+  assert list(encode_each(images, "jpeg")) == [encode_pixels(pixels, "jpeg") for pixels in images]
+
+
+def test_pictures_are_encoded_together_where_that_pays(monkeypatch):
+  saved = []
+  save = encode._save
+  monkeypatch.setattr(encode, "_save", lambda pixels, *args, **kw: saved.append(1) or save(pixels, *args, **kw))
+  list(encode_each(np.zeros((1_024, 28, 28), np.uint8), "jpeg"))
+  assert len(saved) == 3  # all together, and the first and the last once more, for their bytes are compared
+
+
+def test_a_libjpeg_that_knows_no_restart_markers_encodes_one_by_one(monkeypatch):
+  images = np.random.default_rng(6).integers(0, 256, (5, 28, 28), np.uint8)
+  expected = list(encode_each(images, "jpeg"))
+  save = encode._save
+  monkeypatch.setattr(encode, "_save", lambda pixels, format, quality, **_: save(pixels, format, quality=quality))
+  assert list(encode_each(images, "jpeg")) == expected

@@ -7,15 +7,13 @@ import functools
 from collections.abc import Iterator
 from typing import cast
 
-import numpy as np
-
 from transforms import files
-from transforms.core.encode import DEFAULT_QUALITY, PictureFormat, encode_pixels
+from transforms.core.encode import DEFAULT_QUALITY, PictureFormat, encode_each
 from transforms.core.quarantine import Quarantined, Reason
 from transforms.core.schema import Image, encode_image
 from transforms.core.shards import IdxRange, Shard
 from transforms.core.tfrecord import frame
-from transforms.idx_source import image_key, read_idx_range
+from transforms.idx_source import image_key, read_idx_arrays
 from transforms.shard_work import ShardTask, Written
 
 JPG, PNG, TFRECORD = "jpg", "png", "tfrecord"
@@ -53,22 +51,25 @@ class ConvertShard(ShardTask):
 
   def work(self, shard: Shard) -> Iterator[Written | Quarantined]:
     for idx_range in cast(tuple[IdxRange, ...], shard.inputs):
-      images = list(read_idx_range(idx_range))
+      images, label_bytes = read_idx_arrays(idx_range)
+      known = {byte: self.labels[byte] for byte in set(label_bytes) if byte < len(self.labels)}
       if self._tree_extensions:
-        for label in {self.labels[byte] for _, byte, _ in images if byte < len(self.labels)}:
+        for label in known.values():
           files.make_folder(files.join(self.output, shard.split, label))
-      # One after the other: threads that encode and write small files wait for each other more than they gain.
-      for image in images:
-        yield self._convert(shard.split, *image)
+      extensions = self._tree_extensions or [self.record_extension]
+      encoded = (encode_each(images, PICTURE_FORMATS[extension], self.quality) for extension in extensions)
+      # One after the other: threads that write small files wait for each other more than they gain.
+      for number, (byte, *pictures) in enumerate(zip(label_bytes, *encoded, strict=True)):
+        index = idx_range.start + number
+        if byte in known:
+          yield self._write(shard.split, index, byte, dict(zip(extensions, pictures, strict=True)), images.shape[1:])
+        else:
+          yield self._bad_label(shard.split, index, byte, images[number].size)
 
-  def _convert(self, split: str, index: int, label_byte: int, pixels: np.ndarray) -> Written | Quarantined:
-    if label_byte >= len(self.labels):
-      return self._bad_label(split, index, label_byte, pixels.size)
+  def _write(
+    self, split: str, index: int, label_byte: int, encoded: dict[str, bytes], shape: tuple[int, ...]
+  ) -> Written:
     label = self.labels[label_byte]
-    encoded = {
-      extension: encode_pixels(pixels, PICTURE_FORMATS[extension], self.quality)
-      for extension in self._tree_extensions or [self.record_extension]
-    }
     for extension in self._tree_extensions:
       # The tree is laid out as the keys are named.
       files.write_bytes(f"{self.output}/{image_key(split, label, index, extension)}", encoded[extension])
@@ -80,8 +81,8 @@ class ConvertShard(ShardTask):
       label=label,
       encoded=encoded[extension],
       format=PICTURE_FORMATS[extension],
-      height=pixels.shape[0],
-      width=pixels.shape[1],
+      height=shape[0],
+      width=shape[1],
     )
     return Written(label, frame(encode_image(image, label_byte)))
 

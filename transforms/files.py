@@ -15,7 +15,6 @@ import io
 import os
 import shutil
 import threading
-import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from stat import S_ISDIR
@@ -209,15 +208,21 @@ def make_folder(folder: str) -> None:
 @contextlib.contextmanager
 def write_atomically(path: str) -> Iterator[BinaryIO]:
   """Opens a temporary file that becomes `path` when the block ends well; else nothing is left of it."""
-  if not is_local(path):
+  if is_local(path):
+    with _becomes(path) as temporary, open(temporary, "wb") as file:
+      yield file
+  else:
     with FileSystems.create(path, compression_type=CompressionTypes.UNCOMPRESSED) as file:
       yield file  # an object appears whole, when it is closed
-    return
+
+
+@contextlib.contextmanager
+def _becomes(path: str) -> Iterator[str]:
+  """Gives the name of a file beside a local `path` that takes its place when the block ends well."""
   # Only the temporary name is random; it never outlives the write.
-  temporary = f"{path}{_TEMPORARY}{uuid.uuid4().hex}"
+  temporary = f"{path}{_TEMPORARY}{os.urandom(16).hex()}"
   try:
-    with open(temporary, "wb") as file:
-      yield file
+    yield temporary
     os.replace(temporary, path)
   except BaseException:
     with contextlib.suppress(FileNotFoundError):
@@ -226,8 +231,15 @@ def write_atomically(path: str) -> Iterator[BinaryIO]:
 
 
 def write_bytes(path: str, data: bytes) -> None:
-  with write_atomically(path) as file:
-    file.write(data)
+  """Writes a whole file, as `write_atomically` does, in fewer calls of the system."""
+  if is_local(path):
+    rest = memoryview(data)
+    with _becomes(path) as temporary, open(temporary, "wb", buffering=0) as file:
+      while rest:
+        rest = rest[file.write(rest) :]
+  else:
+    with write_atomically(path) as file:
+      file.write(data)
 
 
 def write_text(path: str, text: str) -> None:

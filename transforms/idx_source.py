@@ -220,15 +220,24 @@ def read_idx_range(idx_range: IdxRange) -> Iterator[tuple[int, int, np.ndarray]]
   Raises:
     InputError: a file has become shorter since it was checked; names it and the byte.
   """
+  images, labels = read_idx_arrays(idx_range)
+  for offset in range(idx_range.count):
+    yield idx_range.start + offset, labels[offset], images[offset]
+
+
+def read_idx_arrays(idx_range: IdxRange) -> tuple[np.ndarray, bytes]:
+  """Returns a range's images, uint8[count, rows, columns] 0..255, and its label bytes, 0..255 each.
+
+  Raises:
+    InputError: as `read_idx_range`.
+  """
   start, count = idx_range.start, idx_range.count
   pixels = idx_range.pixels
   if pixels is None:
     item_bytes = idx_range.rows * idx_range.columns
     pixels = _read_at(idx_range.images_path, idx.IMAGES_OFFSET + start * item_bytes, count * item_bytes)
   labels = read_idx_labels(idx_range)
-  images = np.frombuffer(pixels, np.uint8).reshape(count, idx_range.rows, idx_range.columns)
-  for offset in range(count):
-    yield start + offset, labels[offset], images[offset]
+  return np.frombuffer(pixels, np.uint8).reshape(count, idx_range.rows, idx_range.columns), labels
 
 
 def read_idx_labels(idx_range: IdxRange) -> bytes:
