@@ -21,6 +21,7 @@ from pipelines.trunks import load_trunk
 from transforms import files
 from transforms.bottlenecks import EmbedShard
 from transforms.close import CloseLedger, mark_completed
+from transforms.core.cores import Threads
 from transforms.core.distortions import DISTORTED
 from transforms.core.leaks import OnLeak
 from transforms.core.schema import (
@@ -176,7 +177,7 @@ def run(argv: Sequence[str]) -> int:
   output_folder.refuse_overlap(flags.input, flags.output)
   output_folder.find_earlier(flags.output, "bottlenecks")
   audit = SplitAudit(
-    OnLeak(flags.on_leak), source.labels, percentages, flags.max_pixels, threads=flags.trunk_threads or 0
+    OnLeak(flags.on_leak), source.labels, percentages, flags.max_pixels, threads=Threads(flags.trunk_threads or 0)
   )
 
   def check_first(leaks_path: str) -> int:

@@ -14,6 +14,7 @@ import apache_beam as beam
 from transforms import files
 from transforms.audit import AuditPictures, AuditRecords, DropLeaks, WriteLeaks, leaked_pictures
 from transforms.check_splits import CheckSplits
+from transforms.core.cores import Threads
 from transforms.core.leaks import LEAKS, OnLeak, count_rows, describe, warnings_of
 from transforms.core.schema import LEAKS_FILE, REFUSED_LEAKS_FILE
 from transforms.core.splits import SplitPercentages
@@ -60,14 +61,14 @@ class SplitAudit:
   labels: class index -> label.
   percentages: how training images are drawn for validation.
   max_pixels: largest height x width that is decoded.
-  threads: TensorFlow's threads in a process; 0 leaves TensorFlow's own choice.
+  threads: of TensorFlow in a process.
   """
 
   on_leak: OnLeak
   labels: Sequence[str]
   percentages: SplitPercentages
   max_pixels: int
-  threads: int
+  threads: Threads
 
   def plan(self, shards: beam.PCollection, leaks_path: str = "") -> Planned:
     """Audits planned shards, where that has to be before the work, and checks the splits.

@@ -25,6 +25,7 @@ from pipelines.split_audit import SplitAudit
 from transforms.audit import AuditPictures, WriteLeaks, drop_leaks, leaked_pictures
 from transforms.bottlenecks import EmbedShard
 from transforms.close import CloseLedger
+from transforms.core.cores import Threads
 from transforms.core.encode import encode_pixels
 from transforms.core.errors import InputError
 from transforms.core.idx import encode_idx, read_images_header, read_items, read_labels_header
@@ -280,7 +281,7 @@ def embed(
   records = output / "records"
   (records / REPORTS_FOLDER).mkdir(parents=True, exist_ok=True)
   source = find_source(str(path))
-  audit = SplitAudit(on_leak, source.labels, percentages, handler.max_pixels, 0)
+  audit = SplitAudit(on_leak, source.labels, percentages, handler.max_pixels, Threads(1))
 
   def build(root: beam.Pipeline) -> None:
     planned = audit.plan(root | "Plan" >> source.plan(("training", "testing"), percentages))

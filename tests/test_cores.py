@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from transforms.core.cores import cores_given, threads_each
+from transforms.core import cores
+from transforms.core.cores import Threads, cores_given
 
 
 def machine(folder: Path, cgroup: str, **files: str) -> Path:
@@ -66,7 +67,8 @@ def test_a_part_of_a_core_is_one(tmp_path):
 
 
 @pytest.mark.parametrize(
-  ("cores", "processes", "threads"), [(8, 1, 8), (8, 2, 4), (8, 3, 2), (2, 4, 1), (8, 0, 1), (1, 1, 1)]
+  ("given", "processes", "threads"), [(0, 1, 8), (0, 2, 4), (0, 3, 2), (0, 16, 1), (0, 0, 1), (5, 2, 5), (5, 0, 5)]
 )
-def test_threads_of_all_processes_together_are_the_cores(cores, processes, threads):
-  assert threads_each(cores, processes) == threads
+def test_threads_of_all_processes_together_are_the_cores(given, processes, threads, monkeypatch):
+  monkeypatch.setattr(cores, "cores_given", lambda: 8)
+  assert Threads(given, processes).here == threads

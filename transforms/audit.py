@@ -18,6 +18,7 @@ import apache_beam as beam
 
 from transforms import files
 from transforms.core.buckets import bucket_count, deal
+from transforms.core.cores import Threads
 from transforms.core.example import decode_example
 from transforms.core.images import MAX_PIXELS, Fault, look
 from transforms.core.inference import set_threads
@@ -67,17 +68,21 @@ class AuditPictures(beam.PTransform):
     labels: class index -> label.
     percentages: how training pictures are drawn for validation.
     max_pixels: largest height x width that is decoded.
-    threads: TensorFlow's threads in a process, where leaks are decoded; 0 leaves TensorFlow's own choice.
+    threads: of TensorFlow in a process, where leaks are decoded; None: the cores given.
   """
 
   def __init__(
-    self, labels: Sequence[str], percentages: SplitPercentages, max_pixels: int = MAX_PIXELS, threads: int = 0
+    self,
+    labels: Sequence[str],
+    percentages: SplitPercentages,
+    max_pixels: int = MAX_PIXELS,
+    threads: Threads | None = None,
   ):
     super().__init__()
     self._labels = list(labels)
     self._percentages = percentages
     self._max_pixels = max_pixels
-    self._threads = threads
+    self._threads = threads or Threads()
 
   def expand(self, shards: beam.PCollection) -> beam.PCollection:
     leaks = (
@@ -238,11 +243,15 @@ def _pick_leaks(shard: Shard, leaks: Mapping[str, ShardLeaks]) -> Iterator[tuple
 
 
 def _name_pictures(
-  picked: tuple[Shard, ShardLeaks], labels: Sequence[str], percentages: SplitPercentages, max_pixels: int, threads: int
+  picked: tuple[Shard, ShardLeaks],
+  labels: Sequence[str],
+  percentages: SplitPercentages,
+  max_pixels: int,
+  threads: Threads,
 ) -> Iterator[tuple[str, NamedLeaks]]:
   shard, found = picked
   load_tensorflow()
-  set_threads(threads)
+  set_threads(threads.here)
   named = []
   for leak, image in zip(found.leaks, read_images(shard, labels), strict=True):
     if not isinstance(image, Image) or hashlib.sha256(image.encoded).digest() != leak.digest:

@@ -12,7 +12,7 @@ from apache_beam.ml.inference.base import ModelHandler
 from apache_beam.utils.shared import Shared
 
 from transforms import files
-from transforms.core.cores import cores_given, threads_each
+from transforms.core.cores import Threads
 from transforms.core.halving import load_halving
 from transforms.core.head import decode_head
 from transforms.core.images import MAX_PIXELS
@@ -54,8 +54,7 @@ class ImageModelHandler(ModelHandler[Image, "Inferred | Quarantined", LoadedMode
       raise ValueError(f"batch_size is {batch_size}, must be at least 1")
     self._path = path
     self.batch_size = batch_size
-    self._threads = threads
-    self._processes = processes
+    self._threads = Threads(threads, processes)
     self.max_pixels = max_pixels
     self._trunk_only = trunk_only
     self._head = head
@@ -64,7 +63,7 @@ class ImageModelHandler(ModelHandler[Image, "Inferred | Quarantined", LoadedMode
   @property
   def threads(self) -> int:
     """Of the graph, in the process that asks."""
-    return self._threads or threads_each(cores_given(), self._processes)
+    return self._threads.here
 
   def load_model(self) -> LoadedModel:
     loaded = load_halving(self._load_for_batch, self.batch_size)
@@ -73,7 +72,7 @@ class ImageModelHandler(ModelHandler[Image, "Inferred | Quarantined", LoadedMode
     return with_head(loaded, decode_head(files.read_bytes(self._head), self._head), self._head)
 
   def _load_for_batch(self, batch_size: int) -> LoadedModel:
-    return load_model(self._path, self.threads, trunk_only=self._trunk_only)
+    return load_model(self._path, self.threads, trunk_only=self._trunk_only, batch_size=batch_size)
 
   def load_once(self) -> LoadedModel:
     """Returns the process's one copy of the model, loading it where nobody has yet."""

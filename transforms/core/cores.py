@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
@@ -27,14 +28,24 @@ def cores_given(root: Path = _ROOT) -> int:
   return max(1, int(min([allowed, *_quotas(root)])))
 
 
-def threads_each(cores: int, processes: int) -> int:
-  """Returns how many threads each of a machine's processes is to have, so that all together are no more than the cores.
+@dataclasses.dataclass(frozen=True)
+class Threads:
+  """How many threads a graph gets in each worker's process.
 
-  Args:
-    cores: of the machine, see `cores_given`.
-    processes: how many there are; 0: as many as cores.
+  Attributes:
+    given: by the user; 0: the cores that the worker has, shared out to its processes.
+    processes: how many of them run on one machine; 0: as many as it has cores.
   """
-  return max(1, cores // processes) if processes else 1
+
+  given: int = 0
+  processes: int = 1
+
+  @property
+  def here(self) -> int:
+    """In the process that asks: all processes of its machine together have no more than the cores given."""
+    if self.given:
+      return self.given
+    return max(1, cores_given() // self.processes) if self.processes else 1
 
 
 def _quotas(root: Path) -> Iterator[float]:
