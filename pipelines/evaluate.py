@@ -21,6 +21,7 @@ from pipelines.evaluation import (
   REPORT_FILE,
   Config,
   build,
+  check_trunk,
   claim_store,
   complete,
   finish,
@@ -28,7 +29,9 @@ from pipelines.evaluation import (
   read_figures,
   read_paths,
 )
+from pipelines.model_trunk import ModelTrunk
 from pipelines.models import Model, check_labels, choose_splits, split_settings, which_pictures
+from pipelines.precision_flags import add_model_precision_flags, given_precision
 from pipelines.retrain_names import retrain_names_setting, tell_left_out
 from pipelines.running import guarded, run_pipeline
 from pipelines.trunks import BUNDLED
@@ -48,7 +51,7 @@ from transforms.evaluate import (
   PREDICTIONS_FILE,
   SUSPICIOUS_FILE,
 )
-from transforms.model_handler import BATCH_SIZE, ImageModelHandler
+from transforms.model_handler import BATCH_SIZE
 from transforms.scoring import BOTTLENECKS_BATCH_SIZE, HeadOf, ScoreBottlenecks, ScoreImages, Scorer, ScoreWithHeads
 from transforms.sources import RecordsSource, Source, find_source
 from transforms.store import STORES_FOLDER, find_stores
@@ -115,6 +118,7 @@ def make_parser() -> argparse.ArgumentParser:
   add_slice_flags(parser)
   add_gate_flags(parser)
   add_model_flags(parser, f"{BATCH_SIZE}; of stored bottlenecks {BOTTLENECKS_BATCH_SIZE}")
+  add_model_precision_flags(parser)
   add_max_bad_fraction(parser)
   return parser
 
@@ -127,12 +131,13 @@ def run(argv: Sequence[str]) -> int:
   """
   flags, options = parse_with_beam_options(make_parser(), argv)
   read_paths(flags, "model", "input", "output", "reuse", "manifest")
-  config, about, info = _claim(flags, argv)
+  config, about, info, trunk = _claim(flags, argv)
   run_pipeline(lambda root: build(root, config), options, stage=STAGE, shards_folder=config.longest_work_folder)
+  checked = check_trunk(trunk, config, flags.trunk_threads or 0, flags.max_pixels) if trunk else None
   metrics = finish(
     config.output,
     read_figures(config.output),
-    about,
+    {**about, **({"precision": checked.info} if checked else {})},
     min_accuracy=flags.min_accuracy,
     min_label_recall=flags.min_label_recall,
     max_drop=None,
@@ -141,21 +146,26 @@ def run(argv: Sequence[str]) -> int:
     title=f"Evaluation of {files.shown(flags.input)}",
   )
   complete(config, flags.max_bad_fraction)
-  _print_summary(metrics, config)
+  _print_summary(metrics, config, checked.told if checked else "")
   return outcome(metrics, config.output, flags.max_bad_fraction)
 
 
-def _claim(flags: argparse.Namespace, argv: Sequence[str]) -> tuple[Config, dict[str, Any], dict[str, Any]]:
+def _claim(
+  flags: argparse.Namespace, argv: Sequence[str]
+) -> tuple[Config, dict[str, Any], dict[str, Any], ModelTrunk | None]:
   """Checks everything that can be checked before the work, then makes the output folder this run's.
 
   Returns:
-    What the job needs, what `metrics.json` says besides the figures, and the contents of `info.json`.
+    What the job needs, what `metrics.json` says besides the figures, the contents of `info.json`, and the trunk, if the
+    input is pictures.
   """
   execution_time = time.ctime()
   model = Model(flags.model)
   stored = _holds_bottlenecks(flags.input)
-  if stored and flags.reuse:
-    raise InputError("--reuse is for pictures: --input holds bottlenecks already; leave --reuse out.")
+  if stored:
+    for flag in [*(["--reuse"] if flags.reuse else []), *given_precision(flags)]:
+      name = flag.split("=")[0]
+      raise InputError(f"{name} is for pictures: --input holds bottlenecks already; leave {name} out.")
   source: Source
   if stored:
     source = _stored_bottlenecks(flags, model.info)
@@ -167,7 +177,8 @@ def _claim(flags: argparse.Namespace, argv: Sequence[str]) -> tuple[Config, dict
   source.plan(splits, percentages)  # finds what is missing before the old output is touched
   output_folder.refuse_overlap(flags.input, flags.output)
   batch_size = flags.batch_size or (BOTTLENECKS_BATCH_SIZE if stored else BATCH_SIZE)
-  stores = find_stores(flags.reuse, model.trunk_fingerprint, model.preprocessing)
+  trunk = None if stored else ModelTrunk(model, flags.precision, flags.runtime)
+  stores = find_stores(flags.reuse, trunk.fingerprint, model.preprocessing) if trunk else []
   head = HeadOf(model.head, 0, tuple(model.labels)) if flags.reuse else None
   compare = None
   if flags.manifest:
@@ -187,6 +198,7 @@ def _claim(flags: argparse.Namespace, argv: Sequence[str]) -> tuple[Config, dict
     "labels": model.labels,
     **split_settings(percentages),
     **retrain_names_setting(model.retrain_names),
+    "trunk_fingerprint": trunk.fingerprint if trunk else model.trunk_fingerprint,
     "batch_size": batch_size,
     "max_pixels": flags.max_pixels,
     "reuse": bool(flags.reuse),
@@ -200,22 +212,20 @@ def _claim(flags: argparse.Namespace, argv: Sequence[str]) -> tuple[Config, dict
     owned=_OWNED,
     shards_folder=PARTS_FOLDER,
     model=flags.model,
-    trunk=model.info["trunk"],
+    trunk=trunk.card if trunk else model.info["trunk"],
     labels=model.labels,
   )
   files.write_text(files.join(flags.output, LABELS_FILE), "".join(f"{label}\n" for label in model.labels))
   scorer: Scorer
   trunks = []
-  if stored:
+  if trunk is None:
     scorer = ScoreBottlenecks(model.saved_model, model.labels, batch_size=batch_size)
   elif head:
-    trunks = [claim_store(flags.output, model, stores, batch_size, flags.trunk_threads or 0, flags.max_pixels)]
+    trunks = [claim_store(flags.output, trunk, stores, batch_size, flags.trunk_threads or 0, flags.max_pixels)]
     scorer = ScoreWithHeads([head])
   else:
-    handler = ImageModelHandler(
-      model.saved_model, batch_size=batch_size, threads=flags.trunk_threads or 0, max_pixels=flags.max_pixels
-    )
-    scorer = ScoreImages(handler, model.labels)
+    how = {"batch_size": batch_size, "threads": flags.trunk_threads or 0, "max_pixels": flags.max_pixels}
+    scorer = ScoreImages(trunk.to_scores(**how), model.labels)
   config = Config(
     source=source,
     splits=splits,
@@ -228,7 +238,7 @@ def _claim(flags: argparse.Namespace, argv: Sequence[str]) -> tuple[Config, dict
     trunks=trunks,
     compare=compare,
   )
-  return config, about, parse_info(files.read_bytes(files.join(flags.output, INFO_FILE)))
+  return config, about, parse_info(files.read_bytes(files.join(flags.output, INFO_FILE))), trunk
 
 
 def _holds_bottlenecks(folder: str) -> bool:
@@ -248,10 +258,12 @@ def _stored_bottlenecks(flags: argparse.Namespace, model_info: Mapping[str, Any]
   return RecordsSource(flags.input, files.join(flags.input, "records"))
 
 
-def _print_summary(metrics: Mapping[str, Any], config: Config) -> None:
+def _print_summary(metrics: Mapping[str, Any], config: Config, of_trunk: str) -> None:
   kind = ", from stored bottlenecks" if metrics["stored_bottlenecks"] else ""
   print(verdict_line(metrics))
   print(f"{which_pictures(config.splits)} of {files.shown(config.source.path)}{kind}")
+  if of_trunk:
+    print(of_trunk)
   if metrics["trunk"] == BUNDLED:
     print("the trunk is the bundled stand-in: for real work train with --trunk inception_v3")
   print(f"\n{per_label_table(metrics)}\n")

@@ -12,15 +12,17 @@ import dataclasses
 import itertools
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import apache_beam as beam
 
 from pipelines import output_folder
 from pipelines.metrics_file import metrics_text
-from pipelines.models import Model
+from pipelines.model_trunk import ModelTrunk
 from pipelines.nights import figures_of
 from pipelines.running import DONE, GATE_MISSED, exit_code
+from pipelines.trunk_sample import sample_pictures
 from reporting.gates import MISSED, judge, overall
 from reporting.report import render_report
 from transforms import files
@@ -30,7 +32,7 @@ from transforms.core.errors import InputError
 from transforms.core.label_stats import LabelStats
 from transforms.core.provenance import describe_run
 from transforms.core.schema import COMPLETED_FILE, INFO_FILE, QUARANTINE_FILE, parse_shard_name
-from transforms.core.shards import RecordsFile, Shard, ShardReport
+from transforms.core.shards import BOTTLENECKS, RecordsFile, Shard, ShardReport
 from transforms.core.splits import SplitPercentages
 from transforms.evaluate import (
   CANDIDATE,
@@ -133,33 +135,61 @@ def read_paths(flags: argparse.Namespace, *names: str) -> None:
 
 
 def claim_store(
-  output: str, model: Model, stores: Sequence[str], batch_size: int, threads: int, max_pixels: int
+  output: str, trunk: ModelTrunk, stores: Sequence[str], batch_size: int, threads: int, max_pixels: int
 ) -> TrunkRun:
   """Begins, in a claimed output folder, the store of all bottlenecks of a model's trunk.
 
   Args:
     output: the stage's folder.
-    model: whose trunk it is.
-    stores: folders of finished bottlenecks of the same trunk.
+    trunk: in the kind that is run.
+    stores: folders of finished bottlenecks of the same trunk and kind.
     batch_size: pictures per call of the trunk.
     threads: TensorFlow's, in each process; 0 leaves TensorFlow's own choice.
     max_pixels: largest height x width that is decoded.
   """
-  store = store_folder(output, model.trunk_fingerprint)
+  model = trunk.model
+  store = store_folder(output, trunk.fingerprint)
   settings = {
-    "trunk_fingerprint": model.trunk_fingerprint,
+    "trunk_fingerprint": trunk.fingerprint,
     "preprocessing": model.preprocessing,
     "labels": model.labels,
     "batch_size": batch_size,
     "max_pixels": max_pixels,
   }
-  info = describe_run("store", settings, [], trunk=model.info["trunk"], labels=model.labels)
+  info = describe_run("store", settings, [], trunk=trunk.card, labels=model.labels)
   files.make_folder(files.join(store, "records", REPORTS_FOLDER))
   files.write_text(files.join(store, INFO_FILE), json.dumps(info, indent=2, sort_keys=True) + "\n")
-  handler = ImageModelHandler(
-    model.saved_model, batch_size=batch_size, threads=threads, max_pixels=max_pixels, trunk_only=True
-  )
+  handler = trunk.to_bottlenecks(batch_size=batch_size, threads=threads, max_pixels=max_pixels)
   return TrunkRun(handler, stores, store, info["request"])
+
+
+class CheckedTrunk(NamedTuple):
+  """What is said of a trunk's kind when the job is done.
+
+  Attributes:
+    info: for `metrics.json`, JSON values.
+    told: for people, one line.
+  """
+
+  info: dict[str, Any]
+  told: str
+
+
+def check_trunk(trunk: ModelTrunk, config: Config, threads: int, max_pixels: int) -> CheckedTrunk:
+  """Holds what a trunk gives for a sample of the pictures against float32, if any picture has run through it.
+
+  Args:
+    trunk: in the kind that was run.
+    config: of the job, which is done.
+    threads: in this process; 0 leaves the runtime's own choice.
+    max_pixels: largest height x width that is decoded.
+  """
+  of_trunk = [run for run in config.trunks if run.store == store_folder(config.output, trunk.fingerprint)]
+  agreement = None
+  if all(output_folder.read_stats(run.store)[BOTTLENECKS]["computed"] for run in of_trunk):
+    sample = sample_pictures(config.source, config.splits, config.percentages)
+    agreement = trunk.check(sample, threads, max_pixels)
+  return CheckedTrunk(trunk.to_info(agreement), trunk.describe(agreement))
 
 
 def build(root: beam.Pipeline, config: Config) -> None:
@@ -258,6 +288,7 @@ def finish(
   info: Mapping[str, Any],
   title: str,
   trend: Sequence[Mapping[str, Any]] = (),
+  about_candidate: Mapping[str, Any] = MappingProxyType({}),
 ) -> dict[str, Any]:
   """Judges the figures, and writes `metrics.json` and `report.html`; returns the contents of the first.
 
@@ -272,6 +303,7 @@ def finish(
     info: the contents of `info.json`.
     title: of the report.
     trend: earlier nights, see `nights.trend`.
+    about_candidate: as `about`, of the candidate.
   """
   gates = {"min_accuracy": min_accuracy, "min_label_recall": min_label_recall, "max_drop": max_drop}
   metrics = {
@@ -282,7 +314,7 @@ def finish(
   }
   metrics["gates"] = _gates(metrics, **gates)
   if CANDIDATE in figures:
-    metrics[CANDIDATE] = {**figures[CANDIDATE], "gates": _gates(figures[CANDIDATE], **gates)}
+    metrics[CANDIDATE] = {**about_candidate, **figures[CANDIDATE], "gates": _gates(figures[CANDIDATE], **gates)}
   metrics["verdict"] = overall(metrics)
   files.write_text(files.join(output, METRICS_FILE), metrics_text(metrics) + "\n")
   report = render_report(

@@ -12,6 +12,8 @@ from transforms import files
 from transforms.core.errors import InputError
 from transforms.core.finished import read_info, read_labels
 from transforms.core.head import HEAD_FILE
+from transforms.core.model_kind import TRUNK_FOLDER
+from transforms.core.prepared import find_prepared
 from transforms.core.schema import ALL, LABELS_FILE, TESTING, TRAINING
 from transforms.core.splits import SplitPercentages
 from transforms.sources import Source
@@ -58,6 +60,15 @@ class Model:
     return fingerprint
 
   @property
+  def trunk(self) -> str:
+    """Folder of the trunk that made its bottlenecks, prepared; models of earlier versions have none."""
+    return files.join(self.path, TRUNK_FOLDER)
+
+  @functools.cached_property
+  def has_prepared(self) -> bool:
+    return files.is_local(self.path) and bool(find_prepared(self.trunk))
+
+  @property
   def preprocessing(self) -> str:
     """Version of what was done to the pictures before the trunk saw them."""
     version: str = self.info["preprocessing"]
@@ -91,7 +102,8 @@ class Model:
     """SHA-256, 64 hex digits, of all files that an evaluation reads, and their names; the folder may be remote."""
     digest = hashlib.sha256()
     others = (files.stat(files.join(self.path, name)) for name in (HEAD_FILE, LABELS_FILE))
-    for stat in [*files.match_in(self.saved_model, "**"), *filter(None, others)]:
+    prepared = files.match_in(self.trunk, "**") if self.has_prepared else []
+    for stat in [*files.match_in(self.saved_model, "**"), *prepared, *filter(None, others)]:
       digest.update(stat.path.removeprefix(self.path).encode() + b"\0")
       digest.update(bytes.fromhex(files.sha256(stat.path)))
     return digest.hexdigest()

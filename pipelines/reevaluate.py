@@ -26,6 +26,7 @@ from pipelines.evaluation import (
   Config,
   TrunkRun,
   build,
+  check_trunk,
   claim_store,
   complete,
   finish,
@@ -33,6 +34,7 @@ from pipelines.evaluation import (
   read_figures,
   read_paths,
 )
+from pipelines.model_trunk import ModelTrunk
 from pipelines.models import (
   Model,
   check_labels,
@@ -43,6 +45,7 @@ from pipelines.models import (
   which_pictures,
 )
 from pipelines.nights import STAGE, Night, check_date, stores, trend
+from pipelines.precision_flags import add_model_precision_flags
 from pipelines.retrain_names import retrain_names_setting, tell_left_out
 from pipelines.running import guarded, run_pipeline
 from pipelines.trunks import BUNDLED
@@ -139,6 +142,7 @@ def make_parser() -> argparse.ArgumentParser:
     " measured against the model, tonight (default: none set)",
   )
   add_model_flags(parser, str(BATCH_SIZE))
+  add_model_precision_flags(parser)
   add_max_bad_fraction(parser)
   return parser
 
@@ -210,9 +214,10 @@ class _Night:
     self._splits, self._percentages = choose_splits(source, flags.split, shared_percentages(known), known)
     source.plan(self._splits, self._percentages)  # finds what is missing before the work
     self._batch_size = flags.batch_size or BATCH_SIZE
+    self._trunks = {name: ModelTrunk(model, flags.precision, flags.runtime) for name, model in models.items()}
     self._reused = {
-      model.trunk_fingerprint: find_stores(flags.reuse, model.trunk_fingerprint, model.preprocessing)
-      for model in models.values()
+      trunk.fingerprint: find_stores(flags.reuse, trunk.fingerprint, trunk.model.preprocessing)
+      for trunk in self._trunks.values()
     }
     self._settings = {
       "input": flags.input,
@@ -220,6 +225,7 @@ class _Night:
       **split_settings(self._percentages),
       **retrain_names_setting(models[MODEL].retrain_names),
       "models": {name: model.fingerprint for name, model in models.items()},
+      "trunks": {name: trunk.fingerprint for name, trunk in self._trunks.items()},
       "labels": models[MODEL].labels,
       "preprocessing": models[MODEL].preprocessing,
       "batch_size": self._batch_size,
@@ -227,9 +233,12 @@ class _Night:
     }
     self.request = request_digest(STAGE, self._settings)
     # Both look into files: what is wrong there is told before anything is made.
-    trunks = list(dict.fromkeys(model.trunk_fingerprint for model in models.values()))
+    fingerprints = list(dict.fromkeys(trunk.fingerprint for trunk in self._trunks.values()))
     self._scorer = ScoreWithHeads(
-      [HeadOf(model.head, trunks.index(model.trunk_fingerprint), tuple(model.labels)) for model in models.values()]
+      [
+        HeadOf(trunk.model.head, fingerprints.index(trunk.fingerprint), tuple(trunk.model.labels))
+        for trunk in self._trunks.values()
+      ]
     )
     working = history.working_folder(flags.history, date, self.request)
     self._compare = CompareNights(
@@ -254,10 +263,14 @@ class _Night:
       "trunk": self._models[MODEL].info["trunk"]["handle"],
       "bottlenecks": _bottlenecks(config.trunks),
     }
+    checked = {
+      name: check_trunk(trunk, config, flags.trunk_threads or 0, flags.max_pixels)
+      for name, trunk in self._trunks.items()
+    }
     metrics = finish(
       working,
       read_figures(working),
-      about,
+      {**about, "precision": checked[MODEL].info},
       min_accuracy=flags.min_accuracy,
       min_label_recall=flags.min_label_recall,
       max_drop=flags.max_drop,
@@ -265,6 +278,7 @@ class _Night:
       info=info,
       title=f"Night of {self._date}",
       trend=trend(self._finished, self._date),
+      about_candidate={"precision": checked[CANDIDATE].info} if CANDIDATE in checked else {},
     )
     files.write_text(files.join(working, JUNIT_FILE), junit_xml(metrics))
     folder = working
@@ -273,7 +287,7 @@ class _Night:
         check_unchanged(self._baseline)
       folder = history.publish(working, flags.history, self._date)
       history.prune_stores(flags.history, flags.keep_stores, self._date)
-    _print_summary(metrics, folder, self._source.path)
+    _print_summary(metrics, folder, self._source.path, {name: of_trunk.told for name, of_trunk in checked.items()})
     return outcome(metrics, folder, flags.max_bad_fraction)
 
   def _claim(self, working: str) -> Config:
@@ -289,18 +303,18 @@ class _Night:
       night=self._date,
       baseline=self._baseline.name if self._baseline else None,
       models={name: model.path for name, model in models.items()},
-      trunk=models[MODEL].info["trunk"],
+      trunk=self._trunks[MODEL].card,
       labels=models[MODEL].labels,
     )
     labels = models[MODEL].labels
     files.write_text(files.join(working, LABELS_FILE), "".join(f"{label}\n" for label in labels))
     trunks: dict[str, TrunkRun] = {}
-    for model in models.values():
-      fingerprint = model.trunk_fingerprint
+    for trunk in self._trunks.values():
+      fingerprint = trunk.fingerprint
       if fingerprint not in trunks:
         found = [*stores(flags.history, self._date, fingerprint, working), *self._reused[fingerprint]]
         trunks[fingerprint] = claim_store(
-          working, model, found, self._batch_size, flags.trunk_threads or 0, flags.max_pixels
+          working, trunk, found, self._batch_size, flags.trunk_threads or 0, flags.max_pixels
         )
     return Config(
       source=self._source,
@@ -321,13 +335,16 @@ def _bottlenecks(trunks: Sequence[TrunkRun]) -> dict[str, int]:
   return {name: sum(count[name] for count in counts) for name in ("computed", "reused")}
 
 
-def _print_summary(metrics: Mapping[str, Any], folder: str, source: str) -> None:
+def _print_summary(metrics: Mapping[str, Any], folder: str, source: str, of_trunks: Mapping[str, str]) -> None:
   print(verdict_line(metrics))
   counts = metrics["bottlenecks"]
   print(
     f"{which_pictures(metrics['splits'])} of {files.shown(source)}: {counts['reused']:,} bottlenecks reused,"
     f" {counts['computed']:,} computed"
   )
+  print(of_trunks[MODEL])
+  if of_trunks.get(CANDIDATE, of_trunks[MODEL]) != of_trunks[MODEL]:
+    print(f"of the candidate {of_trunks[CANDIDATE]}")
   if metrics["trunk"] == BUNDLED:
     print("the trunk is the bundled stand-in: for real work train with --trunk inception_v3")
   print(f"\n{changes_table(metrics)}\n\n{per_label_table(metrics)}\n")
