@@ -15,9 +15,15 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from pipelines import trunk_cache
 from transforms.core.errors import InputError
+from transforms.core.kinds_here import why_not_here
+from transforms.core.prepared import PREPARED_FOLDER, find_prepared, write_card
 from transforms.core.quiet_tensorflow import load_tensorflow
+from transforms.core.trunk_kind import OPENVINO, TrunkKind, read_kind
 
+# To be raised whenever a preparation gives another result than before.
+_PREPARATION = 1
 _TENSORFLOW_1_MODULE = "tfhub_module.pb"
 HUB_INCEPTION_V3 = "https://tfhub.dev/google/imagenet/inception_v3/feature_vector/5"
 BUNDLED = "bundled"
@@ -34,44 +40,66 @@ HELP = (
 
 @dataclasses.dataclass(frozen=True)
 class Trunk:
-  """A trunk, loaded and frozen in this process.
+  """A trunk, as this process has it.
 
   Attributes:
     handle: what the user named.
-    fingerprint: SHA-256, 64 hex digits, of what it was made from: weights, architecture, input scaling.
+    fingerprint: SHA-256, 64 hex digits, of what its bottlenecks come from: weights, architecture, input scaling, and
+      the kind.
     input_px: height and width of its input.
     dimensions: length of a bottleneck.
     frozen: concrete function float32 [N, input_px, input_px, 3] in 0..1 -> float32 [N, dimensions]; None where it has
       not been loaded.
-    folder: where it is saved already; empty: nowhere.
+    folder: where its SavedModel is already; empty: nowhere.
+    base_fingerprint: the fingerprint without the kind; empty: the same.
+    kind: what computes it.
+    prepared_folder: where it lies prepared for its kind; empty: not yet, see `prepare`.
   """
 
   handle: str
   fingerprint: str
   input_px: int
   dimensions: int
-  frozen: Any = dataclasses.field(repr=False)
+  frozen: Any = dataclasses.field(default=None, repr=False)
   folder: str = ""
+  base_fingerprint: str = ""
+  kind: TrunkKind = dataclasses.field(default_factory=TrunkKind)
+  prepared_folder: str = ""
+
+  @property
+  def base(self) -> str:
+    return self.base_fingerprint or self.fingerprint
 
   @property
   def card(self) -> dict[str, Any]:
     """What the folders that were made with it say of it."""
-    return {name: getattr(self, name) for name in ("handle", "fingerprint", "input_px", "dimensions")}
+    own = {name: getattr(self, name) for name in ("handle", "fingerprint", "input_px", "dimensions")}
+    return {**own, "base_fingerprint": self.base, **self.kind.fields}
+
+  def load_frozen(self) -> Any:
+    """Returns `frozen`, from the folder where it has not been loaded."""
+    from transforms.core.trunk import freeze, load_saved_model
+
+    return self.frozen or freeze(load_saved_model(self.folder).embed, self.input_px)
 
   def save(self, folder: str) -> None:
-    """Writes the trunk for the workers; a folder that holds this very trunk already is kept."""
+    """Writes the trunk for the workers: the SavedModel, and `prepared/`. A folder that holds this very trunk already is
+    kept."""
     from transforms.core.trunk import save_trunk
 
-    if _read_card(folder) == self.card:
+    if _read_card(folder) == self.card and bool(find_prepared(folder)) >= bool(self.prepared_folder):
       return
     temporary = f"{folder}.tmp"
     shutil.rmtree(temporary, ignore_errors=True)
     if self.folder:
-      shutil.copytree(self.folder, temporary)
+      trunk_cache.copy_entry(self.folder, temporary)
+      shutil.rmtree(os.path.join(temporary, PREPARED_FOLDER), ignore_errors=True)
     else:
       save_trunk(self.frozen, temporary)
-      with open(os.path.join(temporary, _CARD), "w") as file:
-        json.dump(self.card, file, indent=2)
+    with open(os.path.join(temporary, _CARD), "w") as file:
+      json.dump(self.card, file, indent=2)
+    if self.prepared_folder:
+      trunk_cache.copy_entry(self.prepared_folder, os.path.join(temporary, PREPARED_FOLDER))
     shutil.rmtree(folder, ignore_errors=True)
     os.replace(temporary, folder)
 
@@ -97,7 +125,47 @@ def load_stored_trunk(folder: str, card: Mapping[str, Any]) -> Trunk:
   if _read_card(folder) != dict(card):
     raise InputError(f"{folder} is not the trunk {card['handle']} any more that its bottlenecks were made with.")
   load_tensorflow()
-  return Trunk(**card, frozen=None, folder=folder)
+  own = {name: card[name] for name in ("handle", "fingerprint", "input_px", "dimensions")}
+  return Trunk(
+    **own,
+    folder=folder,
+    base_fingerprint=card.get("base_fingerprint", ""),
+    kind=read_kind(card),
+    prepared_folder=find_prepared(folder),
+  )
+
+
+def prepare(trunk: Trunk, kind: TrunkKind, sample: Any = None) -> Trunk:
+  """Returns the trunk prepared for a kind, from the cache where it is there.
+
+  Args:
+    trunk: of whatever kind.
+    kind: what is to compute it.
+    sample: for int8, float32 [K, S, S, 3], 0..1: the pictures that `kind.calibration` names.
+
+  Raises:
+    InputError: this machine cannot run such a kind, or the runtime such a trunk.
+  """
+  if trunk.kind == kind and trunk.prepared_folder:
+    return trunk
+  if why := why_not_here(kind.runtime, kind.precision):
+    raise InputError(f"the trunk {trunk.handle} cannot be prepared for {kind}: {why}.")
+  runtime: Any
+  if kind.runtime == OPENVINO:
+    from transforms.core import prepared_openvino as runtime
+  else:
+    from transforms.core import prepared_tensorflow as runtime
+  prepared = dataclasses.replace(
+    trunk, fingerprint=kind.fingerprint(trunk.base), base_fingerprint=trunk.base, kind=kind, prepared_folder=""
+  )
+  versions = hashlib.sha256(json.dumps([_PREPARATION, runtime.VERSIONS], sort_keys=True).encode()).hexdigest()
+  name = "-".join(filter(None, [kind.runtime, kind.precision, kind.calibration[:16], versions[:16]]))
+
+  def write(folder: str) -> None:
+    more = runtime.write(trunk.load_frozen(), kind, folder, sample)
+    write_card(folder, kind, prepared.card, more)
+
+  return dataclasses.replace(prepared, prepared_folder=trunk_cache.obtain(f"trunks/{trunk.base}/{name}", write))
 
 
 def load_trunk(handle: str, weights: str | None = None, input_px: int | None = None) -> Trunk:

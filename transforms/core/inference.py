@@ -17,6 +17,7 @@ import numpy as np
 from transforms.core.errors import InputError
 from transforms.core.images import MAX_PIXELS, Fault, explain, look
 from transforms.core.prefetch import map_ahead, prefetch
+from transforms.core.prepared import find_prepared, load_prepared
 from transforms.core.quarantine import Quarantined, Reason
 from transforms.core.quiet_tensorflow import load_tensorflow
 from transforms.core.schema import Image
@@ -193,25 +194,26 @@ def _padded(images: list[Image], size: int) -> list[Image]:
   return images + [images[-1]] * (size - len(images))
 
 
-def load_model(path: str, threads: int = 0, *, trunk_only: bool = False) -> LoadedModel:
-  """Loads a trunk or an exported model; what it is can be seen from its functions.
+def load_model(path: str, threads: int = 0, *, trunk_only: bool = False, batch_size: int = BATCH_SIZE) -> LoadedModel:
+  """Loads a trunk or an exported model; what it is can be seen from its folder.
 
   Args:
-    path: folder of the SavedModel.
-    threads: TensorFlow's threads in this process; 0 leaves TensorFlow's own choice.
+    path: folder of a trunk (`B/trunk`, `M/trunk`), which is run prepared where it is, or of a SavedModel.
+    threads: the runtime's threads in this process; 0 leaves it its own choice.
     trunk_only: of an exported model take the trunk that is in it: the output is `bottleneck`, as a trunk's is, not
       `scores`.
+    batch_size: pictures in most calls of `infer`; see `load_prepared`.
 
   Raises:
-    InputError: the folder cannot be loaded, or is neither, or is a model from before its trunk could be asked.
+    InputError: the folder cannot be loaded, or is neither, or is a model from before its trunk could be asked, or this
+      machine cannot run it.
   """
   load_tensorflow()
-  import tensorflow as tf
-
-  from transforms.core.preprocessing import preprocess, preprocess_alike
+  set_threads(threads)
+  if prepared := find_prepared(path):
+    return _load_prepared_trunk(prepared, threads, batch_size)
   from transforms.core.trunk import load_saved_model
 
-  set_threads(threads)
   loaded = load_saved_model(path)
   if trunk_only and not hasattr(loaded, "embed"):
     raise InputError(
@@ -219,28 +221,44 @@ def load_model(path: str, threads: int = 0, *, trunk_only: bool = False) -> Load
       " again."
     )
   input_px = int((loaded.embed if hasattr(loaded, "embed") else loaded.score_images).input_signature[0].shape[1])
-  if hasattr(loaded, "preprocess"):
-    decode = loaded.preprocess
-  else:
-    decode = tf.function(
-      lambda encoded: preprocess(encoded, input_px), input_signature=[tf.TensorSpec([None], tf.string)]
-    )
-  decode_alike = tf.function(lambda encoded: preprocess_alike(encoded, input_px))  # traced for each length: batches
 
-  def embed(images: tf.Tensor) -> dict[str, tf.Tensor]:
+  def embed(images: Any) -> dict[str, Any]:
     return {"bottleneck": loaded.embed(images)}
 
   graph = loaded.score_images if hasattr(loaded, "score_images") and not trunk_only else embed
 
-  def infer(images: tf.Tensor) -> Outputs:
+  def infer(images: Any) -> Outputs:
     return {name: values.numpy() for name, values in graph(images).items()}
 
-  return LoadedModel(
-    lambda encoded: decode(tf.constant(encoded, tf.string)),
-    infer,
-    input_px,
-    None if hasattr(loaded, "preprocess") else lambda encoded: decode_alike(tf.constant(encoded, tf.string)),
+  if hasattr(loaded, "preprocess"):  # its own: what it was trained with
+    return LoadedModel(lambda encoded: loaded.preprocess(_strings(encoded)), infer, input_px)
+  return _decoding_model(input_px, infer)
+
+
+def _load_prepared_trunk(folder: str, threads: int, batch_size: int) -> LoadedModel:
+  trunk = load_prepared(folder, threads, batch_size)
+  return _decoding_model(trunk.input_px, lambda images: {"bottleneck": trunk.embed(images)})
+
+
+def _decoding_model(input_px: int, infer: Callable[[Any], Outputs]) -> LoadedModel:
+  """Puts today's `preprocess` before a graph that has none of its own."""
+  import tensorflow as tf
+
+  from transforms.core.preprocessing import preprocess, preprocess_alike
+
+  decode = tf.function(
+    lambda encoded: preprocess(encoded, input_px), input_signature=[tf.TensorSpec([None], tf.string)]
   )
+  decode_alike = tf.function(lambda encoded: preprocess_alike(encoded, input_px))  # traced for each length: batches
+  return LoadedModel(
+    lambda encoded: decode(_strings(encoded)), infer, input_px, lambda encoded: decode_alike(_strings(encoded))
+  )
+
+
+def _strings(encoded: Sequence[bytes]) -> Any:
+  import tensorflow as tf
+
+  return tf.constant(encoded, tf.string)
 
 
 def set_threads(threads: int) -> None:

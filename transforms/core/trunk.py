@@ -13,6 +13,7 @@ import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from transforms.core.errors import InputError
+from transforms.core.prepared import PREPARED_FOLDER
 
 
 def load_saved_model(path: str) -> Any:
@@ -71,10 +72,13 @@ def save_trunk(frozen: tf.types.experimental.ConcreteFunction, folder: str) -> N
 
 
 def fingerprint_folder(folder: str) -> str:
-  """Returns the SHA-256, 64 hex digits, of every file of a folder and its name, in sorted order."""
+  """Returns the SHA-256, 64 hex digits, of every file of a folder and its name, in sorted order.
+
+  A prepared trunk in it is left out: it is made of the rest.
+  """
   digest = hashlib.sha256()
   for parent, folders, names in os.walk(folder):
-    folders.sort()
+    folders[:] = sorted(name for name in folders if (parent, name) != (folder, PREPARED_FOLDER))
     for name in sorted(names):
       path = os.path.join(parent, name)
       digest.update(os.path.relpath(path, folder).encode() + b"\0")

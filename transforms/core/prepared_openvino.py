@@ -1,0 +1,104 @@
+"""Prepared trunks for OpenVINO, an optional extra; nothing but a prepared trunk of that kind loads this module.
+
+No telemetry: the graph is read by OpenVINO's own reader, not by its converter, which reports home.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from transforms.core.errors import InputError
+from transforms.core.prepared import as_array
+from transforms.core.quiet_openvino import load_openvino
+from transforms.core.trunk_kind import FLOAT32, TrunkKind
+
+openvino = load_openvino()
+
+_MODEL_FILE = "model.xml"
+_GRAPH_FILE = "graph.pb"
+VERSIONS = {"openvino": openvino.__version__}
+
+
+def write(frozen: Any, kind: TrunkKind, folder: str, sample: Any = None) -> dict[str, Any]:
+  """Writes the trunk in OpenVINO's format, its weights as float32: it casts them itself, in a moment, on the worker.
+
+  Args:
+    frozen: concrete function float32 [N, S, S, 3] -> float32 [N, D], without variables.
+    kind: float32 or bfloat16.
+    folder: exists.
+
+  Returns:
+    What `card.json` is to say of it.
+
+  Raises:
+    InputError: OpenVINO cannot run such a trunk.
+  """
+  openvino.save_model(_read_frozen(frozen, folder), os.path.join(folder, _MODEL_FILE), compress_to_fp16=False)
+  return {"versions": VERSIONS}
+
+
+def _read_frozen(frozen: Any, folder: str) -> Any:
+  path = os.path.join(folder, _GRAPH_FILE)
+  with open(path, "wb") as file:
+    file.write(frozen.graph.as_graph_def().SerializeToString())
+  try:
+    model = openvino.Core().read_model(path)
+    result = model.output(frozen.outputs[0].name)
+    if len(model.outputs) > 1:
+      model = openvino.Model([result], model.get_parameters(), "trunk")
+    return model
+  except Exception as error:
+    first = next(iter(str(error).splitlines()), type(error).__name__)
+    raise InputError(f"OpenVINO cannot run this trunk ({first}): use --runtime tensorflow.") from error
+  finally:
+    os.remove(path)
+
+
+def load(folder: str, card: Mapping[str, Any], threads: int, batch_size: int) -> Callable[[Any], np.ndarray]:
+  """Returns `PreparedTrunk.embed`; see `load_prepared`.
+
+  Raises:
+    InputError: it is no such model.
+  """
+  path = os.path.join(folder, _MODEL_FILE)
+  settings: dict[str, Any] = {
+    # One batch at a time by all threads: batches are fixed, and the next one waits already.
+    "PERFORMANCE_HINT": "LATENCY",
+    "INFERENCE_PRECISION_HINT": "f32" if card["precision"] == FLOAT32 else "bf16",
+  }
+  if threads:
+    settings["INFERENCE_NUM_THREADS"] = threads
+  try:
+    core = openvino.Core()
+    model = core.read_model(path)
+    # float32 [batch_size, S, S, 3]: a graph of one shape is faster than one of any.
+    model.reshape([batch_size, *model.input().partial_shape[1:]])
+    compiled = core.compile_model(model, "CPU", settings)
+  except Exception as error:
+    first = next(iter(str(error).splitlines()), type(error).__name__)
+    raise InputError(f"{path} cannot be loaded ({first}): make the trunk again.") from error
+  idle: list[Any] = []  # one for each thread that is in `embed`; appending and popping is atomic
+
+  def embed(images: Any) -> np.ndarray:
+    given = as_array(images)
+    vectors = np.empty((len(given), int(card["dimensions"])), np.float32)
+    try:
+      request = idle.pop()
+    except IndexError:
+      request = compiled.create_infer_request()
+    for start in range(0, len(given), batch_size):
+      part = given[start : start + batch_size]
+      count = len(part)
+      if count < batch_size:
+        part = np.concatenate([part, np.broadcast_to(part[-1:], (batch_size - count, *part.shape[1:]))])
+      # Shared: read where it lies, and no copy of what comes out but the one into `vectors`.
+      request.infer([part], share_inputs=True, share_outputs=True)
+      vectors[start : start + count] = request.get_output_tensor(0).data[:count]
+    idle.append(request)
+    return vectors
+
+  return embed
