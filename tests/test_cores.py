@@ -1,4 +1,4 @@
-"""The cores that a process may use: its affinity, and the quotas of its control groups, of both versions."""
+"""The cores and the memory that a process may use: its own, and what its control groups allow, of both versions."""
 
 import os
 from pathlib import Path
@@ -7,6 +7,7 @@ import pytest
 
 from transforms.core import cores
 from transforms.core.cores import Threads, cores_given
+from transforms.core.memory_given import memory_given, peak_memory
 
 
 def machine(folder: Path, cgroup: str, **files: str) -> Path:
@@ -72,3 +73,31 @@ def test_a_part_of_a_core_is_one(tmp_path):
 def test_threads_of_all_processes_together_are_the_cores(given, processes, threads, monkeypatch):
   monkeypatch.setattr(cores, "cores_given", lambda: 8)
   assert Threads(given, processes).here == threads
+
+
+_MEMINFO = "MemTotal:  9000 kB\nMemFree:  10 kB\nMemAvailable:   5000 kB\n"
+
+
+def test_memory_is_what_the_machine_has_left(tmp_path):
+  assert memory_given(machine(tmp_path, "0::/\n", **{"proc/meminfo": _MEMINFO})) == 5000 * 1024
+
+
+@pytest.mark.parametrize(("limit", "given"), [("3000000", 1_000_000), ("1000", 0), ("max", 5000 * 1024)])
+def test_memory_of_a_group_of_version_2(tmp_path, limit, given):
+  files = {"sys/fs/cgroup/a/memory.max": limit, "sys/fs/cgroup/a/memory.current": "2000000\n"}
+  assert memory_given(machine(tmp_path, "0::/a/b\n", **{"proc/meminfo": _MEMINFO}, **files)) == given
+
+
+@pytest.mark.parametrize(("limit", "given"), [("3000000", 1_000_000), ("9223372036854771712", 5000 * 1024)])
+def test_memory_of_a_group_of_version_1(tmp_path, limit, given):
+  files = {
+    "sys/fs/cgroup/memory/box/memory.limit_in_bytes": limit,
+    "sys/fs/cgroup/memory/box/memory.usage_in_bytes": "2000000",
+  }
+  assert memory_given(machine(tmp_path, "4:memory:/box\n", **{"proc/meminfo": _MEMINFO}, **files)) == given
+
+
+def test_the_peak_is_in_bytes():
+  held = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmRSS"))
+  resident = int(held.split()[1]) * 1024
+  assert resident * 0.9 <= peak_memory() < 1 << 40

@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
+
+from transforms.core.cgroups import groups_of, read_text
 
 _ROOT = Path("/")
 
@@ -50,30 +52,10 @@ class Threads:
 
 def _quotas(root: Path) -> Iterator[float]:
   """Yields the limit, in cores, of each control group that this process is in, as far as it has one."""
-  for line in _text(root / "proc/self/cgroup").splitlines():
-    _, controllers, path = line.split(":", 2)
-    version_2 = not controllers
-    if not version_2 and "cpu" not in controllers.split(","):
-      continue
-    # In a container the path may be the host's, and not be there: then the root is the container's own group.
-    for group in (PurePosixPath(path), *PurePosixPath(path).parents):
-      yield from _quota_of(root / "sys/fs/cgroup" / ("" if version_2 else "cpu") / str(group).lstrip("/"), version_2)
-
-
-def _quota_of(folder: Path, version_2: bool) -> Iterator[float]:
-  if version_2:
-    quota, _, period = _text(folder / "cpu.max").partition(" ")
-  else:
-    quota, period = _text(folder / "cpu.cfs_quota_us"), _text(folder / "cpu.cfs_period_us")
-  try:
-    if int(quota) > 0:
+  for folder, version_2 in groups_of("cpu", root):
+    if version_2:
+      quota, _, period = read_text(folder / "cpu.max").partition(" ")
+    else:
+      quota, period = read_text(folder / "cpu.cfs_quota_us"), read_text(folder / "cpu.cfs_period_us")
+    if quota.isdecimal() and period.isdecimal():  # neither "max" nor -1, and there
       yield int(quota) / int(period)
-  except ValueError:
-    pass  # "max", or no such file
-
-
-def _text(path: Path) -> str:
-  try:
-    return path.read_text().strip()
-  except OSError:
-    return ""
