@@ -7,9 +7,11 @@ import importlib
 import importlib.metadata
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from transforms.core.command_line import guarded
 from transforms.core.errors import InputError
+from transforms.core.imports import collector_at_rest
 
 # Command -> (module with a `run(argv) -> exit code`, what it is for).
 COMMANDS = {
@@ -60,7 +62,7 @@ def dispatch(argv: Sequence[str]) -> int:
   if command not in COMMANDS:
     nearest = difflib.get_close_matches(command, COMMANDS, n=1, cutoff=0.0)[0]
     raise InputError(f"there is no command {command!r}; the nearest is `beam-retrain {nearest}`.")
-  code: int = importlib.import_module(COMMANDS[command][0]).run(rest)
+  code: int = _module(command).run(rest)
   return code
 
 
@@ -71,7 +73,15 @@ def check(argv: Sequence[str]) -> None:
     InputError: one of its arguments cannot be used.
   """
   command, *rest = argv
-  importlib.import_module(COMMANDS[command][0]).check(rest)
+  _module(command).check(rest)
+
+
+def _module(command: str) -> Any:
+  name = COMMANDS[command][0]
+  if name not in sys.modules:
+    with collector_at_rest():
+      importlib.import_module(name)
+  return sys.modules[name]
 
 
 def usage() -> str:

@@ -9,6 +9,8 @@ import sys
 import tempfile
 from collections.abc import Iterator
 
+from transforms.core.imports import collector_at_rest
+
 _LEVEL = "TF_CPP_MIN_LOG_LEVEL"
 
 
@@ -17,10 +19,13 @@ def load_tensorflow() -> None:
 
   Level 3 keeps its graph's complaints about damaged pictures back: those are the quarantine's to report.
   """
-  if "tensorflow" in sys.modules or _LEVEL in os.environ:
+  if "tensorflow" in sys.modules:
     return
-  os.environ[_LEVEL] = "3"
-  with native_stderr_held_back():
+  with contextlib.ExitStack() as stack:
+    stack.enter_context(collector_at_rest())
+    if _LEVEL not in os.environ:
+      os.environ[_LEVEL] = "3"
+      stack.enter_context(native_stderr_held_back())
     importlib.import_module("tensorflow")
 
 
