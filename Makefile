@@ -13,7 +13,7 @@ INSTALLED := $(VENV)/.installed
 # Say what failed, in one line, and stop.
 FAIL = { echo "make $@: $(1)" >&2; exit 1; }
 
-.PHONY: help run mnist test airflow test-airflow engines test-engines lint format constraints clean
+.PHONY: help run mnist test airflow test-airflow engines test-engines bench lint format constraints clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -81,6 +81,11 @@ engines: $(ENGINES)/flink/job-server.jar $(ENGINES)/spark/job-server.jar $(ENGIN
 test-engines: $(INSTALLED) engines  ## whole jobs on FnApiRunner, Prism, Flink and Spark
 	@BEAM_RETRAIN_ENGINES=$(abspath $(ENGINES)) $(BIN)/pytest -q --durations 0 tests/test_engines.py $(ARGS)
 
+# Peers get environments of their own in .bench: 7 GB, a few minutes, the first time.
+bench: DATA ?= mnist
+bench: $(INSTALLED)  ## speed beside its peers, a table of ratios: a quarter of an hour on two cores [DATA=DIR ARGS=--full]
+	@$(BIN)/python -m benchmarks.bench --data $(DATA) $(ARGS)
+
 lint: $(INSTALLED)  ## ruff and mypy
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -102,5 +107,5 @@ constraints:  ## make constraints.txt anew from setup.py
 	  || $(call FAIL,pip could not resolve setup.py: see above; constraints.txt is as it was)
 
 clean:  ## remove what make made: environments, output, caches
-	rm -rf $(VENV) $(AIRFLOW) $(ENGINES) output build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache constraints.new
+	rm -rf $(VENV) $(AIRFLOW) $(ENGINES) .bench output build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache constraints.new
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,60 @@
+"""The bare ceiling: the prepared graph of a trunk in a loop over batches that were decoded before.
+
+Takes what the peers take; `--network` is the trunk's folder that `bottlenecks` wrote. One caller and two at once are
+tried; what the faster of them did counts. The vectors are those of the first batches, which the loop goes through again
+and again.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.measurements import steady_rate
+from benchmarks.peers.protocol import End, end_of_batch, hand_back, read_task
+from transforms.core.inference import LoadedModel, load_model
+
+_DECODED_BATCHES = 8
+
+
+def main() -> None:
+  task = read_task(("float32", "bfloat16", "int8"))
+  model = load_model(str(task.network), task.threads)
+  # Whole ones, unless there is but a part of one.
+  chosen = [batch for batch in task.batches if len(batch) == task.batch_size][:_DECODED_BATCHES] or task.batches
+  batches = [model.preprocess([Path(path).read_bytes() for path in batch]) for batch in chosen]
+  vectors = np.concatenate([model.infer(batch)["bottleneck"] for batch in batches])
+  rounds = max(2, len(task.pictures) // task.batch_size // 2)
+  tried = {callers: _loop(model, batches, rounds, callers) for callers in (1, 2)}
+  best = max(tried, key=lambda callers: steady_rate(tried[callers]) or 0)
+  hand_back(task, vectors, tried[best], {"callers": best})
+
+
+def _loop(model: LoadedModel, batches: list[np.ndarray], rounds: int, callers: int) -> list[End]:
+  """Runs `rounds` batches in all; several callers take turns."""
+  ends: list[End] = []
+  turns = itertools.islice(itertools.cycle(batches), rounds)
+  lock = threading.Lock()
+
+  def call(worker: str) -> None:
+    while True:
+      with lock:
+        batch = next(turns, None)
+      if batch is None:
+        return
+      model.infer(batch)
+      ends.append(end_of_batch(len(batch), worker))
+
+  threads = [threading.Thread(target=call, args=(str(number),)) for number in range(callers)]
+  for thread in threads:
+    thread.start()
+  for thread in threads:
+    thread.join()
+  return ends
+
+
+if __name__ == "__main__":
+  main()
