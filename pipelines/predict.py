@@ -8,11 +8,12 @@ import io
 import json
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from pipelines.precision_flags import add_model_precision_flags
 from transforms.core.command_line import (
   DONE,
   TOO_MANY_BAD,
@@ -24,10 +25,14 @@ from transforms.core.command_line import (
 )
 from transforms.core.csv_cells import escape_cell
 from transforms.core.errors import InputError
-from transforms.core.finished import read_info, read_labels
-from transforms.core.inference import infer_images, load_model
+from transforms.core.finished import read_info, read_labels, read_local
+from transforms.core.head import HEAD_FILE, decode_head
+from transforms.core.inference import LoadedModel, infer_images, load_model
+from transforms.core.model_kind import TRUNK_FOLDER, choose_model_kind
+from transforms.core.prepared import find_prepared
 from transforms.core.quarantine import Quarantined, Reason
 from transforms.core.schema import Image
+from transforms.core.scoring_model import with_head
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif")
 
@@ -53,6 +58,7 @@ def make_parser() -> argparse.ArgumentParser:
   parser.add_argument("images", nargs="+", metavar="IMAGE", help="picture file, or folder of pictures")
   parser.add_argument("--top", type=positive_int, default=1, metavar="N", help="labels per picture (default 1)")
   parser.add_argument("--format", choices=tuple(_FORMATS), default="text", help="of the output (default text)")
+  add_model_precision_flags(parser)
   add_max_bad_fraction(parser)
   return parser
 
@@ -67,7 +73,7 @@ def run(argv: Sequence[str]) -> int:
   info = read_info(args.model, "train")
   labels = read_labels(args.model)
   paths = find_pictures(args.images)
-  model = load_model(os.path.join(args.model, "saved_model"))
+  model = _load(args.model, info, args.precision, args.runtime)
   if info["trunk"]["handle"] == "bundled":
     print("predicted with the bundled trunk, a small stand-in: for real work use inception_v3", file=sys.stderr)
 
@@ -88,6 +94,17 @@ def run(argv: Sequence[str]) -> int:
     return DONE
   print(f"beam-retrain: {bad} of {len(paths)} pictures could not be used, see above.", file=sys.stderr)
   return TOO_MANY_BAD
+
+
+def _load(folder: str, info: Mapping[str, Any], precision: str, runtime: str) -> LoadedModel:
+  trunk = os.path.join(folder, TRUNK_FOLDER)
+  kind = choose_model_kind(folder, info, bool(find_prepared(trunk)), precision, runtime)
+  if kind.why:
+    print(kind.describe(), file=sys.stderr)
+  if not kind.is_prepared:
+    return load_model(os.path.join(folder, "saved_model"))
+  path = os.path.join(folder, HEAD_FILE)
+  return with_head(load_model(trunk), decode_head(read_local(path), path), path)
 
 
 def find_pictures(arguments: Iterable[str]) -> list[str]:

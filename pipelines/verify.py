@@ -15,7 +15,9 @@ from typing import Any
 
 import numpy as np
 
+from pipelines.model_trunk import ModelTrunk
 from pipelines.models import Model, check_labels, choose_splits
+from pipelines.precision_flags import add_model_precision_flags, given_precision
 from transforms import files
 from transforms.core.agreement import Disagreement, Tally
 from transforms.core.command_line import (
@@ -35,6 +37,7 @@ from transforms.core.errors import InputError
 from transforms.core.inference import BATCH_SIZE, Inferred
 from transforms.core.quarantine import Quarantined
 from transforms.core.quiet_tensorflow import load_tensorflow
+from transforms.core.trunk_kind import BFLOAT16, FLOAT32
 from transforms.evaluate import METRICS_FILE
 from transforms.local_shards import read_all, read_sample
 from transforms.model_handler import ImageModelHandler
@@ -42,8 +45,10 @@ from transforms.same_output import check_comparable, compare_outputs
 from transforms.sources import find_source
 
 _BATCH_PATH = "batch path"
+_EXACT_PATH = "float32 path"
 _IMAGES = 200
 _BOUND = 1e-3
+_BFLOAT16_BOUND = 0.1
 _INT8_BOUND = 0.05
 
 _DESCRIPTION = """\
@@ -52,6 +57,10 @@ Pushes pictures through every way to their scores that a model offers, and says 
 head.npz in numpy, the frozen graph, and the TensorFlow Lite files that `train` wrote. All are held against the batch
 path. The exit code is 1 where a score, 0..1, differs by more than --bound; the first such picture is named. An int8
 file computes something else: its labels are counted, and may differ for the part --int8_bound of the pictures.
+
+Where the model's trunk runs in bfloat16 or in int8, the others are held against the exported model instead, which is in
+float32, and the batch path is one of them: in bfloat16 its scores may differ by --bfloat16_bound, in int8 its labels
+are counted.
 
   beam-retrain verify --model work/model --input work/pictures
   beam-retrain verify --model work/model --input work/pictures --split testing --all
@@ -62,7 +71,7 @@ Execution time, the command line, paths, versions, logs, the report's drawings.
 
   beam-retrain verify --same work/bottlenecks elsewhere/bottlenecks"""
 
-_OF_MODEL = ("model", "input", "images", "all", "split", "bound", "int8_bound", "tflite")
+_OF_MODEL = ("model", "input", "images", "all", "split", "bound", "bfloat16_bound", "int8_bound", "tflite")
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -83,10 +92,18 @@ def make_parser() -> argparse.ArgumentParser:
     help=f"largest difference of two scores, 0..1, that is rounding (default {_BOUND:g})",
   )
   parser.add_argument(
+    "--bfloat16_bound",
+    type=fraction,
+    metavar="B",
+    help="largest difference of two scores, 0..1, that is rounding in bfloat16 (default"
+    f" {_BFLOAT16_BOUND:g}: the largest seen on MNIST was 0.02)",
+  )
+  parser.add_argument(
     "--int8_bound",
     type=fraction,
     metavar="F",
-    help=f"part of the pictures, 0..1, to which an int8 file may give another label (default {_INT8_BOUND:g})",
+    help="part of the pictures, 0..1, to which an int8 file, or a trunk in int8, may give another label (default"
+    f" {_INT8_BOUND:g})",
   )
   parser.add_argument(
     "--tflite",
@@ -98,6 +115,7 @@ def make_parser() -> argparse.ArgumentParser:
   parser.add_argument(
     "--same", nargs=2, metavar=("A", "B"), help="compare two finished output folders instead, of any command"
   )
+  add_model_precision_flags(parser)
   add_max_pixels(parser)
   add_max_bad_fraction(parser)
   return parser
@@ -112,9 +130,11 @@ def run(argv: Sequence[str]) -> int:
   flags = refuse_unknown(make_parser(), argv)
   files.use_options()
   if flags.same:
-    given = [name for name in _OF_MODEL if getattr(flags, name) is not None]
-    if given:
-      raise InputError(f"--same compares two folders, --{given[0]} is for pictures and a model: leave one out.")
+    given = [f"--{name}" for name in _OF_MODEL if getattr(flags, name) is not None]
+    if given := [*given, *given_precision(flags)]:
+      raise InputError(
+        f"--same compares two folders, {given[0].split('=')[0]} is for pictures and a model: leave one out."
+      )
     return _compare(*map(files.absolute, flags.same))
   missing = [name for name in ("model", "input") if getattr(flags, name) is None]
   if missing:
@@ -150,42 +170,54 @@ def _verify(flags: argparse.Namespace) -> int:
   source = find_source(files.absolute(flags.input), len(model.labels), retrain_names=model.retrain_names)
   check_labels(source, model)
   splits, percentages = choose_splits(source, flags.split or "all", model.percentages, [model])
+  trunk = ModelTrunk(model, flags.precision, flags.runtime)
   lite_files = flags.tflite if flags.tflite is not None else _written_lite_files(model)
 
   load_tensorflow()
   from transforms.core import scoring_paths  # loads TensorFlow
 
   bound = _BOUND if flags.bound is None else flags.bound
+  exact = ImageModelHandler(model.saved_model, max_pixels=flags.max_pixels)
+  batch = trunk.to_scores(max_pixels=flags.max_pixels)
+  precision = trunk.run.kind.precision
+  if precision == FLOAT32:
+    reference, handler = _BATCH_PATH, batch
+  else:
+    reference, handler = _EXACT_PATH, exact
   paths = [
+    *([] if handler is batch else [scoring_paths.loaded_model(batch.load_once(), _BATCH_PATH, str(trunk.run.kind))]),
     scoring_paths.serving_signature(model.path),
     scoring_paths.stored_head(model.path),
     scoring_paths.frozen_graph(model.path),
     *map(scoring_paths.lite_file, lite_files),
   ]
   tallies = [Tally(path.name, bound if path.is_exact else None) for path in paths]
+  if precision == BFLOAT16:
+    tallies[0].bound = _BFLOAT16_BOUND if flags.bfloat16_bound is None else flags.bfloat16_bound
   count = None if flags.all else flags.images or _IMAGES
   pictures = read_sample(source, splits, percentages, count) if count else read_all(source, splits, percentages)
-  handler = ImageModelHandler(model.saved_model, max_pixels=flags.max_pixels)
   good, bad = 0, 0
   with CountProgress("verify", total=count) as progress:
-    for batch in _batches(handler.infer(pictures, handler.load_once)):
-      for entry in batch:
+    for entries in _batches(handler.infer(pictures, handler.load_once)):
+      for entry in entries:
         if isinstance(entry, Quarantined):
           print(f"{entry.key}: {entry.reason}: {entry.detail}", file=sys.stderr)
-      inferred = [entry for entry in batch if isinstance(entry, Inferred)]
-      good, bad = good + len(inferred), bad + len(batch) - len(inferred)
+      inferred = [entry for entry in entries if isinstance(entry, Inferred)]
+      good, bad = good + len(inferred), bad + len(entries) - len(inferred)
       if inferred:
         expected = np.stack([entry.outputs["scores"] for entry in inferred])
         keys = [entry.image.key for entry in inferred]
         encoded = [entry.image.encoded for entry in inferred]
         for path, tally in zip(paths, tallies, strict=True):
           tally.add(keys, expected, path.score(encoded), model.labels)
-      progress.add(len(batch))
+      progress.add(len(entries))
   if not good + bad:
     raise InputError(
       f"{source.path} has no pictures of the split {' or '.join(splits)}: give another --input or --split."
     )
-  return _report(tallies, good, bad, bound, flags)
+  if trunk.run.why:
+    print(trunk.run.describe(), file=sys.stderr)
+  return _report(tallies, good, bad, bound, reference, flags)
 
 
 def _batches(items: Iterable[Inferred | Quarantined]) -> Iterator[list[Inferred | Quarantined]]:
@@ -207,16 +239,19 @@ def _written_lite_files(model: Model) -> list[str]:
   return found
 
 
-def _report(tallies: Sequence[Tally], good: int, bad: int, bound: float, flags: argparse.Namespace) -> int:
-  print(f"{good:,} pictures, held against the {_BATCH_PATH}; a score, 0..1, may differ by {bound:g}\n")
+def _report(
+  tallies: Sequence[Tally], good: int, bad: int, bound: float, reference: str, flags: argparse.Namespace
+) -> int:
+  others = [f", of the {tally.name} by {tally.bound:g}" for tally in tallies if tally.bound not in (None, bound)]
+  print(f"{good:,} pictures, held against the {reference}; a score, 0..1, may differ by {bound:g}{''.join(others)}\n")
   print(_table(tallies))
   int8_bound = _INT8_BOUND if flags.int8_bound is None else flags.int8_bound
   failures = [
     f"{tally.name} gives another label to {tally.other_labels:,} of {tally.images:,} pictures, more than"
-    f" --int8_bound {int8_bound:g} allows; the first is {_words(tally.first, tally.name)}"
+    f" --int8_bound {int8_bound:g} allows; the first is {_words(tally.first, reference, tally.name)}"
     if tally.bound is None
     else f"{tally.name} differs on {tally.beyond:,} of {tally.images:,} pictures; the first is"
-    f" {_words(tally.first, tally.name)}"
+    f" {_words(tally.first, reference, tally.name)}"
     for tally in tallies
     if tally.first and (tally.bound is not None or tally.other_labels > int8_bound * tally.images)
   ]
@@ -230,10 +265,10 @@ def _report(tallies: Sequence[Tally], good: int, bad: int, bound: float, flags: 
   return DONE
 
 
-def _words(found: Disagreement | None, name: str) -> str:
+def _words(found: Disagreement | None, reference: str, name: str) -> str:
   assert found is not None
   return (
-    f"{found.key}: {_BATCH_PATH} {found.expected}, {name} {found.found}; their scores of {found.label!r} differ by"
+    f"{found.key}: {reference} {found.expected}, {name} {found.found}; their scores of {found.label!r} differ by"
     f" {found.difference:.6f}"
   )
 

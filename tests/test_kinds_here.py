@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from transforms.core import kinds_here
-from transforms.core.kinds_here import name_of, why_not_here
-from transforms.core.trunk_kind import TrunkKind
+from transforms.core.kinds_here import why_not_here
 
 
 @pytest.fixture
@@ -35,8 +34,3 @@ def test_what_is_missing_is_named_with_the_remedy(machine):
   machine(bfloat16=False, openvino=True)
   assert why_not_here("openvino", "bfloat16").endswith("use --precision float32")
   assert why_not_here("openvino", "int8") == ""
-
-
-def test_names():
-  assert name_of(TrunkKind("openvino", "bfloat16")) == "bfloat16 by OpenVINO"
-  assert name_of(TrunkKind()) == "float32 by TensorFlow"

@@ -14,7 +14,6 @@ from typing import Any
 from transforms import files
 from transforms.core.errors import InputError
 from transforms.core.finished import parse_info
-from transforms.core.kinds_here import name_of
 from transforms.core.schema import COMPLETED_FILE, INFO_FILE, RECORDS_FOLDER, digest_of_record
 from transforms.core.tfrecord import DamagedError, locate_records
 from transforms.core.trunk_kind import read_kind
@@ -67,7 +66,7 @@ def _stores_in(folder: str) -> dict[str, dict[str, Any]]:
 
 def describe_card(card: Mapping[str, Any]) -> str:
   """Returns which trunk an `info.json` tells of, for people."""
-  return f"{card['handle']} in {name_of(read_kind(card))}, {card['fingerprint'][:12]}"
+  return f"{card['handle']} in {read_kind(card)}, {card['fingerprint'][:12]}"
 
 
 def _find_store(folder: str, fingerprint: str, preprocessing: str) -> str:

@@ -211,7 +211,7 @@ def load_model(path: str, threads: int = 0, *, trunk_only: bool = False, batch_s
   load_tensorflow()
   set_threads(threads)
   if prepared := find_prepared(path):
-    return _load_prepared_trunk(prepared, threads, batch_size)
+    return load_prepared_model(prepared, threads, batch_size)
   from transforms.core.trunk import load_saved_model
 
   loaded = load_saved_model(path)
@@ -235,7 +235,8 @@ def load_model(path: str, threads: int = 0, *, trunk_only: bool = False, batch_s
   return _decoding_model(input_px, infer)
 
 
-def _load_prepared_trunk(folder: str, threads: int, batch_size: int) -> LoadedModel:
+def load_prepared_model(folder: str, threads: int = 0, batch_size: int = BATCH_SIZE) -> LoadedModel:
+  """Loads the prepared trunk in `folder`, the one with `card.json`, as `load_model` does one beside a SavedModel."""
   trunk = load_prepared(folder, threads, batch_size)
   return _decoding_model(trunk.input_px, lambda images: {"bottleneck": trunk.embed(images)})
 

@@ -2,14 +2,7 @@
 
 from __future__ import annotations
 
-from transforms.core.trunk_kind import BFLOAT16, INT8, OPENVINO, TENSORFLOW, TrunkKind, has_bfloat16, has_openvino
-
-_NAMES = {TENSORFLOW: "TensorFlow", OPENVINO: "OpenVINO"}
-
-
-def name_of(kind: TrunkKind) -> str:
-  """Returns for example `bfloat16 by OpenVINO`."""
-  return f"{kind.precision} by {_NAMES[kind.runtime]}"
+from transforms.core.trunk_kind import BFLOAT16, INT8, OPENVINO, TENSORFLOW, has_bfloat16, has_openvino
 
 
 def why_not_here(runtime: str, precision: str) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from transforms.core.errors import InputError
-from transforms.core.kinds_here import name_of, why_not_here
+from transforms.core.kinds_here import why_not_here
 from transforms.core.prepared import PREPARED_FOLDER
 from transforms.core.schema import PREPROCESSING_VERSION
 from transforms.core.trunk_kind import FLOAT32, TENSORFLOW, TrunkKind, read_kind
@@ -33,7 +33,7 @@ class ModelKind(NamedTuple):
 
   def describe(self) -> str:
     """Returns what a user is told: one line, without what it was checked on."""
-    return f"the trunk runs in {name_of(self.kind)}{f', {self.why}' if self.why else ''}"
+    return f"the trunk runs in {self.kind}{f', {self.why}' if self.why else ''}"
 
 
 def choose_model_kind(
@@ -58,16 +58,16 @@ def choose_model_kind(
     given = (("precision", precision), ("runtime", runtime))
     asked = " ".join(f"--{name} {value}" for name, value in given if value != AUTO)
     raise InputError(
-      f"the model in {path} was trained on bottlenecks in {name_of(own)}, and its exported trunk is in"
-      f" {name_of(EXPORTED)}: {asked} is neither; leave it out, or make bottlenecks with it and train on them."
+      f"the model in {path} was trained on bottlenecks in {own}, and its exported trunk is in"
+      f" {EXPORTED}: {asked} is neither; leave it out, or make bottlenecks with it and train on them."
     )
   why_not = _why_not_own(own, info, has_prepared) if is_own else ""
   if is_own and not why_not:
     return ModelKind(own, is_prepared=True)
   if not is_exported:
-    raise InputError(f"the model in {path} cannot run in {name_of(own)} here: {why_not}; or use --precision auto.")
+    raise InputError(f"the model in {path} cannot run in {own} here: {why_not}; or use --precision auto.")
   was_wanted = is_own and own != EXPORTED
-  told = f"not in {name_of(own)} as for the model's bottlenecks: {why_not}"
+  told = f"not in {own} as for the model's bottlenecks: {why_not}"
   return ModelKind(EXPORTED, False, told if was_wanted else "")
 
 

@@ -17,7 +17,7 @@ import tensorflow as tf
 from transforms.core.errors import InputError
 from transforms.core.finished import read_local
 from transforms.core.head import HEAD_FILE, decode_head
-from transforms.core.inference import load_model
+from transforms.core.inference import LoadedModel, load_model
 from transforms.core.lite_model import LiteModel
 from transforms.core.preprocessing import preprocess
 from transforms.core.schema import INFO_FILE
@@ -49,6 +49,11 @@ def serving_signature(model: str) -> ScoringPath:
     return scores
 
   return ScoringPath("serving signature", score)
+
+
+def loaded_model(model: LoadedModel, name: str) -> ScoringPath:
+  """A model as a worker has it, called `name`; not exact: its trunk is of another kind than float32."""
+  return ScoringPath(name, lambda encoded: model.infer(model.preprocess(encoded))["scores"], False)
 
 
 def stored_head(model: str) -> ScoringPath:
