@@ -18,6 +18,7 @@ COMMANDS = {
   "run": ("pipelines.run", "the whole chain: data, pictures, bottlenecks, head, evaluation"),
   "convert": ("pipelines.convert", "MNIST-style IDX files to a class-folder tree and to records"),
   "bottlenecks": ("pipelines.bottlenecks", "pictures through the frozen trunk, one vector each"),
+  "plan": ("pipelines.plan", "what bottlenecks will take: time, memory, disk, measured on a few of the pictures"),
   "train": ("trainer.task", "a softmax head on the bottlenecks, exported with all it needs"),
   "evaluate": ("pipelines.evaluate", "right and wrong, per picture and per label"),
   "reevaluate": ("pipelines.reevaluate", "every night: what got worse, picture by picture, and a candidate beside it"),

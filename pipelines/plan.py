@@ -1,0 +1,93 @@
+"""`plan`: what a `bottlenecks` job over some pictures will take. It is measured in pipelines/rehearsal.py."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from pipelines.plan_flags import Request, make_parser, read_request
+from pipelines.rehearsal import Rehearsal, rehearse_apart
+from pipelines.running import DONE, guarded
+from transforms.core.job_costs import Expectation, expect
+
+__all__ = ["make_parser", "run"]
+
+
+def run(argv: Sequence[str]) -> int:
+  """Measures, adds up and prints; returns the exit code.
+
+  Raises:
+    InputError: something that the user gave cannot be used, as the job itself would say.
+  """
+  request = read_request(argv)
+  if not request.flags.json:
+    print("measuring: the job over a few of the pictures, and its parts; half a minute", file=sys.stderr, flush=True)
+  rehearsal = rehearse_apart(argv)
+  expected = expect(rehearsal.costs, scaled(rehearsal.pictures, request.flags.pictures), request.flags.workers)
+  if request.flags.json:
+    print(json.dumps(to_json(rehearsal, expected), indent=2))
+    return DONE
+  from reporting.plan_table import plan_table
+
+  print(plan_table(expected, describe_trunk(rehearsal.info), notes(request, rehearsal)))
+  return DONE
+
+
+def scaled(pictures: dict[str, int], total: int | None) -> dict[str, int]:
+  """Returns split -> pictures for so many in all, shared out as they are now; None: as they are."""
+  if total is None:
+    return pictures
+  found = sum(pictures.values())
+  scaled_down = {split: total * count // found for split, count in pictures.items()}
+  first = next(iter(scaled_down))
+  scaled_down[first] += total - sum(scaled_down.values())
+  return scaled_down
+
+
+def describe_trunk(info: dict[str, Any]) -> list[str]:
+  """Returns what there is to say of the trunk and how it runs, from the `info.json` of a job that ran it."""
+  card, execution = info["trunk"], info.get("execution", {})
+  parts = [card["handle"], f"{card['dimensions']:,} numbers each"]
+  if "precision" in card:
+    from transforms.core.trunk_kind import read_kind
+
+    parts.append(str(read_kind(card)))
+  parts.append(f"batches of {info['settings']['batch_size']}")
+  if threads := execution.get("threads"):
+    parts.append("1 thread" if threads == 1 else f"{threads} threads")
+  return parts
+
+
+def notes(request: Request, rehearsal: Rehearsal) -> list[str]:
+  """Returns what else the user should know, a line each."""
+  lines = []
+  if rehearsal.bad:
+    reasons = ", ".join(f"{count} {reason}" for reason, count in rehearsal.bad.items())
+    lines.append(
+      f"of {rehearsal.looked_at} pictures looked at, {sum(rehearsal.bad.values())} cannot be used ({reasons})"
+    )
+  if rehearsal.first_secs:
+    lines.append(f"the trunk was prepared for the first time, {rehearsal.first_secs:.0f} s more; it is kept")
+  if request.engine:
+    lines.append(f"measured on this machine: how long {request.engine} itself takes to begin is not in it")
+  return lines
+
+
+def to_json(rehearsal: Rehearsal, expected: Expectation) -> dict[str, Any]:
+  """Returns JSON values: `expected`, the `costs` that it is made of, and what is known of the trunk."""
+  info = rehearsal.info
+  return {
+    "expected": expected.to_json(),
+    "costs": rehearsal.to_json()["costs"],
+    "looked_at": rehearsal.looked_at,
+    "bad": rehearsal.bad,
+    "first_secs": rehearsal.first_secs,
+    "trunk": info["trunk"],
+    "execution": {"batch_size": info["settings"]["batch_size"], **info.get("execution", {})},
+  }
+
+
+if __name__ == "__main__":
+  sys.exit(guarded(run, sys.argv[1:]))

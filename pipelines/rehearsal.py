@@ -1,0 +1,237 @@
+"""What `plan` measures: the whole job over a few of the pictures, and then what each further one costs.
+
+A process of its own, so that start-up and memory are those of a job's process and of nothing else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import itertools
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from pipelines import bottlenecks, trunk_cache
+from pipelines.job_timing import time_closing, time_planning, time_work, timed
+from pipelines.plan_flags import Request, read_request
+from transforms import files
+from transforms.core.errors import InputError
+from transforms.core.job_costs import JobCosts
+from transforms.core.quarantine import Quarantined
+from transforms.core.schema import INFO_FILE, STATS_FILE, TESTING, TRAINING, Bottleneck, Image, decode_bottleneck
+from transforms.core.shards import IMAGES_PER_SHARD
+from transforms.core.splits import SplitPercentages
+from transforms.core.tfrecord import read_records
+from transforms.local_shards import read_sample, typical_shard
+from transforms.model_handler import ImageModelHandler
+from transforms.sources import Source, find_source
+from transforms.store import record_files
+
+SAMPLE_IMAGES = {TRAINING: 64, TESTING: 16}
+_CLOSING_RECORDS = 8 * IMAGES_PER_SHARD
+_RECORD_FILES = 4
+_LABELS = ("a", "b")
+PREFIX = "beam-retrain-plan-"
+_IF_PREPARED, _ANYHOW = "if-prepared", "anyhow"
+# As `beam-retrain` imports a command.
+_CHILD = """\
+import sys
+from transforms.core.imports import collector_at_rest
+with collector_at_rest():
+  from pipelines import rehearsal
+rehearsal.main(sys.argv[1:])"""
+_ROOT = str(Path(__file__).resolve().parents[1])
+
+
+@dataclasses.dataclass(frozen=True)
+class Rehearsal:
+  """What was measured.
+
+  Attributes:
+    costs: of the job's parts.
+    pictures: split -> pictures in the input; those of training are also those that will be drawn for validation.
+    looked_at: how many pictures the job was rehearsed with.
+    bad: reason -> how many of them cannot be used.
+    info: the rehearsed job's `info.json`.
+    first_secs: how much longer the first such job takes here, which prepares the trunk; 0: it is prepared already.
+  """
+
+  costs: JobCosts
+  pictures: dict[str, int]
+  looked_at: int
+  bad: dict[str, int]
+  info: dict[str, Any]
+  first_secs: float = 0.0
+
+  def to_json(self) -> dict[str, Any]:
+    return dataclasses.asdict(self)
+
+  @classmethod
+  def from_json(cls, found: dict[str, Any]) -> Rehearsal:
+    """Inverse of `to_json`."""
+    return cls(**{**found, "costs": JobCosts(**found["costs"])})
+
+
+def rehearse_apart(argv: Sequence[str]) -> Rehearsal:
+  """Measures in new processes: one, or a second one where the first has prepared the trunk, which no later job does.
+
+  Args:
+    argv: the command line of `plan`.
+
+  Raises:
+    InputError: as the job itself would.
+    RuntimeError: a process ended otherwise; with what it said last.
+  """
+  found = _run_apart(argv, _IF_PREPARED)
+  rehearsed_secs = found["rehearsed_secs"]
+  if "rehearsal" in found:
+    return Rehearsal.from_json(found["rehearsal"])
+  found = _run_apart(argv, _ANYHOW)
+  first_secs = max(0.0, rehearsed_secs - found["rehearsed_secs"])
+  return dataclasses.replace(Rehearsal.from_json(found["rehearsal"]), first_secs=first_secs)
+
+
+def _run_apart(argv: Sequence[str], when: str) -> dict[str, Any]:
+  with tempfile.TemporaryDirectory(prefix=PREFIX) as folder:
+    result = os.path.join(folder, "rehearsal.json")
+    # Not from the current folder, where another `pipelines` may lie.
+    path = os.pathsep.join(filter(None, [_ROOT, os.environ.get("PYTHONPATH")]))
+    command = [sys.executable, "-P", "-c", _CHILD, result, when, repr(time.time()), *argv]
+    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True)
+    if not os.path.exists(result):
+      last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+      raise RuntimeError(f"the rehearsal of the job ended with exit code {done.returncode}: {last}")
+    found: dict[str, Any] = json.loads(files.read_bytes(result))
+  if "error" in found:
+    raise InputError(found["error"])
+  return found
+
+
+def main(argv: Sequence[str]) -> None:
+  """`RESULT WHEN BEGAN ARGV...`: measures, in this process, which has done nothing else before.
+
+  BEGAN is `time.time()` when it was started. Writes JSON to the file RESULT: `rehearsed_secs` and, unless WHEN says
+  that the trunk must have been prepared before and it had not, a `rehearsal`; or `error`, a sentence.
+  """
+  result, when, began, *rest = argv
+  started_secs = time.time() - float(began)
+  try:
+    found = _rehearse(read_request(rest), started_secs, measure_anyhow=when == _ANYHOW)
+  except InputError as error:
+    found = {"error": str(error)}
+  files.write_text(result, json.dumps(found))
+
+
+def _rehearse(request: Request, started_secs: float, *, measure_anyhow: bool) -> dict[str, Any]:
+  source, percentages = request.source, request.percentages
+  sampling_secs, sample = timed(lambda: {split: list(_sample(source, split, percentages)) for split in SAMPLE_IMAGES})
+  with tempfile.TemporaryDirectory(prefix=PREFIX) as folder:
+    pictures, output = os.path.join(folder, "pictures"), os.path.join(folder, "bottlenecks")
+    in_shards = write_sample(sample, pictures)
+    cached = _cached()
+    rehearsed_secs, _ = timed(lambda: bottlenecks.run(request.rehearsed(pictures, output)))
+    memory_bytes = peak_memory()
+    if _cached() != cached and not measure_anyhow:
+      return {"rehearsed_secs": rehearsed_secs}
+
+    info, stats = (json.loads(files.read_bytes(files.join(output, name))) for name in (INFO_FILE, STATS_FILE))
+    handler = ImageModelHandler(
+      files.join(output, "trunk"),
+      batch_size=info["settings"]["batch_size"],
+      threads=request.flags.trunk_threads or 0,
+      max_pixels=request.flags.max_pixels,
+    )
+    shard, shard_pictures = typical_shard(source, (TRAINING,), percentages, SAMPLE_IMAGES[TRAINING])
+    shard_secs, picture_secs = time_work(handler, shard, shard_pictures, source.labels)
+    planning_secs, counts = time_planning(source, percentages, find_source(pictures))
+    total = sum(counts.values())
+    closing_secs = time_closing(_read_training(output), find_source(pictures), handler, min(total, _CLOSING_RECORDS))
+    records_bytes = sum(os.path.getsize(path) for path in record_files(output))
+    worked_secs = len(in_shards) * shard_secs + sum(in_shards) * picture_secs
+    costs = JobCosts(
+      start_secs=max(0.0, started_secs + rehearsed_secs - worked_secs),
+      planning_secs=(planning_secs + sampling_secs) / total,
+      shard_secs=shard_secs,
+      picture_secs=picture_secs,
+      closing_secs=closing_secs,
+      memory_bytes=memory_bytes,
+      record_bytes=records_bytes / max(1, stats["outputs"]),
+      folder_bytes=_size(output) - records_bytes,
+    )
+  unreadable = (item for items in sample.values() for item in items if isinstance(item, Quarantined))
+  bad = Counter(str(item.reason) for item in unreadable) + Counter(stats["reasons"])
+  looked_at = sum(map(len, sample.values()))
+  rehearsal = Rehearsal(costs, counts, looked_at, dict(sorted(bad.items())), info)
+  return {"rehearsed_secs": rehearsed_secs, "rehearsal": rehearsal.to_json()}
+
+
+def _cached() -> set[str]:
+  return set(files.walk(trunk_cache.folder()))
+
+
+def _sample(source: Source, split: str, percentages: SplitPercentages) -> Iterator[Image | Quarantined]:
+  # Those of training are the ones that the job checks its trunk's precision with.
+  return read_sample(source, (split,), percentages, SAMPLE_IMAGES[split], most_files=_RECORD_FILES)
+
+
+def write_sample(sample: dict[str, list[Image | Quarantined]], folder: str) -> list[int]:
+  """Writes pictures as class folders in splits, for a job to read; returns how many each shard of it will have.
+
+  Labels are made up, so that each split has pictures of each: what a job costs does not depend on them. Where a split
+  has too few pictures for that, some are there twice.
+
+  Raises:
+    InputError: none of them can be read.
+  """
+  counts = []
+  readable = {split: [item for item in items if isinstance(item, Image)] for split, items in sample.items()}
+  for split, images in readable.items():
+    chosen = images or next(filter(None, readable.values()), [])
+    if not chosen:
+      first = next((item for items in sample.values() for item in items if isinstance(item, Quarantined)), None)
+      raise InputError(f"no picture of a sample can be read; {first.key}: {first.detail}." if first else "no pictures.")
+    count = max(len(images), len(_LABELS))
+    for number, image in zip(range(count), itertools.cycle(chosen), strict=False):
+      path = os.path.join(folder, split, _LABELS[number % len(_LABELS)], f"{number:04d}")
+      os.makedirs(os.path.dirname(path), exist_ok=True)
+      Path(path).write_bytes(image.encoded)
+    counts.append(count)
+  return counts
+
+
+def peak_memory() -> int:
+  """Returns the most bytes of memory that this process, or one that it has started and waited for, has held so far."""
+  of_children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+  return 1024 * max(_peak_kb(), of_children)
+
+
+def _peak_kb() -> int:
+  # Not `ru_maxrss`, which a process takes over from the one that started it.
+  with contextlib.suppress(OSError), open("/proc/self/status") as status:
+    for line in status:
+      if line.startswith("VmHWM:"):
+        return int(line.split()[1])
+  return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def _read_training(output: str) -> list[Bottleneck]:
+  records = []
+  for path in record_files(output):
+    if os.path.basename(path).startswith(TRAINING):
+      with files.open_to_read(path) as file:
+        records += [decode_bottleneck(record) for record in read_records(file, path)]
+  return records
+
+
+def _size(folder: str) -> int:
+  return sum(os.path.getsize(path) for path in files.walk(folder))
+
