@@ -234,4 +234,3 @@ def _read_training(output: str) -> list[Bottleneck]:
 
 def _size(folder: str) -> int:
   return sum(os.path.getsize(path) for path in files.walk(folder))
-

@@ -32,7 +32,8 @@ def plan_table(expected: Expectation, trunk: Sequence[str], notes: Sequence[str]
     ("speed", f"{_rate(expected.pictures_per_sec)} pictures/s{' on each worker' if expected.workers > 1 else ''}"),
   ]
   if expected.workers > 1:
-    rows.append(("workers", f"{expected.workers:,}, of which the busiest has {expected.rounds:,} shards"))
+    shards = "1 shard" if expected.rounds == 1 else f"{expected.rounds:,} shards"
+    rows.append(("workers", f"{expected.workers:,}, of which the busiest has {shards}"))
   rows.append(("time", duration(expected.total_secs)))
   rows += [(f"  {part}", f"{duration(expected.seconds[part]):<14}{words}") for part, words in _PARTS.items()]
   rows.append(("memory", f"{size(expected.memory_bytes)} in each process"))

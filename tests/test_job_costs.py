@@ -1,0 +1,72 @@
+"""What a job will take, by arithmetic."""
+
+import dataclasses
+
+import pytest
+
+from transforms.core.job_costs import JobCosts, expect, shard_costs
+
+COSTS = JobCosts(
+  start_secs=10.0,
+  planning_secs=0.001,
+  shard_secs=0.5,
+  picture_secs=0.01,
+  closing_secs=0.002,
+  memory_bytes=10**9,
+  record_bytes=100.5,
+  folder_bytes=5000,
+)
+
+
+def test_one_worker_works_all_shards():
+  expected = expect(COSTS, {"training": 2049, "testing": 1000})
+  assert expected.shards == {"training": 3, "testing": 1}
+  assert expected.rounds == 4
+  assert expected.seconds == pytest.approx(
+    {"start": 10.0, "planning": 3.049, "trunk": 4 * 0.5 + 3049 * 0.01, "closing": 3049 * 0.002}
+  )
+  assert expected.total_secs == pytest.approx(10 + 3.049 + 32.49 + 6.098)
+  assert (expected.memory_bytes, expected.records_bytes, expected.disk_bytes) == (10**9, 306424, 311424)
+  assert expected.pictures_per_sec == pytest.approx(100)
+
+
+@pytest.mark.parametrize(("workers", "rounds"), [(1, 100), (3, 34), (50, 2), (99, 2), (100, 1), (1000, 1)])
+def test_the_busiest_worker_decides(workers, rounds):
+  pictures = 100 * 1024
+  alone, shared = expect(COSTS, {"training": pictures}), expect(COSTS, {"training": pictures}, workers)
+  assert shared.rounds == rounds
+  for part in ("trunk", "closing"):
+    assert shared.seconds[part] == pytest.approx(alone.seconds[part] * rounds / 100)
+  for part in ("start", "planning"):
+    assert shared.seconds[part] == alone.seconds[part]
+
+
+def test_no_pictures_cost_the_start():
+  assert expect(COSTS, {"training": 0}, 4).total_secs == COSTS.start_secs
+
+
+def test_json_has_all_fields_and_what_is_derived():
+  expected = expect(COSTS, {"training": 5})
+  found = expected.to_json()
+  assert found == {**dataclasses.asdict(expected), "total_secs": expected.total_secs, "disk_bytes": 5502}
+
+
+def test_two_shards_tell_the_picture_from_the_shard():
+  assert shard_costs(32, 0.5 + 0.32, 1024, 0.5 + 10.24) == pytest.approx((0.5, 0.01))
+
+
+@pytest.mark.parametrize(
+  ("few_secs", "many", "many_secs"),
+  [
+    (1.0, 32, 2.0),  # there are no more pictures than those few
+    (3.0, 64, 2.0),  # noise: fewer took longer
+  ],
+)
+def test_where_they_cannot_be_told_apart_it_is_all_the_pictures(few_secs, many, many_secs):
+  assert shard_costs(32, few_secs, many, many_secs) == (0.0, 2.0 / many)
+
+
+def test_no_shard_costs_less_than_nothing():
+  # Twice the pictures took thrice as long.
+  shard_secs, picture_secs = shard_costs(32, 1.0, 64, 3.0)
+  assert (shard_secs, picture_secs) == (0.0, 2.0 / 32)
