@@ -26,6 +26,12 @@ _SUMS_FILE = "cache.json"  # of an entry: relative path -> SHA-256
 _OVERRIDE = "BEAM_RETRAIN_CACHE_DIR"
 
 
+def find(name: str) -> str:
+  """Returns the folder of an entry, or "" where it is not there or is damaged."""
+  place = _place(name)
+  return place if _is_whole(place) else ""
+
+
 def obtain(name: str, write: Callable[[str], None]) -> str:
   """Returns the folder of an entry, made where it is not there or is damaged.
 
@@ -33,10 +39,9 @@ def obtain(name: str, write: Callable[[str], None]) -> str:
     name: of the entry, with slashes.
     write: fills the folder that it is given, which is empty.
   """
-  root = _usable_root()
-  place = os.path.join(root, *name.split("/"))
-  if _is_whole(place):
-    return place
+  if found := find(name):
+    return found
+  place = _place(name)
   os.makedirs(os.path.dirname(place), exist_ok=True)
   made = tempfile.mkdtemp(prefix=".making-", dir=os.path.dirname(place))
   try:
@@ -49,9 +54,9 @@ def obtain(name: str, write: Callable[[str], None]) -> str:
   return place
 
 
-def copy_entry(entry: str, folder: str) -> None:
+def copy_entry(entry: str, target: str) -> None:
   """Copies what is in an entry's folder to another, which is not there yet."""
-  shutil.copytree(entry, folder, ignore=lambda parent, _: [_SUMS_FILE] if parent == entry else [])
+  shutil.copytree(entry, target, ignore=lambda parent, _: [_SUMS_FILE] if parent == entry else [])
 
 
 def read_source(digest: str) -> Any:
@@ -71,8 +76,12 @@ def write_source(digest: str, card: Mapping[str, Any]) -> None:
   os.replace(file.name, path)
 
 
+def _place(name: str) -> str:
+  return os.path.join(folder(), *name.split("/"))
+
+
 def _source_file(digest: str) -> str:
-  return os.path.join(_usable_root(), "sources", f"{digest}.json")
+  return os.path.join(folder(), "sources", f"{digest}.json")
 
 
 def _put(made: str, place: str) -> None:
@@ -102,19 +111,20 @@ def _is_whole(place: str) -> bool:
     return False
 
 
-def _sums(folder: str) -> dict[str, str]:
+def _sums(entry: str) -> dict[str, str]:
   sums = {}
-  for parent, folders, names in os.walk(folder):
+  for parent, folders, names in os.walk(entry):
     folders.sort()
     for name in sorted(names):
       path = os.path.join(parent, name)
-      if os.path.relpath(path, folder) != _SUMS_FILE:
+      if os.path.relpath(path, entry) != _SUMS_FILE:
         with open(path, "rb") as file:
-          sums[os.path.relpath(path, folder)] = hashlib.file_digest(file, "sha256").hexdigest()
+          sums[os.path.relpath(path, entry)] = hashlib.file_digest(file, "sha256").hexdigest()
   return sums
 
 
-def _usable_root() -> str:
+def folder() -> str:
+  """Returns the cache's folder, which is there and can be written to."""
   return _check_root(_root())
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import importlib.metadata
 import json
 import os
 import shutil
@@ -29,6 +30,7 @@ HUB_INCEPTION_V3 = "https://tfhub.dev/google/imagenet/inception_v3/feature_vecto
 BUNDLED = "bundled"
 INCEPTION_V3 = "inception_v3"
 _KERAS = "keras:"
+_SAVED_MODEL = "saved_model"
 _CARD = "trunk.json"
 
 HELP = (
@@ -182,21 +184,53 @@ def load_trunk(handle: str, weights: str | None = None, input_px: int | None = N
   load_tensorflow()
   if weights and not handle.startswith(_KERAS):
     raise InputError(f"--trunk_weights goes with --trunk keras:InceptionV3, not with {handle}: leave it out.")
-  if handle == BUNDLED:
-    trunk = _load_bundled()
-  elif handle.startswith(_KERAS):
-    trunk = _load_keras(handle, weights, input_px)
-  elif os.path.isdir(handle):
-    trunk = _load_saved_model(handle, handle, input_px)
-  elif _is_hub_handle(handle):
-    trunk = _load_hub(handle, input_px)
-  else:
-    raise InputError(f"--trunk {handle} is no folder and no TF Hub handle: give one of {HELP}.")
+  path = _resolve_hub(handle) if _is_hub_handle(handle) and not os.path.isdir(handle) else handle
+  source = _digest_source(handle, path, weights, input_px)
+  known = trunk_cache.read_source(source) if source else None
+  if known and (folder := trunk_cache.find(_saved_model_entry(known["fingerprint"]))):
+    return Trunk(handle, **known, folder=folder)
+  trunk = _load(handle, path, weights, input_px)
   if input_px and trunk.input_px != input_px:
     raise InputError(
       f"the trunk {handle} takes {trunk.input_px} x {trunk.input_px} pixels: leave out --trunk_input_px."
     )
-  return trunk
+  if not source:
+    return trunk
+  from transforms.core.trunk import save_trunk
+
+  folder = trunk_cache.obtain(_saved_model_entry(trunk.fingerprint), lambda empty: save_trunk(trunk.frozen, empty))
+  trunk_cache.write_source(source, {name: getattr(trunk, name) for name in ("fingerprint", "input_px", "dimensions")})
+  return dataclasses.replace(trunk, folder=folder)
+
+
+def _load(handle: str, path: str, weights: str | None, input_px: int | None) -> Trunk:
+  if handle == BUNDLED:
+    return _load_bundled()
+  if handle.startswith(_KERAS):
+    return _load_keras(handle, weights, input_px)
+  if os.path.isdir(path) or _is_hub_handle(handle):
+    return _load_saved_model(handle, path, input_px)
+  raise InputError(f"--trunk {handle} is no folder and no TF Hub handle: give one of {HELP}.")
+
+
+def _saved_model_entry(fingerprint: str) -> str:
+  return f"trunks/{fingerprint}/saved_model"
+
+
+def _digest_source(handle: str, path: str, weights: str | None, input_px: int | None) -> str:
+  """Returns a digest of all that a trunk is made of, to find it in the cache; "" where that takes loading it."""
+  import tensorflow as tf
+
+  from transforms.core.trunk import BUNDLED_WEIGHTS, fingerprint_folder
+
+  if handle == BUNDLED:
+    content = [BUNDLED, _hash_file(str(BUNDLED_WEIGHTS))] if BUNDLED_WEIGHTS.exists() else []
+  elif handle.startswith(_KERAS):
+    content = [handle, _hash_file(weights)] if weights and os.path.isfile(weights) else []
+  else:
+    content = [_SAVED_MODEL, fingerprint_folder(path)] if os.path.isdir(path) else []
+  versions = [_PREPARATION, tf.__version__, importlib.metadata.version("keras")]
+  return hashlib.sha256(json.dumps([content, input_px, versions]).encode()).hexdigest() if content else ""
 
 
 def _freeze(handle: str, made_of: list[str], embed: Callable[[Any], Any], input_px: int) -> Trunk:
@@ -209,6 +243,7 @@ def _freeze(handle: str, made_of: list[str], embed: Callable[[Any], Any], input_
 
 def _load_bundled() -> Trunk:
   from transforms.core import inception
+  from transforms.core.trunk import BUNDLED_WEIGHTS
 
   try:
     model = inception.load_bundled_trunk()
@@ -216,7 +251,7 @@ def _load_bundled() -> Trunk:
     raise InputError(str(error)) from error
   return _freeze(
     BUNDLED,
-    [BUNDLED, _hash_file(str(inception.BUNDLED_WEIGHTS))],
+    [BUNDLED, _hash_file(str(BUNDLED_WEIGHTS))],
     lambda images: model(images, training=False),
     inception.BUNDLED_INPUT_PX,
   )
@@ -274,7 +309,7 @@ def _load_saved_model(handle: str, path: str, input_px: int | None) -> Trunk:
   embed, shape = _embedding_function(loaded, handle)
   own_px = shape[1] if shape is not None and shape.rank == 4 else None
   try:
-    return _freeze(handle, ["saved_model", fingerprint_folder(path)], embed, int(own_px or input_px or 299))
+    return _freeze(handle, [_SAVED_MODEL, fingerprint_folder(path)], embed, int(own_px or input_px or 299))
   except (ValueError, TypeError, tf.errors.OpError) as error:
     first = next(iter(str(error).splitlines()), type(error).__name__)
     raise InputError(
@@ -343,19 +378,20 @@ def _is_hub_handle(handle: str) -> bool:
   return handle == INCEPTION_V3 or handle.startswith(("https://", "http://", "gs://"))
 
 
-def _load_hub(handle: str, input_px: int | None) -> Trunk:
+def _resolve_hub(handle: str) -> str:
+  """Returns the folder of a TF Hub handle, fetched where it is not in TF Hub's own cache."""
   import tensorflow_hub as hub
 
   url = HUB_INCEPTION_V3 if handle == INCEPTION_V3 else handle
   try:
-    path = hub.resolve(url)
+    path: str = hub.resolve(url)
   except Exception as error:
     first = next(iter(str(error).splitlines()), type(error).__name__)
     raise InputError(
       f"TF Hub cannot be reached for {url} ({first}): set TFHUB_CACHE_DIR to a folder that holds the module, or use"
       " --trunk keras:InceptionV3 with --trunk_weights FILE, or --trunk bundled."
     ) from error
-  return _load_saved_model(handle, path, input_px)
+  return path
 
 
 def _hash_file(path: str) -> str:

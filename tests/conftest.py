@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import pickle
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +17,17 @@ import pytest
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 # Its assertions say what differs, as those of the test files do.
 pytest.register_assert_rewrite("tests.engine_suite")
+
+_IS_WORKER = "PYTEST_XDIST_WORKER" in os.environ
+if not _IS_WORKER:
+  # Of this session alone, and of all its processes, which inherit it: what one test has prepared, the others find.
+  os.environ["BEAM_RETRAIN_CACHE_DIR"] = tempfile.mkdtemp(prefix="beam-retrain-tests-")
+
+
+def pytest_unconfigure() -> None:
+  if not _IS_WORKER:
+    shutil.rmtree(os.environ["BEAM_RETRAIN_CACHE_DIR"], ignore_errors=True)
+
 
 _SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 

@@ -15,9 +15,10 @@ from typing import Any
 import keras
 import numpy as np
 
+from transforms.core.trunk import BUNDLED_WEIGHTS
+
 BUNDLED_WIDTH = 0.25
 BUNDLED_INPUT_PX = 75
-BUNDLED_WEIGHTS = pathlib.Path(__file__).parent / "bundled_trunk" / "weights.npz"
 MIN_INPUT_PX = 75  # below it the last strided convolutions have nothing left to see
 
 # A step of a branch is (filters, kernel rows, kernel columns), "avg" for a 3 x 3 average at stride 1, "max" for a

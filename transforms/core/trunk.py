@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import pathlib
 from typing import Any
 
 import tensorflow as tf
@@ -14,6 +15,8 @@ from tensorflow.python.framework.convert_to_constants import convert_variables_t
 
 from transforms.core.errors import InputError
 from transforms.core.prepared import PREPARED_FOLDER
+
+BUNDLED_WEIGHTS = pathlib.Path(__file__).parent / "bundled_trunk" / "weights.npz"
 
 
 def load_saved_model(path: str) -> Any:
