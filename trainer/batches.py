@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import numpy as np
-import tensorflow as tf
 
 from trainer.data import Bottlenecks
 from trainer.plan import Plan
+from transforms.core.prefetch import prefetch
 
 
-def stream_batches(data: Bottlenecks, plan: Plan, seed: int, first_block: int) -> tf.data.Dataset:
-  """Element: (float32 [n, D], int32 [n]). One batch is gathered while another one is trained on."""
+def stream_batches(
+  data: Bottlenecks, plan: Plan, seed: int, first_block: int
+) -> Generator[tuple[np.ndarray, np.ndarray]]:
+  """Yields (float32 [n, D], int32 [n]). One batch is gathered while another one is trained on."""
 
   def gather() -> Iterator[tuple[np.ndarray, np.ndarray]]:
     for block in range(first_block, math.ceil(plan.steps / plan.steps_per_block)):
       for rows in draw_rows(data, plan, np.random.default_rng([seed, block])):
         yield data.vectors[rows], data.classes[rows]
 
-  signature = (tf.TensorSpec([None, data.dimensions], tf.float32), tf.TensorSpec([None], tf.int32))
-  return tf.data.Dataset.from_generator(gather, output_signature=signature).prefetch(2)
+  yield from prefetch(gather())
 
 
 def draw_rows(data: Bottlenecks, plan: Plan, rng: np.random.Generator) -> Iterator[np.ndarray]:

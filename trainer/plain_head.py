@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import keras
 import numpy as np
 import tensorflow as tf
 
+from trainer.model import LinearHead
 from transforms.core.head import Head
 
 _FAR = 1024.0  # far from 0, so that the difference of two values has all the digits of float32
 
 
-def plain_head(transform: Callable[[tf.Tensor], tf.Tensor], head: keras.Model, dimensions: int) -> Head:
+def plain_head(transform: Callable[[tf.Tensor], tf.Tensor], head: LinearHead, dimensions: int) -> Head:
   """Takes the numbers out of the transform graph and the head.
 
   Args:

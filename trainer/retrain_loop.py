@@ -9,11 +9,11 @@ import os
 from collections.abc import Callable
 from typing import TextIO
 
-import keras
 import numpy as np
 import tensorflow as tf
 
 from trainer.frozen_graph import Weights
+from trainer.model import LinearHead
 from trainer.output_folder import write_bytes
 from trainer.plan import Plan
 from trainer.progress import ProgressLine
@@ -63,7 +63,7 @@ class Snapshots:
     asked: RetrainRequest,
     *,
     freeze: Callable[[Weights], bytes],
-    flatten: Callable[[keras.Model], Head],
+    flatten: Callable[[LinearHead], Head],
     stream: TextIO,
   ):
     """
@@ -78,7 +78,7 @@ class Snapshots:
     self._flatten = flatten
     self._stream = stream
 
-  def on_step(self, step: int, head: keras.Model) -> None:
+  def on_step(self, step: int, head: LinearHead) -> None:
     """As in `retrain.py`, the first step, 0, leaves none."""
     every = self._asked.intermediate_every
     if every and step and step % every == 0:
@@ -89,7 +89,7 @@ class Snapshots:
         self._stream.write(f"Save intermediate result to : {path}\n")
       write_bytes(path, self._freeze(head.get_weights()))
 
-  def save_checkpoint(self, head: keras.Model) -> None:
+  def save_checkpoint(self, head: LinearHead) -> None:
     """Writes the checkpoint, if one is asked for; an earlier one stays whole until the new one is."""
     if self._asked.checkpoint_path is not None:
       path = os.path.abspath(self._asked.checkpoint_path)
@@ -109,7 +109,7 @@ class BesideTraining:
     goes_on: bool,
     validation_images: int,
     freeze: Callable[[Weights], bytes],
-    flatten: Callable[[keras.Model], Head],
+    flatten: Callable[[LinearHead], Head],
     stream: TextIO,
   ):
     """
@@ -134,7 +134,7 @@ class BesideTraining:
     )
     self._snapshots = Snapshots(asked, freeze=freeze, flatten=flatten, stream=stream)
 
-  def on_step(self, step: int, score: Score, head: keras.Model) -> None:
+  def on_step(self, step: int, score: Score, head: LinearHead) -> None:
     self._summaries.on_step(step, score)
     self._snapshots.on_step(step, head)
 
@@ -144,7 +144,7 @@ class BesideTraining:
         shown.show(step, finished)
     self._summaries.on_round(step, finished)
 
-  def finish(self, head: keras.Model) -> None:
+  def finish(self, head: LinearHead) -> None:
     if self._line:
       self._line.close()
     self._summaries.close()

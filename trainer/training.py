@@ -16,13 +16,13 @@ import os
 import zipfile
 from collections.abc import Callable, Sequence
 
-import keras
 import numpy as np
-import tensorflow as tf
+from threadpoolctl import threadpool_limits
 
 from trainer.batches import draw_balanced, stream_batches
 from trainer.data import Bottlenecks
-from trainer.model import build_head
+from trainer.model import Comparison, LinearHead, build_head
+from trainer.optimizers import Adam, Optimizer, Sgd
 from trainer.plan import Plan
 from transforms.core.errors import InputError
 from transforms.core.schema import TRAINING, VALIDATION
@@ -56,7 +56,7 @@ class Score:
   images: int
 
 
-OnStep = Callable[[int, Score, keras.Model], None]
+OnStep = Callable[[int, Score, LinearHead], None]
 OnRound = Callable[[int, Round], None]
 
 
@@ -68,7 +68,7 @@ def train(
   checkpoint: str,
   on_step: OnStep = lambda *_: None,
   on_round: OnRound = lambda *_: None,
-) -> tuple[keras.Model, list[Round]]:
+) -> tuple[LinearHead, list[Round]]:
   """Trains a head, from where `checkpoint` says that it was.
 
   Args:
@@ -89,77 +89,73 @@ def train(
   """
   state = _State(data, plan, seed)
   state.restore(checkpoint)
-  take_step = _make_step(state.head, state.optimizer, plan.l2 / len(data.rows[TRAINING]))
-  batches = iter(stream_batches(data, plan, seed, first_block=state.steps // plan.steps_per_block))
-  while not _is_over(state, plan):
-    number = len(state.rounds) + 1
-    rate = _learning_rate(plan, state.rounds)
-    state.optimizer.learning_rate.assign(rate)
-    last = plan.next_look(state.steps)
-    for step in range(state.steps, last + 1):
-      vectors, classes = next(batches)
-      batch_loss, batch_correct = (float(value) for value in take_step(vectors, classes))
-      if not math.isfinite(batch_loss):
-        raise InputError(f"training diverged in round {number}: give a --learning_rate below {rate:g}.")
-      state.finish_step(batch_loss, batch_correct, len(classes))
-      on_step(step, Score(batch_loss / len(classes), batch_correct / len(classes), len(classes)), state.head)
-      if step < last and state.steps % plan.steps_per_block == 0:
-        state.save(checkpoint)
-    trained = _score(state.head, vectors, classes) if plan.is_measured_on_batch else state.mean_of_steps()
-    validated = _validate(state.head, data, plan, seed, last)
-    state.finish_round(
-      Round(
-        number,
-        state.steps - state.steps_in_rounds,
-        rate,
-        trained.loss,
-        trained.accuracy,
-        validated.loss,
-        validated.accuracy,
+  penalty = np.float32(plan.l2 / len(data.rows[TRAINING]))
+  batches = stream_batches(data, plan, seed, first_block=state.steps // plan.steps_per_block)
+  with contextlib.closing(batches), _one_blas_thread():
+    while not _is_over(state, plan):
+      number = len(state.rounds) + 1
+      rate = _learning_rate(plan, state.rounds)
+      last = plan.next_look(state.steps)
+      for step in range(state.steps, last + 1):
+        vectors, classes = next(batches)
+        compared = state.take_step(vectors, classes, rate, penalty)
+        if not math.isfinite(compared.loss):
+          raise InputError(f"training diverged in round {number}: give a --learning_rate below {rate:g}.")
+        on_step(step, _mean(compared, len(classes)), state.head)
+        if step < last and state.steps % plan.steps_per_block == 0:
+          state.save(checkpoint)
+      trained = state.mean_of_steps()
+      if plan.is_measured_on_batch:
+        trained = _mean(state.head.compare(vectors, classes), len(classes))
+      validated = _validate(state.head, data, plan, seed, last)
+      state.finish_round(
+        Round(
+          number,
+          state.steps - state.steps_in_rounds,
+          rate,
+          trained.loss,
+          trained.accuracy,
+          validated.loss,
+          validated.accuracy,
+        )
       )
-    )
-    on_round(last, state.rounds[-1])
-    if state.steps % plan.steps_per_block == 0 or _is_over(state, plan):
-      state.save(checkpoint)
+      on_round(last, state.rounds[-1])
+      if state.steps % plan.steps_per_block == 0 or _is_over(state, plan):
+        state.save(checkpoint)
   if plan.patience is not None:
     state.head.set_weights(state.best)
   return state.head, state.rounds
 
 
-def evaluate(head: keras.Model, data: Bottlenecks, split: str) -> Score:
+def _one_blas_thread() -> contextlib.AbstractContextManager[object]:
+  """A step is a millisecond: threads that wait for each other in it take longer, and much longer where another process
+  has the cores. And the numbers do not depend on how many there are."""
+  return threadpool_limits(limits=1, user_api="blas")
+
+
+def evaluate(head: LinearHead, data: Bottlenecks, split: str) -> Score:
   """Scores the head on a split; with no image in it, loss and accuracy are NaN."""
   rows = data.rows[split]
-  loss = correct = 0.0
-  for start in range(0, len(rows), _ROWS_PER_EVALUATION):
-    part = rows[start : start + _ROWS_PER_EVALUATION]
-    part_loss, part_correct = _compare(head, data.vectors[part], data.classes[part])
-    loss += part_loss
-    correct += part_correct
-  images = len(rows)
-  return Score(loss / images, correct / images, images) if images else Score(math.nan, math.nan, 0)
+  loss, correct = 0.0, 0
+  with _one_blas_thread():
+    for start in range(0, len(rows), _ROWS_PER_EVALUATION):
+      part = rows[start : start + _ROWS_PER_EVALUATION]
+      compared = head.compare(data.vectors[part], data.classes[part])
+      loss += compared.loss
+      correct += compared.correct
+  return _mean(Comparison(loss, correct), len(rows))
 
 
-def _score(head: keras.Model, vectors: np.ndarray | tf.Tensor, classes: np.ndarray | tf.Tensor) -> Score:
-  loss, correct = _compare(head, vectors, classes)
-  return Score(loss / len(classes), correct / len(classes), len(classes))
+def _mean(compared: Comparison, images: int) -> Score:
+  return Score(compared.loss / images, compared.correct / images, images) if images else Score(math.nan, math.nan, 0)
 
 
-def _compare(
-  head: keras.Model, vectors: np.ndarray | tf.Tensor, classes: np.ndarray | tf.Tensor
-) -> tuple[float, float]:
-  """Returns summed cross-entropy and number of correct ones, of float32 [n, D] and int32 [n]."""
-  logits = head(tf.convert_to_tensor(vectors), training=False)
-  classes = tf.convert_to_tensor(classes)
-  loss = tf.reduce_sum(tf.nn.sparse_softmax_cross_entropy_with_logits(classes, logits))
-  return float(loss), float(_count_correct(classes, logits))
-
-
-def _validate(head: keras.Model, data: Bottlenecks, plan: Plan, seed: int, step: int) -> Score:
+def _validate(head: LinearHead, data: Bottlenecks, plan: Plan, seed: int, step: int) -> Score:
   if plan.validation_images is None:
     return evaluate(head, data, VALIDATION)
   rng = np.random.default_rng([seed, step, _VALIDATION_DRAW])
   rows = next(draw_balanced(data, data.rows[VALIDATION], plan.validation_images, rng))
-  return _score(head, data.vectors[rows], data.classes[rows])
+  return _mean(head.compare(data.vectors[rows], data.classes[rows]), len(rows))
 
 
 def best_round(rounds: Sequence[Round]) -> Round:
@@ -185,31 +181,6 @@ def _learning_rate(plan: Plan, rounds: list[Round]) -> float:
   return plan.learning_rate * _DROP**drops
 
 
-def _make_step(
-  head: keras.Model, optimizer: keras.optimizers.Optimizer, penalty: float
-) -> Callable[[tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
-  """Returns a function (float32 [n, D], int32 [n]) -> (summed cross-entropy, number of correct ones)."""
-  (kernel, _) = head.trainable_variables
-
-  @tf.function(
-    input_signature=[tf.TensorSpec([None, head.input_shape[1]], tf.float32), tf.TensorSpec([None], tf.int32)]
-  )
-  def step(vectors: tf.Tensor, classes: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    with tf.GradientTape() as tape:
-      logits = head(vectors, training=True)
-      losses = tf.nn.sparse_softmax_cross_entropy_with_logits(classes, logits)
-      objective = tf.reduce_mean(losses) + penalty * tf.nn.l2_loss(kernel.value)
-    gradients = tape.gradient(objective, head.trainable_variables)
-    optimizer.apply(gradients, head.trainable_variables)
-    return tf.reduce_sum(losses), _count_correct(classes, logits)
-
-  return step
-
-
-def _count_correct(classes: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
-  return tf.reduce_sum(tf.cast(tf.argmax(logits, axis=1, output_type=tf.int32) == classes, tf.float32))
-
-
 def _to_json(finished: Round) -> str:
   return json.dumps(dataclasses.asdict(finished))
 
@@ -219,9 +190,8 @@ class _State:
 
   def __init__(self, data: Bottlenecks, plan: Plan, seed: int):
     self.head = build_head(data.dimensions, len(data.labels), seed)
-    optimizer_class = {"adam": keras.optimizers.Adam, "sgd": keras.optimizers.SGD}[plan.optimizer]
-    self.optimizer = optimizer_class(plan.learning_rate)
-    self.optimizer.build(self.head.trainable_variables)
+    self._weights = [self.head.kernel, self.head.bias]
+    self._optimizer: Optimizer = Adam(self._weights) if plan.optimizer == "adam" else Sgd()
     self.best: list[np.ndarray] = self.head.get_weights()
     self.steps = 0
     # There may be a round for every step: what is asked of all of them at each is carried along.
@@ -232,9 +202,15 @@ class _State:
     # Of the steps since the last look: summed cross-entropy, number of correct ones, images.
     self._sums = np.zeros(3)
 
-  def finish_step(self, loss: float, correct: float, images: int) -> None:
+  @np.errstate(over="ignore", invalid="ignore", divide="ignore")  # the caller looks whether the loss is finite
+  def take_step(self, vectors: np.ndarray, classes: np.ndarray, rate: float, penalty: np.float32) -> Comparison:
+    """Moves the head against the gradient of: mean cross-entropy + `penalty` / 2 * sum of the kernel's squares."""
+    compared, gradients = self.head.differentiate(vectors, classes)
+    gradients[0] += penalty * self.head.kernel
+    self._optimizer.apply(gradients, self._weights, rate)
     self.steps += 1
-    self._sums += (loss, correct, images)
+    self._sums += (compared.loss, compared.correct, len(classes))
+    return compared
 
   def mean_of_steps(self) -> Score:
     loss, correct, images = self._sums.tolist()
@@ -261,13 +237,13 @@ class _State:
     arrays = {
       **{f"head_{index}": array for index, array in enumerate(self.head.get_weights())},
       **{f"best_{index}": array for index, array in enumerate(self.best)},
-      **{f"optimizer_{index}": variable.numpy() for index, variable in enumerate(self.optimizer.variables)},
+      **{f"optimizer_{index}": array for index, array in enumerate(self._optimizer.variables)},
       "rounds": np.frombuffer(history, np.uint8),
       "steps": np.array(self.steps),
       "sums": self._sums,
     }
     with open(path + ".tmp", "wb") as file:
-      np.savez(file, **arrays)
+      np.savez(file, allow_pickle=False, **arrays)
     os.replace(path + ".tmp", path)
 
   def restore(self, path: str) -> None:
@@ -278,10 +254,9 @@ class _State:
       rounds = [Round(**fields) for fields in json.loads(arrays["rounds"].tobytes())]
       head = [arrays[f"head_{index}"] for index in range(len(self.best))]
       best = [arrays[f"best_{index}"] for index in range(len(self.best))]
-      optimizer = [arrays[f"optimizer_{index}"] for index in range(len(self.optimizer.variables))]
+      optimizer = [arrays[f"optimizer_{index}"] for index in range(len(self._optimizer.variables))]
       self.head.set_weights(head)
-      for variable, value in zip(self.optimizer.variables, optimizer, strict=True):
-        variable.assign(value)
+      self._optimizer.restore(optimizer)
       self.best = best
       self._set_rounds(rounds)
       self.steps, self._sums = int(arrays["steps"]), arrays["sums"]

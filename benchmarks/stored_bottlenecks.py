@@ -1,0 +1,166 @@
+"""Bottlenecks without pictures: what `bottlenecks` writes, filled with drawn vectors, for measuring what comes after it.
+
+  python -m benchmarks.stored_bottlenecks --output DIR [--trunk T] [--training 60000] [--testing 10000]
+
+Written by the project's own record writer, transform and ledger. The vectors are as a trunk's average pooling leaves
+them: not negative, of many directions that vary together; their classes overlap, so that training has something to do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import hashlib
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import apache_beam as beam
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from pipelines import output_folder
+from pipelines.running import guarded, run_pipeline
+from pipelines.trunks import Trunk, load_trunk
+from transforms import files
+from transforms.close import CloseLedger, mark_completed
+from transforms.core.schema import (
+  LABELS_FILE,
+  PREPROCESSING_VERSION,
+  RECORDS_FOLDER,
+  TESTING,
+  TRAINING,
+  Bottleneck,
+  bottleneck_record,
+  encode_bottleneck,
+)
+from transforms.core.shards import BOTTLENECKS, IMAGES_PER_SHARD, IdxRange, Shard
+from transforms.core.splits import SplitPercentages
+from transforms.core.tfrecord import frame
+from transforms.shard_work import ShardTask, WorkShards, Written
+
+LABELS = tuple("0123456789")
+_FACTORS = 64  # directions in which all classes vary
+_SEPARATION = 0.55  # about 97 % of the drawn vectors can be told apart by a line
+
+
+class DrawShard(ShardTask):
+  """A shard of drawn vectors, from (seed, split, shard) alone.
+
+  Attributes:
+    dimensions: length of a vector.
+  """
+
+  def __init__(self, dimensions: int):
+    self._dimensions = dimensions
+    self._drawn = 0
+
+  def work(self, shard: Shard) -> Iterator[Written]:
+    means, factors = _directions(self._dimensions)
+    ((pictures,), rng) = shard.inputs, np.random.default_rng([1, shard.split == TESTING, shard.index])
+    assert isinstance(pictures, IdxRange)
+    self._drawn = pictures.count
+    classes = rng.integers(len(LABELS), size=pictures.count)
+    noise = rng.normal(size=(pictures.count, self._dimensions)).astype(np.float32)
+    vectors = means[classes] + rng.normal(size=(pictures.count, _FACTORS)).astype(np.float32) @ factors + noise
+    vectors = np.maximum(0.35 + 0.2 * vectors, 0).astype(np.float32)
+    for number, (index, vector) in enumerate(zip(classes.tolist(), vectors, strict=True), pictures.start):
+      label = LABELS[index]
+      key = f"{shard.split}/{label}/{number}.png"
+      record = Bottleneck(key, label, index, vector, "png", 28, 28, hashlib.sha256(key.encode()).hexdigest())
+      yield Written(label, frame(encode_bottleneck(record)))
+
+  def extra(self) -> Mapping[str, Any]:
+    return {BOTTLENECKS: {"computed": self._drawn, "reused": 0}}
+
+
+@functools.cache
+def _directions(dimensions: int) -> tuple[np.ndarray, np.ndarray]:
+  """Returns float32 [C, D], the middle of each class, and float32 [factors, D]."""
+  rng = np.random.default_rng([0, dimensions])
+  scale = _SEPARATION * np.sqrt(2048 / dimensions) / 3
+  means = rng.normal(scale=scale, size=(len(LABELS), dimensions)).astype(np.float32)
+  return means, rng.normal(scale=0.5, size=(_FACTORS, dimensions)).astype(np.float32)
+
+
+def plan(counts: Mapping[str, int]) -> list[Shard]:
+  """Returns the shards of so many vectors of each split."""
+  shards = []
+  for split, count in counts.items():
+    starts = range(0, count, IMAGES_PER_SHARD)
+    for index, start in enumerate(starts):
+      pictures = IdxRange("", "", start, min(IMAGES_PER_SHARD, count - start), 28, 28, None, None)
+      shards.append(Shard(split, index, len(starts), (pictures,)))
+  return shards
+
+
+def write_stored(output: str, trunk: Trunk, counts: Mapping[str, int], argv: Sequence[str] = ()) -> None:
+  """Writes the folder.
+
+  Args:
+    output: new, empty, or written by this function.
+    trunk: saved with the vectors, which have its length; it is not run.
+    counts: split -> how many vectors.
+    argv: for `info.json`.
+  """
+  from transforms.analyze import AnalyzeBottlenecks, record_schema_text
+
+  percentages = SplitPercentages(testing=10.0, validation=10.0)
+  request = output_folder.claim(
+    output,
+    stage="bottlenecks",
+    settings={
+      "drawn": dict(counts),
+      "trunk_fingerprint": trunk.fingerprint,
+      "labels": list(LABELS),
+      "preprocessing": PREPROCESSING_VERSION,
+      **percentages.to_settings(),
+    },
+    argv=argv,
+    owned=(RECORDS_FOLDER, "trunk", "transform", "temp", "schema.pbtxt"),
+    shards_folder=RECORDS_FOLDER,
+    trunk=trunk.card,
+    labels=list(LABELS),
+    has_splits=True,
+    schema=bottleneck_record(trunk.dimensions),
+  )
+  files.write_text(files.join(output, LABELS_FILE), "".join(f"{label}\n" for label in LABELS))
+  files.write_text(files.join(output, "schema.pbtxt"), record_schema_text(trunk.dimensions))
+  trunk.save(files.join(output, "trunk"))
+  records = files.join(output, RECORDS_FOLDER)
+
+  def build(root: beam.Pipeline) -> None:
+    shards = root | "Plan" >> beam.Create(plan(counts))
+    reports = shards | "Draw" >> WorkShards(DrawShard(trunk.dimensions), output=records, request=request)
+    transform = reports | "Analyze" >> AnalyzeBottlenecks(
+      records_folder=records,
+      output=files.join(output, "transform"),
+      temp_folder=files.join(output, "temp"),
+      dimensions=trunk.dimensions,
+      labels=LABELS,
+    )
+    stats = (shards, reports) | "Close" >> CloseLedger(output=output, shards_folder=records)
+    _ = stats | "MarkCompleted" >> beam.Map(mark_completed, output, 0.0, beam.pvalue.AsList(transform))
+
+  options = beam.options.pipeline_options.PipelineOptions(flags=["--runner=FnApiRunner"])
+  run_pipeline(build, options, stage="draw", shards_folder=records)
+  files.delete([files.join(output, "temp")])
+
+
+def run(argv: Sequence[str]) -> int:
+  parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser.add_argument("--output", required=True, help="folder to write")
+  parser.add_argument("--trunk", default="bundled", help="as of `bottlenecks` (default bundled: 512 numbers each)")
+  parser.add_argument("--trunk_weights", help="as of `bottlenecks`")
+  parser.add_argument("--training", type=int, default=60_000, help="vectors to train on (default %(default)d)")
+  parser.add_argument("--testing", type=int, default=10_000, help="vectors to test with (default %(default)d)")
+  flags = parser.parse_args(argv)
+  trunk = load_trunk(flags.trunk, flags.trunk_weights)
+  write_stored(flags.output, trunk, {TRAINING: flags.training, TESTING: flags.testing}, argv)
+  return 0
+
+
+if __name__ == "__main__":
+  sys.exit(guarded(run, sys.argv[1:]))
