@@ -11,7 +11,7 @@ from transforms.core.quarantine import Quarantined
 from transforms.core.schema import Bottleneck, Image, encode_bottleneck
 from transforms.core.shards import BOTTLENECKS, Shard
 from transforms.core.tfrecord import frame
-from transforms.model_handler import ImageModelHandler, Inferred, LoadedModel
+from transforms.model_handler import BATCH_METRIC, ImageModelHandler, Inferred, LoadedModel
 from transforms.shard_work import METRICS_NAMESPACE, ShardTask, Written
 from transforms.sources import read_images
 
@@ -31,6 +31,7 @@ class EmbedShard(ShardTask):
     self._model: LoadedModel | None = None
     self._computed = 0
     self._counter = Metrics.counter(METRICS_NAMESPACE, "bottlenecks_computed")
+    self._batch = Metrics.distribution(METRICS_NAMESPACE, BATCH_METRIC)
 
   def work(self, shard: Shard) -> Iterator[Written | Quarantined]:
     self._computed = 0
@@ -50,8 +51,11 @@ class EmbedShard(ShardTask):
             sha256=image.sha256,
           )
           self._computed += 1
-          self._counter.inc()
           yield Written(image.label, frame(encode_bottleneck(record)))
+    if self._computed:
+      self._counter.inc(self._computed)
+    if self._model is not None and self._model.largest_batch is not None:
+      self._batch.update(self._model.largest_batch())
 
   def extra(self) -> Mapping[str, Any]:
     return {BOTTLENECKS: {"computed": self._computed, "reused": 0}}

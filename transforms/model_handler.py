@@ -21,6 +21,9 @@ from transforms.core.quarantine import Quarantined
 from transforms.core.schema import Image
 from transforms.core.scoring_model import with_head
 
+BATCH_METRIC = "trunk_batch_pictures"
+"""A distribution: how many pictures the trunk took at a time, when a shard was done."""
+
 __all__ = ["BATCH_SIZE", "ImageModelHandler", "Inferred", "LoadedModel", "load_model", "quarantine"]
 
 

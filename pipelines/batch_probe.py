@@ -1,0 +1,135 @@
+"""How many pictures a trunk takes at a time: tried out on this machine, shortly, and remembered in the trunks' cache.
+
+The numbers that come out are the same for any batch, so this is about speed and memory alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import math
+import os
+import platform
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from pipelines import trunk_cache
+from transforms import files
+from transforms.core.halving import is_out_of_memory
+from transforms.core.inference import BATCH_SIZE
+from transforms.core.memory_given import memory_given, peak_memory
+
+CANDIDATES = (8, 16, 32, 64)
+SECS = 2.0
+_LEAST_GAIN = 1.05
+"""Another batch than the default has to be so many times as fast: less is noise."""
+
+_CALLS = 3  # of each candidate, at least
+_MAX_CALLS = 20
+_MIN_SECS = 0.05
+
+_IN_FLIGHT = 6
+"""Batches of pixels that are there at a time: see transforms/core/inference.py."""
+
+Embed = Callable[[np.ndarray], Any]
+
+
+def probe_batch(
+  load: Callable[[int], Embed],
+  input_px: int,
+  *,
+  processes: int = 1,
+  secs: float = SECS,
+  memory_bytes: int | None = None,
+  clock: Callable[[], float] = time.perf_counter,
+) -> int:
+  """Returns the batch of `CANDIDATES` that runs fastest, the default where none is faster by more than noise.
+
+  Candidates that the time or the memory does not do for are left out; the default, too, where that is the memory.
+
+  Args:
+    load: returns what runs a trunk over float32 [N, S, S, 3], for the N it is given.
+    input_px: S.
+    processes: that share the memory.
+    secs: for all of it.
+    memory_bytes: what all processes may take; None: half of what is given.
+    clock: seconds.
+  """
+  memory_bytes = (memory_given() // 2 if memory_bytes is None else memory_bytes) // processes
+  began = clock()
+  rates: dict[int, float] = {}
+  grown = 0
+  for batch_size in CANDIDATES:
+    expected_secs = _CALLS * batch_size / max(rates.values(), default=math.inf)
+    if clock() - began + expected_secs > secs:
+      break
+    if rates and 2 * grown + _IN_FLIGHT * batch_size * input_px * input_px * 3 * 4 > memory_bytes:
+      return max(rates)
+    before = peak_memory()
+    try:
+      embed = load(batch_size)
+      if clock() - began > secs / 2:
+        break  # what is slow to load is slow to run
+      rates[batch_size] = _rate(embed, batch_size, input_px, clock)
+    except Exception as error:
+      if not is_out_of_memory(error):
+        raise
+      return max(rates, default=1)
+    grown = max(grown, peak_memory() - before)
+  best = max(rates, key=lambda batch_size: rates[batch_size], default=BATCH_SIZE)
+  return best if BATCH_SIZE in rates and rates[best] > _LEAST_GAIN * rates[BATCH_SIZE] else BATCH_SIZE
+
+
+def _rate(embed: Embed, batch_size: int, input_px: int, clock: Callable[[], float]) -> float:
+  """Returns pictures per second: those of the best call, after one that nobody counts."""
+  pixels = np.zeros((batch_size, input_px, input_px, 3), np.float32)
+  embed(pixels)
+  best, began, calls = math.inf, clock(), 0
+  while calls < _CALLS - 1 or (clock() - began < _MIN_SECS and calls < _MAX_CALLS):
+    started = clock()
+    embed(pixels)
+    best = min(best, clock() - started)
+    calls += 1
+  return batch_size / max(best, 1e-9)
+
+
+class Remembered(NamedTuple):
+  """A batch size; `is_halved`: because memory did not do for a larger one."""
+
+  batch_size: int
+  is_halved: bool
+
+
+def find_batch(fingerprint: str, threads: int) -> Remembered | None:
+  """Returns what is remembered for a trunk of a kind, on such a processor with so many threads; None: nothing."""
+  with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+    found = json.loads(files.read_bytes(_path(fingerprint, threads)))
+    return Remembered(max(1, int(found["batch_size"])), bool(found["is_halved"]))
+  return None
+
+
+def keep_batch(fingerprint: str, threads: int, batch_size: int, is_halved: bool = False) -> Remembered:
+  """Remembers and returns it. A cache that cannot be written is no fault."""
+  remembered = Remembered(batch_size, is_halved)
+  path = _path(fingerprint, threads)
+  with contextlib.suppress(OSError):
+    files.make_folder(os.path.dirname(path))
+    files.write_text(path, json.dumps({**remembered._asdict(), "processor": _processor(), "threads": threads}))
+  return remembered
+
+
+def _path(fingerprint: str, threads: int) -> str:
+  digest = hashlib.sha256(json.dumps([fingerprint, _processor(), threads]).encode()).hexdigest()
+  return os.path.join(trunk_cache.folder(), "batches", f"{digest}.json")
+
+
+def _processor() -> str:
+  with contextlib.suppress(OSError), open("/proc/cpuinfo") as file:
+    for line in file:
+      if line.startswith("model name"):
+        return line.partition(":")[2].strip()
+  return platform.machine()

@@ -1,0 +1,182 @@
+"""How a trunk is run on the workers: threads, processes, pictures at a time. What is chosen, said and kept."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from apache_beam.metrics import MetricsFilter
+from apache_beam.options.pipeline_options import (
+  DebugOptions,
+  DirectOptions,
+  PipelineOptions,
+  PortableOptions,
+  StandardOptions,
+)
+from apache_beam.runners.runner import PipelineResult
+
+from pipelines.batch_probe import find_batch, keep_batch, probe_batch
+from pipelines.trunks import Trunk
+from transforms import files
+from transforms.core.cores import Threads, cores_given
+from transforms.core.inference import BATCH_SIZE
+from transforms.core.prepared import load_prepared
+from transforms.core.schema import INFO_FILE
+from transforms.core.trunk_kind import TENSORFLOW
+from transforms.model_handler import BATCH_METRIC
+
+LEAST_IMAGES = 2_000
+"""A job of fewer pictures is over before a probe has paid."""
+
+_LOCAL = ("fnapirunner", "directrunner", "bundlebaseddirectrunner", "switchingdirectrunner", "prismrunner")
+_LOOPBACK_PROCESSES = "use_loopback_process_worker=true"
+_ONE_CONTAINER = "no_use_multiple_sdk_containers"
+
+
+@dataclasses.dataclass(frozen=True)
+class Execution:
+  """Attributes:
+  batch_size: pictures per call of the trunk.
+  reason: where that comes from, a word or two for people.
+  threads: of the trunk in each process.
+  is_local: whether this machine's cores do the work.
+  """
+
+  batch_size: int
+  reason: str
+  threads: Threads
+  is_local: bool
+
+  def describe(self) -> str:
+    """Returns what a user is told, for example `32 pictures at a time (the default), 1 process of 2 threads`."""
+    return f"{self.batch_size} pictures at a time ({self.reason}), {self._describe_threads()}"
+
+  def _describe_threads(self) -> str:
+    given, processes = self.threads.given, self.threads.processes
+    if self.is_local or given:
+      count = processes or (cores_given() if self.is_local else 0)
+      return f"{_count(count, 'process', 'processes')} of {_count(self.threads.here, 'thread', 'threads')}"
+    if not processes:
+      return "a process of one thread for each core of a worker"
+    return f"a worker's cores shared out to its {_count(processes, 'process', 'processes')}"
+
+  def to_info(self) -> dict[str, Any]:
+    """Returns what the `execution` of an `info.json` says of it, JSON values."""
+    return {
+      "batch_size": self.batch_size,
+      "batch_size_reason": self.reason,
+      "threads_per_process": self.threads.here if self.is_local or self.threads.given else "cores / processes",
+      "processes_per_machine": self.threads.processes or "cores",
+    }
+
+
+def _count(number: int, one: str, more: str) -> str:
+  return f"{number or 'all'} {one if number == 1 else more}"
+
+
+def is_local(options: PipelineOptions) -> bool:
+  """Says whether the runner's workers are on this machine, and this process's cores are theirs."""
+  runner = (options.view_as(StandardOptions).runner or "FnApiRunner").rsplit(".", 1)[-1].lower()
+  return runner in _LOCAL
+
+
+def worker_processes(options: PipelineOptions) -> int:
+  """Returns how many processes with a trunk each one machine has, by the runner's own options; 0: as many as cores.
+
+  `--direct_num_workers` counts processes in one of its modes only; `--sdk_worker_parallelism` counts those of one
+  TaskManager or executor, but not where the driver itself is the worker; Dataflow starts one for each core.
+  """
+  runner = (options.view_as(StandardOptions).runner or "FnApiRunner").rsplit(".", 1)[-1].lower()
+  experiments = [experiment.lower() for experiment in options.view_as(DebugOptions).experiments or []]
+  if is_local(options):
+    direct = options.view_as(DirectOptions)
+    return int(direct.direct_num_workers) if direct.direct_running_mode == "multi_processing" else 1
+  if runner == "dataflowrunner":
+    return 1 if _ONE_CONTAINER in experiments else 0
+  portable = options.view_as(PortableOptions)
+  if portable.environment_type == "LOOPBACK" and _LOOPBACK_PROCESSES not in experiments:
+    return 1
+  return int(portable.sdk_worker_parallelism)
+
+
+def trunk_threads(given: int | None, options: PipelineOptions) -> Threads:
+  """Returns the trunk's threads; `given`: `--trunk_threads`."""
+  return Threads(given or 0, worker_processes(options))
+
+
+def choose_execution(
+  batch_size: int | None,
+  threads: int | None,
+  options: PipelineOptions,
+  trunk: Trunk | None = None,
+  *,
+  default: int = BATCH_SIZE,
+  earlier: Mapping[str, Any] | None = None,
+  is_large: Callable[[], bool] = lambda: False,
+) -> Execution:
+  """Returns how a trunk is to be run.
+
+  Args:
+    batch_size: `--batch_size`; None: auto.
+    threads: `--trunk_threads`; None: auto.
+    options: Beam's.
+    trunk: of its kind, prepared; None, or not prepared: nothing is tried out.
+    default: pictures per call.
+    earlier: the `info.json` of an earlier run into the same folder: its choice is kept, so that its shards stay valid.
+    is_large: says whether the job has `LEAST_IMAGES`, so that trying out is worth its time.
+  """
+  chosen = trunk_threads(threads, options)
+  local = is_local(options)
+  if batch_size:
+    return Execution(batch_size, "as given", chosen, local)
+  if kept := _batch_of(earlier or {}, trunk):
+    return Execution(kept, "as in the run before", chosen, local)
+  if not (local and trunk and trunk.prepared_folder):
+    return Execution(default, "the default", chosen, local)
+  found = find_batch(trunk.fingerprint, chosen.here)
+  if found and found.is_halved and found.batch_size < default:
+    return Execution(found.batch_size, "as memory allows", chosen, local)
+  if not is_large():
+    return Execution(default, "the default", chosen, local)
+  if not found:
+    found = keep_batch(trunk.fingerprint, chosen.here, _probe(trunk, chosen))
+  return Execution(found.batch_size, "the fastest of those tried here", chosen, local)
+
+
+def _probe(trunk: Trunk, threads: Threads) -> int:
+  loaded: list[Callable[[Any], Any]] = []
+
+  def load(batch_size: int) -> Callable[[Any], Any]:
+    # TensorFlow's graph takes any batch: it is loaded once.
+    if not (loaded and trunk.kind.runtime == TENSORFLOW):
+      loaded[:] = [load_prepared(trunk.prepared_folder, threads.here, batch_size).embed]
+    return loaded[0]
+
+  return probe_batch(load, trunk.input_px, processes=threads.processes or cores_given())
+
+
+def _batch_of(earlier: Mapping[str, Any], trunk: Trunk | None) -> int:
+  """Returns the batch that an earlier run of the same trunk took by itself; 0: there is none, or the user gave it."""
+  settings, execution = earlier.get("settings", {}), earlier.get("execution", {})
+  same = trunk is not None and settings.get("trunk_fingerprint") == trunk.fingerprint
+  return int(settings["batch_size"]) if same and execution.get("batch_size_reason") not in (None, "as given") else 0
+
+
+def tell_halved(result: PipelineResult, execution: Execution, trunk: Trunk, output: str) -> str:
+  """Returns what a user is told where memory did not do for the batch on a worker; empty: it did.
+
+  It is remembered for the next run, and kept in the `info.json` of the output.
+  """
+  found = result.metrics().query(MetricsFilter().with_name(BATCH_METRIC))["distributions"]
+  least = min((entry.result.min for entry in found if entry.result.count), default=execution.batch_size)
+  if least >= execution.batch_size:
+    return ""
+  if execution.is_local:
+    keep_batch(trunk.fingerprint, execution.threads.here, least, is_halved=True)
+  path = files.join(output, INFO_FILE)
+  info = json.loads(files.read_bytes(path))
+  info.setdefault("execution", {})["batch_size_halved_to"] = least
+  files.write_text(path, json.dumps(info, indent=2, sort_keys=True) + "\n")
+  return f"memory did not do for {execution.batch_size} pictures at a time: the trunk was run over {least}"

@@ -1,0 +1,146 @@
+"""How the trunk is run: threads and processes by the runner's options; a batch given, kept, tried out or halved."""
+
+import dataclasses
+import json
+
+import apache_beam as beam
+import numpy as np
+import pytest
+import tensorflow as tf
+from apache_beam.options.pipeline_options import PipelineOptions
+from PIL import Image as Pillow
+
+from pipelines.batch_probe import CANDIDATES, find_batch, keep_batch
+from pipelines.execution import choose_execution, tell_halved, worker_processes
+from pipelines.trunks import load_trunk, prepare
+from transforms.bottlenecks import EmbedShard
+from transforms.core.cores import cores_given
+from transforms.core.shards import ImageFile, Shard
+from transforms.core.trunk_kind import TrunkKind
+from transforms.model_handler import ImageModelHandler
+from transforms.shard_work import WorkShards
+
+_LOCAL = PipelineOptions(flags=["--runner=FnApiRunner"])
+_CLUSTER = PipelineOptions(flags=["--runner=FlinkRunner"])
+
+
+@pytest.mark.parametrize(
+  ("flags", "processes"),
+  [
+    ([], 1),
+    (["--runner=DirectRunner", "--direct_num_workers=3"], 1),
+    (["--direct_running_mode=multi_threading", "--direct_num_workers=3"], 1),
+    (["--direct_running_mode=multi_processing", "--direct_num_workers=3"], 3),
+    (["--runner=FnApiRunner", "--direct_running_mode=multi_processing", "--direct_num_workers=0"], 0),
+    (["--runner=PrismRunner"], 1),
+    (["--runner=FlinkRunner"], 1),
+    (["--runner=FlinkRunner", "--sdk_worker_parallelism=4"], 4),
+    (["--runner=SparkRunner", "--sdk_worker_parallelism=0"], 0),
+    (["--runner=PortableRunner", "--environment_type=LOOPBACK", "--sdk_worker_parallelism=4"], 1),
+    (
+      [
+        *("--runner=PortableRunner", "--environment_type=LOOPBACK", "--sdk_worker_parallelism=4"),
+        "--experiments=use_loopback_process_worker=True",
+      ],
+      4,
+    ),
+    (["--runner=DataflowRunner"], 0),
+    (["--runner=DataflowRunner", "--experiments=no_use_multiple_sdk_containers"], 1),
+  ],
+)
+def test_processes_are_what_the_runner_starts_on_a_machine(flags, processes):
+  assert worker_processes(PipelineOptions(flags=flags)) == processes
+
+
+def test_what_is_said_of_it():
+  cores = cores_given()
+  two = PipelineOptions(flags=["--direct_running_mode=multi_processing", "--direct_num_workers=2"])
+  each = max(1, cores // 2)
+  threads = f"{each} thread{'s' * (each > 1)}"
+  assert (
+    choose_execution(None, None, two).describe() == f"32 pictures at a time (the default), 2 processes of {threads}"
+  )
+  assert choose_execution(8, 1, _LOCAL).describe() == "8 pictures at a time (as given), 1 process of 1 thread"
+  on_each = f"{default}, a worker's cores shared out to its 1 process"
+  assert choose_execution(None, None, _CLUSTER).describe() == on_each
+  assert choose_execution(8, 3, two).to_info() == {
+    "batch_size": 8,
+    "batch_size_reason": "as given",
+    "threads_per_process": 3,
+    "processes_per_machine": 2,
+  }
+  assert choose_execution(None, None, _CLUSTER).to_info()["threads_per_process"] == "cores / processes"
+
+
+@pytest.fixture
+def trunk(tiny_trunk, monkeypatch, tmp_path):
+  monkeypatch.setenv("BEAM_RETRAIN_CACHE_DIR", str(tmp_path / "cache"))
+  return prepare(load_trunk(str(tiny_trunk)), TrunkKind())
+
+
+def test_a_large_job_tries_out_once_and_remembers(trunk):
+  assert choose_execution(None, None, _LOCAL, trunk).reason == "the default"
+  assert find_batch(trunk.fingerprint, cores_given()) is None
+  assert choose_execution(None, None, _CLUSTER, trunk, is_large=lambda: True).reason == "the default"
+  tried = choose_execution(None, None, _LOCAL, trunk, is_large=lambda: True)
+  assert tried.batch_size in CANDIDATES
+  assert tried.reason == "the fastest of those tried here"
+  keep_batch(trunk.fingerprint, cores_given(), 16)
+  gone = dataclasses.replace(trunk, prepared_folder="/nowhere")  # nothing is loaded again
+  assert choose_execution(None, None, _LOCAL, gone, is_large=lambda: True).batch_size == 16
+  assert choose_execution(None, None, _LOCAL, gone).batch_size == 32  # small jobs have the default, on any machine
+  assert choose_execution(4, None, _LOCAL, gone, is_large=lambda: True).batch_size == 4
+
+
+def test_the_choice_of_an_earlier_run_is_kept_so_that_its_shards_are(trunk):
+  def earlier(reason, fingerprint=trunk.fingerprint):
+    settings = {"trunk_fingerprint": fingerprint, "batch_size": 64}
+    return {"settings": settings, "execution": {"batch_size_reason": reason}}
+
+  keep_batch(trunk.fingerprint, cores_given(), 16)
+  for reason, fingerprint, batch_size in (
+    ("the default", trunk.fingerprint, 64),
+    ("the fastest of those tried here", trunk.fingerprint, 64),
+    ("as in the run before", trunk.fingerprint, 64),
+    ("as given", trunk.fingerprint, 16),
+    ("the default", "0" * 64, 16),
+  ):
+    found = choose_execution(None, None, _LOCAL, trunk, earlier=earlier(reason, fingerprint), is_large=lambda: True)
+    assert found.batch_size == batch_size, reason
+  assert choose_execution(None, None, _LOCAL, trunk, earlier={"settings": {}}).batch_size == 32
+
+
+def test_a_batch_that_was_halved_on_a_worker_is_told_and_remembered(trunk, tmp_path):
+  def embed(pixels):
+    too_many = tf.maximum(tf.shape(pixels, tf.int64)[0] - 2, 0)
+    # For each picture above two, more than the 2**47 bytes that a process can address.
+    return tf.reduce_sum(pixels, [1, 2]) + tf.reduce_sum(tf.cumsum(tf.fill([too_many * 2**46], pixels[0, 0, 0, 0])))
+
+  module = tf.Module()
+  module.embed = tf.function(embed, input_signature=[tf.TensorSpec([None, 8, 8, 3], tf.float32)])
+  tf.saved_model.save(module, str(tmp_path / "needy"))
+  inputs = []
+  for shade in range(9):
+    path = tmp_path / f"{shade}.png"
+    Pillow.fromarray(np.full((8, 8), shade, np.uint8)).save(path)
+    inputs.append(ImageFile(f"a/{shade}.png", "a", str(path), path.stat().st_size, 0.0))
+  output = tmp_path / "out"
+  (output / "records" / ".shards").mkdir(parents=True)
+  (output / "info.json").write_text('{"execution": {"precision": "float32"}}')
+  execution = choose_execution(8, None, _LOCAL)
+  root = beam.Pipeline(options=_LOCAL)
+  handler = ImageModelHandler(str(tmp_path / "needy"), batch_size=8)
+  task = EmbedShard(handler, ["a"])
+  work = WorkShards(task, output=str(output / "records"), request="r")
+  _ = root | beam.Create([Shard("training", 0, 1, tuple(inputs))]) | work
+  result = root.run()
+  result.wait_until_finish()
+  told = tell_halved(result, execution, trunk, str(output))
+  assert told == "memory did not do for 8 pictures at a time: the trunk was run over 2"
+  assert json.loads((output / "info.json").read_text())["execution"] == {
+    "precision": "float32",
+    "batch_size_halved_to": 2,
+  }
+  again = choose_execution(None, None, _LOCAL, trunk)
+  assert (again.batch_size, again.reason) == (2, "as memory allows")
+  assert tell_halved(result, again, trunk, str(output)) == ""
