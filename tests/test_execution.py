@@ -57,9 +57,8 @@ def test_what_is_said_of_it():
   two = PipelineOptions(flags=["--direct_running_mode=multi_processing", "--direct_num_workers=2"])
   each = max(1, cores // 2)
   threads = f"{each} thread{'s' * (each > 1)}"
-  assert (
-    choose_execution(None, None, two).describe() == f"32 pictures at a time (the default), 2 processes of {threads}"
-  )
+  default = "32 pictures at a time (the default)"
+  assert choose_execution(None, None, two).describe() == f"{default}, 2 processes of {threads}"
   assert choose_execution(8, 1, _LOCAL).describe() == "8 pictures at a time (as given), 1 process of 1 thread"
   on_each = f"{default}, a worker's cores shared out to its 1 process"
   assert choose_execution(None, None, _CLUSTER).describe() == on_each
