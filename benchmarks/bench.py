@@ -279,9 +279,8 @@ class Bench:
     for other in OTHERS:
       output = self._work / f"{other.module}.json"
       output.unlink(missing_ok=True)
-      scratch = self._work / "output" / other.module
-      shutil.rmtree(scratch, ignore_errors=True)
-      given = [flag.format(data=data, work=scratch) for flag in (other.full_flags if self._full else other.flags)]
+      flags = other.full if self._full else other.trial if self._limit else other.flags
+      given = [flag.format(data=data) for flag in flags]
       print(f"{other.what}: python -m benchmarks.{other.module} {' '.join(given)}", flush=True)
       try:
         self._call(other.module, f"benchmarks.{other.module}", *given, f"--json={output}", own_cache=False)

@@ -92,23 +92,22 @@ class Other:
   Attributes:
     what: title of its rows.
     module: in `benchmarks`.
-    flags: its command line; `{data}` is the folder of the IDX files, `{work}` one to write to.
-    full_flags: instead, for a full run.
+    flags: its command line; `{data}` is the folder of the IDX files.
+    full: what a full run has instead.
+    trial: what a run that only tries it out has instead.
   """
 
   what: str
   module: str
-  flags: Sequence[str]
-  full_flags: Sequence[str]
+  flags: Sequence[str] = ()
+  full: Sequence[str] = ()
+  trial: Sequence[str] = ()
 
+
+_CONVERT = ("--input={data}", "--rounds")
 
 OTHERS = (
-  Other(
-    "JPGs of 70,000 images",
-    "convert_mnist",
-    ("--input", "{data}", "--rounds", "2"),
-    ("--input", "{data}", "--rounds", "5"),
-  ),
-  Other("head", "train_head", (), ()),
-  Other("growth", "growth", (), ()),
+  Other("JPGs of 70,000 images", "convert_mnist", (*_CONVERT, "2"), (*_CONVERT, "5"), (*_CONVERT, "1")),
+  Other("head", "train_head"),
+  Other("growth, bundled trunk", "growth", ("--sizes", "1000", "100000"), ("--full",), ("--sizes", "100", "1000")),
 )

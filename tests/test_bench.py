@@ -6,6 +6,7 @@ The peers themselves are not run: they need gigabytes of their own environments.
 from __future__ import annotations
 
 import ast
+import hashlib
 import json
 import re
 import subprocess
@@ -105,19 +106,19 @@ def test_a_folded_batch_norm_gives_the_same_numbers():
   np.testing.assert_allclose(pixel @ folded["kernel_1"][0, 0] + folded["bias_1"], expected)
 
 
-def test_an_environment_is_kept_until_its_requirements_change(tmp_path, monkeypatch):
+def test_an_environment_is_made_again_when_its_requirements_change(tmp_path, monkeypatch):
   monkeypatch.setattr(environments, "REQUIREMENTS", tmp_path)
+  made = tmp_path / "made" / "peer"
+  made.mkdir(parents=True)
   requirements = tmp_path / "peer.txt"
   requirements.write_text("# nothing\n")
-  python = environments.make_environment("peer", tmp_path / "made")
-  mark = python.parent / "mark"
-  mark.touch()
-  assert environments.make_environment("peer", tmp_path / "made") == python
-  assert mark.exists()
+  (made / ".made_of").write_text(hashlib.sha256(requirements.read_bytes()).hexdigest())
+  assert environments.make_environment("peer", tmp_path / "made") == made / "bin" / "python"
+  assert not (made / "bin").exists()
   requirements.write_text(f"{tmp_path}/no-such-wheel.whl\n")
   with pytest.raises(InputError, match=r"environment of peer cannot be made .*no-such-wheel"):
     environments.make_environment("peer", tmp_path / "made")
-  assert not mark.exists()
+  assert not (made / ".made_of").exists()  # what failed is not taken for made
 
 
 def test_every_contender_has_its_script_and_its_requirements_pinned():
