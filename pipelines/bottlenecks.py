@@ -10,13 +10,15 @@ from typing import Any
 import apache_beam as beam
 
 from pipelines import output_folder
-from pipelines.bottlenecks_flags import make_parser, read_request
+from pipelines.bottlenecks_flags import Request, make_parser, read_request
 from pipelines.distortions import DistortedBottlenecks
+from pipelines.precision import Choice, choose_kind
 from pipelines.retrain_names import tell_left_out
 from pipelines.running import DONE, GATE_MISSED, exit_code, guarded, run_pipeline
 from pipelines.split_audit import OWNED as AUDIT_OWNED
 from pipelines.split_audit import Planned, SplitAudit
 from pipelines.text_import import IMPORTED_FOLDER, TextImport, find_text_import
+from pipelines.trunk_sample import sample_pictures
 from pipelines.trunks import load_trunk
 from transforms import files
 from transforms.bottlenecks import EmbedShard
@@ -163,7 +165,8 @@ def run(argv: Sequence[str]) -> int:
   flags, options, source, percentages = request.flags, request.options, request.source, request.percentages
   tell_left_out(source)
   retry = request.retry
-  trunk = retry.load_trunk() if retry else load_trunk(flags.trunk, flags.trunk_weights, flags.trunk_input_px)
+  choice = retry.choose_kind() if retry else _choose_kind(request)
+  trunk = choice.trunk
   stores = find_stores(flags.reuse, trunk.fingerprint, PREPROCESSING_VERSION, bool(flags.bottleneck_dir))
   imported = None
   if flags.bottleneck_dir:
@@ -176,6 +179,7 @@ def run(argv: Sequence[str]) -> int:
 
   output_folder.refuse_overlap(flags.input, flags.output)
   output_folder.find_earlier(flags.output, "bottlenecks")
+  print(choice.describe(), flush=True)
   audit = SplitAudit(
     OnLeak(flags.on_leak), source.labels, percentages, flags.max_pixels, threads=Threads(flags.trunk_threads or 0)
   )
@@ -201,6 +205,7 @@ def run(argv: Sequence[str]) -> int:
     owned=_OWNED,
     shards_folder=RECORDS_FOLDER,
     trunk=trunk.card,
+    execution=choice.to_info(),
     labels=source.labels,
     has_splits=source.has_splits,
     schema=bottleneck_record(trunk.dimensions),
@@ -265,6 +270,19 @@ def run(argv: Sequence[str]) -> int:
     print(_reuse_line(stats, [*filter(None, [flags.bottleneck_dir, retry and retry.folder]), *flags.reuse]))
   audit.tell(stats, flags.output)
   return exit_code(stats, flags.output, flags.max_bad_fraction)
+
+
+def _choose_kind(request: Request) -> Choice:
+  flags = request.flags
+  unfinished = not files.exists(files.join(flags.output, COMPLETED_FILE))
+  return choose_kind(
+    load_trunk(flags.trunk, flags.trunk_weights, flags.trunk_input_px),
+    flags.precision,
+    flags.runtime,
+    lambda count: sample_pictures(request.source, (TRAINING,), request.percentages, count),
+    # A killed run's finished shards are to be of use too.
+    earlier=[*flags.reuse, *([flags.output] if unfinished else [])],
+  )
 
 
 def _reuse_line(stats: Mapping[str, Any], folders: Sequence[str]) -> str:

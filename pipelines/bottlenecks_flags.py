@@ -18,6 +18,7 @@ from pipelines.arguments import (
   positive_int,
 )
 from pipelines.distortions import add_distortion_flags, distortions_setting, read_distortions
+from pipelines.precision_flags import add_precision_flags
 from pipelines.retrain_names import add_retrain_names, retrain_names_setting
 from pipelines.retry import Retry, add_retry_from, apply_retry, given_flags, read_retry
 from pipelines.split_audit import add_on_leak, on_leak_setting
@@ -150,6 +151,7 @@ def make_parser() -> argparse.ArgumentParser:
   parser.add_argument(
     "--trunk_input_px", type=int, metavar="PX", help="input size of a trunk that takes any (default: the trunk's own)"
   )
+  add_precision_flags(parser)
   add_split_flags(parser)
   add_on_leak(parser)
   add_distortion_flags(parser)

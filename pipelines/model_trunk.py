@@ -13,6 +13,7 @@ from pipelines.trunk_sample import embed
 from transforms import files
 from transforms.core.cosine import cosines
 from transforms.core.head import decode_head
+from transforms.core.inference import load_model
 from transforms.core.model_kind import AUTO, ModelKind, choose_model_kind
 from transforms.core.schema import Image
 from transforms.core.trunk_kind import FLOAT32, read_kind
@@ -93,8 +94,8 @@ class ModelTrunk:
     """
     if self.run.kind.precision == FLOAT32:
       return None
-    ours = embed(self.model.trunk, sample, threads=threads, max_pixels=max_pixels)
-    exact = embed(self.model.saved_model, sample, threads=threads, max_pixels=max_pixels, trunk_only=True)
+    ours = embed(load_model(self.model.trunk, threads), sample, max_pixels)
+    exact = embed(load_model(self.model.saved_model, threads, trunk_only=True), sample, max_pixels)
     keys = sorted(ours.keys() & exact.keys())
     if not keys:
       return None

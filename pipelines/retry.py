@@ -12,15 +12,19 @@ import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from pipelines.distortions import distortion_flags
+from pipelines.precision import Choice
+from pipelines.precision_flags import AUTO
 from pipelines.running import run_pipeline
-from pipelines.trunks import Trunk, load_stored_trunk
+from pipelines.trunks import load_stored_trunk, prepare
 from transforms import files
 from transforms.core.errors import InputError
 from transforms.core.finished import parse_info
+from transforms.core.kinds_here import why_not_here
 from transforms.core.quarantine import DROPPED
 from transforms.core.schema import INFO_FILE, PREPROCESSING_VERSION, RECORDS_FOLDER, STATS_FILE, TESTING, TRAINING
 from transforms.core.shards import ShardReport
 from transforms.core.splits import LEGACY, STABLE, SplitPercentages
+from transforms.core.trunk_kind import read_kind
 from transforms.same_pictures import CheckSamePictures
 from transforms.shard_work import REPORTS_FOLDER
 from transforms.sources import Source
@@ -60,13 +64,17 @@ class Retry:
     """`--input` as it was typed, where that decides the split."""
     return str(self.info["settings"].get("split_root", self.info["settings"]["input"]))
 
-  def load_trunk(self) -> Trunk:
-    """Returns the trunk as it is stored there: no weights are looked for.
+  def choose_kind(self) -> Choice:
+    """Returns the trunk as it is stored there, in its kind: no weights are looked for.
 
     Raises:
-      InputError: it is not there any more.
+      InputError: it is not there any more, or this machine cannot run it.
     """
-    return load_stored_trunk(files.join(self.folder, "trunk"), self.info["trunk"])
+    trunk = load_stored_trunk(files.join(self.folder, "trunk"), self.info["trunk"])
+    if why_not := why_not_here(trunk.kind.runtime, trunk.kind.precision):
+      cause = why_not.partition(": use")[0]
+      raise InputError(f"the bottlenecks in {self.folder} are in {trunk.kind}, which cannot be had here: {cause}.")
+    return Choice(prepare(trunk, trunk.kind), why=f"as for the bottlenecks in {files.shown(self.folder)}")
 
   def check_labels(self, source: Source) -> None:
     """Checks that the classes are the same.
@@ -168,7 +176,7 @@ def apply_retry(retry: Retry, flags: argparse.Namespace, given: Mapping[str, Any
     if name in given:
       raise InputError(f"--{name} does not go with --retry_from, which takes all from {retry.folder}: leave it out.")
   for name, earlier in _earlier_flags(retry.info).items():
-    if name in given and _comparable(name, given[name]) != earlier:
+    if name in given and _comparable(name, given[name]) not in (earlier, AUTO):
       typed = f"--{name}" if given[name] is True else f"--{name} {given[name]}"
       raise InputError(
         f"{typed} contradicts --retry_from {retry.folder}, where it was {earlier or 'not given'}: leave it out, or use"
@@ -184,9 +192,12 @@ def _comparable(name: str, value: Any) -> Any:
 def _earlier_flags(info: Mapping[str, Any]) -> dict[str, Any]:
   settings = info["settings"]
   texts = settings.get("bottleneck_dir")
+  kind = read_kind(info["trunk"])
   return {
     "input": settings["input"],
     "trunk": info["trunk"]["handle"],
+    "precision": kind.precision,
+    "runtime": kind.runtime,
     "testing_percentage": settings["testing_percentage"],
     "validation_percentage": settings["validation_percentage"],
     "split_hash": LEGACY if "split_root" in settings else STABLE,

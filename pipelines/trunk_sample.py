@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
 
-from transforms.core.inference import Inferred, infer_images, load_model
+from transforms.core.images import MAX_PIXELS
+from transforms.core.inference import Inferred, LoadedModel, infer_images
 from transforms.core.schema import Image
 from transforms.core.splits import SplitPercentages
 from transforms.local_shards import read_sample
@@ -24,21 +26,20 @@ def sample_pictures(
   return [item for item in found if isinstance(item, Image)]
 
 
-def embed(
-  folder: str, sample: Sequence[Image], *, threads: int, max_pixels: int, trunk_only: bool = False
-) -> dict[str, np.ndarray]:
+def embed(model: LoadedModel, sample: Sequence[Image], max_pixels: int = MAX_PIXELS) -> dict[str, np.ndarray]:
   """Returns key -> bottleneck, float32[D], of those pictures that can be decoded, and get finite numbers.
 
   Args:
-    folder: of a trunk, or of an exported model with `trunk_only`.
+    model: gives `bottleneck`.
     sample: the pictures.
-    threads: in this process; 0 leaves the runtime's own choice.
     max_pixels: largest height x width that is decoded.
-    trunk_only: see `load_model`.
   """
-  model = load_model(folder, threads, trunk_only=trunk_only)
-  return {
-    item.image.key: item.outputs["bottleneck"]
-    for item in infer_images(sample, model, max_pixels=max_pixels)
-    if isinstance(item, Inferred)
-  }
+  found = infer_images(sample, model, max_pixels=max_pixels)
+  return {item.image.key: item.outputs["bottleneck"] for item in found if isinstance(item, Inferred)}
+
+
+def decode(model: LoadedModel, sample: Sequence[Image], max_pixels: int = MAX_PIXELS) -> list[tuple[Image, np.ndarray]]:
+  """Returns what a model's trunk sees, float32 [S, S, 3], 0..1, of each picture that can be decoded; see `embed`."""
+  seeing = dataclasses.replace(model, infer=lambda pixels: {"pixels": np.asarray(pixels)})
+  found = infer_images(sample, seeing, max_pixels=max_pixels)
+  return [(item.image, item.outputs["pixels"]) for item in found if isinstance(item, Inferred)]

@@ -180,12 +180,9 @@ def _verify(flags: argparse.Namespace) -> int:
   exact = ImageModelHandler(model.saved_model, max_pixels=flags.max_pixels)
   batch = trunk.to_scores(max_pixels=flags.max_pixels)
   precision = trunk.run.kind.precision
-  if precision == FLOAT32:
-    reference, handler = _BATCH_PATH, batch
-  else:
-    reference, handler = _EXACT_PATH, exact
+  reference, handler = (_BATCH_PATH, batch) if precision == FLOAT32 else (_EXACT_PATH, exact)
   paths = [
-    *([] if handler is batch else [scoring_paths.loaded_model(batch.load_once(), _BATCH_PATH, str(trunk.run.kind))]),
+    *([] if handler is batch else [scoring_paths.loaded_model(batch.load_once(), f"{_BATCH_PATH} ({trunk.run.kind})")]),
     scoring_paths.serving_signature(model.path),
     scoring_paths.stored_head(model.path),
     scoring_paths.frozen_graph(model.path),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import platform
+from pathlib import Path
+
 from transforms.core.trunk_kind import BFLOAT16, INT8, OPENVINO, TENSORFLOW, has_bfloat16, has_openvino
 
 
@@ -14,3 +17,12 @@ def why_not_here(runtime: str, precision: str) -> str:
   if precision == BFLOAT16 and not has_bfloat16():
     return "this processor has no bfloat16 (neither avx512_bf16 nor amx_bf16): use --precision float32"
   return ""
+
+
+def processor_name() -> str:
+  """Returns what this machine's processor calls itself: what was measured on one is not true of another."""
+  try:
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+  except OSError:  # not on every system
+    lines = []
+  return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
