@@ -41,13 +41,18 @@ __all__ = [
 ]
 
 
+def positive_int_or_auto(text: str) -> int | None:
+  """Returns None for `auto`, else at least 1."""
+  return None if text == "auto" else positive_int(text)
+
+
 def add_model_flags(parser: argparse.ArgumentParser, default_batch_size: str) -> None:
-  """Adds how a model is run over pictures: `batch_size` and `trunk_threads` (None if not given), `max_pixels`."""
+  """Adds how a model is run over pictures: `batch_size` and `trunk_threads` (None: auto), `max_pixels`."""
   parser.add_argument(
     "--batch_size",
-    type=positive_int,
-    metavar="N",
-    help=f"pictures per call of the model (default: {default_batch_size})",
+    type=positive_int_or_auto,
+    metavar="N|auto",
+    help=f"pictures per call of the model (default: auto: {default_batch_size}); halved where memory is short",
   )
   add_decoding_flags(parser)
 

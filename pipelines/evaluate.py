@@ -29,6 +29,7 @@ from pipelines.evaluation import (
   read_figures,
   read_paths,
 )
+from pipelines.execution import Execution, choose_execution
 from pipelines.model_trunk import ModelTrunk
 from pipelines.models import Model, check_labels, choose_splits, split_settings, which_pictures
 from pipelines.precision_flags import add_model_precision_flags, given_precision
@@ -131,9 +132,10 @@ def run(argv: Sequence[str]) -> int:
   """
   flags, options = parse_with_beam_options(make_parser(), argv)
   read_paths(flags, "model", "input", "output", "reuse", "manifest")
-  config, about, info, trunk = _claim(flags, argv)
+  execution = choose_execution(flags.batch_size, flags.trunk_threads, options)
+  config, about, info, trunk = _claim(flags, argv, execution)
   run_pipeline(lambda root: build(root, config), options, stage=STAGE, shards_folder=config.longest_work_folder)
-  checked = check_trunk(trunk, config, flags.trunk_threads or 0, flags.max_pixels) if trunk else None
+  checked = check_trunk(trunk, config, execution.threads.here, flags.max_pixels) if trunk else None
   metrics = finish(
     config.output,
     read_figures(config.output),
@@ -151,7 +153,7 @@ def run(argv: Sequence[str]) -> int:
 
 
 def _claim(
-  flags: argparse.Namespace, argv: Sequence[str]
+  flags: argparse.Namespace, argv: Sequence[str], execution: Execution
 ) -> tuple[Config, dict[str, Any], dict[str, Any], ModelTrunk | None]:
   """Checks everything that can be checked before the work, then makes the output folder this run's.
 
@@ -176,7 +178,7 @@ def _claim(
   splits, percentages = choose_splits(source, flags.split, model.percentages, [model])
   source.plan(splits, percentages)  # finds what is missing before the old output is touched
   output_folder.refuse_overlap(flags.input, flags.output)
-  batch_size = flags.batch_size or (BOTTLENECKS_BATCH_SIZE if stored else BATCH_SIZE)
+  batch_size = (flags.batch_size or BOTTLENECKS_BATCH_SIZE) if stored else execution.batch_size
   trunk = None if stored else ModelTrunk(model, flags.precision, flags.runtime)
   stores = find_stores(flags.reuse, trunk.fingerprint, model.preprocessing) if trunk else []
   head = HeadOf(model.head, 0, tuple(model.labels)) if flags.reuse else None
@@ -214,6 +216,7 @@ def _claim(
     model=flags.model,
     trunk=trunk.card if trunk else model.info["trunk"],
     labels=model.labels,
+    **({"execution": execution.to_info()} if trunk else {}),
   )
   files.write_text(files.join(flags.output, LABELS_FILE), "".join(f"{label}\n" for label in model.labels))
   scorer: Scorer
@@ -221,11 +224,10 @@ def _claim(
   if trunk is None:
     scorer = ScoreBottlenecks(model.saved_model, model.labels, batch_size=batch_size)
   elif head:
-    trunks = [claim_store(flags.output, trunk, stores, batch_size, flags.trunk_threads or 0, flags.max_pixels)]
+    trunks = [claim_store(flags.output, trunk, stores, execution, flags.max_pixels)]
     scorer = ScoreWithHeads([head])
   else:
-    how = {"batch_size": batch_size, "threads": flags.trunk_threads or 0, "max_pixels": flags.max_pixels}
-    scorer = ScoreImages(trunk.to_scores(**how), model.labels)
+    scorer = ScoreImages(trunk.to_scores(**execution.of_handler, max_pixels=flags.max_pixels), model.labels)
   config = Config(
     source=source,
     splits=splits,

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import apache_beam as beam
 
 from pipelines import output_folder
+from pipelines.execution import Execution
 from pipelines.metrics_file import metrics_text
 from pipelines.model_trunk import ModelTrunk
 from pipelines.nights import figures_of
@@ -135,7 +136,7 @@ def read_paths(flags: argparse.Namespace, *names: str) -> None:
 
 
 def claim_store(
-  output: str, trunk: ModelTrunk, stores: Sequence[str], batch_size: int, threads: int, max_pixels: int
+  output: str, trunk: ModelTrunk, stores: Sequence[str], execution: Execution, max_pixels: int
 ) -> TrunkRun:
   """Begins, in a claimed output folder, the store of all bottlenecks of a model's trunk.
 
@@ -143,8 +144,7 @@ def claim_store(
     output: the stage's folder.
     trunk: in the kind that is run.
     stores: folders of finished bottlenecks of the same trunk and kind.
-    batch_size: pictures per call of the trunk.
-    threads: TensorFlow's, in each process; 0 leaves TensorFlow's own choice.
+    execution: how the trunk is run.
     max_pixels: largest height x width that is decoded.
   """
   model = trunk.model
@@ -153,13 +153,13 @@ def claim_store(
     "trunk_fingerprint": trunk.fingerprint,
     "preprocessing": model.preprocessing,
     "labels": model.labels,
-    "batch_size": batch_size,
+    "batch_size": execution.batch_size,
     "max_pixels": max_pixels,
   }
   info = describe_run("store", settings, [], trunk=trunk.card, labels=model.labels)
   files.make_folder(files.join(store, "records", REPORTS_FOLDER))
   files.write_text(files.join(store, INFO_FILE), json.dumps(info, indent=2, sort_keys=True) + "\n")
-  handler = trunk.to_bottlenecks(batch_size=batch_size, threads=threads, max_pixels=max_pixels)
+  handler = trunk.to_bottlenecks(**execution.of_handler, max_pixels=max_pixels)
   return TrunkRun(handler, stores, store, info["request"])
 
 

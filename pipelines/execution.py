@@ -49,6 +49,15 @@ class Execution:
   threads: Threads
   is_local: bool
 
+  @property
+  def of_handler(self) -> dict[str, int]:
+    """Arguments of `ImageModelHandler`."""
+    return {
+      "batch_size": self.batch_size,
+      "threads": self.threads.given,
+      "processes": self.threads.processes,
+    }
+
   def describe(self) -> str:
     """Returns what a user is told, for example `32 pictures at a time (the default), 1 process of 2 threads`."""
     return f"{self.batch_size} pictures at a time ({self.reason}), {self._describe_threads()}"

@@ -158,6 +158,7 @@ def open_graph(flags: argparse.Namespace) -> Graph:
   Raises:
     InputError: one of them cannot be used, or not with the other flags.
   """
+  from transforms.core.cores import Threads
   from transforms.core.digit_file import check_labels, parse_labels
   from transforms.core.inference import set_threads
   from transforms.core.quiet_tensorflow import load_tensorflow
@@ -167,7 +168,7 @@ def open_graph(flags: argparse.Namespace) -> Graph:
   from transforms.core.frozen_graph import load_graph, try_out
   from transforms.core.graph_call import find_call, parse_graph
 
-  set_threads(flags.trunk_threads or 0)
+  set_threads(Threads(flags.trunk_threads or 0).here)
   graph = parse_graph(data, flags.graph)
   call = find_call(
     graph,

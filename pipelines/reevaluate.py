@@ -34,6 +34,7 @@ from pipelines.evaluation import (
   read_figures,
   read_paths,
 )
+from pipelines.execution import Execution, choose_execution
 from pipelines.model_trunk import ModelTrunk
 from pipelines.models import (
   Model,
@@ -173,7 +174,8 @@ def run(argv: Sequence[str], today: Callable[[], datetime.date] = datetime.date.
     passed_over = not flags.baseline and name < date and (baseline is None or name > baseline.name)
     if passed_over:
       print(f"the night {name} is damaged and not compared with: {why}", file=sys.stderr)
-  night = _Night(flags, argv, models, source, date, baseline, finished)
+  execution = choose_execution(flags.batch_size, flags.trunk_threads, options)
+  night = _Night(flags, argv, models, source, date, baseline, finished, execution)
   with history.tonight(flags.history, date, night.request) as working:
     return night.run(working, options)
 
@@ -202,6 +204,7 @@ class _Night:
     date: str,
     baseline: Baseline | None,
     finished: Sequence[Night],
+    execution: Execution,
   ):
     self._flags = flags
     self._argv = argv
@@ -213,7 +216,7 @@ class _Night:
     known = list(models.values())
     self._splits, self._percentages = choose_splits(source, flags.split, shared_percentages(known), known)
     source.plan(self._splits, self._percentages)  # finds what is missing before the work
-    self._batch_size = flags.batch_size or BATCH_SIZE
+    self._execution = execution
     self._trunks = {name: ModelTrunk(model, flags.precision, flags.runtime) for name, model in models.items()}
     self._reused = {
       trunk.fingerprint: find_stores(flags.reuse, trunk.fingerprint, trunk.model.preprocessing)
@@ -228,7 +231,7 @@ class _Night:
       "trunks": {name: trunk.fingerprint for name, trunk in self._trunks.items()},
       "labels": models[MODEL].labels,
       "preprocessing": models[MODEL].preprocessing,
-      "batch_size": self._batch_size,
+      "batch_size": execution.batch_size,
       "max_pixels": flags.max_pixels,
     }
     self.request = request_digest(STAGE, self._settings)
@@ -264,7 +267,7 @@ class _Night:
       "bottlenecks": _bottlenecks(config.trunks),
     }
     checked = {
-      name: check_trunk(trunk, config, flags.trunk_threads or 0, flags.max_pixels)
+      name: check_trunk(trunk, config, self._execution.threads.here, flags.max_pixels)
       for name, trunk in self._trunks.items()
     }
     metrics = finish(
@@ -304,6 +307,7 @@ class _Night:
       baseline=self._baseline.name if self._baseline else None,
       models={name: model.path for name, model in models.items()},
       trunk=self._trunks[MODEL].card,
+      execution=self._execution.to_info(),
       labels=models[MODEL].labels,
     )
     labels = models[MODEL].labels
@@ -313,9 +317,7 @@ class _Night:
       fingerprint = trunk.fingerprint
       if fingerprint not in trunks:
         found = [*stores(flags.history, self._date, fingerprint, working), *self._reused[fingerprint]]
-        trunks[fingerprint] = claim_store(
-          working, trunk, found, self._batch_size, flags.trunk_threads or 0, flags.max_pixels
-        )
+        trunks[fingerprint] = claim_store(working, trunk, found, self._execution, flags.max_pixels)
     return Config(
       source=self._source,
       splits=self._splits,

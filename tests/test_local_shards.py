@@ -12,7 +12,7 @@ from transforms import local_shards
 from transforms.core.idx import encode_idx
 from transforms.core.schema import ALL, TESTING, TRAINING, Image
 from transforms.core.splits import SplitPercentages
-from transforms.local_shards import read_all, read_sample
+from transforms.local_shards import has_at_least, read_all, read_sample
 from transforms.sources import find_source, read_images
 
 COUNTS = {"train": 1500, "t10k": 60}
@@ -98,3 +98,18 @@ def test_of_many_record_files_a_sample_may_be_of_a_few(inputs):
   assert sum(sample <= keys for keys in files) == 1
   assert {picture.key for picture in read_sample(source, BOTH, None, 50, most_files=1)} == sample
   assert len({picture.label for picture in read_sample(source, BOTH, None, 50, most_files=9)}) > 5
+
+
+@pytest.mark.parametrize("kind", ["idx", "gz", "jpg", "tfrecord"])
+def test_whether_there_are_so_many(inputs, kind):
+  source = find_source(str(inputs[kind]))
+  assert has_at_least(source, 1560)
+  assert not has_at_least(source, 1561)
+
+
+def test_whether_a_manifest_has_so_many(tmp_path):
+  rows = "".join(f"{number}.png,{number % 2}\n" for number in range(5))
+  (tmp_path / "list.csv").write_text(f"file_name,label\n{rows}")
+  source = find_source(str(tmp_path / "list.csv"))
+  assert has_at_least(source, 5)
+  assert not has_at_least(source, 7)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import json
 import os
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -12,11 +13,11 @@ from transforms import files
 from transforms.core.errors import InputError
 from transforms.core.example import decode_example
 from transforms.core.quarantine import Quarantined
-from transforms.core.schema import KEY, RECORDS_FOLDER, Image, parse_shard_name
+from transforms.core.schema import KEY, RECORDS_FOLDER, STATS_FILE, Image, parse_shard_name
 from transforms.core.shards import IMAGES_PER_SHARD, IdxRange, ImageFile, Input, RecordsFile, Shard, pick_inputs
 from transforms.core.splits import SplitPercentages, stable_hash, with_validation
 from transforms.core.tfrecord import read_records
-from transforms.folders import ListedImage, assign_split, list_folder
+from transforms.folders import ClassFolder, ListedImage, assign_split, list_folder
 from transforms.idx_source import cut_into_shards, find_idx_splits, image_key, read_idx_labels
 from transforms.manifest_source import ManifestSource
 from transforms.sources import FolderSource, IdxSource, RecordsSource, Source, read_images
@@ -104,6 +105,25 @@ def _pick_files(
     count, _files(source, splits, percentages), key=lambda entry: (stable_hash(entry[1].key, _SALT), entry[1].key)
   )
   return sorted(picked, key=lambda entry: (entry[0], entry[1].key))
+
+
+def has_at_least(source: Source, count: int) -> bool:
+  """Says whether an input has so many pictures, about; few names are read, or a header, or what a stage counted."""
+  names: Iterator[object]
+  match source:
+    case IdxSource():
+      return sum(pair.count for pair in find_idx_splits(source.path)) >= count
+    case RecordsSource():
+      return int(json.loads(files.read_bytes(files.join(source.path, STATS_FILE)))["outputs"]) >= count
+    case FolderSource():
+      names = itertools.chain.from_iterable(map(_names_in, source.folders))
+    case _:
+      names = files.read_lines(source.path)
+  return sum(1 for _ in itertools.islice(names, count)) == count
+
+
+def _names_in(folder: ClassFolder) -> Iterator[object]:
+  return files.walk(folder.path) if files.is_local(folder.path) else iter(files.list_tree(folder.path))
 
 
 def _shards(

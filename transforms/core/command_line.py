@@ -115,13 +115,14 @@ def add_max_pixels(parser: argparse.ArgumentParser) -> None:
 
 
 def add_decoding_flags(parser: argparse.ArgumentParser) -> None:
-  """Adds `max_pixels`, and `trunk_threads` (None if not given)."""
+  """Adds `max_pixels`, and `trunk_threads` (None: auto)."""
   add_max_pixels(parser)
   parser.add_argument(
     "--trunk_threads",
     type=positive_int,
     metavar="N",
-    help="TensorFlow threads per process: the cores divided by the processes (default: TensorFlow's choice)",
+    help="threads of the trunk in each process (default: the cores that it may use, within a container's limits, shared"
+    " out to the processes on a machine)",
   )
 
 
