@@ -12,6 +12,7 @@ import apache_beam as beam
 from pipelines import output_folder
 from pipelines.bottlenecks_flags import Request, make_parser, read_request
 from pipelines.distortions import DistortedBottlenecks
+from pipelines.execution import LEAST_IMAGES, choose_execution, limit_tensorflow, tell_halved, trunk_threads
 from pipelines.precision import Choice, choose_kind
 from pipelines.retrain_names import tell_left_out
 from pipelines.running import DONE, GATE_MISSED, exit_code, guarded, run_pipeline
@@ -23,7 +24,6 @@ from pipelines.trunks import load_trunk
 from transforms import files
 from transforms.bottlenecks import EmbedShard
 from transforms.close import CloseLedger, mark_completed
-from transforms.core.cores import Threads
 from transforms.core.distortions import DISTORTED
 from transforms.core.leaks import OnLeak
 from transforms.core.schema import (
@@ -40,6 +40,7 @@ from transforms.core.schema import (
 )
 from transforms.core.shards import BOTTLENECKS
 from transforms.core.splits import SplitPercentages
+from transforms.local_shards import has_at_least
 from transforms.model_handler import ImageModelHandler
 from transforms.reuse import EmbedOnlyNew
 from transforms.shard_work import WorkShards
@@ -165,6 +166,7 @@ def run(argv: Sequence[str]) -> int:
   flags, options, source, percentages = request.flags, request.options, request.source, request.percentages
   tell_left_out(source)
   retry = request.retry
+  limit_tensorflow(trunk_threads(flags.trunk_threads, options))
   choice = retry.choose_kind() if retry else _choose_kind(request)
   trunk = choice.trunk
   stores = find_stores(flags.reuse, trunk.fingerprint, PREPROCESSING_VERSION, bool(flags.bottleneck_dir))
@@ -178,11 +180,17 @@ def run(argv: Sequence[str]) -> int:
   from transforms.analyze import record_schema_text  # after the trunk, which loads TensorFlow without its chatter
 
   output_folder.refuse_overlap(flags.input, flags.output)
-  output_folder.find_earlier(flags.output, "bottlenecks")
-  print(choice.describe(), flush=True)
-  audit = SplitAudit(
-    OnLeak(flags.on_leak), source.labels, percentages, flags.max_pixels, threads=Threads(flags.trunk_threads or 0)
+  earlier = output_folder.find_earlier(flags.output, "bottlenecks")
+  execution = choose_execution(
+    flags.batch_size,
+    flags.trunk_threads,
+    options,
+    trunk,
+    earlier=earlier,
+    is_large=lambda: has_at_least(source, LEAST_IMAGES),
   )
+  print(f"{choice.describe()}; {execution.describe()}", flush=True)
+  audit = SplitAudit(OnLeak(flags.on_leak), source.labels, percentages, flags.max_pixels, threads=execution.threads)
 
   def check_first(leaks_path: str) -> int:
     run_pipeline(
@@ -200,12 +208,12 @@ def run(argv: Sequence[str]) -> int:
   digest = output_folder.claim(
     flags.output,
     stage="bottlenecks",
-    settings=request.settings(trunk.fingerprint, imported.texts if imported else None),
+    settings=request.settings(trunk.fingerprint, execution.batch_size, imported.texts if imported else None),
     argv=argv,
     owned=_OWNED,
     shards_folder=RECORDS_FOLDER,
     trunk=trunk.card,
-    execution=choice.to_info(),
+    execution={**choice.to_info(), **execution.to_info()},
     labels=source.labels,
     has_splits=source.has_splits,
     schema=bottleneck_record(trunk.dimensions),
@@ -219,12 +227,7 @@ def run(argv: Sequence[str]) -> int:
   if imported:
     print(imported.run(digest, options))
     stores = [imported.store, *stores]
-  handler = ImageModelHandler(
-    trunk_folder,
-    batch_size=request.batch_size,
-    threads=flags.trunk_threads or 0,
-    max_pixels=flags.max_pixels,
-  )
+  handler = ImageModelHandler(trunk_folder, **execution.of_handler, max_pixels=flags.max_pixels)
   distorted = None
   if request.distortions:
     distorted = DistortedBottlenecks(
@@ -251,7 +254,9 @@ def run(argv: Sequence[str]) -> int:
   )
   # With stores, the new pictures are the long work; the records are then soon copied together.
   slow_folder = config.fresh_folder if stores else config.records_folder
-  run_pipeline(lambda root: build(root, config), options, stage="bottlenecks", shards_folder=slow_folder)
+  result = run_pipeline(lambda root: build(root, config), options, stage="bottlenecks", shards_folder=slow_folder)
+  if halved := tell_halved(result, execution, trunk, flags.output):
+    print(halved)
   files.delete([config.temp_folder])
   if files.exists(files.join(flags.output, COMPLETED_FILE)):
     # Not without COMPLETED: the next run goes on from them.

@@ -18,6 +18,7 @@ from pipelines.arguments import (
   positive_int,
 )
 from pipelines.distortions import add_distortion_flags, distortions_setting, read_distortions
+from pipelines.execution import LEAST_IMAGES
 from pipelines.precision_flags import add_precision_flags
 from pipelines.retrain_names import add_retrain_names, retrain_names_setting
 from pipelines.retry import Retry, add_retry_from, apply_retry, given_flags, read_retry
@@ -56,11 +57,7 @@ class Request:
   retry: Retry | None = None
   distortions: Distortions | None = None
 
-  @property
-  def batch_size(self) -> int:
-    return self.flags.batch_size or BATCH_SIZE
-
-  def settings(self, trunk_fingerprint: str, texts: Texts | None = None) -> dict[str, Any]:
+  def settings(self, trunk_fingerprint: str, batch_size: int, texts: Texts | None = None) -> dict[str, Any]:
     """Returns what decides the output's bytes, JSON values; `texts`: what is imported."""
     return {
       "input": self.flags.input,
@@ -68,7 +65,7 @@ class Request:
       "preprocessing": PREPROCESSING_VERSION,
       **self.percentages.to_settings(),
       "max_pixels": self.flags.max_pixels,
-      "batch_size": self.batch_size,
+      "batch_size": batch_size,
       "labels": self.source.labels,
       **retrain_names_setting(self.flags.retrain_names),
       **on_leak_setting(self.flags.on_leak),
@@ -159,7 +156,11 @@ def make_parser() -> argparse.ArgumentParser:
   parser.add_argument(
     "--classes", type=positive_int, default=10, metavar="N", help="classes of an IDX folder (default: %(default)d)"
   )
-  add_model_flags(parser, str(BATCH_SIZE))
+  add_model_flags(
+    parser,
+    f"as in an earlier run into the folder; of {LEAST_IMAGES:,} pictures or more what a trial finds fastest;"
+    f" else {BATCH_SIZE}",
+  )
   add_max_bad_fraction(parser)
   return parser
 

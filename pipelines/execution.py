@@ -21,8 +21,9 @@ from pipelines.batch_probe import find_batch, keep_batch, probe_batch
 from pipelines.trunks import Trunk
 from transforms import files
 from transforms.core.cores import Threads, cores_given
-from transforms.core.inference import BATCH_SIZE
+from transforms.core.inference import BATCH_SIZE, set_threads
 from transforms.core.prepared import load_prepared
+from transforms.core.quiet_tensorflow import load_tensorflow
 from transforms.core.schema import INFO_FILE
 from transforms.core.trunk_kind import TENSORFLOW
 from transforms.model_handler import BATCH_METRIC
@@ -50,7 +51,7 @@ class Execution:
   is_local: bool
 
   @property
-  def of_handler(self) -> dict[str, int]:
+  def of_handler(self) -> dict[str, Any]:
     """Arguments of `ImageModelHandler`."""
     return {
       "batch_size": self.batch_size,
@@ -113,6 +114,12 @@ def worker_processes(options: PipelineOptions) -> int:
 def trunk_threads(given: int | None, options: PipelineOptions) -> Threads:
   """Returns the trunk's threads; `given`: `--trunk_threads`."""
   return Threads(given or 0, worker_processes(options))
+
+
+def limit_tensorflow(threads: Threads) -> None:
+  """Loads TensorFlow with so many threads in this process, before it starts: afterwards nothing changes them."""
+  load_tensorflow()
+  set_threads(threads.here)
 
 
 def choose_execution(

@@ -176,7 +176,7 @@ def apply_retry(retry: Retry, flags: argparse.Namespace, given: Mapping[str, Any
     if name in given:
       raise InputError(f"--{name} does not go with --retry_from, which takes all from {retry.folder}: leave it out.")
   for name, earlier in _earlier_flags(retry.info).items():
-    if name in given and _comparable(name, given[name]) not in (earlier, AUTO):
+    if given.get(name) is not None and _comparable(name, given[name]) not in (earlier, AUTO):
       typed = f"--{name}" if given[name] is True else f"--{name} {given[name]}"
       raise InputError(
         f"{typed} contradicts --retry_from {retry.folder}, where it was {earlier or 'not given'}: leave it out, or use"
