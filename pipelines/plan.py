@@ -11,6 +11,7 @@ from pipelines.plan_flags import Request, make_parser, read_request
 from pipelines.rehearsal import Rehearsal, rehearse_apart
 from pipelines.running import DONE, guarded
 from transforms.core.job_costs import Expectation, expect
+from transforms.core.trunk_kind import read_kind
 
 __all__ = ["make_parser", "run"]
 
@@ -31,7 +32,7 @@ def run(argv: Sequence[str]) -> int:
     return DONE
   from reporting.plan_table import plan_table
 
-  print(plan_table(expected, describe_trunk(rehearsal.info), notes(request, rehearsal)))
+  print(plan_table(expected, describe_trunk(rehearsal), notes(request, rehearsal)))
   return DONE
 
 
@@ -46,18 +47,17 @@ def scaled(pictures: dict[str, int], total: int | None) -> dict[str, int]:
   return scaled_down
 
 
-def describe_trunk(info: dict[str, Any]) -> list[str]:
-  """Returns what there is to say of the trunk and how it runs, from the `info.json` of a job that ran it."""
-  card, execution = info["trunk"], info.get("execution", {})
-  parts = [card["handle"], f"{card['dimensions']:,} numbers each"]
-  if "precision" in card:
-    from transforms.core.trunk_kind import read_kind
-
-    parts.append(str(read_kind(card)))
-  parts.append(f"batches of {info['settings']['batch_size']}")
-  if threads := execution.get("threads"):
-    parts.append("1 thread" if threads == 1 else f"{threads} threads")
-  return parts
+def describe_trunk(rehearsal: Rehearsal) -> list[str]:
+  """Returns what there is to say of the trunk and of how it runs."""
+  card, execution = rehearsal.trunk, rehearsal.execution
+  threads = execution["threads_per_process"]
+  return [
+    card["handle"],
+    f"{card['dimensions']:,} numbers each",
+    str(read_kind(card)),
+    f"{execution['batch_size']} pictures at a time",
+    *([f"{threads} threads a process"] if isinstance(threads, int) else []),
+  ]
 
 
 def notes(request: Request, rehearsal: Rehearsal) -> list[str]:
@@ -76,16 +76,15 @@ def notes(request: Request, rehearsal: Rehearsal) -> list[str]:
 
 
 def to_json(rehearsal: Rehearsal, expected: Expectation) -> dict[str, Any]:
-  """Returns JSON values: `expected`, the `costs` that it is made of, and what is known of the trunk."""
-  info = rehearsal.info
+  """Returns JSON values: `expected`, the `costs` that it is made of, the trunk and how it is run."""
   return {
     "expected": expected.to_json(),
     "costs": rehearsal.to_json()["costs"],
     "looked_at": rehearsal.looked_at,
     "bad": rehearsal.bad,
     "first_secs": rehearsal.first_secs,
-    "trunk": info["trunk"],
-    "execution": {"batch_size": info["settings"]["batch_size"], **info.get("execution", {})},
+    "trunk": rehearsal.trunk,
+    "execution": rehearsal.execution,
   }
 
 

@@ -16,29 +16,33 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from pipelines import bottlenecks, trunk_cache
+from pipelines.execution import LEAST_IMAGES, Execution, choose_execution
 from pipelines.job_timing import time_closing, time_planning, time_work, timed
 from pipelines.plan_flags import Request, read_request
+from pipelines.precision import CALIBRATION_IMAGES
+from pipelines.precision_flags import INT8
+from pipelines.trunk_sample import IMAGES as CHECKED_IMAGES
+from pipelines.trunk_sample import RECORD_FILES
+from pipelines.trunks import Trunk, load_stored_trunk
 from transforms import files
 from transforms.core.errors import InputError
 from transforms.core.job_costs import JobCosts
 from transforms.core.quarantine import Quarantined
 from transforms.core.schema import INFO_FILE, STATS_FILE, TESTING, TRAINING, Bottleneck, Image, decode_bottleneck
 from transforms.core.shards import IMAGES_PER_SHARD
-from transforms.core.splits import SplitPercentages
 from transforms.core.tfrecord import read_records
 from transforms.local_shards import read_sample, typical_shard
 from transforms.model_handler import ImageModelHandler
-from transforms.sources import Source, find_source
+from transforms.sources import find_source
 from transforms.store import record_files
 
-SAMPLE_IMAGES = {TRAINING: 64, TESTING: 16}
+_TESTING_IMAGES = 16
 _CLOSING_RECORDS = 8 * IMAGES_PER_SHARD
-_RECORD_FILES = 4
 _LABELS = ("a", "b")
 PREFIX = "beam-retrain-plan-"
 _IF_PREPARED, _ANYHOW = "if-prepared", "anyhow"
@@ -61,7 +65,8 @@ class Rehearsal:
     pictures: split -> pictures in the input; those of training are also those that will be drawn for validation.
     looked_at: how many pictures the job was rehearsed with.
     bad: reason -> how many of them cannot be used.
-    info: the rehearsed job's `info.json`.
+    trunk: its card.
+    execution: how it is run, as in `info.json`.
     first_secs: how much longer the first such job takes here, which prepares the trunk; 0: it is prepared already.
   """
 
@@ -69,7 +74,8 @@ class Rehearsal:
   pictures: dict[str, int]
   looked_at: int
   bad: dict[str, int]
-  info: dict[str, Any]
+  trunk: dict[str, Any]
+  execution: dict[str, Any]
   first_secs: float = 0.0
 
   def to_json(self) -> dict[str, Any]:
@@ -133,7 +139,7 @@ def main(argv: Sequence[str]) -> None:
 
 def _rehearse(request: Request, started_secs: float, *, measure_anyhow: bool) -> dict[str, Any]:
   source, percentages = request.source, request.percentages
-  sampling_secs, sample = timed(lambda: {split: list(_sample(source, split, percentages)) for split in SAMPLE_IMAGES})
+  sampling_secs, sample = timed(lambda: _sample(request))
   with tempfile.TemporaryDirectory(prefix=PREFIX) as folder:
     pictures, output = os.path.join(folder, "pictures"), os.path.join(folder, "bottlenecks")
     in_shards = write_sample(sample, pictures)
@@ -144,16 +150,21 @@ def _rehearse(request: Request, started_secs: float, *, measure_anyhow: bool) ->
       return {"rehearsed_secs": rehearsed_secs}
 
     info, stats = (json.loads(files.read_bytes(files.join(output, name))) for name in (INFO_FILE, STATS_FILE))
-    handler = ImageModelHandler(
-      files.join(output, "trunk"),
-      batch_size=info["settings"]["batch_size"],
-      threads=request.flags.trunk_threads or 0,
-      max_pixels=request.flags.max_pixels,
-    )
-    shard, shard_pictures = typical_shard(source, (TRAINING,), percentages, SAMPLE_IMAGES[TRAINING])
-    shard_secs, picture_secs = time_work(handler, shard, shard_pictures, source.labels)
     planning_secs, counts = time_planning(source, percentages, find_source(pictures))
     total = sum(counts.values())
+    trunk_folder = files.join(output, "trunk")
+    execution = _choose_execution(request, load_stored_trunk(trunk_folder, info["trunk"]), total)
+    # All cores that are given, in this process: so many processes of fewer threads do as much together.
+    handler = ImageModelHandler(
+      trunk_folder,
+      batch_size=execution.batch_size,
+      threads=execution.threads.given * max(1, execution.threads.processes),
+      max_pixels=request.flags.max_pixels,
+    )
+    shard, shard_pictures = typical_shard(source, (TRAINING,), percentages, CHECKED_IMAGES)
+    shard_secs, picture_secs = time_work(handler, shard, shard_pictures, source.labels)
+    if execution.batch_size != info["settings"]["batch_size"]:
+      memory_bytes = peak_memory()
     closing_secs = time_closing(_read_training(output), find_source(pictures), handler, min(total, _CLOSING_RECORDS))
     records_bytes = sum(os.path.getsize(path) for path in record_files(output))
     worked_secs = len(in_shards) * shard_secs + sum(in_shards) * picture_secs
@@ -170,24 +181,36 @@ def _rehearse(request: Request, started_secs: float, *, measure_anyhow: bool) ->
   unreadable = (item for items in sample.values() for item in items if isinstance(item, Quarantined))
   bad = Counter(str(item.reason) for item in unreadable) + Counter(stats["reasons"])
   looked_at = sum(map(len, sample.values()))
-  rehearsal = Rehearsal(costs, counts, looked_at, dict(sorted(bad.items())), info)
+  told = {"trunk": info["trunk"], "execution": {**info.get("execution", {}), **execution.to_info()}}
+  rehearsal = Rehearsal(costs, counts, looked_at, dict(sorted(bad.items())), **told)
   return {"rehearsed_secs": rehearsed_secs, "rehearsal": rehearsal.to_json()}
+
+
+def _choose_execution(request: Request, trunk: Trunk, pictures: int) -> Execution:
+  flags = request.flags
+  return choose_execution(
+    flags.batch_size, flags.trunk_threads, request.options, trunk, is_large=lambda: pictures >= LEAST_IMAGES
+  )
 
 
 def _cached() -> set[str]:
   return set(files.walk(trunk_cache.folder()))
 
 
-def _sample(source: Source, split: str, percentages: SplitPercentages) -> Iterator[Image | Quarantined]:
-  # Those of training are the ones that the job checks its trunk's precision with.
-  return read_sample(source, (split,), percentages, SAMPLE_IMAGES[split], most_files=_RECORD_FILES)
+def _sample(request: Request) -> dict[str, list[Image | Quarantined]]:
+  """Returns pictures of each split; of training those that the job checks, or calibrates, its trunk with."""
+  training = CALIBRATION_IMAGES if request.flags.precision == INT8 else CHECKED_IMAGES
+  return {
+    split: list(read_sample(request.source, (split,), request.percentages, count, most_files=RECORD_FILES))
+    for split, count in ((TRAINING, training), (TESTING, _TESTING_IMAGES))
+  }
 
 
 def write_sample(sample: dict[str, list[Image | Quarantined]], folder: str) -> list[int]:
   """Writes pictures as class folders in splits, for a job to read; returns how many each shard of it will have.
 
-  Labels are made up, so that each split has pictures of each: what a job costs does not depend on them. Where a split
-  has too few pictures for that, some are there twice.
+  Labels are made up, so that each split has pictures of each: what a job costs does not depend on them. By name, the
+  pictures have the order that they have in the sample. Where a split has too few of them, some are there twice.
 
   Raises:
     InputError: none of them can be read.
@@ -201,7 +224,8 @@ def write_sample(sample: dict[str, list[Image | Quarantined]], folder: str) -> l
       raise InputError(f"no picture of a sample can be read; {first.key}: {first.detail}." if first else "no pictures.")
     count = max(len(images), len(_LABELS))
     for number, image in zip(range(count), itertools.cycle(chosen), strict=False):
-      path = os.path.join(folder, split, _LABELS[number % len(_LABELS)], f"{number:04d}")
+      label = _LABELS[number * len(_LABELS) // count]
+      path = os.path.join(folder, split, label, f"{number:04d}")
       os.makedirs(os.path.dirname(path), exist_ok=True)
       Path(path).write_bytes(image.encoded)
     counts.append(count)

@@ -15,14 +15,14 @@ from transforms.local_shards import read_sample
 from transforms.sources import Source
 
 IMAGES = 64
-_RECORD_FILES = 4
+RECORD_FILES = 4
 
 
 def sample_pictures(
   source: Source, splits: Sequence[str], percentages: SplitPercentages | None, count: int = IMAGES
 ) -> list[Image]:
   """Returns so many pictures, or all if there are fewer; the same ones for the same data. Arguments: `Source.plan`."""
-  found = read_sample(source, splits, percentages, count, most_files=_RECORD_FILES)
+  found = read_sample(source, splits, percentages, count, most_files=RECORD_FILES)
   return [item for item in found if isinstance(item, Image)]
 
 

@@ -84,12 +84,12 @@ def test_the_rehearsed_job_runs_as_the_job_will(made, tmp_path):
 def test_an_engine_is_left_out_of_the_rehearsal_and_named(made):
   request = read_request([f"--input={made.data}", "--runner=PrismRunner", "--batch_size=16"])
   assert not any("runner" in argument for argument in request.rehearsed("pictures", "output"))
-  (line,) = plan.notes(request, Rehearsal(COSTS, {}, 80, {}, {}))
+  (line,) = plan.notes(request, Rehearsal(COSTS, {}, 80, {}, {}, {}))
   assert "PrismRunner" in line
 
 
 def test_bad_pictures_and_a_first_run_are_told(made):
-  rehearsal = Rehearsal(COSTS, {}, 80, {"EMPTY": 2, "TRUNCATED": 1}, {}, first_secs=9.4)
+  rehearsal = Rehearsal(COSTS, {}, 80, {"EMPTY": 2, "TRUNCATED": 1}, {}, {}, first_secs=9.4)
   bad, first = plan.notes(read_request([f"--input={made.data}"]), rehearsal)
   assert bad == "of 80 pictures looked at, 3 cannot be used (2 EMPTY, 1 TRUNCATED)"
   assert "9 s more" in first
@@ -108,6 +108,6 @@ def test_more_pictures_are_shared_out_as_those_that_are_there(total, expected):
 
 
 def test_a_rehearsal_comes_back_from_json():
-  rehearsal = Rehearsal(COSTS, {"training": 6}, 80, {"EMPTY": 2}, {"trunk": {}}, 1.5)
+  rehearsal = Rehearsal(COSTS, {"training": 6}, 80, {"EMPTY": 2}, {"dimensions": 64}, {"batch_size": 32}, 1.5)
   assert Rehearsal.from_json(json.loads(json.dumps(rehearsal.to_json()))) == rehearsal
   assert dataclasses.is_dataclass(rehearsal.costs)

@@ -33,7 +33,7 @@ def test_each_split_of_the_sample_has_pictures_of_each_label(tmp_path):
   sample = {TRAINING: [image(0), GONE, image(1), image(2)], TESTING: [image(3)]}
   assert write_sample(sample, str(tmp_path)) == [3, 2]
   assert written(tmp_path) == {
-    TRAINING: [b"picture 0", b"picture 2", b"picture 1"],
+    TRAINING: [b"picture 0", b"picture 1", b"picture 2"],
     TESTING: [b"picture 3", b"picture 3"],
   }
   folders = find_class_folders(str(tmp_path))
