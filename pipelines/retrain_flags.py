@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from pipelines.arguments import ArgumentParser, add_max_bad_fraction
 from pipelines.distortions import read_distortions
+from pipelines.precision_flags import add_precision_flags
 from transforms.core.errors import InputError
 from transforms.core.splits import SPLIT_HASHES, STABLE
 
@@ -102,6 +103,7 @@ def _add_own_flags(group: argparse._ArgumentGroup) -> None:
   group.add_argument("--seed", type=_whole, default=0, metavar="N", help="same seed, same model (default: %(default)s)")
   group.add_argument("--trunk_weights", metavar="FILE", help="local weights of --tfhub_module=keras:...")
   group.add_argument("--trunk_input_px", type=_at_least_1, metavar="PX", help="input size of a trunk that takes any")
+  add_precision_flags(group)
   group.add_argument("--model_dir", metavar="DIR", help="does nothing, as in retrain.py: accepted and told")
   add_max_bad_fraction(group)
 

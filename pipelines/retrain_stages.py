@@ -14,6 +14,7 @@ from pathlib import Path
 
 from pipelines.chain import Chain, digest_of_files, digests_of_trunk, given, state_of
 from pipelines.output_folder import find_earlier
+from pipelines.precision_flags import given_precision
 from pipelines.retrain_flags import PROG, work_dir
 from pipelines.running import DONE
 from pipelines.trunks import HUB_INCEPTION_V3, INCEPTION_V3
@@ -56,7 +57,11 @@ class Stages:
     self._refuse_what_is_not_ours()
     self._end_replacement()
     texts = find_own_texts(flags, folders)
-    trunk = [flags.tfhub_module, flags.trunk_input_px, *digests_of_trunk(flags.tfhub_module, flags.trunk_weights)]
+    # Without the kind where it is auto: then it is that of the bottlenecks that are there.
+    trunk = [
+      *(flags.tfhub_module, flags.trunk_input_px, *digests_of_trunk(flags.tfhub_module, flags.trunk_weights)),
+      *given_precision(flags),
+    ]
     self._trunk_state = hashlib.sha256(json.dumps([*trunk, PREPROCESSING_VERSION]).encode()).hexdigest()
     self._bottlenecks_flags = bottlenecks_flags(flags)
     self._has_texts = texts is not None
@@ -165,6 +170,7 @@ def bottlenecks_flags(flags: argparse.Namespace) -> list[str]:
     f"--trunk={flags.tfhub_module}",
     *given("--trunk_weights", flags.trunk_weights),
     *given("--trunk_input_px", flags.trunk_input_px),
+    *given_precision(flags),
     f"--testing_percentage={flags.testing_percentage}",
     f"--validation_percentage={flags.validation_percentage}",
     f"--split_hash={flags.split_hash}",

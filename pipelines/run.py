@@ -11,6 +11,7 @@ from pathlib import Path
 from pipelines import datasets
 from pipelines.arguments import ArgumentParser, add_max_bad_fraction, fraction, parse_with_beam_options
 from pipelines.chain import Chain, digest_of_pictures, digests_of_trunk, given
+from pipelines.precision_flags import add_precision_flags, given_precision
 from pipelines.running import DONE, GATE_MISSED, guarded
 from transforms.idx_source import looks_like_idx
 
@@ -44,6 +45,7 @@ def make_parser() -> argparse.ArgumentParser:
   )
   parser.add_argument("--trunk", default="bundled", help="see `beam-retrain bottlenecks --help` (default: bundled)")
   parser.add_argument("--trunk_weights", metavar="FILE", help="local weights of a keras: trunk")
+  add_precision_flags(parser)
   parser.add_argument(
     "--classes", type=int, default=10, metavar="N", help="number of classes of IDX data (default: 10)"
   )
@@ -75,7 +77,7 @@ def run(argv: Sequence[str]) -> int:
   if looks_like_idx(data):
     pictures = str(output / "convert")
     state = chain.keep_or_run("convert", [f"--input={data}", f"--classes={flags.classes}"], bad, after=state)
-  trunk = [f"--trunk={flags.trunk}", *given("--trunk_weights", flags.trunk_weights)]
+  trunk = [f"--trunk={flags.trunk}", *given("--trunk_weights", flags.trunk_weights), *given_precision(flags)]
   after = json.dumps([state, digests_of_trunk(flags.trunk, flags.trunk_weights)])
   state = chain.keep_or_run("bottlenecks", [f"--input={pictures}", *trunk], bad, after=after)
   chain.keep_or_run("train", [f"--input={output / 'bottlenecks'}", *given("--preset", flags.preset)], [], after=state)

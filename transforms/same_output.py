@@ -9,8 +9,9 @@
 | saved_model.pb   | the operations and their numbers; TensorFlow names functions anew each time                     |
 | all others       | byte by byte                                                                                   |
 
-Left out: fingerprint.pb (random), logs/ (times), report.html and junit.xml (drawn from what is compared),
-leaks.refused.csv (of an input that was refused), and what begins with a dot (of a run's own machinery).
+Left out: fingerprint.pb (random), logs/ (times), report.html and junit.xml (drawn from what is compared), prepared/
+(made of the trunk, whose fingerprint and kind info.json tells), leaks.refused.csv (of an input that was refused), and
+what begins with a dot (of a run's own machinery).
 """
 
 from __future__ import annotations
@@ -30,9 +31,10 @@ from transforms.core.differences import (
 )
 from transforms.core.errors import InputError
 from transforms.core.finished import parse_info, read_info
+from transforms.core.prepared import PREPARED_FOLDER
 from transforms.core.schema import INFO_FILE, REFUSED_LEAKS_FILE
 
-_LEFT_OUT = frozenset({"fingerprint.pb", "logs", "report.html", "junit.xml", REFUSED_LEAKS_FILE})
+_LEFT_OUT = frozenset({"fingerprint.pb", "logs", "report.html", "junit.xml", PREPARED_FOLDER, REFUSED_LEAKS_FILE})
 _BY_SUFFIX = {
   ".tfrecord": difference_of_records,
   ".csv": difference_of_rows,

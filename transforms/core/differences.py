@@ -30,7 +30,17 @@ Count = Callable[[int], None]
 _MAY_DIFFER = frozenset(
   {
     # info.json
-    *("baseline", "command", "model", "models", "night", "request", "trunk.bottlenecks_request", "trunk.handle"),
+    *(
+      "baseline",
+      "command",
+      "execution",
+      "model",
+      "models",
+      "night",
+      "request",
+      "trunk.bottlenecks_request",
+      "trunk.handle",
+    ),
     *("settings.input", "settings.inputs", "settings.model_fingerprint", "settings.models", "settings.reuse"),
     "versions",
     # metrics.json; `trunk` is what the user called it
