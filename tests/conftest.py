@@ -29,6 +29,9 @@ def pytest_unconfigure() -> None:
     shutil.rmtree(os.environ["BEAM_RETRAIN_CACHE_DIR"], ignore_errors=True)
 
 
+# The kind of trunk that the exported model has: for bytes that are to be the same whichever way they came.
+EXACT = ("--precision=float32", "--runtime=tensorflow")
+
 _SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
@@ -109,7 +112,7 @@ def bottlenecks_folder(tmp_path_factory: pytest.TempPathFactory, small_pictures:
   subprocess.run(
     [
       *(sys.executable, "-m", "pipelines.bottlenecks"),
-      *(f"--input={small_pictures}", f"--trunk={tiny_trunk}", f"--output={folder}", "--runner=FnApiRunner"),
+      *(f"--input={small_pictures}", f"--trunk={tiny_trunk}", f"--output={folder}", "--runner=FnApiRunner", *EXACT),
     ],
     cwd=Path(__file__).parents[1],
     check=True,

@@ -26,6 +26,8 @@ from transforms.core.schema import decode_bottleneck
 from transforms.core.tfrecord import read_records
 from transforms.model_handler import load_model
 
+EXACT = ("--precision=float32", "--runtime=tensorflow")
+
 _KINDS = (("jpg", "JPEG", "RGB"), ("png", "PNG", "L"), ("bmp", "BMP", "RGB"), ("gif", "GIF", "L"), ("", "PNG", "RGBA"))
 
 
@@ -53,7 +55,7 @@ def tree(tmp_path_factory) -> Path:
 
 
 def arguments(tree: Path, trunk: Path, output: Path, *more: str) -> list[str]:
-  return [f"--input={tree}", f"--trunk={trunk}", f"--output={output}", "--runner=FnApiRunner", *more]
+  return [f"--input={tree}", f"--trunk={trunk}", f"--output={output}", "--runner=FnApiRunner", *EXACT, *more]
 
 
 def read_output(output: Path) -> dict[str, list]:
