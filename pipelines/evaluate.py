@@ -222,7 +222,9 @@ def _claim(
   scorer: Scorer
   trunks = []
   if trunk is None:
-    scorer = ScoreBottlenecks(model.saved_model, model.labels, batch_size=batch_size)
+    scorer = ScoreBottlenecks(
+      model.saved_model, model.labels, head=model.head if model.has_head else None, batch_size=batch_size
+    )
   elif head:
     trunks = [claim_store(flags.output, trunk, stores, execution, flags.max_pixels)]
     scorer = ScoreWithHeads([head])

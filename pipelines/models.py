@@ -40,6 +40,11 @@ class Model:
   def saved_model(self) -> str:
     return files.join(self.path, "saved_model")
 
+  @functools.cached_property
+  def has_head(self) -> bool:
+    """Whether the head is there alone, too, as it is since 0.2.0."""
+    return files.exists(files.join(self.path, HEAD_FILE))
+
   @property
   def head(self) -> str:
     """Path of the head alone.
@@ -48,7 +53,7 @@ class Model:
       InputError: the model was made before there was one.
     """
     path = files.join(self.path, HEAD_FILE)
-    if not files.exists(path):
+    if not self.has_head:
       raise InputError(
         f"{self.path} has no {HEAD_FILE}: run `beam-retrain train` again, it has written one since 0.2.0."
       )

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import abc
 import itertools
-from collections.abc import Collection, Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from apache_beam.utils.shared import Shared
@@ -61,37 +61,46 @@ class ScoreImages(Scorer):
 
 
 class ScoreBottlenecks(Scorer):
-  """Runs the exported model's head over stored bottlenecks: nothing is decoded, no trunk is run.
+  """Runs a model's head over stored bottlenecks: nothing is decoded, no trunk is run.
 
   Attributes:
-    model: folder of the exported model, readable by the workers.
+    saved_model: folder of the exported model, readable by the workers; loaded where there is no `head`.
     labels: the model's label list.
-    batch_size: bottlenecks per call of the head; a smaller rest is padded.
+    head: its `head.npz`, for which no TensorFlow is loaded; None: the model is older than those.
+    batch_size: bottlenecks per call of the head.
   """
 
-  def __init__(self, model: str, labels: Sequence[str], *, batch_size: int = BOTTLENECKS_BATCH_SIZE):
-    self._model = model
+  def __init__(
+    self, saved_model: str, labels: Sequence[str], *, head: str | None, batch_size: int = BOTTLENECKS_BATCH_SIZE
+  ):
+    self._saved_model = saved_model
     self._labels = frozenset(labels)
+    self._head = head
     self._batch_size = batch_size
     self._shared = Shared()
 
   def setup(self) -> None:
     self._load_once()
 
-  def _load_once(self) -> Any:
+  def _load_once(self) -> Callable[[np.ndarray], np.ndarray]:
+    """Returns a function float32 [n, D] -> float32 [n, C], 0..1."""
+    score: Callable[[np.ndarray], np.ndarray] = self._shared.acquire(self._load, tag=self._head or self._saved_model)
+    return score
+
+  def _load(self) -> Callable[[np.ndarray], np.ndarray]:
+    if self._head:
+      return decode_head(files.read_bytes(self._head), self._head).score
     from transforms.core.trunk import load_saved_model  # loads TensorFlow: on workers only
 
-    return self._shared.acquire(lambda: load_saved_model(self._model), tag=self._model)
+    exported = load_saved_model(self._saved_model)
+    return lambda vectors: exported.score_bottlenecks(vectors)["scores"].numpy()
 
   def score(self, shard: Shard) -> Iterator[tuple[Scored, ...] | Quarantined]:
-    head = self._load_once().score_bottlenecks
+    head = self._load_once()
     records = itertools.chain.from_iterable(map(_read_bottlenecks, shard.inputs))
     while batch := list(itertools.islice(records, self._batch_size)):
-      vectors = np.zeros((self._batch_size, batch[0].vector.size), np.float32)
-      vectors[: len(batch)] = [bottleneck.vector for bottleneck in batch]
-      # float32 [batch_size, C], 0..1
-      scores = head(vectors)["scores"].numpy()
-      for bottleneck, row in zip(batch, scores, strict=False):  # what is left over is padding
+      scores = head(np.stack([bottleneck.vector for bottleneck in batch]))
+      for bottleneck, row in zip(batch, scores, strict=True):
         yield self._checked(bottleneck, row)
 
   def _checked(self, bottleneck: Bottleneck, scores: np.ndarray) -> tuple[Scored] | Quarantined:
