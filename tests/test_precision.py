@@ -1,0 +1,194 @@
+"""Which kind of its trunk a run takes: asked for, checked on the user's pictures, kept of an earlier run."""
+
+from __future__ import annotations
+
+import io
+import json
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image as Pillow
+
+from pipelines import precision
+from pipelines.precision import Check, choose_kind
+from pipelines.trunks import load_trunk
+from transforms.core import kinds_here
+from transforms.core.errors import InputError
+from transforms.core.schema import Image
+from transforms.core.trunk import freeze, save_trunk
+from transforms.core.trunk_kind import TrunkKind, has_bfloat16, has_openvino
+
+needs_openvino = pytest.mark.skipif(not has_openvino(), reason="OpenVINO is not installed: beam-retrain[fast]")
+needs_bfloat16 = pytest.mark.skipif(not has_bfloat16(), reason="this processor has no bfloat16")
+BFLOAT16 = TrunkKind("tensorflow", "bfloat16")
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+  """A SavedModel of two convolutions, 16 px, 24 numbers."""
+  rng = np.random.default_rng(5)
+  first, second = (
+    tf.constant(rng.normal(0, 0.3, shape).astype(np.float32)) for shape in ((3, 3, 3, 16), (3, 3, 16, 24))
+  )
+
+  def embed(images):
+    inner = tf.nn.relu(tf.nn.conv2d(images, first, 1, "SAME"))
+    return tf.reduce_mean(tf.nn.relu(tf.nn.conv2d(inner, second, 2, "SAME")), [1, 2])
+
+  folder = tmp_path_factory.mktemp("trunk") / "small"
+  save_trunk(freeze(embed, 16), str(folder))
+  return folder
+
+
+@pytest.fixture(scope="module")
+def trunk(saved):
+  return load_trunk(str(saved))
+
+
+def picture(number: int) -> Image:
+  pixels = np.random.default_rng(number).integers(0, 256, (12, 20, 3), np.uint8)
+  file = io.BytesIO()
+  Pillow.fromarray(pixels).save(file, "PNG")
+  return Image(f"{number}.png", "a", file.getvalue())
+
+
+def pictures(count: int) -> list[Image]:
+  return [picture(number) for number in range(min(count, 20))]
+
+
+@pytest.fixture
+def machine(monkeypatch):
+  """Makes this machine one with, or without, what some kinds need."""
+
+  def make(*, bfloat16: bool, openvino: bool) -> None:
+    monkeypatch.setattr(kinds_here, "has_bfloat16", lambda: bfloat16)
+    monkeypatch.setattr(kinds_here, "has_openvino", lambda: openvino)
+
+  return make
+
+
+@needs_bfloat16
+def test_auto_takes_bfloat16_where_a_check_allows_it(trunk, machine):
+  machine(bfloat16=True, openvino=False)
+  choice = choose_kind(trunk, "auto", "auto", pictures)
+  assert choice.trunk.kind == BFLOAT16
+  assert choice.trunk.fingerprint == BFLOAT16.fingerprint(trunk.fingerprint) != trunk.fingerprint
+  assert choice.check.images == 20
+  assert 0.999 < choice.check.least_cosine < 1
+  assert choice.describe() == (
+    "the trunk runs in bfloat16 by TensorFlow; on 20 of the pictures the smallest cosine with float32 is"
+    f" {choice.check.least_cosine:.6f}"
+  )
+  assert choice.to_info() == {
+    "runtime": "tensorflow",
+    "precision": "bfloat16",
+    "sample": {"images": 20, "least_cosine": choice.check.least_cosine},
+  }
+
+
+@needs_bfloat16
+def test_auto_stays_with_float32_where_the_check_fails_and_says_why(trunk, machine, monkeypatch):
+  machine(bfloat16=True, openvino=False)
+  monkeypatch.setattr(precision, "LEAST_COSINE", 1.0)
+  choice = choose_kind(trunk, "auto", "auto", pictures)
+  assert choice.trunk.kind == TrunkKind()
+  assert choice.trunk.fingerprint == trunk.fingerprint
+  assert choice.why.startswith("not in bfloat16, as on 20 of the pictures the smallest cosine with float32 is 0.99")
+  assert choice.to_info()["why"] == choice.why
+  # Who asks for it gets it, and is told the same.
+  assert choose_kind(trunk, "bfloat16", "auto", pictures).trunk.kind == BFLOAT16
+
+
+@needs_bfloat16
+@pytest.mark.parametrize("sample", [[], [Image("bad.png", "a", b"no picture")]])
+def test_without_a_picture_there_is_no_check_and_no_bfloat16(trunk, machine, sample):
+  machine(bfloat16=True, openvino=False)
+  choice = choose_kind(trunk, "auto", "auto", lambda count: sample)
+  assert choice.trunk.kind == TrunkKind()
+  assert choice.why == "not in bfloat16, as no picture can be decoded to check it with"
+
+
+def test_a_plain_machine_takes_float32_by_tensorflow(trunk, machine):
+  machine(bfloat16=False, openvino=False)
+  choice = choose_kind(trunk, "auto", "auto", pictures)
+  assert choice.trunk.kind == TrunkKind()
+  assert choice.describe() == (
+    "the trunk runs in float32 by TensorFlow; this processor has no bfloat16 (neither avx512_bf16 nor amx_bf16)"
+  )
+  for asked, words in (
+    (("bfloat16", "auto"), "--precision bfloat16: this processor has no bfloat16 .*: use --precision float32"),
+    (("int8", "auto"), "--precision int8 is OpenVINO's: OpenVINO is not installed: pip install"),
+    (("int8", "tensorflow"), "--precision int8: TensorFlow has no int8"),
+    (("auto", "openvino"), "OpenVINO is not installed: pip install"),
+  ):
+    with pytest.raises(InputError, match=words):
+      choose_kind(trunk, *asked, pictures)
+
+
+@needs_openvino
+@needs_bfloat16
+def test_openvino_is_taken_where_it_is_installed(trunk):
+  choice = choose_kind(trunk, "auto", "auto", pictures)
+  assert choice.trunk.kind == TrunkKind("openvino", "bfloat16")
+  assert choice.check.least_cosine > 0.999
+  assert choose_kind(trunk, "float32", "auto", pictures).trunk.kind == TrunkKind("openvino", "float32")
+  assert choose_kind(trunk, "float32", "tensorflow", pictures).trunk.kind == TrunkKind()
+
+
+@needs_bfloat16
+def test_the_same_pictures_are_not_looked_at_twice(trunk, machine, monkeypatch):
+  machine(bfloat16=True, openvino=False)
+  first = choose_kind(trunk, "auto", "auto", pictures)
+  monkeypatch.setattr(precision, "embed", lambda *_: pytest.fail("the trunk was run again"))
+  assert choose_kind(trunk, "auto", "auto", pictures) == first
+  with pytest.raises(pytest.fail.Exception):
+    choose_kind(trunk, "auto", "auto", lambda count: [*pictures(count), picture(99)])
+
+
+def test_a_picture_that_gets_no_finite_numbers_counts_as_far_off(trunk, monkeypatch):
+  vector = np.ones(4, np.float32)
+  found = iter([{"a": vector}, {"a": vector, "b": vector}])
+  monkeypatch.setattr(precision, "embed", lambda *_: next(found))
+  monkeypatch.setattr(precision, "load_prepared_model", lambda folder: None)
+  assert precision.check_kind(trunk, trunk, [picture(1234)]) == Check(2, -1.0)
+
+
+def store(folder, trunk, kind: TrunkKind) -> str:
+  """What `bottlenecks` leaves of its trunk."""
+  card = {**trunk.card, "fingerprint": kind.fingerprint(trunk.fingerprint), **kind.fields}
+  folder.mkdir()
+  (folder / "info.json").write_text(json.dumps({"stage": "bottlenecks", "trunk": card}))
+  return str(folder)
+
+
+def test_of_the_kinds_that_would_do_that_of_earlier_bottlenecks_is_taken(trunk, machine, tmp_path):
+  machine(bfloat16=True, openvino=False)
+  plain, fast = store(tmp_path / "plain", trunk, TrunkKind()), store(tmp_path / "fast", trunk, BFLOAT16)
+
+  def kind(asked: str, *folders: str) -> TrunkKind:
+    return choose_kind(trunk, asked, "auto", pictures, folders).trunk.kind
+
+  assert kind("auto", plain, fast) == kind("float32", fast, plain) == TrunkKind()
+  assert choose_kind(trunk, "auto", "auto", pictures, [plain]).why == f"as for the bottlenecks in {plain}"
+  if has_bfloat16():
+    assert kind("auto", fast, plain) == kind("bfloat16", plain) == BFLOAT16
+  machine(bfloat16=False, openvino=False)
+  assert kind("auto", fast) == TrunkKind()  # it cannot be had here
+
+
+def test_bottlenecks_of_an_earlier_version_are_of_the_plain_kind(trunk, machine, tmp_path):
+  machine(bfloat16=True, openvino=True)
+  (tmp_path / "old").mkdir()
+  card = {name: trunk.card[name] for name in ("handle", "fingerprint", "input_px", "dimensions")}
+  (tmp_path / "old/info.json").write_text(json.dumps({"stage": "bottlenecks", "trunk": card}))
+  assert choose_kind(trunk, "auto", "auto", pictures, [str(tmp_path / "old")]).trunk.kind == TrunkKind()
+
+
+def test_bottlenecks_of_another_trunk_decide_nothing(trunk, machine, tmp_path):
+  machine(bfloat16=False, openvino=False)
+  (tmp_path / "other").mkdir()
+  card = {**trunk.card, "fingerprint": "0" * 64, "base_fingerprint": "0" * 64}
+  (tmp_path / "other/info.json").write_text(json.dumps({"stage": "bottlenecks", "trunk": card}))
+  choice = choose_kind(trunk, "auto", "auto", pictures, [str(tmp_path / "other")])
+  assert not choice.why.startswith("as for")
