@@ -139,7 +139,7 @@ def run(argv: Sequence[str]) -> int:
   metrics = finish(
     config.output,
     read_figures(config.output),
-    {**about, **({"precision": checked.info} if checked else {})},
+    {**about, **({"trunk_kind": checked.info} if checked else {})},
     min_accuracy=flags.min_accuracy,
     min_label_recall=flags.min_label_recall,
     max_drop=None,

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from pipelines import trunk_cache
 from pipelines.models import Model
-from pipelines.trunk_sample import embed
+from pipelines.trunk_sample import digest_of_check, embed
 from transforms import files
 from transforms.core.cosine import cosines
 from transforms.core.head import decode_head
@@ -87,6 +88,8 @@ class ModelTrunk:
   def check(self, sample: Sequence[Image], threads: int, max_pixels: int) -> Agreement | None:
     """Returns how near its answers are to those of float32; None where they are that, or no picture can be used.
 
+    What was found is kept in the trunks' cache, for the next evaluation of the same pictures.
+
     Args:
       sample: some pictures.
       threads: in this process; 0 leaves the runtime's own choice.
@@ -94,6 +97,9 @@ class ModelTrunk:
     """
     if self.run.kind.precision == FLOAT32:
       return None
+    digest = digest_of_check([self.model.fingerprint, self.fingerprint], sample)
+    if kept := trunk_cache.read_source(digest):
+      return Agreement(**kept)
     ours = embed(load_model(self.model.trunk, threads), sample, max_pixels)
     exact = embed(load_model(self.model.saved_model, threads, trunk_only=True), sample, max_pixels)
     keys = sorted(ours.keys() & exact.keys())
@@ -102,7 +108,9 @@ class ModelTrunk:
     tables = [np.stack([found[key] for key in keys]) for found in (ours, exact)]
     head = decode_head(files.read_bytes(self.model.head), self.model.head)
     answers = [head.score(table).argmax(axis=1) for table in tables]
-    return Agreement(len(keys), float(cosines(*tables).min()), int((answers[0] == answers[1]).sum()))
+    agreement = Agreement(len(keys), float(cosines(*tables).min()), int((answers[0] == answers[1]).sum()))
+    trunk_cache.write_source(digest, dataclasses.asdict(agreement))
+    return agreement
 
   def to_info(self, agreement: Agreement | None) -> dict[str, Any]:
     """Returns what `metrics.json` says of it, JSON values."""

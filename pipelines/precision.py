@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from pipelines import trunk_cache
 from pipelines.precision_flags import AUTO, LEAST_COSINE
-from pipelines.trunk_sample import IMAGES, decode, embed
+from pipelines.trunk_sample import IMAGES, decode, digest_of_check, embed
 from pipelines.trunks import Trunk, prepare
 from transforms import files
 from transforms.core.cosine import cosines
 from transforms.core.errors import InputError
+from transforms.core.finished import parse_info
 from transforms.core.inference import load_prepared_model
-from transforms.core.kinds_here import processor_name, why_not_here
+from transforms.core.kinds_here import why_not_here
 from transforms.core.prepared import find_prepared
-from transforms.core.provenance import versions
-from transforms.core.schema import PREPROCESSING_VERSION, Image
+from transforms.core.schema import INFO_FILE, Image
 from transforms.core.trunk_kind import (
   BFLOAT16,
   FLOAT32,
@@ -59,7 +57,7 @@ class Choice:
 
   Attributes:
     trunk: prepared.
-    check: None where there was nothing to compare, or it was done by the run whose kind is kept.
+    check: None where there was nothing to compare; where the kind is kept, that of the run that it is kept of.
     why: why it is this kind, where nobody asked for it and it is not what auto likes best; else empty.
   """
 
@@ -164,8 +162,16 @@ def _as_in(folder: str, trunk: Trunk, precision: str, runtime: str) -> Choice | 
         continue  # what it was calibrated on is not at hand
       kept = dataclasses.replace(trunk, kind=kind, prepared_folder=stored, base_fingerprint=trunk.base)
       kept = dataclasses.replace(kept, fingerprint=card["fingerprint"]) if stored else prepare(trunk, kind)
-      return Choice(kept, why=f"as for the bottlenecks in {files.shown(folder)}")
+      return Choice(kept, _check_of(folder, card), f"as for the bottlenecks in {files.shown(folder)}")
   return None
+
+
+def _check_of(folder: str, card: Mapping[str, Any]) -> Check | None:
+  """Returns what the run found that made the bottlenecks of a trunk, if it looked."""
+  path = files.join(folder, INFO_FILE)
+  info = parse_info(files.read_bytes(path)) if files.exists(path) else {}
+  sample = info.get("execution", {}).get("sample") if info.get("trunk") == card else None
+  return Check(**sample) if sample else None
 
 
 def _calibrate(trunk: Trunk, runtime: str, sample: Sequence[Image]) -> Trunk:
@@ -181,9 +187,7 @@ def check_kind(prepared: Trunk, in_float32: Trunk, sample: Sequence[Image]) -> C
 
   What was found is kept in the trunks' cache, for the next run over the same pictures.
   """
-  asked = [prepared.fingerprint, in_float32.fingerprint, *(image.sha256 for image in sample)]
-  made_with = [PREPROCESSING_VERSION, versions(), processor_name()]
-  digest = hashlib.sha256(json.dumps(["check", asked, made_with], sort_keys=True).encode()).hexdigest()
+  digest = digest_of_check([prepared.fingerprint, in_float32.fingerprint], sample)
   if kept := trunk_cache.read_source(digest):
     return Check(**kept)
   ours, exact = (embed(load_prepared_model(trunk.prepared_folder), sample) for trunk in (prepared, in_float32))

@@ -273,7 +273,7 @@ class _Night:
     metrics = finish(
       working,
       read_figures(working),
-      {**about, "precision": checked[MODEL].info},
+      {**about, "trunk_kind": checked[MODEL].info},
       min_accuracy=flags.min_accuracy,
       min_label_recall=flags.min_label_recall,
       max_drop=flags.max_drop,
@@ -281,7 +281,7 @@ class _Night:
       info=info,
       title=f"Night of {self._date}",
       trend=trend(self._finished, self._date),
-      about_candidate={"precision": checked[CANDIDATE].info} if CANDIDATE in checked else {},
+      about_candidate={"trunk_kind": checked[CANDIDATE].info} if CANDIDATE in checked else {},
     )
     files.write_text(files.join(working, JUNIT_FILE), junit_xml(metrics))
     folder = working

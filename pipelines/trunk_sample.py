@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 from collections.abc import Sequence
 
 import numpy as np
 
 from transforms.core.images import MAX_PIXELS
 from transforms.core.inference import Inferred, LoadedModel, infer_images
-from transforms.core.schema import Image
+from transforms.core.kinds_here import processor_name
+from transforms.core.provenance import versions
+from transforms.core.schema import PREPROCESSING_VERSION, Image
 from transforms.core.splits import SplitPercentages
 from transforms.local_shards import read_sample
 from transforms.sources import Source
@@ -43,3 +47,14 @@ def decode(model: LoadedModel, sample: Sequence[Image], max_pixels: int = MAX_PI
   seeing = dataclasses.replace(model, infer=lambda pixels: {"pixels": np.asarray(pixels)})
   found = infer_images(sample, seeing, max_pixels=max_pixels)
   return [(item.image, item.outputs["pixels"]) for item in found if isinstance(item, Inferred)]
+
+
+def digest_of_check(of: Sequence[str], sample: Sequence[Image]) -> str:
+  """Returns 64 hex digits for what decides what is found when a trunk is tried on a sample on this machine.
+
+  Args:
+    of: fingerprints of what is tried.
+    sample: the pictures.
+  """
+  decides = [list(of), [image.sha256 for image in sample], PREPROCESSING_VERSION, versions(), processor_name()]
+  return hashlib.sha256(json.dumps(["check", *decides], sort_keys=True).encode()).hexdigest()
