@@ -42,7 +42,7 @@ def main() -> None:
     "--stage",
     choices=_STAGES,
     default="bottlenecks",
-    help="convert (to records), bottlenecks, evaluate (the stored bottlenecks, by a head trained on the fewest), or all",
+    help="convert (to records), bottlenecks, evaluate (stored bottlenecks, by a head trained on the fewest), or all",
   )
   parser.add_argument("--folders", action="store_true", help="class folders of PNG files, not IDX files")
   parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there, too")
@@ -139,7 +139,7 @@ def _named(row: dict[str, Any]) -> dict[str, str]:
 
 
 def growth_table(rows: Sequence[dict[str, Any]]) -> str:
-  """Returns a Markdown table: what each size took, per picture beyond the smallest size of the same kind, and memory."""
+  """Returns a Markdown table: what each size took, the time per picture beyond the fewest, and memory."""
   lines: list[tuple[str, ...]] = [
     ("stage", "images", "processes", "seconds", "ms per image beyond the fewest", "peak MB of each process")
   ]

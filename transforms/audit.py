@@ -1,11 +1,13 @@
 """The split audit: which pictures are there with different labels, or in training and in testing.
 
-Pictures are the same where their bytes are. Only hashes, places and small numbers cross the shuffles, dealt in buckets;
-names are looked up for the leaks alone.
+Pictures are the same where their bytes are. Only hashes, places and small numbers cross the shuffles, dealt in buckets,
+and of most pictures four bytes of the hash alone: the local runner keeps in memory what crosses a shuffle. Names are
+looked up for the leaks alone.
 
-1. Hash.  Each shard's pictures are hashed, or the hashes in its finished records are read.
-2. Find.  Equal hashes meet in a bucket.
-3. Name.  The leaks that are in a shard are read once more, for their keys and labels.
+1. Suspect. Each shard's pictures are hashed, or the hashes in its finished records are read. Equal marks, the four
+            bytes, meet in a bucket.
+2. Find.    Suspects are hashed or read again, in shards that have some. Equal hashes meet in a bucket.
+3. Name.    The leaks that are in a shard are read once more, for their keys and labels.
 """
 
 from __future__ import annotations
@@ -24,10 +26,11 @@ from transforms.core.images import MAX_PIXELS, Fault, look
 from transforms.core.inference import set_threads
 from transforms.core.leaks import Dealt, Leak, LeakedPicture, ShardLeaks, find_leaks, leaks_csv
 from transforms.core.quiet_tensorflow import load_tensorflow
-from transforms.core.schema import CLASS_INDEX, SHA256, Image, describe_bottleneck, parse_shard_name
+from transforms.core.schema import CLASS_INDEX, Image, describe_bottleneck, digest_of_record, parse_shard_name
 from transforms.core.shards import Shard, ShardReport, pick_inputs
 from transforms.core.splits import SplitPercentages
-from transforms.core.tfrecord import locate_records, read_record_at
+from transforms.core.suspects import find_suspects, mark_of, unpack_marks
+from transforms.core.tfrecord import locate_records, read_record_at, read_records
 from transforms.sources import read_images
 
 
@@ -47,11 +50,16 @@ class AuditRecords(beam.PTransform):
     self._percentages = percentages
 
   def expand(self, reports: beam.PCollection) -> beam.PCollection:
+    buckets = _buckets(reports)
     return (
       reports
       | "SpreadReports" >> beam.Reshuffle()
       # ShardReport
-      | "DealRecords" >> beam.FlatMap(_deal_records, self._records_folder, _buckets(reports))
+      | "MarkRecords" >> beam.FlatMap(_mark_records, self._records_folder, buckets)
+      # (bucket, (shard's name, marks))
+      | "FindSuspects" >> _FindSuspects()
+      # (shard's name, list of marks)
+      | "DealRecords" >> beam.FlatMap(_deal_records, self._records_folder, buckets)
       # (bucket, Dealt)
       | "FindLeaks" >> _FindLeaks()
       # (shard's name, ShardLeaks)
@@ -85,11 +93,21 @@ class AuditPictures(beam.PTransform):
     self._threads = threads or Threads()
 
   def expand(self, shards: beam.PCollection) -> beam.PCollection:
-    leaks = (
+    buckets = _buckets(shards)
+    suspects = (
       shards
       | "SpreadShards" >> beam.Reshuffle()
       # Shard
-      | "DealPictures" >> beam.FlatMap(_deal_pictures, self._labels, _buckets(shards))
+      | "MarkPictures" >> beam.FlatMap(_mark_pictures, self._labels, buckets)
+      # (bucket, (shard's name, marks))
+      | "FindSuspects" >> _FindSuspects()
+    )  # (shard's name, list of marks)
+    leaks = (
+      shards
+      | "PickSuspects" >> beam.FlatMap(_pick_suspects, beam.pvalue.AsDict(suspects))
+      # (Shard, marks)
+      | "SpreadSuspects" >> beam.Reshuffle()
+      | "DealPictures" >> beam.FlatMap(_deal_pictures, self._labels, buckets)
       # (bucket, Dealt)
       | "FindLeaks" >> _FindLeaks()
     )  # (shard's name, ShardLeaks)
@@ -174,6 +192,21 @@ def drop_leaks(shard: Shard, audited: Mapping[str, NamedLeaks]) -> Shard:
   return shard._replace(inputs=(*kept, *out))
 
 
+class _FindSuspects(beam.PTransform):
+  """PCollection[(bucket, (shard's name, marks))] -> PCollection[(shard's name, list of marks)]."""
+
+  def expand(self, marked: beam.PCollection) -> beam.PCollection:
+    return (
+      marked
+      | "MeetByMark" >> beam.GroupByKey()
+      # (bucket, iterable of (shard's name, marks))
+      | "SuspectInBucket" >> beam.FlatMapTuple(lambda _, met: find_suspects(met))
+      # (shard's name, marks)
+      | "MeetByShard" >> beam.GroupByKey()
+      | "ListMarks" >> beam.MapTuple(lambda name, packed: (name, list(packed)))
+    )
+
+
 class _FindLeaks(beam.PTransform):
   """PCollection[(bucket, Dealt)] -> PCollection[(shard's name, ShardLeaks)], one for each shard that has leaks."""
 
@@ -199,22 +232,42 @@ def _buckets(shards: beam.PCollection) -> beam.pvalue.AsSingleton:
   return beam.pvalue.AsSingleton(counted | "ChooseBuckets" >> beam.Map(bucket_count))
 
 
-def _deal_records(report: ShardReport, folder: str, buckets: int) -> Iterator[tuple[int, Dealt]]:
-  hashed = []
+def _pack_marks(name: str, digests: Iterable[bytes], buckets: int) -> Iterator[tuple[int, tuple[str, bytes]]]:
+  for bucket, dealt in deal(((digest,) for digest in digests), buckets).items():
+    yield bucket, (name, b"".join(mark_of(digest) for (digest,) in dealt))
+
+
+def _mark_records(report: ShardReport, folder: str, buckets: int) -> Iterator[tuple[int, tuple[str, bytes]]]:
   path = files.join(folder, report.file)
   with files.open_to_read(path) as file:
+    yield from _pack_marks(report.file, map(digest_of_record, read_records(file, path)), buckets)
+
+
+def _deal_records(suspects: tuple[str, list[bytes]], folder: str, buckets: int) -> Iterator[tuple[int, Dealt]]:
+  name, packed = suspects
+  marks = unpack_marks(packed)
+  hashed, count = [], 0
+  path = files.join(folder, name)
+  with files.open_to_read(path) as file:
     for start, record in locate_records(file, path):
-      features = decode_example(record, (SHA256, CLASS_INDEX))
-      hashed.append((bytes.fromhex(features[SHA256][0].decode()), start, features[CLASS_INDEX][0]))
+      count += 1
+      digest = digest_of_record(record)
+      if mark_of(digest) in marks:
+        hashed.append((digest, start, decode_example(record, (CLASS_INDEX,))[CLASS_INDEX][0]))
   for bucket, pictures in deal(hashed, buckets).items():
-    yield bucket, Dealt(report.file, report.split, len(hashed), pictures)
+    yield bucket, Dealt(name, _split_of_file(name), count, pictures)
+
+
+def _split_of_file(name: str) -> str:
+  split, *_ = parse_shard_name(name) or ("",)
+  return split
 
 
 def _name_records(
   in_shard: tuple[str, ShardLeaks], labels: Sequence[str], folder: str, percentages: SplitPercentages
 ) -> Iterator[LeakedPicture]:
   name, found = in_shard
-  given, *_ = parse_shard_name(name) or ("",)
+  given = _split_of_file(name)
   path = files.join(folder, name)
   with files.open_to_read(path) as file:
     for leak in found.leaks:
@@ -226,13 +279,29 @@ def _name(leak: Leak, key: str, label: str, split: str, labels: Sequence[str]) -
   return LeakedPicture(leak.digest.hex(), key, split, label, leak.kinds, tuple(labels[index] for index in leak.classes))
 
 
-def _deal_pictures(shard: Shard, labels: Sequence[str], buckets: int) -> Iterator[tuple[int, Dealt]]:
+def _mark_pictures(shard: Shard, labels: Sequence[str], buckets: int) -> Iterator[tuple[int, tuple[str, bytes]]]:
+  images = (image for image in read_images(shard, labels) if isinstance(image, Image) and image.encoded)
+  yield from _pack_marks(shard.name(), (hashlib.sha256(image.encoded).digest() for image in images), buckets)
+
+
+def _pick_suspects(shard: Shard, suspects: Mapping[str, list[bytes]]) -> Iterator[tuple[Shard, list[bytes]]]:
+  if packed := suspects.get(shard.name()):
+    yield shard, packed
+
+
+def _deal_pictures(
+  suspects: tuple[Shard, list[bytes]], labels: Sequence[str], buckets: int
+) -> Iterator[tuple[int, Dealt]]:
+  shard, packed = suspects
+  marks = unpack_marks(packed)
   class_indices = {label: index for index, label in enumerate(labels)}
   hashed, count = [], 0
   for position, image in enumerate(read_images(shard, labels)):
     count += 1
     if isinstance(image, Image) and image.encoded:
-      hashed.append((hashlib.sha256(image.encoded).digest(), position, class_indices[image.label]))
+      digest = hashlib.sha256(image.encoded).digest()
+      if mark_of(digest) in marks:
+        hashed.append((digest, position, class_indices[image.label]))
   for bucket, pictures in deal(hashed, buckets).items():
     yield bucket, Dealt(shard.name(), shard.split, count, pictures)
 
