@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from trainer.trunk_graph import StoredTrunk
 from transforms.core.preprocessing import preprocess
 
 TOP = 5
@@ -31,17 +32,15 @@ TOP = 5
 def build_exported(
   *,
   labels: Sequence[str],
-  embed: Callable[[tf.Tensor], tf.Tensor],
   transform: Callable[[tf.Tensor], tf.Tensor],
   weights: Sequence[np.ndarray],
   input_px: int,
   dimensions: int,
 ) -> tf.Module:
-  """Puts trunk, transform graph and head together.
+  """Puts transform graph and head together, and leaves a place for the trunk.
 
   Args:
     labels: class index -> label.
-    embed: the trunk, float32 [N, S, S, 3] -> float32 [N, D]; its weights are constants.
     transform: float32 [N, D] -> float32 [N, D].
     weights: the head's, float32 [D, C] and float32 [C]: logits = transformed bottlenecks @ the first + the second.
     input_px: S.
@@ -66,7 +65,7 @@ def build_exported(
 
   @tf.function(input_signature=[pictures])
   def embed_pictures(images: tf.Tensor) -> tf.Tensor:
-    return embed(images)
+    return tf.zeros([tf.shape(images)[0], dimensions])  # until `save_exported` puts the trunk here
 
   @tf.function(input_signature=[vectors])
   def score_bottlenecks(bottleneck: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -106,7 +105,8 @@ def build_exported(
   return module
 
 
-def save_exported(module: Any, folder: str) -> None:
-  """Writes the module of `build_exported` as a SavedModel."""
+def save_exported(module: Any, folder: str, trunk: StoredTrunk) -> None:
+  """Writes the module of `build_exported` as a SavedModel, with the trunk in its place."""
   signatures = {"serving_default": module.serve_images, "bottlenecks": module.serve_bottlenecks}
   tf.saved_model.save(module, folder, signatures=signatures)
+  trunk.put_into(folder, "embed")

@@ -13,28 +13,47 @@ import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from trainer.sub_graph import keep_what_computes
+from trainer.trunk_graph import StoredTrunk, join_graphs
 
 INPUT_NAME = "Placeholder"
+_PREFIX = "retrained"
+_BOTTLENECK = f"{_PREFIX}/given_bottleneck"
 
 Weights = Sequence[np.ndarray]
 """Of a head: float32 [D, C] and float32 [C]."""
 
 
-def freeze_scores(score_images: tf.types.experimental.GenericFunction, output_name: str) -> tf.compat.v1.GraphDef:
-  """Freezes `score_images` of the exported model: float32 [N, S, S, 3] -> {"scores": float32 [N, C]}."""
+def freeze_scores(
+  score: tf.types.experimental.GenericFunction, output_name: str, input_name: str = INPUT_NAME
+) -> tf.compat.v1.GraphDef:
+  """Freezes `score_images` or `score_bottlenecks` of the exported model: one input -> {"scores": float32 [N, C]}."""
   # Inlines every function on the way.
-  frozen = convert_variables_to_constants_v2(score_images.get_concrete_function())
-  (images,), (scores,) = frozen.inputs, frozen.outputs
+  frozen = convert_variables_to_constants_v2(score.get_concrete_function())
+  (given,), (scores,) = frozen.inputs, frozen.outputs
   with tf.Graph().as_default() as graph:
-    placeholder = tf.compat.v1.placeholder(tf.float32, images.shape, name=INPUT_NAME)
+    placeholder = tf.compat.v1.placeholder(tf.float32, given.shape, name=input_name)
     (imported,) = tf.import_graph_def(
       frozen.graph.as_graph_def(),
-      input_map={images.name: placeholder},
+      input_map={given.name: placeholder},
       return_elements=[scores.name],
-      name="retrained",
+      name=_PREFIX,
     )
     tf.identity(imported, name=output_name)
   return keep_what_computes(graph.as_graph_def(), output_name)
+
+
+def freeze_behind(
+  trunk: StoredTrunk, score_bottlenecks: tf.types.experimental.GenericFunction, output_name: str
+) -> tf.compat.v1.GraphDef:
+  """Freezes `score_bottlenecks` of the exported model behind a stored trunk: float32 [N, S, S, 3] -> float32 [N, C]."""
+  graph = trunk.to_graph()
+  if graph is None:
+    embed = tf.saved_model.load(trunk.folder).embed
+    score_images = tf.function(lambda images: score_bottlenecks(embed(images)), input_signature=embed.input_signature)
+    return freeze_scores(score_images, output_name)
+  head = freeze_scores(score_bottlenecks, output_name, _BOTTLENECK)
+  joined = join_graphs(graph, head, bottleneck=_BOTTLENECK, images=INPUT_NAME, prefix=f"{_PREFIX}/trunk/")
+  return keep_what_computes(joined, output_name)
 
 
 def freeze_for_any_head(

@@ -47,6 +47,7 @@ def run(argv: Sequence[str]) -> int:
   from trainer.plain_head import plain_head
   from trainer.retrain_loop import BesideTraining
   from trainer.transform_graph import load_transform
+  from trainer.trunk_graph import StoredTrunk
 
   dimensions = int(info["trunk"]["dimensions"])
   transform = load_transform(os.path.join(args.input, "transform"), labels, dimensions)
@@ -84,13 +85,12 @@ def run(argv: Sequence[str]) -> int:
     print(f"going on in {args.output} where an earlier run of the same request was")
 
   @functools.cache
-  def load_trunk() -> Any:
-    return tf.saved_model.load(os.path.join(args.input, "trunk"))
+  def stored_trunk() -> StoredTrunk:
+    return StoredTrunk(os.path.join(args.input, "trunk"))
 
   def assemble(weights: frozen_graph.Weights) -> tf.Module:
     return export.build_exported(
       labels=labels,
-      embed=load_trunk().embed,
       transform=transform,
       weights=weights,
       input_px=int(trunk["input_px"]),
@@ -98,7 +98,9 @@ def run(argv: Sequence[str]) -> int:
     )
 
   freeze = frozen_graph.freeze_for_any_head(
-    lambda weights: frozen_graph.freeze_scores(assemble(weights).score_images, asked.final_tensor_name),
+    lambda weights: frozen_graph.freeze_behind(
+      stored_trunk(), assemble(weights).score_bottlenecks, asked.final_tensor_name
+    ),
     dimensions,
     len(labels),
   )
@@ -126,7 +128,8 @@ def run(argv: Sequence[str]) -> int:
   plain = plain_head(transform, head, dimensions)
   exported = assemble(head.get_weights())
   output_folder.replace_folder(
-    os.path.join(args.output, output_folder.SAVED_MODEL), lambda folder: export.save_exported(exported, folder)
+    os.path.join(args.output, output_folder.SAVED_MODEL),
+    lambda folder: export.save_exported(exported, folder, stored_trunk()),
   )
   output_folder.write_bytes(os.path.join(args.output, output_folder.FROZEN_GRAPH), freeze(head.get_weights()))
   output_folder.write_bytes(os.path.join(args.output, HEAD_FILE), encode_head(plain))
@@ -138,7 +141,7 @@ def run(argv: Sequence[str]) -> int:
     metrics["tflite"] = tflite.write_tflite(
       lite,
       output=args.output,
-      embed=load_trunk().embed,
+      embed=tf.saved_model.load(stored_trunk().folder).embed,
       head=plain,
       input_px=int(trunk["input_px"]),
       labels=labels,
