@@ -67,7 +67,7 @@ def time_work(
   few = min(handler.batch_size, pictures)
   work(few)  # loads the trunk
   few_secs = statistics.median(work(few) for _ in range(3))
-  batches = max(2, round(budget_secs / few_secs))
+  batches = max(4, round(budget_secs / few_secs))
   many = min(pictures, batches * handler.batch_size)
   repeats = max(1, batches * handler.batch_size // many)
   return shard_costs(few, few_secs, many, statistics.median(work(many) for _ in range(repeats)))
