@@ -59,7 +59,9 @@ def main() -> int:
     script_rate = measure_script(pictures / "testing", flags.trunk_weights, flags.script_images, output / "script")
 
   metrics = json.loads((evaluation / "metrics.json").read_text())
-  counts = {"train": 60_000, "evaluate": TESTING_IMAGES}
+  splits = json.loads((bottlenecks / "stats.json").read_text())["splits"]
+  images = {split: totals["outputs"] for split, totals in splits.items()}
+  counts = {**dict.fromkeys(seconds, sum(images.values())), "train": images["training"], "evaluate": metrics["total"]}
   print(
     f"\n{stages_table(seconds, counts)}\n\n{per_label_table(metrics)}\n\n{comparison(metrics, seconds, script_rate)}"
   )
@@ -101,9 +103,8 @@ def measure_script(pictures: Path, weights: Path, images: int, work: Path) -> fl
 def stages_table(seconds: Mapping[str, float], counts: Mapping[str, int]) -> str:
   rows: list[tuple[str, ...]] = [("stage", "images", "time", "images/s")]
   for stage, secs in seconds.items():
-    images = counts.get(stage, 70_000)
-    rows.append((stage, f"{images:,}", duration(secs), f"{images / secs:,.0f}"))
-  rows.append(("all", "70,000", duration(sum(seconds.values())), ""))
+    rows.append((stage, f"{counts[stage]:,}", duration(secs), f"{counts[stage] / secs:,.0f}"))
+  rows.append(("all", "", duration(sum(seconds.values())), ""))
   return table(rows)
 
 
@@ -115,7 +116,7 @@ def comparison(metrics: Mapping[str, Any], seconds: Mapping[str, float], script_
     seconds: stage -> time.
     script_rate: images/s of the script's way, on these cores.
   """
-  rows: list[tuple[str, ...]] = [("", "accuracy of 10,000", "their evaluation", "images/s")]
+  rows: list[tuple[str, ...]] = [("", "accuracy", f"time for {TESTING_IMAGES:,} images", "images/s")]
   rows.append(
     ("the article", f"{ARTICLE_ACCURACY:.2%}", duration(ARTICLE_SECS), f"{TESTING_IMAGES / ARTICLE_SECS:.2f}")
   )
@@ -124,7 +125,7 @@ def comparison(metrics: Mapping[str, Any], seconds: Mapping[str, float], script_
   rate = metrics["total"] / seconds["evaluate"]
   low, high = metrics["accuracy_interval_95"]
   accuracy = f"{metrics['accuracy']:.2%} (95 % interval {100 * low:.1f} to {100 * high:.1f})"
-  rows.append(("this project, these cores", accuracy, duration(seconds["evaluate"]), f"{rate:,.0f}"))
+  rows.append(("this project, these cores", accuracy, duration(TESTING_IMAGES / rate), f"{rate:,.0f}"))
   return table(rows)
 
 
