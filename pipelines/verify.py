@@ -37,7 +37,7 @@ from transforms.core.errors import InputError
 from transforms.core.inference import BATCH_SIZE, Inferred
 from transforms.core.quarantine import Quarantined
 from transforms.core.quiet_tensorflow import load_tensorflow
-from transforms.core.trunk_kind import BFLOAT16, FLOAT32
+from transforms.core.trunk_kind import BFLOAT16, INT8
 from transforms.evaluate import METRICS_FILE
 from transforms.local_shards import read_all, read_sample
 from transforms.model_handler import ImageModelHandler
@@ -45,22 +45,20 @@ from transforms.same_output import check_comparable, compare_outputs
 from transforms.sources import find_source
 
 _BATCH_PATH = "batch path"
-_EXACT_PATH = "float32 path"
+_EXPORTED = "exported model"
 _IMAGES = 200
 _BOUND = 1e-3
 _BFLOAT16_BOUND = 0.1
 _INT8_BOUND = 0.05
 
 _DESCRIPTION = """\
-Pushes pictures through every way to their scores that a model offers, and says where two part: the batch path (what
-`evaluate` runs), the exported model's serving signature on the pictures' bytes, the trunk's bottlenecks through
-head.npz in numpy, the frozen graph, and the TensorFlow Lite files that `train` wrote. All are held against the batch
-path. The exit code is 1 where a score, 0..1, differs by more than --bound; the first such picture is named. An int8
-file computes something else: its labels are counted, and may differ for the part --int8_bound of the pictures.
-
-Where the model's trunk runs in bfloat16 or in int8, the others are held against the exported model instead, which is in
-float32, and the batch path is one of them: in bfloat16 its scores may differ by --bfloat16_bound, in int8 its labels
-are counted.
+Pushes pictures through every way to their scores that a model offers, and says where two part: the exported model in
+the batches of a job, its serving signature on the pictures' bytes, its trunk's bottlenecks through head.npz in numpy,
+the frozen graph, the TensorFlow Lite files that `train` wrote, and the batch path (what `evaluate` runs): the prepared
+trunk of the model's bottlenecks, then head.npz. All are held against the first. The exit code is 1 where a score, 0..1,
+differs by more than --bound; the first such picture is named. Of a batch path in bfloat16 it may differ by
+--bfloat16_bound. A trunk or a file in int8 computes something else: its labels are counted, and may differ for the part
+--int8_bound of the pictures.
 
   beam-retrain verify --model work/model --input work/pictures
   beam-retrain verify --model work/model --input work/pictures --split testing --all
@@ -180,7 +178,7 @@ def _verify(flags: argparse.Namespace) -> int:
   exact = ImageModelHandler(model.saved_model, max_pixels=flags.max_pixels)
   batch = trunk.to_scores(max_pixels=flags.max_pixels)
   precision = trunk.run.kind.precision
-  reference, handler = (_BATCH_PATH, batch) if precision == FLOAT32 else (_EXACT_PATH, exact)
+  reference, handler = (_EXPORTED, exact) if trunk.run.is_prepared else (_BATCH_PATH, batch)
   paths = [
     *([] if handler is batch else [scoring_paths.loaded_model(batch.load_once(), f"{_BATCH_PATH} ({trunk.run.kind})")]),
     scoring_paths.serving_signature(model.path),
@@ -189,8 +187,9 @@ def _verify(flags: argparse.Namespace) -> int:
     *map(scoring_paths.lite_file, lite_files),
   ]
   tallies = [Tally(path.name, bound if path.is_exact else None) for path in paths]
-  if precision == BFLOAT16:
-    tallies[0].bound = _BFLOAT16_BOUND if flags.bfloat16_bound is None else flags.bfloat16_bound
+  if trunk.run.is_prepared and precision != INT8:
+    of_bfloat16 = _BFLOAT16_BOUND if flags.bfloat16_bound is None else flags.bfloat16_bound
+    tallies[0].bound = of_bfloat16 if precision == BFLOAT16 else bound
   count = None if flags.all else flags.images or _IMAGES
   pictures = read_sample(source, splits, percentages, count) if count else read_all(source, splits, percentages)
   good, bad = 0, 0

@@ -23,6 +23,7 @@ def lite_model(made, tmp_path_factory) -> Path:
   folder = tmp_path_factory.mktemp("lite") / "model"
   files = [f"--tflite_output_file={folder}/model.tflite", f"--tflite_int8_output_file={folder}/int8.tflite"]
   assert task.run([f"--input={made.bottlenecks}", f"--output={folder}", *files]) == 0
+  shutil.rmtree(folder / "trunk")  # as before there were kinds: the batch path is the exported model's
   return folder
 
 
@@ -43,7 +44,11 @@ def broken(lite_model, tmp_path) -> Path:
 
 def verify(model: Path, data: Path, *more: str) -> int:
   images = [] if "--all" in more else [f"--images={IMAGES}"]
+  more = more if (model / "trunk").exists() else (*EXACT, *more)
   return main(["verify", f"--model={model}", f"--input={data}", *images, *more])
+
+
+EXACT = ("--precision=float32", "--runtime=tensorflow")
 
 
 def table(capsys) -> tuple[dict[str, tuple[int, float, int]], list[str]]:
@@ -65,6 +70,42 @@ def test_all_ways_agree(lite_model, made, capsys):
   assert all(rows[name][1] < 1e-4 and rows[name][2] == 0 for name in exact)
   assert 0 < rows["int8.tflite (int8)"][1] < 0.5
   assert errors == []
+
+
+@pytest.fixture
+def of_kind(made, tmp_path) -> Path:
+  """A copy of the model of `made`, with the prepared trunk of its bottlenecks, to break."""
+  return Path(shutil.copytree(made.model, tmp_path / "of_kind"))
+
+
+def test_the_model_s_own_kind_is_held_against_the_exported_model(of_kind, made, capsys):
+  assert verify(of_kind, made.data) == 0
+  out = capsys.readouterr().out
+  trunk = json.loads((of_kind / "info.json").read_text())["trunk"]
+  assert f"{IMAGES} pictures, held against the exported model; a score, 0..1, may differ by 0.001" in out
+  batch = next(line for line in out.splitlines() if line.startswith("batch path"))
+  assert batch.startswith(
+    f"batch path ({trunk['precision']} by {'Open' if trunk['runtime'] == 'openvino' else 'Tensor'}"
+  )
+  assert float(batch.split()[-2]) < 0.05
+  # Asked for float32, the batch path is the exported model's own.
+  assert verify(of_kind, made.data, *EXACT) == 0
+
+
+def test_a_head_that_is_not_the_exported_model_s_is_seen_in_the_batch_path(of_kind, other_model, made, capsys):
+  break_head(of_kind, other_model)
+  assert verify(of_kind, made.data) == 1
+  assert any("beam-retrain: batch path (" in line for line in capsys.readouterr().err.splitlines())
+
+
+def test_a_trunk_in_bfloat16_has_a_bound_of_its_own(of_kind, made, capsys):
+  if json.loads((of_kind / "info.json").read_text())["trunk"]["precision"] != "bfloat16":
+    pytest.skip("the digits' trunk does not run in bfloat16 here")
+  assert verify(of_kind, made.data, "--bfloat16_bound=0") == 1
+  out, err = capsys.readouterr()
+  assert ", of the batch path (bfloat16 by " in out
+  (error,) = err.splitlines()
+  assert "exported model '" in error.replace('"', "'")
 
 
 def test_every_testing_picture(lite_model, made, capsys):

@@ -52,7 +52,7 @@ def serving_signature(model: str) -> ScoringPath:
 
 
 def loaded_model(model: LoadedModel, name: str) -> ScoringPath:
-  """A model as a worker has it, called `name`; not exact: its trunk is of another kind than float32."""
+  """A model as a worker has it, called `name`; how exact it is depends on the kind of its trunk."""
   return ScoringPath(name, lambda encoded: model.infer(model.preprocess(encoded))["scores"], False)
 
 
