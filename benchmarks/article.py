@@ -90,10 +90,11 @@ def measure_script(pictures: Path, weights: Path, images: int, work: Path) -> fl
   run_process(
     [*write_network, f"--trunk_weights={weights.absolute()}", f"--output={network}"], work / "network.log", {}
   )
-  # A few, as the script listed only what it was to score.
+  # A few of every label, in a folder of their own, as the script listed what it was to score.
   some = work / "pictures"
   some.mkdir(parents=True, exist_ok=True)
-  for path in sorted(pictures.rglob("*.jpg"))[:: max(1, TESTING_IMAGES // images)][:images]:
+  found = sorted(pictures.rglob("*.jpg"))
+  for path in found[:: max(1, len(found) // images)][:images]:
     os.link(path, some / f"{path.parent.name}-{path.name}")
   command = [sys.executable, "-m", "benchmarks.peers.label_image_way", f"--pictures={some}", f"--network={network}"]
   run_process([*command, f"--output={result}"], work / "script.log", {})

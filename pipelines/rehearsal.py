@@ -139,7 +139,7 @@ def main(argv: Sequence[str]) -> None:
 
 def _rehearse(request: Request, started_secs: float, *, measure_anyhow: bool) -> dict[str, Any]:
   source, percentages = request.source, request.percentages
-  sampling_secs, sample = timed(lambda: _sample(request))
+  sample = _sample(request)
   with tempfile.TemporaryDirectory(prefix=PREFIX) as folder:
     pictures, output = os.path.join(folder, "pictures"), os.path.join(folder, "bottlenecks")
     in_shards = write_sample(sample, pictures)
@@ -170,7 +170,7 @@ def _rehearse(request: Request, started_secs: float, *, measure_anyhow: bool) ->
     worked_secs = len(in_shards) * shard_secs + sum(in_shards) * picture_secs
     costs = JobCosts(
       start_secs=max(0.0, started_secs + rehearsed_secs - worked_secs),
-      planning_secs=(planning_secs + sampling_secs) / total,
+      planning_secs=planning_secs / total,
       shard_secs=shard_secs,
       picture_secs=picture_secs,
       closing_secs=closing_secs,
