@@ -36,7 +36,7 @@ from benchmarks.peers.protocol import list_pictures
 from benchmarks.processes import Process, ProcessError, run_process
 from transforms.core.command_line import DONE, ArgumentParser, guarded, refuse_unknown
 from transforms.core.errors import InputError
-from transforms.core.schema import RECORDS_FOLDER, decode_bottleneck
+from transforms.core.schema import RECORDS_FOLDER, TESTING, TRAINING, decode_bottleneck
 from transforms.core.tfrecord import read_records
 
 # Below it a contender computes something else: bfloat16's least one is 0.99 or more, another decoder included.
@@ -188,6 +188,7 @@ class Bench:
       folder = self._first(kind)
       try:
         if not (folder / "COMPLETED").exists():
+          shutil.rmtree(folder, ignore_errors=True)
           self._run_ours(kind, self._pictures(self._few), folder, "prepare")
       except ProcessError as error:
         affected = [c for c in contenders if (c.runtime, c.precision) == (runtime, precision)]
@@ -254,7 +255,8 @@ class Bench:
     ends = self._work / "ends.json"
     trunk = ["--trunk=keras:InceptionV3", f"--trunk_weights={self._weights}"]
     kind = [f"--precision={contender.precision}", f"--runtime={contender.runtime}"]
-    where = [f"--input={pictures}", f"--output={folder}"]
+    # None for validation: of a trial's few pictures, some label would have none.
+    where = [f"--input={pictures}", f"--output={folder}", "--validation_percentage=0"]
     process = self._call(
       f"{log}-{contender.runtime}-{contender.precision}",
       "benchmarks.ours",
@@ -318,17 +320,19 @@ class Bench:
 
 
 def link_some(source: Path, target: Path, images: int) -> None:
-  """Makes class folders of so many pictures of the class folders of `source`, the same number of each, or nearly."""
+  """Links so many pictures of the class folders of `source`, the same number of each, or nearly, into class folders in
+  `training/` and `testing/`: every tenth of a label, from its first on, is for testing."""
   if target.exists():
     return
   folders = sorted(source.iterdir())
   temporary = target.with_name(f"{target.name}.tmp")
   shutil.rmtree(temporary, ignore_errors=True)
   for number, folder in enumerate(folders):
-    (temporary / folder.name).mkdir(parents=True)
+    for split in (TRAINING, TESTING):
+      (temporary / split / folder.name).mkdir(parents=True)
     count = images // len(folders) + (number < images % len(folders))
-    for picture in sorted(folder.iterdir(), key=lambda path: int(path.stem))[:count]:
-      os.link(picture, temporary / folder.name / picture.name)
+    for position, picture in enumerate(sorted(folder.iterdir(), key=lambda path: int(path.stem))[:count]):
+      os.link(picture, temporary / (TRAINING if position % 10 else TESTING) / folder.name / picture.name)
   temporary.rename(target)
 
 

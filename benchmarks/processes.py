@@ -75,5 +75,5 @@ def run_process(
     said = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
     last = said[-1].strip() if said else "it said nothing"
     cause = f"no end after {max_secs:.0f} s" if seconds >= max_secs else f"exit code {code}"
-    raise ProcessError(f"{cause} ({last[:200]}), see {log}")
+    raise ProcessError(f"{cause} ({last[:200]}), see {log.parent.name}/{log.name}")
   return Process(seconds, usage.ru_maxrss / 1024)
