@@ -12,6 +12,7 @@ import apache_beam as beam
 
 from pipelines import output_folder
 from pipelines.arguments import ArgumentParser, add_max_bad_fraction, parse_with_beam_options
+from pipelines.forked_workers import default_processes
 from pipelines.running import exit_code, guarded, run_pipeline
 from transforms import files
 from transforms.close import CloseLedger, mark_completed
@@ -19,7 +20,7 @@ from transforms.convert import FORMATS, JPG, PICTURE_FORMATS, TFRECORD, ConvertS
 from transforms.core.encode import DEFAULT_QUALITY
 from transforms.core.errors import InputError
 from transforms.core.schema import IMAGE_RECORD, LABELS_FILE
-from transforms.idx_source import IdxPair, PlanIdxShards, find_idx_splits
+from transforms.idx_source import IdxPair, PlanIdxShards, count_shards, find_idx_splits
 from transforms.shard_work import WorkShards
 
 STAGE = "convert"
@@ -38,8 +39,8 @@ example
   beam-retrain convert --input mnist --output mnist_jpg
   beam-retrain convert --input mnist --output mnist_png --formats png,tfrecord
 
-A killed run goes on where it was when it is started again; a finished one is replaced. Any Beam option may follow:
-  --direct_num_workers=2 --direct_running_mode=multi_processing"""
+A killed run goes on where it was when it is started again; a finished one is replaced. On this machine there is a
+process for each core. Any Beam option may follow, --direct_num_workers=1 for one process, say."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,7 +142,10 @@ def run(argv: Sequence[str]) -> int:
   arguments, options = parse_with_beam_options(make_parser(), argv)
   arguments.input, arguments.output = files.absolute(arguments.input), files.absolute(arguments.output)
   config = _claim(arguments, argv)
-  run_pipeline(lambda root: build(root, config), options, stage="convert", shards_folder=config.shards_folder)
+  processes = default_processes(argv, sum(count_shards(pair) for pair in config.pairs))
+  run_pipeline(
+    lambda root: build(root, config), options, stage=STAGE, shards_folder=config.shards_folder, processes=processes
+  )
   stats = output_folder.read_stats(config.output)
   _print_summary(stats, config)
   return exit_code(stats, config.output, config.max_bad_fraction)

@@ -6,13 +6,15 @@ allowed.
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Callable
 from typing import Any
 
 import apache_beam as beam
-from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
+from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions
 
+from pipelines.forked_workers import forked_workers
 from pipelines.progress import shard_progress
 from pipelines.quiet import kept_from_terminal
 from transforms import files
@@ -25,7 +27,12 @@ __all__ = ["DONE", "FAILED", "GATE_MISSED", "TOO_MANY_BAD", "exit_code", "guarde
 
 
 def run_pipeline(
-  build: Callable[[beam.Pipeline], None], options: PipelineOptions, *, stage: str, shards_folder: str
+  build: Callable[[beam.Pipeline], None],
+  options: PipelineOptions,
+  *,
+  stage: str,
+  shards_folder: str,
+  processes: int = 1,
 ) -> beam.runners.runner.PipelineResult:
   """Builds a pipeline, runs it and waits for it, saying now and then how far it is.
 
@@ -34,6 +41,7 @@ def run_pipeline(
     options: Beam's.
     stage: what the job is called.
     shards_folder: where it writes its shards.
+    processes: what `default_processes` said, for a job that can use several.
 
   Raises:
     InputError: where a worker raised one, on whatever engine.
@@ -43,10 +51,16 @@ def run_pipeline(
   if standard.runner is None:
     # Not DirectRunner: that one first tries to download Prism, and then takes another runner without a word.
     standard.runner = "FnApiRunner"
+  if processes > 1:
+    options.view_as(DirectOptions).direct_num_workers = processes
   pipeline = beam.Pipeline(options=options)
   build(pipeline)
   try:
-    with kept_from_terminal() as terminal, shard_progress(stage, shards_folder, terminal):
+    with contextlib.ExitStack() as stack:
+      terminal = stack.enter_context(kept_from_terminal())
+      if processes > 1:  # before there are threads
+        pipeline.runner = stack.enter_context(forked_workers(processes, options))
+      stack.enter_context(shard_progress(stage, shards_folder, terminal))
       result = pipeline.run()
       result.wait_until_finish()
   except Exception as error:

@@ -17,6 +17,7 @@ import PIL.Image
 import pytest
 
 from pipelines import convert
+from transforms.core.command_line import guarded
 from transforms.core.errors import InputError
 from transforms.core.idx import encode_idx
 
@@ -152,9 +153,19 @@ def test_gzip_gives_the_same_output(converted, tmp_path):
   assert _hashes(tmp_path / "out", *_DATA) == _hashes(converted, *_DATA)
 
 
-def test_two_worker_processes_give_the_same_bytes(source, converted, tmp_path):
-  flags = ["--direct_running_mode=multi_processing", "--direct_num_workers=2"]
-  assert _convert(source, tmp_path / "out", *flags) == 0
+def test_as_a_command_it_forks_a_process_for_each_core_gives_the_same_bytes_and_never_loads_tensorflow(
+  source, converted, tmp_path
+):
+  script = (
+    "import sys; from pipelines import convert, forked_workers; forked_workers.cores_given = lambda: 2;"
+    "code = convert.run(sys.argv[1:]);"
+    "print(len(forked_workers._FORKED), [n for n in sys.modules if n.split('.')[0] in ('tensorflow', 'keras')]);"
+    "sys.exit(code)"
+  )
+  ended = _run([sys.executable, "-c", script, "--input", str(source), "--output", str(tmp_path / "out")])
+  assert (ended.returncode, ended.stderr) == (0, "")
+  assert ended.stdout.splitlines()[-1] == "2 []"
+  assert "training: 1,100 images in" in ended.stdout
   assert _hashes(tmp_path / "out", *_DATA) == _hashes(converted, *_DATA)
 
 
@@ -258,21 +269,12 @@ def test_wrong_flags_are_a_sentence(source, tmp_path, flags, said):
   assert not (tmp_path / "out").exists()
 
 
-def test_as_a_command_it_never_loads_tensorflow_and_ends_with_a_sentence(tmp_path):
+def test_a_damaged_file_ends_with_a_sentence(tmp_path, capsys):
   source = _write_idx(tmp_path / "idx", {"training": 3, "testing": 2})
-  arguments = ["--input", str(source), "--output", str(tmp_path / "out"), _RUNNER]
-  check = (
-    "import sys; from pipelines import convert; code = convert.run(sys.argv[1:]);"
-    "print(sorted(n for n in sys.modules if n.split('.')[0] in ('tensorflow', 'keras'))); sys.exit(code)"
-  )
-  loaded = _run([sys.executable, "-c", check, *arguments])
-  assert (loaded.returncode, loaded.stdout.splitlines()[-1]) == (0, "[]"), loaded.stderr
-  assert "training: 3 images in" in loaded.stdout
   labels = source / "t10k-labels-idx1-ubyte"
   labels.write_bytes(labels.read_bytes()[:-1])
-  failed = _run([sys.executable, "-m", "pipelines.convert", *arguments])
-  assert failed.returncode == 2
-  assert failed.stderr.splitlines() == [
+  assert guarded(convert.run, ["--input", str(source), "--output", str(tmp_path / "out"), _RUNNER]) == 2
+  assert capsys.readouterr().err.splitlines() == [
     f"beam-retrain: {labels}: byte 9: the file ends here, but 2 labels take 10 bytes: get the file again."
   ]
 

@@ -19,6 +19,8 @@ _ROOT = Path(__file__).parents[1]
 
 # A command as ours are: a worker refuses an input (`refuse`), or has a bug (`bug`).
 _COMMAND = """
+import os
+import signal
 import sys
 
 import apache_beam as beam
@@ -39,6 +41,8 @@ class Work(beam.DoFn):
       raise ZeroDivisionError("what nobody thought of")
     if self._what == "interrupt":
       raise KeyboardInterrupt
+    if self._what == "die":
+      os.kill(os.getpid(), signal.SIGKILL)
     yield element
 
 
@@ -46,7 +50,8 @@ def run(argv):
   def build(root):
     _ = root | "Create" >> beam.Create([1, 2, 3]) | "Spread" >> beam.Reshuffle() | "Work" >> beam.ParDo(Work(argv[0]))
 
-  run_pipeline(build, PipelineOptions(flags=argv[1:]), stage="test", shards_folder="nowhere")
+  processes, flags = (2, argv[2:]) if argv[1:2] == ["forked"] else (1, argv[1:])
+  run_pipeline(build, PipelineOptions(flags=flags), stage="test", shards_folder="nowhere", processes=processes)
   print("done")
   return 0
 
@@ -60,8 +65,9 @@ _RUNNERS = pytest.mark.parametrize(
   [
     ["--runner=FnApiRunner"],
     ["--runner=FnApiRunner", "--direct_num_workers=2", "--direct_running_mode=multi_processing"],
+    ["forked"],
   ],
-  ids=["in process", "two processes"],
+  ids=["in process", "two processes", "two forked processes"],
 )
 
 
@@ -97,6 +103,13 @@ def test_an_unexpected_fault_is_one_sentence_and_the_traceback_is_in_the_file_it
 def test_without_a_runner_a_job_runs_here_and_says_nothing_of_its_own(tmp_path):
   ended = _run_command(tmp_path, "work")
   assert (ended.returncode, ended.stdout, ended.stderr) == (DONE, "done\n", "")
+
+
+def test_a_forked_worker_that_is_killed_ends_the_job(tmp_path):
+  ended = _run_command(tmp_path, "die", "forked")
+  assert ended.returncode == FAILED
+  sentence = "a worker process was killed, perhaps because memory ran out: the same command goes on where it was."
+  assert ended.stderr == f"beam-retrain: {sentence}\n"
 
 
 def test_an_interrupt_that_hits_a_worker_s_thread_is_one_too(tmp_path):

@@ -169,9 +169,13 @@ class PlanIdxShards(beam.PTransform):
     )  # Shard
 
 
+def count_shards(pair: IdxPair, images_per_shard: int = IMAGES_PER_SHARD) -> int:
+  return -(-pair.count // images_per_shard)
+
+
 def cut_into_shards(pair: IdxPair, images_per_shard: int) -> Iterator[Shard]:
   """Yields the shards of one pair; a gzip file is streamed, one shard's bytes at a time."""
-  of = -(-pair.count // images_per_shard)
+  of = count_shards(pair, images_per_shard)
   with (
     _blocks(pair.images_path, idx.read_images_header, pair.count, images_per_shard) as pixels,
     _blocks(pair.labels_path, idx.read_labels_header, pair.count, images_per_shard) as labels,

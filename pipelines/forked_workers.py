@@ -1,0 +1,163 @@
+"""Worker processes on this machine that are forked from this one.
+
+Those that Beam starts (`--direct_running_mode=multi_processing`) import Beam anew, a second of a core each: as long as
+it takes to convert 30,000 pictures. A forked one has it, and shares its memory. It is told where the runner listens
+once that is known; from there on it is what Beam's own are, an SDK harness over gRPC.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Iterator, Sequence
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
+from typing import Any, NamedTuple
+
+from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.portability.api import endpoints_pb2
+from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+from apache_beam.runners.portability.fn_api_runner.worker_handlers import GrpcWorkerHandler, WorkerHandler
+from apache_beam.runners.worker import sdk_worker_main
+from apache_beam.transforms.environments import Environment, python_sdk_capabilities
+from google.protobuf import json_format, text_format
+
+from transforms import files
+from transforms.core.cores import cores_given
+from transforms.core.errors import InputError
+
+_URN = "beam_retrain:env:forked:v1"
+_PATIENCE_SECS = 10.0
+_ABORT_SECS = 0.1
+_CHOSEN_BY = ("--runner", "--direct_", "--environment_")  # how these flags begin, a user says how workers run
+
+
+def default_processes(argv: Sequence[str], shards: int) -> int:
+  """Returns how many worker processes a job gets whose workers keep one core busy each: as many as there are cores,
+  where neither flags nor this process's state stand against it, else 1.
+
+  Args:
+    argv: the command's arguments: whoever names a runner or its workers gets what they name.
+    shards: of the job: there is no use for more processes.
+  """
+  if any(argument.startswith(_CHOSEN_BY) for argument in argv) or not _can_fork():
+    return 1
+  return min(cores_given(), max(1, shards))
+
+
+def _can_fork() -> bool:
+  """A lock that another thread has at that moment stays locked in the child for ever; TensorFlow and gRPC, once they
+  run, have threads that Python does not count; macOS's own libraries do not stand it."""
+  return sys.platform == "linux" and threading.active_count() == 1 and "tensorflow" not in sys.modules and not _FORKED
+
+
+class _Forked(NamedTuple):
+  pid: int
+  told: Connection
+
+
+_WAITING: list[_Forked] = []  # to be told where the runner listens
+_FORKED: list[int] = []  # process ids, of this process's whole life
+_FAILED: list[int] = []  # those that ended before they were to
+
+
+@contextlib.contextmanager
+def forked_workers(processes: int, options: PipelineOptions) -> Iterator[FnApiRunner]:
+  """Gives a runner for one pipeline, whose workers are as many processes, forked on entry.
+
+  What they print goes where `sys.stderr` goes on entry.
+
+  Raises:
+    InputError: a worker was killed.
+  """
+  for _ in range(processes):
+    _WAITING.append(_fork(options))
+    _FORKED.append(_WAITING[-1].pid)
+  try:
+    yield FnApiRunner(default_environment=_ForkedEnvironment(python_sdk_capabilities()))
+  except Exception as error:
+    if _FAILED:
+      raise InputError(
+        "a worker process was killed, perhaps because memory ran out: the same command goes on where it was."
+      ) from error
+    raise
+  finally:
+    for worker in _WAITING:
+      worker.told.close()
+      os.waitpid(worker.pid, 0)
+    _WAITING.clear()
+
+
+def _fork(options: PipelineOptions) -> _Forked:
+  listening, telling = Pipe(duplex=False)
+  pid = os.fork()
+  if pid:
+    listening.close()
+    return _Forked(pid, telling)
+  code = 1
+  try:
+    telling.close()
+    for sibling in _WAITING:  # who else would not see that the parent is gone
+      sibling.told.close()
+    with contextlib.suppress(EOFError):  # never needed
+      _, harness, _ = sdk_worker_main.create_harness(json.loads(listening.recv_bytes()))
+      files.use_options(options)  # which Beam's own workers do not get
+      harness.run()
+    code = 0
+  except Exception:
+    traceback.print_exc()
+  finally:
+    os._exit(code)  # what was registered to be done at the end is the parent's to do
+
+
+@Environment.register_urn(_URN, None)
+class _ForkedEnvironment(Environment):
+  def to_runner_api_parameter(self, context: Any) -> tuple[str, bytes]:
+    return _URN, b""
+
+  @staticmethod
+  def from_runner_api_parameter(payload: Any, capabilities: Any, artifacts: Any, hints: Any, context: Any) -> Any:
+    return _ForkedEnvironment(capabilities, artifacts, hints)
+
+
+@WorkerHandler.register_environment(_URN, None)
+class _ForkedWorkerHandler(GrpcWorkerHandler):
+  """As Beam's `SubprocessSdkWorkerHandler`, but for the logs, which are the parent's, and for a worker that dies: who
+  waits for its answers is told, and would wait for ever."""
+
+  def __init__(self, payload: Any, state: Any, provision_info: Any, grpc_server: Any):
+    super().__init__(state, provision_info, grpc_server)
+    self._worker = _WAITING.pop(0)
+    self._stopped = threading.Event()
+    self._watching = threading.Thread(target=self._watch, name="forked worker", daemon=True)
+
+  def start_worker(self) -> None:
+    control = endpoints_pb2.ApiServiceDescriptor(url=self.control_address)
+    environment = {
+      "CONTROL_API_SERVICE_DESCRIPTOR": text_format.MessageToString(control),
+      "PIPELINE_OPTIONS": json_format.MessageToJson(self.provision_info.provision_info.pipeline_options),
+      "WORKER_ID": self.worker_id,
+    }
+    self._worker.told.send_bytes(json.dumps(environment).encode())
+    self._watching.start()
+
+  def stop_worker(self) -> None:
+    self._stopped.set()
+    self._watching.join(_PATIENCE_SECS)
+    if self._watching.is_alive():  # the job has failed elsewhere, and this one is in the middle of its work
+      os.kill(self._worker.pid, signal.SIGKILL)
+      self._watching.join()
+    self._worker.told.close()
+
+  def _watch(self) -> None:
+    _, status = os.waitpid(self._worker.pid, 0)
+    if status and not self._stopped.is_set():
+      _FAILED.append(self._worker.pid)
+    while not self._stopped.wait(_ABORT_SECS):
+      with contextlib.suppress(RuntimeError):  # it is asked for more at this very moment
+        self.control_conn.abort(RuntimeError("a worker process has ended"))
