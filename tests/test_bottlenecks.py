@@ -20,6 +20,7 @@ from tensorflow_metadata.proto.v0 import schema_pb2
 from tensorflow_transform.tf_metadata import schema_utils
 
 from pipelines.bottlenecks import run
+from transforms.core.cores import cores_given
 from transforms.core.errors import InputError
 from transforms.core.finished import read_info, read_labels
 from transforms.core.schema import decode_bottleneck
@@ -94,6 +95,8 @@ def test_the_folder_says_what_it_is(finished):
   info = read_info(str(finished), "bottlenecks")
   assert (info["trunk"]["input_px"], info["labels"]) == (75, ["ant", "bee"])
   assert read_labels(str(finished)) == ["ant", "bee"]
+  execution = {name: info["execution"][name] for name in ("batch_size", "batch_size_reason", "threads_per_process")}
+  assert execution == {"batch_size": 32, "batch_size_reason": "the default", "threads_per_process": cores_given()}
   assert info["schema"]["bottleneck"] == f"float32[{info['trunk']['dimensions']}]"
   stats = json.loads((finished / "stats.json").read_text())
   assert (stats["inputs"], stats["outputs"], stats["quarantined"]) == (120, 120, 0)
