@@ -172,11 +172,17 @@ def match_in(folder: str, pattern: str) -> list[FileStat]:
   return match(join(glob.escape(folder) if is_local(folder) else folder, pattern))
 
 
-def list_tree(folder: str) -> list[FileStat]:
-  """Returns all files below a folder, sorted by path. Links are followed, but no real folder is visited twice."""
+def list_tree(folder: str) -> Iterator[FileStat]:
+  """Yields all files below a folder, sorted by path. Links are followed, but no real folder is visited twice.
+
+  Of a local folder only the names are held, one at a time is looked at.
+  """
   if not is_local(folder):
-    return match_in(folder, "**")
-  return sorted(seen for path in walk(folder) if (seen := stat(path) or _stat_of_broken_link(path)))
+    yield from match_in(folder, "**")
+    return
+  for path in sorted(walk(folder)):
+    if seen := stat(path) or _stat_of_broken_link(path):
+      yield seen
 
 
 def walk(folder: str) -> Iterator[str]:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import apache_beam as beam
+from apache_beam.transforms.window import GlobalWindows
+from apache_beam.utils.windowed_value import WindowedValue
 
 from transforms import files
 from transforms.core.errors import InputError
+from transforms.core.packed import pack, unpack
 from transforms.core.quarantine import Quarantined
 from transforms.core.retrain_names import check_labels_differ, is_picture, label_of_folder
 from transforms.core.schema import ALL, TESTING, TRAINING, VALIDATION
@@ -21,6 +26,7 @@ ListedImage = ImageFile | Quarantined
 """`Quarantined` is a picture that is not there."""
 
 _SHARD_SALT = b"beam-retrain-shard-1:"
+_IMAGES_PER_BLOCK = 50_000
 _NOT_PICTURES = {"thumbs.db", "desktop.ini"}  # what file managers leave behind; so are names that start with a dot
 # Taken for classes they would make a classifier that tells training pictures from testing ones.
 _OTHER_SPLIT_NAMES = {"train", "test", "val", "valid", "validation", "eval", "dev", TRAINING, TESTING}
@@ -174,14 +180,43 @@ class AssignShards(beam.PTransform):
     self._images_per_shard = images_per_shard
 
   def expand(self, listed: beam.PCollection) -> beam.PCollection:
-    totals = listed | "CountImages" >> beam.combiners.Count.PerKey()  # (split, int)
+    blocks = listed | "PackImages" >> beam.ParDo(_PackImages())  # (split, count, packed images)
+    totals = (
+      blocks
+      | "CountImages" >> beam.MapTuple(lambda split, count, _: (split, count))
+      # (split, int)
+      | "SumImages" >> beam.CombinePerKey(sum)
+    )
     return (
-      listed
-      | "AssignShard" >> beam.Map(_assign_shard, totals=beam.pvalue.AsDict(totals), size=self._images_per_shard)
-      # ((split, index, of), ImageFile)
+      blocks
+      | "AssignShard" >> beam.FlatMap(_assign_shards, totals=beam.pvalue.AsDict(totals), size=self._images_per_shard)
+      # ((split, index, of), packed images)
       | "GroupShards" >> beam.GroupByKey()
       | "MakeShard" >> beam.MapTuple(_make_shard)
     )  # Shard
+
+
+class _PackImages(beam.DoFn):
+  """(split, image) -> (split, count, packed images): a file's name alone takes less than its element would."""
+
+  def __init__(self) -> None:
+    self._waiting: dict[str, list[ListedImage]] = {}
+
+  def start_bundle(self) -> None:
+    self._waiting = defaultdict(list)
+
+  def process(self, assigned: tuple[str, ListedImage]) -> Iterator[tuple[str, int, bytes]]:
+    split, image = assigned
+    waiting = self._waiting[split]
+    waiting.append(image)
+    if len(waiting) >= _IMAGES_PER_BLOCK:
+      del self._waiting[split]
+      yield split, len(waiting), pack(waiting)
+
+  def finish_bundle(self) -> Iterator[WindowedValue]:
+    for split, waiting in self._waiting.items():
+      yield GlobalWindows.windowed_value((split, len(waiting), pack(waiting)))
+    self._waiting = {}
 
 
 def list_folder(folder: ClassFolder) -> Iterator[tuple[str | None, ImageFile]]:
@@ -246,14 +281,19 @@ def assign_split(
     yield split, image
 
 
-def _assign_shard(
-  assigned: tuple[str, ListedImage], totals: Mapping[str, int], size: int
-) -> tuple[tuple[str, int, int], ListedImage]:
-  split, image = assigned
+def _assign_shards(
+  block: tuple[str, int, bytes], totals: Mapping[str, int], size: int
+) -> Iterator[tuple[tuple[str, int, int], bytes]]:
+  split, _, packed = block
   of = math.ceil(totals[split] / size)
-  return (split, stable_hash(image.key, _SHARD_SALT) % of, of), image
+  shards: dict[int, list[ListedImage]] = defaultdict(list)
+  for image in unpack(packed):
+    shards[stable_hash(image.key, _SHARD_SALT) % of].append(image)
+  for index, images in shards.items():
+    yield (split, index, of), pack(images)
 
 
-def _make_shard(name: tuple[str, int, int], images: Iterable[ListedImage]) -> Shard:
+def _make_shard(name: tuple[str, int, int], packed: Iterable[bytes]) -> Shard:
+  images: Iterator[ListedImage] = itertools.chain.from_iterable(map(unpack, packed))
   ordered = sorted(images, key=lambda image: image.key)
   return Shard(*name, inputs=tuple(ordered))

@@ -27,6 +27,7 @@ import apache_beam as beam
 from transforms import files
 from transforms.assemble import ASSEMBLED, AssembleShard, EmbedFresh
 from transforms.core.buckets import bucket_count, deal
+from transforms.core.packed import reduce_packed
 from transforms.core.quarantine import Quarantined
 from transforms.core.schema import shard_name
 from transforms.core.shards import IMAGES_PER_SHARD, Input, Shard, StoredBottleneck, pick_inputs
@@ -149,6 +150,9 @@ class Listing(NamedTuple):
   digest: str
   pictures: list[StoredBottleneck | Quarantined]
 
+  def __reduce__(self) -> Any:
+    return reduce_packed(self)
+
 
 class Hashed(NamedTuple):
   """Pictures of a shard: (SHA-256, 32 bytes; position in the shard)."""
@@ -180,6 +184,9 @@ class Matched(NamedTuple):
 
   places: list[Place]
 
+  def __reduce__(self) -> Any:
+    return reduce_packed(self)
+
 
 class Missing(NamedTuple):
   """The pictures of a shard that have to go through the trunk."""
@@ -188,6 +195,9 @@ class Missing(NamedTuple):
   shard: str
   count_missing: int
   inputs: tuple[Input, ...]
+
+  def __reduce__(self) -> Any:
+    return reduce_packed(self)
 
 
 def _index_store(ranked: tuple[int, str], buckets: int) -> Iterator[tuple[int, Stored]]:

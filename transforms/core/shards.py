@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from transforms.core.errors import InputError
+from transforms.core.packed import reduce_packed
 from transforms.core.quarantine import DROPPED, Quarantined, Reason
 from transforms.core.schema import TESTING, TRAINING, shard_name
 
@@ -103,6 +104,10 @@ class Shard(NamedTuple):
   of: int
   inputs: tuple[Input, ...]
   same_as: str = ""
+
+  def __reduce__(self) -> Any:
+    # Not a single range, whose pixels, if they travel at all, are noise to whatever would compress them.
+    return reduce_packed(self) if len(self.inputs) > 1 else (Shard, tuple(self))
 
   def name(self, suffix: str = "tfrecord") -> str:
     return shard_name(self.split, self.index, self.of, suffix)
