@@ -35,6 +35,7 @@ from benchmarks.measurements import Run, least_cosine, steady_rate
 from benchmarks.peers.protocol import list_pictures
 from benchmarks.processes import Process, ProcessError, run_process
 from transforms.core.command_line import DONE, ArgumentParser, guarded, refuse_unknown
+from transforms.core.cores import cores_given
 from transforms.core.errors import InputError
 from transforms.core.schema import RECORDS_FOLDER, TESTING, TRAINING, decode_bottleneck
 from transforms.core.tfrecord import read_records
@@ -112,7 +113,7 @@ def describe_machine() -> str:
   found = dict(line.split(":", 1) for line in lines if ":" in line)
   fields = {name.strip(): value.strip() for name, value in found.items()}
   flags = [flag for flag in ("avx512f", "avx512_bf16", "amx_bf16") if flag in fields.get("flags", "").split()]
-  cores = len(os.sched_getaffinity(0))
+  cores = cores_given()
   return f"{fields.get('model name', 'processor unknown')}, {cores} cores, {' '.join(flags) or 'no AVX-512'}; {_load()}"
 
 
@@ -232,7 +233,8 @@ class Bench:
     process = self._call(
       log,
       f"benchmarks.{'peers.' if contender.is_peer else ''}{contender.module}",
-      *(f"--pictures={pictures}", f"--network={network}", f"--precision={contender.precision}", f"--output={result}"),
+      *(f"--pictures={pictures}", f"--network={network}", f"--precision={contender.precision}"),
+      *(f"--threads={cores_given()}", f"--output={result}"),
       python=self._pythons.get(contender.environment),
     )
     told = json.loads(result.read_text())
@@ -268,7 +270,7 @@ class Bench:
     """Returns the best matrix product: precision -> gflops, how."""
     output = self._work / "matrix_product.json"
     try:
-      self._call("matrix product", "benchmarks.matrix_product", f"--output={output}")
+      self._call("matrix product", "benchmarks.matrix_product", f"--threads={cores_given()}", f"--output={output}")
     except ProcessError as error:
       self.faults["matrix product"] = str(error)
       return {}

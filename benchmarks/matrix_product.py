@@ -1,6 +1,6 @@
 """The machine's limit: the best rate of a plain matrix product, square, float32 and bfloat16.
 
-  python -m benchmarks.matrix_product [--threads N] --output FILE
+  python -m benchmarks.matrix_product --threads N --output FILE
 
 Tried with TensorFlow and, where it is there, OpenVINO, several sizes each; the best of each precision goes into FILE,
 JSON: precision -> {"gflops", "how"}. A network can be a little faster than it: some convolutions need fewer products
@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import functools
 import json
-import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -73,7 +72,7 @@ def _with_openvino(threads: int) -> Iterator[tuple[str, str, int, Callable[[], A
 
 def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-  parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+  parser.add_argument("--threads", type=int, required=True, help="cores to use")
   parser.add_argument("--output", type=Path, required=True)
   flags = parser.parse_args()
   best: dict[str, dict[str, Any]] = {}
