@@ -148,7 +148,7 @@ def run(argv: Sequence[str]) -> int:
     title=f"Evaluation of {files.shown(flags.input)}",
   )
   complete(config, flags.max_bad_fraction)
-  _print_summary(metrics, config, checked.told if checked else "")
+  _print_summary(metrics, config, f"{checked.told}; {execution.describe()}" if checked else "")
   return outcome(metrics, config.output, flags.max_bad_fraction)
 
 

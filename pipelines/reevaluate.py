@@ -290,7 +290,8 @@ class _Night:
         check_unchanged(self._baseline)
       folder = history.publish(working, flags.history, self._date)
       history.prune_stores(flags.history, flags.keep_stores, self._date)
-    _print_summary(metrics, folder, self._source.path, {name: of_trunk.told for name, of_trunk in checked.items()})
+    told = {name: f"{of_trunk.told}; {self._execution.describe()}" for name, of_trunk in checked.items()}
+    _print_summary(metrics, folder, self._source.path, told)
     return outcome(metrics, folder, flags.max_bad_fraction)
 
   def _claim(self, working: str) -> Config:
