@@ -93,6 +93,7 @@ def inputs_table(plans: Sequence[Plan]) -> str:
   rows: list[tuple[str, ...]] = [("measured", *(plan.name for plan in plans))]
   figures = {
     "start, s": lambda costs: f"{costs.start_secs:.1f}",
+    "listing a picture, µs": lambda costs: f"{1e6 * costs.listing_secs:.1f}",
     "planning a picture, µs": lambda costs: f"{1e6 * costs.planning_secs:.1f}",
     "a shard, besides its pictures, ms": lambda costs: f"{1e3 * costs.shard_secs:.0f}",
     "a picture through the trunk, ms": lambda costs: f"{1e3 * costs.picture_secs:.3f}",

@@ -94,7 +94,7 @@ def _write_shard(items: Iterator[Written | Quarantined]) -> None:
 
 
 def time_planning(source: Source, percentages: SplitPercentages, least: Source) -> tuple[float, dict[str, int]]:
-  """Plans a whole input as a job does, the sample of it included that the trunk is checked with.
+  """Plans a whole input as a job does.
 
   Args:
     source: the input.
@@ -112,13 +112,18 @@ def time_planning(source: Source, percentages: SplitPercentages, least: Source) 
   if not source.has_validation:
     counts[TRAINING] += counts.pop(VALIDATION, 0)
 
-  def sampling(which: Source, how: SplitPercentages) -> float:
-    return least_secs(lambda: sample_pictures(which, (TRAINING,), how))
-
   # The first job of a process takes somewhat longer than the next, which does not matter where it is long.
   planned = first_secs if first_secs > _LONG_SECS else least_secs(lambda: _plan(source, percentages))
-  whole = planned + sampling(source, percentages)
-  return max(0.0, whole - least_secs(lambda: _plan(least, _AS_GIVEN)) - sampling(least, _AS_GIVEN)), counts
+  return max(0.0, planned - least_secs(lambda: _plan(least, _AS_GIVEN))), counts
+
+
+def time_listing(source: Source, percentages: SplitPercentages, least: Source) -> float:
+  """Returns the seconds that a sample of a whole input takes more than one of `least`, which is no larger than that."""
+
+  def sample(which: Source, how: SplitPercentages) -> float:
+    return least_secs(lambda: sample_pictures(which, (TRAINING,), how))
+
+  return max(0.0, sample(source, percentages) - sample(least, _AS_GIVEN))
 
 
 def _plan(source: Source, percentages: SplitPercentages) -> dict[str, int]:

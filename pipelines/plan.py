@@ -56,7 +56,7 @@ def describe_trunk(rehearsal: Rehearsal) -> list[str]:
     f"{card['dimensions']:,} numbers each",
     str(read_kind(card)),
     f"{execution['batch_size']} pictures at a time",
-    *([f"{threads} threads a process"] if isinstance(threads, int) else []),
+    *([f"{threads} thread{'s' if threads > 1 else ''} a process"] if isinstance(threads, int) else []),
   ]
 
 

@@ -22,7 +22,7 @@ from typing import Any
 
 from pipelines import bottlenecks, trunk_cache
 from pipelines.execution import LEAST_IMAGES, Execution, choose_execution
-from pipelines.job_timing import time_closing, time_planning, time_work, timed
+from pipelines.job_timing import time_closing, time_listing, time_planning, time_work, timed
 from pipelines.plan_flags import Request, read_request
 from pipelines.precision import CALIBRATION_IMAGES
 from pipelines.precision_flags import INT8
@@ -150,7 +150,9 @@ def _rehearse(request: Request, started_secs: float, *, measure_anyhow: bool) ->
       return {"rehearsed_secs": rehearsed_secs}
 
     info, stats = (json.loads(files.read_bytes(files.join(output, name))) for name in (INFO_FILE, STATS_FILE))
-    planning_secs, counts = time_planning(source, percentages, find_source(pictures))
+    few = find_source(pictures)
+    planning_secs, counts = time_planning(source, percentages, few)
+    listing_secs = time_listing(source, percentages, few)
     total = sum(counts.values())
     trunk_folder = files.join(output, "trunk")
     execution = _choose_execution(request, load_stored_trunk(trunk_folder, info["trunk"]), total)
@@ -165,11 +167,12 @@ def _rehearse(request: Request, started_secs: float, *, measure_anyhow: bool) ->
     shard_secs, picture_secs = time_work(handler, shard, shard_pictures, source.labels)
     if execution.batch_size != info["settings"]["batch_size"]:
       memory_bytes = peak_memory()
-    closing_secs = time_closing(_read_training(output), find_source(pictures), handler, min(total, _CLOSING_RECORDS))
+    closing_secs = time_closing(_read_training(output), few, handler, min(total, _CLOSING_RECORDS))
     records_bytes = sum(os.path.getsize(path) for path in record_files(output))
     worked_secs = len(in_shards) * shard_secs + sum(in_shards) * picture_secs
     costs = JobCosts(
       start_secs=max(0.0, started_secs + rehearsed_secs - worked_secs),
+      listing_secs=listing_secs / total,
       planning_secs=planning_secs / total,
       shard_secs=shard_secs,
       picture_secs=picture_secs,

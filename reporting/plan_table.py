@@ -9,7 +9,8 @@ from transforms.core.shards import IMAGES_PER_SHARD
 
 _PARTS = {
   "start": "Python, libraries, the trunk, the steps of the job",
-  "planning": "the pictures listed and dealt into shards",
+  "listing": "the names passed over, for a sample",
+  "planning": "listed, dealt into shards, counted",
   "trunk": "read, decoded, computed, written",
   "closing": "analysis, split audit, ledger",
 }

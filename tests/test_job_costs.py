@@ -8,6 +8,7 @@ from transforms.core.job_costs import JobCosts, expect, shard_costs
 
 COSTS = JobCosts(
   start_secs=10.0,
+  listing_secs=0.003,
   planning_secs=0.001,
   shard_secs=0.5,
   picture_secs=0.01,
@@ -23,9 +24,15 @@ def test_one_worker_works_all_shards():
   assert expected.shards == {"training": 3, "testing": 1}
   assert expected.rounds == 4
   assert expected.seconds == pytest.approx(
-    {"start": 10.0, "planning": 3.049, "trunk": 4 * 0.5 + 3049 * 0.01, "closing": 3049 * 0.002}
+    {
+      "start": 10.0,
+      "listing": 3049 * 0.003,
+      "planning": 3.049,
+      "trunk": 4 * 0.5 + 3049 * 0.01,
+      "closing": 3049 * 0.002,
+    }
   )
-  assert expected.total_secs == pytest.approx(10 + 3.049 + 32.49 + 6.098)
+  assert expected.total_secs == pytest.approx(10 + 9.147 + 3.049 + 32.49 + 6.098)
   assert (expected.memory_bytes, expected.records_bytes, expected.disk_bytes) == (10**9, 306424, 311424)
   assert expected.pictures_per_sec == pytest.approx(100)
 
@@ -35,9 +42,9 @@ def test_the_busiest_worker_decides(workers, rounds):
   pictures = 100 * 1024
   alone, shared = expect(COSTS, {"training": pictures}), expect(COSTS, {"training": pictures}, workers)
   assert shared.rounds == rounds
-  for part in ("trunk", "closing"):
+  for part in ("planning", "trunk", "closing"):
     assert shared.seconds[part] == pytest.approx(alone.seconds[part] * rounds / 100)
-  for part in ("start", "planning"):
+  for part in ("start", "listing"):
     assert shared.seconds[part] == alone.seconds[part]
 
 

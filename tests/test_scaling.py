@@ -9,7 +9,7 @@ import pytest
 from benchmarks.scaling import Limit, bytes_per_picture, fewest_workers, limits_table, main, put_into
 from transforms.core.job_costs import JobCosts, expect
 
-COSTS = JobCosts(10.0, 1e-6, 0.1, 0.006, 1e-4, 10**9, 8400.0, 10**8)
+COSTS = JobCosts(10.0, 1e-6, 0.0, 0.1, 0.006, 1e-4, 10**9, 8400.0, 10**8)
 
 
 @pytest.mark.parametrize("secs", [3600.0, 86_400.0])
@@ -22,7 +22,7 @@ def test_one_worker_less_is_too_few(secs):
 
 
 def test_what_nobody_shares_cannot_be_sped_up():
-  assert fewest_workers(COSTS, 10**9, 900.0) is None  # planning alone takes 1,000 s
+  assert fewest_workers(COSTS, 10**9, 900.0) is None  # listing alone takes 1,000 s
   assert fewest_workers(COSTS, 10_000, 3600.0) == 1
 
 

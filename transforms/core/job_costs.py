@@ -16,7 +16,8 @@ class JobCosts:
 
   Attributes:
     start_secs: of a whole process with nothing to do: Python, libraries, the trunk, Beam's steps, the transform graph.
-    planning_secs: of listing a picture, dealing it into a shard and counting it.
+    listing_secs: of passing over a picture's name, where the job is started, for a sample to check the trunk with.
+    planning_secs: of listing a picture in the job, dealing it into a shard and counting it.
     shard_secs: of a shard, apart from its pictures: until its batches follow one another without a gap.
     picture_secs: of reading, decoding and computing a picture, and of writing its record.
     closing_secs: of a record's part in the analysis, the split audit and the ledger.
@@ -26,6 +27,7 @@ class JobCosts:
   """
 
   start_secs: float
+  listing_secs: float
   planning_secs: float
   shard_secs: float
   picture_secs: float
@@ -44,7 +46,7 @@ class Expectation:
     shards: split -> shards.
     workers: machines that share the work, each like the one that was measured.
     rounds: how many shards the busiest worker works.
-    seconds: part of the job (`start`, `planning`, `trunk`, `closing`) -> seconds.
+    seconds: part of the job (`start`, `listing`, `planning`, `trunk`, `closing`) -> seconds.
     memory_bytes: of each process.
     records_bytes: of all records on disk.
     folder_bytes: of what else the output folder holds.
@@ -77,8 +79,8 @@ class Expectation:
 def expect(costs: JobCosts, pictures: Mapping[str, int], workers: int = 1) -> Expectation:
   """Returns what a job over so many pictures will take.
 
-  Start and planning are nobody's to share. A shard is worked by one worker, so that the trunk takes as long as the one
-  with the most shards: `ceil(shards / workers)` of them. The closing is shared out by shards, too.
+  Start and listing are nobody's to share. A shard is worked by one worker, so that the trunk takes as long as the one
+  with the most shards: `ceil(shards / workers)` of them. Planning and closing are shared out alike.
 
   Args:
     costs: measured on a machine such as each worker has.
@@ -98,7 +100,8 @@ def expect(costs: JobCosts, pictures: Mapping[str, int], workers: int = 1) -> Ex
     rounds=rounds,
     seconds={
       "start": costs.start_secs,
-      "planning": total * costs.planning_secs,
+      "listing": total * costs.listing_secs,
+      "planning": share * total * costs.planning_secs,
       "trunk": share * trunk,
       "closing": share * total * costs.closing_secs,
     },
