@@ -136,6 +136,23 @@ def test_openvino_is_taken_where_it_is_installed(trunk):
   assert choose_kind(trunk, "float32", "tensorflow", pictures).trunk.kind == TrunkKind()
 
 
+def test_auto_takes_tensorflow_for_a_trunk_that_openvino_cannot_run(trunk, machine, monkeypatch):
+  machine(bfloat16=False, openvino=True)
+
+  def prepare(trunk, kind, sample=None):
+    if kind.runtime == "openvino":
+      raise InputError("OpenVINO cannot run this trunk (no such operation): use --runtime tensorflow.")
+    return prepare_really(trunk, kind, sample)
+
+  prepare_really = precision.prepare
+  monkeypatch.setattr(precision, "prepare", prepare)
+  choice = choose_kind(trunk, "auto", "auto", pictures)
+  assert choice.trunk.kind == TrunkKind()
+  assert choice.why.startswith("OpenVINO cannot run this one; this processor has no bfloat16")
+  with pytest.raises(InputError, match="no such operation"):
+    choose_kind(trunk, "auto", "openvino", pictures)
+
+
 @needs_bfloat16
 def test_the_same_pictures_are_not_looked_at_twice(trunk, machine, monkeypatch):
   machine(bfloat16=True, openvino=False)
