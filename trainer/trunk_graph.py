@@ -1,8 +1,8 @@
 """A stored trunk as the data that its file holds: taken over into what `train` writes, byte for byte.
 
 An Inception v3 is 90 MB of constants. Loading them into TensorFlow, tracing what calls them and writing them again
-takes seconds and gigabytes at each of these; moving them from one protobuf message to another takes neither. SavedModel:
-tensorflow/core/protobuf/saved_model.proto, saved_object_graph.proto; functions:
+takes seconds and gigabytes at each of these; moving them from one protobuf message to another takes neither.
+SavedModel: tensorflow/core/protobuf/saved_model.proto, saved_object_graph.proto; functions:
 tensorflow/core/framework/function.proto.
 """
 
