@@ -22,14 +22,15 @@ from transforms import files
 from transforms.core.halving import is_out_of_memory
 from transforms.core.inference import BATCH_SIZE
 from transforms.core.memory_given import memory_given, peak_memory
+from transforms.core.prefetch import map_ahead
 
 CANDIDATES = (8, 16, 32, 64)
 SECS = 2.0
 _LEAST_GAIN = 1.05
 """Another batch than the default has to be so many times as fast: less is noise."""
 
-_CALLS = 3  # of each candidate, at least
-_MAX_CALLS = 20
+_LEAST_CALLS = 4  # of each candidate
+_MAX_ROUNDS = 10
 _MIN_SECS = 0.05
 
 _IN_FLIGHT = 6
@@ -64,7 +65,7 @@ def probe_batch(
   rates: dict[int, float] = {}
   grown = 0
   for batch_size in CANDIDATES:
-    expected_secs = _CALLS * batch_size / max(rates.values(), default=math.inf)
+    expected_secs = _LEAST_CALLS * batch_size / max(rates.values(), default=math.inf)
     if clock() - began + expected_secs > secs:
       break
     if rates and 2 * grown + _IN_FLIGHT * batch_size * input_px * input_px * 3 * 4 > memory_bytes:
@@ -85,16 +86,21 @@ def probe_batch(
 
 
 def _rate(embed: Embed, batch_size: int, input_px: int, clock: Callable[[], float]) -> float:
-  """Returns pictures per second: those of the best call, after one that nobody counts."""
+  """Returns pictures per second: those of the best round, after one that nobody counts; two batches are a round, as two
+  are in flight in a job."""
   pixels = np.zeros((batch_size, input_px, input_px, 3), np.float32)
-  embed(pixels)
-  best, began, calls = math.inf, clock(), 0
-  while calls < _CALLS - 1 or (clock() - began < _MIN_SECS and calls < _MAX_CALLS):
+  best, began = math.inf, clock()
+  for number in range(_MAX_ROUNDS):
     started = clock()
-    embed(pixels)
-    best = min(best, clock() - started)
-    calls += 1
-  return batch_size / max(best, 1e-9)
+    for _ in map_ahead(embed, [pixels, pixels]):
+      pass
+    if number:
+      best = min(best, clock() - started)
+    else:
+      began = clock()
+    if number and clock() - began > _MIN_SECS:
+      break
+  return 2 * batch_size / max(best, 1e-9)
 
 
 class Remembered(NamedTuple):

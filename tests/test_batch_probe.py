@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -24,6 +25,7 @@ class Machine:
   def __init__(self, picture_secs, load_secs=0.0, most=10_000):
     self.now = 100.0
     self.tried = []
+    self._lock = threading.Lock()  # two batches are in flight
     self._picture_secs, self._load_secs, self._most = picture_secs, load_secs, most
 
   def clock(self) -> float:
@@ -38,7 +40,8 @@ class Machine:
       assert pixels.dtype == np.float32
       if batch_size > self._most:
         raise MemoryError
-      self.now += batch_size * self._picture_secs(batch_size)
+      with self._lock:
+        self.now += batch_size * self._picture_secs(batch_size)
 
     return embed
 
@@ -53,7 +56,7 @@ def test_takes_the_fastest_and_the_default_where_that_may_be_noise(fastest, gain
   assert machine.tried == list(CANDIDATES)
 
 
-@pytest.mark.parametrize(("picture_secs", "tried"), [(1e-2, [8, 16, 32]), (0.02, [8, 16]), (1.0, [8])])
+@pytest.mark.parametrize(("picture_secs", "tried"), [(5e-3, [8, 16, 32]), (1e-2, [8, 16]), (1.0, [8])])
 def test_what_the_time_does_not_do_for_is_not_tried(picture_secs, tried):
   machine = Machine(lambda _: picture_secs)
   assert machine.probe() == 32
