@@ -22,9 +22,10 @@ class Contender:
     module: its script, in `benchmarks.peers` unless it is ours.
     environment: the requirements that it runs with; empty: this project's own.
     images: how many it does.
-    rounds: how many of the interleaved rounds it takes part in.
+    rounds: how many of the interleaved rounds it takes part in; 0: only in a full run.
     runtime: of ours, what runs the trunk.
     more: of ours, further flags.
+    compiles: whether it keeps what it has compiled, and so is run once before.
     counts_memory: whether its processes are this benchmark's to wait for, so that their memory is told.
   """
 
@@ -36,6 +37,7 @@ class Contender:
   rounds: int = 1
   runtime: str = ""
   more: Sequence[str] = ()
+  compiles: bool = False
   counts_memory: bool = True
 
   @property
@@ -65,7 +67,7 @@ _TWO_PROCESSES = ("--direct_running_mode=multi_processing", "--direct_num_worker
 CONTENDERS = (
   *_own(BFLOAT16, MANY, 3, OPENVINO),
   Contender("OpenVINO", BFLOAT16, "openvino_loop", "openvino", images=MANY, rounds=3),
-  Contender("PyTorch DataLoader, channels last, compiled", BFLOAT16, "torch_loader", "torch", rounds=2),
+  Contender("PyTorch DataLoader, channels last, compiled", BFLOAT16, "torch_loader", "torch", rounds=2, compiles=True),
   Contender("Ray Data map_batches (OpenVINO)", BFLOAT16, "ray_data", "ray", MANY // 2, rounds=2, counts_memory=False),
   Contender(
     "Spark predict_batch_udf (OpenVINO)", BFLOAT16, "spark_udf", "spark", MANY // 2, rounds=2, counts_memory=False
@@ -77,8 +79,8 @@ CONTENDERS = (
   Contender("OpenVINO", INT8, "openvino_loop", "openvino", images=MANY, rounds=3),
   *_own(FLOAT32, SOME, 2, OPENVINO),
   Contender("OpenVINO", FLOAT32, "openvino_loop", "openvino", rounds=2),
-  *_own(FLOAT32, SOME, 1, TENSORFLOW, ", TensorFlow"),
-  Contender("PyTorch DataLoader, channels last, compiled", FLOAT32, "torch_loader", "torch"),
+  *_own(FLOAT32, SOME, 0, TENSORFLOW, ", TensorFlow"),
+  Contender("PyTorch DataLoader, channels last, compiled", FLOAT32, "torch_loader", "torch", compiles=True),
   Contender("Keras predict", FLOAT32, "keras_predict", "tensorflow"),
   Contender("retrain.py's way", FLOAT32, "retrain_way", "tensorflow", images=64),
   Contender(LABEL_IMAGE, FLOAT32, "label_image_way", "tensorflow", images=24),

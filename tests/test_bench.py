@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 
 from benchmarks import bench, environments
+from benchmarks.bench_inputs import link_some
 from benchmarks.bench_tables import make_claims, make_table
 from benchmarks.contenders import CONTENDERS, OTHERS
 from benchmarks.measurements import Run
@@ -89,7 +90,7 @@ def test_the_pictures_are_spread_over_the_labels(tmp_path):
     (tmp_path / "all" / label).mkdir(parents=True)
     for number in range(12):
       (tmp_path / "all" / label / f"{number}.jpg").touch()
-  bench.link_some(tmp_path / "all", tmp_path / "some", 7)
+  link_some(tmp_path / "all", tmp_path / "some", 7)
   linked = sorted(path.relative_to(tmp_path / "some").as_posix() for path in (tmp_path / "some").rglob("*.jpg"))
   of_training = ["a/1.jpg", "a/2.jpg", "b/1.jpg", "c/1.jpg"]
   assert linked == [f"testing/{label}/0.jpg" for label in "abc"] + [f"training/{name}" for name in of_training]
