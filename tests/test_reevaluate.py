@@ -85,6 +85,17 @@ def test_the_first_night_computes_all_and_the_second_nothing(nights: Path) -> No
   assert first == second
 
 
+def test_a_night_says_in_which_kind_the_trunks_ran(made: Any, nights: Path) -> None:
+  trunk = json.loads((made.model / "info.json").read_text())["trunk"]
+  first, second, third = (_metrics(nights / night) for night in (FIRST, SECOND, THIRD))
+  for found in (first["trunk_kind"], second["trunk_kind"], third["trunk_kind"], third["candidate"]["trunk_kind"]):
+    assert (found["runtime"], found["precision"]) == (trunk["runtime"], trunk["precision"])
+  assert "sample" not in second["trunk_kind"]  # nothing ran through the trunk
+  if trunk["precision"] != "float32":
+    assert first["trunk_kind"]["sample"]["images"] == 64
+    assert first["trunk_kind"]["sample"]["least_cosine"] > 0.999
+
+
 def test_a_night_holds_what_is_promised(nights: Path) -> None:
   assert {path.name for path in (nights / THIRD).iterdir()} == {
     "COMPLETED",
