@@ -14,6 +14,7 @@ from pipelines.bottlenecks_flags import Request, make_parser, read_request
 from pipelines.distortions import DistortedBottlenecks
 from pipelines.execution import LEAST_IMAGES, choose_execution, limit_tensorflow, tell_halved, trunk_threads
 from pipelines.precision import Choice, choose_kind
+from pipelines.progress import Work
 from pipelines.retrain_names import tell_left_out
 from pipelines.running import DONE, GATE_MISSED, exit_code, guarded, run_pipeline
 from pipelines.split_audit import OWNED as AUDIT_OWNED
@@ -252,9 +253,14 @@ def run(argv: Sequence[str]) -> int:
     stores=stores,
     distorted=distorted,
   )
-  # With stores, the new pictures are the long work; the records are then soon copied together.
+  # With stores, the new pictures are the long work; the records are then copied together.
   slow_folder = config.fresh_folder if stores else config.records_folder
-  result = run_pipeline(lambda root: build(root, config), options, stage="bottlenecks", shards_folder=slow_folder)
+  others = [Work("records", config.records_folder, "records")] if stores else []
+  if distorted:
+    others.append(Work("variants", distorted.folder, "variants"))
+  result = run_pipeline(
+    lambda root: build(root, config), options, stage="bottlenecks", shards_folder=slow_folder, others=others
+  )
   if halved := tell_halved(result, execution, trunk, flags.output):
     print(halved)
   files.delete([config.temp_folder])

@@ -7,8 +7,8 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from typing import TextIO
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple, TextIO
 
 from transforms import files
 from transforms.core.count_progress import ProgressLine
@@ -22,46 +22,70 @@ _MAX_SHARE = 0.005
 as long as there is something to see."""
 
 
+class Work(NamedTuple):
+  """A part of a job whose shards are worked.
+
+  Attributes:
+    name: of the part.
+    folder: where its shards are written; looked at only where it is local, and so cheap to list.
+    unit: what is counted.
+  """
+
+  name: str
+  folder: str
+  unit: str = "images"
+
+
 @contextlib.contextmanager
-def shard_progress(name: str, shards_folder: str, stream: TextIO | None = None) -> Iterator[None]:
+def shard_progress(works: Sequence[Work], stream: TextIO | None = None) -> Iterator[None]:
   """Prints from time to time, while the block runs, how far it is; on a terminal, in one line that changes.
 
   Args:
-    name: the stage.
-    shards_folder: where its shards are written; looked at only where it is local, and so cheap to list.
+    works: the parts of the job that take their time.
     stream: where to print; standard error if not given.
   """
-  if not files.is_local(shards_folder):
-    yield
-    return
+  watched = [_Watched(work, stream or sys.stderr) for work in works if files.is_local(work.folder)]
   stop = threading.Event()
-  line = ProgressLine(name, "images", stream or sys.stderr)
-  thread = threading.Thread(target=_report, args=(line, shards_folder, stop), name="progress", daemon=True)
+  thread = threading.Thread(target=_report, args=(watched, stop), name="progress", daemon=True)
   thread.start()
   try:
     yield
   finally:
     stop.set()
     thread.join()
-    line.clear()
+    for work in watched:
+      work.line.clear()
 
 
-def _report(line: ProgressLine, shards_folder: str, stop: threading.Event) -> None:
-  reports_folder = os.path.join(shards_folder, REPORTS_FOLDER)
-  forget_killed(reports_folder)
-  progress = ShardProgress(reports_folder)
-  # What an earlier run has finished is not this run's speed, nor is the time until the first picture.
-  told, wait_secs = progress.look().done, _LOOK_SECS
-  next_line = time.monotonic() + line.interval_secs
-  while not stop.wait(wait_secs):
-    began = time.monotonic()
-    seen = progress.look()
-    if seen.done > told and began >= next_line:
-      line.show(seen.done, progress.planned, seen.bad)
-      told, next_line = seen.done, began + line.interval_secs
-    elif seen.done > told:
-      line.see(seen.done)
-    wait_secs = max(min(_LOOK_SECS, line.interval_secs), (time.monotonic() - began) / _MAX_SHARE)
+def _report(watched: Sequence[_Watched], stop: threading.Event) -> None:
+  wait_secs = min((work.line.interval_secs for work in watched), default=_LOOK_SECS)
+  while not stop.wait(min(_LOOK_SECS, wait_secs)):
+    for work in watched:
+      began = time.monotonic()
+      work.look(began)
+      if stop.wait((time.monotonic() - began) / _MAX_SHARE):
+        return
+
+
+class _Watched:
+  """One part, and the line that says how far it is."""
+
+  def __init__(self, work: Work, stream: TextIO):
+    reports_folder = os.path.join(work.folder, REPORTS_FOLDER)
+    forget_killed(reports_folder)
+    self.line = ProgressLine(work.name, work.unit, stream)
+    self._progress = ShardProgress(reports_folder)
+    # What an earlier run has finished is not this run's speed, nor is the time until the first picture.
+    self._told = self._progress.look().done
+    self._next_line = time.monotonic() + self.line.interval_secs
+
+  def look(self, now: float) -> None:
+    seen = self._progress.look()
+    if seen.done > self._told and now >= self._next_line:
+      self.line.show(seen.done, self._progress.planned, seen.bad)
+      self._told, self._next_line = seen.done, now + self.line.interval_secs
+    elif seen.done > self._told:
+      self.line.see(seen.done)
 
 
 def forget_killed(reports_folder: str) -> None:

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions
 
 from pipelines.forked_workers import forked_workers
-from pipelines.progress import shard_progress
+from pipelines.progress import Work, shard_progress
 from pipelines.quiet import kept_from_terminal
 from transforms import files
 from transforms.core.command_line import DONE, FAILED, GATE_MISSED, TOO_MANY_BAD, guarded
@@ -32,6 +32,7 @@ def run_pipeline(
   *,
   stage: str,
   shards_folder: str,
+  others: Sequence[Work] = (),
   processes: int = 1,
 ) -> beam.runners.runner.PipelineResult:
   """Builds a pipeline, runs it and waits for it, saying now and then how far it is.
@@ -41,6 +42,7 @@ def run_pipeline(
     options: Beam's.
     stage: what the job is called.
     shards_folder: where it writes its shards.
+    others: further parts of it that take their time.
     processes: what `default_processes` said, for a job that can use several.
 
   Raises:
@@ -60,7 +62,7 @@ def run_pipeline(
       terminal = stack.enter_context(kept_from_terminal())
       if processes > 1:  # before there are threads
         pipeline.runner = stack.enter_context(forked_workers(processes, options))
-      stack.enter_context(shard_progress(stage, shards_folder, terminal))
+      stack.enter_context(shard_progress([Work(stage, shards_folder), *others], terminal))
       result = pipeline.run()
       result.wait_until_finish()
   except Exception as error:

@@ -57,7 +57,8 @@ def test_plain_lines_where_it_is_no_terminal(tmp_path, monkeypatch):
   stream = io.StringIO()
   monkeypatch.setattr(progress.sys, "stderr", stream)
   monkeypatch.setattr("transforms.core.count_progress.PLAIN_SECS", 0.02)
-  with progress.shard_progress("bottlenecks", str(tmp_path)):
+  works = [progress.Work("bottlenecks", str(tmp_path)), progress.Work("variants", str(tmp_path / "later"), "variants")]
+  with progress.shard_progress(works):
     time.sleep(0.1)
     assert stream.getvalue() == ""  # what an earlier run has finished is no progress of this one
     (reports / "planned.tmp-live").write_text("1500")
@@ -68,10 +69,15 @@ def test_plain_lines_where_it_is_no_terminal(tmp_path, monkeypatch):
     work(reports, "training", 1, 3, "500 1")
     while "left" not in stream.getvalue() and time.monotonic() < deadline:
       time.sleep(0.01)
-  first, second, *_ = stream.getvalue().splitlines()
+    (tmp_path / "later" / REPORTS_FOLDER).mkdir(parents=True)
+    finish(tmp_path / "later" / REPORTS_FOLDER, "training", 0, 3, 200)
+    while "variants" not in stream.getvalue() and time.monotonic() < deadline:
+      time.sleep(0.01)
+  first, second, *_, last = stream.getvalue().splitlines()
   assert first == "bottlenecks: 750 of 1,500 images, 1 bad"
   assert second.startswith("bottlenecks: 1,000 of 1,500 images, ")
   assert second.endswith(" left, 1 bad")
+  assert last == "variants: 200 variants"
   assert "\r" not in stream.getvalue()
 
 
@@ -110,7 +116,7 @@ def test_a_job_is_seen_within_its_shard(tmp_path, monkeypatch, flags):
   monkeypatch.setattr("transforms.live._EVERY_SECS", 0.0)
   monkeypatch.setattr(progress, "ProgressLine", Line)
   with (
-    progress.shard_progress("work", str(output), io.StringIO()),
+    progress.shard_progress([progress.Work("work", str(output))], io.StringIO()),
     beam.Pipeline(options=PipelineOptions(flags=["--runner=FnApiRunner", *flags])) as root,
   ):
     _ = root | beam.Create([shard]) | WorkShards(_Slow(str(go_on)), output=str(output), request="request")

@@ -124,6 +124,10 @@ class DistortShard(ShardTask):
     self._counts: Counter[str] = Counter()
     self._counter = Metrics.counter(METRICS_NAMESPACE, "variants_computed")
 
+  @property
+  def counts_pictures(self) -> bool:
+    return False  # but variants, and of some pictures none
+
   def work(self, shard: Shard) -> Iterator[Written | Quarantined]:
     self._counts = Counter()
     # So many pictures that their variants are one batch of the trunk.

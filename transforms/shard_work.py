@@ -52,6 +52,11 @@ class ShardTask(abc.ABC):
     have, says that a shard is done."""
     return True
 
+  @property
+  def counts_pictures(self) -> bool:
+    """False where what it yields are not the planned pictures, each once: then their number is told nobody."""
+    return True
+
   def setup(self) -> None:  # noqa: B027 - nothing is a fine thing to do
     """Called once per DoFn instance, before the first shard."""
 
@@ -99,7 +104,7 @@ class WorkShards(beam.PTransform):
     sides: list[beam.pvalue.AsSideInput] = []
     if self._checked is not None:
       sides.append(beam.pvalue.AsList(self._checked))
-    if files.is_local(self._output):
+    if files.is_local(self._output) and self._task.counts_pictures:
       sides.append(beam.pvalue.AsSingleton(shards | "TellPlanned" >> TellPlanned(self._output)))
     return (
       shards
