@@ -33,7 +33,7 @@ from transforms.core.cores import cores_given
 def run(argv: Sequence[str]) -> int:
   flags = _read_flags(argv)
   work: Path = flags.work.resolve()
-  bench = Bench(work, flags.images, flags.full)
+  bench = Bench(work, limit=flags.images, rounds=flags.rounds, full=flags.full)
   chosen = [c for c in CONTENDERS if (flags.full or c.rounds) and (not flags.only or flags.only in c.name)]
   began = time.monotonic()
   data = find_data(flags.data, work)
@@ -70,6 +70,7 @@ def _read_flags(argv: Sequence[str]) -> argparse.Namespace:
   )
   parser.add_argument("--work", type=Path, default=Path(".bench"), help="folder to keep all in (default: %(default)s)")
   parser.add_argument("--images", type=int, metavar="N", help="no contender does more than N images: for trying it out")
+  parser.add_argument("--rounds", type=int, metavar="N", help="likewise, no more than N rounds")
   parser.add_argument("--only", metavar="TEXT", help="only the contenders with TEXT in their names")
   parser.add_argument("--bottlenecks_only", action="store_true", help="no conversion, no head, no growth")
   parser.add_argument("--full", action="store_true", help="twice the images, five rounds of every contender")

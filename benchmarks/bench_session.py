@@ -23,8 +23,8 @@ from benchmarks.processes import Process, ProcessError, run_process
 from transforms.core.cores import cores_given
 from transforms.core.errors import InputError
 
-# Below it a contender computes something else. With another decoder included, bfloat16 had 0.995 and int8 0.99; an input
-# left unscaled had 0.67, vectors in another order 0.80.
+# Below it a contender computes something else. With another decoder included, bfloat16 had 0.995 and int8 0.99; an
+# input left unscaled had 0.67, vectors in another order 0.80.
 LEAST_COSINE = 0.97
 _ROUNDS_OF_FULL, _IMAGES_OF_FULL = 5, 2
 _REFERENCE = OPENVINO, FLOAT32
@@ -39,12 +39,13 @@ class Bench:
     faults: contender's name, or another benchmark's title -> why it could not be measured.
   """
 
-  def __init__(self, work: Path, limit: int | None, full: bool):
+  def __init__(self, work: Path, *, limit: int | None, rounds: int | None, full: bool):
     self.results: dict[str, list[Run]] = {}
     self.settings: dict[str, dict[str, Any]] = {}
     self.faults: dict[str, str] = {}
     self._work = work
     self._limit = limit
+    self._rounds = rounds
     self._full = full
     self._pythons: dict[str, Path] = {}
     self._reference: dict[str, np.ndarray] = {}
@@ -122,7 +123,7 @@ class Bench:
   def measure(self, contenders: Sequence[Contender]) -> None:
     """Runs all contenders in turn, as many rounds as each of them takes part in; every second round backwards."""
     rounds = _ROUNDS_OF_FULL if self._full else max((contender.rounds for contender in contenders), default=0)
-    for number in range(1, rounds + 1):
+    for number in range(1, min(rounds, self._rounds or rounds) + 1):
       taking_part = [c for c in contenders if self._full or c.rounds >= number]
       for contender in taking_part if number % 2 else reversed(taking_part):
         if contender.name in self.faults:
