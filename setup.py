@@ -8,7 +8,7 @@ _FAST = ["openvino>=2026.4,<2027", "nncf>=3.4,<4"]
 
 setuptools.setup(
   name="beam-retrain",
-  version="0.3.0",
+  version="0.4.0",
   description="Image transfer learning as a data-parallel Apache Beam job",
   license="Apache-2.0",
   # The tests run on 3.11; the dependencies are published up to 3.13.
