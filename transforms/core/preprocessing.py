@@ -97,14 +97,7 @@ def preprocess_alike(encoded: tf.Tensor, input_px: int) -> tf.Tensor:
   # uint8 [N, H, W, 3], 0..255
   pixels.set_shape([None, None, None, 3])
   rows = tf.shape(pixels)[1]
-
-  def enlarge(some: tf.Tensor) -> tf.Tensor:
-    return tf.image.resize(some, tf.stack([rows, input_px]))
-
-  one = pixels[..., :1]
-  across = tf.cond(
-    tf.reduce_all(pixels == one), lambda: tf.tile(enlarge(one), [1, 1, 1, 3]), lambda: enlarge(pixels)
-  )  # float32 [N, H, input_px, 3], 0..255; grey pictures are enlarged once
+  across = tf.image.resize(pixels, tf.stack([rows, input_px]))  # float32 [N, H, input_px, 3], 0..255
   columns = tf.reshape(across, [-1, rows, 1, input_px * 3])
   down = tf.image.resize(columns, [input_px, 1])
   return tf.reshape(down, [-1, input_px, input_px, 3]) / 255.0
