@@ -1,7 +1,8 @@
 """`retrained_graph.pb`, as `retrain.py` left it, so that scripts made for it go on working.
 
 One GraphDef with all weights as constants: input `Placeholder`, float32 [N, H, W, 3], 0..1; output `final_result`, or
-what the user calls it, float32 [N, C], softmax. No functions, no tables, nothing to initialise.
+what the user calls it, float32 [N, C], softmax. No tables, nothing to initialise, and no
+functions, but of trunks that have loops.
 """
 
 from __future__ import annotations

@@ -8,8 +8,8 @@ import tensorflow as tf
 def keep_what_computes(graph: tf.compat.v1.GraphDef, output: str) -> tf.compat.v1.GraphDef:
   """Returns `graph` with only the nodes whose values reach the node `output`, in their old order.
 
-  Control inputs are left out: in a graph without state they only make a value wait for another one that it does
-  not use.
+  Functions come along where a node calls one. Control inputs are left out: in a graph without state they only make a
+  value wait for another one that it does not use.
   """
   nodes = {node.name: node for node in graph.node}
   kept: set[str] = set()
@@ -26,6 +26,8 @@ def keep_what_computes(graph: tf.compat.v1.GraphDef, output: str) -> tf.compat.v
       copy.CopyFrom(node)
       del copy.input[:]
       copy.input.extend(_data_inputs(node))
+  if any(value.HasField("func") for node in result.node for value in node.attr.values()):  # as of a loop
+    result.library.CopyFrom(graph.library)
   return result
 
 
