@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -175,6 +176,8 @@ def _check_of(folder: str, card: Mapping[str, Any]) -> Check | None:
 
 
 def _calibrate(trunk: Trunk, runtime: str, sample: Sequence[Image]) -> Trunk:
+  if importlib.util.find_spec("nncf") is None:
+    raise InputError("--precision int8 needs NNCF to calibrate it: pip install 'beam-retrain[fast]'.")
   good = decode(load_prepared_model(prepare(trunk, TrunkKind(runtime, FLOAT32)).prepared_folder), sample)
   if not good:
     raise InputError("--precision int8: none of the training pictures can be decoded to calibrate it with.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import json
 
@@ -17,7 +18,7 @@ from transforms.core import kinds_here
 from transforms.core.errors import InputError
 from transforms.core.schema import Image
 from transforms.core.trunk import freeze, save_trunk
-from transforms.core.trunk_kind import TrunkKind, has_bfloat16, has_openvino
+from transforms.core.trunk_kind import TrunkKind, digest_of_sample, has_bfloat16, has_openvino
 
 needs_openvino = pytest.mark.skipif(not has_openvino(), reason="OpenVINO is not installed: beam-retrain[fast]")
 needs_bfloat16 = pytest.mark.skipif(not has_bfloat16(), reason="this processor has no bfloat16")
@@ -151,6 +152,28 @@ def test_auto_takes_tensorflow_for_a_trunk_that_openvino_cannot_run(trunk, machi
   assert choice.why.startswith("OpenVINO cannot run this one; this processor has no bfloat16")
   with pytest.raises(InputError, match="no such operation"):
     choose_kind(trunk, "auto", "openvino", pictures)
+
+
+@needs_openvino
+@pytest.mark.skipif(importlib.util.find_spec("nncf") is None, reason="NNCF is not installed: beam-retrain[fast]")
+def test_int8_is_calibrated_on_a_sample_which_is_part_of_its_kind(trunk, machine, tmp_path):
+  machine(bfloat16=has_bfloat16(), openvino=True)
+  choice = choose_kind(trunk, "int8", "auto", pictures)
+  kind = choice.trunk.kind
+  assert kind == TrunkKind("openvino", "int8", digest_of_sample([image.sha256 for image in pictures(99)]))
+  assert choice.check.images == 20
+  assert 0.9 < choice.check.least_cosine < 1
+  # What cannot be decoded calibrates nothing, and makes no other kind.
+  assert choose_kind(trunk, "int8", "auto", lambda count: [*pictures(count), Image("x", "a", b"")]).trunk.kind == kind
+  others = choose_kind(trunk, "int8", "auto", lambda count: pictures(count)[:10])
+  assert others.trunk.fingerprint != choice.trunk.fingerprint
+  # Pictures that have come since do not make the bottlenecks useless that are there.
+  choice.trunk.save(store(tmp_path / "there", trunk, kind) + "/trunk")
+  kept = choose_kind(trunk, "int8", "auto", lambda count: pictures(count)[:10], [str(tmp_path / "there")])
+  assert kept.trunk.fingerprint == choice.trunk.fingerprint
+  assert kept.trunk.prepared_folder == f"{tmp_path}/there/trunk/prepared"
+  with pytest.raises(InputError, match="none of the training pictures can be decoded"):
+    choose_kind(trunk, "int8", "auto", lambda count: [])
 
 
 @needs_bfloat16
