@@ -257,6 +257,7 @@ def test_a_flag_that_contradicts_is_refused(kept_broken, tmp_path, flag, words):
 def test_a_flag_that_agrees_is_no_fault(broken, tmp_path):
   broken.repair()
   flags = (f"--input={broken.data}", "--split_hash=stable", "--max_bad_fraction=0.1", "--trunk_threads=1")
+  flags += ("--batch_size=auto",)
   assert _retry(broken.output, tmp_path / "out", *flags, *broken.flags) == 0
 
 
