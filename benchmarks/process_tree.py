@@ -12,6 +12,7 @@ from typing import NamedTuple
 _PROC = Path("/proc")
 _POLL_SECS = 0.1
 _MIN_SECS = 0.5
+_MIN_MB = 20.0  # below are shells, which only start others
 
 
 class TreePeaks(NamedTuple):
@@ -19,8 +20,8 @@ class TreePeaks(NamedTuple):
 
   Attributes:
     seconds: by the clock, start and end included.
-    peaks_mb: largest resident memory of each of its processes that lived for half a second or longer, in the order of
-      their starts: the command itself first, then its workers.
+    peaks_mb: largest resident memory of each of its processes that lived for half a second or longer, but for shells,
+      in the order of their starts: the command itself first, then its workers.
   """
 
   seconds: float
@@ -58,7 +59,8 @@ def run_watched(command: Sequence[str], *, cwd: Path | None = None) -> TreePeaks
   watcher.join()
   if code:
     raise SystemExit(f"{' '.join(command)} ended with exit code {code}")
-  return TreePeaks(seconds, tuple(peaks[pid] for pid in peaks if seen[pid] * _POLL_SECS >= _MIN_SECS))
+  lasting = [peak for pid, peak in peaks.items() if seen[pid] * _POLL_SECS >= _MIN_SECS and peak >= _MIN_MB]
+  return TreePeaks(seconds, tuple(lasting))
 
 
 def process_tree(pid: int) -> list[int]:

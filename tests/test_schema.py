@@ -88,6 +88,12 @@ def test_shard_names_come_back():
   assert schema.parse_shard_name(schema.shard_name("testing", 0, 1, "csv")) == ("testing", 0, 1)
 
 
+def test_names_of_a_billion_pictures_shards_come_back_and_sort():
+  names = [schema.shard_name("training", index, 976_563) for index in (0, 99_999, 100_000, 976_562)]
+  assert sorted(names) == names
+  assert schema.parse_shard_name(names[2]) == ("training", 100_000, 976_563)
+
+
 @pytest.mark.parametrize(
   "name",
   [

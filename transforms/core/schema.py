@@ -65,7 +65,7 @@ RECORDS_FOLDER = "records"
 PREPROCESSING_VERSION = "1: decode to RGB, bilinear resize without antialiasing, 0..1"
 """What `preprocessing` does. Part of what makes a stored bottleneck valid; changes when the numbers would."""
 
-_SHARD_NAME = re.compile(r"(?P<split>[a-z]+)-(?P<index>\d{5})-of-(?P<of>\d{5})\.(?P<suffix>[a-z]+)")
+_SHARD_NAME = re.compile(r"(?P<split>[a-z]+)-(?P<index>\d{5,})-of-(?P<of>\d{5,})\.(?P<suffix>[a-z]+)")
 
 
 def bottleneck_record(dimensions: int) -> dict[str, str]:
@@ -75,8 +75,9 @@ def bottleneck_record(dimensions: int) -> dict[str, str]:
 
 
 def shard_name(split: str, index: int, of: int, suffix: str = "tfrecord") -> str:
-  """Returns for example `training-00003-of-00060.tfrecord`."""
-  return f"{split}-{index:05d}-of-{of:05d}.{suffix}"
+  """Returns for example `training-00003-of-00060.tfrecord`; both numbers have as many digits, so that names sort."""
+  digits = max(5, len(str(of)))
+  return f"{split}-{index:0{digits}d}-of-{of:0{digits}d}.{suffix}"
 
 
 def parse_shard_name(name: str) -> tuple[str, int, int] | None:
