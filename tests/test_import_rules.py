@@ -72,8 +72,8 @@ def _is_in(name: str, package: str) -> bool:
 def _loaded_by(modules: list[str]) -> set[str]:
   """Imports the modules in a new process and returns what is then in `sys.modules`."""
   assert modules, "nothing to import: the rule would check nothing"
-  code = f"import importlib, json, sys\nfor name in {modules!r}: importlib.import_module(name)\n"
-  code += "print('loaded', json.dumps(sorted(sys.modules)))"
+  code = f"import gc, importlib, json, sys\ngc.disable()\nfor name in {modules!r}: importlib.import_module(name)\n"
+  code += "print('loaded', json.dumps(sorted(sys.modules)))\ngc.freeze()"
   ended = subprocess.run(
     [sys.executable, "-c", code], cwd=_ROOT, capture_output=True, text=True, timeout=300, check=False
   )

@@ -12,14 +12,13 @@ from transforms.core.imports import collector_at_rest
 
 
 @pytest.fixture
-def unfrozen():
+def enabled_again():
   yield
-  gc.unfreeze()
   gc.enable()
 
 
 @pytest.mark.parametrize("enabled", [True, False])
-def test_the_collector_rests_in_the_block_and_is_afterwards_as_it_was(enabled, unfrozen):
+def test_the_collector_rests_in_the_block_and_is_afterwards_as_it_was(enabled, enabled_again):
   (gc.enable if enabled else gc.disable)()
   with pytest.raises(ImportError), collector_at_rest():  # noqa: PT012
     with collector_at_rest():
@@ -29,7 +28,7 @@ def test_the_collector_rests_in_the_block_and_is_afterwards_as_it_was(enabled, u
   assert gc.isenabled() == enabled
 
 
-def test_what_was_made_in_the_block_is_not_looked_at_again(unfrozen):
+def test_what_was_made_in_the_block_is_not_looked_at_again():
   before = gc.get_freeze_count()
   with collector_at_rest():
     made = [[] for _ in range(1000)]
