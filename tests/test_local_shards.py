@@ -12,7 +12,7 @@ from transforms import local_shards
 from transforms.core.idx import encode_idx
 from transforms.core.schema import ALL, TESTING, TRAINING, Image
 from transforms.core.splits import SplitPercentages
-from transforms.local_shards import has_at_least, read_all, read_sample
+from transforms.local_shards import has_at_least, read_all, read_sample, typical_shard
 from transforms.sources import find_source, read_images
 
 COUNTS = {"train": 1500, "t10k": 60}
@@ -113,3 +113,23 @@ def test_whether_a_manifest_has_so_many(tmp_path):
   source = find_source(str(tmp_path / "list.csv"))
   assert has_at_least(source, 5)
   assert not has_at_least(source, 7)
+
+
+@pytest.mark.parametrize("kind", ["idx", "gz", "tfrecord"])
+def test_a_typical_shard_of_one_file_is_its_first(inputs, kind):
+  source = find_source(str(inputs[kind]))
+  shard, count = typical_shard(source, (TRAINING,), None, 7)
+  keys = stems(list(read_images(shard, source.labels)))
+  assert count == len(keys) == 1024
+  first, *_ = local_shards._shards(source, (TRAINING,), None)
+  assert keys == stems(list(read_images(first, source.labels)))[:1024]
+  assert typical_shard(source, (TESTING,), None, 7)[1] == 60
+
+
+def test_a_typical_shard_of_many_files_is_a_sample_of_them_again_and_again(inputs):
+  source = find_source(str(inputs["jpg"]))
+  shard, count = typical_shard(source, (TRAINING,), None, 7)
+  keys = stems(list(read_images(shard, source.labels)))
+  sample = stems(list(read_sample(source, (TRAINING,), None, 7)))
+  assert count == len(keys) == 1024
+  assert keys[:14] == sample * 2

@@ -85,7 +85,7 @@ def typical_shard(
     inputs: tuple[Input, ...] = tuple(itertools.islice(itertools.cycle(picked), IMAGES_PER_SHARD))
     if inputs:
       return Shard(splits[0], 0, 1, inputs), len(inputs)
-  for shard in _shards(source, splits, percentages, most_files=1):
+  for shard in _shards(source, splits, percentages):
     pictures = min(sum(1 for _ in _keys(shard)), IMAGES_PER_SHARD)
     return shard._replace(inputs=pick_inputs(shard.inputs, range(pictures))), pictures
   raise InputError(f"{source.path} holds no picture of the splits {', '.join(splits)}.")
