@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import gzip
 import os
 import pickle
@@ -15,7 +16,15 @@ from apache_beam.testing.util import assert_that, equal_to
 
 from transforms.core.errors import InputError, user_sentence
 from transforms.core.idx import encode_idx
-from transforms.idx_source import PlanIdxShards, find_idx_splits, image_key, looks_like_idx, read_idx_range
+from transforms.core.shards import SetAside, pick_inputs
+from transforms.idx_source import (
+  PlanIdxShards,
+  cut_into_shards,
+  find_idx_splits,
+  image_key,
+  looks_like_idx,
+  read_idx_range,
+)
 
 _NAMES = {"training": "train", "testing": "t10k"}
 _PIXELS = np.random.default_rng(5).integers(0, 256, (10, 4, 3), np.uint8)
@@ -91,16 +100,39 @@ def test_a_missing_file_is_named_in_all_its_spellings(tmp_path):
     assert f"{name}.gz" in str(error.value)
 
 
-@pytest.mark.parametrize("gz", [False, True])
-def test_ranges_give_back_index_label_and_pixels(tmp_path, gz):
+@pytest.mark.parametrize(("gz", "scratch", "kind"), [(False, "", type(None)), (True, "", bytes), (True, "s", SetAside)])
+def test_ranges_give_back_index_label_and_pixels(tmp_path, gz, scratch, kind):
   _write_split(tmp_path, gz=gz)
-  shards = _shards(tmp_path)
+  (tmp_path / "s").mkdir()
+  (pair,) = find_idx_splits(str(tmp_path), ["training"])
+  shards = list(cut_into_shards(pair, 4, scratch and str(tmp_path / scratch)))
   assert [(shard.index, shard.of, shard.inputs[0].count) for shard in shards] == [(0, 3, 4), (1, 3, 4), (2, 3, 2)]
-  for shard in shards:
-    assert (shard.inputs[0].pixels is not None, shard.inputs[0].labels is not None) == (gz, gz)
+  assert {type(shard.inputs[0].pixels) for shard in shards} == {kind}
+  assert {shard.inputs[0].labels is not None for shard in shards} == {gz}
   read = [image for shard in shards for image in read_idx_range(shard.inputs[0])]
   assert [(index, label) for index, label, _ in read] == [(number, number) for number in range(10)]
   np.testing.assert_array_equal(np.stack([pixels for *_, pixels in read]), _PIXELS)
+  (picked,) = pick_inputs(shards[1].inputs, [1, 2])
+  assert [(index, label) for index, label, _ in read_idx_range(picked)] == [(5, 5), (6, 6)]
+  np.testing.assert_array_equal(np.stack([pixels for *_, pixels in read_idx_range(picked)]), _PIXELS[5:7])
+
+
+def test_what_is_set_aside_is_the_same_shard_as_what_travels_and_goes_with_the_pipeline(tmp_path):
+  _write_split(tmp_path, gz=True)
+  (pair,) = find_idx_splits(str(tmp_path), ["training"])
+  planned = _shards(tmp_path)
+  assert [shard.digest("") for shard in planned] == [shard.digest("") for shard in cut_into_shards(pair, 4)]
+  gc.collect()
+  paths = {shard.inputs[0].pixels.path for shard in planned}
+  assert len(paths) == 1
+  assert not os.path.exists(os.path.dirname(paths.pop()))
+
+
+def test_pixels_that_no_scratch_file_takes_travel(tmp_path):
+  _write_split(tmp_path, gz=True)
+  (pair,) = find_idx_splits(str(tmp_path), ["training"])
+  shards = list(cut_into_shards(pair, 4, str(tmp_path / "not there")))
+  assert shards == list(cut_into_shards(pair, 4))
 
 
 def test_only_the_gzip_file_of_a_pair_travels(tmp_path):

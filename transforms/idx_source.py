@@ -1,7 +1,8 @@
 """Finding IDX files and cutting them into shards.
 
 An uncompressed file is cut into ranges that workers read by themselves, in parallel. A gzip file cannot be read from
-the middle: it is read once, as a stream, and its blocks carry their bytes. Nothing is worked on pixel by pixel.
+the middle: it is read once, as a stream, and its blocks carry their bytes; on the local runner, which would keep them
+all in memory, they wait in a scratch file. Nothing is worked on pixel by pixel.
 """
 
 from __future__ import annotations
@@ -9,6 +10,11 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import gzip
+import hashlib
+import os
+import shutil
+import tempfile
+import weakref
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import BinaryIO, cast
@@ -20,7 +26,7 @@ from transforms import files
 from transforms.core import idx
 from transforms.core.errors import InputError
 from transforms.core.schema import TESTING, TRAINING
-from transforms.core.shards import IMAGES_PER_SHARD, IdxRange, Shard
+from transforms.core.shards import IMAGES_PER_SHARD, IdxRange, SetAside, Shard
 
 _PREFIXES = {TRAINING: "train", TESTING: "t10k"}
 
@@ -165,21 +171,46 @@ class PlanIdxShards(beam.PTransform):
       root
       | "IdxPairs" >> beam.Create(self._pairs, reshuffle=False)
       # IdxPair
-      | "CutIntoShards" >> beam.FlatMap(cut_into_shards, self._images_per_shard)
+      | "CutIntoShards" >> beam.FlatMap(cut_into_shards, self._images_per_shard, self._scratch_folder(root.pipeline))
     )  # Shard
+
+  def _scratch_folder(self, pipeline: beam.Pipeline) -> str:
+    """Returns a folder that is deleted with the pipeline; empty where there is no use for one, or it would not be on
+    the workers' machine."""
+    from apache_beam.runners.portability.fn_api_runner import FnApiRunner  # takes its time, and its users have it
+
+    if not isinstance(pipeline.runner, FnApiRunner) or not any(_is_gzip(pair.images_path) for pair in self._pairs):
+      return ""
+    folder = tempfile.mkdtemp(prefix="beam-retrain-")
+    weakref.finalize(pipeline, _delete_scratch, folder, os.getpid())
+    return folder
+
+
+def _delete_scratch(folder: str, owner: int) -> None:
+  if os.getpid() == owner:  # and not a worker that was forked
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def count_shards(pair: IdxPair, images_per_shard: int = IMAGES_PER_SHARD) -> int:
   return -(-pair.count // images_per_shard)
 
 
-def cut_into_shards(pair: IdxPair, images_per_shard: int) -> Iterator[Shard]:
-  """Yields the shards of one pair; a gzip file is streamed, one shard's bytes at a time."""
+def cut_into_shards(pair: IdxPair, images_per_shard: int, scratch_folder: str = "") -> Iterator[Shard]:
+  """Yields the shards of one pair; a gzip file is streamed, one shard's bytes at a time.
+
+  Args:
+    pair: images and labels.
+    images_per_shard: at least 1.
+    scratch_folder: local folder for a gzip file's pixels to wait in; empty: they are in the shards.
+  """
   of = count_shards(pair, images_per_shard)
   with (
     _blocks(pair.images_path, idx.read_images_header, pair.count, images_per_shard) as pixels,
     _blocks(pair.labels_path, idx.read_labels_header, pair.count, images_per_shard) as labels,
   ):
+    waiting: Iterator[bytes | SetAside | None] = pixels
+    if scratch_folder and _is_gzip(pair.images_path):
+      waiting = _set_aside(cast(Iterator[bytes], pixels), os.path.join(scratch_folder, pair.split))
     for index in range(of):
       start = index * images_per_shard
       idx_range = IdxRange(
@@ -189,13 +220,13 @@ def cut_into_shards(pair: IdxPair, images_per_shard: int) -> Iterator[Shard]:
         count=min(images_per_shard, pair.count - start),
         rows=pair.rows,
         columns=pair.columns,
-        pixels=next(pixels),
+        pixels=next(waiting),
         labels=next(labels),
         modified_secs=pair.modified_secs,
       )
       yield Shard(pair.split, index, of, (idx_range,))
     # Only now is a gzip stream asked whether it ends where its header says.
-    next(pixels, None)
+    next(waiting, None)
     next(labels, None)
 
 
@@ -210,6 +241,28 @@ def _blocks(
     return
   with _open_decompressed(path) as file:
     yield _stream(file, read_header(file, path), items_per_block, path)
+
+
+def _set_aside(blocks: Iterator[bytes], path: str) -> Iterator[bytes | SetAside]:
+  """Writes blocks to a scratch file, one after the other; what does not fit there any more is given as it is."""
+  start = 0
+  for block in blocks:
+    if _append(path, block, start):
+      yield SetAside(path, start, len(block), hashlib.sha256(block).hexdigest())
+      start += len(block)
+    else:
+      yield block
+
+
+def _append(path: str, block: bytes, start: int) -> bool:
+  """Says whether the block is in the file now, from `start` on."""
+  try:
+    with open(path, "r+b" if start else "wb") as file:
+      file.seek(start)
+      file.write(block)
+  except OSError:
+    return False
+  return True
 
 
 def _stream(file: BinaryIO, header: idx.IdxHeader, items_per_block: int, path: str) -> Iterator[bytes]:
@@ -237,7 +290,9 @@ def read_idx_arrays(idx_range: IdxRange) -> tuple[np.ndarray, bytes]:
   """
   start, count = idx_range.start, idx_range.count
   pixels = idx_range.pixels
-  if pixels is None:
+  if isinstance(pixels, SetAside):
+    pixels = pixels.read()
+  elif pixels is None:
     item_bytes = idx_range.rows * idx_range.columns
     pixels = _read_at(idx_range.images_path, idx.IMAGES_OFFSET + start * item_bytes, count * item_bytes)
   labels = read_idx_labels(idx_range)

@@ -33,10 +33,32 @@ class ImageFile(NamedTuple):
   modified_secs: float
 
 
+@dataclasses.dataclass(frozen=True)
+class SetAside:
+  """Bytes that wait in a scratch file, which the workers of this job can read, until their shard is worked.
+
+  Attributes:
+    path: of the file.
+    start: where in it they begin.
+    size_bytes: how many there are.
+    sha256: theirs, 64 hex digits.
+  """
+
+  path: str
+  start: int
+  size_bytes: int
+  sha256: str
+
+  def read(self) -> bytes:
+    with open(self.path, "rb") as file:
+      file.seek(self.start)
+      return file.read(self.size_bytes)
+
+
 class IdxRange(NamedTuple):
   """`count` images of an IDX file from `start` on; `pixels` and `labels` are None where they can be read from the
-  files, else the raw bytes (a gzip file cannot be read from the middle). `modified_secs` is that of the file that
-  changed last: a changed file is another digest."""
+  files, else the raw bytes (a gzip file cannot be read from the middle), or where they wait. `modified_secs` is that of
+  the file that changed last: a changed file is another digest."""
 
   images_path: str
   labels_path: str
@@ -44,7 +66,7 @@ class IdxRange(NamedTuple):
   count: int  # type: ignore[assignment]  # hides tuple.count, which nobody calls
   rows: int
   columns: int
-  pixels: bytes | None
+  pixels: bytes | SetAside | None
   labels: bytes | None
   modified_secs: float = 0.0
 
@@ -174,6 +196,8 @@ def _pick(entry: Input, numbers: list[int]) -> Iterator[Input]:
 
 def _cut_range(entry: IdxRange, start: int, count: int) -> IdxRange:
   pixels, labels = entry.pixels, entry.labels
+  if isinstance(pixels, SetAside):
+    pixels = pixels.read()
   size = entry.rows * entry.columns
   return entry._replace(
     start=entry.start + start,
@@ -183,7 +207,9 @@ def _cut_range(entry: IdxRange, start: int, count: int) -> IdxRange:
   )
 
 
-def _describe(value: bytes | Quarantined) -> Any:
+def _describe(value: bytes | SetAside | Quarantined) -> Any:
+  if isinstance(value, SetAside):
+    return value.sha256  # as if they travelled
   return dataclasses.asdict(value) if isinstance(value, Quarantined) else hashlib.sha256(value).hexdigest()
 
 
