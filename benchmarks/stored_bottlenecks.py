@@ -1,4 +1,4 @@
-"""Bottlenecks without pictures: what `bottlenecks` writes, filled with drawn vectors, for measuring what comes after it.
+"""Bottlenecks without pictures: what `bottlenecks` writes, filled with drawn vectors, to measure what comes after it.
 
   python -m benchmarks.stored_bottlenecks --output DIR [--trunk T] [--training 60000] [--testing 10000]
 
@@ -13,13 +13,10 @@ import functools
 import hashlib
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
 import numpy as np
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from pipelines import output_folder
 from pipelines.running import guarded, run_pipeline
