@@ -112,6 +112,7 @@ def time_planning(source: Source, percentages: SplitPercentages, least: Source) 
   if not source.has_validation:
     counts[TRAINING] += counts.pop(VALIDATION, 0)
 
+  counts = {split: counts[split] for split in (TRAINING, VALIDATION, TESTING) if split in counts}
   # The first job of a process takes somewhat longer than the next, which does not matter where it is long.
   planned = first_secs if first_secs > _LONG_SECS else least_secs(lambda: _plan(source, percentages))
   return max(0.0, planned - least_secs(lambda: _plan(least, _AS_GIVEN))), counts

@@ -69,7 +69,8 @@ def notes(request: Request, rehearsal: Rehearsal) -> list[str]:
       f"of {rehearsal.looked_at} pictures looked at, {sum(rehearsal.bad.values())} cannot be used ({reasons})"
     )
   if rehearsal.first_secs:
-    lines.append(f"the trunk was prepared for the first time, {rehearsal.first_secs:.0f} s more; it is kept")
+    secs = round(rehearsal.first_secs)
+    lines.append(f"the first such job takes {secs} s more, to prepare the trunk and check it: done now, and kept")
   if request.engine:
     lines.append(f"measured on this machine: how long {request.engine} itself takes to begin is not in it")
   return lines
