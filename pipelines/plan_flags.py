@@ -34,8 +34,8 @@ examples:
   beam-retrain plan --input flower_photos --trunk inception_v3
   beam-retrain plan --input flower_photos --trunk inception_v3 --workers 20 --pictures 5000000
 
-What it cannot know: how long an engine (--runner) takes to begin, how fast the workers' own disks and networks are,
-and what is wrong with pictures that it has not looked at."""
+What it leaves out: distortions, --reuse and --retry_from. What it cannot know: how long an engine (--runner) takes to
+begin, how fast the workers' own disks and networks are, and what is wrong with pictures that it has not looked at."""
 
 
 @dataclasses.dataclass(frozen=True)
