@@ -160,7 +160,8 @@ def prepare(trunk: Trunk, kind: TrunkKind, sample: Any = None) -> Trunk:
   prepared = dataclasses.replace(
     trunk, fingerprint=kind.fingerprint(trunk.base), base_fingerprint=trunk.base, kind=kind, prepared_folder=""
   )
-  versions = hashlib.sha256(json.dumps([_PREPARATION, runtime.VERSIONS], sort_keys=True).encode()).hexdigest()
+  made_by = [_PREPARATION, runtime.versions(kind)]
+  versions = hashlib.sha256(json.dumps(made_by, sort_keys=True).encode()).hexdigest()
   name = "-".join(filter(None, [kind.runtime, kind.precision, kind.calibration[:16], versions[:16]]))
 
   def write(folder: str) -> None:

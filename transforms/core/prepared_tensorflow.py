@@ -19,7 +19,11 @@ from transforms.core.prepared import as_array
 from transforms.core.trunk_kind import BFLOAT16, TrunkKind
 
 _GRAPH_FILE = "graph.pb"
-VERSIONS = {"tensorflow": tf.__version__}
+
+
+def versions(kind: TrunkKind) -> dict[str, str]:
+  """Returns the versions of what a preparation depends on."""
+  return {"tensorflow": tf.__version__}
 
 
 def write(frozen: Any, kind: TrunkKind, folder: str, sample: Any = None) -> dict[str, Any]:
@@ -28,8 +32,9 @@ def write(frozen: Any, kind: TrunkKind, folder: str, sample: Any = None) -> dict
 
   Args:
     frozen: concrete function float32 [N, S, S, 3] -> float32 [N, D], without variables.
-    kind: float32 or bfloat16.
+    kind: its precision, float32 or bfloat16.
     folder: exists.
+    sample: not needed.
 
   Returns:
     What `card.json` is to say of it.
@@ -41,7 +46,7 @@ def write(frozen: Any, kind: TrunkKind, folder: str, sample: Any = None) -> dict
   graph = _optimise(frozen.graph.as_graph_def(), result, kind.precision == BFLOAT16)
   with open(os.path.join(folder, _GRAPH_FILE), "wb") as file:
     file.write(graph.SerializeToString())
-  return {"input": given, "output": result, "versions": VERSIONS}
+  return {"input": given, "output": result, "versions": versions(kind)}
 
 
 def _optimise(definition: Any, result: str, to_bfloat16: bool) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import logging
 import os
 import sys
 from collections.abc import Iterator
@@ -22,7 +23,9 @@ def load_nncf() -> Any:
   """Returns the module `nncf`."""
   os.environ["NNCF_CI"] = "1"  # its own switch: no reports
   with _without_reporter():
-    return importlib.import_module("nncf")
+    nncf = importlib.import_module("nncf")
+  nncf.set_log_level(logging.ERROR)
+  return nncf
 
 
 @contextlib.contextmanager

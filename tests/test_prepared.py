@@ -1,0 +1,143 @@
+"""A prepared trunk gives the numbers of the SavedModel that it was made from, for any batch and number of threads."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from pipelines.trunks import Trunk, load_stored_trunk, load_trunk, prepare
+from transforms.core.errors import InputError
+from transforms.core.inference import load_model
+from transforms.core.kinds_here import why_not_here
+from transforms.core.prepared import CARD_FILE, find_prepared, load_prepared
+from transforms.core.trunk import load_saved_model
+from transforms.core.trunk_kind import BFLOAT16, FLOAT32, INT8, OPENVINO, TENSORFLOW, TrunkKind, digest_of_sample
+
+_IMAGES = np.random.default_rng(5).random((5, 75, 75, 3), np.float32)
+_KINDS = [
+  TrunkKind(TENSORFLOW, FLOAT32),
+  TrunkKind(TENSORFLOW, BFLOAT16),
+  TrunkKind(OPENVINO, FLOAT32),
+  TrunkKind(OPENVINO, BFLOAT16),
+  TrunkKind(OPENVINO, INT8, digest_of_sample(["sample"])),
+]
+_LEAST_COSINE = {FLOAT32: 1 - 1e-6, BFLOAT16: 0.999, INT8: 0.9}
+
+
+@pytest.fixture(scope="module", params=_KINDS, ids=str)
+def prepared(request) -> Trunk:
+  kind = request.param
+  if why := why_not_here(kind.runtime, kind.precision):
+    pytest.skip(why)
+  return prepare(load_trunk("bundled"), kind, _IMAGES)
+
+
+def cosines(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+  return np.sum(one * other, axis=1) / np.linalg.norm(one, axis=1) / np.linalg.norm(other, axis=1)
+
+
+def test_the_numbers_are_those_of_the_saved_model(prepared, tmp_path):
+  prepared.save(str(tmp_path / "trunk"))
+  expected = load_saved_model(str(tmp_path / "trunk")).embed(tf.constant(_IMAGES)).numpy()
+  model = load_model(str(tmp_path / "trunk"), batch_size=4)
+  given = model.infer(tf.constant(_IMAGES))["bottleneck"]
+  assert given.dtype == np.float32
+  assert given.shape == (5, prepared.dimensions)
+  assert cosines(given, expected).min() > _LEAST_COSINE[prepared.kind.precision]
+  if prepared.kind.precision == FLOAT32:
+    np.testing.assert_allclose(given, expected, atol=1e-4)
+  else:
+    assert not np.allclose(given, expected, atol=1e-4), "nothing was cast"
+
+
+def test_the_same_bits_for_any_batch_and_number_of_threads(prepared):
+  alone = np.concatenate(
+    [load_prepared(prepared.prepared_folder, 1, 1).embed(_IMAGES[row : row + 1]) for row in range(len(_IMAGES))]
+  )
+  together = load_prepared(prepared.prepared_folder, 2, 4).embed
+  np.testing.assert_array_equal(together(_IMAGES), alone)
+  np.testing.assert_array_equal(together(_IMAGES[::-1]), alone[::-1])
+
+
+def test_a_kind_has_its_fingerprint_and_card(prepared):
+  assert prepared.base == load_trunk("bundled").fingerprint
+  assert (prepared.fingerprint == prepared.base) == (prepared.kind == TrunkKind())
+  card = json.loads((Path(prepared.prepared_folder) / CARD_FILE).read_text())
+  assert {**prepared.kind.fields, "fingerprint": prepared.fingerprint}.items() <= card.items()
+
+
+def test_a_stored_trunk_is_of_its_kind_wherever_it_is_copied(prepared, tmp_path):
+  prepared.save(str(tmp_path / "first"))
+  stored = load_stored_trunk(str(tmp_path / "first"), prepared.card)
+  assert (stored.kind, stored.fingerprint) == (prepared.kind, prepared.fingerprint)
+  stored.save(str(tmp_path / "second"))
+  assert load_prepared(find_prepared(str(tmp_path / "second"))).kind == prepared.kind
+
+
+def test_a_trunk_from_before_there_were_kinds(tmp_path):
+  trunk = load_trunk("bundled")
+  trunk.save(str(tmp_path / "old"))
+  card = {name: trunk.card[name] for name in ("handle", "fingerprint", "input_px", "dimensions")}
+  (tmp_path / "old" / "trunk.json").write_text(json.dumps(card))
+  stored = load_stored_trunk(str(tmp_path / "old"), card)
+  assert (stored.kind, stored.fingerprint, stored.prepared_folder) == (TrunkKind(), trunk.fingerprint, "")
+  stored = prepare(stored, TrunkKind())
+  stored.save(str(tmp_path / "new"))
+  assert load_stored_trunk(str(tmp_path / "new"), stored.card).fingerprint == trunk.fingerprint
+  old, new = (load_model(str(tmp_path / name)).infer(tf.constant(_IMAGES))["bottleneck"] for name in ("old", "new"))
+  np.testing.assert_allclose(old, new, atol=1e-4)
+
+
+def test_a_damaged_trunk_is_told(prepared, tmp_path):
+  folder = tmp_path / "prepared"
+  shutil.copytree(prepared.prepared_folder, folder)
+  name = next(iter(json.loads((folder / CARD_FILE).read_text())["files"]))
+  with open(folder / name, "r+b") as file:
+    file.write(b"\0\0\0")
+  with pytest.raises(InputError, match=rf"{name} is damaged or not there: make the trunk again"):
+    load_prepared(str(folder))
+
+
+@pytest.mark.parametrize("kind", _KINDS[1:3], ids=str)
+def test_a_machine_that_cannot_run_it_says_what_to_do(kind, monkeypatch, tmp_path):
+  (tmp_path / CARD_FILE).write_text(json.dumps({**kind.fields, "files": {}}))
+  monkeypatch.setattr("transforms.core.kinds_here.has_bfloat16", lambda: False)
+  monkeypatch.setattr("transforms.core.kinds_here.has_openvino", lambda: False)
+  with pytest.raises(InputError, match=r"was prepared for .* and not for .*(--precision float32|pip install)"):
+    load_prepared(str(tmp_path))
+
+
+def test_what_openvino_cannot_run_is_told(tmp_path):
+  pytest.importorskip("openvino")
+
+  def embed(images):
+    return tf.reshape(tf.strings.to_number(tf.strings.as_string(images)), [-1, 12])
+
+  from transforms.core.trunk import freeze
+
+  trunk = Trunk("strings", "0" * 64, 2, 12, freeze(embed, 2))
+  with pytest.raises(InputError, match=r"OpenVINO cannot run this trunk .*--runtime tensorflow"):
+    prepare(trunk, TrunkKind(OPENVINO, FLOAT32))
+
+
+def test_a_preparation_reports_home_to_nobody(tmp_path):
+  pytest.importorskip("openvino")
+  pytest.importorskip("nncf")
+  script = (
+    "import os, sys\n"
+    f"os.environ['BEAM_RETRAIN_CACHE_DIR'] = {str(tmp_path)!r}\n"
+    "import numpy as np\n"
+    "from pipelines.trunks import load_trunk, prepare\n"
+    "from transforms.core.trunk_kind import TrunkKind\n"
+    "sample = np.random.default_rng(3).random((8, 75, 75, 3), np.float32)\n"
+    "prepare(load_trunk('bundled'), TrunkKind('openvino', 'int8', 'x'), sample)\n"
+    "assert 'nncf' in sys.modules\n"
+    "print([name for name in sys.modules if name.startswith('openvino_telemetry')])"
+  )
+  done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+  assert done.stdout.strip() == "[]"  # and no progress bars
