@@ -71,10 +71,16 @@ def test_what_is_said_of_it():
   assert choose_execution(None, None, _CLUSTER).to_info()["threads_per_process"] == "cores / processes"
 
 
-@pytest.fixture
-def trunk(tiny_trunk, monkeypatch, tmp_path):
-  monkeypatch.setenv("BEAM_RETRAIN_CACHE_DIR", str(tmp_path / "cache"))
+@pytest.fixture(scope="module")
+def prepared(tiny_trunk):
   return prepare(load_trunk(str(tiny_trunk)), TrunkKind())
+
+
+@pytest.fixture
+def trunk(prepared, monkeypatch, tmp_path):
+  """Nothing is remembered of it yet."""
+  monkeypatch.setenv("BEAM_RETRAIN_CACHE_DIR", str(tmp_path / "cache"))
+  return prepared
 
 
 def test_a_large_job_tries_out_once_and_remembers(trunk):
