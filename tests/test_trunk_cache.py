@@ -1,0 +1,104 @@
+"""What is in the cache is found again, made anew where it is damaged, and safe with several at work."""
+
+import os
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from pipelines import trunk_cache
+from pipelines.trunks import load_trunk
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch) -> Path:
+  monkeypatch.setenv("BEAM_RETRAIN_CACHE_DIR", str(tmp_path / "cache"))
+  return tmp_path / "cache"
+
+
+def write(folder: str) -> None:
+  for name in ("a", "sub/b"):
+    path = Path(folder) / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(name)
+
+
+def refuse(folder: str) -> None:
+  raise AssertionError("made again")
+
+
+def contents(folder: str) -> dict[str, str]:
+  return {
+    str(path.relative_to(folder)): path.read_text()
+    for path in sorted(Path(folder).rglob("*"))
+    if path.is_file() and path.name != "cache.json"
+  }
+
+
+def test_found_again_and_copied_without_its_sums(cache, tmp_path):
+  entry = trunk_cache.obtain("trunks/x/one", write)
+  assert entry == str(cache / "trunks" / "x" / "one")
+  assert trunk_cache.obtain("trunks/x/one", refuse) == entry
+  trunk_cache.copy_entry(entry, str(tmp_path / "copy"))
+  assert sorted(os.listdir(tmp_path / "copy")) == ["a", "sub"]
+
+
+@pytest.mark.parametrize("damage", ["a", "sub/b", "cache.json"])
+def test_a_damaged_entry_is_made_anew(damage):
+  entry = trunk_cache.obtain("one", write)
+  (Path(entry) / damage).write_text("{")
+  assert trunk_cache.find("one") == ""
+  assert contents(trunk_cache.obtain("one", write)) == {"a": "a", "sub/b": "sub/b"}
+  assert trunk_cache.find("one") == entry
+
+
+def test_whoever_fails_leaves_nothing(cache):
+  with pytest.raises(AssertionError):
+    trunk_cache.obtain("trunks/one", refuse)
+  assert os.listdir(cache / "trunks") == []
+
+
+@pytest.mark.parametrize("is_damaged", [False, True], ids=["new", "damaged"])
+def test_several_at_once_all_get_a_whole_one(cache, is_damaged):
+  if is_damaged:
+    (Path(trunk_cache.obtain("trunks/one", write)) / "a").write_text("other")
+  with ThreadPoolExecutor(8) as pool:
+    entries = list(pool.map(lambda _: contents(trunk_cache.obtain("trunks/one", write)), range(16)))
+  assert entries == [{"a": "a", "sub/b": "sub/b"}] * 16
+  assert os.listdir(cache / "trunks") == ["one"]
+
+
+def test_where_nothing_can_be_written_it_lasts_for_the_process(tmp_path, monkeypatch, capsys):
+  (tmp_path / "file").write_text("in the way")
+  monkeypatch.setenv("BEAM_RETRAIN_CACHE_DIR", str(tmp_path / "file"))
+  entry = trunk_cache.obtain("one", write)
+  assert trunk_cache.obtain("one", refuse) == entry
+  told = capsys.readouterr().err
+  assert told.count("no trunk is kept for the next run") == 1
+  assert "BEAM_RETRAIN_CACHE_DIR" in told
+  shutil.rmtree(trunk_cache.folder())
+
+
+def test_where_it_is(tmp_path, monkeypatch):
+  monkeypatch.setenv("HOME", str(tmp_path / "home"))
+  monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+  assert trunk_cache.folder() == str(tmp_path / "cache")
+  monkeypatch.delenv("BEAM_RETRAIN_CACHE_DIR")
+  assert trunk_cache.folder() == str(tmp_path / "xdg" / "beam-retrain")
+  monkeypatch.delenv("XDG_CACHE_HOME")
+  assert trunk_cache.folder() == str(tmp_path / "home" / ".cache" / "beam-retrain")
+
+
+def test_a_known_trunk_is_not_loaded_again_unless_it_is_damaged(monkeypatch):
+  first = load_trunk("bundled")
+  with monkeypatch.context() as patched:
+    patched.setattr("pipelines.trunks._load_bundled", lambda: refuse(""))
+    again = load_trunk("bundled")
+  assert again.card == first.card
+  assert again.frozen is None
+  (Path(first.folder) / "saved_model.pb").write_bytes(b"")
+  again = load_trunk("bundled")
+  assert again.card == first.card
+  assert again.frozen is not None
+  assert (Path(again.folder) / "saved_model.pb").stat().st_size > 0
