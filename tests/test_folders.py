@@ -37,6 +37,15 @@ def keys(shards: list[Shard]) -> dict[str, list[str]]:
   return by_split
 
 
+def test_in_however_many_blocks_the_images_travel_the_shards_are_the_same(tmp_path, plan, monkeypatch):
+  root = lay_out(tmp_path, *(f"{label}/{number}.jpg" for label in "ab" for number in range(40)))
+  at_once = plan(root)
+  assert len({shard.name() for shard in at_once}) > 5
+  monkeypatch.setattr("transforms.folders._IMAGES_PER_BLOCK", 3)
+  assert plan(root) == at_once
+  assert sum(map(len, keys(at_once).values())) == 80
+
+
 def test_a_plain_tree_and_one_with_splits_of_its_own(tmp_path):
   plain = find_class_folders(str(lay_out(tmp_path / "plain", "b/1.jpg", "a/1.jpg", "README.txt")))
   assert [(folder.split, folder.label, folder.prefix) for folder in plain] == [(None, "a", "a"), (None, "b", "b")]
