@@ -33,7 +33,7 @@ from transforms.core.trunk_kind import (
 )
 from transforms.store import cards_in
 
-CALIBRATION_IMAGES = 256
+CALIBRATION_IMAGES = 128
 
 
 @dataclasses.dataclass(frozen=True)
