@@ -154,8 +154,9 @@ def _rehearse(request: Request, started_secs: float, *, measure_anyhow: bool) ->
     planning_secs, counts = time_planning(source, percentages, few)
     listing_secs = time_listing(source, percentages, few)
     total = sum(counts.values())
+    wanted = request.flags.pictures or total
     trunk_folder = files.join(output, "trunk")
-    execution = _choose_execution(request, load_stored_trunk(trunk_folder, info["trunk"]), total)
+    execution = _choose_execution(request, load_stored_trunk(trunk_folder, info["trunk"]), wanted)
     # All cores that are given, in this process: so many processes of fewer threads do as much together.
     handler = ImageModelHandler(
       trunk_folder,
@@ -167,7 +168,7 @@ def _rehearse(request: Request, started_secs: float, *, measure_anyhow: bool) ->
     shard_secs, picture_secs = time_work(handler, shard, shard_pictures, source.labels)
     if execution.batch_size != info["settings"]["batch_size"]:
       memory_bytes = peak_memory()
-    closing_secs = time_closing(_read_training(output), few, handler, min(total, _CLOSING_RECORDS))
+    closing_secs = time_closing(_read_training(output), few, handler, min(wanted, _CLOSING_RECORDS))
     records_bytes = sum(os.path.getsize(path) for path in record_files(output))
     worked_secs = len(in_shards) * shard_secs + sum(in_shards) * picture_secs
     costs = JobCosts(
