@@ -209,6 +209,9 @@ class Bench:
       output = self._work / f"{other.module}.json"
       output.unlink(missing_ok=True)
       flags = other.full if self._full else other.trial if self._limit else other.flags
+      if flags is None:
+        self.faults[other.what] = "left out of a trial"
+        continue
       given = [flag.format(data=data) for flag in flags]
       print(f"{other.what}: python -m benchmarks.{other.module} {' '.join(given)}", flush=True)
       try:

@@ -96,20 +96,20 @@ class Other:
     module: in `benchmarks`.
     flags: its command line; `{data}` is the folder of the IDX files.
     full: what a full run has instead.
-    trial: what a run that only tries it out has instead.
+    trial: what a run that only tries it out has instead; None: it leaves this out.
   """
 
   what: str
   module: str
   flags: Sequence[str] = ()
   full: Sequence[str] = ()
-  trial: Sequence[str] = ()
+  trial: Sequence[str] | None = None
 
 
 _CONVERT = ("--input={data}", "--rounds")
 
 OTHERS = (
   Other("JPGs of 70,000 images", "convert_mnist", (*_CONVERT, "2"), (*_CONVERT, "5"), (*_CONVERT, "1")),
-  Other("head", "train_head"),
+  Other("head, evaluation", "train_head"),
   Other("growth, bundled trunk", "growth", ("--sizes", "1000", "100000"), ("--full",), ("--sizes", "100", "1000")),
 )
