@@ -12,6 +12,7 @@ second with the same entry takes the first one's. An entry whose files are not w
 from __future__ import annotations
 
 import atexit
+import contextlib
 import functools
 import hashlib
 import json
@@ -93,7 +94,8 @@ def _put(made: str, place: str) -> None:
       return
     # Damaged: out of the way at once, deleted afterwards.
     aside = tempfile.mkdtemp(prefix=".damaged-", dir=os.path.dirname(place))
-    os.rename(place, os.path.join(aside, "entry"))
+    with contextlib.suppress(FileNotFoundError):  # another process has done it a moment ago
+      os.rename(place, os.path.join(aside, "entry"))
     try:
       os.rename(made, place)
     except OSError:
