@@ -34,6 +34,7 @@ _WITHOUT_TENSORFLOW = (
   "mistakes",
   "predictions",
   "prefetch",
+  "prepared",
   "provenance",
   "quarantine",
   "schema",
@@ -41,6 +42,7 @@ _WITHOUT_TENSORFLOW = (
   "splits",
   "tfrecord",
   "thumbnails",
+  "trunk_kind",
 )
 
 
