@@ -33,6 +33,8 @@ setuptools.setup(
     "tensorflow>=2.21,<2.22",
     "tensorflow-hub>=0.16.1,<0.17",
     "tensorflow-transform>=1.21,<1.22",
+    # One BLAS thread trains the head: a step is too short to share.
+    "threadpoolctl>=3.5,<4",
   ],
   extras_require={
     # Another engine for the trunk, twice as fast in bfloat16, and what calibrates it for int8; see README.
