@@ -111,5 +111,5 @@ _CONVERT = ("--input={data}", "--rounds")
 OTHERS = (
   Other("JPGs of 70,000 images", "convert_mnist", (*_CONVERT, "2"), (*_CONVERT, "5"), (*_CONVERT, "1")),
   Other("head, evaluation", "train_head"),
-  Other("growth, bundled trunk", "growth", ("--sizes", "1000", "100000"), ("--full",), ("--sizes", "100", "1000")),
+  Other("growth, bundled trunk", "growth", ("--sizes", "1000", "100000"), ("--full",), ("--sizes", "1000", "3000")),
 )

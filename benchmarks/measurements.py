@@ -17,6 +17,7 @@ from benchmarks.peers.protocol import End
 GFLOP_PER_IMAGE = 11.4
 # A batch at the start may still compile, or fill a queue; a second one where there are many.
 _WARM_UP, _MANY_BATCHES = 2, 6
+_LEAST_PART = 4  # a fourth of the images
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +44,8 @@ class Run:
 
 
 def steady_rate(ends: Sequence[End]) -> float | None:
-  """Returns images/s from when every worker is warm until the last batch is done; None: there is nothing in between.
+  """Returns images/s from when every worker is warm until the last batch is done; None: there is too little in
+  between.
 
   Args:
     ends: [worker, seconds, images] of each batch.
@@ -56,7 +58,8 @@ def steady_rate(ends: Sequence[End]) -> float | None:
   warm = max(sorted(times)[_warm_up(len(times)) - 1] for times in of_worker.values())
   last = max(seconds for _, seconds, _ in ends)
   images = sum(count for _, seconds, count in ends if seconds > warm)
-  return images / (last - warm) if last > warm else None
+  # What is left of a short run would tell of its end.
+  return images / (last - warm) if last > warm and images * _LEAST_PART >= sum(count for _, _, count in ends) else None
 
 
 def _warm_up(batches: int) -> int:

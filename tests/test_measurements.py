@@ -21,8 +21,8 @@ def test_of_many_batches_the_first_two_are_left_out():
   assert steady_rate(ends[1:]) == pytest.approx(40 / 2.0)  # of five, only the first
 
 
-@pytest.mark.parametrize("ends", [[], [("", 1.0, 32)], [("a", 1.0, 32), ("b", 2.0, 32)]])
-def test_no_steady_rate_where_nothing_comes_after_the_start(ends):
+@pytest.mark.parametrize("ends", [[], [("", 1.0, 32)], [("a", 1.0, 32), ("b", 2.0, 32)], [("", 1.0, 58), ("", 2.0, 6)]])
+def test_no_steady_rate_where_little_comes_after_the_start(ends):
   assert steady_rate(ends) is None
 
 
