@@ -81,7 +81,7 @@ engines: $(ENGINES)/flink/job-server.jar $(ENGINES)/spark/job-server.jar $(ENGIN
 test-engines: $(INSTALLED) engines  ## whole jobs on FnApiRunner, Prism, Flink and Spark
 	@BEAM_RETRAIN_ENGINES=$(abspath $(ENGINES)) $(BIN)/pytest -q --durations 0 tests/test_engines.py $(ARGS)
 
-# Peers get environments of their own in .bench: 7 GB, a few minutes, the first time.
+# Peers get environments of their own in .bench: 11 GB, a few minutes, the first time.
 bench: DATA ?= mnist
 bench: $(INSTALLED)  ## speed beside its peers, a table of ratios: a quarter of an hour on two cores [DATA=DIR ARGS=--full]
 	@$(BIN)/python -m benchmarks.bench --data $(DATA) $(ARGS)

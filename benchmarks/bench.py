@@ -3,7 +3,7 @@
   make bench            or   python -m benchmarks.bench [--data DIR] [--trunk_weights FILE] [--full]
 
 Bottlenecks of the full Inception v3, 299 x 299, of MNIST's JPGs: ours, its prepared graph by itself, and peers in
-environments of their own, made in WORK as they are needed (7 GB, most of it PyTorch's); then the machine's matrix
+environments of their own, made in WORK as they are needed (11 GB, half of it PyTorch's); then the machine's matrix
 product, conversion, head and growth. A peer that cannot be installed or fails is named in the table.
 
 Each run is a process of its own. Steady state leaves out each worker's first batches, whole process leaves out nothing;
