@@ -50,7 +50,7 @@ setuptools.setup(
       "ruff>=0.17.6,<0.18",
       # Chromium, in which the report is tried.
       "selenium>=4.41,<5",
-    ]
+    ],
   },
   entry_points={"console_scripts": ["beam-retrain = pipelines.cli:main"]},
 )

@@ -158,12 +158,14 @@ def _as_in(folder: str, trunk: Trunk, precision: str, runtime: str) -> Choice | 
     is_of_trunk = card.get("base_fingerprint", card["fingerprint"]) == trunk.base
     would_do = precision in (AUTO, kind.precision) and runtime in (AUTO, kind.runtime)
     if is_of_trunk and would_do and not why_not_here(kind.runtime, kind.precision):
-      stored = find_prepared(files.join(folder, "trunk")) if files.is_local(folder) else ""
-      if kind.precision == INT8 and not stored:
-        continue  # what it was calibrated on is not at hand
-      kept = dataclasses.replace(trunk, kind=kind, prepared_folder=stored, base_fingerprint=trunk.base)
-      kept = dataclasses.replace(kept, fingerprint=card["fingerprint"]) if stored else prepare(trunk, kind)
-      return Choice(kept, _check_of(folder, card), f"as for the bottlenecks in {files.shown(folder)}")
+      stored = ""
+      if kind.precision == INT8:  # what it was calibrated on is not at hand
+        stored = find_prepared(files.join(folder, "trunk")) if files.is_local(folder) else ""
+        if not stored:
+          continue
+      return Choice(
+        prepare(trunk, kind, stored=stored), _check_of(folder, card), f"as for the bottlenecks in {files.shown(folder)}"
+      )
   return None
 
 

@@ -137,13 +137,14 @@ def load_stored_trunk(folder: str, card: Mapping[str, Any]) -> Trunk:
   )
 
 
-def prepare(trunk: Trunk, kind: TrunkKind, sample: Any = None) -> Trunk:
+def prepare(trunk: Trunk, kind: TrunkKind, sample: Any = None, *, stored: str = "") -> Trunk:
   """Returns the trunk prepared for a kind, from the cache where it is there.
 
   Args:
     trunk: of whatever kind.
     kind: what is to compute it.
     sample: for int8, float32 [K, S, S, 3], 0..1: the pictures that `kind.calibration` names.
+    stored: a folder where it lies prepared already: copied, since that one may be replaced before it is used.
 
   Raises:
     InputError: this machine cannot run such a kind, or the runtime such a trunk.
@@ -165,6 +166,9 @@ def prepare(trunk: Trunk, kind: TrunkKind, sample: Any = None) -> Trunk:
   name = "-".join(filter(None, [kind.runtime, kind.precision, kind.calibration[:16], versions[:16]]))
 
   def write(folder: str) -> None:
+    if stored:
+      shutil.copytree(stored, folder, dirs_exist_ok=True)
+      return
     more = runtime.write(trunk.load_frozen(), kind, folder, sample)
     write_card(folder, kind, prepared.card, more)
 

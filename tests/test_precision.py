@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import io
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from pipelines.precision import Check, choose_kind
 from pipelines.trunks import load_trunk
 from transforms.core import kinds_here
 from transforms.core.errors import InputError
+from transforms.core.prepared import load_prepared
 from transforms.core.schema import Image
 from transforms.core.trunk import freeze, save_trunk
 from transforms.core.trunk_kind import TrunkKind, digest_of_sample, has_bfloat16, has_openvino
@@ -156,7 +158,7 @@ def test_auto_takes_tensorflow_for_a_trunk_that_openvino_cannot_run(trunk, machi
 
 @needs_openvino
 @pytest.mark.skipif(importlib.util.find_spec("nncf") is None, reason="NNCF is not installed: beam-retrain[fast]")
-def test_int8_is_calibrated_on_a_sample_which_is_part_of_its_kind(trunk, machine, tmp_path):
+def test_int8_is_calibrated_on_a_sample_which_is_part_of_its_kind(trunk, machine, tmp_path, monkeypatch):
   machine(bfloat16=has_bfloat16(), openvino=True)
   choice = choose_kind(trunk, "int8", "auto", pictures)
   kind = choice.trunk.kind
@@ -169,9 +171,11 @@ def test_int8_is_calibrated_on_a_sample_which_is_part_of_its_kind(trunk, machine
   assert others.trunk.fingerprint != choice.trunk.fingerprint
   # Pictures that have come since do not make the bottlenecks useless that are there.
   choice.trunk.save(store(tmp_path / "there", trunk, kind) + "/trunk")
+  monkeypatch.setenv("BEAM_RETRAIN_CACHE_DIR", str(tmp_path / "another_cache"))
   kept = choose_kind(trunk, "int8", "auto", lambda count: pictures(count)[:10], [str(tmp_path / "there")])
   assert kept.trunk.fingerprint == choice.trunk.fingerprint
-  assert kept.trunk.prepared_folder == f"{tmp_path}/there/trunk/prepared"
+  shutil.rmtree(tmp_path / "there")  # as a run with other settings replaces it
+  assert load_prepared(kept.trunk.prepared_folder).kind == kind
   with pytest.raises(InputError, match="none of the training pictures can be decoded"):
     choose_kind(trunk, "int8", "auto", lambda count: [])
 
