@@ -67,7 +67,7 @@ _TWO_PROCESSES = ("--direct_running_mode=multi_processing", "--direct_num_worker
 CONTENDERS = (
   *_own(BFLOAT16, MANY, 3, OPENVINO),
   Contender("OpenVINO", BFLOAT16, "openvino_loop", "openvino", images=MANY, rounds=3),
-  Contender("PyTorch DataLoader, channels last, compiled", BFLOAT16, "torch_loader", "torch", rounds=2, compiles=True),
+  Contender("PyTorch DataLoader, channels last, compiled", BFLOAT16, "torch_loader", "torch", compiles=True),
   Contender("Ray Data map_batches (OpenVINO)", BFLOAT16, "ray_data", "ray", MANY // 2, rounds=2, counts_memory=False),
   Contender(
     "Spark predict_batch_udf (OpenVINO)", BFLOAT16, "spark_udf", "spark", MANY // 2, rounds=2, counts_memory=False
@@ -75,12 +75,12 @@ CONTENDERS = (
   *_own(BFLOAT16, SOME, 2, TENSORFLOW, ", TensorFlow"),
   Contender("Keras predict", BFLOAT16, "keras_predict", "tensorflow"),
   Contender(f"{OURS}, 2 processes", BFLOAT16, "ours", images=MANY, runtime=OPENVINO, more=_TWO_PROCESSES),
-  *_own(INT8, MANY, 3, OPENVINO),
-  Contender("OpenVINO", INT8, "openvino_loop", "openvino", images=MANY, rounds=3),
+  *_own(INT8, MANY, 2, OPENVINO),
+  Contender("OpenVINO", INT8, "openvino_loop", "openvino", images=MANY, rounds=2),
   *_own(FLOAT32, SOME, 2, OPENVINO),
   Contender("OpenVINO", FLOAT32, "openvino_loop", "openvino", rounds=2),
   *_own(FLOAT32, SOME, 0, TENSORFLOW, ", TensorFlow"),
-  Contender("PyTorch DataLoader, channels last, compiled", FLOAT32, "torch_loader", "torch", compiles=True),
+  Contender("PyTorch DataLoader, channels last, compiled", FLOAT32, "torch_loader", "torch", rounds=0, compiles=True),
   Contender("Keras predict", FLOAT32, "keras_predict", "tensorflow"),
   Contender("retrain.py's way", FLOAT32, "retrain_way", "tensorflow", images=64),
   Contender(LABEL_IMAGE, FLOAT32, "label_image_way", "tensorflow", images=24),
