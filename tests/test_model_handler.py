@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import struct
 
 import apache_beam as beam
 import numpy as np
@@ -198,6 +199,19 @@ def test_pictures_of_one_size_go_through_the_fast_way_with_the_same_bits(tmp_pat
   watched.decode([Image("a", "a", image.encoded) for image in small])  # nobody has looked at them
   assert taken == []
   np.testing.assert_array_equal(model.decode(small), model.preprocess([image.encoded for image in small]))
+
+
+def test_gifs_of_one_size_whose_first_frames_differ_are_decoded_each_as_it_is(handler):
+  def gif(frame_px: int) -> bytes:
+    file = io.BytesIO()
+    Pillow.new("L", (frame_px, frame_px), 120).save(file, "GIF")
+    whole = bytearray(file.getvalue())
+    whole[6:10] = struct.pack("<HH", 28, 28)  # of the picture, not of the frame
+    return bytes(whole)
+
+  given = [Image(f"a/{frame_px}.gif", "a", gif(frame_px)) for frame_px in (28, 20)]
+  results = list(handler.run_inference(given, handler.load_once()))
+  assert [(result.image.height, result.image.width) for result in results] == [(28, 28), (28, 28)]
 
 
 def test_a_batch_that_memory_does_not_do_for_is_halved_and_stays_so():

@@ -69,7 +69,8 @@ class LoadedModel:
     sizes = {(image.height, image.width) for image in images}
     height, width = next(iter(sizes))
     alike = len(sizes) == 1 and 0 < height <= self.input_px and 0 < width <= self.input_px
-    return alike and all(image.format != "bmp" for image in images)
+    # The first frame of a GIF may be smaller than the picture that its header tells of.
+    return alike and all(image.format in ("jpeg", "png") for image in images)
 
 
 def infer_images(

@@ -86,7 +86,7 @@ def preprocess_alike(encoded: tf.Tensor, input_px: int) -> tf.Tensor:
   then between what that gives above and below.
 
   Args:
-    encoded: string [N], N known when it is traced; no BMP, of one height and width, neither above `input_px`: of a
+    encoded: string [N], N known when it is traced; JPEG or PNG, of one height and width, neither above `input_px`: of a
       larger one it would hold more than `preprocess`, and be slower.
     input_px: the trunk's height and width.
 
