@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import errno
 import functools
 import hashlib
 import json
@@ -22,6 +23,8 @@ import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from typing import Any
+
+from transforms import files
 
 _SUMS_FILE = "cache.json"  # of an entry: relative path -> SHA-256
 _OVERRIDE = "BEAM_RETRAIN_CACHE_DIR"
@@ -34,7 +37,8 @@ def find(name: str) -> str:
 
 
 def obtain(name: str, write: Callable[[str], None]) -> str:
-  """Returns the folder of an entry, made where it is not there or is damaged.
+  """Returns the folder of an entry, made where it is not there or is damaged; for this process alone where the cache
+  cannot take it, being full or somebody else's.
 
   Args:
     name: of the entry, with slashes.
@@ -43,21 +47,38 @@ def obtain(name: str, write: Callable[[str], None]) -> str:
   if found := find(name):
     return found
   place = _place(name)
+  try:
+    return _make(place, write)
+  except OSError as error:
+    if place == (instead := os.path.join(_own_root(), *name.split("/"))):
+      raise
+    _tell_not_kept(folder(), error.strerror or str(error))
+    return instead if _is_whole(instead) else _make(instead, write)
+
+
+def _make(place: str, write: Callable[[str], None]) -> str:
   os.makedirs(os.path.dirname(place), exist_ok=True)
   made = tempfile.mkdtemp(prefix=".making-", dir=os.path.dirname(place))
+  entry = os.path.join(made, "entry")
   try:
-    write(made)
-    with open(os.path.join(made, _SUMS_FILE), "w", encoding="utf-8") as file:
-      json.dump(_sums(made), file, indent=2)
-    _put(made, place)
+    os.mkdir(entry)  # to be read by whom the user lets read: what is temporary is nobody else's
+    write(entry)
+    files.write_text(os.path.join(entry, _SUMS_FILE), json.dumps(_sums(entry), indent=2))
+    _put(entry, place)
   finally:
     shutil.rmtree(made, ignore_errors=True)
   return place
 
 
 def copy_entry(entry: str, target: str) -> None:
-  """Copies what is in an entry's folder to another, which is not there yet."""
-  shutil.copytree(entry, target, ignore=lambda parent, _: [_SUMS_FILE] if parent == entry else [])
+  """Copies what is in an entry's folder to another, which is not there yet. As new files and folders: that those of the
+  cache are for nobody else, or cannot be written, is no reason for the copy to be so."""
+  for parent, _, names in os.walk(entry):
+    folder = os.path.normpath(os.path.join(target, os.path.relpath(parent, entry)))
+    os.makedirs(folder, exist_ok=True)
+    for name in names:
+      if (parent, name) != (entry, _SUMS_FILE):
+        shutil.copyfile(os.path.join(parent, name), os.path.join(folder, name))
 
 
 def read_source(digest: str) -> Any:
@@ -70,11 +91,11 @@ def read_source(digest: str) -> Any:
 
 
 def write_source(digest: str, card: Mapping[str, Any]) -> None:
+  """Keeps what was found. A cache that cannot be written is no fault: it is found again."""
   path = _source_file(digest)
-  os.makedirs(os.path.dirname(path), exist_ok=True)
-  with tempfile.NamedTemporaryFile("w", dir=os.path.dirname(path), delete=False, encoding="utf-8") as file:
-    json.dump(dict(card), file, indent=2)
-  os.replace(file.name, path)
+  with contextlib.suppress(OSError):
+    files.make_folder(os.path.dirname(path))
+    files.write_text(path, json.dumps(dict(card), indent=2))
 
 
 def _place(name: str) -> str:
@@ -133,6 +154,7 @@ def folder() -> str:
 def _root() -> str:
   if override := os.environ.get(_OVERRIDE):
     return os.path.abspath(override)
+  # Without HOME, of a user whom the system does not know, it stays "~".
   return os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "beam-retrain")
 
 
@@ -140,14 +162,26 @@ def _root() -> str:
 def _check_root(root: str) -> str:
   """Returns the folder, or one for this process alone where nothing can be written to it."""
   try:
+    if not os.path.isabs(root):
+      raise OSError(errno.ENOENT, "no absolute path")
     os.makedirs(root, exist_ok=True)
     with tempfile.TemporaryFile(dir=root):
       return root
   except OSError as error:
-    temporary = tempfile.mkdtemp(prefix="beam-retrain-")
-    atexit.register(shutil.rmtree, temporary, ignore_errors=True)
-    print(
-      f"no trunk is kept for the next run: {root} cannot be written ({error.strerror}); {_OVERRIDE} names another.",
-      file=sys.stderr,
-    )
-    return temporary
+    _tell_not_kept(root, error.strerror)
+    return _own_root()
+
+
+@functools.cache
+def _own_root() -> str:
+  """Returns a folder that lasts for this process."""
+  temporary = tempfile.mkdtemp(prefix="beam-retrain-")
+  atexit.register(shutil.rmtree, temporary, ignore_errors=True)
+  return temporary
+
+
+@functools.cache  # said once
+def _tell_not_kept(root: str, why: str) -> None:
+  print(
+    f"no trunk is kept for the next run: {root} cannot be written ({why}); {_OVERRIDE} names another.", file=sys.stderr
+  )

@@ -167,7 +167,7 @@ def prepare(trunk: Trunk, kind: TrunkKind, sample: Any = None, *, stored: str = 
 
   def write(folder: str) -> None:
     if stored:
-      shutil.copytree(stored, folder, dirs_exist_ok=True)
+      trunk_cache.copy_entry(stored, folder)
       return
     more = runtime.write(trunk.load_frozen(), kind, folder, sample)
     write_card(folder, kind, prepared.card, more)

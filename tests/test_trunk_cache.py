@@ -1,5 +1,6 @@
 """What is in the cache is found again, made anew where it is damaged, and safe with several at work."""
 
+import errno
 import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
@@ -78,6 +79,51 @@ def test_where_nothing_can_be_written_it_lasts_for_the_process(tmp_path, monkeyp
   assert told.count("no trunk is kept for the next run") == 1
   assert "BEAM_RETRAIN_CACHE_DIR" in told
   shutil.rmtree(trunk_cache.folder())
+
+
+def test_where_there_is_no_room_it_lasts_for_the_process(cache, capsys):
+  def write_where_there_is_room(folder: str) -> None:
+    if folder.startswith(str(cache)):
+      raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    write(folder)
+
+  entries = [trunk_cache.obtain("trunks/one", write_where_there_is_room) for _ in range(2)]
+  assert contents(entries[0]) == {"a": "a", "sub/b": "sub/b"}
+  assert entries[0] == entries[1]
+  assert os.listdir(cache / "trunks") == []
+  assert capsys.readouterr().err.count("No space left") == 1
+  shutil.rmtree(entries[0])
+
+
+def test_what_cannot_be_kept_of_a_source_is_no_fault(cache):
+  cache.mkdir()
+  (cache / "sources").write_text("in the way")
+  trunk_cache.write_source("x", {"a": 1})
+  assert trunk_cache.read_source("x") is None
+
+
+def test_others_may_read_what_is_kept_and_copied(tmp_path):
+  entry = trunk_cache.obtain("one", write)
+  os.chmod(entry, 0o500)
+  trunk_cache.copy_entry(entry, str(tmp_path / "copy"))
+  trunk_cache.write_source("x", {})
+  folder = tmp_path / "as usual"
+  folder.mkdir()
+  (folder / "file").touch()
+  usual = [path.stat().st_mode for path in (folder, folder / "file")]
+  assert [path.stat().st_mode for path in (tmp_path / "copy", tmp_path / "copy" / "a")] == usual
+  again = trunk_cache.obtain("two", write)
+  kept = Path(trunk_cache.folder(), "sources", "x.json")
+  assert [path.stat().st_mode for path in (Path(again), kept)] == usual
+
+
+def test_without_a_home_nothing_is_written_where_one_stands(tmp_path, monkeypatch):
+  monkeypatch.delenv("BEAM_RETRAIN_CACHE_DIR")
+  monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+  monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # as of a user whom the system does not know
+  monkeypatch.chdir(tmp_path)
+  assert os.path.isabs(trunk_cache.folder())
+  assert os.listdir(tmp_path) == []
 
 
 def test_where_it_is(tmp_path, monkeypatch):

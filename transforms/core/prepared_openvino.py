@@ -6,6 +6,7 @@ No telemetry: the graph is read by OpenVINO's own reader, not by its converter, 
 from __future__ import annotations
 
 import contextlib
+import errno
 import importlib.metadata
 import io
 import os
@@ -46,11 +47,15 @@ def write(frozen: Any, kind: TrunkKind, folder: str, sample: Any = None) -> dict
 
   Raises:
     InputError: OpenVINO cannot run such a trunk.
+    OSError: the folder cannot be written.
   """
   model = _read_frozen(frozen, folder)
   if kind.precision == INT8:
     model = _quantize(model, sample)
-  openvino.save_model(model, os.path.join(folder, _MODEL_FILE), compress_to_fp16=False)
+  try:
+    openvino.save_model(model, os.path.join(folder, _MODEL_FILE), compress_to_fp16=False)
+  except RuntimeError as error:
+    raise OSError(errno.ENOSPC, "a file cannot be written whole", folder) from error
   return {"versions": versions(kind)}
 
 

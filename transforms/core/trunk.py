@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import pathlib
@@ -57,7 +58,11 @@ def freeze(embed: Any, input_px: int) -> tf.types.experimental.ConcreteFunction:
 
 
 def save_trunk(frozen: tf.types.experimental.ConcreteFunction, folder: str) -> None:
-  """Writes a frozen trunk as a SavedModel with the function `embed` and the signature `serving_default`."""
+  """Writes a frozen trunk as a SavedModel with the function `embed` and the signature `serving_default`.
+
+  Raises:
+    OSError: the folder cannot be written.
+  """
   spec = frozen.inputs[0]
   module = tf.Module()
 
@@ -71,7 +76,10 @@ def save_trunk(frozen: tf.types.experimental.ConcreteFunction, folder: str) -> N
     return {"bottleneck": embed(images)}
 
   module.embed = embed
-  tf.saved_model.save(module, folder, signatures={"serving_default": serve})
+  try:
+    tf.saved_model.save(module, folder, signatures={"serving_default": serve})
+  except tf.errors.OpError as error:
+    raise OSError(errno.ENOSPC, error.message.rpartition("; ")[2], folder) from error
 
 
 def fingerprint_folder(folder: str) -> str:
