@@ -143,7 +143,8 @@ class _ForkedWorkerHandler(GrpcWorkerHandler):
       "PIPELINE_OPTIONS": json_format.MessageToJson(self.provision_info.provision_info.pipeline_options),
       "WORKER_ID": self.worker_id,
     }
-    self._worker.told.send_bytes(json.dumps(environment).encode())
+    with contextlib.suppress(BrokenPipeError):  # it was killed before it was told: it is seen to have ended
+      self._worker.told.send_bytes(json.dumps(environment).encode())
     self._watching.start()
 
   def stop_worker(self) -> None:

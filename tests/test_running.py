@@ -240,3 +240,29 @@ print(stream.getvalue(), end="")
 """
   ran = subprocess.run([sys.executable, "-c", code], cwd=_ROOT, capture_output=True, text=True, check=True)
   assert (ran.stdout, ran.stderr) == ("progress\n", "")
+
+
+def test_a_forked_worker_that_is_killed_before_it_is_told_anything_ends_the_job_with_the_same_words():
+  code = """\
+import os, signal, time
+import apache_beam as beam
+from apache_beam.options.pipeline_options import PipelineOptions
+from pipelines import forked_workers
+from transforms.core.errors import InputError
+options = PipelineOptions(flags=["--direct_num_workers=1"])
+pipeline = beam.Pipeline(options=options)
+pipeline | beam.Create([1])
+try:
+  with forked_workers.forked_workers(1, options) as runner:
+    pid = forked_workers._WAITING[0].pid
+    os.kill(pid, signal.SIGKILL)
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    pipeline.runner = runner
+    pipeline.run()
+except InputError as error:
+  print(error)
+"""
+  ended = subprocess.run(
+    [sys.executable, "-c", code], cwd=Path(__file__).parents[1], capture_output=True, text=True, timeout=60
+  )
+  assert ended.stdout.startswith("a worker process was killed"), ended.stderr
