@@ -60,3 +60,13 @@ def test_initial_weights_are_small_and_of_the_seed():
   assert kernel.std() == pytest.approx(0.00088, rel=0.02)  # of a normal one, cut at two deviations
   assert np.array_equal(kernel, build_head(500, 20, seed=3).kernel)
   assert not np.array_equal(kernel, build_head(500, 20, seed=4).kernel)
+
+
+def test_what_another_optimizer_kept_changes_nothing():
+  ours = Adam([np.zeros((DIMENSIONS, CLASSES), np.float32), np.zeros(CLASSES, np.float32)])
+  of_keras = keras.optimizers.Adam(0.01)
+  of_keras.build([keras.Variable(np.zeros((DIMENSIONS, CLASSES))), keras.Variable(np.zeros(CLASSES))])
+  of_keras.iterations.assign(17)
+  with pytest.raises(ValueError, match="another optimizer"):
+    ours.restore([variable.numpy() for variable in of_keras.variables][: len(ours.variables)])
+  assert not any(variable.any() for variable in ours.variables)

@@ -21,10 +21,10 @@ class Optimizer(abc.ABC):
     """Moves `weights` one step, in place; `gradients` may be written over."""
 
   def restore(self, variables: Sequence[np.ndarray]) -> None:
-    """Goes back to what `variables` were; raises ValueError where the shapes differ."""
+    """Goes back to what `variables` were; raises ValueError, and changes nothing, where the shapes differ."""
+    if [own.shape for own in self.variables] != [value.shape for value in variables]:
+      raise ValueError("variables of another optimizer")
     for own, value in zip(self.variables, variables, strict=True):
-      if own.shape != value.shape:
-        raise ValueError("variables of another optimizer")
       own[...] = value
 
 

@@ -255,8 +255,10 @@ class _State:
       head = [arrays[f"head_{index}"] for index in range(len(self.best))]
       best = [arrays[f"best_{index}"] for index in range(len(self.best))]
       optimizer = [arrays[f"optimizer_{index}"] for index in range(len(self._optimizer.variables))]
-      self.head.set_weights(head)
+      steps, sums = int(arrays["steps"]), arrays["sums"]
+      # All of it or nothing: Keras' Adam, of which earlier versions kept the variables, is refused before the head is.
       self._optimizer.restore(optimizer)
+      self.head.set_weights(head)
       self.best = best
       self._set_rounds(rounds)
-      self.steps, self._sums = int(arrays["steps"]), arrays["sums"]
+      self.steps, self._sums = steps, sums
