@@ -68,3 +68,8 @@ def test_a_libjpeg_that_knows_no_restart_markers_encodes_one_by_one(monkeypatch)
   save = encode._save
   monkeypatch.setattr(encode, "_save", lambda pixels, format, quality, **_: save(pixels, format, quality=quality))
   assert list(encode_each(images, "jpeg")) == expected
+
+
+def test_pictures_as_wide_as_a_jpeg_can_be_are_encoded_one_by_one():
+  images = np.zeros((3, 1, 65_500), np.uint8)  # in whole blocks they would be wider
+  assert list(encode_each(images, "jpeg")) == [encode_pixels(pixels, "jpeg") for pixels in images]

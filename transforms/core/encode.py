@@ -44,7 +44,8 @@ def encode_each(images: np.ndarray, format: PictureFormat, quality: int = DEFAUL
   per_strip = max(1, min(_STRIP_ROWS // rows, _STRIP_PX // (rows * columns)))
   for start in range(0, len(images), per_strip):
     strip = images[start : start + per_strip]
-    encoded = _encode_strip(strip, quality) if format == "jpeg" and len(strip) > 2 else None
+    together = format == "jpeg" and len(strip) > 2 and columns <= _STRIP_ROWS
+    encoded = _encode_strip(strip, quality) if together else None
     yield from encoded or (encode_pixels(pixels, format, quality) for pixels in strip)
 
 
