@@ -141,3 +141,26 @@ def test_a_preparation_reports_home_to_nobody(tmp_path):
   )
   done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
   assert done.stdout.strip() == "[]"  # and no progress bars
+
+
+def test_the_first_calls_of_several_threads_do_not_wait_for_one_another():
+  pytest.importorskip("openvino")
+  prepared = prepare(load_trunk("bundled"), TrunkKind(OPENVINO, FLOAT32))
+  script = (
+    "import sys, threading\n"
+    "import numpy as np\n"
+    "from transforms.core.prepared import load_prepared\n"
+    "embed = load_prepared(sys.argv[1], 1, 1).embed\n"
+    "together, given = threading.Barrier(4), []\n"
+    "def call():\n"
+    "  together.wait()\n"
+    "  given.append(embed(np.zeros((1, 75, 75, 3), np.float32)).shape)\n"
+    "threads = [threading.Thread(target=call) for _ in range(4)]\n"
+    "for thread in threads: thread.start()\n"
+    "for thread in threads: thread.join()\n"
+    "print(given)"
+  )
+  for _ in range(3):  # whether they would is a matter of chance
+    command = [sys.executable, "-c", script, prepared.prepared_folder]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.strip() == str(4 * [(1, 512)])

@@ -10,7 +10,8 @@ import errno
 import importlib.metadata
 import io
 import os
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -89,6 +90,22 @@ def _read_frozen(frozen: Any, folder: str) -> Any:
     os.remove(path)
 
 
+_FIRST_CALL = threading.Lock()
+_SET_UP = threading.Event()
+
+
+@contextlib.contextmanager
+def _alone_the_first_time() -> Iterator[None]:
+  """OpenVINO's Python binding sets itself up in its first call: it holds a lock of C++ while it waits for Python's, and
+  a second thread that comes to the same place with Python's lock waits for that of C++: for ever, both."""
+  if _SET_UP.is_set():
+    yield
+    return
+  with _FIRST_CALL:
+    yield
+    _SET_UP.set()
+
+
 def load(folder: str, card: Mapping[str, Any], threads: int, batch_size: int) -> Callable[[Any], np.ndarray]:
   """Returns `PreparedTrunk.embed`; see `load_prepared`.
 
@@ -117,6 +134,10 @@ def load(folder: str, card: Mapping[str, Any], threads: int, batch_size: int) ->
   idle: list[Any] = []  # one for each thread that is in `embed`; appending and popping is atomic
 
   def embed(images: Any) -> np.ndarray:
+    with _alone_the_first_time():
+      return compute(images)
+
+  def compute(images: Any) -> np.ndarray:
     given = as_array(images)
     vectors = np.empty((len(given), int(card["dimensions"])), np.float32)
     try:
