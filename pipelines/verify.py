@@ -176,16 +176,16 @@ def _verify(flags: argparse.Namespace) -> int:
 
   bound = _BOUND if flags.bound is None else flags.bound
   exact = ImageModelHandler(model.saved_model, max_pixels=flags.max_pixels)
-  batch = trunk.to_scores(max_pixels=flags.max_pixels)
   precision = trunk.run.kind.precision
-  reference, handler = (_EXPORTED, exact) if trunk.run.is_prepared else (_BATCH_PATH, batch)
   paths = [
-    *([] if handler is batch else [scoring_paths.loaded_model(batch.load_once(), f"{_BATCH_PATH} ({trunk.run.kind})")]),
     scoring_paths.serving_signature(model.path),
     scoring_paths.stored_head(model.path),
     scoring_paths.frozen_graph(model.path),
     *map(scoring_paths.lite_file, lite_files),
   ]
+  if trunk.run.is_prepared:  # otherwise the batch path is the exported model
+    batch = trunk.to_scores(max_pixels=flags.max_pixels)
+    paths.insert(0, scoring_paths.loaded_model(batch.load_once(), f"{_BATCH_PATH} ({trunk.run.kind})"))
   tallies = [Tally(path.name, bound if path.is_exact else None) for path in paths]
   if trunk.run.is_prepared and precision != INT8:
     of_bfloat16 = _BFLOAT16_BOUND if flags.bfloat16_bound is None else flags.bfloat16_bound
@@ -194,7 +194,7 @@ def _verify(flags: argparse.Namespace) -> int:
   pictures = read_sample(source, splits, percentages, count) if count else read_all(source, splits, percentages)
   good, bad = 0, 0
   with CountProgress("verify", total=count) as progress:
-    for entries in _batches(handler.infer(pictures, handler.load_once)):
+    for entries in _batches(exact.infer(pictures, exact.load_once)):
       for entry in entries:
         if isinstance(entry, Quarantined):
           print(f"{entry.key}: {entry.reason}: {entry.detail}", file=sys.stderr)
@@ -213,7 +213,7 @@ def _verify(flags: argparse.Namespace) -> int:
     )
   if trunk.run.why:
     print(trunk.run.describe(), file=sys.stderr)
-  return _report(tallies, good, bad, bound, reference, flags)
+  return _report(tallies, good, bad, flags)
 
 
 def _batches(items: Iterable[Inferred | Quarantined]) -> Iterator[list[Inferred | Quarantined]]:
@@ -235,19 +235,16 @@ def _written_lite_files(model: Model) -> list[str]:
   return found
 
 
-def _report(
-  tallies: Sequence[Tally], good: int, bad: int, bound: float, reference: str, flags: argparse.Namespace
-) -> int:
-  others = [f", of the {tally.name} by {tally.bound:g}" for tally in tallies if tally.bound not in (None, bound)]
-  print(f"{good:,} pictures, held against the {reference}; a score, 0..1, may differ by {bound:g}{''.join(others)}\n")
+def _report(tallies: Sequence[Tally], good: int, bad: int, flags: argparse.Namespace) -> int:
+  print(f"{good:,} pictures, held against the {_EXPORTED}; differences are of scores, 0..1\n")
   print(_table(tallies))
   int8_bound = _INT8_BOUND if flags.int8_bound is None else flags.int8_bound
   failures = [
     f"{tally.name} gives another label to {tally.other_labels:,} of {tally.images:,} pictures, more than"
-    f" --int8_bound {int8_bound:g} allows; the first is {_words(tally.first, reference, tally.name)}"
+    f" --int8_bound {int8_bound:g} allows; the first is {_words(tally.first, tally.name)}"
     if tally.bound is None
     else f"{tally.name} differs on {tally.beyond:,} of {tally.images:,} pictures; the first is"
-    f" {_words(tally.first, reference, tally.name)}"
+    f" {_words(tally.first, tally.name)}"
     for tally in tallies
     if tally.first and (tally.bound is not None or tally.other_labels > int8_bound * tally.images)
   ]
@@ -261,17 +258,19 @@ def _report(
   return DONE
 
 
-def _words(found: Disagreement | None, reference: str, name: str) -> str:
+def _words(found: Disagreement | None, name: str) -> str:
   assert found is not None
   return (
-    f"{found.key}: {reference} {found.expected}, {name} {found.found}; their scores of {found.label!r} differ by"
+    f"{found.key}: {_EXPORTED} {found.expected}, {name} {found.found}; their scores of {found.label!r} differ by"
     f" {found.difference:.6f}"
   )
 
 
 def _table(tallies: Sequence[Tally]) -> str:
-  rows: list[Sequence[Any]] = [("path", "images", "largest difference", "other label")]
-  rows += [(tally.name, f"{tally.images:,}", f"{tally.largest:.2e}", f"{tally.other_labels:,}") for tally in tallies]
+  rows: list[Sequence[Any]] = [("path", "images", "largest difference", "allowed", "other label")]
+  for tally in tallies:
+    allowed = "any" if tally.bound is None else f"{tally.bound:g}"
+    rows.append((tally.name, f"{tally.images:,}", f"{tally.largest:.2e}", allowed, f"{tally.other_labels:,}"))
   widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
   return "\n".join(
     "  ".join([row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))])

@@ -21,8 +21,8 @@ def blocks(language: str) -> list[str]:
 
 
 def letters(line: str) -> str:
-  """A line without its figures: those differ from machine to machine."""
-  return "".join(re.findall("[a-z]+", line))
+  """A line without its figures and the kind of its trunk: those differ from machine to machine."""
+  return "".join(re.findall("[a-z]+", re.sub(r"\(\w+ by \w+\)", "", line)))
 
 
 def test_each_console_block_gives_what_it_shows(tmp_path):

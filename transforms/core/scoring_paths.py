@@ -1,7 +1,7 @@
 """The ways from a picture's bytes to its scores that a model's folder offers, each as its users go it. No Beam.
 
-Each is a function: list of N picture bytes -> float32 [N, C], 0..1. The batch path, which they are held against, is
-`transforms.model_handler`'s.
+Each is a function: list of N picture bytes -> float32 [N, C], 0..1. They are held against the exported model in the
+batches of a job, which is `transforms.model_handler`'s.
 """
 
 from __future__ import annotations
