@@ -47,3 +47,16 @@ def test_tensorflow_and_the_commands_are_imported_so(code):
   said = "import gc, atexit; atexit.register(lambda: print(len(gc.get_objects()) < 100, gc.isenabled()))"
   done = subprocess.run([sys.executable, "-c", f"{said}\n{code}"], capture_output=True, text=True, check=True)
   assert done.stdout.splitlines()[-1] == "True True"
+
+
+def test_tensorflow_is_imported_without_scikit_learn_which_can_be_afterwards():
+  code = (
+    "import sys\n"
+    "from transforms.core.quiet_tensorflow import load_tensorflow\n"
+    "load_tensorflow()\n"
+    "print('sklearn' in sys.modules)\n"
+    "from sklearn.datasets import load_digits\n"
+    "print(load_digits().data.shape)"
+  )
+  done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+  assert done.stdout.splitlines() == ["False", "(1797, 64)"]
