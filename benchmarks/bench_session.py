@@ -166,7 +166,8 @@ class Bench:
     found = np.load(result.with_name(told["vectors"]), allow_pickle=False)
     keys = [Path(path).relative_to(pictures).as_posix() for path in list_pictures(str(pictures))]
     cosine = self._compare(dict(zip(keys, found, strict=False)))
-    return Run(told["images"], steady_rate(told["ends"]), process.seconds, process.peak_mb, cosine)
+    ready = told["settings"].get("ready_secs")
+    return Run(told["images"], steady_rate(told["ends"]), process.seconds, process.peak_mb, cosine, ready)
 
   def _compare(self, vectors: Mapping[str, np.ndarray]) -> float | None:
     """Returns the least cosine with ours in float32; raises `ProcessError` where that says it is something else."""

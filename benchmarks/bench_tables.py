@@ -57,6 +57,8 @@ def _bottleneck_row(contender: Contender, medians: Mapping[str, Run], rounds: in
     notes.append(f"cosine {run.cosine:.5f}")
   if contender.counts_memory:
     notes.append(f"{run.peak_mb:,.0f} MB")
+  if run.ready_secs is not None:
+    notes.append(f"loaded, first batch done in {run.ready_secs:.1f} s")
   if rounds > 1:
     notes.append(f"median of {rounds}")
   return _what(contender), contender.who, _times(beside), steady, whole, ", ".join(notes)

@@ -30,6 +30,7 @@ class Run:
     whole_secs: from the start of the process to its end.
     peak_mb: largest resident memory of one of its processes.
     cosine: the least one of its vectors with ours in float32; None where there is nothing to compare.
+    ready_secs: what loading the network and its first batch took; None where it was not measured apart.
   """
 
   images: int
@@ -37,6 +38,7 @@ class Run:
   whole_secs: float
   peak_mb: float
   cosine: float | None = None
+  ready_secs: float | None = None
 
   @property
   def whole_rate(self) -> float:
@@ -86,12 +88,14 @@ def median_run(runs: Sequence[Run]) -> Run:
   """Returns the medians of the runs of one contender; the cosine is the worst one, the memory the most."""
   steady = [run.steady for run in runs if run.steady is not None]
   cosines = [run.cosine for run in runs if run.cosine is not None]
+  ready = [run.ready_secs for run in runs if run.ready_secs is not None]
   return Run(
     images=runs[0].images,
     steady=statistics.median(steady) if steady else None,
     whole_secs=statistics.median(run.whole_secs for run in runs),
     peak_mb=max(run.peak_mb for run in runs),
     cosine=min(cosines, default=None),
+    ready_secs=statistics.median(ready) if ready else None,
   )
 
 
@@ -148,6 +152,9 @@ def claims_of(
       claims.append(
         Claim(f"{precision}: steady rate, of the best peer's ({best})", ratio(own.steady, rates[best]), 1.0)
       )
+    if ceiling and ceiling.ready_secs is not None:
+      text = f"{precision}: loading the prepared trunk and the first batch, seconds"
+      claims.append(Claim(text, ceiling.ready_secs, 3, at_most=True))
   fast, ceiling = ours.get("bfloat16"), bare.get("bfloat16")
   if fast:
     whole = ratio(fast.whole_rate, ceiling and ceiling.steady)
