@@ -19,9 +19,9 @@ import numpy as np
 
 from pipelines import trunk_cache
 from transforms import files
-from transforms.core.halving import is_out_of_memory
 from transforms.core.inference import BATCH_SIZE
 from transforms.core.memory_given import memory_given, peak_memory
+from transforms.core.out_of_memory import is_out_of_memory
 from transforms.core.prefetch import map_ahead
 
 CANDIDATES = (8, 16, 32, 64)

@@ -2,6 +2,8 @@
 
 import io
 import struct
+import subprocess
+import sys
 import zlib
 
 import numpy as np
@@ -95,3 +97,25 @@ def test_what_a_plain_header_says_is_what_pillow_says(kind, mode, monkeypatch):
   for data, plain in zip(variants, said, strict=True):
     if plain:
       assert look(data) == plain
+
+
+_WITH_LITTLE_MEMORY = """
+import resource, sys
+from transforms.core.images import find_damage
+encoded = sys.stdin.buffer.read()
+pages = int(open("/proc/self/statm").read().split()[0])
+resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + (16 << 20),) * 2)
+try:
+  print(find_damage(encoded))
+except MemoryError:
+  print("MemoryError")
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="how much a process has is read in /proc")
+def test_a_picture_that_memory_does_not_do_for_is_not_damaged():
+  file = io.BytesIO()
+  Pillow.new("L", (7_000, 7_000)).save(file, "PNG")
+  command = [sys.executable, "-c", _WITH_LITTLE_MEMORY]
+  done = subprocess.run(command, input=file.getvalue(), capture_output=True, check=True)
+  assert done.stdout.decode().strip() == "MemoryError"

@@ -15,8 +15,9 @@ from PIL import Image as Pillow
 
 from transforms.core.cores import cores_given
 from transforms.core.errors import InputError
-from transforms.core.halving import is_out_of_memory, load_halving
+from transforms.core.halving import load_halving
 from transforms.core.inference import infer_images
+from transforms.core.out_of_memory import is_out_of_memory
 from transforms.core.quarantine import Quarantined, Reason
 from transforms.core.schema import Image
 from transforms.model_handler import ImageModelHandler, Inferred, LoadedModel, load_model
@@ -237,6 +238,20 @@ def test_a_batch_that_memory_does_not_do_for_is_halved_and_stays_so():
   assert loaded == [8, 4, 2]
 
 
+@pytest.mark.parametrize("where", ["decode", "infer"])
+def test_a_picture_that_memory_does_not_do_for_is_not_quarantined(where):
+  def needing_memory(here: str, pixels: np.ndarray) -> np.ndarray:
+    np.empty((here == where and pixels.max() > 200) << 47)  # more, for a white one, than can be addressed
+    return pixels
+
+  model = LoadedModel(
+    lambda encoded: needing_memory("decode", np.stack([Pillow.open(io.BytesIO(one)) for one in encoded])),
+    lambda pixels: {"sum": needing_memory("infer", pixels).sum((1, 2))},
+  )
+  with pytest.raises(MemoryError):
+    list(infer_images([of_shade("grey", 100), of_shade("white", 255)], model, batch_size=2))
+
+
 @pytest.mark.parametrize(
   ("error", "is_it"),
   [
@@ -244,6 +259,7 @@ def test_a_batch_that_memory_does_not_do_for_is_halved_and_stays_so():
     (tf.errors.ResourceExhaustedError(None, None, "x"), True),
     (RuntimeError("Exception from src/x.cpp: std::bad_alloc"), True),
     (RuntimeError("[CPU] could not allocate 5 bytes"), True),
+    (OSError("out of memory error when reading image file"), True),
     (RuntimeError("no such layer"), False),
     (tf.errors.InvalidArgumentError(None, None, "out of memory"), False),
     (ValueError("out of memory"), False),

@@ -10,22 +10,7 @@ from typing import Any
 import numpy as np
 
 from transforms.core.inference import LoadedModel, Outputs
-
-_SAID = (
-  "bad_alloc",
-  "out of memory",
-  "out_of_memory",
-  "could not allocate",
-  "failed to allocate",
-  "oom when allocating",
-)
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-  """Says whether an error is for want of memory: Python's, TensorFlow's, or OpenVINO's, which has no class for it."""
-  if isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError":
-    return True
-  return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in _SAID)
+from transforms.core.out_of_memory import is_out_of_memory
 
 
 def load_halving(load: Callable[[int], LoadedModel], batch_size: int) -> LoadedModel:

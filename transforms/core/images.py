@@ -13,6 +13,7 @@ from typing import NamedTuple
 from PIL import Image as Pillow
 from PIL import ImageFile, UnidentifiedImageError
 
+from transforms.core.out_of_memory import is_out_of_memory
 from transforms.core.plain_headers import Looked, look_at_plain
 from transforms.core.quarantine import MAX_PIXELS, Reason
 
@@ -49,6 +50,8 @@ def look(encoded: bytes, max_pixels: int = MAX_PIXELS) -> Looked | Fault:
   except UnidentifiedImageError:
     return Fault(Reason.NOT_AN_IMAGE, "neither JPEG, PNG, BMP nor GIF")
   except Exception as error:  # Pillow's parsers raise many kinds on damaged headers
+    if is_out_of_memory(error):
+      raise
     return Fault(Reason.TRUNCATED, f"the header is damaged: {error}")
   with picture:
     width, height = picture.size
@@ -74,6 +77,8 @@ def find_damage(encoded: bytes) -> Fault | None:
       with Pillow.open(io.BytesIO(encoded), formats=FORMATS) as picture:
         picture.load()
   except Exception as error:
+    if is_out_of_memory(error):
+      raise
     return Fault(Reason.TRUNCATED, f"the file ends too early or is damaged: {error}")
   return None
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from transforms.core.errors import InputError
 from transforms.core.images import MAX_PIXELS, Fault, explain, look
+from transforms.core.out_of_memory import is_out_of_memory
 from transforms.core.prefetch import map_ahead, prefetch
 from transforms.core.prepared import find_prepared, load_prepared
 from transforms.core.quarantine import Quarantined, Reason
@@ -130,7 +131,9 @@ def _decodable(item: Image | Quarantined, model: LoadedModel) -> Image | Quarant
   if isinstance(item, Image):
     try:
       model.decode([item])
-    except Exception:
+    except Exception as error:
+      if is_out_of_memory(error):
+        raise
       return quarantine(item, explain(item.encoded))
   return item
 
@@ -148,7 +151,7 @@ def _infer_rows(prepared: _Prepared, load: Callable[[], LoadedModel]) -> list[Ou
   """Returns what the model gives for each picture of a batch, or why that cannot be used.
 
   Raises:
-    Exception: the model refuses all of them: then it is not for the pictures to blame.
+    Exception: the model refuses all of them, or memory runs out: then it is not for the pictures to blame.
   """
   count = sum(isinstance(item, Image) for item in prepared.items)
   if not count:
@@ -166,7 +169,9 @@ def _infer_rows(prepared: _Prepared, load: Callable[[], LoadedModel]) -> list[Ou
 def _infer_alone(pixels: Any, model: LoadedModel) -> Outputs | Fault:
   try:
     return _rows(model.infer(pixels), 1)[0]
-  except Exception:
+  except Exception as error:
+    if is_out_of_memory(error):
+      raise
     return _REFUSED
 
 
