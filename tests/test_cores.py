@@ -97,6 +97,22 @@ def test_memory_of_a_group_of_version_1(tmp_path, limit, given):
   assert memory_given(machine(tmp_path, "4:memory:/box\n", **{"proc/meminfo": _MEMINFO}, **files)) == given
 
 
+@pytest.mark.parametrize(("inactive", "given"), [(700_000, 1_700_000), (2_500_000, 3_000_000)])
+def test_pages_of_files_that_are_only_kept_are_not_used(tmp_path, inactive, given):
+  files = {
+    "sys/fs/cgroup/memory.max": "3000000\n",
+    "sys/fs/cgroup/memory.current": "2000000\n",
+    "sys/fs/cgroup/memory.stat": f"anon 1\nfile 900000\ninactive_file {inactive}\nactive_file 200000\n",
+  }
+  assert memory_given(machine(tmp_path / "2", "0::/\n", **{"proc/meminfo": _MEMINFO}, **files)) == given
+  files = {
+    "sys/fs/cgroup/memory/memory.limit_in_bytes": "3000000\n",
+    "sys/fs/cgroup/memory/memory.usage_in_bytes": "2000000\n",
+    "sys/fs/cgroup/memory/memory.stat": f"inactive_file 5\ntotal_inactive_file {inactive}\n",
+  }
+  assert memory_given(machine(tmp_path / "1", "4:memory:/\n", **{"proc/meminfo": _MEMINFO}, **files)) == given
+
+
 def test_the_peak_is_in_bytes():
   held = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmRSS"))
   resident = int(held.split()[1]) * 1024

@@ -16,22 +16,31 @@ def memory_given(root: Path = _ROOT) -> int:
   """Returns bytes: what the machine has left, or what the control groups around this process leave it, if that is less.
 
   Formats: `proc(5)`, `MemAvailable` in kB; `cgroups(7)`: version 2, `memory.max` and `memory.current`; version 1,
-  `memory.limit_in_bytes` and `memory.usage_in_bytes`. Where none is there, 4 GB are assumed.
+  `memory.limit_in_bytes` and `memory.usage_in_bytes`; of what is used, the files' pages that nobody has looked at for
+  long are to be had: `inactive_file` of `memory.stat`. Where none is there, 4 GB are assumed.
 
   Args:
     root: where `proc` and `sys` are.
   """
   left = []
-  for line in read_text(root / "proc/meminfo").splitlines():
-    name, _, rest = line.partition(":")
-    if name == "MemAvailable":
-      left.append(int(rest.split()[0]) << 10)
+  if (available := _entry(root / "proc/meminfo", "MemAvailable:")) is not None:
+    left.append(available << 10)
   for folder, version_2 in groups_of("memory", root):
     limit = read_number(folder / ("memory.max" if version_2 else "memory.limit_in_bytes"))
     used = read_number(folder / ("memory.current" if version_2 else "memory.usage_in_bytes"))
     if limit is not None and used is not None and limit < _UNLIMITED:
-      left.append(max(0, limit - used))
+      reclaimable = _entry(folder / "memory.stat", "inactive_file" if version_2 else "total_inactive_file") or 0
+      left.append(max(0, min(limit, limit - used + reclaimable)))
   return min(left, default=4 << 30)
+
+
+def _entry(path: Path, name: str) -> int | None:
+  """Returns the number after a name, in a file with one name to a line; None where it is not there."""
+  for line in read_text(path).splitlines():
+    first, *rest = line.split()
+    if first == name:
+      return int(rest[0])
+  return None
 
 
 def peak_memory() -> int:
