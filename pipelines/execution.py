@@ -183,10 +183,10 @@ def _batch_of(earlier: Mapping[str, Any], trunk: Trunk | None) -> int:
 def tell_halved(result: PipelineResult, execution: Execution, trunk: Trunk, output: str) -> str:
   """Returns what a user is told where memory did not do for the batch on a worker; empty: it did.
 
-  It is remembered for the next run, and kept in the `info.json` of the output.
+  It is remembered for the next run, and kept in the `info.json` of the output. A runner that has no metrics tells of
+  none.
   """
-  found = result.metrics().query(MetricsFilter().with_name(BATCH_METRIC))["distributions"]
-  least = min((entry.result.min for entry in found if entry.result.count), default=execution.batch_size)
+  least = _least_batch(result, execution.batch_size)
   if least >= execution.batch_size:
     return ""
   if execution.is_local:
@@ -196,3 +196,11 @@ def tell_halved(result: PipelineResult, execution: Execution, trunk: Trunk, outp
   info.setdefault("execution", {})["batch_size_halved_to"] = least
   files.write_text(path, json.dumps(info, indent=2, sort_keys=True) + "\n")
   return f"memory did not do for {execution.batch_size} pictures at a time: the trunk was run over {least}"
+
+
+def _least_batch(result: PipelineResult, default: int) -> int:
+  try:
+    found = result.metrics().query(MetricsFilter().with_name(BATCH_METRIC))["distributions"]
+    return min((int(entry.result.min) for entry in found if entry.result.count), default=default)
+  except Exception:  # each runner's own kind; the job is done, whatever can be asked about it
+    return default

@@ -4,9 +4,14 @@ import dataclasses
 import json
 
 import apache_beam as beam
+import grpc
 import numpy as np
 import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.portability.api import beam_job_api_pb2_grpc
+from apache_beam.runners.dataflow.dataflow_runner import DataflowPipelineResult
+from apache_beam.runners.portability import portable_runner
+from apache_beam.runners.runner import PipelineResult, PipelineState
 from PIL import Image as Pillow
 
 from pipelines.batch_probe import CANDIDATES, find_batch, keep_batch
@@ -150,3 +155,19 @@ def test_a_batch_that_was_halved_on_a_worker_is_told_and_remembered(trunk, tmp_p
   again = choose_execution(None, None, _LOCAL, trunk)
   assert (again.batch_size, again.reason) == (2, "as memory allows")
   assert tell_halved(result, again, trunk, str(output)) == ""
+
+
+def test_a_runner_that_has_no_metrics_does_not_end_a_job_that_is_done(trunk, tmp_path):
+  with grpc.insecure_channel("127.0.0.1:1") as nobody_listens:
+    job_service = beam_job_api_pb2_grpc.JobServiceStub(nobody_listens)
+    for result, answer in (
+      (PipelineResult(PipelineState.DONE), NotImplementedError),  # as Dask's
+      (portable_runner.PipelineResult(job_service, "job", iter([]), iter([])), grpc.RpcError),
+      (DataflowPipelineResult(None, None), None),
+    ):
+      if answer is None:
+        assert result.metrics() is None
+      else:
+        with pytest.raises(answer):
+          result.metrics()
+      assert tell_halved(result, choose_execution(8, None, _LOCAL), trunk, str(tmp_path)) == ""
