@@ -122,6 +122,19 @@ def test_an_error_of_the_function_comes_in_its_place_and_ends_it():
   assert _threads() == []
 
 
+def test_an_error_of_the_items_comes_after_the_results_before_it():
+  def items():
+    yield from range(5)
+    raise KeyError("sixth")
+
+  done = []
+  with pytest.raises(KeyError, match="sixth"):  # noqa: PT012
+    for result in map_ahead(abs, items()):
+      done.append(result)
+  assert done == list(range(5))
+  assert _workers() == []
+
+
 def test_leaving_early_stops_the_workers_and_what_feeds_them():
   results = map_ahead(abs, prefetch(iter(int, 1)))
   next(results)

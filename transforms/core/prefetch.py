@@ -65,11 +65,22 @@ def map_ahead(function: Callable[[T], R], items: Iterable[T], threads: int = 2) 
   running: collections.deque[Future[R]] = collections.deque()
   with ThreadPoolExecutor(threads, "map_ahead") as pool:
     try:
-      for item in items:
-        running.append(pool.submit(function, item))
+      for begun in _begin(pool, function, items):
+        running.append(begun)
         if len(running) > threads:
           yield running.popleft().result()
       while running:
         yield running.popleft().result()
     finally:
       pool.shutdown(cancel_futures=True)
+
+
+def _begin(pool: ThreadPoolExecutor, function: Callable[[T], R], items: Iterable[T]) -> Iterator[Future[R]]:
+  """Yields what will be `function` of each item, and an exception of `items` as one more, so that it waits its turn."""
+  try:
+    for item in items:
+      yield pool.submit(function, item)
+  except Exception as error:
+    failed: Future[R] = Future()
+    failed.set_exception(error)
+    yield failed
