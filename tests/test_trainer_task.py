@@ -209,6 +209,25 @@ def test_a_training_that_diverges_is_told(tmp_path):
     train(tmp_path, plan)
 
 
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+@pytest.mark.parametrize("plan", [ADAM, RETRAIN, MANY_LOOKS], ids=["adam", "retrain", "many looks"])
+def test_the_last_step_of_a_training_may_be_the_one_that_diverges(tmp_path, plan):
+  plan = dataclasses.replace(plan, optimizer="sgd", learning_rate=1e38, steps=1)
+  with pytest.raises(InputError, match=r"training diverged in round 1: give a --learning_rate below 1e\+38"):
+    train(tmp_path, plan)
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_what_is_measured_at_the_end_is_finite(tmp_path):
+  data = clusters()
+  head, rounds = training.train(
+    data, dataclasses.replace(ADAM, steps=54, l2=0.0), seed=0, checkpoint=str(tmp_path / "head.npz")
+  )
+  head.kernel *= np.float32(3e38)
+  with pytest.raises(InputError, match=r"training diverged in round 1: give a --learning_rate below 0\.01"):
+    task._measure(head, data, rounds, seed=0)
+
+
 def test_l2_keeps_weights_small(tmp_path):
   weak, _ = train(tmp_path, dataclasses.replace(ADAM, l2=0.0, steps=300), name="0.npz")
   strong, _ = train(tmp_path, dataclasses.replace(ADAM, l2=100.0, steps=300), name="100.npz")

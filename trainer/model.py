@@ -49,6 +49,7 @@ class LinearHead:
       raise ValueError("weights of another head")
     self.kernel[:], self.bias[:] = kernel, bias
 
+  @np.errstate(over="ignore", invalid="ignore", divide="ignore")  # the caller looks whether the loss is finite
   def compare(self, vectors: np.ndarray, classes: np.ndarray) -> Comparison:
     """Predicts float32 [n, D] and compares with int [n], class indices."""
     return self._compare(vectors, classes)[0]

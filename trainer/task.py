@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import functools
+import math
 import os
 import sys
 from collections.abc import Sequence
@@ -177,7 +178,11 @@ def _describe_trunk(info: dict[str, Any]) -> str:
 
 
 def _measure(head: Any, data: Any, rounds: Sequence[Any], seed: int) -> dict[str, Any]:
-  """Returns the contents of `metrics.json`: what the exported weights give on each split."""
+  """Returns the contents of `metrics.json`: what the exported weights give on each split.
+
+  Raises:
+    InputError: the loss on one of them is not finite.
+  """
   from trainer import training
 
   metrics: dict[str, Any] = {
@@ -190,6 +195,8 @@ def _measure(head: Any, data: Any, rounds: Sequence[Any], seed: int) -> dict[str
   }
   for split in (TRAINING, VALIDATION, TESTING):
     score = training.evaluate(head, data, split)
+    if score.images and not math.isfinite(score.loss):
+      raise training.diverged(rounds[-1].number, rounds[-1].learning_rate)
     metrics[f"{split}_images"] = score.images
     metrics[f"{split}_accuracy"] = score.accuracy if score.images else None
     metrics[f"{split}_loss"] = score.loss if score.images else None

@@ -100,7 +100,7 @@ def train(
         vectors, classes = next(batches)
         compared = state.take_step(vectors, classes, rate, penalty)
         if not math.isfinite(compared.loss):
-          raise InputError(f"training diverged in round {number}: give a --learning_rate below {rate:g}.")
+          raise diverged(number, rate)
         on_step(step, _mean(compared, len(classes)), state.head)
         if step < last and state.steps % plan.steps_per_block == 0:
           state.save(checkpoint)
@@ -108,6 +108,8 @@ def train(
       if plan.is_measured_on_batch:
         trained = _mean(state.head.compare(vectors, classes), len(classes))
       validated = _validate(state.head, data, plan, seed, last)
+      if not all(math.isfinite(score.loss) for score in (trained, validated) if score.images):
+        raise diverged(number, rate)
       state.finish_round(
         Round(
           number,
@@ -125,6 +127,11 @@ def train(
   if plan.patience is not None:
     state.head.set_weights(state.best)
   return state.head, state.rounds
+
+
+def diverged(number: int, rate: float) -> InputError:
+  """Returns what a user is told where a loss is not finite in round `number`, of learning rate `rate`, or after it."""
+  return InputError(f"training diverged in round {number}: give a --learning_rate below {rate:g}.")
 
 
 def _one_blas_thread() -> contextlib.AbstractContextManager[object]:
