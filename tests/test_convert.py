@@ -8,8 +8,10 @@ import hashlib
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -167,6 +169,34 @@ def test_as_a_command_it_forks_a_process_for_each_core_gives_the_same_bytes_and_
   assert ended.stdout.splitlines()[-1] == "2 []"
   assert "training: 1,100 images in" in ended.stdout
   assert _hashes(tmp_path / "out", *_DATA) == _hashes(converted, *_DATA)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("flags", [[], ["--direct_num_workers=1"]], ids=["forked", "one process"])
+def test_a_job_that_is_told_to_end_leaves_no_temporary_folder(tmp_path, number, flags):
+  scratch, log = tmp_path / "scratch", tmp_path / "log"
+  scratch.mkdir()
+  source = _write_idx(tmp_path / "gz", {"training": 100_000, "testing": 30}, gz=True)
+  command = [sys.executable, "-m", "pipelines.cli", "convert", f"--input={source}", f"--output={tmp_path / 'out'}"]
+  with log.open("w") as said:
+    job = subprocess.Popen(
+      [*command, *flags],
+      cwd=_ROOT,
+      env={**os.environ, "TMPDIR": str(scratch)},
+      stderr=said,
+      preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # what runs the tests may ignore it
+    )
+  try:
+    while not list(scratch.glob("*/training")):  # the pixels that wait
+      assert job.poll() is None, log.read_text()
+      time.sleep(0.01)
+    job.send_signal(number)
+    assert job.wait(30) == 2
+  finally:
+    job.kill()
+    job.wait()
+  assert list(scratch.iterdir()) == []
+  assert log.read_text() == "beam-retrain: interrupted; the same command goes on where it was.\n"
 
 
 def test_both_picture_formats_side_by_side_and_records_hold_jpeg(source, converted, tmp_path):

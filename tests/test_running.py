@@ -5,8 +5,10 @@ from __future__ import annotations
 import errno
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -144,6 +146,23 @@ def test_an_interrupt_says_how_to_go_on(capsys):
 
   assert guarded(interrupt, []) == FAILED
   assert capsys.readouterr().err == "beam-retrain: interrupted; the same command goes on where it was.\n"
+
+
+def test_sigterm_is_an_interrupt_while_a_command_runs_unless_somebody_else_sees_to_it(capsys):
+  def end(argv):
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(10)
+
+  assert guarded(end, []) == FAILED
+  assert capsys.readouterr().err == "beam-retrain: interrupted; the same command goes on where it was.\n"
+  assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+  seen: list[int] = []
+  signal.signal(signal.SIGTERM, lambda number, frame: seen.append(number))
+  try:
+    assert guarded(lambda argv: os.kill(os.getpid(), signal.SIGTERM) or DONE, []) == DONE
+  finally:
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+  assert seen == [signal.SIGTERM]
 
 
 def test_a_full_or_read_only_disk_is_told_in_one_sentence(capsys):

@@ -7,15 +7,19 @@ allowed.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import difflib
 import errno
 import io
 import logging
 import os
+import signal
 import sys
 import tempfile
+import threading
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from types import FrameType
 from typing import Any, NoReturn
 
 from transforms.core.errors import InputError
@@ -136,7 +140,8 @@ def guarded(run: Callable[[Sequence[str]], int], argv: Sequence[str]) -> int:
     if isinstance(stream, io.TextIOWrapper):
       stream.reconfigure(errors="backslashreplace")  # a file name may be no text
   try:
-    code = run(argv)
+    with _interrupted_by_sigterm():
+      code = run(argv)
     sys.stdout.flush()  # here, and not when Python ends, where nobody could catch that the reader has gone
     return code
   except InputError as error:
@@ -159,6 +164,27 @@ def guarded(run: Callable[[Sequence[str]], int], argv: Sequence[str]) -> int:
   except Exception as error:
     return _failed(error)
   return FAILED
+
+
+@contextlib.contextmanager
+def _interrupted_by_sigterm() -> Iterator[None]:
+  """Ends the block as Ctrl-C does, where a scheduler or a shutdown ends it: what lies in temporary folders is removed.
+
+  A second SIGTERM ends the process at once.
+  """
+  # Only the main thread may; and whoever has seen to SIGTERM, or ignores it, is left alone.
+  if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+    signal.signal(signal.SIGTERM, _interrupt)
+  try:
+    yield
+  finally:
+    if signal.getsignal(signal.SIGTERM) is _interrupt:
+      signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
+  signal.signal(number, signal.SIG_DFL)
+  raise KeyboardInterrupt
 
 
 def _failed(error: Exception) -> int:
