@@ -164,3 +164,20 @@ def test_the_first_calls_of_several_threads_do_not_wait_for_one_another():
     command = [sys.executable, "-c", script, prepared.prepared_folder]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.strip() == str(4 * [(1, 512)])
+
+
+def test_a_signal_can_be_handled_after_trunks_have_come_and_gone():
+  pytest.importorskip("openvino")
+  trunk = prepare(load_trunk("bundled"), TrunkKind(OPENVINO, FLOAT32))
+  script = (
+    "import signal, sys\n"
+    "from transforms.core.prepared import load_prepared\n"
+    "signal.signal(signal.SIGTERM, lambda *_: print('handled'))\n"
+    "first, second = (load_prepared(sys.argv[1], 1, 1) for _ in range(2))\n"
+    "del first\n"
+    "del second\n"
+    "signal.raise_signal(signal.SIGTERM)\n"
+  )
+  command = [sys.executable, "-c", script, trunk.prepared_folder]
+  done = subprocess.run(command, capture_output=True, text=True)
+  assert (done.returncode, done.stdout) == (0, "handled\n"), done.stderr
