@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
 from apache_beam.runners import create_runner
 
+from pipelines.dataflow import settle
 from pipelines.engine_options import add_engine_options, refuse_other_engines
 from transforms import files
 from transforms.core.command_line import (
@@ -97,7 +98,8 @@ def parse_with_beam_options(
 
   Raises:
     InputError: a flag that neither we nor Beam know, with the nearest known one; a value that its flag
-      cannot take; a runner that Beam does not have, or an option that the runner does not have.
+      cannot take; a runner that Beam does not have, or an option that the runner does not have; Dataflow without what
+      it needs.
   """
   beam_parser = _beam_parser(parser.prog)
   known = [*flags_of(parser), *flags_of(beam_parser)]
@@ -116,6 +118,7 @@ def parse_with_beam_options(
     except (ValueError, ImportError) as error:
       raise InputError(f"{parser.prog}: --runner {runner}: {error}.") from error
   refuse_other_engines(parser.prog, runner, rest)
+  settle(parser.prog, namespace, options)
   return namespace, options
 
 

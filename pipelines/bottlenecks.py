@@ -11,6 +11,7 @@ import apache_beam as beam
 
 from pipelines import output_folder
 from pipelines.bottlenecks_flags import Request, make_parser, read_request
+from pipelines.dataflow import ask_for_memory, refuse_more_jobs, what_was_built
 from pipelines.distortions import DistortedBottlenecks
 from pipelines.execution import LEAST_IMAGES, choose_execution, limit_tensorflow, tell_halved, trunk_threads
 from pipelines.precision import Choice, choose_kind
@@ -167,6 +168,8 @@ def run(argv: Sequence[str]) -> int:
   flags, options, source, percentages = request.flags, request.options, request.source, request.percentages
   tell_left_out(source)
   retry = request.retry
+  before = {"--retry_from": retry, "--bottleneck_dir": flags.bottleneck_dir, "--on_leak fail": flags.on_leak == "fail"}
+  refuse_more_jobs(options, flags.output, before)
   limit_tensorflow(trunk_threads(flags.trunk_threads, options))
   choice = retry.choose_kind() if retry else _choose_kind(request)
   trunk = choice.trunk
@@ -225,6 +228,7 @@ def run(argv: Sequence[str]) -> int:
   files.write_text(files.join(flags.output, SCHEMA_FILE), record_schema_text(trunk.dimensions))
   trunk_folder = files.join(flags.output, "trunk")
   trunk.save(trunk_folder)
+  ask_for_memory(options, trunk_folder)
   if imported:
     print(imported.run(digest, options))
     stores = [imported.store, *stores]
@@ -261,6 +265,9 @@ def run(argv: Sequence[str]) -> int:
   result = run_pipeline(
     lambda root: build(root, config), options, stage="bottlenecks", shards_folder=slow_folder, others=others
   )
+  if built := what_was_built(options):
+    print(built)
+    return DONE
   if halved := tell_halved(result, execution, trunk, flags.output):
     print(halved)
   files.delete([config.temp_folder])

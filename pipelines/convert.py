@@ -12,8 +12,9 @@ import apache_beam as beam
 
 from pipelines import output_folder
 from pipelines.arguments import ArgumentParser, add_max_bad_fraction, parse_with_beam_options
+from pipelines.dataflow import refuse_more_jobs, what_was_built
 from pipelines.forked_workers import default_processes
-from pipelines.running import exit_code, guarded, run_pipeline
+from pipelines.running import DONE, exit_code, guarded, run_pipeline
 from transforms import files
 from transforms.close import CloseLedger, mark_completed
 from transforms.convert import FORMATS, JPG, PICTURE_FORMATS, TFRECORD, ConvertShard, sweep_tree
@@ -141,11 +142,15 @@ def run(argv: Sequence[str]) -> int:
   """
   arguments, options = parse_with_beam_options(make_parser(), argv)
   arguments.input, arguments.output = files.absolute(arguments.input), files.absolute(arguments.output)
+  refuse_more_jobs(options, arguments.output)
   config = _claim(arguments, argv)
   processes = default_processes(argv, sum(count_shards(pair) for pair in config.pairs))
   run_pipeline(
     lambda root: build(root, config), options, stage=STAGE, shards_folder=config.shards_folder, processes=processes
   )
+  if built := what_was_built(options):
+    print(built)
+    return DONE
   stats = output_folder.read_stats(config.output)
   _print_summary(stats, config)
   return exit_code(stats, config.output, config.max_bad_fraction)

@@ -17,6 +17,7 @@ from pipelines.arguments import (
   add_slice_flags,
   parse_with_beam_options,
 )
+from pipelines.dataflow import ask_for_memory, refuse_more_jobs, what_was_built
 from pipelines.evaluation import (
   REPORT_FILE,
   Config,
@@ -34,7 +35,7 @@ from pipelines.model_trunk import ModelTrunk
 from pipelines.models import Model, check_labels, choose_splits, split_settings, which_pictures
 from pipelines.precision_flags import add_model_precision_flags, given_precision
 from pipelines.retrain_names import retrain_names_setting, tell_left_out
-from pipelines.running import guarded, run_pipeline
+from pipelines.running import DONE, guarded, run_pipeline
 from pipelines.trunks import BUNDLED
 from reporting.gates import gate_lines, verdict_line
 from reporting.tables import per_label_table
@@ -133,8 +134,13 @@ def run(argv: Sequence[str]) -> int:
   flags, options = parse_with_beam_options(make_parser(), argv)
   read_paths(flags, "model", "input", "output", "reuse", "manifest")
   execution = choose_execution(flags.batch_size, flags.trunk_threads, options)
+  refuse_more_jobs(options, flags.output)
   config, about, info, trunk = _claim(flags, argv, execution)
+  ask_for_memory(options, flags.model)
   run_pipeline(lambda root: build(root, config), options, stage=STAGE, shards_folder=config.longest_work_folder)
+  if built := what_was_built(options):
+    print(built)
+    return DONE
   checked = check_trunk(trunk, config, execution.threads.here, flags.max_pixels) if trunk else None
   metrics = finish(
     config.output,

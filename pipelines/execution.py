@@ -18,6 +18,7 @@ from apache_beam.options.pipeline_options import (
 from apache_beam.runners.runner import PipelineResult
 
 from pipelines.batch_probe import find_batch, keep_batch, probe_batch
+from pipelines.dataflow import ONE_CONTAINER, is_dataflow
 from pipelines.trunks import Trunk
 from transforms import files
 from transforms.core.cores import Threads, cores_given
@@ -33,7 +34,6 @@ LEAST_IMAGES = 2_000
 
 _LOCAL = ("fnapirunner", "directrunner", "bundlebaseddirectrunner", "switchingdirectrunner", "prismrunner")
 _LOOPBACK_PROCESSES = "use_loopback_process_worker=true"
-_ONE_CONTAINER = "no_use_multiple_sdk_containers"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,15 +96,15 @@ def worker_processes(options: PipelineOptions) -> int:
   """Returns how many processes with a trunk each one machine has, by the runner's own options; 0: as many as cores.
 
   `--direct_num_workers` counts processes in one of its modes only; `--sdk_worker_parallelism` counts those of one
-  TaskManager or executor, but not where the driver itself is the worker; Dataflow starts one for each core.
+  TaskManager or executor, but not where the driver itself is the worker; Dataflow starts one for each core, unless it
+  is told not to.
   """
-  runner = (options.view_as(StandardOptions).runner or "FnApiRunner").rsplit(".", 1)[-1].lower()
   experiments = [experiment.lower() for experiment in options.view_as(DebugOptions).experiments or []]
   if is_local(options):
     direct = options.view_as(DirectOptions)
     return int(direct.direct_num_workers) if direct.direct_running_mode == "multi_processing" else 1
-  if runner == "dataflowrunner":
-    return 1 if _ONE_CONTAINER in experiments else 0
+  if is_dataflow(options):
+    return 1 if ONE_CONTAINER in experiments else 0
   portable = options.view_as(PortableOptions)
   if portable.environment_type == "LOOPBACK" and _LOOPBACK_PROCESSES not in experiments:
     return 1

@@ -1,0 +1,11 @@
+"""What the Flex Template's launcher starts: `launch.py --command=NAME FLAGS` becomes `beam-retrain NAME FLAGS`."""
+
+import argparse
+import sys
+
+from pipelines.cli import main
+
+parser = argparse.ArgumentParser(allow_abbrev=False, add_help=False)
+parser.add_argument("--command", required=True, choices=["bottlenecks", "convert"])
+given, rest = parser.parse_known_args()
+sys.exit(main([given.command, *rest]))
