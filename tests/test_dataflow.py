@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from apache_beam.options.pipeline_options import DebugOptions, PipelineOptions, SetupOptions
+from apache_beam.options.pipeline_options import DebugOptions, PipelineOptions, SetupOptions, WorkerOptions
 from apache_beam.portability.api import beam_runner_api_pb2
 
 from pipelines import bottlenecks_flags, convert, evaluate, reevaluate
@@ -240,6 +241,18 @@ def test_the_template_s_parameters_are_flags_of_its_commands():
       if example := examples.get(parameter["name"]):
         assert re.search(pattern, example), pattern
         assert not re.search(pattern, "/local")
+
+
+def test_the_commands_that_are_shown_are_understood():
+  text = (_DEPLOY / "README.md").read_text().replace("\\\n", " ").replace("PROJECT", "a-project")
+  (shown,) = re.findall(r"^beam-retrain convert (.*)$", text, re.MULTILINE)
+  options = _parse(convert, *shlex.split(shown.replace("$IMAGE", _IMAGE)))
+  assert options.view_as(WorkerOptions).sdk_container_image == _IMAGE
+  (parameters,) = re.findall(r"--parameters=(\S+)", text)
+  given = dict(parameter.split("=") for parameter in parameters.split(","))
+  metadata = json.loads((_DEPLOY / "metadata.json").read_text())
+  needed = {parameter["name"] for parameter in metadata["parameters"] if not parameter["isOptional"]}
+  assert needed == given.keys() - {"sdk_container_image"}  # Beam's own, which every template has
 
 
 def test_the_image_has_what_the_template_and_the_workers_start():
