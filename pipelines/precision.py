@@ -158,14 +158,14 @@ def _as_in(folder: str, trunk: Trunk, precision: str, runtime: str) -> Choice | 
     is_of_trunk = card.get("base_fingerprint", card["fingerprint"]) == trunk.base
     would_do = precision in (AUTO, kind.precision) and runtime in (AUTO, kind.runtime)
     if is_of_trunk and would_do and not why_not_here(kind.runtime, kind.precision):
-      stored = ""
-      if kind.precision == INT8:  # what it was calibrated on is not at hand
-        stored = find_prepared(files.join(folder, "trunk")) if files.is_local(folder) else ""
-        if not stored:
-          continue
-      return Choice(
-        prepare(trunk, kind, stored=stored), _check_of(folder, card), f"as for the bottlenecks in {files.shown(folder)}"
-      )
+      # What int8 was calibrated on is not at hand.
+      is_copied = kind.precision == INT8 and files.is_local(folder)
+      stored = find_prepared(files.join(folder, "trunk")) if is_copied else ""
+      try:
+        prepared = prepare(trunk, kind, stored=stored)
+      except InputError:
+        continue
+      return Choice(prepared, _check_of(folder, card), f"as for the bottlenecks in {files.shown(folder)}")
   return None
 
 

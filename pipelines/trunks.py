@@ -19,9 +19,9 @@ from typing import Any
 from pipelines import trunk_cache
 from transforms.core.errors import InputError
 from transforms.core.kinds_here import why_not_here
-from transforms.core.prepared import PREPARED_FOLDER, find_prepared, write_card
+from transforms.core.prepared import PREPARED_FOLDER, find_prepared, is_whole, write_card
 from transforms.core.quiet_tensorflow import load_tensorflow
-from transforms.core.trunk_kind import OPENVINO, TrunkKind, read_kind
+from transforms.core.trunk_kind import INT8, OPENVINO, TrunkKind, read_kind
 
 # To be raised whenever a preparation gives another result than before.
 _PREPARATION = 1
@@ -85,12 +85,10 @@ class Trunk:
     return self.frozen or freeze(load_saved_model(self.folder).embed, self.input_px)
 
   def save(self, folder: str) -> None:
-    """Writes the trunk for the workers: the SavedModel, and `prepared/`. A folder that holds this very trunk already is
-    kept."""
+    """Writes the trunk for the workers: the SavedModel, and `prepared/`. What is in the folder is replaced: it may be
+    damaged."""
     from transforms.core.trunk import save_trunk
 
-    if _read_card(folder) == self.card and bool(find_prepared(folder)) >= bool(self.prepared_folder):
-      return
     temporary = f"{folder}.tmp"
     shutil.rmtree(temporary, ignore_errors=True)
     if self.folder:
@@ -128,12 +126,13 @@ def load_stored_trunk(folder: str, card: Mapping[str, Any]) -> Trunk:
     raise InputError(f"{folder} is not the trunk {card['handle']} any more that its bottlenecks were made with.")
   load_tensorflow()
   own = {name: card[name] for name in ("handle", "fingerprint", "input_px", "dimensions")}
+  prepared_folder = find_prepared(folder)
   return Trunk(
     **own,
     folder=folder,
     base_fingerprint=card.get("base_fingerprint", ""),
     kind=read_kind(card),
-    prepared_folder=find_prepared(folder),
+    prepared_folder=prepared_folder if is_whole(prepared_folder) else "",
   )
 
 
@@ -144,10 +143,12 @@ def prepare(trunk: Trunk, kind: TrunkKind, sample: Any = None, *, stored: str = 
     trunk: of whatever kind.
     kind: what is to compute it.
     sample: for int8, float32 [K, S, S, 3], 0..1: the pictures that `kind.calibration` names.
-    stored: a folder where it lies prepared already: copied, since that one may be replaced before it is used.
+    stored: a folder where it lies prepared already, or "": copied where it is whole, since that one may be replaced
+      before it is used.
 
   Raises:
-    InputError: this machine cannot run such a kind, or the runtime such a trunk.
+    InputError: this machine cannot run such a kind, or the runtime such a trunk; or int8 is neither there nor has a
+      sample.
   """
   if trunk.kind == kind and trunk.prepared_folder:
     return trunk
@@ -166,9 +167,14 @@ def prepare(trunk: Trunk, kind: TrunkKind, sample: Any = None, *, stored: str = 
   name = "-".join(filter(None, [kind.runtime, kind.precision, kind.calibration[:16], versions[:16]]))
 
   def write(folder: str) -> None:
-    if stored:
+    if is_whole(stored):
       trunk_cache.copy_entry(stored, folder)
       return
+    if kind.precision == INT8 and sample is None:
+      raise InputError(
+        f"the trunk {trunk.handle} in {kind} is damaged or not there any more, and the pictures that it was calibrated"
+        " on are not at hand: make the bottlenecks again."
+      )
     more = runtime.write(trunk.load_frozen(), kind, folder, sample)
     write_card(folder, kind, prepared.card, more)
 

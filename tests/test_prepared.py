@@ -103,6 +103,24 @@ def test_a_damaged_trunk_is_told(prepared, tmp_path):
     load_prepared(str(folder))
 
 
+def test_a_damaged_one_that_is_stored_is_not_copied_into_the_cache(prepared, tmp_path, monkeypatch):
+  prepared.save(str(tmp_path / "there"))
+  stored = find_prepared(str(tmp_path / "there"))
+  name = next(iter(json.loads((Path(stored) / CARD_FILE).read_text())["files"]))
+  with open(Path(stored, name), "r+b") as file:
+    file.write(b"\0\0\0")
+  monkeypatch.setenv("BEAM_RETRAIN_CACHE_DIR", str(tmp_path / "cache"))
+  again = load_stored_trunk(str(tmp_path / "there"), prepared.card)
+  if prepared.kind.precision == INT8:  # nothing to calibrate it with
+    with pytest.raises(InputError, match=r"is damaged or not there any more, .* make the bottlenecks again"):
+      prepare(again, prepared.kind, stored=stored)
+    return
+  for folder in ("", stored):
+    made = prepare(again, prepared.kind, stored=folder)
+    assert load_prepared(made.prepared_folder).dimensions == prepared.dimensions
+    shutil.rmtree(tmp_path / "cache")
+
+
 @pytest.mark.parametrize("kind", _KINDS[1:3], ids=str)
 def test_a_machine_that_cannot_run_it_says_what_to_do(kind, monkeypatch, tmp_path):
   (tmp_path / CARD_FILE).write_text(json.dumps({**kind.fields, "files": {}}))

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from pipelines.trunks import HUB_INCEPTION_V3, load_trunk
+from pipelines.trunks import HUB_INCEPTION_V3, load_stored_trunk, load_trunk, prepare
 from transforms.core.errors import InputError
+from transforms.core.prepared import load_prepared
 from transforms.core.trunk import load_saved_model
+from transforms.core.trunk_kind import TrunkKind
 
 _IMAGES = np.random.default_rng(5).random((2, 299, 299, 3), np.float32)
 
@@ -127,12 +129,18 @@ def test_another_trunk_has_another_fingerprint(tiny_trunk, tmp_path):
   assert other.fingerprint != load_trunk(str(tiny_trunk)).fingerprint
 
 
-def test_a_folder_that_holds_the_trunk_already_is_kept(tiny_trunk, tmp_path):
-  trunk = load_trunk(str(tiny_trunk))
-  trunk.save(str(tmp_path / "trunk"))
-  before = (tmp_path / "trunk" / "saved_model.pb").stat().st_mtime_ns
-  trunk.save(str(tmp_path / "trunk"))
-  assert (tmp_path / "trunk" / "saved_model.pb").stat().st_mtime_ns == before
+def test_what_is_in_its_folder_is_replaced_since_it_may_be_damaged(tiny_trunk, tmp_path):
+  trunk = prepare(load_trunk(str(tiny_trunk)), TrunkKind())
+  folder = tmp_path / "trunk"
+  trunk.save(str(folder))
+  for name in ("saved_model.pb", "prepared/graph.pb"):
+    (folder / name).write_bytes(b"damaged")
+  trunk.save(str(folder))
+  assert load_prepared(str(folder / "prepared")).dimensions == trunk.dimensions
+  stored = load_stored_trunk(str(folder), trunk.card)
+  assert stored.prepared_folder
+  stored.save(str(folder))  # into where it lies
+  assert embed(stored, tmp_path, _IMAGES[:, :75, :75]).shape == (2, trunk.dimensions)
 
 
 def export(tmp_path: Path, function, *shape) -> str:

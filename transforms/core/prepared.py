@@ -89,6 +89,23 @@ def write_card(folder: str, kind: TrunkKind, card: Mapping[str, Any], more: Mapp
     json.dump(said, file, indent=2)
 
 
+def is_whole(folder: str) -> bool:
+  """Says whether a prepared trunk is there, in a folder that may be "", and its files are what they were."""
+  try:
+    return bool(folder) and not _damaged_file(folder, read_card(folder))
+  except InputError:
+    return False
+
+
+def _damaged_file(folder: str, card: Mapping[str, Any]) -> str:
+  """Returns the path of a file that is not what the card says of it; "": there is none."""
+  for name, digest in card["files"].items():
+    path = os.path.join(folder, os.path.basename(name))
+    if not os.path.exists(path) or _hash_file(path) != digest:
+      return path
+  return ""
+
+
 def files_of(kind: TrunkKind) -> tuple[str, ...]:
   return _FILES.get(kind.runtime, _OPENVINO_FILES)
 
@@ -108,10 +125,8 @@ def load_prepared(folder: str, threads: int = 0, batch_size: int = 32) -> Prepar
   kind = read_kind(card)
   if why := why_not_here(kind.runtime, kind.precision):
     raise InputError(f"the trunk {folder} was prepared for {kind}, and not for {platform.node()}: {why}.")
-  for name, digest in card["files"].items():
-    path = os.path.join(folder, os.path.basename(name))
-    if not os.path.exists(path) or _hash_file(path) != digest:
-      raise InputError(f"{path} is damaged or not there: make the trunk again.")
+  if path := _damaged_file(folder, card):
+    raise InputError(f"{path} is damaged or not there: make the trunk again.")
   if kind.runtime == TENSORFLOW:
     from transforms.core.prepared_tensorflow import load
   else:
