@@ -6,7 +6,8 @@
 
 Where it is: BEAM_RETRAIN_CACHE_DIR, else `beam-retrain` in XDG_CACHE_HOME, else ~/.cache/beam-retrain. It may be
 deleted at any time. Every entry is written beside its place and renamed, so that nobody sees half of one; who comes
-second with the same entry takes the first one's. An entry whose files are not what they were is made anew.
+second with the same entry takes the first one's. An entry whose files are not what they were is made anew. What
+processes that were killed have left is removed a day later, when a new entry is made.
 """
 
 from __future__ import annotations
@@ -15,12 +16,14 @@ import atexit
 import contextlib
 import errno
 import functools
+import glob
 import hashlib
 import json
 import os
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -28,6 +31,8 @@ from transforms import files
 
 _SUMS_FILE = "cache.json"  # of an entry: relative path -> SHA-256
 _OVERRIDE = "BEAM_RETRAIN_CACHE_DIR"
+_MAKING, _DAMAGED = ".making-", ".damaged-"  # how the names begin of what is on its way
+_LEFT_AFTER_SECS = 24 * 60 * 60.0  # nobody is that long at making an entry
 
 
 def find(name: str) -> str:
@@ -58,7 +63,8 @@ def obtain(name: str, write: Callable[[str], None]) -> str:
 
 def _make(place: str, write: Callable[[str], None]) -> str:
   os.makedirs(os.path.dirname(place), exist_ok=True)
-  made = tempfile.mkdtemp(prefix=".making-", dir=os.path.dirname(place))
+  _remove_left()
+  made = tempfile.mkdtemp(prefix=_MAKING, dir=os.path.dirname(place))
   entry = os.path.join(made, "entry")
   try:
     os.mkdir(entry)  # to be read by whom the user lets read: what is temporary is nobody else's
@@ -68,6 +74,15 @@ def _make(place: str, write: Callable[[str], None]) -> str:
   finally:
     shutil.rmtree(made, ignore_errors=True)
   return place
+
+
+def _remove_left() -> None:
+  """Removes what was on its way when a process was killed. Several may do so at once: what is gone is no fault."""
+  for prefix in (_MAKING, _DAMAGED):
+    for path in glob.iglob(os.path.join(glob.escape(folder()), "trunks", "*", f"{prefix}*")):
+      with contextlib.suppress(OSError):
+        if time.time() - os.stat(path).st_mtime > _LEFT_AFTER_SECS:
+          shutil.rmtree(path, ignore_errors=True)
 
 
 def copy_entry(entry: str, target: str) -> None:
@@ -114,7 +129,7 @@ def _put(made: str, place: str) -> None:
     if _is_whole(place):
       return
     # Damaged: out of the way at once, deleted afterwards.
-    aside = tempfile.mkdtemp(prefix=".damaged-", dir=os.path.dirname(place))
+    aside = tempfile.mkdtemp(prefix=_DAMAGED, dir=os.path.dirname(place))
     with contextlib.suppress(FileNotFoundError):  # another process has done it a moment ago
       os.rename(place, os.path.join(aside, "entry"))
     try:

@@ -3,6 +3,7 @@
 import errno
 import os
 import shutil
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -58,6 +59,24 @@ def test_whoever_fails_leaves_nothing(cache):
   with pytest.raises(AssertionError):
     trunk_cache.obtain("trunks/one", refuse)
   assert os.listdir(cache / "trunks") == []
+
+
+def test_what_killed_processes_left_goes_a_day_later(cache):
+  def leave(name: str, hours: float) -> None:
+    (cache / "trunks" / name / "entry").mkdir(parents=True)
+    (cache / "trunks" / name / "entry" / "graph.pb").touch()
+    then = time.time() - hours * 3600
+    os.utime(cache / "trunks" / name, (then, then))
+
+  for name, hours in (("x/.making-old", 25), ("y/.damaged-old", 25), ("y/.making-new", 23), ("y/an_entry", 25)):
+    leave(name, hours)
+  with ThreadPoolExecutor(8) as pool:  # in each other's way
+    list(pool.map(lambda number: trunk_cache.obtain(f"trunks/z/{number}", write), range(8)))
+  assert os.listdir(cache / "trunks" / "x") == []
+  assert sorted(os.listdir(cache / "trunks" / "y")) == [".making-new", "an_entry"]
+  leave("x/.making-old", 25)
+  trunk_cache.obtain("trunks/z/1", refuse)  # nothing is looked for where nothing is made
+  assert os.listdir(cache / "trunks" / "x") == [".making-old"]
 
 
 @pytest.mark.parametrize("is_damaged", [False, True], ids=["new", "damaged"])
