@@ -20,6 +20,7 @@ from transforms.core.finished import parse_info
 from transforms.core.inference import load_prepared_model
 from transforms.core.kinds_here import why_not_here
 from transforms.core.prepared import find_prepared
+from transforms.core.quiet_openvino import nncf_fault
 from transforms.core.schema import INFO_FILE, Image
 from transforms.core.trunk_kind import (
   BFLOAT16,
@@ -29,6 +30,7 @@ from transforms.core.trunk_kind import (
   TENSORFLOW,
   TrunkKind,
   digest_of_sample,
+  has_openvino,
   read_kind,
 )
 from transforms.store import cards_in
@@ -105,19 +107,21 @@ def choose_kind(
       return kept
   if runtime != AUTO:
     return _choose(trunk, precision, runtime, sample)
-  missing = why_not_here(OPENVINO, FLOAT32)
-  if missing:
-    if precision == INT8:
-      raise InputError(f"--precision int8 is OpenVINO's: {missing}.")
-    return _choose(trunk, precision, TENSORFLOW, sample)
+  why_not = why_not_here(OPENVINO, FLOAT32)
   if precision == INT8:
+    if why_not:
+      raise InputError(f"--precision int8 is OpenVINO's: {why_not}.")
     return _choose(trunk, precision, OPENVINO, sample)
-  try:
-    prepare(trunk, TrunkKind(OPENVINO, FLOAT32))
-  except InputError:
-    chosen = _choose(trunk, precision, TENSORFLOW, sample)
-    return dataclasses.replace(chosen, why="; ".join(filter(None, ["OpenVINO cannot run this one", chosen.why])))
-  return _choose(trunk, precision, OPENVINO, sample)
+  if not why_not:
+    try:
+      prepare(trunk, TrunkKind(OPENVINO, FLOAT32))
+    except InputError:
+      why_not = "OpenVINO cannot run this one"
+  if not why_not:
+    return _choose(trunk, precision, OPENVINO, sample)
+  chosen = _choose(trunk, precision, TENSORFLOW, sample)
+  told = why_not if has_openvino() else ""  # who has not installed it misses nothing
+  return dataclasses.replace(chosen, why="; ".join(filter(None, [told, chosen.why])))
 
 
 def _choose(trunk: Trunk, precision: str, runtime: str, sample: Callable[[int], Sequence[Image]]) -> Choice:
@@ -180,6 +184,10 @@ def _check_of(folder: str, card: Mapping[str, Any]) -> Check | None:
 def _calibrate(trunk: Trunk, runtime: str, sample: Sequence[Image]) -> Trunk:
   if importlib.util.find_spec("nncf") is None:
     raise InputError("--precision int8 needs NNCF to calibrate it: pip install 'beam-retrain[fast]'.")
+  if fault := nncf_fault():
+    raise InputError(
+      f"--precision int8 needs NNCF, which cannot be imported ({fault}): pip install --force-reinstall nncf."
+    )
   good = decode(load_prepared_model(prepare(trunk, TrunkKind(runtime, FLOAT32)).prepared_folder), sample)
   if not good:
     raise InputError("--precision int8: none of the training pictures can be decoded to calibrate it with.")

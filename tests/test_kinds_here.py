@@ -15,6 +15,7 @@ def machine(monkeypatch):
   def make(*, bfloat16: bool, openvino: bool) -> None:
     monkeypatch.setattr(kinds_here, "has_bfloat16", lambda: bfloat16)
     monkeypatch.setattr(kinds_here, "has_openvino", lambda: openvino)
+    monkeypatch.setattr(kinds_here, "openvino_fault", lambda: "")
 
   return make
 

@@ -26,6 +26,7 @@ def machine(monkeypatch):
   def make(*, has_all: bool) -> None:
     monkeypatch.setattr(kinds_here, "has_bfloat16", lambda: has_all)
     monkeypatch.setattr(kinds_here, "has_openvino", lambda: has_all)
+    monkeypatch.setattr(kinds_here, "openvino_fault", lambda: "")
 
   return make
 

@@ -6,6 +6,8 @@ import importlib.util
 import io
 import json
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -67,6 +69,8 @@ def machine(monkeypatch):
   def make(*, bfloat16: bool, openvino: bool) -> None:
     monkeypatch.setattr(kinds_here, "has_bfloat16", lambda: bfloat16)
     monkeypatch.setattr(kinds_here, "has_openvino", lambda: openvino)
+    monkeypatch.setattr(kinds_here, "openvino_fault", lambda: "")
+    monkeypatch.setattr(precision, "has_openvino", lambda: openvino)
 
   return make
 
@@ -154,6 +158,46 @@ def test_auto_takes_tensorflow_for_a_trunk_that_openvino_cannot_run(trunk, machi
   assert choice.why.startswith("OpenVINO cannot run this one; this processor has no bfloat16")
   with pytest.raises(InputError, match="no such operation"):
     choose_kind(trunk, "auto", "openvino", pictures)
+
+
+@pytest.mark.parametrize(
+  ("content", "fault"),
+  [
+    ("raise ImportError('libopenvino.so.1: cannot open\\nand more')", "libopenvino.so.1: cannot open"),
+    ("", "module 'openvino' has no attribute 'Core'"),  # as where one was removed, and something of it is left
+  ],
+)
+def test_an_openvino_that_cannot_be_imported_is_gone_without_in_words(content, fault, saved, tmp_path):
+  for package, text in (("openvino", content), ("nncf", "raise OSError")):
+    (tmp_path / "broken" / package).mkdir(parents=True)
+    (tmp_path / "broken" / package / "__init__.py").write_text(text)
+  for number, place in enumerate(("training/a", "training/b", "testing/a", "testing/b")):
+    (tmp_path / "pictures" / place).mkdir(parents=True)
+    (tmp_path / "pictures" / place / "1.png").write_bytes(picture(number).encoded)
+  script = (
+    "import sys\n"
+    "sys.path.insert(0, sys.argv.pop(1))\n"
+    "from pipelines import bottlenecks\n"
+    "from pipelines.running import guarded\n"
+    "for asked in ('auto', 'openvino'):\n"
+    "  print(asked, guarded(bottlenecks.run, [*sys.argv[1:], f'--runtime={asked}']))\n"
+    "from transforms.core.quiet_openvino import nncf_fault\n"
+    "print('nncf:', nncf_fault())"
+  )
+  flags = [
+    f"--input={tmp_path / 'pictures'}",
+    f"--trunk={saved}",
+    f"--output={tmp_path / 'out'}",
+    "--validation_percentage=0",
+  ]
+  command = [sys.executable, "-c", script, str(tmp_path / "broken"), *flags, "--runner=FnApiRunner"]
+  done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+  told = f"OpenVINO is installed but cannot be imported ({fault}): pip install --force-reinstall openvino"
+  lines = done.stdout.splitlines()
+  assert lines[0].startswith(("the trunk runs in bfloat16 by TensorFlow", "the trunk runs in float32 by TensorFlow"))
+  assert f"; {told}; " in lines[0]
+  assert lines[-3:] == ["auto 0", "openvino 2", "nncf: OSError"]
+  assert done.stderr.splitlines()[-1].endswith(f" cannot be prepared for float32 by OpenVINO: {told}.")
 
 
 @needs_openvino

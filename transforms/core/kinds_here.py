@@ -1,10 +1,11 @@
-"""Which kinds of trunks this machine can run, in words. No TensorFlow, and nothing is imported to find out."""
+"""Which kinds of trunks this machine can run, in words. No TensorFlow; whether OpenVINO can be imported is tried."""
 
 from __future__ import annotations
 
 import platform
 from pathlib import Path
 
+from transforms.core.quiet_openvino import openvino_fault
 from transforms.core.trunk_kind import BFLOAT16, INT8, OPENVINO, TENSORFLOW, has_bfloat16, has_openvino
 
 
@@ -14,6 +15,8 @@ def why_not_here(runtime: str, precision: str) -> str:
     return "TensorFlow has no int8 for it: use --runtime openvino (pip install 'beam-retrain[fast]')"
   if runtime == OPENVINO and not has_openvino():
     return "OpenVINO is not installed: pip install 'beam-retrain[fast]'"
+  if runtime == OPENVINO and (fault := openvino_fault()):
+    return f"OpenVINO is installed but cannot be imported ({fault}): pip install --force-reinstall openvino"
   if precision == BFLOAT16 and not has_bfloat16():
     return "this processor has no bfloat16 (neither avx512_bf16 nor amx_bf16): use --precision float32"
   return ""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import logging
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 _REPORTER = "openvino_telemetry"
@@ -17,6 +18,27 @@ def load_openvino() -> Any:
   """Returns the module `openvino`."""
   with _without_reporter():
     return importlib.import_module("openvino")
+
+
+@functools.cache
+def openvino_fault() -> str:
+  """Returns why OpenVINO, where it is installed, cannot be imported, in a line; empty: it can."""
+  return _fault(lambda: load_openvino().Core)
+
+
+@functools.cache
+def nncf_fault() -> str:
+  """Returns the same of NNCF."""
+  return _fault(lambda: load_nncf().quantize)
+
+
+def _fault(find: Callable[[], Any]) -> str:
+  """`find` takes something from the module: what is left of one that was removed can be imported too."""
+  try:
+    find()
+  except Exception as error:  # of whatever kind: a package that is broken may raise anything
+    return next(iter(str(error).splitlines()), type(error).__name__)
+  return ""
 
 
 def load_nncf() -> Any:
