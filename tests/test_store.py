@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from transforms.core import kinds_here
 from transforms.core.errors import InputError
 from transforms.core.schema import PREPROCESSING_VERSION, describe_bottleneck
 from transforms.core.tfrecord import read_record_at
@@ -88,6 +89,23 @@ def test_what_is_of_no_use_is_refused_by_name(store, fingerprint, spoil, sentenc
   spoil(store)
   with pytest.raises(InputError, match=f"{store}.* {sentence}"):
     find_stores([str(store)], fingerprint, PREPROCESSING_VERSION)
+
+
+def test_of_a_trunk_that_cannot_be_had_here_it_is_said_what_is_missing(store, fingerprint, monkeypatch):
+  fast = {"runtime": "openvino", "precision": "bfloat16", "fingerprint": _OTHER}
+  change_info(store, lambda info: info["trunk"].update(fast))
+  for has_it, sentence in (
+    (True, r"another trunk \(.* in bfloat16 by OpenVINO, .*, in the same --precision and --runtime"),
+    (
+      False,
+      r"cannot be had here \(OpenVINO is not installed: pip install .*\), .*: leave out --reuse .* computed anew",
+    ),
+  ):
+    monkeypatch.setattr(kinds_here, "has_openvino", lambda has_it=has_it: has_it)
+    monkeypatch.setattr(kinds_here, "openvino_fault", lambda: "")
+    monkeypatch.setattr(kinds_here, "has_bfloat16", lambda: True)
+    with pytest.raises(InputError, match=sentence):
+      find_stores([str(store)], fingerprint, PREPROCESSING_VERSION)
 
 
 def test_a_folder_that_is_not_there_is_refused(fingerprint, tmp_path):

@@ -14,6 +14,7 @@ from typing import Any
 from transforms import files
 from transforms.core.errors import InputError
 from transforms.core.finished import parse_info
+from transforms.core.kinds_here import why_not_here
 from transforms.core.schema import COMPLETED_FILE, INFO_FILE, RECORDS_FOLDER, digest_of_record
 from transforms.core.tfrecord import DamagedError, locate_records
 from transforms.core.trunk_kind import read_kind
@@ -78,7 +79,14 @@ def _find_store(folder: str, fingerprint: str, preprocessing: str) -> str:
     )
   wanted = [path for path, info in stores.items() if info["trunk"]["fingerprint"] == fingerprint]
   if not wanted:
-    trunks = "; ".join(describe_card(info["trunk"]) for info in stores.values())
+    cards = [info["trunk"] for info in stores.values()]
+    trunks = "; ".join(map(describe_card, cards))
+    whys = [why_not_here(kind.runtime, kind.precision) for kind in map(read_kind, cards)]
+    if all(whys):
+      raise InputError(
+        f"the bottlenecks in {folder} are of a trunk ({trunks}) that cannot be had here ({whys[0]}), and today's is"
+        f" another one ({fingerprint[:12]}): leave out --reuse {folder}, and all are computed anew."
+      )
     raise InputError(
       f"the bottlenecks in {folder} are of another trunk ({trunks}) than today's ({fingerprint[:12]}): leave out"
       f" --reuse {folder}, or use the trunk that they were made with, in the same --precision and --runtime."
