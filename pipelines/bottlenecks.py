@@ -297,7 +297,7 @@ def _choose_kind(request: Request) -> Choice:
     load_trunk(flags.trunk, flags.trunk_weights, flags.trunk_input_px),
     flags.precision,
     flags.runtime,
-    lambda count: sample_pictures(request.source, (TRAINING,), request.percentages, count),
+    lambda count: sample_pictures(request.source, (TRAINING,), request.percentages, count, flags.max_pixels),
     # A killed run's finished shards are to be of use too.
     earlier=[*flags.reuse, *([flags.output] if unfinished else [])],
   )

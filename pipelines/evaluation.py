@@ -187,8 +187,8 @@ def check_trunk(trunk: ModelTrunk, config: Config, threads: int, max_pixels: int
   of_trunk = [run for run in config.trunks if run.store == store_folder(config.output, trunk.fingerprint)]
   agreement = None
   if all(output_folder.read_stats(run.store)[BOTTLENECKS]["computed"] for run in of_trunk):
-    sample = sample_pictures(config.source, config.splits, config.percentages)
-    agreement = trunk.check(sample, threads, max_pixels)
+    sample = sample_pictures(config.source, config.splits, config.percentages, max_pixels=max_pixels)
+    agreement = trunk.check(sample, threads)
   return CheckedTrunk(trunk.to_info(agreement), trunk.describe(agreement))
 
 

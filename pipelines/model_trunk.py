@@ -85,7 +85,7 @@ class ModelTrunk:
       return ImageModelHandler(self.model.trunk, **how)
     return ImageModelHandler(self.model.saved_model, trunk_only=True, **how)
 
-  def check(self, sample: Sequence[Image], threads: int, max_pixels: int) -> Agreement | None:
+  def check(self, sample: Sequence[Image], threads: int) -> Agreement | None:
     """Returns how near its answers are to those of float32; None where they are that, or no picture can be used.
 
     What was found is kept in the trunks' cache, for the next evaluation of the same pictures.
@@ -93,15 +93,14 @@ class ModelTrunk:
     Args:
       sample: some pictures.
       threads: in this process; 0 leaves the runtime's own choice.
-      max_pixels: largest height x width that is decoded.
     """
     if self.run.kind.precision == FLOAT32:
       return None
     digest = digest_of_check([self.model.fingerprint, self.fingerprint], sample)
     if kept := trunk_cache.read_source(digest):
       return Agreement(**kept)
-    ours = embed(load_model(self.model.trunk, threads), sample, max_pixels)
-    exact = embed(load_model(self.model.saved_model, threads, trunk_only=True), sample, max_pixels)
+    ours = embed(load_model(self.model.trunk, threads), sample)
+    exact = embed(load_model(self.model.saved_model, threads, trunk_only=True), sample)
     keys = sorted(ours.keys() & exact.keys())
     if not keys:
       return None

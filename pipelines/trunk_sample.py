@@ -5,14 +5,16 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import sys
 from collections.abc import Sequence
 
 import numpy as np
 
-from transforms.core.images import MAX_PIXELS
+from transforms.core.images import MAX_PIXELS, Fault, look
 from transforms.core.inference import Inferred, LoadedModel, infer_images
 from transforms.core.kinds_here import processor_name
 from transforms.core.provenance import versions
+from transforms.core.quarantine import Reason
 from transforms.core.schema import PREPROCESSING_VERSION, Image
 from transforms.core.splits import SplitPercentages
 from transforms.local_shards import read_sample
@@ -23,29 +25,38 @@ RECORD_FILES = 4
 
 
 def sample_pictures(
-  source: Source, splits: Sequence[str], percentages: SplitPercentages | None, count: int = IMAGES
+  source: Source,
+  splits: Sequence[str],
+  percentages: SplitPercentages | None,
+  count: int = IMAGES,
+  max_pixels: int = MAX_PIXELS,
 ) -> list[Image]:
-  """Returns so many pictures, or all if there are fewer; the same ones for the same data. Arguments: `Source.plan`."""
+  """Returns so many pictures, or all if there are fewer, without those above `max_pixels`, height x width; the same
+  ones for the same data. The other arguments: `Source.plan`."""
   found = read_sample(source, splits, percentages, count, most_files=RECORD_FILES)
-  return [item for item in found if isinstance(item, Image)]
+  return [item for item in found if isinstance(item, Image) and not _is_too_large(item, max_pixels)]
 
 
-def embed(model: LoadedModel, sample: Sequence[Image], max_pixels: int = MAX_PIXELS) -> dict[str, np.ndarray]:
+def _is_too_large(image: Image, max_pixels: int) -> bool:
+  looked = look(image.encoded, max_pixels)
+  return isinstance(looked, Fault) and looked.reason == Reason.TOO_LARGE
+
+
+def embed(model: LoadedModel, sample: Sequence[Image]) -> dict[str, np.ndarray]:
   """Returns key -> bottleneck, float32[D], of those pictures that can be decoded, and get finite numbers.
 
   Args:
     model: gives `bottleneck`.
-    sample: the pictures.
-    max_pixels: largest height x width that is decoded.
+    sample: the pictures, of any size.
   """
-  found = infer_images(sample, model, max_pixels=max_pixels)
+  found = infer_images(sample, model, max_pixels=sys.maxsize)
   return {item.image.key: item.outputs["bottleneck"] for item in found if isinstance(item, Inferred)}
 
 
-def decode(model: LoadedModel, sample: Sequence[Image], max_pixels: int = MAX_PIXELS) -> list[tuple[Image, np.ndarray]]:
+def decode(model: LoadedModel, sample: Sequence[Image]) -> list[tuple[Image, np.ndarray]]:
   """Returns what a model's trunk sees, float32 [S, S, 3], 0..1, of each picture that can be decoded; see `embed`."""
   seeing = dataclasses.replace(model, infer=lambda pixels: {"pixels": np.asarray(pixels)})
-  found = infer_images(sample, seeing, max_pixels=max_pixels)
+  found = infer_images(sample, seeing, max_pixels=sys.maxsize)
   return [(item.image, item.outputs["pixels"]) for item in found if isinstance(item, Inferred)]
 
 

@@ -14,7 +14,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image as Pillow
 
-from pipelines import precision
+from pipelines import bottlenecks, precision
 from pipelines.precision import Check, choose_kind
 from pipelines.trunks import load_trunk
 from transforms.core import kinds_here
@@ -51,8 +51,8 @@ def trunk(saved):
   return load_trunk(str(saved))
 
 
-def picture(number: int) -> Image:
-  pixels = np.random.default_rng(number).integers(0, 256, (12, 20, 3), np.uint8)
+def picture(number: int, width: int = 20) -> Image:
+  pixels = np.random.default_rng(number).integers(0, 256, (12, width, 3), np.uint8)
   file = io.BytesIO()
   Pillow.fromarray(pixels).save(file, "PNG")
   return Image(f"{number}.png", "a", file.getvalue())
@@ -131,6 +131,25 @@ def test_a_plain_machine_takes_float32_by_tensorflow(trunk, machine):
   ):
     with pytest.raises(InputError, match=words):
       choose_kind(trunk, *asked, pictures)
+
+
+@needs_bfloat16
+def test_pictures_that_the_job_takes_for_too_large_are_not_checked_with(saved, tmp_path):
+  for place in ("training/a", "training/b", "testing/a", "testing/b"):
+    (tmp_path / "pictures" / place).mkdir(parents=True)
+    for width in (19, 20, 30):
+      path = tmp_path / "pictures" / place / f"{width}.png"
+      path.write_bytes(picture(len(list(tmp_path.rglob("*.png"))), width).encoded)
+  flags = [f"--input={tmp_path / 'pictures'}", f"--trunk={saved}", "--validation_percentage=0", "--max_bad_fraction=1"]
+  asked = ["--runtime=tensorflow", "--precision=bfloat16", "--runner=FnApiRunner"]
+
+  def checked(output: str, *more: str) -> int:
+    assert bottlenecks.run([*flags, *asked, f"--output={tmp_path / output}", *more]) == 0
+    return json.loads((tmp_path / output / "info.json").read_text())["execution"]["sample"]["images"]
+
+  assert checked("all") == 6
+  assert checked("small", f"--max_pixels={12 * 20}") == 4
+  assert len((tmp_path / "small" / "quarantine.csv").read_text().splitlines()) == 1 + 4
 
 
 @needs_openvino
