@@ -32,6 +32,7 @@ from transforms.core.cores import cores_given
 from transforms.core.errors import InputError
 
 _URN = "beam_retrain:env:forked:v1"
+_WITH_THREADS = ("tensorflow", "openvino")
 _PATIENCE_SECS = 10.0
 _ABORT_SECS = 0.1
 _CHOSEN_BY = ("--runner", "--direct_", "--environment_")  # how these flags begin, a user says how workers run
@@ -51,9 +52,10 @@ def default_processes(argv: Sequence[str], shards: int) -> int:
 
 
 def _can_fork() -> bool:
-  """A lock that another thread has at that moment stays locked in the child for ever; TensorFlow and gRPC, once they
-  run, have threads that Python does not count; macOS's own libraries do not stand it."""
-  return sys.platform == "linux" and threading.active_count() == 1 and "tensorflow" not in sys.modules and not _FORKED
+  """A lock that another thread has at that moment stays locked in the child for ever; TensorFlow, OpenVINO and gRPC,
+  once they run, have threads that Python does not count; macOS's own libraries do not stand it."""
+  alone = threading.active_count() == 1 and sys.modules.keys().isdisjoint(_WITH_THREADS)
+  return sys.platform == "linux" and alone and not _FORKED
 
 
 class _Forked(NamedTuple):

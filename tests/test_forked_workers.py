@@ -35,9 +35,10 @@ def test_no_process_is_forked_that_has_threads_or_may_have(monkeypatch):
   with monkeypatch.context() as patch:
     patch.setattr(threading, "active_count", lambda: 2)
     assert default_processes([], 69) == 1
-  with monkeypatch.context() as patch:
-    patch.setattr(forked_workers.sys, "modules", {"tensorflow": None})
-    assert default_processes([], 69) == 1
+  for module in ("tensorflow", "openvino"):
+    with monkeypatch.context() as patch:
+      patch.setattr(forked_workers.sys, "modules", {module: None})
+      assert default_processes([], 69) == 1
   with monkeypatch.context() as patch:
     patch.setattr(forked_workers.sys, "platform", "darwin")
     assert default_processes([], 69) == 1

@@ -169,6 +169,7 @@ def test_the_first_calls_of_several_threads_do_not_wait_for_one_another():
     "import numpy as np\n"
     "from transforms.core.prepared import load_prepared\n"
     "embed = load_prepared(sys.argv[1], 1, 1).embed\n"
+    "assert embed(np.zeros((0, 75, 75, 3), np.float32)).shape == (0, 512)  # which is no first call yet\n"
     "together, given = threading.Barrier(4), []\n"
     "def call():\n"
     "  together.wait()\n"

@@ -142,10 +142,6 @@ def load(folder: str, card: Mapping[str, Any], threads: int, batch_size: int) ->
   idle: list[Any] = []  # one for each thread that is in `embed`; appending and popping is atomic
 
   def embed(images: Any) -> np.ndarray:
-    with _alone_the_first_time():
-      return compute(images)
-
-  def compute(images: Any) -> np.ndarray:
     given = as_array(images)
     vectors = np.empty((len(given), int(card["dimensions"])), np.float32)
     try:
@@ -157,9 +153,10 @@ def load(folder: str, card: Mapping[str, Any], threads: int, batch_size: int) ->
       count = len(part)
       if count < batch_size:
         part = np.concatenate([part, np.broadcast_to(part[-1:], (batch_size - count, *part.shape[1:]))])
-      # Shared: read where it lies, and no copy of what comes out but the one into `vectors`.
-      request.infer([part], share_inputs=True, share_outputs=True)
-      vectors[start : start + count] = request.get_output_tensor(0).data[:count]
+      with _alone_the_first_time():
+        # Shared: read where it lies, and no copy of what comes out but the one into `vectors`.
+        request.infer([part], share_inputs=True, share_outputs=True)
+        vectors[start : start + count] = request.get_output_tensor(0).data[:count]
     idle.append(request)
     return vectors
 
