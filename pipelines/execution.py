@@ -174,10 +174,11 @@ def _probe(trunk: Trunk, threads: Threads) -> int:
 
 
 def _batch_of(earlier: Mapping[str, Any], trunk: Trunk | None) -> int:
-  """Returns the batch that an earlier run of the same trunk took by itself; 0: there is none, or the user gave it."""
+  """Returns the batch that an earlier run of the same trunk took by itself; 0: there is none, or the user gave it.
+  Before 0.4.0 it was not kept which of both."""
   settings, execution = earlier.get("settings", {}), earlier.get("execution", {})
   same = trunk is not None and settings.get("trunk_fingerprint") == trunk.fingerprint
-  return int(settings["batch_size"]) if same and execution.get("batch_size_reason") not in (None, "as given") else 0
+  return int(settings["batch_size"]) if same and execution.get("batch_size_reason") != "as given" else 0
 
 
 def tell_halved(result: PipelineResult, execution: Execution, trunk: Trunk, output: str) -> str:

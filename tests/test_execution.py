@@ -117,6 +117,8 @@ def test_the_choice_of_an_earlier_run_is_kept_so_that_its_shards_are(trunk):
     found = choose_execution(None, None, _LOCAL, trunk, earlier=earlier(reason, fingerprint), is_large=lambda: True)
     assert found.batch_size == batch_size, reason
   assert choose_execution(None, None, _LOCAL, trunk, earlier={"settings": {}}).batch_size == 32
+  of_0_3_0 = {"settings": earlier("")["settings"]}
+  assert choose_execution(None, None, _LOCAL, trunk, earlier=of_0_3_0, is_large=lambda: True).batch_size == 64
 
 
 class _Needy(ImageModelHandler):
