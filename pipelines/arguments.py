@@ -116,7 +116,7 @@ def parse_with_beam_options(
     try:
       create_runner(runner)
     except (ValueError, ImportError) as error:
-      raise InputError(f"{parser.prog}: --runner {runner}: {error}.") from error
+      raise InputError(f"{parser.prog}: --runner {runner}: {str(error).rstrip('.')}.") from error
   refuse_other_engines(parser.prog, runner, rest)
   settle(parser.prog, namespace, options)
   return namespace, options

@@ -146,7 +146,10 @@ def make_parser() -> argparse.ArgumentParser:
     "--trunk_weights", metavar="FILE", help="local weights of a keras: trunk, where they cannot be downloaded"
   )
   parser.add_argument(
-    "--trunk_input_px", type=int, metavar="PX", help="input size of a trunk that takes any (default: the trunk's own)"
+    "--trunk_input_px",
+    type=positive_int,
+    metavar="PX",
+    help="input size of a trunk that takes any (default: the trunk's own)",
   )
   add_precision_flags(parser)
   add_split_flags(parser)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from pipelines.plan_flags import Request, make_parser, read_request
-from pipelines.rehearsal import Rehearsal, rehearse_apart
+from pipelines.rehearsal import Rehearsal, listed_reasons, rehearse_apart
 from pipelines.running import DONE, guarded
 from transforms.core.job_costs import Expectation, expect
 from transforms.core.trunk_kind import read_kind
@@ -64,12 +64,9 @@ def notes(request: Request, rehearsal: Rehearsal) -> list[str]:
   """Returns what else the user should know, a line each."""
   lines = []
   if rehearsal.bad:
-    reasons = ", ".join(f"{count} {reason}" for reason, count in rehearsal.bad.items())
-    lines.append(
-      f"of {rehearsal.looked_at} pictures looked at, {sum(rehearsal.bad.values())} cannot be used ({reasons})"
-    )
-  if rehearsal.first_secs:
-    secs = round(rehearsal.first_secs)
+    bad = f"{sum(rehearsal.bad.values())} cannot be used ({listed_reasons(rehearsal.bad)})"
+    lines.append(f"of {rehearsal.looked_at} pictures looked at, {bad}")
+  if secs := round(rehearsal.first_secs):
     lines.append(f"the first such job takes {secs} s more, to prepare the trunk and check it: done now, and kept")
   if request.engine:
     lines.append(f"measured on this machine: how long {request.engine} itself takes to begin is not in it")

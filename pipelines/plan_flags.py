@@ -118,7 +118,7 @@ def make_parser() -> argparse.ArgumentParser:
   of_job = parser.add_argument_group("flags of bottlenecks, see `beam-retrain bottlenecks --help`")
   of_job.add_argument("--trunk", default=BUNDLED, help=f"{TRUNK_HELP} (default: %(default)s)")
   of_job.add_argument("--trunk_weights", metavar="FILE", help="local weights of a keras: trunk")
-  of_job.add_argument("--trunk_input_px", type=int, metavar="PX", help="input size of a trunk that takes any")
+  of_job.add_argument("--trunk_input_px", type=positive_int, metavar="PX", help="input size of a trunk that takes any")
   of_job.add_argument(
     "--classes", type=positive_int, default=10, metavar="N", help="classes of an IDX folder (default: %(default)d)"
   )

@@ -30,7 +30,7 @@ from pipelines.trunk_sample import IMAGES as CHECKED_IMAGES
 from pipelines.trunk_sample import RECORD_FILES
 from pipelines.trunks import Trunk, load_stored_trunk
 from transforms import files
-from transforms.core.errors import InputError
+from transforms.core.errors import InputError, user_sentence
 from transforms.core.job_costs import JobCosts
 from transforms.core.quarantine import Quarantined
 from transforms.core.schema import INFO_FILE, STATS_FILE, TESTING, TRAINING, Bottleneck, Image, decode_bottleneck
@@ -102,7 +102,8 @@ def rehearse_apart(argv: Sequence[str]) -> Rehearsal:
   if "rehearsal" in found:
     return Rehearsal.from_json(found["rehearsal"])
   found = _run_apart(argv, _ANYHOW)
-  first_secs = max(0.0, rehearsed_secs - found["rehearsed_secs"])
+  # Where the second one had to prepare it too, the cache keeps nothing: every job will.
+  first_secs = 0.0 if found["has_prepared"] else max(0.0, rehearsed_secs - found["rehearsed_secs"])
   return dataclasses.replace(Rehearsal.from_json(found["rehearsal"]), first_secs=first_secs)
 
 
@@ -112,7 +113,10 @@ def _run_apart(argv: Sequence[str], when: str) -> dict[str, Any]:
     # Not from the current folder, where another `pipelines` may lie.
     path = os.pathsep.join(filter(None, [_ROOT, os.environ.get("PYTHONPATH")]))
     command = [sys.executable, "-P", "-c", _CHILD, result, when, repr(time.time()), *argv]
-    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True)
+    # Interrupted, it may be killed before it has cleaned up: this process does it. What TF Hub has fetched is to stay.
+    hub = os.environ.get("TFHUB_CACHE_DIR", os.path.join(tempfile.gettempdir(), "tfhub_modules"))
+    environment = {**os.environ, "PYTHONPATH": path, "TMPDIR": folder, "TFHUB_CACHE_DIR": hub}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
     if not os.path.exists(result):
       last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
       raise RuntimeError(f"the rehearsal of the job ended with exit code {done.returncode}: {last}")
@@ -125,15 +129,18 @@ def _run_apart(argv: Sequence[str], when: str) -> dict[str, Any]:
 def main(argv: Sequence[str]) -> None:
   """`RESULT WHEN BEGAN ARGV...`: measures, in this process, which has done nothing else before.
 
-  BEGAN is `time.time()` when it was started. Writes JSON to the file RESULT: `rehearsed_secs` and, unless WHEN says
-  that the trunk must have been prepared before and it had not, a `rehearsal`; or `error`, a sentence.
+  BEGAN is `time.time()` when it was started. Writes JSON to the file RESULT: `rehearsed_secs`, `has_prepared` and,
+  unless WHEN says that the trunk must have been prepared before and it had not, a `rehearsal`; or `error`, a sentence.
   """
   result, when, began, *rest = argv
   started_secs = time.time() - float(began)
   try:
     found = _rehearse(read_request(rest), started_secs, measure_anyhow=when == _ANYHOW)
-  except InputError as error:
-    found = {"error": str(error)}
+  except Exception as error:
+    sentence = user_sentence(error)
+    if sentence is None:
+      raise
+    found = {"error": sentence}
   files.write_text(result, json.dumps(found))
 
 
@@ -146,10 +153,17 @@ def _rehearse(request: Request, started_secs: float, *, measure_anyhow: bool) ->
     cached = _cached()
     rehearsed_secs, _ = timed(lambda: bottlenecks.run(request.rehearsed(pictures, output)))
     memory_bytes = peak_memory()
-    if _cached() != cached and not measure_anyhow:
-      return {"rehearsed_secs": rehearsed_secs}
+    has_prepared = _cached() != cached
+    if has_prepared and not measure_anyhow:
+      return {"rehearsed_secs": rehearsed_secs, "has_prepared": True}
 
     info, stats = (json.loads(files.read_bytes(files.join(output, name))) for name in (INFO_FILE, STATS_FILE))
+    looked_at, bad = sum(map(len, sample.values())), _count_bad(sample, stats["reasons"])
+    if not stats["outputs"]:
+      raise InputError(
+        f"none of {looked_at} pictures of {request.flags.input} that were looked at can be used"
+        f" ({listed_reasons(bad)}): mend or remove them, and plan again."
+      )
     few = find_source(pictures)
     planning_secs, counts = time_planning(source, percentages, few)
     listing_secs = time_listing(source, percentages, few)
@@ -179,15 +193,22 @@ def _rehearse(request: Request, started_secs: float, *, measure_anyhow: bool) ->
       picture_secs=picture_secs,
       closing_secs=closing_secs,
       memory_bytes=memory_bytes,
-      record_bytes=records_bytes / max(1, stats["outputs"]),
+      record_bytes=records_bytes / stats["outputs"],
       folder_bytes=_size(output) - records_bytes,
     )
-  unreadable = (item for items in sample.values() for item in items if isinstance(item, Quarantined))
-  bad = Counter(str(item.reason) for item in unreadable) + Counter(stats["reasons"])
-  looked_at = sum(map(len, sample.values()))
   told = {"trunk": info["trunk"], "execution": {**info.get("execution", {}), **execution.to_info()}}
-  rehearsal = Rehearsal(costs, counts, looked_at, dict(sorted(bad.items())), **told)
-  return {"rehearsed_secs": rehearsed_secs, "rehearsal": rehearsal.to_json()}
+  rehearsal = Rehearsal(costs, counts, looked_at, bad, **told)
+  return {"rehearsed_secs": rehearsed_secs, "has_prepared": has_prepared, "rehearsal": rehearsal.to_json()}
+
+
+def _count_bad(sample: dict[str, list[Image | Quarantined]], reasons: dict[str, int]) -> dict[str, int]:
+  """Returns reason -> pictures, sorted: those of a sample that could not be read, and those that the job found."""
+  unreadable = (item for items in sample.values() for item in items if isinstance(item, Quarantined))
+  return dict(sorted((Counter(str(item.reason) for item in unreadable) + Counter(reasons)).items()))
+
+
+def listed_reasons(bad: dict[str, int]) -> str:
+  return ", ".join(f"{count} {reason}" for reason, count in bad.items())
 
 
 def _choose_execution(request: Request, trunk: Trunk, pictures: int) -> Execution:
@@ -217,7 +238,7 @@ def write_sample(sample: dict[str, list[Image | Quarantined]], folder: str) -> l
   pictures have the order that they have in the sample. Where a split has too few of them, some are there twice.
 
   Raises:
-    InputError: none of them can be read.
+    InputError: there is none, or none that can be read.
   """
   counts = []
   readable = {split: [item for item in items if isinstance(item, Image)] for split, items in sample.items()}
@@ -225,7 +246,9 @@ def write_sample(sample: dict[str, list[Image | Quarantined]], folder: str) -> l
     chosen = images or next(filter(None, readable.values()), [])
     if not chosen:
       first = next((item for items in sample.values() for item in items if isinstance(item, Quarantined)), None)
-      raise InputError(f"no picture of a sample can be read; {first.key}: {first.detail}." if first else "no pictures.")
+      if first is None:
+        raise InputError("the input has no picture: put some into the folders of their classes.")
+      raise InputError(f"no picture of a sample can be read; {first.key}: {first.detail}.")
     count = max(len(images), len(_LABELS))
     for number, image in zip(range(count), itertools.cycle(chosen), strict=False):
       label = _LABELS[number * len(_LABELS) // count]

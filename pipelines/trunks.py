@@ -293,12 +293,13 @@ def _load_keras(handle: str, weights: str | None, input_px: int | None) -> Trunk
   digest = hashlib.sha256()
   for variable in model.weights:
     digest.update(variable.path.encode() + variable.numpy().tobytes())
-  return _freeze(
-    handle,
-    [f"{_KERAS}{name}", digest.hexdigest()],
-    lambda images: model(scale(images * 255.0), training=False),
-    input_px,
-  )
+  made_of = [f"{_KERAS}{name}", digest.hexdigest()]
+  try:
+    return _freeze(handle, made_of, lambda images: model(scale(images * 255.0), training=False), input_px)
+  except ValueError as error:
+    raise InputError(
+      f"--trunk_input_px {input_px}: the pictures are too small for {name}: give more, or leave it out."
+    ) from error
 
 
 def _load_saved_model(handle: str, path: str, input_px: int | None) -> Trunk:

@@ -63,6 +63,7 @@ def test_an_unknown_flag_is_an_error_that_names_the_nearest(flag, nearest):
     (["--input=a", "--max_bad_fraction=1.5"], "1.5 is not between 0 and 1"),
     (["--input=a", "--max_bad_fraction=nan"], "nan is not between 0 and 1"),
     (["--input=a", "--max_bad_fraction=few"], "invalid fraction value: 'few'"),
+    (["--input=a", "--runner=Nope"], "--runner Nope: Unexpected pipeline runner: Nope"),
   ],
 )
 def test_wrong_usage_is_one_sentence_that_names_the_command(arguments, said, capsys):
@@ -70,6 +71,7 @@ def test_wrong_usage_is_one_sentence_that_names_the_command(arguments, said, cap
     parse_with_beam_options(_parser(), arguments)
   assert said in str(raised.value)
   assert str(raised.value).startswith("beam-retrain convert: ")
+  assert not str(raised.value).endswith("..")
   assert capsys.readouterr() == ("", "")
 
 

@@ -203,6 +203,8 @@ def test_a_killed_run_goes_on_with_the_shards_that_were_not_finished(tiny_trunk,
     (("--testing_percentage=0.0001",), "no testing image of classes 'ant', 'bee': add images"),
     (("--testing_percentage=60", "--validation_percentage=40"), "leave nothing to train on"),
     (("--batch_size=0",), "0 is not at least 1"),
+    (("--batch_size=many",), "--batch_size: 'many' is not a whole number"),
+    (("--trunk_input_px=-1",), "-1 is not at least 1"),
     (("--trunk=/nowhere/at/all",), "is no folder and no TF Hub handle"),
   ],
 )

@@ -3,6 +3,10 @@
 import dataclasses
 import json
 import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -60,6 +64,26 @@ def test_plan_says_what_the_job_took(made, temporary, capsys):
   assert os.listdir(temporary) == []  # nothing is left behind
 
 
+def test_a_trunk_that_is_not_kept_is_no_matter_of_the_first_job(made, monkeypatch, capsys):
+  monkeypatch.setenv("BEAM_RETRAIN_CACHE_DIR", os.devnull)
+  assert plan.run([f"--input={made.data}", trunk_of(made), "--json"]) == 0
+  assert json.loads(capsys.readouterr().out)["first_secs"] == 0
+
+
+def test_interrupted_it_leaves_nothing(made, temporary):
+  arguments = ["plan", f"--input={made.data}", trunk_of(made)]
+  command = [sys.executable, "-c", "import sys; from pipelines.cli import main; sys.exit(main())", *arguments]
+  with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1]) as started:
+    deadline = time.monotonic() + 120
+    while not list(temporary.rglob("pictures")) and time.monotonic() < deadline:
+      time.sleep(0.02)
+    # To it alone, so that its process hears of it by being killed.
+    started.send_signal(signal.SIGINT)
+    said = started.communicate(timeout=60)[1]
+  assert (started.returncode, said.splitlines()[-1].split(";")[0]) == (2, "beam-retrain: interrupted")
+  assert os.listdir(temporary) == []
+
+
 def test_what_is_wrong_is_told_before_anything_is_measured(made, tmp_path):
   with pytest.raises(InputError, match="does not exist"):
     plan.run([f"--input={tmp_path / 'nowhere'}"])
@@ -93,6 +117,8 @@ def test_bad_pictures_and_a_first_run_are_told(made):
   bad, first = plan.notes(read_request([f"--input={made.data}"]), rehearsal)
   assert bad == "of 80 pictures looked at, 3 cannot be used (2 EMPTY, 1 TRUNCATED)"
   assert "9 s more" in first
+  (line,) = plan.notes(read_request([f"--input={made.data}"]), dataclasses.replace(rehearsal, first_secs=0.4))
+  assert line == bad
 
 
 @pytest.mark.parametrize(

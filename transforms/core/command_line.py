@@ -91,7 +91,10 @@ def fraction(text: str) -> float:
 
 def positive_int(text: str) -> int:
   """Argparse type: a whole number, at least 1."""
-  value = int(text)
+  try:
+    value = int(text)
+  except ValueError as error:
+    raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from error
   if value < 1:
     raise argparse.ArgumentTypeError(f"{text} is not at least 1")
   return value
