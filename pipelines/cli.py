@@ -36,7 +36,7 @@ head is trained on what comes out, and a second Beam job says what it gets right
 
 {commands}
 
-  beam-retrain run --data digits --trunk bundled --output output/digits      the quick start: offline, two minutes
+  beam-retrain run --data digits --trunk bundled --output output/digits      the quick start: offline, half a minute
   beam-retrain COMMAND --help                                                 what a command reads and writes, its flags
 
 exit codes: 0 done, 1 a gate that you set was missed, 2 wrong usage or the job failed, 3 more bad inputs than allowed"""
