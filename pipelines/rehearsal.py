@@ -219,7 +219,7 @@ def _choose_execution(request: Request, trunk: Trunk, pictures: int) -> Executio
 
 
 def _cached() -> set[str]:
-  return set(files.walk(trunk_cache.folder()))
+  return {os.path.join(parent, name) for parent, _, names in os.walk(trunk_cache.folder()) for name in names}
 
 
 def _sample(request: Request) -> dict[str, list[Image | Quarantined]]:

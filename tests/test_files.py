@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -142,3 +145,24 @@ def test_a_path_is_shown_as_it_would_be_typed(tmp_path, monkeypatch):
 def test_the_checksum_is_that_of_the_whole_file(tmp_path, size):
   (tmp_path / "a.gz").write_bytes(b"ab" * size)  # the name does not make it decompress
   assert files.sha256(str(tmp_path / "a.gz")) == hashlib.sha256(b"ab" * size).hexdigest()
+
+
+def test_a_folder_that_cannot_be_listed_is_told_and_not_passed_over(tmp_path):
+  for name in ("open", ".hidden", "closed"):
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "7.png").write_bytes(b"7")
+  (tmp_path / ".hidden").chmod(0)
+  # In a process of its own, which gives up what root may read.
+  walk = (
+    "import os; from transforms import files; from transforms.core.errors import InputError\n"
+    f"os.chdir({str(tmp_path)!r}); os.chmod('.', 0o755); os.geteuid() or os.seteuid(65534)\n"
+    "try: print(sorted(files.walk('.')))\nexcept InputError as error: print(error)"
+  )
+
+  def walked() -> str:
+    root = Path(__file__).parents[1]
+    return subprocess.run([sys.executable, "-c", walk], cwd=root, capture_output=True, text=True, check=True).stdout
+
+  assert walked() == "['./closed/7.png', './open/7.png']\n"
+  (tmp_path / "closed").chmod(0)
+  assert walked().startswith("the folder ./closed cannot be listed (Permission denied): ")

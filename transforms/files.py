@@ -24,6 +24,8 @@ from apache_beam.io.filesystem import BeamIOError, CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions
 
+from transforms.core.errors import InputError
+
 _TEMPORARY = ".tmp-"
 _REMOTE_THREADS = 16
 _OF_THREAD = threading.local()
@@ -186,9 +188,13 @@ def list_tree(folder: str) -> Iterator[FileStat]:
 
 
 def walk(folder: str) -> Iterator[str]:
-  """Yields the paths of all files below a local folder, in no order. Links are followed, but no real folder twice."""
+  """Yields the paths of all files below a local folder, in no order. Links are followed, but no real folder twice.
+
+  Raises:
+    InputError: a folder cannot be looked into: what is in it would be lost without a word.
+  """
   visited: set[str] = set()
-  for parent, folders, names in os.walk(folder, followlinks=True):
+  for parent, folders, names in os.walk(folder, followlinks=True, onerror=_refuse_unlisted):
     if os.path.realpath(parent) in visited:
       folders.clear()  # a link led back here
       continue
@@ -196,6 +202,14 @@ def walk(folder: str) -> Iterator[str]:
     folders.sort()
     for name in names:
       yield os.path.join(parent, name)
+
+
+def _refuse_unlisted(error: OSError) -> None:
+  # What is hidden is nobody's picture.
+  if not isinstance(error, FileNotFoundError) and not os.path.basename(error.filename).startswith("."):
+    raise InputError(
+      f"the folder {error.filename} cannot be listed ({error.strerror}): let this user read it, or take it away."
+    ) from error
 
 
 def is_empty(folder: str) -> bool:
