@@ -185,11 +185,7 @@ class Bench:
     kind = [f"--precision={contender.precision}", f"--runtime={contender.runtime}"]
     # None for validation: of a trial's few pictures, some label would have none.
     where = [f"--input={pictures}", f"--output={folder}", "--validation_percentage=0"]
-    process = self._call(
-      log,
-      "benchmarks.ours",
-      *(str(ends), "bottlenecks", *where, *trunk, *kind, *contender.more),
-    )
+    process = self._call(log, "benchmarks.ours", str(ends), "bottlenecks", *where, *trunk, *kind)
     return process, json.loads(ends.read_text())
 
   def measure_limits(self) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """The bare ceiling: the prepared graph of a trunk in a loop over batches that were decoded before.
 
 Takes what the peers take; `--network` is the trunk's folder that `bottlenecks` wrote. One caller and two at once are
-tried; what the faster of them did counts. `ready_secs` is what loading the trunk and its first batch took. The vectors
-are those of the first batches, which the loop goes through again and again.
+tried; what the faster of them did counts. `ready_secs` is what loading the trunk and its first batch took, without
+the import of TensorFlow. The vectors are those of the first batches, which the loop goes through again and again.
 """
 
 from __future__ import annotations
@@ -17,12 +17,14 @@ import numpy as np
 from benchmarks.measurements import steady_rate
 from benchmarks.peers.protocol import End, end_of_batch, hand_back, read_task
 from transforms.core.inference import LoadedModel, load_model
+from transforms.core.quiet_tensorflow import load_tensorflow
 
 _DECODED_BATCHES = 8
 
 
 def main() -> None:
   task = read_task(("float32", "bfloat16", "int8"))
+  load_tensorflow()
   began = time.monotonic()
   model = load_model(str(task.network), task.threads)
   ready_secs = time.monotonic() - began

@@ -154,7 +154,7 @@ def test_the_table_has_ratios_beside_ours_and_names_what_is_missing():
   results = {
     "beam-retrain, bfloat16": [Run(2000, 160.0, 14.0, 700), Run(2000, 162.0, 16.0, 800)],
     "Keras predict, bfloat16": [Run(512, 40.25, 20.0, 900, 0.99912)],
-    "beam-retrain, 2 processes, bfloat16": [Run(2000, None, 20.0, 700)],
+    "beam-retrain, TensorFlow, bfloat16": [Run(2000, None, 20.0, 700)],
     "bare graph, int8": [Run(512, 300.0, 4.0, 500, ready_secs=1.84)],
   }
   limits = {"bfloat16": {"gflops": 3670.8, "how": "by hand"}}
@@ -165,7 +165,7 @@ def test_the_table_has_ratios_beside_ours_and_names_what_is_missing():
   assert rows >= {
     ("bottlenecks, bfloat16", "beam-retrain", "1.00", "161/s", "2,000 in 15.0 s, 133.3/s", "800 MB, median of 2"),
     ("bottlenecks, bfloat16", "Keras predict", "0.25", "40.2/s", "512 in 20.0 s, 25.6/s", "cosine 0.99912, 900 MB"),
-    ("bottlenecks, bfloat16", "beam-retrain, 2 processes", "-", "-", "2,000 in 20.0 s, 100.0/s", "700 MB"),
+    ("bottlenecks, bfloat16", "beam-retrain, TensorFlow", "-", "-", "2,000 in 20.0 s, 100.0/s", "700 MB"),
     ("bottlenecks, bfloat16", "matrix product", "2.00", "322/s", "-", "3,671 GFLOP/s, by hand; 11.4 GFLOP an image"),
     (
       *("bottlenecks, int8", "bare graph", "-", "300/s", "512 in 4.0 s, 128.0/s"),
