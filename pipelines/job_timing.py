@@ -23,7 +23,8 @@ from pipelines.trunk_sample import sample_pictures
 from transforms import files
 from transforms.bottlenecks import EmbedShard
 from transforms.core.cores import Threads
-from transforms.core.job_costs import shard_costs
+from transforms.core.inference import CALLS_AT_ONCE
+from transforms.core.job_costs import shard_costs, whole_rounds
 from transforms.core.leaks import OnLeak
 from transforms.core.quarantine import Quarantined
 from transforms.core.schema import TESTING, TRAINING, VALIDATION, Bottleneck, encode_bottleneck
@@ -37,6 +38,7 @@ from transforms.sources import Source
 T = TypeVar("T")
 
 _WORK_SECS = 3.0
+_LEAST_ROUNDS = 4
 _LONG_SECS = 3.0
 _AS_GIVEN = SplitPercentages(0, 0)
 
@@ -74,12 +76,10 @@ def time_work(
     part = shard._replace(inputs=pick_inputs(shard.inputs, range(count)))
     return timed(lambda: _write_shard(task.work(part)))[0]
 
-  few = min(handler.batch_size, pictures)
+  few = min(CALLS_AT_ONCE * handler.batch_size, pictures)
   work(few)  # loads the trunk
   few_secs = statistics.median(work(few) for _ in range(3))
-  batches = max(4, round(budget_secs / few_secs))
-  many = min(pictures, batches * handler.batch_size)
-  repeats = max(1, batches * handler.batch_size // many)
+  many, repeats = whole_rounds(few, pictures, max(_LEAST_ROUNDS, round(budget_secs / few_secs)))
   return shard_costs(few, few_secs, many, statistics.median(work(many) for _ in range(repeats)))
 
 

@@ -1,10 +1,11 @@
 """What a job will take, by arithmetic."""
 
 import dataclasses
+import math
 
 import pytest
 
-from transforms.core.job_costs import JobCosts, expect, shard_costs
+from transforms.core.job_costs import JobCosts, expect, shard_costs, whole_rounds
 
 COSTS = JobCosts(
   start_secs=10.0,
@@ -77,3 +78,21 @@ def test_no_shard_costs_less_than_nothing():
   # Twice the pictures took thrice as long.
   shard_secs, picture_secs = shard_costs(32, 1.0, 64, 3.0)
   assert (shard_secs, picture_secs) == (0.0, 2.0 / 32)
+
+
+@pytest.mark.parametrize(
+  ("pictures", "rounds", "at_once", "repeats"),
+  [(1024, 4, 256, 1), (1000, 100, 960, 6), (150, 4, 128, 2), (64, 4, 64, 4), (64, 1, 64, 1)],
+)
+def test_what_is_worked_to_measure_is_whole_rounds(pictures, rounds, at_once, repeats):
+  assert whole_rounds(64, pictures, rounds) == (at_once, repeats)
+
+
+def test_two_batches_at_a_time_are_not_taken_for_one_each():
+  # A batch of 32 takes a core 0.9 s, and there are two cores: a step every 64 pictures.
+  def secs(pictures):
+    return math.ceil(pictures / 64) * 0.9
+
+  many, _ = whole_rounds(64, 1024, 4)
+  shard_secs, picture_secs = shard_costs(64, secs(64), many, secs(many))
+  assert (shard_secs, picture_secs) == pytest.approx((0, 0.9 / 64))

@@ -27,6 +27,8 @@ T = TypeVar("T")
 Outputs = dict[str, np.ndarray]
 
 BATCH_SIZE = 32
+CALLS_AT_ONCE = 2
+"""Batches that a trunk computes at a time."""
 
 _REFUSED = Fault(Reason.MODEL_ERROR, "the model refused it")
 _NOT_FINITE = Fault(Reason.MODEL_ERROR, "the model gave values that are not finite")
@@ -93,7 +95,8 @@ def infer_images(
   load = model if callable(model) else lambda: model
   checked = (_check(image, max_pixels) for image in images)
   batches = (_prepare(items, load, batch_size) for items in _batched(checked, batch_size))
-  for computed in map_ahead(lambda prepared: _infer_prepared(prepared, load), prefetch(batches, depth=1)):
+  ready = prefetch(batches, depth=1)
+  for computed in map_ahead(lambda prepared: _infer_prepared(prepared, load), ready, CALLS_AT_ONCE):
     yield from computed
 
 

@@ -126,3 +126,18 @@ def shard_costs(few: int, few_secs: float, many: int, many_secs: float) -> tuple
   picture_secs = max(many_secs - few_secs, 0.0) / (many - few)
   shard_secs = max(many_secs - many * picture_secs, 0.0)
   return (shard_secs, picture_secs) if picture_secs else (0.0, many_secs / many)
+
+
+def whole_rounds(few: int, pictures: int, rounds: int) -> tuple[int, int]:
+  """Returns (pictures to work at a time, how often), for so many rounds of `few` pictures in all.
+
+  The time of a shard goes up by steps: a batch that is alone takes as long as the batches that could be computed with
+  it. From one whole number of rounds to another, it is the same for each picture.
+
+  Args:
+    few: pictures of a round: as many batches as are computed at a time.
+    pictures: that there are, at least `few`.
+    rounds: at least 1.
+  """
+  at_once = min(rounds, pictures // few)
+  return at_once * few, max(1, rounds // at_once)
