@@ -17,8 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pipelines import trunk_cache
-from transforms import files
+from transforms import files, trunk_cache
 from transforms.core.inference import BATCH_SIZE
 from transforms.core.memory_given import memory_given, peak_memory
 from transforms.core.out_of_memory import is_out_of_memory

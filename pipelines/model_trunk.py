@@ -8,10 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from pipelines import trunk_cache
 from pipelines.models import Model
 from pipelines.trunk_sample import digest_of_check, embed
-from transforms import files
+from transforms import files, trunk_cache
 from transforms.core.cosine import cosines
 from transforms.core.head import decode_head
 from transforms.core.inference import load_model

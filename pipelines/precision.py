@@ -9,11 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from pipelines import trunk_cache
 from pipelines.precision_flags import AUTO, LEAST_COSINE
 from pipelines.trunk_sample import IMAGES, decode, digest_of_check, embed
 from pipelines.trunks import Trunk, prepare
-from transforms import files
+from transforms import files, trunk_cache
 from transforms.core.cosine import cosines
 from transforms.core.errors import InputError
 from transforms.core.finished import parse_info

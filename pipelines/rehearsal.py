@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pipelines import bottlenecks, trunk_cache
+from pipelines import bottlenecks
 from pipelines.execution import LEAST_IMAGES, Execution, choose_execution
 from pipelines.job_timing import time_closing, time_listing, time_planning, time_work, timed
 from pipelines.plan_flags import Request, read_request
@@ -29,7 +29,7 @@ from pipelines.precision_flags import INT8
 from pipelines.trunk_sample import IMAGES as CHECKED_IMAGES
 from pipelines.trunk_sample import RECORD_FILES
 from pipelines.trunks import Trunk, load_stored_trunk
-from transforms import files
+from transforms import files, trunk_cache
 from transforms.core.errors import InputError, user_sentence
 from transforms.core.job_costs import JobCosts
 from transforms.core.quarantine import Quarantined

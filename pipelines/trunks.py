@@ -16,7 +16,7 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from pipelines import trunk_cache
+from transforms import trunk_cache
 from transforms.core.errors import InputError
 from transforms.core.kinds_here import why_not_here
 from transforms.core.prepared import PREPARED_FOLDER, find_prepared, is_whole, write_card

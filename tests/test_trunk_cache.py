@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from pipelines import trunk_cache
 from pipelines.trunks import load_trunk
+from transforms import trunk_cache
 
 
 @pytest.fixture(autouse=True)
