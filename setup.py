@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import setuptools
 
+_AWS = ["boto3>=1.40,<2"]
 _FAST = ["openvino>=2026.4,<2027", "nncf>=3.4,<4"]
 
 setuptools.setup(
@@ -39,8 +40,11 @@ setuptools.setup(
   extras_require={
     # Another engine for the trunk, twice as fast in bfloat16, and what calibrates it for int8; see README.
     "fast": _FAST,
+    # What Beam reads and writes s3:// with.
+    "aws": _AWS,
     "dev": [
       *_FAST,
+      *_AWS,
       # The schemas of Kubernetes, against which deploy/kubernetes is checked; brings the YAML reader too.
       "kubernetes-validate>=1.37,<2",
       "mypy>=2.4,<3",

@@ -102,6 +102,8 @@ def digest_of_files(path: str) -> str:
   That is what makes a stage's input another; reading it all would take as long as the stage. No list of them is held:
   the digests of the files are added up.
   """
+  if not files.is_local(path):
+    return _digest_of((found.path, found) for found in files.list_tree(path))
   return _digest_of((found, files.stat(found)) for found in (files.walk(path) if os.path.isdir(path) else [path]))
 
 

@@ -85,19 +85,19 @@ def refuse_overlap(input_folder: str, output: str, flag: str = "--output") -> No
   Raises:
     InputError: `output` is the input folder, or lies in it, or around it.
   """
-  if files.is_local(input_folder) and files.is_local(output):
-    inner, outer = os.path.realpath(output), os.path.realpath(input_folder)
-    if os.path.commonpath([inner, outer]) in (inner, outer):
-      raise InputError(f"{flag} {output} overlaps with --input {input_folder}: give a folder of its own.")
+  if files.overlap(input_folder, output):
+    raise InputError(f"{flag} {output} overlaps with --input {input_folder}: give a folder of its own.")
 
 
 def _clear(output: str, owned: Sequence[str]) -> None:
   # The marker goes first: from here on no reader takes the folder for finished.
-  files.delete(files.join(output, name) for name in _COMMON_FILES)
-  files.delete([files.join(output, REPORTS_FOLDER)])
   for pattern in owned:
-    files.delete(stat.path for stat in files.match_in(output, pattern))
-    if "*" not in pattern:
+    if "/" in pattern or pattern.strip(".*") == "":
+      raise ValueError(f"{pattern!r} is no name directly in a folder")
+  for pattern in (*_COMMON_FILES, REPORTS_FOLDER, *owned):
+    if "*" in pattern:
+      files.delete(stat.path for stat in files.match_in(output, pattern))
+    else:
       files.delete([files.join(output, pattern)])
 
 

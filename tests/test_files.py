@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from transforms import files
+from transforms.core.errors import InputError
 
 
 def test_a_file_appears_whole(tmp_path):
@@ -126,6 +127,49 @@ def test_a_local_path_is_the_same_from_every_folder(tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
   assert files.absolute("a/../b") == str(tmp_path / "b")
   assert files.absolute("gs://bucket/b") == "gs://bucket/b"
+
+
+def test_a_remote_path_is_what_its_objects_names_begin_with():
+  assert files.absolute("s3://bucket/a/b/") == "s3://bucket/a/b"
+  assert files.absolute("gs://bucket/") == "gs://bucket"
+  for path in ("s3://bucket/a/../b", "s3://bucket//b", "gs://bucket/./b", "s3://"):
+    with pytest.raises(InputError, match="spell the path out"):
+      files.absolute(path)
+
+
+@pytest.mark.parametrize(
+  ("path", "other", "overlap"),
+  [
+    ("s3://b/a", "s3://b/a", True),
+    ("s3://b/a/x", "s3://b/a", True),
+    ("s3://b/a", "s3://b/a/x", True),
+    ("s3://b", "s3://b/a", True),
+    ("s3://b/a", "s3://b/ab", False),
+    ("s3://b/a", "gs://b/a", False),
+    ("s3://b/a", "/b/a", False),
+    ("/b/a/../c", "/b/c/d", True),
+    ("/b/c", "/b/cd", False),
+  ],
+)
+def test_what_overlaps(path, other, overlap):
+  assert files.overlap(path, other) == files.overlap(other, path) == overlap
+
+
+def test_folders_in_a_folder(tmp_path):
+  for name in ("b", "a/deeper", ".hidden"):
+    (tmp_path / name).mkdir(parents=True)
+  (tmp_path / "file").touch()
+  (tmp_path / "link").symlink_to("a")
+  assert files.subfolders(str(tmp_path)) == ["a", "b", "link"]
+  assert files.subfolders(str(tmp_path / "file")) == files.subfolders(str(tmp_path / "none")) == []
+
+
+@pytest.mark.parametrize(
+  "path", ["s3://bucket", "s3://bucket/", "gs://bucket//", "s3://bucket/a/../b", "s3://bucket/a//b", "s3:///a"]
+)
+def test_what_names_no_object_is_never_deleted(path):
+  with pytest.raises(ValueError, match="is not for deleting"):
+    files.delete([path])
 
 
 def test_a_path_is_shown_whole_at_the_root(monkeypatch):

@@ -7,34 +7,28 @@ the same bytes under the same name; a killed one leaves only a temporary file, w
 from __future__ import annotations
 
 import contextlib
-import functools
 import glob
 import hashlib
 import importlib.util
 import io
 import os
+import re
 import shutil
-import threading
+import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from stat import S_ISDIR
-from typing import Any, BinaryIO, NamedTuple, cast
+from typing import BinaryIO, cast
 
-from apache_beam.io.filesystem import BeamIOError, CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions
 
+from transforms import remote
 from transforms.core.errors import InputError
+from transforms.remote import FileStat
 
 _TEMPORARY = ".tmp-"
-_REMOTE_THREADS = 16
-_OF_THREAD = threading.local()
-
-
-class FileStat(NamedTuple):
-  path: str
-  size_bytes: int
-  modified_secs: float
+_IN_MEMORY_BYTES = 1 << 24
+_GLOB = {"**": ".*", "*": "[^/]*", "?": "[^/]"}
 
 
 def join(folder: str, *names: str) -> str:
@@ -47,8 +41,28 @@ def split(path: str) -> tuple[str, str]:
 
 
 def absolute(path: str) -> str:
-  """Returns a local path from the root on: a worker's current folder need not be the one the user typed it in."""
-  return os.path.abspath(path) if is_local(path) else path
+  """Returns a local path from the root on: a worker's current folder need not be the one the user typed it in. Of a
+  remote path, what its objects' names begin with.
+
+  Raises:
+    InputError: a remote path has a step in it that an object store takes for a name.
+  """
+  if is_local(path):
+    return os.path.abspath(path)
+  scheme, _, names = path.partition("://")
+  if scheme in ("s3", "gs") and any(step in ("", ".", "..") for step in names.rstrip("/").split("/")):
+    raise InputError(f"{path}: object stores have no steps such as . or .., and no empty ones: spell the path out.")
+  return f"{scheme}://{names.rstrip('/')}"
+
+
+def overlap(path: str, other: str) -> bool:
+  """Says whether two paths are the same, or one lies in the other."""
+  if is_local(path) != is_local(other):
+    return False
+  if is_local(path):
+    paths = [os.path.realpath(path), os.path.realpath(other)]
+    return os.path.commonpath(paths) in paths
+  return path.startswith(f"{other}/") or f"{other}/".startswith(f"{path}/")
 
 
 def shown(path: str) -> str:
@@ -62,39 +76,25 @@ def is_local(path: str) -> bool:
 
 
 def exists(path: str) -> bool:
-  return FileSystems.exists(path)
+  return os.path.exists(path) if is_local(path) else remote.stat(path) is not None
 
 
 def stat(path: str) -> FileStat | None:
   """Returns what is known of one file (not a folder), or None where it is not there; `path` is no pattern."""
-  if is_local(path):
-    try:
-      found = os.stat(path)
-    except OSError:
-      return None
-    return FileStat(path, found.st_size, found.st_mtime) if not S_ISDIR(found.st_mode) else None
-  if FileSystems.get_scheme(path) == "s3":
-    try:
-      return FileStat(path, _s3().size(path), _s3().last_updated(path))
-    except Exception:  # as Beam's `metadata`: what S3 says has no class in common
-      return None
+  if not is_local(path):
+    return remote.stat(path)
   try:
-    entry = FileSystems.get_filesystem(path).metadata(path)
-  except BeamIOError:
+    found = os.stat(path)
+  except OSError:
     return None
-  return FileStat(entry.path, entry.size_in_bytes, entry.last_updated_in_seconds or 0.0)
+  return FileStat(path, found.st_size, found.st_mtime) if not S_ISDIR(found.st_mode) else None
 
 
 def stat_each(paths: Sequence[str]) -> list[FileStat | None]:
-  """Returns `stat` of each file; remote ones are asked for side by side, as Beam's file systems ask one by one."""
+  """Returns `stat` of each file; remote ones are asked for side by side, as each takes its time to answer."""
   if all(map(is_local, paths)):
     return list(map(stat, paths))
-  return list(_remote_threads().map(stat, paths))
-
-
-@functools.cache
-def _remote_threads() -> ThreadPoolExecutor:
-  return ThreadPoolExecutor(_REMOTE_THREADS)  # kept, as each has a client of its own
+  return list(remote.threads().map(stat, paths))
 
 
 def use_options(options: PipelineOptions | None = None) -> None:
@@ -121,19 +121,7 @@ def open_to_read(path: str) -> BinaryIO:
   """Opens a file as it is: a `.gz` file gives its compressed bytes."""
   if is_local(path):
     return open(path, "rb")  # as Beam's file system does, in a fifth of the time
-  if FileSystems.get_scheme(path) == "s3":
-    return cast(BinaryIO, _s3().open(path, "rb"))
-  return FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED)
-
-
-def _s3() -> Any:
-  """Returns this thread's S3 client. Beam's own file system makes one for each file that it opens, which takes a second
-  of a core; and a client of Beam's reads one stream at a time, so that no two threads may share it."""
-  if not hasattr(_OF_THREAD, "s3"):
-    from apache_beam.io.aws.s3io import S3IO
-
-    _OF_THREAD.s3 = S3IO(options=FileSystems._pipeline_options or PipelineOptions(flags=[]))
-  return _OF_THREAD.s3
+  return remote.open_to_read(path)
 
 
 def read_bytes(path: str) -> bytes:
@@ -156,22 +144,20 @@ def sha256(path: str) -> str:
   return digest.hexdigest()
 
 
-def match(pattern: str) -> list[FileStat]:
-  """Returns the files (not folders) that fit a pattern, sorted by path; an empty list where none does.
-
-  `*` stays within one folder, `**` crosses folders.
-  """
-  if is_local(pattern):
-    # Beam's own would walk and stat the whole tree below the first `*`: 70,000 images for a pattern that fits none.
-    paths = glob.glob(pattern, recursive=True, include_hidden=True)
-    return sorted(found for path in paths if (found := stat(path) or _stat_of_broken_link(path)))
-  found = FileSystems.match([pattern])[0].metadata_list
-  return sorted(FileStat(entry.path, entry.size_in_bytes, entry.last_updated_in_seconds or 0.0) for entry in found)
-
-
 def match_in(folder: str, pattern: str) -> list[FileStat]:
-  """`match` below a folder whose own name is no pattern, whatever characters it has."""
-  return match(join(glob.escape(folder) if is_local(folder) else folder, pattern))
+  """Returns the files (not folders) below a folder that fit a pattern, sorted by path; an empty list where none does.
+
+  `*` stays within one folder, `**` crosses folders. The folder's own name is no pattern, whatever characters it has.
+  """
+  if is_local(folder):
+    # Beam's own would walk and stat the whole tree below the first `*`: 70,000 images for a pattern that fits none.
+    paths = glob.glob(join(glob.escape(folder), pattern), recursive=True, include_hidden=True)
+    return sorted(found for path in paths if (found := stat(path) or _stat_of_broken_link(path)))
+  plain = re.match(r"[^*?]*", pattern)
+  parts = re.split(r"(\*\*|\*|\?)", pattern)
+  fits = re.compile("".join(_GLOB.get(part, re.escape(part)) for part in parts), re.DOTALL)
+  found_all = remote.list_prefix(f"{folder}/{plain[0] if plain else ''}")
+  return sorted(found for found in found_all if fits.fullmatch(found.path.removeprefix(f"{folder}/")))
 
 
 def list_tree(folder: str) -> Iterator[FileStat]:
@@ -180,19 +166,34 @@ def list_tree(folder: str) -> Iterator[FileStat]:
   Of a local folder only the names are held, one at a time is looked at.
   """
   if not is_local(folder):
-    yield from match_in(folder, "**")
+    yield from remote.list_prefix(f"{folder}/")
     return
   for path in sorted(walk(folder)):
     if seen := stat(path) or _stat_of_broken_link(path):
       yield seen
 
 
+def subfolders(folder: str) -> list[str]:
+  """Returns the names of the folders directly in a folder, sorted; empty where it is none. Hidden ones are not told."""
+  if not is_local(folder):
+    names: Iterable[str] = remote.subfolders(folder)
+  elif os.path.isdir(folder):
+    with os.scandir(folder) as entries:
+      names = [entry.name for entry in entries if entry.is_dir()]
+  else:
+    names = []
+  return sorted(name for name in names if not name.startswith("."))
+
+
 def walk(folder: str) -> Iterator[str]:
-  """Yields the paths of all files below a local folder, in no order. Links are followed, but no real folder twice.
+  """Yields the paths of all files below a folder, in no order. Links are followed, but no real folder twice.
 
   Raises:
     InputError: a folder cannot be looked into: what is in it would be lost without a word.
   """
+  if not is_local(folder):
+    yield from (found.path for found in list_tree(folder))
+    return
   visited: set[str] = set()
   for parent, folders, names in os.walk(folder, followlinks=True, onerror=_refuse_unlisted):
     if os.path.realpath(parent) in visited:
@@ -216,7 +217,7 @@ def is_empty(folder: str) -> bool:
   """Says whether nothing at all lies in a folder, or it is not there."""
   if is_local(folder):
     return not os.path.exists(folder) or (os.path.isdir(folder) and not os.listdir(folder))
-  return not match_in(folder, "**")
+  return next(list_tree(folder), None) is None
 
 
 def make_folder(folder: str) -> None:
@@ -232,8 +233,11 @@ def write_atomically(path: str) -> Iterator[BinaryIO]:
     with _becomes(path) as temporary, open(temporary, "wb") as file:
       yield file
   else:
-    with FileSystems.create(path, compression_type=CompressionTypes.UNCOMPRESSED) as file:
-      yield file  # an object appears whole, when it is closed
+    # Half an object would appear, whole to see, if its writer were closed by a fault.
+    with tempfile.SpooledTemporaryFile(_IN_MEMORY_BYTES) as file:
+      yield cast(BinaryIO, file)
+      file.seek(0)
+      remote.upload(path, cast(BinaryIO, file))
 
 
 @contextlib.contextmanager
@@ -267,11 +271,10 @@ def write_text(path: str, text: str) -> None:
 
 
 def delete(paths: Iterable[str]) -> None:
-  """Deletes files and whole folders; what is not there is no error. A path is no pattern."""
+  """Deletes files and whole folders; what is not there is no error. A path is no pattern, and never a whole bucket."""
   for path in paths:
     if not is_local(path):
-      if exists(path):
-        FileSystems.delete([path])
+      remote.delete(path)
     elif os.path.isdir(path) and not os.path.islink(path):
       shutil.rmtree(path)
     else:  # Beam's own would take `[a]` for a pattern and delete `a`
@@ -281,4 +284,5 @@ def delete(paths: Iterable[str]) -> None:
 
 def sweep(folder: str) -> None:
   """Removes what killed workers left behind: temporary files of `write_atomically` directly in `folder`."""
-  delete(stat.path for stat in match_in(folder, f"*{_TEMPORARY}*"))
+  if is_local(folder):  # an object has no temporary name
+    delete(stat.path for stat in match_in(folder, f"*{_TEMPORARY}*"))

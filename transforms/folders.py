@@ -99,18 +99,18 @@ def list_class_folders(root: str) -> list[ClassFolder]:
   Raises:
     InputError: there are other folders beside `training` and `testing`.
   """
-  split_names = [name for name in (TRAINING, TESTING) if _subfolders(os.path.join(root, name))]
-  others = set(_subfolders(root)) - set(split_names) - {TRAINING, TESTING, "records"}
+  split_names = [name for name in (TRAINING, TESTING) if files.subfolders(files.join(root, name))]
+  others = set(files.subfolders(root)) - set(split_names) - {TRAINING, TESTING, "records"}
   if split_names and others:
     raise InputError(
       f"{root} has folders beside {' and '.join(split_names)}: {', '.join(sorted(others))}: put their pictures into"
       f" {TRAINING}, from which validation pictures are drawn, or move them elsewhere."
     )
   return [
-    ClassFolder(split, label, os.path.join(root, split, label), f"{split}/{label}")
+    ClassFolder(split, label, files.join(root, split, label), f"{split}/{label}")
     for split in split_names
-    for label in _subfolders(os.path.join(root, split))
-  ] or [ClassFolder(None, label, os.path.join(root, label), label) for label in _subfolders(root)]
+    for label in files.subfolders(files.join(root, split))
+  ] or [ClassFolder(None, label, files.join(root, label), label) for label in files.subfolders(root)]
 
 
 def _as_retrain_named(folders: Sequence[ClassFolder]) -> list[ClassFolder]:
@@ -120,13 +120,6 @@ def _as_retrain_named(folders: Sequence[ClassFolder]) -> list[ClassFolder]:
   for split in {folder.split for folder in kept}:
     check_labels_differ(os.path.basename(folder.path) for folder in kept if folder.split == split)
   return kept
-
-
-def _subfolders(folder: str) -> list[str]:
-  if not os.path.isdir(folder):
-    return []
-  with os.scandir(folder) as entries:
-    return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
 
 
 class PlanImageFolders(beam.PTransform):

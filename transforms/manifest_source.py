@@ -65,7 +65,7 @@ class ManifestSource:
       yield from _look_for(block)
 
 
-_REMEDY = "give another path, or install what Beam needs for it (`pip install 'apache-beam[aws]'` for s3://)"
+_REMEDY = "give another path, or install what Beam needs for it (`pip install 'beam-retrain[aws]'` for s3://)"
 
 
 def picture_stats(path: str) -> Iterator[files.FileStat | None]:

@@ -138,7 +138,7 @@ def find_source(
   """
   if is_manifest(path):
     return ManifestSource(path, min_classes)
-  if files.is_local(path) and not os.path.isdir(path):
+  if not (os.path.isdir(path) if files.is_local(path) else not files.is_empty(path)):
     kind = "is neither a folder nor a file" if os.path.exists(path) else "does not exist"
     raise InputError(
       f"{path} {kind}: give a folder of IDX files, of class folders, or of `beam-retrain convert`; or a CSV manifest."
