@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
 from apache_beam.runners import create_runner
 
-from pipelines.dataflow import settle
+from pipelines.dataflow import is_dataflow, settle
 from pipelines.engine_options import add_engine_options, refuse_other_engines
 from transforms import files
 from transforms.core.command_line import (
@@ -28,6 +28,7 @@ from transforms.core.command_line import (
   unknown_argument,
 )
 from transforms.core.errors import InputError
+from transforms.reachable import check_reachable
 
 __all__ = [
   "ArgumentParser",
@@ -39,6 +40,7 @@ __all__ = [
   "parse_with_beam_options",
   "positive_int",
   "refuse_unknown",
+  "refuse_unreachable",
 ]
 
 
@@ -120,6 +122,16 @@ def parse_with_beam_options(
   refuse_other_engines(parser.prog, runner, rest)
   settle(parser.prog, namespace, options)
   return namespace, options
+
+
+def refuse_unreachable(options: PipelineOptions, *paths: str | Sequence[str] | None) -> None:
+  """Checks that the buckets of remote paths can be reached, before any work; other paths are passed over.
+
+  Raises:
+    InputError: one cannot.
+  """
+  if not is_dataflow(options):  # whose workers may have other credentials, and its service asks by itself
+    check_reachable(*paths)
 
 
 @functools.cache

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import apache_beam as beam
 
 from pipelines import output_folder
-from pipelines.arguments import ArgumentParser, add_max_bad_fraction, parse_with_beam_options
+from pipelines.arguments import ArgumentParser, add_max_bad_fraction, parse_with_beam_options, refuse_unreachable
 from pipelines.dataflow import refuse_more_jobs, what_was_built
 from pipelines.forked_workers import default_processes
 from pipelines.running import DONE, exit_code, guarded, run_pipeline
@@ -142,6 +142,7 @@ def run(argv: Sequence[str]) -> int:
   """
   arguments, options = parse_with_beam_options(make_parser(), argv)
   arguments.input, arguments.output = files.absolute(arguments.input), files.absolute(arguments.output)
+  refuse_unreachable(options, arguments.input, arguments.output)
   refuse_more_jobs(options, arguments.output)
   config = _claim(arguments, argv)
   processes = default_processes(argv, sum(count_shards(pair) for pair in config.pairs))

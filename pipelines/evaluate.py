@@ -16,6 +16,7 @@ from pipelines.arguments import (
   add_model_flags,
   add_slice_flags,
   parse_with_beam_options,
+  refuse_unreachable,
 )
 from pipelines.dataflow import ask_for_memory, refuse_more_jobs, what_was_built
 from pipelines.evaluation import (
@@ -133,6 +134,7 @@ def run(argv: Sequence[str]) -> int:
   """
   flags, options = parse_with_beam_options(make_parser(), argv)
   read_paths(flags, "model", "input", "output", "reuse", "manifest")
+  refuse_unreachable(options, flags.model, flags.input, flags.output, flags.reuse, flags.manifest)
   execution = choose_execution(flags.batch_size, flags.trunk_threads, options)
   refuse_more_jobs(options, flags.output)
   config, about, info, trunk = _claim(flags, argv, execution)

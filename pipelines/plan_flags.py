@@ -8,7 +8,13 @@ from collections.abc import Sequence
 
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
 
-from pipelines.arguments import ArgumentParser, add_model_flags, parse_with_beam_options, positive_int
+from pipelines.arguments import (
+  ArgumentParser,
+  add_model_flags,
+  parse_with_beam_options,
+  positive_int,
+  refuse_unreachable,
+)
 from pipelines.precision_flags import add_precision_flags, given_precision
 from pipelines.retrain_names import add_retrain_names
 from pipelines.split_flags import add_split_flags, read_percentages
@@ -91,6 +97,7 @@ def read_request(argv: Sequence[str]) -> Request:
   flags, options = parse_with_beam_options(parser, argv)
   beam_flags = parser.parse_known_args(argv)[1]
   typed_input, flags.input = flags.input, files.absolute(flags.input)
+  refuse_unreachable(options, flags.input)
   source = find_source(flags.input, flags.classes, retrain_names=flags.retrain_names)
   return Request(flags, options, beam_flags, source, read_percentages(flags, typed_input, source))
 

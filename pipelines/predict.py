@@ -70,6 +70,9 @@ def run(argv: Sequence[str]) -> int:
     InputError: the model or an argument cannot be used.
   """
   args = refuse_unknown(make_parser(), argv)
+  for path in (args.model, *args.images):
+    if "://" in path:
+      raise InputError(f"{path} is remote, and predict reads local files only: give a local copy, or use `evaluate`.")
   info = read_info(args.model, "train")
   labels = read_labels(args.model)
   paths = find_pictures(args.images)

@@ -19,6 +19,7 @@ from pipelines.arguments import (
   fraction,
   parse_with_beam_options,
   positive_int,
+  refuse_unreachable,
 )
 from pipelines.baselines import Baseline, check_unchanged, choose_baseline
 from pipelines.evaluation import (
@@ -160,6 +161,7 @@ def run(argv: Sequence[str], today: Callable[[], datetime.date] = datetime.date.
   """
   flags, options = parse_with_beam_options(make_parser(), argv)
   read_paths(flags, "model", "candidate", "input", "history", "reuse", "manifest")
+  refuse_unreachable(options, flags.model, flags.candidate, flags.input, flags.reuse, flags.manifest)
   models = _read_models(flags)
   retrain_names = models[MODEL].retrain_names
   source = find_source(flags.input, len(models[MODEL].labels), min_classes=1, retrain_names=retrain_names)

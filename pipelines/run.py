@@ -9,10 +9,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipelines import datasets
-from pipelines.arguments import ArgumentParser, add_max_bad_fraction, fraction, parse_with_beam_options
+from pipelines.arguments import (
+  ArgumentParser,
+  add_max_bad_fraction,
+  fraction,
+  parse_with_beam_options,
+  refuse_unreachable,
+)
 from pipelines.chain import Chain, digest_of_pictures, digests_of_trunk, given
 from pipelines.precision_flags import add_precision_flags, given_precision
 from pipelines.running import DONE, GATE_MISSED, guarded
+from transforms import files
 from transforms.idx_source import looks_like_idx
 
 _DESCRIPTION = """\
@@ -53,9 +60,17 @@ def make_parser() -> argparse.ArgumentParser:
   parser.add_argument(
     "--min_accuracy", type=fraction, metavar="A", help="gate: exit code 1 where the testing accuracy, 0..1, is below"
   )
-  parser.add_argument("--output", required=True, metavar="DIR", help="folder for everything")
+  parser.add_argument("--output", type=_local_folder, required=True, metavar="DIR", help="folder for everything")
   add_max_bad_fraction(parser)
   return parser
+
+
+def _local_folder(text: str) -> str:
+  if not files.is_local(text):
+    raise argparse.ArgumentTypeError(
+      f"{text} is remote, where this command cannot keep its state; run the stages one by one, each can write there"
+    )
+  return text
 
 
 def run(argv: Sequence[str]) -> int:
@@ -65,8 +80,9 @@ def run(argv: Sequence[str]) -> int:
     InputError: something that the user gave cannot be used.
   """
   parser = make_parser()
-  flags, _ = parse_with_beam_options(parser, argv)
+  flags, options = parse_with_beam_options(parser, argv)
   beam_flags = parser.parse_known_args(argv)[1]
+  refuse_unreachable(options, flags.data)
   output = Path(flags.output)
   chain = Chain(output, "run.json")
   data = datasets.resolve(flags.data, str(output / "data"))

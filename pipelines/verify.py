@@ -162,9 +162,9 @@ def _compare(first: str, second: str) -> int:
 
 
 def _verify(flags: argparse.Namespace) -> int:
+  if not files.is_local(flags.model):
+    raise InputError(f"{flags.model} is remote, a model is verified where it can be loaded: give a local copy of it.")
   model = Model(files.absolute(flags.model))
-  if not files.is_local(model.path):
-    raise InputError(f"{model.path} is remote, a model is verified where it can be loaded: give a local copy of it.")
   source = find_source(files.absolute(flags.input), len(model.labels), retrain_names=model.retrain_names)
   check_labels(source, model)
   splits, percentages = choose_splits(source, flags.split or "all", model.percentages, [model])
