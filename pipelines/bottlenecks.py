@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import sys
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import apache_beam as beam
+from apache_beam.options.pipeline_options import PipelineOptions
 
 from pipelines import output_folder
 from pipelines.bottlenecks_flags import Request, make_parser, read_request
 from pipelines.dataflow import ask_for_memory, refuse_more_jobs, what_was_built
 from pipelines.distortions import DistortedBottlenecks
-from pipelines.execution import LEAST_IMAGES, choose_execution, limit_tensorflow, tell_halved, trunk_threads
+from pipelines.execution import LEAST_IMAGES, choose_execution, is_local, limit_tensorflow, tell_halved, trunk_threads
 from pipelines.precision import Choice, choose_kind
 from pipelines.progress import Work
 from pipelines.retrain_names import tell_left_out
@@ -71,6 +74,7 @@ class Config:
     handler: the trunk, by the path that workers read.
     stores: folders with bottlenecks of earlier runs by the same trunk.
     distorted: the part that embeds distorted variants; None: there are none.
+    scratch: a local folder for what TensorFlow writes on the way to a remote output; empty: it writes to the output.
   """
 
   source: Source
@@ -83,6 +87,12 @@ class Config:
   handler: ImageModelHandler
   stores: Sequence[str] = ()
   distorted: DistortedBottlenecks | None = None
+  scratch: str = ""
+
+  @property
+  def temp_folder(self) -> str:
+    """tensorflow-transform's scratch folder, which all workers share."""
+    return files.join(self.scratch or self.output, "temp")
 
   @property
   def fresh_folder(self) -> str:
@@ -92,11 +102,6 @@ class Config:
   @property
   def records_folder(self) -> str:
     return files.join(self.output, RECORDS_FOLDER)
-
-  @property
-  def temp_folder(self) -> str:
-    """tensorflow-transform's scratch folder, which all workers share."""
-    return files.join(self.output, "temp")
 
 
 def build(root: beam.Pipeline, config: Config) -> None:
@@ -262,15 +267,17 @@ def run(argv: Sequence[str]) -> int:
   others = [Work("records", config.records_folder, "records")] if stores else []
   if distorted:
     others.append(Work("variants", distorted.folder, "variants"))
-  result = run_pipeline(
-    lambda root: build(root, config), options, stage="bottlenecks", shards_folder=slow_folder, others=others
-  )
+  with _scratch_folder(flags.output, options) as scratch:
+    config = dataclasses.replace(config, scratch=scratch)
+    result = run_pipeline(
+      lambda root: build(root, config), options, stage="bottlenecks", shards_folder=slow_folder, others=others
+    )
   if built := what_was_built(options):
     print(built)
     return DONE
   if halved := tell_halved(result, execution, trunk, flags.output):
     print(halved)
-  files.delete([config.temp_folder])
+  files.delete([files.join(flags.output, "temp")])
   if files.exists(files.join(flags.output, COMPLETED_FILE)):
     # Not without COMPLETED: the next run goes on from them.
     files.delete([config.fresh_folder, files.join(flags.output, IMPORTED_FOLDER)])
@@ -288,6 +295,16 @@ def run(argv: Sequence[str]) -> int:
     print(_reuse_line(stats, [*filter(None, [flags.bottleneck_dir, retry and retry.folder]), *flags.reuse]))
   audit.tell(stats, flags.output)
   return exit_code(stats, flags.output, flags.max_bad_fraction)
+
+
+@contextlib.contextmanager
+def _scratch_folder(output: str, options: PipelineOptions) -> Iterator[str]:
+  """Gives `Config.scratch`, where the workers are on this machine; elsewhere TensorFlow itself writes to `gs://`."""
+  if files.is_local(output) or not is_local(options):
+    yield ""
+  else:
+    with tempfile.TemporaryDirectory(prefix="beam-retrain-") as folder:
+      yield folder
 
 
 def _choose_kind(request: Request) -> Choice:

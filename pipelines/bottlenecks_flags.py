@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import os
 from collections.abc import Sequence
 from typing import Any
 
-from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
 
 from pipelines.arguments import (
   ArgumentParser,
@@ -16,9 +15,10 @@ from pipelines.arguments import (
   add_model_flags,
   parse_with_beam_options,
   positive_int,
+  refuse_unreachable,
 )
 from pipelines.distortions import add_distortion_flags, distortions_setting, read_distortions
-from pipelines.execution import LEAST_IMAGES
+from pipelines.execution import LEAST_IMAGES, is_local
 from pipelines.precision_flags import add_precision_flags
 from pipelines.retrain_names import add_retrain_names, retrain_names_setting
 from pipelines.retry import Retry, add_retry_from, apply_retry, given_flags, read_retry
@@ -82,6 +82,7 @@ def read_request(argv: Sequence[str]) -> Request:
   """
   parser = make_parser()
   flags, options = parse_with_beam_options(parser, argv)
+  refuse_unreachable(options, flags.input, flags.output, flags.reuse, flags.retry_from)
   retry = None
   if flags.retry_from is not None:
     retry = read_retry(files.absolute(flags.retry_from))
@@ -91,6 +92,7 @@ def read_request(argv: Sequence[str]) -> Request:
   distortions = read_distortions(flags)
   typed_input = retry.typed_input if retry else flags.input
   flags.input, flags.output = files.absolute(flags.input), files.absolute(flags.output)
+  _refuse_unwritable(flags.output, options)
   flags.reuse = [files.absolute(folder) for folder in flags.reuse]
   if flags.bottleneck_dir is not None:
     flags.bottleneck_dir = files.absolute(flags.bottleneck_dir)
@@ -168,9 +170,17 @@ def make_parser() -> argparse.ArgumentParser:
   return parser
 
 
+def _refuse_unwritable(output: str, options: PipelineOptions) -> None:
+  """Checks that TensorFlow can write the transform graph, as it does on the workers."""
+  if output.startswith("s3://") and not is_local(options):
+    runner = options.view_as(StandardOptions).runner
+    raise InputError(
+      f"--output {output}: on {runner} TensorFlow writes the transform graph on the workers, and it cannot write s3://:"
+      " use --runner=FnApiRunner, or a folder that all workers mount."
+    )
+
+
 def _refuse_overlap(store: str, output: str, flag: str) -> None:
   """Checks that the folder to reuse, which `flag` gave, is not the one to replace."""
-  if files.is_local(store) and files.is_local(output):
-    inner, outer = os.path.realpath(output), os.path.realpath(store)
-    if os.path.commonpath([inner, outer]) in (inner, outer):
-      raise InputError(f"--output {output} overlaps with {flag} {store}: give a new folder, the old one is only read.")
+  if files.overlap(store, output):
+    raise InputError(f"--output {output} overlaps with {flag} {store}: give a new folder, the old one is only read.")

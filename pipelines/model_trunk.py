@@ -11,6 +11,7 @@ import numpy as np
 from pipelines.models import Model
 from pipelines.trunk_sample import digest_of_check, embed
 from transforms import files, trunk_cache
+from transforms.brought import bring
 from transforms.core.cosine import cosines
 from transforms.core.head import decode_head
 from transforms.core.inference import load_model
@@ -98,8 +99,8 @@ class ModelTrunk:
     digest = digest_of_check([self.model.fingerprint, self.fingerprint], sample)
     if kept := trunk_cache.read_source(digest):
       return Agreement(**kept)
-    ours = embed(load_model(self.model.trunk, threads), sample)
-    exact = embed(load_model(self.model.saved_model, threads, trunk_only=True), sample)
+    ours = embed(load_model(bring(self.model.trunk), threads), sample)
+    exact = embed(load_model(bring(self.model.saved_model), threads, trunk_only=True), sample)
     keys = sorted(ours.keys() & exact.keys())
     if not keys:
       return None

@@ -13,7 +13,7 @@ from transforms.core.errors import InputError
 from transforms.core.finished import read_info, read_labels
 from transforms.core.head import HEAD_FILE
 from transforms.core.model_kind import TRUNK_FOLDER
-from transforms.core.prepared import find_prepared
+from transforms.core.prepared import CARD_FILE, PREPARED_FOLDER
 from transforms.core.schema import ALL, LABELS_FILE, TESTING, TRAINING
 from transforms.core.splits import SplitPercentages
 from transforms.sources import Source
@@ -71,7 +71,7 @@ class Model:
 
   @functools.cached_property
   def has_prepared(self) -> bool:
-    return files.is_local(self.path) and bool(find_prepared(self.trunk))
+    return files.exists(files.join(self.trunk, PREPARED_FOLDER, CARD_FILE))
 
   @property
   def preprocessing(self) -> str:

@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from transforms import trunk_cache
+from transforms.brought import bring, replace_folder
 from transforms.core.errors import InputError
 from transforms.core.kinds_here import why_not_here
 from transforms.core.prepared import PREPARED_FOLDER, find_prepared, is_whole, write_card
@@ -85,23 +86,20 @@ class Trunk:
     return self.frozen or freeze(load_saved_model(self.folder).embed, self.input_px)
 
   def save(self, folder: str) -> None:
-    """Writes the trunk for the workers: the SavedModel, and `prepared/`. What is in the folder is replaced: it may be
-    damaged."""
+    """Writes the trunk for the workers: the SavedModel, and `prepared/`. What is in the folder, which may be remote, is
+    replaced: it may be damaged."""
     from transforms.core.trunk import save_trunk
 
-    temporary = f"{folder}.tmp"
-    shutil.rmtree(temporary, ignore_errors=True)
-    if self.folder:
-      trunk_cache.copy_entry(self.folder, temporary)
-      shutil.rmtree(os.path.join(temporary, PREPARED_FOLDER), ignore_errors=True)
-    else:
-      save_trunk(self.frozen, temporary)
-    with open(os.path.join(temporary, _CARD), "w") as file:
-      json.dump(self.card, file, indent=2)
-    if self.prepared_folder:
-      trunk_cache.copy_entry(self.prepared_folder, os.path.join(temporary, PREPARED_FOLDER))
-    shutil.rmtree(folder, ignore_errors=True)
-    os.replace(temporary, folder)
+    with replace_folder(folder) as made:
+      if self.folder:
+        trunk_cache.copy_entry(self.folder, made)
+        shutil.rmtree(os.path.join(made, PREPARED_FOLDER), ignore_errors=True)
+      else:
+        save_trunk(self.frozen, made)
+      with open(os.path.join(made, _CARD), "w") as file:
+        json.dump(self.card, file, indent=2)
+      if self.prepared_folder:
+        trunk_cache.copy_entry(self.prepared_folder, os.path.join(made, PREPARED_FOLDER))
 
 
 def _read_card(folder: str) -> Any:
@@ -116,14 +114,15 @@ def load_stored_trunk(folder: str, card: Mapping[str, Any]) -> Trunk:
   """Returns the trunk that an earlier run has saved; where it came from need not be there any more.
 
   Args:
-    folder: what `Trunk.save` wrote.
+    folder: what `Trunk.save` wrote; may be remote.
     card: what that run's `info.json` says of its trunk.
 
   Raises:
     InputError: it is not there, or another.
   """
+  there, folder = folder, bring(folder)
   if _read_card(folder) != dict(card):
-    raise InputError(f"{folder} is not the trunk {card['handle']} any more that its bottlenecks were made with.")
+    raise InputError(f"{there} is not the trunk {card['handle']} any more that its bottlenecks were made with.")
   load_tensorflow()
   own = {name: card[name] for name in ("handle", "fingerprint", "input_px", "dimensions")}
   prepared_folder = find_prepared(folder)

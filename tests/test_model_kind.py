@@ -52,7 +52,7 @@ def test_where_it_cannot_be_had_the_exported_model_is_run_and_it_is_said_why(mac
     " not installed: pip install 'beam-retrain[fast]'"
   )
   machine(has_all=True)
-  assert choose(FAST, has_prepared=False).why.endswith("the model's folder has no trunk/prepared on a local disk")
+  assert choose(FAST, has_prepared=False).why.endswith("the model's folder has no trunk/prepared")
   assert choose(FAST, preprocessing="another").why.endswith("pictures are preprocessed otherwise today")
   assert choose(EXPORTED, has_prepared=False) == ModelKind(EXPORTED, False)  # of an earlier version: as it was
 

@@ -18,6 +18,7 @@ from tensorflow_transform.tf_metadata import schema_utils
 from tfx_bsl.public import tfxio
 
 from transforms import files
+from transforms.brought import put_folder
 from transforms.core.schema import BOTTLENECK, CLASS_INDEX, ENCODED, IMAGE_RECORD, LABEL, TRAINING
 from transforms.core.shards import ShardReport
 
@@ -52,7 +53,8 @@ class AnalyzeBottlenecks(beam.PTransform):
   Attributes:
     records_folder: where the shards are.
     output: folder to write the transform graph to.
-    temp_folder: scratch folder that all workers share.
+    temp_folder: scratch folder that all workers share, and TensorFlow can write to. Where it is local and `output` is
+      not, the graph is written there and then put where it belongs: TensorFlow itself cannot write everywhere.
     dimensions: length of a bottleneck.
     labels: class index -> label; the vocabulary has this order, whatever their frequencies.
   """
@@ -78,13 +80,15 @@ class AnalyzeBottlenecks(beam.PTransform):
       # bytes
       | "DecodeBatches" >> source.BeamSource(batch_size=_BATCH_SIZE)
     )  # pa.RecordBatch
+    is_put = files.is_local(self._temp_folder) and not files.is_local(self._output)
+    made = files.join(self._temp_folder, "made") if is_put else self._output
     with tft_beam.Context(temp_dir=self._temp_folder):
       transform = (batches, source.TensorAdapterConfig()) | "Analyze" >> tft_beam.AnalyzeDataset(self._preprocess)
-      written = transform | "WriteTransform" >> tft_beam.WriteTransformFn(self._output)
+      written = transform | "WriteTransform" >> tft_beam.WriteTransformFn(made)
     return (
       reports.pipeline
       | "TransformFolder" >> beam.Create([self._output])
-      | "WaitForTransform" >> beam.Map(lambda folder, _: folder, beam.pvalue.AsList(written))
+      | "WaitForTransform" >> beam.Map(_put, made, beam.pvalue.AsList(written))
     )  # str
 
   def _preprocess(self, inputs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
@@ -95,6 +99,13 @@ class AnalyzeBottlenecks(beam.PTransform):
       BOTTLENECK: tft.scale_to_z_score(inputs[BOTTLENECK], elementwise=True),
       CLASS_INDEX: index,
     }
+
+
+# `*_` has no annotation: Beam takes one for the type of the whole tuple.
+def _put(folder: str, made: str, *_) -> str:  # type: ignore[no-untyped-def]
+  if made != folder:
+    put_folder(made, folder)
+  return folder
 
 
 def _training_path(report: ShardReport, folder: str) -> list[str]:

@@ -12,6 +12,7 @@ from apache_beam.ml.inference.base import ModelHandler
 from apache_beam.utils.shared import Shared
 
 from transforms import files
+from transforms.brought import bring
 from transforms.core.cores import Threads
 from transforms.core.halving import load_halving
 from transforms.core.head import decode_head
@@ -31,7 +32,8 @@ class ImageModelHandler(ModelHandler[Image, "Inferred | Quarantined", LoadedMode
   """Runs a SavedModel over pictures; also for `RunInference` in anyone's pipeline.
 
   Attributes:
-    path: folder of a trunk (`B/trunk`) or of an exported model (`M/saved_model`), readable by the workers.
+    path: folder of a trunk (`B/trunk`) or of an exported model (`M/saved_model`), readable by the workers; a remote one
+      is brought to each machine.
     batch_size: pictures per call of the graph; a smaller rest is padded, so that the graph sees one shape only. Where
       memory does not do for it, it is halved.
     threads: of the graph, in a worker's process; 0: the cores that the process is given, shared out to `processes`.
@@ -75,7 +77,7 @@ class ImageModelHandler(ModelHandler[Image, "Inferred | Quarantined", LoadedMode
     return with_head(loaded, decode_head(files.read_bytes(self._head), self._head), self._head)
 
   def _load_for_batch(self, batch_size: int) -> LoadedModel:
-    return load_model(self._path, self.threads, trunk_only=self._trunk_only, batch_size=batch_size)
+    return load_model(bring(self._path), self.threads, trunk_only=self._trunk_only, batch_size=batch_size)
 
   def load_once(self) -> LoadedModel:
     """Returns the process's one copy of the model, loading it where nobody has yet."""

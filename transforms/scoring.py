@@ -11,6 +11,7 @@ import numpy as np
 from apache_beam.utils.shared import Shared
 
 from transforms import files
+from transforms.brought import bring
 from transforms.core.errors import InputError
 from transforms.core.head import Head, decode_head
 from transforms.core.predictions import Scored
@@ -92,7 +93,7 @@ class ScoreBottlenecks(Scorer):
       return decode_head(files.read_bytes(self._head), self._head).score
     from transforms.core.trunk import load_saved_model  # loads TensorFlow: on workers only
 
-    exported = load_saved_model(self._saved_model)
+    exported = load_saved_model(bring(self._saved_model))
     return lambda vectors: exported.score_bottlenecks(vectors)["scores"].numpy()
 
   def score(self, shard: Shard) -> Iterator[tuple[Scored, ...] | Quarantined]:
