@@ -63,7 +63,20 @@ def dispatch(argv: Sequence[str]) -> int:
   if command not in COMMANDS:
     nearest = difflib.get_close_matches(command, COMMANDS, n=1, cutoff=0.0)[0]
     raise InputError(f"there is no command {command!r}; the nearest is `beam-retrain {nearest}`.")
-  code: int = _module(command).run(rest)
+  code: int = _train(rest) if command == "train" else _module(command).run(rest)
+  return code
+
+
+def _train(argv: Sequence[str]) -> int:
+  task = _module("train")
+  code: int
+  if not any("://" in argument for argument in argv):  # the trainer needs no Beam, which takes its time to load
+    code = task.run(argv)
+    return code
+  from pipelines import remote_training
+  from trainer.output_folder import OWNED
+
+  code = remote_training.run(argv, task, OWNED) if remote_training.is_remote(argv) else task.run(argv)
   return code
 
 

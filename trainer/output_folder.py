@@ -30,7 +30,8 @@ PREPARED = "prepared"
 
 # The marker goes first: from there on no reader takes the folder for finished.
 _LABELS = (LABELS_FILE, RETRAINED_LABELS)
-_OWNED = (COMPLETED_FILE, *_LABELS, SAVED_MODEL, FROZEN_GRAPH, HEAD_FILE, TRUNK, METRICS, LOGS, CHECKPOINTS)
+OWNED = (COMPLETED_FILE, *_LABELS, SAVED_MODEL, FROZEN_GRAPH, HEAD_FILE, TRUNK, METRICS, LOGS, CHECKPOINTS)
+"""What the trainer writes into the folder, besides `info.json`."""
 
 
 def claim(output: str, settings: Mapping[str, Any], argv: Sequence[str], **more: Any) -> bool:
@@ -68,7 +69,7 @@ def claim(output: str, settings: Mapping[str, Any], argv: Sequence[str], **more:
 
 
 def _clear(output: str) -> None:
-  for name in _OWNED:
+  for name in OWNED:
     path = os.path.join(output, name)
     if os.path.isdir(path):
       shutil.rmtree(path)

@@ -8,7 +8,7 @@ import functools
 import math
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from trainer.tflite_flags import tflite_request
@@ -28,16 +28,21 @@ from transforms.core.splits import SplitPercentages
 __all__ = ["check", "make_parser", "run"]
 
 
-def run(argv: Sequence[str]) -> int:
+def run(argv: Sequence[str], copies: Mapping[str, str] | None = None) -> int:
   """Trains, exports, and says how good the model is.
+
+  Args:
+    argv: the arguments.
+    copies: `--input` or `--output`, as given there -> the local folder that is read or written in its place.
 
   Raises:
     InputError: an argument or an input cannot be used.
   """
   args, asked = check(argv)
-  info = read_info(args.input, "bottlenecks")
+  bottlenecks, output = (_local(path, copies or {}) for path in (args.input, args.output))
+  info = read_info(bottlenecks, "bottlenecks")
   percentages = _percentages(args, info)
-  labels = read_labels(args.input)
+  labels = read_labels(bottlenecks)
   lite = tflite_request(args, info)
 
   load_tensorflow()
@@ -51,12 +56,12 @@ def run(argv: Sequence[str]) -> int:
   from trainer.trunk_graph import StoredTrunk
 
   dimensions = int(info["trunk"]["dimensions"])
-  transform = load_transform(os.path.join(args.input, "transform"), labels, dimensions)
+  transform = load_transform(os.path.join(bottlenecks, "transform"), labels, dimensions)
   data = load_bottlenecks(
-    args.input, labels=labels, dimensions=dimensions, percentages=percentages, transform=transform
+    bottlenecks, labels=labels, dimensions=dimensions, percentages=percentages, transform=transform
   )
   # Found before the training: what is missing is told first.
-  calibration = tflite.draw_calibration(args.input, percentages, lite) if lite.int8_file else []
+  calibration = tflite.draw_calibration(bottlenecks, percentages, lite) if lite.int8_file else []
   plan = make_plan(args, asked, len(data.learned_rows))
   counts = ", ".join(f"{len(data.rows[split]):,} {split}" for split in (TRAINING, VALIDATION, TESTING))
   print(f"{counts} images of {len(labels)} labels, {dimensions:,} numbers each, from {_describe_trunk(info)}")
@@ -73,7 +78,7 @@ def run(argv: Sequence[str]) -> int:
   }
   trunk = {**info["trunk"], "bottlenecks_request": info["request"]}
   goes_on = output_folder.claim(
-    args.output,
+    output,
     settings,
     argv,
     labels=labels,
@@ -87,7 +92,7 @@ def run(argv: Sequence[str]) -> int:
 
   @functools.cache
   def stored_trunk() -> StoredTrunk:
-    return StoredTrunk(os.path.join(args.input, "trunk"))
+    return StoredTrunk(os.path.join(bottlenecks, "trunk"))
 
   def assemble(weights: frozen_graph.Weights) -> tf.Module:
     return export.build_exported(
@@ -108,7 +113,7 @@ def run(argv: Sequence[str]) -> int:
   beside = BesideTraining(
     asked,
     plan,
-    logs=os.path.join(args.output, output_folder.LOGS),
+    logs=os.path.join(output, output_folder.LOGS),
     goes_on=goes_on,
     validation_images=len(data.rows[VALIDATION]),
     freeze=freeze,
@@ -119,7 +124,7 @@ def run(argv: Sequence[str]) -> int:
     data,
     plan,
     seed=args.seed,
-    checkpoint=os.path.join(args.output, output_folder.CHECKPOINTS, "head.npz"),
+    checkpoint=os.path.join(output, output_folder.CHECKPOINTS, "head.npz"),
     on_step=beside.on_step,
     on_round=beside.on_round,
   )
@@ -129,29 +134,36 @@ def run(argv: Sequence[str]) -> int:
   plain = plain_head(transform, head, dimensions)
   exported = assemble(head.get_weights())
   output_folder.replace_folder(
-    os.path.join(args.output, output_folder.SAVED_MODEL),
+    os.path.join(output, output_folder.SAVED_MODEL),
     lambda folder: export.save_exported(exported, folder, stored_trunk()),
   )
-  output_folder.write_bytes(os.path.join(args.output, output_folder.FROZEN_GRAPH), freeze(head.get_weights()))
-  output_folder.write_bytes(os.path.join(args.output, HEAD_FILE), encode_head(plain))
-  output_folder.copy_prepared(os.path.join(args.input, "trunk"), args.output)
+  output_folder.write_bytes(os.path.join(output, output_folder.FROZEN_GRAPH), freeze(head.get_weights()))
+  output_folder.write_bytes(os.path.join(output, HEAD_FILE), encode_head(plain))
+  output_folder.copy_prepared(os.path.join(bottlenecks, "trunk"), output)
   lines = "".join(f"{label}\n" for label in labels).encode()
   for name in (LABELS_FILE, output_folder.RETRAINED_LABELS):
-    output_folder.write_bytes(os.path.join(args.output, name), lines)
+    output_folder.write_bytes(os.path.join(output, name), lines)
   if lite.float_file or lite.int8_file:
     metrics["tflite"] = tflite.write_tflite(
       lite,
-      output=args.output,
+      output=output,
       embed=tf.saved_model.load(stored_trunk().folder).embed,
       head=plain,
       input_px=int(trunk["input_px"]),
       labels=labels,
       calibration=calibration,
-      bottlenecks=args.input,
+      bottlenecks=bottlenecks,
     )
-  output_folder.write_json(os.path.join(args.output, output_folder.METRICS), metrics)
-  output_folder.write_bytes(os.path.join(args.output, COMPLETED_FILE), b"")
+  output_folder.write_json(os.path.join(output, output_folder.METRICS), metrics)
+  output_folder.write_bytes(os.path.join(output, COMPLETED_FILE), b"")
   return _report(metrics, args, info)
+
+
+def _local(path: str, copies: Mapping[str, str]) -> str:
+  local = copies.get(path, path)
+  if "://" in local:
+    raise InputError(f"{local} is remote: `beam-retrain train` brings such a folder here, the trainer alone does not.")
+  return local
 
 
 def _percentages(args: argparse.Namespace, info: dict[str, Any]) -> SplitPercentages:
