@@ -76,10 +76,21 @@ $(ENGINES)/prism-%/prism:
 	@GOBIN=$(abspath $(@D)) go install $(PRISM) 2> $(@D)/log \
 	  || { cat $(@D)/log >&2; $(call FAIL,go could not install $(PRISM): see above); }
 
-engines: $(ENGINES)/flink/job-server.jar $(ENGINES)/spark/job-server.jar $(ENGINES)/prism-v2.77.0/prism  ## Flink, Spark, Prism
+$(ENGINES)/versitygw-%/versitygw: VERSITYGW = github.com/versity/versitygw/cmd/versitygw@$*
+$(ENGINES)/versitygw-%/versitygw:
+	@command -v go > /dev/null || $(call FAIL,go is missing: install Go 1.25 or newer from https://go.dev/dl)
+	@echo "Building versitygw, a server of S3, from its Go module: a minute or two."
+	@mkdir -p $(@D)
+	@GOBIN=$(abspath $(@D)) go install $(VERSITYGW) 2> $(@D)/log \
+	  || { cat $(@D)/log >&2; $(call FAIL,go could not install $(VERSITYGW): see above); }
 
-test-engines: $(INSTALLED) engines  ## whole jobs on FnApiRunner, Prism, Flink and Spark
-	@BEAM_RETRAIN_ENGINES=$(abspath $(ENGINES)) $(BIN)/pytest -q --durations 0 tests/test_engines.py $(ARGS)
+S3_SERVER := $(ENGINES)/versitygw-v1.8.0/versitygw
+
+engines: $(ENGINES)/flink/job-server.jar $(ENGINES)/spark/job-server.jar $(ENGINES)/prism-v2.77.0/prism $(S3_SERVER)  ## Flink, Spark, Prism, a server of S3
+
+test-engines: $(INSTALLED) engines  ## whole jobs on FnApiRunner, Prism, Flink and Spark, and on s3://
+	@BEAM_RETRAIN_ENGINES=$(abspath $(ENGINES)) $(BIN)/pytest -q --durations 0 tests/test_engines.py \
+	  tests/test_object_store.py $(ARGS)
 
 # Peers get environments of their own in .bench: 11 GB, a few minutes, the first time.
 bench: DATA ?= mnist

@@ -20,6 +20,7 @@ _ROOT = Path(__file__).parents[1]
     (["java"], "flink/job-server.jar", "mvn is missing: install Maven (on Debian maven)"),
     (["java"], "spark/job-server.jar", "mvn is missing: install Maven (on Debian maven)"),
     (["java"], "prism-v2.77.0/prism", "go is missing: install Go 1.25 or newer from https://go.dev/dl"),
+    ([], "versitygw-v1.8.0/versitygw", "go is missing: install Go 1.25 or newer from https://go.dev/dl"),
   ],
 )
 def test_a_tool_that_is_missing_is_named_in_one_line(there, target, said, tmp_path):
@@ -43,13 +44,14 @@ def test_a_tool_that_is_missing_is_named_in_one_line(there, target, said, tmp_pa
   assert not (tmp_path / "engines").exists()
 
 
-def test_all_three_are_brought_by_one_word():
+def test_all_are_brought_by_one_word():
   asked = subprocess.run(
     ["make", "--dry-run", "engines", "ENGINES=nowhere"], cwd=_ROOT, capture_output=True, text=True, check=True
   ).stdout
   assert "--file deploy/engines/flink-pom.xml" in asked
   assert "--file deploy/engines/spark-pom.xml" in asked
   assert "go install github.com/apache/beam/sdks/v2/go/cmd/prism@v2.77.0" in asked
+  assert "go install github.com/versity/versitygw/cmd/versitygw@v1.8.0" in asked
 
 
 def _thin_jar(folder: Path) -> subprocess.CompletedProcess[str]:

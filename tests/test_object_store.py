@@ -1,0 +1,298 @@
+"""Every stage from and to `s3://`, on a real server of S3 on this machine, gives what it gives on a local disk.
+
+The server keeps its objects as files below one folder, which is what the tests look at: `make engines` brings it.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from apache_beam.options.pipeline_options import PipelineOptions
+
+from pipelines import bottlenecks, cli, convert, datasets, evaluate, output_folder
+from pipelines.running import DONE
+from tests.engine_suite import ENGINES, ONE_WORKER, assert_same, engine_file
+from transforms import files, trunk_cache
+from transforms.brought import bring, get_folder, put_file, put_folder, replace_folder
+from transforms.core.errors import InputError
+
+pytestmark = pytest.mark.skipif(
+  not os.environ.get(ENGINES),
+  reason=f"{ENGINES} names no folder of engines: `make test-engines` makes one and sets it",
+)
+
+_KEY, _SECRET = "tests", "only for tests"
+_PATIENCE_SECS = 30
+
+
+class Server(NamedTuple):
+  """A server of S3.
+
+  Attributes:
+    bucket: where the objects of `s3://bucket` lie as files.
+    endpoint: its address.
+  """
+
+  bucket: Path
+  endpoint: str
+
+  @property
+  def flags(self) -> list[str]:
+    return [f"--s3_endpoint_url={self.endpoint}", "--s3_region_name=us-east-1"]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+  folder = tmp_path_factory.mktemp("s3")
+  for name in ("objects/bucket", "attributes"):
+    (folder / name).mkdir(parents=True)
+  with socket.create_server(("127.0.0.1", 0)) as free:
+    port = free.getsockname()[1]
+  found = Server(folder / "objects" / "bucket", f"http://127.0.0.1:{port}")
+  command = [
+    *(str(engine_file("versitygw-v1.8.0", "versitygw")), "--port", f"127.0.0.1:{port}"),
+    *("posix", "--sidecar", str(folder / "attributes"), str(folder / "objects")),
+  ]
+  environment = {"ROOT_ACCESS_KEY": _KEY, "ROOT_SECRET_KEY": _SECRET, "HOME": str(folder)}
+  with (folder / "log").open("wb") as log, pytest.MonkeyPatch.context() as patch:
+    process = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
+    try:
+      _wait_for(port, process, folder / "log")
+      patch.setenv("AWS_ACCESS_KEY_ID", _KEY)
+      patch.setenv("AWS_SECRET_ACCESS_KEY", _SECRET)
+      patch.setenv("AWS_CONFIG_FILE", os.devnull)
+      files.use_options(PipelineOptions(flags=found.flags))
+      yield found
+    finally:
+      files.use_options()
+      process.terminate()
+      process.wait(_PATIENCE_SECS)
+
+
+def _wait_for(port: int, process: subprocess.Popen, log: Path) -> None:
+  until = time.monotonic() + _PATIENCE_SECS
+  while time.monotonic() < until and process.poll() is None:
+    try:
+      socket.create_connection(("127.0.0.1", port), 1).close()
+      return
+    except OSError:
+      time.sleep(0.1)
+  raise AssertionError(log.read_text())
+
+
+@pytest.fixture(autouse=True)
+def options(request: pytest.FixtureRequest) -> None:
+  """Those of the server, whatever the last command has left."""
+  files.use_options(PipelineOptions(flags=request.getfixturevalue("server").flags))
+
+
+class Work(NamedTuple):
+  """What the stages write on a local disk; the inputs are on the server, too, by the same names."""
+
+  idx: Path
+  pictures: Path
+  bottlenecks: Path
+  model: Path
+  evaluation: Path
+
+
+@pytest.fixture(scope="module")
+def local(tmp_path_factory: pytest.TempPathFactory, server: Server) -> Work:
+  work = tmp_path_factory.mktemp("local")
+  found = Work(*(work / name for name in Work._fields))
+  datasets.digits(str(found.idx))
+  assert convert.run(_convert(str(found.idx), str(found.pictures))) == DONE
+  for name in ("idx", "pictures"):
+    files.use_options(PipelineOptions(flags=server.flags))
+    put_folder(str(work / name), f"s3://bucket/in/{name}")
+  assert bottlenecks.run(_embed(str(found.pictures), str(found.bottlenecks))) == DONE
+  assert cli.dispatch(_train(str(found.bottlenecks), str(found.model))) == DONE
+  assert evaluate.run(_evaluate(str(found.pictures), str(found.model), str(found.evaluation))) == DONE
+  return found
+
+
+def _convert(given: str, output: str) -> list[str]:
+  return [f"--input={given}", f"--output={output}", *ONE_WORKER]
+
+
+def _embed(given: str, output: str) -> list[str]:
+  return [f"--input={given}/training", f"--output={output}", "--trunk=bundled", *ONE_WORKER]
+
+
+def _train(given: str, output: str) -> list[str]:
+  return ["train", f"--input={given}", f"--output={output}", "--rounds=9"]
+
+
+def _evaluate(given: str, model: str, output: str) -> list[str]:
+  return [f"--input={given}/testing", f"--model={model}", f"--output={output}", *ONE_WORKER]
+
+
+def test_convert(server, local):
+  assert convert.run([*_convert("s3://bucket/in/idx", "s3://bucket/converted"), *server.flags]) == DONE
+  assert_same(server.bucket / "converted", local.pictures)
+
+
+def test_convert_with_processes_that_are_forked(server, local):
+  argv = ["--input=s3://bucket/in/idx", "--output=s3://bucket/forked", *server.flags]
+  assert convert.run(argv) == DONE
+  assert_same(server.bucket / "forked", local.pictures)
+
+
+def test_records_are_read(server, local, tmp_path):
+  of_trunk = ["--trunk=bundled", *ONE_WORKER]
+  argv = ["--input=s3://bucket/in/pictures", f"--output={tmp_path / 'bottlenecks'}", *of_trunk, *server.flags]
+  assert bottlenecks.run(argv) == DONE
+  assert len(list((tmp_path / "bottlenecks" / "records").glob("*.tfrecord"))) == 3
+
+
+def test_bottlenecks_train_evaluate(server, local, capfd):
+  brought = Path(trunk_cache.folder(), "trunks", "brought")
+  assert bottlenecks.run([*_embed("s3://bucket/in/pictures", "s3://bucket/b"), *server.flags]) == DONE
+  assert_same(server.bucket / "b", local.bottlenecks)
+  assert len(list(brought.iterdir())) == 1  # once for this machine, and whole
+  assert not list(brought.glob(".*"))
+
+  assert cli.dispatch([*_train("s3://bucket/b", "s3://bucket/m"), *server.flags]) == DONE
+  assert "the model is in s3://bucket/m/saved_model" in capfd.readouterr().out
+  assert_same_model(server.bucket / "m", local.model)
+
+  argv = _evaluate("s3://bucket/in/pictures", "s3://bucket/m", "s3://bucket/e")
+  assert evaluate.run([*argv, *server.flags]) == DONE
+  assert_same(server.bucket / "e", local.evaluation)
+
+  # Over what is there: as on a disk, and no neighbour is touched.
+  for name in ("b/mine.txt", "m/mine.txt", "m/saved_model/old", "m/trunk-of-mine/a"):
+    put_file(str(local.model / "labels.txt"), f"s3://bucket/{name}")
+  assert cli.dispatch([*_train("s3://bucket/b", "s3://bucket/m"), *server.flags, "--seed=1"]) == DONE
+  assert {
+    name for name in ("mine.txt", "saved_model/old", "trunk-of-mine/a") if (server.bucket / "m" / name).exists()
+  } == {
+    "mine.txt",
+    "trunk-of-mine/a",
+  }
+  assert not Path("s3:").exists()
+
+
+def assert_same_model(output: Path, expected: Path) -> None:
+  names = sorted(path.relative_to(output).as_posix() for path in output.rglob("*") if path.is_file())
+  assert names == sorted(path.relative_to(expected).as_posix() for path in expected.rglob("*") if path.is_file())
+  for name in ("head.npz", "labels.txt", "retrained_graph.pb", "trunk/prepared/card.json", "COMPLETED"):
+    assert (output / name).read_bytes() == (expected / name).read_bytes(), name
+
+
+def test_a_training_that_fails_takes_nothing_away(server, local):
+  put_folder(str(local.bottlenecks), "s3://bucket/damaged")
+  put_folder(str(local.model), "s3://bucket/kept")
+  files.delete(["s3://bucket/damaged/stats.json"])
+  record = next((local.bottlenecks / "records").glob("training-00000*"))
+  put_file(str(local.bottlenecks / "stats.json"), f"s3://bucket/damaged/records/{record.name}")
+  put_file(str(local.bottlenecks / "stats.json"), "s3://bucket/damaged/stats.json")
+  with pytest.raises(InputError, match="s3://bucket/damaged/records"):
+    cli.dispatch([*_train("s3://bucket/damaged", "s3://bucket/kept"), *server.flags])
+  assert_same_model(server.bucket / "kept", local.model)
+
+
+def test_what_a_stage_replaces_is_its_own(server, local):
+  files.write_text("s3://bucket/above/neighbour/labels.txt", "n")
+  files.write_text("s3://bucket/above/out-of-others/records/a", "n")
+  output = "s3://bucket/above/out"
+  for settings in ({"a": 1}, {"a": 2}):
+    owned = ["records", "*.csv"]
+    output_folder.claim(output, stage="convert", settings=settings, argv=[], owned=owned, shards_folder="records")
+    for name in ("records/.shards/1.json", "records/1", "2.csv", "mine", "deeper/3.csv", "records-of-mine/1"):
+      if settings == {"a": 1}:
+        files.write_text(f"{output}/{name}", "")
+  left = {found.path.removeprefix("s3://bucket/above/") for found in files.list_tree("s3://bucket/above")}
+  assert left == {
+    *("neighbour/labels.txt", "out-of-others/records/a"),
+    *("out/info.json", "out/mine", "out/deeper/3.csv", "out/records-of-mine/1"),
+  }
+  for name in ("", ".", "..", "../neighbour", "a/b", "*", "**"):
+    with pytest.raises(ValueError, match="is no name directly in a folder"):
+      output_folder.claim(output, stage="convert", settings={"a": name}, argv=[], owned=[name])
+
+
+def test_a_file_appears_whole_or_not_at_all(server):
+  with pytest.raises(KeyError), files.write_atomically("s3://bucket/files/half") as file:  # noqa: PT012
+    file.write(b"1" * (1 << 25))
+    raise KeyError
+  assert files.stat("s3://bucket/files/half") is None
+  for size in (0, 3, 1 << 25):
+    files.write_bytes("s3://bucket/files/a [b]* c", b"1" * size)
+    found = files.stat("s3://bucket/files/a [b]* c")
+    assert found is not None
+    assert (found.size_bytes, files.read_bytes(found.path)) == (size, b"1" * size)
+  assert abs(found.modified_secs - time.time()) < 60
+  assert [one.path for one in files.match_in("s3://bucket/files", "*")] == ["s3://bucket/files/a [b]* c"]
+
+
+def test_patterns_and_folders(server):
+  for name in ("a.txt", "b/c.txt", "b/d.json", "b/e/f.txt", ".hidden/g.txt", "bb/h.txt"):
+    files.write_text(f"s3://bucket/tree/x[1]/{name}", name)
+  folder = "s3://bucket/tree/x[1]"
+
+  def names(pattern: str) -> list[str]:
+    return [found.path.removeprefix(f"{folder}/") for found in files.match_in(folder, pattern)]
+
+  assert names("*.txt") == ["a.txt"]
+  assert names("b/*.txt") == ["b/c.txt"]
+  assert names("*/e/f.t?t") == ["b/e/f.txt"]
+  assert names("**") == [".hidden/g.txt", "a.txt", "b/c.txt", "b/d.json", "b/e/f.txt", "bb/h.txt"]
+  assert files.subfolders(folder) == ["b", "bb"]
+  assert files.subfolders("s3://bucket/tree/x") == []
+  assert (files.is_empty(folder), files.is_empty("s3://bucket/tree/x")) == (False, True)
+  assert (files.exists(f"{folder}/a.txt"), files.exists(folder)) == (True, False)
+  files.delete([f"{folder}/b", f"{folder}/none"])
+  assert names("**") == [".hidden/g.txt", "a.txt", "bb/h.txt"]
+
+
+def test_a_folder_is_brought_once_and_again_when_it_has_changed(server, tmp_path, monkeypatch):
+  monkeypatch.setenv("BEAM_RETRAIN_CACHE_DIR", str(tmp_path))
+  with replace_folder("s3://bucket/trunk") as made:
+    Path(made, "deeper").mkdir()
+    Path(made, "deeper", "a").write_text("first")
+    Path(made, "b").write_text("b")
+  here = Path(bring("s3://bucket/trunk"))
+  assert {path.relative_to(here).as_posix() for path in here.rglob("*")} == {"b", "deeper", "deeper/a"}
+  assert bring("s3://bucket/trunk") == str(here)
+  with replace_folder("s3://bucket/trunk") as made:
+    Path(made, "a").write_text("second one")
+  again = Path(bring("s3://bucket/trunk"))
+  assert [path.name for path in again.rglob("*")] == ["a"]
+  os.utime(here.parent, (0, 0))
+  with replace_folder("s3://bucket/trunk") as made:
+    Path(made, "c").touch()
+  bring("s3://bucket/trunk")
+  assert (here.exists(), again.exists()) == (False, True)  # one of them nobody has asked for in a week
+  with pytest.raises(InputError, match="s3://bucket/nothing is empty or not there"):
+    bring("s3://bucket/nothing")
+  get_folder("s3://bucket/trunk", str(tmp_path / "copy"))
+  assert os.listdir(tmp_path / "copy") == ["c"]
+
+
+@pytest.mark.parametrize(
+  ("given", "key", "said"),
+  [
+    ("s3://bucket/in/idx", "other", "s3://bucket/in/idx: the credentials are refused (InvalidAccessKeyId): set"),
+    ("s3://none/in/idx", _KEY, "s3://none/in/idx: there is no bucket none: make it, or give another path"),
+    ("s3://bucket/nothing", _KEY, "s3://bucket/nothing does not exist: give a folder of IDX files"),
+  ],
+)
+def test_what_cannot_be_read_is_one_sentence(given, key, said, server, tmp_path, monkeypatch):
+  monkeypatch.setenv("AWS_ACCESS_KEY_ID", key)
+  with pytest.raises(InputError) as caught:
+    bottlenecks.run([*_embed(given.removesuffix("/training"), str(tmp_path / "output")), *server.flags])
+  assert str(caught.value).replace("/training", "").startswith(said)
+
+
+def test_other_engines_are_told_that_tensorflow_cannot_write_there(server, tmp_path):
+  argv = ["--input=s3://bucket/in/pictures", "--output=s3://bucket/b2", "--runner=FlinkRunner", *server.flags]
+  with pytest.raises(InputError, match=r"on FlinkRunner TensorFlow writes the transform graph .* use --runner="):
+    bottlenecks.run(argv)
