@@ -96,9 +96,9 @@ def _quick_client(options: S3Options) -> Any:
 
 def _refused_by_s3(path: str, bucket: str, response: dict[str, Any]) -> str:
   code, status = response["Error"].get("Code", ""), response.get("ResponseMetadata", {}).get("HTTPStatusCode")
-  if code == "NoSuchBucket" or status == 404:
+  if code == "NoSuchBucket":
     return f"{path}: there is no bucket {bucket}: make it, or give another path."
-  if status in (401, 403):
+  if status in (401, 403, 404):  # 404: of an unknown key, some servers say that it cannot be found
     return (
       f"{path}: the credentials are refused ({code}): set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY to ones that may"
       f" list the bucket {bucket}."
