@@ -14,6 +14,7 @@ from apache_beam.options.pipeline_options import PipelineOptions, StandardOption
 from apache_beam.runners import create_runner
 
 from pipelines.dataflow import is_dataflow, settle
+from pipelines.engine_checks import refuse_engine
 from pipelines.engine_options import add_engine_options, refuse_other_engines
 from transforms import files
 from transforms.core.command_line import (
@@ -37,6 +38,7 @@ __all__ = [
   "add_model_flags",
   "add_slice_flags",
   "fraction",
+  "parse_job",
   "parse_with_beam_options",
   "positive_int",
   "refuse_unknown",
@@ -91,6 +93,17 @@ def add_slice_flags(parser: argparse.ArgumentParser) -> None:
     metavar="N",
     help="slices of fewer pictures are not told apart (default: %(default)d)",
   )
+
+
+def parse_job(parser: argparse.ArgumentParser, argv: Sequence[str]) -> tuple[argparse.Namespace, PipelineOptions]:
+  """As `parse_with_beam_options`, for a command that will send a job to the engine: it is looked at first.
+
+  Raises:
+    InputError: as there; or the engine cannot be had.
+  """
+  namespace, options = parse_with_beam_options(parser, argv)
+  refuse_engine(parser.prog, options)
+  return namespace, options
 
 
 def parse_with_beam_options(

@@ -13,7 +13,7 @@ from pipelines.arguments import (
   ArgumentParser,
   add_max_bad_fraction,
   add_model_flags,
-  parse_with_beam_options,
+  parse_job,
   positive_int,
   refuse_unreachable,
 )
@@ -81,7 +81,7 @@ def read_request(argv: Sequence[str]) -> Request:
     InputError: something that the user gave cannot be used.
   """
   parser = make_parser()
-  flags, options = parse_with_beam_options(parser, argv)
+  flags, options = parse_job(parser, argv)
   refuse_unreachable(options, flags.input, flags.output, flags.reuse, flags.retry_from)
   retry = None
   if flags.retry_from is not None:

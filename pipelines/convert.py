@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import apache_beam as beam
 
 from pipelines import output_folder
-from pipelines.arguments import ArgumentParser, add_max_bad_fraction, parse_with_beam_options, refuse_unreachable
+from pipelines.arguments import ArgumentParser, add_max_bad_fraction, parse_job, refuse_unreachable
 from pipelines.dataflow import refuse_more_jobs, what_was_built
 from pipelines.forked_workers import default_processes
 from pipelines.running import DONE, exit_code, guarded, run_pipeline
@@ -140,7 +140,7 @@ def run(argv: Sequence[str]) -> int:
   Raises:
     InputError: the arguments or the files cannot be used.
   """
-  arguments, options = parse_with_beam_options(make_parser(), argv)
+  arguments, options = parse_job(make_parser(), argv)
   arguments.input, arguments.output = files.absolute(arguments.input), files.absolute(arguments.output)
   refuse_unreachable(options, arguments.input, arguments.output)
   refuse_more_jobs(options, arguments.output)

@@ -18,6 +18,7 @@ from apache_beam.runners import create_runner
 
 from transforms import files
 from transforms.core.errors import InputError
+from transforms.core.preflight import worker_memory_bytes
 from transforms.core.schema import COMPLETED_FILE
 
 ONE_CONTAINER = "no_use_multiple_sdk_containers"
@@ -30,11 +31,6 @@ _PATHS = ("input", "output", "model", "history", "manifest", "reuse", "retry_fro
 _DRY = ("beam-retrain convert", "beam-retrain bottlenecks", "beam-retrain evaluate")
 _TEMPLATES = _DRY[:2]
 _GIB = 1 << 30
-_BASE_BYTES = 2 * _GIB
-"""Python, Beam, TensorFlow and the batches: the bundled trunk's process, a trunk of 5 MB, takes 1.1 GB."""
-
-_COPIES = 8
-"""Of the trunk: as it is read, as a graph, and as the runtime lays it out; with room to spare."""
 
 
 def is_dataflow(options: PipelineOptions) -> bool:
@@ -151,4 +147,4 @@ def ask_for_memory(options: PipelineOptions, model_folder: str) -> None:
 
 def memory_gib(model_bytes: int) -> int:
   """Returns the GiB of memory that a worker needs for a stored model of so many bytes: an estimate, rounded up."""
-  return -(-(_BASE_BYTES + _COPIES * model_bytes) // _GIB)
+  return -(-worker_memory_bytes(model_bytes) // _GIB)

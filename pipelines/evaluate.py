@@ -15,7 +15,7 @@ from pipelines.arguments import (
   add_max_bad_fraction,
   add_model_flags,
   add_slice_flags,
-  parse_with_beam_options,
+  parse_job,
   refuse_unreachable,
 )
 from pipelines.dataflow import ask_for_memory, refuse_more_jobs, what_was_built
@@ -132,7 +132,7 @@ def run(argv: Sequence[str]) -> int:
   Raises:
     InputError: something that the user gave cannot be used.
   """
-  flags, options = parse_with_beam_options(make_parser(), argv)
+  flags, options = parse_job(make_parser(), argv)
   read_paths(flags, "model", "input", "output", "reuse", "manifest")
   refuse_unreachable(options, flags.model, flags.input, flags.output, flags.reuse, flags.manifest)
   execution = choose_execution(flags.batch_size, flags.trunk_threads, options)

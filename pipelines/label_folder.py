@@ -20,7 +20,7 @@ from typing import Any
 import apache_beam as beam
 
 from pipelines import output_folder
-from pipelines.arguments import parse_with_beam_options
+from pipelines.arguments import parse_job
 from pipelines.label_image import EXAMPLE_FOLDER, PROG, make_parser, open_graph
 from pipelines.running import exit_code, run_pipeline
 from transforms import files
@@ -82,7 +82,7 @@ def run(argv: Sequence[str]) -> int:
   Raises:
     InputError: something that the user gave cannot be used.
   """
-  flags, options = parse_with_beam_options(make_parser(), argv)
+  flags, options = parse_job(make_parser(), argv)
   config = _claim(flags, argv)
   try:
     run_pipeline(lambda root: build(root, config), options, stage=STAGE, shards_folder=config.parts_folder)

@@ -17,7 +17,7 @@ from pipelines.arguments import (
   add_model_flags,
   add_slice_flags,
   fraction,
-  parse_with_beam_options,
+  parse_job,
   positive_int,
   refuse_unreachable,
 )
@@ -159,7 +159,7 @@ def run(argv: Sequence[str], today: Callable[[], datetime.date] = datetime.date.
   Raises:
     InputError: something that the user gave cannot be used.
   """
-  flags, options = parse_with_beam_options(make_parser(), argv)
+  flags, options = parse_job(make_parser(), argv)
   read_paths(flags, "model", "candidate", "input", "history", "reuse", "manifest")
   refuse_unreachable(options, flags.model, flags.candidate, flags.input, flags.reuse, flags.manifest)
   models = _read_models(flags)

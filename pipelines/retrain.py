@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from pipelines import cli
-from pipelines.arguments import parse_with_beam_options
+from pipelines.arguments import parse_job
 from pipelines.retrain_flags import check_flags, make_parser, work_dir
 from pipelines.retrain_outputs import check_outputs, check_saved_model, hold_outputs, put_outputs
 from pipelines.retrain_stages import Stages, in_our_flags, train_flags
@@ -33,7 +33,7 @@ def run(argv: Sequence[str]) -> int:
     InputError: something that the user gave cannot be used.
   """
   parser = make_parser()
-  flags, _ = parse_with_beam_options(parser, argv)
+  flags, _ = parse_job(parser, argv)
   beam_flags = parser.parse_known_args(argv)[1]
   check_flags(flags)
   with in_our_flags():

@@ -13,7 +13,7 @@ from pipelines.arguments import (
   ArgumentParser,
   add_max_bad_fraction,
   fraction,
-  parse_with_beam_options,
+  parse_job,
   refuse_unreachable,
 )
 from pipelines.chain import Chain, digest_of_pictures, digests_of_trunk, given
@@ -80,7 +80,7 @@ def run(argv: Sequence[str]) -> int:
     InputError: something that the user gave cannot be used.
   """
   parser = make_parser()
-  flags, options = parse_with_beam_options(parser, argv)
+  flags, options = parse_job(parser, argv)
   beam_flags = parser.parse_known_args(argv)[1]
   refuse_unreachable(options, flags.data)
   output = Path(flags.output)

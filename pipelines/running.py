@@ -20,6 +20,7 @@ from pipelines.quiet import kept_from_terminal
 from transforms import files
 from transforms.core.command_line import DONE, FAILED, GATE_MISSED, TOO_MANY_BAD, guarded
 from transforms.core.errors import InputError, user_sentence
+from transforms.core.preflight import explain
 from transforms.core.quarantine import DROPPED
 from transforms.core.schema import QUARANTINE_FILE
 
@@ -69,6 +70,8 @@ def run_pipeline(
     sentence = user_sentence(error)
     if sentence is not None:
       raise InputError(sentence) from error
+    if known := explain(str(error)):
+      raise InputError(f"{known[0]}: {known[1]}; `beam-retrain doctor` with the same flags looks closer.") from error
     if "KeyboardInterrupt" in str(error):  # it hit a thread of Beam's, which made it an error of a step
       raise KeyboardInterrupt from error
     raise

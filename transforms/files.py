@@ -12,6 +12,7 @@ import hashlib
 import importlib.util
 import io
 import os
+import platform
 import re
 import shutil
 import tempfile
@@ -218,6 +219,19 @@ def is_empty(folder: str) -> bool:
   if is_local(folder):
     return not os.path.exists(folder) or (os.path.isdir(folder) and not os.listdir(folder))
   return next(list_tree(folder), None) is None
+
+
+def check_seen(folder: str) -> None:
+  """Checks that this machine, a worker's for one, sees a local folder that the command has made or found.
+
+  Raises:
+    InputError: it does not.
+  """
+  if is_local(folder) and not os.path.isdir(folder):
+    raise InputError(
+      f"the worker on {platform.node()} does not see the folder {folder}: give paths that all workers see as the"
+      " command does, on a shared disk or in a bucket."
+    )
 
 
 def make_folder(folder: str) -> None:

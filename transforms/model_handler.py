@@ -71,6 +71,7 @@ class ImageModelHandler(ModelHandler[Image, "Inferred | Quarantined", LoadedMode
     return self._threads.here
 
   def load_model(self) -> LoadedModel:
+    files.check_seen(self._path)
     loaded = load_halving(self._load_for_batch, self.batch_size)
     if not self._head:
       return loaded

@@ -128,6 +128,7 @@ class _WorkShard(beam.DoFn):
 
   # `*_` has no annotation: Beam takes one for the type of the whole tuple.
   def process(self, shard: Shard, *_) -> Iterator[ShardReport]:  # type: ignore[no-untyped-def]
+    files.check_seen(files.join(self._output, REPORTS_FOLDER))
     digest = shard.digest(self._request)
     report = read_report(self._output, shard.name(self._task.suffix), digest, self._task.writes_file)
     report = report or self._copy(shard, digest)

@@ -193,11 +193,11 @@ def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
 def _failed(error: Exception) -> int:
   with tempfile.NamedTemporaryFile("w", prefix="beam-retrain-", suffix=".log", delete=False) as log:
     traceback.print_exception(error, file=log)
-  print(f"beam-retrain: the job failed: {_in_one_line(error)} (the whole traceback is in {log.name}).", file=sys.stderr)
+  print(f"beam-retrain: the job failed: {in_one_line(error)} (the whole traceback is in {log.name}).", file=sys.stderr)
   return FAILED
 
 
-def _in_one_line(error: Exception) -> str:
+def in_one_line(error: Exception) -> str:
   """Returns what an exception says; where it holds a worker's traceback, that one's last line: what the worker said."""
   lines = [line for line in str(error).splitlines() if line.strip()] or [""]
   if "Traceback (most recent call last):" in lines:
