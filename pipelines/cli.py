@@ -23,6 +23,7 @@ COMMANDS = {
   "evaluate": ("pipelines.evaluate", "right and wrong, per picture and per label"),
   "reevaluate": ("pipelines.reevaluate", "every night: what got worse, picture by picture, and a candidate beside it"),
   "predict": ("pipelines.predict", "label and confidence of single pictures"),
+  "doctor": ("pipelines.doctor", "whether an engine, its workers and this machine fit together, before a long job"),
   "verify": ("pipelines.verify", "that all ways to a picture's scores agree; that two output folders hold the same"),
   "retrain": ("pipelines.retrain", "what retrain.py did, by its own flags: from pictures to a graph and its labels"),
   "label_image": ("pipelines.label_image", "what label_imageV3.py did, by any frozen graph, in batches"),

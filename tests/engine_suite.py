@@ -179,6 +179,39 @@ class JobServerSuite(EngineSuite):
     assert {name: kinds.get(name) == switch for name in switches} == dict.fromkeys(switches, True)
     assert {name for name in valued if kinds.get(name, switch) == switch} == set()
 
+  def test_doctor(self, flags, tmp_path):
+    code, lines = run_doctor(*flags, f"--output={tmp_path / 'output'}")
+    assert code == DONE, lines
+    assert [line for line in lines if not line.startswith(("ok: driver", "ok: memory", "warning: memory"))] == [
+      f"ok: engine: {self.runner} did a tiny job in N s",
+      "warning: workers: 1 process on this machine, which is the command's own, where 2 were meant: add"
+      " --experiments=use_loopback_process_worker=true --sdk_worker_parallelism=2.",
+      "ok: versions: the same in the driver and the workers",
+      "ok: paths: the workers read and write where this machine does",
+    ]
+
+  def test_what_doctor_advises_gives_two_processes(self, flags):
+    more = ["--experiments=use_loopback_process_worker=true", "--sdk_worker_parallelism=2"]
+    code, lines = run_doctor(*flags, *more)
+    assert code == DONE, lines
+    assert "ok: workers: 2 processes on this machine" in lines
+
+
+def run_doctor(*flags: str) -> tuple[int, list[str]]:
+  """Returns the exit code and the lines, without the seconds."""
+  command = [sys.executable, "-m", "pipelines.doctor", "--timeout_secs=150", *flags]
+  path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+  ended = subprocess.run(
+    command,
+    cwd=Path(__file__).parents[1],
+    env={**os.environ, "PATH": path},
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  assert ended.stderr == ""
+  return ended.returncode, [re.sub(r"[\d.]+ s$", "N s", line) for line in ended.stdout.splitlines()]
+
 
 def said(ended: subprocess.CompletedProcess[str]) -> str:
   """Returns what a command wrote on standard error, but for how far it was every 15 seconds."""

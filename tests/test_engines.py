@@ -2,12 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import socket
+import subprocess
+import time
+import urllib.request
+from collections.abc import Iterator
 
 import apache_beam as beam
 import pytest
 
-from tests.engine_suite import ENGINES, ONE_WORKER, EngineSuite, JobServerSuite, engine_file, expected, inputs
+from pipelines.cli import main
+from pipelines.running import FAILED
+from tests.engine_suite import (
+  ENGINES,
+  ONE_WORKER,
+  EngineSuite,
+  JobServerSuite,
+  engine_file,
+  expected,
+  inputs,
+  run_doctor,
+)
+from tests.test_job_server import write_jar
 
 __all__ = ["expected", "inputs"]  # fixtures
 
@@ -49,6 +67,52 @@ class TestPrism(EngineSuite):
     return ["--runner=PrismRunner", f"--prism_location={prism}"]
 
 
+@pytest.fixture(scope="module")
+def master(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+  """HOST:PORT of a Flink cluster's JobManager, which has no workers."""
+  folder = tmp_path_factory.mktemp("master")
+  with socket.socket() as rpc, socket.socket() as rest:
+    for one in (rpc, rest):
+      one.bind(("127.0.0.1", 0))
+    rpc_port, rest_port = (one.getsockname()[1] for one in (rpc, rest))
+  (folder / "flink-conf.yaml").write_text(
+    f"jobmanager.rpc.address: 127.0.0.1\njobmanager.rpc.port: {rpc_port}\njobmanager.bind-host: 127.0.0.1\n"
+    f"rest.address: 127.0.0.1\nrest.bind-address: 127.0.0.1\nrest.port: {rest_port}\n"
+    f"io.tmp.dirs: {folder}\nblob.storage.directory: {folder}\nclassloader.resolve-order: parent-first\n"
+  )
+  opened = [f"--add-opens=java.base/java.{name}=ALL-UNNAMED" for name in ("lang", "net", "io", "nio", "util", "time")]
+  main_class = "org.apache.flink.runtime.entrypoint.StandaloneSessionClusterEntrypoint"
+  path = f"{engine_file('flink', 'lib')}/*"
+  command = [
+    "java",
+    "-Xmx512m",
+    *opened,
+    "-cp",
+    path,
+    main_class,
+    "--configDir",
+    str(folder),
+    "--executionMode",
+    "cluster",
+  ]
+  with (folder / "log").open("wb") as log:
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+  try:
+    address = f"127.0.0.1:{rest_port}"
+    deadline = time.monotonic() + 90
+    while True:
+      with contextlib.suppress(OSError):
+        urllib.request.urlopen(f"http://{address}/config", timeout=5).close()
+        break
+      has_failed = process.poll() is not None or time.monotonic() > deadline
+      assert not has_failed, (folder / "log").read_text()[-3_000:]
+      time.sleep(0.5)
+    yield address
+  finally:
+    process.kill()
+    process.wait()
+
+
 class TestFlink(JobServerSuite):
   runner = "FlinkRunner"
 
@@ -58,6 +122,18 @@ class TestFlink(JobServerSuite):
     jar = engine_file("flink", "job-server.jar")
     flags = ["--runner=FlinkRunner", "--flink_master=[local]", f"--flink_job_server_jar={jar}", "--parallelism=2"]
     return [*flags, _SHORT_LIVED]
+
+  def test_a_job_server_of_another_line_is_refused(self, flags, master, tmp_path, capsys):
+    jar = write_jar(tmp_path / "other.jar", version="1.20.1")
+    argv = [f"--flink_master={master}", f"--flink_job_server_jar={jar}", "--environment_type=LOOPBACK"]
+    assert main(["convert", "--input=a", f"--output={tmp_path / 'b'}", "--runner=FlinkRunner", *argv]) == FAILED
+    cause = "the cluster is Flink 1.19, and the job server is of 1.20: give the job server of the cluster's line"
+    assert capsys.readouterr().err.startswith(f"beam-retrain convert: --flink_master={master}: {cause}")
+
+  def test_doctor_does_not_wait_for_a_cluster_without_workers(self, flags, master):
+    code, lines = run_doctor(*flags, f"--flink_master={master}", "--environment_type=LOOPBACK", "--timeout_secs=40")
+    assert code == FAILED
+    assert lines[1].startswith("problem: engine: FlinkRunner did not do a tiny job within 40 seconds")
 
 
 class TestSpark(JobServerSuite):
