@@ -43,13 +43,19 @@ _FLINK = "org.apache.flink.runtime"
 _SPARK = "org.apache.spark.deploy"
 
 
+class ClusterError(Exception):
+  """A sentence for the user."""
+
+
 class Cluster(NamedTuple):
-  """Attributes:
-  processes: name -> arguments of `java` after the class path.
-  overview: URL of the master's state, JSON.
-  workers_in: takes that JSON, returns how many workers are registered.
-  flags: of a job.
-  variables: added to the environment.
+  """What is to be started.
+
+  Attributes:
+    processes: name -> arguments of `java` after the class path.
+    overview: URL of the master's state, JSON.
+    workers_in: takes that JSON, returns how many workers are registered.
+    flags: of a job.
+    variables: added to the environment.
   """
 
   processes: dict[str, list[str]]
@@ -90,9 +96,9 @@ def flink(engines: Path, folder: Path) -> Cluster:
     "blob.storage.directory": folder / "temp",
     # Attempts times delay outlast the time in which a lost TaskManager is noticed.
     "heartbeat.interval": 2000,
-    "heartbeat.timeout": 20000,
+    "heartbeat.timeout": 10000,
     "restart-strategy.type": "fixed-delay",
-    "restart-strategy.fixed-delay.attempts": 10,
+    "restart-strategy.fixed-delay.attempts": 3,
     "restart-strategy.fixed-delay.delay": "5 s",
   }
   (folder / "conf").mkdir()
@@ -159,12 +165,12 @@ def start(kind: str, engines: Path, folder: Path) -> list[str]:
     the flags of a job.
 
   Raises:
-    SystemExit: there is one already, the jars are missing, or it did not come up; in that case it is stopped again.
+    ClusterError: there is one already, the jars are missing, or it did not come up; in that case it is stopped again.
   """
   if not (engines / kind / "job-server.jar").exists():
-    sys.exit(f"cluster.py: {engines / kind / 'job-server.jar'} is not there: run `make engines`.")
+    raise ClusterError(f"{engines / kind / 'job-server.jar'} is not there: run `make engines`.")
   if processes_of(folder):
-    sys.exit(f"cluster.py: {folder} is running already: stop it first with `cluster.py stop {kind}`.")
+    raise ClusterError(f"{folder} is running already: stop it first with `cluster.py stop {kind}`.")
   shutil.rmtree(folder, ignore_errors=True)
   (folder / "temp").mkdir(parents=True, mode=0o700)
   cluster = _KINDS[kind](engines, folder)
@@ -182,7 +188,8 @@ def start(kind: str, engines: Path, folder: Path) -> list[str]:
     logs = (folder / f"{name}.log" for name in started)
     tails = "\n".join(f"--- {log}\n" + "\n".join(_last_lines(log)) for log in logs)
     stop(folder)
-    sys.exit(f"{tails}\ncluster.py: {complaint}; the last lines of the logs are above.")
+    print(tails, file=sys.stderr)
+    raise ClusterError(f"{complaint}; the last lines of the logs are above.")
   boot = folder / "worker"
   boot.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m pipelines.worker "$@"\n')
   boot.chmod(0o700)
@@ -289,4 +296,8 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-  main()
+  try:
+    main()
+  except ClusterError as error:
+    print(f"cluster.py: {error}", file=sys.stderr)
+    sys.exit(2)
