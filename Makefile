@@ -88,8 +88,8 @@ S3_SERVER := $(ENGINES)/versitygw-v1.8.0/versitygw
 
 engines: $(ENGINES)/flink/job-server.jar $(ENGINES)/spark/job-server.jar $(ENGINES)/prism-v2.77.0/prism $(S3_SERVER)  ## Flink, Spark, Prism, a server of S3
 
-test-engines: $(INSTALLED) engines  ## whole jobs on FnApiRunner, Prism, Flink and Spark, and on s3://
-	@BEAM_RETRAIN_ENGINES=$(abspath $(ENGINES)) $(BIN)/pytest -q --durations 0 tests/test_engines.py \
+test-engines: $(INSTALLED) engines  ## whole jobs on FnApiRunner, Prism, Flink and Spark, on clusters of both, and on s3://
+	@BEAM_RETRAIN_ENGINES=$(abspath $(ENGINES)) $(BIN)/pytest -q --durations 0 tests/test_engines.py tests/test_clusters.py \
 	  tests/test_object_store.py $(ARGS)
 
 # Peers get environments of their own in .bench: 11 GB, a few minutes, the first time.
