@@ -87,8 +87,10 @@ def flink(engines: Path, folder: Path) -> Cluster:
     "taskmanager.memory.jvm-overhead.min": "192m",
     "taskmanager.memory.jvm-overhead.max": "192m",
     "taskmanager.memory.managed.size": "128m",
-    "taskmanager.memory.network.min": "64m",
-    "taskmanager.memory.network.max": "64m",
+    # A job of tensorflow-transform's has hundreds of exchanges, each with buffers of its own: 64 MiB did not do.
+    # A job of tensorflow-transform's has many exchanges, each with buffers of its own: 64 MiB did not do.
+    "taskmanager.memory.network.min": "256m",
+    "taskmanager.memory.network.max": "256m",
     "parallelism.default": WORKERS,
     # The cluster has the job server's own jars: one copy of each class.
     "classloader.resolve-order": "parent-first",
@@ -105,7 +107,7 @@ def flink(engines: Path, folder: Path) -> Cluster:
   (folder / "conf" / "flink-conf.yaml").write_text("".join(f"{key}: {value}\n" for key, value in conf.items()))
   config = ["--configDir", str(folder / "conf")]
   manager = f"{_FLINK}.entrypoint.StandaloneSessionClusterEntrypoint"
-  worker = ["-Xmx512m", "-XX:MaxDirectMemorySize=256m", f"{_FLINK}.taskexecutor.TaskManagerRunner", *config]
+  worker = ["-Xmx512m", "-XX:MaxDirectMemorySize=448m", f"{_FLINK}.taskexecutor.TaskManagerRunner", *config]
   return Cluster(
     processes={
       "master": ["-Xmx512m", manager, *config, "--executionMode", "cluster"],
