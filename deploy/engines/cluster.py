@@ -28,11 +28,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 WORKERS = 2
+RETRIES = 3
 MARKER = "BEAM_RETRAIN_CLUSTER"
 _ENGINES = Path(__file__).parents[2] / ".engines"
 _START_SECS = 90
 _STOP_SECS = 10
 _LOG_LINES = 40
+_FLINK_RETRY_SECS = 10
 _HOST = "127.0.0.1"
 # What Flink and Spark reach for by reflection, and Java 17 keeps shut.
 _OPENED = (
@@ -65,8 +67,8 @@ class Cluster(NamedTuple):
   variables: dict[str, str]
 
 
-def flink(engines: Path, folder: Path) -> Cluster:
-  """Returns a session cluster; each TaskManager has one slot."""
+def flink(engines: Path, folder: Path, retries: int) -> Cluster:
+  """Returns a session cluster of two TaskManagers, each with a slot for a job of two, and one to spare."""
   rpc, rest = _free_ports(2)
   conf = {
     "jobmanager.rpc.address": _HOST,
@@ -77,7 +79,9 @@ def flink(engines: Path, folder: Path) -> Cluster:
     "rest.port": rest,
     "taskmanager.host": _HOST,
     "taskmanager.bind-host": _HOST,
-    "taskmanager.numberOfTaskSlots": 1,
+    # So that one TaskManager can do the work of both where the other has died; else each does its half.
+    "taskmanager.numberOfTaskSlots": WORKERS,
+    "taskmanager.load-balance.mode": "SLOTS",
     "taskmanager.cpu.cores": 1.0,
     "taskmanager.memory.task.heap.size": "384m",
     "taskmanager.memory.task.off-heap.size": "0",
@@ -86,8 +90,7 @@ def flink(engines: Path, folder: Path) -> Cluster:
     "taskmanager.memory.jvm-metaspace.size": "256m",
     "taskmanager.memory.jvm-overhead.min": "192m",
     "taskmanager.memory.jvm-overhead.max": "192m",
-    "taskmanager.memory.managed.size": "128m",
-    # A job of tensorflow-transform's has hundreds of exchanges, each with buffers of its own: 64 MiB did not do.
+    "taskmanager.memory.managed.size": "256m",
     # A job of tensorflow-transform's has many exchanges, each with buffers of its own: 64 MiB did not do.
     "taskmanager.memory.network.min": "256m",
     "taskmanager.memory.network.max": "256m",
@@ -99,9 +102,9 @@ def flink(engines: Path, folder: Path) -> Cluster:
     # Attempts times delay outlast the time in which a lost TaskManager is noticed.
     "heartbeat.interval": 2000,
     "heartbeat.timeout": 10000,
-    "restart-strategy.type": "fixed-delay",
-    "restart-strategy.fixed-delay.attempts": 3,
-    "restart-strategy.fixed-delay.delay": "5 s",
+    "restart-strategy.type": "fixed-delay" if retries else "none",
+    "restart-strategy.fixed-delay.attempts": retries,
+    "restart-strategy.fixed-delay.delay": f"{_FLINK_RETRY_SECS} s",
   }
   (folder / "conf").mkdir()
   (folder / "conf" / "flink-conf.yaml").write_text("".join(f"{key}: {value}\n" for key, value in conf.items()))
@@ -120,12 +123,14 @@ def flink(engines: Path, folder: Path) -> Cluster:
       f"--flink_master={_HOST}:{rest}",
       f"--flink_job_server_jar={engines / 'flink' / 'job-server.jar'}",
       f"--parallelism={WORKERS}",
+      # A Python worker outlives a stage, and with it the trunk that it has loaded; a dead one does not outlive a retry.
+      f"--environment_cache_millis={_FLINK_RETRY_SECS * 500}",
     ],
     variables={},
   )
 
 
-def spark(engines: Path, folder: Path) -> Cluster:
+def spark(engines: Path, folder: Path, retries: int) -> Cluster:
   """Returns a standalone cluster; each Worker has one core."""
   port, web, *worker_webs = _free_ports(2 + WORKERS)
   (folder / "home").mkdir()
@@ -133,6 +138,14 @@ def spark(engines: Path, folder: Path) -> Cluster:
   master = f"spark://{_HOST}:{port}"
   here = ["--host", _HOST]
   limits = ["-c", "1", "-m", "1g", "-d", str(folder / "temp")]
+  properties = {
+    "spark.driver.host": _HOST,
+    "spark.driver.bindAddress": _HOST,
+    "spark.task.maxFailures": retries + 1,
+    # An executor whose Python worker has died keeps the dead one, and fails whatever it is given: not twice.
+    "spark.excludeOnFailure.enabled": "true",
+    "spark.excludeOnFailure.stage.maxFailedTasksPerExecutor": 1,
+  }
   return Cluster(
     processes={
       "master": ["-Xmx384m", f"{_SPARK}.master.Master", *here, "--port", str(port), "--webui-port", str(web)],
@@ -147,7 +160,9 @@ def spark(engines: Path, folder: Path) -> Cluster:
       "--runner=SparkRunner",
       f"--spark_master_url={master}",
       f"--spark_job_server_jar={engines / 'spark' / 'job-server.jar'}",
-      *(f"--job_server_jvm_properties=-Dspark.driver.{name}={_HOST}" for name in ("host", "bindAddress")),
+      # As with Flink, but a stage of Spark's has to wait for the one before.
+      "--environment_cache_millis=60000",
+      *(f"--job_server_jvm_properties=-D{name}={value}" for name, value in properties.items()),
     ],
     variables={
       "SPARK_HOME": str(folder / "home"),
@@ -157,11 +172,17 @@ def spark(engines: Path, folder: Path) -> Cluster:
   )
 
 
-_KINDS: dict[str, Callable[[Path, Path], Cluster]] = {"flink": flink, "spark": spark}
+_KINDS: dict[str, Callable[[Path, Path, int], Cluster]] = {"flink": flink, "spark": spark}
 
 
-def start(kind: str, engines: Path, folder: Path) -> list[str]:
+def start(kind: str, engines: Path, folder: Path, retries: int = RETRIES) -> list[str]:
   """Starts a cluster and waits until its workers are registered.
+
+  Args:
+    kind: of `_KINDS`.
+    engines: the folder that `make engines` made.
+    folder: the cluster's own; what is in it is deleted.
+    retries: how often what has failed is tried again: Flink's jobs, or the tasks of a Spark job.
 
   Returns:
     the flags of a job.
@@ -175,7 +196,7 @@ def start(kind: str, engines: Path, folder: Path) -> list[str]:
     raise ClusterError(f"{folder} is running already: stop it first with `cluster.py stop {kind}`.")
   shutil.rmtree(folder, ignore_errors=True)
   (folder / "temp").mkdir(parents=True, mode=0o700)
-  cluster = _KINDS[kind](engines, folder)
+  cluster = _KINDS[kind](engines, folder, retries)
   environment = {**os.environ, **cluster.variables, MARKER: str(folder)}
   opened = [f"--add-opens=java.base/{package}=ALL-UNNAMED" for package in _OPENED]
   java = ["java", *opened, "-cp", f"{engines / kind / 'lib'}/*"]
@@ -199,8 +220,6 @@ def start(kind: str, engines: Path, folder: Path) -> list[str]:
     *cluster.flags,
     "--environment_type=PROCESS",
     f"--environment_config={json.dumps({'command': str(boot)})}",
-    # A worker outlives a stage, and with it the trunk that it has loaded; not much longer than a job.
-    "--environment_cache_millis=60000",
   ]
   state = {"flags": flags, "overview": cluster.overview, "pids": {name: one.pid for name, one in started.items()}}
   (folder / "state.json").write_text(json.dumps(state, indent=2) + "\n")
@@ -285,12 +304,20 @@ def main() -> None:
   parser.add_argument("action", choices=["start", "stop", "status"])
   parser.add_argument("engine", choices=sorted(_KINDS))
   parser.add_argument("--engines", type=Path, default=_ENGINES, metavar="DIR", help="what `make engines` made")
+  parser.add_argument(
+    "--retries",
+    type=int,
+    choices=range(10),
+    default=RETRIES,
+    metavar="N",
+    help="how often what has failed is tried again: a job of Flink's, a task of Spark's; 0 to 9 (default %(default)d)",
+  )
   parser.add_argument("--folder", type=Path, metavar="DIR", help="the cluster's own (default: DIR/cluster-ENGINE)")
   arguments = parser.parse_args()
   engines = arguments.engines.resolve()
   folder = (arguments.folder or engines / f"cluster-{arguments.engine}").resolve()
   if arguments.action == "start":
-    print(shlex.join(start(arguments.engine, engines, folder)))
+    print(shlex.join(start(arguments.engine, engines, folder, arguments.retries)))
   elif arguments.action == "stop":
     print(f"{folder}: {stop(folder)} processes ended")
   else:
