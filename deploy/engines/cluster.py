@@ -143,7 +143,8 @@ def spark(engines: Path, folder: Path, retries: int) -> Cluster:
     "spark.driver.bindAddress": _HOST,
     "spark.task.maxFailures": retries + 1,
     # An executor whose Python worker has died keeps the dead one, and fails whatever it is given: not twice.
-    "spark.excludeOnFailure.enabled": "true",
+    # Spark refuses that where a task may fail no more often than twice.
+    "spark.excludeOnFailure.enabled": "true" if retries >= 2 else "false",
     "spark.excludeOnFailure.stage.maxFailedTasksPerExecutor": 1,
   }
   return Cluster(
@@ -275,6 +276,8 @@ def status(folder: Path) -> str:
   found = processes_of(folder)
   if not found:
     return f"{folder}: not running"
+  if not (folder / "state.json").exists():
+    return f"{folder}: {len(found)} processes, not all workers are registered yet"
   state = json.loads((folder / "state.json").read_text())
   return f"{folder}: {len(found)} processes, {state['overview']}\n{shlex.join(state['flags'])}"
 
