@@ -55,10 +55,10 @@ class FaultSuite:
     with running(self.engine, tmp_path / "cluster", "--retries=0") as started:
       ended = run_and_kill(started, pictures, undisturbed, output, WORKER)
       assert ended.returncode == FAILED
-      # Not how far it was.
-      said = [line for line in ended.stderr.splitlines() if not line.startswith("bottlenecks: ")]
+      said = [line for line in ended.stderr.splitlines() if line.startswith("beam-retrain: ")]
       assert len(said) == 1, ended.stderr
-      assert said[0].startswith("beam-retrain: ")
+      assert said[0].startswith("beam-retrain: the job failed: ")
+      assert "Traceback" not in ended.stderr
       assert not (output / "COMPLETED").exists()
       finished = {path: path.stat().st_mtime_ns for path in finished_reports(output)}
       assert finished
