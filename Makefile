@@ -13,7 +13,7 @@ INSTALLED := $(VENV)/.installed
 # Say what failed, in one line, and stop.
 FAIL = { echo "make $@: $(1)" >&2; exit 1; }
 
-.PHONY: help run mnist test airflow test-airflow engines test-engines bench lint format constraints clean
+.PHONY: help run mnist test airflow test-airflow engines test-engines test-faults bench lint format constraints clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -88,9 +88,12 @@ S3_SERVER := $(ENGINES)/versitygw-v1.8.0/versitygw
 
 engines: $(ENGINES)/flink/job-server.jar $(ENGINES)/spark/job-server.jar $(ENGINES)/prism-v2.77.0/prism $(S3_SERVER)  ## Flink, Spark, Prism, a server of S3
 
-test-engines: $(INSTALLED) engines  ## whole jobs on FnApiRunner, Prism, Flink and Spark, and on s3://
-	@BEAM_RETRAIN_ENGINES=$(abspath $(ENGINES)) $(BIN)/pytest -q --durations 0 tests/test_engines.py \
+test-engines: $(INSTALLED) engines  ## whole jobs on FnApiRunner, Prism, Flink and Spark, on clusters of both, and on s3://
+	@BEAM_RETRAIN_ENGINES=$(abspath $(ENGINES)) $(BIN)/pytest -q --durations 0 tests/test_engines.py tests/test_clusters.py \
 	  tests/test_object_store.py $(ARGS)
+
+test-faults: $(INSTALLED) engines  ## jobs on clusters of Flink and Spark whose processes are killed
+	@BEAM_RETRAIN_ENGINES=$(abspath $(ENGINES)) $(BIN)/pytest -q --durations 0 tests/test_faults.py $(ARGS)
 
 # Peers get environments of their own in .bench: 11 GB, a few minutes, the first time.
 bench: DATA ?= mnist

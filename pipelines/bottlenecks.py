@@ -16,7 +16,15 @@ from pipelines import output_folder
 from pipelines.bottlenecks_flags import Request, make_parser, read_request
 from pipelines.dataflow import ask_for_memory, refuse_more_jobs, what_was_built
 from pipelines.distortions import DistortedBottlenecks
-from pipelines.execution import LEAST_IMAGES, choose_execution, is_local, limit_tensorflow, tell_halved, trunk_threads
+from pipelines.execution import (
+  LEAST_IMAGES,
+  choose_execution,
+  is_local,
+  limit_tensorflow,
+  tell_halved,
+  tell_workers,
+  trunk_threads,
+)
 from pipelines.precision import Choice, choose_kind
 from pipelines.progress import Work
 from pipelines.retrain_names import tell_left_out
@@ -277,6 +285,8 @@ def run(argv: Sequence[str]) -> int:
     return DONE
   if halved := tell_halved(result, execution, trunk, flags.output):
     print(halved)
+  if workers := tell_workers(result, flags.output):
+    print(workers)
   files.delete([files.join(flags.output, "temp")])
   if files.exists(files.join(flags.output, COMPLETED_FILE)):
     # Not without COMPLETED: the next run goes on from them.

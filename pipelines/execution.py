@@ -28,6 +28,7 @@ from transforms.core.quiet_tensorflow import load_tensorflow
 from transforms.core.schema import INFO_FILE
 from transforms.core.trunk_kind import TENSORFLOW
 from transforms.model_handler import BATCH_METRIC
+from transforms.worker_counts import TRUNK_LOADS, TRUNK_PICTURES, counts_by_worker
 
 LEAST_IMAGES = 2_000
 """A job of fewer pictures is over before a probe has paid."""
@@ -192,10 +193,7 @@ def tell_halved(result: PipelineResult, execution: Execution, trunk: Trunk, outp
     return ""
   if execution.is_local:
     keep_batch(trunk.fingerprint, execution.threads.here, least, is_halved=True)
-  path = files.join(output, INFO_FILE)
-  info = json.loads(files.read_bytes(path))
-  info.setdefault("execution", {})["batch_size_halved_to"] = least
-  files.write_text(path, json.dumps(info, indent=2, sort_keys=True) + "\n")
+  _keep(output, "batch_size_halved_to", least)
   return f"memory did not do for {execution.batch_size} pictures at a time: the trunk was run over {least}"
 
 
@@ -205,3 +203,43 @@ def _least_batch(result: PipelineResult, default: int) -> int:
     return min((int(entry.result.min) for entry in found if entry.result.count), default=default)
   except Exception:  # each runner's own kind; the job is done, whatever can be asked about it
     return default
+
+
+def tell_workers(result: PipelineResult, output: str) -> str:
+  """Returns what a user is told of the processes that ran the trunk; empty: it was one, or nobody knows.
+
+  Of each, how many pictures it ran the trunk over, and how often it loaded it, is kept in the `info.json` of the
+  output. A runner that has no metrics tells of none.
+  """
+  try:
+    pictures = counts_by_worker(result, TRUNK_PICTURES)
+    loads = counts_by_worker(result, TRUNK_LOADS)
+  except Exception:  # each runner's own kind; the job is done, whatever can be asked about it
+    return ""
+  if not pictures:
+    return ""
+  _keep(
+    output, "workers", {worker: {"pictures": pictures[worker], "loads": loads.get(worker, 0)} for worker in pictures}
+  )
+  return describe_workers(pictures, loads)
+
+
+def describe_workers(pictures: Mapping[str, int], loads: Mapping[str, int]) -> str:
+  """Returns how the work was spread over processes, in a sentence; empty: there was one.
+
+  Args:
+    pictures: process -> how many it ran the trunk over.
+    loads: process -> how often it loaded the trunk.
+  """
+  if len(pictures) == 1:
+    return ""
+  least, most = min(pictures.values()), max(pictures.values())
+  loaded = "each loaded it once" if set(loads.values()) == {1} else f"they loaded it {sum(loads.values()):,} times"
+  return f"{len(pictures):,} workers ran the trunk over {least:,} to {most:,} pictures each; {loaded}"
+
+
+def _keep(output: str, name: str, value: Any) -> None:
+  path = files.join(output, INFO_FILE)
+  info = json.loads(files.read_bytes(path))
+  info.setdefault("execution", {})[name] = value
+  files.write_text(path, json.dumps(info, indent=2, sort_keys=True) + "\n")

@@ -19,8 +19,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 # The collector takes a tenth of the suite's time, nearly all of it over what Beam and TensorFlow made while they were
 # imported, and that stays.
 gc.disable()
-# Its assertions say what differs, as those of the test files do.
-pytest.register_assert_rewrite("tests.engine_suite")
+# Their assertions say what differs, as those of the test files do.
+pytest.register_assert_rewrite("tests.engine_suite", "tests.cluster_suite")
 
 _IS_WORKER = "PYTEST_XDIST_WORKER" in os.environ
 if not _IS_WORKER:

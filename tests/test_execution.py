@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import os
+import socket
 
 import apache_beam as beam
 import grpc
@@ -15,7 +17,7 @@ from apache_beam.runners.runner import PipelineResult, PipelineState
 from PIL import Image as Pillow
 
 from pipelines.batch_probe import CANDIDATES, find_batch, keep_batch
-from pipelines.execution import choose_execution, tell_halved, worker_processes
+from pipelines.execution import choose_execution, describe_workers, tell_halved, tell_workers, worker_processes
 from pipelines.trunks import load_trunk, prepare
 from transforms.bottlenecks import EmbedShard
 from transforms.core.cores import cores_given
@@ -159,6 +161,36 @@ def test_a_batch_that_was_halved_on_a_worker_is_told_and_remembered(trunk, tmp_p
   assert tell_halved(result, again, trunk, str(output)) == ""
 
 
+def test_which_process_ran_and_loaded_the_trunk_is_kept(trunk, tmp_path):
+  shards = []
+  for index in range(3):
+    path = tmp_path / f"{index}.png"
+    Pillow.fromarray(np.full((8, 8), index, np.uint8)).save(path)
+    shards.append(Shard("training", index, 3, (ImageFile(f"a/{index}.png", "a", str(path), path.stat().st_size, 0.0),)))
+  output = tmp_path / "out"
+  (output / "records" / ".shards").mkdir(parents=True)
+  (output / "info.json").write_text("{}")
+  root = beam.Pipeline(options=_LOCAL)
+  task = EmbedShard(_Needy("", batch_size=2), ["a"])
+  _ = root | beam.Create(shards) | WorkShards(task, output=str(output / "records"), request="r")
+  result = root.run()
+  result.wait_until_finish()
+  assert tell_workers(result, str(output)) == ""  # one process: nothing to tell
+  assert json.loads((output / "info.json").read_text())["execution"] == {
+    "workers": {f"{socket.gethostname()}/{os.getpid()}": {"pictures": 3, "loads": 1}}
+  }
+
+
+def test_how_the_work_was_spread_is_said_in_a_sentence():
+  pictures = {"a/1": 1041, "b/1": 756}
+  assert describe_workers(pictures, {"a/1": 1, "b/1": 1}) == (
+    "2 workers ran the trunk over 756 to 1,041 pictures each; each loaded it once"
+  )
+  assert describe_workers(pictures, {"a/1": 3, "b/1": 1}) == (
+    "2 workers ran the trunk over 756 to 1,041 pictures each; they loaded it 4 times"
+  )
+
+
 def test_a_runner_that_has_no_metrics_does_not_end_a_job_that_is_done(trunk, tmp_path):
   with grpc.insecure_channel("127.0.0.1:1") as nobody_listens:
     job_service = beam_job_api_pb2_grpc.JobServiceStub(nobody_listens)
@@ -173,3 +205,4 @@ def test_a_runner_that_has_no_metrics_does_not_end_a_job_that_is_done(trunk, tmp
         with pytest.raises(answer):
           result.metrics()
       assert tell_halved(result, choose_execution(8, None, _LOCAL), trunk, str(tmp_path)) == ""
+      assert tell_workers(result, str(tmp_path)) == ""

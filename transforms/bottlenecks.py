@@ -14,6 +14,7 @@ from transforms.core.tfrecord import frame
 from transforms.model_handler import BATCH_METRIC, ImageModelHandler, Inferred, LoadedModel
 from transforms.shard_work import METRICS_NAMESPACE, ShardTask, Written
 from transforms.sources import read_images
+from transforms.worker_counts import TRUNK_PICTURES, count_here
 
 
 class EmbedShard(ShardTask):
@@ -52,8 +53,10 @@ class EmbedShard(ShardTask):
           )
           self._computed += 1
           yield Written(image.label, frame(encode_bottleneck(record)))
+    self._handler.count_loads()
     if self._computed:
       self._counter.inc(self._computed)
+      count_here(TRUNK_PICTURES, self._computed)
     if self._model is not None and self._model.largest_batch is not None:
       self._batch.update(self._model.largest_batch())
 

@@ -142,6 +142,7 @@ class DistortShard(ShardTask):
           self._counter.inc(self._distortions.copies)
           for record in self._records(image, outputs["bottleneck"]):
             yield Written(image.label, record)
+    self._handler.count_loads()
 
   def extra(self) -> Mapping[str, Any]:
     return {DISTORTED: {"pictures": self._counts["pictures"], "validation": self._counts["validation"]}}

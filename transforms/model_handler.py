@@ -21,6 +21,7 @@ from transforms.core.inference import BATCH_SIZE, Inferred, LoadedModel, infer_i
 from transforms.core.quarantine import Quarantined
 from transforms.core.schema import Image
 from transforms.core.scoring_model import with_head
+from transforms.worker_counts import TRUNK_LOADS, count_here
 
 BATCH_METRIC = "trunk_batch_pictures"
 """A distribution: how many pictures the trunk took at a time, when a shard was done."""
@@ -64,6 +65,7 @@ class ImageModelHandler(ModelHandler[Image, "Inferred | Quarantined", LoadedMode
     self._trunk_only = trunk_only
     self._head = head
     self._shared = Shared()
+    self._loads = 0
 
   @property
   def threads(self) -> int:
@@ -72,6 +74,7 @@ class ImageModelHandler(ModelHandler[Image, "Inferred | Quarantined", LoadedMode
 
   def load_model(self) -> LoadedModel:
     files.check_seen(self._path)
+    self._loads += 1
     loaded = load_halving(self._load_for_batch, self.batch_size)
     if not self._head:
       return loaded
@@ -85,6 +88,13 @@ class ImageModelHandler(ModelHandler[Image, "Inferred | Quarantined", LoadedMode
     # The paths are the tag: another model in the same process replaces the one that is kept alive.
     model: LoadedModel = self._shared.acquire(self.load_model, tag=f"{self._path} {self._head}")
     return model
+
+  def count_loads(self) -> None:
+    """Counts how often this process has loaded the model, from the thread that Beam works a bundle on."""
+    # The model is loaded on a thread that decodes.
+    if self._loads:
+      count_here(TRUNK_LOADS, self._loads)
+      self._loads = 0
 
   def run_inference(
     self, batch: Sequence[Image], model: LoadedModel, inference_args: Mapping[str, Any] | None = None

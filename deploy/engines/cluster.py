@@ -1,0 +1,335 @@
+"""A Flink or Spark cluster on this machine: a master and two workers, processes of their own, on loopback alone.
+
+  python deploy/engines/cluster.py start flink     # or spark; prints the flags of a job
+  python deploy/engines/cluster.py status flink
+  python deploy/engines/cluster.py stop flink
+
+The jars are those of `make engines`. Everything of a running cluster (ports, logs, scratch files, the workers' command)
+is in one folder, `.engines/cluster-flink`; each of its processes carries that folder in its environment, so that `stop`
+finds them all, workers in Python and orphans too, and no others. Linux only: it reads /proc.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+WORKERS = 2
+RETRIES = 3
+MARKER = "BEAM_RETRAIN_CLUSTER"
+_ENGINES = Path(__file__).parents[2] / ".engines"
+_START_SECS = 90
+_STOP_SECS = 10
+_LOG_LINES = 40
+_FLINK_RETRY_SECS = 10
+_HOST = "127.0.0.1"
+# What Flink and Spark reach for by reflection, and Java 17 keeps shut.
+_OPENED = (
+  *("java.lang", "java.lang.invoke", "java.lang.reflect", "java.io", "java.net", "java.nio", "java.text", "java.time"),
+  *("java.util", "java.util.concurrent", "java.util.concurrent.atomic", "java.util.concurrent.locks", "sun.nio.ch"),
+)
+_FLINK = "org.apache.flink.runtime"
+_SPARK = "org.apache.spark.deploy"
+
+
+class ClusterError(Exception):
+  """A sentence for the user."""
+
+
+class Cluster(NamedTuple):
+  """What is to be started.
+
+  Attributes:
+    processes: name -> arguments of `java` after the class path.
+    overview: URL of the master's state, JSON.
+    workers_in: takes that JSON, returns how many workers are registered.
+    flags: of a job.
+    variables: added to the environment.
+  """
+
+  processes: dict[str, list[str]]
+  overview: str
+  workers_in: Callable[[dict], int]
+  flags: list[str]
+  variables: dict[str, str]
+
+
+def flink(engines: Path, folder: Path, retries: int) -> Cluster:
+  """Returns a session cluster of two TaskManagers, each with a slot for a job of two, and one to spare."""
+  rpc, rest = _free_ports(2)
+  conf = {
+    "jobmanager.rpc.address": _HOST,
+    "jobmanager.rpc.port": rpc,
+    "jobmanager.bind-host": _HOST,
+    "rest.address": _HOST,
+    "rest.bind-address": _HOST,
+    "rest.port": rest,
+    "taskmanager.host": _HOST,
+    "taskmanager.bind-host": _HOST,
+    # So that one TaskManager can do the work of both where the other has died; else each does its half.
+    "taskmanager.numberOfTaskSlots": WORKERS,
+    "taskmanager.load-balance.mode": "SLOTS",
+    "taskmanager.cpu.cores": 1.0,
+    "taskmanager.memory.task.heap.size": "384m",
+    "taskmanager.memory.task.off-heap.size": "0",
+    "taskmanager.memory.framework.heap.size": "128m",
+    "taskmanager.memory.framework.off-heap.size": "128m",
+    "taskmanager.memory.jvm-metaspace.size": "256m",
+    "taskmanager.memory.jvm-overhead.min": "192m",
+    "taskmanager.memory.jvm-overhead.max": "192m",
+    "taskmanager.memory.managed.size": "256m",
+    # A job of tensorflow-transform's has many exchanges, each with buffers of its own: 64 MiB did not do.
+    "taskmanager.memory.network.min": "256m",
+    "taskmanager.memory.network.max": "256m",
+    "parallelism.default": WORKERS,
+    # The cluster has the job server's own jars: one copy of each class.
+    "classloader.resolve-order": "parent-first",
+    "io.tmp.dirs": folder / "temp",
+    "blob.storage.directory": folder / "temp",
+    # Attempts times delay outlast the time in which a lost TaskManager is noticed.
+    "heartbeat.interval": 2000,
+    "heartbeat.timeout": 10000,
+    "restart-strategy.type": "fixed-delay" if retries else "none",
+    "restart-strategy.fixed-delay.attempts": retries,
+    "restart-strategy.fixed-delay.delay": f"{_FLINK_RETRY_SECS} s",
+  }
+  (folder / "conf").mkdir()
+  (folder / "conf" / "flink-conf.yaml").write_text("".join(f"{key}: {value}\n" for key, value in conf.items()))
+  config = ["--configDir", str(folder / "conf")]
+  manager = f"{_FLINK}.entrypoint.StandaloneSessionClusterEntrypoint"
+  worker = ["-Xmx512m", "-XX:MaxDirectMemorySize=448m", f"{_FLINK}.taskexecutor.TaskManagerRunner", *config]
+  return Cluster(
+    processes={
+      "master": ["-Xmx512m", manager, *config, "--executionMode", "cluster"],
+      **{f"worker{n}": [*worker, "-D", f"taskmanager.resource-id=worker{n}"] for n in range(WORKERS)},
+    },
+    overview=f"http://{_HOST}:{rest}/overview",
+    workers_in=lambda overview: int(overview["taskmanagers"]),
+    flags=[
+      "--runner=FlinkRunner",
+      f"--flink_master={_HOST}:{rest}",
+      f"--flink_job_server_jar={engines / 'flink' / 'job-server.jar'}",
+      f"--parallelism={WORKERS}",
+      # A Python worker outlives a stage, and with it the trunk that it has loaded; a dead one does not outlive a retry.
+      f"--environment_cache_millis={_FLINK_RETRY_SECS * 500}",
+    ],
+    variables={},
+  )
+
+
+def spark(engines: Path, folder: Path, retries: int) -> Cluster:
+  """Returns a standalone cluster; each Worker has one core."""
+  port, web, *worker_webs = _free_ports(2 + WORKERS)
+  (folder / "home").mkdir()
+  (folder / "home" / "jars").symlink_to(engines / "spark" / "lib")  # where Spark looks for its executors' jars
+  master = f"spark://{_HOST}:{port}"
+  here = ["--host", _HOST]
+  limits = ["-c", "1", "-m", "1g", "-d", str(folder / "temp")]
+  properties = {
+    "spark.driver.host": _HOST,
+    "spark.driver.bindAddress": _HOST,
+    "spark.task.maxFailures": retries + 1,
+    # An executor whose Python worker has died keeps the dead one, and fails whatever it is given: not twice.
+    # Spark refuses that where a task may fail no more often than twice.
+    "spark.excludeOnFailure.enabled": "true" if retries >= 2 else "false",
+    "spark.excludeOnFailure.stage.maxFailedTasksPerExecutor": 1,
+  }
+  return Cluster(
+    processes={
+      "master": ["-Xmx384m", f"{_SPARK}.master.Master", *here, "--port", str(port), "--webui-port", str(web)],
+      **{
+        f"worker{n}": ["-Xmx256m", f"{_SPARK}.worker.Worker", *here, "--webui-port", str(web_port), *limits, master]
+        for n, web_port in enumerate(worker_webs)
+      },
+    },
+    overview=f"http://{_HOST}:{web}/json/",
+    workers_in=lambda overview: int(overview["aliveworkers"]),
+    flags=[
+      "--runner=SparkRunner",
+      f"--spark_master_url={master}",
+      f"--spark_job_server_jar={engines / 'spark' / 'job-server.jar'}",
+      # As with Flink, but a stage of Spark's has to wait for the one before.
+      "--environment_cache_millis=60000",
+      *(f"--job_server_jvm_properties=-D{name}={value}" for name, value in properties.items()),
+    ],
+    variables={
+      "SPARK_HOME": str(folder / "home"),
+      "SPARK_SCALA_VERSION": "2.12",  # else it looks for a build of its own to find out
+      "SPARK_LOCAL_IP": _HOST,
+    },
+  )
+
+
+_KINDS: dict[str, Callable[[Path, Path, int], Cluster]] = {"flink": flink, "spark": spark}
+
+
+def start(kind: str, engines: Path, folder: Path, retries: int = RETRIES) -> list[str]:
+  """Starts a cluster and waits until its workers are registered.
+
+  Args:
+    kind: of `_KINDS`.
+    engines: the folder that `make engines` made.
+    folder: the cluster's own; what is in it is deleted.
+    retries: how often what has failed is tried again: Flink's jobs, or the tasks of a Spark job.
+
+  Returns:
+    the flags of a job.
+
+  Raises:
+    ClusterError: there is one already, the jars are missing, or it did not come up; in that case it is stopped again.
+  """
+  if not (engines / kind / "job-server.jar").exists():
+    raise ClusterError(f"{engines / kind / 'job-server.jar'} is not there: run `make engines`.")
+  if processes_of(folder):
+    raise ClusterError(f"{folder} is running already: stop it first with `cluster.py stop {kind}`.")
+  shutil.rmtree(folder, ignore_errors=True)
+  (folder / "temp").mkdir(parents=True, mode=0o700)
+  cluster = _KINDS[kind](engines, folder, retries)
+  environment = {**os.environ, **cluster.variables, MARKER: str(folder)}
+  opened = [f"--add-opens=java.base/{package}=ALL-UNNAMED" for package in _OPENED]
+  java = ["java", *opened, "-cp", f"{engines / kind / 'lib'}/*"]
+  started = {}
+  for name, arguments in cluster.processes.items():
+    with (folder / f"{name}.log").open("wb") as log:
+      started[name] = subprocess.Popen(
+        [*java, *arguments], env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+      )
+  complaint = _wait(cluster, started)
+  if complaint:
+    logs = (folder / f"{name}.log" for name in started)
+    tails = "\n".join(f"--- {log}\n" + "\n".join(_last_lines(log)) for log in logs)
+    stop(folder)
+    print(tails, file=sys.stderr)
+    raise ClusterError(f"{complaint}; the last lines of the logs are above.")
+  boot = folder / "worker"
+  boot.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m pipelines.worker "$@"\n')
+  boot.chmod(0o700)
+  flags = [
+    *cluster.flags,
+    "--environment_type=PROCESS",
+    f"--environment_config={json.dumps({'command': str(boot)})}",
+  ]
+  state = {"flags": flags, "overview": cluster.overview, "pids": {name: one.pid for name, one in started.items()}}
+  (folder / "state.json").write_text(json.dumps(state, indent=2) + "\n")
+  return flags
+
+
+def _wait(cluster: Cluster, started: dict[str, subprocess.Popen]) -> str:
+  """Returns why the cluster is not complete; empty: it is."""
+  deadline = time.monotonic() + _START_SECS
+  while time.monotonic() < deadline:
+    for name, process in started.items():
+      if process.poll() is not None:
+        return f"{name} ended with exit code {process.returncode}"
+    with contextlib.suppress(OSError, ValueError):
+      if cluster.workers_in(_get(cluster.overview)) == WORKERS:
+        return ""
+    time.sleep(0.5)
+  return f"{WORKERS} workers were not registered within {_START_SECS} seconds"
+
+
+def stop(folder: Path) -> int:
+  """Ends all processes of the cluster, kindly and then not; returns how many there were."""
+  found = processes_of(folder)
+  _signal(found, signal.SIGTERM)
+  deadline = time.monotonic() + _STOP_SECS
+  while left := processes_of(folder):
+    if time.monotonic() > deadline:
+      _signal(left, signal.SIGKILL)
+    time.sleep(0.3)
+  return len(found)
+
+
+def _signal(pids: Iterable[int], number: signal.Signals) -> None:
+  for pid in pids:
+    with contextlib.suppress(ProcessLookupError):
+      os.kill(pid, number)
+
+
+def processes_of(folder: Path) -> list[int]:
+  """Returns the process ids of all that carry the folder in their environment, this process's children or not."""
+  wanted = f"{MARKER}={folder}".encode()
+  found = []
+  for entry in Path("/proc").iterdir():
+    if entry.name.isdigit():
+      with contextlib.suppress(OSError):  # it has ended, or is another user's
+        if wanted in (entry / "environ").read_bytes().split(b"\0"):
+          found.append(int(entry.name))
+  return sorted(found)
+
+
+def status(folder: Path) -> str:
+  """Returns a sentence, and the flags of a job where it runs."""
+  found = processes_of(folder)
+  if not found:
+    return f"{folder}: not running"
+  if not (folder / "state.json").exists():
+    return f"{folder}: {len(found)} processes, not all workers are registered yet"
+  state = json.loads((folder / "state.json").read_text())
+  return f"{folder}: {len(found)} processes, {state['overview']}\n{shlex.join(state['flags'])}"
+
+
+def _get(url: str) -> dict:
+  with urllib.request.urlopen(url, timeout=5) as answer:
+    found: dict = json.load(answer)
+  return found
+
+
+def _free_ports(count: int) -> list[int]:
+  """All bound at once, so that they differ."""
+  with contextlib.ExitStack() as stack:
+    sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+    for one in sockets:
+      one.bind((_HOST, 0))
+    return [one.getsockname()[1] for one in sockets]
+
+
+def _last_lines(log: Path) -> list[str]:
+  return log.read_text(errors="replace").splitlines()[-_LOG_LINES:]
+
+
+def main() -> None:
+  """See above."""
+  parser = argparse.ArgumentParser(prog="cluster.py", allow_abbrev=False)
+  parser.add_argument("action", choices=["start", "stop", "status"])
+  parser.add_argument("engine", choices=sorted(_KINDS))
+  parser.add_argument("--engines", type=Path, default=_ENGINES, metavar="DIR", help="what `make engines` made")
+  parser.add_argument(
+    "--retries",
+    type=int,
+    choices=range(10),
+    default=RETRIES,
+    metavar="N",
+    help="how often what has failed is tried again: a job of Flink's, a task of Spark's; 0 to 9 (default %(default)d)",
+  )
+  parser.add_argument("--folder", type=Path, metavar="DIR", help="the cluster's own (default: DIR/cluster-ENGINE)")
+  arguments = parser.parse_args()
+  engines = arguments.engines.resolve()
+  folder = (arguments.folder or engines / f"cluster-{arguments.engine}").resolve()
+  if arguments.action == "start":
+    print(shlex.join(start(arguments.engine, engines, folder, arguments.retries)))
+  elif arguments.action == "stop":
+    print(f"{folder}: {stop(folder)} processes ended")
+  else:
+    print(status(folder))
+
+
+if __name__ == "__main__":
+  try:
+    main()
+  except ClusterError as error:
+    print(f"cluster.py: {error}", file=sys.stderr)
+    sys.exit(2)

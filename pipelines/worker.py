@@ -1,0 +1,94 @@
+"""A Beam worker from the installed package: the command of Beam's PROCESS environment, or of its worker pool.
+
+  python -m pipelines.worker --id=ID --provision_endpoint=HOST:PORT --control_endpoint=... --logging_endpoint=...
+
+The engine starts it and says where it listens. Nothing that a job stages is fetched: the code is what is installed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+from collections.abc import Sequence
+
+import grpc
+from apache_beam.portability.api import (
+  beam_provision_api_pb2,
+  beam_provision_api_pb2_grpc,
+  endpoints_pb2,
+)
+from google.protobuf import json_format, text_format
+
+_PROVISION_SECS = 60
+
+
+def read_arguments(argv: Sequence[str]) -> argparse.Namespace:
+  """Returns `id` and four endpoints, as HOST:PORT; empty where provisioning says them."""
+  parser = argparse.ArgumentParser(prog="pipelines.worker", allow_abbrev=False)
+  parser.add_argument("--id", required=True)
+  parser.add_argument("--provision_endpoint", required=True)
+  for name in ("control", "logging", "artifact"):
+    parser.add_argument(f"--{name}_endpoint", default="")
+  return parser.parse_args(argv)
+
+
+def fetch_provision(worker_id: str, endpoint: str) -> beam_provision_api_pb2.ProvisionInfo:
+  """Returns what the engine says to this worker.
+
+  Raises:
+    grpc.RpcError: it did not answer within a minute.
+  """
+  with grpc.insecure_channel(endpoint) as channel:
+    stub = beam_provision_api_pb2_grpc.ProvisionServiceStub(channel)
+    request = beam_provision_api_pb2.GetProvisionInfoRequest()
+    answer = stub.GetProvisionInfo(
+      request, timeout=_PROVISION_SECS, metadata=[("worker_id", worker_id)], wait_for_ready=True
+    )
+  return answer.info
+
+
+def worker_environment(
+  arguments: argparse.Namespace, info: beam_provision_api_pb2.ProvisionInfo, folder: str
+) -> dict[str, str]:
+  """Returns the variables that Beam's worker reads.
+
+  Args:
+    arguments: see `read_arguments`; what provisioning says comes first.
+    info: see `fetch_provision`.
+    folder: of this worker alone: Beam loads a pickled session that lies in it.
+  """
+
+  def descriptor(of_info: endpoints_pb2.ApiServiceDescriptor, argument: str) -> str:
+    # Beam Python knows no authentication here, and wants the address alone.
+    found = endpoints_pb2.ApiServiceDescriptor(url=of_info.url or argument)
+    return text_format.MessageToString(found)
+
+  variables = {
+    "WORKER_ID": arguments.id,
+    "SEMI_PERSISTENT_DIRECTORY": folder,
+    "PIPELINE_OPTIONS": json_format.MessageToJson(info.pipeline_options),
+    "CONTROL_API_SERVICE_DESCRIPTOR": descriptor(info.control_endpoint, arguments.control_endpoint),
+    "LOGGING_API_SERVICE_DESCRIPTOR": descriptor(info.logging_endpoint, arguments.logging_endpoint),
+    "RUNNER_CAPABILITIES": " ".join(info.runner_capabilities),
+  }
+  if info.status_endpoint.url:
+    variables["STATUS_API_SERVICE_DESCRIPTOR"] = descriptor(info.status_endpoint, "")
+  return variables
+
+
+def main(argv: Sequence[str]) -> None:
+  """Works until the engine hangs up."""
+  arguments = read_arguments(argv)
+  info = fetch_provision(arguments.id, arguments.provision_endpoint)
+  # Not the /tmp that Beam's own containers take: here anyone could leave a session there.
+  with tempfile.TemporaryDirectory(prefix="beam-retrain-worker-") as folder:
+    os.environ.update(worker_environment(arguments, info, folder))
+    from apache_beam.runners.worker import sdk_worker_main  # after the variables: it may read them when imported
+
+    sdk_worker_main.main([])
+
+
+if __name__ == "__main__":
+  main(sys.argv[1:])

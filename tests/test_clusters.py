@@ -1,0 +1,125 @@
+"""Two jobs on clusters: the same output, and each worker does its part. A cluster is a master, two workers and their
+Python processes: see deploy/engines/cluster.py.
+
+They are two of the engine suite's five: `bottlenecks`, on more pictures, and `evaluate`. What is new on a cluster is
+how work, side inputs and shuffles get to other processes, and these two have all of that; the others would spend their
+time on starting.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pipelines import bottlenecks, evaluate
+from pipelines.running import DONE
+from tests.cluster_suite import Running, cluster, embed_arguments, needs_engines, pictures, running, undisturbed
+from tests.engine_suite import ENGINES, assert_same, expected, inputs
+
+__all__ = ["expected", "inputs", "pictures", "undisturbed"]  # fixtures
+
+
+class ClusterSuite:
+  """A subclass gives `engine`, and what its last job has sent from one task to another."""
+
+  engine: str
+
+  @pytest.fixture(scope="class")
+  @classmethod
+  def started(cls, tmp_path_factory) -> Iterator[Running]:
+    with running(cls.engine, tmp_path_factory.mktemp("cluster") / cls.engine) as found:
+      yield found
+
+  def exchanged_bytes(self, started: Running) -> int:
+    raise NotImplementedError
+
+  def test_each_worker_does_its_part_and_no_picture_crosses_a_shuffle(self, started, pictures, undisturbed, tmp_path):
+    output = tmp_path / "output"
+    assert bottlenecks.run(embed_arguments(pictures, output, started.flags)) == DONE
+    assert_same(output, undisturbed)
+    # Of each: pictures that it read, decoded, ran through the trunk and wrote.
+    workers = json.loads((output / "info.json").read_text())["execution"]["workers"]
+    assert len(workers) == 2
+    planned = json.loads((output / "stats.json").read_text())["inputs"]
+    assert sum(worker["pictures"] for worker in workers.values()) == planned
+    assert [worker["loads"] for worker in workers.values()] == [1, 1]
+    encoded = sum(path.stat().st_size for path in pictures.rglob("*.png"))
+    assert 0 < self.exchanged_bytes(started) < encoded / 2
+
+  def test_evaluate(self, started, inputs, expected, tmp_path):
+    assert evaluate.run(inputs.evaluate(tmp_path / "output", started.flags)) == DONE
+    assert_same(tmp_path / "output", expected.evaluation)
+
+
+@needs_engines
+class TestFlinkCluster(ClusterSuite):
+  engine = "flink"
+
+  def exchanged_bytes(self, started: Running) -> int:
+    """Between any two of the job's tasks, in one process or not."""
+    master = f"http://{started.flag('flink_master')}"
+    last = max(_get(f"{master}/jobs/overview")["jobs"], key=lambda job: job["start-time"])
+    vertices = _get(f"{master}/jobs/{last['jid']}")["vertices"]
+    return sum(vertex["metrics"]["write-bytes"] for vertex in vertices)
+
+
+@needs_engines
+class TestSparkCluster(ClusterSuite):
+  engine = "spark"
+
+  @pytest.fixture(scope="class")
+  @classmethod
+  def started(cls, tmp_path_factory) -> Iterator[Running]:
+    events = tmp_path_factory.mktemp("events")
+    properties = {"spark.eventLog.enabled": "true", "spark.eventLog.dir": f"file://{events}"}
+    more = [f"--job_server_jvm_properties=-D{name}={value}" for name, value in properties.items()]
+    with running(cls.engine, tmp_path_factory.mktemp("cluster") / cls.engine) as found:
+      yield found._replace(flags=[*found.flags, *more])
+
+  def exchanged_bytes(self, started: Running) -> int:
+    """Written to Spark's shuffle files."""
+    events = Path(next(flag for flag in started.flags if "eventLog.dir" in flag).partition("file://")[2])
+    log = max(events.iterdir(), key=lambda path: path.stat().st_mtime)
+    ended = (event for event in map(json.loads, log.open()) if event["Event"] == "SparkListenerTaskEnd")
+    return sum(event["Task Metrics"]["Shuffle Write Metrics"]["Shuffle Bytes Written"] for event in ended)
+
+
+def _get(url: str) -> dict:
+  with urllib.request.urlopen(url, timeout=10) as answer:
+    return json.load(answer)
+
+
+@needs_engines
+def test_of_a_cluster_of_which_a_part_does_not_come_up_nothing_stays(tmp_path, monkeypatch):
+  monkeypatch.setenv("SPARK_WORKER_PORT", "none")  # of this the workers die, and the master lives on
+  engines, folder = Path(os.environ[ENGINES]), tmp_path / "cluster"
+  try:
+    ended = cluster("start", "spark", engines, folder)
+    assert "NumberFormatException" in ended.stderr
+    assert ended.stderr.endswith("ended with exit code 1; the last lines of the logs are above.\n")
+    assert ended.returncode == 2
+    assert cluster("status", "spark", engines, folder).stdout == f"{folder}: not running\n"
+  finally:
+    cluster("stop", "spark", engines, folder)
+
+
+@pytest.mark.parametrize("engine", ["flink", "spark"])
+def test_without_jars_it_says_how_to_get_them(engine, tmp_path):
+  ended = cluster("start", engine, tmp_path, tmp_path / "cluster")
+  assert ended.stderr == f"cluster.py: {tmp_path / engine / 'job-server.jar'} is not there: run `make engines`.\n"
+  assert ended.returncode == 2
+  assert not (tmp_path / "cluster").exists()
+
+
+def test_a_cluster_that_does_not_come_up_says_why(tmp_path):
+  (tmp_path / "flink" / "lib").mkdir(parents=True)
+  (tmp_path / "flink" / "job-server.jar").touch()
+  ended = cluster("start", "flink", tmp_path, tmp_path / "cluster")
+  assert "ClassNotFoundException" in ended.stderr
+  assert ended.stderr.endswith("ended with exit code 1; the last lines of the logs are above.\n")
+  assert ended.returncode == 2

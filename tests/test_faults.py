@@ -1,0 +1,120 @@
+"""Processes of a cluster that are killed in the middle of a job: it ends with the same bytes, or it says that it has
+failed, and the next one goes on from what is finished."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from deploy.engines.cluster import processes_of
+from pipelines.running import DONE, FAILED
+from tests.cluster_suite import Running, embed_arguments, needs_engines, pictures, running, undisturbed
+from tests.engine_suite import assert_same
+
+__all__ = ["pictures", "undisturbed"]  # fixtures
+
+pytestmark = needs_engines
+
+WORKER = "pipelines.worker"
+"""In the command line of a worker in Python."""
+_ROOT = Path(__file__).parents[1]
+_BOUND_SECS = 240
+
+
+class FaultSuite:
+  """A subclass gives `engine`, and what is in the command line of the process that a worker in Python belongs to."""
+
+  engine: str
+  parent: str
+
+  @pytest.fixture(scope="class")
+  @classmethod
+  def started(cls, tmp_path_factory) -> Iterator[Running]:
+    with running(cls.engine, tmp_path_factory.mktemp("faults") / cls.engine) as found:
+      yield found
+
+  def test_a_worker_in_python_is_killed(self, started, pictures, undisturbed, tmp_path):
+    ended = run_and_kill(started, pictures, undisturbed, tmp_path / "output", WORKER)
+    assert ended.returncode == DONE, ended.stderr
+    assert_same(tmp_path / "output", undisturbed)
+
+  def test_the_process_of_the_engine_is_killed(self, started, pictures, undisturbed, tmp_path):
+    ended = run_and_kill(started, pictures, undisturbed, tmp_path / "output", self.parent)
+    assert ended.returncode == DONE, ended.stderr
+    assert_same(tmp_path / "output", undisturbed)
+
+  def test_without_retries_the_next_run_goes_on(self, pictures, undisturbed, tmp_path):
+    output = tmp_path / "output"
+    with running(self.engine, tmp_path / "cluster", "--retries=0") as started:
+      ended = run_and_kill(started, pictures, undisturbed, output, WORKER)
+      assert ended.returncode == FAILED
+      said = [line for line in ended.stderr.splitlines() if line.startswith("beam-retrain: ")]
+      assert len(said) == 1, ended.stderr
+      assert said[0].startswith("beam-retrain: the job failed: ")
+      assert "Traceback" not in ended.stderr
+      assert not (output / "COMPLETED").exists()
+      finished = {path: path.stat().st_mtime_ns for path in finished_reports(output)}
+      assert finished
+      again = subprocess.run(command(pictures, output, started.flags), cwd=_ROOT, capture_output=True, text=True)
+    assert again.returncode == DONE, again.stderr
+    assert {path: path.stat().st_mtime_ns for path in finished} == finished
+    assert_same(output, undisturbed)
+
+
+@needs_engines
+class TestFlinkFaults(FaultSuite):
+  engine = "flink"
+  parent = "TaskManagerRunner"
+
+
+@needs_engines
+class TestSparkFaults(FaultSuite):
+  engine = "spark"
+  parent = "CoarseGrainedExecutorBackend"
+
+
+def command(pictures: Path, output: Path, flags: Sequence[str]) -> list[str]:
+  return [sys.executable, "-m", "pipelines.bottlenecks", *embed_arguments(pictures, output, flags)]
+
+
+def finished_reports(output: Path) -> list[Path]:
+  return sorted((output / "records" / ".shards").glob("*.json"))
+
+
+def run_and_kill(
+  started: Running, pictures: Path, undisturbed: Path, output: Path, victim: str
+) -> subprocess.CompletedProcess[str]:
+  """Runs the job, and kills one of the cluster's processes when the first shard is finished, and not all are.
+
+  Args:
+    started: the cluster.
+    pictures: the job's input.
+    undisturbed: an output of the same job.
+    output: the job's output.
+    victim: what is in the command line of what is killed.
+  """
+  argv = command(pictures, output, started.flags)
+  with subprocess.Popen(argv, cwd=_ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as job:
+    try:
+      deadline = time.monotonic() + _BOUND_SECS
+      while not finished_reports(output):
+        assert job.poll() is None, job.communicate()
+        assert time.monotonic() < deadline, "no shard was finished"
+        time.sleep(0.02)
+      os.kill(next(pid for pid in processes_of(started.folder) if victim in command_line(pid)), signal.SIGKILL)
+      assert len(finished_reports(output)) < len(finished_reports(undisturbed)), "it was killed too late"
+      stdout, stderr = job.communicate(timeout=_BOUND_SECS)
+    finally:
+      job.kill()
+  return subprocess.CompletedProcess(argv, job.returncode, stdout, stderr)
+
+
+def command_line(pid: int) -> str:
+  return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
