@@ -52,6 +52,7 @@ def in_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path
   (only / "more.py").write_text("")
   (site / "sitecustomize.py").write_text(f"{_IN_WORKERS}  sys.path.insert(0, {str(only)!r})\n  import more\n")
   monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(site), os.environ.get("PYTHONPATH")])))
+  monkeypatch.chdir(only)  # what lies in the current folder, a checkout's egg-info for one, comes first on their path
   return only
 
 

@@ -145,7 +145,7 @@ def test_a_batch_that_was_halved_on_a_worker_is_told_and_remembered(trunk, tmp_p
   (output / "info.json").write_text('{"execution": {"precision": "float32"}}')
   execution = choose_execution(8, None, _LOCAL)
   root = beam.Pipeline(options=_LOCAL)
-  task = EmbedShard(_Needy("", batch_size=8), ["a"])
+  task = EmbedShard(_Needy(str(tmp_path), batch_size=8), ["a"])
   work = WorkShards(task, output=str(output / "records"), request="r")
   _ = root | beam.Create([Shard("training", 0, 1, tuple(inputs))]) | work
   result = root.run()
@@ -171,7 +171,7 @@ def test_which_process_ran_and_loaded_the_trunk_is_kept(trunk, tmp_path):
   (output / "records" / ".shards").mkdir(parents=True)
   (output / "info.json").write_text("{}")
   root = beam.Pipeline(options=_LOCAL)
-  task = EmbedShard(_Needy("", batch_size=2), ["a"])
+  task = EmbedShard(_Needy(str(tmp_path), batch_size=2), ["a"])
   _ = root | beam.Create(shards) | WorkShards(task, output=str(output / "records"), request="r")
   result = root.run()
   result.wait_until_finish()

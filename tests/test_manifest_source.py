@@ -183,7 +183,7 @@ def test_what_cannot_be_planned_is_told_before_any_work(tmp_path, rows, sentence
 
 
 def test_a_remote_manifest_is_known_by_its_name():
-  with pytest.raises(InputError, match=r"nope://bucket/m\.CSV cannot be read here: .*apache-beam\[aws\]"):
+  with pytest.raises(InputError, match=r"nope://bucket/m\.CSV cannot be read here: .*beam-retrain\[aws\]"):
     find_source("nope://bucket/m.CSV")
 
 

@@ -573,7 +573,7 @@ def test_bad_pictures_alone_load_no_trunk(tmp_path):
 
 def test_a_trunk_that_cannot_be_loaded_is_no_pictures_fault(tmp_path):
   tree = write(tmp_path / "tree", {"ant/0": picture(1), "bee/0": picture(2)})
-  with pytest.raises(Exception, match="/nowhere/trunk cannot be loaded"):
+  with pytest.raises(Exception, match="does not see the folder /nowhere/trunk"):
     embed(plan(tree), _NO_TRUNK, tmp_path / "out", [])
 
 

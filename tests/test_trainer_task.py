@@ -352,7 +352,7 @@ def test_a_missed_gate_is_exit_code_1_after_everything_is_written(tmp_path, bott
     (["--seed=-1"], "argument --seed: -1 is not between 0 and 9223372036854775807"),
     (["--seed=9223372036854775808"], "argument --seed: 9223372036854775808 is not between 0"),
     (["--learning_rate=0"], "argument --learning_rate: 0 is not above 0"),
-    (["--batch_size=x"], "argument --batch_size/--train_batch_size: invalid .*'x'"),
+    (["--batch_size=x"], "argument --batch_size/--train_batch_size: 'x' is not a whole number"),
     (["--validation_percentage=95"], "--validation_percentage: testing 10 % and validation 95 %"),
     (["--validation_percentage=0"], "no validation image for 3 of 3 labels"),
   ],
