@@ -309,6 +309,8 @@ def test_what_cannot_be_read_is_one_sentence(given, key, secret, said, server, t
 
 
 def test_other_engines_are_told_that_tensorflow_cannot_write_there(server, tmp_path):
-  argv = ["--input=s3://bucket/in/pictures", "--output=s3://bucket/b2", "--runner=FlinkRunner", *server.flags]
+  jar = engine_file("flink", "job-server.jar")
+  flink = ["--runner=FlinkRunner", "--flink_master=[local]", f"--flink_job_server_jar={jar}"]
+  argv = ["--input=s3://bucket/in/pictures", "--output=s3://bucket/b2", *flink, *server.flags]
   with pytest.raises(InputError, match=r"on FlinkRunner TensorFlow writes the transform graph .* use --runner="):
     bottlenecks.run(argv)
