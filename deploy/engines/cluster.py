@@ -1,4 +1,4 @@
-"""A Flink or Spark cluster on this machine: a master and two workers, processes of their own, on loopback alone.
+"""A Flink or Spark cluster on this machine: a master and workers, processes of their own, on loopback alone.
 
   python deploy/engines/cluster.py start flink     # or spark; prints the flags of a job
   python deploy/engines/cluster.py status flink
@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 WORKERS = 2
+_MOST_WORKERS = 16
 RETRIES = 3
 MARKER = "BEAM_RETRAIN_CLUSTER"
 _ENGINES = Path(__file__).parents[2] / ".engines"
@@ -67,8 +68,8 @@ class Cluster(NamedTuple):
   variables: dict[str, str]
 
 
-def flink(engines: Path, folder: Path, retries: int) -> Cluster:
-  """Returns a session cluster of two TaskManagers, each with a slot for a job of two, and one to spare."""
+def flink(engines: Path, folder: Path, retries: int, workers: int) -> Cluster:
+  """Returns a session cluster; each TaskManager has as many slots as there are workers, all but one to spare."""
   rpc, rest = _free_ports(2)
   conf = {
     "jobmanager.rpc.address": _HOST,
@@ -79,8 +80,8 @@ def flink(engines: Path, folder: Path, retries: int) -> Cluster:
     "rest.port": rest,
     "taskmanager.host": _HOST,
     "taskmanager.bind-host": _HOST,
-    # So that one TaskManager can do the work of both where the other has died; else each does its half.
-    "taskmanager.numberOfTaskSlots": WORKERS,
+    # So that one TaskManager can do the work of all where the others have died; else each does its part.
+    "taskmanager.numberOfTaskSlots": workers,
     "taskmanager.load-balance.mode": "SLOTS",
     "taskmanager.cpu.cores": 1.0,
     "taskmanager.memory.task.heap.size": "384m",
@@ -94,7 +95,7 @@ def flink(engines: Path, folder: Path, retries: int) -> Cluster:
     # A job of tensorflow-transform's has many exchanges, each with buffers of its own: 64 MiB did not do.
     "taskmanager.memory.network.min": "256m",
     "taskmanager.memory.network.max": "256m",
-    "parallelism.default": WORKERS,
+    "parallelism.default": workers,
     # The cluster has the job server's own jars: one copy of each class.
     "classloader.resolve-order": "parent-first",
     "io.tmp.dirs": folder / "temp",
@@ -114,7 +115,7 @@ def flink(engines: Path, folder: Path, retries: int) -> Cluster:
   return Cluster(
     processes={
       "master": ["-Xmx512m", manager, *config, "--executionMode", "cluster"],
-      **{f"worker{n}": [*worker, "-D", f"taskmanager.resource-id=worker{n}"] for n in range(WORKERS)},
+      **{f"worker{n}": [*worker, "-D", f"taskmanager.resource-id=worker{n}"] for n in range(workers)},
     },
     overview=f"http://{_HOST}:{rest}/overview",
     workers_in=lambda overview: int(overview["taskmanagers"]),
@@ -122,7 +123,7 @@ def flink(engines: Path, folder: Path, retries: int) -> Cluster:
       "--runner=FlinkRunner",
       f"--flink_master={_HOST}:{rest}",
       f"--flink_job_server_jar={engines / 'flink' / 'job-server.jar'}",
-      f"--parallelism={WORKERS}",
+      f"--parallelism={workers}",
       # A Python worker outlives a stage, and with it the trunk that it has loaded; a dead one does not outlive a retry.
       f"--environment_cache_millis={_FLINK_RETRY_SECS * 500}",
     ],
@@ -130,9 +131,9 @@ def flink(engines: Path, folder: Path, retries: int) -> Cluster:
   )
 
 
-def spark(engines: Path, folder: Path, retries: int) -> Cluster:
+def spark(engines: Path, folder: Path, retries: int, workers: int) -> Cluster:
   """Returns a standalone cluster; each Worker has one core."""
-  port, web, *worker_webs = _free_ports(2 + WORKERS)
+  port, web, *worker_webs = _free_ports(2 + workers)
   (folder / "home").mkdir()
   (folder / "home" / "jars").symlink_to(engines / "spark" / "lib")  # where Spark looks for its executors' jars
   master = f"spark://{_HOST}:{port}"
@@ -173,10 +174,10 @@ def spark(engines: Path, folder: Path, retries: int) -> Cluster:
   )
 
 
-_KINDS: dict[str, Callable[[Path, Path, int], Cluster]] = {"flink": flink, "spark": spark}
+_KINDS: dict[str, Callable[[Path, Path, int, int], Cluster]] = {"flink": flink, "spark": spark}
 
 
-def start(kind: str, engines: Path, folder: Path, retries: int = RETRIES) -> list[str]:
+def start(kind: str, engines: Path, folder: Path, retries: int = RETRIES, workers: int = WORKERS) -> list[str]:
   """Starts a cluster and waits until its workers are registered.
 
   Args:
@@ -184,6 +185,7 @@ def start(kind: str, engines: Path, folder: Path, retries: int = RETRIES) -> lis
     engines: the folder that `make engines` made.
     folder: the cluster's own; what is in it is deleted.
     retries: how often what has failed is tried again: Flink's jobs, or the tasks of a Spark job.
+    workers: how many, at least 1.
 
   Returns:
     the flags of a job.
@@ -197,7 +199,7 @@ def start(kind: str, engines: Path, folder: Path, retries: int = RETRIES) -> lis
     raise ClusterError(f"{folder} is running already: stop it first with `cluster.py stop {kind}`.")
   shutil.rmtree(folder, ignore_errors=True)
   (folder / "temp").mkdir(parents=True, mode=0o700)
-  cluster = _KINDS[kind](engines, folder, retries)
+  cluster = _KINDS[kind](engines, folder, retries, workers)
   environment = {**os.environ, **cluster.variables, MARKER: str(folder)}
   opened = [f"--add-opens=java.base/{package}=ALL-UNNAMED" for package in _OPENED]
   java = ["java", *opened, "-cp", f"{engines / kind / 'lib'}/*"]
@@ -207,7 +209,7 @@ def start(kind: str, engines: Path, folder: Path, retries: int = RETRIES) -> lis
       started[name] = subprocess.Popen(
         [*java, *arguments], env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
       )
-  complaint = _wait(cluster, started)
+  complaint = _wait(cluster, started, workers)
   if complaint:
     logs = (folder / f"{name}.log" for name in started)
     tails = "\n".join(f"--- {log}\n" + "\n".join(_last_lines(log)) for log in logs)
@@ -227,7 +229,7 @@ def start(kind: str, engines: Path, folder: Path, retries: int = RETRIES) -> lis
   return flags
 
 
-def _wait(cluster: Cluster, started: dict[str, subprocess.Popen]) -> str:
+def _wait(cluster: Cluster, started: dict[str, subprocess.Popen], workers: int) -> str:
   """Returns why the cluster is not complete; empty: it is."""
   deadline = time.monotonic() + _START_SECS
   while time.monotonic() < deadline:
@@ -235,10 +237,10 @@ def _wait(cluster: Cluster, started: dict[str, subprocess.Popen]) -> str:
       if process.poll() is not None:
         return f"{name} ended with exit code {process.returncode}"
     with contextlib.suppress(OSError, ValueError):
-      if cluster.workers_in(_get(cluster.overview)) == WORKERS:
+      if cluster.workers_in(_get(cluster.overview)) == workers:
         return ""
     time.sleep(0.5)
-  return f"{WORKERS} workers were not registered within {_START_SECS} seconds"
+  return f"{workers} workers were not registered within {_START_SECS} seconds"
 
 
 def stop(folder: Path) -> int:
@@ -315,12 +317,20 @@ def main() -> None:
     metavar="N",
     help="how often what has failed is tried again: a job of Flink's, a task of Spark's; 0 to 9 (default %(default)d)",
   )
+  parser.add_argument(
+    "--workers",
+    type=int,
+    choices=range(1, _MOST_WORKERS + 1),
+    default=WORKERS,
+    metavar="N",
+    help=f"1 to {_MOST_WORKERS} (default %(default)d)",
+  )
   parser.add_argument("--folder", type=Path, metavar="DIR", help="the cluster's own (default: DIR/cluster-ENGINE)")
   arguments = parser.parse_args()
   engines = arguments.engines.resolve()
   folder = (arguments.folder or engines / f"cluster-{arguments.engine}").resolve()
   if arguments.action == "start":
-    print(shlex.join(start(arguments.engine, engines, folder, arguments.retries)))
+    print(shlex.join(start(arguments.engine, engines, folder, arguments.retries, arguments.workers)))
   elif arguments.action == "stop":
     print(f"{folder}: {stop(folder)} processes ended")
   else:

@@ -125,6 +125,8 @@ def load(folder: str, card: Mapping[str, Any], threads: int, batch_size: int) ->
     # Two batches at a time, each by half of the threads, as `infer_images` gives them: threads that share a batch wait
     # for each other after every layer, all the longer where decoding takes a core from one of them.
     "NUM_STREAMS": 1 if threads == 1 else 2,
+    # It would pin its threads to the first cores, and so would every other process of the machine: to the same ones.
+    "ENABLE_CPU_PINNING": False,
     # What int8 leaves out is computed with bfloat16 where there is any, which makes less of a difference than int8.
     "INFERENCE_PRECISION_HINT": "bf16" if card["precision"] != FLOAT32 and has_bfloat16() else "f32",
   }
