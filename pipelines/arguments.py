@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import sys
 from collections.abc import Sequence
 
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
@@ -16,6 +17,7 @@ from apache_beam.runners import create_runner
 from pipelines.dataflow import is_dataflow, settle
 from pipelines.engine_checks import refuse_engine
 from pipelines.engine_options import add_engine_options, refuse_other_engines
+from pipelines.environment_checks import elsewhere
 from transforms import files
 from transforms.core.command_line import (
   ArgumentParser,
@@ -138,13 +140,23 @@ def parse_with_beam_options(
 
 
 def refuse_unreachable(options: PipelineOptions, *paths: str | Sequence[str] | None) -> None:
-  """Checks that the buckets of remote paths can be reached, before any work; other paths are passed over.
+  """Checks that the buckets of remote paths can be reached, before any work; warns of local ones, which only this
+  machine may have.
 
   Raises:
-    InputError: one cannot.
+    InputError: a bucket cannot be reached.
   """
   if not is_dataflow(options):  # whose workers may have other credentials, and its service asks by itself
     check_reachable(*paths)
+  if master := elsewhere(options):
+    flat = [path for given in paths for path in ([given] if isinstance(given, str) else given or ())]
+    local = [path for path in flat if files.is_local(path)]
+    if local:
+      print(
+        f"beam-retrain: warning: {', '.join(local)}: local on this machine; the workers of {master} must see the same"
+        " under the same path: use a disk that all mount, or a bucket (s3://, gs://).",
+        file=sys.stderr,
+      )
 
 
 @functools.cache

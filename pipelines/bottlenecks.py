@@ -13,7 +13,7 @@ import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from pipelines import output_folder
-from pipelines.bottlenecks_flags import Request, make_parser, read_request
+from pipelines.bottlenecks_flags import Request, make_parser, read_request, shared_scratch
 from pipelines.dataflow import ask_for_memory, refuse_more_jobs, what_was_built
 from pipelines.distortions import DistortedBottlenecks
 from pipelines.execution import (
@@ -82,7 +82,8 @@ class Config:
     handler: the trunk, by the path that workers read.
     stores: folders with bottlenecks of earlier runs by the same trunk.
     distorted: the part that embeds distorted variants; None: there are none.
-    scratch: a local folder for what TensorFlow writes on the way to a remote output; empty: it writes to the output.
+    scratch: a local folder, which all workers see, for what TensorFlow writes on the way to a remote output; empty: it
+      writes to the output.
   """
 
   source: Source
@@ -309,12 +310,16 @@ def run(argv: Sequence[str]) -> int:
 
 @contextlib.contextmanager
 def _scratch_folder(output: str, options: PipelineOptions) -> Iterator[str]:
-  """Gives `Config.scratch`, where the workers are on this machine; elsewhere TensorFlow itself writes to `gs://`."""
-  if files.is_local(output) or not is_local(options):
+  """Gives `Config.scratch`: of this machine, where the workers are on it, or one that they share. Without one,
+  TensorFlow itself writes to `gs://`."""
+  shared = shared_scratch(options)
+  if files.is_local(output) or not (is_local(options) or shared):
     yield ""
-  else:
-    with tempfile.TemporaryDirectory(prefix="beam-retrain-") as folder:
-      yield folder
+    return
+  if shared:
+    files.make_folder(shared)
+  with tempfile.TemporaryDirectory(prefix="beam-retrain-", dir=shared or None) as folder:
+    yield folder
 
 
 def _choose_kind(request: Request) -> Choice:

@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
+from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions, StandardOptions
 
 from pipelines.arguments import (
   ArgumentParser,
@@ -170,13 +170,19 @@ def make_parser() -> argparse.ArgumentParser:
   return parser
 
 
+def shared_scratch(options: PipelineOptions) -> str:
+  """Returns the folder of this machine and of all workers that `--temp_location` names; empty: it names none."""
+  path = options.view_as(GoogleCloudOptions).temp_location
+  return files.absolute(path) if path and files.is_local(path) else ""
+
+
 def _refuse_unwritable(output: str, options: PipelineOptions) -> None:
   """Checks that TensorFlow can write the transform graph, as it does on the workers."""
-  if output.startswith("s3://") and not is_local(options):
+  if output.startswith("s3://") and not is_local(options) and not shared_scratch(options):
     runner = options.view_as(StandardOptions).runner
     raise InputError(
       f"--output {output}: on {runner} TensorFlow writes the transform graph on the workers, and it cannot write s3://:"
-      " use --runner=FnApiRunner, or a folder that all workers mount."
+      " name a folder that all workers see with --temp_location, for what it writes on the way."
     )
 
 

@@ -70,14 +70,20 @@ def look_at_environment(options: PipelineOptions) -> Iterator[Finding]:
     yield problem("--environment_type=EXTERNAL", "nothing says where workers are", remedy)
 
 
-def _look_at_loopback(options: PipelineOptions) -> Iterator[Finding]:
+def elsewhere(options: PipelineOptions) -> str:
+  """Returns the address of the engine where that is on another machine, and so its workers may be; else empty."""
   masters = (
     options.view_as(PortableOptions).job_endpoint,
     options.view_as(FlinkRunnerOptions).flink_master if runner_of(options) == FLINK else "",
     options.view_as(SparkRunnerOptions).spark_master_url if runner_of(options) == SPARK else "",
   )
   master = next((master for master in masters if master and master != "embed"), "")
-  if not is_embedded(options) and master and not any(here in master for here in _HERE):
+  is_here = is_embedded(options) or any(here in master for here in _HERE)
+  return "" if is_here else master
+
+
+def _look_at_loopback(options: PipelineOptions) -> Iterator[Finding]:
+  if elsewhere(options):
     remedy = "use --environment_type=PROCESS, EXTERNAL or DOCKER"
     yield warning("--environment_type=LOOPBACK", "workers on other machines do not reach this process", remedy)
   if not loopback_is_processes(options):

@@ -18,7 +18,7 @@ from transforms.core.command_line import DONE, GATE_MISSED, ArgumentParser
 from transforms.core.errors import InputError
 from transforms.core.finished import read_info
 from transforms.core.schema import COMPLETED_FILE, INFO_FILE
-from transforms.reachable import check_reachable
+from transforms.reachable import check_reachable, check_writable
 
 _STAGE = "train"
 
@@ -49,6 +49,8 @@ def run(argv: Sequence[str], trainer: Any, owned: Sequence[str]) -> int:
   read_info(folder, "bottlenecks", files.exists, files.read_bytes)
   output_folder.find_earlier(output, _STAGE)
   output_folder.refuse_overlap(folder, output)
+  if not files.is_local(output):
+    check_writable(output)
   with tempfile.TemporaryDirectory(prefix="beam-retrain-") as scratch:
     copies = {path: os.path.join(scratch, name) for path, name in ((folder, "input"), (output, "output"))}
     copies = {path: copy for path, copy in copies.items() if not files.is_local(path)}
@@ -62,7 +64,10 @@ def run(argv: Sequence[str], trainer: Any, owned: Sequence[str]) -> int:
         sentence = sentence.replace(copy, path)
       raise InputError(sentence) from error
     if output in copies and code in (DONE, GATE_MISSED):
-      _take_back(copies[output], output, owned)
+      try:
+        _take_back(copies[output], output, owned)
+      except Exception as error:
+        raise InputError(_kept_here(copies[output], output, error)) from error
   return code
 
 
@@ -82,6 +87,17 @@ def _refuse_elsewhere(of_trainer: Sequence[str], has_remote_output: bool) -> Non
       raise InputError(f"train: {argument}: of its folders only --input and --output may be remote: give a local one.")
     if has_remote_output and flag in ("--tflite_output_file", "--tflite_int8_output_file"):
       raise InputError(f"train: {flag} goes with a local --output only: give one, and copy what is there afterwards.")
+
+
+def _kept_here(copy: str, output: str, error: Exception) -> str:
+  """Keeps the model where it was made; returns what the user is told."""
+  kept = tempfile.mkdtemp(prefix="beam-retrain-model-")
+  os.replace(copy, kept)
+  why = next(iter(str(error).splitlines()), type(error).__name__).rstrip(".")
+  return (
+    f"{output}: the model could not be taken there ({why}): it is whole in {kept}, to be used or copied from there;"
+    f" what is in {output} is no finished model."
+  )
 
 
 def _take_back(copy: str, output: str, owned: Sequence[str]) -> None:

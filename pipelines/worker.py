@@ -21,6 +21,8 @@ from apache_beam.portability.api import (
 )
 from google.protobuf import json_format, text_format
 
+import transforms.core  # noqa: F401  # before TensorFlow, whatever step comes first: it reads what this sets
+
 _PROVISION_SECS = 60
 
 

@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
+import transforms.core  # noqa: F401  # before TensorFlow, which reads what it sets
+
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 # The collector takes a tenth of the suite's time, nearly all of it over what Beam and TensorFlow made while they were
 # imported, and that stays.

@@ -11,6 +11,7 @@ import threading
 import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
 
+from pipelines.arguments import refuse_unreachable
 from pipelines.cli import main
 from pipelines.engine_checks import look_at_engine
 from pipelines.environment_checks import environment_of, is_embedded
@@ -218,3 +219,28 @@ def test_each_job_command_refuses_it_before_its_work(command, closed_port, flink
   assert said.startswith(f"beam-retrain {command[0]}: {master}: nobody answers there (Connection refused): start")
   assert said.count("\n") == 1
   assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+  ("flags", "is_warned"),
+  [
+    (["--runner=FlinkRunner", "--flink_master=flink.example:8081"], True),
+    (["--runner=SparkRunner", "--spark_master_url=spark://spark.example:7077"], True),
+    (["--runner=PortableRunner", "--job_endpoint=jobs.example:8099"], True),
+    (["--runner=FlinkRunner", "--flink_master=localhost:8081"], False),
+    (["--runner=FlinkRunner", "--flink_master=[local]"], False),
+    (["--runner=SparkRunner", "--spark_master_url=local[2]"], False),
+    (["--runner=FnApiRunner"], False),
+  ],
+)
+def test_local_paths_of_workers_on_other_machines_get_a_warning(flags, is_warned, capsys):
+  refuse_unreachable(PipelineOptions(flags=flags), "/here/pictures", None, ["/here/earlier"])
+  told = capsys.readouterr().err
+  if not is_warned:
+    assert told == ""
+  else:
+    assert told.startswith(
+      "beam-retrain: warning: /here/pictures, /here/earlier: local on this machine; the workers of "
+    )
+    assert told.count("\n") == 1
+    assert "a bucket (s3://, gs://)" in told

@@ -5,7 +5,10 @@ The server keeps its objects as files below one folder, which is what the tests 
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
+import shutil
 import socket
 import subprocess
 import time
@@ -19,14 +22,18 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from pipelines import bottlenecks, cli, convert, datasets, evaluate, output_folder
 from pipelines.running import DONE
 from tests.engine_suite import ENGINES, ONE_WORKER, assert_same, engine_file
-from transforms import files, trunk_cache
+from transforms import files, remote, trunk_cache
 from transforms.brought import bring, get_folder, put_file, put_folder, replace_folder
 from transforms.core.errors import InputError
 
-pytestmark = pytest.mark.skipif(
-  not os.environ.get(ENGINES),
-  reason=f"{ENGINES} names no folder of engines: `make test-engines` makes one and sets it",
-)
+pytestmark = [
+  pytest.mark.skipif(
+    not os.environ.get(ENGINES),
+    reason=f"{ENGINES} names no folder of engines: `make test-engines` makes one and sets it",
+  ),
+  # How Beam's worker threads in this process end when Flink hangs up on them.
+  pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning"),
+]
 
 _KEY, _SECRET = "tests", "only for tests"
 _PATIENCE_SECS = 30
@@ -53,25 +60,31 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
   folder = tmp_path_factory.mktemp("s3")
   for name in ("objects/bucket", "attributes"):
     (folder / name).mkdir(parents=True)
+  with _serve(folder) as found, pytest.MonkeyPatch.context() as patch:
+    patch.setenv("AWS_ACCESS_KEY_ID", _KEY)
+    patch.setenv("AWS_SECRET_ACCESS_KEY", _SECRET)
+    patch.setenv("AWS_CONFIG_FILE", os.devnull)
+    files.use_options(PipelineOptions(flags=found.flags))
+    yield found
+    files.use_options()
+
+
+@contextlib.contextmanager
+def _serve(folder: Path, *more: str) -> Iterator[Server]:
+  """Serves `folder/objects`, whose folders are the buckets."""
   with socket.create_server(("127.0.0.1", 0)) as free:
     port = free.getsockname()[1]
-  found = Server(folder / "objects" / "bucket", f"http://127.0.0.1:{port}")
   command = [
-    *(str(engine_file("versitygw-v1.8.0", "versitygw")), "--port", f"127.0.0.1:{port}"),
+    *(str(engine_file("versitygw-v1.8.0", "versitygw")), "--port", f"127.0.0.1:{port}", *more),
     *("posix", "--sidecar", str(folder / "attributes"), str(folder / "objects")),
   ]
   environment = {"ROOT_ACCESS_KEY": _KEY, "ROOT_SECRET_KEY": _SECRET, "HOME": str(folder)}
-  with (folder / "log").open("wb") as log, pytest.MonkeyPatch.context() as patch:
+  with (folder / "log").open("ab") as log:
     process = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
     try:
       _wait_for(port, process, folder / "log")
-      patch.setenv("AWS_ACCESS_KEY_ID", _KEY)
-      patch.setenv("AWS_SECRET_ACCESS_KEY", _SECRET)
-      patch.setenv("AWS_CONFIG_FILE", os.devnull)
-      files.use_options(PipelineOptions(flags=found.flags))
-      yield found
+      yield Server(folder / "objects" / "bucket", f"http://127.0.0.1:{port}")
     finally:
-      files.use_options()
       process.terminate()
       process.wait(_PATIENCE_SECS)
 
@@ -203,6 +216,36 @@ def test_a_training_that_fails_takes_nothing_away(server, local):
   assert_same_model(server.bucket / "kept", local.model)
 
 
+def test_a_bucket_that_may_not_be_written_is_told_before_the_training(server, local, capfd):
+  with _serve(server.bucket.parents[1], "--readonly") as guarded:
+    argv = [*_train(str(local.bottlenecks), "s3://bucket/guarded"), *guarded.flags]
+    with pytest.raises(InputError, match=r"s3://bucket/guarded/.* cannot be written with these credentials \(Access"):
+      cli.dispatch(argv)
+  assert "images" not in capfd.readouterr().out
+
+
+def test_a_model_that_cannot_be_taken_back_is_kept(server, local):
+  put_folder(str(local.model), "s3://bucket/blocked")
+  # Where this server keeps objects as files, none can have a name that goes on behind another's.
+  files.delete(["s3://bucket/blocked/saved_model"])
+  files.write_text("s3://bucket/blocked/saved_model", "in the way")
+  with pytest.raises(InputError, match="the model could not be taken there") as caught:
+    cli.dispatch([*_train(str(local.bottlenecks), "s3://bucket/blocked"), *server.flags])
+  kept = Path(re.findall(r"it is whole in (\S+),", str(caught.value))[0])
+  try:
+    assert_same_model(kept, local.model)
+  finally:
+    shutil.rmtree(kept)
+  assert not (server.bucket / "blocked" / "COMPLETED").exists()
+
+
+def test_one_object_is_deleted_and_not_what_lies_below_its_name(server):
+  for name in ("a", "b/c", "b/d"):
+    files.write_text(f"s3://bucket/named/{name}", name)
+  remote.delete_objects(["s3://bucket/named/a", "s3://bucket/named/b"])
+  assert [found.path for found in files.list_tree("s3://bucket/named")] == [f"s3://bucket/named/b/{n}" for n in "cd"]
+
+
 def test_what_a_stage_replaces_is_its_own(server, local):
   files.write_text("s3://bucket/above/neighbour/labels.txt", "n")
   files.write_text("s3://bucket/above/out-of-others/records/a", "n")
@@ -308,9 +351,20 @@ def test_what_cannot_be_read_is_one_sentence(given, key, secret, said, server, t
   assert str(caught.value).replace("/training", "").startswith(said)
 
 
-def test_other_engines_are_told_that_tensorflow_cannot_write_there(server, tmp_path):
+def test_on_flink(server, local, tmp_path):
   jar = engine_file("flink", "job-server.jar")
-  flink = ["--runner=FlinkRunner", "--flink_master=[local]", f"--flink_job_server_jar={jar}"]
-  argv = ["--input=s3://bucket/in/pictures", "--output=s3://bucket/b2", *flink, *server.flags]
-  with pytest.raises(InputError, match=r"on FlinkRunner TensorFlow writes the transform graph .* use --runner="):
+  on_flink = ["--runner=FlinkRunner", "--flink_master=[local]", f"--flink_job_server_jar={jar}", *server.flags]
+  assert convert.run(["--input=s3://bucket/in/idx", "--output=s3://bucket/flink/p", *on_flink]) == DONE
+  assert_same(server.bucket / "flink" / "p", local.pictures, has_same_inputs=False)
+
+  argv = ["--input=s3://bucket/flink/p/training", "--output=s3://bucket/flink/b", "--trunk=bundled", *on_flink]
+  with pytest.raises(InputError, match=r"on FlinkRunner TensorFlow writes the transform graph .* --temp_location"):
     bottlenecks.run(argv)
+  assert bottlenecks.run([*argv, f"--temp_location={tmp_path / 'temp'}"]) == DONE
+  assert_same(server.bucket / "flink" / "b", local.bottlenecks, has_same_inputs=False)
+  assert list((tmp_path / "temp").iterdir()) == []
+
+  assert cli.dispatch([*_train("s3://bucket/flink/b", "s3://bucket/flink/m"), *server.flags]) == DONE
+  places = ["--model=s3://bucket/flink/m", "--output=s3://bucket/flink/e"]
+  assert evaluate.run(["--input=s3://bucket/flink/p/testing", *places, *on_flink]) == DONE
+  assert_same(server.bucket / "flink" / "e", local.evaluation, has_same_inputs=False)

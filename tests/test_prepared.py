@@ -1,6 +1,7 @@
 """A prepared trunk gives the numbers of the SavedModel that it was made from, for any batch and number of threads."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -62,6 +63,22 @@ def test_the_same_bits_for_any_batch_and_number_of_threads(prepared):
   together = load_prepared(prepared.prepared_folder, 2, 4).embed
   np.testing.assert_array_equal(together(_IMAGES), alone)
   np.testing.assert_array_equal(together(_IMAGES[::-1]), alone[::-1])
+
+
+@pytest.mark.parametrize(("given", "expected"), [({}, "1"), ({"TF_ENABLE_ONEDNN_OPTS": "0"}, "0")])
+def test_tensorflow_computes_with_onednn_unless_the_user_says_otherwise(given, expected):
+  """On processors without AVX-512 its default is another one, whose bits depend on the batch: seen on an EPYC."""
+  environment = {name: value for name, value in os.environ.items() if name != "TF_ENABLE_ONEDNN_OPTS"} | given
+  code = """
+import os
+from pipelines import worker
+from transforms.core.quiet_tensorflow import load_tensorflow
+load_tensorflow()
+from tensorflow.python.util import _pywrap_util_port
+print(os.environ["TF_ENABLE_ONEDNN_OPTS"], int(_pywrap_util_port.IsMklEnabled()))
+"""
+  done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+  assert done.stdout.split() == [expected, expected]
 
 
 def test_a_kind_has_its_fingerprint_and_card(prepared):

@@ -74,7 +74,7 @@ class AnalyzeBottlenecks(beam.PTransform):
     batches = (
       reports
       # ShardReport
-      | "TrainingShardPaths" >> beam.FlatMap(_training_path, self._records_folder)
+      | "TrainingShardPaths" >> beam.FlatMap(_training_path, self._records_folder, self._temp_folder)
       # str
       | "ReadTrainingShards" >> beam.io.ReadAllFromTFRecord()
       # bytes
@@ -108,5 +108,7 @@ def _put(folder: str, made: str, *_) -> str:  # type: ignore[no-untyped-def]
   return folder
 
 
-def _training_path(report: ShardReport, folder: str) -> list[str]:
+def _training_path(report: ShardReport, folder: str, temp_folder: str) -> list[str]:
+  if not files.is_local(folder):
+    files.check_seen(temp_folder)
   return [files.join(folder, report.file)] if report.split == TRAINING and report.outputs else []

@@ -73,7 +73,7 @@ def put_folder(made: str, folder: str) -> None:
   """Makes a remote folder what a local one is: objects that have no file there are deleted."""
   targets = {files.join(folder, os.path.relpath(path, made)): path for path in files.walk(made)}
   list(remote.threads().map(put_file, targets.values(), targets))
-  files.delete(stat.path for stat in files.list_tree(folder) if stat.path not in targets)
+  remote.delete_objects([stat.path for stat in files.list_tree(folder) if stat.path not in targets])
 
 
 def put_file(path: str, target: str) -> None:

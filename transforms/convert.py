@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Iterator
 from typing import cast
 
@@ -18,6 +19,7 @@ from transforms.shard_work import ShardTask, Written
 
 JPG, PNG, TFRECORD = "jpg", "png", "tfrecord"
 FORMATS = (JPG, PNG, TFRECORD)
+_WRITTEN_TOGETHER = 128  # pictures, whose bytes are in memory until they are
 PICTURE_FORMATS: dict[str, PictureFormat] = {JPG: "jpeg", PNG: "png"}  # file name extension -> `image/format`
 
 
@@ -58,21 +60,32 @@ class ConvertShard(ShardTask):
           files.make_folder(files.join(self.output, shard.split, label))
       extensions = self._tree_extensions or [self.record_extension]
       encoded = (encode_each(images, PICTURE_FORMATS[extension], self.quality) for extension in extensions)
-      # One after the other: threads that write small files wait for each other more than they gain.
-      for number, (byte, *pictures) in enumerate(zip(label_bytes, *encoded, strict=True)):
-        index = idx_range.start + number
-        if byte in known:
-          yield self._write(shard.split, index, byte, dict(zip(extensions, pictures, strict=True)), images.shape[1:])
-        else:
-          yield self._bad_label(shard.split, index, byte, images[number].size)
+      numbered = enumerate(zip(label_bytes, *encoded, strict=True))
+      while block := list(itertools.islice(numbered, _WRITTEN_TOGETHER)):
+        tree: list[tuple[str, bytes]] = []
+        found: list[Written | Quarantined] = []
+        for number, (byte, *pictures) in block:
+          index = idx_range.start + number
+          if byte in known:
+            by_extension = dict(zip(extensions, pictures, strict=True))
+            tree += self._tree_files(shard.split, index, byte, by_extension)
+            found.append(self._record(shard.split, index, byte, by_extension, images.shape[1:]))
+          else:
+            found.append(self._bad_label(shard.split, index, byte, images[number].size))
+        files.write_each(tree)
+        yield from found
 
-  def _write(
+  def _tree_files(
+    self, split: str, index: int, label_byte: int, encoded: dict[str, bytes]
+  ) -> Iterator[tuple[str, bytes]]:
+    for extension in self._tree_extensions:
+      # The tree is laid out as the keys are named.
+      yield f"{self.output}/{image_key(split, self.labels[label_byte], index, extension)}", encoded[extension]
+
+  def _record(
     self, split: str, index: int, label_byte: int, encoded: dict[str, bytes], shape: tuple[int, ...]
   ) -> Written:
     label = self.labels[label_byte]
-    for extension in self._tree_extensions:
-      # The tree is laid out as the keys are named.
-      files.write_bytes(f"{self.output}/{image_key(split, label, index, extension)}", encoded[extension])
     if not self.writes_file:
       return Written(label, b"")
     extension = self.record_extension

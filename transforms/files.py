@@ -280,6 +280,16 @@ def write_bytes(path: str, data: bytes) -> None:
       file.write(data)
 
 
+def write_each(contents: Sequence[tuple[str, bytes]]) -> None:
+  """Writes whole files, path and bytes of each: local ones in turn, as threads that write small files wait for each
+  other more than they gain; remote ones side by side, as each takes its time to answer."""
+  if all(is_local(path) for path, _ in contents):
+    for path, data in contents:
+      write_bytes(path, data)
+  else:
+    list(remote.threads().map(lambda content: write_bytes(*content), contents))
+
+
 def write_text(path: str, text: str) -> None:
   write_bytes(path, text.encode())
 

@@ -13,6 +13,7 @@ from transforms import files
 from transforms.core.errors import InputError
 
 _WAIT_SECS = 5
+_PROBE = ".beam-retrain-writes"
 
 
 def check_reachable(*given: object) -> None:
@@ -35,6 +36,23 @@ def check_reachable(*given: object) -> None:
       _ask_s3(path, bucket, prefix)
     elif scheme == "gs":
       _ask_gs(path, bucket, prefix)
+
+
+def check_writable(folder: str) -> None:
+  """Writes a name into a remote folder and deletes it again, for work that writes nothing there until it is done.
+
+  Raises:
+    InputError: these credentials may not.
+  """
+  path = f"{folder}/{_PROBE}"
+  files.write_bytes(path, b"")
+  try:
+    files.delete([path])
+  except PermissionError as error:
+    raise InputError(
+      f"{folder}: what is there cannot be deleted with these credentials, so no model replaced: let them delete objects"
+      " there, or give another --output."
+    ) from error
 
 
 def _paths(given: object) -> Iterator[str]:

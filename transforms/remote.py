@@ -134,13 +134,23 @@ def delete(path: str) -> None:
   bucket, _, key = path.partition("://")[2].partition("/")
   if not bucket or not key or any(step in ("", ".", "..") for step in key.split("/")):
     raise ValueError(f"{path} is not for deleting")
-  doomed = [*(found.path for found in list_prefix(f"{path}/")), path]
-  if _is_s3(path):
-    _delete_s3(doomed)
-  elif marked := [name for name in doomed if set("*?[") & set(name)]:
+  delete_objects([*(found.path for found in list_prefix(f"{path}/")), path])
+
+
+def delete_objects(paths: list[str]) -> None:
+  """Deletes objects of one bucket, and nothing that lies below them. What is not there is no error.
+
+  Raises:
+    ValueError: one would be taken for a pattern.
+  """
+  if not paths:
+    return
+  if _is_s3(paths[0]):
+    _delete_s3(paths)
+  elif marked := [name for name in paths if set("*?[") & set(name)]:
     raise ValueError(f"{marked[0]} would be taken for a pattern")
   else:
-    FileSystems.delete(doomed)
+    FileSystems.delete(paths)
 
 
 def _delete_s3(paths: list[str]) -> None:

@@ -7,7 +7,8 @@
 | `card.json`               | both       | kind, fingerprint, input_px, dimensions, versions, SHA-256 of the files   |
 
 In a trunk's or a model's folder it is `prepared/`, beside the SavedModel that it was made from, or in `M/trunk`.
-The numbers are the same bits for any number of threads, and for any batch that a picture is in.
+The numbers are the same bits for any number of threads, and for any batch that a picture is in; of TensorFlow's because
+`transforms.core` has it compute with oneDNN.
 """
 
 from __future__ import annotations
