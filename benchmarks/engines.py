@@ -17,7 +17,7 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,6 +34,10 @@ _LOCAL = ("--runner=FnApiRunner",)
 _PROCESSES = ("--direct_running_mode=multi_processing",)
 _POLL_SECS = 0.5
 _HELD = ("taskset", "--cpu-list", "0")
+
+
+Peaks = tuple[tuple[float, ...], ...]
+"""Of Java's processes, and of Python's, in megabytes."""
 
 
 class Way(NamedTuple):
@@ -158,7 +162,7 @@ def measure(way: Way, engines: Path, pictures: Path, work: Path, trunk: Sequence
 
 
 @contextlib.contextmanager
-def _cluster(way: Way, engines: Path, folder: Path) -> Iterator[tuple[list[str], object]]:
+def _cluster(way: Way, engines: Path, folder: Path) -> Iterator[tuple[list[str], Callable[[], Peaks]]]:
   """Starts the cluster that it needs; gives its flags, and what returns the peaks of its processes so far."""
   if not way.cluster:
     yield [], lambda: ((), ())
@@ -183,8 +187,7 @@ def _cluster(way: Way, engines: Path, folder: Path) -> Iterator[tuple[list[str],
   watcher = threading.Thread(target=watch, daemon=True)
   watcher.start()
 
-  def peaks() -> tuple[tuple[float, ...], ...]:
-    """Returns those of Java's processes, and those of Python's."""
+  def peaks() -> Peaks:
     stop.set()
     watcher.join()
     java = tuple(peak for (name, _), peak in seen.items() if name == "java")

@@ -1,25 +1,28 @@
-"""Two jobs on clusters: the same output, and each worker does its part. A cluster is a master, two workers and their
+"""Jobs on clusters: the same output, and each worker does its part. A cluster is a master, two workers and their
 Python processes: see deploy/engines/cluster.py.
 
-They are two of the engine suite's five: `bottlenecks`, on more pictures, and `evaluate`. What is new on a cluster is
-how work, side inputs and shuffles get to other processes, and these two have all of that; the others would spend their
-time on starting.
+They are two of the engine suite's five: `bottlenecks`, on more pictures, and `evaluate`, on Flink as `reevaluate` has
+it, in a night that is compared with another. What is new on a cluster is how work, side inputs and shuffles get to
+other processes, and these have all of that; the others would spend their time on starting.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from PIL import Image, ImageOps
 
-from pipelines import bottlenecks, evaluate
+from deploy.engines.cluster import flink, spark
+from pipelines import bottlenecks, evaluate, reevaluate
 from pipelines.running import DONE
 from tests.cluster_suite import Running, cluster, embed_arguments, needs_engines, pictures, running, undisturbed
-from tests.engine_suite import ENGINES, assert_same, expected, inputs
+from tests.engine_suite import ENGINES, ONE_WORKER, Inputs, assert_same, expected, inputs
 
 __all__ = ["expected", "inputs", "pictures", "undisturbed"]  # fixtures
 
@@ -51,14 +54,23 @@ class ClusterSuite:
     encoded = sum(path.stat().st_size for path in pictures.rglob("*.png"))
     assert 0 < self.exchanged_bytes(started) < encoded / 2
 
-  def test_evaluate(self, started, inputs, expected, tmp_path):
-    assert evaluate.run(inputs.evaluate(tmp_path / "output", started.flags)) == DONE
-    assert_same(tmp_path / "output", expected.evaluation)
-
 
 @needs_engines
 class TestFlinkCluster(ClusterSuite):
   engine = "flink"
+
+  def test_the_second_night_compared_with_the_first(self, started, inputs, tmp_path):
+    data, here, there = tmp_path / "data", tmp_path / "here", tmp_path / "there"
+    shutil.copytree(inputs.folders, data)
+    assert reevaluate.run(_night(inputs, data, here, "2026-03-01", ONE_WORKER)) == DONE
+    shutil.copytree(here, there)
+    for path in sorted(data.rglob("*.jpg"))[::20]:
+      with Image.open(path) as picture:
+        ImageOps.invert(picture).save(path)
+    assert reevaluate.run(_night(inputs, data, here, "2026-03-02", ONE_WORKER)) == DONE
+    assert reevaluate.run(_night(inputs, data, there, "2026-03-02", started.flags)) == DONE
+    assert_same(there / "2026-03-02", here / "2026-03-02", has_same_inputs=False)
+    assert len((there / "2026-03-02" / "regressed.csv").read_text().splitlines()) > 1
 
   def exchanged_bytes(self, started: Running) -> int:
     """Between any two of the job's tasks, in one process or not."""
@@ -81,12 +93,20 @@ class TestSparkCluster(ClusterSuite):
     with running(cls.engine, tmp_path_factory.mktemp("cluster") / cls.engine) as found:
       yield found._replace(flags=[*found.flags, *more])
 
+  def test_evaluate(self, started, inputs, expected, tmp_path):
+    assert evaluate.run(inputs.evaluate(tmp_path / "output", started.flags)) == DONE
+    assert_same(tmp_path / "output", expected.evaluation)
+
   def exchanged_bytes(self, started: Running) -> int:
     """Written to Spark's shuffle files."""
     events = Path(next(flag for flag in started.flags if "eventLog.dir" in flag).partition("file://")[2])
     log = max(events.iterdir(), key=lambda path: path.stat().st_mtime)
     ended = (event for event in map(json.loads, log.open()) if event["Event"] == "SparkListenerTaskEnd")
     return sum(event["Task Metrics"]["Shuffle Write Metrics"]["Shuffle Bytes Written"] for event in ended)
+
+
+def _night(inputs: Inputs, data: Path, history: Path, date: str, flags: list[str]) -> list[str]:
+  return [f"--model={inputs.model}", f"--input={data}", f"--history={history}", f"--date={date}", *flags]
 
 
 def _get(url: str) -> dict:
@@ -106,6 +126,16 @@ def test_of_a_cluster_of_which_a_part_does_not_come_up_nothing_stays(tmp_path, m
     assert cluster("status", "spark", engines, folder).stdout == f"{folder}: not running\n"
   finally:
     cluster("stop", "spark", engines, folder)
+
+
+@pytest.mark.parametrize("make", [flink, spark])
+def test_as_many_workers_as_are_asked_for(make, tmp_path):
+  made = make(tmp_path, tmp_path, retries=3, workers=3)
+  assert sorted(made.processes) == ["master", "worker0", "worker1", "worker2"]
+  assert made.workers_in({"taskmanagers": 3, "aliveworkers": 3}) == 3
+  if make is flink:
+    assert "--parallelism=3" in made.flags
+    assert "taskmanager.numberOfTaskSlots: 3\n" in (tmp_path / "conf" / "flink-conf.yaml").read_text()
 
 
 @pytest.mark.parametrize("engine", ["flink", "spark"])
