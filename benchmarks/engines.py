@@ -71,7 +71,7 @@ class Row(NamedTuple):
   Attributes:
     images: how many it did.
     seconds: the whole command.
-    rate: images/s from the first finished shard to the last.
+    rate: images/s of the second half of the shards.
     java_mb, python_mb: largest resident memory of each process, in megabytes.
     same: whether its records are those of the first row.
   """
@@ -206,12 +206,12 @@ def records_of(bottlenecks: Path) -> dict[str, bytes]:
 
 
 def rate_of(bottlenecks: Path) -> float:
-  """Returns images/s from when the first shard was finished until the last was: each file is written once, whole."""
+  """Returns images/s of the second half of the shards, when all workers have begun: each file is written once, whole."""
   counts = json.loads((bottlenecks / "stats.json").read_text())["inputs"]
-  files = sorted((bottlenecks / "records").glob("*.tfrecord"), key=lambda path: path.stat().st_mtime)
-  size = sum(path.stat().st_size for path in files)
-  first, last = files[0].stat(), files[-1].stat()
-  return counts * (1 - first.st_size / size) / (last.st_mtime - first.st_mtime)
+  files = sorted((path.stat() for path in (bottlenecks / "records").glob("*.tfrecord")), key=lambda stat: stat.st_mtime)
+  middle = (len(files) - 1) // 2
+  share = sum(file.st_size for file in files[middle + 1 :]) / sum(file.st_size for file in files)
+  return counts * share / (files[-1].st_mtime - files[middle].st_mtime)
 
 
 def rows_table(rows: Sequence[Row]) -> str:

@@ -13,7 +13,7 @@ from benchmarks.engines import Row, Way, rate_of, records_of, rows_table
 
 @pytest.fixture
 def output(tmp_path: Path) -> Path:
-  """Three shards of 100, 300 and 300 pictures, the first finished ten seconds before the last."""
+  """Three shards of 100, 300 and 300 pictures, the middle one finished six seconds before the last."""
   records = tmp_path / "records"
   records.mkdir()
   (tmp_path / "stats.json").write_text(json.dumps({"inputs": 700}))
@@ -25,8 +25,8 @@ def output(tmp_path: Path) -> Path:
   return tmp_path
 
 
-def test_the_rate_is_that_from_the_first_finished_shard_to_the_last(output):
-  assert rate_of(output) == pytest.approx(60)
+def test_the_rate_is_that_of_the_second_half_of_the_shards(output):
+  assert rate_of(output) == pytest.approx(50)
 
 
 def test_records_are_compared_by_name_and_bytes(output):

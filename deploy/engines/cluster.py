@@ -42,6 +42,8 @@ _OPENED = (
   *("java.lang", "java.lang.invoke", "java.lang.reflect", "java.io", "java.net", "java.nio", "java.text", "java.time"),
   *("java.util", "java.util.concurrent", "java.util.concurrent.atomic", "java.util.concurrent.locks", "sun.nio.ch"),
 )
+# Taken whole at the start: a worker of Java's is then as large as it ever gets, however much data there is.
+_HEAP = ("-Xms512m", "-Xmx512m", "-XX:+AlwaysPreTouch")
 _FLINK = "org.apache.flink.runtime"
 _SPARK = "org.apache.spark.deploy"
 
@@ -111,7 +113,7 @@ def flink(engines: Path, folder: Path, retries: int, workers: int) -> Cluster:
   (folder / "conf" / "flink-conf.yaml").write_text("".join(f"{key}: {value}\n" for key, value in conf.items()))
   config = ["--configDir", str(folder / "conf")]
   manager = f"{_FLINK}.entrypoint.StandaloneSessionClusterEntrypoint"
-  worker = ["-Xmx512m", "-XX:MaxDirectMemorySize=448m", f"{_FLINK}.taskexecutor.TaskManagerRunner", *config]
+  worker = [*_HEAP, "-XX:MaxDirectMemorySize=448m", f"{_FLINK}.taskexecutor.TaskManagerRunner", *config]
   return Cluster(
     processes={
       "master": ["-Xmx512m", manager, *config, "--executionMode", "cluster"],
@@ -142,6 +144,8 @@ def spark(engines: Path, folder: Path, retries: int, workers: int) -> Cluster:
   properties = {
     "spark.driver.host": _HOST,
     "spark.driver.bindAddress": _HOST,
+    "spark.executor.memory": "512m",
+    "spark.executor.extraJavaOptions": "-Xms512m -XX:+AlwaysPreTouch",
     "spark.task.maxFailures": retries + 1,
     # An executor whose Python worker has died keeps the dead one, and fails whatever it is given: not twice.
     # Spark refuses that where a task may fail no more often than twice.
