@@ -206,7 +206,7 @@ def records_of(bottlenecks: Path) -> dict[str, bytes]:
 
 
 def rate_of(bottlenecks: Path) -> float:
-  """Returns images/s of the second half of the shards, when all workers have begun: each file is written once, whole."""
+  """Returns images/s of the second half of the shards, when all workers are at work: a file is written once, whole."""
   counts = json.loads((bottlenecks / "stats.json").read_text())["inputs"]
   files = sorted((path.stat() for path in (bottlenecks / "records").glob("*.tfrecord")), key=lambda stat: stat.st_mtime)
   middle = (len(files) - 1) // 2

@@ -50,6 +50,23 @@ class FaultSuite:
     assert ended.returncode == DONE, ended.stderr
     assert_same(tmp_path / "output", undisturbed)
 
+  def test_the_command_is_killed_and_run_again_while_its_job_still_works(
+    self, started, pictures, undisturbed, tmp_path
+  ):
+    output = tmp_path / "output"
+    argv = command(pictures, output, started.flags)
+    with subprocess.Popen(argv, cwd=_ROOT, stdout=subprocess.DEVNULL, start_new_session=True) as job:
+      try:
+        wait_for_a_shard(job, output)
+        job.kill()
+        job.wait()
+        assert len(finished_reports(output)) < len(finished_reports(undisturbed)), "it was killed too late"
+        again = subprocess.run(argv, cwd=_ROOT, capture_output=True, text=True, timeout=_BOUND_SECS)
+      finally:
+        os.killpg(job.pid, signal.SIGKILL)  # the job server outlives the command
+    assert again.returncode == DONE, again.stderr
+    assert_same(output, undisturbed)
+
   def test_without_retries_the_next_run_goes_on(self, pictures, undisturbed, tmp_path):
     output = tmp_path / "output"
     with running(self.engine, tmp_path / "cluster", "--retries=0") as started:
@@ -103,17 +120,21 @@ def run_and_kill(
   argv = command(pictures, output, started.flags)
   with subprocess.Popen(argv, cwd=_ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as job:
     try:
-      deadline = time.monotonic() + _BOUND_SECS
-      while not finished_reports(output):
-        assert job.poll() is None, job.communicate()
-        assert time.monotonic() < deadline, "no shard was finished"
-        time.sleep(0.02)
+      wait_for_a_shard(job, output)
       os.kill(next(pid for pid in processes_of(started.folder) if victim in command_line(pid)), signal.SIGKILL)
       assert len(finished_reports(output)) < len(finished_reports(undisturbed)), "it was killed too late"
       stdout, stderr = job.communicate(timeout=_BOUND_SECS)
     finally:
       job.kill()
   return subprocess.CompletedProcess(argv, job.returncode, stdout, stderr)
+
+
+def wait_for_a_shard(job: subprocess.Popen, output: Path) -> None:
+  deadline = time.monotonic() + _BOUND_SECS
+  while not finished_reports(output):
+    assert job.poll() is None, job.communicate()
+    assert time.monotonic() < deadline, "no shard was finished"
+    time.sleep(0.02)
 
 
 def command_line(pid: int) -> str:
