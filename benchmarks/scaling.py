@@ -2,9 +2,9 @@
 
   beam-retrain plan --input PICTURES --trunk bundled --json > bundled.json
   beam-retrain plan --input PICTURES --trunk keras:InceptionV3 --trunk_weights FILE --json > inception.json
-  python -m benchmarks.growth --full --json growth.json
+  python -m benchmarks.growth --full --json idx.json
   python -m benchmarks.growth --full --folders --json folders.json
-  python -m benchmarks.scaling --plan bundled.json --plan inception.json --growth growth.json --growth folders.json \\
+  python -m benchmarks.scaling --plan bundled.json --plan inception.json --growth idx.json --growth folders.json \\
     --bottlenecks DIR --page benchmarks/scaling.md
 
 DIR is what a `beam-retrain bottlenecks` of the last of the plans' trunks wrote: its reports are looked at. Without
