@@ -3,7 +3,9 @@ failed, and the next one goes on from what is finished."""
 
 from __future__ import annotations
 
+import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -13,10 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from deploy.engines.cluster import processes_of
+from deploy.engines.cluster import MARKER, processes_of
 from pipelines.running import DONE, FAILED
 from tests.cluster_suite import Running, embed_arguments, needs_engines, pictures, running, undisturbed
-from tests.engine_suite import assert_same
+from tests.engine_suite import assert_same, engine_file
 
 __all__ = ["pictures", "undisturbed"]  # fixtures
 
@@ -95,6 +97,23 @@ class TestFlinkFaults(FaultSuite):
 class TestSparkFaults(FaultSuite):
   engine = "spark"
   parent = "CoarseGrainedExecutorBackend"
+
+
+def test_spark_in_its_job_server_fails_and_does_not_hang(pictures, undisturbed, tmp_path, monkeypatch):
+  monkeypatch.setenv(MARKER, str(tmp_path))  # by which the job's processes are found
+  boot = tmp_path / "worker"
+  boot.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m pipelines.worker "$@"\n')
+  boot.chmod(0o700)
+  flags = [
+    *("--runner=SparkRunner", "--spark_master_url=local[2]", "--sdk_worker_parallelism=2"),
+    *("--environment_type=PROCESS", f"--environment_config={json.dumps({'command': str(boot)})}"),
+    *("--environment_cache_millis=60000", f"--spark_job_server_jar={engine_file('spark', 'job-server.jar')}"),
+  ]
+  ended = run_and_kill(Running(tmp_path, flags), pictures, undisturbed, tmp_path / "output", WORKER)
+  assert ended.returncode == FAILED
+  said = [line for line in ended.stderr.splitlines() if line.startswith("beam-retrain: ")]
+  assert len(said) == 1, ended.stderr
+  assert said[0].startswith("beam-retrain: the job failed: ")
 
 
 def command(pictures: Path, output: Path, flags: Sequence[str]) -> list[str]:

@@ -40,7 +40,8 @@ _HOST = "127.0.0.1"
 # What Flink and Spark reach for by reflection, and Java 17 keeps shut.
 _OPENED = (
   *("java.lang", "java.lang.invoke", "java.lang.reflect", "java.io", "java.net", "java.nio", "java.text", "java.time"),
-  *("java.util", "java.util.concurrent", "java.util.concurrent.atomic", "java.util.concurrent.locks", "sun.nio.ch"),
+  *("java.util", "java.util.concurrent", "java.util.concurrent.atomic", "java.util.concurrent.locks"),
+  *("jdk.internal.ref", "sun.nio.ch", "sun.nio.cs", "sun.security.action", "sun.util.calendar"),
 )
 # Taken whole at the start: a worker of Java's is then as large as it ever gets, however much data there is.
 _HEAP = ("-Xms512m", "-Xmx512m", "-XX:+AlwaysPreTouch")

@@ -12,7 +12,13 @@ import zipfile
 from pathlib import Path
 
 # What Flink and Spark reach for by reflection, and Java 17 keeps shut; FlinkRunner passes no flags for it.
-_OPENED = ("java.lang", "java.lang.invoke", "java.io", "java.net", "java.nio", "java.util", "java.util.concurrent")
+# Spark's are those of its JavaModuleOptions. Without sun.security.action, a task that fails cannot say so: its thread
+# ends, and the job waits for ever.
+_OPENED = (
+  *("java.io", "java.lang", "java.lang.invoke", "java.lang.reflect", "java.net", "java.nio", "java.text", "java.time"),
+  *("java.util", "java.util.concurrent", "java.util.concurrent.atomic", "java.util.concurrent.locks"),
+  *("jdk.internal.ref", "sun.nio.ch", "sun.nio.cs", "sun.security.action", "sun.util.calendar"),
+)
 _LINE_BYTES = 70  # of 72, less the line's end
 
 
@@ -24,7 +30,7 @@ def main(folder: Path, main_class: str) -> None:
   attributes = {
     "Manifest-Version": "1.0",
     "Main-Class": main_class,
-    "Add-Opens": " ".join(f"java.base/{package}" for package in (*_OPENED, "sun.nio.ch")),
+    "Add-Opens": " ".join(f"java.base/{package}" for package in _OPENED),
     "Class-Path": " ".join(f"lib/{name}" for name in names),
   }
   with zipfile.ZipFile(folder / "job-server.jar", "w") as jar:
