@@ -177,6 +177,10 @@ def test_memory_that_nobody_knows_is_not_told():
       "Unable to fetch remote job server jar at https://repo/beam-runners-flink-2.2.jar: HTTP Error 404",
       "the job server https://repo/beam-runners-flink-2.2.jar is not to be had from here",
     ),
+    (
+      "java.lang.IllegalStateException: Process died with exit code 1",
+      "the workers' command ended at once, with exit code 1",
+    ),
     ('java.io.IOException: Cannot run program "/w": error=2', "the workers' machines cannot start /w"),
     ('java.io.IOException: Cannot run program "docker": error=2', "the workers are to be containers"),
     ("org.apache.flink...NoResourceAvailableException: Could not", "the cluster has no worker free"),

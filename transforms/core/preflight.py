@@ -230,6 +230,11 @@ _KNOWN = (
     "give the command of --environment_config as an absolute path of an executable file that is there on each of them",
   ),
   (
+    r"Process died with exit code (?P<code>\d+)",
+    "the workers' command ended at once, with exit code {code}",
+    "run it on a worker's machine: beam-retrain has to be installed in the Python that it starts",
+  ),
+  (
     r"NoResourceAvailableException|Initial job has not accepted any resources|Could not acquire the minimum required",
     "the cluster has no worker free",
     "start workers, or wait until its other jobs are done; --parallelism must not exceed its slots",
