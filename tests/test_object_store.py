@@ -19,7 +19,7 @@ from typing import NamedTuple
 import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from pipelines import bottlenecks, cli, convert, datasets, evaluate, output_folder, plan
+from pipelines import bottlenecks, cli, convert, datasets, evaluate, output_folder
 from pipelines.running import DONE
 from tests.engine_suite import ENGINES, ONE_WORKER, assert_same, engine_file
 from transforms import files, remote, trunk_cache
@@ -349,24 +349,6 @@ def test_what_cannot_be_read_is_one_sentence(given, key, secret, said, server, t
   with pytest.raises(InputError) as caught:
     bottlenecks.run([*_embed(given.removesuffix("/training"), str(tmp_path / "output")), *server.flags])
   assert str(caught.value).replace("/training", "").startswith(said)
-
-
-def test_bottlenecks_are_reused_and_a_manifest_is_read(server, local, tmp_path, capfd):
-  """With worker processes, which have their options from the command alone."""
-  put_folder(str(local.bottlenecks), "s3://bucket/reused")
-  rows = [
-    f"training/{path.relative_to(local.pictures / 'training').as_posix()},{path.parent.name}"
-    for path in sorted((local.pictures / "training").rglob("*.jpg"))
-  ]
-  files.write_text("s3://bucket/in/pictures/manifest.csv", "\n".join(["file_name,label", *rows]) + "\n")
-  argv = ["--input=s3://bucket/in/pictures/manifest.csv", "--output=s3://bucket/listed", "--trunk=bundled"]
-  processes = ["--runner=FnApiRunner", "--direct_running_mode=multi_processing", "--direct_num_workers=2"]
-  assert bottlenecks.run([*argv, "--reuse=s3://bucket/reused", *processes, *server.flags]) == DONE
-  assert (
-    f"{len(rows):,} of {len(rows):,} bottlenecks reused from s3://bucket/reused, 0 computed" in capfd.readouterr().out
-  )
-  assert plan.run([argv[0], "--trunk=bundled", *server.flags]) == DONE
-  assert f"pictures    {len(rows):,}" in capfd.readouterr().out
 
 
 def test_on_flink(server, local, tmp_path):
