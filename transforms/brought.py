@@ -16,6 +16,7 @@ from collections.abc import Iterator
 
 from transforms import files, remote, trunk_cache
 from transforms.core.errors import InputError
+from transforms.object_stores.threads import threads
 
 _BROUGHT = "trunks/brought"
 _CONTENTS = "folder"  # in an entry of the cache, which has a file of its own beside it
@@ -72,7 +73,7 @@ def replace_folder(folder: str) -> Iterator[str]:
 def put_folder(made: str, folder: str) -> None:
   """Makes a remote folder what a local one is: objects that have no file there are deleted."""
   targets = {files.join(folder, os.path.relpath(path, made)): path for path in files.walk(made)}
-  list(remote.threads().map(put_file, targets.values(), targets))
+  list(threads().map(put_file, targets.values(), targets))
   remote.delete_objects([stat.path for stat in files.list_tree(folder) if stat.path not in targets])
 
 
@@ -95,7 +96,7 @@ def get_folder(folder: str, made: str) -> None:
     with files.open_to_read(path) as source, open(target, "wb") as file:
       shutil.copyfileobj(source, file)
 
-  list(remote.threads().map(get, files.walk(folder)))
+  list(threads().map(get, files.walk(folder)))
 
 
 def place_of(path: str, folder: str, made: str) -> str:

@@ -25,7 +25,8 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from transforms import remote
 from transforms.core.errors import InputError
-from transforms.remote import FileStat
+from transforms.object_stores.protocol import FileStat
+from transforms.object_stores.threads import threads
 
 _TEMPORARY = ".tmp-"
 _IN_MEMORY_BYTES = 1 << 24
@@ -95,7 +96,7 @@ def stat_each(paths: Sequence[str]) -> list[FileStat | None]:
   """Returns `stat` of each file; remote ones are asked for side by side, as each takes its time to answer."""
   if all(map(is_local, paths)):
     return list(map(stat, paths))
-  return list(remote.threads().map(stat, paths))
+  return list(threads().map(stat, paths))
 
 
 def use_options(options: PipelineOptions | None = None) -> None:
@@ -287,7 +288,7 @@ def write_each(contents: Sequence[tuple[str, bytes]]) -> None:
     for path, data in contents:
       write_bytes(path, data)
   else:
-    list(remote.threads().map(lambda content: write_bytes(*content), contents))
+    list(threads().map(lambda content: write_bytes(*content), contents))
 
 
 def write_text(path: str, text: str) -> None:

@@ -11,6 +11,7 @@ from apache_beam.options.pipeline_options import PipelineOptions, S3Options
 
 from transforms import files
 from transforms.core.errors import InputError
+from transforms.object_stores import gs
 
 _WAIT_SECS = 5
 _PROBE = ".beam-retrain-writes"
@@ -129,18 +130,12 @@ def _refused_by_s3(path: str, bucket: str, response: dict[str, Any]) -> str:
 def _ask_gs(path: str, bucket: str, prefix: str) -> None:
   if not files.is_supported(path):
     raise InputError(f"{path}: gs:// needs packages that are not installed: pip install 'apache-beam[gcp]'.")
-  import google.auth
   from google.api_core.exceptions import GoogleAPIError, NotFound
-  from google.auth.exceptions import DefaultCredentialsError, GoogleAuthError, TransportError
-  from google.cloud import storage
+  from google.auth.exceptions import GoogleAuthError, TransportError
   from requests.exceptions import RequestException
 
   try:
-    try:
-      credentials, _ = google.auth.default(scopes=["https://www.googleapis.com/auth/devstorage.read_only"])
-      client = storage.Client(project="", credentials=credentials)
-    except DefaultCredentialsError:
-      client = storage.Client.create_anonymous_client()  # what is public can be read
+    client = gs.new_client(FileSystems._pipeline_options or PipelineOptions(flags=[]))
     found = client.list_blobs(bucket, prefix=prefix, max_results=1, timeout=_WAIT_SECS, retry=None)
     next(iter(found), None)
   except NotFound as error:
