@@ -68,29 +68,26 @@ $(ENGINES)/%/job-server.jar: deploy/engines/%-pom.xml deploy/engines/thin_jar.py
 	  || $(call FAIL,Maven could not bring what $< lists: see above)
 	@$(PYTHON) deploy/engines/thin_jar.py $(@D) $(MAIN_CLASS)
 
-$(ENGINES)/prism-%/prism: PRISM = github.com/apache/beam/sdks/v2/go/cmd/prism@$*
-$(ENGINES)/prism-%/prism:
-	@command -v go > /dev/null || $(call FAIL,go is missing: install Go 1.25 or newer from https://go.dev/dl)
-	@echo "Building Prism from its Go module: a minute or two."
-	@mkdir -p $(@D)
-	@GOBIN=$(abspath $(@D)) go install $(PRISM) 2> $(@D)/log \
-	  || { cat $(@D)/log >&2; $(call FAIL,go could not install $(PRISM): see above); }
-
-$(ENGINES)/versitygw-%/versitygw: VERSITYGW = github.com/versity/versitygw/cmd/versitygw@$*
-$(ENGINES)/versitygw-%/versitygw:
-	@command -v go > /dev/null || $(call FAIL,go is missing: install Go 1.25 or newer from https://go.dev/dl)
-	@echo "Building versitygw, a server of S3, from its Go module: a minute or two."
-	@mkdir -p $(@D)
-	@GOBIN=$(abspath $(@D)) go install $(VERSITYGW) 2> $(@D)/log \
-	  || { cat $(@D)/log >&2; $(call FAIL,go could not install $(VERSITYGW): see above); }
-
+# Named by their versions, which `go install` takes from there.
+PRISM := $(ENGINES)/prism-v2.77.0/prism
 S3_SERVER := $(ENGINES)/versitygw-v1.8.0/versitygw
+GS_SERVER := $(ENGINES)/fake-gcs-server-v1.56.1/fake-gcs-server
+$(PRISM): MODULE := github.com/apache/beam/sdks/v2/go/cmd/prism
+$(S3_SERVER): MODULE := github.com/versity/versitygw/cmd/versitygw
+$(GS_SERVER): MODULE := github.com/fsouza/fake-gcs-server
+$(PRISM) $(S3_SERVER) $(GS_SERVER): VERSION = $(lastword $(subst -, ,$(notdir $(@D))))
+$(PRISM) $(S3_SERVER) $(GS_SERVER):
+	@command -v go > /dev/null || $(call FAIL,go is missing: install Go 1.25 or newer from https://go.dev/dl)
+	@echo "Building $(@F) $(VERSION) from its Go module: a minute or two."
+	@mkdir -p $(@D)
+	@GOBIN=$(abspath $(@D)) go install $(MODULE)@$(VERSION) 2> $(@D)/log \
+	  || { cat $(@D)/log >&2; $(call FAIL,go could not install $(MODULE)@$(VERSION): see above); }
 
-engines: $(ENGINES)/flink/job-server.jar $(ENGINES)/spark/job-server.jar $(ENGINES)/prism-v2.77.0/prism $(S3_SERVER)  ## Flink, Spark, Prism, a server of S3
+engines: $(ENGINES)/flink/job-server.jar $(ENGINES)/spark/job-server.jar $(PRISM) $(S3_SERVER) $(GS_SERVER)  ## Flink, Spark, Prism; servers of s3:// and gs://
 
-test-engines: $(INSTALLED) engines  ## whole jobs on FnApiRunner, Prism, Flink and Spark, on clusters of both, and on s3://
+test-engines: $(INSTALLED) engines  ## whole jobs on FnApiRunner, Prism, Flink and Spark, on clusters of both, on s3:// and gs://
 	@BEAM_RETRAIN_ENGINES=$(abspath $(ENGINES)) $(BIN)/pytest -q --durations 0 tests/test_engines.py tests/test_clusters.py \
-	  tests/test_object_store.py $(ARGS)
+	  tests/test_object_files.py tests/test_object_store.py $(ARGS)
 
 test-faults: $(INSTALLED) engines  ## jobs on clusters of Flink and Spark whose processes are killed
 	@BEAM_RETRAIN_ENGINES=$(abspath $(ENGINES)) $(BIN)/pytest -q --durations 0 tests/test_faults.py $(ARGS)

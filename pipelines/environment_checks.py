@@ -119,8 +119,28 @@ def _look_at_command(options: PipelineOptions) -> Iterator[Finding]:
       return
   if not command:
     yield problem(thing, "nothing says what starts a worker", remedy)
-  elif is_embedded(options) and shutil.which(command) is None:
+  elif elsewhere(options):
+    return  # this machine may have another one there
+  elif shutil.which(command) is None:
     yield problem(thing, f"{command} is not there, or not executable", remedy)
+  elif lacks := _lacking_module(command):
+    remedy = "install beam-retrain in the Python that it starts"
+    yield problem(thing, f"{command} does not start a worker ({lacks})", remedy)
+
+
+def _lacking_module(command: str) -> str:
+  """Returns what Python cannot import, in its own words, when a command is asked for its help; empty: it says nothing.
+
+  Not in the current folder, which may happen to be a checkout: the engine starts it elsewhere.
+  """
+  try:
+    asked = subprocess.run(
+      [command, "--help"], cwd=os.sep, stdin=subprocess.DEVNULL, capture_output=True, timeout=_IMPORT_SECS, check=False
+    )
+  except (OSError, subprocess.TimeoutExpired):
+    return ""
+  said = re.search(rb"No module named '[^']*'|cannot import name .*", asked.stderr)
+  return said[0].decode(errors="replace").strip() if said and asked.returncode else ""
 
 
 def _configured(options: PipelineOptions) -> str:

@@ -10,31 +10,25 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import signal
 import sys
 import threading
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
 from apache_beam.options.pipeline_options import PipelineOptions
-from apache_beam.portability.api import endpoints_pb2
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
-from apache_beam.runners.portability.fn_api_runner.worker_handlers import GrpcWorkerHandler, WorkerHandler
+from apache_beam.runners.portability.fn_api_runner.worker_handlers import WorkerHandler
 from apache_beam.runners.worker import sdk_worker_main
 from apache_beam.transforms.environments import Environment, python_sdk_capabilities
-from google.protobuf import json_format, text_format
 
-from transforms import files
+from pipelines.local_workers import WatchedWorkerHandler, local_runner
 from transforms.core.cores import cores_given
-from transforms.core.errors import InputError
 
 _URN = "beam_retrain:env:forked:v1"
 _WITH_THREADS = ("tensorflow", "openvino")
-_PATIENCE_SECS = 10.0
-_ABORT_SECS = 0.1
 _CHOSEN_BY = ("--runner", "--direct_", "--environment_")  # how these flags begin, a user says how workers run
 
 
@@ -65,7 +59,6 @@ class _Forked(NamedTuple):
 
 _WAITING: list[_Forked] = []  # to be told where the runner listens
 _FORKED: list[int] = []  # process ids, of this process's whole life
-_FAILED: list[int] = []  # those that ended before they were to
 
 
 @contextlib.contextmanager
@@ -73,21 +66,12 @@ def forked_workers(processes: int, options: PipelineOptions) -> Iterator[FnApiRu
   """Gives a runner for one pipeline, whose workers are as many processes, forked on entry.
 
   What they print goes where `sys.stderr` goes on entry.
-
-  Raises:
-    InputError: a worker was killed.
   """
   for _ in range(processes):
-    _WAITING.append(_fork(options))
+    _WAITING.append(_fork())
     _FORKED.append(_WAITING[-1].pid)
   try:
-    yield FnApiRunner(default_environment=_ForkedEnvironment(python_sdk_capabilities()))
-  except Exception as error:
-    if _FAILED:
-      raise InputError(
-        "a worker process was killed, perhaps because memory ran out: the same command goes on where it was."
-      ) from error
-    raise
+    yield local_runner(options, _ForkedEnvironment(python_sdk_capabilities()))
   finally:
     for worker in _WAITING:
       worker.told.close()
@@ -95,7 +79,7 @@ def forked_workers(processes: int, options: PipelineOptions) -> Iterator[FnApiRu
     _WAITING.clear()
 
 
-def _fork(options: PipelineOptions) -> _Forked:
+def _fork() -> _Forked:
   listening, telling = Pipe(duplex=False)
   pid = os.fork()
   if pid:
@@ -108,7 +92,6 @@ def _fork(options: PipelineOptions) -> _Forked:
       sibling.told.close()
     with contextlib.suppress(EOFError):  # never needed
       _, harness, _ = sdk_worker_main.create_harness(json.loads(listening.recv_bytes()))
-      files.use_options(options)  # which Beam's own workers do not get
       harness.run()
     code = 0
   except Exception:
@@ -128,39 +111,19 @@ class _ForkedEnvironment(Environment):
 
 
 @WorkerHandler.register_environment(_URN, None)
-class _ForkedWorkerHandler(GrpcWorkerHandler):
-  """As Beam's `SubprocessSdkWorkerHandler`, but for the logs, which are the parent's, and for a worker that dies: who
-  waits for its answers is told, and would wait for ever."""
-
+class _ForkedWorkerHandler(WatchedWorkerHandler):
   def __init__(self, payload: Any, state: Any, provision_info: Any, grpc_server: Any):
-    super().__init__(state, provision_info, grpc_server)
+    super().__init__(payload, state, provision_info, grpc_server)
     self._worker = _WAITING.pop(0)
-    self._stopped = threading.Event()
-    self._watching = threading.Thread(target=self._watch, name="forked worker", daemon=True)
 
-  def start_worker(self) -> None:
-    control = endpoints_pb2.ApiServiceDescriptor(url=self.control_address)
-    environment = {
-      "CONTROL_API_SERVICE_DESCRIPTOR": text_format.MessageToString(control),
-      "PIPELINE_OPTIONS": json_format.MessageToJson(self.provision_info.provision_info.pipeline_options),
-      "WORKER_ID": self.worker_id,
-    }
+  def start(self, environment: Mapping[str, str]) -> int:
     with contextlib.suppress(BrokenPipeError):  # it was killed before it was told: it is seen to have ended
       self._worker.told.send_bytes(json.dumps(environment).encode())
-    self._watching.start()
+    return self._worker.pid
+
+  def wait(self) -> int:
+    return os.waitpid(self._worker.pid, 0)[1]
 
   def stop_worker(self) -> None:
-    self._stopped.set()
-    self._watching.join(_PATIENCE_SECS)
-    if self._watching.is_alive():  # the job has failed elsewhere, and this one is in the middle of its work
-      os.kill(self._worker.pid, signal.SIGKILL)
-      self._watching.join()
+    super().stop_worker()
     self._worker.told.close()
-
-  def _watch(self) -> None:
-    _, status = os.waitpid(self._worker.pid, 0)
-    if status and not self._stopped.is_set():
-      _FAILED.append(self._worker.pid)
-    while not self._stopped.wait(_ABORT_SECS):
-      with contextlib.suppress(RuntimeError):  # it is asked for more at this very moment
-        self.control_conn.abort(RuntimeError("a worker process has ended"))

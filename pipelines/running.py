@@ -14,7 +14,9 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions
 
+from pipelines.environment_checks import runner_of
 from pipelines.forked_workers import forked_workers
+from pipelines.local_workers import deaths_told, local_runner
 from pipelines.progress import Work, shard_progress
 from pipelines.quiet import kept_from_terminal
 from transforms import files
@@ -56,10 +58,12 @@ def run_pipeline(
     standard.runner = "FnApiRunner"
   if processes > 1:
     options.view_as(DirectOptions).direct_num_workers = processes
-  pipeline = beam.Pipeline(options=options)
+  runner = local_runner(options) if runner_of(options) == "fnapirunner" else None  # None: that of the options
+  pipeline = beam.Pipeline(runner, options=options)
   build(pipeline)
   try:
     with contextlib.ExitStack() as stack:
+      stack.enter_context(deaths_told())
       terminal = stack.enter_context(kept_from_terminal())
       if processes > 1:  # before there are threads
         pipeline.runner = stack.enter_context(forked_workers(processes, options))

@@ -21,6 +21,7 @@ _ROOT = Path(__file__).parents[1]
     (["java"], "spark/job-server.jar", "mvn is missing: install Maven (on Debian maven)"),
     (["java"], "prism-v2.77.0/prism", "go is missing: install Go 1.25 or newer from https://go.dev/dl"),
     ([], "versitygw-v1.8.0/versitygw", "go is missing: install Go 1.25 or newer from https://go.dev/dl"),
+    ([], "fake-gcs-server-v1.56.1/fake-gcs-server", "go is missing: install Go 1.25 or newer from https://go.dev/dl"),
   ],
 )
 def test_a_tool_that_is_missing_is_named_in_one_line(there, target, said, tmp_path):
@@ -52,6 +53,7 @@ def test_all_are_brought_by_one_word():
   assert "--file deploy/engines/spark-pom.xml" in asked
   assert "go install github.com/apache/beam/sdks/v2/go/cmd/prism@v2.77.0" in asked
   assert "go install github.com/versity/versitygw/cmd/versitygw@v1.8.0" in asked
+  assert "go install github.com/fsouza/fake-gcs-server@v1.56.1" in asked
 
 
 def _thin_jar(folder: Path) -> subprocess.CompletedProcess[str]:

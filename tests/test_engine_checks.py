@@ -198,6 +198,30 @@ def test_worker_processes_of_loopback_need_a_python_on_path(flink, tmp_path, mon
   assert said_of(*flags) == []
 
 
+def test_the_workers_command_is_asked_whether_it_has_the_package(flink, tmp_path):
+  boot = tmp_path / "worker"
+  flags = [*flink, "--environment_type=PROCESS", f'--environment_config={{"command": "{boot}"}}']
+  embedded = [*flags, "--flink_master=[local]"]
+  said_lines = {}
+  for options in ("-S -E", "-E"):  # -S: without the packages
+    boot.write_text(f'#!/bin/sh\nexec {sys.executable} {options} -m pipelines.worker "$@"\n')
+    boot.chmod(0o700)
+    said_lines[options] = said_of(*embedded)
+  assert said_lines == {
+    "-S -E": [
+      f"problem: --environment_type=PROCESS: {boot} does not start a worker (No module named 'pipelines'): install"
+      " beam-retrain in the Python that it starts."
+    ],
+    "-E": [],
+  }
+  # What is no Python of ours says nothing of it: Beam's own boot program, or one that another machine has.
+  boot.write_text("#!/bin/sh\necho Usage of boot: >&2; exit 2\n")
+  assert said_of(*embedded) == []
+  boot.unlink()
+  assert "is not there" in said_of(*embedded)[0]
+  assert len(said_of(*flags, "--flink_master=a.invalid:1")) == 1  # the master alone
+
+
 @pytest.mark.parametrize(
   "command",
   [

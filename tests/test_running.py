@@ -107,8 +107,9 @@ def test_without_a_runner_a_job_runs_here_and_says_nothing_of_its_own(tmp_path):
   assert (ended.returncode, ended.stdout, ended.stderr) == (DONE, "done\n", "")
 
 
-def test_a_forked_worker_that_is_killed_ends_the_job(tmp_path):
-  ended = _run_command(tmp_path, "die", "forked")
+@pytest.mark.parametrize("kind", [["forked"], ["--direct_running_mode=multi_processing", "--direct_num_workers=2"]])
+def test_a_worker_process_that_is_killed_ends_the_job(kind, tmp_path):
+  ended = _run_command(tmp_path, "die", *kind)
   assert ended.returncode == FAILED
   sentence = "a worker process was killed, perhaps because memory ran out: the same command goes on where it was."
   assert ended.stderr == f"beam-retrain: {sentence}\n"
@@ -266,13 +267,13 @@ def test_a_forked_worker_that_is_killed_before_it_is_told_anything_ends_the_job_
 import os, signal, time
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
-from pipelines import forked_workers
+from pipelines import forked_workers, local_workers
 from transforms.core.errors import InputError
 options = PipelineOptions(flags=["--direct_num_workers=1"])
 pipeline = beam.Pipeline(options=options)
-pipeline | beam.Create([1])
+pipeline | beam.Create([1]) | beam.Reshuffle()  # whose first stage is waited for, for what it gives
 try:
-  with forked_workers.forked_workers(1, options) as runner:
+  with local_workers.deaths_told(), forked_workers.forked_workers(1, options) as runner:
     pid = forked_workers._WAITING[0].pid
     os.kill(pid, signal.SIGKILL)
     os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)

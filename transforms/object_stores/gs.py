@@ -9,57 +9,73 @@ import functools
 import os
 import threading
 from collections.abc import Iterator
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO
 
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from transforms.object_stores.protocol import REFUSED, FileStat, may_not_write
+from transforms.object_stores.protocol import REFUSED, FileStat, may_not_read, may_not_write
+from transforms.object_stores.ranges import open_ranges
 from transforms.object_stores.threads import threads
 
 _OF_THREAD = threading.local()
 
 
 def stat(path: str) -> FileStat | None:
-  from google.api_core.exceptions import GoogleAPICallError
+  from google.api_core.exceptions import GoogleAPICallError, NotFound
 
-  bucket, name = _bucket_and_name(path)
-  if not name:
+  if not _bucket_and_name(path)[1]:
     return None
   try:
-    found = _gcs().client.bucket(bucket).get_blob(name)
+    return _stat_of(_described(path))
+  except NotFound:
+    return None
   except GoogleAPICallError as error:
     if error.code in REFUSED:
       return None
     raise
-  return _stat_of(found) if found else None
 
 
 def open_to_read(path: str) -> BinaryIO:
-  return cast(BinaryIO, _gcs().open(path, "rb"))
+  return open_ranges(lambda start, end: _read(path, start, end), lambda: _described(path).size)
+
+
+def _read(path: str, start: int, end: int) -> bytes:
+  from google.api_core.exceptions import GoogleAPICallError, NotFound, RequestRangeNotSatisfiable
+
+  try:
+    data: bytes = _blob(path).download_as_bytes(start=start, end=end - 1, raw_download=True)
+    return data
+  except RequestRangeNotSatisfiable:  # of an empty object any
+    return b""
+  except NotFound as error:
+    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path) from error
+  except GoogleAPICallError as error:
+    if error.code not in REFUSED:
+      raise
+    raise may_not_read(path, _reason(error)) from error
 
 
 def list_prefix(prefix: str) -> Iterator[FileStat]:
   bucket, name = _bucket_and_name(prefix)
-  yield from map(_stat_of, _gcs().client.list_blobs(bucket, prefix=name))
+  yield from map(_stat_of, _client().list_blobs(bucket, prefix=name))
 
 
 def subfolders(folder: str) -> set[str]:
-  bucket, name = _bucket_and_name(f"{folder}/")
-  listed = _gcs().client.list_blobs(bucket, prefix=name, delimiter="/")
-  return {found.removeprefix(name).rstrip("/") for page in listed.pages for found in page.prefixes}
+  bucket, prefix = _bucket_and_name(f"{folder}/")
+  listed = _client().list_blobs(bucket, prefix=prefix, delimiter="/")
+  return {found.removeprefix(prefix)[:-1] for page in listed.pages for found in page.prefixes}
 
 
 def upload(path: str, file: BinaryIO) -> None:
   from google.api_core.exceptions import GoogleAPICallError
 
-  bucket, name = _bucket_and_name(path)
   try:
-    _gcs().client.bucket(bucket).blob(name).upload_from_file(file)
+    _blob(path).upload_from_file(file)
   except GoogleAPICallError as error:
     if error.code not in REFUSED:
       raise
-    raise may_not_write(path, error.reason or error.code) from error
+    raise may_not_write(path, _reason(error)) from error
 
 
 def delete(paths: list[str]) -> None:
@@ -70,19 +86,30 @@ def delete(paths: list[str]) -> None:
 def _delete(path: str) -> None:
   from google.api_core.exceptions import GoogleAPICallError, NotFound
 
-  bucket, name = _bucket_and_name(path)
   try:
-    _gcs().client.bucket(bucket).delete_blob(name)
+    _blob(path).delete()
   except NotFound:
     pass
   except GoogleAPICallError as error:
     if error.code not in REFUSED:
       raise
-    raise PermissionError(errno.EACCES, f"cannot be deleted ({error.reason or error.code})", path) from error
+    raise PermissionError(errno.EACCES, f"cannot be deleted ({_reason(error)})", path) from error
 
 
 def _stat_of(blob: Any) -> FileStat:
   return FileStat(f"gs://{blob.bucket.name}/{blob.name}", blob.size, blob.updated.timestamp())
+
+
+def _described(path: str) -> Any:
+  """Returns the object with its size and time."""
+  blob = _blob(path)
+  blob.reload()
+  return blob
+
+
+def _blob(path: str) -> Any:
+  bucket, name = _bucket_and_name(path)
+  return _client().bucket(bucket).blob(name)
 
 
 def _bucket_and_name(path: str) -> tuple[str, str]:
@@ -90,15 +117,18 @@ def _bucket_and_name(path: str) -> tuple[str, str]:
   return bucket, name
 
 
-def _gcs() -> Any:
-  """Returns this thread's `GcsIO`, made anew where the options are others, or the process was forked."""
-  options = FileSystems._pipeline_options or PipelineOptions(flags=[])
-  made_for = (os.getpid(), options)
-  if getattr(_OF_THREAD, "made_for", None) != made_for:
-    from apache_beam.io.gcp.gcsio import GcsIO
+def _reason(error: Any) -> str:
+  return str(error.reason or error.code)
 
-    _OF_THREAD.gcs, _OF_THREAD.made_for = GcsIO(new_client(options), options), made_for
-  return _OF_THREAD.gcs
+
+def _client() -> Any:
+  """Returns this thread's client, made anew where the options are others, or the process was forked. It tries again by
+  itself where a server fails, for two minutes."""
+  options = FileSystems._pipeline_options
+  if getattr(_OF_THREAD, "pid", None) != os.getpid() or _OF_THREAD.options is not options:
+    _OF_THREAD.client = new_client(options or PipelineOptions(flags=[]))
+    _OF_THREAD.pid, _OF_THREAD.options = os.getpid(), options
+  return _OF_THREAD.client
 
 
 def new_client(options: PipelineOptions) -> Any:

@@ -25,7 +25,12 @@ class ObjectStore(Protocol):
     """Returns what is known of one object, or None where it is not there, or these credentials may not see it."""
 
   def open_to_read(self, path: str) -> BinaryIO:
-    """Opens an object; its bytes come as they are, whatever the name says of a compression."""
+    """Opens an object; its bytes come as they are, whatever the name says of a compression.
+
+    Raises:
+      FileNotFoundError: it is not there.
+      InputError: these credentials may not read it.
+    """
 
   def list_prefix(self, prefix: str) -> Iterator[FileStat]:
     """Yields all objects whose path begins so, in the order of their names. No character stands for others."""
@@ -46,6 +51,12 @@ class ObjectStore(Protocol):
     Raises:
       PermissionError: these credentials may not.
     """
+
+
+def may_not_read(path: str, reason: object) -> InputError:
+  """Returns what `open_to_read` raises; `reason`: the store's own word for it. No OSError, which is of one picture and
+  quarantines it: credentials can have expired in the middle of a job."""
+  return InputError(f"{path} cannot be read with these credentials ({reason}): let them read it, or take it away.")
 
 
 def may_not_write(path: str, reason: object) -> InputError:
