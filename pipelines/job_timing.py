@@ -208,7 +208,9 @@ def _write_records(folder: str, records: Sequence[Bottleneck], count: int) -> li
 
 
 def _run_here(build: Callable[[beam.Pipeline], None]) -> None:
+  of_the_input = files.options_in_use()
   with beam.Pipeline(options=PipelineOptions(flags=["--runner=FnApiRunner"])) as root:
+    files.use_options(of_the_input)  # in whose place Beam has put the pipeline's
     build(root)
 
 

@@ -152,6 +152,7 @@ def _rehearse(request: Request, started_secs: float, *, measure_anyhow: bool) ->
     in_shards = write_sample(sample, pictures)
     cached = _cached()
     rehearsed_secs, _ = timed(lambda: bottlenecks.run(request.rehearsed(pictures, output)))
+    files.use_options(request.options)  # the job that was rehearsed has local paths only
     memory_bytes = peak_memory()
     has_prepared = _cached() != cached
     if has_prepared and not measure_anyhow:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import socket
 import time
 from pathlib import Path
 
 import pytest
+from apache_beam.options.pipeline_options import PipelineOptions
+from botocore.exceptions import EndpointConnectionError
 
 from pipelines import output_folder
 from tests.cluster_suite import needs_engines
@@ -113,3 +116,28 @@ def test_a_folder_is_brought_once_and_again_when_it_has_changed(server, tmp_path
     bring(f"{server.url}/nothing")
   get_folder(folder, str(tmp_path / "copy"))
   assert os.listdir(tmp_path / "copy") == ["c"]
+
+
+def test_of_what_is_not_there_it_says_so(server):
+  with pytest.raises(FileNotFoundError) as caught:
+    files.read_bytes(f"{server.url}/none")
+  assert caught.value.filename == f"{server.url}/none"
+
+
+def test_what_may_not_be_read_is_one_sentence_and_no_bad_picture(s3, monkeypatch):
+  s3.use()
+  files.write_text("s3://bucket/secret", "")
+  monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "another")
+  s3.use()
+  with pytest.raises(InputError, match=r"s3://bucket/secret cannot be read with these credentials \(SignatureDoesNot"):
+    files.read_bytes("s3://bucket/secret")
+
+
+def test_a_server_that_does_not_answer_is_not_waited_for_for_long(s3):
+  with socket.create_server(("127.0.0.1", 0)) as free:
+    nobody = f"http://127.0.0.1:{free.getsockname()[1]}"
+  files.use_options(PipelineOptions(flags=[f"--s3_endpoint_url={nobody}", "--s3_region_name=us-east-1"]))
+  began = time.monotonic()
+  with pytest.raises(EndpointConnectionError):
+    files.read_bytes("s3://bucket/any")
+  assert time.monotonic() - began < 120

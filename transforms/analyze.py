@@ -6,7 +6,7 @@ run: tensorflow_transform switches tf.keras to Keras 2 for the whole process.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import apache_beam as beam
 import tensorflow as tf
@@ -21,6 +21,7 @@ from transforms import files
 from transforms.brought import put_folder
 from transforms.core.schema import BOTTLENECK, CLASS_INDEX, ENCODED, IMAGE_RECORD, LABEL, TRAINING
 from transforms.core.shards import ShardReport
+from transforms.core.tfrecord import read_records
 
 VOCABULARY = "labels"
 _BATCH_SIZE = 1024
@@ -74,9 +75,8 @@ class AnalyzeBottlenecks(beam.PTransform):
     batches = (
       reports
       # ShardReport
-      | "TrainingShardPaths" >> beam.FlatMap(_training_path, self._records_folder, self._temp_folder)
-      # str
-      | "ReadTrainingShards" >> beam.io.ReadAllFromTFRecord()
+      # Where the shard was written, by the same worker: to spread them again would be a stage more.
+      | "ReadTrainingShards" >> beam.FlatMap(_read_training_shard, self._records_folder, self._temp_folder)
       # bytes
       | "DecodeBatches" >> source.BeamSource(batch_size=_BATCH_SIZE)
     )  # pa.RecordBatch
@@ -108,7 +108,10 @@ def _put(folder: str, made: str, *_) -> str:  # type: ignore[no-untyped-def]
   return folder
 
 
-def _training_path(report: ShardReport, folder: str, temp_folder: str) -> list[str]:
+def _read_training_shard(report: ShardReport, folder: str, temp_folder: str) -> Iterator[bytes]:
   if not files.is_local(folder):
     files.check_seen(temp_folder)
-  return [files.join(folder, report.file)] if report.split == TRAINING and report.outputs else []
+  if report.split == TRAINING and report.outputs:
+    path = files.join(folder, report.file)
+    with files.open_to_read(path) as file:
+      yield from read_records(file, path)

@@ -6,8 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from apache_beam.io.filesystems import FileSystems
-from apache_beam.options.pipeline_options import PipelineOptions, S3Options
+from apache_beam.options.pipeline_options import S3Options
 
 from transforms import files
 from transforms.core.errors import InputError
@@ -76,7 +75,7 @@ def _ask_s3(path: str, bucket: str, prefix: str) -> None:
     PartialCredentialsError,
   )
 
-  options = (FileSystems._pipeline_options or PipelineOptions(flags=[])).view_as(S3Options)
+  options = files.options_in_use().view_as(S3Options)
   endpoint = options.s3_endpoint_url or "the address of S3"
   try:
     _quick_client(options).list_objects_v2(Bucket=bucket, Prefix=prefix, MaxKeys=1)
@@ -135,7 +134,7 @@ def _ask_gs(path: str, bucket: str, prefix: str) -> None:
   from requests.exceptions import RequestException
 
   try:
-    client = gs.new_client(FileSystems._pipeline_options or PipelineOptions(flags=[]))
+    client = gs.new_client(files.options_in_use())
     found = client.list_blobs(bucket, prefix=prefix, max_results=1, timeout=_WAIT_SECS, retry=None)
     next(iter(found), None)
   except NotFound as error:
