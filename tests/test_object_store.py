@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import pytest
 
-from pipelines import bottlenecks, cli, convert, datasets, evaluate, plan
+from pipelines import bottlenecks, cli, convert, datasets, evaluate, plan, reevaluate
 from pipelines.running import DONE
 from tests.cluster_suite import needs_engines
 from tests.engine_suite import ONE_WORKER, assert_same, engine_file
@@ -126,14 +126,29 @@ def test_bottlenecks_are_reused_and_a_manifest_is_read(server, local, capfd):
   paths = sorted(training.rglob("*.jpg"))[::2]
   rows = [f"training/{path.relative_to(training).as_posix()},{path.parent.name}" for path in paths]
   files.write_text(f"{url}/in/pictures/manifest.csv", "\n".join(["file_name,label", *rows]) + "\n")
-  listed = f"--input={url}/in/pictures/manifest.csv"
-  argv = [listed, f"--output={url}/listed", "--trunk=bundled", f"--reuse={url}/reused", *server.flags]
+  places = [f"--input={url}/in/pictures/manifest.csv", f"--output={url}/listed", f"--reuse={url}/reused"]
   processes = ["--runner=FnApiRunner", "--direct_running_mode=multi_processing", "--direct_num_workers=2"]
-  assert bottlenecks.run([*argv, *processes]) == DONE
+  assert bottlenecks.run([*places, "--trunk=bundled", *processes, *server.flags]) == DONE
   counts = f"{len(rows):,} of {len(rows):,} bottlenecks reused from {url}/reused, 0 computed"
   assert counts in capfd.readouterr().out
-  assert plan.run([listed, "--trunk=bundled", *server.flags]) == DONE
-  assert f"pictures    {len(rows):,}" in capfd.readouterr().out
+
+
+def test_a_night_of_reevaluate(server, local, tmp_path):
+  put_folder(str(local.model), "s3://bucket/nightly")
+  for model, given, history in (
+    (local.model, local.pictures, tmp_path / "local"),
+    ("s3://bucket/nightly", "s3://bucket/in/pictures", tmp_path / "remote"),
+  ):
+    argv = [f"--model={model}", f"--input={given}/testing", f"--history={history}", "--date=2026-03-01"]
+    assert reevaluate.run([*argv, *ONE_WORKER, *server.flags]) == DONE
+  assert_same(tmp_path / "remote" / "2026-03-01", tmp_path / "local" / "2026-03-01", has_same_inputs=False)
+  with pytest.raises(InputError, match="--history s3://bucket/history is remote, where a folder cannot be renamed"):
+    reevaluate.run([*argv[:2], "--history=s3://bucket/history", *server.flags])
+
+
+def test_plan(server, capfd):
+  assert plan.run(["--input=s3://bucket/in/pictures", "--trunk=bundled", *server.flags]) == DONE
+  assert "pictures    1,797" in capfd.readouterr().out
 
 
 def assert_same_model(output: Path, expected: Path) -> None:
