@@ -75,8 +75,12 @@ class AnalyzeBottlenecks(beam.PTransform):
     batches = (
       reports
       # ShardReport
-      # Where the shard was written, by the same worker: to spread them again would be a stage more.
-      | "ReadTrainingShards" >> beam.FlatMap(_read_training_shard, self._records_folder, self._temp_folder)
+      | "TrainingShardPaths" >> beam.FlatMap(_training_path, self._records_folder, self._temp_folder)
+      # str
+      # Else the records would be handed from the stage that writes them to the one that analyses them.
+      | "SpreadShards" >> beam.Reshuffle()
+      # str
+      | "ReadTrainingShards" >> beam.FlatMap(_read_shard)
       # bytes
       | "DecodeBatches" >> source.BeamSource(batch_size=_BATCH_SIZE)
     )  # pa.RecordBatch
@@ -108,10 +112,12 @@ def _put(folder: str, made: str, *_) -> str:  # type: ignore[no-untyped-def]
   return folder
 
 
-def _read_training_shard(report: ShardReport, folder: str, temp_folder: str) -> Iterator[bytes]:
+def _training_path(report: ShardReport, folder: str, temp_folder: str) -> list[str]:
   if not files.is_local(folder):
     files.check_seen(temp_folder)
-  if report.split == TRAINING and report.outputs:
-    path = files.join(folder, report.file)
-    with files.open_to_read(path) as file:
-      yield from read_records(file, path)
+  return [files.join(folder, report.file)] if report.split == TRAINING and report.outputs else []
+
+
+def _read_shard(path: str) -> Iterator[bytes]:
+  with files.open_to_read(path) as file:
+    yield from read_records(file, path)
