@@ -85,12 +85,14 @@ $(PRISM) $(S3_SERVER) $(GS_SERVER):
 
 engines: $(ENGINES)/flink/job-server.jar $(ENGINES)/spark/job-server.jar $(PRISM) $(S3_SERVER) $(GS_SERVER)  ## Flink, Spark, Prism; servers of s3:// and gs://
 
+# The clusters, of which each keeps both cores busy, alone; then two engines at a time, as starting one keeps one core busy.
+RUN_ENGINES = BEAM_RETRAIN_ENGINES=$(abspath $(ENGINES)) $(BIN)/pytest -q --durations 0
 test-engines: $(INSTALLED) engines  ## whole jobs on FnApiRunner, Prism, Flink and Spark, on clusters of both, on s3:// and gs://
-	@BEAM_RETRAIN_ENGINES=$(abspath $(ENGINES)) $(BIN)/pytest -q --durations 0 tests/test_engines.py tests/test_clusters.py \
-	  tests/test_object_files.py tests/test_object_store.py $(ARGS)
+	@$(RUN_ENGINES) tests/test_clusters.py $(ARGS)
+	@$(RUN_ENGINES) -n 2 --dist loadscope tests/test_engines.py tests/test_object_files.py tests/test_object_store.py $(ARGS)
 
 test-faults: $(INSTALLED) engines  ## jobs on clusters of Flink and Spark whose processes are killed
-	@BEAM_RETRAIN_ENGINES=$(abspath $(ENGINES)) $(BIN)/pytest -q --durations 0 tests/test_faults.py $(ARGS)
+	@$(RUN_ENGINES) tests/test_faults.py $(ARGS)
 
 # Peers get environments of their own in .bench: 11 GB, a few minutes, the first time.
 bench: DATA ?= mnist

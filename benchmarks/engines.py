@@ -3,8 +3,8 @@
     python -m benchmarks.engines --data DIR --engines .engines --output DIR [--trunk_weights FILE]
 
 DIR holds the four IDX files of MNIST, `.engines` is what `make engines` made. One worker is held to one core by
-`taskset`, with all of its engine; two have two. Clusters are those of deploy/engines/cluster.py. With the weights, the
-Flink cluster also runs Inception v3 at 299 x 299. The first row is what the others' bytes are compared with.
+`taskset`, with all of its engine; two have two. Clusters are those of deploy/engines/cluster.py. With the weights, what
+can have two workers also runs Inception v3 at 299 x 299. The first row is what the others' bytes are compared with.
 """
 
 from __future__ import annotations
@@ -58,6 +58,11 @@ class Way(NamedTuple):
   free: bool = False
 
   @property
+  def scales(self) -> bool:
+    """Whether more workers are more processes."""
+    return bool(self.cluster) or _PROCESSES[0] in self.flags
+
+  @property
   def held(self) -> tuple[str, ...]:
     return _HELD if self.workers == 1 and not self.free else ()
 
@@ -107,8 +112,8 @@ def main() -> None:
   parser.add_argument("--output", required=True, type=Path, help="a new or empty folder")
   parser.add_argument("--sizes", type=positive_int, nargs="+", default=[7_000, 70_000], metavar="N", help="images")
   parser.add_argument("--only", default="", metavar="NAME", help="of the engines, those with this in their names")
-  parser.add_argument("--trunk_weights", metavar="FILE", help="of the full Inception v3, for one row on Flink")
-  parser.add_argument("--inception_images", type=positive_int, default=1_000, metavar="N", help="default: %(default)d")
+  parser.add_argument("--trunk_weights", metavar="FILE", help="of the full Inception v3, for rows with it")
+  parser.add_argument("--inception_images", type=positive_int, default=14_000, metavar="N", help="default: %(default)d")
   flags = parser.parse_args()
   engines, output = flags.engines.resolve(), flags.output.resolve()
   output.mkdir(parents=True, exist_ok=True)
@@ -122,7 +127,7 @@ def main() -> None:
     work = output / "inception_v3"
     pictures = make_pictures(Path(flags.data), work, flags.inception_images)
     trunk = ("--trunk=keras:InceptionV3", f"--trunk_weights={Path(flags.trunk_weights).resolve()}")
-    rows += [measure(way, engines, pictures, work, trunk) for way in (ways(engines)[0], ways(engines)[-3])]
+    rows += [measure(way, engines, pictures, work, trunk) for way in chosen if way.scales or way == ways(engines)[0]]
   print(f"\n{rows_table(rows)}")
 
 

@@ -131,9 +131,9 @@ class TestFlink(JobServerSuite):
     assert capsys.readouterr().err.startswith(f"beam-retrain convert: --flink_master={master}: {cause}")
 
   def test_doctor_does_not_wait_for_a_cluster_without_workers(self, flags, master):
-    code, lines = run_doctor(*flags, f"--flink_master={master}", "--environment_type=LOOPBACK", "--timeout_secs=40")
+    code, lines = run_doctor(*flags, f"--flink_master={master}", "--environment_type=LOOPBACK", "--timeout_secs=20")
     assert code == FAILED
-    assert lines[1].startswith("problem: engine: FlinkRunner did not do a tiny job within 40 seconds")
+    assert lines[1].startswith("problem: engine: FlinkRunner did not do a tiny job within 20 seconds")
 
 
 class TestSpark(JobServerSuite):
