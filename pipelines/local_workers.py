@@ -106,7 +106,8 @@ class WatchedWorkerHandler(GrpcWorkerHandler, abc.ABC):
       return
     if failed:
       _DEAD.append(self._pid)
-    self.data_conn.close()  # who waits for elements does not ask for the answer
+    # Who waits for elements does not ask for the answer. close() itself may wait for a sender that never ends.
+    self.data_conn._closed = True
     while not self._stopped.wait(_ABORT_SECS):
       with contextlib.suppress(RuntimeError):  # it is asked for more at this very moment
         self.control_conn.abort(RuntimeError("a worker process has ended"))
