@@ -110,7 +110,7 @@ def main() -> None:
   parser.add_argument("--data", required=True, help="folder of the four IDX files")
   parser.add_argument("--engines", required=True, type=Path, help="what `make engines` made")
   parser.add_argument("--output", required=True, type=Path, help="a new or empty folder")
-  parser.add_argument("--sizes", type=positive_int, nargs="+", default=[7_000, 70_000], metavar="N", help="images")
+  parser.add_argument("--sizes", type=positive_int, nargs="*", default=[7_000, 70_000], metavar="N", help="images")
   parser.add_argument("--only", default="", metavar="NAME", help="of the engines, those with this in their names")
   parser.add_argument("--trunk_weights", metavar="FILE", help="of the full Inception v3, for rows with it")
   parser.add_argument("--inception_images", type=positive_int, default=14_000, metavar="N", help="default: %(default)d")
