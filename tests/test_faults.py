@@ -13,12 +13,14 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from deploy.engines.cluster import MARKER, processes_of
 from pipelines.running import DONE, FAILED
 from tests.cluster_suite import Running, embed_arguments, needs_engines, pictures, running, undisturbed
 from tests.engine_suite import assert_same, engine_file
+from transforms.core.idx import encode_idx
 
 __all__ = ["pictures", "undisturbed"]  # fixtures
 
@@ -28,6 +30,7 @@ WORKER = "pipelines.worker"
 """In the command line of a worker in Python."""
 _ROOT = Path(__file__).parents[1]
 _BOUND_SECS = 240
+_CONVERT = [sys.executable, "-m", "pipelines.convert"]
 
 
 class FaultSuite:
@@ -51,6 +54,16 @@ class FaultSuite:
     ended = run_and_kill(started, pictures, undisturbed, tmp_path / "output", self.parent)
     assert ended.returncode == DONE, ended.stderr
     assert_same(tmp_path / "output", undisturbed)
+
+  def test_a_worker_is_killed_while_pictures_are_written(self, started, tmp_path):
+    """JPG files have names of their own, which a retry writes again."""
+    idx, expected, output = tmp_path / "idx", tmp_path / "expected", tmp_path / "output"
+    write_idx(idx)
+    argv = [*_CONVERT, f"--input={idx}", "--formats=jpg,tfrecord"]
+    subprocess.run([*argv, f"--output={expected}"], cwd=_ROOT, capture_output=True, check=True)
+    ended = kill_in([*argv, f"--output={output}", *started.flags], started, expected, output, WORKER)
+    assert ended.returncode == DONE, ended.stderr
+    assert_same(output, expected)
 
   def test_the_command_is_killed_and_run_again_while_its_job_still_works(
     self, started, pictures, undisturbed, tmp_path
@@ -116,6 +129,16 @@ def test_spark_in_its_job_server_fails_and_does_not_hang(pictures, undisturbed, 
   assert said[0].startswith("beam-retrain: the job failed: ")
 
 
+def write_idx(folder: Path) -> None:
+  """Writes MNIST's files, of noise: 40,000 and 4,000 pictures of 28 px."""
+  folder.mkdir()
+  rng = np.random.default_rng(7)
+  for name, count in (("train", 40_000), ("t10k", 4_000)):
+    pixels = rng.integers(0, 256, (count, 28, 28), np.uint8)
+    (folder / f"{name}-images-idx3-ubyte").write_bytes(encode_idx(pixels))
+    (folder / f"{name}-labels-idx1-ubyte").write_bytes(encode_idx((np.arange(count) % 10).astype(np.uint8)))
+
+
 def command(pictures: Path, output: Path, flags: Sequence[str]) -> list[str]:
   return [sys.executable, "-m", "pipelines.bottlenecks", *embed_arguments(pictures, output, flags)]
 
@@ -127,16 +150,21 @@ def finished_reports(output: Path) -> list[Path]:
 def run_and_kill(
   started: Running, pictures: Path, undisturbed: Path, output: Path, victim: str
 ) -> subprocess.CompletedProcess[str]:
-  """Runs the job, and kills one of the cluster's processes when the first shard is finished, and not all are.
+  return kill_in(command(pictures, output, started.flags), started, undisturbed, output, victim)
+
+
+def kill_in(
+  argv: Sequence[str], started: Running, undisturbed: Path, output: Path, victim: str
+) -> subprocess.CompletedProcess[str]:
+  """Runs a job, and kills one of the cluster's processes when the first shard is finished, and not all are.
 
   Args:
+    argv: the job.
     started: the cluster.
-    pictures: the job's input.
     undisturbed: an output of the same job.
     output: the job's output.
     victim: what is in the command line of what is killed.
   """
-  argv = command(pictures, output, started.flags)
   with subprocess.Popen(argv, cwd=_ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as job:
     try:
       wait_for_a_shard(job, output)
