@@ -32,6 +32,7 @@ from transforms.core.shards import IMAGES_PER_SHARD, Shard, ShardReport, pick_in
 from transforms.core.splits import SplitPercentages
 from transforms.core.tfrecord import frame
 from transforms.model_handler import ImageModelHandler
+from transforms.object_stores.options import options_in_use
 from transforms.shard_work import Written
 from transforms.sources import Source
 
@@ -208,7 +209,7 @@ def _write_records(folder: str, records: Sequence[Bottleneck], count: int) -> li
 
 
 def _run_here(build: Callable[[beam.Pipeline], None]) -> None:
-  of_the_input = files.options_in_use()
+  of_the_input = options_in_use()
   with beam.Pipeline(options=PipelineOptions(flags=["--runner=FnApiRunner"])) as root:
     files.use_options(of_the_input)  # in whose place Beam has put the pipeline's
     build(root)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shlex
 import subprocess
 import sys
@@ -17,15 +16,10 @@ from PIL import Image
 
 from pipelines import bottlenecks
 from pipelines.running import DONE
-from tests.engine_suite import ENGINES, ONE_WORKER, engine_file
+from tests.engine_suite import ONE_WORKER, engine_file
 
 CLUSTER = Path(__file__).parents[1] / "deploy" / "engines" / "cluster.py"
 COPIES = 4
-
-needs_engines = pytest.mark.skipif(
-  not os.environ.get(ENGINES),
-  reason=f"{ENGINES} names no folder of engines: `make test-engines` makes one and sets it",
-)
 
 
 class Running(NamedTuple):

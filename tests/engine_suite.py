@@ -44,6 +44,11 @@ ENGINES = "BEAM_RETRAIN_ENGINES"
 # Of z-scores, which for most pictures are in -5..5: some 20 units in the last place of a float32.
 TRANSFORM_TOLERANCE = 5e-5
 
+needs_engines = pytest.mark.skipif(
+  not os.environ.get(ENGINES),
+  reason=f"{ENGINES} names no folder of engines: `make test-engines` makes one and sets it",
+)
+
 _BY_NAME = {
   "info.json": difference_of_json,
   "metrics.json": difference_of_json,

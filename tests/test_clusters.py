@@ -21,8 +21,8 @@ from PIL import Image, ImageOps
 from deploy.engines.cluster import flink, spark
 from pipelines import bottlenecks, evaluate, reevaluate
 from pipelines.running import DONE
-from tests.cluster_suite import Running, cluster, embed_arguments, needs_engines, pictures, running, undisturbed
-from tests.engine_suite import ENGINES, ONE_WORKER, Inputs, assert_same, expected, inputs
+from tests.cluster_suite import Running, cluster, embed_arguments, pictures, running, undisturbed
+from tests.engine_suite import ENGINES, ONE_WORKER, Inputs, assert_same, expected, inputs, needs_engines
 
 __all__ = ["expected", "inputs", "pictures", "undisturbed"]  # fixtures
 

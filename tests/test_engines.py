@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import socket
 import subprocess
 import time
@@ -16,13 +15,13 @@ import pytest
 from pipelines.cli import main
 from pipelines.running import FAILED
 from tests.engine_suite import (
-  ENGINES,
   ONE_WORKER,
   EngineSuite,
   JobServerSuite,
   engine_file,
   expected,
   inputs,
+  needs_engines,
   run_doctor,
 )
 from tests.test_job_server import write_jar
@@ -30,10 +29,7 @@ from tests.test_job_server import write_jar
 __all__ = ["expected", "inputs"]  # fixtures
 
 pytestmark = [
-  pytest.mark.skipif(
-    not os.environ.get(ENGINES),
-    reason=f"{ENGINES} names no folder of engines: `make test-engines` makes one and sets it",
-  ),
+  needs_engines,
   # How Beam's worker threads in this process end when an engine hangs up on them, after each stage of a good job too.
   pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning"),
 ]

@@ -18,8 +18,8 @@ import pytest
 
 from deploy.engines.cluster import MARKER, processes_of
 from pipelines.running import DONE, FAILED
-from tests.cluster_suite import Running, embed_arguments, needs_engines, pictures, running, undisturbed
-from tests.engine_suite import assert_same, engine_file
+from tests.cluster_suite import Running, embed_arguments, pictures, running, undisturbed
+from tests.engine_suite import assert_same, engine_file, needs_engines
 from transforms.core.idx import encode_idx
 
 __all__ = ["pictures", "undisturbed"]  # fixtures

@@ -12,7 +12,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from botocore.exceptions import EndpointConnectionError
 
 from pipelines import output_folder
-from tests.cluster_suite import needs_engines
+from tests.engine_suite import needs_engines
 from tests.object_stores import Server, gs, s3
 from transforms import files, remote
 from transforms.brought import bring, get_folder, replace_folder

@@ -12,8 +12,7 @@ import pytest
 
 from pipelines import bottlenecks, cli, convert, datasets, evaluate, plan, reevaluate
 from pipelines.running import DONE
-from tests.cluster_suite import needs_engines
-from tests.engine_suite import ONE_WORKER, assert_same, engine_file
+from tests.engine_suite import ONE_WORKER, assert_same, engine_file, needs_engines
 from tests.object_stores import KEY, SECRET, Server, gs, s3, serve_s3
 from transforms import files, trunk_cache
 from transforms.brought import put_file, put_folder

@@ -14,6 +14,7 @@ import pytest
 
 from pipelines import cli
 from pipelines.running import FAILED
+from tests.object_stores import NO_GOOGLE
 from transforms.brought import place_of
 from transforms.core.errors import InputError
 
@@ -23,7 +24,6 @@ _NOBODY = {
   "AWS_EC2_METADATA_DISABLED": "true",
 }
 _SOMEBODY = {**_NOBODY, "AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret"}
-_NO_GOOGLE = {"NO_GCE_CHECK": "true", "CLOUDSDK_CONFIG": os.devnull, "GOOGLE_APPLICATION_CREDENTIALS": ""}
 
 
 @pytest.fixture
@@ -102,7 +102,7 @@ def test_what_is_no_address_or_no_bucket(told, closed, tmp_path):
 
 def test_google_that_does_not_answer(told, closed, silent, tmp_path):
   for address in (closed, silent):
-    environment = {**_NO_GOOGLE, "STORAGE_EMULATOR_HOST": address}
+    environment = {**NO_GOOGLE, "STORAGE_EMULATOR_HOST": address}
     said = told(environment, "evaluate", f"--model={tmp_path}", "--input=gs://b/a", "--output=gs://b/o")
     assert said == "gs://b/a cannot be reached: Google Cloud Storage does not answer: check the network."
 

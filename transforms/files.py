@@ -104,11 +104,6 @@ def use_options(options: PipelineOptions | None = None) -> None:
   FileSystems.set_options(options or PipelineOptions(flags=[]))
 
 
-def options_in_use() -> PipelineOptions:
-  """Returns those that remote paths are read with: of the last pipeline or command."""
-  return FileSystems._pipeline_options or PipelineOptions(flags=[])
-
-
 def is_supported(path: str) -> bool:
   """Says whether Beam has what it takes to read such paths: for `s3://`, say, a package of its own is needed."""
   try:

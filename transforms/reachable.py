@@ -11,6 +11,7 @@ from apache_beam.options.pipeline_options import S3Options
 from transforms import files
 from transforms.core.errors import InputError
 from transforms.object_stores import gs
+from transforms.object_stores.options import options_in_use
 
 _WAIT_SECS = 5
 _PROBE = ".beam-retrain-writes"
@@ -75,7 +76,7 @@ def _ask_s3(path: str, bucket: str, prefix: str) -> None:
     PartialCredentialsError,
   )
 
-  options = files.options_in_use().view_as(S3Options)
+  options = options_in_use().view_as(S3Options)
   endpoint = options.s3_endpoint_url or "the address of S3"
   try:
     _quick_client(options).list_objects_v2(Bucket=bucket, Prefix=prefix, MaxKeys=1)
@@ -134,7 +135,7 @@ def _ask_gs(path: str, bucket: str, prefix: str) -> None:
   from requests.exceptions import RequestException
 
   try:
-    client = gs.new_client(files.options_in_use())
+    client = gs.new_client(options_in_use())
     found = client.list_blobs(bucket, prefix=prefix, max_results=1, timeout=_WAIT_SECS, retry=None)
     next(iter(found), None)
   except NotFound as error:

@@ -11,9 +11,9 @@ import threading
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
-from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions
 
+from transforms.object_stores.options import options_in_use
 from transforms.object_stores.protocol import REFUSED, FileStat, may_not_read, may_not_write
 from transforms.object_stores.ranges import open_ranges
 from transforms.object_stores.threads import threads
@@ -124,9 +124,9 @@ def _reason(error: Any) -> str:
 def _client() -> Any:
   """Returns this thread's client, made anew where the options are others, or the process was forked. It tries again by
   itself where a server fails, for two minutes."""
-  options = FileSystems._pipeline_options
+  options = options_in_use()
   if getattr(_OF_THREAD, "pid", None) != os.getpid() or _OF_THREAD.options is not options:
-    _OF_THREAD.client = new_client(options or PipelineOptions(flags=[]))
+    _OF_THREAD.client = new_client(options)
     _OF_THREAD.pid, _OF_THREAD.options = os.getpid(), options
   return _OF_THREAD.client
 

@@ -9,9 +9,7 @@ import threading
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
-from apache_beam.io.filesystems import FileSystems
-from apache_beam.options.pipeline_options import PipelineOptions
-
+from transforms.object_stores.options import options_in_use
 from transforms.object_stores.protocol import REFUSED, FileStat, may_not_read, may_not_write
 from transforms.object_stores.ranges import open_ranges
 
@@ -45,7 +43,8 @@ def open_to_read(path: str) -> BinaryIO:
 def _read(path: str, start: int, end: int) -> bytes:
   from botocore.exceptions import BotoCoreError, ClientError
 
-  for attempt in range(1, _READ_ATTEMPTS + 1):
+  attempt = 1
+  while True:
     try:
       data: bytes = _boto().get_object(**_named(path), Range=f"bytes={start}-{end - 1}")["Body"].read()
       return data
@@ -60,7 +59,7 @@ def _read(path: str, start: int, end: int) -> bytes:
     except BotoCoreError:  # a connection that broke while bytes came, which boto3 does not try again by itself
       if attempt == _READ_ATTEMPTS:
         raise
-  raise AssertionError
+      attempt += 1
 
 
 def list_prefix(prefix: str) -> Iterator[FileStat]:
@@ -111,10 +110,10 @@ def _boto() -> Any:
   a server fails, for some seconds."""
   from apache_beam.io.aws.clients.s3.boto3_client import Client
 
-  options = FileSystems._pipeline_options
+  options = options_in_use()
   with _LOCK:
-    if "client" not in _CLIENTS or _CLIENTS["options"] is not options:
-      _CLIENTS.update(client=Client(options=options or PipelineOptions(flags=[])).client, options=options)
+    if _CLIENTS.get("options") is not options:
+      _CLIENTS.update(client=Client(options=options).client, options=options)
     return _CLIENTS["client"]
 
 
