@@ -53,7 +53,7 @@ $(AIRFLOW)/.installed: deploy/airflow/requirements.txt deploy/airflow/constraint
 airflow: $(AIRFLOW)/.installed  ## an environment with Apache Airflow, for test-airflow
 
 test-airflow: $(INSTALLED) $(AIRFLOW)/.installed  ## the DAG of deploy/airflow, run by Airflow itself: green, and red
-	@BEAM_RETRAIN_AIRFLOW=$(abspath $(AIRFLOW)) $(BIN)/pytest -q tests/test_airflow.py
+	@BEAM_RETRAIN_AIRFLOW=$(abspath $(AIRFLOW)) $(BIN)/pytest -q tests/deploy/test_airflow.py
 
 # Pinned by name in the poms: jars beside one another, and a jar of ours that only names them. See deploy/engines.
 MAVEN_COPY := org.apache.maven.plugins:maven-dependency-plugin:3.6.1:copy-dependencies
@@ -88,21 +88,22 @@ engines: $(ENGINES)/flink/job-server.jar $(ENGINES)/spark/job-server.jar $(PRISM
 # The clusters, of which each keeps both cores busy, alone; then two engines at a time, as starting one keeps one core busy.
 RUN_ENGINES = BEAM_RETRAIN_ENGINES=$(abspath $(ENGINES)) $(BIN)/pytest -q --durations 0
 test-engines: $(INSTALLED) engines  ## whole jobs on FnApiRunner, Prism, Flink and Spark, on clusters of both, on s3:// and gs://
-	@$(RUN_ENGINES) tests/test_clusters.py $(ARGS)
-	@$(RUN_ENGINES) -n 2 --dist loadscope tests/test_engines.py tests/test_object_files.py tests/test_object_store.py $(ARGS)
+	@$(RUN_ENGINES) tests/system/test_clusters.py $(ARGS)
+	@$(RUN_ENGINES) -n 2 --dist loadscope tests/system/test_engines.py tests/transforms/io/object_stores/test_object_files.py tests/system/test_object_store.py $(ARGS)
 
 test-faults: $(INSTALLED) engines  ## jobs on clusters of Flink and Spark whose processes are killed
-	@$(RUN_ENGINES) tests/test_faults.py $(ARGS)
+	@$(RUN_ENGINES) tests/system/test_faults.py $(ARGS)
 
 # Peers get environments of their own in .bench: 11 GB, a few minutes, the first time.
 bench: DATA ?= mnist
 bench: $(INSTALLED)  ## speed beside its peers, a table of ratios: a quarter of an hour on two cores [DATA=DIR ARGS=--full]
 	@$(BIN)/python -m benchmarks.bench --data $(DATA) $(ARGS)
 
-lint: $(INSTALLED)  ## ruff and mypy
+lint: $(INSTALLED)  ## ruff, mypy, and who may import whom
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+	@$(BIN)/lint-imports
 
 format: $(INSTALLED)  ## let ruff mend what it can
 	@$(BIN)/ruff check --fix .

@@ -14,8 +14,9 @@ setuptools.setup(
   license="Apache-2.0",
   # The tests run on 3.11; the dependencies are published up to 3.13.
   python_requires=">=3.11,<3.14",
-  packages=setuptools.find_packages(include=["pipelines*", "transforms*", "trainer*", "reporting*"]),
-  package_data={"transforms.core": ["bundled_trunk/*"], "reporting": ["templates/*"]},
+  # The rooms are linked below beam_retrain/; what is packed are files, not links.
+  packages=setuptools.find_packages(include=["beam_retrain*"]),
+  package_data={"beam_retrain.transforms.core": ["bundled_trunk/*"], "beam_retrain.reporting": ["templates/*"]},
   install_requires=[
     # tensorflow-transform asks for [gcp] too, so that leaving it out here would save nothing.
     "apache-beam[gcp]>=2.77,<3",
@@ -45,6 +46,8 @@ setuptools.setup(
     "dev": [
       *_FAST,
       *_AWS,
+      # Which room may import which.
+      "import-linter>=2.17,<3",
       # The schemas of Kubernetes, against which deploy/kubernetes is checked; brings the YAML reader too.
       "kubernetes-validate>=1.37,<2",
       "mypy>=2.4,<3",
@@ -56,5 +59,5 @@ setuptools.setup(
       "selenium>=4.41,<5",
     ],
   },
-  entry_points={"console_scripts": ["beam-retrain = pipelines.cli:main"]},
+  entry_points={"console_scripts": ["beam-retrain = beam_retrain.pipelines.cli:main"]},
 )

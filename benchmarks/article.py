@@ -18,11 +18,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from beam_retrain.reporting.cost_table import duration
+from beam_retrain.reporting.text_tables import per_label_table
 from benchmarks.commands import table, timed
 from benchmarks.measurements import steady_rate
 from benchmarks.processes import run_process
-from reporting.plan_table import duration
-from reporting.tables import per_label_table
 
 # Of 2018, as published: 10,000 testing images, one after the other, took a day.
 ARTICLE_ACCURACY = 0.9331

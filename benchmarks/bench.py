@@ -22,12 +22,12 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from beam_retrain.transforms.core.run.cli import DONE, ArgumentParser, guarded, refuse_unknown
+from beam_retrain.transforms.core.system.cpu import cores_given
 from benchmarks.bench_inputs import find_data, find_weights
 from benchmarks.bench_session import Bench, describe_load
 from benchmarks.bench_tables import make_claims, make_table
 from benchmarks.contenders import CONTENDERS
-from transforms.core.command_line import DONE, ArgumentParser, guarded, refuse_unknown
-from transforms.core.cores import cores_given
 
 
 def run(argv: Sequence[str]) -> int:

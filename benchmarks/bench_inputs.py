@@ -8,14 +8,14 @@ from pathlib import Path
 
 import numpy as np
 
-from transforms.core.errors import InputError
-from transforms.core.schema import RECORDS_FOLDER, TESTING, TRAINING, decode_bottleneck
-from transforms.core.tfrecord import read_records
+from beam_retrain.transforms.core.errors import InputError
+from beam_retrain.transforms.core.records.schema import RECORDS_FOLDER, TESTING, TRAINING, decode_bottleneck
+from beam_retrain.transforms.core.records.tfrecord import read_records
 
 
 def find_data(data: str, work: Path) -> str:
   """Returns the absolute path of the IDX files; `mnist` are downloaded."""
-  from pipelines.datasets import resolve
+  from beam_retrain.pipelines.datasets import resolve
 
   return os.path.abspath(resolve(data, str(work / "mnist")))
 

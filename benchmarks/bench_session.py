@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from beam_retrain.transforms.core.errors import InputError
+from beam_retrain.transforms.core.system.cpu import cores_given
 from benchmarks.bench_inputs import link_some, read_vectors
 from benchmarks.commands import timed
 from benchmarks.contenders import FLOAT32, INT8, OPENVINO, OTHERS, SOME, Contender
@@ -20,8 +22,6 @@ from benchmarks.environments import make_environment
 from benchmarks.measurements import Run, least_cosine, steady_rate
 from benchmarks.peers.protocol import list_pictures
 from benchmarks.processes import Process, ProcessError, run_process
-from transforms.core.cores import cores_given
-from transforms.core.errors import InputError
 
 # Below it a contender computes something else. With another decoder included, bfloat16 had 0.995 and int8 0.99; an
 # input left unscaled had 0.67, vectors in another order 0.80.

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
+from beam_retrain.transforms.core.models.inference import LoadedModel, load_model
+from beam_retrain.transforms.core.system.tensorflow import load_tensorflow
 from benchmarks.measurements import steady_rate
 from benchmarks.peers.protocol import End, end_of_batch, hand_back, read_task
-from transforms.core.inference import LoadedModel, load_model
-from transforms.core.quiet_tensorflow import load_tensorflow
 
 _DECODED_BATCHES = 8
 

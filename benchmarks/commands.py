@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 
-COMMAND = (sys.executable, "-m", "pipelines.cli")
+COMMAND = (sys.executable, "-m", "beam_retrain.pipelines.cli")
 
 
 def timed(*arguments: str) -> float:

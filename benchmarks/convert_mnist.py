@@ -39,7 +39,7 @@ def convert_in_a_loop(source: str, output: str, *, by_rows: bool) -> None:
       opened once before Pillow opens it again. Otherwise the shortest loop that numpy allows.
   """
   sys.path.insert(0, str(_ROOT))
-  from transforms.core.idx import IMAGES_OFFSET, LABELS_OFFSET
+  from beam_retrain.transforms.core.images.idx import IMAGES_OFFSET, LABELS_OFFSET
 
   for split, prefix in (("training", "train"), ("testing", "t10k")):
     pixels, labels = (
@@ -101,7 +101,7 @@ def main() -> None:
     convert_in_a_loop(source, arguments.output, by_rows=arguments.loop == "rows")
     return
   loop = [sys.executable, os.path.abspath(__file__), "--input", source]
-  ours = [sys.executable, "-m", "pipelines.cli", "convert", "--input", source]
+  ours = [sys.executable, "-m", "beam_retrain.pipelines.cli", "convert", "--input", source]
   ways = {
     "loop in the article's manner": [*loop, "--loop", "rows"],
     "shortest loop": [*loop, "--loop", "shortest"],

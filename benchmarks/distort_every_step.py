@@ -19,14 +19,21 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from transforms.core.distorted_images import distort
-from transforms.core.find_again import find_again
-from transforms.core.finished import read_info
-from transforms.core.preprocessing import decode_rgb, preprocess
-from transforms.core.schema import RECORDS_FOLDER, TESTING, TRAINING, VALIDATION, describe_bottleneck, parse_shard_name
-from transforms.core.splits import SplitPercentages
-from transforms.core.tfrecord import read_records
-from transforms.core.trunk import load_saved_model
+from beam_retrain.transforms.core.images.augment_tf import distort
+from beam_retrain.transforms.core.images.decode import decode_rgb, preprocess
+from beam_retrain.transforms.core.images.lookup import find_again
+from beam_retrain.transforms.core.models.saved_model import load_saved_model
+from beam_retrain.transforms.core.records.schema import (
+  RECORDS_FOLDER,
+  TESTING,
+  TRAINING,
+  VALIDATION,
+  describe_bottleneck,
+  parse_shard_name,
+)
+from beam_retrain.transforms.core.records.splits import SplitPercentages
+from beam_retrain.transforms.core.records.tfrecord import read_records
+from beam_retrain.transforms.core.run.run_info import read_info
 
 _STEPS_PER_LOOK = 100
 _STEPS_TO_WARM_UP = 5

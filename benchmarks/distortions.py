@@ -19,9 +19,9 @@ from pathlib import Path
 
 import numpy as np
 
+from beam_retrain.transforms.core.images.idx import encode_idx
 from benchmarks.commands import table, timed
 from benchmarks.mnist import accuracy
-from transforms.core.idx import encode_idx
 
 _SETTING = ("--random_crop=40",)
 _TIMED = "crop 40 %; 4 copies"

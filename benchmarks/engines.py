@@ -23,10 +23,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from beam_retrain.transforms.core.images.idx import encode_idx
+from beam_retrain.transforms.core.run.cli import positive_int
 from benchmarks.commands import COMMAND, table, timed
 from benchmarks.process_tree import peak_mb, run_watched
-from transforms.core.command_line import positive_int
-from transforms.core.idx import encode_idx
 
 _ROOT = Path(__file__).resolve().parents[1]
 _CLUSTER = _ROOT / "deploy" / "engines" / "cluster.py"

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from transforms.core.errors import InputError
+from beam_retrain.transforms.core.errors import InputError
 
 REQUIREMENTS = Path(__file__).parent / "peers"
 _STAMP = ".made_of"

@@ -19,9 +19,9 @@ from typing import Any
 
 import numpy as np
 
+from beam_retrain.transforms.core.run.cli import positive_int
 from benchmarks.commands import COMMAND, table
 from benchmarks.process_tree import TreePeaks, run_watched
-from transforms.core.command_line import positive_int
 
 _SIZES = (1_000, 10_000, 100_000)
 _FULL_SIZES = (7_000, 70_000, 1_000_000)
@@ -113,7 +113,7 @@ def write_idx(folder: Path, count: int) -> None:
 
 def write_folders(folder: Path, count: int) -> None:
   """Writes `count` PNG files into ten class folders."""
-  from transforms.core.encode import encode_pixels
+  from beam_retrain.transforms.core.images.encode import encode_pixels
 
   random = np.random.default_rng(0)
   for label in range(_LABELS):

@@ -32,9 +32,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from transforms.core.command_line import DONE, ArgumentParser, guarded, refuse_unknown
-from transforms.core.errors import InputError
-from transforms.core.quiet_tensorflow import load_tensorflow
+from beam_retrain.transforms.core.errors import InputError
+from beam_retrain.transforms.core.run.cli import DONE, ArgumentParser, guarded, refuse_unknown
+from beam_retrain.transforms.core.system.tensorflow import load_tensorflow
 
 if TYPE_CHECKING:
   import keras

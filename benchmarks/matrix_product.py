@@ -35,8 +35,8 @@ def best_gflops(size: int, multiply: Callable[[], Any]) -> float:
 
 
 def _with_tensorflow(threads: int) -> Iterator[tuple[str, str, int, Callable[[], Any]]]:
-  from transforms.core.inference import set_threads
-  from transforms.core.quiet_tensorflow import load_tensorflow
+  from beam_retrain.transforms.core.models.inference import set_threads
+  from beam_retrain.transforms.core.system.tensorflow import load_tensorflow
 
   load_tensorflow()
   import tensorflow as tf
@@ -50,11 +50,11 @@ def _with_tensorflow(threads: int) -> Iterator[tuple[str, str, int, Callable[[],
 
 
 def _with_openvino(threads: int) -> Iterator[tuple[str, str, int, Callable[[], Any]]]:
-  from transforms.core.trunk_kind import has_openvino
+  from beam_retrain.transforms.core.runtimes.variant import has_openvino
 
   if not has_openvino():
     return
-  from transforms.core.quiet_openvino import load_openvino
+  from beam_retrain.transforms.core.system.openvino import load_openvino
 
   load_openvino()
   import openvino

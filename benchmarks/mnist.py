@@ -14,9 +14,9 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+from beam_retrain.transforms.core.metrics.label_stats import evaluate_in_memory, per_label_csv
+from beam_retrain.transforms.core.run.run_info import read_labels
 from benchmarks.commands import table, timed
-from transforms.core.finished import read_labels
-from transforms.core.label_stats import evaluate_in_memory, per_label_csv
 
 # Images per label, 0 to 9, as published.
 PUBLISHED = {

@@ -44,13 +44,13 @@ def fold_batch_norms(variables: Mapping[str, np.ndarray], epsilon: float = _EPSI
 
 def write_network(trunk_weights: Path, folder: Path) -> None:
   """Writes all forms; see above."""
-  from transforms.core.quiet_tensorflow import load_tensorflow
+  from beam_retrain.transforms.core.system.tensorflow import load_tensorflow
 
   load_tensorflow()
   import keras
 
+  from beam_retrain.transforms.core.models.saved_model import freeze
   from benchmarks.inception_weights import variables_by_name
-  from transforms.core.trunk import freeze
 
   folder.mkdir(parents=True, exist_ok=True)
   model = keras.applications.InceptionV3(include_top=False, pooling="avg", weights=str(trunk_weights))

@@ -33,8 +33,8 @@ def stamp_batches(items: Iterator[Any], ends: list[End]) -> Iterator[Any]:
 
 
 def main() -> int:
-  from pipelines import cli
-  from transforms.bottlenecks import EmbedShard
+  from beam_retrain.pipelines import cli
+  from beam_retrain.transforms.bottlenecks.compute import EmbedShard
 
   ends: list[End] = []
   work = EmbedShard.work

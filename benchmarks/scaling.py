@@ -22,11 +22,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from beam_retrain.reporting.cost_table import duration, size
+from beam_retrain.transforms.core.records.shards import IMAGES_PER_SHARD, ShardReport
+from beam_retrain.transforms.core.run.cost_model import JobCosts, expect
+from beam_retrain.transforms.core.runtimes.variant import read_kind
 from benchmarks.commands import table
-from reporting.plan_table import duration, size
-from transforms.core.job_costs import JobCosts, expect
-from transforms.core.shards import IMAGES_PER_SHARD, ShardReport
-from transforms.core.trunk_kind import read_kind
 
 PICTURES = (70_000, 1_000_000, 1_000_000_000)
 WORKERS = (1, 10, 100, 1_000, 10_000)

@@ -18,12 +18,10 @@ from typing import Any
 import apache_beam as beam
 import numpy as np
 
-from pipelines import output_folder
-from pipelines.running import guarded, run_pipeline
-from pipelines.trunks import Trunk, load_trunk
-from transforms import files
-from transforms.close import CloseLedger, mark_completed
-from transforms.core.schema import (
+from beam_retrain.pipelines.jobs import output_dir
+from beam_retrain.pipelines.jobs.runner import guarded, run_pipeline
+from beam_retrain.pipelines.models.trunk_sources import Trunk, load_trunk
+from beam_retrain.transforms.core.records.schema import (
   LABELS_FILE,
   PREPROCESSING_VERSION,
   RECORDS_FOLDER,
@@ -33,10 +31,12 @@ from transforms.core.schema import (
   bottleneck_record,
   encode_bottleneck,
 )
-from transforms.core.shards import BOTTLENECKS, IMAGES_PER_SHARD, IdxRange, Shard
-from transforms.core.splits import SplitPercentages
-from transforms.core.tfrecord import frame
-from transforms.shard_work import ShardTask, WorkShards, Written
+from beam_retrain.transforms.core.records.shards import BOTTLENECKS, IMAGES_PER_SHARD, IdxRange, Shard
+from beam_retrain.transforms.core.records.splits import SplitPercentages
+from beam_retrain.transforms.core.records.tfrecord import frame
+from beam_retrain.transforms.io import files
+from beam_retrain.transforms.shards.ledger import CloseLedger, mark_completed
+from beam_retrain.transforms.shards.work import ShardTask, WorkShards, Written
 
 LABELS = tuple("0123456789")
 _FACTORS = 64  # directions in which all classes vary
@@ -102,10 +102,10 @@ def write_stored(output: str, trunk: Trunk, counts: Mapping[str, int], argv: Seq
     counts: split -> how many vectors.
     argv: for `info.json`.
   """
-  from transforms.analyze import AnalyzeBottlenecks, record_schema_text
+  from beam_retrain.transforms.bottlenecks.analyze import AnalyzeBottlenecks, record_schema_text
 
   percentages = SplitPercentages(testing=10.0, validation=10.0)
-  request = output_folder.claim(
+  request = output_dir.claim(
     output,
     stage="bottlenecks",
     settings={

@@ -27,9 +27,9 @@ from typing import Any
 
 import numpy as np
 
+from beam_retrain.transforms.core.records.schema import TESTING, TRAINING, decode_bottleneck
+from beam_retrain.transforms.core.records.tfrecord import read_records
 from benchmarks.commands import COMMAND, table
-from transforms.core.schema import TESTING, TRAINING, decode_bottleneck
-from transforms.core.tfrecord import read_records
 
 _ROOT = Path(__file__).resolve().parents[1]
 _SEED = 0
@@ -94,8 +94,8 @@ def draw(folder: str) -> None:
   """Writes bottlenecks of 60,000 and 10,000 pictures, and the Inception v3 that they are said to be of."""
   import keras
 
+  from beam_retrain.transforms.core.models.saved_model import freeze, save_trunk
   from benchmarks.stored_bottlenecks import run
-  from transforms.core.trunk import freeze, save_trunk
 
   keras.utils.set_random_seed(_SEED)
   model = keras.applications.InceptionV3(weights=None, include_top=False, pooling="avg")

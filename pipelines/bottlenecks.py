@@ -12,11 +12,11 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from pipelines import output_folder
-from pipelines.bottlenecks_flags import Request, make_parser, read_request, shared_scratch
-from pipelines.dataflow import ask_for_memory, refuse_more_jobs, what_was_built
-from pipelines.distortions import DistortedBottlenecks
-from pipelines.execution import (
+from beam_retrain.pipelines.engines.dataflow import ask_for_memory, refuse_more_jobs, what_was_built
+from beam_retrain.pipelines.jobs import output_dir
+from beam_retrain.pipelines.jobs.progress import Work
+from beam_retrain.pipelines.jobs.runner import DONE, GATE_MISSED, exit_code, guarded, run_pipeline
+from beam_retrain.pipelines.models.execution import (
   LEAST_IMAGES,
   choose_execution,
   is_local,
@@ -25,21 +25,20 @@ from pipelines.execution import (
   tell_workers,
   trunk_threads,
 )
-from pipelines.precision import Choice, choose_kind
-from pipelines.progress import Work
-from pipelines.retrain_names import tell_left_out
-from pipelines.running import DONE, GATE_MISSED, exit_code, guarded, run_pipeline
-from pipelines.split_audit import OWNED as AUDIT_OWNED
-from pipelines.split_audit import Planned, SplitAudit
-from pipelines.text_import import IMPORTED_FOLDER, TextImport, find_text_import
-from pipelines.trunk_sample import sample_pictures
-from pipelines.trunks import load_trunk
-from transforms import files
-from transforms.bottlenecks import EmbedShard
-from transforms.close import CloseLedger, mark_completed
-from transforms.core.distortions import DISTORTED
-from transforms.core.leaks import OnLeak
-from transforms.core.schema import (
+from beam_retrain.pipelines.models.precision import Choice, choose_kind
+from beam_retrain.pipelines.models.sample import sample_pictures
+from beam_retrain.pipelines.models.trunk_sources import load_trunk
+from beam_retrain.pipelines.options.retrain_names import tell_left_out
+from beam_retrain.pipelines.requests.bottlenecks import Request, make_parser, read_request, shared_scratch
+from beam_retrain.pipelines.requests.text_import import IMPORTED_FOLDER, TextImport, find_text_import
+from beam_retrain.transforms.bottlenecks.compute import EmbedShard
+from beam_retrain.transforms.bottlenecks.distorted import DistortedBottlenecks
+from beam_retrain.transforms.bottlenecks.model_handler import ImageModelHandler
+from beam_retrain.transforms.bottlenecks.reuse import EmbedOnlyNew
+from beam_retrain.transforms.bottlenecks.store import find_stores
+from beam_retrain.transforms.core.images.augment import DISTORTED
+from beam_retrain.transforms.core.records.leaks import OnLeak
+from beam_retrain.transforms.core.records.schema import (
   COMPLETED_FILE,
   LABELS_FILE,
   LEAKS_FILE,
@@ -51,14 +50,15 @@ from transforms.core.schema import (
   TRAINING,
   bottleneck_record,
 )
-from transforms.core.shards import BOTTLENECKS
-from transforms.core.splits import SplitPercentages
-from transforms.local_shards import has_at_least
-from transforms.model_handler import ImageModelHandler
-from transforms.reuse import EmbedOnlyNew
-from transforms.shard_work import WorkShards
-from transforms.sources import Source
-from transforms.store import find_stores
+from beam_retrain.transforms.core.records.shards import BOTTLENECKS
+from beam_retrain.transforms.core.records.splits import SplitPercentages
+from beam_retrain.transforms.io import files
+from beam_retrain.transforms.leaks.policy import OWNED as AUDIT_OWNED
+from beam_retrain.transforms.leaks.policy import Planned, SplitAudit
+from beam_retrain.transforms.shards.ledger import CloseLedger, mark_completed
+from beam_retrain.transforms.shards.work import WorkShards
+from beam_retrain.transforms.sources.find import Source
+from beam_retrain.transforms.sources.sampling import has_at_least
 
 __all__ = ["build", "make_parser", "run"]
 
@@ -139,7 +139,9 @@ def close(
   planned: Planned, reports: beam.PCollection, config: Config, distorted: beam.PCollection | None = None
 ) -> None:
   """Analyze, audit, close: what is done of the reports when the shards have been worked."""
-  from transforms.analyze import AnalyzeBottlenecks  # loads TensorFlow and more: not for `--help`
+  from beam_retrain.transforms.bottlenecks.analyze import (
+    AnalyzeBottlenecks,  # loads TensorFlow and more: not for `--help`
+  )
 
   transform = reports | "Analyze" >> AnalyzeBottlenecks(
     records_folder=config.records_folder,
@@ -195,10 +197,12 @@ def run(argv: Sequence[str]) -> int:
     stores = [retry.folder]
     retry.check_texts(imported.texts if imported else None)
     retry.check_pictures(source, percentages, options)
-  from transforms.analyze import record_schema_text  # after the trunk, which loads TensorFlow without its chatter
+  from beam_retrain.transforms.bottlenecks.analyze import (
+    record_schema_text,  # after the trunk, which loads TensorFlow without its chatter
+  )
 
-  output_folder.refuse_overlap(flags.input, flags.output)
-  earlier = output_folder.find_earlier(flags.output, "bottlenecks")
+  output_dir.refuse_overlap(flags.input, flags.output)
+  earlier = output_dir.find_earlier(flags.output, "bottlenecks")
   execution = choose_execution(
     flags.batch_size,
     flags.trunk_threads,
@@ -223,7 +227,7 @@ def run(argv: Sequence[str]) -> int:
   # What the job checks first anyway: an earlier output is not given up for one that cannot begin.
   if finished and (code := check_first(files.join(flags.output, REFUSED_LEAKS_FILE))):
     return code
-  digest = output_folder.claim(
+  digest = output_dir.claim(
     flags.output,
     stage="bottlenecks",
     settings=request.settings(trunk.fingerprint, execution.batch_size, imported.texts if imported else None),
@@ -292,7 +296,7 @@ def run(argv: Sequence[str]) -> int:
   if files.exists(files.join(flags.output, COMPLETED_FILE)):
     # Not without COMPLETED: the next run goes on from them.
     files.delete([config.fresh_folder, files.join(flags.output, IMPORTED_FOLDER)])
-  stats = output_folder.read_stats(flags.output)
+  stats = output_dir.read_stats(flags.output)
   shown = files.shown(flags.output)
   counts = ", ".join(
     f"{totals['outputs']:,} {split}" for split, totals in sorted(stats["splits"].items(), reverse=True)

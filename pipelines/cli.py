@@ -9,24 +9,42 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from transforms.core.command_line import guarded
-from transforms.core.errors import InputError
-from transforms.core.imports import collector_at_rest
+from beam_retrain.transforms.core.errors import InputError
+from beam_retrain.transforms.core.run.cli import guarded
+from beam_retrain.transforms.core.system.imports import collector_at_rest
 
 # Command -> (module with a `run(argv) -> exit code`, what it is for).
 COMMANDS = {
-  "run": ("pipelines.run", "the whole chain: data, pictures, bottlenecks, head, evaluation"),
-  "convert": ("pipelines.convert", "MNIST-style IDX files to a class-folder tree and to records"),
-  "bottlenecks": ("pipelines.bottlenecks", "pictures through the frozen trunk, one vector each"),
-  "plan": ("pipelines.plan", "what bottlenecks will take: time, memory, disk, measured on a few of the pictures"),
-  "train": ("trainer.task", "a softmax head on the bottlenecks, exported with all it needs"),
-  "evaluate": ("pipelines.evaluate", "right and wrong, per picture and per label"),
-  "reevaluate": ("pipelines.reevaluate", "every night: what got worse, picture by picture, and a candidate beside it"),
-  "predict": ("pipelines.predict", "label and confidence of single pictures"),
-  "doctor": ("pipelines.doctor", "whether an engine, its workers and this machine fit together, before a long job"),
-  "verify": ("pipelines.verify", "that all ways to a picture's scores agree; that two output folders hold the same"),
-  "retrain": ("pipelines.retrain", "what retrain.py did, by its own flags: from pictures to a graph and its labels"),
-  "label_image": ("pipelines.label_image", "what label_imageV3.py did, by any frozen graph, in batches"),
+  "run": ("beam_retrain.pipelines.run", "the whole chain: data, pictures, bottlenecks, head, evaluation"),
+  "convert": ("beam_retrain.pipelines.convert", "MNIST-style IDX files to a class-folder tree and to records"),
+  "bottlenecks": ("beam_retrain.pipelines.bottlenecks", "pictures through the frozen trunk, one vector each"),
+  "plan": (
+    "beam_retrain.pipelines.plan.command",
+    "what bottlenecks will take: time, memory, disk, measured on a few of the pictures",
+  ),
+  "train": ("beam_retrain.trainer.task", "a softmax head on the bottlenecks, exported with all it needs"),
+  "evaluate": ("beam_retrain.pipelines.evaluate", "right and wrong, per picture and per label"),
+  "reevaluate": (
+    "beam_retrain.pipelines.reevaluate.command",
+    "every night: what got worse, picture by picture, and a candidate beside it",
+  ),
+  "predict": ("beam_retrain.pipelines.predict", "label and confidence of single pictures"),
+  "doctor": (
+    "beam_retrain.pipelines.doctor.command",
+    "whether an engine, its workers and this machine fit together, before a long job",
+  ),
+  "verify": (
+    "beam_retrain.pipelines.verify",
+    "that all ways to a picture's scores agree; that two output folders hold the same",
+  ),
+  "retrain": (
+    "beam_retrain.pipelines.compat.retrain",
+    "what retrain.py did, by its own flags: from pictures to a graph and its labels",
+  ),
+  "label_image": (
+    "beam_retrain.pipelines.compat.label_image",
+    "what label_imageV3.py did, by any frozen graph, in batches",
+  ),
 }
 
 _USAGE = """\
@@ -74,10 +92,10 @@ def _train(argv: Sequence[str]) -> int:
   if not any("://" in argument for argument in argv):  # the trainer needs no Beam, which takes its time to load
     code = task.run(argv)
     return code
-  from pipelines import remote_training
-  from trainer.output_folder import OWNED
+  from beam_retrain.pipelines import train
+  from beam_retrain.trainer.export.output_dir import OWNED
 
-  code = remote_training.run(argv, task, OWNED) if remote_training.is_remote(argv) else task.run(argv)
+  code = train.run(argv, task, OWNED) if train.is_remote(argv) else task.run(argv)
   return code
 
 

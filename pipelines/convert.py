@@ -10,19 +10,19 @@ from collections.abc import Sequence
 
 import apache_beam as beam
 
-from pipelines import output_folder
-from pipelines.arguments import ArgumentParser, add_max_bad_fraction, parse_job, refuse_unreachable
-from pipelines.dataflow import refuse_more_jobs, what_was_built
-from pipelines.forked_workers import default_processes
-from pipelines.running import DONE, exit_code, guarded, run_pipeline
-from transforms import files
-from transforms.close import CloseLedger, mark_completed
-from transforms.convert import FORMATS, JPG, PICTURE_FORMATS, TFRECORD, ConvertShard, sweep_tree
-from transforms.core.encode import DEFAULT_QUALITY
-from transforms.core.errors import InputError
-from transforms.core.schema import IMAGE_RECORD, LABELS_FILE
-from transforms.idx_source import IdxPair, PlanIdxShards, count_shards, find_idx_splits
-from transforms.shard_work import WorkShards
+from beam_retrain.pipelines.engines.dataflow import refuse_more_jobs, what_was_built
+from beam_retrain.pipelines.jobs import output_dir
+from beam_retrain.pipelines.jobs.forked_workers import default_processes
+from beam_retrain.pipelines.jobs.runner import DONE, exit_code, guarded, run_pipeline
+from beam_retrain.pipelines.options.arguments import ArgumentParser, add_max_bad_fraction, parse_job, refuse_unreachable
+from beam_retrain.transforms.convert import FORMATS, JPG, PICTURE_FORMATS, TFRECORD, ConvertShard, sweep_tree
+from beam_retrain.transforms.core.errors import InputError
+from beam_retrain.transforms.core.images.encode import DEFAULT_QUALITY
+from beam_retrain.transforms.core.records.schema import IMAGE_RECORD, LABELS_FILE
+from beam_retrain.transforms.io import files
+from beam_retrain.transforms.shards.ledger import CloseLedger, mark_completed
+from beam_retrain.transforms.shards.work import WorkShards
+from beam_retrain.transforms.sources.idx import IdxPair, PlanIdxShards, count_shards, find_idx_splits
 
 STAGE = "convert"
 RECORDS_FOLDER = "records"
@@ -152,7 +152,7 @@ def run(argv: Sequence[str]) -> int:
   if built := what_was_built(options):
     print(built)
     return DONE
-  stats = output_folder.read_stats(config.output)
+  stats = output_dir.read_stats(config.output)
   _print_summary(stats, config)
   return exit_code(stats, config.output, config.max_bad_fraction)
 
@@ -170,7 +170,7 @@ def _claim(arguments: argparse.Namespace, argv: Sequence[str]) -> Config:
     # A changed input is another request: pictures of the old one must not stay in the tree.
     "inputs": [dataclasses.asdict(pair) for pair in pairs],
   }
-  request = output_folder.claim(
+  request = output_dir.claim(
     arguments.output,
     stage=STAGE,
     settings=settings,

@@ -13,8 +13,8 @@ from http.client import HTTPException
 import numpy as np
 import PIL.Image
 
-from transforms.core.errors import InputError
-from transforms.core.idx import encode_idx
+from beam_retrain.transforms.core.errors import InputError
+from beam_retrain.transforms.core.images.idx import encode_idx
 
 DIGITS, MNIST = "digits", "mnist"
 

@@ -8,18 +8,8 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pipelines import output_folder
-from pipelines.arguments import (
-  ArgumentParser,
-  add_gate_flags,
-  add_max_bad_fraction,
-  add_model_flags,
-  add_slice_flags,
-  parse_job,
-  refuse_unreachable,
-)
-from pipelines.dataflow import ask_for_memory, refuse_more_jobs, what_was_built
-from pipelines.evaluation import (
+from beam_retrain.pipelines.engines.dataflow import ask_for_memory, refuse_more_jobs, what_was_built
+from beam_retrain.pipelines.evaluation.finish import (
   REPORT_FILE,
   Config,
   build,
@@ -31,21 +21,32 @@ from pipelines.evaluation import (
   read_figures,
   read_paths,
 )
-from pipelines.execution import Execution, choose_execution
-from pipelines.model_trunk import ModelTrunk
-from pipelines.models import Model, check_labels, choose_splits, split_settings, which_pictures
-from pipelines.precision_flags import add_model_precision_flags, given_precision
-from pipelines.retrain_names import retrain_names_setting, tell_left_out
-from pipelines.running import DONE, guarded, run_pipeline
-from pipelines.trunks import BUNDLED
-from reporting.gates import gate_lines, verdict_line
-from reporting.tables import per_label_table
-from transforms import files
-from transforms.compare import SLICES_FILE, CompareNights
-from transforms.core.errors import InputError
-from transforms.core.finished import parse_info, read_info
-from transforms.core.schema import INFO_FILE, LABELS_FILE, QUARANTINE_FILE
-from transforms.evaluate import (
+from beam_retrain.pipelines.jobs import output_dir
+from beam_retrain.pipelines.jobs.runner import DONE, guarded, run_pipeline
+from beam_retrain.pipelines.models.execution import Execution, choose_execution
+from beam_retrain.pipelines.models.model_trunk import ModelTrunk
+from beam_retrain.pipelines.models.trained import Model, check_labels, choose_splits, split_settings, which_pictures
+from beam_retrain.pipelines.models.trunk_sources import BUNDLED
+from beam_retrain.pipelines.options.arguments import (
+  ArgumentParser,
+  add_gate_flags,
+  add_max_bad_fraction,
+  add_model_flags,
+  add_slice_flags,
+  parse_job,
+  refuse_unreachable,
+)
+from beam_retrain.pipelines.options.precision import add_model_precision_flags, given_precision
+from beam_retrain.pipelines.options.retrain_names import retrain_names_setting, tell_left_out
+from beam_retrain.reporting.gates import gate_lines, verdict_line
+from beam_retrain.reporting.text_tables import per_label_table
+from beam_retrain.transforms.bottlenecks.model_handler import BATCH_SIZE
+from beam_retrain.transforms.bottlenecks.store import STORES_FOLDER, find_stores
+from beam_retrain.transforms.core.errors import InputError
+from beam_retrain.transforms.core.records.schema import INFO_FILE, LABELS_FILE, QUARANTINE_FILE
+from beam_retrain.transforms.core.run.run_info import parse_info, read_info
+from beam_retrain.transforms.evaluation.compare import SLICES_FILE, CompareNights
+from beam_retrain.transforms.evaluation.evaluate import (
   CONFUSION_FILE,
   METRICS_FILE,
   MODEL,
@@ -54,10 +55,16 @@ from transforms.evaluate import (
   PREDICTIONS_FILE,
   SUSPICIOUS_FILE,
 )
-from transforms.model_handler import BATCH_SIZE
-from transforms.scoring import BOTTLENECKS_BATCH_SIZE, HeadOf, ScoreBottlenecks, ScoreImages, Scorer, ScoreWithHeads
-from transforms.sources import RecordsSource, Source, find_source
-from transforms.store import STORES_FOLDER, find_stores
+from beam_retrain.transforms.evaluation.scoring import (
+  BOTTLENECKS_BATCH_SIZE,
+  HeadOf,
+  ScoreBottlenecks,
+  ScoreImages,
+  Scorer,
+  ScoreWithHeads,
+)
+from beam_retrain.transforms.io import files
+from beam_retrain.transforms.sources.find import RecordsSource, Source, find_source
 
 STAGE = "evaluate"
 _OWNED = (
@@ -185,7 +192,7 @@ def _claim(
   check_labels(source, model)
   splits, percentages = choose_splits(source, flags.split, model.percentages, [model])
   source.plan(splits, percentages)  # finds what is missing before the old output is touched
-  output_folder.refuse_overlap(flags.input, flags.output)
+  output_dir.refuse_overlap(flags.input, flags.output)
   batch_size = (flags.batch_size or BOTTLENECKS_BATCH_SIZE) if stored else execution.batch_size
   trunk = None if stored else ModelTrunk(model, flags.precision, flags.runtime)
   stores = find_stores(flags.reuse, trunk.fingerprint, model.preprocessing) if trunk else []
@@ -214,7 +221,7 @@ def _claim(
     "reuse": bool(flags.reuse),
     "preprocessing": model.preprocessing,
   }
-  request = output_folder.claim(
+  request = output_dir.claim(
     flags.output,
     stage=STAGE,
     settings=settings,

@@ -13,8 +13,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pipelines.precision_flags import add_model_precision_flags
-from transforms.core.command_line import (
+from beam_retrain.pipelines.options.precision import add_model_precision_flags
+from beam_retrain.transforms.core.errors import InputError
+from beam_retrain.transforms.core.models.choose_variant import TRUNK_FOLDER, choose_model_kind
+from beam_retrain.transforms.core.models.head import HEAD_FILE, decode_head
+from beam_retrain.transforms.core.models.inference import LoadedModel, infer_images, load_model
+from beam_retrain.transforms.core.models.scoring_model import with_head
+from beam_retrain.transforms.core.records.csv_cells import escape_cell
+from beam_retrain.transforms.core.records.quarantine import Quarantined, Reason
+from beam_retrain.transforms.core.records.schema import Image
+from beam_retrain.transforms.core.run.cli import (
   DONE,
   TOO_MANY_BAD,
   ArgumentParser,
@@ -23,16 +31,8 @@ from transforms.core.command_line import (
   positive_int,
   refuse_unknown,
 )
-from transforms.core.csv_cells import escape_cell
-from transforms.core.errors import InputError
-from transforms.core.finished import read_info, read_labels, read_local
-from transforms.core.head import HEAD_FILE, decode_head
-from transforms.core.inference import LoadedModel, infer_images, load_model
-from transforms.core.model_kind import TRUNK_FOLDER, choose_model_kind
-from transforms.core.prepared import find_prepared
-from transforms.core.quarantine import Quarantined, Reason
-from transforms.core.schema import Image
-from transforms.core.scoring_model import with_head
+from beam_retrain.transforms.core.run.run_info import read_info, read_labels, read_local
+from beam_retrain.transforms.core.runtimes.prepared import find_prepared
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif")
 

@@ -8,19 +8,19 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipelines import datasets
-from pipelines.arguments import (
+from beam_retrain.pipelines import datasets
+from beam_retrain.pipelines.jobs.runner import DONE, GATE_MISSED, guarded
+from beam_retrain.pipelines.options.arguments import (
   ArgumentParser,
   add_max_bad_fraction,
   fraction,
   parse_job,
   refuse_unreachable,
 )
-from pipelines.chain import Chain, digest_of_pictures, digests_of_trunk, given
-from pipelines.precision_flags import add_precision_flags, given_precision
-from pipelines.running import DONE, GATE_MISSED, guarded
-from transforms import files
-from transforms.idx_source import looks_like_idx
+from beam_retrain.pipelines.options.precision import add_precision_flags, given_precision
+from beam_retrain.pipelines.stages import Chain, digest_of_pictures, digests_of_trunk, given
+from beam_retrain.transforms.io import files
+from beam_retrain.transforms.sources.idx import looks_like_idx
 
 _DESCRIPTION = """\
 Takes labelled pictures to a trained model and its evaluation:

@@ -15,12 +15,14 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.model_trunk import ModelTrunk
-from pipelines.models import Model, check_labels, choose_splits
-from pipelines.precision_flags import add_model_precision_flags, given_precision
-from transforms import files
-from transforms.core.agreement import Disagreement, Tally
-from transforms.core.command_line import (
+from beam_retrain.pipelines.models.model_trunk import ModelTrunk
+from beam_retrain.pipelines.models.trained import Model, check_labels, choose_splits
+from beam_retrain.pipelines.options.precision import add_model_precision_flags, given_precision
+from beam_retrain.transforms.bottlenecks.model_handler import ImageModelHandler
+from beam_retrain.transforms.core.errors import InputError
+from beam_retrain.transforms.core.models.inference import BATCH_SIZE, Inferred
+from beam_retrain.transforms.core.records.quarantine import Quarantined
+from beam_retrain.transforms.core.run.cli import (
   DONE,
   GATE_MISSED,
   TOO_MANY_BAD,
@@ -32,17 +34,15 @@ from transforms.core.command_line import (
   positive_int,
   refuse_unknown,
 )
-from transforms.core.count_progress import CountProgress
-from transforms.core.errors import InputError
-from transforms.core.inference import BATCH_SIZE, Inferred
-from transforms.core.quarantine import Quarantined
-from transforms.core.quiet_tensorflow import load_tensorflow
-from transforms.core.trunk_kind import BFLOAT16, INT8
-from transforms.evaluate import METRICS_FILE
-from transforms.local_shards import read_all, read_sample
-from transforms.model_handler import ImageModelHandler
-from transforms.same_output import check_comparable, compare_outputs
-from transforms.sources import find_source
+from beam_retrain.transforms.core.run.progress_line import CountProgress
+from beam_retrain.transforms.core.runtimes.variant import BFLOAT16, INT8
+from beam_retrain.transforms.core.system.tensorflow import load_tensorflow
+from beam_retrain.transforms.core.verify.agreement import Disagreement, Tally
+from beam_retrain.transforms.evaluation.compare_outputs import check_comparable, compare_outputs
+from beam_retrain.transforms.evaluation.evaluate import METRICS_FILE
+from beam_retrain.transforms.io import files
+from beam_retrain.transforms.sources.find import find_source
+from beam_retrain.transforms.sources.sampling import read_all, read_sample
 
 _BATCH_PATH = "batch path"
 _EXPORTED = "exported model"
@@ -172,20 +172,20 @@ def _verify(flags: argparse.Namespace) -> int:
   lite_files = flags.tflite if flags.tflite is not None else _written_lite_files(model)
 
   load_tensorflow()
-  from transforms.core import scoring_paths  # loads TensorFlow
+  from beam_retrain.transforms.core.verify import score_paths  # loads TensorFlow
 
   bound = _BOUND if flags.bound is None else flags.bound
   exact = ImageModelHandler(model.saved_model, max_pixels=flags.max_pixels)
   precision = trunk.run.kind.precision
   paths = [
-    scoring_paths.serving_signature(model.path),
-    scoring_paths.stored_head(model.path),
-    scoring_paths.frozen_graph(model.path),
-    *map(scoring_paths.lite_file, lite_files),
+    score_paths.serving_signature(model.path),
+    score_paths.stored_head(model.path),
+    score_paths.frozen_graph(model.path),
+    *map(score_paths.lite_file, lite_files),
   ]
   if trunk.run.is_prepared:  # otherwise the batch path is the exported model
     batch = trunk.to_scores(max_pixels=flags.max_pixels)
-    paths.insert(0, scoring_paths.loaded_model(batch.load_once(), f"{_BATCH_PATH} ({trunk.run.kind})"))
+    paths.insert(0, score_paths.loaded_model(batch.load_once(), f"{_BATCH_PATH} ({trunk.run.kind})"))
   tallies = [Tally(path.name, bound if path.is_exact else None) for path in paths]
   if trunk.run.is_prepared and precision != INT8:
     of_bfloat16 = _BFLOAT16_BOUND if flags.bfloat16_bound is None else flags.bfloat16_bound

@@ -1,6 +1,6 @@
 """A Beam worker from the installed package: the command of Beam's PROCESS environment, or of its worker pool.
 
-  python -m pipelines.worker --id=ID --provision_endpoint=HOST:PORT --control_endpoint=... --logging_endpoint=...
+  python -m beam_retrain.pipelines.worker --id=ID --provision_endpoint=HOST:PORT --control_endpoint=...
 
 The engine starts it and says where it listens. Nothing that a job stages is fetched: the code is what is installed.
 """
@@ -21,14 +21,14 @@ from apache_beam.portability.api import (
 )
 from google.protobuf import json_format, text_format
 
-import transforms.core  # noqa: F401  # before TensorFlow, whatever step comes first: it reads what this sets
+import beam_retrain.transforms.core  # noqa: F401  # before TensorFlow, whatever step comes first: it reads what this sets
 
 _PROVISION_SECS = 60
 
 
 def read_arguments(argv: Sequence[str]) -> argparse.Namespace:
   """Returns `id` and four endpoints, as HOST:PORT; empty where provisioning says them."""
-  parser = argparse.ArgumentParser(prog="pipelines.worker", allow_abbrev=False)
+  parser = argparse.ArgumentParser(prog="beam_retrain.pipelines.worker", allow_abbrev=False)
   parser.add_argument("--id", required=True)
   parser.add_argument("--provision_endpoint", required=True)
   for name in ("control", "logging", "artifact"):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from reporting.tables import printable
+from beam_retrain.reporting.text_tables import printable
 
 PASSED = "passed"
 MISSED = "missed"

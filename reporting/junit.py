@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from typing import Any
 from xml.etree import ElementTree
 
-from reporting.gates import MISSED, NONE_SET, asked, bad_inputs, gate_value, named, percent
-from reporting.tables import printable
+from beam_retrain.reporting.gates import MISSED, NONE_SET, asked, bad_inputs, gate_value, named, percent
+from beam_retrain.reporting.text_tables import printable
 
 _COUNTED = {"tests": "testcase", "failures": "failure", "errors": "error", "skipped": "skipped"}
 

@@ -15,14 +15,14 @@ from typing import Any, NamedTuple
 
 import pytest
 
-import transforms.core  # noqa: F401  # before TensorFlow, which reads what it sets
+import beam_retrain.transforms.core  # noqa: F401  # before TensorFlow, which reads what it sets
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 # The collector takes a tenth of the suite's time, nearly all of it over what Beam and TensorFlow made while they were
 # imported, and that stays.
 gc.disable()
 # Their assertions say what differs, as those of the test files do.
-pytest.register_assert_rewrite("tests.engine_suite", "tests.cluster_suite")
+pytest.register_assert_rewrite("tests.system.engine_suite", "tests.system.cluster_suite")
 
 _IS_WORKER = "PYTEST_XDIST_WORKER" in os.environ
 if not _IS_WORKER:
@@ -71,8 +71,8 @@ def tiny_trunk(tmp_path_factory: pytest.TempPathFactory) -> Path:
   """A trunk's SavedModel folder: a real Inception v3, 75 px, a twentieth of the width, seeded random weights."""
   import keras
 
-  from transforms.core.inception import build_inception_v3
-  from transforms.core.trunk import freeze, save_trunk
+  from beam_retrain.transforms.core.models.inception import build_inception_v3
+  from beam_retrain.transforms.core.models.saved_model import freeze, save_trunk
 
   keras.utils.set_random_seed(7)
   model = build_inception_v3(0.05, 75)
@@ -123,7 +123,7 @@ def bottlenecks_folder(tmp_path_factory: pytest.TempPathFactory, small_pictures:
   # A process of its own: tensorflow_transform would switch tf.keras to Keras 2 in this one.
   subprocess.run(
     [
-      *(sys.executable, "-m", "pipelines.bottlenecks"),
+      *(sys.executable, "-m", "beam_retrain.pipelines.bottlenecks"),
       *(f"--input={small_pictures}", f"--trunk={tiny_trunk}", f"--output={folder}", "--runner=FnApiRunner", *EXACT),
     ],
     cwd=Path(__file__).parents[1],
@@ -135,7 +135,7 @@ def bottlenecks_folder(tmp_path_factory: pytest.TempPathFactory, small_pictures:
 @pytest.fixture(scope="session")
 def trained_model(tmp_path_factory: pytest.TempPathFactory, bottlenecks_folder: Path) -> Path:
   """What `train` writes for `bottlenecks_folder`."""
-  from trainer import task
+  from beam_retrain.trainer import task
 
   folder = tmp_path_factory.mktemp("trained") / "output"
   assert task.run([f"--input={bottlenecks_folder}", f"--output={folder}", "--rounds=20"]) == 0
@@ -183,9 +183,9 @@ def draw_digits() -> Callable[[Path, int, Callable[[int, str], str]], None]:
 def made(tmp_path_factory: pytest.TempPathFactory, draw_digits: Callable) -> DigitsRun:
   import tensorflow as tf
 
-  from pipelines import bottlenecks
-  from trainer import task
-  from transforms.core.trunk import freeze, save_trunk
+  from beam_retrain.pipelines import bottlenecks
+  from beam_retrain.trainer import task
+  from beam_retrain.transforms.core.models.saved_model import freeze, save_trunk
 
   work = tmp_path_factory.mktemp("digits")
   draw_digits(work / "data", 1797, lambda number, label: f"{label}/{number}.png")

@@ -15,8 +15,8 @@ from typing import NamedTuple
 import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from tests.engine_suite import engine_file
-from transforms import files
+from beam_retrain.transforms.io import files
+from tests.system.engine_suite import engine_file
 
 KEY, SECRET = "tests", "only for tests"
 NO_GOOGLE = {"NO_GCE_CHECK": "true", "CLOUDSDK_CONFIG": os.devnull, "GOOGLE_APPLICATION_CREDENTIALS": ""}

@@ -10,16 +10,16 @@ from typing import Any
 
 import numpy as np
 
-from reporting.gates import judge, overall
-from transforms.core.comparison import Bucket, Change, Plan, compare, extract
-from transforms.core.csv_cells import escape_cell
-from transforms.core.intervals import wilson_interval
-from transforms.core.label_stats import Outcome, evaluate_in_memory, metrics_json
-from transforms.core.manifest import ManifestRow
-from transforms.core.mistakes import Mistakes, as_picture
-from transforms.core.predictions import Row
-from transforms.core.slices import extract_slices, extract_slices_beside
-from transforms.core.thumbnails import thumbnail
+from beam_retrain.reporting.gates import judge, overall
+from beam_retrain.transforms.core.images.thumbnails import thumbnail
+from beam_retrain.transforms.core.metrics.comparison import Bucket, Change, Plan, compare, extract
+from beam_retrain.transforms.core.metrics.intervals import wilson_interval
+from beam_retrain.transforms.core.metrics.label_stats import Outcome, evaluate_in_memory, metrics_json
+from beam_retrain.transforms.core.metrics.mistakes import Mistakes, as_picture
+from beam_retrain.transforms.core.metrics.predictions import Row
+from beam_retrain.transforms.core.metrics.slices import extract_slices, extract_slices_beside
+from beam_retrain.transforms.core.records.csv_cells import escape_cell
+from beam_retrain.transforms.core.records.slice_manifest import ManifestRow
 
 DIGITS = tuple("0123456789")
 HOSTILE = (

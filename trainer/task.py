@@ -11,19 +11,15 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from trainer.tflite_flags import tflite_request
-from trainer.train_flags import check, make_parser, make_plan
-from transforms.core.command_line import (
-  DONE,
-  GATE_MISSED,
-  guarded,
-)
-from transforms.core.errors import InputError
-from transforms.core.finished import read_info, read_labels
-from transforms.core.head import HEAD_FILE, encode_head
-from transforms.core.quiet_tensorflow import load_tensorflow
-from transforms.core.schema import COMPLETED_FILE, LABELS_FILE, TESTING, TRAINING, VALIDATION
-from transforms.core.splits import SplitPercentages
+from beam_retrain.trainer.export.tflite_flags import tflite_request
+from beam_retrain.trainer.options import check, make_parser, make_plan
+from beam_retrain.transforms.core.errors import InputError
+from beam_retrain.transforms.core.models.head import HEAD_FILE, encode_head
+from beam_retrain.transforms.core.records.schema import COMPLETED_FILE, LABELS_FILE, TESTING, TRAINING, VALIDATION
+from beam_retrain.transforms.core.records.splits import SplitPercentages
+from beam_retrain.transforms.core.run.cli import DONE, GATE_MISSED, guarded
+from beam_retrain.transforms.core.run.run_info import read_info, read_labels
+from beam_retrain.transforms.core.system.tensorflow import load_tensorflow
 
 __all__ = ["check", "make_parser", "run"]
 
@@ -48,12 +44,13 @@ def run(argv: Sequence[str], copies: Mapping[str, str] | None = None) -> int:
   load_tensorflow()
   import tensorflow as tf
 
-  from trainer import export, frozen_graph, output_folder, tflite, training
-  from trainer.data import load_bottlenecks
-  from trainer.plain_head import plain_head
-  from trainer.retrain_loop import BesideTraining
-  from trainer.transform_graph import load_transform
-  from trainer.trunk_graph import StoredTrunk
+  from beam_retrain.trainer.compat.callbacks import BesideTraining
+  from beam_retrain.trainer.export import frozen_graph, output_dir, saved_model, tflite
+  from beam_retrain.trainer.export.numpy_head import plain_head
+  from beam_retrain.trainer.export.stored_trunk import StoredTrunk
+  from beam_retrain.trainer.export.transform_graph import load_transform
+  from beam_retrain.trainer.fit import training
+  from beam_retrain.trainer.fit.data import load_bottlenecks
 
   dimensions = int(info["trunk"]["dimensions"])
   transform = load_transform(os.path.join(bottlenecks, "transform"), labels, dimensions)
@@ -77,7 +74,7 @@ def run(argv: Sequence[str], copies: Mapping[str, str] | None = None) -> int:
     "bottlenecks_sha256": data.sha256,
   }
   trunk = {**info["trunk"], "bottlenecks_request": info["request"]}
-  goes_on = output_folder.claim(
+  goes_on = output_dir.claim(
     output,
     settings,
     argv,
@@ -95,7 +92,7 @@ def run(argv: Sequence[str], copies: Mapping[str, str] | None = None) -> int:
     return StoredTrunk(os.path.join(bottlenecks, "trunk"))
 
   def assemble(weights: frozen_graph.Weights) -> tf.Module:
-    return export.build_exported(
+    return saved_model.build_exported(
       labels=labels,
       transform=transform,
       weights=weights,
@@ -113,7 +110,7 @@ def run(argv: Sequence[str], copies: Mapping[str, str] | None = None) -> int:
   beside = BesideTraining(
     asked,
     plan,
-    logs=os.path.join(output, output_folder.LOGS),
+    logs=os.path.join(output, output_dir.LOGS),
     goes_on=goes_on,
     validation_images=len(data.rows[VALIDATION]),
     freeze=freeze,
@@ -124,7 +121,7 @@ def run(argv: Sequence[str], copies: Mapping[str, str] | None = None) -> int:
     data,
     plan,
     seed=args.seed,
-    checkpoint=os.path.join(output, output_folder.CHECKPOINTS, "head.npz"),
+    checkpoint=os.path.join(output, output_dir.CHECKPOINTS, "head.npz"),
     on_step=beside.on_step,
     on_round=beside.on_round,
   )
@@ -133,16 +130,16 @@ def run(argv: Sequence[str], copies: Mapping[str, str] | None = None) -> int:
   metrics = _measure(head, data, rounds, seed=args.seed)
   plain = plain_head(transform, head, dimensions)
   exported = assemble(head.get_weights())
-  output_folder.replace_folder(
-    os.path.join(output, output_folder.SAVED_MODEL),
-    lambda folder: export.save_exported(exported, folder, stored_trunk()),
+  output_dir.replace_folder(
+    os.path.join(output, output_dir.SAVED_MODEL),
+    lambda folder: saved_model.save_exported(exported, folder, stored_trunk()),
   )
-  output_folder.write_bytes(os.path.join(output, output_folder.FROZEN_GRAPH), freeze(head.get_weights()))
-  output_folder.write_bytes(os.path.join(output, HEAD_FILE), encode_head(plain))
-  output_folder.copy_prepared(os.path.join(bottlenecks, "trunk"), output)
+  output_dir.write_bytes(os.path.join(output, output_dir.FROZEN_GRAPH), freeze(head.get_weights()))
+  output_dir.write_bytes(os.path.join(output, HEAD_FILE), encode_head(plain))
+  output_dir.copy_prepared(os.path.join(bottlenecks, "trunk"), output)
   lines = "".join(f"{label}\n" for label in labels).encode()
-  for name in (LABELS_FILE, output_folder.RETRAINED_LABELS):
-    output_folder.write_bytes(os.path.join(output, name), lines)
+  for name in (LABELS_FILE, output_dir.RETRAINED_LABELS):
+    output_dir.write_bytes(os.path.join(output, name), lines)
   if lite.float_file or lite.int8_file:
     metrics["tflite"] = tflite.write_tflite(
       lite,
@@ -154,8 +151,8 @@ def run(argv: Sequence[str], copies: Mapping[str, str] | None = None) -> int:
       calibration=calibration,
       bottlenecks=bottlenecks,
     )
-  output_folder.write_json(os.path.join(output, output_folder.METRICS), metrics)
-  output_folder.write_bytes(os.path.join(output, COMPLETED_FILE), b"")
+  output_dir.write_json(os.path.join(output, output_dir.METRICS), metrics)
+  output_dir.write_bytes(os.path.join(output, COMPLETED_FILE), b"")
   return _report(metrics, args, info)
 
 
@@ -195,7 +192,7 @@ def _measure(head: Any, data: Any, rounds: Sequence[Any], seed: int) -> dict[str
   Raises:
     InputError: the loss on one of them is not finite.
   """
-  from trainer import training
+  from beam_retrain.trainer.fit import training
 
   metrics: dict[str, Any] = {
     "labels": len(data.labels),

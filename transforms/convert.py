@@ -8,14 +8,14 @@ import itertools
 from collections.abc import Iterator
 from typing import cast
 
-from transforms import files
-from transforms.core.encode import DEFAULT_QUALITY, PictureFormat, encode_each
-from transforms.core.quarantine import Quarantined, Reason
-from transforms.core.schema import Image, encode_image
-from transforms.core.shards import IdxRange, Shard
-from transforms.core.tfrecord import frame
-from transforms.idx_source import image_key, read_idx_arrays
-from transforms.shard_work import ShardTask, Written
+from beam_retrain.transforms.core.images.encode import DEFAULT_QUALITY, PictureFormat, encode_each
+from beam_retrain.transforms.core.records.quarantine import Quarantined, Reason
+from beam_retrain.transforms.core.records.schema import Image, encode_image
+from beam_retrain.transforms.core.records.shards import IdxRange, Shard
+from beam_retrain.transforms.core.records.tfrecord import frame
+from beam_retrain.transforms.io import files
+from beam_retrain.transforms.shards.work import ShardTask, Written
+from beam_retrain.transforms.sources.idx import image_key, read_idx_arrays
 
 JPG, PNG, TFRECORD = "jpg", "png", "tfrecord"
 FORMATS = (JPG, PNG, TFRECORD)

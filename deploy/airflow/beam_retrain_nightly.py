@@ -1,8 +1,8 @@
 """Nightly re-evaluation as an Apache Airflow DAG, by the Beam provider's own operator.
 
-Airflow and beam-retrain keep an environment each: the operator starts `python -I -m pipelines.reevaluate` with the
-Python that beam-retrain is installed in. Everything that differs from place to place stands in one Airflow Variable,
-`beam_retrain_nightly`, as JSON:
+Airflow and beam-retrain keep an environment each: the operator starts `python -I -m beam_retrain.pipelines.reevaluate`
+with the Python that beam-retrain is installed in. Everything that differs from place to place stands in one Airflow
+Variable, `beam_retrain_nightly`, as JSON:
 
   {"python": "/opt/beam-retrain/bin/python",
    "flags": {"model": "/srv/beam-retrain/model", "input": "/srv/beam-retrain/pictures",
@@ -42,10 +42,10 @@ with DAG(
 ):
   Reevaluate(
     task_id="reevaluate",
-    # No path: the operator puts them side by side, `python -I -m pipelines.reevaluate`.
+    # No path: the operator puts them side by side, `python -I -m beam_retrain.pipelines.reevaluate`.
     py_interpreter="{{ var.json.beam_retrain_nightly.python }}",
     py_options=["-I", "-m"],
-    py_file="pipelines.reevaluate",
+    py_file="beam_retrain.pipelines.reevaluate",
     runner="{{ var.json.beam_retrain_nightly.runner | default('DirectRunner') }}",
     default_pipeline_options="{{ var.json.beam_retrain_nightly.flags }}",
     pipeline_options={"date": "{{ dag_run.run_after.astimezone(dag.timezone) | ds }}"},

@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from pipelines.cli import main
+from beam_retrain.pipelines.cli import main
 
 parser = argparse.ArgumentParser(allow_abbrev=False, add_help=False)
 parser.add_argument("--command", required=True, choices=["bottlenecks", "convert"])

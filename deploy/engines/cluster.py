@@ -222,7 +222,7 @@ def start(kind: str, engines: Path, folder: Path, retries: int = RETRIES, worker
     print(tails, file=sys.stderr)
     raise ClusterError(f"{complaint}; the last lines of the logs are above.")
   boot = folder / "worker"
-  boot.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m pipelines.worker "$@"\n')
+  boot.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m beam_retrain.pipelines.worker "$@"\n')
   boot.chmod(0o700)
   flags = [
     *cluster.flags,

@@ -1,0 +1,201 @@
+"""`beam-retrain label_image --process_mode=2`: a folder of pictures through any frozen graph, as a Beam job.
+
+Without `--output` the files go where the script wrote them, into the current folder, and the shards into a hidden one
+in it, whose name depends on the request alone: a run that was killed finds its own, a finished one removes it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import hashlib
+import json
+import os
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import apache_beam as beam
+
+from beam_retrain.pipelines.compat.label_image import EXAMPLE_FOLDER, PROG, make_parser, open_graph
+from beam_retrain.pipelines.jobs import output_dir
+from beam_retrain.pipelines.jobs.runner import exit_code, run_pipeline
+from beam_retrain.pipelines.options.arguments import parse_job
+from beam_retrain.transforms.compat.frozen_graph import (
+  ACCURATE,
+  FIGURES_FILE,
+  UNKNOWN_FOLDER,
+  FrozenGraphHandler,
+  LabelShard,
+  PlanPictureTree,
+  WriteDigitFile,
+)
+from beam_retrain.transforms.core.compat.digit_file import FILE_NAME, QUARANTINE_NAME
+from beam_retrain.transforms.core.errors import InputError
+from beam_retrain.transforms.core.records.schema import COMPLETED_FILE, QUARANTINE_FILE
+from beam_retrain.transforms.core.run.provenance import request_digest
+from beam_retrain.transforms.evaluation.evaluate import CheckNotEmpty
+from beam_retrain.transforms.io import files
+from beam_retrain.transforms.shards.ledger import CloseLedger, mark_completed
+from beam_retrain.transforms.shards.work import WorkShards
+
+STAGE = "label_image"
+PARTS_FOLDER = ".parts"
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+  """What `build` needs to know.
+
+  Attributes:
+    folder: the pictures, by the path that workers read.
+    shown_as: how the user spelled it.
+    handler: the graph.
+    labels: class index -> label.
+    work_folder: what is claimed: the output, or the hidden folder.
+    digit_file: the CSV to write.
+    quarantine_file: where the list of what was left out goes.
+    request: digest of the settings.
+    execution_time: the job's start, as `time.ctime()` writes it.
+  """
+
+  folder: str
+  shown_as: str
+  handler: FrozenGraphHandler
+  labels: Sequence[str]
+  work_folder: str
+  digit_file: str
+  quarantine_file: str
+  request: str
+  execution_time: str
+
+  @property
+  def parts_folder(self) -> str:
+    return files.join(self.work_folder, PARTS_FOLDER)
+
+
+def run(argv: Sequence[str]) -> int:
+  """Labels the folder; returns the exit code.
+
+  Raises:
+    InputError: something that the user gave cannot be used.
+  """
+  flags, options = parse_job(make_parser(), argv)
+  config = _claim(flags, argv)
+  try:
+    run_pipeline(lambda root: build(root, config), options, stage=STAGE, shards_folder=config.parts_folder)
+  except InputError:
+    if not flags.output:
+      files.delete([config.work_folder])  # there is nothing to go on with: the same request is refused again
+    raise
+  stats = output_dir.read_stats(config.work_folder)
+  figures = json.loads(files.read_bytes(files.join(config.parts_folder, FIGURES_FILE)))
+  mark_completed(stats, config.work_folder, flags.max_bad_fraction)
+  listed = files.join(config.work_folder, QUARANTINE_FILE)
+  if stats["quarantined"] and listed != config.quarantine_file:
+    files.write_bytes(config.quarantine_file, files.read_bytes(listed))
+  if files.exists(files.join(config.work_folder, COMPLETED_FILE)):
+    # Without COMPLETED the next run goes on with them.
+    files.delete([config.parts_folder if flags.output else config.work_folder])
+  _print_summary(stats, figures, config)
+  folder, name = files.split(config.quarantine_file)
+  return exit_code(stats, folder, flags.max_bad_fraction, name)
+
+
+def _claim(flags: argparse.Namespace, argv: Sequence[str]) -> Config:
+  """Checks all that can be checked before the work, then makes the folder to work in this run's."""
+  start_secs, execution_time = time.time(), time.ctime()
+  if flags.image:
+    print(f"{PROG}: --image is for --process_mode=1: it is not looked at.", file=sys.stderr)
+  shown_as = flags.directory_name or EXAMPLE_FOLDER
+  if files.is_local(shown_as):
+    shown_as = str(Path(shown_as))  # without a slash at its end, as the script spelled it
+    if not os.path.isdir(shown_as):
+      kind = "is not a folder" if os.path.exists(shown_as) else "is not there"
+      raise InputError(f"{shown_as} {kind}: give a folder of pictures as --directory_name.")
+  folder = files.absolute(shown_as)
+  goes_to = files.absolute(flags.output or os.curdir)
+  _refuse_inside(goes_to, folder, shown_as)
+  graph = open_graph(flags)
+  settings = {
+    "directory_name": shown_as,
+    "folder": folder,
+    "graph_sha256": hashlib.sha256(graph.data).hexdigest(),
+    "labels": graph.labels,
+    "call": graph.call._asdict(),
+    "batch_size": flags.batch_size,
+    "max_pixels": flags.max_pixels,
+  }
+  if flags.output:
+    work_folder, prefix = goes_to, ""
+  else:
+    work_folder, prefix = files.join(goes_to, f".{STAGE}-{request_digest(STAGE, settings)[:16]}"), str(start_secs)
+  request = output_dir.claim(
+    work_folder,
+    stage=STAGE,
+    settings=settings,
+    argv=argv,
+    owned=(PARTS_FOLDER, FILE_NAME),
+    shards_folder=PARTS_FOLDER,
+    graph=flags.graph,
+    labels=graph.labels,
+  )
+  handler = FrozenGraphHandler(
+    files.absolute(flags.graph),
+    graph.call._asdict(),
+    batch_size=flags.batch_size,
+    threads=flags.trunk_threads or 0,
+    max_pixels=flags.max_pixels,
+  )
+  return Config(
+    folder=folder,
+    shown_as=shown_as,
+    handler=handler,
+    labels=graph.labels,
+    work_folder=work_folder,
+    digit_file=files.join(goes_to, f"{prefix}{FILE_NAME}"),
+    quarantine_file=files.join(goes_to, QUARANTINE_FILE if flags.output else f"{prefix}{QUARANTINE_NAME}"),
+    request=request,
+    execution_time=execution_time,
+  )
+
+
+def _refuse_inside(goes_to: str, folder: str, shown_as: str) -> None:
+  """What is written among the pictures would be taken for one in the next run."""
+  if files.is_local(goes_to) and files.is_local(folder):
+    inner, outer = os.path.realpath(goes_to), os.path.realpath(folder)
+    if os.path.commonpath([inner, outer]) == outer:
+      raise InputError(
+        f"the CSV would be written into --directory_name {shown_as} itself: give another folder as --output."
+      )
+
+
+def build(root: beam.Pipeline, config: Config) -> None:
+  """Plan, work, close."""
+  shards = root | "Plan" >> PlanPictureTree(config.folder, config.shown_as)
+  checked = shards | "CheckNotEmpty" >> CheckNotEmpty(
+    f"{config.shown_as} has no files: give a folder of pictures as --directory_name."
+  )
+  reports = shards | "Work" >> WorkShards(
+    LabelShard(config.handler, config.labels), output=config.parts_folder, request=config.request, checked=checked
+  )
+  _ = reports | "WriteDigitFile" >> WriteDigitFile(
+    parts_folder=config.parts_folder, path=config.digit_file, execution_time=config.execution_time
+  )
+  _ = (shards, reports) | "Close" >> CloseLedger(output=config.work_folder, shards_folder=config.parts_folder)
+
+
+def _print_summary(stats: Mapping[str, Any], figures: Mapping[str, int], config: Config) -> None:
+  total, accurate = stats["outputs"], figures[ACCURATE]
+  print(f"results saved to {files.shown(config.digit_file)}")
+  print(f"Total files tested: {total}")
+  print(f"Accurate predictions: {accurate}")
+  if total:
+    print(f"Accuracy rate {accurate * 100 / total}")
+  if figures[UNKNOWN_FOLDER]:
+    print(
+      f"{PROG}: {figures[UNKNOWN_FOLDER]} of them lie in a folder that is named like no label: they count as wrong.",
+      file=sys.stderr,
+    )

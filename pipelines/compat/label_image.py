@@ -1,0 +1,262 @@
+"""`beam-retrain label_image`: what `label_imageV3.py` did, by any frozen graph; a folder of pictures as a Beam job.
+
+A single picture needs no Beam, and `--help` neither that nor TensorFlow: each is imported where it is needed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from beam_retrain.transforms.core.errors import InputError
+from beam_retrain.transforms.core.run.cli import (
+  DONE,
+  TOO_MANY_BAD,
+  ArgumentParser,
+  add_decoding_flags,
+  add_max_bad_fraction,
+  guarded,
+  positive_int,
+  refuse_unknown,
+)
+
+if TYPE_CHECKING:
+  from beam_retrain.transforms.core.compat.graph_call import GraphCall
+  from beam_retrain.transforms.core.models.inference import LoadedModel
+
+PROG = "beam-retrain label_image"
+SINGLE, FOLDER = 1, 2
+EXAMPLE_FOLDER = "tensorflow/examples/label_image/data/"  # the script's defaults
+_RESIZE = {"auto": None, "tf1": False, "tf2": True}
+
+_DESCRIPTION = """\
+Labels pictures with any frozen graph (.pb), as label_imageV3.py did: one picture, or a folder of them and below, whose
+own folders' names are taken for the right labels. All flags of that script, with its defaults.
+
+writes   --process_mode=1: digit_prediction_file.csv, one line without a header
+         --process_mode=2: <seconds>digit_prediction_file.csv, in the current folder as the script did, or OUTPUT/
+         what could not be used: ..._quarantine.csv beside it, or OUTPUT/quarantine.csv"""
+
+_EPILOG = """\
+example:
+  beam-retrain label_image --graph=output_graph.pb --labels=output_labels.txt --input_layer=Placeholder \\
+    --output_layer=final_result --image=samples/3.jpg
+  beam-retrain label_image --graph=output_graph.pb --labels=output_labels.txt --input_layer=Placeholder \\
+    --output_layer=final_result --directory_name=samples --process_mode=2
+
+With --process_mode=2 any Beam option may follow, for example --runner=FlinkRunner, or
+  --direct_running_mode=multi_processing --direct_num_workers=2   for two processes on this machine.
+A run that was killed, started again in the same folder, goes on where it was."""
+
+
+def make_parser() -> argparse.ArgumentParser:
+  parser = ArgumentParser(prog=PROG, description=_DESCRIPTION, epilog=_EPILOG)
+  script = parser.add_argument_group("flags of label_imageV3.py")
+  script.add_argument(
+    "--image", metavar="FILE", help=f"the picture, of any name (default: {EXAMPLE_FOLDER}grace_hopper.jpg)"
+  )
+  script.add_argument("--directory_name", metavar="DIR", help=f"the folder of pictures (default: {EXAMPLE_FOLDER})")
+  script.add_argument(
+    "--process_mode",
+    type=int,
+    choices=(SINGLE, FOLDER),
+    default=SINGLE,
+    help="1: a single picture (default); 2: a folder",
+  )
+  script.add_argument(
+    "--graph", default=f"{EXAMPLE_FOLDER}inception_v3_2016_08_28_frozen.pb", metavar="FILE", help="default: %(default)s"
+  )
+  script.add_argument(
+    "--labels",
+    default=f"{EXAMPLE_FOLDER}imagenet_slim_labels.txt",
+    metavar="FILE",
+    help="one label a line, in the order of the graph's scores (default: %(default)s)",
+  )
+  script.add_argument("--input_height", type=positive_int, metavar="PX", help="default: the graph's own, else 299")
+  script.add_argument("--input_width", type=positive_int, metavar="PX", help="likewise")
+  script.add_argument("--input_mean", type=_number, default=0.0, metavar="X", help="taken from each value (default: 0)")
+  script.add_argument("--input_std", type=_divisor, default=255.0, metavar="X", help="it is divided by (default: 255)")
+  script.add_argument("--input_layer", default="input", metavar="NAME", help="default: %(default)s")
+  script.add_argument(
+    "--output_layer", default="InceptionV3/Predictions/Reshape_1", metavar="NAME", help="default: %(default)s"
+  )
+  parser.add_argument(
+    "--output",
+    metavar="DIR",
+    help="with --process_mode=2: folder for all that is written; new, empty, or of an earlier run",
+  )
+  parser.add_argument(
+    "--resize",
+    choices=tuple(_RESIZE),
+    default="auto",
+    help="tf1: as the script did; tf2: pixel centres aligned, as all of TensorFlow 2 does; auto (default): tf2 for a"
+    " graph that `beam-retrain` froze, which was trained so, tf1 for others",
+  )
+  parser.add_argument(
+    "--batch_size", type=positive_int, default=32, metavar="N", help="pictures per call of the graph (default: 32)"
+  )
+  add_decoding_flags(parser)
+  add_max_bad_fraction(parser)
+  return parser
+
+
+def _number(text: str) -> float:
+  value = float(text)
+  if not math.isfinite(value):
+    raise argparse.ArgumentTypeError(f"{text} is not a number to calculate with")
+  return value
+
+
+def _divisor(text: str) -> float:
+  value = _number(text)
+  if not value:
+    raise argparse.ArgumentTypeError("0 cannot be divided by")
+  return value
+
+
+def run(argv: Sequence[str]) -> int:
+  """Labels a picture or a folder; returns the exit code.
+
+  Raises:
+    InputError: something that the user gave cannot be used.
+  """
+  if make_parser().parse_known_args(argv)[0].process_mode == FOLDER:
+    from beam_retrain.pipelines.compat import label_folder
+
+    return label_folder.run(argv)
+  flags = refuse_unknown(make_parser(), argv)
+  if flags.output:
+    raise InputError(f"{PROG}: --output is for --process_mode=2: a single picture's line goes into the current folder.")
+  if flags.directory_name and not flags.image:
+    raise InputError(f"{PROG}: --directory_name is for --process_mode=2: add that, or give --image.")
+  return label_single(flags)
+
+
+class Graph(NamedTuple):
+  """What is needed of a graph before the work.
+
+  Attributes:
+    data: its file's bytes.
+    labels: class index -> label, as many as it gives scores.
+    call: how it is called.
+    model: the graph, loaded.
+  """
+
+  data: bytes
+  labels: list[str]
+  call: GraphCall
+  model: LoadedModel
+
+
+def open_graph(flags: argparse.Namespace) -> Graph:
+  """Reads, loads and tries the graph that the user gave, and reads its labels; says what is uncommon about it.
+
+  Raises:
+    InputError: one of them cannot be used, or not with the other flags.
+  """
+  from beam_retrain.transforms.core.compat.digit_file import check_labels, parse_labels
+  from beam_retrain.transforms.core.models.inference import set_threads
+  from beam_retrain.transforms.core.system.cpu import Threads
+  from beam_retrain.transforms.core.system.tensorflow import load_tensorflow
+
+  data, labels = read_file(flags.graph, "graph"), parse_labels(read_file(flags.labels, "labels"), flags.labels)
+  load_tensorflow()
+  from beam_retrain.transforms.core.compat.frozen_graph import load_graph, try_out
+  from beam_retrain.transforms.core.compat.graph_call import find_call, parse_graph
+
+  set_threads(Threads(flags.trunk_threads or 0).here)
+  graph = parse_graph(data, flags.graph)
+  call = find_call(
+    graph,
+    flags.graph,
+    input_layer=flags.input_layer,
+    output_layer=flags.output_layer,
+    height=flags.input_height,
+    width=flags.input_width,
+    mean=flags.input_mean,
+    std=flags.input_std,
+    half_pixel_centers=_RESIZE[flags.resize],
+  )
+  model = load_graph(graph, call, flags.graph)
+  classes, call = try_out(model, call, flags.graph)
+  check_labels(labels, classes, labels_path=flags.labels, graph_path=flags.graph, output_layer=call.output_layer)
+  if call.batch:
+    count = "one picture" if call.batch == 1 else f"{call.batch} pictures"
+    print(f"{PROG}: {flags.graph} takes {count} at a time: it is called so.", file=sys.stderr)
+  if call.half_pixel_centers and flags.resize == "auto":
+    print(
+      f"{PROG}: {flags.graph} was made by beam-retrain: pictures are resized as it was trained (--resize=tf2).",
+      file=sys.stderr,
+    )
+  return Graph(data, labels, call, model)
+
+
+def read_file(path: str, flag: str) -> bytes:
+  """Returns the bytes of a file, local or wherever Beam can read.
+
+  Raises:
+    InputError: it is not there.
+  """
+  if "://" in path:
+    from beam_retrain.transforms.io import files
+
+    exists, read = files.exists, files.read_bytes
+  else:
+    exists, read = os.path.isfile, _read_local
+  if not exists(path):
+    kind = "is a folder" if os.path.isdir(path) else "is not there"
+    raise InputError(f"{path} {kind}: give a file as --{flag}.")
+  return read(path)
+
+
+def _read_local(path: str) -> bytes:
+  with open(path, "rb") as file:
+    return file.read()
+
+
+def label_single(flags: argparse.Namespace) -> int:
+  """Labels one picture: prints and writes what the script printed and wrote; returns the exit code.
+
+  Raises:
+    InputError: something that the user gave cannot be used.
+  """
+  path = flags.image or f"{EXAMPLE_FOLDER}grace_hopper.jpg"
+  encoded = read_file(path, "image")
+  graph = open_graph(flags)
+  from beam_retrain.transforms.core.compat.digit_file import FILE_NAME, QUARANTINE_NAME, best, single_line
+  from beam_retrain.transforms.core.models.inference import infer_images
+  from beam_retrain.transforms.core.records.quarantine import Quarantined
+  from beam_retrain.transforms.core.records.schema import Image
+
+  (item,) = infer_images(
+    [Image(path, "", encoded)], graph.model, batch_size=max(graph.call.batch, 1), max_pixels=flags.max_pixels
+  )
+  if isinstance(item, Quarantined):
+    from beam_retrain.transforms.shards.ledger import quarantine_csv
+
+    _write(FILE_NAME, "")
+    _write(QUARANTINE_NAME, quarantine_csv([item]))
+    print(f"beam-retrain: {path}: {item.reason}: {item.detail} (listed in {QUARANTINE_NAME}).", file=sys.stderr)
+    return DONE if flags.max_bad_fraction == 1 else TOO_MANY_BAD
+  answer = best(item.outputs["scores"], graph.labels)
+  print(f"Digit: {answer.label} Accuracy: {answer.percent}")
+  _write(FILE_NAME, single_line(path, answer))
+  if os.path.exists(QUARANTINE_NAME):
+    os.unlink(QUARANTINE_NAME)  # of an earlier picture
+  return DONE
+
+
+def _write(path: str, text: str) -> None:
+  """Writes a file whole, with the line ends that `text` has."""
+  temporary = f"{path}.tmp-{os.getpid()}"
+  with open(temporary, "w", encoding="utf-8", newline="") as file:
+    file.write(text)
+  os.replace(temporary, path)
+
+
+if __name__ == "__main__":
+  sys.exit(guarded(run, sys.argv[1:]))

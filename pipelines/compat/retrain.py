@@ -1,0 +1,108 @@
+"""`beam-retrain retrain`: what `retrain.py` did, by its own flags, on the stages of this project."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import sys
+from collections.abc import Sequence
+
+from beam_retrain.pipelines import cli
+from beam_retrain.pipelines.compat.retrain_options import check_flags, make_parser, work_dir
+from beam_retrain.pipelines.compat.retrain_outputs import check_outputs, check_saved_model, hold_outputs, put_outputs
+from beam_retrain.pipelines.compat.retrain_stages import Stages, in_our_flags, train_flags
+from beam_retrain.pipelines.jobs.runner import DONE, guarded
+from beam_retrain.pipelines.options.arguments import parse_job
+from beam_retrain.transforms.core.compat.final_accuracy import final_accuracy, judge
+from beam_retrain.transforms.core.errors import InputError
+from beam_retrain.transforms.io import files
+from beam_retrain.transforms.sources.folders import ClassFolder, count_files, find_class_folders, list_class_folders
+
+__all__ = ["make_parser", "run"]
+
+_FEW = 20
+_MANY = 2**27 - 1  # retrain.py's MAX_NUM_IMAGES_PER_CLASS
+_SAYS_WARNINGS, _SAYS_ALL = ("DEBUG", "INFO", "WARN"), ("DEBUG", "INFO")
+
+
+def run(argv: Sequence[str]) -> int:
+  """Runs the stages and leaves what `retrain.py` left; returns the exit code of the first that does not return 0, or 0.
+
+  Raises:
+    InputError: something that the user gave cannot be used.
+  """
+  parser = make_parser()
+  flags, _ = parse_job(parser, argv)
+  beam_flags = parser.parse_known_args(argv)[1]
+  check_flags(flags)
+  with in_our_flags():
+    # Their input and output are not there yet; all else is checked before any work.
+    cli.check(["train", *train_flags(flags), "--input=.", "--output=."])
+  folders = find_folders(flags.image_dir)
+  check_outputs(flags)
+  if flags.logging_verbosity in _SAYS_WARNINGS:
+    for warning in warnings_of(flags, folders):
+      print(f"WARNING: {warning}", file=sys.stderr)
+  with hold_outputs(flags), contextlib.ExitStack() as quiet:
+    if flags.logging_verbosity not in _SAYS_ALL:
+      quiet.enter_context(contextlib.redirect_stdout(quiet.enter_context(open(os.devnull, "w"))))
+    stages = Stages(flags, folders, beam_flags)
+    check_saved_model(flags, stages.is_trained)
+    stages.bottlenecks()
+    stages.train()
+    stages.evaluate()
+    if stages.chain.code == DONE:
+      put_outputs(flags)
+      _tell(flags, stages.predictions)
+  return stages.chain.code
+
+
+def find_folders(image_dir: str) -> list[ClassFolder]:
+  """Returns the class folders with pictures in them.
+
+  Raises:
+    InputError: there are fewer than two, or two of one label.
+  """
+  if not os.path.isdir(image_dir):
+    raise InputError(f"--image_dir {image_dir} is no folder: give a folder of folders of pictures, one per label.")
+  return find_class_folders(image_dir, retrain_names=True)
+
+
+def warnings_of(flags: argparse.Namespace, folders: Sequence[ClassFolder]) -> list[str]:
+  """Returns what `retrain.py` warned of, and that `--model_dir` does nothing."""
+  warnings = []
+  if flags.model_dir is not None:
+    warnings.append(
+      f"--model_dir {flags.model_dir} does nothing, as in retrain.py, which ignored it: --tfhub_module names the trunk."
+    )
+  used = {folder.prefix for folder in folders}
+  for folder in list_class_folders(flags.image_dir):
+    if folder.prefix not in used:
+      warnings.append(f"Folder {folder.prefix} has no images named .jpg, .jpeg or .png: it is left out.")
+  for folder in folders:
+    images = count_files(folder).pictures
+    if images < _FEW:
+      warnings.append(f"Folder {folder.prefix} has less than {_FEW} images, which may cause issues.")
+    elif images > _MANY:
+      warnings.append(f"Folder {folder.prefix} has more than {_MANY} images.")
+  return warnings
+
+
+def _tell(flags: argparse.Namespace, predictions: str) -> None:
+  print(
+    f"the graph is in {flags.output_graph}, its labels in {flags.output_labels}, all else in"
+    f" {files.shown(work_dir(flags))}"
+  )
+  accuracy, total = final_accuracy(predictions, flags.test_batch_size, flags.seed)
+  print(f"Final test accuracy = {100 * accuracy:.1f}% (N={total})")
+  if flags.print_misclassified_test_images:
+    print("=== MISCLASSIFIED TEST IMAGES ===")
+    for picture in judge(predictions, flags.test_batch_size, flags.seed):
+      if picture.actual != picture.predicted:
+        for _ in range(picture.times):
+          print(f"{os.path.join(flags.image_dir, picture.key):>70s}  {picture.predicted}")
+
+
+if __name__ == "__main__":
+  sys.exit(guarded(run, sys.argv[1:]))

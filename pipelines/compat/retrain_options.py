@@ -1,0 +1,192 @@
+"""The command line of `retrain`: the 25 flags of `retrain.py`, and ours, read and checked before any work."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+from collections.abc import Callable
+
+from beam_retrain.pipelines.options.arguments import ArgumentParser, add_max_bad_fraction
+from beam_retrain.pipelines.options.precision import add_precision_flags
+from beam_retrain.transforms.bottlenecks.distorted import read_distortions
+from beam_retrain.transforms.core.errors import InputError
+from beam_retrain.transforms.core.records.splits import SPLIT_HASHES, STABLE
+
+PROG = "beam-retrain retrain"
+_HUB_MODULE = "https://tfhub.dev/google/imagenet/inception_v3/feature_vector/3"
+_VERBOSITIES = ("DEBUG", "INFO", "WARN", "ERROR", "FATAL")
+
+_DESCRIPTION = """\
+What retrain.py did, on Beam: a folder of pictures per label in, a classifier out. Takes all flags of retrain.py, with
+its names, defaults and meanings; runs `bottlenecks`, `train --preset retrain` and `evaluate`, and leaves the graph,
+the labels, the summaries, the checkpoint and the SavedModel where retrain.py left them.
+
+Started again, it goes on where it was: stages that are finished and unchanged are kept, and of pictures that were
+added only those run through the trunk. What retrain.py cached as text files in --bottleneck_dir is used, too."""
+
+_EPILOG = """\
+example, the command line of the article:
+  beam-retrain retrain --bottleneck_dir=bottlenecks/ --how_many_training_steps=500 --model_dir=inception/ \\
+    --summaries_dir=training_summaries/basic --output_graph=retrained_graph.pb \\
+    --output_labels=retrained_labels.txt --image_dir=mnist_jpg/training
+
+Any Beam option may follow, for example --runner=FlinkRunner, or
+  --direct_running_mode=multi_processing --direct_num_workers=2   for two processes on this machine."""
+
+
+def make_parser() -> argparse.ArgumentParser:
+  parser = ArgumentParser(prog=PROG, description=_DESCRIPTION, epilog=_EPILOG)
+  _add_flags_of_script(parser.add_argument_group("flags of retrain.py"))
+  _add_own_flags(parser.add_argument_group("flags that retrain.py did not have"))
+  return parser
+
+
+def _add_flags_of_script(group: argparse._ArgumentGroup) -> None:
+  def add(name: str, type: Callable[[str], object], default: object, metavar: str, what: str) -> None:
+    shown = f"{what} (default: {'none' if default == '' else '%(default)s'})"
+    group.add_argument(f"--{name}", type=type, default=default, metavar=metavar, help=shown)
+
+  group.add_argument("--image_dir", metavar="DIR", help="folder of folders of pictures, one per label; must be given")
+  add("output_graph", _path, "/tmp/output_graph.pb", "FILE", "the trained graph, frozen")
+  add("intermediate_output_graphs_dir", str, "/tmp/intermediate_graph/", "DIR", "folder for intermediate_<step>.pb")
+  add("intermediate_store_frequency", _frequency, 0, "N", "steps between two of these graphs; 0: none")
+  add("output_labels", _path, "/tmp/output_labels.txt", "FILE", "the labels, one a line, in the order of the scores")
+  add("summaries_dir", _path, "/tmp/retrain_logs", "DIR", "TensorBoard's summaries, in train/ and validation/")
+  add("how_many_training_steps", _at_least_1, 4000, "N", "steps of training")
+  add("learning_rate", _positive_number, 0.01, "R", "of gradient descent")
+  add("testing_percentage", _percentage, 10, "P", "percent of the pictures for the test")
+  add("validation_percentage", _percentage, 10, "P", "percent of the pictures for validation")
+  add("eval_step_interval", _at_least_1, 10, "N", "steps between two looks at how well it trains")
+  add("train_batch_size", _at_least_1, 100, "N", "pictures per step")
+  add("test_batch_size", _number_or_all, -1, "N", "pictures of the test, drawn uniformly over the labels; -1: all")
+  add("validation_batch_size", _number_or_all, 100, "N", "pictures of each look at validation; -1: all")
+  group.add_argument("--print_misclassified_test_images", action="store_true", help="list them at the end")
+  add("bottleneck_dir", _path, "/tmp/bottleneck", "DIR", "where bottlenecks are kept")
+  add("final_tensor_name", str, "final_result", "NAME", "operation of the graph that gives the scores")
+  group.add_argument("--flip_left_right", action="store_true", help="distort: mirror half of the training pictures")
+  add("random_crop", _at_least_0, 0, "PERCENT", "distort: margin that is cropped off at random")
+  add("random_scale", _at_least_0, 0, "PERCENT", "distort: how much larger pictures are made at random")
+  add("random_brightness", _at_least_0, 0, "PERCENT", "distort: how much brighter or darker, at random")
+  add("tfhub_module", _trunk, _HUB_MODULE, "TRUNK", "whatever --trunk of `beam-retrain bottlenecks` takes, too")
+  add("saved_model_dir", str, "", "DIR", "a SavedModel of all, in a folder that is new or empty")
+  group.add_argument(
+    "--logging_verbosity", choices=_VERBOSITIES, default="INFO", help="how much is said (default: %(default)s)"
+  )
+  add("checkpoint_path", _path, "/tmp/_retrain_checkpoint", "PREFIX", "a TensorFlow checkpoint of the head")
+
+
+def _add_own_flags(group: argparse._ArgumentGroup) -> None:
+  group.add_argument(
+    "--work_dir",
+    type=_path,
+    metavar="DIR",
+    help="folder for the stages' own outputs: bottlenecks/, train/, evaluate/ (default: beam_retrain in"
+    " --bottleneck_dir)",
+  )
+  group.add_argument(
+    "--split_hash",
+    choices=SPLIT_HASHES,
+    default=STABLE,
+    help="legacy: each picture is in the split that retrain.py put it in, if --image_dir is typed as it was there;"
+    " stable: wherever the folder lies (default: %(default)s)",
+  )
+  group.add_argument(
+    "--distortion_copies", type=_at_least_1, metavar="K", help="distorted variants of each training picture"
+  )
+  group.add_argument("--distortion_seed", type=_whole, metavar="N", help="of the variants")
+  group.add_argument(
+    "--on_leak",
+    choices=("warn", "drop", "fail"),
+    help="what to do about the same picture under two labels, or in training and in testing (default: warn)",
+  )
+  group.add_argument("--seed", type=_whole, default=0, metavar="N", help="same seed, same model (default: %(default)s)")
+  group.add_argument("--trunk_weights", metavar="FILE", help="local weights of --tfhub_module=keras:...")
+  group.add_argument("--trunk_input_px", type=_at_least_1, metavar="PX", help="input size of a trunk that takes any")
+  add_precision_flags(group)
+  group.add_argument("--model_dir", metavar="DIR", help="does nothing, as in retrain.py: accepted and told")
+  add_max_bad_fraction(group)
+
+
+def check_flags(flags: argparse.Namespace) -> None:
+  """Checks what can be seen of the flags alone.
+
+  Raises:
+    InputError: `retrain.py` would have ended with a fault, maybe hours later.
+  """
+  if not flags.image_dir:
+    raise InputError(f"{PROG}: --image_dir is missing: give a folder of folders of pictures, one per label.")
+  if flags.testing_percentage + flags.validation_percentage >= 100:
+    raise InputError(
+      f"{PROG}: --testing_percentage {flags.testing_percentage} and --validation_percentage"
+      f" {flags.validation_percentage} leave nothing to train on: their sum must be below 100."
+    )
+  read_distortions(flags)
+  for name in ("image_dir", "output_graph", "output_labels", "bottleneck_dir", "saved_model_dir", "work_dir"):
+    given = getattr(flags, name)
+    if given and "://" in given:
+      raise InputError(f"{PROG}: --{name} {given} is remote: give a path on a local disk.")
+
+
+def work_dir(flags: argparse.Namespace) -> str:
+  """Returns the absolute path of the folder for the stages' own outputs."""
+  return os.path.abspath(flags.work_dir or os.path.join(flags.bottleneck_dir, "beam_retrain"))
+
+
+def _path(text: str) -> str:
+  if not text:
+    raise argparse.ArgumentTypeError("an empty path")
+  return text
+
+
+def _trunk(text: str) -> str:
+  if not text:
+    raise argparse.ArgumentTypeError("no trunk is named")
+  return text
+
+
+def _positive_number(text: str) -> float:
+  try:
+    value = float(text)
+  except ValueError:
+    value = math.nan
+  if not (math.isfinite(value) and value > 0):
+    raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+  return value
+
+
+def _whole(text: str) -> int:
+  try:
+    return int(text)
+  except ValueError as error:
+    raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from error
+
+
+def _at_least_1(text: str) -> int:
+  if (value := _whole(text)) < 1:
+    raise argparse.ArgumentTypeError(f"{value} is not at least 1")
+  return value
+
+
+def _at_least_0(text: str) -> int:
+  if (value := _whole(text)) < 0:
+    raise argparse.ArgumentTypeError(f"{value} is below 0")
+  return value
+
+
+def _percentage(text: str) -> int:
+  if not 1 <= (value := _whole(text)) <= 98:
+    raise argparse.ArgumentTypeError(f"{value} leaves one of training, validation and testing without pictures")
+  return value
+
+
+def _frequency(text: str) -> int:
+  """As in `retrain.py`, any number below 0 is never, too."""
+  return max(_whole(text), 0)
+
+
+def _number_or_all(text: str) -> int:
+  """As in `retrain.py`, any number below 0 is all."""
+  if (value := _whole(text)) == 0:
+    raise argparse.ArgumentTypeError("0 pictures tell nothing; -1 takes all")
+  return max(value, -1)

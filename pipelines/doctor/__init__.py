@@ -1,0 +1,1 @@
+"""`beam-retrain doctor`: whether an engine, its workers and this machine fit together."""

@@ -1,0 +1,9 @@
+"""`python -m beam_retrain.pipelines.doctor`."""
+
+import sys
+
+from beam_retrain.pipelines.doctor.command import run
+from beam_retrain.pipelines.jobs.runner import guarded
+
+if __name__ == "__main__":
+  sys.exit(guarded(run, sys.argv[1:]))

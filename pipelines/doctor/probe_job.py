@@ -1,0 +1,182 @@
+"""A tiny job on the chosen engine, whose workers say what they are, in a process of its own that can be ended.
+
+An engine that hangs must not hang the command; so the job has a process, whose whole group, job server and workers
+included, is ended when its time is over.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.metrics import MetricsFilter
+from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
+from apache_beam.runners.runner import PipelineResult
+
+import beam_retrain
+from beam_retrain.pipelines.doctor import worker_report
+from beam_retrain.transforms.core.run.cli import in_one_line
+from beam_retrain.transforms.io import files
+
+# The folder that holds the package, in a checkout and installed.
+_ROOT = str(Path(beam_retrain.__file__).parents[1])
+# This package, in the job's process alone: workers find it, or do not, as those of any job.
+_CHILD = """\
+import sys
+sys.path.insert(0, sys.argv[1])
+from beam_retrain.pipelines.doctor import probe_job as probe
+probe.main(sys.argv[2:])"""
+_ELEMENTS = 16
+_PAUSE_SECS = 0.1
+_PATIENCE_SECS = 10.0
+_KEPT_BYTES = 1_000_000
+# Where the class of a result is -> who ran the job, of those that DirectRunner chooses from.
+_RUNNERS = {
+  "portable_runner": "PrismRunner",
+  "fn_runner": "FnApiRunner",
+  "direct_runner": "BundleBasedDirectRunner",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Probe:
+  """What became of the job.
+
+  Attributes:
+    processes: of the workers, as `preflight.Process` has them, JSON values.
+    runner: the one of Beam's local runners that ran it, where it was a local one.
+    secs: how long it took.
+    error: why it failed; empty: it did not, or was ended.
+    said: what Beam, the engine and the workers said besides.
+    is_late: whether it was ended because its time was over.
+    pid: of the job's own process, in which the workers may be, too.
+  """
+
+  processes: list[dict[str, Any]]
+  runner: str
+  secs: float
+  error: str
+  said: str
+  is_late: bool
+  pid: int
+
+
+def probe(beam_flags: Sequence[str], request: dict[str, Any], timeout_secs: float) -> Probe:
+  """Runs the job.
+
+  Args:
+    beam_flags: as the user gave them.
+    request: `read` and `folder` of `worker_look.Look`.
+    timeout_secs: after which it is ended.
+  """
+  with tempfile.TemporaryDirectory(prefix="beam-retrain-doctor-") as scratch:
+    answer = Path(scratch, "answer.json")
+    command = [sys.executable, "-P", "-c", _CHILD, _ROOT, str(answer), json.dumps(request), *beam_flags]
+    started = time.monotonic()
+    with open(Path(scratch, "said"), "w+b") as said:
+      job = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=said, stderr=said, start_new_session=True)
+      is_late = False
+      try:
+        job.wait(timeout_secs)
+      except subprocess.TimeoutExpired:
+        is_late = True
+      finally:
+        if job.poll() is None:
+          _end(job)
+      secs = time.monotonic() - started
+      said.seek(max(0, said.seek(0, os.SEEK_END) - _KEPT_BYTES))
+      text = said.read().decode(errors="replace")
+    found = json.loads(answer.read_text()) if answer.exists() else {}
+  return Probe(
+    processes=found.get("processes", []),
+    runner=found.get("runner", ""),
+    secs=found.get("secs", secs),
+    error=found.get("error", "" if found or is_late else f"it ended with exit code {job.returncode}"),
+    said=text,
+    is_late=is_late and not found,
+    pid=job.pid,
+  )
+
+
+def _end(job: subprocess.Popen[bytes]) -> None:
+  """Ends the job's process, which stops what it has started, and then whatever is left of its group."""
+  job.terminate()  # alone: the job server has to hear that the job is cancelled
+  with contextlib.suppress(subprocess.TimeoutExpired):
+    job.wait(_PATIENCE_SECS)
+  with contextlib.suppress(ProcessLookupError):
+    os.killpg(job.pid, signal.SIGKILL)
+  job.wait()
+
+
+def build(root: beam.Pipeline, request: dict[str, Any]) -> None:
+  """One element, spread over the workers; each looks at itself."""
+  look = {**request, "pause_secs": _PAUSE_SECS}
+  _ = (
+    root
+    | "Start" >> beam.Impulse()
+    # bytes
+    | "Spread" >> beam.ParDo(worker_report.sent(f"Spread({_ELEMENTS})")).with_output_types(tuple[int, int])
+    # tuple[int, int]; not Reshuffle, whose own functions are pickled by their code
+    | "Deal" >> beam.GroupByKey()
+    # tuple[int, Iterable[int]]
+    | "Look" >> beam.ParDo(worker_report.sent(f"Look({look!r})"))
+  )
+
+
+def main(argv: Sequence[str]) -> None:
+  """The job's own process: runs it, and writes what `Probe` needs.
+
+  Args:
+    argv: the file to write, the request in JSON, Beam's flags.
+  """
+  signal.signal(signal.SIGTERM, signal.default_int_handler)
+  logging.basicConfig(level=logging.INFO)  # an engine that waits says there what for
+  answer, request, *beam_flags = argv
+  started = time.monotonic()
+  try:
+    result = _run_job(PipelineOptions(flags=beam_flags), json.loads(request))
+  except Exception as error:
+    files.write_text(answer, json.dumps({"error": in_one_line(error)}))
+    raise
+  found = {
+    "processes": read_reports(result),
+    "runner": _RUNNERS.get(type(result).__module__.rsplit(".", 1)[-1], ""),
+    "secs": time.monotonic() - started,
+  }
+  files.write_text(answer, json.dumps(found))
+
+
+def _run_job(options: PipelineOptions, request: dict[str, Any]) -> PipelineResult:
+  standard = options.view_as(StandardOptions)
+  standard.runner = standard.runner or "FnApiRunner"
+  pipeline = beam.Pipeline(options=options)
+  build(pipeline, request)
+  result = pipeline.run()
+  try:
+    result.wait_until_finish()
+  except KeyboardInterrupt:
+    with contextlib.suppress(Exception):  # each runner's own kind
+      result.cancel()  # Flink's job server lets the cluster keep it
+    raise
+  return result
+
+
+def read_reports(result: PipelineResult) -> list[dict[str, Any]]:
+  """Returns what the workers said by a metric; nothing where the engine has none."""
+  try:
+    found = result.metrics().query(MetricsFilter().with_name(worker_report.REPORTS))["string_sets"]
+  except Exception:  # each runner's own kind
+    return []
+  return [json.loads(report) for entry in found for report in sorted(entry.result or ())]

@@ -1,0 +1,143 @@
+"""What a worker says of itself. Workers get this file as text, so that it runs where our package is missing or another.
+
+It needs Beam and Python's own modules, of any version; no code is pickled, which other versions may not understand. Our
+own modules are imported where they are there.
+"""
+
+import importlib.metadata
+import importlib.util
+import inspect
+import json
+import os
+import platform
+import socket
+import sys
+import time
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.io.filesystem import CompressionTypes
+from apache_beam.io.filesystems import FileSystems
+from apache_beam.utils.python_callable import PythonCallableWithSource
+
+REPORTS = "doctor_reports"
+
+
+def describe_process() -> dict[str, Any]:
+  """Returns the fields of `preflight.Process`, JSON values."""
+  versions = {"Python": platform.python_version()}
+  for name in ("apache-beam", "tensorflow", "openvino"):
+    versions[name] = _version(name)
+  # From a folder on PYTHONPATH it has no version.
+  found = importlib.util.find_spec("transforms") and importlib.util.find_spec("pipelines")
+  versions["beam-retrain"] = (_version("beam-retrain") or "unknown") if found else ""
+  return {"host": socket.gethostname(), "pid": os.getpid(), "versions": versions, "memory_bytes": _memory_bytes()}
+
+
+def _version(name: str) -> str:
+  try:
+    return importlib.metadata.version(name)
+  except importlib.metadata.PackageNotFoundError:
+    return ""
+
+
+def _memory_bytes() -> int:
+  try:
+    from beam_retrain.transforms.core.system.memory import memory_given
+  except ImportError:
+    return 0
+  return memory_given()
+
+
+def read_start(path: str) -> bytes:
+  """Returns the first bytes of a file."""
+  if FileSystems.get_scheme(path) is None:
+    with open(path, "rb") as file:
+      return file.read(64)
+  with FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED) as file:
+    return bytes(file.read(64))
+
+
+def _write(path: str, data: bytes) -> None:
+  if FileSystems.get_scheme(path) is None:  # Beam's own would make the folder, on a disk that nobody else sees
+    with open(path, "wb") as file:
+      file.write(data)
+    return
+  with FileSystems.create(path, compression_type=CompressionTypes.UNCOMPRESSED) as file:
+    file.write(data)
+
+
+def _why(error: Exception) -> str:
+  said = getattr(error, "strerror", None) or str(error) or type(error).__name__
+  return said.splitlines()[0][:200]
+
+
+class SentAsText(beam.DoFn):
+  """A DoFn whose class travels as the text of this file.
+
+  Attributes:
+    text: this file, with an expression as its last line that makes the DoFn.
+  """
+
+  text = ""
+
+  def __reduce__(self) -> Any:
+    return PythonCallableWithSource.load_from_script, (self.text,), {"text": self.text}
+
+
+class Spread(SentAsText):
+  """Any element -> the pairs (0, 0), (1, 1), ... : as many as are asked for."""
+
+  def __init__(self, count: int):
+    self.count = count
+
+  def process(self, element):  # type: ignore[no-untyped-def]
+    for number in range(self.count):
+      yield number, number
+
+
+class Look(SentAsText):
+  """Says, by a metric and where it can by a file, what there is to say of the process that it runs in.
+
+  Attributes:
+    request: `read`: path -> how the file starts, hex digits; `folder`: where to write, or ""; `pause_secs`: how long
+      an element takes, so that other processes get some, too.
+  """
+
+  def __init__(self, request: dict):
+    self.request = request
+    self.looked = False
+
+  def process(self, element):  # type: ignore[no-untyped-def]
+    time.sleep(self.request["pause_secs"])
+    if not self.looked:
+      self.looked = True
+      report = json.dumps(self.look(), sort_keys=True)
+      beam.metrics.Metrics.string_set("beam_retrain", REPORTS).add(report)
+    return ()
+
+  def look(self) -> dict[str, Any]:
+    found = describe_process()
+    found["unread"] = {}
+    for path, start in self.request["read"].items():
+      try:
+        if read_start(path).hex() != start:
+          found["unread"][path] = "another file is there"
+      except Exception as error:  # each file system's own
+        found["unread"][path] = _why(error)
+    found["unwritten"] = ""
+    if self.request["folder"]:
+      name = f"{found['host']}-{found['pid']}.json"
+      try:
+        _write(self.request["folder"] + "/" + name, json.dumps(found, sort_keys=True).encode())
+      except Exception as error:
+        found["unwritten"] = _why(error)
+    return found
+
+
+def sent(expression: str) -> Any:
+  """Returns the DoFn that an expression makes, as it travels."""
+  text = inspect.getsource(sys.modules[__name__]) + "\n" + expression
+  made = PythonCallableWithSource.load_from_script(text)
+  made.text = text
+  return made

@@ -1,0 +1,1 @@
+"""What evaluate and reevaluate share after the job: figures, gates, files."""

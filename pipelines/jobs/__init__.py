@@ -1,0 +1,1 @@
+"""Running a job: output folder, runner, progress, worker processes."""

@@ -1,0 +1,129 @@
+"""Worker processes on this machine that are forked from this one.
+
+Those that Beam starts (`--direct_running_mode=multi_processing`) import Beam anew, a second of a core each: as long as
+it takes to convert 30,000 pictures. A forked one has it, and shares its memory. It is told where the runner listens
+once that is known; from there on it is what Beam's own are, an SDK harness over gRPC.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+import threading
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
+from typing import Any, NamedTuple
+
+from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+from apache_beam.runners.portability.fn_api_runner.worker_handlers import WorkerHandler
+from apache_beam.runners.worker import sdk_worker_main
+from apache_beam.transforms.environments import Environment, python_sdk_capabilities
+
+from beam_retrain.pipelines.jobs.local_runner import WatchedWorkerHandler, local_runner
+from beam_retrain.transforms.core.system.cpu import cores_given
+
+_URN = "beam_retrain:env:forked:v1"
+_WITH_THREADS = ("tensorflow", "openvino")
+_CHOSEN_BY = ("--runner", "--direct_", "--environment_")  # how these flags begin, a user says how workers run
+
+
+def default_processes(argv: Sequence[str], shards: int) -> int:
+  """Returns how many worker processes a job gets whose workers keep one core busy each: as many as there are cores,
+  where neither flags nor this process's state stand against it, else 1.
+
+  Args:
+    argv: the command's arguments: whoever names a runner or its workers gets what they name.
+    shards: of the job: there is no use for more processes.
+  """
+  if any(argument.startswith(_CHOSEN_BY) for argument in argv) or not _can_fork():
+    return 1
+  return min(cores_given(), max(1, shards))
+
+
+def _can_fork() -> bool:
+  """A lock that another thread has at that moment stays locked in the child for ever; TensorFlow, OpenVINO and gRPC,
+  once they run, have threads that Python does not count; macOS's own libraries do not stand it."""
+  alone = threading.active_count() == 1 and sys.modules.keys().isdisjoint(_WITH_THREADS)
+  return sys.platform == "linux" and alone and not _FORKED
+
+
+class _Forked(NamedTuple):
+  pid: int
+  told: Connection
+
+
+_WAITING: list[_Forked] = []  # to be told where the runner listens
+_FORKED: list[int] = []  # process ids, of this process's whole life
+
+
+@contextlib.contextmanager
+def forked_workers(processes: int, options: PipelineOptions) -> Iterator[FnApiRunner]:
+  """Gives a runner for one pipeline, whose workers are as many processes, forked on entry.
+
+  What they print goes where `sys.stderr` goes on entry.
+  """
+  for _ in range(processes):
+    _WAITING.append(_fork())
+    _FORKED.append(_WAITING[-1].pid)
+  try:
+    yield local_runner(options, _ForkedEnvironment(python_sdk_capabilities()))
+  finally:
+    for worker in _WAITING:
+      worker.told.close()
+      os.waitpid(worker.pid, 0)
+    _WAITING.clear()
+
+
+def _fork() -> _Forked:
+  listening, telling = Pipe(duplex=False)
+  pid = os.fork()
+  if pid:
+    listening.close()
+    return _Forked(pid, telling)
+  code = 1
+  try:
+    telling.close()
+    for sibling in _WAITING:  # who else would not see that the parent is gone
+      sibling.told.close()
+    with contextlib.suppress(EOFError):  # never needed
+      _, harness, _ = sdk_worker_main.create_harness(json.loads(listening.recv_bytes()))
+      harness.run()
+    code = 0
+  except Exception:
+    traceback.print_exc()
+  finally:
+    os._exit(code)  # what was registered to be done at the end is the parent's to do
+
+
+@Environment.register_urn(_URN, None)
+class _ForkedEnvironment(Environment):
+  def to_runner_api_parameter(self, context: Any) -> tuple[str, bytes]:
+    return _URN, b""
+
+  @staticmethod
+  def from_runner_api_parameter(payload: Any, capabilities: Any, artifacts: Any, hints: Any, context: Any) -> Any:
+    return _ForkedEnvironment(capabilities, artifacts, hints)
+
+
+@WorkerHandler.register_environment(_URN, None)
+class _ForkedWorkerHandler(WatchedWorkerHandler):
+  def __init__(self, payload: Any, state: Any, provision_info: Any, grpc_server: Any):
+    super().__init__(payload, state, provision_info, grpc_server)
+    self._worker = _WAITING.pop(0)
+
+  def start(self, environment: Mapping[str, str]) -> int:
+    with contextlib.suppress(BrokenPipeError):  # it was killed before it was told: it is seen to have ended
+      self._worker.told.send_bytes(json.dumps(environment).encode())
+    return self._worker.pid
+
+  def wait(self) -> int:
+    return os.waitpid(self._worker.pid, 0)[1]
+
+  def stop_worker(self) -> None:
+    super().stop_worker()
+    self._worker.told.close()

@@ -1,0 +1,125 @@
+"""Worker processes of Beam's local runner: they get the command's options, and are watched.
+
+By itself Beam starts those of `--direct_running_mode=multi_processing` with no options, though where S3 is, for one, is
+an option; and it waits for ever for the answer of one that was killed. So its handler of such processes is replaced.
+"""
+
+from __future__ import annotations
+
+import abc
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.portability import python_urns
+from apache_beam.portability.api import beam_provision_api_pb2, endpoints_pb2
+from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+from apache_beam.runners.portability.fn_api_runner.fn_runner import ExtendedProvisionInfo
+from apache_beam.runners.portability.fn_api_runner.worker_handlers import GrpcWorkerHandler, WorkerHandler
+from apache_beam.transforms.environments import Environment
+from google.protobuf import json_format, text_format
+
+from beam_retrain.transforms.core.errors import InputError
+
+_HARNESS = "apache_beam.runners.worker.sdk_worker_main"
+_PATIENCE_SECS = 10.0
+_ABORT_SECS = 0.1
+_DEAD: list[int] = []  # process ids of workers that ended before they were to, of this process's whole life
+
+
+def local_runner(options: PipelineOptions, environment: Environment | None = None) -> FnApiRunner:
+  """Returns a runner for one pipeline; `environment`: of its workers, where not the options say which."""
+  info = beam_provision_api_pb2.ProvisionInfo(retrieval_token="unused")
+  json_format.Parse(json.dumps(_sent(options), default=str), info.pipeline_options)
+  return FnApiRunner(default_environment=environment, provision_info=ExtendedProvisionInfo(info))
+
+
+def _sent(options: PipelineOptions) -> dict[str, object]:
+  """Returns JSON values; numbers as text, as in this format 2 would become 2.0, and be refused for an integer."""
+  given = options.get_all_options(drop_default=True)
+  return {
+    f"beam:option:{name}:v1": str(value) if type(value) is int else value
+    for name, value in given.items()
+    if value is not None
+  }
+
+
+@contextlib.contextmanager
+def deaths_told() -> Iterator[None]:
+  """Raises InputError where a job has failed as one of its worker processes was killed."""
+  before = len(_DEAD)
+  try:
+    yield
+  except Exception as error:
+    if len(_DEAD) == before:
+      raise
+    raise InputError(
+      "a worker process was killed, perhaps because memory ran out: the same command goes on where it was."
+    ) from error
+
+
+class WatchedWorkerHandler(GrpcWorkerHandler, abc.ABC):
+  """A worker process; who waits for the answers of one that has died is told. Its logs are this process's."""
+
+  def __init__(self, payload: Any, state: Any, provision_info: Any, grpc_server: Any):
+    super().__init__(state, provision_info, grpc_server)
+    self._stopped = threading.Event()
+    self._watching = threading.Thread(target=self._watch, name="worker process", daemon=True)
+
+  @abc.abstractmethod
+  def start(self, environment: Mapping[str, str]) -> int:
+    """Lets the process begin with its work, and returns its id; `environment`: the variables that Beam's worker reads,
+    beside this process's own."""
+
+  @abc.abstractmethod
+  def wait(self) -> int:
+    """Waits until the process has ended, and returns 0 if that was well."""
+
+  def start_worker(self) -> None:
+    control = endpoints_pb2.ApiServiceDescriptor(url=self.control_address)
+    self._pid = self.start(
+      {
+        "CONTROL_API_SERVICE_DESCRIPTOR": text_format.MessageToString(control),
+        "PIPELINE_OPTIONS": json_format.MessageToJson(self.provision_info.provision_info.pipeline_options),
+        "WORKER_ID": self.worker_id,
+      }
+    )
+    self._watching.start()
+
+  def stop_worker(self) -> None:
+    self._stopped.set()
+    self._watching.join(_PATIENCE_SECS)
+    if self._watching.is_alive():  # the job has failed elsewhere, and this one is in the middle of its work
+      os.kill(self._pid, signal.SIGKILL)
+      self._watching.join()
+
+  def _watch(self) -> None:
+    failed = self.wait()
+    if self._stopped.is_set():
+      return
+    if failed:
+      _DEAD.append(self._pid)
+    # Who waits for elements does not ask for the answer. close() itself may wait for a sender that never ends.
+    self.data_conn._closed = True
+    while not self._stopped.wait(_ABORT_SECS):
+      with contextlib.suppress(RuntimeError):  # it is asked for more at this very moment
+        self.control_conn.abort(RuntimeError("a worker process has ended"))
+
+
+@WorkerHandler.register_environment(python_urns.SUBPROCESS_SDK, bytes)
+class _StartedWorkerHandler(WatchedWorkerHandler):
+  """Of `--direct_running_mode=multi_processing`, in the place of Beam's own."""
+
+  def start(self, environment: Mapping[str, str]) -> int:
+    self._process = subprocess.Popen([sys.executable, "-m", _HARNESS], env={**os.environ, **environment})
+    return self._process.pid
+
+  def wait(self) -> int:
+    return self._process.wait()

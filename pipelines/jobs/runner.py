@@ -1,0 +1,115 @@
+"""Running a job and saying how it went: exit codes and sentences, in one place.
+
+Exit codes: 0 done; 1 a gate that the user set was missed; 2 wrong usage, or the job failed; 3 more bad inputs than
+allowed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions
+
+from beam_retrain.pipelines.engines.environment import runner_of
+from beam_retrain.pipelines.engines.findings import explain
+from beam_retrain.pipelines.jobs.capture import kept_from_terminal
+from beam_retrain.pipelines.jobs.forked_workers import forked_workers
+from beam_retrain.pipelines.jobs.local_runner import deaths_told, local_runner
+from beam_retrain.pipelines.jobs.progress import Work, shard_progress
+from beam_retrain.transforms.core.errors import InputError, user_sentence
+from beam_retrain.transforms.core.records.quarantine import DROPPED
+from beam_retrain.transforms.core.records.schema import QUARANTINE_FILE
+from beam_retrain.transforms.core.run.cli import DONE, FAILED, GATE_MISSED, TOO_MANY_BAD, guarded
+from beam_retrain.transforms.io import files
+
+__all__ = ["DONE", "FAILED", "GATE_MISSED", "TOO_MANY_BAD", "exit_code", "guarded", "run_pipeline"]
+
+
+def run_pipeline(
+  build: Callable[[beam.Pipeline], None],
+  options: PipelineOptions,
+  *,
+  stage: str,
+  shards_folder: str,
+  others: Sequence[Work] = (),
+  processes: int = 1,
+) -> beam.runners.runner.PipelineResult:
+  """Builds a pipeline, runs it and waits for it, saying now and then how far it is.
+
+  Args:
+    build: adds the job's steps.
+    options: Beam's.
+    stage: what the job is called.
+    shards_folder: where it writes its shards.
+    others: further parts of it that take their time.
+    processes: what `default_processes` said, for a job that can use several.
+
+  Raises:
+    InputError: where a worker raised one, on whatever engine.
+    Exception: any other fault of the job.
+  """
+  standard = options.view_as(StandardOptions)
+  if standard.runner is None:
+    # Not DirectRunner: that one first tries to download Prism, and then takes another runner without a word.
+    standard.runner = "FnApiRunner"
+  if processes > 1:
+    options.view_as(DirectOptions).direct_num_workers = processes
+  runner = local_runner(options) if runner_of(options) == "fnapirunner" else None  # None: that of the options
+  pipeline = beam.Pipeline(runner, options=options)
+  build(pipeline)
+  try:
+    with contextlib.ExitStack() as stack:
+      stack.enter_context(deaths_told())
+      terminal = stack.enter_context(kept_from_terminal())
+      if processes > 1:  # before there are threads
+        pipeline.runner = stack.enter_context(forked_workers(processes, options))
+      stack.enter_context(shard_progress([Work(stage, shards_folder), *others], terminal))
+      result = pipeline.run()
+      result.wait_until_finish()
+  except Exception as error:
+    sentence = user_sentence(error)
+    if sentence is not None:
+      raise InputError(sentence) from error
+    if known := explain(str(error)):
+      raise InputError(f"{known[0]}: {known[1]}; `beam-retrain doctor` with the same flags looks closer.") from error
+    if "KeyboardInterrupt" in str(error):  # it hit a thread of Beam's, which made it an error of a step
+      raise KeyboardInterrupt from error
+    raise
+  return result
+
+
+def exit_code(
+  stats: dict[str, Any], output: str, max_bad_fraction: float, quarantine_file: str = QUARANTINE_FILE
+) -> int:
+  """Says what was quarantined, and returns 0 or 3.
+
+  Args:
+    stats: the contents of `stats.json`.
+    output: the folder where the list of what was quarantined is.
+    max_bad_fraction: 0..1.
+    quarantine_file: the list's name in it.
+  """
+  if not stats["quarantined"]:
+    return DONE
+  accepted = stats["bad_fraction"] <= max_bad_fraction
+  counts = {reason: count for reason, count in stats["reasons"].items() if accepted or reason not in DROPPED}
+  bad = sum(counts.values())
+  reasons = ", ".join(f"{count} {reason}" for reason, count in counts.items())
+  listed = files.shown(files.join(output, quarantine_file))
+  if accepted:
+    print(f"{bad} of {stats['inputs']} inputs left out ({reasons}), listed in {listed}")
+    return DONE
+  print(
+    f"beam-retrain: {bad} of {stats['inputs']} inputs are bad ({reasons}): see {listed}; mend or remove them, or accept"
+    f" the loss with --max_bad_fraction={_rounded_up(stats['bad_fraction'])} and run the command again.",
+    file=sys.stderr,
+  )
+  return TOO_MANY_BAD
+
+
+def _rounded_up(value: float) -> float:
+  return min(1.0, int(value * 1000 + 1) / 1000)

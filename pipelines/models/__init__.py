@@ -1,0 +1,1 @@
+"""Trunks and trained models, and how they are executed."""

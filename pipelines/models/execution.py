@@ -1,0 +1,245 @@
+"""How a trunk is run on the workers: threads, processes, pictures at a time. What is chosen, said and kept."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from apache_beam.metrics import MetricsFilter
+from apache_beam.options.pipeline_options import (
+  DebugOptions,
+  DirectOptions,
+  PipelineOptions,
+  PortableOptions,
+  StandardOptions,
+)
+from apache_beam.runners.runner import PipelineResult
+
+from beam_retrain.pipelines.engines.dataflow import ONE_CONTAINER, is_dataflow
+from beam_retrain.pipelines.models.batch_size import find_batch, keep_batch, probe_batch
+from beam_retrain.pipelines.models.trunk_sources import Trunk
+from beam_retrain.transforms.bottlenecks.model_handler import BATCH_METRIC
+from beam_retrain.transforms.core.models.inference import BATCH_SIZE, set_threads
+from beam_retrain.transforms.core.records.schema import INFO_FILE
+from beam_retrain.transforms.core.runtimes.prepared import load_prepared
+from beam_retrain.transforms.core.runtimes.variant import TENSORFLOW
+from beam_retrain.transforms.core.system.cpu import Threads, cores_given
+from beam_retrain.transforms.core.system.tensorflow import load_tensorflow
+from beam_retrain.transforms.io import files
+from beam_retrain.transforms.shards.worker_metrics import TRUNK_LOADS, TRUNK_PICTURES, counts_by_worker
+
+LEAST_IMAGES = 2_000
+"""A job of fewer pictures is over before a probe has paid."""
+
+_LOCAL = ("fnapirunner", "directrunner", "bundlebaseddirectrunner", "switchingdirectrunner", "prismrunner")
+_LOOPBACK_PROCESSES = "use_loopback_process_worker=true"
+
+
+@dataclasses.dataclass(frozen=True)
+class Execution:
+  """Attributes:
+  batch_size: pictures per call of the trunk.
+  reason: where that comes from, a word or two for people.
+  threads: of the trunk in each process.
+  is_local: whether this machine's cores do the work.
+  """
+
+  batch_size: int
+  reason: str
+  threads: Threads
+  is_local: bool
+
+  @property
+  def of_handler(self) -> dict[str, Any]:
+    """Arguments of `ImageModelHandler`."""
+    return {
+      "batch_size": self.batch_size,
+      "threads": self.threads.given,
+      "processes": self.threads.processes,
+    }
+
+  def describe(self) -> str:
+    """Returns what a user is told, for example `32 pictures at a time (the default), 1 process of 2 threads`."""
+    return f"{self.batch_size} pictures at a time ({self.reason}), {self._describe_threads()}"
+
+  def _describe_threads(self) -> str:
+    given, processes = self.threads.given, self.threads.processes
+    if self.is_local or given:
+      count = processes or (cores_given() if self.is_local else 0)
+      return f"{_count(count, 'process', 'processes')} of {_count(self.threads.here, 'thread', 'threads')}"
+    if not processes:
+      return "a process of one thread for each core of a worker"
+    return f"a worker's cores shared out to its {_count(processes, 'process', 'processes')}"
+
+  def to_info(self) -> dict[str, Any]:
+    """Returns what the `execution` of an `info.json` says of it, JSON values."""
+    return {
+      "batch_size": self.batch_size,
+      "batch_size_reason": self.reason,
+      "threads_per_process": self.threads.here if self.is_local or self.threads.given else "cores / processes",
+      "processes_per_machine": self.threads.processes or "cores",
+    }
+
+
+def _count(number: int, one: str, more: str) -> str:
+  return f"{number or 'all'} {one if number == 1 else more}"
+
+
+def is_local(options: PipelineOptions) -> bool:
+  """Says whether the runner's workers are on this machine, and this process's cores are theirs."""
+  runner = (options.view_as(StandardOptions).runner or "FnApiRunner").rsplit(".", 1)[-1].lower()
+  return runner in _LOCAL
+
+
+def worker_processes(options: PipelineOptions) -> int:
+  """Returns how many processes with a trunk each one machine has, by the runner's own options; 0: as many as cores.
+
+  `--direct_num_workers` counts processes in one of its modes only; `--sdk_worker_parallelism` counts those of one
+  TaskManager or executor, but not where the driver itself is the worker; Dataflow starts one for each core, unless it
+  is told not to.
+  """
+  experiments = [experiment.lower() for experiment in options.view_as(DebugOptions).experiments or []]
+  if is_local(options):
+    direct = options.view_as(DirectOptions)
+    return int(direct.direct_num_workers) if direct.direct_running_mode == "multi_processing" else 1
+  if is_dataflow(options):
+    return 1 if ONE_CONTAINER in experiments else 0
+  portable = options.view_as(PortableOptions)
+  if portable.environment_type == "LOOPBACK" and _LOOPBACK_PROCESSES not in experiments:
+    return 1
+  return int(portable.sdk_worker_parallelism)
+
+
+def trunk_threads(given: int | None, options: PipelineOptions) -> Threads:
+  """Returns the trunk's threads; `given`: `--trunk_threads`."""
+  return Threads(given or 0, worker_processes(options))
+
+
+def limit_tensorflow(threads: Threads) -> None:
+  """Loads TensorFlow with so many threads in this process, before it starts: afterwards nothing changes them."""
+  load_tensorflow()
+  set_threads(threads.here)
+
+
+def choose_execution(
+  batch_size: int | None,
+  threads: int | None,
+  options: PipelineOptions,
+  trunk: Trunk | None = None,
+  *,
+  default: int = BATCH_SIZE,
+  earlier: Mapping[str, Any] | None = None,
+  is_large: Callable[[], bool] = lambda: False,
+) -> Execution:
+  """Returns how a trunk is to be run.
+
+  Args:
+    batch_size: `--batch_size`; None: auto.
+    threads: `--trunk_threads`; None: auto.
+    options: Beam's.
+    trunk: of its kind, prepared; None, or not prepared: nothing is tried out.
+    default: pictures per call.
+    earlier: the `info.json` of an earlier run into the same folder: its choice is kept, so that its shards stay valid.
+    is_large: says whether the job has `LEAST_IMAGES`, so that trying out is worth its time.
+  """
+  chosen = trunk_threads(threads, options)
+  local = is_local(options)
+  if batch_size:
+    return Execution(batch_size, "as given", chosen, local)
+  if kept := _batch_of(earlier or {}, trunk):
+    return Execution(kept, "as in the run before", chosen, local)
+  if not (local and trunk and trunk.prepared_folder):
+    return Execution(default, "the default", chosen, local)
+  found = find_batch(trunk.fingerprint, chosen.here)
+  if found and found.is_halved and found.batch_size < default:
+    return Execution(found.batch_size, "as memory allows", chosen, local)
+  if not is_large():
+    return Execution(default, "the default", chosen, local)
+  if not found:
+    found = keep_batch(trunk.fingerprint, chosen.here, _probe(trunk, chosen))
+  return Execution(found.batch_size, "the fastest of those tried here", chosen, local)
+
+
+def _probe(trunk: Trunk, threads: Threads) -> int:
+  loaded: list[Callable[[Any], Any]] = []
+
+  def load(batch_size: int) -> Callable[[Any], Any]:
+    # TensorFlow's graph takes any batch: it is loaded once.
+    if not (loaded and trunk.kind.runtime == TENSORFLOW):
+      loaded[:] = [load_prepared(trunk.prepared_folder, threads.here, batch_size).embed]
+    return loaded[0]
+
+  return probe_batch(load, trunk.input_px, processes=threads.processes or cores_given())
+
+
+def _batch_of(earlier: Mapping[str, Any], trunk: Trunk | None) -> int:
+  """Returns the batch that an earlier run of the same trunk took by itself; 0: there is none, or the user gave it.
+  Before 0.4.0 it was not kept which of both."""
+  settings, execution = earlier.get("settings", {}), earlier.get("execution", {})
+  same = trunk is not None and settings.get("trunk_fingerprint") == trunk.fingerprint
+  return int(settings["batch_size"]) if same and execution.get("batch_size_reason") != "as given" else 0
+
+
+def tell_halved(result: PipelineResult, execution: Execution, trunk: Trunk, output: str) -> str:
+  """Returns what a user is told where memory did not do for the batch on a worker; empty: it did.
+
+  It is remembered for the next run, and kept in the `info.json` of the output. A runner that has no metrics tells of
+  none.
+  """
+  least = _least_batch(result, execution.batch_size)
+  if least >= execution.batch_size:
+    return ""
+  if execution.is_local:
+    keep_batch(trunk.fingerprint, execution.threads.here, least, is_halved=True)
+  _keep(output, "batch_size_halved_to", least)
+  return f"memory did not do for {execution.batch_size} pictures at a time: the trunk was run over {least}"
+
+
+def _least_batch(result: PipelineResult, default: int) -> int:
+  try:
+    found = result.metrics().query(MetricsFilter().with_name(BATCH_METRIC))["distributions"]
+    return min((int(entry.result.min) for entry in found if entry.result.count), default=default)
+  except Exception:  # each runner's own kind; the job is done, whatever can be asked about it
+    return default
+
+
+def tell_workers(result: PipelineResult, output: str) -> str:
+  """Returns what a user is told of the processes that ran the trunk; empty: it was one, or nobody knows.
+
+  Of each, how many pictures it ran the trunk over, and how often it loaded it, is kept in the `info.json` of the
+  output. A runner that has no metrics tells of none.
+  """
+  try:
+    pictures = counts_by_worker(result, TRUNK_PICTURES)
+    loads = counts_by_worker(result, TRUNK_LOADS)
+  except Exception:  # each runner's own kind; the job is done, whatever can be asked about it
+    return ""
+  if not pictures:
+    return ""
+  _keep(
+    output, "workers", {worker: {"pictures": pictures[worker], "loads": loads.get(worker, 0)} for worker in pictures}
+  )
+  return describe_workers(pictures, loads)
+
+
+def describe_workers(pictures: Mapping[str, int], loads: Mapping[str, int]) -> str:
+  """Returns how the work was spread over processes, in a sentence; empty: there was one.
+
+  Args:
+    pictures: process -> how many it ran the trunk over.
+    loads: process -> how often it loaded the trunk.
+  """
+  if len(pictures) == 1:
+    return ""
+  least, most = min(pictures.values()), max(pictures.values())
+  loaded = "each loaded it once" if set(loads.values()) == {1} else f"they loaded it {sum(loads.values()):,} times"
+  return f"{len(pictures):,} workers ran the trunk over {least:,} to {most:,} pictures each; {loaded}"
+
+
+def _keep(output: str, name: str, value: Any) -> None:
+  path = files.join(output, INFO_FILE)
+  info = json.loads(files.read_bytes(path))
+  info.setdefault("execution", {})[name] = value
+  files.write_text(path, json.dumps(info, indent=2, sort_keys=True) + "\n")

@@ -1,0 +1,125 @@
+"""A trained model's trunk as the evaluating commands run it, and how near to float32 its answers are."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from beam_retrain.pipelines.models.sample import digest_of_check, embed
+from beam_retrain.pipelines.models.trained import Model
+from beam_retrain.transforms.bottlenecks.model_handler import ImageModelHandler
+from beam_retrain.transforms.core.metrics.cosine import cosines
+from beam_retrain.transforms.core.models.choose_variant import AUTO, ModelKind, choose_model_kind
+from beam_retrain.transforms.core.models.head import decode_head
+from beam_retrain.transforms.core.models.inference import load_model
+from beam_retrain.transforms.core.records.schema import Image
+from beam_retrain.transforms.core.runtimes.variant import FLOAT32, read_kind
+from beam_retrain.transforms.io import cache, files
+from beam_retrain.transforms.io.transfer import bring
+
+
+@dataclasses.dataclass(frozen=True)
+class Agreement:
+  """How near a model's answers by its own kind of trunk are to those by float32.
+
+  Attributes:
+    images: how many pictures were looked at.
+    least_cosine: the smallest cosine of a picture's two bottlenecks, -1..1.
+    same_answers: of how many pictures the head says the same label.
+  """
+
+  images: int
+  least_cosine: float
+  same_answers: int
+
+  def __str__(self) -> str:
+    return (
+      f"on {self.images:,} of them the smallest cosine with float32 is {self.least_cosine:.6f}, and"
+      f" {self.same_answers:,} answers are the same"
+    )
+
+
+class ModelTrunk:
+  """A model's trunk, in the kind that is run here.
+
+  Attributes:
+    model: whose it is.
+    run: how it is run.
+
+  Raises:
+    InputError: see `choose_model_kind`.
+  """
+
+  def __init__(self, model: Model, precision: str = AUTO, runtime: str = AUTO):
+    self.model = model
+    self.run: ModelKind = choose_model_kind(model.path, model.info, model.has_prepared, precision, runtime)
+
+  @property
+  def fingerprint(self) -> str:
+    """64 hex digits: what its bottlenecks are stored under."""
+    fingerprint: str = self.card["fingerprint"]
+    return fingerprint
+
+  @property
+  def card(self) -> dict[str, Any]:
+    """What an `info.json` says of it."""
+    card = dict(self.model.info["trunk"])
+    if self.run.kind == read_kind(card):
+      return card
+    card.pop("calibration", None)
+    of_kind = {"runtime": self.run.kind.runtime, "precision": self.run.kind.precision}
+    return {**card, **of_kind, "fingerprint": card["base_fingerprint"]}
+
+  def to_scores(self, **how: Any) -> ImageModelHandler:
+    """Returns what gives `scores`; **how: see `ImageModelHandler`."""
+    if self.run.is_prepared:
+      return ImageModelHandler(self.model.trunk, head=self.model.head, **how)
+    return ImageModelHandler(self.model.saved_model, **how)
+
+  def to_bottlenecks(self, **how: Any) -> ImageModelHandler:
+    """Returns what gives `bottleneck`; **how: see `ImageModelHandler`."""
+    if self.run.is_prepared:
+      return ImageModelHandler(self.model.trunk, **how)
+    return ImageModelHandler(self.model.saved_model, trunk_only=True, **how)
+
+  def check(self, sample: Sequence[Image], threads: int) -> Agreement | None:
+    """Returns how near its answers are to those of float32; None where they are that, or no picture can be used.
+
+    What was found is kept in the trunks' cache, for the next evaluation of the same pictures.
+
+    Args:
+      sample: some pictures.
+      threads: in this process; 0 leaves the runtime's own choice.
+    """
+    if self.run.kind.precision == FLOAT32:
+      return None
+    digest = digest_of_check([self.model.fingerprint, self.fingerprint], sample)
+    if kept := cache.read_source(digest):
+      return Agreement(**kept)
+    ours = embed(load_model(bring(self.model.trunk), threads), sample)
+    exact = embed(load_model(bring(self.model.saved_model), threads, trunk_only=True), sample)
+    keys = sorted(ours.keys() & exact.keys())
+    if not keys:
+      return None
+    tables = [np.stack([found[key] for key in keys]) for found in (ours, exact)]
+    head = decode_head(files.read_bytes(self.model.head), self.model.head)
+    answers = [head.score(table).argmax(axis=1) for table in tables]
+    agreement = Agreement(len(keys), float(cosines(*tables).min()), int((answers[0] == answers[1]).sum()))
+    cache.write_source(digest, dataclasses.asdict(agreement))
+    return agreement
+
+  def to_info(self, agreement: Agreement | None) -> dict[str, Any]:
+    """Returns what `metrics.json` says of it, JSON values."""
+    return {
+      "runtime": self.run.kind.runtime,
+      "precision": self.run.kind.precision,
+      **({"why": self.run.why} if self.run.why else {}),
+      **({"sample": dataclasses.asdict(agreement)} if agreement else {}),
+    }
+
+  def describe(self, agreement: Agreement | None) -> str:
+    """Returns what a user is told: one line."""
+    return f"{self.run.describe()}{f': {agreement}' if agreement else ''}"

@@ -1,0 +1,214 @@
+"""Which kind of its trunk a run takes: what was asked for, or what a check on some of the user's pictures allows."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from beam_retrain.pipelines.models.sample import IMAGES, decode, digest_of_check, embed
+from beam_retrain.pipelines.models.trunk_sources import Trunk, prepare
+from beam_retrain.pipelines.options.precision import AUTO, LEAST_COSINE
+from beam_retrain.transforms.bottlenecks.store import cards_in
+from beam_retrain.transforms.core.errors import InputError
+from beam_retrain.transforms.core.metrics.cosine import cosines
+from beam_retrain.transforms.core.models.inference import load_prepared_model
+from beam_retrain.transforms.core.records.schema import INFO_FILE, Image
+from beam_retrain.transforms.core.run.run_info import parse_info
+from beam_retrain.transforms.core.runtimes.kinds_here import why_not_here
+from beam_retrain.transforms.core.runtimes.prepared import find_prepared
+from beam_retrain.transforms.core.runtimes.variant import (
+  BFLOAT16,
+  FLOAT32,
+  INT8,
+  OPENVINO,
+  TENSORFLOW,
+  TrunkKind,
+  digest_of_sample,
+  has_openvino,
+  read_kind,
+)
+from beam_retrain.transforms.core.system.openvino import nncf_fault
+from beam_retrain.transforms.io import cache, files
+
+CALIBRATION_IMAGES = 128
+
+
+@dataclasses.dataclass(frozen=True)
+class Check:
+  """How near a kind of a trunk is to float32 by the same runtime.
+
+  Attributes:
+    images: how many pictures were looked at.
+    least_cosine: the smallest cosine of a picture's two bottlenecks, -1..1.
+  """
+
+  images: int
+  least_cosine: float
+
+  def __str__(self) -> str:
+    return f"on {self.images:,} of the pictures the smallest cosine with float32 is {self.least_cosine:.6f}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+  """A trunk of the kind that was chosen.
+
+  Attributes:
+    trunk: prepared.
+    check: None where there was nothing to compare; where the kind is kept, that of the run that it is kept of.
+    why: why it is this kind, where nobody asked for it and it is not what auto likes best; else empty.
+  """
+
+  trunk: Trunk
+  check: Check | None = None
+  why: str = ""
+
+  def to_info(self) -> dict[str, Any]:
+    """Returns what `info.json` says of it under `execution`, JSON values."""
+    found: dict[str, Any] = {"runtime": self.trunk.kind.runtime, "precision": self.trunk.kind.precision}
+    if self.why:
+      found["why"] = self.why
+    if self.check:
+      found["sample"] = dataclasses.asdict(self.check)
+    return found
+
+  def describe(self) -> str:
+    """Returns what a user is told: one line."""
+    parts = [f"the trunk runs in {self.trunk.kind}", self.why, str(self.check) if self.check else ""]
+    return "; ".join(filter(None, parts))
+
+
+def choose_kind(
+  trunk: Trunk,
+  precision: str,
+  runtime: str,
+  sample: Callable[[int], Sequence[Image]],
+  earlier: Sequence[str] = (),
+) -> Choice:
+  """Returns the trunk in the kind that is asked for, or in the best one that a check allows; prepared.
+
+  Args:
+    trunk: as it was loaded.
+    precision: `--precision`.
+    runtime: `--runtime`.
+    sample: returns that many of the training pictures, or all if there are fewer: the same ones for the same data.
+    earlier: folders of bottlenecks that are to be of use. Of the kinds that would do, theirs is taken.
+
+  Raises:
+    InputError: this machine cannot run what was asked for, or the runtime not this trunk.
+  """
+  for folder in earlier:
+    if kept := _as_in(folder, trunk, precision, runtime):
+      return kept
+  if runtime != AUTO:
+    return _choose(trunk, precision, runtime, sample)
+  why_not = why_not_here(OPENVINO, FLOAT32)
+  if precision == INT8:
+    if why_not:
+      raise InputError(f"--precision int8 is OpenVINO's: {why_not}.")
+    return _choose(trunk, precision, OPENVINO, sample)
+  if not why_not:
+    try:
+      prepare(trunk, TrunkKind(OPENVINO, FLOAT32))
+    except InputError:
+      why_not = "OpenVINO cannot run this one"
+  if not why_not:
+    return _choose(trunk, precision, OPENVINO, sample)
+  chosen = _choose(trunk, precision, TENSORFLOW, sample)
+  told = why_not if has_openvino() else ""  # who has not installed it misses nothing
+  return dataclasses.replace(chosen, why="; ".join(filter(None, [told, chosen.why])))
+
+
+def _choose(trunk: Trunk, precision: str, runtime: str, sample: Callable[[int], Sequence[Image]]) -> Choice:
+  plain = TrunkKind(runtime, FLOAT32)
+  if precision == FLOAT32:
+    return Choice(prepare(trunk, plain))
+  if precision == AUTO:
+    return _choose_precision(trunk, runtime, sample)
+  if why_not := why_not_here(runtime, precision):
+    raise InputError(f"--precision {precision}: {why_not}.")
+  if precision == INT8:
+    prepared = _calibrate(trunk, runtime, sample(CALIBRATION_IMAGES))
+  else:
+    prepared = prepare(trunk, TrunkKind(runtime, precision))
+  return Choice(prepared, check_kind(prepared, prepare(trunk, plain), sample(IMAGES)))
+
+
+def _choose_precision(trunk: Trunk, runtime: str, sample: Callable[[int], Sequence[Image]]) -> Choice:
+  in_float32 = prepare(trunk, TrunkKind(runtime, FLOAT32))
+  if why_not := why_not_here(runtime, BFLOAT16):
+    return Choice(in_float32, why=why_not.partition(": use")[0])
+  try:
+    prepared = prepare(trunk, TrunkKind(runtime, BFLOAT16))
+  except InputError:
+    return Choice(in_float32, why="nothing of it can be computed in bfloat16")
+  check = check_kind(prepared, in_float32, sample(IMAGES))
+  if check is None:
+    return Choice(in_float32, why="not in bfloat16, as no picture can be decoded to check it with")
+  if check.least_cosine < LEAST_COSINE:
+    return Choice(in_float32, why=f"not in bfloat16, as {check}, below {LEAST_COSINE}")
+  return Choice(prepared, check)
+
+
+def _as_in(folder: str, trunk: Trunk, precision: str, runtime: str) -> Choice | None:
+  """Returns the trunk in the kind of a folder's bottlenecks, if they are of this trunk and the kind would do."""
+  for card in cards_in(folder):
+    kind = read_kind(card)
+    is_of_trunk = card.get("base_fingerprint", card["fingerprint"]) == trunk.base
+    would_do = precision in (AUTO, kind.precision) and runtime in (AUTO, kind.runtime)
+    if is_of_trunk and would_do and not why_not_here(kind.runtime, kind.precision):
+      # What int8 was calibrated on is not at hand.
+      is_copied = kind.precision == INT8 and files.is_local(folder)
+      stored = find_prepared(files.join(folder, "trunk")) if is_copied else ""
+      try:
+        prepared = prepare(trunk, kind, stored=stored)
+      except InputError:
+        continue
+      return Choice(prepared, _check_of(folder, card), f"as for the bottlenecks in {files.shown(folder)}")
+  return None
+
+
+def _check_of(folder: str, card: Mapping[str, Any]) -> Check | None:
+  """Returns what the run found that made the bottlenecks of a trunk, if it looked."""
+  path = files.join(folder, INFO_FILE)
+  info = parse_info(files.read_bytes(path)) if files.exists(path) else {}
+  sample = info.get("execution", {}).get("sample") if info.get("trunk") == card else None
+  return Check(**sample) if sample else None
+
+
+def _calibrate(trunk: Trunk, runtime: str, sample: Sequence[Image]) -> Trunk:
+  if importlib.util.find_spec("nncf") is None:
+    raise InputError("--precision int8 needs NNCF to calibrate it: pip install 'beam-retrain[fast]'.")
+  if fault := nncf_fault():
+    raise InputError(
+      f"--precision int8 needs NNCF, which cannot be imported ({fault}): pip install --force-reinstall nncf."
+    )
+  good = decode(load_prepared_model(prepare(trunk, TrunkKind(runtime, FLOAT32)).prepared_folder), sample)
+  if not good:
+    raise InputError("--precision int8: none of the training pictures can be decoded to calibrate it with.")
+  kind = TrunkKind(runtime, INT8, digest_of_sample([image.sha256 for image, _ in good]))
+  return prepare(trunk, kind, np.stack([pixels for _, pixels in good]))
+
+
+def check_kind(prepared: Trunk, in_float32: Trunk, sample: Sequence[Image]) -> Check | None:
+  """Returns how near a kind is to float32 on some pictures; None where none of them can be used.
+
+  What was found is kept in the trunks' cache, for the next run over the same pictures.
+  """
+  digest = digest_of_check([prepared.fingerprint, in_float32.fingerprint], sample)
+  if kept := cache.read_source(digest):
+    return Check(**kept)
+  ours, exact = (embed(load_prepared_model(trunk.prepared_folder), sample) for trunk in (prepared, in_float32))
+  if not exact:
+    return None
+  # A picture that float32 has a bottleneck of, and this kind none that is finite, is as far off as can be.
+  least = min(
+    float(cosines(ours[key][None], vector[None])[0]) if key in ours else -1.0 for key, vector in exact.items()
+  )
+  check = Check(len(exact), least)
+  cache.write_source(digest, dataclasses.asdict(check))
+  return check

@@ -1,0 +1,203 @@
+"""Trained models as the evaluating commands find them: what `train` wrote, checked before any work."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from beam_retrain.pipelines.options.splits import check_split_hash
+from beam_retrain.transforms.core.errors import InputError
+from beam_retrain.transforms.core.models.choose_variant import TRUNK_FOLDER
+from beam_retrain.transforms.core.models.head import HEAD_FILE
+from beam_retrain.transforms.core.records.schema import ALL, LABELS_FILE, TESTING, TRAINING
+from beam_retrain.transforms.core.records.splits import SplitPercentages
+from beam_retrain.transforms.core.run.run_info import read_info, read_labels
+from beam_retrain.transforms.core.runtimes.prepared import CARD_FILE, PREPARED_FOLDER
+from beam_retrain.transforms.io import files
+from beam_retrain.transforms.sources.find import Source
+
+
+class Model:
+  """A finished output folder of `train`.
+
+  Attributes:
+    path: the folder.
+    info: the contents of its `info.json`.
+    labels: class index -> label.
+
+  Raises:
+    InputError: the folder is not there, not finished, or of another command.
+  """
+
+  def __init__(self, path: str):
+    self.path = path
+    self.info: Mapping[str, Any] = read_info(path, "train", files.exists, files.read_bytes)
+    self.labels = read_labels(path, files.read_bytes)
+
+  @property
+  def saved_model(self) -> str:
+    return files.join(self.path, "saved_model")
+
+  @functools.cached_property
+  def has_head(self) -> bool:
+    """Whether the head is there alone, too, as it is since 0.2.0."""
+    return files.exists(files.join(self.path, HEAD_FILE))
+
+  @property
+  def head(self) -> str:
+    """Path of the head alone.
+
+    Raises:
+      InputError: the model was made before there was one.
+    """
+    path = files.join(self.path, HEAD_FILE)
+    if not self.has_head:
+      raise InputError(
+        f"{self.path} has no {HEAD_FILE}: run `beam-retrain train` again, it has written one since 0.2.0."
+      )
+    return path
+
+  @property
+  def trunk_fingerprint(self) -> str:
+    fingerprint: str = self.info["trunk"]["fingerprint"]
+    return fingerprint
+
+  @property
+  def trunk(self) -> str:
+    """Folder of the trunk that made its bottlenecks, prepared; models of earlier versions have none."""
+    return files.join(self.path, TRUNK_FOLDER)
+
+  @functools.cached_property
+  def has_prepared(self) -> bool:
+    return files.exists(files.join(self.trunk, PREPARED_FOLDER, CARD_FILE))
+
+  @property
+  def preprocessing(self) -> str:
+    """Version of what was done to the pictures before the trunk saw them."""
+    version: str = self.info["preprocessing"]
+    return version
+
+  @property
+  def retrain_names(self) -> bool:
+    """Whether the class folders that it was trained on were read as `retrain.py` did."""
+    return bool(self.info.get("retrain_names"))
+
+  @property
+  def has_splits(self) -> bool:
+    """Whether the pictures that it was trained on said themselves which are for testing: no hash can tell those. Of a
+    model that was made before this was noted down, False."""
+    return bool(self.info.get("has_splits"))
+
+  @functools.cached_property
+  def percentages(self) -> SplitPercentages:
+    """How the pictures that it was trained on were split.
+
+    Raises:
+      InputError: by a rule of a later version.
+    """
+    try:
+      return SplitPercentages.from_settings(self.info["settings"])
+    except ValueError as error:
+      raise InputError(f"{self.path} was made by another version of beam-retrain: {error}: train it again.") from error
+
+  @functools.cached_property
+  def fingerprint(self) -> str:
+    """SHA-256, 64 hex digits, of all files that an evaluation reads, and their names; the folder may be remote."""
+    digest = hashlib.sha256()
+    others = (files.stat(files.join(self.path, name)) for name in (HEAD_FILE, LABELS_FILE))
+    prepared = files.match_in(self.trunk, "**") if self.has_prepared else []
+    for stat in [*files.match_in(self.saved_model, "**"), *prepared, *filter(None, others)]:
+      digest.update(stat.path.removeprefix(self.path).encode() + b"\0")
+      digest.update(bytes.fromhex(files.sha256(stat.path)))
+    return digest.hexdigest()
+
+
+def check_labels(source: Source, model: Model) -> None:
+  """Checks that the model knows each label of the pictures.
+
+  Raises:
+    InputError: it does not; names them.
+  """
+  unknown = [label for label in source.labels if label not in model.labels]
+  if unknown:
+    raise InputError(
+      f"labels differ: {source.path} has {_listed(unknown)}, the model in {model.path} knows {_listed(model.labels)}:"
+      " remove or rename what it cannot know, or train on these labels."
+    )
+
+
+def check_same_labels(model: Model, candidate: Model) -> None:
+  """Checks that two models know the same labels, in whatever order.
+
+  Raises:
+    InputError: they do not; names those that only one knows.
+  """
+  if only := sorted(set(model.labels) ^ set(candidate.labels)):
+    raise InputError(
+      f"labels differ: of the models in {model.path} and {candidate.path} only one knows {_listed(only)}: give a"
+      " candidate that was trained on the same labels."
+    )
+
+
+def _listed(labels: Sequence[str]) -> str:
+  more = f" and {len(labels) - 10} more" if len(labels) > 10 else ""
+  return ", ".join(map(repr, labels[:10])) + more
+
+
+def choose_splits(
+  source: Source, split: str, percentages: SplitPercentages, models: Sequence[Model] = ()
+) -> tuple[tuple[str, ...], SplitPercentages | None]:
+  """Returns the splits to plan for `--split`, and how a source without splits of its own is cut.
+
+  Args:
+    source: the pictures.
+    split: `auto`, `testing` or `all`.
+    percentages: what the model's bottlenecks were made with, so that no training image is tested on.
+    models: those that are evaluated.
+
+  Raises:
+    InputError: the model's testing images cannot be told in such a source.
+  """
+  if source.has_splits:
+    return ((TRAINING, TESTING) if split == "all" else (TESTING,)), None
+  if split == "testing":
+    if given := [model.path for model in models if model.has_splits]:
+      raise InputError(
+        f"{source.path} does not say which pictures are for testing, and those that {given[0]} was trained on did: the"
+        " model's split cannot be told there; give the pictures with their splits, or use --split all."
+      )
+    check_split_hash(source, percentages, "the model's split cannot be told there; use --split all")
+    return (TESTING,), percentages
+  return (ALL,), None
+
+
+def shared_percentages(models: Sequence[Model]) -> SplitPercentages:
+  """Returns a split of which no testing image was trained on by any of some models.
+
+  Raises:
+    InputError: there is none, as their splits have nothing to do with each other.
+  """
+  found = {model.percentages: model for model in models}
+  if all(percentages.legacy_root is None for percentages in found):
+    return min(found, key=lambda percentages: percentages.testing)  # its testing images are testing ones of all
+  if len(found) > 1:
+    first, second, *_ = found.values()
+    raise InputError(
+      f"the models in {first.path} and {second.path} were trained on different splits (--split_hash): what one was"
+      " tested on the other may have been trained on; use --split all, or train both on one split."
+    )
+  return next(iter(found))
+
+
+def split_settings(percentages: SplitPercentages | None) -> dict[str, Any]:
+  """Returns what decides which images are testing ones, for the settings of an evaluation; JSON values."""
+  if percentages is not None and percentages.legacy_root is not None:
+    return percentages.to_settings()
+  return {"testing_percentage": percentages.testing if percentages else None}
+
+
+def which_pictures(splits: Sequence[str]) -> str:
+  """Returns for example `the testing pictures`, as a summary begins."""
+  return "all pictures" if tuple(splits) == (ALL,) else f"the {' and '.join(sorted(splits))} pictures"

@@ -1,0 +1,410 @@
+"""Trunk sources: whatever the user names becomes one kind of thing, a SavedModel folder, once, at submission.
+
+To add a source, write a function that returns a `Trunk` and give it a line in `load_trunk`. Workers know none of this:
+they load the folder (transforms/core/models/saved_model.py). Nothing is fetched by a worker.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import importlib.metadata
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from beam_retrain.transforms.core.errors import InputError
+from beam_retrain.transforms.core.runtimes.kinds_here import why_not_here
+from beam_retrain.transforms.core.runtimes.prepared import PREPARED_FOLDER, find_prepared, is_whole, write_card
+from beam_retrain.transforms.core.runtimes.variant import INT8, OPENVINO, TrunkKind, read_kind
+from beam_retrain.transforms.core.system.tensorflow import load_tensorflow
+from beam_retrain.transforms.io import cache
+from beam_retrain.transforms.io.transfer import bring, replace_folder
+
+# To be raised whenever a preparation gives another result than before.
+_PREPARATION = 1
+_TENSORFLOW_1_MODULE = "tfhub_module.pb"
+HUB_INCEPTION_V3 = "https://tfhub.dev/google/imagenet/inception_v3/feature_vector/5"
+BUNDLED = "bundled"
+INCEPTION_V3 = "inception_v3"
+_KERAS = "keras:"
+_SAVED_MODEL = "saved_model"
+_CARD = "trunk.json"
+
+HELP = (
+  "bundled (small, ships with the project, a stand-in trained on rendered glyphs), inception_v3 (TF Hub's feature"
+  " vector, 299 x 299, 2,048 numbers), any TF Hub handle, the path of a SavedModel folder, or keras:InceptionV3 (or"
+  " another name of keras.applications)"
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Trunk:
+  """A trunk, as this process has it.
+
+  Attributes:
+    handle: what the user named.
+    fingerprint: SHA-256, 64 hex digits, of what its bottlenecks come from: weights, architecture, input scaling, and
+      the kind.
+    input_px: height and width of its input.
+    dimensions: length of a bottleneck.
+    frozen: concrete function float32 [N, input_px, input_px, 3] in 0..1 -> float32 [N, dimensions]; None where it has
+      not been loaded.
+    folder: where its SavedModel is already; empty: nowhere.
+    base_fingerprint: the fingerprint without the kind; empty: the same.
+    kind: what computes it.
+    prepared_folder: where it lies prepared for its kind; empty: not yet, see `prepare`.
+  """
+
+  handle: str
+  fingerprint: str
+  input_px: int
+  dimensions: int
+  frozen: Any = dataclasses.field(default=None, repr=False)
+  folder: str = ""
+  base_fingerprint: str = ""
+  kind: TrunkKind = dataclasses.field(default_factory=TrunkKind)
+  prepared_folder: str = ""
+
+  @property
+  def base(self) -> str:
+    return self.base_fingerprint or self.fingerprint
+
+  @property
+  def card(self) -> dict[str, Any]:
+    """What the folders that were made with it say of it."""
+    own = {name: getattr(self, name) for name in ("handle", "fingerprint", "input_px", "dimensions")}
+    return {**own, "base_fingerprint": self.base, **self.kind.fields}
+
+  def load_frozen(self) -> Any:
+    """Returns `frozen`, from the folder where it has not been loaded."""
+    from beam_retrain.transforms.core.models.saved_model import freeze, load_saved_model
+
+    return self.frozen or freeze(load_saved_model(self.folder).embed, self.input_px)
+
+  def save(self, folder: str) -> None:
+    """Writes the trunk for the workers: the SavedModel, and `prepared/`. What is in the folder, which may be remote, is
+    replaced: it may be damaged."""
+    from beam_retrain.transforms.core.models.saved_model import save_trunk
+
+    with replace_folder(folder) as made:
+      if self.folder:
+        cache.copy_entry(self.folder, made)
+        shutil.rmtree(os.path.join(made, PREPARED_FOLDER), ignore_errors=True)
+      else:
+        save_trunk(self.frozen, made)
+      with open(os.path.join(made, _CARD), "w") as file:
+        json.dump(self.card, file, indent=2)
+      if self.prepared_folder:
+        cache.copy_entry(self.prepared_folder, os.path.join(made, PREPARED_FOLDER))
+
+
+def _read_card(folder: str) -> Any:
+  path = os.path.join(folder, _CARD)
+  if not os.path.exists(path):
+    return None
+  with open(path) as file:
+    return json.load(file)
+
+
+def load_stored_trunk(folder: str, card: Mapping[str, Any]) -> Trunk:
+  """Returns the trunk that an earlier run has saved; where it came from need not be there any more.
+
+  Args:
+    folder: what `Trunk.save` wrote; may be remote.
+    card: what that run's `info.json` says of its trunk.
+
+  Raises:
+    InputError: it is not there, or another.
+  """
+  there, folder = folder, bring(folder)
+  if _read_card(folder) != dict(card):
+    raise InputError(f"{there} is not the trunk {card['handle']} any more that its bottlenecks were made with.")
+  load_tensorflow()
+  own = {name: card[name] for name in ("handle", "fingerprint", "input_px", "dimensions")}
+  prepared_folder = find_prepared(folder)
+  return Trunk(
+    **own,
+    folder=folder,
+    base_fingerprint=card.get("base_fingerprint", ""),
+    kind=read_kind(card),
+    prepared_folder=prepared_folder if is_whole(prepared_folder) else "",
+  )
+
+
+def prepare(trunk: Trunk, kind: TrunkKind, sample: Any = None, *, stored: str = "") -> Trunk:
+  """Returns the trunk prepared for a kind, from the cache where it is there.
+
+  Args:
+    trunk: of whatever kind.
+    kind: what is to compute it.
+    sample: for int8, float32 [K, S, S, 3], 0..1: the pictures that `kind.calibration` names.
+    stored: a folder where it lies prepared already, or "": copied where it is whole, since that one may be replaced
+      before it is used.
+
+  Raises:
+    InputError: this machine cannot run such a kind, or the runtime such a trunk; or int8 is neither there nor has a
+      sample.
+  """
+  if trunk.kind == kind and trunk.prepared_folder:
+    return trunk
+  if why := why_not_here(kind.runtime, kind.precision):
+    raise InputError(f"the trunk {trunk.handle} cannot be prepared for {kind}: {why}.")
+  runtime: Any
+  if kind.runtime == OPENVINO:
+    from beam_retrain.transforms.core.runtimes import openvino as runtime
+  else:
+    from beam_retrain.transforms.core.runtimes import tensorflow as runtime
+  prepared = dataclasses.replace(
+    trunk, fingerprint=kind.fingerprint(trunk.base), base_fingerprint=trunk.base, kind=kind, prepared_folder=""
+  )
+  made_by = [_PREPARATION, runtime.versions(kind)]
+  versions = hashlib.sha256(json.dumps(made_by, sort_keys=True).encode()).hexdigest()
+  name = "-".join(filter(None, [kind.runtime, kind.precision, kind.calibration[:16], versions[:16]]))
+
+  def write(folder: str) -> None:
+    if is_whole(stored):
+      cache.copy_entry(stored, folder)
+      return
+    if kind.precision == INT8 and sample is None:
+      raise InputError(
+        f"the trunk {trunk.handle} in {kind} is damaged or not there any more, and the pictures that it was calibrated"
+        " on are not at hand: make the bottlenecks again."
+      )
+    more = runtime.write(trunk.load_frozen(), kind, folder, sample)
+    write_card(folder, kind, prepared.card, more)
+
+  return dataclasses.replace(prepared, prepared_folder=cache.obtain(f"trunks/{trunk.base}/{name}", write))
+
+
+def load_trunk(handle: str, weights: str | None = None, input_px: int | None = None) -> Trunk:
+  """Loads the trunk that the user named.
+
+  Args:
+    handle: see `HELP`.
+    weights: a local weights file, for `keras:` trunks only.
+    input_px: input size, for trunks that take any; otherwise it must be the trunk's own.
+
+  Raises:
+    InputError: it cannot be had or is no feature extractor; says what to do instead.
+  """
+  load_tensorflow()
+  if weights and not handle.startswith(_KERAS):
+    raise InputError(f"--trunk_weights goes with --trunk keras:InceptionV3, not with {handle}: leave it out.")
+  path = _resolve_hub(handle) if _is_hub_handle(handle) and not os.path.isdir(handle) else handle
+  source = _digest_source(handle, path, weights, input_px)
+  known = cache.read_source(source) if source else None
+  if known and (folder := cache.find(_saved_model_entry(known["fingerprint"]))):
+    return Trunk(handle, **known, folder=folder)
+  trunk = _load(handle, path, weights, input_px)
+  if input_px and trunk.input_px != input_px:
+    raise InputError(
+      f"the trunk {handle} takes {trunk.input_px} x {trunk.input_px} pixels: leave out --trunk_input_px."
+    )
+  if not source:
+    return trunk
+  from beam_retrain.transforms.core.models.saved_model import save_trunk
+
+  folder = cache.obtain(_saved_model_entry(trunk.fingerprint), lambda empty: save_trunk(trunk.frozen, empty))
+  cache.write_source(source, {name: getattr(trunk, name) for name in ("fingerprint", "input_px", "dimensions")})
+  return dataclasses.replace(trunk, folder=folder)
+
+
+def _load(handle: str, path: str, weights: str | None, input_px: int | None) -> Trunk:
+  if handle == BUNDLED:
+    return _load_bundled()
+  if handle.startswith(_KERAS):
+    return _load_keras(handle, weights, input_px)
+  if os.path.isdir(path) or _is_hub_handle(handle):
+    return _load_saved_model(handle, path, input_px)
+  raise InputError(f"--trunk {handle} is no folder and no TF Hub handle: give one of {HELP}.")
+
+
+def _saved_model_entry(fingerprint: str) -> str:
+  return f"trunks/{fingerprint}/saved_model"
+
+
+def _digest_source(handle: str, path: str, weights: str | None, input_px: int | None) -> str:
+  """Returns a digest of all that a trunk is made of, to find it in the cache; "" where that takes loading it."""
+  import tensorflow as tf
+
+  from beam_retrain.transforms.core.models.saved_model import BUNDLED_WEIGHTS, fingerprint_folder
+
+  if handle == BUNDLED:
+    content = [BUNDLED, _hash_file(str(BUNDLED_WEIGHTS))] if BUNDLED_WEIGHTS.exists() else []
+  elif handle.startswith(_KERAS):
+    content = [handle, _hash_file(weights)] if weights and os.path.isfile(weights) else []
+  else:
+    content = [_SAVED_MODEL, fingerprint_folder(path)] if os.path.isdir(path) else []
+  versions = [_PREPARATION, tf.__version__, importlib.metadata.version("keras")]
+  return hashlib.sha256(json.dumps([content, input_px, versions]).encode()).hexdigest() if content else ""
+
+
+def _freeze(handle: str, made_of: list[str], embed: Callable[[Any], Any], input_px: int) -> Trunk:
+  from beam_retrain.transforms.core.models.saved_model import freeze
+
+  frozen = freeze(embed, input_px)
+  fingerprint = hashlib.sha256(json.dumps([*made_of, input_px]).encode()).hexdigest()
+  return Trunk(handle, fingerprint, input_px, int(frozen.outputs[0].shape[1]), frozen)
+
+
+def _load_bundled() -> Trunk:
+  from beam_retrain.transforms.core.models import inception
+  from beam_retrain.transforms.core.models.saved_model import BUNDLED_WEIGHTS
+
+  try:
+    model = inception.load_bundled_trunk()
+  except (FileNotFoundError, ValueError) as error:
+    raise InputError(str(error)) from error
+  return _freeze(
+    BUNDLED,
+    [BUNDLED, _hash_file(str(BUNDLED_WEIGHTS))],
+    lambda images: model(images, training=False),
+    inception.BUNDLED_INPUT_PX,
+  )
+
+
+def _load_keras(handle: str, weights: str | None, input_px: int | None) -> Trunk:
+  import keras
+
+  name = handle.removeprefix(_KERAS)
+  application = getattr(keras.applications, name, None)
+  if not (callable(application) and name[0].isupper()):
+    raise InputError(f"--trunk {handle}: keras.applications has no {name!r}: try keras:InceptionV3.")
+  if weights and not os.path.isfile(weights):
+    raise InputError(f"--trunk_weights {weights}: no such file: give the .h5 file of {name} without its top.")
+  if not input_px:
+    input_px = int(application(weights=None).input_shape[1])
+  try:
+    model = application(include_top=False, pooling="avg", weights=weights or "imagenet")
+  except Exception as error:
+    first = next(iter(str(error).splitlines()), type(error).__name__)
+    if weights:
+      raise InputError(f"--trunk_weights {weights} does not fit {name} without its top ({first}).") from error
+    raise InputError(
+      f"the ImageNet weights of {name} cannot be downloaded ({first}): give a local copy with --trunk_weights FILE, or"
+      " use --trunk bundled, which needs no network."
+    ) from error
+  scale = sys.modules[application.__module__].preprocess_input  # of the network's own module: 0..255 -> what it takes
+  digest = hashlib.sha256()
+  for variable in model.weights:
+    digest.update(variable.path.encode() + variable.numpy().tobytes())
+  made_of = [f"{_KERAS}{name}", digest.hexdigest()]
+  try:
+    return _freeze(handle, made_of, lambda images: model(scale(images * 255.0), training=False), input_px)
+  except ValueError as error:
+    raise InputError(
+      f"--trunk_input_px {input_px}: the pictures are too small for {name}: give more, or leave it out."
+    ) from error
+
+
+def _load_saved_model(handle: str, path: str, input_px: int | None) -> Trunk:
+  import tensorflow as tf
+  import tensorflow_hub as hub
+
+  from beam_retrain.transforms.core.models.saved_model import fingerprint_folder
+
+  if not any(os.path.exists(os.path.join(path, name)) for name in ("saved_model.pb", "saved_model.pbtxt")):
+    raise InputError(f"--trunk {handle}: {path} holds no saved_model.pb: give the folder of a SavedModel.")
+  try:
+    is_of_tensorflow_1 = os.path.exists(os.path.join(path, _TENSORFLOW_1_MODULE))
+    loaded = _load_tensorflow_1_module(path) if is_of_tensorflow_1 else hub.load(path)
+  except Exception as error:
+    first = next(iter(str(error).splitlines()), type(error).__name__)
+    raise InputError(
+      f"--trunk {handle} cannot be loaded as a SavedModel ({first}): fetch or export it again."
+    ) from error
+  embed, shape = _embedding_function(loaded, handle)
+  own_px = shape[1] if shape is not None and shape.rank == 4 else None
+  try:
+    return _freeze(handle, [_SAVED_MODEL, fingerprint_folder(path)], embed, int(own_px or input_px or 299))
+  except (ValueError, TypeError, tf.errors.OpError) as error:
+    first = next(iter(str(error).splitlines()), type(error).__name__)
+    raise InputError(
+      f"--trunk {handle} does not take a batch of images [N, H, W, 3] ({first}): give an image feature-vector model."
+    ) from error
+
+
+def _load_tensorflow_1_module(path: str) -> Any:
+  """Returns an object with `embed` for a module as TF Hub had them before TensorFlow 2, `retrain.py`'s default for one.
+
+  TensorFlow 2 loads those, too, but cannot make constants of their reference variables.
+  """
+  import tensorflow as tf
+
+  v1 = tf.compat.v1
+  with tf.Graph().as_default() as graph, v1.Session() as session:
+    signature = v1.saved_model.load(session, [], path).signature_def["default"]
+    (given,) = signature.inputs.values()
+    result = signature.outputs["default"].name
+    constants = v1.graph_util.convert_variables_to_constants(session, graph.as_graph_def(), [result.split(":")[0]])
+  spec = tf.TensorSpec(given.tensor_shape, tf.float32)
+
+  def embed(images: Any) -> Any:
+    (vectors,) = tf.graph_util.import_graph_def(constants, input_map={given.name: images}, return_elements=[result])
+    return vectors
+
+  module = tf.Module()
+  module.embed = tf.function(embed, input_signature=[spec])
+  return module
+
+
+def _embedding_function(loaded: Any, handle: str) -> tuple[Callable[[Any], Any], Any]:
+  """Returns the callable of a SavedModel and the shape of its image input, where that is fixed.
+
+  Three kinds are known: ours (`embed`), TF Hub's reusable SavedModels (callable), and older modules or plain exports
+  with one signature, `default` or `serving_default`, of one input.
+  """
+  if hasattr(loaded, "embed"):
+    return loaded.embed, loaded.embed.input_signature[0].shape
+  signatures = getattr(loaded, "signatures", {})
+  name = next((name for name in ("default", "serving_default") if name in signatures), None)
+  shape = None
+  if name is not None:
+    inputs = signatures[name].structured_input_signature[1]
+    if len(inputs) == 1:
+      shape = next(iter(inputs.values())).shape
+  if callable(loaded):
+    return loaded, shape
+  if name is None or shape is None:
+    raise InputError(f"--trunk {handle} is a SavedModel without a function from images: give a feature-vector model.")
+  (input_name,) = inputs
+  signature = signatures[name]
+
+  def embed(images: Any) -> Any:
+    outputs = signature(**{input_name: images})
+    if "default" in outputs:
+      return outputs["default"]
+    if len(outputs) == 1:
+      return next(iter(outputs.values()))
+    raise InputError(f"--trunk {handle} gives {sorted(outputs)}, not one vector: give a feature-vector model.")
+
+  return embed, shape
+
+
+def _is_hub_handle(handle: str) -> bool:
+  return handle == INCEPTION_V3 or handle.startswith(("https://", "http://", "gs://"))
+
+
+def _resolve_hub(handle: str) -> str:
+  """Returns the folder of a TF Hub handle, fetched where it is not in TF Hub's own cache."""
+  import tensorflow_hub as hub
+
+  url = HUB_INCEPTION_V3 if handle == INCEPTION_V3 else handle
+  try:
+    path: str = hub.resolve(url)
+  except Exception as error:
+    first = next(iter(str(error).splitlines()), type(error).__name__)
+    raise InputError(
+      f"TF Hub cannot be reached for {url} ({first}): set TFHUB_CACHE_DIR to a folder that holds the module, or use"
+      " --trunk keras:InceptionV3 with --trunk_weights FILE, or --trunk bundled."
+    ) from error
+  return path
+
+
+def _hash_file(path: str) -> str:
+  with open(path, "rb") as file:
+    return hashlib.file_digest(file, "sha256").hexdigest()

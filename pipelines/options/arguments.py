@@ -1,0 +1,169 @@
+"""The command line's common part: a parser that exits with 2 and one sentence, and refuses what nobody knows.
+
+Our own flags come first; what they leave over must be a Beam option. `retrain.py` swallowed unknown flags, and a typo
+cost its users hours.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import sys
+from collections.abc import Sequence
+
+from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
+from apache_beam.runners import create_runner
+
+from beam_retrain.pipelines.engines.checks import refuse_engine
+from beam_retrain.pipelines.engines.dataflow import is_dataflow, settle
+from beam_retrain.pipelines.engines.environment import elsewhere
+from beam_retrain.pipelines.engines.options import add_engine_options, refuse_other_engines
+from beam_retrain.transforms.core.errors import InputError
+from beam_retrain.transforms.core.run.cli import (
+  ArgumentParser,
+  add_decoding_flags,
+  add_max_bad_fraction,
+  flags_of,
+  fraction,
+  positive_int,
+  refuse_misspelt,
+  refuse_unknown,
+  unknown_argument,
+)
+from beam_retrain.transforms.io import files
+from beam_retrain.transforms.io.access import check_reachable
+
+__all__ = [
+  "ArgumentParser",
+  "add_gate_flags",
+  "add_max_bad_fraction",
+  "add_model_flags",
+  "add_slice_flags",
+  "fraction",
+  "parse_job",
+  "parse_with_beam_options",
+  "positive_int",
+  "refuse_unknown",
+  "refuse_unreachable",
+]
+
+
+def positive_int_or_auto(text: str) -> int | None:
+  """Returns None for `auto`, else at least 1."""
+  return None if text == "auto" else positive_int(text)
+
+
+def add_model_flags(parser: argparse.ArgumentParser, default_batch_size: str) -> None:
+  """Adds how a model is run over pictures: `batch_size` and `trunk_threads` (None: auto), `max_pixels`."""
+  parser.add_argument(
+    "--batch_size",
+    type=positive_int_or_auto,
+    metavar="N|auto",
+    help=f"pictures per call of the model (default: auto: {default_batch_size}); halved where memory is short",
+  )
+  add_decoding_flags(parser)
+
+
+def add_gate_flags(parser: argparse.ArgumentParser) -> None:
+  """Adds the gates of an evaluation: `min_accuracy` and `min_label_recall`, each None if not given."""
+  parser.add_argument(
+    "--min_accuracy",
+    type=fraction,
+    metavar="A",
+    help="gate, 0..1: with an accuracy below it the exit code is 1 (default: none set)",
+  )
+  parser.add_argument(
+    "--min_label_recall",
+    type=fraction,
+    metavar="R",
+    help="gate, 0..1: likewise where of any one label's pictures a smaller part is right (default: none set)",
+  )
+
+
+def add_slice_flags(parser: argparse.ArgumentParser) -> None:
+  """Adds `manifest` (None if not given) and `min_slice_size`."""
+  parser.add_argument(
+    "--manifest",
+    metavar="CSV",
+    help="figures also by slice: a CSV with a column file_name, the picture's key as in predictions.csv, and any others"
+    " (writer, device, ...), each of whose values is a slice",
+  )
+  parser.add_argument(
+    "--min_slice_size",
+    type=positive_int,
+    default=30,
+    metavar="N",
+    help="slices of fewer pictures are not told apart (default: %(default)d)",
+  )
+
+
+def parse_job(parser: argparse.ArgumentParser, argv: Sequence[str]) -> tuple[argparse.Namespace, PipelineOptions]:
+  """As `parse_with_beam_options`, for a command that will send a job to the engine: it is looked at first.
+
+  Raises:
+    InputError: as there; or the engine cannot be had.
+  """
+  namespace, options = parse_with_beam_options(parser, argv)
+  refuse_engine(parser.prog, options)
+  return namespace, options
+
+
+def parse_with_beam_options(
+  parser: argparse.ArgumentParser, argv: Sequence[str]
+) -> tuple[argparse.Namespace, PipelineOptions]:
+  """Parses our flags and hands the rest to Beam.
+
+  Raises:
+    InputError: a flag that neither we nor Beam know, with the nearest known one; a value that its flag
+      cannot take; a runner that Beam does not have, or an option that the runner does not have; Dataflow without what
+      it needs.
+  """
+  beam_parser = _beam_parser(parser.prog)
+  known = [*flags_of(parser), *flags_of(beam_parser)]
+  complaint = "neither beam-retrain nor Beam knows it"
+  refuse_misspelt(parser, argv, known, complaint)
+  namespace, rest = parser.parse_known_args(argv)
+  _, unknown = beam_parser.parse_known_args(rest)
+  if unknown:
+    raise InputError(unknown_argument(parser, unknown[0], known, complaint))
+  options = PipelineOptions(flags=list(rest))
+  files.use_options(options)
+  runner = options.view_as(StandardOptions).runner
+  if runner is not None:
+    try:
+      create_runner(runner)
+    except (ValueError, ImportError) as error:
+      raise InputError(f"{parser.prog}: --runner {runner}: {str(error).rstrip('.')}.") from error
+  refuse_other_engines(parser.prog, runner, rest)
+  settle(parser.prog, namespace, options)
+  return namespace, options
+
+
+def refuse_unreachable(options: PipelineOptions, *paths: str | Sequence[str] | None) -> None:
+  """Checks that the buckets of remote paths can be reached, before any work; warns of local ones, which only this
+  machine may have.
+
+  Raises:
+    InputError: a bucket cannot be reached.
+  """
+  if not is_dataflow(options):  # whose workers may have other credentials, and its service asks by itself
+    check_reachable(*paths)
+  if master := elsewhere(options):
+    flat = [path for given in paths for path in ([given] if isinstance(given, str) else given or ())]
+    local = [path for path in flat if files.is_local(path)]
+    if local:
+      print(
+        f"beam-retrain: warning: {', '.join(local)}: local on this machine; the workers of {master} must see the same"
+        " under the same path: use a disk that all mount, or a bucket (s3://, gs://).",
+        file=sys.stderr,
+      )
+
+
+@functools.cache
+def _beam_parser(prog: str) -> argparse.ArgumentParser:
+  parser = ArgumentParser(prog=prog, add_help=False)
+  for options in sorted(PipelineOptions.__subclasses__(), key=lambda options: options.__name__):
+    # Beam's own convention for an option class; the classes are Beam's, so no name is there twice.
+    options._add_argparse_args(parser)
+  add_engine_options(parser)
+  return parser

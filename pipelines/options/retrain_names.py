@@ -1,0 +1,31 @@
+"""`--retrain_names`: class folders read as `retrain.py` read them, and what is then told of their files."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from beam_retrain.transforms.sources.find import FolderSource, Source
+from beam_retrain.transforms.sources.folders import count_files
+
+
+def add_retrain_names(parser: argparse.ArgumentParser) -> None:
+  parser.add_argument(
+    "--retrain_names",
+    action="store_true",
+    help="read class folders as retrain.py did: a label is the folder's name in lower case, with one space for whatever"
+    " is not a-z or 0-9, and only files named .jpg, .jpeg or .png are pictures",
+  )
+
+
+def retrain_names_setting(retrain_names: bool) -> dict[str, bool]:
+  """Returns what the settings of an `info.json` say of the flag: nothing where it was not given, as before it was."""
+  return {"retrain_names": True} if retrain_names else {}
+
+
+def tell_left_out(source: Source) -> None:
+  """Says on standard error how many files were not taken for pictures, if any."""
+  if isinstance(source, FolderSource):
+    others = sum(count_files(folder).others for folder in source.folders if folder.retrain_names)
+    if others:
+      print(f"left out, by names that do not end in .jpg, .jpeg or .png: {others:,} of the files", file=sys.stderr)

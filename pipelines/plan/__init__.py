@@ -1,0 +1,1 @@
+"""`beam-retrain plan`: time, memory and disk that bottlenecks will take."""

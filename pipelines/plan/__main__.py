@@ -1,0 +1,9 @@
+"""`python -m beam_retrain.pipelines.plan`."""
+
+import sys
+
+from beam_retrain.pipelines.jobs.runner import guarded
+from beam_retrain.pipelines.plan.command import run
+
+if __name__ == "__main__":
+  sys.exit(guarded(run, sys.argv[1:]))

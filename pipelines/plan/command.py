@@ -1,0 +1,90 @@
+"""`plan`: what a `bottlenecks` job over some pictures will take. It is measured in pipelines/plan/measure.py."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from beam_retrain.pipelines.jobs.runner import DONE, guarded
+from beam_retrain.pipelines.plan.measure import Rehearsal, listed_reasons, rehearse_apart
+from beam_retrain.pipelines.plan.request import Request, make_parser, read_request
+from beam_retrain.transforms.core.run.cost_model import Expectation, expect
+from beam_retrain.transforms.core.runtimes.variant import read_kind
+
+__all__ = ["make_parser", "run"]
+
+
+def run(argv: Sequence[str]) -> int:
+  """Measures, adds up and prints; returns the exit code.
+
+  Raises:
+    InputError: something that the user gave cannot be used, as the job itself would say.
+  """
+  request = read_request(argv)
+  if not request.flags.json:
+    print("measuring: the job over a few of the pictures, and its parts; half a minute", file=sys.stderr, flush=True)
+  rehearsal = rehearse_apart(argv)
+  expected = expect(rehearsal.costs, scaled(rehearsal.pictures, request.flags.pictures), request.flags.workers)
+  if request.flags.json:
+    print(json.dumps(to_json(rehearsal, expected), indent=2))
+    return DONE
+  from beam_retrain.reporting.cost_table import plan_table
+
+  print(plan_table(expected, describe_trunk(rehearsal), notes(request, rehearsal)))
+  return DONE
+
+
+def scaled(pictures: dict[str, int], total: int | None) -> dict[str, int]:
+  """Returns split -> pictures for so many in all, shared out as they are now; None: as they are."""
+  if total is None:
+    return pictures
+  found = sum(pictures.values())
+  scaled_down = {split: total * count // found for split, count in pictures.items()}
+  first = next(iter(scaled_down))
+  scaled_down[first] += total - sum(scaled_down.values())
+  return scaled_down
+
+
+def describe_trunk(rehearsal: Rehearsal) -> list[str]:
+  """Returns what there is to say of the trunk and of how it runs."""
+  card, execution = rehearsal.trunk, rehearsal.execution
+  threads = execution["threads_per_process"]
+  return [
+    card["handle"],
+    f"{card['dimensions']:,} numbers each",
+    str(read_kind(card)),
+    f"{execution['batch_size']} pictures at a time",
+    *([f"{threads} thread{'s' if threads > 1 else ''} a process"] if isinstance(threads, int) else []),
+  ]
+
+
+def notes(request: Request, rehearsal: Rehearsal) -> list[str]:
+  """Returns what else the user should know, a line each."""
+  lines = []
+  if rehearsal.bad:
+    bad = f"{sum(rehearsal.bad.values())} cannot be used ({listed_reasons(rehearsal.bad)})"
+    lines.append(f"of {rehearsal.looked_at} pictures looked at, {bad}")
+  if secs := round(rehearsal.first_secs):
+    lines.append(f"the first such job takes {secs} s more, to prepare the trunk and check it: done now, and kept")
+  if request.engine:
+    lines.append(f"measured on this machine: how long {request.engine} itself takes to begin is not in it")
+  return lines
+
+
+def to_json(rehearsal: Rehearsal, expected: Expectation) -> dict[str, Any]:
+  """Returns JSON values: `expected`, the `costs` that it is made of, the trunk and how it is run."""
+  return {
+    "expected": expected.to_json(),
+    "costs": rehearsal.to_json()["costs"],
+    "looked_at": rehearsal.looked_at,
+    "bad": rehearsal.bad,
+    "first_secs": rehearsal.first_secs,
+    "trunk": rehearsal.trunk,
+    "execution": rehearsal.execution,
+  }
+
+
+if __name__ == "__main__":
+  sys.exit(guarded(run, sys.argv[1:]))

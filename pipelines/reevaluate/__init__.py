@@ -1,0 +1,1 @@
+"""`beam-retrain reevaluate`: nights, their history and their comparison."""

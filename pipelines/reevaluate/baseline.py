@@ -1,0 +1,186 @@
+"""What tonight is compared with: an earlier night, or any folder that `evaluate` wrote."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from beam_retrain.pipelines.reevaluate.snapshot import (
+  STAGE,
+  DamagedError,
+  dates,
+  is_date,
+  labels_of,
+  read_json,
+  read_night,
+)
+from beam_retrain.transforms.core.errors import InputError
+from beam_retrain.transforms.core.metrics.predictions import read_predictions
+from beam_retrain.transforms.core.records.schema import INFO_FILE
+from beam_retrain.transforms.core.run.run_info import parse_info, read_info
+from beam_retrain.transforms.evaluation.evaluate import METRICS_FILE, PREDICTIONS_FILE
+from beam_retrain.transforms.io import files
+
+NO_BASELINE = "none"
+_MAX_LISTED = 10
+
+
+@dataclasses.dataclass(frozen=True)
+class Baseline:
+  """What tonight is compared with.
+
+  Attributes:
+    name: a night's name, or the folder as it was given.
+    predictions: path of its `predictions.csv`.
+    labels: its label list.
+    sha256: of `predictions`, 64 hex digits.
+  """
+
+  name: str
+  predictions: str
+  labels: Sequence[str]
+  sha256: str
+
+
+def choose_baseline(history: str, date: str, given: str | None, labels: Sequence[str]) -> Baseline | None:
+  """Returns what the night of `date` is compared with; None where there is nothing, or nothing is wanted.
+
+  Args:
+    history: the history folder.
+    date: tonight's name.
+    given: `none`; a night's name; a folder that `evaluate` or `reevaluate` wrote; or None: the last finished night
+      before `date`. One whose predictions are not what they were is named on standard error and the one before taken.
+    labels: the model's label list.
+
+  Raises:
+    InputError: what was given is not there, or damaged, or tonight itself; or the baseline has other labels.
+  """
+  if given == NO_BASELINE:
+    return None
+  if given is None:
+    found = _last_baseline(history, date)
+  elif not given:
+    raise InputError(f"--baseline is empty: {_choices(history, date)}.")
+  elif is_date(given):
+    found = _given_night(history, date, given)
+  else:
+    found = _given_folder(history, date, given)
+  if found and set(found.labels) != set(labels):
+    raise InputError(_labels_differ(found, labels))
+  return found
+
+
+def check_unchanged(baseline: Baseline) -> None:
+  """Checks that nobody has replaced the baseline since it was chosen: a rerun of that night may have ended meanwhile.
+
+  Raises:
+    InputError: its predictions are gone or are others.
+  """
+  try:
+    unchanged = files.sha256(baseline.predictions) == baseline.sha256
+  except OSError:
+    unchanged = False
+  if not unchanged:
+    raise InputError(f"the baseline {baseline.name} was replaced while it was compared with: run the command again.")
+
+
+def _last_baseline(history: str, date: str) -> Baseline | None:
+  for name in reversed(dates(history)):
+    if name < date:
+      folder = os.path.join(history, name)
+      try:
+        metrics = read_night(folder, name)
+      except DamagedError:
+        continue  # `look` named it
+      try:
+        return _baseline(name, folder, metrics)
+      except DamagedError as error:
+        print(f"the night {name} is damaged and not compared with: {error}", file=sys.stderr)
+  return None
+
+
+def _given_night(history: str, date: str, name: str) -> Baseline:
+  folder = os.path.join(history, name)
+  if name == date:
+    raise InputError(f"--baseline {name} is tonight itself: {_choices(history, date)}.")
+  if not os.path.lexists(folder):
+    raise InputError(f"--baseline {name}: {history} has no such night: {_choices(history, date)}.")
+  try:
+    return _baseline(name, folder, read_night(folder, name))
+  except DamagedError as error:
+    raise InputError(f"--baseline {name} is damaged, {error}: {_choices(history, date)}.") from error
+
+
+def _given_folder(history: str, date: str, given: str) -> Baseline:
+  folder = files.absolute(given)
+  parent, name = os.path.split(folder.rstrip("/"))
+  if files.is_local(folder) and is_date(name) and os.path.realpath(parent) == os.path.realpath(history):
+    return _given_night(history, date, name)
+  info_path = files.join(folder, INFO_FILE)
+  stage = parse_info(files.read_bytes(info_path)).get("stage") if files.exists(info_path) else None
+  if stage not in (STAGE, "evaluate"):
+    raise InputError(
+      f"--baseline {given} is neither a night nor what evaluate or reevaluate wrote: {_choices(history, date)}."
+    )
+  try:
+    if stage == STAGE:
+      return _baseline(given, folder, read_night(folder))
+    read_info(folder, "evaluate", files.exists, files.read_bytes)
+    return _baseline(given, folder, read_json(files.join(folder, METRICS_FILE)))
+  except DamagedError as error:
+    raise InputError(f"--baseline {given} is damaged, {error}: {_choices(history, date)}.") from error
+
+
+def _baseline(name: str, folder: str, metrics: Mapping[str, Any]) -> Baseline:
+  predictions = files.join(folder, PREDICTIONS_FILE)
+  try:
+    found = files.sha256(predictions)
+    if "predictions_sha256" in metrics:
+      whole = metrics["predictions_sha256"] == found
+    else:  # an earlier version's `evaluate` wrote none
+      whole = _count_rows(predictions) == metrics.get("total")
+  except OSError as error:
+    raise DamagedError(f"its {PREDICTIONS_FILE} is missing or cannot be read") from error
+  if not whole:
+    raise DamagedError(f"its {PREDICTIONS_FILE} is not the one that was written")
+  return Baseline(name, predictions, labels_of(metrics), found)
+
+
+def _count_rows(predictions: str) -> int | None:
+  """Returns how many pictures a `predictions.csv` has; None where it is no text.
+
+  Raises:
+    InputError: a column is missing, or a line is cut.
+  """
+  try:
+    return sum(1 for _ in read_predictions(files.read_lines(predictions), predictions))
+  except (ValueError, csv.Error):
+    return None
+
+
+def _choices(history: str, date: str) -> str:
+  nights = [name for name in dates(history) if name != date]
+  more = f" and {len(nights) - _MAX_LISTED} earlier ones" if len(nights) > _MAX_LISTED else ""
+  there = f"one of {', '.join(nights[-_MAX_LISTED:])}{more}, " if nights else "(there is no other night) "
+  return f"give {there}the output folder of an evaluate, or {NO_BASELINE}"
+
+
+def _labels_differ(baseline: Baseline, labels: Sequence[str]) -> str:
+  sides = {
+    "only the baseline has": [label for label in baseline.labels if label not in labels],
+    "only the model has": [label for label in labels if label not in baseline.labels],
+  }
+  told = "; ".join(
+    f"{side} {', '.join(map(repr, found[:_MAX_LISTED]))}"
+    + (f" and {len(found) - _MAX_LISTED} more" if len(found) > _MAX_LISTED else "")
+    for side, found in sides.items()
+    if found
+  )
+  return (
+    f"the baseline {baseline.name} has other labels than the model ({told}): give another --baseline, or --baseline"
+    f" {NO_BASELINE} to begin anew."
+  )

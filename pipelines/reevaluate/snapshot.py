@@ -1,0 +1,236 @@
+"""The nights that a history folder holds, as they are found and read.
+
+Each is a folder named by its date that `reevaluate` wrote; see `pipelines.reevaluate.history` for how it got there.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from beam_retrain.reporting.gates import overall
+from beam_retrain.transforms.bottlenecks.store import store_folder
+from beam_retrain.transforms.core.errors import InputError
+from beam_retrain.transforms.core.records.schema import COMPLETED_FILE, INFO_FILE
+from beam_retrain.transforms.evaluation.evaluate import METRICS_FILE, PREDICTIONS_FILE
+from beam_retrain.transforms.io import files
+
+STAGE = "reevaluate"
+UNFINISHED_FOLDER = "unfinished"
+DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+
+
+class Night(NamedTuple):
+  """A finished night: its name, `YYYY-MM-DD`, its folder, and its figures, see `figures_of`."""
+
+  name: str
+  path: str
+  figures: Mapping[str, Any]
+
+
+class Damaged(NamedTuple):
+  """A night's folder that is no finished night: its name, and why."""
+
+  name: str
+  why: str
+
+
+class DamagedError(Exception):
+  """Says in a few words what is wrong with a folder."""
+
+
+def check_date(text: str | None, today: datetime.date, finished: Sequence[Night]) -> str:
+  """Returns tonight's name: `--date`, or else today.
+
+  Raises:
+    InputError: `text` is not a day as `YYYY-MM-DD`; or none was given and there is a finished night after today.
+  """
+  if text is not None:
+    if not is_date(text):
+      raise InputError(f"--date {text!r} is not a day: give it as YYYY-MM-DD, for example {today.isoformat()}.")
+    return text
+  name = today.isoformat()
+  if finished and finished[-1].name > name:
+    raise InputError(
+      f"today is {name} by this machine's clock, but there is a finished night of {finished[-1].name}: set the clock,"
+      f" say with --date which night this is, or move {files.shown(finished[-1].path)} away."
+    )
+  return name
+
+
+def trend(finished: Sequence[Night], until: str, limit: int = 90) -> list[Mapping[str, Any]]:
+  """Returns the figures of the last `limit` nights before the night `until`, the oldest first: what the report draws.
+
+  Args:
+    finished: all finished nights, by date.
+    until: a night's name.
+    limit: at least 1.
+  """
+  return [night.figures for night in finished if night.name < until][-limit:]
+
+
+def stores(history: str, date: str, fingerprint: str, working: str = "") -> list[str]:
+  """Returns finished folders of stored bottlenecks of a trunk.
+
+  They are those of an older night `date`, of the last one before it, and of the last work until then, other than
+  `working`, that had too many bad pictures to be published. Call it in `tonight`: until then another night may remove
+  them.
+  """
+  found: list[str] = []
+  for name in reversed(dates(history)):
+    night = os.path.join(history, name)
+    store = store_folder(night, fingerprint)
+    if name <= date and is_completed(night) and is_completed(store):
+      found.append(store)
+      if name < date:
+        break
+  unfinished = os.path.join(history, UNFINISHED_FOLDER)
+  for name in sorted(os.listdir(unfinished), reverse=True) if os.path.isdir(unfinished) else []:
+    store = store_folder(os.path.join(unfinished, name), fingerprint)
+    if name[: len(date)] <= date and os.path.join(unfinished, name) != working and is_completed(store):
+      return [*found, store]
+  return found
+
+
+def is_date(text: str) -> bool:
+  try:
+    return bool(DATE.fullmatch(text) and datetime.date.fromisoformat(text))
+  except ValueError:
+    return False
+
+
+def dates(history: str) -> list[str]:
+  return sorted(filter(is_date, os.listdir(history))) if os.path.isdir(history) else []
+
+
+def check_history(history: str) -> None:
+  if not files.is_local(history):
+    raise InputError(
+      f"--history {history} is remote, where a folder cannot be renamed in one step: give a local or mounted folder."
+    )
+  if not os.path.lexists(history):
+    return
+  if not os.path.isdir(history):
+    raise InputError(f"--history {history} is a file: give a folder.")
+  if os.path.islink(os.path.join(history, UNFINISHED_FOLDER)):
+    raise InputError(
+      f"{os.path.join(history, UNFINISHED_FOLDER)} is a link: nights are made beside each other; remove it."
+    )
+  # Hidden files and a mounted disk's `lost+found` say nothing of what the folder is for.
+  names = [name for name in os.listdir(history) if not name.startswith(".") and name != "lost+found"]
+  if names and not any(is_date(name) or name == UNFINISHED_FOLDER for name in names):
+    raise InputError(
+      f"--history {history} holds {sorted(names)[0]!r} and no nights of reevaluate: give a new or empty folder, or the"
+      " one of earlier nights."
+    )
+
+
+def read_json(path: str) -> dict[str, Any]:
+  """Returns a JSON object.
+
+  Raises:
+    DamagedError: it is not there, or not one.
+  """
+  name = os.path.basename(path)
+  try:
+    found = json.loads(files.read_bytes(path))
+  except OSError as error:
+    raise DamagedError(f"{name} is missing or cannot be read") from error
+  except (ValueError, RecursionError) as error:  # the latter: thousands of brackets within each other
+    raise DamagedError(f"{name} is not JSON that can be read") from error
+  if not isinstance(found, dict):
+    raise DamagedError(f"{name} is not a JSON object")
+  return found
+
+
+def read_night(folder: str, name: str | None = None) -> dict[str, Any]:
+  """Returns the contents of a finished night's `metrics.json`; `name` is what the night has to be called.
+
+  Raises:
+    DamagedError: it is no finished night; what it says is checked, but not the predictions' checksum.
+  """
+  if not is_completed(folder):
+    raise DamagedError(f"it has no {COMPLETED_FILE}")
+  if read_json(files.join(folder, INFO_FILE)).get("stage") != STAGE:
+    raise DamagedError(f"its {INFO_FILE} is not one of `beam-retrain {STAGE}`")
+  metrics = read_json(files.join(folder, METRICS_FILE))
+  _entry(metrics, "predictions_sha256", lambda value: isinstance(value, str), "checksum")
+  night = figures_of(metrics)["night"]
+  if name is not None and night != name:
+    raise DamagedError(f"its {METRICS_FILE} is of the night {night!r}")
+  if not files.exists(files.join(folder, PREDICTIONS_FILE)):
+    raise DamagedError(f"it has no {PREDICTIONS_FILE}")
+  return metrics
+
+
+def figures_of(metrics: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns what the report's trend draws of a night, out of its `metrics.json`.
+
+  It has `night`, `accuracy`, `accuracy_interval_95`, `total`, `verdict` over the model's own gates, and `per_label`:
+  label -> recall, in the order of the label list. Rates are 0..1, None where unknown.
+
+  Raises:
+    DamagedError: something is not there, or is something else.
+  """
+  labels = labels_of(metrics)
+  night = _entry(metrics, "night", lambda value: isinstance(value, str), "name")
+  accuracy = _entry(metrics, "accuracy", _is_rate, "rate")
+  interval = _entry(metrics, "accuracy_interval_95", _is_interval, "interval")
+  total = _entry(metrics, "total", lambda value: type(value) is int and value >= 0, "count")
+  rows = _entry(metrics, "per_label", lambda value: _is_table(value, labels), "table of all labels")
+  for label in labels:
+    if not _is_rate(rows[label].get("recall", "")):
+      raise DamagedError(f"the recall of {label!r} in its {METRICS_FILE} is no rate")
+  gates = _entry(metrics, "gates", lambda value: _is_table(value, value), "table of gates")
+  if not all(isinstance(gate.get("state"), str) for gate in gates.values()):
+    raise DamagedError(f"a gate in its {METRICS_FILE} has no state")
+  return {
+    "night": night,
+    "accuracy": accuracy,
+    "accuracy_interval_95": interval,
+    "total": total,
+    "verdict": overall({"gates": gates}),  # a candidate's gates say nothing of the model
+    "per_label": {label: rows[label]["recall"] for label in labels},
+  }
+
+
+def labels_of(metrics: Mapping[str, Any]) -> list[str]:
+  """Returns the label list of a `metrics.json`.
+
+  Raises:
+    DamagedError: it has none, or something else.
+  """
+
+  def is_list(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(label, str) for label in value)
+
+  labels: list[str] = _entry(metrics, "labels", is_list, "list of labels")
+  return labels
+
+
+def _entry(metrics: Mapping[str, Any], name: str, holds: Callable[[Any], bool], kind: str) -> Any:
+  if name not in metrics:
+    raise DamagedError(f"its {METRICS_FILE} has no {name!r}")
+  if not holds(metrics[name]):
+    raise DamagedError(f"its {name!r} in {METRICS_FILE} is no {kind}")
+  return metrics[name]
+
+
+def _is_rate(value: Any) -> bool:
+  return value is None or (type(value) in (int, float) and 0 <= value <= 1)
+
+
+def _is_interval(value: Any) -> bool:
+  return isinstance(value, list) and len(value) == 2 and None not in value and all(map(_is_rate, value))
+
+
+def _is_table(value: Any, names: Iterable[str]) -> bool:
+  return isinstance(value, dict) and all(isinstance(value.get(name), dict) for name in names)
+
+
+def is_completed(folder: str) -> bool:
+  return files.exists(files.join(folder, COMPLETED_FILE))

@@ -1,0 +1,1 @@
+"""What a command was asked for, parsed and checked."""

@@ -1,0 +1,90 @@
+"""The DAG in deploy/airflow, run by a real Airflow of its own environment: `make airflow` makes one."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from beam_retrain.pipelines.jobs.runner import GATE_MISSED
+
+_DEPLOY = Path(__file__).parents[2] / "deploy" / "airflow"
+_VARIABLE = "BEAM_RETRAIN_AIRFLOW"
+
+# Not in a fixture: those of the session would train a model first.
+pytestmark = pytest.mark.skipif(
+  not os.environ.get(_VARIABLE),
+  reason=f"{_VARIABLE} names no environment with Airflow: `make test-airflow` makes one and sets it",
+)
+
+
+@pytest.fixture(scope="module")
+def airflow(tmp_path_factory) -> Callable[..., subprocess.CompletedProcess]:
+  """Runs an Airflow command, given the DAG's Variable, with the DAG as it is and a database of its own."""
+  home = tmp_path_factory.mktemp("airflow")
+
+  def run(*arguments: str, variable: dict | None = None) -> subprocess.CompletedProcess:
+    return subprocess.run(
+      [Path(os.environ[_VARIABLE]) / "bin" / "airflow", *arguments],
+      cwd=home,
+      env={
+        **{name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")},
+        "AIRFLOW_HOME": str(home),
+        "AIRFLOW__CORE__DAGS_FOLDER": str(_DEPLOY),
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        "AIRFLOW_VAR_BEAM_RETRAIN_NIGHTLY": json.dumps(variable),
+        "PYTHONDONTWRITEBYTECODE": "1",
+      },
+      stdout=subprocess.PIPE,
+      stderr=subprocess.STDOUT,
+      text=True,
+    )
+
+  migrated = run("db", "migrate")
+  assert migrated.returncode == 0, migrated.stdout
+  return run
+
+
+@pytest.fixture
+def night(airflow, tmp_path, trained_model, small_pictures) -> Callable[..., tuple[subprocess.CompletedProcess, Path]]:
+  """Runs `airflow dags test` on pictures of which one has a wrong label; gives what it said, and the night's folder."""
+  pictures = shutil.copytree(small_pictures, tmp_path / "pictures")
+  shutil.copy(pictures / "black" / "0.jpg", pictures / "white" / "mislabelled.jpg")
+
+  def run(min_accuracy: float) -> tuple[subprocess.CompletedProcess, Path]:
+    history = tmp_path / "history"
+    flags = {"model": trained_model, "input": pictures, "history": history, "min_accuracy": min_accuracy}
+    flags = {name: str(value) if isinstance(value, Path) else value for name, value in flags.items()}
+    ran = airflow("dags", "test", "beam_retrain_nightly", variable={"python": sys.executable, "flags": flags})
+    nights = [path for path in history.glob("*-*-*") if path.is_dir()]
+    assert len(nights) == 1, ran.stdout
+    return ran, nights[0]
+
+  return run
+
+
+def test_a_green_run_leaves_the_night_of_its_day(night):
+  ran, folder = night(min_accuracy=0.5)
+  assert ran.returncode == 0, ran.stdout
+  assert "new_state=success" in ran.stdout
+  assert "--runner=DirectRunner" in ran.stdout
+  assert f"--date={folder.name}" in ran.stdout
+  assert (folder / "COMPLETED").exists()
+  assert json.loads((folder / "metrics.json").read_text())["gates"]["min_accuracy"]["state"] == "passed"
+
+
+def test_a_missed_gate_is_a_red_run_that_is_not_tried_again(night):
+  ran, folder = night(min_accuracy=1.0)
+  assert ran.returncode != 0
+  assert "DagRun failed" in ran.stdout
+  assert "new_state=failed" in ran.stdout
+  assert re.findall(r"Process exited with return code: (\d+)", ran.stdout) == [str(GATE_MISSED)]
+  # Python itself ends with 1 where a module is missing: it was the gate.
+  assert json.loads((folder / "metrics.json").read_text())["gates"]["min_accuracy"]["state"] == "missed"

@@ -1,0 +1,62 @@
+"""What is read of a job server's jar."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from beam_retrain.pipelines.engines.job_server import JobServerJar, flink_line, read_job_server
+
+_FLINK = "org.apache.beam.runners.flink.FlinkJobServerDriver"
+
+
+def write_jar(path: Path, main_class: str = _FLINK, libraries: tuple[str, ...] = (), version: str = "") -> Path:
+  """A jar as Java's tools write it: lines of at most 72 bytes."""
+  entries = f"Manifest-Version: 1.0\nMain-Class: {main_class}\n"
+  if libraries:
+    text = "Class-Path: " + " ".join(libraries)
+    entries += text[:70] + "".join(f"\n {text[start : start + 69]}" for start in range(70, len(text), 69)) + "\n"
+  with zipfile.ZipFile(path, "w") as jar:
+    jar.writestr("META-INF/MANIFEST.MF", entries.replace("\n", "\r\n"))
+    if version:
+      jar.writestr(".flink-runtime.version.properties", f"# of Flink\nproject.version={version}\n")
+  return path
+
+
+def test_a_jar_that_holds_all(tmp_path):
+  jar = write_jar(tmp_path / "fat.jar", version="1.20.1")
+  assert read_job_server(str(jar)) == JobServerJar(_FLINK, "1.20", True)
+
+
+def test_a_jar_that_names_others(tmp_path):
+  names = tuple(
+    f"lib/{name}.jar" for name in ("beam-runners-core-java-2.62.0", "flink-runtime-1.19.0", "flink-core-1.18")
+  )
+  jar = write_jar(tmp_path / "thin.jar", libraries=names)
+  assert read_job_server(str(jar)) == JobServerJar(_FLINK, "1.19", False)
+  (tmp_path / "lib").mkdir()
+  (tmp_path / names[1]).write_bytes(b"")
+  assert read_job_server(str(jar)) == JobServerJar(_FLINK, "1.19", True)
+
+
+def test_a_jar_of_something_else(tmp_path):
+  jar = write_jar(tmp_path / "other.jar", main_class="org.other.Main")
+  assert read_job_server(str(jar)) == JobServerJar("org.other.Main", "", True)
+
+
+def test_no_jar(tmp_path):
+  (tmp_path / "page.jar").write_text("<html>404</html>")
+  with pytest.raises(ValueError, match="not a zip file"):
+    read_job_server(str(tmp_path / "page.jar"))
+  with zipfile.ZipFile(tmp_path / "pictures.zip", "w") as pictures:
+    pictures.writestr("a.jpg", b"")
+  with pytest.raises(ValueError, match=r"META-INF/MANIFEST\.MF"):
+    read_job_server(str(tmp_path / "pictures.zip"))
+  with pytest.raises(FileNotFoundError):
+    read_job_server(str(tmp_path / "none.jar"))
+
+
+def test_a_line_is_two_numbers():
+  assert [flink_line(version) for version in ("1.19.3", "2.0", "")] == ["1.19", "2.0", ""]

@@ -1,0 +1,289 @@
+"""What a user sees when a job ends, well or not: exit code, one sentence, and no traceback on the terminal."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from apache_beam.options.pipeline_options import PipelineOptions
+
+from beam_retrain.pipelines.jobs.runner import DONE, FAILED, TOO_MANY_BAD, exit_code, guarded, run_pipeline
+from beam_retrain.transforms.core.errors import InputError
+
+_ROOT = Path(__file__).parents[3]
+
+# A command as ours are: a worker refuses an input (`refuse`), or has a bug (`bug`).
+_COMMAND = """
+import os
+import signal
+import sys
+
+import apache_beam as beam
+from apache_beam.options.pipeline_options import PipelineOptions
+
+from beam_retrain.pipelines.jobs.runner import guarded, run_pipeline
+from beam_retrain.transforms.core.errors import InputError
+
+
+class Work(beam.DoFn):
+  def __init__(self, what):
+    self._what = what
+
+  def process(self, element):
+    if self._what == "refuse":
+      raise InputError("a.jpg has 0 bytes: remove it.")
+    if self._what == "bug":
+      raise ZeroDivisionError("what nobody thought of")
+    if self._what == "interrupt":
+      raise KeyboardInterrupt
+    if self._what == "die":
+      os.kill(os.getpid(), signal.SIGKILL)
+    yield element
+
+
+def run(argv):
+  def build(root):
+    _ = root | "Create" >> beam.Create([1, 2, 3]) | "Spread" >> beam.Reshuffle() | "Work" >> beam.ParDo(Work(argv[0]))
+
+  processes, flags = (2, argv[2:]) if argv[1:2] == ["forked"] else (1, argv[1:])
+  run_pipeline(build, PipelineOptions(flags=flags), stage="test", shards_folder="nowhere", processes=processes)
+  print("done")
+  return 0
+
+
+if __name__ == "__main__":
+  sys.exit(guarded(run, sys.argv[1:]))
+"""
+
+_RUNNERS = pytest.mark.parametrize(
+  "flags",
+  [
+    ["--runner=FnApiRunner"],
+    ["--runner=FnApiRunner", "--direct_num_workers=2", "--direct_running_mode=multi_processing"],
+    ["forked"],
+  ],
+  ids=["in process", "two processes", "two forked processes"],
+)
+
+
+def _run_command(tmp_path: Path, *argv: str) -> subprocess.CompletedProcess[str]:
+  script = tmp_path / "command.py"
+  script.write_text(_COMMAND)
+  environment = {**os.environ, "PYTHONPATH": str(_ROOT), "TMPDIR": str(tmp_path)}
+  return subprocess.run(
+    [sys.executable, str(script), *argv], capture_output=True, text=True, timeout=300, env=environment, check=False
+  )
+
+
+@_RUNNERS
+def test_what_a_worker_refuses_is_one_sentence(tmp_path, flags):
+  ended = _run_command(tmp_path, "refuse", *flags)
+  assert ended.stderr == "beam-retrain: a.jpg has 0 bytes: remove it.\n"
+  assert ended.stdout == ""
+  assert ended.returncode == FAILED
+
+
+@_RUNNERS
+def test_an_unexpected_fault_is_one_sentence_and_the_traceback_is_in_the_file_it_names(tmp_path, flags):
+  ended = _run_command(tmp_path, "bug", *flags)
+  said = re.fullmatch(r"beam-retrain: the job failed: .*the whole traceback is in (\S+\.log)\)\.\n", ended.stderr)
+  assert said, ended.stderr
+  assert "what nobody thought of" in ended.stderr
+  log = Path(said[1]).read_text()
+  assert "Traceback" in log
+  assert "ZeroDivisionError: what nobody thought of" in log
+  assert ended.returncode == FAILED
+
+
+def test_without_a_runner_a_job_runs_here_and_says_nothing_of_its_own(tmp_path):
+  ended = _run_command(tmp_path, "work")
+  assert (ended.returncode, ended.stdout, ended.stderr) == (DONE, "done\n", "")
+
+
+@pytest.mark.parametrize("kind", [["forked"], ["--direct_running_mode=multi_processing", "--direct_num_workers=2"]])
+def test_a_worker_process_that_is_killed_ends_the_job(kind, tmp_path):
+  ended = _run_command(tmp_path, "die", *kind)
+  assert ended.returncode == FAILED
+  sentence = "a worker process was killed, perhaps because memory ran out: the same command goes on where it was."
+  assert ended.stderr == f"beam-retrain: {sentence}\n"
+
+
+def test_an_interrupt_that_hits_a_worker_s_thread_is_one_too(tmp_path):
+  ended = _run_command(tmp_path, "interrupt")
+  assert ended.returncode == FAILED
+  assert ended.stderr == "beam-retrain: interrupted; the same command goes on where it was.\n"
+
+
+def test_a_job_s_own_faults_come_through_as_they_are():
+  def build(root):
+    raise KeyError("in build")
+
+  with pytest.raises(KeyError, match="in build"):
+    run_pipeline(build, PipelineOptions(flags=["--runner=FnApiRunner"]), stage="test", shards_folder="nowhere")
+
+
+def test_a_command_s_exit_code_is_handed_on():
+  assert guarded(lambda argv: len(argv), ["a", "b", "c"]) == 3
+
+
+def test_a_refusal_is_printed_as_it_is(capsys):
+  def refuse(argv):
+    raise InputError(f"{argv[0]} is not there: give another.")
+
+  assert guarded(refuse, ["/data"]) == FAILED
+  assert capsys.readouterr() == ("", "beam-retrain: /data is not there: give another.\n")
+
+
+def test_an_interrupt_says_how_to_go_on(capsys):
+  def interrupt(argv):
+    raise KeyboardInterrupt
+
+  assert guarded(interrupt, []) == FAILED
+  assert capsys.readouterr().err == "beam-retrain: interrupted; the same command goes on where it was.\n"
+
+
+def test_sigterm_is_an_interrupt_while_a_command_runs_unless_somebody_else_sees_to_it(capsys):
+  def end(argv):
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(10)
+
+  assert guarded(end, []) == FAILED
+  assert capsys.readouterr().err == "beam-retrain: interrupted; the same command goes on where it was.\n"
+  assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+  seen: list[int] = []
+  signal.signal(signal.SIGTERM, lambda number, frame: seen.append(number))
+  try:
+    assert guarded(lambda argv: os.kill(os.getpid(), signal.SIGTERM) or DONE, []) == DONE
+  finally:
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+  assert seen == [signal.SIGTERM]
+
+
+def test_a_full_or_read_only_disk_is_told_in_one_sentence(capsys):
+  def write(argv):
+    raise OSError(errno.EROFS, "Read-only file system", "/data/nights")
+
+  assert guarded(write, []) == FAILED
+  expected = "beam-retrain: /data/nights: Read-only file system: make room, or write elsewhere.\n"
+  assert capsys.readouterr().err == expected
+
+
+def test_a_fault_with_a_long_text_is_still_one_line(capsys, tmp_path, monkeypatch):
+  monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+
+  def fail(argv):
+    raise ValueError("x" * 1_000 + "\nsecond line")
+
+  assert guarded(fail, []) == FAILED
+  said = capsys.readouterr().err
+  assert said.startswith("beam-retrain: the job failed: ValueError: xxx")
+  assert len(said) < 400
+  assert said.count("\n") == 1
+  assert "second line" in next(tmp_path.glob("beam-retrain-*.log")).read_text()
+
+
+def _stats(bad: int, inputs: int = 1_000) -> dict:
+  return {"inputs": inputs, "quarantined": bad, "bad_fraction": bad / inputs, "reasons": {"EMPTY": bad} if bad else {}}
+
+
+def test_no_bad_inputs_is_done_without_a_word(capsys):
+  assert exit_code(_stats(0), "/out", 0.0) == DONE
+  assert capsys.readouterr() == ("", "")
+
+
+def test_accepted_losses_are_done_and_told(capsys):
+  assert exit_code(_stats(2), "/out", 0.002) == DONE
+  assert capsys.readouterr() == ("2 of 1000 inputs left out (2 EMPTY), listed in /out/quarantine.csv\n", "")
+
+
+@pytest.mark.parametrize("bad", [1, 2, 3, 37, 999, 1_000])
+@pytest.mark.parametrize("inputs", [1_000, 1_797, 70_000])
+def test_more_losses_than_accepted_are_3_and_the_remedy_it_names_works(bad, inputs, capsys):
+  stats = _stats(bad, inputs)
+  assert exit_code(stats, "/out", 0.0) == TOO_MANY_BAD
+  said = capsys.readouterr().err
+  assert f"{bad} of {inputs} inputs are bad ({bad} EMPTY): see /out/quarantine.csv" in said
+  named = re.search(r"--max_bad_fraction=([0-9.e-]+) ", said)
+  assert named, said
+  assert exit_code(stats, "/out", float(named[1])) == DONE
+
+
+def test_what_worker_processes_say_for_us_is_told_once_and_nothing_else(tmp_path):
+  # A process of its own: pytest has put something else in the place of the descriptor.
+  code = """
+import os
+from beam_retrain.pipelines.jobs.capture import kept_from_terminal
+with kept_from_terminal():
+  for _ in range(2):
+    os.write(2, b"beam-retrain: a store is damaged\\nsome warning\\n")
+"""
+  ran = subprocess.run([sys.executable, "-c", code], cwd=_ROOT, capture_output=True, text=True, check=True)
+  assert ran.stderr == "beam-retrain: a store is damaged\n"
+
+
+def test_what_beam_says_in_any_way_is_kept_from_the_terminal_also_when_python_ends():
+  code = """
+import atexit, logging, sys
+from beam_retrain.pipelines.jobs.capture import kept_from_terminal
+logging.basicConfig(level=logging.WARNING)
+for number in range(2):
+  with kept_from_terminal() as terminal:
+    atexit.register(print, "a job server is stopped", file=sys.stderr)
+    atexit.register(logging.error, "really destroying it")
+    logging.error("an engine's message")
+    print("a worker's traceback", file=sys.stderr)
+    print(f"progress {number}", file=terminal)
+logging.error("heard again")
+"""
+  ran = subprocess.run([sys.executable, "-c", code], cwd=_ROOT, capture_output=True, text=True, check=True)
+  assert ran.stderr == "progress 0\nprogress 1\nERROR:root:heard again\n"
+
+
+def test_what_beam_says_is_kept_from_a_stream_that_is_no_file_too():
+  code = """
+import io, logging, sys
+from beam_retrain.pipelines.jobs.capture import kept_from_terminal
+sys.stderr = stream = io.StringIO()  # as in a notebook
+logging.basicConfig(level=logging.WARNING)
+with kept_from_terminal() as terminal:
+  logging.error("an engine's message")
+  print("a worker's traceback", file=sys.stderr)
+  print("progress", file=terminal)
+print(stream.getvalue(), end="")
+"""
+  ran = subprocess.run([sys.executable, "-c", code], cwd=_ROOT, capture_output=True, text=True, check=True)
+  assert (ran.stdout, ran.stderr) == ("progress\n", "")
+
+
+def test_a_forked_worker_that_is_killed_before_it_is_told_anything_ends_the_job_with_the_same_words():
+  code = """\
+import os, signal, time
+import apache_beam as beam
+from apache_beam.options.pipeline_options import PipelineOptions
+from beam_retrain.pipelines.jobs import forked_workers
+from beam_retrain.pipelines.jobs import local_runner as local_workers
+from beam_retrain.transforms.core.errors import InputError
+options = PipelineOptions(flags=["--direct_num_workers=1"])
+pipeline = beam.Pipeline(options=options)
+pipeline | beam.Create([1]) | beam.Reshuffle()  # whose first stage is waited for, for what it gives
+try:
+  with local_workers.deaths_told(), forked_workers.forked_workers(1, options) as runner:
+    pid = forked_workers._WAITING[0].pid
+    os.kill(pid, signal.SIGKILL)
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    pipeline.runner = runner
+    pipeline.run()
+except InputError as error:
+  print(error)
+"""
+  ended = subprocess.run(
+    [sys.executable, "-c", code], cwd=Path(__file__).parents[3], capture_output=True, text=True, timeout=60
+  )
+  assert ended.stdout.startswith("a worker process was killed"), ended.stderr

@@ -1,0 +1,74 @@
+"""`beam-retrain` as a person types it."""
+
+import subprocess
+import sys
+
+import pytest
+
+from beam_retrain.pipelines.cli import COMMANDS, main
+
+
+def test_help_names_every_command_and_exit_code(capsys):
+  assert main(["--help"]) == 0
+  shown = capsys.readouterr().out
+  assert all(f"\n  {command} " in shown for command in COMMANDS)
+  for code in ("0 done", "1 a gate", "2 wrong usage", "3 more bad inputs"):
+    assert code in shown
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_command_teaches(command, capsys):
+  with pytest.raises(SystemExit) as left:
+    main([command, "--help"])
+  assert left.value.code == 0
+  shown = capsys.readouterr().out
+  assert shown.startswith(f"usage: beam-retrain {command}")
+  assert f"beam-retrain {command} " in shown.split("options:")[0] + shown.split("example")[-1]
+
+
+def test_without_a_command_it_is_wrong_usage(capsys):
+  assert main([]) == 2
+  assert "beam-retrain COMMAND" in capsys.readouterr().out
+
+
+def test_version(capsys):
+  assert main(["--version"]) == 0
+  assert capsys.readouterr().out.startswith("beam-retrain 0.")
+
+
+@pytest.mark.parametrize(
+  ("argv", "sentence"),
+  [
+    (["bottleneck"], "there is no command 'bottleneck'; the nearest is `beam-retrain bottlenecks`."),
+    (["convert", "--ouput=x"], "--ouput: neither beam-retrain nor Beam knows it; the nearest flag is --output."),
+    (
+      ["bottlenecks", "--runer=FnApiRunner"],
+      "--runer: neither beam-retrain nor Beam knows it; the nearest flag is --runner.",
+    ),
+    (["train", "--inptu=x"], "--inptu: this command does not know it; the nearest flag is --input."),
+    (["run", "--output=x", "--trunk_weight=y"], "the nearest flag is --trunk_weights."),
+    (["evaluate", "--input=x", "--output=y"], "required: --model"),
+    (
+      ["predict", "--model=nowhere", "x.jpg"],
+      "nowhere has no info.json: give the folder that `beam-retrain train` wrote.",
+    ),
+    (["run", "--data=nowhere", "--output=x"], "nowhere is not there: give digits, mnist, or the path of a folder"),
+  ],
+)
+def test_wrong_usage_is_one_sentence_and_2(argv, sentence, capsys, tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  assert main(argv) == 2
+  shown = capsys.readouterr()
+  assert shown.out == ""
+  assert shown.err.startswith(("beam-retrain: ", f"beam-retrain {argv[0]}: "))
+  assert sentence in shown.err
+  assert shown.err.count("\n") == 1
+
+
+def test_no_stage_is_imported_before_it_is_asked_for():
+  code = (
+    "import sys; from beam_retrain.pipelines.cli import main; main(['--help']);"
+    "print([name for name in ('apache_beam', 'tensorflow', 'numpy', 'PIL') if name in sys.modules])"
+  )
+  shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+  assert shown.stdout.splitlines()[-1] == "[]"

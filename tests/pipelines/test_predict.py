@@ -1,0 +1,124 @@
+"""`predict`: files and folders, three formats, and bad pictures that cost the others nothing."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tensorflow as tf
+
+from beam_retrain.pipelines import predict
+from beam_retrain.transforms.core.errors import InputError
+
+
+@pytest.fixture
+def mixed(tmp_path, small_pictures) -> Path:
+  """40 good pictures (more than one batch), an empty one, a text, a cut one, and a file not named like one."""
+  folder = tmp_path / "mixed"
+  shutil.copytree(small_pictures / "white", folder / "below")
+  (folder / "empty.jpg").write_bytes(b"")
+  (folder / "text.PNG").write_text("not a picture")
+  (folder / "cut.jpg").write_bytes((small_pictures / "black" / "0.jpg").read_bytes()[:-300])
+  (folder / "notes.txt").write_text("not even named like one")
+  return folder
+
+
+def run(capsys, *argv: str) -> tuple[int, str, str]:
+  code = predict.run(list(argv))
+  captured = capsys.readouterr()
+  return code, captured.out, captured.err
+
+
+def test_label_and_confidence_are_the_served_ones(trained_model, small_pictures, capsys):
+  paths = [str(small_pictures / label / name) for label, name in [("white", "0.jpg"), ("black", "1.png")]]
+  code, out, _ = run(capsys, f"--model={trained_model}", *paths)
+  assert code == 0
+  served = tf.saved_model.load(str(trained_model / "saved_model")).signatures["serving_default"](
+    key=tf.constant(paths), image_bytes=tf.constant([Path(path).read_bytes() for path in paths])
+  )
+  assert out.splitlines() == [
+    f"{path}: {label.decode()} {confidence:.2%}"
+    for path, label, confidence in zip(paths, served["label"].numpy(), served["confidence"].numpy(), strict=True)
+  ]
+  assert [line.split(": ")[1].split()[0] for line in out.splitlines()] == ["white", "black"]
+
+
+def test_bad_pictures_are_named_and_the_others_predicted(trained_model, mixed, capsys):
+  code, out, err = run(capsys, f"--model={trained_model}", str(mixed))
+  assert code == 3
+  assert len(out.splitlines()) == 40
+  lines = err.splitlines()
+  assert [line.split(": ")[:2] for line in lines[:-1]] == [
+    [str(mixed / "cut.jpg"), "TRUNCATED"],
+    [str(mixed / "empty.jpg"), "EMPTY"],
+    [str(mixed / "text.PNG"), "NOT_AN_IMAGE"],
+  ]
+  assert lines[-1] == "beam-retrain: 3 of 43 pictures could not be used, see above."
+  assert run(capsys, f"--model={trained_model}", str(mixed), "--max_bad_fraction=0.1")[:2] == (0, out)
+
+
+def test_csv_and_json_hold_the_top_labels(trained_model, small_pictures, capsys):
+  argv = [f"--model={trained_model}", "--top=2", str(small_pictures / "white" / "0.jpg")]
+  _, as_csv, _ = run(capsys, *argv, "--format=csv")
+  rows = list(csv.DictReader(io.StringIO(as_csv)))
+  _, as_json, _ = run(capsys, *argv, "--format=json")
+  (entry,) = [json.loads(line) for line in as_json.splitlines()]
+  assert [(row["file_name"], row["rank"]) for row in rows] == [(argv[-1], "1"), (argv[-1], "2")]
+  assert [row["label"] for row in rows] == [one["label"] for one in entry["top"]]
+  assert [float(row["confidence"]) for row in rows] == pytest.approx([one["confidence"] for one in entry["top"]])
+  assert (entry["file_name"], entry["label"]) == (argv[-1], "white")
+  assert 0 <= entry["top"][1]["confidence"] <= entry["confidence"] <= 1
+
+
+def test_a_formula_in_a_file_name_stays_text(trained_model, small_pictures, tmp_path, capsys, monkeypatch):
+  shutil.copy(small_pictures / "grey" / "0.jpg", tmp_path / "=1+1.jpg")
+  monkeypatch.chdir(tmp_path)
+  _, out, _ = run(capsys, f"--model={trained_model}", "=1+1.jpg", "--format=csv")
+  assert out.splitlines()[1].startswith("'=1+1.jpg,1,")
+
+
+def test_each_picture_once_and_folders_in_order(small_pictures):
+  first = str(small_pictures / "white" / "3.gif")
+  found = predict.find_pictures([first, str(small_pictures), first])
+  assert found[0] == first
+  assert found[1:] == sorted(set(map(str, small_pictures.glob("*/*"))) - {first})
+
+
+def test_what_cannot_be_used_is_said(trained_model, tmp_path, capsys):
+  with pytest.raises(InputError, match=r"nowhere\.jpg does not exist"):
+    run(capsys, f"--model={trained_model}", str(tmp_path / "nowhere.jpg"))
+  with pytest.raises(InputError, match=r"has no file that ends in .jpg, .jpeg, .png, .bmp, .gif"):
+    run(capsys, f"--model={trained_model}", str(tmp_path))
+  with pytest.raises(InputError, match="give the folder that `beam-retrain train` wrote"):
+    run(capsys, f"--model={tmp_path}", str(tmp_path))
+
+
+def test_as_a_process_without_beam(trained_model, small_pictures):
+  script = (
+    "import sys; from beam_retrain.pipelines import predict; code = predict.run(sys.argv[1:]);"
+    "print('apache_beam' in sys.modules, code)"
+  )
+  picture = str(small_pictures / "black" / "2.bmp")
+  ran = subprocess.run(
+    [sys.executable, "-c", script, f"--model={trained_model}", picture],
+    cwd=Path(__file__).parents[2],
+    check=True,
+    capture_output=True,
+    text=True,
+  )
+  assert ran.stdout.splitlines()[-1] == "False 0"
+  assert ran.stdout.splitlines()[0].startswith(f"{picture}: black ")
+
+
+def test_a_reader_that_leaves_early_is_no_fault(trained_model, small_pictures):
+  command = f"{sys.executable} -m beam_retrain.pipelines.cli predict --model {trained_model} {small_pictures} | head -1"
+  shown = subprocess.run(command, shell=True, capture_output=True, text=True, cwd=Path(__file__).parents[2])
+  assert shown.stdout.count("\n") == 1
+  assert "Broken pipe" not in shown.stderr
+  assert "the job failed" not in shown.stderr

@@ -1,0 +1,71 @@
+"""What `plan` says, as text."""
+
+import pytest
+
+from beam_retrain.reporting.cost_table import duration, plan_table, size
+from beam_retrain.transforms.core.run.cost_model import JobCosts, expect
+
+COSTS = JobCosts(8.0, 0.00001, 0.00002, 0.1, 1 / 168, 0.0001, 1_430_000_000, 8400, 96_000_000)
+MNIST = {"training": 60_000, "testing": 10_000}
+
+
+@pytest.mark.parametrize(
+  ("secs", "text"),
+  [
+    (0.04, "0.0 s"),
+    (9.94, "9.9 s"),
+    (59.4, "59 s"),
+    (59.6, "1 min 0 s"),
+    (432, "7 min 12 s"),
+    (3599.6, "1 h 0 min"),
+    (11_100, "3 h 5 min"),
+    (86_395, "1 day 0 h"),
+    (1_051_200, "12 days 4 h"),
+  ],
+)
+def test_durations(secs, text):
+  assert duration(secs) == text
+
+
+@pytest.mark.parametrize(
+  ("count", "text"),
+  [
+    (980, "980 bytes"),
+    (9_940, "9.9 kB"),
+    (9_960, "10 kB"),
+    (999_600, "1.0 MB"),
+    (164_000_000, "164 MB"),
+    (8.4e12, "8.4 TB"),
+    (2e18, "2000 PB"),
+  ],
+)
+def test_sizes(count, text):
+  assert size(count) == text
+
+
+def test_table_of_one_worker():
+  assert (
+    plan_table(expect(COSTS, MNIST), ["bundled", "batches of 32"], ["a note"])
+    == """\
+pictures    70,000: 60,000 training, 10,000 testing
+shards      69: 59 training, 10 testing, of about 1,024 pictures
+trunk       bundled, batches of 32
+speed       168 pictures/s
+time        7 min 21 s
+  start     8.0 s         Python, libraries, the trunk, the steps of the job
+  listing   0.7 s         the names passed over, for a sample
+  planning  1.4 s         listed, dealt into shards, counted
+  trunk     7 min 4 s     read, decoded, computed, written
+  closing   7.0 s         analysis, split audit, ledger
+memory      1.4 GB in each process
+disk        684 MB: records 588 MB, trunk and the rest 96 MB
+a note"""
+  )
+
+
+def test_table_of_too_many_workers():
+  shown = plan_table(expect(COSTS, {"training": 2048}, 5), ["bundled"]).splitlines()
+  assert "pictures    2,048 training" in shown
+  assert "speed       168 pictures/s on each worker" in shown
+  assert "workers     5, of which the busiest has 1 shard" in shown
+  assert shown[-1] == "more than 2 workers have nothing to do: a shard is worked by one"

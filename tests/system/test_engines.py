@@ -1,0 +1,142 @@
+"""The same jobs, the same output, on every engine that runs on one machine: `make engines` brings them."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import subprocess
+import time
+import urllib.request
+from collections.abc import Iterator
+
+import apache_beam as beam
+import pytest
+
+from beam_retrain.pipelines.cli import main
+from beam_retrain.pipelines.jobs.runner import FAILED
+from tests.pipelines.engines.test_job_server import write_jar
+from tests.system.engine_suite import (
+  ONE_WORKER,
+  EngineSuite,
+  JobServerSuite,
+  engine_file,
+  expected,
+  inputs,
+  needs_engines,
+  run_doctor,
+)
+
+__all__ = ["expected", "inputs"]  # fixtures
+
+pytestmark = [
+  needs_engines,
+  # How Beam's worker threads in this process end when an engine hangs up on them, after each stage of a good job too.
+  pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning"),
+]
+
+# A job server that lives for seconds is done before the better compiler pays: a third less of the processors' time.
+_SHORT_LIVED = "--job_server_jvm_properties=-XX:TieredStopAtLevel=1"
+
+
+class TestFnApiRunner(EngineSuite):
+  """A second time, with nothing changed: what differs here is no engine's doing."""
+
+  @pytest.fixture(scope="class")
+  @classmethod
+  def flags(cls):
+    return ONE_WORKER
+
+
+class TestFnApiRunnerWithTwoProcesses(EngineSuite):
+  @pytest.fixture(scope="class")
+  @classmethod
+  def flags(cls):
+    return [*ONE_WORKER, "--direct_running_mode=multi_processing", "--direct_num_workers=2"]
+
+
+class TestPrism(EngineSuite):
+  @pytest.fixture(scope="class")
+  @classmethod
+  def flags(cls):
+    # Of Beam's own version, and no other.
+    prism = engine_file(f"prism-v{beam.version.__version__}", "prism")
+    return ["--runner=PrismRunner", f"--prism_location={prism}"]
+
+
+@pytest.fixture(scope="module")
+def master(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+  """HOST:PORT of a Flink cluster's JobManager, which has no workers."""
+  folder = tmp_path_factory.mktemp("master")
+  with socket.socket() as rpc, socket.socket() as rest:
+    for one in (rpc, rest):
+      one.bind(("127.0.0.1", 0))
+    rpc_port, rest_port = (one.getsockname()[1] for one in (rpc, rest))
+  (folder / "flink-conf.yaml").write_text(
+    f"jobmanager.rpc.address: 127.0.0.1\njobmanager.rpc.port: {rpc_port}\njobmanager.bind-host: 127.0.0.1\n"
+    f"rest.address: 127.0.0.1\nrest.bind-address: 127.0.0.1\nrest.port: {rest_port}\n"
+    f"io.tmp.dirs: {folder}\nblob.storage.directory: {folder}\nclassloader.resolve-order: parent-first\n"
+  )
+  opened = [f"--add-opens=java.base/java.{name}=ALL-UNNAMED" for name in ("lang", "net", "io", "nio", "util", "time")]
+  main_class = "org.apache.flink.runtime.entrypoint.StandaloneSessionClusterEntrypoint"
+  path = f"{engine_file('flink', 'lib')}/*"
+  command = [
+    "java",
+    "-Xmx512m",
+    *opened,
+    "-cp",
+    path,
+    main_class,
+    "--configDir",
+    str(folder),
+    "--executionMode",
+    "cluster",
+  ]
+  with (folder / "log").open("wb") as log:
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+  try:
+    address = f"127.0.0.1:{rest_port}"
+    deadline = time.monotonic() + 90
+    while True:
+      with contextlib.suppress(OSError):
+        urllib.request.urlopen(f"http://{address}/config", timeout=5).close()
+        break
+      has_failed = process.poll() is not None or time.monotonic() > deadline
+      assert not has_failed, (folder / "log").read_text()[-3_000:]
+      time.sleep(0.5)
+    yield address
+  finally:
+    process.kill()
+    process.wait()
+
+
+class TestFlink(JobServerSuite):
+  runner = "FlinkRunner"
+
+  @pytest.fixture(scope="class")
+  @classmethod
+  def flags(cls):
+    jar = engine_file("flink", "job-server.jar")
+    flags = ["--runner=FlinkRunner", "--flink_master=[local]", f"--flink_job_server_jar={jar}", "--parallelism=2"]
+    return [*flags, _SHORT_LIVED]
+
+  def test_a_job_server_of_another_line_is_refused(self, flags, master, tmp_path, capsys):
+    jar = write_jar(tmp_path / "other.jar", version="1.20.1")
+    argv = [f"--flink_master={master}", f"--flink_job_server_jar={jar}", "--environment_type=LOOPBACK"]
+    assert main(["convert", "--input=a", f"--output={tmp_path / 'b'}", "--runner=FlinkRunner", *argv]) == FAILED
+    cause = "the cluster is Flink 1.19, and the job server is of 1.20: give the job server of the cluster's line"
+    assert capsys.readouterr().err.startswith(f"beam-retrain convert: --flink_master={master}: {cause}")
+
+  def test_doctor_does_not_wait_for_a_cluster_without_workers(self, flags, master):
+    code, lines = run_doctor(*flags, f"--flink_master={master}", "--environment_type=LOOPBACK", "--timeout_secs=20")
+    assert code == FAILED
+    assert lines[1].startswith("problem: engine: FlinkRunner did not do a tiny job within 20 seconds")
+
+
+class TestSpark(JobServerSuite):
+  runner = "SparkRunner"
+
+  @pytest.fixture(scope="class")
+  @classmethod
+  def flags(cls):
+    jar = engine_file("spark", "job-server.jar")
+    return ["--runner=SparkRunner", "--spark_master_url=local[2]", f"--spark_job_server_jar={jar}", _SHORT_LIVED]

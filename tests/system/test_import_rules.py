@@ -1,0 +1,134 @@
+"""What gets loaded by whom, tried in a new process; who may import whom is `lint-imports`' (pyproject.toml).
+
+A rule's modules are found by walking the rooms, so that a new file is under the rules from its first day.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+_ROOT = Path(__file__).parents[2]
+_TENSORFLOW = {"tensorflow", "tensorflow_hub", "tensorflow_transform", "keras", "tf_keras", "tfx_bsl"}
+_WITHOUT_TENSORFLOW = (
+  "errors",
+  "images.encode",
+  "images.headers",
+  "images.idx",
+  "images.thumbnails",
+  "metrics.calibration",
+  "metrics.comparison",
+  "metrics.intervals",
+  "metrics.label_stats",
+  "metrics.mistakes",
+  "metrics.predictions",
+  "models.head",
+  "records.csv_cells",
+  "records.example",
+  "records.quarantine",
+  "records.schema",
+  "records.shards",
+  "records.slice_manifest",
+  "records.splits",
+  "records.tfrecord",
+  "run.cli",
+  "run.provenance",
+  "run.run_info",
+  "runtimes.prepared",
+  "runtimes.variant",
+  "system.prefetch",
+)
+
+
+def _modules(room: str) -> dict[str, Path]:
+  """Returns module name -> file of everything in a room."""
+  found = {}
+  for path in sorted((_ROOT / room).rglob("*.py")):
+    parts = ("beam_retrain", *path.relative_to(_ROOT).with_suffix("").parts)
+    found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+  return found
+
+
+def _is_in(name: str, package: str) -> bool:
+  return name == package or name.startswith(f"{package}.")
+
+
+def _loaded_by(modules: list[str]) -> set[str]:
+  """Imports the modules in a new process and returns what is then in `sys.modules`."""
+  assert modules, "nothing to import: the rule would check nothing"
+  code = f"import gc, importlib, json, sys\ngc.disable()\nfor name in {modules!r}: importlib.import_module(name)\n"
+  code += "print('loaded', json.dumps(sorted(sys.modules)))\ngc.freeze()"
+  ended = subprocess.run(
+    [sys.executable, "-c", code], cwd=_ROOT, capture_output=True, text=True, timeout=300, check=False
+  )
+  assert ended.returncode == 0, ended.stderr[-3_000:]
+  (line,) = [line for line in ended.stdout.splitlines() if line.startswith("loaded ")]
+  return set(json.loads(line.removeprefix("loaded ")))
+
+
+def _core_without_tensorflow() -> list[str]:
+  return [
+    name
+    for name in _modules("transforms/core")
+    if name.removeprefix("beam_retrain.transforms.core.") in _WITHOUT_TENSORFLOW
+  ]
+
+
+def test_the_walk_finds_the_rooms():
+  assert {f"beam_retrain.transforms.core.{name}" for name in _WITHOUT_TENSORFLOW} <= _modules("transforms").keys()
+  assert {
+    "beam_retrain.transforms.core.models.inception",
+    "beam_retrain.transforms.shards.work",
+    "beam_retrain.transforms.shards.ledger",
+  } <= _modules("transforms").keys()
+  stages = ("bottlenecks", "cli", "convert", "evaluate", "jobs.runner")
+  assert {f"beam_retrain.pipelines.{name}" for name in stages} <= _modules("pipelines").keys()
+  assert "beam_retrain.trainer.task" in _modules("trainer")
+  assert "beam_retrain.reporting" in _modules("reporting")
+
+
+def test_core_loads_no_beam():
+  assert "apache_beam" not in _loaded_by(list(_modules("transforms/core")))
+
+
+def test_files_and_records_load_no_tensorflow():
+  loaded = _loaded_by(_core_without_tensorflow())
+  assert not loaded & (_TENSORFLOW | {"apache_beam"})
+  assert "beam_retrain.transforms.core.images.idx" in loaded
+
+
+def test_converting_loads_no_tensorflow():
+  loaded = _loaded_by(["beam_retrain.pipelines.convert", "beam_retrain.transforms.convert"])
+  assert not loaded & _TENSORFLOW
+  assert "apache_beam" in loaded
+
+
+def test_a_night_without_new_pictures_need_not_load_tensorflow():
+  assert not _loaded_by(["beam_retrain.pipelines.reevaluate.command"]) & _TENSORFLOW
+
+
+def test_the_trainer_loads_no_beam():
+  loaded = _loaded_by([name for name in _modules("trainer") if name.split(".")[-1] != "__main__"])
+  assert not {name for name in loaded if _is_in(name, "apache_beam") or _is_in(name, "beam_retrain.pipelines")}
+
+
+def test_reports_load_neither_beam_nor_tensorflow():
+  assert not _loaded_by(list(_modules("reporting"))) & (_TENSORFLOW | {"apache_beam"})
+
+
+def test_jobs_do_not_load_the_trainer():
+  jobs = [
+    name
+    for name in _modules("pipelines")
+    if name not in ("beam_retrain.pipelines.cli", "beam_retrain.pipelines.__main__")
+  ]
+  assert not {name for name in _loaded_by(jobs) if _is_in(name, "beam_retrain.trainer")}
+
+
+def test_the_command_line_loads_a_stage_only_when_it_is_asked_for():
+  loaded = _loaded_by(["beam_retrain.pipelines.cli"])
+  stages = {"convert", "bottlenecks", "evaluate", "predict", "reevaluate", "run"}
+  assert not loaded & ({f"beam_retrain.pipelines.{stage}" for stage in stages} | _TENSORFLOW)
+  assert not {name for name in loaded if _is_in(name, "beam_retrain.trainer")}

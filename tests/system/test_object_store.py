@@ -1,0 +1,244 @@
+"""Every stage from and to `s3://`, on a real server of S3 on this machine, gives what it gives on a local disk; what a
+store's client can change, on one that speaks the protocol of `gs://`, too. See also test_object_files.py."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from beam_retrain.pipelines import bottlenecks, cli, convert, datasets, evaluate
+from beam_retrain.pipelines.jobs.runner import DONE
+from beam_retrain.pipelines.plan import command as plan
+from beam_retrain.pipelines.reevaluate import command as reevaluate
+from beam_retrain.transforms.core.errors import InputError
+from beam_retrain.transforms.io import cache, files
+from beam_retrain.transforms.io.transfer import put_file, put_folder
+from tests.object_stores import KEY, SECRET, Server, gs, s3, serve_s3
+from tests.system.engine_suite import ONE_WORKER, assert_same, engine_file, needs_engines
+
+__all__ = ["gs", "s3"]  # fixtures
+
+pytestmark = [
+  needs_engines,
+  # How Beam's worker threads in this process end when Flink hangs up on them.
+  pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning"),
+]
+_BOTH = pytest.mark.parametrize("server", ["s3", "gs"], indirect=True)
+
+
+@pytest.fixture
+def server(request: pytest.FixtureRequest, local: Work) -> Server:
+  """Of S3, where a test does not say, with its options, whatever the last command has left; it has the inputs."""
+  found: Server = request.getfixturevalue(getattr(request, "param", "s3"))
+  found.use()
+  if not (found.bucket / "in").exists():
+    for path in (local.idx, local.pictures):
+      put_folder(str(path), f"{found.url}/in/{path.name}")
+  return found
+
+
+class Work(NamedTuple):
+  """What the stages write on a local disk; the inputs are on the servers, too, by the same names."""
+
+  idx: Path
+  pictures: Path
+  bottlenecks: Path
+  model: Path
+  evaluation: Path
+
+
+@pytest.fixture(scope="module")
+def local(tmp_path_factory: pytest.TempPathFactory) -> Work:
+  work = tmp_path_factory.mktemp("local")
+  found = Work(*(work / name for name in Work._fields))
+  datasets.digits(str(found.idx))
+  assert convert.run(_convert(str(found.idx), str(found.pictures))) == DONE
+  assert bottlenecks.run(_embed(str(found.pictures), str(found.bottlenecks))) == DONE
+  assert cli.dispatch(_train(str(found.bottlenecks), str(found.model))) == DONE
+  assert evaluate.run(_evaluate(str(found.pictures), str(found.model), str(found.evaluation))) == DONE
+  return found
+
+
+def _convert(given: str, output: str) -> list[str]:
+  return [f"--input={given}", f"--output={output}", *ONE_WORKER]
+
+
+def _embed(given: str, output: str) -> list[str]:
+  return [f"--input={given}/training", f"--output={output}", "--trunk=bundled", *ONE_WORKER]
+
+
+def _train(given: str, output: str) -> list[str]:
+  return ["train", f"--input={given}", f"--output={output}", "--rounds=9"]
+
+
+def _evaluate(given: str, model: str, output: str) -> list[str]:
+  return [f"--input={given}/testing", f"--model={model}", f"--output={output}", *ONE_WORKER]
+
+
+@_BOTH
+def test_convert_with_processes_that_are_forked(server, local):
+  argv = [f"--input={server.url}/in/idx", f"--output={server.url}/forked", *server.flags]
+  assert convert.run(argv) == DONE
+  assert_same(server.bucket / "forked", local.pictures, has_same_inputs=False)
+
+
+def test_records_are_read(server, local, tmp_path):
+  of_trunk = ["--trunk=bundled", *ONE_WORKER]
+  argv = ["--input=s3://bucket/in/pictures", f"--output={tmp_path / 'bottlenecks'}", *of_trunk, *server.flags]
+  assert bottlenecks.run(argv) == DONE
+  assert len(list((tmp_path / "bottlenecks" / "records").glob("*.tfrecord"))) == 3
+
+
+@_BOTH
+def test_bottlenecks_train_evaluate(server, local, capfd):
+  url, brought = server.url, Path(cache.folder(), "trunks", "brought")
+  before = set(brought.glob("*"))
+  assert bottlenecks.run([*_embed(f"{url}/in/pictures", f"{url}/b"), *server.flags]) == DONE
+  assert_same(server.bucket / "b", local.bottlenecks, has_same_inputs=False)
+  assert len(set(brought.iterdir()) - before) == 1  # once for this machine, and whole
+  assert not list(brought.glob(".*"))
+
+  assert cli.dispatch([*_train(f"{url}/b", f"{url}/m"), *server.flags]) == DONE
+  assert f"the model is in {url}/m/saved_model" in capfd.readouterr().out
+  assert_same_model(server.bucket / "m", local.model)
+
+  argv = _evaluate(f"{url}/in/pictures", f"{url}/m", f"{url}/e")
+  assert evaluate.run([*argv, *server.flags]) == DONE
+  assert_same(server.bucket / "e", local.evaluation, has_same_inputs=False)
+
+  # Over what is there: as on a disk, and no neighbour is touched.
+  for name in ("b/mine.txt", "m/mine.txt", "m/saved_model/old", "m/trunk-of-mine/a"):
+    put_file(str(local.model / "labels.txt"), f"{url}/{name}")
+  assert cli.dispatch([*_train(f"{url}/b", f"{url}/m"), *server.flags, "--seed=1"]) == DONE
+  added = ("mine.txt", "saved_model/old", "trunk-of-mine/a")
+  assert [name for name in added if (server.bucket / "m" / name).exists()] == ["mine.txt", "trunk-of-mine/a"]
+  assert not Path(url.partition("//")[0]).exists()
+
+
+@_BOTH
+def test_bottlenecks_are_reused_and_a_manifest_is_read(server, local, capfd):
+  """By worker processes, which have their options from the command alone."""
+  url, training = server.url, local.pictures / "training"
+  put_folder(str(local.bottlenecks), f"{url}/reused")
+  paths = sorted(training.rglob("*.jpg"))[::2]
+  rows = [f"training/{path.relative_to(training).as_posix()},{path.parent.name}" for path in paths]
+  files.write_text(f"{url}/in/pictures/manifest.csv", "\n".join(["file_name,label", *rows]) + "\n")
+  places = [f"--input={url}/in/pictures/manifest.csv", f"--output={url}/listed", f"--reuse={url}/reused"]
+  processes = ["--runner=FnApiRunner", "--direct_running_mode=multi_processing", "--direct_num_workers=2"]
+  assert bottlenecks.run([*places, "--trunk=bundled", *processes, *server.flags]) == DONE
+  counts = f"{len(rows):,} of {len(rows):,} bottlenecks reused from {url}/reused, 0 computed"
+  assert counts in capfd.readouterr().out
+
+
+def test_a_night_of_reevaluate(server, local, tmp_path):
+  put_folder(str(local.model), "s3://bucket/nightly")
+  for model, given, history in (
+    (local.model, local.pictures, tmp_path / "local"),
+    ("s3://bucket/nightly", "s3://bucket/in/pictures", tmp_path / "remote"),
+  ):
+    argv = [f"--model={model}", f"--input={given}/testing", f"--history={history}", "--date=2026-03-01"]
+    assert reevaluate.run([*argv, *ONE_WORKER, *server.flags]) == DONE
+  assert_same(tmp_path / "remote" / "2026-03-01", tmp_path / "local" / "2026-03-01", has_same_inputs=False)
+  with pytest.raises(InputError, match="--history s3://bucket/history is remote, where a folder cannot be renamed"):
+    reevaluate.run([*argv[:2], "--history=s3://bucket/history", *server.flags])
+
+
+def test_plan(server, capfd):
+  assert plan.run(["--input=s3://bucket/in/pictures", "--trunk=bundled", *server.flags]) == DONE
+  assert "pictures    1,797" in capfd.readouterr().out
+
+
+def assert_same_model(output: Path, expected: Path) -> None:
+  assert _names(output) == _names(expected)
+  for name in ("head.npz", "labels.txt", "retrained_graph.pb", "trunk/prepared/card.json", "COMPLETED"):
+    assert (output / name).read_bytes() == (expected / name).read_bytes(), name
+
+
+def _names(folder: Path) -> list[str]:
+  names = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+  return sorted(name for name in names if not name.startswith("logs/"))  # which are named by the time
+
+
+def test_a_training_that_fails_takes_nothing_away(server, local):
+  put_folder(str(local.bottlenecks), "s3://bucket/damaged")
+  put_folder(str(local.model), "s3://bucket/kept")
+  files.delete(["s3://bucket/damaged/stats.json"])
+  record = next((local.bottlenecks / "records").glob("training-00000*"))
+  put_file(str(local.bottlenecks / "stats.json"), f"s3://bucket/damaged/records/{record.name}")
+  put_file(str(local.bottlenecks / "stats.json"), "s3://bucket/damaged/stats.json")
+  with pytest.raises(InputError, match="s3://bucket/damaged/records"):
+    cli.dispatch([*_train("s3://bucket/damaged", "s3://bucket/kept"), *server.flags])
+  assert_same_model(server.bucket / "kept", local.model)
+
+
+def test_a_bucket_that_may_not_be_written_is_told_before_the_training(server, local, capfd):
+  with serve_s3(server.bucket.parents[1], "--readonly") as guarded:
+    argv = [*_train(str(local.bottlenecks), "s3://bucket/guarded"), *guarded.flags]
+    with pytest.raises(InputError, match=r"s3://bucket/guarded/.* cannot be written with these credentials \(Access"):
+      cli.dispatch(argv)
+  assert "images" not in capfd.readouterr().out
+
+
+def test_a_model_that_cannot_be_taken_back_is_kept(server, local):
+  put_folder(str(local.model), "s3://bucket/blocked")
+  # Where this server keeps objects as files, none can have a name that goes on behind another's.
+  files.delete(["s3://bucket/blocked/saved_model"])
+  files.write_text("s3://bucket/blocked/saved_model", "in the way")
+  with pytest.raises(InputError, match="the model could not be taken there") as caught:
+    cli.dispatch([*_train(str(local.bottlenecks), "s3://bucket/blocked"), *server.flags])
+  kept = Path(re.findall(r"it is whole in (\S+),", str(caught.value))[0])
+  try:
+    assert_same_model(kept, local.model)
+  finally:
+    shutil.rmtree(kept)
+  assert not (server.bucket / "blocked" / "COMPLETED").exists()
+
+
+@pytest.mark.parametrize(
+  ("given", "key", "secret", "said"),
+  [
+    (
+      "s3://bucket/in/idx",
+      "other",
+      SECRET,
+      "s3://bucket/in/idx: the credentials are refused (XAdminUserNotFound): set",
+    ),
+    (
+      "s3://bucket/in/idx",
+      KEY,
+      "other",
+      "s3://bucket/in/idx: the credentials are refused (SignatureDoesNotMatch): set",
+    ),
+    ("s3://none/in/idx", KEY, SECRET, "s3://none/in/idx: there is no bucket none: make it, or give another path"),
+    ("s3://bucket/nothing", KEY, SECRET, "s3://bucket/nothing does not exist: give a folder of IDX files"),
+  ],
+)
+def test_what_cannot_be_read_is_one_sentence(given, key, secret, said, server, tmp_path, monkeypatch):
+  monkeypatch.setenv("AWS_ACCESS_KEY_ID", key)
+  monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", secret)
+  with pytest.raises(InputError) as caught:
+    bottlenecks.run([*_embed(given.removesuffix("/training"), str(tmp_path / "output")), *server.flags])
+  assert str(caught.value).replace("/training", "").startswith(said)
+
+
+def test_on_flink(server, local, tmp_path):
+  jar = engine_file("flink", "job-server.jar")
+  on_flink = ["--runner=FlinkRunner", "--flink_master=[local]", f"--flink_job_server_jar={jar}", *server.flags]
+  assert convert.run(["--input=s3://bucket/in/idx", "--output=s3://bucket/flink/p", *on_flink]) == DONE
+  assert_same(server.bucket / "flink" / "p", local.pictures, has_same_inputs=False)
+
+  argv = ["--input=s3://bucket/flink/p/training", "--output=s3://bucket/flink/b", "--trunk=bundled", *on_flink]
+  with pytest.raises(InputError, match=r"on FlinkRunner TensorFlow writes the transform graph .* --temp_location"):
+    bottlenecks.run(argv)
+  assert bottlenecks.run([*argv, f"--temp_location={tmp_path / 'temp'}"]) == DONE
+  assert_same(server.bucket / "flink" / "b", local.bottlenecks, has_same_inputs=False)
+  assert list((tmp_path / "temp").iterdir()) == []
+
+  assert cli.dispatch([*_train("s3://bucket/flink/b", "s3://bucket/flink/m"), *server.flags]) == DONE
+  places = ["--model=s3://bucket/flink/m", "--output=s3://bucket/flink/e"]
+  assert evaluate.run(["--input=s3://bucket/flink/p/testing", *places, *on_flink]) == DONE
+  assert_same(server.bucket / "flink" / "e", local.evaluation, has_same_inputs=False)

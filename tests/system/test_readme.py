@@ -1,0 +1,73 @@
+"""Every command of the README is run, or, where it needs a network or a cluster, at least understood."""
+
+import importlib
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from beam_retrain.pipelines.cli import COMMANDS
+from beam_retrain.pipelines.options.arguments import parse_with_beam_options
+
+_README = (Path(__file__).parents[2] / "README.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+  return re.findall(rf"```{language}\n(.*?)```", _README, re.DOTALL)
+
+
+def letters(line: str) -> str:
+  """A line without its figures and the kind of its trunk: those differ from machine to machine."""
+  return "".join(re.findall("[a-z]+", re.sub(r"\(\w+ by \w+\)", "", line)))
+
+
+def test_each_console_block_gives_what_it_shows(tmp_path):
+  consoles = [block.split("\n", 1) for block in blocks("console")]
+  commands = [command.removeprefix("$ ") for command, _ in consoles]
+  assert {shlex.split(command)[1] for command in commands} == set(COMMANDS)
+  # As a user has it on PATH after installing the package.
+  environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+  environment.pop("PYTHONPATH", None)
+  for command, shown in zip(commands, (text for _, text in consoles), strict=True):
+    ran = subprocess.run(command, shell=True, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert ran.returncode == 0, f"{command}\n{ran.stdout}{ran.stderr}"
+    printed = {letters(line) for line in ran.stdout.splitlines()}
+    for line in shown.splitlines():
+      if line.strip() != "...":
+        assert letters(line) in printed, f"{command}\ndid not print: {line}\nbut:\n{ran.stdout}"
+
+
+def understood_commands() -> list[str]:
+  text = "\n".join(blocks("sh")).replace("\\\n", " ")
+  return [line for line in text.splitlines() if line.startswith(("beam-retrain", "python -m pipelines."))]
+
+
+@pytest.mark.parametrize("command", understood_commands())
+def test_each_other_command_has_flags_that_are_known(command):
+  words = shlex.split(command)
+  module = COMMANDS[words[1]][0] if words[0] == "beam-retrain" else words[2]
+  rest = words[2:] if words[0] == "beam-retrain" else words[3:]
+  parse_with_beam_options(importlib.import_module(module).make_parser(), rest)
+
+
+def test_there_are_such_commands():
+  assert len(understood_commands()) >= 4
+  assert any(command.startswith("python -m") for command in understood_commands())
+
+
+@pytest.mark.parametrize("target", re.findall(r"^make (\w+)", "\n".join(blocks("sh")), re.MULTILINE))
+def test_each_make_target_is_there(target):
+  makefile = (Path(__file__).parents[2] / "Makefile").read_text()
+  assert re.search(rf"^{target}:", makefile, re.MULTILINE)
+
+
+def test_each_link_leads_somewhere():
+  links = [link for link in re.findall(r"\]\(([^)]+)\)", _README) if "://" not in link]
+  headings = {heading.lower().replace(" ", "-") for heading in re.findall(r"^#+ (.+)$", _README, re.MULTILINE)}
+  assert links
+  for link in links:
+    assert link[1:] in headings if link.startswith("#") else (Path(__file__).parents[2] / link).exists(), link

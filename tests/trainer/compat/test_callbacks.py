@@ -1,0 +1,480 @@
+"""`train --preset retrain` with retrain.py's flags: looks, graphs, curves and checkpoint, and what they may touch."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from beam_retrain.trainer import task
+from beam_retrain.trainer.compat.callbacks import Snapshots
+from beam_retrain.trainer.compat.retrain_options import add_retrain_flags, retrain_request
+from beam_retrain.trainer.fit.head import build_head
+from beam_retrain.trainer.fit.tensorboard import EventFile, Summaries
+from beam_retrain.trainer.fit.training import Round, Score
+from beam_retrain.transforms.core.compat.graph_call import find_call, parse_graph
+from beam_retrain.transforms.core.errors import InputError
+from beam_retrain.transforms.core.models.head import Head, decode_head
+from beam_retrain.transforms.core.records.schema import decode_bottleneck
+from beam_retrain.transforms.core.records.tfrecord import read_records
+from beam_retrain.transforms.core.run.cli import ArgumentParser
+from beam_retrain.transforms.core.verify.score_paths import frozen_graph
+
+# Of the 45 steps 0 to 44, the looks are after 0, 10, 20, 30, 40 and 44, the graphs after 22 and 44, which is the last.
+LOOKS = [0, 10, 20, 30, 40, 44]
+GRAPHS = [22, 44]
+
+
+class LikeRetrain(NamedTuple):
+  """A training with every flag. Attributes: folder: everything is below it; out: what it printed."""
+
+  folder: Path
+  out: str
+
+
+def flags_below(folder: Path) -> list[str]:
+  return [
+    "--preset=retrain",
+    "--how_many_training_steps=45",
+    "--train_batch_size=20",
+    "--learning_rate=0.002",
+    "--eval_step_interval=10",
+    "--validation_batch_size=33",
+    f"--summaries_dir={folder}/logs",
+    f"--intermediate_output_graphs_dir={folder}/made/graphs",
+    "--intermediate_store_frequency=22",
+    f"--checkpoint_path={folder}/made/too/_checkpoint",
+    "--final_tensor_name=scope/My_result",
+  ]
+
+
+def run(bottlenecks: Path, output: Path, *flags: str) -> int:
+  return task.run([f"--input={bottlenecks}", f"--output={output}", *flags])
+
+
+@pytest.fixture(scope="module")
+def like_retrain(tmp_path_factory, bottlenecks_folder) -> LikeRetrain:
+  folder = tmp_path_factory.mktemp("like_retrain")
+  command = [
+    sys.executable,
+    "-m",
+    "beam_retrain.trainer.task",
+    f"--input={bottlenecks_folder}",
+    f"--output={folder}/model",
+  ]
+  ran = subprocess.run(
+    [*command, *flags_below(folder)], cwd=Path(__file__).parents[3], check=True, stdout=subprocess.PIPE, text=True
+  )
+  return LikeRetrain(folder, ran.stdout)
+
+
+@pytest.fixture(scope="module")
+def plain_run(tmp_path_factory, bottlenecks_folder) -> Path:
+  """The same training, without the flags that only look at it."""
+  folder = tmp_path_factory.mktemp("plain") / "model"
+  assert run(bottlenecks_folder, folder, *flags_below(folder)[:4]) == 0
+  return folder
+
+
+def rounds_of(model: Path) -> list[dict]:
+  return json.loads((model / "metrics.json").read_text())["rounds"]
+
+
+def curves(folder: Path) -> dict[str, list[tuple[int, float]]]:
+  found: dict[str, list[tuple[int, float]]] = {}
+  for path in sorted(folder.iterdir()):
+    for event in tf.compat.v1.train.summary_iterator(str(path)):
+      for value in event.summary.value:
+        assert value.metadata.plugin_data.plugin_name == "scalars"
+        found.setdefault(value.tag, []).append((event.step, float(tf.make_ndarray(value.tensor))))
+  return found
+
+
+def stored_bottlenecks(folder: Path) -> tuple[np.ndarray, np.ndarray]:
+  """Returns float32 [N, D] and int64 [N]."""
+  stored = []
+  for path in sorted((folder / "records").glob("*.tfrecord")):
+    with path.open("rb") as file:
+      stored += [decode_bottleneck(record) for record in read_records(file, path.name)]
+  return np.stack([one.vector for one in stored]), np.array([one.class_index for one in stored])
+
+
+def test_three_lines_at_every_look_as_retrain_prints_them(like_retrain):
+  lines = [line for line in like_retrain.out.splitlines() if ": Step " in line]
+  pattern = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(?:\.\d{6})?: Step (\d+): (.*)")
+  told = [pattern.fullmatch(line).groups() for line in lines]
+  rounds = rounds_of(like_retrain.folder / "model")
+  assert told == [
+    (str(step), words)
+    for step, one in zip(LOOKS, rounds, strict=True)
+    for words in (
+      f"Train accuracy = {one['training_accuracy'] * 100:.1f}%",
+      f"Cross entropy = {one['training_loss']:f}",
+      f"Validation accuracy = {one['validation_accuracy'] * 100:.1f}% (N=33)",
+    )
+  ]
+  assert [one["steps"] for one in rounds] == [1, 10, 10, 10, 10, 4]
+  assert "round 1/" not in like_retrain.out
+
+
+def test_what_looks_and_how_often_changes_no_weight(like_retrain, plain_run):
+  assert (like_retrain.folder / "model" / "head.npz").read_bytes() == (plain_run / "head.npz").read_bytes()
+
+
+def test_a_look_is_taken_on_the_steps_own_batch_after_it(like_retrain):
+  """The curve has the batch before its step, and the look has it after: better, by gradient descent, but the same."""
+  curve = dict(curves(like_retrain.folder / "logs" / "train")["cross_entropy"])
+  for step, one in zip(LOOKS, rounds_of(like_retrain.folder / "model"), strict=True):
+    assert 0 < curve[step] - one["training_loss"] < 0.25 * curve[step]
+    # Of 20 pictures, so no mean over the steps of the round, or over all pictures.
+    assert one["training_accuracy"] * 20 == pytest.approx(round(one["training_accuracy"] * 20), abs=1e-9)
+
+
+def test_a_look_draws_its_validation_images_anew(like_retrain, plain_run):
+  drawn = [one["validation_loss"] for one in rounds_of(like_retrain.folder / "model")]
+  assert len(set(drawn)) == len(drawn)
+  at_the_end = json.loads((plain_run / "metrics.json").read_text())["validation_loss"]
+  assert drawn[-1] != pytest.approx(at_the_end, rel=1e-6)
+  assert drawn[-1] == pytest.approx(at_the_end, rel=0.5)
+
+
+def test_all_validation_images_are_looked_at_without_a_number(tmp_path, bottlenecks_folder, plain_run):
+  flags = flags_below(tmp_path)[:5]
+  for name, more in (("default", []), ("all", ["--validation_batch_size=-1"])):
+    assert run(bottlenecks_folder, tmp_path / name, *flags, *more) == 0
+    last = rounds_of(tmp_path / name)[-1]
+    metrics = json.loads((plain_run / "metrics.json").read_text())
+    assert (last["validation_loss"], last["validation_accuracy"]) == (
+      metrics["validation_loss"],
+      metrics["validation_accuracy"],
+    )
+
+
+def test_tensorboards_curves_have_every_step_and_every_look(like_retrain):
+  logs, rounds = like_retrain.folder / "logs", rounds_of(like_retrain.folder / "model")
+  train, validation = curves(logs / "train"), curves(logs / "validation")
+  assert set(train) == set(validation) == {"accuracy", "cross_entropy"}
+  for tag in train:
+    assert [step for step, _ in train[tag]] == list(range(45))
+    name = {"accuracy": "accuracy", "cross_entropy": "loss"}[tag]
+    assert validation[tag] == [
+      (step, pytest.approx(one[f"validation_{name}"], rel=1e-6)) for step, one in zip(LOOKS, rounds, strict=True)
+    ]
+  # Nothing learned: ln 3. Then it learns.
+  assert train["cross_entropy"][0][1] == pytest.approx(np.log(3), abs=0.05)
+  assert train["cross_entropy"][-1][1] < 0.8 * train["cross_entropy"][0][1]
+  assert not (like_retrain.folder / "model" / "logs").exists()
+
+
+def test_without_a_place_of_their_own_the_curves_are_in_the_output(tmp_path, bottlenecks_folder):
+  assert run(bottlenecks_folder, tmp_path / "model", *flags_below(tmp_path)[:5]) == 0
+  assert len(curves(tmp_path / "model" / "logs" / "train")["accuracy"]) == 45
+
+
+def test_an_event_file_as_tensorflow_writes_it(tmp_path):
+  times = iter([1700000000.5, 1700000000.5, 1700000001.25])
+  file = EventFile(str(tmp_path), clock=lambda: next(times))
+  file.write(7, {"a": 0.5, "b": -2.0})
+  # Read before it is closed: a killed run leaves no less.
+  events = list(tf.compat.v1.train.summary_iterator(str(tmp_path / "events.out.tfevents.1700000000.beam_retrain")))
+  file.close()
+  assert [(event.wall_time, event.step) for event in events] == [(1700000000.5, 0), (1700000001.25, 7)]
+  assert events[0].file_version == "brain.Event:2"
+  reference = tf.summary.create_file_writer(str(tmp_path / "reference"))
+  metadata = tf.compat.v1.SummaryMetadata(
+    plugin_data=tf.compat.v1.SummaryMetadata.PluginData(plugin_name="scalars"), data_class=1
+  )
+  with reference.as_default():
+    tf.summary.write("a", tf.constant(0.5), step=7, metadata=metadata)
+  reference.close()
+  (path,) = (tmp_path / "reference").iterdir()
+  version, by_tensorflow = tf.compat.v1.train.summary_iterator(str(path))
+  assert version.file_version == events[0].file_version
+  assert (events[1].summary.value[0].tag, events[1].summary.value[0].metadata) == (
+    by_tensorflow.summary.value[0].tag,
+    by_tensorflow.summary.value[0].metadata,
+  )
+  assert tf.make_ndarray(events[1].summary.value[0].tensor) == tf.make_ndarray(by_tensorflow.summary.value[0].tensor)
+  assert events[1].summary.value[0].tensor.dtype == by_tensorflow.summary.value[0].tensor.dtype
+
+
+def everything_in(folder: Path) -> dict[str, bytes]:
+  return {
+    str(path.relative_to(folder)): path.read_bytes() if path.is_file() else b"" for path in sorted(folder.rglob("*"))
+  }
+
+
+def test_only_event_files_of_an_earlier_run_are_removed(tmp_path):
+  logs = tmp_path / "logs"
+  foreign = [
+    "events.out.tfevents.1.host",  # not in a folder of ours
+    "train/notes.txt",
+    "train/deeper/events.out.tfevents.1.host",
+    "train/my.events.out.tfevents.1.host",
+    "validation/events.out.tfevents.folder/letter.txt",
+    "test/events.out.tfevents.1.host",
+  ]
+  for name in (*foreign, "train/events.out.tfevents.1.host", "validation/events.out.tfevents.2.beam_retrain"):
+    (logs / name).parent.mkdir(parents=True, exist_ok=True)
+    (logs / name).write_text("mine")
+  (tmp_path / "elsewhere").write_text("mine")
+  (logs / "train" / "events.out.tfevents.link").symlink_to(tmp_path / "elsewhere")
+
+  Summaries(str(logs), is_every_step=True, goes_on=False).close()
+
+  assert all((logs / name).read_text() == "mine" for name in foreign)
+  assert (logs / "train" / "events.out.tfevents.link").read_text() == "mine"
+  left = {path.name for name in ("train", "validation") for path in (logs / name).iterdir() if path.is_file()}
+  ours = {name for name in left if re.fullmatch(r"events\.out\.tfevents\.\d{10}\.beam_retrain", name)}
+  assert left - ours == {"notes.txt", "my.events.out.tfevents.1.host", "events.out.tfevents.link"}
+  assert len(list((logs / "train").glob("events.out.tfevents.[0-9]*"))) == 1
+  assert len(list((logs / "validation").glob("events.out.tfevents.[0-9]*"))) == 1
+
+  before = everything_in(logs)
+  goes_on = Summaries(str(logs), is_every_step=True, goes_on=True)
+  goes_on.on_step(3, Score(0.5, 0.25, 4))
+  goes_on.on_round(3, Round(1, 4, 0.01, 1.0, 0.5, 2.0, 0.75))
+  goes_on.close()
+  after = everything_in(logs)
+  assert {name: after[name] for name in before} == before
+  assert len(after) == len(before) + 2
+
+
+def test_graphs_of_the_training_so_far(like_retrain):
+  graphs = like_retrain.folder / "made" / "graphs"
+  assert sorted(path.name for path in graphs.iterdir()) == [f"intermediate_{step}.pb" for step in GRAPHS]
+  for step in GRAPHS:
+    assert f"Save intermediate result to : {graphs}/intermediate_{step}.pb\n" in like_retrain.out
+  # Step 44 is the last one.
+  whole = (like_retrain.folder / "model" / "retrained_graph.pb").read_bytes()
+  assert (graphs / "intermediate_44.pb").read_bytes() == whole
+  assert (graphs / "intermediate_22.pb").read_bytes() != whole
+
+
+def test_a_graph_so_far_is_that_of_a_training_that_ended_there(like_retrain, tmp_path, bottlenecks_folder):
+  """Bit for bit what freezing that head anew gives: a graph that is frozen once takes other heads."""
+  flags = [flag for flag in flags_below(tmp_path)[:4] if "steps" not in flag]
+  name = "--final_tensor_name=scope/My_result"
+  assert run(bottlenecks_folder, tmp_path / "model", *flags, "--training_steps=23", name) == 0
+  ended_there = (tmp_path / "model" / "retrained_graph.pb").read_bytes()
+  assert (like_retrain.folder / "made" / "graphs" / "intermediate_22.pb").read_bytes() == ended_there
+
+
+def test_the_final_tensor_has_the_name_that_was_asked_for(like_retrain, small_pictures):
+  model = like_retrain.folder / "model"
+  graph = parse_graph((model / "retrained_graph.pb").read_bytes(), "graph")
+  assert graph.node[-1].name == "scope/My_result"
+  # label_image --resize auto knows that it is ours, and resizes as it was trained.
+  unknown = {"height": None, "width": None, "mean": 0.0, "std": 255.0, "half_pixel_centers": None}
+  call = find_call(graph, "graph", input_layer="Placeholder", output_layer="scope/My_result", **unknown)
+  assert (call.half_pixel_centers, call.height, call.width) == (True, 75, 75)
+  pictures = [(small_pictures / "white" / f"{number}.jpg").read_bytes() for number in (0, 4)]
+  scores = frozen_graph(str(model)).score(pictures)
+  exported = tf.saved_model.load(str(model / "saved_model"))
+  np.testing.assert_allclose(
+    scores, exported.score_images(exported.preprocess(tf.constant(pictures)))["scores"], atol=1e-6
+  )
+
+
+@pytest.mark.parametrize(
+  "name", ["final_result", "softmax", "a/b/c", "retrained_result", "PLACEHOLDER_2", ".x", "a>b", "1-2", "x" * 200]
+)
+def test_a_graph_of_any_final_name_is_known_to_be_ours(like_retrain, name):
+  from beam_retrain.trainer.export.frozen_graph import freeze_scores
+
+  args = parse(f"--final_tensor_name={name}")
+  assert retrain_request(args).final_tensor_name == name
+  exported = tf.saved_model.load(str(like_retrain.folder / "model" / "saved_model"))
+  graph = freeze_scores(exported.score_images, name)
+  unknown = {"height": None, "width": None, "mean": 0.0, "std": 255.0, "half_pixel_centers": None}
+  assert find_call(graph, "graph", input_layer="Placeholder", output_layer=name, **unknown).half_pixel_centers
+
+
+def test_the_checkpoint_is_the_head_on_plain_bottlenecks(like_retrain, bottlenecks_folder):
+  prefix = like_retrain.folder / "made" / "too" / "_checkpoint"
+  assert sorted(path.name for path in prefix.parent.iterdir()) == [
+    "_checkpoint.data-00000-of-00001",
+    "_checkpoint.index",
+  ]
+  reader = tf.train.load_checkpoint(str(prefix))
+  weights, biases = (
+    reader.get_tensor(f"final_retrain_ops/{name}") for name in ("weights/final_weights", "biases/final_biases")
+  )
+  assert reader.get_variable_to_shape_map() == {
+    "final_retrain_ops/weights/final_weights": [102, 3],
+    "final_retrain_ops/biases/final_biases": [3],
+  }
+  vectors, _ = stored_bottlenecks(bottlenecks_folder)
+  logits = vectors.astype(np.float64) @ weights + biases
+  powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+  head = decode_head((like_retrain.folder / "model" / "head.npz").read_bytes(), "head.npz")
+  np.testing.assert_allclose(powers / powers.sum(axis=1, keepdims=True), head.score(vectors), atol=1e-5)
+
+
+def test_a_checkpoint_stands_at_each_graph(tmp_path):
+  """As in retrain.py: whoever kills the training has the checkpoint of the last graph."""
+  args = ("--intermediate_store_frequency=3", f"--intermediate_output_graphs_dir={tmp_path}/graphs")
+  asked = retrain_request(parse(*args, f"--checkpoint_path={tmp_path}/_checkpoint"))
+  model = build_head(5, 2, seed=0)
+  scale, offset = np.arange(1, 6, dtype=np.float32), np.arange(5, dtype=np.float32)
+  snapshots = Snapshots(
+    asked,
+    freeze=lambda weights: weights[1].tobytes(),
+    flatten=lambda head: Head(scale, offset, *head.get_weights()),
+    stream=io.StringIO(),
+  )
+  for step in range(8):
+    model.set_weights([np.full((5, 2), step, np.float32), np.full(2, step, np.float32)])
+    snapshots.on_step(step, model)
+    last = step // 3 * 3
+    assert (tmp_path / "_checkpoint.index").exists() == bool(last)
+    if last:
+      reader = tf.train.load_checkpoint(str(tmp_path / "_checkpoint"))
+      weights = reader.get_tensor("final_retrain_ops/weights/final_weights")
+      np.testing.assert_array_equal(weights, np.outer(scale, [last, last]))
+      # 0 + 1 + 2 + 3 + 4 from the offset, and the bias.
+      np.testing.assert_array_equal(reader.get_tensor("final_retrain_ops/biases/final_biases"), [11 * last] * 2)
+  assert everything_in(tmp_path / "graphs") == {
+    f"intermediate_{step}.pb": np.full(2, step, np.float32).tobytes() for step in (3, 6)
+  }
+
+
+def test_quiet(tmp_path, bottlenecks_folder, capsys):
+  quiet = ["--logging_verbosity=WARN"]
+  for name, flags in (("looks", flags_below(tmp_path)), ("rounds", flags_below(tmp_path)[:4])):
+    assert run(bottlenecks_folder, tmp_path / name, *flags, *quiet) == 0
+    first, last = capsys.readouterr().out.splitlines()
+    assert "training, " in first
+    assert last.startswith("testing accuracy ")
+
+
+def test_a_killed_run_goes_on_and_leaves_what_an_undisturbed_one_leaves(tmp_path, bottlenecks_folder):
+  def flags(folder: Path) -> list[str]:
+    steps = [flag for flag in flags_below(folder) if "how_many" not in flag and "frequency" not in flag]
+    return [*steps, "--how_many_training_steps=2005", "--intermediate_store_frequency=1000"]
+
+  killed, undisturbed = tmp_path / "killed", tmp_path / "undisturbed"
+  command = [
+    sys.executable,
+    "-m",
+    "beam_retrain.trainer.task",
+    f"--input={bottlenecks_folder}",
+    f"--output={killed}/model",
+  ]
+  process = subprocess.Popen(
+    [*command, *flags(killed)], cwd=Path(__file__).parents[3], stdout=subprocess.PIPE, text=True
+  )
+  # Killed before the first graph, of step 1000: to freeze takes a while.
+  checkpoint = killed / "model" / "checkpoints" / "head.npz"
+  while not checkpoint.exists():
+    assert process.poll() is None, process.stdout.read()
+    time.sleep(0.01)
+  time.sleep(0.05)
+  os.kill(process.pid, signal.SIGKILL)
+  process.communicate()
+  with np.load(checkpoint) as archive:
+    steps = int(archive["steps"])
+  assert 100 <= steps < 2005
+  assert steps % 100 == 0
+  assert not (killed / "model" / "COMPLETED").exists()
+
+  assert run(bottlenecks_folder, killed / "model", *flags(killed)) == 0
+  assert run(bottlenecks_folder, undisturbed / "model", *flags(undisturbed)) == 0
+  for name in ("model/retrained_graph.pb", "model/metrics.json", "model/head.npz", "model/checkpoints/head.npz"):
+    assert (killed / name).read_bytes() == (undisturbed / name).read_bytes(), name
+  for name in ("made/graphs", "made/too"):
+    assert everything_in(killed / name) == everything_in(undisturbed / name)
+  for name in ("train", "validation"):
+    both, once = curves(killed / "logs" / name), curves(undisturbed / "logs" / name)
+    assert len(list((killed / "logs" / name).iterdir())) == 2
+    # What was trained twice, between checkpoint and kill, is told twice, and the same.
+    assert {tag: dict(points) for tag, points in both.items()} == {tag: dict(points) for tag, points in once.items()}
+    assert all(set(points) == set(once[tag]) for tag, points in both.items())
+
+
+def parse(*flags: str):
+  parser = ArgumentParser(prog="p")
+  add_retrain_flags(parser)
+  return parser.parse_args(flags)
+
+
+@pytest.mark.parametrize(
+  ("flags", "sentence"),
+  [
+    (["--eval_step_interval=0"], "--eval_step_interval: 0 is not at least 1"),
+    (["--eval_step_interval=-10"], "--eval_step_interval: -10 is not at least 1"),
+    (["--validation_batch_size=0"], "--validation_batch_size: 0 is neither at least 1 nor -1, all of them"),
+    (["--validation_batch_size=-2"], "--validation_batch_size: -2 is neither"),
+    (["--intermediate_store_frequency=-1"], "--intermediate_store_frequency: -1 is neither at least 1 nor 0, never"),
+    (["--intermediate_store_frequency=5"], "give with --intermediate_output_graphs_dir where the graphs go"),
+    (["--intermediate_output_graphs_dir=a"], "give with --intermediate_store_frequency after how many steps"),
+    (["--logging_verbosity=LOUD"], "--logging_verbosity: invalid choice: 'LOUD'"),
+    (["--preset=adam", "--eval_step_interval=5"], "--eval_step_interval belongs to --preset retrain"),
+    (["--preset=adam", "--final_tensor_name=a"], "--final_tensor_name belongs to --preset retrain"),
+    (["--summaries_dir="], "--summaries_dir '' is no path on a local disk"),
+    (["--summaries_dir=gs://bucket/logs"], "--summaries_dir gs://bucket/logs is no path on a local disk"),
+    (["--summaries_dir=FILE"], "--summaries_dir .*/file cannot be written: .*/file is not a folder"),
+    (["--summaries_dir=FILE/logs"], "--summaries_dir .*/file/logs cannot be written: .*/file is not a folder"),
+    (["--summaries_dir=ODD"], "--summaries_dir .*/odd cannot be written: .*/odd/validation is not a folder"),
+    (["--summaries_dir=/proc/logs"], "--summaries_dir /proc/logs cannot be written: /proc: "),
+    (
+      ["--intermediate_output_graphs_dir=FILE/x", "--intermediate_store_frequency=5"],
+      "--intermediate_output_graphs_dir .*/file/x cannot be written: .*/file is not a folder",
+    ),
+    (["--checkpoint_path=FILE/x"], "--checkpoint_path .*/file/x cannot be written: .*/file is not a folder"),
+    (["--checkpoint_path=FOLDER"], "--checkpoint_path .* is a folder: give what the files' names begin with, such as"),
+    (["--checkpoint_path=FOLDER/new/"], "--checkpoint_path .* is a folder"),
+    (["--checkpoint_path=/proc/x"], "--checkpoint_path /proc/x cannot be written: /proc: "),
+    (["--checkpoint_path="], "--checkpoint_path '' "),
+    *(
+      ([f"--final_tensor_name={name}"], "--final_tensor_name .* is no name for a TensorFlow operation")
+      for name in ("", "a b", "_a", "-a", "/a", "a/", "a:0", "a>", "a>>b", "a\\b", "ä", "^a", "a\n")
+    ),
+    *(
+      ([f"--final_tensor_name={name}"], "--final_tensor_name .* is taken: the graph's input is Placeholder")
+      for name in ("Placeholder", "placeholder", "Placeholder/x", "retrained", "Retrained/a", "retrained/softmax")
+    ),
+  ],
+)
+def test_flags_that_cannot_be_used_are_told_before_the_training(flags, sentence, tmp_path, bottlenecks_folder):
+  (tmp_path / "file").write_text("mine")
+  (tmp_path / "folder").mkdir()
+  (tmp_path / "odd").mkdir()
+  (tmp_path / "odd" / "validation").write_text("mine")
+  for word in ("FILE", "FOLDER", "ODD"):
+    flags = [flag.replace(word, str(tmp_path / word.lower())) for flag in flags]
+  before = everything_in(tmp_path)
+  with pytest.raises(InputError, match=sentence) as raised:
+    run(bottlenecks_folder, tmp_path / "model", "--preset=retrain", *flags)
+  assert "\n" not in str(raised.value)
+  assert everything_in(tmp_path) == before
+
+
+def test_places_of_their_own_are_part_of_the_request(tmp_path, bottlenecks_folder):
+  """A killed run goes on only if what it has written by then is where it is now wanted."""
+  requests = []
+  for name in ("a", "b"):
+    assert (
+      run(bottlenecks_folder, tmp_path / "model", *flags_below(tmp_path)[:4], f"--summaries_dir={tmp_path}/{name}") == 0
+    )
+    requests.append(json.loads((tmp_path / "model" / "info.json").read_text())["request"])
+  assert requests[0] != requests[1]
+
+
+def test_no_graphs_where_none_are_asked_for_and_a_checkpoint_at_the_end(tmp_path, bottlenecks_folder, like_retrain):
+  flags = [flag for flag in flags_below(tmp_path) if "frequency" not in flag]
+  assert run(bottlenecks_folder, tmp_path / "model", *flags, "--intermediate_store_frequency=0") == 0
+  assert not (tmp_path / "made" / "graphs").exists()
+  # The other one was written last with the graph of step 44, the last.
+  assert everything_in(tmp_path / "made" / "too") == everything_in(like_retrain.folder / "made" / "too")

@@ -1,0 +1,473 @@
+"""Two nights compared: by hand, and random ones against dicts and sets, whole and in pieces."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import random
+import time
+
+import pytest
+from scipy.stats import binomtest
+
+from beam_retrain.transforms.core.errors import InputError
+from beam_retrain.transforms.core.metrics import comparison
+from beam_retrain.transforms.core.metrics.comparison import (
+  Bucket,
+  Change,
+  Comparison,
+  Gone,
+  New,
+  Plan,
+  check,
+  compare,
+  extract,
+  merge,
+)
+from beam_retrain.transforms.core.metrics.intervals import wilson_interval
+from beam_retrain.transforms.core.metrics.mcnemar import mcnemar_p_value
+from beam_retrain.transforms.core.metrics.predictions import Row
+from beam_retrain.transforms.core.metrics.slices import extract_slices, extract_slices_beside
+from beam_retrain.transforms.core.records.slice_manifest import ManifestRow
+
+NIGHT = "2026-11-23"
+MODEL = Plan(("model",), NIGHT)
+BOTH = Plan(("model", "candidate"), NIGHT)
+SLICED = Plan(("model",), None, "m.csv", ("writer",))
+
+
+def _row(key: str, actual: str, predicted: str, confidence: str = "90.0000", sha256: str = "") -> Row:
+  return Row(key, actual, predicted, confidence, sha256 or f"sha256 of {key}")
+
+
+def test_every_kind_of_picture_by_hand():
+  tonight = [
+    _row("kept right", "5", "5"),
+    _row("kept wrong", "5", "6"),
+    _row("regressed", "5", "6", "80.0000"),
+    _row("fixed", "5", "5", "70.0000", "other bytes"),
+    _row("still wrong otherwise", "5", "7", sha256="other bytes"),
+    _row("new", "5", "5", "60.0000"),
+  ]
+  baseline = [
+    _row("kept right", "5", "5"),
+    _row("kept wrong", "5", "6"),
+    _row("regressed", "5", "5", "81.0000"),
+    _row("fixed", "5", "9", "71.0000"),
+    _row("still wrong otherwise", "5", "6"),
+    _row("gone", "3", "4", "61.0000"),
+  ]
+  counts, changes = compare(Bucket({"model": tonight}, baseline), MODEL)
+  assert changes.regressed == [
+    Change("regressed", "5", "5", "81.0000", "6", "80.0000", "False", "model", NIGHT, "sha256 of regressed")
+  ]
+  assert changes.fixed == [Change("fixed", "5", "9", "71.0000", "5", "70.0000", "True", "model", NIGHT, "other bytes")]
+  assert changes.new == [New("new", "5", "5", "60.0000", "True", "sha256 of new")]
+  assert changes.gone == [Gone("gone", "3", "4", "61.0000", "sha256 of gone")]
+  assert extract(counts, MODEL) == {
+    "model": {
+      "baseline": NIGHT,
+      "paired": 5,
+      "baseline_correct": 2,
+      "correct": 2,
+      "regressed": 1,
+      "fixed": 1,
+      "new": 1,
+      "gone": 1,
+      "edited": 2,
+      "regressed_edited": 0,
+      "fixed_edited": 1,
+      "drop": 0.0,
+      "p_value": 1.0,
+      "verdict": "no difference shown",
+    }
+  }
+
+
+def test_the_columns_are_those_that_people_read():
+  assert ",".join(Change._fields) == (
+    "file_name,actual_digit,baseline_digit,baseline_confidence,predicted_digit,confidence,edited,model,baseline,sha256"
+  )
+  assert ",".join(New._fields) == "file_name,actual_digit,predicted_digit,confidence,prediction_accuracy,sha256"
+  assert ",".join(Gone._fields) == "file_name,actual_digit,baseline_digit,baseline_confidence,sha256"
+
+
+def test_each_night_is_judged_by_the_label_of_that_night():
+  # The model says the same; the picture was labelled anew.
+  _, changes = compare(Bucket({"model": [_row("a", "6", "5")]}, [_row("a", "5", "5")]), MODEL)
+  assert [change.actual_digit for change in changes.regressed] == ["6"]
+  _, changes = compare(Bucket({"model": [_row("a", "5", "5")]}, [_row("a", "6", "5")]), MODEL)
+  assert [change.baseline_digit for change in changes.fixed] == ["5"]
+
+
+def test_the_candidate_is_compared_with_the_model_of_tonight():
+  bucket = Bucket({"model": [_row("a", "5", "5")], "candidate": [_row("a", "5", "6")]}, [_row("a", "5", "6")])
+  counts, changes = compare(bucket, BOTH)
+  assert [(change.model, change.baseline) for change in changes.regressed] == [("candidate", "model")]
+  assert [(change.model, change.baseline) for change in changes.fixed] == [("model", NIGHT)]
+  found = extract(counts, BOTH)
+  assert (found["model"]["fixed"], found["model"]["regressed"], found["model"]["drop"]) == (1, 0, -1.0)
+  assert (found["candidate"]["fixed"], found["candidate"]["regressed"], found["candidate"]["drop"]) == (0, 1, 1.0)
+  assert found["candidate"]["baseline"] == "model"
+
+
+def test_without_a_baseline_nothing_is_known_but_of_the_candidate():
+  plan = Plan(("model", "candidate"))
+  bucket = Bucket({"model": [_row("a", "5", "5")], "candidate": [_row("a", "5", "6")]})
+  counts, changes = compare(bucket, plan)
+  assert (changes.new, changes.gone, len(changes.regressed)) == ([], [], 1)
+  found = extract(counts, plan)
+  assert found["model"].pop("verdict") == "no baseline"
+  assert found["model"].keys() == found["candidate"].keys() - {"verdict"}
+  assert set(found["model"].values()) == {None}
+  assert (found["candidate"]["paired"], found["candidate"]["new"]) == (1, 0)
+
+
+def test_the_name_of_a_baseline_is_escaped_in_the_files_alone():
+  plan = Plan(("model",), "=cmd")
+  counts, changes = compare(Bucket({"model": [_row("'=a", "5", "6")]}, [_row("'=a", "5", "5")]), plan)
+  assert (changes.regressed[0].baseline, changes.regressed[0].file_name) == ("'=cmd", "'=a")
+  assert extract(counts, plan)["model"]["baseline"] == "=cmd"
+
+
+def test_lines_are_in_order_whatever_came_first():
+  keys = ["b", "a", "c"]
+  rows = {model: [_row(key, "5", "6") for key in keys] for model in BOTH.models}
+  rows["candidate"] = [_row(key, "5", "5") for key in reversed(keys)]
+  before = [_row(key, "5", "5") for key in keys] + [_row("z", "1", "1"), _row("y", "1", "1")]
+  _, changes = compare(
+    Bucket({**rows, "model": [*rows["model"], _row("x", "1", "1"), _row("w", "1", "1")]}, before), BOTH
+  )
+  assert [change.file_name for change in changes.regressed] == ["a", "b", "c"]
+  assert [change.file_name for change in changes.fixed] == ["a", "b", "c"]
+  assert [change.file_name for change in changes.new] == ["w", "x"]
+  assert [change.file_name for change in changes.gone] == ["y", "z"]
+
+
+@pytest.mark.parametrize(
+  ("regressed", "fixed", "verdict"),
+  [(6, 0, "worse"), (5, 0, "no difference shown"), (0, 6, "better"), (0, 5, "no difference shown"), (40, 20, "worse")],
+)
+def test_a_change_is_one_when_the_test_says_so(regressed, fixed, verdict):
+  counts = Comparison()
+  counts.counts.update({("model", "paired"): 100, ("model", "regressed"): regressed, ("model", "fixed"): fixed})
+  assert extract(counts, MODEL)["model"]["verdict"] == verdict
+
+
+def test_nothing_in_common_has_no_drop():
+  counts, _ = compare(Bucket({"model": [_row("a", "5", "5")]}, []), MODEL)
+  found = extract(counts, MODEL)["model"]
+  assert (found["paired"], found["drop"], found["p_value"], found["verdict"]) == (0, None, 1.0, "no difference shown")
+
+
+def test_mcnemar_by_hand():
+  assert mcnemar_p_value(0, 0) == mcnemar_p_value(1, 0) == mcnemar_p_value(7, 7) == mcnemar_p_value(7, 8) == 1.0
+  assert mcnemar_p_value(499_999, 500_000) == 1.0
+  assert mcnemar_p_value(5, 0) == pytest.approx(2 / 32, rel=1e-13)
+  assert mcnemar_p_value(2, 6) == pytest.approx(2 * (1 + 8 + 28) / 256, rel=1e-13)
+
+
+def test_mcnemar_is_exact_for_every_small_split():
+  for changed in range(1, 61):
+    for fewer in range(changed + 1):
+      exact = min(1.0, 2 * sum(math.comb(changed, i) for i in range(min(fewer, changed - fewer) + 1)) / 2**changed)
+      assert mcnemar_p_value(fewer, changed - fewer) == pytest.approx(exact, rel=1e-12)
+
+
+def test_mcnemar_agrees_with_another_reader():
+  picks = random.Random(4)
+  splits = [(0, 1_000), (499_000, 501_000), (500_000, 500_000), (499_999, 500_001), (480_000, 520_000), (3, 999_997)]
+  for _ in range(60):
+    changed = round(10 ** picks.uniform(1, 6))
+    fewer = min(changed, max(0, round(picks.gauss(changed / 2, 1.5 * math.sqrt(changed)))))
+    splits.append((fewer, changed - fewer))
+  for regressed, fixed in splits:
+    expected = binomtest(regressed, regressed + fixed, 0.5).pvalue
+    assert mcnemar_p_value(regressed, fixed) == pytest.approx(expected, rel=1e-7, abs=1e-300)
+    assert mcnemar_p_value(fixed, regressed) == mcnemar_p_value(regressed, fixed)
+
+
+def test_mcnemar_is_quick_for_a_million_changes():
+  start = time.process_time()
+  for regressed in range(499_000, 499_050):
+    assert 0 < mcnemar_p_value(regressed, 1_000_000 - regressed) < 0.1
+  assert mcnemar_p_value(1, 999_999) == 0.0
+  assert time.process_time() - start < 0.5
+
+
+def _sliced(*values: str, right: int) -> Comparison:
+  """The first `right` pictures are right."""
+  rows = [_row(str(number), "5", "5" if number < right else "6") for number in range(len(values))]
+  manifest = [ManifestRow(number, str(number), (value,)) for number, value in enumerate(values) if value]
+  return compare(Bucket({"model": rows}, (), manifest), SLICED)[0]
+
+
+def test_slices_have_figures_and_small_ones_are_pooled_apart():
+  counts = _sliced(*["w1"] * 3, *["w2"] * 2, "w3", "", "", right=4)
+  (columns,) = extract_slices(counts, SLICED, 2).values()
+  assert list(columns["writer"]) == ["w1", "w2"]
+  assert columns["writer"] == {
+    "w1": {"pictures": 3, "correct": 3, "accuracy": 1.0, "interval_95": list(wilson_interval(3, 3))},
+    "w2": {"pictures": 2, "correct": 1, "accuracy": 0.5, "interval_95": list(wilson_interval(1, 2))},
+  }
+  small = {"slices": 1, "fewer_than": 2, "pictures": 1, "correct": 0, "accuracy": 0.0}
+  assert extract_slices_beside(counts, SLICED, 2)["model"]["writer"] == {
+    "small": {**small, "interval_95": list(wilson_interval(0, 1))},
+    "unlisted": {"pictures": 2, "correct": 0, "accuracy": 0.0, "interval_95": list(wilson_interval(0, 2))},
+  }
+  assert extract_slices(counts, SLICED, 1)["model"]["writer"].keys() == {"w1", "w2", "w3"}
+  assert extract_slices_beside(counts, SLICED, 1)["model"]["writer"]["small"] is None
+  beside = extract_slices_beside(counts, SLICED, 3)["model"]["writer"]
+  assert beside["unlisted"] is not None, "few as they are"
+  pooled = beside["small"]
+  assert (pooled["slices"], pooled["pictures"], pooled["correct"]) == (2, 3, 1)
+  assert extract_slices_beside(_sliced("w1", right=0), SLICED, 1)["model"]["writer"]["unlisted"] is None
+
+
+def test_a_value_may_be_any_text():
+  pooled, unlisted = "(slices of fewer than 2 pictures)", "(not in the manifest)"
+  counts = _sliced(pooled, pooled, unlisted, unlisted, "small", "", right=3)
+  assert {value: row["correct"] for value, row in extract_slices(counts, SLICED, 2)["model"]["writer"].items()} == {
+    pooled: 2,
+    unlisted: 1,
+  }
+  beside = extract_slices_beside(counts, SLICED, 2)["model"]["writer"]
+  assert {kind: row["pictures"] for kind, row in beside.items()} == {"small": 1, "unlisted": 1}
+
+
+def test_a_column_of_as_many_values_as_pictures_is_refused(monkeypatch):
+  monkeypatch.setattr(comparison, "MAX_SLICES", 3)
+  assert merge([_sliced("a", "b", right=0), _sliced("b", "c", right=0)]).slices
+  with pytest.raises(InputError, match="the manifest's column 'writer' has more than 3 different values: remove it"):
+    merge([_sliced("a", "b", right=0), _sliced("c", "d", right=0)])
+
+
+def test_rows_of_the_manifest_without_a_picture_are_counted_and_the_first_is_named():
+  def of(*numbers: int) -> Comparison:
+    manifest = [ManifestRow(number, f"stray{number}", ("w",)) for number in numbers]
+    return compare(Bucket({"model": [_row("a", "5", "5")]}, (), manifest), SLICED)[0]
+
+  with pytest.raises(InputError, match=r"m.csv: 3 rows have no image among those evaluated, the first is 'stray4' in"):
+    check(merge([of(10, 4), of(9)]), SLICED)
+  with pytest.raises(InputError, match=r"m.csv: 1 row has no image .* 'stray7' in line 7: remove such rows, or"):
+    check(merge([of(), of(7)]), SLICED)
+  check(of(), SLICED)
+
+
+def test_a_row_of_the_manifest_for_a_picture_that_could_not_be_used_is_no_error():
+  bucket = Bucket({"model": [_row("a", "5", "5")]}, (), [ManifestRow(2, "bad", ("w",))], ["bad"])
+  counts, _ = compare(bucket, SLICED)
+  check(counts, SLICED)
+  assert extract_slices(counts, SLICED, 1) == {"model": {"writer": {}}}
+  assert extract_slices_beside(counts, SLICED, 1)["model"]["writer"]["unlisted"]["pictures"] == 1
+
+
+def test_a_baseline_of_other_images_is_told():
+  counts = merge(
+    compare(bucket, MODEL)[0]
+    for bucket in (
+      Bucket({"model": [_row("a", "5", "5"), _row("b", "5", "5")]}, []),
+      Bucket({"model": []}, [_row("c", "5", "5")]),
+    )
+  )
+  with pytest.raises(InputError, match=r"the baseline 2026-11-23 is of other images: .* tonight's 2 \(but 1 others\)"):
+    check(counts, MODEL)
+  one_in_common = compare(Bucket({"model": [_row("d", "5", "5")]}, [_row("d", "5", "5")]), MODEL)[0]
+  check(merge([counts, one_in_common]), MODEL)
+  # No picture at all, in one night or the other, is no other picture.
+  check(compare(Bucket({"model": []}, [_row("c", "5", "5")]), MODEL)[0], MODEL)
+  check(compare(Bucket({"model": [_row("c", "5", "5")]}, []), MODEL)[0], MODEL)
+
+
+def test_a_name_comes_once_in_each_night():
+  twice = [_row("a", "5", "5"), _row("a", "5", "6")]
+  with pytest.raises(InputError, match="tonight has more than one picture 'a'"):
+    compare(Bucket({"model": twice}), MODEL)
+  with pytest.raises(InputError, match="the baseline 2026-11-23 has more than one picture 'a'"):
+    compare(Bucket({"model": []}, twice), MODEL)
+
+
+# Random nights, counted plainly and by the product. `test_compare.py` sends the same ones through Beam.
+
+
+def random_bucket(picks: random.Random, models: tuple[str, ...], columns: int) -> Bucket:
+  """Returns two random nights: edited, new and gone pictures, changed labels, some without a row in the manifest."""
+  labels = ["0", "1", "'=2", 'naïve, "3"\n']
+  keys = [f"{picks.choice(['testing', 'é,x', '=y'])}/{number}.jpg" for number in range(picks.randint(1, 120))]
+  keys = [f"'{key}" if key.startswith("=") else key for key in keys]
+  sure = picks.random()
+
+  def predicted(actual: str) -> str:
+    return actual if picks.random() < sure else picks.choice(labels)
+
+  def row(key: str, actual: str, sha256: str) -> Row:
+    return Row(key, actual, predicted(actual), f"{picks.choice([99.5, picks.uniform(25, 100)]):.4f}", sha256)
+
+  then = {key: row(key, picks.choice(labels), f"{picks.getrandbits(64):064x}") for key in keys}
+  tonight: dict[str, list[Row]] = {model: [] for model in models}
+  for key in [key for key in keys if picks.random() > 0.1] + [
+    f"new/{number}.jpg" for number in range(picks.randint(0, 9))
+  ]:
+    old = then.get(key)
+    actual = old.actual if old and picks.random() > 0.1 else picks.choice(labels)
+    sha256 = old.sha256 if old and picks.random() > 0.1 else f"{picks.getrandbits(64):064x}"
+    for model in models:
+      tonight[model].append(row(key, actual, sha256))
+  values = ["w1", "ü\r\n,", "", "=1+1"]
+  manifest = [
+    ManifestRow(line, one.key, tuple(picks.choice(values[: 2 + column]) or "(empty)" for column in range(columns)))
+    for line, one in enumerate(tonight[models[0]], 2)
+    if picks.random() > 0.2
+  ]
+  if len(tonight[models[0]]) and not any(one.key in then for one in tonight[models[0]]):
+    return random_bucket(picks, models, columns)  # nights of other images are an error
+  if columns and not manifest:
+    return random_bucket(picks, models, columns)  # so is a manifest without a row
+  return Bucket(tonight, list(then.values()), manifest)
+
+
+COUNTS = ["paired", "baseline_correct", "correct", "regressed", "fixed", "new", "gone", "edited"]
+COUNTS += ["regressed_edited", "fixed_edited"]
+
+
+def plainly(bucket: Bucket, plan: Plan, min_slice_size: int) -> tuple[dict, dict, dict, dict[str, list[list[str]]]]:
+  """Returns `extract`, `extract_slices`, `extract_slices_beside` and the lines of the four files, from dicts and sets
+  alone."""
+  nights = {model: {row.key: row for row in rows} for model, rows in bucket.tonight.items()}
+  first = nights[plan.models[0]]
+  figures, slices, beside = {}, {}, {}
+  lines: dict[str, list[list[str]]] = {"regressed": [], "fixed": [], "new": [], "gone": []}
+  for model, now in nights.items():
+    name = plan.baseline if model == plan.models[0] else plan.models[0]
+    before = {row.key: row for row in bucket.baseline} if model == plan.models[0] else first
+    slices[model], beside[model] = {}, {}
+    for at, column in enumerate(plan.columns):
+      value_of = {row.key: row.values[at] for row in bucket.manifest}
+      groups: dict[str, list[Row]] = {}
+      for key, row in now.items():
+        groups.setdefault(value_of.get(key, ""), []).append(row)
+      unlisted = groups.pop("", [])
+      small = [rows for rows in groups.values() if len(rows) < min_slice_size]
+      slices[model][column] = {
+        value: _rate_plainly(rows) for value, rows in groups.items() if len(rows) >= min_slice_size
+      }
+      pool = {"slices": len(small), "fewer_than": min_slice_size, **_rate_plainly(list(itertools.chain(*small)))}
+      beside[model][column] = {
+        "small": pool if small else None,
+        "unlisted": _rate_plainly(unlisted) if unlisted else None,
+      }
+    if name is None:
+      figures[model] = {**dict.fromkeys(["baseline", *COUNTS, "drop", "p_value"]), "verdict": "no baseline"}
+      continue
+    both = sorted(now.keys() & before.keys())
+    was = {key for key in both if before[key].actual == before[key].predicted}
+    is_now = {key for key in both if now[key].actual == now[key].predicted}
+    for kind, keys in (("regressed", was - is_now), ("fixed", is_now - was)):
+      for key in sorted(keys):
+        one, other = now[key], before[key]
+        edited = str(one.sha256 != other.sha256)
+        cells = [key, one.actual, other.predicted, other.confidence, one.predicted, one.confidence, edited, model, name]
+        lines[kind].append([*cells, one.sha256])
+    if model == plan.models[0]:
+      for key in sorted(now.keys() - before.keys()):
+        one = now[key]
+        lines["new"].append(
+          [key, one.actual, one.predicted, one.confidence, str(one.actual == one.predicted), one.sha256]
+        )
+      for key in sorted(before.keys() - now.keys()):
+        lines["gone"].append([key, *before[key][1:]])
+    worse, better = len(was - is_now), len(is_now - was)
+    edited_keys = {key for key in both if now[key].sha256 != before[key].sha256}
+    p_value = binomtest(worse, worse + better, 0.5).pvalue if worse + better else 1.0
+    significant = "worse" if worse > better else "better"
+    figures[model] = {
+      "baseline": name,
+      "paired": len(both),
+      "baseline_correct": len(was),
+      "correct": len(is_now),
+      "regressed": worse,
+      "fixed": better,
+      "new": len(now.keys() - before.keys()),
+      "gone": len(before.keys() - now.keys()),
+      "edited": len(edited_keys),
+      "regressed_edited": len(edited_keys & (was - is_now)),
+      "fixed_edited": len(edited_keys & (is_now - was)),
+      "drop": (len(was) - len(is_now)) / len(both) if both else None,
+      "p_value": pytest.approx(p_value, rel=1e-9),
+      "verdict": significant if p_value < 0.05 else "no difference shown",
+    }
+  for kind in ("regressed", "fixed"):
+    lines[kind].sort(key=lambda cells: (cells[7], cells[0]))
+  return figures, slices, beside, lines
+
+
+def _rate_plainly(rows: list[Row]) -> dict:
+  right = sum(row.actual == row.predicted for row in rows)
+  return {
+    "pictures": len(rows),
+    "correct": right,
+    "accuracy": right / len(rows) if rows else None,
+    "interval_95": list(wilson_interval(right, len(rows))),
+  }
+
+
+def random_case(seed: int) -> tuple[Bucket, Plan, int]:
+  """Returns nights, what to compare of them, and the smallest slice."""
+  picks = random.Random(seed)
+  models = ("model", "candidate")[: picks.randint(1, 2)]
+  columns = ("writer", "=device", "day")[: picks.randint(0, 3)]
+  bucket = random_bucket(picks, models, len(columns))
+  baseline = NIGHT if picks.random() > 0.2 else None
+  plan = Plan(models, baseline, "m.csv" if columns else None, columns)
+  return bucket if baseline else bucket._replace(baseline=[]), plan, picks.randint(1, 40)
+
+
+@pytest.mark.parametrize("round_of_100", range(4))
+def test_random_nights_whole_and_in_pieces(round_of_100):
+  kinds: set[str] = set()
+  for seed in range(100 * round_of_100, 100 * round_of_100 + 100):
+    bucket, plan, min_slice_size = random_case(seed)
+    figures, slices, beside, lines = plainly(bucket, plan, min_slice_size)
+    whole, changes = compare(bucket, plan)
+    check(whole, plan)
+    assert extract(whole, plan) == figures
+    assert extract_slices(whole, plan, min_slice_size) == (slices if plan.manifest else {m: {} for m in plan.models})
+    assert extract_slices_beside(whole, plan, min_slice_size) == beside
+    assert {kind: [list(change) for change in listed] for kind, listed in changes._asdict().items()} == lines
+    kinds |= {kind for kind, listed in lines.items() if listed} | {found["verdict"] for found in figures.values()}
+
+    picks = random.Random(seed)
+    pieces = [compare(piece, plan) for piece in _cut(bucket, picks)]
+    picks.shuffle(pieces)
+    at = picks.randint(0, len(pieces))
+    halves = [merge(counts for counts, _ in half) for half in (pieces[:at], pieces[at:])]
+    merged = merge([merge([]), *halves])
+    assert merged == merge([whole])
+    assert json.dumps(extract(merged, plan)) == json.dumps(extract(whole, plan))
+    for figures_of in (extract_slices, extract_slices_beside):
+      in_pieces, at_once = (json.dumps(figures_of(counts, plan, min_slice_size)) for counts in (merged, whole))
+      assert in_pieces == at_once
+    for kind, listed in changes._asdict().items():
+      assert sorted(change for _, found in pieces for change in getattr(found, kind)) == sorted(listed)
+  assert kinds == {"regressed", "fixed", "new", "gone", "worse", "better", "no difference shown", "no baseline"}
+
+
+def _cut(bucket: Bucket, picks: random.Random) -> list[Bucket]:
+  """Cuts a bucket into up to five by key, some of them maybe empty, rows in another order."""
+  number = picks.randint(1, 5)
+  place: dict[str, int] = {}
+
+  def part(rows, at):
+    found = [row for row in rows if place.setdefault(row.key, picks.randrange(number)) == at]
+    picks.shuffle(found)
+    return found
+
+  return [
+    Bucket(
+      {model: part(rows, at) for model, rows in bucket.tonight.items()},
+      part(bucket.baseline, at),
+      part(bucket.manifest, at),
+    )
+    for at in range(number)
+  ]

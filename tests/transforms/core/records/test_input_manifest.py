@@ -1,0 +1,123 @@
+"""Manifests of pictures as people write them, what becomes of their paths, and what they get wrong."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+
+from beam_retrain.transforms.core.errors import InputError
+from beam_retrain.transforms.core.records.csv_table import by_key
+from beam_retrain.transforms.core.records.input_manifest import ListedPicture, key_of, path_of, read_pictures, summarise
+
+_HOME = "/data/set"
+_SOURCE = f"{_HOME}/m.csv"
+
+
+def _read(text: str, source: str = _SOURCE) -> list[ListedPicture]:
+  return list(read_pictures(io.StringIO(text, newline=""), source))
+
+
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_columns_come_in_any_order_with_others_and_blank_lines_between(mark):
+  text = (
+    mark + ',split,label,note,note,file_name\r\n0,testing,"cat, big",,=1+1,a/1.jpg\r\n\r\n1,training,dog,x,y,b.png\r\n'
+  )
+  assert _read(text) == [
+    ListedPicture(2, "a/1.jpg", "cat, big", f"{_HOME}/a/1.jpg", "testing"),
+    ListedPicture(4, "b.png", "dog", f"{_HOME}/b.png", "training"),
+  ]
+
+
+def test_without_a_column_split_no_picture_has_one():
+  assert [row.split for row in _read("file_name,label\na,x\nb,y\n")] == [None, None]
+
+
+def test_names_are_taken_as_they_are_even_if_they_look_like_cells_of_ours():
+  assert [row.path for row in _read("file_name,label\n'=a,x\n=a,y\n")] == [f"{_HOME}/'=a", f"{_HOME}/=a"]
+
+
+@pytest.mark.parametrize(
+  ("folder", "name", "path", "key"),
+  [
+    (_HOME, "a/1.jpg", f"{_HOME}/a/1.jpg", "a/1.jpg"),
+    (_HOME, "./a//1.jpg", f"{_HOME}/./a//1.jpg", "a/1.jpg"),
+    (_HOME, "b/../a/1.jpg", f"{_HOME}/b/../a/1.jpg", "a/1.jpg"),
+    (_HOME, f"{_HOME}/a/1.jpg", f"{_HOME}/a/1.jpg", "a/1.jpg"),
+    (_HOME, "../set/a/1.jpg", f"{_HOME}/../set/a/1.jpg", "a/1.jpg"),
+    (_HOME, "../other/1.jpg", f"{_HOME}/../other/1.jpg", "other/1.jpg"),
+    (_HOME, "../../../../etc/1.jpg", f"{_HOME}/../../../../etc/1.jpg", "etc/1.jpg"),
+    (_HOME, "/data/settled/1.jpg", "/data/settled/1.jpg", "data/settled/1.jpg"),
+    (_HOME, "gs://bucket/data/set/1.jpg", "gs://bucket/data/set/1.jpg", "bucket/data/set/1.jpg"),
+    ("/", "a.jpg", "/a.jpg", "a.jpg"),
+    ("s3://b/set", "a/1.jpg", "s3://b/set/a/1.jpg", "a/1.jpg"),
+    ("s3://b/set", "../other/1.jpg", "s3://b/other/1.jpg", "other/1.jpg"),
+    ("s3://b/set", "s3://b/set/a/1.jpg", "s3://b/set/a/1.jpg", "a/1.jpg"),
+    ("s3://b/set", "gs://b/set/a/1.jpg", "gs://b/set/a/1.jpg", "b/set/a/1.jpg"),
+    ("s3://b", "a.jpg", "s3://b/a.jpg", "a.jpg"),
+    ("s3://b/set", "/b/set/1.jpg", "/b/set/1.jpg", "b/set/1.jpg"),
+  ],
+)
+def test_paths_start_at_the_manifest_and_keys_are_relative_to_it(folder, name, path, key):
+  assert path_of(name, folder) == path
+  assert key_of(name, folder) == key
+  (row,) = _read(f"file_name,label\n{name},x\n", f"{folder.rstrip('/')}/m.csv")
+  assert (row.path, row.key) == (path, key)
+
+
+def test_a_summary_is_what_the_driver_keeps():
+  text = (
+    "file_name,label,split\na,b,training\ns3://x/1,a,training\nc,b,validation\ns3://x/2,c,training\ngs://y/1,a,training"
+  )
+  summary = summarise(_read(text))
+  assert summary.labels == ["a", "b", "c"]
+  assert summary.splits == {"training", "validation"}
+  assert summary.pictures == 5
+  assert summary.schemes == {"s3": (3, "s3://x/1"), "gs": (6, "gs://y/1")}
+  assert summarise(_read("file_name,label\na,b\n")).splits == frozenset()
+
+
+@pytest.mark.parametrize(
+  ("text", "sentence"),
+  [
+    ("", "/data/set/m.csv is empty: its first line has to be file_name,label or file_name,label,split."),
+    (
+      "file_name,class\na,b\n",
+      r"no column 'label' \(it has 'file_name', 'class'\): name the column of their labels so",
+    ),
+    ("path,label\na,b\n", "no column 'file_name' .*: name the column of the pictures' paths so"),
+    ("file_name,label,label\na,b,c\n", "more than one column 'label': rename one"),
+    ("file_name,label,split,split\na,b,c,d\n", "more than one column 'split': rename one"),
+    ("file_name,label\n", "has a header but no rows: add a row per picture."),
+    ("file_name,label\na,b\nc\n", "line 3 has 1 cell, but the header names 2"),
+    ("file_name,label\n,b\n", "line 2: '' is no file_name: give the path of a picture."),
+    ("file_name,label\na,b\n..,b\n", r"line 3: '\.\.' is no file_name"),
+    ("file_name,label\n/,b\n", "line 2: '/' is no file_name"),
+    ("file_name,label\na/b/../..,b\n", r"line 2: 'a/b/\.\./\.\.' is no file_name"),
+    ("file_name,label\nfolder/,b\n", "line 2: 'folder/' is no file_name"),
+    ("file_name,label\na\0b,b\n", r"line 2: 'a\\x00b' is no file_name"),
+    ("file_name,label\na,\n", "line 2: '' cannot be a label"),
+    ("file_name,label\na, \n", "line 2: ' ' cannot be a label"),
+    ('file_name,label\na,"b\nc"\n', r"line 3: 'b\\nc' cannot be a label: give a name without control characters."),
+    ("file_name,label\na,b\u2028\n", "line 2: .* cannot be a label"),
+    (
+      "file_name,label,split\na,b,test\n",
+      "line 2: 'test' is no split: give training, validation or testing in every row, or leave the column out.",
+    ),
+    ("file_name,label,split\na,b,testing\nc,d,\n", "line 3: '' is no split"),
+    ("file_name,label,split\na,b,Training\n", "line 2: 'Training' is no split"),
+    ("file_name,label, split\na,b, testing\n", "line 2: ' testing' is no split"),
+    ('file_name,label\na,"b\n', r"line 2 is not CSV \(unexpected end of data\): mend it"),
+  ],
+)
+def test_what_is_wrong_is_told_with_the_line_and_the_remedy(text, sentence):
+  with pytest.raises(InputError, match=sentence) as raised:
+    _read(text)
+  assert str(raised.value).startswith(_SOURCE)
+
+
+def test_two_spellings_of_one_picture_are_told():
+  rows = _read("file_name,label\na/=1,x\nb,x\n./a/=1,y\n")
+  assert list(by_key(rows[:2], _SOURCE)) == ["a/=1", "b"]
+  with pytest.raises(InputError, match="lines 2 and 4 are both of 'a/=1': remove one of the two"):
+    by_key(reversed(rows), _SOURCE)

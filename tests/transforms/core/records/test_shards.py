@@ -1,0 +1,229 @@
+"""The ledger, the reports and the digests of shards."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from beam_retrain.transforms.core.errors import InputError
+from beam_retrain.transforms.core.records.quarantine import Quarantined, Reason
+from beam_retrain.transforms.core.records.shards import (
+  IdxRange,
+  ImageFile,
+  PickedRecords,
+  RecordsFile,
+  Shard,
+  ShardReport,
+  check_ledger,
+  pick_inputs,
+)
+
+_BAD = Quarantined("training/5/3.jpg", 0, Reason.EMPTY, "the file has 0 bytes", "training")
+
+
+def _report(file: str = "training-00000-of-00002.tfrecord", **changes) -> ShardReport:
+  report = ShardReport(
+    file=file,
+    split=file.split("-")[0],
+    inputs=5,
+    outputs=4,
+    size_bytes=100,
+    sha256="ab" * 32,
+    digest="cd" * 32,
+    labels={"seven": 3, "five": 1},
+    quarantined=(_BAD,),
+  )
+  return dataclasses.replace(report, **changes)
+
+
+def _reports() -> list[ShardReport]:
+  return [
+    _report(),
+    _report("training-00001-of-00002.tfrecord", outputs=5, labels={"five": 5}, quarantined=()),
+    _report("testing-00000-of-00001.tfrecord", inputs=1, outputs=0, labels={}),
+  ]
+
+
+_PLANNED = {"training": 2, "testing": 1}
+
+
+def test_the_ledger_adds_up():
+  assert check_ledger(_reports(), _PLANNED) == {
+    "splits": {
+      "training": {"inputs": 10, "outputs": 9, "quarantined": 1, "shards": 2, "labels": {"five": 6, "seven": 3}},
+      "testing": {"inputs": 1, "outputs": 0, "quarantined": 1, "shards": 1, "labels": {}},
+    },
+    "reasons": {"EMPTY": 2},
+    "inputs": 11,
+    "outputs": 9,
+    "quarantined": 2,
+    "bad_fraction": 2 / 11,
+  }
+
+
+def test_the_order_of_reports_does_not_count():
+  assert check_ledger(reversed(_reports()), _PLANNED) == check_ledger(_reports(), _PLANNED)
+
+
+def test_what_the_user_asked_to_drop_is_in_the_ledger_but_is_not_bad():
+  reasons = (Reason.CONFLICTING_LABELS, Reason.LEAKED, Reason.EMPTY)
+  quarantined = tuple(dataclasses.replace(_BAD, reason=reason) for reason in reasons)
+  stats = check_ledger([_report(inputs=7, quarantined=quarantined)], {"training": 1})
+  assert (stats["inputs"], stats["outputs"], stats["quarantined"], stats["bad_fraction"]) == (7, 4, 3, 1 / 7)
+  assert stats["reasons"] == {"CONFLICTING_LABELS": 1, "EMPTY": 1, "LEAKED": 1}
+
+
+def test_a_split_without_shards_is_listed_with_zeros():
+  stats = check_ledger([], {"training": 0})
+  assert stats["splits"]["training"] == {"inputs": 0, "outputs": 0, "quarantined": 0, "shards": 0, "labels": {}}
+  assert stats["bad_fraction"] == 0.0
+
+
+def test_a_lost_input_is_found():
+  reports = _reports()
+  reports[1] = dataclasses.replace(reports[1], inputs=6)
+  with pytest.raises(InputError, match=r"does not close.*training-00001-of-00002\.tfrecord read 6 inputs but wrote 5"):
+    check_ledger(reports, _PLANNED)
+
+
+def test_an_invented_output_is_found():
+  reports = _reports()
+  reports[0] = dataclasses.replace(reports[0], outputs=5)
+  with pytest.raises(InputError, match=r"does not close.*training-00000"):
+    check_ledger(reports, _PLANNED)
+
+
+def test_labels_that_do_not_add_up_to_the_outputs_are_found():
+  reports = _reports()
+  reports[0] = dataclasses.replace(reports[0], labels={"seven": 3})
+  with pytest.raises(InputError, match=r"does not close.*training-00000"):
+    check_ledger(reports, _PLANNED)
+
+
+def test_a_shard_reported_twice_is_found():
+  with pytest.raises(InputError, match=r"testing-00000-of-00001\.tfrecord was reported twice"):
+    check_ledger([*_reports(), _reports()[2]], _PLANNED)
+
+
+def test_a_shard_that_was_not_reported_is_found():
+  with pytest.raises(InputError, match="1 of 2 training shards were reported"):
+    check_ledger(_reports()[1:], _PLANNED)
+
+
+def test_more_shards_than_planned_are_found():
+  with pytest.raises(InputError, match="2 of 1 training shards were reported"):
+    check_ledger(_reports(), {**_PLANNED, "training": 1})
+
+
+def test_a_report_comes_back_from_its_json():
+  report = _report(extra={"seconds": 1.5, "names": ["a"]})
+  assert ShardReport.from_json(report.to_json()) == report
+  assert isinstance(ShardReport.from_json(report.to_json()).quarantined[0].reason, Reason)
+
+
+def test_a_report_is_the_same_text_whatever_the_order_of_its_labels():
+  assert _report(labels={"five": 1, "seven": 3}).to_json() == _report().to_json()
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"quarantined": []}', '{"quarantined": [{"reason": "NEW"}]}'])
+def test_other_text_is_no_report(text):
+  with pytest.raises((ValueError, TypeError, KeyError)):
+    ShardReport.from_json(text)
+
+
+_IMAGE = ImageFile("a/1.jpg", "a", "/data/a/1.jpg", 10, 5.0)
+_IDX = IdxRange("/images", "/labels", 0, 10, 28, 28, b"pixels", b"labels")
+_RECORDS = RecordsFile("/records", 10, 5.0)
+_SHARD = Shard("training", 0, 2, (_IMAGE, _IDX, _RECORDS))
+
+
+def test_the_same_shard_has_the_same_digest():
+  assert _SHARD.digest("request") == Shard("training", 0, 2, (_IMAGE, _IDX, _RECORDS)).digest("request")
+  assert len(_SHARD.digest("request")) == 64
+
+
+@pytest.mark.parametrize(
+  "other",
+  [
+    _SHARD._replace(split="testing"),
+    _SHARD._replace(index=1),
+    _SHARD._replace(of=3),
+    _SHARD._replace(inputs=(_IMAGE, _IDX)),
+    _SHARD._replace(inputs=(_IDX, _IMAGE, _RECORDS)),
+    _SHARD._replace(inputs=(_IMAGE._replace(label="b"), _IDX, _RECORDS)),
+    _SHARD._replace(inputs=(_IMAGE._replace(size_bytes=11), _IDX, _RECORDS)),
+    _SHARD._replace(inputs=(_IMAGE._replace(modified_secs=6.0), _IDX, _RECORDS)),
+    _SHARD._replace(inputs=(_IMAGE, _IDX._replace(start=1), _RECORDS)),
+    _SHARD._replace(inputs=(_IMAGE, _IDX._replace(pixels=b"other."), _RECORDS)),
+    _SHARD._replace(inputs=(_IMAGE, _IDX._replace(labels=None), _RECORDS)),
+    _SHARD._replace(inputs=(_IMAGE, _IDX, _RECORDS._replace(modified_secs=6.0))),
+    _SHARD._replace(inputs=(_BAD, _IDX, _RECORDS)),
+  ],
+)
+def test_whatever_changes_the_bytes_changes_the_digest(other):
+  assert other.digest("request") != _SHARD.digest("request")
+
+
+def test_another_request_is_another_digest():
+  assert _SHARD.digest("request") != _SHARD.digest("other request")
+
+
+def test_a_shard_knows_its_file():
+  assert _SHARD.name() == "training-00000-of-00002.tfrecord"
+  assert _SHARD.name("csv") == "training-00000-of-00002.csv"
+
+
+def test_a_shard_that_stands_for_another_has_its_digest():
+  planned = _SHARD.digest("request")
+  assembled = _SHARD._replace(inputs=(), same_as=planned)
+  assert assembled.digest("request") == planned
+  assert assembled.name() == _SHARD.name()
+
+
+def test_pictures_in_files_of_their_own_are_picked_by_position():
+  images = [_IMAGE._replace(key=str(number)) for number in range(5)]
+  assert pick_inputs(images, [0, 3, 4]) == (images[0], images[3], images[4])
+  assert pick_inputs(images, []) == ()
+
+
+def test_a_range_is_cut_into_runs_with_their_bytes():
+  plain = IdxRange("/images", "/labels", 100, 6, 2, 3, None, None, 1.0)
+  assert pick_inputs([plain], [0, 1, 4]) == (plain._replace(count=2), plain._replace(start=104, count=1))
+  carried = plain._replace(pixels=bytes(range(36)), labels=b"abcdef")
+  assert pick_inputs([carried], [1, 2, 5]) == (
+    carried._replace(start=101, count=2, pixels=bytes(range(6, 18)), labels=b"bc"),
+    carried._replace(start=105, count=1, pixels=bytes(range(30, 36)), labels=b"f"),
+  )
+  assert pick_inputs([carried], range(6)) == (carried,)
+
+
+def test_positions_go_on_from_one_input_to_the_next():
+  plain = IdxRange("/images", "/labels", 0, 4, 2, 3, None, None)
+  inputs = [_IMAGE, plain, _IMAGE, _RECORDS]
+  assert pick_inputs(inputs, [0, 1, 4, 5, 6, 9]) == (
+    _IMAGE,
+    plain._replace(count=1),
+    plain._replace(start=3, count=1),
+    _IMAGE,
+    PickedRecords("/records", 10, 5.0, (0, 3)),
+  )
+
+
+def test_a_dropped_picture_and_picked_records_are_picked_again():
+  inputs = [PickedRecords("/records", 10, 5.0, (2, 5, 8, 9)), _BAD, _IMAGE]
+  assert pick_inputs(inputs, [1, 3, 4, 5]) == (PickedRecords("/records", 10, 5.0, (5, 9)), _BAD, _IMAGE)
+  assert pick_inputs(inputs, [5]) == (_IMAGE,)
+
+
+def test_another_dropped_picture_is_another_digest():
+  dropped = [_SHARD._replace(inputs=(_IDX, entry)) for entry in (_BAD, dataclasses.replace(_BAD, key="other"))]
+  assert len({shard.digest("request") for shard in dropped}) == 2
+
+
+def test_bottlenecks_are_added_up_where_the_reports_know_them():
+  assert "bottlenecks" not in check_ledger(_reports(), _PLANNED)
+  reports = _reports()
+  reports[0] = dataclasses.replace(reports[0], extra={"bottlenecks": {"computed": 1, "reused": 3}})
+  reports[1] = dataclasses.replace(reports[1], extra={"bottlenecks": {"computed": 4, "reused": 0}})
+  assert check_ledger(reports, _PLANNED)["bottlenecks"] == {"computed": 5, "reused": 3}

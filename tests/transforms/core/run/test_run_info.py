@@ -1,0 +1,59 @@
+"""Only a finished folder of the right stage is read."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import pytest
+
+from beam_retrain.transforms.core.errors import InputError
+from beam_retrain.transforms.core.run.run_info import read_info, read_labels
+
+
+def _write(folder, stage: str = "convert", completed: bool = True) -> str:
+  (folder / "info.json").write_text(json.dumps({"stage": stage, "request": "ab"}))
+  if completed:
+    (folder / "COMPLETED").touch()
+  return str(folder)
+
+
+def test_a_finished_folder_is_read(tmp_path):
+  assert read_info(_write(tmp_path), "convert") == {"stage": "convert", "request": "ab"}
+
+
+@pytest.mark.parametrize("name", ["", "not there"])
+def test_a_folder_without_info_is_refused(tmp_path, name):
+  folder = os.path.join(tmp_path, name)
+  with pytest.raises(
+    InputError, match=r"has no info\.json: give the folder that `beam-retrain convert` wrote"
+  ) as raised:
+    read_info(folder, "convert")
+  assert folder in str(raised.value)
+
+
+def test_a_folder_of_another_stage_is_refused(tmp_path):
+  with pytest.raises(InputError, match="written by `beam-retrain train`"):
+    read_info(_write(tmp_path, "train"), "convert")
+
+
+def test_an_unfinished_folder_is_refused_with_the_remedy(tmp_path):
+  with pytest.raises(InputError, match="not finished: run `beam-retrain convert` into it again"):
+    read_info(_write(tmp_path, completed=False), "convert")
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1]", "null", "\x00\xff"])
+def test_somebody_else_s_info_is_refused(tmp_path, text):
+  (tmp_path / "info.json").write_bytes(text.encode("latin-1"))
+  with pytest.raises(InputError, match="give the folder that `beam-retrain convert` wrote"):
+    read_info(str(tmp_path), "convert")
+
+
+def test_another_file_system_is_asked_through_the_two_functions():
+  store = {"gs://b/o/info.json": b'{"stage": "train"}', "gs://b/o/COMPLETED": b""}
+  assert read_info("gs://b/o", "train", store.__contains__, store.__getitem__) == {"stage": "train"}
+
+
+def test_labels_are_in_the_order_of_their_class_indices(tmp_path):
+  (tmp_path / "labels.txt").write_bytes("zwei\nÄpfel und Birnen\n 3\n".encode())
+  assert read_labels(str(tmp_path)) == ["zwei", "Äpfel und Birnen", " 3"]

@@ -1,0 +1,62 @@
+"""Large packages are imported with the garbage collector at rest, and it goes on afterwards as it was."""
+
+from __future__ import annotations
+
+import gc
+import subprocess
+import sys
+
+import pytest
+
+from beam_retrain.transforms.core.system.imports import collector_at_rest
+
+
+@pytest.fixture
+def enabled_again():
+  yield
+  gc.enable()
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_the_collector_rests_in_the_block_and_is_afterwards_as_it_was(enabled, enabled_again):
+  (gc.enable if enabled else gc.disable)()
+  with pytest.raises(ImportError), collector_at_rest():  # noqa: PT012
+    with collector_at_rest():
+      pass
+    assert not gc.isenabled()
+    raise ImportError
+  assert gc.isenabled() == enabled
+
+
+def test_what_was_made_in_the_block_is_not_looked_at_again():
+  before = gc.get_freeze_count()
+  with collector_at_rest():
+    made = [[] for _ in range(1000)]
+  assert gc.get_freeze_count() >= before + len(made)
+
+
+@pytest.mark.parametrize(
+  "code",
+  [
+    "from beam_retrain.transforms.core.system.tensorflow import load_tensorflow; load_tensorflow()",
+    "from beam_retrain.pipelines.cli import main\ntry: main(['convert', '--help'])\nexcept SystemExit: pass",
+  ],
+)
+def test_tensorflow_and_the_commands_are_imported_so(code):
+  # What the collector would look at when Python ends: nothing of what was imported, nor of what was done since.
+  said = "import gc, atexit; atexit.register(lambda: print(len(gc.get_objects()) < 100, gc.isenabled()))"
+  done = subprocess.run([sys.executable, "-c", f"{said}\n{code}"], capture_output=True, text=True, check=True)
+  assert done.stdout.splitlines()[-1] == "True True"
+
+
+def test_tensorflow_is_imported_without_scikit_learn_which_can_be_afterwards():
+  code = (
+    "import sys\n"
+    "from beam_retrain.transforms.core.system.tensorflow import load_tensorflow\n"
+    "load_tensorflow()\n"
+    "print('sklearn' in sys.modules)\n"
+    "from sklearn.datasets import load_digits\n"
+    "print(load_digits().data.shape)"
+  )
+  done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+  assert done.stdout.splitlines() == ["False", "(1797, 64)"]

@@ -1,0 +1,95 @@
+"""Small copies of pictures, and reading the chosen few of many."""
+
+from __future__ import annotations
+
+import base64
+import io
+from pathlib import Path
+
+import apache_beam as beam
+import numpy as np
+import pytest
+from PIL import Image
+
+from beam_retrain.transforms.core.images.thumbnails import SIDE_PX, thumbnail
+from beam_retrain.transforms.core.records.shards import Shard
+from beam_retrain.transforms.evaluation.thumbnails import ReadThumbnails
+from beam_retrain.transforms.sources.find import find_source
+
+
+def _encoded(width: int, height: int, kind: str, mode: str = "RGB") -> bytes:
+  rng = np.random.default_rng(2)
+  shape = (height, width) if mode == "L" else (height, width, 3)
+  file = io.BytesIO()
+  Image.fromarray(rng.integers(0, 255, shape, dtype=np.uint8)).save(file, kind)
+  return file.getvalue()
+
+
+def _opened(uri: str) -> Image.Image:
+  return Image.open(io.BytesIO(base64.b64decode(uri.split(",")[1])))
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "BMP", "GIF"])
+def test_a_large_picture_becomes_small_and_keeps_its_shape(kind: str) -> None:
+  uri = thumbnail(_encoded(400, 200, kind))
+  assert uri is not None
+  assert _opened(uri).size == (SIDE_PX, SIDE_PX // 2)
+  assert len(uri) < 6_000
+
+
+def test_a_small_one_keeps_every_pixel() -> None:
+  encoded = _encoded(28, 28, "PNG", "L")
+  uri = thumbnail(encoded)
+  assert uri is not None
+  assert uri.startswith("data:image/png;base64,")
+  np.testing.assert_array_equal(np.asarray(_opened(uri)), np.asarray(Image.open(io.BytesIO(encoded))))
+
+
+@pytest.mark.parametrize("damage", [b"", b"not a picture", _encoded(60, 60, "PNG")[:900]])
+def test_what_cannot_be_decoded_has_none(damage: bytes) -> None:
+  assert thumbnail(damage) is None
+
+
+def test_a_picture_with_too_many_pixels_is_not_decoded() -> None:
+  assert thumbnail(_encoded(60, 60, "PNG"), max_pixels=3599) is None
+
+
+def _thumbnails(collect, folder: Path, splits: list[str], shown: dict) -> dict[str, str]:
+  class Read(beam.PTransform):
+    def expand(self, root):
+      side = root | "Shown" >> beam.Create([shown])
+      return root | find_source(str(folder)).plan(splits, None) | ReadThumbnails(side)
+
+  (found,) = collect(Read())
+  return found
+
+
+def test_the_chosen_ones_of_class_folders(collect, small_pictures: Path) -> None:
+  shown = {"mistakes": [{"key": "black/0.jpg"}], "pictures": {"fixed": [{"key": "white/1.png"}, {"key": "gone.png"}]}}
+  found = _thumbnails(collect, small_pictures, ["all"], shown)
+  assert sorted(found) == ["black/0.jpg", "white/1.png"]
+  original = Image.open(small_pictures / "white/1.png")
+  np.testing.assert_array_equal(np.asarray(_opened(found["white/1.png"])), np.asarray(original))
+
+
+def test_the_chosen_ones_of_idx_files_and_of_records(collect, mnist_folder: Path, tmp_path: Path) -> None:
+  from beam_retrain.pipelines import convert
+
+  first = {"mistakes": [{"key": "testing/7/0.png"}, {"key": "testing/2/1.png"}, {"key": "testing/2/0.png"}]}
+  of_idx = _thumbnails(collect, mnist_folder, ["testing"], first)
+  assert sorted(of_idx) == ["testing/2/1.png", "testing/7/0.png"]
+  output = tmp_path / "records"
+  flags = [f"--input={mnist_folder}", f"--output={output}", "--formats=png,tfrecord", "--runner=FnApiRunner"]
+  assert convert.run(flags) == 0
+  assert _thumbnails(collect, output, ["testing"], first) == of_idx
+
+
+def test_a_formula_for_a_name_is_found_as_the_csv_spells_it(tmp_path: Path) -> None:
+  from beam_retrain.transforms.core.records.shards import ImageFile
+  from beam_retrain.transforms.evaluation.thumbnails import _read
+
+  path = tmp_path / "one.png"
+  path.write_bytes(_encoded(9, 9, "PNG"))
+  shard = Shard("all", 0, 1, (ImageFile("=1.png", "a", str(path), 9, 0.0), ImageFile("b.png", "a", "", 9, 0.0)))
+  shown = {"mistakes": [{"key": "'=1.png"}, {"key": "b.png"}]}
+  assert [key for key, _ in _read(shard, shown)] == ["'=1.png"]

@@ -1,0 +1,84 @@
+"""A class without an image in some split is told before the long work."""
+
+import struct
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from beam_retrain.transforms.core.errors import InputError
+from beam_retrain.transforms.core.records.quarantine import Quarantined, Reason
+from beam_retrain.transforms.core.records.schema import TESTING, TRAINING, VALIDATION, Image, encode_image
+from beam_retrain.transforms.core.records.shards import IdxRange, ImageFile, PickedRecords, RecordsFile, Shard
+from beam_retrain.transforms.core.records.splits import SplitPercentages
+from beam_retrain.transforms.core.records.tfrecord import frame
+from beam_retrain.transforms.shards.checks import check_counts, count_labels
+
+_FULL = {(split, label): 1 for split in (TRAINING, VALIDATION, TESTING) for label in "ab"}
+
+
+def test_nothing_is_missing():
+  assert check_counts(_FULL, "ab", SplitPercentages()) == _FULL
+
+
+@pytest.mark.parametrize("split", [TRAINING, VALIDATION, TESTING])
+def test_the_class_and_the_split_are_named(split):
+  counts = {**_FULL, (split, "b"): 0}
+  with pytest.raises(InputError, match=f"no {split} image of class 'b': add images"):
+    check_counts(counts, "ab", SplitPercentages())
+
+
+def test_validation_that_nobody_wants_is_not_missed():
+  counts = {key: count for key, count in _FULL.items() if key[0] != VALIDATION}
+  assert check_counts(counts, "ab", SplitPercentages(validation=0)) == counts
+
+
+def test_validation_that_the_data_set_names_is_missed_where_a_class_has_none():
+  counts = {**_FULL, (VALIDATION, "b"): 0}
+  with pytest.raises(InputError, match="no validation image of class 'b': add images"):
+    check_counts(counts, "ab", SplitPercentages(validation=0))
+
+
+def test_where_dropping_left_none_that_is_said():
+  counts = {**_FULL, (TRAINING, "a"): 0, (TRAINING, "b"): 0}
+  with pytest.raises(InputError) as raised:
+    check_counts(counts, "ab", SplitPercentages(), {(TRAINING, "b"): 2, (TESTING, "a"): 1})
+  assert str(raised.value) == (
+    "no training image of class 'b' is left: --on_leak drop leaves them out, whose leaks --on_leak warn lists: mend"
+    " those, add images, or remove the class."
+  )
+  only_validation = {key: count for key, count in _FULL.items() if key[0] != VALIDATION}
+  with pytest.raises(InputError, match="no validation image of class 'a' is left: --on_leak drop"):
+    check_counts(only_validation, "ab", SplitPercentages(validation=0), {(VALIDATION, "a"): 1})
+
+
+def test_counts_records(tmp_path: Path):
+  images = [Image(f"training/{number % 2}/{number}.jpg", str(number % 2), b"not looked at") for number in range(60)]
+  path = tmp_path / "training-00000-of-00001.tfrecord"
+  path.write_bytes(b"".join(frame(encode_image(image, int(image.label))) for image in images))
+  percentages = SplitPercentages()
+  dropped = Quarantined("training/0/0.jpg", 1, Reason.LEAKED, "", TRAINING)
+  for inputs, read in (
+    ((RecordsFile(str(path), 0, 0.0),), images),
+    ((PickedRecords(str(path), 0, 0.0, tuple(range(1, 60, 2))), dropped), images[1::2]),
+  ):
+    counted = Counter(key for key, _ in count_labels(Shard(TRAINING, 0, 1, inputs), percentages))
+    assert counted == Counter((percentages.split_of(image.key, TRAINING), image.label) for image in read)
+    assert {split for split, _ in counted} == {TRAINING, VALIDATION}
+
+
+def test_many_missing_classes_are_not_all_listed():
+  with pytest.raises(InputError, match=r"no training image of classes '0', '1', '2', '3', '4', \.\.\.:"):
+    check_counts({}, "0123456789", SplitPercentages())
+
+
+def test_counts_files_and_idx_labels(tmp_path: Path):
+  percentages = SplitPercentages()
+  files = tuple(ImageFile(f"training/a/{number}", "a", "", 1, 0.0) for number in range(50))
+  counted = list(count_labels(Shard(TRAINING, 0, 1, files), percentages))
+  assert len(counted) == 50
+  assert {split for (split, _), _ in counted} == {TRAINING, VALIDATION}
+  labels_path = tmp_path / "labels"
+  labels_path.write_bytes(struct.pack(">BBBBI", 0, 0, 8, 1, 5) + bytes([7, 1, 2, 1, 9]))
+  entry = IdxRange("", str(labels_path), start=1, count=3, rows=1, columns=1, pixels=None, labels=None)
+  assert [label for (_, label), _ in count_labels(Shard(TESTING, 0, 1, (entry,)), percentages)] == ["1", "2", "1"]

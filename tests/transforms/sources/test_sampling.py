@@ -1,0 +1,135 @@
+"""Samples of every kind of input, without a Beam job."""
+
+from __future__ import annotations
+
+import gzip
+
+import numpy as np
+import pytest
+
+from beam_retrain.pipelines import convert
+from beam_retrain.transforms.core.images.idx import encode_idx
+from beam_retrain.transforms.core.records.schema import ALL, TESTING, TRAINING, Image
+from beam_retrain.transforms.core.records.splits import SplitPercentages
+from beam_retrain.transforms.sources import sampling
+from beam_retrain.transforms.sources.find import find_source, read_images
+from beam_retrain.transforms.sources.sampling import has_at_least, read_all, read_sample, typical_shard
+
+COUNTS = {"train": 1500, "t10k": 60}
+
+
+@pytest.fixture(scope="module")
+def idx_folder(tmp_path_factory):
+  folder = tmp_path_factory.mktemp("idx")
+  rng = np.random.default_rng(8)
+  for split, count in COUNTS.items():
+    pixels = rng.integers(0, 256, (count, 6, 5), dtype=np.uint8)
+    labels = (np.arange(count) % 10).astype(np.uint8)
+    (folder / f"{split}-images-idx3-ubyte").write_bytes(encode_idx(pixels))
+    (folder / f"{split}-labels-idx1-ubyte").write_bytes(encode_idx(labels))
+  return folder
+
+
+@pytest.fixture(scope="module")
+def inputs(idx_folder, tmp_path_factory):
+  """The same pictures in every form."""
+  zipped = tmp_path_factory.mktemp("gz")
+  for path in idx_folder.iterdir():
+    (zipped / f"{path.name}.gz").write_bytes(gzip.compress(path.read_bytes()))
+  found = {"idx": idx_folder, "gz": zipped}
+  for kind in ("jpg", "tfrecord"):
+    found[kind] = tmp_path_factory.mktemp(kind) / "out"
+    flags = [f"--input={idx_folder}", f"--output={found[kind]}", f"--formats={kind}", "--runner=FnApiRunner"]
+    assert convert.run(flags) == 0
+  return found
+
+
+BOTH = (TRAINING, TESTING)
+
+
+def stems(pictures) -> list[str]:
+  assert all(isinstance(picture, Image) for picture in pictures)
+  return [picture.key.rsplit(".", 1)[0] for picture in pictures]
+
+
+@pytest.mark.parametrize("kind", ["idx", "gz", "jpg", "tfrecord"])
+def test_all_pictures_come_once(inputs, kind):
+  keys = stems(list(read_all(find_source(str(inputs[kind])), BOTH, None)))
+  assert sorted(keys) == sorted(
+    f"{split}/{number % 10}/{number}" for split, count in ((TRAINING, 1500), (TESTING, 60)) for number in range(count)
+  )
+
+
+@pytest.mark.parametrize("kind", ["idx", "gz", "jpg", "tfrecord"])
+def test_a_sample_is_of_these_and_always_the_same(inputs, kind):
+  source = find_source(str(inputs[kind]))
+  every = {picture.key: picture for picture in read_all(source, BOTH, None)}
+  sample = list(read_sample(source, BOTH, None, 50))
+  assert len({picture.key for picture in sample}) == 50
+  assert all(every[picture.key] == picture for picture in sample)
+  assert list(read_sample(source, BOTH, None, 50)) == sample
+  # A smaller one is in it, and it is from everywhere.
+  assert {picture.key for picture in read_sample(source, BOTH, None, 9)} < {picture.key for picture in sample}
+  assert len({picture.label for picture in sample}) > 5
+  # The first 50 would be of one writer, one camera, one day.
+  assert len({picture.key for picture in sample} & set(list(every)[:50])) < 20
+  assert {picture.key.split("/")[0] for picture in list(read_sample(source, (TESTING,), None, 9))} == {TESTING}
+  assert len(list(read_sample(source, (TESTING,), None, 999))) == 60
+
+
+def test_plain_class_folders_are_split_by_the_hash_of_the_names(small_pictures):
+  source = find_source(str(small_pictures))
+  percentages = SplitPercentages(testing=30)
+  testing = [picture.key for picture in read_all(source, (TESTING,), percentages)]
+  every = [picture.key for picture in read_all(source, (ALL,), None)]
+  assert len(every) == 120
+  assert testing == [key for key in every if percentages.split_of(key) == TESTING]
+  assert 20 < len(testing) < 55
+
+
+def test_of_many_record_files_a_sample_may_be_of_a_few(inputs):
+  source = find_source(str(inputs["tfrecord"]))
+  files = [
+    {picture.key for picture in read_images(shard, source.labels)} for shard in sampling._shards(source, BOTH, None)
+  ]
+  assert len(files) == 3
+  sample = {picture.key for picture in read_sample(source, BOTH, None, 50, most_files=1)}
+  assert len(sample) == 50
+  assert sum(sample <= keys for keys in files) == 1
+  assert {picture.key for picture in read_sample(source, BOTH, None, 50, most_files=1)} == sample
+  assert len({picture.label for picture in read_sample(source, BOTH, None, 50, most_files=9)}) > 5
+
+
+@pytest.mark.parametrize("kind", ["idx", "gz", "jpg", "tfrecord"])
+def test_whether_there_are_so_many(inputs, kind):
+  source = find_source(str(inputs[kind]))
+  assert has_at_least(source, 1560)
+  assert not has_at_least(source, 1561)
+
+
+def test_whether_a_manifest_has_so_many(tmp_path):
+  rows = "".join(f"{number}.png,{number % 2}\n" for number in range(5))
+  (tmp_path / "list.csv").write_text(f"file_name,label\n{rows}")
+  source = find_source(str(tmp_path / "list.csv"))
+  assert has_at_least(source, 5)
+  assert not has_at_least(source, 7)
+
+
+@pytest.mark.parametrize("kind", ["idx", "gz", "tfrecord"])
+def test_a_typical_shard_of_one_file_is_its_first(inputs, kind):
+  source = find_source(str(inputs[kind]))
+  shard, count = typical_shard(source, (TRAINING,), None, 7)
+  keys = stems(list(read_images(shard, source.labels)))
+  assert count == len(keys) == 1024
+  first, *_ = sampling._shards(source, (TRAINING,), None)
+  assert keys == stems(list(read_images(first, source.labels)))[:1024]
+  assert typical_shard(source, (TESTING,), None, 7)[1] == 60
+
+
+def test_a_typical_shard_of_many_files_is_a_sample_of_them_again_and_again(inputs):
+  source = find_source(str(inputs["jpg"]))
+  shard, count = typical_shard(source, (TRAINING,), None, 7)
+  keys = stems(list(read_images(shard, source.labels)))
+  sample = stems(list(read_sample(source, (TRAINING,), None, 7)))
+  assert count == len(keys) == 1024
+  assert keys[:14] == sample * 2

@@ -1,0 +1,1 @@
+"""Writing trained models: SavedModel, frozen graph, TFLite."""

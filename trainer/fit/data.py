@@ -1,0 +1,194 @@
+"""Bottleneck records -> one array in memory.
+
+Memory holds the data once: the array is allocated at its final size, records are parsed by tf.data a batch at a time,
+put through the transform graph and written to their place.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from beam_retrain.transforms.core.errors import InputError
+from beam_retrain.transforms.core.images.augment import DISTORTED, key_of_original
+from beam_retrain.transforms.core.records.schema import (
+  BOTTLENECK,
+  CLASS_INDEX,
+  KEY,
+  RECORDS_FOLDER,
+  STATS_FILE,
+  TESTING,
+  TRAINING,
+  VALIDATION,
+  parse_shard_name,
+)
+from beam_retrain.transforms.core.records.splits import SplitPercentages
+from beam_retrain.transforms.core.records.tfrecord import read_records
+from beam_retrain.transforms.core.run.run_info import read_local
+
+RECORDS_PER_BATCH = 1024
+_FILES = (TRAINING, VALIDATION, TESTING)  # those of validation are there where the data set itself names such images
+
+
+@dataclasses.dataclass(frozen=True)
+class Bottlenecks:
+  """All bottlenecks of a data set.
+
+  Attributes:
+    vectors: float32 [N, D], as the transform graph leaves them.
+    classes: int32 [N], class indices.
+    rows: split -> int64 [n], the rows of `vectors` that belong to it: training, validation, testing; and `DISTORTED`,
+      variants of the training images, if there are any.
+    labels: class index -> label.
+    sha256: checksum of keys, classes and untransformed vectors, 64 hex digits: the same data has the same one.
+  """
+
+  vectors: np.ndarray
+  classes: np.ndarray
+  rows: dict[str, np.ndarray]
+  labels: Sequence[str]
+  sha256: str
+
+  @property
+  def dimensions(self) -> int:
+    return int(self.vectors.shape[1])
+
+  @property
+  def learned_rows(self) -> np.ndarray:
+    """int64 [n]: what training draws from, the training images and their variants."""
+    variants = self.rows.get(DISTORTED)
+    return self.rows[TRAINING] if variants is None else np.concatenate([self.rows[TRAINING], variants])
+
+  def counts(self, split: str) -> np.ndarray:
+    """Returns int64 [C]: the images of each class in a split."""
+    return np.bincount(self.classes[self.rows[split]], minlength=len(self.labels))
+
+
+def load_bottlenecks(
+  folder: str,
+  *,
+  labels: Sequence[str],
+  dimensions: int,
+  percentages: SplitPercentages,
+  transform: Callable[[tf.Tensor], tf.Tensor],
+) -> Bottlenecks:
+  """Reads the records of `B`.
+
+  Args:
+    folder: what `bottlenecks` wrote, finished.
+    labels: class index -> label.
+    dimensions: D.
+    percentages: how the records of the training files are divided into training and validation.
+    transform: float32 [n, D] -> float32 [n, D].
+
+  Raises:
+    InputError: records are missing, damaged or of another kind, or a class has no image to train on or to validate
+      with.
+  """
+  files = {split: _shard_files(os.path.join(folder, RECORDS_FOLDER), split) for split in _FILES}
+  expected = _expected_counts(folder)
+  if DISTORTED in expected:
+    files[DISTORTED] = _shard_files(os.path.join(folder, DISTORTED), TRAINING)
+  total = sum(expected.values())
+  vectors = np.empty((total, dimensions), np.float32)
+  classes = np.empty(total, np.int32)
+  split_of_row = np.empty(total, "<U10")
+  checksum = hashlib.sha256()
+  filled = 0
+  for split, paths in files.items():
+    start = filled
+    for keys, batch_classes, batch in _read_batches(paths, dimensions):
+      end = filled + len(keys)
+      if end - start > expected[split]:
+        raise _wrong_count(folder, split, f"more than {expected[split]}", expected[split])
+      if not (batch_classes.min() >= 0 and batch_classes.max() < len(labels)):
+        raise InputError(f"{folder}: a {split} record has a class index that labels.txt does not have: run it again.")
+      checksum.update(b"".join(keys))
+      checksum.update(batch_classes.data)
+      checksum.update(batch.data)
+      classes[filled:end] = batch_classes
+      vectors[filled:end] = transform(tf.constant(batch)).numpy()
+      split_of_row[filled:end] = [_split_of(key.decode(), split, percentages) for key in keys]
+      filled = end
+    if filled - start != expected[split]:
+      raise _wrong_count(folder, split, str(filled - start), expected[split])
+  rows = {split: np.flatnonzero(split_of_row == split) for split in files}
+  loaded = Bottlenecks(vectors, classes, rows, labels, checksum.hexdigest())
+  _refuse_empty_classes(loaded, percentages)
+  return loaded
+
+
+def _split_of(key: str, given: str, percentages: SplitPercentages) -> str:
+  """Returns the split of a record; a variant of an image that is for validation today belongs to none."""
+  if given != DISTORTED:
+    return percentages.split_of(key, given=given)
+  return DISTORTED if percentages.split_of(key_of_original(key), given=TRAINING) == TRAINING else ""
+
+
+def _shard_files(folder: str, split: str) -> list[str]:
+  names = os.listdir(folder) if os.path.isdir(folder) else []  # none there is told when they are counted
+  shards = {name: parsed for name in names if (parsed := parse_shard_name(name)) and parsed[0] == split}
+  missing = {of for _, _, of in shards.values()} - {len(shards)}
+  if missing:
+    raise InputError(f"{folder} has {len(shards)} of {max(missing)} {split} shards: run `bottlenecks` again.")
+  return [os.path.join(folder, name) for name in sorted(shards)]
+
+
+def _expected_counts(folder: str) -> dict[str, int]:
+  stats: dict[str, Any] = json.loads(read_local(os.path.join(folder, STATS_FILE)))
+  expected = {split: stats["splits"].get(split, {"outputs": 0})["outputs"] for split in _FILES}
+  return {**expected, DISTORTED: stats[DISTORTED]["records"]} if DISTORTED in stats else expected
+
+
+def _wrong_count(folder: str, split: str, found: str, expected: int) -> InputError:
+  return InputError(f"{folder} holds {found} {split} records, but its stats.json says {expected}: run it again.")
+
+
+def _read_batches(files: Sequence[str], dimensions: int) -> Iterator[tuple[list[bytes], np.ndarray, np.ndarray]]:
+  """Yields (list of key bytes, int64 [n], float32 [n, D])."""
+  features = {
+    KEY: tf.io.FixedLenFeature([], tf.string),
+    CLASS_INDEX: tf.io.FixedLenFeature([], tf.int64),
+    BOTTLENECK: tf.io.FixedLenFeature([dimensions], tf.float32),
+  }
+  if not files:
+    return
+  records = tf.data.TFRecordDataset(list(files), buffer_size=1 << 20)
+  dataset = records.batch(RECORDS_PER_BATCH).map(lambda batch: tf.io.parse_example(batch, features)).prefetch(1)
+  try:
+    for batch in dataset.as_numpy_iterator():
+      yield list(batch[KEY]), batch[CLASS_INDEX], batch[BOTTLENECK]
+  except tf.errors.OpError as error:
+    _find_damage(files)
+    first = next(iter(str(error.message).splitlines()), "")
+    raise InputError(
+      f"{os.path.dirname(files[0])} holds records that are no bottlenecks of {dimensions} numbers ({first}):"
+      " run `bottlenecks` again."
+    ) from error
+
+
+def _find_damage(files: Sequence[str]) -> None:
+  """Raises the `InputError` of the first damaged file; TensorFlow's own error does not name it."""
+  for path in files:
+    with open(path, "rb") as file:
+      for _ in read_records(file, path):
+        pass
+
+
+def _refuse_empty_classes(data: Bottlenecks, percentages: SplitPercentages) -> None:
+  remedies = {
+    TRAINING: "add images of it",
+    VALIDATION: f"add images of it, or raise --validation_percentage above {percentages.validation:g}",
+  }
+  for split, remedy in remedies.items():
+    empty = np.flatnonzero(data.counts(split) == 0)
+    if len(empty):
+      names = ", ".join(repr(data.labels[index]) for index in empty[:5]) + (", ..." if len(empty) > 5 else "")
+      raise InputError(f"no {split} image for {len(empty)} of {len(data.labels)} labels ({names}): {remedy}.")

@@ -1,0 +1,1 @@
+"""From planned shards to bottleneck records."""

@@ -1,0 +1,123 @@
+"""tensorflow-transform over the training bottlenecks: per-dimension z-score and the label vocabulary.
+
+The graph that comes out is what the trainer, the evaluation and the exported model all use. Imported only where it is
+run: tensorflow_transform switches tf.keras to Keras 2 for the whole process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import apache_beam as beam
+import tensorflow as tf
+import tensorflow_transform as tft
+import tensorflow_transform.beam as tft_beam
+from google.protobuf import text_format
+from tensorflow_metadata.proto.v0 import schema_pb2
+from tensorflow_transform.tf_metadata import schema_utils
+from tfx_bsl.public import tfxio
+
+from beam_retrain.transforms.core.records.schema import BOTTLENECK, CLASS_INDEX, ENCODED, IMAGE_RECORD, LABEL, TRAINING
+from beam_retrain.transforms.core.records.shards import ShardReport
+from beam_retrain.transforms.core.records.tfrecord import read_records
+from beam_retrain.transforms.io import files
+from beam_retrain.transforms.io.transfer import put_folder
+
+VOCABULARY = "labels"
+_BATCH_SIZE = 1024
+
+
+def feature_spec(dimensions: int) -> dict[str, tf.io.FixedLenFeature]:
+  """Returns how tf.data parses a bottleneck record."""
+  scalars = {"bytes": tf.string, "int64": tf.int64}
+  spec = {name: tf.io.FixedLenFeature([], scalars[kind]) for name, kind in IMAGE_RECORD.items() if name != ENCODED}
+  return {**spec, BOTTLENECK: tf.io.FixedLenFeature([dimensions], tf.float32)}
+
+
+def record_schema_text(dimensions: int) -> str:
+  """Returns the schema of a bottleneck record as tensorflow_metadata's text, for tools that read `schema.pbtxt`."""
+  text: str = text_format.MessageToString(schema_utils.schema_from_feature_spec(feature_spec(dimensions)))
+  return text
+
+
+def raw_schema(dimensions: int) -> schema_pb2.Schema:
+  """Returns the part of a bottleneck record that is transformed: `bottleneck` float32[dimensions], the label's text."""
+  spec = feature_spec(dimensions)
+  return schema_utils.schema_from_feature_spec({name: spec[name] for name in (BOTTLENECK, LABEL)})
+
+
+class AnalyzeBottlenecks(beam.PTransform):
+  """PCollection[ShardReport] -> PCollection of the folder that was written: a `tft.TFTransformOutput`.
+
+  Reads the finished training shards again, so that no vector crosses a shuffle.
+
+  Attributes:
+    records_folder: where the shards are.
+    output: folder to write the transform graph to.
+    temp_folder: scratch folder that all workers share, and TensorFlow can write to. Where it is local and `output` is
+      not, the graph is written there and then put where it belongs: TensorFlow itself cannot write everywhere.
+    dimensions: length of a bottleneck.
+    labels: class index -> label; the vocabulary has this order, whatever their frequencies.
+  """
+
+  def __init__(self, *, records_folder: str, output: str, temp_folder: str, dimensions: int, labels: Sequence[str]):
+    super().__init__()
+    self._records_folder = records_folder
+    self._output = output
+    self._temp_folder = temp_folder
+    self._dimensions = dimensions
+    self._labels = list(labels)
+
+  def expand(self, reports: beam.PCollection) -> beam.PCollection:
+    source = tfxio.TFExampleBeamRecord(
+      physical_format="inmem", telemetry_descriptors=["beam_retrain"], schema=raw_schema(self._dimensions)
+    )
+    batches = (
+      reports
+      # ShardReport
+      | "TrainingShardPaths" >> beam.FlatMap(_training_path, self._records_folder, self._temp_folder)
+      # str
+      # Else the records would be handed from the stage that writes them to the one that analyses them.
+      | "SpreadShards" >> beam.Reshuffle()
+      # str
+      | "ReadTrainingShards" >> beam.FlatMap(_read_shard)
+      # bytes
+      | "DecodeBatches" >> source.BeamSource(batch_size=_BATCH_SIZE)
+    )  # pa.RecordBatch
+    is_put = files.is_local(self._temp_folder) and not files.is_local(self._output)
+    made = files.join(self._temp_folder, "made") if is_put else self._output
+    with tft_beam.Context(temp_dir=self._temp_folder):
+      transform = (batches, source.TensorAdapterConfig()) | "Analyze" >> tft_beam.AnalyzeDataset(self._preprocess)
+      written = transform | "WriteTransform" >> tft_beam.WriteTransformFn(made)
+    return (
+      reports.pipeline
+      | "TransformFolder" >> beam.Create([self._output])
+      | "WaitForTransform" >> beam.Map(_put, made, beam.pvalue.AsList(written))
+    )  # str
+
+  def _preprocess(self, inputs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    index = tft.compute_and_apply_vocabulary(
+      inputs[LABEL], vocab_filename=VOCABULARY, reserved_tokens=self._labels, default_value=-1
+    )
+    return {
+      BOTTLENECK: tft.scale_to_z_score(inputs[BOTTLENECK], elementwise=True),
+      CLASS_INDEX: index,
+    }
+
+
+# `*_` has no annotation: Beam takes one for the type of the whole tuple.
+def _put(folder: str, made: str, *_) -> str:  # type: ignore[no-untyped-def]
+  if made != folder:
+    put_folder(made, folder)
+  return folder
+
+
+def _training_path(report: ShardReport, folder: str, temp_folder: str) -> list[str]:
+  if not files.is_local(folder):
+    files.check_seen(temp_folder)
+  return [files.join(folder, report.file)] if report.split == TRAINING and report.outputs else []
+
+
+def _read_shard(path: str) -> Iterator[bytes]:
+  with files.open_to_read(path) as file:
+    yield from read_records(file, path)

@@ -1,0 +1,127 @@
+"""The trunk, or a whole exported model, behind Beam's `ModelHandler`: loaded once per process, fixed padded batches.
+
+Beam's own TensorFlow handlers cannot load a SavedModel folder under Keras 3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from apache_beam.ml.inference.base import ModelHandler
+from apache_beam.utils.shared import Shared
+
+from beam_retrain.transforms.core.images.headers import MAX_PIXELS
+from beam_retrain.transforms.core.models.head import decode_head
+from beam_retrain.transforms.core.models.inference import (
+  BATCH_SIZE,
+  Inferred,
+  LoadedModel,
+  infer_images,
+  load_model,
+  quarantine,
+)
+from beam_retrain.transforms.core.models.oom_fallback import load_halving
+from beam_retrain.transforms.core.models.scoring_model import with_head
+from beam_retrain.transforms.core.records.quarantine import Quarantined
+from beam_retrain.transforms.core.records.schema import Image
+from beam_retrain.transforms.core.system.cpu import Threads
+from beam_retrain.transforms.io import files
+from beam_retrain.transforms.io.transfer import bring
+from beam_retrain.transforms.shards.worker_metrics import TRUNK_LOADS, count_here
+
+BATCH_METRIC = "trunk_batch_pictures"
+"""A distribution: how many pictures the trunk took at a time, when a shard was done."""
+
+__all__ = ["BATCH_SIZE", "ImageModelHandler", "Inferred", "LoadedModel", "load_model", "quarantine"]
+
+
+class ImageModelHandler(ModelHandler[Image, "Inferred | Quarantined", LoadedModel]):
+  """Runs a SavedModel over pictures; also for `RunInference` in anyone's pipeline.
+
+  Attributes:
+    path: folder of a trunk (`B/trunk`) or of an exported model (`M/saved_model`), readable by the workers; a remote one
+      is brought to each machine.
+    batch_size: pictures per call of the graph; a smaller rest is padded, so that the graph sees one shape only. Where
+      memory does not do for it, it is halved.
+    threads: of the graph, in a worker's process; 0: the cores that the process is given, shared out to `processes`.
+    processes: how many workers' processes run on one machine; 0: as many as it has cores.
+    max_pixels: largest height x width that is decoded.
+    trunk_only: run only the trunk that is in an exported model.
+    head: `head.npz` of the model whose trunk it is: `scores` come out, not bottlenecks; empty: none.
+  """
+
+  def __init__(
+    self,
+    path: str,
+    *,
+    batch_size: int = BATCH_SIZE,
+    threads: int = 0,
+    processes: int = 1,
+    max_pixels: int = MAX_PIXELS,
+    trunk_only: bool = False,
+    head: str = "",
+  ):
+    super().__init__()
+    if batch_size < 1:
+      raise ValueError(f"batch_size is {batch_size}, must be at least 1")
+    self._path = path
+    self.batch_size = batch_size
+    self._threads = Threads(threads, processes)
+    self.max_pixels = max_pixels
+    self._trunk_only = trunk_only
+    self._head = head
+    self._shared = Shared()
+    self._loads = 0
+
+  @property
+  def threads(self) -> int:
+    """Of the graph, in the process that asks."""
+    return self._threads.here
+
+  def load_model(self) -> LoadedModel:
+    files.check_seen(self._path)
+    self._loads += 1
+    loaded = load_halving(self._load_for_batch, self.batch_size)
+    if not self._head:
+      return loaded
+    return with_head(loaded, decode_head(files.read_bytes(self._head), self._head), self._head)
+
+  def _load_for_batch(self, batch_size: int) -> LoadedModel:
+    return load_model(bring(self._path), self.threads, trunk_only=self._trunk_only, batch_size=batch_size)
+
+  def load_once(self) -> LoadedModel:
+    """Returns the process's one copy of the model, loading it where nobody has yet."""
+    # The paths are the tag: another model in the same process replaces the one that is kept alive.
+    model: LoadedModel = self._shared.acquire(self.load_model, tag=f"{self._path} {self._head}")
+    return model
+
+  def count_loads(self) -> None:
+    """Counts how often this process has loaded the model, from the thread that Beam works a bundle on."""
+    # The model is loaded on a thread that decodes.
+    if self._loads:
+      count_here(TRUNK_LOADS, self._loads)
+      self._loads = 0
+
+  def run_inference(
+    self, batch: Sequence[Image], model: LoadedModel, inference_args: Mapping[str, Any] | None = None
+  ) -> Iterable[Inferred | Quarantined]:
+    return list(self.infer(batch, model))
+
+  def infer(
+    self, images: Iterable[Image | Quarantined], model: LoadedModel | Callable[[], LoadedModel]
+  ) -> Iterator[Inferred | Quarantined]:
+    """Yields one item per input, in order. Reading and decoding go on one thread ahead of the graph.
+
+    `model` may also be what gives it, `load_once` for example: called at the first picture that can be decoded.
+    """
+    return infer_images(images, model, batch_size=self.batch_size, max_pixels=self.max_pixels)
+
+  def get_num_bytes(self, batch: Sequence[Image]) -> int:
+    return sum(len(image.encoded) for image in batch)
+
+  def batch_elements_kwargs(self) -> Mapping[str, Any]:
+    return {"min_batch_size": self.batch_size, "max_batch_size": self.batch_size}
+
+  def get_metrics_namespace(self) -> str:
+    return "beam_retrain"

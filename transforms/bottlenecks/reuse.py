@@ -1,0 +1,329 @@
+"""Bottlenecks of today's pictures: those that a store has are taken from there, the trunk runs over the others only.
+
+Pictures are the same where their bytes are: what crosses the shuffles is names and hashes, never a picture or a vector.
+
+1. Hash.     Each shard's pictures are read once, for their SHA-256; each store's record file is read and checked up to
+             where it is damaged, if it is.
+2. Match.    Both meet by hash. Of pictures that no store has, equal ones have one owner: the first by shard and place.
+3. Embed.    The owners are gathered into full shards (a hundred of them spread over sixty shards are four batches of
+             the trunk, not sixty) and worked into a folder of their own.
+4. Assemble. Each planned shard copies its records from the stores and from that folder, in its own order.
+
+An assembled file has the bytes that it would have if the trunk had run over each of its pictures, and so it has the
+planned shard's name and digest: a run that was killed goes on with --reuse, without it, or with another store.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import sys
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import apache_beam as beam
+
+from beam_retrain.transforms.bottlenecks.assemble import ASSEMBLED, AssembleShard, EmbedFresh
+from beam_retrain.transforms.bottlenecks.model_handler import ImageModelHandler
+from beam_retrain.transforms.bottlenecks.store import locate_sound, record_files
+from beam_retrain.transforms.core.records.compressed_pickle import reduce_packed
+from beam_retrain.transforms.core.records.hash_buckets import bucket_count, deal
+from beam_retrain.transforms.core.records.quarantine import Quarantined
+from beam_retrain.transforms.core.records.schema import shard_name
+from beam_retrain.transforms.core.records.shards import IMAGES_PER_SHARD, Input, Shard, StoredBottleneck, pick_inputs
+from beam_retrain.transforms.io import files
+from beam_retrain.transforms.shards.work import WorkShards, read_report
+from beam_retrain.transforms.sources.find import read_images
+
+_TO_MATCH = "to_match"
+_MISSING = "missing"
+_OWN_RUN = sys.maxsize  # after any store: what a killed run into the same folder has finished, without reuse
+
+
+class EmbedOnlyNew(beam.PTransform):
+  """PCollection[Shard] -> PCollection[ShardReport]: writes each shard's bottleneck records under `output`.
+
+  Attributes:
+    handler: the trunk; not loaded where no picture needs it.
+    labels: class index -> label.
+    stores: folders that `find_stores` found; where several have a picture, the first one's bottleneck is taken.
+    output: folder of the record files.
+    fresh_folder: where the new pictures' bottlenecks go first. A run that was killed goes on from there; to be deleted
+      when all is finished.
+    request: digest of everything but the pictures that decides the bytes; stores do not.
+    checked: a PCollection that must have been computed before any work starts.
+    images_per_shard: how many new pictures go through the trunk as one piece of work, at most, unless more of them are
+      in one planned shard.
+  """
+
+  def __init__(
+    self,
+    *,
+    handler: ImageModelHandler,
+    labels: Sequence[str],
+    stores: Sequence[str],
+    output: str,
+    fresh_folder: str,
+    request: str,
+    checked: beam.PCollection | None = None,
+    images_per_shard: int = IMAGES_PER_SHARD,
+  ):
+    super().__init__()
+    self._handler = handler
+    self._labels = list(labels)
+    self._stores = list(stores)
+    self._output = output
+    self._fresh_folder = fresh_folder
+    self._request = request
+    self._checked = checked
+    self._images_per_shard = images_per_shard
+
+  def expand(self, shards: beam.PCollection) -> beam.PCollection:
+    checked = [beam.pvalue.AsList(self._checked)] if self._checked is not None else []
+    buckets = beam.pvalue.AsSingleton(
+      shards | "CountShards" >> beam.combiners.Count.Globally() | "ChooseBuckets" >> beam.Map(bucket_count)
+    )
+    hashed = (
+      shards
+      | "SpreadShards" >> beam.Reshuffle()
+      # Shard
+      | "HashShard"
+      >> beam.ParDo(_HashShard(self._labels, self._output, self._request), buckets, *checked).with_outputs(
+        _TO_MATCH, main="listed"
+      )
+    )  # (shard's name, Listing); (bucket, Hashed or Stored)
+    stored = (
+      shards.pipeline
+      | "CreateStores" >> beam.Create(list(enumerate(itertools.chain.from_iterable(map(record_files, self._stores)))))
+      # (rank, path)
+      | "IndexStore" >> beam.FlatMap(_index_store, buckets)
+    )  # (bucket, Stored)
+    matched = (
+      (hashed[_TO_MATCH], stored)
+      | "FlattenHashes" >> beam.Flatten()
+      | "MeetByHash" >> beam.GroupByKey()
+      # (bucket, iterable of Hashed or Stored)
+      | "Match" >> beam.FlatMapTuple(lambda _, met: match(met))
+    )  # (shard's name, Matched)
+    placed = (
+      {"listed": hashed.listed, "matched": matched}
+      | "MeetByShard" >> beam.CoGroupByKey()
+      | "PlaceShard" >> beam.FlatMapTuple(_place_shard).with_outputs(_MISSING, main="shards")
+    )  # Shard of StoredBottleneck or Quarantined; Missing
+    packing = beam.pvalue.AsSingleton(
+      placed[_MISSING]
+      | "CountMissing" >> beam.Map(lambda missing: (missing.split, missing.shard, missing.count_missing))
+      # (split, shard's name, int)
+      | "CollectMissing" >> beam.combiners.ToList()
+      | "PackFresh" >> beam.Map(pack, self._images_per_shard)
+    )  # shard's name -> (split, index, of) of the fresh shard
+    fresh = (
+      placed[_MISSING]
+      | "AssignFresh" >> beam.Map(lambda missing, packing: (packing[missing.shard], missing), packing)
+      | "GroupFresh" >> beam.GroupByKey()
+      | "MakeFresh" >> beam.MapTuple(_make_fresh)
+      # Shard
+      | "Embed"
+      >> WorkShards(
+        EmbedFresh(self._handler, self._labels, self._fresh_folder), output=self._fresh_folder, request=self._request
+      )
+    )  # ShardReport
+    return (
+      placed.shards
+      | "FindFresh" >> beam.Map(_find_fresh, self._fresh_folder, packing)
+      # Shard of StoredBottleneck or Quarantined
+      | "Assemble"
+      >> WorkShards(
+        AssembleShard(self._labels, self._handler.max_pixels, self._output),
+        output=self._output,
+        request=self._request,
+        checked=fresh,
+      )
+    )  # ShardReport
+
+
+class Listing(NamedTuple):
+  """A planned shard and its pictures, which are not placed yet; `digest` is the shard's."""
+
+  shard: Shard
+  digest: str
+  pictures: list[StoredBottleneck | Quarantined]
+
+  def __reduce__(self) -> Any:
+    return reduce_packed(self)
+
+
+class Hashed(NamedTuple):
+  """Pictures of a shard: (SHA-256, 32 bytes; position in the shard)."""
+
+  shard: str
+  pictures: list[tuple[bytes, int]]
+
+
+class Stored(NamedTuple):
+  """Bottlenecks in a file of records: (SHA-256, 32 bytes; byte at which the record starts). The lowest rank wins."""
+
+  rank: int
+  path: str
+  records: list[tuple[bytes, int]]
+
+
+class Place(NamedTuple):
+  """Where the bottleneck of a shard's picture is: from byte `start` on in the file `source`; or, where `start` is None,
+  in whatever is made of the owner's shard, `source`. `computed`: the picture is the owner, and no store has it."""
+
+  position: int
+  source: str
+  start: int | None
+  computed: bool
+
+
+class Matched(NamedTuple):
+  """Places of a shard's pictures. Not a bare list: Beam would pickle each place by itself."""
+
+  places: list[Place]
+
+  def __reduce__(self) -> Any:
+    return reduce_packed(self)
+
+
+class Missing(NamedTuple):
+  """The pictures of a shard that have to go through the trunk."""
+
+  split: str
+  shard: str
+  count_missing: int
+  inputs: tuple[Input, ...]
+
+  def __reduce__(self) -> Any:
+    return reduce_packed(self)
+
+
+def _index_store(ranked: tuple[int, str], buckets: int) -> Iterator[tuple[int, Stored]]:
+  rank, path = ranked
+  for bucket, records in deal(locate_sound(path), buckets).items():
+    yield bucket, Stored(rank, path, records)
+
+
+class _HashShard(beam.DoFn):
+  def __init__(self, labels: Sequence[str], output: str, request: str):
+    self._labels = list(labels)
+    self._output = output
+    self._request = request
+
+  # `*_` has no annotation: Beam takes one for the type of the whole tuple.
+  def process(self, shard: Shard, buckets: int, *_) -> Iterator[Any]:  # type: ignore[no-untyped-def]
+    digest = shard.digest(self._request)
+    finished = read_report(self._output, shard.name(), digest)
+    if finished and ASSEMBLED in finished.extra:
+      # What is new in it is in the fresh folder still. Taken from here, the fresh shards would be others than before.
+      finished = None
+    bad = {entry.key: entry for entry in finished.quarantined} if finished else {}
+    pictures: list[StoredBottleneck | Quarantined] = []
+    hashed: list[tuple[bytes, int]] = []
+    for position, image in enumerate(read_images(shard, self._labels)):
+      if isinstance(image, Quarantined):
+        pictures.append(image.in_split(shard.split))
+        continue
+      if image.key in bad:
+        pictures.append(bad[image.key])
+        continue
+      sha256 = hashlib.sha256(image.encoded)
+      hashed.append((sha256.digest(), position))
+      pictures.append(StoredBottleneck(image.key, image.label, len(image.encoded), sha256.hexdigest(), "", None, False))
+    yield shard.name(), Listing(shard, digest, pictures)
+    for bucket, dealt in deal(hashed, buckets).items():
+      yield beam.pvalue.TaggedOutput(_TO_MATCH, (bucket, Hashed(shard.name(), dealt)))
+    if finished:
+      for entry in _index_store((_OWN_RUN, files.join(self._output, shard.name())), buckets):
+        yield beam.pvalue.TaggedOutput(_TO_MATCH, entry)
+
+
+def match(met: Iterable[Hashed | Stored]) -> Iterator[tuple[str, Matched]]:
+  """Yields (shard's name, its places) for all pictures of one bucket.
+
+  Args:
+    met: what is in the bucket, in any order: equal pictures are all in the same one.
+  """
+  wanted: dict[bytes, list[tuple[str, int]]] = defaultdict(list)
+  stored: list[Stored] = []
+  for entry in met:
+    if isinstance(entry, Stored):
+      stored.append(entry)
+    else:
+      for digest, position in entry.pictures:
+        wanted[digest].append((entry.shard, position))
+  best: dict[bytes, tuple[int, str, int]] = {}
+  for rank, path, records in stored:
+    for digest, start in records:
+      if digest in wanted:
+        candidate = (rank, path, start)
+        best[digest] = min(best.get(digest, candidate), candidate)
+  places: dict[str, list[Place]] = defaultdict(list)
+  for digest, pictures in wanted.items():
+    owner = min(pictures)
+    found = best.get(digest)
+    source = found[1] if found else owner[0]
+    begins = found[2] if found else None
+    in_stores = found is not None and found[0] != _OWN_RUN
+    for picture in pictures:
+      shard, position = picture
+      places[shard].append(Place(position, source, begins, computed=picture == owner and not in_stores))
+  for shard, found_places in places.items():
+    yield shard, Matched(found_places)
+
+
+def _place_shard(name: str, met: Mapping[str, Iterable[Any]]) -> Iterator[Any]:
+  (listing,) = met["listed"]
+  pictures = list(listing.pictures)
+  missing = []
+  for position, source, start, computed in itertools.chain.from_iterable(found.places for found in met["matched"]):
+    pictures[position] = pictures[position]._replace(path=source, position=start, computed=computed)
+    if computed and start is None:
+      missing.append(position)
+  shard = listing.shard
+  yield shard._replace(inputs=tuple(pictures), same_as=listing.digest)
+  if missing:
+    inputs = pick_inputs(shard.inputs, sorted(missing))
+    yield beam.pvalue.TaggedOutput(_MISSING, Missing(shard.split, name, len(missing), inputs))
+
+
+def pack(counts: Iterable[tuple[str, str, int]], size: int) -> dict[str, tuple[str, int, int]]:
+  """Says which fresh shard each planned shard's missing pictures go to.
+
+  Neighbours share one as long as it has no more than `size` pictures; a planned shard's stay together, so that where
+  all are missing each has one of its own, and one more picture moves few others.
+
+  Args:
+    counts: (split, planned shard's name, pictures missing), in any order.
+    size: in pictures.
+
+  Returns:
+    Planned shard's name -> (split, index, of) of the fresh one.
+  """
+  indices: dict[str, tuple[str, int]] = {}
+  last: dict[str, tuple[int, int]] = {}  # split -> (index of the last fresh shard, pictures in it)
+  for split, name, count in sorted(counts):
+    index, filled = last.get(split, (0, 0))
+    if filled and filled + count > size:
+      index, filled = index + 1, 0
+    last[split] = (index, filled + count)
+    indices[name] = (split, index)
+  return {name: (split, index, last[split][0] + 1) for name, (split, index) in indices.items()}
+
+
+def _make_fresh(name: tuple[str, int, int], missing: Iterable[Missing]) -> Shard:
+  by_shard = sorted(missing, key=lambda entry: entry.shard)
+  return Shard(*name, inputs=tuple(itertools.chain.from_iterable(entry.inputs for entry in by_shard)))
+
+
+def _find_fresh(shard: Shard, fresh_folder: str, packing: Mapping[str, tuple[str, int, int]]) -> Shard:
+  """Puts the fresh shard's file where so far the owner's shard is named."""
+
+  def find(picture: Input) -> Input:
+    if isinstance(picture, StoredBottleneck) and picture.position is None:
+      return picture._replace(path=files.join(fresh_folder, shard_name(*packing[picture.path])))
+    return picture
+
+  return shard._replace(inputs=tuple(map(find, shard.inputs)))

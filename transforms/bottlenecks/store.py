@@ -1,0 +1,141 @@
+"""Stored bottlenecks of earlier runs: which folders hold some that are of use, and where in them each picture's is.
+
+A store is a finished folder with `records/*.tfrecord` and an `info.json` that says trunk and preprocessing: what
+`bottlenecks` writes, and what other commands keep in `bottlenecks/<first 12 digits of the trunk's fingerprint>`. It is
+only ever read, and only a cache: what is damaged in it is computed anew.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from beam_retrain.transforms.core.errors import InputError
+from beam_retrain.transforms.core.records.schema import COMPLETED_FILE, INFO_FILE, RECORDS_FOLDER, digest_of_record
+from beam_retrain.transforms.core.records.tfrecord import DamagedError, locate_records
+from beam_retrain.transforms.core.run.run_info import parse_info
+from beam_retrain.transforms.core.runtimes.kinds_here import why_not_here
+from beam_retrain.transforms.core.runtimes.variant import read_kind
+from beam_retrain.transforms.io import files
+
+STORES_FOLDER = "bottlenecks"
+STAGES = ("bottlenecks", "store")
+"""What `info.json` calls the making of a store: a command of its own, or a part of another."""
+
+
+def store_folder(output: str, fingerprint: str) -> str:
+  """Returns where a command that is not `bottlenecks` keeps the bottlenecks of a trunk."""
+  return files.join(output, STORES_FOLDER, fingerprint[:12])
+
+
+def find_stores(
+  folders: Iterable[str], fingerprint: str, preprocessing: str, may_be_imported: bool = False
+) -> list[str]:
+  """Returns the stores in the folders that a user gave, in that order, each once.
+
+  Args:
+    folders: stores, or folders with stores in them.
+    fingerprint: of today's trunk.
+    preprocessing: `PREPROCESSING_VERSION` of today.
+    may_be_imported: whether bottlenecks may also be such as `retrain.py` computed (`--bottleneck_dir`).
+
+  Raises:
+    InputError: one of them has no finished store with records of this trunk and this preprocessing.
+  """
+  stores = list(dict.fromkeys(_find_store(folder, fingerprint, preprocessing) for folder in folders))
+  for path in stores:
+    if not may_be_imported and _read_store_info(path)["settings"].get("bottleneck_dir"):
+      raise InputError(
+        f"the bottlenecks in {path} are partly retrain.py's own, imported with --bottleneck_dir: give that flag here"
+        " too, or leave out --reuse."
+      )
+  return stores
+
+
+def cards_in(folder: str) -> list[dict[str, Any]]:
+  """Returns what the stores in a folder that a user gave say of their trunks."""
+  return [info["trunk"] for info in _stores_in(folder).values()]
+
+
+def _stores_in(folder: str) -> dict[str, dict[str, Any]]:
+  """Returns path -> contents of `info.json`, of a store, or of a folder with stores in it."""
+  within = files.match_in(folder, f"{STORES_FOLDER}/*/{INFO_FILE}")
+  candidates = [folder, *(stat.path.removesuffix(f"/{INFO_FILE}") for stat in within)]
+  return {path: info for path in candidates if (info := _read_store_info(path))}
+
+
+def describe_card(card: Mapping[str, Any]) -> str:
+  """Returns which trunk an `info.json` tells of, for people."""
+  return f"{card['handle']} in {read_kind(card)}, {card['fingerprint'][:12]}"
+
+
+def _find_store(folder: str, fingerprint: str, preprocessing: str) -> str:
+  stores = _stores_in(folder)
+  if not stores:
+    raise InputError(
+      f"--reuse {folder} holds no stored bottlenecks: give what `beam-retrain bottlenecks` wrote, or an evaluation that"
+      f" has a folder {STORES_FOLDER}/."
+    )
+  wanted = [path for path, info in stores.items() if info["trunk"]["fingerprint"] == fingerprint]
+  if not wanted:
+    cards = [info["trunk"] for info in stores.values()]
+    trunks = "; ".join(map(describe_card, cards))
+    whys = [why_not_here(kind.runtime, kind.precision) for kind in map(read_kind, cards)]
+    if all(whys):
+      raise InputError(
+        f"the bottlenecks in {folder} are of a trunk ({trunks}) that cannot be had here ({whys[0]}), and today's is"
+        f" another one ({fingerprint[:12]}): leave out --reuse {folder}, and all are computed anew."
+      )
+    raise InputError(
+      f"the bottlenecks in {folder} are of another trunk ({trunks}) than today's ({fingerprint[:12]}): leave out"
+      f" --reuse {folder}, or use the trunk that they were made with, in the same --precision and --runtime."
+    )
+  path = wanted[0]
+  found = stores[path]["settings"]["preprocessing"]
+  if found != preprocessing:
+    raise InputError(
+      f"the bottlenecks in {path} were made with another preprocessing ({found!r}) than today's ({preprocessing!r}):"
+      f" leave out --reuse {folder}."
+    )
+  if not files.exists(files.join(path, COMPLETED_FILE)):
+    raise InputError(f"{path} is not finished: finish the run that wrote it, or leave out --reuse {folder}.")
+  if not record_files(path):
+    raise InputError(f"{path} has no {RECORDS_FOLDER}: leave out --reuse {folder}, or make them again.")
+  return path
+
+
+def _read_store_info(folder: str) -> dict[str, Any]:
+  """Returns a store's `info.json`; empty where the folder is none."""
+  path = files.join(folder, INFO_FILE)
+  info = parse_info(files.read_bytes(path)) if files.exists(path) else {}
+  return info if info.get("stage") in STAGES and "trunk" in info else {}
+
+
+def record_files(store: str) -> list[str]:
+  return [stat.path for stat in files.match_in(files.join(store, RECORDS_FOLDER), "*.tfrecord")]
+
+
+def locate_bottlenecks(path: str) -> Iterator[tuple[bytes, int]]:
+  """Yields (SHA-256 of the picture, 32 bytes; byte at which its record starts) for each record of a file.
+
+  Every byte is read and checked.
+
+  Raises:
+    DamagedError: the file is damaged, or holds something else.
+  """
+  with files.open_to_read(path) as file:
+    for position, record in locate_records(file, path):
+      try:
+        yield digest_of_record(record), position
+      except KeyError as error:
+        raise DamagedError(f"{path} holds a record without {error}: write it again.") from error
+
+
+def locate_sound(path: str) -> Iterator[tuple[bytes, int]]:
+  """Yields what `locate_bottlenecks` does up to where the file is damaged, and says so on standard error."""
+  try:
+    yield from locate_bottlenecks(path)
+  except (DamagedError, OSError) as error:
+    cause = error.cause if isinstance(error, DamagedError) else f"{path} cannot be read: {error.strerror or error}"
+    print(f"beam-retrain: {cause}: the bottlenecks that it has from there on are computed anew.", file=sys.stderr)

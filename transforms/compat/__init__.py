@@ -1,0 +1,1 @@
+"""Frozen graphs and text bottlenecks of retrain.py, in Beam jobs."""

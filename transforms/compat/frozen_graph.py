@@ -1,0 +1,170 @@
+"""Labelling a folder of pictures with any frozen graph: the job of `label_image`, shard by shard."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import apache_beam as beam
+
+from beam_retrain.transforms.bottlenecks.model_handler import ImageModelHandler
+from beam_retrain.transforms.core.compat.digit_file import (
+  ActualLabels,
+  best,
+  header,
+  normalised,
+  part_line,
+  whole_lines,
+)
+from beam_retrain.transforms.core.images.headers import MAX_PIXELS
+from beam_retrain.transforms.core.models.inference import BATCH_SIZE, LoadedModel, set_threads
+from beam_retrain.transforms.core.records.quarantine import Quarantined
+from beam_retrain.transforms.core.records.schema import ALL
+from beam_retrain.transforms.core.records.shards import ImageFile, Shard, ShardReport
+from beam_retrain.transforms.core.system.tensorflow import load_tensorflow
+from beam_retrain.transforms.io import files
+from beam_retrain.transforms.shards.work import ShardTask, Written
+from beam_retrain.transforms.sources.find import read_images
+from beam_retrain.transforms.sources.folders import AssignShards, ClassFolder, list_folder
+
+FIGURES_FILE = "figures.json"
+ACCURATE = "accurate"
+UNKNOWN_FOLDER = "unknown_folder"
+
+
+class FrozenGraphHandler(ImageModelHandler):
+  """Runs a frozen graph over pictures; also for `RunInference` in anyone's pipeline. The output is `scores`.
+
+  Attributes:
+    path: the graph's file, readable by the workers.
+    call: the fields of a `GraphCall`.
+    batch_size: pictures per call, where the graph does not say that itself.
+    threads: TensorFlow's threads in this process; 0 leaves TensorFlow's own choice.
+    max_pixels: largest height x width that is decoded.
+  """
+
+  def __init__(
+    self,
+    path: str,
+    call: Mapping[str, Any],
+    *,
+    batch_size: int = BATCH_SIZE,
+    threads: int = 0,
+    max_pixels: int = MAX_PIXELS,
+  ):
+    super().__init__(path, batch_size=call["batch"] or batch_size, threads=threads, max_pixels=max_pixels)
+    # Not the GraphCall itself: its module loads TensorFlow, which who unpickles this need not have done quietly.
+    self._call = dict(call)
+
+  def load_model(self) -> LoadedModel:
+    load_tensorflow()
+    from beam_retrain.transforms.core.compat.frozen_graph import load_graph
+    from beam_retrain.transforms.core.compat.graph_call import GraphCall, parse_graph
+
+    set_threads(self.threads)
+    return load_graph(parse_graph(files.read_bytes(self._path), self._path), GraphCall(**self._call), self._path)
+
+
+class PlanPictureTree(beam.PTransform):
+  """PBegin -> PCollection[Shard] for whatever files are in a folder and below; a picture's label is its own folder's.
+
+  Attributes:
+    folder: where they are, readable by the workers.
+    shown_as: how the user spelled it: keys start with this.
+  """
+
+  def __init__(self, folder: str, shown_as: str):
+    super().__init__()
+    self._folder = ClassFolder(None, "", folder, shown_as.rstrip("/"))
+
+  def expand(self, root: beam.pvalue.PBegin) -> beam.PCollection:
+    return (
+      root
+      | "CreateFolder" >> beam.Create([self._folder])
+      # ClassFolder
+      | "ListFolder" >> beam.FlatMap(list_folder)
+      | "LabelByFolder" >> beam.MapTuple(lambda _, image: (ALL, _label_by_folder(image)))
+      # (split, ImageFile)
+      | "AssignShards" >> AssignShards()
+    )  # Shard
+
+
+def _label_by_folder(image: ImageFile) -> ImageFile:
+  return image._replace(label=os.path.basename(os.path.dirname(image.key)))
+
+
+class LabelShard(ShardTask):
+  """A shard's file: its lines of the digit file; beside its report's counts, how many were right.
+
+  Attributes:
+    handler: the graph.
+    labels: class index -> label.
+  """
+
+  suffix = "csv"
+
+  def __init__(self, handler: FrozenGraphHandler, labels: Sequence[str]):
+    self._handler = handler
+    self._labels = list(labels)
+    self._actual = ActualLabels(labels)
+    self._counts: dict[str, int] = {}
+
+  def work(self, shard: Shard) -> Iterator[Written | Quarantined]:
+    self._counts = {ACCURATE: 0, UNKNOWN_FOLDER: 0}
+    # Pictures of no known label are labelled too.
+    folders = sorted({entry.label for entry in shard.inputs if isinstance(entry, ImageFile)})
+    for item in self._handler.infer(read_images(shard, folders), self._handler.load_once):
+      if isinstance(item, Quarantined):
+        yield item.in_split(shard.split)
+        continue
+      answer = best(item.outputs["scores"], self._labels)
+      label = self._actual.find(item.image.label)
+      actual = normalised(item.image.label) if label is None else label
+      self._counts[ACCURATE] += actual == answer.label
+      self._counts[UNKNOWN_FOLDER] += label is None
+      yield Written(actual, part_line(item.image.key, actual, answer).encode())
+
+  def extra(self) -> Mapping[str, Any]:
+    return self._counts
+
+
+class WriteDigitFile(beam.PTransform):
+  """PCollection[ShardReport] -> PCollection of one dict, the sums of what the shards counted, kept in `figures.json`.
+
+  Attributes:
+    parts_folder: where the shards' files are; `figures.json` goes there too.
+    path: of the digit file.
+    execution_time: the job's start as `time.ctime()` writes it.
+  """
+
+  def __init__(self, *, parts_folder: str, path: str, execution_time: str):
+    super().__init__()
+    self._arguments = (parts_folder, path, execution_time)
+
+  def expand(self, reports: beam.PCollection) -> beam.PCollection:
+    return (
+      reports
+      | "NameAndCounts" >> beam.Map(_name_and_counts)
+      | "CollectNames" >> beam.combiners.ToList()
+      # list of (str, dict), one per shard
+      | "JoinParts" >> beam.Map(_join_parts, *self._arguments)
+    )  # dict
+
+
+def _name_and_counts(report: ShardReport) -> tuple[str, dict[str, int]]:
+  return report.file, {name: report.extra[name] for name in (ACCURATE, UNKNOWN_FOLDER)}
+
+
+def _join_parts(
+  parts: list[tuple[str, dict[str, int]]], parts_folder: str, path: str, execution_time: str
+) -> dict[str, int]:
+  with files.write_atomically(path) as file:
+    file.write(header().encode())
+    for name in sorted(name for name, _ in parts):
+      for line in whole_lines(files.read_lines(files.join(parts_folder, name)), execution_time):
+        file.write(line.encode())
+  figures = {name: sum(counts[name] for _, counts in parts) for name in (ACCURATE, UNKNOWN_FOLDER)}
+  files.write_text(files.join(parts_folder, FIGURES_FILE), json.dumps(figures) + "\n")
+  return figures

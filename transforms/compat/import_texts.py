@@ -1,0 +1,143 @@
+"""Text bottlenecks of `retrain.py` into a store: their pictures' are then reused like any other bottleneck.
+
+The numbers are then `retrain.py`'s, not ours: TensorFlow 1 resized pictures off by a fraction of a pixel, and a module
+of another version has other weights.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import apache_beam as beam
+import numpy as np
+
+from beam_retrain.transforms.compat.text_bottlenecks import Texts, read_vector, wrong_length
+from beam_retrain.transforms.core.images.headers import Looked, find_damage, look
+from beam_retrain.transforms.core.records.quarantine import Quarantined
+from beam_retrain.transforms.core.records.schema import RECORDS_FOLDER, STATS_FILE, Bottleneck, Image, encode_bottleneck
+from beam_retrain.transforms.core.records.shards import ImageFile, Shard, ShardReport
+from beam_retrain.transforms.core.records.tfrecord import frame
+from beam_retrain.transforms.io import files
+from beam_retrain.transforms.shards.work import REPORTS_FOLDER, ShardTask, WorkShards, Written
+from beam_retrain.transforms.sources.find import read_images
+
+IMPORTED, DAMAGED = "imported", "damaged"
+
+
+class ImportTexts(ShardTask):
+  """Writes bottleneck records of those pictures of a shard that have a sound text file; the others are left out.
+
+  A picture that cannot be decoded today is left out too: it is for the trunk's run to say so.
+
+  Attributes:
+    texts: where the text files are.
+    labels: class index -> label.
+    dimensions: length of the trunk's bottleneck, D.
+    max_pixels: largest height x width that is decoded.
+    folder: where the records go.
+
+  Raises:
+    InputError: a text file has more than D numbers. One with fewer was cut off (`check_lengths` has seen others).
+  """
+
+  def __init__(self, texts: Texts, labels: Sequence[str], dimensions: int, max_pixels: int, folder: str):
+    self._texts = texts
+    self._labels = list(labels)
+    self._class_indices = {label: index for index, label in enumerate(labels)}
+    self._dimensions = dimensions
+    self._max_pixels = max_pixels
+    self._folder = folder
+    self._damaged = 0
+
+  def setup(self) -> None:
+    files.make_folder(files.join(self._folder, REPORTS_FOLDER))
+
+  def work(self, shard: Shard) -> Iterator[Written | Quarantined]:
+    self._damaged = 0
+    for entry in shard.inputs:
+      # Else it was quarantined before.
+      if isinstance(entry, ImageFile) and (vector := self._find(entry.key)) is not None:
+        for image in read_images(shard._replace(inputs=(entry,)), self._labels):
+          if isinstance(image, Image) and (record := self._encode(image, vector)):
+            yield Written(image.label, frame(record))
+
+  def extra(self) -> Mapping[str, Any]:
+    return {DAMAGED: self._damaged}
+
+  def check(self, shard: Shard) -> None:
+    """Reads the shard's text files, and no picture.
+
+    Raises:
+      InputError: as above.
+    """
+    for entry in shard.inputs:
+      if isinstance(entry, ImageFile):
+        self._find(entry.key)
+
+  def _find(self, key: str) -> np.ndarray | None:
+    path = self._texts.path_of(key)
+    if not files.exists(path):
+      return None
+    vector = read_vector(path)
+    if vector is not None and len(vector) > self._dimensions:
+      raise wrong_length(path, len(vector), self._dimensions)
+    if vector is None or len(vector) < self._dimensions:
+      self._damaged += 1
+      return None
+    return vector
+
+  def _encode(self, image: Image, vector: np.ndarray) -> bytes | None:
+    looked = look(image.encoded, self._max_pixels)
+    if not isinstance(looked, Looked) or find_damage(image.encoded):
+      return None
+    return encode_bottleneck(
+      Bottleneck(
+        key=image.key,
+        label=image.label,
+        class_index=self._class_indices[image.label],
+        vector=vector,
+        format=looked.format,
+        height=looked.height,
+        width=looked.width,
+        sha256=image.sha256,
+      )
+    )
+
+
+class ImportTextBottlenecks(beam.PTransform):
+  """PCollection[Shard] -> PCollection of one dict: writes a store of what can be imported, and its `stats.json`.
+
+  Attributes:
+    task: what to do with a shard; writes into the store's `records`.
+    store: the folder to write.
+    request: digest of everything but the pictures that decides the bytes.
+    checked: a PCollection that must have been computed before any work starts.
+  """
+
+  def __init__(self, task: ImportTexts, store: str, request: str, checked: beam.PCollection | None = None):
+    super().__init__()
+    self._task = task
+    self._store = store
+    self._request = request
+    self._checked = checked
+
+  def expand(self, shards: beam.PCollection) -> beam.PCollection:
+    folder = files.join(self._store, RECORDS_FOLDER)
+    return (
+      shards
+      | "Import" >> WorkShards(self._task, output=folder, request=self._request, checked=self._checked)
+      # ShardReport
+      | "CollectReports" >> beam.combiners.ToList()
+      | "WriteCounts" >> beam.Map(_write_counts, self._store)
+    )  # dict
+
+
+def _write_counts(reports: Sequence[ShardReport], store: str) -> dict[str, int]:
+  counts = {
+    IMPORTED: sum(report.outputs for report in reports),
+    DAMAGED: sum(report.extra[DAMAGED] for report in reports),
+  }
+  files.write_text(files.join(store, STATS_FILE), json.dumps(counts, indent=2) + "\n")
+  return counts

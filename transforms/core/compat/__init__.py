@@ -1,0 +1,1 @@
+"""Formats and rules of retrain.py and mnist_jpg.py."""

@@ -1,0 +1,66 @@
+"""The final test as `retrain.py` made it, from the predictions of an evaluation. Plain functions, no Beam."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from beam_retrain.transforms.core.metrics.predictions import Row, read_predictions
+from beam_retrain.transforms.core.records.csv_cells import unescape_cell
+
+
+class Judged(NamedTuple):
+  """One tested picture: its key, the label that it has, the label that the model gave it; `times` it was drawn."""
+
+  key: str
+  actual: str
+  predicted: str
+  times: int
+
+
+def judge(path: str, how_many: int, seed: int) -> Iterator[Judged]:
+  """Yields the pictures of the test, in the order of the file; memory holds `how_many` draws.
+
+  Args:
+    path: a `predictions.csv`.
+    how_many: of the pictures; at random as in `retrain.py`: a label, each as likely as any other, then a picture of it,
+      with replacement. Below 0: each picture once.
+    seed: of the draws; the same pictures in the same file give the same ones.
+
+  Raises:
+    InputError: the file is damaged.
+  """
+  drawn = _draw(path, how_many, seed) if how_many >= 0 else None
+  seen: dict[str, int] = defaultdict(int)
+  for row in _rows(path):
+    times = 1 if drawn is None else drawn[row.actual, seen[row.actual]]
+    seen[row.actual] += 1
+    if times:
+      yield Judged(unescape_cell(row.key), unescape_cell(row.actual), unescape_cell(row.predicted), times)
+
+
+def final_accuracy(path: str, how_many: int, seed: int) -> tuple[float, int]:
+  """Returns (accuracy 0..1, number of pictures); arguments as of `judge`."""
+  right = total = 0
+  for picture in judge(path, how_many, seed):
+    total += picture.times
+    right += picture.times * (picture.actual == picture.predicted)
+  return right / total, total
+
+
+def _draw(path: str, how_many: int, seed: int) -> Counter[tuple[str, int]]:
+  """Returns (label, position among its pictures) -> how often it was drawn."""
+  counts = Counter(row.actual for row in _rows(path))
+  labels = sorted(counts)
+  rng = np.random.default_rng([seed, how_many])
+  drawn = rng.integers(len(labels), size=how_many)
+  positions = rng.integers([counts[labels[index]] for index in drawn])
+  return Counter((labels[index], int(position)) for index, position in zip(drawn, positions, strict=True))
+
+
+def _rows(path: str) -> Iterator[Row]:
+  with open(path, newline="", encoding="utf-8") as file:
+    yield from read_predictions(file, path)

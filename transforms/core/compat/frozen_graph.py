@@ -1,0 +1,136 @@
+"""Any frozen graph over pictures, loaded, tried, and called as `label_imageV3.py` called it. No Beam.
+
+A picture is read as that script read it: decoded to RGB, 0..255; resized bilinearly; (x - mean) / std. But by what it
+is, not by what its file is called, many at a time, and the graph is loaded once.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from beam_retrain.transforms.core.compat.graph_call import GraphCall, first_line
+from beam_retrain.transforms.core.errors import InputError
+from beam_retrain.transforms.core.images.decode import decode_rgb
+from beam_retrain.transforms.core.models.inference import LoadedModel, Outputs
+
+_VARIABLES = {"Variable", "VariableV2", "VarHandleOp", "TemporaryVariable", "AutoReloadVariable"}
+# A graph is a program: one that labels pictures has no business with files or Python.
+_FOREIGN = {"ReadFile", "WriteFile", "MatchingFiles", "PyFunc", "PyFuncStateless", "EagerPyFunc", "Save", "SaveV2"}
+
+
+def load_graph(graph: tf.compat.v1.GraphDef, call: GraphCall, path: str) -> LoadedModel:
+  """Loads what is needed of a graph; its output is `scores`, float32 [N, C].
+
+  Raises:
+    InputError: its output is not computed from its input, or not from constants alone.
+  """
+  needed = _what_computes(graph, call, path)
+  _check_operations(needed, path)
+
+  def ask(images: tf.Tensor) -> tf.Tensor:
+    (scores,) = tf.import_graph_def(
+      needed,
+      input_map={f"{call.input_layer}:0": tf.cast(images, call.dtype)},
+      return_elements=[f"{call.output_layer}:0"],
+      name="",
+    )
+    return tf.cast(scores, tf.float32)
+
+  images = tf.TensorSpec([call.batch or None, call.height, call.width, 3], tf.float32)
+  graph_function = tf.compat.v1.wrap_function(ask, [images])
+  decode = tf.function(
+    lambda encoded: _read_pictures(encoded, call), input_signature=[tf.TensorSpec([None], tf.string)]
+  )
+
+  def infer(images: Any) -> Outputs:
+    count = len(images)
+    if count < call.batch:
+      images = tf.concat([images, tf.repeat(images[-1:], call.batch - count, axis=0)], axis=0)
+    scores = graph_function(images).numpy()
+    if scores.ndim == 0 or len(scores) != len(images):
+      raise ValueError(f"{call.output_layer} gives {scores.shape} for {len(images)} pictures")
+    return {"scores": scores[:count].reshape(count, -1)}
+
+  return LoadedModel(lambda encoded: decode(tf.constant(encoded, tf.string)), infer)
+
+
+def _what_computes(graph: tf.compat.v1.GraphDef, call: GraphCall, path: str) -> tf.compat.v1.GraphDef:
+  """Returns what the output is computed from, given the input, which is left out itself."""
+  nodes = {node.name: node for node in graph.node}
+  reached: set[str] = set()
+  to_visit = [call.output_layer]
+  while to_visit:
+    name = to_visit.pop()
+    if name not in reached:
+      reached.add(name)
+      if name != call.input_layer:
+        to_visit.extend(source.removeprefix("^").split(":")[0] for source in nodes[name].input)
+  if call.input_layer not in reached or call.input_layer == call.output_layer:
+    raise InputError(
+      f"{call.output_layer} of {path} is not computed from {call.input_layer}: give another --input_layer or"
+      " --output_layer."
+    )
+  needed = tf.compat.v1.GraphDef(versions=graph.versions, library=graph.library)
+  needed.node.extend(node for node in graph.node if node.name in reached - {call.input_layer})
+  return needed
+
+
+def _check_operations(graph: tf.compat.v1.GraphDef, path: str) -> None:
+  nodes = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
+  operations = {node.op for node in nodes}
+  if operations & _VARIABLES:
+    raise InputError(f"{path} has variables, whose values are elsewhere: freeze it, so that they become constants.")
+  if foreign := sorted(operations & _FOREIGN):
+    raise InputError(f"{path} has operations that reach beyond the graph ({', '.join(foreign)}): it is not run.")
+
+
+def _read_pictures(encoded: tf.Tensor, call: GraphCall) -> tf.Tensor:
+  """string [N] -> float32 [N, height, width, 3], (0..255 - mean) / std."""
+  return tf.map_fn(
+    lambda one: _read_picture(one, call),
+    encoded,
+    fn_output_signature=tf.TensorSpec([call.height, call.width, 3], tf.float32),
+    parallel_iterations=8,
+  )
+
+
+def _read_picture(encoded: tf.Tensor, call: GraphCall) -> tf.Tensor:
+  # float32 [1, height, width, 3], 0..255
+  resized = tf.raw_ops.ResizeBilinear(
+    images=decode_rgb(encoded)[tf.newaxis],
+    size=[call.height, call.width],
+    half_pixel_centers=call.half_pixel_centers,
+  )
+  return (resized[0] - call.mean) / call.std
+
+
+def try_out(model: LoadedModel, call: GraphCall, path: str) -> tuple[int, GraphCall]:
+  """Asks a graph about two made-up pictures, one by one and together.
+
+  Returns:
+    How many numbers it gives for a picture; and `call`, with a `batch` of 1 where it cannot do two at once, or gives
+    them other numbers then.
+
+  Raises:
+    InputError: it cannot do one either.
+  """
+  pictures = np.random.default_rng(0).uniform(0, 255, (2, call.height, call.width, 3))
+  images = tf.constant((pictures - call.mean) / call.std, tf.float32)
+  try:
+    alone = np.concatenate([model.infer(images[row : row + 1])["scores"] for row in range(2)])
+  except Exception as error:
+    raise InputError(
+      f"{path} gives no {call.output_layer} for a picture in {call.input_layer} ({first_line(error)}): give another"
+      " --input_layer or --output_layer, or the size it was made for."
+    ) from error
+  if not call.batch:
+    try:
+      together = model.infer(images)["scores"]
+    except Exception:
+      together = np.empty(0)
+    if together.shape != alone.shape or not np.allclose(together, alone, rtol=1e-3, atol=1e-4):
+      call = call._replace(batch=1)
+  return alone.shape[1], call

@@ -1,0 +1,188 @@
+"""The IDX format of MNIST's files, over any binary file object.
+
+Format (LeCun, "The MNIST database of handwritten digits", section "file formats"), big-endian: bytes 0 and 1 are zero,
+byte 2 is the type code (0x08: unsigned byte), byte 3 the number of dimensions, then one uint32 per dimension, then the
+data, last dimension fastest. Images have three dimensions (count, rows, columns), labels one (count).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import struct
+from typing import BinaryIO
+
+import numpy as np
+
+from beam_retrain.transforms.core.errors import InputError
+
+UNSIGNED_BYTE = 0x08
+IMAGES_OFFSET = 16  # bytes before the first image: magic and three dimensions
+LABELS_OFFSET = 8  # bytes before the first label: magic and one dimension
+MAX_SIDE_PX = 65_500  # libjpeg's JPEG_MAX_DIMENSION
+MAX_PIXELS = 1 << 26  # of one image, so that a wrong header cannot ask for all memory
+
+_KINDS = {3: "images", 1: "labels"}
+_GZIP_MAGIC = b"\x1f\x8b"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class IdxHeader:
+  """What an IDX file says of itself.
+
+  Attributes:
+    type_code: always `UNSIGNED_BYTE`, the only type that MNIST's files have.
+    dimensions: (count, rows, columns) of images, (count,) of labels.
+    data_offset: bytes before the data: `IMAGES_OFFSET` or `LABELS_OFFSET`.
+  """
+
+  type_code: int
+  dimensions: tuple[int, ...]
+  data_offset: int
+
+  @property
+  def count(self) -> int:
+    return self.dimensions[0]
+
+  @property
+  def item_bytes(self) -> int:
+    """Bytes of one image or label."""
+    return math.prod(self.dimensions[1:])
+
+  @property
+  def file_bytes(self) -> int:
+    """Exact length of the whole file."""
+    return self.data_offset + self.count * self.item_bytes
+
+
+def read_header(file: BinaryIO, name: str) -> IdxHeader:
+  """Reads and checks the header of an images or labels file; leaves `file` at the first data byte.
+
+  Args:
+    file: opened for reading bytes, at its start, decompressed.
+    name: what to call the file in an error.
+
+  Raises:
+    InputError: not an IDX file of unsigned bytes with one or three dimensions; names the file and the wrong byte.
+  """
+  magic = _read_header_bytes(file, name, 0, 4)
+  if magic[:2] == _GZIP_MAGIC:
+    raise InputError(f"{name}: byte 0: 0x1f8b, expected 0x0000: this is a gzip file, give it a name that ends in .gz.")
+  for position in (0, 1):
+    if magic[position]:
+      raise InputError(f"{name}: byte {position}: 0x{magic[position]:02x}, expected 0x00: this is not an IDX file.")
+  if magic[2] != UNSIGNED_BYTE:
+    raise InputError(f"{name}: byte 2: type code 0x{magic[2]:02x}, expected 0x08 (unsigned byte).")
+  if magic[3] not in _KINDS:
+    raise InputError(f"{name}: byte 3: {magic[3]} dimensions, expected 3 (images) or 1 (labels).")
+  sizes = _read_header_bytes(file, name, 4, 4 * magic[3])
+  header = IdxHeader(magic[2], struct.unpack(f">{magic[3]}I", sizes), 4 + len(sizes))
+  for number, side in enumerate(header.dimensions[1:], start=1):
+    if not 1 <= side <= MAX_SIDE_PX:
+      raise InputError(
+        f"{name}: byte {4 + 4 * number}: {side} {('', 'rows', 'columns')[number]}, expected 1 to {MAX_SIDE_PX}."
+      )
+  if header.item_bytes > MAX_PIXELS:
+    raise InputError(f"{name}: byte 8: images of {header.item_bytes} pixels, expected at most {MAX_PIXELS}.")
+  return header
+
+
+def read_images_header(file: BinaryIO, name: str) -> IdxHeader:
+  """`read_header` of a file that must hold images."""
+  return _require(3, read_header(file, name), name)
+
+
+def read_labels_header(file: BinaryIO, name: str) -> IdxHeader:
+  """`read_header` of a file that must hold labels."""
+  return _require(1, read_header(file, name), name)
+
+
+def _require(dimensions: int, header: IdxHeader, name: str) -> IdxHeader:
+  found = len(header.dimensions)
+  if found != dimensions:
+    raise InputError(
+      f"{name}: byte 3: {found} dimensions ({_KINDS[found]}), expected {dimensions} ({_KINDS[dimensions]}):"
+      " the images and the labels file may have changed places."
+    )
+  return header
+
+
+def _read_header_bytes(file: BinaryIO, name: str, position: int, size: int) -> bytes:
+  data = file.read(size)
+  if len(data) < size:
+    raise InputError(f"{name}: byte {position + len(data)}: the file ends inside its header: get the file again.")
+  return data
+
+
+def check_length(header: IdxHeader, size_bytes: int, name: str) -> None:
+  """Checks that a file is exactly as long as its header says.
+
+  Raises:
+    InputError: too short or too long; names the file and the first byte that is missing or left over.
+  """
+  if size_bytes < header.file_bytes:
+    raise InputError(
+      f"{name}: byte {size_bytes}: the file ends here, but {describe(header)} take {header.file_bytes} bytes:"
+      " get the file again."
+    )
+  if size_bytes > header.file_bytes:
+    raise InputError(
+      f"{name}: byte {header.file_bytes}: {describe(header)} end here, but the file goes on to byte {size_bytes}:"
+      " get the file again."
+    )
+
+
+def check_same_count(images: IdxHeader, images_name: str, labels: IdxHeader, labels_name: str) -> None:
+  """Checks that there is one label per image.
+
+  Raises:
+    InputError: names both files.
+  """
+  if images.count != labels.count:
+    raise InputError(
+      f"{labels_name}: byte 4: {labels.count} labels, but {images_name} has {images.count} images:"
+      " the two files do not belong together."
+    )
+
+
+def read_items(file: BinaryIO, header: IdxHeader, start: int, count: int, name: str) -> bytes:
+  """Reads the data of `count` images or labels, the first being number `start`, from where `file` stands.
+
+  Raises:
+    InputError: the file ends too early; names the file and the byte.
+  """
+  wanted = count * header.item_bytes
+  data = file.read(wanted)
+  if len(data) < wanted:
+    check_length(header, header.data_offset + start * header.item_bytes + len(data), name)
+  return data
+
+
+def check_end(file: BinaryIO, header: IdxHeader, name: str) -> None:
+  """Checks that a stream is at its end after the last image or label.
+
+  Raises:
+    InputError: there is more; names the file and the byte.
+  """
+  if file.read(1):
+    raise InputError(
+      f"{name}: byte {header.file_bytes}: {describe(header)} end here, but the file goes on: get the file again."
+    )
+
+
+def describe(header: IdxHeader) -> str:
+  """Returns for example `60000 images of 28 x 28`."""
+  if len(header.dimensions) == 1:
+    return f"{header.count} labels"
+  return f"{header.count} images of {header.dimensions[1]} x {header.dimensions[2]}"
+
+
+def encode_idx(array: np.ndarray) -> bytes:
+  """Returns a whole IDX file.
+
+  Args:
+    array: uint8[count, rows, columns] of images or uint8[count] of labels.
+  """
+  if array.dtype != np.uint8 or array.ndim not in _KINDS:
+    raise ValueError(f"{array.dtype}[{array.ndim} dimensions]: images are uint8 with 3, labels with 1")
+  return struct.pack(f">4B{array.ndim}I", 0, 0, UNSIGNED_BYTE, array.ndim, *array.shape) + array.tobytes()

@@ -1,0 +1,1 @@
+"""Figures: label statistics, intervals, comparisons, mistakes."""

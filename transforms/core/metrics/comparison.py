@@ -1,0 +1,334 @@
+"""Two nights, picture by picture: what got worse, what got better, and whether chance explains it. No Beam.
+
+A *bucket* is any set of keys with all that is known of each. `compare` counts one; `merge` adds up buckets, in whole
+numbers and so in any order; `extract` turns the sum into figures, those of slices are in `slices`. All in one bucket
+gives the same without Beam.
+
+Each night's answer is judged by the label that the picture has that night. The first model is compared with its
+baseline, every other one with the first.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from beam_retrain.transforms.core.errors import InputError
+from beam_retrain.transforms.core.metrics.mcnemar import mcnemar_p_value
+from beam_retrain.transforms.core.metrics.predictions import Row
+from beam_retrain.transforms.core.records import slice_manifest as manifest
+from beam_retrain.transforms.core.records.csv_cells import escape_cell
+from beam_retrain.transforms.core.records.csv_table import by_key
+from beam_retrain.transforms.core.records.slice_manifest import ManifestRow
+
+WORSE = "worse"
+BETTER = "better"
+NO_DIFFERENCE = "no difference shown"
+NO_BASELINE = "no baseline"
+SIGNIFICANT = 0.05
+MAX_SLICES = 100_000
+"""Different values of one column: they are counted in memory, and more of them are numbers rather than slices."""
+
+_COUNTED = (
+  "paired",
+  "baseline_correct",
+  "correct",
+  "regressed",
+  "fixed",
+  "new",
+  "gone",
+  "edited",
+  "regressed_edited",
+  "fixed_edited",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+  """What is compared with what.
+
+  Attributes:
+    models: their names; the first is compared with the baseline, the others with the first.
+    baseline: the baseline's name; None where there is none.
+    manifest: the manifest's path, for errors; None where there is none.
+    columns: its columns to slice by.
+  """
+
+  models: tuple[str, ...]
+  baseline: str | None = None
+  manifest: str | None = None
+  columns: tuple[str, ...] = ()
+
+  def baseline_of(self, model: str) -> str | None:
+    return self.baseline if model == self.models[0] else self.models[0]
+
+
+class Bucket(NamedTuple):
+  """All that is known of some keys, in any order.
+
+  Attributes:
+    tonight: model -> its rows.
+    baseline: the baseline's rows.
+    manifest: the manifest's rows.
+    unscored: keys of tonight's pictures that could not be used.
+  """
+
+  tonight: Mapping[str, Sequence[Row]]
+  baseline: Sequence[Row] = ()
+  manifest: Sequence[ManifestRow] = ()
+  unscored: Collection[str] = ()
+
+
+class Change(NamedTuple):
+  """A line of `regressed.csv` or `fixed.csv`; the cells as they are written. `actual_digit` and `sha256` are tonight's;
+  `edited` says whether the picture's bytes were others then; `baseline` is a night, or the model compared with."""
+
+  file_name: str
+  actual_digit: str
+  baseline_digit: str
+  baseline_confidence: str
+  predicted_digit: str
+  confidence: str
+  edited: str
+  model: str
+  baseline: str
+  sha256: str
+
+  @property
+  def order(self) -> tuple[str, str]:
+    return self.model, self.file_name
+
+
+class New(NamedTuple):
+  """A line of `new.csv`: a picture that the baseline does not have."""
+
+  file_name: str
+  actual_digit: str
+  predicted_digit: str
+  confidence: str
+  prediction_accuracy: str
+  sha256: str
+
+  @property
+  def order(self) -> tuple[str, str]:
+    return "", self.file_name
+
+
+class Gone(NamedTuple):
+  """A line of `gone.csv`: a picture of the baseline that has no prediction tonight."""
+
+  file_name: str
+  actual_digit: str
+  baseline_digit: str
+  baseline_confidence: str
+  sha256: str
+
+  @property
+  def order(self) -> tuple[str, str]:
+    return "", self.file_name
+
+
+class Changes(NamedTuple):
+  """The pictures behind the counts, each list in the order of its file. `new` and `gone` are the first model's: all
+  models are asked about the same pictures."""
+
+  regressed: list[Change]
+  fixed: list[Change]
+  new: list[New]
+  gone: list[Gone]
+
+
+CHANGE_TYPES: Mapping[str, type[Change] | type[New] | type[Gone]] = {
+  "regressed": Change,
+  "fixed": Change,
+  "new": New,
+  "gone": Gone,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+  """What has been counted so far.
+
+  Attributes:
+    counts: (model, one of `paired`, `baseline_correct`, `correct`, `regressed`, `fixed`, `new`, `gone`, `edited`,
+      `regressed_edited`, `fixed_edited`) -> pictures.
+    slices: (column, value) -> model -> [pictures, of these right].
+    strays: rows of the manifest without a picture.
+    first_stray: (line, key) of the first of them; None where there is none.
+  """
+
+  counts: Counter[tuple[str, str]] = dataclasses.field(default_factory=Counter)
+  slices: Mapping[tuple[str, str], Mapping[str, tuple[int, int]]] = dataclasses.field(default_factory=dict)
+  strays: int = 0
+  first_stray: tuple[int, str] | None = None
+
+
+def compare(bucket: Bucket, plan: Plan) -> tuple[Comparison, Changes]:
+  """Compares what is known of some keys.
+
+  Raises:
+    InputError: two rows of tonight, of the baseline or of the manifest have the same key.
+  """
+  counts: Counter[tuple[str, str]] = Counter()
+  changes = Changes([], [], [], [])
+  tonight = {model: _by_key(bucket.tonight.get(model, ()), "tonight") for model in plan.models}
+  first = tonight[plan.models[0]]
+  before = _by_key(bucket.baseline, f"the baseline {plan.baseline}")
+  for model, rows in tonight.items():
+    if plan.baseline_of(model) is not None:
+      _compare_rows(rows, before if rows is first else first, model, plan, counts, changes)
+  for listed in changes:
+    listed.sort(key=lambda change: change.order)
+  if plan.manifest is None:
+    return Comparison(counts), changes
+  manifest_rows = by_key(bucket.manifest, plan.manifest)
+  known = first.keys() | set(bucket.unscored)
+  strays = [(row.line, row.key) for row in manifest_rows.values() if row.key not in known]
+  slices = _count_slices(tonight, manifest_rows, plan.columns)
+  return Comparison(counts, slices, len(strays), min(strays, default=None)), changes
+
+
+def _by_key(rows: Iterable[Row], where: str) -> dict[str, Row]:
+  found: dict[str, Row] = {}
+  for row in rows:
+    if found.setdefault(row.key, row) is not row:
+      raise InputError(f"{where} has more than one picture {row.key!r}: give each a name of its own.")
+  return found
+
+
+def _compare_rows(
+  tonight: Mapping[str, Row],
+  before: Mapping[str, Row],
+  model: str,
+  plan: Plan,
+  counts: Counter[tuple[str, str]],
+  changes: Changes,
+) -> None:
+  baseline = escape_cell(plan.baseline_of(model) or "")
+  found = Counter[str]()
+  new: list[New] = []
+  for key, row in tonight.items():
+    then = before.get(key)
+    if then is None:
+      new.append(New(key, row.actual, row.predicted, row.confidence, str(row.right), row.sha256))
+      continue
+    right, was_right, edited = row.right, then.right, row.sha256 != then.sha256
+    found["paired"] += 1
+    found["baseline_correct"] += was_right
+    found["correct"] += right
+    found["edited"] += edited
+    if right != was_right:
+      change = Change(
+        file_name=key,
+        actual_digit=row.actual,
+        baseline_digit=then.predicted,
+        baseline_confidence=then.confidence,
+        predicted_digit=row.predicted,
+        confidence=row.confidence,
+        edited=str(edited),
+        model=model,
+        baseline=baseline,
+        sha256=row.sha256,
+      )
+      kind = "regressed" if was_right else "fixed"
+      found[kind] += 1
+      found[f"{kind}_edited"] += edited
+      (changes.regressed if was_right else changes.fixed).append(change)
+  gone = [
+    Gone(key, row.actual, row.predicted, row.confidence, row.sha256)
+    for key, row in before.items()
+    if key not in tonight
+  ]
+  found["new"], found["gone"] = len(new), len(gone)
+  if model == plan.models[0]:
+    changes.new.extend(new)
+    changes.gone.extend(gone)
+  counts.update({(model, what): count for what, count in found.items() if count})
+
+
+def _count_slices(
+  tonight: Mapping[str, Mapping[str, Row]], rows: Mapping[str, ManifestRow], columns: Sequence[str]
+) -> dict[tuple[str, str], dict[str, tuple[int, int]]]:
+  unknown = (manifest.NOT_IN_MANIFEST,) * len(columns)
+  slices: defaultdict[tuple[str, str], dict[str, tuple[int, int]]] = defaultdict(dict)
+  for model, of_model in tonight.items():
+    for key, row in of_model.items():
+      values = rows[key].values if key in rows else unknown
+      for place in zip(columns, values, strict=True):
+        pictures, right = slices[place].get(model, (0, 0))
+        slices[place][model] = (pictures + 1, right + row.right)
+  return dict(slices)
+
+
+def merge(comparisons: Iterable[Comparison]) -> Comparison:
+  """Adds up what was counted apart; none at all gives an empty one.
+
+  Raises:
+    InputError: a column of the manifest has more than `MAX_SLICES` values.
+  """
+  counts: Counter[tuple[str, str]] = Counter()
+  slices: defaultdict[tuple[str, str], dict[str, tuple[int, int]]] = defaultdict(dict)
+  strays = 0
+  first_strays = []
+  for comparison in comparisons:
+    counts.update(comparison.counts)
+    strays += comparison.strays
+    if comparison.first_stray:
+      first_strays.append(comparison.first_stray)
+    for place, of_models in comparison.slices.items():
+      for model, (pictures, right) in of_models.items():
+        pictures_too, right_too = slices[place].get(model, (0, 0))
+        slices[place][model] = (pictures + pictures_too, right + right_too)
+  for column, values in Counter(column for column, _ in slices).items():
+    if values > MAX_SLICES:
+      raise InputError(
+        f"the manifest's column {column!r} has more than {MAX_SLICES:,} different values: remove it, or group its"
+        " values."
+      )
+  return Comparison(counts, dict(slices), strays, min(first_strays, default=None))
+
+
+def check(comparison: Comparison, plan: Plan) -> None:
+  """Checks, of everything merged, that the baseline and the manifest are of tonight's pictures.
+
+  Raises:
+    InputError: they are not; says how many, and what to do.
+  """
+  of_first = {what: comparison.counts[plan.models[0], what] for what in _COUNTED}
+  if of_first["new"] and of_first["gone"] and not of_first["paired"]:
+    raise InputError(
+      f"the baseline {plan.baseline} is of other images: it has none of tonight's {of_first['new']:,} (but"
+      f" {of_first['gone']:,} others); give --baseline NIGHT or --baseline none, or another --input."
+    )
+  if comparison.first_stray:
+    line, key = comparison.first_stray
+    rows = "row has" if comparison.strays == 1 else "rows have"
+    raise InputError(
+      f"{plan.manifest}: {comparison.strays:,} {rows} no image among those evaluated, the first is {key!r} in line"
+      f" {line}: remove such rows, or evaluate with another --input or --split."
+    )
+
+
+def extract(comparison: Comparison, plan: Plan) -> dict[str, dict[str, Any]]:
+  """Returns model -> what `metrics.json` says under `comparison`, JSON values; rates are 0..1.
+
+  Without a baseline `baseline`, the counts, `drop` and `p_value` are None; without a picture in both, `drop` is.
+  """
+  return {model: _figures(comparison.counts, model, plan.baseline_of(model)) for model in plan.models}
+
+
+def _figures(counts: Mapping[tuple[str, str], int], model: str, baseline: str | None) -> dict[str, Any]:
+  if baseline is None:
+    unknown = dict.fromkeys(("baseline", *_COUNTED, "drop", "p_value"))
+    return {**unknown, "verdict": NO_BASELINE}
+  found = {what: counts.get((model, what), 0) for what in _COUNTED}
+  p_value = mcnemar_p_value(found["regressed"], found["fixed"])
+  verdict = NO_DIFFERENCE
+  if p_value < SIGNIFICANT:
+    verdict = WORSE if found["regressed"] > found["fixed"] else BETTER
+  paired = found["paired"]
+  drop = (found["baseline_correct"] - found["correct"]) / paired if paired else None
+  return {"baseline": baseline, **found, "drop": drop, "p_value": p_value, "verdict": verdict}

@@ -1,0 +1,93 @@
+"""Which of all mistakes people are shown, and which of them are the label's rather than the model's: no Beam.
+
+Both are kept small while any number of predictions goes by, and depend on the predictions alone, not on their order.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import defaultdict
+from typing import Any
+
+from beam_retrain.transforms.core.metrics.predictions import Row
+
+SUSPICIOUS_PERCENT = 95.0
+"""From this confidence on, a picture that the model takes for another label may have been given the wrong one."""
+MAX_SUSPICIOUS = 10_000
+MAX_SHOWN = 600
+MAX_SHOWN_SUSPICIOUS = 60
+MAX_PER_CELL = 12
+SUSPICIOUS_COLUMNS = ("file_name", "actual_digit", "predicted_digit", "confidence", "sha256")
+
+
+class Mistakes:
+  """Sees every prediction of one model once, in any order.
+
+  Attributes:
+    suspicious_count: mistakes with at least `SUSPICIOUS_PERCENT`.
+  """
+
+  def __init__(self) -> None:
+    # (actual, predicted) -> heap of the most confident ones, the least confident on top.
+    self._cells: defaultdict[tuple[str, str], list[_Ranked]] = defaultdict(list)
+    self._suspicious: list[_Ranked] = []
+    self.suspicious_count = 0
+
+  def add(self, row: Row) -> None:
+    if row.right:
+      return
+    ranked = _Ranked(row)
+    _keep(self._cells[row.actual, row.predicted], ranked, MAX_PER_CELL)
+    if float(row.confidence) >= SUSPICIOUS_PERCENT:
+      self.suspicious_count += 1
+      _keep(self._suspicious, ranked, MAX_SUSPICIOUS)
+
+  def shown(self, limit: int = MAX_SHOWN) -> list[Row]:
+    """Returns at most `limit`: of every kind of mistake the most confident, then of each the next, and so on."""
+    places = [
+      (place, ranked) for heap in self._cells.values() for place, ranked in enumerate(sorted(heap, reverse=True))
+    ]
+    places.sort(key=lambda entry: (entry[0], _order(entry[1].row)))
+    return [ranked.row for _, ranked in places[:limit]]
+
+  def suspicious(self, limit: int = MAX_SUSPICIOUS) -> list[Row]:
+    """Returns at most `limit`, the most confident first."""
+    return [ranked.row for ranked in sorted(self._suspicious, reverse=True)[:limit]]
+
+
+def as_picture(model: str, row: Row) -> dict[str, Any]:
+  """Returns what a report shows of a prediction, JSON values; the picture itself is still to be added."""
+  return {
+    "model": model,
+    "key": row.key,
+    "actual": row.actual,
+    "predicted": row.predicted,
+    "confidence": float(row.confidence),
+    "baseline_predicted": None,
+    "baseline_confidence": None,
+    "thumbnail": None,
+  }
+
+
+def _order(row: Row) -> tuple[float, str]:
+  return -float(row.confidence), row.key
+
+
+class _Ranked:
+  """Compares as the less worth showing: lower confidence, then the later key."""
+
+  __slots__ = ("_order", "row")
+
+  def __init__(self, row: Row):
+    self.row = row
+    self._order = _order(row)
+
+  def __lt__(self, other: _Ranked) -> bool:
+    return self._order > other._order
+
+
+def _keep(heap: list[_Ranked], ranked: _Ranked, limit: int) -> None:
+  if len(heap) < limit:
+    heapq.heappush(heap, ranked)
+  elif heap[0] < ranked:
+    heapq.heapreplace(heap, ranked)

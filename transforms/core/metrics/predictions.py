@@ -1,0 +1,194 @@
+"""The article's CSV: one line per evaluated picture. Plain functions, no Beam, no TensorFlow.
+
+| column                               | what                                                                          |
+|--------------------------------------|-------------------------------------------------------------------------------|
+| file_name                            | the picture's key                                                             |
+| actual_digit, predicted_digit        | label names                                                                   |
+| confidence                           | the model's score of the predicted label, percent, four decimals              |
+| prediction_accuracy                  | `True` where the two names are the same, else `False`                         |
+| Execution time                       | the job's start as `time.ctime()` writes it, the same in every line           |
+| second_digit, second_confidence      | the label with the second highest score; empty where the model has one label  |
+| third_digit, third_confidence        | likewise the third                                                            |
+| margin                               | confidence - second_confidence, percent: near 0 where the model hesitated     |
+| sha256                               | of the picture's own bytes, 64 hex digits                                     |
+| split                                | the input's part that the picture is in: `training`, `testing`, or `all`      |
+
+A shard's lines are made without the execution time: a run that goes on where a killed one was has another start. They
+start with the name of the model instead: several models may be asked about a picture in one pass.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from beam_retrain.transforms.core.errors import InputError
+from beam_retrain.transforms.core.metrics.label_stats import TOP, Outcome
+from beam_retrain.transforms.core.records.csv_cells import escape_cell
+
+EXECUTION_TIME = "Execution time"
+COLUMNS = (
+  "file_name",
+  "actual_digit",
+  "predicted_digit",
+  "confidence",
+  "prediction_accuracy",
+  EXECUTION_TIME,
+  "second_digit",
+  "second_confidence",
+  "third_digit",
+  "third_confidence",
+  "margin",
+  "sha256",
+  "split",
+)
+_EXECUTION_TIME_AT = COLUMNS.index(EXECUTION_TIME)
+_ROW_COLUMNS = ("file_name", "actual_digit", "predicted_digit", "confidence", "sha256")
+_PART_COLUMNS = tuple(name for name in COLUMNS if name != EXECUTION_TIME)
+_PART_PLACES = tuple(_PART_COLUMNS.index(name) for name in _ROW_COLUMNS)
+HEADER = ",".join(COLUMNS) + "\n"
+
+
+class Scored(NamedTuple):
+  """One picture and its scores.
+
+  Attributes:
+    key: the picture's key.
+    actual: its label.
+    sha256: of its own bytes, 64 hex digits.
+    scores: float32 [C], 0..1, in the order of the model's label list.
+  """
+
+  key: str
+  actual: str
+  sha256: str
+  scores: np.ndarray
+
+
+class Prediction(NamedTuple):
+  """What the model said of one picture.
+
+  Attributes:
+    scored: the picture.
+    top: up to `TOP` (label, score 0..1), the highest score first; of equal ones, the first in the label list.
+    outcome: what is counted of it.
+  """
+
+  scored: Scored
+  top: tuple[tuple[str, float], ...]
+  outcome: Outcome
+
+
+def predict(scored: Scored, labels: Sequence[str]) -> Prediction:
+  """Reads a picture's scores; names are compared, not indices.
+
+  Raises:
+    ValueError: the picture's label is not in `labels`.
+  """
+  order = np.argsort(-scored.scores, kind="stable")
+  actual = labels.index(scored.actual)
+  top = tuple((labels[index], float(scored.scores[index])) for index in order[:TOP].tolist())
+  predicted, confidence = top[0]
+  rank = int(np.flatnonzero(order == actual)[0]) + 1
+  return Prediction(scored, top, Outcome(scored.actual, predicted, confidence, float(scored.scores[actual]), rank))
+
+
+class Row(NamedTuple):
+  """What is read again of one line, each cell as it is spelled in the file.
+
+  Attributes:
+    key: the picture's key, escaped as CSV cells of ours are.
+    actual: label, likewise.
+    predicted: label, likewise.
+    confidence: percent, four decimals.
+    sha256: of the picture's own bytes, 64 hex digits.
+  """
+
+  key: str
+  actual: str
+  predicted: str
+  confidence: str
+  sha256: str
+
+  @property
+  def right(self) -> bool:
+    return self.actual == self.predicted
+
+
+def part_line(model: str, prediction: Prediction, split: str) -> bytes:
+  """Returns what a model says of a picture, a shard's line, UTF-8: its name, then `COLUMNS` but the execution time."""
+  scored, outcome = prediction.scored, prediction.outcome
+  (_, first), *others = prediction.top
+  cells = [model, escape_cell(scored.key), escape_cell(outcome.actual), escape_cell(outcome.predicted), _percent(first)]
+  cells.append(str(outcome.actual == outcome.predicted))
+  for place in range(TOP - 1):
+    label, score = others[place] if place < len(others) else ("", None)
+    cells += [escape_cell(label), "" if score is None else _percent(score)]
+  margin = _percent(first - others[0][1]) if others else ""
+  return csv_line([*cells, margin, scored.sha256, split]).encode()
+
+
+def read_part(lines: Iterable[str]) -> Iterator[tuple[str, Row]]:
+  """Yields (model, row) for each line that `part_line` wrote."""
+  for model, cells in read_part_cells(lines):
+    yield model, row_of(cells)
+
+
+def read_part_cells(lines: Iterable[str]) -> Iterator[tuple[str, list[str]]]:
+  """Yields (model, the cells of `COLUMNS` but the execution time) for each line that `part_line` wrote."""
+  for model, *cells in csv.reader(lines):
+    yield model, cells
+
+
+def whole_line(cells: Sequence[str], execution_time: str) -> str:
+  """Returns the line of the whole file for the cells of a shard's line.
+
+  Args:
+    cells: as `read_part_cells` gives them.
+    execution_time: the job's start as `time.ctime()` writes it.
+  """
+  return csv_line([*cells[:_EXECUTION_TIME_AT], execution_time, *cells[_EXECUTION_TIME_AT:]])
+
+
+def row_of(cells: Sequence[str]) -> Row:
+  """Returns what is read again of the cells of a shard's line."""
+  return Row(*map(cells.__getitem__, _PART_PLACES))
+
+
+def read_predictions(lines: Iterable[str], source: str) -> Iterator[Row]:
+  """Reads a whole `predictions.csv`, one line at a time.
+
+  Args:
+    lines: its text, opened with `newline=""`.
+    source: its path, for the error.
+
+  Raises:
+    InputError: a column is missing, or a line has not as many cells as the first.
+  """
+  reader = csv.reader(lines)
+  header = next(reader, [])
+  missing = [name for name in _ROW_COLUMNS if name not in header]
+  if missing:
+    raise InputError(f"{source} has no column {missing[0]!r}: give a predictions.csv that `beam-retrain` wrote.")
+  places = [header.index(name) for name in _ROW_COLUMNS]
+  for cells in reader:
+    if len(cells) != len(header):
+      raise InputError(
+        f"{source}: line {reader.line_num} has {len(cells)} cells of {len(header)}: the file is damaged."
+      )
+    yield Row(*(cells[place] for place in places))
+
+
+def _percent(score: float) -> str:
+  return f"{100 * score:.4f}"
+
+
+def csv_line(cells: Sequence[str]) -> str:
+  """Returns one line of a CSV of ours, with its line feed."""
+  text = io.StringIO()
+  csv.writer(text, lineterminator="\n").writerow(cells)
+  return text.getvalue()

@@ -1,0 +1,1 @@
+"""Trunks, heads and exported models, run outside Beam."""

@@ -1,0 +1,186 @@
+"""Inception v3 as one table, at any width and input size, and the small trained one that ships with the project.
+
+The blocks are those of Szegedy et al., "Rethinking the Inception Architecture" (2015), as keras.applications has them:
+at width 1.0 the layers and the weights are equal, one by one, so that weights can be copied across. The only
+difference is the input: ours takes 0..1, as `tf.image.convert_image_dtype` gives it, and scales it inside the model.
+"""
+
+from __future__ import annotations
+
+import pathlib
+import zipfile
+import zlib
+from typing import Any
+
+import keras
+import numpy as np
+
+from beam_retrain.transforms.core.models.saved_model import BUNDLED_WEIGHTS
+
+BUNDLED_WIDTH = 0.25
+BUNDLED_INPUT_PX = 75
+MIN_INPUT_PX = 75  # below it the last strided convolutions have nothing left to see
+
+# A step of a branch is (filters, kernel rows, kernel columns), "avg" for a 3 x 3 average at stride 1, "max" for a
+# 3 x 3 maximum at stride 2, "half" before a convolution that halves the grid, or, last, a tuple of steps that all
+# start from the same place and are put side by side.
+_STEM = ("half", (32, 3, 3), "valid", (32, 3, 3), (64, 3, 3), "max", (80, 1, 1), "valid", (192, 3, 3), "max")
+
+
+def _block_35(pool: int) -> tuple:
+  """Grid of 35 (at 299 px): 1x1, 5x5, double 3x3, pool."""
+  return (
+    ((64, 1, 1),),
+    ((48, 1, 1), (64, 5, 5)),
+    ((64, 1, 1), (96, 3, 3), (96, 3, 3)),
+    ("avg", (pool, 1, 1)),
+  )
+
+
+def _block_17(inner: int) -> tuple:
+  """Grid of 17: 7x7 kernels, each split into a row and a column."""
+  return (
+    ((192, 1, 1),),
+    ((inner, 1, 1), (inner, 1, 7), (192, 7, 1)),
+    ((inner, 1, 1), (inner, 7, 1), (inner, 1, 7), (inner, 7, 1), (192, 1, 7)),
+    ("avg", (192, 1, 1)),
+  )
+
+
+_BLOCK_8 = (
+  ((320, 1, 1),),
+  ((384, 1, 1), ((384, 1, 3), (384, 3, 1))),
+  ((448, 1, 1), (384, 3, 3), ((384, 1, 3), (384, 3, 1))),
+  ("avg", (192, 1, 1)),
+)
+
+_BLOCKS = (
+  _block_35(32),
+  _block_35(64),
+  _block_35(64),
+  (("half", (384, 3, 3)), ((64, 1, 1), (96, 3, 3), "half", (96, 3, 3)), ("max",)),
+  _block_17(128),
+  _block_17(160),
+  _block_17(160),
+  _block_17(192),
+  (
+    ((192, 1, 1), "half", (320, 3, 3)),
+    ((192, 1, 1), (192, 1, 7), (192, 7, 1), "half", (192, 3, 3)),
+    ("max",),
+  ),
+  _BLOCK_8,
+  _BLOCK_8,
+)
+
+
+class _Builder:
+  """Turns steps into layers, with names that do not depend on what else the process has built."""
+
+  def __init__(self, width: float):
+    self._width = width
+    self._convolutions = 0
+
+  def convolve(
+    self, x: keras.KerasTensor, filters: int, rows: int, cols: int, strides: int = 1, padding: str = "same"
+  ) -> keras.KerasTensor:
+    """Convolution without bias, batch norm without scale (the ReLU after it makes one needless), ReLU."""
+    number = f"{self._convolutions:02d}"
+    self._convolutions += 1
+    filters = max(1, round(filters * self._width))
+    x = keras.layers.Conv2D(
+      filters, (rows, cols), strides=strides, padding=padding, use_bias=False, name=f"conv_{number}"
+    )(x)
+    x = keras.layers.BatchNormalization(scale=False, name=f"norm_{number}")(x)
+    return keras.layers.Activation("relu", name=f"relu_{number}")(x)
+
+  def follow(self, x: keras.KerasTensor, steps: tuple) -> keras.KerasTensor:
+    """One branch, from `x` through `steps`."""
+    options: dict[str, Any] = {}  # of the next convolution
+    for step in steps:
+      if step == "half":
+        options = {"strides": 2, "padding": "valid"}
+      elif step == "valid":
+        options = {"padding": "valid"}
+      elif step == "avg":
+        x = keras.layers.AveragePooling2D(3, strides=1, padding="same")(x)
+      elif step == "max":
+        x = keras.layers.MaxPooling2D(3, strides=2)(x)
+      elif isinstance(step[0], tuple):
+        x = keras.layers.Concatenate()([self.follow(x, (way,)) for way in step])
+      else:
+        x = self.convolve(x, *step, **options)
+        options = {}
+    return x
+
+
+def build_inception_v3(width: float = 1.0, input_px: int = 299) -> keras.Model:
+  """Inception v3 without its classifier, untrained.
+
+  Args:
+    width: factor on every layer's channels; 1.0 is the published network, 21.8 M parameters.
+    input_px: side of the square input, at least 75.
+
+  Returns:
+    A model from float32 [N, input_px, input_px, 3] in 0..1 to float32 [N, D], D about 2048 * width (2,048 at 1.0,
+    512 at 0.25): the last block's channels, each averaged over the grid; never negative.
+  """
+  if not width > 0:
+    raise ValueError(f"width={width!r}: give a factor above 0, such as 0.25.")
+  if input_px < MIN_INPUT_PX:
+    raise ValueError(f"input_px={input_px!r}: Inception v3 needs at least {MIN_INPUT_PX} pixels a side.")
+  builder = _Builder(width)
+  image = keras.Input((input_px, input_px, 3), name="image")
+  x = keras.layers.Rescaling(2.0, offset=-1.0, name="to_minus_1_to_1")(image)
+  x = builder.follow(x, _STEM)
+  for number, branches in enumerate(_BLOCKS):
+    ends = [builder.follow(x, branch) for branch in branches]
+    x = keras.layers.Concatenate(name=f"mixed_{number:02d}")(ends)
+  x = keras.layers.GlobalAveragePooling2D(name="bottleneck")(x)
+  return keras.Model(image, x, name="inception_v3")
+
+
+def load_bundled_trunk() -> keras.Model:
+  """The trunk that ships with the project: see bundled_trunk/README.md for what it learned from and how good it is.
+
+  Returns:
+    A model from float32 [N, 75, 75, 3] in 0..1 to float32 [N, 512], not trainable.
+  """
+  model = build_inception_v3(BUNDLED_WIDTH, BUNDLED_INPUT_PX)
+  load_weights(model, BUNDLED_WEIGHTS)
+  model.trainable = False
+  return model
+
+
+def save_weights(model: keras.Model, path: pathlib.Path) -> None:
+  """Writes every variable as float16 under its path (`conv_00/kernel`), which `load_weights` looks it up by."""
+  arrays: dict[str, Any] = {}
+  for variable in model.variables:
+    array = np.asarray(keras.ops.convert_to_numpy(variable), np.float32).astype(np.float16)
+    if not np.isfinite(array).all():
+      raise ValueError(f"{variable.path} has values that float16 cannot hold: the weights are not saved.")
+    arrays[variable.path] = array
+  with open(path, "wb") as file:
+    np.savez_compressed(file, **arrays)
+
+
+def load_weights(model: keras.Model, path: pathlib.Path) -> None:
+  """Fills `model` from what `save_weights` wrote; nothing in the file is ever executed (no pickle)."""
+  try:
+    with np.load(path, allow_pickle=False) as archive:
+      arrays = {name: archive[name] for name in archive.files}
+  except FileNotFoundError as error:
+    raise FileNotFoundError(
+      f"{path} is missing: reinstall the package, or remake it as the README beside it says."
+    ) from error
+  except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile, zlib.error) as error:
+    raise ValueError(f"{path} is damaged ({error}): reinstall the package.") from error
+  expected = {variable.path: tuple(variable.shape) for variable in model.variables}
+  found = {name: array.shape for name, array in arrays.items()}
+  if found != expected:
+    wrong = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
+    raise ValueError(
+      f"{path} does not fit the model: {len(wrong)} of {len(expected)} arrays differ, the first is "
+      f"{wrong[0]} (expected {expected.get(wrong[0])}, found {found.get(wrong[0])})."
+    )
+  for variable in model.variables:
+    variable.assign(arrays[variable.path].astype(np.float32))

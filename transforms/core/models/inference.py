@@ -1,0 +1,283 @@
+"""Pictures through a trunk or a whole exported model: fixed padded batches, and a bad picture stands alone. No Beam.
+
+Both kinds of model come in the same form here: `preprocess` (bytes -> float images), which runs one thread ahead, and
+`infer` (float images -> arrays), which two threads call in turns: while Python sees to what came out of one batch, the
+next one is computed already.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+
+from beam_retrain.transforms.core.errors import InputError
+from beam_retrain.transforms.core.images.headers import MAX_PIXELS, Fault, explain, look
+from beam_retrain.transforms.core.records.quarantine import Quarantined, Reason
+from beam_retrain.transforms.core.records.schema import Image
+from beam_retrain.transforms.core.runtimes.prepared import find_prepared, load_prepared
+from beam_retrain.transforms.core.system.out_of_memory import is_out_of_memory
+from beam_retrain.transforms.core.system.prefetch import map_ahead, prefetch
+from beam_retrain.transforms.core.system.tensorflow import load_tensorflow
+
+T = TypeVar("T")
+Outputs = dict[str, np.ndarray]
+
+BATCH_SIZE = 32
+CALLS_AT_ONCE = 2
+"""Batches that a trunk computes at a time."""
+
+_REFUSED = Fault(Reason.MODEL_ERROR, "the model refused it")
+_NOT_FINITE = Fault(Reason.MODEL_ERROR, "the model gave values that are not finite")
+
+
+class Inferred(NamedTuple):
+  """A picture and what the model gave for it: output name -> array without the batch dimension."""
+
+  image: Image
+  outputs: Outputs
+
+
+@dataclasses.dataclass(frozen=True)
+class LoadedModel:
+  """A model as a worker uses it. No tuple: `Shared` keeps weak references, which a tuple cannot have.
+
+  Attributes:
+    preprocess: list of N picture bytes -> float32 [N, S, S, 3], 0..1; raises where any of them cannot be decoded.
+    infer: float32 [N, S, S, 3] -> output name -> array [N, ...]; may be called by two threads at a time.
+    input_px: S; 0 where it is not asked for.
+    preprocess_alike: `preprocess` for small pictures of one size, faster, see `preprocessing.preprocess_alike`; None:
+      there is none.
+    largest_batch: returns how many pictures `infer` computes at a time, see `halving.load_halving`; None: all.
+  """
+
+  preprocess: Callable[[Sequence[bytes]], Any]
+  infer: Callable[[Any], Outputs]
+  input_px: int = 0
+  preprocess_alike: Callable[[Sequence[bytes]], Any] | None = None
+  largest_batch: Callable[[], int] | None = None
+
+  def decode(self, images: Sequence[Image]) -> Any:
+    """Returns what `infer` takes, in the order of the pictures; raises where one of them cannot be decoded."""
+    encoded = [image.encoded for image in images]
+    if self.preprocess_alike is not None and self._are_alike(images):
+      return self.preprocess_alike(encoded)
+    return self.preprocess(encoded)
+
+  def _are_alike(self, images: Sequence[Image]) -> bool:
+    """Says whether `preprocess_alike` takes them. Without an input size, or a look at the pictures, it does not."""
+    sizes = {(image.height, image.width) for image in images}
+    height, width = next(iter(sizes))
+    alike = len(sizes) == 1 and 0 < height <= self.input_px and 0 < width <= self.input_px
+    # The first frame of a GIF may be smaller than the picture that its header tells of.
+    return alike and all(image.format in ("jpeg", "png") for image in images)
+
+
+def infer_images(
+  images: Iterable[Image | Quarantined],
+  model: LoadedModel | Callable[[], LoadedModel],
+  *,
+  batch_size: int = BATCH_SIZE,
+  max_pixels: int = MAX_PIXELS,
+) -> Iterator[Inferred | Quarantined]:
+  """Yields one item per input, in order. Reading and decoding go on one thread ahead of the graph, and the graph ahead
+  of whoever takes the items.
+
+  Args:
+    images: what to run the model on; what is quarantined already comes out as it is.
+    model: see `load_model`; or what gives it, called at the first picture that can be decoded, if there is one.
+    batch_size: pictures per call of the graph; a smaller rest is padded, so that the graph sees one shape only.
+    max_pixels: largest height x width that is decoded.
+  """
+  load = model if callable(model) else lambda: model
+  checked = (_check(image, max_pixels) for image in images)
+  batches = (_prepare(items, load, batch_size) for items in _batched(checked, batch_size))
+  ready = prefetch(batches, depth=1)
+  for computed in map_ahead(lambda prepared: _infer_prepared(prepared, load), ready, CALLS_AT_ONCE):
+    yield from computed
+
+
+def _check(image: Image | Quarantined, max_pixels: int) -> Image | Quarantined:
+  if isinstance(image, Quarantined):
+    return image
+  looked = look(image.encoded, max_pixels)
+  if isinstance(looked, Fault):
+    return quarantine(image, looked)
+  return Image(image.key, image.label, image.encoded, looked.format, looked.height, looked.width)
+
+
+def _prepare(items: Sequence[Image | Quarantined], load: Callable[[], LoadedModel], batch_size: int) -> _Prepared:
+  """Decodes what can be decoded of a batch; the rest is named."""
+  if not any(isinstance(item, Image) for item in items):
+    return _Prepared(items, None)
+  model = load()  # a model that cannot be loaded is no picture's fault: not in the `try`
+  try:
+    return _decode(items, model, batch_size)
+  except Exception:  # somewhere in here is a picture that cannot be decoded: find it, and decode the others
+    return _decode([_decodable(item, model) for item in items], model, batch_size)
+
+
+def _decode(items: Sequence[Image | Quarantined], model: LoadedModel, batch_size: int) -> _Prepared:
+  images = [item for item in items if isinstance(item, Image)]
+  return _Prepared(items, model.decode(_padded(images, batch_size)) if images else None)
+
+
+class _Prepared(NamedTuple):
+  items: Sequence[Image | Quarantined]
+  pixels: Any  # float32 [batch_size, S, S, 3]: the pictures among `items`, then padding; None where there is none
+
+
+def _decodable(item: Image | Quarantined, model: LoadedModel) -> Image | Quarantined:
+  if isinstance(item, Image):
+    try:
+      model.decode([item])
+    except Exception as error:
+      if is_out_of_memory(error):
+        raise
+      return quarantine(item, explain(item.encoded))
+  return item
+
+
+def _infer_prepared(prepared: _Prepared, load: Callable[[], LoadedModel]) -> list[Inferred | Quarantined]:
+  rows = iter(_infer_rows(prepared, load))
+  return [item if isinstance(item, Quarantined) else _with_outputs(item, next(rows)) for item in prepared.items]
+
+
+def _with_outputs(image: Image, outputs: Outputs | Fault) -> Inferred | Quarantined:
+  return quarantine(image, outputs) if isinstance(outputs, Fault) else Inferred(image, outputs)
+
+
+def _infer_rows(prepared: _Prepared, load: Callable[[], LoadedModel]) -> list[Outputs | Fault]:
+  """Returns what the model gives for each picture of a batch, or why that cannot be used.
+
+  Raises:
+    Exception: the model refuses all of them, or memory runs out: then it is not for the pictures to blame.
+  """
+  count = sum(isinstance(item, Image) for item in prepared.items)
+  if not count:
+    return []
+  model = load()
+  try:
+    return _rows(model.infer(prepared.pixels), count)
+  except Exception:
+    alone = [_infer_alone(prepared.pixels[row : row + 1], model) for row in range(count)]
+    if all(outputs is _REFUSED for outputs in alone):
+      raise
+    return alone
+
+
+def _infer_alone(pixels: Any, model: LoadedModel) -> Outputs | Fault:
+  try:
+    return _rows(model.infer(pixels), 1)[0]
+  except Exception as error:
+    if is_out_of_memory(error):
+      raise
+    return _REFUSED
+
+
+def _rows(outputs: Outputs, count: int) -> list[Outputs | Fault]:
+  finite = np.ones(count, bool)
+  for values in outputs.values():
+    if values.dtype.kind == "f":
+      finite &= np.isfinite(values[:count]).reshape(count, -1).all(axis=1)
+  return [
+    {name: values[row] for name, values in outputs.items()} if fine else _NOT_FINITE
+    for row, fine in enumerate(finite.tolist())
+  ]
+
+
+def quarantine(image: Image, fault: Fault) -> Quarantined:
+  return Quarantined(image.key, len(image.encoded), fault.reason, fault.detail)
+
+
+def _batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
+  iterator = iter(items)
+  while batch := list(itertools.islice(iterator, size)):
+    yield batch
+
+
+def _padded(images: list[Image], size: int) -> list[Image]:
+  return images + [images[-1]] * (size - len(images))
+
+
+def load_model(path: str, threads: int = 0, *, trunk_only: bool = False, batch_size: int = BATCH_SIZE) -> LoadedModel:
+  """Loads a trunk or an exported model; what it is can be seen from its folder.
+
+  Args:
+    path: folder of a trunk (`B/trunk`, `M/trunk`), which is run prepared where it is, or of a SavedModel.
+    threads: the runtime's threads in this process; 0 leaves it its own choice.
+    trunk_only: of an exported model take the trunk that is in it: the output is `bottleneck`, as a trunk's is, not
+      `scores`.
+    batch_size: pictures in most calls of `infer`; see `load_prepared`.
+
+  Raises:
+    InputError: the folder cannot be loaded, or is neither, or is a model from before its trunk could be asked, or this
+      machine cannot run it.
+  """
+  load_tensorflow()
+  set_threads(threads)
+  if prepared := find_prepared(path):
+    return load_prepared_model(prepared, threads, batch_size)
+  from beam_retrain.transforms.core.models.saved_model import load_saved_model
+
+  loaded = load_saved_model(path)
+  if trunk_only and not hasattr(loaded, "embed"):
+    raise InputError(
+      f"the model in {path} cannot give bottlenecks: it was trained with an earlier version: run `beam-retrain train`"
+      " again."
+    )
+  input_px = int((loaded.embed if hasattr(loaded, "embed") else loaded.score_images).input_signature[0].shape[1])
+
+  def embed(images: Any) -> dict[str, Any]:
+    return {"bottleneck": loaded.embed(images)}
+
+  graph = loaded.score_images if hasattr(loaded, "score_images") and not trunk_only else embed
+
+  def infer(images: Any) -> Outputs:
+    return {name: values.numpy() for name, values in graph(images).items()}
+
+  if hasattr(loaded, "preprocess"):  # its own: what it was trained with
+    return LoadedModel(lambda encoded: loaded.preprocess(_strings(encoded)), infer, input_px)
+  return _decoding_model(input_px, infer)
+
+
+def load_prepared_model(folder: str, threads: int = 0, batch_size: int = BATCH_SIZE) -> LoadedModel:
+  """Loads the prepared trunk in `folder`, the one with `card.json`, as `load_model` does one beside a SavedModel."""
+  trunk = load_prepared(folder, threads, batch_size)
+  return _decoding_model(trunk.input_px, lambda images: {"bottleneck": trunk.embed(images)})
+
+
+def _decoding_model(input_px: int, infer: Callable[[Any], Outputs]) -> LoadedModel:
+  """Puts today's `preprocess` before a graph that has none of its own."""
+  import tensorflow as tf
+
+  from beam_retrain.transforms.core.images.decode import preprocess, preprocess_alike
+
+  decode = tf.function(
+    lambda encoded: preprocess(encoded, input_px), input_signature=[tf.TensorSpec([None], tf.string)]
+  )
+  decode_alike = tf.function(lambda encoded: preprocess_alike(encoded, input_px))  # traced for each length: batches
+  return LoadedModel(
+    lambda encoded: decode(_strings(encoded)), infer, input_px, lambda encoded: decode_alike(_strings(encoded))
+  )
+
+
+def _strings(encoded: Sequence[bytes]) -> Any:
+  import tensorflow as tf
+
+  return tf.constant(encoded, tf.string)
+
+
+def set_threads(threads: int) -> None:
+  """Limits TensorFlow's threads in this process; 0 leaves TensorFlow's own choice. To be called before it starts."""
+  import tensorflow as tf
+
+  if threads:
+    try:
+      tf.config.threading.set_intra_op_parallelism_threads(threads)
+      tf.config.threading.set_inter_op_parallelism_threads(threads)
+    except RuntimeError:
+      pass  # TensorFlow has started already in this process: its threads are what they are

@@ -1,0 +1,65 @@
+"""A model that takes less at a time where memory is short: its batch is halved, and stays so. No Beam."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from beam_retrain.transforms.core.models.inference import LoadedModel, Outputs
+from beam_retrain.transforms.core.system.out_of_memory import is_out_of_memory
+
+
+def load_halving(load: Callable[[int], LoadedModel], batch_size: int) -> LoadedModel:
+  """Loads a model for a batch, and again for half of it each time that it runs out of memory, down to one picture.
+
+  A larger batch that is asked for is then cut up. Which rows are computed together changes none of them by more than
+  the last bits of float32.
+
+  Args:
+    load: returns the model for a number of pictures per call.
+    batch_size: at first.
+  """
+  halving = _Halving(load, batch_size)
+  return dataclasses.replace(halving.model, infer=halving.infer, largest_batch=lambda: halving.batch_size)
+
+
+class _Halving:
+  """Attributes:
+  model: loaded for `batch_size`.
+  batch_size: pictures per call, so far.
+  """
+
+  def __init__(self, load: Callable[[int], LoadedModel], batch_size: int):
+    self._load = load
+    self._lock = threading.Lock()
+    self.batch_size = batch_size
+    self.model = load(batch_size)
+
+  def infer(self, pixels: Any) -> Outputs:
+    while True:
+      with self._lock:
+        model, size = self.model, self.batch_size
+      try:
+        return _in_parts(model, pixels, size)
+      except Exception as error:
+        if size == 1 or not is_out_of_memory(error):
+          raise
+        self._halve(size)
+
+  def _halve(self, size: int) -> None:
+    with self._lock:
+      if self.batch_size == size:  # else another thread has been quicker
+        self.batch_size = size // 2
+        self.model = self._load(self.batch_size)
+
+
+def _in_parts(model: LoadedModel, pixels: Any, size: int) -> Outputs:
+  count = int(pixels.shape[0])
+  if count <= size:
+    return model.infer(pixels)
+  parts = [model.infer(pixels[start : start + size]) for start in range(0, count, size)]
+  return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

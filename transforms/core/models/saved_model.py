@@ -1,0 +1,98 @@
+"""A trunk as a worker knows it: a SavedModel folder of one kind, whatever it was made from.
+
+`embed`: float32 [N, S, S, 3], 0..1 -> float32 [N, D]. Its weights are constants of the graph.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import pathlib
+from typing import Any
+
+import tensorflow as tf
+from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+from beam_retrain.transforms.core.errors import InputError
+from beam_retrain.transforms.core.runtimes.prepared import PREPARED_FOLDER
+
+BUNDLED_WEIGHTS = pathlib.Path(__file__).parents[1] / "bundled_trunk" / "weights.npz"
+
+
+def load_saved_model(path: str) -> Any:
+  """Loads a SavedModel folder that was written by `save_trunk` or by the trainer's export.
+
+  Raises:
+    InputError: it cannot be loaded, or has neither an `embed` nor a `score_images` function.
+  """
+  try:
+    loaded = tf.saved_model.load(path)
+  except Exception as error:
+    first = next(iter(str(error).splitlines()), type(error).__name__)
+    raise InputError(f"{path} cannot be loaded as a SavedModel ({first}): write it again.") from error
+  if not (hasattr(loaded, "embed") or hasattr(loaded, "score_images")):
+    raise InputError(f"{path} is a SavedModel, but neither a trunk nor a model of beam-retrain: give the right folder.")
+  return loaded
+
+
+def freeze(embed: Any, input_px: int) -> tf.types.experimental.ConcreteFunction:
+  """Traces `embed` for [N, input_px, input_px, 3] and turns its variables into constants.
+
+  Args:
+    embed: callable float32 [N, S, S, 3] -> float32 [N, D].
+    input_px: S.
+
+  Raises:
+    InputError: the output is not one vector per image.
+  """
+  signature = tf.TensorSpec([None, input_px, input_px, 3], tf.float32, name="images")
+  traced = tf.function(lambda images: tf.cast(embed(images), tf.float32)).get_concrete_function(signature)
+  shape = traced.outputs[0].shape
+  if shape.rank != 2 or shape[1] is None:
+    raise InputError(
+      f"the trunk gives {shape} for a batch of images, not one vector each: give a feature-vector model, such as"
+      " Inception v3 without its top and with average pooling."
+    )
+  return convert_variables_to_constants_v2(traced, lower_control_flow=False)
+
+
+def save_trunk(frozen: tf.types.experimental.ConcreteFunction, folder: str) -> None:
+  """Writes a frozen trunk as a SavedModel with the function `embed` and the signature `serving_default`.
+
+  Raises:
+    OSError: the folder cannot be written.
+  """
+  spec = frozen.inputs[0]
+  module = tf.Module()
+
+  @tf.function(input_signature=[tf.TensorSpec(spec.shape, tf.float32, name="images")])
+  def embed(images: tf.Tensor) -> tf.Tensor:
+    (bottleneck,) = frozen(images)
+    return bottleneck
+
+  @tf.function(input_signature=[tf.TensorSpec(spec.shape, tf.float32, name="images")])
+  def serve(images: tf.Tensor) -> dict[str, tf.Tensor]:
+    return {"bottleneck": embed(images)}
+
+  module.embed = embed
+  try:
+    tf.saved_model.save(module, folder, signatures={"serving_default": serve})
+  except tf.errors.OpError as error:
+    raise OSError(errno.ENOSPC, error.message.rpartition("; ")[2], folder) from error
+
+
+def fingerprint_folder(folder: str) -> str:
+  """Returns the SHA-256, 64 hex digits, of every file of a folder and its name, in sorted order.
+
+  A prepared trunk in it is left out: it is made of the rest.
+  """
+  digest = hashlib.sha256()
+  for parent, folders, names in os.walk(folder):
+    folders[:] = sorted(name for name in folders if (parent, name) != (folder, PREPARED_FOLDER))
+    for name in sorted(names):
+      path = os.path.join(parent, name)
+      digest.update(os.path.relpath(path, folder).encode() + b"\0")
+      with open(path, "rb") as file:
+        digest.update(hashlib.file_digest(file, "sha256").digest())
+  return digest.hexdigest()

@@ -1,0 +1,75 @@
+"""A TensorFlow Lite file that `train` wrote, over pictures. No Beam.
+
+The interpreter is the one inside TensorFlow, which is there anyway. It warns that a later TensorFlow will be without
+it; `setup.py` holds TensorFlow at the version that has it, and `ai-edge-litert` has the same class under the same name.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import warnings
+from collections.abc import Iterator
+
+import numpy as np
+import tensorflow as tf
+
+from beam_retrain.transforms.core.errors import InputError
+from beam_retrain.transforms.core.system.tensorflow import native_stderr_held_back
+
+
+@contextlib.contextmanager
+def quiet_interpreter() -> Iterator[None]:
+  """Holds back what TensorFlow says whenever an interpreter is made; where that fails it is shown after all."""
+  with warnings.catch_warnings(), native_stderr_held_back():
+    warnings.filterwarnings("ignore", message=r"\s*Warning: tf.lite.Interpreter is deprecated", category=UserWarning)
+    yield
+
+
+class LiteModel:
+  """A loaded file: float32 [N, S, S, 3], 0..1 -> float32 [N, C].
+
+  Attributes:
+    path: of the file.
+    input_px: S.
+    is_quantized: whether weights are int8: then its scores are near those of the float model, not the same.
+
+  Raises:
+    InputError: the file is not there, is no TensorFlow Lite file, or takes or gives something else.
+  """
+
+  def __init__(self, path: str):
+    self.path = path
+    if not os.path.isfile(path):
+      raise InputError(f"{path} does not exist: give a file that `beam-retrain train --tflite_output_file` wrote.")
+    try:
+      with quiet_interpreter():
+        # Otherwise one thread.
+        self._interpreter = tf.lite.Interpreter(model_path=path, num_threads=os.cpu_count())
+        self._interpreter.allocate_tensors()
+    except (ValueError, RuntimeError) as error:
+      first = next(iter(str(error).splitlines()), type(error).__name__)
+      raise InputError(f"{path} cannot be loaded as a TensorFlow Lite file ({first}): write it again.") from error
+    inputs, outputs = self._interpreter.get_input_details(), self._interpreter.get_output_details()
+    shape = inputs[0]["shape_signature"].tolist()
+    is_ours = len(inputs) == len(outputs) == 1 and len(shape) == 4 and shape[0] == -1 and shape[3] == 3
+    if not is_ours or {inputs[0]["dtype"], outputs[0]["dtype"]} != {np.float32}:
+      raise InputError(
+        f"{path} does not take float pictures and give float scores: give a file that"
+        " `beam-retrain train --tflite_output_file` wrote."
+      )
+    self.input_px = int(shape[1])
+    self.is_quantized = any(detail["dtype"] == np.int8 for detail in self._interpreter.get_tensor_details())
+    self._input, self._output = inputs[0]["index"], outputs[0]["index"]
+    self._count = int(inputs[0]["shape"][0])
+
+  def score(self, images: np.ndarray) -> np.ndarray:
+    """Returns the scores, float32 [N, C], of float32 [N, S, S, 3], 0..1."""
+    if len(images) != self._count:
+      self._interpreter.resize_tensor_input(self._input, images.shape)
+      self._interpreter.allocate_tensors()
+      self._count = len(images)
+    self._interpreter.set_tensor(self._input, images)
+    self._interpreter.invoke()
+    scores: np.ndarray = self._interpreter.get_tensor(self._output)
+    return scores

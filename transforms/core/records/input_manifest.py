@@ -1,0 +1,143 @@
+"""The manifest of an input: a CSV that lists pictures with their labels, and maybe their splits. No Beam.
+
+| column      | what it holds                                                                                   |
+|-------------|-------------------------------------------------------------------------------------------------|
+| `file_name` | a path, local or `gs://`, `s3://`, ...; a relative one starts at the manifest's folder          |
+| `label`     | the picture's class, as a folder's name would be                                                |
+| `split`     | `training`, `validation` or `testing`; may be left out, the whole column, not single cells      |
+
+As of `csv_table`; further columns are not looked at. Cells are taken as they are: nothing is unescaped.
+"""
+
+from __future__ import annotations
+
+import os
+import posixpath
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+from beam_retrain.transforms.core.errors import InputError
+from beam_retrain.transforms.core.records.csv_table import TableKind, open_table, refuse_twice
+from beam_retrain.transforms.core.records.schema import TESTING, TRAINING, VALIDATION
+
+FILE_NAME, LABEL, SPLIT = "file_name", "label", "split"
+_SPLITS = (TRAINING, VALIDATION, TESTING)
+_KIND = TableKind(
+  columns={FILE_NAME: "the pictures' paths", LABEL: "their labels"},
+  first_line=f"{FILE_NAME},{LABEL} or {FILE_NAME},{LABEL},{SPLIT}",
+  other="give a CSV manifest of pictures, or a folder",
+  without_rows="add a row per picture",
+)
+
+
+class ListedPicture(NamedTuple):
+  """One picture's row.
+
+  Attributes:
+    line: where it ends in the file, 1 for the first.
+    key: the picture's, see `key_of`.
+    label: its class.
+    path: where it is, see `path_of`.
+    split: `training`, `validation` or `testing`; None where the manifest has no such column.
+  """
+
+  line: int
+  key: str
+  label: str
+  path: str
+  split: str | None
+
+
+class Summary(NamedTuple):
+  """What there is to know of a manifest before its pictures are read.
+
+  Attributes:
+    labels: sorted.
+    splits: those that it names; none where it has no such column.
+    pictures: how many rows it has.
+    schemes: of its remote paths (`gs`, `s3`, ...) -> line and path of the first.
+  """
+
+  labels: list[str]
+  splits: frozenset[str]
+  pictures: int
+  schemes: dict[str, tuple[int, str]]
+
+
+def read_pictures(lines: Iterable[str], source: str) -> Iterator[ListedPicture]:
+  """Reads a manifest, one line at a time. That no key comes twice is for `csv_table.by_key` to see.
+
+  Args:
+    lines: the file's text, opened with `newline=""`.
+    source: its path, absolute.
+
+  Raises:
+    InputError: as of `open_table`; a cell holds what it must not; names the line.
+  """
+  header, rows = open_table(lines, source, _KIND)
+  refuse_twice(header, (FILE_NAME, LABEL, SPLIT), source)
+  folder = posixpath.dirname(source)
+  name_at, label_at = header.index(FILE_NAME), header.index(LABEL)
+  split_at = header.index(SPLIT) if SPLIT in header else None
+  for line, cells in rows:
+    where = f"{source}: line {line}"
+    name, label = cells[name_at], cells[label_at]
+    split = None if split_at is None else cells[split_at]
+    key = key_of(name, folder)
+    if not key or "\0" in name:
+      raise InputError(f"{where}: {name!r} is no {FILE_NAME}: give the path of a picture.")
+    if not label.strip() or not label.isprintable():
+      raise InputError(f"{where}: {label!r} cannot be a label: give a name without control characters.")
+    if split is not None and split not in _SPLITS:
+      raise InputError(
+        f"{where}: {split!r} is no {SPLIT}: give {', '.join(_SPLITS[:-1])} or {_SPLITS[-1]} in every row, or leave the"
+        " column out."
+      )
+    yield ListedPicture(line, key, label, path_of(name, folder), split)
+
+
+def summarise(pictures: Iterable[ListedPicture]) -> Summary:
+  """Reads a whole manifest; memory holds its labels, no more."""
+  labels: set[str] = set()
+  splits: set[str | None] = set()
+  schemes: dict[str, tuple[int, str]] = {}
+  count = 0
+  for picture in pictures:
+    count += 1
+    labels.add(picture.label)
+    splits.add(picture.split)
+    scheme, remote, _ = picture.path.partition("://")
+    if remote:
+      schemes.setdefault(scheme, (picture.line, picture.path))
+  return Summary(sorted(labels), frozenset(split for split in splits if split), count, schemes)
+
+
+def path_of(name: str, folder: str) -> str:
+  """Returns where a picture is: `name` itself where that is absolute or remote, else below the manifest's folder."""
+  if "://" in name or name.startswith("/"):
+    return name
+  if "://" not in folder:
+    return os.path.join(folder, name)
+  scheme, _, rest = folder.partition("://")
+  return f"{scheme}://{posixpath.normpath(posixpath.join(rest, name))}"  # an object store follows no `..`
+
+
+def key_of(name: str, folder: str) -> str:
+  """Returns a picture's key: its path relative to the manifest's folder, `/`-separated, however it is spelled.
+
+  Of what lies elsewhere, the path without a scheme, a leading `/` and parts `..`: keys are never absolute. Empty where
+  `name` is nothing that a file could be called.
+  """
+  (home, inside), (scheme, path) = _parts(folder), _parts(path_of(name, folder))
+  inside = f"{inside.rstrip('/')}/"
+  if not name or name.endswith("/"):
+    return ""
+  if scheme == home and path.startswith(inside):
+    return path.removeprefix(inside)
+  return "/".join(part for part in _parts(name)[1].split("/") if part not in ("", ".", ".."))
+
+
+def _parts(path: str) -> tuple[str, str]:
+  """Returns the scheme, empty for a local path, and the rest without detours."""
+  scheme, remote, rest = path.partition("://")
+  return (scheme, posixpath.normpath(rest)) if remote else ("", posixpath.normpath(path))

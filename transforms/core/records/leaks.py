@@ -1,0 +1,211 @@
+"""Leaks: pictures, identical by their bytes, that are there with different labels, or in training and in testing.
+
+Each leak makes what is measured untrue: a picture with two labels is wrong under one of them, and one that was trained
+on tests nothing. Validation pictures count as training ones: they decide when training ends.
+"""
+
+from __future__ import annotations
+
+import csv
+import enum
+import io
+import itertools
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from beam_retrain.transforms.core.records.csv_cells import escape_cell
+from beam_retrain.transforms.core.records.quarantine import Quarantined, Reason
+from beam_retrain.transforms.core.records.schema import TESTING
+
+LEAKS = "leaks"
+"""In `stats.json`: kind -> {"groups": different pictures, "images": all their copies}."""
+
+DIFFERENT_LABELS = "different_labels"
+TRAINING_AND_TESTING = "training_and_testing"
+KINDS = (DIFFERENT_LABELS, TRAINING_AND_TESTING)
+
+_COLUMNS = ["kind", "sha256", "file_name", "split", "label"]
+
+
+class OnLeak(enum.StrEnum):
+  """What to do about leaks: the values of `--on_leak`."""
+
+  WARN = "warn"  # list and count them
+  DROP = "drop"  # leave them out, too: of different labels all copies, of training and testing those in training
+  FAIL = "fail"  # end before the trunk runs
+
+
+class Dealt(NamedTuple):
+  """Pictures of one shard that are in one bucket.
+
+  Attributes:
+    shard: the shard's file name.
+    split: the shard's split.
+    count: pictures in the whole shard.
+    pictures: (SHA-256, 32 bytes; where in the shard it is, a number that its reader understands; class index).
+  """
+
+  shard: str
+  split: str
+  count: int  # type: ignore[assignment]  # hides tuple.count, which nobody calls
+  pictures: list[tuple[bytes, int, int]]
+
+
+class Leak(NamedTuple):
+  """A copy of a leaking picture, by its place in its shard; `classes`: the class indices of all copies, ascending."""
+
+  place: int
+  digest: bytes
+  kinds: tuple[str, ...]
+  classes: tuple[int, ...]
+
+
+class ShardLeaks(NamedTuple):
+  """Leaks of one shard. Not a bare list: Beam would pickle each by itself.
+
+  Attributes:
+    count: pictures in the whole shard.
+    leaks: in any order.
+  """
+
+  count: int  # type: ignore[assignment]  # hides tuple.count, which nobody calls
+  leaks: list[Leak]
+
+
+class LeakedPicture(NamedTuple):
+  """A copy of a leaking picture, by name.
+
+  Attributes:
+    sha256: 64 hex digits.
+    key: the copy's.
+    split: training, validation or testing.
+    label: the copy's.
+    kinds: what is wrong, of `KINDS`.
+    labels: of all copies, in the order of the label list.
+  """
+
+  sha256: str
+  key: str
+  split: str
+  label: str
+  kinds: tuple[str, ...]
+  labels: tuple[str, ...]
+
+  @property
+  def is_dropped(self) -> bool:
+    """Whether `--on_leak drop` leaves this copy out."""
+    return DIFFERENT_LABELS in self.kinds or self.split != TESTING
+
+  def quarantined(self, size_bytes: int, split: str) -> Quarantined:
+    """Returns the entry of a copy that is dropped.
+
+    Args:
+      size_bytes: of the picture.
+      split: of its shard.
+    """
+    if DIFFERENT_LABELS in self.kinds:
+      labels = ", ".join(map(repr, self.labels[:5])) + (", ..." if len(self.labels) > 5 else "")
+      detail = f"identical pictures have different labels ({labels}): see the group {self.sha256[:12]} in leaks.csv"
+      return Quarantined(self.key, size_bytes, Reason.CONFLICTING_LABELS, detail, split)
+    detail = f"an identical picture is in testing: see the group {self.sha256[:12]} in leaks.csv"
+    return Quarantined(self.key, size_bytes, Reason.LEAKED, detail, split)
+
+
+def find_leaks(met: Iterable[Dealt]) -> Iterator[tuple[str, ShardLeaks]]:
+  """Yields (shard's name, its leaks) for all pictures of one bucket.
+
+  Args:
+    met: what is in the bucket, in any order: identical pictures are all in the same one.
+  """
+  copies: dict[bytes, list[tuple[str, int, int]]] = defaultdict(list)
+  shards: dict[str, tuple[str, int]] = {}
+  for shard, split, count, pictures in met:
+    shards[shard] = split, count
+    for digest, place, class_index in pictures:
+      copies[digest].append((shard, place, class_index))
+  leaks: dict[str, list[Leak]] = defaultdict(list)
+  for digest, group in copies.items():
+    if len(group) == 1:
+      continue
+    classes = tuple(sorted({class_index for _, _, class_index in group}))
+    kinds = kinds_of(classes, {shards[shard][0] for shard, _, _ in group})
+    if kinds:
+      for shard, place, _ in group:
+        leaks[shard].append(Leak(place, digest, kinds, classes))
+  for shard, found in leaks.items():
+    yield shard, ShardLeaks(shards[shard][1], found)
+
+
+def kinds_of(classes: Collection[object], splits: Collection[str]) -> tuple[str, ...]:
+  """Returns what is wrong with identical pictures: the kinds of leak that they are, of `KINDS`.
+
+  Args:
+    classes: which ones they have, each once.
+    splits: which ones they are in, each once.
+  """
+  different_labels = (DIFFERENT_LABELS,) if len(classes) > 1 else ()
+  training_and_testing = (TRAINING_AND_TESTING,) if TESTING in splits and len(splits) > 1 else ()
+  return different_labels + training_and_testing
+
+
+def count_leaks(pictures: Iterable[LeakedPicture]) -> dict[str, dict[str, int]]:
+  """Returns kind -> {"groups": different pictures, "images": all their copies}; one of both kinds counts in both."""
+  return _count((kind, picture.sha256) for picture in pictures for kind in picture.kinds)
+
+
+def count_rows(lines: Iterable[str]) -> dict[str, dict[str, int]]:
+  """Returns what `count_leaks` does, from the lines of what `leaks_csv` wrote."""
+  return _count((row[0], row[1]) for row in itertools.islice(csv.reader(lines), 1, None))
+
+
+def _count(copies: Iterable[tuple[str, str]]) -> dict[str, dict[str, int]]:
+  found: dict[str, Counter[str]] = {kind: Counter() for kind in KINDS}
+  for kind, sha256 in copies:
+    found[kind][sha256] += 1
+  return {kind: {"groups": len(copies_of), "images": copies_of.total()} for kind, copies_of in found.items()}
+
+
+def leaks_csv(pictures: Iterable[LeakedPicture]) -> str:
+  """Returns `kind,sha256,file_name,split,label`: a row per copy and kind, sorted: copies are neighbours."""
+  text = io.StringIO()
+  writer = csv.writer(text, lineterminator="\n")
+  writer.writerow(_COLUMNS)
+  for kind, (sha256, key, split, label, *_) in sorted((kind, entry) for entry in pictures for kind in entry.kinds):
+    writer.writerow([kind, sha256, escape_cell(key), split, escape_cell(label)])
+  return text.getvalue()
+
+
+def describe(counts: Mapping[str, Mapping[str, int]]) -> dict[str, str]:
+  """Returns kind -> half a sentence with its counts, for the kinds that are there."""
+  words = {
+    DIFFERENT_LABELS: ("has different labels", "have different labels"),
+    TRAINING_AND_TESTING: ("is in training and in testing alike", "are in training and in testing alike"),
+  }
+  return {
+    kind: f"{_pictures(count['groups'])} {words[kind][count['groups'] != 1]} ({count['images']:,} copies)"
+    for kind, count in counts.items()
+    if count["groups"]
+  }
+
+
+def _pictures(count: int) -> str:
+  return "1 picture" if count == 1 else f"{count:,} pictures"
+
+
+def warnings_of(counts: Mapping[str, Mapping[str, int]], path: str, on_leak: OnLeak) -> Sequence[str]:
+  """Returns a line for each kind of leak that is there.
+
+  Args:
+    counts: what `count_leaks` returned.
+    path: of the CSV, as a person would type it.
+    on_leak: what was asked for.
+  """
+  remedies = {DIFFERENT_LABELS: "leaves them out", TRAINING_AND_TESTING: "leaves them out of training"}
+  done = {DIFFERENT_LABELS: "all left out", TRAINING_AND_TESTING: "left out of training"}
+  return [
+    f"{words}: {done[kind]}; see {path}"
+    if on_leak == OnLeak.DROP
+    else f"warning: {words}: {path}; --on_leak drop {remedies[kind]}"
+    for kind, words in describe(counts).items()
+  ]

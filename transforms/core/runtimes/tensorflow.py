@@ -1,0 +1,106 @@
+"""Prepared trunks for TensorFlow: its own graph optimiser, run once, ahead of time, and kept in a file.
+
+TensorFlow would run it in every process at the first call, for seconds; a prepared graph is run with it switched off.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from tensorflow.core.protobuf import meta_graph_pb2, rewriter_config_pb2
+from tensorflow.python.grappler import tf_optimizer
+
+from beam_retrain.transforms.core.errors import InputError
+from beam_retrain.transforms.core.runtimes.prepared import as_array
+from beam_retrain.transforms.core.runtimes.variant import BFLOAT16, TrunkKind
+
+_GRAPH_FILE = "graph.pb"
+
+
+def versions(kind: TrunkKind) -> dict[str, str]:
+  """Returns the versions of what a preparation depends on."""
+  return {"tensorflow": tf.__version__}
+
+
+def write(frozen: Any, kind: TrunkKind, folder: str, sample: Any = None) -> dict[str, Any]:
+  """Writes the optimised graph: batch norms folded into the convolutions, scaling into their weights where that is the
+  same, biases and activations fused, and for bfloat16 all of the costly part cast.
+
+  Args:
+    frozen: concrete function float32 [N, S, S, 3] -> float32 [N, D], without variables.
+    kind: its precision, float32 or bfloat16.
+    folder: exists.
+    sample: not needed.
+
+  Returns:
+    What `card.json` is to say of it.
+
+  Raises:
+    InputError: there was nothing to cast to bfloat16.
+  """
+  given, result = frozen.inputs[0].name, frozen.outputs[0].name
+  graph = _optimise(frozen.graph.as_graph_def(), result, kind.precision == BFLOAT16)
+  with open(os.path.join(folder, _GRAPH_FILE), "wb") as file:
+    file.write(graph.SerializeToString())
+  return {"input": given, "output": result, "versions": versions(kind)}
+
+
+def _optimise(definition: Any, result: str, to_bfloat16: bool) -> Any:
+  with tf.Graph().as_default() as graph:
+    tf.import_graph_def(definition, name="")
+  meta = tf.compat.v1.train.export_meta_graph(graph_def=definition, graph=graph)
+  # What is to be kept: the optimiser leaves out what no fetch needs.
+  meta.collection_def["train_op"].CopyFrom(
+    meta_graph_pb2.CollectionDef(node_list=meta_graph_pb2.CollectionDef.NodeList(value=[result]))
+  )
+  config = tf.compat.v1.ConfigProto()
+  options = config.graph_options.rewrite_options
+  options.min_graph_nodes = -1
+  options.meta_optimizer_iterations = rewriter_config_pb2.RewriterConfig.TWO
+  options.remapping = rewriter_config_pb2.RewriterConfig.AGGRESSIVE
+  if to_bfloat16:
+    options.auto_mixed_precision_onednn_bfloat16 = rewriter_config_pb2.RewriterConfig.ON
+  optimised = tf_optimizer.OptimizeGraph(config, meta)
+  for node in optimised.node:
+    if node.op == "Const":
+      # Casting leaves constants number by number, which take seconds to read; as bytes they take none.
+      tensor = node.attr["value"].tensor
+      tensor.CopyFrom(tf.make_tensor_proto(tf.make_ndarray(tensor)))
+  if to_bfloat16 and not any(node.attr["T"].type == tf.bfloat16.as_datatype_enum for node in optimised.node):
+    raise InputError(
+      "TensorFlow finds nothing in this trunk that it would compute with bfloat16: use --precision float32."
+    )
+  return optimised
+
+
+def load(folder: str, card: Mapping[str, Any], threads: int, batch_size: int) -> Callable[[Any], np.ndarray]:
+  """Returns `PreparedTrunk.embed`; see `load_prepared`. Any batch goes through as it is.
+
+  Raises:
+    InputError: it is no graph, or has no such ends.
+  """
+  path = os.path.join(folder, _GRAPH_FILE)
+  config = tf.compat.v1.ConfigProto(intra_op_parallelism_threads=threads, inter_op_parallelism_threads=threads)
+  config.graph_options.rewrite_options.disable_meta_optimizer = True
+  definition = tf.compat.v1.GraphDef()
+  try:
+    with open(path, "rb") as file:
+      definition.ParseFromString(file.read())
+    # A session, and no function: a function copies all constants several times, and has no such option of its own.
+    with tf.Graph().as_default() as graph:
+      tf.import_graph_def(definition, name="")
+    session = tf.compat.v1.Session(graph=graph, config=config)
+    run = session.make_callable(card["output"], feed_list=[card["input"]])
+  except Exception as error:
+    first = next(iter(str(error).splitlines()), type(error).__name__)
+    raise InputError(f"{path} cannot be loaded ({first}): make the trunk again.") from error
+
+  def embed(images: Any) -> np.ndarray:
+    vectors: np.ndarray = run(as_array(images))
+    return vectors
+
+  return embed

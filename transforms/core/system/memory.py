@@ -1,0 +1,49 @@
+"""How much memory this process may still take."""
+
+from __future__ import annotations
+
+import resource
+import sys
+from pathlib import Path
+
+from beam_retrain.transforms.core.system.cgroups import groups_of, read_number, read_text
+
+_ROOT = Path("/")
+_UNLIMITED = 1 << 60  # version 1 says so by a number near 2**63
+
+
+def memory_given(root: Path = _ROOT) -> int:
+  """Returns bytes: what the machine has left, or what the control groups around this process leave it, if that is less.
+
+  Formats: `proc(5)`, `MemAvailable` in kB; `cgroups(7)`: version 2, `memory.max` and `memory.current`; version 1,
+  `memory.limit_in_bytes` and `memory.usage_in_bytes`; of what is used, the files' pages that nobody has looked at for
+  long are to be had: `inactive_file` of `memory.stat`. Where none is there, 4 GB are assumed.
+
+  Args:
+    root: where `proc` and `sys` are.
+  """
+  left = []
+  if (available := _entry(root / "proc/meminfo", "MemAvailable:")) is not None:
+    left.append(available << 10)
+  for folder, version_2 in groups_of("memory", root):
+    limit = read_number(folder / ("memory.max" if version_2 else "memory.limit_in_bytes"))
+    used = read_number(folder / ("memory.current" if version_2 else "memory.usage_in_bytes"))
+    if limit is not None and used is not None and limit < _UNLIMITED:
+      reclaimable = _entry(folder / "memory.stat", "inactive_file" if version_2 else "total_inactive_file") or 0
+      left.append(max(0, min(limit, limit - used + reclaimable)))
+  return min(left, default=4 << 30)
+
+
+def _entry(path: Path, name: str) -> int | None:
+  """Returns the number after a name, in a file with one name to a line; None where it is not there."""
+  for line in read_text(path).splitlines():
+    first, *rest = line.split()
+    if first == name:
+      return int(rest[0])
+  return None
+
+
+def peak_memory() -> int:
+  """Returns bytes: the most that this process has had in memory so far."""
+  peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+  return peak if sys.platform == "darwin" else peak << 10

@@ -1,0 +1,1 @@
+"""Comparing outputs, and the ways to an image's scores."""

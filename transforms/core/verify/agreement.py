@@ -1,0 +1,108 @@
+"""Whether several ways to score a picture give the same: what is counted, and the first picture on which they do not.
+
+Plain numpy.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from beam_retrain.transforms.core.errors import InputError
+
+
+class Answer(NamedTuple):
+  """What one path says of a picture: the label with the highest score, and that score, 0..1."""
+
+  label: str
+  score: float
+
+  def __str__(self) -> str:
+    return f"{self.label!r} {self.score:.4%}"
+
+
+class Disagreement(NamedTuple):
+  """A picture of which two paths give different scores.
+
+  Attributes:
+    key: the picture's.
+    expected: what the path says that all others are held against.
+    found: what the other says.
+    difference: the largest difference of two scores of one label, 0..1; NaN where a score is not finite.
+    label: the label with that difference.
+  """
+
+  key: str
+  expected: Answer
+  found: Answer
+  difference: float
+  label: str
+
+
+@dataclasses.dataclass
+class Tally:
+  """What has been seen of one path, held against another one.
+
+  Attributes:
+    name: of the path.
+    bound: largest difference of scores, 0..1, that is no disagreement; None: none is, the labels are counted instead.
+    images: how many were compared.
+    largest: largest difference of two scores of one label, 0..1; infinite where a score was not finite.
+    other_labels: pictures to which another label is given.
+    beyond: pictures with a difference above the bound.
+    first: the first of these; without a bound, the first with another label.
+  """
+
+  name: str
+  bound: float | None
+  images: int = 0
+  largest: float = 0.0
+  other_labels: int = 0
+  beyond: int = 0
+  first: Disagreement | None = None
+
+  def add(self, keys: Sequence[str], expected: np.ndarray, found: np.ndarray, labels: Sequence[str]) -> None:
+    """Compares the scores of some pictures.
+
+    Args:
+      keys: N keys.
+      expected: float32 [N, C], 0..1.
+      found: float32 [N, C], 0..1, if all is well.
+      labels: class index -> label.
+
+    Raises:
+      InputError: there are not as many scores as labels.
+    """
+    if found.shape != (len(keys), len(labels)):
+      raise InputError(
+        f"{self.name} gives {found.shape[-1]} scores for a picture, the model has {len(labels)} labels: it belongs to"
+        " another model."
+      )
+    differences = np.abs(found.astype(np.float64) - expected)
+    differences[~np.isfinite(differences)] = np.inf
+    rows = differences.max(axis=1)
+    others = found.argmax(axis=1) != expected.argmax(axis=1)
+    beyond = np.zeros(len(keys), bool) if self.bound is None else rows > self.bound
+    self.images += len(keys)
+    self.largest = max(self.largest, float(rows.max()))
+    self.other_labels += int(others.sum())
+    self.beyond += int(beyond.sum())
+    wanted = np.flatnonzero(others if self.bound is None else beyond)
+    if self.first is None and len(wanted):
+      row = int(wanted[0])
+      worst = int(differences[row].argmax())
+      self.first = Disagreement(
+        keys[row],
+        _answer(expected[row], labels),
+        _answer(found[row], labels),
+        float(rows[row]),
+        labels[worst],
+      )
+
+
+def _answer(scores: np.ndarray, labels: Sequence[str]) -> Answer:
+  best = int(scores.argmax())
+  return Answer(labels[best], float(scores[best]))

@@ -1,0 +1,131 @@
+"""The ways from a picture's bytes to its scores that a model's folder offers, each as its users go it. No Beam.
+
+Each is a function: list of N picture bytes -> float32 [N, C], 0..1. They are held against the exported model in the
+batches of a job, which is `beam_retrain.transforms.bottlenecks.model_handler`'s.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from beam_retrain.transforms.core.errors import InputError
+from beam_retrain.transforms.core.images.decode import preprocess
+from beam_retrain.transforms.core.models.head import HEAD_FILE, decode_head
+from beam_retrain.transforms.core.models.inference import LoadedModel, load_model
+from beam_retrain.transforms.core.models.saved_model import load_saved_model
+from beam_retrain.transforms.core.models.tflite import LiteModel
+from beam_retrain.transforms.core.records.schema import INFO_FILE
+from beam_retrain.transforms.core.run.run_info import read_local
+
+FROZEN_GRAPH_FILE = "retrained_graph.pb"
+SAVED_MODEL_FOLDER = "saved_model"
+
+
+class ScoringPath(NamedTuple):
+  """Attributes:
+  name: for people.
+  score: list of N picture bytes -> float32 [N, C].
+  is_exact: whether its scores are the float model's but for rounding.
+  """
+
+  name: str
+  score: Callable[[Sequence[bytes]], np.ndarray]
+  is_exact: bool = True
+
+
+def serving_signature(model: str) -> ScoringPath:
+  """The exported model as a server runs it: picture bytes into `serving_default`."""
+  serve = load_saved_model(os.path.join(model, SAVED_MODEL_FOLDER)).signatures["serving_default"]
+
+  def score(encoded: Sequence[bytes]) -> np.ndarray:
+    keys = tf.constant([str(number) for number in range(len(encoded))])
+    scores: np.ndarray = serve(key=keys, image_bytes=tf.constant(encoded, tf.string))["scores"].numpy()
+    return scores
+
+  return ScoringPath("serving signature", score)
+
+
+def loaded_model(model: LoadedModel, name: str) -> ScoringPath:
+  """A model as a worker has it, called `name`; how exact it is depends on the kind of its trunk."""
+  return ScoringPath(name, lambda encoded: model.infer(model.preprocess(encoded))["scores"], False)
+
+
+def stored_head(model: str) -> ScoringPath:
+  """The bottleneck that a record would hold, into the head in numpy, as `evaluate --reuse` and `reevaluate` do it.
+
+  Raises:
+    InputError: there is no head, or it is damaged, or for other bottlenecks.
+  """
+  path = os.path.join(model, HEAD_FILE)
+  head = decode_head(_read(path), path)
+  trunk = load_model(os.path.join(model, SAVED_MODEL_FOLDER), trunk_only=True)
+
+  def score(encoded: Sequence[bytes]) -> np.ndarray:
+    vectors = trunk.infer(trunk.preprocess(encoded))["bottleneck"]
+    if vectors.shape[1] != len(head.scale):
+      raise InputError(
+        f"{path} takes {len(head.scale)} numbers for a picture, the model's trunk gives {vectors.shape[1]}: it belongs"
+        " to another model."
+      )
+    return head.score(vectors)
+
+  return ScoringPath(f"bottleneck, then {HEAD_FILE}", score)
+
+
+def frozen_graph(model: str) -> ScoringPath:
+  """`retrained_graph.pb` as scripts made for `retrain.py` run it: pixels into `Placeholder`, `final_result` out, or
+  what `train` was asked to call that.
+
+  Raises:
+    InputError: it is not there, is no graph, or has no such tensors.
+  """
+  path = os.path.join(model, FROZEN_GRAPH_FILE)
+  data = _read(path)
+  output = json.loads(read_local(os.path.join(model, INFO_FILE)))["settings"].get("final_tensor_name", "final_result")
+  definition = tf.compat.v1.GraphDef()
+  try:
+    definition.ParseFromString(data)
+  except Exception as error:  # protobuf's own, by another name in each of its implementations
+    raise InputError(f"{path} is no frozen graph: run `beam-retrain train` again.") from error
+  try:
+    imported = tf.compat.v1.wrap_function(lambda: tf.import_graph_def(definition, name=""), [])
+    images = imported.graph.get_tensor_by_name("Placeholder:0")
+    graph = imported.prune(images, imported.graph.get_tensor_by_name(f"{output}:0"))
+    input_px = int(images.shape[1])
+  except Exception as error:
+    first = next(iter(str(error).splitlines()), type(error).__name__)
+    raise InputError(
+      f"{path} cannot be run from Placeholder to {output} ({first}): run `beam-retrain train` again."
+    ) from error
+  decode = _decoder(input_px)
+  return ScoringPath(FROZEN_GRAPH_FILE, lambda encoded: graph(decode(tf.constant(encoded, tf.string))).numpy())
+
+
+def lite_file(path: str) -> ScoringPath:
+  """A TensorFlow Lite file.
+
+  Raises:
+    InputError: see `LiteModel`.
+  """
+  model = LiteModel(path)
+  decode = _decoder(model.input_px)
+  name = f"{os.path.basename(path)}{' (int8)' if model.is_quantized else ''}"
+  return ScoringPath(
+    name, lambda encoded: model.score(decode(tf.constant(encoded, tf.string)).numpy()), not model.is_quantized
+  )
+
+
+def _decoder(input_px: int) -> Callable[[tf.Tensor], tf.Tensor]:
+  return tf.function(lambda encoded: preprocess(encoded, input_px), input_signature=[tf.TensorSpec([None], tf.string)])
+
+
+def _read(path: str) -> bytes:
+  if not os.path.isfile(path):
+    raise InputError(f"{path} is not there: run `beam-retrain train` again, it writes one.")
+  return read_local(path)

@@ -1,0 +1,1 @@
+"""From planned shards to predictions, figures and comparisons."""

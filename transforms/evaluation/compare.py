@@ -1,0 +1,294 @@
+"""Tonight's predictions beside an earlier night's, and cut into slices: a bucket of keys is compared at a time.
+
+Predictions cross the shuffle packed, all rows of one file that fall into the same bucket as one element; there are as
+many buckets as shards, so that a bucket is about as large as a shard. What changed crosses it likewise, and is merged
+into the CSVs by one worker that unpacks a row of each bucket at a time.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import heapq
+import io
+import itertools
+import operator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import apache_beam as beam
+
+from beam_retrain.transforms.core.errors import InputError
+from beam_retrain.transforms.core.metrics import comparison
+from beam_retrain.transforms.core.metrics.comparison import CHANGE_TYPES, Bucket, Change, Comparison, Gone, New, Plan
+from beam_retrain.transforms.core.metrics.mistakes import as_picture
+from beam_retrain.transforms.core.metrics.predictions import Row, csv_line, read_part, read_predictions
+from beam_retrain.transforms.core.metrics.slices import extract_slices, extract_slices_beside
+from beam_retrain.transforms.core.records.csv_cells import escape_cell
+from beam_retrain.transforms.core.records.shards import ShardReport
+from beam_retrain.transforms.core.records.slice_manifest import ManifestRow, read_columns, read_manifest
+from beam_retrain.transforms.core.records.splits import stable_hash
+from beam_retrain.transforms.io import files
+
+CHANGES_FILES = tuple(f"{kind}.csv" for kind in CHANGE_TYPES)
+SLICES_FILE = "slices.csv"
+MAX_SHOWN = 60
+
+_COUNTS = ("pictures", "correct")
+_SLICES_COLUMNS = ("model", "column", "kind", "value", *_COUNTS, "accuracy", "accuracy_low", "accuracy_high")
+_SHOWN_KINDS = ("regressed", "fixed")
+_SALT = b"beam-retrain-compare-1:"
+_ROWS_HELD = 50_000  # of a file that is being packed
+
+_TONIGHT = "tonight"
+_UNSCORED = "unscored"
+_BASELINE = "baseline"
+_MANIFEST = "manifest"
+
+Packed = tuple[str, bytes]
+"""What the rows are of, and the rows: gzip of CSV."""
+
+
+class Compared(NamedTuple):
+  """What is known of some buckets.
+
+  Attributes:
+    counts: merged.
+    changes: kind -> the packed changes of each bucket.
+  """
+
+  counts: Comparison
+  changes: Mapping[str, Sequence[bytes]]
+
+
+class CompareNights(beam.PTransform):
+  """PCollection[ShardReport] of `EvaluateShard` -> PCollection of one dict, JSON values.
+
+  `{"comparison": model -> dict, "slices": model -> column -> value -> dict, "slices_beside": model -> column -> dict,
+  "pictures": {"regressed": [...], "fixed": [...]}}`: what `comparison.extract`, `extract_slices` and
+  `extract_slices_beside` return, the latter two empty without a manifest, and at most `MAX_SHOWN`
+  pictures each as `mistakes.as_picture` returns them and with `edited`, whether their bytes were others then; the
+  highest confidence first; where there are more, each model shows as many. Writes `CHANGES_FILES`, a header alone where
+  there is nothing to compare with, and, with a manifest, `SLICES_FILE`.
+
+  Attributes:
+    parts_folder: where the shards' files are.
+    output: the stage's folder.
+    models: their names; the first is compared with the baseline, the others with the first.
+    baseline: path of a `predictions.csv`, or None.
+    baseline_name: what people call it; its path if None.
+    manifest: path of a manifest, or None.
+    min_slice_size: slices of fewer pictures are pooled.
+    slices_only: nothing is compared: `comparison` and `pictures` are empty, and `SLICES_FILE` alone is written.
+
+  Raises:
+    InputError: the baseline or the manifest cannot be read; from the job: it is damaged further down, or of other
+      images.
+  """
+
+  def __init__(
+    self,
+    *,
+    parts_folder: str,
+    output: str,
+    models: Sequence[str],
+    baseline: str | None = None,
+    baseline_name: str | None = None,
+    manifest: str | None = None,
+    min_slice_size: int = 30,
+    slices_only: bool = False,
+  ):
+    super().__init__()
+    self._parts_folder = parts_folder
+    self._output = output
+    self._baseline = baseline
+    self._min_slice_size = min_slice_size
+    self._slices_only = slices_only
+    # What is wrong with the first lines is told before any worker starts.
+    if baseline is not None:
+      next(_read_baseline(baseline), None)
+    columns = read_columns(files.read_lines(manifest), manifest) if manifest is not None else ()
+    name = (baseline_name or baseline) if baseline is not None else None
+    self._plan = Plan(tuple(models), name, manifest, columns)
+
+  def expand(self, reports: beam.PCollection) -> beam.PCollection:
+    names = reports | "NameOfPart" >> beam.Map(lambda report: report.file)
+    # As many buckets as there are names: one short text per shard.
+    buckets = beam.pvalue.AsList(names)
+    packed = [reports | "PackPart" >> beam.FlatMap(_pack_part, self._parts_folder, buckets)]
+    if self._baseline is not None:
+      start = reports.pipeline | "Baseline" >> beam.Create([self._baseline])
+      packed.append(start | "PackBaseline" >> beam.FlatMap(_pack_baseline, buckets))
+    if self._plan.manifest is not None:
+      start = reports.pipeline | "Manifest" >> beam.Create([self._plan.manifest])
+      packed.append(start | "PackManifest" >> beam.FlatMap(_pack_manifest, buckets))
+    return (
+      packed
+      | "Flatten" >> beam.Flatten()
+      # (bucket, Packed)
+      | "GroupByBucket" >> beam.GroupByKey()
+      | "CompareBucket" >> beam.Map(_compare_bucket, self._plan)
+      # Compared
+      | "MergeBuckets" >> beam.CombineGlobally(_merge)
+      | "WriteChanges" >> beam.Map(_write, self._plan, self._output, self._min_slice_size, self._slices_only)
+    )  # dict
+
+
+def _pack_part(report: ShardReport, parts_folder: str, names: Sequence[str]) -> Iterator[tuple[int, Packed]]:
+  rows = read_part(files.read_lines(files.join(parts_folder, report.file)))
+  yield from _pack(_TONIGHT, ((model, *row) for model, row in rows), 1, len(names))
+  yield from _pack(_UNSCORED, ([escape_cell(entry.key)] for entry in report.quarantined), 0, len(names))
+
+
+def _pack_baseline(path: str, names: Sequence[str]) -> Iterator[tuple[int, Packed]]:
+  yield from _pack(_BASELINE, _read_baseline(path), 0, len(names))
+
+
+def _pack_manifest(path: str, names: Sequence[str]) -> Iterator[tuple[int, Packed]]:
+  rows = read_manifest(files.read_lines(path), path)
+  yield from _pack(_MANIFEST, ((str(row.line), row.key, *row.values) for row in rows), 1, len(names))
+
+
+def _read_baseline(path: str) -> Iterator[Row]:
+  remedy = "give another --baseline, or --baseline none"
+  try:
+    for row in read_predictions(files.read_lines(path), path):
+      if not _is_percent(row.confidence):
+        raise InputError(f"{path}: {row.confidence!r} of {row.key!r} is no confidence, the file is damaged: {remedy}.")
+      yield row
+  except (OSError, UnicodeDecodeError, csv.Error) as error:
+    raise InputError(f"{path} cannot be read as predictions ({error}): {remedy}.") from error
+
+
+def _is_percent(text: str) -> bool:
+  try:
+    return 0 <= float(text) <= 100
+  except ValueError:
+    return False
+
+
+def _pack(kind: str, rows: Iterable[Sequence[str]], key_at: int, buckets: int) -> Iterator[tuple[int, Packed]]:
+  """Yields (bucket, packed rows), for a file of any length with no more than `_ROWS_HELD` rows in memory.
+
+  Args:
+    kind: what they are.
+    rows: their cells.
+    key_at: which of them is the key.
+    buckets: how many there are.
+  """
+  rows = iter(rows)
+  while held := list(itertools.islice(rows, _ROWS_HELD)):
+    of_bucket: defaultdict[int, list[Sequence[str]]] = defaultdict(list)
+    for row in held:
+      of_bucket[stable_hash(row[key_at], _SALT) % buckets].append(row)
+    for bucket, found in of_bucket.items():
+      yield bucket, (kind, _squeeze(found))
+
+
+def _squeeze(rows: Iterable[Sequence[str]]) -> bytes:
+  text = io.StringIO()
+  csv.writer(text, lineterminator="\n").writerows(rows)
+  return gzip.compress(text.getvalue().encode(), compresslevel=1, mtime=0)
+
+
+def _expand(squeezed: bytes) -> Iterator[list[str]]:
+  """Inverse of `_squeeze`, a row at a time."""
+  with gzip.open(io.BytesIO(squeezed), "rt", encoding="utf-8", newline="") as text:
+    yield from csv.reader(text)
+
+
+def _compare_bucket(bucket_packed: tuple[int, Iterable[Packed]], plan: Plan) -> Compared:
+  tonight: dict[str, list[Row]] = {model: [] for model in plan.models}
+  rows: dict[str, list[list[str]]] = {kind: [] for kind in (_UNSCORED, _BASELINE, _MANIFEST)}
+  for kind, squeezed in bucket_packed[1]:
+    if kind == _TONIGHT:
+      for model, *cells in _expand(squeezed):
+        tonight[model].append(Row(*cells))
+    else:
+      rows[kind].extend(_expand(squeezed))
+  bucket = Bucket(
+    tonight,
+    [Row(*cells) for cells in rows[_BASELINE]],
+    [ManifestRow(int(line), key, tuple(values)) for line, key, *values in rows[_MANIFEST]],
+    [key for (key,) in rows[_UNSCORED]],
+  )
+  counts, changes = comparison.compare(bucket, plan)
+  return Compared(counts, {kind: [_squeeze(listed)] for kind, listed in changes._asdict().items() if listed})
+
+
+def _merge(parts: Iterable[Compared]) -> Compared:
+  parts = list(parts)
+  changes = {kind: [squeezed for part in parts for squeezed in part.changes.get(kind, ())] for kind in CHANGE_TYPES}
+  return Compared(comparison.merge(part.counts for part in parts), changes)
+
+
+def _write(compared: Compared, plan: Plan, output: str, min_slice_size: int, slices_only: bool) -> dict[str, Any]:
+  comparison.check(compared.counts, plan)
+  found: dict[str, Any] = {"comparison": {}, "slices": {}, "slices_beside": {}, "pictures": {}}
+  if not slices_only:
+    found["comparison"] = comparison.extract(compared.counts, plan)
+    shown = {kind: _write_changes(kind, compared.changes[kind], output) for kind in CHANGE_TYPES}
+    found["pictures"] = {kind: shown[kind] for kind in _SHOWN_KINDS}
+  if plan.manifest is not None:
+    found["slices"] = extract_slices(compared.counts, plan, min_slice_size)
+    found["slices_beside"] = extract_slices_beside(compared.counts, plan, min_slice_size)
+    files.write_text(files.join(output, SLICES_FILE), slices_csv(found["slices"], found["slices_beside"]))
+  return found
+
+
+def _write_changes(kind: str, buckets: Sequence[bytes], output: str) -> list[dict[str, Any]]:
+  """Writes one of the `CHANGES_FILES`; returns what is shown of it, nothing of `new` and `gone`."""
+  change_type = CHANGE_TYPES[kind]
+  with files.write_atomically(files.join(output, f"{kind}.csv")) as file:
+
+    def written() -> Iterator[Change | New | Gone]:
+      of_buckets = [(change_type(*cells) for cells in _expand(squeezed)) for squeezed in buckets]
+      for change in heapq.merge(*of_buckets, key=operator.attrgetter("order")):
+        file.write(csv_line(change).encode())
+        yield change
+
+    file.write(csv_line(change_type._fields).encode())
+    return _choose_shown(change for change in written() if isinstance(change, Change))
+
+
+def _choose_shown(changes: Iterable[Change]) -> list[dict[str, Any]]:
+  """Returns the pictures to show, of changes that are in order of their model."""
+
+  def rank(change: Change) -> tuple[float, str, str]:
+    return -float(change.confidence), change.file_name, change.model
+
+  # Each model's first, then each one's second, ...: a poor candidate does not hide what the model got wrong.
+  places: list[tuple[int, Change]] = []
+  for _, of_model in itertools.groupby(changes, key=operator.attrgetter("model")):
+    places += enumerate(heapq.nsmallest(MAX_SHOWN, of_model, key=rank))
+  places.sort(key=lambda entry: (entry[0], rank(entry[1])))
+  return [_as_picture(change) for change in sorted((change for _, change in places[:MAX_SHOWN]), key=rank)]
+
+
+def _as_picture(change: Change) -> dict[str, Any]:
+  row = Row(change.file_name, change.actual_digit, change.predicted_digit, change.confidence, change.sha256)
+  return {
+    **as_picture(change.model, row),
+    "edited": change.edited == str(True),
+    "baseline_predicted": change.baseline_digit,
+    "baseline_confidence": float(change.baseline_confidence),
+  }
+
+
+def slices_csv(
+  slices: Mapping[str, Mapping[str, Mapping[str, Mapping[str, Any]]]],
+  beside: Mapping[str, Mapping[str, Mapping[str, Mapping[str, Any] | None]]],
+) -> str:
+  """Returns a line per slice of what `extract_slices` returns, of the kind `value`, and then those of
+  `extract_slices_beside`, of the kinds `small` and `unlisted`, with no value; fractions with six places."""
+  lines = [csv_line(_SLICES_COLUMNS)]
+  for model, columns in slices.items():
+    for column, values in columns.items():
+      found = [("value", escape_cell(value), figures) for value, figures in values.items()]
+      found += [(kind, "", figures) for kind, figures in beside[model][column].items() if figures]
+      for kind, value, figures in found:
+        counts = [str(figures[name]) for name in _COUNTS]
+        rates = [f"{rate:.6f}" for rate in (figures["accuracy"], *figures["interval_95"])]
+        lines.append(csv_line([model, escape_cell(column), kind, value, *counts, *rates]))
+  return "".join(lines)

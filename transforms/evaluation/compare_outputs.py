@@ -1,0 +1,117 @@
+"""Whether two finished output folders hold the same, file by file: records by features, tables by cells.
+
+| file             | compared                                                                                       |
+|------------------|------------------------------------------------------------------------------------------------|
+| *.tfrecord       | record by record, feature by feature                                                           |
+| *.csv            | row by row, but for the column `Execution time`                                                |
+| *.json           | value by value, but for what says how, when and from where: command, versions, paths, ...      |
+| *.npz            | array by array                                                                                 |
+| saved_model.pb   | the operations and their numbers; TensorFlow names functions anew each time                     |
+| all others       | byte by byte                                                                                   |
+
+Left out: fingerprint.pb (random), logs/ (times), report.html and junit.xml (drawn from what is compared), prepared/
+(made of the trunk, whose fingerprint and kind info.json tells), leaks.refused.csv (of an input that was refused), and
+what begins with a dot (of a run's own machinery).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from beam_retrain.transforms.core.errors import InputError
+from beam_retrain.transforms.core.records.schema import INFO_FILE, REFUSED_LEAKS_FILE
+from beam_retrain.transforms.core.run.run_info import parse_info, read_info
+from beam_retrain.transforms.core.runtimes.prepared import PREPARED_FOLDER
+from beam_retrain.transforms.core.verify.output_diff import (
+  Count,
+  difference_of_arrays,
+  difference_of_bytes,
+  difference_of_graphs,
+  difference_of_json,
+  difference_of_records,
+  difference_of_rows,
+)
+from beam_retrain.transforms.io import files
+
+_LEFT_OUT = frozenset({"fingerprint.pb", "logs", "report.html", "junit.xml", PREPARED_FOLDER, REFUSED_LEAKS_FILE})
+_BY_SUFFIX = {
+  ".tfrecord": difference_of_records,
+  ".csv": difference_of_rows,
+  ".json": difference_of_json,
+  ".npz": difference_of_arrays,
+  "saved_model.pb": difference_of_graphs,
+}
+
+
+class Compared(NamedTuple):
+  """Attributes:
+  files: how many files were compared, until the first difference.
+  difference: the file, and what differs in it; None: they hold the same.
+  """
+
+  files: int
+  difference: str | None
+
+
+def check_comparable(first: str, second: str) -> None:
+  """Checks that two folders are finished outputs of one stage.
+
+  Raises:
+    InputError: one is not, or they are of two stages.
+  """
+  stage = _stage(first)
+  read_info(first, stage, files.exists, files.read_bytes)
+  other = _stage(second)
+  if other != stage:
+    raise InputError(
+      f"{first} was written by `beam-retrain {stage}`, {second} by `beam-retrain {other}`: give two folders of one"
+      " command."
+    )
+  read_info(second, stage, files.exists, files.read_bytes)
+
+
+def _stage(folder: str) -> str:
+  path = files.join(folder, INFO_FILE)
+  info: dict[str, Any] = parse_info(files.read_bytes(path)) if files.exists(path) else {}
+  if not info:
+    raise InputError(f"{folder} has no {INFO_FILE} of beam-retrain: give a folder that one of its commands wrote.")
+  return str(info["stage"])
+
+
+def compare_outputs(first: str, second: str, count: Count) -> Compared:
+  """Looks for the first difference of two finished folders, in the order of their files' names, `info.json` last.
+
+  So a difference in `info.json`, another batch size say, is told where all that was made is the same.
+
+  Args:
+    first: folder.
+    second: folder.
+    count: is told how many records, rows and files have been compared.
+
+  Raises:
+    InputError: a file is damaged.
+  """
+  paths, others = _list(first), _list(second)
+  for number, name in enumerate(sorted(paths | others, key=lambda name: (name == INFO_FILE, name))):
+    if name not in paths or name not in others:
+      return Compared(number, f"{name} is only in the {'first' if name in paths else 'second'}")
+    compare = _comparison_of(name)
+    with (
+      files.open_to_read(files.join(first, *name.split("/"))) as file,
+      files.open_to_read(files.join(second, *name.split("/"))) as other,
+    ):
+      words = compare(file, other, name, count)
+    if words:
+      return Compared(number + 1, f"{name}: {words}")
+  return Compared(len(paths), None)
+
+
+def _comparison_of(name: str) -> Callable[..., str | None]:
+  return next((compare for suffix, compare in _BY_SUFFIX.items() if name.endswith(suffix)), difference_of_bytes)
+
+
+def _list(folder: str) -> set[str]:
+  """Returns the names, relative to the folder, of what is compared in it."""
+  names = (stat.path.removeprefix(folder).lstrip("/") for stat in files.list_tree(folder))
+  return {name for name in names if not any(part.startswith(".") or part in _LEFT_OUT for part in name.split("/"))}

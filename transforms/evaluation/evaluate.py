@@ -1,0 +1,299 @@
+"""Evaluation: a shard of pictures becomes lines of the predictions and a table of counts, for each model asked.
+
+What is known of a whole evaluation when its job ends, its figures, goes to one file that the command reads to judge it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from types import MappingProxyType
+from typing import Any
+
+import apache_beam as beam
+
+from beam_retrain.transforms.core.errors import InputError
+from beam_retrain.transforms.core.metrics import label_stats
+from beam_retrain.transforms.core.metrics.label_stats import LabelCounts, LabelStats
+from beam_retrain.transforms.core.metrics.mistakes import (
+  MAX_SHOWN,
+  MAX_SHOWN_SUSPICIOUS,
+  SUSPICIOUS_COLUMNS,
+  SUSPICIOUS_PERCENT,
+  Mistakes,
+  as_picture,
+)
+from beam_retrain.transforms.core.metrics.predictions import (
+  HEADER,
+  csv_line,
+  part_line,
+  predict,
+  read_part_cells,
+  row_of,
+  whole_line,
+)
+from beam_retrain.transforms.core.records.quarantine import Quarantined
+from beam_retrain.transforms.core.records.shards import Shard, ShardReport
+from beam_retrain.transforms.evaluation.scoring import Scorer
+from beam_retrain.transforms.io import files
+from beam_retrain.transforms.shards.work import ShardTask, Written
+
+PREDICTIONS_FILE = "predictions.csv"
+PER_LABEL_FILE = "per_label.csv"
+CONFUSION_FILE = "confusion_matrix.csv"
+SUSPICIOUS_FILE = "suspicious_labels.csv"
+METRICS_FILE = "metrics.json"
+PARTS_FOLDER = ".parts"
+FIGURES_FILE = "figures.json"
+
+MODEL = "model"
+CANDIDATE = "candidate"
+
+_COUNTS = "label_counts"
+
+
+def folder_of(output: str, model: str) -> str:
+  """Returns where a model's files go: the candidate's into a folder of its own."""
+  return output if model == MODEL else files.join(output, model)
+
+
+class EvaluateShard(ShardTask):
+  """A shard's file: its lines of `predictions.csv`; beside its report's counts: the `LabelCounts` of each model.
+
+  Attributes:
+    scorer: where the scores come from.
+    models: name -> label list, in the order of the scores.
+  """
+
+  suffix = "csv"
+
+  def __init__(self, scorer: Scorer, models: Mapping[str, Sequence[str]]):
+    self._scorer = scorer
+    self._models = {name: list(labels) for name, labels in models.items()}
+    self._counts: dict[str, LabelCounts] = {}
+
+  def setup(self) -> None:
+    self._scorer.setup()
+
+  def work(self, shard: Shard) -> Iterator[Written | Quarantined]:
+    self._counts = {name: label_stats.create() for name in self._models}
+    for item in self._scorer.score(shard):
+      if isinstance(item, Quarantined):
+        yield item.in_split(shard.split)
+        continue
+      lines = []
+      for (name, labels), scored in zip(self._models.items(), item, strict=True):
+        prediction = predict(scored, labels)
+        self._counts[name] = label_stats.add(self._counts[name], prediction.outcome)
+        lines.append(part_line(name, prediction, shard.split))
+      yield Written(item[0].actual, b"".join(lines))
+
+  def extra(self) -> Mapping[str, Any]:
+    return {_COUNTS: {name: counts.to_json() for name, counts in self._counts.items()}}
+
+
+class CheckNotEmpty(beam.PTransform):
+  """PCollection[Shard] -> PCollection of one int, the number of shards; fails where there is none.
+
+  Attributes:
+    sentence: what to tell the user then.
+  """
+
+  def __init__(self, sentence: str):
+    super().__init__()
+    self._sentence = sentence
+
+  def expand(self, shards: beam.PCollection) -> beam.PCollection:
+    return shards | "CountShards" >> beam.combiners.Count.Globally() | "CheckCount" >> beam.Map(_check, self._sentence)
+
+
+def _check(count: int, sentence: str) -> int:
+  if not count:
+    raise InputError(sentence)
+  return count
+
+
+class CombineLabelStats(beam.PTransform):
+  """PCollection[ShardReport] of `EvaluateShard` -> PCollection of one `LabelStats`.
+
+  Attributes:
+    labels: the model's label list.
+    model: its name.
+  """
+
+  def __init__(self, labels: Sequence[str], model: str = MODEL):
+    super().__init__()
+    self._labels = list(labels)
+    self._model = model
+
+  def expand(self, reports: beam.PCollection) -> beam.PCollection:
+    return (
+      reports
+      | "CountsOfShard" >> beam.Map(_counts_of, self._model)
+      # LabelCounts
+      | "MergeCounts" >> beam.CombineGlobally(LabelStatsFn(self._labels))
+    )  # LabelStats
+
+
+def _counts_of(report: ShardReport, model: str) -> LabelCounts:
+  return LabelCounts.from_json(report.extra[_COUNTS][model])
+
+
+class LabelStatsFn(beam.CombineFn):
+  """`LabelCounts` -> `LabelStats`: Beam's shell around the functions of `label_stats`."""
+
+  def __init__(self, labels: Sequence[str]):
+    self._labels = list(labels)
+
+  def create_accumulator(self) -> LabelCounts:
+    return label_stats.create()
+
+  def add_input(self, accumulator: LabelCounts, counts: LabelCounts) -> LabelCounts:
+    return label_stats.merge([accumulator, counts])
+
+  def merge_accumulators(self, accumulators: Iterable[LabelCounts]) -> LabelCounts:
+    return label_stats.merge(accumulators)
+
+  def extract_output(self, accumulator: LabelCounts) -> LabelStats:
+    return label_stats.extract(accumulator, self._labels)
+
+
+class WritePredictions(beam.PTransform):
+  """PCollection[ShardReport] -> PCollection of one dict, the pictures that a report shows: `mistakes`, `suspicious`.
+
+  Writes `predictions.csv`, the parts one after the other, and `suspicious_labels.csv` of each model.
+
+  Attributes:
+    parts_folder: where the shards' files are.
+    output: the stage's folder.
+    models: their names.
+    execution_time: the job's start as `time.ctime()` writes it.
+  """
+
+  def __init__(self, *, parts_folder: str, output: str, models: Sequence[str], execution_time: str):
+    super().__init__()
+    self._arguments = (parts_folder, output, list(models), execution_time)
+
+  def expand(self, reports: beam.PCollection) -> beam.PCollection:
+    return (
+      reports
+      | "NameOfPart" >> beam.Map(lambda report: report.file)
+      | "CollectNames" >> beam.combiners.ToList()
+      # list of str, one per shard
+      | "JoinParts" >> beam.Map(_join_parts, *self._arguments)
+    )  # dict
+
+
+def _join_parts(
+  names: list[str], parts_folder: str, output: str, models: Sequence[str], execution_time: str
+) -> dict[str, Any]:
+  mistakes = {model: Mistakes() for model in models}
+  with ExitStack() as stack:
+    written = {}
+    for model in models:
+      path = files.join(folder_of(output, model), PREDICTIONS_FILE)
+      files.make_folder(folder_of(output, model))
+      written[model] = stack.enter_context(files.write_atomically(path))
+      written[model].write(HEADER.encode())
+    for name in sorted(names):
+      for model, cells in read_part_cells(files.read_lines(files.join(parts_folder, name))):
+        written[model].write(whole_line(cells, execution_time).encode())
+        mistakes[model].add(row_of(cells))
+  for model, seen in mistakes.items():
+    lines = [csv_line(SUSPICIOUS_COLUMNS)]
+    lines += [csv_line([row.key, row.actual, row.predicted, row.confidence, row.sha256]) for row in seen.suspicious()]
+    files.write_text(files.join(folder_of(output, model), SUSPICIOUS_FILE), "".join(lines))
+  shared = len(models)
+  return {
+    "mistakes": [as_picture(model, row) for model, seen in mistakes.items() for row in seen.shown(MAX_SHOWN // shared)],
+    "suspicious": [
+      as_picture(model, row)
+      for model, seen in mistakes.items()
+      for row in seen.suspicious(MAX_SHOWN_SUSPICIOUS // shared)
+    ],
+    "suspicious_labels": {
+      model: {"threshold": SUSPICIOUS_PERCENT / 100, "pictures": seen.suspicious_count}
+      for model, seen in mistakes.items()
+    },
+  }
+
+
+class WriteFigures(beam.PTransform):
+  """Writes each model's `per_label.csv` and `confusion_matrix.csv`, and `figures.json`, which the command judges.
+
+  `figures.json` holds, per model, what `metrics.json` will say, and under `pictures` what the report shows.
+
+  PCollection of one dict, the ledger -> PCollection of one str, the path of `figures.json`.
+
+  Attributes:
+    parts_folder: where `figures.json` goes.
+    output: the stage's folder.
+    stats: model -> PCollection of its one `LabelStats`.
+    pictures: PCollection of one dict, what `WritePredictions` gave.
+    thumbnails: PCollection of one dict, key -> data URI.
+    comparison: PCollection of one dict, what `CompareNights` gave; None where nothing is compared.
+  """
+
+  def __init__(
+    self,
+    *,
+    parts_folder: str,
+    output: str,
+    stats: Mapping[str, beam.PCollection],
+    pictures: beam.PCollection,
+    thumbnails: beam.PCollection,
+    comparison: beam.PCollection | None = None,
+  ):
+    super().__init__()
+    self._parts_folder = parts_folder
+    self._output = output
+    self._stats = dict(stats)
+    self._sides = {"pictures": pictures, "thumbnails": thumbnails}
+    if comparison is not None:
+      self._sides["comparison"] = comparison
+
+  def expand(self, ledger: beam.PCollection) -> beam.PCollection:
+    sides = {name: beam.pvalue.AsSingleton(side) for name, side in {**self._sides, **self._stats}.items()}
+    return ledger | "WriteFigures" >> beam.Map(
+      _write_figures, self._parts_folder, self._output, list(self._stats), **sides
+    )  # str
+
+
+# `stats` has no annotation: Beam takes one for the type of the whole dict.
+def _write_figures(  # type: ignore[no-untyped-def]
+  ledger: dict[str, Any],
+  parts_folder: str,
+  output: str,
+  models: Sequence[str],
+  *,
+  pictures: dict[str, Any],
+  thumbnails: dict[str, str],
+  comparison: Mapping[str, Any] = MappingProxyType({}),
+  **stats,
+) -> str:
+  figures: dict[str, Any] = {}
+  for model in models:
+    found = stats[model]
+    folder = folder_of(output, model)
+    files.write_text(files.join(folder, PER_LABEL_FILE), label_stats.per_label_csv(found))
+    files.write_text(files.join(folder, CONFUSION_FILE), label_stats.confusion_csv(found))
+    figures[model] = {
+      **label_stats.metrics_json(found),
+      "suspicious_labels": pictures["suspicious_labels"][model],
+      **{
+        name: of_model[model]
+        for name in ("comparison", "slices", "slices_beside")
+        if (of_model := comparison.get(name))
+      },
+    }
+  figures[MODEL]["quarantined"] = {"total": ledger["quarantined"], "reasons": ledger["reasons"]}
+  shown = {**pictures, **comparison.get("pictures", {})}
+  del shown["suspicious_labels"]
+  figures["pictures"] = {
+    kind: [{**picture, "thumbnail": thumbnails.get(picture["key"])} for picture in of_kind]
+    for kind, of_kind in shown.items()
+  }
+  path = files.join(parts_folder, FIGURES_FILE)
+  files.write_text(path, json.dumps(figures) + "\n")
+  return path

@@ -1,0 +1,191 @@
+"""How the pictures of a shard get their scores: by a whole exported model, or by heads over stored bottlenecks."""
+
+from __future__ import annotations
+
+import abc
+import itertools
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from apache_beam.utils.shared import Shared
+
+from beam_retrain.transforms.bottlenecks.model_handler import ImageModelHandler
+from beam_retrain.transforms.core.errors import InputError
+from beam_retrain.transforms.core.metrics.predictions import Scored
+from beam_retrain.transforms.core.models.head import Head, decode_head
+from beam_retrain.transforms.core.records.quarantine import Quarantined, Reason
+from beam_retrain.transforms.core.records.schema import Bottleneck, decode_bottleneck
+from beam_retrain.transforms.core.records.shards import Input, RecordsFile, Shard
+from beam_retrain.transforms.core.records.tfrecord import read_records
+from beam_retrain.transforms.io import files
+from beam_retrain.transforms.io.transfer import bring
+from beam_retrain.transforms.shards.work import read_quarantined
+from beam_retrain.transforms.sources.find import read_images
+
+BOTTLENECKS_BATCH_SIZE = 1024
+
+
+class Scorer(abc.ABC):
+  """How the pictures of a shard get their scores. Pickled to the workers."""
+
+  @abc.abstractmethod
+  def setup(self) -> None:
+    """Called once per DoFn instance, before the first shard: loads the model."""
+
+  @abc.abstractmethod
+  def score(self, shard: Shard) -> Iterator[tuple[Scored, ...] | Quarantined]:
+    """Yields one item per picture, in the shard's order: its scores by each model, whose label lists have its label."""
+
+
+class ScoreImages(Scorer):
+  """Runs the whole exported model over pictures.
+
+  Attributes:
+    handler: the exported model, by the path that workers read.
+    labels: the model's label list.
+  """
+
+  def __init__(self, handler: ImageModelHandler, labels: Sequence[str]):
+    self._handler = handler
+    self._labels = list(labels)
+
+  def setup(self) -> None:
+    self._handler.load_once()
+
+  def score(self, shard: Shard) -> Iterator[tuple[Scored, ...] | Quarantined]:
+    for item in self._handler.infer(read_images(shard, self._labels), self._handler.load_once()):
+      if isinstance(item, Quarantined):
+        yield item
+      else:
+        yield (Scored(item.image.key, item.image.label, item.image.sha256, item.outputs["scores"]),)
+
+
+class ScoreBottlenecks(Scorer):
+  """Runs a model's head over stored bottlenecks: nothing is decoded, no trunk is run.
+
+  Attributes:
+    saved_model: folder of the exported model, readable by the workers; loaded where there is no `head`.
+    labels: the model's label list.
+    head: its `head.npz`, for which no TensorFlow is loaded; None: the model is older than those.
+    batch_size: bottlenecks per call of the head.
+  """
+
+  def __init__(
+    self, saved_model: str, labels: Sequence[str], *, head: str | None, batch_size: int = BOTTLENECKS_BATCH_SIZE
+  ):
+    self._saved_model = saved_model
+    self._labels = frozenset(labels)
+    self._head = head
+    self._batch_size = batch_size
+    self._shared = Shared()
+
+  def setup(self) -> None:
+    self._load_once()
+
+  def _load_once(self) -> Callable[[np.ndarray], np.ndarray]:
+    """Returns a function float32 [n, D] -> float32 [n, C], 0..1."""
+    score: Callable[[np.ndarray], np.ndarray] = self._shared.acquire(self._load, tag=self._head or self._saved_model)
+    return score
+
+  def _load(self) -> Callable[[np.ndarray], np.ndarray]:
+    if self._head:
+      return decode_head(files.read_bytes(self._head), self._head).score
+    from beam_retrain.transforms.core.models.saved_model import load_saved_model  # loads TensorFlow: on workers only
+
+    exported = load_saved_model(bring(self._saved_model))
+    return lambda vectors: exported.score_bottlenecks(vectors)["scores"].numpy()
+
+  def score(self, shard: Shard) -> Iterator[tuple[Scored, ...] | Quarantined]:
+    head = self._load_once()
+    records = itertools.chain.from_iterable(map(_read_bottlenecks, shard.inputs))
+    while batch := list(itertools.islice(records, self._batch_size)):
+      scores = head(np.stack([bottleneck.vector for bottleneck in batch]))
+      for bottleneck, row in zip(batch, scores, strict=True):
+        yield self._checked(bottleneck, row)
+
+  def _checked(self, bottleneck: Bottleneck, scores: np.ndarray) -> tuple[Scored] | Quarantined:
+    fault = _fault(bottleneck, scores, self._labels)
+    return fault or (Scored(bottleneck.key, bottleneck.label, bottleneck.sha256, scores),)
+
+
+def _fault(bottleneck: Bottleneck, scores: np.ndarray, labels: Collection[str]) -> Quarantined | None:
+  if bottleneck.label not in labels:
+    detail = f"label {bottleneck.label!r} is not one of the {len(labels)} labels"
+    return Quarantined(bottleneck.key, bottleneck.vector.nbytes, Reason.BAD_LABEL, detail)
+  if not np.isfinite(scores).all():
+    detail = "the model gave values that are not finite"
+    return Quarantined(bottleneck.key, bottleneck.vector.nbytes, Reason.MODEL_ERROR, detail)
+  return None
+
+
+def _read_bottlenecks(records_file: Input) -> Iterator[Bottleneck]:
+  assert isinstance(records_file, RecordsFile)  # what `RecordsSource` plans
+  with files.open_to_read(records_file.path) as file:
+    for record in read_records(file, records_file.path):
+      try:
+        yield decode_bottleneck(record)
+      except KeyError as error:
+        raise InputError(
+          f"{records_file.path} holds a record without {error}: give the folder that `beam-retrain bottlenecks` wrote."
+        ) from error
+
+
+class HeadOf(NamedTuple):
+  """One of several heads.
+
+  Attributes:
+    path: its `head.npz`.
+    records: which of a shard's record files has the bottlenecks of its trunk.
+    labels: its label list.
+  """
+
+  path: str
+  records: int
+  labels: tuple[str, ...]
+
+
+class ScoreWithHeads(Scorer):
+  """Runs several heads over one reading of the stored bottlenecks; no TensorFlow.
+
+  A shard's inputs are the record files of its pictures, one per trunk, as `WorkShards` left them with their reports.
+
+  Attributes:
+    heads: in the order of the scores that come out.
+  """
+
+  def __init__(self, heads: Sequence[HeadOf]):
+    self._heads = list(heads)
+    self._loaded: list[Head] = []
+
+  def setup(self) -> None:
+    self._loaded = [decode_head(files.read_bytes(head.path), head.path) for head in self._heads]
+
+  def score(self, shard: Shard) -> Iterator[tuple[Scored, ...] | Quarantined]:
+    bad = {entry.key: entry for records in reversed(shard.inputs) for entry in _quarantined_of(records)}
+    yield from bad.values()
+    tables = [
+      {bottleneck.key: bottleneck for bottleneck in _read_bottlenecks(records) if bottleneck.key not in bad}
+      for records in shard.inputs
+    ]
+    if not tables[0]:
+      return
+    scores = [
+      loaded.score(np.stack([bottleneck.vector for bottleneck in tables[head.records].values()]))
+      for head, loaded in zip(self._heads, self._loaded, strict=True)
+    ]
+    places = [{key: place for place, key in enumerate(table)} for table in tables]
+    for key, bottleneck in tables[0].items():
+      rows = [of[places[head.records][key]] for of, head in zip(scores, self._heads, strict=True)]
+      yield self._checked(bottleneck, rows)
+
+  def _checked(self, bottleneck: Bottleneck, rows: Sequence[np.ndarray]) -> tuple[Scored, ...] | Quarantined:
+    for head, row in zip(self._heads, rows, strict=True):
+      if fault := _fault(bottleneck, row, head.labels):
+        return fault
+    return tuple(Scored(bottleneck.key, bottleneck.label, bottleneck.sha256, row) for row in rows)
+
+
+def _quarantined_of(records: Input) -> Sequence[Quarantined]:
+  assert isinstance(records, RecordsFile)
+  return read_quarantined(records.path)

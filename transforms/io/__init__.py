@@ -1,0 +1,1 @@
+"""Files, local and in object stores; caches."""

@@ -1,0 +1,47 @@
+"""Whatever else Beam has a file system for, such as `hdfs://`: asked by Beam, nothing of it was ever tried."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from typing import BinaryIO, cast
+
+from apache_beam.io.filesystem import BeamIOError, CompressionTypes
+from apache_beam.io.filesystems import FileSystems
+
+from beam_retrain.transforms.io.object_stores.protocol import FileStat
+
+
+def stat(path: str) -> FileStat | None:
+  try:
+    entry = FileSystems.get_filesystem(path).metadata(path)
+  except BeamIOError:
+    return None
+  return FileStat(entry.path, entry.size_in_bytes, entry.last_updated_in_seconds or 0.0)
+
+
+def open_to_read(path: str) -> BinaryIO:
+  return cast(BinaryIO, FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED))
+
+
+def list_prefix(prefix: str) -> Iterator[FileStat]:
+  for entry in FileSystems.match([f"{prefix}**"])[0].metadata_list:
+    yield FileStat(entry.path, entry.size_in_bytes, entry.last_updated_in_seconds or 0.0)
+
+
+def subfolders(folder: str) -> set[str]:
+  prefix = f"{folder}/"
+  inside = (found.path.removeprefix(prefix) for found in list_prefix(prefix))
+  return {name.split("/")[0] for name in inside if "/" in name}
+
+
+def upload(path: str, file: BinaryIO) -> None:
+  with FileSystems.create(path, compression_type=CompressionTypes.UNCOMPRESSED) as target:
+    shutil.copyfileobj(file, target)
+
+
+def delete(paths: list[str]) -> None:
+  """Raises ValueError where a name would be taken for a pattern."""
+  if marked := [name for name in paths if set("*?[") & set(name)]:
+    raise ValueError(f"{marked[0]} would be taken for a pattern")
+  FileSystems.delete(paths)

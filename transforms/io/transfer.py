@@ -1,0 +1,111 @@
+"""Whole folders between a local disk and an object store: TensorFlow and OpenVINO read and write local files only.
+
+What a worker reads is brought once per machine, into the trunks' cache, and found there by all its processes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+
+from beam_retrain.transforms.core.errors import InputError
+from beam_retrain.transforms.io import cache, files, remote
+from beam_retrain.transforms.io.object_stores.threads import threads
+
+_BROUGHT = "trunks/brought"
+_CONTENTS = "folder"  # in an entry of the cache, which has a file of its own beside it
+_KEPT_SECS = 7 * 24 * 60 * 60.0
+
+
+def bring(folder: str) -> str:
+  """Returns a local folder with what is in `folder`: itself where it is local.
+
+  Raises:
+    InputError: nothing is there.
+  """
+  if files.is_local(folder):
+    return folder
+  found = [(stat.path, stat.size_bytes, stat.modified_secs) for stat in files.list_tree(folder)]
+  if not found:
+    raise InputError(f"{folder} is empty or not there: give the folder that beam-retrain wrote.")
+  digest = hashlib.sha256(json.dumps([folder, found]).encode()).hexdigest()
+
+  def write(empty: str) -> None:
+    get_folder(folder, os.path.join(empty, _CONTENTS))
+    _remove_unused()
+
+  entry = cache.obtain(f"{_BROUGHT}/{digest}", write)
+  with contextlib.suppress(OSError):  # a cache may be somebody else's
+    os.utime(entry)
+  return os.path.join(entry, _CONTENTS)
+
+
+def _remove_unused() -> None:
+  """Removes what nobody has asked for in a week: each output has a trunk of its own to bring."""
+  with contextlib.suppress(OSError), os.scandir(os.path.join(cache.folder(), *_BROUGHT.split("/"))) as entries:
+    for entry in entries:
+      if time.time() - entry.stat().st_mtime > _KEPT_SECS:
+        shutil.rmtree(entry.path, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def replace_folder(folder: str) -> Iterator[str]:
+  """Gives an empty local folder that takes the place of `folder`, local or remote, when the block ends well."""
+  if not files.is_local(folder):
+    with tempfile.TemporaryDirectory(prefix="beam-retrain-") as made:
+      yield made
+      put_folder(made, folder)
+    return
+  temporary = f"{folder}.tmp"
+  shutil.rmtree(temporary, ignore_errors=True)
+  os.makedirs(temporary)
+  yield temporary
+  shutil.rmtree(folder, ignore_errors=True)
+  os.replace(temporary, folder)
+
+
+def put_folder(made: str, folder: str) -> None:
+  """Makes a remote folder what a local one is: objects that have no file there are deleted."""
+  targets = {files.join(folder, os.path.relpath(path, made)): path for path in files.walk(made)}
+  list(threads().map(put_file, targets.values(), targets))
+  remote.delete_objects([stat.path for stat in files.list_tree(folder) if stat.path not in targets])
+
+
+def put_file(path: str, target: str) -> None:
+  """Copies a local file to a remote path."""
+  with open(path, "rb") as file:
+    remote.upload(target, file)
+
+
+def get_folder(folder: str, made: str) -> None:
+  """Copies all that is in a remote folder into a local one, which is made.
+
+  Raises:
+    InputError: see `place_of`.
+  """
+
+  def get(path: str) -> None:
+    target = place_of(path, folder, made)
+    os.makedirs(os.path.dirname(target), exist_ok=True)
+    with files.open_to_read(path) as source, open(target, "wb") as file:
+      shutil.copyfileobj(source, file)
+
+  list(threads().map(get, files.walk(folder)))
+
+
+def place_of(path: str, folder: str, made: str) -> str:
+  """Returns where an object goes that lies in `folder`, when that is copied to the local folder `made`.
+
+  Raises:
+    InputError: it has a name that no file in `made` can have.
+  """
+  steps = path.removeprefix(f"{folder}/").split("/")
+  if any(step in ("", ".", "..") for step in steps):
+    raise InputError(f"{path} cannot be brought here: no file can have such a name; rename it, or take it away.")
+  return os.path.join(made, *steps)

@@ -1,0 +1,1 @@
+"""The same image in two splits or under two labels."""

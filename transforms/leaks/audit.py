@@ -1,0 +1,353 @@
+"""The split audit: which pictures are there with different labels, or in training and in testing.
+
+Pictures are the same where their bytes are. Only hashes, places and small numbers cross the shuffles, dealt in buckets,
+and of most pictures four bytes of the hash alone: the local runner keeps in memory what crosses a shuffle. Names are
+looked up for the leaks alone.
+
+1. Suspect. Each shard's pictures are hashed, or the hashes in its finished records are read. Equal marks, the four
+            bytes, meet in a bucket.
+2. Find.    Suspects are hashed or read again, in shards that have some. Equal hashes meet in a bucket.
+3. Name.    The leaks that are in a shard are read once more, for their keys and labels.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import apache_beam as beam
+
+from beam_retrain.transforms.core.images.headers import MAX_PIXELS, Fault, look
+from beam_retrain.transforms.core.models.inference import set_threads
+from beam_retrain.transforms.core.records.example import decode_example
+from beam_retrain.transforms.core.records.hash_buckets import bucket_count, deal
+from beam_retrain.transforms.core.records.leaks import Dealt, Leak, LeakedPicture, ShardLeaks, find_leaks, leaks_csv
+from beam_retrain.transforms.core.records.schema import (
+  CLASS_INDEX,
+  Image,
+  describe_bottleneck,
+  digest_of_record,
+  parse_shard_name,
+)
+from beam_retrain.transforms.core.records.shards import Shard, ShardReport, pick_inputs
+from beam_retrain.transforms.core.records.splits import SplitPercentages
+from beam_retrain.transforms.core.records.tfrecord import locate_records, read_record_at, read_records
+from beam_retrain.transforms.core.system.cpu import Threads
+from beam_retrain.transforms.core.system.tensorflow import load_tensorflow
+from beam_retrain.transforms.io import files
+from beam_retrain.transforms.leaks.duplicate_candidates import find_suspects, mark_of, unpack_marks
+from beam_retrain.transforms.sources.find import read_images
+
+
+class AuditRecords(beam.PTransform):
+  """PCollection[ShardReport] -> PCollection[LeakedPicture]: the leaks among finished bottleneck records.
+
+  Attributes:
+    labels: class index -> label.
+    percentages: how training pictures are drawn for validation.
+    records_folder: where the shards are.
+  """
+
+  def __init__(self, labels: Sequence[str], percentages: SplitPercentages, *, records_folder: str):
+    super().__init__()
+    self._labels = list(labels)
+    self._records_folder = records_folder
+    self._percentages = percentages
+
+  def expand(self, reports: beam.PCollection) -> beam.PCollection:
+    buckets = _buckets(reports)
+    return (
+      reports
+      | "SpreadReports" >> beam.Reshuffle()
+      # ShardReport
+      | "MarkRecords" >> beam.FlatMap(_mark_records, self._records_folder, buckets)
+      # (bucket, (shard's name, marks))
+      | "FindSuspects" >> _FindSuspects()
+      # (shard's name, list of marks)
+      | "DealRecords" >> beam.FlatMap(_deal_records, self._records_folder, buckets)
+      # (bucket, Dealt)
+      | "FindLeaks" >> _FindLeaks()
+      # (shard's name, ShardLeaks)
+      | "NameRecords" >> beam.FlatMap(_name_records, self._labels, self._records_folder, self._percentages)
+    )  # LeakedPicture
+
+
+class AuditPictures(beam.PTransform):
+  """PCollection[Shard] -> PCollection[(shard's name, NamedLeaks)]: the leaks among planned pictures, before any work.
+
+  A picture that cannot be used is no leak: the work says what is wrong with it.
+
+  Attributes:
+    labels: class index -> label.
+    percentages: how training pictures are drawn for validation.
+    max_pixels: largest height x width that is decoded.
+    threads: of TensorFlow in a process, where leaks are decoded; None: the cores given.
+  """
+
+  def __init__(
+    self,
+    labels: Sequence[str],
+    percentages: SplitPercentages,
+    max_pixels: int = MAX_PIXELS,
+    threads: Threads | None = None,
+  ):
+    super().__init__()
+    self._labels = list(labels)
+    self._percentages = percentages
+    self._max_pixels = max_pixels
+    self._threads = threads or Threads()
+
+  def expand(self, shards: beam.PCollection) -> beam.PCollection:
+    buckets = _buckets(shards)
+    suspects = (
+      shards
+      | "SpreadShards" >> beam.Reshuffle()
+      # Shard
+      | "MarkPictures" >> beam.FlatMap(_mark_pictures, self._labels, buckets)
+      # (bucket, (shard's name, marks))
+      | "FindSuspects" >> _FindSuspects()
+    )  # (shard's name, list of marks)
+    leaks = (
+      shards
+      | "PickSuspects" >> beam.FlatMap(_pick_suspects, beam.pvalue.AsDict(suspects))
+      # (Shard, marks)
+      | "SpreadSuspects" >> beam.Reshuffle()
+      | "DealPictures" >> beam.FlatMap(_deal_pictures, self._labels, buckets)
+      # (bucket, Dealt)
+      | "FindLeaks" >> _FindLeaks()
+    )  # (shard's name, ShardLeaks)
+    return (
+      shards
+      | "PickLeaks" >> beam.FlatMap(_pick_leaks, beam.pvalue.AsDict(leaks))
+      # (Shard of the leaks alone, ShardLeaks by ascending place)
+      | "SpreadLeaks" >> beam.Reshuffle()
+      | "NamePictures" >> beam.FlatMap(_name_pictures, self._labels, self._percentages, self._max_pixels, self._threads)
+    )  # (shard's name, NamedLeaks)
+
+
+class NamedLeak(NamedTuple):
+  """A leaking picture of a planned shard: its position among the shard's pictures, and its size."""
+
+  position: int
+  size_bytes: int
+  picture: LeakedPicture
+
+
+class NamedLeaks(NamedTuple):
+  """The leaks of one planned shard, which has `count` pictures."""
+
+  count: int  # type: ignore[assignment]  # hides tuple.count, which nobody calls
+  leaks: list[NamedLeak]
+
+
+def leaked_pictures(_: str, found: NamedLeaks) -> list[LeakedPicture]:
+  """Returns the pictures of one element of what `AuditPictures` makes."""
+  return [leak.picture for leak in found.leaks]
+
+
+class WriteLeaks(beam.PTransform):
+  """PCollection[LeakedPicture] -> PCollection of the path of the CSV that was written.
+
+  Attributes:
+    path: of the CSV.
+  """
+
+  def __init__(self, path: str):
+    super().__init__()
+    self._path = path
+
+  def expand(self, leaks: beam.PCollection) -> beam.PCollection:
+    return (
+      leaks
+      | "CollectLeaks" >> beam.combiners.ToList()
+      # list of LeakedPicture
+      | "WriteCsv" >> beam.Map(_write_csv, self._path)
+    )  # str
+
+
+def _write_csv(leaks: list[LeakedPicture], path: str) -> str:
+  files.write_text(path, leaks_csv(leaks))
+  return path
+
+
+class DropLeaks(beam.PTransform):
+  """(PCollection[Shard], what `AuditPictures` makes of it) -> PCollection[Shard]: what is dropped is `Quarantined`.
+
+  A shard that nothing is dropped from stays as it is, with its digest.
+  """
+
+  def expand(self, inputs: tuple[beam.PCollection, beam.PCollection]) -> beam.PCollection:
+    shards, audited = inputs
+    return shards | "DropLeaks" >> beam.Map(drop_leaks, beam.pvalue.AsDict(audited))  # Shard
+
+
+def drop_leaks(shard: Shard, audited: Mapping[str, NamedLeaks]) -> Shard:
+  """Returns the shard without the pictures that `--on_leak drop` leaves out; those come after the others, quarantined.
+
+  Args:
+    shard: as a source planned it.
+    audited: shard's name -> its leaks, for shards that have some.
+  """
+  found = audited.get(shard.name(), NamedLeaks(0, []))
+  dropped = {leak.position: leak for leak in found.leaks if leak.picture.is_dropped}
+  if not dropped:
+    return shard
+  kept = pick_inputs(shard.inputs, [position for position in range(found.count) if position not in dropped])
+  out = (leak.picture.quarantined(leak.size_bytes, shard.split) for _, leak in sorted(dropped.items()))
+  return shard._replace(inputs=(*kept, *out))
+
+
+class _FindSuspects(beam.PTransform):
+  """PCollection[(bucket, (shard's name, marks))] -> PCollection[(shard's name, list of marks)]."""
+
+  def expand(self, marked: beam.PCollection) -> beam.PCollection:
+    return (
+      marked
+      | "MeetByMark" >> beam.GroupByKey()
+      # (bucket, iterable of (shard's name, marks))
+      | "SuspectInBucket" >> beam.FlatMapTuple(lambda _, met: find_suspects(met))
+      # (shard's name, marks)
+      | "MeetByShard" >> beam.GroupByKey()
+      | "ListMarks" >> beam.MapTuple(lambda name, packed: (name, list(packed)))
+    )
+
+
+class _FindLeaks(beam.PTransform):
+  """PCollection[(bucket, Dealt)] -> PCollection[(shard's name, ShardLeaks)], one for each shard that has leaks."""
+
+  def expand(self, dealt: beam.PCollection) -> beam.PCollection:
+    return (
+      dealt
+      | "MeetByHash" >> beam.GroupByKey()
+      # (bucket, iterable of Dealt)
+      | "FindInBucket" >> beam.FlatMapTuple(lambda _, met: find_leaks(met))
+      # (shard's name, ShardLeaks)
+      | "MeetByShard" >> beam.GroupByKey()
+      | "JoinBuckets" >> beam.MapTuple(_join)
+    )
+
+
+def _join(name: str, found: Iterable[ShardLeaks]) -> tuple[str, ShardLeaks]:
+  parts = list(found)
+  return name, ShardLeaks(parts[0].count, sorted(leak for part in parts for leak in part.leaks))
+
+
+def _buckets(shards: beam.PCollection) -> beam.pvalue.AsSingleton:
+  counted = shards | "CountShards" >> beam.combiners.Count.Globally()
+  return beam.pvalue.AsSingleton(counted | "ChooseBuckets" >> beam.Map(bucket_count))
+
+
+def _pack_marks(name: str, digests: Iterable[bytes], buckets: int) -> Iterator[tuple[int, tuple[str, bytes]]]:
+  for bucket, dealt in deal(((digest,) for digest in digests), buckets).items():
+    yield bucket, (name, b"".join(mark_of(digest) for (digest,) in dealt))
+
+
+def _mark_records(report: ShardReport, folder: str, buckets: int) -> Iterator[tuple[int, tuple[str, bytes]]]:
+  path = files.join(folder, report.file)
+  with files.open_to_read(path) as file:
+    yield from _pack_marks(report.file, map(digest_of_record, read_records(file, path)), buckets)
+
+
+def _deal_records(suspects: tuple[str, list[bytes]], folder: str, buckets: int) -> Iterator[tuple[int, Dealt]]:
+  name, packed = suspects
+  marks = unpack_marks(packed)
+  hashed, count = [], 0
+  path = files.join(folder, name)
+  with files.open_to_read(path) as file:
+    for start, record in locate_records(file, path):
+      count += 1
+      digest = digest_of_record(record)
+      if mark_of(digest) in marks:
+        hashed.append((digest, start, decode_example(record, (CLASS_INDEX,))[CLASS_INDEX][0]))
+  for bucket, pictures in deal(hashed, buckets).items():
+    yield bucket, Dealt(name, _split_of_file(name), count, pictures)
+
+
+def _split_of_file(name: str) -> str:
+  split, *_ = parse_shard_name(name) or ("",)
+  return split
+
+
+def _name_records(
+  in_shard: tuple[str, ShardLeaks], labels: Sequence[str], folder: str, percentages: SplitPercentages
+) -> Iterator[LeakedPicture]:
+  name, found = in_shard
+  given = _split_of_file(name)
+  path = files.join(folder, name)
+  with files.open_to_read(path) as file:
+    for leak in found.leaks:
+      record = describe_bottleneck(read_record_at(file, leak.place, path))
+      yield _name(leak, record.key, record.label, percentages.split_of(record.key, given), labels)
+
+
+def _name(leak: Leak, key: str, label: str, split: str, labels: Sequence[str]) -> LeakedPicture:
+  return LeakedPicture(leak.digest.hex(), key, split, label, leak.kinds, tuple(labels[index] for index in leak.classes))
+
+
+def _mark_pictures(shard: Shard, labels: Sequence[str], buckets: int) -> Iterator[tuple[int, tuple[str, bytes]]]:
+  images = (image for image in read_images(shard, labels) if isinstance(image, Image) and image.encoded)
+  yield from _pack_marks(shard.name(), (hashlib.sha256(image.encoded).digest() for image in images), buckets)
+
+
+def _pick_suspects(shard: Shard, suspects: Mapping[str, list[bytes]]) -> Iterator[tuple[Shard, list[bytes]]]:
+  if packed := suspects.get(shard.name()):
+    yield shard, packed
+
+
+def _deal_pictures(
+  suspects: tuple[Shard, list[bytes]], labels: Sequence[str], buckets: int
+) -> Iterator[tuple[int, Dealt]]:
+  shard, packed = suspects
+  marks = unpack_marks(packed)
+  class_indices = {label: index for index, label in enumerate(labels)}
+  hashed, count = [], 0
+  for position, image in enumerate(read_images(shard, labels)):
+    count += 1
+    if isinstance(image, Image) and image.encoded:
+      digest = hashlib.sha256(image.encoded).digest()
+      if mark_of(digest) in marks:
+        hashed.append((digest, position, class_indices[image.label]))
+  for bucket, pictures in deal(hashed, buckets).items():
+    yield bucket, Dealt(shard.name(), shard.split, count, pictures)
+
+
+def _pick_leaks(shard: Shard, leaks: Mapping[str, ShardLeaks]) -> Iterator[tuple[Shard, ShardLeaks]]:
+  if found := leaks.get(shard.name()):
+    yield shard._replace(inputs=pick_inputs(shard.inputs, [leak.place for leak in found.leaks])), found
+
+
+def _name_pictures(
+  picked: tuple[Shard, ShardLeaks],
+  labels: Sequence[str],
+  percentages: SplitPercentages,
+  max_pixels: int,
+  threads: Threads,
+) -> Iterator[tuple[str, NamedLeaks]]:
+  shard, found = picked
+  load_tensorflow()
+  set_threads(threads.here)
+  named = []
+  for leak, image in zip(found.leaks, read_images(shard, labels), strict=True):
+    if not isinstance(image, Image) or hashlib.sha256(image.encoded).digest() != leak.digest:
+      continue  # it was changed or went away in between: for the work to find
+    if _is_sound(image.encoded, max_pixels):
+      picture = _name(leak, image.key, image.label, percentages.split_of(image.key, shard.split), labels)
+      named.append(NamedLeak(leak.place, len(image.encoded), picture))
+  if named:
+    yield shard.name(), NamedLeaks(found.count, named)
+
+
+def _is_sound(encoded: bytes, max_pixels: int) -> bool:
+  """Says whether the work will take a picture; asks what the work asks, so that no leak is listed but by both."""
+  if isinstance(look(encoded, max_pixels), Fault):
+    return False
+  import tensorflow as tf
+
+  from beam_retrain.transforms.core.images.decode import decode_rgb
+
+  try:
+    decode_rgb(tf.constant(encoded))
+  except tf.errors.OpError:
+    return False
+  return True

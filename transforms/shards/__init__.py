@@ -1,0 +1,1 @@
+"""The spine: a shard is planned, worked and closed."""

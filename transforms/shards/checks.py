@@ -1,0 +1,128 @@
+"""An empty split is an error before the long work starts, not after."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
+
+import apache_beam as beam
+
+from beam_retrain.transforms.core.errors import InputError
+from beam_retrain.transforms.core.records.example import decode_example
+from beam_retrain.transforms.core.records.leaks import LeakedPicture
+from beam_retrain.transforms.core.records.schema import KEY, LABEL, TESTING, TRAINING, VALIDATION
+from beam_retrain.transforms.core.records.shards import IdxRange, ImageFile, Input, PickedRecords, RecordsFile, Shard
+from beam_retrain.transforms.core.records.splits import SplitPercentages
+from beam_retrain.transforms.core.records.tfrecord import pick_records, read_records
+from beam_retrain.transforms.io import files
+from beam_retrain.transforms.sources.idx import image_key, read_idx_labels
+
+
+class CheckSplits(beam.PTransform):
+  """PCollection[Shard] -> PCollection of one dict, (split, label) -> images planned; fails where one is missing.
+
+  Keys and labels are all that is looked at: those of files and of IDX ranges are known without their pictures. Records
+  are read for them: `convert` makes them from the small pictures of IDX files, so that this takes seconds.
+
+  Attributes:
+    labels: the labels that must all be there.
+    percentages: how training images are drawn for validation.
+    leaks: a PCollection[LeakedPicture], where their dropping has left these shards; to be named where it is the cause.
+  """
+
+  def __init__(self, labels: Sequence[str], percentages: SplitPercentages, leaks: beam.PCollection | None = None):
+    super().__init__()
+    self._labels = list(labels)
+    self._percentages = percentages
+    self._leaks = leaks
+
+  def expand(self, shards: beam.PCollection) -> beam.PCollection:
+    dropped = []
+    if self._leaks is not None:
+      counted = (
+        self._leaks
+        | "CountDropped" >> beam.FlatMap(_count_dropped)
+        # ((split, label), int)
+        | "SumDropped" >> beam.CombinePerKey(sum)
+      )
+      dropped = [beam.pvalue.AsDict(counted)]
+    return (
+      shards
+      | "CountLabels" >> beam.FlatMap(count_labels, self._percentages)
+      # ((split, label), int)
+      | "SumLabels" >> beam.CombinePerKey(sum)
+      | "CollectCounts" >> beam.combiners.ToDict()
+      | "CheckCounts" >> beam.Map(check_counts, self._labels, self._percentages, *dropped)
+    )  # dict
+
+
+def count_labels(shard: Shard, percentages: SplitPercentages) -> Iterator[tuple[tuple[str, str], int]]:
+  """Yields ((training, validation or testing; label), 1) for each image of a shard."""
+  for entry in shard.inputs:
+    for key, label in _keys_and_labels(entry, shard.split):
+      yield (percentages.split_of(key, shard.split), label), 1
+
+
+def _keys_and_labels(entry: Input, split: str) -> Iterator[tuple[str, str]]:
+  match entry:
+    case ImageFile():
+      yield entry.key, entry.label
+    case IdxRange():
+      for offset, byte in enumerate(read_idx_labels(entry)):
+        yield image_key(split, byte, entry.start + offset, "png"), str(byte)
+    case RecordsFile():
+      with files.open_to_read(entry.path) as file:
+        yield from _named(read_records(file, entry.path))
+    case PickedRecords():
+      with files.open_to_read(entry.path) as file:
+        yield from _named(pick_records(file, entry.numbers, entry.path))
+
+
+def _named(records: Iterable[bytes]) -> Iterator[tuple[str, str]]:
+  for record in records:
+    features = decode_example(record, (KEY, LABEL))
+    yield features[KEY][0].decode(), features[LABEL][0].decode()
+
+
+def _count_dropped(picture: LeakedPicture) -> Iterator[tuple[tuple[str, str], int]]:
+  if picture.is_dropped:
+    yield (picture.split, picture.label), 1
+
+
+def check_counts(
+  counts: Mapping[tuple[str, str], int],
+  labels: Sequence[str],
+  percentages: SplitPercentages,
+  dropped: Mapping[tuple[str, str], int] = MappingProxyType({}),
+) -> dict[tuple[str, str], int]:
+  """Checks that every label has an image in every split; in validation, only where there are to be validation images.
+
+  Args:
+    counts: (split, label) -> images.
+    labels: the labels that must all be there.
+    percentages: how training images are drawn for validation; a data set may also name validation images itself.
+    dropped: (split, label) -> images that are not in `counts`, since `--on_leak drop` leaves them out.
+
+  Raises:
+    InputError: one has none; names the label, the split and the remedy.
+  """
+  validated = percentages.validation or any(split == VALIDATION for split, _ in (*counts, *dropped))
+  for split in (TRAINING, VALIDATION, TESTING) if validated else (TRAINING, TESTING):
+    missing = [label for label in labels if not counts.get((split, label))]
+    emptied = [label for label in missing if dropped.get((split, label))]
+    if emptied:
+      raise InputError(
+        f"no {split} image of {_shown(emptied)} is left: --on_leak drop leaves them out, whose leaks --on_leak warn"
+        " lists: mend those, add images, or remove the class."
+      )
+    if missing:
+      raise InputError(
+        f"no {split} image of {_shown(missing)}: add images, remove the class, or change --testing_percentage and"
+        " --validation_percentage."
+      )
+  return dict(counts)
+
+
+def _shown(labels: Sequence[str]) -> str:
+  shown = ", ".join(repr(label) for label in labels[:5]) + (", ..." if len(labels) > 5 else "")
+  return f"{'class' if len(labels) == 1 else 'classes'} {shown}"

@@ -1,0 +1,63 @@
+"""Whether there are as many pictures as when an earlier run's ledger was closed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import apache_beam as beam
+
+from beam_retrain.transforms.core.errors import InputError
+from beam_retrain.transforms.core.records.quarantine import Quarantined
+from beam_retrain.transforms.core.records.shards import Shard
+from beam_retrain.transforms.core.records.splits import SplitPercentages
+from beam_retrain.transforms.shards.checks import count_labels
+
+
+class CheckSamePictures(beam.PTransform):
+  """PCollection[Shard] -> PCollection of one dict, split -> pictures planned; fails where a ledger has others.
+
+  Attributes:
+    folder: the earlier run's, for the message.
+    inputs: split -> pictures, of its ledger.
+  """
+
+  def __init__(self, folder: str, inputs: Mapping[str, int]):
+    super().__init__()
+    self._folder = folder
+    self._inputs = dict(inputs)
+
+  def expand(self, shards: beam.PCollection) -> beam.PCollection:
+    return (
+      shards
+      | "CountPictures" >> beam.Map(_count_pictures)
+      # (split, int)
+      | "SumPictures" >> beam.CombinePerKey(sum)
+      | "CollectCounts" >> beam.combiners.ToDict()
+      | "CompareCounts" >> beam.Map(check_same, self._folder, self._inputs)
+    )  # dict
+
+
+def _count_pictures(shard: Shard) -> tuple[str, int]:
+  gone = sum(isinstance(entry, Quarantined) for entry in shard.inputs)
+  return shard.split, gone + sum(1 for _ in count_labels(shard, SplitPercentages()))
+
+
+def check_same(planned: Mapping[str, int], folder: str, inputs: Mapping[str, int]) -> dict[str, int]:
+  """Compares what is planned with what a ledger says; returns what is planned.
+
+  Args:
+    planned: split -> pictures.
+    folder: the earlier run's.
+    inputs: split -> pictures, of its ledger.
+
+  Raises:
+    InputError: a split has more or fewer pictures today; says what to do.
+  """
+  for split in sorted({*planned, *inputs}):
+    today, then = planned.get(split, 0), inputs.get(split, 0)
+    if today != then:
+      raise InputError(
+        f"there are {today:,} {split} pictures today, there were {then:,} in the run that wrote {folder}: --retry_from"
+        f" is for the same pictures, some of them repaired. Give --reuse {folder} instead, and the flags of that run."
+      )
+  return dict(planned)

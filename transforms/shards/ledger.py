@@ -1,0 +1,153 @@
+"""The spine's last step: the reports are combined, the ledger is checked, and the folder is declared finished."""
+
+from __future__ import annotations
+
+import csv
+import io
+import itertools
+import json
+from collections.abc import Iterable
+from typing import Any
+
+import apache_beam as beam
+
+from beam_retrain.transforms.core.records.csv_cells import escape_cell
+from beam_retrain.transforms.core.records.leaks import LEAKS, LeakedPicture, count_leaks, leaks_csv
+from beam_retrain.transforms.core.records.quarantine import Quarantined
+from beam_retrain.transforms.core.records.schema import (
+  COMPLETED_FILE,
+  LEAKS_FILE,
+  QUARANTINE_FILE,
+  STATS_FILE,
+  parse_shard_name,
+)
+from beam_retrain.transforms.core.records.shards import ShardReport, check_ledger
+from beam_retrain.transforms.io import files
+from beam_retrain.transforms.shards.work import REPORTS_FOLDER
+
+
+class CloseLedger(beam.PTransform):
+  """(PCollection[Shard], PCollection[ShardReport]) -> PCollection of one dict, the contents of `stats.json`.
+
+  Checks that every planned shard was reported once and that inputs = outputs + quarantined, removes shard files of
+  earlier runs, writes `quarantine.csv` and `stats.json`. They are small: they hold no record of data, but for the
+  quarantined ones and the leaks.
+
+  Attributes:
+    output: the stage's folder.
+    shards_folder: the folder of the shard files: `output` itself or one in it.
+    leaks: a PCollection[LeakedPicture], what an audit found: listed in `leaks.csv` and counted. None: no audit.
+    more: a PCollection of one dict: further entries of `stats.json`. None: there are none.
+  """
+
+  def __init__(
+    self,
+    *,
+    output: str,
+    shards_folder: str | None = None,
+    leaks: beam.PCollection | None = None,
+    more: beam.PCollection | None = None,
+  ):
+    super().__init__()
+    self._output = output
+    self._shards_folder = shards_folder or output
+    self._leaks = leaks
+    self._more = more
+
+  def expand(self, inputs: tuple[beam.PCollection, beam.PCollection]) -> beam.PCollection:
+    shards, reports = inputs
+    planned = (
+      shards
+      | "SplitOfShard" >> beam.Map(lambda shard: shard.split)
+      | "CountShards" >> beam.combiners.Count.PerElement()
+    )  # (split, number of shards)
+    return (
+      reports
+      | "CollectReports" >> beam.combiners.ToList()
+      # list of ShardReport
+      | "CloseLedger"
+      >> beam.Map(
+        _close,
+        self._output,
+        self._shards_folder,
+        planned=beam.pvalue.AsDict(planned),
+        leaks=None if self._leaks is None else beam.pvalue.AsList(self._leaks),
+        more=None if self._more is None else beam.pvalue.AsSingleton(self._more),
+      )
+    )  # dict
+
+
+def _close(
+  reports: list[ShardReport],
+  output: str,
+  shards_folder: str,
+  planned: dict[str, int],
+  leaks: list[LeakedPicture] | None,
+  more: dict[str, Any] | None,
+) -> dict[str, Any]:
+  reports = sorted(reports, key=lambda report: report.file)
+  stats = {**check_ledger(reports, planned), **(more or {})}
+  delete_strays(shards_folder, {report.file for report in reports})
+  if leaks is not None:
+    stats[LEAKS] = count_leaks(leaks)
+    files.write_text(files.join(output, LEAKS_FILE), leaks_csv(leaks))
+  quarantined = [entry for report in reports for entry in report.quarantined]
+  files.write_text(files.join(output, QUARANTINE_FILE), quarantine_csv(quarantined))
+  files.write_text(files.join(output, STATS_FILE), json.dumps(stats, indent=2) + "\n")
+  return stats
+
+
+def delete_strays(folder: str, current: set[str]) -> None:
+  """Shards of an earlier run with another shard count never linger."""
+  files.sweep(folder)
+  reports_folder = files.join(folder, REPORTS_FOLDER)
+  files.sweep(reports_folder)
+  for stat in files.match_in(folder, "*-of-*"):
+    name = stat.path.rsplit("/", 1)[-1]
+    if parse_shard_name(name) and name not in current:
+      files.delete([stat.path])
+  for stat in files.match_in(reports_folder, "*.json"):
+    name = stat.path.rsplit("/", 1)[-1].removesuffix(".json")
+    if name not in current:
+      files.delete([stat.path])
+
+
+def quarantine_csv(entries: Iterable[Quarantined]) -> str:
+  """Returns the quarantine as CSV: `file_name,split,size_bytes,reason,detail`."""
+  text = io.StringIO()
+  writer = csv.writer(text, lineterminator="\n")
+  writer.writerow(["file_name", "split", "size_bytes", "reason", "detail"])
+  for entry in sorted(entries, key=lambda entry: (entry.split, entry.key)):
+    writer.writerow(
+      [
+        escape_cell(entry.key),
+        entry.split,
+        entry.size_bytes,
+        str(entry.reason),
+        escape_cell(entry.detail),
+      ]
+    )
+  return text.getvalue()
+
+
+def read_quarantine(path: str, limit: int) -> list[list[str]]:
+  """Returns the first `limit` rows of a `quarantine.csv`, without its header."""
+  with files.open_to_read(path) as file, io.TextIOWrapper(file, "utf-8", newline="") as text:
+    return list(itertools.islice(csv.reader(text), 1, limit + 1))
+
+
+# `*_` has no annotation: Beam takes one for the type of the whole tuple.
+def mark_completed(  # type: ignore[no-untyped-def]
+  stats: dict[str, Any], output: str, max_bad_fraction: float, *_
+) -> dict[str, Any]:
+  """Writes `COMPLETED`, unless more inputs were bad than the user accepts; everything else is written by then.
+
+  Args:
+    stats: the contents of `stats.json`.
+    output: the stage's folder.
+    max_bad_fraction: 0..1.
+    *_: side inputs that must be there first.
+  """
+  if stats["bad_fraction"] <= max_bad_fraction:
+    files.write_text(files.join(output, COMPLETED_FILE), "")
+  return stats

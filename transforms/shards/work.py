@@ -1,0 +1,224 @@
+"""The spine's middle step: one element is one shard, worked in one fused step, written once, whole.
+
+Determinism, flat memory, resume and safe retries all come from this one place: the file's bytes depend on the shard
+alone, its name too, it appears by a rename, and a report beside it says that it is done and what made it.
+"""
+
+from __future__ import annotations
+
+import abc
+import contextlib
+import hashlib
+import io
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, BinaryIO, NamedTuple
+
+import apache_beam as beam
+from apache_beam.metrics import Metrics
+
+from beam_retrain.transforms.core.records.quarantine import Quarantined, Reason
+from beam_retrain.transforms.core.records.shards import Shard, ShardReport
+from beam_retrain.transforms.io import files
+from beam_retrain.transforms.shards.progress import (
+  METRICS_NAMESPACE,
+  REPORTS_FOLDER,
+  LiveCounts,
+  TellPlanned,
+  forget_live,
+)
+
+__all__ = [
+  "METRICS_NAMESPACE",
+  "REPORTS_FOLDER",
+  "ShardTask",
+  "WorkShards",
+  "Written",
+  "read_quarantined",
+  "read_report",
+  "report_path",
+]
+
+
+class Written(NamedTuple):
+  """One record of a shard: `payload` is appended to the shard's file as it is."""
+
+  label: str
+  payload: bytes
+
+
+class ShardTask(abc.ABC):
+  """What a job does with the inputs of one shard. Pickled to the workers: keep it small, open things in `setup`."""
+
+  suffix = "tfrecord"
+
+  @property
+  def writes_file(self) -> bool:
+    """False for a job whose output is something else than records: the report alone, under the name that its file would
+    have, says that a shard is done."""
+    return True
+
+  @property
+  def counts_pictures(self) -> bool:
+    """False where what it yields are not the planned pictures, each once: then their number is told nobody."""
+    return True
+
+  def setup(self) -> None:  # noqa: B027 - nothing is a fine thing to do
+    """Called once per DoFn instance, before the first shard."""
+
+  @abc.abstractmethod
+  def work(self, shard: Shard) -> Iterator[Written | Quarantined]:
+    """Yields exactly one item for every picture of the shard, in the shard's order."""
+
+  def extra(self) -> Mapping[str, Any]:
+    """Called after each shard: what its report has to say beyond the counts, as JSON values."""
+    return {}
+
+
+class WorkShards(beam.PTransform):
+  """PCollection[Shard] -> PCollection[ShardReport]: writes one file per shard under `output`.
+
+  A shard whose file and report are there already, made from the same inputs by the same request, is kept: that is how a
+  killed run goes on.
+
+  Attributes:
+    task: what to do with a shard.
+    output: folder of the shard files; the reports go to `.shards` in it.
+    request: digest of everything but the inputs that decides the bytes: settings, trunk, preprocessing.
+    checked: a PCollection that must have been computed before any work starts.
+    earlier: output folders of earlier runs: a shard that is finished there, made from the same inputs by the same
+      request, is copied.
+  """
+
+  def __init__(
+    self,
+    task: ShardTask,
+    *,
+    output: str,
+    request: str,
+    checked: beam.PCollection | None = None,
+    earlier: Sequence[str] = (),
+  ):
+    super().__init__()
+    self._task = task
+    self._output = output
+    self._request = request
+    self._checked = checked
+    self._earlier = list(earlier)
+
+  def expand(self, shards: beam.PCollection) -> beam.PCollection:
+    sides: list[beam.pvalue.AsSideInput] = []
+    if self._checked is not None:
+      sides.append(beam.pvalue.AsList(self._checked))
+    if files.is_local(self._output) and self._task.counts_pictures:
+      sides.append(beam.pvalue.AsSingleton(shards | "TellPlanned" >> TellPlanned(self._output)))
+    return (
+      shards
+      | "SpreadShards" >> beam.Reshuffle()
+      # Shard
+      | "WorkShard" >> beam.ParDo(_WorkShard(self._task, self._output, self._request, self._earlier), *sides)
+    )  # ShardReport
+
+
+class _WorkShard(beam.DoFn):
+  def __init__(self, task: ShardTask, output: str, request: str, earlier: Sequence[str]):
+    self._task = task
+    self._output = output
+    self._request = request
+    self._earlier = earlier
+    self._worked = Metrics.counter(METRICS_NAMESPACE, "shards_worked")
+    self._kept = Metrics.counter(METRICS_NAMESPACE, "shards_kept")
+
+  def setup(self) -> None:
+    self._task.setup()
+
+  # `*_` has no annotation: Beam takes one for the type of the whole tuple.
+  def process(self, shard: Shard, *_) -> Iterator[ShardReport]:  # type: ignore[no-untyped-def]
+    files.check_seen(files.join(self._output, REPORTS_FOLDER))
+    digest = shard.digest(self._request)
+    report = read_report(self._output, shard.name(self._task.suffix), digest, self._task.writes_file)
+    report = report or self._copy(shard, digest)
+    if report is None:
+      report = self._work(shard, digest)
+      self._worked.inc()
+    else:
+      self._kept.inc()
+    yield report
+
+  def _copy(self, shard: Shard, digest: str) -> ShardReport | None:
+    """Copies the shard's file and report from where an earlier run has the same; None: nowhere."""
+    name = shard.name(self._task.suffix)
+    for folder in self._earlier:
+      report = read_report(folder, name, digest, self._task.writes_file)
+      if report:
+        if self._task.writes_file:
+          files.write_bytes(files.join(self._output, name), files.read_bytes(files.join(folder, name)))
+        files.write_text(report_path(self._output, name), report.to_json())
+        return report
+    return None
+
+  def _open(self, name: str) -> contextlib.AbstractContextManager[BinaryIO]:
+    if self._task.writes_file:
+      return files.write_atomically(files.join(self._output, name))
+    return contextlib.nullcontext(io.BytesIO())  # stays empty: such a task's payloads are
+
+  def _work(self, shard: Shard, digest: str) -> ShardReport:
+    name = shard.name(self._task.suffix)
+    checksum = hashlib.sha256()
+    size_bytes = 0
+    labels: Counter[str] = Counter()
+    quarantined: list[Quarantined] = []
+    with self._open(name) as file, LiveCounts(self._output, name) as live:
+      for item in self._task.work(shard):
+        if isinstance(item, Quarantined):
+          quarantined.append(item)
+          live.quarantined(item.reason)
+          continue
+        file.write(item.payload)
+        checksum.update(item.payload)
+        size_bytes += len(item.payload)
+        labels[item.label] += 1
+        live.written()
+    report = ShardReport(
+      file=name,
+      split=shard.split,
+      inputs=labels.total() + len(quarantined),
+      outputs=labels.total(),
+      size_bytes=size_bytes,
+      sha256=checksum.hexdigest(),
+      digest=digest,
+      labels=dict(sorted(labels.items())),
+      quarantined=tuple(quarantined),
+      extra=dict(self._task.extra()),
+    )
+    files.write_text(report_path(self._output, name), report.to_json())
+    forget_live(self._output, name)
+    return report
+
+
+def report_path(output: str, name: str) -> str:
+  return files.join(output, REPORTS_FOLDER, f"{name}.json")
+
+
+def read_quarantined(shard_path: str) -> tuple[Quarantined, ...]:
+  """Returns what was left out of a finished shard's file."""
+  folder, name = files.split(shard_path)
+  return ShardReport.from_json(files.read_bytes(report_path(folder, name)).decode()).quarantined
+
+
+def read_report(output: str, name: str, digest: str, writes_file: bool = True) -> ShardReport | None:
+  """Returns the report of a shard that is finished and sound, made by `digest`; None where it has to be worked."""
+  path = report_path(output, name)
+  shard_path = files.join(output, name)
+  if not files.exists(path) or (writes_file and not files.exists(shard_path)):
+    return None
+  with contextlib.suppress(ValueError, TypeError, KeyError):  # a report that cannot be read is no report
+    report = ShardReport.from_json(files.read_bytes(path).decode())
+    written = files.read_bytes(shard_path) if writes_file else b""
+    # What could not be opened may have been mended by now, which no size or time would show.
+    unreadable = any(entry.reason == Reason.UNREADABLE for entry in report.quarantined)
+    if unreadable:
+      return None
+    if report.digest == digest and report.sha256 == hashlib.sha256(written).hexdigest():
+      return report
+  return None

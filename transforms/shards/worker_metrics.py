@@ -1,0 +1,40 @@
+"""What each worker process has done, in counters of its own: a job's metrics then say how the work was spread."""
+
+from __future__ import annotations
+
+import os
+import socket
+from typing import Any
+
+from apache_beam.metrics import Metrics, MetricsFilter
+
+from beam_retrain.transforms.shards.progress import METRICS_NAMESPACE
+
+TRUNK_PICTURES = "trunk_pictures"
+"""Pictures that were read, decoded, run through the trunk and written."""
+TRUNK_LOADS = "trunk_loads"
+_OF = "_of:"
+
+
+def count_here(name: str, number: int) -> None:
+  """Adds to this process's counter of that name; on the thread that Beam works a bundle on, others count nowhere."""
+  Metrics.counter(METRICS_NAMESPACE, f"{name}{_OF}{socket.gethostname()}/{os.getpid()}").inc(number)
+
+
+def counts_by_worker(result: Any, name: str) -> dict[str, int]:
+  """Returns `host/process id` -> what that process has counted by a name, sorted.
+
+  Args:
+    result: of a job that has ended.
+    name: as of `count_here`.
+
+  Raises:
+    Exception: the runner has no metrics; each runner raises its own kind.
+  """
+  counts: dict[str, int] = {}
+  for counter in result.metrics().query(MetricsFilter().with_namespace(METRICS_NAMESPACE))["counters"]:
+    prefix, of, worker = counter.key.metric.name.partition(_OF)
+    # Not `committed`: Spark has none.
+    if of and prefix == name:
+      counts[worker] = counts.get(worker, 0) + counter.result
+  return dict(sorted(counts.items()))

@@ -1,0 +1,1 @@
+"""Where labelled images come from: class folders, IDX files, manifests, records."""

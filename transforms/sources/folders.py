@@ -1,0 +1,292 @@
+"""Folders named by class: what is there, planned into shards by a stable hash of the key."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import os
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import apache_beam as beam
+from apache_beam.transforms.window import GlobalWindows
+from apache_beam.utils.windowed_value import WindowedValue
+
+from beam_retrain.transforms.core.compat.retrain_names import check_labels_differ, is_picture, label_of_folder
+from beam_retrain.transforms.core.errors import InputError
+from beam_retrain.transforms.core.records.compressed_pickle import pack, unpack
+from beam_retrain.transforms.core.records.quarantine import Quarantined
+from beam_retrain.transforms.core.records.schema import ALL, TESTING, TRAINING, VALIDATION
+from beam_retrain.transforms.core.records.shards import IMAGES_PER_SHARD, ImageFile, Shard
+from beam_retrain.transforms.core.records.splits import SplitPercentages, stable_hash
+from beam_retrain.transforms.io import files
+
+ListedImage = ImageFile | Quarantined
+"""`Quarantined` is a picture that is not there."""
+
+_SHARD_SALT = b"beam-retrain-shard-1:"
+_IMAGES_PER_BLOCK = 50_000
+_NOT_PICTURES = {"thumbs.db", "desktop.ini"}  # what file managers leave behind; so are names that start with a dot
+# Taken for classes they would make a classifier that tells training pictures from testing ones.
+_OTHER_SPLIT_NAMES = {"train", "test", "val", "valid", "validation", "eval", "dev", TRAINING, TESTING}
+
+
+class ClassFolder(NamedTuple):
+  """A folder of one class.
+
+  Attributes:
+    split: `training` or `testing`; None where the data set has no splits.
+    label: of its pictures.
+    path: where it is.
+    prefix: its path relative to the data set.
+    retrain_names: whether only files are taken that are named as `retrain.py` wanted pictures to be.
+  """
+
+  split: str | None
+  label: str
+  path: str
+  prefix: str
+  retrain_names: bool = False
+
+
+class FileCounts(NamedTuple):
+  """How many files of a class folder are taken for pictures, and how many are not because of their names."""
+
+  pictures: int
+  others: int
+
+
+def find_class_folders(root: str, min_classes: int = 2, retrain_names: bool = False) -> list[ClassFolder]:
+  """Lists the class folders of a data set: folders only, no files, so this is small whatever the data's size.
+
+  Args:
+    root: the data set's folder.
+    min_classes: 1 where one class is enough: pictures to try a model on, not to train one with.
+    retrain_names: as in `retrain.py`, labels are the folders' names normalised, only files named as JPEG or PNG count,
+      and a folder without any is no class.
+
+  Raises:
+    InputError: there are none, or not as many classes, or a name that cannot be a label.
+  """
+  found = list_class_folders(root)
+  if retrain_names:
+    found = _as_retrain_named(found)
+    if not found:
+      raise InputError(f"{root} has no folder with pictures named .jpg, .jpeg or .png in it: give a folder per class.")
+  labels = {folder.label for folder in found}
+  if not labels:
+    raise InputError(
+      f"{root} holds neither IDX files, nor class folders, nor records of `beam-retrain convert`: give a folder with"
+      " one folder of pictures per class, or with the four MNIST-style files."
+    )
+  if len(labels) < min_classes:
+    raise InputError(f"{root} holds one class only, {labels.pop()!r}: a classifier needs pictures of at least two.")
+  if labels <= _OTHER_SPLIT_NAMES:
+    raise InputError(
+      f"{root}: the folders {', '.join(sorted(labels))} look like splits, not like classes: rename them to {TRAINING}"
+      f" and {TESTING}, or put all pictures in one folder per class, to be split by a stable hash of their names."
+    )
+  for label in sorted(labels):
+    if not label.isprintable():
+      raise InputError(f"{root}: the folder name {label!r} cannot be a label: rename it without control characters.")
+  return found
+
+
+def list_class_folders(root: str) -> list[ClassFolder]:
+  """Lists all folders that could be a class's, by their own names.
+
+  Raises:
+    InputError: there are other folders beside `training` and `testing`.
+  """
+  split_names = [name for name in (TRAINING, TESTING) if files.subfolders(files.join(root, name))]
+  others = set(files.subfolders(root)) - set(split_names) - {TRAINING, TESTING, "records"}
+  if split_names and others:
+    raise InputError(
+      f"{root} has folders beside {' and '.join(split_names)}: {', '.join(sorted(others))}: put their pictures into"
+      f" {TRAINING}, from which validation pictures are drawn, or move them elsewhere."
+    )
+  return [
+    ClassFolder(split, label, files.join(root, split, label), f"{split}/{label}")
+    for split in split_names
+    for label in files.subfolders(files.join(root, split))
+  ] or [ClassFolder(None, label, files.join(root, label), label) for label in files.subfolders(root)]
+
+
+def _as_retrain_named(folders: Sequence[ClassFolder]) -> list[ClassFolder]:
+  """Gives the folders that hold pictures their labels."""
+  named = [folder._replace(label=label_of_folder(folder.label), retrain_names=True) for folder in folders]
+  kept = [folder for folder in named if any(_takes(folder, path) for path in files.walk(folder.path))]
+  for split in {folder.split for folder in kept}:
+    check_labels_differ(os.path.basename(folder.path) for folder in kept if folder.split == split)
+  return kept
+
+
+class PlanImageFolders(beam.PTransform):
+  """PBegin -> PCollection[Shard] for class folders.
+
+  Which shard an image is in depends on its key and on how many images its split has; nothing but names is shuffled.
+
+  Attributes:
+    folders: the class folders.
+    splits: which splits to plan.
+    percentages: how to split where the data set does not; None puts all of it in the one split `all`.
+    images_per_shard: how many images a shard has on average.
+  """
+
+  def __init__(
+    self,
+    folders: Sequence[ClassFolder],
+    splits: Sequence[str],
+    percentages: SplitPercentages | None,
+    images_per_shard: int = IMAGES_PER_SHARD,
+  ):
+    super().__init__()
+    self._folders = list(folders)
+    self._splits = frozenset(splits)
+    self._percentages = percentages
+    self._images_per_shard = images_per_shard
+
+  def expand(self, root: beam.pvalue.PBegin) -> beam.PCollection:
+    return (
+      root
+      | "CreateFolders" >> beam.Create(self._folders)
+      | "SpreadFolders" >> beam.Reshuffle()
+      # ClassFolder
+      | "ListFolder" >> beam.FlatMap(list_folder)
+      # (split or None, ImageFile)
+      | "AssignSplit" >> beam.FlatMap(assign_split, self._splits, self._percentages)
+      # (split, ImageFile)
+      | "AssignShards" >> AssignShards(self._images_per_shard)
+    )  # Shard
+
+
+class AssignShards(beam.PTransform):
+  """PCollection[(split, ImageFile or Quarantined)] -> PCollection[Shard].
+
+  Attributes:
+    images_per_shard: how many images a shard has on average.
+  """
+
+  def __init__(self, images_per_shard: int = IMAGES_PER_SHARD):
+    super().__init__()
+    self._images_per_shard = images_per_shard
+
+  def expand(self, listed: beam.PCollection) -> beam.PCollection:
+    blocks = listed | "PackImages" >> beam.ParDo(_PackImages())  # (split, count, packed images)
+    totals = (
+      blocks
+      | "CountImages" >> beam.MapTuple(lambda split, count, _: (split, count))
+      # (split, int)
+      | "SumImages" >> beam.CombinePerKey(sum)
+    )
+    return (
+      blocks
+      | "AssignShard" >> beam.FlatMap(_assign_shards, totals=beam.pvalue.AsDict(totals), size=self._images_per_shard)
+      # ((split, index, of), packed images)
+      | "GroupShards" >> beam.GroupByKey()
+      | "MakeShard" >> beam.MapTuple(_make_shard)
+    )  # Shard
+
+
+class _PackImages(beam.DoFn):
+  """(split, image) -> (split, count, packed images): a file's name alone takes less than its element would."""
+
+  def __init__(self) -> None:
+    self._waiting: dict[str, list[ListedImage]] = {}
+
+  def start_bundle(self) -> None:
+    self._waiting = defaultdict(list)
+
+  def process(self, assigned: tuple[str, ListedImage]) -> Iterator[tuple[str, int, bytes]]:
+    split, image = assigned
+    waiting = self._waiting[split]
+    waiting.append(image)
+    if len(waiting) >= _IMAGES_PER_BLOCK:
+      del self._waiting[split]
+      yield split, len(waiting), pack(waiting)
+
+  def finish_bundle(self) -> Iterator[WindowedValue]:
+    for split, waiting in self._waiting.items():
+      yield GlobalWindows.windowed_value((split, len(waiting), pack(waiting)))
+    self._waiting = {}
+
+
+def list_folder(folder: ClassFolder) -> Iterator[tuple[str | None, ImageFile]]:
+  """Yields every file of a class folder, at any depth; extensions are not trusted: whatever is there may be one.
+
+  Only where `retrain_names` says so, it is the names that count.
+  """
+  for stat in files.list_tree(folder.path):
+    if _takes(folder, stat.path):
+      inside = os.path.relpath(stat.path, folder.path).replace(os.sep, "/")
+      yield folder.split, _in_utf8(ImageFile(f"{folder.prefix}/{inside}", folder.label, *stat))
+
+
+def count_files(folder: ClassFolder) -> FileCounts:
+  """Counts a class folder's files by name, holding none; what is hidden, or of a file manager, is neither."""
+  pictures = others = 0
+  for path in files.walk(folder.path):
+    if _takes(folder, path):
+      pictures += 1
+    elif _may_be_picture(folder, path):
+      others += 1
+  return FileCounts(pictures, others)
+
+
+def _takes(folder: ClassFolder, path: str) -> bool:
+  return _may_be_picture(folder, path) and (not folder.retrain_names or is_picture(path))
+
+
+def _may_be_picture(folder: ClassFolder, path: str) -> bool:
+  parts = os.path.relpath(path, folder.path).split(os.sep)
+  return parts[-1].lower() not in _NOT_PICTURES and not any(part.startswith(".") for part in parts)
+
+
+def _in_utf8(image: ImageFile) -> ImageFile:
+  """A file name that is not UTF-8 can be opened, but neither be sent to a worker nor be written into a record or a CSV.
+
+  Its key is spelled out in ASCII, and it has no path: whoever is to read it says so.
+  """
+  try:
+    image.path.encode()
+    return image
+  except UnicodeEncodeError:
+    return image._replace(key=image.key.encode(errors="backslashreplace").decode(), path="")
+
+
+def assign_split(
+  listed: tuple[str | None, ListedImage], splits: Collection[str], percentages: SplitPercentages | None
+) -> Iterator[tuple[str, ListedImage]]:
+  """Yields an image with the split whose shards it goes to, if that is one of `splits`.
+
+  Args:
+    listed: with the split that the data set itself gives it, or None.
+    splits: those that are planned.
+    percentages: as of `PlanImageFolders`.
+  """
+  given, image = listed
+  split = given or (percentages.split_of(image.key) if percentages else ALL)
+  if split == VALIDATION and not given:
+    # Validation images are drawn from the training records, by the same hash, when the head is trained.
+    split = TRAINING
+  if split in splits:
+    yield split, image
+
+
+def _assign_shards(
+  block: tuple[str, int, bytes], totals: Mapping[str, int], size: int
+) -> Iterator[tuple[tuple[str, int, int], bytes]]:
+  split, _, packed = block
+  of = math.ceil(totals[split] / size)
+  shards: dict[int, list[ListedImage]] = defaultdict(list)
+  for image in unpack(packed):
+    shards[stable_hash(image.key, _SHARD_SALT) % of].append(image)
+  for index, images in shards.items():
+    yield (split, index, of), pack(images)
+
+
+def _make_shard(name: tuple[str, int, int], packed: Iterable[bytes]) -> Shard:
+  images: Iterator[ListedImage] = itertools.chain.from_iterable(map(unpack, packed))
+  ordered = sorted(images, key=lambda image: image.key)
+  return Shard(*name, inputs=tuple(ordered))
