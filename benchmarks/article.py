@@ -79,7 +79,7 @@ def measure_script(pictures: Path, weights: Path, images: int, work: Path) -> fl
   """Returns images/s of the article's evaluation script, once it runs; None: too few images to tell.
 
   Args:
-    pictures: folder of JPGs.
+    images: folder of JPGs.
     weights: Keras's, of the network.
     images: how many to take.
     work: folder to write.

@@ -1,4 +1,4 @@
-"""The benchmark: all contenders in turn on the same pictures, weights and cores, and one table of ratios.
+"""The benchmark: all contenders in turn on the same images, weights and cores, and one table of ratios.
 
   make bench            or   python -m benchmarks.bench [--data DIR] [--trunk_weights FILE] [--full]
 

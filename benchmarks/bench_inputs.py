@@ -1,4 +1,4 @@
-"""What the benchmark begins with: MNIST, the weights, class folders of some pictures; and reading our vectors again."""
+"""What the benchmark begins with: MNIST, the weights, class folders of some images; and reading our vectors again."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def find_weights(given: Path | None, work: Path) -> Path:
 
 
 def link_some(source: Path, target: Path, images: int) -> None:
-  """Links so many pictures of the class folders of `source`, the same number of each, or nearly, into class folders in
+  """Links so many images of the class folders of `source`, the same number of each, or nearly, into class folders in
   `training/` and `testing/`: every tenth of a label, from its first on, is for testing."""
   if target.exists():
     return
@@ -50,8 +50,8 @@ def link_some(source: Path, target: Path, images: int) -> None:
     for split in (TRAINING, TESTING):
       (temporary / split / folder.name).mkdir(parents=True)
     count = images // len(folders) + (number < images % len(folders))
-    for position, picture in enumerate(sorted(folder.iterdir(), key=lambda path: int(path.stem))[:count]):
-      os.link(picture, temporary / (TRAINING if position % 10 else TESTING) / folder.name / picture.name)
+    for position, image in enumerate(sorted(folder.iterdir(), key=lambda path: int(path.stem))[:count]):
+      os.link(image, temporary / (TRAINING if position % 10 else TESTING) / folder.name / image.name)
   temporary.rename(target)
 
 

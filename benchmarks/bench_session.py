@@ -20,7 +20,7 @@ from benchmarks.commands import timed
 from benchmarks.contenders import FLOAT32, INT8, OPENVINO, OTHERS, SOME, Contender
 from benchmarks.environments import make_environment
 from benchmarks.measurements import Run, least_cosine, steady_rate
-from benchmarks.peers.protocol import list_pictures
+from benchmarks.peers.protocol import list_images
 from benchmarks.processes import Process, ProcessError, run_process
 
 # Below it a contender computes something else. With another decoder included, bfloat16 had 0.995 and int8 0.99; an
@@ -54,7 +54,7 @@ class Bench:
     self._environ = {name: str(work / folder) for name, folder in caches.items()}
 
   def prepare(self, data: str, weights: Path, contenders: Sequence[Contender]) -> None:
-    """Makes environments, pictures, the network in all forms, and a trunk of each kind; what is there is kept.
+    """Makes environments, images, the network in all forms, and a trunk of each kind; what is there is kept.
 
     Raises:
       InputError: something that all need cannot be made.
@@ -68,7 +68,7 @@ class Bench:
         self._pythons[name] = make_environment(name, self._work / "environments")
       except InputError as error:
         self._give_up([contender for contender in contenders if contender.environment == name], str(error))
-    self._make_pictures(data, contenders)
+    self._make_images(data, contenders)
     if not (self._network / "network.json").exists():
       self._call("network", "benchmarks.network", f"--trunk_weights={weights}", f"--output={self._network}")
     if not (self._network / "int8.xml").exists() and "openvino" in self._pythons:
@@ -81,15 +81,15 @@ class Bench:
         except ProcessError as error:
           self._give_up([contender], str(error))
 
-  def _make_pictures(self, data: str, contenders: Sequence[Contender]) -> None:
+  def _make_images(self, data: str, contenders: Sequence[Contender]) -> None:
     converted = self._work / "convert"
     if not (converted / "COMPLETED").exists():
       timed("convert", f"--input={data}", f"--output={converted}", "--formats=jpg")
     for images in {self._images(contender) for contender in contenders} | {self._few}:
-      link_some(converted / "testing", self._pictures(images), images)
+      link_some(converted / "testing", self._images(images), images)
 
   def _quantise(self, contenders: Sequence[Contender]) -> None:
-    task = [f"--pictures={self._pictures(self._few)}", f"--network={self._network}", "--precision=int8"]
+    task = [f"--pictures={self._images(self._few)}", f"--network={self._network}", "--precision=int8"]
     try:
       self._call(
         "quantise",
@@ -102,7 +102,7 @@ class Bench:
       self._give_up([c for c in contenders if c.environment == "openvino" and c.precision == INT8], str(error))
 
   def _prepare_ours(self, contenders: Sequence[Contender]) -> None:
-    """Runs ours once in each kind over the very pictures that will be measured, so that all caches are filled; keeps
+    """Runs ours once in each kind over the very images that will be measured, so that all caches are filled; keeps
     the trunks, for the bare graphs, and the vectors in float32."""
     wanted = {_REFERENCE: self._few}
     for contender in contenders:
@@ -114,7 +114,7 @@ class Bench:
       shutil.rmtree(folder, ignore_errors=True)
       try:
         kind = Contender("", precision, "ours", runtime=runtime)
-        self._run_ours(kind, self._pictures(images), folder, f"first-{runtime}-{precision}")
+        self._run_ours(kind, self._images(images), folder, f"first-{runtime}-{precision}")
       except ProcessError as error:
         self._give_up([c for c in contenders if (c.runtime, c.precision) == (runtime, precision)], str(error))
     reference = self._first(*_REFERENCE)
@@ -142,7 +142,7 @@ class Bench:
 
   def _measure(self, contender: Contender, number: int) -> Run:
     images = self._images(contender)
-    pictures = self._pictures(images)
+    pictures = self._images(images)
     log = f"{contender.name}-{number}"
     if contender.is_ours:
       folder = self._work / "output" / "run"
@@ -164,7 +164,7 @@ class Bench:
     told = json.loads(result.read_text())
     self.settings[contender.name] = told["settings"]
     found = np.load(result.with_name(told["vectors"]), allow_pickle=False)
-    keys = [Path(path).relative_to(pictures).as_posix() for path in list_pictures(str(pictures))]
+    keys = [Path(path).relative_to(pictures).as_posix() for path in list_images(str(pictures))]
     cosine = self._compare(dict(zip(keys, found, strict=False)))
     ready = told["settings"].get("ready_secs")
     return Run(told["images"], steady_rate(told["ends"]), process.seconds, process.peak_mb, cosine, ready)
@@ -183,7 +183,7 @@ class Bench:
     ends = self._work / "ends.json"
     trunk = ["--trunk=keras:InceptionV3", f"--trunk_weights={self._weights}"]
     kind = [f"--precision={contender.precision}", f"--runtime={contender.runtime}"]
-    # None for validation: of a trial's few pictures, some label would have none.
+    # None for validation: of a trial's few images, some label would have none.
     where = [f"--input={pictures}", f"--output={folder}", "--validation_percentage=0"]
     process = self._call(log, "benchmarks.ours", str(ends), "bottlenecks", *where, *trunk, *kind)
     return process, json.loads(ends.read_text())
@@ -238,7 +238,7 @@ class Bench:
   def _few(self) -> int:
     return min(SOME, self._limit or SOME)
 
-  def _pictures(self, images: int) -> Path:
+  def _images(self, images: int) -> Path:
     return self._work / "pictures" / str(images)
 
   def _first(self, runtime: str, precision: str) -> Path:

@@ -35,7 +35,7 @@ def main() -> None:
   model.infer(batches[0])
   ready_secs += time.monotonic() - began
   vectors = np.concatenate([model.infer(batch)["bottleneck"] for batch in batches])
-  rounds = max(2, len(task.pictures) // task.batch_size // 2)
+  rounds = max(2, len(task.images) // task.batch_size // 2)
   tried = {callers: _loop(model, batches, rounds, callers) for callers in (1, 2)}
   best = max(tried, key=lambda callers: steady_rate(tried[callers]) or 0)
   hand_back(task, vectors, tried[best], {"callers": best, "ready_secs": ready_secs})

@@ -1,4 +1,4 @@
-"""How fast `convert` turns IDX files into pictures, beside the loops that it replaces, measured in the same run.
+"""How fast `convert` turns IDX files into images, beside the loops that it replaces, measured in the same run.
 
   python benchmarks/convert_mnist.py --input IDX_DIR [--rounds 3]
 

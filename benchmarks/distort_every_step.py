@@ -1,10 +1,10 @@
-"""Training with distortions as `retrain.py` did it: every step draws its pictures, distorts them and runs the trunk.
+"""Training with distortions as `retrain.py` did it: every step draws its images, distorts them and runs the trunk.
 
     python -m benchmarks.distort_every_step --bottlenecks DIR --data DIR --random_crop 10 --output FILE
 
 Written anew, from what that script did (`get_random_distorted_bottlenecks`), and to run as fast as it can this way: a
-step's pictures go through decoder and trunk as one batch, decoded and distorted by several threads while the trunk is
-busy with the step before; `retrain.py` took one picture at a time. Pictures, splits and the trunk are those of
+step's images go through decoder and trunk as one batch, decoded and distorted by several threads while the trunk is
+busy with the step before; `retrain.py` took one image at a time. Images, splits and the trunk are those of
 BOTTLENECKS, so is the head: plain gradient descent on z-scored vectors, as of `train --preset retrain`.
 """
 
@@ -42,7 +42,7 @@ _STEPS_TO_WARM_UP = 5
 def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument("--bottlenecks", required=True, type=Path, help="what `beam-retrain bottlenecks` wrote")
-  parser.add_argument("--data", required=True, help="the pictures that it read")
+  parser.add_argument("--data", required=True, help="the images that it read")
   parser.add_argument("--output", required=True, type=Path, help="JSON file to write")
   parser.add_argument("--steps", type=int, default=4000)
   parser.add_argument("--batch_size", type=int, default=100)
@@ -56,7 +56,7 @@ def main() -> None:
   embed = load_saved_model(str(flags.bottlenecks / "trunk")).embed
   classes, pictures = _read(flags.bottlenecks, flags.data, SplitPercentages.from_settings(info["settings"]))
 
-  # As there: bottlenecks of pictures that are not distorted are made once.
+  # As there: bottlenecks of images that are not distorted are made once.
   plain = {split: _embed(embed, pictures[split], input_px) for split in pictures}
   mean, deviation = plain[TRAINING].mean(axis=0), plain[TRAINING].std(axis=0)
   deviation[deviation == 0] = 1
@@ -94,7 +94,7 @@ def main() -> None:
 def _read(
   bottlenecks: Path, data: str, percentages: SplitPercentages
 ) -> tuple[dict[str, np.ndarray], dict[str, list[bytes]]]:
-  """Returns per split the class indices, int32 [n], and the pictures' bytes."""
+  """Returns per split the class indices, int32 [n], and the images' bytes."""
   split_and_class = {}
   for path in sorted((bottlenecks / RECORDS_FOLDER).glob("*.tfrecord")):
     given = parse_shard_name(path.name)[0]
@@ -120,7 +120,7 @@ def _embed(embed: tf.types.experimental.GenericFunction, pictures: list[bytes], 
 
 
 def _stream(pictures: list[bytes], classes: np.ndarray, input_px: int, flags: argparse.Namespace) -> tf.data.Dataset:
-  """Element: (float32 [n, S, S, 3], int32 [n]): drawn uniformly over classes, then over the class's pictures; each
+  """Element: (float32 [n, S, S, 3], int32 [n]): drawn uniformly over classes, then over the class's images; each
   distorted at random."""
   rng = np.random.default_rng(0)
   rows_of_class = [np.flatnonzero(classes == number) for number in range(classes.max() + 1)]

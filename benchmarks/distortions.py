@@ -51,7 +51,7 @@ def main() -> None:
 
   head = (
     "distortions",
-    "pictures through the trunk to train",
+    "images through the trunk to train",
     "bottlenecks, s",
     "train --preset retrain, s",
     "together, s",
@@ -75,7 +75,7 @@ def main() -> None:
     if not flags.only_time:
       timed("train", f"--input={bottlenecks}", f"--output={folder / 'train_default'}")
       by_default = f"{accuracy(folder / 'train_default', 'testing_accuracy'):.2%}"
-    rows.append((name, f"{_pictures(bottlenecks):,}", *times, f"{accuracy(model, 'testing_accuracy'):.2%}", by_default))
+    rows.append((name, f"{_images(bottlenecks):,}", *times, f"{accuracy(model, 'testing_accuracy'):.2%}", by_default))
 
   seconds, result = _distort_every_step(output / "trial0" / "bottlenecks", data, output, flags.steps)
   passed = f"{100 * flags.steps:,}"
@@ -99,8 +99,8 @@ def _take_first(data: Path, folder: Path, count: int) -> None:
       (folder / f"{prefix}-{kind.replace('?', '-')}-ubyte").write_bytes(encode_idx(array[:number]))
 
 
-def _pictures(bottlenecks: Path) -> int:
-  """Returns how many pictures and variants that are trained on went through the trunk."""
+def _images(bottlenecks: Path) -> int:
+  """Returns how many images and variants that are trained on went through the trunk."""
   stats = json.loads((bottlenecks / "stats.json").read_text())
   return stats["splits"]["training"]["outputs"] + stats.get("distorted", {"records": 0})["records"]
 

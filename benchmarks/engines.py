@@ -1,4 +1,4 @@
-"""`bottlenecks` on every engine, over the same pictures: time, rate, memory, and whether the bytes are the same.
+"""`bottlenecks` on every engine, over the same images: time, rate, memory, and whether the bytes are the same.
 
     python -m benchmarks.engines --data DIR --engines .engines --output DIR [--trunk_weights FILE]
 
@@ -121,17 +121,17 @@ def main() -> None:
   rows = []
   for size in flags.sizes:
     work = output / str(size)
-    pictures = make_pictures(Path(flags.data), work, size)
+    pictures = make_images(Path(flags.data), work, size)
     rows += [measure(way, engines, pictures, work, ("--trunk=bundled",)) for way in chosen]
   if flags.trunk_weights:
     work = output / "inception_v3"
-    pictures = make_pictures(Path(flags.data), work, flags.inception_images)
+    pictures = make_images(Path(flags.data), work, flags.inception_images)
     trunk = ("--trunk=keras:InceptionV3", f"--trunk_weights={Path(flags.trunk_weights).resolve()}")
     rows += [measure(way, engines, pictures, work, trunk) for way in chosen if way.scales or way == ways(engines)[0]]
   print(f"\n{rows_table(rows)}")
 
 
-def make_pictures(data: Path, work: Path, images: int) -> Path:
+def make_images(data: Path, work: Path, images: int) -> Path:
   """Returns class folders of JPGs of MNIST's first images, six of seven for training."""
   pictures = work / "pictures"
   if not (pictures / "COMPLETED").exists():

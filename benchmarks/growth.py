@@ -1,9 +1,9 @@
-"""What grows with the data: whole commands over more and more generated pictures, time and the memory of each process.
+"""What grows with the data: whole commands over more and more generated images, time and the memory of each process.
 
     python -m benchmarks.growth [--output DIR] [--full]
 
-The pictures are 8 x 8 pixels of noise in IDX files, a tenth of them for testing: so small that a million of them takes
-no longer than the trunk does. For each number of pictures and of processes, `bottlenecks` is run in an empty folder.
+The images are 8 x 8 pixels of noise in IDX files, a tenth of them for testing: so small that a million of them takes
+no longer than the trunk does. For each number of images and of processes, `bottlenecks` is run in an empty folder.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument("--output", type=Path, help="folder to work in (default: a temporary one)")
   parser.add_argument("--sizes", type=positive_int, nargs="+", metavar="N", help=f"default: {_shown(_SIZES)}")
-  parser.add_argument("--full", action="store_true", help=f"{_shown(_FULL_SIZES)} pictures (takes half an hour)")
+  parser.add_argument("--full", action="store_true", help=f"{_shown(_FULL_SIZES)} images (takes half an hour)")
   parser.add_argument("--processes", type=positive_int, nargs="+", default=[1, 2], metavar="N", help="default: 1 2")
   parser.add_argument("--trunk", default="bundled", help="as of `bottlenecks` (default: %(default)s)")
   parser.add_argument(
@@ -94,7 +94,7 @@ def _arguments(stage: str, data: Path, work: Path, trunk: str, processes: int) -
 
 
 def write_idx(folder: Path, count: int) -> None:
-  """Writes four IDX files of `count` pictures in all, block by block."""
+  """Writes four IDX files of `count` images in all, block by block."""
   folder.mkdir()
   testing = count // 10
   for name, number, seed in (("train", count - testing, 0), ("t10k", testing, 1)):
@@ -139,7 +139,7 @@ def _named(row: dict[str, Any]) -> dict[str, str]:
 
 
 def growth_table(rows: Sequence[dict[str, Any]]) -> str:
-  """Returns a Markdown table: what each size took, the time per picture beyond the fewest, and memory."""
+  """Returns a Markdown table: what each size took, the time per image beyond the fewest, and memory."""
   lines: list[tuple[str, ...]] = [
     ("stage", "images", "processes", "seconds", "ms per image beyond the fewest", "peak MB of each process")
   ]

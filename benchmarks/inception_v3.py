@@ -5,7 +5,7 @@
 FILE comes from `python -m benchmarks.inception_weights --output FILE`.
 
 Takes the first images of each digit, trains on 3,000, tests on 1,000, and compares, image by image, what the exported
-model says of the picture's bytes with what its head says of the stored bottleneck.
+model says of the image's bytes with what its head says of the stored bottleneck.
 """
 
 from __future__ import annotations
@@ -68,11 +68,11 @@ def main() -> None:
 
 
 def link_first(source: Path, target: Path, per_label: int) -> None:
-  """Makes class folders of the first `per_label` pictures, by index, of each class folder of `source`."""
+  """Makes class folders of the first `per_label` images, by index, of each class folder of `source`."""
   for folder in sorted(source.iterdir()):
     (target / folder.name).mkdir(parents=True)
-    for picture in sorted(folder.iterdir(), key=lambda path: int(path.stem))[:per_label]:
-      os.link(picture, target / folder.name / picture.name)
+    for image in sorted(folder.iterdir(), key=lambda path: int(path.stem))[:per_label]:
+      os.link(image, target / folder.name / image.name)
 
 
 def read_predictions(folder: Path) -> dict[str, dict[str, str]]:

@@ -34,15 +34,15 @@ def main() -> None:
   parser.add_argument("--runner", default="FnApiRunner", help="Beam runner (default: %(default)s)")
   flags = parser.parse_args()
   output: Path = flags.output
-  pictures, bottlenecks, model = output / "convert", output / "bottlenecks", output / "train"
+  images, bottlenecks, model = output / "convert", output / "bottlenecks", output / "train"
   rows = [("stage", "seconds", "checked")]
 
   def stage(name: str, checked: str, *arguments: str) -> None:
     rows.append((name, f"{timed(*arguments, f'--runner={flags.runner}'):.1f}", checked))
 
-  stage("convert, JPG and records", "counts as published", "convert", f"--input={flags.data}", f"--output={pictures}")
-  check_counts(pictures)
-  work = (f"--input={pictures}", "--trunk=bundled")
+  stage("convert, JPG and records", "counts as published", "convert", f"--input={flags.data}", f"--output={images}")
+  check_counts(images)
+  work = (f"--input={images}", "--trunk=bundled")
   stage("bottlenecks, 1 worker", "ledger closed", "bottlenecks", *work, f"--output={bottlenecks}")
   check_counts(bottlenecks)
   two = output / "bottlenecks_two_processes"
@@ -59,8 +59,8 @@ def main() -> None:
   )
 
   evaluations = {
-    "evaluate": ("1 worker", pictures, ()),
-    "evaluate_two_processes": ("2 processes", pictures, (*TWO_PROCESSES, threads)),
+    "evaluate": ("1 worker", images, ()),
+    "evaluate_two_processes": ("2 processes", images, (*TWO_PROCESSES, threads)),
     "evaluate_stored": ("stored bottlenecks", bottlenecks, ()),
   }
   for name, (how, source, more) in evaluations.items():

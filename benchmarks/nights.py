@@ -113,8 +113,8 @@ def _change(pictures: Path, training: Path, count: int) -> None:
   for path in paths[::step][:count]:
     path.unlink()
   for path in paths[step // 2 :: step][:count]:
-    with Image.open(path) as picture:
-      negative = ImageOps.invert(picture.convert("L"))
+    with Image.open(path) as image:
+      negative = ImageOps.invert(image.convert("L"))
     negative.save(path)
   added = sorted(training.rglob("*.jpg"))
   for path in added[:: len(added) // count][:count]:

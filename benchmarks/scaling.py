@@ -1,7 +1,7 @@
-"""What a million and a billion pictures take, from figures measured on one machine: the tables of scaling.md.
+"""What a million and a billion images take, from figures measured on one machine: the tables of scaling.md.
 
-  beam-retrain plan --input PICTURES --trunk bundled --json > bundled.json
-  beam-retrain plan --input PICTURES --trunk keras:InceptionV3 --trunk_weights FILE --json > inception.json
+  beam-retrain plan --input IMAGES --trunk bundled --json > bundled.json
+  beam-retrain plan --input IMAGES --trunk keras:InceptionV3 --trunk_weights FILE --json > inception.json
   python -m benchmarks.growth --full --json idx.json
   python -m benchmarks.growth --full --folders --json folders.json
   python -m benchmarks.scaling --plan bundled.json --plan inception.json --growth idx.json --growth folders.json \\
@@ -28,7 +28,7 @@ from beam_retrain.transforms.core.run.cost_model import JobCosts, expect
 from beam_retrain.transforms.core.runtimes.variant import read_kind
 from benchmarks.commands import table
 
-PICTURES = (70_000, 1_000_000, 1_000_000_000)
+IMAGES = (70_000, 1_000_000, 1_000_000_000)
 WORKERS = (1, 10, 100, 1_000, 10_000)
 _HOUR, _DAY = 3600.0, 86_400.0
 _MEMORY_BYTES = 64e9
@@ -57,27 +57,27 @@ class Limit:
 
   Attributes:
     what: that grows.
-    bytes_per_picture: by how much; None: not measured.
+    bytes_per_image: by how much; None: not measured.
     source: where that figure comes from.
     remedy: what to do before it breaks.
   """
 
   what: str
-  bytes_per_picture: float | None
+  bytes_per_image: float | None
   source: str
   remedy: str
 
   def breaks_at(self, memory_bytes: float) -> float | None:
-    """Returns the number of pictures at which it fills a memory; None: never, or not measured."""
-    return memory_bytes / self.bytes_per_picture if self.bytes_per_picture else None
+    """Returns the number of images at which it fills a memory; None: never, or not measured."""
+    return memory_bytes / self.bytes_per_image if self.bytes_per_image else None
 
 
-def fewest_workers(costs: JobCosts, pictures: int, secs: float) -> int | None:
+def fewest_workers(costs: JobCosts, images: int, secs: float) -> int | None:
   """Returns the fewest workers that are done in time; None: not any number of them."""
-  most = math.ceil(pictures / IMAGES_PER_SHARD)
+  most = math.ceil(images / IMAGES_PER_SHARD)
 
   def total(workers: int) -> float:
-    return expect(costs, {"all": pictures}, workers).total_secs
+    return expect(costs, {"all": images}, workers).total_secs
 
   if total(most) > secs:
     return None
@@ -93,10 +93,10 @@ def inputs_table(plans: Sequence[Plan]) -> str:
   rows: list[tuple[str, ...]] = [("measured", *(plan.name for plan in plans))]
   figures = {
     "start, s": lambda costs: f"{costs.start_secs:.1f}",
-    "listing a picture, µs": lambda costs: f"{1e6 * costs.listing_secs:.1f}",
-    "planning a picture, µs": lambda costs: f"{1e6 * costs.planning_secs:.1f}",
-    "a shard, besides its pictures, ms": lambda costs: f"{1e3 * costs.shard_secs:.0f}",
-    "a picture through the trunk, ms": lambda costs: f"{1e3 * costs.picture_secs:.3f}",
+    "listing a image, µs": lambda costs: f"{1e6 * costs.listing_secs:.1f}",
+    "planning a image, µs": lambda costs: f"{1e6 * costs.planning_secs:.1f}",
+    "a shard, besides its images, ms": lambda costs: f"{1e3 * costs.shard_secs:.0f}",
+    "a image through the trunk, ms": lambda costs: f"{1e3 * costs.image_secs:.3f}",
     "closing a record, µs": lambda costs: f"{1e6 * costs.closing_secs:.1f}",
     "a record on disk, bytes": lambda costs: f"{costs.record_bytes:,.0f}",
     "a process's memory": lambda costs: size(costs.memory_bytes),
@@ -106,15 +106,15 @@ def inputs_table(plans: Sequence[Plan]) -> str:
 
 
 def times_table(plan: Plan) -> str:
-  """Returns the time of so many pictures on so many workers; a dash where there are more workers than shards."""
+  """Returns the time of so many images on so many workers; a dash where there are more workers than shards."""
   rows: list[tuple[str, ...]] = [("pictures", *(_workers(workers) for workers in WORKERS))]
-  for pictures in PICTURES:
-    shards = math.ceil(pictures / IMAGES_PER_SHARD)
+  for images in IMAGES:
+    shards = math.ceil(images / IMAGES_PER_SHARD)
     times = (
-      duration(expect(plan.costs, {"all": pictures}, workers).total_secs) if workers <= shards else "-"
+      duration(expect(plan.costs, {"all": images}, workers).total_secs) if workers <= shards else "-"
       for workers in WORKERS
     )
-    rows.append((f"{pictures:,}", *times))
+    rows.append((f"{images:,}", *times))
   return table(rows)
 
 
@@ -122,11 +122,11 @@ def workers_table(plans: Sequence[Plan]) -> str:
   """Returns the fewest workers for an hour and for a day, and the hours of machines that they take."""
   rows: list[tuple[str, ...]] = [("trunk", "pictures", "machine hours", "workers for a day", "workers for an hour")]
   for plan in plans:
-    for pictures in PICTURES:
-      alone = expect(plan.costs, {"all": pictures}).total_secs / _HOUR
-      needed = (fewest_workers(plan.costs, pictures, secs) for secs in (_DAY, _HOUR))
+    for images in IMAGES:
+      alone = expect(plan.costs, {"all": images}).total_secs / _HOUR
+      needed = (fewest_workers(plan.costs, images, secs) for secs in (_DAY, _HOUR))
       shown = ("not possible" if workers is None else f"{workers:,}" for workers in needed)
-      rows.append((plan.name, f"{pictures:,}", f"{alone:,.1f}", *shown))
+      rows.append((plan.name, f"{images:,}", f"{alone:,.1f}", *shown))
   return table(rows)
 
 
@@ -134,29 +134,29 @@ def storage_table(plans: Sequence[Plan], report_bytes: float | None) -> str:
   """Returns what lies on disk: records, reports, files."""
   rows: list[tuple[str, ...]] = [("trunk", "pictures", "records", "shard files", "reports")]
   for plan in plans:
-    for pictures in PICTURES:
-      expected = expect(plan.costs, {"all": pictures})
+    for images in IMAGES:
+      expected = expect(plan.costs, {"all": images})
       shards = sum(expected.shards.values())
       reports = "not measured" if report_bytes is None else size(shards * report_bytes)
-      rows.append((plan.name, f"{pictures:,}", size(expected.records_bytes), f"{shards:,}", reports))
+      rows.append((plan.name, f"{images:,}", size(expected.records_bytes), f"{shards:,}", reports))
   return table(rows)
 
 
 def limits_table(limits: Sequence[Limit], memory_bytes: float) -> str:
   """Returns what breaks, first things first."""
   rows: list[tuple[str, ...]] = [
-    ("what grows in one process", "bytes per picture", "measured by", f"full at {size(memory_bytes)}", "then")
+    ("what grows in one process", "bytes per image", "measured by", f"full at {size(memory_bytes)}", "then")
   ]
   for limit in sorted(limits, key=lambda limit: limit.breaks_at(memory_bytes) or math.inf):
-    pictures = limit.breaks_at(memory_bytes)
-    grows = "not measured" if limit.bytes_per_picture is None else f"{limit.bytes_per_picture:,.1f}"
-    full = "never" if pictures is None else f"{pictures:,.2g} pictures".replace("e+0", "e").replace("e+", "e")
-    rows.append((limit.what, grows, limit.source, full if limit.bytes_per_picture is not None else "", limit.remedy))
+    images = limit.breaks_at(memory_bytes)
+    grows = "not measured" if limit.bytes_per_image is None else f"{limit.bytes_per_image:,.1f}"
+    full = "never" if images is None else f"{images:,.2g} images".replace("e+0", "e").replace("e+", "e")
+    rows.append((limit.what, grows, limit.source, full if limit.bytes_per_image is not None else "", limit.remedy))
   return table(rows)
 
 
-def bytes_per_picture(rows: Sequence[Mapping[str, Any]], stage: str = "bottlenecks") -> float | None:
-  """Returns how much a process's peak memory grows with each picture, of what benchmarks/growth.py found.
+def bytes_per_image(rows: Sequence[Mapping[str, Any]], stage: str = "bottlenecks") -> float | None:
+  """Returns how much a process's peak memory grows with each image, of what benchmarks/growth.py found.
 
   Args:
     rows: of one process: `stage`, `images`, `processes`, `peaks_mb`.
@@ -196,7 +196,7 @@ def find_limits(
       "`train`: the vectors, once",
       plan.dimensions * _FLOAT_BYTES,
       f"{plan.dimensions:,} numbers of {_FLOAT_BYTES} bytes",
-      "a machine with more memory, or a part of the data: a head does not need a billion pictures",
+      "a machine with more memory, or a part of the data: a head does not need a billion images",
     ),
     Limit(
       "`bottlenecks`: the reports, one per shard, where the ledger is closed",
@@ -208,7 +208,7 @@ def find_limits(
   limits += [
     Limit(
       f"`bottlenecks` of {name}, on this machine alone",
-      bytes_per_picture(rows),
+      bytes_per_image(rows),
       "benchmarks/growth.py, one process",
       "a cluster, whose shuffle is not one process's memory",
     )

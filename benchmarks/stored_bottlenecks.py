@@ -1,4 +1,4 @@
-"""Bottlenecks without pictures: what `bottlenecks` writes, filled with drawn vectors, to measure what comes after it.
+"""Bottlenecks without images: what `bottlenecks` writes, filled with drawn vectors, to measure what comes after it.
 
   python -m benchmarks.stored_bottlenecks --output DIR [--trunk T] [--training 60000] [--testing 10000]
 
@@ -56,14 +56,14 @@ class DrawShard(ShardTask):
 
   def work(self, shard: Shard) -> Iterator[Written]:
     means, factors = _directions(self._dimensions)
-    ((pictures,), rng) = shard.inputs, np.random.default_rng([1, shard.split == TESTING, shard.index])
-    assert isinstance(pictures, IdxRange)
-    self._drawn = pictures.count
-    classes = rng.integers(len(LABELS), size=pictures.count)
-    noise = rng.normal(size=(pictures.count, self._dimensions)).astype(np.float32)
-    vectors = means[classes] + rng.normal(size=(pictures.count, _FACTORS)).astype(np.float32) @ factors + noise
+    ((images,), rng) = shard.inputs, np.random.default_rng([1, shard.split == TESTING, shard.index])
+    assert isinstance(images, IdxRange)
+    self._drawn = images.count
+    classes = rng.integers(len(LABELS), size=images.count)
+    noise = rng.normal(size=(images.count, self._dimensions)).astype(np.float32)
+    vectors = means[classes] + rng.normal(size=(images.count, _FACTORS)).astype(np.float32) @ factors + noise
     vectors = np.maximum(0.35 + 0.2 * vectors, 0).astype(np.float32)
-    for number, (index, vector) in enumerate(zip(classes.tolist(), vectors, strict=True), pictures.start):
+    for number, (index, vector) in enumerate(zip(classes.tolist(), vectors, strict=True), images.start):
       label = LABELS[index]
       key = f"{shard.split}/{label}/{number}.png"
       record = Bottleneck(key, label, index, vector, "png", 28, 28, hashlib.sha256(key.encode()).hexdigest())
@@ -88,8 +88,8 @@ def plan(counts: Mapping[str, int]) -> list[Shard]:
   for split, count in counts.items():
     starts = range(0, count, IMAGES_PER_SHARD)
     for index, start in enumerate(starts):
-      pictures = IdxRange("", "", start, min(IMAGES_PER_SHARD, count - start), 28, 28, None, None)
-      shards.append(Shard(split, index, len(starts), (pictures,)))
+      images = IdxRange("", "", start, min(IMAGES_PER_SHARD, count - start), 28, 28, None, None)
+      shards.append(Shard(split, index, len(starts), (images,)))
   return shards
 
 

@@ -91,7 +91,7 @@ def run_peer(name: str, folder: str) -> None:
 
 
 def draw(folder: str) -> None:
-  """Writes bottlenecks of 60,000 and 10,000 pictures, and the Inception v3 that they are said to be of."""
+  """Writes bottlenecks of 60,000 and 10,000 images, and the Inception v3 that they are said to be of."""
   import keras
 
   from beam_retrain.transforms.core.models.saved_model import freeze, save_trunk

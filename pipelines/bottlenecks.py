@@ -1,4 +1,4 @@
-"""`beam-retrain bottlenecks`: labelled pictures through a frozen trunk, into records and a transform graph."""
+"""`beam-retrain bottlenecks`: labelled images through a frozen trunk, into records and a transform graph."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from beam_retrain.pipelines.models.execution import (
   trunk_threads,
 )
 from beam_retrain.pipelines.models.precision import Choice, choose_kind
-from beam_retrain.pipelines.models.sample import sample_pictures
+from beam_retrain.pipelines.models.sample import sample_images
 from beam_retrain.pipelines.models.trunk_sources import load_trunk
 from beam_retrain.pipelines.options.retrain_names import tell_left_out
 from beam_retrain.pipelines.requests.bottlenecks import Request, make_parser, read_request, shared_scratch
@@ -72,7 +72,7 @@ class Config:
   """What `build` needs to know.
 
   Attributes:
-    source: the pictures.
+    source: the images.
     output: the stage's folder.
     request: digest of the settings.
     dimensions: length of a bottleneck.
@@ -105,7 +105,7 @@ class Config:
 
   @property
   def fresh_folder(self) -> str:
-    """Where new pictures' bottlenecks go first, if there are stores."""
+    """Where new images' bottlenecks go first, if there are stores."""
     return files.join(self.output, _FRESH_FOLDER)
 
   @property
@@ -167,7 +167,7 @@ def check(
   leaks_path: str,
   imported: TextImport | None,
 ) -> None:
-  """Plan, and no more than to see what would be refused: leaks, listed in `leaks_path`; a class without pictures in a
+  """Plan, and no more than to see what would be refused: leaks, listed in `leaks_path`; a class without images in a
   split; what is imported and does not fit."""
   audit.plan(root | "Plan" >> source.plan((TRAINING, TESTING), percentages), leaks_path)
   if imported:
@@ -196,7 +196,7 @@ def run(argv: Sequence[str]) -> int:
   if retry:
     stores = [retry.folder]
     retry.check_texts(imported.texts if imported else None)
-    retry.check_pictures(source, percentages, options)
+    retry.check_images(source, percentages, options)
   from beam_retrain.transforms.bottlenecks.analyze import (
     record_schema_text,  # after the trunk, which loads TensorFlow without its chatter
   )
@@ -275,7 +275,7 @@ def run(argv: Sequence[str]) -> int:
     stores=stores,
     distorted=distorted,
   )
-  # With stores, the new pictures are the long work; the records are then copied together.
+  # With stores, the new images are the long work; the records are then copied together.
   slow_folder = config.fresh_folder if stores else config.records_folder
   others = [Work("records", config.records_folder, "records")] if stores else []
   if distorted:
@@ -333,7 +333,7 @@ def _choose_kind(request: Request) -> Choice:
     load_trunk(flags.trunk, flags.trunk_weights, flags.trunk_input_px),
     flags.precision,
     flags.runtime,
-    lambda count: sample_pictures(request.source, (TRAINING,), request.percentages, count, flags.max_pixels),
+    lambda count: sample_images(request.source, (TRAINING,), request.percentages, count, flags.max_pixels),
     # A killed run's finished shards are to be of use too.
     earlier=[*flags.reuse, *([flags.output] if unfinished else [])],
   )

@@ -15,31 +15,31 @@ from beam_retrain.transforms.core.system.imports import collector_at_rest
 
 # Command -> (module with a `run(argv) -> exit code`, what it is for).
 COMMANDS = {
-  "run": ("beam_retrain.pipelines.run", "the whole chain: data, pictures, bottlenecks, head, evaluation"),
+  "run": ("beam_retrain.pipelines.run", "the whole chain: data, images, bottlenecks, head, evaluation"),
   "convert": ("beam_retrain.pipelines.convert", "MNIST-style IDX files to a class-folder tree and to records"),
-  "bottlenecks": ("beam_retrain.pipelines.bottlenecks", "pictures through the frozen trunk, one vector each"),
+  "bottlenecks": ("beam_retrain.pipelines.bottlenecks", "images through the frozen trunk, one vector each"),
   "plan": (
     "beam_retrain.pipelines.plan.command",
-    "what bottlenecks will take: time, memory, disk, measured on a few of the pictures",
+    "what bottlenecks will take: time, memory, disk, measured on a few of the images",
   ),
   "train": ("beam_retrain.trainer.task", "a softmax head on the bottlenecks, exported with all it needs"),
-  "evaluate": ("beam_retrain.pipelines.evaluate", "right and wrong, per picture and per label"),
+  "evaluate": ("beam_retrain.pipelines.evaluate", "right and wrong, per image and per label"),
   "reevaluate": (
     "beam_retrain.pipelines.reevaluate.command",
-    "every night: what got worse, picture by picture, and a candidate beside it",
+    "every night: what got worse, image by image, and a candidate beside it",
   ),
-  "predict": ("beam_retrain.pipelines.predict", "label and confidence of single pictures"),
+  "predict": ("beam_retrain.pipelines.predict", "label and confidence of single images"),
   "doctor": (
     "beam_retrain.pipelines.doctor.command",
     "whether an engine, its workers and this machine fit together, before a long job",
   ),
   "verify": (
     "beam_retrain.pipelines.verify",
-    "that all ways to a picture's scores agree; that two output folders hold the same",
+    "that all ways to a image's scores agree; that two output folders hold the same",
   ),
   "retrain": (
     "beam_retrain.pipelines.compat.retrain",
-    "what retrain.py did, by its own flags: from pictures to a graph and its labels",
+    "what retrain.py did, by its own flags: from images to a graph and its labels",
   ),
   "label_image": (
     "beam_retrain.pipelines.compat.label_image",
@@ -50,8 +50,8 @@ COMMANDS = {
 _USAGE = """\
 usage: beam-retrain COMMAND [flags]
 
-Image transfer learning as a data-parallel job: labelled pictures go through a frozen Inception v3 on Apache Beam, a
-head is trained on what comes out, and a second Beam job says what it gets right, per picture and per label.
+Image transfer learning as a data-parallel job: labelled images go through a frozen Inception v3 on Apache Beam, a
+head is trained on what comes out, and a second Beam job says what it gets right, per image and per label.
 
 {commands}
 

@@ -1,4 +1,4 @@
-"""`beam-retrain convert`: IDX files to a class-folder tree of pictures and to TFRecords, in one pass."""
+"""`beam-retrain convert`: IDX files to a class-folder tree of images and to TFRecords, in one pass."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from beam_retrain.pipelines.jobs import output_dir
 from beam_retrain.pipelines.jobs.forked_workers import default_processes
 from beam_retrain.pipelines.jobs.runner import DONE, exit_code, guarded, run_pipeline
 from beam_retrain.pipelines.options.arguments import ArgumentParser, add_max_bad_fraction, parse_job, refuse_unreachable
-from beam_retrain.transforms.convert import FORMATS, JPG, PICTURE_FORMATS, TFRECORD, ConvertShard, sweep_tree
+from beam_retrain.transforms.convert import FORMATS, IMAGE_FORMATS, JPG, TFRECORD, ConvertShard, sweep_tree
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.images.encode import DEFAULT_QUALITY
 from beam_retrain.transforms.core.records.schema import IMAGE_RECORD, LABELS_FILE
@@ -28,7 +28,7 @@ STAGE = "convert"
 RECORDS_FOLDER = "records"
 
 _DESCRIPTION = """\
-Turns the four IDX files of MNIST (or of any data set in its format) into pictures and records.
+Turns the four IDX files of MNIST (or of any data set in its format) into images and records.
 
 reads    INPUT/{train,t10k}-{images-idx3,labels-idx1}-ubyte, plain or .gz, also spelled train-images.idx3-ubyte
 writes   OUTPUT/{training,testing}/LABEL/INDEX.jpg   INDEX is the position in the IDX file
@@ -167,7 +167,7 @@ def _claim(arguments: argparse.Namespace, argv: Sequence[str]) -> Config:
     "formats": list(arguments.formats),
     "quality": arguments.quality,
     "labels": list(labels),
-    # A changed input is another request: pictures of the old one must not stay in the tree.
+    # A changed input is another request: images of the old one must not stay in the tree.
     "inputs": [dataclasses.asdict(pair) for pair in pairs],
   }
   request = output_dir.claim(
@@ -186,7 +186,7 @@ def _claim(arguments: argparse.Namespace, argv: Sequence[str]) -> Config:
 
 
 def _print_summary(stats: dict, config: Config) -> None:
-  extensions = [extension for extension in PICTURE_FORMATS if extension in config.task.formats]
+  extensions = [extension for extension in IMAGE_FORMATS if extension in config.task.formats]
   for split, totals in stats["splits"].items():
     output = files.shown(config.output)
     places = [files.join(output, split, "LABEL", f"INDEX.{extension}") for extension in extensions]

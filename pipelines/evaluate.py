@@ -1,4 +1,4 @@
-"""`beam-retrain evaluate`: pictures through an exported model, or stored bottlenecks through its head."""
+"""`beam-retrain evaluate`: images through an exported model, or stored bottlenecks through its head."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from beam_retrain.pipelines.jobs import output_dir
 from beam_retrain.pipelines.jobs.runner import DONE, guarded, run_pipeline
 from beam_retrain.pipelines.models.execution import Execution, choose_execution
 from beam_retrain.pipelines.models.model_trunk import ModelTrunk
-from beam_retrain.pipelines.models.trained import Model, check_labels, choose_splits, split_settings, which_pictures
+from beam_retrain.pipelines.models.trained import Model, check_labels, choose_splits, split_settings, which_images
 from beam_retrain.pipelines.models.trunk_sources import BUNDLED
 from beam_retrain.pipelines.options.arguments import (
   ArgumentParser,
@@ -84,7 +84,7 @@ def make_parser() -> argparse.ArgumentParser:
   parser = ArgumentParser(
     prog="beam-retrain evaluate",
     description=(
-      "Says of every picture what the model takes it for, and of every label how much of it was right.\n\n"
+      "Says of every image what the model takes it for, and of every label how much of it was right.\n\n"
       f"writes   OUTPUT/{REPORT_FILE} (all there is to see, one file), {PREDICTIONS_FILE} (the article's columns\n"
       f"         first), {PER_LABEL_FILE}, {CONFUSION_FILE}, {SUSPICIOUS_FILE}, {METRICS_FILE},\n"
       f"         {QUARANTINE_FILE}, stats.json, info.json and, last, COMPLETED\n\n"
@@ -102,7 +102,7 @@ def make_parser() -> argparse.ArgumentParser:
     "--input",
     required=True,
     metavar="DIR",
-    help="pictures: any input of `bottlenecks`; or what `bottlenecks` wrote: then only the model's head runs (seconds)",
+    help="images: any input of `bottlenecks`; or what `bottlenecks` wrote: then only the model's head runs (seconds)",
   )
   parser.add_argument(
     "--output", required=True, metavar="DIR", help="folder to write; new, empty, or of an earlier run"
@@ -111,17 +111,17 @@ def make_parser() -> argparse.ArgumentParser:
     "--split",
     choices=("auto", "testing", "all"),
     default="auto",
-    help="auto (default): the testing pictures of an input that has splits of its own (IDX files, folders training/ and"
-    " testing/, records, bottlenecks), all pictures of plain class folders. testing, of plain class folders: those that"
+    help="auto (default): the testing images of an input that has splits of its own (IDX files, folders training/ and"
+    " testing/, records, bottlenecks), all images of plain class folders. testing, of plain class folders: those that"
     " were set aside, by the hash of their names, when the model was made (in a manifest without splits: if it names"
-    " the pictures as they were named then). all: the training pictures too",
+    " the images as they were named then). all: the training images too",
   )
   parser.add_argument(
     "--reuse",
     action="append",
     default=[],
     metavar="DIR",
-    help="take the bottlenecks of pictures that are in DIR already (what `bottlenecks` wrote, an evaluation with"
+    help="take the bottlenecks of images that are in DIR already (what `bottlenecks` wrote, an evaluation with"
     " --reuse, or a night of `reevaluate`), run the trunk over the others only, and keep all in"
     f" OUTPUT/{STORES_FOLDER}; may be given more than once",
   )
@@ -174,7 +174,7 @@ def _claim(
 
   Returns:
     What the job needs, what `metrics.json` says besides the figures, the contents of `info.json`, and the trunk, if the
-    input is pictures.
+    input is images.
   """
   execution_time = time.ctime()
   model = Model(flags.model)
@@ -182,7 +182,7 @@ def _claim(
   if stored:
     for flag in [*(["--reuse"] if flags.reuse else []), *given_precision(flags)]:
       name = flag.split("=")[0]
-      raise InputError(f"{name} is for pictures: --input holds bottlenecks already; leave {name} out.")
+      raise InputError(f"{name} is for images: --input holds bottlenecks already; leave {name} out.")
   source: Source
   if stored:
     source = _stored_bottlenecks(flags, model.info)
@@ -271,7 +271,7 @@ def _stored_bottlenecks(flags: argparse.Namespace, model_info: Mapping[str, Any]
   if found["fingerprint"] != wanted["fingerprint"]:
     raise InputError(
       f"the bottlenecks in {flags.input} are of another trunk ({found['handle']}, {found['fingerprint'][:12]}) than the"
-      f" model in {flags.model} ({wanted['handle']}, {wanted['fingerprint'][:12]}): evaluate pictures, or run"
+      f" model in {flags.model} ({wanted['handle']}, {wanted['fingerprint'][:12]}): evaluate images, or run"
       " `beam-retrain bottlenecks` with the model's trunk."
     )
   return RecordsSource(flags.input, files.join(flags.input, "records"))
@@ -280,7 +280,7 @@ def _stored_bottlenecks(flags: argparse.Namespace, model_info: Mapping[str, Any]
 def _print_summary(metrics: Mapping[str, Any], config: Config, of_trunk: str) -> None:
   kind = ", from stored bottlenecks" if metrics["stored_bottlenecks"] else ""
   print(verdict_line(metrics))
-  print(f"{which_pictures(config.splits)} of {files.shown(config.source.path)}{kind}")
+  print(f"{which_images(config.splits)} of {files.shown(config.source.path)}{kind}")
   if of_trunk:
     print(of_trunk)
   if metrics["trunk"] == BUNDLED:

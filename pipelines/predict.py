@@ -1,4 +1,4 @@
-"""`predict`: label and confidence of single pictures. No Beam job: for many pictures there is `evaluate`."""
+"""`predict`: label and confidence of single images. No Beam job: for many images there is `evaluate`."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ from beam_retrain.transforms.core.runtimes.prepared import find_prepared
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif")
 
 _DESCRIPTION = """\
-Gives the label of pictures (JPEG, PNG, BMP, GIF), and how sure the model is of it. For a folder: of every picture in it
-and below. A picture that cannot be used gets a line with the reason on standard error, the others are predicted all
+Gives the label of images (JPEG, PNG, BMP, GIF), and how sure the model is of it. For a folder: of every image in it
+and below. A image that cannot be used gets a line with the reason on standard error, the others are predicted all
 the same, and the exit code is 3.
 
   beam-retrain predict --model work/model digit.png
@@ -55,8 +55,8 @@ class Prediction(NamedTuple):
 def make_parser() -> argparse.ArgumentParser:
   parser = ArgumentParser(prog="beam-retrain predict", description=_DESCRIPTION)
   parser.add_argument("--model", required=True, metavar="DIR", help="what `beam-retrain train` wrote")
-  parser.add_argument("images", nargs="+", metavar="IMAGE", help="picture file, or folder of pictures")
-  parser.add_argument("--top", type=positive_int, default=1, metavar="N", help="labels per picture (default 1)")
+  parser.add_argument("images", nargs="+", metavar="IMAGE", help="image file, or folder of images")
+  parser.add_argument("--top", type=positive_int, default=1, metavar="N", help="labels per image (default 1)")
   parser.add_argument("--format", choices=tuple(_FORMATS), default="text", help="of the output (default text)")
   add_model_precision_flags(parser)
   add_max_bad_fraction(parser)
@@ -75,7 +75,7 @@ def run(argv: Sequence[str]) -> int:
       raise InputError(f"{path} is remote, and predict reads local files only: give a local copy, or use `evaluate`.")
   info = read_info(args.model, "train")
   labels = read_labels(args.model)
-  paths = find_pictures(args.images)
+  paths = find_images(args.images)
   model = _load(args.model, info, args.precision, args.runtime)
   if info["trunk"]["handle"] == "bundled":
     print("predicted with the bundled trunk, a small stand-in: for real work use inception_v3", file=sys.stderr)
@@ -84,7 +84,7 @@ def run(argv: Sequence[str]) -> int:
 
   def predictions() -> Iterator[Prediction]:
     nonlocal bad
-    for result in infer_images(_read_pictures(paths), model):
+    for result in infer_images(_read_images(paths), model):
       if isinstance(result, Quarantined):
         bad += 1
         print(f"{result.key}: {result.reason}: {result.detail}", file=sys.stderr)
@@ -95,7 +95,7 @@ def run(argv: Sequence[str]) -> int:
     print(line, flush=True)
   if bad / len(paths) <= args.max_bad_fraction:
     return DONE
-  print(f"beam-retrain: {bad} of {len(paths)} pictures could not be used, see above.", file=sys.stderr)
+  print(f"beam-retrain: {bad} of {len(paths)} images could not be used, see above.", file=sys.stderr)
   return TOO_MANY_BAD
 
 
@@ -110,11 +110,11 @@ def _load(folder: str, info: Mapping[str, Any], precision: str, runtime: str) ->
   return with_head(load_model(trunk), decode_head(read_local(path), path), path)
 
 
-def find_pictures(arguments: Iterable[str]) -> list[str]:
-  """Returns the files to predict, each once: files as given, folders as the sorted pictures in and below them.
+def find_images(arguments: Iterable[str]) -> list[str]:
+  """Returns the files to predict, each once: files as given, folders as the sorted images in and below them.
 
   Raises:
-    InputError: an argument is not there, or a folder has no picture.
+    InputError: an argument is not there, or a folder has no image.
   """
   found: dict[str, None] = {}
   for argument in arguments:
@@ -126,16 +126,16 @@ def find_pictures(arguments: Iterable[str]) -> list[str]:
         if name.lower().endswith(EXTENSIONS)
       )
       if not inside:
-        raise InputError(f"{argument} has no file that ends in {', '.join(EXTENSIONS)}: give a folder of pictures.")
+        raise InputError(f"{argument} has no file that ends in {', '.join(EXTENSIONS)}: give a folder of images.")
       found.update(dict.fromkeys(inside))
     elif os.path.exists(argument):
       found[argument] = None
     else:
-      raise InputError(f"{argument} does not exist: give a picture or a folder of pictures.")
+      raise InputError(f"{argument} does not exist: give a image or a folder of images.")
   return list(found)
 
 
-def _read_pictures(paths: Iterable[str]) -> Iterator[Image | Quarantined]:
+def _read_images(paths: Iterable[str]) -> Iterator[Image | Quarantined]:
   for path in paths:
     try:
       with open(path, "rb") as file:
@@ -156,7 +156,7 @@ def _as_text(predictions: Iterable[Prediction]) -> Iterator[str]:
 
 
 def _as_csv(predictions: Iterable[Prediction]) -> Iterator[str]:
-  """One line per picture and label; confidence 0..1."""
+  """One line per image and label; confidence 0..1."""
   yield "file_name,rank,label,confidence"
   for path, ranked in predictions:
     for rank, (label, score) in enumerate(ranked, start=1):

@@ -18,16 +18,16 @@ from beam_retrain.pipelines.options.arguments import (
   refuse_unreachable,
 )
 from beam_retrain.pipelines.options.precision import add_precision_flags, given_precision
-from beam_retrain.pipelines.stages import Chain, digest_of_pictures, digests_of_trunk, given
+from beam_retrain.pipelines.stages import Chain, digest_of_images, digests_of_trunk, given
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.sources.idx import looks_like_idx
 
 _DESCRIPTION = """\
-Takes labelled pictures to a trained model and its evaluation:
+Takes labelled images to a trained model and its evaluation:
 
   OUTPUT/data          the IDX files of --data digits or mnist
-  OUTPUT/convert       pictures in class folders, and records (IDX data only)
-  OUTPUT/bottlenecks   one vector per picture, and the transform graph
+  OUTPUT/convert       images in class folders, and records (IDX data only)
+  OUTPUT/bottlenecks   one vector per image, and the transform graph
   OUTPUT/train         the exported model, retrained_labels.txt, retrained_graph.pb, TensorBoard logs
   OUTPUT/evaluate      predictions.csv, per_label.csv, confusion_matrix.csv, metrics.json
 
@@ -86,22 +86,22 @@ def run(argv: Sequence[str]) -> int:
   output = Path(flags.output)
   chain = Chain(output, "run.json")
   data = datasets.resolve(flags.data, str(output / "data"))
-  state = digest_of_pictures(data)
+  state = digest_of_images(data)
   bad = [f"--max_bad_fraction={flags.max_bad_fraction}", *beam_flags]
 
-  pictures = data
+  images = data
   if looks_like_idx(data):
-    pictures = str(output / "convert")
+    images = str(output / "convert")
     state = chain.keep_or_run("convert", [f"--input={data}", f"--classes={flags.classes}"], bad, after=state)
   trunk = [f"--trunk={flags.trunk}", *given("--trunk_weights", flags.trunk_weights), *given_precision(flags)]
   after = json.dumps([state, digests_of_trunk(flags.trunk, flags.trunk_weights)])
-  state = chain.keep_or_run("bottlenecks", [f"--input={pictures}", *trunk], bad, after=after)
+  state = chain.keep_or_run("bottlenecks", [f"--input={images}", *trunk], bad, after=after)
   chain.keep_or_run("train", [f"--input={output / 'bottlenecks'}", *given("--preset", flags.preset)], [], after=state)
   # Evaluation is never kept: it ends with the summary that people run this for, and its gates decide the exit code.
   chain.run(
     "evaluate",
     [
-      f"--input={pictures}",
+      f"--input={images}",
       f"--model={output / 'train'}",
       "--split=testing",
       *given("--min_accuracy", flags.min_accuracy),

@@ -17,7 +17,7 @@ from beam_retrain.transforms.core.records.schema import COMPLETED_FILE
 from beam_retrain.transforms.core.run.provenance import versions
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.sources.find import is_manifest
-from beam_retrain.transforms.sources.manifest import picture_stats
+from beam_retrain.transforms.sources.manifest import image_stats
 
 _BUNDLED_TRUNK = str(Path(beam_retrain.transforms.core.__file__).parent / "bundled_trunk")
 
@@ -107,7 +107,7 @@ def digest_of_files(path: str) -> str:
   return _digest_of((found, files.stat(found)) for found in (files.walk(path) if os.path.isdir(path) else [path]))
 
 
-def digest_of_pictures(path: str) -> str:
+def digest_of_images(path: str) -> str:
   """Returns `digest_of_files` of an input of `bottlenecks`; to that of a manifest belong the files that it lists.
 
   Raises:
@@ -115,7 +115,7 @@ def digest_of_pictures(path: str) -> str:
   """
   if not is_manifest(path):
     return digest_of_files(path)
-  return _digest_of(enumerate(itertools.chain([files.stat(path)], picture_stats(path))))
+  return _digest_of(enumerate(itertools.chain([files.stat(path)], image_stats(path))))
 
 
 def _digest_of(entries: Iterable[tuple[object, files.FileStat | None]]) -> str:

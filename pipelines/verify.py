@@ -1,6 +1,6 @@
-"""`verify`: every way to a picture's scores gives the same, or which picture it is of which one does not.
+"""`verify`: every way to a image's scores gives the same, or which image it is of which one does not.
 
-No Beam job: a sample of the pictures is looked at in this process, or with --all every one.
+No Beam job: a sample of the images is looked at in this process, or with --all every one.
 """
 
 from __future__ import annotations
@@ -52,16 +52,16 @@ _BFLOAT16_BOUND = 0.1
 _INT8_BOUND = 0.05
 
 _DESCRIPTION = """\
-Pushes pictures through every way to their scores that a model offers, and says where two part: the exported model in
-the batches of a job, its serving signature on the pictures' bytes, its trunk's bottlenecks through head.npz in numpy,
+Pushes images through every way to their scores that a model offers, and says where two part: the exported model in
+the batches of a job, its serving signature on the images' bytes, its trunk's bottlenecks through head.npz in numpy,
 the frozen graph, the TensorFlow Lite files that `train` wrote, and the batch path (what `evaluate` runs): the prepared
 trunk of the model's bottlenecks, then head.npz. All are held against the first. The exit code is 1 where a score, 0..1,
-differs by more than --bound; the first such picture is named. Of a batch path in bfloat16 it may differ by
+differs by more than --bound; the first such image is named. Of a batch path in bfloat16 it may differ by
 --bfloat16_bound. A trunk or a file in int8 computes something else: its labels are counted, and may differ for the part
---int8_bound of the pictures.
+--int8_bound of the images.
 
-  beam-retrain verify --model work/model --input work/pictures
-  beam-retrain verify --model work/model --input work/pictures --split testing --all
+  beam-retrain verify --model work/model --input work/images
+  beam-retrain verify --model work/model --input work/images --split testing --all
 
 With --same, two finished output folders of one command are compared record by record and row by row; the exit code is
 1 where they differ, and the first difference is named. What may differ between two runs is left out: the column
@@ -75,13 +75,13 @@ _OF_MODEL = ("model", "input", "images", "all", "split", "bound", "bfloat16_boun
 def make_parser() -> argparse.ArgumentParser:
   parser = ArgumentParser(prog="beam-retrain verify", description=_DESCRIPTION)
   parser.add_argument("--model", metavar="DIR", help="what `beam-retrain train` wrote")
-  parser.add_argument("--input", metavar="DIR", help="pictures: any input of `bottlenecks`")
+  parser.add_argument("--input", metavar="DIR", help="images: any input of `bottlenecks`")
   parser.add_argument(
     "--images", type=positive_int, metavar="N", help=f"how many, the same ones for the same data (default {_IMAGES})"
   )
-  parser.add_argument("--all", action="store_true", default=None, help="all of the pictures, not a sample")
+  parser.add_argument("--all", action="store_true", default=None, help="all of the images, not a sample")
   parser.add_argument(
-    "--split", choices=("auto", "testing", "all"), help="which pictures, as in `evaluate` (default: all)"
+    "--split", choices=("auto", "testing", "all"), help="which images, as in `evaluate` (default: all)"
   )
   parser.add_argument(
     "--bound",
@@ -94,13 +94,13 @@ def make_parser() -> argparse.ArgumentParser:
     type=fraction,
     metavar="B",
     help="largest difference of two scores, 0..1, that is rounding in bfloat16 (default"
-    f" {_BFLOAT16_BOUND:g}: the largest seen on the 10,000 testing pictures of MNIST was 0.044)",
+    f" {_BFLOAT16_BOUND:g}: the largest seen on the 10,000 testing images of MNIST was 0.044)",
   )
   parser.add_argument(
     "--int8_bound",
     type=fraction,
     metavar="F",
-    help="part of the pictures, 0..1, to which an int8 file, or a trunk in int8, may give another label (default"
+    help="part of the images, 0..1, to which an int8 file, or a trunk in int8, may give another label (default"
     f" {_INT8_BOUND:g})",
   )
   parser.add_argument(
@@ -131,7 +131,7 @@ def run(argv: Sequence[str]) -> int:
     given = [f"--{name}" for name in _OF_MODEL if getattr(flags, name) is not None]
     if given := [*given, *given_precision(flags)]:
       raise InputError(
-        f"--same compares two folders, {given[0].split('=')[0]} is for pictures and a model: leave one out."
+        f"--same compares two folders, {given[0].split('=')[0]} is for images and a model: leave one out."
       )
     return _compare(*map(files.absolute, flags.same))
   missing = [name for name in ("model", "input") if getattr(flags, name) is None]
@@ -191,10 +191,10 @@ def _verify(flags: argparse.Namespace) -> int:
     of_bfloat16 = _BFLOAT16_BOUND if flags.bfloat16_bound is None else flags.bfloat16_bound
     tallies[0].bound = of_bfloat16 if precision == BFLOAT16 else bound
   count = None if flags.all else flags.images or _IMAGES
-  pictures = read_sample(source, splits, percentages, count) if count else read_all(source, splits, percentages)
+  images = read_sample(source, splits, percentages, count) if count else read_all(source, splits, percentages)
   good, bad = 0, 0
   with CountProgress("verify", total=count) as progress:
-    for entries in _batches(exact.infer(pictures, exact.load_once)):
+    for entries in _batches(exact.infer(images, exact.load_once)):
       for entry in entries:
         if isinstance(entry, Quarantined):
           print(f"{entry.key}: {entry.reason}: {entry.detail}", file=sys.stderr)
@@ -209,7 +209,7 @@ def _verify(flags: argparse.Namespace) -> int:
       progress.add(len(entries))
   if not good + bad:
     raise InputError(
-      f"{source.path} has no pictures of the split {' or '.join(splits)}: give another --input or --split."
+      f"{source.path} has no images of the split {' or '.join(splits)}: give another --input or --split."
     )
   if trunk.run.why:
     print(trunk.run.describe(), file=sys.stderr)
@@ -236,14 +236,14 @@ def _written_lite_files(model: Model) -> list[str]:
 
 
 def _report(tallies: Sequence[Tally], good: int, bad: int, flags: argparse.Namespace) -> int:
-  print(f"{good:,} pictures, held against the {_EXPORTED}; differences are of scores, 0..1\n")
+  print(f"{good:,} images, held against the {_EXPORTED}; differences are of scores, 0..1\n")
   print(_table(tallies))
   int8_bound = _INT8_BOUND if flags.int8_bound is None else flags.int8_bound
   failures = [
-    f"{tally.name} gives another label to {tally.other_labels:,} of {tally.images:,} pictures, more than"
+    f"{tally.name} gives another label to {tally.other_labels:,} of {tally.images:,} images, more than"
     f" --int8_bound {int8_bound:g} allows; the first is {_words(tally.first, tally.name)}"
     if tally.bound is None
-    else f"{tally.name} differs on {tally.beyond:,} of {tally.images:,} pictures; the first is"
+    else f"{tally.name} differs on {tally.beyond:,} of {tally.images:,} images; the first is"
     f" {_words(tally.first, tally.name)}"
     for tally in tallies
     if tally.first and (tally.bound is not None or tally.other_labels > int8_bound * tally.images)
@@ -253,7 +253,7 @@ def _report(tallies: Sequence[Tally], good: int, bad: int, flags: argparse.Names
   if failures:
     return GATE_MISSED
   if bad > flags.max_bad_fraction * (good + bad):
-    print(f"beam-retrain: {bad} of {good + bad} pictures could not be used, see above.", file=sys.stderr)
+    print(f"beam-retrain: {bad} of {good + bad} images could not be used, see above.", file=sys.stderr)
     return TOO_MANY_BAD
   return DONE
 

@@ -57,14 +57,14 @@ def luminance(colour: Sequence[float]) -> float:
 
 
 def heat_level(number: int, most: int) -> int:
-  """Returns the level, 0..`LEVELS` - 1, of a cell's number of pictures: 0 for none, else by its square root."""
+  """Returns the level, 0..`LEVELS` - 1, of a cell's number of images: 0 for none, else by its square root."""
   if not number:
     return 0
   return max(1, round((LEVELS - 1) * math.sqrt(number / max(most, number, 5))))
 
 
 def reliability(bins: Sequence[Mapping[str, Any]], name: str, description: str) -> Markup:
-  """Draws how often the model is right against how sure it is, with 95 % intervals, and how many pictures that is."""
+  """Draws how often the model is right against how sure it is, with 95 % intervals, and how many images that is."""
   seen = [row for row in bins if row["pictures"]]
   confidence = [100 * row["mean_confidence"] for row in seen]
   accuracy = [100 * row["accuracy"] for row in seen]
@@ -87,7 +87,7 @@ def reliability(bins: Sequence[Mapping[str, Any]], name: str, description: str) 
     _style(numbers, y_ticks=[])
     numbers.set_xlim(0, 102)
     numbers.set_xticks([0, 25, 50, 75, 100])
-    numbers.set_xlabel("confidence, % (bars: how many pictures)", color=_INK, fontsize=10)
+    numbers.set_xlabel("confidence, % (bars: how many images)", color=_INK, fontsize=10)
     return _svg(figure, name, description)
 
 

@@ -27,10 +27,10 @@ def plan_table(expected: Expectation, trunk: Sequence[str], notes: Sequence[str]
   """
   total_shards = sum(expected.shards.values())
   rows = [
-    ("pictures", _counts(expected.pictures)),
-    ("shards", f"{_counts(expected.shards)}, of about {IMAGES_PER_SHARD:,} pictures"),
+    ("images", _counts(expected.images)),
+    ("shards", f"{_counts(expected.shards)}, of about {IMAGES_PER_SHARD:,} images"),
     ("trunk", ", ".join(trunk)),
-    ("speed", f"{_rate(expected.pictures_per_sec)} pictures/s{' on each worker' if expected.workers > 1 else ''}"),
+    ("speed", f"{_rate(expected.images_per_sec)} images/s{' on each worker' if expected.workers > 1 else ''}"),
   ]
   if expected.workers > 1:
     shards = "1 shard" if expected.rounds == 1 else f"{expected.rounds:,} shards"

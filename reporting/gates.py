@@ -36,8 +36,8 @@ def judge(
   Args:
     metrics: what is known of the model: `accuracy`, `labels`, `per_label`, and `comparison` where there is one.
     min_accuracy: the lowest accuracy that passes.
-    max_drop: how far the accuracy over the pictures that the baseline has too may lie below the baseline's.
-    min_label_recall: the lowest recall that passes, of every label that has a picture. That gate has one more entry,
+    max_drop: how far the accuracy over the images that the baseline has too may lie below the baseline's.
+    min_label_recall: the lowest recall that passes, of every label that has a image. That gate has one more entry,
       `failing`: the labels below it, in the order of the label list.
   """
   recalls = _recalls(metrics)
@@ -133,7 +133,7 @@ def gate_value(name: str, model: Mapping[str, Any], gate: str) -> str:
   if gate == "max_drop":
     return _dropped(name, model, state)
   if state["value"] is None:
-    return "not one label has a picture"
+    return "not one label has a image"
   recalls = _recalls(model)
   shown = state["failing"] or [min(recalls, key=lambda label: recalls[label])]
   words = [f"{printable(label)} {percent(recalls[label], state['threshold'])}" for label in shown[:_MAX_LABELS]]
@@ -169,7 +169,7 @@ def _not_below(value: float | None, least: float | None) -> bool:
 
 
 def _recalls(metrics: Mapping[str, Any]) -> dict[str, float]:
-  """Returns label -> recall of the labels that have a picture, in the order of the label list."""
+  """Returns label -> recall of the labels that have a image, in the order of the label list."""
   rows = metrics["per_label"]
   return {label: rows[label]["recall"] for label in metrics["labels"] if rows[label]["support"]}
 
@@ -185,7 +185,7 @@ def _drop(metrics: Mapping[str, Any]) -> float | None:
 
 def _accuracy(model: Mapping[str, Any]) -> str:
   if model["accuracy"] is None:
-    return "accuracy unknown, not one picture could be evaluated"
+    return "accuracy unknown, not one image could be evaluated"
   low, high = model["accuracy_interval_95"]
   value = percent(model["accuracy"], model["gates"]["min_accuracy"]["threshold"])
   counts = f"{model['correct']:,} of {model['total']:,} right"
@@ -198,7 +198,7 @@ def _dropped(name: str, model: Mapping[str, Any], state: Mapping[str, Any]) -> s
     return "no baseline"
   baseline = _baseline(name, comparison)
   if state["value"] is None:
-    return f"not one picture is in {baseline} too"
+    return f"not one image is in {baseline} too"
   if not state["value"]:
     return f"accuracy as that of {baseline}"
   points = percent(abs(state["value"]), state["threshold"]).removesuffix(" %")
@@ -210,7 +210,7 @@ def _change(name: str, comparison: Mapping[str, Any], verdict: str) -> str:
     return "no baseline to compare with"
   baseline = _baseline(name, comparison)
   if not comparison["paired"]:
-    return f"not one picture is in {baseline} too"
+    return f"not one image is in {baseline} too"
   if comparison["verdict"] in ("worse", "better"):
     change = f"{comparison['verdict']} than {baseline} by more than chance explains"
   else:
@@ -223,7 +223,7 @@ def _change(name: str, comparison: Mapping[str, Any], verdict: str) -> str:
 
 
 def of_them_edited(comparison: Mapping[str, Any], kind: str) -> str:
-  """Returns, where pictures of `kind` (`regressed` or `fixed`) were edited since the baseline, how many of them."""
+  """Returns, where images of `kind` (`regressed` or `fixed`) were edited since the baseline, how many of them."""
   edited = comparison.get(f"{kind}_edited")
   return f", {edited:,} of them edited" if edited else ""
 

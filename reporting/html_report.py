@@ -27,7 +27,7 @@ from beam_retrain.reporting.wording import (
   percent,
   shortened,
 )
-from beam_retrain.reporting.wording import pictures as number_of_pictures
+from beam_retrain.reporting.wording import images as number_of_images
 
 if TYPE_CHECKING:
   import jinja2
@@ -49,7 +49,7 @@ _S = "\N{RIGHT SINGLE QUOTATION MARK}s"
 def render_report(
   metrics: Mapping[str, Any],
   *,
-  pictures: Mapping[str, Sequence[Mapping[str, Any]]],
+  images: Mapping[str, Sequence[Mapping[str, Any]]],
   quarantined: Sequence[Sequence[Any]],
   info: Mapping[str, Any],
   trend: Sequence[Mapping[str, Any]],
@@ -60,7 +60,7 @@ def render_report(
   Args:
     metrics: the contents of `metrics.json`. What is not in it (intervals, calibration, gates, comparison, slices,
       candidate, ...) is left out of the report.
-    pictures: `mistakes`, `suspicious`, `regressed`, `fixed` -> pictures to show: `model` (`model` or `candidate`),
+    images: `mistakes`, `suspicious`, `regressed`, `fixed` -> images to show: `model` (`model` or `candidate`),
       `key`, `actual`, `predicted`, `confidence` in percent, `baseline_predicted` and `baseline_confidence` or None,
       `thumbnail` (a `data:image/...` URI) or None.
     quarantined: file_name, split, size_bytes, reason, detail of each that is listed: `metrics` has the total.
@@ -69,7 +69,7 @@ def render_report(
       `total`, `verdict`, and `per_label`: label -> recall. Empty: no trend.
     title: what was evaluated.
   """
-  return _environment().get_template("report.html").render(_view(metrics, pictures, quarantined, info, trend, title))
+  return _environment().get_template("report.html").render(_view(metrics, images, quarantined, info, trend, title))
 
 
 def _environment() -> jinja2.Environment:
@@ -88,7 +88,7 @@ def _environment() -> jinja2.Environment:
 
 def _view(
   metrics: Mapping[str, Any],
-  pictures: Mapping[str, Sequence[Mapping[str, Any]]],
+  images: Mapping[str, Sequence[Mapping[str, Any]]],
   quarantined: Sequence[Sequence[Any]],
   info: Mapping[str, Any],
   trend: Sequence[Mapping[str, Any]],
@@ -97,9 +97,9 @@ def _view(
   models = of_each_model(metrics)
   state, sentence = headline(metrics)
   gallery = Gallery(Labels(metrics["labels"]))
-  parts = [_part(model, figures, pictures, gallery) for model, figures in models.items()]
+  parts = [_part(model, figures, images, gallery) for model, figures in models.items()]
   comparisons = [
-    _comparison(model, figures["comparison"], pictures, gallery)
+    _comparison(model, figures["comparison"], images, gallery)
     for model, figures in models.items()
     if figures.get("comparison")
   ]
@@ -150,24 +150,24 @@ def _figures(model: str, figures: Mapping[str, Any]) -> dict[str, Any]:
     "name": MODELS[model],
     "known": known,
     "accuracy": percent(figures["accuracy"]),
-    "right": f"{count(figures['correct'])} of {number_of_pictures(figures['total'])} right",
+    "right": f"{count(figures['correct'])} of {number_of_images(figures['total'])} right",
     "interval": interval(figures["accuracy_interval_95"]) if known else "",
     "more": [(name, value) for name, value in more if value[0].isdigit()],
   }
 
 
 def _part(
-  model: str, figures: Mapping[str, Any], pictures: Mapping[str, Sequence[Mapping[str, Any]]], gallery: Gallery
+  model: str, figures: Mapping[str, Any], images: Mapping[str, Sequence[Mapping[str, Any]]], gallery: Gallery
 ) -> dict[str, Any]:
   """Returns one model's matrix, mistakes, suspicious labels and calibration."""
   prefix = "m" if model == "model" else "c"
   total_wrong = figures["total"] - figures["correct"]
-  mistakes = _of(model, pictures, "mistakes")
-  # Sections of pictures without a single one are left out.
+  mistakes = _of(model, images, "mistakes")
+  # Sections of images without a single one are left out.
   gallery_of_mistakes = bool(mistakes) or not total_wrong
   matrix = confusion(figures, prefix, linked=gallery_of_mistakes)
   suspicious = figures.get("suspicious_labels")
-  shown = sorted(_of(model, pictures, "suspicious"), key=lambda picture: (-picture["confidence"], picture["key"]))
+  shown = sorted(_of(model, images, "suspicious"), key=lambda image: (-image["confidence"], image["key"]))
   if suspicious and suspicious["pictures"] and not shown:
     suspicious = None
   return {
@@ -175,7 +175,7 @@ def _part(
     "of": "" if model == "model" else ", candidate",
     "folder": "" if model == "model" else "candidate/",
     "total_wrong": total_wrong,
-    "wrong": number_of_pictures(total_wrong),
+    "wrong": number_of_images(total_wrong),
     "matrix": matrix,
     "gallery": gallery_of_mistakes,
     "mistakes": gallery.mistakes(mistakes, figures, matrix),
@@ -183,15 +183,15 @@ def _part(
     and {
       "threshold": percent(suspicious["threshold"], 0),
       "total": suspicious["pictures"],
-      "number": number_of_pictures(suspicious["pictures"]),
+      "number": number_of_images(suspicious["pictures"]),
       "pictures": gallery.shown(shown),
     },
     "calibration": _calibration(prefix, figures.get("calibration")),
   }
 
 
-def _of(model: str, pictures: Mapping[str, Sequence[Mapping[str, Any]]], kind: str) -> list[Mapping[str, Any]]:
-  return [picture for picture in pictures.get(kind, ()) if picture["model"] == model]
+def _of(model: str, images: Mapping[str, Sequence[Mapping[str, Any]]], kind: str) -> list[Mapping[str, Any]]:
+  return [image for image in images.get(kind, ()) if image["model"] == model]
 
 
 def _calibration(prefix: str, calibration: Mapping[str, Any] | None) -> dict[str, Any] | None:
@@ -219,7 +219,7 @@ def _calibration(prefix: str, calibration: Mapping[str, Any] | None) -> dict[str
 def _comparison(
   model: str,
   comparison: Mapping[str, Any],
-  pictures: Mapping[str, Sequence[Mapping[str, Any]]],
+  images: Mapping[str, Sequence[Mapping[str, Any]]],
   gallery: Gallery,
 ) -> dict[str, Any]:
   baseline = comparison["baseline"]
@@ -231,7 +231,7 @@ def _comparison(
       "kind": kind,
       "explained": explained,
       "number": comparison[kind] or 0,
-      "pictures": gallery.shown(_of(model, pictures, kind)),
+      "pictures": gallery.shown(_of(model, images, kind)),
     }
     for kind, explained in (("regressed", f"right {before}, wrong {now}"), ("fixed", f"wrong {before}, right {now}"))
   ]
@@ -258,7 +258,7 @@ def _compared_figures(
 
   drop, p_value = comparison["drop"], comparison["p_value"]
   figures = [
-    ("pictures in both", number("paired")),
+    ("images in both", number("paired")),
     (f"right {before}", number("baseline_correct")),
     (f"right {now}", number("correct")),
     ("change in accuracy", _DASH if drop is None else change(drop)),
@@ -325,7 +325,7 @@ def _quarantine(metrics: Mapping[str, Any], rows: Sequence[Sequence[Any]]) -> di
   found = metrics.get("quarantined", {"total": len(rows), "reasons": {}})
   return {
     "total": found["total"],
-    "number": number_of_pictures(found["total"]),
+    "number": number_of_images(found["total"]),
     "reasons": [(reason, count(number)) for reason, number in sorted(found["reasons"].items())],
     "left_out": found["total"] - len(rows),
     "rows": [
@@ -342,7 +342,7 @@ def _made(metrics: Mapping[str, Any], info: Mapping[str, Any]) -> dict[str, Any]
   fingerprints = settings.get("models") or {"model": settings.get("model_fingerprint")}
   stored = metrics.get("bottlenecks")
   facts = [
-    ("Pictures", settings.get("input")),
+    ("Images", settings.get("input")),
     ("Splits", ", ".join(metrics.get("splits", ()))),
     *((MODELS[name], path) for name, path in paths.items()),
     *((f"{MODELS[name]}{_S} fingerprint", fingerprint) for name, fingerprint in fingerprints.items()),

@@ -1,4 +1,4 @@
-"""What the report's tables and its gallery hold: labels, confusion matrix, pictures. Plain values for the templates.
+"""What the report's tables and its gallery hold: labels, confusion matrix, images. Plain values for the templates.
 
 Ids are made of the places of labels in the label list, never of the labels themselves.
 """
@@ -10,7 +10,7 @@ from typing import Any
 
 from beam_retrain.reporting.charts import heat_level
 from beam_retrain.reporting.wording import count, counted, interval, percent, shortened
-from beam_retrain.reporting.wording import pictures as number_of_pictures
+from beam_retrain.reporting.wording import images as number_of_images
 from beam_retrain.transforms.core.records.csv_cells import escape_cell
 
 MAX_MATRIX_LABELS = 40
@@ -108,7 +108,7 @@ def confusion(metrics: Mapping[str, Any], prefix: str, linked: bool = True) -> d
 
   Args:
     metrics: with `labels` and `confusion_matrix`.
-    prefix: what the ids of its cells' groups of pictures begin with.
+    prefix: what the ids of its cells' groups of images begin with.
     linked: whether there are such groups.
   """
   names, table = metrics["labels"], metrics["confusion_matrix"]
@@ -142,7 +142,7 @@ def _cell(number: int, cell: tuple[int, int], names: Sequence[str], most: int, p
   actual, predicted = cell
   if actual == predicted:
     return {"right": True, "text": count(number) if number else "", "level": 0, "target": None, "name": ""}
-  name = f"{shortened(names[actual])} taken for {shortened(names[predicted])}: {number_of_pictures(number)}"
+  name = f"{shortened(names[actual])} taken for {shortened(names[predicted])}: {number_of_images(number)}"
   target = f"{prefix}-{actual}-{predicted}" if number and prefix else None
   return {
     "right": False,
@@ -159,48 +159,48 @@ def _legend(most: int) -> list[dict[str, Any]]:
 
 
 class Gallery:
-  """Makes pictures fit for the page, and watches over how much room they take."""
+  """Makes images fit for the page, and watches over how much room they take."""
 
   def __init__(self, labels: Labels):
     self._labels = labels
     self._room = _THUMBNAIL_BUDGET
 
-  def shown(self, pictures: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    return [self._shown(picture) for picture in pictures]
+  def shown(self, images: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    return [self._shown(image) for image in images]
 
-  def _shown(self, picture: Mapping[str, Any]) -> dict[str, Any]:
-    thumbnail = picture["thumbnail"] or ""
+  def _shown(self, image: Mapping[str, Any]) -> dict[str, Any]:
+    thumbnail = image["thumbnail"] or ""
     usable = thumbnail.startswith("data:image/") and len(thumbnail) <= self._room
     self._room -= len(thumbnail) if usable else 0
-    before = picture.get("baseline_confidence")
+    before = image.get("baseline_confidence")
     return {
       "thumbnail": thumbnail if usable else None,
       # Small ones are kept as PNG; a blown-up pixel says more than a blur.
       "tiny": thumbnail.startswith("data:image/png"),
-      "edited": picture.get("edited", False),
-      "key": shortened(picture["key"]),
-      "actual": shortened(picture["actual"]),
-      "predicted": shortened(picture["predicted"]),
-      "confidence": percent(picture["confidence"] / 100, 1),
-      "baseline": shortened(picture.get("baseline_predicted") or ""),
+      "edited": image.get("edited", False),
+      "key": shortened(image["key"]),
+      "actual": shortened(image["actual"]),
+      "predicted": shortened(image["predicted"]),
+      "confidence": percent(image["confidence"] / 100, 1),
+      "baseline": shortened(image.get("baseline_predicted") or ""),
       "baseline_confidence": "" if before is None else percent(before / 100, 1),
     }
 
   def mistakes(
-    self, pictures: Sequence[Mapping[str, Any]], metrics: Mapping[str, Any], matrix: Mapping[str, Any]
+    self, images: Sequence[Mapping[str, Any]], metrics: Mapping[str, Any], matrix: Mapping[str, Any]
   ) -> list[dict[str, Any]]:
-    """Returns label by label its groups of pictures, one per label that they were taken for, the most frequent first.
+    """Returns label by label its groups of images, one per label that they were taken for, the most frequent first.
 
     Every mistake that the matrix shows has a group, if an empty one, so that its cell leads somewhere. Labels that are
     not in the label list come after all others.
     """
-    found = {picture[kind] for picture in pictures for kind in ("actual", "predicted")}
+    found = {image[kind] for image in images for kind in ("actual", "predicted")}
     labels = Labels([*self._labels.names, *sorted(label for label in found if label not in self._labels)])
     table = metrics["confusion_matrix"]
     groups: dict[tuple[int, int], list[Mapping[str, Any]]] = {cell: [] for cell in matrix["cells"]}
-    for picture in pictures:
-      cell = (labels.place(picture["actual"]), labels.place(picture["predicted"]))
-      groups.setdefault(cell, []).append(picture)
+    for image in images:
+      cell = (labels.place(image["actual"]), labels.place(image["predicted"]))
+      groups.setdefault(cell, []).append(image)
     by_label: dict[int, list[tuple[int, int]]] = {}
     for cell in sorted(groups):
       by_label.setdefault(cell[0], []).append(cell)
@@ -224,13 +224,13 @@ class Gallery:
   ) -> Iterator[dict[str, Any]]:
     size = len(table)
     numbers = {cell: table[cell[0]][cell[1]] if max(cell) < size else len(groups[cell]) for cell in cells}
-    # Those with pictures first: the others are a line each, below.
+    # Those with images first: the others are a line each, below.
     for cell in sorted(cells, key=lambda cell: (not groups[cell], -numbers[cell], cell)):
-      worst_first = sorted(groups[cell], key=lambda picture: (-picture["confidence"], picture["key"]))
+      worst_first = sorted(groups[cell], key=lambda image: (-image["confidence"], image["key"]))
       yield {
         "id": f"{prefix}-{cell[0]}-{cell[1]}",
         "predicted": shortened(labels.names[cell[1]]),
-        "number": number_of_pictures(numbers[cell]),
+        "number": number_of_images(numbers[cell]),
         "shown": count(len(worst_first)) if len(worst_first) < numbers[cell] else "",
         "pictures": self.shown(worst_first),
       }
@@ -253,8 +253,8 @@ def _slice_table(column: str, found: Mapping[str, Any], beside: Mapping[str, Any
   small, unlisted = beside.get("small"), beside.get("unlisted")
   others = []
   if small:
-    slices, pictures = counted(small["slices"], "slice"), number_of_pictures(small["fewer_than"])
-    others.append((f"{slices} of fewer than {pictures}", small))
+    slices, images = counted(small["slices"], "slice"), number_of_images(small["fewer_than"])
+    others.append((f"{slices} of fewer than {images}", small))
   if unlisted:
     others.append(("not in the manifest", unlisted))
   scale = _scale([row["accuracy"] for _, row in (*rows, *others)])

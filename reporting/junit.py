@@ -20,7 +20,7 @@ def junit_xml(metrics: Mapping[str, Any]) -> str:
   """Returns the XML file's text: a suite per model, with a case per gate.
 
   The model's has a case `inputs` too, an error where more of them are bad than allowed. Where `min_label_recall` is
-  set, there is also a case per label; one that has no picture is skipped.
+  set, there is also a case per label; one that has no image is skipped.
 
   Args:
     metrics: the contents of `metrics.json`, with `gates`; without `bad_inputs` there is no case `inputs`.
@@ -63,7 +63,7 @@ def _add_labels(suite: ElementTree.Element, class_name: str, model: Mapping[str,
     case = _add_case(suite, class_name, printable(label))
     row = model["per_label"][label]
     if not row["support"]:
-      ElementTree.SubElement(case, "skipped", message="no picture has this label")
+      ElementTree.SubElement(case, "skipped", message="no image has this label")
     elif label in failing:
       right = f"{row['correct']:,} of {row['support']:,} right"
       _add(case, "failure", f"recall {percent(row['recall'], least)} is below {asked(least)} ({right})", "gate missed")

@@ -25,7 +25,7 @@ def align(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -
 
 
 def changes_table(metrics: Mapping[str, Any]) -> str:
-  """Returns, of a night, one line per model: what it was compared with, and how many pictures changed."""
+  """Returns, of a night, one line per model: what it was compared with, and how many images changed."""
   header = ["", "accuracy", "compared with", "regressed", "fixed", "new", "gone", "edited", "p"]
   rows = []
   for name, of_model in (("model", metrics), ("candidate", metrics.get("candidate"))):

@@ -30,8 +30,8 @@ def counted(number: int, thing: str, things: str = "") -> str:
   return f"{number:,} {thing if number == 1 else things or f'{thing}s'}"
 
 
-def pictures(number: int) -> str:
-  return counted(number, "picture")
+def images(number: int) -> str:
+  return counted(number, "image")
 
 
 def percent(rate: float | None, places: int = 2) -> str:
@@ -131,13 +131,13 @@ def compared(comparison: Mapping[str, Any], subject: str, against: str) -> tuple
   if comparison["verdict"] == "no baseline":
     return "There is no baseline: nothing was compared, but later nights can be compared with this one.", ""
   if not comparison["paired"]:
-    return f"Nothing compared: {subject} and {against} have no picture in common.", ""
+    return f"Nothing compared: {subject} and {against} have no image in common.", ""
   regressed, fixed = comparison["regressed"], comparison["fixed"]
   if not regressed + fixed:
-    return f"No change: {subject} is right and wrong on the same pictures as {against}.", ""
+    return f"No change: {subject} is right and wrong on the same images as {against}.", ""
   changes = ", ".join(
     f"{number} {kind}{of_them_edited(comparison, kind)}"
-    for number, kind in ((pictures(regressed), "regressed"), (count(fixed), "fixed"))
+    for number, kind in ((images(regressed), "regressed"), (count(fixed), "fixed"))
   )
   chance = how_often(comparison["p_value"])
   if comparison["verdict"] == "no difference shown":
@@ -167,7 +167,7 @@ def calibrated(calibration: Mapping[str, Any]) -> str:
   """Returns how far confidence and truth are apart, and which way."""
   bins = [row for row in calibration["bins"] if row["pictures"]]
   if not bins:
-    return "No picture has a confidence, so there is nothing to compare."
+    return "No image has a confidence, so there is nothing to compare."
   error = calibration["expected_calibration_error"]
   lean = sum(row["pictures"] * row["mean_confidence"] - row["correct"] for row in bins)
   total = sum(row["pictures"] for row in bins)
@@ -177,5 +177,5 @@ def calibrated(calibration: Mapping[str, Any]) -> str:
     which = f"on the whole {'too sure' if lean > 0 else 'less sure than it could be'}"
   return (
     f"The confidence is {100 * error:.2f} percentage points away from the share that is right, averaged over all"
-    f" pictures (expected calibration error): {which}."
+    f" images (expected calibration error): {which}."
   )

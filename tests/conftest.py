@@ -101,8 +101,8 @@ def collect(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Any], list]:
 
 
 @pytest.fixture(scope="session")
-def small_pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-  """Class folders `black`, `grey` and `white` of 40 noisy pictures each, seeded, as JPEG, PNG, BMP and GIF in turn."""
+def small_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+  """Class folders `black`, `grey` and `white` of 40 noisy images each, seeded, as JPEG, PNG, BMP and GIF in turn."""
   import numpy as np
   from PIL import Image
 
@@ -117,14 +117,14 @@ def small_pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def bottlenecks_folder(tmp_path_factory: pytest.TempPathFactory, small_pictures: Path, tiny_trunk: Path) -> Path:
-  """What `bottlenecks` writes for `small_pictures`."""
+def bottlenecks_folder(tmp_path_factory: pytest.TempPathFactory, small_images: Path, tiny_trunk: Path) -> Path:
+  """What `bottlenecks` writes for `small_images`."""
   folder = tmp_path_factory.mktemp("bottlenecks") / "output"
   # A process of its own: tensorflow_transform would switch tf.keras to Keras 2 in this one.
   subprocess.run(
     [
       *(sys.executable, "-m", "beam_retrain.pipelines.bottlenecks"),
-      *(f"--input={small_pictures}", f"--trunk={tiny_trunk}", f"--output={folder}", "--runner=FnApiRunner", *EXACT),
+      *(f"--input={small_images}", f"--trunk={tiny_trunk}", f"--output={folder}", "--runner=FnApiRunner", *EXACT),
     ],
     cwd=Path(__file__).parents[1],
     check=True,

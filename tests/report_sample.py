@@ -1,4 +1,4 @@
-"""What reports are made of here: seeded outcomes counted by the real functions, pictures of scikit-learn's digits."""
+"""What reports are made of here: seeded outcomes counted by the real functions, images of scikit-learn's digits."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from beam_retrain.transforms.core.images.thumbnails import thumbnail
 from beam_retrain.transforms.core.metrics.comparison import Bucket, Change, Plan, compare, extract
 from beam_retrain.transforms.core.metrics.intervals import wilson_interval
 from beam_retrain.transforms.core.metrics.label_stats import Outcome, evaluate_in_memory, metrics_json
-from beam_retrain.transforms.core.metrics.mistakes import Mistakes, as_picture
+from beam_retrain.transforms.core.metrics.mistakes import Mistakes, as_image
 from beam_retrain.transforms.core.metrics.predictions import Row
 from beam_retrain.transforms.core.metrics.slices import extract_slices, extract_slices_beside
 from beam_retrain.transforms.core.records.csv_cells import escape_cell
@@ -38,11 +38,11 @@ class Sample:
   """What `render_report` takes."""
 
   metrics: dict[str, Any]
-  pictures: dict[str, list[dict[str, Any]]]
+  images: dict[str, list[dict[str, Any]]]
   quarantined: list[tuple[str, str, int, str, str]] = dataclasses.field(default_factory=list)
   info: dict[str, Any] = dataclasses.field(default_factory=dict)
   trend: list[dict[str, Any]] = dataclasses.field(default_factory=list)
-  title: str = "MNIST, 10,000 test pictures"
+  title: str = "MNIST, 10,000 test images"
 
 
 def outcomes(labels: Sequence[str], number: int, wrong: float, seed: int = 5) -> list[Outcome]:
@@ -120,12 +120,12 @@ def evaluation(labels: Sequence[str] = DIGITS, number: int = 3_000, wrong: float
   sample = Sample(
     metrics,
     {
-      "mistakes": [as_picture("model", row) for row in chosen.shown()],
-      "suspicious": [as_picture("model", row) for row in chosen.suspicious()[:60]],
+      "mistakes": [as_image("model", row) for row in chosen.shown()],
+      "suspicious": [as_image("model", row) for row in chosen.suspicious()[:60]],
     },
     [
       ("testing/4/empty.jpg", "testing", 0, "EMPTY", "The file has 0 bytes."),
-      ("testing/7/half.jpg", "testing", 1_204, "TRUNCATED", "The picture ends after 612 of 1,816 bytes."),
+      ("testing/7/half.jpg", "testing", 1_204, "TRUNCATED", "The image ends after 612 of 1,816 bytes."),
       ("testing/9/a scan with the long name that somebody gave it (2).jpg", "testing", 48_812, "TRUNCATED", "Damaged."),
     ],
     {
@@ -167,11 +167,11 @@ def night(labels: Sequence[str] = DIGITS, number: int = 3_000, **gates: float) -
     figures["slices"] = extract_slices(counts, plan, 30)[model]
     figures["slices_beside"] = extract_slices_beside(counts, plan, 30)[model]
     _judge(figures, gates)
-  sample.pictures["mistakes"] += [as_picture("candidate", row) for row in chosen.shown()]
-  sample.pictures["suspicious"] += [as_picture("candidate", row) for row in chosen.suspicious()[:60]]
+  sample.images["mistakes"] += [as_image("candidate", row) for row in chosen.shown()]
+  sample.images["suspicious"] += [as_image("candidate", row) for row in chosen.suspicious()[:60]]
   for kind, found in (("regressed", changes.regressed), ("fixed", changes.fixed)):
     by_model = [[change for change in found if change.model == model][:12] for model in plan.models]
-    sample.pictures[kind] = [_change(change) for of_model in by_model for change in of_model]
+    sample.images[kind] = [_change(change) for of_model in by_model for change in of_model]
   sample.trend = trend(metrics)
   sample.info["models"] = {"model": "models/mnist", "candidate": "models/mnist-tenth"}
   sample.info["settings"]["models"] = {"model": "8a8aee09" * 8, "candidate": "0d15ea5e" * 8}
@@ -197,7 +197,7 @@ def _bucket(tonight: list[Row], of_candidate: list[Row], others: list[Row]) -> B
 def _change(change: Change) -> dict[str, Any]:
   row = Row(change.file_name, change.actual_digit, change.predicted_digit, change.confidence, change.sha256)
   baseline = {"baseline_predicted": change.baseline_digit, "baseline_confidence": float(change.baseline_confidence)}
-  return {**as_picture(change.model, row), **baseline, "edited": change.edited == "True"}
+  return {**as_image(change.model, row), **baseline, "edited": change.edited == "True"}
 
 
 def trend(metrics: dict[str, Any]) -> list[dict[str, Any]]:
@@ -225,10 +225,10 @@ def trend(metrics: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def give_thumbnails(sample: Sample) -> None:
-  """Gives each picture one of the digit that its label stands for, but every 40th none."""
+  """Gives each image one of the digit that its label stands for, but every 40th none."""
   drawn = digits()
   places = {escape_cell(label): place for place, label in enumerate(sample.metrics["labels"])}
-  for kind in sample.pictures.values():
+  for kind in sample.images.values():
     for number, picture in enumerate(kind):
       fitting = [image for digit, image in drawn if digit == places[picture["actual"]] % 10]
       picture["thumbnail"] = None if number % 40 == 39 else fitting[number % len(fitting)]

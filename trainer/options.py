@@ -16,7 +16,7 @@ _STEPS_PER_LOOK = 100  # of --preset retrain, where --eval_step_interval is not 
 
 _DESCRIPTION = """\
 Trains a softmax head on the bottlenecks that `beam-retrain bottlenecks` wrote, and exports one SavedModel that takes
-picture bytes and gives labels. A run that was killed goes on where it was, if started again with the same arguments.
+image bytes and gives labels. A run that was killed goes on where it was, if started again with the same arguments.
 
   beam-retrain train --input work/bottlenecks --output work/model
   beam-retrain train --input work/bottlenecks --output work/model --preset retrain

@@ -1,4 +1,4 @@
-"""IDX images to a tree of picture files, to image records, or to both in one pass."""
+"""IDX images to a tree of image files, to image records, or to both in one pass."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import itertools
 from collections.abc import Iterator
 from typing import cast
 
-from beam_retrain.transforms.core.images.encode import DEFAULT_QUALITY, PictureFormat, encode_each
+from beam_retrain.transforms.core.images.encode import DEFAULT_QUALITY, ImageFormat, encode_each
 from beam_retrain.transforms.core.records.quarantine import Quarantined, Reason
 from beam_retrain.transforms.core.records.schema import Image, encode_image
 from beam_retrain.transforms.core.records.shards import IdxRange, Shard
@@ -19,16 +19,16 @@ from beam_retrain.transforms.sources.idx import image_key, read_idx_arrays
 
 JPG, PNG, TFRECORD = "jpg", "png", "tfrecord"
 FORMATS = (JPG, PNG, TFRECORD)
-_WRITTEN_TOGETHER = 128  # pictures, whose bytes are in memory until they are
-PICTURE_FORMATS: dict[str, PictureFormat] = {JPG: "jpeg", PNG: "png"}  # file name extension -> `image/format`
+_WRITTEN_TOGETHER = 128  # images, whose bytes are in memory until they are
+IMAGE_FORMATS: dict[str, ImageFormat] = {JPG: "jpeg", PNG: "png"}  # file name extension -> `image/format`
 
 
 @dataclasses.dataclass(frozen=True)
 class ConvertShard(ShardTask):
-  """Writes the pictures of a shard into the tree and yields their records.
+  """Writes the images of a shard into the tree and yields their records.
 
   Attributes:
-    output: the tree's root: pictures go to `output/{split}/{label}/{index}.{extension}`.
+    output: the tree's root: images go to `output/{split}/{label}/{index}.{extension}`.
     formats: at least one of `FORMATS`. Records hold JPEG, unless PNG is asked for without JPG.
     labels: class index -> label; a label byte is a class index.
     quality: of JPEGs, 1 to 100.
@@ -49,7 +49,7 @@ class ConvertShard(ShardTask):
 
   @functools.cached_property
   def _tree_extensions(self) -> list[str]:
-    return [extension for extension in PICTURE_FORMATS if extension in self.formats]
+    return [extension for extension in IMAGE_FORMATS if extension in self.formats]
 
   def work(self, shard: Shard) -> Iterator[Written | Quarantined]:
     for idx_range in cast(tuple[IdxRange, ...], shard.inputs):
@@ -59,7 +59,7 @@ class ConvertShard(ShardTask):
         for label in known.values():
           files.make_folder(files.join(self.output, shard.split, label))
       extensions = self._tree_extensions or [self.record_extension]
-      encoded = (encode_each(images, PICTURE_FORMATS[extension], self.quality) for extension in extensions)
+      encoded = (encode_each(images, IMAGE_FORMATS[extension], self.quality) for extension in extensions)
       numbered = enumerate(zip(label_bytes, *encoded, strict=True))
       while block := list(itertools.islice(numbered, _WRITTEN_TOGETHER)):
         tree: list[tuple[str, bytes]] = []
@@ -93,7 +93,7 @@ class ConvertShard(ShardTask):
       key=image_key(split, label, index, extension),
       label=label,
       encoded=encoded[extension],
-      format=PICTURE_FORMATS[extension],
+      format=IMAGE_FORMATS[extension],
       height=shape[0],
       width=shape[1],
     )

@@ -1,6 +1,6 @@
 """Keras: `model.predict` over `image_dataset_from_directory`, as its guides have it.
 
-Compiled by XLA it takes as long per picture here, and longer to begin.
+Compiled by XLA it takes as long per image here, and longer to begin.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def main() -> None:
     shuffle=False,
     verbose=False,
   )
-  assert list(dataset.file_paths)[: len(task.pictures)] == list(task.pictures)
+  assert list(dataset.file_paths)[: len(task.images)] == list(task.images)
   scaled = dataset.take(len(task.batches)).map(keras.applications.inception_v3.preprocess_input)
   stamps = Stamps()
   vectors = model.predict(scaled.prefetch(2), verbose=0, callbacks=[stamps])

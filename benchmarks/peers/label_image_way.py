@@ -1,4 +1,4 @@
-"""The way of `label_imageV3.py`: for each picture new steps in a graph that only grows and a new session that decodes
+"""The way of `label_imageV3.py`: for each image new steps in a graph that only grows and a new session that decodes
 it, then another new session that runs the network. Written anew, from what that script did.
 
 It scored with the exported classifier; a head of ten classes costs nothing beside the trunk, so it is left out.
@@ -27,7 +27,7 @@ def main() -> None:
     images, bottleneck = import_frozen(task.network)
   vectors: list[np.ndarray] = []
   ends: list[End] = []
-  for path in task.pictures:
+  for path in task.images:
     decoded = tf.cast(tf.image.decode_jpeg(tf.io.read_file(path), channels=3), tf.float32)
     resized = v1.image.resize_bilinear(decoded[None], [INPUT_PX, INPUT_PX], half_pixel_centers=True)
     pixels = v1.Session().run((resized - [0]) / [255])

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import openvino
+from benchmarks.peers.images import read_batch
 
 from benchmarks.peers.openvino_network import compile_network
-from benchmarks.peers.pictures import read_batch
 from benchmarks.peers.protocol import End, ahead, end_of_batch, hand_back, read_task
 
 
@@ -28,7 +28,7 @@ def main() -> None:
     requests.start_async(batch, (number, batch), share_inputs=True)
   requests.wait_all()
   settings = {"openvino": openvino.__version__, "requests": len(requests), "threads": task.threads}
-  hand_back(task, vectors.reshape(-1, vectors.shape[-1])[: len(task.pictures)], ends, settings)
+  hand_back(task, vectors.reshape(-1, vectors.shape[-1])[: len(task.images)], ends, settings)
 
 
 if __name__ == "__main__":

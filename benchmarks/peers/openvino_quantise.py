@@ -1,4 +1,4 @@
-"""Makes int8.xml of frozen.pb: NNCF's post-training quantisation, calibrated on the first pictures."""
+"""Makes int8.xml of frozen.pb: NNCF's post-training quantisation, calibrated on the first images."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ os.environ.setdefault("NNCF_CI", "1")
 
 import nncf
 import openvino
+from benchmarks.peers.images import read_batch
 
 from benchmarks.peers.openvino_network import FROZEN, INT8
-from benchmarks.peers.pictures import read_batch
 from benchmarks.peers.protocol import INPUT_PX, hand_back, read_task
 
 _BATCH = 16
@@ -22,7 +22,7 @@ def main() -> None:
   model = openvino.Core().read_model(task.network / FROZEN)
   model.reshape([_BATCH, INPUT_PX, INPUT_PX, 3])
   # Spread over the classes.
-  chosen = task.pictures[:: max(1, len(task.pictures) // 128)][:128]
+  chosen = task.images[:: max(1, len(task.images) // 128)][:128]
   batches = [read_batch(chosen[start : start + _BATCH], _BATCH) for start in range(0, len(chosen), _BATCH)]
   quantised = nncf.quantize(
     model, nncf.Dataset(batches), subset_size=len(batches), preset=nncf.QuantizationPreset.PERFORMANCE

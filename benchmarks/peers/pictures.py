@@ -19,7 +19,7 @@ def read_batch(paths: Sequence[str], rows: int) -> np.ndarray:
 
 
 def decode_batch(encoded: Sequence[bytes], rows: int) -> np.ndarray:
-  """Likewise, of the files' bytes. Grey pictures are resized as one channel, and then stored three times."""
+  """Likewise, of the files' bytes. Grey images are resized as one channel, and then stored three times."""
   batch = np.zeros((rows, INPUT_PX, INPUT_PX, 3), np.float32)
   for row, data in zip(batch, encoded, strict=False):
     pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)

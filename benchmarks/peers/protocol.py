@@ -34,17 +34,17 @@ class Task:
   """What a contender is told.
 
   Attributes:
-    folder: where the pictures are.
-    pictures: their paths, sorted.
+    folder: where the images are.
+    images: their paths, sorted.
     network: folder with the network in several forms.
     precision: float32, bfloat16 or int8.
-    batch_size: pictures per call.
+    batch_size: images per call.
     threads: cores to use, all processes together.
     output: the JSON file to write.
   """
 
   folder: str
-  pictures: Sequence[str]
+  images: Sequence[str]
   network: Path
   precision: str
   batch_size: int
@@ -53,7 +53,7 @@ class Task:
 
   @property
   def batches(self) -> list[Sequence[str]]:
-    return [self.pictures[start : start + self.batch_size] for start in range(0, len(self.pictures), self.batch_size)]
+    return [self.images[start : start + self.batch_size] for start in range(0, len(self.images), self.batch_size)]
 
 
 def read_task(precisions: Sequence[str]) -> Task:
@@ -67,11 +67,11 @@ def read_task(precisions: Sequence[str]) -> Task:
   parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
   parser.add_argument("--output", required=True, type=Path)
   flags = parser.parse_args()
-  pictures = list_pictures(flags.pictures)[: flags.images]
-  return Task(flags.pictures, pictures, flags.network, flags.precision, flags.batch_size, flags.threads, flags.output)
+  images = list_images(flags.pictures)[: flags.images]
+  return Task(flags.pictures, images, flags.network, flags.precision, flags.batch_size, flags.threads, flags.output)
 
 
-def list_pictures(folder: str) -> list[str]:
+def list_images(folder: str) -> list[str]:
   return sorted(str(path) for path in Path(folder).rglob("*.jpg"))
 
 
@@ -81,10 +81,10 @@ def end_of_batch(images: int, worker: str = "") -> End:
 
 
 def hand_back(task: Task, vectors: np.ndarray, ends: Sequence[End], settings: dict[str, Any]) -> None:
-  """Writes what is handed back; `vectors` are of the first pictures."""
+  """Writes what is handed back; `vectors` are of the first images."""
   name = f"{task.output.stem}.npy"
   np.save(task.output.with_name(name), np.asarray(vectors, np.float32))
-  result = {"images": len(task.pictures), "ends": list(ends), "settings": settings, "vectors": name}
+  result = {"images": len(task.images), "ends": list(ends), "settings": settings, "vectors": name}
   task.output.write_text(json.dumps(result))
 
 

@@ -1,6 +1,6 @@
 """Ray Data: files to `map_batches` over actors that keep the compiled network, OpenVINO's: the fastest engine here.
 
-One actor of one thread for each core, which decodes and infers: sending decoded pictures through the object store, 1 MB
+One actor of one thread for each core, which decodes and infers: sending decoded images through the object store, 1 MB
 each, is slower than decoding where they are used.
 """
 
@@ -32,7 +32,7 @@ class Embed:
     self._worker = str(os.getpid())
 
   def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    from benchmarks.peers.pictures import decode_batch
+    from benchmarks.peers.images import decode_batch
 
     count = len(batch["bytes"])
     vectors = self._compiled(decode_batch(batch["bytes"], self._batch_size))[0][:count]
@@ -51,7 +51,7 @@ def main() -> None:
   context.enable_progress_bars = False
   logging.getLogger("ray.data").setLevel(logging.ERROR)
   embedded = ray.data.read_binary_files(
-    list(task.pictures), include_paths=True, num_cpus=0.1, override_num_blocks=2 * task.threads
+    list(task.images), include_paths=True, num_cpus=0.1, override_num_blocks=2 * task.threads
   ).map_batches(
     Embed,
     fn_constructor_args=(task.network.absolute(), task.precision, task.batch_size),

@@ -1,4 +1,4 @@
-"""The way of `retrain.py` to its bottlenecks: one session; for each picture one call that decodes and resizes, one call
+"""The way of `retrain.py` to its bottlenecks: one session; for each image one call that decodes and resizes, one call
 of the network, and a text file of numbers with commas between them. Written anew, from what that script did."""
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def main() -> None:
     decoded = tf.cast(tf.image.decode_jpeg(encoded, channels=3), tf.float32) / 255
     resized = v1.image.resize_bilinear(decoded[None], [INPUT_PX, INPUT_PX], half_pixel_centers=True)
     with v1.Session() as session:
-      for path in task.pictures:
+      for path in task.images:
         with open(path, "rb") as file:
           pixels = session.run(resized, {encoded: file.read()})
         vector = np.squeeze(session.run(bottleneck, {images: pixels}))

@@ -28,8 +28,9 @@ _RESULT = StructType(
 
 def make_predict(network: Path, precision: str, batch_size: int) -> Callable[[], Callable]:
   def load() -> Callable[[np.ndarray], dict[str, np.ndarray]]:
+    from benchmarks.peers.images import decode_batch
+
     from benchmarks.peers.openvino_network import compile_network
-    from benchmarks.peers.pictures import decode_batch
 
     compiled = compile_network(network, precision, batch_size, threads=1)
 
@@ -59,7 +60,7 @@ def main() -> None:
     # A batch of the network at a time: what is not a multiple of it would be padded.
     .config("spark.sql.execution.arrow.maxRecordsPerBatch", str(task.batch_size))
     # Files are listed here, not by a job of a task for each.
-    .config("spark.sql.sources.parallelPartitionDiscovery.threshold", str(len(task.pictures)))
+    .config("spark.sql.sources.parallelPartitionDiscovery.threshold", str(len(task.images)))
     .getOrCreate()
   )
   spark.sparkContext.setLogLevel("ERROR")
@@ -69,7 +70,7 @@ def main() -> None:
     batch_size=task.batch_size,
   )
   # Spread evenly: by itself Spark packs small files into partitions by their size.
-  read = spark.read.format("binaryFile").load([os.path.abspath(path) for path in task.pictures])
+  read = spark.read.format("binaryFile").load([os.path.abspath(path) for path in task.images])
   spread = read.select("path", "content").repartition(_PARTITIONS_PER_WORKER * task.threads)
   rows = spread.select("path", predict("content").alias("out")).select("path", "out.*").collect()
   rows.sort(key=lambda row: row.path)

@@ -17,7 +17,7 @@ from benchmarks.peers.protocol import INPUT_PX, End, end_of_batch, hand_back, re
 from benchmarks.peers.torch_inception import Inception
 
 
-class Pictures(torch.utils.data.Dataset):
+class Images(torch.utils.data.Dataset):
   """Element: uint8 [1 or 3, H, W], as it was decoded."""
 
   def __init__(self, paths: list[str]):
@@ -38,14 +38,14 @@ def main() -> None:
   dtype = {"bfloat16": torch.bfloat16, "float32": torch.float32}[task.precision]
   network = Inception(task.network / "weights.npz").eval().to(dtype=dtype, memory_format=torch.channels_last)
 
-  def collate(pictures: list[torch.Tensor]) -> torch.Tensor:
+  def collate(images: list[torch.Tensor]) -> torch.Tensor:
     resized = [
-      functional.interpolate(picture[None].float() / 255, (INPUT_PX, INPUT_PX), mode="bilinear") for picture in pictures
+      functional.interpolate(image[None].float() / 255, (INPUT_PX, INPUT_PX), mode="bilinear") for image in images
     ]
     return torch.cat(resized).to(dtype).expand(-1, 3, -1, -1).contiguous(memory_format=torch.channels_last)
 
   loader = torch.utils.data.DataLoader(
-    Pictures(list(task.pictures)), task.batch_size, num_workers=1, collate_fn=collate, prefetch_factor=2
+    Images(list(task.images)), task.batch_size, num_workers=1, collate_fn=collate, prefetch_factor=2
   )
   # Compiled needs a C++ compiler; without one PyTorch runs its layers one by one, at half the rate.
   compiled = any(map(shutil.which, ("g++", "clang++")))

@@ -1,4 +1,4 @@
-"""`beam-retrain label_image --process_mode=2`: a folder of pictures through any frozen graph, as a Beam job.
+"""`beam-retrain label_image --process_mode=2`: a folder of images through any frozen graph, as a Beam job.
 
 Without `--output` the files go where the script wrote them, into the current folder, and the shards into a hidden one
 in it, whose name depends on the request alone: a run that was killed finds its own, a finished one removes it.
@@ -29,7 +29,7 @@ from beam_retrain.transforms.compat.frozen_graph import (
   UNKNOWN_FOLDER,
   FrozenGraphHandler,
   LabelShard,
-  PlanPictureTree,
+  PlanImageTree,
   WriteDigitFile,
 )
 from beam_retrain.transforms.core.compat.digit_file import FILE_NAME, QUARANTINE_NAME
@@ -50,7 +50,7 @@ class Config:
   """What `build` needs to know.
 
   Attributes:
-    folder: the pictures, by the path that workers read.
+    folder: the images, by the path that workers read.
     shown_as: how the user spelled it.
     handler: the graph.
     labels: class index -> label.
@@ -114,7 +114,7 @@ def _claim(flags: argparse.Namespace, argv: Sequence[str]) -> Config:
     shown_as = str(Path(shown_as))  # without a slash at its end, as the script spelled it
     if not os.path.isdir(shown_as):
       kind = "is not a folder" if os.path.exists(shown_as) else "is not there"
-      raise InputError(f"{shown_as} {kind}: give a folder of pictures as --directory_name.")
+      raise InputError(f"{shown_as} {kind}: give a folder of images as --directory_name.")
   folder = files.absolute(shown_as)
   goes_to = files.absolute(flags.output or os.curdir)
   _refuse_inside(goes_to, folder, shown_as)
@@ -163,7 +163,7 @@ def _claim(flags: argparse.Namespace, argv: Sequence[str]) -> Config:
 
 
 def _refuse_inside(goes_to: str, folder: str, shown_as: str) -> None:
-  """What is written among the pictures would be taken for one in the next run."""
+  """What is written among the images would be taken for one in the next run."""
   if files.is_local(goes_to) and files.is_local(folder):
     inner, outer = os.path.realpath(goes_to), os.path.realpath(folder)
     if os.path.commonpath([inner, outer]) == outer:
@@ -174,9 +174,9 @@ def _refuse_inside(goes_to: str, folder: str, shown_as: str) -> None:
 
 def build(root: beam.Pipeline, config: Config) -> None:
   """Plan, work, close."""
-  shards = root | "Plan" >> PlanPictureTree(config.folder, config.shown_as)
+  shards = root | "Plan" >> PlanImageTree(config.folder, config.shown_as)
   checked = shards | "CheckNotEmpty" >> CheckNotEmpty(
-    f"{config.shown_as} has no files: give a folder of pictures as --directory_name."
+    f"{config.shown_as} has no files: give a folder of images as --directory_name."
   )
   reports = shards | "Work" >> WorkShards(
     LabelShard(config.handler, config.labels), output=config.parts_folder, request=config.request, checked=checked

@@ -1,6 +1,6 @@
-"""`beam-retrain label_image`: what `label_imageV3.py` did, by any frozen graph; a folder of pictures as a Beam job.
+"""`beam-retrain label_image`: what `label_imageV3.py` did, by any frozen graph; a folder of images as a Beam job.
 
-A single picture needs no Beam, and `--help` neither that nor TensorFlow: each is imported where it is needed.
+A single image needs no Beam, and `--help` neither that nor TensorFlow: each is imported where it is needed.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ EXAMPLE_FOLDER = "tensorflow/examples/label_image/data/"  # the script's default
 _RESIZE = {"auto": None, "tf1": False, "tf2": True}
 
 _DESCRIPTION = """\
-Labels pictures with any frozen graph (.pb), as label_imageV3.py did: one picture, or a folder of them and below, whose
+Labels images with any frozen graph (.pb), as label_imageV3.py did: one image, or a folder of them and below, whose
 own folders' names are taken for the right labels. All flags of that script, with its defaults.
 
 writes   --process_mode=1: digit_prediction_file.csv, one line without a header
@@ -57,15 +57,15 @@ def make_parser() -> argparse.ArgumentParser:
   parser = ArgumentParser(prog=PROG, description=_DESCRIPTION, epilog=_EPILOG)
   script = parser.add_argument_group("flags of label_imageV3.py")
   script.add_argument(
-    "--image", metavar="FILE", help=f"the picture, of any name (default: {EXAMPLE_FOLDER}grace_hopper.jpg)"
+    "--image", metavar="FILE", help=f"the image, of any name (default: {EXAMPLE_FOLDER}grace_hopper.jpg)"
   )
-  script.add_argument("--directory_name", metavar="DIR", help=f"the folder of pictures (default: {EXAMPLE_FOLDER})")
+  script.add_argument("--directory_name", metavar="DIR", help=f"the folder of images (default: {EXAMPLE_FOLDER})")
   script.add_argument(
     "--process_mode",
     type=int,
     choices=(SINGLE, FOLDER),
     default=SINGLE,
-    help="1: a single picture (default); 2: a folder",
+    help="1: a single image (default); 2: a folder",
   )
   script.add_argument(
     "--graph", default=f"{EXAMPLE_FOLDER}inception_v3_2016_08_28_frozen.pb", metavar="FILE", help="default: %(default)s"
@@ -97,7 +97,7 @@ def make_parser() -> argparse.ArgumentParser:
     " graph that `beam-retrain` froze, which was trained so, tf1 for others",
   )
   parser.add_argument(
-    "--batch_size", type=positive_int, default=32, metavar="N", help="pictures per call of the graph (default: 32)"
+    "--batch_size", type=positive_int, default=32, metavar="N", help="images per call of the graph (default: 32)"
   )
   add_decoding_flags(parser)
   add_max_bad_fraction(parser)
@@ -119,7 +119,7 @@ def _divisor(text: str) -> float:
 
 
 def run(argv: Sequence[str]) -> int:
-  """Labels a picture or a folder; returns the exit code.
+  """Labels a image or a folder; returns the exit code.
 
   Raises:
     InputError: something that the user gave cannot be used.
@@ -130,7 +130,7 @@ def run(argv: Sequence[str]) -> int:
     return label_folder.run(argv)
   flags = refuse_unknown(make_parser(), argv)
   if flags.output:
-    raise InputError(f"{PROG}: --output is for --process_mode=2: a single picture's line goes into the current folder.")
+    raise InputError(f"{PROG}: --output is for --process_mode=2: a single image's line goes into the current folder.")
   if flags.directory_name and not flags.image:
     raise InputError(f"{PROG}: --directory_name is for --process_mode=2: add that, or give --image.")
   return label_single(flags)
@@ -185,11 +185,11 @@ def open_graph(flags: argparse.Namespace) -> Graph:
   classes, call = try_out(model, call, flags.graph)
   check_labels(labels, classes, labels_path=flags.labels, graph_path=flags.graph, output_layer=call.output_layer)
   if call.batch:
-    count = "one picture" if call.batch == 1 else f"{call.batch} pictures"
+    count = "one image" if call.batch == 1 else f"{call.batch} images"
     print(f"{PROG}: {flags.graph} takes {count} at a time: it is called so.", file=sys.stderr)
   if call.half_pixel_centers and flags.resize == "auto":
     print(
-      f"{PROG}: {flags.graph} was made by beam-retrain: pictures are resized as it was trained (--resize=tf2).",
+      f"{PROG}: {flags.graph} was made by beam-retrain: images are resized as it was trained (--resize=tf2).",
       file=sys.stderr,
     )
   return Graph(data, labels, call, model)
@@ -219,7 +219,7 @@ def _read_local(path: str) -> bytes:
 
 
 def label_single(flags: argparse.Namespace) -> int:
-  """Labels one picture: prints and writes what the script printed and wrote; returns the exit code.
+  """Labels one image: prints and writes what the script printed and wrote; returns the exit code.
 
   Raises:
     InputError: something that the user gave cannot be used.
@@ -246,7 +246,7 @@ def label_single(flags: argparse.Namespace) -> int:
   print(f"Digit: {answer.label} Accuracy: {answer.percent}")
   _write(FILE_NAME, single_line(path, answer))
   if os.path.exists(QUARANTINE_NAME):
-    os.unlink(QUARANTINE_NAME)  # of an earlier picture
+    os.unlink(QUARANTINE_NAME)  # of an earlier image
   return DONE
 
 

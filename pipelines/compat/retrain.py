@@ -59,13 +59,13 @@ def run(argv: Sequence[str]) -> int:
 
 
 def find_folders(image_dir: str) -> list[ClassFolder]:
-  """Returns the class folders with pictures in them.
+  """Returns the class folders with images in them.
 
   Raises:
     InputError: there are fewer than two, or two of one label.
   """
   if not os.path.isdir(image_dir):
-    raise InputError(f"--image_dir {image_dir} is no folder: give a folder of folders of pictures, one per label.")
+    raise InputError(f"--image_dir {image_dir} is no folder: give a folder of folders of images, one per label.")
   return find_class_folders(image_dir, retrain_names=True)
 
 
@@ -81,7 +81,7 @@ def warnings_of(flags: argparse.Namespace, folders: Sequence[ClassFolder]) -> li
     if folder.prefix not in used:
       warnings.append(f"Folder {folder.prefix} has no images named .jpg, .jpeg or .png: it is left out.")
   for folder in folders:
-    images = count_files(folder).pictures
+    images = count_files(folder).images
     if images < _FEW:
       warnings.append(f"Folder {folder.prefix} has less than {_FEW} images, which may cause issues.")
     elif images > _MANY:
@@ -98,10 +98,10 @@ def _tell(flags: argparse.Namespace, predictions: str) -> None:
   print(f"Final test accuracy = {100 * accuracy:.1f}% (N={total})")
   if flags.print_misclassified_test_images:
     print("=== MISCLASSIFIED TEST IMAGES ===")
-    for picture in judge(predictions, flags.test_batch_size, flags.seed):
-      if picture.actual != picture.predicted:
-        for _ in range(picture.times):
-          print(f"{os.path.join(flags.image_dir, picture.key):>70s}  {picture.predicted}")
+    for image in judge(predictions, flags.test_batch_size, flags.seed):
+      if image.actual != image.predicted:
+        for _ in range(image.times):
+          print(f"{os.path.join(flags.image_dir, image.key):>70s}  {image.predicted}")
 
 
 if __name__ == "__main__":

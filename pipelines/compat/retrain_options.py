@@ -18,11 +18,11 @@ _HUB_MODULE = "https://tfhub.dev/google/imagenet/inception_v3/feature_vector/3"
 _VERBOSITIES = ("DEBUG", "INFO", "WARN", "ERROR", "FATAL")
 
 _DESCRIPTION = """\
-What retrain.py did, on Beam: a folder of pictures per label in, a classifier out. Takes all flags of retrain.py, with
+What retrain.py did, on Beam: a folder of images per label in, a classifier out. Takes all flags of retrain.py, with
 its names, defaults and meanings; runs `bottlenecks`, `train --preset retrain` and `evaluate`, and leaves the graph,
 the labels, the summaries, the checkpoint and the SavedModel where retrain.py left them.
 
-Started again, it goes on where it was: stages that are finished and unchanged are kept, and of pictures that were
+Started again, it goes on where it was: stages that are finished and unchanged are kept, and of images that were
 added only those run through the trunk. What retrain.py cached as text files in --bottleneck_dir is used, too."""
 
 _EPILOG = """\
@@ -47,7 +47,7 @@ def _add_flags_of_script(group: argparse._ArgumentGroup) -> None:
     shown = f"{what} (default: {'none' if default == '' else '%(default)s'})"
     group.add_argument(f"--{name}", type=type, default=default, metavar=metavar, help=shown)
 
-  group.add_argument("--image_dir", metavar="DIR", help="folder of folders of pictures, one per label; must be given")
+  group.add_argument("--image_dir", metavar="DIR", help="folder of folders of images, one per label; must be given")
   add("output_graph", _path, "/tmp/output_graph.pb", "FILE", "the trained graph, frozen")
   add("intermediate_output_graphs_dir", str, "/tmp/intermediate_graph/", "DIR", "folder for intermediate_<step>.pb")
   add("intermediate_store_frequency", _frequency, 0, "N", "steps between two of these graphs; 0: none")
@@ -55,18 +55,18 @@ def _add_flags_of_script(group: argparse._ArgumentGroup) -> None:
   add("summaries_dir", _path, "/tmp/retrain_logs", "DIR", "TensorBoard's summaries, in train/ and validation/")
   add("how_many_training_steps", _at_least_1, 4000, "N", "steps of training")
   add("learning_rate", _positive_number, 0.01, "R", "of gradient descent")
-  add("testing_percentage", _percentage, 10, "P", "percent of the pictures for the test")
-  add("validation_percentage", _percentage, 10, "P", "percent of the pictures for validation")
+  add("testing_percentage", _percentage, 10, "P", "percent of the images for the test")
+  add("validation_percentage", _percentage, 10, "P", "percent of the images for validation")
   add("eval_step_interval", _at_least_1, 10, "N", "steps between two looks at how well it trains")
-  add("train_batch_size", _at_least_1, 100, "N", "pictures per step")
-  add("test_batch_size", _number_or_all, -1, "N", "pictures of the test, drawn uniformly over the labels; -1: all")
-  add("validation_batch_size", _number_or_all, 100, "N", "pictures of each look at validation; -1: all")
+  add("train_batch_size", _at_least_1, 100, "N", "images per step")
+  add("test_batch_size", _number_or_all, -1, "N", "images of the test, drawn uniformly over the labels; -1: all")
+  add("validation_batch_size", _number_or_all, 100, "N", "images of each look at validation; -1: all")
   group.add_argument("--print_misclassified_test_images", action="store_true", help="list them at the end")
   add("bottleneck_dir", _path, "/tmp/bottleneck", "DIR", "where bottlenecks are kept")
   add("final_tensor_name", str, "final_result", "NAME", "operation of the graph that gives the scores")
-  group.add_argument("--flip_left_right", action="store_true", help="distort: mirror half of the training pictures")
+  group.add_argument("--flip_left_right", action="store_true", help="distort: mirror half of the training images")
   add("random_crop", _at_least_0, 0, "PERCENT", "distort: margin that is cropped off at random")
-  add("random_scale", _at_least_0, 0, "PERCENT", "distort: how much larger pictures are made at random")
+  add("random_scale", _at_least_0, 0, "PERCENT", "distort: how much larger images are made at random")
   add("random_brightness", _at_least_0, 0, "PERCENT", "distort: how much brighter or darker, at random")
   add("tfhub_module", _trunk, _HUB_MODULE, "TRUNK", "whatever --trunk of `beam-retrain bottlenecks` takes, too")
   add("saved_model_dir", str, "", "DIR", "a SavedModel of all, in a folder that is new or empty")
@@ -88,17 +88,17 @@ def _add_own_flags(group: argparse._ArgumentGroup) -> None:
     "--split_hash",
     choices=SPLIT_HASHES,
     default=STABLE,
-    help="legacy: each picture is in the split that retrain.py put it in, if --image_dir is typed as it was there;"
+    help="legacy: each image is in the split that retrain.py put it in, if --image_dir is typed as it was there;"
     " stable: wherever the folder lies (default: %(default)s)",
   )
   group.add_argument(
-    "--distortion_copies", type=_at_least_1, metavar="K", help="distorted variants of each training picture"
+    "--distortion_copies", type=_at_least_1, metavar="K", help="distorted variants of each training image"
   )
   group.add_argument("--distortion_seed", type=_whole, metavar="N", help="of the variants")
   group.add_argument(
     "--on_leak",
     choices=("warn", "drop", "fail"),
-    help="what to do about the same picture under two labels, or in training and in testing (default: warn)",
+    help="what to do about the same image under two labels, or in training and in testing (default: warn)",
   )
   group.add_argument("--seed", type=_whole, default=0, metavar="N", help="same seed, same model (default: %(default)s)")
   group.add_argument("--trunk_weights", metavar="FILE", help="local weights of --tfhub_module=keras:...")
@@ -115,7 +115,7 @@ def check_flags(flags: argparse.Namespace) -> None:
     InputError: `retrain.py` would have ended with a fault, maybe hours later.
   """
   if not flags.image_dir:
-    raise InputError(f"{PROG}: --image_dir is missing: give a folder of folders of pictures, one per label.")
+    raise InputError(f"{PROG}: --image_dir is missing: give a folder of folders of images, one per label.")
   if flags.testing_percentage + flags.validation_percentage >= 100:
     raise InputError(
       f"{PROG}: --testing_percentage {flags.testing_percentage} and --validation_percentage"
@@ -176,7 +176,7 @@ def _at_least_0(text: str) -> int:
 
 def _percentage(text: str) -> int:
   if not 1 <= (value := _whole(text)) <= 98:
-    raise argparse.ArgumentTypeError(f"{value} leaves one of training, validation and testing without pictures")
+    raise argparse.ArgumentTypeError(f"{value} leaves one of training, validation and testing without images")
   return value
 
 
@@ -188,5 +188,5 @@ def _frequency(text: str) -> int:
 def _number_or_all(text: str) -> int:
   """As in `retrain.py`, any number below 0 is all."""
   if (value := _whole(text)) == 0:
-    raise argparse.ArgumentTypeError("0 pictures tell nothing; -1 takes all")
+    raise argparse.ArgumentTypeError("0 images tell nothing; -1 takes all")
   return max(value, -1)

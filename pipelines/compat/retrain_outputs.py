@@ -22,15 +22,15 @@ def check_outputs(flags: argparse.Namespace) -> None:
 
   Raises:
     InputError: something cannot be written there; two outputs have one path; or the stages would write into the
-      pictures' folder.
+      images' folder.
   """
   seen: dict[str, str] = {}
   for flag, path in _targets(flags).items():
     if path in seen:
       raise InputError(f"{PROG}: --{seen[path]} and --{flag} are both {path}: give two paths.")
     seen[path] = flag
-  pictures, work = os.path.realpath(flags.image_dir), os.path.realpath(work_dir(flags))
-  if os.path.commonpath([pictures, work]) in (pictures, work):
+  images, work = os.path.realpath(flags.image_dir), os.path.realpath(work_dir(flags))
+  if os.path.commonpath([images, work]) in (images, work):
     raise InputError(
       f"{PROG}: the stages' folder {work} overlaps with --image_dir {flags.image_dir}: give --work_dir elsewhere."
     )

@@ -44,7 +44,7 @@ class Stages:
 
     Args:
       flags: the command's.
-      folders: the pictures'.
+      folders: the images'.
       beam_flags: for the stages that are Beam jobs.
 
     Raises:
@@ -76,11 +76,11 @@ class Stages:
 
   @property
   def predictions(self) -> str:
-    """Path of the predictions for the testing pictures."""
+    """Path of the predictions for the testing images."""
     return str(self._work / "evaluate" / "predictions.csv")
 
   def bottlenecks(self) -> None:
-    """Runs new pictures through the trunk; the bottlenecks of an earlier run are there until all new ones are."""
+    """Runs new images through the trunk; the bottlenecks of an earlier run are there until all new ones are."""
     # The trunk's state stands apart in it: bottlenecks of another trunk are not reused.
     state = f"{self._bottlenecks_state} {self._trunk_state}"
     if self.chain.is_kept(_NOW, state):
@@ -142,7 +142,7 @@ class Stages:
       self.chain.remember(_OUTSIDE, self._digest_of_outside())
 
   def evaluate(self) -> None:
-    """Predicts the testing pictures, from their bottlenecks."""
+    """Predicts the testing images, from their bottlenecks."""
     paths = [f"--model={self._work / 'train'}", f"--input={self._work / _NOW}"]
     self.chain.keep_or_run("evaluate", ["--split=testing"], [*paths, *self._more], after=self._train_state)
 
@@ -161,11 +161,11 @@ class Stages:
 def bottlenecks_flags(flags: argparse.Namespace) -> list[str]:
   """Returns the arguments of `bottlenecks` that decide what comes out, but `--bottleneck_dir`."""
   # Legacy splits hash the path as it was typed; to all else it is one folder, wherever it is typed from.
-  pictures = flags.image_dir if flags.split_hash == LEGACY else os.path.abspath(flags.image_dir)
+  images = flags.image_dir if flags.split_hash == LEGACY else os.path.abspath(flags.image_dir)
   distortions = ["--flip_left_right"] if flags.flip_left_right else []
   distortions += [f"--{name}={value}" for name in _DISTORTIONS if (value := getattr(flags, name))]
   return [
-    f"--input={pictures}",
+    f"--input={images}",
     "--retrain_names",
     f"--trunk={flags.tfhub_module}",
     *given("--trunk_weights", flags.trunk_weights),
@@ -200,7 +200,7 @@ def train_flags(flags: argparse.Namespace) -> list[str]:
 
 
 def find_own_texts(flags: argparse.Namespace, folders: Sequence[ClassFolder]) -> Texts | None:
-  """Returns what `retrain.py` cached of these pictures with the same module, if anything.
+  """Returns what `retrain.py` cached of these images with the same module, if anything.
 
   What it cached with another module it did not see either.
   """

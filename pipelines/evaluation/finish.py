@@ -1,6 +1,6 @@
 """The evaluation job, as `evaluate` and `reevaluate` both run it, and what their commands do after it.
 
-Plan, work, close, in one job: where bottlenecks are reused, the pictures' bottlenecks are a first shard of work, the
+Plan, work, close, in one job: where bottlenecks are reused, the images' bottlenecks are a first shard of work, the
 scores a second one over the records of the first. The job leaves figures; the command judges them, draws the report
 and, last, marks the folder as finished.
 """
@@ -22,7 +22,7 @@ from beam_retrain.pipelines.jobs import output_dir
 from beam_retrain.pipelines.jobs.runner import DONE, GATE_MISSED, exit_code
 from beam_retrain.pipelines.models.execution import Execution
 from beam_retrain.pipelines.models.model_trunk import ModelTrunk
-from beam_retrain.pipelines.models.sample import sample_pictures
+from beam_retrain.pipelines.models.sample import sample_images
 from beam_retrain.pipelines.reevaluate.snapshot import figures_of
 from beam_retrain.reporting.gates import MISSED, judge, overall
 from beam_retrain.reporting.html_report import render_report
@@ -63,7 +63,7 @@ MAX_QUARANTINED_SHOWN = 500
 
 @dataclasses.dataclass(frozen=True)
 class TrunkRun:
-  """A trunk whose bottlenecks are wanted of every picture.
+  """A trunk whose bottlenecks are wanted of every image.
 
   Attributes:
     handler: the trunk, by the path that workers read.
@@ -87,7 +87,7 @@ class Config:
   """What `build` needs to know.
 
   Attributes:
-    source: the pictures, or the stored bottlenecks.
+    source: the images, or the stored bottlenecks.
     splits: which of its splits are evaluated.
     percentages: how a source without splits of its own is split; None: not at all.
     scorer: where the scores come from.
@@ -176,7 +176,7 @@ class CheckedTrunk(NamedTuple):
 
 
 def check_trunk(trunk: ModelTrunk, config: Config, threads: int, max_pixels: int) -> CheckedTrunk:
-  """Holds what a trunk gives for a sample of the pictures against float32, if any picture has run through it.
+  """Holds what a trunk gives for a sample of the images against float32, if any image has run through it.
 
   Args:
     trunk: in the kind that was run.
@@ -187,7 +187,7 @@ def check_trunk(trunk: ModelTrunk, config: Config, threads: int, max_pixels: int
   of_trunk = [run for run in config.trunks if run.store == store_folder(config.output, trunk.fingerprint)]
   agreement = None
   if all(output_dir.read_stats(run.store)[BOTTLENECKS]["computed"] for run in of_trunk):
-    sample = sample_pictures(config.source, config.splits, config.percentages, max_pixels=max_pixels)
+    sample = sample_images(config.source, config.splits, config.percentages, max_pixels=max_pixels)
     agreement = trunk.check(sample, threads)
   return CheckedTrunk(trunk.to_info(agreement), trunk.describe(agreement))
 
@@ -196,7 +196,7 @@ def build(root: beam.Pipeline, config: Config) -> None:
   """Plan, work, close."""
   shards = root | "Plan" >> config.source.plan(config.splits, config.percentages)
   checked = shards | "CheckNotEmpty" >> CheckNotEmpty(
-    f"{config.source.path} has no pictures of the split {' or '.join(config.splits)}: give another --input or --split."
+    f"{config.source.path} has no images of the split {' or '.join(config.splits)}: give another --input or --split."
   )
   to_score = _embed(shards, checked, config) if config.trunks else shards
   reports = to_score | "Work" >> WorkShards(
@@ -219,7 +219,7 @@ def build(root: beam.Pipeline, config: Config) -> None:
     parts_folder=config.parts_folder,
     output=config.output,
     stats=stats,
-    pictures=shown,
+    images=shown,
     thumbnails=shards | "Thumbnails" >> ReadThumbnails(*seen),
     comparison=comparison,
   )
@@ -242,7 +242,7 @@ def _embed(shards: beam.PCollection, checked: beam.PCollection, config: Config) 
     ledger = (shards, reports) | f"CloseStore{name}" >> CloseLedger(
       output=trunk.store, shards_folder=trunk.records_folder
     )
-    # A store holds the good pictures: how many were bad is for the evaluation to judge.
+    # A store holds the good images: how many were bad is for the evaluation to judge.
     _ = ledger | f"MarkStore{name}" >> beam.Map(mark_completed, trunk.store, 1.0)
     written[number] = reports | f"RecordsOfShard{name}" >> beam.Map(_records_of, trunk.records_folder)
     # (shard's file name, RecordsFile)
@@ -271,7 +271,7 @@ def _shard_of(name: str, records: Sequence[RecordsFile]) -> Shard:
 
 
 def read_figures(output: str) -> dict[str, Any]:
-  """Returns what the job left for the command: per model what `metrics.json` will say, and the report's pictures."""
+  """Returns what the job left for the command: per model what `metrics.json` will say, and the report's images."""
   figures: dict[str, Any] = json.loads(files.read_bytes(files.join(output, PARTS_FOLDER, FIGURES_FILE)))
   return figures
 
@@ -319,7 +319,7 @@ def finish(
   files.write_text(files.join(output, METRICS_FILE), metrics_text(metrics) + "\n")
   report = render_report(
     metrics,
-    pictures=figures["pictures"],
+    images=figures["pictures"],
     quarantined=read_quarantine(files.join(output, QUARANTINE_FILE), MAX_QUARANTINED_SHOWN),
     info=info,
     trend=[*trend, figures_of(metrics)] if trend else [],

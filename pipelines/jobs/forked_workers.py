@@ -1,7 +1,7 @@
 """Worker processes on this machine that are forked from this one.
 
 Those that Beam starts (`--direct_running_mode=multi_processing`) import Beam anew, a second of a core each: as long as
-it takes to convert 30,000 pictures. A forked one has it, and shares its memory. It is told where the runner listens
+it takes to convert 30,000 images. A forked one has it, and shares its memory. It is told where the runner listens
 once that is known; from there on it is what Beam's own are, an SDK harness over gRPC.
 """
 

@@ -82,7 +82,7 @@ class _Watched:
     forget_killed(reports_folder)
     self.line = ProgressLine(work.name, work.unit, stream)
     self._progress = ShardProgress(reports_folder)
-    # What an earlier run has finished is not this run's speed, nor is the time until the first picture.
+    # What an earlier run has finished is not this run's speed, nor is the time until the first image.
     self._told = self._progress.look().done
     self._next_line = time.monotonic() + self.line.interval_secs
 
@@ -107,7 +107,7 @@ class ShardProgress:
   """Adds up the reports of finished shards, each of which is read once, and the live counts of the others.
 
   Attributes:
-    planned: pictures in all shards; None where it is not known, or not yet.
+    planned: images in all shards; None where it is not known, or not yet.
   """
 
   def __init__(self, reports_folder: str):

@@ -1,4 +1,4 @@
-"""How many pictures a trunk takes at a time: tried out on this machine, shortly, and remembered in the trunks' cache.
+"""How many images a trunk takes at a time: tried out on this machine, shortly, and remembered in the trunks' cache.
 
 The numbers that come out are the same for any batch, so this is about speed and memory alone.
 """
@@ -27,7 +27,7 @@ CANDIDATES = (8, 16, 32, 64)
 SECS = 2.0
 _LEAST_GAIN = 1.03
 """A larger batch has to be so many times as fast. Less is noise, or lost again at the end of each shard, where the last
-batch is rarely full and one core waits for the other: half a batch of about 1,024 pictures each, on average."""
+batch is rarely full and one core waits for the other: half a batch of about 1,024 images each, on average."""
 
 _LEAST_CALLS = 4  # of each candidate
 _MAX_ROUNDS = 10
@@ -94,7 +94,7 @@ def _smallest_of_fastest(rates: dict[int, float]) -> int:
 
 
 def _rate(embed: Embed, batch_size: int, input_px: int, clock: Callable[[], float]) -> float:
-  """Returns pictures per second: those of the best round, after one that nobody counts; two batches are a round, as two
+  """Returns images per second: those of the best round, after one that nobody counts; two batches are a round, as two
   are in flight in a job."""
   pixels = np.zeros((batch_size, input_px, input_px, 3), np.float32)
   best, began = math.inf, clock()

@@ -1,4 +1,4 @@
-"""How a trunk is run on the workers: threads, processes, pictures at a time. What is chosen, said and kept."""
+"""How a trunk is run on the workers: threads, processes, images at a time. What is chosen, said and kept."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ from beam_retrain.transforms.core.runtimes.variant import TENSORFLOW
 from beam_retrain.transforms.core.system.cpu import Threads, cores_given
 from beam_retrain.transforms.core.system.tensorflow import load_tensorflow
 from beam_retrain.transforms.io import files
-from beam_retrain.transforms.shards.worker_metrics import TRUNK_LOADS, TRUNK_PICTURES, counts_by_worker
+from beam_retrain.transforms.shards.worker_metrics import TRUNK_IMAGES, TRUNK_LOADS, counts_by_worker
 
 LEAST_IMAGES = 2_000
-"""A job of fewer pictures is over before a probe has paid."""
+"""A job of fewer images is over before a probe has paid."""
 
 _LOCAL = ("fnapirunner", "directrunner", "bundlebaseddirectrunner", "switchingdirectrunner", "prismrunner")
 _LOOPBACK_PROCESSES = "use_loopback_process_worker=true"
@@ -40,7 +40,7 @@ _LOOPBACK_PROCESSES = "use_loopback_process_worker=true"
 @dataclasses.dataclass(frozen=True)
 class Execution:
   """Attributes:
-  batch_size: pictures per call of the trunk.
+  batch_size: images per call of the trunk.
   reason: where that comes from, a word or two for people.
   threads: of the trunk in each process.
   is_local: whether this machine's cores do the work.
@@ -61,8 +61,8 @@ class Execution:
     }
 
   def describe(self) -> str:
-    """Returns what a user is told, for example `32 pictures at a time (the default), 1 process of 2 threads`."""
-    return f"{self.batch_size} pictures at a time ({self.reason}), {self._describe_threads()}"
+    """Returns what a user is told, for example `32 images at a time (the default), 1 process of 2 threads`."""
+    return f"{self.batch_size} images at a time ({self.reason}), {self._describe_threads()}"
 
   def _describe_threads(self) -> str:
     given, processes = self.threads.given, self.threads.processes
@@ -140,7 +140,7 @@ def choose_execution(
     threads: `--trunk_threads`; None: auto.
     options: Beam's.
     trunk: of its kind, prepared; None, or not prepared: nothing is tried out.
-    default: pictures per call.
+    default: images per call.
     earlier: the `info.json` of an earlier run into the same folder: its choice is kept, so that its shards stay valid.
     is_large: says whether the job has `LEAST_IMAGES`, so that trying out is worth its time.
   """
@@ -194,7 +194,7 @@ def tell_halved(result: PipelineResult, execution: Execution, trunk: Trunk, outp
   if execution.is_local:
     keep_batch(trunk.fingerprint, execution.threads.here, least, is_halved=True)
   _keep(output, "batch_size_halved_to", least)
-  return f"memory did not do for {execution.batch_size} pictures at a time: the trunk was run over {least}"
+  return f"memory did not do for {execution.batch_size} images at a time: the trunk was run over {least}"
 
 
 def _least_batch(result: PipelineResult, default: int) -> int:
@@ -208,34 +208,32 @@ def _least_batch(result: PipelineResult, default: int) -> int:
 def tell_workers(result: PipelineResult, output: str) -> str:
   """Returns what a user is told of the processes that ran the trunk; empty: it was one, or nobody knows.
 
-  Of each, how many pictures it ran the trunk over, and how often it loaded it, is kept in the `info.json` of the
+  Of each, how many images it ran the trunk over, and how often it loaded it, is kept in the `info.json` of the
   output. A runner that has no metrics tells of none.
   """
   try:
-    pictures = counts_by_worker(result, TRUNK_PICTURES)
+    images = counts_by_worker(result, TRUNK_IMAGES)
     loads = counts_by_worker(result, TRUNK_LOADS)
   except Exception:  # each runner's own kind; the job is done, whatever can be asked about it
     return ""
-  if not pictures:
+  if not images:
     return ""
-  _keep(
-    output, "workers", {worker: {"pictures": pictures[worker], "loads": loads.get(worker, 0)} for worker in pictures}
-  )
-  return describe_workers(pictures, loads)
+  _keep(output, "workers", {worker: {"pictures": images[worker], "loads": loads.get(worker, 0)} for worker in images})
+  return describe_workers(images, loads)
 
 
-def describe_workers(pictures: Mapping[str, int], loads: Mapping[str, int]) -> str:
+def describe_workers(images: Mapping[str, int], loads: Mapping[str, int]) -> str:
   """Returns how the work was spread over processes, in a sentence; empty: there was one.
 
   Args:
-    pictures: process -> how many it ran the trunk over.
+    images: process -> how many it ran the trunk over.
     loads: process -> how often it loaded the trunk.
   """
-  if len(pictures) == 1:
+  if len(images) == 1:
     return ""
-  least, most = min(pictures.values()), max(pictures.values())
+  least, most = min(images.values()), max(images.values())
   loaded = "each loaded it once" if set(loads.values()) == {1} else f"they loaded it {sum(loads.values()):,} times"
-  return f"{len(pictures):,} workers ran the trunk over {least:,} to {most:,} pictures each; {loaded}"
+  return f"{len(images):,} workers ran the trunk over {least:,} to {most:,} images each; {loaded}"
 
 
 def _keep(output: str, name: str, value: Any) -> None:

@@ -26,9 +26,9 @@ class Agreement:
   """How near a model's answers by its own kind of trunk are to those by float32.
 
   Attributes:
-    images: how many pictures were looked at.
-    least_cosine: the smallest cosine of a picture's two bottlenecks, -1..1.
-    same_answers: of how many pictures the head says the same label.
+    images: how many images were looked at.
+    least_cosine: the smallest cosine of a image's two bottlenecks, -1..1.
+    same_answers: of how many images the head says the same label.
   """
 
   images: int
@@ -86,12 +86,12 @@ class ModelTrunk:
     return ImageModelHandler(self.model.saved_model, trunk_only=True, **how)
 
   def check(self, sample: Sequence[Image], threads: int) -> Agreement | None:
-    """Returns how near its answers are to those of float32; None where they are that, or no picture can be used.
+    """Returns how near its answers are to those of float32; None where they are that, or no image can be used.
 
-    What was found is kept in the trunks' cache, for the next evaluation of the same pictures.
+    What was found is kept in the trunks' cache, for the next evaluation of the same images.
 
     Args:
-      sample: some pictures.
+      sample: some images.
       threads: in this process; 0 leaves the runtime's own choice.
     """
     if self.run.kind.precision == FLOAT32:

@@ -1,4 +1,4 @@
-"""Which kind of its trunk a run takes: what was asked for, or what a check on some of the user's pictures allows."""
+"""Which kind of its trunk a run takes: what was asked for, or what a check on some of the user's images allows."""
 
 from __future__ import annotations
 
@@ -42,15 +42,15 @@ class Check:
   """How near a kind of a trunk is to float32 by the same runtime.
 
   Attributes:
-    images: how many pictures were looked at.
-    least_cosine: the smallest cosine of a picture's two bottlenecks, -1..1.
+    images: how many images were looked at.
+    least_cosine: the smallest cosine of a image's two bottlenecks, -1..1.
   """
 
   images: int
   least_cosine: float
 
   def __str__(self) -> str:
-    return f"on {self.images:,} of the pictures the smallest cosine with float32 is {self.least_cosine:.6f}"
+    return f"on {self.images:,} of the images the smallest cosine with float32 is {self.least_cosine:.6f}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,7 +95,7 @@ def choose_kind(
     trunk: as it was loaded.
     precision: `--precision`.
     runtime: `--runtime`.
-    sample: returns that many of the training pictures, or all if there are fewer: the same ones for the same data.
+    sample: returns that many of the training images, or all if there are fewer: the same ones for the same data.
     earlier: folders of bottlenecks that are to be of use. Of the kinds that would do, theirs is taken.
 
   Raises:
@@ -148,7 +148,7 @@ def _choose_precision(trunk: Trunk, runtime: str, sample: Callable[[int], Sequen
     return Choice(in_float32, why="nothing of it can be computed in bfloat16")
   check = check_kind(prepared, in_float32, sample(IMAGES))
   if check is None:
-    return Choice(in_float32, why="not in bfloat16, as no picture can be decoded to check it with")
+    return Choice(in_float32, why="not in bfloat16, as no image can be decoded to check it with")
   if check.least_cosine < LEAST_COSINE:
     return Choice(in_float32, why=f"not in bfloat16, as {check}, below {LEAST_COSINE}")
   return Choice(prepared, check)
@@ -189,15 +189,15 @@ def _calibrate(trunk: Trunk, runtime: str, sample: Sequence[Image]) -> Trunk:
     )
   good = decode(load_prepared_model(prepare(trunk, TrunkKind(runtime, FLOAT32)).prepared_folder), sample)
   if not good:
-    raise InputError("--precision int8: none of the training pictures can be decoded to calibrate it with.")
+    raise InputError("--precision int8: none of the training images can be decoded to calibrate it with.")
   kind = TrunkKind(runtime, INT8, digest_of_sample([image.sha256 for image, _ in good]))
   return prepare(trunk, kind, np.stack([pixels for _, pixels in good]))
 
 
 def check_kind(prepared: Trunk, in_float32: Trunk, sample: Sequence[Image]) -> Check | None:
-  """Returns how near a kind is to float32 on some pictures; None where none of them can be used.
+  """Returns how near a kind is to float32 on some images; None where none of them can be used.
 
-  What was found is kept in the trunks' cache, for the next run over the same pictures.
+  What was found is kept in the trunks' cache, for the next run over the same images.
   """
   digest = digest_of_check([prepared.fingerprint, in_float32.fingerprint], sample)
   if kept := cache.read_source(digest):
@@ -205,7 +205,7 @@ def check_kind(prepared: Trunk, in_float32: Trunk, sample: Sequence[Image]) -> C
   ours, exact = (embed(load_prepared_model(trunk.prepared_folder), sample) for trunk in (prepared, in_float32))
   if not exact:
     return None
-  # A picture that float32 has a bottleneck of, and this kind none that is finite, is as far off as can be.
+  # A image that float32 has a bottleneck of, and this kind none that is finite, is as far off as can be.
   least = min(
     float(cosines(ours[key][None], vector[None])[0]) if key in ours else -1.0 for key, vector in exact.items()
   )

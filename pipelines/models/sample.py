@@ -1,4 +1,4 @@
-"""Some of a user's pictures, and what a trunk gives for them, in this process: for a check before or after a job."""
+"""Some of a user's images, and what a trunk gives for them, in this process: for a check before or after a job."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ IMAGES = 64
 RECORD_FILES = 4
 
 
-def sample_pictures(
+def sample_images(
   source: Source,
   splits: Sequence[str],
   percentages: SplitPercentages | None,
   count: int = IMAGES,
   max_pixels: int = MAX_PIXELS,
 ) -> list[Image]:
-  """Returns so many pictures, or all if there are fewer, without those above `max_pixels`, height x width; the same
+  """Returns so many images, or all if there are fewer, without those above `max_pixels`, height x width; the same
   ones for the same data. The other arguments: `Source.plan`."""
   found = read_sample(source, splits, percentages, count, most_files=RECORD_FILES)
   return [item for item in found if isinstance(item, Image) and not _is_too_large(item, max_pixels)]
@@ -43,18 +43,18 @@ def _is_too_large(image: Image, max_pixels: int) -> bool:
 
 
 def embed(model: LoadedModel, sample: Sequence[Image]) -> dict[str, np.ndarray]:
-  """Returns key -> bottleneck, float32[D], of those pictures that can be decoded, and get finite numbers.
+  """Returns key -> bottleneck, float32[D], of those images that can be decoded, and get finite numbers.
 
   Args:
     model: gives `bottleneck`.
-    sample: the pictures, of any size.
+    sample: the images, of any size.
   """
   found = infer_images(sample, model, max_pixels=sys.maxsize)
   return {item.image.key: item.outputs["bottleneck"] for item in found if isinstance(item, Inferred)}
 
 
 def decode(model: LoadedModel, sample: Sequence[Image]) -> list[tuple[Image, np.ndarray]]:
-  """Returns what a model's trunk sees, float32 [S, S, 3], 0..1, of each picture that can be decoded; see `embed`."""
+  """Returns what a model's trunk sees, float32 [S, S, 3], 0..1, of each image that can be decoded; see `embed`."""
   seeing = dataclasses.replace(model, infer=lambda pixels: {"pixels": np.asarray(pixels)})
   found = infer_images(sample, seeing, max_pixels=sys.maxsize)
   return [(item.image, item.outputs["pixels"]) for item in found if isinstance(item, Inferred)]
@@ -65,7 +65,7 @@ def digest_of_check(of: Sequence[str], sample: Sequence[Image]) -> str:
 
   Args:
     of: fingerprints of what is tried.
-    sample: the pictures.
+    sample: the images.
   """
   decides = [list(of), [image.sha256 for image in sample], PREPROCESSING_VERSION, versions(), processor_name()]
   return hashlib.sha256(json.dumps(["check", *decides], sort_keys=True).encode()).hexdigest()

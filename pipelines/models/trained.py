@@ -75,7 +75,7 @@ class Model:
 
   @property
   def preprocessing(self) -> str:
-    """Version of what was done to the pictures before the trunk saw them."""
+    """Version of what was done to the images before the trunk saw them."""
     version: str = self.info["preprocessing"]
     return version
 
@@ -86,13 +86,13 @@ class Model:
 
   @property
   def has_splits(self) -> bool:
-    """Whether the pictures that it was trained on said themselves which are for testing: no hash can tell those. Of a
+    """Whether the images that it was trained on said themselves which are for testing: no hash can tell those. Of a
     model that was made before this was noted down, False."""
     return bool(self.info.get("has_splits"))
 
   @functools.cached_property
   def percentages(self) -> SplitPercentages:
-    """How the pictures that it was trained on were split.
+    """How the images that it was trained on were split.
 
     Raises:
       InputError: by a rule of a later version.
@@ -115,7 +115,7 @@ class Model:
 
 
 def check_labels(source: Source, model: Model) -> None:
-  """Checks that the model knows each label of the pictures.
+  """Checks that the model knows each label of the images.
 
   Raises:
     InputError: it does not; names them.
@@ -152,7 +152,7 @@ def choose_splits(
   """Returns the splits to plan for `--split`, and how a source without splits of its own is cut.
 
   Args:
-    source: the pictures.
+    source: the images.
     split: `auto`, `testing` or `all`.
     percentages: what the model's bottlenecks were made with, so that no training image is tested on.
     models: those that are evaluated.
@@ -165,8 +165,8 @@ def choose_splits(
   if split == "testing":
     if given := [model.path for model in models if model.has_splits]:
       raise InputError(
-        f"{source.path} does not say which pictures are for testing, and those that {given[0]} was trained on did: the"
-        " model's split cannot be told there; give the pictures with their splits, or use --split all."
+        f"{source.path} does not say which images are for testing, and those that {given[0]} was trained on did: the"
+        " model's split cannot be told there; give the images with their splits, or use --split all."
       )
     check_split_hash(source, percentages, "the model's split cannot be told there; use --split all")
     return (TESTING,), percentages
@@ -198,6 +198,6 @@ def split_settings(percentages: SplitPercentages | None) -> dict[str, Any]:
   return {"testing_percentage": percentages.testing if percentages else None}
 
 
-def which_pictures(splits: Sequence[str]) -> str:
-  """Returns for example `the testing pictures`, as a summary begins."""
-  return "all pictures" if tuple(splits) == (ALL,) else f"the {' and '.join(sorted(splits))} pictures"
+def which_images(splits: Sequence[str]) -> str:
+  """Returns for example `the testing images`, as a summary begins."""
+  return "all images" if tuple(splits) == (ALL,) else f"the {' and '.join(sorted(splits))} images"

@@ -141,7 +141,7 @@ def prepare(trunk: Trunk, kind: TrunkKind, sample: Any = None, *, stored: str = 
   Args:
     trunk: of whatever kind.
     kind: what is to compute it.
-    sample: for int8, float32 [K, S, S, 3], 0..1: the pictures that `kind.calibration` names.
+    sample: for int8, float32 [K, S, S, 3], 0..1: the images that `kind.calibration` names.
     stored: a folder where it lies prepared already, or "": copied where it is whole, since that one may be replaced
       before it is used.
 
@@ -171,7 +171,7 @@ def prepare(trunk: Trunk, kind: TrunkKind, sample: Any = None, *, stored: str = 
       return
     if kind.precision == INT8 and sample is None:
       raise InputError(
-        f"the trunk {trunk.handle} in {kind} is damaged or not there any more, and the pictures that it was calibrated"
+        f"the trunk {trunk.handle} in {kind} is damaged or not there any more, and the images that it was calibrated"
         " on are not at hand: make the bottlenecks again."
       )
     more = runtime.write(trunk.load_frozen(), kind, folder, sample)
@@ -297,7 +297,7 @@ def _load_keras(handle: str, weights: str | None, input_px: int | None) -> Trunk
     return _freeze(handle, made_of, lambda images: model(scale(images * 255.0), training=False), input_px)
   except ValueError as error:
     raise InputError(
-      f"--trunk_input_px {input_px}: the pictures are too small for {name}: give more, or leave it out."
+      f"--trunk_input_px {input_px}: the images are too small for {name}: give more, or leave it out."
     ) from error
 
 

@@ -54,12 +54,12 @@ def positive_int_or_auto(text: str) -> int | None:
 
 
 def add_model_flags(parser: argparse.ArgumentParser, default_batch_size: str) -> None:
-  """Adds how a model is run over pictures: `batch_size` and `trunk_threads` (None: auto), `max_pixels`."""
+  """Adds how a model is run over images: `batch_size` and `trunk_threads` (None: auto), `max_pixels`."""
   parser.add_argument(
     "--batch_size",
     type=positive_int_or_auto,
     metavar="N|auto",
-    help=f"pictures per call of the model (default: auto: {default_batch_size}); halved where memory is short",
+    help=f"images per call of the model (default: auto: {default_batch_size}); halved where memory is short",
   )
   add_decoding_flags(parser)
 
@@ -76,7 +76,7 @@ def add_gate_flags(parser: argparse.ArgumentParser) -> None:
     "--min_label_recall",
     type=fraction,
     metavar="R",
-    help="gate, 0..1: likewise where of any one label's pictures a smaller part is right (default: none set)",
+    help="gate, 0..1: likewise where of any one label's images a smaller part is right (default: none set)",
   )
 
 
@@ -85,7 +85,7 @@ def add_slice_flags(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
     "--manifest",
     metavar="CSV",
-    help="figures also by slice: a CSV with a column file_name, the picture's key as in predictions.csv, and any others"
+    help="figures also by slice: a CSV with a column file_name, the image's key as in predictions.csv, and any others"
     " (writer, device, ...), each of whose values is a slice",
   )
   parser.add_argument(
@@ -93,7 +93,7 @@ def add_slice_flags(parser: argparse.ArgumentParser) -> None:
     type=positive_int,
     default=30,
     metavar="N",
-    help="slices of fewer pictures are not told apart (default: %(default)d)",
+    help="slices of fewer images are not told apart (default: %(default)d)",
   )
 
 

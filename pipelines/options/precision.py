@@ -21,8 +21,8 @@ def add_precision_flags(parser: argparse._ActionsContainer) -> None:
     choices=PRECISIONS,
     default=AUTO,
     help="numbers that the trunk computes with. auto (default): bfloat16, the faster, where the processor has it,"
-    f" and where on a sample of the pictures each bottleneck has a cosine of at least {LEAST_COSINE} with that of"
-    " float32; else float32. int8: faster still, calibrated on a sample of the training pictures; needs OpenVINO."
+    f" and where on a sample of the images each bottleneck has a cosine of at least {LEAST_COSINE} with that of"
+    " float32; else float32. int8: faster still, calibrated on a sample of the training images; needs OpenVINO."
     " Bottlenecks of different kinds never mix",
   )
   parser.add_argument(

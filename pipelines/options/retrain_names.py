@@ -14,7 +14,7 @@ def add_retrain_names(parser: argparse.ArgumentParser) -> None:
     "--retrain_names",
     action="store_true",
     help="read class folders as retrain.py did: a label is the folder's name in lower case, with one space for whatever"
-    " is not a-z or 0-9, and only files named .jpg, .jpeg or .png are pictures",
+    " is not a-z or 0-9, and only files named .jpg, .jpeg or .png are images",
   )
 
 
@@ -24,7 +24,7 @@ def retrain_names_setting(retrain_names: bool) -> dict[str, bool]:
 
 
 def tell_left_out(source: Source) -> None:
-  """Says on standard error how many files were not taken for pictures, if any."""
+  """Says on standard error how many files were not taken for images, if any."""
   if isinstance(source, FolderSource):
     others = sum(count_files(folder).others for folder in source.folders if folder.retrain_names)
     if others:

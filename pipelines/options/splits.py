@@ -1,4 +1,4 @@
-"""The flags that say which pictures are for testing and for validation."""
+"""The flags that say which images are for testing and for validation."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def add_split_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def read_percentages(flags: argparse.Namespace, typed_input: str, source: Source) -> SplitPercentages:
-  """Returns what the flags of `add_split_flags` say; where the source names validation pictures, none are drawn.
+  """Returns what the flags of `add_split_flags` say; where the source names validation images, none are drawn.
 
   Args:
     flags: as they were parsed.
@@ -55,7 +55,7 @@ def read_percentages(flags: argparse.Namespace, typed_input: str, source: Source
 
 
 def check_split_hash(source: Source, percentages: SplitPercentages, remedy: str) -> None:
-  """Checks that pictures which are to be split as `retrain.py` did are class folders, the one thing that it knew.
+  """Checks that images which are to be split as `retrain.py` did are class folders, the one thing that it knew.
 
   Raises:
     InputError: they are not; ends with the remedy.
@@ -63,5 +63,5 @@ def check_split_hash(source: Source, percentages: SplitPercentages, remedy: str)
   if percentages.legacy_root is None:
     return
   if source.has_splits or not isinstance(source, FolderSource):
-    what = "says itself which pictures are for testing" if source.has_splits else "is no folder of class folders"
+    what = "says itself which images are for testing" if source.has_splits else "is no folder of class folders"
     raise InputError(f"--split_hash legacy splits class folders as retrain.py did, but {source.path} {what}: {remedy}.")

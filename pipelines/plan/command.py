@@ -1,7 +1,8 @@
-"""`plan`: what a `bottlenecks` job over some pictures will take. It is measured in pipelines/plan/measure.py."""
+"""`plan`: what a `bottlenecks` job over some images will take. It is measured in pipelines/plan/measure.py."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 from collections.abc import Sequence
@@ -10,7 +11,7 @@ from typing import Any
 from beam_retrain.pipelines.jobs.runner import DONE, guarded
 from beam_retrain.pipelines.plan.measure import Rehearsal, listed_reasons, rehearse_apart
 from beam_retrain.pipelines.plan.request import Request, make_parser, read_request
-from beam_retrain.transforms.core.run.cost_model import Expectation, expect
+from beam_retrain.transforms.core.run.cost_model import Expectation, expect, in_words_of_json
 from beam_retrain.transforms.core.runtimes.variant import read_kind
 
 __all__ = ["make_parser", "run"]
@@ -24,9 +25,9 @@ def run(argv: Sequence[str]) -> int:
   """
   request = read_request(argv)
   if not request.flags.json:
-    print("measuring: the job over a few of the pictures, and its parts; half a minute", file=sys.stderr, flush=True)
+    print("measuring: the job over a few of the images, and its parts; half a minute", file=sys.stderr, flush=True)
   rehearsal = rehearse_apart(argv)
-  expected = expect(rehearsal.costs, scaled(rehearsal.pictures, request.flags.pictures), request.flags.workers)
+  expected = expect(rehearsal.costs, scaled(rehearsal.images, request.flags.pictures), request.flags.workers)
   if request.flags.json:
     print(json.dumps(to_json(rehearsal, expected), indent=2))
     return DONE
@@ -36,12 +37,12 @@ def run(argv: Sequence[str]) -> int:
   return DONE
 
 
-def scaled(pictures: dict[str, int], total: int | None) -> dict[str, int]:
-  """Returns split -> pictures for so many in all, shared out as they are now; None: as they are."""
+def scaled(images: dict[str, int], total: int | None) -> dict[str, int]:
+  """Returns split -> images for so many in all, shared out as they are now; None: as they are."""
   if total is None:
-    return pictures
-  found = sum(pictures.values())
-  scaled_down = {split: total * count // found for split, count in pictures.items()}
+    return images
+  found = sum(images.values())
+  scaled_down = {split: total * count // found for split, count in images.items()}
   first = next(iter(scaled_down))
   scaled_down[first] += total - sum(scaled_down.values())
   return scaled_down
@@ -55,7 +56,7 @@ def describe_trunk(rehearsal: Rehearsal) -> list[str]:
     card["handle"],
     f"{card['dimensions']:,} numbers each",
     str(read_kind(card)),
-    f"{execution['batch_size']} pictures at a time",
+    f"{execution['batch_size']} images at a time",
     *([f"{threads} thread{'s' if threads > 1 else ''} a process"] if isinstance(threads, int) else []),
   ]
 
@@ -65,7 +66,7 @@ def notes(request: Request, rehearsal: Rehearsal) -> list[str]:
   lines = []
   if rehearsal.bad:
     bad = f"{sum(rehearsal.bad.values())} cannot be used ({listed_reasons(rehearsal.bad)})"
-    lines.append(f"of {rehearsal.looked_at} pictures looked at, {bad}")
+    lines.append(f"of {rehearsal.looked_at} images looked at, {bad}")
   if secs := round(rehearsal.first_secs):
     lines.append(f"the first such job takes {secs} s more, to prepare the trunk and check it: done now, and kept")
   if request.engine:
@@ -77,7 +78,7 @@ def to_json(rehearsal: Rehearsal, expected: Expectation) -> dict[str, Any]:
   """Returns JSON values: `expected`, the `costs` that it is made of, the trunk and how it is run."""
   return {
     "expected": expected.to_json(),
-    "costs": rehearsal.to_json()["costs"],
+    "costs": in_words_of_json(dataclasses.asdict(rehearsal.costs)),
     "looked_at": rehearsal.looked_at,
     "bad": rehearsal.bad,
     "first_secs": rehearsal.first_secs,

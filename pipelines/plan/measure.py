@@ -1,4 +1,4 @@
-"""What `plan` measures: the whole job over a few of the pictures, and then what each further one costs.
+"""What `plan` measures: the whole job over a few of the images, and then what each further one costs.
 
 A process of its own, so that start-up and memory are those of a job's process and of nothing else.
 """
@@ -72,8 +72,8 @@ class Rehearsal:
 
   Attributes:
     costs: of the job's parts.
-    pictures: split -> pictures in the input; those of training are also those that will be drawn for validation.
-    looked_at: how many pictures the job was rehearsed with.
+    images: split -> images in the input; those of training are also those that will be drawn for validation.
+    looked_at: how many images the job was rehearsed with.
     bad: reason -> how many of them cannot be used.
     trunk: its card.
     execution: how it is run, as in `info.json`.
@@ -81,7 +81,7 @@ class Rehearsal:
   """
 
   costs: JobCosts
-  pictures: dict[str, int]
+  images: dict[str, int]
   looked_at: int
   bad: dict[str, int]
   trunk: dict[str, Any]
@@ -158,10 +158,10 @@ def _rehearse(request: Request, started_secs: float, *, measure_anyhow: bool) ->
   source, percentages = request.source, request.percentages
   sample = _sample(request)
   with tempfile.TemporaryDirectory(prefix=PREFIX) as folder:
-    pictures, output = os.path.join(folder, "pictures"), os.path.join(folder, "bottlenecks")
-    in_shards = write_sample(sample, pictures)
+    images, output = os.path.join(folder, "pictures"), os.path.join(folder, "bottlenecks")
+    in_shards = write_sample(sample, images)
     cached = _cached()
-    rehearsed_secs, _ = timed(lambda: bottlenecks.run(request.rehearsed(pictures, output)))
+    rehearsed_secs, _ = timed(lambda: bottlenecks.run(request.rehearsed(images, output)))
     files.use_options(request.options)  # the job that was rehearsed has local paths only
     memory_bytes = peak_memory()
     has_prepared = _cached() != cached
@@ -172,10 +172,10 @@ def _rehearse(request: Request, started_secs: float, *, measure_anyhow: bool) ->
     looked_at, bad = sum(map(len, sample.values())), _count_bad(sample, stats["reasons"])
     if not stats["outputs"]:
       raise InputError(
-        f"none of {looked_at} pictures of {request.flags.input} that were looked at can be used"
+        f"none of {looked_at} images of {request.flags.input} that were looked at can be used"
         f" ({listed_reasons(bad)}): mend or remove them, and plan again."
       )
-    few = find_source(pictures)
+    few = find_source(images)
     planning_secs, counts = time_planning(source, percentages, few)
     listing_secs = time_listing(source, percentages, few)
     total = sum(counts.values())
@@ -189,19 +189,19 @@ def _rehearse(request: Request, started_secs: float, *, measure_anyhow: bool) ->
       threads=execution.threads.given * max(1, execution.threads.processes),
       max_pixels=request.flags.max_pixels,
     )
-    shard, shard_pictures = typical_shard(source, (TRAINING,), percentages, CHECKED_IMAGES)
-    shard_secs, picture_secs = time_work(handler, shard, shard_pictures, source.labels)
+    shard, shard_images = typical_shard(source, (TRAINING,), percentages, CHECKED_IMAGES)
+    shard_secs, image_secs = time_work(handler, shard, shard_images, source.labels)
     if execution.batch_size != info["settings"]["batch_size"]:
       memory_bytes = peak_memory()
     closing_secs = time_closing(_read_training(output), few, handler, min(wanted, _CLOSING_RECORDS))
     records_bytes = sum(os.path.getsize(path) for path in record_files(output))
-    worked_secs = len(in_shards) * shard_secs + sum(in_shards) * picture_secs
+    worked_secs = len(in_shards) * shard_secs + sum(in_shards) * image_secs
     costs = JobCosts(
       start_secs=max(0.0, started_secs + rehearsed_secs - worked_secs),
       listing_secs=listing_secs / total,
       planning_secs=planning_secs / total,
       shard_secs=shard_secs,
-      picture_secs=picture_secs,
+      image_secs=image_secs,
       closing_secs=closing_secs,
       memory_bytes=memory_bytes,
       record_bytes=records_bytes / stats["outputs"],
@@ -213,7 +213,7 @@ def _rehearse(request: Request, started_secs: float, *, measure_anyhow: bool) ->
 
 
 def _count_bad(sample: dict[str, list[Image | Quarantined]], reasons: dict[str, int]) -> dict[str, int]:
-  """Returns reason -> pictures, sorted: those of a sample that could not be read, and those that the job found."""
+  """Returns reason -> images, sorted: those of a sample that could not be read, and those that the job found."""
   unreadable = (item for items in sample.values() for item in items if isinstance(item, Quarantined))
   return dict(sorted((Counter(str(item.reason) for item in unreadable) + Counter(reasons)).items()))
 
@@ -222,10 +222,10 @@ def listed_reasons(bad: dict[str, int]) -> str:
   return ", ".join(f"{count} {reason}" for reason, count in bad.items())
 
 
-def _choose_execution(request: Request, trunk: Trunk, pictures: int) -> Execution:
+def _choose_execution(request: Request, trunk: Trunk, images: int) -> Execution:
   flags = request.flags
   return choose_execution(
-    flags.batch_size, flags.trunk_threads, request.options, trunk, is_large=lambda: pictures >= LEAST_IMAGES
+    flags.batch_size, flags.trunk_threads, request.options, trunk, is_large=lambda: images >= LEAST_IMAGES
   )
 
 
@@ -234,7 +234,7 @@ def _cached() -> set[str]:
 
 
 def _sample(request: Request) -> dict[str, list[Image | Quarantined]]:
-  """Returns pictures of each split; of training those that the job checks, or calibrates, its trunk with."""
+  """Returns images of each split; of training those that the job checks, or calibrates, its trunk with."""
   training = CALIBRATION_IMAGES if request.flags.precision == INT8 else CHECKED_IMAGES
   return {
     split: list(read_sample(request.source, (split,), request.percentages, count, most_files=RECORD_FILES))
@@ -243,10 +243,10 @@ def _sample(request: Request) -> dict[str, list[Image | Quarantined]]:
 
 
 def write_sample(sample: dict[str, list[Image | Quarantined]], folder: str) -> list[int]:
-  """Writes pictures as class folders in splits, for a job to read; returns how many each shard of it will have.
+  """Writes images as class folders in splits, for a job to read; returns how many each shard of it will have.
 
-  Labels are made up, so that each split has pictures of each: what a job costs does not depend on them. By name, the
-  pictures have the order that they have in the sample. Where a split has too few of them, some are there twice.
+  Labels are made up, so that each split has images of each: what a job costs does not depend on them. By name, the
+  images have the order that they have in the sample. Where a split has too few of them, some are there twice.
 
   Raises:
     InputError: there is none, or none that can be read.
@@ -258,8 +258,8 @@ def write_sample(sample: dict[str, list[Image | Quarantined]], folder: str) -> l
     if not chosen:
       first = next((item for items in sample.values() for item in items if isinstance(item, Quarantined)), None)
       if first is None:
-        raise InputError("the input has no picture: put some into the folders of their classes.")
-      raise InputError(f"no picture of a sample can be read; {first.key}: {first.detail}.")
+        raise InputError("the input has no image: put some into the folders of their classes.")
+      raise InputError(f"no image of a sample can be read; {first.key}: {first.detail}.")
     count = max(len(images), len(_LABELS))
     for number, image in zip(range(count), itertools.cycle(chosen), strict=False):
       label = _LABELS[number * len(_LABELS) // count]

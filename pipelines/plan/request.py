@@ -28,10 +28,10 @@ from beam_retrain.transforms.sources.find import Source, find_source
 _LOCAL_RUNNERS = ("directrunner", "fnapirunner")
 
 _DESCRIPTION = """\
-Says what `bottlenecks` over these pictures will take: time, memory, disk, shards. Nothing is left behind but the
+Says what `bottlenecks` over these images will take: time, memory, disk, shards. Nothing is left behind but the
 prepared trunk in the cache, which the job then finds there.
 
-It lists the input once, as the job will, runs the whole job over a few dozen of the pictures in a temporary folder,
+It lists the input once, as the job will, runs the whole job over a few dozen of the images in a temporary folder,
 lets the trunk work on some more for a few seconds, and adds up: every figure is measured here, now, by the job's own
 code. Let the machine be as busy as it will be then. Give the flags that you will give to `bottlenecks`."""
 
@@ -41,7 +41,7 @@ examples:
   beam-retrain plan --input flower_photos --trunk inception_v3 --workers 20 --pictures 5000000
 
 What it leaves out: distortions, --reuse and --retry_from. What it cannot know: how long an engine (--runner) takes to
-begin, how fast the workers' own disks and networks are, and what is wrong with pictures that it has not looked at."""
+begin, how fast the workers' own disks and networks are, and what is wrong with images that it has not looked at."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Request:
     flags: as they were parsed, the input absolute.
     options: Beam's.
     beam_flags: likewise, as they were typed.
-    source: the pictures.
+    source: the images.
     percentages: how many images are for testing and for validation.
   """
 
@@ -62,8 +62,8 @@ class Request:
   source: Source
   percentages: SplitPercentages
 
-  def rehearsed(self, pictures: str, output: str) -> list[str]:
-    """Returns a command line of `bottlenecks` over some pictures with splits, as the job will be run."""
+  def rehearsed(self, images: str, output: str) -> list[str]:
+    """Returns a command line of `bottlenecks` over some images with splits, as the job will be run."""
     flags = self.flags
     values = {
       "--trunk": flags.trunk,
@@ -72,7 +72,7 @@ class Request:
       "--batch_size": flags.batch_size,
       "--trunk_threads": flags.trunk_threads,
       "--max_pixels": flags.max_pixels,
-      "--input": pictures,
+      "--input": images,
       "--output": output,
       "--validation_percentage": 0,
       "--max_bad_fraction": 1,
@@ -105,7 +105,7 @@ def read_request(argv: Sequence[str]) -> Request:
 def make_parser() -> argparse.ArgumentParser:
   parser = ArgumentParser(prog="beam-retrain plan", description=_DESCRIPTION, epilog=_EPILOG)
   parser.add_argument(
-    "--input", required=True, metavar="DIR", help="the pictures: whatever `bottlenecks` takes; it is only read"
+    "--input", required=True, metavar="DIR", help="the images: whatever `bottlenecks` takes; it is only read"
   )
   parser.add_argument(
     "--workers",
@@ -119,7 +119,7 @@ def make_parser() -> argparse.ArgumentParser:
     "--pictures",
     type=positive_int,
     metavar="N",
-    help="what so many pictures would take, of which those in --input are an example (default: as many as there are)",
+    help="what so many images would take, of which those in --input are an example (default: as many as there are)",
   )
   parser.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
   of_job = parser.add_argument_group("flags of bottlenecks, see `beam-retrain bottlenecks --help`")

@@ -1,4 +1,4 @@
-"""What each further picture costs a `bottlenecks` job, part by part, measured with the job's own steps, here."""
+"""What each further image costs a `bottlenecks` job, part by part, measured with the job's own steps, here."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from beam_retrain.pipelines import bottlenecks
-from beam_retrain.pipelines.models.sample import sample_pictures
+from beam_retrain.pipelines.models.sample import sample_images
 from beam_retrain.transforms.bottlenecks.compute import EmbedShard
 from beam_retrain.transforms.bottlenecks.model_handler import ImageModelHandler
 from beam_retrain.transforms.core.models.inference import CALLS_AT_ONCE
@@ -60,14 +60,14 @@ def least_secs(call: Callable[[], object], budget_secs: float = 1.0) -> float:
 
 
 def time_work(
-  handler: ImageModelHandler, shard: Shard, pictures: int, labels: Sequence[str], budget_secs: float = _WORK_SECS
+  handler: ImageModelHandler, shard: Shard, images: int, labels: Sequence[str], budget_secs: float = _WORK_SECS
 ) -> tuple[float, float]:
-  """Returns (seconds of a shard apart from its pictures, seconds of a picture): see `shard_costs`.
+  """Returns (seconds of a shard apart from its images, seconds of a image): see `shard_costs`.
 
   Args:
     handler: the trunk.
     shard: what to work, maybe in part, again and again.
-    pictures: how many it has.
+    images: how many it has.
     labels: the label list.
     budget_secs: about how long to measure.
   """
@@ -77,10 +77,10 @@ def time_work(
     part = shard._replace(inputs=pick_inputs(shard.inputs, range(count)))
     return timed(lambda: _write_shard(task.work(part)))[0]
 
-  few = min(CALLS_AT_ONCE * handler.batch_size, pictures)
+  few = min(CALLS_AT_ONCE * handler.batch_size, images)
   work(few)  # loads the trunk
   few_secs = statistics.median(work(few) for _ in range(3))
-  many, repeats = whole_rounds(few, pictures, max(_LEAST_ROUNDS, round(budget_secs / few_secs)))
+  many, repeats = whole_rounds(few, images, max(_LEAST_ROUNDS, round(budget_secs / few_secs)))
   return shard_costs(few, few_secs, many, statistics.median(work(many) for _ in range(repeats)))
 
 
@@ -100,14 +100,14 @@ def time_planning(source: Source, percentages: SplitPercentages, least: Source) 
   Args:
     source: the input.
     percentages: how it is split.
-    least: a few pictures with splits: what they take is a job's, and no picture's.
+    least: a few images with splits: what they take is a job's, and no image's.
 
   Returns:
-    (seconds that the input takes more than `least`; split -> pictures, those of training also being those that will be
+    (seconds that the input takes more than `least`; split -> images, those of training also being those that will be
     drawn for validation).
 
   Raises:
-    InputError: a class has no pictures in some split.
+    InputError: a class has no images in some split.
   """
   first_secs, counts = timed(lambda: _plan(source, percentages))
   if not source.has_validation:
@@ -123,7 +123,7 @@ def time_listing(source: Source, percentages: SplitPercentages, least: Source) -
   """Returns the seconds that a sample of a whole input takes more than one of `least`, which is no larger than that."""
 
   def sample(which: Source, how: SplitPercentages) -> float:
-    return least_secs(lambda: sample_pictures(which, (TRAINING,), how))
+    return least_secs(lambda: sample_images(which, (TRAINING,), how))
 
   return max(0.0, sample(source, percentages) - sample(least, _AS_GIVEN))
 
@@ -188,7 +188,7 @@ def _close(records: Sequence[Bottleneck], count: int, source: Source, handler: I
 
 
 def _write_records(folder: str, records: Sequence[Bottleneck], count: int) -> list[ShardReport]:
-  """Writes so many records, each as if of a picture of its own, into shards; returns the reports on them."""
+  """Writes so many records, each as if of a image of its own, into shards; returns the reports on them."""
   files.make_folder(folder)
   of = -(-count // IMAGES_PER_SHARD)
   again = itertools.cycle(records)

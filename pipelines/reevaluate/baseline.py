@@ -151,7 +151,7 @@ def _baseline(name: str, folder: str, metrics: Mapping[str, Any]) -> Baseline:
 
 
 def _count_rows(predictions: str) -> int | None:
-  """Returns how many pictures a `predictions.csv` has; None where it is no text.
+  """Returns how many images a `predictions.csv` has; None where it is no text.
 
   Raises:
     InputError: a column is missing, or a line is cut.

@@ -33,7 +33,7 @@ from beam_retrain.pipelines.models.trained import (
   choose_splits,
   shared_percentages,
   split_settings,
-  which_pictures,
+  which_images,
 )
 from beam_retrain.pipelines.models.trunk_sources import BUNDLED
 from beam_retrain.pipelines.options.arguments import (
@@ -84,8 +84,8 @@ def make_parser() -> argparse.ArgumentParser:
   parser = ArgumentParser(
     prog="beam-retrain reevaluate",
     description=(
-      "Asks every night whether a model still holds: on the same pictures, on those that arrived since, and whether\n"
-      "a candidate would do better. Only new and changed pictures go through the trunk; the bottlenecks of the others\n"
+      "Asks every night whether a model still holds: on the same images, on those that arrived since, and whether\n"
+      "a candidate would do better. Only new and changed images go through the trunk; the bottlenecks of the others\n"
       "are those of the night before.\n\n"
       "writes   HISTORY/DATE/report.html (all there is to see, one file), predictions.csv, per_label.csv,\n"
       "         regressed.csv (right in the baseline, wrong now), fixed.csv, new.csv, gone.csv,\n"
@@ -106,7 +106,7 @@ def make_parser() -> argparse.ArgumentParser:
     metavar="DIR",
     help="another model, scored in the same pass: would it do better? Every gate is one of the candidate, too",
   )
-  parser.add_argument("--input", required=True, metavar="DIR", help="pictures: any input of `bottlenecks`")
+  parser.add_argument("--input", required=True, metavar="DIR", help="images: any input of `bottlenecks`")
   parser.add_argument("--history", required=True, metavar="DIR", help="folder of all nights, one folder each")
   parser.add_argument("--date", metavar="YYYY-MM-DD", help="name of the night (default: today)")
   parser.add_argument(
@@ -119,7 +119,7 @@ def make_parser() -> argparse.ArgumentParser:
     "--split",
     choices=("auto", "testing", "all"),
     default="auto",
-    help="which pictures, see `beam-retrain evaluate --help` (default: auto)",
+    help="which images, see `beam-retrain evaluate --help` (default: auto)",
   )
   parser.add_argument(
     "--reuse",
@@ -141,7 +141,7 @@ def make_parser() -> argparse.ArgumentParser:
     "--max_drop",
     type=fraction,
     metavar="D",
-    help="gate, 0..1: likewise where the accuracy on the pictures of the baseline fell by more; the candidate's drop is"
+    help="gate, 0..1: likewise where the accuracy on the images of the baseline fell by more; the candidate's drop is"
     " measured against the model, tonight (default: none set)",
   )
   add_model_flags(parser, str(BATCH_SIZE))
@@ -345,7 +345,7 @@ def _print_summary(metrics: Mapping[str, Any], folder: str, source: str, of_trun
   print(verdict_line(metrics))
   counts = metrics["bottlenecks"]
   print(
-    f"{which_pictures(metrics['splits'])} of {files.shown(source)}: {counts['reused']:,} bottlenecks reused,"
+    f"{which_images(metrics['splits'])} of {files.shown(source)}: {counts['reused']:,} bottlenecks reused,"
     f" {counts['computed']:,} computed"
   )
   print(of_trunks[MODEL])

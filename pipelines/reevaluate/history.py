@@ -151,7 +151,7 @@ def prune_stores(history: str, keep: int, date: str) -> None:
 
 
 def _prune_older_work(history: str, working: str, date: str) -> None:
-  """A night with too many bad pictures is never published, and its bottlenecks lie here until somebody mends them."""
+  """A night with too many bad images is never published, and its bottlenecks lie here until somebody mends them."""
   trunks = _finished_stores(working)
   if not trunks or _others_at_work(history, date):
     return

@@ -77,7 +77,7 @@ def stores(history: str, date: str, fingerprint: str, working: str = "") -> list
   """Returns finished folders of stored bottlenecks of a trunk.
 
   They are those of an older night `date`, of the last one before it, and of the last work until then, other than
-  `working`, that had too many bad pictures to be published. Call it in `tonight`: until then another night may remove
+  `working`, that had too many bad images to be published. Call it in `tonight`: until then another night may remove
   them.
   """
   found: list[str] = []

@@ -44,10 +44,10 @@ class Request:
   Attributes:
     flags: as they were parsed, paths absolute.
     options: Beam's.
-    source: the pictures.
+    source: the images.
     percentages: how many images are for testing and for validation.
     retry: the run that is done again; None: none.
-    distortions: of the training pictures; None: none.
+    distortions: of the training images; None: none.
   """
 
   flags: argparse.Namespace
@@ -111,9 +111,9 @@ def make_parser() -> argparse.ArgumentParser:
   parser = ArgumentParser(
     prog="beam-retrain bottlenecks",
     description=(
-      "Runs labelled pictures through a frozen trunk, once, and stores one vector (bottleneck) per picture.\n"
+      "Runs labelled images through a frozen trunk, once, and stores one vector (bottleneck) per image.\n"
       "Then tensorflow-transform learns the scaling of the vectors from the training ones.\n\n"
-      "A run that was killed goes on where it was: finished shards are kept. With --reuse, pictures that an earlier\n"
+      "A run that was killed goes on where it was: finished shards are kept. With --reuse, images that an earlier\n"
       "output has, by their bytes, cost no run of the trunk; the output is as complete as without. With --retry_from,\n"
       "what an earlier run had to leave out is done again, and the rest is taken from it."
     ),
@@ -139,7 +139,7 @@ def make_parser() -> argparse.ArgumentParser:
     default=[],
     metavar="DIR",
     help="take bottlenecks from DIR, what an earlier run of the same trunk wrote, and run the trunk over the other"
-    " pictures only; DIR is not changed; may be given more than once",
+    " images only; DIR is not changed; may be given more than once",
   )
   add_retry_from(known)
   add_bottleneck_dir(known)
@@ -163,7 +163,7 @@ def make_parser() -> argparse.ArgumentParser:
   )
   add_model_flags(
     parser,
-    f"as in an earlier run into the folder; of {LEAST_IMAGES:,} pictures or more what a trial finds fastest;"
+    f"as in an earlier run into the folder; of {LEAST_IMAGES:,} images or more what a trial finds fastest;"
     f" else {BATCH_SIZE}",
   )
   add_max_bad_fraction(parser)

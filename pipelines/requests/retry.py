@@ -1,4 +1,4 @@
-"""`bottlenecks --retry_from`: the same request once more, where pictures that were quarantined have been repaired."""
+"""`bottlenecks --retry_from`: the same request once more, where images that were quarantined have been repaired."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from beam_retrain.transforms.core.run.run_info import parse_info
 from beam_retrain.transforms.core.runtimes.kinds_here import why_not_here
 from beam_retrain.transforms.core.runtimes.variant import read_kind
 from beam_retrain.transforms.io import files
-from beam_retrain.transforms.shards.image_counts import CheckSamePictures
+from beam_retrain.transforms.shards.image_counts import CheckSameImages
 from beam_retrain.transforms.shards.work import REPORTS_FOLDER
 from beam_retrain.transforms.sources.find import Source
 
@@ -44,7 +44,7 @@ def add_retry_from(group: argparse._ActionsContainer) -> None:
   group.add_argument(
     "--retry_from",
     metavar="DIR",
-    help="do again what wrote DIR, some of whose pictures have been repaired since: what was sound is taken from there,"
+    help="do again what wrote DIR, some of whose images have been repaired since: what was sound is taken from there,"
     " and the trunk (DIR/trunk) runs over the others only. --input and all else that decides the output are those of"
     " DIR; DIR is not changed, and may be of a run that ended with exit code 3",
   )
@@ -52,12 +52,12 @@ def add_retry_from(group: argparse._ActionsContainer) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Retry:
-  """A finished run, maybe without COMPLETED for having had too many bad pictures, that is to be done again.
+  """A finished run, maybe without COMPLETED for having had too many bad images, that is to be done again.
 
   Attributes:
     folder: what it wrote.
     info: the contents of its `info.json`.
-    inputs: split -> pictures, of its ledger.
+    inputs: split -> images, of its ledger.
     bad: keys of what it quarantined.
   """
 
@@ -107,8 +107,8 @@ class Retry:
         f" {self.folder} instead of --retry_from, and the flags of that run."
       )
 
-  def check_pictures(self, source: Source, percentages: SplitPercentages, options: PipelineOptions) -> None:
-    """Runs a job that counts the pictures.
+  def check_images(self, source: Source, percentages: SplitPercentages, options: PipelineOptions) -> None:
+    """Runs a job that counts the images.
 
     Raises:
       InputError: there are more, or fewer, than the ledger has.
@@ -116,7 +116,7 @@ class Retry:
 
     def build(root: beam.Pipeline) -> None:
       shards = root | "Plan" >> source.plan((TRAINING, TESTING), percentages)
-      _ = shards | "CheckSamePictures" >> CheckSamePictures(self.folder, self.inputs)
+      _ = shards | "CheckSameImages" >> CheckSameImages(self.folder, self.inputs)
 
     run_pipeline(build, options, stage="retry", shards_folder=self.folder)
 
@@ -124,7 +124,7 @@ class Retry:
     """Returns what a user is told, once the ledger of `output` is closed too."""
     bad = read_bad_keys(output)
     still, new = len(bad & self.bad), len(bad - self.bad)
-    line = f"{len(self.bad) - still:,} of {len(self.bad):,} quarantined pictures sound now, {still:,} still bad"
+    line = f"{len(self.bad) - still:,} of {len(self.bad):,} quarantined images sound now, {still:,} still bad"
     return f"{line}; {new:,} that were good have gone bad since" if new else line
 
 
@@ -152,7 +152,7 @@ def read_retry(folder: str) -> Retry:
   stats = json.loads(files.read_bytes(stats_path))
   bad = read_bad_keys(folder)
   if not bad:
-    raise InputError(f"--retry_from {folder} has no quarantined pictures: there is nothing to do again.")
+    raise InputError(f"--retry_from {folder} has no quarantined images: there is nothing to do again.")
   inputs = {split: int(totals["inputs"]) for split, totals in stats["splits"].items()}
   return Retry(folder, info, inputs, bad)
 

@@ -28,8 +28,8 @@ def add_bottleneck_dir(group: argparse._ActionsContainer) -> None:
     "--bottleneck_dir",
     metavar="DIR",
     help="take bottlenecks from the text files that retrain.py wrote to its --bottleneck_dir, and run the trunk over"
-    " the pictures that have none there, or a damaged one. The numbers are then retrain.py's: TensorFlow 1 resized"
-    " pictures slightly otherwise than the exported model does; for class folders",
+    " the images that have none there, or a damaged one. The numbers are then retrain.py's: TensorFlow 1 resized"
+    " images slightly otherwise than the exported model does; for class folders",
   )
 
 
@@ -39,8 +39,8 @@ class TextImport:
 
   Attributes:
     texts: the text files.
-    task: what is done with a shard of pictures.
-    source: the pictures.
+    task: what is done with a shard of images.
+    source: the images.
     percentages: how they are split.
     store: the folder that is written, in the stage's own.
     handle: what the user named the trunk.
@@ -62,7 +62,7 @@ class TextImport:
     """Runs the job that makes the store; returns what the user is told of it.
 
     Args:
-      request: digest of everything but the pictures that decides the store.
+      request: digest of everything but the images that decides the store.
       options: Beam's.
     """
 
@@ -92,7 +92,7 @@ def find_text_import(
 
   Args:
     folder: `--bottleneck_dir`.
-    source: the pictures.
+    source: the images.
     percentages: how they are split.
     trunk: today's.
     max_pixels: largest height x width that is decoded.

@@ -1,4 +1,4 @@
-"""The benchmark but for its contenders: the protocol, the pictures, processes, environments and the table.
+"""The benchmark but for its contenders: the protocol, the images, processes, environments and the table.
 
 The peers themselves are not run: they need gigabytes of their own environments.
 """
@@ -85,7 +85,7 @@ def test_a_process_is_timed_whole_and_its_failure_told(tmp_path):
     run_process(["sh", "-c", "echo no such network; exit 3"], tmp_path / "log", {})
 
 
-def test_the_pictures_are_spread_over_the_labels(tmp_path):
+def test_the_images_are_spread_over_the_labels(tmp_path):
   for label in "abc":
     (tmp_path / "all" / label).mkdir(parents=True)
     for number in range(12):

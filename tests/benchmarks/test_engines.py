@@ -13,7 +13,7 @@ from benchmarks.engines import Row, Way, rate_of, records_of, rows_table
 
 @pytest.fixture
 def output(tmp_path: Path) -> Path:
-  """Three shards of 100, 300 and 300 pictures, the middle one finished six seconds before the last."""
+  """Three shards of 100, 300 and 300 images, the middle one finished six seconds before the last."""
   records = tmp_path / "records"
   records.mkdir()
   (tmp_path / "stats.json").write_text(json.dumps({"inputs": 700}))

@@ -28,7 +28,7 @@ def test_a_command_that_fails_ends_it():
     run_watched([sys.executable, "-c", "raise SystemExit(3)"])
 
 
-def test_the_pictures_are_as_many_as_asked_for(tmp_path):
+def test_the_images_are_as_many_as_asked_for(tmp_path):
   write_idx(tmp_path / "data", 1234)
   training, testing = find_idx_splits(str(tmp_path / "data"))
   assert (training.count, testing.count, training.rows, training.columns) == (1111, 123, 8, 8)

@@ -53,14 +53,14 @@ def airflow(tmp_path_factory) -> Callable[..., subprocess.CompletedProcess]:
 
 
 @pytest.fixture
-def night(airflow, tmp_path, trained_model, small_pictures) -> Callable[..., tuple[subprocess.CompletedProcess, Path]]:
-  """Runs `airflow dags test` on pictures of which one has a wrong label; gives what it said, and the night's folder."""
-  pictures = shutil.copytree(small_pictures, tmp_path / "pictures")
-  shutil.copy(pictures / "black" / "0.jpg", pictures / "white" / "mislabelled.jpg")
+def night(airflow, tmp_path, trained_model, small_images) -> Callable[..., tuple[subprocess.CompletedProcess, Path]]:
+  """Runs `airflow dags test` on images of which one has a wrong label; gives what it said, and the night's folder."""
+  images = shutil.copytree(small_images, tmp_path / "pictures")
+  shutil.copy(images / "black" / "0.jpg", images / "white" / "mislabelled.jpg")
 
   def run(min_accuracy: float) -> tuple[subprocess.CompletedProcess, Path]:
     history = tmp_path / "history"
-    flags = {"model": trained_model, "input": pictures, "history": history, "min_accuracy": min_accuracy}
+    flags = {"model": trained_model, "input": images, "history": history, "min_accuracy": min_accuracy}
     flags = {name: str(value) if isinstance(value, Path) else value for name, value in flags.items()}
     ran = airflow("dags", "test", "beam_retrain_nightly", variable={"python": sys.executable, "flags": flags})
     nights = [path for path in history.glob("*-*-*") if path.is_dir()]

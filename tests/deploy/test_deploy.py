@@ -78,11 +78,11 @@ def run_cron_line(command: str, folder: Path, **changed: str) -> subprocess.Comp
   )
 
 
-def test_the_cron_line_runs_and_tells_of_a_missed_gate(tmp_path, trained_model, small_pictures):
+def test_the_cron_line_runs_and_tells_of_a_missed_gate(tmp_path, trained_model, small_images):
   log = tmp_path / "nightly.log"
-  pictures = shutil.copytree(small_pictures, tmp_path / "pictures")
-  shutil.copy(pictures / "black" / "0.jpg", pictures / "white" / "mislabelled.jpg")  # no model gets that right
-  places = {"MODEL": trained_model, "INPUT": pictures, "HISTORY": tmp_path / "history", "LOG": log}
+  images = shutil.copytree(small_images, tmp_path / "pictures")
+  shutil.copy(images / "black" / "0.jpg", images / "white" / "mislabelled.jpg")  # no model gets that right
+  places = {"MODEL": trained_model, "INPUT": images, "HISTORY": tmp_path / "history", "LOG": log}
   changed = {name: str(path) for name, path in places.items()}
   command = cron_line()[6]
 

@@ -1,4 +1,4 @@
-"""The bottlenecks stage as a user runs it: mixed pictures, bad ones, killed runs, two processes."""
+"""The bottlenecks stage as a user runs it: mixed images, bad ones, killed runs, two processes."""
 
 import csv
 import io
@@ -32,7 +32,7 @@ EXACT = ("--precision=float32", "--runtime=tensorflow")
 _KINDS = (("jpg", "JPEG", "RGB"), ("png", "PNG", "L"), ("bmp", "BMP", "RGB"), ("gif", "GIF", "L"), ("", "PNG", "RGBA"))
 
 
-def picture(seed: int, kind: str, mode: str, size=(28, 28)) -> bytes:
+def image(seed: int, kind: str, mode: str, size=(28, 28)) -> bytes:
   file = io.BytesIO()
   pixels = np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8)
   Pillow.fromarray(pixels).convert(mode).save(file, kind)
@@ -46,7 +46,7 @@ def lay_out(root: Path, per_class: int) -> Path:
       extension, kind, mode = _KINDS[number % len(_KINDS)]
       name = f"{number}.{extension}" if extension else f"{number}"
       size = (10 + number % 40, 60 - number % 50)
-      (root / label / name).write_bytes(picture(number, kind, mode, size))
+      (root / label / name).write_bytes(image(number, kind, mode, size))
   return root
 
 
@@ -78,7 +78,7 @@ def finished(tree, tiny_trunk, tmp_path_factory) -> Path:
   return output
 
 
-def test_each_picture_of_each_format_once_with_the_vector_of_the_trunk(finished, tree, tiny_trunk):
+def test_each_image_of_each_format_once_with_the_vector_of_the_trunk(finished, tree, tiny_trunk):
   records = [record for split in read_output(finished).values() for record in split]
   assert sorted(record.key for record in records) == sorted(
     path.relative_to(tree).as_posix() for path in tree.rglob("*") if path.is_file()
@@ -128,14 +128,14 @@ def test_two_worker_processes_write_the_same_bytes(finished, tree, tiny_trunk, t
 def tree_with_bad_ones(tmp_path_factory) -> Path:
   tree = lay_out(tmp_path_factory.mktemp("bad") / "tree", per_class=60)
   (tree / "ant" / "empty.jpg").write_bytes(b"")
-  (tree / "ant" / "cut.jpg").write_bytes(picture(1, "JPEG", "RGB")[:-300])
+  (tree / "ant" / "cut.jpg").write_bytes(image(1, "JPEG", "RGB")[:-300])
   (tree / "bee" / "=cmd.jpg").write_bytes(b"this is text")
-  (tree / "bee" / "palette.bmp").write_bytes(picture(2, "BMP", "P"))
-  (tree / "bee" / "wide.png").write_bytes(picture(3, "PNG", "L", (100, 100)))
+  (tree / "bee" / "palette.bmp").write_bytes(image(2, "BMP", "P"))
+  (tree / "bee" / "wide.png").write_bytes(image(3, "PNG", "L", (100, 100)))
   return tree
 
 
-def test_bad_pictures_are_listed_and_cost_nothing_else(tree_with_bad_ones, finished, tiny_trunk, tmp_path, capsys):
+def test_bad_images_are_listed_and_cost_nothing_else(tree_with_bad_ones, finished, tiny_trunk, tmp_path, capsys):
   output = tmp_path / "bad"
   flags = arguments(tree_with_bad_ones, tiny_trunk, output, "--max_pixels=9999")
   assert run(flags) == 3
@@ -171,7 +171,7 @@ def test_a_killed_run_goes_on_with_the_shards_that_were_not_finished(tiny_trunk,
   for label in ("ant", "bee"):
     (tree / label).mkdir(parents=True)
     for number in range(2600):
-      (tree / label / f"{number}.png").write_bytes(picture(number % 50, "PNG", "L"))
+      (tree / label / f"{number}.png").write_bytes(image(number % 50, "PNG", "L"))
   undisturbed, output = tmp_path / "undisturbed", tmp_path / "killed"
   assert run(arguments(tree, tiny_trunk, undisturbed)) == 0
 

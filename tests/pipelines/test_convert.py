@@ -207,7 +207,7 @@ def test_a_job_that_is_told_to_end_leaves_no_temporary_folder(tmp_path, number, 
   assert log.read_text() == "beam-retrain: interrupted; the same command goes on where it was.\n"
 
 
-def test_both_picture_formats_side_by_side_and_records_hold_jpeg(source, converted, tmp_path):
+def test_both_image_formats_side_by_side_and_records_hold_jpeg(source, converted, tmp_path):
   assert _convert(source, tmp_path / "out", "--formats", "png,jpg,tfrecord") == 0
   tree = _hashes(tmp_path / "out", "training", "testing")
   assert tree == _expected_tree(tmp_path / "p", "png") | _hashes(converted, "training", "testing")

@@ -44,7 +44,7 @@ def _metrics(folder: Path) -> dict:
 
 @pytest.fixture(scope="module")
 def whole(made: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
-  """All pictures evaluated in one process: two shards."""
+  """All images evaluated in one process: two shards."""
   output = tmp_path_factory.mktemp("whole") / "evaluation"
   assert _evaluate(made, made.data, output) == 0
   return output
@@ -111,17 +111,17 @@ def test_one_process_two_processes_and_the_twin_say_the_same(made: Any, whole: P
   assert per_label_csv(evaluate_in_memory(pairs, labels)).encode() == (whole / "per_label.csv").read_bytes()
 
 
-def test_stored_bottlenecks_give_what_the_pictures_give(made: Any, tmp_path: Path, capsys) -> None:
+def test_stored_bottlenecks_give_what_the_images_give(made: Any, tmp_path: Path, capsys) -> None:
   assert _evaluate(made, made.data, tmp_path / "pictures", "--split=testing") == 0
   assert _evaluate(made, made.bottlenecks, tmp_path / "stored") == 0
-  assert "the testing pictures of" in capsys.readouterr().out
-  pictures, stored = _predictions(tmp_path / "pictures"), _predictions(tmp_path / "stored")
-  assert 450 < len(pictures) < 630  # the 30 % that the model was not trained on
+  assert "the testing images of" in capsys.readouterr().out
+  images, stored = _predictions(tmp_path / "pictures"), _predictions(tmp_path / "stored")
+  assert 450 < len(images) < 630  # the 30 % that the model was not trained on
   for name in ("file_name", "actual_digit", "predicted_digit", "sha256", "split"):
-    assert [row[name] for row in stored] == [row[name] for row in pictures], name
-  confidences = [np.array([float(row["confidence"]) for row in rows]) for rows in (pictures, stored)]
+    assert [row[name] for row in stored] == [row[name] for row in images], name
+  confidences = [np.array([float(row["confidence"]) for row in rows]) for rows in (images, stored)]
   np.testing.assert_allclose(*confidences, atol=2e-3)  # percent; the batches differ
-  assert (tmp_path / "pictures/per_label.csv").read_bytes() == (tmp_path / "stored/per_label.csv").read_bytes()
+  assert (tmp_path / "images/per_label.csv").read_bytes() == (tmp_path / "stored/per_label.csv").read_bytes()
 
 
 def test_all_of_the_stored_bottlenecks(made: Any, whole: Path, tmp_path: Path) -> None:
@@ -136,7 +136,7 @@ def test_bad_files_are_named_and_a_run_goes_on_with_what_is_finished(made: Any, 
   good = (data / "ant/1.png").read_bytes()
   (data / "ant/empty.png").write_bytes(b"")
   (data / "ant/truncated.png").write_bytes(good[: len(good) // 2])
-  (data / "bee/=1+1.png").write_bytes(b"not a picture")
+  (data / "bee/=1+1.png").write_bytes(b"not a image")
   output, parts = tmp_path / "evaluation", tmp_path / "evaluation" / ".parts"
 
   assert _evaluate(made, data, output) == 3
@@ -186,7 +186,7 @@ def test_a_file_name_that_is_a_formula_is_escaped(made: Any, tmp_path: Path) -> 
     shutil.copy(made.data / label / ("1.png" if label == "ant" else "2.png"), folder / f"@{number}.png")
   assert _evaluate(made, tmp_path / "data", tmp_path / "evaluation") == 0
   assert [row["file_name"] for row in _predictions(tmp_path / "evaluation")] == ["'=cmd/@0.png", "ant/@1.png"]
-  # Labels that no picture has are there nevertheless.
+  # Labels that no image has are there nevertheless.
   assert _metrics(tmp_path / "evaluation")["per_label"]["yak"]["accuracy"] is None
 
 
@@ -219,7 +219,7 @@ def test_auto_takes_the_testing_folder_where_there_is_one(made: Any, draw_digits
 
   for folder in (tmp_path / "data/training").iterdir():
     (tmp_path / "data/testing" / folder.name).mkdir(parents=True)
-  with pytest.raises(InputError, match="no pictures of the split testing: give another --input or --split"):
+  with pytest.raises(InputError, match="no images of the split testing: give another --input or --split"):
     _evaluate(made, tmp_path / "data", tmp_path / "evaluation")
   assert not (tmp_path / "evaluation/COMPLETED").exists()
 
@@ -278,12 +278,12 @@ def test_split_testing_of_plain_folders_is_what_was_set_aside(made: Any) -> None
   assert percentages.testing == 30.0
 
 
-def test_split_testing_is_refused_where_the_model_s_own_pictures_said_which_are_for_testing(made: Any) -> None:
+def test_split_testing_is_refused_where_the_model_s_own_images_said_which_are_for_testing(made: Any) -> None:
   model = Model(str(made.model))
   assert model.info["has_splits"] is False
   choose_splits(find_source(str(made.data)), "testing", model.percentages, [model])
   model.info = {**model.info, "has_splits": True}
-  with pytest.raises(InputError, match="model's split cannot be told there; give the pictures with their splits, or"):
+  with pytest.raises(InputError, match="model's split cannot be told there; give the images with their splits, or"):
     choose_splits(find_source(str(made.data)), "testing", model.percentages, [model])
   assert choose_splits(find_source(str(made.data)), "all", model.percentages, [model]) == (("all",), None)
 
@@ -303,7 +303,7 @@ def test_a_model_s_fingerprint_is_of_all_that_is_read_of_it(made: Any, tmp_path:
   assert Model(str(model)).fingerprint != Model(str(made.model)).fingerprint
 
 
-def test_the_report_shows_the_pictures_that_were_wrong(made: Any, whole: Path) -> None:
+def test_the_report_shows_the_images_that_were_wrong(made: Any, whole: Path) -> None:
   report = (whole / "report.html").read_text()
   wrong = [row for row in _predictions(whole) if row["prediction_accuracy"] == "False"]
   assert 10 < len(wrong) < 300
@@ -338,7 +338,7 @@ def test_reused_bottlenecks_give_the_same_and_are_kept(made: Any, whole: Path, t
 
 
 def test_bottlenecks_are_not_reused_for_bottlenecks(made: Any, tmp_path: Path) -> None:
-  with pytest.raises(InputError, match="--reuse is for pictures"):
+  with pytest.raises(InputError, match="--reuse is for images"):
     _evaluate(made, made.bottlenecks, tmp_path / "evaluation", f"--reuse={made.bottlenecks}")
 
 

@@ -1,4 +1,4 @@
-"""`predict`: files and folders, three formats, and bad pictures that cost the others nothing."""
+"""`predict`: files and folders, three formats, and bad images that cost the others nothing."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from beam_retrain.transforms.core.errors import InputError
 
 
 @pytest.fixture
-def mixed(tmp_path, small_pictures) -> Path:
-  """40 good pictures (more than one batch), an empty one, a text, a cut one, and a file not named like one."""
+def mixed(tmp_path, small_images) -> Path:
+  """40 good images (more than one batch), an empty one, a text, a cut one, and a file not named like one."""
   folder = tmp_path / "mixed"
-  shutil.copytree(small_pictures / "white", folder / "below")
+  shutil.copytree(small_images / "white", folder / "below")
   (folder / "empty.jpg").write_bytes(b"")
-  (folder / "text.PNG").write_text("not a picture")
-  (folder / "cut.jpg").write_bytes((small_pictures / "black" / "0.jpg").read_bytes()[:-300])
+  (folder / "text.PNG").write_text("not a image")
+  (folder / "cut.jpg").write_bytes((small_images / "black" / "0.jpg").read_bytes()[:-300])
   (folder / "notes.txt").write_text("not even named like one")
   return folder
 
@@ -35,8 +35,8 @@ def run(capsys, *argv: str) -> tuple[int, str, str]:
   return code, captured.out, captured.err
 
 
-def test_label_and_confidence_are_the_served_ones(trained_model, small_pictures, capsys):
-  paths = [str(small_pictures / label / name) for label, name in [("white", "0.jpg"), ("black", "1.png")]]
+def test_label_and_confidence_are_the_served_ones(trained_model, small_images, capsys):
+  paths = [str(small_images / label / name) for label, name in [("white", "0.jpg"), ("black", "1.png")]]
   code, out, _ = run(capsys, f"--model={trained_model}", *paths)
   assert code == 0
   served = tf.saved_model.load(str(trained_model / "saved_model")).signatures["serving_default"](
@@ -49,7 +49,7 @@ def test_label_and_confidence_are_the_served_ones(trained_model, small_pictures,
   assert [line.split(": ")[1].split()[0] for line in out.splitlines()] == ["white", "black"]
 
 
-def test_bad_pictures_are_named_and_the_others_predicted(trained_model, mixed, capsys):
+def test_bad_images_are_named_and_the_others_predicted(trained_model, mixed, capsys):
   code, out, err = run(capsys, f"--model={trained_model}", str(mixed))
   assert code == 3
   assert len(out.splitlines()) == 40
@@ -59,12 +59,12 @@ def test_bad_pictures_are_named_and_the_others_predicted(trained_model, mixed, c
     [str(mixed / "empty.jpg"), "EMPTY"],
     [str(mixed / "text.PNG"), "NOT_AN_IMAGE"],
   ]
-  assert lines[-1] == "beam-retrain: 3 of 43 pictures could not be used, see above."
+  assert lines[-1] == "beam-retrain: 3 of 43 images could not be used, see above."
   assert run(capsys, f"--model={trained_model}", str(mixed), "--max_bad_fraction=0.1")[:2] == (0, out)
 
 
-def test_csv_and_json_hold_the_top_labels(trained_model, small_pictures, capsys):
-  argv = [f"--model={trained_model}", "--top=2", str(small_pictures / "white" / "0.jpg")]
+def test_csv_and_json_hold_the_top_labels(trained_model, small_images, capsys):
+  argv = [f"--model={trained_model}", "--top=2", str(small_images / "white" / "0.jpg")]
   _, as_csv, _ = run(capsys, *argv, "--format=csv")
   rows = list(csv.DictReader(io.StringIO(as_csv)))
   _, as_json, _ = run(capsys, *argv, "--format=json")
@@ -76,18 +76,18 @@ def test_csv_and_json_hold_the_top_labels(trained_model, small_pictures, capsys)
   assert 0 <= entry["top"][1]["confidence"] <= entry["confidence"] <= 1
 
 
-def test_a_formula_in_a_file_name_stays_text(trained_model, small_pictures, tmp_path, capsys, monkeypatch):
-  shutil.copy(small_pictures / "grey" / "0.jpg", tmp_path / "=1+1.jpg")
+def test_a_formula_in_a_file_name_stays_text(trained_model, small_images, tmp_path, capsys, monkeypatch):
+  shutil.copy(small_images / "grey" / "0.jpg", tmp_path / "=1+1.jpg")
   monkeypatch.chdir(tmp_path)
   _, out, _ = run(capsys, f"--model={trained_model}", "=1+1.jpg", "--format=csv")
   assert out.splitlines()[1].startswith("'=1+1.jpg,1,")
 
 
-def test_each_picture_once_and_folders_in_order(small_pictures):
-  first = str(small_pictures / "white" / "3.gif")
-  found = predict.find_pictures([first, str(small_pictures), first])
+def test_each_image_once_and_folders_in_order(small_images):
+  first = str(small_images / "white" / "3.gif")
+  found = predict.find_images([first, str(small_images), first])
   assert found[0] == first
-  assert found[1:] == sorted(set(map(str, small_pictures.glob("*/*"))) - {first})
+  assert found[1:] == sorted(set(map(str, small_images.glob("*/*"))) - {first})
 
 
 def test_what_cannot_be_used_is_said(trained_model, tmp_path, capsys):
@@ -99,25 +99,25 @@ def test_what_cannot_be_used_is_said(trained_model, tmp_path, capsys):
     run(capsys, f"--model={tmp_path}", str(tmp_path))
 
 
-def test_as_a_process_without_beam(trained_model, small_pictures):
+def test_as_a_process_without_beam(trained_model, small_images):
   script = (
     "import sys; from beam_retrain.pipelines import predict; code = predict.run(sys.argv[1:]);"
     "print('apache_beam' in sys.modules, code)"
   )
-  picture = str(small_pictures / "black" / "2.bmp")
+  image = str(small_images / "black" / "2.bmp")
   ran = subprocess.run(
-    [sys.executable, "-c", script, f"--model={trained_model}", picture],
+    [sys.executable, "-c", script, f"--model={trained_model}", image],
     cwd=Path(__file__).parents[2],
     check=True,
     capture_output=True,
     text=True,
   )
   assert ran.stdout.splitlines()[-1] == "False 0"
-  assert ran.stdout.splitlines()[0].startswith(f"{picture}: black ")
+  assert ran.stdout.splitlines()[0].startswith(f"{image}: black ")
 
 
-def test_a_reader_that_leaves_early_is_no_fault(trained_model, small_pictures):
-  command = f"{sys.executable} -m beam_retrain.pipelines.cli predict --model {trained_model} {small_pictures} | head -1"
+def test_a_reader_that_leaves_early_is_no_fault(trained_model, small_images):
+  command = f"{sys.executable} -m beam_retrain.pipelines.cli predict --model {trained_model} {small_images} | head -1"
   shown = subprocess.run(command, shell=True, capture_output=True, text=True, cwd=Path(__file__).parents[2])
   assert shown.stdout.count("\n") == 1
   assert "Broken pipe" not in shown.stderr

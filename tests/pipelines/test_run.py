@@ -83,7 +83,7 @@ def test_class_folders_need_no_conversion_and_gates_decide_the_exit_code(finishe
   assert 100 <= metrics["total"] <= 200
 
 
-def test_a_bad_picture_stops_the_chain_with_3_until_it_is_accepted(finished, tmp_path):
+def test_a_bad_image_stops_the_chain_with_3_until_it_is_accepted(finished, tmp_path):
   output, _ = finished
   data = tmp_path / "data"
   shutil.copytree(output / "convert" / "training", data)

@@ -82,7 +82,7 @@ def test_the_model_s_own_kind_is_held_against_the_exported_model(of_kind, made, 
   assert verify(of_kind, made.data) == 0
   out = capsys.readouterr().out
   trunk = json.loads((of_kind / "info.json").read_text())["trunk"]
-  assert f"{IMAGES} pictures, held against the exported model; differences are of scores, 0..1" in out
+  assert f"{IMAGES} images, held against the exported model; differences are of scores, 0..1" in out
   batch = next(line for line in out.splitlines() if line.startswith("batch path"))
   assert batch.startswith(
     f"batch path ({trunk['precision']} by {'Open' if trunk['runtime'] == 'openvino' else 'Tensor'}"
@@ -108,7 +108,7 @@ def test_a_trunk_in_bfloat16_has_a_bound_of_its_own(of_kind, made, capsys):
   assert "exported model '" in error.replace('"', "'")
 
 
-def test_every_testing_picture(lite_model, made, capsys):
+def test_every_testing_image(lite_model, made, capsys):
   """The float file against the SavedModel, on all of them."""
   assert verify(lite_model, made.data, "--all", "--split=testing") == 0
   rows, _ = table(capsys)
@@ -132,7 +132,7 @@ def break_lite(folder: Path, other: Path) -> None:
 
 
 def break_signature(folder: Path, other: Path) -> None:
-  """A model whose signature looks at the picture upside down, and whose functions do not."""
+  """A model whose signature looks at the image upside down, and whose functions do not."""
   exported = tf.saved_model.load(str(folder / "saved_model"))
   module = tf.Module()
   for name in ("preprocess", "embed", "score_images", "score_bottlenecks"):
@@ -158,7 +158,7 @@ def break_signature(folder: Path, other: Path) -> None:
     (break_signature, "serving signature"),
   ],
 )
-def test_a_broken_way_is_named_with_its_first_picture(break_it, name, broken, other_model, made, capsys):
+def test_a_broken_way_is_named_with_its_first_image(break_it, name, broken, other_model, made, capsys):
   break_it(broken, other_model)
   assert verify(broken, made.data) == 1
   rows, (error,) = table(capsys)
@@ -207,7 +207,7 @@ def test_lite_files_by_name_or_gone(broken, lite_model, made, capsys):
   assert list(rows)[3:] == ["int8.tflite (int8)"]
 
 
-def test_a_bad_picture_is_told_and_costs_the_others_nothing(lite_model, made, tmp_path, capsys):
+def test_a_bad_image_is_told_and_costs_the_others_nothing(lite_model, made, tmp_path, capsys):
   data = Path(shutil.copytree(made.data, tmp_path / "data"))
   (data / "ant" / "empty.png").write_bytes(b"")
   assert verify(lite_model, data, "--all") == 3
@@ -215,7 +215,7 @@ def test_a_bad_picture_is_told_and_costs_the_others_nothing(lite_model, made, tm
   assert rows["serving signature"][0] == 1797
   assert errors == [
     "ant/empty.png: EMPTY: the file has 0 bytes",
-    "beam-retrain: 1 of 1798 pictures could not be used, see above.",
+    "beam-retrain: 1 of 1798 images could not be used, see above.",
   ]
   assert verify(lite_model, data, "--all", "--max_bad_fraction=0.01") == 0
 
@@ -233,7 +233,7 @@ def test_a_bad_picture_is_told_and_costs_the_others_nothing(lite_model, made, tm
     (["--model=MODEL", "--input=DATA", "--bound=2"], "2 is not between 0 and 1"),
     (["--model=MODEL", "--input=DATA", "--tflite=/nowhere.tflite"], "/nowhere.tflite does not exist"),
     (["--model=MODEL", "--input=DATA", "--tflite=MODEL/head.npz"], "cannot be loaded as a TensorFlow Lite file"),
-    (["--model=MODEL", "--same", "A", "B"], "--same compares two folders, --model is for pictures"),
+    (["--model=MODEL", "--same", "A", "B"], "--same compares two folders, --model is for images"),
     (["--modle=MODEL"], "the nearest flag is --model"),
   ],
 )
@@ -265,6 +265,6 @@ def test_a_part_that_cannot_be_used(name, data, words, broken, made, capsys):
   assert words in error
 
 
-def test_labels_that_the_model_does_not_know(lite_model, small_pictures, capsys):
-  assert verify(lite_model, small_pictures) == 2
+def test_labels_that_the_model_does_not_know(lite_model, small_images, capsys):
+  assert verify(lite_model, small_images) == 2
   assert "labels differ" in capsys.readouterr().err

@@ -140,7 +140,7 @@ def test_the_verdict_of_an_evaluation():
   assert verdict_line(_model()) == f"NO GATE SET: {interval}"
   assert verdict_line(_model(min_accuracy=0.9)) == f"PASSED: {interval}"
   assert verdict_line(_model(min_accuracy=0.98)) == f"MISSED: min_accuracy 98 %: {interval}"
-  nothing = "accuracy unknown, not one picture could be evaluated"
+  nothing = "accuracy unknown, not one image could be evaluated"
   assert verdict_line(_model(recalls={"7": (0, 0)})) == f"NO GATE SET: {nothing}"
 
 
@@ -156,7 +156,7 @@ def test_the_verdict_tells_what_changed():
   )
   assert verdict_line(_model(comparison=_NO_BASELINE)) == f"NO GATE SET: {interval}, no baseline to compare with"
   other = _comparison(paired=0, baseline="old\x1b[2J")
-  assert verdict_line(_model(comparison=other)).endswith(", not one picture is in old\\x1b[2J too")
+  assert verdict_line(_model(comparison=other)).endswith(", not one image is in old\\x1b[2J too")
 
 
 def test_a_drop_beyond_chance_is_told_although_no_gate_is_missed():
@@ -250,8 +250,8 @@ def test_what_a_gate_without_a_value_says():
   same = _model(comparison=_comparison(0, 0), max_drop=0.1)
   assert gate_value("model", same, "max_drop") == "accuracy as that of 2026-11-23"
   empty = _model({"7": (0, 0)}, comparison=_comparison(paired=0), min_label_recall=0.5, max_drop=0.1)
-  assert gate_value("model", empty, "max_drop") == "not one picture is in 2026-11-23 too"
-  assert gate_value("model", empty, "min_label_recall") == "not one label has a picture"
+  assert gate_value("model", empty, "max_drop") == "not one image is in 2026-11-23 too"
+  assert gate_value("model", empty, "min_label_recall") == "not one label has a image"
 
 
 @pytest.mark.parametrize(

@@ -60,7 +60,7 @@ def test_the_first_line_is_the_verdict(gates: dict[str, float], word: str, why: 
   assert page.only("header").children[1] is first
   assert word in first.text
   assert why in first.text
-  assert page.only("title").text == f"{word}: MNIST, 10,000 test pictures"
+  assert page.only("title").text == f"{word}: MNIST, 10,000 test images"
 
 
 def test_accuracy_with_its_interval(night_sample: Sample, night_page: Element) -> None:
@@ -69,7 +69,7 @@ def test_accuracy_with_its_interval(night_sample: Sample, night_page: Element) -
   low, high = metrics["accuracy_interval_95"]
   assert model.only("strong").text == f"{100 * metrics['accuracy']:.2f} %"
   assert (
-    f"{metrics['correct']:,} of 3,000 pictures right; 95 % interval {100 * low:.1f} to {100 * high:.1f} %" in model.text
+    f"{metrics['correct']:,} of 3,000 images right; 95 % interval {100 * low:.1f} to {100 * high:.1f} %" in model.text
   )
   assert candidate.only("strong").text == f"{100 * metrics['candidate']['accuracy']:.2f} %"
 
@@ -109,7 +109,7 @@ def test_nothing_outside_is_asked_for_and_nothing_runs(night_page: Element) -> N
   assert "@import" not in night_page.only("style").text
 
 
-def test_each_mistake_of_the_matrix_leads_to_its_pictures(night_sample: Sample, night_page: Element) -> None:
+def test_each_mistake_of_the_matrix_leads_to_its_images(night_sample: Sample, night_page: Element) -> None:
   for prefix, figures in (("m", night_sample.metrics), ("c", night_sample.metrics["candidate"])):
     table = figures["confusion_matrix"]
     section = _section(night_page, f"{prefix}-matrix")
@@ -121,23 +121,23 @@ def test_each_mistake_of_the_matrix_leads_to_its_pictures(night_sample: Sample, 
       for j, cell in enumerate(cells[:-1]):
         for link in cell.every("a"):
           led[i, j] = link.attributes["href"]
-          assert link.attributes["aria-label"].startswith(f"{i} taken for {j}: {table[i][j]} picture")
+          assert link.attributes["aria-label"].startswith(f"{i} taken for {j}: {table[i][j]} image")
     assert led == {(i, j): f"#{prefix}-{i}-{j}" for i in range(10) for j in range(10) if i != j and table[i][j]}
     model = {"m": "model", "c": "candidate"}[prefix]
     for (i, j), target in led.items():
       group = _section(night_page, f"{prefix}-mistakes").only("div", id=target[1:])
       keys = {
         picture["key"]
-        for picture in night_sample.pictures["mistakes"]
+        for picture in night_sample.images["mistakes"]
         if (picture["model"], picture["actual"], picture["predicted"]) == (model, str(i), str(j))
       }
       assert {file.text for file in group.every("span", class_="file")} == keys
-      assert group.only("h4").text.startswith(f"taken for {j} {table[i][j]} picture")
+      assert group.only("h4").text.startswith(f"taken for {j} {table[i][j]} image")
 
 
-def test_a_mistake_with_no_picture_to_show_leads_to_its_name() -> None:
+def test_a_mistake_with_no_image_to_show_leads_to_its_name() -> None:
   sample = evaluation(number=300)
-  del sample.pictures["mistakes"][1:]
+  del sample.images["mistakes"][1:]
   page = read(render(sample))
   links = _section(page, "m-matrix").only("table").every("a")
   bare = ["none shown" in page.only("div", id=link.attributes["href"][1:]).text for link in links]
@@ -146,10 +146,10 @@ def test_a_mistake_with_no_picture_to_show_leads_to_its_name() -> None:
 
 
 @pytest.mark.parametrize("model", ["model", "candidate"])
-def test_a_model_none_of_whose_pictures_are_here_has_no_gallery(model: str) -> None:
+def test_a_model_none_of_whose_images_are_here_has_no_gallery(model: str) -> None:
   sample = night(number=600)
   for kind in ("mistakes", "suspicious"):
-    sample.pictures[kind] = [picture for picture in sample.pictures[kind] if picture["model"] != model]
+    sample.images[kind] = [picture for picture in sample.images[kind] if picture["model"] != model]
   figures = sample.metrics if model == "model" else sample.metrics["candidate"]
   figures["suspicious_labels"]["pictures"] = 3
   page = read(render(sample))
@@ -161,7 +161,7 @@ def test_a_model_none_of_whose_pictures_are_here_has_no_gallery(model: str) -> N
   assert rows == [[str(number) if number else "" for number in row] for row in figures["confusion_matrix"]]
   assert any(cell.attributes["class"] not in ("h0", "right", "sum") for cell in matrix.every("td"))
   folder = "" if model == "model" else "candidate/"
-  assert f"pictures went wrong, all in {folder}predictions.csv." in matrix.text
+  assert f"images went wrong, all in {folder}predictions.csv." in matrix.text
   assert not _has_section(page, f"{prefix}-mistakes")
   assert not _has_section(page, f"{prefix}-suspicious")
   assert _section(page, f"{other}-mistakes").every("figure")
@@ -187,8 +187,8 @@ def test_every_link_leads_somewhere_and_no_id_is_given_twice(night_page: Element
   assert set(targets) <= set(ids)
 
 
-def test_a_picture_of_the_gallery_says_everything(night_sample: Sample, night_page: Element) -> None:
-  picture = next(picture for picture in night_sample.pictures["mistakes"] if picture["thumbnail"])
+def test_a_image_of_the_gallery_says_everything(night_sample: Sample, night_page: Element) -> None:
+  picture = next(picture for picture in night_sample.images["mistakes"] if picture["thumbnail"])
   (figure,) = [
     figure
     for figure in _section(night_page, "m-mistakes").every("figure")
@@ -208,7 +208,7 @@ def test_the_surest_mistakes_come_first(night_page: Element) -> None:
 
 def test_hostile_names_are_only_text() -> None:
   sample = evaluation(HOSTILE, number=400, wrong=0.2)
-  for kind in sample.pictures.values():
+  for kind in sample.images.values():
     for number, picture in enumerate(kind):
       picture["key"] = f'{HOSTILE[number % len(HOSTILE)]}" onerror="alert(4)" {number}.png'
   sample.quarantined = [(name, name, 1, name, name) for name in HOSTILE]
@@ -279,7 +279,7 @@ def test_the_comparison_in_words_and_numbers(night_sample: Sample, night_page: E
   ):
     assert heading in [element.text for element in section.every("h3")]
     comparison = figures["comparison"]
-    kinds = [(f"{comparison['regressed']:,} pictures", "regressed"), (f"{comparison['fixed']:,}", "fixed")]
+    kinds = [(f"{comparison['regressed']:,} images", "regressed"), (f"{comparison['fixed']:,}", "fixed")]
     edited = {kind: comparison[f"{kind}_edited"] for _, kind in kinds}
     words = [f"{number} {kind}" + f", {edited[kind]} of them edited" * bool(edited[kind]) for number, kind in kinds]
     assert f"{', '.join(words)}." in section.text
@@ -288,7 +288,7 @@ def test_the_comparison_in_words_and_numbers(night_sample: Sample, night_page: E
   of_model = section.every("dl", class_="facts")[0]
   facts = {name.text: value.text for name, value in zip(of_model.every("dt"), of_model.every("dd"), strict=True)}
   comparison = night_sample.metrics["comparison"]
-  assert facts["pictures in both"] == f"{comparison['paired']:,}"
+  assert facts["images in both"] == f"{comparison['paired']:,}"
   assert facts["new, only now"] == facts["gone, only before"] == "100"
   assert facts["edited, same name"] == str(comparison["edited"])
 
@@ -297,19 +297,19 @@ def test_regressed_and_fixed_stand_side_by_side(night_sample: Sample, night_page
   sides = _section(night_page, "compared").every("div", class_="sides")
   for model, pair in zip(("model", "candidate"), sides, strict=True):
     for kind, side in zip(("regressed", "fixed"), pair.every("div", class_="side"), strict=True):
-      keys = [picture["key"] for picture in night_sample.pictures[kind] if picture["model"] == model]
+      keys = [picture["key"] for picture in night_sample.images[kind] if picture["model"] == model]
       assert [file.text for file in side.every("span", class_="file")] == keys
       assert keys
-  first = next(picture for picture in night_sample.pictures["regressed"] if picture["model"] == "model")
+  first = next(picture for picture in night_sample.images["regressed"] if picture["model"] == "model")
   says = sides[0].every("figcaption")[0].text
   assert says.startswith(f"{first['actual']}: was {first['baseline_predicted']} {first['baseline_confidence']:.1f} %")
   assert f"now {first['predicted']} {first['confidence']:.1f} %" in says
 
 
-def test_an_edited_picture_says_so(night_sample: Sample, night_page: Element) -> None:
+def test_an_edited_image_says_so(night_sample: Sample, night_page: Element) -> None:
   edited = {}
   for kind in ("regressed", "fixed"):
-    for picture in night_sample.pictures[kind]:
+    for picture in night_sample.images[kind]:
       edited[picture["model"], kind, picture["key"]] = picture["edited"]
   assert set(edited.values()) == {True, False}
   sides = _section(night_page, "compared").every("div", class_="sides")
@@ -356,13 +356,13 @@ def test_more_bad_inputs_than_allowed_are_the_verdict(about: dict[str, str], wor
 def test_labels_that_are_not_in_the_list_have_groups_of_their_own() -> None:
   sample = evaluation(number=300)
   strange = [
-    {**sample.pictures["mistakes"][0], "actual": "1", "predicted": name, "key": f"{name}.png"} for name in ("zz", "yy")
+    {**sample.images["mistakes"][0], "actual": "1", "predicted": name, "key": f"{name}.png"} for name in ("zz", "yy")
   ]
-  sample.pictures["mistakes"] += strange
+  sample.images["mistakes"] += strange
   section = _section(read(render(sample)), "m-mistakes")
   for place, name in ((10, "yy"), (11, "zz")):
     group = section.only("div", id=f"m-1-{place}")
-    assert group.only("h4").text.startswith(f"taken for {name} 1 picture")
+    assert group.only("h4").text.startswith(f"taken for {name} 1 image")
     assert group.only("span", class_="file").text == f"{name}.png"
 
 
@@ -383,14 +383,14 @@ def test_one_is_told_as_one() -> None:
   sample.metrics["quarantined"] = {"total": 1, "reasons": {"EMPTY": 1}}
   sample.quarantined = []
   sample.metrics["suspicious_labels"]["pictures"] = 2
-  sample.pictures["suspicious"] = sample.pictures["mistakes"][:1]
+  sample.images["suspicious"] = sample.images["mistakes"][:1]
   page = read(render(sample))
   assert "at most 1 point " in _section(page, "gates").text
   says = _section(page, "slices").text
-  for words in ("1 slice of fewer than 30 pictures", "1 more slice is in", "1 more column is in"):
+  for words in ("1 slice of fewer than 30 images", "1 more slice is in", "1 more column is in"):
     assert words in says
   says = _section(page, "quarantine").text
-  assert "1 picture could not be evaluated and counts neither" in says
+  assert "1 image could not be evaluated and counts neither" in says
   assert "1 of them is not listed here" in says
   assert "The surest is shown" in _section(page, "m-suspicious").text
   labels = [f"label {number:03}" for number in range(101)]
@@ -419,7 +419,7 @@ def test_a_p_value_in_words(p_value: float, often: str) -> None:
   ("comparison", "says"),
   [
     ({"baseline": None, "verdict": "no baseline"}, "There is no baseline: nothing was compared"),
-    ({"baseline": "2026-11-23", "paired": 0, "verdict": "no difference shown"}, "have no picture in common"),
+    ({"baseline": "2026-11-23", "paired": 0, "verdict": "no difference shown"}, "have no image in common"),
     (
       {"baseline": "2026-11-23", "paired": 9, "verdict": "no difference shown"},
       "No change: the model is right",
@@ -448,7 +448,7 @@ def test_bare_figures_are_enough() -> None:
   assert not page.every("svg")
 
 
-def test_no_picture_at_all() -> None:
+def test_no_image_at_all() -> None:
   metrics = metrics_json(evaluate_in_memory([], ["a", "b"]))
   page = read(render(Sample(metrics, {}, title="nothing")))
   assert "accuracy unknown" in page.only("header").text
@@ -496,14 +496,14 @@ def test_of_many_labels_the_matrix_shows_those_with_most_mistakes() -> None:
 
 @pytest.fixture(scope="module")
 def largest() -> Sample:
-  """As large as a night gets: two models, 1,000 labels, long names, as many pictures of 4 KB as a job chooses."""
+  """As large as a night gets: two models, 1,000 labels, long names, as many images of 4 KB as a job chooses."""
   labels = [f"{'a long label ' * 8}{number:04}" for number in range(1_000)]
   sample = night(labels, number=8_000)
-  picture = next(picture for picture in sample.pictures["mistakes"] if picture["thumbnail"])
+  picture = next(picture for picture in sample.images["mistakes"] if picture["thumbnail"])
   image = f"data:image/jpeg;base64,{'A' * 4_096}"
   for kind, number in (("mistakes", 1_200), ("suspicious", 120), ("regressed", 60), ("fixed", 60)):
-    shown = (sample.pictures[kind] * number)[:number] or [picture] * number
-    sample.pictures[kind] = [
+    shown = (sample.images[kind] * number)[:number] or [picture] * number
+    sample.images[kind] = [
       {**one, "thumbnail": image, "key": f"{place}/" + "k" * 200} for place, one in enumerate(shown)
     ]
   sample.quarantined = [(f"{number}" + "q" * 200, "testing", 1, "EMPTY", "d" * 200) for number in range(500)]
@@ -528,27 +528,27 @@ def test_the_largest_report_stays_under_ten_megabytes(largest: Sample) -> None:
   assert "249,500 of them are not listed here" in section.text
 
 
-def test_pictures_that_are_too_large_are_left_out() -> None:
+def test_images_that_are_too_large_are_left_out() -> None:
   sample = evaluation(number=300, wrong=0.2)
   shown = [
-    {**picture, "thumbnail": "data:image/jpeg;base64," + "A" * 1_000_000} for picture in sample.pictures["mistakes"]
+    {**picture, "thumbnail": "data:image/jpeg;base64," + "A" * 1_000_000} for picture in sample.images["mistakes"]
   ]
   assert len(shown) > 12
-  sample.pictures = {"mistakes": shown}
+  sample.images = {"mistakes": shown}
   page = read(render(sample))
   assert len(page.every("img")) == 6
   assert len(page.every("span", class_="missing")) == len(shown) - 6
 
 
 @pytest.mark.parametrize("thumbnail", [None, "", "https://example.org/a.png", "javascript:alert(1)"])
-def test_without_a_picture_there_are_words(thumbnail: str | None) -> None:
+def test_without_a_image_there_are_words(thumbnail: str | None) -> None:
   sample = evaluation(number=300)
-  for kind in sample.pictures.values():
+  for kind in sample.images.values():
     for picture in kind:
       picture["thumbnail"] = thumbnail
   page = read(render(sample))
   assert not page.every("img")
-  assert page.every("span", class_="missing")[0].text == "no picture"
+  assert page.every("span", class_="missing")[0].text == "no image"
 
 
 def test_the_bars_are_what_went_wrong() -> None:
@@ -583,7 +583,7 @@ def test_slices(night_sample: Sample, night_page: Element) -> None:
     expected = [("not in the manifest", beside["unlisted"])]
     if column == "writer":
       slices = beside["small"]["slices"]
-      expected.insert(0, (f"{slices} slice{'s' * (slices > 1)} of fewer than 30 pictures", beside["small"]))
+      expected.insert(0, (f"{slices} slice{'s' * (slices > 1)} of fewer than 30 images", beside["small"]))
     assert [row[:3] for row in rows] == [[words, str(row["pictures"]), str(row["correct"])] for words, row in expected]
     for cells, (_, row) in zip(rows, expected, strict=True):
       low, high = row["interval_95"]
@@ -601,7 +601,7 @@ def test_a_value_of_the_manifest_may_be_any_text() -> None:
 
 def test_quarantined_files_have_their_reasons(night_sample: Sample, night_page: Element) -> None:
   section = _section(night_page, "quarantine")
-  assert "3 pictures could not be evaluated" in section.text
+  assert "3 images could not be evaluated" in section.text
   assert "1 EMPTY, 2 TRUNCATED" in section.text
   cells = [[cell.text for cell in _cells(row)] for row in section.only("tbody").every("tr")]
   assert cells[1] == [
@@ -609,7 +609,7 @@ def test_quarantined_files_have_their_reasons(night_sample: Sample, night_page: 
     "testing",
     "1,204",
     "TRUNCATED",
-    "The picture ends after 612 of 1,816 bytes.",
+    "The image ends after 612 of 1,816 bytes.",
   ]
 
 

@@ -59,7 +59,7 @@ def test_a_case_per_label_where_their_recall_has_a_gate():
   assert labels == {
     "7": "passed",
     "1": "failure: recall 90.00 % is below 95 % (90 of 100 right)",
-    "0": "skipped: no picture has this label",
+    "0": "skipped: no image has this label",
   }
 
 

@@ -52,7 +52,7 @@ def running(engine: str, folder: Path, *more: str) -> Iterator[Running]:
 
 
 @pytest.fixture(scope="session")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
   """Class folders `0` to `9`: scikit-learn's 1,797 digits, each of them in noise four times: 7,188 PNGs of 48 px, of
   some 6 KB; eight shards or so, and many times the bytes of their names and hashes."""
   from sklearn.datasets import load_digits
@@ -71,13 +71,13 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory, pictures: Path) -> Path:
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, images: Path) -> Path:
   """What FnApiRunner with one worker writes."""
   output = tmp_path_factory.mktemp("undisturbed") / "output"
-  assert bottlenecks.run(embed_arguments(pictures, output, ONE_WORKER)) == DONE
+  assert bottlenecks.run(embed_arguments(images, output, ONE_WORKER)) == DONE
   return output
 
 
-def embed_arguments(pictures: Path, output: Path, flags: Sequence[str]) -> list[str]:
+def embed_arguments(images: Path, output: Path, flags: Sequence[str]) -> list[str]:
   # The batch as on a cluster, where none is tried out: another would be another request.
-  return [f"--input={pictures}", f"--output={output}", "--trunk=bundled", "--batch_size=32", *flags]
+  return [f"--input={images}", f"--output={output}", "--trunk=bundled", "--batch_size=32", *flags]

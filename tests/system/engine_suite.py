@@ -41,7 +41,7 @@ from beam_retrain.transforms.core.verify.output_diff import difference_of_graphs
 from beam_retrain.transforms.shards.work import REPORTS_FOLDER
 
 ENGINES = "BEAM_RETRAIN_ENGINES"
-# Of z-scores, which for most pictures are in -5..5: some 20 units in the last place of a float32.
+# Of z-scores, which for most images are in -5..5: some 20 units in the last place of a float32.
 TRANSFORM_TOLERANCE = 5e-5
 
 needs_engines = pytest.mark.skipif(
@@ -69,7 +69,7 @@ def engine_file(*names: str) -> Path:
 class Outputs(NamedTuple):
   """Folders. Three shards each: two for training, one for testing."""
 
-  pictures: Path
+  images: Path
   bottlenecks: Path
   evaluation: Path
   reuse: Path
@@ -100,7 +100,7 @@ class Inputs(NamedTuple):
     return [f"--input={self.folders}", f"--output={output}", f"--model={self.model}", *flags]
 
   def reuse(self, output: Path, flags: Sequence[str]) -> list[str]:
-    # The testing pictures of IDX files have other keys, but some are the same pixels: both found and missing ones.
+    # The testing images of IDX files have other keys, but some are the same pixels: both found and missing ones.
     return [f"--reuse={self.bottlenecks}", *self.evaluate(output, flags)]
 
 
@@ -123,7 +123,7 @@ def expected(tmp_path_factory: pytest.TempPathFactory, inputs: Inputs) -> Output
   """What FnApiRunner with one worker writes."""
   work = tmp_path_factory.mktemp("expected")
   found = Outputs(work / "pictures", inputs.bottlenecks, work / "evaluation", work / "reuse")
-  assert convert.run(inputs.convert(found.pictures, ONE_WORKER)) == DONE
+  assert convert.run(inputs.convert(found.images, ONE_WORKER)) == DONE
   assert evaluate.run(inputs.evaluate(found.evaluation, ONE_WORKER)) == DONE
   assert evaluate.run(inputs.reuse(found.reuse, ONE_WORKER)) == DONE
   return found
@@ -140,7 +140,7 @@ class EngineSuite:
   def test_convert(self, flags, inputs, expected, tmp_path):
     ended = run_command(*inputs.convert(tmp_path / "output", flags))
     assert (ended.returncode, said(ended)) == (DONE, "")
-    assert_same(tmp_path / "output", expected.pictures)
+    assert_same(tmp_path / "output", expected.images)
 
   def test_bottlenecks(self, flags, inputs, expected, tmp_path):
     assert bottlenecks.run(inputs.embed(tmp_path / "output", flags)) == DONE

@@ -108,7 +108,7 @@ def test_labels_out_of_range_are_quarantined(tmp_path, capsys):
   assert (tmp_path / "out" / "COMPLETED").exists()
 
 
-def picture(kind: str = "PNG", seed: int = 5) -> bytes:
+def image(kind: str = "PNG", seed: int = 5) -> bytes:
   file = io.BytesIO()
   Pillow.fromarray(np.random.default_rng(seed).integers(0, 256, (9, 9), dtype=np.uint8)).save(file, kind)
   return file.getvalue()
@@ -130,13 +130,13 @@ def tree(tmp_path) -> Path:
     (tmp_path / "tree" / label).mkdir(parents=True)
     for number in range(40):
       # Each another one: the audit would have more to say.
-      (tmp_path / "tree" / label / f"{number}.png").write_bytes(picture(seed=first + number))
+      (tmp_path / "tree" / label / f"{number}.png").write_bytes(image(seed=first + number))
   return tmp_path / "tree"
 
 
-def test_pictures_of_every_bad_kind(tree, tiny_trunk, tmp_path, capsys):
-  (tree / "bee" / os.fsdecode(b"caf\xe9.jpg")).write_bytes(picture())
-  bad = {"empty": b"", "text": b"text", "cut": picture("JPEG")[:-40], "bomb": bomb()}
+def test_images_of_every_bad_kind(tree, tiny_trunk, tmp_path, capsys):
+  (tree / "bee" / os.fsdecode(b"caf\xe9.jpg")).write_bytes(image())
+  bad = {"empty": b"", "text": b"text", "cut": image("JPEG")[:-40], "bomb": bomb()}
   for name, data in bad.items():
     (tree / "ant" / f"{name}.jpg").write_bytes(data)
   assert main(["bottlenecks", f"--input={tree}", f"--output={tmp_path / 'out'}", f"--trunk={tiny_trunk}", _RUNNER]) == 3
@@ -173,7 +173,7 @@ def test_what_the_flags_say(more, words, tree, tiny_trunk, tmp_path, capsys):
   assert all(word in sentence for word in words), sentence
 
 
-def test_a_class_without_pictures(tree, tiny_trunk, tmp_path, capsys):
+def test_a_class_without_images(tree, tiny_trunk, tmp_path, capsys):
   (tree / "cat").mkdir()
   arguments = ["bottlenecks", f"--input={tree}", f"--output={tmp_path / 'out'}", f"--trunk={tiny_trunk}", _RUNNER]
   assert main(arguments) == 2

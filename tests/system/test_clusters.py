@@ -1,7 +1,7 @@
 """Jobs on clusters: the same output, and each worker does its part. A cluster is a master, two workers and their
 Python processes: see deploy/engines/cluster.py.
 
-They are two of the engine suite's five: `bottlenecks`, on more pictures, and `evaluate`, on Flink as `reevaluate` has
+They are two of the engine suite's five: `bottlenecks`, on more images, and `evaluate`, on Flink as `reevaluate` has
 it, in a night that is compared with another. What is new on a cluster is how work, side inputs and shuffles get to
 other processes, and these have all of that; the others would spend their time on starting.
 """
@@ -22,10 +22,10 @@ from beam_retrain.pipelines import bottlenecks, evaluate
 from beam_retrain.pipelines.jobs.runner import DONE
 from beam_retrain.pipelines.reevaluate import command as reevaluate
 from deploy.engines.cluster import flink, spark
-from tests.system.cluster_suite import Running, cluster, embed_arguments, pictures, running, undisturbed
+from tests.system.cluster_suite import Running, cluster, embed_arguments, images, running, undisturbed
 from tests.system.engine_suite import ENGINES, ONE_WORKER, Inputs, assert_same, expected, inputs, needs_engines
 
-__all__ = ["expected", "inputs", "pictures", "undisturbed"]  # fixtures
+__all__ = ["expected", "images", "inputs", "undisturbed"]  # fixtures
 
 
 class ClusterSuite:
@@ -42,17 +42,17 @@ class ClusterSuite:
   def exchanged_bytes(self, started: Running) -> int:
     raise NotImplementedError
 
-  def test_each_worker_does_its_part_and_no_picture_crosses_a_shuffle(self, started, pictures, undisturbed, tmp_path):
+  def test_each_worker_does_its_part_and_no_image_crosses_a_shuffle(self, started, images, undisturbed, tmp_path):
     output = tmp_path / "output"
-    assert bottlenecks.run(embed_arguments(pictures, output, started.flags)) == DONE
+    assert bottlenecks.run(embed_arguments(images, output, started.flags)) == DONE
     assert_same(output, undisturbed)
-    # Of each: pictures that it read, decoded, ran through the trunk and wrote.
+    # Of each: images that it read, decoded, ran through the trunk and wrote.
     workers = json.loads((output / "info.json").read_text())["execution"]["workers"]
     assert len(workers) == 2
     planned = json.loads((output / "stats.json").read_text())["inputs"]
-    assert sum(worker["pictures"] for worker in workers.values()) == planned
+    assert sum(worker["images"] for worker in workers.values()) == planned
     assert [worker["loads"] for worker in workers.values()] == [1, 1]
-    encoded = sum(path.stat().st_size for path in pictures.rglob("*.png"))
+    encoded = sum(path.stat().st_size for path in images.rglob("*.png"))
     assert 0 < self.exchanged_bytes(started) < encoded / 2
 
 
@@ -66,8 +66,8 @@ class TestFlinkCluster(ClusterSuite):
     assert reevaluate.run(_night(inputs, data, here, "2026-03-01", ONE_WORKER)) == DONE
     shutil.copytree(here, there)
     for path in sorted(data.rglob("*.jpg"))[::20]:
-      with Image.open(path) as picture:
-        ImageOps.invert(picture).save(path)
+      with Image.open(path) as image:
+        ImageOps.invert(image).save(path)
     assert reevaluate.run(_night(inputs, data, here, "2026-03-02", ONE_WORKER)) == DONE
     assert reevaluate.run(_night(inputs, data, there, "2026-03-02", started.flags)) == DONE
     assert_same(there / "2026-03-02", here / "2026-03-02", has_same_inputs=False)

@@ -19,10 +19,10 @@ import pytest
 from beam_retrain.pipelines.jobs.runner import DONE, FAILED
 from beam_retrain.transforms.core.images.idx import encode_idx
 from deploy.engines.cluster import MARKER, processes_of
-from tests.system.cluster_suite import Running, embed_arguments, pictures, running, undisturbed
+from tests.system.cluster_suite import Running, embed_arguments, images, running, undisturbed
 from tests.system.engine_suite import assert_same, engine_file, needs_engines
 
-__all__ = ["pictures", "undisturbed"]  # fixtures
+__all__ = ["images", "undisturbed"]  # fixtures
 
 pytestmark = needs_engines
 
@@ -45,17 +45,17 @@ class FaultSuite:
     with running(cls.engine, tmp_path_factory.mktemp("faults") / cls.engine) as found:
       yield found
 
-  def test_a_worker_in_python_is_killed(self, started, pictures, undisturbed, tmp_path):
-    ended = run_and_kill(started, pictures, undisturbed, tmp_path / "output", WORKER)
+  def test_a_worker_in_python_is_killed(self, started, images, undisturbed, tmp_path):
+    ended = run_and_kill(started, images, undisturbed, tmp_path / "output", WORKER)
     assert ended.returncode == DONE, ended.stderr
     assert_same(tmp_path / "output", undisturbed)
 
-  def test_the_process_of_the_engine_is_killed(self, started, pictures, undisturbed, tmp_path):
-    ended = run_and_kill(started, pictures, undisturbed, tmp_path / "output", self.parent)
+  def test_the_process_of_the_engine_is_killed(self, started, images, undisturbed, tmp_path):
+    ended = run_and_kill(started, images, undisturbed, tmp_path / "output", self.parent)
     assert ended.returncode == DONE, ended.stderr
     assert_same(tmp_path / "output", undisturbed)
 
-  def test_a_worker_is_killed_while_pictures_are_written(self, started, tmp_path):
+  def test_a_worker_is_killed_while_images_are_written(self, started, tmp_path):
     """JPG files have names of their own, which a retry writes again."""
     idx, expected, output = tmp_path / "idx", tmp_path / "expected", tmp_path / "output"
     write_idx(idx)
@@ -65,11 +65,9 @@ class FaultSuite:
     assert ended.returncode == DONE, ended.stderr
     assert_same(output, expected)
 
-  def test_the_command_is_killed_and_run_again_while_its_job_still_works(
-    self, started, pictures, undisturbed, tmp_path
-  ):
+  def test_the_command_is_killed_and_run_again_while_its_job_still_works(self, started, images, undisturbed, tmp_path):
     output = tmp_path / "output"
-    argv = command(pictures, output, started.flags)
+    argv = command(images, output, started.flags)
     with subprocess.Popen(argv, cwd=_ROOT, stdout=subprocess.DEVNULL, start_new_session=True) as job:
       try:
         wait_for_a_shard(job, output)
@@ -82,10 +80,10 @@ class FaultSuite:
     assert again.returncode == DONE, again.stderr
     assert_same(output, undisturbed)
 
-  def test_without_retries_the_next_run_goes_on(self, pictures, undisturbed, tmp_path):
+  def test_without_retries_the_next_run_goes_on(self, images, undisturbed, tmp_path):
     output = tmp_path / "output"
     with running(self.engine, tmp_path / "cluster", "--retries=0") as started:
-      ended = run_and_kill(started, pictures, undisturbed, output, WORKER)
+      ended = run_and_kill(started, images, undisturbed, output, WORKER)
       assert ended.returncode == FAILED
       said = [line for line in ended.stderr.splitlines() if line.startswith("beam-retrain: ")]
       assert len(said) == 1, ended.stderr
@@ -94,7 +92,7 @@ class FaultSuite:
       assert not (output / "COMPLETED").exists()
       finished = {path: path.stat().st_mtime_ns for path in finished_reports(output)}
       assert finished
-      again = subprocess.run(command(pictures, output, started.flags), cwd=_ROOT, capture_output=True, text=True)
+      again = subprocess.run(command(images, output, started.flags), cwd=_ROOT, capture_output=True, text=True)
     assert again.returncode == DONE, again.stderr
     assert {path: path.stat().st_mtime_ns for path in finished} == finished
     assert_same(output, undisturbed)
@@ -112,7 +110,7 @@ class TestSparkFaults(FaultSuite):
   parent = "CoarseGrainedExecutorBackend"
 
 
-def test_spark_in_its_job_server_fails_and_does_not_hang(pictures, undisturbed, tmp_path, monkeypatch):
+def test_spark_in_its_job_server_fails_and_does_not_hang(images, undisturbed, tmp_path, monkeypatch):
   monkeypatch.setenv(MARKER, str(tmp_path))  # by which the job's processes are found
   boot = tmp_path / "worker"
   boot.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m beam_retrain.pipelines.worker "$@"\n')
@@ -122,7 +120,7 @@ def test_spark_in_its_job_server_fails_and_does_not_hang(pictures, undisturbed, 
     *("--environment_type=PROCESS", f"--environment_config={json.dumps({'command': str(boot)})}"),
     *("--environment_cache_millis=60000", f"--spark_job_server_jar={engine_file('spark', 'job-server.jar')}"),
   ]
-  ended = run_and_kill(Running(tmp_path, flags), pictures, undisturbed, tmp_path / "output", WORKER)
+  ended = run_and_kill(Running(tmp_path, flags), images, undisturbed, tmp_path / "output", WORKER)
   assert ended.returncode == FAILED
   said = [line for line in ended.stderr.splitlines() if line.startswith("beam-retrain: ")]
   assert len(said) == 1, ended.stderr
@@ -130,7 +128,7 @@ def test_spark_in_its_job_server_fails_and_does_not_hang(pictures, undisturbed, 
 
 
 def write_idx(folder: Path) -> None:
-  """Writes MNIST's files, of noise: 40,000 and 4,000 pictures of 28 px."""
+  """Writes MNIST's files, of noise: 40,000 and 4,000 images of 28 px."""
   folder.mkdir()
   rng = np.random.default_rng(7)
   for name, count in (("train", 40_000), ("t10k", 4_000)):
@@ -139,8 +137,8 @@ def write_idx(folder: Path) -> None:
     (folder / f"{name}-labels-idx1-ubyte").write_bytes(encode_idx((np.arange(count) % 10).astype(np.uint8)))
 
 
-def command(pictures: Path, output: Path, flags: Sequence[str]) -> list[str]:
-  return [sys.executable, "-m", "beam_retrain.pipelines.bottlenecks", *embed_arguments(pictures, output, flags)]
+def command(images: Path, output: Path, flags: Sequence[str]) -> list[str]:
+  return [sys.executable, "-m", "beam_retrain.pipelines.bottlenecks", *embed_arguments(images, output, flags)]
 
 
 def finished_reports(output: Path) -> list[Path]:
@@ -148,9 +146,9 @@ def finished_reports(output: Path) -> list[Path]:
 
 
 def run_and_kill(
-  started: Running, pictures: Path, undisturbed: Path, output: Path, victim: str
+  started: Running, images: Path, undisturbed: Path, output: Path, victim: str
 ) -> subprocess.CompletedProcess[str]:
-  return kill_in(command(pictures, output, started.flags), started, undisturbed, output, victim)
+  return kill_in(command(images, output, started.flags), started, undisturbed, output, victim)
 
 
 def kill_in(

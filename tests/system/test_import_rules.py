@@ -105,7 +105,7 @@ def test_converting_loads_no_tensorflow():
   assert "apache_beam" in loaded
 
 
-def test_a_night_without_new_pictures_need_not_load_tensorflow():
+def test_a_night_without_new_images_need_not_load_tensorflow():
   assert not _loaded_by(["beam_retrain.pipelines.reevaluate.command"]) & _TENSORFLOW
 
 

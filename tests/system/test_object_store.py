@@ -36,7 +36,7 @@ def server(request: pytest.FixtureRequest, local: Work) -> Server:
   found: Server = request.getfixturevalue(getattr(request, "param", "s3"))
   found.use()
   if not (found.bucket / "in").exists():
-    for path in (local.idx, local.pictures):
+    for path in (local.idx, local.images):
       put_folder(str(path), f"{found.url}/in/{path.name}")
   return found
 
@@ -45,7 +45,7 @@ class Work(NamedTuple):
   """What the stages write on a local disk; the inputs are on the servers, too, by the same names."""
 
   idx: Path
-  pictures: Path
+  images: Path
   bottlenecks: Path
   model: Path
   evaluation: Path
@@ -56,10 +56,10 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> Work:
   work = tmp_path_factory.mktemp("local")
   found = Work(*(work / name for name in Work._fields))
   datasets.digits(str(found.idx))
-  assert convert.run(_convert(str(found.idx), str(found.pictures))) == DONE
-  assert bottlenecks.run(_embed(str(found.pictures), str(found.bottlenecks))) == DONE
+  assert convert.run(_convert(str(found.idx), str(found.images))) == DONE
+  assert bottlenecks.run(_embed(str(found.images), str(found.bottlenecks))) == DONE
   assert cli.dispatch(_train(str(found.bottlenecks), str(found.model))) == DONE
-  assert evaluate.run(_evaluate(str(found.pictures), str(found.model), str(found.evaluation))) == DONE
+  assert evaluate.run(_evaluate(str(found.images), str(found.model), str(found.evaluation))) == DONE
   return found
 
 
@@ -83,12 +83,12 @@ def _evaluate(given: str, model: str, output: str) -> list[str]:
 def test_convert_with_processes_that_are_forked(server, local):
   argv = [f"--input={server.url}/in/idx", f"--output={server.url}/forked", *server.flags]
   assert convert.run(argv) == DONE
-  assert_same(server.bucket / "forked", local.pictures, has_same_inputs=False)
+  assert_same(server.bucket / "forked", local.images, has_same_inputs=False)
 
 
 def test_records_are_read(server, local, tmp_path):
   of_trunk = ["--trunk=bundled", *ONE_WORKER]
-  argv = ["--input=s3://bucket/in/pictures", f"--output={tmp_path / 'bottlenecks'}", *of_trunk, *server.flags]
+  argv = ["--input=s3://bucket/in/images", f"--output={tmp_path / 'bottlenecks'}", *of_trunk, *server.flags]
   assert bottlenecks.run(argv) == DONE
   assert len(list((tmp_path / "bottlenecks" / "records").glob("*.tfrecord"))) == 3
 
@@ -97,7 +97,7 @@ def test_records_are_read(server, local, tmp_path):
 def test_bottlenecks_train_evaluate(server, local, capfd):
   url, brought = server.url, Path(cache.folder(), "trunks", "brought")
   before = set(brought.glob("*"))
-  assert bottlenecks.run([*_embed(f"{url}/in/pictures", f"{url}/b"), *server.flags]) == DONE
+  assert bottlenecks.run([*_embed(f"{url}/in/images", f"{url}/b"), *server.flags]) == DONE
   assert_same(server.bucket / "b", local.bottlenecks, has_same_inputs=False)
   assert len(set(brought.iterdir()) - before) == 1  # once for this machine, and whole
   assert not list(brought.glob(".*"))
@@ -106,7 +106,7 @@ def test_bottlenecks_train_evaluate(server, local, capfd):
   assert f"the model is in {url}/m/saved_model" in capfd.readouterr().out
   assert_same_model(server.bucket / "m", local.model)
 
-  argv = _evaluate(f"{url}/in/pictures", f"{url}/m", f"{url}/e")
+  argv = _evaluate(f"{url}/in/images", f"{url}/m", f"{url}/e")
   assert evaluate.run([*argv, *server.flags]) == DONE
   assert_same(server.bucket / "e", local.evaluation, has_same_inputs=False)
 
@@ -122,12 +122,12 @@ def test_bottlenecks_train_evaluate(server, local, capfd):
 @_BOTH
 def test_bottlenecks_are_reused_and_a_manifest_is_read(server, local, capfd):
   """By worker processes, which have their options from the command alone."""
-  url, training = server.url, local.pictures / "training"
+  url, training = server.url, local.images / "training"
   put_folder(str(local.bottlenecks), f"{url}/reused")
   paths = sorted(training.rglob("*.jpg"))[::2]
   rows = [f"training/{path.relative_to(training).as_posix()},{path.parent.name}" for path in paths]
-  files.write_text(f"{url}/in/pictures/manifest.csv", "\n".join(["file_name,label", *rows]) + "\n")
-  places = [f"--input={url}/in/pictures/manifest.csv", f"--output={url}/listed", f"--reuse={url}/reused"]
+  files.write_text(f"{url}/in/images/manifest.csv", "\n".join(["file_name,label", *rows]) + "\n")
+  places = [f"--input={url}/in/images/manifest.csv", f"--output={url}/listed", f"--reuse={url}/reused"]
   processes = ["--runner=FnApiRunner", "--direct_running_mode=multi_processing", "--direct_num_workers=2"]
   assert bottlenecks.run([*places, "--trunk=bundled", *processes, *server.flags]) == DONE
   counts = f"{len(rows):,} of {len(rows):,} bottlenecks reused from {url}/reused, 0 computed"
@@ -137,8 +137,8 @@ def test_bottlenecks_are_reused_and_a_manifest_is_read(server, local, capfd):
 def test_a_night_of_reevaluate(server, local, tmp_path):
   put_folder(str(local.model), "s3://bucket/nightly")
   for model, given, history in (
-    (local.model, local.pictures, tmp_path / "local"),
-    ("s3://bucket/nightly", "s3://bucket/in/pictures", tmp_path / "remote"),
+    (local.model, local.images, tmp_path / "local"),
+    ("s3://bucket/nightly", "s3://bucket/in/images", tmp_path / "remote"),
   ):
     argv = [f"--model={model}", f"--input={given}/testing", f"--history={history}", "--date=2026-03-01"]
     assert reevaluate.run([*argv, *ONE_WORKER, *server.flags]) == DONE
@@ -148,8 +148,8 @@ def test_a_night_of_reevaluate(server, local, tmp_path):
 
 
 def test_plan(server, capfd):
-  assert plan.run(["--input=s3://bucket/in/pictures", "--trunk=bundled", *server.flags]) == DONE
-  assert "pictures    1,797" in capfd.readouterr().out
+  assert plan.run(["--input=s3://bucket/in/images", "--trunk=bundled", *server.flags]) == DONE
+  assert "images    1,797" in capfd.readouterr().out
 
 
 def assert_same_model(output: Path, expected: Path) -> None:
@@ -229,7 +229,7 @@ def test_on_flink(server, local, tmp_path):
   jar = engine_file("flink", "job-server.jar")
   on_flink = ["--runner=FlinkRunner", "--flink_master=[local]", f"--flink_job_server_jar={jar}", *server.flags]
   assert convert.run(["--input=s3://bucket/in/idx", "--output=s3://bucket/flink/p", *on_flink]) == DONE
-  assert_same(server.bucket / "flink" / "p", local.pictures, has_same_inputs=False)
+  assert_same(server.bucket / "flink" / "p", local.images, has_same_inputs=False)
 
   argv = ["--input=s3://bucket/flink/p/training", "--output=s3://bucket/flink/b", "--trunk=bundled", *on_flink]
   with pytest.raises(InputError, match=r"on FlinkRunner TensorFlow writes the transform graph .* --temp_location"):

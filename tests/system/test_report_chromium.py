@@ -77,7 +77,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 def _render(sample: Sample) -> str:
   return render_report(
     sample.metrics,
-    pictures=sample.pictures,
+    images=sample.images,
     quarantined=sample.quarantined,
     info=sample.info,
     trend=sample.trend,
@@ -87,9 +87,9 @@ def _render(sample: Sample) -> str:
 
 def _hostile() -> Sample:
   sample = night(HOSTILE, number=800)
-  for kind in sample.pictures.values():
-    for number, picture in enumerate(kind):
-      picture["key"] = f'{HOSTILE[number % len(HOSTILE)]}" onerror="alert(4)" ' + "long" * number
+  for kind in sample.images.values():
+    for number, image in enumerate(kind):
+      image["key"] = f'{HOSTILE[number % len(HOSTILE)]}" onerror="alert(4)" ' + "long" * number
   sample.quarantined = [("x" * 500, name, 1, "EMPTY", name) for name in HOSTILE]
   return sample
 
@@ -160,7 +160,7 @@ _CLICKED = [("evaluation", "m"), ("night", "c"), ("hostile", "m"), ("many", "c")
 
 
 @pytest.mark.parametrize(("name", "prefix"), _CLICKED)
-def test_a_click_on_a_cell_leads_to_its_pictures(
+def test_a_click_on_a_cell_leads_to_its_images(
   browser: WebDriver, pages: dict[str, str], name: str, prefix: str
 ) -> None:
   _open(browser, pages[name])
@@ -174,7 +174,7 @@ def test_a_click_on_a_cell_leads_to_its_pictures(
   assert len(_requests(browser)) == 1
 
 
-def test_the_keyboard_reaches_a_cell_and_enter_shows_its_pictures(browser: WebDriver, pages: dict[str, str]) -> None:
+def test_the_keyboard_reaches_a_cell_and_enter_shows_its_images(browser: WebDriver, pages: dict[str, str]) -> None:
   from selenium.webdriver.common.keys import Keys
 
   _open(browser, pages["evaluation"])
@@ -279,9 +279,9 @@ def test_screenshots(
   encoded = base64.b64decode(shot["data"])
   folder = Path(os.environ.get("BEAM_RETRAIN_SCREENSHOTS", tmp_path))
   (folder / f"{name}-{size[0]}-{scheme}.png").write_bytes(encoded)
-  picture = Image.open(io.BytesIO(encoded)).convert("RGB")
-  assert picture.width == size[0]
-  colours = picture.getcolors(2**24)
+  image = Image.open(io.BytesIO(encoded)).convert("RGB")
+  assert image.width == size[0]
+  colours = image.getcolors(2**24)
   assert colours is not None
   assert max(colours)[1] == paper, "most of the page is paper"
   assert len(colours) > 100

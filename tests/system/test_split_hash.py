@@ -69,14 +69,14 @@ def _read_keys(folder: Path, split: str) -> set[str]:
   return keys
 
 
-def test_records_lie_where_retrain_py_would_have_put_the_pictures(legacy: LegacyRun) -> None:
+def test_records_lie_where_retrain_py_would_have_put_the_images(legacy: LegacyRun) -> None:
   expected = _keys_by_split(legacy.folder / "data")
   assert min(map(len, expected.values())) > 50
   assert _read_keys(legacy.bottlenecks, "testing") == expected["testing"]
   assert _read_keys(legacy.bottlenecks, "training") == expected["training"] | expected["validation"]
 
 
-def test_train_draws_the_same_validation_pictures(legacy: LegacyRun) -> None:
+def test_train_draws_the_same_validation_images(legacy: LegacyRun) -> None:
   expected = _keys_by_split(legacy.folder / "data")
   metrics = json.loads((legacy.model / "metrics.json").read_text())
   assert {split: metrics[f"{split}_images"] for split in expected} == {
@@ -84,7 +84,7 @@ def test_train_draws_the_same_validation_pictures(legacy: LegacyRun) -> None:
   }
 
 
-def test_evaluate_tests_on_the_same_pictures_wherever_the_folder_is_called_from(
+def test_evaluate_tests_on_the_same_images_wherever_the_folder_is_called_from(
   legacy: LegacyRun, tmp_path: Path
 ) -> None:
   flags = [f"--model={legacy.model}", f"--input={legacy.folder / 'data'}", "--split=testing", "--runner=FnApiRunner"]
@@ -118,13 +118,13 @@ def test_a_source_with_splits_of_its_own_is_refused(tmp_path: Path, draw_digits:
     tmp_path / "data", 60, lambda number, label: f"{'testing' if number < 30 else 'training'}/{label}/{number}.png"
   )
   arguments = [f"--input={tmp_path / 'data'}", f"--output={tmp_path / 'out'}", "--split_hash=legacy"]
-  sentence = "but .* says itself which pictures are for testing: leave out --split_hash legacy[.]$"
+  sentence = "but .* says itself which images are for testing: leave out --split_hash legacy[.]$"
   with pytest.raises(InputError, match=sentence):
     bottlenecks.run([*arguments, f"--trunk={made.data.parent / 'trunk'}", "--runner=FnApiRunner"])
   assert not (tmp_path / "out").exists()
 
 
-def test_pictures_of_class_folders_are_split_as_the_model_s(made: Any) -> None:
+def test_images_of_class_folders_are_split_as_the_model_s(made: Any) -> None:
   source = find_source(str(made.data))
   legacy = SplitPercentages(legacy_root="data")
   assert choose_splits(source, "testing", legacy) == (("testing",), legacy)
@@ -150,9 +150,9 @@ def test_of_models_with_our_own_hash_the_smallest_testing_split_is_shared(made: 
 
 def test_a_manifest_without_splits_is_refused(made: Any, tmp_path: Path) -> None:
   rows = [f"{path},{path.parent.name}" for path in sorted(made.data.rglob("*.png"))[::20]]
-  manifest = tmp_path / "pictures.csv"
+  manifest = tmp_path / "images.csv"
   manifest.write_text("\n".join(["file_name,label", *rows, ""]))
-  sentence = "but .*pictures.csv is no folder of class folders: "
+  sentence = "but .*images.csv is no folder of class folders: "
   with pytest.raises(InputError, match=f"{sentence}the model's split cannot be told there; use --split all"):
     choose_splits(find_source(str(manifest)), "testing", SplitPercentages(legacy_root="data"))
   arguments = [f"--input={manifest}", f"--output={tmp_path / 'out'}", "--split_hash=legacy", "--runner=FnApiRunner"]

@@ -1,7 +1,7 @@
 """Which fonts the bundled trunk learns from, and how they are fetched: by name and version, with npm.
 
 All are free fonts (SIL Open Font License; a few Apache, MIT or Ubuntu) that the Fontsource project packs for the web.
-Only pictures of their letters are used, and none of those is shipped: the trunk's weights are all that remains.
+Only images of their letters are used, and none of those is shipped: the trunk's weights are all that remains.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Pictures of letters and digits, kept as distance fields.
+"""Images of letters and digits, kept as distance fields.
 
 A distance field says of each point how far it is from the edge of the ink: + inside, - outside. Adding a number to it
 makes the stroke thicker or thinner, it can be bent and read between its points without blur, and 40 x 40 of it hold
-what a drawing needs 112 x 112 for. Every picture is framed as MNIST's were: scaled so that its longer side is 20 of
+what a drawing needs 112 x 112 for. Every image is framed as MNIST's were: scaled so that its longer side is 20 of
 28 pixels, and shifted so that its centre of mass is the centre.
 """
 
@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage  # type: ignore[import-untyped]
 
-FRAME_PX = 28.0  # side of the picture in the end; all distances are in these pixels
+FRAME_PX = 28.0  # side of the image in the end; all distances are in these pixels
 BOX_PX = 20.0  # longer side of what is drawn on it
 GRID = 40  # points of a field along one side
 STEPS_PER_PX = 12.0  # a distance d is stored as uint8 128 + 12 d: 10.6 pixels either way
@@ -83,7 +83,7 @@ def encode(distances: np.ndarray) -> np.ndarray:
 def draw_font(font: ImageFont.FreeTypeFont) -> list[tuple[np.ndarray, float, int]]:
   """The glyphs of one face at about 100 points: (distances [GRID, GRID], half width in pixels, label) each.
 
-  What the face lacks is left out, and so are small letters that are small capitals: their picture is another class.
+  What the face lacks is left out, and so are small letters that are small capitals: their image is another class.
   """
   missing = _ink(font, "\uffff")
   glyphs: dict[str, tuple[np.ndarray, float, int]] = {}

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from tools.bundled_trunk import fonts, glyphs, pens, warps
 
-# What part of all pictures comes from where. Handwriting is what the trunk will be judged by, so the pen comes first.
+# What part of all images comes from where. Handwriting is what the trunk will be judged by, so the pen comes first.
 SHARES = {
   ("pens", "digits"): 0.40,
   ("handwriting", "digits"): 0.18,
@@ -67,7 +67,7 @@ class Mixture:
     self.labels = tf.constant(np.concatenate([bank.labels[each] for bank, each in rows]))
 
   def batch(self, seed: tf.Tensor, size: int) -> tuple[tf.Tensor, tf.Tensor]:
-    """Pictures float32 [size, 28, 28] in 0..1 and labels int32 [size]; `seed` int32 [2] settles every one."""
+    """Images float32 [size, 28, 28] in 0..1 and labels int32 [size]; `seed` int32 [2] settles every one."""
     which, where, how = tf.unstack(tf.random.experimental.stateless_split(seed, 3))
     cell = tf.random.stateless_categorical(self.log_chances, size, which, tf.int32)[0]
     share = tf.random.stateless_uniform([size], where)
@@ -78,7 +78,7 @@ class Mixture:
 
 
 def training_batches(mixture: Mixture, seed: int, steps: Sequence[int], batch_size: int) -> tf.data.Dataset:
-  """(pictures, labels) for each of `steps`, made while the step before is trained on."""
+  """(images, labels) for each of `steps`, made while the step before is trained on."""
 
   def make(step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     return mixture.batch(tf.stack([seed, tf.cast(step, tf.int32)]), batch_size)

@@ -20,12 +20,12 @@ from tools.bundled_trunk import glyphs, warps
 _BATCH = 256
 
 
-def vectors(trunk: keras.Model, pictures: np.ndarray) -> np.ndarray:
+def vectors(trunk: keras.Model, images: np.ndarray) -> np.ndarray:
   """float32 [N, 28, 28] in 0..1 -> the trunk's float32 [N, D], in batches of one shape."""
   call = tf.function(lambda batch: trunk(warps.trunk_input(batch, trunk.input_shape[1]), training=False))
-  padded = np.concatenate([pictures, np.zeros((-len(pictures) % _BATCH, *pictures.shape[1:]), np.float32)])
+  padded = np.concatenate([images, np.zeros((-len(images) % _BATCH, *images.shape[1:]), np.float32)])
   parts = [call(tf.constant(padded[start : start + _BATCH])).numpy() for start in range(0, len(padded), _BATCH)]
-  return np.concatenate(parts)[: len(pictures)]
+  return np.concatenate(parts)[: len(images)]
 
 
 def scikit_digits() -> tuple[np.ndarray, np.ndarray]:
@@ -65,8 +65,8 @@ def mnist_accuracy(trunk: keras.Model, mnist_dir: pathlib.Path) -> float:
   for split in ("train", "t10k"):
     pixels = _read_idx(mnist_dir / f"{split}-images-idx3-ubyte.gz", 16).reshape(-1, 28, 28)
     labels = _read_idx(mnist_dir / f"{split}-labels-idx1-ubyte.gz", 8)
-    pictures = np.stack([_jpeg_round_trip(each) for each in pixels]).astype(np.float32) / 255
-    sets[split] = vectors(trunk, pictures), labels
+    images = np.stack([_jpeg_round_trip(each) for each in pixels]).astype(np.float32) / 255
+    sets[split] = vectors(trunk, images), labels
   (features, labels), (test_features, test_labels) = sets["train"], sets["t10k"]
   scaler = preprocessing.StandardScaler().fit(features)
   head = linear_model.LogisticRegression(C=0.01, max_iter=200).fit(scaler.transform(features), labels)

@@ -22,7 +22,7 @@ import tensorflow as tf
 from beam_retrain.transforms.core.models import inception
 from tools.bundled_trunk import fonts, glyphs, mixture, probes, warps
 
-HELD_OUT_PICTURES = 4096
+HELD_OUT_IMAGES = 4096
 _HELD_OUT_SEED = (1, 1)
 _AVERAGE_DECAY = 0.999
 
@@ -39,7 +39,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
   parser.add_argument("--work_dir", type=folder, required=True, help="glyphs, checkpoints, checks.csv, candidates")
   parser.add_argument("--output", type=folder, required=True, help="the weights.npz to write, float16")
   parser.add_argument("--steps", type=int, default=9_000, help="training steps (default %(default)s)")
-  parser.add_argument("--batch_size", type=int, default=128, help="pictures a step (default %(default)s)")
+  parser.add_argument("--batch_size", type=int, default=128, help="images a step (default %(default)s)")
   parser.add_argument("--learning_rate", type=float, default=2e-3, help="at its highest (default %(default)s)")
   parser.add_argument("--check_every", type=int, default=750, help="steps between checks (default %(default)s)")
   parser.add_argument("--seed", type=int, default=20, help="of everything drawn at random (default %(default)s)")
@@ -68,9 +68,9 @@ class Learner:
     self.best_score = tf.Variable(0.0, trainable=False)
 
   @tf.function
-  def learn(self, pictures: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+  def learn(self, images: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
     """One step on float32 [N, 28, 28] in 0..1 and int32 [N]; the loss, before it."""
-    inputs = warps.trunk_input(pictures, inception.BUNDLED_INPUT_PX)
+    inputs = warps.trunk_input(images, inception.BUNDLED_INPUT_PX)
     with tf.GradientTape() as tape:
       loss = kind_loss(self.model(inputs, training=True), labels)
     variables = self.model.trainable_variables
@@ -92,7 +92,7 @@ def _with_classifier() -> tuple[keras.Model, keras.Model]:
 def kind_loss(logits: tf.Tensor, labels: tf.Tensor, smoothing: float = 0.05) -> tf.Tensor:
   """Mean cross-entropy in which a digit competes with digits only, and a letter with letters.
 
-  An O and a 0 framed alike are one picture: no trunk can tell them apart, and one that tried would learn to know the
+  An O and a 0 framed alike are one image: no trunk can tell them apart, and one that tried would learn to know the
   source (only digits are pen-drawn) instead of the shape.
   """
   losses = []
@@ -111,18 +111,16 @@ class Judge:
   def __init__(self, held_out: glyphs.Bank):
     shares = {(mixture.HELD_OUT, "digits"): 0.6, (mixture.HELD_OUT, "letters"): 0.4}
     mix = mixture.Mixture({mixture.HELD_OUT: held_out}, shares)
-    pictures, labels = mix.batch(tf.constant(_HELD_OUT_SEED), HELD_OUT_PICTURES)
-    self.pictures, self.labels = pictures.numpy(), labels.numpy()
-    self.digit_pictures, self.digit_labels = probes.scikit_digits()
+    images, labels = mix.batch(tf.constant(_HELD_OUT_SEED), HELD_OUT_IMAGES)
+    self.images, self.labels = images.numpy(), labels.numpy()
+    self.digit_images, self.digit_labels = probes.scikit_digits()
 
   def score(self, learner: Learner) -> dict[str, float]:
     """Parts in 0..1; `score`, the mean of the two that count, is what versions are chosen by."""
-    logits = probes.vectors(learner.averaged_model, self.pictures)
+    logits = probes.vectors(learner.averaged_model, self.images)
     font_digits, font_letters = probes.group_accuracy(logits, self.labels)
-    as_they_are, _ = probes.group_accuracy(
-      probes.vectors(learner.averaged_model, self.digit_pictures), self.digit_labels
-    )
-    features = probes.vectors(learner.averaged_trunk, self.digit_pictures)
+    as_they_are, _ = probes.group_accuracy(probes.vectors(learner.averaged_model, self.digit_images), self.digit_labels)
+    features = probes.vectors(learner.averaged_trunk, self.digit_images)
     few_shot = probes.few_shot_accuracy(features, self.digit_labels)
     return {
       "font_digits": font_digits,
@@ -154,8 +152,8 @@ def train(arguments: argparse.Namespace, banks: dict[str, glyphs.Bank]) -> pathl
     mixture.Mixture(banks), arguments.seed, range(first, arguments.steps), arguments.batch_size
   )
   losses, since = [], time.monotonic()
-  for step, (pictures, labels) in enumerate(batches, start=first + 1):
-    losses.append(learner.learn(pictures, labels))
+  for step, (images, labels) in enumerate(batches, start=first + 1):
+    losses.append(learner.learn(images, labels))
     if step % 100 == 0:
       rate = len(losses) / (time.monotonic() - since)
       print(f"step {step} loss {np.mean(losses):.4f} {rate:.2f} steps/s", flush=True)

@@ -1,7 +1,7 @@
-"""From distance fields to pictures, no two alike: bent, slanted, thicker, thinner, blurred, and through a JPEG.
+"""From distance fields to images, no two alike: bent, slanted, thicker, thinner, blurred, and through a JPEG.
 
 All in TensorFlow, a whole batch at a time, and a pure function of its seed, so that a run that was killed goes on with
-the very pictures that it would have seen.
+the very images that it would have seen.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from tools.bundled_trunk import glyphs
 
-PICTURE_PX = 28
+IMAGE_PX = 28
 
 # Control points of the elastic field along one side, and the deviation of each, in pixels: a whole stroke leans, a
 # bow flattens, a line trembles.
@@ -56,30 +56,30 @@ def warp(fields: tf.Tensor, half_widths: tf.Tensor, seed: tf.Tensor) -> tf.Tenso
   cover = tf.clip_by_value(0.5 + distances / edge_px, 0.0, 1.0)
   cover = tf.pow(cover, tf.exp(draw.normal(0.25)))
   peak = 1.0 - 0.4 * tf.square(draw.uniform(0.0, 1.0))
-  dirt = 0.05 * tf.nn.relu(draw.uniform(-4.0, 1.0)) * draw.normal(1.0, PICTURE_PX**2)
-  pictures = tf.clip_by_value(cover * peak + dirt, 0.0, 1.0)
-  return through_jpeg(tf.reshape(pictures, [count, PICTURE_PX, PICTURE_PX]))
+  dirt = 0.05 * tf.nn.relu(draw.uniform(-4.0, 1.0)) * draw.normal(1.0, IMAGE_PX**2)
+  images = tf.clip_by_value(cover * peak + dirt, 0.0, 1.0)
+  return through_jpeg(tf.reshape(images, [count, IMAGE_PX, IMAGE_PX]))
 
 
-def trunk_input(pictures: tf.Tensor, input_px: int) -> tf.Tensor:
+def trunk_input(images: tf.Tensor, input_px: int) -> tf.Tensor:
   """float32 [N, 28, 28] in 0..1 -> float32 [N, input_px, input_px, 3] in 0..1, resized as the pipeline resizes."""
-  return tf.repeat(tf.image.resize(pictures[..., None], [input_px, input_px]), 3, axis=-1)
+  return tf.repeat(tf.image.resize(images[..., None], [input_px, input_px]), 3, axis=-1)
 
 
-def through_jpeg(pictures: tf.Tensor) -> tf.Tensor:
+def through_jpeg(images: tf.Tensor) -> tf.Tensor:
   """What a grey JPEG of quality 75 leaves of float32 [N, 28, 28] in 0..1, without the bytes."""
-  pad = -PICTURE_PX % 8
-  levels = tf.round(pictures * 255.0) - 128.0
+  pad = -IMAGE_PX % 8
+  levels = tf.round(images * 255.0) - 128.0
   levels = tf.concat([levels, tf.repeat(levels[:, -1:], pad, axis=1)], axis=1)
   levels = tf.concat([levels, tf.repeat(levels[:, :, -1:], pad, axis=2)], axis=2)
-  blocks = (PICTURE_PX + pad) // 8
+  blocks = (IMAGE_PX + pad) // 8
   levels = tf.transpose(tf.reshape(levels, [-1, blocks, 8, blocks, 8]), [0, 1, 3, 2, 4])
   cosines = tf.constant(_cosines())
   quanta = tf.constant(_QUANTA, tf.float32)
   waves = tf.round(cosines @ levels @ tf.transpose(cosines) / quanta) * quanta
   levels = tf.transpose(cosines) @ waves @ cosines
   levels = tf.reshape(tf.transpose(levels, [0, 1, 3, 2, 4]), [-1, blocks * 8, blocks * 8])
-  return tf.clip_by_value(tf.round(levels[:, :PICTURE_PX, :PICTURE_PX] + 128.0), 0.0, 255.0) / 255.0
+  return tf.clip_by_value(tf.round(levels[:, :IMAGE_PX, :IMAGE_PX] + 128.0), 0.0, 255.0) / 255.0
 
 
 class _Draws:
@@ -102,7 +102,7 @@ class _Draws:
 
 def _places(draw: _Draws) -> tf.Tensor:
   """Where on its glyph each pixel looks: float32 [N, 784, 2], x and y in pixels from the centre."""
-  axis = np.arange(PICTURE_PX, dtype=np.float32) - (PICTURE_PX - 1) / 2
+  axis = np.arange(IMAGE_PX, dtype=np.float32) - (IMAGE_PX - 1) / 2
   x, y = (tf.constant(values.reshape(1, -1)) for values in np.meshgrid(axis, axis))
   turn, slant, size, aspect = draw.normal(0.17), draw.normal(0.25), draw.normal(0.12), draw.normal(0.17)
   x_scale, y_scale = tf.exp(-size - aspect), tf.exp(-size + aspect)
@@ -149,7 +149,7 @@ def _sample(fields: tf.Tensor, places: tf.Tensor) -> tf.Tensor:
 
 def _spread(knots: int) -> np.ndarray:
   """Weights float32 [knots^2, 784] that turn a coarse grid of values into a smooth field of pixels."""
-  at = np.linspace(0, knots - 1, PICTURE_PX)[:, None] - np.arange(knots)
+  at = np.linspace(0, knots - 1, IMAGE_PX)[:, None] - np.arange(knots)
   weights = np.exp(-2.0 * at**2)
   weights /= np.sqrt((weights**2).sum(1, keepdims=True))  # keeps the deviation of independent values
   return np.einsum("ya,xb->abyx", weights, weights).reshape(knots**2, -1).astype(np.float32)

@@ -1,8 +1,8 @@
-"""The exported model: picture bytes in, labels out, with everything it needs inside.
+"""The exported model: image bytes in, labels out, with everything it needs inside.
 
 | function            | in                                   | out                                              |
 |---------------------|--------------------------------------|--------------------------------------------------|
-| `preprocess`        | string [N], picture bytes            | float32 [N, S, S, 3], 0..1                       |
+| `preprocess`        | string [N], image bytes            | float32 [N, S, S, 3], 0..1                       |
 | `embed`             | float32 [N, S, S, 3], 0..1           | float32 [N, D]: the trunk alone                  |
 | `score_images`      | float32 [N, S, S, 3], 0..1           | `scores`                                         |
 | `score_bottlenecks` | float32 [N, D], as the trunk gives   | `scores`                                         |
@@ -60,11 +60,11 @@ def build_exported(
   module.labels = tf.Variable(list(labels), trainable=False, name="labels")
 
   @tf.function(input_signature=[picture_bytes])
-  def preprocess_pictures(image_bytes: tf.Tensor) -> tf.Tensor:
+  def preprocess_images(image_bytes: tf.Tensor) -> tf.Tensor:
     return preprocess(image_bytes, input_px)
 
   @tf.function(input_signature=[pictures])
-  def embed_pictures(images: tf.Tensor) -> tf.Tensor:
+  def embed_images(images: tf.Tensor) -> tf.Tensor:
     return tf.zeros([tf.shape(images)[0], dimensions])  # until `save_exported` puts the trunk here
 
   @tf.function(input_signature=[vectors])
@@ -74,7 +74,7 @@ def build_exported(
 
   @tf.function(input_signature=[pictures])
   def score_images(images: tf.Tensor) -> dict[str, tf.Tensor]:
-    return score_bottlenecks(embed_pictures(images))
+    return score_bottlenecks(embed_images(images))
 
   def decide(key: tf.Tensor, scores: tf.Tensor) -> dict[str, tf.Tensor]:
     top_scores, top_classes = tf.math.top_k(scores, k=top)
@@ -90,14 +90,14 @@ def build_exported(
 
   @tf.function(input_signature=[keys, picture_bytes])
   def serve_images(key: tf.Tensor, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
-    return decide(key, score_images(preprocess_pictures(image_bytes))["scores"])
+    return decide(key, score_images(preprocess_images(image_bytes))["scores"])
 
   @tf.function(input_signature=[keys, vectors])
   def serve_bottlenecks(key: tf.Tensor, bottleneck: tf.Tensor) -> dict[str, tf.Tensor]:
     return decide(key, score_bottlenecks(bottleneck)["scores"])
 
-  module.preprocess = preprocess_pictures
-  module.embed = embed_pictures
+  module.preprocess = preprocess_images
+  module.embed = embed_images
   module.score_images = score_images
   module.score_bottlenecks = score_bottlenecks
   module.serve_images = serve_images

@@ -43,26 +43,26 @@ _BATCH_SIZE = 32
 _HEAD_OPERATIONS = ["FULLY_CONNECTED", "SOFTMAX"]
 
 
-class Picture(NamedTuple):
-  """A picture to be found again: its class index, and the SHA-256 of its bytes, 64 hex digits."""
+class Image(NamedTuple):
+  """A image to be found again: its class index, and the SHA-256 of its bytes, 64 hex digits."""
 
   class_index: int
   sha256: str
 
 
 def draw_calibration(bottlenecks: str, percentages: SplitPercentages, request: TfliteRequest) -> list[bytes]:
-  """Returns the bytes of the training pictures with the smallest salted hashes of their keys, in that order.
+  """Returns the bytes of the training images with the smallest salted hashes of their keys, in that order.
 
   Raises:
     InputError: they are not where the request says.
   """
   hashed = (
-    (stable_hash(key, _SALT), key, picture)
-    for key, picture in _describe(bottlenecks, TRAINING)
+    (stable_hash(key, _SALT), key, image)
+    for key, image in _describe(bottlenecks, TRAINING)
     if percentages.split_of(key, given=TRAINING) == TRAINING
   )
-  drawn = {key: picture for _, key, picture in heapq.nsmallest(request.calibration_images, hashed)}
-  found = dict(_find(request.pictures, drawn))
+  drawn = {key: image for _, key, image in heapq.nsmallest(request.calibration_images, hashed)}
+  found = dict(_find(request.images, drawn))
   return [found[key] for key in drawn]
 
 
@@ -87,7 +87,7 @@ def write_tflite(
     input_px: S.
     labels: class index -> label.
     calibration: see `draw_calibration`.
-    bottlenecks: what `bottlenecks` wrote: whose testing pictures the int8 file is measured on.
+    bottlenecks: what `bottlenecks` wrote: whose testing images the int8 file is measured on.
 
   Returns:
     What `metrics.json` says of them: `float` and `int8`, as far as asked for, with `file`, `bytes`, `sha256`; of int8
@@ -99,13 +99,13 @@ def write_tflite(
   if request.float_file:
     written["float"] = _write(request.float_file, _convert(scores), lines, output)
   if request.int8_file:
-    pictures = list(calibration)
-    written["int8"] = _write(request.int8_file, _convert(scores, pictures), lines, output)
+    images = list(calibration)
+    written["int8"] = _write(request.int8_file, _convert(scores, images), lines, output)
     wanted = dict(_describe(bottlenecks, TESTING))
     written["int8"] |= {
-      "calibration_images": len(pictures),
+      "calibration_images": len(images),
       "testing_images": len(wanted),
-      "testing_accuracy": _accuracy(LiteModel(request.int8_file), wanted, request.pictures) if wanted else None,
+      "testing_accuracy": _accuracy(LiteModel(request.int8_file), wanted, request.images) if wanted else None,
     }
   return written
 
@@ -124,7 +124,7 @@ def _fold(embed: Callable[[tf.Tensor], tf.Tensor], head: Head, input_px: int) ->
 
 
 def _convert(scores: tf.types.experimental.ConcreteFunction, calibration: list[bytes] | None = None) -> bytes:
-  """Returns the file's contents; with pictures for calibration, in int8 but for the head."""
+  """Returns the file's contents; with images for calibration, in int8 but for the head."""
   converter = tf.lite.TFLiteConverter.from_concrete_functions([scores], tf.Module())
   convert = converter.convert
   if calibration is not None:
@@ -164,8 +164,8 @@ def _write(path: str, data: bytes, labels: bytes, output: str) -> dict[str, Any]
   }
 
 
-def _accuracy(model: LiteModel, wanted: Mapping[str, Picture], folder: str) -> float:
-  """Returns which part, 0..1, of the pictures is given its own label."""
+def _accuracy(model: LiteModel, wanted: Mapping[str, Image], folder: str) -> float:
+  """Returns which part, 0..1, of the images is given its own label."""
   right = 0
   decode = tf.function(
     lambda encoded: preprocess(encoded, model.input_px), input_signature=[tf.TensorSpec([None], tf.string)]
@@ -179,10 +179,10 @@ def _accuracy(model: LiteModel, wanted: Mapping[str, Picture], folder: str) -> f
   return right / len(wanted)
 
 
-def _batches(pictures: Iterator[tuple[str, bytes]]) -> Iterator[list[tuple[str, bytes]]]:
+def _batches(images: Iterator[tuple[str, bytes]]) -> Iterator[list[tuple[str, bytes]]]:
   batch = []
-  for picture in pictures:
-    batch.append(picture)
+  for image in images:
+    batch.append(image)
     if len(batch) == _BATCH_SIZE:
       yield batch
       batch = []
@@ -190,8 +190,8 @@ def _batches(pictures: Iterator[tuple[str, bytes]]) -> Iterator[list[tuple[str, 
     yield batch
 
 
-def _describe(bottlenecks: str, split: str) -> Iterator[tuple[str, Picture]]:
-  """Yields (key, picture) of each bottleneck record of a split's files."""
+def _describe(bottlenecks: str, split: str) -> Iterator[tuple[str, Image]]:
+  """Yields (key, image) of each bottleneck record of a split's files."""
   folder = os.path.join(bottlenecks, RECORDS_FOLDER)
   for name in sorted(os.listdir(folder)):
     parsed = parse_shard_name(name)
@@ -200,22 +200,22 @@ def _describe(bottlenecks: str, split: str) -> Iterator[tuple[str, Picture]]:
       with open(path, "rb") as file:
         for record in read_records(file, path):
           described = describe_bottleneck(record)
-          yield described.key, Picture(described.class_index, described.sha256)
+          yield described.key, Image(described.class_index, described.sha256)
 
 
-def _find(folder: str, wanted: Mapping[str, Picture]) -> Iterator[tuple[str, bytes]]:
-  """Yields (key, bytes) of every picture that is wanted, once, in the order of the data set.
+def _find(folder: str, wanted: Mapping[str, Image]) -> Iterator[tuple[str, bytes]]:
+  """Yields (key, bytes) of every image that is wanted, once, in the order of the data set.
 
   Raises:
-    InputError: one is missing, or is another picture than the bottleneck was made of.
+    InputError: one is missing, or is another image than the bottleneck was made of.
   """
-  remedy = "give with --tflite_calibration_input the folder of the pictures that `bottlenecks` read, as they were."
+  remedy = "give with --tflite_calibration_input the folder of the images that `bottlenecks` read, as they were."
   left = dict(wanted)
   for key, encoded in find_again(folder, wanted):
-    picture = left.pop(key, None)
-    if picture and hashlib.sha256(encoded).hexdigest() != picture.sha256:
-      raise InputError(f"{key} in {folder} is another picture than its bottleneck was made of: {remedy}")
-    if picture:
+    image = left.pop(key, None)
+    if image and hashlib.sha256(encoded).hexdigest() != image.sha256:
+      raise InputError(f"{key} in {folder} is another image than its bottleneck was made of: {remedy}")
+    if image:
       yield key, encoded
   if left:
-    raise InputError(f"{folder} is without {len(left)} of {len(wanted)} pictures, {min(left)} for example: {remedy}")
+    raise InputError(f"{folder} is without {len(left)} of {len(wanted)} images, {min(left)} for example: {remedy}")

@@ -1,8 +1,8 @@
 """What `train` is asked for in TensorFlow Lite: the flags, checked before any work. No TensorFlow.
 
-Calibration needs pictures, and the trainer has bottlenecks. A bottleneck record names its picture, and the bottlenecks'
-`info.json` the data set it came from, so the pictures are found again there, and known again by their SHA-256: nobody
-has to prepare a folder of them, and the sample is of training pictures by construction. `--tflite_calibration_input` is
+Calibration needs images, and the trainer has bottlenecks. A bottleneck record names its image, and the bottlenecks'
+`info.json` the data set it came from, so the images are found again there, and known again by their SHA-256: nobody
+has to prepare a folder of them, and the sample is of training images by construction. `--tflite_calibration_input` is
 for data that has moved.
 """
 
@@ -25,13 +25,13 @@ class TfliteRequest(NamedTuple):
   """Attributes:
   float_file: where the float file goes; None: nowhere.
   int8_file: where the int8 file goes; None: nowhere.
-  pictures: folder, or CSV manifest, in which the bottlenecks' pictures are found again; needed for int8 only.
+  images: folder, or CSV manifest, in which the bottlenecks' images are found again; needed for int8 only.
   calibration_images: how many of them the int8 file's value ranges are taken from.
   """
 
   float_file: str | None
   int8_file: str | None
-  pictures: str
+  images: str
   calibration_images: int
 
 
@@ -40,7 +40,7 @@ def add_tflite_flags(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
     "--tflite_output_file",
     metavar="FILE",
-    help="write the model for TensorFlow Lite too: float pictures in, float scores out, labels in a file beside it",
+    help="write the model for TensorFlow Lite too: float images in, float scores out, labels in a file beside it",
   )
   parser.add_argument(
     "--tflite_int8_output_file",
@@ -51,7 +51,7 @@ def add_tflite_flags(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
     "--tflite_calibration_input",
     metavar="DIR",
-    help="int8 only: where the pictures are that the bottlenecks were made of (default: where `bottlenecks` read them)",
+    help="int8 only: where the images are that the bottlenecks were made of (default: where `bottlenecks` read them)",
   )
   parser.add_argument(
     "--tflite_calibration_images",
@@ -82,16 +82,16 @@ def tflite_request(args: argparse.Namespace, info: Mapping[str, Any]) -> TfliteR
   asked = [labels_file(path) for name in _FILES if (path := getattr(args, name)) is not None]
   if len({os.path.realpath(path) for path in asked}) < len(asked):
     raise InputError("--tflite_output_file and --tflite_int8_output_file would overwrite each other: give two names.")
-  pictures = args.tflite_calibration_input or str(info["settings"].get("input", ""))
-  if args.tflite_int8_output_file and not os.path.exists(pictures):
+  images = args.tflite_calibration_input or str(info["settings"].get("input", ""))
+  if args.tflite_int8_output_file and not os.path.exists(images):
     raise InputError(
-      f"the pictures that the bottlenecks were made of are not in {pictures}, which is no local folder or manifest:"
+      f"the images that the bottlenecks were made of are not in {images}, which is no local folder or manifest:"
       " give with --tflite_calibration_input where they are: int8 is calibrated and measured on them."
     )
   return TfliteRequest(
     args.tflite_output_file,
     args.tflite_int8_output_file,
-    pictures,
+    images,
     args.tflite_calibration_images or _DEFAULT_IMAGES,
   )
 

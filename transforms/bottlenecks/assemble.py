@@ -24,11 +24,11 @@ from beam_retrain.transforms.shards.work import METRICS_NAMESPACE, REPORTS_FOLDE
 ASSEMBLED = "assembled"
 """In the report of a shard whose bottlenecks were not computed one by one for it."""
 
-_DIGESTS = "sha256"  # in a fresh shard's report: key of a quarantined picture -> its SHA-256
+_DIGESTS = "sha256"  # in a fresh shard's report: key of a quarantined image -> its SHA-256
 
 
 class EmbedFresh(EmbedShard):
-  """Says in its report which pictures it has quarantined: equal ones elsewhere share their fate."""
+  """Says in its report which images it has quarantined: equal ones elsewhere share their fate."""
 
   def __init__(self, handler: ImageModelHandler, labels: Sequence[str], folder: str):
     super().__init__(handler, labels)
@@ -59,7 +59,7 @@ class EmbedFresh(EmbedShard):
 
 
 class _Fresh(NamedTuple):
-  """What became of the pictures of a fresh shard, by SHA-256, 64 hex digits: where the record starts, or the fault."""
+  """What became of the images of a fresh shard, by SHA-256, 64 hex digits: where the record starts, or the fault."""
 
   starts: dict[str, int]
   faults: dict[str, Quarantined]
@@ -74,7 +74,7 @@ def _read_fresh(path: str) -> _Fresh:
 
 
 class AssembleShard(ShardTask):
-  """Copies the bottlenecks of a shard's pictures from where they are; a few MB at a time are held.
+  """Copies the bottlenecks of a shard's images from where they are; a few MB at a time are held.
 
   Attributes:
     labels: class index -> label.
@@ -96,17 +96,17 @@ class AssembleShard(ShardTask):
 
   def work(self, shard: Shard) -> Iterator[Written | Quarantined]:
     self._counts = {"computed": 0, "reused": 0}
-    pictures = [self._look_up(entry) for entry in shard.inputs]
-    records = _fetch(pictures)
-    for position, picture in enumerate(pictures):
-      if isinstance(picture, Quarantined):
-        yield picture.in_split(shard.split)
+    images = [self._look_up(entry) for entry in shard.inputs]
+    records = _fetch(images)
+    for position, image in enumerate(images):
+      if isinstance(image, Quarantined):
+        yield image.in_split(shard.split)
         continue
-      item = self._write(picture, records[position])
+      item = self._write(image, records[position])
       if isinstance(item, Quarantined):
         yield item.in_split(shard.split)
         continue
-      self._counts["computed" if picture.computed else "reused"] += 1
+      self._counts["computed" if image.computed else "reused"] += 1
       yield item
     self._reused.inc(self._counts["reused"])
 
@@ -114,7 +114,7 @@ class AssembleShard(ShardTask):
     return {BOTTLENECKS: self._counts, ASSEMBLED: True}
 
   def _look_up(self, entry: Input) -> StoredBottleneck | Quarantined:
-    """Finds the record of a picture that was missing in all stores."""
+    """Finds the record of a image that was missing in all stores."""
     if isinstance(entry, Quarantined):
       return entry
     assert isinstance(entry, StoredBottleneck)  # what `_place_shard` makes
@@ -129,25 +129,25 @@ class AssembleShard(ShardTask):
       return Quarantined(entry.key, entry.size_bytes, Reason.UNREADABLE, detail)
     return Quarantined(entry.key, entry.size_bytes, fault.reason, fault.detail)
 
-  def _write(self, picture: StoredBottleneck, record: bytes) -> Written | Quarantined:
+  def _write(self, image: StoredBottleneck, record: bytes) -> Written | Quarantined:
     found = describe_bottleneck(record)
-    if found.sha256 != picture.sha256:
-      raise _changed(picture.path)
+    if found.sha256 != image.sha256:
+      raise _changed(image.path)
     if fault := check_size(found.height, found.width, self._max_pixels):
-      return Quarantined(picture.key, picture.size_bytes, fault.reason, fault.detail)
-    today = (picture.key, picture.label, self._class_indices[picture.label])
+      return Quarantined(image.key, image.size_bytes, fault.reason, fault.detail)
+    today = (image.key, image.label, self._class_indices[image.label])
     if today != (found.key, found.label, found.class_index):
       record = relabel_bottleneck(record, *today)
-    return Written(picture.label, frame(record))
+    return Written(image.label, frame(record))
 
 
-def _fetch(pictures: Sequence[StoredBottleneck | Quarantined]) -> dict[int, bytes]:
-  """Returns the record of each picture by its position; each file is opened once and read from start to end."""
+def _fetch(images: Sequence[StoredBottleneck | Quarantined]) -> dict[int, bytes]:
+  """Returns the record of each image by its position; each file is opened once and read from start to end."""
   starts: dict[str, list[tuple[int, int]]] = defaultdict(list)
-  for position, picture in enumerate(pictures):
-    if isinstance(picture, StoredBottleneck):
-      assert picture.position is not None
-      starts[picture.path].append((picture.position, position))
+  for position, image in enumerate(images):
+    if isinstance(image, StoredBottleneck):
+      assert image.position is not None
+      starts[image.path].append((image.position, position))
   records = {}
   for path, wanted in starts.items():
     try:

@@ -1,7 +1,7 @@
-"""Distorted variants of the training pictures through the trunk: stored beside the records, one file per shard.
+"""Distorted variants of the training images through the trunk: stored beside the records, one file per shard.
 
 The spine once more, over the training shards of the same plan: what the records hold is not touched, so that whatever
-reads them, reuse, evaluation or the transform graph, never sees a distorted picture. Only `train` asks for these.
+reads them, reuse, evaluation or the transform graph, never sees a distorted image. Only `train` asks for these.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from beam_retrain.transforms.sources.find import read_images
 
 
 class EmbedDistorted(beam.PTransform):
-  """PCollection[Shard] -> PCollection[ShardReport]: of the training shards' pictures, but for those for validation.
+  """PCollection[Shard] -> PCollection[ShardReport]: of the training shards' images, but for those for validation.
 
-  A report's inputs and outputs are pictures: each has all its variants in the file, or is quarantined.
+  A report's inputs and outputs are images: each has all its variants in the file, or is quarantined.
 
   Attributes:
     handler: the trunk.
     labels: class index -> label.
-    percentages: which pictures of the training shards are for validation.
+    percentages: which images of the training shards are for validation.
     distortions: what to do to the others.
     output: folder of the files.
     request: digest of the settings, the distortions among them.
@@ -70,7 +70,7 @@ class EmbedDistorted(beam.PTransform):
 
 
 class CloseDistorted(beam.PTransform):
-  """(PCollection[ShardReport] of the pictures, PCollection[ShardReport] of their variants) -> PCollection of one dict.
+  """(PCollection[ShardReport] of the images, PCollection[ShardReport] of their variants) -> PCollection of one dict.
 
   The dict is an entry of `stats.json`. Checks the ledger of the variants, and removes files of earlier runs.
 
@@ -103,7 +103,7 @@ def _close(
 
 
 class DistortShard(ShardTask):
-  """Writes the bottleneck records of the variants of a shard's pictures, those of a picture one after the other.
+  """Writes the bottleneck records of the variants of a shard's images, those of a image one after the other.
 
   Attributes: as of `EmbedDistorted`.
   """
@@ -125,14 +125,14 @@ class DistortShard(ShardTask):
     self._counter = Metrics.counter(METRICS_NAMESPACE, "variants_computed")
 
   @property
-  def counts_pictures(self) -> bool:
-    return False  # but variants, and of some pictures none
+  def counts_images(self) -> bool:
+    return False  # but variants, and of some images none
 
   def work(self, shard: Shard) -> Iterator[Written | Quarantined]:
     self._counts = Counter()
-    # So many pictures that their variants are one batch of the trunk.
+    # So many images that their variants are one batch of the trunk.
     batch_size = max(1, self._handler.batch_size // self._distortions.copies)
-    pictures = self._training_pictures(shard)
+    pictures = self._training_images(shard)
     for item in infer_images(pictures, self._load, batch_size=batch_size, max_pixels=self._handler.max_pixels):
       match item:
         case Quarantined():
@@ -147,7 +147,7 @@ class DistortShard(ShardTask):
   def extra(self) -> Mapping[str, Any]:
     return {DISTORTED: {"pictures": self._counts["pictures"], "validation": self._counts["validation"]}}
 
-  def _training_pictures(self, shard: Shard) -> Iterator[Image | Quarantined]:
+  def _training_images(self, shard: Shard) -> Iterator[Image | Quarantined]:
     for picture in read_images(shard, self._labels):
       if isinstance(picture, Quarantined) or self._percentages.split_of(picture.key, shard.split) == TRAINING:
         yield picture
@@ -176,7 +176,7 @@ class DistortShard(ShardTask):
 
 @dataclasses.dataclass(frozen=True)
 class _DistortingModel(LoadedModel):
-  """A trunk that takes a picture and gives [K, D]: a picture and its variants come and go together."""
+  """A trunk that takes a image and gives [K, D]: a image and its variants come and go together."""
 
   make_variants: Callable[[Sequence[Image]], Any] = dataclasses.field(kw_only=True)
 

@@ -1,4 +1,4 @@
-"""Pictures through the trunk, one shard at a time."""
+"""Images through the trunk, one shard at a time."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from beam_retrain.transforms.core.records.schema import Bottleneck, Image, encod
 from beam_retrain.transforms.core.records.shards import BOTTLENECKS, Shard
 from beam_retrain.transforms.core.records.tfrecord import frame
 from beam_retrain.transforms.shards.work import METRICS_NAMESPACE, ShardTask, Written
-from beam_retrain.transforms.shards.worker_metrics import TRUNK_PICTURES, count_here
+from beam_retrain.transforms.shards.worker_metrics import TRUNK_IMAGES, count_here
 from beam_retrain.transforms.sources.find import read_images
 
 
 class EmbedShard(ShardTask):
-  """Writes the bottleneck records of a shard's pictures. The trunk is loaded at the first one that can be decoded.
+  """Writes the bottleneck records of a shard's images. The trunk is loaded at the first one that can be decoded.
 
   Attributes:
     handler: the trunk.
@@ -56,7 +56,7 @@ class EmbedShard(ShardTask):
     self._handler.count_loads()
     if self._computed:
       self._counter.inc(self._computed)
-      count_here(TRUNK_PICTURES, self._computed)
+      count_here(TRUNK_IMAGES, self._computed)
     if self._model is not None and self._model.largest_batch is not None:
       self._batch.update(self._model.largest_batch())
 

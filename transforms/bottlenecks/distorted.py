@@ -26,9 +26,9 @@ _OF_VARIANTS = ("distortion_copies", "distortion_seed")
 def add_distortion_flags(parser: argparse.ArgumentParser) -> None:
   group = parser.add_argument_group(
     "distortions",
-    "Of each training picture, variants go through the trunk too, once, and `train` draws from them and from the"
-    " picture itself. Names and meanings are retrain.py's, which distorted anew, and ran the trunk, at every step."
-    " Pictures for validation and testing are never distorted.",
+    "Of each training image, variants go through the trunk too, once, and `train` draws from them and from the"
+    " image itself. Names and meanings are retrain.py's, which distorted anew, and ran the trunk, at every step."
+    " Images for validation and testing are never distorted.",
   )
   group.add_argument("--flip_left_right", action="store_true", help="mirror half of the variants, left to right")
   group.add_argument(
@@ -52,11 +52,9 @@ def add_distortion_flags(parser: argparse.ArgumentParser) -> None:
     metavar="PERCENT",
     help="make darker or brighter by up to so many percent (default: %(default)d)",
   )
+  group.add_argument("--distortion_copies", type=positive_int, metavar="K", help="variants of each image (default: 4)")
   group.add_argument(
-    "--distortion_copies", type=positive_int, metavar="K", help="variants of each picture (default: 4)"
-  )
-  group.add_argument(
-    "--distortion_seed", type=int, metavar="N", help="same seed, same picture, same variants (default: 0)"
+    "--distortion_seed", type=int, metavar="N", help="same seed, same image, same variants (default: 0)"
   )
 
 
@@ -104,10 +102,10 @@ class DistortedBottlenecks:
   """The part of the job that embeds variants.
 
   Attributes:
-    distortions: what is done to the pictures.
+    distortions: what is done to the images.
     handler: the trunk.
     labels: class index -> label.
-    percentages: which pictures of the training shards are for validation.
+    percentages: which images of the training shards are for validation.
     output: the stage's folder.
     trunk_fingerprint: of the trunk.
     preprocessing: its version.
@@ -133,7 +131,7 @@ class DistortedBottlenecks:
     Args:
       shards: PCollection[Shard], of all splits.
       checked: what must have been computed first.
-      reports: PCollection[ShardReport] of the pictures themselves, for the ledger.
+      reports: PCollection[ShardReport] of the images themselves, for the ledger.
     """
     settings = {
       **distortions_setting(self.distortions),
@@ -162,5 +160,5 @@ class DistortedBottlenecks:
     counts = stats[DISTORTED]
     return (
       f"{counts['records']:,} distorted variants, {counts['copies']} of each of {counts['pictures']:,} training"
-      f" pictures, in {files.shown(self.folder)}"
+      f" images, in {files.shown(self.folder)}"
     )

@@ -31,18 +31,18 @@ from beam_retrain.transforms.io.transfer import bring
 from beam_retrain.transforms.shards.worker_metrics import TRUNK_LOADS, count_here
 
 BATCH_METRIC = "trunk_batch_pictures"
-"""A distribution: how many pictures the trunk took at a time, when a shard was done."""
+"""A distribution: how many images the trunk took at a time, when a shard was done."""
 
 __all__ = ["BATCH_SIZE", "ImageModelHandler", "Inferred", "LoadedModel", "load_model", "quarantine"]
 
 
 class ImageModelHandler(ModelHandler[Image, "Inferred | Quarantined", LoadedModel]):
-  """Runs a SavedModel over pictures; also for `RunInference` in anyone's pipeline.
+  """Runs a SavedModel over images; also for `RunInference` in anyone's pipeline.
 
   Attributes:
     path: folder of a trunk (`B/trunk`) or of an exported model (`M/saved_model`), readable by the workers; a remote one
       is brought to each machine.
-    batch_size: pictures per call of the graph; a smaller rest is padded, so that the graph sees one shape only. Where
+    batch_size: images per call of the graph; a smaller rest is padded, so that the graph sees one shape only. Where
       memory does not do for it, it is halved.
     threads: of the graph, in a worker's process; 0: the cores that the process is given, shared out to `processes`.
     processes: how many workers' processes run on one machine; 0: as many as it has cores.
@@ -113,7 +113,7 @@ class ImageModelHandler(ModelHandler[Image, "Inferred | Quarantined", LoadedMode
   ) -> Iterator[Inferred | Quarantined]:
     """Yields one item per input, in order. Reading and decoding go on one thread ahead of the graph.
 
-    `model` may also be what gives it, `load_once` for example: called at the first picture that can be decoded.
+    `model` may also be what gives it, `load_once` for example: called at the first image that can be decoded.
     """
     return infer_images(images, model, batch_size=self.batch_size, max_pixels=self.max_pixels)
 

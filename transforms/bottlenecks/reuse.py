@@ -1,15 +1,15 @@
-"""Bottlenecks of today's pictures: those that a store has are taken from there, the trunk runs over the others only.
+"""Bottlenecks of today's images: those that a store has are taken from there, the trunk runs over the others only.
 
-Pictures are the same where their bytes are: what crosses the shuffles is names and hashes, never a picture or a vector.
+Images are the same where their bytes are: what crosses the shuffles is names and hashes, never a image or a vector.
 
-1. Hash.     Each shard's pictures are read once, for their SHA-256; each store's record file is read and checked up to
+1. Hash.     Each shard's images are read once, for their SHA-256; each store's record file is read and checked up to
              where it is damaged, if it is.
-2. Match.    Both meet by hash. Of pictures that no store has, equal ones have one owner: the first by shard and place.
+2. Match.    Both meet by hash. Of images that no store has, equal ones have one owner: the first by shard and place.
 3. Embed.    The owners are gathered into full shards (a hundred of them spread over sixty shards are four batches of
              the trunk, not sixty) and worked into a folder of their own.
 4. Assemble. Each planned shard copies its records from the stores and from that folder, in its own order.
 
-An assembled file has the bytes that it would have if the trunk had run over each of its pictures, and so it has the
+An assembled file has the bytes that it would have if the trunk had run over each of its images, and so it has the
 planned shard's name and digest: a run that was killed goes on with --reuse, without it, or with another store.
 """
 
@@ -45,15 +45,15 @@ class EmbedOnlyNew(beam.PTransform):
   """PCollection[Shard] -> PCollection[ShardReport]: writes each shard's bottleneck records under `output`.
 
   Attributes:
-    handler: the trunk; not loaded where no picture needs it.
+    handler: the trunk; not loaded where no image needs it.
     labels: class index -> label.
-    stores: folders that `find_stores` found; where several have a picture, the first one's bottleneck is taken.
+    stores: folders that `find_stores` found; where several have a image, the first one's bottleneck is taken.
     output: folder of the record files.
-    fresh_folder: where the new pictures' bottlenecks go first. A run that was killed goes on from there; to be deleted
+    fresh_folder: where the new images' bottlenecks go first. A run that was killed goes on from there; to be deleted
       when all is finished.
-    request: digest of everything but the pictures that decides the bytes; stores do not.
+    request: digest of everything but the images that decides the bytes; stores do not.
     checked: a PCollection that must have been computed before any work starts.
-    images_per_shard: how many new pictures go through the trunk as one piece of work, at most, unless more of them are
+    images_per_shard: how many new images go through the trunk as one piece of work, at most, unless more of them are
       in one planned shard.
   """
 
@@ -144,21 +144,21 @@ class EmbedOnlyNew(beam.PTransform):
 
 
 class Listing(NamedTuple):
-  """A planned shard and its pictures, which are not placed yet; `digest` is the shard's."""
+  """A planned shard and its images, which are not placed yet; `digest` is the shard's."""
 
   shard: Shard
   digest: str
-  pictures: list[StoredBottleneck | Quarantined]
+  images: list[StoredBottleneck | Quarantined]
 
   def __reduce__(self) -> Any:
     return reduce_packed(self)
 
 
 class Hashed(NamedTuple):
-  """Pictures of a shard: (SHA-256, 32 bytes; position in the shard)."""
+  """Images of a shard: (SHA-256, 32 bytes; position in the shard)."""
 
   shard: str
-  pictures: list[tuple[bytes, int]]
+  images: list[tuple[bytes, int]]
 
 
 class Stored(NamedTuple):
@@ -170,8 +170,8 @@ class Stored(NamedTuple):
 
 
 class Place(NamedTuple):
-  """Where the bottleneck of a shard's picture is: from byte `start` on in the file `source`; or, where `start` is None,
-  in whatever is made of the owner's shard, `source`. `computed`: the picture is the owner, and no store has it."""
+  """Where the bottleneck of a shard's image is: from byte `start` on in the file `source`; or, where `start` is None,
+  in whatever is made of the owner's shard, `source`. `computed`: the image is the owner, and no store has it."""
 
   position: int
   source: str
@@ -180,7 +180,7 @@ class Place(NamedTuple):
 
 
 class Matched(NamedTuple):
-  """Places of a shard's pictures. Not a bare list: Beam would pickle each place by itself."""
+  """Places of a shard's images. Not a bare list: Beam would pickle each place by itself."""
 
   places: list[Place]
 
@@ -189,7 +189,7 @@ class Matched(NamedTuple):
 
 
 class Missing(NamedTuple):
-  """The pictures of a shard that have to go through the trunk."""
+  """The images of a shard that have to go through the trunk."""
 
   split: str
   shard: str
@@ -220,19 +220,19 @@ class _HashShard(beam.DoFn):
       # What is new in it is in the fresh folder still. Taken from here, the fresh shards would be others than before.
       finished = None
     bad = {entry.key: entry for entry in finished.quarantined} if finished else {}
-    pictures: list[StoredBottleneck | Quarantined] = []
+    images: list[StoredBottleneck | Quarantined] = []
     hashed: list[tuple[bytes, int]] = []
     for position, image in enumerate(read_images(shard, self._labels)):
       if isinstance(image, Quarantined):
-        pictures.append(image.in_split(shard.split))
+        images.append(image.in_split(shard.split))
         continue
       if image.key in bad:
-        pictures.append(bad[image.key])
+        images.append(bad[image.key])
         continue
       sha256 = hashlib.sha256(image.encoded)
       hashed.append((sha256.digest(), position))
-      pictures.append(StoredBottleneck(image.key, image.label, len(image.encoded), sha256.hexdigest(), "", None, False))
-    yield shard.name(), Listing(shard, digest, pictures)
+      images.append(StoredBottleneck(image.key, image.label, len(image.encoded), sha256.hexdigest(), "", None, False))
+    yield shard.name(), Listing(shard, digest, images)
     for bucket, dealt in deal(hashed, buckets).items():
       yield beam.pvalue.TaggedOutput(_TO_MATCH, (bucket, Hashed(shard.name(), dealt)))
     if finished:
@@ -241,10 +241,10 @@ class _HashShard(beam.DoFn):
 
 
 def match(met: Iterable[Hashed | Stored]) -> Iterator[tuple[str, Matched]]:
-  """Yields (shard's name, its places) for all pictures of one bucket.
+  """Yields (shard's name, its places) for all images of one bucket.
 
   Args:
-    met: what is in the bucket, in any order: equal pictures are all in the same one.
+    met: what is in the bucket, in any order: equal images are all in the same one.
   """
   wanted: dict[bytes, list[tuple[str, int]]] = defaultdict(list)
   stored: list[Stored] = []
@@ -252,7 +252,7 @@ def match(met: Iterable[Hashed | Stored]) -> Iterator[tuple[str, Matched]]:
     if isinstance(entry, Stored):
       stored.append(entry)
     else:
-      for digest, position in entry.pictures:
+      for digest, position in entry.images:
         wanted[digest].append((entry.shard, position))
   best: dict[bytes, tuple[int, str, int]] = {}
   for rank, path, records in stored:
@@ -261,49 +261,49 @@ def match(met: Iterable[Hashed | Stored]) -> Iterator[tuple[str, Matched]]:
         candidate = (rank, path, start)
         best[digest] = min(best.get(digest, candidate), candidate)
   places: dict[str, list[Place]] = defaultdict(list)
-  for digest, pictures in wanted.items():
-    owner = min(pictures)
+  for digest, images in wanted.items():
+    owner = min(images)
     found = best.get(digest)
     source = found[1] if found else owner[0]
     begins = found[2] if found else None
     in_stores = found is not None and found[0] != _OWN_RUN
-    for picture in pictures:
-      shard, position = picture
-      places[shard].append(Place(position, source, begins, computed=picture == owner and not in_stores))
+    for image in images:
+      shard, position = image
+      places[shard].append(Place(position, source, begins, computed=image == owner and not in_stores))
   for shard, found_places in places.items():
     yield shard, Matched(found_places)
 
 
 def _place_shard(name: str, met: Mapping[str, Iterable[Any]]) -> Iterator[Any]:
   (listing,) = met["listed"]
-  pictures = list(listing.pictures)
+  images = list(listing.images)
   missing = []
   for position, source, start, computed in itertools.chain.from_iterable(found.places for found in met["matched"]):
-    pictures[position] = pictures[position]._replace(path=source, position=start, computed=computed)
+    images[position] = images[position]._replace(path=source, position=start, computed=computed)
     if computed and start is None:
       missing.append(position)
   shard = listing.shard
-  yield shard._replace(inputs=tuple(pictures), same_as=listing.digest)
+  yield shard._replace(inputs=tuple(images), same_as=listing.digest)
   if missing:
     inputs = pick_inputs(shard.inputs, sorted(missing))
     yield beam.pvalue.TaggedOutput(_MISSING, Missing(shard.split, name, len(missing), inputs))
 
 
 def pack(counts: Iterable[tuple[str, str, int]], size: int) -> dict[str, tuple[str, int, int]]:
-  """Says which fresh shard each planned shard's missing pictures go to.
+  """Says which fresh shard each planned shard's missing images go to.
 
-  Neighbours share one as long as it has no more than `size` pictures; a planned shard's stay together, so that where
-  all are missing each has one of its own, and one more picture moves few others.
+  Neighbours share one as long as it has no more than `size` images; a planned shard's stay together, so that where
+  all are missing each has one of its own, and one more image moves few others.
 
   Args:
-    counts: (split, planned shard's name, pictures missing), in any order.
-    size: in pictures.
+    counts: (split, planned shard's name, images missing), in any order.
+    size: in images.
 
   Returns:
     Planned shard's name -> (split, index, of) of the fresh one.
   """
   indices: dict[str, tuple[str, int]] = {}
-  last: dict[str, tuple[int, int]] = {}  # split -> (index of the last fresh shard, pictures in it)
+  last: dict[str, tuple[int, int]] = {}  # split -> (index of the last fresh shard, images in it)
   for split, name, count in sorted(counts):
     index, filled = last.get(split, (0, 0))
     if filled and filled + count > size:
@@ -321,9 +321,9 @@ def _make_fresh(name: tuple[str, int, int], missing: Iterable[Missing]) -> Shard
 def _find_fresh(shard: Shard, fresh_folder: str, packing: Mapping[str, tuple[str, int, int]]) -> Shard:
   """Puts the fresh shard's file where so far the owner's shard is named."""
 
-  def find(picture: Input) -> Input:
-    if isinstance(picture, StoredBottleneck) and picture.position is None:
-      return picture._replace(path=files.join(fresh_folder, shard_name(*packing[picture.path])))
-    return picture
+  def find(image: Input) -> Input:
+    if isinstance(image, StoredBottleneck) and image.position is None:
+      return image._replace(path=files.join(fresh_folder, shard_name(*packing[image.path])))
+    return image
 
   return shard._replace(inputs=tuple(map(find, shard.inputs)))

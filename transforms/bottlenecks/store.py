@@ -1,4 +1,4 @@
-"""Stored bottlenecks of earlier runs: which folders hold some that are of use, and where in them each picture's is.
+"""Stored bottlenecks of earlier runs: which folders hold some that are of use, and where in them each image's is.
 
 A store is a finished folder with `records/*.tfrecord` and an `info.json` that says trunk and preprocessing: what
 `bottlenecks` writes, and what other commands keep in `bottlenecks/<first 12 digits of the trunk's fingerprint>`. It is
@@ -117,7 +117,7 @@ def record_files(store: str) -> list[str]:
 
 
 def locate_bottlenecks(path: str) -> Iterator[tuple[bytes, int]]:
-  """Yields (SHA-256 of the picture, 32 bytes; byte at which its record starts) for each record of a file.
+  """Yields (SHA-256 of the image, 32 bytes; byte at which its record starts) for each record of a file.
 
   Every byte is read and checked.
 

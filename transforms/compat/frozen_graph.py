@@ -1,4 +1,4 @@
-"""Labelling a folder of pictures with any frozen graph: the job of `label_image`, shard by shard."""
+"""Labelling a folder of images with any frozen graph: the job of `label_image`, shard by shard."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ UNKNOWN_FOLDER = "unknown_folder"
 
 
 class FrozenGraphHandler(ImageModelHandler):
-  """Runs a frozen graph over pictures; also for `RunInference` in anyone's pipeline. The output is `scores`.
+  """Runs a frozen graph over images; also for `RunInference` in anyone's pipeline. The output is `scores`.
 
   Attributes:
     path: the graph's file, readable by the workers.
     call: the fields of a `GraphCall`.
-    batch_size: pictures per call, where the graph does not say that itself.
+    batch_size: images per call, where the graph does not say that itself.
     threads: TensorFlow's threads in this process; 0 leaves TensorFlow's own choice.
     max_pixels: largest height x width that is decoded.
   """
@@ -67,8 +67,8 @@ class FrozenGraphHandler(ImageModelHandler):
     return load_graph(parse_graph(files.read_bytes(self._path), self._path), GraphCall(**self._call), self._path)
 
 
-class PlanPictureTree(beam.PTransform):
-  """PBegin -> PCollection[Shard] for whatever files are in a folder and below; a picture's label is its own folder's.
+class PlanImageTree(beam.PTransform):
+  """PBegin -> PCollection[Shard] for whatever files are in a folder and below; a image's label is its own folder's.
 
   Attributes:
     folder: where they are, readable by the workers.
@@ -113,7 +113,7 @@ class LabelShard(ShardTask):
 
   def work(self, shard: Shard) -> Iterator[Written | Quarantined]:
     self._counts = {ACCURATE: 0, UNKNOWN_FOLDER: 0}
-    # Pictures of no known label are labelled too.
+    # Images of no known label are labelled too.
     folders = sorted({entry.label for entry in shard.inputs if isinstance(entry, ImageFile)})
     for item in self._handler.infer(read_images(shard, folders), self._handler.load_once):
       if isinstance(item, Quarantined):

@@ -1,6 +1,6 @@
-"""Text bottlenecks of `retrain.py` into a store: their pictures' are then reused like any other bottleneck.
+"""Text bottlenecks of `retrain.py` into a store: their images' are then reused like any other bottleneck.
 
-The numbers are then `retrain.py`'s, not ours: TensorFlow 1 resized pictures off by a fraction of a pixel, and a module
+The numbers are then `retrain.py`'s, not ours: TensorFlow 1 resized images off by a fraction of a pixel, and a module
 of another version has other weights.
 """
 
@@ -27,9 +27,9 @@ IMPORTED, DAMAGED = "imported", "damaged"
 
 
 class ImportTexts(ShardTask):
-  """Writes bottleneck records of those pictures of a shard that have a sound text file; the others are left out.
+  """Writes bottleneck records of those images of a shard that have a sound text file; the others are left out.
 
-  A picture that cannot be decoded today is left out too: it is for the trunk's run to say so.
+  A image that cannot be decoded today is left out too: it is for the trunk's run to say so.
 
   Attributes:
     texts: where the text files are.
@@ -67,7 +67,7 @@ class ImportTexts(ShardTask):
     return {DAMAGED: self._damaged}
 
   def check(self, shard: Shard) -> None:
-    """Reads the shard's text files, and no picture.
+    """Reads the shard's text files, and no image.
 
     Raises:
       InputError: as above.
@@ -112,7 +112,7 @@ class ImportTextBottlenecks(beam.PTransform):
   Attributes:
     task: what to do with a shard; writes into the store's `records`.
     store: the folder to write.
-    request: digest of everything but the pictures that decides the bytes.
+    request: digest of everything but the images that decides the bytes.
     checked: a PCollection that must have been computed before any work starts.
   """
 

@@ -81,7 +81,7 @@ def find_texts(folder: str, prefixes: Iterable[str], handles: Sequence[str]) -> 
       found[module].first += [files.join(folder, prefix, name) for name in names]
   if not found:
     raise InputError(
-      f"--bottleneck_dir {folder} has no text bottlenecks (<class folder>/<picture>_<module>.txt) of the classes in"
+      f"--bottleneck_dir {folder} has no text bottlenecks (<class folder>/<image>_<module>.txt) of the classes in"
       " --input: give the folder that retrain.py wrote, or leave it out."
     )
   module = choose_module(found, handles, folder)

@@ -22,7 +22,7 @@ import apache_beam as beam
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.metrics import comparison
 from beam_retrain.transforms.core.metrics.comparison import CHANGE_TYPES, Bucket, Change, Comparison, Gone, New, Plan
-from beam_retrain.transforms.core.metrics.mistakes import as_picture
+from beam_retrain.transforms.core.metrics.mistakes import as_image
 from beam_retrain.transforms.core.metrics.predictions import Row, csv_line, read_part, read_predictions
 from beam_retrain.transforms.core.metrics.slices import extract_slices, extract_slices_beside
 from beam_retrain.transforms.core.records.csv_cells import escape_cell
@@ -66,9 +66,9 @@ class CompareNights(beam.PTransform):
   """PCollection[ShardReport] of `EvaluateShard` -> PCollection of one dict, JSON values.
 
   `{"comparison": model -> dict, "slices": model -> column -> value -> dict, "slices_beside": model -> column -> dict,
-  "pictures": {"regressed": [...], "fixed": [...]}}`: what `comparison.extract`, `extract_slices` and
+  "images": {"regressed": [...], "fixed": [...]}}`: what `comparison.extract`, `extract_slices` and
   `extract_slices_beside` return, the latter two empty without a manifest, and at most `MAX_SHOWN`
-  pictures each as `mistakes.as_picture` returns them and with `edited`, whether their bytes were others then; the
+  images each as `mistakes.as_image` returns them and with `edited`, whether their bytes were others then; the
   highest confidence first; where there are more, each model shows as many. Writes `CHANGES_FILES`, a header alone where
   there is nothing to compare with, and, with a manifest, `SLICES_FILE`.
 
@@ -79,8 +79,8 @@ class CompareNights(beam.PTransform):
     baseline: path of a `predictions.csv`, or None.
     baseline_name: what people call it; its path if None.
     manifest: path of a manifest, or None.
-    min_slice_size: slices of fewer pictures are pooled.
-    slices_only: nothing is compared: `comparison` and `pictures` are empty, and `SLICES_FILE` alone is written.
+    min_slice_size: slices of fewer images are pooled.
+    slices_only: nothing is compared: `comparison` and `images` are empty, and `SLICES_FILE` alone is written.
 
   Raises:
     InputError: the baseline or the manifest cannot be read; from the job: it is damaged further down, or of other
@@ -253,7 +253,7 @@ def _write_changes(kind: str, buckets: Sequence[bytes], output: str) -> list[dic
 
 
 def _choose_shown(changes: Iterable[Change]) -> list[dict[str, Any]]:
-  """Returns the pictures to show, of changes that are in order of their model."""
+  """Returns the images to show, of changes that are in order of their model."""
 
   def rank(change: Change) -> tuple[float, str, str]:
     return -float(change.confidence), change.file_name, change.model
@@ -263,13 +263,13 @@ def _choose_shown(changes: Iterable[Change]) -> list[dict[str, Any]]:
   for _, of_model in itertools.groupby(changes, key=operator.attrgetter("model")):
     places += enumerate(heapq.nsmallest(MAX_SHOWN, of_model, key=rank))
   places.sort(key=lambda entry: (entry[0], rank(entry[1])))
-  return [_as_picture(change) for change in sorted((change for _, change in places[:MAX_SHOWN]), key=rank)]
+  return [_as_image(change) for change in sorted((change for _, change in places[:MAX_SHOWN]), key=rank)]
 
 
-def _as_picture(change: Change) -> dict[str, Any]:
+def _as_image(change: Change) -> dict[str, Any]:
   row = Row(change.file_name, change.actual_digit, change.predicted_digit, change.confidence, change.sha256)
   return {
-    **as_picture(change.model, row),
+    **as_image(change.model, row),
     "edited": change.edited == str(True),
     "baseline_predicted": change.baseline_digit,
     "baseline_confidence": float(change.baseline_confidence),

@@ -1,4 +1,4 @@
-"""Evaluation: a shard of pictures becomes lines of the predictions and a table of counts, for each model asked.
+"""Evaluation: a shard of images becomes lines of the predictions and a table of counts, for each model asked.
 
 What is known of a whole evaluation when its job ends, its figures, goes to one file that the command reads to judge it.
 """
@@ -22,7 +22,7 @@ from beam_retrain.transforms.core.metrics.mistakes import (
   SUSPICIOUS_COLUMNS,
   SUSPICIOUS_PERCENT,
   Mistakes,
-  as_picture,
+  as_image,
 )
 from beam_retrain.transforms.core.metrics.predictions import (
   HEADER,
@@ -160,7 +160,7 @@ class LabelStatsFn(beam.CombineFn):
 
 
 class WritePredictions(beam.PTransform):
-  """PCollection[ShardReport] -> PCollection of one dict, the pictures that a report shows: `mistakes`, `suspicious`.
+  """PCollection[ShardReport] -> PCollection of one dict, the images that a report shows: `mistakes`, `suspicious`.
 
   Writes `predictions.csv`, the parts one after the other, and `suspicious_labels.csv` of each model.
 
@@ -206,9 +206,9 @@ def _join_parts(
     files.write_text(files.join(folder_of(output, model), SUSPICIOUS_FILE), "".join(lines))
   shared = len(models)
   return {
-    "mistakes": [as_picture(model, row) for model, seen in mistakes.items() for row in seen.shown(MAX_SHOWN // shared)],
+    "mistakes": [as_image(model, row) for model, seen in mistakes.items() for row in seen.shown(MAX_SHOWN // shared)],
     "suspicious": [
-      as_picture(model, row)
+      as_image(model, row)
       for model, seen in mistakes.items()
       for row in seen.suspicious(MAX_SHOWN_SUSPICIOUS // shared)
     ],
@@ -222,7 +222,7 @@ def _join_parts(
 class WriteFigures(beam.PTransform):
   """Writes each model's `per_label.csv` and `confusion_matrix.csv`, and `figures.json`, which the command judges.
 
-  `figures.json` holds, per model, what `metrics.json` will say, and under `pictures` what the report shows.
+  `figures.json` holds, per model, what `metrics.json` will say, and under `images` what the report shows.
 
   PCollection of one dict, the ledger -> PCollection of one str, the path of `figures.json`.
 
@@ -230,7 +230,7 @@ class WriteFigures(beam.PTransform):
     parts_folder: where `figures.json` goes.
     output: the stage's folder.
     stats: model -> PCollection of its one `LabelStats`.
-    pictures: PCollection of one dict, what `WritePredictions` gave.
+    images: PCollection of one dict, what `WritePredictions` gave.
     thumbnails: PCollection of one dict, key -> data URI.
     comparison: PCollection of one dict, what `CompareNights` gave; None where nothing is compared.
   """
@@ -241,7 +241,7 @@ class WriteFigures(beam.PTransform):
     parts_folder: str,
     output: str,
     stats: Mapping[str, beam.PCollection],
-    pictures: beam.PCollection,
+    images: beam.PCollection,
     thumbnails: beam.PCollection,
     comparison: beam.PCollection | None = None,
   ):
@@ -249,7 +249,7 @@ class WriteFigures(beam.PTransform):
     self._parts_folder = parts_folder
     self._output = output
     self._stats = dict(stats)
-    self._sides = {"pictures": pictures, "thumbnails": thumbnails}
+    self._sides = {"images": images, "thumbnails": thumbnails}
     if comparison is not None:
       self._sides["comparison"] = comparison
 
@@ -267,7 +267,7 @@ def _write_figures(  # type: ignore[no-untyped-def]
   output: str,
   models: Sequence[str],
   *,
-  pictures: dict[str, Any],
+  images: dict[str, Any],
   thumbnails: dict[str, str],
   comparison: Mapping[str, Any] = MappingProxyType({}),
   **stats,
@@ -280,7 +280,7 @@ def _write_figures(  # type: ignore[no-untyped-def]
     files.write_text(files.join(folder, CONFUSION_FILE), label_stats.confusion_csv(found))
     figures[model] = {
       **label_stats.metrics_json(found),
-      "suspicious_labels": pictures["suspicious_labels"][model],
+      "suspicious_labels": images["suspicious_labels"][model],
       **{
         name: of_model[model]
         for name in ("comparison", "slices", "slices_beside")
@@ -288,11 +288,10 @@ def _write_figures(  # type: ignore[no-untyped-def]
       },
     }
   figures[MODEL]["quarantined"] = {"total": ledger["quarantined"], "reasons": ledger["reasons"]}
-  shown = {**pictures, **comparison.get("pictures", {})}
+  shown = {**images, **comparison.get("pictures", {})}
   del shown["suspicious_labels"]
   figures["pictures"] = {
-    kind: [{**picture, "thumbnail": thumbnails.get(picture["key"])} for picture in of_kind]
-    for kind, of_kind in shown.items()
+    kind: [{**image, "thumbnail": thumbnails.get(image["key"])} for image in of_kind] for kind, of_kind in shown.items()
   }
   path = files.join(parts_folder, FIGURES_FILE)
   files.write_text(path, json.dumps(figures) + "\n")

@@ -1,4 +1,4 @@
-"""How the pictures of a shard get their scores: by a whole exported model, or by heads over stored bottlenecks."""
+"""How the images of a shard get their scores: by a whole exported model, or by heads over stored bottlenecks."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ BOTTLENECKS_BATCH_SIZE = 1024
 
 
 class Scorer(abc.ABC):
-  """How the pictures of a shard get their scores. Pickled to the workers."""
+  """How the images of a shard get their scores. Pickled to the workers."""
 
   @abc.abstractmethod
   def setup(self) -> None:
@@ -35,11 +35,11 @@ class Scorer(abc.ABC):
 
   @abc.abstractmethod
   def score(self, shard: Shard) -> Iterator[tuple[Scored, ...] | Quarantined]:
-    """Yields one item per picture, in the shard's order: its scores by each model, whose label lists have its label."""
+    """Yields one item per image, in the shard's order: its scores by each model, whose label lists have its label."""
 
 
 class ScoreImages(Scorer):
-  """Runs the whole exported model over pictures.
+  """Runs the whole exported model over images.
 
   Attributes:
     handler: the exported model, by the path that workers read.
@@ -148,7 +148,7 @@ class HeadOf(NamedTuple):
 class ScoreWithHeads(Scorer):
   """Runs several heads over one reading of the stored bottlenecks; no TensorFlow.
 
-  A shard's inputs are the record files of its pictures, one per trunk, as `WorkShards` left them with their reports.
+  A shard's inputs are the record files of its images, one per trunk, as `WorkShards` left them with their reports.
 
   Attributes:
     heads: in the order of the scores that come out.

@@ -1,4 +1,4 @@
-"""The pictures that a report shows, read again: a few hundred of however many there are."""
+"""The images that a report shows, read again: a few hundred of however many there are."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class ReadThumbnails(beam.PTransform):
   """PCollection[Shard] -> PCollection of one dict: key, as the CSVs spell it -> `data:` URI.
 
   Attributes:
-    shown: PCollections of one dict each; the lists among its values are of pictures, each with its `key`.
+    shown: PCollections of one dict each; the lists among its values are of images, each with its `key`.
   """
 
   def __init__(self, *shown: beam.PCollection):
@@ -49,7 +49,7 @@ def _read(shard: Shard, *shown) -> Iterator[tuple[str, str]]:  # type: ignore[no
 
 
 def _read_wanted(entry: Input, split: str, wanted: Set[str]) -> Iterator[tuple[str, bytes]]:
-  """Yields (key as the CSVs spell it, picture bytes), reading and encoding no others where that can be helped."""
+  """Yields (key as the CSVs spell it, image bytes), reading and encoding no others where that can be helped."""
   match entry:
     case ImageFile():
       key = escape_cell(entry.key)
@@ -67,13 +67,13 @@ def _read_wanted(entry: Input, split: str, wanted: Set[str]) -> Iterator[tuple[s
         for record in read_records(file, entry.path):
           features = decode_example(record)
           if ENCODED not in features:
-            return  # bottlenecks: their pictures are not at hand
+            return  # bottlenecks: their images are not at hand
           key = escape_cell(features[KEY][0].decode())
           if key in wanted:
             yield key, features[ENCODED][0]
 
 
 def _keys(shown: Mapping[str, Any]) -> Iterator[str]:
-  for pictures in (*shown.values(), *shown.get("pictures", {}).values()):
-    if isinstance(pictures, list):
-      yield from (picture["key"] for picture in pictures)
+  for images in (*shown.values(), *shown.get("pictures", {}).values()):
+    if isinstance(images, list):
+      yield from (image["key"] for image in images)

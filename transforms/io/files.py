@@ -208,7 +208,7 @@ def walk(folder: str) -> Iterator[str]:
 
 
 def _refuse_unlisted(error: OSError) -> None:
-  # What is hidden is nobody's picture.
+  # What is hidden is nobody's image.
   if not isinstance(error, FileNotFoundError) and not os.path.basename(error.filename).startswith("."):
     raise InputError(
       f"the folder {error.filename} cannot be listed ({error.strerror}): let this user read it, or take it away."

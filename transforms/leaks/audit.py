@@ -1,10 +1,10 @@
-"""The split audit: which pictures are there with different labels, or in training and in testing.
+"""The split audit: which images are there with different labels, or in training and in testing.
 
-Pictures are the same where their bytes are. Only hashes, places and small numbers cross the shuffles, dealt in buckets,
-and of most pictures four bytes of the hash alone: the local runner keeps in memory what crosses a shuffle. Names are
+Images are the same where their bytes are. Only hashes, places and small numbers cross the shuffles, dealt in buckets,
+and of most images four bytes of the hash alone: the local runner keeps in memory what crosses a shuffle. Names are
 looked up for the leaks alone.
 
-1. Suspect. Each shard's pictures are hashed, or the hashes in its finished records are read. Equal marks, the four
+1. Suspect. Each shard's images are hashed, or the hashes in its finished records are read. Equal marks, the four
             bytes, meet in a bucket.
 2. Find.    Suspects are hashed or read again, in shards that have some. Equal hashes meet in a bucket.
 3. Name.    The leaks that are in a shard are read once more, for their keys and labels.
@@ -22,7 +22,7 @@ from beam_retrain.transforms.core.images.headers import MAX_PIXELS, Fault, look
 from beam_retrain.transforms.core.models.inference import set_threads
 from beam_retrain.transforms.core.records.example import decode_example
 from beam_retrain.transforms.core.records.hash_buckets import bucket_count, deal
-from beam_retrain.transforms.core.records.leaks import Dealt, Leak, LeakedPicture, ShardLeaks, find_leaks, leaks_csv
+from beam_retrain.transforms.core.records.leaks import Dealt, Leak, LeakedImage, ShardLeaks, find_leaks, leaks_csv
 from beam_retrain.transforms.core.records.schema import (
   CLASS_INDEX,
   Image,
@@ -41,11 +41,11 @@ from beam_retrain.transforms.sources.find import read_images
 
 
 class AuditRecords(beam.PTransform):
-  """PCollection[ShardReport] -> PCollection[LeakedPicture]: the leaks among finished bottleneck records.
+  """PCollection[ShardReport] -> PCollection[LeakedImage]: the leaks among finished bottleneck records.
 
   Attributes:
     labels: class index -> label.
-    percentages: how training pictures are drawn for validation.
+    percentages: how training images are drawn for validation.
     records_folder: where the shards are.
   """
 
@@ -70,17 +70,17 @@ class AuditRecords(beam.PTransform):
       | "FindLeaks" >> _FindLeaks()
       # (shard's name, ShardLeaks)
       | "NameRecords" >> beam.FlatMap(_name_records, self._labels, self._records_folder, self._percentages)
-    )  # LeakedPicture
+    )  # LeakedImage
 
 
-class AuditPictures(beam.PTransform):
-  """PCollection[Shard] -> PCollection[(shard's name, NamedLeaks)]: the leaks among planned pictures, before any work.
+class AuditImages(beam.PTransform):
+  """PCollection[Shard] -> PCollection[(shard's name, NamedLeaks)]: the leaks among planned images, before any work.
 
-  A picture that cannot be used is no leak: the work says what is wrong with it.
+  A image that cannot be used is no leak: the work says what is wrong with it.
 
   Attributes:
     labels: class index -> label.
-    percentages: how training pictures are drawn for validation.
+    percentages: how training images are drawn for validation.
     max_pixels: largest height x width that is decoded.
     threads: of TensorFlow in a process, where leaks are decoded; None: the cores given.
   """
@@ -104,7 +104,7 @@ class AuditPictures(beam.PTransform):
       shards
       | "SpreadShards" >> beam.Reshuffle()
       # Shard
-      | "MarkPictures" >> beam.FlatMap(_mark_pictures, self._labels, buckets)
+      | "MarkImages" >> beam.FlatMap(_mark_images, self._labels, buckets)
       # (bucket, (shard's name, marks))
       | "FindSuspects" >> _FindSuspects()
     )  # (shard's name, list of marks)
@@ -113,7 +113,7 @@ class AuditPictures(beam.PTransform):
       | "PickSuspects" >> beam.FlatMap(_pick_suspects, beam.pvalue.AsDict(suspects))
       # (Shard, marks)
       | "SpreadSuspects" >> beam.Reshuffle()
-      | "DealPictures" >> beam.FlatMap(_deal_pictures, self._labels, buckets)
+      | "DealImages" >> beam.FlatMap(_deal_images, self._labels, buckets)
       # (bucket, Dealt)
       | "FindLeaks" >> _FindLeaks()
     )  # (shard's name, ShardLeaks)
@@ -122,32 +122,32 @@ class AuditPictures(beam.PTransform):
       | "PickLeaks" >> beam.FlatMap(_pick_leaks, beam.pvalue.AsDict(leaks))
       # (Shard of the leaks alone, ShardLeaks by ascending place)
       | "SpreadLeaks" >> beam.Reshuffle()
-      | "NamePictures" >> beam.FlatMap(_name_pictures, self._labels, self._percentages, self._max_pixels, self._threads)
+      | "NameImages" >> beam.FlatMap(_name_images, self._labels, self._percentages, self._max_pixels, self._threads)
     )  # (shard's name, NamedLeaks)
 
 
 class NamedLeak(NamedTuple):
-  """A leaking picture of a planned shard: its position among the shard's pictures, and its size."""
+  """A leaking image of a planned shard: its position among the shard's images, and its size."""
 
   position: int
   size_bytes: int
-  picture: LeakedPicture
+  picture: LeakedImage
 
 
 class NamedLeaks(NamedTuple):
-  """The leaks of one planned shard, which has `count` pictures."""
+  """The leaks of one planned shard, which has `count` images."""
 
   count: int  # type: ignore[assignment]  # hides tuple.count, which nobody calls
   leaks: list[NamedLeak]
 
 
-def leaked_pictures(_: str, found: NamedLeaks) -> list[LeakedPicture]:
-  """Returns the pictures of one element of what `AuditPictures` makes."""
+def leaked_images(_: str, found: NamedLeaks) -> list[LeakedImage]:
+  """Returns the images of one element of what `AuditImages` makes."""
   return [leak.picture for leak in found.leaks]
 
 
 class WriteLeaks(beam.PTransform):
-  """PCollection[LeakedPicture] -> PCollection of the path of the CSV that was written.
+  """PCollection[LeakedImage] -> PCollection of the path of the CSV that was written.
 
   Attributes:
     path: of the CSV.
@@ -161,18 +161,18 @@ class WriteLeaks(beam.PTransform):
     return (
       leaks
       | "CollectLeaks" >> beam.combiners.ToList()
-      # list of LeakedPicture
+      # list of LeakedImage
       | "WriteCsv" >> beam.Map(_write_csv, self._path)
     )  # str
 
 
-def _write_csv(leaks: list[LeakedPicture], path: str) -> str:
+def _write_csv(leaks: list[LeakedImage], path: str) -> str:
   files.write_text(path, leaks_csv(leaks))
   return path
 
 
 class DropLeaks(beam.PTransform):
-  """(PCollection[Shard], what `AuditPictures` makes of it) -> PCollection[Shard]: what is dropped is `Quarantined`.
+  """(PCollection[Shard], what `AuditImages` makes of it) -> PCollection[Shard]: what is dropped is `Quarantined`.
 
   A shard that nothing is dropped from stays as it is, with its digest.
   """
@@ -183,7 +183,7 @@ class DropLeaks(beam.PTransform):
 
 
 def drop_leaks(shard: Shard, audited: Mapping[str, NamedLeaks]) -> Shard:
-  """Returns the shard without the pictures that `--on_leak drop` leaves out; those come after the others, quarantined.
+  """Returns the shard without the images that `--on_leak drop` leaves out; those come after the others, quarantined.
 
   Args:
     shard: as a source planned it.
@@ -260,8 +260,8 @@ def _deal_records(suspects: tuple[str, list[bytes]], folder: str, buckets: int) 
       digest = digest_of_record(record)
       if mark_of(digest) in marks:
         hashed.append((digest, start, decode_example(record, (CLASS_INDEX,))[CLASS_INDEX][0]))
-  for bucket, pictures in deal(hashed, buckets).items():
-    yield bucket, Dealt(name, _split_of_file(name), count, pictures)
+  for bucket, images in deal(hashed, buckets).items():
+    yield bucket, Dealt(name, _split_of_file(name), count, images)
 
 
 def _split_of_file(name: str) -> str:
@@ -271,7 +271,7 @@ def _split_of_file(name: str) -> str:
 
 def _name_records(
   in_shard: tuple[str, ShardLeaks], labels: Sequence[str], folder: str, percentages: SplitPercentages
-) -> Iterator[LeakedPicture]:
+) -> Iterator[LeakedImage]:
   name, found = in_shard
   given = _split_of_file(name)
   path = files.join(folder, name)
@@ -281,11 +281,11 @@ def _name_records(
       yield _name(leak, record.key, record.label, percentages.split_of(record.key, given), labels)
 
 
-def _name(leak: Leak, key: str, label: str, split: str, labels: Sequence[str]) -> LeakedPicture:
-  return LeakedPicture(leak.digest.hex(), key, split, label, leak.kinds, tuple(labels[index] for index in leak.classes))
+def _name(leak: Leak, key: str, label: str, split: str, labels: Sequence[str]) -> LeakedImage:
+  return LeakedImage(leak.digest.hex(), key, split, label, leak.kinds, tuple(labels[index] for index in leak.classes))
 
 
-def _mark_pictures(shard: Shard, labels: Sequence[str], buckets: int) -> Iterator[tuple[int, tuple[str, bytes]]]:
+def _mark_images(shard: Shard, labels: Sequence[str], buckets: int) -> Iterator[tuple[int, tuple[str, bytes]]]:
   images = (image for image in read_images(shard, labels) if isinstance(image, Image) and image.encoded)
   yield from _pack_marks(shard.name(), (hashlib.sha256(image.encoded).digest() for image in images), buckets)
 
@@ -295,7 +295,7 @@ def _pick_suspects(shard: Shard, suspects: Mapping[str, list[bytes]]) -> Iterato
     yield shard, packed
 
 
-def _deal_pictures(
+def _deal_images(
   suspects: tuple[Shard, list[bytes]], labels: Sequence[str], buckets: int
 ) -> Iterator[tuple[int, Dealt]]:
   shard, packed = suspects
@@ -308,8 +308,8 @@ def _deal_pictures(
       digest = hashlib.sha256(image.encoded).digest()
       if mark_of(digest) in marks:
         hashed.append((digest, position, class_indices[image.label]))
-  for bucket, pictures in deal(hashed, buckets).items():
-    yield bucket, Dealt(shard.name(), shard.split, count, pictures)
+  for bucket, images in deal(hashed, buckets).items():
+    yield bucket, Dealt(shard.name(), shard.split, count, images)
 
 
 def _pick_leaks(shard: Shard, leaks: Mapping[str, ShardLeaks]) -> Iterator[tuple[Shard, ShardLeaks]]:
@@ -317,7 +317,7 @@ def _pick_leaks(shard: Shard, leaks: Mapping[str, ShardLeaks]) -> Iterator[tuple
     yield shard._replace(inputs=pick_inputs(shard.inputs, [leak.place for leak in found.leaks])), found
 
 
-def _name_pictures(
+def _name_images(
   picked: tuple[Shard, ShardLeaks],
   labels: Sequence[str],
   percentages: SplitPercentages,
@@ -339,7 +339,7 @@ def _name_pictures(
 
 
 def _is_sound(encoded: bytes, max_pixels: int) -> bool:
-  """Says whether the work will take a picture; asks what the work asks, so that no leak is listed but by both."""
+  """Says whether the work will take a image; asks what the work asks, so that no leak is listed but by both."""
   if isinstance(look(encoded, max_pixels), Fault):
     return False
   import tensorflow as tf

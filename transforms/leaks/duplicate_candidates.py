@@ -1,6 +1,6 @@
-"""Which pictures may be there twice, from four bytes of each one's hash: what meets in one place stays small.
+"""Which images may be there twice, from four bytes of each one's hash: what meets in one place stays small.
 
-Pictures that are equal have equal marks. Others may, too: one in about 4 billion pairs that meet in a bucket, so that
+Images that are equal have equal marks. Others may, too: one in about 4 billion pairs that meet in a bucket, so that
 suspects are to be looked at again, by their whole hashes.
 """
 
@@ -15,15 +15,15 @@ _MARK_TYPE = np.dtype("<u4")
 
 
 def mark_of(digest: bytes) -> bytes:
-  """Returns the mark, 4 bytes, of a picture by its SHA-256, 32 bytes."""
+  """Returns the mark, 4 bytes, of a image by its SHA-256, 32 bytes."""
   return digest[_MARK]
 
 
 def find_suspects(met: Iterable[tuple[str, bytes]]) -> Iterator[tuple[str, bytes]]:
-  """Yields (shard's name, marks one after the other) for the shards that have pictures with marks that come twice.
+  """Yields (shard's name, marks one after the other) for the shards that have images with marks that come twice.
 
   Args:
-    met: (shard's name, marks of its pictures one after the other) of one bucket.
+    met: (shard's name, marks of its images one after the other) of one bucket.
   """
   marks = [(name, np.frombuffer(packed, _MARK_TYPE)) for name, packed in met]
   values, counts = np.unique(np.concatenate([of_shard for _, of_shard in marks]), return_counts=True)

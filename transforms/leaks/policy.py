@@ -16,7 +16,7 @@ from beam_retrain.transforms.core.records.schema import LEAKS_FILE, REFUSED_LEAK
 from beam_retrain.transforms.core.records.splits import SplitPercentages
 from beam_retrain.transforms.core.system.cpu import Threads
 from beam_retrain.transforms.io import files
-from beam_retrain.transforms.leaks.audit import AuditPictures, AuditRecords, DropLeaks, WriteLeaks, leaked_pictures
+from beam_retrain.transforms.leaks.audit import AuditImages, AuditRecords, DropLeaks, WriteLeaks, leaked_images
 from beam_retrain.transforms.shards.checks import CheckSplits
 
 OWNED = (LEAKS_FILE, REFUSED_LEAKS_FILE)
@@ -29,7 +29,7 @@ def add_on_leak(parser: argparse.ArgumentParser) -> None:
     "--on_leak",
     choices=[str(value) for value in OnLeak],
     default=str(OnLeak.WARN),
-    help=f"identical pictures (by their bytes) with different labels, or in training and in testing, are listed in"
+    help=f"identical images (by their bytes) with different labels, or in training and in testing, are listed in"
     f" {LEAKS_FILE} and counted in stats.json; `drop` leaves them out: of different labels all copies, of training and"
     " testing those in training; `fail` ends with exit code 1, before the trunk runs (default: %(default)s)",
   )
@@ -45,8 +45,8 @@ class Planned(NamedTuple):
 
   Attributes:
     shards: PCollection[Shard], without what is dropped.
-    checked: a PCollection that is there once each class is known to have pictures in each split.
-    leaks: PCollection[LeakedPicture] of all planned pictures, also of what is dropped; None where it is not known yet.
+    checked: a PCollection that is there once each class is known to have images in each split.
+    leaks: PCollection[LeakedImage] of all planned images, also of what is dropped; None where it is not known yet.
   """
 
   shards: beam.PCollection
@@ -79,8 +79,8 @@ class SplitAudit:
     """
     leaks = None
     if self.on_leak == OnLeak.DROP or (self.on_leak == OnLeak.FAIL and leaks_path):
-      audited = shards | "Audit" >> AuditPictures(self.labels, self.percentages, self.max_pixels, self.threads)
-      leaks = audited | "Leaks" >> beam.FlatMapTuple(leaked_pictures)  # LeakedPicture
+      audited = shards | "Audit" >> AuditImages(self.labels, self.percentages, self.max_pixels, self.threads)
+      leaks = audited | "Leaks" >> beam.FlatMapTuple(leaked_images)  # LeakedImage
       if self.on_leak == OnLeak.FAIL:
         _ = leaks | "WriteLeaks" >> WriteLeaks(leaks_path)
       else:
@@ -90,7 +90,7 @@ class SplitAudit:
     return Planned(shards, checked, leaks)
 
   def audit(self, planned: Planned, reports: beam.PCollection, records_folder: str) -> beam.PCollection:
-    """Returns PCollection[LeakedPicture] for the ledger: what `plan` found, else what the finished records show."""
+    """Returns PCollection[LeakedImage] for the ledger: what `plan` found, else what the finished records show."""
     if planned.leaks is not None:
       return planned.leaks
     return reports | "Audit" >> AuditRecords(self.labels, self.percentages, records_folder=records_folder)

@@ -9,7 +9,7 @@ import apache_beam as beam
 
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.records.example import decode_example
-from beam_retrain.transforms.core.records.leaks import LeakedPicture
+from beam_retrain.transforms.core.records.leaks import LeakedImage
 from beam_retrain.transforms.core.records.schema import KEY, LABEL, TESTING, TRAINING, VALIDATION
 from beam_retrain.transforms.core.records.shards import IdxRange, ImageFile, Input, PickedRecords, RecordsFile, Shard
 from beam_retrain.transforms.core.records.splits import SplitPercentages
@@ -21,13 +21,13 @@ from beam_retrain.transforms.sources.idx import image_key, read_idx_labels
 class CheckSplits(beam.PTransform):
   """PCollection[Shard] -> PCollection of one dict, (split, label) -> images planned; fails where one is missing.
 
-  Keys and labels are all that is looked at: those of files and of IDX ranges are known without their pictures. Records
-  are read for them: `convert` makes them from the small pictures of IDX files, so that this takes seconds.
+  Keys and labels are all that is looked at: those of files and of IDX ranges are known without their images. Records
+  are read for them: `convert` makes them from the small images of IDX files, so that this takes seconds.
 
   Attributes:
     labels: the labels that must all be there.
     percentages: how training images are drawn for validation.
-    leaks: a PCollection[LeakedPicture], where their dropping has left these shards; to be named where it is the cause.
+    leaks: a PCollection[LeakedImage], where their dropping has left these shards; to be named where it is the cause.
   """
 
   def __init__(self, labels: Sequence[str], percentages: SplitPercentages, leaks: beam.PCollection | None = None):
@@ -84,9 +84,9 @@ def _named(records: Iterable[bytes]) -> Iterator[tuple[str, str]]:
     yield features[KEY][0].decode(), features[LABEL][0].decode()
 
 
-def _count_dropped(picture: LeakedPicture) -> Iterator[tuple[tuple[str, str], int]]:
-  if picture.is_dropped:
-    yield (picture.split, picture.label), 1
+def _count_dropped(image: LeakedImage) -> Iterator[tuple[tuple[str, str], int]]:
+  if image.is_dropped:
+    yield (image.split, image.label), 1
 
 
 def check_counts(

@@ -1,4 +1,4 @@
-"""Whether there are as many pictures as when an earlier run's ledger was closed."""
+"""Whether there are as many images as when an earlier run's ledger was closed."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from beam_retrain.transforms.core.records.splits import SplitPercentages
 from beam_retrain.transforms.shards.checks import count_labels
 
 
-class CheckSamePictures(beam.PTransform):
-  """PCollection[Shard] -> PCollection of one dict, split -> pictures planned; fails where a ledger has others.
+class CheckSameImages(beam.PTransform):
+  """PCollection[Shard] -> PCollection of one dict, split -> images planned; fails where a ledger has others.
 
   Attributes:
     folder: the earlier run's, for the message.
-    inputs: split -> pictures, of its ledger.
+    inputs: split -> images, of its ledger.
   """
 
   def __init__(self, folder: str, inputs: Mapping[str, int]):
@@ -29,15 +29,15 @@ class CheckSamePictures(beam.PTransform):
   def expand(self, shards: beam.PCollection) -> beam.PCollection:
     return (
       shards
-      | "CountPictures" >> beam.Map(_count_pictures)
+      | "CountImages" >> beam.Map(_count_images)
       # (split, int)
-      | "SumPictures" >> beam.CombinePerKey(sum)
+      | "SumImages" >> beam.CombinePerKey(sum)
       | "CollectCounts" >> beam.combiners.ToDict()
       | "CompareCounts" >> beam.Map(check_same, self._folder, self._inputs)
     )  # dict
 
 
-def _count_pictures(shard: Shard) -> tuple[str, int]:
+def _count_images(shard: Shard) -> tuple[str, int]:
   gone = sum(isinstance(entry, Quarantined) for entry in shard.inputs)
   return shard.split, gone + sum(1 for _ in count_labels(shard, SplitPercentages()))
 
@@ -46,18 +46,18 @@ def check_same(planned: Mapping[str, int], folder: str, inputs: Mapping[str, int
   """Compares what is planned with what a ledger says; returns what is planned.
 
   Args:
-    planned: split -> pictures.
+    planned: split -> images.
     folder: the earlier run's.
-    inputs: split -> pictures, of its ledger.
+    inputs: split -> images, of its ledger.
 
   Raises:
-    InputError: a split has more or fewer pictures today; says what to do.
+    InputError: a split has more or fewer images today; says what to do.
   """
   for split in sorted({*planned, *inputs}):
     today, then = planned.get(split, 0), inputs.get(split, 0)
     if today != then:
       raise InputError(
-        f"there are {today:,} {split} pictures today, there were {then:,} in the run that wrote {folder}: --retry_from"
-        f" is for the same pictures, some of them repaired. Give --reuse {folder} instead, and the flags of that run."
+        f"there are {today:,} {split} images today, there were {then:,} in the run that wrote {folder}: --retry_from"
+        f" is for the same images, some of them repaired. Give --reuse {folder} instead, and the flags of that run."
       )
   return dict(planned)

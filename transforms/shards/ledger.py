@@ -12,7 +12,7 @@ from typing import Any
 import apache_beam as beam
 
 from beam_retrain.transforms.core.records.csv_cells import escape_cell
-from beam_retrain.transforms.core.records.leaks import LEAKS, LeakedPicture, count_leaks, leaks_csv
+from beam_retrain.transforms.core.records.leaks import LEAKS, LeakedImage, count_leaks, leaks_csv
 from beam_retrain.transforms.core.records.quarantine import Quarantined
 from beam_retrain.transforms.core.records.schema import (
   COMPLETED_FILE,
@@ -36,7 +36,7 @@ class CloseLedger(beam.PTransform):
   Attributes:
     output: the stage's folder.
     shards_folder: the folder of the shard files: `output` itself or one in it.
-    leaks: a PCollection[LeakedPicture], what an audit found: listed in `leaks.csv` and counted. None: no audit.
+    leaks: a PCollection[LeakedImage], what an audit found: listed in `leaks.csv` and counted. None: no audit.
     more: a PCollection of one dict: further entries of `stats.json`. None: there are none.
   """
 
@@ -82,7 +82,7 @@ def _close(
   output: str,
   shards_folder: str,
   planned: dict[str, int],
-  leaks: list[LeakedPicture] | None,
+  leaks: list[LeakedImage] | None,
   more: dict[str, Any] | None,
 ) -> dict[str, Any]:
   reports = sorted(reports, key=lambda report: report.file)

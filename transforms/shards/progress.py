@@ -1,4 +1,4 @@
-"""What a job says of itself while it runs: how many pictures are planned, and how far each shard has come.
+"""What a job says of itself while it runs: how many images are planned, and how far each shard has come.
 
 The counts are those of the pipeline's own counters. Not every engine can be asked for them before a job ends, Beam's
 local runner cannot in its default mode; so, where the output is a local folder, they are kept beside the reports, too:
@@ -31,15 +31,15 @@ _PLANNED = f"planned{LIVE_SUFFIX}"
 
 
 class Counts(NamedTuple):
-  """Pictures dealt with, and those of them that are bad: quarantined, and not because a user had them left out."""
+  """Images dealt with, and those of them that are bad: quarantined, and not because a user had them left out."""
 
   done: int
   bad: int
 
 
 class LiveCounts:
-  """Counts what becomes of a shard's pictures, and tells now and then: the counters, and the file beside the
-  reports. A count for each picture would cost more than some pictures do.
+  """Counts what becomes of a shard's images, and tells now and then: the counters, and the file beside the
+  reports. A count for each image would cost more than some images do.
 
   Attributes:
     output: folder of the shard files.
@@ -110,7 +110,7 @@ def counts_of(report: ShardReport) -> Counts:
 
 
 class TellPlanned(beam.PTransform):
-  """PCollection[Shard] -> PCollection of one int, the pictures that are planned, or -1 where only their reader knows.
+  """PCollection[Shard] -> PCollection of one int, the images that are planned, or -1 where only their reader knows.
 
   Kept in `output` for `read_planned`.
 
@@ -125,14 +125,14 @@ class TellPlanned(beam.PTransform):
   def expand(self, shards: beam.PCollection) -> beam.PCollection:
     return (
       shards
-      | "CountPictures" >> beam.Map(_count_pictures)
+      | "CountImages" >> beam.Map(_count_images)
       # int
-      | "SumPictures" >> beam.CombineGlobally(_sum_known)
+      | "SumImages" >> beam.CombineGlobally(_sum_known)
       | "WritePlanned" >> beam.Map(_write_planned, self._output)
     )  # int
 
 
-def _count_pictures(shard: Shard) -> int:
+def _count_images(shard: Shard) -> int:
   counts = []
   for entry in shard.inputs:
     match entry:
@@ -175,7 +175,7 @@ def _write_planned(count: int, output: str) -> int:
 
 
 def read_planned(reports_folder: str) -> int | None:
-  """Returns how many pictures are planned; None where it is not known, or not yet."""
+  """Returns how many images are planned; None where it is not known, or not yet."""
   with contextlib.suppress(OSError, ValueError), open(os.path.join(reports_folder, _PLANNED)) as file:
     count = int(file.read())
     return count if count >= 0 else None

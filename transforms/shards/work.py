@@ -59,8 +59,8 @@ class ShardTask(abc.ABC):
     return True
 
   @property
-  def counts_pictures(self) -> bool:
-    """False where what it yields are not the planned pictures, each once: then their number is told nobody."""
+  def counts_images(self) -> bool:
+    """False where what it yields are not the planned images, each once: then their number is told nobody."""
     return True
 
   def setup(self) -> None:  # noqa: B027 - nothing is a fine thing to do
@@ -68,7 +68,7 @@ class ShardTask(abc.ABC):
 
   @abc.abstractmethod
   def work(self, shard: Shard) -> Iterator[Written | Quarantined]:
-    """Yields exactly one item for every picture of the shard, in the shard's order."""
+    """Yields exactly one item for every image of the shard, in the shard's order."""
 
   def extra(self) -> Mapping[str, Any]:
     """Called after each shard: what its report has to say beyond the counts, as JSON values."""
@@ -110,7 +110,7 @@ class WorkShards(beam.PTransform):
     sides: list[beam.pvalue.AsSideInput] = []
     if self._checked is not None:
       sides.append(beam.pvalue.AsList(self._checked))
-    if files.is_local(self._output) and self._task.counts_pictures:
+    if files.is_local(self._output) and self._task.counts_images:
       sides.append(beam.pvalue.AsSingleton(shards | "TellPlanned" >> TellPlanned(self._output)))
     return (
       shards

@@ -10,8 +10,8 @@ from apache_beam.metrics import Metrics, MetricsFilter
 
 from beam_retrain.transforms.shards.progress import METRICS_NAMESPACE
 
-TRUNK_PICTURES = "trunk_pictures"
-"""Pictures that were read, decoded, run through the trunk and written."""
+TRUNK_IMAGES = "trunk_pictures"
+"""Images that were read, decoded, run through the trunk and written."""
 TRUNK_LOADS = "trunk_loads"
 _OF = "_of:"
 

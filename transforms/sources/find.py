@@ -1,7 +1,7 @@
-"""Where labelled pictures come from: the one place that knows every input format.
+"""Where labelled images come from: the one place that knows every input format.
 
 A source says which labels it has, plans its inputs into shards (a PTransform that moves keys, paths and offsets only),
-and its pictures are read by `read_images` on a worker. To add a format: a class with the methods of `Source`, a line in
+and its images are read by `read_images` on a worker. To add a format: a class with the methods of `Source`, a line in
 `find_source`, and a case in `read_images`.
 """
 
@@ -34,17 +34,17 @@ from beam_retrain.transforms.sources.idx import (
 from beam_retrain.transforms.sources.manifest import ManifestSource
 
 MAX_FILE_BYTES = 1 << 28
-"""A picture file above 256 MB is not even read."""
+"""A image file above 256 MB is not even read."""
 
 
 class Source(Protocol):
-  """Labelled pictures of one kind.
+  """Labelled images of one kind.
 
   Attributes:
     path: what the user gave.
-    labels: class index -> label, sorted, as far as the source knows without reading the pictures.
+    labels: class index -> label, sorted, as far as the source knows without reading the images.
     has_splits: whether the source itself says what is for training and what for testing.
-    has_validation: whether it names validation pictures, too.
+    has_validation: whether it names validation images, too.
   """
 
   path: str
@@ -64,7 +64,7 @@ class Source(Protocol):
 
 
 class IdxSource:
-  """A folder of MNIST-style IDX files; its pictures are read as PNG, as `convert --formats png` writes them."""
+  """A folder of MNIST-style IDX files; its images are read as PNG, as `convert --formats png` writes them."""
 
   has_splits = True
   has_validation = False
@@ -78,7 +78,7 @@ class IdxSource:
 
 
 class FolderSource:
-  """Folders named by class, maybe in folders `training` and `testing`; any picture in any depth of them.
+  """Folders named by class, maybe in folders `training` and `testing`; any image in any depth of them.
 
   Attributes:
     folders: what `find_class_folders` found.
@@ -95,7 +95,7 @@ class FolderSource:
   def plan(self, splits: Sequence[str], percentages: SplitPercentages | None) -> beam.PTransform:
     for split in splits:
       if self.has_splits and not any(folder.split == split for folder in self.folders):
-        raise InputError(f"{self.path} has no folder {split} with class folders in it: put the {split} pictures there.")
+        raise InputError(f"{self.path} has no folder {split} with class folders in it: put the {split} images there.")
     return PlanImageFolders(self.folders, tuple(splits), percentages)
 
 
@@ -131,7 +131,7 @@ class RecordsSource:
 def find_source(
   path: str, classes: int = 10, min_classes: int = 2, retrain_names: bool = False
 ) -> IdxSource | FolderSource | RecordsSource | ManifestSource:
-  """Recognises what an input of pictures is: a folder, or a file, which has to be a manifest.
+  """Recognises what an input of images is: a folder, or a file, which has to be a manifest.
 
   Args:
     path: what the user gave.
@@ -166,11 +166,11 @@ def is_manifest(path: str) -> bool:
 
 
 def read_images(shard: Shard, labels: Sequence[str]) -> Iterator[Image | Quarantined]:
-  """Yields one item per picture of a shard, in its order, reading one at a time (an IDX range at once).
+  """Yields one item per image of a shard, in its order, reading one at a time (an IDX range at once).
 
   Args:
     shard: as a source planned it.
-    labels: the label list; a picture with another label is quarantined.
+    labels: the label list; a image with another label is quarantined.
   """
   for entry in shard.inputs:
     for image in _read_input(entry, shard.split):
@@ -204,7 +204,7 @@ def _read_input(entry: Input, split: str) -> Iterator[Image | Quarantined]:
     case Quarantined():
       yield entry.in_split(split)
     case _:
-      raise TypeError(f"a {type(entry).__name__} is no input to read pictures from")
+      raise TypeError(f"a {type(entry).__name__} is no input to read images from")
 
 
 def _decode_images(records: Iterable[bytes], path: str) -> Iterator[Image]:

@@ -13,7 +13,7 @@ import apache_beam as beam
 from apache_beam.transforms.window import GlobalWindows
 from apache_beam.utils.windowed_value import WindowedValue
 
-from beam_retrain.transforms.core.compat.retrain_names import check_labels_differ, is_picture, label_of_folder
+from beam_retrain.transforms.core.compat.retrain_names import check_labels_differ, is_image, label_of_folder
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.records.compressed_pickle import pack, unpack
 from beam_retrain.transforms.core.records.quarantine import Quarantined
@@ -23,12 +23,12 @@ from beam_retrain.transforms.core.records.splits import SplitPercentages, stable
 from beam_retrain.transforms.io import files
 
 ListedImage = ImageFile | Quarantined
-"""`Quarantined` is a picture that is not there."""
+"""`Quarantined` is a image that is not there."""
 
 _SHARD_SALT = b"beam-retrain-shard-1:"
 _IMAGES_PER_BLOCK = 50_000
-_NOT_PICTURES = {"thumbs.db", "desktop.ini"}  # what file managers leave behind; so are names that start with a dot
-# Taken for classes they would make a classifier that tells training pictures from testing ones.
+_NOT_IMAGES = {"thumbs.db", "desktop.ini"}  # what file managers leave behind; so are names that start with a dot
+# Taken for classes they would make a classifier that tells training images from testing ones.
 _OTHER_SPLIT_NAMES = {"train", "test", "val", "valid", "validation", "eval", "dev", TRAINING, TESTING}
 
 
@@ -37,10 +37,10 @@ class ClassFolder(NamedTuple):
 
   Attributes:
     split: `training` or `testing`; None where the data set has no splits.
-    label: of its pictures.
+    label: of its images.
     path: where it is.
     prefix: its path relative to the data set.
-    retrain_names: whether only files are taken that are named as `retrain.py` wanted pictures to be.
+    retrain_names: whether only files are taken that are named as `retrain.py` wanted images to be.
   """
 
   split: str | None
@@ -51,9 +51,9 @@ class ClassFolder(NamedTuple):
 
 
 class FileCounts(NamedTuple):
-  """How many files of a class folder are taken for pictures, and how many are not because of their names."""
+  """How many files of a class folder are taken for images, and how many are not because of their names."""
 
-  pictures: int
+  images: int
   others: int
 
 
@@ -62,7 +62,7 @@ def find_class_folders(root: str, min_classes: int = 2, retrain_names: bool = Fa
 
   Args:
     root: the data set's folder.
-    min_classes: 1 where one class is enough: pictures to try a model on, not to train one with.
+    min_classes: 1 where one class is enough: images to try a model on, not to train one with.
     retrain_names: as in `retrain.py`, labels are the folders' names normalised, only files named as JPEG or PNG count,
       and a folder without any is no class.
 
@@ -73,19 +73,19 @@ def find_class_folders(root: str, min_classes: int = 2, retrain_names: bool = Fa
   if retrain_names:
     found = _as_retrain_named(found)
     if not found:
-      raise InputError(f"{root} has no folder with pictures named .jpg, .jpeg or .png in it: give a folder per class.")
+      raise InputError(f"{root} has no folder with images named .jpg, .jpeg or .png in it: give a folder per class.")
   labels = {folder.label for folder in found}
   if not labels:
     raise InputError(
       f"{root} holds neither IDX files, nor class folders, nor records of `beam-retrain convert`: give a folder with"
-      " one folder of pictures per class, or with the four MNIST-style files."
+      " one folder of images per class, or with the four MNIST-style files."
     )
   if len(labels) < min_classes:
-    raise InputError(f"{root} holds one class only, {labels.pop()!r}: a classifier needs pictures of at least two.")
+    raise InputError(f"{root} holds one class only, {labels.pop()!r}: a classifier needs images of at least two.")
   if labels <= _OTHER_SPLIT_NAMES:
     raise InputError(
       f"{root}: the folders {', '.join(sorted(labels))} look like splits, not like classes: rename them to {TRAINING}"
-      f" and {TESTING}, or put all pictures in one folder per class, to be split by a stable hash of their names."
+      f" and {TESTING}, or put all images in one folder per class, to be split by a stable hash of their names."
     )
   for label in sorted(labels):
     if not label.isprintable():
@@ -103,8 +103,8 @@ def list_class_folders(root: str) -> list[ClassFolder]:
   others = set(files.subfolders(root)) - set(split_names) - {TRAINING, TESTING, "records"}
   if split_names and others:
     raise InputError(
-      f"{root} has folders beside {' and '.join(split_names)}: {', '.join(sorted(others))}: put their pictures into"
-      f" {TRAINING}, from which validation pictures are drawn, or move them elsewhere."
+      f"{root} has folders beside {' and '.join(split_names)}: {', '.join(sorted(others))}: put their images into"
+      f" {TRAINING}, from which validation images are drawn, or move them elsewhere."
     )
   return [
     ClassFolder(split, label, files.join(root, split, label), f"{split}/{label}")
@@ -114,7 +114,7 @@ def list_class_folders(root: str) -> list[ClassFolder]:
 
 
 def _as_retrain_named(folders: Sequence[ClassFolder]) -> list[ClassFolder]:
-  """Gives the folders that hold pictures their labels."""
+  """Gives the folders that hold images their labels."""
   named = [folder._replace(label=label_of_folder(folder.label), retrain_names=True) for folder in folders]
   kept = [folder for folder in named if any(_takes(folder, path) for path in files.walk(folder.path))]
   for split in {folder.split for folder in kept}:
@@ -225,22 +225,22 @@ def list_folder(folder: ClassFolder) -> Iterator[tuple[str | None, ImageFile]]:
 
 def count_files(folder: ClassFolder) -> FileCounts:
   """Counts a class folder's files by name, holding none; what is hidden, or of a file manager, is neither."""
-  pictures = others = 0
+  images = others = 0
   for path in files.walk(folder.path):
     if _takes(folder, path):
-      pictures += 1
-    elif _may_be_picture(folder, path):
+      images += 1
+    elif _may_be_image(folder, path):
       others += 1
-  return FileCounts(pictures, others)
+  return FileCounts(images, others)
 
 
 def _takes(folder: ClassFolder, path: str) -> bool:
-  return _may_be_picture(folder, path) and (not folder.retrain_names or is_picture(path))
+  return _may_be_image(folder, path) and (not folder.retrain_names or is_image(path))
 
 
-def _may_be_picture(folder: ClassFolder, path: str) -> bool:
+def _may_be_image(folder: ClassFolder, path: str) -> bool:
   parts = os.path.relpath(path, folder.path).split(os.sep)
-  return parts[-1].lower() not in _NOT_PICTURES and not any(part.startswith(".") for part in parts)
+  return parts[-1].lower() not in _NOT_IMAGES and not any(part.startswith(".") for part in parts)
 
 
 def _in_utf8(image: ImageFile) -> ImageFile:

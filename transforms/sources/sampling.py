@@ -1,4 +1,4 @@
-"""The pictures of an input in this process, without a Beam job: for a look at some of them."""
+"""The images of an input in this process, without a Beam job: for a look at some of them."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _SALT = b"beam-retrain-sample-1:"
 def read_all(
   source: Source, splits: Sequence[str], percentages: SplitPercentages | None
 ) -> Iterator[Image | Quarantined]:
-  """Yields every picture of some splits, reading one at a time (an IDX range at once); arguments as `Source.plan`."""
+  """Yields every image of some splits, reading one at a time (an IDX range at once); arguments as `Source.plan`."""
   for shard in _shards(source, splits, percentages):
     yield from read_images(shard, source.labels)
 
@@ -48,7 +48,7 @@ def read_sample(
   count: int,
   most_files: int | None = None,
 ) -> Iterator[Image | Quarantined]:
-  """Yields the `count` pictures with the smallest salted hashes of their keys: the same ones for the same data.
+  """Yields the `count` images with the smallest salted hashes of their keys: the same ones for the same data.
 
   Only keys are read of the others; memory holds `count` of them.
 
@@ -80,13 +80,13 @@ def read_sample(
 def typical_shard(
   source: Source, splits: Sequence[str], percentages: SplitPercentages | None, count: int
 ) -> tuple[Shard, int]:
-  """Returns a shard such as a job works, and how many pictures it has, at most `IMAGES_PER_SHARD`: to measure with.
+  """Returns a shard such as a job works, and how many images it has, at most `IMAGES_PER_SHARD`: to measure with.
 
-  Pictures of one file of the source's are much alike: then it is the first of the source's own shards. Of pictures in
+  Images of one file of the source's are much alike: then it is the first of the source's own shards. Of images in
   files of their own, it is `count` that `read_sample` would take, again and again.
 
   Raises:
-    InputError: there is no picture in those splits.
+    InputError: there is no image in those splits.
   """
   if isinstance(source, FolderSource | ManifestSource):
     picked = [image for _, image in _pick_files(source, splits, percentages, count)]
@@ -94,9 +94,9 @@ def typical_shard(
     if inputs:
       return Shard(splits[0], 0, 1, inputs), len(inputs)
   for shard in _shards(source, splits, percentages):
-    pictures = min(sum(1 for _ in _keys(shard)), IMAGES_PER_SHARD)
-    return shard._replace(inputs=pick_inputs(shard.inputs, range(pictures))), pictures
-  raise InputError(f"{source.path} holds no picture of the splits {', '.join(splits)}.")
+    images = min(sum(1 for _ in _keys(shard)), IMAGES_PER_SHARD)
+    return shard._replace(inputs=pick_inputs(shard.inputs, range(images))), images
+  raise InputError(f"{source.path} holds no image of the splits {', '.join(splits)}.")
 
 
 def _read_sample_of_files(
@@ -116,7 +116,7 @@ def _pick_files(
 
 
 def has_at_least(source: Source, count: int) -> bool:
-  """Says whether an input has so many pictures, about; few names are read, or a header, or what a stage counted."""
+  """Says whether an input has so many images, about; few names are read, or a header, or what a stage counted."""
   names: Iterator[object]
   match source:
     case IdxSource():
@@ -157,22 +157,22 @@ def _shards(
         shards = heapq.nsmallest(most_files, shards, key=lambda shard: stable_hash(shard.name(), _SALT))
       yield from shards
     case _:
-      raise InputError(f"{source.path} cannot be looked at without a job: give a folder of pictures or records.")
+      raise InputError(f"{source.path} cannot be looked at without a job: give a folder of images or records.")
 
 
 def _files(
   source: FolderSource | ManifestSource, splits: Sequence[str], percentages: SplitPercentages | None
 ) -> Iterator[tuple[str, ListedImage]]:
   if isinstance(source, ManifestSource):
-    listed = source.list_pictures()
+    listed = source.list_images()
   else:
     listed = itertools.chain.from_iterable(map(list_folder, source.folders))
-  for picture in listed:
-    yield from assign_split(picture, with_validation(splits), percentages)
+  for image in listed:
+    yield from assign_split(image, with_validation(splits), percentages)
 
 
 def _keys(shard: Shard) -> Iterator[str]:
-  """Yields the keys of a shard's pictures, in its order, reading as little as can be."""
+  """Yields the keys of a shard's images, in its order, reading as little as can be."""
   for entry in shard.inputs:
     match entry:
       case ImageFile() | Quarantined():

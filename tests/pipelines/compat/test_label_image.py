@@ -1,4 +1,4 @@
-"""`label_image` against the manner of 2018: per picture a TensorFlow 1 graph and session, written here once more."""
+"""`label_image` against the manner of 2018: per image a TensorFlow 1 graph and session, written here once more."""
 
 from __future__ import annotations
 
@@ -73,14 +73,14 @@ def variable(name: str, shape: list[int], seed: int) -> tf.Tensor:
 
 
 def convolutional(images: tf.Tensor, softmax: str) -> str:
-  """Adds a small network that tells every picture from the next; returns its output's name."""
+  """Adds a small network that tells every image from the next; returns its output's name."""
   features = tf.nn.relu(tf.nn.conv2d(images, variable("filters", [5, 5, 3, 8], 2), 4, "SAME")) / 5
   pooled = tf.reduce_mean(features, [1, 2])
   return tf.nn.softmax(pooled @ variable("weights", [8, 3], 12), name=softmax).op.name
 
 
 def decode_itself() -> str:
-  """A graph as the first `retrain.py` left them: it decodes one picture, and is fed between that and the trunk."""
+  """A graph as the first `retrain.py` left them: it decodes one image, and is fed between that and the trunk."""
   contents = tf.constant(b"", name="DecodeJpeg/contents")
   decoded = tf.image.decode_jpeg(contents, channels=3)
   resized = v1.image.resize_bilinear(tf.expand_dims(tf.cast(decoded, tf.float32), 0), [20, 20])
@@ -121,7 +121,7 @@ def old_graph(graphs, labels) -> Frozen:
 
 
 def as_in_2018(graph: Frozen, path: str) -> np.ndarray:
-  """Scores of one picture: a graph to decode it by its extension, a session for that and a session for the model."""
+  """Scores of one image: a graph to decode it by its extension, a session for that and a session for the model."""
   with tf.Graph().as_default(), v1.Session() as session:
     encoded = v1.read_file(path)
     if path.endswith(".png"):
@@ -167,9 +167,9 @@ def label_folder(*flags: str) -> int:
 
 
 @pytest.mark.parametrize("fixture", ["tf1_graph", "old_graph"])
-def test_a_folder_gets_the_scores_of_2018_picture_by_picture(fixture, request, small_pictures, here, capsys):
+def test_a_folder_gets_the_scores_of_2018_image_by_image(fixture, request, small_images, here, capsys):
   graph: Frozen = request.getfixturevalue(fixture)
-  (here / "samples").symlink_to(small_pictures)
+  (here / "samples").symlink_to(small_images)
   started = int(time.time())
   assert label_folder(*graph.flags, "--directory_name=samples/") == 0
   shown = capsys.readouterr()
@@ -182,7 +182,7 @@ def test_a_folder_gets_the_scores_of_2018_picture_by_picture(fixture, request, s
   assert {row["file_name"] for row in rows} == expected
   assert len(rows) == 120
   scores = {row["file_name"]: as_in_2018(graph, row["file_name"]) for row in rows}
-  # A test of every picture, only where they differ.
+  # A test of every image, only where they differ.
   assert len({round(float(found.max()), 6) for found in scores.values()}) > 100
   for row in rows:
     found = scores[row["file_name"]]
@@ -200,13 +200,13 @@ def test_a_folder_gets_the_scores_of_2018_picture_by_picture(fixture, request, s
     f"Accurate predictions: {right}",
     f"Accuracy rate {right * 100 / 120}",
   ]
-  one_by_one = f"{graph.path} takes one picture at a time" in shown.err
+  one_by_one = f"{graph.path} takes one image at a time" in shown.err
   assert one_by_one == (fixture == "old_graph")
   assert [left.name for left in here.iterdir() if left.name.startswith(".")] == []
 
 
-def test_one_picture_as_in_2018_but_without_the_crash(tf1_graph, small_pictures, here, capsys):
-  shutil.copy(small_pictures / "grey" / "5.png", here / "=5.png")
+def test_one_image_as_in_2018_but_without_the_crash(tf1_graph, small_images, here, capsys):
+  shutil.copy(small_images / "grey" / "5.png", here / "=5.png")
   assert main(["label_image", *tf1_graph.flags, "--image==5.png"]) == 0
   scores = as_in_2018(tf1_graph, "=5.png")
   printed = re.fullmatch(r"Digit: (\w+) Accuracy: ([\d.]+)\n", capsys.readouterr().out)
@@ -223,21 +223,21 @@ def our_graph(trained_model) -> Frozen:
   return Frozen(path, labels, "Placeholder", "final_result", 75, 75, 0, 255)
 
 
-def test_our_own_graph_says_what_evaluate_and_predict_say(our_graph, trained_model, small_pictures, here, capsys):
-  shared = [f"--model={trained_model}", f"--input={small_pictures}", "--split=all", "--runner=FnApiRunner"]
+def test_our_own_graph_says_what_evaluate_and_predict_say(our_graph, trained_model, small_images, here, capsys):
+  shared = [f"--model={trained_model}", f"--input={small_images}", "--split=all", "--runner=FnApiRunner"]
   assert evaluate.run([*shared, "--output=evaluation"]) == 0
   evaluated = {row["file_name"]: row for row in read_rows(here / "evaluation" / "predictions.csv")}
   # The size is the graph's own, mean and std are the defaults.
   flags = [flag for flag in our_graph.flags if not flag.startswith(("--input_mean", "--input_std"))]
-  assert label_folder(*flags, f"--directory_name={small_pictures}", "--output=labelled") == 0
+  assert label_folder(*flags, f"--directory_name={small_images}", "--output=labelled") == 0
   rows = read_rows(here / "labelled" / "digit_prediction_file.csv")
   assert len(rows) == len(evaluated) == 120
   for row in rows:
-    of_model = evaluated[str(Path(row["file_name"]).relative_to(small_pictures))]
+    of_model = evaluated[str(Path(row["file_name"]).relative_to(small_images))]
     for name in ("actual_digit", "predicted_digit", "prediction_accuracy"):
       assert row[name] == of_model[name]
     np.testing.assert_allclose(float(row["confidence"]), float(of_model["confidence"]), atol=1e-3)
-  picture = str(small_pictures / "white" / "1.png")
+  picture = str(small_images / "white" / "1.png")
   capsys.readouterr()
   assert predict.run([f"--model={trained_model}", "--format=json", picture]) == 0
   predicted = json.loads(capsys.readouterr().out)
@@ -252,15 +252,15 @@ def test_our_own_graph_says_what_evaluate_and_predict_say(our_graph, trained_mod
   assert abs(float(as_tf1) - float(percent)) > 1e-3
 
 
-def test_bad_files_cost_nothing_else(tf1_graph, small_pictures, here, capsys):
+def test_bad_files_cost_nothing_else(tf1_graph, small_images, here, capsys):
   for number in (0, 1):
     (here / "samples" / "grey").mkdir(parents=True, exist_ok=True)
-    shutil.copy(small_pictures / "grey" / f"{number}.{('jpg', 'png')[number]}", here / "samples" / "grey")
-  png = (small_pictures / "grey" / "5.png").read_bytes()
+    shutil.copy(small_images / "grey" / f"{number}.{('jpg', 'png')[number]}", here / "samples" / "grey")
+  png = (small_images / "grey" / "5.png").read_bytes()
   (here / "samples" / "grey" / "in fact a PNG.jpg").write_bytes(png)
   (here / "samples" / "grey" / "empty.jpg").write_bytes(b"")
   (here / "samples" / "grey" / "half.png").write_bytes(png[: len(png) // 2])
-  (here / "samples" / "=notes.txt").write_text("no picture")
+  (here / "samples" / "=notes.txt").write_text("no image")
   flags = [*tf1_graph.flags, "--directory_name=samples"]
   assert label_folder(*flags) == 3
   shown = capsys.readouterr()
@@ -287,7 +287,7 @@ def test_bad_files_cost_nothing_else(tf1_graph, small_pictures, here, capsys):
   assert not [path.name for path in here.iterdir() if path.name.startswith(".")]
 
 
-def test_a_bad_single_picture_is_named(tf1_graph, here, capsys):
+def test_a_bad_single_image_is_named(tf1_graph, here, capsys):
   (here / "bad.jpg").write_bytes(b"")
   (here / "digit_prediction_file.csv").write_text("of an earlier run")
   assert main(["label_image", *tf1_graph.flags, "--image=bad.jpg"]) == 3
@@ -299,11 +299,11 @@ def test_a_bad_single_picture_is_named(tf1_graph, here, capsys):
   assert main(["label_image", *tf1_graph.flags, "--image=bad.jpg", "--max_bad_fraction=1"]) == 0
 
 
-def test_an_output_folder_is_finished_and_replaced_whole(tf1_graph, small_pictures, here, capsys):
+def test_an_output_folder_is_finished_and_replaced_whole(tf1_graph, small_images, here, capsys):
   (here / "=odd" / "Grey!").mkdir(parents=True)
   (here / "=odd" / "unknown").mkdir()
-  shutil.copy(small_pictures / "grey" / "0.jpg", here / "=odd" / "Grey!" / "0.jpg")
-  shutil.copy(small_pictures / "grey" / "0.jpg", here / "=odd" / "unknown" / "0.jpg")
+  shutil.copy(small_images / "grey" / "0.jpg", here / "=odd" / "Grey!" / "0.jpg")
+  shutil.copy(small_images / "grey" / "0.jpg", here / "=odd" / "unknown" / "0.jpg")
   labels = here / "labels.txt"
   labels.write_text("grey \n" * 3)
   flags = [*tf1_graph.flags, f"--labels={labels}", "--directory_name==odd", "--output=out"]
@@ -319,9 +319,9 @@ def test_an_output_folder_is_finished_and_replaced_whole(tf1_graph, small_pictur
   ]
 
 
-def test_a_killed_run_goes_on(tf1_graph, small_pictures, here, monkeypatch):
-  """The shards that are finished are not worked again: their pictures need not even be there to be labelled."""
-  flags = [*tf1_graph.flags, f"--directory_name={small_pictures}"]
+def test_a_killed_run_goes_on(tf1_graph, small_images, here, monkeypatch):
+  """The shards that are finished are not worked again: their images need not even be there to be labelled."""
+  flags = [*tf1_graph.flags, f"--directory_name={small_images}"]
   with monkeypatch.context() as patched:
     # Killed between the work and the last word.
     patched.setattr(
@@ -363,18 +363,16 @@ def normalised_over_the_batch() -> str:
 
 @pytest.mark.parametrize(
   ("build", "count"),
-  [(fixed_at_four, "4 pictures"), (reshaped_to_one, "one picture"), (normalised_over_the_batch, "one picture")],
+  [(fixed_at_four, "4 images"), (reshaped_to_one, "one image"), (normalised_over_the_batch, "one image")],
 )
-def test_a_graph_is_called_with_as_many_pictures_as_it_can_take(
-  build, count, graphs, labels, small_pictures, here, capsys
-):
+def test_a_graph_is_called_with_as_many_images_as_it_can_take(build, count, graphs, labels, small_images, here, capsys):
   path = write_graph(graphs, f"{build.__name__}.pb", build)
   size_px = 20 if build is reshaped_to_one else 24
   graph = Frozen(path, labels, "images", "scores", size_px, size_px, 0, 255)
   (here / "few" / "grey").mkdir(parents=True)
   for number in range(10):
     name = f"{number}.{('jpg', 'png', 'bmp', 'gif')[number % 4]}"
-    shutil.copy(small_pictures / "grey" / name, here / "few" / "grey" / name)
+    shutil.copy(small_images / "grey" / name, here / "few" / "grey" / name)
   assert label_folder(*graph.flags, "--directory_name=few") == 0
   assert capsys.readouterr().err.splitlines() == [
     f"beam-retrain label_image: {path} takes {count} at a time: it is called so."
@@ -387,14 +385,14 @@ def test_a_graph_is_called_with_as_many_pictures_as_it_can_take(
     else:
       scores = as_in_2018(graph, row["file_name"])
     np.testing.assert_allclose(float(row["confidence"]), 100 * scores.max(), atol=2e-3)
-  # A single picture likewise.
+  # A single image likewise.
   assert main(["label_image", *graph.flags, "--image=few/grey/1.png"]) == 0
   (row,) = [row for row in rows if row["file_name"] == "few/grey/1.png"]
   np.testing.assert_allclose(float(capsys.readouterr().out.split()[-1]), float(row["confidence"]), atol=2e-3)
 
 
 def call_once(path: Path, picture: str, size_px: int) -> np.ndarray:
-  """Scores of the first of four equal pictures."""
+  """Scores of the first of four equal images."""
   pixels = tf.cast(tf.io.decode_image(Path(picture).read_bytes(), 3, expand_animations=False), tf.float32)
   image = v1.image.resize_bilinear(pixels[tf.newaxis], [size_px, size_px]) / 255
   with tf.Graph().as_default(), v1.Session() as session:
@@ -406,10 +404,10 @@ def without_size() -> str:
   return convolutional(images_placeholder(None, None, None, 3), "scores")
 
 
-def test_the_size_is_the_scripts_where_the_graph_has_none(graphs, labels, small_pictures, here, capsys):
+def test_the_size_is_the_scripts_where_the_graph_has_none(graphs, labels, small_images, here, capsys):
   path = write_graph(graphs, "without_size.pb", without_size)
   graph = Frozen(path, labels, "images", "scores", 299, 299, 0, 255)
-  picture = str(small_pictures / "black" / "0.jpg")
+  picture = str(small_images / "black" / "0.jpg")
   assert main(["label_image", *graph.flags, f"--image={picture}"]) == 0
   percent = float(capsys.readouterr().out.split()[-1])
   np.testing.assert_allclose(percent, 100 * as_in_2018(graph, picture).max(), atol=2e-3)
@@ -446,11 +444,11 @@ def others_graph(graphs, labels) -> list[str]:
   return [f"--graph={path}", f"--labels={labels}"]
 
 
-def refused(flags: list[str], small_pictures: Path, capsys) -> str:
+def refused(flags: list[str], small_images: Path, capsys) -> str:
   """Checks that both modes refuse the flags before anything is written; returns the sentence."""
   said = []
-  for mode in (["--process_mode=1", f"--image={small_pictures}/grey/0.jpg"], ["--process_mode=2"]):
-    directory = [f"--directory_name={small_pictures}"] if mode[0].endswith("2") else []
+  for mode in (["--process_mode=1", f"--image={small_images}/grey/0.jpg"], ["--process_mode=2"]):
+    directory = [f"--directory_name={small_images}"] if mode[0].endswith("2") else []
     assert main(["label_image", *mode, *directory, *flags]) == 2
     shown = capsys.readouterr()
     assert shown.out == ""
@@ -473,9 +471,9 @@ def refused(flags: list[str], small_pictures: Path, capsys) -> str:
     (["--input_layer=images", "--output_layer=score"], "'score': give --output_layer=scores."),
     (
       ["--input_layer=vectors", "--output_layer=scores"],
-      "takes float32 (None, 48), not pictures: give --input_layer=images.",
+      "takes float32 (None, 48), not images: give --input_layer=images.",
     ),
-    (["--input_layer=comment", "--output_layer=scores"], "takes string (), not pictures: give --input_layer=images."),
+    (["--input_layer=comment", "--output_layer=scores"], "takes string (), not images: give --input_layer=images."),
     (["--input_layer=images", "--output_layer=constant"], "constant of {graph} is not computed from images"),
     (["--input_layer=images", "--output_layer=images"], "images of {graph} is not computed from images"),
     (
@@ -493,27 +491,27 @@ def refused(flags: list[str], small_pictures: Path, capsys) -> str:
     (["--imput_layer=images"], "the nearest flag is --input_layer."),
   ],
 )
-def test_wrong_flags_are_one_sentence(flags, sentence, others_graph, small_pictures, here, capsys):
+def test_wrong_flags_are_one_sentence(flags, sentence, others_graph, small_images, here, capsys):
   graph, labels = (flag.split("=")[1] for flag in others_graph)
   if flags and flags[0].startswith(("--process_mode", "--imput")):
     assert main(["label_image", *others_graph, *flags]) == 2
     assert sentence in capsys.readouterr().err
   else:
-    assert sentence.format(graph=graph, labels=labels) in refused([*others_graph, *flags], small_pictures, capsys)
+    assert sentence.format(graph=graph, labels=labels) in refused([*others_graph, *flags], small_images, capsys)
 
 
-def test_the_old_graphs_input_is_found_though_it_is_no_placeholder(old_graph, small_pictures, here, capsys):
+def test_the_old_graphs_input_is_found_though_it_is_no_placeholder(old_graph, small_images, here, capsys):
   flags = [*old_graph.flags, "--input_layer=Placeholder"]
   assert "'Placeholder': give --input_layer=Mul or sub or ResizeBilinear or ExpandDims." in refused(
-    flags, small_pictures, capsys
+    flags, small_images, capsys
   )
 
 
-def test_labels_of_another_length_are_one_sentence(tf1_graph, small_pictures, tmp_path, here, capsys):
+def test_labels_of_another_length_are_one_sentence(tf1_graph, small_images, tmp_path, here, capsys):
   labels = tmp_path / "two.txt"
   labels.write_text("black\ngrey\n")
-  sentence = refused([*tf1_graph.flags, f"--labels={labels}"], small_pictures, capsys)
-  assert f"{labels} has 2 labels, but net/probabilities of {tf1_graph.path} gives 3 numbers per picture" in sentence
+  sentence = refused([*tf1_graph.flags, f"--labels={labels}"], small_images, capsys)
+  assert f"{labels} has 2 labels, but net/probabilities of {tf1_graph.path} gives 3 numbers per image" in sentence
 
 
 @pytest.mark.parametrize(
@@ -528,12 +526,12 @@ def test_labels_of_another_length_are_one_sentence(tf1_graph, small_pictures, tm
   ],
 )
 def test_files_that_are_something_else_are_one_sentence(
-  flag, content, sentence, tf1_graph, small_pictures, tmp_path, here, capsys
+  flag, content, sentence, tf1_graph, small_images, tmp_path, here, capsys
 ):
   path = tmp_path / "given"
   if content is not None:
     path.write_bytes(content)
-  assert f"{path} {sentence}" in refused([*tf1_graph.flags, f"--{flag}={path}"], small_pictures, capsys)
+  assert f"{path} {sentence}" in refused([*tf1_graph.flags, f"--{flag}={path}"], small_images, capsys)
 
 
 @pytest.mark.parametrize(
@@ -541,11 +539,11 @@ def test_files_that_are_something_else_are_one_sentence(
   [(without_size, False, "has variables"), (reads_files, True, "operations that reach beyond the graph (ReadFile)")],
 )
 def test_a_graph_that_is_more_than_a_frozen_one_is_refused(
-  build, freeze, sentence, graphs, labels, small_pictures, here, capsys
+  build, freeze, sentence, graphs, labels, small_images, here, capsys
 ):
   path = write_graph(graphs, f"{build.__name__}_{freeze}.pb", build, freeze)
   flags = [f"--graph={path}", f"--labels={labels}", "--input_layer=images", "--output_layer=scores"]
-  assert sentence in refused(flags, small_pictures, capsys)
+  assert sentence in refused(flags, small_images, capsys)
 
 
 @pytest.mark.parametrize(
@@ -556,12 +554,12 @@ def test_a_graph_that_is_more_than_a_frozen_one_is_refused(
     (["--image=nowhere.jpg"], "nowhere.jpg is not there: give a file as --image."),
     (
       ["--process_mode=2", "--directory_name=nowhere"],
-      "nowhere is not there: give a folder of pictures as --directory_name.",
+      "nowhere is not there: give a folder of images as --directory_name.",
     ),
     (["--process_mode=2", "--directory_name=."], "the CSV would be written into --directory_name . itself"),
     (
       ["--process_mode=2", "--directory_name=none"],
-      "none has no files: give a folder of pictures as --directory_name.",
+      "none has no files: give a folder of images as --directory_name.",
     ),
   ],
 )
@@ -595,8 +593,8 @@ def test_defaults_are_those_of_the_other_stages():
   assert (flags.batch_size, flags.max_pixels) == (BATCH_SIZE, MAX_PIXELS)
 
 
-def test_the_handler_works_in_anyones_pipeline(tf1_graph, small_pictures, collect):
-  paths = [small_pictures / "grey" / "0.jpg", small_pictures / "white" / "1.png"]
+def test_the_handler_works_in_anyones_pipeline(tf1_graph, small_images, collect):
+  paths = [small_images / "grey" / "0.jpg", small_images / "white" / "1.png"]
   images = [Image(str(path), "", path.read_bytes()) for path in paths] + [Image("empty", "", b"")]
   call = {
     **{name: getattr(tf1_graph, name) for name in ("input_layer", "output_layer", "height", "width", "mean", "std")},

@@ -1,4 +1,4 @@
-"""retrain.py's command line, from pictures to what it left, with a trunk that sees 8 x 8 grey values."""
+"""retrain.py's command line, from images to what it left, with a trunk that sees 8 x 8 grey values."""
 
 import contextlib
 import csv
@@ -167,10 +167,10 @@ def test_it_says_what_the_script_said(finished):
 def test_label_image_reads_what_it_left(finished, tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
   rows = predictions(finished.work / "evaluate")
-  picture = finished.folder / "mnist_jpg" / "training" / rows[0]["file_name"]
+  image = finished.folder / "mnist_jpg" / "training" / rows[0]["file_name"]
   graph = [f"--graph={finished.folder / 'retrained_graph.pb'}", f"--labels={finished.folder / 'retrained_labels.txt'}"]
   names = ["--input_layer=Placeholder", "--output_layer=final_result"]
-  assert label_image.run([*graph, *names, f"--image={picture}"]) == 0
+  assert label_image.run([*graph, *names, f"--image={image}"]) == 0
   assert rows[0]["predicted_digit"] in (tmp_path / "digit_prediction_file.csv").read_text().split(",")
 
 
@@ -228,7 +228,7 @@ def test_a_saved_model_of_another_training_is_refused_before_any_work(finished, 
   assert completed(finished.work) == before
 
 
-def test_of_pictures_that_were_added_only_those_run_through_the_trunk(finished, capsys):
+def test_of_images_that_were_added_only_those_run_through_the_trunk(finished, capsys):
   pictures = finished.folder / "mnist_jpg" / "training"
   shutil.copy(pictures / "even_2" / "0.png", pictures / "even_2" / "again.png")
   (pictures / "even_2" / "new.png").write_bytes((pictures / "Big-Odd" / "1.png").read_bytes() + b"other bytes")
@@ -278,7 +278,7 @@ def test_a_kill_while_bottlenecks_are_replaced_loses_nothing(killed_after, finis
   current = states["bottlenecks"]
   shutil.copytree(now, new)
   (now / "old").write_text("")
-  states.update({"bottlenecks": "of older pictures", "bottlenecks.next": current})
+  states.update({"bottlenecks": "of older images", "bottlenecks.next": current})
   if killed_after != "finishing the new ones":
     states["bottlenecks.old"] = "to be deleted"
     now.rename(old)

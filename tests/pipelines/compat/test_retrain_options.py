@@ -44,8 +44,8 @@ _SCRIPT = {
 
 
 @pytest.fixture
-def pictures(tmp_path) -> Path:
-  """Two class folders of 20 files that are named like pictures; nothing here opens one."""
+def images(tmp_path) -> Path:
+  """Two class folders of 20 files that are named like images; nothing here opens one."""
   for label in ("a", "b"):
     (tmp_path / "pictures" / label).mkdir(parents=True)
     for number in range(20):
@@ -89,16 +89,16 @@ def test_help_shows_both_groups():
 @pytest.mark.parametrize(
   ("given", "sentence"),
   [
-    ("--image_dir=", "--image_dir is missing: give a folder of folders of pictures"),
+    ("--image_dir=", "--image_dir is missing: give a folder of folders of images"),
     ("--image_dir=nowhere", "--image_dir nowhere is no folder"),
-    ("--image_dir=gs://bucket/pictures", "--image_dir gs://bucket/pictures is remote"),
+    ("--image_dir=gs://bucket/images", "--image_dir gs://bucket/images is remote"),
     ("--output_graph=", "--output_graph: an empty path"),
-    ("--output_graph=FOLDER/pictures", "--output_graph FOLDER/pictures is a folder"),
+    ("--output_graph=FOLDER/images", "--output_graph FOLDER/images is a folder"),
     ("--output_graph=FOLDER/new/", "--output_graph FOLDER/new/ is a folder"),
     ("--output_graph=FOLDER/file/graph.pb", "--output_graph FOLDER/file/graph.pb cannot be written: FOLDER/file"),
     ("--output_graph=gs://bucket/graph.pb", "--output_graph gs://bucket/graph.pb is remote"),
     ("--output_labels=", "--output_labels: an empty path"),
-    ("--output_labels=FOLDER/pictures", "--output_labels FOLDER/pictures is a folder"),
+    ("--output_labels=FOLDER/images", "--output_labels FOLDER/images is a folder"),
     ("--output_labels=FOLDER/out/graph.pb", "--output_graph and --output_labels are both FOLDER/out/graph.pb"),
     ("--intermediate_store_frequency=often", "--intermediate_store_frequency: 'often' is not a whole number"),
     ("--intermediate_output_graphs_dir=FOLDER/file", "FOLDER/file is not a folder"),
@@ -117,12 +117,12 @@ def test_help_shows_both_groups():
     ("--validation_percentage=100", "--validation_percentage: 100 leaves one of"),
     ("--eval_step_interval=0", "--eval_step_interval: 0 is not at least 1"),
     ("--train_batch_size=0", "--train_batch_size: 0 is not at least 1"),
-    ("--test_batch_size=0", "--test_batch_size: 0 pictures tell nothing; -1 takes all"),
-    ("--validation_batch_size=0", "--validation_batch_size: 0 pictures tell nothing; -1 takes all"),
+    ("--test_batch_size=0", "--test_batch_size: 0 images tell nothing; -1 takes all"),
+    ("--validation_batch_size=0", "--validation_batch_size: 0 images tell nothing; -1 takes all"),
     ("--bottleneck_dir=", "--bottleneck_dir: an empty path"),
     ("--bottleneck_dir=FOLDER/file", "--work_dir FOLDER/file/beam_retrain cannot be written: FOLDER/file"),
-    ("--bottleneck_dir=FOLDER/pictures", "overlaps with --image_dir FOLDER/pictures: give --work_dir elsewhere"),
-    ("--work_dir=FOLDER", "overlaps with --image_dir FOLDER/pictures: give --work_dir elsewhere"),
+    ("--bottleneck_dir=FOLDER/images", "overlaps with --image_dir FOLDER/images: give --work_dir elsewhere"),
+    ("--work_dir=FOLDER", "overlaps with --image_dir FOLDER/images: give --work_dir elsewhere"),
     ("--final_tensor_name=", "--final_tensor_name '' is no name for a TensorFlow operation"),
     ("--final_tensor_name=my result", "--final_tensor_name 'my result' is no name for a TensorFlow operation"),
     ("--final_tensor_name=result:0", "--final_tensor_name 'result:0' is no name"),
@@ -132,11 +132,11 @@ def test_help_shows_both_groups():
     ("--random_scale=-10", "--random_scale: -10 is below 0"),
     ("--random_brightness=much", "--random_brightness: 'much' is not a whole number"),
     ("--tfhub_module=", "--tfhub_module: no trunk is named"),
-    ("--saved_model_dir=FOLDER/pictures", "--saved_model_dir FOLDER/pictures is not empty"),
+    ("--saved_model_dir=FOLDER/images", "--saved_model_dir FOLDER/images is not empty"),
     ("--saved_model_dir=FOLDER/file", "--saved_model_dir FOLDER/file is a file"),
     ("--logging_verbosity=LOUD", "--logging_verbosity: invalid choice: 'LOUD'"),
     ("--checkpoint_path=", "--checkpoint_path: an empty path"),
-    ("--checkpoint_path=FOLDER/pictures", "--checkpoint_path FOLDER/pictures is a folder"),
+    ("--checkpoint_path=FOLDER/images", "--checkpoint_path FOLDER/images is a folder"),
     ("--checkpoint_path=FOLDER/file/head", "FOLDER/file is not a folder"),
     ("--seed=x", "--seed: 'x' is not a whole number"),
     ("--seed=-1", "--seed: -1 is not between 0 and"),
@@ -149,7 +149,7 @@ def test_help_shows_both_groups():
     ("--architecture=x", "--architecture: neither beam-retrain nor Beam knows it"),
   ],
 )
-def test_a_value_that_cannot_be_used_is_one_sentence_before_any_work(given, sentence, pictures, tmp_path, monkeypatch):
+def test_a_value_that_cannot_be_used_is_one_sentence_before_any_work(given, sentence, images, tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
   (tmp_path / "file").write_text("")
   given, sentence = (text.replace("FOLDER", str(tmp_path)) for text in (given, sentence))
@@ -238,8 +238,8 @@ def test_all_that_is_given_reaches_the_stages():
 @pytest.mark.parametrize(
   ("names", "sentence"),
   [
-    ([], "has no folder with pictures named .jpg, .jpeg or .png"),
-    (["a/1.jpg"], "holds one class only, 'a': a classifier needs pictures of at least two."),
+    ([], "has no folder with images named .jpg, .jpeg or .png"),
+    (["a/1.jpg"], "holds one class only, 'a': a classifier needs images of at least two."),
     (["a/1.jpg", "b/2.txt"], "holds one class only, 'a'"),
     (
       ["Big Cat/1.jpg", "big-cat/2.jpg", "dog/3.jpg"],
@@ -247,7 +247,7 @@ def test_all_that_is_given_reaches_the_stages():
     ),
   ],
 )
-def test_pictures_of_fewer_than_two_labels_or_two_folders_of_one(names, sentence, tmp_path):
+def test_images_of_fewer_than_two_labels_or_two_folders_of_one(names, sentence, tmp_path):
   (tmp_path / "pictures").mkdir()
   for name in names:
     (tmp_path / "pictures" / name).parent.mkdir(exist_ok=True)
@@ -256,9 +256,9 @@ def test_pictures_of_fewer_than_two_labels_or_two_folders_of_one(names, sentence
     run(arguments(tmp_path))
 
 
-def test_the_warnings_of_the_script(pictures, tmp_path, capsys):
-  (pictures / "b" / "19.jpg").unlink()
-  (pictures / "notes").mkdir()
+def test_the_warnings_of_the_script(images, tmp_path, capsys):
+  (images / "b" / "19.jpg").unlink()
+  (images / "notes").mkdir()
   said = warnings(tmp_path, capsys, "--model_dir=inception/")
   assert said == [
     "WARNING: --model_dir inception/ does nothing, as in retrain.py, which ignored it: --tfhub_module names the trunk.",
@@ -269,7 +269,7 @@ def test_the_warnings_of_the_script(pictures, tmp_path, capsys):
 
 
 def warnings(folder: Path, capsys, *more: str) -> list[str]:
-  # It ends where the pictures, which are empty, or the splits are looked at.
+  # It ends where the images, which are empty, or the splits are looked at.
   with contextlib.suppress(InputError):
     run(arguments(folder, "--saved_model_dir=" + str(folder / "pictures"), *more))
   return [line for line in capsys.readouterr().err.splitlines() if line.startswith("WARNING")]
@@ -278,7 +278,7 @@ def warnings(folder: Path, capsys, *more: str) -> list[str]:
 @pytest.mark.parametrize(
   ("flag", "lock"), [("work_dir", "bottlenecks/beam_retrain/.lock"), ("output_graph", "out/.graph.pb.lock")]
 )
-def test_two_runs_do_not_write_to_the_same_place(flag, lock, pictures, tmp_path):
+def test_two_runs_do_not_write_to_the_same_place(flag, lock, images, tmp_path):
   (tmp_path / lock).parent.mkdir(parents=True)
   code = "import sys\nfrom beam_retrain.pipelines.jobs.locks import hold\n"
   code += "with hold(sys.argv[1]): print(flush=True); sys.stdin.read()"

@@ -258,13 +258,11 @@ def test_each_job_command_refuses_it_before_its_work(command, closed_port, flink
   ],
 )
 def test_local_paths_of_workers_on_other_machines_get_a_warning(flags, is_warned, capsys):
-  refuse_unreachable(PipelineOptions(flags=flags), "/here/pictures", None, ["/here/earlier"])
+  refuse_unreachable(PipelineOptions(flags=flags), "/here/images", None, ["/here/earlier"])
   told = capsys.readouterr().err
   if not is_warned:
     assert told == ""
   else:
-    assert told.startswith(
-      "beam-retrain: warning: /here/pictures, /here/earlier: local on this machine; the workers of "
-    )
+    assert told.startswith("beam-retrain: warning: /here/images, /here/earlier: local on this machine; the workers of ")
     assert told.count("\n") == 1
     assert "a bucket (s3://, gs://)" in told

@@ -60,12 +60,12 @@ def _read(folder: Path) -> tuple[dict, beam_runner_api_pb2.Pipeline]:
 
 
 @pytest.fixture(scope="module")
-def embedding(tmp_path_factory, small_pictures, tiny_trunk) -> Path:
+def embedding(tmp_path_factory, small_images, tiny_trunk) -> Path:
   """The job of `bottlenecks`, by the launcher of the Flex Template."""
   folder = tmp_path_factory.mktemp("embedding")
   launched = _template(
     folder,
-    *(str(_DEPLOY / "launch.py"), "--command=bottlenecks", f"--input={small_pictures}", f"--trunk={tiny_trunk}"),
+    *(str(_DEPLOY / "launch.py"), "--command=bottlenecks", f"--input={small_images}", f"--trunk={tiny_trunk}"),
     *(f"--output={folder}/output", "--precision=float32", "--runtime=tensorflow", f"--sdk_container_image={_IMAGE}"),
   )
   assert launched.returncode == 0, launched.stderr
@@ -136,12 +136,12 @@ def test_without_an_image_the_package_is_staged(tmp_path, mnist_folder):
   assert {"Plan", "Work", "Close", "SweepTree", "MarkCompleted"} <= stages
 
 
-def test_a_dry_run_of_an_evaluation_builds_it(tmp_path, trained_model, small_pictures):
+def test_a_dry_run_of_an_evaluation_builds_it(tmp_path, trained_model, small_images):
   words = (
     "-m",
     "beam_retrain.pipelines.evaluate",
     f"--model={trained_model}",
-    f"--input={small_pictures}",
+    f"--input={small_images}",
     f"--output={tmp_path}/o",
   )
   dry = _run(*words, *_CLOUD, _TEMP, "--dry_run=True")
@@ -152,7 +152,7 @@ def _parse(parser, *words: str) -> PipelineOptions:
   return parse_with_beam_options(parser.make_parser(), [*words])[1]
 
 
-_CONVERT = ("--input=gs://bucket/idx", "--output=gs://bucket/pictures")
+_CONVERT = ("--input=gs://bucket/idx", "--output=gs://bucket/images")
 
 
 @pytest.mark.parametrize(
@@ -197,19 +197,19 @@ def test_the_exit_code_is_2():
 
 @pytest.mark.parametrize("flag", ["--template_location=gs://bucket/job.json", "--dry_run=True"])
 def test_a_command_of_several_jobs_cannot_be_built_only(flag):
-  words = ("--model=gs://bucket/model", "--input=gs://bucket/pictures")
+  words = ("--model=gs://bucket/model", "--input=gs://bucket/images")
   with pytest.raises(InputError, match=f"{flag.split('=')[0]} is for a command that is done with one job"):
     _parse(reevaluate, *words, "--history=gs://bucket/history", *_CLOUD, _TEMP, flag)
 
 
 def test_an_evaluation_is_no_template():
-  words = ("--model=gs://bucket/model", "--input=gs://bucket/pictures", "--output=gs://bucket/evaluation")
+  words = ("--model=gs://bucket/model", "--input=gs://bucket/images", "--output=gs://bucket/evaluation")
   with pytest.raises(InputError, match="--template_location is for a command that is done with one job"):
     _parse(evaluate, *words, *_CLOUD, _TEMP, "--template_location=gs://bucket/job.json")
 
 
-def test_building_a_job_takes_no_finished_output_away(bottlenecks_folder, small_pictures, tiny_trunk):
-  words = (f"--input={small_pictures}", f"--trunk={tiny_trunk}", f"--output={bottlenecks_folder}")
+def test_building_a_job_takes_no_finished_output_away(bottlenecks_folder, small_images, tiny_trunk):
+  words = (f"--input={small_images}", f"--trunk={tiny_trunk}", f"--output={bottlenecks_folder}")
   refused = _run("-m", "beam_retrain.pipelines.bottlenecks", *words, *_CLOUD, _TEMP, "--dry_run=True")
   assert refused.returncode == 2
   assert "is finished, and building a job would empty it" in refused.stderr

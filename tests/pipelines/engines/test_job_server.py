@@ -50,10 +50,10 @@ def test_no_jar(tmp_path):
   (tmp_path / "page.jar").write_text("<html>404</html>")
   with pytest.raises(ValueError, match="not a zip file"):
     read_job_server(str(tmp_path / "page.jar"))
-  with zipfile.ZipFile(tmp_path / "pictures.zip", "w") as pictures:
-    pictures.writestr("a.jpg", b"")
+  with zipfile.ZipFile(tmp_path / "images.zip", "w") as images:
+    images.writestr("a.jpg", b"")
   with pytest.raises(ValueError, match=r"META-INF/MANIFEST\.MF"):
-    read_job_server(str(tmp_path / "pictures.zip"))
+    read_job_server(str(tmp_path / "images.zip"))
   with pytest.raises(FileNotFoundError):
     read_job_server(str(tmp_path / "none.jar"))
 

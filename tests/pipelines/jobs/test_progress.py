@@ -82,7 +82,7 @@ def test_plain_lines_where_it_is_no_terminal(tmp_path, monkeypatch):
 
 
 class _Slow(ShardTask):
-  """Waits in the middle of the shard until a file is there that says so; its first picture is bad."""
+  """Waits in the middle of the shard until a file is there that says so; its first image is bad."""
 
   def __init__(self, go_on: str):
     self._go_on = go_on

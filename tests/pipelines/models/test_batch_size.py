@@ -17,16 +17,16 @@ class Machine:
   """A clock, and a trunk that takes so much of its time.
 
   Attributes:
-    picture_secs: batch size -> seconds for each picture.
+    image_secs: batch size -> seconds for each image.
     load_secs: seconds.
     most: batches above it do not fit in memory.
   """
 
-  def __init__(self, picture_secs, load_secs=0.0, most=10_000):
+  def __init__(self, image_secs, load_secs=0.0, most=10_000):
     self.now = 100.0
     self.tried = []
     self._lock = threading.Lock()  # two batches are in flight
-    self._picture_secs, self._load_secs, self._most = picture_secs, load_secs, most
+    self._image_secs, self._load_secs, self._most = image_secs, load_secs, most
 
   def clock(self) -> float:
     return self.now
@@ -41,7 +41,7 @@ class Machine:
       if batch_size > self._most:
         raise MemoryError
       with self._lock:
-        self.now += batch_size * self._picture_secs(batch_size)
+        self.now += batch_size * self._image_secs(batch_size)
 
     return embed
 
@@ -62,9 +62,9 @@ def test_takes_the_fastest_and_the_smallest_where_that_may_be_noise(fastest, gai
   assert machine.tried == list(CANDIDATES)
 
 
-@pytest.mark.parametrize(("picture_secs", "tried"), [(5e-3, [8, 16, 32]), (1e-2, [8, 16]), (1.0, [8])])
-def test_what_the_time_does_not_do_for_is_not_tried(picture_secs, tried):
-  machine = Machine(lambda _: picture_secs)
+@pytest.mark.parametrize(("image_secs", "tried"), [(5e-3, [8, 16, 32]), (1e-2, [8, 16]), (1.0, [8])])
+def test_what_the_time_does_not_do_for_is_not_tried(image_secs, tried):
+  machine = Machine(lambda _: image_secs)
   assert machine.probe() == (8 if len(tried) > 1 else 32)
   assert machine.tried == tried
 
@@ -76,7 +76,7 @@ def test_a_trunk_that_takes_long_to_load_is_not_run_at_all():
 
 
 def test_a_batch_is_no_larger_than_memory_allows():
-  pixels = 5 * 5 * 3 * 4 * 6  # of one picture, as many times as it is there
+  pixels = 5 * 5 * 3 * 4 * 6  # of one image, as many times as it is there
   assert Machine(the_larger_the_faster).probe() == 64
   assert Machine(the_larger_the_faster).probe(memory_bytes=pixels * 16) == 16
   assert Machine(the_larger_the_faster).probe(memory_bytes=pixels * 16, processes=2) == 8

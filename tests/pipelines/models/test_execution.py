@@ -69,9 +69,9 @@ def test_what_is_said_of_it():
   two = PipelineOptions(flags=["--direct_running_mode=multi_processing", "--direct_num_workers=2"])
   each = max(1, cores // 2)
   threads = f"{each} thread{'s' * (each > 1)}"
-  default = "32 pictures at a time (the default)"
+  default = "32 images at a time (the default)"
   assert choose_execution(None, None, two).describe() == f"{default}, 2 processes of {threads}"
-  assert choose_execution(8, 1, _LOCAL).describe() == "8 pictures at a time (as given), 1 process of 1 thread"
+  assert choose_execution(8, 1, _LOCAL).describe() == "8 images at a time (as given), 1 process of 1 thread"
   on_each = f"{default}, a worker's cores shared out to its 1 process"
   assert choose_execution(None, None, _CLUSTER).describe() == on_each
   assert choose_execution(8, 3, two).to_info() == {
@@ -130,7 +130,7 @@ def test_the_choice_of_an_earlier_run_is_kept_so_that_its_shards_are(trunk):
 
 
 class _Needy(ImageModelHandler):
-  """A trunk that needs more, above two pictures, than the 2**47 bytes that a process can address."""
+  """A trunk that needs more, above two images, than the 2**47 bytes that a process can address."""
 
   def _load_for_batch(self, batch_size: int) -> LoadedModel:
     def infer(pixels):
@@ -157,7 +157,7 @@ def test_a_batch_that_was_halved_on_a_worker_is_told_and_remembered(trunk, tmp_p
   result = root.run()
   result.wait_until_finish()
   told = tell_halved(result, execution, trunk, str(output))
-  assert told == "memory did not do for 8 pictures at a time: the trunk was run over 2"
+  assert told == "memory did not do for 8 images at a time: the trunk was run over 2"
   assert json.loads((output / "info.json").read_text())["execution"] == {
     "precision": "float32",
     "batch_size_halved_to": 2,
@@ -188,12 +188,12 @@ def test_which_process_ran_and_loaded_the_trunk_is_kept(trunk, tmp_path):
 
 
 def test_how_the_work_was_spread_is_said_in_a_sentence():
-  pictures = {"a/1": 1041, "b/1": 756}
-  assert describe_workers(pictures, {"a/1": 1, "b/1": 1}) == (
-    "2 workers ran the trunk over 756 to 1,041 pictures each; each loaded it once"
+  images = {"a/1": 1041, "b/1": 756}
+  assert describe_workers(images, {"a/1": 1, "b/1": 1}) == (
+    "2 workers ran the trunk over 756 to 1,041 images each; each loaded it once"
   )
-  assert describe_workers(pictures, {"a/1": 3, "b/1": 1}) == (
-    "2 workers ran the trunk over 756 to 1,041 pictures each; they loaded it 4 times"
+  assert describe_workers(images, {"a/1": 3, "b/1": 1}) == (
+    "2 workers ran the trunk over 756 to 1,041 images each; they loaded it 4 times"
   )
 
 

@@ -1,4 +1,4 @@
-"""Which kind of its trunk a run takes: asked for, checked on the user's pictures, kept of an earlier run."""
+"""Which kind of its trunk a run takes: asked for, checked on the user's images, kept of an earlier run."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_auto_takes_bfloat16_where_a_check_allows_it(trunk, machine):
   assert choice.check.images == 20
   assert 0.999 < choice.check.least_cosine < 1
   assert choice.describe() == (
-    "the trunk runs in bfloat16 by TensorFlow; on 20 of the pictures the smallest cosine with float32 is"
+    "the trunk runs in bfloat16 by TensorFlow; on 20 of the images the smallest cosine with float32 is"
     f" {choice.check.least_cosine:.6f}"
   )
   assert choice.to_info() == {
@@ -102,19 +102,19 @@ def test_auto_stays_with_float32_where_the_check_fails_and_says_why(trunk, machi
   choice = choose_kind(trunk, "auto", "auto", pictures)
   assert choice.trunk.kind == TrunkKind()
   assert choice.trunk.fingerprint == trunk.fingerprint
-  assert choice.why.startswith("not in bfloat16, as on 20 of the pictures the smallest cosine with float32 is 0.99")
+  assert choice.why.startswith("not in bfloat16, as on 20 of the images the smallest cosine with float32 is 0.99")
   assert choice.to_info()["why"] == choice.why
   # Who asks for it gets it, and is told the same.
   assert choose_kind(trunk, "bfloat16", "auto", pictures).trunk.kind == BFLOAT16
 
 
 @needs_bfloat16
-@pytest.mark.parametrize("sample", [[], [Image("bad.png", "a", b"no picture")]])
-def test_without_a_picture_there_is_no_check_and_no_bfloat16(trunk, machine, sample):
+@pytest.mark.parametrize("sample", [[], [Image("bad.png", "a", b"no image")]])
+def test_without_a_image_there_is_no_check_and_no_bfloat16(trunk, machine, sample):
   machine(bfloat16=True, openvino=False)
   choice = choose_kind(trunk, "auto", "auto", lambda count: sample)
   assert choice.trunk.kind == TrunkKind()
-  assert choice.why == "not in bfloat16, as no picture can be decoded to check it with"
+  assert choice.why == "not in bfloat16, as no image can be decoded to check it with"
 
 
 def test_a_plain_machine_takes_float32_by_tensorflow(trunk, machine):
@@ -135,7 +135,7 @@ def test_a_plain_machine_takes_float32_by_tensorflow(trunk, machine):
 
 
 @needs_bfloat16
-def test_pictures_that_the_job_takes_for_too_large_are_not_checked_with(saved, tmp_path):
+def test_images_that_the_job_takes_for_too_large_are_not_checked_with(saved, tmp_path):
   for place in ("training/a", "training/b", "testing/a", "testing/b"):
     (tmp_path / "pictures" / place).mkdir(parents=True)
     for width in (19, 20, 30):
@@ -233,19 +233,19 @@ def test_int8_is_calibrated_on_a_sample_which_is_part_of_its_kind(trunk, machine
   assert choose_kind(trunk, "int8", "auto", lambda count: [*pictures(count), Image("x", "a", b"")]).trunk.kind == kind
   others = choose_kind(trunk, "int8", "auto", lambda count: pictures(count)[:10])
   assert others.trunk.fingerprint != choice.trunk.fingerprint
-  # Pictures that have come since do not make the bottlenecks useless that are there.
+  # Images that have come since do not make the bottlenecks useless that are there.
   choice.trunk.save(store(tmp_path / "there", trunk, kind) + "/trunk")
   monkeypatch.setenv("BEAM_RETRAIN_CACHE_DIR", str(tmp_path / "another_cache"))
   kept = choose_kind(trunk, "int8", "auto", lambda count: pictures(count)[:10], [str(tmp_path / "there")])
   assert kept.trunk.fingerprint == choice.trunk.fingerprint
   shutil.rmtree(tmp_path / "there")  # as a run with other settings replaces it
   assert load_prepared(kept.trunk.prepared_folder).kind == kind
-  with pytest.raises(InputError, match="none of the training pictures can be decoded"):
+  with pytest.raises(InputError, match="none of the training images can be decoded"):
     choose_kind(trunk, "int8", "auto", lambda count: [])
 
 
 @needs_bfloat16
-def test_the_same_pictures_are_not_looked_at_twice(trunk, machine, monkeypatch):
+def test_the_same_images_are_not_looked_at_twice(trunk, machine, monkeypatch):
   machine(bfloat16=True, openvino=False)
   first = choose_kind(trunk, "auto", "auto", pictures)
   monkeypatch.setattr(precision, "embed", lambda *_: pytest.fail("the trunk was run again"))
@@ -254,7 +254,7 @@ def test_the_same_pictures_are_not_looked_at_twice(trunk, machine, monkeypatch):
     choose_kind(trunk, "auto", "auto", lambda count: [*pictures(count), picture(99)])
 
 
-def test_a_picture_that_gets_no_finite_numbers_counts_as_far_off(trunk, monkeypatch):
+def test_a_image_that_gets_no_finite_numbers_counts_as_far_off(trunk, monkeypatch):
   vector = np.ones(4, np.float32)
   found = iter([{"a": vector}, {"a": vector, "b": vector}])
   monkeypatch.setattr(precision, "embed", lambda *_: next(found))

@@ -117,10 +117,10 @@ def test_an_engine_is_left_out_of_the_rehearsal_and_named(made):
   assert "PrismRunner" in line
 
 
-def test_bad_pictures_and_a_first_run_are_told(made):
+def test_bad_images_and_a_first_run_are_told(made):
   rehearsal = Rehearsal(COSTS, {}, 80, {"EMPTY": 2, "TRUNCATED": 1}, {}, {}, first_secs=9.4)
   bad, first = plan.notes(read_request([f"--input={made.data}"]), rehearsal)
-  assert bad == "of 80 pictures looked at, 3 cannot be used (2 EMPTY, 1 TRUNCATED)"
+  assert bad == "of 80 images looked at, 3 cannot be used (2 EMPTY, 1 TRUNCATED)"
   assert "9 s more" in first
   (line,) = plan.notes(read_request([f"--input={made.data}"]), dataclasses.replace(rehearsal, first_secs=0.4))
   assert line == bad
@@ -134,7 +134,7 @@ def test_bad_pictures_and_a_first_run_are_told(made):
     (10, {"training": 9, "testing": 1}),
   ],
 )
-def test_more_pictures_are_shared_out_as_those_that_are_there(total, expected):
+def test_more_images_are_shared_out_as_those_that_are_there(total, expected):
   assert plan.scaled({"training": 6, "testing": 1}, total) == expected
 
 

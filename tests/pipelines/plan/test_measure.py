@@ -16,7 +16,7 @@ from beam_retrain.transforms.sources.folders import find_class_folders
 
 
 def image(number: int) -> Image:
-  return Image(f"digit/{number}.png", "digit", b"picture %d" % number)
+  return Image(f"digit/{number}.png", "digit", b"image %d" % number)
 
 
 GONE = Quarantined("digit/9.png", 0, Reason.UNREADABLE, "No such file or directory")
@@ -29,12 +29,12 @@ def written(folder: Path) -> dict[str, list[bytes]]:
   }
 
 
-def test_each_split_of_the_sample_has_pictures_of_each_label(tmp_path):
+def test_each_split_of_the_sample_has_images_of_each_label(tmp_path):
   sample = {TRAINING: [image(0), GONE, image(1), image(2)], TESTING: [image(3)]}
   assert write_sample(sample, str(tmp_path)) == [3, 2]
   assert written(tmp_path) == {
-    TRAINING: [b"picture 0", b"picture 1", b"picture 2"],
-    TESTING: [b"picture 3", b"picture 3"],
+    TRAINING: [b"image 0", b"image 1", b"image 2"],
+    TESTING: [b"image 3", b"image 3"],
   }
   folders = find_class_folders(str(tmp_path))
   assert {(folder.split, folder.label) for folder in folders} == {
@@ -42,21 +42,21 @@ def test_each_split_of_the_sample_has_pictures_of_each_label(tmp_path):
   }
 
 
-def test_a_split_without_readable_pictures_takes_others(tmp_path):
+def test_a_split_without_readable_images_takes_others(tmp_path):
   assert write_sample({TRAINING: [image(0)], TESTING: [GONE]}, str(tmp_path)) == [2, 2]
-  assert set(written(tmp_path)[TESTING]) == {b"picture 0"}
+  assert set(written(tmp_path)[TESTING]) == {b"image 0"}
 
 
 def test_nothing_readable_is_told_with_the_first_cause(tmp_path):
   with pytest.raises(InputError, match=r"digit/9\.png: No such file or directory"):
     write_sample({TRAINING: [GONE], TESTING: []}, str(tmp_path))
-  with pytest.raises(InputError, match=r"the input has no picture: put some into"):
+  with pytest.raises(InputError, match=r"the input has no image: put some into"):
     write_sample({TRAINING: [], TESTING: []}, str(tmp_path))
 
 
-def told(tmp_path: Path, pictures: Path, *flags: str) -> str:
+def told(tmp_path: Path, images: Path, *flags: str) -> str:
   """Rehearses, in this process; returns the sentence that is handed over."""
-  main([str(tmp_path / "result.json"), "anyhow", str(time.time()), f"--input={pictures}", *flags])
+  main([str(tmp_path / "result.json"), "anyhow", str(time.time()), f"--input={images}", *flags])
   found = json.loads((tmp_path / "result.json").read_text())
   assert found.keys() == {"error"}
   return found["error"]
@@ -70,20 +70,20 @@ def test_what_the_user_has_to_mend_is_handed_over(tmp_path):
 
 
 def test_what_a_step_of_the_job_says_is_handed_over_as_it_said_it(tmp_path, made, draw_digits):
-  pictures = tmp_path / "pictures"
-  draw_digits(pictures, 60, lambda number, label: f"many/{number}.png" if number else "one/0.png")
-  assert told(tmp_path, pictures, f"--trunk={made.data.parent / 'trunk'}").endswith(
+  images = tmp_path / "pictures"
+  draw_digits(images, 60, lambda number, label: f"many/{number}.png" if number else "one/0.png")
+  assert told(tmp_path, images, f"--trunk={made.data.parent / 'trunk'}").endswith(
     "image of class 'one': add images, remove the class, or change --testing_percentage and --validation_percentage."
   )
 
 
-def test_pictures_of_which_none_can_be_used_are_no_plan(tmp_path, made):
+def test_images_of_which_none_can_be_used_are_no_plan(tmp_path, made):
   for label in ("a", "b"):
     (tmp_path / "pictures" / label).mkdir(parents=True)
     for number in range(20):
-      (tmp_path / "pictures" / label / f"{number}.png").write_bytes(b"no picture" * (number % 2))
+      (tmp_path / "pictures" / label / f"{number}.png").write_bytes(b"no image" * (number % 2))
   sentence = told(tmp_path, tmp_path / "pictures", f"--trunk={made.data.parent / 'trunk'}")
-  assert sentence.startswith(f"none of 40 pictures of {tmp_path / 'pictures'} ")
+  assert sentence.startswith(f"none of 40 images of {tmp_path / 'pictures'} ")
   assert "(20 EMPTY, 20 NOT_AN_IMAGE)" in sentence
 
 

@@ -63,8 +63,8 @@ def nights(made: Any, weak: Path, tmp_path_factory: pytest.TempPathFactory) -> P
   for path in kept[:3]:
     shutil.copy(path, data / "ant" / f"new{path.name}")
   for path in sorted((data / "bee").iterdir())[:6]:
-    with Image.open(path) as picture:
-      negative = ImageOps.invert(picture)
+    with Image.open(path) as image:
+      negative = ImageOps.invert(image)
     negative.save(path)
   for path in sorted((data / "cow").iterdir())[:5]:
     path.unlink()
@@ -233,13 +233,13 @@ def test_two_runs_of_a_night_at_once_do_not_mix(made: Any, tmp_path: Path) -> No
   assert _metrics(tmp_path / "history" / FIRST)["total"] == 1797
 
 
-def test_bad_pictures_keep_the_night_from_being_published_until_they_are_accepted(
+def test_bad_images_keep_the_night_from_being_published_until_they_are_accepted(
   made: Any, tmp_path: Path, capsys
 ) -> None:
   data, history = tmp_path / "data", tmp_path / "history"
   shutil.copytree(made.data, data)
   (data / "ant/empty.png").write_bytes(b"")
-  (data / "bee/text.png").write_bytes(b"no picture")
+  (data / "bee/text.png").write_bytes(b"no image")
   assert _run(made, data, history, FIRST) == 3
   out, error = capsys.readouterr()
   assert out.startswith("NOT PUBLISHED: 2 of 1,799 inputs are bad; ")
@@ -307,7 +307,7 @@ def test_a_clock_that_went_back(made: Any, nights: Path) -> None:
     reevaluate.run(flags, today=lambda: datetime.date(2026, 3, 2))
 
 
-def test_other_pictures_are_no_baseline(
+def test_other_images_are_no_baseline(
   made: Any, nights: Path, tmp_path: Path, draw_digits: Callable[..., None]
 ) -> None:
   draw_digits(tmp_path / "data", 40, lambda number, label: f"{label}/other{number}.png")
@@ -337,7 +337,7 @@ def test_a_damaged_night_is_named_and_the_one_before_is_taken(made: Any, nights:
   assert "damaged" not in capsys.readouterr().err
 
 
-def test_a_manifest_row_without_a_picture(made: Any, tmp_path: Path) -> None:
+def test_a_manifest_row_without_a_image(made: Any, tmp_path: Path) -> None:
   manifest = tmp_path / "manifest.csv"
   manifest.write_text("file_name,writer\nant/1.png,ann\nant/nobody.png,bob\n")
   with pytest.raises(InputError, match=r"ant/nobody\.png"):

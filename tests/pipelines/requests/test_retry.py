@@ -39,7 +39,7 @@ def drawn(tmp_path_factory: pytest.TempPathFactory, draw_digits: Callable) -> Pa
 
 
 class Broken(NamedTuple):
-  """Pictures some of which are bad, and what `bottlenecks` made of them.
+  """Images some of which are bad, and what `bottlenecks` made of them.
 
   Attributes:
     data: class folders.
@@ -65,13 +65,13 @@ _BAD = 6
 
 
 def _spoil(data: Path) -> dict[str, bytes]:
-  """Makes six pictures bad in as many ways; the last is not there: a link that leads nowhere."""
+  """Makes six images bad in as many ways; the last is not there: a link that leads nowhere."""
   keys = [path.relative_to(data).as_posix() for path in sorted(data.rglob("*.png"))][::12][:_BAD]
   sound = {key: (data / key).read_bytes() for key in keys}
   cut, empty, text, header, pixels, gone = (data / key for key in keys)
   cut.write_bytes(sound[keys[0]][:-30])
   empty.write_bytes(b"")
-  text.write_bytes(b"no picture")
+  text.write_bytes(b"no image")
   header.write_bytes(sound[keys[3]][:20])
   damaged = bytearray(sound[keys[4]])
   damaged[-40:-20] = bytes(20)
@@ -155,14 +155,14 @@ def check_ledgers(before: Path, after: Path, repaired: int) -> None:
   assert first["quarantined"] - second["quarantined"] == repaired == second["outputs"] - first["outputs"]
 
 
-def test_repaired_pictures_are_computed_and_the_rest_is_taken(broken, tmp_path, capsys):
+def test_repaired_images_are_computed_and_the_rest_is_taken(broken, tmp_path, capsys):
   assert not (broken.output / "COMPLETED").exists()
   before = _files(broken.output)
   broken.repair()
   capsys.readouterr()
   assert _retry(broken.output, tmp_path / "out") == 0
   told = capsys.readouterr().out
-  assert f"{_BAD} of {_BAD} quarantined pictures sound now, 0 still bad" in told
+  assert f"{_BAD} of {_BAD} quarantined images sound now, 0 still bad" in told
   assert _run(broken.data, tmp_path / "cold", *broken.flags) == 0
   check_same_as_cold(tmp_path / "out", tmp_path / "cold", computed=_BAD)
   check_ledgers(broken.output, tmp_path / "out", repaired=_BAD)
@@ -175,14 +175,14 @@ def test_what_is_still_bad_stays_in_quarantine(broken, tmp_path, capsys):
   keys = list(broken.sound)
   broken.repair(keys[0], keys[5])
   assert _retry(broken.output, tmp_path / "out") == 3
-  assert f"2 of {_BAD} quarantined pictures sound now, {_BAD - 2} still bad\n" in capsys.readouterr().out
+  assert f"2 of {_BAD} quarantined images sound now, {_BAD - 2} still bad\n" in capsys.readouterr().out
   assert _run(broken.data, tmp_path / "cold", *broken.flags) == 3
   check_same_as_cold(tmp_path / "out", tmp_path / "cold", computed=2)
   check_ledgers(broken.output, tmp_path / "out", repaired=2)
   # Once more, from what the retry wrote.
   broken.repair(*keys[1:5])
   assert _retry(tmp_path / "out", tmp_path / "second") == 0
-  assert f"{_BAD - 2} of {_BAD - 2} quarantined pictures sound now" in capsys.readouterr().out
+  assert f"{_BAD - 2} of {_BAD - 2} quarantined images sound now" in capsys.readouterr().out
   assert _run(broken.data, tmp_path / "whole", *broken.flags) == 0
   check_same_as_cold(tmp_path / "second", tmp_path / "whole", computed=_BAD - 2)
 
@@ -194,7 +194,7 @@ def test_a_run_that_was_completed_with_losses_is_retried_too(drawn, trunk, tmp_p
   keys = (path.relative_to(broken.data).as_posix() for path in sorted(broken.data.rglob("*.png")))
   (broken.data / next(key for key in keys if key not in broken.sound)).write_bytes(b"")
   assert _retry(broken.output, tmp_path / "out") == 3
-  line = f"{_BAD} of {_BAD} quarantined pictures sound now, 0 still bad; 1 that were good have gone bad since\n"
+  line = f"{_BAD} of {_BAD} quarantined images sound now, 0 still bad; 1 that were good have gone bad since\n"
   assert line in capsys.readouterr().out
   check_ledgers(broken.output, tmp_path / "out", repaired=_BAD - 1)
 
@@ -225,7 +225,7 @@ def test_all_settings_are_those_of_the_run(drawn, trunk, tmp_path, monkeypatch, 
   assert _run("data/", tmp_path / "cold", *flags) == 0
   monkeypatch.chdir(tmp_path.parent)
   assert _retry(tmp_path / "bad", tmp_path / "out") == 0
-  assert f"{_BAD} of {_BAD} quarantined pictures sound now, 0 still bad\n" in capsys.readouterr().out
+  assert f"{_BAD} of {_BAD} quarantined images sound now, 0 still bad\n" in capsys.readouterr().out
   check_same_as_cold(tmp_path / "out", tmp_path / "cold", computed=_BAD)
   assert _stats(tmp_path / "out")["reasons"] == {"CONFLICTING_LABELS": 2}
 
@@ -262,7 +262,7 @@ def test_a_flag_that_agrees_is_no_fault(broken, tmp_path):
 
 
 @pytest.mark.parametrize("change", ["added", "removed", "moved"])
-def test_other_pictures_are_refused(broken, tmp_path, change):
+def test_other_images_are_refused(broken, tmp_path, change):
   broken.repair()
   last = sorted(broken.data.rglob("*.png"))[-1]
   output = Path(shutil.copytree(broken.output, tmp_path / "out"))
@@ -273,7 +273,7 @@ def test_other_pictures_are_refused(broken, tmp_path, change):
     last.unlink()
   else:
     shutil.copytree(last.parent, last.parent.with_name("zoo"))
-  words = "the labels in" if change == "moved" else r"there are \d+ (training|testing) pictures today, there were \d+"
+  words = "the labels in" if change == "moved" else r"there are \d+ (training|testing) images today, there were \d+"
   with pytest.raises(InputError, match=f"{words}.*[Gg]ive --reuse {broken.output} instead"):
     _retry(broken.output, output)
   assert _files(output) == before
@@ -282,7 +282,7 @@ def test_other_pictures_are_refused(broken, tmp_path, change):
 def test_counts_are_compared_split_by_split():
   assert check_same({"training": 8, "testing": 2}, "B", {"testing": 2, "training": 8}) == {"training": 8, "testing": 2}
   for planned in ({"training": 7, "testing": 3}, {"training": 8}, {"training": 8, "testing": 2, "validation": 1}):
-    with pytest.raises(InputError, match="pictures today, there were"):
+    with pytest.raises(InputError, match="images today, there were"):
       check_same(planned, "B", {"training": 8, "testing": 2})
 
 
@@ -291,7 +291,7 @@ def test_a_folder_that_cannot_be_retried_is_refused(kept_broken, made, tmp_path)
     _retry(made.model, tmp_path / "out")
   with pytest.raises(InputError, match="is not what `beam-retrain bottlenecks` wrote"):
     _retry(tmp_path / "nowhere", tmp_path / "out")
-  with pytest.raises(InputError, match="has no quarantined pictures: there is nothing to do again"):
+  with pytest.raises(InputError, match="has no quarantined images: there is nothing to do again"):
     _retry(made.bottlenecks, tmp_path / "out")
   with pytest.raises(InputError, match="overlaps with --retry_from"):
     _retry(kept_broken.output, kept_broken.output)
@@ -376,7 +376,7 @@ def test_imported_text_bottlenecks_stay(drawn, trunk, tmp_path):
     _retry(tmp_path / "bad", tmp_path / "second")
 
 
-def test_equal_pictures_that_were_repaired_are_computed_once(broken, tmp_path):
+def test_equal_images_that_were_repaired_are_computed_once(broken, tmp_path):
   first, *others = broken.sound
   same = dict.fromkeys(broken.sound, broken.sound[first])
   broken._replace(sound=same).repair()
@@ -392,13 +392,13 @@ def test_equal_pictures_that_were_repaired_are_computed_once(broken, tmp_path):
     np.testing.assert_array_equal(one.vector, found[0].vector)
 
 
-def test_a_manifest_s_pictures(drawn, trunk, tmp_path):
+def test_a_manifest_s_images(drawn, trunk, tmp_path):
   data = Path(shutil.copytree(drawn, tmp_path / "data"))
   sound = _spoil(data)
   keys = sorted(path.relative_to(data).as_posix() for path in data.rglob("*.png"))
   splits = ("training", "training", "testing", "validation")
   rows = [f"data/{key},{key.split('/')[0]},{splits[number % 4]}" for number, key in enumerate(keys)]
-  manifest = tmp_path / "pictures.csv"
+  manifest = tmp_path / "images.csv"
   manifest.write_text("\n".join(["file_name,label,split", *rows, ""]))
   (data / list(sound)[5]).unlink()  # not even a link any more: the manifest lists it all the same
   assert _run(manifest, tmp_path / "bad", trunk) == 3
@@ -410,7 +410,7 @@ def test_a_manifest_s_pictures(drawn, trunk, tmp_path):
   check_same_as_cold(tmp_path / "out", tmp_path / "cold", computed=_BAD)
   check_ledgers(tmp_path / "bad", tmp_path / "out", repaired=_BAD)
   manifest.write_text("\n".join(["file_name,label,split", *rows[1:], ""]))
-  with pytest.raises(InputError, match=r"there are \d+ training pictures today, there were \d+"):
+  with pytest.raises(InputError, match=r"there are \d+ training images today, there were \d+"):
     _retry(tmp_path / "bad", tmp_path / "second")
 
 
@@ -438,7 +438,7 @@ def test_distorted_variants_are_taken_shard_by_shard(made, trunk, tmp_path):
 
 
 def _first_training_key(tmp_path: Path, data: Path, flags: Sequence[str]) -> str:
-  """Returns the key of a picture of the first of two training shards, by a run that finds all of them sound."""
+  """Returns the key of a image of the first of two training shards, by a run that finds all of them sound."""
   assert _run(data, tmp_path / "cold", *flags) == 0
   path = tmp_path / "cold" / "records" / "training-00000-of-00002.tfrecord"
   with path.open("rb") as file:

@@ -32,13 +32,13 @@ def test_warps_follow_their_seed_and_stay_in_range(pen_bank):
   def draw(seed):
     return warps.warp(pen_bank.fields, pen_bank.half_widths, tf.constant(seed)).numpy()
 
-  pictures = draw([1, 2])
-  assert pictures.shape == (200, 28, 28)
-  assert pictures.min() == 0
-  assert 0.9 < pictures.max() <= 1
-  np.testing.assert_allclose(pictures * 255, np.rint(pictures * 255), atol=1e-3)
-  np.testing.assert_array_equal(pictures, draw([1, 2]))
-  assert (pictures != draw([1, 3])).any(axis=(1, 2)).all()
+  images = draw([1, 2])
+  assert images.shape == (200, 28, 28)
+  assert images.min() == 0
+  assert 0.9 < images.max() <= 1
+  np.testing.assert_allclose(images * 255, np.rint(images * 255), atol=1e-3)
+  np.testing.assert_array_equal(images, draw([1, 2]))
+  assert (images != draw([1, 3])).any(axis=(1, 2)).all()
 
 
 def test_thickness_is_drawn_anew_but_a_bold_face_keeps_its_hair_lines():
@@ -108,8 +108,8 @@ def test_a_run_that_goes_on_sees_what_it_would_have_seen(pen_bank):
   rest = list(mixture.training_batches(mix, 9, range(2, 4), 8))
   assert len(whole) == 4
   assert len(rest) == 2
-  for (pictures, labels), (pictures_again, labels_again) in zip(whole[2:], rest, strict=True):
-    np.testing.assert_array_equal(pictures, pictures_again)
+  for (images, labels), (images_again, labels_again) in zip(whole[2:], rest, strict=True):
+    np.testing.assert_array_equal(images, images_again)
     np.testing.assert_array_equal(labels, labels_again)
   assert not np.array_equal(whole[0][0], whole[1][0])
   assert not list(mixture.training_batches(mix, 9, range(4, 4), 8))
@@ -136,30 +136,30 @@ def test_a_digit_competes_with_digits_only():
 
 
 def brightness_model():
-  """Stands in for a trunk: mean brightness of the picture, twice over, so that there are two features."""
+  """Stands in for a trunk: mean brightness of the image, twice over, so that there are two features."""
   image = keras.Input((75, 75, 3))
   mean = keras.layers.GlobalAveragePooling2D()(image)
   return keras.Model(image, mean)
 
 
 def test_vectors_do_not_depend_on_the_padding_of_the_last_batch():
-  pictures = np.random.default_rng(0).uniform(0, 1, (300, 28, 28)).astype(np.float32)
+  images = np.random.default_rng(0).uniform(0, 1, (300, 28, 28)).astype(np.float32)
   model = brightness_model()
-  together = probes.vectors(model, pictures)
+  together = probes.vectors(model, images)
   assert together.shape == (300, 3)
-  np.testing.assert_allclose(together[290:], probes.vectors(model, pictures[290:]), atol=1e-6)
+  np.testing.assert_allclose(together[290:], probes.vectors(model, images[290:]), atol=1e-6)
 
 
 def test_scikit_digits_are_framed_and_in_range():
-  pictures, labels = probes.scikit_digits()
-  assert pictures.shape == (1797, 28, 28)
-  assert pictures.dtype == np.float32
+  images, labels = probes.scikit_digits()
+  assert images.shape == (1797, 28, 28)
+  assert images.dtype == np.float32
   assert set(labels) == set(range(10))
-  assert pictures.min() == 0
-  assert pictures.max() <= 1
-  assert not pictures[:, :4].any()
-  assert not pictures[:, :, -4:].any()
-  assert pictures[:, 4:24].any()
+  assert images.min() == 0
+  assert images.max() <= 1
+  assert not images[:, :4].any()
+  assert not images[:, :, -4:].any()
+  assert images[:, 4:24].any()
 
 
 def test_mnist_files_are_read_with_their_headers(tmp_path):

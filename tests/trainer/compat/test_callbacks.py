@@ -137,7 +137,7 @@ def test_a_look_is_taken_on_the_steps_own_batch_after_it(like_retrain):
   curve = dict(curves(like_retrain.folder / "logs" / "train")["cross_entropy"])
   for step, one in zip(LOOKS, rounds_of(like_retrain.folder / "model"), strict=True):
     assert 0 < curve[step] - one["training_loss"] < 0.25 * curve[step]
-    # Of 20 pictures, so no mean over the steps of the round, or over all pictures.
+    # Of 20 images, so no mean over the steps of the round, or over all images.
     assert one["training_accuracy"] * 20 == pytest.approx(round(one["training_accuracy"] * 20), abs=1e-9)
 
 
@@ -271,7 +271,7 @@ def test_a_graph_so_far_is_that_of_a_training_that_ended_there(like_retrain, tmp
   assert (like_retrain.folder / "made" / "graphs" / "intermediate_22.pb").read_bytes() == ended_there
 
 
-def test_the_final_tensor_has_the_name_that_was_asked_for(like_retrain, small_pictures):
+def test_the_final_tensor_has_the_name_that_was_asked_for(like_retrain, small_images):
   model = like_retrain.folder / "model"
   graph = parse_graph((model / "retrained_graph.pb").read_bytes(), "graph")
   assert graph.node[-1].name == "scope/My_result"
@@ -279,11 +279,11 @@ def test_the_final_tensor_has_the_name_that_was_asked_for(like_retrain, small_pi
   unknown = {"height": None, "width": None, "mean": 0.0, "std": 255.0, "half_pixel_centers": None}
   call = find_call(graph, "graph", input_layer="Placeholder", output_layer="scope/My_result", **unknown)
   assert (call.half_pixel_centers, call.height, call.width) == (True, 75, 75)
-  pictures = [(small_pictures / "white" / f"{number}.jpg").read_bytes() for number in (0, 4)]
-  scores = frozen_graph(str(model)).score(pictures)
+  images = [(small_images / "white" / f"{number}.jpg").read_bytes() for number in (0, 4)]
+  scores = frozen_graph(str(model)).score(images)
   exported = tf.saved_model.load(str(model / "saved_model"))
   np.testing.assert_allclose(
-    scores, exported.score_images(exported.preprocess(tf.constant(pictures)))["scores"], atol=1e-6
+    scores, exported.score_images(exported.preprocess(tf.constant(images)))["scores"], atol=1e-6
   )
 
 

@@ -24,11 +24,11 @@ def run_session(graph_def, images: np.ndarray) -> np.ndarray:
     return session.run(fetch, {feed: images})
 
 
-def test_labels_a_file_as_the_article_does(graph_def, trained_model, small_pictures):
+def test_labels_a_file_as_the_article_does(graph_def, trained_model, small_images):
   labels = (trained_model / "retrained_labels.txt").read_text().splitlines()
   for label in ("white", "grey", "black"):
     # Read, decode to 3 channels, float, batch of one, bilinear resize, (x - 0) / 255.
-    decoded = tf.io.decode_jpeg((small_pictures / label / "4.jpg").read_bytes(), channels=3)
+    decoded = tf.io.decode_jpeg((small_images / label / "4.jpg").read_bytes(), channels=3)
     resized = tf.compat.v1.image.resize_bilinear(tf.cast(decoded, tf.float32)[tf.newaxis], [75, 75])
     results = np.squeeze(run_session(graph_def, (resized / 255).numpy()))
     assert labels[results.argsort()[-1]] == label

@@ -64,8 +64,8 @@ def test_signatures_have_the_promised_names_types_and_shapes(exported):
   assert [label.decode() for label in exported.labels.numpy()] == LABELS
 
 
-def test_outputs_belong_together(exported, small_pictures):
-  paths = sorted(small_pictures.glob("*/*"))[::7]
+def test_outputs_belong_together(exported, small_images):
+  paths = sorted(small_images.glob("*/*"))[::7]
   keys = [f"any text {number}" for number in range(len(paths))]
   encoded = [path.read_bytes() for path in paths]
   result = exported.signatures["serving_default"](key=tf.constant(keys), image_bytes=tf.constant(encoded))
@@ -86,7 +86,7 @@ def test_outputs_belong_together(exported, small_pictures):
 
 @pytest.mark.parametrize("mode", ["L", "RGB"])
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "BMP", "GIF"])
-def test_picture_bytes_give_what_the_batch_path_gives(exported, trunk, kind, mode):
+def test_image_bytes_give_what_the_batch_path_gives(exported, trunk, kind, mode):
   encoded = tf.constant([encode(kind, mode if kind != "GIF" else "P")])
   pixels = preprocess(encoded, 75)
   # Compared before the scores, which may be so sure of a class that they hide a difference.
@@ -100,8 +100,8 @@ def test_picture_bytes_give_what_the_batch_path_gives(exported, trunk, kind, mod
   np.testing.assert_allclose(exported.score_bottlenecks(bottleneck)["scores"], by_batch["scores"], atol=1e-6)
 
 
-def test_stored_bottlenecks_give_what_their_pictures_give(exported, bottlenecks_folder, small_pictures):
-  """The whole way: records that the Beam job wrote, against the pictures they were made from."""
+def test_stored_bottlenecks_give_what_their_images_give(exported, bottlenecks_folder, small_images):
+  """The whole way: records that the Beam job wrote, against the images they were made from."""
   stored = []
   for path in sorted((bottlenecks_folder / "records").glob("*.tfrecord")):
     with path.open("rb") as file:
@@ -111,13 +111,13 @@ def test_stored_bottlenecks_give_what_their_pictures_give(exported, bottlenecks_
   by_bottleneck = exported.signatures["bottlenecks"](
     key=keys, bottleneck=tf.constant(np.stack([entry.vector for entry in stored]))
   )
-  encoded = tf.constant([(small_pictures / entry.key).read_bytes() for entry in stored])
-  by_picture = exported.signatures["serving_default"](key=keys, image_bytes=encoded)
-  np.testing.assert_allclose(by_picture["scores"], by_bottleneck["scores"], atol=1e-5)
+  encoded = tf.constant([(small_images / entry.key).read_bytes() for entry in stored])
+  by_image = exported.signatures["serving_default"](key=keys, image_bytes=encoded)
+  np.testing.assert_allclose(by_image["scores"], by_bottleneck["scores"], atol=1e-5)
   assert by_bottleneck["scores"].numpy().std() > 0.1
 
 
-def test_the_trunk_inside_gives_the_stored_bottlenecks_bit_for_bit(trained_model, bottlenecks_folder, small_pictures):
+def test_the_trunk_inside_gives_the_stored_bottlenecks_bit_for_bit(trained_model, bottlenecks_folder, small_images):
   """By the very path that evaluates with stored bottlenecks: the trunk that is in the model, asked for by itself."""
   handler = ImageModelHandler(str(trained_model / "saved_model"), trunk_only=True)
   stored = {}
@@ -125,7 +125,7 @@ def test_the_trunk_inside_gives_the_stored_bottlenecks_bit_for_bit(trained_model
     with path.open("rb") as file:
       stored.update((entry.key, entry.vector) for entry in map(decode_bottleneck, read_records(file, path.name)))
   # In another order than they were stored in.
-  images = [Picture(key, "", (small_pictures / key).read_bytes()) for key in sorted(stored)]
+  images = [Picture(key, "", (small_images / key).read_bytes()) for key in sorted(stored)]
   results = list(handler.infer(images, handler.load_once))
   assert [result.image.key for result in results] == sorted(stored)
   for result in results:
@@ -141,17 +141,17 @@ def test_the_trunk_is_in_the_model_once(trained_model, bottlenecks_folder):
   assert model < 1.5 * trunk
 
 
-def test_stands_alone(exported, trained_model, small_pictures, tmp_path):
+def test_stands_alone(exported, trained_model, small_images, tmp_path):
   """In a process that cannot import any of our code, from another place on the disk."""
   moved = tmp_path / "elsewhere"
   (trained_model / "saved_model").rename(moved)
   try:
-    picture = small_pictures / "white" / "0.jpg"
+    image = small_images / "white" / "0.jpg"
     script = f"""
 import json, sys
 import tensorflow as tf
 model = tf.saved_model.load({str(moved)!r})
-with open({str(picture)!r}, "rb") as file:
+with open({str(image)!r}, "rb") as file:
   result = model.signatures["serving_default"](key=tf.constant(["k"]), image_bytes=tf.constant([file.read()]))
 ours = [name for name in sys.modules if name.split(".")[0] == "beam_retrain"]
 print(json.dumps([result["label"][0].numpy().decode(), result["scores"][0].numpy().tolist(), ours]))
@@ -160,14 +160,14 @@ print(json.dumps([result["label"][0].numpy().decode(), result["scores"][0].numpy
   finally:
     moved.rename(trained_model / "saved_model")
   label, scores, ours = json.loads(ran.stdout.splitlines()[-1])
-  here = exported.signatures["serving_default"](key=tf.constant(["k"]), image_bytes=tf.constant([picture.read_bytes()]))
+  here = exported.signatures["serving_default"](key=tf.constant(["k"]), image_bytes=tf.constant([image.read_bytes()]))
   assert (label, ours) == ("white", [])
   np.testing.assert_allclose(scores, here["scores"][0], atol=1e-6)
 
 
-def test_a_bad_picture_is_refused(exported):
+def test_a_bad_image_is_refused(exported):
   with pytest.raises(tf.errors.InvalidArgumentError):
-    exported.preprocess(tf.constant([b"no picture"]))
+    exported.preprocess(tf.constant([b"no image"]))
 
 
 def test_nothing_in_the_model_names_a_folder_of_this_machine(trained_model):

@@ -63,15 +63,15 @@ def train_and_listen(bottlenecks: Path, folder: Path) -> tuple[Path, str]:
 
 
 def interpret(path: Path, images: np.ndarray) -> np.ndarray:
-  """One picture at a time, with what the file says of itself."""
+  """One image at a time, with what the file says of itself."""
   with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     run = tf.lite.Interpreter(str(path)).get_signature_runner("serving_default")
   return np.concatenate([run(images=image[np.newaxis])["scores"] for image in images])
 
 
-class Pictures(NamedTuple):
-  """`pixels` as the exported model makes them, `scores` as it gives them; the testing pictures come first."""
+class Images(NamedTuple):
+  """`pixels` as the exported model makes them, `scores` as it gives them; the testing images come first."""
 
   classes: np.ndarray
   pixels: np.ndarray
@@ -79,7 +79,7 @@ class Pictures(NamedTuple):
   testing: int
 
 
-def look(model: Path, bottlenecks: Path, data: Path) -> Pictures:
+def look(model: Path, bottlenecks: Path, data: Path) -> Images:
   exported = tf.saved_model.load(str(model / "saved_model"))
   records = []
   for path in sorted((bottlenecks / "records").glob("*.tfrecord")):
@@ -88,16 +88,16 @@ def look(model: Path, bottlenecks: Path, data: Path) -> Pictures:
   pixels = exported.preprocess(tf.constant([(data / record.key).read_bytes() for record in records]))
   scores = exported.score_images(pixels)["scores"].numpy()
   testing = json.loads((bottlenecks / "stats.json").read_text())["splits"]["testing"]["outputs"]
-  return Pictures(np.array([record.class_index for record in records]), pixels.numpy(), scores, testing)
+  return Images(np.array([record.class_index for record in records]), pixels.numpy(), scores, testing)
 
 
 @pytest.fixture(scope="module")
-def pictures(bottlenecks_folder, small_pictures, trained) -> Pictures:
-  return look(trained.folder, bottlenecks_folder, small_pictures)
+def pictures(bottlenecks_folder, small_images, trained) -> Images:
+  return look(trained.folder, bottlenecks_folder, small_images)
 
 
 @pytest.fixture(scope="module")
-def digit_pictures(made, digits) -> Pictures:
+def digit_images(made, digits) -> Images:
   return look(digits.folder, made.bottlenecks, made.data)
 
 
@@ -111,12 +111,12 @@ def test_the_float_file_gives_what_the_saved_model_gives(which, request):
   assert pictures.scores.std() > 0.1  # scores that are all alike would be near each other whatever computed them
 
 
-def test_the_int8_files_accuracy_is_measured_on_the_testing_pictures(digits, digit_pictures):
-  count = digit_pictures.testing
-  scores = interpret(digits.folder / "int8.tflite", digit_pictures.pixels[:count])
+def test_the_int8_files_accuracy_is_measured_on_the_testing_images(digits, digit_images):
+  count = digit_images.testing
+  scores = interpret(digits.folder / "int8.tflite", digit_images.pixels[:count])
   told = digits.metrics["int8"]
   assert (told["testing_images"], told["calibration_images"]) == (count, 40)
-  assert told["testing_accuracy"] == np.mean(scores.argmax(axis=1) == digit_pictures.classes[:count])
+  assert told["testing_accuracy"] == np.mean(scores.argmax(axis=1) == digit_images.classes[:count])
   assert f"TensorFlow Lite, int8: testing accuracy {told['testing_accuracy']:.2%}" in digits.said
   whole = json.loads((digits.folder / "metrics.json").read_text())
   assert told["testing_accuracy"] > whole["testing_accuracy"] - 0.02 > 0.9
@@ -129,7 +129,7 @@ def test_the_int8_files_trunk_computes_in_int8(trained):
     warnings.simplefilter("ignore")
     interpreter = tf.lite.Interpreter(str(int8_file))
   kinds = Counter(detail["dtype"] for detail in interpreter.get_tensor_details())
-  # The picture, the bottleneck, the head's kernel and bias, logits, scores.
+  # The image, the bottleneck, the head's kernel and bias, logits, scores.
   assert kinds[np.float32] == 6, kinds
   assert kinds[np.int8] > 100
 
@@ -174,11 +174,11 @@ def test_statistics_of_very_different_sizes_survive_int8(tmp_path):
   assert np.mean(found.argmax(axis=1) == expected.argmax(axis=1)) > 0.9
 
 
-def test_calibration_draws_training_pictures_only(bottlenecks_folder, small_pictures):
+def test_calibration_draws_training_images_only(bottlenecks_folder, small_images):
   percentages = SplitPercentages()
-  request = TfliteRequest(None, "int8.tflite", str(small_pictures), 1000)
+  request = TfliteRequest(None, "int8.tflite", str(small_images), 1000)
   drawn = tflite.draw_calibration(str(bottlenecks_folder), percentages, request)
-  by_bytes = {path.read_bytes(): path.relative_to(small_pictures).as_posix() for path in small_pictures.glob("*/*")}
+  by_bytes = {path.read_bytes(): path.relative_to(small_images).as_posix() for path in small_images.glob("*/*")}
   keys = [by_bytes[encoded] for encoded in drawn]
   assert sorted(keys) == sorted(key for key in by_bytes.values() if percentages.split_of(key) == TRAINING)
   # A smaller sample is the first of a larger one.
@@ -187,23 +187,23 @@ def test_calibration_draws_training_pictures_only(bottlenecks_folder, small_pict
   )
 
 
-def moved(small_pictures: Path, tmp_path: Path) -> Path:
-  return Path(shutil.copytree(small_pictures, tmp_path / "moved"))
+def moved(small_images: Path, tmp_path: Path) -> Path:
+  return Path(shutil.copytree(small_images, tmp_path / "moved"))
 
 
-def test_pictures_that_have_moved(bottlenecks_folder, small_pictures, tmp_path):
-  elsewhere = moved(small_pictures, tmp_path)
+def test_images_that_have_moved(bottlenecks_folder, small_images, tmp_path):
+  elsewhere = moved(small_images, tmp_path)
   where = [f"--input={bottlenecks_folder}", f"--output={tmp_path / 'model'}", "--rounds=1"]
   int8 = [f"--tflite_int8_output_file={tmp_path / 'int8.tflite'}", f"--tflite_calibration_input={elsewhere}"]
   assert task.run([*where, *int8]) == 0
   for path in elsewhere.glob("grey/*"):
     path.unlink()
-  with pytest.raises(InputError, match=r"is without \d+ of 99 pictures, grey/.* --tflite_calibration_input"):
+  with pytest.raises(InputError, match=r"is without \d+ of 99 images, grey/.* --tflite_calibration_input"):
     task.run([*where, *int8])
-  shutil.copytree(small_pictures, elsewhere, dirs_exist_ok=True)
+  shutil.copytree(small_images, elsewhere, dirs_exist_ok=True)
   for path in elsewhere.glob("black/*.png"):
     path.write_bytes(next(elsewhere.glob("white/*.png")).read_bytes())
-  with pytest.raises(InputError, match=r"black/\d+.png in .* is another picture than its bottleneck was made of"):
+  with pytest.raises(InputError, match=r"black/\d+.png in .* is another image than its bottleneck was made of"):
     task.run([*where, *int8])
 
 

@@ -1,4 +1,4 @@
-"""Distorted variants beside the records: of training pictures only, the same however the job is run, and trained on."""
+"""Distorted variants beside the records: of training images only, the same however the job is run, and trained on."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ LABELS = ("ant", "bee")
 
 @pytest.fixture(scope="module")
 def trunk(tmp_path_factory):
-  """A trunk whose bottleneck is the picture itself, a quarter of its pixels."""
+  """A trunk whose bottleneck is the image itself, a quarter of its pixels."""
   import tensorflow as tf
 
   from beam_retrain.transforms.core.models.saved_model import freeze, save_trunk
@@ -94,7 +94,7 @@ def keys(pictures: Path, split: str) -> set[str]:
   return {key for key in found if PERCENTAGES.split_of(key) == split}
 
 
-def test_each_training_picture_and_no_other_has_its_variants(made, pictures):
+def test_each_training_image_and_no_other_has_its_variants(made, pictures):
   found = Counter(key_of_original(variant.key) for variant in variants(made))
   assert keys(pictures, "validation")
   assert keys(pictures, "testing")
@@ -108,15 +108,15 @@ def test_each_training_picture_and_no_other_has_its_variants(made, pictures):
   }
 
 
-def test_a_variant_is_what_numpy_makes_of_the_picture(made, pictures):
+def test_a_variant_is_what_numpy_makes_of_the_image(made, pictures):
   for variant in variants(made):
     key, copy = variant.key.split("#")
     drawn = DISTORTIONS.variants(key, PIXELS)[int(copy) - 1]
     encoded = (pictures / key).read_bytes()
     assert variant.sha256 == hashlib.sha256(encoded).hexdigest()
     assert (variant.label, variant.class_index) == (key.split("/")[0], LABELS.index(key.split("/")[0]))
-    with Pillow.open(pictures / key) as picture:
-      grey = np.asarray(picture, np.float64) / 255
+    with Pillow.open(pictures / key) as image:
+      grey = np.asarray(image, np.float64) / 255
     enlarged = resized(grey, drawn.side_px)
     cut = enlarged[drawn.top_px : drawn.top_px + PIXELS, drawn.left_px : drawn.left_px + PIXELS]
     expected = (cut[:, ::-1] if drawn.is_mirrored else cut) * drawn.brightness
@@ -176,11 +176,11 @@ def test_a_killed_run_goes_on_to_the_same_bytes(made, pictures, trunk, tmp_path)
   assert distorted_bytes(output) == distorted_bytes(made)
 
 
-def test_bad_pictures_count_once_and_have_no_variants(pictures, trunk, tmp_path):
+def test_bad_images_count_once_and_have_no_variants(pictures, trunk, tmp_path):
   damaged = shutil.copytree(pictures, tmp_path / "damaged")
   bad = sorted(keys(pictures, "training"))[:3]
   (damaged / bad[0]).write_bytes(b"")
-  (damaged / bad[1]).write_bytes(b"no picture")
+  (damaged / bad[1]).write_bytes(b"no image")
   encoded = (damaged / bad[2]).read_bytes()
   (damaged / bad[2]).write_bytes(encoded[: len(encoded) // 2])
   assert run(arguments(damaged, trunk, tmp_path / "output", "--max_bad_fraction=0.1")) == 0
@@ -222,7 +222,7 @@ def load(folder: Path, percentages: SplitPercentages = PERCENTAGES):
   )
 
 
-def test_the_trainer_draws_from_pictures_and_variants(made, pictures):
+def test_the_trainer_draws_from_images_and_variants(made, pictures):
   data = load(made)
   assert len(data.rows["training"]) == len(keys(pictures, "training"))
   drawn = data.vectors[data.learned_rows]
@@ -232,7 +232,7 @@ def test_the_trainer_draws_from_pictures_and_variants(made, pictures):
 
 
 @pytest.mark.parametrize("preset", ["adam", "retrain"])
-def test_both_presets_draw_from_pictures_and_variants(made, preset):
+def test_both_presets_draw_from_images_and_variants(made, preset):
   data = load(made)
   plan = make_plan(*task.check([f"--input={made}", "--output=none", f"--preset={preset}"]), len(data.learned_rows))
   drawn = np.unique(np.concatenate(list(draw_rows(data, plan, np.random.default_rng(0)))))

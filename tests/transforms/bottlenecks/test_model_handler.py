@@ -1,4 +1,4 @@
-"""The trunk behind Beam's ModelHandler: one bad picture costs nobody else anything."""
+"""The trunk behind Beam's ModelHandler: one bad image costs nobody else anything."""
 
 import dataclasses
 import io
@@ -39,7 +39,7 @@ def handler(tiny_trunk) -> ImageModelHandler:
   return ImageModelHandler(str(tiny_trunk), batch_size=4)
 
 
-def test_gives_one_vector_per_picture_in_order(handler):
+def test_gives_one_vector_per_image_in_order(handler):
   model = handler.load_once()
   results = list(handler.run_inference(images(6), model))
   assert [result.image.key for result in results] == [f"a/{number}.png" for number in range(6)]
@@ -50,7 +50,7 @@ def test_gives_one_vector_per_picture_in_order(handler):
     assert (result.image.format, result.image.height, result.image.width) == ("png", 28, 28)
 
 
-def test_a_bad_picture_is_named_and_the_others_of_its_batch_are_as_without_it(handler):
+def test_a_bad_image_is_named_and_the_others_of_its_batch_are_as_without_it(handler):
   model = handler.load_once()
   good = images(4)
   truncated = Image("a/cut.jpg", "a", picture(9, "JPEG")[:-100])
@@ -78,7 +78,7 @@ def test_a_bad_picture_is_named_and_the_others_of_its_batch_are_as_without_it(ha
     np.testing.assert_allclose(result.outputs["bottleneck"], expected.outputs["bottleneck"], rtol=1e-5, atol=1e-6)
 
 
-def test_a_batch_of_bad_pictures_only(handler):
+def test_a_batch_of_bad_images_only(handler):
   results = list(handler.run_inference([Image("a/1", "a", b""), Image("a/2", "a", b"x")], handler.load_once()))
   assert [result.reason for result in results] == [Reason.EMPTY, Reason.NOT_AN_IMAGE]
 
@@ -117,7 +117,7 @@ def save_trunk_of(function, folder) -> ImageModelHandler:
 
 
 def test_values_that_are_not_finite_are_a_model_error(tmp_path):
-  # 0/0 for a black picture, which is NaN
+  # 0/0 for a black image, which is NaN
   handler = save_trunk_of(lambda pixels: tf.reduce_sum(pixels, [1, 2]) / tf.reduce_max(pixels, [1, 2]), tmp_path / "t")
   good, black = handler.run_inference([of_shade("grey", 100), of_shade("black", 0)], handler.load_once())
   assert isinstance(good, Inferred)
@@ -130,7 +130,7 @@ def refuses_black(pixels: tf.Tensor) -> tf.Tensor:
     return tf.identity(brightest)
 
 
-def test_a_picture_that_the_model_refuses_stands_alone(tmp_path):
+def test_a_image_that_the_model_refuses_stands_alone(tmp_path):
   handler = save_trunk_of(refuses_black, tmp_path / "trunk")
   batch = [of_shade("grey", 51), of_shade("black", 0), of_shade("white", 255)]
   grey, black, white = handler.run_inference(batch, handler.load_once())
@@ -171,7 +171,7 @@ def test_a_trunk_alone_is_its_own_trunk(tiny_trunk, handler):
     np.testing.assert_array_equal(result.outputs["bottleneck"], expected.outputs["bottleneck"])
 
 
-def test_a_model_is_loaded_at_the_first_picture_that_can_be_decoded(handler):
+def test_a_model_is_loaded_at_the_first_image_that_can_be_decoded(handler):
   loaded = []
 
   def load():
@@ -185,7 +185,7 @@ def test_a_model_is_loaded_at_the_first_picture_that_can_be_decoded(handler):
   assert loaded
 
 
-def test_pictures_of_one_size_go_through_the_fast_way_with_the_same_bits(tmp_path):
+def test_images_of_one_size_go_through_the_fast_way_with_the_same_bits(tmp_path):
   handler = save_trunk_of(lambda pixels: tf.reshape(pixels, [-1, 192]), tmp_path / "t")
   model = handler.load_once()
   small = [Image("a", "a", of_shade("a", shade).encoded, "png", 5, 8) for shade in (3, 100)]
@@ -207,7 +207,7 @@ def test_gifs_of_one_size_whose_first_frames_differ_are_decoded_each_as_it_is(ha
     file = io.BytesIO()
     Pillow.new("L", (frame_px, frame_px), 120).save(file, "GIF")
     whole = bytearray(file.getvalue())
-    whole[6:10] = struct.pack("<HH", 28, 28)  # of the picture, not of the frame
+    whole[6:10] = struct.pack("<HH", 28, 28)  # of the image, not of the frame
     return bytes(whole)
 
   given = [Image(f"a/{frame_px}.gif", "a", gif(frame_px)) for frame_px in (28, 20)]
@@ -222,7 +222,7 @@ def test_a_batch_that_memory_does_not_do_for_is_halved_and_stays_so():
     loaded.append(batch_size)
 
     def infer(pixels):
-      np.empty(max(0, len(pixels) - 2) << 46)  # more, above two pictures, than the 2**47 bytes that can be addressed
+      np.empty(max(0, len(pixels) - 2) << 46)  # more, above two images, than the 2**47 bytes that can be addressed
       return {"sum": pixels.sum((1, 2, 3))}
 
     return LoadedModel(lambda encoded: np.stack([np.full((8, 8, 3), len(one), np.float32) for one in encoded]), infer)
@@ -239,7 +239,7 @@ def test_a_batch_that_memory_does_not_do_for_is_halved_and_stays_so():
 
 
 @pytest.mark.parametrize("where", ["decode", "infer"])
-def test_a_picture_that_memory_does_not_do_for_is_not_quarantined(where):
+def test_a_image_that_memory_does_not_do_for_is_not_quarantined(where):
   def needing_memory(here: str, pixels: np.ndarray) -> np.ndarray:
     np.empty((here == where and pixels.max() > 200) << 47)  # more, for a white one, than can be addressed
     return pixels

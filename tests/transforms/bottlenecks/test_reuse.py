@@ -1,4 +1,4 @@
-"""Reused bottlenecks: the same bytes as without reuse, and the trunk runs over new pictures only."""
+"""Reused bottlenecks: the same bytes as without reuse, and the trunk runs over new images only."""
 
 from __future__ import annotations
 
@@ -49,15 +49,15 @@ _NO_TRUNK = ImageModelHandler("/nowhere/trunk")
 _TWO_PROCESSES = ("--direct_num_workers=2", "--direct_running_mode=multi_processing")
 
 
-def picture(seed: int, kind: str = "PNG", size: tuple[int, int] = (12, 9)) -> bytes:
+def image(seed: int, kind: str = "PNG", size: tuple[int, int] = (12, 9)) -> bytes:
   file = io.BytesIO()
   pixels = np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8)
   Pillow.fromarray(pixels).save(file, kind)
   return file.getvalue()
 
 
-def write(root: Path, pictures: dict[str, bytes]) -> Path:
-  for key, encoded in pictures.items():
+def write(root: Path, images: dict[str, bytes]) -> Path:
+  for key, encoded in images.items():
     (root / key).parent.mkdir(parents=True, exist_ok=True)
     (root / key).write_bytes(encoded)
   return root
@@ -65,28 +65,28 @@ def write(root: Path, pictures: dict[str, bytes]) -> Path:
 
 def yesterday() -> dict[str, bytes]:
   kinds = ("PNG", "JPEG", "BMP", "GIF")
-  return {f"{_LABELS[n % 3]}/{n}": picture(n, kinds[n % 4], (8 + n % 20, 30 - n % 20)) for n in range(60)}
+  return {f"{_LABELS[n % 3]}/{n}": image(n, kinds[n % 4], (8 + n % 20, 30 - n % 20)) for n in range(60)}
 
 
 def today() -> dict[str, bytes]:
-  """Yesterday's pictures, some gone, edited, renamed, in another class or there twice; new ones, doubles, bad ones."""
-  pictures = yesterday()
-  del pictures["ant/0"], pictures["bee/1"]
-  pictures["ant/3"] = picture(1003)
-  pictures["bee/4"] = pictures["cat/2"]
-  pictures["cat/renamed.png"] = pictures.pop("cat/5")
-  pictures["bee/moved.png"] = pictures.pop("cat/8")
-  new = {f"{_LABELS[n % 3]}/new{n}.png": picture(2000 + n) for n in range(11)}
-  # The same new picture often: within shards and across, in both splits.
-  doubles = {f"{_LABELS[n % 3]}/double{n}.png": picture(3000) for n in range(14)}
-  cut = picture(4000, "JPEG", (40, 40))[:-200]
+  """Yesterday's images, some gone, edited, renamed, in another class or there twice; new ones, doubles, bad ones."""
+  images = yesterday()
+  del images["ant/0"], images["bee/1"]
+  images["ant/3"] = image(1003)
+  images["bee/4"] = images["cat/2"]
+  images["cat/renamed.png"] = images.pop("cat/5")
+  images["bee/moved.png"] = images.pop("cat/8")
+  new = {f"{_LABELS[n % 3]}/new{n}.png": image(2000 + n) for n in range(11)}
+  # The same new image often: within shards and across, in both splits.
+  doubles = {f"{_LABELS[n % 3]}/double{n}.png": image(3000) for n in range(14)}
+  cut = image(4000, "JPEG", (40, 40))[:-200]
   bad = {
     "ant/empty": b"",
     "bee/empty.jpg": b"",
-    "cat/text.png": b"no picture",
+    "cat/text.png": b"no image",
     **{f"{_LABELS[n % 3]}/cut{n}.jpg": cut for n in range(6)},
   }
-  return {**pictures, **new, **doubles, **bad}
+  return {**images, **new, **doubles, **bad}
 
 
 @pytest.fixture(scope="module")
@@ -197,14 +197,14 @@ def cold(new_tree, handler, tmp_path_factory) -> Path:
   return output
 
 
-def test_unchanged_pictures_need_no_trunk(old_tree, store, tmp_path):
+def test_unchanged_images_need_no_trunk(old_tree, store, tmp_path):
   counters = embed(plan(old_tree), _NO_TRUNK, tmp_path / "out", [store])
   check_same(tmp_path / "out", store, computed=0)
   assert counters["bottlenecks_reused"] == 60
   assert "bottlenecks_computed" not in counters
 
 
-def test_new_edited_renamed_double_and_bad_pictures(new_tree, cold, store, handler, tmp_path):
+def test_new_edited_renamed_double_and_bad_images(new_tree, cold, store, handler, tmp_path):
   before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in store.rglob("*") if path.is_file()}
   counters = embed(plan(new_tree), handler, tmp_path / "out", [store])
   # ant/3 was edited, eleven are new, fourteen are one.
@@ -216,7 +216,7 @@ def test_new_edited_renamed_double_and_bad_pictures(new_tree, cold, store, handl
   assert len(quarantined) == 9
 
 
-def test_new_pictures_are_worked_in_full_batches(new_tree, store, handler, tmp_path):
+def test_new_images_are_worked_in_full_batches(new_tree, store, handler, tmp_path):
   embed(plan(new_tree), handler, tmp_path / "out", [store])
   fresh = [json.loads(path.read_text()) for path in sorted((tmp_path / "out" / ".fresh" / ".shards").iterdir())]
   # 13 good ones and 3 bad, each once, of two splits, in shards of up to 8.
@@ -224,7 +224,7 @@ def test_new_pictures_are_worked_in_full_batches(new_tree, store, handler, tmp_p
   assert len(fresh) <= 4
 
 
-def test_without_any_store_each_distinct_picture_is_computed_once(new_tree, cold, handler, tmp_path):
+def test_without_any_store_each_distinct_image_is_computed_once(new_tree, cold, handler, tmp_path):
   counters = embed(plan(new_tree), handler, tmp_path / "out", [])
   distinct = len(set(today().values())) - 3
   check_same(tmp_path / "out", cold, computed=distinct)
@@ -250,7 +250,7 @@ def test_other_labels_number_the_classes_anew(old_tree, store, handler, tmp_path
   check_same(tmp_path / "out", tmp_path / "cold", computed=0)
 
 
-def test_a_picture_that_is_too_large_today_is_quarantined_although_it_is_stored(old_tree, store, tiny_trunk, tmp_path):
+def test_a_image_that_is_too_large_today_is_quarantined_although_it_is_stored(old_tree, store, tiny_trunk, tmp_path):
   strict = ImageModelHandler(str(tiny_trunk), batch_size=4, max_pixels=300)
   embed(plan(old_tree), strict, tmp_path / "cold")
   embed(plan(old_tree), strict, tmp_path / "out", [store])
@@ -319,7 +319,7 @@ def plan_files(tree: Path, *shards: Sequence[str], modified_secs: float = 1.0) -
 
 
 def test_a_file_that_vanished_since_it_was_planned(handler, tmp_path):
-  tree = write(tmp_path / "tree", {"ant/0": picture(1), "ant/1": picture(2), "bee/3": picture(1)})
+  tree = write(tmp_path / "tree", {"ant/0": image(1), "ant/1": image(2), "bee/3": image(1)})
   planned = plan_files(tree, ("ant/0", "ant/1"), ("bee/2", "bee/3"))
   embed(planned, handler, tmp_path / "cold")
   embed(planned, handler, tmp_path / "out", [])
@@ -327,9 +327,9 @@ def test_a_file_that_vanished_since_it_was_planned(handler, tmp_path):
   assert "bee/2,training,10,UNREADABLE," in (tmp_path / "out" / "quarantine.csv").read_text()
 
 
-@pytest.mark.parametrize("becomes", [None, picture(99)])
+@pytest.mark.parametrize("becomes", [None, image(99)])
 def test_a_file_that_goes_or_changes_after_it_was_hashed(handler, tmp_path, monkeypatch, becomes: bytes | None):
-  tree = write(tmp_path / "tree", {"ant/0": picture(1), "ant/1": picture(2), "bee/2": picture(1)})
+  tree = write(tmp_path / "tree", {"ant/0": image(1), "ant/1": image(2), "bee/2": image(1)})
 
   def read_then_change(shard, labels):
     yield from read_images(shard, labels)
@@ -343,12 +343,12 @@ def test_a_file_that_goes_or_changes_after_it_was_hashed(handler, tmp_path, monk
     embed(plan_files(tree, keys), handler, tmp_path / "out", [])
   # The double of it has nothing to be computed from either: both are left to the next run.
   quarantine = (tmp_path / "out" / "quarantine.csv").read_text().splitlines()[1:]
-  size = str(len(picture(1)))
+  size = str(len(image(1)))
   expected = [[key, "training", size, "UNREADABLE"] for key in ("ant/0", "bee/2")]
   assert [line.split(",")[:4] for line in quarantine] == expected
   assert "run the command again" in quarantine[0]
 
-  write(tree, {"ant/0": picture(1)})
+  write(tree, {"ant/0": image(1)})
   planned = plan_files(tree, keys, modified_secs=2.0)
   embed(planned, handler, tmp_path / "out", [])
   embed(planned, handler, tmp_path / "cold")
@@ -413,7 +413,7 @@ def test_a_store_that_changes_while_it_is_read_gives_no_wrong_vector(store, tmp_
       list(task.work(moved))
 
 
-def test_pictures_are_read_only_once_the_plan_is_checked(old_tree, store, tmp_path):
+def test_images_are_read_only_once_the_plan_is_checked(old_tree, store, tmp_path):
   """In the graph: a runner is free to try another order only where nothing waits."""
   pipeline = beam.Pipeline(options=options())
   shards = pipeline | "Plan" >> plan(old_tree)()
@@ -448,7 +448,7 @@ def forget(output: Path, keep: Callable[[int], bool]) -> None:
 
 
 def test_a_run_that_was_killed_keeps_what_it_had_computed(handler, tiny_trunk, tmp_path):
-  tree = write(tmp_path / "tree", {f"{_LABELS[n % 3]}/{n}.png": picture(n) for n in range(800)})
+  tree = write(tmp_path / "tree", {f"{_LABELS[n % 3]}/{n}.png": image(n) for n in range(800)})
   output = tmp_path / "out"
   code = f"""
 import sys
@@ -497,7 +497,7 @@ def test_a_run_that_was_killed_without_reuse_goes_on_with_it(new_tree, cold, sto
     path.name: path.read_bytes() for path in (cold / "records").glob("*.tfrecord")
   }
   assert {path: path.stat().st_mtime_ns for path in kept} == kept
-  # Of what was finished nothing is computed again: the double picture is in there.
+  # Of what was finished nothing is computed again: the double image is in there.
   assert counters.get("bottlenecks_computed", 0) < 13
   assert counters["shards_kept"] == len(kept)
 
@@ -514,11 +514,11 @@ def test_a_run_that_was_killed_with_reuse_goes_on_without_it(new_tree, cold, sto
 
 def test_random_nights_against_plain_sets(handler, tmp_path):
   rng = np.random.default_rng(5)
-  encoded = [picture(seed) for seed in range(30)]
+  encoded = [image(seed) for seed in range(30)]
   for night in range(3):
     old, new = (
       {f"{_LABELS[rng.integers(3)]}/{n}.png": encoded[rng.integers(30)] for n in rng.choice(40, count, replace=False)}
-      | {f"{label}/always": picture(50 + number) for number, label in enumerate(_LABELS)}
+      | {f"{label}/always": image(50 + number) for number, label in enumerate(_LABELS)}
       for count in (rng.integers(3, 30), rng.integers(3, 40))
     )
     folder = tmp_path / str(night)
@@ -532,7 +532,7 @@ def test_random_nights_against_plain_sets(handler, tmp_path):
 # The parts.
 
 
-def test_equal_pictures_have_one_owner_whatever_the_order():
+def test_equal_images_have_one_owner_whatever_the_order():
   a, b, c = b"a" * 32, b"b" * 32, b"c" * 32
   met = [
     Hashed("s1", [(a, 0), (b, 1), (a, 2)]),
@@ -565,19 +565,19 @@ def test_as_many_buckets_as_the_root_of_the_shards(shards, buckets):
   assert bucket_count(shards) == buckets
 
 
-def test_bad_pictures_alone_load_no_trunk(tmp_path):
+def test_bad_images_alone_load_no_trunk(tmp_path):
   tree = write(tmp_path / "tree", {"ant/0": b"", "bee/0": b"text"})
   embed(plan(tree), _NO_TRUNK, tmp_path / "out", [])
   assert json.loads((tmp_path / "out" / "stats.json").read_text())["quarantined"] == 2
 
 
-def test_a_trunk_that_cannot_be_loaded_is_no_pictures_fault(tmp_path):
-  tree = write(tmp_path / "tree", {"ant/0": picture(1), "bee/0": picture(2)})
+def test_a_trunk_that_cannot_be_loaded_is_no_images_fault(tmp_path):
+  tree = write(tmp_path / "tree", {"ant/0": image(1), "bee/0": image(2)})
   with pytest.raises(Exception, match="does not see the folder /nowhere/trunk"):
     embed(plan(tree), _NO_TRUNK, tmp_path / "out", [])
 
 
-def test_without_new_pictures_tensorflow_is_not_loaded(old_tree, store, tmp_path):
+def test_without_new_images_tensorflow_is_not_loaded(old_tree, store, tmp_path):
   code = f"""
 import sys
 from pathlib import Path
@@ -599,11 +599,11 @@ def arguments(tree: Path, trunk: Path, output: Path, *more: str) -> list[str]:
   return [f"--input={tree}", f"--trunk={trunk}", f"--output={output}", "--runner=FnApiRunner", *more]
 
 
-def test_the_command_says_what_was_reused(small_pictures, bottlenecks_folder, tiny_trunk, tmp_path, capsys):
+def test_the_command_says_what_was_reused(small_images, bottlenecks_folder, tiny_trunk, tmp_path, capsys):
   tree = tmp_path / "tree"
-  shutil.copytree(small_pictures, tree)
-  new = {"black/new.png": picture(7), "white/new.png": picture(8), "white/40.png": picture(8)}
-  write(tree, {**new, "grey/bad.jpg": picture(9, "JPEG")[:-90]})
+  shutil.copytree(small_images, tree)
+  new = {"black/new.png": image(7), "white/new.png": image(8), "white/40.png": image(8)}
+  write(tree, {**new, "grey/bad.jpg": image(9, "JPEG")[:-90]})
   output = tmp_path / "out"
   flags = arguments(tree, tiny_trunk, output, f"--reuse={bottlenecks_folder}")
   line = f"121 of 123 bottlenecks reused from {bottlenecks_folder}, 2 computed\n"
@@ -621,17 +621,17 @@ def test_the_command_says_what_was_reused(small_pictures, bottlenecks_folder, ti
   assert sorted(keys) == sorted(good)
 
 
-def test_the_folder_to_reuse_is_not_the_one_to_write(small_pictures, bottlenecks_folder, tiny_trunk, tmp_path):
+def test_the_folder_to_reuse_is_not_the_one_to_write(small_images, bottlenecks_folder, tiny_trunk, tmp_path):
   output = tmp_path / "out"
   shutil.copytree(bottlenecks_folder, output)
   for store in (output, tmp_path):
     with pytest.raises(InputError, match="overlaps with --reuse"):
-      run(arguments(small_pictures, tiny_trunk, output, f"--reuse={store}"))
+      run(arguments(small_images, tiny_trunk, output, f"--reuse={store}"))
   assert (output / "COMPLETED").exists()
 
 
 def test_another_trunks_bottlenecks_are_refused_before_anything_is_touched(
-  small_pictures, bottlenecks_folder, tiny_trunk, tmp_path
+  small_images, bottlenecks_folder, tiny_trunk, tmp_path
 ):
   other = tmp_path / "other"
   shutil.copytree(bottlenecks_folder, other)
@@ -639,7 +639,7 @@ def test_another_trunks_bottlenecks_are_refused_before_anything_is_touched(
   info["trunk"]["fingerprint"] = "0123456789abcdef" * 4
   (other / "info.json").write_text(json.dumps(info))
   with pytest.raises(InputError, match=r"are of another trunk \(.*, 0123456789ab\) than today's \([0-9a-f]{12}\)"):
-    run(arguments(small_pictures, tiny_trunk, tmp_path / "out", f"--reuse={bottlenecks_folder}", f"--reuse={other}"))
+    run(arguments(small_images, tiny_trunk, tmp_path / "out", f"--reuse={bottlenecks_folder}", f"--reuse={other}"))
   assert not (tmp_path / "out").exists()
 
 

@@ -56,7 +56,7 @@ def test_names_are_those_of_retrain_py():
     ("1.jpg_m.txt.tmp", None),
   ],
 )
-def test_the_module_stands_after_the_picture(name, module):
+def test_the_module_stands_after_the_image(name, module):
   assert module_of_file(name) == module
 
 
@@ -115,7 +115,7 @@ _MODULE = "~somewhere~else~trunk"  # retrain.py's --tfhub_module was a folder th
 
 
 class Cache(NamedTuple):
-  """Pictures, some of which retrain.py has text bottlenecks of.
+  """Images, some of which retrain.py has text bottlenecks of.
 
   Attributes:
     data: class folders, whose names are no labels of retrain.py's.
@@ -182,7 +182,7 @@ def read_output(folder: Path) -> dict[str, Bottleneck]:
 
 
 def check_records(output: Path, cache: Cache, imported: set[str]) -> None:
-  """Of every picture there is a record: the text's numbers where it was to be imported, else the trunk's."""
+  """Of every image there is a record: the text's numbers where it was to be imported, else the trunk's."""
   found, cold = read_output(output), read_output(cache.cold)
   assert found.keys() == cold.keys()
   for key, bottleneck in found.items():
@@ -303,12 +303,12 @@ def test_labels_of_retrain_py_change_no_folder_name(cache, tmp_path):
     np.testing.assert_array_equal(found[key].vector, vector)
 
 
-def test_a_picture_that_cannot_be_decoded_any_more_is_quarantined_all_the_same(cache, tmp_path):
+def test_a_image_that_cannot_be_decoded_any_more_is_quarantined_all_the_same(cache, tmp_path):
   keys = sorted(cache.vectors)
   cut, empty, text = (cache.data / key for key in keys[:3])
   cut.write_bytes(cut.read_bytes()[:-40])
   empty.write_bytes(b"")
-  text.write_bytes(b"no picture")
+  text.write_bytes(b"no image")
   assert cache.run(tmp_path / "out") == 3
   cold = ["--runner=FnApiRunner", *cache.trunk]
   assert bottlenecks.run([f"--input={cache.data}", f"--output={tmp_path / 'cold'}", *cold]) == 3
@@ -329,7 +329,7 @@ def test_a_folder_without_text_bottlenecks_is_refused(cache, tmp_path):
     cache._replace(texts=tmp_path / "nowhere").run(tmp_path / "out")
 
 
-def test_pictures_with_splits_of_their_own_are_refused(cache, tmp_path):
+def test_images_with_splits_of_their_own_are_refused(cache, tmp_path):
   for split in ("training", "testing"):
     shutil.copytree(cache.data, tmp_path / "splits" / split)
   with pytest.raises(InputError, match="--bottleneck_dir goes with the class folders"):

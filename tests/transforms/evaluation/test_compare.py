@@ -47,17 +47,17 @@ def _write_manifest(path: Path, bucket: Bucket, plan: Plan) -> str:
 
 
 def _write_parts(folder: Path, tonight: Mapping[str, Sequence[Row]], shards: int, bad: Sequence[str] = ()) -> list:
-  """Returns the reports; the last shard has the pictures that could not be used."""
+  """Returns the reports; the last shard has the images that could not be used."""
   folder.mkdir()
   reports = []
   for index in range(shards):
     name = shard_name("testing", index, shards, "csv")
-    pictures = list(zip(*tonight.values(), strict=True))[index::shards]
-    lines = [csv_line([model, *_cells(row)]) for rows in pictures for model, row in zip(tonight, rows, strict=True)]
+    images = list(zip(*tonight.values(), strict=True))[index::shards]
+    lines = [csv_line([model, *_cells(row)]) for rows in images for model, row in zip(tonight, rows, strict=True)]
     (folder / name).write_text("".join(lines), newline="")
     quarantined = [Quarantined(key, 0, Reason.EMPTY, "", "testing") for key in bad] if index + 1 == shards else []
-    inputs = len(pictures) + len(quarantined)
-    reports.append(ShardReport(name, "testing", inputs, len(pictures), 0, "", "", {}, tuple(quarantined)))
+    inputs = len(images) + len(quarantined)
+    reports.append(ShardReport(name, "testing", inputs, len(images), 0, "", "", {}, tuple(quarantined)))
   return reports
 
 
@@ -90,13 +90,13 @@ def _read(path: Path) -> list[list[str]]:
 
 
 def _rows(count: int, predicted: str, confidence: float = 90) -> list[Row]:
-  """Pictures of a 5, which 5 is right of."""
+  """Images of a 5, which 5 is right of."""
   return [Row(f"{number:03d}.jpg", "5", predicted, f"{confidence:.4f}", "ab" * 32) for number in range(count)]
 
 
 def _shown(lines: Sequence[Sequence[str]]) -> list[dict]:
   """What is shown of few lines of `regressed.csv`."""
-  pictures = [
+  images = [
     {
       "model": line[7],
       "key": line[0],
@@ -110,7 +110,7 @@ def _shown(lines: Sequence[Sequence[str]]) -> list[dict]:
     }
     for line in lines
   ]
-  return sorted(pictures, key=lambda picture: (-picture["confidence"], picture["key"], picture["model"]))
+  return sorted(images, key=lambda image: (-image["confidence"], image["key"], image["model"]))
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -125,9 +125,9 @@ def test_random_nights(tmp_path, seed, monkeypatch):
   for kind, kind_type in zip(("regressed", "fixed", "new", "gone"), (Change, Change, New, Gone), strict=True):
     assert _read(tmp_path / f"{kind}.csv") == [list(kind_type._fields), *lines[kind]]
   assert found["pictures"].keys() == {"regressed", "fixed"}
-  for kind, pictures in found["pictures"].items():
+  for kind, images in found["pictures"].items():
     assert len(lines[kind]) <= MAX_SHOWN, "choose another seed"
-    assert pictures == _shown(lines[kind])
+    assert images == _shown(lines[kind])
   if plan.manifest:
     written = _read(tmp_path / SLICES_FILE)
     of_values = sum(len(values) for columns in slices.values() for values in columns.values())
@@ -174,10 +174,10 @@ def test_few_of_many_are_shown_the_most_confident_of_each_model(tmp_path):
   assert (found["comparison"]["model"]["regressed"], found["comparison"]["candidate"]["regressed"]) == (10, count - 10)
   shown = found["pictures"]["regressed"]
   assert len(shown) == MAX_SHOWN
-  assert [picture["key"] for picture in shown[-10:]] == [row.key for row in model[:10]]
-  assert {picture["model"] for picture in shown[-10:]} == {"model"}
+  assert [image["key"] for image in shown[-10:]] == [row.key for row in model[:10]]
+  assert {image["model"] for image in shown[-10:]} == {"model"}
   expected = sorted(candidate[10:], key=lambda row: (-float(row.confidence), row.key))
-  assert [picture["key"] for picture in shown[:-10]] == [row.key for row in expected[: MAX_SHOWN - 10]]
+  assert [image["key"] for image in shown[:-10]] == [row.key for row in expected[: MAX_SHOWN - 10]]
   assert len(_read(tmp_path / "regressed.csv")) == 1 + count
   assert len(found["pictures"]["fixed"]) == 10
 
@@ -218,7 +218,7 @@ def test_slices_alone(tmp_path):
   assert slices_csv({}, {}).count("\n") == 1
 
 
-def test_a_picture_that_could_not_be_used_may_be_in_the_manifest(tmp_path):
+def test_a_image_that_could_not_be_used_may_be_in_the_manifest(tmp_path):
   (tmp_path / "m.csv").write_text("file_name,w\n000.jpg,1\n=bad.jpg,1\n")
   reports = _write_parts(tmp_path / "parts", {"model": _rows(1, "5")}, 3, ["=bad.jpg"])
   step = CompareNights(

@@ -125,13 +125,13 @@ def change_batch_size(folder: Path) -> None:
   path.write_text(json.dumps(info))
 
 
-def change_picture(folder: Path) -> None:
+def change_image(folder: Path) -> None:
   path = sorted((folder / "testing").glob("*/*.jpg"))[0]
   data = path.read_bytes()
   path.write_bytes(data[:100] + bytes([data[100] ^ 1]) + data[101:])
 
 
-def remove_picture(folder: Path) -> None:
+def remove_image(folder: Path) -> None:
   sorted((folder / "testing").glob("*/*.jpg"))[0].unlink()
 
 
@@ -146,8 +146,8 @@ def remove_picture(folder: Path) -> None:
     ("evaluation", change_file("metrics.json", b'"correct": ', b'"correct": 9'), ("metrics.json: ", "correct is ")),
     ("model", change_file("retrained_labels.txt", b"yak", b"gnu"), ("retrained_labels.txt: byte ",)),
     ("nights", change_row, ("predictions.csv: row 3 (",)),
-    ("pictures", change_picture, ("testing/0/0.jpg: byte 100 is 0x",)),
-    ("pictures", remove_picture, ("testing/0/0.jpg is only in the first",)),
+    ("pictures", change_image, ("testing/0/0.jpg: byte 100 is 0x",)),
+    ("pictures", remove_image, ("testing/0/0.jpg is only in the first",)),
   ],
 )
 def test_one_change_is_found_and_named(stage, change, words, twice, tmp_path, capsys):

@@ -1,4 +1,4 @@
-"""Small copies of pictures, and reading the chosen few of many."""
+"""Small copies of images, and reading the chosen few of many."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _opened(uri: str) -> Image.Image:
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "BMP", "GIF"])
-def test_a_large_picture_becomes_small_and_keeps_its_shape(kind: str) -> None:
+def test_a_large_image_becomes_small_and_keeps_its_shape(kind: str) -> None:
   uri = thumbnail(_encoded(400, 200, kind))
   assert uri is not None
   assert _opened(uri).size == (SIDE_PX, SIDE_PX // 2)
@@ -45,12 +45,12 @@ def test_a_small_one_keeps_every_pixel() -> None:
   np.testing.assert_array_equal(np.asarray(_opened(uri)), np.asarray(Image.open(io.BytesIO(encoded))))
 
 
-@pytest.mark.parametrize("damage", [b"", b"not a picture", _encoded(60, 60, "PNG")[:900]])
+@pytest.mark.parametrize("damage", [b"", b"not a image", _encoded(60, 60, "PNG")[:900]])
 def test_what_cannot_be_decoded_has_none(damage: bytes) -> None:
   assert thumbnail(damage) is None
 
 
-def test_a_picture_with_too_many_pixels_is_not_decoded() -> None:
+def test_a_image_with_too_many_pixels_is_not_decoded() -> None:
   assert thumbnail(_encoded(60, 60, "PNG"), max_pixels=3599) is None
 
 
@@ -64,11 +64,11 @@ def _thumbnails(collect, folder: Path, splits: list[str], shown: dict) -> dict[s
   return found
 
 
-def test_the_chosen_ones_of_class_folders(collect, small_pictures: Path) -> None:
+def test_the_chosen_ones_of_class_folders(collect, small_images: Path) -> None:
   shown = {"mistakes": [{"key": "black/0.jpg"}], "pictures": {"fixed": [{"key": "white/1.png"}, {"key": "gone.png"}]}}
-  found = _thumbnails(collect, small_pictures, ["all"], shown)
+  found = _thumbnails(collect, small_images, ["all"], shown)
   assert sorted(found) == ["black/0.jpg", "white/1.png"]
-  original = Image.open(small_pictures / "white/1.png")
+  original = Image.open(small_images / "white/1.png")
   np.testing.assert_array_equal(np.asarray(_opened(found["white/1.png"])), np.asarray(original))
 
 

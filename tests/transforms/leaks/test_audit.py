@@ -34,7 +34,7 @@ from beam_retrain.transforms.core.records.shards import Shard
 from beam_retrain.transforms.core.records.splits import SplitPercentages
 from beam_retrain.transforms.core.records.tfrecord import read_records
 from beam_retrain.transforms.core.system.cpu import Threads
-from beam_retrain.transforms.leaks.audit import AuditPictures, WriteLeaks, drop_leaks, leaked_pictures
+from beam_retrain.transforms.leaks.audit import AuditImages, WriteLeaks, drop_leaks, leaked_images
 from beam_retrain.transforms.leaks.policy import SplitAudit
 from beam_retrain.transforms.shards.ledger import CloseLedger
 from beam_retrain.transforms.shards.work import REPORTS_FOLDER, WorkShards
@@ -47,8 +47,8 @@ _TWO_PROCESSES = ("--direct_num_workers=2", "--direct_running_mode=multi_process
 _HEADER = ["kind", "sha256", "file_name", "split", "label"]
 
 
-class Picture(NamedTuple):
-  """A picture as a plain reader knows it; `given`: the split that its data set says, if it does."""
+class Image(NamedTuple):
+  """A image as a plain reader knows it; `given`: the split that its data set says, if it does."""
 
   key: str
   label: str
@@ -92,7 +92,7 @@ def digits(mnist_folder) -> Digits:
       pixels[split][number] = pixels[first[0]][first[1]]
       if group % 3:  # else with the labels that the overwritten ones had
         labels[split][number] = labels[first[0]][first[1]]
-  # Neighbours, in one shard, and the last picture of a shard with the first of the next.
+  # Neighbours, in one shard, and the last image of a shard with the first of the next.
   for first, copy in ((5, 6), (1023, 1024)):
     pixels["training"][copy] = pixels["training"][first]
     labels["training"][copy] = (labels["training"][first] + 1) % 10
@@ -125,9 +125,9 @@ def numbered(digits: Digits) -> Iterable[tuple[str, int, int, np.ndarray]]:
       yield split, number, int(label), digits.pixels[split][number]
 
 
-def read_idx(digits: Digits) -> list[Picture]:
+def read_idx(digits: Digits) -> list[Image]:
   return [
-    Picture(f"{split}/{label}/{number}.png", str(label), split, encode_pixels(pixels, "png"))
+    Image(f"{split}/{label}/{number}.png", str(label), split, encode_pixels(pixels, "png"))
     for split, number, label, pixels in numbered(digits)
   ]
 
@@ -147,41 +147,41 @@ def class_folders(digits, tmp_path_factory) -> Path:
   return root
 
 
-def read_folders(root: Path, has_splits: bool = False) -> list[Picture]:
+def read_folders(root: Path, has_splits: bool = False) -> list[Image]:
   found = []
   for path in sorted(path for path in root.rglob("*") if path.is_file()):
     key = path.relative_to(root).as_posix()
-    found.append(Picture(key, path.parent.name, key.split("/")[0] if has_splits else None, path.read_bytes()))
+    found.append(Image(key, path.parent.name, key.split("/")[0] if has_splits else None, path.read_bytes()))
   return found
 
 
-def read_converted(root: Path) -> list[Picture]:
+def read_converted(root: Path) -> list[Image]:
   found = []
   for path in sorted((root / "records").glob("*.tfrecord")):
     with path.open("rb") as file:
       for image in map(decode_image, read_records(file, path.name)):
-        found.append(Picture(image.key, image.label, path.name.split("-")[0], image.encoded))
+        found.append(Image(image.key, image.label, path.name.split("-")[0], image.encoded))
   return found
 
 
 # The plain loop, and what it expects.
 
 
-def plain_leaks(pictures: Iterable[Picture]) -> tuple[list[list[str]], set[str], set[str]]:
+def plain_leaks(images: Iterable[Image]) -> tuple[list[list[str]], set[str], set[str]]:
   """Returns the rows of `leaks.csv`, and the keys that are dropped for their labels, and for being in testing, too."""
-  groups: dict[bytes, list[Picture]] = defaultdict(list)
-  for picture in pictures:
-    groups[picture.encoded].append(picture)
+  groups: dict[bytes, list[Image]] = defaultdict(list)
+  for image in images:
+    groups[image.encoded].append(image)
   rows, conflicting, leaked = [], set(), set()
   for encoded, copies in groups.items():
     digest = hashlib.sha256(encoded).hexdigest()
-    in_testing = [picture for picture in copies if picture.split == "testing"]
-    if len({picture.label for picture in copies}) > 1:
-      rows += [["different_labels", digest, picture.key, picture.split, picture.label] for picture in copies]
-      conflicting |= {picture.key for picture in copies}
+    in_testing = [image for image in copies if image.split == "testing"]
+    if len({image.label for image in copies}) > 1:
+      rows += [["different_labels", digest, image.key, image.split, image.label] for image in copies]
+      conflicting |= {image.key for image in copies}
     if 0 < len(in_testing) < len(copies):
-      rows += [["training_and_testing", digest, picture.key, picture.split, picture.label] for picture in copies]
-      leaked |= {picture.key for picture in copies if picture not in in_testing}
+      rows += [["training_and_testing", digest, image.key, image.split, image.label] for image in copies]
+      leaked |= {image.key for image in copies if image not in in_testing}
   return sorted(rows), conflicting, leaked - conflicting
 
 
@@ -211,7 +211,7 @@ def write_shard(shard: Shard, labels: list[str], folder: str) -> None:
   (Path(folder) / shard.name()).write_text("\n".join(lines))
 
 
-def audit_pictures(
+def audit_images(
   path: Path, folder: Path, percentages: SplitPercentages = _PERCENTAGES
 ) -> tuple[list[list[str]], dict[str, str]]:
   """Returns the rows of the leaks, and what became of each key where they were dropped: 'kept' or the reason."""
@@ -220,8 +220,8 @@ def audit_pictures(
 
   def build(root: beam.Pipeline) -> None:
     shards = root | "Plan" >> source.plan(("training", "testing"), percentages)
-    audited = shards | "Audit" >> AuditPictures(source.labels, percentages)
-    _ = audited | "Leaks" >> beam.FlatMapTuple(leaked_pictures) | "Write" >> WriteLeaks(str(folder / "leaks.csv"))
+    audited = shards | "Audit" >> AuditImages(source.labels, percentages)
+    _ = audited | "Leaks" >> beam.FlatMapTuple(leaked_images) | "Write" >> WriteLeaks(str(folder / "leaks.csv"))
     _ = (
       shards
       | "Drop" >> beam.Map(drop_leaks, beam.pvalue.AsDict(audited))
@@ -240,12 +240,12 @@ def audit_pictures(
   return rows, fates
 
 
-def check_against_plain_loop(pictures: list[Picture], rows: list[list[str]], fates: dict[str, str]) -> None:
-  expected, conflicting, leaked = plain_leaks(pictures)
+def check_against_plain_loop(images: list[Image], rows: list[list[str]], fates: dict[str, str]) -> None:
+  expected, conflicting, leaked = plain_leaks(images)
   assert rows == expected
   assert fates == {
-    picture.key: "CONFLICTING_LABELS" if picture.key in conflicting else "LEAKED" if picture.key in leaked else "kept"
-    for picture in pictures
+    image.key: "CONFLICTING_LABELS" if image.key in conflicting else "LEAKED" if image.key in leaked else "kept"
+    for image in images
   }
 
 
@@ -333,8 +333,8 @@ def dropped(idx_folder, handler, tmp_path_factory) -> Path:
 
 def test_the_planted_ones_are_of_every_kind(digits):
   """Of what the other tests find: else they would show less than they say."""
-  pictures = {picture.key: picture for picture in read_idx(digits)}
-  rows, conflicting, leaked = plain_leaks(pictures.values())
+  images = {image.key: image for image in read_idx(digits)}
+  rows, conflicting, leaked = plain_leaks(images.values())
   counts = plain_counts(rows)
   assert counts["different_labels"]["images"] > 80
   assert counts["training_and_testing"]["images"] > 150
@@ -343,7 +343,7 @@ def test_the_planted_ones_are_of_every_kind(digits):
     kinds[digest].add(kind)
     splits[digest].add(split)
     if kind == rows[0][0]:
-      shards[digest].append((pictures[key].given, int(Path(key).stem) // 1024))
+      shards[digest].append((images[key].given, int(Path(key).stem) // 1024))
   assert {frozenset(found) for found in kinds.values()} == {
     frozenset({"different_labels"}),
     frozenset({"training_and_testing"}),
@@ -355,23 +355,23 @@ def test_the_planted_ones_are_of_every_kind(digits):
   assert any(len(set(found)) == 1 for found in shards.values()), "none within one shard"
   assert any(len(set(found)) > 2 for found in shards.values()), "none over three shards"
   assert leaked
-  doubles = len(pictures) - len({picture.encoded for picture in pictures.values()})
+  doubles = len(images) - len({image.encoded for image in images.values()})
   assert doubles > len(conflicting | leaked) / 2
   same = {row[1] for row in rows}
   groups = defaultdict(list)
-  for picture in pictures.values():
-    groups[hashlib.sha256(picture.encoded).hexdigest()].append(picture)
+  for image in images.values():
+    groups[hashlib.sha256(image.encoded).hexdigest()].append(image)
   assert any(len(copies) > 1 and digest not in same for digest, copies in groups.items()), "no harmless doubles"
 
 
 @pytest.mark.parametrize("packed", [False, True], ids=["plain", "gz"])
 def test_idx_files(digits, idx_folder, tmp_path, packed):
   path = write_idx(tmp_path / "packed", digits, packed=True) if packed else idx_folder
-  check_against_plain_loop(read_idx(digits), *audit_pictures(path, tmp_path / "out"))
+  check_against_plain_loop(read_idx(digits), *audit_images(path, tmp_path / "out"))
 
 
 def test_class_folders(class_folders, tmp_path):
-  check_against_plain_loop(read_folders(class_folders), *audit_pictures(class_folders, tmp_path / "out"))
+  check_against_plain_loop(read_folders(class_folders), *audit_images(class_folders, tmp_path / "out"))
 
 
 @pytest.fixture(scope="module")
@@ -383,32 +383,32 @@ def converted(idx_folder, tmp_path_factory) -> Path:
 
 
 def test_records(converted, tmp_path):
-  check_against_plain_loop(read_converted(converted), *audit_pictures(converted, tmp_path / "out"))
+  check_against_plain_loop(read_converted(converted), *audit_images(converted, tmp_path / "out"))
 
 
 def test_class_folders_in_split_folders(converted, tmp_path):
   root = tmp_path / "tree"
   for split in ("training", "testing"):
     shutil.copytree(converted / split, root / split)
-  check_against_plain_loop(read_folders(root, has_splits=True), *audit_pictures(root, tmp_path / "out"))
+  check_against_plain_loop(read_folders(root, has_splits=True), *audit_images(root, tmp_path / "out"))
 
 
 def test_a_manifest_that_names_all_splits(class_folders, tmp_path):
   percentages = SplitPercentages(validation=0)
   splits = ("training", "training", "validation", "testing")
-  pictures = [
-    picture._replace(key=f"{class_folders.name}/{picture.key}", given=splits[number % 4], percentages=percentages)
-    for number, picture in enumerate(read_folders(class_folders))
+  images = [
+    image._replace(key=f"{class_folders.name}/{image.key}", given=splits[number % 4], percentages=percentages)
+    for number, image in enumerate(read_folders(class_folders))
   ]
   path = class_folders.parent / "data.csv"
   with path.open("w", newline="") as file:
     writer = csv.writer(file)
     writer.writerow(["label", "file_name", "split"])
-    writer.writerows([picture.label, picture.key, picture.given] for picture in pictures)
-    writer.writerow([pictures[0].label, "gone.png", "validation"])
-  rows, fates = audit_pictures(path, tmp_path / "out", percentages)
+    writer.writerows([image.label, image.key, image.given] for image in images)
+    writer.writerow([images[0].label, "gone.png", "validation"])
+  rows, fates = audit_images(path, tmp_path / "out", percentages)
   assert fates.pop("gone.png") == "UNREADABLE"
-  check_against_plain_loop(pictures, rows, fates)
+  check_against_plain_loop(images, rows, fates)
   assert {"validation", "testing"} < {row[3] for row in rows}
 
 
@@ -424,8 +424,8 @@ def test_warn_lists_and_counts_and_changes_nothing(digits, warned, tmp_path):
 
 
 def test_drop_leaves_out_what_the_plain_loop_would(digits, warned, dropped):
-  pictures = read_idx(digits)
-  _, conflicting, leaked = plain_leaks(pictures)
+  images = read_idx(digits)
+  _, conflicting, leaked = plain_leaks(images)
   gone = conflicting | leaked
   # The records of warn without the dropped ones, byte for byte, in the same order.
   assert read_output(dropped) == {
@@ -444,19 +444,19 @@ def test_drop_leaves_out_what_the_plain_loop_would(digits, warned, dropped):
   _, *quarantine = read_csv(dropped / "quarantine.csv")
   assert [row[:4] for row in quarantine] == [
     [
-      picture.key,
-      picture.given,
-      str(len(picture.encoded)),
-      "CONFLICTING_LABELS" if picture.key in conflicting else "LEAKED",
+      image.key,
+      image.given,
+      str(len(image.encoded)),
+      "CONFLICTING_LABELS" if image.key in conflicting else "LEAKED",
     ]
-    for picture in sorted(pictures, key=lambda picture: (picture.given, picture.key))
-    if picture.key in gone
+    for image in sorted(images, key=lambda image: (image.given, image.key))
+    if image.key in gone
   ]
 
 
 def test_after_dropping_nothing_leaks(dropped, digits):
   kept = {key for records in read_output(dropped).values() for key, _ in records}
-  rows, _, _ = plain_leaks(picture for picture in read_idx(digits) if picture.key in kept)
+  rows, _, _ = plain_leaks(image for image in read_idx(digits) if image.key in kept)
   assert rows == []
 
 
@@ -489,7 +489,7 @@ def test_records_are_dropped_with_reuse_too(converted, handler, tmp_path):
   output = embed(converted, handler, tmp_path / "out", OnLeak.DROP, [stores])
   assert read_output(output) == read_output(cold)
   keys = sorted(key for records in read_output(cold).values() for key, _ in records)
-  assert keys == sorted({picture.key for picture in read_converted(converted)} - conflicting - leaked)
+  assert keys == sorted({image.key for image in read_converted(converted)} - conflicting - leaked)
   counts = json.loads((output / "stats.json").read_text())["bottlenecks"]
   assert counts["computed"] > 500
   assert counts["reused"] > 500
@@ -516,13 +516,13 @@ def test_two_processes_write_the_same(idx_folder, warned, dropped, handler, tmp_
   assert files_of(output) == files_of(warned if on_leak == OnLeak.WARN else dropped)
 
 
-def test_drop_is_as_if_the_dropped_pictures_were_not_there(class_folders, handler, tmp_path):
+def test_drop_is_as_if_the_dropped_images_were_not_there(class_folders, handler, tmp_path):
   _, conflicting, leaked = plain_leaks(read_folders(class_folders))
   without = tmp_path / "without"
   shutil.copytree(class_folders, without)
   for key in conflicting | leaked:
     (without / key).unlink()
-  # As many shards: else the pictures would be dealt to them otherwise.
+  # As many shards: else the images would be dealt to them otherwise.
   assert len(conflicting | leaked) > 100
   expected = embed(without, handler, tmp_path / "expected")
   output = embed(class_folders, handler, tmp_path / "out", OnLeak.DROP)
@@ -542,7 +542,7 @@ def arguments(path: Path, trunk: Path, output: Path, *more: str) -> list[str]:
 
 
 def name_in(split: str, folder: Path, start: int) -> Path:
-  """Returns the path of a picture, numbered from `start` on, that falls into a split."""
+  """Returns the path of a image, numbered from `start` on, that falls into a split."""
   numbers = range(start, start + 1000)
   return next(folder / f"{n}.png" for n in numbers if _PERCENTAGES.split_of(f"{folder.name}/{n}.png") == split)
 
@@ -558,17 +558,17 @@ def small(digits, tmp_path_factory) -> Path:
   _, conflicting, leaked = plain_leaks(read_folders(root))
   for key in conflicting | leaked:  # the planted ones: here are others
     (root / key).unlink()
-  pictures = read_folders(root)
-  for number, picture in enumerate([picture for picture in pictures if picture.split == "testing"][:2]):
-    name_in("training", root / picture.label, 1000 * (1 + number)).write_bytes(picture.encoded)
-  zero = next(picture for picture in pictures if picture.split == "training" and picture.label == "0")
+  images = read_folders(root)
+  for number, image in enumerate([image for image in images if image.split == "testing"][:2]):
+    name_in("training", root / image.label, 1000 * (1 + number)).write_bytes(image.encoded)
+  zero = next(image for image in images if image.split == "training" and image.label == "0")
   name_in("training", root / "1", 5000).write_bytes(zero.encoded)
   return root
 
 
 _LINES = (
-  "1 picture has different labels (2 copies)",
-  "2 pictures are in training and in testing alike (4 copies)",
+  "1 image has different labels (2 copies)",
+  "2 images are in training and in testing alike (4 copies)",
 )
 
 
@@ -655,7 +655,7 @@ def test_a_class_that_dropping_leaves_empty_is_told_before_anything_is_lost(smal
   tree, output = tmp_path / "tree", tmp_path / "out"
   shutil.copytree(small, tree)
   (tree / "2").mkdir()
-  zero = next(picture for picture in read_folders(small) if picture.split == "training" and picture.label == "0")
+  zero = next(image for image in read_folders(small) if image.split == "training" and image.label == "0")
   for number, split in enumerate(("training", "validation", "testing")):
     encoded = zero.encoded if split == "testing" else encode_pixels(np.full((9, 9), number, np.uint8), "png")
     name_in(split, tree / "2", 0).write_bytes(encoded)
@@ -670,13 +670,13 @@ def test_a_class_that_dropping_leaves_empty_is_told_before_anything_is_lost(smal
   assert files_of(output) == before
 
 
-def test_bad_pictures_that_are_there_twice_are_no_leaks(small, handler, tmp_path):
+def test_bad_images_that_are_there_twice_are_no_leaks(small, handler, tmp_path):
   """Before the work as after it: nobody asked to drop what is quarantined anyway."""
   tree = tmp_path / "tree"
   shutil.copytree(small, tree)
   cut = io.BytesIO()
   Pillow.fromarray(np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)).save(cut, "JPEG")
-  for number, encoded in enumerate((b"", b"no picture", cut.getvalue()[:-300])):
+  for number, encoded in enumerate((b"", b"no image", cut.getvalue()[:-300])):
     for label in ("0", "1"):
       for name in ("a", "b", "c"):
         (tree / label / f"bad-{name}-{number}.jpg").write_bytes(encoded)
@@ -689,7 +689,7 @@ def test_bad_pictures_that_are_there_twice_are_no_leaks(small, handler, tmp_path
   assert reasons[OnLeak.DROP] == {**reasons[OnLeak.WARN], "CONFLICTING_LABELS": 2, "LEAKED": 2}
 
 
-def test_dropped_pictures_do_not_hide_bad_ones(small, trunk_folder, tmp_path, capsys):
+def test_dropped_images_do_not_hide_bad_ones(small, trunk_folder, tmp_path, capsys):
   tree = tmp_path / "tree"
   shutil.copytree(small, tree)
   (tree / "0" / "bad.png").write_bytes(b"")

@@ -21,10 +21,10 @@ def digest(text: str) -> bytes:
 
 
 def suspected(buckets: int) -> dict[str, list[str]]:
-  """Deals all pictures in buckets; returns which ones of each shard are suspects."""
+  """Deals all images in buckets; returns which ones of each shard are suspects."""
   met: dict[int, list[tuple[str, bytes]]] = {}
-  for name, pictures in SHARDS.items():
-    for bucket, dealt in deal([(digest(text),) for text in pictures], buckets).items():
+  for name, images in SHARDS.items():
+    for bucket, dealt in deal([(digest(text),) for text in images], buckets).items():
       met.setdefault(bucket, []).append((name, b"".join(mark_of(hashed) for (hashed,) in dealt)))
   found: dict[str, list[bytes]] = {}
   for of_bucket in met.values():

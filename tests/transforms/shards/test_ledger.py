@@ -12,7 +12,7 @@ import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from beam_retrain.transforms.core.errors import user_sentence
-from beam_retrain.transforms.core.records.leaks import LeakedPicture
+from beam_retrain.transforms.core.records.leaks import LeakedImage
 from beam_retrain.transforms.core.records.quarantine import Quarantined, Reason
 from beam_retrain.transforms.core.records.shards import Shard, ShardReport
 from beam_retrain.transforms.shards.ledger import CloseLedger, mark_completed, quarantine_csv
@@ -123,7 +123,7 @@ def test_without_bad_inputs_the_quarantine_is_its_header():
 
 def test_what_an_audit_found_is_listed_and_counted_in_whatever_order_it_comes(tmp_path):
   leaks = [
-    LeakedPicture("ab" * 32, f"{number}.png", split, label, ("different_labels",), ("five", "six"))
+    LeakedImage("ab" * 32, f"{number}.png", split, label, ("different_labels",), ("five", "six"))
     for number, (split, label) in enumerate([("training", "six"), ("testing", "five"), ("validation", "five")])
   ]
   for number, order in enumerate((leaks, leaks[::-1], [])):

@@ -60,7 +60,7 @@ def read_all(path, collect) -> dict[str, list[Image]]:
 
 
 @pytest.mark.parametrize("kind", ["idx", "records", "tree"])
-def test_picked_pictures_are_those_of_the_whole_shard(kind, idx_folder, converted, collect, tmp_path):
+def test_picked_images_are_those_of_the_whole_shard(kind, idx_folder, converted, collect, tmp_path):
   tree = tmp_path / "tree"
   tree.mkdir()
   for split in (TRAINING, TESTING):
@@ -73,13 +73,13 @@ def test_picked_pictures_are_those_of_the_whole_shard(kind, idx_folder, converte
     assert list(read_images(picked, _LABELS)) == [whole[position] for position in positions]
 
 
-def test_what_is_no_picture_input_is_refused():
+def test_what_is_no_image_input_is_refused():
   stored = StoredBottleneck("a", "1", 3, "00", "/records", 0, False)
   with pytest.raises(TypeError, match="a StoredBottleneck is no input"):
     list(read_images(Shard(TRAINING, 0, 1, (stored,)), _LABELS))
 
 
-def test_idx_records_and_the_tree_are_the_same_pictures(idx_folder, converted, collect, tmp_path):
+def test_idx_records_and_the_tree_are_the_same_images(idx_folder, converted, collect, tmp_path):
   tree = tmp_path / "tree"
   tree.mkdir()
   for split in (TRAINING, TESTING):
@@ -110,7 +110,7 @@ def test_all_know_their_labels(idx_folder, converted):
     (lambda path: path.write_text("x"), "has no column 'file_name'"),
     (
       lambda path: path.write_bytes(b"\x89PNG"),
-      "is not UTF-8 text: .* or give a CSV manifest of pictures, or a folder.",
+      "is not UTF-8 text: .* or give a CSV manifest of images, or a folder.",
     ),
     (lambda path: os.mkfifo(path), "is neither a folder nor a file"),
     (lambda path: path.mkdir(), "holds neither IDX files, nor class folders"),
@@ -184,7 +184,7 @@ def test_one_item_for_every_input_whatever_is_wrong_with_it(tmp_path):
   assert {item.split for item in items[1:]} == {TRAINING}
 
 
-def test_pictures_of_one_class_are_enough_to_try_a_model_on(tmp_path, collect):
+def test_images_of_one_class_are_enough_to_try_a_model_on(tmp_path, collect):
   (tmp_path / "5").mkdir()
   (tmp_path / "5" / "1.png").write_bytes(picture())
   with pytest.raises(InputError, match="holds one class only, '5'"):

@@ -1,4 +1,4 @@
-"""Class folders: what counts as one, and which shard each picture goes to."""
+"""Class folders: what counts as one, and which shard each image goes to."""
 
 import os
 from collections import Counter

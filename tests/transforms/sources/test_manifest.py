@@ -1,4 +1,4 @@
-"""A CSV manifest in place of a folder: the same pictures, its own splits, and what is not there."""
+"""A CSV manifest in place of a folder: the same images, its own splits, and what is not there."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 
 from beam_retrain.pipelines import bottlenecks, evaluate, verify
 from beam_retrain.pipelines.options.splits import add_split_flags, read_percentages
-from beam_retrain.pipelines.stages import digest_of_pictures
+from beam_retrain.pipelines.stages import digest_of_images
 from beam_retrain.trainer import task
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.images.lookup import find_again
@@ -30,7 +30,7 @@ from beam_retrain.transforms.core.records.schema import (
 from beam_retrain.transforms.core.records.splits import SplitPercentages
 from beam_retrain.transforms.core.records.tfrecord import read_records
 from beam_retrain.transforms.core.run.cli import ArgumentParser
-from beam_retrain.transforms.shards.image_counts import CheckSamePictures
+from beam_retrain.transforms.shards.image_counts import CheckSameImages
 from beam_retrain.transforms.sources.find import find_source, read_images
 from beam_retrain.transforms.sources.manifest import ManifestSource
 from beam_retrain.transforms.sources.sampling import read_all, read_sample
@@ -50,14 +50,14 @@ def read_rows(path: str) -> list[dict[str, str]]:
     return list(csv.DictReader(file))
 
 
-def list_pictures(folder: Path) -> list[tuple[str, str]]:
+def list_images(folder: Path) -> list[tuple[str, str]]:
   return sorted((f"{path.parent.name}/{path.name}", path.parent.name) for path in folder.glob("*/*"))
 
 
 @pytest.fixture
-def with_splits(small_pictures, tmp_path) -> str:
-  """By absolute paths from elsewhere: every fourth picture of a class for testing, every third for validation."""
-  rows = [(small_pictures / key, label, _TURN[at % 4]) for at, (key, label) in enumerate(list_pictures(small_pictures))]
+def with_splits(small_images, tmp_path) -> str:
+  """By absolute paths from elsewhere: every fourth image of a class for testing, every third for validation."""
+  rows = [(small_images / key, label, _TURN[at % 4]) for at, (key, label) in enumerate(list_images(small_images))]
   return write_manifest(tmp_path / "m.csv", rows)
 
 
@@ -79,10 +79,10 @@ def read_planned(source, splits, percentages, collect) -> dict[str, list]:
   return {split: sorted(items, key=lambda item: item.key) for split, items in found.items()}
 
 
-def test_without_splits_it_is_planned_as_the_class_folders_that_it_lists(small_pictures, collect, tmp_path):
+def test_without_splits_it_is_planned_as_the_class_folders_that_it_lists(small_images, collect, tmp_path):
   folder = tmp_path / "set"
-  folder.symlink_to(small_pictures)
-  manifest = write_manifest(small_pictures / "listed.csv", list_pictures(folder), "file_name,label")
+  folder.symlink_to(small_images)
+  manifest = write_manifest(small_images / "listed.csv", list_images(folder), "file_name,label")
   listed = find_source(str(folder / "listed.csv"))
   try:
     assert isinstance(listed, ManifestSource)
@@ -95,7 +95,7 @@ def test_without_splits_it_is_planned_as_the_class_folders_that_it_lists(small_p
     Path(manifest).unlink()
 
 
-def test_a_column_split_says_where_each_picture_belongs(with_splits, small_pictures, collect):
+def test_a_column_split_says_where_each_image_belongs(with_splits, small_images, collect):
   source = find_source(with_splits)
   assert (source.has_splits, source.has_validation) == (True, True)
   found = read_planned(source, (TRAINING, TESTING), _CUT, collect)
@@ -108,12 +108,10 @@ def test_a_column_split_says_where_each_picture_belongs(with_splits, small_pictu
   assert set(read_planned(source, (TESTING,), None, collect)) == {TESTING}
 
 
-def test_where_no_validation_pictures_are_named_they_are_drawn_from_the_training_ones(
-  small_pictures, collect, tmp_path
-):
+def test_where_no_validation_images_are_named_they_are_drawn_from_the_training_ones(small_images, collect, tmp_path):
   rows = [
-    (small_pictures / key, label, (TRAINING, TESTING)[at % 2])
-    for at, (key, label) in enumerate(list_pictures(small_pictures))
+    (small_images / key, label, (TRAINING, TESTING)[at % 2])
+    for at, (key, label) in enumerate(list_images(small_images))
   ]
   source = find_source(write_manifest(tmp_path / "m.csv", rows))
   assert (source.has_splits, source.has_validation) == (True, False)
@@ -121,34 +119,34 @@ def test_where_no_validation_pictures_are_named_they_are_drawn_from_the_training
 
 
 @pytest.mark.parametrize(("named", "validation"), [(True, 0.0), (False, 25.0)])
-def test_named_validation_pictures_leave_nothing_to_be_drawn(with_splits, small_pictures, named, validation):
+def test_named_validation_images_leave_nothing_to_be_drawn(with_splits, small_images, named, validation):
   parser = ArgumentParser(prog="test")
   add_split_flags(parser)
   flags = parser.parse_args(["--validation_percentage=25"])
-  source = find_source(with_splits if named else str(small_pictures))
+  source = find_source(with_splits if named else str(small_images))
   assert read_percentages(flags, "x", source) == SplitPercentages(10.0, validation)
 
 
-def test_legacy_splits_are_for_class_folders(small_pictures, tmp_path):
+def test_legacy_splits_are_for_class_folders(small_images, tmp_path):
   parser = ArgumentParser(prog="test")
   add_split_flags(parser)
-  rows = [(small_pictures / key, label) for key, label in list_pictures(small_pictures)]
+  rows = [(small_images / key, label) for key, label in list_images(small_images)]
   source = find_source(write_manifest(tmp_path / "m.csv", rows, "file_name,label"))
   with pytest.raises(InputError, match="--split_hash legacy splits class folders"):
     read_percentages(parser.parse_args(["--split_hash=legacy"]), "m.csv", source)
 
 
-def test_what_is_listed_and_not_there_is_left_out_and_counted(small_pictures, collect, tmp_path):
+def test_what_is_listed_and_not_there_is_left_out_and_counted(small_images, collect, tmp_path):
   (tmp_path / "folder").mkdir()
   rows = [
-    (small_pictures / "black/0.jpg", "b"),
+    (small_images / "black/0.jpg", "b"),
     ("gone.jpg", "b"),
     ("folder", "w"),
-    (small_pictures / "white/0.jpg", "w"),
+    (small_images / "white/0.jpg", "w"),
   ]
   source = find_source(write_manifest(tmp_path / "m.csv", rows, "file_name,label"))
   (shard,) = collect(source.plan((ALL,), None))
-  checked = collect(_Chained(source.plan((ALL,), None), CheckSamePictures("earlier", {ALL: 4})))
+  checked = collect(_Chained(source.plan((ALL,), None), CheckSameImages("earlier", {ALL: 4})))
   assert checked == [{ALL: 4}]  # what is gone was in an earlier run's ledger, too
   for items in (list(read_images(shard, source.labels)), list(read_all(source, (ALL,), None))):
     bad = [item for item in items if isinstance(item, Quarantined)]
@@ -160,13 +158,13 @@ def test_what_is_listed_and_not_there_is_left_out_and_counted(small_pictures, co
     assert sorted(item.label for item in items if isinstance(item, Image)) == ["b", "w"]
 
 
-def test_one_picture_twice_is_an_error_wherever_its_rows_are_read(small_pictures, collect, tmp_path):
-  pictures = list_pictures(small_pictures)
-  rows = [(small_pictures / key, label, TRAINING) for key, label in pictures]
-  key, label = pictures[7]
-  rows.append((small_pictures / "grey/.." / key, label, TESTING))
+def test_one_image_twice_is_an_error_wherever_its_rows_are_read(small_images, collect, tmp_path):
+  images = list_images(small_images)
+  rows = [(small_images / key, label, TRAINING) for key, label in images]
+  key, label = images[7]
+  rows.append((small_images / "grey/.." / key, label, TESTING))
   path = write_manifest(tmp_path / "m.csv", rows)
-  sentence = f"{path}: lines 9 and 122 are both of '{str(small_pictures / key).lstrip('/')}': remove one of the two"
+  sentence = f"{path}: lines 9 and 122 are both of '{str(small_images / key).lstrip('/')}': remove one of the two"
   source = find_source(path)
   with pytest.raises(InputError, match=sentence):
     list(read_all(source, (TRAINING, TESTING), None))
@@ -179,8 +177,8 @@ def test_one_picture_twice_is_an_error_wherever_its_rows_are_read(small_pictures
   ("rows", "sentence"),
   [
     ([("a", "x", TRAINING), ("b", "x", TESTING)], "names one class only, 'x'"),
-    ([("a", "x", TRAINING), ("b", "y", VALIDATION)], "names no testing pictures: add rows of the split testing"),
-    ([("a", "x", TESTING), ("b", "y", TESTING)], "names no training pictures"),
+    ([("a", "x", TRAINING), ("b", "y", VALIDATION)], "names no testing images: add rows of the split testing"),
+    ([("a", "x", TESTING), ("b", "y", TESTING)], "names no training images"),
     ([("a", "x", TRAINING), ("nope://c/b", "y", TESTING)], "line 3: nope://c/b cannot be read here: give another path"),
   ],
 )
@@ -213,8 +211,8 @@ def test_a_sample_without_a_job_is_always_the_same_whatever_is_missing(with_spli
   assert {item.key for item in read_sample(source, (TRAINING, TESTING), None, 200)} == set(every)
 
 
-def test_pictures_are_found_again_by_their_keys(with_splits, small_pictures):
-  prefix = str(small_pictures).lstrip("/")
+def test_images_are_found_again_by_their_keys(with_splits, small_images):
+  prefix = str(small_images).lstrip("/")
   keys = [f"{prefix}/white/3.gif", f"{prefix}/black/12.jpg", f"{prefix}/grey/404.png"]
   found = dict(find_again(with_splits, keys))
   assert found == {key: Path(f"/{key}").read_bytes() for key in keys[:2]}
@@ -225,18 +223,18 @@ def test_pictures_are_found_again_by_their_keys(with_splits, small_pictures):
     list(find_again(with_splits, ["b/there.jpg"]))
 
 
-def test_the_state_of_a_manifest_is_that_of_its_pictures(tmp_path):
+def test_the_state_of_a_manifest_is_that_of_its_images(tmp_path):
   for name in "ab":
     (tmp_path / f"{name}.png").write_bytes(b"1")
   path = write_manifest(tmp_path / "m.csv", [("a.png", "x"), ("b.png", "y"), ("c.png", "y")], "file_name,label")
-  states = [digest_of_pictures(path)]
-  assert digest_of_pictures(path) == states[0]
+  states = [digest_of_images(path)]
+  assert digest_of_images(path) == states[0]
   (tmp_path / "b.png").write_bytes(b"12")
-  states.append(digest_of_pictures(path))
+  states.append(digest_of_images(path))
   (tmp_path / "c.png").write_bytes(b"1")
-  states.append(digest_of_pictures(path))
+  states.append(digest_of_images(path))
   write_manifest(tmp_path / "m.csv", [("a.png", "y"), ("b.png", "y"), ("c.png", "xx")], "file_name,label")
-  states.append(digest_of_pictures(path))
+  states.append(digest_of_images(path))
   assert len(set(states)) == 4
 
 
@@ -248,7 +246,7 @@ def _records(folder: Path) -> Iterator[tuple[str, str, str]]:
         yield split, record.key, record.sha256
 
 
-def test_from_a_manifest_to_a_verified_model(with_splits, tiny_trunk, small_pictures, tmp_path, capsys):
+def test_from_a_manifest_to_a_verified_model(with_splits, tiny_trunk, small_images, tmp_path, capsys):
   Path(with_splits).write_text(Path(with_splits).read_text() + "gone.jpg,black,testing\n")
   made, model = tmp_path / "bottlenecks", tmp_path / "model"
   arguments = [f"--input={with_splits}", f"--trunk={tiny_trunk}", f"--output={made}", "--runner=FnApiRunner"]
@@ -284,5 +282,5 @@ def test_from_a_manifest_to_a_verified_model(with_splits, tiny_trunk, small_pict
   assert totals == {"of_testing": 30, "of_all": 120, "of_stored": 120}
   assert verify.run([f"--model={model}", f"--input={with_splits}", "--all"]) == 3
   shown = capsys.readouterr()
-  assert "\n120 pictures, held against" in shown.out
+  assert "\n120 images, held against" in shown.out
   assert "gone.jpg: UNREADABLE" in shown.err

@@ -32,7 +32,7 @@ def idx_folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def inputs(idx_folder, tmp_path_factory):
-  """The same pictures in every form."""
+  """The same images in every form."""
   zipped = tmp_path_factory.mktemp("gz")
   for path in idx_folder.iterdir():
     (zipped / f"{path.name}.gz").write_bytes(gzip.compress(path.read_bytes()))
@@ -47,13 +47,13 @@ def inputs(idx_folder, tmp_path_factory):
 BOTH = (TRAINING, TESTING)
 
 
-def stems(pictures) -> list[str]:
-  assert all(isinstance(picture, Image) for picture in pictures)
-  return [picture.key.rsplit(".", 1)[0] for picture in pictures]
+def stems(images) -> list[str]:
+  assert all(isinstance(image, Image) for image in images)
+  return [image.key.rsplit(".", 1)[0] for image in images]
 
 
 @pytest.mark.parametrize("kind", ["idx", "gz", "jpg", "tfrecord"])
-def test_all_pictures_come_once(inputs, kind):
+def test_all_images_come_once(inputs, kind):
   keys = stems(list(read_all(find_source(str(inputs[kind])), BOTH, None)))
   assert sorted(keys) == sorted(
     f"{split}/{number % 10}/{number}" for split, count in ((TRAINING, 1500), (TESTING, 60)) for number in range(count)
@@ -63,25 +63,25 @@ def test_all_pictures_come_once(inputs, kind):
 @pytest.mark.parametrize("kind", ["idx", "gz", "jpg", "tfrecord"])
 def test_a_sample_is_of_these_and_always_the_same(inputs, kind):
   source = find_source(str(inputs[kind]))
-  every = {picture.key: picture for picture in read_all(source, BOTH, None)}
+  every = {image.key: image for image in read_all(source, BOTH, None)}
   sample = list(read_sample(source, BOTH, None, 50))
-  assert len({picture.key for picture in sample}) == 50
-  assert all(every[picture.key] == picture for picture in sample)
+  assert len({image.key for image in sample}) == 50
+  assert all(every[image.key] == image for image in sample)
   assert list(read_sample(source, BOTH, None, 50)) == sample
   # A smaller one is in it, and it is from everywhere.
-  assert {picture.key for picture in read_sample(source, BOTH, None, 9)} < {picture.key for picture in sample}
-  assert len({picture.label for picture in sample}) > 5
+  assert {image.key for image in read_sample(source, BOTH, None, 9)} < {image.key for image in sample}
+  assert len({image.label for image in sample}) > 5
   # The first 50 would be of one writer, one camera, one day.
-  assert len({picture.key for picture in sample} & set(list(every)[:50])) < 20
-  assert {picture.key.split("/")[0] for picture in list(read_sample(source, (TESTING,), None, 9))} == {TESTING}
+  assert len({image.key for image in sample} & set(list(every)[:50])) < 20
+  assert {image.key.split("/")[0] for image in list(read_sample(source, (TESTING,), None, 9))} == {TESTING}
   assert len(list(read_sample(source, (TESTING,), None, 999))) == 60
 
 
-def test_plain_class_folders_are_split_by_the_hash_of_the_names(small_pictures):
-  source = find_source(str(small_pictures))
+def test_plain_class_folders_are_split_by_the_hash_of_the_names(small_images):
+  source = find_source(str(small_images))
   percentages = SplitPercentages(testing=30)
-  testing = [picture.key for picture in read_all(source, (TESTING,), percentages)]
-  every = [picture.key for picture in read_all(source, (ALL,), None)]
+  testing = [image.key for image in read_all(source, (TESTING,), percentages)]
+  every = [image.key for image in read_all(source, (ALL,), None)]
   assert len(every) == 120
   assert testing == [key for key in every if percentages.split_of(key) == TESTING]
   assert 20 < len(testing) < 55
@@ -89,15 +89,13 @@ def test_plain_class_folders_are_split_by_the_hash_of_the_names(small_pictures):
 
 def test_of_many_record_files_a_sample_may_be_of_a_few(inputs):
   source = find_source(str(inputs["tfrecord"]))
-  files = [
-    {picture.key for picture in read_images(shard, source.labels)} for shard in sampling._shards(source, BOTH, None)
-  ]
+  files = [{image.key for image in read_images(shard, source.labels)} for shard in sampling._shards(source, BOTH, None)]
   assert len(files) == 3
-  sample = {picture.key for picture in read_sample(source, BOTH, None, 50, most_files=1)}
+  sample = {image.key for image in read_sample(source, BOTH, None, 50, most_files=1)}
   assert len(sample) == 50
   assert sum(sample <= keys for keys in files) == 1
-  assert {picture.key for picture in read_sample(source, BOTH, None, 50, most_files=1)} == sample
-  assert len({picture.label for picture in read_sample(source, BOTH, None, 50, most_files=9)}) > 5
+  assert {image.key for image in read_sample(source, BOTH, None, 50, most_files=1)} == sample
+  assert len({image.label for image in read_sample(source, BOTH, None, 50, most_files=9)}) > 5
 
 
 @pytest.mark.parametrize("kind", ["idx", "gz", "jpg", "tfrecord"])

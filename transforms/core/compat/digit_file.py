@@ -2,7 +2,7 @@
 
 | column              | what                                                                                      |
 |---------------------|-------------------------------------------------------------------------------------------|
-| file_name           | the picture's path as it was asked for                                                    |
+| file_name           | the image's path as it was asked for                                                    |
 | actual_digit        | the name of the folder that it lies in, as the label that it stands for is spelled        |
 | predicted_digit     | the label with the highest score                                                          |
 | confidence          | that score, percent                                                                       |
@@ -32,7 +32,7 @@ COLUMNS = ("file_name", "actual_digit", "predicted_digit", "confidence", "predic
 
 
 class Answer(NamedTuple):
-  """What the graph takes a picture for: `percent` is 0..100."""
+  """What the graph takes a image for: `percent` is 0..100."""
 
   label: str
   percent: float
@@ -63,7 +63,7 @@ def check_labels(labels: Sequence[str], classes: int, *, labels_path: str, graph
   """
   if len(labels) != classes:
     raise InputError(
-      f"{labels_path} has {len(labels)} labels, but {output_layer} of {graph_path} gives {classes} numbers per picture:"
+      f"{labels_path} has {len(labels)} labels, but {output_layer} of {graph_path} gives {classes} numbers per image:"
       " give the labels that were written with the graph as --labels, or another --output_layer."
     )
 
@@ -103,12 +103,12 @@ def best(scores: np.ndarray, labels: Sequence[str]) -> Answer:
 
 
 def single_line(file_name: str, answer: Answer) -> str:
-  """Returns the one line for a single picture: its path, label and percent, without a header."""
+  """Returns the one line for a single image: its path, label and percent, without a header."""
   return _csv_line([escape_cell(file_name), escape_cell(answer.label), answer.percent])
 
 
 def part_line(file_name: str, actual: str, answer: Answer) -> str:
-  """Returns a picture's line without the execution time: a run that goes on where a killed one was has another."""
+  """Returns a image's line without the execution time: a run that goes on where a killed one was has another."""
   return _csv_line(
     [escape_cell(file_name), escape_cell(actual), escape_cell(answer.label), answer.percent, actual == answer.label]
   )

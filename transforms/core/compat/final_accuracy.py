@@ -13,7 +13,7 @@ from beam_retrain.transforms.core.records.csv_cells import unescape_cell
 
 
 class Judged(NamedTuple):
-  """One tested picture: its key, the label that it has, the label that the model gave it; `times` it was drawn."""
+  """One tested image: its key, the label that it has, the label that the model gave it; `times` it was drawn."""
 
   key: str
   actual: str
@@ -22,13 +22,13 @@ class Judged(NamedTuple):
 
 
 def judge(path: str, how_many: int, seed: int) -> Iterator[Judged]:
-  """Yields the pictures of the test, in the order of the file; memory holds `how_many` draws.
+  """Yields the images of the test, in the order of the file; memory holds `how_many` draws.
 
   Args:
     path: a `predictions.csv`.
-    how_many: of the pictures; at random as in `retrain.py`: a label, each as likely as any other, then a picture of it,
-      with replacement. Below 0: each picture once.
-    seed: of the draws; the same pictures in the same file give the same ones.
+    how_many: of the images; at random as in `retrain.py`: a label, each as likely as any other, then a image of it,
+      with replacement. Below 0: each image once.
+    seed: of the draws; the same images in the same file give the same ones.
 
   Raises:
     InputError: the file is damaged.
@@ -43,16 +43,16 @@ def judge(path: str, how_many: int, seed: int) -> Iterator[Judged]:
 
 
 def final_accuracy(path: str, how_many: int, seed: int) -> tuple[float, int]:
-  """Returns (accuracy 0..1, number of pictures); arguments as of `judge`."""
+  """Returns (accuracy 0..1, number of images); arguments as of `judge`."""
   right = total = 0
-  for picture in judge(path, how_many, seed):
-    total += picture.times
-    right += picture.times * (picture.actual == picture.predicted)
+  for image in judge(path, how_many, seed):
+    total += image.times
+    right += image.times * (image.actual == image.predicted)
   return right / total, total
 
 
 def _draw(path: str, how_many: int, seed: int) -> Counter[tuple[str, int]]:
-  """Returns (label, position among its pictures) -> how often it was drawn."""
+  """Returns (label, position among its images) -> how often it was drawn."""
   counts = Counter(row.actual for row in _rows(path))
   labels = sorted(counts)
   rng = np.random.default_rng([seed, how_many])

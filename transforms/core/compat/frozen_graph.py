@@ -1,6 +1,6 @@
-"""Any frozen graph over pictures, loaded, tried, and called as `label_imageV3.py` called it. No Beam.
+"""Any frozen graph over images, loaded, tried, and called as `label_imageV3.py` called it. No Beam.
 
-A picture is read as that script read it: decoded to RGB, 0..255; resized bilinearly; (x - mean) / std. But by what it
+A image is read as that script read it: decoded to RGB, 0..255; resized bilinearly; (x - mean) / std. But by what it
 is, not by what its file is called, many at a time, and the graph is loaded once.
 """
 
@@ -17,7 +17,7 @@ from beam_retrain.transforms.core.images.decode import decode_rgb
 from beam_retrain.transforms.core.models.inference import LoadedModel, Outputs
 
 _VARIABLES = {"Variable", "VariableV2", "VarHandleOp", "TemporaryVariable", "AutoReloadVariable"}
-# A graph is a program: one that labels pictures has no business with files or Python.
+# A graph is a program: one that labels images has no business with files or Python.
 _FOREIGN = {"ReadFile", "WriteFile", "MatchingFiles", "PyFunc", "PyFuncStateless", "EagerPyFunc", "Save", "SaveV2"}
 
 
@@ -41,9 +41,7 @@ def load_graph(graph: tf.compat.v1.GraphDef, call: GraphCall, path: str) -> Load
 
   images = tf.TensorSpec([call.batch or None, call.height, call.width, 3], tf.float32)
   graph_function = tf.compat.v1.wrap_function(ask, [images])
-  decode = tf.function(
-    lambda encoded: _read_pictures(encoded, call), input_signature=[tf.TensorSpec([None], tf.string)]
-  )
+  decode = tf.function(lambda encoded: _read_images(encoded, call), input_signature=[tf.TensorSpec([None], tf.string)])
 
   def infer(images: Any) -> Outputs:
     count = len(images)
@@ -51,7 +49,7 @@ def load_graph(graph: tf.compat.v1.GraphDef, call: GraphCall, path: str) -> Load
       images = tf.concat([images, tf.repeat(images[-1:], call.batch - count, axis=0)], axis=0)
     scores = graph_function(images).numpy()
     if scores.ndim == 0 or len(scores) != len(images):
-      raise ValueError(f"{call.output_layer} gives {scores.shape} for {len(images)} pictures")
+      raise ValueError(f"{call.output_layer} gives {scores.shape} for {len(images)} images")
     return {"scores": scores[:count].reshape(count, -1)}
 
   return LoadedModel(lambda encoded: decode(tf.constant(encoded, tf.string)), infer)
@@ -87,17 +85,17 @@ def _check_operations(graph: tf.compat.v1.GraphDef, path: str) -> None:
     raise InputError(f"{path} has operations that reach beyond the graph ({', '.join(foreign)}): it is not run.")
 
 
-def _read_pictures(encoded: tf.Tensor, call: GraphCall) -> tf.Tensor:
+def _read_images(encoded: tf.Tensor, call: GraphCall) -> tf.Tensor:
   """string [N] -> float32 [N, height, width, 3], (0..255 - mean) / std."""
   return tf.map_fn(
-    lambda one: _read_picture(one, call),
+    lambda one: _read_image(one, call),
     encoded,
     fn_output_signature=tf.TensorSpec([call.height, call.width, 3], tf.float32),
     parallel_iterations=8,
   )
 
 
-def _read_picture(encoded: tf.Tensor, call: GraphCall) -> tf.Tensor:
+def _read_image(encoded: tf.Tensor, call: GraphCall) -> tf.Tensor:
   # float32 [1, height, width, 3], 0..255
   resized = tf.raw_ops.ResizeBilinear(
     images=decode_rgb(encoded)[tf.newaxis],
@@ -108,10 +106,10 @@ def _read_picture(encoded: tf.Tensor, call: GraphCall) -> tf.Tensor:
 
 
 def try_out(model: LoadedModel, call: GraphCall, path: str) -> tuple[int, GraphCall]:
-  """Asks a graph about two made-up pictures, one by one and together.
+  """Asks a graph about two made-up images, one by one and together.
 
   Returns:
-    How many numbers it gives for a picture; and `call`, with a `batch` of 1 where it cannot do two at once, or gives
+    How many numbers it gives for a image; and `call`, with a `batch` of 1 where it cannot do two at once, or gives
     them other numbers then.
 
   Raises:
@@ -123,7 +121,7 @@ def try_out(model: LoadedModel, call: GraphCall, path: str) -> tuple[int, GraphC
     alone = np.concatenate([model.infer(images[row : row + 1])["scores"] for row in range(2)])
   except Exception as error:
     raise InputError(
-      f"{path} gives no {call.output_layer} for a picture in {call.input_layer} ({first_line(error)}): give another"
+      f"{path} gives no {call.output_layer} for a image in {call.input_layer} ({first_line(error)}): give another"
       " --input_layer or --output_layer, or the size it was made for."
     ) from error
   if not call.batch:

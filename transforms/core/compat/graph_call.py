@@ -1,4 +1,4 @@
-"""How a frozen graph over pictures (a GraphDef, `.pb`) is called: by what the user says, and what can be seen in it.
+"""How a frozen graph over images (a GraphDef, `.pb`) is called: by what the user says, and what can be seen in it.
 
 Resizing: TensorFlow 1 aligned the corners of pixels, TensorFlow 2 aligns their centres, a fraction of a pixel further.
 Each graph wants what it was trained with: the first, but for those that this project has frozen.
@@ -23,14 +23,14 @@ class GraphCall(NamedTuple):
   """How a graph is called.
 
   Attributes:
-    input_layer: the operation that takes the pictures.
+    input_layer: the operation that takes the images.
     output_layer: the operation that gives the scores.
     height: of what it takes, pixels.
     width: likewise.
-    mean: what is taken from each value, 0..255, of a picture.
+    mean: what is taken from each value, 0..255, of a image.
     std: what it is then divided by.
-    half_pixel_centers: pictures are resized as TensorFlow 2 does, not as TensorFlow 1 did.
-    batch: how many pictures it takes at once, no more and no fewer; 0: any number.
+    half_pixel_centers: images are resized as TensorFlow 2 does, not as TensorFlow 1 did.
+    batch: how many images it takes at once, no more and no fewer; 0: any number.
     dtype: the type of number that it takes.
   """
 
@@ -91,12 +91,12 @@ def find_call(
     half_pixel_centers: likewise; None: as the graph was trained.
 
   Raises:
-    InputError: there are no such operations (names those that may be meant), or they do not take pictures, or not of
+    InputError: there are no such operations (names those that may be meant), or they do not take images, or not of
       that size.
   """
   imported = _import(graph, path)
   input_layer, output_layer = input_layer.removesuffix(":0"), output_layer.removesuffix(":0")
-  inputs = _may_take_pictures(imported)
+  inputs = _may_take_images(imported)
   outputs = _may_give_scores(imported, inputs)
   wrong = [
     f"no operation {name!r}: give --{flag}={' or '.join(found) or 'another'}"
@@ -106,9 +106,9 @@ def find_call(
   if wrong:
     raise InputError(f"{path} has {'; and it has '.join(wrong)}.")
   taken = imported[input_layer].outputs[0]
-  if not _may_be_pictures(taken):
+  if not _may_be_images(taken):
     raise InputError(
-      f"{input_layer} of {path} takes {taken.dtype.name} {taken.shape}, not pictures:"
+      f"{input_layer} of {path} takes {taken.dtype.name} {taken.shape}, not images:"
       f" give --input_layer={' or '.join(inputs) or 'another'}."
     )
   batch, *size_px = taken.shape.as_list()[:3] if taken.shape.rank else (None, None, None)
@@ -138,18 +138,18 @@ def _import(graph: tf.compat.v1.GraphDef, path: str) -> dict[str, tf.Operation]:
   return {operation.name: operation for operation in imported.get_operations() if operation.outputs}
 
 
-def _may_take_pictures(operations: dict[str, tf.Operation]) -> list[str]:
-  """Returns the placeholders for pictures; where there are none, what has the shape of pictures, the last first.
+def _may_take_images(operations: dict[str, tf.Operation]) -> list[str]:
+  """Returns the placeholders for images; where there are none, what has the shape of images, the last first.
 
-  The graphs of the first `retrain.py` decode a picture themselves, and are fed between that and the trunk.
+  The graphs of the first `retrain.py` decode a image themselves, and are fed between that and the trunk.
   """
-  pictures = [operation for operation in operations.values() if _may_be_pictures(operation.outputs[0])]
-  placeholders = [operation.name for operation in pictures if operation.type.startswith("Placeholder")]
-  shaped = [operation.name for operation in pictures if operation.outputs[0].shape.rank and operation.type != "Const"]
+  images = [operation for operation in operations.values() if _may_be_images(operation.outputs[0])]
+  placeholders = [operation.name for operation in images if operation.type.startswith("Placeholder")]
+  shaped = [operation.name for operation in images if operation.outputs[0].shape.rank and operation.type != "Const"]
   return (placeholders or shaped[::-1])[:SHOWN_NAMES]
 
 
-def _may_be_pictures(tensor: tf.Tensor) -> bool:
+def _may_be_images(tensor: tf.Tensor) -> bool:
   if not (tensor.dtype.is_floating or tensor.dtype.is_integer):
     return False
   return tensor.shape.rank is None or (tensor.shape.rank == 4 and tensor.shape[3] in (3, None))

@@ -1,4 +1,4 @@
-"""Labels and pictures by their names, as `retrain.py` took them. No Beam."""
+"""Labels and images by their names, as `retrain.py` took them. No Beam."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from beam_retrain.transforms.core.errors import InputError
 
-PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 """In any case: `retrain.py` did not see `.PNG`, on Linux."""
 
 
@@ -17,9 +17,9 @@ def label_of_folder(name: str) -> str:
   return re.sub("[^a-z0-9]+", " ", name.lower())
 
 
-def is_picture(file_name: str) -> bool:
+def is_image(file_name: str) -> bool:
   """Says whether `retrain.py` would have looked at a file of this name."""
-  return file_name.lower().endswith(PICTURE_SUFFIXES)
+  return file_name.lower().endswith(IMAGE_SUFFIXES)
 
 
 def check_labels_differ(names: Iterable[str]) -> None:
@@ -33,7 +33,7 @@ def check_labels_differ(names: Iterable[str]) -> None:
     label = label_of_folder(name)
     if label in seen:
       raise InputError(
-        f"the folders {seen[label]!r} and {name!r} both get the label {label!r}: rename one, or put their pictures into"
+        f"the folders {seen[label]!r} and {name!r} both get the label {label!r}: rename one, or put their images into"
         " one folder."
       )
     seen[label] = name

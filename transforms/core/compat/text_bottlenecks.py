@@ -1,6 +1,6 @@
 """The text bottlenecks of `retrain.py`'s `--bottleneck_dir`: their names, and the numbers in them.
 
-One file per picture, `<class folder>/<picture>_<module>.txt` (the earliest versions: `<picture>.txt`): the vector as
+One file per image, `<class folder>/<image>_<module>.txt` (the earliest versions: `<image>.txt`): the vector as
 decimal numbers with commas between them, nothing else. `<module>` is the handle of the TF Hub module, made fit for a
 file name.
 """
@@ -29,15 +29,15 @@ def module_name(handle: str) -> str:
 def module_of_file(name: str) -> str | None:
   """Returns the module that a text bottleneck's file name has, `NO_MODULE` where it has none; None: it is no such file.
 
-  Pictures are known by their extension, as `retrain.py` took no others.
+  Images are known by their extension, as `retrain.py` took no others.
   """
   match = _NAME.fullmatch(name)
   return (match["module"] or NO_MODULE) if match else None
 
 
-def text_name(picture: str, module: str) -> str:
-  """Returns the name of a picture's text bottleneck; `picture` may have a path before it."""
-  return f"{picture}_{module}.txt" if module else f"{picture}.txt"
+def text_name(image: str, module: str) -> str:
+  """Returns the name of a image's text bottleneck; `image` may have a path before it."""
+  return f"{image}_{module}.txt" if module else f"{image}.txt"
 
 
 def choose_module(found: Collection[str], handles: Sequence[str], folder: str) -> str:

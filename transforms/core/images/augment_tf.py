@@ -1,5 +1,5 @@
-"""Pictures' bytes -> the distorted variants of each, decoded once: in TensorFlow, with the decoder and the resize of
-`preprocessing`, so that a variant that distorts nothing is what the trunk sees of the picture itself.
+"""Images' bytes -> the distorted variants of each, decoded once: in TensorFlow, with the decoder and the resize of
+`preprocessing`, so that a variant that distorts nothing is what the trunk sees of the image itself.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ import tensorflow as tf
 from beam_retrain.transforms.core.images.augment import Distortions, Variant
 from beam_retrain.transforms.core.images.decode import decode_rgb
 
-_PICTURES_AT_ONCE = 8
+_IMAGES_AT_ONCE = 8
 _BYTES_AT_ONCE = 1 << 28
 
 
 def distort(pixels: tf.Tensor, geometry: tf.Tensor, brightness: tf.Tensor, input_px: int) -> tf.Tensor:
-  """Makes one variant of a picture. Operations and order are those of `add_input_distortions` in `retrain.py`.
+  """Makes one variant of a image. Operations and order are those of `add_input_distortions` in `retrain.py`.
 
   Args:
     pixels: uint8 [H, W, 3], 0..255.
@@ -36,16 +36,16 @@ def distort(pixels: tf.Tensor, geometry: tf.Tensor, brightness: tf.Tensor, input
 
 
 def make_distort_all(distortions: Distortions, input_px: int) -> Callable[[Sequence[bytes], Sequence[str]], tf.Tensor]:
-  """Returns a function (N picture bytes, their N keys) -> float32 [N, K, S, S, 3], the variants of each, copy 1 first.
+  """Returns a function (N image bytes, their N keys) -> float32 [N, K, S, S, 3], the variants of each, copy 1 first.
 
-  Each picture is decoded once. Large ones are resized one after the other where several would take too much memory.
+  Each image is decoded once. Large ones are resized one after the other where several would take too much memory.
 
   Args:
     distortions: which variants; K copies.
     input_px: S, the trunk's height and width.
   """
   largest_bytes = int(distortions.enlargement * input_px) ** 2 * 3 * 4
-  at_once = max(1, min(_PICTURES_AT_ONCE, _BYTES_AT_ONCE // largest_bytes))
+  at_once = max(1, min(_IMAGES_AT_ONCE, _BYTES_AT_ONCE // largest_bytes))
   shape = [input_px, input_px, 3]
 
   def distort_one(encoded: tf.Tensor, geometry: tf.Tensor, brightness: tf.Tensor) -> tf.Tensor:

@@ -1,4 +1,4 @@
-"""Picture bytes -> the trunk's float input: the one function that bottlenecks, evaluation and the exported model share.
+"""Image bytes -> the trunk's float input: the one function that bottlenecks, evaluation and the exported model share.
 
 It is TensorFlow throughout, so that it can be part of the exported model: two decoders or two resize functions would
 part ways by a few grey levels, and a model scored with another preprocessing than it was trained with is the commonest
@@ -11,7 +11,7 @@ import tensorflow as tf
 
 
 def decode_and_resize(encoded: tf.Tensor, input_px: int) -> tf.Tensor:
-  """Decodes one picture and brings it to the trunk's size, bilinearly and without antialiasing, as `retrain.py` did.
+  """Decodes one image and brings it to the trunk's size, bilinearly and without antialiasing, as `retrain.py` did.
 
   Pixel centres are aligned, as in all of TensorFlow 2; TensorFlow 1 was off by a fraction of a pixel.
 
@@ -32,7 +32,7 @@ def decode_and_resize(encoded: tf.Tensor, input_px: int) -> tf.Tensor:
 
 
 def decode_rgb(encoded: tf.Tensor) -> tf.Tensor:
-  """Decodes one picture by what it is, whatever its file was called.
+  """Decodes one image by what it is, whatever its file was called.
 
   Args:
     encoded: string scalar, the bytes of a JPEG, PNG, BMP or GIF (of an animation, the first frame).
@@ -79,7 +79,7 @@ def preprocess(encoded: tf.Tensor, input_px: int) -> tf.Tensor:
 
 
 def preprocess_alike(encoded: tf.Tensor, input_px: int) -> tf.Tensor:
-  """`preprocess` for a batch of pictures of one size: the same bits, in less than half the time where it enlarges them.
+  """`preprocess` for a batch of images of one size: the same bits, in less than half the time where it enlarges them.
 
   Enlarging across first leaves few rows to do it for; then each column and channel is a channel to the resize function,
   which has nothing more to do across. That is how bilinear values are made anyway: between the left and the right, and

@@ -1,4 +1,4 @@
-"""Pixels to the bytes of a picture file, as Pillow writes them."""
+"""Pixels to the bytes of a image file, as Pillow writes them."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from typing import Any, Literal
 import numpy as np
 import PIL.Image
 
-PictureFormat = Literal["jpeg", "png"]
+ImageFormat = Literal["jpeg", "png"]
 
 DEFAULT_QUALITY = 75  # Pillow's own
 
-_BLOCK_PX = 8  # JPEG cuts a grey picture into blocks of 8 x 8
+_BLOCK_PX = 8  # JPEG cuts a grey image into blocks of 8 x 8
 _STRIP_ROWS = 65_500  # libjpeg's JPEG_MAX_DIMENSION
 _STRIP_PX = 1 << 21  # of 8 x 8 blocks 32,768: a restart interval has 16 bits
 _RESTART = re.compile(rb"\xff[\xd0-\xd7]")  # RST0 to RST7; a 0xff of the data is followed by 0x00
 _START_OF_SCAN, _END_OF_IMAGE = b"\xff\xda", b"\xff\xd9"
 
 
-def encode_pixels(pixels: np.ndarray, format: PictureFormat, quality: int = DEFAULT_QUALITY) -> bytes:
+def encode_pixels(pixels: np.ndarray, format: ImageFormat, quality: int = DEFAULT_QUALITY) -> bytes:
   """Returns the bytes that `PIL.Image.fromarray(pixels).save(path)` would write, grey, in one channel.
 
   Args:
@@ -32,11 +32,11 @@ def encode_pixels(pixels: np.ndarray, format: PictureFormat, quality: int = DEFA
   return _save(pixels, "JPEG", quality=quality) if format == "jpeg" else _save(pixels, "PNG")
 
 
-def encode_each(images: np.ndarray, format: PictureFormat, quality: int = DEFAULT_QUALITY) -> Iterator[bytes]:
-  """Yields `encode_pixels` of each picture. Small JPEGs take a sixth of the time that they take one by one.
+def encode_each(images: np.ndarray, format: ImageFormat, quality: int = DEFAULT_QUALITY) -> Iterator[bytes]:
+  """Yields `encode_pixels` of each image. Small JPEGs take a sixth of the time that they take one by one.
 
   Args:
-    images: uint8[pictures, rows, columns], 0 (black) to 255.
+    images: uint8[images, rows, columns], 0 (black) to 255.
     format: as in `encode_pixels`.
     quality: as in `encode_pixels`.
   """
@@ -50,11 +50,11 @@ def encode_each(images: np.ndarray, format: PictureFormat, quality: int = DEFAUL
 
 
 def _encode_strip(images: np.ndarray, quality: int) -> list[bytes] | None:
-  """Returns the JPEGs of some pictures, encoded in one go; None where this libjpeg does it in another way.
+  """Returns the JPEGs of some images, encoded in one go; None where this libjpeg does it in another way.
 
-  The pictures, one below the other, become one JPEG with a restart marker after each: there the coder forgets what was
+  The images, one below the other, become one JPEG with a restart marker after each: there the coder forgets what was
   before and begins a new byte (ITU-T T.81, F.1.1.5 and F.2.1.3.1), so that what lies between two markers is the data
-  of one picture alone. All have the same header. That it came out so is seen on the first and the last.
+  of one image alone. All have the same header. That it came out so is seen on the first and the last.
   """
   count, rows, columns = images.shape
   # libjpeg, too, fills up the last blocks of a row and of a column with what is at the edge.

@@ -1,4 +1,4 @@
-"""Looking at a picture's bytes before they are decoded: what it is, how large, and whether it can be used.
+"""Looking at a image's bytes before they are decoded: what it is, how large, and whether it can be used.
 
 Only the header is read, by Pillow where it is not the plainest, so this is cheap and bounded whatever the file claims.
 The extension of a file is not trusted.
@@ -19,18 +19,18 @@ from beam_retrain.transforms.core.system.out_of_memory import is_out_of_memory
 
 FORMATS = ("JPEG", "PNG", "BMP", "GIF")
 
-_PILLOWS_BOUND = 1 << 26  # pixels; well below the number above which it refuses a picture, whatever ours is
+_PILLOWS_BOUND = 1 << 26  # pixels; well below the number above which it refuses a image, whatever ours is
 
 
 class Fault(NamedTuple):
-  """A picture that cannot be used, and why."""
+  """A image that cannot be used, and why."""
 
   reason: Reason
   detail: str
 
 
 def look(encoded: bytes, max_pixels: int = MAX_PIXELS) -> Looked | Fault:
-  """Reads the header of a picture.
+  """Reads the header of a image.
 
   Args:
     encoded: the file's bytes.
@@ -43,8 +43,8 @@ def look(encoded: bytes, max_pixels: int = MAX_PIXELS) -> Looked | Fault:
     return plain
   try:
     with warnings.catch_warnings():
-      warnings.simplefilter("ignore")  # Pillow warns of large pictures; the bound below decides
-      picture = Pillow.open(io.BytesIO(encoded), formats=FORMATS)
+      warnings.simplefilter("ignore")  # Pillow warns of large images; the bound below decides
+      image = Pillow.open(io.BytesIO(encoded), formats=FORMATS)
   except Pillow.DecompressionBombError as error:
     return Fault(Reason.TOO_LARGE, str(error))
   except UnidentifiedImageError:
@@ -53,14 +53,14 @@ def look(encoded: bytes, max_pixels: int = MAX_PIXELS) -> Looked | Fault:
     if is_out_of_memory(error):
       raise
     return Fault(Reason.TRUNCATED, f"the header is damaged: {error}")
-  with picture:
-    width, height = picture.size
+  with image:
+    width, height = image.size
     if too_large := check_size(height, width, max_pixels):
       return too_large
-    if picture.format == "BMP" and picture.mode in ("P", "1"):
+    if image.format == "BMP" and image.mode in ("P", "1"):
       # TensorFlow takes the palette's indices for grey values; the exported model would be wrong without a word.
       return Fault(Reason.UNSUPPORTED, "a BMP with a colour palette: save it as PNG")
-    return Looked(str(picture.format).lower(), height, width)
+    return Looked(str(image.format).lower(), height, width)
 
 
 def check_size(height: int, width: int, max_pixels: int) -> Fault | None:
@@ -70,12 +70,12 @@ def check_size(height: int, width: int, max_pixels: int) -> Fault | None:
 
 
 def find_damage(encoded: bytes) -> Fault | None:
-  """Says what is wrong with the pixels of a picture that passed `look`: decodes it whole with Pillow."""
+  """Says what is wrong with the pixels of a image that passed `look`: decodes it whole with Pillow."""
   try:
     with warnings.catch_warnings():
       warnings.simplefilter("ignore")
-      with Pillow.open(io.BytesIO(encoded), formats=FORMATS) as picture:
-        picture.load()
+      with Pillow.open(io.BytesIO(encoded), formats=FORMATS) as image:
+        image.load()
   except Exception as error:
     if is_out_of_memory(error):
       raise
@@ -84,9 +84,9 @@ def find_damage(encoded: bytes) -> Fault | None:
 
 
 def explain(encoded: bytes) -> Fault:
-  """Says why a picture that passed `look` could not be decoded by TensorFlow."""
+  """Says why a image that passed `look` could not be decoded by TensorFlow."""
   unsupported = Fault(Reason.UNSUPPORTED, "TensorFlow cannot decode this variant: save it as PNG or JPEG")
   return find_damage(encoded) or unsupported
 
 
-assert not ImageFile.LOAD_TRUNCATED_IMAGES, "a truncated picture must not pass for a whole one"
+assert not ImageFile.LOAD_TRUNCATED_IMAGES, "a truncated image must not pass for a whole one"

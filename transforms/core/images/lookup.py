@@ -1,4 +1,4 @@
-"""Pictures found again by their keys: bottleneck records leave the pictures out, and here is the way back. No Beam."""
+"""Images found again by their keys: bottleneck records leave the images out, and here is the way back. No Beam."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.images import idx
 from beam_retrain.transforms.core.images.encode import encode_pixels
 from beam_retrain.transforms.core.records.example import decode_example
-from beam_retrain.transforms.core.records.input_manifest import read_pictures
+from beam_retrain.transforms.core.records.input_manifest import read_images
 from beam_retrain.transforms.core.records.schema import ENCODED, KEY, RECORDS_FOLDER, TESTING, TRAINING
 from beam_retrain.transforms.core.records.tfrecord import read_records
 
@@ -24,21 +24,21 @@ _IMAGES_PER_READ = 1024
 
 
 def find_again(folder: str, keys: Collection[str]) -> Iterator[tuple[str, bytes]]:
-  """Yields (key, the picture's own bytes) for the keys that are there, in the order of the data set.
+  """Yields (key, the image's own bytes) for the keys that are there, in the order of the data set.
 
   Args:
     folder: a local input of `bottlenecks`: records that `convert` wrote, IDX files, class folders, or a CSV manifest.
-    keys: of pictures, as bottleneck records have them.
+    keys: of images, as bottleneck records have them.
 
   Raises:
-    InputError: the folder is not there, or a file in it is damaged; or a picture that a manifest lists is remote.
+    InputError: the folder is not there, or a file in it is damaged; or a image that a manifest lists is remote.
   """
   if "://" in folder:
-    raise InputError(f"{folder} is remote, pictures are found again in local folders only: give a local copy of it.")
+    raise InputError(f"{folder} is remote, images are found again in local folders only: give a local copy of it.")
   if os.path.isfile(folder):
     return _in_manifest(folder, frozenset(keys))
   if not os.path.isdir(folder):
-    raise InputError(f"{folder} does not exist: give the folder of the pictures that the bottlenecks were made of.")
+    raise InputError(f"{folder} does not exist: give the folder of the images that the bottlenecks were made of.")
   records = sorted(glob.glob(os.path.join(glob.escape(folder), RECORDS_FOLDER, "*.tfrecord")))
   wanted = frozenset(keys)
   if records:
@@ -64,15 +64,15 @@ def _in_records(paths: list[str], wanted: frozenset[str]) -> Iterator[tuple[str,
 
 def _in_manifest(path: str, wanted: frozenset[str]) -> Iterator[tuple[str, bytes]]:
   with open(path, encoding="utf-8", newline="") as lines:
-    for picture in read_pictures(lines, os.path.abspath(path)):
-      if picture.key not in wanted:
+    for image in read_images(lines, os.path.abspath(path)):
+      if image.key not in wanted:
         continue
-      if "://" in picture.path:
+      if "://" in image.path:
         raise InputError(
-          f"{path}: line {picture.line}: {picture.path} is remote, pictures are found again in local files only: give a"
+          f"{path}: line {image.line}: {image.path} is remote, images are found again in local files only: give a"
           " folder or a manifest of local copies."
         )
-      yield from _read(picture.key, picture.path)
+      yield from _read(image.key, image.path)
 
 
 def _in_files(folder: str, keys: list[str]) -> Iterator[tuple[str, bytes]]:

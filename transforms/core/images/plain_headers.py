@@ -1,4 +1,4 @@
-"""The headers of the plainest pictures, read in a fifth of the time that Pillow takes to open one.
+"""The headers of the plainest images, read in a fifth of the time that Pillow takes to open one.
 
 Whatever is not quite plain, or may be damaged, is left to Pillow: what is said here is what Pillow would say.
 """
@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 
 class Looked(NamedTuple):
-  """A picture that can be decoded: `format` is `jpeg`, `png`, `bmp` or `gif`; height and width in pixels."""
+  """A image that can be decoded: `format` is `jpeg`, `png`, `bmp` or `gif`; height and width in pixels."""
 
   format: str
   height: int
@@ -25,7 +25,7 @@ _DQT_BYTES = 65  # of one quantization table of 8-bit numbers, with the byte bef
 
 
 def look_at_plain(encoded: bytes) -> Looked | None:
-  """Returns what a plain grey or RGB picture's header says; None: Pillow has to be asked.
+  """Returns what a plain grey or RGB image's header says; None: Pillow has to be asked.
 
   Args:
     encoded: the file's bytes.

@@ -1,4 +1,4 @@
-"""Small copies of pictures, as a report can hold hundreds of them."""
+"""Small copies of images, as a report can hold hundreds of them."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ _JPEG_FROM_PX = 40 * 40
 
 
 def thumbnail(encoded: bytes, max_pixels: int = MAX_PIXELS) -> str | None:
-  """Returns a picture, at most 72 x 72 px, as a `data:` URI; None where it cannot be decoded.
+  """Returns a image, at most 72 x 72 px, as a `data:` URI; None where it cannot be decoded.
 
   Args:
-    encoded: the picture's own bytes.
+    encoded: the image's own bytes.
     max_pixels: largest height x width that is decoded.
   """
   if isinstance(look(encoded, max_pixels), Fault):
     return None
   try:
-    with warnings.catch_warnings(action="ignore"), Pillow.open(io.BytesIO(encoded), formats=FORMATS) as picture:
-      picture.draft("RGB", (SIDE_PX, SIDE_PX))  # a large JPEG is decoded at a fraction of its size
-      small = picture.convert("L" if picture.mode in ("1", "L") else "RGB")
+    with warnings.catch_warnings(action="ignore"), Pillow.open(io.BytesIO(encoded), formats=FORMATS) as image:
+      image.draft("RGB", (SIDE_PX, SIDE_PX))  # a large JPEG is decoded at a fraction of its size
+      small = image.convert("L" if image.mode in ("1", "L") else "RGB")
     small.thumbnail((SIDE_PX, SIDE_PX))
     file = io.BytesIO()
     if small.width * small.height < _JPEG_FROM_PX:
@@ -37,5 +37,5 @@ def thumbnail(encoded: bytes, max_pixels: int = MAX_PIXELS) -> str | None:
       kind = "jpeg"
       small.save(file, "JPEG", quality=80)
   except Exception:
-    return None  # a damaged picture: the report says so in its place
+    return None  # a damaged image: the report says so in its place
   return f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"

@@ -1,7 +1,7 @@
-"""Whether a model is as often right as it says: pictures counted by the confidence of what they were taken for.
+"""Whether a model is as often right as it says: images counted by the confidence of what they were taken for.
 
 The expected calibration error is the mean of |accuracy - mean confidence| over ten bins of equal width, weighted by
-their pictures: M. P. Naeini, G. F. Cooper, M. Hauskrecht, "Obtaining well calibrated probabilities using Bayesian
+their images: M. P. Naeini, G. F. Cooper, M. Hauskrecht, "Obtaining well calibrated probabilities using Bayesian
 binning", AAAI 2015.
 """
 
@@ -18,7 +18,7 @@ BINS = 10
 
 
 def add(bins: Counter[tuple[str, int]], confidence: int, right: bool) -> None:
-  """Counts one more picture.
+  """Counts one more image.
 
   Args:
     bins: (what is counted, bin 0..9) -> count, changed in place.
@@ -33,7 +33,7 @@ def add(bins: Counter[tuple[str, int]], confidence: int, right: bool) -> None:
 
 def extract(bins: Counter[tuple[str, int]]) -> dict[str, Any]:
   """Returns JSON values: `bins`, from low to high confidence, and `expected_calibration_error`; all rates are 0..1,
-  None where no picture is."""
+  None where no image is."""
   rows = [_bin(bins, place) for place in range(BINS)]
   filled = [row for row in rows if row["pictures"]]
   total = sum(row["pictures"] for row in filled)
@@ -42,13 +42,13 @@ def extract(bins: Counter[tuple[str, int]]) -> dict[str, Any]:
 
 
 def _bin(bins: Counter[tuple[str, int]], place: int) -> dict[str, Any]:
-  pictures, correct = bins["pictures", place], bins["correct", place]
+  images, correct = bins["pictures", place], bins["correct", place]
   return {
     "from": place / BINS,
     "to": (place + 1) / BINS,
-    "pictures": pictures,
+    "pictures": images,
     "correct": correct,
-    "mean_confidence": bins["confidence", place] / (pictures * UNIT) if pictures else None,
-    "accuracy": correct / pictures if pictures else None,
-    "interval_95": list(wilson_interval(correct, pictures)) if pictures else None,
+    "mean_confidence": bins["confidence", place] / (images * UNIT) if images else None,
+    "accuracy": correct / images if images else None,
+    "interval_95": list(wilson_interval(correct, images)) if images else None,
   }

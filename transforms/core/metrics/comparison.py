@@ -1,10 +1,10 @@
-"""Two nights, picture by picture: what got worse, what got better, and whether chance explains it. No Beam.
+"""Two nights, image by image: what got worse, what got better, and whether chance explains it. No Beam.
 
 A *bucket* is any set of keys with all that is known of each. `compare` counts one; `merge` adds up buckets, in whole
 numbers and so in any order; `extract` turns the sum into figures, those of slices are in `slices`. All in one bucket
 gives the same without Beam.
 
-Each night's answer is judged by the label that the picture has that night. The first model is compared with its
+Each night's answer is judged by the label that the image has that night. The first model is compared with its
 baseline, every other one with the first.
 """
 
@@ -72,7 +72,7 @@ class Bucket(NamedTuple):
     tonight: model -> its rows.
     baseline: the baseline's rows.
     manifest: the manifest's rows.
-    unscored: keys of tonight's pictures that could not be used.
+    unscored: keys of tonight's images that could not be used.
   """
 
   tonight: Mapping[str, Sequence[Row]]
@@ -83,7 +83,7 @@ class Bucket(NamedTuple):
 
 class Change(NamedTuple):
   """A line of `regressed.csv` or `fixed.csv`; the cells as they are written. `actual_digit` and `sha256` are tonight's;
-  `edited` says whether the picture's bytes were others then; `baseline` is a night, or the model compared with."""
+  `edited` says whether the image's bytes were others then; `baseline` is a night, or the model compared with."""
 
   file_name: str
   actual_digit: str
@@ -102,7 +102,7 @@ class Change(NamedTuple):
 
 
 class New(NamedTuple):
-  """A line of `new.csv`: a picture that the baseline does not have."""
+  """A line of `new.csv`: a image that the baseline does not have."""
 
   file_name: str
   actual_digit: str
@@ -117,7 +117,7 @@ class New(NamedTuple):
 
 
 class Gone(NamedTuple):
-  """A line of `gone.csv`: a picture of the baseline that has no prediction tonight."""
+  """A line of `gone.csv`: a image of the baseline that has no prediction tonight."""
 
   file_name: str
   actual_digit: str
@@ -131,8 +131,8 @@ class Gone(NamedTuple):
 
 
 class Changes(NamedTuple):
-  """The pictures behind the counts, each list in the order of its file. `new` and `gone` are the first model's: all
-  models are asked about the same pictures."""
+  """The images behind the counts, each list in the order of its file. `new` and `gone` are the first model's: all
+  models are asked about the same images."""
 
   regressed: list[Change]
   fixed: list[Change]
@@ -154,9 +154,9 @@ class Comparison:
 
   Attributes:
     counts: (model, one of `paired`, `baseline_correct`, `correct`, `regressed`, `fixed`, `new`, `gone`, `edited`,
-      `regressed_edited`, `fixed_edited`) -> pictures.
-    slices: (column, value) -> model -> [pictures, of these right].
-    strays: rows of the manifest without a picture.
+      `regressed_edited`, `fixed_edited`) -> images.
+    slices: (column, value) -> model -> [images, of these right].
+    strays: rows of the manifest without a image.
     first_stray: (line, key) of the first of them; None where there is none.
   """
 
@@ -195,7 +195,7 @@ def _by_key(rows: Iterable[Row], where: str) -> dict[str, Row]:
   found: dict[str, Row] = {}
   for row in rows:
     if found.setdefault(row.key, row) is not row:
-      raise InputError(f"{where} has more than one picture {row.key!r}: give each a name of its own.")
+      raise InputError(f"{where} has more than one image {row.key!r}: give each a name of its own.")
   return found
 
 
@@ -258,8 +258,8 @@ def _count_slices(
     for key, row in of_model.items():
       values = rows[key].values if key in rows else unknown
       for place in zip(columns, values, strict=True):
-        pictures, right = slices[place].get(model, (0, 0))
-        slices[place][model] = (pictures + 1, right + row.right)
+        images, right = slices[place].get(model, (0, 0))
+        slices[place][model] = (images + 1, right + row.right)
   return dict(slices)
 
 
@@ -279,9 +279,9 @@ def merge(comparisons: Iterable[Comparison]) -> Comparison:
     if comparison.first_stray:
       first_strays.append(comparison.first_stray)
     for place, of_models in comparison.slices.items():
-      for model, (pictures, right) in of_models.items():
-        pictures_too, right_too = slices[place].get(model, (0, 0))
-        slices[place][model] = (pictures + pictures_too, right + right_too)
+      for model, (images, right) in of_models.items():
+        images_too, right_too = slices[place].get(model, (0, 0))
+        slices[place][model] = (images + images_too, right + right_too)
   for column, values in Counter(column for column, _ in slices).items():
     if values > MAX_SLICES:
       raise InputError(
@@ -292,7 +292,7 @@ def merge(comparisons: Iterable[Comparison]) -> Comparison:
 
 
 def check(comparison: Comparison, plan: Plan) -> None:
-  """Checks, of everything merged, that the baseline and the manifest are of tonight's pictures.
+  """Checks, of everything merged, that the baseline and the manifest are of tonight's images.
 
   Raises:
     InputError: they are not; says how many, and what to do.
@@ -315,7 +315,7 @@ def check(comparison: Comparison, plan: Plan) -> None:
 def extract(comparison: Comparison, plan: Plan) -> dict[str, dict[str, Any]]:
   """Returns model -> what `metrics.json` says under `comparison`, JSON values; rates are 0..1.
 
-  Without a baseline `baseline`, the counts, `drop` and `p_value` are None; without a picture in both, `drop` is.
+  Without a baseline `baseline`, the counts, `drop` and `p_value` are None; without a image in both, `drop` is.
   """
   return {model: _figures(comparison.counts, model, plan.baseline_of(model)) for model in plan.models}
 

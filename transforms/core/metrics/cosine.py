@@ -1,4 +1,4 @@
-"""How near two kinds of one trunk are: the cosine of what they give for the same pictures. Plain numpy."""
+"""How near two kinds of one trunk are: the cosine of what they give for the same images. Plain numpy."""
 
 from __future__ import annotations
 

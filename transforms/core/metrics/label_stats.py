@@ -6,7 +6,7 @@ Beam. All sums are whole numbers, so that merging in any order gives the same bi
 The figures are those of scikit-learn's `precision_recall_fscore_support`, `accuracy_score`, `confusion_matrix` and
 `log_loss`, with labels as names. A quotient of 0 by 0 is None here (null in JSON, an empty cell in CSV), where
 scikit-learn puts its `zero_division`; the averages do as its defaults: they count it as 0, and leave out labels that no
-picture has and none was given.
+image has and none was given.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _SMALLEST_SCORE = float(np.finfo(np.float32).eps)  # as scikit-learn's `log_loss
 
 
 class Outcome(NamedTuple):
-  """One evaluated picture.
+  """One evaluated image.
 
   Attributes:
     actual: its label.
@@ -53,8 +53,8 @@ class LabelCounts:
   """What has been counted so far; the combine's accumulator.
 
   Attributes:
-    confusion: (actual, predicted) -> pictures.
-    scored: pictures whose scores are known.
+    confusion: (actual, predicted) -> images.
+    scored: images whose scores are known.
     scored_right: of these, how many are right.
     in_top: of these, how many have the actual label among the `TOP` highest scores.
     log_loss: sum of -ln(score of the actual label), in billionths.
@@ -95,7 +95,7 @@ def create() -> LabelCounts:
 
 
 def add(counts: LabelCounts, outcome: Outcome) -> LabelCounts:
-  """Counts one more picture. `counts` itself must not be used any more: its tables go on in the returned one."""
+  """Counts one more image. `counts` itself must not be used any more: its tables go on in the returned one."""
   right = outcome.actual == outcome.predicted
   counts.confusion[outcome.actual, outcome.predicted] += 1
   if outcome.confidence is None or outcome.actual_score is None or outcome.actual_rank is None:
@@ -131,16 +131,16 @@ class LabelRow:
 
   Attributes:
     label: its name.
-    support: pictures with this label.
-    predicted: pictures that the model gave this label.
-    correct: pictures of which both are true.
-    accuracy: correct / support, 0..1: of this label's pictures, the part that was right, as the article counts it. It
-      is the recall by another name. (The share of all pictures on which "is it this label?" was answered rightly, which
+    support: images with this label.
+    predicted: images that the model gave this label.
+    correct: images of which both are true.
+    accuracy: correct / support, 0..1: of this label's images, the part that was right, as the article counts it. It
+      is the recall by another name. (The share of all images on which "is it this label?" was answered rightly, which
       goes by the same name elsewhere, would be near 1 for each of many labels.)
     precision: correct / predicted, 0..1.
     recall: correct / support, 0..1.
     f1: 2 correct / (support + predicted), 0..1, the harmonic mean of precision and recall.
-    most_confused_with: the wrong label that this label's pictures got most often (of equals, the first in the label
+    most_confused_with: the wrong label that this label's images got most often (of equals, the first in the label
       list); empty where all were right.
     most_confused_count: how often.
     recall_low, recall_high, precision_low, precision_high: their 95 % intervals, 0..1, by `wilson_interval`.
@@ -164,7 +164,7 @@ class LabelRow:
 
 @dataclasses.dataclass(frozen=True)
 class LabelStats:
-  """The result. `confusion[i][j]` pictures of label i were predicted as label j, in the order of `rows`."""
+  """The result. `confusion[i][j]` images of label i were predicted as label j, in the order of `rows`."""
 
   rows: tuple[LabelRow, ...]
   confusion: tuple[tuple[int, ...], ...]
@@ -189,7 +189,7 @@ def extract(counts: LabelCounts, labels: Sequence[str]) -> LabelStats:
 
   Args:
     counts: everything, merged.
-    labels: the model's label list; each gets a row, in this order, also one that no picture has.
+    labels: the model's label list; each gets a row, in this order, also one that no image has.
 
   Raises:
     ValueError: a counted label is not in `labels`, or one is in it twice.

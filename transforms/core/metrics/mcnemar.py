@@ -1,4 +1,4 @@
-"""Whether chance explains that one of two answers to the same pictures was right more often. No Beam."""
+"""Whether chance explains that one of two answers to the same images was right more often. No Beam."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from typing import Any
 from beam_retrain.transforms.core.metrics.predictions import Row
 
 SUSPICIOUS_PERCENT = 95.0
-"""From this confidence on, a picture that the model takes for another label may have been given the wrong one."""
+"""From this confidence on, a image that the model takes for another label may have been given the wrong one."""
 MAX_SUSPICIOUS = 10_000
 MAX_SHOWN = 600
 MAX_SHOWN_SUSPICIOUS = 60
@@ -55,8 +55,8 @@ class Mistakes:
     return [ranked.row for ranked in sorted(self._suspicious, reverse=True)[:limit]]
 
 
-def as_picture(model: str, row: Row) -> dict[str, Any]:
-  """Returns what a report shows of a prediction, JSON values; the picture itself is still to be added."""
+def as_image(model: str, row: Row) -> dict[str, Any]:
+  """Returns what a report shows of a prediction, JSON values; the image itself is still to be added."""
   return {
     "model": model,
     "key": row.key,

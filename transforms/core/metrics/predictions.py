@@ -1,8 +1,8 @@
-"""The article's CSV: one line per evaluated picture. Plain functions, no Beam, no TensorFlow.
+"""The article's CSV: one line per evaluated image. Plain functions, no Beam, no TensorFlow.
 
 | column                               | what                                                                          |
 |--------------------------------------|-------------------------------------------------------------------------------|
-| file_name                            | the picture's key                                                             |
+| file_name                            | the image's key                                                             |
 | actual_digit, predicted_digit        | label names                                                                   |
 | confidence                           | the model's score of the predicted label, percent, four decimals              |
 | prediction_accuracy                  | `True` where the two names are the same, else `False`                         |
@@ -10,11 +10,11 @@
 | second_digit, second_confidence      | the label with the second highest score; empty where the model has one label  |
 | third_digit, third_confidence        | likewise the third                                                            |
 | margin                               | confidence - second_confidence, percent: near 0 where the model hesitated     |
-| sha256                               | of the picture's own bytes, 64 hex digits                                     |
-| split                                | the input's part that the picture is in: `training`, `testing`, or `all`      |
+| sha256                               | of the image's own bytes, 64 hex digits                                     |
+| split                                | the input's part that the image is in: `training`, `testing`, or `all`      |
 
 A shard's lines are made without the execution time: a run that goes on where a killed one was has another start. They
-start with the name of the model instead: several models may be asked about a picture in one pass.
+start with the name of the model instead: several models may be asked about a image in one pass.
 """
 
 from __future__ import annotations
@@ -54,10 +54,10 @@ HEADER = ",".join(COLUMNS) + "\n"
 
 
 class Scored(NamedTuple):
-  """One picture and its scores.
+  """One image and its scores.
 
   Attributes:
-    key: the picture's key.
+    key: the image's key.
     actual: its label.
     sha256: of its own bytes, 64 hex digits.
     scores: float32 [C], 0..1, in the order of the model's label list.
@@ -70,10 +70,10 @@ class Scored(NamedTuple):
 
 
 class Prediction(NamedTuple):
-  """What the model said of one picture.
+  """What the model said of one image.
 
   Attributes:
-    scored: the picture.
+    scored: the image.
     top: up to `TOP` (label, score 0..1), the highest score first; of equal ones, the first in the label list.
     outcome: what is counted of it.
   """
@@ -84,10 +84,10 @@ class Prediction(NamedTuple):
 
 
 def predict(scored: Scored, labels: Sequence[str]) -> Prediction:
-  """Reads a picture's scores; names are compared, not indices.
+  """Reads a image's scores; names are compared, not indices.
 
   Raises:
-    ValueError: the picture's label is not in `labels`.
+    ValueError: the image's label is not in `labels`.
   """
   order = np.argsort(-scored.scores, kind="stable")
   actual = labels.index(scored.actual)
@@ -101,11 +101,11 @@ class Row(NamedTuple):
   """What is read again of one line, each cell as it is spelled in the file.
 
   Attributes:
-    key: the picture's key, escaped as CSV cells of ours are.
+    key: the image's key, escaped as CSV cells of ours are.
     actual: label, likewise.
     predicted: label, likewise.
     confidence: percent, four decimals.
-    sha256: of the picture's own bytes, 64 hex digits.
+    sha256: of the image's own bytes, 64 hex digits.
   """
 
   key: str
@@ -120,7 +120,7 @@ class Row(NamedTuple):
 
 
 def part_line(model: str, prediction: Prediction, split: str) -> bytes:
-  """Returns what a model says of a picture, a shard's line, UTF-8: its name, then `COLUMNS` but the execution time."""
+  """Returns what a model says of a image, a shard's line, UTF-8: its name, then `COLUMNS` but the execution time."""
   scored, outcome = prediction.scored, prediction.outcome
   (_, first), *others = prediction.top
   cells = [model, escape_cell(scored.key), escape_cell(outcome.actual), escape_cell(outcome.predicted), _percent(first)]

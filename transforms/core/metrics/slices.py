@@ -10,9 +10,9 @@ from beam_retrain.transforms.core.records import slice_manifest
 
 
 def extract_slices(comparison: Comparison, plan: Plan, min_slice_size: int) -> dict[str, dict[str, dict[str, Any]]]:
-  """Returns model -> column -> value -> `{pictures, correct, accuracy, interval_95}`, JSON values; rates are 0..1.
+  """Returns model -> column -> value -> `{images, correct, accuracy, interval_95}`, JSON values; rates are 0..1.
 
-  Only the slices of `min_slice_size` pictures and more, in order of their values.
+  Only the slices of `min_slice_size` images and more, in order of their values.
   """
   return {
     model: {
@@ -29,8 +29,8 @@ def extract_slices_beside(
   """Returns what `extract_slices` leaves out, apart from it, since a value of a manifest may be any text.
 
   It is model -> column -> `{small, unlisted}`, each figures as of a slice, or None where there is none. `small` is all
-  slices of fewer than `min_slice_size` pictures together and says also how many these are (`slices`) and what is small
-  (`fewer_than`); `unlisted` is the pictures that have no row in the manifest.
+  slices of fewer than `min_slice_size` images together and says also how many these are (`slices`) and what is small
+  (`fewer_than`); `unlisted` is the images that have no row in the manifest.
   """
   beside: dict[str, dict[str, dict[str, dict[str, Any] | None]]] = {}
   for model in plan.models:
@@ -42,7 +42,7 @@ def extract_slices_beside(
         "small": {
           "slices": len(small),
           "fewer_than": min_slice_size,
-          **_rate(sum(pictures for pictures, _ in small), sum(correct for _, correct in small)),
+          **_rate(sum(images for images, _ in small), sum(correct for _, correct in small)),
         }
         if small
         else None,
@@ -52,7 +52,7 @@ def extract_slices_beside(
 
 
 def _values_of(comparison: Comparison, plan: Plan, model: str) -> dict[str, dict[str, tuple[int, int]]]:
-  """Returns column -> value -> (pictures, correct) of the pictures that the manifest has, in order of the values."""
+  """Returns column -> value -> (images, correct) of the images that the manifest has, in order of the values."""
   columns: dict[str, dict[str, tuple[int, int]]] = {column: {} for column in plan.columns}
   for (column, value), of_models in sorted(comparison.slices.items()):
     if value != slice_manifest.NOT_IN_MANIFEST and model in of_models:
@@ -60,6 +60,6 @@ def _values_of(comparison: Comparison, plan: Plan, model: str) -> dict[str, dict
   return columns
 
 
-def _rate(pictures: int, correct: int) -> dict[str, Any]:
-  interval = list(wilson_interval(correct, pictures))
-  return {"pictures": pictures, "correct": correct, "accuracy": correct / pictures, "interval_95": interval}
+def _rate(images: int, correct: int) -> dict[str, Any]:
+  interval = list(wilson_interval(correct, images))
+  return {"pictures": images, "correct": correct, "accuracy": correct / images, "interval_95": interval}

@@ -73,7 +73,7 @@ def choose_model_kind(
 
 def _why_not_own(own: TrunkKind, info: Mapping[str, Any], has_prepared: bool) -> str:
   if info["preprocessing"] != PREPROCESSING_VERSION:
-    return "pictures are preprocessed otherwise today"
+    return "images are preprocessed otherwise today"
   if not has_prepared:
     return f"the model's folder has no {TRUNK_FOLDER}/{PREPARED_FOLDER}"
   return why_not_here(own.runtime, own.precision)

@@ -1,7 +1,7 @@
-"""The exported model's head in plain numpy: what scores stored bottlenecks where no picture needs the trunk.
+"""The exported model's head in plain numpy: what scores stored bottlenecks where no image needs the trunk.
 
 The trainer writes it beside the SavedModel, and a test holds both together. Loading TensorFlow takes longer than this
-takes for a hundred thousand pictures.
+takes for a hundred thousand images.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Head(NamedTuple):
   def score(self, bottlenecks: np.ndarray) -> np.ndarray:
     """Returns float32[N, C], 0..1, of float32[N, D].
 
-    Summed in float64, so that a picture's scores do not depend on which others it is scored with.
+    Summed in float64, so that a image's scores do not depend on which others it is scored with.
     """
     logits = (bottlenecks.astype(np.float64) * self.scale + self.offset) @ self.kernel.astype(np.float64) + self.bias
     powers = np.exp(logits - logits.max(axis=1, keepdims=True))

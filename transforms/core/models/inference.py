@@ -1,4 +1,4 @@
-"""Pictures through a trunk or a whole exported model: fixed padded batches, and a bad picture stands alone. No Beam.
+"""Images through a trunk or a whole exported model: fixed padded batches, and a bad image stands alone. No Beam.
 
 Both kinds of model come in the same form here: `preprocess` (bytes -> float images), which runs one thread ahead, and
 `infer` (float images -> arrays), which two threads call in turns: while Python sees to what came out of one batch, the
@@ -35,7 +35,7 @@ _NOT_FINITE = Fault(Reason.MODEL_ERROR, "the model gave values that are not fini
 
 
 class Inferred(NamedTuple):
-  """A picture and what the model gave for it: output name -> array without the batch dimension."""
+  """A image and what the model gave for it: output name -> array without the batch dimension."""
 
   image: Image
   outputs: Outputs
@@ -46,12 +46,12 @@ class LoadedModel:
   """A model as a worker uses it. No tuple: `Shared` keeps weak references, which a tuple cannot have.
 
   Attributes:
-    preprocess: list of N picture bytes -> float32 [N, S, S, 3], 0..1; raises where any of them cannot be decoded.
+    preprocess: list of N image bytes -> float32 [N, S, S, 3], 0..1; raises where any of them cannot be decoded.
     infer: float32 [N, S, S, 3] -> output name -> array [N, ...]; may be called by two threads at a time.
     input_px: S; 0 where it is not asked for.
-    preprocess_alike: `preprocess` for small pictures of one size, faster, see `preprocessing.preprocess_alike`; None:
+    preprocess_alike: `preprocess` for small images of one size, faster, see `preprocessing.preprocess_alike`; None:
       there is none.
-    largest_batch: returns how many pictures `infer` computes at a time, see `halving.load_halving`; None: all.
+    largest_batch: returns how many images `infer` computes at a time, see `halving.load_halving`; None: all.
   """
 
   preprocess: Callable[[Sequence[bytes]], Any]
@@ -61,18 +61,18 @@ class LoadedModel:
   largest_batch: Callable[[], int] | None = None
 
   def decode(self, images: Sequence[Image]) -> Any:
-    """Returns what `infer` takes, in the order of the pictures; raises where one of them cannot be decoded."""
+    """Returns what `infer` takes, in the order of the images; raises where one of them cannot be decoded."""
     encoded = [image.encoded for image in images]
     if self.preprocess_alike is not None and self._are_alike(images):
       return self.preprocess_alike(encoded)
     return self.preprocess(encoded)
 
   def _are_alike(self, images: Sequence[Image]) -> bool:
-    """Says whether `preprocess_alike` takes them. Without an input size, or a look at the pictures, it does not."""
+    """Says whether `preprocess_alike` takes them. Without an input size, or a look at the images, it does not."""
     sizes = {(image.height, image.width) for image in images}
     height, width = next(iter(sizes))
     alike = len(sizes) == 1 and 0 < height <= self.input_px and 0 < width <= self.input_px
-    # The first frame of a GIF may be smaller than the picture that its header tells of.
+    # The first frame of a GIF may be smaller than the image that its header tells of.
     return alike and all(image.format in ("jpeg", "png") for image in images)
 
 
@@ -88,8 +88,8 @@ def infer_images(
 
   Args:
     images: what to run the model on; what is quarantined already comes out as it is.
-    model: see `load_model`; or what gives it, called at the first picture that can be decoded, if there is one.
-    batch_size: pictures per call of the graph; a smaller rest is padded, so that the graph sees one shape only.
+    model: see `load_model`; or what gives it, called at the first image that can be decoded, if there is one.
+    batch_size: images per call of the graph; a smaller rest is padded, so that the graph sees one shape only.
     max_pixels: largest height x width that is decoded.
   """
   load = model if callable(model) else lambda: model
@@ -113,10 +113,10 @@ def _prepare(items: Sequence[Image | Quarantined], load: Callable[[], LoadedMode
   """Decodes what can be decoded of a batch; the rest is named."""
   if not any(isinstance(item, Image) for item in items):
     return _Prepared(items, None)
-  model = load()  # a model that cannot be loaded is no picture's fault: not in the `try`
+  model = load()  # a model that cannot be loaded is no image's fault: not in the `try`
   try:
     return _decode(items, model, batch_size)
-  except Exception:  # somewhere in here is a picture that cannot be decoded: find it, and decode the others
+  except Exception:  # somewhere in here is a image that cannot be decoded: find it, and decode the others
     return _decode([_decodable(item, model) for item in items], model, batch_size)
 
 
@@ -127,7 +127,7 @@ def _decode(items: Sequence[Image | Quarantined], model: LoadedModel, batch_size
 
 class _Prepared(NamedTuple):
   items: Sequence[Image | Quarantined]
-  pixels: Any  # float32 [batch_size, S, S, 3]: the pictures among `items`, then padding; None where there is none
+  pixels: Any  # float32 [batch_size, S, S, 3]: the images among `items`, then padding; None where there is none
 
 
 def _decodable(item: Image | Quarantined, model: LoadedModel) -> Image | Quarantined:
@@ -151,10 +151,10 @@ def _with_outputs(image: Image, outputs: Outputs | Fault) -> Inferred | Quaranti
 
 
 def _infer_rows(prepared: _Prepared, load: Callable[[], LoadedModel]) -> list[Outputs | Fault]:
-  """Returns what the model gives for each picture of a batch, or why that cannot be used.
+  """Returns what the model gives for each image of a batch, or why that cannot be used.
 
   Raises:
-    Exception: the model refuses all of them, or memory runs out: then it is not for the pictures to blame.
+    Exception: the model refuses all of them, or memory runs out: then it is not for the images to blame.
   """
   count = sum(isinstance(item, Image) for item in prepared.items)
   if not count:
@@ -211,7 +211,7 @@ def load_model(path: str, threads: int = 0, *, trunk_only: bool = False, batch_s
     threads: the runtime's threads in this process; 0 leaves it its own choice.
     trunk_only: of an exported model take the trunk that is in it: the output is `bottleneck`, as a trunk's is, not
       `scores`.
-    batch_size: pictures in most calls of `infer`; see `load_prepared`.
+    batch_size: images in most calls of `infer`; see `load_prepared`.
 
   Raises:
     InputError: the folder cannot be loaded, or is neither, or is a model from before its trunk could be asked, or this

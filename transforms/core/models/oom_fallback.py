@@ -14,13 +14,13 @@ from beam_retrain.transforms.core.system.out_of_memory import is_out_of_memory
 
 
 def load_halving(load: Callable[[int], LoadedModel], batch_size: int) -> LoadedModel:
-  """Loads a model for a batch, and again for half of it each time that it runs out of memory, down to one picture.
+  """Loads a model for a batch, and again for half of it each time that it runs out of memory, down to one image.
 
   A larger batch that is asked for is then cut up. Which rows are computed together changes none of them by more than
   the last bits of float32.
 
   Args:
-    load: returns the model for a number of pictures per call.
+    load: returns the model for a number of images per call.
     batch_size: at first.
   """
   halving = _Halving(load, batch_size)
@@ -30,7 +30,7 @@ def load_halving(load: Callable[[int], LoadedModel], batch_size: int) -> LoadedM
 class _Halving:
   """Attributes:
   model: loaded for `batch_size`.
-  batch_size: pictures per call, so far.
+  batch_size: images per call, so far.
   """
 
   def __init__(self, load: Callable[[int], LoadedModel], batch_size: int):

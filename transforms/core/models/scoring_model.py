@@ -1,4 +1,4 @@
-"""A trunk and a head together, as a model: pictures in, scores out. No Beam."""
+"""A trunk and a head together, as a model: images in, scores out. No Beam."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from beam_retrain.transforms.core.models.inference import LoadedModel, Outputs
 
 
 def with_head(trunk: LoadedModel, head: Head, path: str) -> LoadedModel:
-  """Returns the model that gives `scores`, float32 [N, C], 0..1, for each batch of pictures.
+  """Returns the model that gives `scores`, float32 [N, C], 0..1, for each batch of images.
 
-  A picture's scores are those that its stored bottleneck would get: the head is the same numpy.
+  A image's scores are those that its stored bottleneck would get: the head is the same numpy.
 
   Args:
     trunk: gives `bottleneck`, float32 [N, D].
@@ -25,7 +25,7 @@ def with_head(trunk: LoadedModel, head: Head, path: str) -> LoadedModel:
     vectors = trunk.infer(images)["bottleneck"]
     if vectors.shape[1] != len(head.scale):
       raise InputError(
-        f"{path} takes {len(head.scale)} numbers for a picture, the model's trunk gives {vectors.shape[1]}: it belongs"
+        f"{path} takes {len(head.scale)} numbers for a image, the model's trunk gives {vectors.shape[1]}: it belongs"
         " to another model."
       )
     return {"scores": head.score(vectors)}

@@ -1,4 +1,4 @@
-"""A TensorFlow Lite file that `train` wrote, over pictures. No Beam.
+"""A TensorFlow Lite file that `train` wrote, over images. No Beam.
 
 The interpreter is the one inside TensorFlow, which is there anyway. It warns that a later TensorFlow will be without
 it; `setup.py` holds TensorFlow at the version that has it, and `ai-edge-litert` has the same class under the same name.
@@ -55,7 +55,7 @@ class LiteModel:
     is_ours = len(inputs) == len(outputs) == 1 and len(shape) == 4 and shape[0] == -1 and shape[3] == 3
     if not is_ours or {inputs[0]["dtype"], outputs[0]["dtype"]} != {np.float32}:
       raise InputError(
-        f"{path} does not take float pictures and give float scores: give a file that"
+        f"{path} does not take float images and give float scores: give a file that"
         " `beam-retrain train --tflite_output_file` wrote."
       )
     self.input_px = int(shape[1])

@@ -29,7 +29,7 @@ class TableKind(NamedTuple):
 
 
 class Row(Protocol):
-  """A line of such a file: `line` is its number, `key` the picture that it is about."""
+  """A line of such a file: `line` is its number, `key` the image that it is about."""
 
   @property
   def line(self) -> int: ...
@@ -85,7 +85,7 @@ def by_key(rows: Iterable[AnyRow], source: str) -> dict[str, AnyRow]:
   """Returns key -> row, in the order of the file.
 
   Raises:
-    InputError: two rows are of the same picture.
+    InputError: two rows are of the same image.
   """
   found: dict[str, AnyRow] = {}
   for row in sorted(rows, key=lambda row: row.line):

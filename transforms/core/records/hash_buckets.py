@@ -1,4 +1,4 @@
-"""Pictures meet by their hashes in buckets: few elements cross a shuffle, and one bucket fits into memory."""
+"""Images meet by their hashes in buckets: few elements cross a shuffle, and one bucket fits into memory."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ Entry = TypeVar("Entry", bound=tuple[Any, ...])
 
 
 def bucket_count(shards: int) -> int:
-  """Returns into how many buckets the hashes of a data set's pictures are dealt.
+  """Returns into how many buckets the hashes of a data set's images are dealt.
 
-  With the square root, a million pictures in 1,000 shards make 32,000 elements of 32 hashes, and buckets of 31,000.
+  With the square root, a million images in 1,000 shards make 32,000 elements of 32 hashes, and buckets of 31,000.
   """
   return max(1, math.isqrt(max(0, shards - 1)) + 1)
 

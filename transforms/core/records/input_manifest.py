@@ -1,9 +1,9 @@
-"""The manifest of an input: a CSV that lists pictures with their labels, and maybe their splits. No Beam.
+"""The manifest of an input: a CSV that lists images with their labels, and maybe their splits. No Beam.
 
 | column      | what it holds                                                                                   |
 |-------------|-------------------------------------------------------------------------------------------------|
 | `file_name` | a path, local or `gs://`, `s3://`, ...; a relative one starts at the manifest's folder          |
-| `label`     | the picture's class, as a folder's name would be                                                |
+| `label`     | the image's class, as a folder's name would be                                                |
 | `split`     | `training`, `validation` or `testing`; may be left out, the whole column, not single cells      |
 
 As of `csv_table`; further columns are not looked at. Cells are taken as they are: nothing is unescaped.
@@ -23,19 +23,19 @@ from beam_retrain.transforms.core.records.schema import TESTING, TRAINING, VALID
 FILE_NAME, LABEL, SPLIT = "file_name", "label", "split"
 _SPLITS = (TRAINING, VALIDATION, TESTING)
 _KIND = TableKind(
-  columns={FILE_NAME: "the pictures' paths", LABEL: "their labels"},
+  columns={FILE_NAME: "the images' paths", LABEL: "their labels"},
   first_line=f"{FILE_NAME},{LABEL} or {FILE_NAME},{LABEL},{SPLIT}",
-  other="give a CSV manifest of pictures, or a folder",
-  without_rows="add a row per picture",
+  other="give a CSV manifest of images, or a folder",
+  without_rows="add a row per image",
 )
 
 
-class ListedPicture(NamedTuple):
-  """One picture's row.
+class ManifestRow(NamedTuple):
+  """One image's row.
 
   Attributes:
     line: where it ends in the file, 1 for the first.
-    key: the picture's, see `key_of`.
+    key: the image's, see `key_of`.
     label: its class.
     path: where it is, see `path_of`.
     split: `training`, `validation` or `testing`; None where the manifest has no such column.
@@ -49,22 +49,22 @@ class ListedPicture(NamedTuple):
 
 
 class Summary(NamedTuple):
-  """What there is to know of a manifest before its pictures are read.
+  """What there is to know of a manifest before its images are read.
 
   Attributes:
     labels: sorted.
     splits: those that it names; none where it has no such column.
-    pictures: how many rows it has.
+    images: how many rows it has.
     schemes: of its remote paths (`gs`, `s3`, ...) -> line and path of the first.
   """
 
   labels: list[str]
   splits: frozenset[str]
-  pictures: int
+  images: int
   schemes: dict[str, tuple[int, str]]
 
 
-def read_pictures(lines: Iterable[str], source: str) -> Iterator[ListedPicture]:
+def read_images(lines: Iterable[str], source: str) -> Iterator[ManifestRow]:
   """Reads a manifest, one line at a time. That no key comes twice is for `csv_table.by_key` to see.
 
   Args:
@@ -85,7 +85,7 @@ def read_pictures(lines: Iterable[str], source: str) -> Iterator[ListedPicture]:
     split = None if split_at is None else cells[split_at]
     key = key_of(name, folder)
     if not key or "\0" in name:
-      raise InputError(f"{where}: {name!r} is no {FILE_NAME}: give the path of a picture.")
+      raise InputError(f"{where}: {name!r} is no {FILE_NAME}: give the path of a image.")
     if not label.strip() or not label.isprintable():
       raise InputError(f"{where}: {label!r} cannot be a label: give a name without control characters.")
     if split is not None and split not in _SPLITS:
@@ -93,27 +93,27 @@ def read_pictures(lines: Iterable[str], source: str) -> Iterator[ListedPicture]:
         f"{where}: {split!r} is no {SPLIT}: give {', '.join(_SPLITS[:-1])} or {_SPLITS[-1]} in every row, or leave the"
         " column out."
       )
-    yield ListedPicture(line, key, label, path_of(name, folder), split)
+    yield ManifestRow(line, key, label, path_of(name, folder), split)
 
 
-def summarise(pictures: Iterable[ListedPicture]) -> Summary:
+def summarise(images: Iterable[ManifestRow]) -> Summary:
   """Reads a whole manifest; memory holds its labels, no more."""
   labels: set[str] = set()
   splits: set[str | None] = set()
   schemes: dict[str, tuple[int, str]] = {}
   count = 0
-  for picture in pictures:
+  for image in images:
     count += 1
-    labels.add(picture.label)
-    splits.add(picture.split)
-    scheme, remote, _ = picture.path.partition("://")
+    labels.add(image.label)
+    splits.add(image.split)
+    scheme, remote, _ = image.path.partition("://")
     if remote:
-      schemes.setdefault(scheme, (picture.line, picture.path))
+      schemes.setdefault(scheme, (image.line, image.path))
   return Summary(sorted(labels), frozenset(split for split in splits if split), count, schemes)
 
 
 def path_of(name: str, folder: str) -> str:
-  """Returns where a picture is: `name` itself where that is absolute or remote, else below the manifest's folder."""
+  """Returns where a image is: `name` itself where that is absolute or remote, else below the manifest's folder."""
   if "://" in name or name.startswith("/"):
     return name
   if "://" not in folder:
@@ -123,7 +123,7 @@ def path_of(name: str, folder: str) -> str:
 
 
 def key_of(name: str, folder: str) -> str:
-  """Returns a picture's key: its path relative to the manifest's folder, `/`-separated, however it is spelled.
+  """Returns a image's key: its path relative to the manifest's folder, `/`-separated, however it is spelled.
 
   Of what lies elsewhere, the path without a scheme, a leading `/` and parts `..`: keys are never absolute. Empty where
   `name` is nothing that a file could be called.

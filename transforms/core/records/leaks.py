@@ -1,7 +1,7 @@
-"""Leaks: pictures, identical by their bytes, that are there with different labels, or in training and in testing.
+"""Leaks: images, identical by their bytes, that are there with different labels, or in training and in testing.
 
-Each leak makes what is measured untrue: a picture with two labels is wrong under one of them, and one that was trained
-on tests nothing. Validation pictures count as training ones: they decide when training ends.
+Each leak makes what is measured untrue: a image with two labels is wrong under one of them, and one that was trained
+on tests nothing. Validation images count as training ones: they decide when training ends.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from beam_retrain.transforms.core.records.quarantine import Quarantined, Reason
 from beam_retrain.transforms.core.records.schema import TESTING
 
 LEAKS = "leaks"
-"""In `stats.json`: kind -> {"groups": different pictures, "images": all their copies}."""
+"""In `stats.json`: kind -> {"groups": different images, "images": all their copies}."""
 
 DIFFERENT_LABELS = "different_labels"
 TRAINING_AND_TESTING = "training_and_testing"
@@ -37,23 +37,23 @@ class OnLeak(enum.StrEnum):
 
 
 class Dealt(NamedTuple):
-  """Pictures of one shard that are in one bucket.
+  """Images of one shard that are in one bucket.
 
   Attributes:
     shard: the shard's file name.
     split: the shard's split.
-    count: pictures in the whole shard.
-    pictures: (SHA-256, 32 bytes; where in the shard it is, a number that its reader understands; class index).
+    count: images in the whole shard.
+    images: (SHA-256, 32 bytes; where in the shard it is, a number that its reader understands; class index).
   """
 
   shard: str
   split: str
   count: int  # type: ignore[assignment]  # hides tuple.count, which nobody calls
-  pictures: list[tuple[bytes, int, int]]
+  images: list[tuple[bytes, int, int]]
 
 
 class Leak(NamedTuple):
-  """A copy of a leaking picture, by its place in its shard; `classes`: the class indices of all copies, ascending."""
+  """A copy of a leaking image, by its place in its shard; `classes`: the class indices of all copies, ascending."""
 
   place: int
   digest: bytes
@@ -65,7 +65,7 @@ class ShardLeaks(NamedTuple):
   """Leaks of one shard. Not a bare list: Beam would pickle each by itself.
 
   Attributes:
-    count: pictures in the whole shard.
+    count: images in the whole shard.
     leaks: in any order.
   """
 
@@ -73,8 +73,8 @@ class ShardLeaks(NamedTuple):
   leaks: list[Leak]
 
 
-class LeakedPicture(NamedTuple):
-  """A copy of a leaking picture, by name.
+class LeakedImage(NamedTuple):
+  """A copy of a leaking image, by name.
 
   Attributes:
     sha256: 64 hex digits.
@@ -101,28 +101,28 @@ class LeakedPicture(NamedTuple):
     """Returns the entry of a copy that is dropped.
 
     Args:
-      size_bytes: of the picture.
+      size_bytes: of the image.
       split: of its shard.
     """
     if DIFFERENT_LABELS in self.kinds:
       labels = ", ".join(map(repr, self.labels[:5])) + (", ..." if len(self.labels) > 5 else "")
-      detail = f"identical pictures have different labels ({labels}): see the group {self.sha256[:12]} in leaks.csv"
+      detail = f"identical images have different labels ({labels}): see the group {self.sha256[:12]} in leaks.csv"
       return Quarantined(self.key, size_bytes, Reason.CONFLICTING_LABELS, detail, split)
-    detail = f"an identical picture is in testing: see the group {self.sha256[:12]} in leaks.csv"
+    detail = f"an identical image is in testing: see the group {self.sha256[:12]} in leaks.csv"
     return Quarantined(self.key, size_bytes, Reason.LEAKED, detail, split)
 
 
 def find_leaks(met: Iterable[Dealt]) -> Iterator[tuple[str, ShardLeaks]]:
-  """Yields (shard's name, its leaks) for all pictures of one bucket.
+  """Yields (shard's name, its leaks) for all images of one bucket.
 
   Args:
-    met: what is in the bucket, in any order: identical pictures are all in the same one.
+    met: what is in the bucket, in any order: identical images are all in the same one.
   """
   copies: dict[bytes, list[tuple[str, int, int]]] = defaultdict(list)
   shards: dict[str, tuple[str, int]] = {}
-  for shard, split, count, pictures in met:
+  for shard, split, count, images in met:
     shards[shard] = split, count
-    for digest, place, class_index in pictures:
+    for digest, place, class_index in images:
       copies[digest].append((shard, place, class_index))
   leaks: dict[str, list[Leak]] = defaultdict(list)
   for digest, group in copies.items():
@@ -138,7 +138,7 @@ def find_leaks(met: Iterable[Dealt]) -> Iterator[tuple[str, ShardLeaks]]:
 
 
 def kinds_of(classes: Collection[object], splits: Collection[str]) -> tuple[str, ...]:
-  """Returns what is wrong with identical pictures: the kinds of leak that they are, of `KINDS`.
+  """Returns what is wrong with identical images: the kinds of leak that they are, of `KINDS`.
 
   Args:
     classes: which ones they have, each once.
@@ -149,9 +149,9 @@ def kinds_of(classes: Collection[object], splits: Collection[str]) -> tuple[str,
   return different_labels + training_and_testing
 
 
-def count_leaks(pictures: Iterable[LeakedPicture]) -> dict[str, dict[str, int]]:
-  """Returns kind -> {"groups": different pictures, "images": all their copies}; one of both kinds counts in both."""
-  return _count((kind, picture.sha256) for picture in pictures for kind in picture.kinds)
+def count_leaks(images: Iterable[LeakedImage]) -> dict[str, dict[str, int]]:
+  """Returns kind -> {"groups": different images, "images": all their copies}; one of both kinds counts in both."""
+  return _count((kind, image.sha256) for image in images for kind in image.kinds)
 
 
 def count_rows(lines: Iterable[str]) -> dict[str, dict[str, int]]:
@@ -166,12 +166,12 @@ def _count(copies: Iterable[tuple[str, str]]) -> dict[str, dict[str, int]]:
   return {kind: {"groups": len(copies_of), "images": copies_of.total()} for kind, copies_of in found.items()}
 
 
-def leaks_csv(pictures: Iterable[LeakedPicture]) -> str:
+def leaks_csv(images: Iterable[LeakedImage]) -> str:
   """Returns `kind,sha256,file_name,split,label`: a row per copy and kind, sorted: copies are neighbours."""
   text = io.StringIO()
   writer = csv.writer(text, lineterminator="\n")
   writer.writerow(_COLUMNS)
-  for kind, (sha256, key, split, label, *_) in sorted((kind, entry) for entry in pictures for kind in entry.kinds):
+  for kind, (sha256, key, split, label, *_) in sorted((kind, entry) for entry in images for kind in entry.kinds):
     writer.writerow([kind, sha256, escape_cell(key), split, escape_cell(label)])
   return text.getvalue()
 
@@ -183,14 +183,14 @@ def describe(counts: Mapping[str, Mapping[str, int]]) -> dict[str, str]:
     TRAINING_AND_TESTING: ("is in training and in testing alike", "are in training and in testing alike"),
   }
   return {
-    kind: f"{_pictures(count['groups'])} {words[kind][count['groups'] != 1]} ({count['images']:,} copies)"
+    kind: f"{_images(count['groups'])} {words[kind][count['groups'] != 1]} ({count['images']:,} copies)"
     for kind, count in counts.items()
     if count["groups"]
   }
 
 
-def _pictures(count: int) -> str:
-  return "1 picture" if count == 1 else f"{count:,} pictures"
+def _images(count: int) -> str:
+  return "1 image" if count == 1 else f"{count:,} images"
 
 
 def warnings_of(counts: Mapping[str, Mapping[str, int]], path: str, on_leak: OnLeak) -> Sequence[str]:

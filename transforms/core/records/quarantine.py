@@ -6,26 +6,26 @@ import dataclasses
 import enum
 
 MAX_PIXELS = 50_000_000
-"""Default bound on height x width, above which a picture is `TOO_LARGE`: 150 MB once decoded to RGB."""
+"""Default bound on height x width, above which a image is `TOO_LARGE`: 150 MB once decoded to RGB."""
 
 
 class Reason(enum.StrEnum):
   """Why an input is in the quarantine. The list is fixed: people count by it."""
 
   EMPTY = "EMPTY"  # 0 bytes
-  TRUNCATED = "TRUNCATED"  # starts like a picture, ends too early or is damaged inside
+  TRUNCATED = "TRUNCATED"  # starts like a image, ends too early or is damaged inside
   NOT_AN_IMAGE = "NOT_AN_IMAGE"  # neither JPEG, PNG, BMP nor GIF
   TOO_LARGE = "TOO_LARGE"  # more pixels than allowed: a decompression bomb, or a scan that wants scaling down
-  UNSUPPORTED = "UNSUPPORTED"  # a picture, in a variant that the exported model could not decode either
+  UNSUPPORTED = "UNSUPPORTED"  # a image, in a variant that the exported model could not decode either
   BAD_LABEL = "BAD_LABEL"  # label outside of the label list
   UNREADABLE = "UNREADABLE"  # listed, but could not be opened
   MODEL_ERROR = "MODEL_ERROR"  # the trunk or the head refused it, or gave values that are not finite
   CONFLICTING_LABELS = "CONFLICTING_LABELS"  # --on_leak drop: the same bytes are there with another label
-  LEAKED = "LEAKED"  # --on_leak drop: a training picture whose bytes are in testing, too
+  LEAKED = "LEAKED"  # --on_leak drop: a training image whose bytes are in testing, too
 
 
 DROPPED = frozenset({Reason.CONFLICTING_LABELS, Reason.LEAKED})
-"""Reasons of sound pictures that the user asked to leave out: no loss to accept, they are not in a `bad_fraction`."""
+"""Reasons of sound images that the user asked to leave out: no loss to accept, they are not in a `bad_fraction`."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

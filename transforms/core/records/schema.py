@@ -3,13 +3,13 @@
 | feature             | type       | in             | meaning                                                        |
 |---------------------|------------|----------------|----------------------------------------------------------------|
 | image/key           | bytes      | both           | stable name, relative to the data set: `training/5/17.jpg`     |
-| image/encoded       | bytes      | image records  | the picture's own bytes                                        |
+| image/encoded       | bytes      | image records  | the image's own bytes                                        |
 | image/format        | bytes      | both           | `jpeg`, `png`, `bmp` or `gif`                                  |
-| image/height, width | int64      | both           | pixels of the picture as stored                                |
+| image/height, width | int64      | both           | pixels of the image as stored                                |
 | image/class/label   | int64      | both           | class index: position in the label list                        |
 | image/class/text    | bytes      | both           | label, UTF-8                                                   |
-| image/sha256        | bytes      | both           | SHA-256 of the picture's own bytes, 64 hex digits              |
-| bottleneck          | float32[D] | bottlenecks    | what the trunk gives for the picture                           |
+| image/sha256        | bytes      | both           | SHA-256 of the image's own bytes, 64 hex digits              |
+| bottleneck          | float32[D] | bottlenecks    | what the trunk gives for the image                           |
 """
 
 from __future__ import annotations
@@ -70,8 +70,8 @@ _SHARD_NAME = re.compile(r"(?P<split>[a-z]+)-(?P<index>\d{5,})-of-(?P<of>\d{5,})
 
 def bottleneck_record(dimensions: int) -> dict[str, str]:
   """Returns feature name -> type of a bottleneck record; `float32[D]` has D values, the others one."""
-  picture = {name: kind for name, kind in IMAGE_RECORD.items() if name != ENCODED}
-  return {**picture, BOTTLENECK: f"float32[{dimensions}]"}
+  image = {name: kind for name, kind in IMAGE_RECORD.items() if name != ENCODED}
+  return {**image, BOTTLENECK: f"float32[{dimensions}]"}
 
 
 def shard_name(split: str, index: int, of: int, suffix: str = "tfrecord") -> str:
@@ -88,12 +88,12 @@ def parse_shard_name(name: str) -> tuple[str, int, int] | None:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Image:
-  """One labelled picture, as it was read: not yet decoded.
+  """One labelled image, as it was read: not yet decoded.
 
   Attributes:
     key: stable name relative to the data set, `/`-separated, with the file's extension.
     label: class name.
-    encoded: the picture's own bytes (a JPEG, PNG, BMP or GIF file).
+    encoded: the image's own bytes (a JPEG, PNG, BMP or GIF file).
     format: `jpeg`, `png`, `bmp`, `gif`, or empty where it has not been looked at yet.
     height: pixels; 0 where it has not been looked at yet.
     width: pixels, likewise.
@@ -113,7 +113,7 @@ class Image:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Bottleneck:
-  """What the trunk gave for one picture: `vector` is float32[D]; the other fields as in `Image`."""
+  """What the trunk gave for one image: `vector` is float32[D]; the other fields as in `Image`."""
 
   key: str
   label: str
@@ -194,7 +194,7 @@ def decode_bottleneck(record: bytes) -> Bottleneck:
 
 
 class Described(NamedTuple):
-  """A bottleneck record but for its vector and its picture's format; fields as in `Bottleneck`."""
+  """A bottleneck record but for its vector and its image's format; fields as in `Bottleneck`."""
 
   key: str
   label: str
@@ -222,12 +222,12 @@ def describe_bottleneck(record: bytes) -> Described:
 
 
 def relabel_bottleneck(record: bytes, key: str, label: str, class_index: int) -> bytes:
-  """Returns the bottleneck record of the same picture under another key or label: its other fields stay."""
+  """Returns the bottleneck record of the same image under another key or label: its other fields stay."""
   return replace_features(record, {KEY: key, LABEL: label, CLASS_INDEX: class_index})
 
 
 def digest_of_record(record: bytes) -> bytes:
-  """Returns the SHA-256, 32 bytes, of the picture that a record of ours is of.
+  """Returns the SHA-256, 32 bytes, of the image that a record of ours is of.
 
   Raises:
     KeyError: there is none: not a record of ours.

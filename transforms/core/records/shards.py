@@ -20,11 +20,11 @@ IMAGES_PER_SHARD = 1024
 
 BOTTLENECKS = "bottlenecks"
 """In a report's `extra` and in `stats.json`: {"computed": n, "reused": m}, n + m records written. The trunk ran for n
-pictures; m have the bytes of one that it ran for, in an earlier run or in this one."""
+images; m have the bytes of one that it ran for, in an earlier run or in this one."""
 
 
 class ImageFile(NamedTuple):
-  """One picture in a file of its own; `path` is empty where its name is not UTF-8, and so cannot be read."""
+  """One image in a file of its own; `path` is empty where its name is not UTF-8, and so cannot be read."""
 
   key: str
   label: str
@@ -89,16 +89,16 @@ class PickedRecords(NamedTuple):
 
 
 class StoredBottleneck(NamedTuple):
-  """A picture whose bottleneck need not be computed where it is asked for: it is, or will be, in a file of records.
+  """A image whose bottleneck need not be computed where it is asked for: it is, or will be, in a file of records.
 
   Attributes:
-    key: today's name of the picture.
+    key: today's name of the image.
     label: today's label.
-    size_bytes: of the picture.
+    size_bytes: of the image.
     sha256: 64 hex digits.
     path: the file of bottleneck records.
     position: the byte at which the record starts; None where it has to be looked up by its sha256.
-    computed: whether the trunk was run for this very picture, and not for another of the same bytes.
+    computed: whether the trunk was run for this very image, and not for another of the same bytes.
   """
 
   key: str
@@ -111,13 +111,13 @@ class StoredBottleneck(NamedTuple):
 
 
 Input = ImageFile | IdxRange | RecordsFile | PickedRecords | StoredBottleneck | Quarantined
-"""`Quarantined` is a picture that was found bad before its shard was worked."""
+"""`Quarantined` is a image that was found bad before its shard was worked."""
 
 
 class Shard(NamedTuple):
   """What one worker does in one go: `inputs`, in order, become the shard's file.
 
-  `same_as` is the digest of a shard with other inputs whose file has the same bytes: what is computed from the pictures
+  `same_as` is the digest of a shard with other inputs whose file has the same bytes: what is computed from the images
   there is found in a store here, say. Then it is this shard's digest too; empty: there is none.
   """
 
@@ -147,16 +147,16 @@ class Shard(NamedTuple):
 
 
 def pick_inputs(inputs: Sequence[Input], positions: Sequence[int]) -> tuple[Input, ...]:
-  """Returns the inputs of some of a shard's pictures, as few and as small as can be.
+  """Returns the inputs of some of a shard's images, as few and as small as can be.
 
   Args:
     inputs: those of a shard, as a source planned it; a `RecordsFile` is the last or only one.
-    positions: of the pictures, 0 for the shard's first, ascending, each once.
+    positions: of the images, 0 for the shard's first, ascending, each once.
   """
   picked: list[Input] = []
   start, taken = 0, 0
   for entry in inputs:
-    end = start + _pictures_in(entry)
+    end = start + _images_in(entry)
     first = taken
     while taken < len(positions) and positions[taken] < end:
       taken += 1
@@ -166,7 +166,7 @@ def pick_inputs(inputs: Sequence[Input], positions: Sequence[int]) -> tuple[Inpu
   return tuple(picked)
 
 
-def _pictures_in(entry: Input) -> int:
+def _images_in(entry: Input) -> int:
   match entry:
     case IdxRange():
       return entry.count
@@ -179,7 +179,7 @@ def _pictures_in(entry: Input) -> int:
 
 
 def _pick(entry: Input, numbers: list[int]) -> Iterator[Input]:
-  """Yields what is left of one input: `numbers` count from its first picture."""
+  """Yields what is left of one input: `numbers` count from its first image."""
   match entry:
     case IdxRange():
       # Runs of neighbours: what rises by one from one to the next keeps its distance to its place in the list.
@@ -220,13 +220,13 @@ class ShardReport:
   Attributes:
     file: the shard's file name.
     split: its split.
-    inputs: pictures read.
+    inputs: images read.
     outputs: records written.
     size_bytes: the file's size.
     sha256: the file's checksum, 64 hex digits.
     digest: `Shard.digest` of what made it.
     labels: records written per label.
-    quarantined: the pictures left out.
+    quarantined: the images left out.
     extra: what only one kind of job has to say, JSON values.
   """
 

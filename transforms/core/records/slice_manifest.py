@@ -1,7 +1,7 @@
-"""The manifest: what is known of the pictures besides their labels (writer, device, ...), a CSV. No Beam.
+"""The manifest: what is known of the images besides their labels (writer, device, ...), a CSV. No Beam.
 
-The column `file_name` holds the pictures' keys, as `predictions.csv` spells them, or unescaped where that is no other
-key's spelling there. Every other column cuts the pictures into slices, one for each of its values. UTF-8, with or
+The column `file_name` holds the images' keys, as `predictions.csv` spells them, or unescaped where that is no other
+key's spelling there. Every other column cuts the images into slices, one for each of its values. UTF-8, with or
 without a byte order mark; the first line names the columns, in any order; blank lines do not count.
 """
 
@@ -16,24 +16,24 @@ from beam_retrain.transforms.core.records.csv_table import TableKind, open_table
 
 FILE_NAME = "file_name"
 NOT_IN_MANIFEST = ""
-"""The value, in every column, of a picture that the manifest does not have."""
+"""The value, in every column, of a image that the manifest does not have."""
 EMPTY_CELL = "(empty)"
-"""The value of a picture whose cell is empty."""
+"""The value of a image whose cell is empty."""
 
 _KIND = TableKind(
-  columns={FILE_NAME: "the pictures' keys"},
+  columns={FILE_NAME: "the images' keys"},
   first_line=f"{FILE_NAME!r} and the columns to slice by",
   other="give another --manifest, or leave it out",
-  without_rows="add a row per picture, or leave --manifest out",
+  without_rows="add a row per image, or leave --manifest out",
 )
 
 
 class ManifestRow(NamedTuple):
-  """One picture's row.
+  """One image's row.
 
   Attributes:
     line: where it ends in the file, 1 for the first.
-    key: the picture's key, escaped as CSV cells of ours are.
+    key: the image's key, escaped as CSV cells of ours are.
     values: one per column of `read_columns`.
   """
 
@@ -58,7 +58,7 @@ def read_columns(lines: Iterable[str], source: str) -> tuple[str, ...]:
 
 
 def read_manifest(lines: Iterable[str], source: str) -> Iterator[ManifestRow]:
-  """Reads a whole manifest, one line at a time. That no picture comes twice is for `by_key` to see.
+  """Reads a whole manifest, one line at a time. That no image comes twice is for `by_key` to see.
 
   Args: as of `read_columns`.
 

@@ -32,7 +32,7 @@ def stable_hash(key: str, salt: bytes) -> int:
 
 
 def with_validation(splits: Collection[str]) -> frozenset[str]:
-  """Returns which of the files of a data set are asked for: its own validation pictures are asked for with training."""
+  """Returns which of the files of a data set are asked for: its own validation images are asked for with training."""
   return frozenset({*splits, VALIDATION}) if TRAINING in splits else frozenset(splits)
 
 

@@ -7,7 +7,7 @@
 | `card.json`               | both       | kind, fingerprint, input_px, dimensions, versions, SHA-256 of the files   |
 
 In a trunk's or a model's folder it is `prepared/`, beside the SavedModel that it was made from, or in `M/trunk`.
-The numbers are the same bits for any number of threads, and for any batch that a picture is in; of TensorFlow's because
+The numbers are the same bits for any number of threads, and for any batch that a image is in; of TensorFlow's because
 `beam_retrain.transforms.core` has it compute with oneDNN.
 """
 
@@ -117,7 +117,7 @@ def load_prepared(folder: str, threads: int = 0, batch_size: int = 32) -> Prepar
   Args:
     folder: the one with `card.json`.
     threads: of this process; 0 leaves it to the runtime.
-    batch_size: pictures in most calls: OpenVINO's graph is made for as many, and fewer are padded.
+    batch_size: images in most calls: OpenVINO's graph is made for as many, and fewer are padded.
 
   Raises:
     InputError: this machine cannot run it, or it is damaged.

@@ -74,7 +74,7 @@ def digest_of_sample(hashes: list[str]) -> str:
   """Returns the `calibration` of a sample, 64 hex digits.
 
   Args:
-    hashes: SHA-256 of each picture's bytes, in hex, in the sample's order.
+    hashes: SHA-256 of each image's bytes, in hex, in the sample's order.
   """
   return hashlib.sha256("".join(f"{each}\n" for each in hashes).encode()).hexdigest()
 

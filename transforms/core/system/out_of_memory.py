@@ -1,4 +1,4 @@
-"""Whether an error is for want of memory: then it is no fault of the picture, or of the file, at hand."""
+"""Whether an error is for want of memory: then it is no fault of the image, or of the file, at hand."""
 
 from __future__ import annotations
 

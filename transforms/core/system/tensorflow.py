@@ -17,7 +17,7 @@ _LEVEL = "TF_CPP_MIN_LOG_LEVEL"
 def load_tensorflow() -> None:
   """Imports TensorFlow. A user who sets TF_CPP_MIN_LOG_LEVEL sees what TensorFlow has to say.
 
-  Level 3 keeps its graph's complaints about damaged pictures back: those are the quarantine's to report.
+  Level 3 keeps its graph's complaints about damaged images back: those are the quarantine's to report.
   """
   if "tensorflow" in sys.modules:
     return

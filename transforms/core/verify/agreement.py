@@ -1,4 +1,4 @@
-"""Whether several ways to score a picture give the same: what is counted, and the first picture on which they do not.
+"""Whether several ways to score a image give the same: what is counted, and the first image on which they do not.
 
 Plain numpy.
 """
@@ -15,7 +15,7 @@ from beam_retrain.transforms.core.errors import InputError
 
 
 class Answer(NamedTuple):
-  """What one path says of a picture: the label with the highest score, and that score, 0..1."""
+  """What one path says of a image: the label with the highest score, and that score, 0..1."""
 
   label: str
   score: float
@@ -25,10 +25,10 @@ class Answer(NamedTuple):
 
 
 class Disagreement(NamedTuple):
-  """A picture of which two paths give different scores.
+  """A image of which two paths give different scores.
 
   Attributes:
-    key: the picture's.
+    key: the image's.
     expected: what the path says that all others are held against.
     found: what the other says.
     difference: the largest difference of two scores of one label, 0..1; NaN where a score is not finite.
@@ -51,8 +51,8 @@ class Tally:
     bound: largest difference of scores, 0..1, that is no disagreement; None: none is, the labels are counted instead.
     images: how many were compared.
     largest: largest difference of two scores of one label, 0..1; infinite where a score was not finite.
-    other_labels: pictures to which another label is given.
-    beyond: pictures with a difference above the bound.
+    other_labels: images to which another label is given.
+    beyond: images with a difference above the bound.
     first: the first of these; without a bound, the first with another label.
   """
 
@@ -65,7 +65,7 @@ class Tally:
   first: Disagreement | None = None
 
   def add(self, keys: Sequence[str], expected: np.ndarray, found: np.ndarray, labels: Sequence[str]) -> None:
-    """Compares the scores of some pictures.
+    """Compares the scores of some images.
 
     Args:
       keys: N keys.
@@ -78,7 +78,7 @@ class Tally:
     """
     if found.shape != (len(keys), len(labels)):
       raise InputError(
-        f"{self.name} gives {found.shape[-1]} scores for a picture, the model has {len(labels)} labels: it belongs to"
+        f"{self.name} gives {found.shape[-1]} scores for a image, the model has {len(labels)} labels: it belongs to"
         " another model."
       )
     differences = np.abs(found.astype(np.float64) - expected)

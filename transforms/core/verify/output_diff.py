@@ -84,7 +84,7 @@ def _difference_of_features(ours: bytes, theirs: bytes) -> str | None:
     features, others = decode_example(ours), decode_example(theirs)
   except DecodeError:
     return "its bytes differ"
-  # The key first: of two other pictures, nothing else is news.
+  # The key first: of two other images, nothing else is news.
   for name in sorted(features.keys() | others.keys(), key=lambda name: (name != KEY, name)):
     if name not in features or name not in others:
       return f"{name} is only in the {'first' if name in features else 'second'}"

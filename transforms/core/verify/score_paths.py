@@ -1,6 +1,6 @@
-"""The ways from a picture's bytes to its scores that a model's folder offers, each as its users go it. No Beam.
+"""The ways from a image's bytes to its scores that a model's folder offers, each as its users go it. No Beam.
 
-Each is a function: list of N picture bytes -> float32 [N, C], 0..1. They are held against the exported model in the
+Each is a function: list of N image bytes -> float32 [N, C], 0..1. They are held against the exported model in the
 batches of a job, which is `beam_retrain.transforms.bottlenecks.model_handler`'s.
 """
 
@@ -30,7 +30,7 @@ SAVED_MODEL_FOLDER = "saved_model"
 class ScoringPath(NamedTuple):
   """Attributes:
   name: for people.
-  score: list of N picture bytes -> float32 [N, C].
+  score: list of N image bytes -> float32 [N, C].
   is_exact: whether its scores are the float model's but for rounding.
   """
 
@@ -40,7 +40,7 @@ class ScoringPath(NamedTuple):
 
 
 def serving_signature(model: str) -> ScoringPath:
-  """The exported model as a server runs it: picture bytes into `serving_default`."""
+  """The exported model as a server runs it: image bytes into `serving_default`."""
   serve = load_saved_model(os.path.join(model, SAVED_MODEL_FOLDER)).signatures["serving_default"]
 
   def score(encoded: Sequence[bytes]) -> np.ndarray:
@@ -70,7 +70,7 @@ def stored_head(model: str) -> ScoringPath:
     vectors = trunk.infer(trunk.preprocess(encoded))["bottleneck"]
     if vectors.shape[1] != len(head.scale):
       raise InputError(
-        f"{path} takes {len(head.scale)} numbers for a picture, the model's trunk gives {vectors.shape[1]}: it belongs"
+        f"{path} takes {len(head.scale)} numbers for a image, the model's trunk gives {vectors.shape[1]}: it belongs"
         " to another model."
       )
     return head.score(vectors)

@@ -54,7 +54,7 @@ class ObjectStore(Protocol):
 
 
 def may_not_read(path: str, reason: object) -> InputError:
-  """Returns what `open_to_read` raises; `reason`: the store's own word for it. No OSError, which is of one picture and
+  """Returns what `open_to_read` raises; `reason`: the store's own word for it. No OSError, which is of one image and
   quarantines it: credentials can have expired in the middle of a job."""
   return InputError(f"{path} cannot be read with these credentials ({reason}): let them read it, or take it away.")
 

@@ -35,7 +35,7 @@ def test_what_is_no_labels_file_is_refused(data, sentence):
 
 def test_as_many_labels_as_scores():
   check_labels(["a", "b"], 2, labels_path="l", graph_path="g", output_layer="o")
-  with pytest.raises(InputError, match="l has 2 labels, but o of g gives 3 numbers per picture"):
+  with pytest.raises(InputError, match="l has 2 labels, but o of g gives 3 numbers per image"):
     check_labels(["a", "b"], 3, labels_path="l", graph_path="g", output_layer="o")
 
 

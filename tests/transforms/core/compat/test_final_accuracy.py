@@ -12,7 +12,7 @@ _HEADER = "file_name,actual_digit,predicted_digit,confidence,prediction_accuracy
 
 @pytest.fixture
 def predictions(tmp_path) -> str:
-  """90 pictures of `a`, of which 30 are taken for `b`, and 10 of `b`, all right."""
+  """90 images of `a`, of which 30 are taken for `b`, and 10 of `b`, all right."""
   path = tmp_path / "predictions.csv"
   lines = [
     f"{'a' if n < 90 else 'b'}/{n}.jpg,{'a' if n < 90 else 'b'},{'a' if 30 <= n < 90 else 'b'},50,x,now,0"
@@ -22,26 +22,26 @@ def predictions(tmp_path) -> str:
   return str(path)
 
 
-def test_all_pictures_once(predictions):
+def test_all_images_once(predictions):
   assert final_accuracy(predictions, -1, seed=0) == (0.7, 100)
   found = list(judge(predictions, -1, seed=0))
   assert found[0] == Judged("a/0.jpg", "a", "b", 1)
-  assert [picture.key.split("/")[1] for picture in found] == [f"{number}.jpg" for number in range(100)]
+  assert [image.key.split("/")[1] for image in found] == [f"{number}.jpg" for number in range(100)]
 
 
-def test_a_draw_takes_each_label_as_often_and_pictures_more_than_once(predictions):
+def test_a_draw_takes_each_label_as_often_and_images_more_than_once(predictions):
   found = list(judge(predictions, 2000, seed=3))
-  assert sum(picture.times for picture in found) == 2000
+  assert sum(image.times for image in found) == 2000
   by_label = Counter()
-  for picture in found:
-    by_label[picture.actual] += picture.times
+  for image in found:
+    by_label[image.actual] += image.times
   assert 900 < by_label["a"] < 1100  # half of 2,000, not nine tenths; the standard deviation is 22
-  times = [picture.times for picture in found if picture.actual == "b"]
+  times = [image.times for image in found if image.actual == "b"]
   assert len(times) == 10
   assert min(times) > 60  # 100 on average, standard deviation 10
   accuracy, total = final_accuracy(predictions, 2000, seed=3)
   assert total == 2000
-  assert accuracy == sum(picture.times for picture in found if picture.actual == picture.predicted) / 2000
+  assert accuracy == sum(image.times for image in found if image.actual == image.predicted) / 2000
   assert 0.78 < accuracy < 0.88  # 5/6
 
 

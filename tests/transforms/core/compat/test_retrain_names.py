@@ -10,7 +10,7 @@ import pytest
 
 from beam_retrain.pipelines import evaluate, verify
 from beam_retrain.trainer import task
-from beam_retrain.transforms.core.compat.retrain_names import check_labels_differ, is_picture, label_of_folder
+from beam_retrain.transforms.core.compat.retrain_names import check_labels_differ, is_image, label_of_folder
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.sources.find import FolderSource, find_source
 from beam_retrain.transforms.sources.folders import count_files, find_class_folders, list_folder
@@ -38,9 +38,9 @@ def test_labels_are_lower_case_words(name, label):
   assert label_of_folder(name) == label
 
 
-def test_pictures_are_told_by_their_names():
-  assert all(map(is_picture, ("a.jpg", "a.JPEG", "b.c.Png")))
-  assert not any(map(is_picture, ("a.gif", "jpg", "a.jpg.txt", "apng")))
+def test_images_are_told_by_their_names():
+  assert all(map(is_image, ("a.jpg", "a.JPEG", "b.c.Png")))
+  assert not any(map(is_image, ("a.gif", "jpg", "a.jpg.txt", "apng")))
 
 
 def test_two_folders_of_one_label_are_both_named():
@@ -77,7 +77,7 @@ def test_a_folder_that_is_no_class_takes_no_label_from_one_that_is(tmp_path):
   ("names", "sentence"),
   [
     (("Big Cat/1.jpg", "big_cat/1.jpg", "dog/1.jpg"), "'Big Cat' and 'big_cat' both get the label 'big cat'"),
-    (("a/1.txt", "b/1.txt"), "no folder with pictures named .jpg, .jpeg or .png"),
+    (("a/1.txt", "b/1.txt"), "no folder with images named .jpg, .jpeg or .png"),
     (("a/1.jpg", "b/1.txt"), "holds one class only, 'a'"),
   ],
 )
@@ -92,26 +92,26 @@ def test_one_label_in_both_splits_is_one_class(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory, draw_digits) -> Path:
-  """Digits in `Even-Digits` and `odd digits`, and files that are no pictures by their names."""
+def images(tmp_path_factory, draw_digits) -> Path:
+  """Digits in `Even-Digits` and `odd digits`, and files that are no images by their names."""
   folder = tmp_path_factory.mktemp("named")
   names = ("zebra", "ant", "=cmd", "mule", "yak", "bee", "cow", "dog", "eel", "fox")
   draw_digits(
     folder, 200, lambda number, name: f"{'odd digits' if names.index(name) % 2 else 'Even-Digits'}/{number}.png"
   )
-  (folder / "Even-Digits" / "notes.txt").write_text("no picture")
+  (folder / "Even-Digits" / "notes.txt").write_text("no image")
   (folder / "Docs").mkdir()
-  (folder / "Docs" / "read.me").write_text("no picture")
+  (folder / "Docs" / "read.me").write_text("no image")
   return folder
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory, pictures, made) -> Path:
+def model(tmp_path_factory, images, made) -> Path:
   """What `bottlenecks --retrain_names`, `train` make of them."""
   folder = tmp_path_factory.mktemp("of_names")
   command = [sys.executable, "-m", "beam_retrain.pipelines.bottlenecks", "--retrain_names", "--runner=FnApiRunner"]
   ran = subprocess.run(
-    [*command, f"--input={pictures}", f"--trunk={made.data.parent / 'trunk'}", f"--output={folder / 'bottlenecks'}"],
+    [*command, f"--input={images}", f"--trunk={made.data.parent / 'trunk'}", f"--output={folder / 'bottlenecks'}"],
     cwd=Path(__file__).parents[4],
     capture_output=True,
     text=True,
@@ -122,16 +122,16 @@ def model(tmp_path_factory, pictures, made) -> Path:
   return folder / "model"
 
 
-def test_the_stages_know_the_pictures_by_these_labels(model):
+def test_the_stages_know_the_images_by_these_labels(model):
   assert (model / "retrained_labels.txt").read_text() == "even digits\nodd digits\n"
   bottlenecks = model.parent / "bottlenecks"
   assert json.loads((bottlenecks / "info.json").read_text())["settings"]["retrain_names"] is True
   assert json.loads((bottlenecks / "stats.json").read_text())["inputs"] == 200
 
 
-def test_the_same_folder_is_evaluated_and_verified(model, pictures, tmp_path, capsys):
+def test_the_same_folder_is_evaluated_and_verified(model, images, tmp_path, capsys):
   output = tmp_path / "evaluation"
-  arguments = [f"--model={model}", f"--input={pictures}", f"--output={output}", "--split=testing"]
+  arguments = [f"--model={model}", f"--input={images}", f"--output={output}", "--split=testing"]
   assert evaluate.run([*arguments, "--runner=FnApiRunner"]) == 0
   assert "left out, by names" in capsys.readouterr().err
   with open(output / "predictions.csv", newline="") as file:
@@ -142,7 +142,7 @@ def test_the_same_folder_is_evaluated_and_verified(model, pictures, tmp_path, ca
     "Even-Digits": "even digits",
     "odd digits": "odd digits",
   }
-  assert verify.run([f"--model={model}", f"--input={pictures}", "--images=20"]) == 0
+  assert verify.run([f"--model={model}", f"--input={images}", "--images=20"]) == 0
 
 
 def test_a_model_of_the_folders_own_names_takes_them_as_they_are(made):

@@ -1,4 +1,4 @@
-"""Variants of a picture: drawn from key, copy and seed alone, over the whole range; made as `retrain.py` made them."""
+"""Variants of a image: drawn from key, copy and seed alone, over the whole range; made as `retrain.py` made them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _ALL = Distortions(flip_left_right=True, random_crop=20, random_scale=50, random
 _KEYS = [f"training/{number % 10}/{number}.jpg" for number in range(2_000)]
 
 
-def picture(height: int, width: int, number: int = 0, kind: str = "PNG") -> bytes:
+def image(height: int, width: int, number: int = 0, kind: str = "PNG") -> bytes:
   pixels = np.random.default_rng(number).integers(0, 256, (height, width, 3), dtype=np.uint8)
   file = io.BytesIO()
   Image.fromarray(pixels).save(file, kind)
@@ -157,7 +157,7 @@ def test_the_settings_are_read_back():
   assert Distortions.from_settings({}) is None
 
 
-def test_a_variant_leads_to_its_picture_whatever_that_is_called():
+def test_a_variant_leads_to_its_image_whatever_that_is_called():
   for key in ("5/17.jpg", "c#/1.jpg", "5/17.jpg#2"):
     assert key_of_original(variant_key(key, 12)) == key
 
@@ -178,12 +178,12 @@ def bilinear(pixels: np.ndarray, side: int) -> np.ndarray:
 
 @pytest.mark.parametrize("size", [(28, 28), (60, 40), (150, 130)])
 def test_the_pixels_are_those_of_an_independent_computation(size):
-  pictures = [picture(*size, number) for number in range(3)]
+  images = [image(*size, number) for number in range(3)]
   keys = ["a/1.png", "a/2.png", "b/1.png"]
-  made = make_distort_all(_ALL, 64)(pictures, keys).numpy()
+  made = make_distort_all(_ALL, 64)(images, keys).numpy()
   assert made.shape == (3, 5, 64, 64, 3)
   mirrored = set()
-  for encoded, key, variants in zip(pictures, keys, made, strict=True):
+  for encoded, key, variants in zip(images, keys, made, strict=True):
     pixels = np.asarray(Image.open(io.BytesIO(encoded)), np.float64) / 255
     for drawn, found in zip(_ALL.variants(key, 64), variants, strict=True):
       expected = bilinear(pixels, drawn.side_px)[drawn.top_px :][:64, drawn.left_px :][:, :64]
@@ -194,13 +194,13 @@ def test_the_pixels_are_those_of_an_independent_computation(size):
   assert made.max() > 1  # brightness is not clipped, as there
 
 
-def test_a_variant_that_distorts_nothing_is_what_the_trunk_sees_of_the_picture():
-  # Flipping is all that is asked for: half of the variants are the picture itself, to the last bit.
+def test_a_variant_that_distorts_nothing_is_what_the_trunk_sees_of_the_image():
+  # Flipping is all that is asked for: half of the variants are the image itself, to the last bit.
   flip = Distortions(flip_left_right=True, copies=6)
-  pictures = [picture(50, 30, kind="JPEG"), picture(28, 28)]
+  images = [image(50, 30, kind="JPEG"), image(28, 28)]
   keys = ["a/1.jpg", "a/2.png"]
-  made = make_distort_all(flip, 75)(pictures, keys).numpy()
-  plain = tf.function(lambda encoded: preprocess(encoded, 75))(tf.constant(pictures)).numpy()  # as `load_model` does
+  made = make_distort_all(flip, 75)(images, keys).numpy()
+  plain = tf.function(lambda encoded: preprocess(encoded, 75))(tf.constant(images)).numpy()  # as `load_model` does
   for key, variants, expected in zip(keys, made, plain, strict=True):
     mirrored = [drawn.is_mirrored for drawn in flip.variants(key, 75)]
     assert set(mirrored) == {False, True}
@@ -208,9 +208,9 @@ def test_a_variant_that_distorts_nothing_is_what_the_trunk_sees_of_the_picture()
       np.testing.assert_array_equal(found, expected[:, ::-1] if is_mirrored else expected)
 
 
-def test_a_picture_that_cannot_be_decoded_is_an_error():
+def test_a_image_that_cannot_be_decoded_is_an_error():
   with pytest.raises(Exception, match=r"decode|image"):
-    make_distort_all(_ALL, 32)([picture(9, 9), b"no picture"], ["a", "b"])
+    make_distort_all(_ALL, 32)([image(9, 9), b"no image"], ["a", "b"])
 
 
 def report(file: str, inputs: int, bad: tuple[str, ...] = (), records: int | None = None, **extra) -> ShardReport:
@@ -219,22 +219,22 @@ def report(file: str, inputs: int, bad: tuple[str, ...] = (), records: int | Non
   return ShardReport(file, file.split("-")[0], inputs, outputs, 0, "", "", {}, quarantined, extra)
 
 
-_PICTURES = [
+_IMAGES = [
   report("training-00000-of-00002.tfrecord", 10, ("x", "y")),
   report("training-00001-of-00002.tfrecord", 5),
   report("testing-00000-of-00001.tfrecord", 100),
 ]
 
 
-def variants_of(number: int, pictures: int, validation: int, bad: tuple[str, ...] = (), copies: int = 3) -> ShardReport:
-  extra = {DISTORTED: {"pictures": pictures, "validation": validation}}
+def variants_of(number: int, images: int, validation: int, bad: tuple[str, ...] = (), copies: int = 3) -> ShardReport:
+  extra = {DISTORTED: {"pictures": images, "validation": validation}}
   name = f"training-{number:05d}-of-00002.tfrecord"
-  return report(name, 0, bad, pictures * copies, **extra)
+  return report(name, 0, bad, images * copies, **extra)
 
 
 def test_the_ledger_of_the_variants_closes():
   three = Distortions(flip_left_right=True, copies=3)
-  found = count_distorted(three, _PICTURES, [variants_of(0, 6, 2, ("x", "y")), variants_of(1, 4, 0, ("z",))])
+  found = count_distorted(three, _IMAGES, [variants_of(0, 6, 2, ("x", "y")), variants_of(1, 4, 0, ("z",))])
   # `z` has a bottleneck; the trunk refused one of its variants.
   assert found == {"copies": 3, "pictures": 10, "records": 30, "left_out": 1}
 
@@ -250,4 +250,4 @@ def test_the_ledger_of_the_variants_closes():
 )
 def test_lost_variants_are_found(distorted):
   with pytest.raises(InputError, match="the ledger does not close"):
-    count_distorted(Distortions(flip_left_right=True, copies=3), _PICTURES, distorted)
+    count_distorted(Distortions(flip_left_right=True, copies=3), _IMAGES, distorted)

@@ -63,12 +63,12 @@ def test_of_an_animation_the_first_frame():
   np.testing.assert_allclose(result, 200 / 255, atol=1e-6)
 
 
-def test_a_batch_is_its_pictures():
-  pictures = [encoded("PNG"), encoded("JPEG", "L"), encoded("BMP")]
-  batch = preprocess(tf.constant(pictures), 75).numpy()
+def test_a_batch_is_its_images():
+  images = [encoded("PNG"), encoded("JPEG", "L"), encoded("BMP")]
+  batch = preprocess(tf.constant(images), 75).numpy()
   assert batch.shape == (3, 75, 75, 3)
-  for picture, row in zip(pictures, batch, strict=True):
-    np.testing.assert_array_equal(row, decode_and_resize(tf.constant(picture), 75).numpy())
+  for image, row in zip(images, batch, strict=True):
+    np.testing.assert_array_equal(row, decode_and_resize(tf.constant(image), 75).numpy())
 
 
 def test_damaged_bytes_are_refused():
@@ -80,11 +80,11 @@ def test_damaged_bytes_are_refused():
 @pytest.mark.parametrize(
   ("kind", "mode"), [("PNG", "RGB"), ("PNG", "RGBA"), ("PNG", "L"), ("JPEG", "RGB"), ("GIF", "L")]
 )
-def test_a_batch_of_pictures_of_one_size_has_the_bits_that_any_batch_has(kind, mode, size):
+def test_a_batch_of_images_of_one_size_has_the_bits_that_any_batch_has(kind, mode, size):
   rng = np.random.default_rng(5)
-  pictures = [encoded(kind, mode, rng.integers(0, 256, (13, 9, 3), dtype=np.uint8)) for _ in range(3)]
-  found = tf.function(lambda batch: preprocess_alike(batch, size))(tf.constant(pictures)).numpy()
-  expected = tf.function(lambda batch: preprocess(batch, size))(tf.constant(pictures)).numpy()
+  images = [encoded(kind, mode, rng.integers(0, 256, (13, 9, 3), dtype=np.uint8)) for _ in range(3)]
+  found = tf.function(lambda batch: preprocess_alike(batch, size))(tf.constant(images)).numpy()
+  expected = tf.function(lambda batch: preprocess(batch, size))(tf.constant(images)).numpy()
   np.testing.assert_array_equal(found, expected)
 
 

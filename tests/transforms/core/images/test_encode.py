@@ -42,7 +42,7 @@ def test_png_is_lossless_and_rows_stay_rows():
 @pytest.mark.parametrize("format", ["jpeg", "png"])
 @pytest.mark.parametrize("shape", [(28, 28), (1, 1), (8, 8), (17, 9), (64, 3), (3, 64)])
 @pytest.mark.parametrize("quality", [1, 75, 100])
-def test_pictures_encoded_together_have_the_bytes_of_each_alone(format, shape, quality):
+def test_images_encoded_together_have_the_bytes_of_each_alone(format, shape, quality):
   images = np.random.default_rng(4).integers(0, 256, (19, *shape), np.uint8)
   together = list(encode_each(images, format, quality))
   assert together == [encode_pixels(pixels, format, quality) for pixels in images]
@@ -54,7 +54,7 @@ def test_no_strip_is_longer_than_a_jpeg_can_be(shape):
   assert list(encode_each(images, "jpeg")) == [encode_pixels(pixels, "jpeg") for pixels in images]
 
 
-def test_pictures_are_encoded_together_where_that_pays(monkeypatch):
+def test_images_are_encoded_together_where_that_pays(monkeypatch):
   saved = []
   save = encode._save
   monkeypatch.setattr(encode, "_save", lambda pixels, *args, **kw: saved.append(1) or save(pixels, *args, **kw))
@@ -70,6 +70,6 @@ def test_a_libjpeg_that_knows_no_restart_markers_encodes_one_by_one(monkeypatch)
   assert list(encode_each(images, "jpeg")) == expected
 
 
-def test_pictures_as_wide_as_a_jpeg_can_be_are_encoded_one_by_one():
+def test_images_as_wide_as_a_jpeg_can_be_are_encoded_one_by_one():
   images = np.zeros((3, 1, 65_500), np.uint8)  # in whole blocks they would be wider
   assert list(encode_each(images, "jpeg")) == [encode_pixels(pixels, "jpeg") for pixels in images]

@@ -1,4 +1,4 @@
-"""What a picture's header says, and every way of being no picture."""
+"""What a image's header says, and every way of being no image."""
 
 import io
 import struct
@@ -25,7 +25,7 @@ def encoded(kind: str, mode: str = "RGB") -> bytes:
 
 
 def bomb(width: int, height: int) -> bytes:
-  """A PNG of a few bytes whose header claims a huge picture (PNG specification, 5.3 and 11.2.2)."""
+  """A PNG of a few bytes whose header claims a huge image (PNG specification, 5.3 and 11.2.2)."""
 
   def chunk(kind: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -65,13 +65,13 @@ def test_the_bound_is_exact():
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "BMP"])
-def test_a_truncated_picture_passes_the_look_and_is_explained(kind):
+def test_a_truncated_image_passes_the_look_and_is_explained(kind):
   cut = encoded(kind)[:-200]
   assert isinstance(look(cut), Looked)
   assert explain(cut).reason == Reason.TRUNCATED
 
 
-def test_a_whole_picture_that_was_refused_all_the_same_is_called_unsupported():
+def test_a_whole_image_that_was_refused_all_the_same_is_called_unsupported():
   assert explain(encoded("PNG")).reason == Reason.UNSUPPORTED
 
 
@@ -113,7 +113,7 @@ except MemoryError:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="how much a process has is read in /proc")
-def test_a_picture_that_memory_does_not_do_for_is_not_damaged():
+def test_a_image_that_memory_does_not_do_for_is_not_damaged():
   file = io.BytesIO()
   Pillow.new("L", (7_000, 7_000)).save(file, "PNG")
   command = [sys.executable, "-c", _WITH_LITTLE_MEMORY]

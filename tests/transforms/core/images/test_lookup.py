@@ -1,4 +1,4 @@
-"""Pictures found again by their keys, in every kind of input that `bottlenecks` takes."""
+"""Images found again by their keys, in every kind of input that `bottlenecks` takes."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from beam_retrain.transforms.core.records.schema import Image, encode_image
 from beam_retrain.transforms.core.records.tfrecord import frame
 
 
-def test_in_class_folders(small_pictures):
+def test_in_class_folders(small_images):
   keys = ["white/3.gif", "black/12.jpg", "grey/404.png"]
-  found = list(find_again(str(small_pictures), keys))
-  assert found == [(key, (small_pictures / key).read_bytes()) for key in ("black/12.jpg", "white/3.gif")]
+  found = list(find_again(str(small_images), keys))
+  assert found == [(key, (small_images / key).read_bytes()) for key in ("black/12.jpg", "white/3.gif")]
 
 
 @pytest.mark.parametrize("key", ["../secret.txt", "a/../../secret.txt", "ABSOLUTE"])

@@ -41,7 +41,7 @@ def _row(key: str, actual: str, predicted: str, confidence: str = "90.0000", sha
   return Row(key, actual, predicted, confidence, sha256 or f"sha256 of {key}")
 
 
-def test_every_kind_of_picture_by_hand():
+def test_every_kind_of_image_by_hand():
   tonight = [
     _row("kept right", "5", "5"),
     _row("kept wrong", "5", "6"),
@@ -94,7 +94,7 @@ def test_the_columns_are_those_that_people_read():
 
 
 def test_each_night_is_judged_by_the_label_of_that_night():
-  # The model says the same; the picture was labelled anew.
+  # The model says the same; the image was labelled anew.
   _, changes = compare(Bucket({"model": [_row("a", "6", "5")]}, [_row("a", "5", "5")]), MODEL)
   assert [change.actual_digit for change in changes.regressed] == ["6"]
   _, changes = compare(Bucket({"model": [_row("a", "5", "5")]}, [_row("a", "6", "5")]), MODEL)
@@ -197,7 +197,7 @@ def test_mcnemar_is_quick_for_a_million_changes():
 
 
 def _sliced(*values: str, right: int) -> Comparison:
-  """The first `right` pictures are right."""
+  """The first `right` images are right."""
   rows = [_row(str(number), "5", "5" if number < right else "6") for number in range(len(values))]
   manifest = [ManifestRow(number, str(number), (value,)) for number, value in enumerate(values) if value]
   return compare(Bucket({"model": rows}, (), manifest), SLICED)[0]
@@ -226,7 +226,7 @@ def test_slices_have_figures_and_small_ones_are_pooled_apart():
 
 
 def test_a_value_may_be_any_text():
-  pooled, unlisted = "(slices of fewer than 2 pictures)", "(not in the manifest)"
+  pooled, unlisted = "(slices of fewer than 2 images)", "(not in the manifest)"
   counts = _sliced(pooled, pooled, unlisted, unlisted, "small", "", right=3)
   assert {value: row["correct"] for value, row in extract_slices(counts, SLICED, 2)["model"]["writer"].items()} == {
     pooled: 2,
@@ -236,14 +236,14 @@ def test_a_value_may_be_any_text():
   assert {kind: row["pictures"] for kind, row in beside.items()} == {"small": 1, "unlisted": 1}
 
 
-def test_a_column_of_as_many_values_as_pictures_is_refused(monkeypatch):
+def test_a_column_of_as_many_values_as_images_is_refused(monkeypatch):
   monkeypatch.setattr(comparison, "MAX_SLICES", 3)
   assert merge([_sliced("a", "b", right=0), _sliced("b", "c", right=0)]).slices
   with pytest.raises(InputError, match="the manifest's column 'writer' has more than 3 different values: remove it"):
     merge([_sliced("a", "b", right=0), _sliced("c", "d", right=0)])
 
 
-def test_rows_of_the_manifest_without_a_picture_are_counted_and_the_first_is_named():
+def test_rows_of_the_manifest_without_a_image_are_counted_and_the_first_is_named():
   def of(*numbers: int) -> Comparison:
     manifest = [ManifestRow(number, f"stray{number}", ("w",)) for number in numbers]
     return compare(Bucket({"model": [_row("a", "5", "5")]}, (), manifest), SLICED)[0]
@@ -255,7 +255,7 @@ def test_rows_of_the_manifest_without_a_picture_are_counted_and_the_first_is_nam
   check(of(), SLICED)
 
 
-def test_a_row_of_the_manifest_for_a_picture_that_could_not_be_used_is_no_error():
+def test_a_row_of_the_manifest_for_a_image_that_could_not_be_used_is_no_error():
   bucket = Bucket({"model": [_row("a", "5", "5")]}, (), [ManifestRow(2, "bad", ("w",))], ["bad"])
   counts, _ = compare(bucket, SLICED)
   check(counts, SLICED)
@@ -275,16 +275,16 @@ def test_a_baseline_of_other_images_is_told():
     check(counts, MODEL)
   one_in_common = compare(Bucket({"model": [_row("d", "5", "5")]}, [_row("d", "5", "5")]), MODEL)[0]
   check(merge([counts, one_in_common]), MODEL)
-  # No picture at all, in one night or the other, is no other picture.
+  # No image at all, in one night or the other, is no other image.
   check(compare(Bucket({"model": []}, [_row("c", "5", "5")]), MODEL)[0], MODEL)
   check(compare(Bucket({"model": [_row("c", "5", "5")]}, []), MODEL)[0], MODEL)
 
 
 def test_a_name_comes_once_in_each_night():
   twice = [_row("a", "5", "5"), _row("a", "5", "6")]
-  with pytest.raises(InputError, match="tonight has more than one picture 'a'"):
+  with pytest.raises(InputError, match="tonight has more than one image 'a'"):
     compare(Bucket({"model": twice}), MODEL)
-  with pytest.raises(InputError, match="the baseline 2026-11-23 has more than one picture 'a'"):
+  with pytest.raises(InputError, match="the baseline 2026-11-23 has more than one image 'a'"):
     compare(Bucket({"model": []}, twice), MODEL)
 
 
@@ -292,7 +292,7 @@ def test_a_name_comes_once_in_each_night():
 
 
 def random_bucket(picks: random.Random, models: tuple[str, ...], columns: int) -> Bucket:
-  """Returns two random nights: edited, new and gone pictures, changed labels, some without a row in the manifest."""
+  """Returns two random nights: edited, new and gone images, changed labels, some without a row in the manifest."""
   labels = ["0", "1", "'=2", 'naïve, "3"\n']
   keys = [f"{picks.choice(['testing', 'é,x', '=y'])}/{number}.jpg" for number in range(picks.randint(1, 120))]
   keys = [f"'{key}" if key.startswith("=") else key for key in keys]

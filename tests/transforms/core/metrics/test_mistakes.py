@@ -61,8 +61,8 @@ def test_below_the_threshold_nothing_is_suspicious() -> None:
   assert [row.key for row in found.suspicious()] == ["2"]
 
 
-def test_as_picture() -> None:
-  assert mistakes.as_picture("model", _row("1", "a", "b", 99)) == {
+def test_as_image() -> None:
+  assert mistakes.as_image("model", _row("1", "a", "b", 99)) == {
     "model": "model",
     "key": "1",
     "actual": "a",

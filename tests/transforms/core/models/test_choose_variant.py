@@ -53,7 +53,7 @@ def test_where_it_cannot_be_had_the_exported_model_is_run_and_it_is_said_why(mac
   )
   machine(has_all=True)
   assert choose(FAST, has_prepared=False).why.endswith("the model's folder has no trunk/prepared")
-  assert choose(FAST, preprocessing="another").why.endswith("pictures are preprocessed otherwise today")
+  assert choose(FAST, preprocessing="another").why.endswith("images are preprocessed otherwise today")
   assert choose(EXPORTED, has_prepared=False) == ModelKind(EXPORTED, False)  # of an earlier version: as it was
 
 
@@ -112,7 +112,7 @@ def test_on_a_lesser_machine_the_exported_model_answers(made, tmp_path, machine,
   trunk = info_of(tmp_path / "exported")["trunk"]
   assert trunk["fingerprint"] == trunk["base_fingerprint"] == kind["base_fingerprint"]
   capsys.readouterr()
-  # One picture, by the exported model too; what is said of it stays out of the answer.
+  # One image, by the exported model too; what is said of it stays out of the answer.
   assert predict.run([f"--model={made.model}", str(next((made.data / "ant").iterdir()))]) == 0
   said = capsys.readouterr()
   assert len(said.out.splitlines()) == 1
@@ -121,18 +121,18 @@ def test_on_a_lesser_machine_the_exported_model_answers(made, tmp_path, machine,
 
 def test_stored_bottlenecks_have_their_kind(made, tmp_path):
   flags = [f"--model={made.model}", f"--input={made.bottlenecks}", f"--output={tmp_path / 'out'}", RUNNER]
-  with pytest.raises(InputError, match="--precision is for pictures: --input holds bottlenecks already"):
+  with pytest.raises(InputError, match="--precision is for images: --input holds bottlenecks already"):
     evaluate.run([*flags, "--precision=float32"])
 
 
 def test_kinds_do_not_mix_and_auto_takes_the_one_that_is_there(made, tmp_path, capsys):
   trunk = info_of(made.bottlenecks)["trunk"]
-  pictures = tmp_path / "pictures"
+  images = tmp_path / "pictures"
   for label in ("ant", "bee"):
-    (pictures / label).mkdir(parents=True)
+    (images / label).mkdir(parents=True)
     for path in sorted((made.data / label).iterdir())[:30]:
-      shutil.copy(path, pictures / label)
-  flags = [f"--input={pictures}", f"--trunk={made.model.parent / 'trunk'}", f"--reuse={made.bottlenecks}", RUNNER]
+      shutil.copy(path, images / label)
+  flags = [f"--input={images}", f"--trunk={made.model.parent / 'trunk'}", f"--reuse={made.bottlenecks}", RUNNER]
   if (trunk["runtime"], trunk["precision"]) != ("tensorflow", "float32"):
     asked = ["--precision=float32", "--runtime=tensorflow"]
     with pytest.raises(InputError, match=rf"of another trunk \(.* in {trunk['precision']} by .*\) than today's"):

@@ -1,4 +1,4 @@
-"""Manifests of pictures as people write them, what becomes of their paths, and what they get wrong."""
+"""Manifests of images as people write them, what becomes of their paths, and what they get wrong."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import pytest
 
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.records.csv_table import by_key
-from beam_retrain.transforms.core.records.input_manifest import ListedPicture, key_of, path_of, read_pictures, summarise
+from beam_retrain.transforms.core.records.input_manifest import ManifestRow, key_of, path_of, read_images, summarise
 
 _HOME = "/data/set"
 _SOURCE = f"{_HOME}/m.csv"
 
 
-def _read(text: str, source: str = _SOURCE) -> list[ListedPicture]:
-  return list(read_pictures(io.StringIO(text, newline=""), source))
+def _read(text: str, source: str = _SOURCE) -> list[ManifestRow]:
+  return list(read_images(io.StringIO(text, newline=""), source))
 
 
 @pytest.mark.parametrize("mark", ["", "\ufeff"])
@@ -24,12 +24,12 @@ def test_columns_come_in_any_order_with_others_and_blank_lines_between(mark):
     mark + ',split,label,note,note,file_name\r\n0,testing,"cat, big",,=1+1,a/1.jpg\r\n\r\n1,training,dog,x,y,b.png\r\n'
   )
   assert _read(text) == [
-    ListedPicture(2, "a/1.jpg", "cat, big", f"{_HOME}/a/1.jpg", "testing"),
-    ListedPicture(4, "b.png", "dog", f"{_HOME}/b.png", "training"),
+    ManifestRow(2, "a/1.jpg", "cat, big", f"{_HOME}/a/1.jpg", "testing"),
+    ManifestRow(4, "b.png", "dog", f"{_HOME}/b.png", "training"),
   ]
 
 
-def test_without_a_column_split_no_picture_has_one():
+def test_without_a_column_split_no_image_has_one():
   assert [row.split for row in _read("file_name,label\na,x\nb,y\n")] == [None, None]
 
 
@@ -72,7 +72,7 @@ def test_a_summary_is_what_the_driver_keeps():
   summary = summarise(_read(text))
   assert summary.labels == ["a", "b", "c"]
   assert summary.splits == {"training", "validation"}
-  assert summary.pictures == 5
+  assert summary.images == 5
   assert summary.schemes == {"s3": (3, "s3://x/1"), "gs": (6, "gs://y/1")}
   assert summarise(_read("file_name,label\na,b\n")).splits == frozenset()
 
@@ -85,12 +85,12 @@ def test_a_summary_is_what_the_driver_keeps():
       "file_name,class\na,b\n",
       r"no column 'label' \(it has 'file_name', 'class'\): name the column of their labels so",
     ),
-    ("path,label\na,b\n", "no column 'file_name' .*: name the column of the pictures' paths so"),
+    ("path,label\na,b\n", "no column 'file_name' .*: name the column of the images' paths so"),
     ("file_name,label,label\na,b,c\n", "more than one column 'label': rename one"),
     ("file_name,label,split,split\na,b,c,d\n", "more than one column 'split': rename one"),
-    ("file_name,label\n", "has a header but no rows: add a row per picture."),
+    ("file_name,label\n", "has a header but no rows: add a row per image."),
     ("file_name,label\na,b\nc\n", "line 3 has 1 cell, but the header names 2"),
-    ("file_name,label\n,b\n", "line 2: '' is no file_name: give the path of a picture."),
+    ("file_name,label\n,b\n", "line 2: '' is no file_name: give the path of a image."),
     ("file_name,label\na,b\n..,b\n", r"line 3: '\.\.' is no file_name"),
     ("file_name,label\n/,b\n", "line 2: '/' is no file_name"),
     ("file_name,label\na/b/../..,b\n", r"line 2: 'a/b/\.\./\.\.' is no file_name"),
@@ -116,7 +116,7 @@ def test_what_is_wrong_is_told_with_the_line_and_the_remedy(text, sentence):
   assert str(raised.value).startswith(_SOURCE)
 
 
-def test_two_spellings_of_one_picture_are_told():
+def test_two_spellings_of_one_image_are_told():
   rows = _read("file_name,label\na/=1,x\nb,x\n./a/=1,y\n")
   assert list(by_key(rows[:2], _SOURCE)) == ["a/=1", "b"]
   with pytest.raises(InputError, match="lines 2 and 4 are both of 'a/=1': remove one of the two"):

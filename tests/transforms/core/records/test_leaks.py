@@ -13,7 +13,7 @@ import pytest
 from beam_retrain.transforms.core.records.hash_buckets import bucket_count, deal
 from beam_retrain.transforms.core.records.leaks import (
   Dealt,
-  LeakedPicture,
+  LeakedImage,
   OnLeak,
   count_leaks,
   count_rows,
@@ -32,7 +32,7 @@ def _digest(number: int) -> bytes:
 
 
 def _random_shards(seed: int) -> list[tuple[str, str, list[tuple[bytes, int, int]]]]:
-  """(shard, split, (digest, place, class index) of its pictures): few different pictures, so that many meet."""
+  """(shard, split, (digest, place, class index) of its images): few different images, so that many meet."""
   rng = random.Random(seed)
   return [
     (
@@ -46,11 +46,11 @@ def _random_shards(seed: int) -> list[tuple[str, str, list[tuple[bytes, int, int
 
 
 def _plain(shards) -> set[tuple[str, int, bytes, tuple[str, ...], tuple[int, ...]]]:
-  """Every picture against every other."""
-  pictures = [(shard, split, *picture) for shard, split, found in shards for picture in found]
+  """Every image against every other."""
+  images = [(shard, split, *image) for shard, split, found in shards for image in found]
   leaks = set()
-  for shard, split, digest, place, class_index in pictures:
-    others = [other for other in pictures if other[2] == digest]
+  for shard, split, digest, place, class_index in images:
+    others = [other for other in images if other[2] == digest]
     kinds = []
     if any(other[4] != class_index for other in others):
       kinds.append("different_labels")
@@ -65,9 +65,9 @@ def _plain(shards) -> set[tuple[str, int, bytes, tuple[str, ...], tuple[int, ...
 def test_leaks_of_random_shards_in_buckets_of_any_order(seed):
   shards = _random_shards(seed)
   buckets: dict[int, list[Dealt]] = {}
-  for shard, split, pictures in shards:
-    for bucket, dealt in deal(pictures, bucket_count(len(shards))).items():
-      buckets.setdefault(bucket, []).append(Dealt(shard, split, len(pictures), dealt))
+  for shard, split, images in shards:
+    for bucket, dealt in deal(images, bucket_count(len(shards))).items():
+      buckets.setdefault(bucket, []).append(Dealt(shard, split, len(images), dealt))
   assert len(buckets) > 2
   expected = _plain(shards)
   assert {kinds for _, _, _, kinds, _ in expected} == {(_BOTH[0],), (_BOTH[1],), _BOTH}
@@ -75,7 +75,7 @@ def test_leaks_of_random_shards_in_buckets_of_any_order(seed):
     found = [leaks for met in buckets.values() for leaks in find_leaks(met[::order])]
     assert {(shard, *leak) for shard, leaks in found for leak in leaks.leaks} == expected
     assert sum(len(leaks.leaks) for _, leaks in found) == len(expected)
-    counts = {shard: len(pictures) for shard, _, pictures in shards}
+    counts = {shard: len(images) for shard, _, images in shards}
     assert all(leaks.count == counts[shard] for shard, leaks in found)
 
 
@@ -98,32 +98,32 @@ def test_what_is_a_leak(classes, splits, kinds):
 
 def test_what_is_dropped_and_as_what():
   cases = itertools.product((_BOTH[:1], _BOTH[1:], _BOTH), ("training", "validation", "testing"))
-  pictures = [LeakedPicture("ab" * 32, "k.png", split, "a", kinds, ("a", "b")) for kinds, split in cases]
-  kept = [(picture.kinds, picture.split) for picture in pictures if not picture.is_dropped]
+  images = [LeakedImage("ab" * 32, "k.png", split, "a", kinds, ("a", "b")) for kinds, split in cases]
+  kept = [(image.kinds, image.split) for image in images if not image.is_dropped]
   assert kept == [(_BOTH[1:], "testing")]
-  assert pictures[0].quarantined(7, "training") == Quarantined(
+  assert images[0].quarantined(7, "training") == Quarantined(
     "k.png",
     7,
     Reason.CONFLICTING_LABELS,
-    "identical pictures have different labels ('a', 'b'): see the group abababababab in leaks.csv",
+    "identical images have different labels ('a', 'b'): see the group abababababab in leaks.csv",
     "training",
   )
-  reasons = [picture.quarantined(7, "training").reason for picture in pictures]
+  reasons = [image.quarantined(7, "training").reason for image in images]
   assert reasons == [Reason.CONFLICTING_LABELS] * 3 + [Reason.LEAKED] * 3 + [Reason.CONFLICTING_LABELS] * 3
 
 
-_PICTURES = [
-  LeakedPicture("bb", "=1+1.png", "training", "a", _BOTH, ("a", "-b")),
-  LeakedPicture("bb", "line\nbreak.png", "testing", "-b", _BOTH, ("a", "-b")),
-  LeakedPicture("aa", "z.png", "validation", "a", _BOTH[1:], ("a",)),
-  LeakedPicture("aa", "y.png", "training", "a", _BOTH[1:], ("a",)),
-  LeakedPicture("aa", "x,y.png", "testing", "a", _BOTH[1:], ("a",)),
+_IMAGES = [
+  LeakedImage("bb", "=1+1.png", "training", "a", _BOTH, ("a", "-b")),
+  LeakedImage("bb", "line\nbreak.png", "testing", "-b", _BOTH, ("a", "-b")),
+  LeakedImage("aa", "z.png", "validation", "a", _BOTH[1:], ("a",)),
+  LeakedImage("aa", "y.png", "training", "a", _BOTH[1:], ("a",)),
+  LeakedImage("aa", "x,y.png", "testing", "a", _BOTH[1:], ("a",)),
 ]
 
 
 def test_the_csv_has_a_row_per_copy_and_kind_and_no_formula():
-  text = leaks_csv(_PICTURES)
-  assert all(leaks_csv(order) == text for order in itertools.permutations(_PICTURES))
+  text = leaks_csv(_IMAGES)
+  assert all(leaks_csv(order) == text for order in itertools.permutations(_IMAGES))
   assert list(csv.reader(io.StringIO(text, newline=""))) == [
     ["kind", "sha256", "file_name", "split", "label"],
     ["different_labels", "bb", "'=1+1.png", "training", "a"],
@@ -137,10 +137,10 @@ def test_the_csv_has_a_row_per_copy_and_kind_and_no_formula():
   assert leaks_csv([]) == "kind,sha256,file_name,split,label\n"
 
 
-def test_counts_from_the_pictures_and_from_the_csv():
+def test_counts_from_the_images_and_from_the_csv():
   counts = {"different_labels": {"groups": 1, "images": 2}, "training_and_testing": {"groups": 2, "images": 5}}
-  assert count_leaks(_PICTURES) == counts
-  assert count_rows(io.StringIO(leaks_csv(_PICTURES), newline="")) == counts
+  assert count_leaks(_IMAGES) == counts
+  assert count_rows(io.StringIO(leaks_csv(_IMAGES), newline="")) == counts
   none = {kind: {"groups": 0, "images": 0} for kind in _BOTH}
   assert count_leaks([]) == count_rows(io.StringIO(leaks_csv([]))) == none
 
@@ -148,13 +148,13 @@ def test_counts_from_the_pictures_and_from_the_csv():
 def test_a_line_for_each_kind_that_is_there():
   counts = {"different_labels": {"groups": 1, "images": 2}, "training_and_testing": {"groups": 1200, "images": 2500}}
   assert warnings_of(counts, "out/leaks.csv", OnLeak.WARN) == [
-    "warning: 1 picture has different labels (2 copies): out/leaks.csv; --on_leak drop leaves them out",
-    "warning: 1,200 pictures are in training and in testing alike (2,500 copies): out/leaks.csv; --on_leak drop leaves"
+    "warning: 1 image has different labels (2 copies): out/leaks.csv; --on_leak drop leaves them out",
+    "warning: 1,200 images are in training and in testing alike (2,500 copies): out/leaks.csv; --on_leak drop leaves"
     " them out of training",
   ]
   assert warnings_of(counts, "out/leaks.csv", OnLeak.DROP) == [
-    "1 picture has different labels (2 copies): all left out; see out/leaks.csv",
-    "1,200 pictures are in training and in testing alike (2,500 copies): left out of training; see out/leaks.csv",
+    "1 image has different labels (2 copies): all left out; see out/leaks.csv",
+    "1,200 images are in training and in testing alike (2,500 copies): left out of training; see out/leaks.csv",
   ]
   assert warnings_of(count_leaks([]), "out/leaks.csv", OnLeak.WARN) == []
 

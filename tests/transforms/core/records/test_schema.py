@@ -12,7 +12,7 @@ import tensorflow as tf
 from beam_retrain.transforms.core.records import schema
 from beam_retrain.transforms.core.records.example import encode_example
 
-_IMAGE = schema.Image("training/5/17.jpg", "fünf", b"\xff\xd8 picture", "jpeg", 28, 30)
+_IMAGE = schema.Image("training/5/17.jpg", "fünf", b"\xff\xd8 image", "jpeg", 28, 30)
 _BOTTLENECK = schema.Bottleneck(
   "training/5/17.jpg", "fünf", 5, np.array([0.5, 0.0, 7.25], np.float32), "jpeg", 28, 30, "ab" * 32
 )
@@ -31,10 +31,10 @@ def test_an_image_record_holds_the_fields_of_the_contract():
     "image/sha256": "bytes_list",
   }
   assert features["image/class/label"].int64_list.value == [5]
-  assert features["image/sha256"].bytes_list.value == [hashlib.sha256(b"\xff\xd8 picture").hexdigest().encode()]
+  assert features["image/sha256"].bytes_list.value == [hashlib.sha256(b"\xff\xd8 image").hexdigest().encode()]
 
 
-def test_a_bottleneck_record_has_the_vector_and_no_picture():
+def test_a_bottleneck_record_has_the_vector_and_no_image():
   features = tf.train.Example.FromString(schema.encode_bottleneck(_BOTTLENECK)).features.feature
   assert set(features) == {
     "image/key",
@@ -88,7 +88,7 @@ def test_shard_names_come_back():
   assert schema.parse_shard_name(schema.shard_name("testing", 0, 1, "csv")) == ("testing", 0, 1)
 
 
-def test_names_of_a_billion_pictures_shards_come_back_and_sort():
+def test_names_of_a_billion_images_shards_come_back_and_sort():
   names = [schema.shard_name("training", index, 976_563) for index in (0, 99_999, 100_000, 976_562)]
   assert sorted(names) == names
   assert schema.parse_shard_name(names[2]) == ("training", 100_000, 976_563)

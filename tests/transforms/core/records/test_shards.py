@@ -181,7 +181,7 @@ def test_a_shard_that_stands_for_another_has_its_digest():
   assert assembled.name() == _SHARD.name()
 
 
-def test_pictures_in_files_of_their_own_are_picked_by_position():
+def test_images_in_files_of_their_own_are_picked_by_position():
   images = [_IMAGE._replace(key=str(number)) for number in range(5)]
   assert pick_inputs(images, [0, 3, 4]) == (images[0], images[3], images[4])
   assert pick_inputs(images, []) == ()
@@ -210,13 +210,13 @@ def test_positions_go_on_from_one_input_to_the_next():
   )
 
 
-def test_a_dropped_picture_and_picked_records_are_picked_again():
+def test_a_dropped_image_and_picked_records_are_picked_again():
   inputs = [PickedRecords("/records", 10, 5.0, (2, 5, 8, 9)), _BAD, _IMAGE]
   assert pick_inputs(inputs, [1, 3, 4, 5]) == (PickedRecords("/records", 10, 5.0, (5, 9)), _BAD, _IMAGE)
   assert pick_inputs(inputs, [5]) == (_IMAGE,)
 
 
-def test_another_dropped_picture_is_another_digest():
+def test_another_dropped_image_is_another_digest():
   dropped = [_SHARD._replace(inputs=(_IDX, entry)) for entry in (_BAD, dataclasses.replace(_BAD, key="other"))]
   assert len({shard.digest("request") for shard in dropped}) == 2
 

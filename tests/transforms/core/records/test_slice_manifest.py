@@ -66,7 +66,7 @@ def _explode():
     ("file_name,w,w\na,b,c\n", "m.csv has more than one column 'w': rename one in line 1, or remove it."),
     ("file_name,file_name\na,b\n", "more than one column 'file_name'"),
     ("file_name\na\n", "m.csv has no column besides 'file_name': add one to slice by, or leave --manifest out."),
-    ("file_name,w\n\n", "m.csv has a header but no rows: add a row per picture, or leave --manifest out."),
+    ("file_name,w\n\n", "m.csv has a header but no rows: add a row per image, or leave --manifest out."),
     ("file_name,w\na,b\nc\n", "m.csv: line 3 has 1 cell, but the header names 2: give every row one cell per column."),
     ("file_name,w\na,b,c\n", "m.csv: line 2 has 3 cells, but the header names 2"),
     ('file_name,w\na,"b\nc,d\n', r"m.csv: line 3 is not CSV \(unexpected end of data\): mend it"),
@@ -103,7 +103,7 @@ def test_a_file_that_cannot_be_opened_is_named_once(tmp_path, name, cause):
     assert str(raised.value) == f"{path} cannot be read ({cause}): give another --manifest, or leave it out."
 
 
-def test_a_picture_comes_once():
+def test_a_image_comes_once():
   rows = _read("file_name,w\n=a,1\nb,2\nc,3\n'=a,4\n")
   assert list(by_key(rows[:3], "m.csv")) == ["'=a", "b", "c"]
   with pytest.raises(InputError, match=r"m.csv: lines 2 and 5 are both of \"'=a\": remove one of the two."):

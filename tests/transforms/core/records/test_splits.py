@@ -169,7 +169,7 @@ def test_legacy_near_duplicates_stay_together_and_the_extension_counts():
   assert {legacy.split_of(f"roses/{i}.jpg") == legacy.split_of(f"roses/{i}.png") for i in range(200)} == {True, False}
 
 
-def test_legacy_pictures_given_as_training_are_never_tested():
+def test_legacy_images_given_as_training_are_never_tested():
   legacy = SplitPercentages(20, 20, legacy_root="imgs")
   drawn = [legacy.split_of(f"roses/{i}.jpg") for i in range(500)]
   given = [legacy.split_of(f"roses/{i}.jpg", "training") for i in range(500)]

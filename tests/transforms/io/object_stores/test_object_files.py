@@ -124,7 +124,7 @@ def test_of_what_is_not_there_it_says_so(server):
   assert caught.value.filename == f"{server.url}/none"
 
 
-def test_what_may_not_be_read_is_one_sentence_and_no_bad_picture(s3, monkeypatch):
+def test_what_may_not_be_read_is_one_sentence_and_no_bad_image(s3, monkeypatch):
   s3.use()
   files.write_text("s3://bucket/secret", "")
   monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "another")
