@@ -1,4 +1,4 @@
-"""`beam-retrain convert`: IDX files to a class-folder tree of images and to TFRecords, in one pass."""
+"""`beam-retrain convert`: turns IDX files into a class-folder tree of images and TFRecords, in one pass."""
 
 from __future__ import annotations
 
@@ -7,18 +7,23 @@ import dataclasses
 import os
 import sys
 from collections.abc import Sequence
+from typing import Any, ClassVar
 
 import apache_beam as beam
+from apache_beam.options.pipeline_options import PipelineOptions
 
 from beam_retrain.pipelines.engines.dataflow import refuse_more_jobs, what_was_built
 from beam_retrain.pipelines.jobs import output_dir
 from beam_retrain.pipelines.jobs.forked_workers import default_processes
 from beam_retrain.pipelines.jobs.runner import DONE, exit_code, guarded, run_pipeline
-from beam_retrain.pipelines.options.arguments import ArgumentParser, add_max_bad_fraction, parse_job, refuse_unreachable
+from beam_retrain.pipelines.options.arguments import add_max_bad_fraction, refuse_unreachable
+from beam_retrain.pipelines.options.request import JobRequest
 from beam_retrain.transforms.convert import FORMATS, IMAGE_FORMATS, JPG, TFRECORD, ConvertShard, sweep_tree
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.images.encode import DEFAULT_QUALITY
 from beam_retrain.transforms.core.records.schema import IMAGE_RECORD, LABELS_FILE
+from beam_retrain.transforms.core.run.provenance import request_digest
+from beam_retrain.transforms.core.run.request import ONE_ARGUMENT
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.shards.ledger import CloseLedger, mark_completed
 from beam_retrain.transforms.shards.work import WorkShards
@@ -44,56 +49,6 @@ A killed run goes on where it was when it is started again; a finished one is re
 process for each core. Any Beam option may follow, --direct_num_workers=1 for one process, say."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Config:
-  """What `build` needs.
-
-  Attributes:
-    pairs: the IDX files, checked.
-    output: the stage's folder.
-    task: what is done with a shard.
-    request: digest of the settings.
-    max_bad_fraction: 0..1.
-  """
-
-  pairs: tuple[IdxPair, ...]
-  output: str
-  task: ConvertShard
-  request: str
-  max_bad_fraction: float
-
-  @property
-  def shards_folder(self) -> str:
-    """Where the shards' files go, or only their reports if no records are asked for."""
-    return files.join(self.output, RECORDS_FOLDER) if self.task.writes_file else self.output
-
-
-def make_parser() -> argparse.ArgumentParser:
-  parser = ArgumentParser(prog="beam-retrain convert", description=_DESCRIPTION, epilog=_EXAMPLE)
-  parser.add_argument("--input", required=True, metavar="DIR", help="folder with the four IDX files")
-  parser.add_argument("--output", required=True, metavar="DIR", help="a new or empty folder, or an earlier output")
-  parser.add_argument(
-    "--formats",
-    type=_formats,
-    default=(JPG, TFRECORD),
-    metavar="LIST",
-    help=f"what to write, of {', '.join(FORMATS)} (default jpg,tfrecord); records hold JPEG, unless png is asked for"
-    " and jpg is not",
-  )
-  parser.add_argument(
-    "--quality", type=_quality, default=DEFAULT_QUALITY, metavar="Q", help="of JPEGs, 1 to 100 (default 75, Pillow's)"
-  )
-  parser.add_argument(
-    "--classes",
-    type=_classes,
-    default=10,
-    metavar="N",
-    help="labels are 0 to N-1 (default 10); an image with another label goes to the quarantine",
-  )
-  add_max_bad_fraction(parser)
-  return parser
-
-
 def _formats(text: str) -> tuple[str, ...]:
   asked = [name.strip() for name in text.split(",")]
   for name in asked:
@@ -117,82 +72,164 @@ def _between(text: str, low: int, high: int) -> int:
   return value
 
 
-def build(root: beam.Pipeline, config: Config) -> None:
-  """Plan, Work, Close."""
-  shards = root | "Plan" >> PlanIdxShards(config.pairs)
-  # Shard
-  reports = shards | "Work" >> WorkShards(config.task, output=config.shards_folder, request=config.request)
-  # ShardReport
-  _ = (
-    (shards, reports)
-    | "Close" >> CloseLedger(output=config.output, shards_folder=config.shards_folder)
-    # dict, the contents of stats.json
-    | "SweepTree"
-    >> beam.Map(sweep_tree, config.output, splits=tuple(pair.split for pair in config.pairs), labels=config.task.labels)
-    # dict
-    | "MarkCompleted" >> beam.Map(mark_completed, config.output, config.max_bad_fraction)
-  )  # dict
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ConvertRequest(JobRequest):
+  """What `convert` is asked for; see the flags' help."""
+
+  command: ClassVar[str] = "convert"
+  description: ClassVar[str] = _DESCRIPTION
+  epilog: ClassVar[str] = _EXAMPLE
+
+  input: str
+  output: str
+  formats: tuple[str, ...] = dataclasses.field(default=(JPG, TFRECORD), metadata=ONE_ARGUMENT)
+  quality: int = DEFAULT_QUALITY
+  classes: int = 10
+  max_bad_fraction: float = 0.0
+
+  @classmethod
+  def add_flags(cls, parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--input", required=True, metavar="DIR", help="folder with the four IDX files")
+    parser.add_argument("--output", required=True, metavar="DIR", help="a new or empty folder, or an earlier output")
+    parser.add_argument(
+      "--formats",
+      type=_formats,
+      metavar="LIST",
+      help=f"what to write, of {', '.join(FORMATS)} (default: jpg,tfrecord); records hold JPEG, unless png is asked for"
+      " and jpg is not",
+    )
+    parser.add_argument(
+      "--quality", type=_quality, metavar="Q", help="quality of JPEGs, 1 to 100 (default: %(default)d, Pillow's)"
+    )
+    parser.add_argument(
+      "--classes",
+      type=_classes,
+      metavar="N",
+      help="labels are 0 to N-1 (default: %(default)d); an image with another label goes to the quarantine",
+    )
+    add_max_bad_fraction(parser)
+
+
+make_parser = ConvertRequest.make_parser
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+  """A planned conversion.
+
+  Attributes:
+    request: what was asked for.
+    options: Beam's.
+    pairs: the IDX files, checked.
+    task: what is done with a shard.
+  """
+
+  request: ConvertRequest
+  options: PipelineOptions
+  pairs: tuple[IdxPair, ...]
+  task: ConvertShard
+
+  @property
+  def output(self) -> str:
+    return self.task.output
+
+  @property
+  def shards_folder(self) -> str:
+    """Folder of the shards' files, or of their reports alone if no records are asked for."""
+    return files.join(self.output, RECORDS_FOLDER) if self.task.writes_file else self.output
+
+  def settings(self) -> dict[str, Any]:
+    """Returns what decides the output's bytes, JSON values."""
+    return {
+      "formats": list(self.task.formats),
+      "quality": self.task.quality,
+      "labels": list(self.task.labels),
+      # A changed input is another request: images of the old one must not stay in the tree.
+      "inputs": [dataclasses.asdict(pair) for pair in self.pairs],
+    }
+
+  def claim(self) -> None:
+    """Makes the output folder this run's; a killed run's finished shards are kept."""
+    output_dir.claim(
+      self.output,
+      stage=STAGE,
+      settings=self.settings(),
+      argv=self.request.to_argv(),
+      owned=[RECORDS_FOLDER, *(pair.split for pair in self.pairs)],
+      shards_folder=RECORDS_FOLDER if self.task.writes_file else "",
+      labels=list(self.task.labels),
+      formats=list(self.task.formats),
+      schema=IMAGE_RECORD,
+    )
+    files.write_text(files.join(self.output, LABELS_FILE), "".join(f"{label}\n" for label in self.task.labels))
+
+  def build(self, root: beam.Pipeline) -> None:
+    """Plan, work, close."""
+    splits = tuple(pair.split for pair in self.pairs)
+    digest = request_digest(STAGE, self.settings())
+    shards = root | "Plan" >> PlanIdxShards(self.pairs)
+    # Shard
+    reports = shards | "Work" >> WorkShards(self.task, output=self.shards_folder, request=digest)
+    # ShardReport
+    _ = (
+      (shards, reports)
+      | "Close" >> CloseLedger(output=self.output, shards_folder=self.shards_folder)
+      # dict, the contents of stats.json
+      | "SweepTree" >> beam.Map(sweep_tree, self.output, splits=splits, labels=self.task.labels)
+      # dict
+      | "MarkCompleted" >> beam.Map(mark_completed, self.output, self.request.max_bad_fraction)
+    )  # dict
 
 
 def run(argv: Sequence[str]) -> int:
+  """Runs the command line; returns the exit code."""
+  return execute(ConvertRequest.parse(argv))
+
+
+def execute(request: ConvertRequest) -> int:
   """Runs the command; returns its exit code.
 
   Raises:
-    InputError: the arguments or the files cannot be used.
+    InputError: something that the user gave cannot be used.
   """
-  arguments, options = parse_job(make_parser(), argv)
-  arguments.input, arguments.output = files.absolute(arguments.input), files.absolute(arguments.output)
-  refuse_unreachable(options, arguments.input, arguments.output)
-  refuse_more_jobs(options, arguments.output)
-  config = _claim(arguments, argv)
-  processes = default_processes(argv, sum(count_shards(pair) for pair in config.pairs))
-  run_pipeline(
-    lambda root: build(root, config), options, stage=STAGE, shards_folder=config.shards_folder, processes=processes
-  )
-  if built := what_was_built(options):
+  job = plan(request)
+  job.claim()
+  processes = default_processes(request.beam_options, sum(map(count_shards, job.pairs)))
+  run_pipeline(job.build, job.options, stage=STAGE, shards_folder=job.shards_folder, processes=processes)
+  return report(job)
+
+
+def plan(request: ConvertRequest) -> Job:
+  """Looks for the IDX files; changes nothing.
+
+  Raises:
+    InputError: something that the user gave cannot be used.
+  """
+  options = request.pipeline_options()
+  source, output = files.absolute(request.input), files.absolute(request.output)
+  refuse_unreachable(options, source, output)
+  refuse_more_jobs(options, output)
+  if files.is_local(source) and not os.path.isdir(source):
+    raise InputError(f"{source} is not a folder: give the one that holds the four IDX files.")
+  labels = tuple(str(number) for number in range(request.classes))
+  task = ConvertShard(output, request.formats, labels, request.quality)
+  return Job(request, options, tuple(find_idx_splits(source)), task)
+
+
+def report(job: Job) -> int:
+  """Prints what was written; returns the exit code."""
+  if built := what_was_built(job.options):
     print(built)
     return DONE
-  stats = output_dir.read_stats(config.output)
-  _print_summary(stats, config)
-  return exit_code(stats, config.output, config.max_bad_fraction)
-
-
-def _claim(arguments: argparse.Namespace, argv: Sequence[str]) -> Config:
-  if files.is_local(arguments.input) and not os.path.isdir(arguments.input):
-    raise InputError(f"{arguments.input} is no folder: give the one that holds the four IDX files.")
-  pairs = tuple(find_idx_splits(arguments.input))
-  labels = tuple(str(number) for number in range(arguments.classes))
-  task = ConvertShard(arguments.output, arguments.formats, labels, arguments.quality)
-  settings = {
-    "formats": list(arguments.formats),
-    "quality": arguments.quality,
-    "labels": list(labels),
-    # A changed input is another request: images of the old one must not stay in the tree.
-    "inputs": [dataclasses.asdict(pair) for pair in pairs],
-  }
-  request = output_dir.claim(
-    arguments.output,
-    stage=STAGE,
-    settings=settings,
-    argv=argv,
-    owned=[RECORDS_FOLDER, *(pair.split for pair in pairs)],
-    shards_folder=RECORDS_FOLDER if task.writes_file else "",
-    labels=list(labels),
-    formats=list(arguments.formats),
-    schema=IMAGE_RECORD,
-  )
-  files.write_text(files.join(arguments.output, LABELS_FILE), "".join(f"{label}\n" for label in labels))
-  return Config(pairs, arguments.output, task, request, arguments.max_bad_fraction)
-
-
-def _print_summary(stats: dict, config: Config) -> None:
-  extensions = [extension for extension in IMAGE_FORMATS if extension in config.task.formats]
+  stats = output_dir.read_stats(job.output)
+  extensions = [extension for extension in IMAGE_FORMATS if extension in job.task.formats]
+  shown = files.shown(job.output)
   for split, totals in stats["splits"].items():
-    output = files.shown(config.output)
-    places = [files.join(output, split, "LABEL", f"INDEX.{extension}") for extension in extensions]
-    if config.task.writes_file:
-      places.append(files.join(output, RECORDS_FOLDER, f"{split}-*.tfrecord"))
+    places = [files.join(shown, split, "LABEL", f"INDEX.{extension}") for extension in extensions]
+    if job.task.writes_file:
+      places.append(files.join(shown, RECORDS_FOLDER, f"{split}-*.tfrecord"))
     print(f"{split}: {totals['outputs']:,} images in {' and '.join(places)}")
+  return exit_code(stats, job.output, job.request.max_bad_fraction)
 
 
 if __name__ == "__main__":

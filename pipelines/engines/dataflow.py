@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Mapping
 from urllib.parse import urlparse
 
@@ -38,7 +37,7 @@ def is_dataflow(options: PipelineOptions) -> bool:
   return runner.rsplit(".", 1)[-1].lower() == "dataflowrunner"
 
 
-def settle(prog: str, flags: argparse.Namespace, options: PipelineOptions) -> None:
+def settle(prog: str, flags: object, options: PipelineOptions) -> None:
   """Checks a command line for Dataflow, and sets what the user left open; does nothing for another runner.
 
   - One SDK process on each worker, where Dataflow would start one for each core: the trunk is in memory once, and uses

@@ -114,29 +114,55 @@ def parse_with_beam_options(
   """Parses our flags and hands the rest to Beam.
 
   Raises:
-    InputError: a flag that neither we nor Beam know, with the nearest known one; a value that its flag
-      cannot take; a runner that Beam does not have, or an option that the runner does not have; Dataflow without what
-      it needs.
+    InputError: as `separate_beam_options` and `read_pipeline_options` do.
+  """
+  namespace, rest = separate_beam_options(parser, argv)
+  return namespace, read_pipeline_options(parser.prog, namespace, rest)
+
+
+def separate_beam_options(
+  parser: argparse.ArgumentParser, argv: Sequence[str], flags: argparse.Namespace | None = None
+) -> tuple[argparse.Namespace, list[str]]:
+  """Returns our flags, parsed into `flags` where that is given, and the arguments that are Beam's.
+
+  Raises:
+    InputError: a flag that neither we nor Beam know, with the nearest known one; or a value that ours does not take.
   """
   beam_parser = _beam_parser(parser.prog)
   known = [*flags_of(parser), *flags_of(beam_parser)]
   complaint = "neither beam-retrain nor Beam knows it"
   refuse_misspelt(parser, argv, known, complaint)
-  namespace, rest = parser.parse_known_args(argv)
+  namespace, rest = parser.parse_known_args(argv, flags)
   _, unknown = beam_parser.parse_known_args(rest)
   if unknown:
     raise InputError(unknown_argument(parser, unknown[0], known, complaint))
-  options = PipelineOptions(flags=list(rest))
+  return namespace, rest
+
+
+def read_pipeline_options(prog: str, flags: object, arguments: Sequence[str]) -> PipelineOptions:
+  """Returns Beam's options, checked and with what the runner needs; they also say how files are reached.
+
+  Args:
+    prog: the command, for messages.
+    flags: of the command, whose paths the runner's workers must reach.
+    arguments: Beam's.
+
+  Raises:
+    InputError: a value that its option does not take, a runner that Beam does not have, an option that the runner does
+      not have, or Dataflow without what it needs.
+  """
+  _beam_parser(prog).parse_known_args(arguments)
+  options = PipelineOptions(flags=list(arguments))
   files.use_options(options)
   runner = options.view_as(StandardOptions).runner
   if runner is not None:
     try:
       create_runner(runner)
     except (ValueError, ImportError) as error:
-      raise InputError(f"{parser.prog}: --runner {runner}: {str(error).rstrip('.')}.") from error
-  refuse_other_engines(parser.prog, runner, rest)
-  settle(parser.prog, namespace, options)
-  return namespace, options
+      raise InputError(f"{prog}: --runner {runner}: {str(error).rstrip('.')}.") from error
+  refuse_other_engines(prog, runner, arguments)
+  settle(prog, flags, options)
+  return options
 
 
 def refuse_unreachable(options: PipelineOptions, *paths: str | Sequence[str] | None) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+from collections.abc import Iterator, Mapping
+from contextvars import ContextVar
 
 
 class InputError(Exception):
@@ -26,3 +29,21 @@ def user_sentence(error: BaseException) -> str | None:
     return re.sub(r" \[while running .*$", "", str(error), flags=re.DOTALL)
   found = _IN_TRACEBACK.findall(str(error))
   return found[-1] if found else None
+
+
+_FLAG_NAMES: ContextVar[Mapping[str, str]] = ContextVar("flag names", default={})  # noqa: B039  never changed in place
+
+
+def flag(name: str) -> str:
+  """Returns a flag as the user typed it: `--input`, or what `flag_names` calls it."""
+  return f"--{_FLAG_NAMES.get().get(name, name)}"
+
+
+@contextlib.contextmanager
+def flag_names(names: Mapping[str, str]) -> Iterator[None]:
+  """Has `flag` use a command's own names, where it runs a stage: `flag_names({"input": "image_dir"})`."""
+  token = _FLAG_NAMES.set(names)
+  try:
+    yield
+  finally:
+    _FLAG_NAMES.reset(token)

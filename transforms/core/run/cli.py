@@ -41,15 +41,17 @@ class ArgumentParser(argparse.ArgumentParser):
     raise InputError(f"{self.prog}: {message}; `{self.prog} --help` shows what there is.")
 
 
-def refuse_unknown(parser: argparse.ArgumentParser, argv: Sequence[str]) -> argparse.Namespace:
-  """Parses the flags of a command that runs no Beam job.
+def refuse_unknown(
+  parser: argparse.ArgumentParser, argv: Sequence[str], flags: argparse.Namespace | None = None
+) -> argparse.Namespace:
+  """Parses the flags of a command that runs no Beam job, into `flags` where that is given.
 
   Raises:
     InputError: an unknown flag; names the nearest known one.
   """
   known, complaint = flags_of(parser), "this command does not know it"
   refuse_misspelt(parser, argv, known, complaint)
-  namespace, unknown = parser.parse_known_args(argv)
+  namespace, unknown = parser.parse_known_args(argv, flags)
   if unknown:
     raise InputError(unknown_argument(parser, unknown[0], known, complaint))
   return namespace

@@ -1,0 +1,48 @@
+"""Requests of commands that are Beam jobs: our flags, and Beam's options. See transforms/core/run/request.py."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from collections.abc import Sequence
+
+from apache_beam.options.pipeline_options import PipelineOptions
+
+from beam_retrain.pipelines.engines.checks import refuse_engine
+from beam_retrain.pipelines.options.arguments import read_pipeline_options, separate_beam_options
+from beam_retrain.transforms.core.run.request import NO_FLAG, Request
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class JobRequest(Request):
+  """Base of the request of a Beam job.
+
+  Attributes:
+    beam_options: arguments for Beam, as typed: `--runner=FlinkRunner`.
+  """
+
+  beam_options: tuple[str, ...] = dataclasses.field(default=(), metadata=NO_FLAG)
+
+  @classmethod
+  def _parse_flags(
+    cls, parser: argparse.ArgumentParser, argv: Sequence[str], flags: argparse.Namespace
+  ) -> argparse.Namespace:
+    flags, flags.beam_options = separate_beam_options(parser, argv, flags)
+    return flags
+
+  def to_argv(self) -> list[str]:
+    return [*super().to_argv(), *self.beam_options]
+
+  def pipeline_options(self, *, check_engine: bool = True) -> PipelineOptions:
+    """Returns Beam's options, checked; from here on they also say how files are reached.
+
+    Args:
+      check_engine: looks at the engine too; False for a command that sends it no job.
+
+    Raises:
+      InputError: a value that its option does not take, or an engine that cannot be used.
+    """
+    options = read_pipeline_options(self.prog(), self, self.beam_options)
+    if check_engine:
+      refuse_engine(self.prog(), options)
+    return options
