@@ -21,8 +21,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 # The collector takes a tenth of the suite's time, nearly all of it over what Beam and TensorFlow made while they were
 # imported, and that stays.
 gc.disable()
-# Their assertions say what differs, as those of the test files do.
-pytest.register_assert_rewrite("tests.system.engine_suite", "tests.system.cluster_suite")
+# The assertions of the modules beside the test files say what differs, too.
+pytest.register_assert_rewrite("tests")
 
 _IS_WORKER = "PYTEST_XDIST_WORKER" in os.environ
 if not _IS_WORKER:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import re
 import shutil
@@ -10,12 +9,10 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import NamedTuple
 
 import apache_beam as beam
 import numpy as np
 import pytest
-import tensorflow as tf
 from apache_beam.ml.inference.base import RunInference
 
 from beam_retrain.pipelines import evaluate, predict
@@ -26,144 +23,22 @@ from beam_retrain.transforms.core.images.headers import MAX_PIXELS
 from beam_retrain.transforms.core.models.inference import BATCH_SIZE
 from beam_retrain.transforms.core.records.quarantine import Quarantined, Reason
 from beam_retrain.transforms.core.records.schema import Image
+from tests.pipelines.compat.label_image_suite import (
+  HEADER,
+  LABELS,
+  Frozen,
+  as_in_2018,
+  graphs,
+  here,
+  label_folder,
+  labels,
+  old_graph,
+  read_rows,
+  tf1_graph,
+  the_one,
+)
 
-v1 = tf.compat.v1
-
-HEADER = b"file_name,actual_digit,predicted_digit,confidence,prediction_accuracy,Execution time\r\n"
-LABELS = "black\ngrey\nwhite\n"
-
-
-class Frozen(NamedTuple):
-  """A graph's file and how it is asked; `flags` says so to the command."""
-
-  path: Path
-  labels: Path
-  input_layer: str
-  output_layer: str
-  height: int
-  width: int
-  mean: int
-  std: int
-
-  @property
-  def flags(self) -> list[str]:
-    return [
-      *(f"--graph={self.path}", f"--labels={self.labels}"),
-      *(f"--input_layer={self.input_layer}", f"--output_layer={self.output_layer}"),
-      *(f"--input_mean={self.mean}", f"--input_std={self.std}"),
-    ]
-
-
-def write_graph(folder: Path, name: str, build, freeze: bool = True) -> Path:
-  """Builds a TensorFlow 1 graph with real variables, gives them seeded values, and makes them constants."""
-  with tf.Graph().as_default() as graph, v1.Session(graph=graph) as session:
-    output = build()
-    session.run(v1.global_variables_initializer())
-    graph_def = graph.as_graph_def()
-    if freeze:
-      graph_def = v1.graph_util.convert_variables_to_constants(session, graph_def, [output])
-  path = folder / name
-  path.write_bytes(graph_def.SerializeToString())
-  return path
-
-
-def variable(name: str, shape: list[int], seed: int) -> tf.Tensor:
-  values = np.random.default_rng(seed).normal(0, 1, shape).astype(np.float32)
-  return v1.get_variable(name, initializer=values, use_resource=False)
-
-
-def convolutional(images: tf.Tensor, softmax: str) -> str:
-  """Adds a small network that tells every image from the next; returns its output's name."""
-  features = tf.nn.relu(tf.nn.conv2d(images, variable("filters", [5, 5, 3, 8], 2), 4, "SAME")) / 5
-  pooled = tf.reduce_mean(features, [1, 2])
-  return tf.nn.softmax(pooled @ variable("weights", [8, 3], 12), name=softmax).op.name
-
-
-def decode_itself() -> str:
-  """A graph as the first `retrain.py` left them: it decodes one image, and is fed between that and the trunk."""
-  contents = tf.constant(b"", name="DecodeJpeg/contents")
-  decoded = tf.image.decode_jpeg(contents, channels=3)
-  resized = v1.image.resize_bilinear(tf.expand_dims(tf.cast(decoded, tf.float32), 0), [20, 20])
-  images = tf.multiply(resized - 128.0, 1 / 128, name="Mul")
-  features = tf.nn.conv2d(images, variable("filters", [5, 5, 3, 4], 2), 5, "VALID") / 20
-  pooled = tf.reshape(features, [1, 64])
-  bottleneck = v1.placeholder_with_default(pooled, [None, 64], name="input/BottleneckInputPlaceholder")
-  return tf.nn.softmax(bottleneck @ variable("weights", [64, 3], 10), name="final_result").op.name
-
-
-@pytest.fixture(scope="module")
-def graphs(tmp_path_factory) -> Path:
-  return tmp_path_factory.mktemp("graphs")
-
-
-@pytest.fixture(scope="module")
-def labels(graphs) -> Path:
-  path = graphs / "labels.txt"
-  path.write_text(LABELS)
-  return path
-
-
-@pytest.fixture(scope="module")
-def tf1_graph(graphs, labels) -> Frozen:
-  """Another input name, another size than square, mean and std 128."""
-
-  def build() -> str:
-    return convolutional(v1.placeholder(tf.float32, [None, 40, 56, 3], name="net/pixels"), "net/probabilities")
-
-  path = write_graph(graphs, "tf1.pb", build)
-  return Frozen(path, labels, "net/pixels", "net/probabilities", 40, 56, 128, 128)
-
-
-@pytest.fixture(scope="module")
-def old_graph(graphs, labels) -> Frozen:
-  path = write_graph(graphs, "old.pb", decode_itself)
-  return Frozen(path, labels, "Mul", "final_result", 20, 20, 128, 128)
-
-
-def as_in_2018(graph: Frozen, path: str) -> np.ndarray:
-  """Scores of one image: a graph to decode it by its extension, a session for that and a session for the model."""
-  with tf.Graph().as_default(), v1.Session() as session:
-    encoded = v1.read_file(path)
-    if path.endswith(".png"):
-      pixels = tf.image.decode_png(encoded, channels=3)
-    elif path.endswith(".gif"):
-      pixels = tf.squeeze(tf.image.decode_gif(encoded))
-    elif path.endswith(".bmp"):
-      pixels = tf.image.decode_bmp(encoded)
-    else:
-      pixels = tf.image.decode_jpeg(encoded, channels=3)
-    resized = v1.image.resize_bilinear(tf.cast(pixels, tf.float32)[tf.newaxis], [graph.height, graph.width])
-    images = session.run(v1.divide(tf.subtract(resized, [float(graph.mean)]), [float(graph.std)]))
-  graph_def = v1.GraphDef.FromString(graph.path.read_bytes())
-  with tf.Graph().as_default() as imported, v1.Session(graph=imported) as session:
-    tf.import_graph_def(graph_def)
-    feed, fetch = (
-      imported.get_operation_by_name(f"import/{name}").outputs[0] for name in (graph.input_layer, graph.output_layer)
-    )
-    return np.squeeze(session.run(fetch, {feed: images}))
-
-
-def the_one(folder: Path, pattern: str) -> Path:
-  (found,) = folder.glob(pattern)
-  return found
-
-
-def read_rows(path: Path) -> list[dict[str, str]]:
-  with path.open(newline="") as file:
-    return list(csv.DictReader(file))
-
-
-@pytest.fixture
-def here(tmp_path, monkeypatch) -> Path:
-  """A current folder of its own."""
-  folder = tmp_path / "here"
-  folder.mkdir()
-  monkeypatch.chdir(folder)
-  return folder
-
-
-def label_folder(*flags: str) -> int:
-  return main(["label_image", "--process_mode=2", "--runner=FnApiRunner", *flags])
+__all__ = ["graphs", "here", "labels", "old_graph", "tf1_graph"]  # fixtures
 
 
 @pytest.mark.parametrize("fixture", ["tf1_graph", "old_graph"])
@@ -340,236 +215,6 @@ def test_a_killed_run_goes_on(tf1_graph, small_images, here, monkeypatch):
   assert shard.stat().st_mtime_ns == before
   again = read_rows(the_one(here, "*_file.csv"))
   assert [{**row, "Execution time": ""} for row in again] == [{**row, "Execution time": ""} for row in first]
-
-
-def images_placeholder(*shape: int | None) -> tf.Tensor:
-  return v1.placeholder(tf.float32, shape, name="images")
-
-
-def fixed_at_four() -> str:
-  # What follows insists on four too.
-  return convolutional(tf.concat(tf.split(images_placeholder(4, 24, 24, 3), 4), 0), "scores")
-
-
-def reshaped_to_one() -> str:
-  pooled = tf.reshape(tf.nn.avg_pool2d(images_placeholder(None, 20, 20, 3), 5, 5, "VALID"), [1, 48])
-  return tf.nn.softmax(pooled @ variable("weights", [48, 3], 10), name="scores").op.name
-
-
-def normalised_over_the_batch() -> str:
-  images = images_placeholder(None, 24, 24, 3)
-  return convolutional(images - tf.reduce_mean(images, [0, 1, 2]), "scores")
-
-
-@pytest.mark.parametrize(
-  ("build", "count"),
-  [(fixed_at_four, "4 images"), (reshaped_to_one, "one image"), (normalised_over_the_batch, "one image")],
-)
-def test_a_graph_is_called_with_as_many_images_as_it_can_take(build, count, graphs, labels, small_images, here, capsys):
-  path = write_graph(graphs, f"{build.__name__}.pb", build)
-  size_px = 20 if build is reshaped_to_one else 24
-  graph = Frozen(path, labels, "images", "scores", size_px, size_px, 0, 255)
-  (here / "few" / "grey").mkdir(parents=True)
-  for number in range(10):
-    name = f"{number}.{('jpg', 'png', 'bmp', 'gif')[number % 4]}"
-    shutil.copy(small_images / "grey" / name, here / "few" / "grey" / name)
-  assert label_folder(*graph.flags, "--directory_name=few") == 0
-  assert capsys.readouterr().err.splitlines() == [
-    f"beam-retrain label_image: {path} takes {count} at a time: it is called so."
-  ]
-  rows = read_rows(the_one(here, "*_file.csv"))
-  assert len(rows) == 10
-  for row in rows:
-    if build is fixed_at_four:  # which the script could not call
-      (scores,) = call_once(path, row["file_name"], size_px)
-    else:
-      scores = as_in_2018(graph, row["file_name"])
-    np.testing.assert_allclose(float(row["confidence"]), 100 * scores.max(), atol=2e-3)
-  # A single image likewise.
-  assert main(["label_image", *graph.flags, "--image=few/grey/1.png"]) == 0
-  (row,) = [row for row in rows if row["file_name"] == "few/grey/1.png"]
-  np.testing.assert_allclose(float(capsys.readouterr().out.split()[-1]), float(row["confidence"]), atol=2e-3)
-
-
-def call_once(path: Path, picture: str, size_px: int) -> np.ndarray:
-  """Scores of the first of four equal images."""
-  pixels = tf.cast(tf.io.decode_image(Path(picture).read_bytes(), 3, expand_animations=False), tf.float32)
-  image = v1.image.resize_bilinear(pixels[tf.newaxis], [size_px, size_px]) / 255
-  with tf.Graph().as_default(), v1.Session() as session:
-    (scores,) = tf.import_graph_def(v1.GraphDef.FromString(path.read_bytes()), return_elements=["scores:0"])
-    return session.run(scores, {"import/images:0": np.tile(image, [4, 1, 1, 1])})[:1]
-
-
-def without_size() -> str:
-  return convolutional(images_placeholder(None, None, None, 3), "scores")
-
-
-def test_the_size_is_the_scripts_where_the_graph_has_none(graphs, labels, small_images, here, capsys):
-  path = write_graph(graphs, "without_size.pb", without_size)
-  graph = Frozen(path, labels, "images", "scores", 299, 299, 0, 255)
-  picture = str(small_images / "black" / "0.jpg")
-  assert main(["label_image", *graph.flags, f"--image={picture}"]) == 0
-  percent = float(capsys.readouterr().out.split()[-1])
-  np.testing.assert_allclose(percent, 100 * as_in_2018(graph, picture).max(), atol=2e-3)
-  asked = graph._replace(height=50, width=31)
-  assert main(["label_image", *graph.flags, f"--image={picture}", "--input_height=50", "--input_width=31"]) == 0
-  percent = float(capsys.readouterr().out.split()[-1])
-  np.testing.assert_allclose(percent, 100 * as_in_2018(asked, picture).max(), atol=2e-3)
-
-
-def reads_files() -> str:
-  stored = tf.io.decode_raw(tf.io.read_file("/etc/hostname"), tf.uint8)
-  images = images_placeholder(None, 24, 24, 3) + tf.cast(tf.size(stored), tf.float32)
-  return convolutional(images, "scores")
-
-
-def with_others() -> str:
-  v1.placeholder(tf.string, [], name="comment")
-  v1.placeholder(tf.float32, [None, 48], name="vectors")
-  images = images_placeholder(None, 24, 24, 3)
-  tf.nn.softmax(tf.constant([[1.0, 2.0, 3.0]]), name="constant")
-  return convolutional(images, "scores")
-
-
-@pytest.fixture(scope="module")
-def others_graph(graphs, labels) -> list[str]:
-  path = graphs / "others.pb"
-  with tf.Graph().as_default() as graph, v1.Session(graph=graph) as session:
-    output = with_others()
-    session.run(v1.global_variables_initializer())
-    frozen = v1.graph_util.convert_variables_to_constants(
-      session, graph.as_graph_def(), [output, "constant", "comment", "vectors"]
-    )
-  path.write_bytes(frozen.SerializeToString())
-  return [f"--graph={path}", f"--labels={labels}"]
-
-
-def refused(flags: list[str], small_images: Path, capsys) -> str:
-  """Checks that both modes refuse the flags before anything is written; returns the sentence."""
-  said = []
-  for mode in (["--process_mode=1", f"--image={small_images}/grey/0.jpg"], ["--process_mode=2"]):
-    directory = [f"--directory_name={small_images}"] if mode[0].endswith("2") else []
-    assert main(["label_image", *mode, *directory, *flags]) == 2
-    shown = capsys.readouterr()
-    assert shown.out == ""
-    said.append(shown.err)
-    assert list(Path.cwd().iterdir()) == []
-  assert said[0] == said[1]
-  assert said[0].count("\n") == 1
-  return said[0]
-
-
-@pytest.mark.parametrize(
-  ("flags", "sentence"),
-  [
-    (
-      [],
-      "has no operation 'input': give --input_layer=images; and it has no operation"
-      " 'InceptionV3/Predictions/Reshape_1': give --output_layer=scores.",
-    ),
-    (["--input_layer=import/images", "--output_layer=scores"], "'import/images': give --input_layer=images."),
-    (["--input_layer=images", "--output_layer=score"], "'score': give --output_layer=scores."),
-    (
-      ["--input_layer=vectors", "--output_layer=scores"],
-      "takes float32 (None, 48), not images: give --input_layer=images.",
-    ),
-    (["--input_layer=comment", "--output_layer=scores"], "takes string (), not images: give --input_layer=images."),
-    (["--input_layer=images", "--output_layer=constant"], "constant of {graph} is not computed from images"),
-    (["--input_layer=images", "--output_layer=images"], "images of {graph} is not computed from images"),
-    (
-      ["--input_layer=images", "--output_layer=Conv2D"],
-      "{labels} has 3 labels, but Conv2D of {graph} gives 288 numbers",
-    ),
-    (
-      ["--input_layer=images", "--output_layer=scores", "--input_width=299"],
-      "takes (None, 24, 24, 3), not --input_width=299: leave --input_width out.",
-    ),
-    (["--input_std=0"], "argument --input_std: 0 cannot be divided by"),
-    (["--input_mean=nan"], "argument --input_mean: nan is not a number"),
-    (["--input_height=0"], "argument --input_height: 0 is not at least 1"),
-    (["--process_mode=3"], "argument --process_mode: invalid choice: 3"),
-    (["--imput_layer=images"], "the nearest flag is --input_layer."),
-  ],
-)
-def test_wrong_flags_are_one_sentence(flags, sentence, others_graph, small_images, here, capsys):
-  graph, labels = (flag.split("=")[1] for flag in others_graph)
-  if flags and flags[0].startswith(("--process_mode", "--imput")):
-    assert main(["label_image", *others_graph, *flags]) == 2
-    assert sentence in capsys.readouterr().err
-  else:
-    assert sentence.format(graph=graph, labels=labels) in refused([*others_graph, *flags], small_images, capsys)
-
-
-def test_the_old_graphs_input_is_found_though_it_is_no_placeholder(old_graph, small_images, here, capsys):
-  flags = [*old_graph.flags, "--input_layer=Placeholder"]
-  assert "'Placeholder': give --input_layer=Mul or sub or ResizeBilinear or ExpandDims." in refused(
-    flags, small_images, capsys
-  )
-
-
-def test_labels_of_another_length_are_one_sentence(tf1_graph, small_images, tmp_path, here, capsys):
-  labels = tmp_path / "two.txt"
-  labels.write_text("black\ngrey\n")
-  sentence = refused([*tf1_graph.flags, f"--labels={labels}"], small_images, capsys)
-  assert f"{labels} has 2 labels, but net/probabilities of {tf1_graph.path} gives 3 numbers per image" in sentence
-
-
-@pytest.mark.parametrize(
-  ("flag", "content", "sentence"),
-  [
-    ("graph", None, "is not there: give a file as --graph."),
-    ("graph", b"", "is not a frozen graph"),
-    ("graph", b"\xff no graph", "is not a frozen graph"),
-    ("labels", None, "is not there: give a file as --labels."),
-    ("labels", b"\n\n", "is empty"),
-    ("labels", b"\xff\xfe", "is not a text file in UTF-8"),
-  ],
-)
-def test_files_that_are_something_else_are_one_sentence(
-  flag, content, sentence, tf1_graph, small_images, tmp_path, here, capsys
-):
-  path = tmp_path / "given"
-  if content is not None:
-    path.write_bytes(content)
-  assert f"{path} {sentence}" in refused([*tf1_graph.flags, f"--{flag}={path}"], small_images, capsys)
-
-
-@pytest.mark.parametrize(
-  ("build", "freeze", "sentence"),
-  [(without_size, False, "has variables"), (reads_files, True, "operations that reach beyond the graph (ReadFile)")],
-)
-def test_a_graph_that_is_more_than_a_frozen_one_is_refused(
-  build, freeze, sentence, graphs, labels, small_images, here, capsys
-):
-  path = write_graph(graphs, f"{build.__name__}_{freeze}.pb", build, freeze)
-  flags = [f"--graph={path}", f"--labels={labels}", "--input_layer=images", "--output_layer=scores"]
-  assert sentence in refused(flags, small_images, capsys)
-
-
-@pytest.mark.parametrize(
-  ("flags", "sentence"),
-  [
-    (["--directory_name=x"], "--directory_name is for --process_mode=2: add that, or give --image."),
-    (["--image=x", "--output=y"], "--output is for --process_mode=2"),
-    (["--image=nowhere.jpg"], "nowhere.jpg is not there: give a file as --image."),
-    (
-      ["--process_mode=2", "--directory_name=nowhere"],
-      "nowhere is not there: give a folder of images as --directory_name.",
-    ),
-    (["--process_mode=2", "--directory_name=."], "the CSV would be written into --directory_name . itself"),
-    (
-      ["--process_mode=2", "--directory_name=none"],
-      "none has no files: give a folder of images as --directory_name.",
-    ),
-  ],
-)
-def test_what_is_not_there_is_one_sentence(flags, sentence, tf1_graph, here, capsys):
-  (here / "none").mkdir()
-  assert main(["label_image", *tf1_graph.flags, *flags]) == 2
-  shown = capsys.readouterr().err
-  assert sentence in shown
-  assert shown.count("\n") == 1
-  assert [path.name for path in here.iterdir()] == ["none"]
 
 
 def test_help_is_quick_and_teaches():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import re
@@ -11,103 +10,20 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pytest
-import tensorflow as tf
 
-from beam_retrain.trainer import task
-from beam_retrain.trainer.compat.callbacks import Snapshots
-from beam_retrain.trainer.compat.retrain_options import add_retrain_flags, retrain_request
-from beam_retrain.trainer.fit.head import build_head
-from beam_retrain.trainer.fit.tensorboard import EventFile, Summaries
+from beam_retrain.trainer.fit.tensorboard import Summaries
 from beam_retrain.trainer.fit.training import Round, Score
-from beam_retrain.transforms.core.compat.graph_call import find_call, parse_graph
 from beam_retrain.transforms.core.errors import InputError
-from beam_retrain.transforms.core.models.head import Head, decode_head
-from beam_retrain.transforms.core.records.schema import decode_bottleneck
-from beam_retrain.transforms.core.records.tfrecord import read_records
-from beam_retrain.transforms.core.run.cli import ArgumentParser
-from beam_retrain.transforms.core.verify.score_paths import frozen_graph
+from tests.trainer.compat.retrain_suite import LOOKS, curves, everything_in, flags_below, like_retrain, plain_run, run
 
-# Of the 45 steps 0 to 44, the looks are after 0, 10, 20, 30, 40 and 44, the graphs after 22 and 44, which is the last.
-LOOKS = [0, 10, 20, 30, 40, 44]
-GRAPHS = [22, 44]
-
-
-class LikeRetrain(NamedTuple):
-  """A training with every flag. Attributes: folder: everything is below it; out: what it printed."""
-
-  folder: Path
-  out: str
-
-
-def flags_below(folder: Path) -> list[str]:
-  return [
-    "--preset=retrain",
-    "--how_many_training_steps=45",
-    "--train_batch_size=20",
-    "--learning_rate=0.002",
-    "--eval_step_interval=10",
-    "--validation_batch_size=33",
-    f"--summaries_dir={folder}/logs",
-    f"--intermediate_output_graphs_dir={folder}/made/graphs",
-    "--intermediate_store_frequency=22",
-    f"--checkpoint_path={folder}/made/too/_checkpoint",
-    "--final_tensor_name=scope/My_result",
-  ]
-
-
-def run(bottlenecks: Path, output: Path, *flags: str) -> int:
-  return task.run([f"--input={bottlenecks}", f"--output={output}", *flags])
-
-
-@pytest.fixture(scope="module")
-def like_retrain(tmp_path_factory, bottlenecks_folder) -> LikeRetrain:
-  folder = tmp_path_factory.mktemp("like_retrain")
-  command = [
-    sys.executable,
-    "-m",
-    "beam_retrain.trainer.task",
-    f"--input={bottlenecks_folder}",
-    f"--output={folder}/model",
-  ]
-  ran = subprocess.run(
-    [*command, *flags_below(folder)], cwd=Path(__file__).parents[3], check=True, stdout=subprocess.PIPE, text=True
-  )
-  return LikeRetrain(folder, ran.stdout)
-
-
-@pytest.fixture(scope="module")
-def plain_run(tmp_path_factory, bottlenecks_folder) -> Path:
-  """The same training, without the flags that only look at it."""
-  folder = tmp_path_factory.mktemp("plain") / "model"
-  assert run(bottlenecks_folder, folder, *flags_below(folder)[:4]) == 0
-  return folder
+__all__ = ["like_retrain", "plain_run"]  # fixtures
 
 
 def rounds_of(model: Path) -> list[dict]:
   return json.loads((model / "metrics.json").read_text())["rounds"]
-
-
-def curves(folder: Path) -> dict[str, list[tuple[int, float]]]:
-  found: dict[str, list[tuple[int, float]]] = {}
-  for path in sorted(folder.iterdir()):
-    for event in tf.compat.v1.train.summary_iterator(str(path)):
-      for value in event.summary.value:
-        assert value.metadata.plugin_data.plugin_name == "scalars"
-        found.setdefault(value.tag, []).append((event.step, float(tf.make_ndarray(value.tensor))))
-  return found
-
-
-def stored_bottlenecks(folder: Path) -> tuple[np.ndarray, np.ndarray]:
-  """Returns float32 [N, D] and int64 [N]."""
-  stored = []
-  for path in sorted((folder / "records").glob("*.tfrecord")):
-    with path.open("rb") as file:
-      stored += [decode_bottleneck(record) for record in read_records(file, path.name)]
-  return np.stack([one.vector for one in stored]), np.array([one.class_index for one in stored])
 
 
 def test_three_lines_at_every_look_as_retrain_prints_them(like_retrain):
@@ -182,39 +98,6 @@ def test_without_a_place_of_their_own_the_curves_are_in_the_output(tmp_path, bot
   assert len(curves(tmp_path / "model" / "logs" / "train")["accuracy"]) == 45
 
 
-def test_an_event_file_as_tensorflow_writes_it(tmp_path):
-  times = iter([1700000000.5, 1700000000.5, 1700000001.25])
-  file = EventFile(str(tmp_path), clock=lambda: next(times))
-  file.write(7, {"a": 0.5, "b": -2.0})
-  # Read before it is closed: a killed run leaves no less.
-  events = list(tf.compat.v1.train.summary_iterator(str(tmp_path / "events.out.tfevents.1700000000.beam_retrain")))
-  file.close()
-  assert [(event.wall_time, event.step) for event in events] == [(1700000000.5, 0), (1700000001.25, 7)]
-  assert events[0].file_version == "brain.Event:2"
-  reference = tf.summary.create_file_writer(str(tmp_path / "reference"))
-  metadata = tf.compat.v1.SummaryMetadata(
-    plugin_data=tf.compat.v1.SummaryMetadata.PluginData(plugin_name="scalars"), data_class=1
-  )
-  with reference.as_default():
-    tf.summary.write("a", tf.constant(0.5), step=7, metadata=metadata)
-  reference.close()
-  (path,) = (tmp_path / "reference").iterdir()
-  version, by_tensorflow = tf.compat.v1.train.summary_iterator(str(path))
-  assert version.file_version == events[0].file_version
-  assert (events[1].summary.value[0].tag, events[1].summary.value[0].metadata) == (
-    by_tensorflow.summary.value[0].tag,
-    by_tensorflow.summary.value[0].metadata,
-  )
-  assert tf.make_ndarray(events[1].summary.value[0].tensor) == tf.make_ndarray(by_tensorflow.summary.value[0].tensor)
-  assert events[1].summary.value[0].tensor.dtype == by_tensorflow.summary.value[0].tensor.dtype
-
-
-def everything_in(folder: Path) -> dict[str, bytes]:
-  return {
-    str(path.relative_to(folder)): path.read_bytes() if path.is_file() else b"" for path in sorted(folder.rglob("*"))
-  }
-
-
 def test_only_event_files_of_an_earlier_run_are_removed(tmp_path):
   logs = tmp_path / "logs"
   foreign = [
@@ -249,105 +132,6 @@ def test_only_event_files_of_an_earlier_run_are_removed(tmp_path):
   after = everything_in(logs)
   assert {name: after[name] for name in before} == before
   assert len(after) == len(before) + 2
-
-
-def test_graphs_of_the_training_so_far(like_retrain):
-  graphs = like_retrain.folder / "made" / "graphs"
-  assert sorted(path.name for path in graphs.iterdir()) == [f"intermediate_{step}.pb" for step in GRAPHS]
-  for step in GRAPHS:
-    assert f"Save intermediate result to : {graphs}/intermediate_{step}.pb\n" in like_retrain.out
-  # Step 44 is the last one.
-  whole = (like_retrain.folder / "model" / "retrained_graph.pb").read_bytes()
-  assert (graphs / "intermediate_44.pb").read_bytes() == whole
-  assert (graphs / "intermediate_22.pb").read_bytes() != whole
-
-
-def test_a_graph_so_far_is_that_of_a_training_that_ended_there(like_retrain, tmp_path, bottlenecks_folder):
-  """Bit for bit what freezing that head anew gives: a graph that is frozen once takes other heads."""
-  flags = [flag for flag in flags_below(tmp_path)[:4] if "steps" not in flag]
-  name = "--final_tensor_name=scope/My_result"
-  assert run(bottlenecks_folder, tmp_path / "model", *flags, "--training_steps=23", name) == 0
-  ended_there = (tmp_path / "model" / "retrained_graph.pb").read_bytes()
-  assert (like_retrain.folder / "made" / "graphs" / "intermediate_22.pb").read_bytes() == ended_there
-
-
-def test_the_final_tensor_has_the_name_that_was_asked_for(like_retrain, small_images):
-  model = like_retrain.folder / "model"
-  graph = parse_graph((model / "retrained_graph.pb").read_bytes(), "graph")
-  assert graph.node[-1].name == "scope/My_result"
-  # label_image --resize auto knows that it is ours, and resizes as it was trained.
-  unknown = {"height": None, "width": None, "mean": 0.0, "std": 255.0, "half_pixel_centers": None}
-  call = find_call(graph, "graph", input_layer="Placeholder", output_layer="scope/My_result", **unknown)
-  assert (call.half_pixel_centers, call.height, call.width) == (True, 75, 75)
-  images = [(small_images / "white" / f"{number}.jpg").read_bytes() for number in (0, 4)]
-  scores = frozen_graph(str(model)).score(images)
-  exported = tf.saved_model.load(str(model / "saved_model"))
-  np.testing.assert_allclose(
-    scores, exported.score_images(exported.preprocess(tf.constant(images)))["scores"], atol=1e-6
-  )
-
-
-@pytest.mark.parametrize(
-  "name", ["final_result", "softmax", "a/b/c", "retrained_result", "PLACEHOLDER_2", ".x", "a>b", "1-2", "x" * 200]
-)
-def test_a_graph_of_any_final_name_is_known_to_be_ours(like_retrain, name):
-  from beam_retrain.trainer.export.frozen_graph import freeze_scores
-
-  args = parse(f"--final_tensor_name={name}")
-  assert retrain_request(args).final_tensor_name == name
-  exported = tf.saved_model.load(str(like_retrain.folder / "model" / "saved_model"))
-  graph = freeze_scores(exported.score_images, name)
-  unknown = {"height": None, "width": None, "mean": 0.0, "std": 255.0, "half_pixel_centers": None}
-  assert find_call(graph, "graph", input_layer="Placeholder", output_layer=name, **unknown).half_pixel_centers
-
-
-def test_the_checkpoint_is_the_head_on_plain_bottlenecks(like_retrain, bottlenecks_folder):
-  prefix = like_retrain.folder / "made" / "too" / "_checkpoint"
-  assert sorted(path.name for path in prefix.parent.iterdir()) == [
-    "_checkpoint.data-00000-of-00001",
-    "_checkpoint.index",
-  ]
-  reader = tf.train.load_checkpoint(str(prefix))
-  weights, biases = (
-    reader.get_tensor(f"final_retrain_ops/{name}") for name in ("weights/final_weights", "biases/final_biases")
-  )
-  assert reader.get_variable_to_shape_map() == {
-    "final_retrain_ops/weights/final_weights": [102, 3],
-    "final_retrain_ops/biases/final_biases": [3],
-  }
-  vectors, _ = stored_bottlenecks(bottlenecks_folder)
-  logits = vectors.astype(np.float64) @ weights + biases
-  powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-  head = decode_head((like_retrain.folder / "model" / "head.npz").read_bytes(), "head.npz")
-  np.testing.assert_allclose(powers / powers.sum(axis=1, keepdims=True), head.score(vectors), atol=1e-5)
-
-
-def test_a_checkpoint_stands_at_each_graph(tmp_path):
-  """As in retrain.py: whoever kills the training has the checkpoint of the last graph."""
-  args = ("--intermediate_store_frequency=3", f"--intermediate_output_graphs_dir={tmp_path}/graphs")
-  asked = retrain_request(parse(*args, f"--checkpoint_path={tmp_path}/_checkpoint"))
-  model = build_head(5, 2, seed=0)
-  scale, offset = np.arange(1, 6, dtype=np.float32), np.arange(5, dtype=np.float32)
-  snapshots = Snapshots(
-    asked,
-    freeze=lambda weights: weights[1].tobytes(),
-    flatten=lambda head: Head(scale, offset, *head.get_weights()),
-    stream=io.StringIO(),
-  )
-  for step in range(8):
-    model.set_weights([np.full((5, 2), step, np.float32), np.full(2, step, np.float32)])
-    snapshots.on_step(step, model)
-    last = step // 3 * 3
-    assert (tmp_path / "_checkpoint.index").exists() == bool(last)
-    if last:
-      reader = tf.train.load_checkpoint(str(tmp_path / "_checkpoint"))
-      weights = reader.get_tensor("final_retrain_ops/weights/final_weights")
-      np.testing.assert_array_equal(weights, np.outer(scale, [last, last]))
-      # 0 + 1 + 2 + 3 + 4 from the offset, and the bias.
-      np.testing.assert_array_equal(reader.get_tensor("final_retrain_ops/biases/final_biases"), [11 * last] * 2)
-  assert everything_in(tmp_path / "graphs") == {
-    f"intermediate_{step}.pb": np.full(2, step, np.float32).tobytes() for step in (3, 6)
-  }
 
 
 def test_quiet(tmp_path, bottlenecks_folder, capsys):
@@ -401,12 +185,6 @@ def test_a_killed_run_goes_on_and_leaves_what_an_undisturbed_one_leaves(tmp_path
     # What was trained twice, between checkpoint and kill, is told twice, and the same.
     assert {tag: dict(points) for tag, points in both.items()} == {tag: dict(points) for tag, points in once.items()}
     assert all(set(points) == set(once[tag]) for tag, points in both.items())
-
-
-def parse(*flags: str):
-  parser = ArgumentParser(prog="p")
-  add_retrain_flags(parser)
-  return parser.parse_args(flags)
 
 
 @pytest.mark.parametrize(
@@ -470,11 +248,3 @@ def test_places_of_their_own_are_part_of_the_request(tmp_path, bottlenecks_folde
     )
     requests.append(json.loads((tmp_path / "model" / "info.json").read_text())["request"])
   assert requests[0] != requests[1]
-
-
-def test_no_graphs_where_none_are_asked_for_and_a_checkpoint_at_the_end(tmp_path, bottlenecks_folder, like_retrain):
-  flags = [flag for flag in flags_below(tmp_path) if "frequency" not in flag]
-  assert run(bottlenecks_folder, tmp_path / "model", *flags, "--intermediate_store_frequency=0") == 0
-  assert not (tmp_path / "made" / "graphs").exists()
-  # The other one was written last with the graph of step 44, the last.
-  assert everything_in(tmp_path / "made" / "too") == everything_in(like_retrain.folder / "made" / "too")

@@ -21,7 +21,7 @@ from beam_retrain.transforms.core.records.schema import shard_name
 from beam_retrain.transforms.core.records.shards import ShardReport
 from beam_retrain.transforms.evaluation import compare
 from beam_retrain.transforms.evaluation.compare import CHANGES_FILES, MAX_SHOWN, SLICES_FILE, CompareNights, slices_csv
-from tests.transforms.core.metrics.test_comparison import NIGHT, plainly, random_case
+from tests.transforms.core.metrics.random_nights import NIGHT, plainly, random_case
 
 RUNNER = "--runner=FnApiRunner"
 SEEDS = [1, 3, 4, 5, 6, 7, 18, 24, 25, 30, 34]

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
 import json
-import math
 import random
-import time
 
 import pytest
-from scipy.stats import binomtest
 
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.metrics import comparison
@@ -26,14 +22,17 @@ from beam_retrain.transforms.core.metrics.comparison import (
   merge,
 )
 from beam_retrain.transforms.core.metrics.intervals import wilson_interval
-from beam_retrain.transforms.core.metrics.mcnemar import mcnemar_p_value
 from beam_retrain.transforms.core.metrics.predictions import Row
 from beam_retrain.transforms.core.metrics.slices import extract_slices, extract_slices_beside
 from beam_retrain.transforms.core.records.slice_manifest import ManifestRow
+from tests.transforms.core.metrics.random_nights import NIGHT, plainly, random_case
 
-NIGHT = "2026-11-23"
 MODEL = Plan(("model",), NIGHT)
+
+
 BOTH = Plan(("model", "candidate"), NIGHT)
+
+
 SLICED = Plan(("model",), None, "m.csv", ("writer",))
 
 
@@ -161,41 +160,6 @@ def test_nothing_in_common_has_no_drop():
   assert (found["paired"], found["drop"], found["p_value"], found["verdict"]) == (0, None, 1.0, "no difference shown")
 
 
-def test_mcnemar_by_hand():
-  assert mcnemar_p_value(0, 0) == mcnemar_p_value(1, 0) == mcnemar_p_value(7, 7) == mcnemar_p_value(7, 8) == 1.0
-  assert mcnemar_p_value(499_999, 500_000) == 1.0
-  assert mcnemar_p_value(5, 0) == pytest.approx(2 / 32, rel=1e-13)
-  assert mcnemar_p_value(2, 6) == pytest.approx(2 * (1 + 8 + 28) / 256, rel=1e-13)
-
-
-def test_mcnemar_is_exact_for_every_small_split():
-  for changed in range(1, 61):
-    for fewer in range(changed + 1):
-      exact = min(1.0, 2 * sum(math.comb(changed, i) for i in range(min(fewer, changed - fewer) + 1)) / 2**changed)
-      assert mcnemar_p_value(fewer, changed - fewer) == pytest.approx(exact, rel=1e-12)
-
-
-def test_mcnemar_agrees_with_another_reader():
-  picks = random.Random(4)
-  splits = [(0, 1_000), (499_000, 501_000), (500_000, 500_000), (499_999, 500_001), (480_000, 520_000), (3, 999_997)]
-  for _ in range(60):
-    changed = round(10 ** picks.uniform(1, 6))
-    fewer = min(changed, max(0, round(picks.gauss(changed / 2, 1.5 * math.sqrt(changed)))))
-    splits.append((fewer, changed - fewer))
-  for regressed, fixed in splits:
-    expected = binomtest(regressed, regressed + fixed, 0.5).pvalue
-    assert mcnemar_p_value(regressed, fixed) == pytest.approx(expected, rel=1e-7, abs=1e-300)
-    assert mcnemar_p_value(fixed, regressed) == mcnemar_p_value(regressed, fixed)
-
-
-def test_mcnemar_is_quick_for_a_million_changes():
-  start = time.process_time()
-  for regressed in range(499_000, 499_050):
-    assert 0 < mcnemar_p_value(regressed, 1_000_000 - regressed) < 0.1
-  assert mcnemar_p_value(1, 999_999) == 0.0
-  assert time.process_time() - start < 0.5
-
-
 def _sliced(*values: str, right: int) -> Comparison:
   """The first `right` images are right."""
   rows = [_row(str(number), "5", "5" if number < right else "6") for number in range(len(values))]
@@ -286,141 +250,6 @@ def test_a_name_comes_once_in_each_night():
     compare(Bucket({"model": twice}), MODEL)
   with pytest.raises(InputError, match="the baseline 2026-11-23 has more than one image 'a'"):
     compare(Bucket({"model": []}, twice), MODEL)
-
-
-# Random nights, counted plainly and by the product. `test_compare.py` sends the same ones through Beam.
-
-
-def random_bucket(picks: random.Random, models: tuple[str, ...], columns: int) -> Bucket:
-  """Returns two random nights: edited, new and gone images, changed labels, some without a row in the manifest."""
-  labels = ["0", "1", "'=2", 'naïve, "3"\n']
-  keys = [f"{picks.choice(['testing', 'é,x', '=y'])}/{number}.jpg" for number in range(picks.randint(1, 120))]
-  keys = [f"'{key}" if key.startswith("=") else key for key in keys]
-  sure = picks.random()
-
-  def predicted(actual: str) -> str:
-    return actual if picks.random() < sure else picks.choice(labels)
-
-  def row(key: str, actual: str, sha256: str) -> Row:
-    return Row(key, actual, predicted(actual), f"{picks.choice([99.5, picks.uniform(25, 100)]):.4f}", sha256)
-
-  then = {key: row(key, picks.choice(labels), f"{picks.getrandbits(64):064x}") for key in keys}
-  tonight: dict[str, list[Row]] = {model: [] for model in models}
-  for key in [key for key in keys if picks.random() > 0.1] + [
-    f"new/{number}.jpg" for number in range(picks.randint(0, 9))
-  ]:
-    old = then.get(key)
-    actual = old.actual if old and picks.random() > 0.1 else picks.choice(labels)
-    sha256 = old.sha256 if old and picks.random() > 0.1 else f"{picks.getrandbits(64):064x}"
-    for model in models:
-      tonight[model].append(row(key, actual, sha256))
-  values = ["w1", "ü\r\n,", "", "=1+1"]
-  manifest = [
-    ManifestRow(line, one.key, tuple(picks.choice(values[: 2 + column]) or "(empty)" for column in range(columns)))
-    for line, one in enumerate(tonight[models[0]], 2)
-    if picks.random() > 0.2
-  ]
-  if len(tonight[models[0]]) and not any(one.key in then for one in tonight[models[0]]):
-    return random_bucket(picks, models, columns)  # nights of other images are an error
-  if columns and not manifest:
-    return random_bucket(picks, models, columns)  # so is a manifest without a row
-  return Bucket(tonight, list(then.values()), manifest)
-
-
-COUNTS = ["paired", "baseline_correct", "correct", "regressed", "fixed", "new", "gone", "edited"]
-COUNTS += ["regressed_edited", "fixed_edited"]
-
-
-def plainly(bucket: Bucket, plan: Plan, min_slice_size: int) -> tuple[dict, dict, dict, dict[str, list[list[str]]]]:
-  """Returns `extract`, `extract_slices`, `extract_slices_beside` and the lines of the four files, from dicts and sets
-  alone."""
-  nights = {model: {row.key: row for row in rows} for model, rows in bucket.tonight.items()}
-  first = nights[plan.models[0]]
-  figures, slices, beside = {}, {}, {}
-  lines: dict[str, list[list[str]]] = {"regressed": [], "fixed": [], "new": [], "gone": []}
-  for model, now in nights.items():
-    name = plan.baseline if model == plan.models[0] else plan.models[0]
-    before = {row.key: row for row in bucket.baseline} if model == plan.models[0] else first
-    slices[model], beside[model] = {}, {}
-    for at, column in enumerate(plan.columns):
-      value_of = {row.key: row.values[at] for row in bucket.manifest}
-      groups: dict[str, list[Row]] = {}
-      for key, row in now.items():
-        groups.setdefault(value_of.get(key, ""), []).append(row)
-      unlisted = groups.pop("", [])
-      small = [rows for rows in groups.values() if len(rows) < min_slice_size]
-      slices[model][column] = {
-        value: _rate_plainly(rows) for value, rows in groups.items() if len(rows) >= min_slice_size
-      }
-      pool = {"slices": len(small), "fewer_than": min_slice_size, **_rate_plainly(list(itertools.chain(*small)))}
-      beside[model][column] = {
-        "small": pool if small else None,
-        "unlisted": _rate_plainly(unlisted) if unlisted else None,
-      }
-    if name is None:
-      figures[model] = {**dict.fromkeys(["baseline", *COUNTS, "drop", "p_value"]), "verdict": "no baseline"}
-      continue
-    both = sorted(now.keys() & before.keys())
-    was = {key for key in both if before[key].actual == before[key].predicted}
-    is_now = {key for key in both if now[key].actual == now[key].predicted}
-    for kind, keys in (("regressed", was - is_now), ("fixed", is_now - was)):
-      for key in sorted(keys):
-        one, other = now[key], before[key]
-        edited = str(one.sha256 != other.sha256)
-        cells = [key, one.actual, other.predicted, other.confidence, one.predicted, one.confidence, edited, model, name]
-        lines[kind].append([*cells, one.sha256])
-    if model == plan.models[0]:
-      for key in sorted(now.keys() - before.keys()):
-        one = now[key]
-        lines["new"].append(
-          [key, one.actual, one.predicted, one.confidence, str(one.actual == one.predicted), one.sha256]
-        )
-      for key in sorted(before.keys() - now.keys()):
-        lines["gone"].append([key, *before[key][1:]])
-    worse, better = len(was - is_now), len(is_now - was)
-    edited_keys = {key for key in both if now[key].sha256 != before[key].sha256}
-    p_value = binomtest(worse, worse + better, 0.5).pvalue if worse + better else 1.0
-    significant = "worse" if worse > better else "better"
-    figures[model] = {
-      "baseline": name,
-      "paired": len(both),
-      "baseline_correct": len(was),
-      "correct": len(is_now),
-      "regressed": worse,
-      "fixed": better,
-      "new": len(now.keys() - before.keys()),
-      "gone": len(before.keys() - now.keys()),
-      "edited": len(edited_keys),
-      "regressed_edited": len(edited_keys & (was - is_now)),
-      "fixed_edited": len(edited_keys & (is_now - was)),
-      "drop": (len(was) - len(is_now)) / len(both) if both else None,
-      "p_value": pytest.approx(p_value, rel=1e-9),
-      "verdict": significant if p_value < 0.05 else "no difference shown",
-    }
-  for kind in ("regressed", "fixed"):
-    lines[kind].sort(key=lambda cells: (cells[7], cells[0]))
-  return figures, slices, beside, lines
-
-
-def _rate_plainly(rows: list[Row]) -> dict:
-  right = sum(row.actual == row.predicted for row in rows)
-  return {
-    "pictures": len(rows),
-    "correct": right,
-    "accuracy": right / len(rows) if rows else None,
-    "interval_95": list(wilson_interval(right, len(rows))),
-  }
-
-
-def random_case(seed: int) -> tuple[Bucket, Plan, int]:
-  """Returns nights, what to compare of them, and the smallest slice."""
-  picks = random.Random(seed)
-  models = ("model", "candidate")[: picks.randint(1, 2)]
-  columns = ("writer", "=device", "day")[: picks.randint(0, 3)]
-  bucket = random_bucket(picks, models, len(columns))
-  baseline = NIGHT if picks.random() > 0.2 else None
-  plan = Plan(models, baseline, "m.csv" if columns else None, columns)
-  return bucket if baseline else bucket._replace(baseline=[]), plan, picks.randint(1, 40)
 
 
 @pytest.mark.parametrize("round_of_100", range(4))

@@ -1,0 +1,146 @@
+"""Images some of which are bad, and runs to compare a retry of them with."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from beam_retrain.pipelines import bottlenecks
+
+RUNNER = "--runner=FnApiRunner"
+
+
+@pytest.fixture(scope="session")
+def trunk(made: Any) -> str:
+  return f"--trunk={made.data.parent / 'trunk'}"
+
+
+@pytest.fixture(scope="session")
+def drawn(tmp_path_factory: pytest.TempPathFactory, draw_digits: Callable) -> Path:
+  folder = tmp_path_factory.mktemp("drawn")
+  draw_digits(folder / "all", 300, lambda number, label: f"{label}/{number}.png")
+  for label in ("zebra", "ant", "mule"):
+    shutil.copytree(folder / "all" / label, folder / "data" / label)
+  return folder / "data"
+
+
+class Broken(NamedTuple):
+  """Images some of which are bad, and what `bottlenecks` made of them.
+
+  Attributes:
+    data: class folders.
+    sound: the bytes of the bad ones when they are repaired, by key.
+    output: where `bottlenecks` ended with exit code 3.
+    flags: of that run.
+  """
+
+  data: Path
+  sound: dict[str, bytes]
+  output: Path
+  flags: tuple[str, ...]
+
+  def repair(self, *keys: str) -> None:
+    for key in keys or self.sound:
+      path = self.data / key
+      if path.is_symlink():
+        path.unlink()
+      path.write_bytes(self.sound[key])
+
+
+BAD = 6
+
+
+def spoil(data: Path) -> dict[str, bytes]:
+  """Makes six images bad in as many ways; the last is not there: a link that leads nowhere."""
+  keys = [path.relative_to(data).as_posix() for path in sorted(data.rglob("*.png"))][::12][:BAD]
+  sound = {key: (data / key).read_bytes() for key in keys}
+  cut, empty, text, header, pixels, gone = (data / key for key in keys)
+  cut.write_bytes(sound[keys[0]][:-30])
+  empty.write_bytes(b"")
+  text.write_bytes(b"no image")
+  header.write_bytes(sound[keys[3]][:20])
+  damaged = bytearray(sound[keys[4]])
+  damaged[-40:-20] = bytes(20)
+  pixels.write_bytes(damaged)
+  gone.unlink()
+  gone.symlink_to(data / "nowhere.png")
+  return sound
+
+
+PERCENTAGES = ("--testing_percentage=30", "--validation_percentage=20")
+
+
+def break_images(drawn: Path, folder: Path, *flags: str) -> Broken:
+  data = Path(shutil.copytree(drawn, folder / "data"))
+  sound = spoil(data)
+  assert run(data, folder / "bad", *flags) == 3
+  return Broken(data, sound, folder / "bad", flags)
+
+
+def break_and_accept(drawn: Path, folder: Path, trunk: str) -> Broken:
+  data = Path(shutil.copytree(drawn, folder / "data"))
+  sound = spoil(data)
+  assert run(data, folder / "bad", trunk, *PERCENTAGES, "--max_bad_fraction=0.5") == 0
+  return Broken(data, sound, folder / "bad", (trunk, *PERCENTAGES))
+
+
+@pytest.fixture
+def broken(drawn: Path, trunk: str, tmp_path: Path) -> Broken:
+  return break_images(drawn, tmp_path, trunk, *PERCENTAGES)
+
+
+@pytest.fixture(scope="module")
+def kept_broken(drawn: Path, trunk: str, tmp_path_factory: pytest.TempPathFactory) -> Broken:
+  """For tests that change nothing of it."""
+  return break_images(drawn, tmp_path_factory.mktemp("broken"), trunk, *PERCENTAGES)
+
+
+def run(data: Path | str, output: Path, *flags: str) -> int:
+  return bottlenecks.run([f"--input={data}", f"--output={output}", RUNNER, *flags])
+
+
+def retry(folder: Path, output: Path, *flags: str) -> int:
+  return bottlenecks.run([f"--retry_from={folder}", f"--output={output}", RUNNER, *flags])
+
+
+def stats_of(output: Path) -> dict[str, Any]:
+  stats: dict[str, Any] = json.loads((output / "stats.json").read_text())
+  return stats
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+  return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def check_same_as_cold(output: Path, cold: Path, computed: int) -> None:
+  """Compares with a run that reused nothing; `computed`: how often the trunk ran."""
+  records = {name: data for name, data in files_of(output / "records").items() if name.endswith(".tfrecord")}
+  assert records == {name: data for name, data in files_of(cold / "records").items() if name.endswith(".tfrecord")}
+  for name in ("quarantine.csv", "labels.txt", "schema.pbtxt"):
+    assert (output / name).read_bytes() == (cold / name).read_bytes()
+  assert info_of(output)["settings"] == info_of(cold)["settings"]
+  assert info_of(output)["trunk"] == info_of(cold)["trunk"]
+  stats = stats_of(output)
+  assert {**stats, "bottlenecks": 0} == {**stats_of(cold), "bottlenecks": 0}
+  assert stats["bottlenecks"] == {"computed": computed, "reused": stats["outputs"] - computed}
+
+
+def info_of(output: Path) -> dict[str, Any]:
+  info: dict[str, Any] = json.loads((output / "info.json").read_text())
+  return info
+
+
+def check_ledgers(before: Path, after: Path, repaired: int) -> None:
+  """Both close, over the same inputs."""
+  first, second = stats_of(before), stats_of(after)
+  for stats in (first, second):
+    assert stats["inputs"] == stats["outputs"] + stats["quarantined"]
+  assert {split: totals["inputs"] for split, totals in first["splits"].items()} == {
+    split: totals["inputs"] for split, totals in second["splits"].items()
+  }
+  assert first["quarantined"] - second["quarantined"] == repaired == second["outputs"] - first["outputs"]
