@@ -25,7 +25,7 @@ from typing import Any
 from beam_retrain.reporting.cost_table import duration, size
 from beam_retrain.transforms.core.records.shards import IMAGES_PER_SHARD, ShardReport
 from beam_retrain.transforms.core.run.cost_model import JobCosts, expect
-from beam_retrain.transforms.core.runtimes.variant import read_kind
+from beam_retrain.transforms.core.runtimes.trunk_info import TrunkInfo
 from benchmarks.commands import table
 
 IMAGES = (70_000, 1_000_000, 1_000_000_000)
@@ -47,8 +47,8 @@ class Plan:
   @classmethod
   def read(cls, path: Path) -> Plan:
     found = json.loads(path.read_text())
-    trunk = found["trunk"]
-    return cls(f"{trunk['handle']}, {read_kind(trunk)}", trunk["dimensions"], JobCosts(**found["costs"]))
+    trunk = TrunkInfo.from_json(found["trunk"])
+    return cls(f"{trunk.handle}, {trunk.variant}", trunk.dimensions, JobCosts(**found["costs"]))
 
 
 @dataclasses.dataclass(frozen=True)

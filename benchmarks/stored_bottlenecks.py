@@ -110,7 +110,7 @@ def write_stored(output: str, trunk: Trunk, counts: Mapping[str, int], argv: Seq
     stage="bottlenecks",
     settings={
       "drawn": dict(counts),
-      "trunk_fingerprint": trunk.fingerprint,
+      "trunk_fingerprint": trunk.info.fingerprint,
       "labels": list(LABELS),
       "preprocessing": PREPROCESSING_VERSION,
       **percentages.to_settings(),
@@ -118,24 +118,24 @@ def write_stored(output: str, trunk: Trunk, counts: Mapping[str, int], argv: Seq
     argv=argv,
     owned=(RECORDS_FOLDER, "trunk", "transform", "temp", "schema.pbtxt"),
     shards_folder=RECORDS_FOLDER,
-    trunk=trunk.card,
+    trunk=trunk.info.to_json(),
     labels=list(LABELS),
     has_splits=True,
-    schema=bottleneck_record(trunk.dimensions),
+    schema=bottleneck_record(trunk.info.dimensions),
   )
   files.write_text(files.join(output, LABELS_FILE), "".join(f"{label}\n" for label in LABELS))
-  files.write_text(files.join(output, "schema.pbtxt"), record_schema_text(trunk.dimensions))
+  files.write_text(files.join(output, "schema.pbtxt"), record_schema_text(trunk.info.dimensions))
   trunk.save(files.join(output, "trunk"))
   records = files.join(output, RECORDS_FOLDER)
 
   def build(root: beam.Pipeline) -> None:
     shards = root | "Plan" >> beam.Create(plan(counts))
-    reports = shards | "Draw" >> WorkShards(DrawShard(trunk.dimensions), output=records, request=request)
+    reports = shards | "Draw" >> WorkShards(DrawShard(trunk.info.dimensions), output=records, request=request)
     transform = reports | "Analyze" >> AnalyzeBottlenecks(
       records_folder=records,
       output=files.join(output, "transform"),
       temp_folder=files.join(output, "temp"),
-      dimensions=trunk.dimensions,
+      dimensions=trunk.info.dimensions,
       labels=LABELS,
     )
     stats = (shards, reports) | "Close" >> CloseLedger(output=output, shards_folder=records)

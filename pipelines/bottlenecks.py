@@ -25,7 +25,7 @@ from beam_retrain.pipelines.models.execution import (
   tell_workers,
   trunk_threads,
 )
-from beam_retrain.pipelines.models.precision import Choice, choose_kind
+from beam_retrain.pipelines.models.precision import Choice, choose_variant
 from beam_retrain.pipelines.models.sample import sample_images
 from beam_retrain.pipelines.models.trunk_sources import load_trunk
 from beam_retrain.pipelines.options.retrain_names import tell_left_out
@@ -187,9 +187,9 @@ def run(argv: Sequence[str]) -> int:
   before = {"--retry_from": retry, "--bottleneck_dir": flags.bottleneck_dir, "--on_leak fail": flags.on_leak == "fail"}
   refuse_more_jobs(options, flags.output, before)
   limit_tensorflow(trunk_threads(flags.trunk_threads, options))
-  choice = retry.choose_kind() if retry else _choose_kind(request)
+  choice = retry.choose_variant() if retry else _choose_variant(request)
   trunk = choice.trunk
-  stores = find_stores(flags.reuse, trunk.fingerprint, PREPROCESSING_VERSION, bool(flags.bottleneck_dir))
+  stores = find_stores(flags.reuse, trunk.info.fingerprint, PREPROCESSING_VERSION, bool(flags.bottleneck_dir))
   imported = None
   if flags.bottleneck_dir:
     imported = find_text_import(flags.bottleneck_dir, source, percentages, trunk, flags.max_pixels, flags.output)
@@ -230,20 +230,20 @@ def run(argv: Sequence[str]) -> int:
   digest = output_dir.claim(
     flags.output,
     stage="bottlenecks",
-    settings=request.settings(trunk.fingerprint, execution.batch_size, imported.texts if imported else None),
+    settings=request.settings(trunk.info.fingerprint, execution.batch_size, imported.texts if imported else None),
     argv=argv,
     owned=_OWNED,
     shards_folder=RECORDS_FOLDER,
-    trunk=trunk.card,
+    trunk=trunk.info.to_json(),
     execution={**choice.to_info(), **execution.to_info()},
     labels=source.labels,
     has_splits=source.has_splits,
-    schema=bottleneck_record(trunk.dimensions),
+    schema=bottleneck_record(trunk.info.dimensions),
   )
   if not finished and audit.on_leak == OnLeak.FAIL and (code := check_first(files.join(flags.output, LEAKS_FILE))):
     return code
   files.write_text(files.join(flags.output, LABELS_FILE), "".join(f"{label}\n" for label in source.labels))
-  files.write_text(files.join(flags.output, SCHEMA_FILE), record_schema_text(trunk.dimensions))
+  files.write_text(files.join(flags.output, SCHEMA_FILE), record_schema_text(trunk.info.dimensions))
   trunk_folder = files.join(flags.output, "trunk")
   trunk.save(trunk_folder)
   ask_for_memory(options, trunk_folder)
@@ -259,7 +259,7 @@ def run(argv: Sequence[str]) -> int:
       source.labels,
       percentages,
       flags.output,
-      trunk.fingerprint,
+      trunk.info.fingerprint,
       PREPROCESSING_VERSION,
       earlier=[retry.folder] if retry else flags.reuse,
     )
@@ -267,7 +267,7 @@ def run(argv: Sequence[str]) -> int:
     source=source,
     output=flags.output,
     request=digest,
-    dimensions=trunk.dimensions,
+    dimensions=trunk.info.dimensions,
     percentages=percentages,
     audit=audit,
     max_bad_fraction=flags.max_bad_fraction,
@@ -301,7 +301,7 @@ def run(argv: Sequence[str]) -> int:
   counts = ", ".join(
     f"{totals['outputs']:,} {split}" for split, totals in sorted(stats["splits"].items(), reverse=True)
   )
-  print(f"bottlenecks: {counts}; {trunk.dimensions} numbers each, by the trunk {trunk.handle}; in {shown}")
+  print(f"bottlenecks: {counts}; {trunk.info.dimensions} numbers each, by the trunk {trunk.info.handle}; in {shown}")
   if distorted:
     print(distorted.describe(stats))
   if retry:
@@ -326,10 +326,10 @@ def _scratch_folder(output: str, options: PipelineOptions) -> Iterator[str]:
     yield folder
 
 
-def _choose_kind(request: Request) -> Choice:
+def _choose_variant(request: Request) -> Choice:
   flags = request.flags
   unfinished = not files.exists(files.join(flags.output, COMPLETED_FILE))
-  return choose_kind(
+  return choose_variant(
     load_trunk(flags.trunk, flags.trunk_weights, flags.trunk_input_px),
     flags.precision,
     flags.runtime,

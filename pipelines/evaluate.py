@@ -45,6 +45,7 @@ from beam_retrain.transforms.bottlenecks.store import STORES_FOLDER, find_stores
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.records.schema import INFO_FILE, LABELS_FILE, QUARANTINE_FILE
 from beam_retrain.transforms.core.run.run_info import parse_info, read_info
+from beam_retrain.transforms.core.runtimes.trunk_info import TrunkInfo
 from beam_retrain.transforms.evaluation.compare import SLICES_FILE, CompareNights
 from beam_retrain.transforms.evaluation.evaluate import (
   CONFUSION_FILE,
@@ -185,7 +186,7 @@ def _claim(
       raise InputError(f"{name} is for images: --input holds bottlenecks already; leave {name} out.")
   source: Source
   if stored:
-    source = _stored_bottlenecks(flags, model.info)
+    source = _stored_bottlenecks(flags, model)
   else:
     source = find_source(flags.input, len(model.labels), min_classes=1, retrain_names=model.retrain_names)
     tell_left_out(source)
@@ -207,7 +208,7 @@ def _claim(
       min_slice_size=flags.min_slice_size,
       slices_only=True,
     )
-  about = {"splits": list(splits), "trunk": model.info["trunk"]["handle"], "stored_bottlenecks": stored}
+  about = {"splits": list(splits), "trunk": model.trunk_info.handle, "stored_bottlenecks": stored}
   settings = {
     **about,
     "input": flags.input,
@@ -215,7 +216,7 @@ def _claim(
     "labels": model.labels,
     **split_settings(percentages),
     **retrain_names_setting(model.retrain_names),
-    "trunk_fingerprint": trunk.fingerprint if trunk else model.trunk_fingerprint,
+    "trunk_fingerprint": trunk.fingerprint if trunk else model.trunk_info.fingerprint,
     "batch_size": batch_size,
     "max_pixels": flags.max_pixels,
     "reuse": bool(flags.reuse),
@@ -229,7 +230,7 @@ def _claim(
     owned=_OWNED,
     shards_folder=PARTS_FOLDER,
     model=flags.model,
-    trunk=trunk.card if trunk else model.info["trunk"],
+    trunk=(trunk.info if trunk else model.trunk_info).to_json(),
     labels=model.labels,
     **({"execution": execution.to_info()} if trunk else {}),
   )
@@ -265,13 +266,13 @@ def _holds_bottlenecks(folder: str) -> bool:
   return files.exists(info_path) and parse_info(files.read_bytes(info_path)).get("stage") == "bottlenecks"
 
 
-def _stored_bottlenecks(flags: argparse.Namespace, model_info: Mapping[str, Any]) -> RecordsSource:
+def _stored_bottlenecks(flags: argparse.Namespace, model: Model) -> RecordsSource:
   info = read_info(flags.input, "bottlenecks", files.exists, files.read_bytes)
-  found, wanted = info["trunk"], model_info["trunk"]
-  if found["fingerprint"] != wanted["fingerprint"]:
+  found, wanted = TrunkInfo.from_json(info["trunk"]), model.trunk_info
+  if found.fingerprint != wanted.fingerprint:
     raise InputError(
-      f"the bottlenecks in {flags.input} are of another trunk ({found['handle']}, {found['fingerprint'][:12]}) than the"
-      f" model in {flags.model} ({wanted['handle']}, {wanted['fingerprint'][:12]}): evaluate images, or run"
+      f"the bottlenecks in {flags.input} are of another trunk ({found.handle}, {found.fingerprint[:12]}) than the"
+      f" model in {flags.model} ({wanted.handle}, {wanted.fingerprint[:12]}): evaluate images, or run"
       " `beam-retrain bottlenecks` with the model's trunk."
     )
   return RecordsSource(flags.input, files.join(flags.input, "records"))

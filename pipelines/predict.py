@@ -15,7 +15,7 @@ import numpy as np
 
 from beam_retrain.pipelines.options.precision import add_model_precision_flags
 from beam_retrain.transforms.core.errors import InputError
-from beam_retrain.transforms.core.models.choose_variant import TRUNK_FOLDER, choose_model_kind
+from beam_retrain.transforms.core.models.choose_variant import TRUNK_FOLDER, choose_serving_variant
 from beam_retrain.transforms.core.models.head import HEAD_FILE, decode_head
 from beam_retrain.transforms.core.models.inference import LoadedModel, infer_images, load_model
 from beam_retrain.transforms.core.models.scoring_model import with_head
@@ -33,6 +33,7 @@ from beam_retrain.transforms.core.run.cli import (
 )
 from beam_retrain.transforms.core.run.run_info import read_info, read_labels, read_local
 from beam_retrain.transforms.core.runtimes.prepared import find_prepared
+from beam_retrain.transforms.core.runtimes.trunk_info import TrunkInfo
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif")
 
@@ -77,7 +78,7 @@ def run(argv: Sequence[str]) -> int:
   labels = read_labels(args.model)
   paths = find_images(args.images)
   model = _load(args.model, info, args.precision, args.runtime)
-  if info["trunk"]["handle"] == "bundled":
+  if TrunkInfo.from_json(info["trunk"]).handle == "bundled":
     print("predicted with the bundled trunk, a small stand-in: for real work use inception_v3", file=sys.stderr)
 
   bad = 0
@@ -101,10 +102,12 @@ def run(argv: Sequence[str]) -> int:
 
 def _load(folder: str, info: Mapping[str, Any], precision: str, runtime: str) -> LoadedModel:
   trunk = os.path.join(folder, TRUNK_FOLDER)
-  kind = choose_model_kind(folder, info, bool(find_prepared(trunk)), precision, runtime)
-  if kind.why:
-    print(kind.describe(), file=sys.stderr)
-  if not kind.is_prepared:
+  own = TrunkInfo.from_json(info["trunk"]).variant
+  has_prepared = bool(find_prepared(trunk))
+  serving = choose_serving_variant(folder, own, info["preprocessing"], has_prepared, precision, runtime)
+  if serving.why:
+    print(serving, file=sys.stderr)
+  if not serving.is_prepared:
     return load_model(os.path.join(folder, "saved_model"))
   path = os.path.join(folder, HEAD_FILE)
   return with_head(load_model(trunk), decode_head(read_local(path), path), path)

@@ -176,18 +176,18 @@ def _verify(flags: argparse.Namespace) -> int:
 
   bound = _BOUND if flags.bound is None else flags.bound
   exact = ImageModelHandler(model.saved_model, max_pixels=flags.max_pixels)
-  precision = trunk.run.kind.precision
+  precision = trunk.serving.variant.precision
   paths = [
     score_paths.serving_signature(model.path),
     score_paths.stored_head(model.path),
     score_paths.frozen_graph(model.path),
     *map(score_paths.lite_file, lite_files),
   ]
-  if trunk.run.is_prepared:  # otherwise the batch path is the exported model
+  if trunk.serving.is_prepared:  # otherwise the batch path is the exported model
     batch = trunk.to_scores(max_pixels=flags.max_pixels)
-    paths.insert(0, score_paths.loaded_model(batch.load_once(), f"{_BATCH_PATH} ({trunk.run.kind})"))
+    paths.insert(0, score_paths.loaded_model(batch.load_once(), f"{_BATCH_PATH} ({trunk.serving.variant})"))
   tallies = [Tally(path.name, bound if path.is_exact else None) for path in paths]
-  if trunk.run.is_prepared and precision != INT8:
+  if trunk.serving.is_prepared and precision != INT8:
     of_bfloat16 = _BFLOAT16_BOUND if flags.bfloat16_bound is None else flags.bfloat16_bound
     tallies[0].bound = of_bfloat16 if precision == BFLOAT16 else bound
   count = None if flags.all else flags.images or _IMAGES
@@ -211,8 +211,8 @@ def _verify(flags: argparse.Namespace) -> int:
     raise InputError(
       f"{source.path} has no images of the split {' or '.join(splits)}: give another --input or --split."
     )
-  if trunk.run.why:
-    print(trunk.run.describe(), file=sys.stderr)
+  if trunk.serving.why:
+    print(trunk.serving, file=sys.stderr)
   return _report(tallies, good, bad, flags)
 
 

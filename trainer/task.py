@@ -19,6 +19,7 @@ from beam_retrain.transforms.core.records.schema import COMPLETED_FILE, LABELS_F
 from beam_retrain.transforms.core.records.splits import SplitPercentages
 from beam_retrain.transforms.core.run.cli import DONE, GATE_MISSED, guarded
 from beam_retrain.transforms.core.run.run_info import read_info, read_labels
+from beam_retrain.transforms.core.runtimes.trunk_info import TrunkInfo
 from beam_retrain.transforms.core.system.tensorflow import load_tensorflow
 
 __all__ = ["check", "make_parser", "run"]
@@ -52,7 +53,8 @@ def run(argv: Sequence[str], copies: Mapping[str, str] | None = None) -> int:
   from beam_retrain.trainer.fit import training
   from beam_retrain.trainer.fit.data import load_bottlenecks
 
-  dimensions = int(info["trunk"]["dimensions"])
+  trunk = TrunkInfo.from_json(info["trunk"])
+  dimensions = trunk.dimensions
   transform = load_transform(os.path.join(bottlenecks, "transform"), labels, dimensions)
   data = load_bottlenecks(
     bottlenecks, labels=labels, dimensions=dimensions, percentages=percentages, transform=transform
@@ -61,7 +63,7 @@ def run(argv: Sequence[str], copies: Mapping[str, str] | None = None) -> int:
   calibration = tflite.draw_calibration(bottlenecks, percentages, lite) if lite.int8_file else []
   plan = make_plan(args, asked, len(data.learned_rows))
   counts = ", ".join(f"{len(data.rows[split]):,} {split}" for split in (TRAINING, VALIDATION, TESTING))
-  print(f"{counts} images of {len(labels)} labels, {dimensions:,} numbers each, from {_describe_trunk(info)}")
+  print(f"{counts} images of {len(labels)} labels, {dimensions:,} numbers each, from {_describe_trunk(trunk.handle)}")
   if variants := len(data.learned_rows) - len(data.rows[TRAINING]):
     print(f"and {variants:,} distorted variants of the training images, which are drawn from, too")
 
@@ -73,13 +75,12 @@ def run(argv: Sequence[str], copies: Mapping[str, str] | None = None) -> int:
     **percentages.to_settings(),
     "bottlenecks_sha256": data.sha256,
   }
-  trunk = {**info["trunk"], "bottlenecks_request": info["request"]}
   goes_on = output_dir.claim(
     output,
     settings,
     argv,
     labels=labels,
-    trunk=trunk,
+    trunk=dataclasses.replace(trunk, bottlenecks_request=info["request"]).to_json(),
     preprocessing=info["settings"].get("preprocessing"),
     retrain_names=bool(info["settings"].get("retrain_names")),
     has_splits=bool(info.get("has_splits")),
@@ -96,7 +97,7 @@ def run(argv: Sequence[str], copies: Mapping[str, str] | None = None) -> int:
       labels=labels,
       transform=transform,
       weights=weights,
-      input_px=int(trunk["input_px"]),
+      input_px=trunk.input_px,
       dimensions=dimensions,
     )
 
@@ -146,7 +147,7 @@ def run(argv: Sequence[str], copies: Mapping[str, str] | None = None) -> int:
       output=output,
       embed=tf.saved_model.load(stored_trunk().folder).embed,
       head=plain,
-      input_px=int(trunk["input_px"]),
+      input_px=trunk.input_px,
       labels=labels,
       calibration=calibration,
       bottlenecks=bottlenecks,
@@ -180,8 +181,7 @@ def _percentages(args: argparse.Namespace, info: dict[str, Any]) -> SplitPercent
     raise InputError(f"--validation_percentage: {error}.") from error
 
 
-def _describe_trunk(info: dict[str, Any]) -> str:
-  handle = info["trunk"]["handle"]
+def _describe_trunk(handle: str) -> str:
   stand_in = " (the small stand-in that ships with beam-retrain; for real work, use --trunk inception_v3)"
   return f"the trunk {handle}{stand_in if handle == 'bundled' else ''}"
 

@@ -156,7 +156,7 @@ def claim_store(
     "batch_size": execution.batch_size,
     "max_pixels": max_pixels,
   }
-  info = describe_run("store", settings, [], trunk=trunk.card, labels=model.labels)
+  info = describe_run("store", settings, [], trunk=trunk.info.to_json(), labels=model.labels)
   files.make_folder(files.join(store, "records", REPORTS_FOLDER))
   files.write_text(files.join(store, INFO_FILE), json.dumps(info, indent=2, sort_keys=True) + "\n")
   handler = trunk.to_bottlenecks(**execution.of_handler, max_pixels=max_pixels)

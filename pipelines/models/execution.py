@@ -152,13 +152,13 @@ def choose_execution(
     return Execution(kept, "as in the run before", chosen, local)
   if not (local and trunk and trunk.prepared_folder):
     return Execution(default, "the default", chosen, local)
-  found = find_batch(trunk.fingerprint, chosen.here)
+  found = find_batch(trunk.info.fingerprint, chosen.here)
   if found and found.is_halved and found.batch_size < default:
     return Execution(found.batch_size, "as memory allows", chosen, local)
   if not is_large():
     return Execution(default, "the default", chosen, local)
   if not found:
-    found = keep_batch(trunk.fingerprint, chosen.here, _probe(trunk, chosen))
+    found = keep_batch(trunk.info.fingerprint, chosen.here, _probe(trunk, chosen))
   return Execution(found.batch_size, "the fastest of those tried here", chosen, local)
 
 
@@ -167,18 +167,18 @@ def _probe(trunk: Trunk, threads: Threads) -> int:
 
   def load(batch_size: int) -> Callable[[Any], Any]:
     # TensorFlow's graph takes any batch: it is loaded once.
-    if not (loaded and trunk.kind.runtime == TENSORFLOW):
+    if not (loaded and trunk.info.variant.runtime == TENSORFLOW):
       loaded[:] = [load_prepared(trunk.prepared_folder, threads.here, batch_size).embed]
     return loaded[0]
 
-  return probe_batch(load, trunk.input_px, processes=threads.processes or cores_given())
+  return probe_batch(load, trunk.info.input_px, processes=threads.processes or cores_given())
 
 
 def _batch_of(earlier: Mapping[str, Any], trunk: Trunk | None) -> int:
   """Returns the batch that an earlier run of the same trunk took by itself; 0: there is none, or the user gave it.
   Before 0.4.0 it was not kept which of both."""
   settings, execution = earlier.get("settings", {}), earlier.get("execution", {})
-  same = trunk is not None and settings.get("trunk_fingerprint") == trunk.fingerprint
+  same = trunk is not None and settings.get("trunk_fingerprint") == trunk.info.fingerprint
   return int(settings["batch_size"]) if same and execution.get("batch_size_reason") != "as given" else 0
 
 
@@ -192,7 +192,7 @@ def tell_halved(result: PipelineResult, execution: Execution, trunk: Trunk, outp
   if least >= execution.batch_size:
     return ""
   if execution.is_local:
-    keep_batch(trunk.fingerprint, execution.threads.here, least, is_halved=True)
+    keep_batch(trunk.info.fingerprint, execution.threads.here, least, is_halved=True)
   _keep(output, "batch_size_halved_to", least)
   return f"memory did not do for {execution.batch_size} images at a time: the trunk was run over {least}"
 

@@ -12,11 +12,11 @@ from beam_retrain.pipelines.models.sample import digest_of_check, embed
 from beam_retrain.pipelines.models.trained import Model
 from beam_retrain.transforms.bottlenecks.model_handler import ImageModelHandler
 from beam_retrain.transforms.core.metrics.cosine import cosines
-from beam_retrain.transforms.core.models.choose_variant import AUTO, ModelKind, choose_model_kind
+from beam_retrain.transforms.core.models.choose_variant import choose_serving_variant
 from beam_retrain.transforms.core.models.head import decode_head
 from beam_retrain.transforms.core.models.inference import load_model
 from beam_retrain.transforms.core.records.schema import Image
-from beam_retrain.transforms.core.runtimes.variant import FLOAT32, read_kind
+from beam_retrain.transforms.core.runtimes.variant import AUTO, FLOAT32
 from beam_retrain.transforms.io import cache, files
 from beam_retrain.transforms.io.transfer import bring
 
@@ -43,45 +43,39 @@ class Agreement:
 
 
 class ModelTrunk:
-  """A model's trunk, in the kind that is run here.
+  """A model's trunk, in the variant that is run here.
 
   Attributes:
     model: whose it is.
-    run: how it is run.
+    serving: how it is run.
+    info: in the variant that is run.
 
   Raises:
-    InputError: see `choose_model_kind`.
+    InputError: see `choose_serving_variant`.
   """
 
   def __init__(self, model: Model, precision: str = AUTO, runtime: str = AUTO):
+    own = model.trunk_info
     self.model = model
-    self.run: ModelKind = choose_model_kind(model.path, model.info, model.has_prepared, precision, runtime)
+    self.serving = choose_serving_variant(
+      model.path, own.variant, model.preprocessing, model.has_prepared, precision, runtime
+    )
+    self.info = own.with_variant(self.serving.variant)
 
   @property
   def fingerprint(self) -> str:
     """64 hex digits: what its bottlenecks are stored under."""
-    fingerprint: str = self.card["fingerprint"]
-    return fingerprint
-
-  @property
-  def card(self) -> dict[str, Any]:
-    """What an `info.json` says of it."""
-    card = dict(self.model.info["trunk"])
-    if self.run.kind == read_kind(card):
-      return card
-    card.pop("calibration", None)
-    of_kind = {"runtime": self.run.kind.runtime, "precision": self.run.kind.precision}
-    return {**card, **of_kind, "fingerprint": card["base_fingerprint"]}
+    return self.info.fingerprint
 
   def to_scores(self, **how: Any) -> ImageModelHandler:
     """Returns what gives `scores`; **how: see `ImageModelHandler`."""
-    if self.run.is_prepared:
+    if self.serving.is_prepared:
       return ImageModelHandler(self.model.trunk, head=self.model.head, **how)
     return ImageModelHandler(self.model.saved_model, **how)
 
   def to_bottlenecks(self, **how: Any) -> ImageModelHandler:
     """Returns what gives `bottleneck`; **how: see `ImageModelHandler`."""
-    if self.run.is_prepared:
+    if self.serving.is_prepared:
       return ImageModelHandler(self.model.trunk, **how)
     return ImageModelHandler(self.model.saved_model, trunk_only=True, **how)
 
@@ -94,7 +88,7 @@ class ModelTrunk:
       sample: some images.
       threads: in this process; 0 leaves the runtime's own choice.
     """
-    if self.run.kind.precision == FLOAT32:
+    if self.serving.variant.precision == FLOAT32:
       return None
     digest = digest_of_check([self.model.fingerprint, self.fingerprint], sample)
     if kept := cache.read_source(digest):
@@ -114,12 +108,12 @@ class ModelTrunk:
   def to_info(self, agreement: Agreement | None) -> dict[str, Any]:
     """Returns what `metrics.json` says of it, JSON values."""
     return {
-      "runtime": self.run.kind.runtime,
-      "precision": self.run.kind.precision,
-      **({"why": self.run.why} if self.run.why else {}),
+      "runtime": self.serving.variant.runtime,
+      "precision": self.serving.variant.precision,
+      **({"why": self.serving.why} if self.serving.why else {}),
       **({"sample": dataclasses.asdict(agreement)} if agreement else {}),
     }
 
   def describe(self, agreement: Agreement | None) -> str:
     """Returns what a user is told: one line."""
-    return f"{self.run.describe()}{f': {agreement}' if agreement else ''}"
+    return f"{self.serving}{f': {agreement}' if agreement else ''}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,24 +12,24 @@ import numpy as np
 from beam_retrain.pipelines.models.sample import IMAGES, decode, digest_of_check, embed
 from beam_retrain.pipelines.models.trunk_sources import Trunk, prepare
 from beam_retrain.pipelines.options.precision import AUTO, LEAST_COSINE
-from beam_retrain.transforms.bottlenecks.store import cards_in
+from beam_retrain.transforms.bottlenecks.store import trunks_in
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.metrics.cosine import cosines
 from beam_retrain.transforms.core.models.inference import load_prepared_model
 from beam_retrain.transforms.core.records.schema import INFO_FILE, Image
 from beam_retrain.transforms.core.run.run_info import parse_info
-from beam_retrain.transforms.core.runtimes.kinds_here import why_not_here
 from beam_retrain.transforms.core.runtimes.prepared import find_prepared
+from beam_retrain.transforms.core.runtimes.trunk_info import TrunkInfo
 from beam_retrain.transforms.core.runtimes.variant import (
   BFLOAT16,
   FLOAT32,
   INT8,
   OPENVINO,
   TENSORFLOW,
-  TrunkKind,
+  Variant,
   digest_of_sample,
   has_openvino,
-  read_kind,
+  unsupported_reason,
 )
 from beam_retrain.transforms.core.system.openvino import nncf_fault
 from beam_retrain.transforms.io import cache, files
@@ -69,7 +69,7 @@ class Choice:
 
   def to_info(self) -> dict[str, Any]:
     """Returns what `info.json` says of it under `execution`, JSON values."""
-    found: dict[str, Any] = {"runtime": self.trunk.kind.runtime, "precision": self.trunk.kind.precision}
+    found: dict[str, Any] = {"runtime": self.trunk.info.variant.runtime, "precision": self.trunk.info.variant.precision}
     if self.why:
       found["why"] = self.why
     if self.check:
@@ -78,11 +78,11 @@ class Choice:
 
   def describe(self) -> str:
     """Returns what a user is told: one line."""
-    parts = [f"the trunk runs in {self.trunk.kind}", self.why, str(self.check) if self.check else ""]
+    parts = [f"the trunk runs in {self.trunk.info.variant}", self.why, str(self.check) if self.check else ""]
     return "; ".join(filter(None, parts))
 
 
-def choose_kind(
+def choose_variant(
   trunk: Trunk,
   precision: str,
   runtime: str,
@@ -106,14 +106,14 @@ def choose_kind(
       return kept
   if runtime != AUTO:
     return _choose(trunk, precision, runtime, sample)
-  why_not = why_not_here(OPENVINO, FLOAT32)
+  why_not = unsupported_reason(OPENVINO, FLOAT32)
   if precision == INT8:
     if why_not:
       raise InputError(f"--precision int8 is OpenVINO's: {why_not}.")
     return _choose(trunk, precision, OPENVINO, sample)
   if not why_not:
     try:
-      prepare(trunk, TrunkKind(OPENVINO, FLOAT32))
+      prepare(trunk, Variant(OPENVINO, FLOAT32))
     except InputError:
       why_not = "OpenVINO cannot run this one"
   if not why_not:
@@ -124,29 +124,29 @@ def choose_kind(
 
 
 def _choose(trunk: Trunk, precision: str, runtime: str, sample: Callable[[int], Sequence[Image]]) -> Choice:
-  plain = TrunkKind(runtime, FLOAT32)
+  plain = Variant(runtime, FLOAT32)
   if precision == FLOAT32:
     return Choice(prepare(trunk, plain))
   if precision == AUTO:
     return _choose_precision(trunk, runtime, sample)
-  if why_not := why_not_here(runtime, precision):
+  if why_not := unsupported_reason(runtime, precision):
     raise InputError(f"--precision {precision}: {why_not}.")
   if precision == INT8:
     prepared = _calibrate(trunk, runtime, sample(CALIBRATION_IMAGES))
   else:
-    prepared = prepare(trunk, TrunkKind(runtime, precision))
-  return Choice(prepared, check_kind(prepared, prepare(trunk, plain), sample(IMAGES)))
+    prepared = prepare(trunk, Variant(runtime, precision))
+  return Choice(prepared, check_variant(prepared, prepare(trunk, plain), sample(IMAGES)))
 
 
 def _choose_precision(trunk: Trunk, runtime: str, sample: Callable[[int], Sequence[Image]]) -> Choice:
-  in_float32 = prepare(trunk, TrunkKind(runtime, FLOAT32))
-  if why_not := why_not_here(runtime, BFLOAT16):
+  in_float32 = prepare(trunk, Variant(runtime, FLOAT32))
+  if why_not := unsupported_reason(runtime, BFLOAT16):
     return Choice(in_float32, why=why_not.partition(": use")[0])
   try:
-    prepared = prepare(trunk, TrunkKind(runtime, BFLOAT16))
+    prepared = prepare(trunk, Variant(runtime, BFLOAT16))
   except InputError:
     return Choice(in_float32, why="nothing of it can be computed in bfloat16")
-  check = check_kind(prepared, in_float32, sample(IMAGES))
+  check = check_variant(prepared, in_float32, sample(IMAGES))
   if check is None:
     return Choice(in_float32, why="not in bfloat16, as no image can be decoded to check it with")
   if check.least_cosine < LEAST_COSINE:
@@ -156,28 +156,28 @@ def _choose_precision(trunk: Trunk, runtime: str, sample: Callable[[int], Sequen
 
 def _as_in(folder: str, trunk: Trunk, precision: str, runtime: str) -> Choice | None:
   """Returns the trunk in the kind of a folder's bottlenecks, if they are of this trunk and the kind would do."""
-  for card in cards_in(folder):
-    kind = read_kind(card)
-    is_of_trunk = card.get("base_fingerprint", card["fingerprint"]) == trunk.base
-    would_do = precision in (AUTO, kind.precision) and runtime in (AUTO, kind.runtime)
-    if is_of_trunk and would_do and not why_not_here(kind.runtime, kind.precision):
+  for info in trunks_in(folder):
+    variant = info.variant
+    is_of_trunk = info.base_fingerprint == trunk.info.base_fingerprint
+    would_do = precision in (AUTO, variant.precision) and runtime in (AUTO, variant.runtime)
+    if is_of_trunk and would_do and not variant.unsupported_reason():
       # What int8 was calibrated on is not at hand.
-      is_copied = kind.precision == INT8 and files.is_local(folder)
+      is_copied = variant.precision == INT8 and files.is_local(folder)
       stored = find_prepared(files.join(folder, "trunk")) if is_copied else ""
       try:
-        prepared = prepare(trunk, kind, stored=stored)
+        prepared = prepare(trunk, variant, stored=stored)
       except InputError:
         continue
-      return Choice(prepared, _check_of(folder, card), f"as for the bottlenecks in {files.shown(folder)}")
+      return Choice(prepared, _check_of(folder, info), f"as for the bottlenecks in {files.shown(folder)}")
   return None
 
 
-def _check_of(folder: str, card: Mapping[str, Any]) -> Check | None:
+def _check_of(folder: str, trunk: TrunkInfo) -> Check | None:
   """Returns what the run found that made the bottlenecks of a trunk, if it looked."""
   path = files.join(folder, INFO_FILE)
   info = parse_info(files.read_bytes(path)) if files.exists(path) else {}
-  sample = info.get("execution", {}).get("sample") if info.get("trunk") == card else None
-  return Check(**sample) if sample else None
+  sample = info.get("execution", {}).get("sample")
+  return Check(**sample) if sample and TrunkInfo.from_json(info["trunk"]) == trunk else None
 
 
 def _calibrate(trunk: Trunk, runtime: str, sample: Sequence[Image]) -> Trunk:
@@ -187,19 +187,19 @@ def _calibrate(trunk: Trunk, runtime: str, sample: Sequence[Image]) -> Trunk:
     raise InputError(
       f"--precision int8 needs NNCF, which cannot be imported ({fault}): pip install --force-reinstall nncf."
     )
-  good = decode(load_prepared_model(prepare(trunk, TrunkKind(runtime, FLOAT32)).prepared_folder), sample)
+  good = decode(load_prepared_model(prepare(trunk, Variant(runtime, FLOAT32)).prepared_folder), sample)
   if not good:
     raise InputError("--precision int8: none of the training images can be decoded to calibrate it with.")
-  kind = TrunkKind(runtime, INT8, digest_of_sample([image.sha256 for image, _ in good]))
-  return prepare(trunk, kind, np.stack([pixels for _, pixels in good]))
+  variant = Variant(runtime, INT8, digest_of_sample([image.sha256 for image, _ in good]))
+  return prepare(trunk, variant, np.stack([pixels for _, pixels in good]))
 
 
-def check_kind(prepared: Trunk, in_float32: Trunk, sample: Sequence[Image]) -> Check | None:
+def check_variant(prepared: Trunk, in_float32: Trunk, sample: Sequence[Image]) -> Check | None:
   """Returns how near a kind is to float32 on some images; None where none of them can be used.
 
   What was found is kept in the trunks' cache, for the next run over the same images.
   """
-  digest = digest_of_check([prepared.fingerprint, in_float32.fingerprint], sample)
+  digest = digest_of_check([prepared.info.fingerprint, in_float32.info.fingerprint], sample)
   if kept := cache.read_source(digest):
     return Check(**kept)
   ours, exact = (embed(load_prepared_model(trunk.prepared_folder), sample) for trunk in (prepared, in_float32))

@@ -15,6 +15,7 @@ from beam_retrain.transforms.core.records.schema import ALL, LABELS_FILE, TESTIN
 from beam_retrain.transforms.core.records.splits import SplitPercentages
 from beam_retrain.transforms.core.run.run_info import read_info, read_labels
 from beam_retrain.transforms.core.runtimes.prepared import CARD_FILE, PREPARED_FOLDER
+from beam_retrain.transforms.core.runtimes.trunk_info import TrunkInfo
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.sources.find import Source
 
@@ -59,10 +60,10 @@ class Model:
       )
     return path
 
-  @property
-  def trunk_fingerprint(self) -> str:
-    fingerprint: str = self.info["trunk"]["fingerprint"]
-    return fingerprint
+  @functools.cached_property
+  def trunk_info(self) -> TrunkInfo:
+    """The trunk that made its bottlenecks."""
+    return TrunkInfo.from_json(self.info["trunk"])
 
   @property
   def trunk(self) -> str:

@@ -13,13 +13,18 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from beam_retrain.transforms.core.errors import InputError
-from beam_retrain.transforms.core.runtimes.kinds_here import why_not_here
-from beam_retrain.transforms.core.runtimes.prepared import PREPARED_FOLDER, find_prepared, is_whole, write_card
-from beam_retrain.transforms.core.runtimes.variant import INT8, OPENVINO, TrunkKind, read_kind
+from beam_retrain.transforms.core.runtimes.prepared import (
+  PREPARED_FOLDER,
+  find_prepared,
+  is_intact,
+  write_prepared_info,
+)
+from beam_retrain.transforms.core.runtimes.trunk_info import TrunkInfo
+from beam_retrain.transforms.core.runtimes.variant import INT8, OPENVINO, Variant
 from beam_retrain.transforms.core.system.tensorflow import load_tensorflow
 from beam_retrain.transforms.io import cache
 from beam_retrain.transforms.io.transfer import bring, replace_folder
@@ -32,7 +37,7 @@ BUNDLED = "bundled"
 INCEPTION_V3 = "inception_v3"
 _KERAS = "keras:"
 _SAVED_MODEL = "saved_model"
-_CARD = "trunk.json"
+_INFO_FILE = "trunk.json"
 
 HELP = (
   "bundled (small, ships with the project, a stand-in trained on rendered glyphs), inception_v3 (TF Hub's feature"
@@ -43,51 +48,28 @@ HELP = (
 
 @dataclasses.dataclass(frozen=True)
 class Trunk:
-  """A trunk, as this process has it.
+  """A loaded feature extractor and its metadata.
 
   Attributes:
-    handle: what the user named.
-    fingerprint: SHA-256, 64 hex digits, of what its bottlenecks come from: weights, architecture, input scaling, and
-      the kind.
-    input_px: height and width of its input.
-    dimensions: length of a bottleneck.
-    frozen: concrete function float32 [N, input_px, input_px, 3] in 0..1 -> float32 [N, dimensions]; None where it has
-      not been loaded.
-    folder: where its SavedModel is already; empty: nowhere.
-    base_fingerprint: the fingerprint without the kind; empty: the same.
-    kind: what computes it.
-    prepared_folder: where it lies prepared for its kind; empty: not yet, see `prepare`.
+    info: what is recorded of it.
+    frozen: concrete function float32 [N, S, S, 3] in 0..1 -> float32 [N, D]; None if it has not been loaded.
+    folder: its SavedModel; empty if there is none yet.
+    prepared_folder: where it lies prepared for its variant; empty if not yet, see `prepare`.
   """
 
-  handle: str
-  fingerprint: str
-  input_px: int
-  dimensions: int
+  info: TrunkInfo
   frozen: Any = dataclasses.field(default=None, repr=False)
   folder: str = ""
-  base_fingerprint: str = ""
-  kind: TrunkKind = dataclasses.field(default_factory=TrunkKind)
   prepared_folder: str = ""
 
-  @property
-  def base(self) -> str:
-    return self.base_fingerprint or self.fingerprint
-
-  @property
-  def card(self) -> dict[str, Any]:
-    """What the folders that were made with it say of it."""
-    own = {name: getattr(self, name) for name in ("handle", "fingerprint", "input_px", "dimensions")}
-    return {**own, "base_fingerprint": self.base, **self.kind.fields}
-
   def load_frozen(self) -> Any:
-    """Returns `frozen`, from the folder where it has not been loaded."""
+    """Returns `frozen`, loaded from the folder if necessary."""
     from beam_retrain.transforms.core.models.saved_model import freeze, load_saved_model
 
-    return self.frozen or freeze(load_saved_model(self.folder).embed, self.input_px)
+    return self.frozen or freeze(load_saved_model(self.folder).embed, self.info.input_px)
 
   def save(self, folder: str) -> None:
-    """Writes the trunk for the workers: the SavedModel, and `prepared/`. What is in the folder, which may be remote, is
-    replaced: it may be damaged."""
+    """Writes the SavedModel and `prepared/` for the workers; replaces the folder, which may be remote."""
     from beam_retrain.transforms.core.models.saved_model import save_trunk
 
     with replace_folder(folder) as made:
@@ -96,88 +78,79 @@ class Trunk:
         shutil.rmtree(os.path.join(made, PREPARED_FOLDER), ignore_errors=True)
       else:
         save_trunk(self.frozen, made)
-      with open(os.path.join(made, _CARD), "w") as file:
-        json.dump(self.card, file, indent=2)
+      with open(os.path.join(made, _INFO_FILE), "w") as file:
+        json.dump(self.info.to_json(), file, indent=2)
       if self.prepared_folder:
         cache.copy_entry(self.prepared_folder, os.path.join(made, PREPARED_FOLDER))
 
 
-def _read_card(folder: str) -> Any:
-  path = os.path.join(folder, _CARD)
-  if not os.path.exists(path):
-    return None
-  with open(path) as file:
-    return json.load(file)
-
-
-def load_stored_trunk(folder: str, card: Mapping[str, Any]) -> Trunk:
-  """Returns the trunk that an earlier run has saved; where it came from need not be there any more.
+def load_stored_trunk(folder: str, info: TrunkInfo) -> Trunk:
+  """Returns the trunk that an earlier run saved; its source is not needed.
 
   Args:
     folder: what `Trunk.save` wrote; may be remote.
-    card: what that run's `info.json` says of its trunk.
+    info: what that run's `info.json` says of it.
 
   Raises:
-    InputError: it is not there, or another.
+    InputError: it is missing, or another trunk.
   """
-  there, folder = folder, bring(folder)
-  if _read_card(folder) != dict(card):
-    raise InputError(f"{there} is not the trunk {card['handle']} any more that its bottlenecks were made with.")
+  local = bring(folder)
+  if _read_info(local) != info:
+    raise InputError(f"{folder} is not the trunk {info.handle} any more that its bottlenecks were made with.")
   load_tensorflow()
-  own = {name: card[name] for name in ("handle", "fingerprint", "input_px", "dimensions")}
-  prepared_folder = find_prepared(folder)
-  return Trunk(
-    **own,
-    folder=folder,
-    base_fingerprint=card.get("base_fingerprint", ""),
-    kind=read_kind(card),
-    prepared_folder=prepared_folder if is_whole(prepared_folder) else "",
-  )
+  prepared_folder = find_prepared(local)
+  return Trunk(info, folder=local, prepared_folder=prepared_folder if is_intact(prepared_folder) else "")
 
 
-def prepare(trunk: Trunk, kind: TrunkKind, sample: Any = None, *, stored: str = "") -> Trunk:
-  """Returns the trunk prepared for a kind, from the cache where it is there.
+def _read_info(folder: str) -> TrunkInfo | None:
+  try:
+    with open(os.path.join(folder, _INFO_FILE)) as file:
+      return TrunkInfo.from_json(json.load(file))
+  except (OSError, ValueError, KeyError):
+    return None
+
+
+def prepare(trunk: Trunk, variant: Variant, sample: Any = None, *, stored: str = "") -> Trunk:
+  """Returns the trunk prepared for a variant, from the cache if possible.
 
   Args:
-    trunk: of whatever kind.
-    kind: what is to compute it.
-    sample: for int8, float32 [K, S, S, 3], 0..1: the images that `kind.calibration` names.
-    stored: a folder where it lies prepared already, or "": copied where it is whole, since that one may be replaced
-      before it is used.
+    trunk: in any variant.
+    variant: what is to compute it.
+    sample: for int8, float32 [K, S, S, 3], 0..1: the images that `variant.calibration` names.
+    stored: a folder with the same prepared trunk, or "": copied if intact, since it may be replaced before its use.
 
   Raises:
-    InputError: this machine cannot run such a kind, or the runtime such a trunk; or int8 is neither there nor has a
-      sample.
+    InputError: this machine cannot run the variant, or the runtime not this trunk; or int8 has no sample.
   """
-  if trunk.kind == kind and trunk.prepared_folder:
+  if trunk.info.variant == variant and trunk.prepared_folder:
     return trunk
-  if why := why_not_here(kind.runtime, kind.precision):
-    raise InputError(f"the trunk {trunk.handle} cannot be prepared for {kind}: {why}.")
+  handle, base = trunk.info.handle, trunk.info.base_fingerprint
+  if reason := variant.unsupported_reason():
+    raise InputError(f"the trunk {handle} cannot be prepared for {variant}: {reason}.")
   runtime: Any
-  if kind.runtime == OPENVINO:
+  if variant.runtime == OPENVINO:
     from beam_retrain.transforms.core.runtimes import openvino as runtime
   else:
     from beam_retrain.transforms.core.runtimes import tensorflow as runtime
-  prepared = dataclasses.replace(
-    trunk, fingerprint=kind.fingerprint(trunk.base), base_fingerprint=trunk.base, kind=kind, prepared_folder=""
-  )
-  made_by = [_PREPARATION, runtime.versions(kind)]
-  versions = hashlib.sha256(json.dumps(made_by, sort_keys=True).encode()).hexdigest()
-  name = "-".join(filter(None, [kind.runtime, kind.precision, kind.calibration[:16], versions[:16]]))
+  info = trunk.info.with_variant(variant)
+  versions = runtime.versions(variant)
+  digest = hashlib.sha256(json.dumps([_PREPARATION, versions], sort_keys=True).encode()).hexdigest()
+  name = "-".join(filter(None, [variant.runtime, variant.precision, variant.calibration[:16], digest[:16]]))
 
   def write(folder: str) -> None:
-    if is_whole(stored):
+    if is_intact(stored):
       cache.copy_entry(stored, folder)
       return
-    if kind.precision == INT8 and sample is None:
+    if variant.precision == INT8 and sample is None:
       raise InputError(
-        f"the trunk {trunk.handle} in {kind} is damaged or not there any more, and the images that it was calibrated"
-        " on are not at hand: make the bottlenecks again."
+        f"the trunk {handle} in {variant} is damaged or missing, and the images that it was calibrated on are not at"
+        " hand: make the bottlenecks again."
       )
-    more = runtime.write(trunk.load_frozen(), kind, folder, sample)
-    write_card(folder, kind, prepared.card, more)
+    tensors = runtime.write(trunk.load_frozen(), variant, folder, sample)
+    write_prepared_info(folder, info, versions, tensors)
 
-  return dataclasses.replace(prepared, prepared_folder=cache.obtain(f"trunks/{trunk.base}/{name}", write))
+  prepared_folder = cache.obtain(f"trunks/{base}/{name}", write)
+  return dataclasses.replace(trunk, info=info, prepared_folder=prepared_folder)
 
 
 def load_trunk(handle: str, weights: str | None = None, input_px: int | None = None) -> Trunk:
@@ -198,18 +171,17 @@ def load_trunk(handle: str, weights: str | None = None, input_px: int | None = N
   source = _digest_source(handle, path, weights, input_px)
   known = cache.read_source(source) if source else None
   if known and (folder := cache.find(_saved_model_entry(known["fingerprint"]))):
-    return Trunk(handle, **known, folder=folder)
+    return Trunk(TrunkInfo(handle, **known, base_fingerprint=known["fingerprint"]), folder=folder)
   trunk = _load(handle, path, weights, input_px)
-  if input_px and trunk.input_px != input_px:
-    raise InputError(
-      f"the trunk {handle} takes {trunk.input_px} x {trunk.input_px} pixels: leave out --trunk_input_px."
-    )
+  info = trunk.info
+  if input_px and info.input_px != input_px:
+    raise InputError(f"the trunk {handle} takes {info.input_px} x {info.input_px} pixels: leave out --trunk_input_px.")
   if not source:
     return trunk
   from beam_retrain.transforms.core.models.saved_model import save_trunk
 
-  folder = cache.obtain(_saved_model_entry(trunk.fingerprint), lambda empty: save_trunk(trunk.frozen, empty))
-  cache.write_source(source, {name: getattr(trunk, name) for name in ("fingerprint", "input_px", "dimensions")})
+  folder = cache.obtain(_saved_model_entry(info.fingerprint), lambda empty: save_trunk(trunk.frozen, empty))
+  cache.write_source(source, {name: getattr(info, name) for name in ("fingerprint", "input_px", "dimensions")})
   return dataclasses.replace(trunk, folder=folder)
 
 
@@ -248,7 +220,7 @@ def _freeze(handle: str, made_of: list[str], embed: Callable[[Any], Any], input_
 
   frozen = freeze(embed, input_px)
   fingerprint = hashlib.sha256(json.dumps([*made_of, input_px]).encode()).hexdigest()
-  return Trunk(handle, fingerprint, input_px, int(frozen.outputs[0].shape[1]), frozen)
+  return Trunk(TrunkInfo(handle, fingerprint, input_px, int(frozen.outputs[0].shape[1]), fingerprint), frozen)
 
 
 def _load_bundled() -> Trunk:

@@ -12,7 +12,7 @@ from beam_retrain.pipelines.jobs.runner import DONE, guarded
 from beam_retrain.pipelines.plan.measure import Rehearsal, listed_reasons, rehearse_apart
 from beam_retrain.pipelines.plan.request import Request, make_parser, read_request
 from beam_retrain.transforms.core.run.cost_model import Expectation, expect, in_words_of_json
-from beam_retrain.transforms.core.runtimes.variant import read_kind
+from beam_retrain.transforms.core.runtimes.trunk_info import TrunkInfo
 
 __all__ = ["make_parser", "run"]
 
@@ -50,12 +50,12 @@ def scaled(images: dict[str, int], total: int | None) -> dict[str, int]:
 
 def describe_trunk(rehearsal: Rehearsal) -> list[str]:
   """Returns what there is to say of the trunk and of how it runs."""
-  card, execution = rehearsal.trunk, rehearsal.execution
+  trunk, execution = TrunkInfo.from_json(rehearsal.trunk), rehearsal.execution
   threads = execution["threads_per_process"]
   return [
-    card["handle"],
-    f"{card['dimensions']:,} numbers each",
-    str(read_kind(card)),
+    trunk.handle,
+    f"{trunk.dimensions:,} numbers each",
+    str(trunk.variant),
     f"{execution['batch_size']} images at a time",
     *([f"{threads} thread{'s' if threads > 1 else ''} a process"] if isinstance(threads, int) else []),
   ]

@@ -46,6 +46,7 @@ from beam_retrain.transforms.core.records.schema import (
 from beam_retrain.transforms.core.records.shards import IMAGES_PER_SHARD
 from beam_retrain.transforms.core.records.tfrecord import read_records
 from beam_retrain.transforms.core.run.cost_model import JobCosts
+from beam_retrain.transforms.core.runtimes.trunk_info import TrunkInfo
 from beam_retrain.transforms.io import cache, files
 from beam_retrain.transforms.sources.find import find_source
 from beam_retrain.transforms.sources.sampling import read_sample, typical_shard
@@ -180,8 +181,8 @@ def _rehearse(request: Request, started_secs: float, *, measure_anyhow: bool) ->
     listing_secs = time_listing(source, percentages, few)
     total = sum(counts.values())
     wanted = request.flags.pictures or total
-    trunk_folder = files.join(output, "trunk")
-    execution = _choose_execution(request, load_stored_trunk(trunk_folder, info["trunk"]), wanted)
+    trunk_folder, trunk = files.join(output, "trunk"), TrunkInfo.from_json(info["trunk"])
+    execution = _choose_execution(request, load_stored_trunk(trunk_folder, trunk), wanted)
     # All cores that are given, in this process: so many processes of fewer threads do as much together.
     handler = ImageModelHandler(
       trunk_folder,

@@ -266,7 +266,7 @@ class _Night:
     about = {
       "night": self._date,
       "splits": list(self._splits),
-      "trunk": self._models[MODEL].info["trunk"]["handle"],
+      "trunk": self._models[MODEL].trunk_info.handle,
       "bottlenecks": _bottlenecks(config.trunks),
     }
     checked = {
@@ -310,7 +310,7 @@ class _Night:
       night=self._date,
       baseline=self._baseline.name if self._baseline else None,
       models={name: model.path for name, model in models.items()},
-      trunk=self._trunks[MODEL].card,
+      trunk=self._trunks[MODEL].info.to_json(),
       execution=self._execution.to_info(),
       labels=models[MODEL].labels,
     )

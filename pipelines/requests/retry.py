@@ -30,8 +30,7 @@ from beam_retrain.transforms.core.records.schema import (
 from beam_retrain.transforms.core.records.shards import ShardReport
 from beam_retrain.transforms.core.records.splits import LEGACY, STABLE, SplitPercentages
 from beam_retrain.transforms.core.run.run_info import parse_info
-from beam_retrain.transforms.core.runtimes.kinds_here import why_not_here
-from beam_retrain.transforms.core.runtimes.variant import read_kind
+from beam_retrain.transforms.core.runtimes.trunk_info import TrunkInfo
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.shards.image_counts import CheckSameImages
 from beam_retrain.transforms.shards.work import REPORTS_FOLDER
@@ -71,17 +70,18 @@ class Retry:
     """`--input` as it was typed, where that decides the split."""
     return str(self.info["settings"].get("split_root", self.info["settings"]["input"]))
 
-  def choose_kind(self) -> Choice:
-    """Returns the trunk as it is stored there, in its kind: no weights are looked for.
+  def choose_variant(self) -> Choice:
+    """Returns the trunk as it is stored there, in its variant: no weights are looked for.
 
     Raises:
       InputError: it is not there any more, or this machine cannot run it.
     """
-    trunk = load_stored_trunk(files.join(self.folder, "trunk"), self.info["trunk"])
-    if why_not := why_not_here(trunk.kind.runtime, trunk.kind.precision):
-      cause = why_not.partition(": use")[0]
-      raise InputError(f"the bottlenecks in {self.folder} are in {trunk.kind}, which cannot be had here: {cause}.")
-    return Choice(prepare(trunk, trunk.kind), why=f"as for the bottlenecks in {files.shown(self.folder)}")
+    trunk = load_stored_trunk(files.join(self.folder, "trunk"), TrunkInfo.from_json(self.info["trunk"]))
+    variant = trunk.info.variant
+    if reason := variant.unsupported_reason():
+      cause = reason.partition(": use")[0]
+      raise InputError(f"the bottlenecks in {self.folder} are in {variant}, which cannot be had here: {cause}.")
+    return Choice(prepare(trunk, variant), why=f"as for the bottlenecks in {files.shown(self.folder)}")
 
   def check_labels(self, source: Source) -> None:
     """Checks that the classes are the same.
@@ -199,12 +199,12 @@ def _comparable(name: str, value: Any) -> Any:
 def _earlier_flags(info: Mapping[str, Any]) -> dict[str, Any]:
   settings = info["settings"]
   texts = settings.get("bottleneck_dir")
-  kind = read_kind(info["trunk"])
+  trunk = TrunkInfo.from_json(info["trunk"])
   return {
     "input": settings["input"],
-    "trunk": info["trunk"]["handle"],
-    "precision": kind.precision,
-    "runtime": kind.runtime,
+    "trunk": trunk.handle,
+    "precision": trunk.variant.precision,
+    "runtime": trunk.variant.runtime,
     "testing_percentage": settings["testing_percentage"],
     "validation_percentage": settings["validation_percentage"],
     "split_hash": LEGACY if "split_root" in settings else STABLE,

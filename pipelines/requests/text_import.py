@@ -106,9 +106,9 @@ def find_text_import(
       f"--bottleneck_dir goes with the class folders that retrain.py read, and {source.path} has splits of its own or"
       " is something else: leave it out."
     )
-  handles = [trunk.handle, HUB_INCEPTION_V3] if trunk.handle == INCEPTION_V3 else [trunk.handle]
+  handles = [trunk.info.handle, HUB_INCEPTION_V3] if trunk.info.handle == INCEPTION_V3 else [trunk.info.handle]
   texts = find_texts(folder, {class_folder.prefix for class_folder in source.folders}, handles)
-  check_lengths(texts, trunk.dimensions)
+  check_lengths(texts, trunk.info.dimensions)
   store = files.join(output, IMPORTED_FOLDER)
-  task = ImportTexts(texts, source.labels, trunk.dimensions, max_pixels, files.join(store, RECORDS_FOLDER))
-  return TextImport(texts, task, source, percentages, store, trunk.handle)
+  task = ImportTexts(texts, source.labels, trunk.info.dimensions, max_pixels, files.join(store, RECORDS_FOLDER))
+  return TextImport(texts, task, source, percentages, store, trunk.info.handle)

@@ -8,15 +8,14 @@ only ever read, and only a cache: what is damaged in it is computed anew.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.records.schema import COMPLETED_FILE, INFO_FILE, RECORDS_FOLDER, digest_of_record
 from beam_retrain.transforms.core.records.tfrecord import DamagedError, locate_records
 from beam_retrain.transforms.core.run.run_info import parse_info
-from beam_retrain.transforms.core.runtimes.kinds_here import why_not_here
-from beam_retrain.transforms.core.runtimes.variant import read_kind
+from beam_retrain.transforms.core.runtimes.trunk_info import TrunkInfo
 from beam_retrain.transforms.io import files
 
 STORES_FOLDER = "bottlenecks"
@@ -53,9 +52,9 @@ def find_stores(
   return stores
 
 
-def cards_in(folder: str) -> list[dict[str, Any]]:
-  """Returns what the stores in a folder that a user gave say of their trunks."""
-  return [info["trunk"] for info in _stores_in(folder).values()]
+def trunks_in(folder: str) -> list[TrunkInfo]:
+  """Returns the trunks of the stores in a folder that a user gave."""
+  return [TrunkInfo.from_json(info["trunk"]) for info in _stores_in(folder).values()]
 
 
 def _stores_in(folder: str) -> dict[str, dict[str, Any]]:
@@ -63,11 +62,6 @@ def _stores_in(folder: str) -> dict[str, dict[str, Any]]:
   within = files.match_in(folder, f"{STORES_FOLDER}/*/{INFO_FILE}")
   candidates = [folder, *(stat.path.removesuffix(f"/{INFO_FILE}") for stat in within)]
   return {path: info for path in candidates if (info := _read_store_info(path))}
-
-
-def describe_card(card: Mapping[str, Any]) -> str:
-  """Returns which trunk an `info.json` tells of, for people."""
-  return f"{card['handle']} in {read_kind(card)}, {card['fingerprint'][:12]}"
 
 
 def _find_store(folder: str, fingerprint: str, preprocessing: str) -> str:
@@ -79,12 +73,12 @@ def _find_store(folder: str, fingerprint: str, preprocessing: str) -> str:
     )
   wanted = [path for path, info in stores.items() if info["trunk"]["fingerprint"] == fingerprint]
   if not wanted:
-    cards = [info["trunk"] for info in stores.values()]
-    trunks = "; ".join(map(describe_card, cards))
-    whys = [why_not_here(kind.runtime, kind.precision) for kind in map(read_kind, cards)]
-    if all(whys):
+    infos = [TrunkInfo.from_json(info["trunk"]) for info in stores.values()]
+    trunks = "; ".join(map(str, infos))
+    reasons = [info.variant.unsupported_reason() for info in infos]
+    if all(reasons):
       raise InputError(
-        f"the bottlenecks in {folder} are of a trunk ({trunks}) that cannot be had here ({whys[0]}), and today's is"
+        f"the bottlenecks in {folder} are of a trunk ({trunks}) that cannot be had here ({reasons[0]}), and today's is"
         f" another one ({fingerprint[:12]}): leave out --reuse {folder}, and all are computed anew."
       )
     raise InputError(

@@ -28,7 +28,7 @@ from beam_retrain.pipelines.models.trunk_sources import load_trunk, prepare
 from beam_retrain.transforms.bottlenecks.compute import EmbedShard
 from beam_retrain.transforms.bottlenecks.model_handler import ImageModelHandler, LoadedModel
 from beam_retrain.transforms.core.records.shards import ImageFile, Shard
-from beam_retrain.transforms.core.runtimes.variant import TrunkKind
+from beam_retrain.transforms.core.runtimes.variant import Variant
 from beam_retrain.transforms.core.system.cpu import cores_given
 from beam_retrain.transforms.shards.work import WorkShards
 
@@ -85,7 +85,7 @@ def test_what_is_said_of_it():
 
 @pytest.fixture(scope="module")
 def prepared(tiny_trunk):
-  return prepare(load_trunk(str(tiny_trunk)), TrunkKind())
+  return prepare(load_trunk(str(tiny_trunk)), Variant())
 
 
 @pytest.fixture
@@ -97,12 +97,12 @@ def trunk(prepared, monkeypatch, tmp_path):
 
 def test_a_large_job_tries_out_once_and_remembers(trunk):
   assert choose_execution(None, None, _LOCAL, trunk).reason == "the default"
-  assert find_batch(trunk.fingerprint, cores_given()) is None
+  assert find_batch(trunk.info.fingerprint, cores_given()) is None
   assert choose_execution(None, None, _CLUSTER, trunk, is_large=lambda: True).reason == "the default"
   tried = choose_execution(None, None, _LOCAL, trunk, is_large=lambda: True)
   assert tried.batch_size in CANDIDATES
   assert tried.reason == "the fastest of those tried here"
-  keep_batch(trunk.fingerprint, cores_given(), 16)
+  keep_batch(trunk.info.fingerprint, cores_given(), 16)
   gone = dataclasses.replace(trunk, prepared_folder="/nowhere")  # nothing is loaded again
   assert choose_execution(None, None, _LOCAL, gone, is_large=lambda: True).batch_size == 16
   assert choose_execution(None, None, _LOCAL, gone).batch_size == 32  # small jobs have the default, on any machine
@@ -110,16 +110,16 @@ def test_a_large_job_tries_out_once_and_remembers(trunk):
 
 
 def test_the_choice_of_an_earlier_run_is_kept_so_that_its_shards_are(trunk):
-  def earlier(reason, fingerprint=trunk.fingerprint):
+  def earlier(reason, fingerprint=trunk.info.fingerprint):
     settings = {"trunk_fingerprint": fingerprint, "batch_size": 64}
     return {"settings": settings, "execution": {"batch_size_reason": reason}}
 
-  keep_batch(trunk.fingerprint, cores_given(), 16)
+  keep_batch(trunk.info.fingerprint, cores_given(), 16)
   for reason, fingerprint, batch_size in (
-    ("the default", trunk.fingerprint, 64),
-    ("the fastest of those tried here", trunk.fingerprint, 64),
-    ("as in the run before", trunk.fingerprint, 64),
-    ("as given", trunk.fingerprint, 16),
+    ("the default", trunk.info.fingerprint, 64),
+    ("the fastest of those tried here", trunk.info.fingerprint, 64),
+    ("as in the run before", trunk.info.fingerprint, 64),
+    ("as given", trunk.info.fingerprint, 16),
     ("the default", "0" * 64, 16),
   ):
     found = choose_execution(None, None, _LOCAL, trunk, earlier=earlier(reason, fingerprint), is_large=lambda: True)

@@ -16,18 +16,18 @@ from PIL import Image as Pillow
 
 from beam_retrain.pipelines import bottlenecks
 from beam_retrain.pipelines.models import precision
-from beam_retrain.pipelines.models.precision import Check, choose_kind
+from beam_retrain.pipelines.models.precision import Check, choose_variant
 from beam_retrain.pipelines.models.trunk_sources import load_trunk
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.models.saved_model import freeze, save_trunk
 from beam_retrain.transforms.core.records.schema import Image
-from beam_retrain.transforms.core.runtimes import kinds_here
+from beam_retrain.transforms.core.runtimes import variant
 from beam_retrain.transforms.core.runtimes.prepared import load_prepared
-from beam_retrain.transforms.core.runtimes.variant import TrunkKind, digest_of_sample, has_bfloat16, has_openvino
+from beam_retrain.transforms.core.runtimes.variant import Variant, digest_of_sample, has_bfloat16, has_openvino
 
 needs_openvino = pytest.mark.skipif(not has_openvino(), reason="OpenVINO is not installed: beam-retrain[fast]")
 needs_bfloat16 = pytest.mark.skipif(not has_bfloat16(), reason="this processor has no bfloat16")
-BFLOAT16 = TrunkKind("tensorflow", "bfloat16")
+BFLOAT16 = Variant("tensorflow", "bfloat16")
 
 
 @pytest.fixture(scope="module")
@@ -68,9 +68,9 @@ def machine(monkeypatch):
   """Makes this machine one with, or without, what some kinds need."""
 
   def make(*, bfloat16: bool, openvino: bool) -> None:
-    monkeypatch.setattr(kinds_here, "has_bfloat16", lambda: bfloat16)
-    monkeypatch.setattr(kinds_here, "has_openvino", lambda: openvino)
-    monkeypatch.setattr(kinds_here, "openvino_fault", lambda: "")
+    monkeypatch.setattr(variant, "has_bfloat16", lambda: bfloat16)
+    monkeypatch.setattr(variant, "has_openvino", lambda: openvino)
+    monkeypatch.setattr(variant, "openvino_fault", lambda: "")
     monkeypatch.setattr(precision, "has_openvino", lambda: openvino)
 
   return make
@@ -79,9 +79,9 @@ def machine(monkeypatch):
 @needs_bfloat16
 def test_auto_takes_bfloat16_where_a_check_allows_it(trunk, machine):
   machine(bfloat16=True, openvino=False)
-  choice = choose_kind(trunk, "auto", "auto", pictures)
-  assert choice.trunk.kind == BFLOAT16
-  assert choice.trunk.fingerprint == BFLOAT16.fingerprint(trunk.fingerprint) != trunk.fingerprint
+  choice = choose_variant(trunk, "auto", "auto", pictures)
+  assert choice.trunk.info.variant == BFLOAT16
+  assert choice.trunk.info.fingerprint == BFLOAT16.fingerprint(trunk.info.fingerprint) != trunk.info.fingerprint
   assert choice.check.images == 20
   assert 0.999 < choice.check.least_cosine < 1
   assert choice.describe() == (
@@ -99,28 +99,28 @@ def test_auto_takes_bfloat16_where_a_check_allows_it(trunk, machine):
 def test_auto_stays_with_float32_where_the_check_fails_and_says_why(trunk, machine, monkeypatch):
   machine(bfloat16=True, openvino=False)
   monkeypatch.setattr(precision, "LEAST_COSINE", 1.0)
-  choice = choose_kind(trunk, "auto", "auto", pictures)
-  assert choice.trunk.kind == TrunkKind()
-  assert choice.trunk.fingerprint == trunk.fingerprint
+  choice = choose_variant(trunk, "auto", "auto", pictures)
+  assert choice.trunk.info.variant == Variant()
+  assert choice.trunk.info.fingerprint == trunk.info.fingerprint
   assert choice.why.startswith("not in bfloat16, as on 20 of the images the smallest cosine with float32 is 0.99")
   assert choice.to_info()["why"] == choice.why
   # Who asks for it gets it, and is told the same.
-  assert choose_kind(trunk, "bfloat16", "auto", pictures).trunk.kind == BFLOAT16
+  assert choose_variant(trunk, "bfloat16", "auto", pictures).trunk.info.variant == BFLOAT16
 
 
 @needs_bfloat16
 @pytest.mark.parametrize("sample", [[], [Image("bad.png", "a", b"no image")]])
 def test_without_a_image_there_is_no_check_and_no_bfloat16(trunk, machine, sample):
   machine(bfloat16=True, openvino=False)
-  choice = choose_kind(trunk, "auto", "auto", lambda count: sample)
-  assert choice.trunk.kind == TrunkKind()
+  choice = choose_variant(trunk, "auto", "auto", lambda count: sample)
+  assert choice.trunk.info.variant == Variant()
   assert choice.why == "not in bfloat16, as no image can be decoded to check it with"
 
 
 def test_a_plain_machine_takes_float32_by_tensorflow(trunk, machine):
   machine(bfloat16=False, openvino=False)
-  choice = choose_kind(trunk, "auto", "auto", pictures)
-  assert choice.trunk.kind == TrunkKind()
+  choice = choose_variant(trunk, "auto", "auto", pictures)
+  assert choice.trunk.info.variant == Variant()
   assert choice.describe() == (
     "the trunk runs in float32 by TensorFlow; this processor has no bfloat16 (neither avx512_bf16 nor amx_bf16)"
   )
@@ -131,7 +131,7 @@ def test_a_plain_machine_takes_float32_by_tensorflow(trunk, machine):
     (("auto", "openvino"), "OpenVINO is not installed: pip install"),
   ):
     with pytest.raises(InputError, match=words):
-      choose_kind(trunk, *asked, pictures)
+      choose_variant(trunk, *asked, pictures)
 
 
 @needs_bfloat16
@@ -156,11 +156,11 @@ def test_images_that_the_job_takes_for_too_large_are_not_checked_with(saved, tmp
 @needs_openvino
 @needs_bfloat16
 def test_openvino_is_taken_where_it_is_installed(trunk):
-  choice = choose_kind(trunk, "auto", "auto", pictures)
-  assert choice.trunk.kind == TrunkKind("openvino", "bfloat16")
+  choice = choose_variant(trunk, "auto", "auto", pictures)
+  assert choice.trunk.info.variant == Variant("openvino", "bfloat16")
   assert choice.check.least_cosine > 0.999
-  assert choose_kind(trunk, "float32", "auto", pictures).trunk.kind == TrunkKind("openvino", "float32")
-  assert choose_kind(trunk, "float32", "tensorflow", pictures).trunk.kind == TrunkKind()
+  assert choose_variant(trunk, "float32", "auto", pictures).trunk.info.variant == Variant("openvino", "float32")
+  assert choose_variant(trunk, "float32", "tensorflow", pictures).trunk.info.variant == Variant()
 
 
 def test_auto_takes_tensorflow_for_a_trunk_that_openvino_cannot_run(trunk, machine, monkeypatch):
@@ -173,11 +173,11 @@ def test_auto_takes_tensorflow_for_a_trunk_that_openvino_cannot_run(trunk, machi
 
   prepare_really = precision.prepare
   monkeypatch.setattr(precision, "prepare", prepare)
-  choice = choose_kind(trunk, "auto", "auto", pictures)
-  assert choice.trunk.kind == TrunkKind()
+  choice = choose_variant(trunk, "auto", "auto", pictures)
+  assert choice.trunk.info.variant == Variant()
   assert choice.why.startswith("OpenVINO cannot run this one; this processor has no bfloat16")
   with pytest.raises(InputError, match="no such operation"):
-    choose_kind(trunk, "auto", "openvino", pictures)
+    choose_variant(trunk, "auto", "openvino", pictures)
 
 
 @pytest.mark.parametrize(
@@ -224,34 +224,35 @@ def test_an_openvino_that_cannot_be_imported_is_gone_without_in_words(content, f
 @pytest.mark.skipif(importlib.util.find_spec("nncf") is None, reason="NNCF is not installed: beam-retrain[fast]")
 def test_int8_is_calibrated_on_a_sample_which_is_part_of_its_kind(trunk, machine, tmp_path, monkeypatch):
   machine(bfloat16=has_bfloat16(), openvino=True)
-  choice = choose_kind(trunk, "int8", "auto", pictures)
-  kind = choice.trunk.kind
-  assert kind == TrunkKind("openvino", "int8", digest_of_sample([image.sha256 for image in pictures(99)]))
+  choice = choose_variant(trunk, "int8", "auto", pictures)
+  kind = choice.trunk.info.variant
+  assert kind == Variant("openvino", "int8", digest_of_sample([image.sha256 for image in pictures(99)]))
   assert choice.check.images == 20
   assert 0.9 < choice.check.least_cosine < 1
   # What cannot be decoded calibrates nothing, and makes no other kind.
-  assert choose_kind(trunk, "int8", "auto", lambda count: [*pictures(count), Image("x", "a", b"")]).trunk.kind == kind
-  others = choose_kind(trunk, "int8", "auto", lambda count: pictures(count)[:10])
-  assert others.trunk.fingerprint != choice.trunk.fingerprint
+  more = choose_variant(trunk, "int8", "auto", lambda count: [*pictures(count), Image("x", "a", b"")])
+  assert more.trunk.info.variant == kind
+  others = choose_variant(trunk, "int8", "auto", lambda count: pictures(count)[:10])
+  assert others.trunk.info.fingerprint != choice.trunk.info.fingerprint
   # Images that have come since do not make the bottlenecks useless that are there.
   choice.trunk.save(store(tmp_path / "there", trunk, kind) + "/trunk")
   monkeypatch.setenv("BEAM_RETRAIN_CACHE_DIR", str(tmp_path / "another_cache"))
-  kept = choose_kind(trunk, "int8", "auto", lambda count: pictures(count)[:10], [str(tmp_path / "there")])
-  assert kept.trunk.fingerprint == choice.trunk.fingerprint
+  kept = choose_variant(trunk, "int8", "auto", lambda count: pictures(count)[:10], [str(tmp_path / "there")])
+  assert kept.trunk.info.fingerprint == choice.trunk.info.fingerprint
   shutil.rmtree(tmp_path / "there")  # as a run with other settings replaces it
-  assert load_prepared(kept.trunk.prepared_folder).kind == kind
+  assert load_prepared(kept.trunk.prepared_folder).variant == kind
   with pytest.raises(InputError, match="none of the training images can be decoded"):
-    choose_kind(trunk, "int8", "auto", lambda count: [])
+    choose_variant(trunk, "int8", "auto", lambda count: [])
 
 
 @needs_bfloat16
 def test_the_same_images_are_not_looked_at_twice(trunk, machine, monkeypatch):
   machine(bfloat16=True, openvino=False)
-  first = choose_kind(trunk, "auto", "auto", pictures)
+  first = choose_variant(trunk, "auto", "auto", pictures)
   monkeypatch.setattr(precision, "embed", lambda *_: pytest.fail("the trunk was run again"))
-  assert choose_kind(trunk, "auto", "auto", pictures) == first
+  assert choose_variant(trunk, "auto", "auto", pictures) == first
   with pytest.raises(pytest.fail.Exception):
-    choose_kind(trunk, "auto", "auto", lambda count: [*pictures(count), picture(99)])
+    choose_variant(trunk, "auto", "auto", lambda count: [*pictures(count), picture(99)])
 
 
 def test_a_image_that_gets_no_finite_numbers_counts_as_far_off(trunk, monkeypatch):
@@ -259,12 +260,12 @@ def test_a_image_that_gets_no_finite_numbers_counts_as_far_off(trunk, monkeypatc
   found = iter([{"a": vector}, {"a": vector, "b": vector}])
   monkeypatch.setattr(precision, "embed", lambda *_: next(found))
   monkeypatch.setattr(precision, "load_prepared_model", lambda folder: None)
-  assert precision.check_kind(trunk, trunk, [picture(1234)]) == Check(2, -1.0)
+  assert precision.check_variant(trunk, trunk, [picture(1234)]) == Check(2, -1.0)
 
 
-def store(folder, trunk, kind: TrunkKind) -> str:
+def store(folder, trunk, kind: Variant) -> str:
   """What `bottlenecks` leaves of its trunk."""
-  card = {**trunk.card, "fingerprint": kind.fingerprint(trunk.fingerprint), **kind.fields}
+  card = trunk.info.with_variant(kind).to_json()
   folder.mkdir()
   (folder / "info.json").write_text(json.dumps({"stage": "bottlenecks", "trunk": card}))
   return str(folder)
@@ -272,31 +273,31 @@ def store(folder, trunk, kind: TrunkKind) -> str:
 
 def test_of_the_kinds_that_would_do_that_of_earlier_bottlenecks_is_taken(trunk, machine, tmp_path):
   machine(bfloat16=True, openvino=False)
-  plain, fast = store(tmp_path / "plain", trunk, TrunkKind()), store(tmp_path / "fast", trunk, BFLOAT16)
+  plain, fast = store(tmp_path / "plain", trunk, Variant()), store(tmp_path / "fast", trunk, BFLOAT16)
 
-  def kind(asked: str, *folders: str) -> TrunkKind:
-    return choose_kind(trunk, asked, "auto", pictures, folders).trunk.kind
+  def kind(asked: str, *folders: str) -> Variant:
+    return choose_variant(trunk, asked, "auto", pictures, folders).trunk.info.variant
 
-  assert kind("auto", plain, fast) == kind("float32", fast, plain) == TrunkKind()
-  assert choose_kind(trunk, "auto", "auto", pictures, [plain]).why == f"as for the bottlenecks in {plain}"
+  assert kind("auto", plain, fast) == kind("float32", fast, plain) == Variant()
+  assert choose_variant(trunk, "auto", "auto", pictures, [plain]).why == f"as for the bottlenecks in {plain}"
   if has_bfloat16():
     assert kind("auto", fast, plain) == kind("bfloat16", plain) == BFLOAT16
   machine(bfloat16=False, openvino=False)
-  assert kind("auto", fast) == TrunkKind()  # it cannot be had here
+  assert kind("auto", fast) == Variant()  # it cannot be had here
 
 
 def test_bottlenecks_of_an_earlier_version_are_of_the_plain_kind(trunk, machine, tmp_path):
   machine(bfloat16=True, openvino=True)
   (tmp_path / "old").mkdir()
-  card = {name: trunk.card[name] for name in ("handle", "fingerprint", "input_px", "dimensions")}
+  card = {name: trunk.info.to_json()[name] for name in ("handle", "fingerprint", "input_px", "dimensions")}
   (tmp_path / "old/info.json").write_text(json.dumps({"stage": "bottlenecks", "trunk": card}))
-  assert choose_kind(trunk, "auto", "auto", pictures, [str(tmp_path / "old")]).trunk.kind == TrunkKind()
+  assert choose_variant(trunk, "auto", "auto", pictures, [str(tmp_path / "old")]).trunk.info.variant == Variant()
 
 
 def test_bottlenecks_of_another_trunk_decide_nothing(trunk, machine, tmp_path):
   machine(bfloat16=False, openvino=False)
   (tmp_path / "other").mkdir()
-  card = {**trunk.card, "fingerprint": "0" * 64, "base_fingerprint": "0" * 64}
+  card = {**trunk.info.to_json(), "fingerprint": "0" * 64, "base_fingerprint": "0" * 64}
   (tmp_path / "other/info.json").write_text(json.dumps({"stage": "bottlenecks", "trunk": card}))
-  choice = choose_kind(trunk, "auto", "auto", pictures, [str(tmp_path / "other")])
+  choice = choose_variant(trunk, "auto", "auto", pictures, [str(tmp_path / "other")])
   assert not choice.why.startswith("as for")

@@ -12,7 +12,7 @@ from beam_retrain.pipelines.models.trunk_sources import HUB_INCEPTION_V3, load_s
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.models.saved_model import load_saved_model
 from beam_retrain.transforms.core.runtimes.prepared import load_prepared
-from beam_retrain.transforms.core.runtimes.variant import TrunkKind
+from beam_retrain.transforms.core.runtimes.variant import Variant
 
 _IMAGES = np.random.default_rng(5).random((2, 299, 299, 3), np.float32)
 
@@ -54,7 +54,7 @@ def embed(trunk, tmp_path, images=_IMAGES) -> np.ndarray:
 def test_tf_hub_offline_full_size(hub_cache, full_size, tmp_path, monkeypatch):
   monkeypatch.setenv("TFHUB_CACHE_DIR", str(hub_cache))
   trunk = load_trunk("inception_v3")
-  assert (trunk.handle, trunk.input_px, trunk.dimensions) == ("inception_v3", 299, 2048)
+  assert (trunk.info.handle, trunk.info.input_px, trunk.info.dimensions) == ("inception_v3", 299, 2048)
   expected = full_size(_IMAGES * 2.0 - 1.0, training=False).numpy()
   result = embed(trunk, tmp_path)
   assert result.shape == (2, 2048)
@@ -79,7 +79,7 @@ def test_a_module_of_tensorflow_1(tmp_path, monkeypatch):
   (folder / "tfhub_module.pb").write_bytes(b"\x08\x03")
   monkeypatch.setenv("TFHUB_CACHE_DIR", str(tmp_path))
   trunk = load_trunk(handle)
-  assert (trunk.input_px, trunk.dimensions) == (16, 8)
+  assert (trunk.info.input_px, trunk.info.dimensions) == (16, 8)
   pictures = _IMAGES[:, :16, :16]
   expected = pictures.reshape(2, 8, 2, 8, 2, 3).mean((2, 4)).reshape(2, 192) @ weights
   np.testing.assert_allclose(embed(trunk, tmp_path, pictures), expected, rtol=1e-5)
@@ -89,16 +89,16 @@ def test_keras_with_a_local_copy_of_its_weights(full_size, tmp_path):
   path = tmp_path / "copy.weights.h5"
   full_size.save_weights(path)
   trunk = load_trunk("keras:InceptionV3", str(path))
-  assert (trunk.input_px, trunk.dimensions) == (299, 2048)
+  assert (trunk.info.input_px, trunk.info.dimensions) == (299, 2048)
   expected = full_size(_IMAGES * 2.0 - 1.0, training=False).numpy()
   np.testing.assert_allclose(embed(trunk, tmp_path), expected, rtol=1e-3, atol=1e-4)
 
 
 def test_the_bundled_trunk(tmp_path):
   trunk = load_trunk("bundled")
-  assert (trunk.input_px, trunk.dimensions) == (75, 512)
+  assert (trunk.info.input_px, trunk.info.dimensions) == (75, 512)
   assert embed(trunk, tmp_path, _IMAGES[:, :75, :75]).shape == (2, 512)
-  assert load_trunk("bundled").fingerprint == trunk.fingerprint
+  assert load_trunk("bundled").info.fingerprint == trunk.info.fingerprint
 
 
 def test_our_own_folder_and_a_plain_export_are_the_same_trunk(tiny_trunk, tmp_path):
@@ -115,7 +115,7 @@ def test_our_own_folder_and_a_plain_export_are_the_same_trunk(tiny_trunk, tmp_pa
   )
   tf.saved_model.save(module, str(tmp_path / "plain"), signatures={"default": serve.get_concrete_function()})
   trunk = load_trunk(str(tmp_path / "plain"))
-  assert trunk.input_px == 75
+  assert trunk.info.input_px == 75
   np.testing.assert_allclose(embed(trunk, tmp_path, images), expected, rtol=1e-6)
 
 
@@ -125,22 +125,22 @@ def test_another_trunk_has_another_fingerprint(tiny_trunk, tmp_path):
   outputs = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(4, 3)(inputs))
   keras.Model(inputs, outputs).export(tmp_path / "other", verbose=False)
   other = load_trunk(str(tmp_path / "other"))
-  assert (other.input_px, other.dimensions) == (16, 4)
-  assert other.fingerprint != load_trunk(str(tiny_trunk)).fingerprint
+  assert (other.info.input_px, other.info.dimensions) == (16, 4)
+  assert other.info.fingerprint != load_trunk(str(tiny_trunk)).info.fingerprint
 
 
 def test_what_is_in_its_folder_is_replaced_since_it_may_be_damaged(tiny_trunk, tmp_path):
-  trunk = prepare(load_trunk(str(tiny_trunk)), TrunkKind())
+  trunk = prepare(load_trunk(str(tiny_trunk)), Variant())
   folder = tmp_path / "trunk"
   trunk.save(str(folder))
   for name in ("saved_model.pb", "prepared/graph.pb"):
     (folder / name).write_bytes(b"damaged")
   trunk.save(str(folder))
-  assert load_prepared(str(folder / "prepared")).dimensions == trunk.dimensions
-  stored = load_stored_trunk(str(folder), trunk.card)
+  assert load_prepared(str(folder / "prepared")).dimensions == trunk.info.dimensions
+  stored = load_stored_trunk(str(folder), trunk.info)
   assert stored.prepared_folder
   stored.save(str(folder))  # into where it lies
-  assert embed(stored, tmp_path, _IMAGES[:, :75, :75]).shape == (2, trunk.dimensions)
+  assert embed(stored, tmp_path, _IMAGES[:, :75, :75]).shape == (2, trunk.info.dimensions)
 
 
 def export(tmp_path: Path, function, *shape) -> str:

@@ -13,7 +13,7 @@ from beam_retrain.transforms.bottlenecks.store import find_stores, locate_bottle
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.records.schema import PREPROCESSING_VERSION, describe_bottleneck
 from beam_retrain.transforms.core.records.tfrecord import read_record_at
-from beam_retrain.transforms.core.runtimes import kinds_here
+from beam_retrain.transforms.core.runtimes import variant
 
 _OTHER = "0123456789abcdef" * 4
 
@@ -101,9 +101,9 @@ def test_of_a_trunk_that_cannot_be_had_here_it_is_said_what_is_missing(store, fi
       r"cannot be had here \(OpenVINO is not installed: pip install .*\), .*: leave out --reuse .* computed anew",
     ),
   ):
-    monkeypatch.setattr(kinds_here, "has_openvino", lambda has_it=has_it: has_it)
-    monkeypatch.setattr(kinds_here, "openvino_fault", lambda: "")
-    monkeypatch.setattr(kinds_here, "has_bfloat16", lambda: True)
+    monkeypatch.setattr(variant, "has_openvino", lambda has_it=has_it: has_it)
+    monkeypatch.setattr(variant, "openvino_fault", lambda: "")
+    monkeypatch.setattr(variant, "has_bfloat16", lambda: True)
     with pytest.raises(InputError, match=sentence):
       find_stores([str(store)], fingerprint, PREPROCESSING_VERSION)
 

@@ -12,14 +12,14 @@ import importlib.metadata
 import io
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
 from beam_retrain.transforms.core.errors import InputError
-from beam_retrain.transforms.core.runtimes.prepared import as_array
-from beam_retrain.transforms.core.runtimes.variant import FLOAT32, INT8, TrunkKind, has_bfloat16
+from beam_retrain.transforms.core.runtimes.trunk_info import PreparedInfo
+from beam_retrain.transforms.core.runtimes.variant import FLOAT32, INT8, Variant, as_array, has_bfloat16
 from beam_retrain.transforms.core.system.openvino import load_nncf, load_openvino
 
 openvino = load_openvino()
@@ -29,36 +29,36 @@ _GRAPH_FILE = "graph.pb"
 _CALIBRATION_BATCH = 8
 
 
-def versions(kind: TrunkKind) -> dict[str, str]:
-  """Returns the versions of what a preparation depends on."""
+def versions(variant: Variant) -> dict[str, str]:
+  """Returns package -> version, of what a preparation depends on."""
   own = {"openvino": openvino.__version__}
-  return {**own, "nncf": importlib.metadata.version("nncf")} if kind.precision == INT8 else own
+  return {**own, "nncf": importlib.metadata.version("nncf")} if variant.precision == INT8 else own
 
 
-def write(frozen: Any, kind: TrunkKind, folder: str, sample: Any = None) -> dict[str, Any]:
-  """Writes the trunk in OpenVINO's format, its weights as float32: it casts them itself, in a moment, on the worker.
+def write(frozen: Any, variant: Variant, folder: str, sample: Any = None) -> dict[str, str]:
+  """Writes the trunk in OpenVINO's format with float32 weights, which workers cast.
 
   Args:
     frozen: concrete function float32 [N, S, S, 3] -> float32 [N, D], without variables.
-    kind: its precision; int8 is measured on `sample`.
+    variant: to prepare it for; int8 is calibrated on `sample`.
     folder: exists.
     sample: for int8, float32 [K, S, S, 3], 0..1.
 
   Returns:
-    What `card.json` is to say of it.
+    Nothing that `load` needs to know.
 
   Raises:
     InputError: OpenVINO cannot run such a trunk.
     OSError: the folder cannot be written.
   """
   model = _read_frozen(frozen, folder)
-  if kind.precision == INT8:
+  if variant.precision == INT8:
     model = _quantize(model, sample)
   try:
     openvino.save_model(model, os.path.join(folder, _MODEL_FILE), compress_to_fp16=False)
   except RuntimeError as error:
     raise OSError(errno.ENOSPC, "a file cannot be written whole", folder) from error
-  return {"versions": versions(kind)}
+  return {}
 
 
 def _quantize(model: Any, sample: np.ndarray) -> Any:
@@ -114,7 +114,7 @@ def _alone_the_first_time() -> Iterator[None]:
     _SET_UP.set()
 
 
-def load(folder: str, card: Mapping[str, Any], threads: int, batch_size: int) -> Callable[[Any], np.ndarray]:
+def load(folder: str, info: PreparedInfo, threads: int, batch_size: int) -> Callable[[Any], np.ndarray]:
   """Returns `PreparedTrunk.embed`; see `load_prepared`.
 
   Raises:
@@ -128,7 +128,7 @@ def load(folder: str, card: Mapping[str, Any], threads: int, batch_size: int) ->
     # It would pin its threads to the first cores, and so would every other process of the machine: to the same ones.
     "ENABLE_CPU_PINNING": False,
     # What int8 leaves out is computed with bfloat16 where there is any, which makes less of a difference than int8.
-    "INFERENCE_PRECISION_HINT": "bf16" if card["precision"] != FLOAT32 and has_bfloat16() else "f32",
+    "INFERENCE_PRECISION_HINT": "bf16" if info.variant.precision != FLOAT32 and has_bfloat16() else "f32",
   }
   if threads:
     settings["INFERENCE_NUM_THREADS"] = threads
@@ -145,7 +145,7 @@ def load(folder: str, card: Mapping[str, Any], threads: int, batch_size: int) ->
 
   def embed(images: Any) -> np.ndarray:
     given = as_array(images)
-    vectors = np.empty((len(given), int(card["dimensions"])), np.float32)
+    vectors = np.empty((len(given), info.dimensions), np.float32)
     try:
       request = idle.pop()
     except IndexError:

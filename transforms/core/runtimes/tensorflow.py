@@ -6,7 +6,7 @@ TensorFlow would run it in every process at the first call, for seconds; a prepa
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,38 +15,40 @@ from tensorflow.core.protobuf import meta_graph_pb2, rewriter_config_pb2
 from tensorflow.python.grappler import tf_optimizer
 
 from beam_retrain.transforms.core.errors import InputError
-from beam_retrain.transforms.core.runtimes.prepared import as_array
-from beam_retrain.transforms.core.runtimes.variant import BFLOAT16, TrunkKind
+from beam_retrain.transforms.core.runtimes.trunk_info import PreparedInfo
+from beam_retrain.transforms.core.runtimes.variant import BFLOAT16, Variant, as_array
 
 _GRAPH_FILE = "graph.pb"
 
 
-def versions(kind: TrunkKind) -> dict[str, str]:
-  """Returns the versions of what a preparation depends on."""
+def versions(variant: Variant) -> dict[str, str]:
+  """Returns package -> version, of what a preparation depends on."""
   return {"tensorflow": tf.__version__}
 
 
-def write(frozen: Any, kind: TrunkKind, folder: str, sample: Any = None) -> dict[str, Any]:
-  """Writes the optimised graph: batch norms folded into the convolutions, scaling into their weights where that is the
-  same, biases and activations fused, and for bfloat16 all of the costly part cast.
+def write(frozen: Any, variant: Variant, folder: str, sample: Any = None) -> dict[str, str]:
+  """Writes the graph as TensorFlow's optimiser leaves it.
+
+  Batch norms are folded into the convolutions, input scaling into their weights where that is exact, biases and
+  activations are fused; for bfloat16, the costly operations are cast.
 
   Args:
     frozen: concrete function float32 [N, S, S, 3] -> float32 [N, D], without variables.
-    kind: its precision, float32 or bfloat16.
+    variant: to prepare it for, float32 or bfloat16.
     folder: exists.
     sample: not needed.
 
   Returns:
-    What `card.json` is to say of it.
+    `input` and `output`: the tensors' names, see `PreparedInfo`.
 
   Raises:
     InputError: there was nothing to cast to bfloat16.
   """
   given, result = frozen.inputs[0].name, frozen.outputs[0].name
-  graph = _optimise(frozen.graph.as_graph_def(), result, kind.precision == BFLOAT16)
+  graph = _optimise(frozen.graph.as_graph_def(), result, variant.precision == BFLOAT16)
   with open(os.path.join(folder, _GRAPH_FILE), "wb") as file:
     file.write(graph.SerializeToString())
-  return {"input": given, "output": result, "versions": versions(kind)}
+  return {"input": given, "output": result}
 
 
 def _optimise(definition: Any, result: str, to_bfloat16: bool) -> Any:
@@ -77,7 +79,7 @@ def _optimise(definition: Any, result: str, to_bfloat16: bool) -> Any:
   return optimised
 
 
-def load(folder: str, card: Mapping[str, Any], threads: int, batch_size: int) -> Callable[[Any], np.ndarray]:
+def load(folder: str, info: PreparedInfo, threads: int, batch_size: int) -> Callable[[Any], np.ndarray]:
   """Returns `PreparedTrunk.embed`; see `load_prepared`. Any batch goes through as it is.
 
   Raises:
@@ -94,7 +96,7 @@ def load(folder: str, card: Mapping[str, Any], threads: int, batch_size: int) ->
     with tf.Graph().as_default() as graph:
       tf.import_graph_def(definition, name="")
     session = tf.compat.v1.Session(graph=graph, config=config)
-    run = session.make_callable(card["output"], feed_list=[card["input"]])
+    run = session.make_callable(info.output, feed_list=[info.input])
   except Exception as error:
     first = next(iter(str(error).splitlines()), type(error).__name__)
     raise InputError(f"{path} cannot be loaded ({first}): make the trunk again.") from error

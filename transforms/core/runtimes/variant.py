@@ -1,6 +1,7 @@
-"""What computes a trunk's numbers: a runtime and a precision. Bottlenecks of different kinds never mix. No TensorFlow.
+"""Variants of a trunk: the runtime and precision that compute it. Loads no TensorFlow.
 
-A kind is part of the trunk's fingerprint, by which stores, models and `--reuse` tell whose bottlenecks are whose.
+Bottlenecks of different variants never mix: the variant is part of the trunk's fingerprint, by which stores, models and
+`--reuse` find the bottlenecks of a trunk.
 """
 
 from __future__ import annotations
@@ -9,12 +10,17 @@ import dataclasses
 import hashlib
 import importlib.util
 import json
+import platform
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from beam_retrain.transforms.core.errors import InputError
+import numpy as np
 
+from beam_retrain.transforms.core.errors import InputError
+from beam_retrain.transforms.core.system.openvino import openvino_fault
+
+AUTO = "auto"
 TENSORFLOW, OPENVINO = "tensorflow", "openvino"
 FLOAT32, BFLOAT16, INT8 = "float32", "bfloat16", "int8"
 _NAMES = {TENSORFLOW: "TensorFlow", OPENVINO: "OpenVINO"}
@@ -24,7 +30,7 @@ _BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16"}
 
 
 @dataclasses.dataclass(frozen=True)
-class TrunkKind:
+class Variant:
   """
   Attributes:
     runtime: `tensorflow` or `openvino`.
@@ -39,35 +45,49 @@ class TrunkKind:
   def __post_init__(self) -> None:
     known = self.runtime in (TENSORFLOW, OPENVINO) and self.precision in (FLOAT32, BFLOAT16, INT8)
     if not known or (self.precision == INT8) != bool(self.calibration):
-      raise ValueError(f"no such kind: {self}")
+      raise ValueError(f"no such variant: {self}")
     if self.precision == INT8 and self.runtime != OPENVINO:
       raise InputError("int8 needs OpenVINO: use --runtime openvino, or --precision bfloat16.")
 
   def __str__(self) -> str:
     return f"{self.precision} by {_NAMES[self.runtime]}"
 
-  @property
-  def fields(self) -> dict[str, str]:
-    """What a trunk's card says of it; `read_kind` reads it."""
-    fields = {"runtime": self.runtime, "precision": self.precision}
-    return {**fields, "calibration": self.calibration} if self.calibration else fields
+  @classmethod
+  def from_json(cls, values: Mapping[str, Any]) -> Variant:
+    """Reads the entries that `to_json` wrote; where there are none, it is TensorFlow in float32."""
+    return cls(values.get("runtime", TENSORFLOW), values.get("precision", FLOAT32), values.get("calibration", ""))
+
+  def to_json(self) -> dict[str, str]:
+    values = {"runtime": self.runtime, "precision": self.precision}
+    return {**values, "calibration": self.calibration} if self.calibration else values
 
   def fingerprint(self, base: str) -> str:
-    """Returns the fingerprint of bottlenecks of this kind.
+    """Returns the fingerprint of bottlenecks of this variant.
 
     Args:
-      base: of the trunk itself, 64 hex digits. It is that of TensorFlow's float32 as well, as it was before there were
-        kinds.
+      base: that of the trunk itself, 64 hex digits; also that of TensorFlow in float32.
     """
-    if self == TrunkKind():
+    if self == Variant():
       return base
-    made_of = [base, self.runtime, self.precision, self.calibration]
-    return hashlib.sha256(json.dumps(made_of).encode()).hexdigest()
+    content = [base, self.runtime, self.precision, self.calibration]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+  def unsupported_reason(self) -> str:
+    """Returns why this machine cannot run it and what to do, to end a sentence; empty if it can."""
+    return unsupported_reason(self.runtime, self.precision)
 
 
-def read_kind(card: Mapping[str, Any]) -> TrunkKind:
-  """Returns the kind that a trunk's card names; one from before there were kinds: TensorFlow's float32."""
-  return TrunkKind(card.get("runtime", TENSORFLOW), card.get("precision", FLOAT32), card.get("calibration", ""))
+def unsupported_reason(runtime: str, precision: str) -> str:
+  """Returns why this machine cannot run such a trunk and what to do, to end a sentence; empty if it can."""
+  if precision == INT8 and runtime == TENSORFLOW:
+    return "TensorFlow has no int8 for it: use --runtime openvino (pip install 'beam-retrain[fast]')"
+  if runtime == OPENVINO and not has_openvino():
+    return "OpenVINO is not installed: pip install 'beam-retrain[fast]'"
+  if runtime == OPENVINO and (fault := openvino_fault()):
+    return f"OpenVINO is installed but cannot be imported ({fault}): pip install --force-reinstall openvino"
+  if precision == BFLOAT16 and not has_bfloat16():
+    return "this processor has no bfloat16 (neither avx512_bf16 nor amx_bf16): use --precision float32"
+  return ""
 
 
 def digest_of_sample(hashes: list[str]) -> str:
@@ -80,14 +100,29 @@ def digest_of_sample(hashes: list[str]) -> str:
 
 
 def has_bfloat16(cpu_info: Path = _CPU_INFO) -> bool:
-  """Says whether this machine's processor computes with bfloat16; where it does not, that would be emulated, slowly."""
+  """Whether this machine's processor computes with bfloat16; elsewhere it would be emulated, slowly."""
+  return not _BFLOAT16_FLAGS.isdisjoint(_cpu_field("flags", cpu_info).split())
+
+
+def processor_name() -> str:
+  """Returns the model name of this machine's processor."""
+  return _cpu_field("model name", _CPU_INFO) or platform.machine()
+
+
+def _cpu_field(name: str, cpu_info: Path) -> str:
+  """Returns the first such line's value; empty if there is none, or on a system without /proc/cpuinfo."""
   try:
-    text = cpu_info.read_text()
+    lines = cpu_info.read_text().splitlines()
   except OSError:
-    return False
-  flags = next((line for line in text.splitlines() if line.startswith("flags")), "")
-  return not _BFLOAT16_FLAGS.isdisjoint(flags.split())
+    return ""
+  return next((line.partition(":")[2].strip() for line in lines if line.startswith(name)), "")
 
 
 def has_openvino() -> bool:
   return importlib.util.find_spec("openvino") is not None
+
+
+def as_array(images: Any) -> np.ndarray:
+  """float32 [N, S, S, 3], an array or a TensorFlow tensor -> an array that shares its memory if contiguous."""
+  # A tensor's own numpy() would copy; its buffer does not.
+  return np.ascontiguousarray(images if isinstance(images, np.ndarray) else np.asarray(memoryview(images)), np.float32)

@@ -10,12 +10,12 @@ import pytest
 
 from beam_retrain.pipelines import bottlenecks, evaluate, predict
 from beam_retrain.transforms.core.errors import InputError
-from beam_retrain.transforms.core.models.choose_variant import EXPORTED, ModelKind, choose_model_kind
+from beam_retrain.transforms.core.models.choose_variant import EXPORTED, ServingVariant, choose_serving_variant
 from beam_retrain.transforms.core.records.schema import PREPROCESSING_VERSION
-from beam_retrain.transforms.core.runtimes import kinds_here
-from beam_retrain.transforms.core.runtimes.variant import TrunkKind
+from beam_retrain.transforms.core.runtimes import variant
+from beam_retrain.transforms.core.runtimes.variant import Variant
 
-FAST = TrunkKind("openvino", "bfloat16")
+FAST = Variant("openvino", "bfloat16")
 RUNNER = "--runner=FnApiRunner"
 
 
@@ -24,37 +24,37 @@ def machine(monkeypatch):
   """Makes this machine one with, or without, what some kinds need."""
 
   def make(*, has_all: bool) -> None:
-    monkeypatch.setattr(kinds_here, "has_bfloat16", lambda: has_all)
-    monkeypatch.setattr(kinds_here, "has_openvino", lambda: has_all)
-    monkeypatch.setattr(kinds_here, "openvino_fault", lambda: "")
+    monkeypatch.setattr(variant, "has_bfloat16", lambda: has_all)
+    monkeypatch.setattr(variant, "has_openvino", lambda: has_all)
+    monkeypatch.setattr(variant, "openvino_fault", lambda: "")
 
   return make
 
 
-def choose(kind: TrunkKind, *asked: str, has_prepared: bool = True, preprocessing: str = PREPROCESSING_VERSION):
-  return choose_model_kind("M", {"trunk": kind.fields, "preprocessing": preprocessing}, has_prepared, *asked)
+def choose(kind: Variant, *asked: str, has_prepared: bool = True, preprocessing: str = PREPROCESSING_VERSION):
+  return choose_serving_variant("M", kind, preprocessing, has_prepared, *asked)
 
 
 def test_a_model_s_own_kind_is_run_where_it_can_be(machine):
   machine(has_all=True)
-  assert choose(FAST) == choose(FAST, "bfloat16") == choose(FAST, "auto", "openvino") == ModelKind(FAST, True)
-  assert choose(EXPORTED) == choose(EXPORTED, "float32", "tensorflow") == ModelKind(EXPORTED, True)
+  assert choose(FAST) == choose(FAST, "bfloat16") == choose(FAST, "auto", "openvino") == ServingVariant(FAST, True)
+  assert choose(EXPORTED) == choose(EXPORTED, "float32", "tensorflow") == ServingVariant(EXPORTED, True)
   # Asked for, the exported model's is no surprise that would have to be explained.
-  assert choose(FAST, "float32") == choose(FAST, "auto", "tensorflow") == ModelKind(EXPORTED, False)
+  assert choose(FAST, "float32") == choose(FAST, "auto", "tensorflow") == ServingVariant(EXPORTED, False)
 
 
 def test_where_it_cannot_be_had_the_exported_model_is_run_and_it_is_said_why(machine):
   machine(has_all=False)
   run = choose(FAST)
-  assert (run.kind, run.is_prepared) == (EXPORTED, False)
-  assert run.describe() == (
+  assert (run.variant, run.is_prepared) == (EXPORTED, False)
+  assert str(run) == (
     "the trunk runs in float32 by TensorFlow, not in bfloat16 by OpenVINO as for the model's bottlenecks: OpenVINO is"
     " not installed: pip install 'beam-retrain[fast]'"
   )
   machine(has_all=True)
   assert choose(FAST, has_prepared=False).why.endswith("the model's folder has no trunk/prepared")
   assert choose(FAST, preprocessing="another").why.endswith("images are preprocessed otherwise today")
-  assert choose(EXPORTED, has_prepared=False) == ModelKind(EXPORTED, False)  # of an earlier version: as it was
+  assert choose(EXPORTED, has_prepared=False) == ServingVariant(EXPORTED, False)  # of an earlier version: as it was
 
 
 def test_what_is_neither_is_refused(machine):

@@ -15,25 +15,25 @@ from beam_retrain.pipelines.models.trunk_sources import Trunk, load_stored_trunk
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.models.inference import load_model
 from beam_retrain.transforms.core.models.saved_model import load_saved_model
-from beam_retrain.transforms.core.runtimes.kinds_here import why_not_here
 from beam_retrain.transforms.core.runtimes.prepared import CARD_FILE, find_prepared, load_prepared
+from beam_retrain.transforms.core.runtimes.trunk_info import PreparedInfo, TrunkInfo
 from beam_retrain.transforms.core.runtimes.variant import (
   BFLOAT16,
   FLOAT32,
   INT8,
   OPENVINO,
   TENSORFLOW,
-  TrunkKind,
+  Variant,
   digest_of_sample,
 )
 
 _IMAGES = np.random.default_rng(5).random((5, 75, 75, 3), np.float32)
 _KINDS = [
-  TrunkKind(TENSORFLOW, FLOAT32),
-  TrunkKind(TENSORFLOW, BFLOAT16),
-  TrunkKind(OPENVINO, FLOAT32),
-  TrunkKind(OPENVINO, BFLOAT16),
-  TrunkKind(OPENVINO, INT8, digest_of_sample(["sample"])),
+  Variant(TENSORFLOW, FLOAT32),
+  Variant(TENSORFLOW, BFLOAT16),
+  Variant(OPENVINO, FLOAT32),
+  Variant(OPENVINO, BFLOAT16),
+  Variant(OPENVINO, INT8, digest_of_sample(["sample"])),
 ]
 _LEAST_COSINE = {FLOAT32: 1 - 1e-6, BFLOAT16: 0.999, INT8: 0.9}
 
@@ -41,7 +41,7 @@ _LEAST_COSINE = {FLOAT32: 1 - 1e-6, BFLOAT16: 0.999, INT8: 0.9}
 @pytest.fixture(scope="module", params=_KINDS, ids=str)
 def prepared(request) -> Trunk:
   kind = request.param
-  if why := why_not_here(kind.runtime, kind.precision):
+  if why := kind.unsupported_reason():
     pytest.skip(why)
   return prepare(load_trunk("bundled"), kind, _IMAGES)
 
@@ -56,9 +56,9 @@ def test_the_numbers_are_those_of_the_saved_model(prepared, tmp_path):
   model = load_model(str(tmp_path / "trunk"), batch_size=4)
   given = model.infer(tf.constant(_IMAGES))["bottleneck"]
   assert given.dtype == np.float32
-  assert given.shape == (5, prepared.dimensions)
-  assert cosines(given, expected).min() > _LEAST_COSINE[prepared.kind.precision]
-  if prepared.kind.precision == FLOAT32:
+  assert given.shape == (5, prepared.info.dimensions)
+  assert cosines(given, expected).min() > _LEAST_COSINE[prepared.info.variant.precision]
+  if prepared.info.variant.precision == FLOAT32:
     np.testing.assert_allclose(given, expected, atol=1e-4)
   else:
     assert not np.allclose(given, expected, atol=1e-4), "nothing was cast"
@@ -90,30 +90,30 @@ print(os.environ["TF_ENABLE_ONEDNN_OPTS"], int(_pywrap_util_port.IsMklEnabled())
 
 
 def test_a_kind_has_its_fingerprint_and_card(prepared):
-  assert prepared.base == load_trunk("bundled").fingerprint
-  assert (prepared.fingerprint == prepared.base) == (prepared.kind == TrunkKind())
+  assert prepared.info.base_fingerprint == load_trunk("bundled").info.fingerprint
+  assert (prepared.info.fingerprint == prepared.info.base_fingerprint) == (prepared.info.variant == Variant())
   card = json.loads((Path(prepared.prepared_folder) / CARD_FILE).read_text())
-  assert {**prepared.kind.fields, "fingerprint": prepared.fingerprint}.items() <= card.items()
+  assert {**prepared.info.variant.to_json(), "fingerprint": prepared.info.fingerprint}.items() <= card.items()
 
 
 def test_a_stored_trunk_is_of_its_kind_wherever_it_is_copied(prepared, tmp_path):
   prepared.save(str(tmp_path / "first"))
-  stored = load_stored_trunk(str(tmp_path / "first"), prepared.card)
-  assert (stored.kind, stored.fingerprint) == (prepared.kind, prepared.fingerprint)
+  stored = load_stored_trunk(str(tmp_path / "first"), prepared.info)
+  assert (stored.info.variant, stored.info.fingerprint) == (prepared.info.variant, prepared.info.fingerprint)
   stored.save(str(tmp_path / "second"))
-  assert load_prepared(find_prepared(str(tmp_path / "second"))).kind == prepared.kind
+  assert load_prepared(find_prepared(str(tmp_path / "second"))).variant == prepared.info.variant
 
 
 def test_a_trunk_from_before_there_were_kinds(tmp_path):
   trunk = load_trunk("bundled")
   trunk.save(str(tmp_path / "old"))
-  card = {name: trunk.card[name] for name in ("handle", "fingerprint", "input_px", "dimensions")}
+  card = {name: trunk.info.to_json()[name] for name in ("handle", "fingerprint", "input_px", "dimensions")}
   (tmp_path / "old" / "trunk.json").write_text(json.dumps(card))
-  stored = load_stored_trunk(str(tmp_path / "old"), card)
-  assert (stored.kind, stored.fingerprint, stored.prepared_folder) == (TrunkKind(), trunk.fingerprint, "")
-  stored = prepare(stored, TrunkKind())
+  stored = load_stored_trunk(str(tmp_path / "old"), TrunkInfo.from_json(card))
+  assert (stored.info, stored.prepared_folder) == (trunk.info, "")
+  stored = prepare(stored, Variant())
   stored.save(str(tmp_path / "new"))
-  assert load_stored_trunk(str(tmp_path / "new"), stored.card).fingerprint == trunk.fingerprint
+  assert load_stored_trunk(str(tmp_path / "new"), stored.info).info.fingerprint == trunk.info.fingerprint
   old, new = (load_model(str(tmp_path / name)).infer(tf.constant(_IMAGES))["bottleneck"] for name in ("old", "new"))
   np.testing.assert_allclose(old, new, atol=1e-4)
 
@@ -124,7 +124,7 @@ def test_a_damaged_trunk_is_told(prepared, tmp_path):
   name = next(iter(json.loads((folder / CARD_FILE).read_text())["files"]))
   with open(folder / name, "r+b") as file:
     file.write(b"\0\0\0")
-  with pytest.raises(InputError, match=rf"{name} is damaged or not there: make the trunk again"):
+  with pytest.raises(InputError, match=rf"{name} is damaged or missing: make the trunk again"):
     load_prepared(str(folder))
 
 
@@ -135,22 +135,24 @@ def test_a_damaged_one_that_is_stored_is_not_copied_into_the_cache(prepared, tmp
   with open(Path(stored, name), "r+b") as file:
     file.write(b"\0\0\0")
   monkeypatch.setenv("BEAM_RETRAIN_CACHE_DIR", str(tmp_path / "cache"))
-  again = load_stored_trunk(str(tmp_path / "there"), prepared.card)
-  if prepared.kind.precision == INT8:  # nothing to calibrate it with
-    with pytest.raises(InputError, match=r"is damaged or not there any more, .* make the bottlenecks again"):
-      prepare(again, prepared.kind, stored=stored)
+  again = load_stored_trunk(str(tmp_path / "there"), prepared.info)
+  if prepared.info.variant.precision == INT8:  # nothing to calibrate it with
+    with pytest.raises(InputError, match=r"is damaged or missing, .* make the bottlenecks again"):
+      prepare(again, prepared.info.variant, stored=stored)
     return
   for folder in ("", stored):
-    made = prepare(again, prepared.kind, stored=folder)
-    assert load_prepared(made.prepared_folder).dimensions == prepared.dimensions
+    made = prepare(again, prepared.info.variant, stored=folder)
+    assert load_prepared(made.prepared_folder).dimensions == prepared.info.dimensions
     shutil.rmtree(tmp_path / "cache")
 
 
 @pytest.mark.parametrize("kind", _KINDS[1:3], ids=str)
 def test_a_machine_that_cannot_run_it_says_what_to_do(kind, monkeypatch, tmp_path):
-  (tmp_path / CARD_FILE).write_text(json.dumps({**kind.fields, "files": {}}))
-  monkeypatch.setattr("beam_retrain.transforms.core.runtimes.kinds_here.has_bfloat16", lambda: False)
-  monkeypatch.setattr("beam_retrain.transforms.core.runtimes.kinds_here.has_openvino", lambda: False)
+  (tmp_path / CARD_FILE).write_text(
+    PreparedInfo(kind, "0" * 64, 75, 512, {"tensorflow": "2"}, {"graph.pb": ""}).encode()
+  )
+  monkeypatch.setattr("beam_retrain.transforms.core.runtimes.variant.has_bfloat16", lambda: False)
+  monkeypatch.setattr("beam_retrain.transforms.core.runtimes.variant.has_openvino", lambda: False)
   with pytest.raises(InputError, match=r"was prepared for .* and not for .*(--precision float32|pip install)"):
     load_prepared(str(tmp_path))
 
@@ -163,9 +165,9 @@ def test_what_openvino_cannot_run_is_told(tmp_path):
 
   from beam_retrain.transforms.core.models.saved_model import freeze
 
-  trunk = Trunk("strings", "0" * 64, 2, 12, freeze(embed, 2))
+  trunk = Trunk(TrunkInfo("strings", "0" * 64, 2, 12, "0" * 64), freeze(embed, 2))
   with pytest.raises(InputError, match=r"OpenVINO cannot run this trunk .*--runtime tensorflow"):
-    prepare(trunk, TrunkKind(OPENVINO, FLOAT32))
+    prepare(trunk, Variant(OPENVINO, FLOAT32))
 
 
 def test_a_preparation_reports_home_to_nobody(tmp_path):
@@ -176,9 +178,9 @@ def test_a_preparation_reports_home_to_nobody(tmp_path):
     f"os.environ['BEAM_RETRAIN_CACHE_DIR'] = {str(tmp_path)!r}\n"
     "import numpy as np\n"
     "from beam_retrain.pipelines.models.trunk_sources import load_trunk, prepare\n"
-    "from beam_retrain.transforms.core.runtimes.variant import TrunkKind\n"
+    "from beam_retrain.transforms.core.runtimes.variant import Variant\n"
     "sample = np.random.default_rng(3).random((8, 75, 75, 3), np.float32)\n"
-    "prepare(load_trunk('bundled'), TrunkKind('openvino', 'int8', 'x'), sample)\n"
+    "prepare(load_trunk('bundled'), Variant('openvino', 'int8', 'x'), sample)\n"
     "assert 'nncf' in sys.modules\n"
     "print([name for name in sys.modules if name.startswith('openvino_telemetry')])"
   )
@@ -188,7 +190,7 @@ def test_a_preparation_reports_home_to_nobody(tmp_path):
 
 def test_the_first_calls_of_several_threads_do_not_wait_for_one_another():
   pytest.importorskip("openvino")
-  prepared = prepare(load_trunk("bundled"), TrunkKind(OPENVINO, FLOAT32))
+  prepared = prepare(load_trunk("bundled"), Variant(OPENVINO, FLOAT32))
   script = (
     "import sys, threading\n"
     "import numpy as np\n"
@@ -212,7 +214,7 @@ def test_the_first_calls_of_several_threads_do_not_wait_for_one_another():
 
 def test_a_signal_can_be_handled_after_trunks_have_come_and_gone():
   pytest.importorskip("openvino")
-  trunk = prepare(load_trunk("bundled"), TrunkKind(OPENVINO, FLOAT32))
+  trunk = prepare(load_trunk("bundled"), Variant(OPENVINO, FLOAT32))
   script = (
     "import signal, sys\n"
     "from beam_retrain.transforms.core.runtimes.prepared import load_prepared\n"

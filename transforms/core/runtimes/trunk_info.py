@@ -1,0 +1,107 @@
+"""What files say of a trunk: `trunk` in `info.json`, `trunk.json`, and a prepared trunk's `card.json`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from beam_retrain.transforms.core.runtimes.variant import Variant
+
+
+@dataclasses.dataclass(frozen=True)
+class TrunkInfo:
+  """Which feature extractor computed bottlenecks.
+
+  Attributes:
+    handle: what the user gave as `--trunk`.
+    fingerprint: SHA-256, 64 hex digits, of what its bottlenecks come from: weights, architecture, input scaling and
+      variant.
+    input_px: S, height and width of its input.
+    dimensions: D, length of a bottleneck.
+    base_fingerprint: the fingerprint without the variant.
+    variant: the runtime and precision that compute it.
+    bottlenecks_request: in a trained model's `info.json`, the request of the bottlenecks; else empty.
+  """
+
+  handle: str
+  fingerprint: str
+  input_px: int
+  dimensions: int
+  base_fingerprint: str
+  variant: Variant = dataclasses.field(default_factory=Variant)
+  bottlenecks_request: str = ""
+
+  def __str__(self) -> str:
+    return f"{self.handle} in {self.variant}, {self.fingerprint[:12]}"
+
+  @classmethod
+  def from_json(cls, values: Mapping[str, Any]) -> TrunkInfo:
+    """Reads what `to_json` returned. Before variants, there was neither a base fingerprint nor a runtime.
+
+    Raises:
+      KeyError: an entry is missing.
+    """
+    return cls(
+      values["handle"],
+      values["fingerprint"],
+      int(values["input_px"]),
+      int(values["dimensions"]),
+      values.get("base_fingerprint", values["fingerprint"]),
+      Variant.from_json(values),
+      values.get("bottlenecks_request", ""),
+    )
+
+  def to_json(self) -> dict[str, Any]:
+    own = {name: getattr(self, name) for name in ("handle", "fingerprint", "input_px", "dimensions")}
+    request = {"bottlenecks_request": self.bottlenecks_request} if self.bottlenecks_request else {}
+    return {**own, "base_fingerprint": self.base_fingerprint, **self.variant.to_json(), **request}
+
+  def with_variant(self, variant: Variant) -> TrunkInfo:
+    """Returns the same trunk, computed by another variant."""
+    return dataclasses.replace(self, fingerprint=variant.fingerprint(self.base_fingerprint), variant=variant)
+
+
+@dataclasses.dataclass(frozen=True)
+class PreparedInfo:
+  """Contents of a prepared trunk's `card.json`.
+
+  Attributes:
+    variant: the runtime and precision that it was prepared for.
+    fingerprint: see `TrunkInfo`.
+    input_px: S.
+    dimensions: D.
+    versions: package -> version, of what prepared it.
+    files: file name -> SHA-256, 64 hex digits.
+    input: for TensorFlow, the graph's input tensor; else empty.
+    output: for TensorFlow, the graph's output tensor; else empty.
+  """
+
+  variant: Variant
+  fingerprint: str
+  input_px: int
+  dimensions: int
+  versions: dict[str, str]
+  files: dict[str, str]
+  input: str = ""
+  output: str = ""
+
+  @classmethod
+  def parse(cls, text: str) -> PreparedInfo:
+    """Reads what `encode` returned.
+
+    Raises:
+      ValueError: it is not such a file.
+    """
+    values = json.loads(text)
+    try:
+      known = {field.name: values[field.name] for field in dataclasses.fields(cls)[1:] if field.name in values}
+      return cls(Variant.from_json(values), **known)
+    except (AttributeError, TypeError) as error:
+      raise ValueError("entries are missing") from error
+
+  def encode(self) -> str:
+    values = dataclasses.asdict(self)
+    order = ("fingerprint", "input_px", "dimensions", "input", "output", "versions", "files")
+    return json.dumps({**self.variant.to_json(), **{name: values[name] for name in order if values[name]}}, indent=2)
