@@ -16,13 +16,16 @@ from typing import Any, NamedTuple
 import pytest
 
 import beam_retrain.transforms.core  # noqa: F401  # before TensorFlow, which reads what it sets
+from tests.helpers import ROOT
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 # The collector takes a tenth of the suite's time, nearly all of it over what Beam and TensorFlow made while they were
 # imported, and that stays.
 gc.disable()
 # The assertions of the modules beside the test files say what differs, too.
-pytest.register_assert_rewrite("tests")
+pytest.register_assert_rewrite(
+  *(".".join(path.relative_to(ROOT).with_suffix("").parts) for path in (ROOT / "tests").rglob("*_suite.py"))
+)
 
 _IS_WORKER = "PYTEST_XDIST_WORKER" in os.environ
 if not _IS_WORKER:
@@ -126,7 +129,7 @@ def bottlenecks_folder(tmp_path_factory: pytest.TempPathFactory, small_images: P
       *(sys.executable, "-m", "beam_retrain.pipelines.bottlenecks"),
       *(f"--input={small_images}", f"--trunk={tiny_trunk}", f"--output={folder}", "--runner=FnApiRunner", *EXACT),
     ],
-    cwd=Path(__file__).parents[1],
+    cwd=ROOT,
     check=True,
   )
   return folder

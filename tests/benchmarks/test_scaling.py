@@ -8,6 +8,7 @@ import pytest
 
 from beam_retrain.transforms.core.run.cost_model import JobCosts, expect
 from benchmarks.scaling import Limit, bytes_per_image, fewest_workers, limits_table, main, put_into
+from tests.helpers import ROOT
 
 COSTS = JobCosts(10.0, 1e-6, 0.0, 0.1, 0.006, 1e-4, 10**9, 8400.0, 10**8)
 
@@ -56,7 +57,7 @@ def test_the_page_keeps_its_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
   }
   (tmp_path / "plan.json").write_text(json.dumps(plan))
   page = tmp_path / "scaling.md"
-  page.write_text((Path(__file__).parents[2] / "benchmarks" / "scaling.md").read_text())
+  page.write_text((ROOT / "benchmarks" / "scaling.md").read_text())
   monkeypatch.setattr("sys.argv", ["scaling", f"--plan={tmp_path / 'plan.json'}", f"--page={page}"])
   main()
   first = page.read_text()

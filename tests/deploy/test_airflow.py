@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 
 from beam_retrain.pipelines.jobs.runner import GATE_MISSED
+from tests.helpers import ROOT
 
-_DEPLOY = Path(__file__).parents[2] / "deploy" / "airflow"
+_DEPLOY = ROOT / "deploy" / "airflow"
 _VARIABLE = "BEAM_RETRAIN_AIRFLOW"
 
 # Not in a fixture: those of the session would train a model first.

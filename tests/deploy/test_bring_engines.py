@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-_ROOT = Path(__file__).parents[2]
+from tests.helpers import ROOT
 
 
 @pytest.mark.parametrize(
@@ -32,7 +32,7 @@ def test_a_tool_that_is_missing_is_named_in_one_line(there, target, said, tmp_pa
     (tmp_path / "bin" / name).symlink_to("/bin/true")
   ended = subprocess.run(
     [make, f"ENGINES={tmp_path / 'engines'}", f"{tmp_path / 'engines'}/{target}"],
-    cwd=_ROOT,
+    cwd=ROOT,
     env={"PATH": str(tmp_path / "bin")},
     capture_output=True,
     text=True,
@@ -47,7 +47,7 @@ def test_a_tool_that_is_missing_is_named_in_one_line(there, target, said, tmp_pa
 
 def test_all_are_brought_by_one_word():
   asked = subprocess.run(
-    ["make", "--dry-run", "engines", "ENGINES=nowhere"], cwd=_ROOT, capture_output=True, text=True, check=True
+    ["make", "--dry-run", "engines", "ENGINES=nowhere"], cwd=ROOT, capture_output=True, text=True, check=True
   ).stdout
   assert "--file deploy/engines/flink-pom.xml" in asked
   assert "--file deploy/engines/spark-pom.xml" in asked
@@ -57,7 +57,7 @@ def test_all_are_brought_by_one_word():
 
 
 def _thin_jar(folder: Path) -> subprocess.CompletedProcess[str]:
-  command = [sys.executable, _ROOT / "deploy" / "engines" / "thin_jar.py", folder, "org.example.Main"]
+  command = [sys.executable, ROOT / "deploy" / "engines" / "thin_jar.py", folder, "org.example.Main"]
   return subprocess.run(command, capture_output=True, text=True, check=False)
 
 

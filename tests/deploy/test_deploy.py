@@ -20,8 +20,9 @@ import yaml
 from beam_retrain.pipelines.jobs.runner import GATE_MISSED, TOO_MANY_BAD
 from beam_retrain.pipelines.options.arguments import parse_with_beam_options
 from beam_retrain.pipelines.reevaluate import command as reevaluate
+from tests.helpers import ROOT
 
-_DEPLOY = Path(__file__).parents[2] / "deploy"
+_DEPLOY = ROOT / "deploy"
 _CRON = _DEPLOY / "cron" / "beam-retrain"
 _UNITS = [_DEPLOY / "systemd" / f"beam-retrain-nightly.{kind}" for kind in ("service", "timer")]
 _KUBERNETES = ("1.31", "1.34", kubernetes_validate.latest_version())

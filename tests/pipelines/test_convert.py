@@ -22,8 +22,8 @@ from beam_retrain.pipelines import convert
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.images.idx import encode_idx
 from beam_retrain.transforms.core.run.cli import guarded
+from tests.helpers import ROOT
 
-_ROOT = Path(__file__).resolve().parents[2]
 _RUNNER = "--runner=FnApiRunner"
 _NAMES = {"training": "train", "testing": "t10k"}
 # Two shards of training images, one of testing images.
@@ -189,7 +189,7 @@ def test_a_job_that_is_told_to_end_leaves_no_temporary_folder(tmp_path, number, 
   with log.open("w") as said:
     job = subprocess.Popen(
       [*command, *flags],
-      cwd=_ROOT,
+      cwd=ROOT,
       env={**os.environ, "TMPDIR": str(scratch)},
       stderr=said,
       preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # what runs the tests may ignore it
@@ -325,7 +325,7 @@ def test_help_teaches():
 
 
 def _run(command: list[str]) -> subprocess.CompletedProcess:
-  return subprocess.run(command, cwd=_ROOT, capture_output=True, text=True, timeout=120, check=False)
+  return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
 
 
 # Images per label as published with MNIST.

@@ -17,8 +17,7 @@ import pytest
 from beam_retrain.pipelines import datasets
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.sources.idx import find_idx_splits
-
-_ROOT = Path(__file__).resolve().parents[2]
+from tests.helpers import ROOT
 
 
 def _read(folder: Path, prefix: str) -> tuple[np.ndarray, np.ndarray]:
@@ -102,7 +101,7 @@ def test_without_scikit_learn_a_sentence_says_what_to_install(tmp_path):
     "sys.exit(guarded(lambda argv: print(datasets.digits(*argv)), sys.argv[1:]))"
   )
   done = subprocess.run(
-    [sys.executable, "-c", code, str(tmp_path)], cwd=_ROOT, capture_output=True, text=True, timeout=60, check=False
+    [sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
   )
   assert (done.returncode, done.stdout) == (2, "")
   assert "pip install scikit-learn" in done.stderr

@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from beam_retrain.pipelines import predict
 from beam_retrain.transforms.core.errors import InputError
+from tests.helpers import ROOT
 
 
 @pytest.fixture
@@ -107,7 +108,7 @@ def test_as_a_process_without_beam(trained_model, small_images):
   image = str(small_images / "black" / "2.bmp")
   ran = subprocess.run(
     [sys.executable, "-c", script, f"--model={trained_model}", image],
-    cwd=Path(__file__).parents[2],
+    cwd=ROOT,
     check=True,
     capture_output=True,
     text=True,
@@ -118,7 +119,7 @@ def test_as_a_process_without_beam(trained_model, small_images):
 
 def test_a_reader_that_leaves_early_is_no_fault(trained_model, small_images):
   command = f"{sys.executable} -m beam_retrain.pipelines.cli predict --model {trained_model} {small_images} | head -1"
-  shown = subprocess.run(command, shell=True, capture_output=True, text=True, cwd=Path(__file__).parents[2])
+  shown = subprocess.run(command, shell=True, capture_output=True, text=True, cwd=ROOT)
   assert shown.stdout.count("\n") == 1
   assert "Broken pipe" not in shown.stderr
   assert "the job failed" not in shown.stderr

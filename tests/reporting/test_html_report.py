@@ -8,12 +8,12 @@ import math
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from beam_retrain.reporting.html_tables import Labels
 from beam_retrain.transforms.core.metrics.label_stats import evaluate_in_memory, metrics_json
+from tests.helpers import ROOT
 from tests.html_elements import Element, read
 from tests.report_sample import HOSTILE, Sample, evaluation, night, outcomes
 from tests.reporting.report_suite import cells_of, has_section, night_page, night_sample, render, section_of
@@ -314,8 +314,7 @@ def test_the_same_figures_give_the_same_bytes(night_sample: Sample) -> None:
 def test_importing_the_report_loads_neither_jinja2_nor_matplotlib() -> None:
   code = "import sys, beam_retrain.reporting.html_report\n"
   code += "print(sorted({'jinja2', 'matplotlib', 'numpy'} & set(sys.modules)))"
-  root = Path(__file__).parents[2]
-  ended = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
+  ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
   assert ended.stdout == "[]\n"
 
 

@@ -16,9 +16,10 @@ from PIL import Image
 
 from beam_retrain.pipelines import bottlenecks
 from beam_retrain.pipelines.jobs.runner import DONE
+from tests.helpers import ROOT
 from tests.system.engine_suite import ONE_WORKER, engine_file
 
-CLUSTER = Path(__file__).parents[2] / "deploy" / "engines" / "cluster.py"
+CLUSTER = ROOT / "deploy" / "engines" / "cluster.py"
 COPIES = 4
 
 

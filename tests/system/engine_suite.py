@@ -39,6 +39,7 @@ from beam_retrain.pipelines.jobs.runner import DONE, FAILED
 from beam_retrain.trainer import task
 from beam_retrain.transforms.core.verify.output_diff import difference_of_graphs, difference_of_json, difference_of_rows
 from beam_retrain.transforms.shards.work import REPORTS_FOLDER
+from tests.helpers import ROOT
 
 ENGINES = "BEAM_RETRAIN_ENGINES"
 # Of z-scores, which for most images are in -5..5: some 20 units in the last place of a float32.
@@ -168,7 +169,7 @@ class EngineSuite:
 def run_command(*argv: str) -> subprocess.CompletedProcess[str]:
   """`convert` as a user starts it: a process of its own, at whose end the engine is stopped."""
   command = [sys.executable, "-m", "beam_retrain.pipelines.convert", *argv]
-  return subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False)
+  return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
 
 class JobServerSuite(EngineSuite):
@@ -209,7 +210,7 @@ def run_doctor(*flags: str) -> tuple[int, list[str]]:
   path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
   ended = subprocess.run(
     command,
-    cwd=Path(__file__).parents[2],
+    cwd=ROOT,
     env={**os.environ, "PATH": path},
     capture_output=True,
     text=True,

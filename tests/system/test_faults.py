@@ -19,6 +19,7 @@ import pytest
 from beam_retrain.pipelines.jobs.runner import DONE, FAILED
 from beam_retrain.transforms.core.images.idx import encode_idx
 from deploy.engines.cluster import MARKER, processes_of
+from tests.helpers import ROOT
 from tests.system.cluster_suite import Running, embed_arguments, images, running, undisturbed
 from tests.system.engine_suite import assert_same, engine_file, needs_engines
 
@@ -28,7 +29,6 @@ pytestmark = needs_engines
 
 WORKER = "beam_retrain.pipelines.worker"
 """In the command line of a worker in Python."""
-_ROOT = Path(__file__).parents[2]
 _BOUND_SECS = 240
 _CONVERT = [sys.executable, "-m", "beam_retrain.pipelines.convert"]
 
@@ -60,7 +60,7 @@ class FaultSuite:
     idx, expected, output = tmp_path / "idx", tmp_path / "expected", tmp_path / "output"
     write_idx(idx)
     argv = [*_CONVERT, f"--input={idx}", "--formats=jpg,tfrecord"]
-    subprocess.run([*argv, f"--output={expected}"], cwd=_ROOT, capture_output=True, check=True)
+    subprocess.run([*argv, f"--output={expected}"], cwd=ROOT, capture_output=True, check=True)
     ended = kill_in([*argv, f"--output={output}", *started.flags], started, expected, output, WORKER)
     assert ended.returncode == DONE, ended.stderr
     assert_same(output, expected)
@@ -68,13 +68,13 @@ class FaultSuite:
   def test_the_command_is_killed_and_run_again_while_its_job_still_works(self, started, images, undisturbed, tmp_path):
     output = tmp_path / "output"
     argv = command(images, output, started.flags)
-    with subprocess.Popen(argv, cwd=_ROOT, stdout=subprocess.DEVNULL, start_new_session=True) as job:
+    with subprocess.Popen(argv, cwd=ROOT, stdout=subprocess.DEVNULL, start_new_session=True) as job:
       try:
         wait_for_a_shard(job, output)
         job.kill()
         job.wait()
         assert len(finished_reports(output)) < len(finished_reports(undisturbed)), "it was killed too late"
-        again = subprocess.run(argv, cwd=_ROOT, capture_output=True, text=True, timeout=_BOUND_SECS)
+        again = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=_BOUND_SECS)
       finally:
         os.killpg(job.pid, signal.SIGKILL)  # the job server outlives the command
     assert again.returncode == DONE, again.stderr
@@ -92,7 +92,7 @@ class FaultSuite:
       assert not (output / "COMPLETED").exists()
       finished = {path: path.stat().st_mtime_ns for path in finished_reports(output)}
       assert finished
-      again = subprocess.run(command(images, output, started.flags), cwd=_ROOT, capture_output=True, text=True)
+      again = subprocess.run(command(images, output, started.flags), cwd=ROOT, capture_output=True, text=True)
     assert again.returncode == DONE, again.stderr
     assert {path: path.stat().st_mtime_ns for path in finished} == finished
     assert_same(output, undisturbed)
@@ -163,7 +163,7 @@ def kill_in(
     output: the job's output.
     victim: what is in the command line of what is killed.
   """
-  with subprocess.Popen(argv, cwd=_ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as job:
+  with subprocess.Popen(argv, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as job:
     try:
       wait_for_a_shard(job, output)
       os.kill(next(pid for pid in processes_of(started.folder) if victim in command_line(pid)), signal.SIGKILL)

@@ -10,7 +10,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-_ROOT = Path(__file__).parents[2]
+from tests.helpers import ROOT
+
 _TENSORFLOW = {"tensorflow", "tensorflow_hub", "tensorflow_transform", "keras", "tf_keras", "tfx_bsl"}
 _WITHOUT_TENSORFLOW = (
   "errors",
@@ -45,8 +46,8 @@ _WITHOUT_TENSORFLOW = (
 def _modules(room: str) -> dict[str, Path]:
   """Returns module name -> file of everything in a room."""
   found = {}
-  for path in sorted((_ROOT / room).rglob("*.py")):
-    parts = ("beam_retrain", *path.relative_to(_ROOT).with_suffix("").parts)
+  for path in sorted((ROOT / room).rglob("*.py")):
+    parts = ("beam_retrain", *path.relative_to(ROOT).with_suffix("").parts)
     found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
   return found
 
@@ -61,7 +62,7 @@ def _loaded_by(modules: list[str]) -> set[str]:
   code = f"import gc, importlib, json, sys\ngc.disable()\nfor name in {modules!r}: importlib.import_module(name)\n"
   code += "print('loaded', json.dumps(sorted(sys.modules)))\ngc.freeze()"
   ended = subprocess.run(
-    [sys.executable, "-c", code], cwd=_ROOT, capture_output=True, text=True, timeout=300, check=False
+    [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=300, check=False
   )
   assert ended.returncode == 0, ended.stderr[-3_000:]
   (line,) = [line for line in ended.stdout.splitlines() if line.startswith("loaded ")]

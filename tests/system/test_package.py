@@ -4,11 +4,11 @@ import shutil
 import subprocess
 import sys
 import tarfile
-from pathlib import Path
 
 import pytest
 
-_ROOT = Path(__file__).parents[2]
+from tests.helpers import ROOT
+
 _ROOMS = ("pipelines", "transforms", "trainer", "reporting")
 
 
@@ -17,9 +17,9 @@ def packed(tmp_path_factory) -> set[str]:
   """Names in the sdist that `--setup_file=./setup.py` makes, below its one folder."""
   copy = tmp_path_factory.mktemp("package")
   for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
-    shutil.copy(_ROOT / name, copy)
+    shutil.copy(ROOT / name, copy)
   for name in ("beam_retrain", *_ROOMS):
-    shutil.copytree(_ROOT / name, copy / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(ROOT / name, copy / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
   subprocess.run([sys.executable, "setup.py", "--quiet", "sdist"], cwd=copy, check=True, capture_output=True)
   (archive,) = (copy / "dist").glob("*.tar.gz")
   with tarfile.open(archive) as tar:
@@ -27,20 +27,20 @@ def packed(tmp_path_factory) -> set[str]:
 
 
 def test_every_module_is_packed(packed):
-  files = [path for name in _ROOMS for path in (_ROOT / name).rglob("*.py")]
-  modules = {f"beam_retrain/{path.relative_to(_ROOT).as_posix()}" for path in files}
+  files = [path for name in _ROOMS for path in (ROOT / name).rglob("*.py")]
+  modules = {f"beam_retrain/{path.relative_to(ROOT).as_posix()}" for path in files}
   assert len(modules) > 50
   assert modules <= packed
 
 
 def test_the_bundled_trunk_is_packed_and_small_enough(packed):
   assert "beam_retrain/transforms/core/bundled_trunk/weights.npz" in packed
-  assert (_ROOT / "transforms/core/bundled_trunk/weights.npz").stat().st_size <= 6_000_000
+  assert (ROOT / "transforms/core/bundled_trunk/weights.npz").stat().st_size <= 6_000_000
 
 
 def test_the_report_s_templates_are_packed(packed):
-  folder = _ROOT / "reporting/templates"
-  assert {f"beam_retrain/{path.relative_to(_ROOT).as_posix()}" for path in folder.iterdir()} <= packed
+  folder = ROOT / "reporting/templates"
+  assert {f"beam_retrain/{path.relative_to(ROOT).as_posix()}" for path in folder.iterdir()} <= packed
   assert "beam_retrain/reporting/templates/report.html" in packed
 
 

@@ -12,8 +12,9 @@ import pytest
 
 from beam_retrain.pipelines.cli import COMMANDS
 from beam_retrain.pipelines.options.arguments import parse_with_beam_options
+from tests.helpers import ROOT
 
-_README = (Path(__file__).parents[2] / "README.md").read_text()
+_README = (ROOT / "README.md").read_text()
 
 
 def blocks(language: str) -> list[str]:
@@ -61,7 +62,7 @@ def test_there_are_such_commands():
 
 @pytest.mark.parametrize("target", re.findall(r"^make (\w+)", "\n".join(blocks("sh")), re.MULTILINE))
 def test_each_make_target_is_there(target):
-  makefile = (Path(__file__).parents[2] / "Makefile").read_text()
+  makefile = (ROOT / "Makefile").read_text()
   assert re.search(rf"^{target}:", makefile, re.MULTILINE)
 
 
@@ -70,4 +71,4 @@ def test_each_link_leads_somewhere():
   headings = {heading.lower().replace(" ", "-") for heading in re.findall(r"^#+ (.+)$", _README, re.MULTILINE)}
   assert links
   for link in links:
-    assert link[1:] in headings if link.startswith("#") else (Path(__file__).parents[2] / link).exists(), link
+    assert link[1:] in headings if link.startswith("#") else (ROOT / link).exists(), link

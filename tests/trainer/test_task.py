@@ -23,6 +23,7 @@ from beam_retrain.trainer.fit.schedule import Plan
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.records.schema import decode_bottleneck
 from beam_retrain.transforms.core.records.tfrecord import read_records
+from tests.helpers import ROOT
 
 
 class Terminal(io.StringIO):
@@ -101,7 +102,7 @@ def test_a_killed_run_goes_on_and_ends_as_an_undisturbed_one(tmp_path, bottlenec
     f"--output={killed}",
     *flags,
   ]
-  process = subprocess.Popen(command, cwd=Path(__file__).parents[2], stdout=subprocess.PIPE, text=True)
+  process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
   checkpoint = killed / "checkpoints" / "head.npz"
   while not checkpoint.exists():
     assert process.poll() is None, process.stdout.read()

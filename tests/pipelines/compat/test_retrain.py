@@ -21,6 +21,7 @@ from beam_retrain.pipelines.compat.retrain import find_folders, make_parser, run
 from beam_retrain.pipelines.compat.retrain_stages import Stages, find_own_texts
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.records.splits import SplitPercentages
+from tests.helpers import ROOT
 
 _STAGES = ("bottlenecks", "train", "evaluate")
 _NAMES = ("zebra", "ant", "=cmd", "mule", "yak", "bee", "cow", "dog", "eel", "fox")
@@ -257,7 +258,7 @@ def test_a_killed_run_goes_on(finished, capsys):
   with subprocess.Popen(
     [sys.executable, "-m", "beam_retrain.pipelines.cli", "retrain", *finished.arguments],
     cwd=finished.folder,
-    env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])},
+    env={**os.environ, "PYTHONPATH": str(ROOT)},
     stdout=subprocess.DEVNULL,
     stderr=subprocess.DEVNULL,
   ) as process:

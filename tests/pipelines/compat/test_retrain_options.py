@@ -12,6 +12,7 @@ from beam_retrain.pipelines.compat.retrain import make_parser, run
 from beam_retrain.pipelines.compat.retrain_outputs import put_outputs
 from beam_retrain.pipelines.compat.retrain_stages import bottlenecks_flags, train_flags
 from beam_retrain.transforms.core.errors import InputError
+from tests.helpers import ROOT
 
 # Of retrain.py of tensorflow/hub, examples/image_retraining, by hand: name -> default.
 _SCRIPT = {
@@ -286,7 +287,7 @@ def test_two_runs_do_not_write_to_the_same_place(flag, lock, images, tmp_path):
     [sys.executable, "-c", code, str(tmp_path / lock)],
     stdin=subprocess.PIPE,
     stdout=subprocess.PIPE,
-    cwd=Path(__file__).parents[3],
+    cwd=ROOT,
   ) as other:
     assert other.stdout is not None
     other.stdout.readline()

@@ -23,11 +23,11 @@ from beam_retrain.pipelines.cli import main
 from beam_retrain.pipelines.doctor.probe_job import build
 from beam_retrain.transforms.bottlenecks.model_handler import ImageModelHandler
 from beam_retrain.transforms.core.errors import InputError
+from tests.helpers import ROOT
 from tests.system.test_bad_input import lay_out_idx
 
 _TWO = ["--runner=FnApiRunner", "--direct_running_mode=multi_processing", "--direct_num_workers=2"]
 _LOCAL = ["--runner=FnApiRunner"]
-_ROOT = str(Path(__file__).parents[3])
 # In workers alone: Python calls this before anything else.
 _IN_WORKERS = """\
 import sys
@@ -60,7 +60,7 @@ def take_package_away(in_workers: Path) -> None:
   """From the workers: neither a folder of their path nor an editable installation leads to it."""
   (in_workers / "more.py").write_text(
     "import sys\n"
-    f"sys.path[:] = [path for path in sys.path if path != {_ROOT!r}]\n"
+    f"sys.path[:] = [path for path in sys.path if path != {str(ROOT)!r}]\n"
     "sys.meta_path[:] = [one for one in sys.meta_path if getattr(one, '__name__', '') != '_EditableFinder']\n"
   )
 

@@ -22,9 +22,9 @@ from beam_retrain.pipelines.options.arguments import parse_with_beam_options
 from beam_retrain.pipelines.reevaluate import command as reevaluate
 from beam_retrain.pipelines.requests import bottlenecks
 from beam_retrain.transforms.core.errors import InputError
+from tests.helpers import ROOT
 
-_ROOT = Path(__file__).parents[3]
-_DEPLOY = _ROOT / "deploy" / "dataflow"
+_DEPLOY = ROOT / "deploy" / "dataflow"
 _IMAGE = "europe-west1-docker.pkg.dev/a-project/images/beam-retrain:0.4.0"
 _CLOUD = ("--runner=DataflowRunner", "--project=a-project", "--region=europe-west1")
 _TEMP = "--temp_location=gs://bucket/temp"
@@ -40,8 +40,8 @@ print("unpickled", len(proto.components.transforms))
 """
 
 
-def _run(*words: str, cwd: Path = _ROOT) -> subprocess.CompletedProcess[str]:
-  environment = {**os.environ, "PYTHONPATH": str(_ROOT)}
+def _run(*words: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+  environment = {**os.environ, "PYTHONPATH": str(ROOT)}
   return subprocess.run(
     [sys.executable, *words], cwd=cwd, env=environment, capture_output=True, text=True, timeout=300, check=False
   )
@@ -122,9 +122,9 @@ def test_without_an_image_the_package_is_staged(tmp_path, mnist_folder):
   source = tmp_path / "source"
   source.mkdir()
   for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
-    shutil.copy(_ROOT / name, source)
+    shutil.copy(ROOT / name, source)
   for name in ("pipelines", "transforms", "trainer", "reporting"):
-    shutil.copytree(_ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
   words = ("-m", "beam_retrain.pipelines.convert", f"--input={mnist_folder}", f"--output={tmp_path}/output")
   built = _template(tmp_path / "job", *words, f"--setup_file={source}/setup.py")
   assert built.returncode == 0, built.stderr
@@ -263,7 +263,7 @@ def test_the_image_has_what_the_template_and_the_workers_start():
   assert f"COPY deploy/dataflow/launch.py {launched}" in text
   assert 'ENTRYPOINT ["/opt/apache/beam/boot"]' in text
   # The same Beam and Python on both sides: what is pickled by one is read by the other.
-  pins = dict(line.split("==") for line in (_ROOT / "constraints.txt").read_text().splitlines() if "==" in line)
+  pins = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line)
   assert f"apache/beam_python3.11_sdk:{pins['apache-beam']} " in text
   assert re.search(r"^FROM python:3\.11", text, re.MULTILINE)
   kept = (_DEPLOY / "Dockerfile.dockerignore").read_text().splitlines()

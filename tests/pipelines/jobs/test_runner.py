@@ -16,8 +16,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from beam_retrain.pipelines.jobs.runner import DONE, FAILED, TOO_MANY_BAD, exit_code, guarded, run_pipeline
 from beam_retrain.transforms.core.errors import InputError
-
-_ROOT = Path(__file__).parents[3]
+from tests.helpers import ROOT
 
 # A command as ours are: a worker refuses an input (`refuse`), or has a bug (`bug`).
 _COMMAND = """
@@ -76,7 +75,7 @@ _RUNNERS = pytest.mark.parametrize(
 def _run_command(tmp_path: Path, *argv: str) -> subprocess.CompletedProcess[str]:
   script = tmp_path / "command.py"
   script.write_text(_COMMAND)
-  environment = {**os.environ, "PYTHONPATH": str(_ROOT), "TMPDIR": str(tmp_path)}
+  environment = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path)}
   return subprocess.run(
     [sys.executable, str(script), *argv], capture_output=True, text=True, timeout=300, env=environment, check=False
   )
@@ -224,7 +223,7 @@ with kept_from_terminal():
   for _ in range(2):
     os.write(2, b"beam-retrain: a store is damaged\\nsome warning\\n")
 """
-  ran = subprocess.run([sys.executable, "-c", code], cwd=_ROOT, capture_output=True, text=True, check=True)
+  ran = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
   assert ran.stderr == "beam-retrain: a store is damaged\n"
 
 
@@ -242,7 +241,7 @@ for number in range(2):
     print(f"progress {number}", file=terminal)
 logging.error("heard again")
 """
-  ran = subprocess.run([sys.executable, "-c", code], cwd=_ROOT, capture_output=True, text=True, check=True)
+  ran = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
   assert ran.stderr == "progress 0\nprogress 1\nERROR:root:heard again\n"
 
 
@@ -258,7 +257,7 @@ with kept_from_terminal() as terminal:
   print("progress", file=terminal)
 print(stream.getvalue(), end="")
 """
-  ran = subprocess.run([sys.executable, "-c", code], cwd=_ROOT, capture_output=True, text=True, check=True)
+  ran = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
   assert (ran.stdout, ran.stderr) == ("progress\n", "")
 
 
@@ -283,7 +282,5 @@ try:
 except InputError as error:
   print(error)
 """
-  ended = subprocess.run(
-    [sys.executable, "-c", code], cwd=Path(__file__).parents[3], capture_output=True, text=True, timeout=60
-  )
+  ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
   assert ended.stdout.startswith("a worker process was killed"), ended.stderr

@@ -16,6 +16,7 @@ from beam_retrain.pipelines.plan.measure import Rehearsal
 from beam_retrain.pipelines.plan.request import read_request
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.run.cost_model import JobCosts
+from tests.helpers import ROOT
 
 COSTS = JobCosts(8.0, 0.0, 0.0, 0.1, 0.01, 0.0, 10**9, 8400.0, 10**6)
 
@@ -78,7 +79,7 @@ def test_interrupted_it_leaves_nothing(made, temporary):
     "import sys; from beam_retrain.pipelines.cli import main; sys.exit(main())",
     *arguments,
   ]
-  with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=Path(__file__).parents[3]) as started:
+  with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT) as started:
     deadline = time.monotonic() + 120
     while not list(temporary.rglob("pictures")) and time.monotonic() < deadline:
       time.sleep(0.02)

@@ -11,9 +11,6 @@ from pathlib import Path
 
 from beam_retrain.pipelines.reevaluate import history
 
-ROOT = Path(__file__).parents[3]
-
-
 FINGERPRINT = "0123456789abcdef" * 4
 
 

@@ -23,6 +23,7 @@ from PIL import Image, ImageOps
 from beam_retrain.pipelines.reevaluate import command as reevaluate
 from beam_retrain.trainer import task
 from beam_retrain.transforms.core.errors import InputError
+from tests.helpers import ROOT
 
 RUNNER = "--runner=FnApiRunner"
 FIRST, SECOND, THIRD = "2026-03-01", "2026-03-02", "2026-03-03"
@@ -197,8 +198,7 @@ def test_a_killed_night_leaves_none_behind_and_goes_on(made: Any, tmp_path: Path
   history = tmp_path / "history"
   command = [sys.executable, "-m", "beam_retrain.pipelines.reevaluate", f"--model={made.model}", f"--input={made.data}"]
   command += [f"--history={history}", f"--date={FIRST}", "--batch_size=1", RUNNER]
-  root = Path(__file__).parents[3]
-  killed = subprocess.Popen(command, cwd=root, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+  killed = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
   deadline = time.monotonic() + 120
   finished: list[Path] = []
   while not finished and time.monotonic() < deadline and killed.poll() is None:
@@ -212,7 +212,7 @@ def test_a_killed_night_leaves_none_behind_and_goes_on(made: Any, tmp_path: Path
   kept = tmp_path / "kept"
   shutil.copytree(finished[0].parents[1], kept, copy_function=os.link)
 
-  ran = subprocess.run(command, cwd=root, capture_output=True, text=True)
+  ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
   assert ran.returncode == 0, ran.stderr
   assert (kept / ".shards" / finished[0].name).stat().st_mtime_ns == stamps[finished[0]]
   assert _metrics(history / FIRST)["total"] == 1797
@@ -223,8 +223,7 @@ def test_two_runs_of_a_night_at_once_do_not_mix(made: Any, tmp_path: Path) -> No
   command = [sys.executable, "-m", "beam_retrain.pipelines.reevaluate", f"--model={made.model}", f"--input={made.data}"]
   command += [f"--history={tmp_path / 'history'}", f"--date={FIRST}", RUNNER]
   both = [
-    subprocess.Popen(command, cwd=Path(__file__).parents[3], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    for _ in range(2)
+    subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)
   ]
   outcomes = [(process.communicate(timeout=300)[1], process.returncode) for process in both]
   assert sorted(code for _, code in outcomes) == [0, 2]

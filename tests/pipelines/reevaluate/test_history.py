@@ -16,10 +16,10 @@ import pytest
 from beam_retrain.pipelines.reevaluate import baseline as baselines
 from beam_retrain.pipelines.reevaluate import history, snapshot
 from beam_retrain.transforms.core.errors import InputError
+from tests.helpers import ROOT
 from tests.pipelines.reevaluate.history_suite import (
   FINGERPRINT,
   REQUEST,
-  ROOT,
   change,
   change_metrics,
   fill_night,

@@ -11,6 +11,7 @@ import pytest
 import tensorflow as tf
 
 from beam_retrain.trainer import task
+from tests.helpers import ROOT
 
 # Of the 45 steps 0 to 44, the looks are after 0, 10, 20, 30, 40 and 44, the graphs after 22 and 44, which is the last.
 LOOKS = [0, 10, 20, 30, 40, 44]
@@ -56,9 +57,7 @@ def like_retrain(tmp_path_factory, bottlenecks_folder) -> LikeRetrain:
     f"--input={bottlenecks_folder}",
     f"--output={folder}/model",
   ]
-  ran = subprocess.run(
-    [*command, *flags_below(folder)], cwd=Path(__file__).parents[3], check=True, stdout=subprocess.PIPE, text=True
-  )
+  ran = subprocess.run([*command, *flags_below(folder)], cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True)
   return LikeRetrain(folder, ran.stdout)
 
 

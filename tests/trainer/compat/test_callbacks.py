@@ -17,6 +17,7 @@ import pytest
 from beam_retrain.trainer.fit.tensorboard import Summaries
 from beam_retrain.trainer.fit.training import Round, Score
 from beam_retrain.transforms.core.errors import InputError
+from tests.helpers import ROOT
 from tests.trainer.compat.retrain_suite import LOOKS, curves, everything_in, flags_below, like_retrain, plain_run, run
 
 __all__ = ["like_retrain", "plain_run"]  # fixtures
@@ -156,9 +157,7 @@ def test_a_killed_run_goes_on_and_leaves_what_an_undisturbed_one_leaves(tmp_path
     f"--input={bottlenecks_folder}",
     f"--output={killed}/model",
   ]
-  process = subprocess.Popen(
-    [*command, *flags(killed)], cwd=Path(__file__).parents[3], stdout=subprocess.PIPE, text=True
-  )
+  process = subprocess.Popen([*command, *flags(killed)], cwd=ROOT, stdout=subprocess.PIPE, text=True)
   # Killed before the first graph, of step 1000: to freeze takes a while.
   checkpoint = killed / "model" / "checkpoints" / "head.npz"
   while not checkpoint.exists():

@@ -6,7 +6,6 @@ import io
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +17,7 @@ from beam_retrain.transforms.core.images.decode import preprocess
 from beam_retrain.transforms.core.records.schema import Image as Picture
 from beam_retrain.transforms.core.records.schema import decode_bottleneck
 from beam_retrain.transforms.core.records.tfrecord import read_records
+from tests.helpers import ROOT
 
 LABELS = ["black", "grey", "white"]
 
@@ -172,4 +172,4 @@ def test_a_bad_image_is_refused(exported):
 
 def test_nothing_in_the_model_names_a_folder_of_this_machine(trained_model):
   data = (trained_model / "saved_model" / "saved_model.pb").read_bytes()
-  assert str(Path(__file__).parents[3]).encode() not in data
+  assert str(ROOT).encode() not in data

@@ -26,6 +26,7 @@ from beam_retrain.transforms.core.models.head import Head
 from beam_retrain.transforms.core.records.schema import TRAINING, decode_bottleneck
 from beam_retrain.transforms.core.records.splits import SplitPercentages
 from beam_retrain.transforms.core.records.tfrecord import read_records
+from tests.helpers import ROOT
 
 BOUND = 1e-4
 
@@ -141,7 +142,7 @@ def test_what_is_said_of_the_files_is_true(trained):
     data = path.read_bytes()
     assert (entry["bytes"], entry["sha256"]) == (len(data), hashlib.sha256(data).hexdigest())
     assert path.with_name(f"{path.stem}_labels.txt").read_text() == "black\ngrey\nwhite\n"
-    assert str(Path(__file__).parents[3]).encode() not in data
+    assert str(ROOT).encode() not in data
 
 
 def test_the_same_training_gives_the_same_files(digits, made, tmp_path):

@@ -6,7 +6,6 @@ import json
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +15,7 @@ from beam_retrain.pipelines.convert import run as convert
 from beam_retrain.transforms.bottlenecks.model_handler import ImageModelHandler
 from beam_retrain.transforms.bottlenecks.reuse import Hashed, Place, Stored, bucket_count, match, pack
 from beam_retrain.transforms.core.errors import InputError
+from tests.helpers import ROOT
 from tests.transforms.bottlenecks.reuse_suite import (
   LABELS,
   NO_TRUNK,
@@ -211,14 +211,11 @@ def test_without_new_images_tensorflow_is_not_loaded(old_tree, store, tmp_path):
   code = f"""
 import sys
 from pathlib import Path
-sys.path.insert(0, {str(Path(__file__).parent)!r})
-from test_reuse import NO_TRUNK, embed, plan
+from tests.transforms.bottlenecks.reuse_suite import NO_TRUNK, embed, plan
 embed(plan(Path({str(old_tree)!r})), NO_TRUNK, Path({str(tmp_path / "out")!r}), [Path({str(store)!r})])
 print("loaded", [name for name in ("tensorflow", "keras") if name in sys.modules])
 """
-  ended = subprocess.run(
-    [sys.executable, "-c", code], cwd=Path(__file__).parents[3], capture_output=True, text=True, check=False
-  )
+  ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
   assert ended.stdout.splitlines()[-1:] == ["loaded []"], ended.stderr[-2000:]
 
 

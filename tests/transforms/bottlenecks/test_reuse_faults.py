@@ -24,6 +24,7 @@ from beam_retrain.transforms.core.records.shards import ImageFile, Shard, Stored
 from beam_retrain.transforms.core.records.tfrecord import read_records
 from beam_retrain.transforms.shards.work import REPORTS_FOLDER
 from beam_retrain.transforms.sources.find import read_images
+from tests.helpers import ROOT
 from tests.transforms.bottlenecks.reuse_suite import (
   LABELS,
   NO_TRUNK,
@@ -173,13 +174,11 @@ def test_a_run_that_was_killed_keeps_what_it_had_computed(handler, tiny_trunk, t
   tree = write(tmp_path / "tree", {f"{LABELS[n % 3]}/{n}.png": image(n) for n in range(800)})
   output = tmp_path / "out"
   code = f"""
-import sys
 from pathlib import Path
-sys.path.insert(0, {str(Path(__file__).parent)!r})
-from test_reuse import ImageModelHandler, embed, plan
+from tests.transforms.bottlenecks.reuse_suite import ImageModelHandler, embed, plan
 embed(plan(Path({str(tree)!r})), ImageModelHandler({str(tiny_trunk)!r}, batch_size=4), Path({str(output)!r}), [])
 """
-  process = subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parents[3], start_new_session=True)
+  process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, start_new_session=True)
   deadline = time.monotonic() + 120
   while not list((output / ".fresh" / REPORTS_FOLDER).glob("*.json")):
     assert process.poll() is None

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import apache_beam as beam
 import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from beam_retrain.transforms.core.errors import InputError, user_sentence
+from tests.helpers import ROOT
 
 _SENTENCE = "/data/a: b.jpg has 0 bytes [as listed]: remove it, or accept it with --max_bad_fraction."
 
@@ -45,7 +44,7 @@ class _Refuse(beam.DoFn):
   ids=["in process", "two processes"],
 )
 def test_a_worker_s_sentence_comes_through(flags, monkeypatch):
-  monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[3]))  # for the worker processes
+  monkeypatch.setenv("PYTHONPATH", str(ROOT))  # for the worker processes
   pipeline = beam.Pipeline(options=PipelineOptions(flags=["--runner=FnApiRunner", *flags]))
   _ = pipeline | "Create" >> beam.Create(range(5)) | "Spread" >> beam.Reshuffle() | "RefuseOne" >> beam.ParDo(_Refuse())
   with pytest.raises(Exception, match="0 bytes") as raised:

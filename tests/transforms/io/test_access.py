@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -16,6 +15,7 @@ from beam_retrain.pipelines import cli
 from beam_retrain.pipelines.jobs.runner import FAILED
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.io.transfer import place_of
+from tests.helpers import ROOT
 from tests.object_stores import NO_GOOGLE
 
 _NOBODY = {
@@ -82,7 +82,7 @@ def test_the_command_line_prints_the_sentence_alone(closed, tmp_path):
       ),
       f"--s3_endpoint_url={closed}",
     ],
-    cwd=Path(__file__).parents[3],
+    cwd=ROOT,
     env={**os.environ, **_SOMEBODY},
     capture_output=True,
     text=True,

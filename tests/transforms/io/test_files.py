@@ -6,12 +6,12 @@ import hashlib
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.io import files
+from tests.helpers import ROOT
 
 
 def test_a_file_appears_whole(tmp_path):
@@ -205,8 +205,7 @@ def test_a_folder_that_cannot_be_listed_is_told_and_not_passed_over(tmp_path):
   )
 
   def walked() -> str:
-    root = Path(__file__).parents[3]
-    return subprocess.run([sys.executable, "-c", walk], cwd=root, capture_output=True, text=True, check=True).stdout
+    return subprocess.run([sys.executable, "-c", walk], cwd=ROOT, capture_output=True, text=True, check=True).stdout
 
   assert walked() == "['./closed/7.png', './open/7.png']\n"
   (tmp_path / "closed").chmod(0)

@@ -23,6 +23,7 @@ from beam_retrain.transforms.shards.work import (
   Written,
   read_report,
 )
+from tests.helpers import ROOT
 
 _TWO_PROCESSES = ["--direct_num_workers=2", "--direct_running_mode=multi_processing"]
 
@@ -134,7 +135,7 @@ def test_a_shard_s_file_is_its_records_in_order_and_its_report_says_so(shards, o
 
 
 def test_two_worker_processes_write_the_same_bytes(shards, output, tmp_path, monkeypatch):
-  monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[3]))  # for the worker processes
+  monkeypatch.setenv("PYTHONPATH", str(ROOT))  # for the worker processes
   _run(shards, output)
   other = tmp_path / "other"
   (other / REPORTS_FOLDER).mkdir(parents=True)

@@ -14,6 +14,7 @@ from beam_retrain.transforms.core.compat.retrain_names import check_labels_diffe
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.sources.find import FolderSource, find_source
 from beam_retrain.transforms.sources.folders import count_files, find_class_folders, list_folder
+from tests.helpers import ROOT
 
 
 def lay_out(root: Path, *names: str) -> str:
@@ -112,7 +113,7 @@ def model(tmp_path_factory, images, made) -> Path:
   command = [sys.executable, "-m", "beam_retrain.pipelines.bottlenecks", "--retrain_names", "--runner=FnApiRunner"]
   ran = subprocess.run(
     [*command, f"--input={images}", f"--trunk={made.data.parent / 'trunk'}", f"--output={folder / 'bottlenecks'}"],
-    cwd=Path(__file__).parents[4],
+    cwd=ROOT,
     capture_output=True,
     text=True,
   )

@@ -6,7 +6,6 @@ import dataclasses
 import io
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -26,6 +25,7 @@ from beam_retrain.transforms.core.images.augment_tf import make_distort_all
 from beam_retrain.transforms.core.images.decode import preprocess
 from beam_retrain.transforms.core.records.quarantine import Quarantined, Reason
 from beam_retrain.transforms.core.records.shards import ShardReport
+from tests.helpers import ROOT
 
 _ALL = Distortions(flip_left_right=True, random_crop=20, random_scale=50, random_brightness=30, copies=5, seed=7)
 _KEYS = [f"training/{number % 10}/{number}.jpg" for number in range(2_000)]
@@ -54,7 +54,7 @@ def test_another_process_with_another_hash_seed_draws_the_same():
   drawn = [
     subprocess.run(
       [sys.executable, "-c", code],
-      cwd=Path(__file__).parents[4],
+      cwd=ROOT,
       env={"PYTHONHASHSEED": seed},
       capture_output=True,
       text=True,

@@ -1,0 +1,75 @@
+"""What tests of every room share: images, folders of files, and the checkout's commands in processes of their own."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import struct
+import subprocess
+import sys
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image as Pillow
+
+ROOT = Path(__file__).resolve().parents[1]
+"""The checkout."""
+
+
+def image(seed: int, kind: str = "PNG", size: tuple[int, int] = (12, 9), mode: str = "RGB") -> bytes:
+  """Returns an encoded image of seeded noise; `size` is (height, width) in pixels."""
+  pixels = np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8)
+  return encode(pixels, kind, mode)
+
+
+def encode(pixels: np.ndarray, kind: str = "PNG", mode: str | None = None) -> bytes:
+  """Encodes uint8 [H, W] or [H, W, 3] with Pillow, in a mode of Pillow's."""
+  file = io.BytesIO()
+  found = Pillow.fromarray(pixels)
+  (found.convert(mode) if mode else found).save(file, kind)
+  return file.getvalue()
+
+
+def bomb(width: int, height: int) -> bytes:
+  """Returns a PNG of a few bytes whose header claims a huge image (PNG specification, 5.3 and 11.2.2)."""
+
+  def chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+  header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+  return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
+def write(root: Path, files: Mapping[str, bytes]) -> Path:
+  """Writes files by their paths below a folder, and returns the folder."""
+  for name, data in files.items():
+    path = root / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+  return root
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+  """Returns what all files below a folder hold, by their paths in it."""
+  return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def read_json(path: Path) -> dict[str, Any]:
+  found: dict[str, Any] = json.loads(path.read_text())
+  return found
+
+
+def read_csv(path: Path) -> list[list[str]]:
+  with path.open(newline="", encoding="utf-8") as file:
+    return list(csv.reader(file))
+
+
+def python(*arguments: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
+  """Runs this Python in the checkout and captures what it prints; a failure is an error unless `check=False`."""
+  options = {"cwd": ROOT, "capture_output": True, "text": True, "check": True, **options}
+  done: subprocess.CompletedProcess[str] = subprocess.run([sys.executable, *arguments], **options)
+  return done
