@@ -34,6 +34,7 @@ from beam_retrain.transforms.core.records.schema import (
 from beam_retrain.transforms.core.records.shards import BOTTLENECKS, IMAGES_PER_SHARD, IdxRange, Shard
 from beam_retrain.transforms.core.records.splits import SplitPercentages
 from beam_retrain.transforms.core.records.tfrecord import frame
+from beam_retrain.transforms.core.run.run_info import describe_run
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.shards.ledger import CloseLedger, mark_completed
 from beam_retrain.transforms.shards.work import ShardTask, WorkShards, Written
@@ -105,24 +106,23 @@ def write_stored(output: str, trunk: Trunk, counts: Mapping[str, int], argv: Seq
   from beam_retrain.transforms.bottlenecks.analyze import AnalyzeBottlenecks, record_schema_text
 
   percentages = SplitPercentages(testing=10.0, validation=10.0)
-  request = output_dir.claim(
-    output,
-    stage="bottlenecks",
-    settings={
+  info = describe_run(
+    "bottlenecks",
+    {
       "drawn": dict(counts),
       "trunk_fingerprint": trunk.info.fingerprint,
       "labels": list(LABELS),
       "preprocessing": PREPROCESSING_VERSION,
       **percentages.to_settings(),
     },
-    argv=argv,
-    owned=(RECORDS_FOLDER, "trunk", "transform", "temp", "schema.pbtxt"),
-    shards_folder=RECORDS_FOLDER,
+    argv,
     trunk=trunk.info.to_json(),
     labels=list(LABELS),
     has_splits=True,
-    schema=bottleneck_record(trunk.info.dimensions),
+    others={"schema": bottleneck_record(trunk.info.dimensions)},
   )
+  owned = (RECORDS_FOLDER, "trunk", "transform", "temp", "schema.pbtxt")
+  output_dir.claim(output, info, owned=owned, shards_folder=RECORDS_FOLDER)
   files.write_text(files.join(output, LABELS_FILE), "".join(f"{label}\n" for label in LABELS))
   files.write_text(files.join(output, "schema.pbtxt"), record_schema_text(trunk.info.dimensions))
   trunk.save(files.join(output, "trunk"))
@@ -130,7 +130,7 @@ def write_stored(output: str, trunk: Trunk, counts: Mapping[str, int], argv: Seq
 
   def build(root: beam.Pipeline) -> None:
     shards = root | "Plan" >> beam.Create(plan(counts))
-    reports = shards | "Draw" >> WorkShards(DrawShard(trunk.info.dimensions), output=records, request=request)
+    reports = shards | "Draw" >> WorkShards(DrawShard(trunk.info.dimensions), output=records, request=info.request)
     transform = reports | "Analyze" >> AnalyzeBottlenecks(
       records_folder=records,
       output=files.join(output, "transform"),

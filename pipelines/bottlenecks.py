@@ -6,8 +6,7 @@ import contextlib
 import dataclasses
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
@@ -50,8 +49,9 @@ from beam_retrain.transforms.core.records.schema import (
   TRAINING,
   bottleneck_record,
 )
-from beam_retrain.transforms.core.records.shards import BOTTLENECKS
 from beam_retrain.transforms.core.records.splits import SplitPercentages
+from beam_retrain.transforms.core.run.run_info import describe_run
+from beam_retrain.transforms.core.run.stats import Stats, read_stats
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.leaks.policy import OWNED as AUDIT_OWNED
 from beam_retrain.transforms.leaks.policy import Planned, SplitAudit
@@ -152,7 +152,7 @@ def close(
   )
   leaks = config.audit.audit(planned, reports, config.records_folder)
   stats = (planned.shards, reports) | "Close" >> CloseLedger(
-    output=config.output, shards_folder=config.records_folder, leaks=leaks, more=distorted
+    output=config.output, shards_folder=config.records_folder, leaks=leaks, distorted=distorted
   )
   _ = stats | "MarkCompleted" >> beam.Map(
     mark_completed, config.output, config.max_bad_fraction, beam.pvalue.AsList(transform)
@@ -227,19 +227,17 @@ def run(argv: Sequence[str]) -> int:
   # What the job checks first anyway: an earlier output is not given up for one that cannot begin.
   if finished and (code := check_first(files.join(flags.output, REFUSED_LEAKS_FILE))):
     return code
-  digest = output_dir.claim(
-    flags.output,
-    stage="bottlenecks",
-    settings=request.settings(trunk.info.fingerprint, execution.batch_size, imported.texts if imported else None),
-    argv=argv,
-    owned=_OWNED,
-    shards_folder=RECORDS_FOLDER,
+  info = describe_run(
+    "bottlenecks",
+    request.settings(trunk.info.fingerprint, execution.batch_size, imported.texts if imported else None),
+    argv,
     trunk=trunk.info.to_json(),
     execution={**choice.to_info(), **execution.to_info()},
     labels=source.labels,
     has_splits=source.has_splits,
-    schema=bottleneck_record(trunk.info.dimensions),
+    others={"schema": bottleneck_record(trunk.info.dimensions)},
   )
+  output_dir.claim(flags.output, info, owned=_OWNED, shards_folder=RECORDS_FOLDER)
   if not finished and audit.on_leak == OnLeak.FAIL and (code := check_first(files.join(flags.output, LEAKS_FILE))):
     return code
   files.write_text(files.join(flags.output, LABELS_FILE), "".join(f"{label}\n" for label in source.labels))
@@ -248,7 +246,7 @@ def run(argv: Sequence[str]) -> int:
   trunk.save(trunk_folder)
   ask_for_memory(options, trunk_folder)
   if imported:
-    print(imported.run(digest, options))
+    print(imported.run(info.request, options))
     stores = [imported.store, *stores]
   handler = ImageModelHandler(trunk_folder, **execution.of_handler, max_pixels=flags.max_pixels)
   distorted = None
@@ -266,7 +264,7 @@ def run(argv: Sequence[str]) -> int:
   config = Config(
     source=source,
     output=flags.output,
-    request=digest,
+    request=info.request,
     dimensions=trunk.info.dimensions,
     percentages=percentages,
     audit=audit,
@@ -296,11 +294,9 @@ def run(argv: Sequence[str]) -> int:
   if files.exists(files.join(flags.output, COMPLETED_FILE)):
     # Not without COMPLETED: the next run goes on from them.
     files.delete([config.fresh_folder, files.join(flags.output, IMPORTED_FOLDER)])
-  stats = output_dir.read_stats(flags.output)
+  stats = read_stats(flags.output, files)
   shown = files.shown(flags.output)
-  counts = ", ".join(
-    f"{totals['outputs']:,} {split}" for split, totals in sorted(stats["splits"].items(), reverse=True)
-  )
+  counts = ", ".join(f"{of_split.outputs:,} {split}" for split, of_split in sorted(stats.splits.items(), reverse=True))
   print(f"bottlenecks: {counts}; {trunk.info.dimensions} numbers each, by the trunk {trunk.info.handle}; in {shown}")
   if distorted:
     print(distorted.describe(stats))
@@ -339,11 +335,12 @@ def _choose_variant(request: Request) -> Choice:
   )
 
 
-def _reuse_line(stats: Mapping[str, Any], folders: Sequence[str]) -> str:
-  counts = stats[BOTTLENECKS]
+def _reuse_line(stats: Stats, folders: Sequence[str]) -> str:
+  assert stats.bottlenecks is not None, "the job counted its bottlenecks"
+  shown = " and ".join(map(files.shown, folders))
   return (
-    f"{counts['reused']:,} of {stats['outputs']:,} bottlenecks reused from {' and '.join(map(files.shown, folders))},"
-    f" {counts['computed']:,} computed"
+    f"{stats.bottlenecks.reused:,} of {stats.outputs:,} bottlenecks reused from {shown},"
+    f" {stats.bottlenecks.computed:,} computed"
   )
 
 

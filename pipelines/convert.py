@@ -22,8 +22,9 @@ from beam_retrain.transforms.convert import FORMATS, IMAGE_FORMATS, JPG, TFRECOR
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.images.encode import DEFAULT_QUALITY
 from beam_retrain.transforms.core.records.schema import IMAGE_RECORD, LABELS_FILE
-from beam_retrain.transforms.core.run.provenance import request_digest
 from beam_retrain.transforms.core.run.request import ONE_ARGUMENT
+from beam_retrain.transforms.core.run.run_info import describe_run, request_digest
+from beam_retrain.transforms.core.run.stats import read_stats
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.shards.ledger import CloseLedger, mark_completed
 from beam_retrain.transforms.shards.work import WorkShards
@@ -150,16 +151,12 @@ class Job:
 
   def claim(self) -> None:
     """Makes the output folder this run's; a killed run's finished shards are kept."""
+    others = {"formats": list(self.task.formats), "schema": IMAGE_RECORD}
     output_dir.claim(
       self.output,
-      stage=STAGE,
-      settings=self.settings(),
-      argv=self.request.to_argv(),
+      describe_run(STAGE, self.settings(), self.request.to_argv(), labels=self.task.labels, others=others),
       owned=[RECORDS_FOLDER, *(pair.split for pair in self.pairs)],
       shards_folder=RECORDS_FOLDER if self.task.writes_file else "",
-      labels=list(self.task.labels),
-      formats=list(self.task.formats),
-      schema=IMAGE_RECORD,
     )
     files.write_text(files.join(self.output, LABELS_FILE), "".join(f"{label}\n" for label in self.task.labels))
 
@@ -174,11 +171,11 @@ class Job:
     _ = (
       (shards, reports)
       | "Close" >> CloseLedger(output=self.output, shards_folder=self.shards_folder)
-      # dict, the contents of stats.json
+      # Stats
       | "SweepTree" >> beam.Map(sweep_tree, self.output, splits=splits, labels=self.task.labels)
-      # dict
+      # Stats
       | "MarkCompleted" >> beam.Map(mark_completed, self.output, self.request.max_bad_fraction)
-    )  # dict
+    )  # Stats
 
 
 def run(argv: Sequence[str]) -> int:
@@ -221,14 +218,14 @@ def report(job: Job) -> int:
   if built := what_was_built(job.options):
     print(built)
     return DONE
-  stats = output_dir.read_stats(job.output)
+  stats = read_stats(job.output, files)
   extensions = [extension for extension in IMAGE_FORMATS if extension in job.task.formats]
   shown = files.shown(job.output)
-  for split, totals in stats["splits"].items():
+  for split, counts in stats.splits.items():
     places = [files.join(shown, split, "LABEL", f"INDEX.{extension}") for extension in extensions]
     if job.task.writes_file:
       places.append(files.join(shown, RECORDS_FOLDER, f"{split}-*.tfrecord"))
-    print(f"{split}: {totals['outputs']:,} images in {' and '.join(places)}")
+    print(f"{split}: {counts.outputs:,} images in {' and '.join(places)}")
   return exit_code(stats, job.output, job.request.max_bad_fraction)
 
 

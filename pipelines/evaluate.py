@@ -43,8 +43,8 @@ from beam_retrain.reporting.text_tables import per_label_table
 from beam_retrain.transforms.bottlenecks.model_handler import BATCH_SIZE
 from beam_retrain.transforms.bottlenecks.store import STORES_FOLDER, find_stores
 from beam_retrain.transforms.core.errors import InputError
-from beam_retrain.transforms.core.records.schema import INFO_FILE, LABELS_FILE, QUARANTINE_FILE
-from beam_retrain.transforms.core.run.run_info import parse_info, read_info
+from beam_retrain.transforms.core.records.schema import LABELS_FILE, QUARANTINE_FILE
+from beam_retrain.transforms.core.run.run_info import RunInfo, describe_run, find_info, read_info
 from beam_retrain.transforms.core.runtimes.trunk_info import TrunkInfo
 from beam_retrain.transforms.evaluation.compare import SLICES_FILE, CompareNights
 from beam_retrain.transforms.evaluation.evaluate import (
@@ -170,7 +170,7 @@ def run(argv: Sequence[str]) -> int:
 
 def _claim(
   flags: argparse.Namespace, argv: Sequence[str], execution: Execution
-) -> tuple[Config, dict[str, Any], dict[str, Any], ModelTrunk | None]:
+) -> tuple[Config, dict[str, Any], RunInfo, ModelTrunk | None]:
   """Checks everything that can be checked before the work, then makes the output folder this run's.
 
   Returns:
@@ -222,18 +222,16 @@ def _claim(
     "reuse": bool(flags.reuse),
     "preprocessing": model.preprocessing,
   }
-  request = output_dir.claim(
-    flags.output,
-    stage=STAGE,
-    settings=settings,
-    argv=argv,
-    owned=_OWNED,
-    shards_folder=PARTS_FOLDER,
+  run_info = describe_run(
+    STAGE,
+    settings,
+    argv,
     model=flags.model,
     trunk=(trunk.info if trunk else model.trunk_info).to_json(),
     labels=model.labels,
-    **({"execution": execution.to_info()} if trunk else {}),
+    execution=execution.to_info() if trunk else {},
   )
+  output_dir.claim(flags.output, run_info, owned=_OWNED, shards_folder=PARTS_FOLDER)
   files.write_text(files.join(flags.output, LABELS_FILE), "".join(f"{label}\n" for label in model.labels))
   scorer: Scorer
   trunks = []
@@ -253,22 +251,22 @@ def _claim(
     scorer=scorer,
     models={MODEL: model.labels},
     output=flags.output,
-    request=request,
+    request=run_info.request,
     execution_time=execution_time,
     trunks=trunks,
     compare=compare,
   )
-  return config, about, parse_info(files.read_bytes(files.join(flags.output, INFO_FILE))), trunk
+  return config, about, run_info, trunk
 
 
 def _holds_bottlenecks(folder: str) -> bool:
-  info_path = files.join(folder, INFO_FILE)
-  return files.exists(info_path) and parse_info(files.read_bytes(info_path)).get("stage") == "bottlenecks"
+  info = find_info(folder, files)
+  return info is not None and info.stage == "bottlenecks"
 
 
 def _stored_bottlenecks(flags: argparse.Namespace, model: Model) -> RecordsSource:
-  info = read_info(flags.input, "bottlenecks", files.exists, files.read_bytes)
-  found, wanted = TrunkInfo.from_json(info["trunk"]), model.trunk_info
+  info = read_info(flags.input, "bottlenecks", files)
+  found, wanted = TrunkInfo.from_json(info.trunk), model.trunk_info
   if found.fingerprint != wanted.fingerprint:
     raise InputError(
       f"the bottlenecks in {flags.input} are of another trunk ({found.handle}, {found.fingerprint[:12]}) than the"

@@ -8,7 +8,7 @@ import io
 import json
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,9 +31,10 @@ from beam_retrain.transforms.core.run.cli import (
   positive_int,
   refuse_unknown,
 )
-from beam_retrain.transforms.core.run.run_info import read_info, read_labels, read_local
+from beam_retrain.transforms.core.run.run_info import RunInfo, read_info, read_labels
 from beam_retrain.transforms.core.runtimes.prepared import find_prepared
 from beam_retrain.transforms.core.runtimes.trunk_info import TrunkInfo
+from beam_retrain.transforms.core.system import local_files
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif")
 
@@ -78,7 +79,7 @@ def run(argv: Sequence[str]) -> int:
   labels = read_labels(args.model)
   paths = find_images(args.images)
   model = _load(args.model, info, args.precision, args.runtime)
-  if TrunkInfo.from_json(info["trunk"]).handle == "bundled":
+  if TrunkInfo.from_json(info.trunk).handle == "bundled":
     print("predicted with the bundled trunk, a small stand-in: for real work use inception_v3", file=sys.stderr)
 
   bad = 0
@@ -100,17 +101,17 @@ def run(argv: Sequence[str]) -> int:
   return TOO_MANY_BAD
 
 
-def _load(folder: str, info: Mapping[str, Any], precision: str, runtime: str) -> LoadedModel:
+def _load(folder: str, info: RunInfo, precision: str, runtime: str) -> LoadedModel:
   trunk = os.path.join(folder, TRUNK_FOLDER)
-  own = TrunkInfo.from_json(info["trunk"]).variant
+  own = TrunkInfo.from_json(info.trunk).variant
   has_prepared = bool(find_prepared(trunk))
-  serving = choose_serving_variant(folder, own, info["preprocessing"], has_prepared, precision, runtime)
+  serving = choose_serving_variant(folder, own, info.preprocessing or "", has_prepared, precision, runtime)
   if serving.why:
     print(serving, file=sys.stderr)
   if not serving.is_prepared:
     return load_model(os.path.join(folder, "saved_model"))
   path = os.path.join(folder, HEAD_FILE)
-  return with_head(load_model(trunk), decode_head(read_local(path), path), path)
+  return with_head(load_model(trunk), decode_head(local_files.read_bytes(path), path), path)
 
 
 def find_images(arguments: Iterable[str]) -> list[str]:

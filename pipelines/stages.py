@@ -14,7 +14,7 @@ from beam_retrain.pipelines.cli import dispatch
 from beam_retrain.pipelines.jobs.runner import DONE
 from beam_retrain.pipelines.models.trunk_sources import BUNDLED
 from beam_retrain.transforms.core.records.schema import COMPLETED_FILE
-from beam_retrain.transforms.core.run.provenance import versions
+from beam_retrain.transforms.core.run.run_info import versions
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.sources.find import is_manifest
 from beam_retrain.transforms.sources.manifest import image_stats

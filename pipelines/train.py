@@ -46,7 +46,7 @@ def run(argv: Sequence[str], trainer: Any, owned: Sequence[str]) -> int:
   files.use_options(PipelineOptions(flags=[], **{k: v for k, v in vars(flags).items() if k.startswith("s3_")}))
   check_reachable(flags.input, flags.output)
   folder, output = files.absolute(flags.input), files.absolute(flags.output)
-  read_info(folder, "bottlenecks", files.exists, files.read_bytes)
+  read_info(folder, "bottlenecks", files)
   output_dir.find_earlier(output, _STAGE)
   output_dir.refuse_overlap(folder, output)
   if not files.is_local(output):

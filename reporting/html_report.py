@@ -28,6 +28,7 @@ from beam_retrain.reporting.wording import (
   shortened,
 )
 from beam_retrain.reporting.wording import images as number_of_images
+from beam_retrain.transforms.core.run.run_info import RunInfo
 
 if TYPE_CHECKING:
   import jinja2
@@ -51,7 +52,7 @@ def render_report(
   *,
   images: Mapping[str, Sequence[Mapping[str, Any]]],
   quarantined: Sequence[Sequence[Any]],
-  info: Mapping[str, Any],
+  info: RunInfo,
   trend: Sequence[Mapping[str, Any]],
   title: str,
 ) -> str:
@@ -90,7 +91,7 @@ def _view(
   metrics: Mapping[str, Any],
   images: Mapping[str, Sequence[Mapping[str, Any]]],
   quarantined: Sequence[Sequence[Any]],
-  info: Mapping[str, Any],
+  info: RunInfo,
   trend: Sequence[Mapping[str, Any]],
   title: str,
 ) -> dict[str, Any]:
@@ -335,10 +336,10 @@ def _quarantine(metrics: Mapping[str, Any], rows: Sequence[Sequence[Any]]) -> di
   }
 
 
-def _made(metrics: Mapping[str, Any], info: Mapping[str, Any]) -> dict[str, Any]:
-  settings, trunk = info.get("settings", {}), info.get("trunk", {})
+def _made(metrics: Mapping[str, Any], info: RunInfo) -> dict[str, Any]:
+  settings, trunk = info.settings, info.trunk
   # A night names each of its models, an evaluation its only one.
-  paths = info.get("models") or {"model": info.get("model")}
+  paths = dict(sorted(info.models.items())) or {"model": info.model or ""}
   fingerprints = settings.get("models") or {"model": settings.get("model_fingerprint")}
   stored = metrics.get("bottlenecks")
   facts = [
@@ -350,12 +351,12 @@ def _made(metrics: Mapping[str, Any], info: Mapping[str, Any]) -> dict[str, Any]
     (f"Trunk{_S} fingerprint", trunk.get("fingerprint")),
     ("Bottlenecks", stored and f"{count(stored['computed'])} computed, {count(stored['reused'])} reused"),
     ("SHA-256 of the predictions", metrics.get("predictions_sha256")),
-    ("Request", info.get("request")),
+    ("Request", info.request),
   ]
   return {
-    "command": info.get("command"),
+    "command": info.command,
     "facts": [(name, str(value)) for name, value in facts if value],
-    "versions": sorted(info.get("versions", {}).items()),
+    "versions": sorted(info.versions.items()),
     "settings": [(name, _short_json(value)) for name, value in sorted(settings.items())],
   }
 

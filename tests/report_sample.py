@@ -20,6 +20,7 @@ from beam_retrain.transforms.core.metrics.predictions import Row
 from beam_retrain.transforms.core.metrics.slices import extract_slices, extract_slices_beside
 from beam_retrain.transforms.core.records.csv_cells import escape_cell
 from beam_retrain.transforms.core.records.slice_manifest import ManifestRow
+from beam_retrain.transforms.core.run.run_info import RunInfo
 
 DIGITS = tuple("0123456789")
 HOSTILE = (
@@ -40,7 +41,7 @@ class Sample:
   metrics: dict[str, Any]
   images: dict[str, list[dict[str, Any]]]
   quarantined: list[tuple[str, str, int, str, str]] = dataclasses.field(default_factory=list)
-  info: dict[str, Any] = dataclasses.field(default_factory=dict)
+  info: RunInfo = dataclasses.field(default_factory=lambda: RunInfo("evaluate"))
   trend: list[dict[str, Any]] = dataclasses.field(default_factory=list)
   title: str = "MNIST, 10,000 test images"
 
@@ -128,20 +129,20 @@ def evaluation(labels: Sequence[str] = DIGITS, number: int = 3_000, wrong: float
       ("testing/7/half.jpg", "testing", 1_204, "TRUNCATED", "The image ends after 612 of 1,816 bytes."),
       ("testing/9/a scan with the long name that somebody gave it (2).jpg", "testing", 48_812, "TRUNCATED", "Damaged."),
     ],
-    {
-      "stage": "evaluate",
-      "command": "beam-retrain evaluate --model models/mnist --input data/mnist --output out --min_accuracy 0.97",
-      "model": "models/mnist",
-      "request": "56658ef020c2ae29d2b774fcd6b9b8340ada798b3dbe0bbdd152365cdc639fac",
-      "settings": {
+    RunInfo(
+      "evaluate",
+      command="beam-retrain evaluate --model models/mnist --input data/mnist --output out --min_accuracy 0.97",
+      model="models/mnist",
+      request="56658ef020c2ae29d2b774fcd6b9b8340ada798b3dbe0bbdd152365cdc639fac",
+      settings={
         "input": "data/mnist",
         "labels": list(labels),
         "model_fingerprint": "8a8aee09" * 8,
         "batch_size": 32,
       },
-      "trunk": {"handle": "bundled", "fingerprint": "3731b802" * 8, "dimensions": 512, "input_px": 75},
-      "versions": {"beam-retrain": "0.1.0", "apache-beam": "2.77.0", "tensorflow": "2.21.0", "python": "3.11.7"},
-    },
+      trunk={"handle": "bundled", "fingerprint": "3731b802" * 8, "dimensions": 512, "input_px": 75},
+      versions={"beam-retrain": "0.1.0", "apache-beam": "2.77.0", "tensorflow": "2.21.0", "python": "3.11.7"},
+    ),
   )
   give_thumbnails(sample)
   return sample
@@ -173,8 +174,11 @@ def night(labels: Sequence[str] = DIGITS, number: int = 3_000, **gates: float) -
     by_model = [[change for change in found if change.model == model][:12] for model in plan.models]
     sample.images[kind] = [_change(change) for of_model in by_model for change in of_model]
   sample.trend = trend(metrics)
-  sample.info["models"] = {"model": "models/mnist", "candidate": "models/mnist-tenth"}
-  sample.info["settings"]["models"] = {"model": "8a8aee09" * 8, "candidate": "0d15ea5e" * 8}
+  sample.info = dataclasses.replace(
+    sample.info,
+    models={"model": "models/mnist", "candidate": "models/mnist-tenth"},
+    settings={**sample.info.settings, "models": {"model": "8a8aee09" * 8, "candidate": "0d15ea5e" * 8}},
+  )
   sample.title = "Night of 2026-11-24"
   give_thumbnails(sample)
   return sample

@@ -15,10 +15,18 @@ from beam_retrain.trainer.export.tflite_flags import tflite_request
 from beam_retrain.trainer.options import check, make_parser, make_plan
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.models.head import HEAD_FILE, encode_head
-from beam_retrain.transforms.core.records.schema import COMPLETED_FILE, LABELS_FILE, TESTING, TRAINING, VALIDATION
+from beam_retrain.transforms.core.records.schema import (
+  COMPLETED_FILE,
+  FROZEN_GRAPH_FILE,
+  LABELS_FILE,
+  RETRAINED_LABELS_FILE,
+  TESTING,
+  TRAINING,
+  VALIDATION,
+)
 from beam_retrain.transforms.core.records.splits import SplitPercentages
 from beam_retrain.transforms.core.run.cli import DONE, GATE_MISSED, guarded
-from beam_retrain.transforms.core.run.run_info import read_info, read_labels
+from beam_retrain.transforms.core.run.run_info import RunInfo, describe_run, read_info, read_labels
 from beam_retrain.transforms.core.runtimes.trunk_info import TrunkInfo
 from beam_retrain.transforms.core.system.tensorflow import load_tensorflow
 
@@ -53,7 +61,7 @@ def run(argv: Sequence[str], copies: Mapping[str, str] | None = None) -> int:
   from beam_retrain.trainer.fit import training
   from beam_retrain.trainer.fit.data import load_bottlenecks
 
-  trunk = TrunkInfo.from_json(info["trunk"])
+  trunk = TrunkInfo.from_json(info.trunk)
   dimensions = trunk.dimensions
   transform = load_transform(os.path.join(bottlenecks, "transform"), labels, dimensions)
   data = load_bottlenecks(
@@ -75,16 +83,17 @@ def run(argv: Sequence[str], copies: Mapping[str, str] | None = None) -> int:
     **percentages.to_settings(),
     "bottlenecks_sha256": data.sha256,
   }
-  goes_on = output_dir.claim(
-    output,
+  run_info = describe_run(
+    output_dir.STAGE,
     settings,
     argv,
     labels=labels,
-    trunk=dataclasses.replace(trunk, bottlenecks_request=info["request"]).to_json(),
-    preprocessing=info["settings"].get("preprocessing"),
-    retrain_names=bool(info["settings"].get("retrain_names")),
-    has_splits=bool(info.get("has_splits")),
+    trunk=dataclasses.replace(trunk, bottlenecks_request=info.request).to_json(),
+    preprocessing=info.settings.get("preprocessing"),
+    retrain_names=bool(info.settings.get("retrain_names")),
+    has_splits=bool(info.has_splits),
   )
+  goes_on = output_dir.claim(output, run_info)
   if goes_on:
     print(f"going on in {args.output} where an earlier run of the same request was")
 
@@ -135,11 +144,11 @@ def run(argv: Sequence[str], copies: Mapping[str, str] | None = None) -> int:
     os.path.join(output, output_dir.SAVED_MODEL),
     lambda folder: saved_model.save_exported(exported, folder, stored_trunk()),
   )
-  output_dir.write_bytes(os.path.join(output, output_dir.FROZEN_GRAPH), freeze(head.get_weights()))
+  output_dir.write_bytes(os.path.join(output, FROZEN_GRAPH_FILE), freeze(head.get_weights()))
   output_dir.write_bytes(os.path.join(output, HEAD_FILE), encode_head(plain))
   output_dir.copy_prepared(os.path.join(bottlenecks, "trunk"), output)
   lines = "".join(f"{label}\n" for label in labels).encode()
-  for name in (LABELS_FILE, output_dir.RETRAINED_LABELS):
+  for name in (LABELS_FILE, RETRAINED_LABELS_FILE):
     output_dir.write_bytes(os.path.join(output, name), lines)
   if lite.float_file or lite.int8_file:
     metrics["tflite"] = tflite.write_tflite(
@@ -154,7 +163,7 @@ def run(argv: Sequence[str], copies: Mapping[str, str] | None = None) -> int:
     )
   output_dir.write_json(os.path.join(output, output_dir.METRICS), metrics)
   output_dir.write_bytes(os.path.join(output, COMPLETED_FILE), b"")
-  return _report(metrics, args, info)
+  return _report(metrics, args)
 
 
 def _local(path: str, copies: Mapping[str, str]) -> str:
@@ -164,9 +173,9 @@ def _local(path: str, copies: Mapping[str, str]) -> str:
   return local
 
 
-def _percentages(args: argparse.Namespace, info: dict[str, Any]) -> SplitPercentages:
+def _percentages(args: argparse.Namespace, info: RunInfo) -> SplitPercentages:
   try:
-    planned = SplitPercentages.from_settings(info["settings"])
+    planned = SplitPercentages.from_settings(info.settings)
   except ValueError as error:
     raise InputError(f"{args.input} was made by another version of beam-retrain: {error}: make it again.") from error
   validation = planned.validation if args.validation_percentage is None else args.validation_percentage
@@ -212,7 +221,7 @@ def _measure(head: Any, data: Any, rounds: Sequence[Any], seed: int) -> dict[str
   return metrics
 
 
-def _report(metrics: dict[str, Any], args: argparse.Namespace, info: dict[str, Any]) -> int:
+def _report(metrics: dict[str, Any], args: argparse.Namespace) -> int:
   tested = metrics["testing_accuracy"]
   where = f"{args.output}/saved_model"
   if tested is None:

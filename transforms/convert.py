@@ -13,6 +13,7 @@ from beam_retrain.transforms.core.records.quarantine import Quarantined, Reason
 from beam_retrain.transforms.core.records.schema import Image, encode_image
 from beam_retrain.transforms.core.records.shards import IdxRange, Shard
 from beam_retrain.transforms.core.records.tfrecord import frame
+from beam_retrain.transforms.core.run.stats import Stats
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.shards.work import ShardTask, Written
 from beam_retrain.transforms.sources.idx import image_key, read_idx_arrays
@@ -109,7 +110,7 @@ class ConvertShard(ShardTask):
     )
 
 
-def sweep_tree(stats: dict, output: str, *, splits: tuple[str, ...], labels: tuple[str, ...]) -> dict:
+def sweep_tree(stats: Stats, output: str, *, splits: tuple[str, ...], labels: tuple[str, ...]) -> Stats:
   """Removes what killed workers left in the tree, and hands `stats` on."""
   for split in splits:
     for label in labels:

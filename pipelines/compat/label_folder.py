@@ -15,7 +15,6 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import apache_beam as beam
 
@@ -35,7 +34,8 @@ from beam_retrain.transforms.compat.frozen_graph import (
 from beam_retrain.transforms.core.compat.digit_file import FILE_NAME, QUARANTINE_NAME
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.records.schema import COMPLETED_FILE, QUARANTINE_FILE
-from beam_retrain.transforms.core.run.provenance import request_digest
+from beam_retrain.transforms.core.run.run_info import describe_run, request_digest
+from beam_retrain.transforms.core.run.stats import Stats, read_stats
 from beam_retrain.transforms.evaluation.evaluate import CheckNotEmpty
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.shards.ledger import CloseLedger, mark_completed
@@ -90,11 +90,11 @@ def run(argv: Sequence[str]) -> int:
     if not flags.output:
       files.delete([config.work_folder])  # there is nothing to go on with: the same request is refused again
     raise
-  stats = output_dir.read_stats(config.work_folder)
+  stats = read_stats(config.work_folder, files)
   figures = json.loads(files.read_bytes(files.join(config.parts_folder, FIGURES_FILE)))
   mark_completed(stats, config.work_folder, flags.max_bad_fraction)
   listed = files.join(config.work_folder, QUARANTINE_FILE)
-  if stats["quarantined"] and listed != config.quarantine_file:
+  if stats.quarantined and listed != config.quarantine_file:
     files.write_bytes(config.quarantine_file, files.read_bytes(listed))
   if files.exists(files.join(config.work_folder, COMPLETED_FILE)):
     # Without COMPLETED the next run goes on with them.
@@ -132,16 +132,8 @@ def _claim(flags: argparse.Namespace, argv: Sequence[str]) -> Config:
     work_folder, prefix = goes_to, ""
   else:
     work_folder, prefix = files.join(goes_to, f".{STAGE}-{request_digest(STAGE, settings)[:16]}"), str(start_secs)
-  request = output_dir.claim(
-    work_folder,
-    stage=STAGE,
-    settings=settings,
-    argv=argv,
-    owned=(PARTS_FOLDER, FILE_NAME),
-    shards_folder=PARTS_FOLDER,
-    graph=flags.graph,
-    labels=graph.labels,
-  )
+  info = describe_run(STAGE, settings, argv, labels=graph.labels, others={"graph": flags.graph})
+  output_dir.claim(work_folder, info, owned=(PARTS_FOLDER, FILE_NAME), shards_folder=PARTS_FOLDER)
   handler = FrozenGraphHandler(
     files.absolute(flags.graph),
     graph.call._asdict(),
@@ -157,7 +149,7 @@ def _claim(flags: argparse.Namespace, argv: Sequence[str]) -> Config:
     work_folder=work_folder,
     digit_file=files.join(goes_to, f"{prefix}{FILE_NAME}"),
     quarantine_file=files.join(goes_to, QUARANTINE_FILE if flags.output else f"{prefix}{QUARANTINE_NAME}"),
-    request=request,
+    request=info.request,
     execution_time=execution_time,
   )
 
@@ -187,8 +179,8 @@ def build(root: beam.Pipeline, config: Config) -> None:
   _ = (shards, reports) | "Close" >> CloseLedger(output=config.work_folder, shards_folder=config.parts_folder)
 
 
-def _print_summary(stats: Mapping[str, Any], figures: Mapping[str, int], config: Config) -> None:
-  total, accurate = stats["outputs"], figures[ACCURATE]
+def _print_summary(stats: Stats, figures: Mapping[str, int], config: Config) -> None:
+  total, accurate = stats.outputs, figures[ACCURATE]
   print(f"results saved to {files.shown(config.digit_file)}")
   print(f"Total files tested: {total}")
   print(f"Accurate predictions: {accurate}")

@@ -11,6 +11,7 @@ from beam_retrain.pipelines.options.arguments import ArgumentParser, add_max_bad
 from beam_retrain.pipelines.options.precision import add_precision_flags
 from beam_retrain.transforms.bottlenecks.distorted import read_distortions
 from beam_retrain.transforms.core.errors import InputError
+from beam_retrain.transforms.core.records.schema import FINAL_TENSOR
 from beam_retrain.transforms.core.records.splits import SPLIT_HASHES, STABLE
 
 PROG = "beam-retrain retrain"
@@ -63,7 +64,7 @@ def _add_flags_of_script(group: argparse._ArgumentGroup) -> None:
   add("validation_batch_size", _number_or_all, 100, "N", "images of each look at validation; -1: all")
   group.add_argument("--print_misclassified_test_images", action="store_true", help="list them at the end")
   add("bottleneck_dir", _path, "/tmp/bottleneck", "DIR", "where bottlenecks are kept")
-  add("final_tensor_name", str, "final_result", "NAME", "operation of the graph that gives the scores")
+  add("final_tensor_name", str, FINAL_TENSOR, "NAME", "operation of the graph that gives the scores")
   group.add_argument("--flip_left_right", action="store_true", help="distort: mirror half of the training images")
   add("random_crop", _at_least_0, 0, "PERCENT", "distort: margin that is cropped off at random")
   add("random_scale", _at_least_0, 0, "PERCENT", "distort: how much larger images are made at random")

@@ -12,9 +12,10 @@ from collections.abc import Iterator
 from beam_retrain.pipelines.compat.retrain_options import PROG, work_dir
 from beam_retrain.pipelines.jobs import locks
 from beam_retrain.transforms.core.errors import InputError
+from beam_retrain.transforms.core.records.schema import FROZEN_GRAPH_FILE, RETRAINED_LABELS_FILE
 from beam_retrain.transforms.io import files
 
-_GRAPH, _LABELS, _SAVED_MODEL = "retrained_graph.pb", "retrained_labels.txt", "saved_model"
+_GRAPH, _LABELS, _SAVED_MODEL = FROZEN_GRAPH_FILE, RETRAINED_LABELS_FILE, "saved_model"
 
 
 def check_outputs(flags: argparse.Namespace) -> None:

@@ -20,9 +20,9 @@ from beam_retrain.pipelines.options.precision import given_precision
 from beam_retrain.pipelines.stages import Chain, digest_of_files, digests_of_trunk, given, state_of
 from beam_retrain.transforms.compat.text_bottlenecks import Texts, find_texts
 from beam_retrain.transforms.core.errors import InputError
-from beam_retrain.transforms.core.records.schema import COMPLETED_FILE, INFO_FILE, PREPROCESSING_VERSION
+from beam_retrain.transforms.core.records.schema import COMPLETED_FILE, PREPROCESSING_VERSION
 from beam_retrain.transforms.core.records.splits import LEGACY
-from beam_retrain.transforms.core.run.run_info import parse_info
+from beam_retrain.transforms.core.run.run_info import find_info
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.sources.folders import ClassFolder
 
@@ -98,7 +98,8 @@ class Stages:
   def is_reusable(self) -> bool:
     """Says whether the bottlenecks of last time are of this trunk, and not partly of a `retrain.py` that is not asked
     for any more."""
-    of_texts = "bottleneck_dir" in parse_info((self._work / _NOW / INFO_FILE).read_bytes()).get("settings", {})
+    info = find_info(str(self._work / _NOW))
+    of_texts = info is not None and "bottleneck_dir" in info.settings
     of_trunk = (self.chain.remembered(_NOW) or "").endswith(f" {self._trunk_state}")
     return of_trunk and (self._has_texts or not of_texts)
 

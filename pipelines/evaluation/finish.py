@@ -18,7 +18,6 @@ from typing import Any, NamedTuple
 import apache_beam as beam
 
 from beam_retrain.pipelines.evaluation.metrics_file import metrics_text
-from beam_retrain.pipelines.jobs import output_dir
 from beam_retrain.pipelines.jobs.runner import DONE, GATE_MISSED, exit_code
 from beam_retrain.pipelines.models.execution import Execution
 from beam_retrain.pipelines.models.model_trunk import ModelTrunk
@@ -32,9 +31,10 @@ from beam_retrain.transforms.bottlenecks.store import store_folder
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.metrics.label_stats import LabelStats
 from beam_retrain.transforms.core.records.schema import COMPLETED_FILE, INFO_FILE, QUARANTINE_FILE, parse_shard_name
-from beam_retrain.transforms.core.records.shards import BOTTLENECKS, RecordsFile, Shard, ShardReport
+from beam_retrain.transforms.core.records.shards import RecordsFile, Shard, ShardReport
 from beam_retrain.transforms.core.records.splits import SplitPercentages
-from beam_retrain.transforms.core.run.provenance import describe_run
+from beam_retrain.transforms.core.run.run_info import RunInfo, describe_run
+from beam_retrain.transforms.core.run.stats import Stats, read_stats
 from beam_retrain.transforms.evaluation.compare import CompareNights
 from beam_retrain.transforms.evaluation.evaluate import (
   CANDIDATE,
@@ -158,9 +158,9 @@ def claim_store(
   }
   info = describe_run("store", settings, [], trunk=trunk.info.to_json(), labels=model.labels)
   files.make_folder(files.join(store, "records", REPORTS_FOLDER))
-  files.write_text(files.join(store, INFO_FILE), json.dumps(info, indent=2, sort_keys=True) + "\n")
+  files.write_text(files.join(store, INFO_FILE), info.to_json())
   handler = trunk.to_bottlenecks(**execution.of_handler, max_pixels=max_pixels)
-  return TrunkRun(handler, stores, store, info["request"])
+  return TrunkRun(handler, stores, store, info.request)
 
 
 class CheckedTrunk(NamedTuple):
@@ -186,7 +186,7 @@ def check_trunk(trunk: ModelTrunk, config: Config, threads: int, max_pixels: int
   """
   of_trunk = [run for run in config.trunks if run.store == store_folder(config.output, trunk.fingerprint)]
   agreement = None
-  if all(output_dir.read_stats(run.store)[BOTTLENECKS]["computed"] for run in of_trunk):
+  if all(counts.computed for run in of_trunk if (counts := read_stats(run.store, files).bottlenecks)):
     sample = sample_images(config.source, config.splits, config.percentages, max_pixels=max_pixels)
     agreement = trunk.check(sample, threads)
   return CheckedTrunk(trunk.to_info(agreement), trunk.describe(agreement))
@@ -285,7 +285,7 @@ def finish(
   min_label_recall: float | None,
   max_drop: float | None,
   max_bad_fraction: float,
-  info: Mapping[str, Any],
+  info: RunInfo,
   title: str,
   trend: Sequence[Mapping[str, Any]] = (),
   about_candidate: Mapping[str, Any] = MappingProxyType({}),
@@ -309,7 +309,7 @@ def finish(
   metrics = {
     **about,
     "predictions_sha256": files.sha256(files.join(output, PREDICTIONS_FILE)),
-    "bad_inputs": _bad_inputs(output_dir.read_stats(output), max_bad_fraction),
+    "bad_inputs": _bad_inputs(read_stats(output, files), max_bad_fraction),
     **figures[MODEL],
   }
   metrics["gates"] = _gates(metrics, **gates)
@@ -336,9 +336,9 @@ def _gates(metrics: Mapping[str, Any], **thresholds: float | None) -> dict[str, 
   return gates
 
 
-def _bad_inputs(stats: Mapping[str, Any], allowed: float) -> dict[str, Any]:
-  counts = {name: stats[name] for name in ("quarantined", "inputs")}
-  return {**counts, "allowed": allowed, "too_many": stats["bad_fraction"] > allowed}
+def _bad_inputs(stats: Stats, allowed: float) -> dict[str, Any]:
+  counts = {"quarantined": stats.quarantined, "inputs": stats.inputs}
+  return {**counts, "allowed": allowed, "too_many": stats.bad_fraction > allowed}
 
 
 def complete(config: Config, max_bad_fraction: float) -> bool:
@@ -346,7 +346,7 @@ def complete(config: Config, max_bad_fraction: float) -> bool:
 
   It does not where more inputs were bad than `max_bad_fraction`, 0..1.
   """
-  mark_completed(output_dir.read_stats(config.output), config.output, max_bad_fraction)
+  mark_completed(read_stats(config.output, files), config.output, max_bad_fraction)
   if not files.exists(files.join(config.output, COMPLETED_FILE)):
     return False
   files.delete([config.parts_folder, *(files.join(trunk.store, FRESH_FOLDER) for trunk in config.trunks)])
@@ -355,5 +355,5 @@ def complete(config: Config, max_bad_fraction: float) -> bool:
 
 def outcome(metrics: Mapping[str, Any], folder: str, max_bad_fraction: float) -> int:
   """Says what was quarantined, and returns the exit code; `folder` is where the output is now."""
-  code = exit_code(output_dir.read_stats(folder), folder, max_bad_fraction)
+  code = exit_code(read_stats(folder, files), folder, max_bad_fraction)
   return GATE_MISSED if code == DONE and metrics["verdict"] == MISSED else code

@@ -6,10 +6,8 @@ own `info.json` and goes on; another request into the same folder replaces the o
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.records.schema import (
@@ -19,65 +17,49 @@ from beam_retrain.transforms.core.records.schema import (
   QUARANTINE_FILE,
   STATS_FILE,
 )
-from beam_retrain.transforms.core.run.provenance import describe_run, request_digest
-from beam_retrain.transforms.core.run.run_info import parse_info
+from beam_retrain.transforms.core.run.run_info import RunInfo, find_info
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.shards.work import REPORTS_FOLDER
 
 _COMMON_FILES = (COMPLETED_FILE, STATS_FILE, QUARANTINE_FILE, LABELS_FILE)
 
 
-def claim(
-  output: str,
-  *,
-  stage: str,
-  settings: Mapping[str, Any],
-  argv: Sequence[str],
-  owned: Sequence[str],
-  shards_folder: str = "",
-  **more: Any,
-) -> str:
+def claim(output: str, info: RunInfo, *, owned: Sequence[str], shards_folder: str = "") -> RunInfo:
   """Makes `output` this run's: goes on where a killed run of the same request was, else starts empty.
 
   Args:
     output: the folder that the user gave.
-    stage: `convert`, `bottlenecks`, `train` or `evaluate`.
-    settings: what decides the output's bytes, JSON values: flags, the trunk's fingerprint.
-    argv: the command's arguments, kept in `info.json` for people.
+    info: of this run; written into the folder.
     owned: names (or glob patterns) directly in `output` that this stage writes, besides the common ones. Nothing else
       is ever deleted.
     shards_folder: name of the folder in `output` that the shard files go to; empty: `output` itself.
-    **more: further entries of `info.json`, JSON values.
 
   Returns:
-    The request's digest.
+    `info`.
 
   Raises:
     InputError: the folder holds something that this stage did not write.
   """
-  request = request_digest(stage, settings)
-  found = find_earlier(output, stage)
+  found = find_earlier(output, info.stage)
   unfinished = not files.exists(files.join(output, COMPLETED_FILE))
-  if found and not (unfinished and found.get("request") == request):
+  if found and not (unfinished and found.request == info.request):
     _clear(output, owned)
   files.make_folder(files.join(output, *filter(None, [shards_folder]), REPORTS_FOLDER))
-  info = describe_run(stage, settings, argv, **more)
-  files.write_text(files.join(output, INFO_FILE), json.dumps(info, indent=2, sort_keys=True) + "\n")
-  return request
+  files.write_text(files.join(output, INFO_FILE), info.to_json())
+  return info
 
 
-def find_earlier(output: str, stage: str) -> dict[str, Any]:
-  """Returns the `info.json` of an earlier run of a stage into a folder, finished or not; empty where there was none.
+def find_earlier(output: str, stage: str) -> RunInfo | None:
+  """Returns the `info.json` of an earlier run of a stage into a folder, finished or not; None where there was none.
 
   Raises:
     InputError: the folder holds something that this stage did not write.
   """
   if files.is_local(output) and os.path.isfile(output):
     raise InputError(f"{output} is a file: give a new or empty folder as --output.")
-  info_path = files.join(output, INFO_FILE)
-  found = parse_info(files.read_bytes(info_path)) if files.exists(info_path) else {}
-  if found and found["stage"] != stage:
-    raise InputError(f"{output} holds the output of `beam-retrain {found['stage']}`: give another --output.")
+  found = find_info(output, files)
+  if found and found.stage != stage:
+    raise InputError(f"{output} holds the output of `beam-retrain {found.stage}`: give another --output.")
   if not found and not files.is_empty(output):
     raise InputError(
       f"{output} is not empty and was not written by beam-retrain: give a new or empty folder as --output."
@@ -105,8 +87,3 @@ def _clear(output: str, owned: Sequence[str]) -> None:
       files.delete(stat.path for stat in files.match_in(output, pattern))
     else:
       files.delete([files.join(output, pattern)])
-
-
-def read_stats(output: str) -> dict[str, Any]:
-  stats: dict[str, Any] = json.loads(files.read_bytes(files.join(output, STATS_FILE)))
-  return stats

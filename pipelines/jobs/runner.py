@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions
@@ -24,6 +23,7 @@ from beam_retrain.transforms.core.errors import InputError, user_sentence
 from beam_retrain.transforms.core.records.quarantine import DROPPED
 from beam_retrain.transforms.core.records.schema import QUARANTINE_FILE
 from beam_retrain.transforms.core.run.cli import DONE, FAILED, GATE_MISSED, TOO_MANY_BAD, guarded
+from beam_retrain.transforms.core.run.stats import Stats
 from beam_retrain.transforms.io import files
 
 __all__ = ["DONE", "FAILED", "GATE_MISSED", "TOO_MANY_BAD", "exit_code", "guarded", "run_pipeline"]
@@ -82,30 +82,28 @@ def run_pipeline(
   return result
 
 
-def exit_code(
-  stats: dict[str, Any], output: str, max_bad_fraction: float, quarantine_file: str = QUARANTINE_FILE
-) -> int:
+def exit_code(stats: Stats, output: str, max_bad_fraction: float, quarantine_file: str = QUARANTINE_FILE) -> int:
   """Says what was quarantined, and returns 0 or 3.
 
   Args:
-    stats: the contents of `stats.json`.
+    stats: of the job.
     output: the folder where the list of what was quarantined is.
     max_bad_fraction: 0..1.
     quarantine_file: the list's name in it.
   """
-  if not stats["quarantined"]:
+  if not stats.quarantined:
     return DONE
-  accepted = stats["bad_fraction"] <= max_bad_fraction
-  counts = {reason: count for reason, count in stats["reasons"].items() if accepted or reason not in DROPPED}
+  accepted = stats.bad_fraction <= max_bad_fraction
+  counts = {reason: count for reason, count in stats.reasons.items() if accepted or reason not in DROPPED}
   bad = sum(counts.values())
   reasons = ", ".join(f"{count} {reason}" for reason, count in counts.items())
   listed = files.shown(files.join(output, quarantine_file))
   if accepted:
-    print(f"{bad} of {stats['inputs']} inputs left out ({reasons}), listed in {listed}")
+    print(f"{bad} of {stats.inputs} inputs left out ({reasons}), listed in {listed}")
     return DONE
   print(
-    f"beam-retrain: {bad} of {stats['inputs']} inputs are bad ({reasons}): see {listed}; mend or remove them, or accept"
-    f" the loss with --max_bad_fraction={_rounded_up(stats['bad_fraction'])} and run the command again.",
+    f"beam-retrain: {bad} of {stats.inputs} inputs are bad ({reasons}): see {listed}; mend or remove them, or accept"
+    f" the loss with --max_bad_fraction={_rounded_up(stats.bad_fraction)} and run the command again.",
     file=sys.stderr,
   )
   return TOO_MANY_BAD

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -23,6 +22,7 @@ from beam_retrain.pipelines.models.trunk_sources import Trunk
 from beam_retrain.transforms.bottlenecks.model_handler import BATCH_METRIC
 from beam_retrain.transforms.core.models.inference import BATCH_SIZE, set_threads
 from beam_retrain.transforms.core.records.schema import INFO_FILE
+from beam_retrain.transforms.core.run.run_info import RunInfo, find_info
 from beam_retrain.transforms.core.runtimes.prepared import load_prepared
 from beam_retrain.transforms.core.runtimes.variant import TENSORFLOW
 from beam_retrain.transforms.core.system.cpu import Threads, cores_given
@@ -130,7 +130,7 @@ def choose_execution(
   trunk: Trunk | None = None,
   *,
   default: int = BATCH_SIZE,
-  earlier: Mapping[str, Any] | None = None,
+  earlier: RunInfo | None = None,
   is_large: Callable[[], bool] = lambda: False,
 ) -> Execution:
   """Returns how a trunk is to be run.
@@ -148,7 +148,7 @@ def choose_execution(
   local = is_local(options)
   if batch_size:
     return Execution(batch_size, "as given", chosen, local)
-  if kept := _batch_of(earlier or {}, trunk):
+  if kept := _batch_of(earlier, trunk):
     return Execution(kept, "as in the run before", chosen, local)
   if not (local and trunk and trunk.prepared_folder):
     return Execution(default, "the default", chosen, local)
@@ -174,12 +174,12 @@ def _probe(trunk: Trunk, threads: Threads) -> int:
   return probe_batch(load, trunk.info.input_px, processes=threads.processes or cores_given())
 
 
-def _batch_of(earlier: Mapping[str, Any], trunk: Trunk | None) -> int:
+def _batch_of(earlier: RunInfo | None, trunk: Trunk | None) -> int:
   """Returns the batch that an earlier run of the same trunk took by itself; 0: there is none, or the user gave it.
   Before 0.4.0 it was not kept which of both."""
-  settings, execution = earlier.get("settings", {}), earlier.get("execution", {})
-  same = trunk is not None and settings.get("trunk_fingerprint") == trunk.info.fingerprint
-  return int(settings["batch_size"]) if same and execution.get("batch_size_reason") != "as given" else 0
+  if earlier is None or trunk is None or earlier.settings.get("trunk_fingerprint") != trunk.info.fingerprint:
+    return 0
+  return int(earlier.settings["batch_size"]) if earlier.execution.get("batch_size_reason") != "as given" else 0
 
 
 def tell_halved(result: PipelineResult, execution: Execution, trunk: Trunk, output: str) -> str:
@@ -237,7 +237,6 @@ def describe_workers(images: Mapping[str, int], loads: Mapping[str, int]) -> str
 
 
 def _keep(output: str, name: str, value: Any) -> None:
-  path = files.join(output, INFO_FILE)
-  info = json.loads(files.read_bytes(path))
-  info.setdefault("execution", {})[name] = value
-  files.write_text(path, json.dumps(info, indent=2, sort_keys=True) + "\n")
+  if info := find_info(output, files):
+    info = dataclasses.replace(info, execution={**info.execution, name: value})
+    files.write_text(files.join(output, INFO_FILE), info.to_json())

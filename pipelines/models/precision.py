@@ -16,8 +16,8 @@ from beam_retrain.transforms.bottlenecks.store import trunks_in
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.metrics.cosine import cosines
 from beam_retrain.transforms.core.models.inference import load_prepared_model
-from beam_retrain.transforms.core.records.schema import INFO_FILE, Image
-from beam_retrain.transforms.core.run.run_info import parse_info
+from beam_retrain.transforms.core.records.schema import Image
+from beam_retrain.transforms.core.run.run_info import find_info
 from beam_retrain.transforms.core.runtimes.prepared import find_prepared
 from beam_retrain.transforms.core.runtimes.trunk_info import TrunkInfo
 from beam_retrain.transforms.core.runtimes.variant import (
@@ -174,10 +174,9 @@ def _as_in(folder: str, trunk: Trunk, precision: str, runtime: str) -> Choice | 
 
 def _check_of(folder: str, trunk: TrunkInfo) -> Check | None:
   """Returns what the run found that made the bottlenecks of a trunk, if it looked."""
-  path = files.join(folder, INFO_FILE)
-  info = parse_info(files.read_bytes(path)) if files.exists(path) else {}
-  sample = info.get("execution", {}).get("sample")
-  return Check(**sample) if sample and TrunkInfo.from_json(info["trunk"]) == trunk else None
+  info = find_info(folder, files)
+  sample = info.execution.get("sample") if info else None
+  return Check(**sample) if info and sample and TrunkInfo.from_json(info.trunk) == trunk else None
 
 
 def _calibrate(trunk: Trunk, runtime: str, sample: Sequence[Image]) -> Trunk:

@@ -15,7 +15,7 @@ from beam_retrain.transforms.core.models.inference import Inferred, LoadedModel,
 from beam_retrain.transforms.core.records.quarantine import Reason
 from beam_retrain.transforms.core.records.schema import PREPROCESSING_VERSION, Image
 from beam_retrain.transforms.core.records.splits import SplitPercentages
-from beam_retrain.transforms.core.run.provenance import versions
+from beam_retrain.transforms.core.run.run_info import versions
 from beam_retrain.transforms.core.runtimes.variant import processor_name
 from beam_retrain.transforms.sources.find import Source
 from beam_retrain.transforms.sources.sampling import read_sample

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from beam_retrain.pipelines.options.splits import check_split_hash
@@ -13,7 +13,7 @@ from beam_retrain.transforms.core.models.choose_variant import TRUNK_FOLDER
 from beam_retrain.transforms.core.models.head import HEAD_FILE
 from beam_retrain.transforms.core.records.schema import ALL, LABELS_FILE, TESTING, TRAINING
 from beam_retrain.transforms.core.records.splits import SplitPercentages
-from beam_retrain.transforms.core.run.run_info import read_info, read_labels
+from beam_retrain.transforms.core.run.run_info import RunInfo, read_info, read_labels
 from beam_retrain.transforms.core.runtimes.prepared import CARD_FILE, PREPARED_FOLDER
 from beam_retrain.transforms.core.runtimes.trunk_info import TrunkInfo
 from beam_retrain.transforms.io import files
@@ -34,8 +34,8 @@ class Model:
 
   def __init__(self, path: str):
     self.path = path
-    self.info: Mapping[str, Any] = read_info(path, "train", files.exists, files.read_bytes)
-    self.labels = read_labels(path, files.read_bytes)
+    self.info: RunInfo = read_info(path, "train", files)
+    self.labels = read_labels(path, files)
 
   @property
   def saved_model(self) -> str:
@@ -63,7 +63,7 @@ class Model:
   @functools.cached_property
   def trunk_info(self) -> TrunkInfo:
     """The trunk that made its bottlenecks."""
-    return TrunkInfo.from_json(self.info["trunk"])
+    return TrunkInfo.from_json(self.info.trunk)
 
   @property
   def trunk(self) -> str:
@@ -77,19 +77,18 @@ class Model:
   @property
   def preprocessing(self) -> str:
     """Version of what was done to the images before the trunk saw them."""
-    version: str = self.info["preprocessing"]
-    return version
+    return self.info.preprocessing or ""
 
   @property
   def retrain_names(self) -> bool:
     """Whether the class folders that it was trained on were read as `retrain.py` did."""
-    return bool(self.info.get("retrain_names"))
+    return bool(self.info.retrain_names)
 
   @property
   def has_splits(self) -> bool:
     """Whether the images that it was trained on said themselves which are for testing: no hash can tell those. Of a
     model that was made before this was noted down, False."""
-    return bool(self.info.get("has_splits"))
+    return bool(self.info.has_splits)
 
   @functools.cached_property
   def percentages(self) -> SplitPercentages:
@@ -99,7 +98,7 @@ class Model:
       InputError: by a rule of a later version.
     """
     try:
-      return SplitPercentages.from_settings(self.info["settings"])
+      return SplitPercentages.from_settings(self.info.settings)
     except ValueError as error:
       raise InputError(f"{self.path} was made by another version of beam-retrain: {error}: train it again.") from error
 

@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +35,6 @@ from beam_retrain.transforms.bottlenecks.store import record_files
 from beam_retrain.transforms.core.errors import InputError, user_sentence
 from beam_retrain.transforms.core.records.quarantine import Quarantined
 from beam_retrain.transforms.core.records.schema import (
-  INFO_FILE,
-  STATS_FILE,
   TESTING,
   TRAINING,
   Bottleneck,
@@ -46,6 +44,8 @@ from beam_retrain.transforms.core.records.schema import (
 from beam_retrain.transforms.core.records.shards import IMAGES_PER_SHARD
 from beam_retrain.transforms.core.records.tfrecord import read_records
 from beam_retrain.transforms.core.run.cost_model import JobCosts
+from beam_retrain.transforms.core.run.run_info import read_info
+from beam_retrain.transforms.core.run.stats import read_stats
 from beam_retrain.transforms.core.runtimes.trunk_info import TrunkInfo
 from beam_retrain.transforms.io import cache, files
 from beam_retrain.transforms.sources.find import find_source
@@ -169,9 +169,9 @@ def _rehearse(request: Request, started_secs: float, *, measure_anyhow: bool) ->
     if has_prepared and not measure_anyhow:
       return {"rehearsed_secs": rehearsed_secs, "has_prepared": True}
 
-    info, stats = (json.loads(files.read_bytes(files.join(output, name))) for name in (INFO_FILE, STATS_FILE))
-    looked_at, bad = sum(map(len, sample.values())), _count_bad(sample, stats["reasons"])
-    if not stats["outputs"]:
+    info, stats = read_info(output, "bottlenecks"), read_stats(output)
+    looked_at, bad = sum(map(len, sample.values())), _count_bad(sample, stats.reasons)
+    if not stats.outputs:
       raise InputError(
         f"none of {looked_at} images of {request.flags.input} that were looked at can be used"
         f" ({listed_reasons(bad)}): mend or remove them, and plan again."
@@ -181,7 +181,7 @@ def _rehearse(request: Request, started_secs: float, *, measure_anyhow: bool) ->
     listing_secs = time_listing(source, percentages, few)
     total = sum(counts.values())
     wanted = request.flags.pictures or total
-    trunk_folder, trunk = files.join(output, "trunk"), TrunkInfo.from_json(info["trunk"])
+    trunk_folder, trunk = files.join(output, "trunk"), TrunkInfo.from_json(info.trunk)
     execution = _choose_execution(request, load_stored_trunk(trunk_folder, trunk), wanted)
     # All cores that are given, in this process: so many processes of fewer threads do as much together.
     handler = ImageModelHandler(
@@ -192,7 +192,7 @@ def _rehearse(request: Request, started_secs: float, *, measure_anyhow: bool) ->
     )
     shard, shard_images = typical_shard(source, (TRAINING,), percentages, CHECKED_IMAGES)
     shard_secs, image_secs = time_work(handler, shard, shard_images, source.labels)
-    if execution.batch_size != info["settings"]["batch_size"]:
+    if execution.batch_size != info.settings["batch_size"]:
       memory_bytes = peak_memory()
     closing_secs = time_closing(_read_training(output), few, handler, min(wanted, _CLOSING_RECORDS))
     records_bytes = sum(os.path.getsize(path) for path in record_files(output))
@@ -205,15 +205,15 @@ def _rehearse(request: Request, started_secs: float, *, measure_anyhow: bool) ->
       image_secs=image_secs,
       closing_secs=closing_secs,
       memory_bytes=memory_bytes,
-      record_bytes=records_bytes / stats["outputs"],
+      record_bytes=records_bytes / stats.outputs,
       folder_bytes=_size(output) - records_bytes,
     )
-  told = {"trunk": info["trunk"], "execution": {**info.get("execution", {}), **execution.to_info()}}
-  rehearsal = Rehearsal(costs, counts, looked_at, bad, **told)
+  how = {**info.execution, **execution.to_info()}
+  rehearsal = Rehearsal(costs, counts, looked_at, bad, dict(info.trunk), how)
   return {"rehearsed_secs": rehearsed_secs, "has_prepared": has_prepared, "rehearsal": rehearsal.to_json()}
 
 
-def _count_bad(sample: dict[str, list[Image | Quarantined]], reasons: dict[str, int]) -> dict[str, int]:
+def _count_bad(sample: dict[str, list[Image | Quarantined]], reasons: Mapping[str, int]) -> dict[str, int]:
   """Returns reason -> images, sorted: those of a sample that could not be read, and those that the job found."""
   unreadable = (item for items in sample.values() for item in items if isinstance(item, Quarantined))
   return dict(sorted((Counter(str(item.reason) for item in unreadable) + Counter(reasons)).items()))

@@ -20,8 +20,7 @@ from beam_retrain.pipelines.reevaluate.snapshot import (
 )
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.metrics.predictions import read_predictions
-from beam_retrain.transforms.core.records.schema import INFO_FILE
-from beam_retrain.transforms.core.run.run_info import parse_info, read_info
+from beam_retrain.transforms.core.run.run_info import find_info, read_info
 from beam_retrain.transforms.evaluation.evaluate import METRICS_FILE, PREDICTIONS_FILE
 from beam_retrain.transforms.io import files
 
@@ -120,8 +119,8 @@ def _given_folder(history: str, date: str, given: str) -> Baseline:
   parent, name = os.path.split(folder.rstrip("/"))
   if files.is_local(folder) and is_date(name) and os.path.realpath(parent) == os.path.realpath(history):
     return _given_night(history, date, name)
-  info_path = files.join(folder, INFO_FILE)
-  stage = parse_info(files.read_bytes(info_path)).get("stage") if files.exists(info_path) else None
+  info = find_info(folder, files)
+  stage = info.stage if info else None
   if stage not in (STAGE, "evaluate"):
     raise InputError(
       f"--baseline {given} is neither a night nor what evaluate or reevaluate wrote: {_choices(history, date)}."
@@ -129,7 +128,7 @@ def _given_folder(history: str, date: str, given: str) -> Baseline:
   try:
     if stage == STAGE:
       return _baseline(given, folder, read_night(folder))
-    read_info(folder, "evaluate", files.exists, files.read_bytes)
+    read_info(folder, "evaluate", files)
     return _baseline(given, folder, read_json(files.join(folder, METRICS_FILE)))
   except DamagedError as error:
     raise InputError(f"--baseline {given} is damaged, {error}: {_choices(history, date)}.") from error

@@ -57,9 +57,9 @@ from beam_retrain.reporting.junit import junit_xml
 from beam_retrain.reporting.text_tables import changes_table, per_label_table
 from beam_retrain.transforms.bottlenecks.model_handler import BATCH_SIZE
 from beam_retrain.transforms.bottlenecks.store import STORES_FOLDER, find_stores
-from beam_retrain.transforms.core.records.schema import INFO_FILE, LABELS_FILE, QUARANTINE_FILE
-from beam_retrain.transforms.core.run.provenance import request_digest
-from beam_retrain.transforms.core.run.run_info import parse_info
+from beam_retrain.transforms.core.records.schema import LABELS_FILE, QUARANTINE_FILE
+from beam_retrain.transforms.core.run.run_info import describe_run
+from beam_retrain.transforms.core.run.stats import read_stats
 from beam_retrain.transforms.evaluation.compare import CHANGES_FILES, SLICES_FILE, CompareNights
 from beam_retrain.transforms.evaluation.evaluate import (
   CANDIDATE,
@@ -225,7 +225,7 @@ class _Night:
       trunk.fingerprint: find_stores(flags.reuse, trunk.fingerprint, trunk.model.preprocessing)
       for trunk in self._trunks.values()
     }
-    self._settings = {
+    settings = {
       "input": flags.input,
       "splits": list(self._splits),
       **split_settings(self._percentages),
@@ -237,7 +237,17 @@ class _Night:
       "batch_size": execution.batch_size,
       "max_pixels": flags.max_pixels,
     }
-    self.request = request_digest(STAGE, self._settings)
+    self._info = describe_run(
+      STAGE,
+      settings,
+      argv,
+      models={name: model.path for name, model in models.items()},
+      trunk=self._trunks[MODEL].info.to_json(),
+      execution=execution.to_info(),
+      labels=models[MODEL].labels,
+      others={"night": date, "baseline": baseline.name if baseline else None},
+    )
+    self.request = self._info.request
     # Both look into files: what is wrong there is told before anything is made.
     fingerprints = list(dict.fromkeys(trunk.fingerprint for trunk in self._trunks.values()))
     self._scorer = ScoreWithHeads(
@@ -262,7 +272,6 @@ class _Night:
     config = self._claim(working)
     run_pipeline(lambda root: build(root, config), options, stage=STAGE, shards_folder=config.longest_work_folder)
     flags = self._flags
-    info = parse_info(files.read_bytes(files.join(working, INFO_FILE)))
     about = {
       "night": self._date,
       "splits": list(self._splits),
@@ -281,7 +290,7 @@ class _Night:
       min_label_recall=flags.min_label_recall,
       max_drop=flags.max_drop,
       max_bad_fraction=flags.max_bad_fraction,
-      info=info,
+      info=self._info,
       title=f"Night of {self._date}",
       trend=trend(self._finished, self._date),
       about_candidate={"trunk_kind": checked[CANDIDATE].info} if CANDIDATE in checked else {},
@@ -300,20 +309,7 @@ class _Night:
   def _claim(self, working: str) -> Config:
     flags, models = self._flags, self._models
     execution_time = time.ctime()
-    output_dir.claim(
-      working,
-      stage=STAGE,
-      settings=self._settings,
-      argv=self._argv,
-      owned=_OWNED,
-      shards_folder=PARTS_FOLDER,
-      night=self._date,
-      baseline=self._baseline.name if self._baseline else None,
-      models={name: model.path for name, model in models.items()},
-      trunk=self._trunks[MODEL].info.to_json(),
-      execution=self._execution.to_info(),
-      labels=models[MODEL].labels,
-    )
+    output_dir.claim(working, self._info, owned=_OWNED, shards_folder=PARTS_FOLDER)
     labels = models[MODEL].labels
     files.write_text(files.join(working, LABELS_FILE), "".join(f"{label}\n" for label in labels))
     trunks: dict[str, TrunkRun] = {}
@@ -337,8 +333,8 @@ class _Night:
 
 
 def _bottlenecks(trunks: Sequence[TrunkRun]) -> dict[str, int]:
-  counts = [output_dir.read_stats(trunk.store)["bottlenecks"] for trunk in trunks]
-  return {name: sum(count[name] for count in counts) for name in ("computed", "reused")}
+  counts = [counts for trunk in trunks if (counts := read_stats(trunk.store, files).bottlenecks)]
+  return {"computed": sum(count.computed for count in counts), "reused": sum(count.reused for count in counts)}
 
 
 def _print_summary(metrics: Mapping[str, Any], folder: str, source: str, of_trunks: Mapping[str, str]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -20,7 +19,6 @@ from beam_retrain.transforms.compat.text_bottlenecks import Texts
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.records.quarantine import DROPPED
 from beam_retrain.transforms.core.records.schema import (
-  INFO_FILE,
   PREPROCESSING_VERSION,
   RECORDS_FOLDER,
   STATS_FILE,
@@ -29,7 +27,8 @@ from beam_retrain.transforms.core.records.schema import (
 )
 from beam_retrain.transforms.core.records.shards import ShardReport
 from beam_retrain.transforms.core.records.splits import LEGACY, STABLE, SplitPercentages
-from beam_retrain.transforms.core.run.run_info import parse_info
+from beam_retrain.transforms.core.run.run_info import RunInfo, find_info
+from beam_retrain.transforms.core.run.stats import read_stats
 from beam_retrain.transforms.core.runtimes.trunk_info import TrunkInfo
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.shards.image_counts import CheckSameImages
@@ -61,14 +60,14 @@ class Retry:
   """
 
   folder: str
-  info: Mapping[str, Any]
+  info: RunInfo
   inputs: Mapping[str, int]
   bad: frozenset[str]
 
   @property
   def typed_input(self) -> str:
     """`--input` as it was typed, where that decides the split."""
-    return str(self.info["settings"].get("split_root", self.info["settings"]["input"]))
+    return str(self.info.settings.get("split_root", self.info.settings["input"]))
 
   def choose_variant(self) -> Choice:
     """Returns the trunk as it is stored there, in its variant: no weights are looked for.
@@ -76,7 +75,7 @@ class Retry:
     Raises:
       InputError: it is not there any more, or this machine cannot run it.
     """
-    trunk = load_stored_trunk(files.join(self.folder, "trunk"), TrunkInfo.from_json(self.info["trunk"]))
+    trunk = load_stored_trunk(files.join(self.folder, "trunk"), TrunkInfo.from_json(self.info.trunk))
     variant = trunk.info.variant
     if reason := variant.unsupported_reason():
       cause = reason.partition(": use")[0]
@@ -89,7 +88,7 @@ class Retry:
     Raises:
       InputError: they are not.
     """
-    if list(source.labels) != (then := self.info["labels"]):
+    if list(source.labels) != (then := list(self.info.labels)):
       raise InputError(
         f"the labels in {source.path} are {', '.join(source.labels)} today, they were {', '.join(then)} in the run that"
         f" wrote {self.folder}: give --reuse {self.folder} instead of --retry_from, and the flags of that run."
@@ -101,7 +100,7 @@ class Retry:
     Raises:
       InputError: they have.
     """
-    if texts and texts.to_settings() != self.info["settings"]["bottleneck_dir"]:
+    if texts and texts.to_settings() != self.info.settings["bottleneck_dir"]:
       raise InputError(
         f"the text bottlenecks in {texts.folder} have changed since the run that wrote {self.folder}: give --reuse"
         f" {self.folder} instead of --retry_from, and the flags of that run."
@@ -135,25 +134,22 @@ def read_retry(folder: str) -> Retry:
     InputError: it was no run of `bottlenecks`, was not finished, or has quarantined nothing; or what it wrote is of no
       use today.
   """
-  info_path = files.join(folder, INFO_FILE)
-  info = parse_info(files.read_bytes(info_path)) if files.exists(info_path) else {}
-  if info.get("stage") != "bottlenecks":
+  info = find_info(folder, files)
+  if info is None or info.stage != "bottlenecks":
     raise InputError(f"--retry_from {folder} is not what `beam-retrain bottlenecks` wrote: give such a folder.")
-  stats_path = files.join(folder, STATS_FILE)
-  if not files.exists(stats_path):
+  if not files.exists(files.join(folder, STATS_FILE)):
     raise InputError(
       f"--retry_from {folder} is not finished: run the command that wrote it again, it goes on where it was."
     )
-  if (found := info["settings"]["preprocessing"]) != PREPROCESSING_VERSION:
+  if (found := info.settings["preprocessing"]) != PREPROCESSING_VERSION:
     raise InputError(
       f"the bottlenecks in {folder} were made with another preprocessing ({found!r}) than today's"
       f" ({PREPROCESSING_VERSION!r}): make them again, without --retry_from."
     )
-  stats = json.loads(files.read_bytes(stats_path))
   bad = read_bad_keys(folder)
   if not bad:
     raise InputError(f"--retry_from {folder} has no quarantined images: there is nothing to do again.")
-  inputs = {split: int(totals["inputs"]) for split, totals in stats["splits"].items()}
+  inputs = {split: counts.inputs for split, counts in read_stats(folder, files).splits.items()}
   return Retry(folder, info, inputs, bad)
 
 
@@ -196,10 +192,10 @@ def _comparable(name: str, value: Any) -> Any:
   return files.absolute(value) if name in ("input", "bottleneck_dir") else value
 
 
-def _earlier_flags(info: Mapping[str, Any]) -> dict[str, Any]:
-  settings = info["settings"]
+def _earlier_flags(info: RunInfo) -> dict[str, Any]:
+  settings = info.settings
   texts = settings.get("bottleneck_dir")
-  trunk = TrunkInfo.from_json(info["trunk"])
+  trunk = TrunkInfo.from_json(info.trunk)
   return {
     "input": settings["input"],
     "trunk": trunk.handle,

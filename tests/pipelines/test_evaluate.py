@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import hashlib
 import json
 import re
@@ -280,9 +281,9 @@ def test_split_testing_of_plain_folders_is_what_was_set_aside(made: Any) -> None
 
 def test_split_testing_is_refused_where_the_model_s_own_images_said_which_are_for_testing(made: Any) -> None:
   model = Model(str(made.model))
-  assert model.info["has_splits"] is False
+  assert model.info.has_splits is False
   choose_splits(find_source(str(made.data)), "testing", model.percentages, [model])
-  model.info = {**model.info, "has_splits": True}
+  model.info = dataclasses.replace(model.info, has_splits=True)
   with pytest.raises(InputError, match="model's split cannot be told there; give the images with their splits, or"):
     choose_splits(find_source(str(made.data)), "testing", model.percentages, [model])
   assert choose_splits(find_source(str(made.data)), "all", model.percentages, [model]) == (("all",), None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import itertools
 import math
 import re
@@ -124,7 +125,7 @@ def test_hostile_names_are_only_text() -> None:
       picture["key"] = f'{HOSTILE[number % len(HOSTILE)]}" onerror="alert(4)" {number}.png'
   sample.quarantined = [(name, name, 1, name, name) for name in HOSTILE]
   sample.title = HOSTILE[0]
-  sample.info["command"] = HOSTILE[1]
+  sample.info = dataclasses.replace(sample.info, command=HOSTILE[1])
   sample.metrics["slices"] = {
     HOSTILE[0]: {HOSTILE[1]: {"pictures": 1, "correct": 1, "accuracy": 1.0, "interval_95": [0, 1]}}
   }
@@ -295,7 +296,7 @@ def test_quarantined_files_have_their_reasons(night_sample: Sample, night_page: 
 
 def test_what_made_it(night_sample: Sample, night_page: Element) -> None:
   section = section_of(night_page, "made")
-  assert section.only("code").text == night_sample.info["command"]
+  assert section.only("code").text == night_sample.info.command
   facts = section.every("dl")[0].text
   for text in ("models/mnist-tenth", "8a8aee09" * 8, "0d15ea5e" * 8, "3731b802" * 8, "2,786 reused"):
     assert text in facts

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import hashlib
 import json
 from collections.abc import Callable
@@ -144,7 +145,7 @@ def test_two_models_are_tested_on_one_split(legacy: LegacyRun, made: Any, tmp_pa
 
 def test_of_models_with_our_own_hash_the_smallest_testing_split_is_shared(made: Any) -> None:
   small, large = Model(str(made.model)), Model(str(made.model))
-  small.info = {**small.info, "settings": {"testing_percentage": 5, "validation_percentage": 30}}
+  small.info = dataclasses.replace(small.info, settings={"testing_percentage": 5, "validation_percentage": 30})
   assert shared_percentages([large, small]).testing == 5
 
 

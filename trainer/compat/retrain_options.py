@@ -9,9 +9,9 @@ import tempfile
 from typing import Any, NamedTuple
 
 from beam_retrain.transforms.core.errors import InputError
+from beam_retrain.transforms.core.records.schema import FINAL_TENSOR
 from beam_retrain.transforms.core.run.cli import positive_int
 
-DEFAULT_FINAL_TENSOR = "final_result"
 _VERBOSITIES = ("DEBUG", "INFO", "WARN", "ERROR", "FATAL")
 _PATHS = ("summaries_dir", "intermediate_output_graphs_dir", "checkpoint_path")
 _SETTINGS = (
@@ -103,7 +103,7 @@ def add_retrain_flags(parser: argparse.ArgumentParser) -> None:
   group.add_argument(
     "--final_tensor_name",
     metavar="NAME",
-    help=f"operation of retrained_graph.pb that gives the scores (default {DEFAULT_FINAL_TENSOR}); label_image calls it"
+    help=f"operation of retrained_graph.pb that gives the scores (default {FINAL_TENSOR}); label_image calls it"
     " --output_layer",
   )
   group.add_argument(
@@ -160,7 +160,7 @@ def retrain_request(args: argparse.Namespace) -> RetrainRequest:
         f" {os.path.join(prefix, 'checkpoint')}."
       )
     _refuse_unwritable("checkpoint_path", prefix, os.path.dirname(prefix))
-  name = DEFAULT_FINAL_TENSOR if args.final_tensor_name is None else args.final_tensor_name
+  name = FINAL_TENSOR if args.final_tensor_name is None else args.final_tensor_name
   _refuse_final_tensor(name)
   given = {flag: value for flag in _SETTINGS if (value := getattr(args, flag)) is not None}
   images = args.validation_batch_size

@@ -9,19 +9,22 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.models.head import HEAD_FILE
-from beam_retrain.transforms.core.records.schema import COMPLETED_FILE, INFO_FILE, LABELS_FILE
-from beam_retrain.transforms.core.run.provenance import describe_run
-from beam_retrain.transforms.core.run.run_info import read_local
+from beam_retrain.transforms.core.records.schema import (
+  COMPLETED_FILE,
+  FROZEN_GRAPH_FILE,
+  INFO_FILE,
+  LABELS_FILE,
+  RETRAINED_LABELS_FILE,
+)
+from beam_retrain.transforms.core.run.run_info import RunInfo, find_info
 
 STAGE = "train"
 SAVED_MODEL = "saved_model"
-FROZEN_GRAPH = "retrained_graph.pb"
-RETRAINED_LABELS = "retrained_labels.txt"
 METRICS = "metrics.json"
 LOGS = "logs"
 CHECKPOINTS = "checkpoints"
@@ -29,19 +32,17 @@ TRUNK = "trunk"
 PREPARED = "prepared"
 
 # The marker goes first: from there on no reader takes the folder for finished.
-_LABELS = (LABELS_FILE, RETRAINED_LABELS)
-OWNED = (COMPLETED_FILE, *_LABELS, SAVED_MODEL, FROZEN_GRAPH, HEAD_FILE, TRUNK, METRICS, LOGS, CHECKPOINTS)
+_LABELS = (LABELS_FILE, RETRAINED_LABELS_FILE)
+OWNED = (COMPLETED_FILE, *_LABELS, SAVED_MODEL, FROZEN_GRAPH_FILE, HEAD_FILE, TRUNK, METRICS, LOGS, CHECKPOINTS)
 """What the trainer writes into the folder, besides `info.json`."""
 
 
-def claim(output: str, settings: Mapping[str, Any], argv: Sequence[str], **more: Any) -> bool:
+def claim(output: str, info: RunInfo) -> bool:
   """Makes `output` this run's.
 
   Args:
     output: the folder that the user gave.
-    settings: what decides the output's bytes, JSON values.
-    argv: the command's arguments.
-    **more: further entries of `info.json`.
+    info: of this run; written into the folder.
 
   Returns:
     Whether a killed run of the same request goes on here.
@@ -49,14 +50,12 @@ def claim(output: str, settings: Mapping[str, Any], argv: Sequence[str], **more:
   Raises:
     InputError: the folder holds something that this stage did not write.
   """
-  info = describe_run(STAGE, settings, argv, **more)
   info_path = os.path.join(output, INFO_FILE)
   goes_on = False
-  if os.path.exists(info_path):
-    found = json.loads(read_local(info_path))
-    if found.get("stage") != STAGE:
-      raise InputError(f"{output} holds the output of `beam-retrain {found.get('stage')}`: give another --output.")
-    goes_on = found.get("request") == info["request"] and not os.path.exists(os.path.join(output, COMPLETED_FILE))
+  if found := find_info(output):
+    if found.stage != STAGE:
+      raise InputError(f"{output} holds the output of `beam-retrain {found.stage}`: give another --output.")
+    goes_on = found.request == info.request and not os.path.exists(os.path.join(output, COMPLETED_FILE))
     if not goes_on:
       _clear(output)
   elif os.path.isdir(output) and os.listdir(output):
@@ -64,7 +63,7 @@ def claim(output: str, settings: Mapping[str, Any], argv: Sequence[str], **more:
       f"{output} is not empty and was not written by beam-retrain: give a new or empty folder as --output."
     )
   os.makedirs(os.path.join(output, CHECKPOINTS), exist_ok=True)
-  write_json(info_path, info)
+  write_bytes(info_path, info.to_json().encode())
   return goes_on
 
 

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.run.cli import positive_int
+from beam_retrain.transforms.core.run.run_info import RunInfo
 
 _DEFAULT_IMAGES = 200
 _FILES = ("tflite_output_file", "tflite_int8_output_file")
@@ -62,7 +62,7 @@ def add_tflite_flags(parser: argparse.ArgumentParser) -> None:
   )
 
 
-def tflite_request(args: argparse.Namespace, info: Mapping[str, Any]) -> TfliteRequest:
+def tflite_request(args: argparse.Namespace, info: RunInfo) -> TfliteRequest:
   """Reads the flags.
 
   Args:
@@ -82,7 +82,7 @@ def tflite_request(args: argparse.Namespace, info: Mapping[str, Any]) -> TfliteR
   asked = [labels_file(path) for name in _FILES if (path := getattr(args, name)) is not None]
   if len({os.path.realpath(path) for path in asked}) < len(asked):
     raise InputError("--tflite_output_file and --tflite_int8_output_file would overwrite each other: give two names.")
-  images = args.tflite_calibration_input or str(info["settings"].get("input", ""))
+  images = args.tflite_calibration_input or str(info.settings.get("input", ""))
   if args.tflite_int8_output_file and not os.path.exists(images):
     raise InputError(
       f"the images that the bottlenecks were made of are not in {images}, which is no local folder or manifest:"

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 import os
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -23,7 +21,6 @@ from beam_retrain.transforms.core.records.schema import (
   CLASS_INDEX,
   KEY,
   RECORDS_FOLDER,
-  STATS_FILE,
   TESTING,
   TRAINING,
   VALIDATION,
@@ -31,7 +28,7 @@ from beam_retrain.transforms.core.records.schema import (
 )
 from beam_retrain.transforms.core.records.splits import SplitPercentages
 from beam_retrain.transforms.core.records.tfrecord import read_records
-from beam_retrain.transforms.core.run.run_info import read_local
+from beam_retrain.transforms.core.run.stats import read_stats
 
 RECORDS_PER_BATCH = 1024
 _FILES = (TRAINING, VALIDATION, TESTING)  # those of validation are there where the data set itself names such images
@@ -142,9 +139,9 @@ def _shard_files(folder: str, split: str) -> list[str]:
 
 
 def _expected_counts(folder: str) -> dict[str, int]:
-  stats: dict[str, Any] = json.loads(read_local(os.path.join(folder, STATS_FILE)))
-  expected = {split: stats["splits"].get(split, {"outputs": 0})["outputs"] for split in _FILES}
-  return {**expected, DISTORTED: stats[DISTORTED]["records"]} if DISTORTED in stats else expected
+  stats = read_stats(folder)
+  expected = {split: stats.splits[split].outputs if split in stats.splits else 0 for split in _FILES}
+  return {**expected, DISTORTED: stats.distorted["records"]} if stats.distorted else expected
 
 
 def _wrong_count(folder: str, split: str, found: str, expected: int) -> InputError:

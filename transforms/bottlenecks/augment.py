@@ -72,7 +72,7 @@ class EmbedDistorted(beam.PTransform):
 class CloseDistorted(beam.PTransform):
   """(PCollection[ShardReport] of the images, PCollection[ShardReport] of their variants) -> PCollection of one dict.
 
-  The dict is an entry of `stats.json`. Checks the ledger of the variants, and removes files of earlier runs.
+  The dict is `Stats.distorted`. Checks the ledger of the variants, and removes files of earlier runs.
 
   Attributes:
     folder: of the variants' files.
@@ -96,10 +96,10 @@ class CloseDistorted(beam.PTransform):
 
 def _close(
   of_variants: list[ShardReport], folder: str, distortions: Distortions, reports: list[ShardReport]
-) -> dict[str, Any]:
+) -> dict[str, int]:
   counts = count_distorted(distortions, reports, of_variants)
   delete_strays(folder, {report.file for report in of_variants})
-  return {DISTORTED: counts}
+  return counts
 
 
 class DistortShard(ShardTask):

@@ -15,7 +15,8 @@ from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.images.augment import DISTORTED, Distortions
 from beam_retrain.transforms.core.records.splits import SplitPercentages
 from beam_retrain.transforms.core.run.cli import positive_int
-from beam_retrain.transforms.core.run.provenance import request_digest
+from beam_retrain.transforms.core.run.run_info import request_digest
+from beam_retrain.transforms.core.run.stats import Stats
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.shards.work import REPORTS_FOLDER
 
@@ -126,7 +127,7 @@ class DistortedBottlenecks:
     return files.join(self.output, DISTORTED)
 
   def embed(self, shards: beam.PCollection, checked: beam.PCollection, reports: beam.PCollection) -> beam.PCollection:
-    """Returns a PCollection of one dict, the entry of `stats.json`, when all variants are written.
+    """Returns a PCollection of one dict, see `count_distorted`, when all variants are written.
 
     Args:
       shards: PCollection[Shard], of all splits.
@@ -155,9 +156,10 @@ class DistortedBottlenecks:
     )
     return (reports, of_variants) | "CloseDistorted" >> CloseDistorted(folder=self.folder, distortions=self.distortions)
 
-  def describe(self, stats: dict[str, Any]) -> str:
+  def describe(self, stats: Stats) -> str:
     """Returns what a user is told of them."""
-    counts = stats[DISTORTED]
+    assert stats.distorted is not None, "the job counted its variants"
+    counts = stats.distorted
     return (
       f"{counts['records']:,} distorted variants, {counts['copies']} of each of {counts['pictures']:,} training"
       f" images, in {files.shown(self.folder)}"

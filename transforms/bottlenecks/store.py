@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.records.schema import COMPLETED_FILE, INFO_FILE, RECORDS_FOLDER, digest_of_record
 from beam_retrain.transforms.core.records.tfrecord import DamagedError, locate_records
-from beam_retrain.transforms.core.run.run_info import parse_info
+from beam_retrain.transforms.core.run.run_info import RunInfo, find_info
 from beam_retrain.transforms.core.runtimes.trunk_info import TrunkInfo
 from beam_retrain.transforms.io import files
 
@@ -44,7 +43,8 @@ def find_stores(
   """
   stores = list(dict.fromkeys(_find_store(folder, fingerprint, preprocessing) for folder in folders))
   for path in stores:
-    if not may_be_imported and _read_store_info(path)["settings"].get("bottleneck_dir"):
+    info = _find_store_info(path)
+    if not may_be_imported and info and info.settings.get("bottleneck_dir"):
       raise InputError(
         f"the bottlenecks in {path} are partly retrain.py's own, imported with --bottleneck_dir: give that flag here"
         " too, or leave out --reuse."
@@ -54,14 +54,14 @@ def find_stores(
 
 def trunks_in(folder: str) -> list[TrunkInfo]:
   """Returns the trunks of the stores in a folder that a user gave."""
-  return [TrunkInfo.from_json(info["trunk"]) for info in _stores_in(folder).values()]
+  return [TrunkInfo.from_json(info.trunk) for info in _stores_in(folder).values()]
 
 
-def _stores_in(folder: str) -> dict[str, dict[str, Any]]:
+def _stores_in(folder: str) -> dict[str, RunInfo]:
   """Returns path -> contents of `info.json`, of a store, or of a folder with stores in it."""
   within = files.match_in(folder, f"{STORES_FOLDER}/*/{INFO_FILE}")
   candidates = [folder, *(stat.path.removesuffix(f"/{INFO_FILE}") for stat in within)]
-  return {path: info for path in candidates if (info := _read_store_info(path))}
+  return {path: info for path in candidates if (info := _find_store_info(path))}
 
 
 def _find_store(folder: str, fingerprint: str, preprocessing: str) -> str:
@@ -71,9 +71,9 @@ def _find_store(folder: str, fingerprint: str, preprocessing: str) -> str:
       f"--reuse {folder} holds no stored bottlenecks: give what `beam-retrain bottlenecks` wrote, or an evaluation that"
       f" has a folder {STORES_FOLDER}/."
     )
-  wanted = [path for path, info in stores.items() if info["trunk"]["fingerprint"] == fingerprint]
+  wanted = [path for path, info in stores.items() if info.trunk["fingerprint"] == fingerprint]
   if not wanted:
-    infos = [TrunkInfo.from_json(info["trunk"]) for info in stores.values()]
+    infos = [TrunkInfo.from_json(info.trunk) for info in stores.values()]
     trunks = "; ".join(map(str, infos))
     reasons = [info.variant.unsupported_reason() for info in infos]
     if all(reasons):
@@ -86,7 +86,7 @@ def _find_store(folder: str, fingerprint: str, preprocessing: str) -> str:
       f" --reuse {folder}, or use the trunk that they were made with, in the same --precision and --runtime."
     )
   path = wanted[0]
-  found = stores[path]["settings"]["preprocessing"]
+  found = stores[path].settings["preprocessing"]
   if found != preprocessing:
     raise InputError(
       f"the bottlenecks in {path} were made with another preprocessing ({found!r}) than today's ({preprocessing!r}):"
@@ -99,11 +99,10 @@ def _find_store(folder: str, fingerprint: str, preprocessing: str) -> str:
   return path
 
 
-def _read_store_info(folder: str) -> dict[str, Any]:
-  """Returns a store's `info.json`; empty where the folder is none."""
-  path = files.join(folder, INFO_FILE)
-  info = parse_info(files.read_bytes(path)) if files.exists(path) else {}
-  return info if info.get("stage") in STAGES and "trunk" in info else {}
+def _find_store_info(folder: str) -> RunInfo | None:
+  """Returns a store's `info.json`; None where the folder is none."""
+  info = find_info(folder, files)
+  return info if info and info.stage in STAGES and info.trunk else None
 
 
 def record_files(store: str) -> list[str]:

@@ -17,11 +17,11 @@ what begins with a dot (of a run's own machinery).
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.records.schema import INFO_FILE, REFUSED_LEAKS_FILE
-from beam_retrain.transforms.core.run.run_info import parse_info, read_info
+from beam_retrain.transforms.core.run.run_info import find_info, read_info
 from beam_retrain.transforms.core.runtimes.prepared import PREPARED_FOLDER
 from beam_retrain.transforms.core.verify.output_diff import (
   Count,
@@ -61,22 +61,21 @@ def check_comparable(first: str, second: str) -> None:
     InputError: one is not, or they are of two stages.
   """
   stage = _stage(first)
-  read_info(first, stage, files.exists, files.read_bytes)
+  read_info(first, stage, files)
   other = _stage(second)
   if other != stage:
     raise InputError(
       f"{first} was written by `beam-retrain {stage}`, {second} by `beam-retrain {other}`: give two folders of one"
       " command."
     )
-  read_info(second, stage, files.exists, files.read_bytes)
+  read_info(second, stage, files)
 
 
 def _stage(folder: str) -> str:
-  path = files.join(folder, INFO_FILE)
-  info: dict[str, Any] = parse_info(files.read_bytes(path)) if files.exists(path) else {}
-  if not info:
+  info = find_info(folder, files)
+  if info is None:
     raise InputError(f"{folder} has no {INFO_FILE} of beam-retrain: give a folder that one of its commands wrote.")
-  return str(info["stage"])
+  return info.stage
 
 
 def compare_outputs(first: str, second: str, count: Count) -> Compared:

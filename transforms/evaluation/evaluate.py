@@ -35,6 +35,7 @@ from beam_retrain.transforms.core.metrics.predictions import (
 )
 from beam_retrain.transforms.core.records.quarantine import Quarantined
 from beam_retrain.transforms.core.records.shards import Shard, ShardReport
+from beam_retrain.transforms.core.run.stats import Stats
 from beam_retrain.transforms.evaluation.scoring import Scorer
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.shards.work import ShardTask, Written
@@ -224,7 +225,7 @@ class WriteFigures(beam.PTransform):
 
   `figures.json` holds, per model, what `metrics.json` will say, and under `images` what the report shows.
 
-  PCollection of one dict, the ledger -> PCollection of one str, the path of `figures.json`.
+  PCollection of one `Stats` -> PCollection of one str, the path of `figures.json`.
 
   Attributes:
     parts_folder: where `figures.json` goes.
@@ -262,7 +263,7 @@ class WriteFigures(beam.PTransform):
 
 # `stats` has no annotation: Beam takes one for the type of the whole dict.
 def _write_figures(  # type: ignore[no-untyped-def]
-  ledger: dict[str, Any],
+  ledger: Stats,
   parts_folder: str,
   output: str,
   models: Sequence[str],
@@ -287,7 +288,7 @@ def _write_figures(  # type: ignore[no-untyped-def]
         if (of_model := comparison.get(name))
       },
     }
-  figures[MODEL]["quarantined"] = {"total": ledger["quarantined"], "reasons": ledger["reasons"]}
+  figures[MODEL]["quarantined"] = {"total": ledger.quarantined, "reasons": dict(ledger.reasons)}
   shown = {**images, **comparison.get("pictures", {})}
   del shown["suspicious_labels"]
   figures["pictures"] = {

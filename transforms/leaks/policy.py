@@ -6,14 +6,15 @@ import argparse
 import dataclasses
 import io
 import sys
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import apache_beam as beam
 
-from beam_retrain.transforms.core.records.leaks import LEAKS, OnLeak, count_rows, describe, warnings_of
+from beam_retrain.transforms.core.records.leaks import OnLeak, count_rows, describe, warnings_of
 from beam_retrain.transforms.core.records.schema import LEAKS_FILE, REFUSED_LEAKS_FILE
 from beam_retrain.transforms.core.records.splits import SplitPercentages
+from beam_retrain.transforms.core.run.stats import Stats
 from beam_retrain.transforms.core.system.cpu import Threads
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.leaks.audit import AuditImages, AuditRecords, DropLeaks, WriteLeaks, leaked_images
@@ -110,7 +111,7 @@ class SplitAudit:
     )
     return True
 
-  def tell(self, stats: Mapping[str, Any], output: str) -> None:
+  def tell(self, stats: Stats, output: str) -> None:
     """Prints a line for each kind of leak that `stats.json` counts."""
-    for line in warnings_of(stats[LEAKS], files.shown(files.join(output, LEAKS_FILE)), self.on_leak):
+    for line in warnings_of(stats.leaks or {}, files.shown(files.join(output, LEAKS_FILE)), self.on_leak):
       print(line, file=sys.stderr)

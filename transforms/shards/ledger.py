@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import itertools
-import json
 from collections.abc import Iterable
-from typing import Any
 
 import apache_beam as beam
 
 from beam_retrain.transforms.core.records.csv_cells import escape_cell
-from beam_retrain.transforms.core.records.leaks import LEAKS, LeakedImage, count_leaks, leaks_csv
+from beam_retrain.transforms.core.records.leaks import LeakedImage, count_leaks, leaks_csv
 from beam_retrain.transforms.core.records.quarantine import Quarantined
 from beam_retrain.transforms.core.records.schema import (
   COMPLETED_FILE,
@@ -21,13 +20,14 @@ from beam_retrain.transforms.core.records.schema import (
   STATS_FILE,
   parse_shard_name,
 )
-from beam_retrain.transforms.core.records.shards import ShardReport, check_ledger
+from beam_retrain.transforms.core.records.shards import ShardReport
+from beam_retrain.transforms.core.run.stats import Stats, sum_reports
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.shards.work import REPORTS_FOLDER
 
 
 class CloseLedger(beam.PTransform):
-  """(PCollection[Shard], PCollection[ShardReport]) -> PCollection of one dict, the contents of `stats.json`.
+  """(PCollection[Shard], PCollection[ShardReport]) -> PCollection of one `Stats`.
 
   Checks that every planned shard was reported once and that inputs = outputs + quarantined, removes shard files of
   earlier runs, writes `quarantine.csv` and `stats.json`. They are small: they hold no record of data, but for the
@@ -37,7 +37,7 @@ class CloseLedger(beam.PTransform):
     output: the stage's folder.
     shards_folder: the folder of the shard files: `output` itself or one in it.
     leaks: a PCollection[LeakedImage], what an audit found: listed in `leaks.csv` and counted. None: no audit.
-    more: a PCollection of one dict: further entries of `stats.json`. None: there are none.
+    distorted: a PCollection of one dict, the counts of distorted variants. None: there are none.
   """
 
   def __init__(
@@ -46,13 +46,13 @@ class CloseLedger(beam.PTransform):
     output: str,
     shards_folder: str | None = None,
     leaks: beam.PCollection | None = None,
-    more: beam.PCollection | None = None,
+    distorted: beam.PCollection | None = None,
   ):
     super().__init__()
     self._output = output
     self._shards_folder = shards_folder or output
     self._leaks = leaks
-    self._more = more
+    self._distorted = distorted
 
   def expand(self, inputs: tuple[beam.PCollection, beam.PCollection]) -> beam.PCollection:
     shards, reports = inputs
@@ -72,9 +72,9 @@ class CloseLedger(beam.PTransform):
         self._shards_folder,
         planned=beam.pvalue.AsDict(planned),
         leaks=None if self._leaks is None else beam.pvalue.AsList(self._leaks),
-        more=None if self._more is None else beam.pvalue.AsSingleton(self._more),
+        distorted=None if self._distorted is None else beam.pvalue.AsSingleton(self._distorted),
       )
-    )  # dict
+    )  # Stats
 
 
 def _close(
@@ -83,17 +83,20 @@ def _close(
   shards_folder: str,
   planned: dict[str, int],
   leaks: list[LeakedImage] | None,
-  more: dict[str, Any] | None,
-) -> dict[str, Any]:
+  distorted: dict[str, int] | None,
+) -> Stats:
   reports = sorted(reports, key=lambda report: report.file)
-  stats = {**check_ledger(reports, planned), **(more or {})}
+  stats = dataclasses.replace(
+    sum_reports(reports, planned),
+    distorted=distorted,
+    leaks=None if leaks is None else count_leaks(leaks),
+  )
   delete_strays(shards_folder, {report.file for report in reports})
   if leaks is not None:
-    stats[LEAKS] = count_leaks(leaks)
     files.write_text(files.join(output, LEAKS_FILE), leaks_csv(leaks))
   quarantined = [entry for report in reports for entry in report.quarantined]
   files.write_text(files.join(output, QUARANTINE_FILE), quarantine_csv(quarantined))
-  files.write_text(files.join(output, STATS_FILE), json.dumps(stats, indent=2) + "\n")
+  files.write_text(files.join(output, STATS_FILE), stats.to_json())
   return stats
 
 
@@ -138,16 +141,16 @@ def read_quarantine(path: str, limit: int) -> list[list[str]]:
 
 # `*_` has no annotation: Beam takes one for the type of the whole tuple.
 def mark_completed(  # type: ignore[no-untyped-def]
-  stats: dict[str, Any], output: str, max_bad_fraction: float, *_
-) -> dict[str, Any]:
+  stats: Stats, output: str, max_bad_fraction: float, *_
+) -> Stats:
   """Writes `COMPLETED`, unless more inputs were bad than the user accepts; everything else is written by then.
 
   Args:
-    stats: the contents of `stats.json`.
+    stats: of the job.
     output: the stage's folder.
     max_bad_fraction: 0..1.
     *_: side inputs that must be there first.
   """
-  if stats["bad_fraction"] <= max_bad_fraction:
+  if stats.bad_fraction <= max_bad_fraction:
     files.write_text(files.join(output, COMPLETED_FILE), "")
   return stats

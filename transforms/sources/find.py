@@ -17,11 +17,11 @@ import apache_beam as beam
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.images.encode import encode_pixels
 from beam_retrain.transforms.core.records.quarantine import Quarantined, Reason
-from beam_retrain.transforms.core.records.schema import INFO_FILE, Image, decode_image, parse_shard_name
+from beam_retrain.transforms.core.records.schema import Image, decode_image, parse_shard_name
 from beam_retrain.transforms.core.records.shards import IdxRange, ImageFile, Input, PickedRecords, RecordsFile, Shard
 from beam_retrain.transforms.core.records.splits import SplitPercentages, with_validation
 from beam_retrain.transforms.core.records.tfrecord import pick_records, read_records
-from beam_retrain.transforms.core.run.run_info import parse_info, read_info, read_labels
+from beam_retrain.transforms.core.run.run_info import find_info, read_info, read_labels
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.sources.folders import PlanImageFolders, find_class_folders
 from beam_retrain.transforms.sources.idx import (
@@ -107,7 +107,7 @@ class RecordsSource:
 
   def __init__(self, path: str, records_folder: str):
     self.path = path
-    self.labels = read_labels(path, files.read_bytes)
+    self.labels = read_labels(path, files)
     self._records_folder = records_folder
 
   def plan(self, splits: Sequence[str], percentages: SplitPercentages | None) -> beam.PTransform:
@@ -149,9 +149,8 @@ def find_source(
     raise InputError(
       f"{path} {kind}: give a folder of IDX files, of class folders, or of `beam-retrain convert`; or a CSV manifest."
     )
-  info_path = files.join(path, INFO_FILE)
-  if files.exists(info_path) and parse_info(files.read_bytes(info_path)):
-    read_info(path, "convert", files.exists, files.read_bytes)
+  if find_info(path, files):
+    read_info(path, "convert", files)
     records_folder = files.join(path, "records")
     if files.match_in(records_folder, "*.tfrecord"):
       return RecordsSource(path, records_folder)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import heapq
 import itertools
-import json
 import os
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -12,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.records.example import decode_example
 from beam_retrain.transforms.core.records.quarantine import Quarantined
-from beam_retrain.transforms.core.records.schema import KEY, RECORDS_FOLDER, STATS_FILE, Image, parse_shard_name
+from beam_retrain.transforms.core.records.schema import KEY, RECORDS_FOLDER, Image, parse_shard_name
 from beam_retrain.transforms.core.records.shards import (
   IMAGES_PER_SHARD,
   IdxRange,
@@ -24,6 +23,7 @@ from beam_retrain.transforms.core.records.shards import (
 )
 from beam_retrain.transforms.core.records.splits import SplitPercentages, stable_hash, with_validation
 from beam_retrain.transforms.core.records.tfrecord import read_records
+from beam_retrain.transforms.core.run.stats import read_stats
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.sources.find import FolderSource, IdxSource, RecordsSource, Source, read_images
 from beam_retrain.transforms.sources.folders import ClassFolder, ListedImage, assign_split, list_folder
@@ -122,7 +122,7 @@ def has_at_least(source: Source, count: int) -> bool:
     case IdxSource():
       return sum(pair.count for pair in find_idx_splits(source.path)) >= count
     case RecordsSource():
-      return int(json.loads(files.read_bytes(files.join(source.path, STATS_FILE)))["outputs"]) >= count
+      return read_stats(source.path, files).outputs >= count
     case FolderSource():
       names = itertools.chain.from_iterable(map(_names_in, source.folders))
     case _:

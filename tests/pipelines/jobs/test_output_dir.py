@@ -9,16 +9,12 @@ import pytest
 
 from beam_retrain.pipelines.jobs import output_dir
 from beam_retrain.transforms.core.errors import InputError
+from beam_retrain.transforms.core.run.run_info import describe_run, request_digest
 
 
 def _claim(folder, **changes) -> str:
-  given = {
-    "stage": "convert",
-    "settings": {"formats": ["jpg"]},
-    "argv": ["--input", "a b"],
-    "owned": ["records", "*.rec"],
-  }
-  return output_dir.claim(str(folder), **{**given, **changes})
+  given = {"stage": "convert", "settings": {"formats": ["jpg"]}, "argv": ["--input", "a b"], **changes}
+  return output_dir.claim(str(folder), describe_run(**given), owned=["records", "*.rec"]).request
 
 
 def _fill(folder) -> None:
@@ -41,13 +37,13 @@ def _fill(folder) -> None:
 
 
 def test_a_new_folder_is_made_with_its_parents(tmp_path):
-  request = _claim(tmp_path / "new" / "output", trunk="bundled")
+  request = _claim(tmp_path / "new" / "output", trunk={"handle": "bundled"})
   info = json.loads((tmp_path / "new" / "output" / "info.json").read_text())
   assert info["stage"] == "convert"
   assert info["request"] == request
   assert info["settings"] == {"formats": ["jpg"]}
   assert info["command"] == "beam-retrain convert --input 'a b'"
-  assert info["trunk"] == "bundled"
+  assert info["trunk"] == {"handle": "bundled"}
   assert {"python", "numpy", "apache-beam"} <= info["versions"].keys()
   assert os.path.isdir(tmp_path / "new" / "output" / ".shards")
 
@@ -121,7 +117,7 @@ def test_a_folder_whose_name_is_a_pattern_is_cleared_and_its_neighbour_is_not(tm
 
 
 def test_the_request_depends_on_settings_not_on_their_order():
-  digest = output_dir.request_digest
+  digest = request_digest
   assert digest("convert", {"a": 1, "b": 2}) == digest("convert", {"b": 2, "a": 1})
   assert len({digest("convert", {"a": 1}), digest("convert", {"a": 2}), digest("train", {"a": 1})}) == 3
 

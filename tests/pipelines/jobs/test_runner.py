@@ -16,6 +16,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from beam_retrain.pipelines.jobs.runner import DONE, FAILED, TOO_MANY_BAD, exit_code, guarded, run_pipeline
 from beam_retrain.transforms.core.errors import InputError
+from beam_retrain.transforms.core.run.stats import Stats
 from tests.helpers import ROOT
 
 # A command as ours are: a worker refuses an input (`refuse`), or has a bug (`bug`).
@@ -188,8 +189,8 @@ def test_a_fault_with_a_long_text_is_still_one_line(capsys, tmp_path, monkeypatc
   assert "second line" in next(tmp_path.glob("beam-retrain-*.log")).read_text()
 
 
-def _stats(bad: int, inputs: int = 1_000) -> dict:
-  return {"inputs": inputs, "quarantined": bad, "bad_fraction": bad / inputs, "reasons": {"EMPTY": bad} if bad else {}}
+def _stats(bad: int, inputs: int = 1_000) -> Stats:
+  return Stats({}, {"EMPTY": bad} if bad else {}, inputs, inputs - bad, bad, bad / inputs)
 
 
 def test_no_bad_inputs_is_done_without_a_word(capsys):

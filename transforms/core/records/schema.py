@@ -58,6 +58,10 @@ QUARANTINE_FILE = "quarantine.csv"
 LEAKS_FILE = "leaks.csv"
 REFUSED_LEAKS_FILE = "leaks.refused.csv"  # of an input that was refused, beside an earlier output that was kept
 COMPLETED_FILE = "COMPLETED"
+FROZEN_GRAPH_FILE = "retrained_graph.pb"
+RETRAINED_LABELS_FILE = "retrained_labels.txt"
+FINAL_TENSOR = "final_result"
+"""Operation of the frozen graph that gives the scores, unless `--final_tensor_name` names another."""
 
 SCHEMA_FILE = "schema.pbtxt"
 RECORDS_FOLDER = "records"

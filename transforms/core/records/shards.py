@@ -7,14 +7,12 @@ import hashlib
 import itertools
 import json
 import sys
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.records.compressed_pickle import reduce_packed
-from beam_retrain.transforms.core.records.quarantine import DROPPED, Quarantined, Reason
-from beam_retrain.transforms.core.records.schema import TESTING, TRAINING, shard_name
+from beam_retrain.transforms.core.records.quarantine import Quarantined, Reason
+from beam_retrain.transforms.core.records.schema import shard_name
 
 IMAGES_PER_SHARD = 1024
 
@@ -256,63 +254,3 @@ class ShardReport:
       Quarantined(**{**entry, "reason": Reason(entry["reason"])}) for entry in fields["quarantined"]
     )
     return cls(**fields)
-
-
-def check_ledger(reports: Iterable[ShardReport], planned: Mapping[str, int]) -> dict[str, Any]:
-  """Adds up the reports of a finished job and checks that nothing was lost and nothing counted twice.
-
-  Args:
-    reports: one per shard, in any order.
-    planned: split -> number of shards that were planned.
-
-  Returns:
-    The contents of `stats.json`: per split inputs, outputs, quarantined, shards and records per label; quarantined
-    inputs per reason; `bad_fraction`, 0..1, in which those that were dropped on request do not count; where the reports
-    know it, how many `bottlenecks` were computed and how many reused.
-
-  Raises:
-    InputError: the ledger does not close; says where.
-  """
-  splits: dict[str, dict[str, Any]] = {
-    split: {"inputs": 0, "outputs": 0, "quarantined": 0, "shards": 0, "labels": Counter()}
-    # The plan is counted in whatever order the workers come: the bytes of `stats.json` must not tell.
-    for split in sorted(planned, key=lambda split: (split != TRAINING, split == TESTING, split))
-  }
-  reasons: Counter[str] = Counter()
-  bottlenecks: Counter[str] = Counter()
-  seen: set[str] = set()
-  for report in reports:
-    if report.file in seen:
-      raise InputError(f"the ledger does not close: shard {report.file} was reported twice; run the command again.")
-    seen.add(report.file)
-    if report.inputs != report.outputs + len(report.quarantined) or report.outputs != sum(report.labels.values()):
-      raise InputError(
-        f"the ledger does not close: shard {report.file} read {report.inputs} inputs but wrote {report.outputs} and"
-        f" quarantined {len(report.quarantined)}; please report this as a bug."
-      )
-    totals = splits[report.split]
-    totals["inputs"] += report.inputs
-    totals["outputs"] += report.outputs
-    totals["quarantined"] += len(report.quarantined)
-    totals["shards"] += 1
-    totals["labels"].update(report.labels)
-    reasons.update(str(entry.reason) for entry in report.quarantined)
-    bottlenecks.update(report.extra.get(BOTTLENECKS, {}))
-  for split, shards in planned.items():
-    if splits[split]["shards"] != shards:
-      raise InputError(
-        f"the ledger does not close: {splits[split]['shards']} of {shards} {split} shards were reported;"
-        " run the command again to compute the rest."
-      )
-  inputs = sum(totals["inputs"] for totals in splits.values())
-  quarantined = sum(reasons.values())
-  bad = sum(count for reason, count in reasons.items() if reason not in DROPPED)
-  return {
-    "splits": {split: {**totals, "labels": dict(sorted(totals["labels"].items()))} for split, totals in splits.items()},
-    "reasons": dict(sorted(reasons.items())),
-    "inputs": inputs,
-    "outputs": inputs - quarantined,
-    "quarantined": quarantined,
-    "bad_fraction": bad / inputs if inputs else 0.0,
-    **({BOTTLENECKS: dict(sorted(bottlenecks.items()))} if bottlenecks else {}),
-  }

@@ -1,59 +1,162 @@
-"""Reading a folder that another stage wrote: only a finished one (design: `COMPLETED` is written last)."""
+"""Reads and writes `info.json`: which request made an output folder, and with which versions."""
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
+import importlib.metadata
 import json
 import os
-from collections.abc import Callable
-from typing import Any
+import platform
+import shlex
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol
 
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.records.schema import COMPLETED_FILE, INFO_FILE, LABELS_FILE
+from beam_retrain.transforms.core.system import local_files
+
+_SECRET = ("--s3_access_key_id", "--s3_secret_access_key", "--s3_session_token")
+_VERSIONED = ("apache-beam", "tensorflow", "tensorflow-transform", "keras", "numpy", "pillow")
 
 
-def read_local(path: str) -> bytes:
-  with open(path, "rb") as file:
-    return file.read()
+class ReadableFiles(Protocol):
+  """A file system to read from: the module `local_files`, or `transforms.io.files`."""
+
+  def exists(self, path: str) -> bool: ...
+
+  def read_bytes(self, path: str) -> bytes: ...
 
 
-def parse_info(data: bytes) -> dict[str, Any]:
-  """Returns the contents of an `info.json`; empty where it is not one that a stage of ours wrote."""
-  try:
-    info = json.loads(data)
-  except ValueError:
-    return {}
-  return info if isinstance(info, dict) and isinstance(info.get("stage"), str) else {}
+@dataclasses.dataclass(frozen=True)
+class RunInfo:
+  """Contents of an `info.json`. A field at its default is not in the file.
+
+  Attributes:
+    stage: `convert`, `bottlenecks`, `train`, `evaluate`, `reevaluate`, `store` or `label_image`.
+    request: digest of stage and settings, 64 hex digits.
+    settings: what decides the output's bytes besides the inputs, JSON values.
+    command: the command line, without secrets.
+    versions: package -> version.
+    labels: class index -> label.
+    trunk: the trunk's card, JSON values.
+    execution: how the trunk was run, JSON values.
+    preprocessing: of a model: version of what was done to its images.
+    retrain_names: of a model: whether its class folders were read as `retrain.py` did.
+    has_splits: of bottlenecks and models: whether the data set named its testing images; None before 0.3.
+    model: of an evaluation: the model's folder.
+    models: of a night: name -> the model's folder.
+    others: further entries, by their keys, JSON values.
+  """
+
+  stage: str
+  request: str = ""
+  settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  command: str = ""
+  versions: Mapping[str, str] = dataclasses.field(default_factory=dict)
+  labels: Sequence[str] = ()
+  trunk: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  execution: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  preprocessing: str | None = None
+  retrain_names: bool | None = None
+  has_splits: bool | None = None
+  model: str | None = None
+  models: Mapping[str, str] = dataclasses.field(default_factory=dict)
+  others: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+  def to_json(self) -> str:
+    entries = {name: getattr(self, name) for name in _KEYS}
+    entries = {name: value for name, value in entries.items() if value not in (None, "", (), {})}
+    always = {"settings": self.settings, "versions": self.versions}
+    return json.dumps({**self.others, **always, **entries}, indent=2, sort_keys=True) + "\n"
+
+  @classmethod
+  def from_json(cls, data: bytes) -> RunInfo | None:
+    """Inverse of `to_json`; None where no command of ours wrote the data."""
+    try:
+      entries = json.loads(data)
+    except ValueError:
+      return None
+    if not isinstance(entries, dict) or not isinstance(entries.get("stage"), str):
+      return None
+    known = {name: entries.pop(name) for name in _KEYS if name in entries}
+    return cls(**known, others=entries)
 
 
-def read_info(
-  folder: str,
-  stage: str,
-  exists: Callable[[str], bool] = os.path.exists,
-  read: Callable[[str], bytes] = read_local,
-) -> dict[str, Any]:
+_KEYS = tuple(field.name for field in dataclasses.fields(RunInfo) if field.name != "others")
+
+
+def describe_run(stage: str, settings: Mapping[str, Any], argv: Sequence[str], **entries: Any) -> RunInfo:
+  """Returns the `info.json` of a run that begins.
+
+  Args:
+    stage: see `RunInfo`.
+    settings: what decides the output's bytes, JSON values.
+    argv: the command's arguments, kept for people, without secrets.
+    **entries: further fields of `RunInfo`.
+  """
+  command = shlex.join(["beam-retrain", stage, *_without_secrets(argv)])
+  # As a reader of the file will have them: sorted, lists instead of tuples.
+  as_read = json.loads(json.dumps(settings, sort_keys=True))
+  return RunInfo(stage, request_digest(stage, settings), as_read, command, versions(), **entries)
+
+
+def request_digest(stage: str, settings: Mapping[str, Any]) -> str:
+  """Returns 64 hex digits for everything that decides a stage's output besides the inputs."""
+  return hashlib.sha256(json.dumps([stage, settings], sort_keys=True).encode()).hexdigest()
+
+
+def versions() -> dict[str, str]:
+  """Returns name -> version of what decides the results, Python included."""
+  found = {"python": platform.python_version(), "platform": sys.platform}
+  for name in ("beam-retrain", *_VERSIONED):
+    try:
+      found[name] = importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+      continue
+  return found
+
+
+def _without_secrets(argv: Sequence[str]) -> Iterator[str]:
+  flag = ""
+  for argument in argv:
+    if flag in _SECRET:
+      yield "..."
+    else:
+      name, equals, _ = argument.partition("=")
+      yield f"{name}=..." if equals and name in _SECRET else argument
+    flag = argument
+
+
+def find_info(folder: str, files: ReadableFiles = local_files) -> RunInfo | None:
+  """Returns a folder's `info.json`; None where there is none, or none of ours."""
+  path = os.path.join(folder, INFO_FILE)
+  return RunInfo.from_json(files.read_bytes(path)) if files.exists(path) else None
+
+
+def read_info(folder: str, stage: str, files: ReadableFiles = local_files) -> RunInfo:
   """Returns the `info.json` of a finished folder.
 
   Args:
     folder: what the stage was given as `--output`.
-    stage: the stage that must have written it: `convert`, `bottlenecks`, `train`, `evaluate`.
-    exists: how to ask whether a file is there.
-    read: how to read a file.
+    stage: the stage that must have written it.
+    files: how to read it.
 
   Raises:
     InputError: the folder is not there, not finished, or of another stage.
   """
-  info_path = os.path.join(folder, INFO_FILE)
-  if not exists(info_path):
+  if not files.exists(os.path.join(folder, INFO_FILE)):
     raise InputError(f"{folder} has no {INFO_FILE}: give the folder that `beam-retrain {stage}` wrote.")
-  info = parse_info(read(info_path))
-  if info.get("stage") != stage:
-    writer = f"`beam-retrain {info['stage']}`" if info else "something else than beam-retrain"
+  info = find_info(folder, files)
+  if info is None or info.stage != stage:
+    writer = f"`beam-retrain {info.stage}`" if info else "something else than beam-retrain"
     raise InputError(f"{folder} was written by {writer}: give the folder that `beam-retrain {stage}` wrote.")
-  if not exists(os.path.join(folder, COMPLETED_FILE)):
+  if not files.exists(os.path.join(folder, COMPLETED_FILE)):
     raise InputError(f"{folder} is not finished: run `beam-retrain {stage}` into it again, it goes on where it was.")
   return info
 
 
-def read_labels(folder: str, read: Callable[[str], bytes] = read_local) -> list[str]:
+def read_labels(folder: str, files: ReadableFiles = local_files) -> list[str]:
   """Returns the label list of a stage's folder: class index -> label."""
-  return read(os.path.join(folder, LABELS_FILE)).decode().splitlines()
+  return files.read_bytes(os.path.join(folder, LABELS_FILE)).decode().splitlines()

@@ -6,7 +6,6 @@ batches of a job, which is `beam_retrain.transforms.bottlenecks.model_handler`'s
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -20,10 +19,10 @@ from beam_retrain.transforms.core.models.head import HEAD_FILE, decode_head
 from beam_retrain.transforms.core.models.inference import LoadedModel, load_model
 from beam_retrain.transforms.core.models.saved_model import load_saved_model
 from beam_retrain.transforms.core.models.tflite import LiteModel
-from beam_retrain.transforms.core.records.schema import INFO_FILE
-from beam_retrain.transforms.core.run.run_info import read_local
+from beam_retrain.transforms.core.records.schema import FINAL_TENSOR, FROZEN_GRAPH_FILE
+from beam_retrain.transforms.core.run.run_info import find_info
+from beam_retrain.transforms.core.system import local_files
 
-FROZEN_GRAPH_FILE = "retrained_graph.pb"
 SAVED_MODEL_FOLDER = "saved_model"
 
 
@@ -87,7 +86,8 @@ def frozen_graph(model: str) -> ScoringPath:
   """
   path = os.path.join(model, FROZEN_GRAPH_FILE)
   data = _read(path)
-  output = json.loads(read_local(os.path.join(model, INFO_FILE)))["settings"].get("final_tensor_name", "final_result")
+  info = find_info(model)
+  output = info.settings.get("final_tensor_name", FINAL_TENSOR) if info else FINAL_TENSOR
   definition = tf.compat.v1.GraphDef()
   try:
     definition.ParseFromString(data)
@@ -128,4 +128,4 @@ def _decoder(input_px: int) -> Callable[[tf.Tensor], tf.Tensor]:
 def _read(path: str) -> bytes:
   if not os.path.isfile(path):
     raise InputError(f"{path} is not there: run `beam-retrain train` again, it writes one.")
-  return read_local(path)
+  return local_files.read_bytes(path)

@@ -1,4 +1,4 @@
-"""The ledger, the reports and the digests of shards."""
+"""The reports and the digests of shards."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import dataclasses
 
 import pytest
 
-from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.records.quarantine import Quarantined, Reason
 from beam_retrain.transforms.core.records.shards import (
   IdxRange,
@@ -15,7 +14,6 @@ from beam_retrain.transforms.core.records.shards import (
   RecordsFile,
   Shard,
   ShardReport,
-  check_ledger,
   pick_inputs,
 )
 
@@ -35,85 +33,6 @@ def _report(file: str = "training-00000-of-00002.tfrecord", **changes) -> ShardR
     quarantined=(_BAD,),
   )
   return dataclasses.replace(report, **changes)
-
-
-def _reports() -> list[ShardReport]:
-  return [
-    _report(),
-    _report("training-00001-of-00002.tfrecord", outputs=5, labels={"five": 5}, quarantined=()),
-    _report("testing-00000-of-00001.tfrecord", inputs=1, outputs=0, labels={}),
-  ]
-
-
-_PLANNED = {"training": 2, "testing": 1}
-
-
-def test_the_ledger_adds_up():
-  assert check_ledger(_reports(), _PLANNED) == {
-    "splits": {
-      "training": {"inputs": 10, "outputs": 9, "quarantined": 1, "shards": 2, "labels": {"five": 6, "seven": 3}},
-      "testing": {"inputs": 1, "outputs": 0, "quarantined": 1, "shards": 1, "labels": {}},
-    },
-    "reasons": {"EMPTY": 2},
-    "inputs": 11,
-    "outputs": 9,
-    "quarantined": 2,
-    "bad_fraction": 2 / 11,
-  }
-
-
-def test_the_order_of_reports_does_not_count():
-  assert check_ledger(reversed(_reports()), _PLANNED) == check_ledger(_reports(), _PLANNED)
-
-
-def test_what_the_user_asked_to_drop_is_in_the_ledger_but_is_not_bad():
-  reasons = (Reason.CONFLICTING_LABELS, Reason.LEAKED, Reason.EMPTY)
-  quarantined = tuple(dataclasses.replace(_BAD, reason=reason) for reason in reasons)
-  stats = check_ledger([_report(inputs=7, quarantined=quarantined)], {"training": 1})
-  assert (stats["inputs"], stats["outputs"], stats["quarantined"], stats["bad_fraction"]) == (7, 4, 3, 1 / 7)
-  assert stats["reasons"] == {"CONFLICTING_LABELS": 1, "EMPTY": 1, "LEAKED": 1}
-
-
-def test_a_split_without_shards_is_listed_with_zeros():
-  stats = check_ledger([], {"training": 0})
-  assert stats["splits"]["training"] == {"inputs": 0, "outputs": 0, "quarantined": 0, "shards": 0, "labels": {}}
-  assert stats["bad_fraction"] == 0.0
-
-
-def test_a_lost_input_is_found():
-  reports = _reports()
-  reports[1] = dataclasses.replace(reports[1], inputs=6)
-  with pytest.raises(InputError, match=r"does not close.*training-00001-of-00002\.tfrecord read 6 inputs but wrote 5"):
-    check_ledger(reports, _PLANNED)
-
-
-def test_an_invented_output_is_found():
-  reports = _reports()
-  reports[0] = dataclasses.replace(reports[0], outputs=5)
-  with pytest.raises(InputError, match=r"does not close.*training-00000"):
-    check_ledger(reports, _PLANNED)
-
-
-def test_labels_that_do_not_add_up_to_the_outputs_are_found():
-  reports = _reports()
-  reports[0] = dataclasses.replace(reports[0], labels={"seven": 3})
-  with pytest.raises(InputError, match=r"does not close.*training-00000"):
-    check_ledger(reports, _PLANNED)
-
-
-def test_a_shard_reported_twice_is_found():
-  with pytest.raises(InputError, match=r"testing-00000-of-00001\.tfrecord was reported twice"):
-    check_ledger([*_reports(), _reports()[2]], _PLANNED)
-
-
-def test_a_shard_that_was_not_reported_is_found():
-  with pytest.raises(InputError, match="1 of 2 training shards were reported"):
-    check_ledger(_reports()[1:], _PLANNED)
-
-
-def test_more_shards_than_planned_are_found():
-  with pytest.raises(InputError, match="2 of 1 training shards were reported"):
-    check_ledger(_reports(), {**_PLANNED, "training": 1})
 
 
 def test_a_report_comes_back_from_its_json():
@@ -219,11 +138,3 @@ def test_a_dropped_image_and_picked_records_are_picked_again():
 def test_another_dropped_image_is_another_digest():
   dropped = [_SHARD._replace(inputs=(_IDX, entry)) for entry in (_BAD, dataclasses.replace(_BAD, key="other"))]
   assert len({shard.digest("request") for shard in dropped}) == 2
-
-
-def test_bottlenecks_are_added_up_where_the_reports_know_them():
-  assert "bottlenecks" not in check_ledger(_reports(), _PLANNED)
-  reports = _reports()
-  reports[0] = dataclasses.replace(reports[0], extra={"bottlenecks": {"computed": 1, "reused": 3}})
-  reports[1] = dataclasses.replace(reports[1], extra={"bottlenecks": {"computed": 4, "reused": 0}})
-  assert check_ledger(reports, _PLANNED)["bottlenecks"] == {"computed": 5, "reused": 3}

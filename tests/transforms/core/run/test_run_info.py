@@ -8,7 +8,7 @@ import os
 import pytest
 
 from beam_retrain.transforms.core.errors import InputError
-from beam_retrain.transforms.core.run.run_info import read_info, read_labels
+from beam_retrain.transforms.core.run.run_info import RunInfo, describe_run, read_info, read_labels
 
 
 def _write(folder, stage: str = "convert", completed: bool = True) -> str:
@@ -19,7 +19,7 @@ def _write(folder, stage: str = "convert", completed: bool = True) -> str:
 
 
 def test_a_finished_folder_is_read(tmp_path):
-  assert read_info(_write(tmp_path), "convert") == {"stage": "convert", "request": "ab"}
+  assert read_info(_write(tmp_path), "convert") == RunInfo("convert", "ab")
 
 
 @pytest.mark.parametrize("name", ["", "not there"])
@@ -49,9 +49,23 @@ def test_somebody_else_s_info_is_refused(tmp_path, text):
     read_info(str(tmp_path), "convert")
 
 
-def test_another_file_system_is_asked_through_the_two_functions():
-  store = {"gs://b/o/info.json": b'{"stage": "train"}', "gs://b/o/COMPLETED": b""}
-  assert read_info("gs://b/o", "train", store.__contains__, store.__getitem__) == {"stage": "train"}
+def test_entries_come_back_and_unknown_ones_are_kept():
+  entries = {"stage": "train", "settings": {"seed": 0}, "trunk": {"handle": "x"}, "has_splits": False, "later": None}
+  info = RunInfo.from_json(json.dumps(entries).encode())
+  assert info is not None
+  assert (info.settings, info.has_splits, info.retrain_names) == ({"seed": 0}, False, None)
+  assert json.loads(info.to_json()) == {**entries, "versions": {}}
+
+
+def test_secrets_of_the_command_line_are_not_kept():
+  argv = [
+    *("--input=s3://b/a", "--s3_access_key_id=first", "--s3_secret_access_key", "second", "--s3_session_token=third"),
+    *("--output", "s3://b/c"),
+  ]
+  assert describe_run("convert", {}, argv).command == (
+    "beam-retrain convert --input=s3://b/a --s3_access_key_id=... --s3_secret_access_key ... --s3_session_token=..."
+    " --output s3://b/c"
+  )
 
 
 def test_labels_are_in_the_order_of_their_class_indices(tmp_path):

@@ -1,0 +1,142 @@
+"""Adds up the reports of a job's shards into `stats.json`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+from beam_retrain.transforms.core.errors import InputError
+from beam_retrain.transforms.core.records.quarantine import DROPPED
+from beam_retrain.transforms.core.records.schema import STATS_FILE, TESTING, TRAINING
+from beam_retrain.transforms.core.records.shards import BOTTLENECKS, ShardReport
+from beam_retrain.transforms.core.run.run_info import ReadableFiles
+from beam_retrain.transforms.core.system import local_files
+
+
+class SplitCounts(NamedTuple):
+  """Images of a split: read, written, left out; its shards; images written per label."""
+
+  inputs: int
+  outputs: int
+  quarantined: int
+  shards: int
+  labels: Mapping[str, int]
+
+
+class BottleneckCounts(NamedTuple):
+  """Images that the trunk ran over, and images whose bottleneck was there already."""
+
+  computed: int
+  reused: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Stats:
+  """Contents of a `stats.json`.
+
+  Attributes:
+    splits: split -> its counts.
+    reasons: reason -> images quarantined for it.
+    inputs: images read.
+    outputs: records written.
+    quarantined: images left out.
+    bad_fraction: 0..1, without the images that were dropped on request.
+    bottlenecks: None for a job that makes none.
+    distorted: counts of distorted variants, see `count_distorted`; None without distortions.
+    leaks: kind -> counts, see `count_leaks`; None without an audit.
+  """
+
+  splits: Mapping[str, SplitCounts]
+  reasons: Mapping[str, int]
+  inputs: int
+  outputs: int
+  quarantined: int
+  bad_fraction: float
+  bottlenecks: BottleneckCounts | None = None
+  distorted: Mapping[str, int] | None = None
+  leaks: Mapping[str, Mapping[str, int]] | None = None
+
+  def to_json(self) -> str:
+    # Not `asdict`: it takes named tuples for lists.
+    entries = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+    entries["splits"] = {split: counts._asdict() for split, counts in self.splits.items()}
+    entries["bottlenecks"] = self.bottlenecks and self.bottlenecks._asdict()
+    return json.dumps({name: value for name, value in entries.items() if value is not None}, indent=2) + "\n"
+
+  @classmethod
+  def from_json(cls, data: bytes) -> Stats:
+    """Inverse of `to_json`; entries that this version does not know are left out."""
+    entries = json.loads(data)
+    known = {field.name: entries[field.name] for field in dataclasses.fields(cls) if field.name in entries}
+    known["splits"] = {split: SplitCounts(**counts) for split, counts in entries["splits"].items()}
+    if bottlenecks := known.get("bottlenecks"):
+      known["bottlenecks"] = BottleneckCounts(**bottlenecks)
+    return cls(**known)
+
+
+def read_stats(folder: str, files: ReadableFiles = local_files) -> Stats:
+  """Returns the `stats.json` of a stage's folder."""
+  return Stats.from_json(files.read_bytes(os.path.join(folder, STATS_FILE)))
+
+
+def sum_reports(reports: Iterable[ShardReport], planned: Mapping[str, int]) -> Stats:
+  """Adds up the reports of a finished job; checks that nothing was lost or counted twice.
+
+  Args:
+    reports: one per shard, in any order.
+    planned: split -> number of shards that were planned.
+
+  Raises:
+    InputError: the ledger does not close; says where.
+  """
+  # The plan is counted in whatever order the workers come: the bytes of `stats.json` must not tell.
+  splits = sorted(planned, key=lambda split: (split != TRAINING, split == TESTING, split))
+  counts = {split: Counter[str]() for split in splits}
+  labels = {split: Counter[str]() for split in splits}
+  reasons: Counter[str] = Counter()
+  bottlenecks: Counter[str] = Counter()
+  seen: set[str] = set()
+  for report in reports:
+    if report.file in seen:
+      raise InputError(f"the ledger does not close: shard {report.file} was reported twice; run the command again.")
+    seen.add(report.file)
+    quarantined = len(report.quarantined)
+    if report.inputs != report.outputs + quarantined or report.outputs != sum(report.labels.values()):
+      raise InputError(
+        f"the ledger does not close: shard {report.file} read {report.inputs} inputs but wrote {report.outputs} and"
+        f" quarantined {quarantined}; please report this as a bug."
+      )
+    counts[report.split].update(inputs=report.inputs, outputs=report.outputs, quarantined=quarantined, shards=1)
+    labels[report.split].update(report.labels)
+    reasons.update(str(entry.reason) for entry in report.quarantined)
+    bottlenecks.update(report.extra.get(BOTTLENECKS, {}))
+  for split, shards in planned.items():
+    if counts[split]["shards"] != shards:
+      raise InputError(
+        f"the ledger does not close: {counts[split]['shards']} of {shards} {split} shards were reported;"
+        " run the command again to compute the rest."
+      )
+  inputs = sum(of_split["inputs"] for of_split in counts.values())
+  bad = sum(count for reason, count in reasons.items() if reason not in DROPPED)
+  return Stats(
+    splits={
+      split: SplitCounts(
+        of_split["inputs"],
+        of_split["outputs"],
+        of_split["quarantined"],
+        of_split["shards"],
+        dict(sorted(labels[split].items())),
+      )
+      for split, of_split in counts.items()
+    },
+    reasons=dict(sorted(reasons.items())),
+    inputs=inputs,
+    outputs=inputs - reasons.total(),
+    quarantined=reasons.total(),
+    bad_fraction=bad / inputs if inputs else 0.0,
+    bottlenecks=BottleneckCounts(bottlenecks["computed"], bottlenecks["reused"]) if bottlenecks else None,
+  )
