@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 """The checkout."""
 
 
-def image(seed: int, kind: str = "PNG", size: tuple[int, int] = (12, 9), mode: str = "RGB") -> bytes:
+def noise_image(seed: int, kind: str = "PNG", size: tuple[int, int] = (12, 9), mode: str = "RGB") -> bytes:
   """Returns an encoded image of seeded noise; `size` is (height, width) in pixels."""
   pixels = np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8)
   return encode(pixels, kind, mode)
@@ -53,7 +53,7 @@ def write(root: Path, files: Mapping[str, bytes]) -> Path:
   return root
 
 
-def contents(folder: Path) -> dict[str, bytes]:
+def file_contents(folder: Path) -> dict[str, bytes]:
   """Returns what all files below a folder hold, by their paths in it."""
   return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 

@@ -1,7 +1,6 @@
 """The bottlenecks stage as a user runs it: mixed images, bad ones, killed runs, two processes."""
 
 import csv
-import io
 import json
 import os
 import shutil
@@ -15,7 +14,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from google.protobuf import text_format
-from PIL import Image as Pillow
 from tensorflow_metadata.proto.v0 import schema_pb2
 from tensorflow_transform.tf_metadata import schema_utils
 
@@ -26,17 +24,11 @@ from beam_retrain.transforms.core.records.schema import decode_bottleneck
 from beam_retrain.transforms.core.records.tfrecord import read_records
 from beam_retrain.transforms.core.run.run_info import read_info, read_labels
 from beam_retrain.transforms.core.system.cpu import cores_given
+from tests.helpers import noise_image
 
 EXACT = ("--precision=float32", "--runtime=tensorflow")
 
 _KINDS = (("jpg", "JPEG", "RGB"), ("png", "PNG", "L"), ("bmp", "BMP", "RGB"), ("gif", "GIF", "L"), ("", "PNG", "RGBA"))
-
-
-def image(seed: int, kind: str, mode: str, size=(28, 28)) -> bytes:
-  file = io.BytesIO()
-  pixels = np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8)
-  Pillow.fromarray(pixels).convert(mode).save(file, kind)
-  return file.getvalue()
 
 
 def lay_out(root: Path, per_class: int) -> Path:
@@ -46,7 +38,7 @@ def lay_out(root: Path, per_class: int) -> Path:
       extension, kind, mode = _KINDS[number % len(_KINDS)]
       name = f"{number}.{extension}" if extension else f"{number}"
       size = (10 + number % 40, 60 - number % 50)
-      (root / label / name).write_bytes(image(number, kind, mode, size))
+      (root / label / name).write_bytes(noise_image(number, kind, size, mode))
   return root
 
 
@@ -128,10 +120,10 @@ def test_two_worker_processes_write_the_same_bytes(finished, tree, tiny_trunk, t
 def tree_with_bad_ones(tmp_path_factory) -> Path:
   tree = lay_out(tmp_path_factory.mktemp("bad") / "tree", per_class=60)
   (tree / "ant" / "empty.jpg").write_bytes(b"")
-  (tree / "ant" / "cut.jpg").write_bytes(image(1, "JPEG", "RGB")[:-300])
+  (tree / "ant" / "cut.jpg").write_bytes(noise_image(1, "JPEG", (28, 28))[:-300])
   (tree / "bee" / "=cmd.jpg").write_bytes(b"this is text")
-  (tree / "bee" / "palette.bmp").write_bytes(image(2, "BMP", "P"))
-  (tree / "bee" / "wide.png").write_bytes(image(3, "PNG", "L", (100, 100)))
+  (tree / "bee" / "palette.bmp").write_bytes(noise_image(2, "BMP", mode="P"))
+  (tree / "bee" / "wide.png").write_bytes(noise_image(3, size=(100, 100), mode="L"))
   return tree
 
 
@@ -171,7 +163,7 @@ def test_a_killed_run_goes_on_with_the_shards_that_were_not_finished(tiny_trunk,
   for label in ("ant", "bee"):
     (tree / label).mkdir(parents=True)
     for number in range(2600):
-      (tree / label / f"{number}.png").write_bytes(image(number % 50, "PNG", "L"))
+      (tree / label / f"{number}.png").write_bytes(noise_image(number % 50, mode="L"))
   undisturbed, output = tmp_path / "undisturbed", tmp_path / "killed"
   assert run(arguments(tree, tiny_trunk, undisturbed)) == 0
 

@@ -1,18 +1,16 @@
 """Whatever is wrong with what the user gave: one sentence that names it, the right exit code, no traceback."""
 
 import gzip
-import io
 import os
 import struct
-import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image as Pillow
 
 from beam_retrain.pipelines import datasets
 from beam_retrain.pipelines.cli import main
+from tests.helpers import bomb, noise_image
 
 _RUNNER = "--runner=FnApiRunner"
 
@@ -108,35 +106,19 @@ def test_labels_out_of_range_are_quarantined(tmp_path, capsys):
   assert (tmp_path / "out" / "COMPLETED").exists()
 
 
-def image(kind: str = "PNG", seed: int = 5) -> bytes:
-  file = io.BytesIO()
-  Pillow.fromarray(np.random.default_rng(seed).integers(0, 256, (9, 9), dtype=np.uint8)).save(file, kind)
-  return file.getvalue()
-
-
-def bomb() -> bytes:
-  """A PNG of less than 100 bytes that claims 100,000 x 100,000 pixels."""
-
-  def chunk(kind: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-  header = struct.pack(">IIBBBBB", 100_000, 100_000, 8, 0, 0, 0, 0)
-  return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
-
-
 @pytest.fixture
 def tree(tmp_path) -> Path:
   for first, label in ((100, "ant"), (200, "bee")):
     (tmp_path / "tree" / label).mkdir(parents=True)
     for number in range(40):
       # Each another one: the audit would have more to say.
-      (tmp_path / "tree" / label / f"{number}.png").write_bytes(image(seed=first + number))
+      (tmp_path / "tree" / label / f"{number}.png").write_bytes(noise_image(first + number))
   return tmp_path / "tree"
 
 
 def test_images_of_every_bad_kind(tree, tiny_trunk, tmp_path, capsys):
-  (tree / "bee" / os.fsdecode(b"caf\xe9.jpg")).write_bytes(image())
-  bad = {"empty": b"", "text": b"text", "cut": image("JPEG")[:-40], "bomb": bomb()}
+  (tree / "bee" / os.fsdecode(b"caf\xe9.jpg")).write_bytes(noise_image(5))
+  bad = {"empty": b"", "text": b"text", "cut": noise_image(5, "JPEG")[:-40], "bomb": bomb(100_000, 100_000)}
   for name, data in bad.items():
     (tree / "ant" / f"{name}.jpg").write_bytes(data)
   assert main(["bottlenecks", f"--input={tree}", f"--output={tmp_path / 'out'}", f"--trunk={tiny_trunk}", _RUNNER]) == 3

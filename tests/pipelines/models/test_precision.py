@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import io
 import json
 import shutil
 import subprocess
@@ -12,7 +11,6 @@ import sys
 import numpy as np
 import pytest
 import tensorflow as tf
-from PIL import Image as Pillow
 
 from beam_retrain.pipelines import bottlenecks
 from beam_retrain.pipelines.models import precision
@@ -24,6 +22,7 @@ from beam_retrain.transforms.core.records.schema import Image
 from beam_retrain.transforms.core.runtimes import variant
 from beam_retrain.transforms.core.runtimes.prepared import load_prepared
 from beam_retrain.transforms.core.runtimes.variant import Variant, digest_of_sample, has_bfloat16, has_openvino
+from tests.helpers import noise_image
 
 needs_openvino = pytest.mark.skipif(not has_openvino(), reason="OpenVINO is not installed: beam-retrain[fast]")
 needs_bfloat16 = pytest.mark.skipif(not has_bfloat16(), reason="this processor has no bfloat16")
@@ -53,10 +52,7 @@ def trunk(saved):
 
 
 def picture(number: int, width: int = 20) -> Image:
-  pixels = np.random.default_rng(number).integers(0, 256, (12, width, 3), np.uint8)
-  file = io.BytesIO()
-  Pillow.fromarray(pixels).save(file, "PNG")
-  return Image(f"{number}.png", "a", file.getvalue())
+  return Image(f"{number}.png", "a", noise_image(number, size=(12, width)))
 
 
 def pictures(count: int) -> list[Image]:

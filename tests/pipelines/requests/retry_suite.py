@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from beam_retrain.pipelines import bottlenecks
+from tests.helpers import file_contents, read_json
 
 RUNNER = "--runner=FnApiRunner"
 
@@ -108,36 +108,22 @@ def retry(folder: Path, output: Path, *flags: str) -> int:
   return bottlenecks.run([f"--retry_from={folder}", f"--output={output}", RUNNER, *flags])
 
 
-def stats_of(output: Path) -> dict[str, Any]:
-  stats: dict[str, Any] = json.loads((output / "stats.json").read_text())
-  return stats
-
-
-def files_of(folder: Path) -> dict[str, bytes]:
-  return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
 def check_same_as_cold(output: Path, cold: Path, computed: int) -> None:
   """Compares with a run that reused nothing; `computed`: how often the trunk ran."""
-  records = {name: data for name, data in files_of(output / "records").items() if name.endswith(".tfrecord")}
-  assert records == {name: data for name, data in files_of(cold / "records").items() if name.endswith(".tfrecord")}
+  records = {name: data for name, data in file_contents(output / "records").items() if name.endswith(".tfrecord")}
+  assert records == {name: data for name, data in file_contents(cold / "records").items() if name.endswith(".tfrecord")}
   for name in ("quarantine.csv", "labels.txt", "schema.pbtxt"):
     assert (output / name).read_bytes() == (cold / name).read_bytes()
-  assert info_of(output)["settings"] == info_of(cold)["settings"]
-  assert info_of(output)["trunk"] == info_of(cold)["trunk"]
-  stats = stats_of(output)
-  assert {**stats, "bottlenecks": 0} == {**stats_of(cold), "bottlenecks": 0}
+  assert read_json(output / "info.json")["settings"] == read_json(cold / "info.json")["settings"]
+  assert read_json(output / "info.json")["trunk"] == read_json(cold / "info.json")["trunk"]
+  stats = read_json(output / "stats.json")
+  assert {**stats, "bottlenecks": 0} == {**read_json(cold / "stats.json"), "bottlenecks": 0}
   assert stats["bottlenecks"] == {"computed": computed, "reused": stats["outputs"] - computed}
-
-
-def info_of(output: Path) -> dict[str, Any]:
-  info: dict[str, Any] = json.loads((output / "info.json").read_text())
-  return info
 
 
 def check_ledgers(before: Path, after: Path, repaired: int) -> None:
   """Both close, over the same inputs."""
-  first, second = stats_of(before), stats_of(after)
+  first, second = read_json(before / "stats.json"), read_json(after / "stats.json")
   for stats in (first, second):
     assert stats["inputs"] == stats["outputs"] + stats["quarantined"]
   assert {split: totals["inputs"] for split, totals in first["splits"].items()} == {

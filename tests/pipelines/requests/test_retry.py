@@ -11,6 +11,7 @@ from beam_retrain.pipelines import bottlenecks
 from beam_retrain.trainer import task
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.shards.image_counts import check_same
+from tests.helpers import file_contents, read_json
 from tests.pipelines.requests.retry_suite import (
   BAD,
   PERCENTAGES,
@@ -22,13 +23,10 @@ from tests.pipelines.requests.retry_suite import (
   check_ledgers,
   check_same_as_cold,
   drawn,
-  files_of,
-  info_of,
   kept_broken,
   retry,
   run,
   spoil,
-  stats_of,
   trunk,
 )
 
@@ -37,7 +35,7 @@ __all__ = ["broken", "drawn", "kept_broken", "trunk"]  # fixtures
 
 def test_repaired_images_are_computed_and_the_rest_is_taken(broken, tmp_path, capsys):
   assert not (broken.output / "COMPLETED").exists()
-  before = files_of(broken.output)
+  before = file_contents(broken.output)
   broken.repair()
   capsys.readouterr()
   assert retry(broken.output, tmp_path / "out") == 0
@@ -47,7 +45,7 @@ def test_repaired_images_are_computed_and_the_rest_is_taken(broken, tmp_path, ca
   check_same_as_cold(tmp_path / "out", tmp_path / "cold", computed=BAD)
   check_ledgers(broken.output, tmp_path / "out", repaired=BAD)
   assert (tmp_path / "out" / "COMPLETED").exists()
-  assert before == files_of(broken.output)
+  assert before == file_contents(broken.output)
   assert task.run([f"--input={tmp_path / 'out'}", f"--output={tmp_path / 'model'}", "--rounds=2"]) == 0
 
 
@@ -85,8 +83,8 @@ def test_the_trunk_is_the_stored_one(drawn, made, tmp_path):
   shutil.rmtree(moved)
   broken.repair()
   assert retry(tmp_path / "bad", tmp_path / "out") == 0
-  assert files_of(tmp_path / "out" / "trunk") == files_of(tmp_path / "bad" / "trunk")
-  assert info_of(tmp_path / "out")["trunk"] == info_of(tmp_path / "bad")["trunk"]
+  assert file_contents(tmp_path / "out" / "trunk") == file_contents(tmp_path / "bad" / "trunk")
+  assert read_json(tmp_path / "out" / "info.json")["trunk"] == read_json(tmp_path / "bad" / "info.json")["trunk"]
   card = tmp_path / "bad" / "trunk" / "trunk.json"
   card.write_text(card.read_text().replace('"input_px": 16', '"input_px": 32'))
   with pytest.raises(InputError, match=r"is not the trunk .* any more that its bottlenecks were made with"):
@@ -107,7 +105,7 @@ def test_all_settings_are_those_of_the_run(drawn, trunk, tmp_path, monkeypatch, 
   assert retry(tmp_path / "bad", tmp_path / "out") == 0
   assert f"{BAD} of {BAD} quarantined images sound now, 0 still bad\n" in capsys.readouterr().out
   check_same_as_cold(tmp_path / "out", tmp_path / "cold", computed=BAD)
-  assert stats_of(tmp_path / "out")["reasons"] == {"CONFLICTING_LABELS": 2}
+  assert read_json(tmp_path / "out" / "stats.json")["reasons"] == {"CONFLICTING_LABELS": 2}
 
 
 @pytest.mark.parametrize(
@@ -146,7 +144,7 @@ def test_other_images_are_refused(broken, tmp_path, change):
   broken.repair()
   last = sorted(broken.data.rglob("*.png"))[-1]
   output = Path(shutil.copytree(broken.output, tmp_path / "out"))
-  before = files_of(output)
+  before = file_contents(output)
   if change == "added":
     shutil.copy(last, last.with_name("new.png"))
   elif change == "removed":
@@ -156,7 +154,7 @@ def test_other_images_are_refused(broken, tmp_path, change):
   words = "the labels in" if change == "moved" else r"there are \d+ (training|testing) images today, there were \d+"
   with pytest.raises(InputError, match=f"{words}.*[Gg]ive --reuse {broken.output} instead"):
     retry(broken.output, output)
-  assert files_of(output) == before
+  assert file_contents(output) == before
 
 
 def test_counts_are_compared_split_by_split():

@@ -17,6 +17,7 @@ from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.images.idx import encode_idx
 from beam_retrain.transforms.core.records.schema import decode_bottleneck, decode_image, encode_image
 from beam_retrain.transforms.core.records.tfrecord import frame, read_records
+from tests.helpers import read_json
 from tests.pipelines.requests.retry_suite import (
   BAD,
   PERCENTAGES,
@@ -30,7 +31,6 @@ from tests.pipelines.requests.retry_suite import (
   retry,
   run,
   spoil,
-  stats_of,
   trunk,
 )
 
@@ -127,8 +127,8 @@ def test_a_manifest_s_images(drawn, trunk, tmp_path):
   manifest.write_text("\n".join(["file_name,label,split", *rows, ""]))
   (data / list(sound)[5]).unlink()  # not even a link any more: the manifest lists it all the same
   assert run(manifest, tmp_path / "bad", trunk) == 3
-  assert stats_of(tmp_path / "bad")["reasons"]["UNREADABLE"] == 1
-  assert set(stats_of(tmp_path / "bad")["splits"]) == {"training", "validation", "testing"}
+  assert read_json(tmp_path / "bad" / "stats.json")["reasons"]["UNREADABLE"] == 1
+  assert set(read_json(tmp_path / "bad" / "stats.json")["splits"]) == {"training", "validation", "testing"}
   Broken(data, sound, tmp_path / "bad", ()).repair()
   assert retry(tmp_path / "bad", tmp_path / "out") == 0
   assert run(manifest, tmp_path / "cold", trunk) == 0
@@ -158,7 +158,7 @@ def test_distorted_variants_are_taken_shard_by_shard(made, trunk, tmp_path):
   cold = tmp_path / "cold"
   assert (tmp_path / "out" / "distorted" / shard).read_bytes() == (cold / "distorted" / shard).read_bytes()
   assert (tmp_path / "out" / "distorted" / other).read_bytes() == planted
-  assert stats_of(tmp_path / "out")["distorted"] == stats_of(cold)["distorted"]
+  assert read_json(tmp_path / "out" / "stats.json")["distorted"] == read_json(cold / "stats.json")["distorted"]
   check_same_as_cold(tmp_path / "out", cold, computed=1)
 
 

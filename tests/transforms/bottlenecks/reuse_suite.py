@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import io
 import json
 import os
 from collections.abc import Callable, Sequence
@@ -14,7 +13,6 @@ import apache_beam as beam
 import numpy as np
 import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
-from PIL import Image as Pillow
 
 from beam_retrain.transforms.bottlenecks.compute import EmbedShard
 from beam_retrain.transforms.bottlenecks.model_handler import ImageModelHandler
@@ -28,6 +26,7 @@ from beam_retrain.transforms.shards.work import METRICS_NAMESPACE, REPORTS_FOLDE
 from beam_retrain.transforms.sources.find import RecordsSource
 from beam_retrain.transforms.sources.folders import PlanImageFolders, find_class_folders
 from beam_retrain.transforms.sources.idx import PlanIdxShards, find_idx_splits
+from tests.helpers import file_contents, noise_image, write
 
 LABELS = ["ant", "bee", "cat"]
 
@@ -47,37 +46,23 @@ NO_TRUNK = ImageModelHandler("/nowhere/trunk")
 TWO_PROCESSES = ("--direct_num_workers=2", "--direct_running_mode=multi_processing")
 
 
-def image(seed: int, kind: str = "PNG", size: tuple[int, int] = (12, 9)) -> bytes:
-  file = io.BytesIO()
-  pixels = np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8)
-  Pillow.fromarray(pixels).save(file, kind)
-  return file.getvalue()
-
-
-def write(root: Path, images: dict[str, bytes]) -> Path:
-  for key, encoded in images.items():
-    (root / key).parent.mkdir(parents=True, exist_ok=True)
-    (root / key).write_bytes(encoded)
-  return root
-
-
 def yesterday() -> dict[str, bytes]:
   kinds = ("PNG", "JPEG", "BMP", "GIF")
-  return {f"{LABELS[n % 3]}/{n}": image(n, kinds[n % 4], (8 + n % 20, 30 - n % 20)) for n in range(60)}
+  return {f"{LABELS[n % 3]}/{n}": noise_image(n, kinds[n % 4], (8 + n % 20, 30 - n % 20)) for n in range(60)}
 
 
 def today() -> dict[str, bytes]:
   """Yesterday's images, some gone, edited, renamed, in another class or there twice; new ones, doubles, bad ones."""
   images = yesterday()
   del images["ant/0"], images["bee/1"]
-  images["ant/3"] = image(1003)
+  images["ant/3"] = noise_image(1003)
   images["bee/4"] = images["cat/2"]
   images["cat/renamed.png"] = images.pop("cat/5")
   images["bee/moved.png"] = images.pop("cat/8")
-  new = {f"{LABELS[n % 3]}/new{n}.png": image(2000 + n) for n in range(11)}
+  new = {f"{LABELS[n % 3]}/new{n}.png": noise_image(2000 + n) for n in range(11)}
   # The same new image often: within shards and across, in both splits.
-  doubles = {f"{LABELS[n % 3]}/double{n}.png": image(3000) for n in range(14)}
-  cut = image(4000, "JPEG", (40, 40))[:-200]
+  doubles = {f"{LABELS[n % 3]}/double{n}.png": noise_image(3000) for n in range(14)}
+  cut = noise_image(4000, "JPEG", (40, 40))[:-200]
   bad = {
     "ant/empty": b"",
     "bee/empty.jpg": b"",
@@ -148,7 +133,7 @@ def embed(
 
 def contents(folder: Path) -> dict[str, bytes]:
   """Every file of an output but for the reports, the fresh ones and the counts, by its path."""
-  found = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+  found = file_contents(folder)
   return {name: data for name, data in found.items() if ".fresh/" not in name and ".shards" not in name}
 
 

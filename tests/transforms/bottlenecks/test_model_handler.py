@@ -21,17 +21,11 @@ from beam_retrain.transforms.core.records.quarantine import Quarantined, Reason
 from beam_retrain.transforms.core.records.schema import Image
 from beam_retrain.transforms.core.system.cpu import cores_given
 from beam_retrain.transforms.core.system.out_of_memory import is_out_of_memory
-
-
-def picture(seed: int, kind: str = "PNG") -> bytes:
-  file = io.BytesIO()
-  pixels = np.random.default_rng(seed).integers(0, 256, (28, 28), dtype=np.uint8)
-  Pillow.fromarray(pixels).save(file, kind)
-  return file.getvalue()
+from tests.helpers import encode, noise_image
 
 
 def images(count: int) -> list[Image]:
-  return [Image(f"a/{number}.png", "a", picture(number)) for number in range(count)]
+  return [Image(f"a/{number}.png", "a", noise_image(number)) for number in range(count)]
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +47,7 @@ def test_gives_one_vector_per_image_in_order(handler):
 def test_a_bad_image_is_named_and_the_others_of_its_batch_are_as_without_it(handler):
   model = handler.load_once()
   good = images(4)
-  truncated = Image("a/cut.jpg", "a", picture(9, "JPEG")[:-100])
+  truncated = Image("a/cut.jpg", "a", noise_image(9, "JPEG", (28, 28))[:-100])
   mixed = [good[0], truncated, good[1], Image("a/empty.png", "a", b""), Image("a/t.png", "a", b"text"), *good[2:]]
   results = list(handler.run_inference(mixed, model))
   assert [type(result) for result in results] == [
@@ -104,9 +98,7 @@ def test_works_in_anyones_pipeline(tiny_trunk):
 
 
 def of_shade(name: str, shade: int) -> Image:
-  file = io.BytesIO()
-  Pillow.fromarray(np.full((8, 8), shade, np.uint8)).save(file, "PNG")
-  return Image(f"a/{name}.png", "a", file.getvalue())
+  return Image(f"a/{name}.png", "a", encode(np.full((8, 8), shade, np.uint8)))
 
 
 def save_trunk_of(function, folder) -> ImageModelHandler:
@@ -229,7 +221,7 @@ def test_a_batch_that_memory_does_not_do_for_is_halved_and_stays_so():
 
   model = load_halving(load, 8)
   assert model.largest_batch() == 8
-  pictures = [Image("a", "a", picture(seed)) for seed in range(10)]  # of other lengths each
+  pictures = [Image("a", "a", noise_image(seed)) for seed in range(10)]  # of other lengths each
   for _ in range(2):
     results = list(infer_images(pictures, model, batch_size=8))
     assert all(isinstance(result, Inferred) for result in results)

@@ -25,9 +25,9 @@ from tests.transforms.bottlenecks.reuse_suite import (
   cold,
   embed,
   handler,
-  image,
   keys_of,
   new_tree,
+  noise_image,
   old_tree,
   plan,
   plan_idx,
@@ -144,11 +144,11 @@ def test_records(handler, tmp_path):
 
 def test_random_nights_against_plain_sets(handler, tmp_path):
   rng = np.random.default_rng(5)
-  encoded = [image(seed) for seed in range(30)]
+  encoded = [noise_image(seed) for seed in range(30)]
   for night in range(3):
     old, new = (
       {f"{LABELS[rng.integers(3)]}/{n}.png": encoded[rng.integers(30)] for n in rng.choice(40, count, replace=False)}
-      | {f"{label}/always": image(50 + number) for number, label in enumerate(LABELS)}
+      | {f"{label}/always": noise_image(50 + number) for number, label in enumerate(LABELS)}
       for count in (rng.integers(3, 30), rng.integers(3, 40))
     )
     folder = tmp_path / str(night)
@@ -202,7 +202,7 @@ def test_bad_images_alone_load_no_trunk(tmp_path):
 
 
 def test_a_trunk_that_cannot_be_loaded_is_no_images_fault(tmp_path):
-  tree = write(tmp_path / "tree", {"ant/0": image(1), "bee/0": image(2)})
+  tree = write(tmp_path / "tree", {"ant/0": noise_image(1), "bee/0": noise_image(2)})
   with pytest.raises(Exception, match="does not see the folder /nowhere/trunk"):
     embed(plan(tree), NO_TRUNK, tmp_path / "out", [])
 
@@ -222,8 +222,8 @@ print("loaded", [name for name in ("tensorflow", "keras") if name in sys.modules
 def test_the_command_says_what_was_reused(small_images, bottlenecks_folder, tiny_trunk, tmp_path, capsys):
   tree = tmp_path / "tree"
   shutil.copytree(small_images, tree)
-  new = {"black/new.png": image(7), "white/new.png": image(8), "white/40.png": image(8)}
-  write(tree, {**new, "grey/bad.jpg": image(9, "JPEG")[:-90]})
+  new = {"black/new.png": noise_image(7), "white/new.png": noise_image(8), "white/40.png": noise_image(8)}
+  write(tree, {**new, "grey/bad.jpg": noise_image(9, "JPEG")[:-90]})
   output = tmp_path / "out"
   flags = arguments(tree, tiny_trunk, output, f"--reuse={bottlenecks_folder}")
   line = f"121 of 123 bottlenecks reused from {bottlenecks_folder}, 2 computed\n"

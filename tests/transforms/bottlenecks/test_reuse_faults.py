@@ -37,9 +37,9 @@ from tests.transforms.bottlenecks.reuse_suite import (
   flip,
   forget,
   handler,
-  image,
   lead_nowhere,
   new_tree,
+  noise_image,
   old_tree,
   options,
   plan,
@@ -66,7 +66,7 @@ def plan_files(tree: Path, *shards: Sequence[str], modified_secs: float = 1.0) -
 
 
 def test_a_file_that_vanished_since_it_was_planned(handler, tmp_path):
-  tree = write(tmp_path / "tree", {"ant/0": image(1), "ant/1": image(2), "bee/3": image(1)})
+  tree = write(tmp_path / "tree", {"ant/0": noise_image(1), "ant/1": noise_image(2), "bee/3": noise_image(1)})
   planned = plan_files(tree, ("ant/0", "ant/1"), ("bee/2", "bee/3"))
   embed(planned, handler, tmp_path / "cold")
   embed(planned, handler, tmp_path / "out", [])
@@ -74,9 +74,9 @@ def test_a_file_that_vanished_since_it_was_planned(handler, tmp_path):
   assert "bee/2,training,10,UNREADABLE," in (tmp_path / "out" / "quarantine.csv").read_text()
 
 
-@pytest.mark.parametrize("becomes", [None, image(99)])
+@pytest.mark.parametrize("becomes", [None, noise_image(99)])
 def test_a_file_that_goes_or_changes_after_it_was_hashed(handler, tmp_path, monkeypatch, becomes: bytes | None):
-  tree = write(tmp_path / "tree", {"ant/0": image(1), "ant/1": image(2), "bee/2": image(1)})
+  tree = write(tmp_path / "tree", {"ant/0": noise_image(1), "ant/1": noise_image(2), "bee/2": noise_image(1)})
 
   def read_then_change(shard, labels):
     yield from read_images(shard, labels)
@@ -90,12 +90,12 @@ def test_a_file_that_goes_or_changes_after_it_was_hashed(handler, tmp_path, monk
     embed(plan_files(tree, keys), handler, tmp_path / "out", [])
   # The double of it has nothing to be computed from either: both are left to the next run.
   quarantine = (tmp_path / "out" / "quarantine.csv").read_text().splitlines()[1:]
-  size = str(len(image(1)))
+  size = str(len(noise_image(1)))
   expected = [[key, "training", size, "UNREADABLE"] for key in ("ant/0", "bee/2")]
   assert [line.split(",")[:4] for line in quarantine] == expected
   assert "run the command again" in quarantine[0]
 
-  write(tree, {"ant/0": image(1)})
+  write(tree, {"ant/0": noise_image(1)})
   planned = plan_files(tree, keys, modified_secs=2.0)
   embed(planned, handler, tmp_path / "out", [])
   embed(planned, handler, tmp_path / "cold")
@@ -171,7 +171,7 @@ def test_images_are_read_only_once_the_plan_is_checked(old_tree, store, tmp_path
 
 
 def test_a_run_that_was_killed_keeps_what_it_had_computed(handler, tiny_trunk, tmp_path):
-  tree = write(tmp_path / "tree", {f"{LABELS[n % 3]}/{n}.png": image(n) for n in range(800)})
+  tree = write(tmp_path / "tree", {f"{LABELS[n % 3]}/{n}.png": noise_image(n) for n in range(800)})
   output = tmp_path / "out"
   code = f"""
 from pathlib import Path

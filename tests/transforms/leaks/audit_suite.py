@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import gzip
 import hashlib
-import io
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
@@ -34,6 +32,7 @@ from beam_retrain.transforms.leaks.policy import SplitAudit
 from beam_retrain.transforms.shards.ledger import CloseLedger
 from beam_retrain.transforms.shards.work import REPORTS_FOLDER, WorkShards
 from beam_retrain.transforms.sources.find import find_source, read_images
+from tests.helpers import read_csv
 
 PERCENTAGES = SplitPercentages()
 
@@ -196,10 +195,6 @@ def plain_counts(rows: list[list[str]]) -> dict[str, dict[str, int]]:
   return counts
 
 
-def read_csv(path: Path) -> list[list[str]]:
-  return list(csv.reader(io.StringIO(path.read_bytes().decode(), newline="")))
-
-
 # Jobs.
 
 
@@ -315,10 +310,6 @@ def read_output(output: Path) -> dict[str, list[tuple[str, bytes]]]:
       records = list(read_records(file, path))
     found[Path(path).name] = [(decode_bottleneck(record).key, record) for record in records]
   return found
-
-
-def files_of(folder: Path) -> dict[str, bytes]:
-  return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 @pytest.fixture(scope="module")

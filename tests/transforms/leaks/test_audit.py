@@ -14,6 +14,7 @@ import pytest
 from beam_retrain.transforms.bottlenecks.store import record_files
 from beam_retrain.transforms.core.records.leaks import OnLeak
 from beam_retrain.transforms.core.records.splits import SplitPercentages
+from tests.helpers import file_contents, read_csv
 from tests.transforms.leaks.audit_suite import (
   HEADER,
   NO_TRUNK,
@@ -27,13 +28,11 @@ from tests.transforms.leaks.audit_suite import (
   digits,
   dropped,
   embed,
-  files_of,
   handler,
   idx_folder,
   plain_counts,
   plain_leaks,
   read_converted,
-  read_csv,
   read_folders,
   read_idx,
   read_output,
@@ -224,13 +223,13 @@ def test_a_killed_run_goes_on(idx_folder, warned, dropped, handler, tmp_path, on
   times = {path: Path(path).stat().st_mtime_ns for path in kept}
   embed(idx_folder, handler, output, on_leak)
   assert {path: Path(path).stat().st_mtime_ns for path in kept} == times
-  assert files_of(output) == files_of(whole)
+  assert file_contents(output) == file_contents(whole)
 
 
 @pytest.mark.parametrize("on_leak", [OnLeak.WARN, OnLeak.DROP])
 def test_two_processes_write_the_same(idx_folder, warned, dropped, handler, tmp_path, on_leak):
   output = embed(idx_folder, handler, tmp_path / "out", on_leak, flags=TWO_PROCESSES)
-  assert files_of(output) == files_of(warned if on_leak == OnLeak.WARN else dropped)
+  assert file_contents(output) == file_contents(warned if on_leak == OnLeak.WARN else dropped)
 
 
 def test_drop_is_as_if_the_dropped_images_were_not_there(class_folders, handler, tmp_path):

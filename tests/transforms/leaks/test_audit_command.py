@@ -18,18 +18,17 @@ from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.images.encode import encode_pixels
 from beam_retrain.transforms.core.records.leaks import OnLeak
 from beam_retrain.transforms.shards.work import REPORTS_FOLDER
+from tests.helpers import file_contents, read_csv
 from tests.transforms.leaks.audit_suite import (
   HEADER,
   PERCENTAGES,
   converted,
   digits,
   embed,
-  files_of,
   handler,
   idx_folder,
   plain_counts,
   plain_leaks,
-  read_csv,
   read_folders,
   trunk_folder,
 )
@@ -126,13 +125,13 @@ def test_fail_keeps_an_earlier_output_and_goes_on_once_the_leaks_are_mended(smal
   assert (output / "leaks.csv").read_text() == "kind,sha256,file_name,split,label\n"
   assert json.loads((output / "stats.json").read_text())["leaks"] == plain_counts([])
   assert "testing alike" not in capsys.readouterr().err
-  before = files_of(output)
+  before = file_contents(output)
 
   for key in conflicting | leaked:
     shutil.copy(small / key, tree / key)
   assert run(flags) == 1
   assert f"see {output}/leaks.refused.csv; mend them" in capsys.readouterr().err
-  after = files_of(output)
+  after = file_contents(output)
   text = after.pop("leaks.refused.csv").decode()
   assert list(csv.reader(io.StringIO(text))) == [HEADER, *rows]
   assert after == before
@@ -147,10 +146,10 @@ def test_fail_keeps_an_earlier_output_and_goes_on_once_the_leaks_are_mended(smal
 def test_another_commands_output_is_not_written_into(small, trunk_folder, converted, tmp_path):
   output = tmp_path / "converted"
   shutil.copytree(converted, output)
-  before = files_of(output)
+  before = file_contents(output)
   with pytest.raises(InputError, match="holds the output of `beam-retrain convert`"):
     run(arguments(small, trunk_folder, output, "--on_leak=fail"))
-  assert files_of(output) == before
+  assert file_contents(output) == before
 
 
 def test_a_class_that_dropping_leaves_empty_is_told_before_anything_is_lost(small, trunk_folder, tmp_path):
@@ -162,14 +161,14 @@ def test_a_class_that_dropping_leaves_empty_is_told_before_anything_is_lost(smal
     encoded = zero.encoded if split == "testing" else encode_pixels(np.full((9, 9), number, np.uint8), "png")
     name_in(split, tree / "2", 0).write_bytes(encoded)
   assert run(arguments(tree, trunk_folder, output)) == 0
-  before = files_of(output)
+  before = file_contents(output)
   with pytest.raises(InputError) as raised:
     run(arguments(tree, trunk_folder, output, "--on_leak=drop"))
   assert str(raised.value) == (
     "no testing image of class '2' is left: --on_leak drop leaves them out, whose leaks --on_leak warn lists: mend"
     " those, add images, or remove the class."
   )
-  assert files_of(output) == before
+  assert file_contents(output) == before
 
 
 def test_bad_images_that_are_there_twice_are_no_leaks(small, handler, tmp_path):

@@ -1,6 +1,5 @@
 """Every input format is recognised by what is there, and read alike."""
 
-import io
 import json
 import os
 import shutil
@@ -9,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image as Pillow
 
 from beam_retrain.pipelines.convert import run as convert
 from beam_retrain.transforms.core.errors import InputError
@@ -26,6 +24,7 @@ from beam_retrain.transforms.sources.find import (
   read_images,
 )
 from beam_retrain.transforms.sources.sampling import read_all as read_locally
+from tests.helpers import noise_image
 
 _LABELS = [str(number) for number in range(10)]
 
@@ -145,15 +144,9 @@ def test_an_info_file_of_somebody_else_does_not_matter(tmp_path):
   assert find_source(str(tmp_path)).labels == ["a", "b"]
 
 
-def picture() -> bytes:
-  file = io.BytesIO()
-  Pillow.fromarray(np.zeros((4, 4), np.uint8)).save(file, "PNG")
-  return file.getvalue()
-
-
 def test_one_item_for_every_input_whatever_is_wrong_with_it(tmp_path):
   good = tmp_path / "good"
-  good.write_bytes(picture())
+  good.write_bytes(noise_image(0))
   inputs = (
     ImageFile("a/good", "a", str(good), 1, 0.0),
     ImageFile("a/gone", "a", str(tmp_path / "gone"), 17, 0.0),
@@ -186,11 +179,11 @@ def test_one_item_for_every_input_whatever_is_wrong_with_it(tmp_path):
 
 def test_images_of_one_class_are_enough_to_try_a_model_on(tmp_path, collect):
   (tmp_path / "5").mkdir()
-  (tmp_path / "5" / "1.png").write_bytes(picture())
+  (tmp_path / "5" / "1.png").write_bytes(noise_image(0))
   with pytest.raises(InputError, match="holds one class only, '5'"):
     find_source(str(tmp_path))
   source = find_source(str(tmp_path), min_classes=1)
   assert source.labels == ["5"]
   (shard,) = collect(source.plan(("all",), None))
-  expected = [Image("5/1.png", "5", picture())]
+  expected = [Image("5/1.png", "5", noise_image(0))]
   assert list(read_images(shard, source.labels)) == list(read_locally(source, ("all",), None)) == expected

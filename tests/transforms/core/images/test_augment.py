@@ -25,17 +25,10 @@ from beam_retrain.transforms.core.images.augment_tf import make_distort_all
 from beam_retrain.transforms.core.images.decode import preprocess
 from beam_retrain.transforms.core.records.quarantine import Quarantined, Reason
 from beam_retrain.transforms.core.records.shards import ShardReport
-from tests.helpers import ROOT
+from tests.helpers import ROOT, noise_image
 
 _ALL = Distortions(flip_left_right=True, random_crop=20, random_scale=50, random_brightness=30, copies=5, seed=7)
 _KEYS = [f"training/{number % 10}/{number}.jpg" for number in range(2_000)]
-
-
-def image(height: int, width: int, number: int = 0, kind: str = "PNG") -> bytes:
-  pixels = np.random.default_rng(number).integers(0, 256, (height, width, 3), dtype=np.uint8)
-  file = io.BytesIO()
-  Image.fromarray(pixels).save(file, kind)
-  return file.getvalue()
 
 
 def test_known_variants_stay_what_they_are():
@@ -178,7 +171,7 @@ def bilinear(pixels: np.ndarray, side: int) -> np.ndarray:
 
 @pytest.mark.parametrize("size", [(28, 28), (60, 40), (150, 130)])
 def test_the_pixels_are_those_of_an_independent_computation(size):
-  images = [image(*size, number) for number in range(3)]
+  images = [noise_image(number, size=size) for number in range(3)]
   keys = ["a/1.png", "a/2.png", "b/1.png"]
   made = make_distort_all(_ALL, 64)(images, keys).numpy()
   assert made.shape == (3, 5, 64, 64, 3)
@@ -197,7 +190,7 @@ def test_the_pixels_are_those_of_an_independent_computation(size):
 def test_a_variant_that_distorts_nothing_is_what_the_trunk_sees_of_the_image():
   # Flipping is all that is asked for: half of the variants are the image itself, to the last bit.
   flip = Distortions(flip_left_right=True, copies=6)
-  images = [image(50, 30, kind="JPEG"), image(28, 28)]
+  images = [noise_image(0, "JPEG", (50, 30)), noise_image(0, size=(28, 28))]
   keys = ["a/1.jpg", "a/2.png"]
   made = make_distort_all(flip, 75)(images, keys).numpy()
   plain = tf.function(lambda encoded: preprocess(encoded, 75))(tf.constant(images)).numpy()  # as `load_model` does
@@ -210,7 +203,7 @@ def test_a_variant_that_distorts_nothing_is_what_the_trunk_sees_of_the_image():
 
 def test_a_image_that_cannot_be_decoded_is_an_error():
   with pytest.raises(Exception, match=r"decode|image"):
-    make_distort_all(_ALL, 32)([image(9, 9), b"no image"], ["a", "b"])
+    make_distort_all(_ALL, 32)([noise_image(0), b"no image"], ["a", "b"])
 
 
 def report(file: str, inputs: int, bad: tuple[str, ...] = (), records: int | None = None, **extra) -> ShardReport:

@@ -8,14 +8,9 @@ import tensorflow as tf
 from PIL import Image as Pillow
 
 from beam_retrain.transforms.core.images.decode import decode_and_resize, preprocess, preprocess_alike
+from tests.helpers import encode
 
 _PIXELS = np.random.default_rng(2).integers(0, 256, (13, 9, 3), dtype=np.uint8)
-
-
-def encoded(kind: str, mode: str = "RGB", pixels: np.ndarray = _PIXELS) -> bytes:
-  file = io.BytesIO()
-  Pillow.fromarray(pixels).convert(mode).save(file, kind)
-  return file.getvalue()
 
 
 def bilinear(pixels: np.ndarray, size: int) -> np.ndarray:
@@ -35,20 +30,20 @@ def bilinear(pixels: np.ndarray, size: int) -> np.ndarray:
 
 @pytest.mark.parametrize("size", [5, 13, 75])
 def test_gives_rgb_0_to_1_bilinear_without_antialiasing(size):
-  result = decode_and_resize(tf.constant(encoded("PNG")), size).numpy()
+  result = decode_and_resize(tf.constant(encode(_PIXELS, "PNG")), size).numpy()
   assert result.dtype == np.float32
   np.testing.assert_allclose(result, bilinear(_PIXELS / 255.0, size), atol=1e-5)
 
 
 @pytest.mark.parametrize(("kind", "mode"), [("BMP", "RGB"), ("BMP", "RGBA"), ("PNG", "RGBA")])
 def test_lossless_formats_agree_to_the_last_bit(kind, mode):
-  expected = decode_and_resize(tf.constant(encoded("PNG")), 75).numpy()
-  np.testing.assert_array_equal(decode_and_resize(tf.constant(encoded(kind, mode)), 75).numpy(), expected)
+  expected = decode_and_resize(tf.constant(encode(_PIXELS, "PNG")), 75).numpy()
+  np.testing.assert_array_equal(decode_and_resize(tf.constant(encode(_PIXELS, kind, mode)), 75).numpy(), expected)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "BMP", "JPEG", "GIF"])
 def test_grey_becomes_three_equal_channels(kind):
-  result = decode_and_resize(tf.constant(encoded(kind, "L")), 75).numpy()
+  result = decode_and_resize(tf.constant(encode(_PIXELS, kind, "L")), 75).numpy()
   np.testing.assert_array_equal(result[..., 0], result[..., 1])
   np.testing.assert_array_equal(result[..., 0], result[..., 2])
   grey = np.asarray(Pillow.fromarray(_PIXELS).convert("L"))[..., None] / 255.0
@@ -64,7 +59,7 @@ def test_of_an_animation_the_first_frame():
 
 
 def test_a_batch_is_its_images():
-  images = [encoded("PNG"), encoded("JPEG", "L"), encoded("BMP")]
+  images = [encode(_PIXELS, "PNG"), encode(_PIXELS, "JPEG", "L"), encode(_PIXELS, "BMP")]
   batch = preprocess(tf.constant(images), 75).numpy()
   assert batch.shape == (3, 75, 75, 3)
   for image, row in zip(images, batch, strict=True):
@@ -73,7 +68,7 @@ def test_a_batch_is_its_images():
 
 def test_damaged_bytes_are_refused():
   with pytest.raises(tf.errors.InvalidArgumentError):
-    preprocess(tf.constant([encoded("JPEG"), encoded("JPEG")[:-100]]), 75)
+    preprocess(tf.constant([encode(_PIXELS, "JPEG"), encode(_PIXELS, "JPEG")[:-100]]), 75)
 
 
 @pytest.mark.parametrize("size", [13, 75])
@@ -82,7 +77,7 @@ def test_damaged_bytes_are_refused():
 )
 def test_a_batch_of_images_of_one_size_has_the_bits_that_any_batch_has(kind, mode, size):
   rng = np.random.default_rng(5)
-  images = [encoded(kind, mode, rng.integers(0, 256, (13, 9, 3), dtype=np.uint8)) for _ in range(3)]
+  images = [encode(rng.integers(0, 256, (13, 9, 3), dtype=np.uint8), kind, mode) for _ in range(3)]
   found = tf.function(lambda batch: preprocess_alike(batch, size))(tf.constant(images)).numpy()
   expected = tf.function(lambda batch: preprocess(batch, size))(tf.constant(images)).numpy()
   np.testing.assert_array_equal(found, expected)
@@ -90,4 +85,4 @@ def test_a_batch_of_images_of_one_size_has_the_bits_that_any_batch_has(kind, mod
 
 def test_damaged_bytes_are_refused_in_a_batch_of_one_size():
   with pytest.raises(tf.errors.InvalidArgumentError):
-    preprocess_alike(tf.constant([encoded("JPEG"), encoded("JPEG")[:-100]]), 75)
+    preprocess_alike(tf.constant([encode(_PIXELS, "JPEG"), encode(_PIXELS, "JPEG")[:-100]]), 75)

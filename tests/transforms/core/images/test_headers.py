@@ -1,10 +1,8 @@
 """What a image's header says, and every way of being no image."""
 
 import io
-import struct
 import subprocess
 import sys
-import zlib
 
 import numpy as np
 import pytest
@@ -14,30 +12,15 @@ from beam_retrain.transforms.core.images import headers
 from beam_retrain.transforms.core.images.headers import Fault, Looked, explain, look
 from beam_retrain.transforms.core.images.plain_headers import look_at_plain
 from beam_retrain.transforms.core.records.quarantine import Reason
+from tests.helpers import bomb, encode
 
 _PIXELS = np.random.default_rng(1).integers(0, 256, (20, 30, 3), dtype=np.uint8)
-
-
-def encoded(kind: str, mode: str = "RGB") -> bytes:
-  file = io.BytesIO()
-  Pillow.fromarray(_PIXELS).convert(mode).save(file, kind)
-  return file.getvalue()
-
-
-def bomb(width: int, height: int) -> bytes:
-  """A PNG of a few bytes whose header claims a huge image (PNG specification, 5.3 and 11.2.2)."""
-
-  def chunk(kind: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-  header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-  return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "BMP", "GIF"])
 @pytest.mark.parametrize("mode", ["RGB", "L"])
 def test_looks_at_each_format(kind, mode):
-  assert look(encoded(kind, mode)) == Looked(kind.lower(), 20, 30)
+  assert look(encode(_PIXELS, kind, mode)) == Looked(kind.lower(), 20, 30)
 
 
 @pytest.mark.parametrize(
@@ -45,11 +28,11 @@ def test_looks_at_each_format(kind, mode):
   [
     (b"", Reason.EMPTY),
     (b"these are not the pixels you are looking for", Reason.NOT_AN_IMAGE),
-    (encoded("TIFF"), Reason.NOT_AN_IMAGE),
-    (encoded("PNG")[:20], Reason.TRUNCATED),
+    (encode(_PIXELS, "TIFF"), Reason.NOT_AN_IMAGE),
+    (encode(_PIXELS, "PNG")[:20], Reason.TRUNCATED),
     (bomb(60_000, 60_000), Reason.TOO_LARGE),
     (bomb(8_000, 8_000), Reason.TOO_LARGE),
-    (encoded("BMP", "P"), Reason.UNSUPPORTED),
+    (encode(_PIXELS, "BMP", "P"), Reason.UNSUPPORTED),
   ],
 )
 def test_each_fault_has_its_reason(data, reason):
@@ -60,19 +43,19 @@ def test_each_fault_has_its_reason(data, reason):
 
 
 def test_the_bound_is_exact():
-  assert isinstance(look(encoded("PNG"), max_pixels=600), Looked)
-  assert look(encoded("PNG"), max_pixels=599).reason == Reason.TOO_LARGE
+  assert isinstance(look(encode(_PIXELS, "PNG"), max_pixels=600), Looked)
+  assert look(encode(_PIXELS, "PNG"), max_pixels=599).reason == Reason.TOO_LARGE
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "BMP"])
 def test_a_truncated_image_passes_the_look_and_is_explained(kind):
-  cut = encoded(kind)[:-200]
+  cut = encode(_PIXELS, kind)[:-200]
   assert isinstance(look(cut), Looked)
   assert explain(cut).reason == Reason.TRUNCATED
 
 
 def test_a_whole_image_that_was_refused_all_the_same_is_called_unsupported():
-  assert explain(encoded("PNG")).reason == Reason.UNSUPPORTED
+  assert explain(encode(_PIXELS, "PNG")).reason == Reason.UNSUPPORTED
 
 
 def damaged(data: bytes, seed: int) -> bytes:
@@ -89,7 +72,7 @@ def damaged(data: bytes, seed: int) -> bytes:
   [("JPEG", "RGB"), ("JPEG", "L"), ("JPEG", "CMYK"), ("PNG", "RGB"), ("PNG", "L"), ("PNG", "P"), ("PNG", "RGBA")],
 )
 def test_what_a_plain_header_says_is_what_pillow_says(kind, mode, monkeypatch):
-  whole = encoded(kind, mode)
+  whole = encode(_PIXELS, kind, mode)
   assert (look_at_plain(whole) is not None) == (mode in ("RGB", "L"))
   variants = [whole, *(whole[:cut] for cut in range(len(whole))), *(damaged(whole, seed) for seed in range(1_500))]
   said = [look_at_plain(data) for data in variants]
