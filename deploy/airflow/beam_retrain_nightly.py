@@ -5,7 +5,7 @@ with the Python that beam-retrain is installed in. Everything that differs from 
 Variable, `beam_retrain_nightly`, as JSON:
 
   {"python": "/opt/beam-retrain/bin/python",
-   "flags": {"model": "/srv/beam-retrain/model", "input": "/srv/beam-retrain/images",
+   "flags": {"model": "/srv/beam-retrain/model", "input": "/srv/beam-retrain/pictures",
              "history": "/srv/beam-retrain/history", "min_accuracy": 0.97, "max_drop": 0.01}}
 
 `flags` are the command's own and Beam's, handed over as they are, so that a misspelt one is refused and not ignored;

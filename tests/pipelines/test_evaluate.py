@@ -137,7 +137,7 @@ def test_bad_files_are_named_and_a_run_goes_on_with_what_is_finished(made: Any, 
   good = (data / "ant/1.png").read_bytes()
   (data / "ant/empty.png").write_bytes(b"")
   (data / "ant/truncated.png").write_bytes(good[: len(good) // 2])
-  (data / "bee/=1+1.png").write_bytes(b"not a image")
+  (data / "bee/=1+1.png").write_bytes(b"not an image")
   output, parts = tmp_path / "evaluation", tmp_path / "evaluation" / ".parts"
 
   assert _evaluate(made, data, output) == 3

@@ -24,7 +24,7 @@ def mixed(tmp_path, small_images) -> Path:
   folder = tmp_path / "mixed"
   shutil.copytree(small_images / "white", folder / "below")
   (folder / "empty.jpg").write_bytes(b"")
-  (folder / "text.PNG").write_text("not a image")
+  (folder / "text.PNG").write_text("not an image")
   (folder / "cut.jpg").write_bytes((small_images / "black" / "0.jpg").read_bytes()[:-300])
   (folder / "notes.txt").write_text("not even named like one")
   return folder

@@ -251,7 +251,7 @@ def test_what_a_gate_without_a_value_says():
   assert gate_value("model", same, "max_drop") == "accuracy as that of 2026-11-23"
   empty = _model({"7": (0, 0)}, comparison=_comparison(paired=0), min_label_recall=0.5, max_drop=0.1)
   assert gate_value("model", empty, "max_drop") == "not one image is in 2026-11-23 too"
-  assert gate_value("model", empty, "min_label_recall") == "not one label has a image"
+  assert gate_value("model", empty, "min_label_recall") == "not one label has an image"
 
 
 @pytest.mark.parametrize(

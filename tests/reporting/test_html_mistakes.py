@@ -56,7 +56,7 @@ def test_a_model_without_mistakes_says_so() -> None:
   assert "No label is contradicted" in section_of(page, "m-suspicious").text
 
 
-def test_a_image_of_the_gallery_says_everything(night_sample: Sample, night_page: Element) -> None:
+def test_an_image_of_the_gallery_says_everything(night_sample: Sample, night_page: Element) -> None:
   picture = next(picture for picture in night_sample.images["mistakes"] if picture["thumbnail"])
   (figure,) = [
     figure
@@ -118,7 +118,7 @@ def test_images_that_are_too_large_are_left_out() -> None:
 
 
 @pytest.mark.parametrize("thumbnail", [None, "", "https://example.org/a.png", "javascript:alert(1)"])
-def test_without_a_image_there_are_words(thumbnail: str | None) -> None:
+def test_without_an_image_there_are_words(thumbnail: str | None) -> None:
   sample = evaluation(number=300)
   for kind in sample.images.values():
     for picture in kind:

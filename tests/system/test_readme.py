@@ -44,7 +44,7 @@ def test_each_console_block_gives_what_it_shows(tmp_path):
 
 def understood_commands() -> list[str]:
   text = "\n".join(blocks("sh")).replace("\\\n", " ")
-  return [line for line in text.splitlines() if line.startswith(("beam-retrain", "python -m pipelines."))]
+  return [line for line in text.splitlines() if line.startswith(("beam-retrain", "python -m beam_retrain."))]
 
 
 @pytest.mark.parametrize("command", understood_commands())

@@ -106,7 +106,7 @@ def test_auto_stays_with_float32_where_the_check_fails_and_says_why(trunk, machi
 
 @needs_bfloat16
 @pytest.mark.parametrize("sample", [[], [Image("bad.png", "a", b"no image")]])
-def test_without_a_image_there_is_no_check_and_no_bfloat16(trunk, machine, sample):
+def test_without_an_image_there_is_no_check_and_no_bfloat16(trunk, machine, sample):
   machine(bfloat16=True, openvino=False)
   choice = choose_variant(trunk, "auto", "auto", lambda count: sample)
   assert choice.trunk.info.variant == Variant()
@@ -251,7 +251,7 @@ def test_the_same_images_are_not_looked_at_twice(trunk, machine, monkeypatch):
     choose_variant(trunk, "auto", "auto", lambda count: [*pictures(count), picture(99)])
 
 
-def test_a_image_that_gets_no_finite_numbers_counts_as_far_off(trunk, monkeypatch):
+def test_an_image_that_gets_no_finite_numbers_counts_as_far_off(trunk, monkeypatch):
   vector = np.ones(4, np.float32)
   found = iter([{"a": vector}, {"a": vector, "b": vector}])
   monkeypatch.setattr(precision, "embed", lambda *_: next(found))

@@ -336,7 +336,7 @@ def test_a_damaged_night_is_named_and_the_one_before_is_taken(made: Any, nights:
   assert "damaged" not in capsys.readouterr().err
 
 
-def test_a_manifest_row_without_a_image(made: Any, tmp_path: Path) -> None:
+def test_a_manifest_row_without_an_image(made: Any, tmp_path: Path) -> None:
   manifest = tmp_path / "manifest.csv"
   manifest.write_text("file_name,writer\nant/1.png,ann\nant/nobody.png,bob\n")
   with pytest.raises(InputError, match=r"ant/nobody\.png"):

@@ -163,7 +163,7 @@ def test_distorted_variants_are_taken_shard_by_shard(made, trunk, tmp_path):
 
 
 def _first_training_key(tmp_path: Path, data: Path, flags: Sequence[str]) -> str:
-  """Returns the key of a image of the first of two training shards, by a run that finds all of them sound."""
+  """Returns the key of an image of the first of two training shards, by a run that finds all of them sound."""
   assert run(data, tmp_path / "cold", *flags) == 0
   path = tmp_path / "cold" / "records" / "training-00000-of-00002.tfrecord"
   with path.open("rb") as file:

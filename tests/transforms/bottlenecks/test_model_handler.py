@@ -122,7 +122,7 @@ def refuses_black(pixels: tf.Tensor) -> tf.Tensor:
     return tf.identity(brightest)
 
 
-def test_a_image_that_the_model_refuses_stands_alone(tmp_path):
+def test_an_image_that_the_model_refuses_stands_alone(tmp_path):
   handler = save_trunk_of(refuses_black, tmp_path / "trunk")
   batch = [of_shade("grey", 51), of_shade("black", 0), of_shade("white", 255)]
   grey, black, white = handler.run_inference(batch, handler.load_once())
@@ -231,7 +231,7 @@ def test_a_batch_that_memory_does_not_do_for_is_halved_and_stays_so():
 
 
 @pytest.mark.parametrize("where", ["decode", "infer"])
-def test_a_image_that_memory_does_not_do_for_is_not_quarantined(where):
+def test_an_image_that_memory_does_not_do_for_is_not_quarantined(where):
   def needing_memory(here: str, pixels: np.ndarray) -> np.ndarray:
     np.empty((here == where and pixels.max() > 200) << 47)  # more, for a white one, than can be addressed
     return pixels

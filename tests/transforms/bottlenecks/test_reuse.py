@@ -94,7 +94,7 @@ def test_other_labels_number_the_classes_anew(old_tree, store, handler, tmp_path
   check_same(tmp_path / "out", tmp_path / "cold", computed=0)
 
 
-def test_a_image_that_is_too_large_today_is_quarantined_although_it_is_stored(old_tree, store, tiny_trunk, tmp_path):
+def test_an_image_that_is_too_large_today_is_quarantined_although_it_is_stored(old_tree, store, tiny_trunk, tmp_path):
   strict = ImageModelHandler(str(tiny_trunk), batch_size=4, max_pixels=300)
   embed(plan(old_tree), strict, tmp_path / "cold")
   embed(plan(old_tree), strict, tmp_path / "out", [store])

@@ -303,7 +303,7 @@ def test_labels_of_retrain_py_change_no_folder_name(cache, tmp_path):
     np.testing.assert_array_equal(found[key].vector, vector)
 
 
-def test_a_image_that_cannot_be_decoded_any_more_is_quarantined_all_the_same(cache, tmp_path):
+def test_an_image_that_cannot_be_decoded_any_more_is_quarantined_all_the_same(cache, tmp_path):
   keys = sorted(cache.vectors)
   cut, empty, text = (cache.data / key for key in keys[:3])
   cut.write_bytes(cut.read_bytes()[:-40])

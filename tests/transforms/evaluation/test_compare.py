@@ -218,7 +218,7 @@ def test_slices_alone(tmp_path):
   assert slices_csv({}, {}).count("\n") == 1
 
 
-def test_a_image_that_could_not_be_used_may_be_in_the_manifest(tmp_path):
+def test_an_image_that_could_not_be_used_may_be_in_the_manifest(tmp_path):
   (tmp_path / "m.csv").write_text("file_name,w\n000.jpg,1\n=bad.jpg,1\n")
   reports = _write_parts(tmp_path / "parts", {"model": _rows(1, "5")}, 3, ["=bad.jpg"])
   step = CompareNights(

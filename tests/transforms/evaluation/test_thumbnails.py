@@ -45,12 +45,12 @@ def test_a_small_one_keeps_every_pixel() -> None:
   np.testing.assert_array_equal(np.asarray(_opened(uri)), np.asarray(Image.open(io.BytesIO(encoded))))
 
 
-@pytest.mark.parametrize("damage", [b"", b"not a image", _encoded(60, 60, "PNG")[:900]])
+@pytest.mark.parametrize("damage", [b"", b"not an image", _encoded(60, 60, "PNG")[:900]])
 def test_what_cannot_be_decoded_has_none(damage: bytes) -> None:
   assert thumbnail(damage) is None
 
 
-def test_a_image_with_too_many_pixels_is_not_decoded() -> None:
+def test_an_image_with_too_many_pixels_is_not_decoded() -> None:
   assert thumbnail(_encoded(60, 60, "PNG"), max_pixels=3599) is None
 
 

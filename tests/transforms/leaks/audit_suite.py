@@ -50,7 +50,7 @@ HEADER = ["kind", "sha256", "file_name", "split", "label"]
 
 
 class Image(NamedTuple):
-  """A image as a plain reader knows it; `given`: the split that its data set says, if it does."""
+  """An image as a plain reader knows it; `given`: the split that its data set says, if it does."""
 
   key: str
   label: str

@@ -43,7 +43,7 @@ def arguments(path: Path, trunk: Path, output: Path, *more: str) -> list[str]:
 
 
 def name_in(split: str, folder: Path, start: int) -> Path:
-  """Returns the path of a image, numbered from `start` on, that falls into a split."""
+  """Returns the path of an image, numbered from `start` on, that falls into a split."""
   numbers = range(start, start + 1000)
   return next(folder / f"{n}.png" for n in numbers if PERCENTAGES.split_of(f"{folder.name}/{n}.png") == split)
 

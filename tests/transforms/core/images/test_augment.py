@@ -1,4 +1,4 @@
-"""Variants of a image: drawn from key, copy and seed alone, over the whole range; made as `retrain.py` made them."""
+"""Variants of an image: drawn from key, copy and seed alone, over the whole range; made as `retrain.py` made them."""
 
 from __future__ import annotations
 
@@ -201,7 +201,7 @@ def test_a_variant_that_distorts_nothing_is_what_the_trunk_sees_of_the_image():
       np.testing.assert_array_equal(found, expected[:, ::-1] if is_mirrored else expected)
 
 
-def test_a_image_that_cannot_be_decoded_is_an_error():
+def test_an_image_that_cannot_be_decoded_is_an_error():
   with pytest.raises(Exception, match=r"decode|image"):
     make_distort_all(_ALL, 32)([noise_image(0), b"no image"], ["a", "b"])
 

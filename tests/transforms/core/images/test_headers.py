@@ -1,4 +1,4 @@
-"""What a image's header says, and every way of being no image."""
+"""What an image's header says, and every way of being no image."""
 
 import io
 import subprocess
@@ -96,7 +96,7 @@ except MemoryError:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="how much a process has is read in /proc")
-def test_a_image_that_memory_does_not_do_for_is_not_damaged():
+def test_an_image_that_memory_does_not_do_for_is_not_damaged():
   file = io.BytesIO()
   Pillow.new("L", (7_000, 7_000)).save(file, "PNG")
   command = [sys.executable, "-c", _WITH_LITTLE_MEMORY]

@@ -207,7 +207,7 @@ def test_a_column_of_as_many_values_as_images_is_refused(monkeypatch):
     merge([_sliced("a", "b", right=0), _sliced("c", "d", right=0)])
 
 
-def test_rows_of_the_manifest_without_a_image_are_counted_and_the_first_is_named():
+def test_rows_of_the_manifest_without_an_image_are_counted_and_the_first_is_named():
   def of(*numbers: int) -> Comparison:
     manifest = [ManifestRow(number, f"stray{number}", ("w",)) for number in numbers]
     return compare(Bucket({"model": [_row("a", "5", "5")]}, (), manifest), SLICED)[0]
@@ -219,7 +219,7 @@ def test_rows_of_the_manifest_without_a_image_are_counted_and_the_first_is_named
   check(of(), SLICED)
 
 
-def test_a_row_of_the_manifest_for_a_image_that_could_not_be_used_is_no_error():
+def test_a_row_of_the_manifest_for_an_image_that_could_not_be_used_is_no_error():
   bucket = Bucket({"model": [_row("a", "5", "5")]}, (), [ManifestRow(2, "bad", ("w",))], ["bad"])
   counts, _ = compare(bucket, SLICED)
   check(counts, SLICED)

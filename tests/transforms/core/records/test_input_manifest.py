@@ -90,7 +90,7 @@ def test_a_summary_is_what_the_driver_keeps():
     ("file_name,label,split,split\na,b,c,d\n", "more than one column 'split': rename one"),
     ("file_name,label\n", "has a header but no rows: add a row per image."),
     ("file_name,label\na,b\nc\n", "line 3 has 1 cell, but the header names 2"),
-    ("file_name,label\n,b\n", "line 2: '' is no file_name: give the path of a image."),
+    ("file_name,label\n,b\n", "line 2: '' is no file_name: give the path of an image."),
     ("file_name,label\na,b\n..,b\n", r"line 3: '\.\.' is no file_name"),
     ("file_name,label\n/,b\n", "line 2: '/' is no file_name"),
     ("file_name,label\na/b/../..,b\n", r"line 2: 'a/b/\.\./\.\.' is no file_name"),

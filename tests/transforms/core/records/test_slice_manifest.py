@@ -103,7 +103,7 @@ def test_a_file_that_cannot_be_opened_is_named_once(tmp_path, name, cause):
     assert str(raised.value) == f"{path} cannot be read ({cause}): give another --manifest, or leave it out."
 
 
-def test_a_image_comes_once():
+def test_an_image_comes_once():
   rows = _read("file_name,w\n=a,1\nb,2\nc,3\n'=a,4\n")
   assert list(by_key(rows[:3], "m.csv")) == ["'=a", "b", "c"]
   with pytest.raises(InputError, match=r"m.csv: lines 2 and 5 are both of \"'=a\": remove one of the two."):
