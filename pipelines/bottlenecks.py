@@ -38,8 +38,6 @@ from beam_retrain.transforms.bottlenecks.store import find_stores
 from beam_retrain.transforms.core.images.augment import DISTORTED
 from beam_retrain.transforms.core.records.leaks import OnLeak
 from beam_retrain.transforms.core.records.schema import (
-  COMPLETED_FILE,
-  LABELS_FILE,
   LEAKS_FILE,
   PREPROCESSING_VERSION,
   RECORDS_FOLDER,
@@ -50,7 +48,7 @@ from beam_retrain.transforms.core.records.schema import (
   bottleneck_record,
 )
 from beam_retrain.transforms.core.records.splits import SplitPercentages
-from beam_retrain.transforms.core.run.run_info import describe_run
+from beam_retrain.transforms.core.run.run_info import describe_run, is_completed
 from beam_retrain.transforms.core.run.stats import Stats, read_stats
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.leaks.policy import OWNED as AUDIT_OWNED
@@ -201,7 +199,7 @@ def run(argv: Sequence[str]) -> int:
     record_schema_text,  # after the trunk, which loads TensorFlow without its chatter
   )
 
-  output_dir.refuse_overlap(flags.input, flags.output)
+  output_dir.validate_apart(flags.input, flags.output)
   earlier = output_dir.find_earlier(flags.output, "bottlenecks")
   execution = choose_execution(
     flags.batch_size,
@@ -223,7 +221,7 @@ def run(argv: Sequence[str]) -> int:
     )
     return GATE_MISSED if audit.refuses(leaks_path) else DONE
 
-  finished = files.exists(files.join(flags.output, COMPLETED_FILE))
+  finished = is_completed(flags.output, files)
   # What the job checks first anyway: an earlier output is not given up for one that cannot begin.
   if finished and (code := check_first(files.join(flags.output, REFUSED_LEAKS_FILE))):
     return code
@@ -240,7 +238,6 @@ def run(argv: Sequence[str]) -> int:
   output_dir.claim(flags.output, info, owned=_OWNED, shards_folder=RECORDS_FOLDER)
   if not finished and audit.on_leak == OnLeak.FAIL and (code := check_first(files.join(flags.output, LEAKS_FILE))):
     return code
-  files.write_text(files.join(flags.output, LABELS_FILE), "".join(f"{label}\n" for label in source.labels))
   files.write_text(files.join(flags.output, SCHEMA_FILE), record_schema_text(trunk.info.dimensions))
   trunk_folder = files.join(flags.output, "trunk")
   trunk.save(trunk_folder)
@@ -291,7 +288,7 @@ def run(argv: Sequence[str]) -> int:
   if workers := tell_workers(result, flags.output):
     print(workers)
   files.delete([files.join(flags.output, "temp")])
-  if files.exists(files.join(flags.output, COMPLETED_FILE)):
+  if is_completed(flags.output, files):
     # Not without COMPLETED: the next run goes on from them.
     files.delete([config.fresh_folder, files.join(flags.output, IMPORTED_FOLDER)])
   stats = read_stats(flags.output, files)
@@ -324,7 +321,7 @@ def _scratch_folder(output: str, options: PipelineOptions) -> Iterator[str]:
 
 def _choose_variant(request: Request) -> Choice:
   flags = request.flags
-  unfinished = not files.exists(files.join(flags.output, COMPLETED_FILE))
+  unfinished = not is_completed(flags.output, files)
   return choose_variant(
     load_trunk(flags.trunk, flags.trunk_weights, flags.trunk_input_px),
     flags.precision,

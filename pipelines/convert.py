@@ -21,7 +21,7 @@ from beam_retrain.pipelines.options.request import JobRequest
 from beam_retrain.transforms.convert import FORMATS, IMAGE_FORMATS, JPG, TFRECORD, ConvertShard, sweep_tree
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.images.encode import DEFAULT_QUALITY
-from beam_retrain.transforms.core.records.schema import IMAGE_RECORD, LABELS_FILE
+from beam_retrain.transforms.core.records.schema import IMAGE_RECORD
 from beam_retrain.transforms.core.run.request import ONE_ARGUMENT
 from beam_retrain.transforms.core.run.run_info import describe_run, request_digest
 from beam_retrain.transforms.core.run.stats import read_stats
@@ -158,7 +158,6 @@ class Job:
       owned=[RECORDS_FOLDER, *(pair.split for pair in self.pairs)],
       shards_folder=RECORDS_FOLDER if self.task.writes_file else "",
     )
-    files.write_text(files.join(self.output, LABELS_FILE), "".join(f"{label}\n" for label in self.task.labels))
 
   def build(self, root: beam.Pipeline) -> None:
     """Plan, work, close."""

@@ -15,6 +15,7 @@ import PIL.Image
 
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.images.idx import encode_idx
+from beam_retrain.transforms.core.system import local_files
 
 DIGITS, MNIST = "digits", "mnist"
 
@@ -182,15 +183,5 @@ def _fetch(address: str, timeout_secs: float, deadline: float) -> bytes:
 
 def _write(path: str, data: bytes) -> None:
   """Writes a whole file by a rename; one with the same bytes is left alone, so that what was made of it stays valid."""
-  if os.path.exists(path):
-    with open(path, "rb") as file:
-      if file.read() == data:
-        return
-  temporary = f"{path}.tmp-{os.getpid()}"
-  try:
-    with open(temporary, "wb") as file:
-      file.write(data)
-    os.replace(temporary, path)
-  finally:
-    if os.path.exists(temporary):
-      os.unlink(temporary)
+  if not (os.path.exists(path) and local_files.read_bytes(path) == data):
+    local_files.write_bytes(path, data)

@@ -43,7 +43,7 @@ from beam_retrain.reporting.text_tables import per_label_table
 from beam_retrain.transforms.bottlenecks.model_handler import BATCH_SIZE
 from beam_retrain.transforms.bottlenecks.store import STORES_FOLDER, find_stores
 from beam_retrain.transforms.core.errors import InputError
-from beam_retrain.transforms.core.records.schema import LABELS_FILE, QUARANTINE_FILE
+from beam_retrain.transforms.core.records.schema import QUARANTINE_FILE
 from beam_retrain.transforms.core.run.run_info import RunInfo, describe_run, find_info, read_info
 from beam_retrain.transforms.core.runtimes.trunk_info import TrunkInfo
 from beam_retrain.transforms.evaluation.compare import SLICES_FILE, CompareNights
@@ -193,7 +193,7 @@ def _claim(
   check_labels(source, model)
   splits, percentages = choose_splits(source, flags.split, model.percentages, [model])
   source.plan(splits, percentages)  # finds what is missing before the old output is touched
-  output_dir.refuse_overlap(flags.input, flags.output)
+  output_dir.validate_apart(flags.input, flags.output)
   batch_size = (flags.batch_size or BOTTLENECKS_BATCH_SIZE) if stored else execution.batch_size
   trunk = None if stored else ModelTrunk(model, flags.precision, flags.runtime)
   stores = find_stores(flags.reuse, trunk.fingerprint, model.preprocessing) if trunk else []
@@ -232,7 +232,6 @@ def _claim(
     execution=execution.to_info() if trunk else {},
   )
   output_dir.claim(flags.output, run_info, owned=_OWNED, shards_folder=PARTS_FOLDER)
-  files.write_text(files.join(flags.output, LABELS_FILE), "".join(f"{label}\n" for label in model.labels))
   scorer: Scorer
   trunks = []
   if trunk is None:

@@ -13,8 +13,7 @@ import beam_retrain.transforms.core
 from beam_retrain.pipelines.cli import dispatch
 from beam_retrain.pipelines.jobs.runner import DONE
 from beam_retrain.pipelines.models.trunk_sources import BUNDLED
-from beam_retrain.transforms.core.records.schema import COMPLETED_FILE
-from beam_retrain.transforms.core.run.run_info import versions
+from beam_retrain.transforms.core.run.run_info import is_completed, versions
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.sources.find import is_manifest
 from beam_retrain.transforms.sources.manifest import image_stats
@@ -55,7 +54,7 @@ class Chain:
 
   def is_kept(self, command: str, state: str) -> bool:
     """Says whether a stage is finished and was made in this state."""
-    return (self._output / command / COMPLETED_FILE).exists() and self.remembered(command) == state
+    return is_completed(str(self._output / command)) and self.remembered(command) == state
 
   def run(self, command: str, argv: Sequence[str], folder: str | None = None) -> None:
     """Runs a stage, unless one before it has failed; its folder is named as its command, if not otherwise."""
@@ -68,9 +67,8 @@ class Chain:
     return self._states().get(name)
 
   def remember(self, name: str, state: str) -> None:
-    temporary = self._state_path.with_suffix(".tmp")
-    temporary.write_text(json.dumps({**self._states(), name: state}, indent=2, sort_keys=True) + "\n")
-    temporary.replace(self._state_path)
+    states = {**self._states(), name: state}
+    files.write_text(str(self._state_path), json.dumps(states, indent=2, sort_keys=True) + "\n")
 
   def _states(self) -> dict[str, str]:
     try:

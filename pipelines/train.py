@@ -15,6 +15,7 @@ from beam_retrain.pipelines.jobs import output_dir
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.records.schema import COMPLETED_FILE, INFO_FILE
 from beam_retrain.transforms.core.run.cli import DONE, GATE_MISSED, ArgumentParser
+from beam_retrain.transforms.core.run.output_dir import OutputDir
 from beam_retrain.transforms.core.run.run_info import read_info
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.io.access import check_reachable, check_writable
@@ -48,7 +49,7 @@ def run(argv: Sequence[str], trainer: Any, owned: Sequence[str]) -> int:
   folder, output = files.absolute(flags.input), files.absolute(flags.output)
   read_info(folder, "bottlenecks", files)
   output_dir.find_earlier(output, _STAGE)
-  output_dir.refuse_overlap(folder, output)
+  output_dir.validate_apart(folder, output)
   if not files.is_local(output):
     check_writable(output)
   with tempfile.TemporaryDirectory(prefix="beam-retrain-") as scratch:
@@ -102,7 +103,8 @@ def _kept_here(copy: str, output: str, error: Exception) -> str:
 
 def _take_back(copy: str, output: str, owned: Sequence[str]) -> None:
   """Makes the remote output what the local copy is: `info.json` first, `COMPLETED` last, as in every stage."""
-  files.delete([files.join(output, COMPLETED_FILE)])
+  claimed = OutputDir(output, files)
+  claimed.reopen()
   put_file(os.path.join(copy, INFO_FILE), files.join(output, INFO_FILE))
   for name in owned:
     path, target = os.path.join(copy, name), files.join(output, name)
@@ -114,4 +116,4 @@ def _take_back(copy: str, output: str, owned: Sequence[str]) -> None:
       put_file(path, target)
     else:
       files.delete([target])  # an earlier model's
-  put_file(os.path.join(copy, COMPLETED_FILE), files.join(output, COMPLETED_FILE))
+  claimed.complete()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import functools
+import json
 import math
 import os
 import sys
@@ -16,7 +17,6 @@ from beam_retrain.trainer.options import check, make_parser, make_plan
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.models.head import HEAD_FILE, encode_head
 from beam_retrain.transforms.core.records.schema import (
-  COMPLETED_FILE,
   FROZEN_GRAPH_FILE,
   LABELS_FILE,
   RETRAINED_LABELS_FILE,
@@ -26,8 +26,10 @@ from beam_retrain.transforms.core.records.schema import (
 )
 from beam_retrain.transforms.core.records.splits import SplitPercentages
 from beam_retrain.transforms.core.run.cli import DONE, GATE_MISSED, guarded
-from beam_retrain.transforms.core.run.run_info import RunInfo, describe_run, read_info, read_labels
+from beam_retrain.transforms.core.run.output_dir import OutputDir
+from beam_retrain.transforms.core.run.run_info import RunInfo, describe_run, read_info, read_labels, write_labels
 from beam_retrain.transforms.core.runtimes.trunk_info import TrunkInfo
+from beam_retrain.transforms.core.system import local_files
 from beam_retrain.transforms.core.system.tensorflow import load_tensorflow
 
 __all__ = ["check", "make_parser", "run"]
@@ -93,7 +95,8 @@ def run(argv: Sequence[str], copies: Mapping[str, str] | None = None) -> int:
     retrain_names=bool(info.settings.get("retrain_names")),
     has_splits=bool(info.has_splits),
   )
-  goes_on = output_dir.claim(output, run_info)
+  claimed = OutputDir(output)
+  goes_on = claimed.claim(run_info, owned=output_dir.OWNED, work_folder=output_dir.CHECKPOINTS)
   if goes_on:
     print(f"going on in {args.output} where an earlier run of the same request was")
 
@@ -140,16 +143,13 @@ def run(argv: Sequence[str], copies: Mapping[str, str] | None = None) -> int:
   metrics = _measure(head, data, rounds, seed=args.seed)
   plain = plain_head(transform, head, dimensions)
   exported = assemble(head.get_weights())
-  output_dir.replace_folder(
-    os.path.join(output, output_dir.SAVED_MODEL),
-    lambda folder: saved_model.save_exported(exported, folder, stored_trunk()),
-  )
-  output_dir.write_bytes(os.path.join(output, FROZEN_GRAPH_FILE), freeze(head.get_weights()))
-  output_dir.write_bytes(os.path.join(output, HEAD_FILE), encode_head(plain))
+  with local_files.folder_becomes(os.path.join(output, output_dir.SAVED_MODEL)) as folder:
+    saved_model.save_exported(exported, folder, stored_trunk())
+  local_files.write_bytes(os.path.join(output, FROZEN_GRAPH_FILE), freeze(head.get_weights()))
+  local_files.write_bytes(os.path.join(output, HEAD_FILE), encode_head(plain))
   output_dir.copy_prepared(os.path.join(bottlenecks, "trunk"), output)
-  lines = "".join(f"{label}\n" for label in labels).encode()
   for name in (LABELS_FILE, RETRAINED_LABELS_FILE):
-    output_dir.write_bytes(os.path.join(output, name), lines)
+    write_labels(output, labels, name=name)
   if lite.float_file or lite.int8_file:
     metrics["tflite"] = tflite.write_tflite(
       lite,
@@ -161,8 +161,8 @@ def run(argv: Sequence[str], copies: Mapping[str, str] | None = None) -> int:
       calibration=calibration,
       bottlenecks=bottlenecks,
     )
-  output_dir.write_json(os.path.join(output, output_dir.METRICS), metrics)
-  output_dir.write_bytes(os.path.join(output, COMPLETED_FILE), b"")
+  local_files.write_text(os.path.join(output, output_dir.METRICS), json.dumps(metrics, indent=2, sort_keys=True) + "\n")
+  claimed.complete()
   return _report(metrics, args)
 
 

@@ -33,8 +33,8 @@ from beam_retrain.transforms.compat.frozen_graph import (
 )
 from beam_retrain.transforms.core.compat.digit_file import FILE_NAME, QUARANTINE_NAME
 from beam_retrain.transforms.core.errors import InputError
-from beam_retrain.transforms.core.records.schema import COMPLETED_FILE, QUARANTINE_FILE
-from beam_retrain.transforms.core.run.run_info import describe_run, request_digest
+from beam_retrain.transforms.core.records.schema import QUARANTINE_FILE
+from beam_retrain.transforms.core.run.run_info import describe_run, is_completed, request_digest
 from beam_retrain.transforms.core.run.stats import Stats, read_stats
 from beam_retrain.transforms.evaluation.evaluate import CheckNotEmpty
 from beam_retrain.transforms.io import files
@@ -96,7 +96,7 @@ def run(argv: Sequence[str]) -> int:
   listed = files.join(config.work_folder, QUARANTINE_FILE)
   if stats.quarantined and listed != config.quarantine_file:
     files.write_bytes(config.quarantine_file, files.read_bytes(listed))
-  if files.exists(files.join(config.work_folder, COMPLETED_FILE)):
+  if is_completed(config.work_folder, files):
     # Without COMPLETED the next run goes on with them.
     files.delete([config.parts_folder if flags.output else config.work_folder])
   _print_summary(stats, figures, config)
@@ -133,7 +133,7 @@ def _claim(flags: argparse.Namespace, argv: Sequence[str]) -> Config:
   else:
     work_folder, prefix = files.join(goes_to, f".{STAGE}-{request_digest(STAGE, settings)[:16]}"), str(start_secs)
   info = describe_run(STAGE, settings, argv, labels=graph.labels, others={"graph": flags.graph})
-  output_dir.claim(work_folder, info, owned=(PARTS_FOLDER, FILE_NAME), shards_folder=PARTS_FOLDER)
+  output_dir.claim(work_folder, info, owned=(PARTS_FOLDER, FILE_NAME), shards_folder=PARTS_FOLDER, has_labels=False)
   handler = FrozenGraphHandler(
     files.absolute(flags.graph),
     graph.call._asdict(),

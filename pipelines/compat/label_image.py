@@ -23,6 +23,7 @@ from beam_retrain.transforms.core.run.cli import (
   positive_int,
   refuse_unknown,
 )
+from beam_retrain.transforms.core.system import local_files
 
 if TYPE_CHECKING:
   from beam_retrain.transforms.core.compat.graph_call import GraphCall
@@ -238,24 +239,16 @@ def label_single(flags: argparse.Namespace) -> int:
   if isinstance(item, Quarantined):
     from beam_retrain.transforms.shards.ledger import quarantine_csv
 
-    _write(FILE_NAME, "")
-    _write(QUARANTINE_NAME, quarantine_csv([item]))
+    local_files.write_text(FILE_NAME, "")
+    local_files.write_text(QUARANTINE_NAME, quarantine_csv([item]))
     print(f"beam-retrain: {path}: {item.reason}: {item.detail} (listed in {QUARANTINE_NAME}).", file=sys.stderr)
     return DONE if flags.max_bad_fraction == 1 else TOO_MANY_BAD
   answer = best(item.outputs["scores"], graph.labels)
   print(f"Digit: {answer.label} Accuracy: {answer.percent}")
-  _write(FILE_NAME, single_line(path, answer))
+  local_files.write_text(FILE_NAME, single_line(path, answer))
   if os.path.exists(QUARANTINE_NAME):
     os.unlink(QUARANTINE_NAME)  # of an earlier image
   return DONE
-
-
-def _write(path: str, text: str) -> None:
-  """Writes a file whole, with the line ends that `text` has."""
-  temporary = f"{path}.tmp-{os.getpid()}"
-  with open(temporary, "w", encoding="utf-8", newline="") as file:
-    file.write(text)
-  os.replace(temporary, path)
 
 
 if __name__ == "__main__":

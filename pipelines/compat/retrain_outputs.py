@@ -13,6 +13,7 @@ from beam_retrain.pipelines.compat.retrain_options import PROG, work_dir
 from beam_retrain.pipelines.jobs import locks
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.records.schema import FROZEN_GRAPH_FILE, RETRAINED_LABELS_FILE
+from beam_retrain.transforms.core.system import local_files
 from beam_retrain.transforms.io import files
 
 _GRAPH, _LABELS, _SAVED_MODEL = FROZEN_GRAPH_FILE, RETRAINED_LABELS_FILE, "saved_model"
@@ -92,11 +93,8 @@ def put_outputs(flags: argparse.Namespace) -> None:
   if flags.saved_model_dir:
     folder = os.path.realpath(flags.saved_model_dir)  # a link to an empty folder cannot be replaced
     if not (os.path.isdir(folder) and os.listdir(folder)):
-      parent, name = os.path.split(folder)
-      temporary = os.path.join(parent, f".{name}.tmp")
-      files.delete([temporary])
-      shutil.copytree(os.path.join(trained, _SAVED_MODEL), temporary)
-      os.replace(temporary, folder)
+      with local_files.folder_becomes(folder) as temporary:
+        shutil.copytree(os.path.join(trained, _SAVED_MODEL), temporary)
 
 
 def _hold_the_same(folder: str, other: str) -> bool:

@@ -20,9 +20,9 @@ from beam_retrain.pipelines.options.precision import given_precision
 from beam_retrain.pipelines.stages import Chain, digest_of_files, digests_of_trunk, given, state_of
 from beam_retrain.transforms.compat.text_bottlenecks import Texts, find_texts
 from beam_retrain.transforms.core.errors import InputError
-from beam_retrain.transforms.core.records.schema import COMPLETED_FILE, PREPROCESSING_VERSION
+from beam_retrain.transforms.core.records.schema import PREPROCESSING_VERSION
 from beam_retrain.transforms.core.records.splits import LEGACY
-from beam_retrain.transforms.core.run.run_info import find_info
+from beam_retrain.transforms.core.run.run_info import find_info, is_completed
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.sources.folders import ClassFolder
 
@@ -86,7 +86,7 @@ class Stages:
     if self.chain.is_kept(_NOW, state):
       print(f"{_NOW}: finished and unchanged, kept")
       return
-    folder = _NEXT if (self._work / _NOW / COMPLETED_FILE).exists() else _NOW
+    folder = _NEXT if is_completed(str(self._work / _NOW)) else _NOW
     reuse = [f"--reuse={self._work / _NOW}"] if folder == _NEXT and self.is_reusable() else []
     self.chain.remember(folder, state)  # before: the folder is not finished now, so if it is once, it is of this state
     with in_our_flags():
@@ -106,7 +106,7 @@ class Stages:
   def _end_replacement(self) -> None:
     """Puts new bottlenecks that are finished in the place of the old ones; goes on where a kill left that."""
     now, new, old = (self._work / name for name in (_NOW, _NEXT, _OLD))
-    if (new / COMPLETED_FILE).exists():
+    if is_completed(str(new)):
       if now.exists():
         self._delete_old()
         self.chain.remember(_OLD, "to be deleted")

@@ -17,7 +17,7 @@ from apache_beam.runners import create_runner
 
 from beam_retrain.pipelines.engines.findings import worker_memory_bytes
 from beam_retrain.transforms.core.errors import InputError
-from beam_retrain.transforms.core.records.schema import COMPLETED_FILE
+from beam_retrain.transforms.core.run.run_info import is_completed
 from beam_retrain.transforms.io import files
 
 ONE_CONTAINER = "no_use_multiple_sdk_containers"
@@ -117,7 +117,7 @@ def refuse_more_jobs(options: PipelineOptions, output: str, jobs_before: Mapping
   for flag, given in (jobs_before or {}).items():
     if given:
       raise InputError(f"{flag} needs a job before the one to be built: leave it out, or let the command run its jobs.")
-  if files.exists(files.join(output, COMPLETED_FILE)):
+  if is_completed(output, files):
     raise InputError(f"{output} is finished, and building a job would empty it: give a new folder as --output.")
 
 

@@ -30,9 +30,10 @@ from beam_retrain.transforms.bottlenecks.reuse import EmbedOnlyNew
 from beam_retrain.transforms.bottlenecks.store import store_folder
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.metrics.label_stats import LabelStats
-from beam_retrain.transforms.core.records.schema import COMPLETED_FILE, INFO_FILE, QUARANTINE_FILE, parse_shard_name
+from beam_retrain.transforms.core.records.schema import INFO_FILE, QUARANTINE_FILE, parse_shard_name
 from beam_retrain.transforms.core.records.shards import RecordsFile, Shard, ShardReport
 from beam_retrain.transforms.core.records.splits import SplitPercentages
+from beam_retrain.transforms.core.run.output_dir import OutputDir
 from beam_retrain.transforms.core.run.run_info import RunInfo, describe_run
 from beam_retrain.transforms.core.run.stats import Stats, read_stats
 from beam_retrain.transforms.evaluation.compare import CompareNights
@@ -346,8 +347,7 @@ def complete(config: Config, max_bad_fraction: float) -> bool:
 
   It does not where more inputs were bad than `max_bad_fraction`, 0..1.
   """
-  mark_completed(read_stats(config.output, files), config.output, max_bad_fraction)
-  if not files.exists(files.join(config.output, COMPLETED_FILE)):
+  if not OutputDir(config.output, files).complete(read_stats(config.output, files), max_bad_fraction):
     return False
   files.delete([config.parts_folder, *(files.join(trunk.store, FRESH_FOLDER) for trunk in config.trunks)])
   return True

@@ -57,7 +57,7 @@ from beam_retrain.reporting.junit import junit_xml
 from beam_retrain.reporting.text_tables import changes_table, per_label_table
 from beam_retrain.transforms.bottlenecks.model_handler import BATCH_SIZE
 from beam_retrain.transforms.bottlenecks.store import STORES_FOLDER, find_stores
-from beam_retrain.transforms.core.records.schema import LABELS_FILE, QUARANTINE_FILE
+from beam_retrain.transforms.core.records.schema import QUARANTINE_FILE
 from beam_retrain.transforms.core.run.run_info import describe_run
 from beam_retrain.transforms.core.run.stats import read_stats
 from beam_retrain.transforms.evaluation.compare import CHANGES_FILES, SLICES_FILE, CompareNights
@@ -169,7 +169,7 @@ def run(argv: Sequence[str], today: Callable[[], datetime.date] = datetime.date.
   tell_left_out(source)
   for model in models.values():
     check_labels(source, model)
-  output_dir.refuse_overlap(flags.input, flags.history, "--history")
+  output_dir.validate_apart(flags.input, flags.history, "history")
   finished, damaged = history.look(flags.history)
   date = check_date(flags.date, today(), finished)
   baseline = choose_baseline(flags.history, date, flags.baseline, models[MODEL].labels)
@@ -310,8 +310,6 @@ class _Night:
     flags, models = self._flags, self._models
     execution_time = time.ctime()
     output_dir.claim(working, self._info, owned=_OWNED, shards_folder=PARTS_FOLDER)
-    labels = models[MODEL].labels
-    files.write_text(files.join(working, LABELS_FILE), "".join(f"{label}\n" for label in labels))
     trunks: dict[str, TrunkRun] = {}
     for trunk in self._trunks.values():
       fingerprint = trunk.fingerprint

@@ -35,7 +35,8 @@ from beam_retrain.pipelines.reevaluate.snapshot import (
 )
 from beam_retrain.transforms.bottlenecks.store import STORES_FOLDER
 from beam_retrain.transforms.core.errors import InputError
-from beam_retrain.transforms.core.records.schema import COMPLETED_FILE, INFO_FILE
+from beam_retrain.transforms.core.records.schema import INFO_FILE
+from beam_retrain.transforms.core.run.output_dir import OutputDir
 from beam_retrain.transforms.io import files
 
 _LOCK = ".lock"
@@ -216,7 +217,7 @@ def _delete_stores(night: str) -> None:
   if os.path.isdir(folder) and not os.path.islink(folder):
     for store in os.scandir(folder):
       if store.is_dir(follow_symlinks=False):
-        files.delete([os.path.join(store.path, COMPLETED_FILE)])  # first: no reader takes a half one for finished
+        OutputDir(store.path).reopen()  # first: no reader takes a half one for finished
     files.delete([folder])
 
 

@@ -15,12 +15,12 @@ import tensorflow as tf
 from beam_retrain.trainer.compat.progress import ProgressLine
 from beam_retrain.trainer.compat.retrain_options import RetrainRequest
 from beam_retrain.trainer.export.frozen_graph import Weights
-from beam_retrain.trainer.export.output_dir import write_bytes
 from beam_retrain.trainer.fit.head import LinearHead
 from beam_retrain.trainer.fit.schedule import Plan
 from beam_retrain.trainer.fit.tensorboard import Summaries
 from beam_retrain.trainer.fit.training import Round, Score
 from beam_retrain.transforms.core.models.head import Head
+from beam_retrain.transforms.core.system import local_files
 
 WEIGHTS_NAME = "final_retrain_ops/weights/final_weights"
 BIASES_NAME = "final_retrain_ops/biases/final_biases"
@@ -87,7 +87,7 @@ class Snapshots:
       path = os.path.join(self._asked.intermediate_dir, f"intermediate_{step}.pb")
       if not self._asked.is_quiet:
         self._stream.write(f"Save intermediate result to : {path}\n")
-      write_bytes(path, self._freeze(head.get_weights()))
+      local_files.write_bytes(path, self._freeze(head.get_weights()))
 
   def save_checkpoint(self, head: LinearHead) -> None:
     """Writes the checkpoint, if one is asked for; an earlier one stays whole until the new one is."""

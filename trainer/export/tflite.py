@@ -20,7 +20,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from beam_retrain.trainer.export.output_dir import write_bytes
 from beam_retrain.trainer.export.tflite_flags import TfliteRequest, labels_file
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.images.decode import preprocess
@@ -37,6 +36,7 @@ from beam_retrain.transforms.core.records.schema import (
 from beam_retrain.transforms.core.records.splits import SplitPercentages, stable_hash
 from beam_retrain.transforms.core.records.tfrecord import read_records
 from beam_retrain.transforms.core.run.progress_line import CountProgress
+from beam_retrain.transforms.core.system import local_files
 
 _SALT = b"beam-retrain-calibration-1:"
 _BATCH_SIZE = 32
@@ -155,8 +155,8 @@ def _convert(scores: tf.types.experimental.ConcreteFunction, calibration: list[b
 
 def _write(path: str, data: bytes, labels: bytes, output: str) -> dict[str, Any]:
   os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
-  write_bytes(path, data)
-  write_bytes(labels_file(path), labels)
+  local_files.write_bytes(path, data)
+  local_files.write_bytes(labels_file(path), labels)
   return {
     "file": os.path.relpath(path, output),
     "bytes": len(data),

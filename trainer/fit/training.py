@@ -12,7 +12,6 @@ import contextlib
 import dataclasses
 import json
 import math
-import os
 import zipfile
 from collections.abc import Callable, Sequence
 
@@ -26,6 +25,7 @@ from beam_retrain.trainer.fit.optimizers import Adam, Optimizer, Sgd
 from beam_retrain.trainer.fit.schedule import Plan
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.records.schema import TRAINING, VALIDATION
+from beam_retrain.transforms.core.system.local_files import becomes
 
 _ROWS_PER_EVALUATION = 4096
 _VALIDATION_DRAW = 1  # beside seed and step: another stream than that of the batches
@@ -249,9 +249,8 @@ class _State:
       "steps": np.array(self.steps),
       "sums": self._sums,
     }
-    with open(path + ".tmp", "wb") as file:
+    with becomes(path) as temporary, open(temporary, "wb") as file:
       np.savez(file, allow_pickle=False, **arrays)
-    os.replace(path + ".tmp", path)
 
   def restore(self, path: str) -> None:
     """Goes back to what `save` wrote; a file that is not there, or cannot be read, means a start from the beginning."""

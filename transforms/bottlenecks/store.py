@@ -11,9 +11,9 @@ import sys
 from collections.abc import Iterable, Iterator
 
 from beam_retrain.transforms.core.errors import InputError
-from beam_retrain.transforms.core.records.schema import COMPLETED_FILE, INFO_FILE, RECORDS_FOLDER, digest_of_record
+from beam_retrain.transforms.core.records.schema import INFO_FILE, RECORDS_FOLDER, digest_of_record
 from beam_retrain.transforms.core.records.tfrecord import DamagedError, locate_records
-from beam_retrain.transforms.core.run.run_info import RunInfo, find_info
+from beam_retrain.transforms.core.run.run_info import RunInfo, find_info, is_completed
 from beam_retrain.transforms.core.runtimes.trunk_info import TrunkInfo
 from beam_retrain.transforms.io import files
 
@@ -92,7 +92,7 @@ def _find_store(folder: str, fingerprint: str, preprocessing: str) -> str:
       f"the bottlenecks in {path} were made with another preprocessing ({found!r}) than today's ({preprocessing!r}):"
       f" leave out --reuse {folder}."
     )
-  if not files.exists(files.join(path, COMPLETED_FILE)):
+  if not is_completed(path, files):
     raise InputError(f"{path} is not finished: finish the run that wrote it, or leave out --reuse {folder}.")
   if not record_files(path):
     raise InputError(f"{path} has no {RECORDS_FOLDER}: leave out --reuse {folder}, or make them again.")

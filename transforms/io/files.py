@@ -14,7 +14,6 @@ import io
 import os
 import platform
 import re
-import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from stat import S_ISDIR
@@ -24,11 +23,11 @@ from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from beam_retrain.transforms.core.errors import InputError
+from beam_retrain.transforms.core.system import local_files
 from beam_retrain.transforms.io import remote
 from beam_retrain.transforms.io.object_stores.protocol import FileStat
 from beam_retrain.transforms.io.object_stores.threads import threads
 
-_TEMPORARY = ".tmp-"
 _IN_MEMORY_BYTES = 1 << 24
 _GLOB = {"**": ".*", "*": "[^/]*", "?": "[^/]"}
 
@@ -139,6 +138,8 @@ def read_lines(path: str) -> Iterator[str]:
 
 def sha256(path: str) -> str:
   """Returns the SHA-256 of a file's bytes, 64 hex digits; a block at a time is in memory."""
+  if is_local(path):
+    return local_files.sha256(path)
   digest = hashlib.sha256()
   with open_to_read(path) as file:
     while block := file.read(1 << 20):
@@ -160,6 +161,11 @@ def match_in(folder: str, pattern: str) -> list[FileStat]:
   fits = re.compile("".join(_GLOB.get(part, re.escape(part)) for part in parts), re.DOTALL)
   found_all = remote.list_prefix(f"{folder}/{plain[0] if plain else ''}")
   return sorted(found for found in found_all if fits.fullmatch(found.path.removeprefix(f"{folder}/")))
+
+
+def find_in(folder: str, pattern: str) -> list[str]:
+  """Returns the paths of the files directly in a folder whose names fit a pattern."""
+  return local_files.find_in(folder, pattern) if is_local(folder) else [s.path for s in match_in(folder, pattern)]
 
 
 def list_tree(folder: str) -> Iterator[FileStat]:
@@ -218,7 +224,7 @@ def _refuse_unlisted(error: OSError) -> None:
 def is_empty(folder: str) -> bool:
   """Says whether nothing at all lies in a folder, or it is not there."""
   if is_local(folder):
-    return not os.path.exists(folder) or (os.path.isdir(folder) and not os.listdir(folder))
+    return local_files.is_empty(folder)
   return next(list_tree(folder), None) is None
 
 
@@ -238,14 +244,14 @@ def check_seen(folder: str) -> None:
 def make_folder(folder: str) -> None:
   """Makes a folder and its parents; no harm where it is there already. Object stores have no folders to make."""
   if is_local(folder):
-    os.makedirs(folder, exist_ok=True)
+    local_files.make_folder(folder)
 
 
 @contextlib.contextmanager
 def write_atomically(path: str) -> Iterator[BinaryIO]:
   """Opens a temporary file that becomes `path` when the block ends well; else nothing is left of it."""
   if is_local(path):
-    with _becomes(path) as temporary, open(temporary, "wb") as file:
+    with local_files.becomes(path) as temporary, open(temporary, "wb") as file:
       yield file
   else:
     # Half an object would appear, whole to see, if its writer were closed by a fault.
@@ -255,27 +261,10 @@ def write_atomically(path: str) -> Iterator[BinaryIO]:
       remote.upload(path, cast(BinaryIO, file))
 
 
-@contextlib.contextmanager
-def _becomes(path: str) -> Iterator[str]:
-  """Gives the name of a file beside a local `path` that takes its place when the block ends well."""
-  # Only the temporary name is random; it never outlives the write.
-  temporary = f"{path}{_TEMPORARY}{os.urandom(16).hex()}"
-  try:
-    yield temporary
-    os.replace(temporary, path)
-  except BaseException:
-    with contextlib.suppress(FileNotFoundError):
-      os.unlink(temporary)
-    raise
-
-
 def write_bytes(path: str, data: bytes) -> None:
   """Writes a whole file, as `write_atomically` does, in fewer calls of the system."""
   if is_local(path):
-    rest = memoryview(data)
-    with _becomes(path) as temporary, open(temporary, "wb", buffering=0) as file:
-      while rest:
-        rest = rest[file.write(rest) :]
+    local_files.write_bytes(path, data)
   else:
     with write_atomically(path) as file:
       file.write(data)
@@ -298,16 +287,13 @@ def write_text(path: str, text: str) -> None:
 def delete(paths: Iterable[str]) -> None:
   """Deletes files and whole folders; what is not there is no error. A path is no pattern, and never a whole bucket."""
   for path in paths:
-    if not is_local(path):
+    if is_local(path):  # Beam's own would take `[a]` for a pattern and delete `a`
+      local_files.delete([path])
+    else:
       remote.delete(path)
-    elif os.path.isdir(path) and not os.path.islink(path):
-      shutil.rmtree(path)
-    else:  # Beam's own would take `[a]` for a pattern and delete `a`
-      with contextlib.suppress(FileNotFoundError):
-        os.unlink(path)
 
 
 def sweep(folder: str) -> None:
   """Removes what killed workers left behind: temporary files of `write_atomically` directly in `folder`."""
   if is_local(folder):  # an object has no temporary name
-    delete(stat.path for stat in match_in(folder, f"*{_TEMPORARY}*"))
+    delete(stat.path for stat in match_in(folder, f"*{local_files.TEMPORARY}*"))

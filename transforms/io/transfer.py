@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator
 
 from beam_retrain.transforms.core.errors import InputError
+from beam_retrain.transforms.core.system import local_files
 from beam_retrain.transforms.io import cache, files, remote
 from beam_retrain.transforms.io.object_stores.threads import threads
 
@@ -62,12 +63,9 @@ def replace_folder(folder: str) -> Iterator[str]:
       yield made
       put_folder(made, folder)
     return
-  temporary = f"{folder}.tmp"
-  shutil.rmtree(temporary, ignore_errors=True)
-  os.makedirs(temporary)
-  yield temporary
-  shutil.rmtree(folder, ignore_errors=True)
-  os.replace(temporary, folder)
+  with local_files.folder_becomes(folder) as temporary:
+    os.makedirs(temporary)
+    yield temporary
 
 
 def put_folder(made: str, folder: str) -> None:

@@ -14,13 +14,13 @@ from beam_retrain.transforms.core.records.csv_cells import escape_cell
 from beam_retrain.transforms.core.records.leaks import LeakedImage, count_leaks, leaks_csv
 from beam_retrain.transforms.core.records.quarantine import Quarantined
 from beam_retrain.transforms.core.records.schema import (
-  COMPLETED_FILE,
   LEAKS_FILE,
   QUARANTINE_FILE,
   STATS_FILE,
   parse_shard_name,
 )
 from beam_retrain.transforms.core.records.shards import ShardReport
+from beam_retrain.transforms.core.run.output_dir import OutputDir
 from beam_retrain.transforms.core.run.stats import Stats, sum_reports
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.shards.work import REPORTS_FOLDER
@@ -151,6 +151,5 @@ def mark_completed(  # type: ignore[no-untyped-def]
     max_bad_fraction: 0..1.
     *_: side inputs that must be there first.
   """
-  if stats.bad_fraction <= max_bad_fraction:
-    files.write_text(files.join(output, COMPLETED_FILE), "")
+  OutputDir(output, files).complete(stats, max_bad_fraction)
   return stats

@@ -18,10 +18,10 @@ import apache_beam as beam
 from apache_beam.metrics import Metrics
 
 from beam_retrain.transforms.core.records.quarantine import DROPPED, Reason
+from beam_retrain.transforms.core.records.schema import REPORTS_FOLDER
 from beam_retrain.transforms.core.records.shards import IdxRange, PickedRecords, RecordsFile, Shard, ShardReport
 from beam_retrain.transforms.io import files
 
-REPORTS_FOLDER = ".shards"
 METRICS_NAMESPACE = "beam_retrain"
 LIVE_SUFFIX = ".tmp-live"
 """A temporary name, as `files.sweep` knows them."""

@@ -14,7 +14,9 @@ from beam_retrain.transforms.core.run.run_info import describe_run, request_dige
 
 def _claim(folder, **changes) -> str:
   given = {"stage": "convert", "settings": {"formats": ["jpg"]}, "argv": ["--input", "a b"], **changes}
-  return output_dir.claim(str(folder), describe_run(**given), owned=["records", "*.rec"]).request
+  info = describe_run(**given)
+  output_dir.claim(str(folder), info, owned=["records", "*.rec"])
+  return info.request
 
 
 def _fill(folder) -> None:
@@ -102,7 +104,7 @@ def test_a_finished_or_a_changed_request_starts_empty_and_clears_only_what_is_ow
   left = {
     os.path.relpath(os.path.join(where, file), tmp_path) for where, _, files in os.walk(tmp_path) for file in files
   }
-  assert left == {"info.json", "notes.txt", "mine/training.rec"}
+  assert left == {"info.json", "labels.txt", "notes.txt", "mine/training.rec"}
   assert os.path.isdir(tmp_path / ".shards")
 
 
@@ -127,8 +129,8 @@ def test_writing_into_what_is_read_is_refused(tmp_path, output):
   (tmp_path / "in").mkdir()
   (tmp_path / "link").symlink_to(tmp_path / "in")
   with pytest.raises(InputError, match="overlaps"):
-    output_dir.refuse_overlap(str(tmp_path / "in"), os.path.join(tmp_path, output))
+    output_dir.validate_apart(str(tmp_path / "in"), os.path.join(tmp_path, output))
 
 
 def test_a_neighbour_with_a_longer_name_is_no_overlap(tmp_path):
-  output_dir.refuse_overlap(str(tmp_path / "in"), str(tmp_path / "in_2"))
+  output_dir.validate_apart(str(tmp_path / "in"), str(tmp_path / "in_2"))

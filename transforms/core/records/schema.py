@@ -56,6 +56,7 @@ STATS_FILE = "stats.json"
 LABELS_FILE = "labels.txt"
 QUARANTINE_FILE = "quarantine.csv"
 LEAKS_FILE = "leaks.csv"
+REPORTS_FOLDER = ".shards"  # beside the shards' files: a report each
 REFUSED_LEAKS_FILE = "leaks.refused.csv"  # of an input that was refused, beside an earlier output that was kept
 COMPLETED_FILE = "COMPLETED"
 FROZEN_GRAPH_FILE = "retrained_graph.pb"

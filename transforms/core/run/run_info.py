@@ -10,7 +10,7 @@ import os
 import platform
 import shlex
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from beam_retrain.transforms.core.errors import InputError
@@ -27,6 +27,20 @@ class ReadableFiles(Protocol):
   def exists(self, path: str) -> bool: ...
 
   def read_bytes(self, path: str) -> bytes: ...
+
+
+class WritableFiles(ReadableFiles, Protocol):
+  """A file system to write to, likewise."""
+
+  def is_empty(self, folder: str) -> bool: ...
+
+  def make_folder(self, folder: str) -> None: ...
+
+  def find_in(self, folder: str, pattern: str) -> list[str]: ...
+
+  def write_text(self, path: str, text: str) -> None: ...
+
+  def delete(self, paths: Iterable[str]) -> None: ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,11 +166,23 @@ def read_info(folder: str, stage: str, files: ReadableFiles = local_files) -> Ru
   if info is None or info.stage != stage:
     writer = f"`beam-retrain {info.stage}`" if info else "something else than beam-retrain"
     raise InputError(f"{folder} was written by {writer}: give the folder that `beam-retrain {stage}` wrote.")
-  if not files.exists(os.path.join(folder, COMPLETED_FILE)):
+  if not is_completed(folder, files):
     raise InputError(f"{folder} is not finished: run `beam-retrain {stage}` into it again, it goes on where it was.")
   return info
+
+
+def is_completed(folder: str, files: ReadableFiles = local_files) -> bool:
+  """Returns whether the run that wrote a folder has ended well."""
+  return files.exists(os.path.join(folder, COMPLETED_FILE))
 
 
 def read_labels(folder: str, files: ReadableFiles = local_files) -> list[str]:
   """Returns the label list of a stage's folder: class index -> label."""
   return files.read_bytes(os.path.join(folder, LABELS_FILE)).decode().splitlines()
+
+
+def write_labels(
+  folder: str, labels: Sequence[str], files: WritableFiles = local_files, name: str = LABELS_FILE
+) -> None:
+  """Writes the label list of a stage's folder, a label to a line."""
+  files.write_text(os.path.join(folder, name), "".join(f"{label}\n" for label in labels))

@@ -10,7 +10,7 @@ import glob
 import hashlib
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 
 TEMPORARY = ".tmp-"
 
@@ -29,9 +29,10 @@ def make_folder(folder: str) -> None:
   os.makedirs(folder, exist_ok=True)
 
 
-def find_names(folder: str, pattern: str) -> list[str]:
-  """Returns the paths directly in a folder whose names fit a pattern; the folder's name is no pattern."""
-  return glob.glob(os.path.join(glob.escape(folder), pattern), include_hidden=True)
+def find_in(folder: str, pattern: str) -> list[str]:
+  """Returns the paths of the files directly in a folder whose names fit a pattern; the folder's own name is none."""
+  found = glob.glob(os.path.join(glob.escape(folder), pattern), include_hidden=True)
+  return [path for path in found if not os.path.isdir(path)]
 
 
 def read_bytes(path: str) -> bytes:
@@ -71,11 +72,12 @@ def write_text(path: str, text: str) -> None:
   write_bytes(path, text.encode())
 
 
-def replace_folder(folder: str, make: Callable[[str], object]) -> None:
-  """Calls `make` with the path of a folder to be made, which then takes the place of `folder`."""
+@contextlib.contextmanager
+def folder_becomes(folder: str) -> Iterator[str]:
+  """Yields the path of a folder to be made, which takes the place of `folder` when the block ends well."""
   temporary = f"{folder}.tmp"
   shutil.rmtree(temporary, ignore_errors=True)
-  make(temporary)
+  yield temporary
   shutil.rmtree(folder, ignore_errors=True)
   os.replace(temporary, folder)
 

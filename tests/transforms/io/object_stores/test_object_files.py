@@ -87,7 +87,7 @@ def test_what_a_stage_replaces_is_its_own(server):
   left = {found.path.removeprefix(f"{server.url}/above/") for found in files.list_tree(f"{server.url}/above")}
   assert left == {
     *("neighbour/labels.txt", "out-of-others/records/a"),
-    *("out/info.json", "out/mine", "out/deeper/3.csv", "out/records-of-mine/1"),
+    *("out/info.json", "out/labels.txt", "out/mine", "out/deeper/3.csv", "out/records-of-mine/1"),
   }
   for name in ("", ".", "..", "../neighbour", "a/b", "*", "**"):
     with pytest.raises(ValueError, match="is no name directly in a folder"):
