@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from beam_retrain.pipelines.engines.dataflow import ask_for_memory, refuse_more_jobs, what_was_built
 from beam_retrain.pipelines.evaluation.finish import (
   REPORT_FILE,
   Config,
+  Limits,
   build,
   check_trunk,
   claim_store,
   complete,
-  finish,
+  judge_figures,
   outcome,
   read_figures,
   read_paths,
+  write_report,
 )
 from beam_retrain.pipelines.jobs import output_dir
 from beam_retrain.pipelines.jobs.runner import DONE, guarded, run_pipeline
@@ -35,6 +37,7 @@ from beam_retrain.pipelines.options.arguments import (
   add_slice_flags,
   parse_job,
   refuse_unreachable,
+  thresholds_of,
 )
 from beam_retrain.pipelines.options.precision import add_model_precision_flags, given_precision
 from beam_retrain.pipelines.options.retrain_names import retrain_names_setting, tell_left_out
@@ -43,14 +46,14 @@ from beam_retrain.reporting.text_tables import per_label_table
 from beam_retrain.transforms.bottlenecks.model_handler import BATCH_SIZE
 from beam_retrain.transforms.bottlenecks.store import STORES_FOLDER, find_stores
 from beam_retrain.transforms.core.errors import InputError
+from beam_retrain.transforms.core.metrics.figures import MODEL, Metrics, ModelMetrics
+from beam_retrain.transforms.core.metrics.metrics_file import METRICS_FILE
 from beam_retrain.transforms.core.records.schema import QUARANTINE_FILE
 from beam_retrain.transforms.core.run.run_info import RunInfo, describe_run, find_info, read_info
 from beam_retrain.transforms.core.runtimes.trunk_info import TrunkInfo
 from beam_retrain.transforms.evaluation.compare import SLICES_FILE, CompareNights
 from beam_retrain.transforms.evaluation.evaluate import (
   CONFUSION_FILE,
-  METRICS_FILE,
-  MODEL,
   PARTS_FOLDER,
   PER_LABEL_FILE,
   PREDICTIONS_FILE,
@@ -152,17 +155,11 @@ def run(argv: Sequence[str]) -> int:
     print(built)
     return DONE
   checked = check_trunk(trunk, config, execution.threads.here, flags.max_pixels) if trunk else None
-  metrics = finish(
-    config.output,
-    read_figures(config.output),
-    {**about, **({"trunk_kind": checked.info} if checked else {})},
-    min_accuracy=flags.min_accuracy,
-    min_label_recall=flags.min_label_recall,
-    max_drop=None,
-    max_bad_fraction=flags.max_bad_fraction,
-    info=info,
-    title=f"Evaluation of {files.shown(flags.input)}",
-  )
+  about = dataclasses.replace(about, model=ModelMetrics(trunk_kind=checked.info if checked else None))
+  figures = read_figures(config.output)
+  limits = Limits(thresholds_of(flags), flags.max_bad_fraction)
+  metrics = judge_figures(figures, about, limits, config.output)
+  write_report(metrics, figures, info, f"Evaluation of {files.shown(flags.input)}", config.output)
   complete(config, flags.max_bad_fraction)
   _print_summary(metrics, config, f"{checked.told}; {execution.describe()}" if checked else "")
   return outcome(metrics, config.output, flags.max_bad_fraction)
@@ -170,7 +167,7 @@ def run(argv: Sequence[str]) -> int:
 
 def _claim(
   flags: argparse.Namespace, argv: Sequence[str], execution: Execution
-) -> tuple[Config, dict[str, Any], RunInfo, ModelTrunk | None]:
+) -> tuple[Config, Metrics, RunInfo, ModelTrunk | None]:
   """Checks everything that can be checked before the work, then makes the output folder this run's.
 
   Returns:
@@ -208,9 +205,11 @@ def _claim(
       min_slice_size=flags.min_slice_size,
       slices_only=True,
     )
-  about = {"splits": list(splits), "trunk": model.trunk_info.handle, "stored_bottlenecks": stored}
+  about = Metrics(ModelMetrics(), splits=splits, trunk=model.trunk_info.handle, stored_bottlenecks=stored)
   settings = {
-    **about,
+    "splits": list(splits),
+    "trunk": about.trunk,
+    "stored_bottlenecks": stored,
     "input": flags.input,
     "model_fingerprint": model.fingerprint,
     "labels": model.labels,
@@ -275,15 +274,15 @@ def _stored_bottlenecks(flags: argparse.Namespace, model: Model) -> RecordsSourc
   return RecordsSource(flags.input, files.join(flags.input, "records"))
 
 
-def _print_summary(metrics: Mapping[str, Any], config: Config, of_trunk: str) -> None:
-  kind = ", from stored bottlenecks" if metrics["stored_bottlenecks"] else ""
+def _print_summary(metrics: Metrics, config: Config, of_trunk: str) -> None:
+  kind = ", from stored bottlenecks" if metrics.stored_bottlenecks else ""
   print(verdict_line(metrics))
   print(f"{which_images(config.splits)} of {files.shown(config.source.path)}{kind}")
   if of_trunk:
     print(of_trunk)
-  if metrics["trunk"] == BUNDLED:
+  if metrics.trunk == BUNDLED:
     print("the trunk is the bundled stand-in: for real work train with --trunk inception_v3")
-  print(f"\n{per_label_table(metrics)}\n")
+  print(f"\n{per_label_table(metrics.model)}\n")
   for line in gate_lines(metrics):
     print(line)
   for name in (

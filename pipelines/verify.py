@@ -20,6 +20,7 @@ from beam_retrain.pipelines.models.trained import Model, check_labels, choose_sp
 from beam_retrain.pipelines.options.precision import add_model_precision_flags, given_precision
 from beam_retrain.transforms.bottlenecks.model_handler import ImageModelHandler
 from beam_retrain.transforms.core.errors import InputError
+from beam_retrain.transforms.core.metrics.metrics_file import METRICS_FILE
 from beam_retrain.transforms.core.models.inference import BATCH_SIZE, Inferred
 from beam_retrain.transforms.core.records.quarantine import Quarantined
 from beam_retrain.transforms.core.run.cli import (
@@ -39,7 +40,6 @@ from beam_retrain.transforms.core.runtimes.variant import BFLOAT16, INT8
 from beam_retrain.transforms.core.system.tensorflow import load_tensorflow
 from beam_retrain.transforms.core.verify.agreement import Disagreement, Tally
 from beam_retrain.transforms.evaluation.compare_outputs import check_comparable, compare_outputs
-from beam_retrain.transforms.evaluation.evaluate import METRICS_FILE
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.sources.find import find_source
 from beam_retrain.transforms.sources.sampling import read_all, read_sample

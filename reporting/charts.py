@@ -10,9 +10,11 @@ import datetime
 import io
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from beam_retrain.transforms.core.metrics.figures import MISSED, PASSED, CalibrationBin, TrendPoint
 
 if TYPE_CHECKING:
   from markupsafe import Markup
@@ -31,7 +33,7 @@ _OF_PAGE = {
   _PAPER: "var(--paper)",
 }
 _MAX_MARKERS = 60  # nights; of more, the line alone
-_MARKERS = {"passed": ("o", _ACCENT), "missed": ("X", _BAD)}
+_MARKERS = {PASSED: ("o", _ACCENT), MISSED: ("X", _BAD)}
 _PLAIN_MARKER = ("o", _PAPER)
 
 
@@ -63,15 +65,15 @@ def heat_level(number: int, most: int) -> int:
   return max(1, round((LEVELS - 1) * math.sqrt(number / max(most, number, 5))))
 
 
-def reliability(bins: Sequence[Mapping[str, Any]], name: str, description: str) -> Markup:
+def reliability(bins: Sequence[CalibrationBin], name: str, description: str) -> Markup:
   """Draws how often the model is right against how sure it is, with 95 % intervals, and how many images that is."""
-  seen = [row for row in bins if row["pictures"]]
-  confidence = [100 * row["mean_confidence"] for row in seen]
-  accuracy = [100 * row["accuracy"] for row in seen]
+  seen = [row for row in bins if row.images]
+  confidence = [_percent(row.mean_confidence) for row in seen]
+  accuracy = [_percent(row.accuracy) for row in seen]
   with _figure(380, 300) as figure:
     axes = figure.add_axes((0.13, 0.30, 0.84, 0.66))
     axes.plot([0, 100], [0, 100], color=_MUTED, linewidth=1, linestyle=(0, (4, 3)))
-    bounds = [row.get("interval_95") or (row["accuracy"], row["accuracy"]) for row in seen]
+    bounds = [row.interval or (row.accuracy or 0.0, row.accuracy or 0.0) for row in seen]
     axes.vlines(confidence, [100 * low for low, _ in bounds], [100 * high for _, high in bounds], color=_ACCENT)
     axes.plot(confidence, accuracy, color=_ACCENT, linewidth=1, alpha=0.5)
     axes.plot(confidence, accuracy, color=_ACCENT, linestyle="none", marker="o", markersize=5, clip_on=False)
@@ -81,9 +83,9 @@ def reliability(bins: Sequence[Mapping[str, Any]], name: str, description: str) 
     axes.set_xticks([0, 25, 50, 75, 100], labels=[])
     axes.set_ylabel("right, %", color=_INK, fontsize=10)
     numbers = figure.add_axes((0.13, 0.14, 0.84, 0.12))
-    width = [100 * (row["to"] - row["from"]) * 0.86 for row in bins]
-    centre = [50 * (row["to"] + row["from"]) for row in bins]
-    numbers.bar(centre, [row["pictures"] for row in bins], width=width, color=_ACCENT, alpha=0.55)
+    width = [100 * (row.high - row.low) * 0.86 for row in bins]
+    centre = [50 * (row.high + row.low) for row in bins]
+    numbers.bar(centre, [row.images for row in bins], width=width, color=_ACCENT, alpha=0.55)
     _style(numbers, y_ticks=[])
     numbers.set_xlim(0, 102)
     numbers.set_xticks([0, 25, 50, 75, 100])
@@ -91,12 +93,12 @@ def reliability(bins: Sequence[Mapping[str, Any]], name: str, description: str) 
     return _svg(figure, name, description)
 
 
-def trend(nights: Sequence[Mapping[str, Any]], threshold: float | None, name: str, description: str) -> Markup:
+def trend(nights: Sequence[TrendPoint], threshold: float | None, name: str, description: str) -> Markup:
   """Draws the accuracy of each night with its 95 % interval, and the gate's threshold where one is set."""
-  at = _places([night["night"] for night in nights])
-  accuracy = [_percent(night["accuracy"]) for night in nights]
+  at = _places([night.night for night in nights])
+  accuracy = [_percent(night.accuracy) for night in nights]
   bounds = [
-    (math.nan, math.nan) if night["accuracy"] is None else tuple(map(_percent, night["accuracy_interval_95"]))
+    (math.nan, math.nan) if night.accuracy is None else tuple(map(_percent, night.accuracy_interval))
     for night in nights
   ]
   with _figure(480, 210) as figure:
@@ -106,14 +108,14 @@ def trend(nights: Sequence[Mapping[str, Any]], threshold: float | None, name: st
     )
     axes.plot(at, accuracy, color=_ACCENT, linewidth=1.5)
     if len(nights) <= _MAX_MARKERS:
-      _mark(axes, at, accuracy, [night.get("verdict") for night in nights])
+      _mark(axes, at, accuracy, [night.verdict for night in nights])
     shown = [value for pair in bounds for value in pair if not math.isnan(value)]
     if threshold is not None:
       axes.axhline(100 * threshold, color=_BAD, linewidth=1, linestyle=(0, (5, 3)))
       shown.append(100 * threshold)
     _style(axes)
     _fit(axes, shown)
-    _night_ticks(axes, at, [night["night"] for night in nights])
+    _night_ticks(axes, at, [night.night for night in nights])
     return _svg(figure, name, description)
 
 
@@ -148,18 +150,18 @@ def _places(nights: Sequence[str]) -> list[int]:
     return list(range(len(nights)))
 
 
-def _mark(axes: Axes, at: Sequence[int], accuracy: Sequence[float], verdicts: Sequence[str | None]) -> None:
+def _mark(axes: Axes, at: Sequence[int], accuracy: Sequence[float], verdicts: Sequence[str]) -> None:
   """Marks each night by its verdict, by shape and not by colour alone."""
   for kind in dict.fromkeys(verdicts):
-    marker, face = _MARKERS.get(kind or "", _PLAIN_MARKER)
-    edge = _BAD if kind == "missed" else _ACCENT
+    marker, face = _MARKERS.get(kind, _PLAIN_MARKER)
+    edge = _BAD if kind == MISSED else _ACCENT
     chosen = [place for place, verdict in enumerate(verdicts) if verdict == kind]
     axes.plot(
       [at[place] for place in chosen],
       [accuracy[place] for place in chosen],
       linestyle="none",
       marker=marker,
-      markersize=7 if kind == "missed" else 5,
+      markersize=7 if kind == MISSED else 5,
       markerfacecolor=face,
       markeredgecolor=edge,
     )

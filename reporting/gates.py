@@ -1,19 +1,33 @@
-"""Gates: what the user set, whether it holds, and the sentences that say so. Text and values made from `metrics.json`.
+"""Gates: limits that a user sets, whether they hold, and the sentences about them.
 
-A gate has three states, always written out: `passed`, `missed` and `none set`. Chance is no alarm: only a gate can be
-missed. A change that McNemar's test does not put down to chance is told in the verdict, whatever the gates say.
+A new gate is one `Gate` in `GATES`: its flag, its check, its sentences and its entry in `metrics.json` follow from it.
+Chance raises no alarm: only a gate can be missed. A change that McNemar's test does not put down to chance is named in
+the verdict, whatever the gates say.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+import abc
+import dataclasses
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
 
 from beam_retrain.reporting.text_tables import printable
+from beam_retrain.transforms.core.metrics.figures import (
+  BETTER,
+  CANDIDATE,
+  MISSED,
+  MODEL,
+  NONE_SET,
+  PASSED,
+  WORSE,
+  BadInputs,
+  ComparisonResult,
+  GateResult,
+  Metrics,
+  ModelMetrics,
+)
 
-PASSED = "passed"
-MISSED = "missed"
-NONE_SET = "none set"
 NOT_PUBLISHED = "not published"
 UNFINISHED = "unfinished"
 """What too many bad inputs make of a night, and of an evaluation, whatever its gates say."""
@@ -22,127 +36,257 @@ _MAX_LABELS = 5
 _MAX_DECIMALS = 6
 
 
-def judge(
-  metrics: Mapping[str, Any],
-  *,
-  min_accuracy: float | None,
-  max_drop: float | None,
-  min_label_recall: float | None,
-) -> dict[str, dict[str, Any]]:
-  """Returns gate name -> `{state, threshold, value}` of one model; all rates are 0..1, None where unknown.
+class Case(NamedTuple):
+  """A further test case of a gate, for schedulers; it passes if it has neither a failure nor a reason to skip it."""
 
-  What could not be measured misses a gate that was set; there is one exception: without a baseline nothing has dropped.
+  name: str
+  failure: str = ""
+  skipped: str = ""
+
+
+class Gate(abc.ABC):
+  """A limit that a user can set.
+
+  Attributes:
+    name: of its flag, and its key in `metrics.json`.
+    metavar, help: of its flag.
+    quantity: what it measures, in the report's table.
+    bound: `at least` or `at most`: which side of the threshold passes.
+    unit: of the threshold, which is a rate, 0..1, shown times 100.
+    case_class: what its further test cases are grouped under.
+    needs_comparison: whether it exists only if there is something to compare with.
+  """
+
+  name: str
+  metavar: str
+  help: str
+  quantity: str
+  bound = "at least"
+  unit = "%"
+  case_class = ""
+  needs_comparison = False
+
+  def judge(self, model: ModelMetrics, threshold: float | None) -> GateResult:
+    """Returns the result: what cannot be measured misses a threshold."""
+    value = self._measure(model)
+    if threshold is None:
+      return GateResult(NONE_SET, None, value)
+    return GateResult(PASSED if self._holds(model, value, threshold) else MISSED, threshold, value)
+
+  @abc.abstractmethod
+  def _measure(self, model: ModelMetrics) -> float | None:
+    """Returns what the threshold is compared with, 0..1; None if it is unknown."""
+
+  def _holds(self, model: ModelMetrics, value: float | None, threshold: float) -> bool:
+    return value is not None and value >= threshold
+
+  @abc.abstractmethod
+  def measured(self, model: ModelMetrics, result: GateResult, against: str) -> str:
+    """Returns the measurement in words: `accuracy 97.12 % (...)`, `recall of 7 91.20 %`.
+
+    Args:
+      model: its figures.
+      result: of this gate.
+      against: what the model is compared with.
+    """
+
+  def reason(self, result: GateResult) -> str:
+    """Returns why it is missed, in a few words: `accuracy 97.10 % is below 98 %`."""
+    if result.value is None or result.threshold is None:
+      return f"{self.quantity} unknown"
+    return f"{self._found(result, result.value, result.threshold)} {self.shown(result.threshold)}"
+
+  @abc.abstractmethod
+  def _found(self, result: GateResult, value: float, threshold: float) -> str:
+    """Returns the reason up to the threshold: `accuracy 97.10 % is below`."""
+
+  def shown(self, threshold: float) -> str:
+    """Returns a threshold, 0..1, as the user gave it, with its unit."""
+    return f"{100 * threshold:.10g} {self.unit}"
+
+  def cases(self, model: ModelMetrics, result: GateResult) -> Iterator[Case]:
+    """Yields further test cases, besides that of the gate itself."""
+    yield from ()
+
+
+class _MinAccuracy(Gate):
+  name = "min_accuracy"
+  metavar = "A"
+  help = "gate, 0..1: exit with code 1 if the accuracy is below (default: none set)"
+  quantity = "accuracy"
+
+  def _measure(self, model: ModelMetrics) -> float | None:
+    return model.accuracy
+
+  def measured(self, model: ModelMetrics, result: GateResult, against: str) -> str:
+    return _accuracy(model)
+
+  def _found(self, result: GateResult, value: float, threshold: float) -> str:
+    return f"accuracy {percent(value, threshold)} is below"
+
+
+class _MaxDrop(Gate):
+  name = "max_drop"
+  metavar = "D"
+  help = (
+    "gate, 0..1: exit with code 1 if the accuracy on the images of the baseline fell by more; a candidate's drop is"
+    " measured against the model of tonight (default: none set)"
+  )
+  quantity = "drop in accuracy"
+  bound = "at most"
+  unit = "points"
+  needs_comparison = True
+
+  def _measure(self, model: ModelMetrics) -> float | None:
+    # One division: the difference of two rounded quotients may exceed a threshold that the true one only reaches.
+    found = model.comparison
+    if found is None or not found.paired or found.baseline_correct is None or found.correct is None:
+      return None
+    return (found.baseline_correct - found.correct) / found.paired
+
+  def _holds(self, model: ModelMetrics, value: float | None, threshold: float) -> bool:
+    if model.comparison is None or model.comparison.baseline is None:
+      return True  # without a baseline nothing has dropped
+    return value is not None and value <= threshold
+
+  def measured(self, model: ModelMetrics, result: GateResult, against: str) -> str:
+    if model.comparison is None or model.comparison.baseline is None:
+      return "no baseline"
+    if result.value is None:
+      return f"no image in common with {against}"
+    if not result.value:
+      return f"accuracy equal to that of {against}"
+    points = percent(abs(result.value), result.threshold).removesuffix(" %")
+    return f"accuracy {points} percentage points {'below' if result.value > 0 else 'above'} that of {against}"
+
+  def _found(self, result: GateResult, value: float, threshold: float) -> str:
+    return f"drop of {percent(value, threshold).removesuffix(' %')} points is above"
+
+  def shown(self, threshold: float) -> str:
+    text = super().shown(threshold)
+    return text.removesuffix("s") if text == "1 points" else text
+
+
+class _MinLabelRecall(Gate):
+  name = "min_label_recall"
+  metavar = "R"
+  help = "gate, 0..1: exit with code 1 if the recall of any label is below (default: none set)"
+  quantity = "recall of every label"
+  case_class = "recall"
+
+  def judge(self, model: ModelMetrics, threshold: float | None) -> GateResult:
+    result = super().judge(model, threshold)
+    recalls = model.recalls().items()
+    failing = tuple(label for label, recall in recalls if threshold is not None and recall < threshold)
+    return dataclasses.replace(result, failing=failing)
+
+  def _measure(self, model: ModelMetrics) -> float | None:
+    return min(model.recalls().values(), default=None)
+
+  def measured(self, model: ModelMetrics, result: GateResult, against: str) -> str:
+    if result.value is None:
+      return "no label has images"
+    recalls = model.recalls()
+    shown = result.failing or [min(recalls, key=lambda label: recalls[label])]
+    words = [f"{printable(label)} {percent(recalls[label], result.threshold)}" for label in shown[:_MAX_LABELS]]
+    more = f" and {len(shown) - _MAX_LABELS:,} more" if len(shown) > _MAX_LABELS else ""
+    return f"{'recall of' if result.failing else 'lowest recall:'} {', '.join(words)}{more}"
+
+  def _found(self, result: GateResult, value: float, threshold: float) -> str:
+    failing = result.failing or ()
+    return f"recall of {f'{len(failing):,} labels' if len(failing) > 1 else failing[0]} is below"
+
+  def cases(self, model: ModelMetrics, result: GateResult) -> Iterator[Case]:
+    threshold = result.threshold
+    if threshold is None:
+      return
+    for row in model.rows:
+      name = printable(row.label)
+      if not row.support or row.recall is None:
+        yield Case(name, skipped="no image has this label")
+      elif row.label in (result.failing or ()):
+        right = f"{row.correct:,} of {row.support:,} right"
+        recall = percent(row.recall, threshold)
+        yield Case(name, failure=f"recall {recall} is below {self.shown(threshold)} ({right})")
+      else:
+        yield Case(name)
+
+
+GATES: Mapping[str, Gate] = {gate.name: gate for gate in (_MinAccuracy(), _MaxDrop(), _MinLabelRecall())}
+
+
+def judge(model: ModelMetrics, thresholds: Mapping[str, float | None]) -> dict[str, GateResult]:
+  """Returns the result of each gate that a model has.
 
   Args:
-    metrics: what is known of the model: `accuracy`, `labels`, `per_label`, and `comparison` where there is one.
-    min_accuracy: the lowest accuracy that passes.
-    max_drop: how far the accuracy over the images that the baseline has too may lie below the baseline's.
-    min_label_recall: the lowest recall that passes, of every label that has a image. That gate has one more entry,
-      `failing`: the labels below it, in the order of the label list.
+    model: its figures.
+    thresholds: name of a gate -> 0..1, or None.
   """
-  recalls = _recalls(metrics)
-  lowest = min(recalls.values(), default=None)
-  failing = [label for label, recall in recalls.items() if min_label_recall is not None and recall < min_label_recall]
-  drop = _drop(metrics)
-  baseline = (metrics.get("comparison") or {}).get("baseline")
-  return {
-    "min_accuracy": _gate(min_accuracy, metrics["accuracy"], _not_below(metrics["accuracy"], min_accuracy)),
-    "max_drop": _gate(max_drop, drop, _not_below(max_drop, drop) if baseline is not None else True),
-    "min_label_recall": {
-      **_gate(min_label_recall, lowest, _not_below(lowest, min_label_recall)),
-      "failing": failing,
-    },
-  }
+  compared = model.comparison is not None
+  gates = [gate for gate in GATES.values() if compared or not gate.needs_comparison]
+  return {gate.name: gate.judge(model, thresholds.get(gate.name)) for gate in gates}
 
 
-def overall(metrics: Mapping[str, Any]) -> str:
-  """Returns `missed` where any gate is, the candidate's too; else `passed` where any is set; else `none set`."""
-  states = {gate["state"] for model in _models(metrics).values() for gate in model["gates"].values()}
-  return next((state for state in (MISSED, PASSED) if state in states), NONE_SET)
-
-
-def unusable(metrics: Mapping[str, Any]) -> tuple[str, str] | None:
-  """Returns, where more inputs are bad than allowed, what that makes of the figures (`NOT_PUBLISHED` or `UNFINISHED`)
-  and the reason, for example `2 of 1,799 inputs are bad`; else None."""
-  bad = metrics.get("bad_inputs")
-  if not bad or not bad["too_many"]:
+def unusable(metrics: Metrics) -> tuple[str, str] | None:
+  """Returns `NOT_PUBLISHED` or `UNFINISHED` and the reason if more inputs are bad than allowed, else None."""
+  bad = metrics.bad_inputs
+  if not bad or not bad.too_many:
     return None
-  return NOT_PUBLISHED if "night" in metrics else UNFINISHED, bad_inputs(bad)
+  return UNFINISHED if metrics.night is None else NOT_PUBLISHED, describe_bad_inputs(bad)
 
 
-def bad_inputs(bad: Mapping[str, Any]) -> str:
+def describe_bad_inputs(bad: BadInputs) -> str:
   """Returns for example `2 of 1,799 inputs are bad`."""
-  return f"{bad['quarantined']:,} of {bad['inputs']:,} inputs {'is' if bad['quarantined'] == 1 else 'are'} bad"
+  return f"{bad.quarantined:,} of {bad.inputs:,} inputs {'is' if bad.quarantined == 1 else 'are'} bad"
 
 
-def verdict_line(metrics: Mapping[str, Any]) -> str:
-  """Returns the summary's first line: the verdict, the gates that were missed, the accuracy, what changed.
+def verdict_line(metrics: Metrics) -> str:
+  """Returns the first line of a summary: the verdict, missed gates, the accuracy, what changed.
 
   For example `PASSED: accuracy 99.04 % (95 % interval 98.8 to 99.2), no difference from 2026-11-23 beyond chance
-  (3 regressed, 2 fixed, p = 1.00)`. Where more inputs are bad than allowed, that comes first.
+  (3 regressed, 2 fixed, p = 1.00)`. Too many bad inputs come first.
   """
-  verdict = overall(metrics)
-  models = _models(metrics)
-  missed = [
-    f"{_of(name)}{named(gate, model['gates'][gate])}: {gate_value(name, model, gate)}"
-    for name, model in models.items()
-    for gate in model["gates"]
-    if model["gates"][gate]["state"] == MISSED
-  ]
-  told = []
-  for name, model in models.items():
-    accuracy = [] if model["gates"]["min_accuracy"]["state"] == MISSED else [_accuracy(model)]
-    change = [_change(name, model["comparison"], verdict)] if model.get("comparison") else []
+  verdict = metrics.verdict
+  missed, found = [], []
+  for name, model in metrics.models.items():
+    gates = model.gates
+    missed += [f"{_of(name)}{gate_line(name, model, gate)}" for gate in gates if gates[gate].state == MISSED]
+    accuracy = [] if gates["min_accuracy"].state == MISSED else [_accuracy(model)]
+    change = [_change(name, model.comparison, verdict)] if model.comparison else []
     if accuracy or change:
-      told.append(_of(name) + ", ".join([*accuracy, *change]))
+      found.append(_of(name) + ", ".join([*accuracy, *change]))
   state, reason = unusable(metrics) or (_FIRST_WORD[verdict], "")
-  return f"{state.upper()}: {'; '.join([*([reason] if reason else []), *missed, *told])}"
+  return f"{state.upper()}: {'; '.join([*filter(None, [reason]), *missed, *found])}"
 
 
-def gate_lines(metrics: Mapping[str, Any]) -> list[str]:
+def gate_lines(metrics: Metrics) -> list[str]:
   """Returns a line per gate and model: `gate min_accuracy 98 %: passed (accuracy 98.21 % (...))`, `...: none set`."""
   return [
-    f"{_of(name)}gate {named(gate, state)}: {state['state']}"
-    + ("" if state["state"] == NONE_SET else f" ({gate_value(name, model, gate)})")
-    for name, model in _models(metrics).items()
-    for gate, state in model["gates"].items()
+    f"{_of(name)}gate {named(gate, result)}: {result.state}"
+    + ("" if result.state == NONE_SET else f" ({gate_value(name, model, gate)})")
+    for name, model in metrics.models.items()
+    for gate, result in model.gates.items()
   ]
 
 
-def named(gate: str, state: Mapping[str, Any]) -> str:
-  """Returns a gate with its threshold, where it has one: `min_accuracy 98.765 %`."""
-  return gate if state["threshold"] is None else f"{gate} {asked(state['threshold'])}"
+def gate_line(name: str, model: ModelMetrics, gate: str) -> str:
+  """Returns a gate, its threshold and what was measured: `min_accuracy 98 %: accuracy 97.12 % (...)`."""
+  return f"{named(gate, model.gates[gate])}: {gate_value(name, model, gate)}"
 
 
-def asked(threshold: float) -> str:
-  """Returns a threshold, 0..1, as the user gave it: `98.765 %`."""
-  return f"{100 * threshold:.10g} %"
+def named(gate: str, result: GateResult) -> str:
+  """Returns a gate with its threshold, if it has one: `min_accuracy 98.765 %`."""
+  return gate if result.threshold is None else f"{gate} {100 * result.threshold:.10g} %"
 
 
-def gate_value(name: str, model: Mapping[str, Any], gate: str) -> str:
-  """Returns what a gate measured, in words: `accuracy 97.12 % (95 % interval 96.8 to 97.4)`, `recall of 7 91.20 %`.
-
-  Args:
-    name: `model` or `candidate`, which says what `model` is compared with; the baseline's own name may be any.
-    model: its figures.
-    gate: the gate's name.
-  """
-  state = model["gates"][gate]
-  if gate == "min_accuracy":
-    return _accuracy(model)
-  if gate == "max_drop":
-    return _dropped(name, model, state)
-  if state["value"] is None:
-    return "not one label has a image"
-  recalls = _recalls(model)
-  shown = state["failing"] or [min(recalls, key=lambda label: recalls[label])]
-  words = [f"{printable(label)} {percent(recalls[label], state['threshold'])}" for label in shown[:_MAX_LABELS]]
-  more = f" and {len(shown) - _MAX_LABELS:,} more" if len(shown) > _MAX_LABELS else ""
-  return f"{'recall of' if state['failing'] else 'lowest recall:'} {', '.join(words)}{more}"
+def gate_value(name: str, model: ModelMetrics, gate: str) -> str:
+  """Returns the measurement of a gate in words; `name`: `model` or `candidate`."""
+  against = baseline_name(name, model.comparison) if model.comparison else ""
+  return GATES[gate].measured(model, model.gates[gate], against)
 
 
 def percent(fraction: float, threshold: float | None = None) -> str:
-  """Returns for example `97.12 %`; with as many more decimals as it takes to tell `fraction` from `threshold`."""
+  """Returns for example `97.12 %`, with as many decimals as it takes to differ from `threshold`."""
   text = f"{100 * fraction:.2f}"
   for decimals in range(3, _MAX_DECIMALS + 1):
     if threshold is None or fraction == threshold or float(text) != round(100 * threshold, _MAX_DECIMALS):
@@ -151,85 +295,46 @@ def percent(fraction: float, threshold: float | None = None) -> str:
   return f"{text} %"
 
 
-def _models(metrics: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-  return {"model": metrics, **({"candidate": metrics["candidate"]} if metrics.get("candidate") else {})}
+def baseline_name(name: str, comparison: ComparisonResult) -> str:
+  """Returns what a model is compared with; the baseline's own name may be any."""
+  return "the model" if name == CANDIDATE else printable(comparison.baseline or "no baseline")
 
 
-def _of(model: str) -> str:
-  return "" if model == "model" else f"{model}: "
-
-
-def _gate(threshold: float | None, value: float | None, holds: bool) -> dict[str, Any]:
-  state = NONE_SET if threshold is None else PASSED if holds else MISSED
-  return {"state": state, "threshold": threshold, "value": value}
-
-
-def _not_below(value: float | None, least: float | None) -> bool:
-  return value is not None and least is not None and value >= least
-
-
-def _recalls(metrics: Mapping[str, Any]) -> dict[str, float]:
-  """Returns label -> recall of the labels that have a image, in the order of the label list."""
-  rows = metrics["per_label"]
-  return {label: rows[label]["recall"] for label in metrics["labels"] if rows[label]["support"]}
-
-
-def _drop(metrics: Mapping[str, Any]) -> float | None:
-  """One division: the difference of two rounded quotients may lie above a threshold that the true one only reaches."""
-  comparison = metrics.get("comparison") or {}
-  if not comparison.get("paired"):
-    return None
-  drop: float = (comparison["baseline_correct"] - comparison["correct"]) / comparison["paired"]
-  return drop
-
-
-def _accuracy(model: Mapping[str, Any]) -> str:
-  if model["accuracy"] is None:
-    return "accuracy unknown, not one image could be evaluated"
-  low, high = model["accuracy_interval_95"]
-  value = percent(model["accuracy"], model["gates"]["min_accuracy"]["threshold"])
-  counts = f"{model['correct']:,} of {model['total']:,} right"
-  return f"accuracy {value} ({counts}; 95 % interval {100 * low:.1f} to {100 * high:.1f})"
-
-
-def _dropped(name: str, model: Mapping[str, Any], state: Mapping[str, Any]) -> str:
-  comparison = model.get("comparison") or {}
-  if comparison.get("baseline") is None:
-    return "no baseline"
-  baseline = _baseline(name, comparison)
-  if state["value"] is None:
-    return f"not one image is in {baseline} too"
-  if not state["value"]:
-    return f"accuracy as that of {baseline}"
-  points = percent(abs(state["value"]), state["threshold"]).removesuffix(" %")
-  return f"accuracy {points} percentage points {'below' if state['value'] > 0 else 'above'} that of {baseline}"
-
-
-def _change(name: str, comparison: Mapping[str, Any], verdict: str) -> str:
-  if comparison["baseline"] is None:
-    return "no baseline to compare with"
-  baseline = _baseline(name, comparison)
-  if not comparison["paired"]:
-    return f"not one image is in {baseline} too"
-  if comparison["verdict"] in ("worse", "better"):
-    change = f"{comparison['verdict']} than {baseline} by more than chance explains"
-  else:
-    change = f"no difference from {baseline} beyond chance"
-  but = "but " if comparison["verdict"] == "worse" and verdict != MISSED else ""
-  counts = ", ".join(
-    f"{comparison[kind]:,} {kind}{of_them_edited(comparison, kind)}" for kind in ("regressed", "fixed")
-  )
-  return f"{but}{change} ({counts}, {_p_value(comparison['p_value'])})"
-
-
-def of_them_edited(comparison: Mapping[str, Any], kind: str) -> str:
-  """Returns, where images of `kind` (`regressed` or `fixed`) were edited since the baseline, how many of them."""
-  edited = comparison.get(f"{kind}_edited")
+def edited_note(comparison: ComparisonResult, kind: str) -> str:
+  """Returns how many images of `kind` (`regressed` or `fixed`) were edited since the baseline, if any."""
+  edited = comparison.regressed_edited if kind == "regressed" else comparison.fixed_edited
   return f", {edited:,} of them edited" if edited else ""
 
 
-def _baseline(name: str, comparison: Mapping[str, Any]) -> str:
-  return "the model" if name == "candidate" else printable(comparison["baseline"])
+def _of(model: str) -> str:
+  return "" if model == MODEL else f"{model}: "
+
+
+def _accuracy(model: ModelMetrics) -> str:
+  if model.accuracy is None:
+    return "accuracy unknown, no image could be evaluated"
+  low, high = model.accuracy_interval or (0.0, 1.0)
+  value = percent(model.accuracy, model.gates["min_accuracy"].threshold)
+  counts = f"{model.correct:,} of {model.total:,} right"
+  return f"accuracy {value} ({counts}; 95 % interval {100 * low:.1f} to {100 * high:.1f})"
+
+
+def _change(name: str, comparison: ComparisonResult, verdict: str) -> str:
+  if comparison.baseline is None:
+    return "no baseline to compare with"
+  baseline = baseline_name(name, comparison)
+  if not comparison.paired:
+    return f"no image in common with {baseline}"
+  if comparison.verdict in (WORSE, BETTER):
+    change = f"{comparison.verdict} than {baseline} by more than chance explains"
+  else:
+    change = f"no difference from {baseline} beyond chance"
+  but = "but " if comparison.verdict == WORSE and verdict != MISSED else ""
+  counts = ", ".join(
+    f"{number or 0:,} {kind}{edited_note(comparison, kind)}"
+    for kind, number in (("regressed", comparison.regressed), ("fixed", comparison.fixed))
+  )
+  return f"{but}{change} ({counts}, {_p_value(comparison.p_value or 0.0)})"
 
 
 def _p_value(p_value: float) -> str:

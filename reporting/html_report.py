@@ -1,18 +1,27 @@
-"""The report: one HTML file that people can mail, of an evaluation or a night.
+"""The report: one HTML file of an evaluation or a night, which can be mailed.
 
-It asks for nothing from anywhere, and runs no script: its content security policy forbids both, so that a file name or
-a label that got through the escaping would still do nothing. Jinja2 and matplotlib are imported when a report is made.
+It loads nothing from anywhere and runs no script: its content security policy forbids both, so that a file name or a
+label that got through the escaping would still do nothing. Jinja2 and matplotlib are imported when a report is made.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from beam_retrain.reporting import charts
-from beam_retrain.reporting.gates import MISSED, NONE_SET, NOT_PUBLISHED, PASSED, UNFINISHED
-from beam_retrain.reporting.html_tables import MAX_SLICED_COLUMNS, Gallery, Labels, confusion, label_table, slice_tables
+from beam_retrain.reporting.gates import NOT_PUBLISHED, UNFINISHED
+from beam_retrain.reporting.html_tables import (
+  MAX_SLICED_COLUMNS,
+  Gallery,
+  Labels,
+  Matrix,
+  confusion,
+  label_table,
+  slice_tables,
+)
 from beam_retrain.reporting.wording import (
   MODELS,
   calibrated,
@@ -23,18 +32,34 @@ from beam_retrain.reporting.wording import (
   gate_rows,
   headline,
   interval,
-  of_each_model,
   percent,
   shortened,
 )
 from beam_retrain.reporting.wording import images as number_of_images
+from beam_retrain.transforms.core.metrics.figures import (
+  CANDIDATE,
+  MISSED,
+  MODEL,
+  NONE_SET,
+  PASSED,
+  Averages,
+  Calibration,
+  ComparisonResult,
+  Interval,
+  Metrics,
+  ModelMetrics,
+  QuarantineCounts,
+  ShownImage,
+  TrendPoint,
+)
 from beam_retrain.transforms.core.run.run_info import RunInfo
 
 if TYPE_CHECKING:
   import jinja2
+  from markupsafe import Markup
 
 MAX_TREND_LABELS = 12
-# Of each state a sign and the word, never a colour alone.
+# Each state has a sign and a word, never a colour alone.
 _WORDS = {
   PASSED: ("\N{CHECK MARK}", "Passed"),
   MISSED: ("\N{BALLOT X}", "Missed"),
@@ -47,37 +72,41 @@ _MAX_SETTING = 300  # characters
 _S = "\N{RIGHT SINGLE QUOTATION MARK}s"
 
 
-def render_report(
-  metrics: Mapping[str, Any],
-  *,
-  images: Mapping[str, Sequence[Mapping[str, Any]]],
-  quarantined: Sequence[Sequence[Any]],
-  info: RunInfo,
-  trend: Sequence[Mapping[str, Any]],
-  title: str,
-) -> str:
-  """Returns the report as HTML; the same arguments give the same text.
+@dataclasses.dataclass(frozen=True)
+class Report:
+  """What a report shows.
 
-  Args:
-    metrics: the contents of `metrics.json`. What is not in it (intervals, calibration, gates, comparison, slices,
-      candidate, ...) is left out of the report.
-    images: `mistakes`, `suspicious`, `regressed`, `fixed` -> images to show: `model` (`model` or `candidate`),
-      `key`, `actual`, `predicted`, `confidence` in percent, `baseline_predicted` and `baseline_confidence` or None,
-      `thumbnail` (a `data:image/...` URI) or None.
-    quarantined: file_name, split, size_bytes, reason, detail of each that is listed: `metrics` has the total.
+  Attributes:
+    metrics: the contents of `metrics.json`. What it does not have (calibration, gates, comparison, slices, a candidate,
+      ...) is left out of the report.
+    images: `mistakes`, `suspicious`, `regressed`, `fixed` -> images to show.
+    quarantined: file_name, split, size_bytes, reason, detail of each image that is listed; `metrics` has the total.
     info: the contents of `info.json`.
-    trend: per night that is shown, the oldest first, tonight the last: `night`, `accuracy`, `accuracy_interval_95`,
-      `total`, `verdict`, and `per_label`: label -> recall. Empty: no trend.
-    title: what was evaluated.
+    trend: the nights to show, the oldest first, tonight the last; empty: no trend.
+    title: names what was evaluated.
   """
-  return _environment().get_template("report.html").render(_view(metrics, images, quarantined, info, trend, title))
+
+  metrics: Metrics
+  images: Mapping[str, Sequence[ShownImage]]
+  quarantined: Sequence[Sequence[Any]]
+  info: RunInfo
+  trend: Sequence[TrendPoint]
+  title: str
+
+  def images_of(self, model: str, kind: str) -> list[ShownImage]:
+    return [image for image in self.images.get(kind, ()) if image.model == model]
+
+
+def render_report(report: Report) -> str:
+  """Returns the report as HTML; the same contents give the same text."""
+  return _environment().get_template("report.html").render(_view(report))
 
 
 def _environment() -> jinja2.Environment:
   import jinja2
 
   environment = jinja2.Environment(
-    loader=jinja2.PackageLoader("reporting", "templates"),
+    loader=jinja2.PackageLoader("beam_retrain.reporting", "templates"),
     autoescape=True,
     undefined=jinja2.StrictUndefined,
     trim_blocks=True,
@@ -87,248 +116,237 @@ def _environment() -> jinja2.Environment:
   return environment
 
 
-def _view(
-  metrics: Mapping[str, Any],
-  images: Mapping[str, Sequence[Mapping[str, Any]]],
-  quarantined: Sequence[Sequence[Any]],
-  info: RunInfo,
-  trend: Sequence[Mapping[str, Any]],
-  title: str,
-) -> dict[str, Any]:
-  models = of_each_model(metrics)
+def _view(report: Report) -> dict[str, Any]:
+  metrics = report.metrics
+  models = metrics.models
   state, sentence = headline(metrics)
-  gallery = Gallery(Labels(metrics["labels"]))
-  parts = [_part(model, figures, images, gallery) for model, figures in models.items()]
-  comparisons = [
-    _comparison(model, figures["comparison"], images, gallery)
-    for model, figures in models.items()
-    if figures.get("comparison")
-  ]
+  gallery = Gallery(Labels(metrics.model.labels))
+  matrices = {
+    name: confusion(model, name[0], linked=_has_gallery(report, name, model)) for name, model in models.items()
+  }
+  parts = [_part(report, name, matrices[name], gallery) for name in models]
   return {
-    "title": title,
-    "night": metrics.get("night"),
+    "title": report.title,
+    "night": metrics.night,
     "state": state,
     "symbol": _WORDS[state][0],
     "word": _WORDS[state][1],
     "sentence": sentence,
     "several": len(models) > 1,
-    "models": [_figures(model, figures) for model, figures in models.items()],
+    "models": [_figures(name, model) for name, model in models.items()],
     "gates": [{**row, "symbol": _WORDS[row["state"]][0]} for row in gate_rows(metrics)],
-    "comparisons": comparisons,
-    "trend": _trend(trend, metrics),
-    "labels": label_table(metrics, metrics.get("candidate"), parts[0]["matrix"]),
+    "comparisons": [
+      _comparison(report, name, model.comparison, gallery) for name, model in models.items() if model.comparison
+    ],
+    "trend": _trend(report.trend, metrics) if report.trend else None,
+    "labels": label_table(metrics.model, metrics.candidate, matrices[MODEL]),
     "parts_of_models": parts,
     "slices": [
       {
-        "model": MODELS[model],
-        "tables": slice_tables(figures["slices"], figures.get("slices_beside", {})),
-        "left_out": max(len(figures["slices"]) - MAX_SLICED_COLUMNS, 0),
+        "model": MODELS[name],
+        "tables": slice_tables(model.slices),
+        "left_out": max(len(model.slices) - MAX_SLICED_COLUMNS, 0),
       }
-      for model, figures in models.items()
-      if figures.get("slices")
+      for name, model in models.items()
+      if model.slices
     ],
-    "quarantine": _quarantine(metrics, quarantined),
-    "made": _made(metrics, info),
+    "quarantine": _quarantine(metrics, report.quarantined),
+    "made": _made(metrics, report.info),
     "heat": charts.heat_colours(),
   }
 
 
-def _with_interval(figures: Mapping[str, Any], rate: str) -> str:
-  bounds = figures.get(f"{rate}_interval_95")
-  return percent(figures.get(rate)) + (f" ({interval(bounds)})" if bounds else "")
+def _with_interval(rate: float | None, bounds: Interval | None) -> str:
+  return percent(rate) + (f" ({interval(bounds)})" if bounds else "")
 
 
-def _figures(model: str, figures: Mapping[str, Any]) -> dict[str, Any]:
-  known = figures["accuracy"] is not None
-  macro = figures.get("macro") or {}
+def _figures(name: str, model: ModelMetrics) -> dict[str, Any]:
+  known = model.accuracy is not None
   more = [
-    ("right among the first 3", _with_interval(figures, "top_3_accuracy")),
-    ("F1, mean over labels", percent(macro.get("f1"))),
-    ("confidence when right", percent(figures.get("mean_confidence_right"), 1)),
-    ("confidence when wrong", percent(figures.get("mean_confidence_wrong"), 1)),
+    ("right among the first 3", _with_interval(model.top_3_accuracy, model.top_3_accuracy_interval)),
+    ("F1, mean over labels", percent((model.macro or Averages()).f1)),
+    ("confidence when right", percent(model.mean_confidence_right, 1)),
+    ("confidence when wrong", percent(model.mean_confidence_wrong, 1)),
   ]
   return {
-    "name": MODELS[model],
+    "name": MODELS[name],
     "known": known,
-    "accuracy": percent(figures["accuracy"]),
-    "right": f"{count(figures['correct'])} of {number_of_images(figures['total'])} right",
-    "interval": interval(figures["accuracy_interval_95"]) if known else "",
-    "more": [(name, value) for name, value in more if value[0].isdigit()],
+    "accuracy": percent(model.accuracy),
+    "right": f"{count(model.correct)} of {number_of_images(model.total)} right",
+    "interval": interval(model.accuracy_interval) if known else "",
+    "more": [(words, value) for words, value in more if value[0].isdigit()],
   }
 
 
-def _part(
-  model: str, figures: Mapping[str, Any], images: Mapping[str, Sequence[Mapping[str, Any]]], gallery: Gallery
-) -> dict[str, Any]:
+def _has_gallery(report: Report, name: str, model: ModelMetrics) -> bool:
+  """Whether a model's mistakes have a section: one without a single image is left out."""
+  return bool(report.images_of(name, "mistakes")) or model.total == model.correct
+
+
+def _part(report: Report, name: str, matrix: Matrix, gallery: Gallery) -> dict[str, Any]:
   """Returns one model's matrix, mistakes, suspicious labels and calibration."""
-  prefix = "m" if model == "model" else "c"
-  total_wrong = figures["total"] - figures["correct"]
-  mistakes = _of(model, images, "mistakes")
-  # Sections of images without a single one are left out.
-  gallery_of_mistakes = bool(mistakes) or not total_wrong
-  matrix = confusion(figures, prefix, linked=gallery_of_mistakes)
-  suspicious = figures.get("suspicious_labels")
-  shown = sorted(_of(model, images, "suspicious"), key=lambda image: (-image["confidence"], image["key"]))
-  if suspicious and suspicious["pictures"] and not shown:
-    suspicious = None
+  model = report.metrics.models[name]
+  total_wrong = model.total - model.correct
   return {
-    "prefix": prefix,
-    "of": "" if model == "model" else ", candidate",
-    "folder": "" if model == "model" else "candidate/",
+    "prefix": matrix.prefix,
+    "of": "" if name == MODEL else ", candidate",
+    "folder": "" if name == MODEL else "candidate/",
     "total_wrong": total_wrong,
     "wrong": number_of_images(total_wrong),
     "matrix": matrix,
-    "gallery": gallery_of_mistakes,
-    "mistakes": gallery.mistakes(mistakes, figures, matrix),
-    "suspicious": suspicious
-    and {
-      "threshold": percent(suspicious["threshold"], 0),
-      "total": suspicious["pictures"],
-      "number": number_of_images(suspicious["pictures"]),
-      "pictures": gallery.shown(shown),
-    },
-    "calibration": _calibration(prefix, figures.get("calibration")),
+    "gallery": _has_gallery(report, name, model),
+    "mistakes": gallery.mistakes(report.images_of(name, "mistakes"), model, matrix),
+    "suspicious": _suspicious(report, name, gallery),
+    "calibration": _calibration(matrix.prefix, model.calibration) if model.calibration else None,
   }
 
 
-def _of(model: str, images: Mapping[str, Sequence[Mapping[str, Any]]], kind: str) -> list[Mapping[str, Any]]:
-  return [image for image in images.get(kind, ()) if image["model"] == model]
-
-
-def _calibration(prefix: str, calibration: Mapping[str, Any] | None) -> dict[str, Any] | None:
-  if calibration is None:
+def _suspicious(report: Report, name: str, gallery: Gallery) -> dict[str, Any] | None:
+  found = report.metrics.models[name].suspicious
+  shown = sorted(report.images_of(name, "suspicious"), key=lambda image: (-image.confidence, image.key))
+  if not found or (found.images and not shown):
     return None
-  bins = calibration["bins"]
-  seen = [row for row in bins if row["pictures"]]
+  return {
+    "threshold": percent(found.threshold, 0),
+    "total": found.images,
+    "number": number_of_images(found.images),
+    "images": gallery.shown(shown),
+  }
+
+
+def _calibration(prefix: str, calibration: Calibration) -> dict[str, Any]:
+  seen = [row for row in calibration.bins if row.images]
   sentence = calibrated(calibration)
+  name, description = f"reliability-{prefix}", f"Reliability diagram. {sentence}"
   return {
     "sentence": sentence,
-    "chart": charts.reliability(bins, f"reliability-{prefix}", f"Reliability diagram. {sentence}") if seen else None,
+    "chart": charts.reliability(calibration.bins, name, description) if seen else None,
     "rows": [
       {
-        "confidence": f"{100 * row['from']:.0f} to {percent(row['to'], 0)}",
-        "pictures": count(row["pictures"]),
-        "mean": percent(row["mean_confidence"], 1),
-        "accuracy": percent(row["accuracy"], 1),
-        "interval": interval(row.get("interval_95")),
+        "confidence": f"{100 * row.low:.0f} to {percent(row.high, 0)}",
+        "images": count(row.images),
+        "mean": percent(row.mean_confidence, 1),
+        "accuracy": percent(row.accuracy, 1),
+        "interval": interval(row.interval),
       }
       for row in seen
     ],
   }
 
 
-def _comparison(
-  model: str,
-  comparison: Mapping[str, Any],
-  images: Mapping[str, Sequence[Mapping[str, Any]]],
-  gallery: Gallery,
-) -> dict[str, Any]:
-  baseline = comparison["baseline"]
-  of_candidate = model == "candidate"  # compared with the model, whatever the baseline of that is called
+def _comparison(report: Report, name: str, comparison: ComparisonResult, gallery: Gallery) -> dict[str, Any]:
+  baseline = comparison.baseline
+  of_candidate = name == CANDIDATE  # compared with the model, whatever the baseline of that is called
   against = "the model tonight" if of_candidate else shortened(baseline or "")
   before, now = ("by the model", "by the candidate") if of_candidate else ("before", "now")
   changed = [
     {
       "kind": kind,
       "explained": explained,
-      "number": comparison[kind] or 0,
-      "pictures": gallery.shown(_of(model, images, kind)),
+      "number": number or 0,
+      "images": gallery.shown(report.images_of(name, kind)),
     }
-    for kind, explained in (("regressed", f"right {before}, wrong {now}"), ("fixed", f"wrong {before}, right {now}"))
+    for kind, number, explained in (
+      ("regressed", comparison.regressed, f"right {before}, wrong {now}"),
+      ("fixed", comparison.fixed, f"wrong {before}, right {now}"),
+    )
   ]
-  finding, chance = compared(comparison, f"the {model}", against)
+  finding, chance = compared(comparison, f"the {name}", against)
   return {
-    "heading": f"{MODELS[model]} against {against}" if baseline else MODELS[model],
+    "heading": f"{MODELS[name]} against {against}" if baseline else MODELS[name],
     "finding": finding,
     "chance": chance,
     "before": "model" if of_candidate else "was",
     "now": "candidate" if of_candidate else "now",
-    "verdict": comparison["verdict"],
-    "known": baseline is not None and bool(comparison["paired"]),
+    "verdict": comparison.verdict,
+    "known": baseline is not None and bool(comparison.paired),
     "changed": changed,
     "any": any(group["number"] for group in changed),
     "figures": _compared_figures(comparison, before, now, of_candidate) if baseline else [],
   }
 
 
-def _compared_figures(
-  comparison: Mapping[str, Any], before: str, now: str, of_candidate: bool
-) -> list[tuple[str, str]]:
-  def number(name: str) -> str:
-    return _DASH if comparison.get(name) is None else count(comparison[name])
-
-  drop, p_value = comparison["drop"], comparison["p_value"]
-  figures = [
-    ("images in both", number("paired")),
-    (f"right {before}", number("baseline_correct")),
-    (f"right {now}", number("correct")),
-    ("change in accuracy", _DASH if drop is None else change(drop)),
-    ("regressed", number("regressed")),
-    ("fixed", number("fixed")),
-    (f"McNemar{_S} exact p", _DASH if p_value is None else f"{p_value:.2g}"),
+def _compared_figures(comparison: ComparisonResult, before: str, now: str, of_candidate: bool) -> list[tuple[str, str]]:
+  counts = [
+    ("images in both", comparison.paired),
+    (f"right {before}", comparison.baseline_correct),
+    (f"right {now}", comparison.correct),
+    ("regressed", comparison.regressed),
+    ("fixed", comparison.fixed),
   ]
   if not of_candidate:
-    names = [("new, only now", "new"), ("gone, only before", "gone"), ("edited, same name", "edited")]
-    figures += [(words, number(name)) for words, name in names]
+    counts += [
+      ("new, only now", comparison.new),
+      ("gone, only before", comparison.gone),
+      ("edited, same name", comparison.edited),
+    ]
+  figures = [(words, _DASH if number is None else count(number)) for words, number in counts]
+  drop, p_value = comparison.drop, comparison.p_value
+  figures.insert(3, ("change in accuracy", _DASH if drop is None else change(drop)))
+  figures.insert(6, (f"McNemar{_S} exact p", _DASH if p_value is None else f"{p_value:.2g}"))
   return figures
 
 
-def _trend(trend: Sequence[Mapping[str, Any]], metrics: Mapping[str, Any]) -> dict[str, Any] | None:
+def _trend(nights: Sequence[TrendPoint], metrics: Metrics) -> dict[str, Any]:
   """Returns the nights' accuracy, and the recall of the labels that are worst tonight."""
-  if not trend:
-    return None
-  names = [night["night"] for night in trend]
-  threshold = metrics.get("gates", {}).get("min_accuracy", {}).get("threshold")
-  tonight = trend[-1]["per_label"]
-  known = [label for label in metrics["labels"] if tonight.get(label) is not None]
-  worst = sorted(known, key=lambda label: tonight[label])[:MAX_TREND_LABELS]
-  recalls = {label: [night["per_label"].get(label) for night in trend] for label in worst}
+  names = [night.night for night in nights]
+  gate = metrics.model.gates.get("min_accuracy")
+  threshold = gate.threshold if gate else None
+  worst = _worst_labels(nights[-1], metrics.model.labels)
+  recalls = {label: [night.recalls.get(label) for night in nights] for label in worst}
   seen = [rate for rates in recalls.values() for rate in rates if rate is not None]
   limits = (int(100 * min(seen, default=0.99) - 1e-9) / 100, 1.0)
-  last = f"{percent(trend[-1]['accuracy'])} on {names[-1]}"
-  chart = charts.trend(
-    trend, threshold, "trend", f"Accuracy of {len(trend)} nights, {names[0]} to {names[-1]}: {last}."
-  )
+  drawn = len(nights) > 1
+  last = f"{percent(nights[-1].accuracy)} on {names[-1]}"
+  description = f"Accuracy of {len(nights)} nights, {names[0]} to {names[-1]}: {last}."
   return {
-    "chart": chart if len(trend) > 1 else None,
-    "nights": count(len(trend)),
+    "chart": charts.trend(nights, threshold, "trend", description) if drawn else None,
+    "nights": count(len(nights)),
     "threshold": None if threshold is None else f"{100 * threshold:g}\N{NO-BREAK SPACE}%",
     "rows": [
       {
-        "night": night["night"],
-        "accuracy": percent(night["accuracy"]),
-        "interval": "" if night["accuracy"] is None else interval(night["accuracy_interval_95"]),
-        "pictures": count(night["total"]),
-        "verdict": night.get("verdict") or "",
+        "night": night.night,
+        "accuracy": percent(night.accuracy),
+        "interval": "" if night.accuracy is None else interval(night.accuracy_interval),
+        "images": count(night.total),
+        "verdict": night.verdict,
         "recalls": [percent(recalls[label][place]) for label in worst],
       }
-      for place, night in enumerate(trend)
+      for place, night in enumerate(nights)
     ],
     "low": percent(limits[0], 0),
-    "all": len(worst) == len(metrics["labels"]),
+    "all": len(worst) == len(metrics.model.labels),
     "labels": [
       {
         "label": shortened(label),
         "first": percent(next((rate for rate in rates if rate is not None), None)),
         "last": percent(rates[-1]),
-        "chart": charts.small_trend(
-          names, rates, limits, f"trend-{place}", f"Recall over the nights: {percent(rates[-1])} tonight."
-        )
-        if len(trend) > 1
-        else None,
+        "chart": _small_trend(place, names, rates, limits) if drawn else None,
       }
       for place, (label, rates) in enumerate(recalls.items())
     ],
   }
 
 
-def _quarantine(metrics: Mapping[str, Any], rows: Sequence[Sequence[Any]]) -> dict[str, Any]:
-  found = metrics.get("quarantined", {"total": len(rows), "reasons": {}})
+def _worst_labels(tonight: TrendPoint, labels: Sequence[str]) -> list[str]:
+  recalls = {label: rate for label in labels if (rate := tonight.recalls.get(label)) is not None}
+  return sorted(recalls, key=lambda label: recalls[label])[:MAX_TREND_LABELS]
+
+
+def _small_trend(
+  place: int, names: Sequence[str], rates: Sequence[float | None], limits: tuple[float, float]
+) -> Markup:
+  description = f"Recall over the nights: {percent(rates[-1])} tonight."
+  return charts.small_trend(names, rates, limits, f"trend-{place}", description)
+
+
+def _quarantine(metrics: Metrics, rows: Sequence[Sequence[Any]]) -> dict[str, Any]:
+  found = metrics.model.quarantined or QuarantineCounts(len(rows), {})
   return {
-    "total": found["total"],
-    "number": number_of_images(found["total"]),
-    "reasons": [(reason, count(number)) for reason, number in sorted(found["reasons"].items())],
-    "left_out": found["total"] - len(rows),
+    "total": found.total,
+    "number": number_of_images(found.total),
+    "reasons": [(reason, count(number)) for reason, number in sorted(found.reasons.items())],
+    "left_out": found.total - len(rows),
     "rows": [
       (shortened(name), split, count(int(size)), reason, shortened(detail))
       for name, split, size, reason, detail in rows
@@ -336,21 +354,21 @@ def _quarantine(metrics: Mapping[str, Any], rows: Sequence[Sequence[Any]]) -> di
   }
 
 
-def _made(metrics: Mapping[str, Any], info: RunInfo) -> dict[str, Any]:
+def _made(metrics: Metrics, info: RunInfo) -> dict[str, Any]:
   settings, trunk = info.settings, info.trunk
   # A night names each of its models, an evaluation its only one.
   paths = dict(sorted(info.models.items())) or {"model": info.model or ""}
   fingerprints = settings.get("models") or {"model": settings.get("model_fingerprint")}
-  stored = metrics.get("bottlenecks")
+  stored = metrics.bottlenecks
   facts = [
     ("Images", settings.get("input")),
-    ("Splits", ", ".join(metrics.get("splits", ()))),
+    ("Splits", ", ".join(metrics.splits)),
     *((MODELS[name], path) for name, path in paths.items()),
     *((f"{MODELS[name]}{_S} fingerprint", fingerprint) for name, fingerprint in fingerprints.items()),
     ("Trunk", trunk.get("handle")),
     (f"Trunk{_S} fingerprint", trunk.get("fingerprint")),
-    ("Bottlenecks", stored and f"{count(stored['computed'])} computed, {count(stored['reused'])} reused"),
-    ("SHA-256 of the predictions", metrics.get("predictions_sha256")),
+    ("Bottlenecks", stored and f"{count(stored.computed)} computed, {count(stored.reused)} reused"),
+    ("SHA-256 of the predictions", metrics.predictions_sha256),
     ("Request", info.request),
   ]
   return {

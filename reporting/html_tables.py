@@ -1,16 +1,26 @@
-"""What the report's tables and its gallery hold: labels, confusion matrix, images. Plain values for the templates.
+"""The report's tables and gallery: labels, confusion matrix, images, as plain values for the templates.
 
 Ids are made of the places of labels in the label list, never of the labels themselves.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from beam_retrain.reporting.charts import heat_level
+from beam_retrain.reporting.text_tables import lowest_f1
 from beam_retrain.reporting.wording import count, counted, interval, percent, shortened
 from beam_retrain.reporting.wording import images as number_of_images
+from beam_retrain.transforms.core.metrics.figures import (
+  ColumnSlices,
+  Interval,
+  LabelRow,
+  ModelMetrics,
+  ShownImage,
+  SliceFigures,
+)
 from beam_retrain.transforms.core.records.csv_cells import escape_cell
 
 MAX_MATRIX_LABELS = 40
@@ -41,44 +51,42 @@ class Labels:
     return self._places[label]
 
 
-def label_table(metrics: Mapping[str, Any], candidate: Mapping[str, Any] | None, matrix: Mapping[str, Any]) -> dict:
+def label_table(model: ModelMetrics, candidate: ModelMetrics | None, matrix: Matrix) -> dict[str, Any]:
   """Returns the rows of the table of labels, in their order; of very many, those with the lowest F1."""
-  per_label, labels = metrics["per_label"], Labels(metrics["labels"])
-  shown = labels.names
-  if len(shown) > MAX_ROWS:
-    worst = sorted(shown, key=lambda label: (per_label[label]["f1"] is None, per_label[label]["f1"]))[:MAX_ROWS]
-    shown = sorted(worst, key=labels.place)
-  rows = [per_label[label] for label in shown]
-  rows += [] if candidate is None else [candidate["per_label"][label] for label in shown]
-  scale = _scale([row[kind] for row in rows for kind in ("recall", "precision")])
+  labels = Labels(model.labels)
+  shown = sorted(lowest_f1(model.rows, MAX_ROWS), key=lambda row: labels.place(row.label))
+  others = {row.label: row for row in candidate.rows} if candidate else {}
+  all_rows = [*shown, *(others[row.label] for row in shown if candidate)]
+  scale = _scale([rate for row in all_rows for rate in (row.recall, row.precision)])
   return {
-    "left_out": len(labels.names) - len(shown),
+    "left_out": len(model.rows) - len(shown),
     "scale": percent(scale, 0),
     "rows": [
       {
-        "label": shortened(label),
-        "support": count(row["support"]),
-        "correct": count(row["correct"]),
-        "recall": _rate(row, "recall", scale),
-        "precision": _rate(row, "precision", scale),
-        "f1": percent(row["f1"]),
-        "candidate": None if candidate is None else _rate(candidate["per_label"][label], "recall", scale),
-        "confused": _confused(row, labels, labels.place(label), matrix),
+        "label": shortened(row.label),
+        "support": count(row.support),
+        "correct": count(row.correct),
+        "recall": _rate(row.recall, row.interval("recall"), scale),
+        "precision": _rate(row.precision, row.interval("precision"), scale),
+        "f1": percent(row.f1),
+        "candidate": _rate(others[row.label].recall, others[row.label].interval("recall"), scale)
+        if candidate
+        else None,
+        "confused": _confused(row, labels, matrix),
       }
-      for label, row in ((label, per_label[label]) for label in shown)
+      for row in shown
     ],
   }
 
 
 def _scale(rates: Sequence[float | None]) -> float:
-  """Returns how much wrong, 0..1, the full width of a bar stands for: round, and with some room beside the longest."""
+  """Returns the error rate, 0..1, of a bar's full width: round, with room beside the longest bar."""
   most = max((1 - rate for rate in rates if rate is not None), default=0.0)
   return next(scale for scale in _SCALES if scale >= min(1.25 * most, 1.0))
 
 
-def _rate(row: Mapping[str, Any], kind: str, scale: float) -> dict[str, Any]:
+def _rate(rate: float | None, bounds: Interval | None, scale: float) -> dict[str, Any]:
   """Returns a rate in words, and the bar of what is missing to 100 %, in percent of the bar's full width."""
-  rate, bounds = row[kind], row.get(f"{kind}_interval_95")
   if rate is None:
     return {"text": percent(None), "interval": "", "bar": None, "whisker": None}
 
@@ -94,24 +102,53 @@ def _rate(row: Mapping[str, Any], kind: str, scale: float) -> dict[str, Any]:
   }
 
 
-def _confused(row: Mapping[str, Any], labels: Labels, actual: int, matrix: Mapping[str, Any]) -> dict[str, Any] | None:
-  other = row["most_confused_with"]
-  if other is None:
+def _confused(row: LabelRow, labels: Labels, matrix: Matrix) -> dict[str, Any] | None:
+  other = row.most_confused_with
+  if not other:
     return None
-  cell = (actual, labels.place(other))
-  target = f"{matrix['prefix']}-{cell[0]}-{cell[1]}" if cell in matrix["cells"] else None
-  return {"label": shortened(other), "count": count(row["most_confused_count"]), "target": target}
+  cell = (labels.place(row.label), labels.place(other))
+  target = cell_id(matrix.prefix, cell) if cell in matrix.cells else None
+  return {"label": shortened(other), "count": count(row.most_confused_count), "target": target}
 
 
-def confusion(metrics: Mapping[str, Any], prefix: str, linked: bool = True) -> dict[str, Any]:
+@dataclasses.dataclass(frozen=True)
+class Matrix:
+  """A confusion matrix as the page shows it.
+
+  Attributes:
+    prefix: of the ids of its cells' groups of images.
+    labels: those shown.
+    long: whether some of them are too long to stand upright over a column.
+    left_out: how many labels are not shown.
+    mistakes: how many there are between the labels that are shown; empty if none.
+    cells: (actual, predicted) -> images, of the mistakes that have a group of images.
+    legend: levels of colour with their numbers.
+    rows: the cells.
+  """
+
+  prefix: str
+  labels: list[str]
+  long: bool
+  left_out: int
+  mistakes: str
+  cells: Mapping[tuple[int, int], int]
+  legend: list[dict[str, Any]]
+  rows: list[dict[str, Any]]
+
+
+def cell_id(prefix: str, cell: tuple[int, int]) -> str:
+  return f"{prefix}-{cell[0]}-{cell[1]}"
+
+
+def confusion(model: ModelMetrics, prefix: str, linked: bool = True) -> Matrix:
   """Returns the confusion matrix: of many labels, those with the most mistakes, in their order.
 
   Args:
-    metrics: with `labels` and `confusion_matrix`.
-    prefix: what the ids of its cells' groups of images begin with.
+    model: its figures.
+    prefix: of the ids of its cells' groups of images.
     linked: whether there are such groups.
   """
-  names, table = metrics["labels"], metrics["confusion_matrix"]
+  names, table = model.labels, model.confusion
   shown = list(range(len(names)))
   if len(names) > MAX_MATRIX_LABELS:
     columns = [sum(column) for column in zip(*table, strict=True)]
@@ -119,15 +156,15 @@ def confusion(metrics: Mapping[str, Any], prefix: str, linked: bool = True) -> d
     shown = sorted(sorted(shown, key=lambda place: (-wrong[place], place))[:MAX_MATRIX_LABELS])
   mistakes = {(i, j): table[i][j] for i in shown for j in shown if i != j and table[i][j]}
   most = max(mistakes.values(), default=0)
-  return {
-    "prefix": prefix,
-    "labels": [shortened(names[place]) for place in shown],
-    "long": any(len(names[place]) > 3 for place in shown),
-    "left_out": len(names) - len(shown),
-    "mistakes": count(sum(mistakes.values())) if mistakes else "",
-    "cells": mistakes if linked else {},
-    "legend": _legend(most),
-    "rows": [
+  return Matrix(
+    prefix=prefix,
+    labels=[shortened(names[place]) for place in shown],
+    long=any(len(names[place]) > 3 for place in shown),
+    left_out=len(names) - len(shown),
+    mistakes=count(sum(mistakes.values())) if mistakes else "",
+    cells=mistakes if linked else {},
+    legend=_legend(most),
+    rows=[
       {
         "label": shortened(names[i]),
         "cells": [_cell(table[i][j], (i, j), names, most, prefix if linked else None) for j in shown],
@@ -135,7 +172,7 @@ def confusion(metrics: Mapping[str, Any], prefix: str, linked: bool = True) -> d
       }
       for i in shown
     ],
-  }
+  )
 
 
 def _cell(number: int, cell: tuple[int, int], names: Sequence[str], most: int, prefix: str | None) -> dict[str, Any]:
@@ -143,7 +180,7 @@ def _cell(number: int, cell: tuple[int, int], names: Sequence[str], most: int, p
   if actual == predicted:
     return {"right": True, "text": count(number) if number else "", "level": 0, "target": None, "name": ""}
   name = f"{shortened(names[actual])} taken for {shortened(names[predicted])}: {number_of_images(number)}"
-  target = f"{prefix}-{actual}-{predicted}" if number and prefix else None
+  target = cell_id(prefix, cell) if number and prefix else None
   return {
     "right": False,
     "text": count(number) if number else "",
@@ -159,48 +196,45 @@ def _legend(most: int) -> list[dict[str, Any]]:
 
 
 class Gallery:
-  """Makes images fit for the page, and watches over how much room they take."""
+  """Prepares images for the page, within a budget of characters."""
 
   def __init__(self, labels: Labels):
     self._labels = labels
     self._room = _THUMBNAIL_BUDGET
 
-  def shown(self, images: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    return [self._shown(image) for image in images]
+  def shown(self, images: Sequence[ShownImage]) -> list[dict[str, Any]]:
+    return list(map(self._shown, images))
 
-  def _shown(self, image: Mapping[str, Any]) -> dict[str, Any]:
-    thumbnail = image["thumbnail"] or ""
+  def _shown(self, image: ShownImage) -> dict[str, Any]:
+    thumbnail = image.thumbnail or ""
     usable = thumbnail.startswith("data:image/") and len(thumbnail) <= self._room
     self._room -= len(thumbnail) if usable else 0
-    before = image.get("baseline_confidence")
+    before = image.baseline_confidence
     return {
       "thumbnail": thumbnail if usable else None,
       # Small ones are kept as PNG; a blown-up pixel says more than a blur.
       "tiny": thumbnail.startswith("data:image/png"),
-      "edited": image.get("edited", False),
-      "key": shortened(image["key"]),
-      "actual": shortened(image["actual"]),
-      "predicted": shortened(image["predicted"]),
-      "confidence": percent(image["confidence"] / 100, 1),
-      "baseline": shortened(image.get("baseline_predicted") or ""),
+      "edited": image.edited,
+      "key": shortened(image.key),
+      "actual": shortened(image.actual),
+      "predicted": shortened(image.predicted),
+      "confidence": percent(image.confidence / 100, 1),
+      "baseline": shortened(image.baseline_predicted or ""),
       "baseline_confidence": "" if before is None else percent(before / 100, 1),
     }
 
-  def mistakes(
-    self, images: Sequence[Mapping[str, Any]], metrics: Mapping[str, Any], matrix: Mapping[str, Any]
-  ) -> list[dict[str, Any]]:
-    """Returns label by label its groups of images, one per label that they were taken for, the most frequent first.
+  def mistakes(self, images: Sequence[ShownImage], model: ModelMetrics, matrix: Matrix) -> list[dict[str, Any]]:
+    """Returns label by label its groups of images, one per predicted label, the most frequent first.
 
     Every mistake that the matrix shows has a group, if an empty one, so that its cell leads somewhere. Labels that are
     not in the label list come after all others.
     """
-    found = {image[kind] for image in images for kind in ("actual", "predicted")}
+    found = {label for image in images for label in (image.actual, image.predicted)}
     labels = Labels([*self._labels.names, *sorted(label for label in found if label not in self._labels)])
-    table = metrics["confusion_matrix"]
-    groups: dict[tuple[int, int], list[Mapping[str, Any]]] = {cell: [] for cell in matrix["cells"]}
+    table = model.confusion
+    groups: dict[tuple[int, int], list[ShownImage]] = {cell: [] for cell in matrix.cells}
     for image in images:
-      cell = (labels.place(image["actual"]), labels.place(image["predicted"]))
-      groups.setdefault(cell, []).append(image)
+      groups.setdefault((labels.place(image.actual), labels.place(image.predicted)), []).append(image)
     by_label: dict[int, list[tuple[int, int]]] = {}
     for cell in sorted(groups):
       by_label.setdefault(cell[0], []).append(cell)
@@ -209,7 +243,7 @@ class Gallery:
         "label": shortened(labels.names[actual]),
         "wrong": count(sum(table[actual]) - table[actual][actual]) if actual < len(table) else "",
         "support": count(sum(table[actual])) if actual < len(table) else "",
-        "groups": list(self._groups(cells, groups, table, labels, matrix["prefix"])),
+        "groups": list(self._groups(cells, groups, table, labels, matrix.prefix)),
       }
       for actual, cells in by_label.items()
     ]
@@ -217,7 +251,7 @@ class Gallery:
   def _groups(
     self,
     cells: Sequence[tuple[int, int]],
-    groups: Mapping[tuple[int, int], Sequence[Mapping[str, Any]]],
+    groups: Mapping[tuple[int, int], Sequence[ShownImage]],
     table: Sequence[Sequence[int]],
     labels: Labels,
     prefix: str,
@@ -226,51 +260,43 @@ class Gallery:
     numbers = {cell: table[cell[0]][cell[1]] if max(cell) < size else len(groups[cell]) for cell in cells}
     # Those with images first: the others are a line each, below.
     for cell in sorted(cells, key=lambda cell: (not groups[cell], -numbers[cell], cell)):
-      worst_first = sorted(groups[cell], key=lambda image: (-image["confidence"], image["key"]))
+      surest_first = sorted(groups[cell], key=lambda image: (-image.confidence, image.key))
       yield {
-        "id": f"{prefix}-{cell[0]}-{cell[1]}",
+        "id": cell_id(prefix, cell),
         "predicted": shortened(labels.names[cell[1]]),
         "number": number_of_images(numbers[cell]),
-        "shown": count(len(worst_first)) if len(worst_first) < numbers[cell] else "",
-        "pictures": self.shown(worst_first),
+        "shown": count(len(surest_first)) if len(surest_first) < numbers[cell] else "",
+        "images": self.shown(surest_first),
       }
 
 
-def slice_tables(slices: Mapping[str, Any], beside: Mapping[str, Any]) -> list[dict[str, Any]]:
-  """Returns a table per column of the manifest: the slices in order of their accuracy, the lowest first.
-
-  Args:
-    slices: column -> value -> figures.
-    beside: column -> `{small, unlisted}`, see `slices.extract_slices_beside`; each has a row of its own.
-  """
-  return [
-    _slice_table(column, found, beside.get(column, {})) for column, found in list(slices.items())[:MAX_SLICED_COLUMNS]
-  ]
+def slice_tables(slices: Mapping[str, ColumnSlices]) -> list[dict[str, Any]]:
+  """Returns a table per column of the manifest: its slices, the lowest accuracy first."""
+  return [_slice_table(column, found) for column, found in list(slices.items())[:MAX_SLICED_COLUMNS]]
 
 
-def _slice_table(column: str, found: Mapping[str, Any], beside: Mapping[str, Any]) -> dict[str, Any]:
-  rows = sorted(found.items(), key=lambda entry: (entry[1]["accuracy"], entry[0]))
-  small, unlisted = beside.get("small"), beside.get("unlisted")
+def _slice_table(column: str, found: ColumnSlices) -> dict[str, Any]:
+  rows = sorted(found.values.items(), key=lambda entry: (entry[1].accuracy, entry[0]))
   others = []
-  if small:
-    slices, images = counted(small["slices"], "slice"), number_of_images(small["fewer_than"])
-    others.append((f"{slices} of fewer than {images}", small))
-  if unlisted:
-    others.append(("not in the manifest", unlisted))
-  scale = _scale([row["accuracy"] for _, row in (*rows, *others)])
+  if small := found.small:
+    slices, images = counted(small.slices, "slice"), number_of_images(small.fewer_than)
+    others.append((f"{slices} of fewer than {images}", small.figures))
+  if found.unlisted:
+    others.append(("not in the manifest", found.unlisted))
+  scale = _scale([figures.accuracy for _, figures in (*rows, *others)])
   return {
     "column": shortened(column),
     "scale": percent(scale, 0),
     "left_out": max(len(rows) - MAX_SLICES, 0),
-    "rows": [_slice_row(value, row, scale) for value, row in rows[:MAX_SLICES]],
-    "beside": [_slice_row(words, row, scale) for words, row in others],
+    "rows": [_slice_row(value, figures, scale) for value, figures in rows[:MAX_SLICES]],
+    "beside": [_slice_row(words, figures, scale) for words, figures in others],
   }
 
 
-def _slice_row(name: str, row: Mapping[str, Any], scale: float) -> dict[str, Any]:
+def _slice_row(name: str, figures: SliceFigures, scale: float) -> dict[str, Any]:
   return {
     "value": shortened(name),
-    "pictures": count(row["pictures"]),
-    "correct": count(row["correct"]),
-    "accuracy": _rate({"accuracy": row["accuracy"], "accuracy_interval_95": row["interval_95"]}, "accuracy", scale),
+    "images": count(figures.images),
+    "correct": count(figures.correct),
+    "accuracy": _rate(figures.accuracy, figures.interval, scale),
   }

@@ -6,74 +6,60 @@ A case's names hold no figure, so that it is the same case every night.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
 from xml.etree import ElementTree
 
-from beam_retrain.reporting.gates import MISSED, NONE_SET, asked, bad_inputs, gate_value, named, percent
-from beam_retrain.reporting.text_tables import printable
+from beam_retrain.reporting.gates import GATES, Case, describe_bad_inputs, gate_line
+from beam_retrain.transforms.core.metrics.figures import MISSED, NONE_SET, BadInputs, Metrics, ModelMetrics
 
 _COUNTED = {"tests": "testcase", "failures": "failure", "errors": "error", "skipped": "skipped"}
 
 
-def junit_xml(metrics: Mapping[str, Any]) -> str:
-  """Returns the XML file's text: a suite per model, with a case per gate.
+def junit_xml(metrics: Metrics) -> str:
+  """Returns the text of the XML file: a suite per model, with a case per gate and the gates' further cases.
 
-  The model's has a case `inputs` too, an error where more of them are bad than allowed. Where `min_label_recall` is
-  set, there is also a case per label; one that has no image is skipped.
-
-  Args:
-    metrics: the contents of `metrics.json`, with `gates`; without `bad_inputs` there is no case `inputs`.
+  The model's suite has a case `inputs` too, an error if more inputs are bad than allowed.
   """
-  root = ElementTree.Element("testsuites", name=f"beam-retrain {metrics.get('night', '')}".rstrip())
-  _add_suite(root, "model", metrics)
-  if metrics.get("candidate"):
-    _add_suite(root, "candidate", metrics["candidate"])
-  _count(root, "tests", "failures", "errors")  # the schema knows no `skipped` here
+  root = ElementTree.Element("testsuites", name=f"beam-retrain {metrics.night or ''}".rstrip())
+  for name, model in metrics.models.items():
+    suite = ElementTree.SubElement(root, "testsuite", name=name)
+    if model is metrics.model and metrics.bad_inputs:
+      _add_inputs(suite, f"beam_retrain.{name}.inputs", metrics.bad_inputs)
+    _add_gates(suite, name, model)
+    _count(suite, "tests", "failures", "errors", "skipped")
+  _count(root, "tests", "failures", "errors")  # the schema has no `skipped` here
   ElementTree.indent(root)
   return f'<?xml version="1.0" encoding="UTF-8"?>\n{ElementTree.tostring(root, encoding="unicode")}\n'
 
 
-def _add_suite(root: ElementTree.Element, name: str, model: Mapping[str, Any]) -> None:
-  suite = ElementTree.SubElement(root, "testsuite", name=name)
-  if model.get("bad_inputs"):
-    _add_inputs(suite, f"beam_retrain.{name}.inputs", model["bad_inputs"])
-  for gate, state in model["gates"].items():
-    case = _add_case(suite, f"beam_retrain.{name}.gates", gate)
-    if state["state"] == NONE_SET:
-      ElementTree.SubElement(case, "skipped", message=NONE_SET)
-    elif state["state"] == MISSED:
-      _add(case, "failure", f"{named(gate, state)}: {gate_value(name, model, gate)}", "gate missed")
-  least = model["gates"].get("min_label_recall", {}).get("threshold")
-  if least is not None:
-    _add_labels(suite, f"beam_retrain.{name}.recall", model, least)
-  _count(suite, "tests", "failures", "errors", "skipped")
+def _add_inputs(suite: ElementTree.Element, class_name: str, bad: BadInputs) -> None:
+  case = _add_element(suite, class_name, "inputs")
+  if bad.too_many:
+    _add_fault(case, "error", f"{describe_bad_inputs(bad)}, more than allowed", "bad inputs")
 
 
-def _add_inputs(suite: ElementTree.Element, class_name: str, bad: Mapping[str, Any]) -> None:
-  case = _add_case(suite, class_name, "inputs")
-  if bad["too_many"]:
-    _add(case, "error", f"{bad_inputs(bad)}, more than allowed", "bad inputs")
+def _add_gates(suite: ElementTree.Element, name: str, model: ModelMetrics) -> None:
+  for gate, result in model.gates.items():
+    failure = gate_line(name, model, gate) if result.state == MISSED else ""
+    case = Case(gate, failure, NONE_SET if result.state == NONE_SET else "")
+    _add_case(suite, f"beam_retrain.{name}.gates", case)
+  for gate, result in model.gates.items():
+    for case in GATES[gate].cases(model, result):
+      _add_case(suite, f"beam_retrain.{name}.{GATES[gate].case_class}", case)
 
 
-def _add_labels(suite: ElementTree.Element, class_name: str, model: Mapping[str, Any], least: float) -> None:
-  failing = set(model["gates"]["min_label_recall"]["failing"])
-  for label in model["labels"]:
-    # Control characters, lone surrogates and non-characters, none of which XML can hold, are none of them printable.
-    case = _add_case(suite, class_name, printable(label))
-    row = model["per_label"][label]
-    if not row["support"]:
-      ElementTree.SubElement(case, "skipped", message="no image has this label")
-    elif label in failing:
-      right = f"{row['correct']:,} of {row['support']:,} right"
-      _add(case, "failure", f"recall {percent(row['recall'], least)} is below {asked(least)} ({right})", "gate missed")
+def _add_case(suite: ElementTree.Element, class_name: str, case: Case) -> None:
+  element = _add_element(suite, class_name, case.name)
+  if case.skipped:
+    ElementTree.SubElement(element, "skipped", message=case.skipped)
+  elif case.failure:
+    _add_fault(element, "failure", case.failure, "gate missed")
 
 
-def _add_case(suite: ElementTree.Element, class_name: str, name: str) -> ElementTree.Element:
+def _add_element(suite: ElementTree.Element, class_name: str, name: str) -> ElementTree.Element:
   return ElementTree.SubElement(suite, "testcase", classname=class_name, name=name, time="0")
 
 
-def _add(case: ElementTree.Element, tag: str, message: str, kind: str) -> None:
+def _add_fault(case: ElementTree.Element, tag: str, message: str, kind: str) -> None:
   # Jenkins shows the attribute, GitLab the text.
   ElementTree.SubElement(case, tag, message=message, type=kind).text = message
 

@@ -1,16 +1,17 @@
-"""What the terminal shows after an evaluation: text made from `metrics.json`, as `run` and `evaluate` print it."""
+"""Tables that the terminal shows after an evaluation."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+
+from beam_retrain.transforms.core.metrics.figures import CANDIDATE, ComparisonResult, LabelRow, Metrics, ModelMetrics
 
 MAX_LABELS = 40
 _LONGEST = 40  # characters of a label
 
 
 def align(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
-  """Returns a table with columns as wide as they need, two spaces apart: the first `left` and the last flush left."""
+  """Returns a table with columns two spaces apart: the first `left` and the last are flush left."""
   widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
 
   def line(row: Sequence[str]) -> str:
@@ -24,41 +25,49 @@ def align(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -
   return "\n".join([line(header), *map(line, rows)])
 
 
-def changes_table(metrics: Mapping[str, Any]) -> str:
-  """Returns, of a night, one line per model: what it was compared with, and how many images changed."""
-  header = ["", "accuracy", "compared with", "regressed", "fixed", "new", "gone", "edited", "p"]
+def changes_table(metrics: Metrics) -> str:
+  """Returns a line per model of a night: its baseline, and how many images changed."""
+  counted = ["regressed", "fixed", "new", "gone", "edited"]
   rows = []
-  for name, of_model in (("model", metrics), ("candidate", metrics.get("candidate"))):
-    if of_model:
-      found = of_model["comparison"]
-      counts = ["-" if found[count] is None else f"{found[count]:,}" for count in header[3:8]]
-      p_value = "-" if found["p_value"] is None else f"{found['p_value']:.3g}"
-      compared_with = "the model" if name == "candidate" else printable(found["baseline"] or "no baseline")
-      rows.append([name, _percent(of_model["accuracy"]), compared_with, *counts, p_value])
-  return align(header, rows)
+  for name, model in metrics.models.items():
+    found = model.comparison or ComparisonResult()
+    counts = [getattr(found, kind) for kind in counted]
+    rows.append(
+      [
+        name,
+        _percent(model.accuracy),
+        "the model" if name == CANDIDATE else printable(found.baseline or "no baseline"),
+        *("-" if count is None else f"{count:,}" for count in counts),
+        "-" if found.p_value is None else f"{found.p_value:.3g}",
+      ]
+    )
+  return align(["", "accuracy", "compared with", *counted, "p"], rows)
 
 
-def per_label_table(metrics: Mapping[str, Any], max_labels: int = MAX_LABELS) -> str:
-  """Returns one line per label in the order of the label list; of more than `max_labels`, those with the lowest F1."""
-  per_label = metrics["per_label"]
-  shown = list(metrics["labels"])
-  note = ""
-  if len(shown) > max_labels:
-    worst = sorted(shown, key=lambda label: (per_label[label]["f1"] is None, per_label[label]["f1"]))[:max_labels]
-    note = f"\n(the {max_labels} of {len(shown):,} labels with the lowest F1; all are in per_label.csv)"
-    shown = worst
+def per_label_table(model: ModelMetrics, max_labels: int = MAX_LABELS) -> str:
+  """Returns a line per label in the order of the label list; of more than `max_labels`, those with the lowest F1."""
+  shown, note = lowest_f1(model.rows, max_labels), ""
+  if len(shown) < len(model.rows):
+    note = f"\n(the {max_labels} of {len(model.rows):,} labels with the lowest F1; all are in per_label.csv)"
   header = ["label", "support", "correct", "accuracy", "precision", "recall", "f1", "most confused with"]
-  return align(header, [_label_cells(label, per_label[label]) for label in shown]) + note
+  return align(header, list(map(_label_cells, shown))) + note
 
 
-def _label_cells(label: str, row: Mapping[str, Any]) -> list[str]:
-  confused = row["most_confused_with"]
+def lowest_f1(rows: Sequence[LabelRow], limit: int) -> list[LabelRow]:
+  """Returns all rows, or if they are more than `limit`, those with the lowest F1, the lowest first."""
+  if len(rows) <= limit:
+    return list(rows)
+  return sorted(rows, key=lambda row: (row.f1 is None, row.f1))[:limit]
+
+
+def _label_cells(row: LabelRow) -> list[str]:
+  confused = row.most_confused_with
   return [
-    shortened(printable(label), _LONGEST, "..."),
-    f"{row['support']:,}",
-    f"{row['correct']:,}",
-    *(_percent(row[name]) for name in ("accuracy", "precision", "recall", "f1")),
-    "-" if confused is None else f"{shortened(printable(confused), _LONGEST, '...')} ({row['most_confused_count']:,})",
+    shortened(printable(row.label), _LONGEST, "..."),
+    f"{row.support:,}",
+    f"{row.correct:,}",
+    *map(_percent, (row.accuracy, row.precision, row.recall, row.f1)),
+    f"{shortened(printable(confused), _LONGEST, '...')} ({row.most_confused_count:,})" if confused else "-",
   ]
 
 
@@ -67,7 +76,7 @@ def _percent(fraction: float | None) -> str:
 
 
 def printable(text: str) -> str:
-  """Returns `text`, without what would steer the terminal: a label is a folder's name, and anyone can name a folder."""
+  """Returns `text` without control characters: a label is a folder's name, which anyone can choose."""
   return text if text.isprintable() else ascii(text)[1:-1]
 
 

@@ -10,14 +10,17 @@ from typing import Any
 
 import numpy as np
 
-from beam_retrain.reporting.gates import judge, overall
+from beam_retrain.reporting.gates import judge
+from beam_retrain.reporting.html_report import Report
 from beam_retrain.transforms.core.images.thumbnails import thumbnail
 from beam_retrain.transforms.core.metrics.comparison import Bucket, Change, Plan, compare, extract
-from beam_retrain.transforms.core.metrics.intervals import wilson_interval
-from beam_retrain.transforms.core.metrics.label_stats import Outcome, evaluate_in_memory, metrics_json
-from beam_retrain.transforms.core.metrics.mistakes import Mistakes, as_image
+from beam_retrain.transforms.core.metrics.figures import ModelMetrics, ShownImage, SuspiciousLabels, TrendPoint
+from beam_retrain.transforms.core.metrics.label_stats import Outcome, evaluate_in_memory
+from beam_retrain.transforms.core.metrics.metrics_file import metrics_from_json, model_from_json, model_to_json
+from beam_retrain.transforms.core.metrics.mistakes import Mistakes, shown_image
 from beam_retrain.transforms.core.metrics.predictions import Row
-from beam_retrain.transforms.core.metrics.slices import extract_slices, extract_slices_beside
+from beam_retrain.transforms.core.metrics.slices import extract_slices
+from beam_retrain.transforms.core.metrics.statistics import wilson_interval
 from beam_retrain.transforms.core.records.csv_cells import escape_cell
 from beam_retrain.transforms.core.records.slice_manifest import ManifestRow
 from beam_retrain.transforms.core.run.run_info import RunInfo
@@ -36,7 +39,7 @@ HOSTILE = (
 
 @dataclasses.dataclass
 class Sample:
-  """What `render_report` takes."""
+  """What `render_report` takes, as JSON values that a test may change."""
 
   metrics: dict[str, Any]
   images: dict[str, list[dict[str, Any]]]
@@ -44,6 +47,28 @@ class Sample:
   info: RunInfo = dataclasses.field(default_factory=lambda: RunInfo("evaluate"))
   trend: list[dict[str, Any]] = dataclasses.field(default_factory=list)
   title: str = "MNIST, 10,000 test images"
+
+  def report(self) -> Report:
+    return Report(
+      metrics_from_json(self.metrics),
+      {kind: [ShownImage(**image) for image in images] for kind, images in self.images.items()},
+      self.quarantined,
+      self.info,
+      [_trend_point(**night) for night in self.trend],
+      self.title,
+    )
+
+
+def _trend_point(
+  night: str,
+  accuracy: float | None,
+  accuracy_interval_95: Sequence[float],
+  total: int,
+  per_label: Mapping[str, float | None],
+  verdict: str = "none set",
+) -> TrendPoint:
+  low, high = accuracy_interval_95
+  return TrendPoint(night, accuracy, (low, high), total, verdict, per_label)
 
 
 def outcomes(labels: Sequence[str], number: int, wrong: float, seed: int = 5) -> list[Outcome]:
@@ -96,33 +121,33 @@ def digits() -> list[tuple[int, str]]:
   return made
 
 
-def _figures(labels: Sequence[str], found: Sequence[Outcome]) -> tuple[dict[str, Any], Mistakes]:
+def _figures(labels: Sequence[str], found: Sequence[Outcome]) -> tuple[ModelMetrics, Mistakes]:
   chosen = Mistakes()
   for row in rows(found):
     chosen.add(row)
-  metrics = metrics_json(evaluate_in_memory(found, labels))
-  metrics["suspicious_labels"] = {"threshold": 0.95, "pictures": chosen.suspicious_count}
-  return metrics, chosen
+  model = evaluate_in_memory(found, labels)
+  return dataclasses.replace(model, suspicious=SuspiciousLabels(0.95, chosen.suspicious_count)), chosen
 
 
-def _judge(metrics: dict[str, Any], gates: Mapping[str, float]) -> None:
-  thresholds = {name: gates.get(name) for name in ("min_accuracy", "max_drop", "min_label_recall")}
-  metrics["gates"] = judge(metrics, **thresholds)
-  metrics["verdict"] = overall(metrics)
+def _judged(model: ModelMetrics, gates: Mapping[str, float]) -> dict[str, Any]:
+  return model_to_json(dataclasses.replace(model, gates=judge(model, gates)))
+
+
+def _image(model: str, row: Row) -> dict[str, Any]:
+  return dataclasses.asdict(shown_image(model, row))
 
 
 def evaluation(labels: Sequence[str] = DIGITS, number: int = 3_000, wrong: float = 0.03, **gates: float) -> Sample:
   """Returns a sample of `evaluate`."""
-  metrics, chosen = _figures(labels, outcomes(labels, number, wrong))
+  model, chosen = _figures(labels, outcomes(labels, number, wrong))
+  metrics = _judged(model, gates)
   metrics["quarantined"] = {"total": 3, "reasons": {"EMPTY": 1, "TRUNCATED": 2}}
   metrics["splits"] = ["testing"]
-  _judge(metrics, gates)
-  del metrics["gates"]["max_drop"]
   sample = Sample(
     metrics,
     {
-      "mistakes": [as_image("model", row) for row in chosen.shown()],
-      "suspicious": [as_image("model", row) for row in chosen.suspicious()[:60]],
+      "mistakes": [_image("model", row) for row in chosen.shown()],
+      "suspicious": [_image("model", row) for row in chosen.suspicious()[:60]],
     },
     [
       ("testing/4/empty.jpg", "testing", 0, "EMPTY", "The file has 0 bytes."),
@@ -158,18 +183,18 @@ def night(labels: Sequence[str] = DIGITS, number: int = 3_000, **gates: float) -
     "night": "2026-11-24",
     "bottlenecks": {"computed": 214, "reused": number - 214},
     "predictions_sha256": "c0ffee00" * 8,
-    "candidate": candidate,
   }
   plan = Plan(("model", "candidate"), "2026-11-23", "manifest.csv", ("device", "writer"))
   bucket = _bucket(rows(tonight), rows(of_candidate), rows(outcomes(labels, number, 0.03, seed=9)))
   counts, changes = compare(bucket, plan)
-  for model, figures in (("candidate", candidate), ("model", metrics)):
-    figures["comparison"] = extract(counts, plan)[model]
-    figures["slices"] = extract_slices(counts, plan, 30)[model]
-    figures["slices_beside"] = extract_slices_beside(counts, plan, 30)[model]
-    _judge(figures, gates)
-  sample.images["mistakes"] += [as_image("candidate", row) for row in chosen.shown()]
-  sample.images["suspicious"] += [as_image("candidate", row) for row in chosen.suspicious()[:60]]
+  compared, slices = extract(counts, plan), extract_slices(counts, plan, 30)
+  judged = {
+    name: _judged(dataclasses.replace(model, comparison=compared[name], slices=slices[name]), gates)
+    for name, model in (("model", model_from_json(metrics)), ("candidate", candidate))
+  }
+  metrics |= {**judged["model"], "candidate": judged["candidate"]}
+  sample.images["mistakes"] += [_image("candidate", row) for row in chosen.shown()]
+  sample.images["suspicious"] += [_image("candidate", row) for row in chosen.suspicious()[:60]]
   for kind, found in (("regressed", changes.regressed), ("fixed", changes.fixed)):
     by_model = [[change for change in found if change.model == model][:12] for model in plan.models]
     sample.images[kind] = [_change(change) for of_model in by_model for change in of_model]
@@ -201,7 +226,7 @@ def _bucket(tonight: list[Row], of_candidate: list[Row], others: list[Row]) -> B
 def _change(change: Change) -> dict[str, Any]:
   row = Row(change.file_name, change.actual_digit, change.predicted_digit, change.confidence, change.sha256)
   baseline = {"baseline_predicted": change.baseline_digit, "baseline_confidence": float(change.baseline_confidence)}
-  return {**as_image(change.model, row), **baseline, "edited": change.edited == "True"}
+  return {**_image(change.model, row), **baseline, "edited": change.edited == "True"}
 
 
 def trend(metrics: dict[str, Any]) -> list[dict[str, Any]]:
@@ -224,7 +249,8 @@ def trend(metrics: dict[str, Any]) -> list[dict[str, Any]]:
         },
       }
     )
-  tonight = {name: metrics[name] for name in ("night", "accuracy", "accuracy_interval_95", "total", "verdict")}
+  tonight = {name: metrics[name] for name in ("night", "accuracy", "accuracy_interval_95", "total")}
+  tonight["verdict"] = metrics_from_json(metrics).verdict
   return [*nights, {**tonight, "per_label": {label: row["recall"] for label, row in metrics["per_label"].items()}}]
 
 

@@ -10,43 +10,46 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import itertools
-import json
 from collections.abc import Mapping, Sequence
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import apache_beam as beam
 
-from beam_retrain.pipelines.evaluation.metrics_file import metrics_text
 from beam_retrain.pipelines.jobs.runner import DONE, GATE_MISSED, exit_code
 from beam_retrain.pipelines.models.execution import Execution
 from beam_retrain.pipelines.models.model_trunk import ModelTrunk
 from beam_retrain.pipelines.models.sample import sample_images
-from beam_retrain.pipelines.reevaluate.snapshot import figures_of
-from beam_retrain.reporting.gates import MISSED, judge, overall
-from beam_retrain.reporting.html_report import render_report
+from beam_retrain.reporting.gates import judge
+from beam_retrain.reporting.html_report import Report, render_report
 from beam_retrain.transforms.bottlenecks.model_handler import ImageModelHandler
 from beam_retrain.transforms.bottlenecks.reuse import EmbedOnlyNew
 from beam_retrain.transforms.bottlenecks.store import store_folder
 from beam_retrain.transforms.core.errors import InputError
-from beam_retrain.transforms.core.metrics.label_stats import LabelStats
+from beam_retrain.transforms.core.metrics.figures import (
+  CANDIDATE,
+  MISSED,
+  MODEL,
+  BadInputs,
+  Metrics,
+  ModelMetrics,
+  TrendPoint,
+)
+from beam_retrain.transforms.core.metrics.metrics_file import METRICS_FILE, write_metrics
 from beam_retrain.transforms.core.records.schema import INFO_FILE, QUARANTINE_FILE, parse_shard_name
 from beam_retrain.transforms.core.records.shards import RecordsFile, Shard, ShardReport
 from beam_retrain.transforms.core.records.splits import SplitPercentages
 from beam_retrain.transforms.core.run.output_dir import OutputDir
 from beam_retrain.transforms.core.run.run_info import RunInfo, describe_run
-from beam_retrain.transforms.core.run.stats import Stats, read_stats
+from beam_retrain.transforms.core.run.stats import read_stats
 from beam_retrain.transforms.evaluation.compare import CompareNights
 from beam_retrain.transforms.evaluation.evaluate import (
-  CANDIDATE,
   FIGURES_FILE,
-  METRICS_FILE,
-  MODEL,
   PARTS_FOLDER,
   PREDICTIONS_FILE,
   CheckNotEmpty,
   CombineLabelStats,
   EvaluateShard,
+  JobFigures,
   WriteFigures,
   WritePredictions,
 )
@@ -211,7 +214,7 @@ def build(root: beam.Pipeline, config: Config) -> None:
   )
   comparison = reports | "Compare" >> config.compare if config.compare else None
   seen = [shown, comparison] if comparison is not None else [shown]
-  stats: dict[str, beam.PCollection[LabelStats]] = {
+  stats: dict[str, beam.PCollection[ModelMetrics]] = {
     model: reports | f"CombineLabelStats[{model}]" >> CombineLabelStats(labels, model)
     for model, labels in config.models.items()
   }
@@ -220,9 +223,9 @@ def build(root: beam.Pipeline, config: Config) -> None:
     parts_folder=config.parts_folder,
     output=config.output,
     stats=stats,
-    images=shown,
+    predictions=shown,
     thumbnails=shards | "Thumbnails" >> ReadThumbnails(*seen),
-    comparison=comparison,
+    compared=comparison,
   )
 
 
@@ -271,75 +274,82 @@ def _shard_of(name: str, records: Sequence[RecordsFile]) -> Shard:
   return Shard(*parsed, inputs=tuple(records))
 
 
-def read_figures(output: str) -> dict[str, Any]:
-  """Returns what the job left for the command: per model what `metrics.json` will say, and the report's images."""
-  figures: dict[str, Any] = json.loads(files.read_bytes(files.join(output, PARTS_FOLDER, FIGURES_FILE)))
-  return figures
+def read_figures(output: str) -> JobFigures:
+  """Returns what the job left for the command."""
+  return JobFigures.from_json(files.read_bytes(files.join(output, PARTS_FOLDER, FIGURES_FILE)))
 
 
-def finish(
-  output: str,
-  figures: Mapping[str, Any],
-  about: Mapping[str, Any],
-  *,
-  min_accuracy: float | None,
-  min_label_recall: float | None,
-  max_drop: float | None,
-  max_bad_fraction: float,
-  info: RunInfo,
-  title: str,
-  trend: Sequence[Mapping[str, Any]] = (),
-  about_candidate: Mapping[str, Any] = MappingProxyType({}),
-) -> dict[str, Any]:
-  """Judges the figures, and writes `metrics.json` and `report.html`; returns the contents of the first.
+@dataclasses.dataclass(frozen=True)
+class Limits:
+  """What a user allows.
+
+  Attributes:
+    gates: name of a gate -> its threshold, 0..1, or None.
+    max_bad_fraction: part of the inputs that may be bad, 0..1.
+  """
+
+  gates: Mapping[str, float | None]
+  max_bad_fraction: float
+
+
+def judge_figures(figures: JobFigures, about: Metrics, limits: Limits, output: str) -> Metrics:
+  """Returns what `metrics.json` says: the job's figures with the results of the gates.
 
   Args:
-    output: the stage's folder.
-    figures: see `read_figures`.
-    about: what else `metrics.json` is to say: which split, which trunk.
-    min_accuracy: gate, 0..1, or None.
-    min_label_recall: likewise.
-    max_drop: likewise.
-    max_bad_fraction: which part of the inputs may be bad, 0..1.
+    figures: from the job.
+    about: which split, which trunk; its models hold their `trunk_kind`.
+    limits: what the user allows.
+    output: folder of the finished job.
+  """
+  models = {
+    name: dataclasses.replace(
+      figures.models[name], gates=judge(figures.models[name], limits.gates), trunk_kind=described.trunk_kind
+    )
+    for name, described in about.models.items()
+  }
+  stats = read_stats(output, files)
+  return dataclasses.replace(
+    about,
+    model=models[MODEL],
+    candidate=models.get(CANDIDATE),
+    predictions_sha256=files.sha256(files.join(output, PREDICTIONS_FILE)),
+    bad_inputs=BadInputs(
+      stats.quarantined,
+      stats.inputs,
+      limits.max_bad_fraction,
+      stats.bad_fraction > limits.max_bad_fraction,
+    ),
+  )
+
+
+def write_report(
+  metrics: Metrics,
+  figures: JobFigures,
+  info: RunInfo,
+  title: str,
+  output: str,
+  nights: Sequence[TrendPoint] = (),
+) -> None:
+  """Writes `metrics.json` and `report.html`.
+
+  Args:
+    metrics: see `judge_figures`.
+    figures: from the job.
     info: the contents of `info.json`.
     title: of the report.
-    trend: earlier nights, see `nights.trend`.
-    about_candidate: as `about`, of the candidate.
+    output: folder to write to.
+    nights: earlier nights, the oldest first.
   """
-  gates = {"min_accuracy": min_accuracy, "min_label_recall": min_label_recall, "max_drop": max_drop}
-  metrics = {
-    **about,
-    "predictions_sha256": files.sha256(files.join(output, PREDICTIONS_FILE)),
-    "bad_inputs": _bad_inputs(read_stats(output, files), max_bad_fraction),
-    **figures[MODEL],
-  }
-  metrics["gates"] = _gates(metrics, **gates)
-  if CANDIDATE in figures:
-    metrics[CANDIDATE] = {**about_candidate, **figures[CANDIDATE], "gates": _gates(figures[CANDIDATE], **gates)}
-  metrics["verdict"] = overall(metrics)
-  files.write_text(files.join(output, METRICS_FILE), metrics_text(metrics) + "\n")
-  report = render_report(
+  files.write_text(files.join(output, METRICS_FILE), write_metrics(metrics))
+  report = Report(
     metrics,
-    images=figures["pictures"],
+    images=figures.images,
     quarantined=read_quarantine(files.join(output, QUARANTINE_FILE), MAX_QUARANTINED_SHOWN),
     info=info,
-    trend=[*trend, figures_of(metrics)] if trend else [],
+    trend=[*nights, metrics.trend_point()] if nights else [],
     title=title,
   )
-  files.write_text(files.join(output, REPORT_FILE), report)
-  return metrics
-
-
-def _gates(metrics: Mapping[str, Any], **thresholds: float | None) -> dict[str, Any]:
-  gates = judge(metrics, **thresholds)
-  if "comparison" not in metrics:
-    del gates["max_drop"]  # nothing is compared, and there is no flag for it
-  return gates
-
-
-def _bad_inputs(stats: Stats, allowed: float) -> dict[str, Any]:
-  counts = {"quarantined": stats.quarantined, "inputs": stats.inputs}
-  return {**counts, "allowed": allowed, "too_many": stats.bad_fraction > allowed}
+  files.write_text(files.join(output, REPORT_FILE), render_report(report))
 
 
 def complete(config: Config, max_bad_fraction: float) -> bool:
@@ -353,7 +363,7 @@ def complete(config: Config, max_bad_fraction: float) -> bool:
   return True
 
 
-def outcome(metrics: Mapping[str, Any], folder: str, max_bad_fraction: float) -> int:
+def outcome(metrics: Metrics, folder: str, max_bad_fraction: float) -> int:
   """Says what was quarantined, and returns the exit code; `folder` is where the output is now."""
   code = exit_code(read_stats(folder, files), folder, max_bad_fraction)
-  return GATE_MISSED if code == DONE and metrics["verdict"] == MISSED else code
+  return GATE_MISSED if code == DONE and metrics.verdict == MISSED else code

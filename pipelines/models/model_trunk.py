@@ -11,7 +11,7 @@ import numpy as np
 from beam_retrain.pipelines.models.sample import digest_of_check, embed
 from beam_retrain.pipelines.models.trained import Model
 from beam_retrain.transforms.bottlenecks.model_handler import ImageModelHandler
-from beam_retrain.transforms.core.metrics.cosine import cosines
+from beam_retrain.transforms.core.metrics.statistics import cosines
 from beam_retrain.transforms.core.models.choose_variant import choose_serving_variant
 from beam_retrain.transforms.core.models.head import decode_head
 from beam_retrain.transforms.core.models.inference import load_model

@@ -14,7 +14,7 @@ from beam_retrain.pipelines.models.trunk_sources import Trunk, prepare
 from beam_retrain.pipelines.options.precision import AUTO, LEAST_COSINE
 from beam_retrain.transforms.bottlenecks.store import trunks_in
 from beam_retrain.transforms.core.errors import InputError
-from beam_retrain.transforms.core.metrics.cosine import cosines
+from beam_retrain.transforms.core.metrics.statistics import cosines
 from beam_retrain.transforms.core.models.inference import load_prepared_model
 from beam_retrain.transforms.core.records.schema import Image
 from beam_retrain.transforms.core.run.run_info import find_info

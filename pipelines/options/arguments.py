@@ -18,6 +18,7 @@ from beam_retrain.pipelines.engines.checks import refuse_engine
 from beam_retrain.pipelines.engines.dataflow import is_dataflow, settle
 from beam_retrain.pipelines.engines.environment import elsewhere
 from beam_retrain.pipelines.engines.options import add_engine_options, refuse_other_engines
+from beam_retrain.reporting.gates import GATES
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.run.cli import (
   ArgumentParser,
@@ -45,6 +46,7 @@ __all__ = [
   "positive_int",
   "refuse_unknown",
   "refuse_unreachable",
+  "thresholds_of",
 ]
 
 
@@ -64,20 +66,16 @@ def add_model_flags(parser: argparse.ArgumentParser, default_batch_size: str) ->
   add_decoding_flags(parser)
 
 
-def add_gate_flags(parser: argparse.ArgumentParser) -> None:
-  """Adds the gates of an evaluation: `min_accuracy` and `min_label_recall`, each None if not given."""
-  parser.add_argument(
-    "--min_accuracy",
-    type=fraction,
-    metavar="A",
-    help="gate, 0..1: with an accuracy below it the exit code is 1 (default: none set)",
-  )
-  parser.add_argument(
-    "--min_label_recall",
-    type=fraction,
-    metavar="R",
-    help="gate, 0..1: likewise where of any one label's images a smaller part is right (default: none set)",
-  )
+def add_gate_flags(parser: argparse.ArgumentParser, with_comparison: bool = False) -> None:
+  """Adds the flags of the gates, None if not given; some need a comparison."""
+  for gate in GATES.values():
+    if with_comparison or not gate.needs_comparison:
+      parser.add_argument(f"--{gate.name}", type=fraction, metavar=gate.metavar, help=gate.help)
+
+
+def thresholds_of(flags: argparse.Namespace) -> dict[str, float | None]:
+  """Returns name of a gate -> its threshold, 0..1, or None."""
+  return {name: getattr(flags, name, None) for name in GATES}
 
 
 def add_slice_flags(parser: argparse.ArgumentParser) -> None:

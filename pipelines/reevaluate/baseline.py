@@ -6,22 +6,21 @@ import csv
 import dataclasses
 import os
 import sys
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from beam_retrain.pipelines.reevaluate.snapshot import (
   STAGE,
   DamagedError,
   dates,
   is_date,
-  labels_of,
-  read_json,
+  read_metrics,
   read_night,
 )
 from beam_retrain.transforms.core.errors import InputError
+from beam_retrain.transforms.core.metrics.figures import Metrics
 from beam_retrain.transforms.core.metrics.predictions import read_predictions
 from beam_retrain.transforms.core.run.run_info import find_info, read_info
-from beam_retrain.transforms.evaluation.evaluate import METRICS_FILE, PREDICTIONS_FILE
+from beam_retrain.transforms.evaluation.evaluate import PREDICTIONS_FILE
 from beam_retrain.transforms.io import files
 
 NO_BASELINE = "none"
@@ -129,24 +128,24 @@ def _given_folder(history: str, date: str, given: str) -> Baseline:
     if stage == STAGE:
       return _baseline(given, folder, read_night(folder))
     read_info(folder, "evaluate", files)
-    return _baseline(given, folder, read_json(files.join(folder, METRICS_FILE)))
+    return _baseline(given, folder, read_metrics(folder))
   except DamagedError as error:
     raise InputError(f"--baseline {given} is damaged, {error}: {_choices(history, date)}.") from error
 
 
-def _baseline(name: str, folder: str, metrics: Mapping[str, Any]) -> Baseline:
+def _baseline(name: str, folder: str, metrics: Metrics) -> Baseline:
   predictions = files.join(folder, PREDICTIONS_FILE)
   try:
     found = files.sha256(predictions)
-    if "predictions_sha256" in metrics:
-      whole = metrics["predictions_sha256"] == found
+    if metrics.predictions_sha256 is not None:
+      whole = metrics.predictions_sha256 == found
     else:  # an earlier version's `evaluate` wrote none
-      whole = _count_rows(predictions) == metrics.get("total")
+      whole = _count_rows(predictions) == metrics.model.total
   except OSError as error:
     raise DamagedError(f"its {PREDICTIONS_FILE} is missing or cannot be read") from error
   if not whole:
     raise DamagedError(f"its {PREDICTIONS_FILE} is not the one that was written")
-  return Baseline(name, predictions, labels_of(metrics), found)
+  return Baseline(name, predictions, metrics.model.labels, found)
 
 
 def _count_rows(predictions: str) -> int | None:

@@ -12,15 +12,17 @@ from typing import Any
 from beam_retrain.pipelines.evaluation.finish import (
   REPORT_FILE,
   Config,
+  Limits,
   TrunkRun,
   build,
   check_trunk,
   claim_store,
   complete,
-  finish,
+  judge_figures,
   outcome,
   read_figures,
   read_paths,
+  write_report,
 )
 from beam_retrain.pipelines.jobs import output_dir
 from beam_retrain.pipelines.jobs.runner import guarded, run_pipeline
@@ -42,10 +44,10 @@ from beam_retrain.pipelines.options.arguments import (
   add_max_bad_fraction,
   add_model_flags,
   add_slice_flags,
-  fraction,
   parse_job,
   positive_int,
   refuse_unreachable,
+  thresholds_of,
 )
 from beam_retrain.pipelines.options.precision import add_model_precision_flags
 from beam_retrain.pipelines.options.retrain_names import retrain_names_setting, tell_left_out
@@ -57,15 +59,14 @@ from beam_retrain.reporting.junit import junit_xml
 from beam_retrain.reporting.text_tables import changes_table, per_label_table
 from beam_retrain.transforms.bottlenecks.model_handler import BATCH_SIZE
 from beam_retrain.transforms.bottlenecks.store import STORES_FOLDER, find_stores
+from beam_retrain.transforms.core.metrics.figures import CANDIDATE, MODEL, BottleneckCounts, Metrics, ModelMetrics
+from beam_retrain.transforms.core.metrics.metrics_file import METRICS_FILE
 from beam_retrain.transforms.core.records.schema import QUARANTINE_FILE
 from beam_retrain.transforms.core.run.run_info import describe_run
 from beam_retrain.transforms.core.run.stats import read_stats
 from beam_retrain.transforms.evaluation.compare import CHANGES_FILES, SLICES_FILE, CompareNights
 from beam_retrain.transforms.evaluation.evaluate import (
-  CANDIDATE,
   CONFUSION_FILE,
-  METRICS_FILE,
-  MODEL,
   PARTS_FOLDER,
   PER_LABEL_FILE,
   PREDICTIONS_FILE,
@@ -136,14 +137,7 @@ def make_parser() -> argparse.ArgumentParser:
     help="nights that keep their bottlenecks; the figures and the report of every night stay (default: %(default)d)",
   )
   add_slice_flags(parser)
-  add_gate_flags(parser)
-  parser.add_argument(
-    "--max_drop",
-    type=fraction,
-    metavar="D",
-    help="gate, 0..1: likewise where the accuracy on the images of the baseline fell by more; the candidate's drop is"
-    " measured against the model, tonight (default: none set)",
-  )
+  add_gate_flags(parser, with_comparison=True)
   add_model_flags(parser, str(BATCH_SIZE))
   add_model_precision_flags(parser)
   add_max_bad_fraction(parser)
@@ -272,29 +266,22 @@ class _Night:
     config = self._claim(working)
     run_pipeline(lambda root: build(root, config), options, stage=STAGE, shards_folder=config.longest_work_folder)
     flags = self._flags
-    about = {
-      "night": self._date,
-      "splits": list(self._splits),
-      "trunk": self._models[MODEL].trunk_info.handle,
-      "bottlenecks": _bottlenecks(config.trunks),
-    }
     checked = {
       name: check_trunk(trunk, config, self._execution.threads.here, flags.max_pixels)
       for name, trunk in self._trunks.items()
     }
-    metrics = finish(
-      working,
-      read_figures(working),
-      {**about, "trunk_kind": checked[MODEL].info},
-      min_accuracy=flags.min_accuracy,
-      min_label_recall=flags.min_label_recall,
-      max_drop=flags.max_drop,
-      max_bad_fraction=flags.max_bad_fraction,
-      info=self._info,
-      title=f"Night of {self._date}",
-      trend=trend(self._finished, self._date),
-      about_candidate={"trunk_kind": checked[CANDIDATE].info} if CANDIDATE in checked else {},
+    kinds = {name: ModelMetrics(trunk_kind=found.info) for name, found in checked.items()}
+    about = Metrics(
+      kinds[MODEL],
+      kinds.get(CANDIDATE),
+      night=self._date,
+      splits=self._splits,
+      trunk=self._models[MODEL].trunk_info.handle,
+      bottlenecks=_bottlenecks(config.trunks),
     )
+    figures = read_figures(working)
+    metrics = judge_figures(figures, about, Limits(thresholds_of(flags), flags.max_bad_fraction), working)
+    write_report(metrics, figures, self._info, f"Night of {self._date}", working, trend(self._finished, self._date))
     files.write_text(files.join(working, JUNIT_FILE), junit_xml(metrics))
     folder = working
     if complete(config, flags.max_bad_fraction):
@@ -330,24 +317,24 @@ class _Night:
     )
 
 
-def _bottlenecks(trunks: Sequence[TrunkRun]) -> dict[str, int]:
+def _bottlenecks(trunks: Sequence[TrunkRun]) -> BottleneckCounts:
   counts = [counts for trunk in trunks if (counts := read_stats(trunk.store, files).bottlenecks)]
-  return {"computed": sum(count.computed for count in counts), "reused": sum(count.reused for count in counts)}
+  return BottleneckCounts(sum(count.computed for count in counts), sum(count.reused for count in counts))
 
 
-def _print_summary(metrics: Mapping[str, Any], folder: str, source: str, of_trunks: Mapping[str, str]) -> None:
+def _print_summary(metrics: Metrics, folder: str, source: str, of_trunks: Mapping[str, str]) -> None:
   print(verdict_line(metrics))
-  counts = metrics["bottlenecks"]
+  counts = metrics.bottlenecks or BottleneckCounts(0, 0)
   print(
-    f"{which_images(metrics['splits'])} of {files.shown(source)}: {counts['reused']:,} bottlenecks reused,"
-    f" {counts['computed']:,} computed"
+    f"{which_images(metrics.splits)} of {files.shown(source)}: {counts.reused:,} bottlenecks reused,"
+    f" {counts.computed:,} computed"
   )
   print(of_trunks[MODEL])
   if of_trunks.get(CANDIDATE, of_trunks[MODEL]) != of_trunks[MODEL]:
     print(f"of the candidate {of_trunks[CANDIDATE]}")
-  if metrics["trunk"] == BUNDLED:
+  if metrics.trunk == BUNDLED:
     print("the trunk is the bundled stand-in: for real work train with --trunk inception_v3")
-  print(f"\n{changes_table(metrics)}\n\n{per_label_table(metrics)}\n")
+  print(f"\n{changes_table(metrics)}\n\n{per_label_table(metrics.model)}\n")
   for line in gate_lines(metrics):
     print(line)
   print(f"everything lies in {files.shown(folder)}: {', '.join((*_FILES, QUARANTINE_FILE))}")

@@ -28,7 +28,6 @@ from beam_retrain.pipelines.reevaluate.snapshot import (
   Night,
   check_history,
   dates,
-  figures_of,
   is_completed,
   read_json,
   read_night,
@@ -58,7 +57,7 @@ def look(history: str) -> tuple[list[Night], list[Damaged]]:
   for name in dates(history):
     path = os.path.join(history, name)
     try:
-      finished.append(Night(name, path, figures_of(read_night(path, name))))
+      finished.append(Night(name, path, read_night(path, name).trend_point()))
     except DamagedError as error:
       damaged.append(Damaged(name, str(error)))
   return finished, damaged

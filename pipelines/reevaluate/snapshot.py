@@ -9,27 +9,38 @@ import datetime
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
-from beam_retrain.reporting.gates import overall
 from beam_retrain.transforms.bottlenecks.store import store_folder
 from beam_retrain.transforms.core.errors import InputError
+from beam_retrain.transforms.core.metrics.figures import Metrics, TrendPoint
+from beam_retrain.transforms.core.metrics.metrics_file import METRICS_FILE, MetricsError, metrics_from_json
 from beam_retrain.transforms.core.records.schema import COMPLETED_FILE, INFO_FILE
-from beam_retrain.transforms.evaluation.evaluate import METRICS_FILE, PREDICTIONS_FILE
+from beam_retrain.transforms.evaluation.evaluate import PREDICTIONS_FILE
 from beam_retrain.transforms.io import files
 
 STAGE = "reevaluate"
 UNFINISHED_FOLDER = "unfinished"
 DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+_REQUIRED = (
+  "predictions_sha256",
+  "labels",
+  "night",
+  "accuracy",
+  "accuracy_interval_95",
+  "total",
+  "per_label",
+  "gates",
+)
 
 
 class Night(NamedTuple):
-  """A finished night: its name, `YYYY-MM-DD`, its folder, and its figures, see `figures_of`."""
+  """A finished night: its name, `YYYY-MM-DD`, its folder, and its figures."""
 
   name: str
   path: str
-  figures: Mapping[str, Any]
+  figures: TrendPoint
 
 
 class Damaged(NamedTuple):
@@ -62,7 +73,7 @@ def check_date(text: str | None, today: datetime.date, finished: Sequence[Night]
   return name
 
 
-def trend(finished: Sequence[Night], until: str, limit: int = 90) -> list[Mapping[str, Any]]:
+def trend(finished: Sequence[Night], until: str, limit: int = 90) -> list[TrendPoint]:
   """Returns the figures of the last `limit` nights before the night `until`, the oldest first: what the report draws.
 
   Args:
@@ -147,89 +158,34 @@ def read_json(path: str) -> dict[str, Any]:
   return found
 
 
-def read_night(folder: str, name: str | None = None) -> dict[str, Any]:
+def read_night(folder: str, name: str | None = None) -> Metrics:
   """Returns the contents of a finished night's `metrics.json`; `name` is what the night has to be called.
 
   Raises:
-    DamagedError: it is no finished night; what it says is checked, but not the predictions' checksum.
+    DamagedError: it is no finished night. The predictions' checksum is not verified.
   """
   if not is_completed(folder):
     raise DamagedError(f"it has no {COMPLETED_FILE}")
   if read_json(files.join(folder, INFO_FILE)).get("stage") != STAGE:
     raise DamagedError(f"its {INFO_FILE} is not one of `beam-retrain {STAGE}`")
-  metrics = read_json(files.join(folder, METRICS_FILE))
-  _entry(metrics, "predictions_sha256", lambda value: isinstance(value, str), "checksum")
-  night = figures_of(metrics)["night"]
-  if name is not None and night != name:
-    raise DamagedError(f"its {METRICS_FILE} is of the night {night!r}")
+  metrics = read_metrics(folder, _REQUIRED)
+  if name is not None and metrics.night != name:
+    raise DamagedError(f"its {METRICS_FILE} is of the night {metrics.night!r}")
   if not files.exists(files.join(folder, PREDICTIONS_FILE)):
     raise DamagedError(f"it has no {PREDICTIONS_FILE}")
   return metrics
 
 
-def figures_of(metrics: Mapping[str, Any]) -> dict[str, Any]:
-  """Returns what the report's trend draws of a night, out of its `metrics.json`.
-
-  It has `night`, `accuracy`, `accuracy_interval_95`, `total`, `verdict` over the model's own gates, and `per_label`:
-  label -> recall, in the order of the label list. Rates are 0..1, None where unknown.
+def read_metrics(folder: str, required: Collection[str] = ("labels",)) -> Metrics:
+  """Returns the contents of a folder's `metrics.json`.
 
   Raises:
-    DamagedError: something is not there, or is something else.
+    DamagedError: it is missing, lacks a required key, or holds something else.
   """
-  labels = labels_of(metrics)
-  night = _entry(metrics, "night", lambda value: isinstance(value, str), "name")
-  accuracy = _entry(metrics, "accuracy", _is_rate, "rate")
-  interval = _entry(metrics, "accuracy_interval_95", _is_interval, "interval")
-  total = _entry(metrics, "total", lambda value: type(value) is int and value >= 0, "count")
-  rows = _entry(metrics, "per_label", lambda value: _is_table(value, labels), "table of all labels")
-  for label in labels:
-    if not _is_rate(rows[label].get("recall", "")):
-      raise DamagedError(f"the recall of {label!r} in its {METRICS_FILE} is no rate")
-  gates = _entry(metrics, "gates", lambda value: _is_table(value, value), "table of gates")
-  if not all(isinstance(gate.get("state"), str) for gate in gates.values()):
-    raise DamagedError(f"a gate in its {METRICS_FILE} has no state")
-  return {
-    "night": night,
-    "accuracy": accuracy,
-    "accuracy_interval_95": interval,
-    "total": total,
-    "verdict": overall({"gates": gates}),  # a candidate's gates say nothing of the model
-    "per_label": {label: rows[label]["recall"] for label in labels},
-  }
-
-
-def labels_of(metrics: Mapping[str, Any]) -> list[str]:
-  """Returns the label list of a `metrics.json`.
-
-  Raises:
-    DamagedError: it has none, or something else.
-  """
-
-  def is_list(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(label, str) for label in value)
-
-  labels: list[str] = _entry(metrics, "labels", is_list, "list of labels")
-  return labels
-
-
-def _entry(metrics: Mapping[str, Any], name: str, holds: Callable[[Any], bool], kind: str) -> Any:
-  if name not in metrics:
-    raise DamagedError(f"its {METRICS_FILE} has no {name!r}")
-  if not holds(metrics[name]):
-    raise DamagedError(f"its {name!r} in {METRICS_FILE} is no {kind}")
-  return metrics[name]
-
-
-def _is_rate(value: Any) -> bool:
-  return value is None or (type(value) in (int, float) and 0 <= value <= 1)
-
-
-def _is_interval(value: Any) -> bool:
-  return isinstance(value, list) and len(value) == 2 and None not in value and all(map(_is_rate, value))
-
-
-def _is_table(value: Any, names: Iterable[str]) -> bool:
-  return isinstance(value, dict) and all(isinstance(value.get(name), dict) for name in names)
+  try:
+    return metrics_from_json(read_json(files.join(folder, METRICS_FILE)), required)
+  except MetricsError as error:
+    raise DamagedError(str(error)) from error
 
 
 def is_completed(folder: str) -> bool:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import pytest
 
 from beam_retrain.reporting.html_report import render_report
@@ -12,7 +10,7 @@ from tests.report_sample import Sample, night
 
 
 def render(sample: Sample) -> str:
-  return render_report(**{field.name: getattr(sample, field.name) for field in dataclasses.fields(sample)})
+  return render_report(sample.report())
 
 
 @pytest.fixture(scope="module")

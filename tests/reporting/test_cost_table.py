@@ -47,7 +47,7 @@ def test_table_of_one_worker():
   assert (
     plan_table(expect(COSTS, MNIST), ["bundled", "batches of 32"], ["a note"])
     == """\
-images    70,000: 60,000 training, 10,000 testing
+images      70,000: 60,000 training, 10,000 testing
 shards      69: 59 training, 10 testing, of about 1,024 images
 trunk       bundled, batches of 32
 speed       168 images/s
@@ -65,7 +65,7 @@ a note"""
 
 def test_table_of_too_many_workers():
   shown = plan_table(expect(COSTS, {"training": 2048}, 5), ["bundled"]).splitlines()
-  assert "images    2,048 training" in shown
+  assert "images      2,048 training" in shown
   assert "speed       168 images/s on each worker" in shown
   assert "workers     5, of which the busiest has 1 shard" in shown
   assert shown[-1] == "more than 2 workers have nothing to do: a shard is worked by one"

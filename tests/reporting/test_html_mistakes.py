@@ -6,7 +6,8 @@ import re
 
 import pytest
 
-from beam_retrain.transforms.core.metrics.label_stats import evaluate_in_memory, metrics_json
+from beam_retrain.transforms.core.metrics.label_stats import evaluate_in_memory
+from beam_retrain.transforms.core.metrics.metrics_file import model_to_json
 from tests.html_elements import Element, read
 from tests.report_sample import Sample, evaluation
 from tests.reporting.report_suite import night_page, night_sample, render, section_of
@@ -80,7 +81,7 @@ def test_a_label_spelled_as_in_a_csv_cell_finds_its_group() -> None:
   stats = evaluate_in_memory([("=cmd", "ant"), ("ant", "ant")], labels)
   picture = {"model": "model", "key": "'=cmd/1.png", "actual": "'=cmd", "predicted": "ant", "confidence": 60.0}
   picture |= {"baseline_predicted": None, "baseline_confidence": None, "thumbnail": None}
-  page = read(render(Sample(metrics_json(stats), {"mistakes": [picture]})))
+  page = read(render(Sample(model_to_json(stats), {"mistakes": [picture]})))
   (link,) = section_of(page, "m-matrix").only("table").every("a")
   assert page.only("div", id=link.attributes["href"][1:]).only("span", class_="file").text == "'=cmd/1.png"
 
@@ -91,7 +92,7 @@ def test_of_many_labels_the_matrix_shows_those_with_most_mistakes() -> None:
   bad = labels[3::20][:45]
   for place, label in enumerate(bad):
     pairs += [(label, bad[place - 1])] * (100 - place)
-  page = read(render(Sample(metrics_json(evaluate_in_memory(pairs, labels)), {})))
+  page = read(render(Sample(model_to_json(evaluate_in_memory(pairs, labels)), {})))
   section = section_of(page, "m-matrix")
   shown = [row.only("th").text for row in section.only("tbody").every("tr")]
   assert shown == sorted(shown)
@@ -130,7 +131,7 @@ def test_without_an_image_there_are_words(thumbnail: str | None) -> None:
 
 def test_the_bars_are_what_went_wrong() -> None:
   pairs = [("a", "a")] * 90 + [("a", "b")] * 10 + [("b", "b")] * 96 + [("b", "a")] * 4
-  page = read(render(Sample(metrics_json(evaluate_in_memory(pairs, ["a", "b"])), {})))
+  page = read(render(Sample(model_to_json(evaluate_in_memory(pairs, ["a", "b"])), {})))
   section = section_of(page, "labels")
   assert "from 0 to 20 %" in section.text
   first = section.only("tbody").every("tr")[0]

@@ -13,7 +13,8 @@ import sys
 import pytest
 
 from beam_retrain.reporting.html_tables import Labels
-from beam_retrain.transforms.core.metrics.label_stats import evaluate_in_memory, metrics_json
+from beam_retrain.transforms.core.metrics.label_stats import evaluate_in_memory
+from beam_retrain.transforms.core.metrics.metrics_file import model_to_json
 from tests.helpers import ROOT
 from tests.html_elements import Element, read
 from tests.report_sample import HOSTILE, Sample, evaluation, night, outcomes
@@ -25,7 +26,7 @@ __all__ = ["night_page", "night_sample"]  # fixtures
 @pytest.mark.parametrize(
   ("gates", "word", "why"),
   [
-    ({}, "No gate set", "nothing was asked of the model"),
+    ({}, "No gate set", "no gate was set"),
     ({"min_accuracy": 0.9}, "Passed", "every gate that was set holds"),
     ({"min_accuracy": 0.99}, "Missed", "% is below 99 %"),
     ({"min_label_recall": 0.999}, "Missed", "recall of 6 labels is below 99.9 %"),
@@ -217,13 +218,13 @@ def test_one_is_told_as_one() -> None:
   assert "The surest is shown" in section_of(page, "m-suspicious").text
   labels = [f"label {number:03}" for number in range(101)]
   pairs = [(label, label) for label in labels] + [(labels[0], labels[1])]
-  page = read(render(Sample(metrics_json(evaluate_in_memory(pairs, labels)), {})))
+  page = read(render(Sample(model_to_json(evaluate_in_memory(pairs, labels)), {})))
   assert "1 of 1 mistake is between them" in section_of(page, "m-matrix").text
   assert "1 more is in per_label.csv" in section_of(page, "labels").text
 
 
 def test_bare_figures_are_enough() -> None:
-  metrics = metrics_json(evaluate_in_memory([("a", "a"), ("a", "b")], ["a", "b"]))
+  metrics = model_to_json(evaluate_in_memory([("a", "a"), ("a", "b")], ["a", "b"]))
   del metrics["calibration"]
   for row in metrics["per_label"].values():
     del row["recall_interval_95"], row["precision_interval_95"]
@@ -235,7 +236,7 @@ def test_bare_figures_are_enough() -> None:
 
 
 def test_no_image_at_all() -> None:
-  metrics = metrics_json(evaluate_in_memory([], ["a", "b"]))
+  metrics = model_to_json(evaluate_in_memory([], ["a", "b"]))
   page = read(render(Sample(metrics, {}, title="nothing")))
   assert "accuracy unknown" in page.only("header").text
   assert "There are no mistakes." in section_of(page, "m-matrix").text

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 from xml.etree import ElementTree
 
 import pytest
 
+from beam_retrain.reporting import junit
 from beam_retrain.reporting.gates import judge
-from beam_retrain.reporting.junit import junit_xml
+from beam_retrain.transforms.core.metrics.metrics_file import metrics_from_json, model_from_json, model_to_json
 
 
-def _model(recalls: dict[str, tuple[int, int]], **gates: float) -> dict[str, Any]:
+def junit_xml(entries: dict[str, Any]) -> str:
+  return junit.junit_xml(metrics_from_json(entries))
+
+
+def _model(recalls: dict[str, tuple[int, int]], **thresholds: float) -> dict[str, Any]:
   """Metrics of a model with label -> (correct, support), judged."""
   metrics: dict[str, Any] = {
     "accuracy": 0.945,
@@ -24,8 +30,8 @@ def _model(recalls: dict[str, tuple[int, int]], **gates: float) -> dict[str, Any
       for label, (right, support) in recalls.items()
     },
   }
-  given = {"min_accuracy": None, "max_drop": None, "min_label_recall": None, **gates}
-  return {**metrics, "gates": judge(metrics, **given)}
+  model = model_from_json({**metrics, "comparison": {"verdict": "no baseline"}})
+  return model_to_json(dataclasses.replace(model, gates=judge(model, thresholds)))
 
 
 _RECALLS = {"7": (99, 100), "1": (90, 100), "0": (0, 0)}

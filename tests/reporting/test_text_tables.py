@@ -5,16 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from beam_retrain.reporting.text_tables import align, changes_table, per_label_table
-from beam_retrain.transforms.core.metrics.label_stats import evaluate_in_memory, metrics_json
-
-
-def _metrics(pairs: list[tuple[str, str]], labels: list[str]) -> dict[str, Any]:
-  stats = evaluate_in_memory(pairs, labels)
-  return metrics_json(stats)
+from beam_retrain.transforms.core.metrics.label_stats import evaluate_in_memory
+from beam_retrain.transforms.core.metrics.metrics_file import metrics_from_json
 
 
 def test_per_label_table() -> None:
-  metrics = _metrics([("zebra", "zebra")] * 3 + [("zebra", "ant")] + [("ant", "ant")], ["zebra", "ant", "mule"])
+  metrics = evaluate_in_memory(
+    [("zebra", "zebra")] * 3 + [("zebra", "ant")] + [("ant", "ant")], ["zebra", "ant", "mule"]
+  )
   assert per_label_table(metrics).split("\n") == [
     "label  support  correct  accuracy  precision    recall       f1  most confused with",
     "zebra        4        3   75.00 %   100.00 %   75.00 %  85.71 %  ant (1)",
@@ -26,7 +24,7 @@ def test_per_label_table() -> None:
 def test_of_many_labels_the_worst_are_shown() -> None:
   labels = [f"label{number:03}" for number in range(100)]
   pairs = [(label, label) for label in labels[1:]] + [("label000", "label001")]
-  table = per_label_table(_metrics(pairs, labels), max_labels=3).split("\n")
+  table = per_label_table(evaluate_in_memory(pairs, labels), max_labels=3).split("\n")
   assert [line.split()[0] for line in table[1:4]] == ["label000", "label001", "label002"]
   assert table[4] == "(the 3 of 100 labels with the lowest F1; all are in per_label.csv)"
   assert len(table) == 5
@@ -34,21 +32,27 @@ def test_of_many_labels_the_worst_are_shown() -> None:
 
 def test_a_long_label_loses_its_middle() -> None:
   longest, longer = "a" * 40, "b" * 30 + "c" * 30
-  table = per_label_table(_metrics([(longest, longer), (longer, longer)], [longest, longer])).split("\n")
+  table = per_label_table(evaluate_in_memory([(longest, longer), (longer, longer)], [longest, longer])).split("\n")
   shown = "b" * 19 + "..." + "c" * 18
   assert len(shown) == 40
   assert table[1].startswith(f"{longest}  ")
   assert table[1].endswith(f"  {shown} (1)")
   assert table[2].startswith(f"{shown}  ")
-  escaped = per_label_table(_metrics([("\x1b" * 30, "\x1b" * 30)], ["\x1b" * 30])).split("\n")[1]
+  escaped = per_label_table(evaluate_in_memory([("\x1b" * 30, "\x1b" * 30)], ["\x1b" * 30])).split("\n")[1]
   assert len(escaped.split()[0]) == 40
 
 
 def test_a_label_cannot_steer_the_terminal() -> None:
-  table = per_label_table(_metrics([("\x1b[2Jb", "\x1b[2Jb"), ("caf\u00e9", "\x1b[2Jb")], ["\x1b[2Jb", "caf\u00e9"]))
+  table = per_label_table(
+    evaluate_in_memory([("\x1b[2Jb", "\x1b[2Jb"), ("caf\u00e9", "\x1b[2Jb")], ["\x1b[2Jb", "caf\u00e9"])
+  )
   assert "\x1b" not in table
   assert "\\x1b[2Jb" in table
   assert "caf\u00e9" in table
+
+
+def _changes(entries: dict[str, Any]) -> str:
+  return changes_table(metrics_from_json(entries))
 
 
 def test_changes_table() -> None:
@@ -62,14 +66,14 @@ def test_changes_table() -> None:
     "p_value": 1e-9,
   }
   first = dict.fromkeys(compared)
-  lines = changes_table({"accuracy": 0.5, "comparison": first, "candidate": {"accuracy": 0.25, "comparison": compared}})
+  lines = _changes({"accuracy": 0.5, "comparison": first, "candidate": {"accuracy": 0.25, "comparison": compared}})
   assert [line.split() for line in lines.splitlines()[1:]] == [
     ["model", "50.00", "%", "no", "baseline", "-", "-", "-", "-", "-", "-"],
     ["candidate", "25.00", "%", "the", "model", "1,200", "3", "0", "1", "2", "1e-09"],
   ]
-  named_so = changes_table({"accuracy": 0.5, "comparison": {**compared, "baseline": "model"}}).splitlines()[1]
+  named_so = _changes({"accuracy": 0.5, "comparison": {**compared, "baseline": "model"}}).splitlines()[1]
   assert named_so.split()[3:5] == ["model", "1,200"]
-  assert len(changes_table({"accuracy": 0.5, "comparison": first}).splitlines()) == 2
+  assert len(_changes({"accuracy": 0.5, "comparison": first}).splitlines()) == 2
 
 
 def test_align() -> None:

@@ -21,7 +21,7 @@ _WITHOUT_TENSORFLOW = (
   "images.thumbnails",
   "metrics.calibration",
   "metrics.comparison",
-  "metrics.intervals",
+  "metrics.statistics",
   "metrics.label_stats",
   "metrics.mistakes",
   "metrics.predictions",

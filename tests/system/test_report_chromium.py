@@ -75,14 +75,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 def _render(sample: Sample) -> str:
-  return render_report(
-    sample.metrics,
-    images=sample.images,
-    quarantined=sample.quarantined,
-    info=sample.info,
-    trend=sample.trend,
-    title=sample.title,
-  )
+  return render_report(sample.report())
 
 
 def _hostile() -> Sample:

@@ -8,6 +8,7 @@ into the CSVs by one worker that unpacks a row of each bucket at a time.
 from __future__ import annotations
 
 import csv
+import dataclasses
 import gzip
 import heapq
 import io
@@ -15,16 +16,16 @@ import itertools
 import operator
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import apache_beam as beam
 
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.metrics import comparison
 from beam_retrain.transforms.core.metrics.comparison import CHANGE_TYPES, Bucket, Change, Comparison, Gone, New, Plan
-from beam_retrain.transforms.core.metrics.mistakes import as_image
+from beam_retrain.transforms.core.metrics.figures import ColumnSlices, ComparisonResult, ShownImage
 from beam_retrain.transforms.core.metrics.predictions import Row, csv_line, read_part, read_predictions
-from beam_retrain.transforms.core.metrics.slices import extract_slices, extract_slices_beside
+from beam_retrain.transforms.core.metrics.slices import extract_slices
 from beam_retrain.transforms.core.records.csv_cells import escape_cell
 from beam_retrain.transforms.core.records.shards import ShardReport
 from beam_retrain.transforms.core.records.slice_manifest import ManifestRow, read_columns, read_manifest
@@ -35,8 +36,17 @@ CHANGES_FILES = tuple(f"{kind}.csv" for kind in CHANGE_TYPES)
 SLICES_FILE = "slices.csv"
 MAX_SHOWN = 60
 
-_COUNTS = ("pictures", "correct")
-_SLICES_COLUMNS = ("model", "column", "kind", "value", *_COUNTS, "accuracy", "accuracy_low", "accuracy_high")
+_SLICES_COLUMNS = (
+  "model",
+  "column",
+  "kind",
+  "value",
+  "pictures",
+  "correct",
+  "accuracy",
+  "accuracy_low",
+  "accuracy_high",
+)
 _SHOWN_KINDS = ("regressed", "fixed")
 _SALT = b"beam-retrain-compare-1:"
 _ROWS_HELD = 50_000  # of a file that is being packed
@@ -62,15 +72,26 @@ class Compared(NamedTuple):
   changes: Mapping[str, Sequence[bytes]]
 
 
-class CompareNights(beam.PTransform):
-  """PCollection[ShardReport] of `EvaluateShard` -> PCollection of one dict, JSON values.
+@dataclasses.dataclass(frozen=True)
+class NightsCompared:
+  """The comparison of all models.
 
-  `{"comparison": model -> dict, "slices": model -> column -> value -> dict, "slices_beside": model -> column -> dict,
-  "images": {"regressed": [...], "fixed": [...]}}`: what `comparison.extract`, `extract_slices` and
-  `extract_slices_beside` return, the latter two empty without a manifest, and at most `MAX_SHOWN`
-  images each as `mistakes.as_image` returns them and with `edited`, whether their bytes were others then; the
-  highest confidence first; where there are more, each model shows as many. Writes `CHANGES_FILES`, a header alone where
-  there is nothing to compare with, and, with a manifest, `SLICES_FILE`.
+  Attributes:
+    comparison: model -> its comparison; empty if only slices are asked for.
+    slices: model -> column -> its slices; empty without a manifest.
+    images: `regressed` and `fixed` -> at most `MAX_SHOWN` images, the highest confidence first; if there are more,
+      each model shows as many.
+  """
+
+  comparison: Mapping[str, ComparisonResult] = dataclasses.field(default_factory=dict)
+  slices: Mapping[str, Mapping[str, ColumnSlices]] = dataclasses.field(default_factory=dict)
+  images: Mapping[str, Sequence[ShownImage]] = dataclasses.field(default_factory=dict)
+
+
+class CompareNights(beam.PTransform):
+  """PCollection[ShardReport] of `EvaluateShard` -> PCollection of one `NightsCompared`.
+
+  Writes `CHANGES_FILES`, with a header alone if there is nothing to compare with, and, with a manifest, `SLICES_FILE`.
 
   Attributes:
     parts_folder: where the shards' files are.
@@ -80,7 +101,7 @@ class CompareNights(beam.PTransform):
     baseline_name: what people call it; its path if None.
     manifest: path of a manifest, or None.
     min_slice_size: slices of fewer images are pooled.
-    slices_only: nothing is compared: `comparison` and `images` are empty, and `SLICES_FILE` alone is written.
+    slices_only: compares nothing and writes `SLICES_FILE` alone.
 
   Raises:
     InputError: the baseline or the manifest cannot be read; from the job: it is damaged further down, or of other
@@ -132,7 +153,7 @@ class CompareNights(beam.PTransform):
       # Compared
       | "MergeBuckets" >> beam.CombineGlobally(_merge)
       | "WriteChanges" >> beam.Map(_write, self._plan, self._output, self._min_slice_size, self._slices_only)
-    )  # dict
+    )  # NightsCompared
 
 
 def _pack_part(report: ShardReport, parts_folder: str, names: Sequence[str]) -> Iterator[tuple[int, Packed]]:
@@ -223,21 +244,21 @@ def _merge(parts: Iterable[Compared]) -> Compared:
   return Compared(comparison.merge(part.counts for part in parts), changes)
 
 
-def _write(compared: Compared, plan: Plan, output: str, min_slice_size: int, slices_only: bool) -> dict[str, Any]:
+def _write(compared: Compared, plan: Plan, output: str, min_slice_size: int, slices_only: bool) -> NightsCompared:
   comparison.check(compared.counts, plan)
-  found: dict[str, Any] = {"comparison": {}, "slices": {}, "slices_beside": {}, "pictures": {}}
+  found = NightsCompared()
   if not slices_only:
-    found["comparison"] = comparison.extract(compared.counts, plan)
     shown = {kind: _write_changes(kind, compared.changes[kind], output) for kind in CHANGE_TYPES}
-    found["pictures"] = {kind: shown[kind] for kind in _SHOWN_KINDS}
-  if plan.manifest is not None:
-    found["slices"] = extract_slices(compared.counts, plan, min_slice_size)
-    found["slices_beside"] = extract_slices_beside(compared.counts, plan, min_slice_size)
-    files.write_text(files.join(output, SLICES_FILE), slices_csv(found["slices"], found["slices_beside"]))
-  return found
+    images = {kind: shown[kind] for kind in _SHOWN_KINDS}
+    found = NightsCompared(comparison.extract(compared.counts, plan), images=images)
+  if plan.manifest is None:
+    return found
+  slices = extract_slices(compared.counts, plan, min_slice_size)
+  files.write_text(files.join(output, SLICES_FILE), slices_csv(slices))
+  return dataclasses.replace(found, slices=slices)
 
 
-def _write_changes(kind: str, buckets: Sequence[bytes], output: str) -> list[dict[str, Any]]:
+def _write_changes(kind: str, buckets: Sequence[bytes], output: str) -> list[ShownImage]:
   """Writes one of the `CHANGES_FILES`; returns what is shown of it, nothing of `new` and `gone`."""
   change_type = CHANGE_TYPES[kind]
   with files.write_atomically(files.join(output, f"{kind}.csv")) as file:
@@ -252,7 +273,7 @@ def _write_changes(kind: str, buckets: Sequence[bytes], output: str) -> list[dic
     return _choose_shown(change for change in written() if isinstance(change, Change))
 
 
-def _choose_shown(changes: Iterable[Change]) -> list[dict[str, Any]]:
+def _choose_shown(changes: Iterable[Change]) -> list[ShownImage]:
   """Returns the images to show, of changes that are in order of their model."""
 
   def rank(change: Change) -> tuple[float, str, str]:
@@ -266,29 +287,32 @@ def _choose_shown(changes: Iterable[Change]) -> list[dict[str, Any]]:
   return [_as_image(change) for change in sorted((change for _, change in places[:MAX_SHOWN]), key=rank)]
 
 
-def _as_image(change: Change) -> dict[str, Any]:
-  row = Row(change.file_name, change.actual_digit, change.predicted_digit, change.confidence, change.sha256)
-  return {
-    **as_image(change.model, row),
-    "edited": change.edited == str(True),
-    "baseline_predicted": change.baseline_digit,
-    "baseline_confidence": float(change.baseline_confidence),
-  }
+def _as_image(change: Change) -> ShownImage:
+  return ShownImage(
+    change.model,
+    change.file_name,
+    change.actual_digit,
+    change.predicted_digit,
+    float(change.confidence),
+    baseline_predicted=change.baseline_digit,
+    baseline_confidence=float(change.baseline_confidence),
+    edited=change.edited == str(True),
+  )
 
 
-def slices_csv(
-  slices: Mapping[str, Mapping[str, Mapping[str, Mapping[str, Any]]]],
-  beside: Mapping[str, Mapping[str, Mapping[str, Mapping[str, Any] | None]]],
-) -> str:
-  """Returns a line per slice of what `extract_slices` returns, of the kind `value`, and then those of
-  `extract_slices_beside`, of the kinds `small` and `unlisted`, with no value; fractions with six places."""
+def slices_csv(slices: Mapping[str, Mapping[str, ColumnSlices]]) -> str:
+  """Returns a line per slice of the kind `value`, then the pooled ones, of the kinds `small` and `unlisted`.
+
+  These have no value. Fractions have six decimals.
+  """
   lines = [csv_line(_SLICES_COLUMNS)]
   for model, columns in slices.items():
-    for column, values in columns.items():
-      found = [("value", escape_cell(value), figures) for value, figures in values.items()]
-      found += [(kind, "", figures) for kind, figures in beside[model][column].items() if figures]
-      for kind, value, figures in found:
-        counts = [str(figures[name]) for name in _COUNTS]
-        rates = [f"{rate:.6f}" for rate in (figures["accuracy"], *figures["interval_95"])]
+    for column, found in columns.items():
+      rows = [("value", escape_cell(value), figures) for value, figures in found.values.items()]
+      rows += [("small", "", found.small.figures)] if found.small else []
+      rows += [("unlisted", "", found.unlisted)] if found.unlisted else []
+      for kind, value, figures in rows:
+        rates = [f"{rate:.6f}" for rate in (figures.accuracy, *figures.interval)]
+        counts = [str(figures.images), str(figures.correct)]
         lines.append(csv_line([model, escape_cell(column), kind, value, *counts, *rates]))
   return "".join(lines)

@@ -5,24 +5,32 @@ What is known of a whole evaluation when its job ends, its figures, goes to one 
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 import apache_beam as beam
 
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.metrics import label_stats
-from beam_retrain.transforms.core.metrics.label_stats import LabelCounts, LabelStats
+from beam_retrain.transforms.core.metrics.figures import (
+  MODEL,
+  ModelMetrics,
+  QuarantineCounts,
+  ShownImage,
+  SuspiciousLabels,
+)
+from beam_retrain.transforms.core.metrics.label_stats import LabelCounts
+from beam_retrain.transforms.core.metrics.metrics_file import model_from_json, model_to_json
 from beam_retrain.transforms.core.metrics.mistakes import (
   MAX_SHOWN,
   MAX_SHOWN_SUSPICIOUS,
   SUSPICIOUS_COLUMNS,
   SUSPICIOUS_PERCENT,
   Mistakes,
-  as_image,
+  shown_image,
 )
 from beam_retrain.transforms.core.metrics.predictions import (
   HEADER,
@@ -36,6 +44,7 @@ from beam_retrain.transforms.core.metrics.predictions import (
 from beam_retrain.transforms.core.records.quarantine import Quarantined
 from beam_retrain.transforms.core.records.shards import Shard, ShardReport
 from beam_retrain.transforms.core.run.stats import Stats
+from beam_retrain.transforms.evaluation.compare import NightsCompared
 from beam_retrain.transforms.evaluation.scoring import Scorer
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.shards.work import ShardTask, Written
@@ -44,19 +53,51 @@ PREDICTIONS_FILE = "predictions.csv"
 PER_LABEL_FILE = "per_label.csv"
 CONFUSION_FILE = "confusion_matrix.csv"
 SUSPICIOUS_FILE = "suspicious_labels.csv"
-METRICS_FILE = "metrics.json"
 PARTS_FOLDER = ".parts"
 FIGURES_FILE = "figures.json"
 
-MODEL = "model"
-CANDIDATE = "candidate"
-
 _COUNTS = "label_counts"
+_NOTHING_COMPARED = NightsCompared()
 
 
 def folder_of(output: str, model: str) -> str:
   """Returns where a model's files go: the candidate's into a folder of its own."""
   return output if model == MODEL else files.join(output, model)
+
+
+class PredictionsWritten(NamedTuple):
+  """What `WritePredictions` found: the images to show, by kind (`mistakes`, `suspicious`), and model -> its count."""
+
+  images: Mapping[str, Sequence[ShownImage]]
+  suspicious: Mapping[str, SuspiciousLabels]
+
+
+class JobFigures(NamedTuple):
+  """What a job leaves for its command in `figures.json`.
+
+  Attributes:
+    models: model -> its figures, without gates.
+    images: `mistakes`, `suspicious`, `regressed`, `fixed` -> the images that the report shows.
+  """
+
+  models: Mapping[str, ModelMetrics]
+  images: Mapping[str, Sequence[ShownImage]]
+
+  def to_json(self) -> str:
+    return json.dumps(
+      {
+        "models": {name: model_to_json(model) for name, model in self.models.items()},
+        "images": {kind: [dataclasses.asdict(image) for image in images] for kind, images in self.images.items()},
+      }
+    )
+
+  @classmethod
+  def from_json(cls, text: bytes) -> JobFigures:
+    entries = json.loads(text)
+    return cls(
+      {name: model_from_json(model) for name, model in entries["models"].items()},
+      {kind: [ShownImage(**image) for image in images] for kind, images in entries["images"].items()},
+    )
 
 
 class EvaluateShard(ShardTask):
@@ -116,7 +157,7 @@ def _check(count: int, sentence: str) -> int:
 
 
 class CombineLabelStats(beam.PTransform):
-  """PCollection[ShardReport] of `EvaluateShard` -> PCollection of one `LabelStats`.
+  """PCollection[ShardReport] of `EvaluateShard` -> PCollection of one `ModelMetrics`.
 
   Attributes:
     labels: the model's label list.
@@ -134,7 +175,7 @@ class CombineLabelStats(beam.PTransform):
       | "CountsOfShard" >> beam.Map(_counts_of, self._model)
       # LabelCounts
       | "MergeCounts" >> beam.CombineGlobally(LabelStatsFn(self._labels))
-    )  # LabelStats
+    )  # ModelMetrics
 
 
 def _counts_of(report: ShardReport, model: str) -> LabelCounts:
@@ -142,7 +183,7 @@ def _counts_of(report: ShardReport, model: str) -> LabelCounts:
 
 
 class LabelStatsFn(beam.CombineFn):
-  """`LabelCounts` -> `LabelStats`: Beam's shell around the functions of `label_stats`."""
+  """`LabelCounts` -> `ModelMetrics`: Beam's shell around the functions of `label_stats`."""
 
   def __init__(self, labels: Sequence[str]):
     self._labels = list(labels)
@@ -156,12 +197,12 @@ class LabelStatsFn(beam.CombineFn):
   def merge_accumulators(self, accumulators: Iterable[LabelCounts]) -> LabelCounts:
     return label_stats.merge(accumulators)
 
-  def extract_output(self, accumulator: LabelCounts) -> LabelStats:
+  def extract_output(self, accumulator: LabelCounts) -> ModelMetrics:
     return label_stats.extract(accumulator, self._labels)
 
 
 class WritePredictions(beam.PTransform):
-  """PCollection[ShardReport] -> PCollection of one dict, the images that a report shows: `mistakes`, `suspicious`.
+  """PCollection[ShardReport] -> PCollection of one `PredictionsWritten`.
 
   Writes `predictions.csv`, the parts one after the other, and `suspicious_labels.csv` of each model.
 
@@ -183,12 +224,12 @@ class WritePredictions(beam.PTransform):
       | "CollectNames" >> beam.combiners.ToList()
       # list of str, one per shard
       | "JoinParts" >> beam.Map(_join_parts, *self._arguments)
-    )  # dict
+    )  # PredictionsWritten
 
 
 def _join_parts(
   names: list[str], parts_folder: str, output: str, models: Sequence[str], execution_time: str
-) -> dict[str, Any]:
+) -> PredictionsWritten:
   mistakes = {model: Mistakes() for model in models}
   with ExitStack() as stack:
     written = {}
@@ -205,35 +246,30 @@ def _join_parts(
     lines = [csv_line(SUSPICIOUS_COLUMNS)]
     lines += [csv_line([row.key, row.actual, row.predicted, row.confidence, row.sha256]) for row in seen.suspicious()]
     files.write_text(files.join(folder_of(output, model), SUSPICIOUS_FILE), "".join(lines))
-  shared = len(models)
-  return {
-    "mistakes": [as_image(model, row) for model, seen in mistakes.items() for row in seen.shown(MAX_SHOWN // shared)],
+  chosen = {
+    "mistakes": [(model, row) for model in models for row in mistakes[model].shown(MAX_SHOWN // len(models))],
     "suspicious": [
-      as_image(model, row)
-      for model, seen in mistakes.items()
-      for row in seen.suspicious(MAX_SHOWN_SUSPICIOUS // shared)
+      (model, row) for model in models for row in mistakes[model].suspicious(MAX_SHOWN_SUSPICIOUS // len(models))
     ],
-    "suspicious_labels": {
-      model: {"threshold": SUSPICIOUS_PERCENT / 100, "pictures": seen.suspicious_count}
-      for model, seen in mistakes.items()
-    },
   }
+  return PredictionsWritten(
+    {kind: [shown_image(model, row) for model, row in rows] for kind, rows in chosen.items()},
+    {model: SuspiciousLabels(SUSPICIOUS_PERCENT / 100, seen.suspicious_count) for model, seen in mistakes.items()},
+  )
 
 
 class WriteFigures(beam.PTransform):
   """Writes each model's `per_label.csv` and `confusion_matrix.csv`, and `figures.json`, which the command judges.
-
-  `figures.json` holds, per model, what `metrics.json` will say, and under `images` what the report shows.
 
   PCollection of one `Stats` -> PCollection of one str, the path of `figures.json`.
 
   Attributes:
     parts_folder: where `figures.json` goes.
     output: the stage's folder.
-    stats: model -> PCollection of its one `LabelStats`.
-    images: PCollection of one dict, what `WritePredictions` gave.
+    stats: model -> PCollection of its one `ModelMetrics`.
+    predictions: PCollection of one `PredictionsWritten`.
     thumbnails: PCollection of one dict, key -> data URI.
-    comparison: PCollection of one dict, what `CompareNights` gave; None where nothing is compared.
+    compared: PCollection of one `NightsCompared`; None if nothing is compared.
   """
 
   def __init__(
@@ -242,17 +278,17 @@ class WriteFigures(beam.PTransform):
     parts_folder: str,
     output: str,
     stats: Mapping[str, beam.PCollection],
-    images: beam.PCollection,
+    predictions: beam.PCollection,
     thumbnails: beam.PCollection,
-    comparison: beam.PCollection | None = None,
+    compared: beam.PCollection | None = None,
   ):
     super().__init__()
     self._parts_folder = parts_folder
     self._output = output
     self._stats = dict(stats)
-    self._sides = {"images": images, "thumbnails": thumbnails}
-    if comparison is not None:
-      self._sides["comparison"] = comparison
+    self._sides = {"predictions": predictions, "thumbnails": thumbnails}
+    if compared is not None:
+      self._sides["compared"] = compared
 
   def expand(self, ledger: beam.PCollection) -> beam.PCollection:
     sides = {name: beam.pvalue.AsSingleton(side) for name, side in {**self._sides, **self._stats}.items()}
@@ -268,32 +304,28 @@ def _write_figures(  # type: ignore[no-untyped-def]
   output: str,
   models: Sequence[str],
   *,
-  images: dict[str, Any],
+  predictions: PredictionsWritten,
   thumbnails: dict[str, str],
-  comparison: Mapping[str, Any] = MappingProxyType({}),
+  compared: NightsCompared = _NOTHING_COMPARED,
   **stats,
 ) -> str:
-  figures: dict[str, Any] = {}
+  figures = {}
   for model in models:
-    found = stats[model]
     folder = folder_of(output, model)
-    files.write_text(files.join(folder, PER_LABEL_FILE), label_stats.per_label_csv(found))
-    files.write_text(files.join(folder, CONFUSION_FILE), label_stats.confusion_csv(found))
-    figures[model] = {
-      **label_stats.metrics_json(found),
-      "suspicious_labels": images["suspicious_labels"][model],
-      **{
-        name: of_model[model]
-        for name in ("comparison", "slices", "slices_beside")
-        if (of_model := comparison.get(name))
-      },
-    }
-  figures[MODEL]["quarantined"] = {"total": ledger.quarantined, "reasons": dict(ledger.reasons)}
-  shown = {**images, **comparison.get("pictures", {})}
-  del shown["suspicious_labels"]
-  figures["pictures"] = {
-    kind: [{**image, "thumbnail": thumbnails.get(image["key"])} for image in of_kind] for kind, of_kind in shown.items()
+    files.write_text(files.join(folder, PER_LABEL_FILE), label_stats.per_label_csv(stats[model]))
+    files.write_text(files.join(folder, CONFUSION_FILE), label_stats.confusion_csv(stats[model]))
+    figures[model] = dataclasses.replace(
+      stats[model],
+      suspicious=predictions.suspicious[model],
+      comparison=compared.comparison.get(model),
+      slices=compared.slices.get(model),
+    )
+  quarantined = QuarantineCounts(ledger.quarantined, dict(ledger.reasons))
+  figures[MODEL] = dataclasses.replace(figures[MODEL], quarantined=quarantined)
+  images = {
+    kind: [dataclasses.replace(image, thumbnail=thumbnails.get(image.key)) for image in shown]
+    for kind, shown in {**predictions.images, **compared.images}.items()
   }
   path = files.join(parts_folder, FIGURES_FILE)
-  files.write_text(path, json.dumps(figures) + "\n")
+  files.write_text(path, JobFigures(figures, images).to_json() + "\n")
   return path

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Set
-from typing import Any
+from collections.abc import Iterator, Set
 
 import apache_beam as beam
 
@@ -23,7 +22,7 @@ class ReadThumbnails(beam.PTransform):
   """PCollection[Shard] -> PCollection of one dict: key, as the CSVs spell it -> `data:` URI.
 
   Attributes:
-    shown: PCollections of one dict each; the lists among its values are of images, each with its `key`.
+    shown: PCollections of one item each, whose `images` are lists of `ShownImage` by kind.
   """
 
   def __init__(self, *shown: beam.PCollection):
@@ -41,7 +40,7 @@ class ReadThumbnails(beam.PTransform):
 
 # `*shown` has no annotation: Beam takes one for the type of the whole tuple.
 def _read(shard: Shard, *shown) -> Iterator[tuple[str, str]]:  # type: ignore[no-untyped-def]
-  wanted = {key for of_step in shown for key in _keys(of_step)}
+  wanted = {image.key for step in shown for images in step.images.values() for image in images}
   for entry in shard.inputs:
     for key, encoded in _read_wanted(entry, shard.split, wanted):
       if small := thumbnail(encoded):
@@ -71,9 +70,3 @@ def _read_wanted(entry: Input, split: str, wanted: Set[str]) -> Iterator[tuple[s
           key = escape_cell(features[KEY][0].decode())
           if key in wanted:
             yield key, features[ENCODED][0]
-
-
-def _keys(shown: Mapping[str, Any]) -> Iterator[str]:
-  for images in (*shown.values(), *shown.get("pictures", {}).values()):
-    if isinstance(images, list):
-      yield from (image["key"] for image in images)

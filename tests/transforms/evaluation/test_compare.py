@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import random
 from collections.abc import Mapping, Sequence
@@ -15,12 +16,21 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from beam_retrain.transforms.core.errors import InputError, user_sentence
 from beam_retrain.transforms.core.metrics.comparison import Bucket, Change, Gone, New, Plan
+from beam_retrain.transforms.core.metrics.figures import ModelMetrics
+from beam_retrain.transforms.core.metrics.metrics_file import model_to_json
 from beam_retrain.transforms.core.metrics.predictions import HEADER, Row, csv_line, whole_line
 from beam_retrain.transforms.core.records.quarantine import Quarantined, Reason
 from beam_retrain.transforms.core.records.schema import shard_name
 from beam_retrain.transforms.core.records.shards import ShardReport
 from beam_retrain.transforms.evaluation import compare
-from beam_retrain.transforms.evaluation.compare import CHANGES_FILES, MAX_SHOWN, SLICES_FILE, CompareNights, slices_csv
+from beam_retrain.transforms.evaluation.compare import (
+  CHANGES_FILES,
+  MAX_SHOWN,
+  SLICES_FILE,
+  CompareNights,
+  NightsCompared,
+  slices_csv,
+)
 from tests.transforms.core.metrics.random_nights import NIGHT, plainly, random_case
 
 RUNNER = "--runner=FnApiRunner"
@@ -61,11 +71,23 @@ def _write_parts(folder: Path, tonight: Mapping[str, Sequence[Row]], shards: int
   return reports
 
 
+def _to_json(found: NightsCompared) -> dict[str, Any]:
+  models = {
+    model: model_to_json(ModelMetrics(comparison=found.comparison.get(model), slices=found.slices.get(model)))
+    for model in {**found.comparison, **found.slices}
+  }
+  tables = ("comparison", "slices", "slices_beside")
+  return {
+    **{key: {model: entries[key] for model, entries in models.items() if key in entries} for key in tables},
+    "images": {kind: list(map(dataclasses.asdict, images)) for kind, images in found.images.items()},
+  }
+
+
 def _run(reports: Sequence[ShardReport], step: CompareNights, folder: Path, *flags: str) -> dict[str, Any]:
   path = folder / "found.json"
   with beam.Pipeline(options=PipelineOptions(flags=[RUNNER, *flags])) as root:
     found = root | beam.Create(reports) | beam.Reshuffle() | step
-    _ = found | beam.Map(lambda one: path.open("a").write(json.dumps(one) + "\n"))
+    _ = found | beam.Map(lambda one: path.open("a").write(json.dumps(_to_json(one)) + "\n"))
   (line,) = path.read_text().splitlines()  # exactly one
   return json.loads(line)
 
@@ -124,8 +146,8 @@ def test_random_nights(tmp_path, seed, monkeypatch):
   assert found["slices_beside"] == (beside if plan.manifest else {})
   for kind, kind_type in zip(("regressed", "fixed", "new", "gone"), (Change, Change, New, Gone), strict=True):
     assert _read(tmp_path / f"{kind}.csv") == [list(kind_type._fields), *lines[kind]]
-  assert found["pictures"].keys() == {"regressed", "fixed"}
-  for kind, images in found["pictures"].items():
+  assert found["images"].keys() == {"regressed", "fixed"}
+  for kind, images in found["images"].items():
     assert len(lines[kind]) <= MAX_SHOWN, "choose another seed"
     assert images == _shown(lines[kind])
   if plan.manifest:
@@ -172,21 +194,21 @@ def test_few_of_many_are_shown_the_most_confident_of_each_model(tmp_path):
   bucket = Bucket({"model": model, "candidate": candidate}, _rows(count, "5"))
   found = _compare(tmp_path, bucket, Plan(("model", "candidate"), NIGHT))
   assert (found["comparison"]["model"]["regressed"], found["comparison"]["candidate"]["regressed"]) == (10, count - 10)
-  shown = found["pictures"]["regressed"]
+  shown = found["images"]["regressed"]
   assert len(shown) == MAX_SHOWN
   assert [image["key"] for image in shown[-10:]] == [row.key for row in model[:10]]
   assert {image["model"] for image in shown[-10:]} == {"model"}
   expected = sorted(candidate[10:], key=lambda row: (-float(row.confidence), row.key))
   assert [image["key"] for image in shown[:-10]] == [row.key for row in expected[: MAX_SHOWN - 10]]
   assert len(_read(tmp_path / "regressed.csv")) == 1 + count
-  assert len(found["pictures"]["fixed"]) == 10
+  assert len(found["images"]["fixed"]) == 10
 
 
 def test_without_a_baseline_the_files_have_a_header_alone(tmp_path):
   found = _compare(tmp_path, Bucket({"model": _rows(3, "5")}), Plan(("model",)))
   assert found["comparison"]["model"]["verdict"] == "no baseline"
   assert (found["slices"], found["slices_beside"]) == ({}, {})
-  assert found["pictures"] == {"regressed": [], "fixed": []}
+  assert found["images"] == {"regressed": [], "fixed": []}
   for name in CHANGES_FILES:
     (header,) = _read(tmp_path / name)
     assert header[:2] == ["file_name", "actual_digit"]
@@ -206,7 +228,7 @@ def test_slices_alone(tmp_path):
     ),
     tmp_path,
   )
-  assert (found["comparison"], found["pictures"]) == ({}, {})
+  assert (found["comparison"], found["images"]) == ({}, {})
   assert found["slices"]["model"]["=writer"]["=1"]["correct"] == 2
   assert not [name for name in CHANGES_FILES if (tmp_path / name).exists()]
   assert (tmp_path / SLICES_FILE).read_text() == (
@@ -215,7 +237,7 @@ def test_slices_alone(tmp_path):
     "model,'=writer,small,,1,1,1.000000,0.206549,1.000000\n"
     "model,'=writer,unlisted,,2,0,0.000000,0.000000,0.657620\n"
   )
-  assert slices_csv({}, {}).count("\n") == 1
+  assert slices_csv({}).count("\n") == 1
 
 
 def test_an_image_that_could_not_be_used_may_be_in_the_manifest(tmp_path):

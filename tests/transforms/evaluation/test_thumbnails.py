@@ -12,7 +12,9 @@ import pytest
 from PIL import Image
 
 from beam_retrain.transforms.core.images.thumbnails import SIDE_PX, thumbnail
+from beam_retrain.transforms.core.metrics.figures import ShownImage
 from beam_retrain.transforms.core.records.shards import Shard
+from beam_retrain.transforms.evaluation.compare import NightsCompared
 from beam_retrain.transforms.evaluation.thumbnails import ReadThumbnails
 from beam_retrain.transforms.sources.find import find_source
 
@@ -54,7 +56,13 @@ def test_an_image_with_too_many_pixels_is_not_decoded() -> None:
   assert thumbnail(_encoded(60, 60, "PNG"), max_pixels=3599) is None
 
 
-def _thumbnails(collect, folder: Path, splits: list[str], shown: dict) -> dict[str, str]:
+def _shown(*kinds: list[str]) -> NightsCompared:
+  """Returns images to show, by their keys."""
+  images = {str(kind): [ShownImage("model", key, "a", "b", 50.0) for key in keys] for kind, keys in enumerate(kinds)}
+  return NightsCompared(images=images)
+
+
+def _thumbnails(collect, folder: Path, splits: list[str], shown: NightsCompared) -> dict[str, str]:
   class Read(beam.PTransform):
     def expand(self, root):
       side = root | "Shown" >> beam.Create([shown])
@@ -65,8 +73,7 @@ def _thumbnails(collect, folder: Path, splits: list[str], shown: dict) -> dict[s
 
 
 def test_the_chosen_ones_of_class_folders(collect, small_images: Path) -> None:
-  shown = {"mistakes": [{"key": "black/0.jpg"}], "pictures": {"fixed": [{"key": "white/1.png"}, {"key": "gone.png"}]}}
-  found = _thumbnails(collect, small_images, ["all"], shown)
+  found = _thumbnails(collect, small_images, ["all"], _shown(["black/0.jpg"], ["white/1.png", "gone.png"]))
   assert sorted(found) == ["black/0.jpg", "white/1.png"]
   original = Image.open(small_images / "white/1.png")
   np.testing.assert_array_equal(np.asarray(_opened(found["white/1.png"])), np.asarray(original))
@@ -75,7 +82,7 @@ def test_the_chosen_ones_of_class_folders(collect, small_images: Path) -> None:
 def test_the_chosen_ones_of_idx_files_and_of_records(collect, mnist_folder: Path, tmp_path: Path) -> None:
   from beam_retrain.pipelines import convert
 
-  first = {"mistakes": [{"key": "testing/7/0.png"}, {"key": "testing/2/1.png"}, {"key": "testing/2/0.png"}]}
+  first = _shown(["testing/7/0.png", "testing/2/1.png", "testing/2/0.png"])
   of_idx = _thumbnails(collect, mnist_folder, ["testing"], first)
   assert sorted(of_idx) == ["testing/2/1.png", "testing/7/0.png"]
   output = tmp_path / "records"
@@ -91,5 +98,4 @@ def test_a_formula_for_a_name_is_found_as_the_csv_spells_it(tmp_path: Path) -> N
   path = tmp_path / "one.png"
   path.write_bytes(_encoded(9, 9, "PNG"))
   shard = Shard("all", 0, 1, (ImageFile("=1.png", "a", str(path), 9, 0.0), ImageFile("b.png", "a", "", 9, 0.0)))
-  shown = {"mistakes": [{"key": "'=1.png"}, {"key": "b.png"}]}
-  assert [key for key, _ in _read(shard, shown)] == ["'=1.png"]
+  assert [key for key, _ in _read(shard, _shown(["'=1.png", "b.png"]))] == ["'=1.png"]

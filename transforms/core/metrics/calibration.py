@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from typing import Any
 
-from beam_retrain.transforms.core.metrics.intervals import wilson_interval
+from beam_retrain.transforms.core.metrics.figures import Calibration, CalibrationBin
+from beam_retrain.transforms.core.metrics.statistics import wilson_interval
 
 UNIT = 10**9  # sums of real numbers are kept in billionths: merging in any order gives the same bits
 BINS = 10
+_IMAGES = "pictures"  # in the reports of shards, also those of a killed run of version 0.4
 
 
 def add(bins: Counter[tuple[str, int]], confidence: int, right: bool) -> None:
@@ -26,29 +27,31 @@ def add(bins: Counter[tuple[str, int]], confidence: int, right: bool) -> None:
     right: whether it is the actual one.
   """
   place = min(confidence * BINS // UNIT, BINS - 1)
-  bins["pictures", place] += 1
+  bins[_IMAGES, place] += 1
   bins["correct", place] += right
   bins["confidence", place] += confidence
 
 
-def extract(bins: Counter[tuple[str, int]]) -> dict[str, Any]:
-  """Returns JSON values: `bins`, from low to high confidence, and `expected_calibration_error`; all rates are 0..1,
-  None where no image is."""
-  rows = [_bin(bins, place) for place in range(BINS)]
-  filled = [row for row in rows if row["pictures"]]
-  total = sum(row["pictures"] for row in filled)
-  gaps = [row["pictures"] * abs(row["accuracy"] - row["mean_confidence"]) for row in filled]
-  return {"bins": rows, "expected_calibration_error": math.fsum(gaps) / total if total else None}
+def extract(bins: Counter[tuple[str, int]]) -> Calibration:
+  """Turns the counts into bins and the expected calibration error, None if there are no images."""
+  rows = tuple(_bin(bins, place) for place in range(BINS))
+  gaps = [
+    row.images * abs(row.accuracy - row.mean_confidence)
+    for row in rows
+    if row.accuracy is not None and row.mean_confidence is not None
+  ]
+  total = sum(row.images for row in rows)
+  return Calibration(rows, math.fsum(gaps) / total if total else None)
 
 
-def _bin(bins: Counter[tuple[str, int]], place: int) -> dict[str, Any]:
-  images, correct = bins["pictures", place], bins["correct", place]
-  return {
-    "from": place / BINS,
-    "to": (place + 1) / BINS,
-    "pictures": images,
-    "correct": correct,
-    "mean_confidence": bins["confidence", place] / (images * UNIT) if images else None,
-    "accuracy": correct / images if images else None,
-    "interval_95": list(wilson_interval(correct, images)) if images else None,
-  }
+def _bin(bins: Counter[tuple[str, int]], place: int) -> CalibrationBin:
+  images, correct = bins[_IMAGES, place], bins["correct", place]
+  return CalibrationBin(
+    low=place / BINS,
+    high=(place + 1) / BINS,
+    images=images,
+    correct=correct,
+    mean_confidence=bins["confidence", place] / (images * UNIT) if images else None,
+    accuracy=correct / images if images else None,
+    interval=wilson_interval(correct, images) if images else None,
+  )

@@ -13,20 +13,17 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from beam_retrain.transforms.core.errors import InputError
-from beam_retrain.transforms.core.metrics.mcnemar import mcnemar_p_value
+from beam_retrain.transforms.core.metrics.figures import BETTER, NO_BASELINE, NO_DIFFERENCE, WORSE, ComparisonResult
 from beam_retrain.transforms.core.metrics.predictions import Row
+from beam_retrain.transforms.core.metrics.statistics import mcnemar_p_value
 from beam_retrain.transforms.core.records import slice_manifest as manifest
 from beam_retrain.transforms.core.records.csv_cells import escape_cell
 from beam_retrain.transforms.core.records.csv_table import by_key
 from beam_retrain.transforms.core.records.slice_manifest import ManifestRow
 
-WORSE = "worse"
-BETTER = "better"
-NO_DIFFERENCE = "no difference shown"
-NO_BASELINE = "no baseline"
 SIGNIFICANT = 0.05
 MAX_SLICES = 100_000
 """Different values of one column: they are counted in memory, and more of them are numbers rather than slices."""
@@ -312,18 +309,14 @@ def check(comparison: Comparison, plan: Plan) -> None:
     )
 
 
-def extract(comparison: Comparison, plan: Plan) -> dict[str, dict[str, Any]]:
-  """Returns model -> what `metrics.json` says under `comparison`, JSON values; rates are 0..1.
-
-  Without a baseline `baseline`, the counts, `drop` and `p_value` are None; without a image in both, `drop` is.
-  """
-  return {model: _figures(comparison.counts, model, plan.baseline_of(model)) for model in plan.models}
+def extract(comparison: Comparison, plan: Plan) -> dict[str, ComparisonResult]:
+  """Returns model -> its comparison with its baseline."""
+  return {model: _result(comparison.counts, model, plan.baseline_of(model)) for model in plan.models}
 
 
-def _figures(counts: Mapping[tuple[str, str], int], model: str, baseline: str | None) -> dict[str, Any]:
+def _result(counts: Mapping[tuple[str, str], int], model: str, baseline: str | None) -> ComparisonResult:
   if baseline is None:
-    unknown = dict.fromkeys(("baseline", *_COUNTED, "drop", "p_value"))
-    return {**unknown, "verdict": NO_BASELINE}
+    return ComparisonResult(verdict=NO_BASELINE)
   found = {what: counts.get((model, what), 0) for what in _COUNTED}
   p_value = mcnemar_p_value(found["regressed"], found["fixed"])
   verdict = NO_DIFFERENCE
@@ -331,4 +324,4 @@ def _figures(counts: Mapping[tuple[str, str], int], model: str, baseline: str | 
     verdict = WORSE if found["regressed"] > found["fixed"] else BETTER
   paired = found["paired"]
   drop = (found["baseline_correct"] - found["correct"]) / paired if paired else None
-  return {"baseline": baseline, **found, "drop": drop, "p_value": p_value, "verdict": verdict}
+  return ComparisonResult(baseline, **found, drop=drop, p_value=p_value, verdict=verdict)

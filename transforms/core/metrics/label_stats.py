@@ -23,7 +23,8 @@ import numpy as np
 
 from beam_retrain.transforms.core.metrics import calibration
 from beam_retrain.transforms.core.metrics.calibration import UNIT as _UNIT
-from beam_retrain.transforms.core.metrics.intervals import wilson_interval
+from beam_retrain.transforms.core.metrics.figures import Averages, LabelRow, ModelMetrics
+from beam_retrain.transforms.core.metrics.statistics import wilson_interval
 from beam_retrain.transforms.core.records.csv_cells import escape_cell
 
 TOP = 3
@@ -125,66 +126,7 @@ def merge(all_counts: Iterable[LabelCounts]) -> LabelCounts:
   return dataclasses.replace(merged, **{name: sum(getattr(counts, name) for counts in parts) for name in sums})
 
 
-@dataclasses.dataclass(frozen=True)
-class LabelRow:
-  """One label's figures.
-
-  Attributes:
-    label: its name.
-    support: images with this label.
-    predicted: images that the model gave this label.
-    correct: images of which both are true.
-    accuracy: correct / support, 0..1: of this label's images, the part that was right, as the article counts it. It
-      is the recall by another name. (The share of all images on which "is it this label?" was answered rightly, which
-      goes by the same name elsewhere, would be near 1 for each of many labels.)
-    precision: correct / predicted, 0..1.
-    recall: correct / support, 0..1.
-    f1: 2 correct / (support + predicted), 0..1, the harmonic mean of precision and recall.
-    most_confused_with: the wrong label that this label's images got most often (of equals, the first in the label
-      list); empty where all were right.
-    most_confused_count: how often.
-    recall_low, recall_high, precision_low, precision_high: their 95 % intervals, 0..1, by `wilson_interval`.
-  """
-
-  label: str
-  support: int
-  predicted: int
-  correct: int
-  accuracy: float | None
-  precision: float | None
-  recall: float | None
-  f1: float | None
-  most_confused_with: str
-  most_confused_count: int
-  recall_low: float | None
-  recall_high: float | None
-  precision_low: float | None
-  precision_high: float | None
-
-
-@dataclasses.dataclass(frozen=True)
-class LabelStats:
-  """The result. `confusion[i][j]` images of label i were predicted as label j, in the order of `rows`."""
-
-  rows: tuple[LabelRow, ...]
-  confusion: tuple[tuple[int, ...], ...]
-  scores: Mapping[str, float | list[float] | None]
-  calibration: Mapping[str, Any]
-
-  @property
-  def total(self) -> int:
-    return sum(row.support for row in self.rows)
-
-  @property
-  def correct(self) -> int:
-    return sum(row.correct for row in self.rows)
-
-  @property
-  def accuracy(self) -> float | None:
-    return _ratio(self.correct, self.total)
-
-
-def extract(counts: LabelCounts, labels: Sequence[str]) -> LabelStats:
+def extract(counts: LabelCounts, labels: Sequence[str]) -> ModelMetrics:
   """Turns counts into figures.
 
   Args:
@@ -201,23 +143,29 @@ def extract(counts: LabelCounts, labels: Sequence[str]) -> LabelStats:
   confusion = np.zeros((len(labels), len(labels)), np.int64)
   for (actual, predicted), count in counts.confusion.items():
     confusion[position[actual], position[predicted]] = count
+  rows = tuple(_row(labels, confusion, index) for index in range(len(labels)))
+  total, correct = sum(row.support for row in rows), sum(row.correct for row in rows)
   scored_wrong = counts.scored - counts.scored_right
-  return LabelStats(
-    rows=tuple(_row(labels, confusion, index) for index in range(len(labels))),
-    confusion=tuple(tuple(row) for row in confusion.tolist()),
-    scores={
-      f"top_{TOP}_accuracy": _ratio(counts.in_top, counts.scored),
-      f"top_{TOP}_accuracy_interval_95": _interval(counts.in_top, counts.scored),
-      "log_loss": _ratio(counts.log_loss, counts.scored * _UNIT),
-      "mean_confidence_right": _ratio(counts.confidence_right, counts.scored_right * _UNIT),
-      "mean_confidence_wrong": _ratio(counts.confidence_wrong, scored_wrong * _UNIT),
-    },
+  return ModelMetrics(
+    total=total,
+    correct=correct,
+    accuracy=_ratio(correct, total),
+    accuracy_interval=wilson_interval(correct, total),
+    macro=_averages(rows, weighted=False),
+    weighted=_averages(rows, weighted=True),
+    top_3_accuracy=_ratio(counts.in_top, counts.scored),
+    top_3_accuracy_interval=wilson_interval(counts.in_top, counts.scored) if counts.scored else None,
+    log_loss=_ratio(counts.log_loss, counts.scored * _UNIT),
+    mean_confidence_right=_ratio(counts.confidence_right, counts.scored_right * _UNIT),
+    mean_confidence_wrong=_ratio(counts.confidence_wrong, scored_wrong * _UNIT),
     calibration=calibration.extract(counts.bins),
+    rows=rows,
+    confusion=tuple(map(tuple, confusion.tolist())),
   )
 
 
-def evaluate_in_memory(outcomes: Iterable[tuple], labels: Sequence[str]) -> LabelStats:
-  """The combine without Beam: from (actual, predicted) pairs, or whole `Outcome`s, to the same `LabelStats`."""
+def evaluate_in_memory(outcomes: Iterable[tuple], labels: Sequence[str]) -> ModelMetrics:
+  """The combine without Beam: from (actual, predicted) pairs, or whole `Outcome`s, to the same figures."""
   counts = create()
   for outcome in outcomes:
     counts = add(counts, Outcome(*outcome))
@@ -254,54 +202,25 @@ def _ratio(part: int, whole: int) -> float | None:
   return part / whole if whole else None
 
 
-def _interval(part: int, whole: int) -> list[float] | None:
-  return list(wilson_interval(part, whole)) if whole else None
-
-
-def averages(rows: Sequence[LabelRow]) -> dict[str, dict[str, float | None]]:
-  """Returns `macro` (each label counts once) and `weighted` (by support) means of precision, recall and F1, 0..1."""
+def _averages(rows: Sequence[LabelRow], weighted: bool) -> Averages:
+  """Returns means of precision, recall and F1 in which each label counts once, or by its support."""
   seen = [row for row in rows if row.support or row.predicted]
+  weights = [row.support if weighted else 1 for row in seen]
 
-  def mean(name: str, weights: Sequence[int]) -> float | None:
-    weighted = [(getattr(row, name) or 0.0) * weight for row, weight in zip(seen, weights, strict=True)]
-    return math.fsum(weighted) / sum(weights) if sum(weights) else None
+  def mean(name: str) -> float | None:
+    parts = [(getattr(row, name) or 0.0) * weight for row, weight in zip(seen, weights, strict=True)]
+    return math.fsum(parts) / sum(weights) if sum(weights) else None
 
-  weights = {"macro": [1] * len(seen), "weighted": [row.support for row in seen]}
-  return {kind: {name: mean(name, of) for name in ("precision", "recall", "f1")} for kind, of in weights.items()}
-
-
-def metrics_json(stats: LabelStats) -> dict[str, Any]:
-  """Returns what `metrics.json` says of the predictions, JSON values; fractions are 0..1, None where undefined."""
-  return {
-    "total": stats.total,
-    "correct": stats.correct,
-    "accuracy": stats.accuracy,
-    "accuracy_interval_95": list(wilson_interval(stats.correct, stats.total)),
-    **averages(stats.rows),
-    **stats.scores,
-    "calibration": stats.calibration,
-    "labels": [row.label for row in stats.rows],
-    "per_label": {row.label: _without_label(row) for row in stats.rows},
-    "confusion_matrix": [list(row) for row in stats.confusion],
-  }
+  return Averages(mean("precision"), mean("recall"), mean("f1"))
 
 
-def _without_label(row: LabelRow) -> dict[str, Any]:
-  fields = dataclasses.asdict(row)
-  del fields["label"]
-  for name in ("recall", "precision"):
-    low, high = fields.pop(f"{name}_low"), fields.pop(f"{name}_high")
-    fields[f"{name}_interval_95"] = None if low is None else [low, high]
-  return {**fields, "most_confused_with": row.most_confused_with or None}
-
-
-def per_label_csv(stats: LabelStats) -> str:
+def per_label_csv(stats: ModelMetrics) -> str:
   """Returns one line per label, in the order of the label list: the fields of `LabelRow`; fractions with six places."""
   names = [field.name for field in dataclasses.fields(LabelRow)]
   return _csv([names, *([_cell(getattr(row, name)) for name in names] for row in stats.rows)])
 
 
-def confusion_csv(stats: LabelStats) -> str:
+def confusion_csv(stats: ModelMetrics) -> str:
   """Returns the confusion matrix: a line per actual label, a column per predicted one."""
   labels = [escape_cell(row.label) for row in stats.rows]
   lines = [[label, *map(str, row)] for label, row in zip(labels, stats.confusion, strict=True)]

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import heapq
 from collections import defaultdict
-from typing import Any
 
+from beam_retrain.transforms.core.metrics.figures import ShownImage
 from beam_retrain.transforms.core.metrics.predictions import Row
 
 SUSPICIOUS_PERCENT = 95.0
@@ -55,18 +55,8 @@ class Mistakes:
     return [ranked.row for ranked in sorted(self._suspicious, reverse=True)[:limit]]
 
 
-def as_image(model: str, row: Row) -> dict[str, Any]:
-  """Returns what a report shows of a prediction, JSON values; the image itself is still to be added."""
-  return {
-    "model": model,
-    "key": row.key,
-    "actual": row.actual,
-    "predicted": row.predicted,
-    "confidence": float(row.confidence),
-    "baseline_predicted": None,
-    "baseline_confidence": None,
-    "thumbnail": None,
-  }
+def shown_image(model: str, row: Row) -> ShownImage:
+  return ShownImage(model, row.key, row.actual, row.predicted, float(row.confidence))
 
 
 def _order(row: Row) -> tuple[float, str]:

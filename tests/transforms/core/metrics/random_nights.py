@@ -12,8 +12,8 @@ from beam_retrain.transforms.core.metrics.comparison import (
   Bucket,
   Plan,
 )
-from beam_retrain.transforms.core.metrics.intervals import wilson_interval
 from beam_retrain.transforms.core.metrics.predictions import Row
+from beam_retrain.transforms.core.metrics.statistics import wilson_interval
 from beam_retrain.transforms.core.records.slice_manifest import ManifestRow
 
 NIGHT = "2026-11-23"
@@ -65,7 +65,7 @@ COUNTS += ["regressed_edited", "fixed_edited"]
 
 
 def plainly(bucket: Bucket, plan: Plan, min_slice_size: int) -> tuple[dict, dict, dict, dict[str, list[list[str]]]]:
-  """Returns `extract`, `extract_slices`, `extract_slices_beside` and the lines of the four files, from dicts and sets
+  """Returns the comparisons, the slices, the pooled slices and the lines of the four files, from dicts and sets
   alone."""
   nights = {model: {row.key: row for row in rows} for model, rows in bucket.tonight.items()}
   first = nights[plan.models[0]]

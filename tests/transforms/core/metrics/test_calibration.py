@@ -15,10 +15,10 @@ def test_a_model_that_is_too_sure_of_itself() -> None:
   for right in (True, False, False, False):
     calibration.add(bins, round(0.95 * calibration.UNIT), right)
   found = calibration.extract(bins)
-  (filled,) = [row for row in found["bins"] if row["pictures"]]
-  assert (filled["from"], filled["to"], filled["pictures"], filled["correct"]) == (0.9, 1.0, 4, 1)
-  assert filled["mean_confidence"] == pytest.approx(0.95)
-  assert found["expected_calibration_error"] == pytest.approx(0.7)
+  (filled,) = [row for row in found.bins if row.images]
+  assert (filled.low, filled.high, filled.images, filled.correct) == (0.9, 1.0, 4, 1)
+  assert filled.mean_confidence == pytest.approx(0.95)
+  assert found.expected_error == pytest.approx(0.7)
 
 
 def test_the_error_is_the_weighted_mean_of_the_gaps() -> None:
@@ -33,14 +33,14 @@ def test_the_error_is_the_weighted_mean_of_the_gaps() -> None:
     for number in range(10)
   ]
   found = calibration.extract(bins)
-  assert found["expected_calibration_error"] == pytest.approx(sum(gaps) / 1000, abs=1e-9)
-  assert [row["pictures"] for row in found["bins"]] == [(place == number).sum() for number in range(10)]
+  assert found.expected_error == pytest.approx(sum(gaps) / 1000, abs=1e-9)
+  assert [row.images for row in found.bins] == [(place == number).sum() for number in range(10)]
 
 
 def test_confidence_of_one_is_in_the_last_bin_and_nothing_is_nothing() -> None:
   bins: Counter = Counter()
   calibration.add(bins, calibration.UNIT, True)
-  assert calibration.extract(bins)["bins"][9]["correct"] == 1
+  assert calibration.extract(bins).bins[9].correct == 1
   empty = calibration.extract(Counter())
-  assert empty["expected_calibration_error"] is None
-  assert {row["accuracy"] for row in empty["bins"]} == {None}
+  assert empty.expected_error is None
+  assert {row.accuracy for row in empty.bins} == {None}

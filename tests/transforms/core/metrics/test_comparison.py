@@ -18,12 +18,13 @@ from beam_retrain.transforms.core.metrics.comparison import (
   Plan,
   check,
   compare,
-  extract,
   merge,
 )
-from beam_retrain.transforms.core.metrics.intervals import wilson_interval
+from beam_retrain.transforms.core.metrics.figures import ModelMetrics
+from beam_retrain.transforms.core.metrics.metrics_file import model_to_json
 from beam_retrain.transforms.core.metrics.predictions import Row
-from beam_retrain.transforms.core.metrics.slices import extract_slices, extract_slices_beside
+from beam_retrain.transforms.core.metrics.slices import extract_slices
+from beam_retrain.transforms.core.metrics.statistics import wilson_interval
 from beam_retrain.transforms.core.records.slice_manifest import ManifestRow
 from tests.transforms.core.metrics.random_nights import NIGHT, plainly, random_case
 
@@ -34,6 +35,22 @@ BOTH = Plan(("model", "candidate"), NIGHT)
 
 
 SLICED = Plan(("model",), None, "m.csv", ("writer",))
+
+
+def extract(counts: Comparison, plan: Plan) -> dict[str, dict]:
+  """Returns model -> its comparison, as `metrics.json` has it."""
+  found = {model: ModelMetrics(comparison=one) for model, one in comparison.extract(counts, plan).items()}
+  return {model: model_to_json(metrics)["comparison"] for model, metrics in found.items()}
+
+
+def _slices(counts: Comparison, plan: Plan, min_slice_size: int, key: str = "slices") -> dict[str, dict]:
+  """Returns model -> column -> its slices, as `metrics.json` has them."""
+  found = extract_slices(counts, plan, min_slice_size)
+  return {model: model_to_json(ModelMetrics(slices=columns))[key] for model, columns in found.items()}
+
+
+def _beside(counts: Comparison, plan: Plan, min_slice_size: int) -> dict[str, dict]:
+  return _slices(counts, plan, min_slice_size, "slices_beside")
 
 
 def _row(key: str, actual: str, predicted: str, confidence: str = "90.0000", sha256: str = "") -> Row:
@@ -169,34 +186,34 @@ def _sliced(*values: str, right: int) -> Comparison:
 
 def test_slices_have_figures_and_small_ones_are_pooled_apart():
   counts = _sliced(*["w1"] * 3, *["w2"] * 2, "w3", "", "", right=4)
-  (columns,) = extract_slices(counts, SLICED, 2).values()
+  (columns,) = _slices(counts, SLICED, 2).values()
   assert list(columns["writer"]) == ["w1", "w2"]
   assert columns["writer"] == {
     "w1": {"pictures": 3, "correct": 3, "accuracy": 1.0, "interval_95": list(wilson_interval(3, 3))},
     "w2": {"pictures": 2, "correct": 1, "accuracy": 0.5, "interval_95": list(wilson_interval(1, 2))},
   }
   small = {"slices": 1, "fewer_than": 2, "pictures": 1, "correct": 0, "accuracy": 0.0}
-  assert extract_slices_beside(counts, SLICED, 2)["model"]["writer"] == {
+  assert _beside(counts, SLICED, 2)["model"]["writer"] == {
     "small": {**small, "interval_95": list(wilson_interval(0, 1))},
     "unlisted": {"pictures": 2, "correct": 0, "accuracy": 0.0, "interval_95": list(wilson_interval(0, 2))},
   }
-  assert extract_slices(counts, SLICED, 1)["model"]["writer"].keys() == {"w1", "w2", "w3"}
-  assert extract_slices_beside(counts, SLICED, 1)["model"]["writer"]["small"] is None
-  beside = extract_slices_beside(counts, SLICED, 3)["model"]["writer"]
+  assert _slices(counts, SLICED, 1)["model"]["writer"].keys() == {"w1", "w2", "w3"}
+  assert _beside(counts, SLICED, 1)["model"]["writer"]["small"] is None
+  beside = _beside(counts, SLICED, 3)["model"]["writer"]
   assert beside["unlisted"] is not None, "few as they are"
   pooled = beside["small"]
   assert (pooled["slices"], pooled["pictures"], pooled["correct"]) == (2, 3, 1)
-  assert extract_slices_beside(_sliced("w1", right=0), SLICED, 1)["model"]["writer"]["unlisted"] is None
+  assert _beside(_sliced("w1", right=0), SLICED, 1)["model"]["writer"]["unlisted"] is None
 
 
 def test_a_value_may_be_any_text():
   pooled, unlisted = "(slices of fewer than 2 images)", "(not in the manifest)"
   counts = _sliced(pooled, pooled, unlisted, unlisted, "small", "", right=3)
-  assert {value: row["correct"] for value, row in extract_slices(counts, SLICED, 2)["model"]["writer"].items()} == {
+  assert {value: row["correct"] for value, row in _slices(counts, SLICED, 2)["model"]["writer"].items()} == {
     pooled: 2,
     unlisted: 1,
   }
-  beside = extract_slices_beside(counts, SLICED, 2)["model"]["writer"]
+  beside = _beside(counts, SLICED, 2)["model"]["writer"]
   assert {kind: row["pictures"] for kind, row in beside.items()} == {"small": 1, "unlisted": 1}
 
 
@@ -223,8 +240,8 @@ def test_a_row_of_the_manifest_for_an_image_that_could_not_be_used_is_no_error()
   bucket = Bucket({"model": [_row("a", "5", "5")]}, (), [ManifestRow(2, "bad", ("w",))], ["bad"])
   counts, _ = compare(bucket, SLICED)
   check(counts, SLICED)
-  assert extract_slices(counts, SLICED, 1) == {"model": {"writer": {}}}
-  assert extract_slices_beside(counts, SLICED, 1)["model"]["writer"]["unlisted"]["pictures"] == 1
+  assert _slices(counts, SLICED, 1) == {"model": {"writer": {}}}
+  assert _beside(counts, SLICED, 1)["model"]["writer"]["unlisted"]["pictures"] == 1
 
 
 def test_a_baseline_of_other_images_is_told():
@@ -261,8 +278,8 @@ def test_random_nights_whole_and_in_pieces(round_of_100):
     whole, changes = compare(bucket, plan)
     check(whole, plan)
     assert extract(whole, plan) == figures
-    assert extract_slices(whole, plan, min_slice_size) == (slices if plan.manifest else {m: {} for m in plan.models})
-    assert extract_slices_beside(whole, plan, min_slice_size) == beside
+    assert _slices(whole, plan, min_slice_size) == (slices if plan.manifest else {m: {} for m in plan.models})
+    assert _beside(whole, plan, min_slice_size) == beside
     assert {kind: [list(change) for change in listed] for kind, listed in changes._asdict().items()} == lines
     kinds |= {kind for kind, listed in lines.items() if listed} | {found["verdict"] for found in figures.values()}
 
@@ -274,7 +291,7 @@ def test_random_nights_whole_and_in_pieces(round_of_100):
     merged = merge([merge([]), *halves])
     assert merged == merge([whole])
     assert json.dumps(extract(merged, plan)) == json.dumps(extract(whole, plan))
-    for figures_of in (extract_slices, extract_slices_beside):
+    for figures_of in (_slices, _beside):
       in_pieces, at_once = (json.dumps(figures_of(counts, plan, min_slice_size)) for counts in (merged, whole))
       assert in_pieces == at_once
     for kind, listed in changes._asdict().items():

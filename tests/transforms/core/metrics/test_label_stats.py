@@ -16,6 +16,7 @@ from sklearn import metrics as sk
 
 from beam_retrain.transforms.core.metrics import label_stats
 from beam_retrain.transforms.core.metrics.label_stats import LabelCounts, Outcome, evaluate_in_memory, extract, merge
+from beam_retrain.transforms.core.metrics.metrics_file import model_to_json
 from beam_retrain.transforms.evaluation.evaluate import LabelStatsFn
 
 # Not in sorted order; `quince` occurs nowhere; nothing is ever taken for a `fig`.
@@ -84,33 +85,33 @@ def test_confusion_and_accuracy_are_scikit_learns() -> None:
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.UndefinedMetricWarning")
 def test_averages_are_those_of_scikit_learns_defaults(kind: str) -> None:
   expected = sk.precision_recall_fscore_support(TRUE, GIVEN, average=kind)[:3]
-  found = label_stats.averages(STATS.rows)[kind]
-  assert [found["precision"], found["recall"], found["f1"]] == pytest.approx(expected, rel=1e-12)
+  found = getattr(STATS, kind)
+  assert [found.precision, found.recall, found.f1] == pytest.approx(expected, rel=1e-12)
 
 
 def test_what_needs_scores() -> None:
   order = sorted(LABELS)  # scikit-learn wants the columns in sorted order
   columns = SCORES[:, [LABELS.index(label) for label in order]]
   right = np.array(TRUE) == GIVEN
-  assert STATS.scores["log_loss"] == pytest.approx(sk.log_loss(TRUE, columns, labels=order), rel=1e-5)
-  low, high = STATS.scores["top_3_accuracy_interval_95"]
-  assert low < STATS.scores["top_3_accuracy"] < high
-  assert STATS.scores["top_3_accuracy"] == pytest.approx(sk.top_k_accuracy_score(TRUE, columns, k=3, labels=order))
-  assert STATS.scores["mean_confidence_right"] == pytest.approx(SCORES.max(axis=1)[right].mean(), rel=1e-5)
-  assert STATS.scores["mean_confidence_wrong"] == pytest.approx(SCORES.max(axis=1)[~right].mean(), rel=1e-5)
+  assert STATS.log_loss == pytest.approx(sk.log_loss(TRUE, columns, labels=order), rel=1e-5)
+  low, high = STATS.top_3_accuracy_interval
+  assert low < STATS.top_3_accuracy < high
+  assert STATS.top_3_accuracy == pytest.approx(sk.top_k_accuracy_score(TRUE, columns, k=3, labels=order))
+  assert STATS.mean_confidence_right == pytest.approx(SCORES.max(axis=1)[right].mean(), rel=1e-5)
+  assert STATS.mean_confidence_wrong == pytest.approx(SCORES.max(axis=1)[~right].mean(), rel=1e-5)
 
 
 def test_a_score_of_zero_is_clipped_as_scikit_learn_does() -> None:
   outcomes = [Outcome("a", "b", 1.0, 0.0, 2), Outcome("b", "b", 1.0, 1.0, 1)]
   scores = np.array([[0, 1], [0, 1]], np.float32)
-  found = evaluate_in_memory(outcomes, ["a", "b"]).scores["log_loss"]
+  found = evaluate_in_memory(outcomes, ["a", "b"]).log_loss
   assert found == pytest.approx(sk.log_loss(["a", "b"], scores), rel=1e-6)
 
 
 def test_pairs_alone_give_the_same_but_for_the_scores() -> None:
   stats = evaluate_in_memory(zip(TRUE, GIVEN, strict=True), LABELS)
   assert stats.rows == STATS.rows
-  assert set(stats.scores.values()) == {None}
+  assert {stats.log_loss, stats.top_3_accuracy, stats.top_3_accuracy_interval, stats.mean_confidence_right} == {None}
 
 
 @pytest.mark.parametrize("cuts", [[], [0], [250], [1, 2, 499], [0, 0, 250, 250, 500], list(range(500))])
@@ -157,9 +158,8 @@ def test_nothing_at_all() -> None:
   stats = extract(label_stats.create(), ["a", "b"])
   assert (stats.total, stats.accuracy) == (0, None)
   assert [row.f1 for row in stats.rows] == [None, None]
-  metrics = label_stats.metrics_json(stats)
-  assert metrics["macro"]["f1"] is None
-  assert metrics["accuracy_interval_95"] == [0.0, 1.0]
+  assert stats.macro.f1 is None
+  assert stats.accuracy_interval == (0.0, 1.0)
 
 
 def test_an_unknown_or_doubled_label_is_refused() -> None:
@@ -215,7 +215,7 @@ def test_confusion_csv() -> None:
 
 
 def test_metrics_json_is_json_with_nulls() -> None:
-  text = json.dumps(label_stats.metrics_json(STATS), allow_nan=False)
+  text = json.dumps(model_to_json(STATS), allow_nan=False)
   metrics = json.loads(text)
   assert metrics["per_label"]["fig"]["precision"] is None
   assert metrics["per_label"]["fig"]["recall"] == 0.0

@@ -59,16 +59,3 @@ def test_a_cell_is_bounded() -> None:
 def test_below_the_threshold_nothing_is_suspicious() -> None:
   found = _seen([_row("1", "a", "b", 94.9999), _row("2", "a", "b", 95), _row("3", "a", "a", 100)])
   assert [row.key for row in found.suspicious()] == ["2"]
-
-
-def test_as_image() -> None:
-  assert mistakes.as_image("model", _row("1", "a", "b", 99)) == {
-    "model": "model",
-    "key": "1",
-    "actual": "a",
-    "predicted": "b",
-    "confidence": 99.0,
-    "baseline_predicted": None,
-    "baseline_confidence": None,
-    "thumbnail": None,
-  }

@@ -1,4 +1,4 @@
-"""McNemar's test: by hand, exact for small counts, and against scipy."""
+"""Intervals against R, McNemar's test against scipy, cosines."""
 
 from __future__ import annotations
 
@@ -6,10 +6,24 @@ import math
 import random
 import time
 
+import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from beam_retrain.transforms.core.metrics.mcnemar import mcnemar_p_value
+from beam_retrain.transforms.core.metrics.statistics import cosines, mcnemar_p_value, wilson_interval
+
+
+@pytest.mark.parametrize(
+  ("correct", "total", "expected"),
+  # R: prop.test(correct, total, correct = FALSE)$conf.int
+  [(8, 10, (0.4901625, 0.9433178)), (0, 10, (0.0, 0.2775328)), (10, 10, (0.7224672, 1.0))],
+)
+def test_wilson_interval(correct: int, total: int, expected: tuple[float, float]) -> None:
+  assert wilson_interval(correct, total) == pytest.approx(expected, abs=1e-6)
+
+
+def test_of_nothing_nothing_is_known() -> None:
+  assert wilson_interval(0, 0) == (0.0, 1.0)
 
 
 def test_mcnemar_by_hand():
@@ -45,3 +59,26 @@ def test_mcnemar_is_quick_for_a_million_changes():
     assert 0 < mcnemar_p_value(regressed, 1_000_000 - regressed) < 0.1
   assert mcnemar_p_value(1, 999_999) == 0.0
   assert time.process_time() - start < 0.5
+
+
+def test_each_row_has_its_own():
+  ours = np.array([[1, 0], [1, 1], [2, 0], [1, 0]], np.float32)
+  theirs = np.array([[3, 0], [1, 0], [-1, 0], [0, 5]], np.float32)
+  assert cosines(ours, theirs) == pytest.approx([1, np.sqrt(0.5), -1, 0])
+
+
+def test_zeros_are_like_zeros_and_like_nothing_else():
+  zero, one = np.zeros((1, 3), np.float32), np.ones((1, 3), np.float32)
+  assert cosines(zero, zero) == [1]
+  assert cosines(zero, one) == [0]
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_what_is_not_finite_is_like_nothing(bad):
+  assert cosines(np.array([[bad, 1]]), np.array([[bad, 1]])) == [-1]
+  assert cosines(np.array([[1, 1]]), np.array([[bad, 1]])) == [-1]
+
+
+def test_large_and_small_numbers_are_no_hindrance():
+  rows = np.array([[3e38, 1e38], [1e-38, 2e-38]], np.float32)
+  assert cosines(rows, rows / 7) == pytest.approx([1, 1])

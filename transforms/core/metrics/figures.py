@@ -1,0 +1,351 @@
+"""The figures of an evaluation: frozen dataclasses, written to `metrics.json` by `metrics_file`.
+
+All rates are 0..1, None where undefined.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+
+MODEL = "model"
+CANDIDATE = "candidate"
+
+PASSED = "passed"
+MISSED = "missed"
+NONE_SET = "none set"
+"""The states of a gate, and the verdicts over all of them."""
+
+WORSE = "worse"
+BETTER = "better"
+NO_DIFFERENCE = "no difference shown"
+NO_BASELINE = "no baseline"
+"""The verdicts of a comparison."""
+
+Interval = tuple[float, float]
+"""95 % interval of a rate, 0..1."""
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelRow:
+  """The figures of one label, in the order of the columns of `per_label.csv`.
+
+  Attributes:
+    label: its name.
+    support: images with this label.
+    predicted: images that the model gave this label.
+    correct: images of which both are true.
+    accuracy: correct / support, as the article counts it: the recall by another name.
+    precision: correct / predicted.
+    recall: correct / support.
+    f1: 2 correct / (support + predicted), the harmonic mean of precision and recall.
+    most_confused_with: the wrong label that this label's images got most often (of equals, the first in the label
+      list); empty if all were right.
+    most_confused_count: how often.
+    recall_low, recall_high, precision_low, precision_high: 95 % intervals, see `statistics.wilson_interval`.
+  """
+
+  label: str
+  support: int = 0
+  predicted: int = 0
+  correct: int = 0
+  accuracy: float | None = None
+  precision: float | None = None
+  recall: float | None = None
+  f1: float | None = None
+  most_confused_with: str = ""
+  most_confused_count: int = 0
+  recall_low: float | None = None
+  recall_high: float | None = None
+  precision_low: float | None = None
+  precision_high: float | None = None
+
+  def interval(self, rate: str) -> Interval | None:
+    """Returns the interval of `recall` or `precision`."""
+    low, high = getattr(self, f"{rate}_low"), getattr(self, f"{rate}_high")
+    return None if low is None else (low, high)
+
+
+@dataclasses.dataclass(frozen=True)
+class Averages:
+  """Means over the labels."""
+
+  precision: float | None = None
+  recall: float | None = None
+  f1: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class CalibrationBin:
+  """The images whose confidence is between `low` and `high`, 0..1."""
+
+  low: float
+  high: float
+  images: int
+  correct: int
+  mean_confidence: float | None
+  accuracy: float | None
+  interval: Interval | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Calibration:
+  """Bins from low to high confidence, and the expected calibration error."""
+
+  bins: tuple[CalibrationBin, ...]
+  expected_error: float | None
+
+
+@dataclasses.dataclass(frozen=True)
+class SuspiciousLabels:
+  """How many images the model contradicts with at least this confidence."""
+
+  threshold: float
+  images: int
+
+
+@dataclasses.dataclass(frozen=True)
+class ShownImage:
+  """An image that the report shows.
+
+  Attributes:
+    model: which of the models predicted this, `model` or `candidate`.
+    key: the image's key, escaped like the labels as CSV cells of ours are.
+    actual: label.
+    predicted: label.
+    confidence: percent.
+    baseline_predicted: label that the baseline gave, of an image that changed.
+    baseline_confidence: likewise.
+    edited: whether its bytes were others then.
+    thumbnail: `data:image/...` URI.
+  """
+
+  model: str
+  key: str
+  actual: str
+  predicted: str
+  confidence: float
+  baseline_predicted: str | None = None
+  baseline_confidence: float | None = None
+  edited: bool = False
+  thumbnail: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class ComparisonResult:
+  """One model against its baseline; all None but the verdict without one. See `comparison.Comparison` for the counts.
+
+  Attributes:
+    baseline: name of a night, or of the model compared with.
+    drop: fall in accuracy over the images of both; None if they have none in common.
+    p_value: McNemar's exact test, 0..1.
+    verdict: `WORSE`, `BETTER`, `NO_DIFFERENCE` or `NO_BASELINE`.
+  """
+
+  baseline: str | None = None
+  paired: int | None = None
+  baseline_correct: int | None = None
+  correct: int | None = None
+  regressed: int | None = None
+  fixed: int | None = None
+  new: int | None = None
+  gone: int | None = None
+  edited: int | None = None
+  regressed_edited: int | None = None
+  fixed_edited: int | None = None
+  drop: float | None = None
+  p_value: float | None = None
+  verdict: str = NO_BASELINE
+
+
+@dataclasses.dataclass(frozen=True)
+class SliceFigures:
+  """The figures of one slice."""
+
+  images: int
+  correct: int
+  accuracy: float
+  interval: Interval
+
+
+@dataclasses.dataclass(frozen=True)
+class PooledSlices:
+  """All slices of fewer than `fewer_than` images together."""
+
+  slices: int
+  fewer_than: int
+  figures: SliceFigures
+
+
+@dataclasses.dataclass(frozen=True)
+class ColumnSlices:
+  """A column of the slice manifest.
+
+  Attributes:
+    values: value -> figures, in the order of the values; the small ones are not among them.
+    small: the small ones together, if there are any.
+    unlisted: the images without a row in the manifest, if there are any.
+  """
+
+  values: Mapping[str, SliceFigures]
+  small: PooledSlices | None = None
+  unlisted: SliceFigures | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class GateResult:
+  """One gate of one model.
+
+  Attributes:
+    state: `PASSED`, `MISSED` or `NONE_SET`.
+    threshold: 0..1; None if the user set none.
+    value: what was measured; None if nothing could be.
+    failing: labels below the threshold, of a gate over labels; None for the others.
+  """
+
+  state: str
+  threshold: float | None = None
+  value: float | None = None
+  failing: tuple[str, ...] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class QuarantineCounts:
+  """How many images could not be evaluated, and why."""
+
+  total: int
+  reasons: Mapping[str, int]
+
+
+@dataclasses.dataclass(frozen=True)
+class BadInputs:
+  """Whether more inputs are bad than the user allows."""
+
+  quarantined: int
+  inputs: int
+  allowed: float
+  too_many: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class BottleneckCounts:
+  """How many bottlenecks a night computed and reused."""
+
+  computed: int
+  reused: int
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelMetrics:
+  """The figures of one model. None: not measured, or written by a version that did not.
+
+  Attributes:
+    macro, weighted: averages in which each label counts once, or by its support.
+    top_3_accuracy: share of the images whose label has one of the three highest scores.
+    log_loss: mean of -ln(score of the actual label).
+    rows: one per label, in the order of the label list.
+    confusion: `confusion[i][j]` images of label i were predicted as label j.
+    slices: column of the slice manifest -> its slices.
+    trunk_kind: how the trunk ran, as `ModelTrunk.to_info` returns it.
+  """
+
+  total: int = 0
+  correct: int = 0
+  accuracy: float | None = None
+  accuracy_interval: Interval | None = None
+  macro: Averages | None = None
+  weighted: Averages | None = None
+  top_3_accuracy: float | None = None
+  top_3_accuracy_interval: Interval | None = None
+  log_loss: float | None = None
+  mean_confidence_right: float | None = None
+  mean_confidence_wrong: float | None = None
+  calibration: Calibration | None = None
+  rows: tuple[LabelRow, ...] = ()
+  confusion: tuple[tuple[int, ...], ...] = ()
+  suspicious: SuspiciousLabels | None = None
+  comparison: ComparisonResult | None = None
+  slices: Mapping[str, ColumnSlices] | None = None
+  quarantined: QuarantineCounts | None = None
+  gates: Mapping[str, GateResult] = dataclasses.field(default_factory=dict)
+  trunk_kind: Mapping[str, object] | None = None
+
+  @property
+  def labels(self) -> list[str]:
+    return [row.label for row in self.rows]
+
+  def recalls(self) -> dict[str, float]:
+    """Returns label -> recall of the labels that have images, in the order of the label list."""
+    return {row.label: row.recall for row in self.rows if row.support and row.recall is not None}
+
+
+@dataclasses.dataclass(frozen=True)
+class TrendPoint:
+  """A night in the report's trend.
+
+  Attributes:
+    verdict: over the gates of the model, not of a candidate.
+    recalls: label -> recall, in the order of the label list.
+  """
+
+  night: str
+  accuracy: float | None
+  accuracy_interval: Interval
+  total: int
+  verdict: str
+  recalls: Mapping[str, float | None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Metrics:
+  """The contents of `metrics.json`.
+
+  Attributes:
+    model: its figures.
+    candidate: those of the candidate, of a night that had one.
+    night: its name, `YYYY-MM-DD`; None for an evaluation.
+    splits: which splits were evaluated.
+    trunk: the trunk as the user named it.
+    stored_bottlenecks: whether an evaluation read stored bottlenecks; None for a night.
+    bottlenecks: of a night.
+    predictions_sha256: of `predictions.csv`, 64 hex digits.
+    bad_inputs: None in files of versions that did not say.
+  """
+
+  model: ModelMetrics
+  candidate: ModelMetrics | None = None
+  night: str | None = None
+  splits: tuple[str, ...] = ()
+  trunk: str = ""
+  stored_bottlenecks: bool | None = None
+  bottlenecks: BottleneckCounts | None = None
+  predictions_sha256: str | None = None
+  bad_inputs: BadInputs | None = None
+
+  @property
+  def models(self) -> dict[str, ModelMetrics]:
+    """`model`, and `candidate` if there is one, each with its figures."""
+    return {MODEL: self.model, **({CANDIDATE: self.candidate} if self.candidate else {})}
+
+  @property
+  def verdict(self) -> str:
+    """The verdict over all gates of all models."""
+    return verdict_over(gate for model in self.models.values() for gate in model.gates.values())
+
+  def trend_point(self) -> TrendPoint:
+    """Returns what the report's trend shows of a night."""
+    model = self.model
+    return TrendPoint(
+      night=self.night or "",
+      accuracy=model.accuracy,
+      accuracy_interval=model.accuracy_interval or (0.0, 1.0),
+      total=model.total,
+      verdict=verdict_over(model.gates.values()),
+      recalls={row.label: row.recall for row in model.rows},
+    )
+
+
+def verdict_over(gates: Iterable[GateResult]) -> str:
+  """Returns `MISSED` if any gate is missed, else `PASSED` if any is set, else `NONE_SET`."""
+  states = {gate.state for gate in gates}
+  return next((state for state in (MISSED, PASSED) if state in states), NONE_SET)
