@@ -181,7 +181,7 @@ def test_the_trend_is_of_the_last_nights_before_tonight(tmp_path):
   for night in finished:
     shutil.rmtree(night.path)  # each is read once, by `look`
   found = snapshot.trend(finished, "2026-11-10", limit=3)
-  assert [night["night"] for night in found] == ["2026-11-07", "2026-11-08", "2026-11-09"]
+  assert [night.night for night in found] == ["2026-11-07", "2026-11-08", "2026-11-09"]
   assert found[0] == {
     "night": "2026-11-07",
     "accuracy": 0.945,

@@ -94,7 +94,7 @@ def test_a_damaged_night_is_named_and_no_baseline(tmp_path, why, damage, capsys)
   assert why in told
   baseline = baselines.choose_baseline(str(folder), "2026-11-24", None, ["7", "1"])
   assert baseline.name == "2026-11-22"
-  assert [night["night"] for night in snapshot.trend(finished, "2026-11-24")] == ["2026-11-22"]
+  assert [night.night for night in snapshot.trend(finished, "2026-11-24")] == ["2026-11-22"]
   assert capsys.readouterr().err == ""  # the caller tells what `look` found
   with pytest.raises(InputError, match=r"--baseline 2026-11-23 is damaged, .*: give one of 2026-11-22, 2026-11-23, "):
     baselines.choose_baseline(str(folder), "2026-11-24", "2026-11-23", ["7", "1"])
