@@ -9,6 +9,7 @@ import pytest
 from beam_retrain.pipelines.reevaluate import baseline as baselines
 from beam_retrain.pipelines.reevaluate import history, snapshot
 from beam_retrain.transforms.core.errors import InputError
+from beam_retrain.transforms.core.metrics.figures import TrendPoint
 from tests.pipelines.reevaluate.history_suite import PREDICTIONS, TODAY, change, fill_night, make_history
 
 # Which night it is
@@ -182,13 +183,6 @@ def test_the_trend_is_of_the_last_nights_before_tonight(tmp_path):
     shutil.rmtree(night.path)  # each is read once, by `look`
   found = snapshot.trend(finished, "2026-11-10", limit=3)
   assert [night.night for night in found] == ["2026-11-07", "2026-11-08", "2026-11-09"]
-  assert found[0] == {
-    "night": "2026-11-07",
-    "accuracy": 0.945,
-    "accuracy_interval_95": [0.904, 0.969],
-    "total": 200,
-    "verdict": "passed",
-    "per_label": {"7": 0.9, "1": 0.9},
-  }
+  assert found[0] == TrendPoint("2026-11-07", 0.945, (0.904, 0.969), 200, "passed", {"7": 0.9, "1": 0.9})
   assert len(snapshot.trend(finished, "2026-11-30")) == 11
   assert snapshot.trend([], "2026-11-30") == []
