@@ -31,13 +31,14 @@ from beam_retrain.transforms.core.records.schema import (
   bottleneck_record,
   encode_bottleneck,
 )
-from beam_retrain.transforms.core.records.shards import BOTTLENECKS, IMAGES_PER_SHARD, IdxRange, Shard
+from beam_retrain.transforms.core.records.shards import BOTTLENECKS, IMAGES_PER_SHARD, Shard
 from beam_retrain.transforms.core.records.splits import SplitPercentages
 from beam_retrain.transforms.core.records.tfrecord import frame
 from beam_retrain.transforms.core.run.run_info import describe_run
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.shards.ledger import CloseLedger, mark_completed
 from beam_retrain.transforms.shards.work import ShardTask, WorkShards, Written
+from beam_retrain.transforms.sources.idx import IdxRange
 
 LABELS = tuple("0123456789")
 _FACTORS = 64  # directions in which all classes vary

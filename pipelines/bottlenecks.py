@@ -55,8 +55,7 @@ from beam_retrain.transforms.leaks.policy import OWNED as AUDIT_OWNED
 from beam_retrain.transforms.leaks.policy import Planned, SplitAudit
 from beam_retrain.transforms.shards.ledger import CloseLedger, mark_completed
 from beam_retrain.transforms.shards.work import WorkShards
-from beam_retrain.transforms.sources.find import Source
-from beam_retrain.transforms.sources.sampling import has_at_least
+from beam_retrain.transforms.sources.base import Source
 
 __all__ = ["build", "make_parser", "run"]
 
@@ -207,7 +206,7 @@ def run(argv: Sequence[str]) -> int:
     options,
     trunk,
     earlier=earlier,
-    is_large=lambda: has_at_least(source, LEAST_IMAGES),
+    is_large=lambda: source.has_at_least(LEAST_IMAGES),
   )
   print(f"{choice.describe()}; {execution.describe()}", flush=True)
   audit = SplitAudit(OnLeak(flags.on_leak), source.labels, percentages, flags.max_pixels, threads=execution.threads)

@@ -68,7 +68,9 @@ from beam_retrain.transforms.evaluation.scoring import (
   ScoreWithHeads,
 )
 from beam_retrain.transforms.io import files
-from beam_retrain.transforms.sources.find import RecordsSource, Source, find_source
+from beam_retrain.transforms.sources.base import Source
+from beam_retrain.transforms.sources.find import find_source
+from beam_retrain.transforms.sources.records import RecordsSource
 
 STAGE = "evaluate"
 _OWNED = (
@@ -271,7 +273,7 @@ def _stored_bottlenecks(flags: argparse.Namespace, model: Model) -> RecordsSourc
       f" model in {flags.model} ({wanted.handle}, {wanted.fingerprint[:12]}): evaluate images, or run"
       " `beam-retrain bottlenecks` with the model's trunk."
     )
-  return RecordsSource(flags.input, files.join(flags.input, "records"))
+  return RecordsSource(flags.input)
 
 
 def _print_summary(metrics: Metrics, config: Config, of_trunk: str) -> None:

@@ -42,7 +42,6 @@ from beam_retrain.transforms.core.verify.agreement import Disagreement, Tally
 from beam_retrain.transforms.evaluation.compare_outputs import check_comparable, compare_outputs
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.sources.find import find_source
-from beam_retrain.transforms.sources.sampling import read_all, read_sample
 
 _BATCH_PATH = "batch path"
 _EXPORTED = "exported model"
@@ -191,7 +190,7 @@ def _verify(flags: argparse.Namespace) -> int:
     of_bfloat16 = _BFLOAT16_BOUND if flags.bfloat16_bound is None else flags.bfloat16_bound
     tallies[0].bound = of_bfloat16 if precision == BFLOAT16 else bound
   count = None if flags.all else flags.images or _IMAGES
-  images = read_sample(source, splits, percentages, count) if count else read_all(source, splits, percentages)
+  images = source.read_sample(splits, percentages, count) if count else source.read_all(splits, percentages)
   good, bad = 0, 0
   with CountProgress("verify", total=count) as progress:
     for entries in _batches(exact.infer(images, exact.load_once)):

@@ -11,12 +11,12 @@ from typing import cast
 from beam_retrain.transforms.core.images.encode import DEFAULT_QUALITY, ImageFormat, encode_each
 from beam_retrain.transforms.core.records.quarantine import Quarantined, Reason
 from beam_retrain.transforms.core.records.schema import Image, encode_image
-from beam_retrain.transforms.core.records.shards import IdxRange, Shard
+from beam_retrain.transforms.core.records.shards import Shard
 from beam_retrain.transforms.core.records.tfrecord import frame
 from beam_retrain.transforms.core.run.stats import Stats
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.shards.work import ShardTask, Written
-from beam_retrain.transforms.sources.idx import image_key, read_idx_arrays
+from beam_retrain.transforms.sources.idx import IdxRange, image_key
 
 JPG, PNG, TFRECORD = "jpg", "png", "tfrecord"
 FORMATS = (JPG, PNG, TFRECORD)
@@ -54,7 +54,7 @@ class ConvertShard(ShardTask):
 
   def work(self, shard: Shard) -> Iterator[Written | Quarantined]:
     for idx_range in cast(tuple[IdxRange, ...], shard.inputs):
-      images, label_bytes = read_idx_arrays(idx_range)
+      images, label_bytes = idx_range.read_arrays()
       known = {byte: self.labels[byte] for byte in set(label_bytes) if byte < len(self.labels)}
       if self._tree_extensions:
         for label in known.values():

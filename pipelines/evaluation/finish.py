@@ -36,7 +36,7 @@ from beam_retrain.transforms.core.metrics.figures import (
 )
 from beam_retrain.transforms.core.metrics.metrics_file import METRICS_FILE, write_metrics
 from beam_retrain.transforms.core.records.schema import INFO_FILE, QUARANTINE_FILE, parse_shard_name
-from beam_retrain.transforms.core.records.shards import RecordsFile, Shard, ShardReport
+from beam_retrain.transforms.core.records.shards import Shard, ShardReport
 from beam_retrain.transforms.core.records.splits import SplitPercentages
 from beam_retrain.transforms.core.run.output_dir import OutputDir
 from beam_retrain.transforms.core.run.run_info import RunInfo, describe_run
@@ -58,7 +58,8 @@ from beam_retrain.transforms.evaluation.thumbnails import ReadThumbnails
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.shards.ledger import CloseLedger, mark_completed, read_quarantine
 from beam_retrain.transforms.shards.work import REPORTS_FOLDER, WorkShards
-from beam_retrain.transforms.sources.find import Source
+from beam_retrain.transforms.sources.base import Source
+from beam_retrain.transforms.sources.records import RecordsFile
 
 REPORT_FILE = "report.html"
 FRESH_FOLDER = ".fresh"

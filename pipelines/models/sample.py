@@ -17,8 +17,7 @@ from beam_retrain.transforms.core.records.schema import PREPROCESSING_VERSION, I
 from beam_retrain.transforms.core.records.splits import SplitPercentages
 from beam_retrain.transforms.core.run.run_info import versions
 from beam_retrain.transforms.core.runtimes.variant import processor_name
-from beam_retrain.transforms.sources.find import Source
-from beam_retrain.transforms.sources.sampling import read_sample
+from beam_retrain.transforms.sources.base import Source
 
 IMAGES = 64
 RECORD_FILES = 4
@@ -33,7 +32,7 @@ def sample_images(
 ) -> list[Image]:
   """Returns so many images, or all if there are fewer, without those above `max_pixels`, height x width; the same
   ones for the same data. The other arguments: `Source.plan`."""
-  found = read_sample(source, splits, percentages, count, most_files=RECORD_FILES)
+  found = source.read_sample(splits, percentages, count, max_files=RECORD_FILES)
   return [item for item in found if isinstance(item, Image) and not _is_too_large(item, max_pixels)]
 
 

@@ -17,7 +17,7 @@ from beam_retrain.transforms.core.run.run_info import RunInfo, read_info, read_l
 from beam_retrain.transforms.core.runtimes.prepared import CARD_FILE, PREPARED_FOLDER
 from beam_retrain.transforms.core.runtimes.trunk_info import TrunkInfo
 from beam_retrain.transforms.io import files
-from beam_retrain.transforms.sources.find import Source
+from beam_retrain.transforms.sources.base import Source
 
 
 class Model:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from beam_retrain.transforms.sources.find import FolderSource, Source
-from beam_retrain.transforms.sources.folders import count_files
+from beam_retrain.transforms.sources.base import Source
 
 
 def add_retrain_names(parser: argparse.ArgumentParser) -> None:
@@ -25,7 +24,5 @@ def retrain_names_setting(retrain_names: bool) -> dict[str, bool]:
 
 def tell_left_out(source: Source) -> None:
   """Says on standard error how many files were not taken for images, if any."""
-  if isinstance(source, FolderSource):
-    others = sum(count_files(folder).others for folder in source.folders if folder.retrain_names)
-    if others:
-      print(f"left out, by names that do not end in .jpg, .jpeg or .png: {others:,} of the files", file=sys.stderr)
+  if others := source.count_left_out():
+    print(f"left out, by names that do not end in .jpg, .jpeg or .png: {others:,} of the files", file=sys.stderr)

@@ -6,7 +6,7 @@ import argparse
 
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.records.splits import LEGACY, SPLIT_HASHES, STABLE, SplitPercentages
-from beam_retrain.transforms.sources.find import FolderSource, Source
+from beam_retrain.transforms.sources.base import Source
 
 
 def add_split_flags(parser: argparse.ArgumentParser) -> None:
@@ -62,6 +62,6 @@ def check_split_hash(source: Source, percentages: SplitPercentages, remedy: str)
   """
   if percentages.legacy_root is None:
     return
-  if source.has_splits or not isinstance(source, FolderSource):
+  if source.has_splits or not source.class_folders:
     what = "says itself which images are for testing" if source.has_splits else "is no folder of class folders"
     raise InputError(f"--split_hash legacy splits class folders as retrain.py did, but {source.path} {what}: {remedy}.")

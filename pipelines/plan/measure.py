@@ -49,7 +49,6 @@ from beam_retrain.transforms.core.run.stats import read_stats
 from beam_retrain.transforms.core.runtimes.trunk_info import TrunkInfo
 from beam_retrain.transforms.io import cache, files
 from beam_retrain.transforms.sources.find import find_source
-from beam_retrain.transforms.sources.sampling import read_sample, typical_shard
 
 _TESTING_IMAGES = 16
 _CLOSING_RECORDS = 8 * IMAGES_PER_SHARD
@@ -190,7 +189,7 @@ def _rehearse(request: Request, started_secs: float, *, measure_anyhow: bool) ->
       threads=execution.threads.given * max(1, execution.threads.processes),
       max_pixels=request.flags.max_pixels,
     )
-    shard, shard_images = typical_shard(source, (TRAINING,), percentages, CHECKED_IMAGES)
+    shard, shard_images = source.typical_shard((TRAINING,), percentages, CHECKED_IMAGES)
     shard_secs, image_secs = time_work(handler, shard, shard_images, source.labels)
     if execution.batch_size != info.settings["batch_size"]:
       memory_bytes = peak_memory()
@@ -238,7 +237,7 @@ def _sample(request: Request) -> dict[str, list[Image | Quarantined]]:
   """Returns images of each split; of training those that the job checks, or calibrates, its trunk with."""
   training = CALIBRATION_IMAGES if request.flags.precision == INT8 else CHECKED_IMAGES
   return {
-    split: list(read_sample(request.source, (split,), request.percentages, count, most_files=RECORD_FILES))
+    split: list(request.source.read_sample((split,), request.percentages, count, max_files=RECORD_FILES))
     for split, count in ((TRAINING, training), (TESTING, _TESTING_IMAGES))
   }
 

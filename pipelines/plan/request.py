@@ -23,7 +23,8 @@ from beam_retrain.pipelines.options.splits import add_split_flags, read_percenta
 from beam_retrain.transforms.bottlenecks.model_handler import BATCH_SIZE
 from beam_retrain.transforms.core.records.splits import SplitPercentages
 from beam_retrain.transforms.io import files
-from beam_retrain.transforms.sources.find import Source, find_source
+from beam_retrain.transforms.sources.base import Source
+from beam_retrain.transforms.sources.find import find_source
 
 _LOCAL_RUNNERS = ("directrunner", "fnapirunner")
 

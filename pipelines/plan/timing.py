@@ -34,7 +34,7 @@ from beam_retrain.transforms.io import files
 from beam_retrain.transforms.io.object_stores.options import options_in_use
 from beam_retrain.transforms.leaks.policy import Planned, SplitAudit
 from beam_retrain.transforms.shards.work import Written
-from beam_retrain.transforms.sources.find import Source
+from beam_retrain.transforms.sources.base import Source
 
 T = TypeVar("T")
 

@@ -74,7 +74,8 @@ from beam_retrain.transforms.evaluation.evaluate import (
 )
 from beam_retrain.transforms.evaluation.scoring import HeadOf, ScoreWithHeads
 from beam_retrain.transforms.io import files
-from beam_retrain.transforms.sources.find import Source, find_source
+from beam_retrain.transforms.sources.base import Source
+from beam_retrain.transforms.sources.find import find_source
 
 JUNIT_FILE = "junit.xml"
 _FILES = (REPORT_FILE, PREDICTIONS_FILE, PER_LABEL_FILE, *CHANGES_FILES, SUSPICIOUS_FILE, METRICS_FILE, JUNIT_FILE)

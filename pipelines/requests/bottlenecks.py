@@ -34,7 +34,8 @@ from beam_retrain.transforms.core.records.schema import PREPROCESSING_VERSION, T
 from beam_retrain.transforms.core.records.splits import SplitPercentages
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.leaks.policy import add_on_leak, on_leak_setting
-from beam_retrain.transforms.sources.find import Source, find_source
+from beam_retrain.transforms.sources.base import Source
+from beam_retrain.transforms.sources.find import find_source
 
 
 @dataclasses.dataclass(frozen=True)

@@ -33,7 +33,7 @@ from beam_retrain.transforms.core.runtimes.trunk_info import TrunkInfo
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.shards.image_counts import CheckSameImages
 from beam_retrain.transforms.shards.work import REPORTS_FOLDER
-from beam_retrain.transforms.sources.find import Source
+from beam_retrain.transforms.sources.base import Source
 
 _NOT_WITH = ("reuse", "trunk_weights", "trunk_input_px")
 

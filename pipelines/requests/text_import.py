@@ -18,7 +18,7 @@ from beam_retrain.transforms.core.records.schema import RECORDS_FOLDER, STATS_FI
 from beam_retrain.transforms.core.records.splits import SplitPercentages
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.shards.checks import CheckSplits
-from beam_retrain.transforms.sources.find import FolderSource, Source
+from beam_retrain.transforms.sources.base import Source
 
 IMPORTED_FOLDER = ".imported"
 
@@ -101,13 +101,13 @@ def find_text_import(
   Raises:
     InputError: there is nothing, or of another trunk.
   """
-  if source.has_splits or not isinstance(source, FolderSource):
+  if source.has_splits or not source.class_folders:
     raise InputError(
       f"--bottleneck_dir goes with the class folders that retrain.py read, and {source.path} has splits of its own or"
       " is something else: leave it out."
     )
   handles = [trunk.info.handle, HUB_INCEPTION_V3] if trunk.info.handle == INCEPTION_V3 else [trunk.info.handle]
-  texts = find_texts(folder, {class_folder.prefix for class_folder in source.folders}, handles)
+  texts = find_texts(folder, {class_folder.prefix for class_folder in source.class_folders}, handles)
   check_lengths(texts, trunk.info.dimensions)
   store = files.join(output, IMPORTED_FOLDER)
   task = ImportTexts(texts, source.labels, trunk.info.dimensions, max_pixels, files.join(store, RECORDS_FOLDER))

@@ -25,7 +25,6 @@ from beam_retrain.transforms.core.records.splits import SplitPercentages
 from beam_retrain.transforms.core.records.tfrecord import frame
 from beam_retrain.transforms.shards.ledger import delete_strays
 from beam_retrain.transforms.shards.work import METRICS_NAMESPACE, ShardTask, WorkShards, Written
-from beam_retrain.transforms.sources.find import read_images
 
 
 class EmbedDistorted(beam.PTransform):
@@ -148,7 +147,7 @@ class DistortShard(ShardTask):
     return {DISTORTED: {"pictures": self._counts["pictures"], "validation": self._counts["validation"]}}
 
   def _training_images(self, shard: Shard) -> Iterator[Image | Quarantined]:
-    for picture in read_images(shard, self._labels):
+    for picture in shard.read_images(self._labels):
       if isinstance(picture, Quarantined) or self._percentages.split_of(picture.key, shard.split) == TRAINING:
         yield picture
       else:

@@ -14,7 +14,6 @@ from beam_retrain.transforms.core.records.shards import BOTTLENECKS, Shard
 from beam_retrain.transforms.core.records.tfrecord import frame
 from beam_retrain.transforms.shards.work import METRICS_NAMESPACE, ShardTask, Written
 from beam_retrain.transforms.shards.worker_metrics import TRUNK_IMAGES, count_here
-from beam_retrain.transforms.sources.find import read_images
 
 
 class EmbedShard(ShardTask):
@@ -64,7 +63,7 @@ class EmbedShard(ShardTask):
     return {BOTTLENECKS: {"computed": self._computed, "reused": 0}}
 
   def _read(self, shard: Shard) -> Iterator[Image | Quarantined]:
-    return read_images(shard, self._labels)
+    return shard.read_images(self._labels)
 
   def _load(self) -> LoadedModel:
     if self._model is None:

@@ -34,7 +34,6 @@ from beam_retrain.transforms.core.records.schema import shard_name
 from beam_retrain.transforms.core.records.shards import IMAGES_PER_SHARD, Input, Shard, StoredBottleneck, pick_inputs
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.shards.work import WorkShards, read_report
-from beam_retrain.transforms.sources.find import read_images
 
 _TO_MATCH = "to_match"
 _MISSING = "missing"
@@ -222,7 +221,7 @@ class _HashShard(beam.DoFn):
     bad = {entry.key: entry for entry in finished.quarantined} if finished else {}
     images: list[StoredBottleneck | Quarantined] = []
     hashed: list[tuple[bytes, int]] = []
-    for position, image in enumerate(read_images(shard, self._labels)):
+    for position, image in enumerate(shard.read_images(self._labels)):
       if isinstance(image, Quarantined):
         images.append(image.in_split(shard.split))
         continue

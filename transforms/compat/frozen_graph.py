@@ -22,12 +22,12 @@ from beam_retrain.transforms.core.images.headers import MAX_PIXELS
 from beam_retrain.transforms.core.models.inference import BATCH_SIZE, LoadedModel, set_threads
 from beam_retrain.transforms.core.records.quarantine import Quarantined
 from beam_retrain.transforms.core.records.schema import ALL
-from beam_retrain.transforms.core.records.shards import ImageFile, Shard, ShardReport
+from beam_retrain.transforms.core.records.shards import Shard, ShardReport
 from beam_retrain.transforms.core.system.tensorflow import load_tensorflow
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.shards.work import ShardTask, Written
-from beam_retrain.transforms.sources.find import read_images
-from beam_retrain.transforms.sources.folders import AssignShards, ClassFolder, list_folder
+from beam_retrain.transforms.sources.folders import ClassFolder, list_folder
+from beam_retrain.transforms.sources.image_files import AssignShards, ImageFile
 
 FIGURES_FILE = "figures.json"
 ACCURATE = "accurate"
@@ -114,8 +114,8 @@ class LabelShard(ShardTask):
   def work(self, shard: Shard) -> Iterator[Written | Quarantined]:
     self._counts = {ACCURATE: 0, UNKNOWN_FOLDER: 0}
     # Images of no known label are labelled too.
-    folders = sorted({entry.label for entry in shard.inputs if isinstance(entry, ImageFile)})
-    for item in self._handler.infer(read_images(shard, folders), self._handler.load_once):
+    folders = sorted({label for _, label in shard.names() if label is not None})
+    for item in self._handler.infer(shard.read_images(folders), self._handler.load_once):
       if isinstance(item, Quarantined):
         yield item.in_split(shard.split)
         continue

@@ -17,11 +17,10 @@ from beam_retrain.transforms.compat.text_bottlenecks import Texts, read_vector, 
 from beam_retrain.transforms.core.images.headers import Looked, find_damage, look
 from beam_retrain.transforms.core.records.quarantine import Quarantined
 from beam_retrain.transforms.core.records.schema import RECORDS_FOLDER, STATS_FILE, Bottleneck, Image, encode_bottleneck
-from beam_retrain.transforms.core.records.shards import ImageFile, Shard, ShardReport
+from beam_retrain.transforms.core.records.shards import Shard, ShardReport
 from beam_retrain.transforms.core.records.tfrecord import frame
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.shards.work import REPORTS_FOLDER, ShardTask, WorkShards, Written
-from beam_retrain.transforms.sources.find import read_images
 
 IMPORTED, DAMAGED = "imported", "damaged"
 
@@ -57,9 +56,10 @@ class ImportTexts(ShardTask):
   def work(self, shard: Shard) -> Iterator[Written | Quarantined]:
     self._damaged = 0
     for entry in shard.inputs:
-      # Else it was quarantined before.
-      if isinstance(entry, ImageFile) and (vector := self._find(entry.key)) is not None:
-        for image in read_images(shard._replace(inputs=(entry,)), self._labels):
+      ((key, label),) = entry.names(shard.split)
+      # An image without a label was quarantined before.
+      if label is not None and (vector := self._find(key)) is not None:
+        for image in shard._replace(inputs=(entry,)).read_images(self._labels):
           if isinstance(image, Image) and (record := self._encode(image, vector)):
             yield Written(image.label, frame(record))
 
@@ -72,9 +72,9 @@ class ImportTexts(ShardTask):
     Raises:
       InputError: as above.
     """
-    for entry in shard.inputs:
-      if isinstance(entry, ImageFile):
-        self._find(entry.key)
+    for key, label in shard.names():
+      if label is not None:
+        self._find(key)
 
   def _find(self, key: str) -> np.ndarray | None:
     path = self._texts.path_of(key)

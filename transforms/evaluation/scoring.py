@@ -16,12 +16,12 @@ from beam_retrain.transforms.core.metrics.predictions import Scored
 from beam_retrain.transforms.core.models.head import Head, decode_head
 from beam_retrain.transforms.core.records.quarantine import Quarantined, Reason
 from beam_retrain.transforms.core.records.schema import Bottleneck, decode_bottleneck
-from beam_retrain.transforms.core.records.shards import Input, RecordsFile, Shard
+from beam_retrain.transforms.core.records.shards import Input, Shard
 from beam_retrain.transforms.core.records.tfrecord import read_records
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.io.transfer import bring
 from beam_retrain.transforms.shards.work import read_quarantined
-from beam_retrain.transforms.sources.find import read_images
+from beam_retrain.transforms.sources.records import RecordsFile
 
 BOTTLENECKS_BATCH_SIZE = 1024
 
@@ -54,7 +54,7 @@ class ScoreImages(Scorer):
     self._handler.load_once()
 
   def score(self, shard: Shard) -> Iterator[tuple[Scored, ...] | Quarantined]:
-    for item in self._handler.infer(read_images(shard, self._labels), self._handler.load_once()):
+    for item in self._handler.infer(shard.read_images(self._labels), self._handler.load_once()):
       if isinstance(item, Quarantined):
         yield item
       else:

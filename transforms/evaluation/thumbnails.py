@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Set
+from collections.abc import Iterator
 
 import apache_beam as beam
 
-from beam_retrain.transforms.core.images.encode import encode_pixels
 from beam_retrain.transforms.core.images.thumbnails import thumbnail
 from beam_retrain.transforms.core.records.csv_cells import escape_cell
-from beam_retrain.transforms.core.records.example import decode_example
-from beam_retrain.transforms.core.records.schema import ENCODED, KEY
-from beam_retrain.transforms.core.records.shards import IdxRange, ImageFile, Input, RecordsFile, Shard
-from beam_retrain.transforms.core.records.tfrecord import read_records
-from beam_retrain.transforms.io import files
-from beam_retrain.transforms.sources.idx import image_key, read_idx_labels, read_idx_range
+from beam_retrain.transforms.core.records.schema import Image
+from beam_retrain.transforms.core.records.shards import Shard
 
 
 class ReadThumbnails(beam.PTransform):
@@ -42,31 +36,7 @@ class ReadThumbnails(beam.PTransform):
 def _read(shard: Shard, *shown) -> Iterator[tuple[str, str]]:  # type: ignore[no-untyped-def]
   wanted = {image.key for step in shown for images in step.images.values() for image in images}
   for entry in shard.inputs:
-    for key, encoded in _read_wanted(entry, shard.split, wanted):
-      if small := thumbnail(encoded):
-        yield key, small
-
-
-def _read_wanted(entry: Input, split: str, wanted: Set[str]) -> Iterator[tuple[str, bytes]]:
-  """Yields (key as the CSVs spell it, image bytes), reading and encoding no others where that can be helped."""
-  match entry:
-    case ImageFile():
-      key = escape_cell(entry.key)
-      if key in wanted and entry.path:
-        with contextlib.suppress(OSError):  # gone meanwhile: the report says so in its place
-          yield key, files.read_bytes(entry.path)
-    case IdxRange():
-      keys = [image_key(split, byte, entry.start + at, "png") for at, byte in enumerate(read_idx_labels(entry))]
-      if not wanted.isdisjoint(keys):
-        for key, (_, _, pixels) in zip(keys, read_idx_range(entry), strict=True):
-          if key in wanted:
-            yield key, encode_pixels(pixels, "png")
-    case RecordsFile():
-      with files.open_to_read(entry.path) as file:
-        for record in read_records(file, entry.path):
-          features = decode_example(record)
-          if ENCODED not in features:
-            return  # bottlenecks: their images are not at hand
-          key = escape_cell(features[KEY][0].decode())
-          if key in wanted:
-            yield key, features[ENCODED][0]
+    for image in entry.read_where(shard.split, lambda key: escape_cell(key) in wanted):
+      # An image that is gone meanwhile has no thumbnail.
+      if isinstance(image, Image) and (small := thumbnail(image.encoded)):
+        yield escape_cell(image.key), small

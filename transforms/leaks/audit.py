@@ -37,7 +37,6 @@ from beam_retrain.transforms.core.system.cpu import Threads
 from beam_retrain.transforms.core.system.tensorflow import load_tensorflow
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.leaks.duplicate_candidates import find_suspects, mark_of, unpack_marks
-from beam_retrain.transforms.sources.find import read_images
 
 
 class AuditRecords(beam.PTransform):
@@ -286,7 +285,7 @@ def _name(leak: Leak, key: str, label: str, split: str, labels: Sequence[str]) -
 
 
 def _mark_images(shard: Shard, labels: Sequence[str], buckets: int) -> Iterator[tuple[int, tuple[str, bytes]]]:
-  images = (image for image in read_images(shard, labels) if isinstance(image, Image) and image.encoded)
+  images = (image for image in shard.read_images(labels) if isinstance(image, Image) and image.encoded)
   yield from _pack_marks(shard.name(), (hashlib.sha256(image.encoded).digest() for image in images), buckets)
 
 
@@ -302,7 +301,7 @@ def _deal_images(
   marks = unpack_marks(packed)
   class_indices = {label: index for index, label in enumerate(labels)}
   hashed, count = [], 0
-  for position, image in enumerate(read_images(shard, labels)):
+  for position, image in enumerate(shard.read_images(labels)):
     count += 1
     if isinstance(image, Image) and image.encoded:
       digest = hashlib.sha256(image.encoded).digest()
@@ -328,7 +327,7 @@ def _name_images(
   load_tensorflow()
   set_threads(threads.here)
   named = []
-  for leak, image in zip(found.leaks, read_images(shard, labels), strict=True):
+  for leak, image in zip(found.leaks, shard.read_images(labels), strict=True):
     if not isinstance(image, Image) or hashlib.sha256(image.encoded).digest() != leak.digest:
       continue  # it was changed or went away in between: for the work to find
     if _is_sound(image.encoded, max_pixels):

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 
 import apache_beam as beam
 
 from beam_retrain.transforms.core.errors import InputError
-from beam_retrain.transforms.core.records.example import decode_example
 from beam_retrain.transforms.core.records.leaks import LeakedImage
-from beam_retrain.transforms.core.records.schema import KEY, LABEL, TESTING, TRAINING, VALIDATION
-from beam_retrain.transforms.core.records.shards import IdxRange, ImageFile, Input, PickedRecords, RecordsFile, Shard
+from beam_retrain.transforms.core.records.schema import TESTING, TRAINING, VALIDATION
+from beam_retrain.transforms.core.records.shards import Shard
 from beam_retrain.transforms.core.records.splits import SplitPercentages
-from beam_retrain.transforms.core.records.tfrecord import pick_records, read_records
-from beam_retrain.transforms.io import files
-from beam_retrain.transforms.sources.idx import image_key, read_idx_labels
 
 
 class CheckSplits(beam.PTransform):
@@ -58,30 +54,9 @@ class CheckSplits(beam.PTransform):
 
 def count_labels(shard: Shard, percentages: SplitPercentages) -> Iterator[tuple[tuple[str, str], int]]:
   """Yields ((training, validation or testing; label), 1) for each image of a shard."""
-  for entry in shard.inputs:
-    for key, label in _keys_and_labels(entry, shard.split):
+  for key, label in shard.names():
+    if label is not None:
       yield (percentages.split_of(key, shard.split), label), 1
-
-
-def _keys_and_labels(entry: Input, split: str) -> Iterator[tuple[str, str]]:
-  match entry:
-    case ImageFile():
-      yield entry.key, entry.label
-    case IdxRange():
-      for offset, byte in enumerate(read_idx_labels(entry)):
-        yield image_key(split, byte, entry.start + offset, "png"), str(byte)
-    case RecordsFile():
-      with files.open_to_read(entry.path) as file:
-        yield from _named(read_records(file, entry.path))
-    case PickedRecords():
-      with files.open_to_read(entry.path) as file:
-        yield from _named(pick_records(file, entry.numbers, entry.path))
-
-
-def _named(records: Iterable[bytes]) -> Iterator[tuple[str, str]]:
-  for record in records:
-    features = decode_example(record, (KEY, LABEL))
-    yield features[KEY][0].decode(), features[LABEL][0].decode()
 
 
 def _count_dropped(image: LeakedImage) -> Iterator[tuple[tuple[str, str], int]]:

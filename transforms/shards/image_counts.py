@@ -7,10 +7,7 @@ from collections.abc import Mapping
 import apache_beam as beam
 
 from beam_retrain.transforms.core.errors import InputError
-from beam_retrain.transforms.core.records.quarantine import Quarantined
 from beam_retrain.transforms.core.records.shards import Shard
-from beam_retrain.transforms.core.records.splits import SplitPercentages
-from beam_retrain.transforms.shards.checks import count_labels
 
 
 class CheckSameImages(beam.PTransform):
@@ -38,8 +35,7 @@ class CheckSameImages(beam.PTransform):
 
 
 def _count_images(shard: Shard) -> tuple[str, int]:
-  gone = sum(isinstance(entry, Quarantined) for entry in shard.inputs)
-  return shard.split, gone + sum(1 for _ in count_labels(shard, SplitPercentages()))
+  return shard.split, sum(1 for _ in shard.names())
 
 
 def check_same(planned: Mapping[str, int], folder: str, inputs: Mapping[str, int]) -> dict[str, int]:

@@ -19,7 +19,7 @@ from apache_beam.metrics import Metrics
 
 from beam_retrain.transforms.core.records.quarantine import DROPPED, Reason
 from beam_retrain.transforms.core.records.schema import REPORTS_FOLDER
-from beam_retrain.transforms.core.records.shards import IdxRange, PickedRecords, RecordsFile, Shard, ShardReport
+from beam_retrain.transforms.core.records.shards import Shard, ShardReport
 from beam_retrain.transforms.io import files
 
 METRICS_NAMESPACE = "beam_retrain"
@@ -133,28 +133,8 @@ class TellPlanned(beam.PTransform):
 
 
 def _count_images(shard: Shard) -> int:
-  counts = []
-  for entry in shard.inputs:
-    match entry:
-      case IdxRange():
-        counts.append(entry.count)
-      case PickedRecords():
-        counts.append(len(entry.numbers))
-      case RecordsFile():
-        counts.append(_count_records(entry.path))
-      case _:
-        counts.append(1)
-  return _sum_known(counts)
-
-
-def _count_records(path: str) -> int:
-  """Returns what the report beside a file of records says of it."""
-  folder, name = files.split(path)
-  if files.is_local(path):
-    with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
-      report = files.read_bytes(files.join(folder, REPORTS_FOLDER, f"{name}.json")).decode()
-      return ShardReport.from_json(report).outputs
-  return -1
+  counts = (entry.count_images() for entry in shard.inputs)
+  return _sum_known(-1 if count is None else count for count in counts)
 
 
 def _sum_known(counts: Iterable[int]) -> int:

@@ -1,34 +1,25 @@
-"""Folders named by class: what is there, planned into shards by a stable hash of the key."""
+"""Folders named by class."""
 
 from __future__ import annotations
 
 import itertools
-import math
 import os
-from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import apache_beam as beam
-from apache_beam.transforms.window import GlobalWindows
-from apache_beam.utils.windowed_value import WindowedValue
 
 from beam_retrain.transforms.core.compat.retrain_names import check_labels_differ, is_image, label_of_folder
 from beam_retrain.transforms.core.errors import InputError
-from beam_retrain.transforms.core.records.compressed_pickle import pack, unpack
-from beam_retrain.transforms.core.records.quarantine import Quarantined
-from beam_retrain.transforms.core.records.schema import ALL, TESTING, TRAINING, VALIDATION
-from beam_retrain.transforms.core.records.shards import IMAGES_PER_SHARD, ImageFile, Shard
-from beam_retrain.transforms.core.records.splits import SplitPercentages, stable_hash
+from beam_retrain.transforms.core.records.schema import RECORDS_FOLDER, TESTING, TRAINING
+from beam_retrain.transforms.core.records.shards import IMAGES_PER_SHARD
+from beam_retrain.transforms.core.records.splits import SplitPercentages
 from beam_retrain.transforms.io import files
+from beam_retrain.transforms.sources.base import SourceOptions
+from beam_retrain.transforms.sources.image_files import AssignShards, ImageFile, ImageFilesSource, assign_split
 
-ListedImage = ImageFile | Quarantined
-"""`Quarantined` is a image that is not there."""
-
-_SHARD_SALT = b"beam-retrain-shard-1:"
-_IMAGES_PER_BLOCK = 50_000
-_NOT_IMAGES = {"thumbs.db", "desktop.ini"}  # what file managers leave behind; so are names that start with a dot
-# Taken for classes they would make a classifier that tells training images from testing ones.
+_NOT_IMAGES = {"thumbs.db", "desktop.ini"}  # files of file managers; names that start with a dot are hidden, too
+# Taken for classes, they would make a classifier that tells training images from testing ones.
 _OTHER_SPLIT_NAMES = {"train", "test", "val", "valid", "validation", "eval", "dev", TRAINING, TESTING}
 
 
@@ -76,10 +67,7 @@ def find_class_folders(root: str, min_classes: int = 2, retrain_names: bool = Fa
       raise InputError(f"{root} has no folder with images named .jpg, .jpeg or .png in it: give a folder per class.")
   labels = {folder.label for folder in found}
   if not labels:
-    raise InputError(
-      f"{root} holds neither IDX files, nor class folders, nor records of `beam-retrain convert`: give a folder with"
-      " one folder of images per class, or with the four MNIST-style files."
-    )
+    raise InputError(f"{root} holds no class folders: give a folder with one folder of images per class.")
   if len(labels) < min_classes:
     raise InputError(f"{root} holds one class only, {labels.pop()!r}: a classifier needs images of at least two.")
   if labels <= _OTHER_SPLIT_NAMES:
@@ -100,7 +88,7 @@ def list_class_folders(root: str) -> list[ClassFolder]:
     InputError: there are other folders beside `training` and `testing`.
   """
   split_names = [name for name in (TRAINING, TESTING) if files.subfolders(files.join(root, name))]
-  others = set(files.subfolders(root)) - set(split_names) - {TRAINING, TESTING, "records"}
+  others = set(files.subfolders(root)) - set(split_names) - {TRAINING, TESTING, RECORDS_FOLDER}
   if split_names and others:
     raise InputError(
       f"{root} has folders beside {' and '.join(split_names)}: {', '.join(sorted(others))}: put their images into"
@@ -120,6 +108,38 @@ def _as_retrain_named(folders: Sequence[ClassFolder]) -> list[ClassFolder]:
   for split in {folder.split for folder in kept}:
     check_labels_differ(os.path.basename(folder.path) for folder in kept if folder.split == split)
   return kept
+
+
+class FolderSource(ImageFilesSource):
+  """Folders named by class, maybe in folders `training` and `testing`, with image files at any depth."""
+
+  form = "a folder with a folder of images per class"
+
+  def __init__(self, path: str, options: SourceOptions = SourceOptions()):  # noqa: B008
+    self.path = path
+    self.class_folders = find_class_folders(path, options.min_classes, options.retrain_names)
+    self.labels = sorted({folder.label for folder in self.class_folders})
+    self.has_splits = self.class_folders[0].split is not None
+
+  @classmethod
+  def recognises(cls, path: str) -> bool:
+    return bool(files.subfolders(path))
+
+  def plan(self, splits: Sequence[str], percentages: SplitPercentages | None) -> beam.PTransform:
+    for split in splits:
+      if self.has_splits and not any(folder.split == split for folder in self.class_folders):
+        raise InputError(f"{self.path} has no folder {split} with class folders in it: put the {split} images there.")
+    return PlanImageFolders(self.class_folders, tuple(splits), percentages)
+
+  def list_images(self) -> Iterator[tuple[str | None, ImageFile]]:
+    return itertools.chain.from_iterable(map(list_folder, self.class_folders))
+
+  def has_at_least(self, count: int) -> bool:
+    names = itertools.chain.from_iterable(files.walk(folder.path) for folder in self.class_folders)
+    return sum(1 for _ in itertools.islice(names, count)) == count
+
+  def count_left_out(self) -> int:
+    return sum(count_files(folder).others for folder in self.class_folders if folder.retrain_names)
 
 
 class PlanImageFolders(beam.PTransform):
@@ -159,57 +179,6 @@ class PlanImageFolders(beam.PTransform):
       # (split, ImageFile)
       | "AssignShards" >> AssignShards(self._images_per_shard)
     )  # Shard
-
-
-class AssignShards(beam.PTransform):
-  """PCollection[(split, ImageFile or Quarantined)] -> PCollection[Shard].
-
-  Attributes:
-    images_per_shard: how many images a shard has on average.
-  """
-
-  def __init__(self, images_per_shard: int = IMAGES_PER_SHARD):
-    super().__init__()
-    self._images_per_shard = images_per_shard
-
-  def expand(self, listed: beam.PCollection) -> beam.PCollection:
-    blocks = listed | "PackImages" >> beam.ParDo(_PackImages())  # (split, count, packed images)
-    totals = (
-      blocks
-      | "CountImages" >> beam.MapTuple(lambda split, count, _: (split, count))
-      # (split, int)
-      | "SumImages" >> beam.CombinePerKey(sum)
-    )
-    return (
-      blocks
-      | "AssignShard" >> beam.FlatMap(_assign_shards, totals=beam.pvalue.AsDict(totals), size=self._images_per_shard)
-      # ((split, index, of), packed images)
-      | "GroupShards" >> beam.GroupByKey()
-      | "MakeShard" >> beam.MapTuple(_make_shard)
-    )  # Shard
-
-
-class _PackImages(beam.DoFn):
-  """(split, image) -> (split, count, packed images): a file's name alone takes less than its element would."""
-
-  def __init__(self) -> None:
-    self._waiting: dict[str, list[ListedImage]] = {}
-
-  def start_bundle(self) -> None:
-    self._waiting = defaultdict(list)
-
-  def process(self, assigned: tuple[str, ListedImage]) -> Iterator[tuple[str, int, bytes]]:
-    split, image = assigned
-    waiting = self._waiting[split]
-    waiting.append(image)
-    if len(waiting) >= _IMAGES_PER_BLOCK:
-      del self._waiting[split]
-      yield split, len(waiting), pack(waiting)
-
-  def finish_bundle(self) -> Iterator[WindowedValue]:
-    for split, waiting in self._waiting.items():
-      yield GlobalWindows.windowed_value((split, len(waiting), pack(waiting)))
-    self._waiting = {}
 
 
 def list_folder(folder: ClassFolder) -> Iterator[tuple[str | None, ImageFile]]:
@@ -253,40 +222,3 @@ def _in_utf8(image: ImageFile) -> ImageFile:
     return image
   except UnicodeEncodeError:
     return image._replace(key=image.key.encode(errors="backslashreplace").decode(), path="")
-
-
-def assign_split(
-  listed: tuple[str | None, ListedImage], splits: Collection[str], percentages: SplitPercentages | None
-) -> Iterator[tuple[str, ListedImage]]:
-  """Yields an image with the split whose shards it goes to, if that is one of `splits`.
-
-  Args:
-    listed: with the split that the data set itself gives it, or None.
-    splits: those that are planned.
-    percentages: as of `PlanImageFolders`.
-  """
-  given, image = listed
-  split = given or (percentages.split_of(image.key) if percentages else ALL)
-  if split == VALIDATION and not given:
-    # Validation images are drawn from the training records, by the same hash, when the head is trained.
-    split = TRAINING
-  if split in splits:
-    yield split, image
-
-
-def _assign_shards(
-  block: tuple[str, int, bytes], totals: Mapping[str, int], size: int
-) -> Iterator[tuple[tuple[str, int, int], bytes]]:
-  split, _, packed = block
-  of = math.ceil(totals[split] / size)
-  shards: dict[int, list[ListedImage]] = defaultdict(list)
-  for image in unpack(packed):
-    shards[stable_hash(image.key, _SHARD_SALT) % of].append(image)
-  for index, images in shards.items():
-    yield (split, index, of), pack(images)
-
-
-def _make_shard(name: tuple[str, int, int], packed: Iterable[bytes]) -> Shard:
-  images: Iterator[ListedImage] = itertools.chain.from_iterable(map(unpack, packed))
-  ordered = sorted(images, key=lambda image: image.key)
-  return Shard(*name, inputs=tuple(ordered))

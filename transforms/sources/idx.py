@@ -1,8 +1,8 @@
-"""Finding IDX files and cutting them into shards.
+"""MNIST-style IDX files, cut into shards.
 
-An uncompressed file is cut into ranges that workers read by themselves, in parallel. A gzip file cannot be read from
-the middle: it is read once, as a stream, and its blocks carry their bytes; on the local runner, which would keep them
-all in memory, they wait in a scratch file. Nothing is worked on pixel by pixel.
+An uncompressed file is cut into ranges, which workers read in parallel. A gzip file cannot be read from the middle: it
+is streamed once, and its shards carry their bytes. The local runner would keep them all in memory; there they are
+spilled to a scratch file.
 """
 
 from __future__ import annotations
@@ -11,24 +11,150 @@ import contextlib
 import dataclasses
 import gzip
 import hashlib
+import itertools
 import os
 import shutil
 import tempfile
 import weakref
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import BinaryIO, cast
+from typing import BinaryIO, NamedTuple, cast
 
 import apache_beam as beam
 import numpy as np
 
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.images import idx
-from beam_retrain.transforms.core.records.schema import TESTING, TRAINING
-from beam_retrain.transforms.core.records.shards import IMAGES_PER_SHARD, IdxRange, SetAside, Shard
+from beam_retrain.transforms.core.images.encode import encode_pixels
+from beam_retrain.transforms.core.records.quarantine import Quarantined
+from beam_retrain.transforms.core.records.schema import TESTING, TRAINING, Image
+from beam_retrain.transforms.core.records.shards import IMAGES_PER_SHARD, Input, Shard, read_picked
+from beam_retrain.transforms.core.records.splits import SplitPercentages
 from beam_retrain.transforms.io import files
+from beam_retrain.transforms.sources.base import Source, SourceOptions
 
 _PREFIXES = {TRAINING: "train", TESTING: "t10k"}
+
+
+@dataclasses.dataclass(frozen=True)
+class SpilledBytes:
+  """Bytes in a scratch file that this job's workers can read.
+
+  Attributes:
+    path: of the file.
+    start: offset of the first byte.
+    size_bytes: their number.
+    sha256: 64 hex digits.
+  """
+
+  path: str
+  start: int
+  size_bytes: int
+  sha256: str
+
+  def read(self) -> bytes:
+    with open(self.path, "rb") as file:
+      file.seek(self.start)
+      return file.read(self.size_bytes)
+
+  def to_json(self) -> str:
+    """Returns what stands in a shard's digest: the same as for the bytes themselves."""
+    return self.sha256
+
+
+class IdxRange(NamedTuple):
+  """`count` images of an IDX file from `start` on; they are read as PNG, as `convert --formats png` writes them.
+
+  `pixels` and `labels` are None if they can be read from the files, else the raw bytes, or where they are spilled.
+  `modified_secs` is that of the file that changed last, so that a changed file has another digest.
+  """
+
+  images_path: str
+  labels_path: str
+  start: int
+  count: int  # type: ignore[assignment]  # hides tuple.count, which nobody calls
+  rows: int
+  columns: int
+  pixels: bytes | SpilledBytes | None
+  labels: bytes | None
+  modified_secs: float = 0.0
+
+  def count_images(self) -> int:
+    return self.count
+
+  def names(self, split: str) -> Iterator[tuple[str, str | None]]:
+    for number, byte in enumerate(self._read_labels(), self.start):
+      yield image_key(split, byte, number, "png"), str(byte)
+
+  def read(self, split: str) -> Iterator[Image]:
+    images, labels = self.read_arrays()
+    for number, (pixels, byte) in enumerate(zip(images, labels, strict=True), self.start):
+      key = image_key(split, byte, number, "png")
+      yield Image(key, str(byte), encode_pixels(pixels, "png"), "png", self.rows, self.columns)
+
+  def read_where(self, split: str, is_wanted: Callable[[str], bool]) -> Iterator[Image | Quarantined]:
+    return read_picked(self, split, is_wanted)
+
+  def pick(self, numbers: Sequence[int]) -> Iterator[Input]:
+    # Runs of neighbours: numbers that rise by one keep their distance to their place in the list.
+    for _, run in itertools.groupby(enumerate(numbers), lambda placed: placed[1] - placed[0]):
+      first, *others = (number for _, number in run)
+      yield self._cut(first, 1 + len(others))
+
+  def read_arrays(self) -> tuple[np.ndarray, bytes]:
+    """Returns the images, uint8[count, rows, columns] 0..255, and the label bytes, 0..255 each.
+
+    Raises:
+      InputError: a file has become shorter since it was checked; names it and the byte.
+    """
+    pixels = self._read_pixels()
+    if pixels is None:
+      item_bytes = self.rows * self.columns
+      pixels = _read_at(self.images_path, idx.IMAGES_OFFSET + self.start * item_bytes, self.count * item_bytes)
+    return np.frombuffer(pixels, np.uint8).reshape(self.count, self.rows, self.columns), self._read_labels()
+
+  def _read_pixels(self) -> bytes | None:
+    return self.pixels.read() if isinstance(self.pixels, SpilledBytes) else self.pixels
+
+  def _read_labels(self) -> bytes:
+    if self.labels is not None:
+      return self.labels
+    return _read_at(self.labels_path, idx.LABELS_OFFSET + self.start, self.count)
+
+  def _cut(self, start: int, count: int) -> IdxRange:
+    pixels, size = self._read_pixels(), self.rows * self.columns
+    return self._replace(
+      start=self.start + start,
+      count=count,
+      pixels=None if pixels is None else pixels[start * size : (start + count) * size],
+      labels=None if self.labels is None else self.labels[start : start + count],
+    )
+
+
+class IdxSource(Source):
+  """A folder of MNIST-style IDX files."""
+
+  form = "a folder of MNIST-style IDX files"
+
+  def __init__(self, path: str, options: SourceOptions = SourceOptions()):  # noqa: B008
+    self.path = path
+    self.labels = [str(number) for number in range(options.classes)]
+
+  @classmethod
+  def recognises(cls, path: str) -> bool:
+    return looks_like_idx(path)
+
+  def plan(self, splits: Sequence[str], percentages: SplitPercentages | None) -> beam.PTransform:
+    return PlanIdxShards(find_idx_splits(self.path, tuple(splits)))
+
+  def list_shards(
+    self, splits: Sequence[str], percentages: SplitPercentages | None, max_files: int | None = None
+  ) -> Iterator[Shard]:
+    for pair in find_idx_splits(self.path, tuple(splits)):
+      yield from cut_into_shards(pair, IMAGES_PER_SHARD)
+
+  def has_at_least(self, count: int) -> bool:
+    return sum(pair.count for pair in find_idx_splits(self.path)) >= count
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -62,14 +188,14 @@ def image_key(split: str, label: object, index: int, extension: str) -> str:
 
 
 def looks_like_idx(folder: str) -> bool:
-  """Says whether one of the IDX files of MNIST, in any spelling, lies directly in `folder`."""
+  """Returns whether one of MNIST's IDX files, in any spelling, lies directly in `folder`."""
   return any(
     files.stat(files.join(folder, name)) for split in _PREFIXES for kind in (3, 1) for name in _names(split, kind)
   )
 
 
 def _names(split: str, dimensions: int) -> list[str]:
-  """The spellings of one file, the one that wins first: MNIST's home, then the article's, then each as gzip."""
+  """Returns the spellings of one file, preferred ones first: MNIST's own, the article's, then each with `.gz`."""
   kind = {3: "images", 1: "labels"}[dimensions]
   spellings = [f"{_PREFIXES[split]}-{kind}{mark}idx{dimensions}-ubyte" for mark in ("-", ".")]
   return spellings + [f"{name}.gz" for name in spellings]
@@ -136,7 +262,7 @@ def _open_decompressed(path: str) -> Iterator[BinaryIO]:
 
 
 class _GzipReader(gzip.GzipFile):
-  """Says which file is damaged, and where."""
+  """Names the file and the byte where the data is damaged."""
 
   def __init__(self, stored: BinaryIO, path: str):
     super().__init__(fileobj=stored, mode="rb")
@@ -175,9 +301,8 @@ class PlanIdxShards(beam.PTransform):
     )  # Shard
 
   def _scratch_folder(self, pipeline: beam.Pipeline) -> str:
-    """Returns a folder that is deleted with the pipeline; empty where there is no use for one, or it would not be on
-    the workers' machine."""
-    from apache_beam.runners.portability.fn_api_runner import FnApiRunner  # takes its time, and its users have it
+    """Returns a folder that is deleted with the pipeline; empty if not needed, or not on the workers' machine."""
+    from apache_beam.runners.portability.fn_api_runner import FnApiRunner  # slow to import; its users have it
 
     if not isinstance(pipeline.runner, FnApiRunner) or not any(_is_gzip(pair.images_path) for pair in self._pairs):
       return ""
@@ -201,16 +326,16 @@ def cut_into_shards(pair: IdxPair, images_per_shard: int, scratch_folder: str = 
   Args:
     pair: images and labels.
     images_per_shard: at least 1.
-    scratch_folder: local folder for a gzip file's pixels to wait in; empty: they are in the shards.
+    scratch_folder: local folder to spill a gzip file's pixels to; if empty, they travel in the shards.
   """
   of = count_shards(pair, images_per_shard)
   with (
     _blocks(pair.images_path, idx.read_images_header, pair.count, images_per_shard) as pixels,
     _blocks(pair.labels_path, idx.read_labels_header, pair.count, images_per_shard) as labels,
   ):
-    waiting: Iterator[bytes | SetAside | None] = pixels
+    blocks: Iterator[bytes | SpilledBytes | None] = pixels
     if scratch_folder and _is_gzip(pair.images_path):
-      waiting = _set_aside(cast(Iterator[bytes], pixels), os.path.join(scratch_folder, pair.split))
+      blocks = _spill(cast(Iterator[bytes], pixels), os.path.join(scratch_folder, pair.split))
     for index in range(of):
       start = index * images_per_shard
       idx_range = IdxRange(
@@ -220,13 +345,13 @@ def cut_into_shards(pair: IdxPair, images_per_shard: int, scratch_folder: str = 
         count=min(images_per_shard, pair.count - start),
         rows=pair.rows,
         columns=pair.columns,
-        pixels=next(waiting),
+        pixels=next(blocks),
         labels=next(labels),
         modified_secs=pair.modified_secs,
       )
       yield Shard(pair.split, index, of, (idx_range,))
-    # Only now is a gzip stream asked whether it ends where its header says.
-    next(waiting, None)
+    # Checks that a gzip stream ends where its header says.
+    next(blocks, None)
     next(labels, None)
 
 
@@ -234,7 +359,7 @@ def cut_into_shards(pair: IdxPair, images_per_shard: int, scratch_folder: str = 
 def _blocks(
   path: str, read_header: Callable[[BinaryIO, str], idx.IdxHeader], count: int, items_per_block: int
 ) -> Iterator[Iterator[bytes | None]]:
-  """Opens an iterator over the blocks of a gzip file, or over as many None of a file that can be read in ranges."""
+  """Opens an iterator over a gzip file's blocks, or over as many None for a file that can be read in ranges."""
   number = -(-count // items_per_block)
   if not _is_gzip(path):
     yield iter([None] * number)
@@ -243,19 +368,19 @@ def _blocks(
     yield _stream(file, read_header(file, path), items_per_block, path)
 
 
-def _set_aside(blocks: Iterator[bytes], path: str) -> Iterator[bytes | SetAside]:
-  """Writes blocks to a scratch file, one after the other; what does not fit there any more is given as it is."""
+def _spill(blocks: Iterator[bytes], path: str) -> Iterator[bytes | SpilledBytes]:
+  """Writes blocks to a scratch file; yields a block itself if the disk is full."""
   start = 0
   for block in blocks:
     if _append(path, block, start):
-      yield SetAside(path, start, len(block), hashlib.sha256(block).hexdigest())
+      yield SpilledBytes(path, start, len(block), hashlib.sha256(block).hexdigest())
       start += len(block)
     else:
       yield block
 
 
 def _append(path: str, block: bytes, start: int) -> bool:
-  """Says whether the block is in the file now, from `start` on."""
+  """Writes a block at `start`; returns whether that worked."""
   try:
     with open(path, "r+b" if start else "wb") as file:
       file.seek(start)
@@ -269,41 +394,6 @@ def _stream(file: BinaryIO, header: idx.IdxHeader, items_per_block: int, path: s
   for start in range(0, header.count, items_per_block):
     yield idx.read_items(file, header, start, min(items_per_block, header.count - start), path)
   idx.check_end(file, header, path)
-
-
-def read_idx_range(idx_range: IdxRange) -> Iterator[tuple[int, int, np.ndarray]]:
-  """Yields (index in the IDX file, label byte 0..255, uint8[rows, columns] 0..255) for each image of a range.
-
-  Raises:
-    InputError: a file has become shorter since it was checked; names it and the byte.
-  """
-  images, labels = read_idx_arrays(idx_range)
-  for offset in range(idx_range.count):
-    yield idx_range.start + offset, labels[offset], images[offset]
-
-
-def read_idx_arrays(idx_range: IdxRange) -> tuple[np.ndarray, bytes]:
-  """Returns a range's images, uint8[count, rows, columns] 0..255, and its label bytes, 0..255 each.
-
-  Raises:
-    InputError: as `read_idx_range`.
-  """
-  start, count = idx_range.start, idx_range.count
-  pixels = idx_range.pixels
-  if isinstance(pixels, SetAside):
-    pixels = pixels.read()
-  elif pixels is None:
-    item_bytes = idx_range.rows * idx_range.columns
-    pixels = _read_at(idx_range.images_path, idx.IMAGES_OFFSET + start * item_bytes, count * item_bytes)
-  labels = read_idx_labels(idx_range)
-  return np.frombuffer(pixels, np.uint8).reshape(count, idx_range.rows, idx_range.columns), labels
-
-
-def read_idx_labels(idx_range: IdxRange) -> bytes:
-  """Returns the label bytes, 0..255 each, of a range, without reading its pixels."""
-  if idx_range.labels is not None:
-    return idx_range.labels
-  return _read_at(idx_range.labels_path, idx.LABELS_OFFSET + idx_range.start, idx_range.count)
 
 
 def _read_at(path: str, position: int, size: int) -> bytes:

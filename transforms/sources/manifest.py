@@ -1,11 +1,12 @@
-"""A CSV manifest of images: read on a worker, its images looked for in parallel, and planned into shards.
+"""A CSV manifest of images, planned into shards on workers.
 
-The driver reads the file once, for the labels and the splits; it holds no image's name.
+The driver reads the file once, for the labels and the splits, and holds no image's name.
 """
 
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Collection, Iterable, Iterator, Sequence
 
 import apache_beam as beam
@@ -15,24 +16,28 @@ from beam_retrain.transforms.core.records.csv_table import by_key
 from beam_retrain.transforms.core.records.input_manifest import ManifestRow, read_images, summarise
 from beam_retrain.transforms.core.records.quarantine import Quarantined, Reason
 from beam_retrain.transforms.core.records.schema import VALIDATION
-from beam_retrain.transforms.core.records.shards import IMAGES_PER_SHARD, ImageFile
+from beam_retrain.transforms.core.records.shards import IMAGES_PER_SHARD
 from beam_retrain.transforms.core.records.splits import SplitPercentages, stable_hash, with_validation
 from beam_retrain.transforms.io import files
-from beam_retrain.transforms.sources.folders import AssignShards, ListedImage, assign_split
+from beam_retrain.transforms.sources.base import SourceOptions
+from beam_retrain.transforms.sources.image_files import (
+  AssignShards,
+  ImageFile,
+  ImageFilesSource,
+  ListedImage,
+  assign_split,
+)
 
+_ARCHIVES = (".tar", ".tar.gz", ".tgz", ".zip")
 _BUCKET_SALT = b"beam-retrain-manifest-1:"
 
 
-class ManifestSource:
-  """A CSV file with the columns `file_name`, `label` and maybe `split`.
+class ManifestSource(ImageFilesSource):
+  """A CSV file with the columns `file_name`, `label` and maybe `split`."""
 
-  Attributes:
-    labels: sorted.
-    has_splits: whether it has a column `split`.
-    has_validation: whether it names validation images; then none are drawn from the training ones.
-  """
+  form = "a CSV manifest"
 
-  def __init__(self, path: str, min_classes: int = 2):
+  def __init__(self, path: str, options: SourceOptions = SourceOptions()):  # noqa: B008
     if not files.is_supported(path):
       raise InputError(f"{path} cannot be read here: {_REMEDY}.")
     self.path = path
@@ -43,8 +48,14 @@ class ManifestSource:
     for line, image in self._summary.schemes.values():
       if not files.is_supported(image):
         raise InputError(f"{path}: line {line}: {image} cannot be read here: {_REMEDY}.")
-    if len(self.labels) < min_classes:
+    if len(self.labels) < options.min_classes:
       raise InputError(f"{path} names one class only, {self.labels[0]!r}: a classifier needs images of at least two.")
+
+  @classmethod
+  def recognises(cls, path: str) -> bool:
+    """Returns whether this is any local file but an archive, or a remote one that ends in `.csv`."""
+    name = path.lower()
+    return os.path.isfile(path) and not name.endswith(_ARCHIVES) if files.is_local(path) else name.endswith(".csv")
 
   def plan(self, splits: Sequence[str], percentages: SplitPercentages | None) -> beam.PTransform:
     """See `Source.plan`.
@@ -59,17 +70,19 @@ class ManifestSource:
     return _PlanManifest(self.path, with_validation(splits), percentages, buckets)
 
   def list_images(self) -> Iterator[tuple[str | None, ListedImage]]:
-    """Yields every image with its split, if it has one, in the order of the file, without a job."""
     rows = iter(by_key(read_images(files.read_lines(self.path), self.path), self.path).values())
     while block := list(itertools.islice(rows, IMAGES_PER_SHARD)):
-      yield from _look_for(block)
+      yield from _stat_rows(block)
+
+  def has_at_least(self, count: int) -> bool:
+    return sum(1 for _ in itertools.islice(files.read_lines(self.path), count)) == count
 
 
 _REMEDY = "give another path, or install what Beam needs for it (`pip install 'beam-retrain[aws]'` for s3://)"
 
 
 def image_stats(path: str) -> Iterator[files.FileStat | None]:
-  """Yields what is known of the file of each row of a manifest, in its order, as far as that is there.
+  """Yields the `FileStat` of each row's file, in the manifest's order; None where it is missing.
 
   Raises:
     InputError: the manifest cannot be read.
@@ -82,8 +95,7 @@ def image_stats(path: str) -> Iterator[files.FileStat | None]:
 class _PlanManifest(beam.PTransform):
   """PBegin -> PCollection[Shard].
 
-  Rows meet in buckets by their keys, of about a shard's size: there it shows whether a key comes twice, and there their
-  files are looked for.
+  Rows are grouped by key into buckets of about a shard's size, which find repeated keys and stat the files.
   """
 
   def __init__(self, path: str, splits: Collection[str], percentages: SplitPercentages | None, buckets: int):
@@ -100,8 +112,8 @@ class _PlanManifest(beam.PTransform):
       # str
       | "ReadRows" >> beam.FlatMap(_read_rows, self._buckets)
       # (bucket, a row's fields)
-      | "MeetByKey" >> beam.GroupByKey()
-      | "LookForImages" >> beam.FlatMap(_look_in_bucket, self._path)
+      | "GroupByKey" >> beam.GroupByKey()
+      | "StatImages" >> beam.FlatMap(_stat_bucket, self._path)
       # (split or None, ImageFile or Quarantined)
       | "AssignSplit" >> beam.FlatMap(assign_split, self._splits, self._percentages)
       # (split, ImageFile or Quarantined)
@@ -114,11 +126,11 @@ def _read_rows(path: str, buckets: int) -> Iterator[tuple[int, ManifestRow]]:
     yield stable_hash(row.key, _BUCKET_SALT) % buckets, row
 
 
-def _look_in_bucket(bucket: tuple[int, Iterable[ManifestRow]], path: str) -> Iterator[tuple[str | None, ListedImage]]:
-  yield from _look_for(list(by_key(bucket[1], path).values()))
+def _stat_bucket(bucket: tuple[int, Iterable[ManifestRow]], path: str) -> Iterator[tuple[str | None, ListedImage]]:
+  yield from _stat_rows(list(by_key(bucket[1], path).values()))
 
 
-def _look_for(rows: Sequence[ManifestRow]) -> Iterator[tuple[str | None, ListedImage]]:
+def _stat_rows(rows: Sequence[ManifestRow]) -> Iterator[tuple[str | None, ListedImage]]:
   for row, found in zip(rows, files.stat_each([row.path for row in rows]), strict=True):
     if found:
       yield row.split, ImageFile(row.key, row.label, row.path, found.size_bytes, found.modified_secs)

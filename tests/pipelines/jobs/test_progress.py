@@ -10,9 +10,11 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from beam_retrain.pipelines.jobs import progress
 from beam_retrain.transforms.core.records.quarantine import Quarantined, Reason
-from beam_retrain.transforms.core.records.shards import ImageFile, PickedRecords, RecordsFile, Shard, ShardReport
+from beam_retrain.transforms.core.records.shards import Shard, ShardReport
 from beam_retrain.transforms.shards.progress import TellPlanned, read_planned
 from beam_retrain.transforms.shards.work import REPORTS_FOLDER, ShardTask, WorkShards, Written
+from beam_retrain.transforms.sources.image_files import ImageFile
+from beam_retrain.transforms.sources.records import PickedRecords, RecordsFile
 
 
 def finish(folder, split: str, index: int, of: int, outputs: int, bad: int = 0, dropped: int = 0) -> None:

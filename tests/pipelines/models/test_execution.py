@@ -27,10 +27,11 @@ from beam_retrain.pipelines.models.execution import (
 from beam_retrain.pipelines.models.trunk_sources import load_trunk, prepare
 from beam_retrain.transforms.bottlenecks.compute import EmbedShard
 from beam_retrain.transforms.bottlenecks.model_handler import ImageModelHandler, LoadedModel
-from beam_retrain.transforms.core.records.shards import ImageFile, Shard
+from beam_retrain.transforms.core.records.shards import Shard
 from beam_retrain.transforms.core.runtimes.variant import Variant
 from beam_retrain.transforms.core.system.cpu import cores_given
 from beam_retrain.transforms.shards.work import WorkShards
+from beam_retrain.transforms.sources.image_files import ImageFile
 
 _LOCAL = PipelineOptions(flags=["--runner=FnApiRunner"])
 _CLUSTER = PipelineOptions(flags=["--runner=FlinkRunner"])

@@ -23,9 +23,9 @@ from beam_retrain.transforms.core.records.splits import SplitPercentages
 from beam_retrain.transforms.core.records.tfrecord import read_records
 from beam_retrain.transforms.shards.ledger import CloseLedger
 from beam_retrain.transforms.shards.work import METRICS_NAMESPACE, REPORTS_FOLDER, WorkShards
-from beam_retrain.transforms.sources.find import RecordsSource
 from beam_retrain.transforms.sources.folders import PlanImageFolders, find_class_folders
 from beam_retrain.transforms.sources.idx import PlanIdxShards, find_idx_splits
+from beam_retrain.transforms.sources.records import RecordsSource
 from tests.helpers import file_contents, noise_image, write
 
 LABELS = ["ant", "bee", "cat"]
@@ -90,7 +90,7 @@ def plan_idx(folder: Path) -> Plan:
 
 
 def plan_records(folder: Path) -> Plan:
-  return lambda: RecordsSource(str(folder), str(folder / "records")).plan(SPLITS, None)
+  return lambda: RecordsSource(str(folder)).plan(SPLITS, None)
 
 
 def options(*flags: str) -> PipelineOptions:

@@ -14,16 +14,15 @@ from pathlib import Path
 import apache_beam as beam
 import pytest
 
-import beam_retrain.transforms.bottlenecks.reuse
 from beam_retrain.transforms.bottlenecks.assemble import AssembleShard
 from beam_retrain.transforms.bottlenecks.reuse import EmbedOnlyNew
 from beam_retrain.transforms.bottlenecks.store import locate_bottlenecks
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.records.schema import describe_bottleneck
-from beam_retrain.transforms.core.records.shards import ImageFile, Shard, StoredBottleneck
+from beam_retrain.transforms.core.records.shards import Shard, StoredBottleneck
 from beam_retrain.transforms.core.records.tfrecord import read_records
 from beam_retrain.transforms.shards.work import REPORTS_FOLDER
-from beam_retrain.transforms.sources.find import read_images
+from beam_retrain.transforms.sources.image_files import ImageFile
 from tests.helpers import ROOT
 from tests.transforms.bottlenecks.reuse_suite import (
   LABELS,
@@ -78,15 +77,17 @@ def test_a_file_that_vanished_since_it_was_planned(handler, tmp_path):
 def test_a_file_that_goes_or_changes_after_it_was_hashed(handler, tmp_path, monkeypatch, becomes: bytes | None):
   tree = write(tmp_path / "tree", {"ant/0": noise_image(1), "ant/1": noise_image(2), "bee/2": noise_image(1)})
 
+  read_images = Shard.read_images
+
   def read_then_change(shard, labels):
     yield from read_images(shard, labels)
-    (tree / "ant/0").unlink()
+    (tree / "ant/0").unlink(missing_ok=True)
     if becomes:
       (tree / "ant/0").write_bytes(becomes)
 
   keys = ("ant/0", "ant/1", "bee/2")
   with monkeypatch.context() as patched:
-    patched.setattr(beam_retrain.transforms.bottlenecks.reuse, "read_images", read_then_change)
+    patched.setattr(Shard, "read_images", read_then_change)
     embed(plan_files(tree, keys), handler, tmp_path / "out", [])
   # The double of it has nothing to be computed from either: both are left to the next run.
   quarantine = (tmp_path / "out" / "quarantine.csv").read_text().splitlines()[1:]

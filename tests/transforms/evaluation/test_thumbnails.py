@@ -92,8 +92,8 @@ def test_the_chosen_ones_of_idx_files_and_of_records(collect, mnist_folder: Path
 
 
 def test_a_formula_for_a_name_is_found_as_the_csv_spells_it(tmp_path: Path) -> None:
-  from beam_retrain.transforms.core.records.shards import ImageFile
   from beam_retrain.transforms.evaluation.thumbnails import _read
+  from beam_retrain.transforms.sources.image_files import ImageFile
 
   path = tmp_path / "one.png"
   path.write_bytes(_encoded(9, 9, "PNG"))

@@ -31,7 +31,7 @@ from beam_retrain.transforms.leaks.audit import AuditImages, WriteLeaks, drop_le
 from beam_retrain.transforms.leaks.policy import SplitAudit
 from beam_retrain.transforms.shards.ledger import CloseLedger
 from beam_retrain.transforms.shards.work import REPORTS_FOLDER, WorkShards
-from beam_retrain.transforms.sources.find import find_source, read_images
+from beam_retrain.transforms.sources.find import find_source
 from tests.helpers import read_csv
 
 PERCENTAGES = SplitPercentages()
@@ -205,7 +205,7 @@ def execute(build, *flags: str) -> None:
 
 
 def write_shard(shard: Shard, labels: list[str], folder: str) -> None:
-  lines = [f"{item.key}\t{getattr(item, 'reason', 'kept')}" for item in read_images(shard, labels)]
+  lines = [f"{item.key}\t{getattr(item, 'reason', 'kept')}" for item in shard.read_images(labels)]
   (Path(folder) / shard.name()).write_text("\n".join(lines))
 
 

@@ -9,10 +9,13 @@ import pytest
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.records.quarantine import Quarantined, Reason
 from beam_retrain.transforms.core.records.schema import TESTING, TRAINING, VALIDATION, Image, encode_image
-from beam_retrain.transforms.core.records.shards import IdxRange, ImageFile, PickedRecords, RecordsFile, Shard
+from beam_retrain.transforms.core.records.shards import Shard
 from beam_retrain.transforms.core.records.splits import SplitPercentages
 from beam_retrain.transforms.core.records.tfrecord import frame
 from beam_retrain.transforms.shards.checks import check_counts, count_labels
+from beam_retrain.transforms.sources.idx import IdxRange
+from beam_retrain.transforms.sources.image_files import ImageFile
+from beam_retrain.transforms.sources.records import PickedRecords, RecordsFile
 
 _FULL = {(split, label): 1 for split in (TRAINING, VALIDATION, TESTING) for label in "ab"}
 

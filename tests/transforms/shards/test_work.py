@@ -14,7 +14,7 @@ import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from beam_retrain.transforms.core.records.quarantine import Quarantined, Reason
-from beam_retrain.transforms.core.records.shards import ImageFile, Shard, ShardReport
+from beam_retrain.transforms.core.records.shards import Shard, ShardReport
 from beam_retrain.transforms.shards.work import (
   METRICS_NAMESPACE,
   REPORTS_FOLDER,
@@ -23,6 +23,7 @@ from beam_retrain.transforms.shards.work import (
   Written,
   read_report,
 )
+from beam_retrain.transforms.sources.image_files import ImageFile
 from tests.helpers import ROOT
 
 _TWO_PROCESSES = ["--direct_num_workers=2", "--direct_running_mode=multi_processing"]

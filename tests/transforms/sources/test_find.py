@@ -13,17 +13,13 @@ from beam_retrain.pipelines.convert import run as convert
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.records.quarantine import Quarantined, Reason
 from beam_retrain.transforms.core.records.schema import TESTING, TRAINING, Image
-from beam_retrain.transforms.core.records.shards import ImageFile, Shard, StoredBottleneck, pick_inputs
+from beam_retrain.transforms.core.records.shards import Shard, StoredBottleneck, pick_inputs
 from beam_retrain.transforms.core.records.splits import SplitPercentages
-from beam_retrain.transforms.sources.find import (
-  MAX_FILE_BYTES,
-  FolderSource,
-  IdxSource,
-  RecordsSource,
-  find_source,
-  read_images,
-)
-from beam_retrain.transforms.sources.sampling import read_all as read_locally
+from beam_retrain.transforms.sources.find import find_source
+from beam_retrain.transforms.sources.folders import FolderSource
+from beam_retrain.transforms.sources.idx import IdxSource
+from beam_retrain.transforms.sources.image_files import MAX_FILE_BYTES, ImageFile
+from beam_retrain.transforms.sources.records import RecordsSource
 from tests.helpers import noise_image
 
 _LABELS = [str(number) for number in range(10)]
@@ -54,7 +50,7 @@ def read_all(path, collect) -> dict[str, list[Image]]:
   source = find_source(str(path))
   found: dict[str, list[Image]] = {}
   for shard in collect(source.plan((TRAINING, TESTING), SplitPercentages())):
-    found.setdefault(shard.split, []).extend(read_images(shard, source.labels))
+    found.setdefault(shard.split, []).extend(shard.read_images(source.labels))
   return {split: sorted(images, key=lambda image: image.key) for split, images in found.items()}
 
 
@@ -66,16 +62,16 @@ def test_picked_images_are_those_of_the_whole_shard(kind, idx_folder, converted,
     (tree / split).symlink_to(converted / split)
   source = find_source(str({"idx": idx_folder, "records": converted, "tree": tree}[kind]))
   (shard,) = collect(source.plan((TRAINING,), SplitPercentages(10.0, 10.0)))
-  whole = list(read_images(shard, _LABELS))
+  whole = list(shard.read_images(_LABELS))
   for positions in ([0], [39], [3, 4, 5, 20], list(range(40))):
     picked = shard._replace(inputs=pick_inputs(shard.inputs, positions))
-    assert list(read_images(picked, _LABELS)) == [whole[position] for position in positions]
+    assert list(picked.read_images(_LABELS)) == [whole[position] for position in positions]
 
 
 def test_what_is_no_image_input_is_refused():
   stored = StoredBottleneck("a", "1", 3, "00", "/records", 0, False)
-  with pytest.raises(TypeError, match="a StoredBottleneck is no input"):
-    list(read_images(Shard(TRAINING, 0, 1, (stored,)), _LABELS))
+  with pytest.raises(TypeError, match="a StoredBottleneck has no image"):
+    list(Shard(TRAINING, 0, 1, (stored,)).read_images(_LABELS))
 
 
 def test_idx_records_and_the_tree_are_the_same_images(idx_folder, converted, collect, tmp_path):
@@ -112,7 +108,7 @@ def test_all_know_their_labels(idx_folder, converted):
       "is not UTF-8 text: .* or give a CSV manifest of images, or a folder.",
     ),
     (lambda path: os.mkfifo(path), "is neither a folder nor a file"),
-    (lambda path: path.mkdir(), "holds neither IDX files, nor class folders"),
+    (lambda path: path.mkdir(), "holds no images in a known format"),
   ],
 )
 def test_what_is_no_source_is_told(tmp_path, make, sentence):
@@ -159,7 +155,7 @@ def test_one_item_for_every_input_whatever_is_wrong_with_it(tmp_path):
   os.mkfifo(tmp_path / "pipe")
   for link, target in (("to_pipe", tmp_path / "pipe"), ("zeros", "/dev/zero"), ("to_good", good)):
     (tmp_path / link).symlink_to(target)
-  items = list(read_images(Shard(TRAINING, 0, 1, inputs), ["a", "b"]))
+  items = list(Shard(TRAINING, 0, 1, inputs).read_images(["a", "b"]))
   assert items.pop() == Image("a/to_good", "a", good.read_bytes())
   assert isinstance(items[0], Image)
   assert all(isinstance(item, Quarantined) for item in items[1:])
@@ -186,4 +182,4 @@ def test_images_of_one_class_are_enough_to_try_a_model_on(tmp_path, collect):
   assert source.labels == ["5"]
   (shard,) = collect(source.plan(("all",), None))
   expected = [Image("5/1.png", "5", noise_image(0))]
-  assert list(read_images(shard, source.labels)) == list(read_locally(source, ("all",), None)) == expected
+  assert list(shard.read_images(source.labels)) == list(source.read_all(("all",), None)) == expected

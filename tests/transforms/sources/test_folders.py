@@ -41,7 +41,7 @@ def test_in_however_many_blocks_the_images_travel_the_shards_are_the_same(tmp_pa
   root = lay_out(tmp_path, *(f"{label}/{number}.jpg" for label in "ab" for number in range(40)))
   at_once = plan(root)
   assert len({shard.name() for shard in at_once}) > 5
-  monkeypatch.setattr("beam_retrain.transforms.sources.folders._IMAGES_PER_BLOCK", 3)
+  monkeypatch.setattr("beam_retrain.transforms.sources.image_files._IMAGES_PER_BLOCK", 3)
   assert plan(root) == at_once
   assert sum(map(len, keys(at_once).values())) == 80
 
@@ -60,8 +60,8 @@ def test_a_plain_tree_and_one_with_splits_of_its_own(tmp_path):
 @pytest.mark.parametrize(
   ("names", "sentence"),
   [
-    ((), "holds neither IDX files, nor class folders"),
-    (("readme.txt",), "holds neither IDX files, nor class folders"),
+    ((), "holds no class folders"),
+    (("readme.txt",), "holds no class folders"),
     (("only/1.jpg",), "holds one class only, 'only'"),
     (("a/1", "b\n2/1"), "cannot be a label"),
     (("training/a/1", "training/b/1", "testing/a/1", "validation/a/1"), "beside training and testing: validation"),
@@ -78,7 +78,7 @@ def test_one_class_may_be_enough_but_never_none_and_never_a_split(tmp_path):
   assert (folder.split, folder.label) == (None, "5")
   (folder,) = find_class_folders(str(lay_out(tmp_path / "split", "testing/5/1.jpg")), min_classes=1)
   assert (folder.split, folder.label) == (TESTING, "5")
-  for name, sentence in (("readme.txt", "holds neither"), ("test/1.jpg", "the folders test look like splits")):
+  for name, sentence in (("readme.txt", "holds no class"), ("test/1.jpg", "the folders test look like splits")):
     with pytest.raises(InputError, match=sentence):
       find_class_folders(str(lay_out(tmp_path / name.replace("/", "_"), name)), min_classes=1)
 

@@ -16,14 +16,14 @@ from apache_beam.testing.util import assert_that, equal_to
 
 from beam_retrain.transforms.core.errors import InputError, user_sentence
 from beam_retrain.transforms.core.images.idx import encode_idx
-from beam_retrain.transforms.core.records.shards import SetAside, pick_inputs
+from beam_retrain.transforms.core.records.shards import pick_inputs
 from beam_retrain.transforms.sources.idx import (
   PlanIdxShards,
+  SpilledBytes,
   cut_into_shards,
   find_idx_splits,
   image_key,
   looks_like_idx,
-  read_idx_range,
 )
 
 _NAMES = {"training": "train", "testing": "t10k"}
@@ -100,7 +100,9 @@ def test_a_missing_file_is_named_in_all_its_spellings(tmp_path):
     assert f"{name}.gz" in str(error.value)
 
 
-@pytest.mark.parametrize(("gz", "scratch", "kind"), [(False, "", type(None)), (True, "", bytes), (True, "s", SetAside)])
+@pytest.mark.parametrize(
+  ("gz", "scratch", "kind"), [(False, "", type(None)), (True, "", bytes), (True, "s", SpilledBytes)]
+)
 def test_ranges_give_back_index_label_and_pixels(tmp_path, gz, scratch, kind):
   _write_split(tmp_path, gz=gz)
   (tmp_path / "s").mkdir()
@@ -109,15 +111,17 @@ def test_ranges_give_back_index_label_and_pixels(tmp_path, gz, scratch, kind):
   assert [(shard.index, shard.of, shard.inputs[0].count) for shard in shards] == [(0, 3, 4), (1, 3, 4), (2, 3, 2)]
   assert {type(shard.inputs[0].pixels) for shard in shards} == {kind}
   assert {shard.inputs[0].labels is not None for shard in shards} == {gz}
-  read = [image for shard in shards for image in read_idx_range(shard.inputs[0])]
-  assert [(index, label) for index, label, _ in read] == [(number, number) for number in range(10)]
-  np.testing.assert_array_equal(np.stack([pixels for *_, pixels in read]), _PIXELS)
+  names = [name for shard in shards for name in shard.names()]
+  assert names == [(f"training/{number}/{number}.png", str(number)) for number in range(10)]
+  arrays = [shard.inputs[0].read_arrays() for shard in shards]
+  assert b"".join(labels for _, labels in arrays) == bytes(range(10))
+  np.testing.assert_array_equal(np.concatenate([pixels for pixels, _ in arrays]), _PIXELS)
   (picked,) = pick_inputs(shards[1].inputs, [1, 2])
-  assert [(index, label) for index, label, _ in read_idx_range(picked)] == [(5, 5), (6, 6)]
-  np.testing.assert_array_equal(np.stack([pixels for *_, pixels in read_idx_range(picked)]), _PIXELS[5:7])
+  assert list(picked.names("training")) == names[5:7]
+  np.testing.assert_array_equal(picked.read_arrays()[0], _PIXELS[5:7])
 
 
-def test_what_is_set_aside_is_the_same_shard_as_what_travels_and_goes_with_the_pipeline(tmp_path):
+def test_what_is_spilled_is_the_same_shard_as_what_travels_and_goes_with_the_pipeline(tmp_path):
   _write_split(tmp_path, gz=True)
   (pair,) = find_idx_splits(str(tmp_path), ["training"])
   planned = _shards(tmp_path)
@@ -143,7 +147,7 @@ def test_only_the_gzip_file_of_a_pair_travels(tmp_path):
   idx_range = _shards(tmp_path)[1].inputs[0]
   assert idx_range.pixels is None
   assert idx_range.labels == bytes([4, 5, 6, 7])
-  assert [label for _, label, _ in read_idx_range(idx_range)] == [4, 5, 6, 7]
+  assert idx_range.read_arrays()[1] == bytes([4, 5, 6, 7])
 
 
 @pytest.mark.parametrize("count", [1, 4, 5, 8])
@@ -230,7 +234,7 @@ def test_a_file_that_shrinks_while_the_job_runs(tmp_path):
   path = tmp_path / "train-images-idx3-ubyte"
   path.write_bytes(path.read_bytes()[:-1])
   with pytest.raises(InputError, match="byte 135: the file ends here, it was longer when the job began"):
-    list(read_idx_range(last.inputs[0]))
+    last.inputs[0].read_arrays()
 
 
 def test_fails_before_a_worker_starts():

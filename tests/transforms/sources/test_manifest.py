@@ -31,9 +31,8 @@ from beam_retrain.transforms.core.records.splits import SplitPercentages
 from beam_retrain.transforms.core.records.tfrecord import read_records
 from beam_retrain.transforms.core.run.cli import ArgumentParser
 from beam_retrain.transforms.shards.image_counts import CheckSameImages
-from beam_retrain.transforms.sources.find import find_source, read_images
+from beam_retrain.transforms.sources.find import find_source
 from beam_retrain.transforms.sources.manifest import ManifestSource
-from beam_retrain.transforms.sources.sampling import read_all, read_sample
 
 _CUT = SplitPercentages(20.0, 20.0)
 _TURN = (TRAINING, TRAINING, VALIDATION, TESTING)
@@ -75,7 +74,7 @@ class _Chained(beam.PTransform):
 def read_planned(source, splits, percentages, collect) -> dict[str, list]:
   found: dict[str, list] = {}
   for shard in collect(source.plan(splits, percentages)):
-    found.setdefault(shard.split, []).extend(read_images(shard, source.labels))
+    found.setdefault(shard.split, []).extend(shard.read_images(source.labels))
   return {split: sorted(items, key=lambda item: item.key) for split, items in found.items()}
 
 
@@ -148,7 +147,7 @@ def test_what_is_listed_and_not_there_is_left_out_and_counted(small_images, coll
   (shard,) = collect(source.plan((ALL,), None))
   checked = collect(_Chained(source.plan((ALL,), None), CheckSameImages("earlier", {ALL: 4})))
   assert checked == [{ALL: 4}]  # what is gone was in an earlier run's ledger, too
-  for items in (list(read_images(shard, source.labels)), list(read_all(source, (ALL,), None))):
+  for items in (list(shard.read_images(source.labels)), list(source.read_all((ALL,), None))):
     bad = [item for item in items if isinstance(item, Quarantined)]
     assert [(item.key, item.reason, item.split) for item in bad] == [
       ("folder", Reason.UNREADABLE, ALL),
@@ -167,7 +166,7 @@ def test_one_image_twice_is_an_error_wherever_its_rows_are_read(small_images, co
   sentence = f"{path}: lines 9 and 122 are both of '{str(small_images / key).lstrip('/')}': remove one of the two"
   source = find_source(path)
   with pytest.raises(InputError, match=sentence):
-    list(read_all(source, (TRAINING, TESTING), None))
+    list(source.read_all((TRAINING, TESTING), None))
   # Beam tells it with the traceback of its worker, of which `guarded` shows the sentence.
   with pytest.raises(Exception, match=sentence):
     collect(source.plan((TRAINING, TESTING), None))
@@ -201,14 +200,14 @@ def test_one_class_is_enough_to_try_a_model_on(tmp_path):
 def test_a_sample_without_a_job_is_always_the_same_whatever_is_missing(with_splits, tmp_path):
   Path(with_splits).write_text(Path(with_splits).read_text() + "gone.jpg,black,testing\n")
   source = find_source(with_splits)
-  every = {item.key: item for item in read_all(source, (TRAINING, TESTING), None)}
+  every = {item.key: item for item in source.read_all((TRAINING, TESTING), None)}
   assert len(every) == 121
-  assert len(list(read_all(source, (TESTING,), None))) == 31
-  sample = list(read_sample(source, (TRAINING, TESTING), None, 20))
+  assert len(list(source.read_all((TESTING,), None))) == 31
+  sample = list(source.read_sample((TRAINING, TESTING), None, 20))
   assert len(sample) == 20
   assert all(every[item.key] == item for item in sample)
-  assert list(read_sample(source, (TRAINING, TESTING), None, 20)) == sample
-  assert {item.key for item in read_sample(source, (TRAINING, TESTING), None, 200)} == set(every)
+  assert list(source.read_sample((TRAINING, TESTING), None, 20)) == sample
+  assert {item.key for item in source.read_sample((TRAINING, TESTING), None, 200)} == set(every)
 
 
 def test_images_are_found_again_by_their_keys(with_splits, small_images):

@@ -11,9 +11,7 @@ from beam_retrain.pipelines import convert
 from beam_retrain.transforms.core.images.idx import encode_idx
 from beam_retrain.transforms.core.records.schema import ALL, TESTING, TRAINING, Image
 from beam_retrain.transforms.core.records.splits import SplitPercentages
-from beam_retrain.transforms.sources import sampling
-from beam_retrain.transforms.sources.find import find_source, read_images
-from beam_retrain.transforms.sources.sampling import has_at_least, read_all, read_sample, typical_shard
+from beam_retrain.transforms.sources.find import find_source
 
 COUNTS = {"train": 1500, "t10k": 60}
 
@@ -54,7 +52,7 @@ def stems(images) -> list[str]:
 
 @pytest.mark.parametrize("kind", ["idx", "gz", "jpg", "tfrecord"])
 def test_all_images_come_once(inputs, kind):
-  keys = stems(list(read_all(find_source(str(inputs[kind])), BOTH, None)))
+  keys = stems(list(find_source(str(inputs[kind])).read_all(BOTH, None)))
   assert sorted(keys) == sorted(
     f"{split}/{number % 10}/{number}" for split, count in ((TRAINING, 1500), (TESTING, 60)) for number in range(count)
   )
@@ -63,25 +61,25 @@ def test_all_images_come_once(inputs, kind):
 @pytest.mark.parametrize("kind", ["idx", "gz", "jpg", "tfrecord"])
 def test_a_sample_is_of_these_and_always_the_same(inputs, kind):
   source = find_source(str(inputs[kind]))
-  every = {image.key: image for image in read_all(source, BOTH, None)}
-  sample = list(read_sample(source, BOTH, None, 50))
+  every = {image.key: image for image in source.read_all(BOTH, None)}
+  sample = list(source.read_sample(BOTH, None, 50))
   assert len({image.key for image in sample}) == 50
   assert all(every[image.key] == image for image in sample)
-  assert list(read_sample(source, BOTH, None, 50)) == sample
+  assert list(source.read_sample(BOTH, None, 50)) == sample
   # A smaller one is in it, and it is from everywhere.
-  assert {image.key for image in read_sample(source, BOTH, None, 9)} < {image.key for image in sample}
+  assert {image.key for image in source.read_sample(BOTH, None, 9)} < {image.key for image in sample}
   assert len({image.label for image in sample}) > 5
   # The first 50 would be of one writer, one camera, one day.
   assert len({image.key for image in sample} & set(list(every)[:50])) < 20
-  assert {image.key.split("/")[0] for image in list(read_sample(source, (TESTING,), None, 9))} == {TESTING}
-  assert len(list(read_sample(source, (TESTING,), None, 999))) == 60
+  assert {image.key.split("/")[0] for image in list(source.read_sample((TESTING,), None, 9))} == {TESTING}
+  assert len(list(source.read_sample((TESTING,), None, 999))) == 60
 
 
 def test_plain_class_folders_are_split_by_the_hash_of_the_names(small_images):
   source = find_source(str(small_images))
   percentages = SplitPercentages(testing=30)
-  testing = [image.key for image in read_all(source, (TESTING,), percentages)]
-  every = [image.key for image in read_all(source, (ALL,), None)]
+  testing = [image.key for image in source.read_all((TESTING,), percentages)]
+  every = [image.key for image in source.read_all((ALL,), None)]
   assert len(every) == 120
   assert testing == [key for key in every if percentages.split_of(key) == TESTING]
   assert 20 < len(testing) < 55
@@ -89,45 +87,45 @@ def test_plain_class_folders_are_split_by_the_hash_of_the_names(small_images):
 
 def test_of_many_record_files_a_sample_may_be_of_a_few(inputs):
   source = find_source(str(inputs["tfrecord"]))
-  files = [{image.key for image in read_images(shard, source.labels)} for shard in sampling._shards(source, BOTH, None)]
+  files = [{image.key for image in shard.read_images(source.labels)} for shard in source.list_shards(BOTH, None)]
   assert len(files) == 3
-  sample = {image.key for image in read_sample(source, BOTH, None, 50, most_files=1)}
+  sample = {image.key for image in source.read_sample(BOTH, None, 50, max_files=1)}
   assert len(sample) == 50
   assert sum(sample <= keys for keys in files) == 1
-  assert {image.key for image in read_sample(source, BOTH, None, 50, most_files=1)} == sample
-  assert len({image.label for image in read_sample(source, BOTH, None, 50, most_files=9)}) > 5
+  assert {image.key for image in source.read_sample(BOTH, None, 50, max_files=1)} == sample
+  assert len({image.label for image in source.read_sample(BOTH, None, 50, max_files=9)}) > 5
 
 
 @pytest.mark.parametrize("kind", ["idx", "gz", "jpg", "tfrecord"])
 def test_whether_there_are_so_many(inputs, kind):
   source = find_source(str(inputs[kind]))
-  assert has_at_least(source, 1560)
-  assert not has_at_least(source, 1561)
+  assert source.has_at_least(1560)
+  assert not source.has_at_least(1561)
 
 
 def test_whether_a_manifest_has_so_many(tmp_path):
   rows = "".join(f"{number}.png,{number % 2}\n" for number in range(5))
   (tmp_path / "list.csv").write_text(f"file_name,label\n{rows}")
   source = find_source(str(tmp_path / "list.csv"))
-  assert has_at_least(source, 5)
-  assert not has_at_least(source, 7)
+  assert source.has_at_least(5)
+  assert not source.has_at_least(7)
 
 
 @pytest.mark.parametrize("kind", ["idx", "gz", "tfrecord"])
 def test_a_typical_shard_of_one_file_is_its_first(inputs, kind):
   source = find_source(str(inputs[kind]))
-  shard, count = typical_shard(source, (TRAINING,), None, 7)
-  keys = stems(list(read_images(shard, source.labels)))
+  shard, count = source.typical_shard((TRAINING,), None, 7)
+  keys = stems(list(shard.read_images(source.labels)))
   assert count == len(keys) == 1024
-  first, *_ = sampling._shards(source, (TRAINING,), None)
-  assert keys == stems(list(read_images(first, source.labels)))[:1024]
-  assert typical_shard(source, (TESTING,), None, 7)[1] == 60
+  first, *_ = source.list_shards((TRAINING,), None)
+  assert keys == stems(list(first.read_images(source.labels)))[:1024]
+  assert source.typical_shard((TESTING,), None, 7)[1] == 60
 
 
 def test_a_typical_shard_of_many_files_is_a_sample_of_them_again_and_again(inputs):
   source = find_source(str(inputs["jpg"]))
-  shard, count = typical_shard(source, (TRAINING,), None, 7)
-  keys = stems(list(read_images(shard, source.labels)))
-  sample = stems(list(read_sample(source, (TRAINING,), None, 7)))
+  shard, count = source.typical_shard((TRAINING,), None, 7)
+  keys = stems(list(shard.read_images(source.labels)))
+  sample = stems(list(source.read_sample((TRAINING,), None, 7)))
   assert count == len(keys) == 1024
   assert keys[:14] == sample * 2

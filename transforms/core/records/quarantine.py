@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+from collections.abc import Callable, Iterator, Sequence
 
 MAX_PIXELS = 50_000_000
 """Default bound on height x width, above which a image is `TOO_LARGE`: 150 MB once decoded to RGB."""
@@ -48,3 +49,23 @@ class Quarantined:
 
   def in_split(self, split: str) -> Quarantined:
     return dataclasses.replace(self, split=split)
+
+  def to_json(self) -> dict[str, object]:
+    return dataclasses.asdict(self)
+
+  # As an input of a shard (see `shards.Input`): an image that was found bad before its shard was worked.
+
+  def count_images(self) -> int:
+    return 1
+
+  def names(self, split: str) -> Iterator[tuple[str, None]]:
+    yield self.key, None
+
+  def read(self, split: str) -> Iterator[Quarantined]:
+    yield self.in_split(split)
+
+  def read_where(self, split: str, is_wanted: Callable[[str], bool]) -> Iterator[Quarantined]:
+    return iter(())
+
+  def pick(self, numbers: Sequence[int]) -> Iterator[Quarantined]:
+    yield self

@@ -1,18 +1,17 @@
-"""The unit of work, and what is said of it when it is done: plain records, no Beam."""
+"""The unit of work, its inputs, and the report of a finished one."""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
-import itertools
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
 
 from beam_retrain.transforms.core.records.compressed_pickle import reduce_packed
 from beam_retrain.transforms.core.records.quarantine import Quarantined, Reason
-from beam_retrain.transforms.core.records.schema import shard_name
+from beam_retrain.transforms.core.records.schema import Image, shard_name
 
 IMAGES_PER_SHARD = 1024
 
@@ -21,73 +20,39 @@ BOTTLENECKS = "bottlenecks"
 images; m have the bytes of one that it ran for, in an earlier run or in this one."""
 
 
-class ImageFile(NamedTuple):
-  """One image in a file of its own; `path` is empty where its name is not UTF-8, and so cannot be read."""
+class Input(Protocol):
+  """One or more images of a shard: what travels of them, and how a worker reads them.
 
-  key: str
-  label: str
-  path: str
-  size_bytes: int
-  modified_secs: float
-
-
-@dataclasses.dataclass(frozen=True)
-class SetAside:
-  """Bytes that wait in a scratch file, which the workers of this job can read, until their shard is worked.
-
-  Attributes:
-    path: of the file.
-    start: where in it they begin.
-    size_bytes: how many there are.
-    sha256: theirs, 64 hex digits.
+  Each format implements it as a `NamedTuple`, whose fields are part of the shard's digest.
   """
 
-  path: str
-  start: int
-  size_bytes: int
-  sha256: str
+  def count_images(self) -> int | None:
+    """Returns the number of images; None if only reading them would tell."""
+    ...
 
-  def read(self) -> bytes:
-    with open(self.path, "rb") as file:
-      file.seek(self.start)
-      return file.read(self.size_bytes)
+  def names(self, split: str) -> Iterator[tuple[str, str | None]]:
+    """Yields (key, label) of each image, reading as little as possible; the label is None for a bad image."""
+    ...
 
+  def read(self, split: str) -> Iterator[Image | Quarantined]:
+    """Yields one item per image, in order.
 
-class IdxRange(NamedTuple):
-  """`count` images of an IDX file from `start` on; `pixels` and `labels` are None where they can be read from the
-  files, else the raw bytes (a gzip file cannot be read from the middle), or where they wait. `modified_secs` is that of
-  the file that changed last: a changed file is another digest."""
+    Raises:
+      InputError: a file was changed since it was planned.
+    """
+    ...
 
-  images_path: str
-  labels_path: str
-  start: int
-  count: int  # type: ignore[assignment]  # hides tuple.count, which nobody calls
-  rows: int
-  columns: int
-  pixels: bytes | SetAside | None
-  labels: bytes | None
-  modified_secs: float = 0.0
+  def read_where(self, split: str, is_wanted: Callable[[str], bool]) -> Iterator[Image | Quarantined]:
+    """Yields the images whose keys are wanted; none of an input that holds no images, such as bottlenecks."""
+    ...
 
-
-class RecordsFile(NamedTuple):
-  """One file of image or bottleneck records."""
-
-  path: str
-  size_bytes: int
-  modified_secs: float
-
-
-class PickedRecords(NamedTuple):
-  """Some image records of a file: `numbers` says which, 0 for the first, ascending."""
-
-  path: str
-  size_bytes: int
-  modified_secs: float
-  numbers: tuple[int, ...]
+  def pick(self, numbers: Sequence[int]) -> Iterator[Input]:
+    """Yields the inputs of some of the images: ascending numbers, 0 for the first."""
+    ...
 
 
 class StoredBottleneck(NamedTuple):
-  """A image whose bottleneck need not be computed where it is asked for: it is, or will be, in a file of records.
+  """An image whose bottleneck is, or will be, in a file of records.
 
   Attributes:
     key: today's name of the image.
@@ -107,16 +72,27 @@ class StoredBottleneck(NamedTuple):
   position: int | None
   computed: bool
 
+  def count_images(self) -> int:
+    return 1
 
-Input = ImageFile | IdxRange | RecordsFile | PickedRecords | StoredBottleneck | Quarantined
-"""`Quarantined` is a image that was found bad before its shard was worked."""
+  def names(self, split: str) -> Iterator[tuple[str, str | None]]:
+    yield self.key, self.label
+
+  def read(self, split: str) -> Iterator[Image | Quarantined]:
+    raise TypeError("a StoredBottleneck has no image to read")
+
+  def read_where(self, split: str, is_wanted: Callable[[str], bool]) -> Iterator[Image | Quarantined]:
+    return iter(())
+
+  def pick(self, numbers: Sequence[int]) -> Iterator[Input]:
+    yield self
 
 
 class Shard(NamedTuple):
-  """What one worker does in one go: `inputs`, in order, become the shard's file.
+  """The unit of work: `inputs`, in order, become the shard's file.
 
-  `same_as` is the digest of a shard with other inputs whose file has the same bytes: what is computed from the images
-  there is found in a store here, say. Then it is this shard's digest too; empty: there is none.
+  `same_as` is the digest of a shard with other inputs whose file has the same bytes, for example because its images'
+  bottlenecks are taken from a store here. It is then this shard's digest too; empty if there is none.
   """
 
   split: str
@@ -126,89 +102,73 @@ class Shard(NamedTuple):
   same_as: str = ""
 
   def __reduce__(self) -> Any:
-    # Not a single range, whose pixels, if they travel at all, are noise to whatever would compress them.
+    # Not a single range: its pixels, if they travel at all, hardly compress.
     return reduce_packed(self) if len(self.inputs) > 1 else (Shard, tuple(self))
 
   def name(self, suffix: str = "tfrecord") -> str:
     return shard_name(self.split, self.index, self.of, suffix)
 
   def digest(self, request: str) -> str:
-    """Returns what the shard's file is made of, in 64 hex digits: the same digest promises the same bytes.
+    """Returns the digest of all that decides the shard file's bytes, 64 hex digits.
 
     Args:
-      request: what is done with the inputs: the digest of the command's own settings.
+      request: digest of the command's own settings.
     """
     if self.same_as:
       return self.same_as
     described = json.dumps([request, self.split, self.index, self.of, self.inputs], default=_describe)
     return hashlib.sha256(described.encode()).hexdigest()
 
+  def names(self) -> Iterator[tuple[str, str | None]]:
+    """Yields (key, label) of each image, reading as little as possible; the label is None for a bad image."""
+    for entry in self.inputs:
+      yield from entry.names(self.split)
+
+  def read_images(self, labels: Collection[str]) -> Iterator[Image | Quarantined]:
+    """Yields one item per image, in order; an image whose label is not in `labels` is quarantined."""
+    for entry in self.inputs:
+      for image in entry.read(self.split):
+        if isinstance(image, Image) and image.label not in labels:
+          detail = f"label {image.label!r} is not one of the {len(labels)} labels"
+          yield Quarantined(image.key, len(image.encoded), Reason.BAD_LABEL, detail, self.split)
+        else:
+          yield image
+
 
 def pick_inputs(inputs: Sequence[Input], positions: Sequence[int]) -> tuple[Input, ...]:
-  """Returns the inputs of some of a shard's images, as few and as small as can be.
+  """Returns the inputs of some of a shard's images.
 
   Args:
-    inputs: those of a shard, as a source planned it; a `RecordsFile` is the last or only one.
+    inputs: those of a planned shard; one that cannot count its images is the last or only one.
     positions: of the images, 0 for the shard's first, ascending, each once.
   """
   picked: list[Input] = []
   start, taken = 0, 0
-  for entry in inputs:
-    end = start + _images_in(entry)
+  for number, entry in enumerate(inputs, 1):
+    if taken == len(positions):
+      break
+    count = sys.maxsize if number == len(inputs) else entry.count_images()
+    assert count is not None, "only the last input may be of unknown size"
     first = taken
-    while taken < len(positions) and positions[taken] < end:
+    while taken < len(positions) and positions[taken] < start + count:
       taken += 1
     if taken > first:
-      picked += _pick(entry, [position - start for position in positions[first:taken]])
-    start = end
+      picked += entry.pick([position - start for position in positions[first:taken]])
+    start += count
   return tuple(picked)
 
 
-def _images_in(entry: Input) -> int:
-  match entry:
-    case IdxRange():
-      return entry.count
-    case RecordsFile():
-      return sys.maxsize  # only its reader knows
-    case PickedRecords():
-      return len(entry.numbers)
-    case _:
-      return 1
+def read_picked(entry: Input, split: str, is_wanted: Callable[[str], bool]) -> Iterator[Image | Quarantined]:
+  """Implements `Input.read_where` where names cost less to read than images."""
+  numbers = [number for number, (key, _) in enumerate(entry.names(split)) if is_wanted(key)]
+  if numbers:
+    for picked in entry.pick(numbers):
+      yield from picked.read(split)
 
 
-def _pick(entry: Input, numbers: list[int]) -> Iterator[Input]:
-  """Yields what is left of one input: `numbers` count from its first image."""
-  match entry:
-    case IdxRange():
-      # Runs of neighbours: what rises by one from one to the next keeps its distance to its place in the list.
-      for _, run in itertools.groupby(enumerate(numbers), lambda placed: placed[1] - placed[0]):
-        first, *others = (number for _, number in run)
-        yield _cut_range(entry, first, 1 + len(others))
-    case RecordsFile():
-      yield PickedRecords(*entry, tuple(numbers))
-    case PickedRecords():
-      yield entry._replace(numbers=tuple(entry.numbers[number] for number in numbers))
-    case _:
-      yield entry
-
-
-def _cut_range(entry: IdxRange, start: int, count: int) -> IdxRange:
-  pixels, labels = entry.pixels, entry.labels
-  if isinstance(pixels, SetAside):
-    pixels = pixels.read()
-  size = entry.rows * entry.columns
-  return entry._replace(
-    start=entry.start + start,
-    count=count,
-    pixels=None if pixels is None else pixels[start * size : (start + count) * size],
-    labels=None if labels is None else labels[start : start + count],
-  )
-
-
-def _describe(value: bytes | SetAside | Quarantined) -> Any:
-  if isinstance(value, SetAside):
-    return value.sha256  # as if they travelled
-  return dataclasses.asdict(value) if isinstance(value, Quarantined) else hashlib.sha256(value).hexdigest()
+def _describe(value: Any) -> Any:
+  """Returns what stands in a digest for a field that JSON does not know."""
+  return hashlib.sha256(value).hexdigest() if isinstance(value, bytes) else value.to_json()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,8 +12,9 @@ from beam_retrain.pipelines import evaluate, verify
 from beam_retrain.trainer import task
 from beam_retrain.transforms.core.compat.retrain_names import check_labels_differ, is_image, label_of_folder
 from beam_retrain.transforms.core.errors import InputError
-from beam_retrain.transforms.sources.find import FolderSource, find_source
-from beam_retrain.transforms.sources.folders import count_files, find_class_folders, list_folder
+from beam_retrain.transforms.sources.base import SourceOptions
+from beam_retrain.transforms.sources.find import find_source
+from beam_retrain.transforms.sources.folders import FolderSource, count_files, find_class_folders, list_folder
 from tests.helpers import ROOT
 
 
@@ -52,9 +53,9 @@ def test_two_folders_of_one_label_are_both_named():
 
 def test_labels_are_sorted_and_keys_keep_the_folders_names(tmp_path):
   root = lay_out(tmp_path, "b-Side/1.jpg", "A side/deep/2.PNG", "zebra/3.jpeg")
-  source = FolderSource(root, retrain_names=True)
+  source = FolderSource(root, SourceOptions(retrain_names=True))
   assert source.labels == ["a side", "b side", "zebra"]
-  listed = {image.key: image.label for folder in source.folders for _, image in list_folder(folder)}
+  listed = {image.key: image.label for folder in source.class_folders for _, image in list_folder(folder)}
   assert listed == {"b-Side/1.jpg": "b side", "A side/deep/2.PNG": "a side", "zebra/3.jpeg": "zebra"}
 
 
@@ -89,7 +90,7 @@ def test_what_is_no_data_set(tmp_path, names, sentence):
 
 def test_one_label_in_both_splits_is_one_class(tmp_path):
   root = lay_out(tmp_path, "training/Cat/1.jpg", "training/dog/1.jpg", "testing/cat/1.jpg", "testing/dog/1.jpg")
-  assert FolderSource(root, retrain_names=True).labels == ["cat", "dog"]
+  assert FolderSource(root, SourceOptions(retrain_names=True)).labels == ["cat", "dog"]
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,9 @@ import pickle
 from beam_retrain.transforms.bottlenecks.reuse import Listing, Missing
 from beam_retrain.transforms.core.records.compressed_pickle import pack, unpack
 from beam_retrain.transforms.core.records.quarantine import Quarantined, Reason
-from beam_retrain.transforms.core.records.shards import IdxRange, ImageFile, Shard
+from beam_retrain.transforms.core.records.shards import Shard
+from beam_retrain.transforms.sources.idx import IdxRange
+from beam_retrain.transforms.sources.image_files import ImageFile
 
 
 def files_shard(count: int) -> Shard:

@@ -7,15 +7,10 @@ import dataclasses
 import pytest
 
 from beam_retrain.transforms.core.records.quarantine import Quarantined, Reason
-from beam_retrain.transforms.core.records.shards import (
-  IdxRange,
-  ImageFile,
-  PickedRecords,
-  RecordsFile,
-  Shard,
-  ShardReport,
-  pick_inputs,
-)
+from beam_retrain.transforms.core.records.shards import Shard, ShardReport, pick_inputs
+from beam_retrain.transforms.sources.idx import IdxRange
+from beam_retrain.transforms.sources.image_files import ImageFile
+from beam_retrain.transforms.sources.records import PickedRecords, RecordsFile
 
 _BAD = Quarantined("training/5/3.jpg", 0, Reason.EMPTY, "the file has 0 bytes", "training")
 

@@ -1,0 +1,214 @@
+"""Images in files of their own: read one by one, and assigned to shards by a stable hash of the key."""
+
+from __future__ import annotations
+
+import abc
+import heapq
+import itertools
+import math
+import os
+import stat
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import apache_beam as beam
+from apache_beam.transforms.window import GlobalWindows
+from apache_beam.utils.windowed_value import WindowedValue
+
+from beam_retrain.transforms.core.records.compressed_pickle import pack, unpack
+from beam_retrain.transforms.core.records.quarantine import Quarantined, Reason
+from beam_retrain.transforms.core.records.schema import ALL, TRAINING, VALIDATION, Image
+from beam_retrain.transforms.core.records.shards import IMAGES_PER_SHARD, Input, Shard
+from beam_retrain.transforms.core.records.splits import SplitPercentages, stable_hash, with_validation
+from beam_retrain.transforms.io import files
+from beam_retrain.transforms.sources.base import Source, sample_hash
+
+MAX_FILE_BYTES = 1 << 28
+"""An image file above 256 MB is not read."""
+
+_SHARD_SALT = b"beam-retrain-shard-1:"
+_IMAGES_PER_BLOCK = 50_000
+
+
+class ImageFile(NamedTuple):
+  """One image in a file of its own; `path` is empty if it is not UTF-8, and so cannot be read."""
+
+  key: str
+  label: str
+  path: str
+  size_bytes: int
+  modified_secs: float
+
+  def count_images(self) -> int:
+    return 1
+
+  def names(self, split: str) -> Iterator[tuple[str, str | None]]:
+    yield self.key, self.label
+
+  def read(self, split: str) -> Iterator[Image | Quarantined]:
+    if self.size_bytes > MAX_FILE_BYTES:
+      detail = f"more than the {MAX_FILE_BYTES} bytes allowed of a file"
+      yield Quarantined(self.key, self.size_bytes, Reason.TOO_LARGE, detail, split)
+    elif not self.path:
+      yield self._unreadable("its name is not UTF-8: rename it", split)
+    else:
+      yield self._open(split)
+
+  def read_where(self, split: str, is_wanted: Callable[[str], bool]) -> Iterator[Image | Quarantined]:
+    return self.read(split) if is_wanted(self.key) else iter(())
+
+  def pick(self, numbers: Sequence[int]) -> Iterator[Input]:
+    yield self
+
+  def _open(self, split: str) -> Image | Quarantined:
+    try:
+      # Opening a pipe would wait, and a device may never end.
+      if files.is_local(self.path) and not stat.S_ISREG(os.stat(self.path).st_mode):
+        return self._unreadable("is not a regular file", split)
+      return Image(self.key, self.label, files.read_bytes(self.path))
+    except OSError as error:
+      return self._unreadable(error.strerror or "cannot be opened", split)
+
+  def _unreadable(self, detail: str, split: str) -> Quarantined:
+    return Quarantined(self.key, self.size_bytes, Reason.UNREADABLE, detail, split)
+
+
+ListedImage = ImageFile | Quarantined
+"""`Quarantined` for a file that is missing."""
+
+
+class ImageFilesSource(Source):
+  """A source whose images are files of their own."""
+
+  @abc.abstractmethod
+  def list_images(self) -> Iterator[tuple[str | None, ListedImage]]:
+    """Yields every image with the split that the source gives it, or None, without a job."""
+
+  def list_shards(
+    self, splits: Sequence[str], percentages: SplitPercentages | None, max_files: int | None = None
+  ) -> Iterator[Shard]:
+    listed = sorted(self._assigned(splits, percentages), key=_by_split_and_key)
+    for start in range(0, len(listed), IMAGES_PER_SHARD):
+      for split, group in itertools.groupby(listed[start : start + IMAGES_PER_SHARD], lambda entry: entry[0]):
+        yield Shard(split, 0, 1, tuple(image for _, image in group))
+
+  def typical_shard(self, splits: Sequence[str], percentages: SplitPercentages | None, count: int) -> tuple[Shard, int]:
+    sample = [entry for shard in self._sample_shards(splits, percentages, count) for entry in shard.inputs]
+    inputs = tuple(itertools.islice(itertools.cycle(sample), IMAGES_PER_SHARD))
+    if not inputs:
+      raise self.no_images(splits)
+    return Shard(splits[0], 0, 1, inputs), len(inputs)
+
+  def _sample_shards(
+    self, splits: Sequence[str], percentages: SplitPercentages | None, count: int, max_files: int | None = None
+  ) -> Iterator[Shard]:
+    # Listed once, and nothing held but the sample.
+    sampled = heapq.nsmallest(
+      count, self._assigned(splits, percentages), key=lambda entry: (sample_hash(entry[1].key), entry[1].key)
+    )
+    for split, image in sorted(sampled, key=_by_split_and_key):
+      yield Shard(split, 0, 1, (image,))
+
+  def _assigned(self, splits: Sequence[str], percentages: SplitPercentages | None) -> Iterator[tuple[str, ListedImage]]:
+    for listed in self.list_images():
+      yield from assign_split(listed, with_validation(splits), percentages)
+
+
+def _by_split_and_key(assigned: tuple[str, ListedImage]) -> tuple[str, str]:
+  split, image = assigned
+  return split, image.key
+
+
+def assign_split(
+  listed: tuple[str | None, ListedImage], splits: Collection[str], percentages: SplitPercentages | None
+) -> Iterator[tuple[str, ListedImage]]:
+  """Yields an image with the split of its shard, if that is one of `splits`.
+
+  Args:
+    listed: (the split that the data set itself gives, or None; the image).
+    splits: those that are planned.
+    percentages: see `Source.plan`.
+  """
+  own_split, image = listed
+  split = own_split or split_by_hash(image.key, percentages)
+  if split in splits:
+    yield split, image
+
+
+def split_by_hash(key: str, percentages: SplitPercentages | None) -> str:
+  """Returns the split of the shard of an image whose source has no splits."""
+  split = percentages.split_of(key) if percentages else ALL
+  # Validation images are drawn from the training records, by the same hash, when the head is trained.
+  return TRAINING if split == VALIDATION else split
+
+
+class AssignShards(beam.PTransform):
+  """PCollection[(split, ImageFile or Quarantined)] -> PCollection[Shard].
+
+  An image's shard depends on its key and on the number of images in its split; only names are shuffled.
+
+  Attributes:
+    images_per_shard: images in a shard, on average.
+  """
+
+  def __init__(self, images_per_shard: int = IMAGES_PER_SHARD):
+    super().__init__()
+    self._images_per_shard = images_per_shard
+
+  def expand(self, listed: beam.PCollection) -> beam.PCollection:
+    blocks = listed | "PackImages" >> beam.ParDo(_PackImages())  # (split, count, packed images)
+    totals = (
+      blocks
+      | "CountImages" >> beam.MapTuple(lambda split, count, _: (split, count))
+      # (split, int)
+      | "SumImages" >> beam.CombinePerKey(sum)
+    )
+    return (
+      blocks
+      | "AssignShard" >> beam.FlatMap(_assign_shards, totals=beam.pvalue.AsDict(totals), size=self._images_per_shard)
+      # ((split, index, of), packed images)
+      | "GroupShards" >> beam.GroupByKey()
+      | "MakeShard" >> beam.MapTuple(_make_shard)
+    )  # Shard
+
+
+class _PackImages(beam.DoFn):
+  """(split, image) -> (split, count, packed images): an image's name is smaller than a Beam element of its own."""
+
+  def __init__(self) -> None:
+    self._waiting: dict[str, list[ListedImage]] = {}
+
+  def start_bundle(self) -> None:
+    self._waiting = defaultdict(list)
+
+  def process(self, assigned: tuple[str, ListedImage]) -> Iterator[tuple[str, int, bytes]]:
+    split, image = assigned
+    waiting = self._waiting[split]
+    waiting.append(image)
+    if len(waiting) >= _IMAGES_PER_BLOCK:
+      del self._waiting[split]
+      yield split, len(waiting), pack(waiting)
+
+  def finish_bundle(self) -> Iterator[WindowedValue]:
+    for split, waiting in self._waiting.items():
+      yield GlobalWindows.windowed_value((split, len(waiting), pack(waiting)))
+    self._waiting = {}
+
+
+def _assign_shards(
+  block: tuple[str, int, bytes], totals: Mapping[str, int], size: int
+) -> Iterator[tuple[tuple[str, int, int], bytes]]:
+  split, _, packed = block
+  of = math.ceil(totals[split] / size)
+  shards: dict[int, list[ListedImage]] = defaultdict(list)
+  for image in unpack(packed):
+    shards[stable_hash(image.key, _SHARD_SALT) % of].append(image)
+  for index, images in shards.items():
+    yield (split, index, of), pack(images)
+
+
+def _make_shard(name: tuple[str, int, int], packed: Iterable[bytes]) -> Shard:
+  images: Iterator[ListedImage] = itertools.chain.from_iterable(map(unpack, packed))
+  ordered = sorted(images, key=lambda image: image.key)
+  return Shard(*name, inputs=tuple(ordered))

@@ -1,0 +1,161 @@
+"""Image records or bottleneck records in TFRecord files: one shard here for each file there."""
+
+from __future__ import annotations
+
+import contextlib
+import heapq
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+import apache_beam as beam
+
+from beam_retrain.transforms.core.errors import InputError
+from beam_retrain.transforms.core.records.example import decode_example
+from beam_retrain.transforms.core.records.quarantine import Quarantined
+from beam_retrain.transforms.core.records.schema import (
+  ENCODED,
+  KEY,
+  LABEL,
+  RECORDS_FOLDER,
+  REPORTS_FOLDER,
+  Image,
+  decode_image,
+  parse_shard_name,
+)
+from beam_retrain.transforms.core.records.shards import Input, Shard, ShardReport, read_picked
+from beam_retrain.transforms.core.records.splits import SplitPercentages, with_validation
+from beam_retrain.transforms.core.records.tfrecord import pick_records, read_records
+from beam_retrain.transforms.core.run.run_info import find_info, read_info, read_labels
+from beam_retrain.transforms.core.run.stats import read_stats
+from beam_retrain.transforms.io import files
+from beam_retrain.transforms.sources.base import Source, SourceOptions, sample_hash
+
+
+class RecordsFile(NamedTuple):
+  """One file of image or bottleneck records."""
+
+  path: str
+  size_bytes: int
+  modified_secs: float
+
+  def count_images(self) -> int | None:
+    """Returns the count in the report beside a local file; None where there is none."""
+    folder, name = files.split(self.path)
+    if files.is_local(self.path):
+      with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+        report = files.read_bytes(files.join(folder, REPORTS_FOLDER, f"{name}.json")).decode()
+        return ShardReport.from_json(report).outputs
+    return None
+
+  def names(self, split: str) -> Iterator[tuple[str, str | None]]:
+    with files.open_to_read(self.path) as file:
+      yield from _decode_names(read_records(file, self.path), self.path)
+
+  def read(self, split: str) -> Iterator[Image]:
+    with files.open_to_read(self.path) as file:
+      yield from _decode_images(read_records(file, self.path), self.path)
+
+  def read_where(self, split: str, is_wanted: Callable[[str], bool]) -> Iterator[Image]:
+    with files.open_to_read(self.path) as file:
+      for record in read_records(file, self.path):
+        features = decode_example(record, (KEY, ENCODED))
+        if ENCODED not in features:
+          return  # bottlenecks
+        if is_wanted(features[KEY][0].decode()):
+          yield decode_image(record)
+
+  def pick(self, numbers: Sequence[int]) -> Iterator[Input]:
+    yield PickedRecords(*self, tuple(numbers))
+
+
+class PickedRecords(NamedTuple):
+  """Some image records of a file: `numbers` are ascending, 0 for the first."""
+
+  path: str
+  size_bytes: int
+  modified_secs: float
+  numbers: tuple[int, ...]
+
+  def count_images(self) -> int:
+    return len(self.numbers)
+
+  def names(self, split: str) -> Iterator[tuple[str, str | None]]:
+    with files.open_to_read(self.path) as file:
+      yield from _decode_names(pick_records(file, self.numbers, self.path), self.path)
+
+  def read(self, split: str) -> Iterator[Image]:
+    with files.open_to_read(self.path) as file:
+      yield from _decode_images(pick_records(file, self.numbers, self.path), self.path)
+
+  def read_where(self, split: str, is_wanted: Callable[[str], bool]) -> Iterator[Image | Quarantined]:
+    return read_picked(self, split, is_wanted)
+
+  def pick(self, numbers: Sequence[int]) -> Iterator[Input]:
+    yield self._replace(numbers=tuple(self.numbers[number] for number in numbers))
+
+
+def _decode_images(records: Iterable[bytes], path: str) -> Iterator[Image]:
+  for record in records:
+    try:
+      yield decode_image(record)
+    except KeyError as error:
+      raise _incomplete(path, error) from error
+
+
+def _decode_names(records: Iterable[bytes], path: str) -> Iterator[tuple[str, str]]:
+  for record in records:
+    features = decode_example(record, (KEY, LABEL))
+    try:
+      yield features[KEY][0].decode(), features[LABEL][0].decode()
+    except KeyError as error:
+      raise _incomplete(path, error) from error
+
+
+def _incomplete(path: str, missing: KeyError) -> InputError:
+  return InputError(f"{path} holds a record without {missing}: give the folder that `beam-retrain convert` wrote.")
+
+
+class RecordsSource(Source):
+  """The output folder of `beam-retrain convert`, with records."""
+
+  form = "the output folder of `beam-retrain convert`"
+  has_validation = False  # validation images come in files of their own, and are not drawn again
+
+  def __init__(self, path: str, options: SourceOptions = SourceOptions()):  # noqa: B008
+    self.path = path
+    self.labels = read_labels(path, files)
+    self._folder = files.join(path, RECORDS_FOLDER)
+
+  @classmethod
+  def recognises(cls, path: str) -> bool:
+    if not find_info(path, files):
+      return False
+    read_info(path, "convert", files)
+    return bool(files.match_in(files.join(path, RECORDS_FOLDER), "*.tfrecord"))
+
+  def plan(self, splits: Sequence[str], percentages: SplitPercentages | None) -> beam.PTransform:
+    shards = list(self.list_shards(splits, percentages))
+    for split in sorted(with_validation(splits)):
+      of = [shard.of for shard in shards if shard.split == split]
+      if of and len(of) != max(of):
+        raise InputError(f"{self._folder} has {len(of)} of {max(of)} {split} files: write them again.")
+    if not shards:
+      raise InputError(f"{self._folder} has no records of the splits {', '.join(splits)}: convert them first.")
+    # One short name per file, so listing them here costs no more than listing the folder.
+    return "CreateShards" >> beam.Create(shards)
+
+  def list_shards(
+    self, splits: Sequence[str], percentages: SplitPercentages | None, max_files: int | None = None
+  ) -> Iterator[Shard]:
+    shards = []
+    for stat in files.match_in(self._folder, "*.tfrecord"):
+      parsed = parse_shard_name(os.path.basename(stat.path))
+      if parsed and parsed[0] in with_validation(splits):
+        shards.append(Shard(*parsed, inputs=(RecordsFile(*stat),)))
+    if max_files is not None:
+      shards = heapq.nsmallest(max_files, shards, key=lambda shard: sample_hash(shard.name()))
+    yield from shards
+
+  def has_at_least(self, count: int) -> bool:
+    return read_stats(self.path, files).outputs >= count
