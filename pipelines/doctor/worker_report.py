@@ -29,7 +29,7 @@ def describe_process() -> dict[str, Any]:
   for name in ("apache-beam", "tensorflow", "openvino"):
     versions[name] = _version(name)
   # From a folder on PYTHONPATH it has no version.
-  found = importlib.util.find_spec("transforms") and importlib.util.find_spec("pipelines")
+  found = importlib.util.find_spec("beam_retrain")
   versions["beam-retrain"] = (_version("beam-retrain") or "unknown") if found else ""
   return {"host": socket.gethostname(), "pid": os.getpid(), "versions": versions, "memory_bytes": _memory_bytes()}
 

@@ -89,7 +89,7 @@ def _look_at_loopback(options: PipelineOptions) -> Iterator[Finding]:
   if not loopback_is_processes(options):
     return
   python = shutil.which("python")
-  code = "from importlib.util import find_spec as f; import sys; sys.exit(not (f('apache_beam') and f('pipelines')))"
+  code = "from importlib.util import find_spec as f; import sys; sys.exit(not (f('apache_beam') and f('beam_retrain')))"
   if python is None or subprocess.run([python, "-c", code], timeout=_IMPORT_SECS, check=False).returncode:
     lacks = "has not both Beam and beam-retrain" if python else "is not on PATH"
     cause = f"workers are started with {python or 'python'}, which {lacks}"

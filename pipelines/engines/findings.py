@@ -200,7 +200,7 @@ def _processes(count: int) -> str:
 # What an engine or a worker says -> what it means, and what to do.
 _KNOWN = (
   (
-    r"No module named '(transforms|pipelines|reporting|trainer)\b",
+    r"No module named '?beam_retrain\b",
     "the workers do not have beam-retrain",
     "install the package in the workers' Python or image, of the version that this command has",
   ),
