@@ -52,7 +52,7 @@ def main() -> None:
     parser.add_argument(f"--{name}", type=int, default=0, metavar="PERCENT")
   flags = parser.parse_args()
   info = read_info(str(flags.bottlenecks), "bottlenecks")
-  input_px, labels = int(info.trunk["input_px"]), info.labels
+  input_px, labels = info.trunk.input_px, info.labels
   embed = load_saved_model(str(flags.bottlenecks / "trunk")).embed
   classes, pictures = _read(flags.bottlenecks, flags.data, SplitPercentages.from_settings(info.settings))
 

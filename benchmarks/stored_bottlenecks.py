@@ -117,7 +117,7 @@ def write_stored(output: str, trunk: Trunk, counts: Mapping[str, int], argv: Seq
       **percentages.to_settings(),
     },
     argv,
-    trunk=trunk.info.to_json(),
+    trunk=trunk.info,
     labels=list(LABELS),
     has_splits=True,
     others={"schema": bottleneck_record(trunk.info.dimensions)},

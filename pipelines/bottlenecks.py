@@ -228,7 +228,7 @@ def run(argv: Sequence[str]) -> int:
     "bottlenecks",
     request.settings(trunk.info.fingerprint, execution.batch_size, imported.texts if imported else None),
     argv,
-    trunk=trunk.info.to_json(),
+    trunk=trunk.info,
     execution={**choice.to_info(), **execution.to_info()},
     labels=source.labels,
     has_splits=source.has_splits,

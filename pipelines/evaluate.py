@@ -50,7 +50,6 @@ from beam_retrain.transforms.core.metrics.figures import MODEL, Metrics, ModelMe
 from beam_retrain.transforms.core.metrics.metrics_file import METRICS_FILE
 from beam_retrain.transforms.core.records.schema import QUARANTINE_FILE
 from beam_retrain.transforms.core.run.run_info import RunInfo, describe_run, find_info, read_info
-from beam_retrain.transforms.core.runtimes.trunk_info import TrunkInfo
 from beam_retrain.transforms.evaluation.compare import SLICES_FILE, CompareNights
 from beam_retrain.transforms.evaluation.evaluate import (
   CONFUSION_FILE,
@@ -207,7 +206,7 @@ def _claim(
       min_slice_size=flags.min_slice_size,
       slices_only=True,
     )
-  about = Metrics(ModelMetrics(), splits=splits, trunk=model.trunk_info.handle, stored_bottlenecks=stored)
+  about = Metrics(ModelMetrics(), splits=splits, trunk=model.info.trunk.handle, stored_bottlenecks=stored)
   settings = {
     "splits": list(splits),
     "trunk": about.trunk,
@@ -217,7 +216,7 @@ def _claim(
     "labels": model.labels,
     **split_settings(percentages),
     **retrain_names_setting(model.retrain_names),
-    "trunk_fingerprint": trunk.fingerprint if trunk else model.trunk_info.fingerprint,
+    "trunk_fingerprint": trunk.fingerprint if trunk else model.info.trunk.fingerprint,
     "batch_size": batch_size,
     "max_pixels": flags.max_pixels,
     "reuse": bool(flags.reuse),
@@ -228,7 +227,7 @@ def _claim(
     settings,
     argv,
     model=flags.model,
-    trunk=(trunk.info if trunk else model.trunk_info).to_json(),
+    trunk=(trunk.info if trunk else model.info.trunk),
     labels=model.labels,
     execution=execution.to_info() if trunk else {},
   )
@@ -266,7 +265,7 @@ def _holds_bottlenecks(folder: str) -> bool:
 
 def _stored_bottlenecks(flags: argparse.Namespace, model: Model) -> RecordsSource:
   info = read_info(flags.input, "bottlenecks", files)
-  found, wanted = TrunkInfo.from_json(info.trunk), model.trunk_info
+  found, wanted = info.trunk, model.info.trunk
   if found.fingerprint != wanted.fingerprint:
     raise InputError(
       f"the bottlenecks in {flags.input} are of another trunk ({found.handle}, {found.fingerprint[:12]}) than the"

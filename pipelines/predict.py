@@ -33,7 +33,6 @@ from beam_retrain.transforms.core.run.cli import (
 )
 from beam_retrain.transforms.core.run.run_info import RunInfo, read_info, read_labels
 from beam_retrain.transforms.core.runtimes.prepared import find_prepared
-from beam_retrain.transforms.core.runtimes.trunk_info import TrunkInfo
 from beam_retrain.transforms.core.system import local_files
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif")
@@ -79,7 +78,7 @@ def run(argv: Sequence[str]) -> int:
   labels = read_labels(args.model)
   paths = find_images(args.images)
   model = _load(args.model, info, args.precision, args.runtime)
-  if TrunkInfo.from_json(info.trunk).handle == "bundled":
+  if info.trunk.handle == "bundled":
     print("predicted with the bundled trunk, a small stand-in: for real work use inception_v3", file=sys.stderr)
 
   bad = 0
@@ -103,7 +102,7 @@ def run(argv: Sequence[str]) -> int:
 
 def _load(folder: str, info: RunInfo, precision: str, runtime: str) -> LoadedModel:
   trunk = os.path.join(folder, TRUNK_FOLDER)
-  own = TrunkInfo.from_json(info.trunk).variant
+  own = info.trunk.variant
   has_prepared = bool(find_prepared(trunk))
   serving = choose_serving_variant(folder, own, info.preprocessing or "", has_prepared, precision, runtime)
   if serving.why:

@@ -24,6 +24,7 @@ from beam_retrain.transforms.core.metrics.statistics import wilson_interval
 from beam_retrain.transforms.core.records.csv_cells import escape_cell
 from beam_retrain.transforms.core.records.slice_manifest import ManifestRow
 from beam_retrain.transforms.core.run.run_info import RunInfo
+from beam_retrain.transforms.core.runtimes.trunk_info import TrunkInfo
 
 DIGITS = tuple("0123456789")
 HOSTILE = (
@@ -165,7 +166,7 @@ def evaluation(labels: Sequence[str] = DIGITS, number: int = 3_000, wrong: float
         "model_fingerprint": "8a8aee09" * 8,
         "batch_size": 32,
       },
-      trunk={"handle": "bundled", "fingerprint": "3731b802" * 8, "dimensions": 512, "input_px": 75},
+      trunk=TrunkInfo("bundled", "3731b802" * 8, 75, 512, "3731b802" * 8),
       versions={"beam-retrain": "0.1.0", "apache-beam": "2.77.0", "tensorflow": "2.21.0", "python": "3.11.7"},
     ),
   )

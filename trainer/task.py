@@ -28,7 +28,6 @@ from beam_retrain.transforms.core.records.splits import SplitPercentages
 from beam_retrain.transforms.core.run.cli import DONE, GATE_MISSED, guarded
 from beam_retrain.transforms.core.run.output_dir import OutputDir
 from beam_retrain.transforms.core.run.run_info import RunInfo, describe_run, read_info, read_labels, write_labels
-from beam_retrain.transforms.core.runtimes.trunk_info import TrunkInfo
 from beam_retrain.transforms.core.system import local_files
 from beam_retrain.transforms.core.system.tensorflow import load_tensorflow
 
@@ -63,7 +62,7 @@ def run(argv: Sequence[str], copies: Mapping[str, str] | None = None) -> int:
   from beam_retrain.trainer.fit import training
   from beam_retrain.trainer.fit.data import load_bottlenecks
 
-  trunk = TrunkInfo.from_json(info.trunk)
+  trunk = info.trunk
   dimensions = trunk.dimensions
   transform = load_transform(os.path.join(bottlenecks, "transform"), labels, dimensions)
   data = load_bottlenecks(
@@ -90,7 +89,7 @@ def run(argv: Sequence[str], copies: Mapping[str, str] | None = None) -> int:
     settings,
     argv,
     labels=labels,
-    trunk=dataclasses.replace(trunk, bottlenecks_request=info.request).to_json(),
+    trunk=dataclasses.replace(trunk, bottlenecks_request=info.request),
     preprocessing=info.settings.get("preprocessing"),
     retrain_names=bool(info.settings.get("retrain_names")),
     has_splits=bool(info.has_splits),

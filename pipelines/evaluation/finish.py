@@ -161,7 +161,7 @@ def claim_store(
     "batch_size": execution.batch_size,
     "max_pixels": max_pixels,
   }
-  info = describe_run("store", settings, [], trunk=trunk.info.to_json(), labels=model.labels)
+  info = describe_run("store", settings, [], trunk=trunk.info, labels=model.labels)
   files.make_folder(files.join(store, "records", REPORTS_FOLDER))
   files.write_text(files.join(store, INFO_FILE), info.to_json())
   handler = trunk.to_bottlenecks(**execution.of_handler, max_pixels=max_pixels)

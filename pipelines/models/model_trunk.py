@@ -55,7 +55,7 @@ class ModelTrunk:
   """
 
   def __init__(self, model: Model, precision: str = AUTO, runtime: str = AUTO):
-    own = model.trunk_info
+    own = model.info.trunk
     self.model = model
     self.serving = choose_serving_variant(
       model.path, own.variant, model.preprocessing, model.has_prepared, precision, runtime

@@ -176,7 +176,7 @@ def _check_of(folder: str, trunk: TrunkInfo) -> Check | None:
   """Returns what the run found that made the bottlenecks of a trunk, if it looked."""
   info = find_info(folder, files)
   sample = info.execution.get("sample") if info else None
-  return Check(**sample) if info and sample and TrunkInfo.from_json(info.trunk) == trunk else None
+  return Check(**sample) if info and sample and info.trunk == trunk else None
 
 
 def _calibrate(trunk: Trunk, runtime: str, sample: Sequence[Image]) -> Trunk:

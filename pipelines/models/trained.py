@@ -15,7 +15,6 @@ from beam_retrain.transforms.core.records.schema import ALL, LABELS_FILE, TESTIN
 from beam_retrain.transforms.core.records.splits import SplitPercentages
 from beam_retrain.transforms.core.run.run_info import RunInfo, read_info, read_labels
 from beam_retrain.transforms.core.runtimes.prepared import CARD_FILE, PREPARED_FOLDER
-from beam_retrain.transforms.core.runtimes.trunk_info import TrunkInfo
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.sources.base import Source
 
@@ -59,11 +58,6 @@ class Model:
         f"{self.path} has no {HEAD_FILE}: run `beam-retrain train` again, it has written one since 0.2.0."
       )
     return path
-
-  @functools.cached_property
-  def trunk_info(self) -> TrunkInfo:
-    """The trunk that made its bottlenecks."""
-    return TrunkInfo.from_json(self.info.trunk)
 
   @property
   def trunk(self) -> str:

@@ -46,7 +46,6 @@ from beam_retrain.transforms.core.records.tfrecord import read_records
 from beam_retrain.transforms.core.run.cost_model import JobCosts
 from beam_retrain.transforms.core.run.run_info import read_info
 from beam_retrain.transforms.core.run.stats import read_stats
-from beam_retrain.transforms.core.runtimes.trunk_info import TrunkInfo
 from beam_retrain.transforms.io import cache, files
 from beam_retrain.transforms.sources.find import find_source
 
@@ -180,7 +179,7 @@ def _rehearse(request: Request, started_secs: float, *, measure_anyhow: bool) ->
     listing_secs = time_listing(source, percentages, few)
     total = sum(counts.values())
     wanted = request.flags.pictures or total
-    trunk_folder, trunk = files.join(output, "trunk"), TrunkInfo.from_json(info.trunk)
+    trunk_folder, trunk = files.join(output, "trunk"), info.trunk
     execution = _choose_execution(request, load_stored_trunk(trunk_folder, trunk), wanted)
     # All cores that are given, in this process: so many processes of fewer threads do as much together.
     handler = ImageModelHandler(
@@ -208,7 +207,7 @@ def _rehearse(request: Request, started_secs: float, *, measure_anyhow: bool) ->
       folder_bytes=_size(output) - records_bytes,
     )
   how = {**info.execution, **execution.to_info()}
-  rehearsal = Rehearsal(costs, counts, looked_at, bad, dict(info.trunk), how)
+  rehearsal = Rehearsal(costs, counts, looked_at, bad, info.trunk.to_json(), how)
   return {"rehearsed_secs": rehearsed_secs, "has_prepared": has_prepared, "rehearsal": rehearsal.to_json()}
 
 

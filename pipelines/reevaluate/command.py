@@ -237,7 +237,7 @@ class _Night:
       settings,
       argv,
       models={name: model.path for name, model in models.items()},
-      trunk=self._trunks[MODEL].info.to_json(),
+      trunk=self._trunks[MODEL].info,
       execution=execution.to_info(),
       labels=models[MODEL].labels,
       others={"night": date, "baseline": baseline.name if baseline else None},
@@ -277,7 +277,7 @@ class _Night:
       kinds.get(CANDIDATE),
       night=self._date,
       splits=self._splits,
-      trunk=self._models[MODEL].trunk_info.handle,
+      trunk=self._models[MODEL].info.trunk.handle,
       bottlenecks=_bottlenecks(config.trunks),
     )
     figures = read_figures(working)

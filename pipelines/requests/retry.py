@@ -29,7 +29,6 @@ from beam_retrain.transforms.core.records.shards import ShardReport
 from beam_retrain.transforms.core.records.splits import LEGACY, STABLE, SplitPercentages
 from beam_retrain.transforms.core.run.run_info import RunInfo, find_info
 from beam_retrain.transforms.core.run.stats import read_stats
-from beam_retrain.transforms.core.runtimes.trunk_info import TrunkInfo
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.shards.image_counts import CheckSameImages
 from beam_retrain.transforms.shards.work import REPORTS_FOLDER
@@ -75,7 +74,7 @@ class Retry:
     Raises:
       InputError: it is not there any more, or this machine cannot run it.
     """
-    trunk = load_stored_trunk(files.join(self.folder, "trunk"), TrunkInfo.from_json(self.info.trunk))
+    trunk = load_stored_trunk(files.join(self.folder, "trunk"), self.info.trunk)
     variant = trunk.info.variant
     if reason := variant.unsupported_reason():
       cause = reason.partition(": use")[0]
@@ -195,7 +194,7 @@ def _comparable(name: str, value: Any) -> Any:
 def _earlier_flags(info: RunInfo) -> dict[str, Any]:
   settings = info.settings
   texts = settings.get("bottleneck_dir")
-  trunk = TrunkInfo.from_json(info.trunk)
+  trunk = info.trunk
   return {
     "input": settings["input"],
     "trunk": trunk.handle,

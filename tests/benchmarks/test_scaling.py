@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from beam_retrain.transforms.core.run.cost_model import JobCosts, expect
+from beam_retrain.transforms.core.runtimes.trunk_info import TrunkInfo
+from beam_retrain.transforms.core.runtimes.variant import Variant
 from benchmarks.scaling import Limit, bytes_per_image, fewest_workers, limits_table, main, put_into
 from tests.helpers import ROOT
 
@@ -52,7 +54,7 @@ def test_what_breaks_first_comes_first():
 
 def test_the_page_keeps_its_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
   plan = {
-    "trunk": {"handle": "bundled", "dimensions": 512, "runtime": "openvino", "precision": "bfloat16"},
+    "trunk": TrunkInfo("bundled", "f" * 64, 75, 512, "f" * 64, Variant("openvino", "bfloat16")).to_json(),
     "costs": vars(COSTS),
   }
   (tmp_path / "plan.json").write_text(json.dumps(plan))

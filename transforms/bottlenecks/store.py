@@ -14,7 +14,7 @@ from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.records.schema import INFO_FILE, RECORDS_FOLDER, digest_of_record
 from beam_retrain.transforms.core.records.tfrecord import DamagedError, locate_records
 from beam_retrain.transforms.core.run.run_info import RunInfo, find_info, is_completed
-from beam_retrain.transforms.core.runtimes.trunk_info import TrunkInfo
+from beam_retrain.transforms.core.runtimes.trunk_info import NO_TRUNK, TrunkInfo
 from beam_retrain.transforms.io import files
 
 STORES_FOLDER = "bottlenecks"
@@ -54,7 +54,7 @@ def find_stores(
 
 def trunks_in(folder: str) -> list[TrunkInfo]:
   """Returns the trunks of the stores in a folder that a user gave."""
-  return [TrunkInfo.from_json(info.trunk) for info in _stores_in(folder).values()]
+  return [info.trunk for info in _stores_in(folder).values()]
 
 
 def _stores_in(folder: str) -> dict[str, RunInfo]:
@@ -71,9 +71,9 @@ def _find_store(folder: str, fingerprint: str, preprocessing: str) -> str:
       f"--reuse {folder} holds no stored bottlenecks: give what `beam-retrain bottlenecks` wrote, or an evaluation that"
       f" has a folder {STORES_FOLDER}/."
     )
-  wanted = [path for path, info in stores.items() if info.trunk["fingerprint"] == fingerprint]
+  wanted = [path for path, info in stores.items() if info.trunk.fingerprint == fingerprint]
   if not wanted:
-    infos = [TrunkInfo.from_json(info.trunk) for info in stores.values()]
+    infos = [info.trunk for info in stores.values()]
     trunks = "; ".join(map(str, infos))
     reasons = [info.variant.unsupported_reason() for info in infos]
     if all(reasons):
@@ -102,7 +102,7 @@ def _find_store(folder: str, fingerprint: str, preprocessing: str) -> str:
 def _find_store_info(folder: str) -> RunInfo | None:
   """Returns a store's `info.json`; None where the folder is none."""
   info = find_info(folder, files)
-  return info if info and info.stage in STAGES and info.trunk else None
+  return info if info and info.stage in STAGES and info.trunk != NO_TRUNK else None
 
 
 def record_files(store: str) -> list[str]:

@@ -209,7 +209,7 @@ def test_the_workers_command_is_asked_whether_it_has_the_package(flink, tmp_path
     said_lines[options] = said_of(*embedded)
   assert said_lines == {
     "-S -E": [
-      f"problem: --environment_type=PROCESS: {boot} does not start a worker (No module named 'pipelines'): install"
+      f"problem: --environment_type=PROCESS: {boot} does not start a worker (No module named 'beam_retrain'): install"
       " beam-retrain in the Python that it starts."
     ],
     "-E": [],

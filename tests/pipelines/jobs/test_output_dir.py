@@ -10,6 +10,7 @@ import pytest
 from beam_retrain.pipelines.jobs import output_dir
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.run.run_info import describe_run, request_digest
+from beam_retrain.transforms.core.runtimes.trunk_info import TrunkInfo
 
 
 def _claim(folder, **changes) -> str:
@@ -39,13 +40,13 @@ def _fill(folder) -> None:
 
 
 def test_a_new_folder_is_made_with_its_parents(tmp_path):
-  request = _claim(tmp_path / "new" / "output", trunk={"handle": "bundled"})
+  request = _claim(tmp_path / "new" / "output", trunk=TrunkInfo("bundled", "f" * 64, 75, 512, "f" * 64))
   info = json.loads((tmp_path / "new" / "output" / "info.json").read_text())
   assert info["stage"] == "convert"
   assert info["request"] == request
   assert info["settings"] == {"formats": ["jpg"]}
   assert info["command"] == "beam-retrain convert --input 'a b'"
-  assert info["trunk"] == {"handle": "bundled"}
+  assert info["trunk"]["handle"] == "bundled"
   assert {"python", "numpy", "apache-beam"} <= info["versions"].keys()
   assert os.path.isdir(tmp_path / "new" / "output" / ".shards")
 

@@ -14,6 +14,7 @@ from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.records.schema import PREPROCESSING_VERSION, describe_bottleneck
 from beam_retrain.transforms.core.records.tfrecord import read_record_at
 from beam_retrain.transforms.core.runtimes import variant
+from beam_retrain.transforms.core.runtimes.trunk_info import TrunkInfo
 
 _OTHER = "0123456789abcdef" * 4
 
@@ -54,7 +55,8 @@ def test_a_store_within_another_output_is_found_by_its_trunk(store, fingerprint,
     shutil.copytree(store, folder)
     change_info(folder, lambda info: info.update(stage="store"))
   change_info(other, lambda info: info["trunk"].update(fingerprint=_OTHER))
-  (night / "info.json").write_text(json.dumps({"stage": "evaluate", "trunk": {"fingerprint": fingerprint}}))
+  trunk = TrunkInfo("bundled", fingerprint, 75, 512, fingerprint)
+  (night / "info.json").write_text(json.dumps({"stage": "evaluate", "trunk": trunk.to_json()}))
   assert find_stores([str(night)], fingerprint, PREPROCESSING_VERSION) == [str(ours)]
   assert find_stores([str(night)], _OTHER, PREPROCESSING_VERSION) == [str(other)]
 

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.records.schema import COMPLETED_FILE, INFO_FILE, LABELS_FILE
+from beam_retrain.transforms.core.runtimes.trunk_info import NO_TRUNK, TrunkInfo
 from beam_retrain.transforms.core.system import local_files
 
 _SECRET = ("--s3_access_key_id", "--s3_secret_access_key", "--s3_session_token")
@@ -54,7 +55,7 @@ class RunInfo:
     command: the command line, without secrets.
     versions: package -> version.
     labels: class index -> label.
-    trunk: the trunk's card, JSON values.
+    trunk: what computed the bottlenecks; `NO_TRUNK` of a stage without one.
     execution: how the trunk was run, JSON values.
     preprocessing: of a model: version of what was done to its images.
     retrain_names: of a model: whether its class folders were read as `retrain.py` did.
@@ -70,7 +71,7 @@ class RunInfo:
   command: str = ""
   versions: Mapping[str, str] = dataclasses.field(default_factory=dict)
   labels: Sequence[str] = ()
-  trunk: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  trunk: TrunkInfo = NO_TRUNK
   execution: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   preprocessing: str | None = None
   retrain_names: bool | None = None
@@ -81,6 +82,7 @@ class RunInfo:
 
   def to_json(self) -> str:
     entries = {name: getattr(self, name) for name in _KEYS}
+    entries["trunk"] = self.trunk.to_json() if self.trunk != NO_TRUNK else None
     entries = {name: value for name, value in entries.items() if value not in (None, "", (), {})}
     always = {"settings": self.settings, "versions": self.versions}
     return json.dumps({**self.others, **always, **entries}, indent=2, sort_keys=True) + "\n"
@@ -95,7 +97,11 @@ class RunInfo:
     if not isinstance(entries, dict) or not isinstance(entries.get("stage"), str):
       return None
     known = {name: entries.pop(name) for name in _KEYS if name in entries}
-    return cls(**known, others=entries)
+    try:
+      trunk = TrunkInfo.from_json(known.pop("trunk")) if "trunk" in known else NO_TRUNK
+    except (KeyError, TypeError, ValueError):
+      return None
+    return cls(**known, trunk=trunk, others=entries)
 
 
 _KEYS = tuple(field.name for field in dataclasses.fields(RunInfo) if field.name != "others")

@@ -19,7 +19,7 @@ import numpy as np
 
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.runtimes.trunk_info import PreparedInfo
-from beam_retrain.transforms.core.runtimes.variant import FLOAT32, INT8, Variant, as_array, has_bfloat16
+from beam_retrain.transforms.core.runtimes.variant import FLOAT32, INT8, Variant, has_bfloat16
 from beam_retrain.transforms.core.system.openvino import load_nncf, load_openvino
 
 openvino = load_openvino()
@@ -114,8 +114,8 @@ def _alone_the_first_time() -> Iterator[None]:
     _SET_UP.set()
 
 
-def load(folder: str, info: PreparedInfo, threads: int, batch_size: int) -> Callable[[Any], np.ndarray]:
-  """Returns `PreparedTrunk.embed`; see `load_prepared`.
+def load(folder: str, info: PreparedInfo, threads: int, batch_size: int) -> Callable[[np.ndarray], np.ndarray]:
+  """Returns float32 [N, S, S, 3] -> float32 [N, D]; see `load_prepared`.
 
   Raises:
     InputError: it is no such model.
@@ -143,15 +143,14 @@ def load(folder: str, info: PreparedInfo, threads: int, batch_size: int) -> Call
     raise InputError(f"{path} cannot be loaded ({first}): make the trunk again.") from error
   idle: list[Any] = []  # one for each thread that is in `embed`; appending and popping is atomic
 
-  def embed(images: Any) -> np.ndarray:
-    given = as_array(images)
-    vectors = np.empty((len(given), info.dimensions), np.float32)
+  def embed(images: np.ndarray) -> np.ndarray:
+    vectors = np.empty((len(images), info.dimensions), np.float32)
     try:
       request = idle.pop()
     except IndexError:
       request = compiled.create_infer_request()
-    for start in range(0, len(given), batch_size):
-      part = given[start : start + batch_size]
+    for start in range(0, len(images), batch_size):
+      part = images[start : start + batch_size]
       count = len(part)
       if count < batch_size:
         part = np.concatenate([part, np.broadcast_to(part[-1:], (batch_size - count, *part.shape[1:]))])

@@ -121,7 +121,14 @@ def load_prepared(folder: str, threads: int = 0, batch_size: int = 32) -> Prepar
     from beam_retrain.transforms.core.runtimes.tensorflow import load
   else:
     from beam_retrain.transforms.core.runtimes.openvino import load
-  return PreparedTrunk(info.variant, info.input_px, info.dimensions, load(folder, info, threads, batch_size))
+  embed = load(folder, info, threads, batch_size)
+  return PreparedTrunk(info.variant, info.input_px, info.dimensions, lambda images: embed(_as_array(images)))
+
+
+def _as_array(images: Any) -> np.ndarray:
+  """float32 [N, S, S, 3], an array or a TensorFlow tensor -> an array that shares its memory if contiguous."""
+  # A tensor's own numpy() would copy; its buffer does not.
+  return np.ascontiguousarray(images if isinstance(images, np.ndarray) else np.asarray(memoryview(images)), np.float32)
 
 
 def _hash_file(path: str) -> str:

@@ -16,7 +16,7 @@ from tensorflow.python.grappler import tf_optimizer
 
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.runtimes.trunk_info import PreparedInfo
-from beam_retrain.transforms.core.runtimes.variant import BFLOAT16, Variant, as_array
+from beam_retrain.transforms.core.runtimes.variant import BFLOAT16, Variant
 
 _GRAPH_FILE = "graph.pb"
 
@@ -79,8 +79,8 @@ def _optimise(definition: Any, result: str, to_bfloat16: bool) -> Any:
   return optimised
 
 
-def load(folder: str, info: PreparedInfo, threads: int, batch_size: int) -> Callable[[Any], np.ndarray]:
-  """Returns `PreparedTrunk.embed`; see `load_prepared`. Any batch goes through as it is.
+def load(folder: str, info: PreparedInfo, threads: int, batch_size: int) -> Callable[[np.ndarray], np.ndarray]:
+  """Returns float32 [N, S, S, 3] -> float32 [N, D]; see `load_prepared`. Any batch goes through as it is.
 
   Raises:
     InputError: it is no graph, or has no such ends.
@@ -101,8 +101,8 @@ def load(folder: str, info: PreparedInfo, threads: int, batch_size: int) -> Call
     first = next(iter(str(error).splitlines()), type(error).__name__)
     raise InputError(f"{path} cannot be loaded ({first}): make the trunk again.") from error
 
-  def embed(images: Any) -> np.ndarray:
-    vectors: np.ndarray = run(as_array(images))
+  def embed(images: np.ndarray) -> np.ndarray:
+    vectors: np.ndarray = run(images)
     return vectors
 
   return embed

@@ -63,6 +63,10 @@ class TrunkInfo:
     return dataclasses.replace(self, fingerprint=variant.fingerprint(self.base_fingerprint), variant=variant)
 
 
+NO_TRUNK = TrunkInfo("", "", 0, 0, "")
+"""In the `info.json` of a stage that needs none."""
+
+
 @dataclasses.dataclass(frozen=True)
 class PreparedInfo:
   """Contents of a prepared trunk's `card.json`.

@@ -15,8 +15,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.system.openvino import openvino_fault
 
@@ -120,9 +118,3 @@ def _cpu_field(name: str, cpu_info: Path) -> str:
 
 def has_openvino() -> bool:
   return importlib.util.find_spec("openvino") is not None
-
-
-def as_array(images: Any) -> np.ndarray:
-  """float32 [N, S, S, 3], an array or a TensorFlow tensor -> an array that shares its memory if contiguous."""
-  # A tensor's own numpy() would copy; its buffer does not.
-  return np.ascontiguousarray(images if isinstance(images, np.ndarray) else np.asarray(memoryview(images)), np.float32)

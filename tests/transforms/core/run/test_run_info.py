@@ -9,6 +9,8 @@ import pytest
 
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.run.run_info import RunInfo, describe_run, read_info, read_labels
+from beam_retrain.transforms.core.runtimes.trunk_info import NO_TRUNK, TrunkInfo
+from beam_retrain.transforms.core.runtimes.variant import Variant
 
 
 def _write(folder, stage: str = "convert", completed: bool = True) -> str:
@@ -42,6 +44,14 @@ def test_an_unfinished_folder_is_refused_with_the_remedy(tmp_path):
     read_info(_write(tmp_path, completed=False), "convert")
 
 
+def test_a_trunk_of_0_2_has_no_variant_yet():
+  trunk = {"handle": "bundled", "fingerprint": "f" * 64, "input_px": 75, "dimensions": 512}
+  info = RunInfo.from_json(json.dumps({"stage": "bottlenecks", "trunk": trunk}).encode())
+  assert info is not None
+  assert info.trunk == TrunkInfo(**trunk, base_fingerprint="f" * 64, variant=Variant())
+  assert RunInfo.from_json(b'{"stage": "convert"}').trunk == NO_TRUNK
+
+
 @pytest.mark.parametrize("text", ["", "{", "[1]", "null", "\x00\xff"])
 def test_somebody_else_s_info_is_refused(tmp_path, text):
   (tmp_path / "info.json").write_bytes(text.encode("latin-1"))
@@ -50,10 +60,11 @@ def test_somebody_else_s_info_is_refused(tmp_path, text):
 
 
 def test_entries_come_back_and_unknown_ones_are_kept():
-  entries = {"stage": "train", "settings": {"seed": 0}, "trunk": {"handle": "x"}, "has_splits": False, "later": None}
+  trunk = TrunkInfo("x", "f" * 64, 75, 512, "f" * 64)
+  entries = {"stage": "train", "settings": {"seed": 0}, "trunk": trunk.to_json(), "has_splits": False, "later": None}
   info = RunInfo.from_json(json.dumps(entries).encode())
   assert info is not None
-  assert (info.settings, info.has_splits, info.retrain_names) == ({"seed": 0}, False, None)
+  assert (info.settings, info.trunk, info.has_splits, info.retrain_names) == ({"seed": 0}, trunk, False, None)
   assert json.loads(info.to_json()) == {**entries, "versions": {}}
 
 
