@@ -48,16 +48,16 @@ _SCRIPT = {
 def images(tmp_path) -> Path:
   """Two class folders of 20 files that are named like images; nothing here opens one."""
   for label in ("a", "b"):
-    (tmp_path / "pictures" / label).mkdir(parents=True)
+    (tmp_path / "images" / label).mkdir(parents=True)
     for number in range(20):
-      (tmp_path / "pictures" / label / f"{number}.jpg").write_bytes(b"")
-  return tmp_path / "pictures"
+      (tmp_path / "images" / label / f"{number}.jpg").write_bytes(b"")
+  return tmp_path / "images"
 
 
 def arguments(folder: Path, *more: str) -> list[str]:
   """Everything below one folder; a flag that is given again wins."""
   paths = {
-    "image_dir": "pictures",
+    "image_dir": "images",
     "output_graph": "out/graph.pb",
     "output_labels": "out/labels.txt",
     "summaries_dir": "logs",
@@ -249,10 +249,10 @@ def test_all_that_is_given_reaches_the_stages():
   ],
 )
 def test_images_of_fewer_than_two_labels_or_two_folders_of_one(names, sentence, tmp_path):
-  (tmp_path / "pictures").mkdir()
+  (tmp_path / "images").mkdir()
   for name in names:
-    (tmp_path / "pictures" / name).parent.mkdir(exist_ok=True)
-    (tmp_path / "pictures" / name).write_bytes(b"")
+    (tmp_path / "images" / name).parent.mkdir(exist_ok=True)
+    (tmp_path / "images" / name).write_bytes(b"")
   with pytest.raises(InputError, match=re.escape(sentence)):
     run(arguments(tmp_path))
 
@@ -272,7 +272,7 @@ def test_the_warnings_of_the_script(images, tmp_path, capsys):
 def warnings(folder: Path, capsys, *more: str) -> list[str]:
   # It ends where the images, which are empty, or the splits are looked at.
   with contextlib.suppress(InputError):
-    run(arguments(folder, "--saved_model_dir=" + str(folder / "pictures"), *more))
+    run(arguments(folder, "--saved_model_dir=" + str(folder / "images"), *more))
   return [line for line in capsys.readouterr().err.splitlines() if line.startswith("WARNING")]
 
 

@@ -105,7 +105,7 @@ def digit_images(made, digits) -> Images:
 @pytest.mark.parametrize("which", ["trained", "digits"])
 def test_the_float_file_gives_what_the_saved_model_gives(which, request):
   model = request.getfixturevalue(which)
-  pictures = request.getfixturevalue({"trained": "pictures", "digits": "digit_pictures"}[which])
+  pictures = request.getfixturevalue({"trained": "pictures", "digits": "digit_images"}[which])
   scores = interpret(model.folder / "lite" / "model.tflite", pictures.pixels)
   np.testing.assert_allclose(scores, pictures.scores, atol=BOUND)
   np.testing.assert_array_equal(scores.argmax(axis=1), pictures.scores.argmax(axis=1))
