@@ -1,53 +1,203 @@
-"""What Beam workers install: the source package has all that they execute."""
+"""What users and Beam's workers install: the package `beam_retrain` and nothing beside it, whatever lies around it."""
+
+from __future__ import annotations
 
 import shutil
 import subprocess
 import sys
 import tarfile
+import zipfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
 import pytest
 
-from tests.helpers import ROOT
+from beam_retrain.transforms.core.images.idx import encode_idx
+from tests.conftest import DigitsRun
+from tests.helpers import ROOT, python
 
 _ROOMS = ("pipelines", "transforms", "trainer", "reporting")
+_RAISES = 'raise ImportError("this is somebody else\'s package")\n'
+
+
+class Packed(NamedTuple):
+  """`folder`: a copy of the checkout; `sdist` and `wheel`: their files by name, the sdist's below its one folder."""
+
+  folder: Path
+  wheel_path: Path
+  sdist: dict[str, tarfile.TarInfo]
+  wheel: list[str]
 
 
 @pytest.fixture(scope="module")
-def packed(tmp_path_factory) -> set[str]:
-  """Names in the sdist that `--setup_file=./setup.py` makes, below its one folder."""
+def packed(tmp_path_factory: pytest.TempPathFactory) -> Packed:
+  """Builds both, as `--setup_file=./setup.py` and `pip wheel` do."""
   copy = tmp_path_factory.mktemp("package")
   for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
     shutil.copy(ROOT / name, copy)
   for name in ("beam_retrain", *_ROOMS):
     shutil.copytree(ROOT / name, copy / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
-  subprocess.run([sys.executable, "setup.py", "--quiet", "sdist"], cwd=copy, check=True, capture_output=True)
+  python("setup.py", "--quiet", "sdist", "bdist_wheel", cwd=copy)
   (archive,) = (copy / "dist").glob("*.tar.gz")
+  (wheel,) = (copy / "dist").glob("*.whl")
   with tarfile.open(archive) as tar:
-    return {name.split("/", 1)[1] for name in tar.getnames() if "/" in name}
+    members = {member.name.split("/", 1)[1]: member for member in tar.getmembers() if "/" in member.name}
+  with zipfile.ZipFile(wheel) as file:
+    return Packed(copy, wheel, members, file.namelist())
+
+
+def _tops(names: Iterable[str]) -> set[str]:
+  return {name.split("/", 1)[0] for name in names}
 
 
 def test_every_module_is_packed(packed):
   files = [path for name in _ROOMS for path in (ROOT / name).rglob("*.py")]
   modules = {f"beam_retrain/{path.relative_to(ROOT).as_posix()}" for path in files}
   assert len(modules) > 50
-  assert modules <= packed
+  assert modules <= packed.sdist.keys()
+  assert modules <= set(packed.wheel)
 
 
-def test_the_bundled_trunk_is_packed_and_small_enough(packed):
-  assert "beam_retrain/transforms/core/bundled_trunk/weights.npz" in packed
+def test_nothing_but_the_one_package_is_packed(packed):
+  about = {"beam_retrain.egg-info", "LICENSE", "PKG-INFO", "README.md", "pyproject.toml", "setup.cfg", "setup.py"}
+  assert _tops(packed.sdist) == {"beam_retrain"} | about
+  assert _tops(packed.wheel) == {"beam_retrain", "beam_retrain-0.4.0.dist-info"}
+
+
+def test_what_is_packed_are_files_and_no_links(packed):
+  assert [name for name, member in packed.sdist.items() if not (member.isfile() or member.isdir())] == []
+  with zipfile.ZipFile(packed.wheel_path) as wheel:
+    # The file type of Unix: 0 where the writer said none, 0o10 for a file, 0o12 for a link.
+    assert {entry.external_attr >> 28 for entry in wheel.infolist()} <= {0, 0o10}
+
+
+def test_the_bundled_trunk_is_packed_and_small_enough_but_not_its_recipe(packed):
+  for names in (packed.sdist, packed.wheel):
+    assert "beam_retrain/transforms/core/bundled_trunk/weights.npz" in names
+    assert not [name for name in names if "glyphs" in name or "recipe" in name]
   assert (ROOT / "transforms/core/bundled_trunk/weights.npz").stat().st_size <= 6_000_000
 
 
 def test_the_report_s_templates_are_packed(packed):
-  folder = ROOT / "reporting/templates"
-  assert {f"beam_retrain/{path.relative_to(ROOT).as_posix()}" for path in folder.iterdir()} <= packed
-  assert "beam_retrain/reporting/templates/report.html" in packed
+  templates = {f"beam_retrain/{path.relative_to(ROOT).as_posix()}" for path in (ROOT / "reporting/templates").iterdir()}
+  assert templates <= packed.sdist.keys()
+  assert templates <= set(packed.wheel)
+  assert "beam_retrain/reporting/templates/report.html" in templates
 
 
-def test_nothing_else_is_packed(packed):
-  tops = {name.split("/", 1)[0] for name in packed}
-  assert tops == {"beam_retrain", "beam_retrain.egg-info", "LICENSE", "PKG-INFO", "README.md"} | {
-    "pyproject.toml",
-    "setup.cfg",
-    "setup.py",
-  }
+class Installed(NamedTuple):
+  """An environment of its own, with the wheel in it; what the wheel depends on is this environment's."""
+
+  folder: Path
+
+  def pip(self, *arguments: str | Path) -> None:
+    python("-m", "pip", f"--python={self.folder / 'bin' / 'python'}", "--quiet", *arguments, cwd=self.folder)
+
+  def run(self, folder: Path, *command: str | Path) -> subprocess.CompletedProcess[str]:
+    """Runs a command of the environment in a folder, with nothing of the checkout on its path."""
+    program, *arguments = command
+    return subprocess.run(
+      [self.folder / "bin" / program, *arguments],
+      cwd=folder,
+      env={"PATH": "/usr/bin:/bin", "HOME": str(self.folder), "TF_CPP_MIN_LOG_LEVEL": "2"},
+      capture_output=True,
+      text=True,
+      check=False,
+    )
+
+  def files(self) -> list[str]:
+    (package,) = self.folder.glob("lib/python*/site-packages/beam_retrain")
+    return sorted(path.relative_to(package).as_posix() for path in package.rglob("*.py"))
+
+
+@pytest.fixture(scope="module")
+def installed(packed, tmp_path_factory) -> Installed:
+  folder = tmp_path_factory.mktemp("environment") / "env"
+  python("-m", "venv", "--without-pip", folder)
+  environment = Installed(folder)
+  environment.pip("install", "--no-deps", "--no-index", packed.wheel_path)
+  (packages,) = folder.glob("lib/python*/site-packages")
+  # A folder that a .pth file names is searched, but its own .pth files are not read: no editable installation leads
+  # to the checkout.
+  (packages / "dependencies.pth").write_text("\n".join(path for path in sys.path if path.endswith("site-packages")))
+  return environment
+
+
+@pytest.fixture(scope="module")
+def theirs(tmp_path_factory) -> Path:
+  """A wheel of somebody else's package `trainer`, as Coqui's on PyPI is one."""
+  folder = tmp_path_factory.mktemp("theirs")
+  (folder / "trainer").mkdir()
+  (folder / "trainer" / "__init__.py").write_text(_RAISES)
+  (folder / "setup.py").write_text(
+    "import setuptools\nsetuptools.setup(name='trainer', version='0.0.36', packages=['trainer'])\n"
+  )
+  python("setup.py", "--quiet", "bdist_wheel", cwd=folder)
+  (wheel,) = (folder / "dist").glob("*.whl")
+  return wheel
+
+
+def test_it_works_from_an_empty_folder(installed, tmp_path):
+  here = tmp_path / "here"
+  here.mkdir()
+  shown = installed.run(here, "beam-retrain", "--version")
+  assert (shown.returncode, shown.stdout) == (0, "beam-retrain 0.4.0\n"), shown.stderr
+  _write_idx(tmp_path / "idx")
+  done = installed.run(here, "beam-retrain", "convert", f"--input={tmp_path / 'idx'}", "--output=out")
+  assert done.returncode == 0, done.stderr
+  assert len(list((here / "out").rglob("*.jpg"))) == 30
+  where = installed.run(here, "python", "-c", "import beam_retrain; print(beam_retrain.__file__)").stdout
+  assert where.startswith(str(installed.folder))
+
+
+def _write_idx(folder: Path) -> None:
+  folder.mkdir()
+  pixels = np.random.default_rng(5).integers(0, 256, (30, 9, 8), dtype=np.uint8)
+  for name, some in (("train", slice(0, 20)), ("t10k", slice(20, None))):
+    (folder / f"{name}-images-idx3-ubyte").write_bytes(encode_idx(pixels[some]))
+    (folder / f"{name}-labels-idx1-ubyte").write_bytes(encode_idx((np.arange(30) % 2).astype(np.uint8)[some]))
+
+
+def test_a_package_trainer_beside_it_does_no_harm_nor_does_its_removal(installed, theirs, made: DigitsRun, tmp_path):
+  before = installed.files()
+  command = ["beam-retrain", "train", f"--input={made.bottlenecks}", "--rounds=1"]
+  installed.pip("install", "--no-deps", "--no-index", theirs)
+  assert "somebody else's" in installed.run(tmp_path, "python", "-c", "import trainer").stderr
+  done = installed.run(tmp_path, *command, "--output=beside")
+  assert done.returncode == 0, done.stderr
+  installed.pip("uninstall", "--yes", "trainer")
+  assert "No module named 'trainer'" in installed.run(tmp_path, "python", "-c", "import trainer").stderr
+  assert installed.files() == before
+  done = installed.run(tmp_path, *command, "--output=after")
+  assert done.returncode == 0, done.stderr
+
+
+def test_folders_of_these_names_in_the_current_one_do_no_harm(installed, made: DigitsRun, tmp_path):
+  """Python puts the current folder first on the path of `python -m`, and Beam's workers are started so."""
+  for room in _ROOMS:
+    (tmp_path / room).mkdir()
+    (tmp_path / room / "__init__.py").write_text(_RAISES)
+  for label in ("ant", "bee"):
+    for path in sorted((made.data / label).iterdir())[:30]:
+      (tmp_path / "data" / label).mkdir(parents=True, exist_ok=True)
+      shutil.copy(path, tmp_path / "data" / label)
+  two = ("--direct_running_mode=multi_processing", "--direct_num_workers=2")
+  flags = ("--input=data", f"--trunk={made.data.parent / 'trunk'}", "--output=out", "--validation_percentage=20")
+  splits = ("--testing_percentage=30", "--runner=FnApiRunner", *two)
+  done = installed.run(tmp_path, "python", "-m", "beam_retrain.pipelines.bottlenecks", *flags, *splits)
+  assert done.returncode == 0, done.stderr
+  assert (tmp_path / "out" / "COMPLETED").exists()
+
+
+def test_the_rooms_at_the_top_are_commands_of_a_checkout():
+  assert "usage: beam-retrain bottlenecks" in python("-m", "pipelines.bottlenecks", "--help").stdout
+
+
+@pytest.mark.parametrize("room", _ROOMS)
+def test_a_bare_import_of_a_room_is_no_import_of_ours(room):
+  """By two names a module would be loaded twice, and `except InputError` would miss the other's."""
+  command = [Path(sys.executable).parent / "ruff", "check", "--stdin-filename=transforms/new.py", "-"]
+  checked = subprocess.run(command, input=f"import {room}.new\n", cwd=ROOT, capture_output=True, text=True, check=False)
+  assert "TID251" in checked.stdout
