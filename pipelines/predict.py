@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import csv
-import io
 import json
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -19,7 +17,7 @@ from beam_retrain.transforms.core.models.choose_variant import TRUNK_FOLDER, cho
 from beam_retrain.transforms.core.models.head import HEAD_FILE, decode_head
 from beam_retrain.transforms.core.models.inference import LoadedModel, infer_images, load_model
 from beam_retrain.transforms.core.models.scoring_model import with_head
-from beam_retrain.transforms.core.records.csv_cells import escape_cell
+from beam_retrain.transforms.core.records.csv_format import csv_line, escape_cell
 from beam_retrain.transforms.core.records.quarantine import Quarantined, Reason
 from beam_retrain.transforms.core.records.schema import Image
 from beam_retrain.transforms.core.run.cli import (
@@ -163,13 +161,7 @@ def _as_csv(predictions: Iterable[Prediction]) -> Iterator[str]:
   yield "file_name,rank,label,confidence"
   for path, ranked in predictions:
     for rank, (label, score) in enumerate(ranked, start=1):
-      yield _csv_line([escape_cell(path), rank, escape_cell(label), f"{score:.6f}"])
-
-
-def _csv_line(cells: Sequence[Any]) -> str:
-  text = io.StringIO()
-  csv.writer(text, lineterminator="").writerow(cells)
-  return text.getvalue()
+      yield csv_line([escape_cell(path), rank, escape_cell(label), f"{score:.6f}"], end="")
 
 
 def _as_json(predictions: Iterable[Prediction]) -> Iterator[str]:

@@ -12,7 +12,7 @@ from typing import Any
 from apache_beam.options.pipeline_options import PipelineOptions, S3Options
 
 from beam_retrain.pipelines.jobs import output_dir
-from beam_retrain.transforms.core.errors import InputError
+from beam_retrain.transforms.core.errors import InputError, first_line
 from beam_retrain.transforms.core.records.schema import COMPLETED_FILE, INFO_FILE
 from beam_retrain.transforms.core.run.cli import DONE, GATE_MISSED, ArgumentParser
 from beam_retrain.transforms.core.run.output_dir import OutputDir
@@ -94,7 +94,7 @@ def _kept_here(copy: str, output: str, error: Exception) -> str:
   """Keeps the model where it was made; returns what the user is told."""
   kept = tempfile.mkdtemp(prefix="beam-retrain-model-")
   os.replace(copy, kept)
-  why = next(iter(str(error).splitlines()), type(error).__name__).rstrip(".")
+  why = first_line(error).rstrip(".")
   return (
     f"{output}: the model could not be taken there ({why}): it is whole in {kept}, to be used or copied from there;"
     f" what is in {output} is no finished model."

@@ -6,11 +6,10 @@ No Beam job: a sample of the images is looked at in this process, or with --all 
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -37,6 +36,7 @@ from beam_retrain.transforms.core.run.cli import (
 )
 from beam_retrain.transforms.core.run.progress_line import CountProgress
 from beam_retrain.transforms.core.runtimes.variant import BFLOAT16, INT8
+from beam_retrain.transforms.core.system.prefetch import batched
 from beam_retrain.transforms.core.system.tensorflow import load_tensorflow
 from beam_retrain.transforms.core.verify.agreement import Disagreement, Tally
 from beam_retrain.transforms.evaluation.compare_outputs import check_comparable, compare_outputs
@@ -193,7 +193,7 @@ def _verify(flags: argparse.Namespace) -> int:
   images = source.read_sample(splits, percentages, count) if count else source.read_all(splits, percentages)
   good, bad = 0, 0
   with CountProgress("verify", total=count) as progress:
-    for entries in _batches(exact.infer(images, exact.load_once)):
+    for entries in batched(exact.infer(images, exact.load_once), BATCH_SIZE):
       for entry in entries:
         if isinstance(entry, Quarantined):
           print(f"{entry.key}: {entry.reason}: {entry.detail}", file=sys.stderr)
@@ -213,12 +213,6 @@ def _verify(flags: argparse.Namespace) -> int:
   if trunk.serving.why:
     print(trunk.serving, file=sys.stderr)
   return _report(tallies, good, bad, flags)
-
-
-def _batches(items: Iterable[Inferred | Quarantined]) -> Iterator[list[Inferred | Quarantined]]:
-  iterator = iter(items)
-  while batch := list(itertools.islice(iterator, BATCH_SIZE)):
-    yield batch
 
 
 def _written_lite_files(model: Model) -> list[str]:

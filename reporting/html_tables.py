@@ -21,7 +21,7 @@ from beam_retrain.transforms.core.metrics.figures import (
   ShownImage,
   SliceFigures,
 )
-from beam_retrain.transforms.core.records.csv_cells import escape_cell
+from beam_retrain.transforms.core.records.csv_format import escape_cell
 
 MAX_MATRIX_LABELS = 40
 MAX_ROWS = 100

@@ -21,7 +21,7 @@ from beam_retrain.transforms.core.metrics.mistakes import Mistakes, shown_image
 from beam_retrain.transforms.core.metrics.predictions import Row
 from beam_retrain.transforms.core.metrics.slices import extract_slices
 from beam_retrain.transforms.core.metrics.statistics import wilson_interval
-from beam_retrain.transforms.core.records.csv_cells import escape_cell
+from beam_retrain.transforms.core.records.csv_format import escape_cell
 from beam_retrain.transforms.core.records.slice_manifest import ManifestRow
 from beam_retrain.transforms.core.run.run_info import RunInfo
 from beam_retrain.transforms.core.runtimes.trunk_info import TrunkInfo

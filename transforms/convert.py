@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import itertools
 from collections.abc import Iterator
 from typing import cast
 
@@ -14,6 +13,7 @@ from beam_retrain.transforms.core.records.schema import Image, encode_image
 from beam_retrain.transforms.core.records.shards import Shard
 from beam_retrain.transforms.core.records.tfrecord import frame
 from beam_retrain.transforms.core.run.stats import Stats
+from beam_retrain.transforms.core.system.prefetch import batched
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.shards.work import ShardTask, Written
 from beam_retrain.transforms.sources.idx import IdxRange, image_key
@@ -62,7 +62,7 @@ class ConvertShard(ShardTask):
       extensions = self._tree_extensions or [self.record_extension]
       encoded = (encode_each(images, IMAGE_FORMATS[extension], self.quality) for extension in extensions)
       numbered = enumerate(zip(label_bytes, *encoded, strict=True))
-      while block := list(itertools.islice(numbered, _WRITTEN_TOGETHER)):
+      for block in batched(numbered, _WRITTEN_TOGETHER):
         tree: list[tuple[str, bytes]] = []
         found: list[Written | Quarantined] = []
         for number, (byte, *pictures) in block:

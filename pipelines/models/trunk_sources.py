@@ -16,7 +16,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from beam_retrain.transforms.core.errors import InputError
+from beam_retrain.transforms.core.errors import InputError, first_line
 from beam_retrain.transforms.core.runtimes.prepared import (
   PREPARED_FOLDER,
   find_prepared,
@@ -25,6 +25,7 @@ from beam_retrain.transforms.core.runtimes.prepared import (
 )
 from beam_retrain.transforms.core.runtimes.trunk_info import TrunkInfo
 from beam_retrain.transforms.core.runtimes.variant import INT8, OPENVINO, Variant
+from beam_retrain.transforms.core.system import local_files
 from beam_retrain.transforms.core.system.tensorflow import load_tensorflow
 from beam_retrain.transforms.io import cache
 from beam_retrain.transforms.io.transfer import bring, replace_folder
@@ -206,9 +207,9 @@ def _digest_source(handle: str, path: str, weights: str | None, input_px: int | 
   from beam_retrain.transforms.core.models.saved_model import BUNDLED_WEIGHTS, fingerprint_folder
 
   if handle == BUNDLED:
-    content = [BUNDLED, _hash_file(str(BUNDLED_WEIGHTS))] if BUNDLED_WEIGHTS.exists() else []
+    content = [BUNDLED, local_files.sha256(str(BUNDLED_WEIGHTS))] if BUNDLED_WEIGHTS.exists() else []
   elif handle.startswith(_KERAS):
-    content = [handle, _hash_file(weights)] if weights and os.path.isfile(weights) else []
+    content = [handle, local_files.sha256(weights)] if weights and os.path.isfile(weights) else []
   else:
     content = [_SAVED_MODEL, fingerprint_folder(path)] if os.path.isdir(path) else []
   versions = [_PREPARATION, tf.__version__, importlib.metadata.version("keras")]
@@ -233,7 +234,7 @@ def _load_bundled() -> Trunk:
     raise InputError(str(error)) from error
   return _freeze(
     BUNDLED,
-    [BUNDLED, _hash_file(str(BUNDLED_WEIGHTS))],
+    [BUNDLED, local_files.sha256(str(BUNDLED_WEIGHTS))],
     lambda images: model(images, training=False),
     inception.BUNDLED_INPUT_PX,
   )
@@ -253,7 +254,7 @@ def _load_keras(handle: str, weights: str | None, input_px: int | None) -> Trunk
   try:
     model = application(include_top=False, pooling="avg", weights=weights or "imagenet")
   except Exception as error:
-    first = next(iter(str(error).splitlines()), type(error).__name__)
+    first = first_line(error)
     if weights:
       raise InputError(f"--trunk_weights {weights} does not fit {name} without its top ({first}).") from error
     raise InputError(
@@ -285,7 +286,7 @@ def _load_saved_model(handle: str, path: str, input_px: int | None) -> Trunk:
     is_of_tensorflow_1 = os.path.exists(os.path.join(path, _TENSORFLOW_1_MODULE))
     loaded = _load_tensorflow_1_module(path) if is_of_tensorflow_1 else hub.load(path)
   except Exception as error:
-    first = next(iter(str(error).splitlines()), type(error).__name__)
+    first = first_line(error)
     raise InputError(
       f"--trunk {handle} cannot be loaded as a SavedModel ({first}): fetch or export it again."
     ) from error
@@ -294,7 +295,7 @@ def _load_saved_model(handle: str, path: str, input_px: int | None) -> Trunk:
   try:
     return _freeze(handle, [_SAVED_MODEL, fingerprint_folder(path)], embed, int(own_px or input_px or 299))
   except (ValueError, TypeError, tf.errors.OpError) as error:
-    first = next(iter(str(error).splitlines()), type(error).__name__)
+    first = first_line(error)
     raise InputError(
       f"--trunk {handle} does not take a batch of images [N, H, W, 3] ({first}): give an image feature-vector model."
     ) from error
@@ -369,14 +370,9 @@ def _resolve_hub(handle: str) -> str:
   try:
     path: str = hub.resolve(url)
   except Exception as error:
-    first = next(iter(str(error).splitlines()), type(error).__name__)
+    first = first_line(error)
     raise InputError(
       f"TF Hub cannot be reached for {url} ({first}): set TFHUB_CACHE_DIR to a folder that holds the module, or use"
       " --trunk keras:InceptionV3 with --trunk_weights FILE, or --trunk bundled."
     ) from error
   return path
-
-
-def _hash_file(path: str) -> str:
-  with open(path, "rb") as file:
-    return hashlib.file_digest(file, "sha256").hexdigest()

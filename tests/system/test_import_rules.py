@@ -26,7 +26,7 @@ _WITHOUT_TENSORFLOW = (
   "metrics.mistakes",
   "metrics.predictions",
   "models.head",
-  "records.csv_cells",
+  "records.csv_format",
   "records.example",
   "records.quarantine",
   "records.schema",

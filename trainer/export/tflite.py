@@ -37,6 +37,7 @@ from beam_retrain.transforms.core.records.splits import SplitPercentages, stable
 from beam_retrain.transforms.core.records.tfrecord import read_records
 from beam_retrain.transforms.core.run.progress_line import CountProgress
 from beam_retrain.transforms.core.system import local_files
+from beam_retrain.transforms.core.system.prefetch import batched
 
 _SALT = b"beam-retrain-calibration-1:"
 _BATCH_SIZE = 32
@@ -171,23 +172,12 @@ def _accuracy(model: LiteModel, wanted: Mapping[str, Image], folder: str) -> flo
     lambda encoded: preprocess(encoded, model.input_px), input_signature=[tf.TensorSpec([None], tf.string)]
   )
   with CountProgress("int8 accuracy", total=len(wanted)) as progress:
-    for batch in _batches(_find(folder, wanted)):
+    for batch in batched(_find(folder, wanted), _BATCH_SIZE):
       images = decode(tf.constant([encoded for _, encoded in batch])).numpy()
       predicted = model.score(images).argmax(axis=1)
       right += int(np.sum(predicted == [wanted[key].class_index for key, _ in batch]))
       progress.add(len(batch))
   return right / len(wanted)
-
-
-def _batches(images: Iterator[tuple[str, bytes]]) -> Iterator[list[tuple[str, bytes]]]:
-  batch = []
-  for image in images:
-    batch.append(image)
-    if len(batch) == _BATCH_SIZE:
-      yield batch
-      batch = []
-  if batch:
-    yield batch
 
 
 def _describe(bottlenecks: str, split: str) -> Iterator[tuple[str, Image]]:

@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from beam_retrain.trainer.export.sub_graph import keep_what_computes
-from beam_retrain.transforms.core.errors import InputError
+from beam_retrain.transforms.core.errors import InputError, first_line
 from beam_retrain.transforms.core.records.schema import BOTTLENECK, CLASS_INDEX, LABEL
 
 
@@ -42,7 +42,7 @@ def load_transform(folder: str, labels: Sequence[str], dimensions: int) -> tf.ty
       }
     )
   except Exception as error:
-    first = next(iter(str(error).splitlines()), type(error).__name__)
+    first = first_line(error)
     raise InputError(f"{folder} cannot be used as a transform graph ({first}): run `bottlenecks` again.") from error
   if not np.array_equal(transformed[CLASS_INDEX].numpy(), np.arange(len(labels))):
     raise InputError(f"{folder} numbers the labels in another way than labels.txt: run `bottlenecks` again.")

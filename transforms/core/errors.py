@@ -31,6 +31,11 @@ def user_sentence(error: BaseException) -> str | None:
   return found[-1] if found else None
 
 
+def first_line(error: BaseException) -> str:
+  """Returns the first line of what an error says, or the name of its class where it says nothing."""
+  return next(iter(str(error).splitlines()), type(error).__name__)
+
+
 _FLAG_NAMES: ContextVar[Mapping[str, str]] = ContextVar("flag names", default={})  # noqa: B039  never changed in place
 
 

@@ -24,12 +24,13 @@ from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.metrics import comparison
 from beam_retrain.transforms.core.metrics.comparison import CHANGE_TYPES, Bucket, Change, Comparison, Gone, New, Plan
 from beam_retrain.transforms.core.metrics.figures import ColumnSlices, ComparisonResult, ShownImage
-from beam_retrain.transforms.core.metrics.predictions import Row, csv_line, read_part, read_predictions
+from beam_retrain.transforms.core.metrics.predictions import Row, read_part, read_predictions
 from beam_retrain.transforms.core.metrics.slices import extract_slices
-from beam_retrain.transforms.core.records.csv_cells import escape_cell
+from beam_retrain.transforms.core.records.csv_format import csv_line, csv_text, escape_cell
 from beam_retrain.transforms.core.records.shards import ShardReport
 from beam_retrain.transforms.core.records.slice_manifest import ManifestRow, read_columns, read_manifest
 from beam_retrain.transforms.core.records.splits import stable_hash
+from beam_retrain.transforms.core.system.prefetch import batched
 from beam_retrain.transforms.io import files
 
 CHANGES_FILES = tuple(f"{kind}.csv" for kind in CHANGE_TYPES)
@@ -198,8 +199,7 @@ def _pack(kind: str, rows: Iterable[Sequence[str]], key_at: int, buckets: int) -
     key_at: which of them is the key.
     buckets: how many there are.
   """
-  rows = iter(rows)
-  while held := list(itertools.islice(rows, _ROWS_HELD)):
+  for held in batched(rows, _ROWS_HELD):
     of_bucket: defaultdict[int, list[Sequence[str]]] = defaultdict(list)
     for row in held:
       of_bucket[stable_hash(row[key_at], _SALT) % buckets].append(row)
@@ -208,9 +208,7 @@ def _pack(kind: str, rows: Iterable[Sequence[str]], key_at: int, buckets: int) -
 
 
 def _squeeze(rows: Iterable[Sequence[str]]) -> bytes:
-  text = io.StringIO()
-  csv.writer(text, lineterminator="\n").writerows(rows)
-  return gzip.compress(text.getvalue().encode(), compresslevel=1, mtime=0)
+  return gzip.compress(csv_text(rows).encode(), compresslevel=1, mtime=0)
 
 
 def _expand(squeezed: bytes) -> Iterator[list[str]]:

@@ -34,13 +34,13 @@ from beam_retrain.transforms.core.metrics.mistakes import (
 )
 from beam_retrain.transforms.core.metrics.predictions import (
   HEADER,
-  csv_line,
   part_line,
   predict,
   read_part_cells,
   row_of,
   whole_line,
 )
+from beam_retrain.transforms.core.records.csv_format import csv_line
 from beam_retrain.transforms.core.records.quarantine import Quarantined
 from beam_retrain.transforms.core.records.shards import Shard, ShardReport
 from beam_retrain.transforms.core.run.stats import Stats

@@ -18,6 +18,7 @@ from beam_retrain.transforms.core.records.quarantine import Quarantined, Reason
 from beam_retrain.transforms.core.records.schema import Bottleneck, decode_bottleneck
 from beam_retrain.transforms.core.records.shards import Input, Shard
 from beam_retrain.transforms.core.records.tfrecord import read_records
+from beam_retrain.transforms.core.system.prefetch import batched
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.io.transfer import bring
 from beam_retrain.transforms.shards.work import read_quarantined
@@ -99,7 +100,7 @@ class ScoreBottlenecks(Scorer):
   def score(self, shard: Shard) -> Iterator[tuple[Scored, ...] | Quarantined]:
     head = self._load_once()
     records = itertools.chain.from_iterable(map(_read_bottlenecks, shard.inputs))
-    while batch := list(itertools.islice(records, self._batch_size)):
+    for batch in batched(records, self._batch_size):
       scores = head(np.stack([bottleneck.vector for bottleneck in batch]))
       for bottleneck, row in zip(batch, scores, strict=True):
         yield self._checked(bottleneck, row)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import apache_beam as beam
 
 from beam_retrain.transforms.core.images.thumbnails import thumbnail
-from beam_retrain.transforms.core.records.csv_cells import escape_cell
+from beam_retrain.transforms.core.records.csv_format import escape_cell
 from beam_retrain.transforms.core.records.schema import Image
 from beam_retrain.transforms.core.records.shards import Shard
 

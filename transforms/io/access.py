@@ -8,7 +8,7 @@ from typing import Any
 
 from apache_beam.options.pipeline_options import S3Options
 
-from beam_retrain.transforms.core.errors import InputError
+from beam_retrain.transforms.core.errors import InputError, first_line
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.io.object_stores import gs
 from beam_retrain.transforms.io.object_stores.options import options_in_use
@@ -150,4 +150,4 @@ def _ask_gs(path: str, bucket: str, prefix: str) -> None:
 
 
 def _first(error: Exception) -> str:
-  return next(iter(str(error).splitlines()), type(error).__name__).rstrip(".: ")
+  return first_line(error).rstrip(".: ")

@@ -17,7 +17,6 @@ import contextlib
 import errno
 import functools
 import glob
-import hashlib
 import json
 import os
 import shutil
@@ -27,6 +26,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from beam_retrain.transforms.core.system import local_files
 from beam_retrain.transforms.io import files
 
 _SUMS_FILE = "cache.json"  # of an entry: relative path -> SHA-256
@@ -156,8 +156,7 @@ def _sums(entry: str) -> dict[str, str]:
     for name in sorted(names):
       path = os.path.join(parent, name)
       if os.path.relpath(path, entry) != _SUMS_FILE:
-        with open(path, "rb") as file:
-          sums[os.path.relpath(path, entry)] = hashlib.file_digest(file, "sha256").hexdigest()
+        sums[os.path.relpath(path, entry)] = local_files.sha256(path)
   return sums
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 import apache_beam as beam
 
-from beam_retrain.transforms.core.records.csv_cells import escape_cell
+from beam_retrain.transforms.core.records.csv_format import csv_text, escape_cell
 from beam_retrain.transforms.core.records.leaks import LeakedImage, count_leaks, leaks_csv
 from beam_retrain.transforms.core.records.quarantine import Quarantined
 from beam_retrain.transforms.core.records.schema import (
@@ -117,20 +117,11 @@ def delete_strays(folder: str, current: set[str]) -> None:
 
 def quarantine_csv(entries: Iterable[Quarantined]) -> str:
   """Returns the quarantine as CSV: `file_name,split,size_bytes,reason,detail`."""
-  text = io.StringIO()
-  writer = csv.writer(text, lineterminator="\n")
-  writer.writerow(["file_name", "split", "size_bytes", "reason", "detail"])
-  for entry in sorted(entries, key=lambda entry: (entry.split, entry.key)):
-    writer.writerow(
-      [
-        escape_cell(entry.key),
-        entry.split,
-        entry.size_bytes,
-        str(entry.reason),
-        escape_cell(entry.detail),
-      ]
-    )
-  return text.getvalue()
+  rows = (
+    [escape_cell(entry.key), entry.split, entry.size_bytes, str(entry.reason), escape_cell(entry.detail)]
+    for entry in sorted(entries, key=lambda entry: (entry.split, entry.key))
+  )
+  return csv_text([["file_name", "split", "size_bytes", "reason", "detail"], *rows])
 
 
 def read_quarantine(path: str, limit: int) -> list[list[str]]:

@@ -12,12 +12,13 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 import apache_beam as beam
 
 from beam_retrain.transforms.core.errors import InputError
-from beam_retrain.transforms.core.records.csv_table import by_key
+from beam_retrain.transforms.core.records.csv_format import by_key
 from beam_retrain.transforms.core.records.input_manifest import ManifestRow, read_images, summarise
 from beam_retrain.transforms.core.records.quarantine import Quarantined, Reason
 from beam_retrain.transforms.core.records.schema import VALIDATION
 from beam_retrain.transforms.core.records.shards import IMAGES_PER_SHARD
 from beam_retrain.transforms.core.records.splits import SplitPercentages, stable_hash, with_validation
+from beam_retrain.transforms.core.system.prefetch import batched
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.sources.base import SourceOptions
 from beam_retrain.transforms.sources.image_files import (
@@ -70,8 +71,8 @@ class ManifestSource(ImageFilesSource):
     return _PlanManifest(self.path, with_validation(splits), percentages, buckets)
 
   def list_images(self) -> Iterator[tuple[str | None, ListedImage]]:
-    rows = iter(by_key(read_images(files.read_lines(self.path), self.path), self.path).values())
-    while block := list(itertools.islice(rows, IMAGES_PER_SHARD)):
+    rows = by_key(read_images(files.read_lines(self.path), self.path), self.path).values()
+    for block in batched(rows, IMAGES_PER_SHARD):
       yield from _stat_rows(block)
 
   def has_at_least(self, count: int) -> bool:
@@ -87,8 +88,7 @@ def image_stats(path: str) -> Iterator[files.FileStat | None]:
   Raises:
     InputError: the manifest cannot be read.
   """
-  rows = read_images(files.read_lines(path), path)
-  while block := list(itertools.islice(rows, IMAGES_PER_SHARD)):
+  for block in batched(read_images(files.read_lines(path), path), IMAGES_PER_SHARD):
     yield from files.stat_each([row.path for row in block])
 
 

@@ -16,7 +16,6 @@ digits, which it was made for, and never true of other labels. Here both are nam
 from __future__ import annotations
 
 import csv
-import io
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
@@ -24,7 +23,7 @@ from typing import NamedTuple
 import numpy as np
 
 from beam_retrain.transforms.core.errors import InputError
-from beam_retrain.transforms.core.records.csv_cells import escape_cell
+from beam_retrain.transforms.core.records.csv_format import csv_line, escape_cell
 
 FILE_NAME = "digit_prediction_file.csv"
 QUARANTINE_NAME = "digit_prediction_file_quarantine.csv"
@@ -129,7 +128,5 @@ def whole_lines(part: Iterable[str], execution_time: str) -> Iterator[str]:
     yield _csv_line([*cells, execution_time])
 
 
-def _csv_line(cells: Sequence[object]) -> str:
-  text = io.StringIO()
-  csv.writer(text, lineterminator="\r\n").writerow(cells)  # as the script's file has them
-  return text.getvalue()
+def _csv_line(cells: Iterable[object]) -> str:
+  return csv_line(cells, end="\r\n")  # as the script's file has them

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from beam_retrain.transforms.core.metrics.predictions import Row, read_predictions
-from beam_retrain.transforms.core.records.csv_cells import unescape_cell
+from beam_retrain.transforms.core.records.csv_format import unescape_cell
 
 
 class Judged(NamedTuple):

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from beam_retrain.transforms.core.compat.graph_call import GraphCall, first_line
-from beam_retrain.transforms.core.errors import InputError
+from beam_retrain.transforms.core.compat.graph_call import GraphCall
+from beam_retrain.transforms.core.errors import InputError, first_line
 from beam_retrain.transforms.core.images.decode import decode_rgb
 from beam_retrain.transforms.core.models.inference import LoadedModel, Outputs
 
@@ -121,7 +121,7 @@ def try_out(model: LoadedModel, call: GraphCall, path: str) -> tuple[int, GraphC
     alone = np.concatenate([model.infer(images[row : row + 1])["scores"] for row in range(2)])
   except Exception as error:
     raise InputError(
-      f"{path} gives no {call.output_layer} for a image in {call.input_layer} ({first_line(error)}): give another"
+      f"{path} gives no {call.output_layer} for a image in {call.input_layer} ({first_line(error)[:200]}): give another"
       " --input_layer or --output_layer, or the size it was made for."
     ) from error
   if not call.batch:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from beam_retrain.transforms.core.errors import InputError
+from beam_retrain.transforms.core.errors import InputError, first_line
 
 DEFAULT_PX = 299
 SHOWN_NAMES = 5
@@ -134,7 +134,7 @@ def _import(graph: tf.compat.v1.GraphDef, path: str) -> dict[str, tf.Operation]:
     try:
       tf.import_graph_def(graph, name="")
     except Exception as error:
-      raise InputError(f"{path} cannot be loaded as a graph ({first_line(error)}): freeze it again.") from error
+      raise InputError(f"{path} cannot be loaded as a graph ({first_line(error)[:200]}): freeze it again.") from error
   return {operation.name: operation for operation in imported.get_operations() if operation.outputs}
 
 
@@ -177,8 +177,3 @@ def _may_give_scores(operations: dict[str, tf.Operation], inputs: Sequence[str])
 def _is_ours(graph: tf.compat.v1.GraphDef) -> bool:
   """Says whether the graph was frozen by `beam_retrain.trainer.export.frozen_graph`."""
   return sum(not node.name.startswith(OURS) for node in graph.node) <= 2 < len(graph.node)
-
-
-def first_line(error: Exception) -> str:
-  """Returns the first line of what an exception says, cut to what fits a sentence."""
-  return next(iter(str(error).split("\n")), type(error).__name__)[:200]

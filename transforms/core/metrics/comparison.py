@@ -20,8 +20,7 @@ from beam_retrain.transforms.core.metrics.figures import BETTER, NO_BASELINE, NO
 from beam_retrain.transforms.core.metrics.predictions import Row
 from beam_retrain.transforms.core.metrics.statistics import mcnemar_p_value
 from beam_retrain.transforms.core.records import slice_manifest as manifest
-from beam_retrain.transforms.core.records.csv_cells import escape_cell
-from beam_retrain.transforms.core.records.csv_table import by_key
+from beam_retrain.transforms.core.records.csv_format import by_key, escape_cell
 from beam_retrain.transforms.core.records.slice_manifest import ManifestRow
 
 SIGNIFICANT = 0.05

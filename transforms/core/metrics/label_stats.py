@@ -11,9 +11,7 @@ image has and none was given.
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -25,7 +23,7 @@ from beam_retrain.transforms.core.metrics import calibration
 from beam_retrain.transforms.core.metrics.calibration import UNIT as _UNIT
 from beam_retrain.transforms.core.metrics.figures import Averages, LabelRow, ModelMetrics
 from beam_retrain.transforms.core.metrics.statistics import wilson_interval
-from beam_retrain.transforms.core.records.csv_cells import escape_cell
+from beam_retrain.transforms.core.records.csv_format import csv_text, escape_cell
 
 TOP = 3
 _SMALLEST_SCORE = float(np.finfo(np.float32).eps)  # as scikit-learn's `log_loss` clips float32 scores
@@ -217,23 +215,17 @@ def _averages(rows: Sequence[LabelRow], weighted: bool) -> Averages:
 def per_label_csv(stats: ModelMetrics) -> str:
   """Returns one line per label, in the order of the label list: the fields of `LabelRow`; fractions with six places."""
   names = [field.name for field in dataclasses.fields(LabelRow)]
-  return _csv([names, *([_cell(getattr(row, name)) for name in names] for row in stats.rows)])
+  return csv_text([names, *([_cell(getattr(row, name)) for name in names] for row in stats.rows)])
 
 
 def confusion_csv(stats: ModelMetrics) -> str:
   """Returns the confusion matrix: a line per actual label, a column per predicted one."""
   labels = [escape_cell(row.label) for row in stats.rows]
   lines = [[label, *map(str, row)] for label, row in zip(labels, stats.confusion, strict=True)]
-  return _csv([["actual", *labels], *lines])
+  return csv_text([["actual", *labels], *lines])
 
 
 def _cell(value: object) -> str:
   if value is None:
     return ""
   return f"{value:.6f}" if isinstance(value, float) else escape_cell(str(value))
-
-
-def _csv(rows: Iterable[Sequence[str]]) -> str:
-  text = io.StringIO()
-  csv.writer(text, lineterminator="\n").writerows(rows)
-  return text.getvalue()

@@ -20,7 +20,6 @@ start with the name of the model instead: several models may be asked about a im
 from __future__ import annotations
 
 import csv
-import io
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -28,7 +27,7 @@ import numpy as np
 
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.metrics.label_stats import TOP, Outcome
-from beam_retrain.transforms.core.records.csv_cells import escape_cell
+from beam_retrain.transforms.core.records.csv_format import csv_line, escape_cell
 
 EXECUTION_TIME = "Execution time"
 COLUMNS = (
@@ -185,10 +184,3 @@ def read_predictions(lines: Iterable[str], source: str) -> Iterator[Row]:
 
 def _percent(score: float) -> str:
   return f"{100 * score:.4f}"
-
-
-def csv_line(cells: Sequence[str]) -> str:
-  """Returns one line of a CSV of ours, with its line feed."""
-  text = io.StringIO()
-  csv.writer(text, lineterminator="\n").writerow(cells)
-  return text.getvalue()

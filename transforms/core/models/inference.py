@@ -8,7 +8,6 @@ next one is computed already.
 from __future__ import annotations
 
 import dataclasses
-import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeVar
 
@@ -20,7 +19,7 @@ from beam_retrain.transforms.core.records.quarantine import Quarantined, Reason
 from beam_retrain.transforms.core.records.schema import Image
 from beam_retrain.transforms.core.runtimes.prepared import find_prepared, load_prepared
 from beam_retrain.transforms.core.system.out_of_memory import is_out_of_memory
-from beam_retrain.transforms.core.system.prefetch import map_ahead, prefetch
+from beam_retrain.transforms.core.system.prefetch import batched, map_ahead, prefetch
 from beam_retrain.transforms.core.system.tensorflow import load_tensorflow
 
 T = TypeVar("T")
@@ -94,7 +93,7 @@ def infer_images(
   """
   load = model if callable(model) else lambda: model
   checked = (_check(image, max_pixels) for image in images)
-  batches = (_prepare(items, load, batch_size) for items in _batched(checked, batch_size))
+  batches = (_prepare(items, load, batch_size) for items in batched(checked, batch_size))
   ready = prefetch(batches, depth=1)
   for computed in map_ahead(lambda prepared: _infer_prepared(prepared, load), ready, CALLS_AT_ONCE):
     yield from computed
@@ -191,12 +190,6 @@ def _rows(outputs: Outputs, count: int) -> list[Outputs | Fault]:
 
 def quarantine(image: Image, fault: Fault) -> Quarantined:
   return Quarantined(image.key, len(image.encoded), fault.reason, fault.detail)
-
-
-def _batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
-  iterator = iter(items)
-  while batch := list(itertools.islice(iterator, size)):
-    yield batch
 
 
 def _padded(images: list[Image], size: int) -> list[Image]:

@@ -14,8 +14,9 @@ from typing import Any
 import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
-from beam_retrain.transforms.core.errors import InputError
+from beam_retrain.transforms.core.errors import InputError, first_line
 from beam_retrain.transforms.core.runtimes.prepared import PREPARED_FOLDER
+from beam_retrain.transforms.core.system import local_files
 
 BUNDLED_WEIGHTS = pathlib.Path(__file__).parents[1] / "bundled_trunk" / "weights.npz"
 
@@ -29,7 +30,7 @@ def load_saved_model(path: str) -> Any:
   try:
     loaded = tf.saved_model.load(path)
   except Exception as error:
-    first = next(iter(str(error).splitlines()), type(error).__name__)
+    first = first_line(error)
     raise InputError(f"{path} cannot be loaded as a SavedModel ({first}): write it again.") from error
   if not (hasattr(loaded, "embed") or hasattr(loaded, "score_images")):
     raise InputError(f"{path} is a SavedModel, but neither a trunk nor a model of beam-retrain: give the right folder.")
@@ -93,6 +94,5 @@ def fingerprint_folder(folder: str) -> str:
     for name in sorted(names):
       path = os.path.join(parent, name)
       digest.update(os.path.relpath(path, folder).encode() + b"\0")
-      with open(path, "rb") as file:
-        digest.update(hashlib.file_digest(file, "sha256").digest())
+      digest.update(bytes.fromhex(local_files.sha256(path)))
   return digest.hexdigest()

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 import numpy as np
 import tensorflow as tf
 
-from beam_retrain.transforms.core.errors import InputError
+from beam_retrain.transforms.core.errors import InputError, first_line
 from beam_retrain.transforms.core.system.tensorflow import native_stderr_held_back
 
 
@@ -48,7 +48,7 @@ class LiteModel:
         self._interpreter = tf.lite.Interpreter(model_path=path, num_threads=os.cpu_count())
         self._interpreter.allocate_tensors()
     except (ValueError, RuntimeError) as error:
-      first = next(iter(str(error).splitlines()), type(error).__name__)
+      first = first_line(error)
       raise InputError(f"{path} cannot be loaded as a TensorFlow Lite file ({first}): write it again.") from error
     inputs, outputs = self._interpreter.get_input_details(), self._interpreter.get_output_details()
     shape = inputs[0]["shape_signature"].tolist()

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from beam_retrain.transforms.core.errors import InputError
-from beam_retrain.transforms.core.records.csv_table import TableKind, open_table, refuse_twice
+from beam_retrain.transforms.core.records.csv_format import TableKind, open_table, validate_once
 from beam_retrain.transforms.core.records.schema import TESTING, TRAINING, VALIDATION
 
 FILE_NAME, LABEL, SPLIT = "file_name", "label", "split"
@@ -75,7 +75,7 @@ def read_images(lines: Iterable[str], source: str) -> Iterator[ManifestRow]:
     InputError: as of `open_table`; a cell holds what it must not; names the line.
   """
   header, rows = open_table(lines, source, _KIND)
-  refuse_twice(header, (FILE_NAME, LABEL, SPLIT), source)
+  validate_once(header, (FILE_NAME, LABEL, SPLIT), source)
   folder = posixpath.dirname(source)
   name_at, label_at = header.index(FILE_NAME), header.index(LABEL)
   split_at = header.index(SPLIT) if SPLIT in header else None

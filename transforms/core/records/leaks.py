@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import csv
 import enum
-import io
 import itertools
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from beam_retrain.transforms.core.records.csv_cells import escape_cell
+from beam_retrain.transforms.core.records.csv_format import csv_text, escape_cell
 from beam_retrain.transforms.core.records.quarantine import Quarantined, Reason
 from beam_retrain.transforms.core.records.schema import TESTING
 
@@ -168,12 +167,11 @@ def _count(copies: Iterable[tuple[str, str]]) -> dict[str, dict[str, int]]:
 
 def leaks_csv(images: Iterable[LeakedImage]) -> str:
   """Returns `kind,sha256,file_name,split,label`: a row per copy and kind, sorted: copies are neighbours."""
-  text = io.StringIO()
-  writer = csv.writer(text, lineterminator="\n")
-  writer.writerow(_COLUMNS)
-  for kind, (sha256, key, split, label, *_) in sorted((kind, entry) for entry in images for kind in entry.kinds):
-    writer.writerow([kind, sha256, escape_cell(key), split, escape_cell(label)])
-  return text.getvalue()
+  copies = sorted((kind, entry) for entry in images for kind in entry.kinds)
+  rows = (
+    [kind, sha256, escape_cell(key), split, escape_cell(label)] for kind, (sha256, key, split, label, *_) in copies
+  )
+  return csv_text([_COLUMNS, *rows])
 
 
 def describe(counts: Mapping[str, Mapping[str, int]]) -> dict[str, str]:

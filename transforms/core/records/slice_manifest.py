@@ -11,8 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from beam_retrain.transforms.core.errors import InputError
-from beam_retrain.transforms.core.records.csv_cells import escape_once
-from beam_retrain.transforms.core.records.csv_table import TableKind, open_table, refuse_twice
+from beam_retrain.transforms.core.records.csv_format import TableKind, escape_once, open_table, validate_once
 
 FILE_NAME = "file_name"
 NOT_IN_MANIFEST = ""
@@ -77,7 +76,7 @@ def _open(lines: Iterable[str], source: str) -> tuple[list[str], Iterator[tuple[
   header, rows = open_table(lines, source, _KIND)
   if "" in header:
     raise InputError(f"{source}: column {header.index('') + 1} has no name: name it in line 1, or remove it.")
-  refuse_twice(header, header, source)
+  validate_once(header, header, source)
   if len(header) == 1:
     raise InputError(f"{source} has no column besides {FILE_NAME!r}: add one to slice by, or leave --manifest out.")
   return header, rows

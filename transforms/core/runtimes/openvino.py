@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from beam_retrain.transforms.core.errors import InputError
+from beam_retrain.transforms.core.errors import InputError, first_line
 from beam_retrain.transforms.core.runtimes.trunk_info import PreparedInfo
 from beam_retrain.transforms.core.runtimes.variant import FLOAT32, INT8, Variant, has_bfloat16
 from beam_retrain.transforms.core.system.openvino import load_nncf, load_openvino
@@ -92,7 +92,7 @@ def _read_frozen(frozen: Any, folder: str) -> Any:
       model = openvino.Model([result], model.get_parameters(), "trunk")
     return model
   except Exception as error:
-    first = next(iter(str(error).splitlines()), type(error).__name__)
+    first = first_line(error)
     raise InputError(f"OpenVINO cannot run this trunk ({first}): use --runtime tensorflow.") from error
   finally:
     os.remove(path)
@@ -139,7 +139,7 @@ def load(folder: str, info: PreparedInfo, threads: int, batch_size: int) -> Call
     model.reshape([batch_size, *model.input().partial_shape[1:]])
     compiled = core.compile_model(model, "CPU", settings)
   except Exception as error:
-    first = next(iter(str(error).splitlines()), type(error).__name__)
+    first = first_line(error)
     raise InputError(f"{path} cannot be loaded ({first}): make the trunk again.") from error
   idle: list[Any] = []  # one for each thread that is in `embed`; appending and popping is atomic
 

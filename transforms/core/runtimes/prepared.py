@@ -14,7 +14,6 @@ An image's bottleneck has the same bits for any number of threads and in any bat
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import os
 import platform
 from collections.abc import Callable, Mapping
@@ -25,6 +24,7 @@ import numpy as np
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.runtimes.trunk_info import PreparedInfo, TrunkInfo
 from beam_retrain.transforms.core.runtimes.variant import OPENVINO, TENSORFLOW, Variant
+from beam_retrain.transforms.core.system import local_files
 
 PREPARED_FOLDER = "prepared"
 CARD_FILE = "card.json"
@@ -78,7 +78,7 @@ def write_prepared_info(folder: str, trunk: TrunkInfo, versions: dict[str, str],
     versions: see `PreparedInfo`.
     tensors: names of the graph's `input` and `output`, for TensorFlow.
   """
-  hashes = {name: _hash_file(os.path.join(folder, name)) for name in FILES[trunk.variant.runtime]}
+  hashes = {name: local_files.sha256(os.path.join(folder, name)) for name in FILES[trunk.variant.runtime]}
   info = PreparedInfo(trunk.variant, trunk.fingerprint, trunk.input_px, trunk.dimensions, versions, hashes, **tensors)
   with open(os.path.join(folder, CARD_FILE), "w", encoding="utf-8") as file:
     file.write(info.encode())
@@ -96,7 +96,7 @@ def _damaged_file(folder: str, info: PreparedInfo) -> str:
   """Returns the path of the first file without its recorded hash; empty if there is none."""
   for name, digest in info.files.items():
     path = os.path.join(folder, os.path.basename(name))
-    if not os.path.exists(path) or _hash_file(path) != digest:
+    if not os.path.exists(path) or local_files.sha256(path) != digest:
       return path
   return ""
 
@@ -129,8 +129,3 @@ def _as_array(images: Any) -> np.ndarray:
   """float32 [N, S, S, 3], an array or a TensorFlow tensor -> an array that shares its memory if contiguous."""
   # A tensor's own numpy() would copy; its buffer does not.
   return np.ascontiguousarray(images if isinstance(images, np.ndarray) else np.asarray(memoryview(images)), np.float32)
-
-
-def _hash_file(path: str) -> str:
-  with open(path, "rb") as file:
-    return hashlib.file_digest(file, "sha256").hexdigest()

@@ -14,7 +14,7 @@ import tensorflow as tf
 from tensorflow.core.protobuf import meta_graph_pb2, rewriter_config_pb2
 from tensorflow.python.grappler import tf_optimizer
 
-from beam_retrain.transforms.core.errors import InputError
+from beam_retrain.transforms.core.errors import InputError, first_line
 from beam_retrain.transforms.core.runtimes.trunk_info import PreparedInfo
 from beam_retrain.transforms.core.runtimes.variant import BFLOAT16, Variant
 
@@ -98,7 +98,7 @@ def load(folder: str, info: PreparedInfo, threads: int, batch_size: int) -> Call
     session = tf.compat.v1.Session(graph=graph, config=config)
     run = session.make_callable(info.output, feed_list=[info.input])
   except Exception as error:
-    first = next(iter(str(error).splitlines()), type(error).__name__)
+    first = first_line(error)
     raise InputError(f"{path} cannot be loaded ({first}): make the trunk again.") from error
 
   def embed(images: np.ndarray) -> np.ndarray:

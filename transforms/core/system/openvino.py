@@ -11,6 +11,8 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from beam_retrain.transforms.core.errors import first_line
+
 _REPORTER = "openvino_telemetry"
 
 
@@ -37,7 +39,7 @@ def _fault(find: Callable[[], Any]) -> str:
   try:
     find()
   except Exception as error:  # of whatever kind: a package that is broken may raise anything
-    return next(iter(str(error).splitlines()), type(error).__name__)
+    return first_line(error)
   return ""
 
 

@@ -1,8 +1,9 @@
-"""Work that is done ahead: reading and decoding while the graph computes, and the graph while records are made."""
+"""Iterators in batches, and iterators whose work threads do ahead."""
 
 from __future__ import annotations
 
 import collections
+import itertools
 import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -11,6 +12,13 @@ from typing import TypeVar
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+
+def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
+  """Yields lists of `size` items, the last one maybe shorter."""
+  iterator = iter(items)
+  while batch := list(itertools.islice(iterator, size)):
+    yield batch
 
 
 def prefetch(items: Iterable[T], depth: int = 2) -> Iterator[T]:

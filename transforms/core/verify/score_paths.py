@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from beam_retrain.transforms.core.errors import InputError
+from beam_retrain.transforms.core.errors import InputError, first_line
 from beam_retrain.transforms.core.images.decode import preprocess
 from beam_retrain.transforms.core.models.head import HEAD_FILE, decode_head
 from beam_retrain.transforms.core.models.inference import LoadedModel, load_model
@@ -99,7 +99,7 @@ def frozen_graph(model: str) -> ScoringPath:
     graph = imported.prune(images, imported.graph.get_tensor_by_name(f"{output}:0"))
     input_px = int(images.shape[1])
   except Exception as error:
-    first = next(iter(str(error).splitlines()), type(error).__name__)
+    first = first_line(error)
     raise InputError(
       f"{path} cannot be run from Placeholder to {output} ({first}): run `beam-retrain train` again."
     ) from error

@@ -7,7 +7,7 @@ import io
 import pytest
 
 from beam_retrain.transforms.core.errors import InputError
-from beam_retrain.transforms.core.records.csv_table import by_key
+from beam_retrain.transforms.core.records.csv_format import by_key
 from beam_retrain.transforms.core.records.input_manifest import ManifestRow, key_of, path_of, read_images, summarise
 
 _HOME = "/data/set"

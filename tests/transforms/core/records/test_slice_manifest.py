@@ -8,7 +8,7 @@ import itertools
 import pytest
 
 from beam_retrain.transforms.core.errors import InputError
-from beam_retrain.transforms.core.records.csv_table import by_key
+from beam_retrain.transforms.core.records.csv_format import by_key
 from beam_retrain.transforms.core.records.slice_manifest import ManifestRow, read_columns, read_manifest
 
 

@@ -1,15 +1,65 @@
-"""CSV files that people bring: UTF-8, with or without a byte order mark, the columns named in the first line, in any
-order; blank lines do not count. Read a line at a time, and what is wrong is told with the line and the remedy. No Beam.
+"""CSV: lines and cells of ours, safe in a spreadsheet, and tables that people bring.
+
+Cells (OWASP, "CSV injection"): no spreadsheet takes one for a formula, and no two texts are the same cell.
+
+- A `'` goes before what a spreadsheet would run, and one more before a text that looks as if that had been done.
+- A bare carriage return ends a line for some readers and not for others: it is spelled `\\r`. So that nothing else is,
+  backslashes right before an `r` or a bare carriage return are doubled.
+
+Tables: UTF-8, with or without a byte order mark; the first line names the columns, in any order; blank lines do not
+count. They are read a line at a time; an error names the line and the remedy.
 """
 
 from __future__ import annotations
 
 import csv
+import io
 import itertools
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple, Protocol, TypeVar
 
 from beam_retrain.transforms.core.errors import InputError
+
+_FORMULA = re.compile(r"[=+\-@\t\r]")
+_AS_IF_QUOTED = re.compile(rf"'*{_FORMULA.pattern}")
+_BARE_RETURN = re.compile(r"\r(?!\n)")
+_MISLEADING = re.compile(rf"\\+(?=r|{_BARE_RETURN.pattern})")
+_SPELLED = re.compile(r"(\\+)r")
+
+
+def escape_cell(text: str) -> str:
+  """Returns `text` as a cell: file names and labels are not trusted. Different texts are different cells."""
+  spelled = _MISLEADING.sub(lambda found: 2 * found[0], text) if "\\" in text else text
+  spelled = _BARE_RETURN.sub(r"\\r", spelled)
+  return f"'{spelled}" if _AS_IF_QUOTED.match(text) else spelled
+
+
+def unescape_cell(cell: str) -> str:
+  """Returns the text that `escape_cell` made a cell of."""
+  # Of 2n backslashes before an r, n were there; of 2n + 1, n, and what followed was a bare carriage return.
+  text = _SPELLED.sub(lambda found: "\\" * (len(found[1]) // 2) + ("\r" if len(found[1]) % 2 else "r"), cell)
+  return text[1:] if text.startswith("'") and _AS_IF_QUOTED.match(text) else text
+
+
+def escape_once(text: str) -> str:
+  """Returns a cell for a text that people have copied from a cell of ours, or written as it is.
+
+  What could be a cell of ours is taken for one.
+  """
+  return escape_cell(text) if _FORMULA.match(text) or _BARE_RETURN.search(text) else text
+
+
+def csv_text(rows: Iterable[Iterable[object]], end: str = "\n") -> str:
+  """Returns the lines of a CSV, each with its `end`."""
+  text = io.StringIO()
+  csv.writer(text, lineterminator=end).writerows(rows)
+  return text.getvalue()
+
+
+def csv_line(cells: Iterable[object], end: str = "\n") -> str:
+  """Returns one line of a CSV, with its `end`."""
+  return csv_text([cells], end)
 
 
 class TableKind(NamedTuple):
@@ -70,7 +120,7 @@ def open_table(
   return header, _rows(records, len(header), source, kind)
 
 
-def refuse_twice(header: Sequence[str], names: Iterable[str], source: str) -> None:
+def validate_once(header: Sequence[str], names: Iterable[str], source: str) -> None:
   """Checks that columns are there once.
 
   Raises:

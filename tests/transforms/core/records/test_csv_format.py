@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from beam_retrain.transforms.core.records.csv_cells import escape_cell, escape_once, unescape_cell
+from beam_retrain.transforms.core.records.csv_format import escape_cell, escape_once, unescape_cell
 
 
 @pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1"])
