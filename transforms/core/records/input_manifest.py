@@ -85,7 +85,7 @@ def read_images(lines: Iterable[str], source: str) -> Iterator[ManifestRow]:
     split = None if split_at is None else cells[split_at]
     key = key_of(name, folder)
     if not key or "\0" in name:
-      raise InputError(f"{where}: {name!r} is no {FILE_NAME}: give the path of a image.")
+      raise InputError(f"{where}: {name!r} is no {FILE_NAME}: give the path of an image.")
     if not label.strip() or not label.isprintable():
       raise InputError(f"{where}: {label!r} cannot be a label: give a name without control characters.")
     if split is not None and split not in _SPLITS:
@@ -113,7 +113,7 @@ def summarise(images: Iterable[ManifestRow]) -> Summary:
 
 
 def path_of(name: str, folder: str) -> str:
-  """Returns where a image is: `name` itself where that is absolute or remote, else below the manifest's folder."""
+  """Returns where an image is: `name` itself where that is absolute or remote, else below the manifest's folder."""
   if "://" in name or name.startswith("/"):
     return name
   if "://" not in folder:
@@ -123,7 +123,7 @@ def path_of(name: str, folder: str) -> str:
 
 
 def key_of(name: str, folder: str) -> str:
-  """Returns a image's key: its path relative to the manifest's folder, `/`-separated, however it is spelled.
+  """Returns an image's key: its path relative to the manifest's folder, `/`-separated, however it is spelled.
 
   Of what lies elsewhere, the path without a scheme, a leading `/` and parts `..`: keys are never absolute. Empty where
   `name` is nothing that a file could be called.

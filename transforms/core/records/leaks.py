@@ -1,6 +1,6 @@
 """Leaks: images, identical by their bytes, that are there with different labels, or in training and in testing.
 
-Each leak makes what is measured untrue: a image with two labels is wrong under one of them, and one that was trained
+Each leak makes what is measured untrue: an image with two labels is wrong under one of them, and one that was trained
 on tests nothing. Validation images count as training ones: they decide when training ends.
 """
 

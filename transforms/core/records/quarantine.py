@@ -7,17 +7,17 @@ import enum
 from collections.abc import Callable, Iterator, Sequence
 
 MAX_PIXELS = 50_000_000
-"""Default bound on height x width, above which a image is `TOO_LARGE`: 150 MB once decoded to RGB."""
+"""Default bound on height x width, above which an image is `TOO_LARGE`: 150 MB once decoded to RGB."""
 
 
 class Reason(enum.StrEnum):
   """Why an input is in the quarantine. The list is fixed: people count by it."""
 
   EMPTY = "EMPTY"  # 0 bytes
-  TRUNCATED = "TRUNCATED"  # starts like a image, ends too early or is damaged inside
+  TRUNCATED = "TRUNCATED"  # starts like an image, ends too early or is damaged inside
   NOT_AN_IMAGE = "NOT_AN_IMAGE"  # neither JPEG, PNG, BMP nor GIF
   TOO_LARGE = "TOO_LARGE"  # more pixels than allowed: a decompression bomb, or a scan that wants scaling down
-  UNSUPPORTED = "UNSUPPORTED"  # a image, in a variant that the exported model could not decode either
+  UNSUPPORTED = "UNSUPPORTED"  # an image, in a variant that the exported model could not decode either
   BAD_LABEL = "BAD_LABEL"  # label outside of the label list
   UNREADABLE = "UNREADABLE"  # listed, but could not be opened
   MODEL_ERROR = "MODEL_ERROR"  # the trunk or the head refused it, or gave values that are not finite

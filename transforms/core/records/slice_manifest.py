@@ -15,9 +15,9 @@ from beam_retrain.transforms.core.records.csv_format import TableKind, escape_on
 
 FILE_NAME = "file_name"
 NOT_IN_MANIFEST = ""
-"""The value, in every column, of a image that the manifest does not have."""
+"""The value, in every column, of an image that the manifest does not have."""
 EMPTY_CELL = "(empty)"
-"""The value of a image whose cell is empty."""
+"""The value of an image whose cell is empty."""
 
 _KIND = TableKind(
   columns={FILE_NAME: "the images' keys"},

@@ -16,10 +16,10 @@ class JobCosts:
 
   Attributes:
     start_secs: of a whole process with nothing to do: Python, libraries, the trunk, Beam's steps, the transform graph.
-    listing_secs: of passing over a image's name, where the job is started, for a sample to check the trunk with.
-    planning_secs: of listing a image in the job, dealing it into a shard and counting it.
+    listing_secs: of passing over an image's name, where the job is started, for a sample to check the trunk with.
+    planning_secs: of listing an image in the job, dealing it into a shard and counting it.
     shard_secs: of a shard, apart from its images: until its batches follow one another without a gap.
-    image_secs: of reading, decoding and computing a image, and of writing its record.
+    image_secs: of reading, decoding and computing an image, and of writing its record.
     closing_secs: of a record's part in the analysis, the split audit and the ledger.
     memory_bytes: the most that a process held.
     record_bytes: of a record on disk.
@@ -118,7 +118,7 @@ def expect(costs: JobCosts, images: Mapping[str, int], workers: int = 1) -> Expe
 
 
 def shard_costs(few: int, few_secs: float, many: int, many_secs: float) -> tuple[float, float]:
-  """Returns (seconds of a shard apart from its images, seconds of a image), of two shards' times.
+  """Returns (seconds of a shard apart from its images, seconds of an image), of two shards' times.
 
   Args:
     few: images of the one.

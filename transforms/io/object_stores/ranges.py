@@ -1,4 +1,4 @@
-"""An object as a file to read: asked for in ranges of 16 MiB, so that a image is one request, and a large file needs
+"""An object as a file to read: asked for in ranges of 16 MiB, so that an image is one request, and a large file needs
 no more memory."""
 
 from __future__ import annotations
