@@ -34,7 +34,7 @@ def stamp_batches(items: Iterator[Any], ends: list[End]) -> Iterator[Any]:
 
 def main() -> int:
   from beam_retrain.pipelines import cli
-  from beam_retrain.transforms.bottlenecks.compute import EmbedShard
+  from beam_retrain.transforms.bottlenecks.embed import EmbedShard
 
   ends: list[End] = []
   work = EmbedShard.work

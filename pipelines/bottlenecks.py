@@ -1,4 +1,4 @@
-"""`beam-retrain bottlenecks`: labelled images through a frozen trunk, into records and a transform graph."""
+"""`beam-retrain bottlenecks`: runs labelled images through a frozen trunk, into records and a transform graph."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ import dataclasses
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import apache_beam as beam
-from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions, StandardOptions
+from apache_beam.runners.runner import PipelineResult
 
 from beam_retrain.pipelines.engines.dataflow import ask_for_memory, refuse_more_jobs, what_was_built
 from beam_retrain.pipelines.jobs import output_dir
@@ -17,6 +19,7 @@ from beam_retrain.pipelines.jobs.progress import Work
 from beam_retrain.pipelines.jobs.runner import DONE, GATE_MISSED, exit_code, guarded, run_pipeline
 from beam_retrain.pipelines.models.execution import (
   LEAST_IMAGES,
+  Execution,
   choose_execution,
   is_local,
   limit_tensorflow,
@@ -26,15 +29,16 @@ from beam_retrain.pipelines.models.execution import (
 )
 from beam_retrain.pipelines.models.precision import Choice, choose_variant
 from beam_retrain.pipelines.models.sample import sample_images
-from beam_retrain.pipelines.models.trunk_sources import load_trunk
+from beam_retrain.pipelines.models.trunk_sources import Trunk, load_trunk
+from beam_retrain.pipelines.options.arguments import refuse_unreachable
 from beam_retrain.pipelines.options.retrain_names import tell_left_out
-from beam_retrain.pipelines.requests.bottlenecks import Request, make_parser, read_request, shared_scratch
+from beam_retrain.pipelines.requests.bottlenecks import BottlenecksRequest
+from beam_retrain.pipelines.requests.retry import Retry, read_retry
 from beam_retrain.pipelines.requests.text_import import IMPORTED_FOLDER, TextImport, find_text_import
-from beam_retrain.transforms.bottlenecks.compute import EmbedShard
-from beam_retrain.transforms.bottlenecks.distorted import DistortedBottlenecks
+from beam_retrain.transforms.bottlenecks.compute import FRESH_FOLDER, TEMP_FOLDER, TRANSFORM_FOLDER, ComputeBottlenecks
 from beam_retrain.transforms.bottlenecks.model_handler import ImageModelHandler
-from beam_retrain.transforms.bottlenecks.reuse import EmbedOnlyNew
 from beam_retrain.transforms.bottlenecks.store import find_stores
+from beam_retrain.transforms.core.errors import InputError, flag
 from beam_retrain.transforms.core.images.augment import DISTORTED
 from beam_retrain.transforms.core.records.leaks import OnLeak
 from beam_retrain.transforms.core.records.schema import (
@@ -48,268 +52,308 @@ from beam_retrain.transforms.core.records.schema import (
   bottleneck_record,
 )
 from beam_retrain.transforms.core.records.splits import SplitPercentages
-from beam_retrain.transforms.core.run.run_info import describe_run, is_completed
+from beam_retrain.transforms.core.run.run_info import describe_run, is_completed, request_digest
 from beam_retrain.transforms.core.run.stats import Stats, read_stats
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.leaks.policy import OWNED as AUDIT_OWNED
-from beam_retrain.transforms.leaks.policy import Planned, SplitAudit
-from beam_retrain.transforms.shards.ledger import CloseLedger, mark_completed
-from beam_retrain.transforms.shards.work import WorkShards
+from beam_retrain.transforms.leaks.policy import SplitAudit
 from beam_retrain.transforms.sources.base import Source
+from beam_retrain.transforms.sources.find import find_source
 
-__all__ = ["build", "make_parser", "run"]
-
-_FRESH_FOLDER = ".fresh"
-_FOLDERS = (RECORDS_FOLDER, DISTORTED, _FRESH_FOLDER, IMPORTED_FOLDER, "trunk", "transform", "temp")
+STAGE = "bottlenecks"
+TRUNK_FOLDER = "trunk"
+_SPLITS = (TRAINING, TESTING)
+_FOLDERS = (RECORDS_FOLDER, DISTORTED, FRESH_FOLDER, IMPORTED_FOLDER, TRUNK_FOLDER, TRANSFORM_FOLDER, TEMP_FOLDER)
 _OWNED = (*_FOLDERS, SCHEMA_FILE, *AUDIT_OWNED)
+
+make_parser = BottlenecksRequest.make_parser
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
-  """What `build` needs to know.
+class Job:
+  """A planned `bottlenecks`.
 
   Attributes:
+    request: what was asked for, paths absolute, with `--retry_from` the earlier run's settings.
+    argv: the command line that makes the same request.
+    options: Beam's.
     source: the images.
-    output: the stage's folder.
-    request: digest of the settings.
-    dimensions: length of a bottleneck.
     percentages: how many images are for testing and for validation.
-    audit: what to do about leaks.
-    max_bad_fraction: 0..1.
-    handler: the trunk, by the path that workers read.
-    stores: folders with bottlenecks of earlier runs by the same trunk.
-    distorted: the part that embeds distorted variants; None: there are none.
-    scratch: a local folder, which all workers see, for what TensorFlow writes on the way to a remote output; empty: it
-      writes to the output.
+    choice: the trunk.
+    execution: how it is run on the workers.
+    stores: folders with bottlenecks of the same trunk.
+    retry: the run that is repeated; None: none.
+    imported: text bottlenecks to import first; None: none.
   """
 
+  request: BottlenecksRequest
+  argv: Sequence[str]
+  options: PipelineOptions
   source: Source
-  output: str
-  request: str
-  dimensions: int
   percentages: SplitPercentages
-  audit: SplitAudit
-  max_bad_fraction: float
-  handler: ImageModelHandler
-  stores: Sequence[str] = ()
-  distorted: DistortedBottlenecks | None = None
-  scratch: str = ""
+  choice: Choice
+  execution: Execution
+  stores: Sequence[str]
+  retry: Retry | None
+  imported: TextImport | None
 
   @property
-  def temp_folder(self) -> str:
-    """tensorflow-transform's scratch folder, which all workers share."""
-    return files.join(self.scratch or self.output, "temp")
+  def output(self) -> str:
+    return self.request.output
 
   @property
-  def fresh_folder(self) -> str:
-    """Where new images' bottlenecks go first, if there are stores."""
-    return files.join(self.output, _FRESH_FOLDER)
+  def trunk(self) -> Trunk:
+    return self.choice.trunk
 
   @property
-  def records_folder(self) -> str:
-    return files.join(self.output, RECORDS_FOLDER)
+  def audit(self) -> SplitAudit:
+    on_leak, threads = OnLeak(self.request.on_leak), self.execution.threads
+    return SplitAudit(on_leak, self.source.labels, self.percentages, self.request.max_pixels, threads)
 
+  def settings(self) -> dict[str, Any]:
+    """Returns what decides the output's bytes, JSON values."""
+    texts = self.imported.texts if self.imported else None
+    batch_size = self.execution.batch_size
+    return self.request.settings(self.source.labels, self.percentages, self.trunk.info.fingerprint, batch_size, texts)
 
-def build(root: beam.Pipeline, config: Config) -> None:
-  """Plan, work, distort, analyze, audit, close."""
-  labels = config.source.labels
-  planned = config.audit.plan(root | "Plan" >> config.source.plan((TRAINING, TESTING), config.percentages))
-  if config.stores:
-    work: beam.PTransform = EmbedOnlyNew(
-      handler=config.handler,
-      labels=labels,
-      stores=config.stores,
-      output=config.records_folder,
-      fresh_folder=config.fresh_folder,
-      request=config.request,
-      checked=planned.checked,
+  @property
+  def digest(self) -> str:
+    return request_digest(STAGE, self.settings())
+
+  def is_refused(self, leaks_path: str) -> bool:
+    """Checks splits, leaks and texts in a job of their own; says whether `--on_leak fail` ends the command.
+
+    Args:
+      leaks_path: where leaks are listed.
+
+    Raises:
+      InputError: a class has no images in a split, or what is imported does not fit.
+    """
+
+    def build(root: beam.Pipeline) -> None:
+      self.audit.plan(root | "Plan" >> self.source.plan(_SPLITS, self.percentages), leaks_path)
+      if self.imported:
+        self.imported.check(root)
+
+    run_pipeline(build, self.options, stage=STAGE, shards_folder=self.output)
+    return self.audit.refuses(leaks_path)
+
+  def claim(self) -> bool:
+    """Makes the output folder this run's, unless the job cannot begin; says whether it can.
+
+    Raises:
+      InputError: as `is_refused` does.
+    """
+    # An earlier output is not given up for one that cannot begin.
+    replaces = is_completed(self.output, files)
+    if replaces and self.is_refused(files.join(self.output, REFUSED_LEAKS_FILE)):
+      return False
+    info = describe_run(
+      STAGE,
+      self.settings(),
+      self.argv,
+      trunk=self.trunk.info,
+      execution={**self.choice.to_info(), **self.execution.to_info()},
+      labels=self.source.labels,
+      has_splits=self.source.has_splits,
+      others={"schema": bottleneck_record(self.trunk.info.dimensions)},
     )
-  else:
-    embed = EmbedShard(config.handler, labels)
-    work = WorkShards(embed, output=config.records_folder, request=config.request, checked=planned.checked)
-  reports = planned.shards | "Work" >> work
-  distorted = config.distorted.embed(planned.shards, planned.checked, reports) if config.distorted else None
-  close(planned, reports, config, distorted)
+    output_dir.claim(self.output, info, owned=_OWNED, shards_folder=RECORDS_FOLDER)
+    if self.audit.on_leak == OnLeak.FAIL and not replaces and self.is_refused(files.join(self.output, LEAKS_FILE)):
+      return False
+    self._write_beside_records()
+    return True
 
+  def _write_beside_records(self) -> None:
+    from beam_retrain.transforms.bottlenecks.analyze import record_schema_text  # loads TensorFlow
 
-def close(
-  planned: Planned, reports: beam.PCollection, config: Config, distorted: beam.PCollection | None = None
-) -> None:
-  """Analyze, audit, close: what is done of the reports when the shards have been worked."""
-  from beam_retrain.transforms.bottlenecks.analyze import (
-    AnalyzeBottlenecks,  # loads TensorFlow and more: not for `--help`
-  )
+    files.write_text(files.join(self.output, SCHEMA_FILE), record_schema_text(self.trunk.info.dimensions))
+    trunk_folder = files.join(self.output, TRUNK_FOLDER)
+    self.trunk.save(trunk_folder)
+    ask_for_memory(self.options, trunk_folder)
 
-  transform = reports | "Analyze" >> AnalyzeBottlenecks(
-    records_folder=config.records_folder,
-    output=files.join(config.output, "transform"),
-    temp_folder=config.temp_folder,
-    dimensions=config.dimensions,
-    labels=config.source.labels,
-  )
-  leaks = config.audit.audit(planned, reports, config.records_folder)
-  stats = (planned.shards, reports) | "Close" >> CloseLedger(
-    output=config.output, shards_folder=config.records_folder, leaks=leaks, distorted=distorted
-  )
-  _ = stats | "MarkCompleted" >> beam.Map(
-    mark_completed, config.output, config.max_bad_fraction, beam.pvalue.AsList(transform)
-  )
+  def build(self, root: beam.Pipeline, scratch: str = "") -> None:
+    """Plan, work, close; `scratch`: as of `ComputeBottlenecks`."""
+    shards = root | "Plan" >> self.source.plan(_SPLITS, self.percentages)
+    _ = shards | "ComputeBottlenecks" >> self.compute(scratch)
 
+  def compute(self, scratch: str = "") -> ComputeBottlenecks:
+    handler = ImageModelHandler(
+      files.join(self.output, TRUNK_FOLDER), **self.execution.of_handler, max_pixels=self.request.max_pixels
+    )
+    return ComputeBottlenecks(
+      handler,
+      labels=self.source.labels,
+      output=self.output,
+      trunk=self.trunk.info,
+      percentages=self.percentages,
+      on_leak=OnLeak(self.request.on_leak),
+      stores=self.stores,
+      distortions=self.request.distortions,
+      max_bad_fraction=self.request.max_bad_fraction,
+      request=self.digest,
+      scratch=scratch,
+    )
 
-def check(
-  root: beam.Pipeline,
-  source: Source,
-  percentages: SplitPercentages,
-  audit: SplitAudit,
-  leaks_path: str,
-  imported: TextImport | None,
-) -> None:
-  """Plan, and no more than to see what would be refused: leaks, listed in `leaks_path`; a class without images in a
-  split; what is imported and does not fit."""
-  audit.plan(root | "Plan" >> source.plan((TRAINING, TESTING), percentages), leaks_path)
-  if imported:
-    imported.check(root)
+  def works(self) -> list[Work]:
+    """Returns the parts of the job that take their time, the longest first."""
+    records = files.join(self.output, RECORDS_FOLDER)
+    # With stores, the new images are the long work; the records are then copied together.
+    found = [Work(STAGE, files.join(self.output, FRESH_FOLDER) if self.stores else records)]
+    if self.stores:
+      found.append(Work("records", records, "records"))
+    if self.request.distortions:
+      found.append(Work("variants", files.join(self.output, DISTORTED), "variants"))
+    return found
 
 
 def run(argv: Sequence[str]) -> int:
-  """Runs the stage; returns its exit code.
+  """Runs the command line; returns the exit code."""
+  return execute(BottlenecksRequest.parse(argv))
+
+
+def execute(request: BottlenecksRequest) -> int:
+  """Runs the command; returns its exit code.
 
   Raises:
     InputError: something that the user gave cannot be used.
   """
-  request = read_request(argv)
-  flags, options, source, percentages = request.flags, request.options, request.source, request.percentages
-  tell_left_out(source)
-  retry = request.retry
-  before = {"--retry_from": retry, "--bottleneck_dir": flags.bottleneck_dir, "--on_leak fail": flags.on_leak == "fail"}
-  refuse_more_jobs(options, flags.output, before)
-  limit_tensorflow(trunk_threads(flags.trunk_threads, options))
-  choice = retry.choose_variant() if retry else _choose_variant(request)
-  trunk = choice.trunk
-  stores = find_stores(flags.reuse, trunk.info.fingerprint, PREPROCESSING_VERSION, bool(flags.bottleneck_dir))
-  imported = None
-  if flags.bottleneck_dir:
-    imported = find_text_import(flags.bottleneck_dir, source, percentages, trunk, flags.max_pixels, flags.output)
+  job = plan(request)
+  print(f"{job.choice.describe()}; {job.execution.describe()}", flush=True)
+  if not job.claim():
+    return GATE_MISSED
+  if job.imported:
+    print(job.imported.run(job.digest, job.options))
+  slowest, *others = job.works()
+  with _scratch_folder(job) as scratch:
+    result = run_pipeline(
+      lambda root: job.build(root, scratch), job.options, stage=STAGE, shards_folder=slowest.folder, others=others
+    )
+  return report(job, result)
+
+
+def plan(request: BottlenecksRequest) -> Job:
+  """Looks at all that the request names, and loads the trunk; changes nothing.
+
+  Raises:
+    InputError: something that the user gave cannot be used.
+  """
+  argv = request.to_argv()
+  options = request.pipeline_options()
+  refuse_unreachable(options, request.input, request.output, request.reuse, request.retry_from)
+  retry = read_retry(files.absolute(request.retry_from)) if request.retry_from else None
   if retry:
-    stores = [retry.folder]
-    retry.check_texts(imported.texts if imported else None)
+    request = retry.apply(request)
+  elif not request.input:
+    raise InputError(f"{request.prog()}: the following arguments are required: {flag('input')}.")
+  typed_input = retry.typed_input if retry else request.input
+  _ = request.distortions  # raises what is wrong with their flags
+  request = _with_absolute_paths(request)
+  _validate_output(request, options)
+  source = find_source(request.input, request.classes, retrain_names=request.retrain_names)
+  percentages = request.percentages(typed_input, source)
+  source.plan(_SPLITS, percentages)  # finds what is missing before the old output is touched
+  tell_left_out(source)
+  if retry:
+    retry.check_unchanged(f"the labels in {source.path}", source.labels, list(retry.info.labels))
+  limit_tensorflow(trunk_threads(request.trunk_threads, options))
+  choice = retry.choose_variant() if retry else _choose_variant(request, source, percentages)
+  imported = _find_import(request, source, percentages, choice.trunk)
+  if retry:
+    if imported:
+      then = retry.info.settings["bottleneck_dir"]
+      retry.check_unchanged(f"the text bottlenecks in {imported.texts.folder}", imported.texts.to_settings(), then)
     retry.check_images(source, percentages, options)
-  from beam_retrain.transforms.bottlenecks.analyze import (
-    record_schema_text,  # after the trunk, which loads TensorFlow without its chatter
+    stores = [retry.folder]
+  else:
+    stores = find_stores(request.reuse, choice.trunk.info.fingerprint, PREPROCESSING_VERSION, imported is not None)
+  return Job(
+    request=request,
+    argv=argv,
+    options=options,
+    source=source,
+    percentages=percentages,
+    choice=choice,
+    execution=_choose_execution(request, options, source, choice.trunk),
+    stores=[imported.store, *stores] if imported else stores,
+    retry=retry,
+    imported=imported,
   )
 
-  output_dir.validate_apart(flags.input, flags.output)
-  earlier = output_dir.find_earlier(flags.output, "bottlenecks")
-  execution = choose_execution(
-    flags.batch_size,
-    flags.trunk_threads,
+
+def _with_absolute_paths(request: BottlenecksRequest) -> BottlenecksRequest:
+  return dataclasses.replace(
+    request,
+    input=files.absolute(request.input),
+    output=files.absolute(request.output),
+    reuse=tuple(map(files.absolute, request.reuse)),
+    retry_from=files.absolute(request.retry_from) if request.retry_from else None,
+    bottleneck_dir=files.absolute(request.bottleneck_dir) if request.bottleneck_dir else None,
+  )
+
+
+def _validate_output(request: BottlenecksRequest, options: PipelineOptions) -> None:
+  """Checks that the output is a folder of its own, and that the workers can write all of it."""
+  output = request.output
+  output_dir.validate_apart(request.input, output)
+  for name, folder in (*(("reuse", folder) for folder in request.reuse), ("retry_from", request.retry_from)):
+    if folder and files.overlap(folder, output):
+      raise InputError(
+        f"{flag('output')} {output} overlaps with {flag(name)} {folder}: give a new folder, the old one is only read."
+      )
+  if output.startswith("s3://") and not is_local(options) and not _shared_scratch(options):
+    runner = options.view_as(StandardOptions).runner
+    raise InputError(
+      f"{flag('output')} {output}: on {runner} TensorFlow writes the transform graph on the workers, and cannot write"
+      " to s3://: give a folder that all workers see as --temp_location, for it to write to first."
+    )
+  jobs_before = {
+    flag("retry_from"): request.retry_from,
+    flag("bottleneck_dir"): request.bottleneck_dir,
+    f"{flag('on_leak')} fail": request.on_leak == OnLeak.FAIL,
+  }
+  refuse_more_jobs(options, output, jobs_before)
+
+
+def _choose_variant(request: BottlenecksRequest, source: Source, percentages: SplitPercentages) -> Choice:
+  unfinished = not is_completed(request.output, files)
+  return choose_variant(
+    load_trunk(request.trunk, request.trunk_weights, request.trunk_input_px),
+    request.precision,
+    request.runtime,
+    lambda count: sample_images(source, (TRAINING,), percentages, count, request.max_pixels),
+    # A killed run's finished shards are to be of use too.
+    earlier=[*request.reuse, *([request.output] if unfinished else [])],
+  )
+
+
+def _find_import(
+  request: BottlenecksRequest, source: Source, percentages: SplitPercentages, trunk: Trunk
+) -> TextImport | None:
+  if not request.bottleneck_dir:
+    return None
+  return find_text_import(request.bottleneck_dir, source, percentages, trunk, request.max_pixels, request.output)
+
+
+def _choose_execution(request: BottlenecksRequest, options: PipelineOptions, source: Source, trunk: Trunk) -> Execution:
+  return choose_execution(
+    request.batch_size,
+    request.trunk_threads,
     options,
     trunk,
-    earlier=earlier,
+    earlier=output_dir.find_earlier(request.output, STAGE),
     is_large=lambda: source.has_at_least(LEAST_IMAGES),
   )
-  print(f"{choice.describe()}; {execution.describe()}", flush=True)
-  audit = SplitAudit(OnLeak(flags.on_leak), source.labels, percentages, flags.max_pixels, threads=execution.threads)
-
-  def check_first(leaks_path: str) -> int:
-    run_pipeline(
-      lambda root: check(root, source, percentages, audit, leaks_path, imported),
-      options,
-      stage="bottlenecks",
-      shards_folder=flags.output,
-    )
-    return GATE_MISSED if audit.refuses(leaks_path) else DONE
-
-  finished = is_completed(flags.output, files)
-  # What the job checks first anyway: an earlier output is not given up for one that cannot begin.
-  if finished and (code := check_first(files.join(flags.output, REFUSED_LEAKS_FILE))):
-    return code
-  info = describe_run(
-    "bottlenecks",
-    request.settings(trunk.info.fingerprint, execution.batch_size, imported.texts if imported else None),
-    argv,
-    trunk=trunk.info,
-    execution={**choice.to_info(), **execution.to_info()},
-    labels=source.labels,
-    has_splits=source.has_splits,
-    others={"schema": bottleneck_record(trunk.info.dimensions)},
-  )
-  output_dir.claim(flags.output, info, owned=_OWNED, shards_folder=RECORDS_FOLDER)
-  if not finished and audit.on_leak == OnLeak.FAIL and (code := check_first(files.join(flags.output, LEAKS_FILE))):
-    return code
-  files.write_text(files.join(flags.output, SCHEMA_FILE), record_schema_text(trunk.info.dimensions))
-  trunk_folder = files.join(flags.output, "trunk")
-  trunk.save(trunk_folder)
-  ask_for_memory(options, trunk_folder)
-  if imported:
-    print(imported.run(info.request, options))
-    stores = [imported.store, *stores]
-  handler = ImageModelHandler(trunk_folder, **execution.of_handler, max_pixels=flags.max_pixels)
-  distorted = None
-  if request.distortions:
-    distorted = DistortedBottlenecks(
-      request.distortions,
-      handler,
-      source.labels,
-      percentages,
-      flags.output,
-      trunk.info.fingerprint,
-      PREPROCESSING_VERSION,
-      earlier=[retry.folder] if retry else flags.reuse,
-    )
-  config = Config(
-    source=source,
-    output=flags.output,
-    request=info.request,
-    dimensions=trunk.info.dimensions,
-    percentages=percentages,
-    audit=audit,
-    max_bad_fraction=flags.max_bad_fraction,
-    handler=handler,
-    stores=stores,
-    distorted=distorted,
-  )
-  # With stores, the new images are the long work; the records are then copied together.
-  slow_folder = config.fresh_folder if stores else config.records_folder
-  others = [Work("records", config.records_folder, "records")] if stores else []
-  if distorted:
-    others.append(Work("variants", distorted.folder, "variants"))
-  with _scratch_folder(flags.output, options) as scratch:
-    config = dataclasses.replace(config, scratch=scratch)
-    result = run_pipeline(
-      lambda root: build(root, config), options, stage="bottlenecks", shards_folder=slow_folder, others=others
-    )
-  if built := what_was_built(options):
-    print(built)
-    return DONE
-  if halved := tell_halved(result, execution, trunk, flags.output):
-    print(halved)
-  if workers := tell_workers(result, flags.output):
-    print(workers)
-  files.delete([files.join(flags.output, "temp")])
-  if is_completed(flags.output, files):
-    # Not without COMPLETED: the next run goes on from them.
-    files.delete([config.fresh_folder, files.join(flags.output, IMPORTED_FOLDER)])
-  stats = read_stats(flags.output, files)
-  shown = files.shown(flags.output)
-  counts = ", ".join(f"{of_split.outputs:,} {split}" for split, of_split in sorted(stats.splits.items(), reverse=True))
-  print(f"bottlenecks: {counts}; {trunk.info.dimensions} numbers each, by the trunk {trunk.info.handle}; in {shown}")
-  if distorted:
-    print(distorted.describe(stats))
-  if retry:
-    print(retry.describe(flags.output))
-  if stores:
-    print(_reuse_line(stats, [*filter(None, [flags.bottleneck_dir, retry and retry.folder]), *flags.reuse]))
-  audit.tell(stats, flags.output)
-  return exit_code(stats, flags.output, flags.max_bad_fraction)
 
 
 @contextlib.contextmanager
-def _scratch_folder(output: str, options: PipelineOptions) -> Iterator[str]:
-  """Gives `Config.scratch`: of this machine, where the workers are on it, or one that they share. Without one,
-  TensorFlow itself writes to `gs://`."""
-  shared = shared_scratch(options)
-  if files.is_local(output) or not (is_local(options) or shared):
+def _scratch_folder(job: Job) -> Iterator[str]:
+  """Gives `scratch` of `ComputeBottlenecks`: on this machine, if the workers are, else one that they share.
+
+  If there is neither, TensorFlow itself writes to the output, `gs://`.
+  """
+  shared = _shared_scratch(job.options)
+  if files.is_local(job.output) or not (is_local(job.options) or shared):
     yield ""
     return
   if shared:
@@ -318,26 +362,49 @@ def _scratch_folder(output: str, options: PipelineOptions) -> Iterator[str]:
     yield folder
 
 
-def _choose_variant(request: Request) -> Choice:
-  flags = request.flags
-  unfinished = not is_completed(flags.output, files)
-  return choose_variant(
-    load_trunk(flags.trunk, flags.trunk_weights, flags.trunk_input_px),
-    flags.precision,
-    flags.runtime,
-    lambda count: sample_images(request.source, (TRAINING,), request.percentages, count, flags.max_pixels),
-    # A killed run's finished shards are to be of use too.
-    earlier=[*flags.reuse, *([flags.output] if unfinished else [])],
-  )
+def _shared_scratch(options: PipelineOptions) -> str:
+  """Returns the local folder that `--temp_location` names, which all workers see; empty: it names none."""
+  path = options.view_as(GoogleCloudOptions).temp_location
+  return files.absolute(path) if path and files.is_local(path) else ""
 
 
-def _reuse_line(stats: Stats, folders: Sequence[str]) -> str:
-  assert stats.bottlenecks is not None, "the job counted its bottlenecks"
-  shown = " and ".join(map(files.shown, folders))
-  return (
-    f"{stats.bottlenecks.reused:,} of {stats.outputs:,} bottlenecks reused from {shown},"
-    f" {stats.bottlenecks.computed:,} computed"
-  )
+def report(job: Job, result: PipelineResult) -> int:
+  """Deletes what was temporary and prints what was made; returns the exit code."""
+  if built := what_was_built(job.options):
+    print(built)
+    return DONE
+  for line in (tell_halved(result, job.execution, job.trunk, job.output), tell_workers(result, job.output)):
+    if line:
+      print(line)
+  files.delete([files.join(job.output, TEMP_FOLDER)])
+  if is_completed(job.output, files):
+    # Not without COMPLETED: the next run goes on from them.
+    files.delete([files.join(job.output, name) for name in (FRESH_FOLDER, IMPORTED_FOLDER)])
+  stats = read_stats(job.output, files)
+  for line in _summary(job, stats):
+    print(line)
+  job.audit.tell(stats, job.output)
+  return exit_code(stats, job.output, job.request.max_bad_fraction)
+
+
+def _summary(job: Job, stats: Stats) -> Iterator[str]:
+  shown, trunk = files.shown(job.output), job.trunk
+  counts = ", ".join(f"{of_split.outputs:,} {split}" for split, of_split in sorted(stats.splits.items(), reverse=True))
+  yield f"bottlenecks: {counts}; {trunk.info.dimensions} numbers each, by the trunk {trunk.info.handle}; in {shown}"
+  if variants := stats.distorted:
+    yield (
+      f"{variants['records']:,} distorted variants, {variants['copies']} of each of {variants['pictures']:,} training"
+      f" images, in {files.shown(files.join(job.output, DISTORTED))}"
+    )
+  if job.retry:
+    yield job.retry.describe(job.output)
+  if job.stores and (made := stats.bottlenecks):
+    request = job.request
+    folders = [folder for folder in (request.bottleneck_dir, request.retry_from, *request.reuse) if folder]
+    yield (
+      f"{made.reused:,} of {stats.outputs:,} bottlenecks reused from {' and '.join(map(files.shown, folders))},"
+      f" {made.computed:,} computed"
+    )
 
 
 if __name__ == "__main__":

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import math
 import os
 from collections.abc import Callable
 
 from beam_retrain.pipelines.options.arguments import ArgumentParser, add_max_bad_fraction
+from beam_retrain.pipelines.options.distortions import DistortionFlags
 from beam_retrain.pipelines.options.precision import add_precision_flags
-from beam_retrain.transforms.bottlenecks.distorted import read_distortions
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.records.schema import FINAL_TENSOR
 from beam_retrain.transforms.core.records.splits import SPLIT_HASHES, STABLE
@@ -122,7 +123,10 @@ def check_flags(flags: argparse.Namespace) -> None:
       f"{PROG}: --testing_percentage {flags.testing_percentage} and --validation_percentage"
       f" {flags.validation_percentage} leave nothing to train on: their sum must be below 100."
     )
-  read_distortions(flags)
+  # Raises what is wrong with them.
+  _ = DistortionFlags(
+    **{field.name: getattr(flags, field.name) for field in dataclasses.fields(DistortionFlags)}
+  ).distortions
   for name in ("image_dir", "output_graph", "output_labels", "bottleneck_dir", "saved_model_dir", "work_dir"):
     given = getattr(flags, name)
     if given and "://" in given:

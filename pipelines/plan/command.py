@@ -1,20 +1,20 @@
-"""`plan`: what a `bottlenecks` job over some images will take. It is measured in pipelines/plan/measure.py."""
+"""`beam-retrain plan`: says what a `bottlenecks` job over some images will take."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 import sys
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 from beam_retrain.pipelines.jobs.runner import DONE, guarded
-from beam_retrain.pipelines.plan.measure import Rehearsal, listed_reasons, rehearse_apart
-from beam_retrain.pipelines.plan.request import Request, make_parser, read_request
+from beam_retrain.pipelines.plan.measure import Measurement, listed_reasons, measure_apart
+from beam_retrain.pipelines.plan.request import PlanRequest
+from beam_retrain.reporting.cost_table import plan_table
 from beam_retrain.transforms.core.run.cost_model import Expectation, expect, in_words_of_json
 from beam_retrain.transforms.core.runtimes.trunk_info import TrunkInfo
 
-__all__ = ["make_parser", "run"]
+make_parser = PlanRequest.make_parser
 
 
 def run(argv: Sequence[str]) -> int:
@@ -23,24 +23,23 @@ def run(argv: Sequence[str]) -> int:
   Raises:
     InputError: something that the user gave cannot be used, as the job itself would say.
   """
-  request = read_request(argv)
-  if not request.flags.json:
+  request = PlanRequest.parse(argv)
+  engine = request.find_input().engine
+  if not request.json:
     print("measuring: the job over a few of the images, and its parts; half a minute", file=sys.stderr, flush=True)
-  rehearsal = rehearse_apart(argv)
-  expected = expect(rehearsal.costs, scaled(rehearsal.images, request.flags.pictures), request.flags.workers)
-  if request.flags.json:
-    print(json.dumps(to_json(rehearsal, expected), indent=2))
-    return DONE
-  from beam_retrain.reporting.cost_table import plan_table
-
-  print(plan_table(expected, describe_trunk(rehearsal), notes(request, rehearsal)))
+  measured = measure_apart(request)
+  expected = expect(measured.costs, scaled(measured.images, request.pictures), request.workers)
+  if request.json:
+    print(_to_json(measured, expected))
+  else:
+    print(plan_table(expected, _describe_trunk(measured), notes(measured, engine)))
   return DONE
 
 
-def scaled(images: dict[str, int], total: int | None) -> dict[str, int]:
-  """Returns split -> images for so many in all, shared out as they are now; None: as they are."""
+def scaled(images: Mapping[str, int], total: int | None) -> dict[str, int]:
+  """Returns split -> images for `total` in all, shared out as they are now; None: as they are."""
   if total is None:
-    return images
+    return dict(images)
   found = sum(images.values())
   scaled_down = {split: total * count // found for split, count in images.items()}
   first = next(iter(scaled_down))
@@ -48,9 +47,8 @@ def scaled(images: dict[str, int], total: int | None) -> dict[str, int]:
   return scaled_down
 
 
-def describe_trunk(rehearsal: Rehearsal) -> list[str]:
-  """Returns what there is to say of the trunk and of how it runs."""
-  trunk, execution = TrunkInfo.from_json(rehearsal.trunk), rehearsal.execution
+def _describe_trunk(measured: Measurement) -> list[str]:
+  trunk, execution = TrunkInfo.from_json(measured.trunk), measured.execution
   threads = execution["threads_per_process"]
   return [
     trunk.handle,
@@ -61,30 +59,30 @@ def describe_trunk(rehearsal: Rehearsal) -> list[str]:
   ]
 
 
-def notes(request: Request, rehearsal: Rehearsal) -> list[str]:
-  """Returns what else the user should know, a line each."""
+def notes(measured: Measurement, engine: str = "") -> list[str]:
+  """Returns what else the user should know, a line each; `engine`: the runner that the job will be sent to."""
   lines = []
-  if rehearsal.bad:
-    bad = f"{sum(rehearsal.bad.values())} cannot be used ({listed_reasons(rehearsal.bad)})"
-    lines.append(f"of {rehearsal.looked_at} images looked at, {bad}")
-  if secs := round(rehearsal.first_secs):
+  if measured.bad:
+    bad = f"{sum(measured.bad.values())} cannot be used ({listed_reasons(measured.bad)})"
+    lines.append(f"of {measured.looked_at} images looked at, {bad}")
+  if secs := round(measured.first_secs):
     lines.append(f"the first such job takes {secs} s more, to prepare the trunk and check it: done now, and kept")
-  if request.engine:
-    lines.append(f"measured on this machine: how long {request.engine} itself takes to begin is not in it")
+  if engine:
+    lines.append(f"measured on this machine: the time that {engine} itself takes to begin is not included")
   return lines
 
 
-def to_json(rehearsal: Rehearsal, expected: Expectation) -> dict[str, Any]:
-  """Returns JSON values: `expected`, the `costs` that it is made of, the trunk and how it is run."""
-  return {
+def _to_json(measured: Measurement, expected: Expectation) -> str:
+  found = {
     "expected": expected.to_json(),
-    "costs": in_words_of_json(dataclasses.asdict(rehearsal.costs)),
-    "looked_at": rehearsal.looked_at,
-    "bad": rehearsal.bad,
-    "first_secs": rehearsal.first_secs,
-    "trunk": rehearsal.trunk,
-    "execution": rehearsal.execution,
+    "costs": in_words_of_json(dataclasses.asdict(measured.costs)),
+    "looked_at": measured.looked_at,
+    "bad": measured.bad,
+    "first_secs": measured.first_secs,
+    "trunk": measured.trunk,
+    "execution": measured.execution,
   }
+  return json.dumps(found, indent=2)
 
 
 if __name__ == "__main__":

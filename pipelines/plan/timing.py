@@ -1,4 +1,4 @@
-"""What each further image costs a `bottlenecks` job, part by part, measured with the job's own steps, here."""
+"""Measures what each further image costs a `bottlenecks` job, with the job's own steps."""
 
 from __future__ import annotations
 
@@ -17,18 +17,27 @@ from typing import TypeVar
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from beam_retrain.pipelines import bottlenecks
 from beam_retrain.pipelines.models.sample import sample_images
-from beam_retrain.transforms.bottlenecks.compute import EmbedShard
+from beam_retrain.transforms.bottlenecks.compute import ComputeBottlenecks
+from beam_retrain.transforms.bottlenecks.embed import EmbedShard
 from beam_retrain.transforms.bottlenecks.model_handler import ImageModelHandler
+from beam_retrain.transforms.bottlenecks.store import record_files
 from beam_retrain.transforms.core.models.inference import CALLS_AT_ONCE
 from beam_retrain.transforms.core.records.leaks import OnLeak
 from beam_retrain.transforms.core.records.quarantine import Quarantined
-from beam_retrain.transforms.core.records.schema import TESTING, TRAINING, VALIDATION, Bottleneck, encode_bottleneck
+from beam_retrain.transforms.core.records.schema import (
+  TESTING,
+  TRAINING,
+  VALIDATION,
+  Bottleneck,
+  decode_bottleneck,
+  encode_bottleneck,
+)
 from beam_retrain.transforms.core.records.shards import IMAGES_PER_SHARD, Shard, ShardReport, pick_inputs
 from beam_retrain.transforms.core.records.splits import SplitPercentages
-from beam_retrain.transforms.core.records.tfrecord import frame
+from beam_retrain.transforms.core.records.tfrecord import frame, read_records
 from beam_retrain.transforms.core.run.cost_model import shard_costs, whole_rounds
+from beam_retrain.transforms.core.runtimes.trunk_info import TrunkInfo
 from beam_retrain.transforms.core.system.cpu import Threads
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.io.object_stores.options import options_in_use
@@ -45,14 +54,14 @@ _AS_GIVEN = SplitPercentages(0, 0)
 
 
 def timed(call: Callable[[], T]) -> tuple[float, T]:
-  """Returns (seconds, what the call gave)."""
+  """Returns (seconds, the result of the call)."""
   began = time.perf_counter()
   result = call()
   return time.perf_counter() - began, result
 
 
 def least_secs(call: Callable[[], object], budget_secs: float = 1.0) -> float:
-  """Returns the shortest, so least disturbed, of up to three times that a call takes, as far as a budget goes."""
+  """Returns the shortest of up to three times of a call, within a budget."""
   times = [timed(call)[0]]
   while len(times) < 3 and sum(times) < budget_secs:
     times.append(timed(call)[0])
@@ -62,13 +71,13 @@ def least_secs(call: Callable[[], object], budget_secs: float = 1.0) -> float:
 def time_work(
   handler: ImageModelHandler, shard: Shard, images: int, labels: Sequence[str], budget_secs: float = _WORK_SECS
 ) -> tuple[float, float]:
-  """Returns (seconds of a shard apart from its images, seconds of a image): see `shard_costs`.
+  """Returns (seconds of a shard apart from its images, seconds of an image): see `shard_costs`.
 
   Args:
     handler: the trunk.
     shard: what to work, maybe in part, again and again.
     images: how many it has.
-    labels: the label list.
+    labels: class index -> label.
     budget_secs: about how long to measure.
   """
   task = EmbedShard(handler, labels)
@@ -85,7 +94,7 @@ def time_work(
 
 
 def _write_shard(items: Iterator[Written | Quarantined]) -> None:
-  """What `WorkShards` does with what a task gives, but for Beam's counters."""
+  """Does what `WorkShards` does with a task's items, without Beam's counters."""
   checksum = hashlib.sha256()
   with tempfile.TemporaryFile() as file:
     for item in items:
@@ -100,11 +109,11 @@ def time_planning(source: Source, percentages: SplitPercentages, least: Source) 
   Args:
     source: the input.
     percentages: how it is split.
-    least: a few images with splits: what they take is a job's, and no image's.
+    least: a few images with splits, to subtract what any job takes.
 
   Returns:
-    (seconds that the input takes more than `least`; split -> images, those of training also being those that will be
-    drawn for validation).
+    (seconds that the input takes more than `least`; split -> images, those of training with those that will be drawn
+    for validation).
 
   Raises:
     InputError: a class has no images in some split.
@@ -120,7 +129,7 @@ def time_planning(source: Source, percentages: SplitPercentages, least: Source) 
 
 
 def time_listing(source: Source, percentages: SplitPercentages, least: Source) -> float:
-  """Returns the seconds that a sample of a whole input takes more than one of `least`, which is no larger than that."""
+  """Returns how many seconds longer a sample of an input takes than one of `least`."""
 
   def sample(which: Source, how: SplitPercentages) -> float:
     return least_secs(lambda: sample_images(which, (TRAINING,), how))
@@ -149,46 +158,51 @@ def _write_counts(counts: dict[tuple[str, str], int], path: str) -> None:
   files.write_text(path, json.dumps(totals))
 
 
-def time_closing(records: Sequence[Bottleneck], source: Source, handler: ImageModelHandler, count: int) -> float:
+def time_closing(output: str, source: Source, handler: ImageModelHandler, trunk: TrunkInfo, count: int) -> float:
   """Returns the seconds that a record's part in the analysis, the audit and the ledger takes.
 
   Args:
-    records: some of a job's, of training.
-    source: what they were made of.
-    handler: what they were made with.
-    count: how many to measure with: the same again, under other names. Where that is not much more than there are, 0 is
-      returned: the job over them has shown all.
+    output: of a job.
+    source: its images.
+    handler: its trunk.
+    trunk: likewise.
+    count: how many records to measure with, those of the job's training images over and over. If that is not much more
+      than there are, 0 is returned: the job itself has shown all.
   """
+  records = _read_training(output)
   if not records or count < 2 * len(records):
     return 0.0
-  few_secs, many_secs = (_close(records, number, source, handler) for number in (len(records), count))
+  few_secs, many_secs = (_close(records, number, source, handler, trunk) for number in (len(records), count))
   return max(0.0, many_secs - few_secs) / (count - len(records))
 
 
-def _close(records: Sequence[Bottleneck], count: int, source: Source, handler: ImageModelHandler) -> float:
+def _read_training(output: str) -> list[Bottleneck]:
+  records = []
+  for path in record_files(output):
+    if os.path.basename(path).startswith(TRAINING):
+      with files.open_to_read(path) as file:
+        records += [decode_bottleneck(record) for record in read_records(file, path)]
+  return records
+
+
+def _close(
+  records: Sequence[Bottleneck], count: int, source: Source, handler: ImageModelHandler, trunk: TrunkInfo
+) -> float:
   with tempfile.TemporaryDirectory(prefix="beam-retrain-plan-") as folder:
-    config = bottlenecks.Config(
-      source=source,
-      output=folder,
-      request="",
-      dimensions=len(records[0].vector),
-      percentages=_AS_GIVEN,
-      audit=_audit(source, _AS_GIVEN),
-      max_bad_fraction=1.0,
-      handler=handler,
+    compute = ComputeBottlenecks(
+      handler, labels=source.labels, output=folder, trunk=trunk, percentages=_AS_GIVEN, max_bad_fraction=1.0
     )
-    reports = _write_records(config.records_folder, records, count)
+    reports = _write_records(compute.records_folder, records, count)
 
     def build(root: beam.Pipeline) -> None:
       shards = root | "Shards" >> beam.Create([Shard(TRAINING, 0, 1, ()) for _ in reports])
-      planned = Planned(shards, checked=shards, leaks=None)
-      bottlenecks.close(planned, root | "Reports" >> beam.Create(reports), config)
+      compute.close(Planned(shards, checked=shards, leaks=None), root | "Reports" >> beam.Create(reports))
 
     return timed(lambda: _run_here(build))[0]
 
 
 def _write_records(folder: str, records: Sequence[Bottleneck], count: int) -> list[ShardReport]:
-  """Writes so many records, each as if of a image of its own, into shards; returns the reports on them."""
+  """Writes `count` records, each as if of its own image, into shards; returns their reports."""
   files.make_folder(folder)
   of = -(-count // IMAGES_PER_SHARD)
   again = itertools.cycle(records)
@@ -211,7 +225,7 @@ def _write_records(folder: str, records: Sequence[Bottleneck], count: int) -> li
 def _run_here(build: Callable[[beam.Pipeline], None]) -> None:
   of_the_input = options_in_use()
   with beam.Pipeline(options=PipelineOptions(flags=["--runner=FnApiRunner"])) as root:
-    files.use_options(of_the_input)  # in whose place Beam has put the pipeline's
+    files.use_options(of_the_input)  # Beam has put the pipeline's in their place
     build(root)
 
 

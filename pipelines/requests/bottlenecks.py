@@ -1,150 +1,126 @@
-"""The command line of `bottlenecks`: its flags, read and checked before any work. No job is run here."""
+"""What `bottlenecks` is asked for: its flags, and those that it shares with `plan`. No job is run here."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
-from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions, StandardOptions
-
-from beam_retrain.pipelines.models.execution import LEAST_IMAGES, is_local
+from beam_retrain.pipelines.models.execution import LEAST_IMAGES
 from beam_retrain.pipelines.models.trunk_sources import BUNDLED
 from beam_retrain.pipelines.models.trunk_sources import HELP as TRUNK_HELP
-from beam_retrain.pipelines.options.arguments import (
-  ArgumentParser,
-  add_max_bad_fraction,
-  add_model_flags,
-  parse_job,
-  positive_int,
-  refuse_unreachable,
-)
-from beam_retrain.pipelines.options.precision import add_precision_flags
+from beam_retrain.pipelines.options.arguments import add_max_bad_fraction, add_model_flags, positive_int
+from beam_retrain.pipelines.options.distortions import DistortionFlags, add_distortion_flags
+from beam_retrain.pipelines.options.precision import AUTO, add_precision_flags
+from beam_retrain.pipelines.options.request import JobRequest
 from beam_retrain.pipelines.options.retrain_names import add_retrain_names, retrain_names_setting
-from beam_retrain.pipelines.options.splits import add_split_flags, read_percentages
-from beam_retrain.pipelines.requests.retry import Retry, add_retry_from, apply_retry, given_flags, read_retry
-from beam_retrain.pipelines.requests.text_import import add_bottleneck_dir
-from beam_retrain.transforms.bottlenecks.distorted import add_distortion_flags, distortions_setting, read_distortions
+from beam_retrain.pipelines.options.splits import SplitFlags, add_on_leak, add_split_flags
 from beam_retrain.transforms.bottlenecks.model_handler import BATCH_SIZE
 from beam_retrain.transforms.compat.text_bottlenecks import Texts
-from beam_retrain.transforms.core.errors import InputError
-from beam_retrain.transforms.core.images.augment import Distortions
-from beam_retrain.transforms.core.records.schema import PREPROCESSING_VERSION, TESTING, TRAINING
+from beam_retrain.transforms.core.records.leaks import OnLeak
+from beam_retrain.transforms.core.records.quarantine import MAX_PIXELS
+from beam_retrain.transforms.core.records.schema import PREPROCESSING_VERSION
 from beam_retrain.transforms.core.records.splits import SplitPercentages
-from beam_retrain.transforms.io import files
-from beam_retrain.transforms.leaks.policy import add_on_leak, on_leak_setting
-from beam_retrain.transforms.sources.base import Source
-from beam_retrain.transforms.sources.find import find_source
 
 
-@dataclasses.dataclass(frozen=True)
-class Request:
-  """What the user asked for; every flag has been looked at.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrunkRequest(JobRequest, SplitFlags):
+  """Images and a trunk: the flags that `bottlenecks` and `plan` share."""
 
-  Attributes:
-    flags: as they were parsed, paths absolute.
-    options: Beam's.
-    source: the images.
-    percentages: how many images are for testing and for validation.
-    retry: the run that is done again; None: none.
-    distortions: of the training images; None: none.
-  """
+  input: str = ""
+  trunk: str = BUNDLED
+  trunk_weights: str | None = None
+  trunk_input_px: int | None = None
+  precision: str = AUTO
+  runtime: str = AUTO
+  classes: int = 10
+  retrain_names: bool = False
+  batch_size: int | None = None
+  trunk_threads: int | None = None
+  max_pixels: int = MAX_PIXELS
 
-  flags: argparse.Namespace
-  options: PipelineOptions
-  source: Source
-  percentages: SplitPercentages
-  retry: Retry | None = None
-  distortions: Distortions | None = None
 
-  def settings(self, trunk_fingerprint: str, batch_size: int, texts: Texts | None = None) -> dict[str, Any]:
-    """Returns what decides the output's bytes, JSON values; `texts`: what is imported."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BottlenecksRequest(TrunkRequest, DistortionFlags):
+  """What `bottlenecks` is asked for; see the flags' help."""
+
+  command: ClassVar[str] = "bottlenecks"
+  description: ClassVar[str] = (
+    "Runs labelled images through a frozen trunk, once, and stores one vector (bottleneck) per image.\n"
+    "Then tensorflow-transform learns the scaling of the vectors from the training ones.\n\n"
+    "A run that was killed goes on where it was: finished shards are kept. With --reuse, the trunk does not run over\n"
+    "images that an earlier output has, by their bytes; the output is as complete as without. With --retry_from,\n"
+    "images that an earlier run had to leave out are tried again, and the rest is taken from it."
+  )
+  epilog: ClassVar[str] = (
+    "example:\n  beam-retrain bottlenecks --input flower_photos --trunk bundled --output flowers/bottlenecks\n\n"
+    "Any Beam option may follow, for example --runner=FlinkRunner, or\n"
+    "  --direct_running_mode=multi_processing --direct_num_workers=2   for two processes on this machine."
+  )
+
+  output: str
+  reuse: tuple[str, ...] = ()
+  retry_from: str | None = None
+  bottleneck_dir: str | None = None
+  on_leak: str = str(OnLeak.WARN)
+  max_bad_fraction: float = 0.0
+
+  @classmethod
+  def add_flags(cls, parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+      "--input",
+      metavar="DIR",
+      help="a folder of MNIST-style IDX files; of class folders, maybe in training/ and testing/ (JPEG, PNG, BMP, GIF;"
+      " any size); the output of `convert`; or a CSV manifest, file_name,label[,split]. Its kind is recognised",
+    )
+    parser.add_argument(
+      "--output", required=True, metavar="DIR", help="folder to write; new, empty, or of an earlier run"
+    )
+    _add_earlier_flags(parser)
+    add_trunk_flags(parser)
+    add_precision_flags(parser)
+    add_split_flags(parser)
+    add_on_leak(parser)
+    add_distortion_flags(parser)
+    add_retrain_names(parser)
+    add_model_flags(
+      parser,
+      f"the earlier run's, if it goes on with one; the fastest in a trial, from {LEAST_IMAGES:,} images on;"
+      f" else {BATCH_SIZE}",
+    )
+    add_max_bad_fraction(parser)
+
+  def settings(
+    self,
+    labels: Sequence[str],
+    percentages: SplitPercentages,
+    trunk_fingerprint: str,
+    batch_size: int,
+    texts: Texts | None = None,
+  ) -> dict[str, Any]:
+    """Returns what decides the output's bytes, JSON values; `texts`: what is imported. `input` must be absolute.
+
+    Flags that came later are left out at their default, so that outputs from before them stay valid.
+    """
     return {
-      "input": self.flags.input,
+      "input": self.input,
       "trunk_fingerprint": trunk_fingerprint,
       "preprocessing": PREPROCESSING_VERSION,
-      **self.percentages.to_settings(),
-      "max_pixels": self.flags.max_pixels,
+      **percentages.to_settings(),
+      "max_pixels": self.max_pixels,
       "batch_size": batch_size,
-      "labels": self.source.labels,
-      **retrain_names_setting(self.flags.retrain_names),
-      **on_leak_setting(self.flags.on_leak),
-      **distortions_setting(self.distortions),
+      "labels": list(labels),
+      **retrain_names_setting(self.retrain_names),
+      **({"on_leak": self.on_leak} if self.on_leak != OnLeak.WARN else {}),
+      **({"distortions": self.distortions.to_settings()} if self.distortions else {}),
       **({"bottleneck_dir": texts.to_settings()} if texts else {}),
     }
 
 
-def read_request(argv: Sequence[str]) -> Request:
-  """Reads the command line and looks for what it names.
-
-  Raises:
-    InputError: something that the user gave cannot be used.
-  """
-  parser = make_parser()
-  flags, options = parse_job(parser, argv)
-  refuse_unreachable(options, flags.input, flags.output, flags.reuse, flags.retry_from)
-  retry = None
-  if flags.retry_from is not None:
-    retry = read_retry(files.absolute(flags.retry_from))
-    apply_retry(retry, flags, given_flags(make_parser(), argv))
-  elif flags.input is None:
-    parser.error("the following arguments are required: --input")
-  distortions = read_distortions(flags)
-  typed_input = retry.typed_input if retry else flags.input
-  flags.input, flags.output = files.absolute(flags.input), files.absolute(flags.output)
-  _refuse_unwritable(flags.output, options)
-  flags.reuse = [files.absolute(folder) for folder in flags.reuse]
-  if flags.bottleneck_dir is not None:
-    flags.bottleneck_dir = files.absolute(flags.bottleneck_dir)
-  source = find_source(flags.input, flags.classes, retrain_names=flags.retrain_names)
-  percentages = read_percentages(flags, typed_input, source)
-  source.plan((TRAINING, TESTING), percentages)  # finds what is missing before the old output is touched
-  for folder in flags.reuse:
-    _refuse_overlap(folder, flags.output, "--reuse")
-  if retry:
-    _refuse_overlap(retry.folder, flags.output, "--retry_from")
-    retry.check_labels(source)
-  return Request(flags, options, source, percentages, retry, distortions)
-
-
-def make_parser() -> argparse.ArgumentParser:
-  parser = ArgumentParser(
-    prog="beam-retrain bottlenecks",
-    description=(
-      "Runs labelled images through a frozen trunk, once, and stores one vector (bottleneck) per image.\n"
-      "Then tensorflow-transform learns the scaling of the vectors from the training ones.\n\n"
-      "A run that was killed goes on where it was: finished shards are kept. With --reuse, images that an earlier\n"
-      "output has, by their bytes, cost no run of the trunk; the output is as complete as without. With --retry_from,\n"
-      "what an earlier run had to leave out is done again, and the rest is taken from it."
-    ),
-    epilog=(
-      "example:\n  beam-retrain bottlenecks --input flower_photos --trunk bundled --output flowers/bottlenecks\n\n"
-      "Any Beam option may follow, for example --runner=FlinkRunner, or\n"
-      "  --direct_running_mode=multi_processing --direct_num_workers=2   for two processes on this machine."
-    ),
-  )
-  parser.add_argument(
-    "--input",
-    metavar="DIR",
-    help="a folder of MNIST-style IDX files; of class folders, maybe in training/ and testing/ (JPEG, PNG, BMP, GIF;"
-    " any size); what `convert` wrote; or a CSV manifest, file_name,label[,split]. It is recognised by what is there",
-  )
-  parser.add_argument(
-    "--output", required=True, metavar="DIR", help="folder to write; new, empty, or of an earlier run"
-  )
-  known = parser.add_argument_group("bottlenecks that are there already")
-  known.add_argument(
-    "--reuse",
-    action="append",
-    default=[],
-    metavar="DIR",
-    help="take bottlenecks from DIR, what an earlier run of the same trunk wrote, and run the trunk over the other"
-    " images only; DIR is not changed; may be given more than once",
-  )
-  add_retry_from(known)
-  add_bottleneck_dir(known)
-  parser.add_argument("--trunk", default=BUNDLED, help=f"{TRUNK_HELP} (default: %(default)s)")
+def add_trunk_flags(parser: argparse._ActionsContainer) -> None:
+  """Adds `trunk`, `trunk_weights`, `trunk_input_px` and `classes`."""
+  parser.add_argument("--trunk", help=f"{TRUNK_HELP} (default: %(default)s)")
   parser.add_argument(
     "--trunk_weights", metavar="FILE", help="local weights of a keras: trunk, where they cannot be downloaded"
   )
@@ -154,40 +130,31 @@ def make_parser() -> argparse.ArgumentParser:
     metavar="PX",
     help="input size of a trunk that takes any (default: the trunk's own)",
   )
-  add_precision_flags(parser)
-  add_split_flags(parser)
-  add_on_leak(parser)
-  add_distortion_flags(parser)
-  add_retrain_names(parser)
   parser.add_argument(
-    "--classes", type=positive_int, default=10, metavar="N", help="classes of an IDX folder (default: %(default)d)"
+    "--classes", type=positive_int, metavar="N", help="classes of an IDX folder (default: %(default)d)"
   )
-  add_model_flags(
-    parser,
-    f"as in an earlier run into the folder; of {LEAST_IMAGES:,} images or more what a trial finds fastest;"
-    f" else {BATCH_SIZE}",
+
+
+def _add_earlier_flags(parser: argparse.ArgumentParser) -> None:
+  group = parser.add_argument_group("bottlenecks that exist already")
+  group.add_argument(
+    "--reuse",
+    action="append",
+    metavar="DIR",
+    help="take bottlenecks from DIR, the output of an earlier run of the same trunk, and run the trunk over the other"
+    " images only; DIR is not changed; may be given more than once",
   )
-  add_max_bad_fraction(parser)
-  return parser
-
-
-def shared_scratch(options: PipelineOptions) -> str:
-  """Returns the folder of this machine and of all workers that `--temp_location` names; empty: it names none."""
-  path = options.view_as(GoogleCloudOptions).temp_location
-  return files.absolute(path) if path and files.is_local(path) else ""
-
-
-def _refuse_unwritable(output: str, options: PipelineOptions) -> None:
-  """Checks that TensorFlow can write the transform graph, as it does on the workers."""
-  if output.startswith("s3://") and not is_local(options) and not shared_scratch(options):
-    runner = options.view_as(StandardOptions).runner
-    raise InputError(
-      f"--output {output}: on {runner} TensorFlow writes the transform graph on the workers, and it cannot write s3://:"
-      " name a folder that all workers see with --temp_location, for what it writes on the way."
-    )
-
-
-def _refuse_overlap(store: str, output: str, flag: str) -> None:
-  """Checks that the folder to reuse, which `flag` gave, is not the one to replace."""
-  if files.overlap(store, output):
-    raise InputError(f"--output {output} overlaps with {flag} {store}: give a new folder, the old one is only read.")
+  group.add_argument(
+    "--retry_from",
+    metavar="DIR",
+    help="repeat the run that wrote DIR, after some of its images have been repaired: what was sound is taken from"
+    " there, and the trunk (DIR/trunk) runs over the others only. --input and all else that decides the output are"
+    " those of DIR; DIR is not changed, and its run may have ended with exit code 3",
+  )
+  group.add_argument(
+    "--bottleneck_dir",
+    metavar="DIR",
+    help="take bottlenecks from the text files that retrain.py wrote to its --bottleneck_dir, and run the trunk over"
+    " the images that have none there, or a damaged one. The numbers are then retrain.py's: TensorFlow 1 resized"
+    " images slightly otherwise than the exported model does; for class folders",
+  )

@@ -1,8 +1,7 @@
-"""`bottlenecks --bottleneck_dir`: what retrain.py cached as text is imported, before the trunk runs over the rest."""
+"""`bottlenecks --bottleneck_dir`: imports what retrain.py cached as text, before the trunk runs over the rest."""
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import json
 
@@ -23,27 +22,17 @@ from beam_retrain.transforms.sources.base import Source
 IMPORTED_FOLDER = ".imported"
 
 
-def add_bottleneck_dir(group: argparse._ActionsContainer) -> None:
-  group.add_argument(
-    "--bottleneck_dir",
-    metavar="DIR",
-    help="take bottlenecks from the text files that retrain.py wrote to its --bottleneck_dir, and run the trunk over"
-    " the images that have none there, or a damaged one. The numbers are then retrain.py's: TensorFlow 1 resized"
-    " images slightly otherwise than the exported model does; for class folders",
-  )
-
-
 @dataclasses.dataclass(frozen=True)
 class TextImport:
-  """What is imported, and whither.
+  """Text bottlenecks, and the store that they are imported to.
 
   Attributes:
     texts: the text files.
     task: what is done with a shard of images.
     source: the images.
     percentages: how they are split.
-    store: the folder that is written, in the stage's own.
-    handle: what the user named the trunk.
+    store: the folder to write, in the stage's own.
+    handle: the trunk's, as the user gave it.
   """
 
   texts: Texts
@@ -54,12 +43,12 @@ class TextImport:
   handle: str
 
   def check(self, root: beam.Pipeline) -> None:
-    """Adds a step that reads all text files, and no more, to see whether they can be imported."""
+    """Adds a step that only reads all text files, to see whether they can be imported."""
     shards = root | "PlanTexts" >> self.source.plan((TRAINING, TESTING), self.percentages)
     _ = shards | "SpreadTexts" >> beam.Reshuffle() | "CheckTexts" >> beam.Map(self.task.check)
 
   def run(self, request: str, options: PipelineOptions) -> str:
-    """Runs the job that makes the store; returns what the user is told of it.
+    """Runs the job that makes the store; returns a line for the user.
 
     Args:
       request: digest of everything but the images that decides the store.
@@ -88,7 +77,7 @@ class TextImport:
 def find_text_import(
   folder: str, source: Source, percentages: SplitPercentages, trunk: Trunk, max_pixels: int, output: str
 ) -> TextImport:
-  """Looks for what can be imported, and whether it fits the trunk.
+  """Finds the text bottlenecks of some images, and checks that they fit the trunk.
 
   Args:
     folder: `--bottleneck_dir`.
@@ -99,12 +88,12 @@ def find_text_import(
     output: the stage's folder.
 
   Raises:
-    InputError: there is nothing, or of another trunk.
+    InputError: there are none, or they are of another trunk.
   """
   if source.has_splits or not source.class_folders:
     raise InputError(
-      f"--bottleneck_dir goes with the class folders that retrain.py read, and {source.path} has splits of its own or"
-      " is something else: leave it out."
+      f"--bottleneck_dir is for class folders, as retrain.py read them; {source.path} has splits of its own or is"
+      " something else: leave it out."
     )
   handles = [trunk.info.handle, HUB_INCEPTION_V3] if trunk.info.handle == INCEPTION_V3 else [trunk.info.handle]
   texts = find_texts(folder, {class_folder.prefix for class_folder in source.class_folders}, handles)

@@ -1,15 +1,15 @@
-"""The two tasks of a run that reuses bottlenecks: the trunk over what is new, and copying together what there is."""
+"""The two tasks of a run with stores: embed the new images, then assemble each shard."""
 
 from __future__ import annotations
 
 import functools
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from apache_beam.metrics import Metrics
 
-from beam_retrain.transforms.bottlenecks.compute import EmbedShard
+from beam_retrain.transforms.bottlenecks.embed import EmbedShard
 from beam_retrain.transforms.bottlenecks.model_handler import ImageModelHandler
 from beam_retrain.transforms.bottlenecks.store import locate_bottlenecks
 from beam_retrain.transforms.core.errors import InputError
@@ -22,13 +22,13 @@ from beam_retrain.transforms.io import files
 from beam_retrain.transforms.shards.work import METRICS_NAMESPACE, REPORTS_FOLDER, ShardTask, Written, report_path
 
 ASSEMBLED = "assembled"
-"""In the report of a shard whose bottlenecks were not computed one by one for it."""
+"""In the report of a shard that was copied together."""
 
 _DIGESTS = "sha256"  # in a fresh shard's report: key of a quarantined image -> its SHA-256
 
 
 class EmbedFresh(EmbedShard):
-  """Says in its report which images it has quarantined: equal ones elsewhere share their fate."""
+  """Embeds a fresh shard; reports the digests of bad images, for equal ones elsewhere."""
 
   def __init__(self, handler: ImageModelHandler, labels: Sequence[str], folder: str):
     super().__init__(handler, labels)
@@ -47,7 +47,7 @@ class EmbedFresh(EmbedShard):
       yield item
 
   def extra(self) -> Mapping[str, Any]:
-    # What could not even be read has no digest.
+    # An image that could not be read has no digest.
     digests = {key: self._digests[key] for key in self._bad if key in self._digests}
     return {**super().extra(), _DIGESTS: digests}
 
@@ -59,7 +59,7 @@ class EmbedFresh(EmbedShard):
 
 
 class _Fresh(NamedTuple):
-  """What became of the images of a fresh shard, by SHA-256, 64 hex digits: where the record starts, or the fault."""
+  """Images of a fresh shard by SHA-256, 64 hex digits: byte of the record, or the fault."""
 
   starts: dict[str, int]
   faults: dict[str, Quarantined]
@@ -74,11 +74,13 @@ def _read_fresh(path: str) -> _Fresh:
 
 
 class AssembleShard(ShardTask):
-  """Copies the bottlenecks of a shard's images from where they are; a few MB at a time are held.
+  """Copies the bottlenecks of a shard's images from stores and fresh shards.
+
+  Holds one shard's records at a time, a few MB.
 
   Attributes:
     labels: class index -> label.
-    max_pixels: largest height x width allowed: a store may have been made with more.
+    max_pixels: largest height x width allowed; a store may have been made with more.
     folder: where the files go.
   """
 
@@ -99,22 +101,19 @@ class AssembleShard(ShardTask):
     images = [self._look_up(entry) for entry in shard.inputs]
     records = _fetch(images)
     for position, image in enumerate(images):
-      if isinstance(image, Quarantined):
-        yield image.in_split(shard.split)
-        continue
-      item = self._write(image, records[position])
+      item = image if isinstance(image, Quarantined) else self._write(image, records[position])
       if isinstance(item, Quarantined):
         yield item.in_split(shard.split)
-        continue
-      self._counts["computed" if image.computed else "reused"] += 1
-      yield item
+      else:
+        self._counts["computed" if cast(StoredBottleneck, image).computed else "reused"] += 1
+        yield item
     self._reused.inc(self._counts["reused"])
 
   def extra(self) -> Mapping[str, Any]:
     return {BOTTLENECKS: self._counts, ASSEMBLED: True}
 
   def _look_up(self, entry: Input) -> StoredBottleneck | Quarantined:
-    """Finds the record of a image that was missing in all stores."""
+    """Finds the record of an image that was missing in all stores."""
     if isinstance(entry, Quarantined):
       return entry
     assert isinstance(entry, StoredBottleneck)  # what `_place_shard` makes
@@ -125,7 +124,7 @@ class AssembleShard(ShardTask):
       return entry._replace(position=start)
     fault = fresh.faults.get(entry.sha256)
     if fault is None:
-      detail = "it changed or went away while the job ran: run the command again"
+      detail = "it changed or disappeared while the job ran: run the command again"
       return Quarantined(entry.key, entry.size_bytes, Reason.UNREADABLE, detail)
     return Quarantined(entry.key, entry.size_bytes, fault.reason, fault.detail)
 
@@ -154,7 +153,7 @@ def _fetch(images: Sequence[StoredBottleneck | Quarantined]) -> dict[int, bytes]
       with files.open_to_read(path) as file:
         for start, position in sorted(wanted):
           records[position] = read_record_at(file, start, path)
-    except (DamagedError, OSError) as error:  # it was sound when it was looked through
+    except (DamagedError, OSError) as error:  # it was sound when it was indexed
       raise _changed(path) from error
   return records
 

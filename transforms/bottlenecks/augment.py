@@ -1,7 +1,7 @@
-"""Distorted variants of the training images through the trunk: stored beside the records, one file per shard.
+"""Distorted variants of the training images through the trunk, stored beside the records, one file per shard.
 
-The spine once more, over the training shards of the same plan: what the records hold is not touched, so that whatever
-reads them, reuse, evaluation or the transform graph, never sees a distorted image. Only `train` asks for these.
+The records themselves stay untouched, so that reuse, evaluation and the transform graph never see a distorted image.
+Only `train` reads the variants.
 """
 
 from __future__ import annotations
@@ -12,25 +12,27 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import apache_beam as beam
-import numpy as np
 from apache_beam.metrics import Metrics
 
+from beam_retrain.transforms.bottlenecks.embed import framed_bottleneck
 from beam_retrain.transforms.bottlenecks.model_handler import ImageModelHandler
 from beam_retrain.transforms.core.images.augment import DISTORTED, Distortions, count_distorted, variant_key
 from beam_retrain.transforms.core.models.inference import Inferred, LoadedModel, Outputs, infer_images
 from beam_retrain.transforms.core.records.quarantine import Quarantined
-from beam_retrain.transforms.core.records.schema import TRAINING, Bottleneck, Image, encode_bottleneck
+from beam_retrain.transforms.core.records.schema import PREPROCESSING_VERSION, TRAINING, Image
 from beam_retrain.transforms.core.records.shards import Shard, ShardReport
 from beam_retrain.transforms.core.records.splits import SplitPercentages
-from beam_retrain.transforms.core.records.tfrecord import frame
+from beam_retrain.transforms.core.run.run_info import request_digest
+from beam_retrain.transforms.io import files
 from beam_retrain.transforms.shards.ledger import delete_strays
-from beam_retrain.transforms.shards.work import METRICS_NAMESPACE, ShardTask, WorkShards, Written
+from beam_retrain.transforms.shards.work import METRICS_NAMESPACE, REPORTS_FOLDER, ShardTask, WorkShards, Written
 
 
-class EmbedDistorted(beam.PTransform):
-  """PCollection[Shard] -> PCollection[ShardReport]: of the training shards' images, but for those for validation.
+class EmbedVariants(beam.PTransform):
+  """(PCollection[Shard], PCollection[ShardReport]) -> PCollection of one dict, `Stats.distorted`.
 
-  A report's inputs and outputs are images: each has all its variants in the file, or is quarantined.
+  Takes the planned shards of all splits and the reports on their records. Distorts the images of the training shards,
+  except those for validation, and checks that each has all its variants or is quarantined.
 
   Attributes:
     handler: the trunk.
@@ -38,58 +40,51 @@ class EmbedDistorted(beam.PTransform):
     percentages: which images of the training shards are for validation.
     distortions: what to do to the others.
     output: folder of the files.
-    request: digest of the settings, the distortions among them.
+    fingerprint: of the trunk.
     checked: as of `WorkShards`.
-    earlier: folders of earlier runs, whose files are taken where they are of the same shard and request.
+    earlier: folders of earlier runs; a file of the same shard and request is copied.
   """
 
   def __init__(
     self,
-    *,
     handler: ImageModelHandler,
+    *,
     labels: Sequence[str],
     percentages: SplitPercentages,
     distortions: Distortions,
     output: str,
-    request: str,
+    fingerprint: str,
     checked: beam.PCollection,
     earlier: Sequence[str] = (),
   ):
     super().__init__()
+    settings = {
+      "distortions": distortions.to_settings(),
+      **percentages.to_settings(),
+      "trunk_fingerprint": fingerprint,
+      "preprocessing": PREPROCESSING_VERSION,
+      "max_pixels": handler.max_pixels,
+      "batch_size": handler.batch_size,
+      "labels": list(labels),
+    }
+    self._distortions = distortions
+    self._output = output
     task = DistortShard(handler, labels, percentages, distortions)
+    request = request_digest(DISTORTED, settings)
     self._work = WorkShards(task, output=output, request=request, checked=checked, earlier=earlier)
 
-  def expand(self, shards: beam.PCollection) -> beam.PCollection:
+  def expand(self, inputs: tuple[beam.PCollection, beam.PCollection]) -> beam.PCollection:
+    shards, reports = inputs
+    files.make_folder(files.join(self._output, REPORTS_FOLDER))
     return (
       shards
       | "TrainingShards" >> beam.Filter(lambda shard: shard.split == TRAINING)
       # Shard
-      | "EmbedVariants" >> self._work
-    )  # ShardReport
-
-
-class CloseDistorted(beam.PTransform):
-  """(PCollection[ShardReport] of the images, PCollection[ShardReport] of their variants) -> PCollection of one dict.
-
-  The dict is `Stats.distorted`. Checks the ledger of the variants, and removes files of earlier runs.
-
-  Attributes:
-    folder: of the variants' files.
-    distortions: what was done.
-  """
-
-  def __init__(self, *, folder: str, distortions: Distortions):
-    super().__init__()
-    self._folder = folder
-    self._distortions = distortions
-
-  def expand(self, inputs: tuple[beam.PCollection, beam.PCollection]) -> beam.PCollection:
-    reports, of_variants = inputs
-    return (
-      of_variants
+      | "Distort" >> self._work
+      # ShardReport
       | "CollectReports" >> beam.combiners.ToList()
       # list of ShardReport
-      | "Close" >> beam.Map(_close, self._folder, self._distortions, beam.pvalue.AsList(reports))
+      | "Close" >> beam.Map(_close, self._output, self._distortions, beam.pvalue.AsList(reports))
     )  # dict
 
 
@@ -102,9 +97,9 @@ def _close(
 
 
 class DistortShard(ShardTask):
-  """Writes the bottleneck records of the variants of a shard's images, those of a image one after the other.
+  """Writes the bottleneck records of the variants of a shard's images, image by image.
 
-  Attributes: as of `EmbedDistorted`.
+  A report's inputs and outputs are images. Attributes: as of `EmbedVariants`.
   """
 
   def __init__(
@@ -131,41 +126,28 @@ class DistortShard(ShardTask):
     self._counts = Counter()
     # So many images that their variants are one batch of the trunk.
     batch_size = max(1, self._handler.batch_size // self._distortions.copies)
-    pictures = self._training_images(shard)
-    for item in infer_images(pictures, self._load, batch_size=batch_size, max_pixels=self._handler.max_pixels):
+    images = self._training_images(shard)
+    for item in infer_images(images, self._load, batch_size=batch_size, max_pixels=self._handler.max_pixels):
       match item:
         case Quarantined():
           yield item.in_split(shard.split)
         case Inferred(image, outputs):
           self._counts["pictures"] += 1
           self._counter.inc(self._distortions.copies)
-          for record in self._records(image, outputs["bottleneck"]):
-            yield Written(image.label, record)
+          for copy, vector in enumerate(outputs["bottleneck"], start=1):
+            variant = dataclasses.replace(image, key=variant_key(image.key, copy))
+            yield Written(image.label, framed_bottleneck(variant, self._class_indices[image.label], vector))
     self._handler.count_loads()
 
   def extra(self) -> Mapping[str, Any]:
     return {DISTORTED: {"pictures": self._counts["pictures"], "validation": self._counts["validation"]}}
 
   def _training_images(self, shard: Shard) -> Iterator[Image | Quarantined]:
-    for picture in shard.read_images(self._labels):
-      if isinstance(picture, Quarantined) or self._percentages.split_of(picture.key, shard.split) == TRAINING:
-        yield picture
+    for image in shard.read_images(self._labels):
+      if isinstance(image, Quarantined) or self._percentages.split_of(image.key, shard.split) == TRAINING:
+        yield image
       else:
         self._counts["validation"] += 1
-
-  def _records(self, image: Image, vectors: np.ndarray) -> Iterator[bytes]:
-    for copy, vector in enumerate(vectors, start=1):
-      record = Bottleneck(
-        key=variant_key(image.key, copy),
-        label=image.label,
-        class_index=self._class_indices[image.label],
-        vector=vector,
-        format=image.format,
-        height=image.height,
-        width=image.width,
-        sha256=image.sha256,
-      )
-      yield frame(encode_bottleneck(record))
 
   def _load(self) -> LoadedModel:
     if self._model is None:
@@ -175,7 +157,7 @@ class DistortShard(ShardTask):
 
 @dataclasses.dataclass(frozen=True)
 class _DistortingModel(LoadedModel):
-  """A trunk that takes a image and gives [K, D]: a image and its variants come and go together."""
+  """A trunk from one image to [K, D], the bottlenecks of its K variants."""
 
   make_variants: Callable[[Sequence[Image]], Any] = dataclasses.field(kw_only=True)
 
@@ -192,8 +174,8 @@ def _distorting(trunk: LoadedModel, distortions: Distortions) -> LoadedModel:
     return distort_all([image.encoded for image in images], [image.key for image in images])
 
   def infer(variants: Any) -> Outputs:
-    pictures, copies, *shape = variants.shape
-    flat = trunk.infer(variants.numpy().reshape(pictures * copies, *shape))
-    return {name: values.reshape(pictures, copies, *values.shape[1:]) for name, values in flat.items()}
+    images, copies, *shape = variants.shape
+    flat = trunk.infer(variants.numpy().reshape(images * copies, *shape))
+    return {name: values.reshape(images, copies, *values.shape[1:]) for name, values in flat.items()}
 
   return _DistortingModel(trunk.preprocess, infer, trunk.input_px, make_variants=make_variants)

@@ -1,72 +1,159 @@
-"""Images through the trunk, one shard at a time."""
+"""`ComputeBottlenecks`: from planned shards to finished bottlenecks, in any pipeline."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-from apache_beam.metrics import Metrics
+import apache_beam as beam
 
-from beam_retrain.transforms.bottlenecks.model_handler import BATCH_METRIC, ImageModelHandler, Inferred, LoadedModel
-from beam_retrain.transforms.core.records.quarantine import Quarantined
-from beam_retrain.transforms.core.records.schema import Bottleneck, Image, encode_bottleneck
-from beam_retrain.transforms.core.records.shards import BOTTLENECKS, Shard
-from beam_retrain.transforms.core.records.tfrecord import frame
-from beam_retrain.transforms.shards.work import METRICS_NAMESPACE, ShardTask, Written
-from beam_retrain.transforms.shards.worker_metrics import TRUNK_IMAGES, count_here
+from beam_retrain.transforms.bottlenecks.augment import EmbedVariants
+from beam_retrain.transforms.bottlenecks.embed import EmbedShard
+from beam_retrain.transforms.bottlenecks.model_handler import ImageModelHandler
+from beam_retrain.transforms.bottlenecks.reuse import EmbedOnlyNew
+from beam_retrain.transforms.core.images.augment import DISTORTED, Distortions
+from beam_retrain.transforms.core.records.leaks import OnLeak
+from beam_retrain.transforms.core.records.schema import PREPROCESSING_VERSION, RECORDS_FOLDER
+from beam_retrain.transforms.core.records.splits import SplitPercentages
+from beam_retrain.transforms.core.run.run_info import request_digest
+from beam_retrain.transforms.core.runtimes.trunk_info import TrunkInfo
+from beam_retrain.transforms.io import files
+from beam_retrain.transforms.leaks.policy import Planned, SplitAudit
+from beam_retrain.transforms.shards.ledger import CloseLedger, mark_completed
+from beam_retrain.transforms.shards.work import REPORTS_FOLDER, WorkShards
+
+FRESH_FOLDER = ".fresh"
+TRANSFORM_FOLDER, TEMP_FOLDER = "transform", "temp"
 
 
-class EmbedShard(ShardTask):
-  """Writes the bottleneck records of a shard's images. The trunk is loaded at the first one that can be decoded.
+class ComputeBottlenecks(beam.PTransform):
+  """PCollection[Shard] -> PCollection of one `Stats`.
+
+  Runs each image through a trunk, stores the vectors as records, learns their scaling from the training ones
+  (tensorflow-transform), audits the splits and closes the ledger. A run that was killed goes on where it was.
+
+    p | source.plan((TRAINING, TESTING), percentages) | ComputeBottlenecks(handler, labels=source.labels, ...)
 
   Attributes:
-    handler: the trunk.
+    handler: the trunk, by a path that all workers read.
     labels: class index -> label.
+    output: folder to write `records/`, `transform/`, `stats.json`, `quarantine.csv`, `leaks.csv` and `COMPLETED` to.
+    trunk: its fingerprint, and the length of a bottleneck.
+    percentages: how the shards were planned; which training images are for validation.
+    on_leak: what to do about leaks; `FAIL` only reports them here, as `WARN` does.
+    stores: folders with bottlenecks of the same trunk; what is there is copied.
+    distortions: of training images, whose variants go to `distorted/`; None: none.
+    max_bad_fraction: 0..1; with more bad images there is no `COMPLETED`.
+    request: digest of what decides the records besides the images; by default made of the above.
+    scratch: folder that all workers share, for what TensorFlow cannot write to a remote `output`; empty: not needed.
+
+  Raises:
+    ValueError: an argument is out of its range.
   """
 
-  def __init__(self, handler: ImageModelHandler, labels: Sequence[str]):
+  def __init__(
+    self,
+    handler: ImageModelHandler,
+    *,
+    labels: Sequence[str],
+    output: str,
+    trunk: TrunkInfo,
+    percentages: SplitPercentages | None = None,
+    on_leak: OnLeak = OnLeak.WARN,
+    stores: Sequence[str] = (),
+    distortions: Distortions | None = None,
+    max_bad_fraction: float = 0.0,
+    request: str = "",
+    scratch: str = "",
+  ):
+    super().__init__()
+    if not labels or len(set(labels)) != len(labels):
+      raise ValueError(f"labels are {list(labels)}, must be at least one, each once")
+    if not 0 <= max_bad_fraction <= 1:
+      raise ValueError(f"max_bad_fraction is {max_bad_fraction}, must be in 0..1")
     self._handler = handler
-    self._labels = list(labels)
-    self._class_indices = {label: index for index, label in enumerate(labels)}
-    self._model: LoadedModel | None = None
-    self._computed = 0
-    self._counter = Metrics.counter(METRICS_NAMESPACE, "bottlenecks_computed")
-    self._batch = Metrics.distribution(METRICS_NAMESPACE, BATCH_METRIC)
+    self._labels = tuple(labels)
+    self._output = output
+    self._trunk = trunk
+    self._percentages = percentages or SplitPercentages()
+    self._audit = SplitAudit(on_leak, labels, self._percentages, handler.max_pixels, handler.thread_limits)
+    self._stores = tuple(stores)
+    self._distortions = distortions
+    self._max_bad_fraction = max_bad_fraction
+    self._request = request or self._default_request()
+    self._scratch = scratch
 
-  def work(self, shard: Shard) -> Iterator[Written | Quarantined]:
-    self._computed = 0
-    for item in self._handler.infer(self._read(shard), self._load):
-      match item:
-        case Quarantined():
-          yield item.in_split(shard.split)
-        case Inferred(image, outputs):
-          record = Bottleneck(
-            key=image.key,
-            label=image.label,
-            class_index=self._class_indices[image.label],
-            vector=outputs["bottleneck"],
-            format=image.format,
-            height=image.height,
-            width=image.width,
-            sha256=image.sha256,
-          )
-          self._computed += 1
-          yield Written(image.label, frame(encode_bottleneck(record)))
-    self._handler.count_loads()
-    if self._computed:
-      self._counter.inc(self._computed)
-      count_here(TRUNK_IMAGES, self._computed)
-    if self._model is not None and self._model.largest_batch is not None:
-      self._batch.update(self._model.largest_batch())
+  @property
+  def records_folder(self) -> str:
+    return files.join(self._output, RECORDS_FOLDER)
 
-  def extra(self) -> Mapping[str, Any]:
-    return {BOTTLENECKS: {"computed": self._computed, "reused": 0}}
+  def expand(self, shards: beam.PCollection) -> beam.PCollection:
+    files.make_folder(files.join(self.records_folder, REPORTS_FOLDER))
+    planned = self._audit.plan(shards)
+    reports = planned.shards | "Work" >> self._work(planned.checked)
+    # ShardReport
+    variants = None
+    if self._distortions:
+      variants = (planned.shards, reports) | "EmbedVariants" >> EmbedVariants(
+        self._handler,
+        labels=self._labels,
+        percentages=self._percentages,
+        distortions=self._distortions,
+        output=files.join(self._output, DISTORTED),
+        fingerprint=self._trunk.fingerprint,
+        checked=planned.checked,
+        earlier=[files.join(store, DISTORTED) for store in self._stores],
+      )  # dict
+    return self.close(planned, reports, variants)
 
-  def _read(self, shard: Shard) -> Iterator[Image | Quarantined]:
-    return shard.read_images(self._labels)
+  def _work(self, checked: beam.PCollection) -> beam.PTransform:
+    if not self._stores:
+      task = EmbedShard(self._handler, self._labels)
+      return WorkShards(task, output=self.records_folder, request=self._request, checked=checked)
+    return EmbedOnlyNew(
+      handler=self._handler,
+      labels=self._labels,
+      stores=self._stores,
+      output=self.records_folder,
+      fresh_folder=files.join(self._output, FRESH_FOLDER),
+      request=self._request,
+      checked=checked,
+    )
 
-  def _load(self) -> LoadedModel:
-    if self._model is None:
-      # Kept here too: what is shared stays alive only until something else is.
-      self._model = self._handler.load_once()
-    return self._model
+  def close(
+    self, planned: Planned, reports: beam.PCollection, variants: beam.PCollection | None = None
+  ) -> beam.PCollection:
+    """Adds what follows the work: analysis, audit and ledger; returns a PCollection of one `Stats`.
+
+    Args:
+      planned: what the work began with.
+      reports: PCollection[ShardReport] of the records.
+      variants: PCollection of one dict, `Stats.distorted`; None: none.
+    """
+    # Loads TensorFlow and more: not for `--help`.
+    from beam_retrain.transforms.bottlenecks.analyze import AnalyzeBottlenecks
+
+    transform = reports | "Analyze" >> AnalyzeBottlenecks(
+      records_folder=self.records_folder,
+      output=files.join(self._output, TRANSFORM_FOLDER),
+      temp_folder=files.join(self._scratch or self._output, TEMP_FOLDER),
+      dimensions=self._trunk.dimensions,
+      labels=self._labels,
+    )
+    leaks = self._audit.audit(planned, reports, self.records_folder)
+    return (
+      (planned.shards, reports)
+      | "Close" >> CloseLedger(output=self._output, shards_folder=self.records_folder, leaks=leaks, distorted=variants)
+      # Stats
+      | "MarkCompleted" >> beam.Map(mark_completed, self._output, self._max_bad_fraction, beam.pvalue.AsList(transform))
+    )  # Stats
+
+  def _default_request(self) -> str:
+    settings = {
+      "trunk_fingerprint": self._trunk.fingerprint,
+      "preprocessing": PREPROCESSING_VERSION,
+      **self._percentages.to_settings(),
+      "max_pixels": self._handler.max_pixels,
+      "batch_size": self._handler.batch_size,
+      "labels": list(self._labels),
+    }
+    return request_digest("bottlenecks", settings)

@@ -67,7 +67,7 @@ class ImageModelHandler(ModelHandler[Image, "Inferred | Quarantined", LoadedMode
       raise ValueError(f"batch_size is {batch_size}, must be at least 1")
     self._path = path
     self.batch_size = batch_size
-    self._threads = Threads(threads, processes)
+    self.thread_limits = Threads(threads, processes)
     self.max_pixels = max_pixels
     self._trunk_only = trunk_only
     self._head = head
@@ -77,7 +77,7 @@ class ImageModelHandler(ModelHandler[Image, "Inferred | Quarantined", LoadedMode
   @property
   def threads(self) -> int:
     """Of the graph, in the process that asks."""
-    return self._threads.here
+    return self.thread_limits.here
 
   def load_model(self) -> LoadedModel:
     files.check_seen(self._path)

@@ -1,16 +1,16 @@
-"""Bottlenecks of today's images: those that a store has are taken from there, the trunk runs over the others only.
+"""Reuses stored bottlenecks: the trunk runs only over images that no store has.
 
-Images are the same where their bytes are: what crosses the shuffles is names and hashes, never a image or a vector.
+Images are the same if their bytes are. What crosses the shuffles is names and hashes, never an image or a vector.
 
-1. Hash.     Each shard's images are read once, for their SHA-256; each store's record file is read and checked up to
-             where it is damaged, if it is.
-2. Match.    Both meet by hash. Of images that no store has, equal ones have one owner: the first by shard and place.
+1. Hash.     Each shard's images are read once, for their SHA-256; each store's record files are read and checked, up
+             to the first damage.
+2. Match.    Both are grouped by hash. Of equal images that no store has, the first by shard and place is the owner.
 3. Embed.    The owners are gathered into full shards (a hundred of them spread over sixty shards are four batches of
              the trunk, not sixty) and worked into a folder of their own.
 4. Assemble. Each planned shard copies its records from the stores and from that folder, in its own order.
 
-An assembled file has the bytes that it would have if the trunk had run over each of its images, and so it has the
-planned shard's name and digest: a run that was killed goes on with --reuse, without it, or with another store.
+An assembled file has the same bytes as if the trunk had run over each of its images, and so it has the planned shard's
+name and digest: a killed run goes on with --reuse, without it, or with another store.
 """
 
 from __future__ import annotations
@@ -37,23 +37,22 @@ from beam_retrain.transforms.shards.work import WorkShards, read_report
 
 _TO_MATCH = "to_match"
 _MISSING = "missing"
-_OWN_RUN = sys.maxsize  # after any store: what a killed run into the same folder has finished, without reuse
+_OWN_RUN = sys.maxsize  # rank after any store: of shards that a killed run without reuse has finished
 
 
 class EmbedOnlyNew(beam.PTransform):
   """PCollection[Shard] -> PCollection[ShardReport]: writes each shard's bottleneck records under `output`.
 
   Attributes:
-    handler: the trunk; not loaded where no image needs it.
+    handler: the trunk; loaded only if an image needs it.
     labels: class index -> label.
-    stores: folders that `find_stores` found; where several have a image, the first one's bottleneck is taken.
+    stores: folders that `find_stores` found; if several have an image, the first one's bottleneck is taken.
     output: folder of the record files.
-    fresh_folder: where the new images' bottlenecks go first. A run that was killed goes on from there; to be deleted
-      when all is finished.
+    fresh_folder: where the new images' bottlenecks go first; a killed run goes on from there. Delete it when all is
+      finished.
     request: digest of everything but the images that decides the bytes; stores do not.
     checked: a PCollection that must have been computed before any work starts.
-    images_per_shard: how many new images go through the trunk as one piece of work, at most, unless more of them are
-      in one planned shard.
+    images_per_shard: most new images in a fresh shard, unless a planned shard alone has more.
   """
 
   def __init__(
@@ -79,18 +78,43 @@ class EmbedOnlyNew(beam.PTransform):
     self._images_per_shard = images_per_shard
 
   def expand(self, shards: beam.PCollection) -> beam.PCollection:
+    placed = self._place(shards)  # Shard of StoredBottleneck or Quarantined; Missing
+    packing = beam.pvalue.AsSingleton(
+      placed[_MISSING]
+      | "CountMissing" >> beam.Map(lambda missing: (missing.split, missing.shard, missing.count_missing))
+      # (split, shard's name, int)
+      | "CollectMissing" >> beam.combiners.ToList()
+      | "PackFresh" >> beam.Map(pack, self._images_per_shard)
+    )  # shard's name -> (split, index, of) of the fresh shard
+    embed = EmbedFresh(self._handler, self._labels, self._fresh_folder)
+    fresh = (
+      placed[_MISSING]
+      | "AssignFresh" >> beam.Map(lambda missing, packing: (packing[missing.shard], missing), packing)
+      | "GroupFresh" >> beam.GroupByKey()
+      | "MakeFresh" >> beam.MapTuple(_make_fresh)
+      # Shard
+      | "Embed" >> WorkShards(embed, output=self._fresh_folder, request=self._request)
+    )  # ShardReport
+    assemble = AssembleShard(self._labels, self._handler.max_pixels, self._output)
+    return (
+      placed.shards
+      | "FindFresh" >> beam.Map(_find_fresh, self._fresh_folder, packing)
+      # Shard of StoredBottleneck or Quarantined
+      | "Assemble" >> WorkShards(assemble, output=self._output, request=self._request, checked=fresh)
+    )  # ShardReport
+
+  def _place(self, shards: beam.PCollection) -> beam.DoOutputsTuple:
+    """Returns `shards`, each image with the place of its bottleneck, and `missing`: what no store has."""
     checked = [beam.pvalue.AsList(self._checked)] if self._checked is not None else []
     buckets = beam.pvalue.AsSingleton(
       shards | "CountShards" >> beam.combiners.Count.Globally() | "ChooseBuckets" >> beam.Map(bucket_count)
     )
+    hash_shard = _HashShard(self._labels, self._output, self._request)
     hashed = (
       shards
       | "SpreadShards" >> beam.Reshuffle()
       # Shard
-      | "HashShard"
-      >> beam.ParDo(_HashShard(self._labels, self._output, self._request), buckets, *checked).with_outputs(
-        _TO_MATCH, main="listed"
-      )
+      | "HashShard" >> beam.ParDo(hash_shard, buckets, *checked).with_outputs(_TO_MATCH, main="listed")
     )  # (shard's name, Listing); (bucket, Hashed or Stored)
     stored = (
       shards.pipeline
@@ -101,49 +125,19 @@ class EmbedOnlyNew(beam.PTransform):
     matched = (
       (hashed[_TO_MATCH], stored)
       | "FlattenHashes" >> beam.Flatten()
-      | "MeetByHash" >> beam.GroupByKey()
+      | "GroupByHash" >> beam.GroupByKey()
       # (bucket, iterable of Hashed or Stored)
-      | "Match" >> beam.FlatMapTuple(lambda _, met: match(met))
+      | "Match" >> beam.FlatMapTuple(lambda _, entries: match(entries))
     )  # (shard's name, Matched)
-    placed = (
-      {"listed": hashed.listed, "matched": matched}
-      | "MeetByShard" >> beam.CoGroupByKey()
-      | "PlaceShard" >> beam.FlatMapTuple(_place_shard).with_outputs(_MISSING, main="shards")
-    )  # Shard of StoredBottleneck or Quarantined; Missing
-    packing = beam.pvalue.AsSingleton(
-      placed[_MISSING]
-      | "CountMissing" >> beam.Map(lambda missing: (missing.split, missing.shard, missing.count_missing))
-      # (split, shard's name, int)
-      | "CollectMissing" >> beam.combiners.ToList()
-      | "PackFresh" >> beam.Map(pack, self._images_per_shard)
-    )  # shard's name -> (split, index, of) of the fresh shard
-    fresh = (
-      placed[_MISSING]
-      | "AssignFresh" >> beam.Map(lambda missing, packing: (packing[missing.shard], missing), packing)
-      | "GroupFresh" >> beam.GroupByKey()
-      | "MakeFresh" >> beam.MapTuple(_make_fresh)
-      # Shard
-      | "Embed"
-      >> WorkShards(
-        EmbedFresh(self._handler, self._labels, self._fresh_folder), output=self._fresh_folder, request=self._request
-      )
-    )  # ShardReport
     return (
-      placed.shards
-      | "FindFresh" >> beam.Map(_find_fresh, self._fresh_folder, packing)
-      # Shard of StoredBottleneck or Quarantined
-      | "Assemble"
-      >> WorkShards(
-        AssembleShard(self._labels, self._handler.max_pixels, self._output),
-        output=self._output,
-        request=self._request,
-        checked=fresh,
-      )
-    )  # ShardReport
+      {"listed": hashed.listed, "matched": matched}
+      | "GroupByShard" >> beam.CoGroupByKey()
+      | "PlaceShard" >> beam.FlatMapTuple(_place_shard).with_outputs(_MISSING, main="shards")
+    )
 
 
 class Listing(NamedTuple):
-  """A planned shard and its images, which are not placed yet; `digest` is the shard's."""
+  """A planned shard with its digest, and its images, not placed yet."""
 
   shard: Shard
   digest: str
@@ -154,7 +148,7 @@ class Listing(NamedTuple):
 
 
 class Hashed(NamedTuple):
-  """Images of a shard: (SHA-256, 32 bytes; position in the shard)."""
+  """Images of a shard in one bucket: (SHA-256, 32 bytes; position in the shard)."""
 
   shard: str
   images: list[tuple[bytes, int]]
@@ -169,8 +163,14 @@ class Stored(NamedTuple):
 
 
 class Place(NamedTuple):
-  """Where the bottleneck of a shard's image is: from byte `start` on in the file `source`; or, where `start` is None,
-  in whatever is made of the owner's shard, `source`. `computed`: the image is the owner, and no store has it."""
+  """Where the bottleneck of a shard's image is.
+
+  Attributes:
+    position: of the image in its shard.
+    source: the file; if `start` is None, the name of the owner's planned shard.
+    start: byte at which the record starts.
+    computed: whether the image is the owner, and no store has it.
+  """
 
   position: int
   source: str
@@ -179,7 +179,7 @@ class Place(NamedTuple):
 
 
 class Matched(NamedTuple):
-  """Places of a shard's images. Not a bare list: Beam would pickle each place by itself."""
+  """Places of a shard's images. Not a bare list: Beam would pickle each by itself."""
 
   places: list[Place]
 
@@ -216,7 +216,7 @@ class _HashShard(beam.DoFn):
     digest = shard.digest(self._request)
     finished = read_report(self._output, shard.name(), digest)
     if finished and ASSEMBLED in finished.extra:
-      # What is new in it is in the fresh folder still. Taken from here, the fresh shards would be others than before.
+      # Its new images are in the fresh folder still. Taken from here, other fresh shards would be made than before.
       finished = None
     bad = {entry.key: entry for entry in finished.quarantined} if finished else {}
     images: list[StoredBottleneck | Quarantined] = []
@@ -239,15 +239,15 @@ class _HashShard(beam.DoFn):
         yield beam.pvalue.TaggedOutput(_TO_MATCH, entry)
 
 
-def match(met: Iterable[Hashed | Stored]) -> Iterator[tuple[str, Matched]]:
+def match(entries: Iterable[Hashed | Stored]) -> Iterator[tuple[str, Matched]]:
   """Yields (shard's name, its places) for all images of one bucket.
 
   Args:
-    met: what is in the bucket, in any order: equal images are all in the same one.
+    entries: the bucket's, in any order; equal images are all in the same bucket.
   """
   wanted: dict[bytes, list[tuple[str, int]]] = defaultdict(list)
   stored: list[Stored] = []
-  for entry in met:
+  for entry in entries:
     if isinstance(entry, Stored):
       stored.append(entry)
     else:
@@ -273,11 +273,11 @@ def match(met: Iterable[Hashed | Stored]) -> Iterator[tuple[str, Matched]]:
     yield shard, Matched(found_places)
 
 
-def _place_shard(name: str, met: Mapping[str, Iterable[Any]]) -> Iterator[Any]:
-  (listing,) = met["listed"]
+def _place_shard(name: str, grouped: Mapping[str, Iterable[Any]]) -> Iterator[Any]:
+  (listing,) = grouped["listed"]
   images = list(listing.images)
   missing = []
-  for position, source, start, computed in itertools.chain.from_iterable(found.places for found in met["matched"]):
+  for position, source, start, computed in itertools.chain.from_iterable(found.places for found in grouped["matched"]):
     images[position] = images[position]._replace(path=source, position=start, computed=computed)
     if computed and start is None:
       missing.append(position)
@@ -289,10 +289,10 @@ def _place_shard(name: str, met: Mapping[str, Iterable[Any]]) -> Iterator[Any]:
 
 
 def pack(counts: Iterable[tuple[str, str, int]], size: int) -> dict[str, tuple[str, int, int]]:
-  """Says which fresh shard each planned shard's missing images go to.
+  """Assigns each planned shard's missing images to a fresh shard.
 
-  Neighbours share one as long as it has no more than `size` images; a planned shard's stay together, so that where
-  all are missing each has one of its own, and one more image moves few others.
+  Neighbours share one of at most `size` images. A planned shard's images stay together: if all are missing, each has
+  a fresh shard of its own, and one more image moves few others.
 
   Args:
     counts: (split, planned shard's name, images missing), in any order.
@@ -318,7 +318,7 @@ def _make_fresh(name: tuple[str, int, int], missing: Iterable[Missing]) -> Shard
 
 
 def _find_fresh(shard: Shard, fresh_folder: str, packing: Mapping[str, tuple[str, int, int]]) -> Shard:
-  """Puts the fresh shard's file where so far the owner's shard is named."""
+  """Replaces the name of the owner's shard by the path of the fresh shard's file."""
 
   def find(image: Input) -> Input:
     if isinstance(image, StoredBottleneck) and image.position is None:

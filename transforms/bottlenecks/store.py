@@ -1,8 +1,8 @@
-"""Stored bottlenecks of earlier runs: which folders hold some that are of use, and where in them each image's is.
+"""Finds stored bottlenecks of earlier runs, and each image's record in them.
 
-A store is a finished folder with `records/*.tfrecord` and an `info.json` that says trunk and preprocessing: what
-`bottlenecks` writes, and what other commands keep in `bottlenecks/<first 12 digits of the trunk's fingerprint>`. It is
-only ever read, and only a cache: what is damaged in it is computed anew.
+A store is a finished folder with `records/*.tfrecord` and an `info.json` that names trunk and preprocessing: the output
+of `bottlenecks`, or what other commands keep in `bottlenecks/<first 12 digits of the trunk's fingerprint>`. It is only
+read, and only a cache: damaged records are computed anew.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Iterator
 
-from beam_retrain.transforms.core.errors import InputError
+from beam_retrain.transforms.core.errors import InputError, flag
 from beam_retrain.transforms.core.records.schema import INFO_FILE, RECORDS_FOLDER, digest_of_record
 from beam_retrain.transforms.core.records.tfrecord import DamagedError, locate_records
 from beam_retrain.transforms.core.run.run_info import RunInfo, find_info, is_completed
@@ -19,7 +19,7 @@ from beam_retrain.transforms.io import files
 
 STORES_FOLDER = "bottlenecks"
 STAGES = ("bottlenecks", "store")
-"""What `info.json` calls the making of a store: a command of its own, or a part of another."""
+"""Values of `stage` in a store's `info.json`: a command of its own, or a part of another."""
 
 
 def store_folder(output: str, fingerprint: str) -> str:
@@ -30,7 +30,7 @@ def store_folder(output: str, fingerprint: str) -> str:
 def find_stores(
   folders: Iterable[str], fingerprint: str, preprocessing: str, may_be_imported: bool = False
 ) -> list[str]:
-  """Returns the stores in the folders that a user gave, in that order, each once.
+  """Returns the stores in some folders, in that order, each once.
 
   Args:
     folders: stores, or folders with stores in them.
@@ -65,37 +65,36 @@ def _stores_in(folder: str) -> dict[str, RunInfo]:
 
 
 def _find_store(folder: str, fingerprint: str, preprocessing: str) -> str:
-  stores = _stores_in(folder)
+  stores, leave_out = _stores_in(folder), f"leave out {flag('reuse')} {folder}"
   if not stores:
     raise InputError(
-      f"--reuse {folder} holds no stored bottlenecks: give what `beam-retrain bottlenecks` wrote, or an evaluation that"
-      f" has a folder {STORES_FOLDER}/."
+      f"{flag('reuse')} {folder} holds no stored bottlenecks: give the output of `beam-retrain bottlenecks`, or an"
+      f" evaluation that has a folder {STORES_FOLDER}/."
     )
-  wanted = [path for path, info in stores.items() if info.trunk.fingerprint == fingerprint]
-  if not wanted:
+  path = next((path for path, info in stores.items() if info.trunk.fingerprint == fingerprint), "")
+  if not path:
     infos = [info.trunk for info in stores.values()]
     trunks = "; ".join(map(str, infos))
     reasons = [info.variant.unsupported_reason() for info in infos]
     if all(reasons):
       raise InputError(
         f"the bottlenecks in {folder} are of a trunk ({trunks}) that cannot be had here ({reasons[0]}), and today's is"
-        f" another one ({fingerprint[:12]}): leave out --reuse {folder}, and all are computed anew."
+        f" another one ({fingerprint[:12]}): {leave_out}, and all are computed anew."
       )
     raise InputError(
-      f"the bottlenecks in {folder} are of another trunk ({trunks}) than today's ({fingerprint[:12]}): leave out"
-      f" --reuse {folder}, or use the trunk that they were made with, in the same --precision and --runtime."
+      f"the bottlenecks in {folder} are of another trunk ({trunks}) than today's ({fingerprint[:12]}): {leave_out}, or"
+      f" use the trunk that they were made with, in the same {flag('precision')} and {flag('runtime')}."
     )
-  path = wanted[0]
   found = stores[path].settings["preprocessing"]
   if found != preprocessing:
     raise InputError(
       f"the bottlenecks in {path} were made with another preprocessing ({found!r}) than today's ({preprocessing!r}):"
-      f" leave out --reuse {folder}."
+      f" {leave_out}."
     )
   if not is_completed(path, files):
-    raise InputError(f"{path} is not finished: finish the run that wrote it, or leave out --reuse {folder}.")
+    raise InputError(f"{path} is not finished: finish the run that wrote it, or {leave_out}.")
   if not record_files(path):
-    raise InputError(f"{path} has no {RECORDS_FOLDER}: leave out --reuse {folder}, or make them again.")
+    raise InputError(f"{path} has no {RECORDS_FOLDER}: {leave_out}, or make them again.")
   return path
 
 
@@ -126,7 +125,7 @@ def locate_bottlenecks(path: str) -> Iterator[tuple[bytes, int]]:
 
 
 def locate_sound(path: str) -> Iterator[tuple[bytes, int]]:
-  """Yields what `locate_bottlenecks` does up to where the file is damaged, and says so on standard error."""
+  """Does the same up to the first damage, which it reports on standard error."""
   try:
     yield from locate_bottlenecks(path)
   except (DamagedError, OSError) as error:

@@ -1,8 +1,7 @@
-"""`--on_leak`: the split audit on the command line of `bottlenecks`, and where in its job it stands."""
+"""What to do about leaks, and where in a `bottlenecks` job the audit stands."""
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import io
 import sys
@@ -22,23 +21,6 @@ from beam_retrain.transforms.shards.checks import CheckSplits
 
 OWNED = (LEAKS_FILE, REFUSED_LEAKS_FILE)
 """What the audit writes into the stage's folder."""
-
-
-def add_on_leak(parser: argparse.ArgumentParser) -> None:
-  group = parser.add_argument_group("split audit")
-  group.add_argument(
-    "--on_leak",
-    choices=[str(value) for value in OnLeak],
-    default=str(OnLeak.WARN),
-    help=f"identical images (by their bytes) with different labels, or in training and in testing, are listed in"
-    f" {LEAKS_FILE} and counted in stats.json; `drop` leaves them out: of different labels all copies, of training and"
-    " testing those in training; `fail` ends with exit code 1, before the trunk runs (default: %(default)s)",
-  )
-
-
-def on_leak_setting(on_leak: str) -> dict[str, str]:
-  """Returns what the settings of an `info.json` say of the flag: nothing of the default, as before there was a flag."""
-  return {} if on_leak == OnLeak.WARN else {"on_leak": on_leak}
 
 
 class Planned(NamedTuple):

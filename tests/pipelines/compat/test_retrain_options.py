@@ -144,7 +144,7 @@ def test_help_shows_both_groups():
     ("--random_brightness=300", "--random_brightness 300 is not in 0..100"),
     ("--random_scale=1000", "times as wide as the trunk's input"),
     ("--distortion_copies=0", "--distortion_copies: 0 is not at least 1"),
-    ("--distortion_copies=2", "--distortion_copies is for variants, and nothing distorts them"),
+    ("--distortion_copies=2", "--distortion_copies needs a distortion"),
     ("--split_hash=md5", "--split_hash: invalid choice: 'md5'"),
     ("--output_grph=x", "--output_grph: neither beam-retrain nor Beam knows it; the nearest flag is --output_graph."),
     ("--architecture=x", "--architecture: neither beam-retrain nor Beam knows it"),

@@ -25,7 +25,7 @@ from beam_retrain.pipelines.models.execution import (
   worker_processes,
 )
 from beam_retrain.pipelines.models.trunk_sources import load_trunk, prepare
-from beam_retrain.transforms.bottlenecks.compute import EmbedShard
+from beam_retrain.transforms.bottlenecks.embed import EmbedShard
 from beam_retrain.transforms.bottlenecks.model_handler import ImageModelHandler, LoadedModel
 from beam_retrain.transforms.core.records.shards import Shard
 from beam_retrain.transforms.core.runtimes.variant import Variant

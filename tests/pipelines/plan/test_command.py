@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from beam_retrain.pipelines.plan import command as plan
-from beam_retrain.pipelines.plan.measure import Rehearsal
-from beam_retrain.pipelines.plan.request import read_request
+from beam_retrain.pipelines.plan.measure import Measurement
+from beam_retrain.pipelines.plan.request import PlanRequest
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.run.cost_model import JobCosts
 from tests.helpers import ROOT
@@ -102,28 +102,30 @@ def test_what_the_job_would_refuse_is_told(made):
     plan.run([f"--input={made.data}", "--trunk=nowhere"])
 
 
-def test_the_rehearsed_job_runs_as_the_job_will(made, tmp_path):
+def test_the_job_over_a_sample_runs_as_the_whole_job_will(made):
   given = [trunk_of(made), "--trunk_threads=1", "--batch_size=16", "--precision=float32", "--max_pixels=1000"]
   local = ["--direct_num_workers=2", "--direct_running_mode=multi_processing"]
-  request = read_request([f"--input={made.data}", *given, *local])
-  rehearsed = request.rehearsed("pictures", "output")
-  assert {*given, *local, "--input=pictures", "--output=output"} <= set(rehearsed)
-  assert not request.engine
+  request = PlanRequest.parse([f"--input={made.data}", *given, *local])
+  whole = request.find_input()
+  arguments = request.of_sample("pictures", "output", whole.engine).to_argv()
+  assert {*given, *local, "--input=pictures", "--output=output"} <= set(arguments)
+  assert not whole.engine
 
 
-def test_an_engine_is_left_out_of_the_rehearsal_and_named(made):
-  request = read_request([f"--input={made.data}", "--runner=PrismRunner", "--batch_size=16"])
-  assert not any("runner" in argument for argument in request.rehearsed("pictures", "output"))
-  (line,) = plan.notes(request, Rehearsal(COSTS, {}, 80, {}, {}, {}))
+def test_an_engine_is_left_out_of_the_sample_and_named(made):
+  request = PlanRequest.parse([f"--input={made.data}", "--runner=PrismRunner", "--batch_size=16"])
+  engine = request.find_input().engine
+  assert request.of_sample("pictures", "output", engine).beam_options == ()
+  (line,) = plan.notes(Measurement(COSTS, {}, 80, {}, {}, {}), engine)
   assert "PrismRunner" in line
 
 
-def test_bad_images_and_a_first_run_are_told(made):
-  rehearsal = Rehearsal(COSTS, {}, 80, {"EMPTY": 2, "TRUNCATED": 1}, {}, {}, first_secs=9.4)
-  bad, first = plan.notes(read_request([f"--input={made.data}"]), rehearsal)
+def test_bad_images_and_a_first_run_are_told():
+  measured = Measurement(COSTS, {}, 80, {"EMPTY": 2, "TRUNCATED": 1}, {}, {}, first_secs=9.4)
+  bad, first = plan.notes(measured)
   assert bad == "of 80 images looked at, 3 cannot be used (2 EMPTY, 1 TRUNCATED)"
   assert "9 s more" in first
-  (line,) = plan.notes(read_request([f"--input={made.data}"]), dataclasses.replace(rehearsal, first_secs=0.4))
+  (line,) = plan.notes(dataclasses.replace(measured, first_secs=0.4))
   assert line == bad
 
 
@@ -139,7 +141,10 @@ def test_more_images_are_shared_out_as_those_that_are_there(total, expected):
   assert plan.scaled({"training": 6, "testing": 1}, total) == expected
 
 
-def test_a_rehearsal_comes_back_from_json():
-  rehearsal = Rehearsal(COSTS, {"training": 6}, 80, {"EMPTY": 2}, {"dimensions": 64}, {"batch_size": 32}, 1.5)
-  assert Rehearsal.from_json(json.loads(json.dumps(rehearsal.to_json()))) == rehearsal
-  assert dataclasses.is_dataclass(rehearsal.costs)
+def test_what_passes_between_the_processes_comes_back_from_json():
+  measured = Measurement(
+    COSTS, {"training": 6}, 80, {"EMPTY": 2}, {"dimensions": 64}, {"batch_size": 32}, 9.5, True, 1.5
+  )
+  assert Measurement.from_json(json.loads(json.dumps(dataclasses.asdict(measured)))) == measured
+  request = PlanRequest(input="a", pictures=7, split_hash="legacy", beam_options=("--runner=PrismRunner",))
+  assert PlanRequest.from_json(request.to_json()) == request

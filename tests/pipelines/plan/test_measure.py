@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from beam_retrain.pipelines.plan.measure import main, peak_memory, write_sample
+from beam_retrain.pipelines.plan.request import PlanRequest
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.records.quarantine import Quarantined, Reason
 from beam_retrain.transforms.core.records.schema import TESTING, TRAINING, Image
@@ -55,8 +56,9 @@ def test_nothing_readable_is_told_with_the_first_cause(tmp_path):
 
 
 def told(tmp_path: Path, images: Path, *flags: str) -> str:
-  """Rehearses, in this process; returns the sentence that is handed over."""
-  main([str(tmp_path / "result.json"), "anyhow", str(time.time()), f"--input={images}", *flags])
+  """Measures, in this process; returns the sentence that is handed over."""
+  request = PlanRequest.parse([f"--input={images}", *flags])
+  main(str(tmp_path / "result.json"), request.to_json(), str(time.time()))
   found = json.loads((tmp_path / "result.json").read_text())
   assert found.keys() == {"error"}
   return found["error"]

@@ -165,11 +165,11 @@ def test_counts_are_compared_split_by_split():
 
 
 def test_a_folder_that_cannot_be_retried_is_refused(kept_broken, made, tmp_path):
-  with pytest.raises(InputError, match="is not what `beam-retrain bottlenecks` wrote"):
+  with pytest.raises(InputError, match="is not the output of `beam-retrain bottlenecks`"):
     retry(made.model, tmp_path / "out")
-  with pytest.raises(InputError, match="is not what `beam-retrain bottlenecks` wrote"):
+  with pytest.raises(InputError, match="is not the output of `beam-retrain bottlenecks`"):
     retry(tmp_path / "nowhere", tmp_path / "out")
-  with pytest.raises(InputError, match="has no quarantined images: there is nothing to do again"):
+  with pytest.raises(InputError, match="has no quarantined images: there is nothing to retry"):
     retry(made.bottlenecks, tmp_path / "out")
   with pytest.raises(InputError, match="overlaps with --retry_from"):
     retry(kept_broken.output, kept_broken.output)

@@ -280,8 +280,8 @@ def test_train_says_how_many_variants_it_learns_from(made, pictures, tmp_path, c
     (["--random_brightness=101"], "--random_brightness 101 is not in 0..100"),
     (["--random_crop=400", "--random_scale=400"], "times as wide as the trunk's input"),
     (["--flip_left_right", "--distortion_copies=101"], "--distortion_copies 101 is not in 1..100"),
-    (["--distortion_copies=4"], "--distortion_copies is for variants, and nothing distorts them"),
-    (["--distortion_seed=4"], "--distortion_seed is for variants, and nothing distorts them"),
+    (["--distortion_copies=4"], "--distortion_copies needs a distortion"),
+    (["--distortion_seed=4"], "--distortion_seed needs a distortion"),
   ],
 )
 def test_values_that_make_no_sense_are_told_before_any_work(flags, words, pictures, tmp_path):

@@ -332,7 +332,7 @@ def test_a_folder_without_text_bottlenecks_is_refused(cache, tmp_path):
 def test_images_with_splits_of_their_own_are_refused(cache, tmp_path):
   for split in ("training", "testing"):
     shutil.copytree(cache.data, tmp_path / "splits" / split)
-  with pytest.raises(InputError, match="--bottleneck_dir goes with the class folders"):
+  with pytest.raises(InputError, match="--bottleneck_dir is for class folders"):
     cache._replace(data=tmp_path / "splits").run(tmp_path / "out")
 
 

@@ -12,7 +12,7 @@ import apache_beam as beam
 import pytest
 
 from beam_retrain.pipelines import bottlenecks, evaluate, verify
-from beam_retrain.pipelines.options.splits import add_split_flags, read_percentages
+from beam_retrain.pipelines.options.splits import SplitFlags
 from beam_retrain.pipelines.stages import digest_of_images
 from beam_retrain.trainer import task
 from beam_retrain.transforms.core.errors import InputError
@@ -29,7 +29,6 @@ from beam_retrain.transforms.core.records.schema import (
 )
 from beam_retrain.transforms.core.records.splits import SplitPercentages
 from beam_retrain.transforms.core.records.tfrecord import read_records
-from beam_retrain.transforms.core.run.cli import ArgumentParser
 from beam_retrain.transforms.shards.image_counts import CheckSameImages
 from beam_retrain.transforms.sources.find import find_source
 from beam_retrain.transforms.sources.manifest import ManifestSource
@@ -119,20 +118,15 @@ def test_where_no_validation_images_are_named_they_are_drawn_from_the_training_o
 
 @pytest.mark.parametrize(("named", "validation"), [(True, 0.0), (False, 25.0)])
 def test_named_validation_images_leave_nothing_to_be_drawn(with_splits, small_images, named, validation):
-  parser = ArgumentParser(prog="test")
-  add_split_flags(parser)
-  flags = parser.parse_args(["--validation_percentage=25"])
   source = find_source(with_splits if named else str(small_images))
-  assert read_percentages(flags, "x", source) == SplitPercentages(10.0, validation)
+  assert SplitFlags(validation_percentage=25.0).percentages("x", source) == SplitPercentages(10.0, validation)
 
 
 def test_legacy_splits_are_for_class_folders(small_images, tmp_path):
-  parser = ArgumentParser(prog="test")
-  add_split_flags(parser)
   rows = [(small_images / key, label) for key, label in list_images(small_images)]
   source = find_source(write_manifest(tmp_path / "m.csv", rows, "file_name,label"))
   with pytest.raises(InputError, match="--split_hash legacy splits class folders"):
-    read_percentages(parser.parse_args(["--split_hash=legacy"]), "m.csv", source)
+    SplitFlags(split_hash="legacy").percentages("m.csv", source)
 
 
 def test_what_is_listed_and_not_there_is_left_out_and_counted(small_images, collect, tmp_path):
