@@ -1,4 +1,4 @@
-"""IDX images to a tree of image files, to image records, or to both in one pass."""
+"""Converts IDX images to a tree of image files, to image records, or to both."""
 
 from __future__ import annotations
 
@@ -65,10 +65,10 @@ class ConvertShard(ShardTask):
       for block in batched(numbered, _WRITTEN_TOGETHER):
         tree: list[tuple[str, bytes]] = []
         found: list[Written | Quarantined] = []
-        for number, (byte, *pictures) in block:
+        for number, (byte, *in_formats) in block:
           index = idx_range.start + number
           if byte in known:
-            by_extension = dict(zip(extensions, pictures, strict=True))
+            by_extension = dict(zip(extensions, in_formats, strict=True))
             tree += self._tree_files(shard.split, index, byte, by_extension)
             found.append(self._record(shard.split, index, byte, by_extension, images.shape[1:]))
           else:
@@ -80,7 +80,7 @@ class ConvertShard(ShardTask):
     self, split: str, index: int, label_byte: int, encoded: dict[str, bytes]
   ) -> Iterator[tuple[str, bytes]]:
     for extension in self._tree_extensions:
-      # The tree is laid out as the keys are named.
+      # A key is also the path in the tree.
       yield f"{self.output}/{image_key(split, self.labels[label_byte], index, extension)}", encoded[extension]
 
   def _record(
@@ -111,7 +111,7 @@ class ConvertShard(ShardTask):
 
 
 def sweep_tree(stats: Stats, output: str, *, splits: tuple[str, ...], labels: tuple[str, ...]) -> Stats:
-  """Removes what killed workers left in the tree, and hands `stats` on."""
+  """Removes what killed workers left in the tree; returns `stats`."""
   for split in splits:
     for label in labels:
       files.sweep(files.join(output, split, label))

@@ -1,7 +1,6 @@
-"""The command line's common part: a parser that exits with 2 and one sentence, and refuses what nobody knows.
+"""Parses the command line of Beam jobs, and adds the flags that several commands share.
 
-Our own flags come first; what they leave over must be a Beam option. `retrain.py` swallowed unknown flags, and a typo
-cost its users hours.
+A flag is ours or must be a Beam option. `retrain.py` ignored unknown flags, and a typo cost its users hours.
 """
 
 from __future__ import annotations
@@ -56,7 +55,7 @@ def positive_int_or_auto(text: str) -> int | None:
 
 
 def add_model_flags(parser: argparse.ArgumentParser, default_batch_size: str) -> None:
-  """Adds how a model is run over images: `batch_size` and `trunk_threads` (None: auto), `max_pixels`."""
+  """Adds `batch_size` and `trunk_threads` (None: auto), and `max_pixels`."""
   parser.add_argument(
     "--batch_size",
     type=positive_int_or_auto,
@@ -96,10 +95,10 @@ def add_slice_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def parse_job(parser: argparse.ArgumentParser, argv: Sequence[str]) -> tuple[argparse.Namespace, PipelineOptions]:
-  """As `parse_with_beam_options`, for a command that will send a job to the engine: it is looked at first.
+  """Does the same as `parse_with_beam_options`, and checks the engine that the job goes to.
 
   Raises:
-    InputError: as there; or the engine cannot be had.
+    InputError: as there; or the engine cannot be used.
   """
   namespace, options = parse_with_beam_options(parser, argv)
   refuse_engine(parser.prog, options)
@@ -164,8 +163,7 @@ def read_pipeline_options(prog: str, flags: object, arguments: Sequence[str]) ->
 
 
 def refuse_unreachable(options: PipelineOptions, *paths: str | Sequence[str] | None) -> None:
-  """Checks that the buckets of remote paths can be reached, before any work; warns of local ones, which only this
-  machine may have.
+  """Checks that buckets can be reached; warns of local paths that other machines may not have.
 
   Raises:
     InputError: a bucket cannot be reached.
@@ -177,7 +175,7 @@ def refuse_unreachable(options: PipelineOptions, *paths: str | Sequence[str] | N
     local = [path for path in flat if files.is_local(path)]
     if local:
       print(
-        f"beam-retrain: warning: {', '.join(local)}: local on this machine; the workers of {master} must see the same"
+        f"beam-retrain: warning: {', '.join(local)}: local to this machine; the workers of {master} must see the same"
         " under the same path: use a disk that all mount, or a bucket (s3://, gs://).",
         file=sys.stderr,
       )
@@ -187,7 +185,7 @@ def refuse_unreachable(options: PipelineOptions, *paths: str | Sequence[str] | N
 def _beam_parser(prog: str) -> argparse.ArgumentParser:
   parser = ArgumentParser(prog=prog, add_help=False)
   for options in sorted(PipelineOptions.__subclasses__(), key=lambda options: options.__name__):
-    # Beam's own convention for an option class; the classes are Beam's, so no name is there twice.
+    # Each class adds its own options; no two of Beam's have one of the same name.
     options._add_argparse_args(parser)
   add_engine_options(parser)
   return parser

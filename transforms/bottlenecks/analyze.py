@@ -1,7 +1,7 @@
-"""tensorflow-transform over the training bottlenecks: per-dimension z-score and the label vocabulary.
+"""Runs tensorflow-transform over the training bottlenecks: z-scores and the label vocabulary.
 
-The graph that comes out is what the trainer, the evaluation and the exported model all use. Imported only where it is
-run: tensorflow_transform switches tf.keras to Keras 2 for the whole process.
+The trainer, the evaluation and the exported model all use the resulting graph. Import this only where it runs:
+tensorflow_transform switches tf.keras to Keras 2 for the whole process.
 """
 
 from __future__ import annotations
@@ -35,29 +35,29 @@ def feature_spec(dimensions: int) -> dict[str, tf.io.FixedLenFeature]:
 
 
 def record_schema_text(dimensions: int) -> str:
-  """Returns the schema of a bottleneck record as tensorflow_metadata's text, for tools that read `schema.pbtxt`."""
+  """Returns the schema of a bottleneck record, as the text of `schema.pbtxt`."""
   text: str = text_format.MessageToString(schema_utils.schema_from_feature_spec(feature_spec(dimensions)))
   return text
 
 
 def raw_schema(dimensions: int) -> schema_pb2.Schema:
-  """Returns the part of a bottleneck record that is transformed: `bottleneck` float32[dimensions], the label's text."""
+  """Returns the schema of the transformed features: `bottleneck` float32[dimensions], `label`."""
   spec = feature_spec(dimensions)
   return schema_utils.schema_from_feature_spec({name: spec[name] for name in (BOTTLENECK, LABEL)})
 
 
 class AnalyzeBottlenecks(beam.PTransform):
-  """PCollection[ShardReport] -> PCollection of the folder that was written: a `tft.TFTransformOutput`.
+  """PCollection[ShardReport] -> PCollection of the folder written, a `tft.TFTransformOutput`.
 
   Reads the finished training shards again, so that no vector crosses a shuffle.
 
   Attributes:
     records_folder: where the shards are.
     output: folder to write the transform graph to.
-    temp_folder: scratch folder that all workers share, and TensorFlow can write to. Where it is local and `output` is
-      not, the graph is written there and then put where it belongs: TensorFlow itself cannot write everywhere.
+    temp_folder: scratch folder that all workers share. If it is local and `output` is not, the graph is written there
+      and then copied: TensorFlow itself cannot write everywhere.
     dimensions: length of a bottleneck.
-    labels: class index -> label; the vocabulary has this order, whatever their frequencies.
+    labels: class index -> label; the order of the vocabulary.
   """
 
   def __init__(self, *, records_folder: str, output: str, temp_folder: str, dimensions: int, labels: Sequence[str]):
@@ -77,7 +77,7 @@ class AnalyzeBottlenecks(beam.PTransform):
       # ShardReport
       | "TrainingShardPaths" >> beam.FlatMap(_training_path, self._records_folder, self._temp_folder)
       # str
-      # Else the records would be handed from the stage that writes them to the one that analyses them.
+      # Without it, the records would pass from the step that writes them to the one that analyzes them.
       | "SpreadShards" >> beam.Reshuffle()
       # str
       | "ReadTrainingShards" >> beam.FlatMap(_read_shard)

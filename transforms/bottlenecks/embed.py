@@ -1,4 +1,4 @@
-"""Images through the trunk, one shard at a time."""
+"""Runs images through the trunk, one shard at a time."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ from beam_retrain.transforms.shards.worker_metrics import TRUNK_IMAGES, count_he
 
 
 class EmbedShard(ShardTask):
-  """Writes the bottleneck records of a shard's images. The trunk is loaded at the first one that can be decoded.
+  """Writes the bottleneck records of a shard's images.
+
+  The trunk is loaded at the first image that can be decoded.
 
   Attributes:
     handler: the trunk.

@@ -1,4 +1,4 @@
-"""The trunk, or a whole exported model, behind Beam's `ModelHandler`: loaded once per process, fixed padded batches.
+"""Runs a trunk, or an exported model, as a Beam `ModelHandler`.
 
 Beam's own TensorFlow handlers cannot load a SavedModel folder under Keras 3.
 """
@@ -31,24 +31,24 @@ from beam_retrain.transforms.io.transfer import bring
 from beam_retrain.transforms.shards.worker_metrics import TRUNK_LOADS, count_here
 
 BATCH_METRIC = "trunk_batch_pictures"
-"""A distribution: how many images the trunk took at a time, when a shard was done."""
+"""Distribution of the trunk's batch size, taken when a shard is done."""
 
 __all__ = ["BATCH_SIZE", "ImageModelHandler", "Inferred", "LoadedModel", "load_model", "quarantine"]
 
 
 class ImageModelHandler(ModelHandler[Image, "Inferred | Quarantined", LoadedModel]):
-  """Runs a SavedModel over images; also for `RunInference` in anyone's pipeline.
+  """Runs a SavedModel over images, loaded once per process; also for `RunInference`.
 
   Attributes:
     path: folder of a trunk (`B/trunk`) or of an exported model (`M/saved_model`), readable by the workers; a remote one
-      is brought to each machine.
-    batch_size: images per call of the graph; a smaller rest is padded, so that the graph sees one shape only. Where
-      memory does not do for it, it is halved.
-    threads: of the graph, in a worker's process; 0: the cores that the process is given, shared out to `processes`.
-    processes: how many workers' processes run on one machine; 0: as many as it has cores.
+      is downloaded to each machine.
+    batch_size: images per call of the graph; a smaller rest is padded, so that the graph sees one shape only. It is
+      halved where memory is short.
+    threads: of the graph, in a worker process; 0: the available cores divided by `processes`.
+    processes: worker processes on one machine; 0: as many as it has cores.
     max_pixels: largest height x width that is decoded.
-    trunk_only: run only the trunk that is in an exported model.
-    head: `head.npz` of the model whose trunk it is: `scores` come out, not bottlenecks; empty: none.
+    trunk_only: run only the trunk in an exported model.
+    head: `head.npz` to put on the trunk, which gives `scores` instead of bottlenecks; empty: none.
   """
 
   def __init__(
@@ -76,7 +76,7 @@ class ImageModelHandler(ModelHandler[Image, "Inferred | Quarantined", LoadedMode
 
   @property
   def threads(self) -> int:
-    """Of the graph, in the process that asks."""
+    """Threads of the graph in this process."""
     return self.thread_limits.here
 
   def load_model(self) -> LoadedModel:
@@ -91,14 +91,14 @@ class ImageModelHandler(ModelHandler[Image, "Inferred | Quarantined", LoadedMode
     return load_model(bring(self._path), self.threads, trunk_only=self._trunk_only, batch_size=batch_size)
 
   def load_once(self) -> LoadedModel:
-    """Returns the process's one copy of the model, loading it where nobody has yet."""
-    # The paths are the tag: another model in the same process replaces the one that is kept alive.
+    """Returns the process's one copy of the model; loads it if necessary."""
+    # The tag: another model in the same process replaces the one that is kept alive.
     model: LoadedModel = self._shared.acquire(self.load_model, tag=f"{self._path} {self._head}")
     return model
 
   def count_loads(self) -> None:
-    """Counts how often this process has loaded the model, from the thread that Beam works a bundle on."""
-    # The model is loaded on a thread that decodes.
+    """Counts this process's loads of the model; call it on the thread of a bundle."""
+    # The model is loaded on another thread, one that decodes.
     if self._loads:
       count_here(TRUNK_LOADS, self._loads)
       self._loads = 0
@@ -113,7 +113,7 @@ class ImageModelHandler(ModelHandler[Image, "Inferred | Quarantined", LoadedMode
   ) -> Iterator[Inferred | Quarantined]:
     """Yields one item per input, in order. Reading and decoding go on one thread ahead of the graph.
 
-    `model` may also be what gives it, `load_once` for example: called at the first image that can be decoded.
+    `model` may also be a function, such as `load_once`, called at the first image that can be decoded.
     """
     return infer_images(images, model, batch_size=self.batch_size, max_pixels=self.max_pixels)
 

@@ -1,9 +1,9 @@
-"""Which split an image belongs to: a salted, stable hash of its key, so that adding images moves none.
+"""Assigns images to splits by a salted hash of their keys: adding images moves none.
 
 As in `retrain.py`, a name is hashed only up to `_nohash_`, which keeps near-duplicates (`a_nohash_1.jpg`,
 `a_nohash_2.jpg`) together, and percentages are of all images. Unlike there, the key is relative to the data set, so
 that `./imgs` and `imgs/` split alike, and the extension does not count, so that converting JPG to PNG moves nothing.
-`retrain.py`'s own rule is there too, for who goes on with what that script split (`SplitPercentages.legacy_root`).
+`retrain.py`'s own rule is available for data that it has split (`SplitPercentages.legacy_root`).
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ def stable_hash(key: str, salt: bytes) -> int:
 
 
 def with_validation(splits: Collection[str]) -> frozenset[str]:
-  """Returns which of the files of a data set are asked for: its own validation images are asked for with training."""
+  """Adds validation to the splits if training is among them."""
   return frozenset({*splits, VALIDATION}) if TRAINING in splits else frozenset(splits)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class SplitPercentages:
-  """How many of a data set's images each split gets, in percent of all, and which; what is left is training.
+  """Percentages of the images for testing and validation; the rest is for training.
 
   Attributes:
     testing: percent, 0..100.
     validation: likewise.
-    legacy_root: None for this project's rule. Else the folder of the data set as it was typed for `retrain.py`'s
-      `--image_dir` (a relative path stays one): images are then split as `retrain.py` split those of that folder.
+    legacy_root: None for this project's rule. Else the data set's folder as typed for `retrain.py`'s `--image_dir` (a
+      relative path stays one): images are split as `retrain.py` did.
 
   Raises:
     ValueError: a percentage is below 0, or nothing is left to train on.
@@ -78,7 +78,7 @@ class SplitPercentages:
     )
 
   def to_settings(self) -> dict[str, Any]:
-    """Returns JSON values; of this project's own rule only the percentages, as before there was another."""
+    """Returns JSON values; of this project's own rule, only the percentages."""
     percentages = {"testing_percentage": self.testing, "validation_percentage": self.validation}
     if self.legacy_root is None:
       return percentages
@@ -89,8 +89,8 @@ class SplitPercentages:
 
     Args:
       key: the image's key.
-      given: the split that the data set itself puts the image in (a folder `training/` or `testing/`), or None. An
-        image given as testing or validation stays there; one given as training can still be drawn for validation.
+      given: the split that the data set itself names (a folder `training/` or `testing/`), or None. Testing and
+        validation stay; an image given as training can still be drawn for validation.
     """
     if given in (TESTING, VALIDATION):
       return given
@@ -101,8 +101,7 @@ class SplitPercentages:
     percent = stable_hash(name, _SALT) % _BUCKETS * 100 / _BUCKETS
     if given is None and percent < self.testing:
       return TESTING
-    # The interval does not start at 0, so that the validation images of a data set do not depend on whether it brings
-    # its own testing images.
+    # Not from 0 on: a data set has the same validation images with and without testing images of its own.
     return VALIDATION if self.testing <= percent < self.testing + self.validation else TRAINING
 
   def _legacy_split(self, path: str) -> str:
