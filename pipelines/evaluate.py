@@ -5,51 +5,45 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import sys
-import time
 from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import apache_beam as beam
+from apache_beam.options.pipeline_options import PipelineOptions
 
 from beam_retrain.pipelines.engines.dataflow import ask_for_memory, refuse_more_jobs, what_was_built
-from beam_retrain.pipelines.evaluation.finish import (
+from beam_retrain.pipelines.evaluation.job import (
   REPORT_FILE,
-  Config,
-  Limits,
-  build,
+  Images,
   check_trunk,
+  choose_images,
   claim_store,
   complete,
+  find_exit_code,
+  find_images,
   judge_figures,
-  outcome,
+  print_figures,
   read_figures,
-  read_paths,
   write_report,
 )
+from beam_retrain.pipelines.evaluation.request import EvaluationRequest
 from beam_retrain.pipelines.jobs import output_dir
 from beam_retrain.pipelines.jobs.runner import DONE, guarded, run_pipeline
 from beam_retrain.pipelines.models.execution import Execution, choose_execution
 from beam_retrain.pipelines.models.model_trunk import ModelTrunk
-from beam_retrain.pipelines.models.trained import Model, check_labels, choose_splits, split_settings, which_images
-from beam_retrain.pipelines.models.trunk_sources import BUNDLED
-from beam_retrain.pipelines.options.arguments import (
-  ArgumentParser,
-  add_gate_flags,
-  add_max_bad_fraction,
-  add_model_flags,
-  add_slice_flags,
-  parse_job,
-  refuse_unreachable,
-  thresholds_of,
-)
-from beam_retrain.pipelines.options.precision import add_model_precision_flags, given_precision
-from beam_retrain.pipelines.options.retrain_names import retrain_names_setting, tell_left_out
-from beam_retrain.reporting.gates import gate_lines, verdict_line
-from beam_retrain.reporting.text_tables import per_label_table
+from beam_retrain.pipelines.models.trained import Model, split_settings, which_images
+from beam_retrain.pipelines.options.arguments import refuse_unreachable
+from beam_retrain.pipelines.options.precision import AUTO
+from beam_retrain.pipelines.options.retrain_names import retrain_names_setting
+from beam_retrain.reporting.gates import verdict_line
 from beam_retrain.transforms.bottlenecks.model_handler import BATCH_SIZE
 from beam_retrain.transforms.bottlenecks.store import STORES_FOLDER, find_stores
-from beam_retrain.transforms.core.errors import InputError
+from beam_retrain.transforms.core.errors import InputError, flag
 from beam_retrain.transforms.core.metrics.figures import MODEL, Metrics, ModelMetrics
 from beam_retrain.transforms.core.metrics.metrics_file import METRICS_FILE
 from beam_retrain.transforms.core.records.schema import QUARANTINE_FILE
 from beam_retrain.transforms.core.run.run_info import RunInfo, describe_run, find_info, read_info
+from beam_retrain.transforms.evaluation.classifier import EvaluateClassifier
 from beam_retrain.transforms.evaluation.compare import SLICES_FILE, CompareNights
 from beam_retrain.transforms.evaluation.evaluate import (
   CONFUSION_FILE,
@@ -67,195 +61,206 @@ from beam_retrain.transforms.evaluation.scoring import (
   ScoreWithHeads,
 )
 from beam_retrain.transforms.io import files
-from beam_retrain.transforms.sources.base import Source
-from beam_retrain.transforms.sources.find import find_source
 from beam_retrain.transforms.sources.records import RecordsSource
 
 STAGE = "evaluate"
-_OWNED = (
-  PARTS_FOLDER,
-  STORES_FOLDER,
-  PREDICTIONS_FILE,
-  PER_LABEL_FILE,
-  CONFUSION_FILE,
-  SUSPICIOUS_FILE,
-  SLICES_FILE,
-  METRICS_FILE,
-  REPORT_FILE,
-)
+_FILES = (REPORT_FILE, PREDICTIONS_FILE, PER_LABEL_FILE, CONFUSION_FILE, SUSPICIOUS_FILE, METRICS_FILE)
+_OWNED = (*_FILES, SLICES_FILE, PARTS_FOLDER, STORES_FOLDER)
+
+_DESCRIPTION = f"""\
+Predicts the label of every image, and counts per label how many are right.
+
+writes   OUTPUT/{REPORT_FILE} (everything in one file), {PREDICTIONS_FILE} (the article's columns first),
+         {PER_LABEL_FILE}, {CONFUSION_FILE}, {SUSPICIOUS_FILE}, {METRICS_FILE},
+         {QUARANTINE_FILE}, stats.json, info.json and, last, COMPLETED
+
+A killed run goes on where it was: finished shards are kept."""
+
+_EXAMPLE = """\
+example:
+  beam-retrain evaluate --model flowers/model --input flower_photos --split testing --output flowers/evaluation
+
+Any Beam option may follow, for example --runner=FlinkRunner, or
+  --direct_running_mode=multi_processing --direct_num_workers=2   for two processes on this machine."""
 
 
-def make_parser() -> argparse.ArgumentParser:
-  parser = ArgumentParser(
-    prog="beam-retrain evaluate",
-    description=(
-      "Says of every image what the model takes it for, and of every label how much of it was right.\n\n"
-      f"writes   OUTPUT/{REPORT_FILE} (all there is to see, one file), {PREDICTIONS_FILE} (the article's columns\n"
-      f"         first), {PER_LABEL_FILE}, {CONFUSION_FILE}, {SUSPICIOUS_FILE}, {METRICS_FILE},\n"
-      f"         {QUARANTINE_FILE}, stats.json, info.json and, last, COMPLETED\n\n"
-      "A run that was killed goes on where it was: finished shards are kept."
-    ),
-    epilog=(
-      "example:\n  beam-retrain evaluate --model flowers/model --input flower_photos --split testing"
-      " --output flowers/evaluation\n\n"
-      "Any Beam option may follow, for example --runner=FlinkRunner, or\n"
-      "  --direct_running_mode=multi_processing --direct_num_workers=2   for two processes on this machine."
-    ),
-  )
-  parser.add_argument("--model", required=True, metavar="DIR", help="what `train` wrote")
-  parser.add_argument(
-    "--input",
-    required=True,
-    metavar="DIR",
-    help="images: any input of `bottlenecks`; or what `bottlenecks` wrote: then only the model's head runs (seconds)",
-  )
-  parser.add_argument(
-    "--output", required=True, metavar="DIR", help="folder to write; new, empty, or of an earlier run"
-  )
-  parser.add_argument(
-    "--split",
-    choices=("auto", "testing", "all"),
-    default="auto",
-    help="auto (default): the testing images of an input that has splits of its own (IDX files, folders training/ and"
-    " testing/, records, bottlenecks), all images of plain class folders. testing, of plain class folders: those that"
-    " were set aside, by the hash of their names, when the model was made (in a manifest without splits: if it names"
-    " the images as they were named then). all: the training images too",
-  )
-  parser.add_argument(
-    "--reuse",
-    action="append",
-    default=[],
-    metavar="DIR",
-    help="take the bottlenecks of images that are in DIR already (what `bottlenecks` wrote, an evaluation with"
-    " --reuse, or a night of `reevaluate`), run the trunk over the others only, and keep all in"
-    f" OUTPUT/{STORES_FOLDER}; may be given more than once",
-  )
-  add_slice_flags(parser)
-  add_gate_flags(parser)
-  add_model_flags(parser, f"{BATCH_SIZE}; of stored bottlenecks {BOTTLENECKS_BATCH_SIZE}")
-  add_model_precision_flags(parser)
-  add_max_bad_fraction(parser)
-  return parser
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EvaluateRequest(EvaluationRequest):
+  """What `evaluate` is asked for; see the flags' help."""
+
+  command: ClassVar[str] = STAGE
+  description: ClassVar[str] = _DESCRIPTION
+  epilog: ClassVar[str] = _EXAMPLE
+  paths: ClassVar[tuple[str, ...]] = (*EvaluationRequest.paths, "output")
+
+  output: str
+
+  @classmethod
+  def add_flags(cls, parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", required=True, metavar="DIR", help="output of `train`")
+    parser.add_argument(
+      "--input",
+      required=True,
+      metavar="DIR",
+      help="images: any input of `bottlenecks`; or the output of `bottlenecks`: then the model's head alone runs",
+    )
+    parser.add_argument("--output", required=True, metavar="DIR", help="a new or empty folder, or an earlier output")
+    cls.add_common_flags(
+      parser,
+      split_help="auto (default): the testing images of an input that has splits (IDX files, folders training/ and"
+      " testing/, records, bottlenecks), else all images. testing, for plain class folders: the images whose names"
+      " hash into the model's testing set (in a manifest without splits: if it uses the same names). all: the training"
+      " images too",
+      reuse_help="reuse the bottlenecks in DIR (output of `bottlenecks`, an evaluation with --reuse, or a night of"
+      " `reevaluate`), run the trunk over the other images only, and keep all bottlenecks in"
+      f" OUTPUT/{STORES_FOLDER}; may be repeated",
+      default_batch_size=f"{BATCH_SIZE}; of stored bottlenecks {BOTTLENECKS_BATCH_SIZE}",
+    )
+
+
+make_parser = EvaluateRequest.make_parser
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+  """A planned evaluation.
+
+  Attributes:
+    request: what was asked for, with absolute paths.
+    options: Beam's.
+    model: checked.
+    images: checked.
+    execution: how the trunk is run.
+    trunk: None if the input is stored bottlenecks.
+    reuse: folders of finished bottlenecks of the trunk.
+    compare: slices the predictions; None without a manifest.
+    info: the contents of `info.json`.
+  """
+
+  request: EvaluateRequest
+  options: PipelineOptions
+  model: Model
+  images: Images
+  execution: Execution
+  trunk: ModelTrunk | None
+  reuse: Sequence[str]
+  compare: CompareNights | None
+  info: RunInfo
+
+  def claim(self) -> EvaluateClassifier:
+    """Makes the output folder this run's; returns the step that fills it."""
+    output = self.request.output
+    output_dir.claim(output, self.info, owned=_OWNED, shards_folder=PARTS_FOLDER)
+    stores = []
+    if self.trunk and self.request.reuse:
+      stores = [claim_store(output, self.trunk, self.reuse, self.execution, self.request.max_pixels)]
+    return EvaluateClassifier(
+      scorer=self._scorer(),
+      models={MODEL: self.model.labels},
+      output=output,
+      request=self.info.request,
+      stores=stores,
+      compare=self.compare,
+      empty_message=self.images.empty_message,
+    )
+
+  def _scorer(self) -> Scorer:
+    model, labels = self.model, self.model.labels
+    if self.trunk is None:
+      batch_size = self.info.settings["batch_size"]
+      return ScoreBottlenecks(
+        model.saved_model, labels, head=model.head if model.has_head else None, batch_size=batch_size
+      )
+    if self.request.reuse:
+      return ScoreWithHeads([HeadOf(model.head, 0, tuple(labels))])
+    handler = self.trunk.to_scores(**self.execution.of_handler, max_pixels=self.request.max_pixels)
+    return ScoreImages(handler, labels)
+
+  def build(self, root: beam.Pipeline, evaluation: EvaluateClassifier) -> None:
+    source, splits, percentages = self.images
+    _ = root | "Plan" >> source.plan(splits, percentages) | "Evaluate" >> evaluation
 
 
 def run(argv: Sequence[str]) -> int:
-  """Runs the stage; returns its exit code.
+  """Runs the command line; returns the exit code."""
+  return execute(EvaluateRequest.parse(argv))
+
+
+def execute(request: EvaluateRequest) -> int:
+  """Runs the command; returns its exit code.
 
   Raises:
     InputError: something that the user gave cannot be used.
   """
-  flags, options = parse_job(make_parser(), argv)
-  read_paths(flags, "model", "input", "output", "reuse", "manifest")
-  refuse_unreachable(options, flags.model, flags.input, flags.output, flags.reuse, flags.manifest)
-  execution = choose_execution(flags.batch_size, flags.trunk_threads, options)
-  refuse_more_jobs(options, flags.output)
-  config, about, info, trunk = _claim(flags, argv, execution)
-  ask_for_memory(options, flags.model)
-  run_pipeline(lambda root: build(root, config), options, stage=STAGE, shards_folder=config.longest_work_folder)
-  if built := what_was_built(options):
-    print(built)
-    return DONE
-  checked = check_trunk(trunk, config, execution.threads.here, flags.max_pixels) if trunk else None
-  about = dataclasses.replace(about, model=ModelMetrics(trunk_kind=checked.info if checked else None))
-  figures = read_figures(config.output)
-  limits = Limits(thresholds_of(flags), flags.max_bad_fraction)
-  metrics = judge_figures(figures, about, limits, config.output)
-  write_report(metrics, figures, info, f"Evaluation of {files.shown(flags.input)}", config.output)
-  complete(config, flags.max_bad_fraction)
-  _print_summary(metrics, config, f"{checked.told}; {execution.describe()}" if checked else "")
-  return outcome(metrics, config.output, flags.max_bad_fraction)
+  job = plan(request)
+  evaluation = job.claim()
+  ask_for_memory(job.options, job.request.model)
+  shards_folder = evaluation.longest_work_folder
+  run_pipeline(lambda root: job.build(root, evaluation), job.options, stage=STAGE, shards_folder=shards_folder)
+  return report(job, evaluation)
 
 
-def _claim(
-  flags: argparse.Namespace, argv: Sequence[str], execution: Execution
-) -> tuple[Config, Metrics, RunInfo, ModelTrunk | None]:
-  """Checks everything that can be checked before the work, then makes the output folder this run's.
+def plan(request: EvaluateRequest) -> Job:
+  """Checks the model, the images and what can be reused; changes nothing.
 
-  Returns:
-    What the job needs, what `metrics.json` says besides the figures, the contents of `info.json`, and the trunk, if the
-    input is images.
+  Raises:
+    InputError: something that the user gave cannot be used.
   """
-  execution_time = time.ctime()
-  model = Model(flags.model)
-  stored = _holds_bottlenecks(flags.input)
-  if stored:
-    for flag in [*(["--reuse"] if flags.reuse else []), *given_precision(flags)]:
-      name = flag.split("=")[0]
-      raise InputError(f"{name} is for images: --input holds bottlenecks already; leave {name} out.")
-  source: Source
-  if stored:
-    source = _stored_bottlenecks(flags, model)
-  else:
-    source = find_source(flags.input, len(model.labels), min_classes=1, retrain_names=model.retrain_names)
-    tell_left_out(source)
-  check_labels(source, model)
-  splits, percentages = choose_splits(source, flags.split, model.percentages, [model])
-  source.plan(splits, percentages)  # finds what is missing before the old output is touched
-  output_dir.validate_apart(flags.input, flags.output)
-  batch_size = (flags.batch_size or BOTTLENECKS_BATCH_SIZE) if stored else execution.batch_size
-  trunk = None if stored else ModelTrunk(model, flags.precision, flags.runtime)
-  stores = find_stores(flags.reuse, trunk.fingerprint, model.preprocessing) if trunk else []
-  head = HeadOf(model.head, 0, tuple(model.labels)) if flags.reuse else None
+  options = request.pipeline_options()
+  arguments, request = request.to_argv(), request.with_absolute_paths()
+  refuse_unreachable(options, request.model, request.input, request.output, request.reuse, request.manifest)
+  execution = choose_execution(request.batch_size, request.trunk_threads, options)
+  refuse_more_jobs(options, request.output)
+  model = Model(request.model)
+  stored = _holds_bottlenecks(request.input)
+  source = _stored_bottlenecks(request, model) if stored else find_images(request.input, model)
+  images = choose_images(source, request.split, [model])
+  output_dir.validate_apart(request.input, request.output)
+  trunk = None if stored else ModelTrunk(model, request.precision, request.runtime)
+  reuse = find_stores(request.reuse, trunk.fingerprint, model.preprocessing) if trunk else []
+  if request.reuse:
+    _ = model.head  # raises: older models have none
   compare = None
-  if flags.manifest:
+  if request.manifest:
     compare = CompareNights(
-      parts_folder=files.join(flags.output, PARTS_FOLDER),
-      output=flags.output,
+      parts_folder=files.join(request.output, PARTS_FOLDER),
+      output=request.output,
       models=[MODEL],
-      manifest=flags.manifest,
-      min_slice_size=flags.min_slice_size,
+      manifest=request.manifest,
+      min_slice_size=request.min_slice_size,
       slices_only=True,
     )
-  about = Metrics(ModelMetrics(), splits=splits, trunk=model.info.trunk.handle, stored_bottlenecks=stored)
-  settings = {
-    "splits": list(splits),
-    "trunk": about.trunk,
-    "stored_bottlenecks": stored,
-    "input": flags.input,
-    "model_fingerprint": model.fingerprint,
-    "labels": model.labels,
-    **split_settings(percentages),
-    **retrain_names_setting(model.retrain_names),
-    "trunk_fingerprint": trunk.fingerprint if trunk else model.info.trunk.fingerprint,
-    "batch_size": batch_size,
-    "max_pixels": flags.max_pixels,
-    "reuse": bool(flags.reuse),
-    "preprocessing": model.preprocessing,
-  }
-  run_info = describe_run(
+  info = describe_run(
     STAGE,
-    settings,
-    argv,
-    model=flags.model,
-    trunk=(trunk.info if trunk else model.info.trunk),
+    _settings(request, model, images, execution, trunk),
+    arguments,
+    model=request.model,
+    trunk=trunk.info if trunk else model.info.trunk,
     labels=model.labels,
     execution=execution.to_info() if trunk else {},
   )
-  output_dir.claim(flags.output, run_info, owned=_OWNED, shards_folder=PARTS_FOLDER)
-  scorer: Scorer
-  trunks = []
-  if trunk is None:
-    scorer = ScoreBottlenecks(
-      model.saved_model, model.labels, head=model.head if model.has_head else None, batch_size=batch_size
-    )
-  elif head:
-    trunks = [claim_store(flags.output, trunk, stores, execution, flags.max_pixels)]
-    scorer = ScoreWithHeads([head])
-  else:
-    scorer = ScoreImages(trunk.to_scores(**execution.of_handler, max_pixels=flags.max_pixels), model.labels)
-  config = Config(
-    source=source,
-    splits=splits,
-    percentages=percentages,
-    scorer=scorer,
-    models={MODEL: model.labels},
-    output=flags.output,
-    request=run_info.request,
-    execution_time=execution_time,
-    trunks=trunks,
-    compare=compare,
-  )
-  return config, about, run_info, trunk
+  return Job(request, options, model, images, execution, trunk, reuse, compare, info)
+
+
+def _settings(
+  request: EvaluateRequest, model: Model, images: Images, execution: Execution, trunk: ModelTrunk | None
+) -> dict[str, Any]:
+  """Returns what decides the output's bytes, JSON values."""
+  return {
+    "splits": list(images.splits),
+    "trunk": model.info.trunk.handle,
+    "stored_bottlenecks": trunk is None,
+    "input": request.input,
+    "model_fingerprint": model.fingerprint,
+    "labels": model.labels,
+    **split_settings(images.percentages),
+    **retrain_names_setting(model.retrain_names),
+    "trunk_fingerprint": trunk.fingerprint if trunk else model.info.trunk.fingerprint,
+    "batch_size": execution.batch_size if trunk else request.batch_size or BOTTLENECKS_BATCH_SIZE,
+    "max_pixels": request.max_pixels,
+    "reuse": bool(request.reuse),
+    "preprocessing": model.preprocessing,
+  }
 
 
 def _holds_bottlenecks(folder: str) -> bool:
@@ -263,39 +268,51 @@ def _holds_bottlenecks(folder: str) -> bool:
   return info is not None and info.stage == "bottlenecks"
 
 
-def _stored_bottlenecks(flags: argparse.Namespace, model: Model) -> RecordsSource:
-  info = read_info(flags.input, "bottlenecks", files)
+def _stored_bottlenecks(request: EvaluateRequest, model: Model) -> RecordsSource:
+  unused = {"reuse": bool(request.reuse), "precision": request.precision != AUTO, "runtime": request.runtime != AUTO}
+  for name in (name for name, is_given in unused.items() if is_given):
+    raise InputError(
+      f"{flag(name)} is for images, and {flag('input')} holds bottlenecks already: leave {flag(name)} out."
+    )
+  info = read_info(request.input, "bottlenecks", files)
   found, wanted = info.trunk, model.info.trunk
   if found.fingerprint != wanted.fingerprint:
     raise InputError(
-      f"the bottlenecks in {flags.input} are of another trunk ({found.handle}, {found.fingerprint[:12]}) than the"
-      f" model in {flags.model} ({wanted.handle}, {wanted.fingerprint[:12]}): evaluate images, or run"
+      f"the bottlenecks in {request.input} are of another trunk ({found.handle}, {found.fingerprint[:12]}) than the"
+      f" model in {request.model} ({wanted.handle}, {wanted.fingerprint[:12]}): evaluate images, or run"
       " `beam-retrain bottlenecks` with the model's trunk."
     )
-  return RecordsSource(flags.input)
+  return RecordsSource(request.input)
 
 
-def _print_summary(metrics: Metrics, config: Config, of_trunk: str) -> None:
-  kind = ", from stored bottlenecks" if metrics.stored_bottlenecks else ""
+def report(job: Job, evaluation: EvaluateClassifier) -> int:
+  """Judges the figures, writes and prints them; returns the exit code."""
+  if built := what_was_built(job.options):
+    print(built)
+    return DONE
+  request, output = job.request, evaluation.output
+  checked = None
+  if job.trunk:
+    checked = check_trunk(job.trunk, job.images, evaluation, job.execution, request.max_pixels)
+  about = Metrics(
+    ModelMetrics(trunk_kind=checked.info if checked else None),
+    splits=job.images.splits,
+    trunk=job.model.info.trunk.handle,
+    stored_bottlenecks=job.trunk is None,
+  )
+  figures = read_figures(output)
+  metrics = judge_figures(figures, about, request, output)
+  write_report(metrics, figures, job.info, f"Evaluation of {files.shown(request.input)}", output)
+  complete(evaluation, request.max_bad_fraction)
   print(verdict_line(metrics))
-  print(f"{which_images(config.splits)} of {files.shown(config.source.path)}{kind}")
-  if of_trunk:
-    print(of_trunk)
-  if metrics.trunk == BUNDLED:
-    print("the trunk is the bundled stand-in: for real work train with --trunk inception_v3")
-  print(f"\n{per_label_table(metrics.model)}\n")
-  for line in gate_lines(metrics):
-    print(line)
-  for name in (
-    REPORT_FILE,
-    PREDICTIONS_FILE,
-    PER_LABEL_FILE,
-    CONFUSION_FILE,
-    SUSPICIOUS_FILE,
-    METRICS_FILE,
-    QUARANTINE_FILE,
-  ):
-    print(files.shown(files.join(config.output, name)))
+  kind = "" if job.trunk else ", from stored bottlenecks"
+  print(f"{which_images(job.images.splits)} of {files.shown(job.images.source.path)}{kind}")
+  if checked:
+    print(checked.description)
+  print_figures(metrics)
+  for name in (*_FILES, QUARANTINE_FILE):
+    print(files.shown(files.join(output, name)))
+  return find_exit_code(metrics, output, request.max_bad_fraction)
 
 
 if __name__ == "__main__":

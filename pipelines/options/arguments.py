@@ -17,7 +17,6 @@ from beam_retrain.pipelines.engines.checks import refuse_engine
 from beam_retrain.pipelines.engines.dataflow import is_dataflow, settle
 from beam_retrain.pipelines.engines.environment import elsewhere
 from beam_retrain.pipelines.engines.options import add_engine_options, refuse_other_engines
-from beam_retrain.reporting.gates import GATES
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.run.cli import (
   ArgumentParser,
@@ -35,7 +34,6 @@ from beam_retrain.transforms.io.access import check_reachable
 
 __all__ = [
   "ArgumentParser",
-  "add_gate_flags",
   "add_max_bad_fraction",
   "add_model_flags",
   "add_slice_flags",
@@ -45,7 +43,6 @@ __all__ = [
   "positive_int",
   "refuse_unknown",
   "refuse_unreachable",
-  "thresholds_of",
 ]
 
 
@@ -63,18 +60,6 @@ def add_model_flags(parser: argparse.ArgumentParser, default_batch_size: str) ->
     help=f"images per call of the model (default: auto: {default_batch_size}); halved where memory is short",
   )
   add_decoding_flags(parser)
-
-
-def add_gate_flags(parser: argparse.ArgumentParser, with_comparison: bool = False) -> None:
-  """Adds the flags of the gates, None if not given; some need a comparison."""
-  for gate in GATES.values():
-    if with_comparison or not gate.needs_comparison:
-      parser.add_argument(f"--{gate.name}", type=fraction, metavar=gate.metavar, help=gate.help)
-
-
-def thresholds_of(flags: argparse.Namespace) -> dict[str, float | None]:
-  """Returns name of a gate -> its threshold, 0..1, or None."""
-  return {name: getattr(flags, name, None) for name in GATES}
 
 
 def add_slice_flags(parser: argparse.ArgumentParser) -> None:

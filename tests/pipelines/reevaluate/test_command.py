@@ -296,8 +296,8 @@ def test_a_manifest_or_a_head_that_cannot_be_read_leaves_nothing_behind(made: An
 
 def test_the_help_says_what_the_gates_are_to_a_candidate() -> None:
   told = " ".join(reevaluate.make_parser().format_help().split())
-  assert "Every gate is one of the candidate, too" in told
-  assert "the candidate's drop is measured against the model, tonight" in told
+  assert "every gate holds for it too" in told
+  assert "a candidate's drop is measured against the model of tonight" in told
 
 
 def test_a_clock_that_went_back(made: Any, nights: Path) -> None:

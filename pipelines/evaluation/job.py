@@ -1,0 +1,224 @@
+"""What `evaluate` and `reevaluate` share around the job: the images, the trunks, the figures, the report.
+
+The job (`EvaluateClassifier`) leaves figures; the command judges them, draws the report and, last, marks the folder as
+finished.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from beam_retrain.pipelines.evaluation.request import EvaluationRequest
+from beam_retrain.pipelines.jobs.runner import DONE, GATE_MISSED, exit_code
+from beam_retrain.pipelines.models.execution import Execution
+from beam_retrain.pipelines.models.model_trunk import ModelTrunk
+from beam_retrain.pipelines.models.sample import sample_images
+from beam_retrain.pipelines.models.trained import Model, check_labels, choose_splits, shared_percentages
+from beam_retrain.pipelines.models.trunk_sources import BUNDLED
+from beam_retrain.pipelines.options.retrain_names import tell_left_out
+from beam_retrain.reporting.gates import gate_lines, judge
+from beam_retrain.reporting.html_report import Report, render_report
+from beam_retrain.reporting.text_tables import per_label_table
+from beam_retrain.transforms.bottlenecks.store import store_folder
+from beam_retrain.transforms.core.metrics.figures import CANDIDATE, MISSED, MODEL, BadInputs, Metrics, TrendPoint
+from beam_retrain.transforms.core.metrics.metrics_file import METRICS_FILE, write_metrics
+from beam_retrain.transforms.core.records.schema import INFO_FILE, QUARANTINE_FILE
+from beam_retrain.transforms.core.records.splits import SplitPercentages
+from beam_retrain.transforms.core.run.output_dir import OutputDir
+from beam_retrain.transforms.core.run.run_info import RunInfo, describe_run
+from beam_retrain.transforms.core.run.stats import read_stats
+from beam_retrain.transforms.evaluation.classifier import EvaluateClassifier, TrunkStore
+from beam_retrain.transforms.evaluation.evaluate import FIGURES_FILE, PARTS_FOLDER, PREDICTIONS_FILE, JobFigures
+from beam_retrain.transforms.io import files
+from beam_retrain.transforms.shards.ledger import read_quarantine
+from beam_retrain.transforms.sources.base import Source
+from beam_retrain.transforms.sources.find import find_source
+
+REPORT_FILE = "report.html"
+MAX_QUARANTINED_SHOWN = 500
+
+
+class Images(NamedTuple):
+  """The images to evaluate, or their stored bottlenecks.
+
+  Attributes:
+    source: where they are.
+    splits: which of its splits.
+    percentages: how a source without splits of its own is split; None: not at all.
+  """
+
+  source: Source
+  splits: tuple[str, ...]
+  percentages: SplitPercentages | None
+
+  @property
+  def empty_message(self) -> str:
+    return f"{self.source.path} has no images of the split {' or '.join(self.splits)}: give another --input or --split."
+
+
+def find_images(folder: str, model: Model) -> Source:
+  """Returns the images in a folder, with the labels of a model."""
+  source = find_source(folder, len(model.labels), min_classes=1, retrain_names=model.retrain_names)
+  tell_left_out(source)
+  return source
+
+
+def choose_images(source: Source, split: str, models: Sequence[Model]) -> Images:
+  """Returns the images of `--split`, checked: that the models know their labels, and that nothing is missing.
+
+  Raises:
+    InputError: something of that does not hold.
+  """
+  for model in models:
+    check_labels(source, model)
+  splits, percentages = choose_splits(source, split, shared_percentages(models), models)
+  source.plan(splits, percentages)  # finds what is missing before anything is changed
+  return Images(source, splits, percentages)
+
+
+def claim_store(
+  output: str, trunk: ModelTrunk, reuse: Sequence[str], execution: Execution, max_pixels: int
+) -> TrunkStore:
+  """Begins, in a claimed output folder, the store of all bottlenecks of a model's trunk.
+
+  Args:
+    output: the command's folder.
+    trunk: in the variant that is run.
+    reuse: folders of finished bottlenecks of the same trunk and variant.
+    execution: how the trunk is run.
+    max_pixels: largest height x width that is decoded.
+  """
+  model = trunk.model
+  folder = store_folder(output, trunk.fingerprint)
+  settings = {
+    "trunk_fingerprint": trunk.fingerprint,
+    "preprocessing": model.preprocessing,
+    "labels": model.labels,
+    "batch_size": execution.batch_size,
+    "max_pixels": max_pixels,
+  }
+  info = describe_run("store", settings, [], trunk=trunk.info, labels=model.labels)
+  files.write_text(files.join(folder, INFO_FILE), info.to_json())
+  handler = trunk.to_bottlenecks(**execution.of_handler, max_pixels=max_pixels)
+  return TrunkStore(folder=folder, handler=handler, reuse=reuse, request=info.request)
+
+
+class CheckedTrunk(NamedTuple):
+  """How a trunk ran.
+
+  Attributes:
+    info: for `metrics.json`, JSON values.
+    description: for people, one line.
+  """
+
+  info: Mapping[str, object]
+  description: str
+
+
+def check_trunk(
+  trunk: ModelTrunk, images: Images, evaluation: EvaluateClassifier, execution: Execution, max_pixels: int
+) -> CheckedTrunk:
+  """Compares a trunk with float32 on a sample of the images, if any has run through it.
+
+  Args:
+    trunk: in the variant that was run.
+    images: those evaluated.
+    evaluation: the job, finished.
+    execution: how the trunk was run.
+    max_pixels: largest height x width that is decoded.
+  """
+  folder = store_folder(evaluation.output, trunk.fingerprint)
+  counts = [read_stats(store.folder, files).bottlenecks for store in evaluation.stores if store.folder == folder]
+  agreement = None
+  if all(found.computed for found in counts if found):
+    agreement = trunk.check(sample_images(*images, max_pixels=max_pixels), execution.threads.here)
+  return CheckedTrunk(trunk.to_info(agreement), f"{trunk.describe(agreement)}; {execution.describe()}")
+
+
+def read_figures(output: str) -> JobFigures:
+  """Returns what the job left for the command."""
+  return JobFigures.from_json(files.read_bytes(files.join(output, PARTS_FOLDER, FIGURES_FILE)))
+
+
+def judge_figures(figures: JobFigures, about: Metrics, request: EvaluationRequest, output: str) -> Metrics:
+  """Returns the contents of `metrics.json`: the job's figures with the results of the gates.
+
+  Args:
+    figures: from the job.
+    about: which split, which trunk; its models hold their `trunk_kind`.
+    request: with the gates.
+    output: folder of the finished job.
+  """
+  models = {
+    name: dataclasses.replace(
+      figures.models[name], gates=judge(figures.models[name], request.thresholds), trunk_kind=described.trunk_kind
+    )
+    for name, described in about.models.items()
+  }
+  stats, allowed = read_stats(output, files), request.max_bad_fraction
+  return dataclasses.replace(
+    about,
+    model=models[MODEL],
+    candidate=models.get(CANDIDATE),
+    predictions_sha256=files.sha256(files.join(output, PREDICTIONS_FILE)),
+    bad_inputs=BadInputs(stats.quarantined, stats.inputs, allowed, stats.bad_fraction > allowed),
+  )
+
+
+def write_report(
+  metrics: Metrics,
+  figures: JobFigures,
+  info: RunInfo,
+  title: str,
+  output: str,
+  nights: Sequence[TrendPoint] = (),
+) -> None:
+  """Writes `metrics.json` and `report.html`.
+
+  Args:
+    metrics: see `judge_figures`.
+    figures: from the job.
+    info: the contents of `info.json`.
+    title: of the report.
+    output: folder to write to.
+    nights: earlier nights, the oldest first.
+  """
+  files.write_text(files.join(output, METRICS_FILE), write_metrics(metrics))
+  report = Report(
+    metrics,
+    images=figures.images,
+    quarantined=read_quarantine(files.join(output, QUARANTINE_FILE), MAX_QUARANTINED_SHOWN),
+    info=info,
+    trend=[*nights, metrics.trend_point()] if nights else [],
+    title=title,
+  )
+  files.write_text(files.join(output, REPORT_FILE), render_report(report))
+
+
+def print_figures(metrics: Metrics, tables: Sequence[str] = ()) -> None:
+  """Prints the tables, that of the labels last, and a line per gate."""
+  if metrics.trunk == BUNDLED:
+    print("the trunk is the bundled stand-in: for real work train with --trunk inception_v3")
+  print("\n" + "\n\n".join([*tables, per_label_table(metrics.model)]) + "\n")
+  for line in gate_lines(metrics):
+    print(line)
+
+
+def complete(evaluation: EvaluateClassifier, max_bad_fraction: float) -> bool:
+  """Marks the folder as finished and deletes what only a resumed run needs; returns whether it did.
+
+  It does not if more inputs were bad than `max_bad_fraction`, 0..1.
+  """
+  output = evaluation.output
+  if not OutputDir(output, files).complete(read_stats(output, files), max_bad_fraction):
+    return False
+  files.delete([evaluation.parts_folder, *(store.fresh_folder for store in evaluation.stores)])
+  return True
+
+
+def find_exit_code(metrics: Metrics, folder: str, max_bad_fraction: float) -> int:
+  """Prints what was quarantined; returns the exit code. `folder` is where the output is now."""
+  code = exit_code(read_stats(folder, files), folder, max_bad_fraction)
+  return GATE_MISSED if code == DONE and metrics.verdict == MISSED else code

@@ -1,0 +1,106 @@
+"""What `evaluate` and `reevaluate` are both asked for."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar, Self
+
+from beam_retrain.pipelines.options.arguments import add_max_bad_fraction, add_model_flags, add_slice_flags, fraction
+from beam_retrain.pipelines.options.precision import AUTO, add_model_precision_flags
+from beam_retrain.pipelines.options.request import JobRequest
+from beam_retrain.reporting.gates import GATES
+from beam_retrain.transforms.core.errors import InputError, flag
+from beam_retrain.transforms.core.records.quarantine import MAX_PIXELS
+from beam_retrain.transforms.io import files
+
+Threshold = tuple[str, float]
+"""Name of a gate, and its threshold, 0..1."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EvaluationRequest(JobRequest):
+  """What both commands are asked for; see the flags' help.
+
+  Attributes:
+    gates: those that are set, each with a flag of its own.
+  """
+
+  paths: ClassVar[tuple[str, ...]] = ("model", "input", "reuse", "manifest")
+  """Names of the fields that are paths."""
+
+  model: str
+  input: str
+  split: str = "auto"
+  reuse: tuple[str, ...] = ()
+  manifest: str | None = None
+  min_slice_size: int = 30
+  gates: tuple[Threshold, ...] = ()
+  batch_size: int | None = None
+  trunk_threads: int | None = None
+  max_pixels: int = MAX_PIXELS
+  precision: str = AUTO
+  runtime: str = AUTO
+  max_bad_fraction: float = 0.0
+
+  @classmethod
+  def add_common_flags(
+    cls,
+    parser: argparse.ArgumentParser,
+    *,
+    split_help: str,
+    reuse_help: str,
+    default_batch_size: str,
+    with_comparison: bool = False,
+  ) -> None:
+    """Adds all flags but `model` and `input`, whose help differs; the gates that need a comparison if asked for."""
+    parser.add_argument("--split", choices=("auto", "testing", "all"), help=split_help)
+    parser.add_argument("--reuse", action="append", metavar="DIR", help=reuse_help)
+    add_slice_flags(parser)
+    for gate in GATES.values():
+      if with_comparison or not gate.needs_comparison:
+        parser.add_argument(
+          f"--{gate.name}", dest="gates", action=_SetGate, type=fraction, metavar=gate.metavar, help=gate.help
+        )
+    add_model_flags(parser, default_batch_size)
+    add_model_precision_flags(parser)
+    add_max_bad_fraction(parser)
+
+  @property
+  def thresholds(self) -> dict[str, float]:
+    """Name of a gate -> its threshold, 0..1; of a gate that is given twice, the last."""
+    return dict(self.gates)
+
+  def with_absolute_paths(self) -> Self:
+    """Returns the same request with absolute paths.
+
+    Raises:
+      InputError: a path is empty, as a shell variable that is not set leaves it.
+    """
+    paths: dict[str, Any] = {}
+    for name in self.paths:
+      value = getattr(self, name)
+      if value == "" or (isinstance(value, tuple) and "" in value):
+        raise InputError(f"{flag(name)} is empty: give a {'file' if name == 'manifest' else 'folder'}.")
+      if value is not None:
+        paths[name] = files.absolute(value) if isinstance(value, str) else tuple(map(files.absolute, value))
+    return dataclasses.replace(self, **paths)
+
+  def _arguments(self, field: dataclasses.Field) -> Iterator[str]:
+    if field.name == "gates":
+      yield from (f"--{name}={threshold}" for name, threshold in self.gates)
+    else:
+      yield from super()._arguments(field)
+
+
+class _SetGate(argparse.Action):
+  def __call__(
+    self,
+    parser: argparse.ArgumentParser,
+    namespace: argparse.Namespace,
+    values: str | Sequence[Any] | None,
+    option_string: str | None = None,
+  ) -> None:
+    (flag_name,) = self.option_strings
+    setattr(namespace, self.dest, [*getattr(namespace, self.dest, ()), (flag_name.removeprefix("--"), values)])

@@ -1,0 +1,211 @@
+"""The evaluation of a classifier as one step: plan, work, close."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import time
+from collections.abc import Mapping, Sequence
+
+import apache_beam as beam
+
+from beam_retrain.transforms.bottlenecks.model_handler import ImageModelHandler
+from beam_retrain.transforms.bottlenecks.reuse import EmbedOnlyNew
+from beam_retrain.transforms.core.metrics.figures import MODEL
+from beam_retrain.transforms.core.records.schema import parse_shard_name
+from beam_retrain.transforms.core.records.shards import Shard, ShardReport
+from beam_retrain.transforms.evaluation.compare import CompareNights
+from beam_retrain.transforms.evaluation.evaluate import (
+  PARTS_FOLDER,
+  CheckNotEmpty,
+  CombineLabelStats,
+  EvaluateShard,
+  WriteFigures,
+  WritePredictions,
+)
+from beam_retrain.transforms.evaluation.scoring import Scorer
+from beam_retrain.transforms.evaluation.thumbnails import ReadThumbnails
+from beam_retrain.transforms.io import files
+from beam_retrain.transforms.shards.ledger import CloseLedger, mark_completed
+from beam_retrain.transforms.shards.work import REPORTS_FOLDER, WorkShards
+from beam_retrain.transforms.sources.records import RecordsFile
+
+FRESH_FOLDER = ".fresh"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrunkStore:
+  """A folder that will hold the bottleneck of every image.
+
+  Attributes:
+    folder: the folder.
+    handler: the trunk, by the path that workers read.
+    reuse: folders of finished bottlenecks of this trunk; only other images run through it.
+    request: digest of what decides the bytes of the records.
+  """
+
+  folder: str
+  handler: ImageModelHandler
+  reuse: Sequence[str] = ()
+  request: str
+
+  @property
+  def records_folder(self) -> str:
+    return files.join(self.folder, "records")
+
+  @property
+  def fresh_folder(self) -> str:
+    """Where the new bottlenecks are computed; not needed once all is finished."""
+    return files.join(self.folder, FRESH_FOLDER)
+
+
+class EvaluateClassifier(beam.PTransform):
+  """Scores images and writes predictions, confusion, figures and comparisons.
+
+  PCollection[Shard] -> PCollection of one str, the path of `figures.json`, see `JobFigures`.
+
+  ```python
+  with beam.Pipeline() as pipeline:
+    shards = pipeline | find_source("flowers").plan(("all",), None)
+    scorer = ScoreImages(ImageModelHandler("model/saved_model"), labels)
+    shards | EvaluateClassifier(scorer=scorer, models={"model": labels}, output="evaluation", request="1")
+  ```
+
+  Attributes:
+    scorer: gives the scores. With `stores` it reads their records, one file per store; else the shards' own inputs.
+    models: name -> label list, in the order of the scores; the first is `model`.
+    output: the folder to write.
+    request: digest, or any text, of what decides the scores: only shards of the same request are gone on from.
+    execution_time: of the predictions, as `time.ctime()` writes it; now by default.
+    stores: bottlenecks to compute, or reuse, first.
+    compare: compares the predictions with earlier ones, and slices them; None: neither.
+    empty_message: of the InputError that the job raises if there are no images.
+
+  Raises:
+    ValueError: the arguments do not belong together.
+  """
+
+  def __init__(
+    self,
+    *,
+    scorer: Scorer,
+    models: Mapping[str, Sequence[str]],
+    output: str,
+    request: str,
+    execution_time: str | None = None,
+    stores: Sequence[TrunkStore] = (),
+    compare: CompareNights | None = None,
+    empty_message: str = "there are no images to evaluate: give another input.",
+  ):
+    super().__init__()
+    if next(iter(models), None) != MODEL:
+      raise ValueError(f"the first of the models is called {MODEL!r}, not {next(iter(models), None)!r}")
+    for name, labels in models.items():
+      if not labels or len(set(labels)) < len(labels):
+        raise ValueError(f"the label list of {name!r} is empty, or names a label twice: {list(labels)}")
+    if not output:
+      raise ValueError("the output folder is empty")
+    self._scorer = scorer
+    self._models = {name: tuple(labels) for name, labels in models.items()}
+    self._output = output
+    self._request = request
+    self._execution_time = execution_time or time.ctime()
+    self._stores = tuple(stores)
+    self._compare = compare
+    self._empty_message = empty_message
+
+  @property
+  def output(self) -> str:
+    return self._output
+
+  @property
+  def stores(self) -> tuple[TrunkStore, ...]:
+    return self._stores
+
+  @property
+  def parts_folder(self) -> str:
+    """Folder of the shards' predictions; not needed once all is finished."""
+    return files.join(self._output, PARTS_FOLDER)
+
+  @property
+  def longest_work_folder(self) -> str:
+    """Where the shards appear that take the time: those of the first trunk, if there is one."""
+    return self._stores[0].fresh_folder if self._stores else self.parts_folder
+
+  def expand(self, shards: beam.PCollection) -> beam.PCollection:
+    # Workers check by these that they see the same folders.
+    for folder in (self.parts_folder, *(store.records_folder for store in self._stores)):
+      files.make_folder(files.join(folder, REPORTS_FOLDER))
+    checked = shards | "CheckNotEmpty" >> CheckNotEmpty(self._empty_message)
+    to_score = self._embed(shards, checked) if self._stores else shards
+    # Shard
+    task = EvaluateShard(self._scorer, self._models)
+    reports = to_score | "Work" >> WorkShards(task, output=self.parts_folder, request=self._request, checked=checked)
+    # ShardReport
+    predictions = reports | "WritePredictions" >> WritePredictions(
+      parts_folder=self.parts_folder,
+      output=self._output,
+      models=list(self._models),
+      execution_time=self._execution_time,
+    )
+    compared = reports | "Compare" >> self._compare if self._compare else None
+    shown = [predictions] if compared is None else [predictions, compared]
+    stats = {
+      model: reports | f"CombineLabelStats[{model}]" >> CombineLabelStats(labels, model)
+      for model, labels in self._models.items()
+    }
+    ledger = (shards, reports) | "Close" >> CloseLedger(output=self._output, shards_folder=self.parts_folder)
+    # Stats
+    return ledger | "WriteFigures" >> WriteFigures(
+      parts_folder=self.parts_folder,
+      output=self._output,
+      stats=stats,
+      predictions=predictions,
+      thumbnails=shards | "Thumbnails" >> ReadThumbnails(*shown),
+      compared=compared,
+    )
+
+  def _embed(self, shards: beam.PCollection, checked: beam.PCollection) -> beam.PCollection:
+    """Fills each store; returns PCollection[Shard] whose inputs are its record files, one per store."""
+    written = {}
+    for number, store in enumerate(self._stores):
+      name = f"[{number}]"
+      reports = shards | f"Embed{name}" >> EmbedOnlyNew(
+        handler=store.handler,
+        labels=self._models[MODEL],
+        stores=store.reuse,
+        output=store.records_folder,
+        fresh_folder=store.fresh_folder,
+        request=store.request,
+        checked=checked,
+      )
+      # ShardReport
+      ledger = (shards, reports) | f"CloseStore{name}" >> CloseLedger(
+        output=store.folder, shards_folder=store.records_folder
+      )
+      # A store holds the good images: how many were bad is for the evaluation to judge.
+      _ = ledger | f"MarkStore{name}" >> beam.Map(mark_completed, store.folder, 1.0)
+      written[number] = reports | f"RecordsOfShard{name}" >> beam.Map(_records_of, store.records_folder)
+      # (shard's file name, RecordsFile)
+    if len(written) == 1:
+      return written[0] | "ShardOfRecords" >> beam.MapTuple(lambda name, records: _shard_of(name, [records]))
+    return (
+      written
+      | "JoinStores" >> beam.CoGroupByKey()
+      | "ShardOfRecords"
+      >> beam.MapTuple(
+        lambda name, found: _shard_of(name, list(itertools.chain.from_iterable(found[key] for key in sorted(found))))
+      )
+    )  # Shard
+
+
+def _records_of(report: ShardReport, folder: str) -> tuple[str, RecordsFile]:
+  stat = files.stat(files.join(folder, report.file))
+  assert stat is not None, f"{report.file} was written just now"
+  return report.file, RecordsFile(*stat)
+
+
+def _shard_of(name: str, records: Sequence[RecordsFile]) -> Shard:
+  parsed = parse_shard_name(name)
+  assert parsed is not None, f"{name} is the name of a shard"
+  return Shard(*parsed, inputs=tuple(records))
