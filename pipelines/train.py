@@ -19,6 +19,7 @@ from beam_retrain.transforms.core.run.output_dir import OutputDir
 from beam_retrain.transforms.core.run.run_info import read_info
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.io.access import check_reachable, check_writable
+from beam_retrain.transforms.io.beam_internals import add_beam_flags
 from beam_retrain.transforms.io.transfer import get_folder, put_file, put_folder
 
 _STAGE = "train"
@@ -76,7 +77,7 @@ def _parser(required: bool) -> ArgumentParser:
   parser = ArgumentParser(prog="beam-retrain train", add_help=False)
   for name in ("--input", "--output"):
     parser.add_argument(name, required=required)
-  S3Options._add_argparse_args(parser)
+  add_beam_flags(parser, S3Options)
   return parser
 
 

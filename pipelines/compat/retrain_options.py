@@ -14,6 +14,7 @@ from beam_retrain.pipelines.options.precision import add_precision_flags
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.records.schema import FINAL_TENSOR
 from beam_retrain.transforms.core.records.splits import SPLIT_HASHES, STABLE
+from beam_retrain.transforms.core.run.argparse_internals import FlagGroup
 
 PROG = "beam-retrain retrain"
 _HUB_MODULE = "https://tfhub.dev/google/imagenet/inception_v3/feature_vector/3"
@@ -44,7 +45,7 @@ def make_parser() -> argparse.ArgumentParser:
   return parser
 
 
-def _add_flags_of_script(group: argparse._ArgumentGroup) -> None:
+def _add_flags_of_script(group: FlagGroup) -> None:
   def add(name: str, type: Callable[[str], object], default: object, metavar: str, what: str) -> None:
     shown = f"{what} (default: {'none' if default == '' else '%(default)s'})"
     group.add_argument(f"--{name}", type=type, default=default, metavar=metavar, help=shown)
@@ -78,7 +79,7 @@ def _add_flags_of_script(group: argparse._ArgumentGroup) -> None:
   add("checkpoint_path", _path, "/tmp/_retrain_checkpoint", "PREFIX", "a TensorFlow checkpoint of the head")
 
 
-def _add_own_flags(group: argparse._ArgumentGroup) -> None:
+def _add_own_flags(group: FlagGroup) -> None:
   group.add_argument(
     "--work_dir",
     type=_path,

@@ -12,7 +12,7 @@ import argparse
 from collections.abc import Sequence
 
 from beam_retrain.transforms.core.errors import InputError
-from beam_retrain.transforms.core.run.cli import flags_of
+from beam_retrain.transforms.core.run.argparse_internals import flags_of
 
 _PORTABLE = (("load_balance_bundles", "retain_docker_containers"), ("environment_expiration_millis",))
 # Runner -> names of switches, names of options with a value.

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import sys
 import threading
 import traceback
@@ -88,6 +89,8 @@ def _fork() -> _Forked:
   code = 1
   try:
     telling.close()
+    # The parent's handler would clean up what is the parent's.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     for sibling in _WAITING:  # who else would not see that the parent is gone
       sibling.told.close()
     with contextlib.suppress(EOFError):  # never needed

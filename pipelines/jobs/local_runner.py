@@ -27,6 +27,7 @@ from apache_beam.transforms.environments import Environment
 from google.protobuf import json_format, text_format
 
 from beam_retrain.transforms.core.errors import InputError
+from beam_retrain.transforms.io.beam_internals import end_data_channel
 
 _HARNESS = "apache_beam.runners.worker.sdk_worker_main"
 _PATIENCE_SECS = 10.0
@@ -58,7 +59,8 @@ def deaths_told() -> Iterator[None]:
   try:
     yield
   except Exception as error:
-    if len(_DEAD) == before:
+    # A signal to the whole process group ends the workers too, and is no fault of theirs.
+    if len(_DEAD) == before or "KeyboardInterrupt" in str(error):
       raise
     raise InputError(
       "a worker process was killed, perhaps because memory ran out: the same command goes on where it was."
@@ -106,8 +108,8 @@ class WatchedWorkerHandler(GrpcWorkerHandler, abc.ABC):
       return
     if failed:
       _DEAD.append(self._pid)
-    # Who waits for elements does not ask for the answer. close() itself may wait for a sender that never ends.
-    self.data_conn._closed = True
+    # A wait for elements does not ask for the answer, which is aborted below.
+    end_data_channel(self.data_conn)
     while not self._stopped.wait(_ABORT_SECS):
       with contextlib.suppress(RuntimeError):  # it is asked for more at this very moment
         self.control_conn.abort(RuntimeError("a worker process has ended"))

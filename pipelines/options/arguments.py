@@ -18,11 +18,11 @@ from beam_retrain.pipelines.engines.dataflow import is_dataflow, settle
 from beam_retrain.pipelines.engines.environment import elsewhere
 from beam_retrain.pipelines.engines.options import add_engine_options, refuse_other_engines
 from beam_retrain.transforms.core.errors import InputError
+from beam_retrain.transforms.core.run.argparse_internals import flags_of
 from beam_retrain.transforms.core.run.cli import (
   ArgumentParser,
   add_decoding_flags,
   add_max_bad_fraction,
-  flags_of,
   fraction,
   positive_int,
   refuse_misspelt,
@@ -31,6 +31,7 @@ from beam_retrain.transforms.core.run.cli import (
 )
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.io.access import check_reachable
+from beam_retrain.transforms.io.beam_internals import add_beam_flags
 
 __all__ = [
   "ArgumentParser",
@@ -169,8 +170,7 @@ def refuse_unreachable(options: PipelineOptions, *paths: str | Sequence[str] | N
 @functools.cache
 def _beam_parser(prog: str) -> argparse.ArgumentParser:
   parser = ArgumentParser(prog=prog, add_help=False)
-  for options in sorted(PipelineOptions.__subclasses__(), key=lambda options: options.__name__):
-    # Each class adds its own options; no two of Beam's have one of the same name.
-    options._add_argparse_args(parser)
+  # Each class adds its own options; no two of Beam's have one of the same name.
+  add_beam_flags(parser, *sorted(PipelineOptions.__subclasses__(), key=lambda options: options.__name__))
   add_engine_options(parser)
   return parser

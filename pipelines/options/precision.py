@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from beam_retrain.transforms.core.run.argparse_internals import FlagGroup
+
 AUTO = "auto"
 FLOAT32, BFLOAT16, INT8 = "float32", "bfloat16", "int8"
 TENSORFLOW, OPENVINO = "tensorflow", "openvino"
@@ -14,7 +16,7 @@ LEAST_COSINE = 0.999
 """A bottleneck that has less of a cosine with that of float32 is another one: auto stays with float32 then."""
 
 
-def add_precision_flags(parser: argparse._ActionsContainer) -> None:
+def add_precision_flags(parser: FlagGroup) -> None:
   """Adds `precision` and `runtime`, for what makes bottlenecks."""
   parser.add_argument(
     "--precision",
@@ -34,7 +36,7 @@ def add_precision_flags(parser: argparse._ActionsContainer) -> None:
   )
 
 
-def add_model_precision_flags(parser: argparse._ActionsContainer) -> None:
+def add_model_precision_flags(parser: FlagGroup) -> None:
   """Adds `precision` and `runtime`, for what asks a trained model."""
   parser.add_argument(
     "--precision",

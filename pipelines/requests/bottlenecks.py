@@ -22,6 +22,7 @@ from beam_retrain.transforms.core.records.leaks import OnLeak
 from beam_retrain.transforms.core.records.quarantine import MAX_PIXELS
 from beam_retrain.transforms.core.records.schema import PREPROCESSING_VERSION
 from beam_retrain.transforms.core.records.splits import SplitPercentages
+from beam_retrain.transforms.core.run.argparse_internals import FlagGroup
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -118,7 +119,7 @@ class BottlenecksRequest(TrunkRequest, DistortionFlags):
     }
 
 
-def add_trunk_flags(parser: argparse._ActionsContainer) -> None:
+def add_trunk_flags(parser: FlagGroup) -> None:
   """Adds `trunk`, `trunk_weights`, `trunk_input_px` and `classes`."""
   parser.add_argument("--trunk", help=f"{TRUNK_HELP} (default: %(default)s)")
   parser.add_argument(

@@ -172,9 +172,20 @@ def test_as_a_command_it_forks_a_process_for_each_core_gives_the_same_bytes_and_
   assert _hashes(tmp_path / "out", *_DATA) == _hashes(converted, *_DATA)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+# Ctrl-C reaches all processes of a terminal's group; a scheduler, whose commands ignore SIGINT, sends SIGTERM to the
+# command or to its whole group.
+@pytest.mark.parametrize(
+  ("number", "send", "on_sigint"),
+  [
+    (signal.SIGINT, os.kill, signal.default_int_handler),
+    (signal.SIGINT, os.killpg, signal.default_int_handler),
+    (signal.SIGTERM, os.kill, signal.SIG_IGN),
+    (signal.SIGTERM, os.killpg, signal.SIG_IGN),
+  ],
+  ids=["SIGINT", "SIGINT to all", "SIGTERM", "SIGTERM to all"],
+)
 @pytest.mark.parametrize("flags", [[], ["--direct_num_workers=1"]], ids=["forked", "one process"])
-def test_a_job_that_is_told_to_end_leaves_no_temporary_folder(tmp_path, number, flags):
+def test_a_job_that_is_told_to_end_leaves_no_temporary_folder(tmp_path, number, send, on_sigint, flags):
   scratch, log = tmp_path / "scratch", tmp_path / "log"
   scratch.mkdir()
   source = _write_idx(tmp_path / "gz", {"training": 100_000, "testing": 30}, gz=True)
@@ -192,13 +203,14 @@ def test_a_job_that_is_told_to_end_leaves_no_temporary_folder(tmp_path, number, 
       cwd=ROOT,
       env={**os.environ, "TMPDIR": str(scratch)},
       stderr=said,
-      preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # what runs the tests may ignore it
+      start_new_session=True,
+      preexec_fn=lambda: signal.signal(signal.SIGINT, on_sigint),  # what runs the tests may ignore it, or not
     )
   try:
     while not list(scratch.glob("*/training")):  # the pixels that wait
       assert job.poll() is None, log.read_text()
       time.sleep(0.01)
-    job.send_signal(number)
+    send(job.pid, number)
     assert job.wait(30) == 2
   finally:
     job.kill()

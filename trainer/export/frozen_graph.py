@@ -11,10 +11,10 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import tensorflow as tf
-from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from beam_retrain.trainer.export.stored_trunk import StoredTrunk, join_graphs
 from beam_retrain.trainer.export.sub_graph import keep_what_computes
+from beam_retrain.transforms.core.system.tensorflow_internals import convert_variables_to_constants_v2
 
 INPUT_NAME = "Placeholder"
 _PREFIX = "retrained"

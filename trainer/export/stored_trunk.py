@@ -13,10 +13,9 @@ from collections.abc import Iterator
 
 from tensorflow.core.framework import attr_value_pb2, function_pb2, graph_pb2
 from tensorflow.core.protobuf import saved_model_pb2
-from tensorflow.python.framework.function_def_to_graph import function_def_to_graph_def
-from tensorflow.python.saved_model.fingerprinting_utils import write_fingerprint
 
 from beam_retrain.transforms.core.errors import InputError
+from beam_retrain.transforms.core.system.tensorflow_internals import function_def_to_graph_def, write_fingerprint
 
 _CALLS = ("PartitionedCall", "StatefulPartitionedCall")
 _STORED = "stored_"  # what is taken over is called so, then its old name, whose number may be given away again

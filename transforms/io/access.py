@@ -10,8 +10,8 @@ from apache_beam.options.pipeline_options import S3Options
 
 from beam_retrain.transforms.core.errors import InputError, first_line
 from beam_retrain.transforms.io import files
+from beam_retrain.transforms.io.beam_internals import options_in_use
 from beam_retrain.transforms.io.object_stores import gs
-from beam_retrain.transforms.io.object_stores.options import options_in_use
 
 _WAIT_SECS = 5
 _PROBE = ".beam-retrain-writes"

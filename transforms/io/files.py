@@ -25,8 +25,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.system import local_files
 from beam_retrain.transforms.io import remote
-from beam_retrain.transforms.io.object_stores.protocol import FileStat
-from beam_retrain.transforms.io.object_stores.threads import threads
+from beam_retrain.transforms.io.object_stores.base import FileStat, threads
 
 _IN_MEMORY_BYTES = 1 << 24
 _GLOB = {"**": ".*", "*": "[^/]*", "?": "[^/]"}

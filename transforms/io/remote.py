@@ -11,7 +11,7 @@ from typing import BinaryIO
 from apache_beam.io.filesystems import FileSystems
 
 from beam_retrain.transforms.io.object_stores import beam, gs, s3
-from beam_retrain.transforms.io.object_stores.protocol import FileStat, ObjectStore
+from beam_retrain.transforms.io.object_stores.base import FileStat, ObjectStore
 
 _STORES: dict[str, ObjectStore] = {"s3": s3, "gs": gs}
 _OTHERS: ObjectStore = beam

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.system import local_files
 from beam_retrain.transforms.io import cache, files, remote
-from beam_retrain.transforms.io.object_stores.threads import threads
+from beam_retrain.transforms.io.object_stores.base import threads
 
 _BROUGHT = "trunks/brought"
 _CONTENTS = "folder"  # in an entry of the cache, which has a file of its own beside it

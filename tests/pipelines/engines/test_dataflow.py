@@ -22,6 +22,7 @@ from beam_retrain.pipelines.options.arguments import parse_with_beam_options
 from beam_retrain.pipelines.reevaluate import command as reevaluate
 from beam_retrain.pipelines.requests import bottlenecks
 from beam_retrain.transforms.core.errors import InputError
+from beam_retrain.transforms.core.run.argparse_internals import actions_of
 from tests.helpers import ROOT
 
 _DEPLOY = ROOT / "deploy" / "dataflow"
@@ -232,7 +233,7 @@ def test_the_template_s_parameters_are_flags_of_its_commands():
   command, *others = metadata["parameters"]
   assert command["name"] == "command"
   assert not metadata["streaming"]
-  known = [action.option_strings for parser in (bottlenecks, convert) for action in parser.make_parser()._actions]
+  known = [action.option_strings for parser in (bottlenecks, convert) for action in actions_of(parser.make_parser())]
   for parameter in others:
     assert [f"--{parameter['name']}"] in known
     assert parameter["label"]

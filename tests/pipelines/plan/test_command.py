@@ -71,7 +71,14 @@ def test_a_trunk_that_is_not_kept_is_no_matter_of_the_first_job(made, monkeypatc
   assert json.loads(capsys.readouterr().out)["first_secs"] == 0
 
 
-def test_interrupted_it_leaves_nothing(made, temporary):
+# A shell starts background commands with SIGINT ignored, and the tests may be one: what is to hear of it gets Python's
+# handler back. SIGTERM is what a scheduler sends, whose commands ignore SIGINT.
+@pytest.mark.parametrize(
+  ("number", "on_sigint"),
+  [(signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, signal.SIG_IGN)],
+  ids=["terminal", "scheduler"],
+)
+def test_interrupted_it_leaves_nothing(made, temporary, number, on_sigint):
   arguments = ["plan", f"--input={made.data}", trunk_of(made)]
   command = [
     sys.executable,
@@ -79,12 +86,14 @@ def test_interrupted_it_leaves_nothing(made, temporary):
     "import sys; from beam_retrain.pipelines.cli import main; sys.exit(main())",
     *arguments,
   ]
-  with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT) as started:
+  with subprocess.Popen(
+    command, stderr=subprocess.PIPE, text=True, cwd=ROOT, preexec_fn=lambda: signal.signal(signal.SIGINT, on_sigint)
+  ) as started:
     deadline = time.monotonic() + 120
     while not list(temporary.rglob("pictures")) and time.monotonic() < deadline:
       time.sleep(0.02)
     # To it alone, so that its process hears of it by being killed.
-    started.send_signal(signal.SIGINT)
+    started.send_signal(number)
     said = started.communicate(timeout=60)[1]
   assert (started.returncode, said.splitlines()[-1].split(";")[0]) == (2, "beam-retrain: interrupted")
   assert os.listdir(temporary) == []

@@ -12,11 +12,11 @@ import pathlib
 from typing import Any
 
 import tensorflow as tf
-from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from beam_retrain.transforms.core.errors import InputError, first_line
 from beam_retrain.transforms.core.runtimes.prepared import PREPARED_FOLDER
 from beam_retrain.transforms.core.system import local_files
+from beam_retrain.transforms.core.system.tensorflow_internals import convert_variables_to_constants_v2
 
 BUNDLED_WEIGHTS = pathlib.Path(__file__).parents[1] / "bundled_trunk" / "weights.npz"
 

@@ -24,6 +24,7 @@ from typing import Any, NoReturn
 
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.records.quarantine import MAX_PIXELS
+from beam_retrain.transforms.core.run.argparse_internals import FlagGroup, flags_of
 
 DONE, GATE_MISSED, FAILED, TOO_MANY_BAD = 0, 1, 2, 3
 _NO_ROOM = (errno.ENOSPC, errno.EROFS, errno.EDQUOT)
@@ -79,10 +80,6 @@ def unknown_argument(parser: argparse.ArgumentParser, argument: str, known: Sequ
   return f"{parser.prog}: {flag}: {complaint}; the nearest flag is {nearest[0]}."
 
 
-def flags_of(parser: argparse.ArgumentParser) -> list[str]:
-  return [flag for action in parser._actions for flag in action.option_strings if flag.startswith("--")]
-
-
 def fraction(text: str) -> float:
   """Argparse type: a number 0..1."""
   value = float(text)
@@ -102,7 +99,7 @@ def positive_int(text: str) -> int:
   return value
 
 
-def add_max_bad_fraction(parser: argparse._ActionsContainer) -> None:
+def add_max_bad_fraction(parser: FlagGroup) -> None:
   parser.add_argument(
     "--max_bad_fraction",
     type=fraction,
@@ -173,9 +170,10 @@ def guarded(run: Callable[[Sequence[str]], int], argv: Sequence[str]) -> int:
 
 @contextlib.contextmanager
 def _interrupted_by_sigterm() -> Iterator[None]:
-  """Ends the block as Ctrl-C does, where a scheduler or a shutdown ends it: what lies in temporary folders is removed.
+  """Has SIGTERM end the block as Ctrl-C does: temporary folders are removed, one sentence is printed.
 
-  A second SIGTERM ends the process at once.
+  A shell starts a background command (`command &`), and so do many schedulers, with SIGINT ignored: Ctrl-C is then
+  meant for others, and SIGTERM is the only way to end the command early. A second SIGTERM ends it at once.
   """
   # Only the main thread may; and whoever has seen to SIGTERM, or ignores it, is left alone.
   if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:

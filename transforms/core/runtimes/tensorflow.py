@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 from tensorflow.core.protobuf import meta_graph_pb2, rewriter_config_pb2
-from tensorflow.python.grappler import tf_optimizer
 
 from beam_retrain.transforms.core.errors import InputError, first_line
 from beam_retrain.transforms.core.runtimes.trunk_info import PreparedInfo
 from beam_retrain.transforms.core.runtimes.variant import BFLOAT16, Variant
+from beam_retrain.transforms.core.system.tensorflow_internals import optimize_graph
 
 _GRAPH_FILE = "graph.pb"
 
@@ -66,7 +66,7 @@ def _optimise(definition: Any, result: str, to_bfloat16: bool) -> Any:
   options.remapping = rewriter_config_pb2.RewriterConfig.AGGRESSIVE
   if to_bfloat16:
     options.auto_mixed_precision_onednn_bfloat16 = rewriter_config_pb2.RewriterConfig.ON
-  optimised = tf_optimizer.OptimizeGraph(config, meta)
+  optimised = optimize_graph(config, meta)
   for node in optimised.node:
     if node.op == "Const":
       # Casting leaves constants number by number, which take seconds to read; as bytes they take none.

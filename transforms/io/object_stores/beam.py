@@ -9,7 +9,7 @@ from typing import BinaryIO, cast
 from apache_beam.io.filesystem import BeamIOError, CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 
-from beam_retrain.transforms.io.object_stores.protocol import FileStat
+from beam_retrain.transforms.io.object_stores.base import FileStat
 
 
 def stat(path: str) -> FileStat | None:

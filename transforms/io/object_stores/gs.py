@@ -13,10 +13,15 @@ from typing import Any, BinaryIO
 
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from beam_retrain.transforms.io.object_stores.options import options_in_use
-from beam_retrain.transforms.io.object_stores.protocol import REFUSED, FileStat, may_not_read, may_not_write
-from beam_retrain.transforms.io.object_stores.ranges import open_ranges
-from beam_retrain.transforms.io.object_stores.threads import threads
+from beam_retrain.transforms.io.beam_internals import options_in_use
+from beam_retrain.transforms.io.object_stores.base import (
+  REFUSED,
+  FileStat,
+  may_not_read,
+  may_not_write,
+  open_ranges,
+  threads,
+)
 
 _OF_THREAD = threading.local()
 

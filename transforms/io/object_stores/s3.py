@@ -9,9 +9,8 @@ import threading
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
-from beam_retrain.transforms.io.object_stores.options import options_in_use
-from beam_retrain.transforms.io.object_stores.protocol import REFUSED, FileStat, may_not_read, may_not_write
-from beam_retrain.transforms.io.object_stores.ranges import open_ranges
+from beam_retrain.transforms.io.beam_internals import options_in_use
+from beam_retrain.transforms.io.object_stores.base import REFUSED, FileStat, may_not_read, may_not_write, open_ranges
 
 _DELETED_AT_ONCE = 1000
 _READ_ATTEMPTS = 3

@@ -1,0 +1,23 @@
+"""The private names of argparse that are leaned on are there, and have no public counterpart yet."""
+
+from __future__ import annotations
+
+import argparse
+
+from beam_retrain.transforms.core.run.argparse_internals import FlagGroup, actions_of, flags_of
+
+
+def test_a_parser_and_its_groups_are_flag_groups():
+  parser = argparse.ArgumentParser()
+  assert isinstance(parser, FlagGroup)
+  assert isinstance(parser.add_argument_group("more"), FlagGroup)
+  assert not hasattr(argparse, "ActionsContainer"), "use the public one"
+
+
+def test_a_parser_s_flags_are_read_and_it_has_no_public_list_of_them():
+  parser = argparse.ArgumentParser(add_help=False)
+  parser.add_argument("-i", "--input")
+  parser.add_argument_group("more").add_argument("--output")
+  assert flags_of(parser) == ["--input", "--output"]
+  assert [action.dest for action in actions_of(parser)] == ["input", "output"]
+  assert not [name for name in ("actions", "get_actions") if hasattr(parser, name)], "use the public one"

@@ -1,0 +1,26 @@
+"""Private names of argparse (as of Python 3.11 to 3.13) that have no public counterpart: all uses are here.
+
+| private name              | reason                                                                     |
+|---------------------------|----------------------------------------------------------------------------|
+| `_ActionsContainer`       | the common type of a parser and of its groups, which both take flags       |
+| `ArgumentParser._actions` | a parser tells nobody its flags: which ones are near to a misspelt one     |
+
+`tests/transforms/core/run/test_argparse_internals.py` fails when one is gone, or when argparse has a public way.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+FlagGroup = argparse._ActionsContainer
+"""A parser, or a group of one."""
+
+
+def actions_of(parser: argparse.ArgumentParser) -> Sequence[argparse.Action]:
+  return parser._actions
+
+
+def flags_of(parser: argparse.ArgumentParser) -> list[str]:
+  """Returns a parser's long flags."""
+  return [flag for action in actions_of(parser) for flag in action.option_strings if flag.startswith("--")]
