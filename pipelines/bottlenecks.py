@@ -258,7 +258,7 @@ def plan(request: BottlenecksRequest) -> Job:
     retry.check_unchanged(f"the labels in {source.path}", source.labels, list(retry.info.labels))
   limit_tensorflow(trunk_threads(request.trunk_threads, options))
   choice = retry.choose_variant() if retry else _choose_variant(request, source, percentages)
-  imported = _find_import(request, source, percentages, choice.trunk)
+  imported = find_text_import(request, source, percentages, choice.trunk.info)
   if retry:
     if imported:
       then = retry.info.settings["bottleneck_dir"]
@@ -267,6 +267,14 @@ def plan(request: BottlenecksRequest) -> Job:
     stores = [retry.folder]
   else:
     stores = find_stores(request.reuse, choice.trunk.info.fingerprint, PREPROCESSING_VERSION, imported is not None)
+  execution = choose_execution(
+    request.batch_size,
+    request.trunk_threads,
+    options,
+    choice.trunk,
+    earlier=output_dir.find_earlier(request.output, STAGE),
+    is_large=lambda: source.has_at_least(LEAST_IMAGES),
+  )
   return Job(
     request=request,
     argv=argv,
@@ -274,7 +282,7 @@ def plan(request: BottlenecksRequest) -> Job:
     source=source,
     percentages=percentages,
     choice=choice,
-    execution=_choose_execution(request, options, source, choice.trunk),
+    execution=execution,
     stores=[imported.store, *stores] if imported else stores,
     retry=retry,
     imported=imported,
@@ -324,25 +332,6 @@ def _choose_variant(request: BottlenecksRequest, source: Source, percentages: Sp
     lambda count: sample_images(source, (TRAINING,), percentages, count, request.max_pixels),
     # A killed run's finished shards are to be of use too.
     earlier=[*request.reuse, *([request.output] if unfinished else [])],
-  )
-
-
-def _find_import(
-  request: BottlenecksRequest, source: Source, percentages: SplitPercentages, trunk: Trunk
-) -> TextImport | None:
-  if not request.bottleneck_dir:
-    return None
-  return find_text_import(request.bottleneck_dir, source, percentages, trunk, request.max_pixels, request.output)
-
-
-def _choose_execution(request: BottlenecksRequest, options: PipelineOptions, source: Source, trunk: Trunk) -> Execution:
-  return choose_execution(
-    request.batch_size,
-    request.trunk_threads,
-    options,
-    trunk,
-    earlier=output_dir.find_earlier(request.output, STAGE),
-    is_large=lambda: source.has_at_least(LEAST_IMAGES),
   )
 
 

@@ -9,12 +9,14 @@ import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from beam_retrain.pipelines.jobs.runner import run_pipeline
-from beam_retrain.pipelines.models.trunk_sources import HUB_INCEPTION_V3, INCEPTION_V3, Trunk
+from beam_retrain.pipelines.models.trunk_sources import HUB_INCEPTION_V3, INCEPTION_V3
+from beam_retrain.pipelines.requests.bottlenecks import BottlenecksRequest
 from beam_retrain.transforms.compat.import_texts import DAMAGED, IMPORTED, ImportTextBottlenecks, ImportTexts
 from beam_retrain.transforms.compat.text_bottlenecks import Texts, check_lengths, find_texts
-from beam_retrain.transforms.core.errors import InputError
+from beam_retrain.transforms.core.errors import InputError, flag
 from beam_retrain.transforms.core.records.schema import RECORDS_FOLDER, STATS_FILE, TESTING, TRAINING
 from beam_retrain.transforms.core.records.splits import SplitPercentages
+from beam_retrain.transforms.core.runtimes.trunk_info import TrunkInfo
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.shards.checks import CheckSplits
 from beam_retrain.transforms.sources.base import Source
@@ -75,29 +77,29 @@ class TextImport:
 
 
 def find_text_import(
-  folder: str, source: Source, percentages: SplitPercentages, trunk: Trunk, max_pixels: int, output: str
-) -> TextImport:
-  """Finds the text bottlenecks of some images, and checks that they fit the trunk.
+  request: BottlenecksRequest, source: Source, percentages: SplitPercentages, trunk: TrunkInfo
+) -> TextImport | None:
+  """Finds the text bottlenecks to import, and checks that they fit the trunk; None: none are asked for.
 
   Args:
-    folder: `--bottleneck_dir`.
+    request: with absolute paths.
     source: the images.
     percentages: how they are split.
     trunk: today's.
-    max_pixels: largest height x width that is decoded.
-    output: the stage's folder.
 
   Raises:
     InputError: there are none, or they are of another trunk.
   """
+  if not request.bottleneck_dir:
+    return None
   if source.has_splits or not source.class_folders:
     raise InputError(
-      f"--bottleneck_dir is for class folders, as retrain.py read them; {source.path} has splits of its own or is"
-      " something else: leave it out."
+      f"{flag('bottleneck_dir')} is for class folders, as retrain.py read them; {source.path} has splits of its own or"
+      " is something else: leave it out."
     )
-  handles = [trunk.info.handle, HUB_INCEPTION_V3] if trunk.info.handle == INCEPTION_V3 else [trunk.info.handle]
-  texts = find_texts(folder, {class_folder.prefix for class_folder in source.class_folders}, handles)
-  check_lengths(texts, trunk.info.dimensions)
-  store = files.join(output, IMPORTED_FOLDER)
-  task = ImportTexts(texts, source.labels, trunk.info.dimensions, max_pixels, files.join(store, RECORDS_FOLDER))
-  return TextImport(texts, task, source, percentages, store, trunk.info.handle)
+  handles = [trunk.handle, HUB_INCEPTION_V3] if trunk.handle == INCEPTION_V3 else [trunk.handle]
+  texts = find_texts(request.bottleneck_dir, {folder.prefix for folder in source.class_folders}, handles)
+  check_lengths(texts, trunk.dimensions)
+  store = files.join(request.output, IMPORTED_FOLDER)
+  task = ImportTexts(texts, source.labels, trunk.dimensions, request.max_pixels, files.join(store, RECORDS_FOLDER))
+  return TextImport(texts, task, source, percentages, store, trunk.handle)
