@@ -14,7 +14,7 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.metrics import Metrics
 
-from beam_retrain.transforms.bottlenecks.embed import framed_bottleneck
+from beam_retrain.transforms.bottlenecks.embed import EmbedShard, framed_bottleneck
 from beam_retrain.transforms.bottlenecks.model_handler import ImageModelHandler
 from beam_retrain.transforms.core.images.augment import DISTORTED, Distortions, count_distorted, variant_key
 from beam_retrain.transforms.core.models.inference import Inferred, LoadedModel, Outputs, infer_images
@@ -25,7 +25,7 @@ from beam_retrain.transforms.core.records.splits import SplitPercentages
 from beam_retrain.transforms.core.run.run_info import request_digest
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.shards.ledger import delete_strays
-from beam_retrain.transforms.shards.work import METRICS_NAMESPACE, REPORTS_FOLDER, ShardTask, WorkShards, Written
+from beam_retrain.transforms.shards.work import METRICS_NAMESPACE, REPORTS_FOLDER, WorkShards, Written
 
 
 class EmbedVariants(beam.PTransform):
@@ -96,7 +96,7 @@ def _close(
   return counts
 
 
-class DistortShard(ShardTask):
+class DistortShard(EmbedShard):
   """Writes the bottleneck records of the variants of a shard's images, image by image.
 
   A report's inputs and outputs are images. Attributes: as of `EmbedVariants`.
@@ -109,14 +109,11 @@ class DistortShard(ShardTask):
     percentages: SplitPercentages,
     distortions: Distortions,
   ):
-    self._handler = handler
-    self._labels = list(labels)
-    self._class_indices = {label: index for index, label in enumerate(labels)}
+    super().__init__(handler, labels)
     self._percentages = percentages
     self._distortions = distortions
-    self._model: LoadedModel | None = None
     self._counts: Counter[str] = Counter()
-    self._counter = Metrics.counter(METRICS_NAMESPACE, "variants_computed")
+    self._variants = Metrics.counter(METRICS_NAMESPACE, "variants_computed")
 
   @property
   def counts_images(self) -> bool:
@@ -126,14 +123,13 @@ class DistortShard(ShardTask):
     self._counts = Counter()
     # So many images that their variants are one batch of the trunk.
     batch_size = max(1, self._handler.batch_size // self._distortions.copies)
-    images = self._training_images(shard)
-    for item in infer_images(images, self._load, batch_size=batch_size, max_pixels=self._handler.max_pixels):
+    for item in infer_images(self._read(shard), self._load, batch_size=batch_size, max_pixels=self._handler.max_pixels):
       match item:
         case Quarantined():
           yield item.in_split(shard.split)
         case Inferred(image, outputs):
           self._counts["pictures"] += 1
-          self._counter.inc(self._distortions.copies)
+          self._variants.inc(self._distortions.copies)
           for copy, vector in enumerate(outputs["bottleneck"], start=1):
             variant = dataclasses.replace(image, key=variant_key(image.key, copy))
             yield Written(image.label, framed_bottleneck(variant, self._class_indices[image.label], vector))
@@ -142,8 +138,8 @@ class DistortShard(ShardTask):
   def extra(self) -> Mapping[str, Any]:
     return {DISTORTED: {"pictures": self._counts["pictures"], "validation": self._counts["validation"]}}
 
-  def _training_images(self, shard: Shard) -> Iterator[Image | Quarantined]:
-    for image in shard.read_images(self._labels):
+  def _read(self, shard: Shard) -> Iterator[Image | Quarantined]:
+    for image in super()._read(shard):
       if isinstance(image, Quarantined) or self._percentages.split_of(image.key, shard.split) == TRAINING:
         yield image
       else:

@@ -20,7 +20,7 @@ UNSIGNED_BYTE = 0x08
 IMAGES_OFFSET = 16  # bytes before the first image: magic and three dimensions
 LABELS_OFFSET = 8  # bytes before the first label: magic and one dimension
 MAX_SIDE_PX = 65_500  # libjpeg's JPEG_MAX_DIMENSION
-MAX_PIXELS = 1 << 26  # of one image, so that a wrong header cannot ask for all memory
+_MAX_HEADER_PIXELS = 1 << 26  # of one image, so that a wrong header cannot ask for all memory
 
 _KINDS = {3: "images", 1: "labels"}
 _GZIP_MAGIC = b"\x1f\x8b"
@@ -82,8 +82,8 @@ def read_header(file: BinaryIO, name: str) -> IdxHeader:
       raise InputError(
         f"{name}: byte {4 + 4 * number}: {side} {('', 'rows', 'columns')[number]}, expected 1 to {MAX_SIDE_PX}."
       )
-  if header.item_bytes > MAX_PIXELS:
-    raise InputError(f"{name}: byte 8: images of {header.item_bytes} pixels, expected at most {MAX_PIXELS}.")
+  if header.item_bytes > _MAX_HEADER_PIXELS:
+    raise InputError(f"{name}: byte 8: images of {header.item_bytes} pixels, expected at most {_MAX_HEADER_PIXELS}.")
   return header
 
 
