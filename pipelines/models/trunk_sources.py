@@ -16,7 +16,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from beam_retrain.transforms.core.errors import InputError, first_line
+from beam_retrain.transforms.core.errors import InputError, first_line, flag
 from beam_retrain.transforms.core.runtimes.prepared import (
   PREPARED_FOLDER,
   find_prepared,
@@ -167,7 +167,7 @@ def load_trunk(handle: str, weights: str | None = None, input_px: int | None = N
   """
   load_tensorflow()
   if weights and not handle.startswith(_KERAS):
-    raise InputError(f"--trunk_weights goes with --trunk keras:InceptionV3, not with {handle}: leave it out.")
+    raise InputError(f"--trunk_weights goes with {flag('trunk')} keras:InceptionV3, not with {handle}: leave it out.")
   path = _resolve_hub(handle) if _is_hub_handle(handle) and not os.path.isdir(handle) else handle
   source = _digest_source(handle, path, weights, input_px)
   known = cache.read_source(source) if source else None
@@ -193,7 +193,7 @@ def _load(handle: str, path: str, weights: str | None, input_px: int | None) -> 
     return _load_keras(handle, weights, input_px)
   if os.path.isdir(path) or _is_hub_handle(handle):
     return _load_saved_model(handle, path, input_px)
-  raise InputError(f"--trunk {handle} is no folder and no TF Hub handle: give one of {HELP}.")
+  raise InputError(f"{flag('trunk')} {handle} is no folder and no TF Hub handle: give one of {HELP}.")
 
 
 def _saved_model_entry(fingerprint: str) -> str:
@@ -246,7 +246,7 @@ def _load_keras(handle: str, weights: str | None, input_px: int | None) -> Trunk
   name = handle.removeprefix(_KERAS)
   application = getattr(keras.applications, name, None)
   if not (callable(application) and name[0].isupper()):
-    raise InputError(f"--trunk {handle}: keras.applications has no {name!r}: try keras:InceptionV3.")
+    raise InputError(f"{flag('trunk')} {handle}: keras.applications has no {name!r}: try keras:InceptionV3.")
   if weights and not os.path.isfile(weights):
     raise InputError(f"--trunk_weights {weights}: no such file: give the .h5 file of {name} without its top.")
   if not input_px:
@@ -259,7 +259,7 @@ def _load_keras(handle: str, weights: str | None, input_px: int | None) -> Trunk
       raise InputError(f"--trunk_weights {weights} does not fit {name} without its top ({first}).") from error
     raise InputError(
       f"the ImageNet weights of {name} cannot be downloaded ({first}): give a local copy with --trunk_weights FILE, or"
-      " use --trunk bundled, which needs no network."
+      f" use {flag('trunk')} bundled, which needs no network."
     ) from error
   scale = sys.modules[application.__module__].preprocess_input  # of the network's own module: 0..255 -> what it takes
   digest = hashlib.sha256()
@@ -281,14 +281,14 @@ def _load_saved_model(handle: str, path: str, input_px: int | None) -> Trunk:
   from beam_retrain.transforms.core.models.saved_model import fingerprint_folder
 
   if not any(os.path.exists(os.path.join(path, name)) for name in ("saved_model.pb", "saved_model.pbtxt")):
-    raise InputError(f"--trunk {handle}: {path} holds no saved_model.pb: give the folder of a SavedModel.")
+    raise InputError(f"{flag('trunk')} {handle}: {path} holds no saved_model.pb: give the folder of a SavedModel.")
   try:
     is_of_tensorflow_1 = os.path.exists(os.path.join(path, _TENSORFLOW_1_MODULE))
     loaded = _load_tensorflow_1_module(path) if is_of_tensorflow_1 else hub.load(path)
   except Exception as error:
     first = first_line(error)
     raise InputError(
-      f"--trunk {handle} cannot be loaded as a SavedModel ({first}): fetch or export it again."
+      f"{flag('trunk')} {handle} cannot be loaded as a SavedModel ({first}): fetch or export it again."
     ) from error
   embed, shape = _embedding_function(loaded, handle)
   own_px = shape[1] if shape is not None and shape.rank == 4 else None
@@ -297,7 +297,8 @@ def _load_saved_model(handle: str, path: str, input_px: int | None) -> Trunk:
   except (ValueError, TypeError, tf.errors.OpError) as error:
     first = first_line(error)
     raise InputError(
-      f"--trunk {handle} does not take a batch of images [N, H, W, 3] ({first}): give an image feature-vector model."
+      f"{flag('trunk')} {handle} does not take a batch of images [N, H, W, 3] ({first}): give an image feature-vector"
+      " model."
     ) from error
 
 
@@ -343,7 +344,9 @@ def _embedding_function(loaded: Any, handle: str) -> tuple[Callable[[Any], Any],
   if callable(loaded):
     return loaded, shape
   if name is None or shape is None:
-    raise InputError(f"--trunk {handle} is a SavedModel without a function from images: give a feature-vector model.")
+    raise InputError(
+      f"{flag('trunk')} {handle} is a SavedModel without a function from images: give a feature-vector model."
+    )
   (input_name,) = inputs
   signature = signatures[name]
 
@@ -353,7 +356,7 @@ def _embedding_function(loaded: Any, handle: str) -> tuple[Callable[[Any], Any],
       return outputs["default"]
     if len(outputs) == 1:
       return next(iter(outputs.values()))
-    raise InputError(f"--trunk {handle} gives {sorted(outputs)}, not one vector: give a feature-vector model.")
+    raise InputError(f"{flag('trunk')} {handle} gives {sorted(outputs)}, not one vector: give a feature-vector model.")
 
   return embed, shape
 
@@ -373,6 +376,6 @@ def _resolve_hub(handle: str) -> str:
     first = first_line(error)
     raise InputError(
       f"TF Hub cannot be reached for {url} ({first}): set TFHUB_CACHE_DIR to a folder that holds the module, or use"
-      " --trunk keras:InceptionV3 with --trunk_weights FILE, or --trunk bundled."
+      f" {flag('trunk')} keras:InceptionV3 with --trunk_weights FILE, or {flag('trunk')} bundled."
     ) from error
   return path

@@ -19,7 +19,7 @@ from beam_retrain.transforms.core.compat.text_bottlenecks import (
   parse_vector,
   text_name,
 )
-from beam_retrain.transforms.core.errors import InputError
+from beam_retrain.transforms.core.errors import InputError, flag
 from beam_retrain.transforms.io import files
 
 _MAX_FILE_BYTES = 1 << 24
@@ -82,7 +82,7 @@ def find_texts(folder: str, prefixes: Iterable[str], handles: Sequence[str]) -> 
   if not found:
     raise InputError(
       f"--bottleneck_dir {folder} has no text bottlenecks (<class folder>/<image>_<module>.txt) of the classes in"
-      " --input: give the folder that retrain.py wrote, or leave it out."
+      f" {flag('input')}: give the folder that retrain.py wrote, or leave it out."
     )
   module = choose_module(found, handles, folder)
   tally = found[module]

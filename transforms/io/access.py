@@ -8,7 +8,7 @@ from typing import Any
 
 from apache_beam.options.pipeline_options import S3Options
 
-from beam_retrain.transforms.core.errors import InputError, first_line
+from beam_retrain.transforms.core.errors import InputError, first_line, flag
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.io.beam_internals import options_in_use
 from beam_retrain.transforms.io.object_stores import gs
@@ -52,7 +52,7 @@ def check_writable(folder: str) -> None:
   except PermissionError as error:
     raise InputError(
       f"{folder}: what is there cannot be deleted with these credentials, so no model replaced: let them delete objects"
-      " there, or give another --output."
+      f" there, or give another {flag('output')}."
     ) from error
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
-from beam_retrain.transforms.core.errors import InputError
+from beam_retrain.transforms.core.errors import InputError, flag
 from beam_retrain.transforms.core.records.schema import (
   COMPLETED_FILE,
   INFO_FILE,
@@ -49,13 +49,13 @@ class OutputDir:
       InputError: the directory holds something that this stage did not write.
     """
     if os.path.isfile(self.path):
-      raise InputError(f"{self.path} is a file: give a new or empty folder as --output.")
+      raise InputError(f"{self.path} is a file: give a new or empty folder as {flag('output')}.")
     found = find_info(self.path, self.files)
     if found and found.stage != stage:
-      raise InputError(f"{self.path} holds the output of `beam-retrain {found.stage}`: give another --output.")
+      raise InputError(f"{self.path} holds the output of `beam-retrain {found.stage}`: give another {flag('output')}.")
     if not found and not self.files.is_empty(self.path):
       raise InputError(
-        f"{self.path} is not empty and was not written by beam-retrain: give a new or empty folder as --output."
+        f"{self.path} is not empty and was not written by beam-retrain: give a new or empty folder as {flag('output')}."
       )
     return found
 
