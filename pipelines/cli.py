@@ -22,7 +22,7 @@ COMMANDS = {
     "beam_retrain.pipelines.plan.command",
     "what bottlenecks will take: time, memory, disk, measured on a few of the images",
   ),
-  "train": ("beam_retrain.trainer.task", "a softmax head on the bottlenecks, exported with all it needs"),
+  "train": ("beam_retrain.pipelines.train", "a softmax head on the bottlenecks, exported with all it needs"),
   "evaluate": ("beam_retrain.pipelines.evaluate", "right and wrong, per image and per label"),
   "reevaluate": (
     "beam_retrain.pipelines.reevaluate.command",
@@ -82,31 +82,8 @@ def dispatch(argv: Sequence[str]) -> int:
   if command not in COMMANDS:
     nearest = difflib.get_close_matches(command, COMMANDS, n=1, cutoff=0.0)[0]
     raise InputError(f"there is no command {command!r}; the nearest is `beam-retrain {nearest}`.")
-  code: int = _train(rest) if command == "train" else _module(command).run(rest)
+  code: int = _module(command).run(rest)
   return code
-
-
-def _train(argv: Sequence[str]) -> int:
-  task = _module("train")
-  code: int
-  if not any("://" in argument for argument in argv):  # the trainer needs no Beam, which takes its time to load
-    code = task.run(argv)
-    return code
-  from beam_retrain.pipelines import train
-  from beam_retrain.trainer.export.output_dir import OWNED
-
-  code = train.run(argv, task, OWNED) if train.is_remote(argv) else task.run(argv)
-  return code
-
-
-def check(argv: Sequence[str]) -> None:
-  """Checks what can be seen of a command line without its input; for commands that have a `check(argv)`.
-
-  Raises:
-    InputError: one of its arguments cannot be used.
-  """
-  command, *rest = argv
-  _module(command).check(rest)
 
 
 def _module(command: str) -> Any:

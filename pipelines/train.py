@@ -1,55 +1,82 @@
-"""`train` with folders on an object store: the trainer knows no Beam, and TensorFlow reads no `s3://`, so it works on
-local copies, which are brought here first and taken back when it is done.
+"""`beam-retrain train`: runs the trainer, on local copies of folders that are on an object store.
+
+TensorFlow cannot read `s3://`, and the trainer does without Beam, which this module imports only for such folders.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
+import sys
 import tempfile
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
-from apache_beam.options.pipeline_options import PipelineOptions, S3Options
-
-from beam_retrain.pipelines.jobs import output_dir
+from beam_retrain.trainer import task
+from beam_retrain.trainer.export.output_dir import OWNED, STAGE
+from beam_retrain.trainer.options import TrainRequest, make_parser
 from beam_retrain.transforms.core.errors import InputError, first_line
 from beam_retrain.transforms.core.records.schema import COMPLETED_FILE, INFO_FILE
-from beam_retrain.transforms.core.run.cli import DONE, GATE_MISSED, ArgumentParser
+from beam_retrain.transforms.core.run.cli import DONE, GATE_MISSED, ArgumentParser, guarded
 from beam_retrain.transforms.core.run.output_dir import OutputDir
 from beam_retrain.transforms.core.run.run_info import read_info
-from beam_retrain.transforms.io import files
-from beam_retrain.transforms.io.access import check_reachable, check_writable
-from beam_retrain.transforms.io.beam_internals import add_beam_flags
-from beam_retrain.transforms.io.transfer import get_folder, put_file, put_folder
 
-_STAGE = "train"
+__all__ = ["TrainRequest", "execute", "make_parser", "run"]
 
 
-def is_remote(argv: Sequence[str]) -> bool:
-  """Says whether `train` is given a folder that is none on this machine."""
-  flags, _ = _parser(required=False).parse_known_args(argv)
-  return any(path is not None and not files.is_local(path) for path in (flags.input, flags.output))
-
-
-def run(argv: Sequence[str], trainer: Any, owned: Sequence[str]) -> int:
-  """Trains; returns the exit code. An output that was there is replaced when the new model is whole.
-
-  Args:
-    argv: the arguments of `train`; options of Beam's for `s3://` may be among them.
-    trainer: the trainer's module, with `check` and `run`, which may be given local copies of its folders.
-    owned: what the trainer may write, directly in its folder.
+def run(argv: Sequence[str]) -> int:
+  """Trains; returns the exit code. Beam's `--s3_*` options may follow remote folders.
 
   Raises:
     InputError: an argument or a folder cannot be used.
   """
-  flags, of_trainer = _parser(required=True).parse_known_args(argv)
-  trainer.check([f"--input={flags.input}", f"--output={flags.output}", *of_trainer])
-  _refuse_elsewhere(of_trainer, not files.is_local(flags.output))
-  files.use_options(PipelineOptions(flags=[], **{k: v for k, v in vars(flags).items() if k.startswith("s3_")}))
-  check_reachable(flags.input, flags.output)
-  folder, output = files.absolute(flags.input), files.absolute(flags.output)
+  if not any("://" in argument for argument in argv):
+    return task.run(argv)
+  flags, rest = _make_remote_parser().parse_known_args(argv)
+  from beam_retrain.transforms.io import files
+
+  folders = [path for path in (flags.input, flags.output) if path]
+  if len(folders) < 2 or all(files.is_local(path) for path in folders):
+    return task.run(argv)
+  argv = [f"--input={files.absolute(flags.input)}", f"--output={files.absolute(flags.output)}", *rest]
+  return execute(TrainRequest.parse(argv), {k: v for k, v in vars(flags).items() if k.startswith("s3_")})
+
+
+def _make_remote_parser() -> argparse.ArgumentParser:
+  from apache_beam.options.pipeline_options import S3Options
+
+  from beam_retrain.transforms.io.beam_internals import add_beam_flags
+
+  parser = ArgumentParser(prog="beam-retrain train", add_help=False)
+  parser.add_argument("--input")
+  parser.add_argument("--output")
+  add_beam_flags(parser, S3Options)
+  return parser
+
+
+def execute(request: TrainRequest, store_options: Mapping[str, object]) -> int:
+  """Trains on local copies; replaces a remote output once the new model is complete.
+
+  Args:
+    request: what to do, with absolute paths.
+    store_options: Beam's options of object stores.
+
+  Raises:
+    InputError: an option or a folder cannot be used.
+  """
+  from apache_beam.options.pipeline_options import PipelineOptions
+
+  from beam_retrain.pipelines.jobs import output_dir
+  from beam_retrain.transforms.io import files
+  from beam_retrain.transforms.io.access import check_reachable, check_writable
+  from beam_retrain.transforms.io.transfer import get_folder
+
+  request.validate()
+  _validate_local_files(request, not files.is_local(request.output))
+  files.use_options(PipelineOptions(flags=[], **store_options))
+  folder, output = request.input, request.output
+  check_reachable(folder, output)
   read_info(folder, "bottlenecks", files)
-  output_dir.find_earlier(output, _STAGE)
+  output_dir.find_earlier(output, STAGE)
   output_dir.validate_apart(folder, output)
   if not files.is_local(output):
     check_writable(output)
@@ -59,62 +86,66 @@ def run(argv: Sequence[str], trainer: Any, owned: Sequence[str]) -> int:
     if folder in copies:
       get_folder(folder, copies[folder])
     try:
-      code: int = trainer.run([f"--input={folder}", f"--output={output}", *of_trainer], copies)
+      code = task.execute(request, copies)
     except InputError as error:
-      sentence = str(error)
-      for path, copy in copies.items():
-        sentence = sentence.replace(copy, path)
-      raise InputError(sentence) from error
+      raise InputError(_with_remote_paths(str(error), copies)) from error
     if output in copies and code in (DONE, GATE_MISSED):
       try:
-        _take_back(copies[output], output, owned)
+        _upload(copies[output], output)
       except Exception as error:
-        raise InputError(_kept_here(copies[output], output, error)) from error
+        raise InputError(_keep_model(copies[output], output, error)) from error
   return code
 
 
-def _parser(required: bool) -> ArgumentParser:
-  parser = ArgumentParser(prog="beam-retrain train", add_help=False)
-  for name in ("--input", "--output"):
-    parser.add_argument(name, required=required)
-  add_beam_flags(parser, S3Options)
-  return parser
+def _validate_local_files(request: TrainRequest, has_remote_output: bool) -> None:
+  """Checks that nothing but the output is written to an object store."""
+  tflite = request.tflite
+  for name in ("tflite_output_file", "tflite_int8_output_file", "tflite_calibration_input"):
+    if (path := getattr(tflite, name)) and "://" in path:
+      raise InputError(f"train: --{name} {path}: only --input and --output may be remote: give a local path.")
+  for name in ("tflite_output_file", "tflite_int8_output_file"):
+    if has_remote_output and getattr(tflite, name):
+      raise InputError(f"train: --{name} needs a local --output: use one, and copy the files afterwards.")
 
 
-def _refuse_elsewhere(of_trainer: Sequence[str], has_remote_output: bool) -> None:
-  """Checks that the trainer writes nowhere but to its output, where that is not on this machine."""
-  for argument in of_trainer:
-    flag, _, value = argument.partition("=")
-    if "://" in (value or flag):
-      raise InputError(f"train: {argument}: of its folders only --input and --output may be remote: give a local one.")
-    if has_remote_output and flag in ("--tflite_output_file", "--tflite_int8_output_file"):
-      raise InputError(f"train: {flag} goes with a local --output only: give one, and copy what is there afterwards.")
+def _with_remote_paths(message: str, copies: Mapping[str, str]) -> str:
+  """Names the remote folders in an error about their copies."""
+  for path, copy in copies.items():
+    message = message.replace(copy, path)
+  return message
 
 
-def _kept_here(copy: str, output: str, error: Exception) -> str:
-  """Keeps the model where it was made; returns what the user is told."""
+def _keep_model(copy: str, output: str, error: Exception) -> str:
+  """Moves the model to a folder that stays; returns the error message."""
   kept = tempfile.mkdtemp(prefix="beam-retrain-model-")
   os.replace(copy, kept)
-  why = first_line(error).rstrip(".")
+  cause = first_line(error).rstrip(".")
   return (
-    f"{output}: the model could not be taken there ({why}): it is whole in {kept}, to be used or copied from there;"
-    f" what is in {output} is no finished model."
+    f"{output}: the model could not be uploaded ({cause}): it is complete in {kept}; use it or copy it from there."
+    f" What is in {output} is not a finished model."
   )
 
 
-def _take_back(copy: str, output: str, owned: Sequence[str]) -> None:
-  """Makes the remote output what the local copy is: `info.json` first, `COMPLETED` last, as in every stage."""
+def _upload(copy: str, output: str) -> None:
+  """Replaces the remote output by the copy: `info.json` first, `COMPLETED` last."""
+  from beam_retrain.transforms.io import files
+  from beam_retrain.transforms.io.transfer import put_file, put_folder
+
   claimed = OutputDir(output, files)
   claimed.reopen()
   put_file(os.path.join(copy, INFO_FILE), files.join(output, INFO_FILE))
-  for name in owned:
+  for name in OWNED:
     path, target = os.path.join(copy, name), files.join(output, name)
+    if name == COMPLETED_FILE:
+      continue
     if os.path.isdir(path):
       put_folder(path, target)
-    elif name == COMPLETED_FILE:
-      continue
     elif os.path.exists(path):
       put_file(path, target)
     else:
       files.delete([target])  # an earlier model's
   claimed.complete()
+
+
+if __name__ == "__main__":
+  sys.exit(guarded(run, sys.argv[1:]))

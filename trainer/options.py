@@ -1,43 +1,154 @@
-"""What `train` is asked for: its flags, and the plan that they make. No TensorFlow."""
+"""The request and the flags of `train`. No TensorFlow."""
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from collections.abc import Sequence
 
-from beam_retrain.trainer.compat import retrain_options
-from beam_retrain.trainer.compat.retrain_options import RetrainRequest, retrain_request
-from beam_retrain.trainer.export.tflite_flags import add_tflite_flags
-from beam_retrain.trainer.fit.schedule import Plan, steps_in_round
+# Registered here: the options that come from `retrain.py`.
+from beam_retrain.trainer.compat.retrain_options import RetrainOptions, add_retrain_flags
+from beam_retrain.trainer.export.tflite_options import TfliteOptions, add_tflite_flags
+from beam_retrain.trainer.fit.schedule import Schedule, steps_in_round
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.run.cli import ArgumentParser, fraction, positive_int, refuse_unknown
 
-_STEPS_PER_LOOK = 100  # of --preset retrain, where --eval_step_interval is not given
+_RETRAIN_EVAL_EVERY = 100  # steps, unless --eval_step_interval is given
 
 _DESCRIPTION = """\
 Trains a softmax head on the bottlenecks that `beam-retrain bottlenecks` wrote, and exports one SavedModel that takes
-image bytes and gives labels. A run that was killed goes on where it was, if started again with the same arguments.
+image bytes and returns labels. A killed run resumes when it is started again with the same arguments.
 
   beam-retrain train --input work/bottlenecks --output work/model
   beam-retrain train --input work/bottlenecks --output work/model --preset retrain
 
---preset adam, the default, trains until the validation images are not predicted better any more. --preset retrain
-trains as retrain.py did: gradient descent, batches drawn uniformly over the labels, a fixed number of steps.
+--preset adam, the default, trains until the validation loss stops falling. --preset retrain trains as retrain.py did:
+gradient descent, batches drawn uniformly over the labels, a fixed number of steps.
 
-Written to --output: saved_model/, retrained_labels.txt, retrained_graph.pb (frozen, for scripts made for retrain.py's),
-head.npz (the head alone, for `reevaluate`), metrics.json, logs/ (tensorboard --logdir), checkpoints/, info.json and,
-last, COMPLETED."""
+Written to --output: saved_model/, retrained_labels.txt, retrained_graph.pb (frozen, for scripts written for
+retrain.py's), head.npz (the head alone, for `reevaluate`), metrics.json, logs/ (tensorboard --logdir), checkpoints/,
+info.json and, last, COMPLETED."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainRequest:
+  """The flags of `train`; None: the preset's default.
+
+  Attributes:
+    retrain: the options that come from `retrain.py`.
+    tflite: the options for TensorFlow Lite.
+    argv: the arguments as people typed them, for `info.json`.
+  """
+
+  input: str
+  output: str
+  preset: str = "adam"
+  learning_rate: float | None = None
+  batch_size: int | None = None
+  rounds: int | None = None
+  patience: int | None = None
+  l2: float | None = None
+  training_steps: int | None = None
+  validation_percentage: float | None = None
+  seed: int = 0
+  assert_accuracy_at_least: float | None = None
+  retrain: RetrainOptions = dataclasses.field(default_factory=RetrainOptions)
+  tflite: TfliteOptions = dataclasses.field(default_factory=TfliteOptions)
+  argv: Sequence[str] = ()
+
+  @classmethod
+  def parse(cls, argv: Sequence[str]) -> TrainRequest:
+    """Parses the flags.
+
+    Raises:
+      InputError: a flag is unknown or has an unusable value.
+    """
+    args = refuse_unknown(make_parser(), argv)
+    own = {field.name: getattr(args, field.name) for field in dataclasses.fields(cls) if hasattr(args, field.name)}
+    retrain, tflite = RetrainOptions.from_flags(args), TfliteOptions.from_flags(args)
+    return cls(**own, retrain=retrain, tflite=tflite, argv=tuple(argv))
+
+  def validate(self) -> None:
+    """Checks what does not depend on the input; writes nothing.
+
+    Raises:
+      InputError: an option cannot be used.
+    """
+    presets = {"rounds": "adam", "patience": "adam", "l2": "adam", "training_steps": "retrain"}
+    given = [name for name in presets if getattr(self, name) is not None]
+    for name in [*given, *self.retrain.given()]:
+      if (preset := presets.get(name, "retrain")) != self.preset:
+        raise InputError(f"--{name} belongs to --preset {preset}, not to --preset {self.preset}: leave it out.")
+    self.retrain.validate()
+
+  def make_schedule(self, training_images: int) -> Schedule:
+    return self._retrain_schedule() if self.preset == "retrain" else self._adam_schedule(training_images)
+
+  def _retrain_schedule(self) -> Schedule:
+    eval_every = self.retrain.eval_step_interval or _RETRAIN_EVAL_EVERY
+    return Schedule(
+      optimizer="sgd",
+      learning_rate=self.learning_rate or 0.01,
+      is_decaying=False,
+      batch_size=self.batch_size or 100,
+      is_balanced=True,
+      steps=self.training_steps or 4000,
+      first_eval=0 if self.retrain.eval_step_interval else eval_every - 1,
+      eval_every=eval_every,
+      is_measured_on_batch=bool(self.retrain.eval_step_interval),
+      validation_images=self.retrain.validation_images,
+      patience=None,
+      l2=0.0,
+    )
+
+  def _adam_schedule(self, training_images: int) -> Schedule:
+    batch_size = self.batch_size or 512
+    steps = steps_in_round(training_images, batch_size)
+    return Schedule(
+      optimizer="adam",
+      learning_rate=self.learning_rate or 0.001,
+      is_decaying=True,
+      batch_size=batch_size,
+      is_balanced=False,
+      steps=(self.rounds or 100) * steps,
+      first_eval=steps - 1,
+      eval_every=steps,
+      is_measured_on_batch=False,
+      validation_images=None,
+      patience=self.patience or 6,
+      l2=10.0 if self.l2 is None else self.l2,
+    )
 
 
 def make_parser() -> argparse.ArgumentParser:
   parser = ArgumentParser(prog="beam-retrain train", description=_DESCRIPTION)
-  parser.add_argument("--input", required=True, metavar="DIR", help="what `beam-retrain bottlenecks` wrote")
+  parser.add_argument("--input", required=True, metavar="DIR", help="output folder of `beam-retrain bottlenecks`")
   parser.add_argument(
-    "--output", required=True, metavar="DIR", help="folder for the model; new, empty, or of this command"
+    "--output", required=True, metavar="DIR", help="folder for the model; new, empty, or written by this command"
   )
   parser.add_argument("--preset", choices=("adam", "retrain"), default="adam", help="how to train (default adam)")
+  _add_fit_flags(parser)
   parser.add_argument(
-    "--learning_rate", type=_positive_float, metavar="R", help="of the first step (adam 0.001, retrain 0.01)"
+    "--validation_percentage",
+    type=float,
+    metavar="P",
+    help="images held back to decide when to stop, in percent of all (default: as planned by `bottlenecks`)",
+  )
+  parser.add_argument("--seed", type=_seed, default=0, metavar="N", help="same seed, same model (default 0)")
+  parser.add_argument(
+    "--assert_accuracy_at_least",
+    type=fraction,
+    metavar="A",
+    help="exit code 1 if the accuracy on the testing images is below this, 0..1; everything is written first",
+  )
+  add_retrain_flags(parser)
+  add_tflite_flags(parser)
+  return parser
+
+
+def _add_fit_flags(parser: argparse.ArgumentParser) -> None:
+  parser.add_argument(
+    "--learning_rate", type=_positive_float, metavar="R", help="initial learning rate (adam 0.001, retrain 0.01)"
   )
   parser.add_argument(
     "--batch_size",
@@ -50,44 +161,28 @@ def make_parser() -> argparse.ArgumentParser:
     "--rounds",
     type=positive_int,
     metavar="N",
-    help="adam only: rounds, at most; a round is one pass over the training images, or as many as make 50 steps"
-    " (default 100)",
+    help="adam only: maximum number of rounds; a round is one pass over the training images, or as many as make 50"
+    " steps (default 100)",
   )
   parser.add_argument(
     "--patience",
     type=positive_int,
     metavar="N",
-    help="adam only: rounds without a better validation loss before training stops (default 6)",
+    help="adam only: rounds without a lower validation loss before training stops (default 6)",
   )
   parser.add_argument(
     "--l2",
     type=_not_negative_float,
     metavar="S",
-    help="adam only: how strongly weights are kept small, as 1/C in scikit-learn's LogisticRegression (default 10)",
+    help="adam only: strength of the L2 penalty, as 1/C in scikit-learn's LogisticRegression (default 10)",
   )
   parser.add_argument(
     "--training_steps",
     "--how_many_training_steps",
     type=positive_int,
     metavar="N",
-    help="retrain only: steps (default 4000; retrain.py's --how_many_training_steps)",
+    help="retrain only: number of steps (default 4000; retrain.py's --how_many_training_steps)",
   )
-  parser.add_argument(
-    "--validation_percentage",
-    type=float,
-    metavar="P",
-    help="images held back to see when to stop, in percent of all (default: what `bottlenecks` planned)",
-  )
-  parser.add_argument("--seed", type=_seed, default=0, metavar="N", help="same seed, same model (default 0)")
-  parser.add_argument(
-    "--assert_accuracy_at_least",
-    type=fraction,
-    metavar="A",
-    help="exit code 1 where the testing images are predicted less accurately than this, 0..1; all is written first",
-  )
-  retrain_options.add_retrain_flags(parser)
-  add_tflite_flags(parser)
-  return parser
 
 
 def _positive_float(text: str) -> float:
@@ -109,63 +204,3 @@ def _seed(text: str) -> int:
   if not 0 <= value < 1 << 63:
     raise argparse.ArgumentTypeError(f"{text} is not between 0 and {(1 << 63) - 1}")
   return value
-
-
-_ONLY_OF_PRESET = {
-  **dict.fromkeys(("rounds", "patience", "l2"), "adam"),
-  **dict.fromkeys(("training_steps", *retrain_options.NAMES), "retrain"),
-}
-
-
-def refuse_other_presets(args: argparse.Namespace) -> None:
-  """Raises an `InputError` for a flag that the preset has no use for."""
-  for name, preset in _ONLY_OF_PRESET.items():
-    if getattr(args, name) is not None and args.preset != preset:
-      raise InputError(f"--{name} belongs to --preset {preset}, this is --preset {args.preset}: leave it out.")
-
-
-def make_plan(args: argparse.Namespace, asked: RetrainRequest, training_images: int) -> Plan:
-  """Returns what the preset, and the flags that change it, ask for."""
-  if args.preset == "retrain":
-    look_every = asked.eval_step_interval or _STEPS_PER_LOOK
-    return Plan(
-      optimizer="sgd",
-      learning_rate=args.learning_rate or 0.01,
-      is_decaying=False,
-      batch_size=args.batch_size or 100,
-      is_balanced=True,
-      steps=args.training_steps or 4000,
-      first_look=0 if asked.eval_step_interval else look_every - 1,
-      look_every=look_every,
-      is_measured_on_batch=bool(asked.eval_step_interval),
-      validation_images=asked.validation_images,
-      patience=None,
-      l2=0.0,
-    )
-  batch_size = args.batch_size or 512
-  steps = steps_in_round(training_images, batch_size)
-  return Plan(
-    optimizer="adam",
-    learning_rate=args.learning_rate or 0.001,
-    is_decaying=True,
-    batch_size=batch_size,
-    is_balanced=False,
-    steps=(args.rounds or 100) * steps,
-    first_look=steps - 1,
-    look_every=steps,
-    is_measured_on_batch=False,
-    validation_images=None,
-    patience=args.patience or 6,
-    l2=10.0 if args.l2 is None else args.l2,
-  )
-
-
-def check(argv: Sequence[str]) -> tuple[argparse.Namespace, RetrainRequest]:
-  """Reads the arguments and looks whether they can be used, whatever the input is; nothing is made or written.
-
-  Raises:
-    InputError: one cannot.
-  """
-  args = refuse_unknown(make_parser(), argv)
-  refuse_other_presets(args)
-  return args, retrain_request(args)

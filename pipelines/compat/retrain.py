@@ -8,12 +8,12 @@ import os
 import sys
 from collections.abc import Sequence
 
-from beam_retrain.pipelines import cli
 from beam_retrain.pipelines.compat.retrain_options import check_flags, make_parser, work_dir
 from beam_retrain.pipelines.compat.retrain_outputs import check_outputs, check_saved_model, hold_outputs, put_outputs
 from beam_retrain.pipelines.compat.retrain_stages import Stages, in_our_flags, train_flags
 from beam_retrain.pipelines.jobs.runner import DONE, guarded
 from beam_retrain.pipelines.options.arguments import parse_job
+from beam_retrain.pipelines.train import TrainRequest
 from beam_retrain.transforms.core.compat.final_accuracy import final_accuracy, judge
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.io import files
@@ -38,7 +38,7 @@ def run(argv: Sequence[str]) -> int:
   check_flags(flags)
   with in_our_flags():
     # Their input and output are not there yet; all else is checked before any work.
-    cli.check(["train", *train_flags(flags), "--input=.", "--output=."])
+    TrainRequest.parse([*train_flags(flags), "--input=.", "--output=."]).validate()
   folders = find_folders(flags.image_dir)
   check_outputs(flags)
   if flags.logging_verbosity in _SAYS_WARNINGS:

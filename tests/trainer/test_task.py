@@ -16,10 +16,10 @@ import pytest
 import tensorflow as tf
 
 from beam_retrain.trainer import task
-from beam_retrain.trainer.compat.progress import ProgressLine
-from beam_retrain.trainer.compat.retrain_options import retrain_request
-from beam_retrain.trainer.fit import training
-from beam_retrain.trainer.fit.schedule import Plan
+from beam_retrain.trainer.fit.callbacks import RoundLine
+from beam_retrain.trainer.fit.results import EvalResult
+from beam_retrain.trainer.fit.schedule import Schedule
+from beam_retrain.trainer.options import TrainRequest
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.records.schema import decode_bottleneck
 from beam_retrain.transforms.core.records.tfrecord import read_records
@@ -34,8 +34,8 @@ class Terminal(io.StringIO):
 @pytest.mark.parametrize(("stream", "start", "end"), [(Terminal(), "\r", "\x1b[K"), (io.StringIO(), "", "\n")])
 def test_progress_line(stream, start, end):
   times = iter([100.0, 103.5])
-  line = ProgressLine(stream, 30, clock=lambda: next(times))
-  line.show(349, training.Round(7, 50, 0.001, 0.51234, 0.9, 0.6, 0.875))
+  line = RoundLine(stream, 30, clock=lambda: next(times))
+  line.on_eval(349, EvalResult(7, 50, 0.001, 0.51234, 0.9, 0.6, 0.875))
   assert stream.getvalue() == (
     f"{start}round 7/30 (50 steps): training loss 0.5123, accuracy 90.00%; validation loss 0.6000,"
     f" accuracy 87.50%; 3.5 s{end}"
@@ -137,7 +137,7 @@ def test_a_missed_gate_is_exit_code_1_after_everything_is_written(tmp_path, bott
   # 2 of 10 testing images or fewer are right after one step of a learning rate that changes nothing.
   flags = ("--preset=retrain", "--training_steps=1", "--learning_rate=1e-9")
   assert run(bottlenecks_folder, tmp_path / "a", *flags, "--assert_accuracy_at_least=1") == 1
-  assert "--assert_accuracy_at_least asked for 1" in capsys.readouterr().err
+  assert "but --assert_accuracy_at_least is 1" in capsys.readouterr().err
   assert (tmp_path / "a" / "COMPLETED").exists()
   assert run(bottlenecks_folder, tmp_path / "b", *flags, "--assert_accuracy_at_least=0") == 0
 
@@ -173,16 +173,15 @@ def test_folders_that_cannot_be_used(tmp_path, bottlenecks_folder, trained_model
   assert (tmp_path / "letter.txt").read_text() == "mine"
 
 
-def plan_of(*flags: str) -> Plan:
-  args = task.make_parser().parse_args(["--input=a", "--output=b", *flags])
-  return task.make_plan(args, retrain_request(args), training_images=1000)
+def schedule_of(*flags: str) -> Schedule:
+  return TrainRequest.parse(["--input=a", "--output=b", *flags]).make_schedule(training_images=1000)
 
 
 def test_old_flag_names_and_presets():
-  retrain = plan_of("--preset=retrain")
+  retrain = schedule_of("--preset=retrain")
   assert (retrain.optimizer, retrain.learning_rate, retrain.batch_size, retrain.steps) == ("sgd", 0.01, 100, 4000)
-  old_names = plan_of("--preset=retrain", "--how_many_training_steps=301", "--train_batch_size=7")
+  old_names = schedule_of("--preset=retrain", "--how_many_training_steps=301", "--train_batch_size=7")
   assert (old_names.steps, old_names.batch_size) == (301, 7)
-  assert plan_of().optimizer == "adam"
-  assert plan_of("--rounds=4").steps == 4 * 50
-  assert plan_of("--l2=0").l2 == 0
+  assert schedule_of().optimizer == "adam"
+  assert schedule_of("--rounds=4").steps == 4 * 50
+  assert schedule_of("--l2=0").l2 == 0

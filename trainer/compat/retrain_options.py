@@ -1,115 +1,180 @@
-"""What `train --preset retrain` can be asked for as in `retrain.py`: flags, checked before any work. No TensorFlow."""
+"""The options of `train --preset retrain` that come from `retrain.py`, checked before any work. No TensorFlow."""
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import os
 import re
 import tempfile
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TextIO
 
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.records.schema import FINAL_TENSOR
 from beam_retrain.transforms.core.run.cli import positive_int
 
+if TYPE_CHECKING:
+  from beam_retrain.trainer.export.exporter import Exporter
+  from beam_retrain.trainer.fit.callbacks import TrainingCallback
+
 _VERBOSITIES = ("DEBUG", "INFO", "WARN", "ERROR", "FATAL")
 _PATHS = ("summaries_dir", "intermediate_output_graphs_dir", "checkpoint_path")
-_SETTINGS = (
-  "eval_step_interval",
-  "validation_batch_size",
-  "summaries_dir",
-  "intermediate_output_graphs_dir",
-  "intermediate_store_frequency",
-  "checkpoint_path",
-  "final_tensor_name",
-)
-NAMES = (*_SETTINGS, "logging_verbosity")
 
 # TensorFlow's own rule: tensorflow/core/framework/node_def_util.cc, IsValidNodeName.
 _OPERATION = re.compile(r"[A-Za-z0-9.][A-Za-z0-9_./-]*(>[A-Za-z0-9.][A-Za-z0-9_./-]*)*")
-# What `export.frozen_graph` calls its input, and what everything inside is below; to TensorFlow, a and A are one name.
-_TAKEN = ("placeholder", "retrained")
+# Used by `export.frozen_graph`: its input, and the prefix of everything inside. TensorFlow ignores case here.
+_RESERVED = ("placeholder", "retrained")
 
 
-class RetrainRequest(NamedTuple):
-  """Attributes:
-  eval_step_interval: steps between two looks as `retrain.py` took them, the first after step 0; None: as `train` does.
-  validation_images: how many of the validation images are drawn for a look; None: all.
-  summaries_dir: folder for the curves; None: the output's own.
-  intermediate_dir: folder for the graphs of the training so far.
-  intermediate_every: one after so many steps; 0: none.
-  checkpoint_path: what the names of the checkpoint's files begin with; None: there is none.
-  final_tensor_name: operation of the frozen graph that gives the scores.
-  is_quiet: the training says nothing.
-  settings: flag -> value, of what was given and decides what is written; JSON values.
+@dataclasses.dataclass(frozen=True)
+class RetrainOptions:
+  """The flags of the same names; None: not given.
+
+  Attributes:
+    eval_step_interval: steps between evaluations, the first after step 0, reported in `retrain.py`'s three lines.
+    validation_batch_size: images drawn for each evaluation; -1: all.
+    summaries_dir: folder for TensorBoard's curves.
+    intermediate_output_graphs_dir: folder for intermediate graphs.
+    intermediate_store_frequency: steps between them; 0: none.
+    checkpoint_path: prefix of the TensorFlow checkpoint's files.
+    final_tensor_name: operation of the frozen graph that returns the scores.
+    logging_verbosity: WARN and above print nothing during the training.
   """
 
-  eval_step_interval: int | None
-  validation_images: int | None
-  summaries_dir: str | None
-  intermediate_dir: str
-  intermediate_every: int
-  checkpoint_path: str | None
-  final_tensor_name: str
-  is_quiet: bool
-  settings: dict[str, Any]
+  eval_step_interval: int | None = None
+  validation_batch_size: int | None = None
+  summaries_dir: str | None = None
+  intermediate_output_graphs_dir: str | None = None
+  intermediate_store_frequency: int | None = None
+  checkpoint_path: str | None = None
+  final_tensor_name: str | None = None
+  logging_verbosity: str | None = None
+
+  @classmethod
+  def from_flags(cls, args: argparse.Namespace) -> RetrainOptions:
+    return cls(**{field.name: getattr(args, field.name) for field in dataclasses.fields(cls)})
+
+  @property
+  def validation_images(self) -> int | None:
+    return None if self.validation_batch_size == -1 else self.validation_batch_size
+
+  @property
+  def output_name(self) -> str:
+    return FINAL_TENSOR if self.final_tensor_name is None else self.final_tensor_name
+
+  @property
+  def is_quiet(self) -> bool:
+    return self.logging_verbosity in ("WARN", "ERROR", "FATAL")
+
+  def given(self) -> list[str]:
+    """Returns the names of the options that were given."""
+    return [name for name, value in dataclasses.asdict(self).items() if value is not None]
+
+  def to_settings(self) -> dict[str, object]:
+    """Returns flag -> value, as JSON, of the given options that decide what is written."""
+    values = {name: getattr(self, name) for name in self.given() if name != "logging_verbosity"}
+    return {name: os.path.abspath(value) if name in _PATHS else value for name, value in values.items()}
+
+  def validate(self) -> None:
+    """Checks the options; leaves nothing on the disk.
+
+    Raises:
+      InputError: options that contradict each other, a folder or file that cannot be written, or a name that TensorFlow
+        does not accept.
+    """
+    folder, every = self.intermediate_output_graphs_dir, self.intermediate_store_frequency
+    if every and folder is None:
+      raise InputError(
+        f"--intermediate_store_frequency {every}: say with --intermediate_output_graphs_dir where the graphs go."
+      )
+    if folder is not None and every is None:
+      raise InputError(
+        f"--intermediate_output_graphs_dir {folder}: say with --intermediate_store_frequency how many steps lie between"
+        " two graphs, or 0 for no graphs."
+      )
+    if self.summaries_dir is not None:
+      for name in ("", "train", "validation"):
+        _validate_writable("summaries_dir", self.summaries_dir, os.path.join(self.summaries_dir, name))
+    if every:
+      _validate_writable("intermediate_output_graphs_dir", str(folder), str(folder))
+    prefix = self.checkpoint_path
+    if prefix is not None:
+      if os.path.isdir(prefix) or prefix.endswith(os.sep):
+        raise InputError(
+          f"--checkpoint_path {prefix} is a folder: give a prefix for the files' names, such as"
+          f" {os.path.join(prefix, 'checkpoint')}."
+        )
+      _validate_writable("checkpoint_path", prefix, os.path.dirname(prefix))
+    _validate_operation(self.output_name)
+
+  def make_callbacks(self, exporter: Exporter, validation_images: int, stream: TextIO) -> list[TrainingCallback]:
+    """Returns what `retrain.py` did during a training."""
+    from beam_retrain.trainer.compat.callbacks import EvalLines, Snapshots
+
+    callbacks: list[TrainingCallback] = [Snapshots(self, exporter, stream)]
+    if self.eval_step_interval and not self.is_quiet:
+      callbacks.insert(0, EvalLines(stream, self.validation_images or validation_images))
+    return callbacks
 
 
 def add_retrain_flags(parser: argparse.ArgumentParser) -> None:
-  """Adds the flags that `retrain_request` reads; each is None where it is not given."""
+  """Adds the flags of `RetrainOptions`; their default is None."""
   group = parser.add_argument_group(
     "as retrain.py",
-    "--preset retrain only. Names and meanings are retrain.py's; none of these changes what is learned.",
+    "--preset retrain only. Names and meanings are those of retrain.py; none of these changes what is learned.",
   )
-  group.add_argument(
-    "--eval_step_interval",
-    type=positive_int,
-    metavar="N",
-    help="look after the steps 0, N, 2N, ... and the last, as retrain.py does: print accuracy and cross entropy on"
-    " the step's own batch, and accuracy on validation images, in retrain.py's three lines; TensorBoard's training"
-    " curve then has a point for every step (default: after every 100 steps, on all validation images, in one line)",
+
+  def add(name: str, metavar: str, help: str, type: Callable[[str], object] = str) -> None:
+    group.add_argument(f"--{name}", type=type, metavar=metavar, help=help)
+
+  add(
+    "eval_step_interval",
+    "N",
+    "evaluate after the steps 0, N, 2N, ... and the last, as retrain.py does: print accuracy and cross entropy on the"
+    " step's own batch, and accuracy on validation images, in retrain.py's three lines; TensorBoard's training curve"
+    " then has a point for every step (default: after every 100 steps, on all validation images, in one line)",
+    positive_int,
   )
-  group.add_argument(
-    "--validation_batch_size",
-    type=_images_or_all,
-    metavar="N",
-    help="draw so many validation images for each look, uniformly over the labels, with replacement, others each"
-    " time; -1: all of them, once each (default -1)",
+  add(
+    "validation_batch_size",
+    "N",
+    "number of validation images drawn for each evaluation, uniformly over the labels, with replacement, different ones"
+    " each time; -1: all of them, once each (default -1)",
+    _images_or_all,
   )
-  group.add_argument(
-    "--summaries_dir",
-    metavar="DIR",
-    help="TensorBoard's curves, in train/ and validation/ below it (default: logs in --output). Event files"
+  add(
+    "summaries_dir",
+    "DIR",
+    "TensorBoard's curves, in train/ and validation/ below it (default: logs in --output). Event files"
     " (events.out.tfevents.*) of an earlier run are removed there first, nothing else is",
   )
-  group.add_argument(
-    "--intermediate_store_frequency",
-    type=_steps_or_never,
-    metavar="N",
-    help="after every N steps, write the graph as trained so far, frozen, as intermediate_<step>.pb into"
+  add(
+    "intermediate_store_frequency",
+    "N",
+    "after every N steps, write the graph as trained so far, frozen, as intermediate_<step>.pb into"
     " --intermediate_output_graphs_dir; 0: never (default 0)",
+    _steps_or_never,
   )
-  group.add_argument(
-    "--intermediate_output_graphs_dir", metavar="DIR", help="folder for intermediate graphs; made where it is not there"
+  add("intermediate_output_graphs_dir", "DIR", "folder for intermediate graphs; created if needed")
+  add(
+    "checkpoint_path",
+    "PREFIX",
+    "also write the head as a TensorFlow checkpoint, with each intermediate graph and at the end: PREFIX.index and"
+    " PREFIX.data-00000-of-00001, for tf.train.load_checkpoint(PREFIX). The variables are those of retrain.py,"
+    " final_retrain_ops/weights/final_weights and final_retrain_ops/biases/final_biases; they apply to bottlenecks as"
+    " the trunk computes them",
   )
-  group.add_argument(
-    "--checkpoint_path",
-    metavar="PREFIX",
-    help="write the head as a TensorFlow checkpoint too, with each intermediate graph and at the end: PREFIX.index and"
-    " PREFIX.data-00000-of-00001, for tf.train.load_checkpoint(PREFIX); the variables are retrain.py's"
-    " final_retrain_ops/weights/final_weights and final_retrain_ops/biases/final_biases, to be used on bottlenecks as"
-    " the trunk gives them",
-  )
-  group.add_argument(
-    "--final_tensor_name",
-    metavar="NAME",
-    help=f"operation of retrained_graph.pb that gives the scores (default {FINAL_TENSOR}); label_image calls it"
+  add(
+    "final_tensor_name",
+    "NAME",
+    f"operation of retrained_graph.pb that returns the scores (default {FINAL_TENSOR}); label_image calls it"
     " --output_layer",
   )
   group.add_argument(
     "--logging_verbosity",
     choices=_VERBOSITIES,
-    help="WARN, ERROR and FATAL: nothing is printed of the training but how it ended (default INFO)",
+    help="WARN, ERROR and FATAL print nothing of the training but its result (default INFO)",
   )
 
 
@@ -127,80 +192,30 @@ def _steps_or_never(text: str) -> int:
   return value
 
 
-def retrain_request(args: argparse.Namespace) -> RetrainRequest:
-  """Reads the flags. Nothing is made or written.
-
-  Args:
-    args: with the flags of `add_retrain_flags`.
-
-  Raises:
-    InputError: flags that do not go together, a folder or file that cannot be written, or a name that TensorFlow does
-      not take.
-  """
-  folder, every = args.intermediate_output_graphs_dir, args.intermediate_store_frequency
-  if every and folder is None:
-    raise InputError(
-      f"--intermediate_store_frequency {every}: give with --intermediate_output_graphs_dir where the graphs go."
-    )
-  if folder is not None and every is None:
-    raise InputError(
-      f"--intermediate_output_graphs_dir {folder}: give with --intermediate_store_frequency after how many steps a"
-      " graph is written there, or 0 for never."
-    )
-  if args.summaries_dir is not None:
-    for path in (args.summaries_dir, *(os.path.join(args.summaries_dir, name) for name in ("train", "validation"))):
-      _refuse_unwritable("summaries_dir", args.summaries_dir, path)
-  if every:
-    _refuse_unwritable("intermediate_output_graphs_dir", folder, folder)
-  prefix = args.checkpoint_path
-  if prefix is not None:
-    if os.path.isdir(prefix) or prefix.endswith(os.sep):
-      raise InputError(
-        f"--checkpoint_path {prefix} is a folder: give what the files' names begin with, such as"
-        f" {os.path.join(prefix, 'checkpoint')}."
-      )
-    _refuse_unwritable("checkpoint_path", prefix, os.path.dirname(prefix))
-  name = FINAL_TENSOR if args.final_tensor_name is None else args.final_tensor_name
-  _refuse_final_tensor(name)
-  given = {flag: value for flag in _SETTINGS if (value := getattr(args, flag)) is not None}
-  images = args.validation_batch_size
-  return RetrainRequest(
-    eval_step_interval=args.eval_step_interval,
-    validation_images=None if images == -1 else images,
-    summaries_dir=args.summaries_dir,
-    intermediate_dir=folder or "",
-    intermediate_every=every or 0,
-    checkpoint_path=prefix,
-    final_tensor_name=name,
-    is_quiet=args.logging_verbosity in ("WARN", "ERROR", "FATAL"),
-    settings={flag: os.path.abspath(value) if flag in _PATHS else value for flag, value in given.items()},
-  )
-
-
-def _refuse_unwritable(flag: str, given: str, folder: str) -> None:
-  """Tries to write where `folder` is, or where it would be made; nothing is left there."""
-  if not given or "://" in given:
-    raise InputError(f"--{flag} {given or repr('')} is no path on a local disk: give another.")
+def _validate_writable(flag: str, value: str, folder: str) -> None:
+  """Tries to write into `folder`, or where it would be created; leaves nothing there."""
+  if not value or "://" in value:
+    raise InputError(f"--{flag} {value or repr('')} is not a path on a local disk: give another path.")
   existing = os.path.abspath(folder)
   while not os.path.lexists(existing):
     existing = os.path.dirname(existing)
   try:
     if not os.path.isdir(existing):
-      raise InputError(f"--{flag} {given} cannot be written: {existing} is not a folder; give another.")
+      raise InputError(f"--{flag} {value} cannot be written: {existing} is not a folder; give another path.")
     with tempfile.TemporaryFile(dir=existing):
       pass
   except OSError as error:
-    raise InputError(f"--{flag} {given} cannot be written: {existing}: {error.strerror}; give another.") from error
+    raise InputError(f"--{flag} {value} cannot be written: {existing}: {error.strerror}; give another path.") from error
 
 
-def _refuse_final_tensor(name: str) -> None:
+def _validate_operation(name: str) -> None:
   if not _OPERATION.fullmatch(name) or name.endswith("/"):
     raise InputError(
-      f"--final_tensor_name {name!r} is no name for a TensorFlow operation: letters, digits and _ . / - make one, and"
-      " it begins with a letter or a digit."
+      f"--final_tensor_name {name!r} is no valid name for a TensorFlow operation: use letters, digits and _ . / -,"
+      " and begin with a letter or a digit."
     )
-  if name.split("/")[0].lower() in _TAKEN:
+  if name.split("/")[0].lower() in _RESERVED:
     raise InputError(
-      f"--final_tensor_name {name} is taken: the graph's input is Placeholder, and all between is below retrained/;"
-      " give another."
+      f"--final_tensor_name {name} is reserved: the graph's input is Placeholder, and its other operations are below"
+      " retrained/; give another name."
     )

@@ -1,8 +1,8 @@
-"""`retrained_graph.pb`, as `retrain.py` left it, so that scripts made for it go on working.
+"""Freezes the model into `retrained_graph.pb`, for scripts written for `retrain.py`'s.
 
 One GraphDef with all weights as constants: input `Placeholder`, float32 [N, H, W, 3], 0..1; output `final_result`, or
-what the user calls it, float32 [N, C], softmax. No tables, nothing to initialise, and no
-functions, but of trunks that have loops.
+`--final_tensor_name`, float32 [N, C], softmax. It has no tables, nothing to initialise, and functions only for trunks
+with loops.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from beam_retrain.trainer.export.stored_trunk import StoredTrunk, join_graphs
-from beam_retrain.trainer.export.sub_graph import keep_what_computes
+from beam_retrain.transforms.core.models.subgraph import extract_subgraph
 from beam_retrain.transforms.core.system.tensorflow_internals import convert_variables_to_constants_v2
 
 INPUT_NAME = "Placeholder"
@@ -21,32 +21,32 @@ _PREFIX = "retrained"
 _BOTTLENECK = f"{_PREFIX}/given_bottleneck"
 
 Weights = Sequence[np.ndarray]
-"""Of a head: float32 [D, C] and float32 [C]."""
+"""A head's kernel, float32 [D, C], and bias, float32 [C]."""
 
 
 def freeze_scores(
   score: tf.types.experimental.GenericFunction, output_name: str, input_name: str = INPUT_NAME
 ) -> tf.compat.v1.GraphDef:
-  """Freezes `score_images` or `score_bottlenecks` of the exported model: one input -> {"scores": float32 [N, C]}."""
-  # Inlines every function on the way.
+  """Freezes a function of the exported model: one input -> {"scores": float32 [N, C]}."""
+  # This inlines every function.
   frozen = convert_variables_to_constants_v2(score.get_concrete_function())
-  (given,), (scores,) = frozen.inputs, frozen.outputs
+  (argument,), (scores,) = frozen.inputs, frozen.outputs
   with tf.Graph().as_default() as graph:
-    placeholder = tf.compat.v1.placeholder(tf.float32, given.shape, name=input_name)
+    placeholder = tf.compat.v1.placeholder(tf.float32, argument.shape, name=input_name)
     (imported,) = tf.import_graph_def(
       frozen.graph.as_graph_def(),
-      input_map={given.name: placeholder},
+      input_map={argument.name: placeholder},
       return_elements=[scores.name],
       name=_PREFIX,
     )
     tf.identity(imported, name=output_name)
-  return keep_what_computes(graph.as_graph_def(), output_name)
+  return extract_subgraph(graph.as_graph_def(), output_name)
 
 
 def freeze_behind(
   trunk: StoredTrunk, score_bottlenecks: tf.types.experimental.GenericFunction, output_name: str
 ) -> tf.compat.v1.GraphDef:
-  """Freezes `score_bottlenecks` of the exported model behind a stored trunk: float32 [N, S, S, 3] -> float32 [N, C]."""
+  """Freezes a stored trunk and `score_bottlenecks`: float32 [N, S, S, 3] -> float32 [N, C]."""
   graph = trunk.to_graph()
   if graph is None:
     embed = tf.saved_model.load(trunk.folder).embed
@@ -54,16 +54,16 @@ def freeze_behind(
     return freeze_scores(score_images, output_name)
   head = freeze_scores(score_bottlenecks, output_name, _BOTTLENECK)
   joined = join_graphs(graph, head, bottleneck=_BOTTLENECK, images=INPUT_NAME, prefix=f"{_PREFIX}/trunk/")
-  return keep_what_computes(joined, output_name)
+  return extract_subgraph(joined, output_name)
 
 
 def freeze_for_any_head(
   freeze: Callable[[Weights], tf.compat.v1.GraphDef], dimensions: int, classes: int
 ) -> Callable[[Weights], bytes]:
-  """Freezes a graph once, for heads that are still to be trained.
+  """Freezes a graph once, whatever the head's weights.
 
-  Freezing an Inception v3 takes seconds and hundreds of megabytes; putting other numbers into the head's two constants
-  takes neither, and gives the same bytes.
+  Freezing an Inception v3 takes seconds and hundreds of megabytes; replacing the head's two constants takes neither and
+  gives the same bytes.
 
   Args:
     freeze: a head's weights -> the graph.
@@ -71,14 +71,14 @@ def freeze_for_any_head(
     classes: C.
 
   Returns:
-    A function: a head's weights -> the graph's file. The graph is frozen when it is first called.
+    A function from a head's weights to the graph's file, which freezes the graph on its first call.
   """
   rng = np.random.default_rng(0)
-  # Numbers that no trunk has: they show which constants are the head's.
+  # Random weights mark the head's constants: no trunk has the same.
   marks = [rng.normal(size=shape).astype(np.float32) for shape in ((dimensions, classes), (classes,))]
   frozen: list[tuple[tf.compat.v1.GraphDef, list[tf.compat.v1.NodeDef]]] = []
 
-  def put_in(weights: Weights) -> bytes:
+  def with_weights(weights: Weights) -> bytes:
     if not frozen:
       graph = freeze(marks)
       frozen.append((graph, [_find_constant(graph, mark) for mark in marks]))
@@ -87,11 +87,11 @@ def freeze_for_any_head(
       constant.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(values))
     return graph.SerializeToString(deterministic=True)
 
-  return put_in
+  return with_weights
 
 
 def _find_constant(graph: tf.compat.v1.GraphDef, values: np.ndarray) -> tf.compat.v1.NodeDef:
-  """Raises ValueError where not exactly one constant has these values."""
+  """Raises ValueError unless exactly one constant has these values."""
   shape = list(values.shape)
   constants = [node for node in graph.node if node.op == "Const"]
   of_this_shape = [one for one in constants if [dim.size for dim in one.attr["value"].tensor.tensor_shape.dim] == shape]

@@ -1,4 +1,4 @@
-"""The head as four arrays, for whoever scores stored bottlenecks without TensorFlow (`transforms.core.models.head`)."""
+"""Reads the head's four arrays out of transform graph and head, to score without TensorFlow."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import tensorflow as tf
 from beam_retrain.trainer.fit.head import LinearHead
 from beam_retrain.transforms.core.models.head import Head
 
-_FAR = 1024.0  # far from 0, so that the difference of two values has all the digits of float32
+_FAR = 1024.0  # far from 0, so that the difference of two values keeps all digits of float32
 
 
-def plain_head(transform: Callable[[tf.Tensor], tf.Tensor], head: LinearHead, dimensions: int) -> Head:
-  """Takes the numbers out of the transform graph and the head.
+def numpy_head(transform: Callable[[tf.Tensor], tf.Tensor], head: LinearHead, dimensions: int) -> Head:
+  """Returns scale and offset of the transform, kernel and bias of the head.
 
   Args:
-    transform: float32 [N, D] -> float32 [N, D]; each number by itself, scaled and shifted.
-    head: float32 [N, D] -> float32 [N, C], logits.
+    transform: float32 [N, D] -> float32 [N, D]; scales and shifts each number by itself.
+    head: float32 [N, D] -> float32 [N, C] logits.
     dimensions: D.
 
   Raises:
@@ -28,6 +28,6 @@ def plain_head(transform: Callable[[tf.Tensor], tf.Tensor], head: LinearHead, di
   scale = (transform(tf.fill([1, dimensions], _FAR)).numpy()[0] - offset) / np.float32(_FAR)
   probe = np.linspace(-3, 3, 5 * dimensions, dtype=np.float32).reshape(5, dimensions)
   if not np.allclose(transform(tf.constant(probe)).numpy(), probe * scale + offset, rtol=1e-4, atol=1e-4):
-    raise ValueError("the transform graph does more than to scale and shift each number")
+    raise ValueError("the transform graph does more than scale and shift each number")
   kernel, bias = head.get_weights()
   return Head(scale, offset, kernel, bias)

@@ -1,4 +1,4 @@
-"""The exported model: image bytes in, labels out, with everything it needs inside.
+"""The exported model: image bytes in, labels out, self-contained.
 
 | function            | in                                   | out                                              |
 |---------------------|--------------------------------------|--------------------------------------------------|
@@ -11,8 +11,8 @@
 
 `scores` is float32 [N, C], 0..1, in the order of `labels`; `confidence` float32 [N] is the highest of them and `label`
 string [N] its label; `top_labels` string [N, K] and `top_scores` float32 [N, K] are the K best, best first, and K is
-min(5, C). The last two functions are the signatures, and give all of these and the `key` as it came.
-The signatures are made of the functions above them, so what one path computes, all compute.
+min(5, C). The last two functions are the signatures: they return all of these, and the `key` unchanged. They are
+composed of the functions above, so that all paths compute the same.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
+from beam_retrain.trainer.export.frozen_graph import Weights
 from beam_retrain.trainer.export.stored_trunk import StoredTrunk
 from beam_retrain.transforms.core.images.decode import preprocess
 
@@ -33,51 +33,68 @@ def build_exported(
   *,
   labels: Sequence[str],
   transform: Callable[[tf.Tensor], tf.Tensor],
-  weights: Sequence[np.ndarray],
+  weights: Weights,
   input_px: int,
   dimensions: int,
 ) -> tf.Module:
-  """Puts transform graph and head together, and leaves a place for the trunk.
+  """Composes transform graph and head, with a placeholder for the trunk.
 
   Args:
     labels: class index -> label.
     transform: float32 [N, D] -> float32 [N, D].
-    weights: the head's, float32 [D, C] and float32 [C]: logits = transformed bottlenecks @ the first + the second.
+    weights: the head's kernel and bias: logits = transformed bottlenecks @ kernel + bias.
     input_px: S.
     dimensions: D.
 
   Returns:
-    A module with the functions of the table above; the two signatures are its `serve_images` and `serve_bottlenecks`.
+    A module with the functions of the table above; the signatures are `serve_images` and `serve_bottlenecks`.
   """
-  kernel, bias = weights
-  top = min(TOP, len(labels))
-  keys = tf.TensorSpec([None], tf.string, name="key")
-  picture_bytes = tf.TensorSpec([None], tf.string, name="image_bytes")
-  pictures = tf.TensorSpec([None, input_px, input_px, 3], tf.float32, name="images")
-  vectors = tf.TensorSpec([None, dimensions], tf.float32, name="bottleneck")
-
+  image_bytes_spec = tf.TensorSpec([None], tf.string, name="image_bytes")
   module = tf.Module()
+  # The names of the inner functions are in the file, and decide the order of its functions: they stay.
   module.labels = tf.Variable(list(labels), trainable=False, name="labels")
 
-  @tf.function(input_signature=[picture_bytes])
-  def preprocess_images(image_bytes: tf.Tensor) -> tf.Tensor:
+  @tf.function(input_signature=[image_bytes_spec])
+  def preprocess_pictures(image_bytes: tf.Tensor) -> tf.Tensor:
     return preprocess(image_bytes, input_px)
 
-  @tf.function(input_signature=[pictures])
-  def embed_images(images: tf.Tensor) -> tf.Tensor:
-    return tf.zeros([tf.shape(images)[0], dimensions])  # until `save_exported` puts the trunk here
+  module.preprocess = preprocess_pictures
+  _add_scores(module, transform, weights, input_px, dimensions)
+  _add_signatures(module, labels, image_bytes_spec, tf.TensorSpec([None, dimensions], tf.float32, name="bottleneck"))
+  return module
 
-  @tf.function(input_signature=[vectors])
+
+def _add_scores(
+  module: Any, transform: Callable[[tf.Tensor], tf.Tensor], weights: Weights, input_px: int, dimensions: int
+) -> None:
+  kernel, bias = weights
+  image_spec = tf.TensorSpec([None, input_px, input_px, 3], tf.float32, name="images")
+
+  @tf.function(input_signature=[image_spec])
+  def embed_pictures(images: tf.Tensor) -> tf.Tensor:
+    return tf.zeros([tf.shape(images)[0], dimensions])  # `save_exported` replaces this by the trunk
+
+  @tf.function(input_signature=[tf.TensorSpec([None, dimensions], tf.float32, name="bottleneck")])
   def score_bottlenecks(bottleneck: tf.Tensor) -> dict[str, tf.Tensor]:
     logits = tf.matmul(transform(bottleneck), tf.constant(kernel)) + tf.constant(bias)
     return {"scores": tf.nn.softmax(logits)}
 
-  @tf.function(input_signature=[pictures])
+  @tf.function(input_signature=[image_spec])
   def score_images(images: tf.Tensor) -> dict[str, tf.Tensor]:
-    return score_bottlenecks(embed_images(images))
+    return score_bottlenecks(embed_pictures(images))
+
+  module.embed = embed_pictures
+  module.score_images = score_images
+  module.score_bottlenecks = score_bottlenecks
+
+
+def _add_signatures(
+  module: Any, labels: Sequence[str], image_bytes_spec: tf.TensorSpec, vector_spec: tf.TensorSpec
+) -> None:
+  keys = tf.TensorSpec([None], tf.string, name="key")
 
   def decide(key: tf.Tensor, scores: tf.Tensor) -> dict[str, tf.Tensor]:
-    top_scores, top_classes = tf.math.top_k(scores, k=top)
+    top_scores, top_classes = tf.math.top_k(scores, k=min(TOP, len(labels)))
     top_labels = tf.gather(tf.constant(list(labels), tf.string), top_classes)
     return {
       "key": key,
@@ -88,25 +105,20 @@ def build_exported(
       "scores": scores,
     }
 
-  @tf.function(input_signature=[keys, picture_bytes])
+  @tf.function(input_signature=[keys, image_bytes_spec])
   def serve_images(key: tf.Tensor, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
-    return decide(key, score_images(preprocess_images(image_bytes))["scores"])
+    return decide(key, module.score_images(module.preprocess(image_bytes))["scores"])
 
-  @tf.function(input_signature=[keys, vectors])
+  @tf.function(input_signature=[keys, vector_spec])
   def serve_bottlenecks(key: tf.Tensor, bottleneck: tf.Tensor) -> dict[str, tf.Tensor]:
-    return decide(key, score_bottlenecks(bottleneck)["scores"])
+    return decide(key, module.score_bottlenecks(bottleneck)["scores"])
 
-  module.preprocess = preprocess_images
-  module.embed = embed_images
-  module.score_images = score_images
-  module.score_bottlenecks = score_bottlenecks
   module.serve_images = serve_images
   module.serve_bottlenecks = serve_bottlenecks
-  return module
 
 
 def save_exported(module: Any, folder: str, trunk: StoredTrunk) -> None:
-  """Writes the module of `build_exported` as a SavedModel, with the trunk in its place."""
+  """Writes the module of `build_exported` as a SavedModel, and puts the trunk into it."""
   signatures = {"serving_default": module.serve_images, "bottlenecks": module.serve_bottlenecks}
   tf.saved_model.save(module, folder, signatures=signatures)
   trunk.put_into(folder, "embed")

@@ -1,7 +1,7 @@
-"""A stored trunk as the data that its file holds: taken over into what `train` writes, byte for byte.
+"""Copies a stored trunk into the exported model, protobuf to protobuf.
 
-An Inception v3 is 90 MB of constants. Loading them into TensorFlow, tracing what calls them and writing them again
-takes seconds and gigabytes at each of these; moving them from one protobuf message to another takes neither.
+An Inception v3 is 90 MB of constants. Loading, tracing and writing them takes seconds and gigabytes each time; moving
+them between protobuf messages takes neither.
 SavedModel: tensorflow/core/protobuf/saved_model.proto, saved_object_graph.proto; functions:
 tensorflow/core/framework/function.proto.
 """
@@ -18,23 +18,23 @@ from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.system.tensorflow_internals import function_def_to_graph_def, write_fingerprint
 
 _CALLS = ("PartitionedCall", "StatefulPartitionedCall")
-_STORED = "stored_"  # what is taken over is called so, then its old name, whose number may be given away again
+_STORED = "stored_"  # prefix of copied functions, whose old names may be taken
 
 
 class StoredTrunk:
   """The function `embed` of a stored trunk, float32 [N, S, S, 3] -> float32 [N, D].
 
   Attributes:
-    folder: where it is stored.
+    folder: the trunk's SavedModel.
     embed: the function itself.
-    functions: name -> what it calls, and what that calls.
+    functions: name -> function, of all that it calls, directly or not.
   """
 
   def __init__(self, folder: str):
-    """Reads the folder of a trunk that `beam_retrain.transforms.core.models.saved_model.save_trunk` wrote.
+    """Reads a folder written by `transforms.core.models.saved_model.save_trunk`.
 
     Raises:
-      InputError: there is none.
+      InputError: the folder holds no trunk.
     """
     self.folder = folder
     model = _read(folder)
@@ -52,10 +52,12 @@ class StoredTrunk:
           to_visit.append(library[name])
 
   def to_graph(self) -> tuple[graph_pb2.GraphDef, str, str] | None:
-    """Returns the trunk as a graph without functions, and the names of its input and of its output; None where it
-    calls functions that cannot be left out, as a loop does."""
+    """Returns the trunk without functions, and the names of input and output.
+
+    None if it calls functions that cannot be inlined here, as a loop does.
+    """
     body = self.embed
-    while (inner := self._only_passes_on(body)) is not None:
+    while (inner := self._wrapped_by(body)) is not None:
       body = inner
     if any(_calls(body)) or len(body.signature.input_arg) != 1:
       return None
@@ -63,8 +65,8 @@ class StoredTrunk:
     (output,) = body.signature.output_arg
     return graph, body.signature.input_arg[0].name, flat_names[body.ret[output.name]]
 
-  def _only_passes_on(self, body: function_pb2.FunctionDef) -> function_pb2.FunctionDef | None:
-    """Returns the function that `body` calls, if that is all that it does: then one may stand for the other."""
+  def _wrapped_by(self, body: function_pb2.FunctionDef) -> function_pb2.FunctionDef | None:
+    """Returns the function that `body` calls, if it does nothing else."""
     calls = [node for node in body.node_def if node.op in _CALLS]
     (argument,) = body.signature.input_arg
     (returned,) = body.ret.values()
@@ -79,11 +81,11 @@ class StoredTrunk:
     return inner if passes_on and is_returned else None
 
   def put_into(self, saved_model: str, function: str) -> None:
-    """Makes a function of a stored model do what `embed` does, which it only stood for.
+    """Replaces the body of a placeholder function of a stored model by `embed`.
 
     Args:
       saved_model: the model's folder.
-      function: the name of an attribute of the model: a function of the same input and output.
+      function: an attribute of the model: a function with the same input and output.
     """
     model = _read(saved_model)
     library = model.meta_graphs[0].graph_def.library
@@ -116,12 +118,12 @@ def _read(folder: str) -> saved_model_pb2.SavedModel:
   try:
     with open(path, "rb") as file:
       return saved_model_pb2.SavedModel.FromString(file.read())
-  except Exception as error:  # protobuf has errors of its own for each of its ways to read
+  except Exception as error:  # each implementation of protobuf raises its own
     raise InputError(f"{path} cannot be read as a SavedModel ({type(error).__name__}): write it again.") from error
 
 
 def _name_of(model: saved_model_pb2.SavedModel, attribute: str) -> str:
-  """Returns the name in the library of the one function behind an attribute of the model; raises KeyError."""
+  """Returns the library's name of a model's attribute; raises KeyError."""
   objects = model.meta_graphs[0].object_graph_def.nodes
   for child in objects[0].children if objects else ():
     functions = objects[child.node_id].function.concrete_functions
@@ -132,7 +134,7 @@ def _name_of(model: saved_model_pb2.SavedModel, attribute: str) -> str:
 
 
 def _calls(function: function_pb2.FunctionDef) -> Iterator[attr_value_pb2.NameAttrList]:
-  """Yields what names a function that is called, in the function itself: to be changed there."""
+  """Yields the names of called functions, as mutable parts of `function`."""
   for node in function.node_def:
     for value in node.attr.values():
       if value.WhichOneof("value") == "func":
@@ -149,14 +151,14 @@ def join_graphs(
   images: str,
   prefix: str,
 ) -> graph_pb2.GraphDef:
-  """Puts a head after a trunk, into one graph.
+  """Joins trunk and head into one graph.
 
   Args:
-    trunk: what `StoredTrunk.to_graph` returned; changed, and part of what is returned.
-    head: a graph from bottlenecks on; its nodes keep their names.
-    bottleneck: the name of its placeholder, which is left out.
-    images: how the trunk's placeholder will be called.
-    prefix: in front of the names of the trunk's other nodes.
+    trunk: the result of `StoredTrunk.to_graph`; modified, and part of the result.
+    head: a graph whose input is the bottleneck; its nodes keep their names.
+    bottleneck: the name of the head's placeholder, which is left out.
+    images: the new name of the trunk's placeholder.
+    prefix: prepended to the names of the trunk's other nodes.
   """
   graph, trunk_input, trunk_output = trunk
 

@@ -1,26 +1,28 @@
-"""The model for TensorFlow Lite: float, and with a trunk of 8-bit weights and arithmetic.
+"""Exports the model to TensorFlow Lite: float, and with an int8 trunk.
 
-Input `images`, float32 [N, S, S, 3], 0..1; output `scores`, float32 [N, C], softmax; N may be resized. The int8 file
-takes and gives the same, so that one replaces the other.
+Both files have the input `images`, float32 [N, S, S, 3], 0..1, and the output `scores`, float32 [N, C], softmax; N may
+be resized.
 
-The z-score of the transform graph is folded into the head's kernel and bias, in float64, and in the int8 file this one
-layer and its softmax stay in float: where standard deviations are far apart (10**-6 to 1, of a full-size Inception v3),
-so are the numbers of the kernel, and of 8-bit numbers of one common scale few are left. All in int8, that model's
-accuracy on MNIST was 16.7 %; this way 91.1 %, float 91.9 %. The layer is a ten-thousandth of the arithmetic.
+The z-score of the transform graph is folded into the head's kernel and bias, in float64. In the int8 file this layer
+and its softmax stay in float: standard deviations from 10**-6 to 1, as a full-size Inception v3 has them, give a kernel
+of which 8-bit numbers with one scale keep little. With the head in int8 that model's accuracy on MNIST was 16.7 %,
+without 91.1 %, in float 91.9 %. The layer is a ten-thousandth of the arithmetic.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import heapq
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
-from beam_retrain.trainer.export.tflite_flags import TfliteRequest, labels_file
+from beam_retrain.trainer.export.metrics import Int8Measures, LiteFile
+from beam_retrain.trainer.export.tflite_options import TfliteOptions, labels_file
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.images.decode import preprocess
 from beam_retrain.transforms.core.images.lookup import find_again
@@ -44,31 +46,37 @@ _BATCH_SIZE = 32
 _HEAD_OPERATIONS = ["FULLY_CONNECTED", "SOFTMAX"]
 
 
-class Image(NamedTuple):
-  """A image to be found again: its class index, and the SHA-256 of its bytes, 64 hex digits."""
+class ImageRef(NamedTuple):
+  """An image's class index, and the SHA-256 of its bytes, 64 hex digits."""
 
   class_index: int
   sha256: str
 
 
-def draw_calibration(bottlenecks: str, percentages: SplitPercentages, request: TfliteRequest) -> list[bytes]:
-  """Returns the bytes of the training images with the smallest salted hashes of their keys, in that order.
+def draw_calibration(bottlenecks: str, percentages: SplitPercentages, images: str, count: int) -> list[bytes]:
+  """Returns the training images with the smallest salted hashes of their keys.
+
+  Args:
+    bottlenecks: the output folder of `bottlenecks`.
+    percentages: decides which images are training images.
+    images: folder, or CSV manifest, with the images.
+    count: how many to draw.
 
   Raises:
-    InputError: they are not where the request says.
+    InputError: an image is missing there.
   """
   hashed = (
     (stable_hash(key, _SALT), key, image)
     for key, image in _describe(bottlenecks, TRAINING)
     if percentages.split_of(key, given=TRAINING) == TRAINING
   )
-  drawn = {key: image for _, key, image in heapq.nsmallest(request.calibration_images, hashed)}
-  found = dict(_find(request.images, drawn))
-  return [found[key] for key in drawn]
+  drawn = {key: image for _, key, image in heapq.nsmallest(count, hashed)}
+  encoded = dict(_find(images, drawn))
+  return [encoded[key] for key in drawn]
 
 
 def write_tflite(
-  request: TfliteRequest,
+  options: TfliteOptions,
   *,
   output: str,
   embed: Callable[[tf.Tensor], tf.Tensor],
@@ -77,55 +85,49 @@ def write_tflite(
   labels: Iterable[str],
   calibration: Iterable[bytes],
   bottlenecks: str,
-) -> dict[str, Any]:
-  """Writes the files that were asked for, each with its labels beside it, and measures the int8 one.
+) -> dict[str, LiteFile]:
+  """Writes the requested files, each with its labels beside it; measures the int8 one.
 
   Args:
-    request: which files.
-    output: the model's folder; paths are told relative to it.
+    options: which files, resolved.
+    output: the model's folder; reported paths are relative to it.
     embed: the trunk, float32 [N, S, S, 3] -> float32 [N, D]; its weights are constants.
-    head: the transform graph and the head as numbers.
+    head: transform and head as arrays.
     input_px: S.
     labels: class index -> label.
-    calibration: see `draw_calibration`.
-    bottlenecks: what `bottlenecks` wrote: whose testing images the int8 file is measured on.
+    calibration: the result of `draw_calibration`.
+    bottlenecks: the output folder of `bottlenecks`; the int8 file is measured on its testing images.
 
   Returns:
-    What `metrics.json` says of them: `float` and `int8`, as far as asked for, with `file`, `bytes`, `sha256`; of int8
-    also `calibration_images`, `testing_images`, and `testing_accuracy`, 0..1, None where there are no such images.
+    Kind, `float` or `int8`, -> the written file.
   """
   scores = _fold(embed, head, input_px)
   lines = "".join(f"{label}\n" for label in labels).encode()
-  written: dict[str, Any] = {}
-  if request.float_file:
-    written["float"] = _write(request.float_file, _convert(scores), lines, output)
-  if request.int8_file:
+  written: dict[str, LiteFile] = {}
+  if path := options.tflite_output_file:
+    written["float"] = _write(path, _convert(scores), lines, output)
+  if path := options.tflite_int8_output_file:
     images = list(calibration)
-    written["int8"] = _write(request.int8_file, _convert(scores, images), lines, output)
-    wanted = dict(_describe(bottlenecks, TESTING))
-    written["int8"] |= {
-      "calibration_images": len(images),
-      "testing_images": len(wanted),
-      "testing_accuracy": _accuracy(LiteModel(request.int8_file), wanted, request.images) if wanted else None,
-    }
+    file = _write(path, _convert(scores, images), lines, output)
+    testing = dict(_describe(bottlenecks, TESTING))
+    accuracy = _accuracy(LiteModel(path), testing, str(options.tflite_calibration_input)) if testing else None
+    int8 = Int8Measures(len(images), len(testing), accuracy)
+    written["int8"] = dataclasses.replace(file, int8=int8)
   return written
 
 
 def _fold(embed: Callable[[tf.Tensor], tf.Tensor], head: Head, input_px: int) -> tf.types.experimental.ConcreteFunction:
-  """softmax((b * scale + offset) @ kernel + bias) = softmax(b @ (scale * kernel) + (offset @ kernel + bias))."""
-  kernel = head.kernel.astype(np.float64)
-  folded_kernel = (head.scale.astype(np.float64)[:, np.newaxis] * kernel).astype(np.float32)
-  folded_bias = (head.offset.astype(np.float64) @ kernel + head.bias).astype(np.float32)
+  kernel, bias = (array.astype(np.float32) for array in head.fold())
 
   @tf.function(input_signature=[tf.TensorSpec([None, input_px, input_px, 3], tf.float32, name="images")])
   def score(images: tf.Tensor) -> dict[str, tf.Tensor]:
-    return {"scores": tf.nn.softmax(tf.matmul(embed(images), folded_kernel) + folded_bias)}
+    return {"scores": tf.nn.softmax(tf.matmul(embed(images), kernel) + bias)}
 
   return score.get_concrete_function()
 
 
 def _convert(scores: tf.types.experimental.ConcreteFunction, calibration: list[bytes] | None = None) -> bytes:
-  """Returns the file's contents; with images for calibration, in int8 but for the head."""
+  """Returns the file's contents; given calibration images, int8 except for the head."""
   converter = tf.lite.TFLiteConverter.from_concrete_functions([scores], tf.Module())
   convert = converter.convert
   if calibration is not None:
@@ -137,9 +139,9 @@ def _convert(scores: tf.types.experimental.ConcreteFunction, calibration: list[b
 
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
     converter.representative_dataset = representative
-    # Nothing else may stay behind in float unseen.
+    # Fail rather than leave other operations in float.
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-    # The debugger is the only way to leave operations out; nothing is debugged.
+    # Only the debugger can exclude operations; nothing is debugged.
     options = tf.lite.experimental.QuantizationDebugOptions(denylisted_ops=_HEAD_OPERATIONS)
 
     def convert() -> bytes:
@@ -154,19 +156,15 @@ def _convert(scores: tf.types.experimental.ConcreteFunction, calibration: list[b
   return converted
 
 
-def _write(path: str, data: bytes, labels: bytes, output: str) -> dict[str, Any]:
+def _write(path: str, data: bytes, labels: bytes, output: str) -> LiteFile:
   os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
   local_files.write_bytes(path, data)
   local_files.write_bytes(labels_file(path), labels)
-  return {
-    "file": os.path.relpath(path, output),
-    "bytes": len(data),
-    "sha256": hashlib.sha256(data).hexdigest(),
-  }
+  return LiteFile(os.path.relpath(path, output), len(data), hashlib.sha256(data).hexdigest())
 
 
-def _accuracy(model: LiteModel, wanted: Mapping[str, Image], folder: str) -> float:
-  """Returns which part, 0..1, of the images is given its own label."""
+def _accuracy(model: LiteModel, wanted: Mapping[str, ImageRef], folder: str) -> float:
+  """Returns the accuracy, 0..1, on the images."""
   right = 0
   decode = tf.function(
     lambda encoded: preprocess(encoded, model.input_px), input_signature=[tf.TensorSpec([None], tf.string)]
@@ -180,8 +178,8 @@ def _accuracy(model: LiteModel, wanted: Mapping[str, Image], folder: str) -> flo
   return right / len(wanted)
 
 
-def _describe(bottlenecks: str, split: str) -> Iterator[tuple[str, Image]]:
-  """Yields (key, image) of each bottleneck record of a split's files."""
+def _describe(bottlenecks: str, split: str) -> Iterator[tuple[str, ImageRef]]:
+  """Yields (key, image) of each bottleneck record in a split's files."""
   folder = os.path.join(bottlenecks, RECORDS_FOLDER)
   for name in sorted(os.listdir(folder)):
     parsed = parse_shard_name(name)
@@ -190,22 +188,22 @@ def _describe(bottlenecks: str, split: str) -> Iterator[tuple[str, Image]]:
       with open(path, "rb") as file:
         for record in read_records(file, path):
           described = describe_bottleneck(record)
-          yield described.key, Image(described.class_index, described.sha256)
+          yield described.key, ImageRef(described.class_index, described.sha256)
 
 
-def _find(folder: str, wanted: Mapping[str, Image]) -> Iterator[tuple[str, bytes]]:
-  """Yields (key, bytes) of every image that is wanted, once, in the order of the data set.
+def _find(folder: str, wanted: Mapping[str, ImageRef]) -> Iterator[tuple[str, bytes]]:
+  """Yields (key, bytes) of every wanted image once, in the order of the data set.
 
   Raises:
-    InputError: one is missing, or is another image than the bottleneck was made of.
+    InputError: an image is missing, or differs from the one that the bottleneck was computed from.
   """
-  remedy = "give with --tflite_calibration_input the folder of the images that `bottlenecks` read, as they were."
+  remedy = "pass the folder with the unchanged images that `bottlenecks` read as --tflite_calibration_input."
   left = dict(wanted)
   for key, encoded in find_again(folder, wanted):
     image = left.pop(key, None)
     if image and hashlib.sha256(encoded).hexdigest() != image.sha256:
-      raise InputError(f"{key} in {folder} is another image than its bottleneck was made of: {remedy}")
+      raise InputError(f"{key} in {folder} has changed since its bottleneck was computed: {remedy}")
     if image:
       yield key, encoded
   if left:
-    raise InputError(f"{folder} is without {len(left)} of {len(wanted)} images, {min(left)} for example: {remedy}")
+    raise InputError(f"{folder} lacks {len(left)} of {len(wanted)} images, {min(left)} for example: {remedy}")

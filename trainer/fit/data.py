@@ -1,7 +1,7 @@
-"""Bottleneck records -> one array in memory.
+"""Loads bottleneck records into one array.
 
-Memory holds the data once: the array is allocated at its final size, records are parsed by tf.data a batch at a time,
-put through the transform graph and written to their place.
+Memory holds the data once: tf.data parses a batch of records at a time, which is transformed and written into an array
+of the final size.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from beam_retrain.transforms.core.records.tfrecord import read_records
 from beam_retrain.transforms.core.run.stats import read_stats
 
 RECORDS_PER_BATCH = 1024
-_FILES = (TRAINING, VALIDATION, TESTING)  # those of validation are there where the data set itself names such images
+_FILES = (TRAINING, VALIDATION, TESTING)  # there are validation files if the data set itself names such images
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,12 +39,12 @@ class Bottlenecks:
   """All bottlenecks of a data set.
 
   Attributes:
-    vectors: float32 [N, D], as the transform graph leaves them.
+    vectors: float32 [N, D], transformed.
     classes: int32 [N], class indices.
-    rows: split -> int64 [n], the rows of `vectors` that belong to it: training, validation, testing; and `DISTORTED`,
-      variants of the training images, if there are any.
+    rows: split -> int64 [n], its rows of `vectors`: training, validation, testing; and `DISTORTED`, variants of the
+      training images, if there are any.
     labels: class index -> label.
-    sha256: checksum of keys, classes and untransformed vectors, 64 hex digits: the same data has the same one.
+    sha256: digest of keys, classes and untransformed vectors, 64 hex digits.
   """
 
   vectors: np.ndarray
@@ -59,12 +59,12 @@ class Bottlenecks:
 
   @property
   def learned_rows(self) -> np.ndarray:
-    """int64 [n]: what training draws from, the training images and their variants."""
+    """int64 [n]: the training images and their distorted variants."""
     variants = self.rows.get(DISTORTED)
     return self.rows[TRAINING] if variants is None else np.concatenate([self.rows[TRAINING], variants])
 
   def counts(self, split: str) -> np.ndarray:
-    """Returns int64 [C]: the images of each class in a split."""
+    """Returns int64 [C], the number of images of each class in a split."""
     return np.bincount(self.classes[self.rows[split]], minlength=len(self.labels))
 
 
@@ -76,18 +76,17 @@ def load_bottlenecks(
   percentages: SplitPercentages,
   transform: Callable[[tf.Tensor], tf.Tensor],
 ) -> Bottlenecks:
-  """Reads the records of `B`.
+  """Loads the records of a finished `bottlenecks` output.
 
   Args:
-    folder: what `bottlenecks` wrote, finished.
+    folder: the output folder of `bottlenecks`.
     labels: class index -> label.
     dimensions: D.
-    percentages: how the records of the training files are divided into training and validation.
+    percentages: divides the records of the training files into training and validation.
     transform: float32 [n, D] -> float32 [n, D].
 
   Raises:
-    InputError: records are missing, damaged or of another kind, or a class has no image to train on or to validate
-      with.
+    InputError: records are missing, damaged or of another trunk, or a class has no training or validation image.
   """
   files = {split: _shard_files(os.path.join(folder, RECORDS_FOLDER), split) for split in _FILES}
   expected = _expected_counts(folder)
@@ -106,7 +105,7 @@ def load_bottlenecks(
       if end - start > expected[split]:
         raise _wrong_count(folder, split, f"more than {expected[split]}", expected[split])
       if not (batch_classes.min() >= 0 and batch_classes.max() < len(labels)):
-        raise InputError(f"{folder}: a {split} record has a class index that labels.txt does not have: run it again.")
+        raise InputError(f"{folder}: a {split} record has a class index beyond labels.txt: run `bottlenecks` again.")
       checksum.update(b"".join(keys))
       checksum.update(batch_classes.data)
       checksum.update(batch.data)
@@ -118,19 +117,19 @@ def load_bottlenecks(
       raise _wrong_count(folder, split, str(filled - start), expected[split])
   rows = {split: np.flatnonzero(split_of_row == split) for split in files}
   loaded = Bottlenecks(vectors, classes, rows, labels, checksum.hexdigest())
-  _refuse_empty_classes(loaded, percentages)
+  _validate_classes(loaded, percentages)
   return loaded
 
 
-def _split_of(key: str, given: str, percentages: SplitPercentages) -> str:
-  """Returns the split of a record; a variant of an image that is for validation today belongs to none."""
-  if given != DISTORTED:
-    return percentages.split_of(key, given=given)
+def _split_of(key: str, of_file: str, percentages: SplitPercentages) -> str:
+  """Returns a record's split; empty for variants of what is now a validation image."""
+  if of_file != DISTORTED:
+    return percentages.split_of(key, given=of_file)
   return DISTORTED if percentages.split_of(key_of_original(key), given=TRAINING) == TRAINING else ""
 
 
 def _shard_files(folder: str, split: str) -> list[str]:
-  names = os.listdir(folder) if os.path.isdir(folder) else []  # none there is told when they are counted
+  names = os.listdir(folder) if os.path.isdir(folder) else []  # the count of records will be wrong
   shards = {name: parsed for name in names if (parsed := parse_shard_name(name)) and parsed[0] == split}
   missing = {of for _, _, of in shards.values()} - {len(shards)}
   if missing:
@@ -145,7 +144,9 @@ def _expected_counts(folder: str) -> dict[str, int]:
 
 
 def _wrong_count(folder: str, split: str, found: str, expected: int) -> InputError:
-  return InputError(f"{folder} holds {found} {split} records, but its stats.json says {expected}: run it again.")
+  return InputError(
+    f"{folder} holds {found} {split} records, but its stats.json says {expected}: run `bottlenecks` again."
+  )
 
 
 def _read_batches(files: Sequence[str], dimensions: int) -> Iterator[tuple[list[bytes], np.ndarray, np.ndarray]]:
@@ -163,23 +164,23 @@ def _read_batches(files: Sequence[str], dimensions: int) -> Iterator[tuple[list[
     for batch in dataset.as_numpy_iterator():
       yield list(batch[KEY]), batch[CLASS_INDEX], batch[BOTTLENECK]
   except tf.errors.OpError as error:
-    _find_damage(files)
+    _raise_on_damage(files)
     first = next(iter(str(error.message).splitlines()), "")
     raise InputError(
-      f"{os.path.dirname(files[0])} holds records that are no bottlenecks of {dimensions} numbers ({first}):"
+      f"{os.path.dirname(files[0])} holds records that are not bottlenecks of {dimensions} numbers ({first}):"
       " run `bottlenecks` again."
     ) from error
 
 
-def _find_damage(files: Sequence[str]) -> None:
-  """Raises the `InputError` of the first damaged file; TensorFlow's own error does not name it."""
+def _raise_on_damage(files: Sequence[str]) -> None:
+  """Raises an `InputError` that names the first damaged file; TensorFlow's does not."""
   for path in files:
     with open(path, "rb") as file:
       for _ in read_records(file, path):
         pass
 
 
-def _refuse_empty_classes(data: Bottlenecks, percentages: SplitPercentages) -> None:
+def _validate_classes(data: Bottlenecks, percentages: SplitPercentages) -> None:
   remedies = {
     TRAINING: "add images of it",
     VALIDATION: f"add images of it, or raise --validation_percentage above {percentages.validation:g}",

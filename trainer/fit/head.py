@@ -1,7 +1,7 @@
-"""The head: one softmax layer on the transformed bottleneck, and its gradient. numpy: no TensorFlow.
+"""The head: one softmax layer on transformed bottlenecks, and its gradient, in numpy.
 
-A step of this layer is two products of a batch with a narrow matrix. They take as long as memory takes to bring the
-batch, so that whatever is done around them for each step counts, and numpy does the least.
+A training step is two products of a batch with a narrow matrix, bound by memory bandwidth: the overhead per step
+matters, and numpy has the least.
 """
 
 from __future__ import annotations
@@ -11,23 +11,18 @@ from typing import NamedTuple
 
 import numpy as np
 
-_DEVIATION = 0.001  # of the initial weights, as in `retrain.py`
+_DEVIATION = 0.001  # standard deviation of the initial weights, as in `retrain.py`
 
 
 class Comparison(NamedTuple):
-  """How a batch was predicted.
-
-  Attributes:
-    loss: summed cross-entropy, nats.
-    correct: how many were right.
-  """
+  """How well a batch was predicted: `loss` is the summed cross-entropy in nats."""
 
   loss: float
   correct: int
 
 
 class LinearHead:
-  """float32 [N, D] -> float32 [N, C], logits: the softmax is part of the loss and of the exported model.
+  """float32 [N, D] -> float32 [N, C] logits; loss and exported model apply the softmax.
 
   Attributes:
     kernel: float32 [D, C].
@@ -43,26 +38,26 @@ class LinearHead:
     return [self.kernel.copy(), self.bias.copy()]
 
   def set_weights(self, weights: Sequence[np.ndarray]) -> None:
-    """Copies into `kernel` and `bias`; raises ValueError where the shapes differ."""
+    """Copies into `kernel` and `bias`; raises ValueError if the shapes differ."""
     kernel, bias = weights
     if (kernel.shape, bias.shape) != (self.kernel.shape, self.bias.shape):
       raise ValueError("weights of another head")
     self.kernel[:], self.bias[:] = kernel, bias
 
-  @np.errstate(over="ignore", invalid="ignore", divide="ignore")  # the caller looks whether the loss is finite
+  @np.errstate(over="ignore", invalid="ignore", divide="ignore")  # the caller checks that the loss is finite
   def compare(self, vectors: np.ndarray, classes: np.ndarray) -> Comparison:
-    """Predicts float32 [n, D] and compares with int [n], class indices."""
+    """Compares the predictions for float32 [n, D] with class indices, int [n]."""
     return self._compare(vectors, classes)[0]
 
   def differentiate(self, vectors: np.ndarray, classes: np.ndarray) -> tuple[Comparison, list[np.ndarray]]:
-    """As `compare`; also returns the gradient of the mean cross-entropy by `kernel` and by `bias`."""
+    """Also returns the gradients of the mean cross-entropy by `kernel` and `bias`."""
     compared, errors = self._compare(vectors, classes)
     errors[np.arange(len(classes)), classes] -= 1
     errors /= len(classes)
     return compared, [vectors.T @ errors, errors.sum(axis=0)]
 
   def _compare(self, vectors: np.ndarray, classes: np.ndarray) -> tuple[Comparison, np.ndarray]:
-    """Returns the comparison, and float32 [n, C]: the softmax."""
+    """Returns the comparison and the softmax, float32 [n, C]."""
     logits = vectors @ self.kernel
     logits += self.bias
     correct = int(np.count_nonzero(logits.argmax(axis=1) == classes))
@@ -81,8 +76,8 @@ def build_head(dimensions: int, classes: int, seed: int) -> LinearHead:
   Args:
     dimensions: D.
     classes: C.
-    seed: of the initial weights, which are drawn as in `retrain.py`: normal, standard deviation 0.001, none farther
-      out than two of them.
+    seed: decides the initial weights, drawn as in `retrain.py`: normal with standard deviation 0.001, truncated at
+      two of them.
   """
   rng = np.random.default_rng(seed)
   kernel = rng.standard_normal((dimensions, classes))

@@ -1,4 +1,4 @@
-"""Gradient descent, plain and Adam's, on numpy arrays in place; the numbers are those of Keras' optimizers."""
+"""SGD and Adam on numpy arrays, in place; the numbers match Keras' optimizers."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ import numpy as np
 
 
 class Optimizer(abc.ABC):
-  """Moves weights against a gradient."""
+  """Updates weights from their gradients."""
 
   def __init__(self) -> None:
     self.variables: list[np.ndarray] = []
-    """What the next step starts from, beside the weights."""
+    """The optimizer's state: what a step needs besides the weights."""
 
   @abc.abstractmethod
   def apply(self, gradients: Sequence[np.ndarray], weights: Sequence[np.ndarray], rate: float) -> None:
-    """Moves `weights` one step, in place; `gradients` may be written over."""
+    """Updates `weights` in place by one step; may overwrite `gradients`."""
 
   def restore(self, variables: Sequence[np.ndarray]) -> None:
-    """Goes back to what `variables` were; raises ValueError, and changes nothing, where the shapes differ."""
+    """Restores `variables`; raises ValueError, and changes nothing, if the shapes differ."""
     if [own.shape for own in self.variables] != [value.shape for value in variables]:
       raise ValueError("variables of another optimizer")
     for own, value in zip(self.variables, variables, strict=True):
@@ -38,8 +38,10 @@ class Sgd(Optimizer):
 
 
 class Adam(Optimizer):
-  """Kingma and Ba, Adam: A Method for Stochastic Optimization, 2015, algorithm 1, with the bias correction in the rate
-  (the end of their section 2), as Keras has it."""
+  """Adam, with the bias correction in the learning rate, as in Keras.
+
+  Kingma and Ba, Adam: A Method for Stochastic Optimization, 2015, algorithm 1 and the end of section 2.
+  """
 
   _BETA_1 = 0.9
   _BETA_2 = 0.999

@@ -1,35 +1,34 @@
-"""What a training is to do: a number of steps, and where the looks at the validation images are. No TensorFlow."""
+"""How long the head is trained, and when it is evaluated. No TensorFlow."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
 
-_MIN_STEPS = 50  # in a round of whole passes: with few images, one pass is too little to judge by
+_MIN_STEPS = 50  # per round of whole passes: with few images, one pass is too little to judge by
 _STEPS_PER_BLOCK = 100
 
 
 @dataclasses.dataclass(frozen=True)
-class Plan:
-  """How the head is trained: a number of steps, and where the looks at the validation images are.
+class Schedule:
+  """How the head is trained, and when it is evaluated on the validation images.
 
   Attributes:
     optimizer: `adam` or `sgd` (plain, without momentum).
-    learning_rate: of the first round. A round is what lies between two looks.
-    is_decaying: whether the learning rate falls, to 0.3 of what it was, after every 2 rounds in a row without a better
-      validation loss.
+    learning_rate: that of the first round. A round lasts from one evaluation to the next.
+    is_decaying: the learning rate is multiplied by 0.3 after every 2 rounds in a row without a lower validation loss.
     batch_size: images per step.
-    is_balanced: batches are drawn uniformly over classes, then over the class's images, with replacement; else a round
-      is whole passes over the shuffled training images.
-    steps: at most so many.
-    first_look: the step after which the validation images are looked at first, 0..look_every - 1; the first step is 0.
-    look_every: steps between one look and the next; one more look is after the last step.
-    is_measured_on_batch: what a round says of training is measured on its last step's batch, after that step, as
-      `retrain.py` did; else it is the mean over the round's steps.
-    validation_images: at each look so many are drawn, uniformly over classes, with replacement; None: all, once each.
-    patience: rounds without a better validation loss after which training stops; the best round's weights count. None:
-      all steps are trained, and the last weights count.
-    l2: strength of a normal prior on the weights, as 1/C in scikit-learn's LogisticRegression: the penalty is
+    is_balanced: batches are drawn uniformly over classes, then over the class's images, with replacement; otherwise a
+      round is whole passes over the shuffled training images.
+    steps: the maximum number of steps.
+    first_eval: the step after which the head is first evaluated, 0..eval_every - 1; the first step is 0.
+    eval_every: steps between evaluations; the last step is always followed by one.
+    is_measured_on_batch: a round's training accuracy and loss are those of its last step's batch, after that step, as
+      in `retrain.py`; otherwise they are means over the round's steps.
+    validation_images: images drawn for each evaluation, uniformly over classes, with replacement; None: all, once each.
+    patience: rounds without a lower validation loss before training stops; the best round's weights are kept. None:
+      all steps are trained, and the last weights are kept.
+    l2: strength of a normal prior on the weights, 1/C of scikit-learn's LogisticRegression: the penalty is
       l2 / 2 * sum of squares, shared by the training images.
   """
 
@@ -39,28 +38,35 @@ class Plan:
   batch_size: int
   is_balanced: bool
   steps: int
-  first_look: int
-  look_every: int
+  first_eval: int
+  eval_every: int
   is_measured_on_batch: bool
   validation_images: int | None
   patience: int | None
   l2: float
 
+  def to_settings(self) -> dict[str, object]:
+    """Returns the JSON values that `info.json` records, under the names that they have there."""
+    settings = dataclasses.asdict(self)
+    settings["first_look"], settings["look_every"] = settings.pop("first_eval"), settings.pop("eval_every")
+    return settings
+
   @property
   def rounds(self) -> int:
-    """How many looks there are, if none of them stops the training."""
-    return len(range(self.first_look, self.steps - 1, self.look_every)) + 1
+    """The number of evaluations, unless training stops early."""
+    return len(range(self.first_eval, self.steps - 1, self.eval_every)) + 1
 
   @property
   def steps_per_block(self) -> int:
-    return _STEPS_PER_BLOCK if self.is_balanced else self.look_every
+    """Steps whose batches are drawn together; a checkpoint is written after each block."""
+    return _STEPS_PER_BLOCK if self.is_balanced else self.eval_every
 
-  def next_look(self, step: int) -> int:
-    """Returns the first step, from `step` on, after which there is a look."""
-    return min(step + (self.first_look - step) % self.look_every, self.steps - 1)
+  def next_eval(self, step: int) -> int:
+    """Returns the first step, from `step` on, that is followed by an evaluation."""
+    return min(step + (self.first_eval - step) % self.eval_every, self.steps - 1)
 
 
 def steps_in_round(training_images: int, batch_size: int) -> int:
-  """Returns the steps of as many whole passes over the training images as make 50 steps or more."""
+  """Returns the steps of the fewest whole passes that take at least 50 steps."""
   steps_in_pass = math.ceil(training_images / batch_size)
   return steps_in_pass * math.ceil(_MIN_STEPS / steps_in_pass)

@@ -14,8 +14,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from beam_retrain.trainer.fit.head import build_head
+from beam_retrain.trainer.fit.results import EvalResult, Score
 from beam_retrain.trainer.fit.tensorboard import Summaries
-from beam_retrain.trainer.fit.training import Round, Score
 from beam_retrain.transforms.core.errors import InputError
 from tests.helpers import ROOT
 from tests.trainer.compat.retrain_suite import LOOKS, curves, everything_in, flags_below, like_retrain, plain_run, run
@@ -115,7 +116,7 @@ def test_only_event_files_of_an_earlier_run_are_removed(tmp_path):
   (tmp_path / "elsewhere").write_text("mine")
   (logs / "train" / "events.out.tfevents.link").symlink_to(tmp_path / "elsewhere")
 
-  Summaries(str(logs), is_every_step=True, goes_on=False).close()
+  Summaries(str(logs), is_every_step=True, resumes=False).finish(build_head(1, 2, seed=0))
 
   assert all((logs / name).read_text() == "mine" for name in foreign)
   assert (logs / "train" / "events.out.tfevents.link").read_text() == "mine"
@@ -126,10 +127,11 @@ def test_only_event_files_of_an_earlier_run_are_removed(tmp_path):
   assert len(list((logs / "validation").glob("events.out.tfevents.[0-9]*"))) == 1
 
   before = everything_in(logs)
-  goes_on = Summaries(str(logs), is_every_step=True, goes_on=True)
-  goes_on.on_step(3, Score(0.5, 0.25, 4))
-  goes_on.on_round(3, Round(1, 4, 0.01, 1.0, 0.5, 2.0, 0.75))
-  goes_on.close()
+  head = build_head(1, 2, seed=0)
+  resumed = Summaries(str(logs), is_every_step=True, resumes=True)
+  resumed.on_step(3, Score(0.5, 0.25, 4), head)
+  resumed.on_eval(3, EvalResult(1, 4, 0.01, 1.0, 0.5, 2.0, 0.75))
+  resumed.finish(head)
   after = everything_in(logs)
   assert {name: after[name] for name in before} == before
   assert len(after) == len(before) + 2
@@ -194,13 +196,13 @@ def test_a_killed_run_goes_on_and_leaves_what_an_undisturbed_one_leaves(tmp_path
     (["--validation_batch_size=0"], "--validation_batch_size: 0 is neither at least 1 nor -1, all of them"),
     (["--validation_batch_size=-2"], "--validation_batch_size: -2 is neither"),
     (["--intermediate_store_frequency=-1"], "--intermediate_store_frequency: -1 is neither at least 1 nor 0, never"),
-    (["--intermediate_store_frequency=5"], "give with --intermediate_output_graphs_dir where the graphs go"),
-    (["--intermediate_output_graphs_dir=a"], "give with --intermediate_store_frequency after how many steps"),
+    (["--intermediate_store_frequency=5"], "say with --intermediate_output_graphs_dir where the graphs go"),
+    (["--intermediate_output_graphs_dir=a"], "say with --intermediate_store_frequency how many steps lie"),
     (["--logging_verbosity=LOUD"], "--logging_verbosity: invalid choice: 'LOUD'"),
     (["--preset=adam", "--eval_step_interval=5"], "--eval_step_interval belongs to --preset retrain"),
     (["--preset=adam", "--final_tensor_name=a"], "--final_tensor_name belongs to --preset retrain"),
-    (["--summaries_dir="], "--summaries_dir '' is no path on a local disk"),
-    (["--summaries_dir=gs://bucket/logs"], "--summaries_dir gs://bucket/logs is no path on a local disk"),
+    (["--summaries_dir="], "--summaries_dir '' is not a path on a local disk"),
+    (["--summaries_dir=gs://bucket/logs"], "--summaries_dir gs://bucket/logs is not a path on a local disk"),
     (["--summaries_dir=FILE"], "--summaries_dir .*/file cannot be written: .*/file is not a folder"),
     (["--summaries_dir=FILE/logs"], "--summaries_dir .*/file/logs cannot be written: .*/file is not a folder"),
     (["--summaries_dir=ODD"], "--summaries_dir .*/odd cannot be written: .*/odd/validation is not a folder"),
@@ -210,16 +212,16 @@ def test_a_killed_run_goes_on_and_leaves_what_an_undisturbed_one_leaves(tmp_path
       "--intermediate_output_graphs_dir .*/file/x cannot be written: .*/file is not a folder",
     ),
     (["--checkpoint_path=FILE/x"], "--checkpoint_path .*/file/x cannot be written: .*/file is not a folder"),
-    (["--checkpoint_path=FOLDER"], "--checkpoint_path .* is a folder: give what the files' names begin with, such as"),
+    (["--checkpoint_path=FOLDER"], "--checkpoint_path .* is a folder: give a prefix for the files' names, such as"),
     (["--checkpoint_path=FOLDER/new/"], "--checkpoint_path .* is a folder"),
     (["--checkpoint_path=/proc/x"], "--checkpoint_path /proc/x cannot be written: /proc: "),
     (["--checkpoint_path="], "--checkpoint_path '' "),
     *(
-      ([f"--final_tensor_name={name}"], "--final_tensor_name .* is no name for a TensorFlow operation")
+      ([f"--final_tensor_name={name}"], "--final_tensor_name .* is no valid name for a TensorFlow operation")
       for name in ("", "a b", "_a", "-a", "/a", "a/", "a:0", "a>", "a>>b", "a\\b", "ä", "^a", "a\n")
     ),
     *(
-      ([f"--final_tensor_name={name}"], "--final_tensor_name .* is taken: the graph's input is Placeholder")
+      ([f"--final_tensor_name={name}"], "--final_tensor_name .* is reserved: the graph's input is Placeholder")
       for name in ("Placeholder", "placeholder", "Placeholder/x", "retrained", "Retrained/a", "retrained/softmax")
     ),
   ],

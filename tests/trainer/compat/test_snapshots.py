@@ -10,8 +10,9 @@ import pytest
 import tensorflow as tf
 
 from beam_retrain.trainer.compat.callbacks import Snapshots
-from beam_retrain.trainer.compat.retrain_options import add_retrain_flags, retrain_request
+from beam_retrain.trainer.compat.retrain_options import RetrainOptions, add_retrain_flags
 from beam_retrain.trainer.fit.head import build_head
+from beam_retrain.trainer.fit.results import Score
 from beam_retrain.transforms.core.compat.graph_call import find_call, parse_graph
 from beam_retrain.transforms.core.models.head import Head, decode_head
 from beam_retrain.transforms.core.records.schema import decode_bottleneck
@@ -75,7 +76,7 @@ def test_a_graph_of_any_final_name_is_known_to_be_ours(like_retrain, name):
   from beam_retrain.trainer.export.frozen_graph import freeze_scores
 
   args = parse(f"--final_tensor_name={name}")
-  assert retrain_request(args).final_tensor_name == name
+  assert RetrainOptions.from_flags(args).output_name == name
   exported = tf.saved_model.load(str(like_retrain.folder / "model" / "saved_model"))
   graph = freeze_scores(exported.score_images, name)
   unknown = {"height": None, "width": None, "mean": 0.0, "std": 255.0, "half_pixel_centers": None}
@@ -106,18 +107,21 @@ def test_the_checkpoint_is_the_head_on_plain_bottlenecks(like_retrain, bottlenec
 def test_a_checkpoint_stands_at_each_graph(tmp_path):
   """As in retrain.py: whoever kills the training has the checkpoint of the last graph."""
   args = ("--intermediate_store_frequency=3", f"--intermediate_output_graphs_dir={tmp_path}/graphs")
-  asked = retrain_request(parse(*args, f"--checkpoint_path={tmp_path}/_checkpoint"))
+  options = RetrainOptions.from_flags(parse(*args, f"--checkpoint_path={tmp_path}/_checkpoint"))
   model = build_head(5, 2, seed=0)
   scale, offset = np.arange(1, 6, dtype=np.float32), np.arange(5, dtype=np.float32)
-  snapshots = Snapshots(
-    asked,
-    freeze=lambda weights: weights[1].tobytes(),
-    flatten=lambda head: Head(scale, offset, *head.get_weights()),
-    stream=io.StringIO(),
-  )
+
+  class Exporter:
+    def freeze(self, weights) -> bytes:
+      return weights[1].tobytes()
+
+    def flatten(self, head) -> Head:
+      return Head(scale, offset, *head.get_weights())
+
+  snapshots = Snapshots(options, Exporter(), io.StringIO())
   for step in range(8):
     model.set_weights([np.full((5, 2), step, np.float32), np.full(2, step, np.float32)])
-    snapshots.on_step(step, model)
+    snapshots.on_step(step, Score(0.5, 0.25, 4), model)
     last = step // 3 * 3
     assert (tmp_path / "_checkpoint.index").exists() == bool(last)
     if last:

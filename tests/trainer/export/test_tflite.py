@@ -19,7 +19,6 @@ from PIL import Image
 
 from beam_retrain.trainer import task
 from beam_retrain.trainer.export import tflite
-from beam_retrain.trainer.export.tflite_flags import TfliteRequest
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.images.decode import preprocess
 from beam_retrain.transforms.core.models.head import Head
@@ -177,15 +176,12 @@ def test_statistics_of_very_different_sizes_survive_int8(tmp_path):
 
 def test_calibration_draws_training_images_only(bottlenecks_folder, small_images):
   percentages = SplitPercentages()
-  request = TfliteRequest(None, "int8.tflite", str(small_images), 1000)
-  drawn = tflite.draw_calibration(str(bottlenecks_folder), percentages, request)
+  drawn = tflite.draw_calibration(str(bottlenecks_folder), percentages, str(small_images), 1000)
   by_bytes = {path.read_bytes(): path.relative_to(small_images).as_posix() for path in small_images.glob("*/*")}
   keys = [by_bytes[encoded] for encoded in drawn]
   assert sorted(keys) == sorted(key for key in by_bytes.values() if percentages.split_of(key) == TRAINING)
   # A smaller sample is the first of a larger one.
-  assert (
-    tflite.draw_calibration(str(bottlenecks_folder), percentages, request._replace(calibration_images=7)) == drawn[:7]
-  )
+  assert tflite.draw_calibration(str(bottlenecks_folder), percentages, str(small_images), 7) == drawn[:7]
 
 
 def moved(small_images: Path, tmp_path: Path) -> Path:
@@ -199,20 +195,20 @@ def test_images_that_have_moved(bottlenecks_folder, small_images, tmp_path):
   assert task.run([*where, *int8]) == 0
   for path in elsewhere.glob("grey/*"):
     path.unlink()
-  with pytest.raises(InputError, match=r"is without \d+ of 99 images, grey/.* --tflite_calibration_input"):
+  with pytest.raises(InputError, match=r"lacks \d+ of 99 images, grey/.* --tflite_calibration_input"):
     task.run([*where, *int8])
   shutil.copytree(small_images, elsewhere, dirs_exist_ok=True)
   for path in elsewhere.glob("black/*.png"):
     path.write_bytes(next(elsewhere.glob("white/*.png")).read_bytes())
-  with pytest.raises(InputError, match=r"black/\d+.png in .* is another image than its bottleneck was made of"):
+  with pytest.raises(InputError, match=r"black/\d+.png in .* has changed since its bottleneck was computed"):
     task.run([*where, *int8])
 
 
 @pytest.mark.parametrize(
   ("flags", "sentence"),
   [
-    (["--tflite_calibration_images=5"], "--tflite_calibration_images is for an int8 file"),
-    (["--tflite_calibration_input=x", "--tflite_output_file=y"], "--tflite_calibration_input is for an int8 file"),
+    (["--tflite_calibration_images=5"], "--tflite_calibration_images is only for an int8 file"),
+    (["--tflite_calibration_input=x", "--tflite_output_file=y"], "--tflite_calibration_input is only for an int8 file"),
     (
       ["--tflite_int8_output_file=x", "--tflite_calibration_images=0"],
       "--tflite_calibration_images: 0 is not at least",

@@ -129,9 +129,9 @@ def test_lost_and_added_records_are_found(tmp_path, splits, change, sentence):
 
 def test_records_of_another_kind_are_refused(tmp_path, splits):
   write_folder(tmp_path, splits)
-  with pytest.raises(InputError, match="no bottlenecks of 5 numbers"):
+  with pytest.raises(InputError, match="not bottlenecks of 5 numbers"):
     load(tmp_path, dimensions=5)
-  with pytest.raises(InputError, match=r"class index that labels\.txt does not have"):
+  with pytest.raises(InputError, match=r"class index beyond labels\.txt"):
     load(tmp_path, labels=LABELS[:2])
 
 

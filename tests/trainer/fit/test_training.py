@@ -8,22 +8,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from beam_retrain.trainer import task
 from beam_retrain.trainer.fit import batches, training
+from beam_retrain.trainer.fit.callbacks import TrainingCallback
 from beam_retrain.trainer.fit.data import Bottlenecks
-from beam_retrain.trainer.fit.schedule import Plan, steps_in_round
+from beam_retrain.trainer.fit.results import best_round
+from beam_retrain.trainer.fit.schedule import Schedule, steps_in_round
 from beam_retrain.transforms.core.errors import InputError
 
 # Six steps make a pass over the training images of `clusters`.
-ADAM = Plan(
+ADAM = Schedule(
   optimizer="adam",
   learning_rate=0.01,
   is_decaying=True,
   batch_size=20,
   is_balanced=False,
   steps=30 * 54,
-  first_look=53,
-  look_every=54,
+  first_eval=53,
+  eval_every=54,
   is_measured_on_batch=False,
   validation_images=None,
   patience=4,
@@ -37,8 +38,8 @@ RETRAIN = dataclasses.replace(
   is_decaying=False,
   is_balanced=True,
   steps=250,
-  first_look=99,
-  look_every=100,
+  first_eval=99,
+  eval_every=100,
   patience=None,
   l2=0.0,
 )
@@ -60,70 +61,71 @@ def clusters(counts=(90, 60, 30), spread: float = 1.5) -> Bottlenecks:
   )
 
 
-def train(tmp_path: Path, plan: Plan = ADAM, seed: int = 0, name: str = "head.npz", **more):
-  return training.train(clusters(), plan, seed=seed, checkpoint=str(tmp_path / name), **more)
+def train(tmp_path: Path, schedule: Schedule = ADAM, seed: int = 0, name: str = "head.npz", **more):
+  return training.train(clusters(), schedule, seed=seed, checkpoint=str(tmp_path / name), **more)
 
 
 def weight_bytes(head) -> list[bytes]:
   return [array.tobytes() for array in head.get_weights()]
 
 
-@pytest.mark.parametrize("plan", [ADAM, RETRAIN], ids=["adam", "retrain"])
-def test_same_seed_same_weights(tmp_path, plan):
-  plan = dataclasses.replace(plan, steps=220)
-  first, rounds = train(tmp_path, plan, name="1.npz")
-  again, rounds_again = train(tmp_path, plan, name="2.npz")
-  other, _ = train(tmp_path, plan, seed=1, name="3.npz")
+@pytest.mark.parametrize("schedule", [ADAM, RETRAIN], ids=["adam", "retrain"])
+def test_same_seed_same_weights(tmp_path, schedule):
+  schedule = dataclasses.replace(schedule, steps=220)
+  first, rounds = train(tmp_path, schedule, name="1.npz")
+  again, rounds_again = train(tmp_path, schedule, name="2.npz")
+  other, _ = train(tmp_path, schedule, seed=1, name="3.npz")
   assert weight_bytes(first) == weight_bytes(again)
   assert rounds == rounds_again
   assert weight_bytes(first) != weight_bytes(other)
 
 
-# Looks that fall on no end of a block of 100 steps, and what is measured between them: all of it must come back.
-MANY_LOOKS = dataclasses.replace(RETRAIN, first_look=0, look_every=30, validation_images=7, is_measured_on_batch=True)
+# Evaluations that fall on no end of a block of 100 steps, and what is measured between them: all of it must come back.
+MANY_EVALS = dataclasses.replace(RETRAIN, first_eval=0, eval_every=30, validation_images=7, is_measured_on_batch=True)
 
 
 @pytest.mark.parametrize(
-  "plan",
-  [ADAM, RETRAIN, MANY_LOOKS, dataclasses.replace(MANY_LOOKS, is_measured_on_batch=False)],
-  ids=["adam", "retrain", "many looks", "means between looks"],
+  "schedule",
+  [ADAM, RETRAIN, MANY_EVALS, dataclasses.replace(MANY_EVALS, is_measured_on_batch=False)],
+  ids=["adam", "retrain", "many evaluations", "means between evaluations"],
 )
-def test_interrupted_at_any_moment_it_ends_alike(tmp_path, plan):
-  plan = dataclasses.replace(plan, steps=250)
-  undisturbed, rounds = train(tmp_path, plan)
+def test_interrupted_at_any_moment_it_ends_alike(tmp_path, schedule):
+  schedule = dataclasses.replace(schedule, steps=250)
+  undisturbed, rounds = train(tmp_path, schedule)
   told: list[int] = []
 
-  def stop_at(last: int):
-    def stop(step: int, *_) -> None:
-      told.append(step)
-      if step == last:
-        raise KeyboardInterrupt
+  class StopAt(TrainingCallback):
+    def __init__(self, last: int):
+      self.last = last
 
-    return stop
+    def on_step(self, step, score, head) -> None:
+      told.append(step)
+      if step == self.last:
+        raise KeyboardInterrupt
 
   for last in (0, 60, 99, 100, 107, 162, 230):
     with pytest.raises(KeyboardInterrupt):
-      train(tmp_path, plan, name="stopped.npz", on_step=stop_at(last))
-  resumed, rounds_resumed = train(tmp_path, plan, name="stopped.npz", on_step=stop_at(-1))
+      train(tmp_path, schedule, name="stopped.npz", callback=StopAt(last))
+  resumed, rounds_resumed = train(tmp_path, schedule, name="stopped.npz", callback=StopAt(-1))
   assert rounds_resumed == rounds
   assert weight_bytes(resumed) == weight_bytes(undisturbed)
   # It did go on, every time, from the block that it was in, and nothing was left out.
   assert set(told) == set(range(250))
-  assert len(told) < 250 + 7 * plan.steps_per_block
+  assert len(told) < 250 + 7 * schedule.steps_per_block
 
 
 def test_a_damaged_checkpoint_is_a_start_from_the_beginning(tmp_path):
-  plan = dataclasses.replace(ADAM, steps=160)
-  undisturbed, rounds = train(tmp_path, plan)
+  schedule = dataclasses.replace(ADAM, steps=160)
+  undisturbed, rounds = train(tmp_path, schedule)
   (tmp_path / "cut.npz").write_bytes((tmp_path / "head.npz").read_bytes()[:700])
-  again, rounds_again = train(tmp_path, plan, name="cut.npz")
+  again, rounds_again = train(tmp_path, schedule, name="cut.npz")
   assert rounds_again == rounds
   np.testing.assert_array_equal(again.get_weights()[0], undisturbed.get_weights()[0])
 
 
 def test_stops_early_with_the_best_rounds_weights(tmp_path):
   head, rounds = train(tmp_path, dataclasses.replace(ADAM, learning_rate=0.3))
-  best = training.best_round(rounds)
+  best = best_round(rounds)
   assert len(rounds) == best.number + 4 < 30
   assert min(one.validation_loss for one in rounds) == best.validation_loss < rounds[-1].validation_loss
   assert training.evaluate(head, clusters(), "validation").loss == pytest.approx(best.validation_loss, abs=1e-6)
@@ -148,15 +150,15 @@ def test_a_round_passes_over_every_training_image_equally_often():
   drawn = np.concatenate(list(batches.draw_rows(data, ADAM, np.random.default_rng(0))))
   rows, counts = np.unique(drawn, return_counts=True)
   assert rows.tolist() == data.rows["training"].tolist()
-  assert steps_in_round(len(rows), 20) == ADAM.look_every == 9 * 6
+  assert steps_in_round(len(rows), 20) == ADAM.eval_every == 9 * 6
   assert set(counts) == {9}
 
 
 def test_every_round_has_an_order_of_its_own():
   data = clusters()
-  plan = dataclasses.replace(ADAM, steps=2 * 54)
-  both = list(batches.stream_batches(data, plan, seed=0, first_block=0))
-  second = list(batches.stream_batches(data, plan, seed=0, first_block=1))
+  schedule = dataclasses.replace(ADAM, steps=2 * 54)
+  both = list(batches.stream_batches(data, schedule, seed=0, first_block=0))
+  second = list(batches.stream_batches(data, schedule, seed=0, first_block=1))
   assert (len(both), len(second)) == (2 * 54, 54)
   assert not np.array_equal(both[0][0], second[0][0])
   np.testing.assert_array_equal(both[len(second)][0], second[0][0])
@@ -175,8 +177,8 @@ def test_retrain_preset_draws_uniformly_over_classes():
   assert rarest[1].max() < 2 * rarest[1].min()
 
 
-def test_every_look_draws_other_validation_images(tmp_path):
-  still = dataclasses.replace(MANY_LOOKS, learning_rate=1e-12)
+def test_every_evaluation_draws_other_validation_images(tmp_path):
+  still = dataclasses.replace(MANY_EVALS, learning_rate=1e-12)
   head, rounds = train(tmp_path, still)
   losses = [one.validation_loss for one in rounds]
   assert len(losses) == 10
@@ -195,17 +197,17 @@ def test_every_look_draws_other_validation_images(tmp_path):
 
 
 def test_a_training_that_diverges_is_told(tmp_path):
-  plan = dataclasses.replace(ADAM, optimizer="sgd", learning_rate=1e30)
-  with pytest.raises(InputError, match=r"training diverged in round .: give a --learning_rate below 1e\+30"):
-    train(tmp_path, plan)
+  schedule = dataclasses.replace(ADAM, optimizer="sgd", learning_rate=1e30)
+  with pytest.raises(InputError, match=r"training diverged in round .: use a --learning_rate below 1e\+30"):
+    train(tmp_path, schedule)
 
 
 @pytest.mark.filterwarnings("error::RuntimeWarning")
-@pytest.mark.parametrize("plan", [ADAM, RETRAIN, MANY_LOOKS], ids=["adam", "retrain", "many looks"])
-def test_the_last_step_of_a_training_may_be_the_one_that_diverges(tmp_path, plan):
-  plan = dataclasses.replace(plan, optimizer="sgd", learning_rate=1e38, steps=1)
-  with pytest.raises(InputError, match=r"training diverged in round 1: give a --learning_rate below 1e\+38"):
-    train(tmp_path, plan)
+@pytest.mark.parametrize("schedule", [ADAM, RETRAIN, MANY_EVALS], ids=["adam", "retrain", "many evaluations"])
+def test_the_last_step_of_a_training_may_be_the_one_that_diverges(tmp_path, schedule):
+  schedule = dataclasses.replace(schedule, optimizer="sgd", learning_rate=1e38, steps=1)
+  with pytest.raises(InputError, match=r"training diverged in round 1: use a --learning_rate below 1e\+38"):
+    train(tmp_path, schedule)
 
 
 @pytest.mark.filterwarnings("error::RuntimeWarning")
@@ -215,8 +217,8 @@ def test_what_is_measured_at_the_end_is_finite(tmp_path):
     data, dataclasses.replace(ADAM, steps=54, l2=0.0), seed=0, checkpoint=str(tmp_path / "head.npz")
   )
   head.kernel *= np.float32(3e38)
-  with pytest.raises(InputError, match=r"training diverged in round 1: give a --learning_rate below 0\.01"):
-    task._measure(head, data, rounds, seed=0)
+  with pytest.raises(InputError, match=r"training diverged in round 1: use a --learning_rate below 0\.01"):
+    training.evaluate_splits(head, data, ["testing"], rounds)
 
 
 def test_l2_keeps_weights_small(tmp_path):
@@ -226,7 +228,7 @@ def test_l2_keeps_weights_small(tmp_path):
 
 
 @pytest.mark.parametrize(
-  ("steps", "first", "every", "looks"),
+  ("steps", "first", "every", "evals"),
   [
     (250, 99, 100, [99, 199, 249]),
     (200, 99, 100, [99, 199]),
@@ -237,8 +239,8 @@ def test_l2_keeps_weights_small(tmp_path):
     (5, 0, 1, [0, 1, 2, 3, 4]),
   ],
 )
-def test_where_the_looks_are(steps, first, every, looks):
-  plan = dataclasses.replace(RETRAIN, steps=steps, first_look=first, look_every=every)
-  assert sorted({plan.next_look(step) for step in range(steps)}) == looks
-  assert all(plan.next_look(step) >= step for step in range(steps))
-  assert plan.rounds == len(looks)
+def test_where_the_evaluations_are(steps, first, every, evals):
+  schedule = dataclasses.replace(RETRAIN, steps=steps, first_eval=first, eval_every=every)
+  assert sorted({schedule.next_eval(step) for step in range(steps)}) == evals
+  assert all(schedule.next_eval(step) >= step for step in range(steps))
+  assert schedule.rounds == len(evals)

@@ -121,7 +121,7 @@ def test_commands_that_read_local_files_only_say_so(told):
   argv = ("--input=/b", "--output=/o", "--preset=retrain", "--summaries_dir=s3://b/logs")
   assert "--summaries_dir s3://b/logs is no path on a local disk" in told({}, "train", *argv)
   argv = ("--input=s3://b/b", "--output=s3://b/o", "--tflite_output_file=a.tflite")
-  assert "--tflite_output_file goes with a local --output only" in told({}, "train", *argv)
+  assert "--tflite_output_file needs a local --output" in told({}, "train", *argv)
   argv = ("--input=s3://b/b", "--output=/o", "--tflite_output_file=s3://b/a.tflite")
   assert "only --input and --output may be remote" in told({}, "train", *argv)
   assert "--rnds" in told({}, "train", "--input=s3://b/b", "--output=s3://b/o", "--rnds=9")

@@ -15,6 +15,7 @@ from beam_retrain.transforms.core.compat.graph_call import GraphCall
 from beam_retrain.transforms.core.errors import InputError, first_line
 from beam_retrain.transforms.core.images.decode import decode_rgb
 from beam_retrain.transforms.core.models.inference import LoadedModel, Outputs
+from beam_retrain.transforms.core.models.subgraph import extract_subgraph
 
 _VARIABLES = {"Variable", "VariableV2", "VarHandleOp", "TemporaryVariable", "AutoReloadVariable"}
 # A graph is a program: one that labels images has no business with files or Python.
@@ -57,22 +58,14 @@ def load_graph(graph: tf.compat.v1.GraphDef, call: GraphCall, path: str) -> Load
 
 def _what_computes(graph: tf.compat.v1.GraphDef, call: GraphCall, path: str) -> tf.compat.v1.GraphDef:
   """Returns what the output is computed from, given the input, which is left out itself."""
-  nodes = {node.name: node for node in graph.node}
-  reached: set[str] = set()
-  to_visit = [call.output_layer]
-  while to_visit:
-    name = to_visit.pop()
-    if name not in reached:
-      reached.add(name)
-      if name != call.input_layer:
-        to_visit.extend(source.removeprefix("^").split(":")[0] for source in nodes[name].input)
-  if call.input_layer not in reached or call.input_layer == call.output_layer:
+  needed = extract_subgraph(graph, call.output_layer, cut_at=call.input_layer, keep_control=True)
+  own_input = [index for index, node in enumerate(needed.node) if node.name == call.input_layer]
+  if not own_input or call.input_layer == call.output_layer:
     raise InputError(
       f"{call.output_layer} of {path} is not computed from {call.input_layer}: give another --input_layer or"
       " --output_layer."
     )
-  needed = tf.compat.v1.GraphDef(versions=graph.versions, library=graph.library)
-  needed.node.extend(node for node in graph.node if node.name in reached - {call.input_layer})
+  del needed.node[own_input[0]]
   return needed
 
 

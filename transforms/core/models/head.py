@@ -41,6 +41,14 @@ class Head(NamedTuple):
     powers = np.exp(logits - logits.max(axis=1, keepdims=True))
     return (powers / powers.sum(axis=1, keepdims=True)).astype(np.float32)
 
+  def fold(self) -> tuple[np.ndarray, np.ndarray]:
+    """Returns kernel and bias for untransformed bottlenecks, float64 [D, C] and float64 [C].
+
+    (b * scale + offset) @ kernel + bias = b @ (scale * kernel) + (offset @ kernel + bias)
+    """
+    kernel = self.kernel.astype(np.float64)
+    return self.scale.astype(np.float64)[:, np.newaxis] * kernel, self.offset.astype(np.float64) @ kernel + self.bias
+
 
 def encode_head(head: Head) -> bytes:
   """Returns the contents of `head.npz`: the four arrays, nothing that would have to be unpickled."""

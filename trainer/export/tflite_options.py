@@ -1,0 +1,104 @@
+"""The options of `train` for TensorFlow Lite, checked before any work. No TensorFlow.
+
+An int8 file is calibrated on images, and the trainer reads bottlenecks. Their records name the images, `info.json`
+names the data set, and the images found there are checked by their SHA-256: nobody has to prepare a folder, and the
+sample comes from the training images. `--tflite_calibration_input` is for data that has moved.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+
+from beam_retrain.transforms.core.errors import InputError
+from beam_retrain.transforms.core.run.cli import positive_int
+
+_DEFAULT_IMAGES = 200
+
+
+@dataclasses.dataclass(frozen=True)
+class TfliteOptions:
+  """The flags of the same names.
+
+  Attributes:
+    tflite_output_file: the float file; None: not written.
+    tflite_int8_output_file: the int8 file; None: not written.
+    tflite_calibration_input: folder, or CSV manifest, with the bottlenecks' images; only the int8 file needs them.
+    tflite_calibration_images: how many of them decide the int8 file's value ranges.
+  """
+
+  tflite_output_file: str | None = None
+  tflite_int8_output_file: str | None = None
+  tflite_calibration_input: str | None = None
+  tflite_calibration_images: int | None = None
+
+  @classmethod
+  def from_flags(cls, args: argparse.Namespace) -> TfliteOptions:
+    return cls(**{field.name: getattr(args, field.name) for field in dataclasses.fields(cls)})
+
+  def resolve(self, bottlenecks_input: str) -> TfliteOptions:
+    """Checks the options, and fills in the defaults.
+
+    Args:
+      bottlenecks_input: where `bottlenecks` read the images.
+
+    Raises:
+      InputError: options that contradict each other, or a file that cannot be written.
+    """
+    files = {name: path for name, path in self._files().items() if path is not None}
+    for name in ("tflite_calibration_input", "tflite_calibration_images"):
+      if getattr(self, name) is not None and self.tflite_int8_output_file is None:
+        raise InputError(f"--{name} is only for an int8 file: add --tflite_int8_output_file, or leave it out.")
+    for name, path in files.items():
+      if os.path.isdir(path) or not os.path.basename(path):
+        raise InputError(f"--{name} {path} is a folder: give a file, such as {os.path.join(path, 'model.tflite')}.")
+    if len({os.path.realpath(labels_file(path)) for path in files.values()}) < len(files):
+      raise InputError("--tflite_output_file and --tflite_int8_output_file would overwrite each other: use two names.")
+    images = self.tflite_calibration_input or bottlenecks_input
+    if self.tflite_int8_output_file and not os.path.exists(images):
+      raise InputError(
+        f"the images of the bottlenecks are not in {images}, which is no local folder or manifest: int8 is calibrated"
+        " and measured on them; say with --tflite_calibration_input where they are."
+      )
+    count = self.tflite_calibration_images or _DEFAULT_IMAGES
+    return dataclasses.replace(self, tflite_calibration_input=images, tflite_calibration_images=count)
+
+  def _files(self) -> dict[str, str | None]:
+    return {
+      "tflite_output_file": self.tflite_output_file,
+      "tflite_int8_output_file": self.tflite_int8_output_file,
+    }
+
+
+def add_tflite_flags(parser: argparse.ArgumentParser) -> None:
+  """Adds the flags of `TfliteOptions`."""
+  parser.add_argument(
+    "--tflite_output_file",
+    metavar="FILE",
+    help="also write the model for TensorFlow Lite: float images in, float scores out, and its labels in a file beside"
+    " it",
+  )
+  parser.add_argument(
+    "--tflite_int8_output_file",
+    metavar="FILE",
+    help="the same with 8-bit weights and arithmetic in the trunk, a quarter of the size, in place of retrain.py's"
+    " quantisation-aware head; its accuracy on the testing images is measured and printed",
+  )
+  parser.add_argument(
+    "--tflite_calibration_input",
+    metavar="DIR",
+    help="int8 only: where the images of the bottlenecks are (default: where `bottlenecks` read them)",
+  )
+  parser.add_argument(
+    "--tflite_calibration_images",
+    type=positive_int,
+    metavar="N",
+    help="int8 only: number of training images that decide the value ranges; the same data gives the same images"
+    f" (default {_DEFAULT_IMAGES})",
+  )
+
+
+def labels_file(path: str) -> str:
+  """Returns the labels file of a TensorFlow Lite file: `model.tflite` -> `model_labels.txt`."""
+  return f"{os.path.splitext(path)[0]}_labels.txt"

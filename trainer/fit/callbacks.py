@@ -1,0 +1,66 @@
+"""Observers of a training, and the progress that people see."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import TextIO
+
+from beam_retrain.trainer.fit.head import LinearHead
+from beam_retrain.trainer.fit.results import EvalResult, Score
+
+
+class TrainingCallback:
+  """Observes a training; does nothing by default. Steps are counted from 0."""
+
+  def on_step(self, step: int, score: Score, head: LinearHead) -> None:
+    """Called after a step, with its batch's score before it and the head after it."""
+
+  def on_eval(self, step: int, result: EvalResult) -> None:
+    """Called after the evaluation that follows `step`."""
+
+  def finish(self, head: LinearHead) -> None:
+    """Called with the trained head."""
+
+
+class TrainingCallbacks(TrainingCallback):
+  """Calls several callbacks in turn."""
+
+  def __init__(self, callbacks: Sequence[TrainingCallback]):
+    self._callbacks = callbacks
+
+  def on_step(self, step: int, score: Score, head: LinearHead) -> None:
+    for one in self._callbacks:
+      one.on_step(step, score, head)
+
+  def on_eval(self, step: int, result: EvalResult) -> None:
+    for one in self._callbacks:
+      one.on_eval(step, result)
+
+  def finish(self, head: LinearHead) -> None:
+    for one in self._callbacks:
+      one.finish(head)
+
+
+class RoundLine(TrainingCallback):
+  """Prints a line per round; on a terminal, one line that is overwritten."""
+
+  def __init__(self, stream: TextIO, rounds: int, clock: Callable[[], float] = time.monotonic):
+    self._stream = stream
+    self._rounds = rounds
+    self._clock = clock
+    self._start = clock()
+
+  def on_eval(self, step: int, result: EvalResult) -> None:
+    line = (
+      f"round {result.number}/{self._rounds} ({result.steps} steps): training loss {result.training_loss:.4f},"
+      f" accuracy {result.training_accuracy:.2%}; validation loss {result.validation_loss:.4f},"
+      f" accuracy {result.validation_accuracy:.2%}; {self._clock() - self._start:.1f} s"
+    )
+    # \x1b[K clears the rest of a longer line.
+    self._stream.write(f"\r{line}\x1b[K" if self._stream.isatty() else f"{line}\n")
+    self._stream.flush()
+
+  def finish(self, head: LinearHead) -> None:
+    if self._stream.isatty():
+      self._stream.write("\n")

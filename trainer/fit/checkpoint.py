@@ -1,0 +1,106 @@
+"""The state of a training, and the checkpoint that it is kept in."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import math
+import zipfile
+
+import numpy as np
+
+from beam_retrain.trainer.fit.data import Bottlenecks
+from beam_retrain.trainer.fit.head import Comparison, build_head
+from beam_retrain.trainer.fit.optimizers import Adam, Optimizer, Sgd
+from beam_retrain.trainer.fit.results import EvalResult, Score
+from beam_retrain.trainer.fit.schedule import Schedule
+from beam_retrain.transforms.core.records.schema import TRAINING
+from beam_retrain.transforms.core.system.local_files import becomes
+
+
+class TrainingState:
+  """Everything that a training step starts from.
+
+  Attributes:
+    head: the head.
+    best: the weights of the best round so far.
+    steps: the number of steps taken.
+    rounds: the results of the evaluations so far.
+    steps_in_rounds: the steps of these rounds.
+  """
+
+  def __init__(self, data: Bottlenecks, schedule: Schedule, seed: int):
+    self.head = build_head(data.dimensions, len(data.labels), seed)
+    self._weights = [self.head.kernel, self.head.bias]
+    self._optimizer: Optimizer = Adam(self._weights) if schedule.optimizer == "adam" else Sgd()
+    self._penalty = np.float32(schedule.l2 / len(data.rows[TRAINING]))
+    self.best: list[np.ndarray] = self.head.get_weights()
+    self.steps = 0
+    # There may be a round for every step: sums over all rounds are carried along.
+    self.rounds: list[EvalResult] = []
+    self.steps_in_rounds = 0
+    self._lowest = math.inf
+    self._history: list[str] = []
+    # Since the last evaluation: summed cross-entropy, correct predictions, images.
+    self._sums = np.zeros(3)
+
+  @np.errstate(over="ignore", invalid="ignore", divide="ignore")  # the caller checks that the loss is finite
+  def take_step(self, vectors: np.ndarray, classes: np.ndarray, rate: float) -> Comparison:
+    """Descends the gradient of mean cross-entropy + l2 / 2n * sum of the kernel's squares."""
+    compared, gradients = self.head.differentiate(vectors, classes)
+    gradients[0] += self._penalty * self.head.kernel
+    self._optimizer.apply(gradients, self._weights, rate)
+    self.steps += 1
+    self._sums += (compared.loss, compared.correct, len(classes))
+    return compared
+
+  def mean_of_steps(self) -> Score:
+    """Returns the mean over the steps since the last evaluation."""
+    loss, correct, images = self._sums.tolist()
+    return Score(loss / images, correct / images, int(images))
+
+  def finish_round(self, result: EvalResult) -> None:
+    self._sums[:] = 0
+    self.rounds.append(result)
+    self._history.append(_to_json(result))
+    self.steps_in_rounds += result.steps
+    if result.validation_loss < self._lowest:
+      self._lowest = result.validation_loss
+      self.best = self.head.get_weights()
+
+  def save(self, path: str) -> None:
+    """Writes one .npz by a rename: a kill at any moment leaves the old file or the new one."""
+    history = f"[{', '.join(self._history)}]".encode()
+    arrays = {
+      **{f"head_{index}": array for index, array in enumerate(self.head.get_weights())},
+      **{f"best_{index}": array for index, array in enumerate(self.best)},
+      **{f"optimizer_{index}": array for index, array in enumerate(self._optimizer.variables)},
+      "rounds": np.frombuffer(history, np.uint8),
+      "steps": np.array(self.steps),
+      "sums": self._sums,
+    }
+    with becomes(path) as temporary, open(temporary, "wb") as file:
+      np.savez(file, allow_pickle=False, **arrays)
+
+  def restore(self, path: str) -> None:
+    """Returns to the state that `save` wrote; does nothing if the file is missing or damaged."""
+    with contextlib.suppress(FileNotFoundError, zipfile.BadZipFile, KeyError, ValueError, EOFError):
+      with np.load(path, allow_pickle=False) as archive:
+        arrays = {name: archive[name] for name in archive.files}
+      rounds = [EvalResult(**fields) for fields in json.loads(arrays["rounds"].tobytes())]
+      head = [arrays[f"head_{index}"] for index in range(len(self.best))]
+      best = [arrays[f"best_{index}"] for index in range(len(self.best))]
+      optimizer = [arrays[f"optimizer_{index}"] for index in range(len(self._optimizer.variables))]
+      steps, sums = int(arrays["steps"]), arrays["sums"]
+      # All or nothing: variables of Keras' Adam, which earlier versions kept, are refused before the head changes.
+      self._optimizer.restore(optimizer)
+      self.head.set_weights(head)
+      self.best, self.steps, self._sums, self.rounds = best, steps, sums, rounds
+      self.steps_in_rounds = sum(one.steps for one in rounds)
+      self._lowest = min((one.validation_loss for one in rounds), default=math.inf)
+      self._history = [_to_json(one) for one in rounds]
+
+
+def _to_json(result: EvalResult) -> str:
+  return json.dumps(dataclasses.asdict(result))
