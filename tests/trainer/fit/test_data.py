@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +21,7 @@ from beam_retrain.transforms.core.records.schema import (
 )
 from beam_retrain.transforms.core.records.splits import SplitPercentages
 from beam_retrain.transforms.core.records.tfrecord import frame, read_records
+from beam_retrain.transforms.core.run.stats import SplitCounts, Stats
 
 LABELS = ["black", "grey", "white"]
 PERCENTAGES = SplitPercentages(10, 20)
@@ -52,8 +52,9 @@ def write_folder(folder: Path, splits: dict[str, list[Bottleneck]], shards: int 
     for index in range(shards):
       payloads = [frame(encode_bottleneck(entry)) for entry in entries[index::shards]]
       (folder / "records" / shard_name(split, index, shards)).write_bytes(b"".join(payloads))
-  stats = {"splits": {split: {"outputs": len(entries)} for split, entries in splits.items()}}
-  (folder / "stats.json").write_text(json.dumps(stats))
+  counts = {split: SplitCounts(len(entries), len(entries), 0, 1, {}) for split, entries in splits.items()}
+  total = sum(len(entries) for entries in splits.values())
+  (folder / "stats.json").write_text(Stats(counts, {}, total, total, 0, 0.0).to_json())
 
 
 @pytest.fixture
@@ -164,7 +165,7 @@ def test_transform_graph_is_the_analysis_of_the_training_records(bottlenecks_fol
 
 def test_a_transform_graph_of_other_labels_is_refused(bottlenecks_folder, tmp_path):
   folder = str(bottlenecks_folder / "transform")
-  with pytest.raises(InputError, match="numbers the labels in another way"):
+  with pytest.raises(InputError, match="numbers the labels differently"):
     load_transform(folder, ["grey", "black", "white"], 102)
   with pytest.raises(InputError, match="cannot be used as a transform graph"):
     load_transform(folder, LABELS, 101)
