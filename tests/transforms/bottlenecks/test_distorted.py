@@ -23,7 +23,7 @@ from beam_retrain.pipelines.verify import run as verify
 from beam_retrain.trainer import task
 from beam_retrain.trainer.fit.batches import draw_rows
 from beam_retrain.trainer.fit.data import load_bottlenecks
-from beam_retrain.trainer.options import make_plan
+from beam_retrain.trainer.options import TrainRequest
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.images.augment import Distortions, key_of_original
 from beam_retrain.transforms.core.records.schema import decode_bottleneck
@@ -234,8 +234,8 @@ def test_the_trainer_draws_from_images_and_variants(made, pictures):
 @pytest.mark.parametrize("preset", ["adam", "retrain"])
 def test_both_presets_draw_from_images_and_variants(made, preset):
   data = load(made)
-  plan = make_plan(*task.check([f"--input={made}", "--output=none", f"--preset={preset}"]), len(data.learned_rows))
-  drawn = np.unique(np.concatenate(list(draw_rows(data, plan, np.random.default_rng(0)))))
+  schedule = TrainRequest(str(made), "none", preset=preset).make_schedule(len(data.learned_rows))
+  drawn = np.unique(np.concatenate(list(draw_rows(data, schedule, np.random.default_rng(0)))))
   np.testing.assert_array_equal(drawn, np.sort(data.learned_rows))
 
 
