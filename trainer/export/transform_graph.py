@@ -41,7 +41,9 @@ def load_transform(folder: str, labels: Sequence[str], dimensions: int) -> tf.ty
       }
     )
   except Exception as error:
-    raise InputError(f"{folder} cannot be used as a transform graph ({first_line(error)}): run `bottlenecks` again.") from error
+    raise InputError(
+      f"{folder} cannot be used as a transform graph ({first_line(error)}): run `bottlenecks` again."
+    ) from error
   if not np.array_equal(transformed[CLASS_INDEX].numpy(), np.arange(len(labels))):
     raise InputError(f"{folder} numbers the labels differently from labels.txt: run `bottlenecks` again.")
   return _bottleneck_only(transform_fn)
