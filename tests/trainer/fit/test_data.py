@@ -167,7 +167,7 @@ def test_a_transform_graph_of_other_labels_is_refused(bottlenecks_folder, tmp_pa
   folder = str(bottlenecks_folder / "transform")
   with pytest.raises(InputError, match="numbers the labels differently"):
     load_transform(folder, ["grey", "black", "white"], 102)
-  with pytest.raises(InputError, match="is no transform graph"):
+  with pytest.raises(InputError, match="cannot be used as a transform graph"):
     load_transform(folder, LABELS, 101)
-  with pytest.raises(InputError, match="is no transform graph"):
+  with pytest.raises(InputError, match="cannot be used as a transform graph"):
     load_transform(str(tmp_path), LABELS, 102)
