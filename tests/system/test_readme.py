@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from beam_retrain.pipelines.cli import COMMANDS
+from beam_retrain.pipelines.cli import COMMANDS, main
 from beam_retrain.pipelines.options.arguments import parse_with_beam_options
 from tests.helpers import ROOT
 
@@ -26,20 +26,29 @@ def letters(line: str) -> str:
   return "".join(re.findall("[a-z]+", re.sub(r"\(\w+ by \w+\)", "", line)))
 
 
-def test_each_console_block_gives_what_it_shows(tmp_path):
-  consoles = [block.split("\n", 1) for block in blocks("console")]
-  commands = [command.removeprefix("$ ") for command, _ in consoles]
-  assert {shlex.split(command)[1] for command in commands} == set(COMMANDS)
-  # As a user has it on PATH after installing the package.
+def run_as_a_user(command: str) -> tuple[int, str, str]:
+  """Runs a command that is on PATH after installing the package; returns its exit code, stdout and stderr."""
   environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
   environment.pop("PYTHONPATH", None)
-  for command, shown in zip(commands, (text for _, text in consoles), strict=True):
-    ran = subprocess.run(command, shell=True, cwd=tmp_path, env=environment, capture_output=True, text=True)
-    assert ran.returncode == 0, f"{command}\n{ran.stdout}{ran.stderr}"
-    printed = {letters(line) for line in ran.stdout.splitlines()}
+  ran = subprocess.run(command, shell=True, env=environment, capture_output=True, text=True)
+  return ran.returncode, ran.stdout, ran.stderr
+
+
+def test_each_console_block_gives_what_it_shows(tmp_path, monkeypatch, capfd):
+  consoles = [block.removeprefix("$ ").split("\n", 1) for block in blocks("console")]
+  assert {shlex.split(command)[1] for command, _ in consoles} == set(COMMANDS)
+  monkeypatch.chdir(tmp_path)
+  for number, (command, shown) in enumerate(consoles):
+    if number == 0:
+      code, printed, said = run_as_a_user(command)
+    else:  # here, where TensorFlow and Beam are loaded already
+      code = main(shlex.split(command)[1:])
+      printed, said = capfd.readouterr()
+    assert code == 0, f"{command}\n{printed}{said}"
+    lines = {letters(line) for line in printed.splitlines()}
     for line in shown.splitlines():
       if line.strip() != "...":
-        assert letters(line) in printed, f"{command}\ndid not print: {line}\nbut:\n{ran.stdout}"
+        assert letters(line) in lines, f"{command}\ndid not print: {line}\nbut:\n{printed}"
 
 
 def understood_commands() -> list[str]:
