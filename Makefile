@@ -37,9 +37,10 @@ mnist: DATA ?= mnist
 mnist: $(INSTALLED)  ## the same on all 70,000 MNIST images, downloaded unless DATA=DIR has them [OUTPUT=DIR]
 	@$(BIN)/beam-retrain run --data $(DATA) --trunk bundled --output $(OUTPUT) $(ARGS)
 
-# Two processes, a file's tests in one of them: most tests keep one core busy.
+# Two processes, a file's tests in one of them: most tests keep one core busy. In the order of tests/conftest.py, long
+# ones first: else one process would end minutes before the other.
 test: $(INSTALLED)  ## all tests [ARGS='-k name']
-	@$(BIN)/pytest -q -n 2 --dist loadfile --durations 15 $(ARGS)
+	@$(BIN)/pytest -q -n 2 --dist loadfile --no-loadscope-reorder --durations 15 $(ARGS)
 
 # Its own environment: what Airflow needs and what TensorFlow needs do not go together.
 $(AIRFLOW)/.installed: deploy/airflow/requirements.txt deploy/airflow/constraints.txt

@@ -33,6 +33,16 @@ if not _IS_WORKER:
   os.environ["BEAM_RETRAIN_CACHE_DIR"] = tempfile.mkdtemp(prefix="beam-retrain-tests-")
 
 
+_LONGEST = ("tests/system/", "tests/pipelines/", "tests/trainer/")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+  """Puts long tests first: two processes that share the files then end at about the same time."""
+  items.sort(
+    key=lambda item: next((n for n, room in enumerate(_LONGEST) if item.nodeid.startswith(room)), len(_LONGEST))
+  )
+
+
 def pytest_collection_finish() -> None:
   gc.freeze()
   gc.enable()

@@ -113,10 +113,10 @@ def test_one_process_two_processes_and_the_twin_say_the_same(made: Any, whole: P
 
 
 def test_stored_bottlenecks_give_what_the_images_give(made: Any, tmp_path: Path, capsys) -> None:
-  assert _evaluate(made, made.data, tmp_path / "pictures", "--split=testing") == 0
+  assert _evaluate(made, made.data, tmp_path / "images", "--split=testing") == 0
   assert _evaluate(made, made.bottlenecks, tmp_path / "stored") == 0
   assert "the testing images of" in capsys.readouterr().out
-  images, stored = _predictions(tmp_path / "pictures"), _predictions(tmp_path / "stored")
+  images, stored = _predictions(tmp_path / "images"), _predictions(tmp_path / "stored")
   assert 450 < len(images) < 630  # the 30 % that the model was not trained on
   for name in ("file_name", "actual_digit", "predicted_digit", "sha256", "split"):
     assert [row[name] for row in stored] == [row[name] for row in images], name

@@ -12,6 +12,7 @@ import pytest
 
 from beam_retrain.pipelines.cli import COMMANDS, main
 from beam_retrain.pipelines.options.arguments import parse_with_beam_options
+from beam_retrain.transforms.core.run.request import Request
 from tests.helpers import ROOT
 
 _README = (ROOT / "README.md").read_text()
@@ -61,7 +62,13 @@ def test_each_other_command_has_flags_that_are_known(command):
   words = shlex.split(command)
   module = COMMANDS[words[1]][0] if words[0] == "beam-retrain" else words[2]
   rest = words[2:] if words[0] == "beam-retrain" else words[3:]
-  parse_with_beam_options(importlib.import_module(module).make_parser(), rest)
+  found = importlib.import_module(module)
+  requests = [one for one in vars(found).values() if isinstance(one, type) and issubclass(one, Request)]
+  commands = {request.command: request for request in requests if hasattr(request, "command")}
+  if request := commands.get(module.split(".")[2]):
+    request.parse(rest)
+  else:
+    parse_with_beam_options(found.make_parser(), rest)
 
 
 def test_there_are_such_commands():
@@ -75,9 +82,26 @@ def test_each_make_target_is_there(target):
   assert re.search(rf"^{target}:", makefile, re.MULTILINE)
 
 
-def test_each_link_leads_somewhere():
-  links = [link for link in re.findall(r"\]\(([^)]+)\)", _README) if "://" not in link]
-  headings = {heading.lower().replace(" ", "-") for heading in re.findall(r"^#+ (.+)$", _README, re.MULTILINE)}
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "docs/architecture.md"])
+def test_each_link_leads_somewhere(name):
+  page = ROOT / name
+  links = [link for link in re.findall(r"\]\(([^)]+)\)", page.read_text()) if "://" not in link]
+  headings = {heading.lower().replace(" ", "-") for heading in re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)}
   assert links
   for link in links:
-    assert link[1:] in headings if link.startswith("#") else (ROOT / link).exists(), link
+    assert link[1:] in headings if link.startswith("#") else (page.parent / link).exists(), link
+
+
+def test_the_rooms_of_the_architecture_are_those_that_are_there():
+  tree = re.search(r"```\n(pipelines/.*?)```", (ROOT / "docs/architecture.md").read_text(), re.DOTALL)
+  named: set[Path] = set()
+  above: list[str] = []
+  for line in tree[1].splitlines():
+    depth = (len(line) - len(line.lstrip())) // 2
+    rooms = re.findall(r"([a-z_]+)/(?=\s|$)", line)
+    named |= {ROOT.joinpath(*above[:depth], room) for room in rooms}
+    above = [*above[:depth], rooms[-1]]
+  assert [room for room in named if not room.is_dir()] == []
+  for room in ("pipelines", "transforms", "transforms/core", "trainer"):
+    there = {path.parent for path in (ROOT / room).glob("*/*") if path.parent.name != "__pycache__"}
+    assert there <= named
