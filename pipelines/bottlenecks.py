@@ -13,7 +13,8 @@ import apache_beam as beam
 from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions, StandardOptions
 from apache_beam.runners.runner import PipelineResult
 
-from beam_retrain.pipelines.engines.dataflow import ask_for_memory, refuse_more_jobs, what_was_built
+from beam_retrain.pipelines.engines.dataflow import describe_built_job, request_memory, validate_single_job
+from beam_retrain.pipelines.engines.runners import is_local
 from beam_retrain.pipelines.jobs import output_dir
 from beam_retrain.pipelines.jobs.progress import Work
 from beam_retrain.pipelines.jobs.runner import DONE, GATE_MISSED, exit_code, guarded, run_pipeline
@@ -21,7 +22,6 @@ from beam_retrain.pipelines.models.execution import (
   LEAST_IMAGES,
   Execution,
   choose_execution,
-  is_local,
   limit_tensorflow,
   tell_halved,
   tell_workers,
@@ -170,7 +170,7 @@ class Job:
     files.write_text(files.join(self.output, SCHEMA_FILE), record_schema_text(self.trunk.info.dimensions))
     trunk_folder = files.join(self.output, TRUNK_FOLDER)
     self.trunk.save(trunk_folder)
-    ask_for_memory(self.options, trunk_folder)
+    request_memory(self.options, trunk_folder)
 
   def build(self, root: beam.Pipeline, scratch: str = "") -> None:
     """Plan, work, close; `scratch`: as of `ComputeBottlenecks`."""
@@ -320,7 +320,7 @@ def _validate_output(request: BottlenecksRequest, options: PipelineOptions) -> N
     flag("bottleneck_dir"): request.bottleneck_dir,
     f"{flag('on_leak')} fail": request.on_leak == OnLeak.FAIL,
   }
-  refuse_more_jobs(options, output, jobs_before)
+  validate_single_job(options, output, jobs_before)
 
 
 def _choose_variant(request: BottlenecksRequest, source: Source, percentages: SplitPercentages) -> Choice:
@@ -359,7 +359,7 @@ def _shared_scratch(options: PipelineOptions) -> str:
 
 def report(job: Job, result: PipelineResult) -> int:
   """Deletes what was temporary and prints what was made; returns the exit code."""
-  if built := what_was_built(job.options):
+  if built := describe_built_job(job.options):
     print(built)
     return DONE
   for line in (tell_halved(result, job.execution, job.trunk, job.output), tell_workers(result, job.output)):

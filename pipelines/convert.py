@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from beam_retrain.pipelines.engines.dataflow import refuse_more_jobs, what_was_built
+from beam_retrain.pipelines.engines.dataflow import describe_built_job, validate_single_job
 from beam_retrain.pipelines.jobs import output_dir
 from beam_retrain.pipelines.jobs.forked_workers import default_processes
 from beam_retrain.pipelines.jobs.runner import DONE, exit_code, guarded, run_pipeline
@@ -204,7 +204,7 @@ def plan(request: ConvertRequest) -> Job:
   options = request.pipeline_options()
   source, output = files.absolute(request.input), files.absolute(request.output)
   refuse_unreachable(options, source, output)
-  refuse_more_jobs(options, output)
+  validate_single_job(options, output)
   if files.is_local(source) and not os.path.isdir(source):
     raise InputError(f"{source} is not a folder: give the one that holds the four IDX files.")
   labels = tuple(str(number) for number in range(request.classes))
@@ -214,7 +214,7 @@ def plan(request: ConvertRequest) -> Job:
 
 def report(job: Job) -> int:
   """Prints what was written; returns the exit code."""
-  if built := what_was_built(job.options):
+  if built := describe_built_job(job.options):
     print(built)
     return DONE
   stats = read_stats(job.output, files)

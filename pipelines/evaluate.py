@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from beam_retrain.pipelines.engines.dataflow import ask_for_memory, refuse_more_jobs, what_was_built
+from beam_retrain.pipelines.engines.dataflow import describe_built_job, request_memory, validate_single_job
 from beam_retrain.pipelines.evaluation.job import (
   REPORT_FILE,
   Images,
@@ -194,7 +194,7 @@ def execute(request: EvaluateRequest) -> int:
   """
   job = plan(request)
   evaluation = job.claim()
-  ask_for_memory(job.options, job.request.model)
+  request_memory(job.options, job.request.model)
   shards_folder = evaluation.longest_work_folder
   run_pipeline(lambda root: job.build(root, evaluation), job.options, stage=STAGE, shards_folder=shards_folder)
   return report(job, evaluation)
@@ -210,7 +210,7 @@ def plan(request: EvaluateRequest) -> Job:
   arguments, request = request.to_argv(), request.with_absolute_paths()
   refuse_unreachable(options, request.model, request.input, request.output, request.reuse, request.manifest)
   execution = choose_execution(request.batch_size, request.trunk_threads, options)
-  refuse_more_jobs(options, request.output)
+  validate_single_job(options, request.output)
   model = Model(request.model)
   stored = _holds_bottlenecks(request.input)
   source = _stored_bottlenecks(request, model) if stored else find_images(request.input, model)
@@ -287,7 +287,7 @@ def _stored_bottlenecks(request: EvaluateRequest, model: Model) -> RecordsSource
 
 def report(job: Job, evaluation: EvaluateClassifier) -> int:
   """Judges the figures, writes and prints them; returns the exit code."""
-  if built := what_was_built(job.options):
+  if built := describe_built_job(job.options):
     print(built)
     return DONE
   request, output = job.request, evaluation.output

@@ -1,7 +1,7 @@
-"""A tiny job on the chosen engine, whose workers say what they are, in a process of its own that can be ended.
+"""A tiny job on the chosen engine, whose workers report on themselves.
 
-An engine that hangs must not hang the command; so the job has a process, whose whole group, job server and workers
-included, is ended when its time is over.
+An engine that hangs must not hang the command, so the job has a process of its own. After a time limit its whole group,
+job server and workers included, is ended.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from beam_retrain.transforms.io import files
 
 # The folder that holds the package, in a checkout and installed.
 _ROOT = str(Path(beam_retrain.__file__).parents[1])
-# This package, in the job's process alone: workers find it, or do not, as those of any job.
+# Only the job's process finds the package so: workers find it, or do not, as those of any job.
 _CHILD = """\
 import sys
 sys.path.insert(0, sys.argv[1])
@@ -42,7 +42,7 @@ _ELEMENTS = 16
 _PAUSE_SECS = 0.1
 _PATIENCE_SECS = 10.0
 _KEPT_BYTES = 1_000_000
-# Where the class of a result is -> who ran the job, of those that DirectRunner chooses from.
+# Module of a result's class -> the runner that DirectRunner has chosen.
 _RUNNERS = {
   "portable_runner": "PrismRunner",
   "fn_runner": "FnApiRunner",
@@ -51,42 +51,42 @@ _RUNNERS = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Probe:
-  """What became of the job.
+class ProbeResult:
+  """Result of the job.
 
   Attributes:
-    processes: of the workers, as `preflight.Process` has them, JSON values.
-    runner: the one of Beam's local runners that ran it, where it was a local one.
-    secs: how long it took.
-    error: why it failed; empty: it did not, or was ended.
-    said: what Beam, the engine and the workers said besides.
-    is_late: whether it was ended because its time was over.
-    pid: of the job's own process, in which the workers may be, too.
+    processes: of the workers, JSON values of `Process`.
+    runner: which of Beam's local runners ran it, if one did.
+    secs: its duration.
+    error: why it failed; empty if it did not, or was ended.
+    log: what Beam, the engine and the workers printed.
+    is_late: whether it was ended because it took too long.
+    pid: of the job's own process, which may contain the workers.
   """
 
   processes: list[dict[str, Any]]
   runner: str
   secs: float
   error: str
-  said: str
+  log: str
   is_late: bool
   pid: int
 
 
-def probe(beam_flags: Sequence[str], request: dict[str, Any], timeout_secs: float) -> Probe:
-  """Runs the job.
+def run_probe(beam_flags: Sequence[str], request: dict[str, Any], timeout_secs: float) -> ProbeResult:
+  """Runs the job in a process of its own.
 
   Args:
     beam_flags: as the user gave them.
-    request: `read` and `folder` of `worker_look.Look`.
+    request: `read` and `folder` of `worker_report.Report`.
     timeout_secs: after which it is ended.
   """
   with tempfile.TemporaryDirectory(prefix="beam-retrain-doctor-") as scratch:
     answer = Path(scratch, "answer.json")
     command = [sys.executable, "-P", "-c", _CHILD, _ROOT, str(answer), json.dumps(request), *beam_flags]
     started = time.monotonic()
-    with open(Path(scratch, "said"), "w+b") as said:
-      job = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=said, stderr=said, start_new_session=True)
+    with open(Path(scratch, "log"), "w+b") as log:
+      job = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
       is_late = False
       try:
         job.wait(timeout_secs)
@@ -96,23 +96,24 @@ def probe(beam_flags: Sequence[str], request: dict[str, Any], timeout_secs: floa
         if job.poll() is None:
           _end(job)
       secs = time.monotonic() - started
-      said.seek(max(0, said.seek(0, os.SEEK_END) - _KEPT_BYTES))
-      text = said.read().decode(errors="replace")
+      log.seek(max(0, log.seek(0, os.SEEK_END) - _KEPT_BYTES))
+      text = log.read().decode(errors="replace")
     found = json.loads(answer.read_text()) if answer.exists() else {}
-  return Probe(
+  ended = "" if found or is_late else f"it ended with exit code {job.returncode}"
+  return ProbeResult(
     processes=found.get("processes", []),
     runner=found.get("runner", ""),
     secs=found.get("secs", secs),
-    error=found.get("error", "" if found or is_late else f"it ended with exit code {job.returncode}"),
-    said=text,
-    is_late=is_late and not found,
+    error=found.get("error", ended),
+    log=text,
+    is_late=is_late,
     pid=job.pid,
   )
 
 
 def _end(job: subprocess.Popen[bytes]) -> None:
-  """Ends the job's process, which stops what it has started, and then whatever is left of its group."""
-  job.terminate()  # alone: the job server has to hear that the job is cancelled
+  """Ends the job's process, which stops what it has started, then the rest of its group."""
+  job.terminate()  # alone: it still has to cancel the job at the job server
   with contextlib.suppress(subprocess.TimeoutExpired):
     job.wait(_PATIENCE_SECS)
   with contextlib.suppress(ProcessLookupError):
@@ -121,28 +122,28 @@ def _end(job: subprocess.Popen[bytes]) -> None:
 
 
 def build(root: beam.Pipeline, request: dict[str, Any]) -> None:
-  """One element, spread over the workers; each looks at itself."""
-  look = {**request, "pause_secs": _PAUSE_SECS}
+  """Spreads elements over the workers; each worker reports once."""
+  request = {**request, "pause_secs": _PAUSE_SECS}
   _ = (
     root
     | "Start" >> beam.Impulse()
     # bytes
-    | "Spread" >> beam.ParDo(worker_report.sent(f"Spread({_ELEMENTS})")).with_output_types(tuple[int, int])
+    | "Spread" >> beam.ParDo(worker_report.as_text(f"Spread({_ELEMENTS})")).with_output_types(tuple[int, int])
     # tuple[int, int]; not Reshuffle, whose own functions are pickled by their code
-    | "Deal" >> beam.GroupByKey()
+    | "Group" >> beam.GroupByKey()
     # tuple[int, Iterable[int]]
-    | "Look" >> beam.ParDo(worker_report.sent(f"Look({look!r})"))
+    | "Report" >> beam.ParDo(worker_report.as_text(f"Report({request!r})"))
   )
 
 
 def main(argv: Sequence[str]) -> None:
-  """The job's own process: runs it, and writes what `Probe` needs.
+  """Runs the job in its own process, and writes the result.
 
   Args:
     argv: the file to write, the request in JSON, Beam's flags.
   """
   signal.signal(signal.SIGTERM, signal.default_int_handler)
-  logging.basicConfig(level=logging.INFO)  # an engine that waits says there what for
+  logging.basicConfig(level=logging.INFO)  # an engine that waits logs what for
   answer, request, *beam_flags = argv
   started = time.monotonic()
   try:
@@ -168,13 +169,13 @@ def _run_job(options: PipelineOptions, request: dict[str, Any]) -> PipelineResul
     result.wait_until_finish()
   except KeyboardInterrupt:
     with contextlib.suppress(Exception):  # each runner's own kind
-      result.cancel()  # Flink's job server lets the cluster keep it
+      result.cancel()  # Flink's job server does not cancel it on the cluster
     raise
   return result
 
 
 def read_reports(result: PipelineResult) -> list[dict[str, Any]]:
-  """Returns what the workers said by a metric; nothing where the engine has none."""
+  """Returns the workers' reports from a metric; none if the engine has no metrics."""
   try:
     found = result.metrics().query(MetricsFilter().with_name(worker_report.REPORTS))["string_sets"]
   except Exception:  # each runner's own kind

@@ -1,7 +1,7 @@
-"""What a worker says of itself. Workers get this file as text, so that it runs where our package is missing or another.
+"""A worker's report on itself. Workers get this file as text, so that it runs without our package, or with another one.
 
-It needs Beam and Python's own modules, of any version; no code is pickled, which other versions may not understand. Our
-own modules are imported where they are there.
+It needs only Beam and Python, of any version: pickled code would need the same versions. Our own modules are imported
+where they are installed.
 """
 
 import importlib.metadata
@@ -24,10 +24,9 @@ REPORTS = "doctor_reports"
 
 
 def describe_process() -> dict[str, Any]:
-  """Returns the fields of `preflight.Process`, JSON values."""
+  """Returns the fields of `comparison.Process`, JSON values."""
   versions = {"Python": platform.python_version()}
-  for name in ("apache-beam", "tensorflow", "openvino"):
-    versions[name] = _version(name)
+  versions.update({name: _version(name) for name in ("apache-beam", "tensorflow", "openvino")})
   # From a folder on PYTHONPATH it has no version.
   found = importlib.util.find_spec("beam_retrain")
   versions["beam-retrain"] = (_version("beam-retrain") or "unknown") if found else ""
@@ -59,7 +58,7 @@ def read_start(path: str) -> bytes:
 
 
 def _write(path: str, data: bytes) -> None:
-  if FileSystems.get_scheme(path) is None:  # Beam's own would make the folder, on a disk that nobody else sees
+  if FileSystems.get_scheme(path) is None:  # Beam's would make the folder, on a disk that nobody else sees
     with open(path, "wb") as file:
       file.write(data)
     return
@@ -67,16 +66,16 @@ def _write(path: str, data: bytes) -> None:
     file.write(data)
 
 
-def _why(error: Exception) -> str:
-  said = getattr(error, "strerror", None) or str(error) or type(error).__name__
-  return said.splitlines()[0][:200]
+def _reason(error: Exception) -> str:
+  reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+  return reason.splitlines()[0][:200]
 
 
-class SentAsText(beam.DoFn):
-  """A DoFn whose class travels as the text of this file.
+class AsText(beam.DoFn):
+  """A DoFn whose class is sent as the text of this file.
 
   Attributes:
-    text: this file, with an expression as its last line that makes the DoFn.
+    text: this file, whose last line is an expression that makes the DoFn.
   """
 
   text = ""
@@ -85,8 +84,8 @@ class SentAsText(beam.DoFn):
     return PythonCallableWithSource.load_from_script, (self.text,), {"text": self.text}
 
 
-class Spread(SentAsText):
-  """Any element -> the pairs (0, 0), (1, 1), ... : as many as are asked for."""
+class Spread(AsText):
+  """Any element -> `count` pairs (0, 0), (1, 1), ..."""
 
   def __init__(self, count: int):
     self.count = count
@@ -96,8 +95,8 @@ class Spread(SentAsText):
       yield number, number
 
 
-class Look(SentAsText):
-  """Says, by a metric and where it can by a file, what there is to say of the process that it runs in.
+class Report(AsText):
+  """Reports on its process by a metric, and by a file in a given folder.
 
   Attributes:
     request: `read`: path -> how the file starts, hex digits; `folder`: where to write, or ""; `pause_secs`: how long
@@ -106,37 +105,37 @@ class Look(SentAsText):
 
   def __init__(self, request: dict):
     self.request = request
-    self.looked = False
+    self.is_done = False
 
   def process(self, element):  # type: ignore[no-untyped-def]
     time.sleep(self.request["pause_secs"])
-    if not self.looked:
-      self.looked = True
-      report = json.dumps(self.look(), sort_keys=True)
-      beam.metrics.Metrics.string_set("beam_retrain", REPORTS).add(report)
+    if not self.is_done:
+      self.is_done = True
+      text = json.dumps(self.report(), sort_keys=True)
+      beam.metrics.Metrics.string_set("beam_retrain", REPORTS).add(text)
     return ()
 
-  def look(self) -> dict[str, Any]:
+  def report(self) -> dict[str, Any]:
     found = describe_process()
     found["unread"] = {}
     for path, start in self.request["read"].items():
       try:
         if read_start(path).hex() != start:
           found["unread"][path] = "another file is there"
-      except Exception as error:  # each file system's own
-        found["unread"][path] = _why(error)
+      except Exception as error:  # each file system has its own
+        found["unread"][path] = _reason(error)
     found["unwritten"] = ""
     if self.request["folder"]:
       name = f"{found['host']}-{found['pid']}.json"
       try:
         _write(self.request["folder"] + "/" + name, json.dumps(found, sort_keys=True).encode())
       except Exception as error:
-        found["unwritten"] = _why(error)
+        found["unwritten"] = _reason(error)
     return found
 
 
-def sent(expression: str) -> Any:
-  """Returns the DoFn that an expression makes, as it travels."""
+def as_text(expression: str) -> Any:
+  """Returns the DoFn that an expression makes, to be sent as text."""
   text = inspect.getsource(sys.modules[__name__]) + "\n" + expression
   made = PythonCallableWithSource.load_from_script(text)
   made.text = text

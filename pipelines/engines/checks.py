@@ -1,8 +1,8 @@
-"""What can be seen of an engine before anything is sent to it: Java, the job server's jar, the master, the workers'
-environment. A long job is not prepared for an engine that cannot be had."""
+"""What can be checked of an engine before a job is sent to it: Java, the job server's jar, the master, the workers."""
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
@@ -10,10 +10,13 @@ import re
 import shutil
 import socket
 import ssl
+import subprocess
+import sys
 import urllib.error
 import urllib.request
+import zipfile
 from collections.abc import Iterator
-from typing import Any
+from pathlib import Path
 from urllib.parse import urlparse
 
 from apache_beam.options.pipeline_options import (
@@ -22,92 +25,108 @@ from apache_beam.options.pipeline_options import (
   PipelineOptions,
   PortableOptions,
   PrismRunnerOptions,
+  SetupOptions,
   SparkRunnerOptions,
 )
 
-from beam_retrain.pipelines.engines.environment import (
+from beam_retrain.pipelines.engines.findings import Finding, Severity, problem, warning
+from beam_retrain.pipelines.engines.runners import (
+  DOCKER,
+  EXTERNAL,
   FLINK,
+  LOOPBACK,
   PORTABLE,
   PRISM,
+  PROCESS,
   SPARK,
+  environment_of,
   is_embedded,
-  look_at_environment,
+  loopback_is_processes,
+  remote_master,
   runner_of,
 )
-from beam_retrain.pipelines.engines.findings import Finding, Severity, problem
-from beam_retrain.pipelines.engines.job_server import flink_line, read_job_server
 from beam_retrain.transforms.core.errors import InputError
 
-_SECS = 5.0
+_SECS, _IMPORT_SECS = 5.0, 60.0
+_MANIFEST = "META-INF/MANIFEST.MF"
+_FLINK_VERSION = ".flink-runtime.version.properties"
 # Neither Beam nor Flink goes through a proxy to a cluster.
-_STRAIGHT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+_WITHOUT_PROXY = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
-def refuse_engine(prog: str, options: PipelineOptions) -> None:
-  """Checks that the engine of a command line can be had, as far as can be seen from here.
+def validate_engine(prog: str, options: PipelineOptions) -> None:
+  """Checks that a command's engine can be used, as far as this machine can tell.
 
   Raises:
     InputError: it cannot.
   """
-  for finding in look_at_engine(options):
+  for finding in check_engine(options):
     if finding.severity == Severity.PROBLEM:
       raise InputError(f"{prog}: {finding.sentence}")
 
 
-def look_at_engine(options: PipelineOptions) -> Iterator[Finding]:
-  """Yields what is wrong, or doubtful, with the engine that is chosen. Takes some seconds where nobody answers."""
+def check_engine(options: PipelineOptions) -> Iterator[Finding]:
+  """Yields warnings and problems of the chosen engine; takes seconds if its master does not answer."""
   runner = runner_of(options)
   endpoint = options.view_as(PortableOptions).job_endpoint
   if runner == PRISM:
-    yield from _look_at_prism(options)
+    path = options.view_as(PrismRunnerOptions).prism_location
+    if path and not urlparse(path).scheme and not os.path.exists(path):
+      remedy = "give the path of prism, as `make engines` builds it"
+      yield problem(f"--prism_location={path}", "it does not exist", remedy)
   if runner not in (FLINK, SPARK, PORTABLE):
     return
   if endpoint:
-    yield from [] if endpoint == "embed" else _look_at_address("--job_endpoint", endpoint, "start the job server")
+    yield from [] if endpoint == "embed" else _check_address("--job_endpoint", endpoint, "start the job server")
   elif runner == FLINK:
-    yield from _look_at_flink(options)
+    yield from _check_flink(options)
   elif runner == SPARK:
-    yield from _look_at_spark(options)
+    yield from _check_spark(options)
   else:
     yield problem("--runner=PortableRunner", "it needs a job server", "give its HOST:PORT with --job_endpoint")
-  yield from look_at_environment(options)
+  yield from _check_environment(options)
 
 
-def _look_at_flink(options: PipelineOptions) -> Iterator[Finding]:
+def _check_flink(options: PipelineOptions) -> Iterator[Finding]:
+  from apache_beam.runners.portability.flink_runner import FlinkJarJobServer
+
   flink = options.view_as(FlinkRunnerOptions)
-  uber = flink.flink_submit_uber_jar and not is_embedded(options)
-  if not uber:
-    yield from _look_at_java(options)
-  line = "" if uber else flink_line(flink.flink_version)
-  if flink.flink_job_server_jar:
-    flag = f"--flink_job_server_jar={flink.flink_job_server_jar}"
-    line, wrong = _look_at_jar(flag, flink.flink_job_server_jar, "" if uber else "org.apache.beam.runners.flink.")
-    yield from wrong
-  elif not uber:
-    from apache_beam.runners.portability.flink_runner import FlinkJarJobServer
-
-    yield from _look_for_jar(options, FlinkJarJobServer(options).path_to_jar(), "--flink_job_server_jar")
+  path, line = flink.flink_job_server_jar, ""
+  if flink.flink_submit_uber_jar and not is_embedded(options):
+    if path:
+      yield from _check_jar("--flink_job_server_jar", path, "")
+  else:
+    line = flink_line(flink.flink_version)
+    yield from _check_java(options)
+    if path:
+      yield from _check_jar("--flink_job_server_jar", path, "org.apache.beam.runners.flink.")
+    else:
+      yield from _check_download(options, FlinkJarJobServer(options).path_to_jar(), "--flink_job_server_jar")
+  if path:
+    line = ""
+    with contextlib.suppress(OSError, ValueError):  # yielded above
+      line = read_jar(path)[1]
   if not is_embedded(options):
-    yield from _look_at_flink_master(flink.flink_master.strip(), line, bool(flink.flink_job_server_jar))
+    yield from _check_flink_master(flink.flink_master.strip(), line, bool(path))
 
 
-def _look_at_flink_master(master: str, line: str, has_jar: bool) -> Iterator[Finding]:
-  """`line`: of the job server; empty: not known."""
+def _check_flink_master(master: str, line: str, has_jar: bool) -> Iterator[Finding]:
+  """`line`: the job server's, such as `1.19`; empty if not known."""
   thing = f"--flink_master={master}"
   url = master if re.match("https?://", master) else f"http://{master}"
   remedy = "start the cluster, or give HOST:PORT of the JobManager's REST interface, whose port is 8081 as a rule"
   try:
-    with _STRAIGHT.open(f"{url.rstrip('/')}/config", timeout=_SECS) as answer:
+    with _WITHOUT_PROXY.open(f"{url.rstrip('/')}/config", timeout=_SECS) as answer:
       cluster = flink_line(str(json.load(answer)["flink-version"]))
   except urllib.error.HTTPError as error:
-    if error.code not in (401, 403):  # there, and not for everybody to see
-      yield problem(thing, f"who answers there is no JobManager of Flink (HTTP {error.code})", remedy)
+    if error.code not in (401, 403):  # a JobManager behind a password
+      yield problem(thing, f"what answers is not a JobManager of Flink (HTTP {error.code})", remedy)
   except (ValueError, KeyError, TypeError, http.client.HTTPException):
-    yield problem(thing, "who answers there is no JobManager of Flink", remedy)
+    yield problem(thing, "what answers is not a JobManager of Flink", remedy)
   except OSError as error:
     reason = getattr(error, "reason", error)
-    if not isinstance(reason, ssl.SSLError):  # Java trusts others than Python does
-      yield problem(thing, f"nobody answers there ({_said(reason)})", remedy)
+    if not isinstance(reason, ssl.SSLError):  # Java trusts other certificates than Python
+      yield problem(thing, f"nothing answers there ({_reason(reason)})", remedy)
   else:
     if line and cluster != line:
       cause = f"the cluster is Flink {cluster}, and the job server is of {line}"
@@ -115,107 +134,205 @@ def _look_at_flink_master(master: str, line: str, has_jar: bool) -> Iterator[Fin
       yield problem(thing, cause, remedy if has_jar else f"add --flink_version={cluster}")
 
 
-def _look_at_spark(options: PipelineOptions) -> Iterator[Finding]:
+def _check_spark(options: PipelineOptions) -> Iterator[Finding]:
+  from apache_beam.runners.portability.spark_runner import SparkJarJobServer
+
   spark = options.view_as(SparkRunnerOptions)
   if spark.spark_submit_uber_jar:
-    if not spark.spark_rest_url:
+    if spark.spark_rest_url:
+      address = urlparse(spark.spark_rest_url).netloc
+      yield from _check_address("--spark_rest_url", address, "start the cluster, or give http://HOST:PORT")
+    else:
       yield problem("--spark_submit_uber_jar", "it needs the master's REST interface", "give it with --spark_rest_url")
-      return
-    address = urlparse(spark.spark_rest_url).netloc
-    yield from _look_at_address("--spark_rest_url", address, "start the cluster, or give http://HOST:PORT")
     return
-  yield from _look_at_java(options)
+  yield from _check_java(options)
   if spark.spark_job_server_jar:
-    flag = f"--spark_job_server_jar={spark.spark_job_server_jar}"
-    yield from _look_at_jar(flag, spark.spark_job_server_jar, "org.apache.beam.runners.spark.")[1]
+    yield from _check_jar("--spark_job_server_jar", spark.spark_job_server_jar, "org.apache.beam.runners.spark.")
   else:
-    from apache_beam.runners.portability.spark_runner import SparkJarJobServer
-
-    yield from _look_for_jar(options, SparkJarJobServer(options).path_to_jar(), "--spark_job_server_jar")
+    yield from _check_download(options, SparkJarJobServer(options).path_to_jar(), "--spark_job_server_jar")
   master = spark.spark_master_url
   if master.startswith("spark://"):
     masters = master.removeprefix("spark://").split(",")
-    missing = [
-      finding
-      for one in masters
-      for finding in _look_at_address("--spark_master_url", one, "start the cluster, or give spark://HOST:PORT")
-    ]
-    if len(missing) == len(masters):  # others stand by
-      yield missing[0]
+    remedy = "start the cluster, or give spark://HOST:PORT"
+    findings = [finding for one in masters for finding in _check_address("--spark_master_url", one, remedy)]
+    if len(findings) == len(masters):  # one of several is enough: the others stand by
+      yield findings[0]
   elif not is_embedded(options) and not re.match("yarn|k8s://|local-cluster", master):
-    yield problem(f"--spark_master_url={master}", "it is no master", "give spark://HOST:PORT, or local[2]")
+    yield problem(f"--spark_master_url={master}", "it is not a master", "give spark://HOST:PORT, or local[2]")
 
 
-def _look_at_java(options: PipelineOptions) -> Iterator[Finding]:
+def _check_java(options: PipelineOptions) -> Iterator[Finding]:
   java = options.view_as(JobServerOptions).job_server_java_launcher
   if shutil.which(java) is None:
     remedy = "install Java 17, or give its path with --job_server_java_launcher"
-    yield problem("Java", f"the job server needs it, and {java} is not there", remedy)
+    yield problem("Java", f"the job server needs it, and {java} does not exist", remedy)
 
 
-def _look_at_jar(flag: str, path: str, main_class: str) -> tuple[str, list[Finding]]:
-  """Returns the line of Flink that a jar is of, empty where that is not to be seen, and what is wrong with the jar.
-
-  Args:
-    flag: as the user gave it.
-    path: local, or a URL, which is not looked at.
-    main_class: how its name has to start.
-  """
+def _check_jar(flag: str, path: str, main_class: str) -> Iterator[Finding]:
+  """`path`: local, or a URL, which is not checked; `main_class`: how its name has to start."""
   if urlparse(path).scheme:
-    return "", []
-  remedy = "give the path of Beam's job server for this engine, as `make engines` or Maven brings it"
+    return
+  thing = f"{flag}={path}"
+  remedy = "give the path of Beam's job server for this engine, as `make engines` or Maven downloads it"
   try:
-    jar = read_job_server(path)
+    found, _, has_libraries = read_jar(path)
   except OSError as error:
-    return "", [problem(flag, f"it cannot be read ({_said(error)})", remedy)]
+    yield problem(thing, f"it cannot be read ({_reason(error)})", remedy)
   except ValueError as error:
-    return "", [problem(flag, f"it is no jar, or damaged ({error})", remedy)]
-  if not jar.main_class.startswith(main_class):
-    is_what = f"its main class is {jar.main_class}" if jar.main_class else "it has no main class"
-    return "", [problem(flag, f"it is no job server of this engine ({is_what})", remedy)]
-  if not jar.is_whole:
-    remedy = "give it where it was made, it cannot be moved alone"
-    return "", [problem(flag, "the jars that it names are not beside it", remedy)]
-  return jar.flink_line, []
+    yield problem(thing, f"it is not a jar, or damaged ({error})", remedy)
+  else:
+    if not found.startswith(main_class):
+      main = f"its main class is {found}" if found else "it has no main class"
+      yield problem(thing, f"it is not a job server of this engine ({main})", remedy)
+    elif not has_libraries:
+      yield problem(thing, "the jars that it names are not beside it", "give it where it was made, with its `lib/`")
 
 
-def _look_for_jar(options: PipelineOptions, source: str, flag: str) -> Iterator[Finding]:
-  """Looks whether the job server that Beam would take by itself can be had; `source`: a path or a URL."""
+def read_jar(path: str) -> tuple[str, str, bool]:
+  """Reads a job server's jar.
+
+  Returns:
+    the main class, empty if there is none; the line of Flink, such as `1.19`, empty if unknown; and whether the jars
+    that it names, if any, lie beside it.
+
+  Raises:
+    ValueError: it is not a jar, or damaged.
+    OSError: it cannot be read.
+  """
+  try:
+    with zipfile.ZipFile(path) as jar:
+      # A line of more than 72 bytes continues in the next one, after a blank.
+      manifest = re.sub(r"\r?\n ", "", jar.read(_MANIFEST).decode())
+      version = jar.read(_FLINK_VERSION).decode() if _FLINK_VERSION in jar.namelist() else ""
+  except (zipfile.BadZipFile, KeyError, UnicodeDecodeError) as error:
+    raise ValueError(str(error).strip("'\"")) from error
+  libraries = _entry(manifest, "Class-Path:").split()
+  version = _entry(version, "project.version=")
+  for library in libraries:
+    if found := re.match(r"flink-runtime-([\d.]+)\.jar$", Path(library).name):
+      version = version or found[1]
+  has_libraries = not libraries or any((Path(path).parent / library).exists() for library in libraries)
+  return _entry(manifest, "Main-Class:"), flink_line(version), has_libraries
+
+
+def _entry(text: str, name: str) -> str:
+  return next((line.removeprefix(name).strip() for line in text.splitlines() if line.startswith(name)), "")
+
+
+def flink_line(version: str) -> str:
+  """`1.19.3` -> `1.19`: jobs are understood within a line only."""
+  return ".".join(version.split(".")[:2])
+
+
+def _check_download(options: PipelineOptions, source: str, flag: str) -> Iterator[Finding]:
+  """Checks that Beam can get its own job server; `source`: a path or a URL."""
   from apache_beam.utils.subprocess_server import JavaJarServer
 
   name = os.path.basename(source)
   folder = options.view_as(JobServerOptions).jar_cache_dir or JavaJarServer.JAR_CACHE
   if os.path.exists(source) or os.path.exists(os.path.join(folder, name)):
     return
-  said = ""
+  reasons = []
   for repository in (JavaJarServer.MAVEN_CENTRAL_REPOSITORY, JavaJarServer.GOOGLE_MAVEN_MIRROR):
     url = source.replace(JavaJarServer.MAVEN_CENTRAL_REPOSITORY, repository)
     try:
       urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=_SECS).close()
       return
     except OSError as error:
-      said = said or _said(getattr(error, "reason", error))
-  cause = f"{name} is neither in {folder} nor to be had from Maven Central ({said})"
-  yield problem("job server", cause, f"fetch it elsewhere, put it there, or give its path with {flag}")
+      reasons.append(_reason(getattr(error, "reason", error)))
+  cause = f"{name} is not in {folder}, and Maven Central does not give it ({reasons[0]})"
+  yield problem("job server", cause, f"download it elsewhere, put it there, or give its path with {flag}")
 
 
-def _look_at_prism(options: PipelineOptions) -> Iterator[Finding]:
-  path = options.view_as(PrismRunnerOptions).prism_location
-  if path and not urlparse(path).scheme and not os.path.exists(path):
-    yield problem(f"--prism_location={path}", "it is not there", "give the path of prism, as `make engines` builds it")
-
-
-def _look_at_address(flag: str, address: str, remedy: str) -> Iterator[Finding]:
+def _check_address(flag: str, address: str, remedy: str) -> Iterator[Finding]:
   host, _, port = address.rpartition(":")
   thing = f"{flag}={address}"
   if not (host and port.isdecimal()):
-    yield problem(thing, "it is no HOST:PORT", remedy)
+    yield problem(thing, "it is not HOST:PORT", remedy)
     return
   try:
     socket.create_connection((host.strip("[]"), int(port)), _SECS).close()
   except (OSError, OverflowError) as error:
-    yield problem(thing, f"nobody answers there ({_said(error)})", remedy)
+    yield problem(thing, f"nothing answers there ({_reason(error)})", remedy)
 
 
-def _said(error: Any) -> str:
+def _check_environment(options: PipelineOptions) -> Iterator[Finding]:
+  kind = environment_of(options)
+  config = options.view_as(PortableOptions).environment_config or ""
+  if kind == LOOPBACK:
+    yield from _check_loopback(options)
+  elif kind == DOCKER:
+    yield from _check_docker(options, config or _environment_option(options, "docker_container_image"))
+  elif kind == PROCESS:
+    yield from _check_command(options, config)
+  elif kind == EXTERNAL and not (config or _environment_option(options, "external_service_address")):
+    remedy = "give the HOST:PORT of a worker pool with --environment_config"
+    yield problem("--environment_type=EXTERNAL", "no address of the workers is given", remedy)
+
+
+def _check_loopback(options: PipelineOptions) -> Iterator[Finding]:
+  if remote_master(options):
+    remedy = "use --environment_type=PROCESS, EXTERNAL or DOCKER"
+    yield warning("--environment_type=LOOPBACK", "workers on other machines do not reach this process", remedy)
+  if not loopback_is_processes(options):
+    return
+  python = shutil.which("python")
+  code = "from importlib.util import find_spec as f; import sys; sys.exit(not (f('apache_beam') and f('beam_retrain')))"
+  if python is None or subprocess.run([python, "-c", code], timeout=_IMPORT_SECS, check=False).returncode:
+    lacks = "does not have both Beam and beam-retrain" if python else "is not on PATH"
+    cause = f"workers are started with {python or 'python'}, which {lacks}"
+    remedy = f"put {os.path.dirname(sys.executable)} first on PATH"
+    yield problem("--experiments=use_loopback_process_worker", cause, remedy)
+
+
+def _check_docker(options: PipelineOptions, image: str) -> Iterator[Finding]:
+  setup = options.view_as(SetupOptions)
+  if not (image or setup.setup_file or setup.extra_packages or setup.requirements_file):
+    cause = "workers would run in Beam's own image, which has no beam-retrain"
+    remedy = "name an image that has it with --environment_config, or add --setup_file=./setup.py"
+    yield problem("--environment_type=DOCKER", cause, remedy)
+  elif is_embedded(options) and shutil.which("docker") is None:
+    yield problem("--environment_type=DOCKER", "docker is not installed", "leave it out: workers need no container")
+
+
+def _check_command(options: PipelineOptions, config: str) -> Iterator[Finding]:
+  thing, remedy = "--environment_type=PROCESS", """give --environment_config='{"command": "/path/of/it"}'"""
+  command = _environment_option(options, "process_command")
+  if config:
+    try:
+      command = json.loads(config).get("command")
+    except (ValueError, AttributeError) as error:
+      yield problem("--environment_config", f"{config} is not a JSON object ({error})", remedy)
+      return
+  if not command:
+    yield problem(thing, "no command that starts a worker is given", remedy)
+  elif remote_master(options):
+    return  # the command is another machine's
+  elif shutil.which(command) is None:
+    yield problem(thing, f"{command} does not exist, or is not executable", remedy)
+  elif missing := _missing_module(command):
+    remedy = "install beam-retrain in the Python that it starts"
+    yield problem(thing, f"{command} does not start a worker ({missing})", remedy)
+
+
+def _missing_module(command: str) -> str:
+  """Returns Python's complaint of a missing module when a command is asked for its help; else empty.
+
+  It is started outside the current folder, which may be a checkout: the engine starts it elsewhere.
+  """
+  try:
+    asked = subprocess.run(
+      [command, "--help"], cwd=os.sep, stdin=subprocess.DEVNULL, capture_output=True, timeout=_IMPORT_SECS, check=False
+    )
+  except (OSError, subprocess.TimeoutExpired):
+    return ""
+  found = re.search(rb"No module named '[^']*'|cannot import name .*", asked.stderr)
+  return found[0].decode(errors="replace").strip() if found and asked.returncode else ""
+
+
+def _environment_option(options: PipelineOptions, name: str) -> str:
+  return options.view_as(PortableOptions).lookup_environment_option(name) or ""
+
+
+def _reason(error: object) -> str:
   return str(getattr(error, "strerror", None) or error)

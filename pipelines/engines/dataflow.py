@@ -1,4 +1,4 @@
-"""Jobs on Google Cloud Dataflow: what is refused before the work, and what Dataflow would choose wrongly for ours."""
+"""Jobs on Google Cloud Dataflow: checks before the job, and better defaults than Dataflow's."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from apache_beam.options.pipeline_options import (
 from apache_beam.runners import create_runner
 
 from beam_retrain.pipelines.engines.findings import worker_memory_bytes
+from beam_retrain.pipelines.engines.runners import is_dataflow
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.run.run_info import is_completed
 from beam_retrain.transforms.io import files
@@ -23,8 +24,8 @@ from beam_retrain.transforms.io import files
 ONE_CONTAINER = "no_use_multiple_sdk_containers"
 _CONTAINERS = (ONE_CONTAINER, "use_multiple_sdk_containers")
 _THREADS = 2
-"""Shards that a worker has in work at once: while one is in the trunk, which keeps all cores busy, the other is read
-and decoded. By itself Dataflow takes more the more cores there are, each with batches of its own in memory."""
+"""Shards that a worker processes at once: while the trunk computes one on all cores, the other is read and decoded.
+Dataflow's own number grows with the cores, and each shard has batches of its own in memory."""
 
 _PATHS = ("input", "output", "model", "history", "manifest", "reuse", "retry_from", "bottleneck_dir")
 _DRY = ("beam-retrain convert", "beam-retrain bottlenecks", "beam-retrain evaluate")
@@ -32,20 +33,14 @@ _TEMPLATES = _DRY[:2]
 _GIB = 1 << 30
 
 
-def is_dataflow(options: PipelineOptions) -> bool:
-  runner = options.view_as(StandardOptions).runner or ""
-  return runner.rsplit(".", 1)[-1].lower() == "dataflowrunner"
+def configure_dataflow(prog: str, flags: object, options: PipelineOptions) -> None:
+  """Checks options for Dataflow and sets its defaults; does nothing for another runner.
 
-
-def settle(prog: str, flags: object, options: PipelineOptions) -> None:
-  """Checks a command line for Dataflow, and sets what the user left open; does nothing for another runner.
-
-  - One SDK process on each worker, where Dataflow would start one for each core: the trunk is in memory once, and uses
-    all cores itself.
-  - The main session is not sent: workers have the package, and unpickle nothing of the command's own module.
+  - One SDK process on each worker, not one for each core: the trunk is in memory once, and uses all cores itself.
+  - The main session is not pickled: workers have the package, and need nothing of the command's own module.
 
   Raises:
-    InputError: Dataflow cannot be reached so, or not by this command.
+    InputError: a flag that Dataflow needs is missing, or this command cannot run on it.
   """
   if not is_dataflow(options):
     return
@@ -62,13 +57,13 @@ def settle(prog: str, flags: object, options: PipelineOptions) -> None:
     raise InputError(f"{prog}: DataflowRunner needs --region: give the one to run in, for example europe-west1.")
   if not cloud.temp_location:
     raise InputError(f"{prog}: DataflowRunner needs --temp_location: give a folder in a bucket, gs://BUCKET/temp.")
-  if not _is_tried_here(options):
-    _refuse_local(prog, "temp_location", cloud.temp_location)
+  if not _is_offline(options):
+    _validate_path(prog, "temp_location", cloud.temp_location)
     for name in _PATHS:
       found = getattr(flags, name, None)
       for path in [found] if isinstance(found, str) else found or []:
-        _refuse_local(prog, name, path)
-  _refuse_not_run(prog, options)
+        _validate_path(prog, name, path)
+  _validate_dry_run(prog, options)
   debug = options.view_as(DebugOptions)
   if not set(_CONTAINERS) & set(debug.experiments or []):
     debug.add_experiment(ONE_CONTAINER)
@@ -77,66 +72,64 @@ def settle(prog: str, flags: object, options: PipelineOptions) -> None:
   options.view_as(SetupOptions).save_main_session = False
 
 
-def _is_tried_here(options: PipelineOptions) -> bool:
-  """Says whether no worker will see the paths: a dry run, or an endpoint on this machine, for which Beam, too, lets
-  other paths than gs:// pass."""
+def _is_offline(options: PipelineOptions) -> bool:
+  """Whether no worker will see the paths: a dry run, or an endpoint on this machine."""
   endpoint = options.view_as(GoogleCloudOptions).dataflow_endpoint or ""
   return bool(options.view_as(TestOptions).dry_run) or urlparse(endpoint).hostname == "localhost"
 
 
-def _refuse_local(prog: str, name: str, path: str) -> None:
+def _validate_path(prog: str, name: str, path: str) -> None:
   if files.is_local(path) or not path.startswith("gs://"):
     raise InputError(f"{prog}: --{name} {path}: Dataflow's workers cannot read it: give a path on gs://.")
 
 
-def _refuse_not_run(prog: str, options: PipelineOptions) -> None:
-  for flag, given, able in (
+def _validate_dry_run(prog: str, options: PipelineOptions) -> None:
+  for flag, value, able in (
     ("--template_location", options.view_as(GoogleCloudOptions).template_location, _TEMPLATES),
     ("--dry_run", options.view_as(TestOptions).dry_run, _DRY),
   ):
-    if given and prog not in able:
+    if value and prog not in able:
       raise InputError(
-        f"{prog}: {flag} is for a command that is done with one job, and this one goes on after it: leave {flag} out,"
-        f" or use {' or '.join(able)}."
+        f"{prog}: {flag} is for a command of one job, and this one continues after it: leave {flag} out, or"
+        f" use {' or '.join(able)}."
       )
 
 
-def refuse_more_jobs(options: PipelineOptions, output: str, jobs_before: Mapping[str, object] | None = None) -> None:
-  """Checks that a job which is only built, not run, is the command's only one, and takes no earlier output away.
+def validate_single_job(options: PipelineOptions, output: str, jobs_before: Mapping[str, object] | None = None) -> None:
+  """Checks that a job which is only built is the command's only one.
 
   Args:
     options: Beam's.
     output: the command's.
-    jobs_before: flag -> whether it is given in a way that needs a job of its own first.
+    jobs_before: flag -> whether its value needs a job of its own first.
 
   Raises:
-    InputError: so it is not.
+    InputError: it is not, or its output is finished already.
   """
-  if not what_was_built(options):
+  if not describe_built_job(options):
     return
-  for flag, given in (jobs_before or {}).items():
-    if given:
+  for flag, value in (jobs_before or {}).items():
+    if value:
       raise InputError(f"{flag} needs a job before the one to be built: leave it out, or let the command run its jobs.")
   if is_completed(output, files):
-    raise InputError(f"{output} is finished, and building a job would empty it: give a new folder as --output.")
+    raise InputError(f"{output} is finished, and building a job would delete it: give a new folder as --output.")
 
 
-def what_was_built(options: PipelineOptions) -> str:
-  """Returns what a user is told where a job is built but not run by this command; empty: it is run."""
+def describe_built_job(options: PipelineOptions) -> str:
+  """Returns a message if a job is built but not run; empty if it is run."""
   if not is_dataflow(options):
     return ""
   if template := options.view_as(GoogleCloudOptions).template_location:
-    return f"the job is written to {template}: it is for Dataflow to run, and writes COMPLETED when it is done"
-  return "dry run: the job could be built, and was not sent" if options.view_as(TestOptions).dry_run else ""
+    return f"the job is written to {template}: run it on Dataflow; it writes COMPLETED when it is done"
+  return "dry run: the job was built, and not sent" if options.view_as(TestOptions).dry_run else ""
 
 
-def ask_for_memory(options: PipelineOptions, model_folder: str) -> None:
-  """Asks Dataflow for workers that hold a trunk, unless the user says what memory they have.
+def request_memory(options: PipelineOptions, model_folder: str) -> None:
+  """Requests Dataflow workers with memory for the trunk, unless the user chose their memory.
 
   Args:
-    options: Beam's; of the whole job, as a hint for one step would put that into an environment of its own, and so into
-      another process.
-    model_folder: of a trunk or an exported model, as it is stored.
+    options: Beam's. The hint is the whole job's: one step's would move it into a process of its own.
+    model_folder: of a stored trunk or an exported model.
   """
   hints = options.view_as(StandardOptions)
   if is_dataflow(options) and not any(hint.replace(" ", "").startswith("min_ram=") for hint in hints.resource_hints):
@@ -145,5 +138,5 @@ def ask_for_memory(options: PipelineOptions, model_folder: str) -> None:
 
 
 def memory_gib(model_bytes: int) -> int:
-  """Returns the GiB of memory that a worker needs for a stored model of so many bytes: an estimate, rounded up."""
+  """Estimates the memory that a worker needs for a stored model of that size, in whole GiB."""
   return -(-worker_memory_bytes(model_bytes) // _GIB)

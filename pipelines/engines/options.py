@@ -1,9 +1,9 @@
-"""Options of the Java job servers, which Beam Python does not know: of batch jobs, as ours are.
+"""Options of the Java job servers, which Beam Python does not know.
 
-Beam asks the job server for them, but only when a job is submitted, and what neither knows it drops with a line in a
-log: a typo in `--number_of_execution_retries` would show when a worker dies. So their names are here, and a misspelt
-one is refused before the work. They are those that DescribePipelineOptions of the job servers 2.62.0 lists (the engine
-tests ask again); streaming's are left out.
+Beam asks the job server for them only when a job is submitted, and drops unknown ones with a line in a log: a typo in
+`--number_of_execution_retries` would show when a worker dies. So a misspelt one is an error before the job. The names
+are those that DescribePipelineOptions of the job servers 2.62.0
+lists (the engine tests ask again), without streaming's.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ ENGINE_OPTIONS = {
 
 
 def add_engine_options(parser: argparse.ArgumentParser) -> None:
-  """Adds the options of all job servers, so that they are parsed as the job server's own are."""
+  """Adds the options of all job servers to a parser of Beam's."""
   present = set(flags_of(parser))
   for switches, valued in ENGINE_OPTIONS.values():
     for name in (*switches, *valued):
@@ -47,16 +47,16 @@ def add_engine_options(parser: argparse.ArgumentParser) -> None:
         present.add(f"--{name}")
 
 
-def refuse_other_engines(prog: str, runner: str | None, argv: Sequence[str]) -> None:
-  """Checks that no option of a job server goes to a runner that does not have it, and would drop it.
+def validate_engine_options(prog: str, runner: str | None, argv: Sequence[str]) -> None:
+  """Checks that each job server's option goes to a runner that has it.
 
   Args:
     prog: the command's name.
-    runner: as `--runner` was given, in letters of any size; PortableRunner's job server may be any.
-    argv: the arguments that are Beam's.
+    runner: `--runner`, in any case; the job server of PortableRunner may be any.
+    argv: Beam's arguments.
 
   Raises:
-    InputError: there is one; names the runners that have it.
+    InputError: one does not; names the runners that have it.
   """
   runner = (runner or "FnApiRunner").rsplit(".", 1)[-1]
   if runner.lower() == "portablerunner":
@@ -66,4 +66,4 @@ def refuse_other_engines(prog: str, runner: str | None, argv: Sequence[str]) -> 
       engine for engine, kinds in ENGINE_OPTIONS.items() if any(flag == f"--{name}" for name in sum(kinds, ()))
     ]
     if engines and runner.lower() not in map(str.lower, engines):
-      raise InputError(f"{prog}: {flag}: {runner} has no such option, it is of {' and '.join(engines)}: leave it out.")
+      raise InputError(f"{prog}: {flag}: {runner} has no such option, only {' and '.join(engines)}: leave it out.")

@@ -13,8 +13,8 @@ from collections.abc import Callable, Sequence
 import apache_beam as beam
 from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions
 
-from beam_retrain.pipelines.engines.environment import runner_of
 from beam_retrain.pipelines.engines.findings import explain
+from beam_retrain.pipelines.engines.runners import runner_of
 from beam_retrain.pipelines.jobs.capture import kept_from_terminal
 from beam_retrain.pipelines.jobs.forked_workers import forked_workers
 from beam_retrain.pipelines.jobs.local_runner import deaths_told, local_runner

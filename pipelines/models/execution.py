@@ -12,11 +12,11 @@ from apache_beam.options.pipeline_options import (
   DirectOptions,
   PipelineOptions,
   PortableOptions,
-  StandardOptions,
 )
 from apache_beam.runners.runner import PipelineResult
 
-from beam_retrain.pipelines.engines.dataflow import ONE_CONTAINER, is_dataflow
+from beam_retrain.pipelines.engines.dataflow import ONE_CONTAINER
+from beam_retrain.pipelines.engines.runners import is_dataflow, is_local
 from beam_retrain.pipelines.models.batch_size import find_batch, keep_batch, probe_batch
 from beam_retrain.pipelines.models.trunk_sources import Trunk
 from beam_retrain.transforms.bottlenecks.model_handler import BATCH_METRIC
@@ -33,7 +33,6 @@ from beam_retrain.transforms.shards.worker_metrics import TRUNK_IMAGES, TRUNK_LO
 LEAST_IMAGES = 2_000
 """A job of fewer images is over before a probe has paid."""
 
-_LOCAL = ("fnapirunner", "directrunner", "bundlebaseddirectrunner", "switchingdirectrunner", "prismrunner")
 _LOOPBACK_PROCESSES = "use_loopback_process_worker=true"
 
 
@@ -85,12 +84,6 @@ class Execution:
 
 def _count(number: int, one: str, more: str) -> str:
   return f"{number or 'all'} {one if number == 1 else more}"
-
-
-def is_local(options: PipelineOptions) -> bool:
-  """Says whether the runner's workers are on this machine, and this process's cores are theirs."""
-  runner = (options.view_as(StandardOptions).runner or "FnApiRunner").rsplit(".", 1)[-1].lower()
-  return runner in _LOCAL
 
 
 def worker_processes(options: PipelineOptions) -> int:

@@ -193,7 +193,7 @@ def _load(handle: str, path: str, weights: str | None, input_px: int | None) -> 
     return _load_keras(handle, weights, input_px)
   if os.path.isdir(path) or _is_hub_handle(handle):
     return _load_saved_model(handle, path, input_px)
-  raise InputError(f"{flag('trunk')} {handle} is no folder and no TF Hub handle: give one of {HELP}.")
+  raise InputError(f"{flag('trunk')} {handle} is neither a folder nor a TF Hub handle: give one of {HELP}.")
 
 
 def _saved_model_entry(fingerprint: str) -> str:

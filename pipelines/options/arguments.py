@@ -13,10 +13,10 @@ from collections.abc import Sequence
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
 from apache_beam.runners import create_runner
 
-from beam_retrain.pipelines.engines.checks import refuse_engine
-from beam_retrain.pipelines.engines.dataflow import is_dataflow, settle
-from beam_retrain.pipelines.engines.environment import elsewhere
-from beam_retrain.pipelines.engines.options import add_engine_options, refuse_other_engines
+from beam_retrain.pipelines.engines.checks import validate_engine
+from beam_retrain.pipelines.engines.dataflow import configure_dataflow
+from beam_retrain.pipelines.engines.options import add_engine_options, validate_engine_options
+from beam_retrain.pipelines.engines.runners import is_dataflow, remote_master
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.run.argparse_internals import flags_of
 from beam_retrain.transforms.core.run.cli import (
@@ -87,7 +87,7 @@ def parse_job(parser: argparse.ArgumentParser, argv: Sequence[str]) -> tuple[arg
     InputError: as there; or the engine cannot be used.
   """
   namespace, options = parse_with_beam_options(parser, argv)
-  refuse_engine(parser.prog, options)
+  validate_engine(parser.prog, options)
   return namespace, options
 
 
@@ -143,8 +143,8 @@ def read_pipeline_options(prog: str, flags: object, arguments: Sequence[str]) ->
       create_runner(runner)
     except (ValueError, ImportError) as error:
       raise InputError(f"{prog}: --runner {runner}: {str(error).rstrip('.')}.") from error
-  refuse_other_engines(prog, runner, arguments)
-  settle(prog, flags, options)
+  validate_engine_options(prog, runner, arguments)
+  configure_dataflow(prog, flags, options)
   return options
 
 
@@ -156,7 +156,7 @@ def refuse_unreachable(options: PipelineOptions, *paths: str | Sequence[str] | N
   """
   if not is_dataflow(options):  # whose workers may have other credentials, and its service asks by itself
     check_reachable(*paths)
-  if master := elsewhere(options):
+  if master := remote_master(options):
     flat = [path for given in paths for path in ([given] if isinstance(given, str) else given or ())]
     local = [path for path in flat if files.is_local(path)]
     if local:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from beam_retrain.pipelines.engines.checks import refuse_engine
+from beam_retrain.pipelines.engines.checks import validate_engine
 from beam_retrain.pipelines.options.arguments import read_pipeline_options, separate_beam_options
 from beam_retrain.transforms.core.run.request import NO_FLAG, Request
 
@@ -44,5 +44,5 @@ class JobRequest(Request):
     """
     options = read_pipeline_options(self.prog(), self, self.beam_options)
     if check_engine:
-      refuse_engine(self.prog(), options)
+      validate_engine(self.prog(), options)
     return options

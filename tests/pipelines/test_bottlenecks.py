@@ -198,7 +198,7 @@ def test_a_killed_run_goes_on_with_the_shards_that_were_not_finished(tiny_trunk,
     (("--batch_size=0",), "0 is not at least 1"),
     (("--batch_size=many",), "--batch_size: 'many' is not a whole number"),
     (("--trunk_input_px=-1",), "-1 is not at least 1"),
-    (("--trunk=/nowhere/at/all",), "is no folder and no TF Hub handle"),
+    (("--trunk=/nowhere/at/all",), "is neither a folder nor a TF Hub handle"),
   ],
 )
 def test_what_cannot_work_is_told_before_the_long_work(tree, tiny_trunk, tmp_path, more, sentence):

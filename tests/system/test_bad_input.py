@@ -132,7 +132,7 @@ def test_images_of_every_bad_kind(tree, tiny_trunk, tmp_path, capsys):
 @pytest.mark.parametrize(
   ("more", "words"),
   [
-    (["--trunk=/nowhere"], ("/nowhere is no folder and no TF Hub handle",)),
+    (["--trunk=/nowhere"], ("/nowhere is neither a folder nor a TF Hub handle",)),
     (["--trunk=http://localhost:9/hub/1"], ("TF Hub cannot be reached", "TFHUB_CACHE_DIR", "--trunk bundled")),
     (["--trunk=keras:InceptionV3", "--trunk_weights=gone.h5"], ("gone.h5", "no such file")),
     (["--testing_percentage=0.001"], ("no testing image of classes 'ant', 'bee'", "--testing_percentage")),

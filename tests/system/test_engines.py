@@ -14,7 +14,7 @@ import pytest
 
 from beam_retrain.pipelines.cli import main
 from beam_retrain.pipelines.jobs.runner import FAILED
-from tests.pipelines.engines.test_job_server import write_jar
+from tests.pipelines.engines.test_jars import write_jar
 from tests.system.engine_suite import (
   ONE_WORKER,
   EngineSuite,

@@ -12,11 +12,11 @@ import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from beam_retrain.pipelines.cli import main
-from beam_retrain.pipelines.engines.checks import look_at_engine
-from beam_retrain.pipelines.engines.environment import environment_of, is_embedded
+from beam_retrain.pipelines.engines.checks import check_engine
 from beam_retrain.pipelines.engines.findings import Severity
+from beam_retrain.pipelines.engines.runners import environment_of, is_embedded
 from beam_retrain.pipelines.options.arguments import refuse_unreachable
-from tests.pipelines.engines.test_job_server import write_jar
+from tests.pipelines.engines.test_jars import write_jar
 
 _JAVA = f"--job_server_java_launcher={sys.executable}"  # some program that is there; nothing is started here
 _SPARK_CLASS = "org.apache.beam.runners.spark.SparkJobServerDriver"
@@ -52,7 +52,7 @@ def spark(tmp_path) -> list[str]:
 
 
 def said_of(*flags: str) -> list[str]:
-  return [str(finding) for finding in look_at_engine(PipelineOptions(flags=list(flags)))]
+  return [str(finding) for finding in check_engine(PipelineOptions(flags=list(flags)))]
 
 
 @pytest.mark.parametrize("runner", ["FnApiRunner", "DirectRunner", "PrismRunner", "DataflowRunner"])
@@ -75,7 +75,7 @@ def test_an_engine_that_can_be_had_is_not_refused(flink, spark):
 def test_without_java(flink):
   (said,) = said_of(*flink, "--flink_master=[local]", "--job_server_java_launcher=/nowhere/java")
   assert said == (
-    "problem: Java: the job server needs it, and /nowhere/java is not there: install Java 17, or give its path with"
+    "problem: Java: the job server needs it, and /nowhere/java does not exist: install Java 17, or give its path with"
     " --job_server_java_launcher."
   )
 
@@ -88,7 +88,7 @@ def test_jars_that_are_not_the_engine_s(tmp_path):
   damaged.write_bytes(b"PK")
   for jar, cause in (
     (tmp_path / "none.jar", "it cannot be read (No such file or directory)"),
-    (damaged, "it is no jar, or damaged (File is not a zip file)"),
+    (damaged, "it is not a jar, or damaged (File is not a zip file)"),
     (write_jar(tmp_path / "spark.jar", main_class=_SPARK_CLASS), f"of this engine (its main class is {_SPARK_CLASS})"),
     (moved, "the jars that it names are not beside it"),
   ):
@@ -109,7 +109,7 @@ def test_a_job_server_that_can_neither_be_found_nor_fetched(tmp_path, monkeypatc
   (said,) = said_of(*cached)
   name = said.split()[3]
   assert name.startswith("beam-runners-flink-1.19-job-server-")
-  assert said.startswith(f"problem: job server: {name} is neither in {tmp_path} nor to be had from Maven Central (")
+  assert said.startswith(f"problem: job server: {name} is not in {tmp_path}, and Maven Central does not give it (")
   (tmp_path / name).write_bytes(b"")
   assert said_of(*cached) == []
 
@@ -120,19 +120,27 @@ def test_masters_that_do_not_answer(flink, spark, closed_port, somebody_else):
     (
       [*flink, f"--flink_master=127.0.0.1:{closed_port}"],
       "--flink_master",
-      "nobody answers there (Connection refused)",
+      "nothing answers there (Connection refused)",
     ),
-    ([*flink, f"--flink_master=127.0.0.1:{somebody_else}"], "--flink_master", "is no JobManager of Flink (HTTP 404)"),
-    ([*spark, f"--spark_master_url=spark://127.0.0.1:{closed_port}"], "--spark_master_url", "nobody answers there"),
-    ([*spark, "--spark_master_url=127.0.0.1:7077"], "--spark_master_url", "it is no master: give spark://HOST:PORT"),
+    (
+      [*flink, f"--flink_master=127.0.0.1:{somebody_else}"],
+      "--flink_master",
+      "not a JobManager of Flink (HTTP 404)",
+    ),
+    ([*spark, f"--spark_master_url=spark://127.0.0.1:{closed_port}"], "--spark_master_url", "nothing answers there"),
+    ([*spark, "--spark_master_url=127.0.0.1:7077"], "--spark_master_url", "it is not a master: give spark://HOST:PORT"),
     (
       ["--runner=PortableRunner", f"--job_endpoint=127.0.0.1:{closed_port}"],
       "--job_endpoint",
-      "nobody answers there (Connection refused): start the job server",
+      "nothing answers there (Connection refused): start the job server",
     ),
-    (["--runner=PortableRunner", "--job_endpoint=localhost:x"], "--job_endpoint", "it is no HOST:PORT"),
+    (["--runner=PortableRunner", "--job_endpoint=localhost:x"], "--job_endpoint", "it is not HOST:PORT"),
     (["--runner=PortableRunner"], "--runner=PortableRunner", "it needs a job server: give its HOST:PORT"),
-    (["--runner=PrismRunner", "--prism_location=/nowhere/prism"], "--prism_location", "it is not there: give the path"),
+    (
+      ["--runner=PrismRunner", "--prism_location=/nowhere/prism"],
+      "--prism_location",
+      "does not exist: give the path",
+    ),
   ):
     (said,) = said_of(*flags, environment)
     assert said.startswith(f"problem: {thing}")
@@ -142,15 +150,18 @@ def test_masters_that_do_not_answer(flink, spark, closed_port, somebody_else):
 @pytest.mark.parametrize(
   ("flags", "cause"),
   [
-    (["--environment_type=EXTERNAL"], "nothing says where workers are: give the HOST:PORT of a worker pool"),
-    (["--environment_type=PROCESS"], "nothing says what starts a worker: give --environment_config="),
-    (["--environment_type=PROCESS", "--environment_config=boot.sh"], "boot.sh is no JSON object"),
-    (["--environment_type=PROCESS", '--environment_config={"command": "/nowhere/boot"}'], "/nowhere/boot is not there"),
+    (["--environment_type=EXTERNAL"], "no address of the workers is given: give the HOST:PORT of a worker pool"),
+    (["--environment_type=PROCESS"], "no command that starts a worker is given: give --environment_config="),
+    (["--environment_type=PROCESS", "--environment_config=boot.sh"], "boot.sh is not a JSON object"),
+    (
+      ["--environment_type=PROCESS", '--environment_config={"command": "/nowhere/boot"}'],
+      "/nowhere/boot does not exist",
+    ),
     (
       ["--environment_type=PROCESS", "--environment_options=process_command=/nowhere/boot"],
-      "/nowhere/boot is not there",
+      "/nowhere/boot does not exist",
     ),
-    (["--environment_type=DOCKER"], "Beam's own image, which the workers would be, has no beam-retrain: name an image"),
+    (["--environment_type=DOCKER"], "workers would run in Beam's own image, which has no beam-retrain: name an image"),
   ],
 )
 def test_workers_that_cannot_be_or_have_no_package(flink, flags, cause):
@@ -176,7 +187,7 @@ def test_workers_of_a_cluster_are_containers_unless_something_else_is_said(flink
 
 def test_loopback_to_other_machines_is_doubtful(flink):
   found = list(
-    look_at_engine(PipelineOptions(flags=[*flink, "--flink_master=a.invalid:1", "--environment_type=LOOPBACK"]))
+    check_engine(PipelineOptions(flags=[*flink, "--flink_master=a.invalid:1", "--environment_type=LOOPBACK"]))
   )
   assert [finding.severity for finding in found] == [Severity.PROBLEM, Severity.WARNING]
   assert "do not reach this process" in str(found[1])
@@ -192,7 +203,7 @@ def test_worker_processes_of_loopback_need_a_python_on_path(flink, tmp_path, mon
   python.chmod(0o700)
   monkeypatch.chdir(tmp_path)
   (said,) = said_of(*flags)
-  assert f"workers are started with {python}, which has not both Beam and beam-retrain: put " in said
+  assert f"workers are started with {python}, which does not have both Beam and beam-retrain: put " in said
   monkeypatch.setenv("PYTHONPATH", ":".join(sys.path))
   python.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
   assert said_of(*flags) == []
@@ -218,7 +229,7 @@ def test_the_workers_command_is_asked_whether_it_has_the_package(flink, tmp_path
   boot.write_text("#!/bin/sh\necho Usage of boot: >&2; exit 2\n")
   assert said_of(*embedded) == []
   boot.unlink()
-  assert "is not there" in said_of(*embedded)[0]
+  assert "does not exist" in said_of(*embedded)[0]
   assert len(said_of(*flags, "--flink_master=a.invalid:1")) == 1  # the master alone
 
 
@@ -240,7 +251,7 @@ def test_each_job_command_refuses_it_before_its_work(command, closed_port, flink
   master = f"--flink_master=127.0.0.1:{closed_port}"
   assert main([*command, *flink, master, "--environment_type=LOOPBACK"]) == 2
   said = capsys.readouterr().err
-  assert said.startswith(f"beam-retrain {command[0]}: {master}: nobody answers there (Connection refused): start")
+  assert said.startswith(f"beam-retrain {command[0]}: {master}: nothing answers there (Connection refused): start")
   assert said.count("\n") == 1
   assert sorted(tmp_path.iterdir()) == before
 

@@ -70,7 +70,7 @@ def embedding(tmp_path_factory, small_images, tiny_trunk) -> Path:
     *(f"--output={folder}/output", "--precision=float32", "--runtime=tensorflow", f"--sdk_container_image={_IMAGE}"),
   )
   assert launched.returncode == 0, launched.stderr
-  assert "is for Dataflow to run" in launched.stdout
+  assert "run it on Dataflow" in launched.stdout
   assert not (folder / "output" / "COMPLETED").exists()
   return folder
 
@@ -199,13 +199,13 @@ def test_the_exit_code_is_2():
 @pytest.mark.parametrize("flag", ["--template_location=gs://bucket/job.json", "--dry_run=True"])
 def test_a_command_of_several_jobs_cannot_be_built_only(flag):
   words = ("--model=gs://bucket/model", "--input=gs://bucket/images")
-  with pytest.raises(InputError, match=f"{flag.split('=')[0]} is for a command that is done with one job"):
+  with pytest.raises(InputError, match=f"{flag.split('=')[0]} is for a command of one job"):
     _parse(reevaluate, *words, "--history=gs://bucket/history", *_CLOUD, _TEMP, flag)
 
 
 def test_an_evaluation_is_no_template():
   words = ("--model=gs://bucket/model", "--input=gs://bucket/images", "--output=gs://bucket/evaluation")
-  with pytest.raises(InputError, match="--template_location is for a command that is done with one job"):
+  with pytest.raises(InputError, match="--template_location is for a command of one job"):
     _parse(evaluate, *words, *_CLOUD, _TEMP, "--template_location=gs://bucket/job.json")
 
 
@@ -213,7 +213,7 @@ def test_building_a_job_takes_no_finished_output_away(bottlenecks_folder, small_
   words = (f"--input={small_images}", f"--trunk={tiny_trunk}", f"--output={bottlenecks_folder}")
   refused = _run("-m", "beam_retrain.pipelines.bottlenecks", *words, *_CLOUD, _TEMP, "--dry_run=True")
   assert refused.returncode == 2
-  assert "is finished, and building a job would empty it" in refused.stderr
+  assert "is finished, and building a job would delete it" in refused.stderr
   assert (bottlenecks_folder / "COMPLETED").exists()
 
 

@@ -1,4 +1,4 @@
-"""What is read of a job server's jar."""
+"""Reading a job server's jar."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from beam_retrain.pipelines.engines.job_server import JobServerJar, flink_line, read_job_server
+from beam_retrain.pipelines.engines.checks import flink_line, read_jar
 
 _FLINK = "org.apache.beam.runners.flink.FlinkJobServerDriver"
 
@@ -27,7 +27,7 @@ def write_jar(path: Path, main_class: str = _FLINK, libraries: tuple[str, ...] =
 
 def test_a_jar_that_holds_all(tmp_path):
   jar = write_jar(tmp_path / "fat.jar", version="1.20.1")
-  assert read_job_server(str(jar)) == JobServerJar(_FLINK, "1.20", True)
+  assert read_jar(str(jar)) == (_FLINK, "1.20", True)
 
 
 def test_a_jar_that_names_others(tmp_path):
@@ -35,27 +35,27 @@ def test_a_jar_that_names_others(tmp_path):
     f"lib/{name}.jar" for name in ("beam-runners-core-java-2.62.0", "flink-runtime-1.19.0", "flink-core-1.18")
   )
   jar = write_jar(tmp_path / "thin.jar", libraries=names)
-  assert read_job_server(str(jar)) == JobServerJar(_FLINK, "1.19", False)
+  assert read_jar(str(jar)) == (_FLINK, "1.19", False)
   (tmp_path / "lib").mkdir()
   (tmp_path / names[1]).write_bytes(b"")
-  assert read_job_server(str(jar)) == JobServerJar(_FLINK, "1.19", True)
+  assert read_jar(str(jar)) == (_FLINK, "1.19", True)
 
 
 def test_a_jar_of_something_else(tmp_path):
   jar = write_jar(tmp_path / "other.jar", main_class="org.other.Main")
-  assert read_job_server(str(jar)) == JobServerJar("org.other.Main", "", True)
+  assert read_jar(str(jar)) == ("org.other.Main", "", True)
 
 
 def test_no_jar(tmp_path):
   (tmp_path / "page.jar").write_text("<html>404</html>")
   with pytest.raises(ValueError, match="not a zip file"):
-    read_job_server(str(tmp_path / "page.jar"))
+    read_jar(str(tmp_path / "page.jar"))
   with zipfile.ZipFile(tmp_path / "images.zip", "w") as images:
     images.writestr("a.jpg", b"")
   with pytest.raises(ValueError, match=r"META-INF/MANIFEST\.MF"):
-    read_job_server(str(tmp_path / "images.zip"))
+    read_jar(str(tmp_path / "images.zip"))
   with pytest.raises(FileNotFoundError):
-    read_job_server(str(tmp_path / "none.jar"))
+    read_jar(str(tmp_path / "none.jar"))
 
 
 def test_a_line_is_two_numbers():
