@@ -215,9 +215,7 @@ def _describe_job(result: ProbeResult, options: PipelineOptions, timeout_secs: i
     known = explain(result.error or result.log)
     if result.is_late:
       cause = f"{runner} did not do a tiny job within {timeout_secs} seconds" + (f", as {known[0]}" if known else "")
-      remedy = (
-        "find out what it waits for, usually workers, and end the tiny job there; --timeout_secs allows it longer"
-      )
+      remedy = "find out what it waits for, usually workers, and end the tiny job there; or raise --timeout_secs"
     else:
       cause = known[0] if known else f"a tiny job failed ({result.error})"
       remedy = "try the job on this machine, without --runner, to see whether it is the engine"
