@@ -18,6 +18,7 @@ from beam_retrain.reporting.html_tables import (
   Gallery,
   Labels,
   Matrix,
+  View,
   confusion,
   label_table,
   slice_tables,
@@ -116,7 +117,7 @@ def _environment() -> jinja2.Environment:
   return environment
 
 
-def _view(report: Report) -> dict[str, Any]:
+def _view(report: Report) -> View:
   metrics = report.metrics
   models = metrics.models
   state, sentence = headline(metrics)
@@ -160,7 +161,7 @@ def _with_interval(rate: float | None, bounds: Interval | None) -> str:
   return percent(rate) + (f" ({interval(bounds)})" if bounds else "")
 
 
-def _figures(name: str, model: ModelMetrics) -> dict[str, Any]:
+def _figures(name: str, model: ModelMetrics) -> View:
   known = model.accuracy is not None
   more = [
     ("right among the first 3", _with_interval(model.top_3_accuracy, model.top_3_accuracy_interval)),
@@ -183,7 +184,7 @@ def _has_gallery(report: Report, name: str, model: ModelMetrics) -> bool:
   return bool(report.images_of(name, "mistakes")) or model.total == model.correct
 
 
-def _part(report: Report, name: str, matrix: Matrix, gallery: Gallery) -> dict[str, Any]:
+def _part(report: Report, name: str, matrix: Matrix, gallery: Gallery) -> View:
   """Returns one model's matrix, mistakes, suspicious labels and calibration."""
   model = report.metrics.models[name]
   total_wrong = model.total - model.correct
@@ -201,7 +202,7 @@ def _part(report: Report, name: str, matrix: Matrix, gallery: Gallery) -> dict[s
   }
 
 
-def _suspicious(report: Report, name: str, gallery: Gallery) -> dict[str, Any] | None:
+def _suspicious(report: Report, name: str, gallery: Gallery) -> View | None:
   found = report.metrics.models[name].suspicious
   shown = sorted(report.images_of(name, "suspicious"), key=lambda image: (-image.confidence, image.key))
   if not found or (found.images and not shown):
@@ -214,7 +215,7 @@ def _suspicious(report: Report, name: str, gallery: Gallery) -> dict[str, Any] |
   }
 
 
-def _calibration(prefix: str, calibration: Calibration) -> dict[str, Any]:
+def _calibration(prefix: str, calibration: Calibration) -> View:
   seen = [row for row in calibration.bins if row.images]
   sentence = calibrated(calibration)
   name, description = f"reliability-{prefix}", f"Reliability diagram. {sentence}"
@@ -234,7 +235,7 @@ def _calibration(prefix: str, calibration: Calibration) -> dict[str, Any]:
   }
 
 
-def _comparison(report: Report, name: str, comparison: ComparisonResult, gallery: Gallery) -> dict[str, Any]:
+def _comparison(report: Report, name: str, comparison: ComparisonResult, gallery: Gallery) -> View:
   baseline = comparison.baseline
   of_candidate = name == CANDIDATE  # compared with the model, whatever the baseline of that is called
   against = "the model tonight" if of_candidate else shortened(baseline or "")
@@ -287,7 +288,7 @@ def _compared_figures(comparison: ComparisonResult, before: str, now: str, of_ca
   return figures
 
 
-def _trend(nights: Sequence[TrendPoint], metrics: Metrics) -> dict[str, Any]:
+def _trend(nights: Sequence[TrendPoint], metrics: Metrics) -> View:
   """Returns the nights' accuracy, and the recall of the labels that are worst tonight."""
   names = [night.night for night in nights]
   gate = metrics.model.gates.get("min_accuracy")
@@ -340,7 +341,7 @@ def _small_trend(
   return charts.small_trend(names, rates, limits, f"trend-{place}", description)
 
 
-def _quarantine(metrics: Metrics, rows: Sequence[Sequence[Any]]) -> dict[str, Any]:
+def _quarantine(metrics: Metrics, rows: Sequence[Sequence[Any]]) -> View:
   found = metrics.model.quarantined or QuarantineCounts(len(rows), {})
   return {
     "total": found.total,
@@ -354,7 +355,7 @@ def _quarantine(metrics: Metrics, rows: Sequence[Sequence[Any]]) -> dict[str, An
   }
 
 
-def _made(metrics: Metrics, info: RunInfo) -> dict[str, Any]:
+def _made(metrics: Metrics, info: RunInfo) -> View:
   settings, trunk = info.settings, info.trunk
   # A night names each of its models, an evaluation its only one.
   paths = dict(sorted(info.models.items())) or {"model": info.model or ""}

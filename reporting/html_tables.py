@@ -27,6 +27,9 @@ MAX_MATRIX_LABELS = 40
 MAX_ROWS = 100
 MAX_SLICED_COLUMNS = 20
 MAX_SLICES = 50
+View = dict[str, Any]
+"""What a template shows: texts, numbers, and lists of such."""
+
 _THUMBNAIL_BUDGET = 7_000_000  # characters
 _SCALES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 
@@ -51,7 +54,7 @@ class Labels:
     return self._places[label]
 
 
-def label_table(model: ModelMetrics, candidate: ModelMetrics | None, matrix: Matrix) -> dict[str, Any]:
+def label_table(model: ModelMetrics, candidate: ModelMetrics | None, matrix: Matrix) -> View:
   """Returns the rows of the table of labels, in their order; of very many, those with the lowest F1."""
   labels = Labels(model.labels)
   shown = sorted(lowest_f1(model.rows, MAX_ROWS), key=lambda row: labels.place(row.label))
@@ -85,7 +88,7 @@ def _scale(rates: Sequence[float | None]) -> float:
   return next(scale for scale in _SCALES if scale >= min(1.25 * most, 1.0))
 
 
-def _rate(rate: float | None, bounds: Interval | None, scale: float) -> dict[str, Any]:
+def _rate(rate: float | None, bounds: Interval | None, scale: float) -> View:
   """Returns a rate in words, and the bar of what is missing to 100 %, in percent of the bar's full width."""
   if rate is None:
     return {"text": percent(None), "interval": "", "bar": None, "whisker": None}
@@ -102,7 +105,7 @@ def _rate(rate: float | None, bounds: Interval | None, scale: float) -> dict[str
   }
 
 
-def _confused(row: LabelRow, labels: Labels, matrix: Matrix) -> dict[str, Any] | None:
+def _confused(row: LabelRow, labels: Labels, matrix: Matrix) -> View | None:
   other = row.most_confused_with
   if not other:
     return None
@@ -132,8 +135,8 @@ class Matrix:
   left_out: int
   mistakes: str
   cells: Mapping[tuple[int, int], int]
-  legend: list[dict[str, Any]]
-  rows: list[dict[str, Any]]
+  legend: list[View]
+  rows: list[View]
 
 
 def cell_id(prefix: str, cell: tuple[int, int]) -> str:
@@ -175,7 +178,7 @@ def confusion(model: ModelMetrics, prefix: str, linked: bool = True) -> Matrix:
   )
 
 
-def _cell(number: int, cell: tuple[int, int], names: Sequence[str], most: int, prefix: str | None) -> dict[str, Any]:
+def _cell(number: int, cell: tuple[int, int], names: Sequence[str], most: int, prefix: str | None) -> View:
   actual, predicted = cell
   if actual == predicted:
     return {"right": True, "text": count(number) if number else "", "level": 0, "target": None, "name": ""}
@@ -190,7 +193,7 @@ def _cell(number: int, cell: tuple[int, int], names: Sequence[str], most: int, p
   }
 
 
-def _legend(most: int) -> list[dict[str, Any]]:
+def _legend(most: int) -> list[View]:
   numbers = sorted({1, most // 9, most // 3, most} - {0}) if most else []
   return [{"level": heat_level(number, most), "number": count(number)} for number in numbers]
 
@@ -202,10 +205,10 @@ class Gallery:
     self._labels = labels
     self._room = _THUMBNAIL_BUDGET
 
-  def shown(self, images: Sequence[ShownImage]) -> list[dict[str, Any]]:
+  def shown(self, images: Sequence[ShownImage]) -> list[View]:
     return list(map(self._shown, images))
 
-  def _shown(self, image: ShownImage) -> dict[str, Any]:
+  def _shown(self, image: ShownImage) -> View:
     thumbnail = image.thumbnail or ""
     usable = thumbnail.startswith("data:image/") and len(thumbnail) <= self._room
     self._room -= len(thumbnail) if usable else 0
@@ -223,7 +226,7 @@ class Gallery:
       "baseline_confidence": "" if before is None else percent(before / 100, 1),
     }
 
-  def mistakes(self, images: Sequence[ShownImage], model: ModelMetrics, matrix: Matrix) -> list[dict[str, Any]]:
+  def mistakes(self, images: Sequence[ShownImage], model: ModelMetrics, matrix: Matrix) -> list[View]:
     """Returns label by label its groups of images, one per predicted label, the most frequent first.
 
     Every mistake that the matrix shows has a group, if an empty one, so that its cell leads somewhere. Labels that are
@@ -255,7 +258,7 @@ class Gallery:
     table: Sequence[Sequence[int]],
     labels: Labels,
     prefix: str,
-  ) -> Iterator[dict[str, Any]]:
+  ) -> Iterator[View]:
     size = len(table)
     numbers = {cell: table[cell[0]][cell[1]] if max(cell) < size else len(groups[cell]) for cell in cells}
     # Those with images first: the others are a line each, below.
@@ -270,12 +273,12 @@ class Gallery:
       }
 
 
-def slice_tables(slices: Mapping[str, ColumnSlices]) -> list[dict[str, Any]]:
+def slice_tables(slices: Mapping[str, ColumnSlices]) -> list[View]:
   """Returns a table per column of the manifest: its slices, the lowest accuracy first."""
   return [_slice_table(column, found) for column, found in list(slices.items())[:MAX_SLICED_COLUMNS]]
 
 
-def _slice_table(column: str, found: ColumnSlices) -> dict[str, Any]:
+def _slice_table(column: str, found: ColumnSlices) -> View:
   rows = sorted(found.values.items(), key=lambda entry: (entry[1].accuracy, entry[0]))
   others = []
   if small := found.small:
@@ -293,7 +296,7 @@ def _slice_table(column: str, found: ColumnSlices) -> dict[str, Any]:
   }
 
 
-def _slice_row(name: str, figures: SliceFigures, scale: float) -> dict[str, Any]:
+def _slice_row(name: str, figures: SliceFigures, scale: float) -> View:
   return {
     "value": shortened(name),
     "images": count(figures.images),

@@ -256,15 +256,6 @@ def plan(request: ReevaluateRequest, today: datetime.date) -> Job:
     for trunk in trunks.values()
   ]
   working = history.working_folder(request.history, date, info.request)
-  compare = CompareNights(
-    parts_folder=files.join(working, PARTS_FOLDER),
-    output=working,
-    models=list(models),
-    baseline=baseline.predictions if baseline else None,
-    baseline_name=baseline.name if baseline else None,
-    manifest=request.manifest,
-    min_slice_size=request.min_slice_size,
-  )
   return Job(
     request=request,
     options=options,
@@ -277,7 +268,7 @@ def plan(request: ReevaluateRequest, today: datetime.date) -> Job:
     baseline=baseline,
     reuse=reuse,
     scorer=ScoreWithHeads(heads),
-    compare=compare,
+    compare=_compare_with(baseline, working, request),
     info=info,
   )
 
@@ -295,6 +286,18 @@ def _report_damaged(damaged: Sequence[Damaged], date: str, baseline: Baseline | 
   for name, why in damaged:
     if name < date and (baseline is None or name > baseline.name):
       print(f"the night {name} is damaged and not compared with: {why}", file=sys.stderr)
+
+
+def _compare_with(baseline: Baseline | None, working: str, request: ReevaluateRequest) -> CompareNights:
+  return CompareNights(
+    parts_folder=files.join(working, PARTS_FOLDER),
+    output=working,
+    models=[MODEL, *([CANDIDATE] if request.candidate else [])],
+    baseline=baseline.predictions if baseline else None,
+    baseline_name=baseline.name if baseline else None,
+    manifest=request.manifest,
+    min_slice_size=request.min_slice_size,
+  )
 
 
 def _settings(

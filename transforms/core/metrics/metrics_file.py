@@ -31,6 +31,10 @@ from beam_retrain.transforms.core.metrics.figures import (
 
 METRICS_FILE = "metrics.json"
 
+Json = dict[str, Any]
+Entries = Mapping[str, Any]
+"""A JSON object, as it is written and as it is read."""
+
 _KEYS = {
   "images": "pictures",
   "low": "from",
@@ -53,7 +57,7 @@ def write_metrics(metrics: Metrics) -> str:
   return f"{_layout(metrics_to_json(metrics))}\n"
 
 
-def metrics_to_json(metrics: Metrics) -> dict[str, Any]:
+def metrics_to_json(metrics: Metrics) -> Json:
   """Returns the contents of `metrics.json`, in its order; `metrics_from_json` is the inverse."""
   model = model_to_json(metrics.model)
   about = {
@@ -70,11 +74,11 @@ def metrics_to_json(metrics: Metrics) -> dict[str, Any]:
   return {**_known(about), **model, **candidate, "verdict": metrics.verdict}
 
 
-def model_to_json(model: ModelMetrics) -> dict[str, Any]:
+def model_to_json(model: ModelMetrics) -> Json:
   """Returns the figures of one model as JSON values; `model_from_json` is the inverse."""
   names = [field.name for field in dataclasses.fields(model)]
   measured = {_key(name): _to_json(getattr(model, name)) for name in names[: names.index("rows")]}
-  slices: dict[str, dict[str, Any]] = {} if model.slices is None else {"slices": {}, "slices_beside": {}}
+  slices: dict[str, Json] = {} if model.slices is None else {"slices": {}, "slices_beside": {}}
   for column, found in (model.slices or {}).items():
     slices["slices"][column] = {value: _to_json(row) for value, row in found.values.items()}
     slices["slices_beside"][column] = _beside_to_json(found)
@@ -95,25 +99,25 @@ def model_to_json(model: ModelMetrics) -> dict[str, Any]:
   }
 
 
-def _known(entries: Mapping[str, Any]) -> dict[str, Any]:
+def _known(entries: Entries) -> Json:
   return {key: value for key, value in entries.items() if value is not None}
 
 
-def _row_to_json(row: LabelRow) -> dict[str, Any]:
+def _row_to_json(row: LabelRow) -> Json:
   entries = {name: value for name, value in vars(row).items() if not name.endswith(("_low", "_high"))}
   del entries["label"]
   intervals = {f"{rate}_interval_95": _to_json(row.interval(rate)) for rate in ("recall", "precision")}
   return {**entries, **intervals, "most_confused_with": row.most_confused_with or None}
 
 
-def _beside_to_json(column: ColumnSlices) -> dict[str, Any]:
+def _beside_to_json(column: ColumnSlices) -> Json:
   small = column.small
   pooled = small and {"slices": small.slices, "fewer_than": small.fewer_than, **_to_json(small.figures)}
   return {"small": pooled, "unlisted": _to_json(column.unlisted)}
 
 
-def _gate_to_json(gate: GateResult) -> dict[str, Any]:
-  entries: dict[str, Any] = _to_json(gate)
+def _gate_to_json(gate: GateResult) -> Json:
+  entries: Json = _to_json(gate)
   if gate.failing is None:
     del entries["failing"]
   return entries
@@ -150,7 +154,7 @@ def _layout(value: Any, indent: str = "") -> str:
 _Record = TypeVar("_Record")
 
 
-def metrics_from_json(entries: Mapping[str, Any], required: Collection[str] = ()) -> Metrics:
+def metrics_from_json(entries: Entries, required: Collection[str] = ()) -> Metrics:
   """Returns the contents of a `metrics.json` of any version.
 
   Args:
@@ -181,7 +185,7 @@ def metrics_from_json(entries: Mapping[str, Any], required: Collection[str] = ()
   )
 
 
-def model_from_json(entries: Mapping[str, Any]) -> ModelMetrics:
+def model_from_json(entries: Entries) -> ModelMetrics:
   """Returns the figures of one model."""
   rows, columns, beside = entries.get("per_label", {}), entries.get("slices"), entries.get("slices_beside", {})
   plain = {key: value for key, value in entries.items() if not isinstance(value, dict)}
@@ -203,12 +207,12 @@ def model_from_json(entries: Mapping[str, Any]) -> ModelMetrics:
   )
 
 
-def _calibration_from_json(entries: Mapping[str, Any]) -> Calibration:
+def _calibration_from_json(entries: Entries) -> Calibration:
   bins = tuple(_record(CalibrationBin, row) for row in entries["bins"])
   return Calibration(bins, entries["expected_calibration_error"])
 
 
-def _row_from_json(label: str, entries: Mapping[str, Any]) -> LabelRow:
+def _row_from_json(label: str, entries: Entries) -> LabelRow:
   bounds = {}
   for rate in ("recall", "precision"):
     bounds[f"{rate}_low"], bounds[f"{rate}_high"] = entries.get(f"{rate}_interval_95") or (None, None)
@@ -216,7 +220,7 @@ def _row_from_json(label: str, entries: Mapping[str, Any]) -> LabelRow:
   return _record(LabelRow, {**entries, **bounds, "label": label, "most_confused_with": confused})
 
 
-def _column_from_json(values: Mapping[str, Any], beside: Mapping[str, Any]) -> ColumnSlices:
+def _column_from_json(values: Entries, beside: Entries) -> ColumnSlices:
   small = beside.get("small")
   return ColumnSlices(
     {value: _slice_from_json(row) for value, row in values.items()},
@@ -225,18 +229,18 @@ def _column_from_json(values: Mapping[str, Any], beside: Mapping[str, Any]) -> C
   )
 
 
-def _slice_from_json(entries: Mapping[str, Any]) -> SliceFigures:
+def _slice_from_json(entries: Entries) -> SliceFigures:
   return SliceFigures(entries["pictures"], entries["correct"], entries["accuracy"], tuple(entries["interval_95"]))
 
 
-def _record(kind: type[_Record], entries: Mapping[str, Any]) -> _Record:
+def _record(kind: type[_Record], entries: Entries) -> _Record:
   """Returns a dataclass of plain values; a missing key leaves its default."""
   names = {_key(field.name): field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
   known = {names[key]: value for key, value in entries.items() if key in names}
   return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in known.items()})
 
 
-def _optional(kind: type[_Record], entries: Mapping[str, Any] | None) -> _Record | None:
+def _optional(kind: type[_Record], entries: Entries | None) -> _Record | None:
   return _record(kind, entries) if entries is not None else None
 
 
@@ -272,7 +276,7 @@ _CHECKS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
 }
 
 
-def _check_tables(entries: Mapping[str, Any]) -> None:
+def _check_tables(entries: Entries) -> None:
   rows = entries.get("per_label")
   if rows is not None:
     for label in entries.get("labels", ()):
