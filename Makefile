@@ -70,27 +70,29 @@ $(ENGINES)/%/job-server.jar: deploy/engines/%-pom.xml deploy/engines/thin_jar.py
 	@$(PYTHON) deploy/engines/thin_jar.py $(@D) $(MAIN_CLASS)
 
 # Named by their versions, which `go install` takes from there.
+BOOT := $(ENGINES)/beam-boot-v2.77.0/container
 PRISM := $(ENGINES)/prism-v2.77.0/prism
 S3_SERVER := $(ENGINES)/versitygw-v1.8.0/versitygw
 GS_SERVER := $(ENGINES)/fake-gcs-server-v1.56.1/fake-gcs-server
+$(BOOT): MODULE := github.com/apache/beam/sdks/v2/python/container
 $(PRISM): MODULE := github.com/apache/beam/sdks/v2/go/cmd/prism
 $(S3_SERVER): MODULE := github.com/versity/versitygw/cmd/versitygw
 $(GS_SERVER): MODULE := github.com/fsouza/fake-gcs-server
-$(PRISM) $(S3_SERVER) $(GS_SERVER): VERSION = $(lastword $(subst -, ,$(notdir $(@D))))
-$(PRISM) $(S3_SERVER) $(GS_SERVER):
+$(PRISM) $(BOOT) $(S3_SERVER) $(GS_SERVER): VERSION = $(lastword $(subst -, ,$(notdir $(@D))))
+$(PRISM) $(BOOT) $(S3_SERVER) $(GS_SERVER):
 	@command -v go > /dev/null || $(call FAIL,go is missing: install Go 1.25 or newer from https://go.dev/dl)
 	@echo "Building $(@F) $(VERSION) from its Go module: a minute or two."
 	@mkdir -p $(@D)
 	@GOBIN=$(abspath $(@D)) go install $(MODULE)@$(VERSION) 2> $(@D)/log \
 	  || { cat $(@D)/log >&2; $(call FAIL,go could not install $(MODULE)@$(VERSION): see above); }
 
-engines: $(ENGINES)/flink/job-server.jar $(ENGINES)/spark/job-server.jar $(PRISM) $(S3_SERVER) $(GS_SERVER)  ## Flink, Spark, Prism; servers of s3:// and gs://
+engines: $(ENGINES)/flink/job-server.jar $(ENGINES)/spark/job-server.jar $(PRISM) $(BOOT) $(S3_SERVER) $(GS_SERVER)  ## Flink, Spark, Prism; servers of s3:// and gs://
 
 # The clusters, of which each keeps both cores busy, alone; then two engines at a time, as starting one keeps one core busy.
 RUN_ENGINES = BEAM_RETRAIN_ENGINES=$(abspath $(ENGINES)) $(BIN)/pytest -q --durations 0
 test-engines: $(INSTALLED) engines  ## whole jobs on FnApiRunner, Prism, Flink and Spark, on clusters of both, on s3:// and gs://
 	@$(RUN_ENGINES) tests/system/test_clusters.py $(ARGS)
-	@$(RUN_ENGINES) -n 2 --dist loadscope tests/system/test_engines.py tests/transforms/io/object_stores/test_object_files.py tests/system/test_object_store.py $(ARGS)
+	@$(RUN_ENGINES) -n 2 --dist loadscope tests/system/test_engines.py tests/system/test_staged_package.py tests/transforms/io/object_stores/test_object_files.py tests/system/test_object_store.py $(ARGS)
 
 test-faults: $(INSTALLED) engines  ## jobs on clusters of Flink and Spark whose processes are killed
 	@$(RUN_ENGINES) tests/system/test_faults.py $(ARGS)

@@ -33,7 +33,6 @@ from beam_retrain.pipelines.models.execution import Execution, choose_execution
 from beam_retrain.pipelines.models.model_trunk import ModelTrunk
 from beam_retrain.pipelines.models.trained import Model, split_settings, which_images
 from beam_retrain.pipelines.options.arguments import refuse_unreachable
-from beam_retrain.pipelines.options.precision import AUTO
 from beam_retrain.pipelines.options.retrain_names import retrain_names_setting
 from beam_retrain.reporting.gates import verdict_line
 from beam_retrain.transforms.bottlenecks.model_handler import BATCH_SIZE
@@ -43,6 +42,7 @@ from beam_retrain.transforms.core.metrics.figures import MODEL, Metrics, ModelMe
 from beam_retrain.transforms.core.metrics.metrics_file import METRICS_FILE
 from beam_retrain.transforms.core.records.schema import QUARANTINE_FILE
 from beam_retrain.transforms.core.run.run_info import RunInfo, describe_run, find_info, read_info
+from beam_retrain.transforms.core.runtimes.variant import AUTO
 from beam_retrain.transforms.evaluation.classifier import EvaluateClassifier
 from beam_retrain.transforms.evaluation.compare import SLICES_FILE, CompareNights
 from beam_retrain.transforms.evaluation.evaluate import (

@@ -1,12 +1,12 @@
-"""A Flink or Spark cluster on this machine: a master and workers, processes of their own, on loopback alone.
+"""Starts a Flink or Spark cluster on this machine, reachable from it alone.
 
   python deploy/engines/cluster.py start flink     # or spark; prints the flags of a job
   python deploy/engines/cluster.py status flink
   python deploy/engines/cluster.py stop flink
 
 The jars are those of `make engines`. Everything of a running cluster (ports, logs, scratch files, the workers' command)
-is in one folder, `.engines/cluster-flink`; each of its processes carries that folder in its environment, so that `stop`
-finds them all, workers in Python and orphans too, and no others. Linux only: it reads /proc.
+is in one folder, `.engines/cluster-flink`. Each process has that folder in its environment, by which `stop` finds all
+of them, Python workers and orphans included, and no others. Linux only: it reads /proc.
 """
 
 from __future__ import annotations
@@ -50,16 +50,16 @@ _SPARK = "org.apache.spark.deploy"
 
 
 class ClusterError(Exception):
-  """A sentence for the user."""
+  """An error message for the user."""
 
 
 class Cluster(NamedTuple):
-  """What is to be started.
+  """Description of a cluster.
 
   Attributes:
     processes: name -> arguments of `java` after the class path.
     overview: URL of the master's state, JSON.
-    workers_in: takes that JSON, returns how many workers are registered.
+    workers_in: that JSON -> number of registered workers.
     flags: of a job.
     variables: added to the environment.
   """
@@ -72,9 +72,36 @@ class Cluster(NamedTuple):
 
 
 def flink(engines: Path, folder: Path, retries: int, workers: int) -> Cluster:
-  """Returns a session cluster; each TaskManager has as many slots as there are workers, all but one to spare."""
+  """Describes a session cluster; each TaskManager has a slot for each worker."""
   rpc, rest = _free_ports(2)
-  conf = {
+  conf = _flink_conf(folder, retries, workers, rpc, rest)
+  (folder / "conf").mkdir()
+  (folder / "conf" / "flink-conf.yaml").write_text("".join(f"{key}: {value}\n" for key, value in conf.items()))
+  config = ["--configDir", str(folder / "conf")]
+  manager = f"{_FLINK}.entrypoint.StandaloneSessionClusterEntrypoint"
+  worker = [*_HEAP, "-XX:MaxDirectMemorySize=448m", f"{_FLINK}.taskexecutor.TaskManagerRunner", *config]
+  return Cluster(
+    processes={
+      "master": ["-Xmx512m", manager, *config, "--executionMode", "cluster"],
+      **{f"worker{n}": [*worker, "-D", f"taskmanager.resource-id=worker{n}"] for n in range(workers)},
+    },
+    overview=f"http://{_HOST}:{rest}/overview",
+    workers_in=lambda overview: int(overview["taskmanagers"]),
+    flags=[
+      "--runner=FlinkRunner",
+      f"--flink_master={_HOST}:{rest}",
+      f"--flink_job_server_jar={engines / 'flink' / 'job-server.jar'}",
+      f"--parallelism={workers}",
+      # A Python worker outlives a stage, and with it the trunk that it has loaded; a dead one does not outlive a retry.
+      f"--environment_cache_millis={_FLINK_RETRY_SECS * 500}",
+    ],
+    variables={},
+  )
+
+
+def _flink_conf(folder: Path, retries: int, workers: int, rpc: int, rest: int) -> dict[str, object]:
+  """Returns the entries of `flink-conf.yaml`."""
+  return {
     "jobmanager.rpc.address": _HOST,
     "jobmanager.rpc.port": rpc,
     "jobmanager.bind-host": _HOST,
@@ -110,32 +137,10 @@ def flink(engines: Path, folder: Path, retries: int, workers: int) -> Cluster:
     "restart-strategy.fixed-delay.attempts": retries,
     "restart-strategy.fixed-delay.delay": f"{_FLINK_RETRY_SECS} s",
   }
-  (folder / "conf").mkdir()
-  (folder / "conf" / "flink-conf.yaml").write_text("".join(f"{key}: {value}\n" for key, value in conf.items()))
-  config = ["--configDir", str(folder / "conf")]
-  manager = f"{_FLINK}.entrypoint.StandaloneSessionClusterEntrypoint"
-  worker = [*_HEAP, "-XX:MaxDirectMemorySize=448m", f"{_FLINK}.taskexecutor.TaskManagerRunner", *config]
-  return Cluster(
-    processes={
-      "master": ["-Xmx512m", manager, *config, "--executionMode", "cluster"],
-      **{f"worker{n}": [*worker, "-D", f"taskmanager.resource-id=worker{n}"] for n in range(workers)},
-    },
-    overview=f"http://{_HOST}:{rest}/overview",
-    workers_in=lambda overview: int(overview["taskmanagers"]),
-    flags=[
-      "--runner=FlinkRunner",
-      f"--flink_master={_HOST}:{rest}",
-      f"--flink_job_server_jar={engines / 'flink' / 'job-server.jar'}",
-      f"--parallelism={workers}",
-      # A Python worker outlives a stage, and with it the trunk that it has loaded; a dead one does not outlive a retry.
-      f"--environment_cache_millis={_FLINK_RETRY_SECS * 500}",
-    ],
-    variables={},
-  )
 
 
 def spark(engines: Path, folder: Path, retries: int, workers: int) -> Cluster:
-  """Returns a standalone cluster; each Worker has one core."""
+  """Describes a standalone cluster; each Worker has one core."""
   port, web, *worker_webs = _free_ports(2 + workers)
   (folder / "home").mkdir()
   (folder / "home" / "jars").symlink_to(engines / "spark" / "lib")  # where Spark looks for its executors' jars
@@ -199,7 +204,7 @@ def start(kind: str, engines: Path, folder: Path, retries: int = RETRIES, worker
     ClusterError: there is one already, the jars are missing, or it did not come up; in that case it is stopped again.
   """
   if not (engines / kind / "job-server.jar").exists():
-    raise ClusterError(f"{engines / kind / 'job-server.jar'} is not there: run `make engines`.")
+    raise ClusterError(f"{engines / kind / 'job-server.jar'} does not exist: run `make engines`.")
   if processes_of(folder):
     raise ClusterError(f"{folder} is running already: stop it first with `cluster.py stop {kind}`.")
   shutil.rmtree(folder, ignore_errors=True)
@@ -235,7 +240,7 @@ def start(kind: str, engines: Path, folder: Path, retries: int = RETRIES, worker
 
 
 def _wait(cluster: Cluster, started: dict[str, subprocess.Popen], workers: int) -> str:
-  """Returns why the cluster is not complete; empty: it is."""
+  """Waits for the workers; returns why some are missing, or an empty string."""
   deadline = time.monotonic() + _START_SECS
   while time.monotonic() < deadline:
     for name, process in started.items():
@@ -249,7 +254,7 @@ def _wait(cluster: Cluster, started: dict[str, subprocess.Popen], workers: int) 
 
 
 def stop(folder: Path) -> int:
-  """Ends all processes of the cluster, kindly and then not; returns how many there were."""
+  """Terminates all processes of the cluster, then kills them; returns their number."""
   found = processes_of(folder)
   _signal(found, signal.SIGTERM)
   deadline = time.monotonic() + _STOP_SECS
@@ -267,7 +272,7 @@ def _signal(pids: Iterable[int], number: signal.Signals) -> None:
 
 
 def processes_of(folder: Path) -> list[int]:
-  """Returns the process ids of all that carry the folder in their environment, this process's children or not."""
+  """Returns the ids of all processes with the folder in their environment."""
   wanted = f"{MARKER}={folder}".encode()
   found = []
   for entry in Path("/proc").iterdir():
@@ -279,7 +284,7 @@ def processes_of(folder: Path) -> list[int]:
 
 
 def status(folder: Path) -> str:
-  """Returns a sentence, and the flags of a job where it runs."""
+  """Returns a sentence and, if it runs, the flags of a job."""
   found = processes_of(folder)
   if not found:
     return f"{folder}: not running"
@@ -296,7 +301,7 @@ def _get(url: str) -> dict:
 
 
 def _free_ports(count: int) -> list[int]:
-  """All bound at once, so that they differ."""
+  """Returns different free ports: all are bound at once."""
   with contextlib.ExitStack() as stack:
     sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
     for one in sockets:
@@ -309,7 +314,7 @@ def _last_lines(log: Path) -> list[str]:
 
 
 def main() -> None:
-  """See above."""
+  """Runs the command line."""
   parser = argparse.ArgumentParser(prog="cluster.py", allow_abbrev=False)
   parser.add_argument("action", choices=["start", "stop", "status"])
   parser.add_argument("engine", choices=sorted(_KINDS))

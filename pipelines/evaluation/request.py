@@ -8,11 +8,12 @@ from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, Self
 
 from beam_retrain.pipelines.options.arguments import add_max_bad_fraction, add_model_flags, add_slice_flags, fraction
-from beam_retrain.pipelines.options.precision import AUTO, add_model_precision_flags
+from beam_retrain.pipelines.options.precision import add_model_precision_flags
 from beam_retrain.pipelines.options.request import JobRequest
 from beam_retrain.reporting.gates import GATES
 from beam_retrain.transforms.core.errors import InputError, flag
 from beam_retrain.transforms.core.records.quarantine import MAX_PIXELS
+from beam_retrain.transforms.core.runtimes.variant import AUTO
 from beam_retrain.transforms.io import files
 
 Threshold = tuple[str, float]

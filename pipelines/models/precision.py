@@ -11,7 +11,7 @@ import numpy as np
 
 from beam_retrain.pipelines.models.sample import IMAGES, decode, digest_of_check, embed
 from beam_retrain.pipelines.models.trunk_sources import Trunk, prepare
-from beam_retrain.pipelines.options.precision import AUTO, LEAST_COSINE
+from beam_retrain.pipelines.options.precision import LEAST_COSINE
 from beam_retrain.transforms.bottlenecks.store import trunks_in
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.metrics.statistics import cosines
@@ -21,6 +21,7 @@ from beam_retrain.transforms.core.run.run_info import find_info
 from beam_retrain.transforms.core.runtimes.prepared import find_prepared
 from beam_retrain.transforms.core.runtimes.trunk_info import TrunkInfo
 from beam_retrain.transforms.core.runtimes.variant import (
+  AUTO,
   BFLOAT16,
   FLOAT32,
   INT8,

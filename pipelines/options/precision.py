@@ -5,10 +5,8 @@ from __future__ import annotations
 import argparse
 
 from beam_retrain.transforms.core.run.argparse_internals import FlagGroup
+from beam_retrain.transforms.core.runtimes.variant import AUTO, BFLOAT16, FLOAT32, INT8, OPENVINO, TENSORFLOW
 
-AUTO = "auto"
-FLOAT32, BFLOAT16, INT8 = "float32", "bfloat16", "int8"
-TENSORFLOW, OPENVINO = "tensorflow", "openvino"
 PRECISIONS = (AUTO, FLOAT32, BFLOAT16, INT8)
 RUNTIMES = (AUTO, TENSORFLOW, OPENVINO)
 

@@ -27,7 +27,6 @@ from beam_retrain.pipelines.models.precision import CALIBRATION_IMAGES
 from beam_retrain.pipelines.models.sample import IMAGES as CHECKED_IMAGES
 from beam_retrain.pipelines.models.sample import RECORD_FILES
 from beam_retrain.pipelines.models.trunk_sources import load_stored_trunk
-from beam_retrain.pipelines.options.precision import INT8
 from beam_retrain.pipelines.plan.request import PlannedInput, PlanRequest
 from beam_retrain.pipelines.plan.timing import time_closing, time_listing, time_planning, time_work, timed
 from beam_retrain.transforms.bottlenecks.model_handler import ImageModelHandler
@@ -39,6 +38,7 @@ from beam_retrain.transforms.core.records.shards import IMAGES_PER_SHARD
 from beam_retrain.transforms.core.run.cost_model import JobCosts
 from beam_retrain.transforms.core.run.run_info import read_info
 from beam_retrain.transforms.core.run.stats import read_stats
+from beam_retrain.transforms.core.runtimes.variant import INT8
 from beam_retrain.transforms.io import cache, files
 from beam_retrain.transforms.sources.find import find_source
 

@@ -12,7 +12,7 @@ from beam_retrain.pipelines.models.trunk_sources import BUNDLED
 from beam_retrain.pipelines.models.trunk_sources import HELP as TRUNK_HELP
 from beam_retrain.pipelines.options.arguments import add_max_bad_fraction, add_model_flags, positive_int
 from beam_retrain.pipelines.options.distortions import DistortionFlags, add_distortion_flags
-from beam_retrain.pipelines.options.precision import AUTO, add_precision_flags
+from beam_retrain.pipelines.options.precision import add_precision_flags
 from beam_retrain.pipelines.options.request import JobRequest
 from beam_retrain.pipelines.options.retrain_names import add_retrain_names, retrain_names_setting
 from beam_retrain.pipelines.options.splits import SplitFlags, add_on_leak, add_split_flags
@@ -23,6 +23,7 @@ from beam_retrain.transforms.core.records.quarantine import MAX_PIXELS
 from beam_retrain.transforms.core.records.schema import PREPROCESSING_VERSION
 from beam_retrain.transforms.core.records.splits import SplitPercentages
 from beam_retrain.transforms.core.run.argparse_internals import FlagGroup
+from beam_retrain.transforms.core.runtimes.variant import AUTO
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,6 @@ from beam_retrain.pipelines.jobs.runner import run_pipeline
 from beam_retrain.pipelines.models.precision import Choice
 from beam_retrain.pipelines.models.trunk_sources import load_stored_trunk, prepare
 from beam_retrain.pipelines.options.distortions import distortion_values
-from beam_retrain.pipelines.options.precision import AUTO
 from beam_retrain.pipelines.requests.bottlenecks import BottlenecksRequest
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.records.quarantine import DROPPED
@@ -28,6 +27,7 @@ from beam_retrain.transforms.core.records.shards import ShardReport
 from beam_retrain.transforms.core.records.splits import LEGACY, STABLE, SplitPercentages
 from beam_retrain.transforms.core.run.run_info import RunInfo, find_info
 from beam_retrain.transforms.core.run.stats import read_stats
+from beam_retrain.transforms.core.runtimes.variant import AUTO
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.shards.image_counts import CheckSameImages
 from beam_retrain.transforms.shards.work import REPORTS_FOLDER

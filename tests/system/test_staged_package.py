@@ -55,7 +55,7 @@ def environment(tmp_path) -> Path:
 @pytest.fixture
 def flags(environment, tmp_path) -> list[str]:
   worker = tmp_path / "worker"
-  boot = engine_file(f"beam-boot-v{beam.version.__version__}", "boot")
+  boot = engine_file(f"beam-boot-v{beam.version.__version__}", "container")
   worker.write_text(_BOOT.format(environment=environment, packages=tmp_path / "packages", boot=boot, folder=tmp_path))
   worker.chmod(0o700)
   return [
