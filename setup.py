@@ -20,6 +20,8 @@ setuptools.setup(
   install_requires=[
     # tensorflow-transform asks for [gcp] too, so that leaving it out here would save nothing.
     "apache-beam[gcp]>=2.77,<3",
+    # Locks of a history of nights, which end with a killed holder.
+    "filelock>=4.2,<5",
     # Beam needs one of three CRC-32C libraries for TFRecords, and asks for none.
     "google-crc32c>=1.7,<2",
     # Of the report: templates, and below charts.

@@ -22,8 +22,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from beam_retrain.transforms.core.run.cli import DONE, ArgumentParser, guarded, refuse_unknown
-from beam_retrain.transforms.core.system.cpu import cores_given
+from beam_retrain.transforms.core.run.cli import DONE, ArgumentParser, parse_flags, run_command
+from beam_retrain.transforms.core.system.cpu import available_cores
 from benchmarks.bench_inputs import find_data, find_weights
 from benchmarks.bench_session import Bench, describe_load
 from benchmarks.bench_tables import make_claims, make_table
@@ -74,7 +74,7 @@ def _read_flags(argv: Sequence[str]) -> argparse.Namespace:
   parser.add_argument("--only", metavar="TEXT", help="only the contenders with TEXT in their names")
   parser.add_argument("--bottlenecks_only", action="store_true", help="no conversion, no head, no growth")
   parser.add_argument("--full", action="store_true", help="twice the images, five rounds of every contender")
-  return refuse_unknown(parser, argv)
+  return parse_flags(parser, argv)
 
 
 def describe_machine() -> str:
@@ -87,8 +87,8 @@ def describe_machine() -> str:
   fields = {name.strip(): value.strip() for name, value in found.items()}
   flags = [flag for flag in ("avx512f", "avx512_bf16", "amx_bf16") if flag in fields.get("flags", "").split()]
   name, can = fields.get("model name", "processor unknown"), " ".join(flags) or "no AVX-512"
-  return f"{name}, {cores_given()} cores, {can}; {describe_load()}"
+  return f"{name}, {available_cores()} cores, {can}; {describe_load()}"
 
 
 if __name__ == "__main__":
-  sys.exit(guarded(run, sys.argv[1:]))
+  sys.exit(run_command(run, sys.argv[1:]))

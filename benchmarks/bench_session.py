@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from beam_retrain.transforms.core.errors import InputError
-from beam_retrain.transforms.core.system.cpu import cores_given
+from beam_retrain.transforms.core.system.cpu import available_cores
 from benchmarks.bench_inputs import link_some, read_vectors
 from benchmarks.commands import timed
 from benchmarks.contenders import FLOAT32, INT8, OPENVINO, OTHERS, SOME, Contender
@@ -158,7 +158,7 @@ class Bench:
       log,
       f"benchmarks.{'peers.' if contender.is_peer else ''}{contender.module}",
       *(f"--pictures={pictures}", f"--network={network}", f"--precision={contender.precision}"),
-      *(f"--threads={cores_given()}", f"--output={result}"),
+      *(f"--threads={available_cores()}", f"--output={result}"),
       python=self._pythons.get(contender.environment),
     )
     told = json.loads(result.read_text())
@@ -192,7 +192,7 @@ class Bench:
     """Returns the best matrix product: precision -> gflops, how."""
     output = self._work / "matrix_product.json"
     try:
-      self._call("matrix product", "benchmarks.matrix_product", f"--threads={cores_given()}", f"--output={output}")
+      self._call("matrix product", "benchmarks.matrix_product", f"--threads={available_cores()}", f"--output={output}")
     except ProcessError as error:
       self.faults["matrix product"] = str(error)
       return {}

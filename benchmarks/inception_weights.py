@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from beam_retrain.transforms.core.errors import InputError
-from beam_retrain.transforms.core.run.cli import DONE, ArgumentParser, guarded, refuse_unknown
+from beam_retrain.transforms.core.run.cli import DONE, ArgumentParser, parse_flags, run_command
 from beam_retrain.transforms.core.system.tensorflow import load_tensorflow
 
 if TYPE_CHECKING:
@@ -223,7 +223,7 @@ def fetch() -> bytes:
 def run(argv: Sequence[str]) -> int:
   parser = ArgumentParser(prog="inception_weights", description=__doc__)
   parser.add_argument("--output", required=True, type=Path, metavar="FILE", help=f"its name ends in {SUFFIX}")
-  output: Path = refuse_unknown(parser, argv).output
+  output: Path = parse_flags(parser, argv).output
   if not output.name.endswith(SUFFIX) or output.is_dir() or output.parent.is_file():
     raise InputError(f"--output {output}: give the name of a file that ends in {SUFFIX}: Keras reads its format there.")
   output.parent.mkdir(parents=True, exist_ok=True)
@@ -244,4 +244,4 @@ def run(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-  sys.exit(guarded(run, sys.argv[1:]))
+  sys.exit(run_command(run, sys.argv[1:]))

@@ -19,7 +19,7 @@ import apache_beam as beam
 import numpy as np
 
 from beam_retrain.pipelines.jobs import output_dir
-from beam_retrain.pipelines.jobs.runner import guarded, run_pipeline
+from beam_retrain.pipelines.jobs.runner import run_command, run_pipeline
 from beam_retrain.pipelines.models.trunk_sources import Trunk, load_trunk
 from beam_retrain.transforms.core.records.schema import (
   LABELS_FILE,
@@ -161,4 +161,4 @@ def run(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-  sys.exit(guarded(run, sys.argv[1:]))
+  sys.exit(run_command(run, sys.argv[1:]))

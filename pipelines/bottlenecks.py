@@ -17,7 +17,7 @@ from beam_retrain.pipelines.engines.dataflow import describe_built_job, request_
 from beam_retrain.pipelines.engines.runners import is_local
 from beam_retrain.pipelines.jobs import output_dir
 from beam_retrain.pipelines.jobs.progress import Work
-from beam_retrain.pipelines.jobs.runner import DONE, GATE_MISSED, exit_code, guarded, run_pipeline
+from beam_retrain.pipelines.jobs.runner import DONE, GATE_MISSED, exit_code, run_command, run_pipeline
 from beam_retrain.pipelines.models.execution import (
   LEAST_IMAGES,
   Execution,
@@ -397,4 +397,4 @@ def _summary(job: Job, stats: Stats) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-  sys.exit(guarded(run, sys.argv[1:]))
+  sys.exit(run_command(run, sys.argv[1:]))

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from beam_retrain.transforms.core.errors import InputError
-from beam_retrain.transforms.core.run.cli import guarded
-from beam_retrain.transforms.core.system.imports import collector_at_rest
+from beam_retrain.transforms.core.run.cli import run_command
+from beam_retrain.transforms.core.system.imports import gc_paused
 
 # Command -> (module with a `run(argv) -> exit code`, what it is for).
 COMMANDS = {
@@ -63,7 +63,7 @@ exit codes: 0 done, 1 a gate that you set was missed, 2 wrong usage or the job f
 
 def main(argv: Sequence[str] | None = None) -> int:
   """Runs a command line; returns its exit code."""
-  return guarded(dispatch, sys.argv[1:] if argv is None else argv)
+  return run_command(dispatch, sys.argv[1:] if argv is None else argv)
 
 
 def dispatch(argv: Sequence[str]) -> int:
@@ -89,7 +89,7 @@ def dispatch(argv: Sequence[str]) -> int:
 def _module(command: str) -> Any:
   name = COMMANDS[command][0]
   if name not in sys.modules:
-    with collector_at_rest():
+    with gc_paused():
       importlib.import_module(name)
   return sys.modules[name]
 

@@ -15,7 +15,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from beam_retrain.pipelines.engines.dataflow import describe_built_job, validate_single_job
 from beam_retrain.pipelines.jobs import output_dir
 from beam_retrain.pipelines.jobs.forked_workers import default_processes
-from beam_retrain.pipelines.jobs.runner import DONE, exit_code, guarded, run_pipeline
+from beam_retrain.pipelines.jobs.runner import DONE, exit_code, run_command, run_pipeline
 from beam_retrain.pipelines.options.arguments import add_max_bad_fraction, refuse_unreachable
 from beam_retrain.pipelines.options.request import JobRequest
 from beam_retrain.transforms.convert import FORMATS, IMAGE_FORMATS, JPG, TFRECORD, ConvertShard, sweep_tree
@@ -229,4 +229,4 @@ def report(job: Job) -> int:
 
 
 if __name__ == "__main__":
-  sys.exit(guarded(run, sys.argv[1:]))
+  sys.exit(run_command(run, sys.argv[1:]))

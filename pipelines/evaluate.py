@@ -28,7 +28,7 @@ from beam_retrain.pipelines.evaluation.job import (
 )
 from beam_retrain.pipelines.evaluation.request import EvaluationRequest
 from beam_retrain.pipelines.jobs import output_dir
-from beam_retrain.pipelines.jobs.runner import DONE, guarded, run_pipeline
+from beam_retrain.pipelines.jobs.runner import DONE, run_command, run_pipeline
 from beam_retrain.pipelines.models.execution import Execution, choose_execution
 from beam_retrain.pipelines.models.model_trunk import ModelTrunk
 from beam_retrain.pipelines.models.trained import Model, split_settings, which_images
@@ -316,4 +316,4 @@ def report(job: Job, evaluation: EvaluateClassifier) -> int:
 
 
 if __name__ == "__main__":
-  sys.exit(guarded(run, sys.argv[1:]))
+  sys.exit(run_command(run, sys.argv[1:]))

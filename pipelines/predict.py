@@ -25,9 +25,9 @@ from beam_retrain.transforms.core.run.cli import (
   TOO_MANY_BAD,
   ArgumentParser,
   add_max_bad_fraction,
-  guarded,
+  parse_flags,
   positive_int,
-  refuse_unknown,
+  run_command,
 )
 from beam_retrain.transforms.core.run.run_info import RunInfo, read_info, read_labels
 from beam_retrain.transforms.core.runtimes.prepared import find_prepared
@@ -68,7 +68,7 @@ def run(argv: Sequence[str]) -> int:
   Raises:
     InputError: the model or an argument cannot be used.
   """
-  args = refuse_unknown(make_parser(), argv)
+  args = parse_flags(make_parser(), argv)
   for path in (args.model, *args.images):
     if "://" in path:
       raise InputError(f"{path} is remote, and predict reads local files only: give a local copy, or use `evaluate`.")
@@ -175,4 +175,4 @@ _FORMATS = {"text": _as_text, "csv": _as_csv, "json": _as_json}
 
 
 if __name__ == "__main__":
-  sys.exit(guarded(run, sys.argv[1:]))
+  sys.exit(run_command(run, sys.argv[1:]))

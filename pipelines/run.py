@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from beam_retrain.pipelines import datasets
-from beam_retrain.pipelines.jobs.runner import DONE, GATE_MISSED, guarded
+from beam_retrain.pipelines.jobs.runner import DONE, GATE_MISSED, run_command
 from beam_retrain.pipelines.options.arguments import (
   ArgumentParser,
   add_max_bad_fraction,
@@ -116,4 +116,4 @@ def run(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-  sys.exit(guarded(run, sys.argv[1:]))
+  sys.exit(run_command(run, sys.argv[1:]))

@@ -16,7 +16,7 @@ from beam_retrain.trainer.export.output_dir import OWNED, STAGE
 from beam_retrain.trainer.options import TrainRequest, make_parser
 from beam_retrain.transforms.core.errors import InputError, first_line
 from beam_retrain.transforms.core.records.schema import COMPLETED_FILE, INFO_FILE
-from beam_retrain.transforms.core.run.cli import DONE, GATE_MISSED, ArgumentParser, guarded
+from beam_retrain.transforms.core.run.cli import DONE, GATE_MISSED, ArgumentParser, run_command
 from beam_retrain.transforms.core.run.output_dir import OutputDir
 from beam_retrain.transforms.core.run.run_info import read_info
 
@@ -148,4 +148,4 @@ def _upload(copy: str, output: str) -> None:
 
 
 if __name__ == "__main__":
-  sys.exit(guarded(run, sys.argv[1:]))
+  sys.exit(run_command(run, sys.argv[1:]))

@@ -30,9 +30,9 @@ from beam_retrain.transforms.core.run.cli import (
   add_max_bad_fraction,
   add_max_pixels,
   fraction,
-  guarded,
+  parse_flags,
   positive_int,
-  refuse_unknown,
+  run_command,
 )
 from beam_retrain.transforms.core.run.progress_line import CountProgress
 from beam_retrain.transforms.core.runtimes.variant import BFLOAT16, INT8
@@ -124,7 +124,7 @@ def run(argv: Sequence[str]) -> int:
   Raises:
     InputError: something that the user gave cannot be used.
   """
-  flags = refuse_unknown(make_parser(), argv)
+  flags = parse_flags(make_parser(), argv)
   files.use_options()
   if flags.same:
     given = [f"--{name}" for name in _OF_MODEL if getattr(flags, name) is not None]
@@ -272,4 +272,4 @@ def _table(tallies: Sequence[Tally]) -> str:
 
 
 if __name__ == "__main__":
-  sys.exit(guarded(run, sys.argv[1:]))
+  sys.exit(run_command(run, sys.argv[1:]))

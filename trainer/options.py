@@ -11,7 +11,7 @@ from beam_retrain.trainer.compat.retrain_options import RetrainOptions, add_retr
 from beam_retrain.trainer.export.tflite_options import TfliteOptions, add_tflite_flags
 from beam_retrain.trainer.fit.schedule import Schedule, steps_in_round
 from beam_retrain.transforms.core.errors import InputError
-from beam_retrain.transforms.core.run.cli import ArgumentParser, fraction, positive_int, refuse_unknown
+from beam_retrain.transforms.core.run.cli import ArgumentParser, fraction, parse_flags, positive_int
 
 _RETRAIN_EVAL_EVERY = 100  # steps, unless --eval_step_interval is given
 
@@ -63,7 +63,7 @@ class TrainRequest:
     Raises:
       InputError: a flag is unknown or has an unusable value.
     """
-    args = refuse_unknown(make_parser(), argv)
+    args = parse_flags(make_parser(), argv)
     own = {field.name: getattr(args, field.name) for field in dataclasses.fields(cls) if hasattr(args, field.name)}
     retrain, tflite = RetrainOptions.from_flags(args), TfliteOptions.from_flags(args)
     return cls(**own, retrain=retrain, tflite=tflite, argv=tuple(argv))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from beam_retrain.trainer.options import TrainRequest, make_parser
 from beam_retrain.trainer.plan import plan
 from beam_retrain.transforms.core.records.schema import TESTING, VALIDATION
-from beam_retrain.transforms.core.run.cli import DONE, GATE_MISSED, guarded
+from beam_retrain.transforms.core.run.cli import DONE, GATE_MISSED, run_command
 from beam_retrain.transforms.core.system.tensorflow import load_tensorflow
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def report(metrics: TrainMetrics, request: TrainRequest) -> int:
 
 
 def main() -> None:
-  sys.exit(guarded(run, sys.argv[1:]))
+  sys.exit(run_command(run, sys.argv[1:]))
 
 
 if __name__ == "__main__":

@@ -19,9 +19,9 @@ from beam_retrain.transforms.core.run.cli import (
   ArgumentParser,
   add_decoding_flags,
   add_max_bad_fraction,
-  guarded,
+  parse_flags,
   positive_int,
-  refuse_unknown,
+  run_command,
 )
 from beam_retrain.transforms.core.system import local_files
 
@@ -129,7 +129,7 @@ def run(argv: Sequence[str]) -> int:
     from beam_retrain.pipelines.compat import label_folder
 
     return label_folder.run(argv)
-  flags = refuse_unknown(make_parser(), argv)
+  flags = parse_flags(make_parser(), argv)
   if flags.output:
     raise InputError(f"{PROG}: --output is for --process_mode=2: a single image's line goes into the current folder.")
   if flags.directory_name and not flags.image:
@@ -252,4 +252,4 @@ def label_single(flags: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
-  sys.exit(guarded(run, sys.argv[1:]))
+  sys.exit(run_command(run, sys.argv[1:]))

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from beam_retrain.pipelines.compat.retrain_options import check_flags, make_parser, work_dir
 from beam_retrain.pipelines.compat.retrain_outputs import check_outputs, check_saved_model, hold_outputs, put_outputs
 from beam_retrain.pipelines.compat.retrain_stages import Stages, in_our_flags, train_flags
-from beam_retrain.pipelines.jobs.runner import DONE, guarded
+from beam_retrain.pipelines.jobs.runner import DONE, run_command
 from beam_retrain.pipelines.options.arguments import parse_job
 from beam_retrain.pipelines.train import TrainRequest
 from beam_retrain.transforms.core.compat.final_accuracy import final_accuracy, judge
@@ -105,4 +105,4 @@ def _tell(flags: argparse.Namespace, predictions: str) -> None:
 
 
 if __name__ == "__main__":
-  sys.exit(guarded(run, sys.argv[1:]))
+  sys.exit(run_command(run, sys.argv[1:]))

@@ -3,7 +3,7 @@
 import sys
 
 from beam_retrain.pipelines.doctor.command import run
-from beam_retrain.pipelines.jobs.runner import guarded
+from beam_retrain.pipelines.jobs.runner import run_command
 
 if __name__ == "__main__":
-  sys.exit(guarded(run, sys.argv[1:]))
+  sys.exit(run_command(run, sys.argv[1:]))

@@ -51,7 +51,7 @@ from beam_retrain.pipelines.models.trunk_sources import BUNDLED, INCEPTION_V3
 from beam_retrain.pipelines.models.trunk_sources import HELP as TRUNK_HELP
 from beam_retrain.pipelines.options.arguments import ArgumentParser, parse_with_beam_options, positive_int
 from beam_retrain.transforms.core.errors import InputError
-from beam_retrain.transforms.core.system.cpu import cores_given
+from beam_retrain.transforms.core.system.cpu import available_cores
 from beam_retrain.transforms.io import files
 
 _SECS, _DATAFLOW_SECS = 60, 900
@@ -230,7 +230,7 @@ def _describe_job(result: ProbeResult, options: PipelineOptions, timeout_secs: i
 def _expected_processes(options: PipelineOptions) -> tuple[int, str]:
   """Returns how many worker processes the flags ask for, and what gives as many."""
   if is_local(options):
-    expected = options.view_as(DirectOptions).direct_num_workers or cores_given()
+    expected = options.view_as(DirectOptions).direct_num_workers or available_cores()
     return expected, "add --runner=FnApiRunner --direct_running_mode=multi_processing"
   expected = max(1, int(options.view_as(PortableOptions).sdk_worker_parallelism))  # Beam parses it as text
   if runner_of(options) == FLINK:

@@ -27,7 +27,7 @@ from apache_beam.runners.runner import PipelineResult
 
 import beam_retrain
 from beam_retrain.pipelines.doctor import worker_report
-from beam_retrain.transforms.core.run.cli import in_one_line
+from beam_retrain.transforms.core.run.cli import error_line
 from beam_retrain.transforms.io import files
 
 # The folder that holds the package, in a checkout and installed.
@@ -149,7 +149,7 @@ def main(argv: Sequence[str]) -> None:
   try:
     result = _run_job(PipelineOptions(flags=beam_flags), json.loads(request))
   except Exception as error:
-    files.write_text(answer, json.dumps({"error": in_one_line(error)}))
+    files.write_text(answer, json.dumps({"error": error_line(error)}))
     raise
   found = {
     "processes": read_reports(result),

@@ -42,10 +42,10 @@ def _version(name: str) -> str:
 
 def _memory_bytes() -> int:
   try:
-    from beam_retrain.transforms.core.system.memory import memory_given
+    from beam_retrain.transforms.core.system.memory import available_memory
   except ImportError:
     return 0
-  return memory_given()
+  return available_memory()
 
 
 def read_start(path: str) -> bytes:

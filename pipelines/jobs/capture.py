@@ -1,4 +1,4 @@
-"""What Beam and its worker processes say while a job runs is kept from the terminal, and told where it is needed.
+"""Captures what Beam and its worker processes print while a job runs; shown only on failure.
 
 A fault of a worker is logged, with its traceback, by the worker, by its harness and by the runner, and printed
 besides: a user would have to look for our one sentence below 200 lines.
@@ -21,7 +21,7 @@ _OURS = "beam-retrain: "
 
 
 @contextlib.contextmanager
-def kept_from_terminal() -> Iterator[TextIO]:
+def capture_output() -> Iterator[TextIO]:
   """Sends what is logged, `sys.stderr` and the file descriptor 2, which worker processes inherit, to a file.
 
   All three, because Beam says things in all ways: an engine's messages go to the root logger, a worker in this process

@@ -26,7 +26,7 @@ from apache_beam.runners.worker import sdk_worker_main
 from apache_beam.transforms.environments import Environment, python_sdk_capabilities
 
 from beam_retrain.pipelines.jobs.local_runner import WatchedWorkerHandler, local_runner
-from beam_retrain.transforms.core.system.cpu import cores_given
+from beam_retrain.transforms.core.system.cpu import available_cores
 
 _URN = "beam_retrain:env:forked:v1"
 _WITH_THREADS = ("tensorflow", "openvino")
@@ -43,7 +43,7 @@ def default_processes(argv: Sequence[str], shards: int) -> int:
   """
   if any(argument.startswith(_CHOSEN_BY) for argument in argv) or not _can_fork():
     return 1
-  return min(cores_given(), max(1, shards))
+  return min(available_cores(), max(1, shards))
 
 
 def _can_fork() -> bool:

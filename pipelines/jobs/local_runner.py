@@ -53,7 +53,7 @@ def _sent(options: PipelineOptions) -> dict[str, object]:
 
 
 @contextlib.contextmanager
-def deaths_told() -> Iterator[None]:
+def raise_on_worker_death() -> Iterator[None]:
   """Raises InputError where a job has failed as one of its worker processes was killed."""
   before = len(_DEAD)
   try:

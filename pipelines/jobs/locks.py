@@ -1,28 +1,32 @@
-"""Locks between processes on one machine: the kernel's (`flock`), which end with their holder, however it ends."""
+"""Locks between the processes of a machine; they end with their holder, however it ends."""
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
+import errno
 import os
 from collections.abc import Iterator
 
+import filelock
+
 from beam_retrain.transforms.core.errors import InputError
+
+_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL)
 
 
 @contextlib.contextmanager
 def hold(path: str) -> Iterator[None]:
-  """Waits until nobody else holds the lock file `path`, then holds it; the file stays.
+  """Waits for the lock file `path` and holds it; the file stays.
 
   Raises:
-    InputError: there are no locks there.
+    InputError: the file system has no locks.
   """
-  lock = _open(path)
+  lock = _acquire(path, blocking=True)
+  assert lock is not None, "waited for without a limit"
   try:
-    _take(path, lock, wait=True)
     yield
   finally:
-    os.close(lock)
+    lock.release()
 
 
 @contextlib.contextmanager
@@ -31,59 +35,44 @@ def hold_alone(path: str, busy: str) -> Iterator[None]:
 
   Args:
     path: the lock file.
-    busy: the sentence for who comes second.
+    busy: the sentence where another process holds it.
 
   Raises:
-    InputError: another process holds it; or there are no locks there.
+    InputError: `busy`; or the file system has no locks.
   """
-  lock = _open(path)
+  lock = _acquire(path, blocking=False)
+  if lock is None:
+    raise InputError(busy)
   try:
-    while _take(path, lock, wait=False):
-      if _is_file(path, lock):
-        break
-      os.close(lock)  # the holder before removed it after we had opened it
-      lock = _open(path)
-    else:
-      raise InputError(busy)
-    try:
-      yield
-    finally:
-      with contextlib.suppress(FileNotFoundError):
-        os.unlink(path)
+    yield
   finally:
-    os.close(lock)
+    with contextlib.suppress(FileNotFoundError):
+      os.unlink(path)
+    lock.release()
 
 
 def is_held(path: str) -> bool:
-  """Says whether a process holds the lock file `path`."""
-  try:
-    lock = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
-  except FileNotFoundError:
+  """Returns whether a process holds the lock file `path`."""
+  if not os.path.exists(path):
     return False
+  lock = _acquire(path, blocking=False)
+  if lock is None:
+    return True
+  lock.release()
+  return False
+
+
+def _acquire(path: str, *, blocking: bool) -> filelock.BaseFileLock | None:
+  # A soft lock, which is a file alone, would outlive a killed holder.
+  lock = filelock.FileLock(path, thread_local=False, fallback_to_soft=False)
   try:
-    return not _take(path, lock, wait=False)
-  finally:
-    os.close(lock)
-
-
-def _open(path: str) -> int:
-  return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
-
-
-def _take(path: str, lock: int, *, wait: bool) -> bool:
-  try:
-    fcntl.flock(lock, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-  except BlockingIOError:
-    return False
+    lock.acquire(blocking=blocking)
+  except filelock.Timeout:
+    return None
   except OSError as error:
+    if error.errno not in _NO_LOCKS:
+      raise
     raise InputError(
       f"the file system of {os.path.dirname(path)} cannot lock files ({error.strerror}): use a folder on another one."
     ) from error
-  return True
-
-
-def _is_file(path: str, opened: int) -> bool:
-  try:
-    return os.path.samestat(os.stat(path), os.fstat(opened))
-  except FileNotFoundError:
-    return False
+  return lock

@@ -79,7 +79,7 @@ class _Watched:
 
   def __init__(self, work: Work, stream: TextIO):
     reports_folder = os.path.join(work.folder, REPORTS_FOLDER)
-    forget_killed(reports_folder)
+    delete_killed_counts(reports_folder)
     self.line = ProgressLine(work.name, work.unit, stream)
     self._progress = ShardProgress(reports_folder)
     # What an earlier run has finished is not this run's speed, nor is the time until the first image.
@@ -95,7 +95,7 @@ class _Watched:
       self.line.see(seen.done)
 
 
-def forget_killed(reports_folder: str) -> None:
+def delete_killed_counts(reports_folder: str) -> None:
   """Deletes the live counts of shards that nobody works any more."""
   with contextlib.suppress(FileNotFoundError):
     files.delete(

@@ -15,18 +15,18 @@ from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions,
 
 from beam_retrain.pipelines.engines.findings import explain
 from beam_retrain.pipelines.engines.runners import runner_of
-from beam_retrain.pipelines.jobs.capture import kept_from_terminal
+from beam_retrain.pipelines.jobs.capture import capture_output
 from beam_retrain.pipelines.jobs.forked_workers import forked_workers
-from beam_retrain.pipelines.jobs.local_runner import deaths_told, local_runner
+from beam_retrain.pipelines.jobs.local_runner import local_runner, raise_on_worker_death
 from beam_retrain.pipelines.jobs.progress import Work, shard_progress
 from beam_retrain.transforms.core.errors import InputError, user_sentence
 from beam_retrain.transforms.core.records.quarantine import DROPPED
 from beam_retrain.transforms.core.records.schema import QUARANTINE_FILE
-from beam_retrain.transforms.core.run.cli import DONE, FAILED, GATE_MISSED, TOO_MANY_BAD, guarded
+from beam_retrain.transforms.core.run.cli import DONE, FAILED, GATE_MISSED, TOO_MANY_BAD, run_command
 from beam_retrain.transforms.core.run.stats import Stats
 from beam_retrain.transforms.io import files
 
-__all__ = ["DONE", "FAILED", "GATE_MISSED", "TOO_MANY_BAD", "exit_code", "guarded", "run_pipeline"]
+__all__ = ["DONE", "FAILED", "GATE_MISSED", "TOO_MANY_BAD", "exit_code", "run_command", "run_pipeline"]
 
 
 def run_pipeline(
@@ -63,8 +63,8 @@ def run_pipeline(
   build(pipeline)
   try:
     with contextlib.ExitStack() as stack:
-      stack.enter_context(deaths_told())
-      terminal = stack.enter_context(kept_from_terminal())
+      stack.enter_context(raise_on_worker_death())
+      terminal = stack.enter_context(capture_output())
       if processes > 1:  # before there are threads
         pipeline.runner = stack.enter_context(forked_workers(processes, options))
       stack.enter_context(shard_progress([Work(stage, shards_folder), *others], terminal))

@@ -18,8 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from beam_retrain.transforms.core.models.inference import BATCH_SIZE
-from beam_retrain.transforms.core.system.memory import memory_given, peak_memory
-from beam_retrain.transforms.core.system.out_of_memory import is_out_of_memory
+from beam_retrain.transforms.core.system.memory import available_memory, is_out_of_memory, peak_memory
 from beam_retrain.transforms.core.system.prefetch import map_ahead
 from beam_retrain.transforms.io import cache, files
 
@@ -61,7 +60,7 @@ def probe_batch(
     memory_bytes: what all processes may take; None: half of what is given.
     clock: seconds.
   """
-  memory_bytes = (memory_given() // 2 if memory_bytes is None else memory_bytes) // processes
+  memory_bytes = (available_memory() // 2 if memory_bytes is None else memory_bytes) // processes
   began = clock()
   rates: dict[int, float] = {}
   grown = 0

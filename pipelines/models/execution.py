@@ -25,7 +25,7 @@ from beam_retrain.transforms.core.records.schema import INFO_FILE
 from beam_retrain.transforms.core.run.run_info import RunInfo, find_info
 from beam_retrain.transforms.core.runtimes.prepared import load_prepared
 from beam_retrain.transforms.core.runtimes.variant import TENSORFLOW
-from beam_retrain.transforms.core.system.cpu import Threads, cores_given
+from beam_retrain.transforms.core.system.cpu import Threads, available_cores
 from beam_retrain.transforms.core.system.tensorflow import load_tensorflow
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.shards.worker_metrics import TRUNK_IMAGES, TRUNK_LOADS, counts_by_worker
@@ -66,7 +66,7 @@ class Execution:
   def _describe_threads(self) -> str:
     given, processes = self.threads.given, self.threads.processes
     if self.is_local or given:
-      count = processes or (cores_given() if self.is_local else 0)
+      count = processes or (available_cores() if self.is_local else 0)
       return f"{_count(count, 'process', 'processes')} of {_count(self.threads.here, 'thread', 'threads')}"
     if not processes:
       return "a process of one thread for each core of a worker"
@@ -164,7 +164,7 @@ def _probe(trunk: Trunk, threads: Threads) -> int:
       loaded[:] = [load_prepared(trunk.prepared_folder, threads.here, batch_size).embed]
     return loaded[0]
 
-  return probe_batch(load, trunk.info.input_px, processes=threads.processes or cores_given())
+  return probe_batch(load, trunk.info.input_px, processes=threads.processes or available_cores())
 
 
 def _batch_of(earlier: RunInfo | None, trunk: Trunk | None) -> int:

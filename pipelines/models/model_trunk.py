@@ -18,7 +18,7 @@ from beam_retrain.transforms.core.models.inference import load_model
 from beam_retrain.transforms.core.records.schema import Image
 from beam_retrain.transforms.core.runtimes.variant import AUTO, FLOAT32
 from beam_retrain.transforms.io import cache, files
-from beam_retrain.transforms.io.transfer import bring
+from beam_retrain.transforms.io.transfer import download
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,8 +93,8 @@ class ModelTrunk:
     digest = digest_of_check([self.model.fingerprint, self.fingerprint], sample)
     if kept := cache.read_source(digest):
       return Agreement(**kept)
-    ours = embed(load_model(bring(self.model.trunk), threads), sample)
-    exact = embed(load_model(bring(self.model.saved_model), threads, trunk_only=True), sample)
+    ours = embed(load_model(download(self.model.trunk), threads), sample)
+    exact = embed(load_model(download(self.model.saved_model), threads, trunk_only=True), sample)
     keys = sorted(ours.keys() & exact.keys())
     if not keys:
       return None

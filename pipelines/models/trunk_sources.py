@@ -28,7 +28,7 @@ from beam_retrain.transforms.core.runtimes.variant import INT8, OPENVINO, Varian
 from beam_retrain.transforms.core.system import local_files
 from beam_retrain.transforms.core.system.tensorflow import load_tensorflow
 from beam_retrain.transforms.io import cache
-from beam_retrain.transforms.io.transfer import bring, replace_folder
+from beam_retrain.transforms.io.transfer import download, replace_folder
 
 # To be raised whenever a preparation gives another result than before.
 _PREPARATION = 1
@@ -95,7 +95,7 @@ def load_stored_trunk(folder: str, info: TrunkInfo) -> Trunk:
   Raises:
     InputError: it is missing, or another trunk.
   """
-  local = bring(folder)
+  local = download(folder)
   if _read_info(local) != info:
     raise InputError(f"{folder} is not the trunk {info.handle} any more that its bottlenecks were made with.")
   load_tensorflow()
@@ -150,7 +150,7 @@ def prepare(trunk: Trunk, variant: Variant, sample: Any = None, *, stored: str =
     tensors = runtime.write(trunk.load_frozen(), variant, folder, sample)
     write_prepared_info(folder, info, versions, tensors)
 
-  prepared_folder = cache.obtain(f"trunks/{base}/{name}", write)
+  prepared_folder = cache.get_or_create(f"trunks/{base}/{name}", write)
   return dataclasses.replace(trunk, info=info, prepared_folder=prepared_folder)
 
 
@@ -181,7 +181,7 @@ def load_trunk(handle: str, weights: str | None = None, input_px: int | None = N
     return trunk
   from beam_retrain.transforms.core.models.saved_model import save_trunk
 
-  folder = cache.obtain(_saved_model_entry(info.fingerprint), lambda empty: save_trunk(trunk.frozen, empty))
+  folder = cache.get_or_create(_saved_model_entry(info.fingerprint), lambda empty: save_trunk(trunk.frozen, empty))
   cache.write_source(source, {name: getattr(info, name) for name in ("fingerprint", "input_px", "dimensions")})
   return dataclasses.replace(trunk, folder=folder)
 

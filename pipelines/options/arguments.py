@@ -24,10 +24,10 @@ from beam_retrain.transforms.core.run.cli import (
   add_decoding_flags,
   add_max_bad_fraction,
   fraction,
+  parse_flags,
   positive_int,
-  refuse_misspelt,
-  refuse_unknown,
   unknown_argument,
+  validate_spelling,
 )
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.io.access import check_reachable
@@ -39,10 +39,10 @@ __all__ = [
   "add_model_flags",
   "add_slice_flags",
   "fraction",
+  "parse_flags",
   "parse_job",
   "parse_with_beam_options",
   "positive_int",
-  "refuse_unknown",
   "refuse_unreachable",
 ]
 
@@ -114,7 +114,7 @@ def separate_beam_options(
   beam_parser = _beam_parser(parser.prog)
   known = [*flags_of(parser), *flags_of(beam_parser)]
   complaint = "neither beam-retrain nor Beam knows it"
-  refuse_misspelt(parser, argv, known, complaint)
+  validate_spelling(parser, argv, known, complaint)
   namespace, rest = parser.parse_known_args(argv, flags)
   _, unknown = beam_parser.parse_known_args(rest)
   if unknown:

@@ -2,8 +2,8 @@
 
 import sys
 
-from beam_retrain.pipelines.jobs.runner import guarded
+from beam_retrain.pipelines.jobs.runner import run_command
 from beam_retrain.pipelines.plan.command import run
 
 if __name__ == "__main__":
-  sys.exit(guarded(run, sys.argv[1:]))
+  sys.exit(run_command(run, sys.argv[1:]))

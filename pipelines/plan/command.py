@@ -7,7 +7,7 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 
-from beam_retrain.pipelines.jobs.runner import DONE, guarded
+from beam_retrain.pipelines.jobs.runner import DONE, run_command
 from beam_retrain.pipelines.plan.measure import Measurement, listed_reasons, measure_apart
 from beam_retrain.pipelines.plan.request import PlanRequest
 from beam_retrain.reporting.cost_table import plan_table
@@ -86,4 +86,4 @@ def _to_json(measured: Measurement, expected: Expectation) -> str:
 
 
 if __name__ == "__main__":
-  sys.exit(guarded(run, sys.argv[1:]))
+  sys.exit(run_command(run, sys.argv[1:]))

@@ -49,8 +49,8 @@ _LABELS = ("a", "b")
 # As `beam-retrain` imports a command.
 _CHILD = """\
 import sys
-from beam_retrain.transforms.core.system.imports import collector_at_rest
-with collector_at_rest():
+from beam_retrain.transforms.core.system.imports import gc_paused
+with gc_paused():
   from beam_retrain.pipelines.plan import measure
 measure.main(*sys.argv[1:])"""
 # The folder that holds the package, in a checkout and installed.

@@ -23,7 +23,7 @@ from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.records.schema import decode_bottleneck
 from beam_retrain.transforms.core.records.tfrecord import read_records
 from beam_retrain.transforms.core.run.run_info import read_info, read_labels
-from beam_retrain.transforms.core.system.cpu import cores_given
+from beam_retrain.transforms.core.system.cpu import available_cores
 from tests.helpers import noise_image
 
 EXACT = ("--precision=float32", "--runtime=tensorflow")
@@ -88,7 +88,7 @@ def test_the_folder_says_what_it_is(finished):
   assert (info.trunk["input_px"], info.labels) == (75, ["ant", "bee"])
   assert read_labels(str(finished)) == ["ant", "bee"]
   execution = {name: info.execution[name] for name in ("batch_size", "batch_size_reason", "threads_per_process")}
-  assert execution == {"batch_size": 32, "batch_size_reason": "the default", "threads_per_process": cores_given()}
+  assert execution == {"batch_size": 32, "batch_size_reason": "the default", "threads_per_process": available_cores()}
   assert info.others["schema"]["bottleneck"] == f"float32[{info.trunk['dimensions']}]"
   stats = json.loads((finished / "stats.json").read_text())
   assert (stats["inputs"], stats["outputs"], stats["quarantined"]) == (120, 120, 0)

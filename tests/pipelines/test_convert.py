@@ -21,7 +21,7 @@ import pytest
 from beam_retrain.pipelines import convert
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.images.idx import encode_idx
-from beam_retrain.transforms.core.run.cli import guarded
+from beam_retrain.transforms.core.run.cli import run_command
 from tests.helpers import ROOT
 
 _RUNNER = "--runner=FnApiRunner"
@@ -160,7 +160,7 @@ def test_as_a_command_it_forks_a_process_for_each_core_gives_the_same_bytes_and_
 ):
   script = (
     "import sys; from beam_retrain.pipelines import convert; from beam_retrain.pipelines.jobs import forked_workers;"
-    "forked_workers.cores_given = lambda: 2;"
+    "forked_workers.available_cores = lambda: 2;"
     "code = convert.run(sys.argv[1:]);"
     "print(len(forked_workers._FORKED), [n for n in sys.modules if n.split('.')[0] in ('tensorflow', 'keras')]);"
     "sys.exit(code)"
@@ -323,7 +323,7 @@ def test_a_damaged_file_ends_with_a_sentence(tmp_path, capsys):
   source = _write_idx(tmp_path / "idx", {"training": 3, "testing": 2})
   labels = source / "t10k-labels-idx1-ubyte"
   labels.write_bytes(labels.read_bytes()[:-1])
-  assert guarded(convert.run, ["--input", str(source), "--output", str(tmp_path / "out"), _RUNNER]) == 2
+  assert run_command(convert.run, ["--input", str(source), "--output", str(tmp_path / "out"), _RUNNER]) == 2
   assert capsys.readouterr().err.splitlines() == [
     f"beam-retrain: {labels}: byte 9: the file ends here, but 2 labels take 10 bytes: get the file again."
   ]

@@ -97,8 +97,8 @@ def test_without_scikit_learn_a_sentence_says_what_to_install(tmp_path):
   # A process in which the import fails, as it does where the package is not installed.
   code = (
     "import sys; sys.modules['sklearn'] = None; sys.modules['sklearn.datasets'] = None;"
-    "from beam_retrain.pipelines import datasets; from beam_retrain.transforms.core.run.cli import guarded;"
-    "sys.exit(guarded(lambda argv: print(datasets.digits(*argv)), sys.argv[1:]))"
+    "from beam_retrain.pipelines import datasets; from beam_retrain.transforms.core.run.cli import run_command;"
+    "sys.exit(run_command(lambda argv: print(datasets.digits(*argv)), sys.argv[1:]))"
   )
   done = subprocess.run(
     [sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False

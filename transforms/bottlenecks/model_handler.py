@@ -27,7 +27,7 @@ from beam_retrain.transforms.core.records.quarantine import Quarantined
 from beam_retrain.transforms.core.records.schema import Image
 from beam_retrain.transforms.core.system.cpu import Threads
 from beam_retrain.transforms.io import files
-from beam_retrain.transforms.io.transfer import bring
+from beam_retrain.transforms.io.transfer import download
 from beam_retrain.transforms.shards.worker_metrics import TRUNK_LOADS, count_here
 
 BATCH_METRIC = "trunk_batch_pictures"
@@ -88,7 +88,7 @@ class ImageModelHandler(ModelHandler[Image, "Inferred | Quarantined", LoadedMode
     return with_head(loaded, decode_head(files.read_bytes(self._head), self._head), self._head)
 
   def _load_for_batch(self, batch_size: int) -> LoadedModel:
-    return load_model(bring(self._path), self.threads, trunk_only=self._trunk_only, batch_size=batch_size)
+    return load_model(download(self._path), self.threads, trunk_only=self._trunk_only, batch_size=batch_size)
 
   def load_once(self) -> LoadedModel:
     """Returns the process's one copy of the model; loads it if necessary."""

@@ -20,7 +20,7 @@ from beam_retrain.transforms.core.records.shards import Input, Shard
 from beam_retrain.transforms.core.records.tfrecord import read_records
 from beam_retrain.transforms.core.system.prefetch import batched
 from beam_retrain.transforms.io import files
-from beam_retrain.transforms.io.transfer import bring
+from beam_retrain.transforms.io.transfer import download
 from beam_retrain.transforms.shards.work import read_quarantined
 from beam_retrain.transforms.sources.records import RecordsFile
 
@@ -94,7 +94,7 @@ class ScoreBottlenecks(Scorer):
       return decode_head(files.read_bytes(self._head), self._head).score
     from beam_retrain.transforms.core.models.saved_model import load_saved_model  # loads TensorFlow: on workers only
 
-    exported = load_saved_model(bring(self._saved_model))
+    exported = load_saved_model(download(self._saved_model))
     return lambda vectors: exported.score_bottlenecks(vectors)["scores"].numpy()
 
   def score(self, shard: Shard) -> Iterator[tuple[Scored, ...] | Quarantined]:

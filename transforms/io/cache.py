@@ -38,10 +38,10 @@ _LEFT_AFTER_SECS = 24 * 60 * 60.0  # nobody is that long at making an entry
 def find(name: str) -> str:
   """Returns the folder of an entry, or "" where it is not there or is damaged."""
   place = _place(name)
-  return place if _is_whole(place) else ""
+  return place if _is_intact(place) else ""
 
 
-def obtain(name: str, write: Callable[[str], None]) -> str:
+def get_or_create(name: str, write: Callable[[str], None]) -> str:
   """Returns the folder of an entry, made where it is not there or is damaged; for this process alone where the cache
   cannot take it, being full or somebody else's.
 
@@ -57,8 +57,8 @@ def obtain(name: str, write: Callable[[str], None]) -> str:
   except OSError as error:
     if place == (instead := os.path.join(_own_root(), *name.split("/"))):
       raise
-    _tell_not_kept(folder(), error.strerror or str(error))
-    return instead if _is_whole(instead) else _make(instead, write)
+    _report_not_kept(folder(), error.strerror or str(error))
+    return instead if _is_intact(instead) else _make(instead, write)
 
 
 def _make(place: str, write: Callable[[str], None]) -> str:
@@ -126,7 +126,7 @@ def _put(made: str, place: str) -> None:
   try:
     os.rename(made, place)
   except OSError:
-    if _is_whole(place):
+    if _is_intact(place):
       return
     # Damaged: out of the way at once, deleted afterwards.
     aside = tempfile.mkdtemp(prefix=_DAMAGED, dir=os.path.dirname(place))
@@ -135,13 +135,13 @@ def _put(made: str, place: str) -> None:
     try:
       os.rename(made, place)
     except OSError:
-      if not _is_whole(place):
+      if not _is_intact(place):
         raise
     finally:
       shutil.rmtree(aside, ignore_errors=True)
 
 
-def _is_whole(place: str) -> bool:
+def _is_intact(place: str) -> bool:
   try:
     with open(os.path.join(place, _SUMS_FILE), encoding="utf-8") as file:
       return bool(json.load(file) == _sums(place))
@@ -182,7 +182,7 @@ def _check_root(root: str) -> str:
     with tempfile.TemporaryFile(dir=root):
       return root
   except OSError as error:
-    _tell_not_kept(root, error.strerror)
+    _report_not_kept(root, error.strerror)
     return _own_root()
 
 
@@ -195,7 +195,7 @@ def _own_root() -> str:
 
 
 @functools.cache  # said once
-def _tell_not_kept(root: str, why: str) -> None:
+def _report_not_kept(root: str, why: str) -> None:
   print(
     f"no trunk is kept for the next run: {root} cannot be written ({why}); {_OVERRIDE} names another.", file=sys.stderr
   )

@@ -24,7 +24,7 @@ _CONTENTS = "folder"  # in an entry of the cache, which has a file of its own be
 _KEPT_SECS = 7 * 24 * 60 * 60.0
 
 
-def bring(folder: str) -> str:
+def download(folder: str) -> str:
   """Returns a local folder with what is in `folder`: itself where it is local.
 
   Raises:
@@ -41,7 +41,7 @@ def bring(folder: str) -> str:
     get_folder(folder, os.path.join(empty, _CONTENTS))
     _remove_unused()
 
-  entry = cache.obtain(f"{_BROUGHT}/{digest}", write)
+  entry = cache.get_or_create(f"{_BROUGHT}/{digest}", write)
   with contextlib.suppress(OSError):  # a cache may be somebody else's
     os.utime(entry)
   return os.path.join(entry, _CONTENTS)

@@ -90,7 +90,7 @@ class LiveCounts:
     self._tell()
 
 
-def forget_live(output: str, name: str) -> None:
+def delete_live_counts(output: str, name: str) -> None:
   """Deletes a shard's live counts: its report says it all."""
   if files.is_local(output):
     files.delete([files.join(output, REPORTS_FOLDER, f"{name}{LIVE_SUFFIX}")])
@@ -109,7 +109,7 @@ def counts_of(report: ShardReport) -> Counts:
   return Counts(report.inputs, sum(entry.reason not in DROPPED for entry in report.quarantined))
 
 
-class TellPlanned(beam.PTransform):
+class RecordPlanned(beam.PTransform):
   """PCollection[Shard] -> PCollection of one int, the images that are planned, or -1 where only their reader knows.
 
   Kept in `output` for `read_planned`.

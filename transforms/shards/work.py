@@ -24,8 +24,8 @@ from beam_retrain.transforms.shards.progress import (
   METRICS_NAMESPACE,
   REPORTS_FOLDER,
   LiveCounts,
-  TellPlanned,
-  forget_live,
+  RecordPlanned,
+  delete_live_counts,
 )
 
 __all__ = [
@@ -111,7 +111,7 @@ class WorkShards(beam.PTransform):
     if self._checked is not None:
       sides.append(beam.pvalue.AsList(self._checked))
     if files.is_local(self._output) and self._task.counts_images:
-      sides.append(beam.pvalue.AsSingleton(shards | "TellPlanned" >> TellPlanned(self._output)))
+      sides.append(beam.pvalue.AsSingleton(shards | "RecordPlanned" >> RecordPlanned(self._output)))
     return (
       shards
       | "SpreadShards" >> beam.Reshuffle()
@@ -192,7 +192,7 @@ class _WorkShard(beam.DoFn):
       extra=dict(self._task.extra()),
     )
     files.write_text(report_path(self._output, name), report.to_json())
-    forget_live(self._output, name)
+    delete_live_counts(self._output, name)
     return report
 
 

@@ -12,7 +12,7 @@ from beam_retrain.pipelines.jobs.forked_workers import default_processes
 
 @pytest.fixture(autouse=True)
 def _four_cores_and_nothing_against_it(monkeypatch):
-  monkeypatch.setattr(forked_workers, "cores_given", lambda: 4)
+  monkeypatch.setattr(forked_workers, "available_cores", lambda: 4)
   monkeypatch.setattr(threading, "active_count", lambda: 1)
   monkeypatch.setattr(forked_workers.sys, "modules", {})
   monkeypatch.setattr(forked_workers.sys, "platform", "linux")

@@ -11,7 +11,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from beam_retrain.pipelines.jobs import progress
 from beam_retrain.transforms.core.records.quarantine import Quarantined, Reason
 from beam_retrain.transforms.core.records.shards import Shard, ShardReport
-from beam_retrain.transforms.shards.progress import TellPlanned, read_planned
+from beam_retrain.transforms.shards.progress import RecordPlanned, read_planned
 from beam_retrain.transforms.shards.work import REPORTS_FOLDER, ShardTask, WorkShards, Written
 from beam_retrain.transforms.sources.image_files import ImageFile
 from beam_retrain.transforms.sources.records import PickedRecords, RecordsFile
@@ -139,7 +139,7 @@ def test_how_many_records_are_planned_is_known_from_the_reports_beside_them(tmp_
     (output / REPORTS_FOLDER).mkdir(parents=True, exist_ok=True)
     with beam.Pipeline(options=PipelineOptions(flags=["--runner=FnApiRunner"])) as root:
       shards = [Shard("training", index, 2, (entry,)) for index, entry in enumerate(inputs)]
-      _ = root | beam.Create(shards) | TellPlanned(str(output))
+      _ = root | beam.Create(shards) | RecordPlanned(str(output))
     return read_planned(str(output / REPORTS_FOLDER))
 
   assert planned(RecordsFile(first, 0, 0.0), PickedRecords(second, 0, 0.0, (1, 5))) == 22

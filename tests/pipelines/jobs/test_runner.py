@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from beam_retrain.pipelines.jobs.runner import DONE, FAILED, TOO_MANY_BAD, exit_code, guarded, run_pipeline
+from beam_retrain.pipelines.jobs.runner import DONE, FAILED, TOO_MANY_BAD, exit_code, run_command, run_pipeline
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.run.stats import Stats
 from tests.helpers import ROOT
@@ -28,7 +28,7 @@ import sys
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from beam_retrain.pipelines.jobs.runner import guarded, run_pipeline
+from beam_retrain.pipelines.jobs.runner import run_command, run_pipeline
 from beam_retrain.transforms.core.errors import InputError
 
 
@@ -59,7 +59,7 @@ def run(argv):
 
 
 if __name__ == "__main__":
-  sys.exit(guarded(run, sys.argv[1:]))
+  sys.exit(run_command(run, sys.argv[1:]))
 """
 
 _RUNNERS = pytest.mark.parametrize(
@@ -130,14 +130,14 @@ def test_a_job_s_own_faults_come_through_as_they_are():
 
 
 def test_a_command_s_exit_code_is_handed_on():
-  assert guarded(lambda argv: len(argv), ["a", "b", "c"]) == 3
+  assert run_command(lambda argv: len(argv), ["a", "b", "c"]) == 3
 
 
 def test_a_refusal_is_printed_as_it_is(capsys):
   def refuse(argv):
     raise InputError(f"{argv[0]} is not there: give another.")
 
-  assert guarded(refuse, ["/data"]) == FAILED
+  assert run_command(refuse, ["/data"]) == FAILED
   assert capsys.readouterr() == ("", "beam-retrain: /data is not there: give another.\n")
 
 
@@ -145,7 +145,7 @@ def test_an_interrupt_says_how_to_go_on(capsys):
   def interrupt(argv):
     raise KeyboardInterrupt
 
-  assert guarded(interrupt, []) == FAILED
+  assert run_command(interrupt, []) == FAILED
   assert capsys.readouterr().err == "beam-retrain: interrupted; the same command goes on where it was.\n"
 
 
@@ -154,13 +154,13 @@ def test_sigterm_is_an_interrupt_while_a_command_runs_unless_somebody_else_sees_
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(10)
 
-  assert guarded(end, []) == FAILED
+  assert run_command(end, []) == FAILED
   assert capsys.readouterr().err == "beam-retrain: interrupted; the same command goes on where it was.\n"
   assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
   seen: list[int] = []
   signal.signal(signal.SIGTERM, lambda number, frame: seen.append(number))
   try:
-    assert guarded(lambda argv: os.kill(os.getpid(), signal.SIGTERM) or DONE, []) == DONE
+    assert run_command(lambda argv: os.kill(os.getpid(), signal.SIGTERM) or DONE, []) == DONE
   finally:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
   assert seen == [signal.SIGTERM]
@@ -170,7 +170,7 @@ def test_a_full_or_read_only_disk_is_told_in_one_sentence(capsys):
   def write(argv):
     raise OSError(errno.EROFS, "Read-only file system", "/data/nights")
 
-  assert guarded(write, []) == FAILED
+  assert run_command(write, []) == FAILED
   expected = "beam-retrain: /data/nights: Read-only file system: make room, or write elsewhere.\n"
   assert capsys.readouterr().err == expected
 
@@ -181,7 +181,7 @@ def test_a_fault_with_a_long_text_is_still_one_line(capsys, tmp_path, monkeypatc
   def fail(argv):
     raise ValueError("x" * 1_000 + "\nsecond line")
 
-  assert guarded(fail, []) == FAILED
+  assert run_command(fail, []) == FAILED
   said = capsys.readouterr().err
   assert said.startswith("beam-retrain: the job failed: ValueError: xxx")
   assert len(said) < 400
@@ -219,8 +219,8 @@ def test_what_worker_processes_say_for_us_is_told_once_and_nothing_else(tmp_path
   # A process of its own: pytest has put something else in the place of the descriptor.
   code = """
 import os
-from beam_retrain.pipelines.jobs.capture import kept_from_terminal
-with kept_from_terminal():
+from beam_retrain.pipelines.jobs.capture import capture_output
+with capture_output():
   for _ in range(2):
     os.write(2, b"beam-retrain: a store is damaged\\nsome warning\\n")
 """
@@ -231,10 +231,10 @@ with kept_from_terminal():
 def test_what_beam_says_in_any_way_is_kept_from_the_terminal_also_when_python_ends():
   code = """
 import atexit, logging, sys
-from beam_retrain.pipelines.jobs.capture import kept_from_terminal
+from beam_retrain.pipelines.jobs.capture import capture_output
 logging.basicConfig(level=logging.WARNING)
 for number in range(2):
-  with kept_from_terminal() as terminal:
+  with capture_output() as terminal:
     atexit.register(print, "a job server is stopped", file=sys.stderr)
     atexit.register(logging.error, "really destroying it")
     logging.error("an engine's message")
@@ -249,10 +249,10 @@ logging.error("heard again")
 def test_what_beam_says_is_kept_from_a_stream_that_is_no_file_too():
   code = """
 import io, logging, sys
-from beam_retrain.pipelines.jobs.capture import kept_from_terminal
+from beam_retrain.pipelines.jobs.capture import capture_output
 sys.stderr = stream = io.StringIO()  # as in a notebook
 logging.basicConfig(level=logging.WARNING)
-with kept_from_terminal() as terminal:
+with capture_output() as terminal:
   logging.error("an engine's message")
   print("a worker's traceback", file=sys.stderr)
   print("progress", file=terminal)
@@ -274,7 +274,7 @@ options = PipelineOptions(flags=["--direct_num_workers=1"])
 pipeline = beam.Pipeline(options=options)
 pipeline | beam.Create([1]) | beam.Reshuffle()  # whose first stage is waited for, for what it gives
 try:
-  with local_workers.deaths_told(), forked_workers.forked_workers(1, options) as runner:
+  with local_workers.raise_on_worker_death(), forked_workers.forked_workers(1, options) as runner:
     pid = forked_workers._WAITING[0].pid
     os.kill(pid, signal.SIGKILL)
     os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)

@@ -29,7 +29,7 @@ from beam_retrain.transforms.bottlenecks.embed import EmbedShard
 from beam_retrain.transforms.bottlenecks.model_handler import ImageModelHandler, LoadedModel
 from beam_retrain.transforms.core.records.shards import Shard
 from beam_retrain.transforms.core.runtimes.variant import Variant
-from beam_retrain.transforms.core.system.cpu import cores_given
+from beam_retrain.transforms.core.system.cpu import available_cores
 from beam_retrain.transforms.shards.work import WorkShards
 from beam_retrain.transforms.sources.image_files import ImageFile
 
@@ -66,7 +66,7 @@ def test_processes_are_what_the_runner_starts_on_a_machine(flags, processes):
 
 
 def test_what_is_said_of_it():
-  cores = cores_given()
+  cores = available_cores()
   two = PipelineOptions(flags=["--direct_running_mode=multi_processing", "--direct_num_workers=2"])
   each = max(1, cores // 2)
   threads = f"{each} thread{'s' * (each > 1)}"
@@ -98,12 +98,12 @@ def trunk(prepared, monkeypatch, tmp_path):
 
 def test_a_large_job_tries_out_once_and_remembers(trunk):
   assert choose_execution(None, None, _LOCAL, trunk).reason == "the default"
-  assert find_batch(trunk.info.fingerprint, cores_given()) is None
+  assert find_batch(trunk.info.fingerprint, available_cores()) is None
   assert choose_execution(None, None, _CLUSTER, trunk, is_large=lambda: True).reason == "the default"
   tried = choose_execution(None, None, _LOCAL, trunk, is_large=lambda: True)
   assert tried.batch_size in CANDIDATES
   assert tried.reason == "the fastest of those tried here"
-  keep_batch(trunk.info.fingerprint, cores_given(), 16)
+  keep_batch(trunk.info.fingerprint, available_cores(), 16)
   gone = dataclasses.replace(trunk, prepared_folder="/nowhere")  # nothing is loaded again
   assert choose_execution(None, None, _LOCAL, gone, is_large=lambda: True).batch_size == 16
   assert choose_execution(None, None, _LOCAL, gone).batch_size == 32  # small jobs have the default, on any machine
@@ -115,7 +115,7 @@ def test_the_choice_of_an_earlier_run_is_kept_so_that_its_shards_are(trunk):
     settings = {"trunk_fingerprint": fingerprint, "batch_size": 64}
     return {"settings": settings, "execution": {"batch_size_reason": reason}}
 
-  keep_batch(trunk.info.fingerprint, cores_given(), 16)
+  keep_batch(trunk.info.fingerprint, available_cores(), 16)
   for reason, fingerprint, batch_size in (
     ("the default", trunk.info.fingerprint, 64),
     ("the fastest of those tried here", trunk.info.fingerprint, 64),

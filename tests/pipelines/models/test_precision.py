@@ -194,9 +194,9 @@ def test_an_openvino_that_cannot_be_imported_is_gone_without_in_words(content, f
     "import sys\n"
     "sys.path.insert(0, sys.argv.pop(1))\n"
     "from beam_retrain.pipelines import bottlenecks\n"
-    "from beam_retrain.pipelines.jobs.runner import guarded\n"
+    "from beam_retrain.pipelines.jobs.runner import run_command\n"
     "for asked in ('auto', 'openvino'):\n"
-    "  print(asked, guarded(bottlenecks.run, [*sys.argv[1:], f'--runtime={asked}']))\n"
+    "  print(asked, run_command(bottlenecks.run, [*sys.argv[1:], f'--runtime={asked}']))\n"
     "from beam_retrain.transforms.core.system.openvino import nncf_fault\n"
     "print('nncf:', nncf_fault())"
   )

@@ -8,8 +8,8 @@ from apache_beam.options.pipeline_options import DirectOptions, StandardOptions
 from beam_retrain.pipelines.options.arguments import (
   ArgumentParser,
   add_max_bad_fraction,
+  parse_flags,
   parse_with_beam_options,
-  refuse_unknown,
 )
 from beam_retrain.transforms.core.errors import InputError
 
@@ -122,6 +122,6 @@ def test_help_is_printed_and_leaves_with_0(capsys):
 
 
 def test_a_command_without_a_beam_job_takes_no_beam_flags():
-  assert refuse_unknown(_parser(), ["--input=a"]).input == "a"
+  assert parse_flags(_parser(), ["--input=a"]).input == "a"
   with pytest.raises(InputError, match="--runner: this command does not know it; the nearest flag is --"):
-    refuse_unknown(_parser(), ["--input=a", "--runner=FnApiRunner"])
+    parse_flags(_parser(), ["--input=a", "--runner=FnApiRunner"])

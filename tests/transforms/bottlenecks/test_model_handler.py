@@ -19,8 +19,8 @@ from beam_retrain.transforms.core.models.inference import infer_images
 from beam_retrain.transforms.core.models.oom_fallback import load_halving
 from beam_retrain.transforms.core.records.quarantine import Quarantined, Reason
 from beam_retrain.transforms.core.records.schema import Image
-from beam_retrain.transforms.core.system.cpu import cores_given
-from beam_retrain.transforms.core.system.out_of_memory import is_out_of_memory
+from beam_retrain.transforms.core.system.cpu import available_cores
+from beam_retrain.transforms.core.system.memory import is_out_of_memory
 from tests.helpers import encode, noise_image
 
 
@@ -262,7 +262,7 @@ def test_what_is_for_want_of_memory(error, is_it):
 
 
 def test_threads_are_the_cores_shared_out_to_the_processes():
-  cores = cores_given()
+  cores = available_cores()
   assert ImageModelHandler("x").threads == cores
   assert ImageModelHandler("x", processes=0).threads == 1
   assert ImageModelHandler("x", processes=2).threads == max(1, cores // 2)

@@ -39,25 +39,25 @@ def contents(folder: str) -> dict[str, str]:
 
 
 def test_found_again_and_copied_without_its_sums(cache, tmp_path):
-  entry = trunk_cache.obtain("trunks/x/one", write)
+  entry = trunk_cache.get_or_create("trunks/x/one", write)
   assert entry == str(cache / "trunks" / "x" / "one")
-  assert trunk_cache.obtain("trunks/x/one", refuse) == entry
+  assert trunk_cache.get_or_create("trunks/x/one", refuse) == entry
   trunk_cache.copy_entry(entry, str(tmp_path / "copy"))
   assert sorted(os.listdir(tmp_path / "copy")) == ["a", "sub"]
 
 
 @pytest.mark.parametrize("damage", ["a", "sub/b", "cache.json"])
 def test_a_damaged_entry_is_made_anew(damage):
-  entry = trunk_cache.obtain("one", write)
+  entry = trunk_cache.get_or_create("one", write)
   (Path(entry) / damage).write_text("{")
   assert trunk_cache.find("one") == ""
-  assert contents(trunk_cache.obtain("one", write)) == {"a": "a", "sub/b": "sub/b"}
+  assert contents(trunk_cache.get_or_create("one", write)) == {"a": "a", "sub/b": "sub/b"}
   assert trunk_cache.find("one") == entry
 
 
 def test_whoever_fails_leaves_nothing(cache):
   with pytest.raises(AssertionError):
-    trunk_cache.obtain("trunks/one", refuse)
+    trunk_cache.get_or_create("trunks/one", refuse)
   assert os.listdir(cache / "trunks") == []
 
 
@@ -71,20 +71,20 @@ def test_what_killed_processes_left_goes_a_day_later(cache):
   for name, hours in (("x/.making-old", 25), ("y/.damaged-old", 25), ("y/.making-new", 23), ("y/an_entry", 25)):
     leave(name, hours)
   with ThreadPoolExecutor(8) as pool:  # in each other's way
-    list(pool.map(lambda number: trunk_cache.obtain(f"trunks/z/{number}", write), range(8)))
+    list(pool.map(lambda number: trunk_cache.get_or_create(f"trunks/z/{number}", write), range(8)))
   assert os.listdir(cache / "trunks" / "x") == []
   assert sorted(os.listdir(cache / "trunks" / "y")) == [".making-new", "an_entry"]
   leave("x/.making-old", 25)
-  trunk_cache.obtain("trunks/z/1", refuse)  # nothing is looked for where nothing is made
+  trunk_cache.get_or_create("trunks/z/1", refuse)  # nothing is looked for where nothing is made
   assert os.listdir(cache / "trunks" / "x") == [".making-old"]
 
 
 @pytest.mark.parametrize("is_damaged", [False, True], ids=["new", "damaged"])
 def test_several_at_once_all_get_a_whole_one(cache, is_damaged):
   if is_damaged:
-    (Path(trunk_cache.obtain("trunks/one", write)) / "a").write_text("other")
+    (Path(trunk_cache.get_or_create("trunks/one", write)) / "a").write_text("other")
   with ThreadPoolExecutor(8) as pool:
-    entries = list(pool.map(lambda _: contents(trunk_cache.obtain("trunks/one", write)), range(16)))
+    entries = list(pool.map(lambda _: contents(trunk_cache.get_or_create("trunks/one", write)), range(16)))
   assert entries == [{"a": "a", "sub/b": "sub/b"}] * 16
   assert os.listdir(cache / "trunks") == ["one"]
 
@@ -92,8 +92,8 @@ def test_several_at_once_all_get_a_whole_one(cache, is_damaged):
 def test_where_nothing_can_be_written_it_lasts_for_the_process(tmp_path, monkeypatch, capsys):
   (tmp_path / "file").write_text("in the way")
   monkeypatch.setenv("BEAM_RETRAIN_CACHE_DIR", str(tmp_path / "file"))
-  entry = trunk_cache.obtain("one", write)
-  assert trunk_cache.obtain("one", refuse) == entry
+  entry = trunk_cache.get_or_create("one", write)
+  assert trunk_cache.get_or_create("one", refuse) == entry
   told = capsys.readouterr().err
   assert told.count("no trunk is kept for the next run") == 1
   assert "BEAM_RETRAIN_CACHE_DIR" in told
@@ -106,7 +106,7 @@ def test_where_there_is_no_room_it_lasts_for_the_process(cache, capsys):
       raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     write(folder)
 
-  entries = [trunk_cache.obtain("trunks/one", write_where_there_is_room) for _ in range(2)]
+  entries = [trunk_cache.get_or_create("trunks/one", write_where_there_is_room) for _ in range(2)]
   assert contents(entries[0]) == {"a": "a", "sub/b": "sub/b"}
   assert entries[0] == entries[1]
   assert os.listdir(cache / "trunks") == []
@@ -122,7 +122,7 @@ def test_what_cannot_be_kept_of_a_source_is_no_fault(cache):
 
 
 def test_others_may_read_what_is_kept_and_copied(tmp_path):
-  entry = trunk_cache.obtain("one", write)
+  entry = trunk_cache.get_or_create("one", write)
   os.chmod(entry, 0o500)
   trunk_cache.copy_entry(entry, str(tmp_path / "copy"))
   trunk_cache.write_source("x", {})
@@ -131,7 +131,7 @@ def test_others_may_read_what_is_kept_and_copied(tmp_path):
   (folder / "file").touch()
   usual = [path.stat().st_mode for path in (folder, folder / "file")]
   assert [path.stat().st_mode for path in (tmp_path / "copy", tmp_path / "copy" / "a")] == usual
-  again = trunk_cache.obtain("two", write)
+  again = trunk_cache.get_or_create("two", write)
   kept = Path(trunk_cache.folder(), "sources", "x.json")
   assert [path.stat().st_mode for path in (Path(again), kept)] == usual
 

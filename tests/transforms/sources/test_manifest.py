@@ -161,7 +161,7 @@ def test_one_image_twice_is_an_error_wherever_its_rows_are_read(small_images, co
   source = find_source(path)
   with pytest.raises(InputError, match=sentence):
     list(source.read_all((TRAINING, TESTING), None))
-  # Beam tells it with the traceback of its worker, of which `guarded` shows the sentence.
+  # Beam tells it with the traceback of its worker, of which `run_command` shows the sentence.
   with pytest.raises(Exception, match=sentence):
     collect(source.plan((TRAINING, TESTING), None))
 

@@ -15,7 +15,7 @@ from PIL import ImageFile, UnidentifiedImageError
 
 from beam_retrain.transforms.core.images.plain_headers import Looked, look_at_plain
 from beam_retrain.transforms.core.records.quarantine import MAX_PIXELS, Reason
-from beam_retrain.transforms.core.system.out_of_memory import is_out_of_memory
+from beam_retrain.transforms.core.system.memory import is_out_of_memory
 
 FORMATS = ("JPEG", "PNG", "BMP", "GIF")
 

@@ -18,7 +18,7 @@ from beam_retrain.transforms.core.images.headers import MAX_PIXELS, Fault, expla
 from beam_retrain.transforms.core.records.quarantine import Quarantined, Reason
 from beam_retrain.transforms.core.records.schema import Image
 from beam_retrain.transforms.core.runtimes.prepared import find_prepared, load_prepared
-from beam_retrain.transforms.core.system.out_of_memory import is_out_of_memory
+from beam_retrain.transforms.core.system.memory import is_out_of_memory
 from beam_retrain.transforms.core.system.prefetch import batched, map_ahead, prefetch
 from beam_retrain.transforms.core.system.tensorflow import load_tensorflow
 

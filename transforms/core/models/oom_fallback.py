@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from beam_retrain.transforms.core.models.inference import LoadedModel, Outputs
-from beam_retrain.transforms.core.system.out_of_memory import is_out_of_memory
+from beam_retrain.transforms.core.system.memory import is_out_of_memory
 
 
 def load_halving(load: Callable[[int], LoadedModel], batch_size: int) -> LoadedModel:

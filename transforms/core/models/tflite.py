@@ -15,13 +15,13 @@ import numpy as np
 import tensorflow as tf
 
 from beam_retrain.transforms.core.errors import InputError, first_line
-from beam_retrain.transforms.core.system.tensorflow import native_stderr_held_back
+from beam_retrain.transforms.core.system.tensorflow import native_stderr_captured
 
 
 @contextlib.contextmanager
 def quiet_interpreter() -> Iterator[None]:
   """Holds back what TensorFlow says whenever an interpreter is made; where that fails it is shown after all."""
-  with warnings.catch_warnings(), native_stderr_held_back():
+  with warnings.catch_warnings(), native_stderr_captured():
     warnings.filterwarnings("ignore", message=r"\s*Warning: tf.lite.Interpreter is deprecated", category=UserWarning)
     yield
 

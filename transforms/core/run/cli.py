@@ -42,7 +42,7 @@ class ArgumentParser(argparse.ArgumentParser):
     raise InputError(f"{self.prog}: {message}; `{self.prog} --help` shows what there is.")
 
 
-def refuse_unknown(
+def parse_flags(
   parser: argparse.ArgumentParser, argv: Sequence[str], flags: argparse.Namespace | None = None
 ) -> argparse.Namespace:
   """Parses the flags of a command that runs no Beam job, into `flags` where that is given.
@@ -51,14 +51,16 @@ def refuse_unknown(
     InputError: an unknown flag; names the nearest known one.
   """
   known, complaint = flags_of(parser), "this command does not know it"
-  refuse_misspelt(parser, argv, known, complaint)
+  validate_spelling(parser, argv, known, complaint)
   namespace, unknown = parser.parse_known_args(argv, flags)
   if unknown:
     raise InputError(unknown_argument(parser, unknown[0], known, complaint))
   return namespace
 
 
-def refuse_misspelt(parser: argparse.ArgumentParser, argv: Sequence[str], known: Sequence[str], complaint: str) -> None:
+def validate_spelling(
+  parser: argparse.ArgumentParser, argv: Sequence[str], known: Sequence[str], complaint: str
+) -> None:
   """Looks for unknown flags before anything is parsed.
 
   Of `--inputt DIR` the misspelt flag is the news, not that `--input` is missing.
@@ -132,7 +134,7 @@ def add_decoding_flags(parser: argparse.ArgumentParser) -> None:
   )
 
 
-def guarded(run: Callable[[Sequence[str]], int], argv: Sequence[str]) -> int:
+def run_command(run: Callable[[Sequence[str]], int], argv: Sequence[str]) -> int:
   """Runs a command: one sentence on standard error for whatever goes wrong, never a traceback.
 
   The traceback of an unexpected fault goes to a file that the sentence names.
@@ -193,11 +195,11 @@ def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
 def _failed(error: Exception) -> int:
   with tempfile.NamedTemporaryFile("w", prefix="beam-retrain-", suffix=".log", delete=False) as log:
     traceback.print_exception(error, file=log)
-  print(f"beam-retrain: the job failed: {in_one_line(error)} (the whole traceback is in {log.name}).", file=sys.stderr)
+  print(f"beam-retrain: the job failed: {error_line(error)} (the whole traceback is in {log.name}).", file=sys.stderr)
   return FAILED
 
 
-def in_one_line(error: Exception) -> str:
+def error_line(error: Exception) -> str:
   """Returns what an exception says; where it holds a worker's traceback, that one's last line: what the worker said."""
   lines = [line for line in str(error).splitlines() if line.strip()] or [""]
   if "Traceback (most recent call last):" in lines:

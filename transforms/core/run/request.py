@@ -22,7 +22,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
-from beam_retrain.transforms.core.run.cli import ArgumentParser, refuse_unknown
+from beam_retrain.transforms.core.run.cli import ArgumentParser, parse_flags
 
 NO_FLAG: Mapping[str, Any] = {"flag": False}
 """Metadata of a field that is not a flag."""
@@ -80,7 +80,7 @@ class Request(abc.ABC):
   def _parse_flags(
     cls, parser: argparse.ArgumentParser, argv: Sequence[str], flags: argparse.Namespace
   ) -> argparse.Namespace:
-    return refuse_unknown(parser, argv, flags)
+    return parse_flags(parser, argv, flags)
 
   def to_argv(self) -> list[str]:
     """Returns the command line of this request, without the command: what is given, and what is no default."""

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 
 @contextlib.contextmanager
-def collector_at_rest() -> Iterator[None]:
+def gc_paused() -> Iterator[None]:
   """A block that imports Beam or TensorFlow.
 
   Each makes a million objects that live as long as the process. The collector would go through all of them again and

@@ -1,4 +1,4 @@
-"""How much memory this process may still take."""
+"""Memory: how much this process may take, how much it took, whether an error is for want of it."""
 
 from __future__ import annotations
 
@@ -6,13 +6,21 @@ import resource
 import sys
 from pathlib import Path
 
-from beam_retrain.transforms.core.system.cgroups import groups_of, read_number, read_text
+from beam_retrain.transforms.core.system.cpu import groups_of, read_number, read_text
 
 _ROOT = Path("/")
+_SAID = (
+  "bad_alloc",
+  "out of memory",
+  "out_of_memory",
+  "could not allocate",
+  "failed to allocate",
+  "oom when allocating",
+)
 _UNLIMITED = 1 << 60  # version 1 says so by a number near 2**63
 
 
-def memory_given(root: Path = _ROOT) -> int:
+def available_memory(root: Path = _ROOT) -> int:
   """Returns bytes: what the machine has left, or what the control groups around this process leave it, if that is less.
 
   Formats: `proc(5)`, `MemAvailable` in kB; `cgroups(7)`: version 2, `memory.max` and `memory.current`; version 1,
@@ -47,3 +55,10 @@ def peak_memory() -> int:
   """Returns bytes: the most that this process has had in memory so far."""
   peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
   return peak if sys.platform == "darwin" else peak << 10
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+  """Says so of Python's errors, TensorFlow's, and those of OpenVINO and Pillow, which have no class for it."""
+  if isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError":
+    return True
+  return isinstance(error, (RuntimeError, OSError)) and any(words in str(error).lower() for words in _SAID)

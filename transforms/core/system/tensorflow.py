@@ -9,7 +9,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 
-from beam_retrain.transforms.core.system.imports import collector_at_rest
+from beam_retrain.transforms.core.system.imports import gc_paused
 
 _LEVEL = "TF_CPP_MIN_LOG_LEVEL"
 
@@ -22,16 +22,16 @@ def load_tensorflow() -> None:
   if "tensorflow" in sys.modules:
     return
   with contextlib.ExitStack() as stack:
-    stack.enter_context(collector_at_rest())
-    stack.enter_context(not_to_be_imported("sklearn"))
+    stack.enter_context(gc_paused())
+    stack.enter_context(block_import("sklearn"))
     if _LEVEL not in os.environ:
       os.environ[_LEVEL] = "3"
-      stack.enter_context(native_stderr_held_back())
+      stack.enter_context(native_stderr_captured())
     importlib.import_module("tensorflow")
 
 
 @contextlib.contextmanager
-def not_to_be_imported(package: str) -> Iterator[None]:
+def block_import(package: str) -> Iterator[None]:
   """Keras, which TensorFlow imports, looks for scikit-learn for the sake of wrappers that nothing here uses: without it
   the import takes a sixth less."""
   if package in sys.modules:
@@ -45,7 +45,7 @@ def not_to_be_imported(package: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def native_stderr_held_back() -> Iterator[None]:
+def native_stderr_captured() -> Iterator[None]:
   """Some lines are written by native code before any level is read: only the file descriptor can hold them back.
 
   Where the block fails they are shown after all.

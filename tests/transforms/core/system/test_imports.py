@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from beam_retrain.transforms.core.system.imports import collector_at_rest
+from beam_retrain.transforms.core.system.imports import gc_paused
 
 
 @pytest.fixture
@@ -20,8 +20,8 @@ def enabled_again():
 @pytest.mark.parametrize("enabled", [True, False])
 def test_the_collector_rests_in_the_block_and_is_afterwards_as_it_was(enabled, enabled_again):
   (gc.enable if enabled else gc.disable)()
-  with pytest.raises(ImportError), collector_at_rest():  # noqa: PT012
-    with collector_at_rest():
+  with pytest.raises(ImportError), gc_paused():  # noqa: PT012
+    with gc_paused():
       pass
     assert not gc.isenabled()
     raise ImportError
@@ -30,7 +30,7 @@ def test_the_collector_rests_in_the_block_and_is_afterwards_as_it_was(enabled, e
 
 def test_what_was_made_in_the_block_is_not_looked_at_again():
   before = gc.get_freeze_count()
-  with collector_at_rest():
+  with gc_paused():
     made = [[] for _ in range(1000)]
   assert gc.get_freeze_count() >= before + len(made)
 

@@ -15,7 +15,7 @@ from beam_retrain.pipelines.jobs import output_dir
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.run.run_info import describe_run
 from beam_retrain.transforms.io import files, remote
-from beam_retrain.transforms.io.transfer import bring, get_folder, replace_folder
+from beam_retrain.transforms.io.transfer import download, get_folder, replace_folder
 from tests.object_stores import Server, gs, s3
 from tests.system.engine_suite import needs_engines
 
@@ -101,20 +101,20 @@ def test_a_folder_is_brought_once_and_again_when_it_has_changed(server, tmp_path
     Path(made, "deeper").mkdir()
     Path(made, "deeper", "a").write_text("first")
     Path(made, "b").write_text("b")
-  here = Path(bring(folder))
+  here = Path(download(folder))
   assert {path.relative_to(here).as_posix() for path in here.rglob("*")} == {"b", "deeper", "deeper/a"}
-  assert bring(folder) == str(here)
+  assert download(folder) == str(here)
   with replace_folder(folder) as made:
     Path(made, "a").write_text("second one")
-  again = Path(bring(folder))
+  again = Path(download(folder))
   assert [path.name for path in again.rglob("*")] == ["a"]
   os.utime(here.parent, (0, 0))
   with replace_folder(folder) as made:
     Path(made, "c").touch()
-  bring(folder)
+  download(folder)
   assert (here.exists(), again.exists()) == (False, True)  # one of them nobody has asked for in a week
   with pytest.raises(InputError, match=f"{server.url}/nothing is empty or not there"):
-    bring(f"{server.url}/nothing")
+    download(f"{server.url}/nothing")
   get_folder(folder, str(tmp_path / "copy"))
   assert os.listdir(tmp_path / "copy") == ["c"]
 
