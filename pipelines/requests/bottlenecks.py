@@ -24,6 +24,7 @@ from beam_retrain.transforms.core.records.schema import PREPROCESSING_VERSION
 from beam_retrain.transforms.core.records.splits import SplitPercentages
 from beam_retrain.transforms.core.run.argparse_internals import FlagGroup
 from beam_retrain.transforms.core.runtimes.variant import AUTO
+from beam_retrain.transforms.sources.find import list_formats
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -73,8 +74,7 @@ class BottlenecksRequest(TrunkRequest, DistortionFlags):
     parser.add_argument(
       "--input",
       metavar="DIR",
-      help="a folder of MNIST-style IDX files; of class folders, maybe in training/ and testing/ (JPEG, PNG, BMP, GIF;"
-      " any size); the output of `convert`; or a CSV manifest, file_name,label[,split]. Its kind is recognised",
+      help=f"{list_formats()}. Its kind is recognised",
     )
     parser.add_argument(
       "--output", required=True, metavar="DIR", help="folder to write; new, empty, or of an earlier run"

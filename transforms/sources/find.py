@@ -35,8 +35,7 @@ def find_source(path: str, classes: int = 10, min_classes: int = 2, retrain_name
   """
   found = find_format(path)
   if found is None:
-    *others, last = (form.form for form in FORMATS)
-    raise InputError(f"{path} {_describe(path)}: give {', '.join(others)} or {last}.")
+    raise InputError(f"{path} {_describe(path)}: give {list_formats()}.")
   return found(path, SourceOptions(classes, min_classes, retrain_names))
 
 
@@ -47,6 +46,12 @@ def find_format(path: str) -> type[Source] | None:
     InputError: as of `find_source`.
   """
   return next((form for form in FORMATS if form.recognises(path)), None)
+
+
+def list_formats() -> str:
+  """Returns the formats as half a sentence."""
+  *others, last = (form.form for form in FORMATS)
+  return f"{'; '.join(others)}; or {last}"
 
 
 def is_manifest(path: str) -> bool:

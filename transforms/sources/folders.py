@@ -113,7 +113,7 @@ def _as_retrain_named(folders: Sequence[ClassFolder]) -> list[ClassFolder]:
 class FolderSource(ImageFilesSource):
   """Folders named by class, maybe in folders `training` and `testing`, with image files at any depth."""
 
-  form = "a folder with a folder of images per class"
+  form = "a folder of class folders, maybe in training/ and testing/ (JPEG, PNG, BMP, GIF; any size)"
 
   def __init__(self, path: str, options: SourceOptions = SourceOptions()):  # noqa: B008
     self.path = path

@@ -36,7 +36,7 @@ _BUCKET_SALT = b"beam-retrain-manifest-1:"
 class ManifestSource(ImageFilesSource):
   """A CSV file with the columns `file_name`, `label` and maybe `split`."""
 
-  form = "a CSV manifest"
+  form = "a CSV manifest, file_name,label[,split]"
 
   def __init__(self, path: str, options: SourceOptions = SourceOptions()):  # noqa: B008
     if not files.is_supported(path):
