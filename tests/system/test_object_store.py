@@ -19,6 +19,7 @@ from beam_retrain.transforms.io import cache, files
 from beam_retrain.transforms.io.transfer import put_file, put_folder
 from tests.object_stores import KEY, SECRET, Server, gs, s3, serve_s3
 from tests.system.engine_suite import ONE_WORKER, assert_same, engine_file, needs_engines
+from tests.transforms.sources.test_webdataset import tar_of
 
 __all__ = ["gs", "s3"]  # fixtures
 
@@ -242,3 +243,26 @@ def test_on_flink(server, local, tmp_path):
   places = ["--model=s3://bucket/flink/m", "--output=s3://bucket/flink/e"]
   assert evaluate.run(["--input=s3://bucket/flink/p/testing", *places, *on_flink]) == DONE
   assert_same(server.bucket / "flink" / "e", local.evaluation, has_same_inputs=False)
+
+
+def test_webdataset_tars(server, local, tmp_path):
+  """By worker processes, from one folder of tars on a disk and in a bucket."""
+  paths = sorted((local.images / "training").rglob("*.jpg"))
+  for number in range(2):
+    members = {}
+    for path in paths[number::2]:
+      members |= {f"{path.stem}.jpg": path.read_bytes(), f"{path.stem}.cls": path.parent.name.encode()}
+    (tmp_path / "tars").mkdir(exist_ok=True)
+    (tmp_path / "tars" / f"{number:05}.tar").write_bytes(tar_of(members))
+  put_folder(str(tmp_path / "tars"), f"{server.url}/in/tars")
+  processes = ["--runner=FnApiRunner", "--direct_running_mode=multi_processing", "--direct_num_workers=2"]
+  for given, output in (
+    (str(tmp_path / "tars"), str(tmp_path / "b")),
+    (f"{server.url}/in/tars", f"{server.url}/tars-b"),
+  ):
+    argv = [f"--input={given}", f"--output={output}", "--trunk=bundled", *processes, *server.flags]
+    assert bottlenecks.run(argv) == DONE
+  assert_same(server.bucket / "tars-b", tmp_path / "b", has_same_inputs=False)
+  argv = [f"--input={server.url}/in/tars", f"--model={local.model}", f"--output={tmp_path / 'e'}", *ONE_WORKER]
+  assert evaluate.run([*argv, *server.flags]) == DONE
+  assert "data:image/" in (tmp_path / "e" / "report.html").read_text()

@@ -11,11 +11,13 @@ from beam_retrain.transforms.sources.folders import FolderSource
 from beam_retrain.transforms.sources.idx import IdxSource
 from beam_retrain.transforms.sources.manifest import ManifestSource
 from beam_retrain.transforms.sources.records import RecordsSource
+from beam_retrain.transforms.sources.webdataset import WebDatasetSource
 
 FORMATS: tuple[type[Source], ...] = (
   ManifestSource,
   RecordsSource,
   IdxSource,
+  WebDatasetSource,
   FolderSource,
 )
 """The first that recognises a path reads it."""

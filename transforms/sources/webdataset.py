@@ -1,0 +1,387 @@
+"""WebDataset: tar files with images and their labels beside one another, as img2dataset writes them.
+
+A sample is `NAME.jpg` (or .jpeg, .png, .gif, .bmp) and `NAME.cls` or `NAME.txt`, where NAME ends at the first dot
+after the last slash, as in the `webdataset` package. A `.cls` is a class index or a name; a `.txt` is a label text; the
+`.cls` wins where both are there. Other members are ignored, and so are files beside the tars (.parquet, _stats.json).
+
+The label list begins with the class indices, sorted as numbers, so that label i is class i if all of 0..N-1 occur;
+names follow, sorted. The driver reads all headers once for the labels; workers read them again, and images by offset.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+import tarfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, BinaryIO, NamedTuple
+
+import apache_beam as beam
+
+from beam_retrain.transforms.core.errors import InputError
+from beam_retrain.transforms.core.records.compressed_pickle import pack, reduce_packed, unpack
+from beam_retrain.transforms.core.records.quarantine import Quarantined, Reason
+from beam_retrain.transforms.core.records.schema import TESTING, TRAINING, Image
+from beam_retrain.transforms.core.records.shards import IMAGES_PER_SHARD, Input, Shard, read_picked
+from beam_retrain.transforms.core.records.splits import SplitPercentages
+from beam_retrain.transforms.io import files
+from beam_retrain.transforms.sources.base import Source, SourceOptions, sample_hash
+from beam_retrain.transforms.sources.image_files import MAX_FILE_BYTES, split_by_hash
+
+_IMAGES = ("jpg", "jpeg", "png", "gif", "bmp")
+_LABELS = ("cls", "txt")  # the first wins
+_COMPRESSED = (".tar.gz", ".tgz")
+_MAX_LABEL_BYTES = 1 << 12
+_NAME = re.compile(r"((?:.*/)?[^./][^./]*)\.([^/]+)", re.DOTALL)
+_BLOCK = 512
+
+
+class Tar(NamedTuple):
+  """A tar file; `key` is its path relative to the data set, `split` that of its folder, or None."""
+
+  split: str | None
+  key: str
+  path: str
+  size_bytes: int
+  modified_secs: float
+
+
+class TarMember(NamedTuple):
+  """An image in a tar file: `start` is the offset of its bytes."""
+
+  name: str
+  label: str
+  start: int
+  size_bytes: int
+
+
+class TarImages(NamedTuple):
+  """Some images of a tar file, in its order."""
+
+  key: str
+  path: str
+  size_bytes: int
+  modified_secs: float
+  members: tuple[TarMember, ...]
+
+  def __reduce__(self) -> Any:
+    return reduce_packed(self)
+
+  def count_images(self) -> int:
+    return len(self.members)
+
+  def names(self, split: str) -> Iterator[tuple[str, str | None]]:
+    for member in self.members:
+      yield f"{self.key}/{member.name}", member.label
+
+  def read(self, split: str) -> Iterator[Image | Quarantined]:
+    with files.open_to_read(self.path) as file:
+      for member in self.members:
+        key = f"{self.key}/{member.name}"
+        if member.size_bytes > MAX_FILE_BYTES:
+          detail = f"more than the {MAX_FILE_BYTES} bytes allowed of a file"
+          yield Quarantined(key, member.size_bytes, Reason.TOO_LARGE, detail, split)
+          continue
+        file.seek(member.start)
+        encoded = file.read(member.size_bytes)
+        if len(encoded) < member.size_bytes:
+          end = file.seek(0, os.SEEK_END)
+          raise InputError(f"{self.path}: byte {end}: the file ends here, it was longer when the job began.")
+        yield Image(key, member.label, encoded)
+
+  def read_where(self, split: str, is_wanted: Callable[[str], bool]) -> Iterator[Image | Quarantined]:
+    return read_picked(self, split, is_wanted)
+
+  def pick(self, numbers: Sequence[int]) -> Iterator[Input]:
+    yield self._replace(members=tuple(self.members[number] for number in numbers))
+
+
+Entry = TarMember | Quarantined
+
+
+class WebDatasetSource(Source):
+  """A folder of WebDataset tars, maybe in folders `training` and `testing`, or a single tar."""
+
+  form = "WebDataset tars, or a folder of them, maybe in training/ and testing/ (NAME.jpg beside NAME.cls or NAME.txt)"
+
+  def __init__(self, path: str, options: SourceOptions = SourceOptions()):  # noqa: B008
+    self.path = path
+    self._tars = find_tars(path)
+    self.has_splits = self._tars[0].split is not None
+    for tar in self._tars:
+      if tar.path.lower().endswith(_COMPRESSED):
+        raise InputError(f"{tar.path} is compressed, and cannot be read in parts: unpack it with gunzip, to a .tar.")
+    entries = itertools.chain.from_iterable(map(index_tar, self._tars))
+    self.labels = sorted({entry.label for entry in entries if isinstance(entry, TarMember)}, key=_label_order)
+    if len(self.labels) < options.min_classes:
+      raise InputError(f"{path} holds images of {len(self.labels)} classes: a classifier needs images of at least two.")
+
+  @classmethod
+  def recognises(cls, path: str) -> bool:
+    return bool(find_tars(path))
+
+  def plan(self, splits: Sequence[str], percentages: SplitPercentages | None) -> beam.PTransform:
+    for split in splits:
+      if self.has_splits and not any(tar.split == split for tar in self._tars):
+        raise InputError(f"{self.path} has no folder {split} with tars in it: put those of the {split} images there.")
+    return PlanTars(self._tars, splits, percentages)
+
+  def list_shards(
+    self, splits: Sequence[str], percentages: SplitPercentages | None, max_files: int | None = None
+  ) -> Iterator[Shard]:
+    tars: Iterable[Tar] = [tar for tar in self._tars if tar.split is None or tar.split in splits]
+    if max_files is not None:
+      tars = sorted(sorted(tars, key=lambda tar: sample_hash(tar.key))[:max_files])
+    for tar in tars:
+      for split, entries in index_by_split(tar, splits, percentages):
+        for _, inputs in cut_into_inputs(tar, entries):
+          yield Shard(split, 0, 1, inputs)
+
+  def has_at_least(self, count: int) -> bool:
+    entries = itertools.chain.from_iterable(map(index_tar, self._tars))
+    return sum(1 for _ in itertools.islice(entries, count)) == count
+
+
+def _label_order(label: str) -> tuple[bool, int, str]:
+  return (False, int(label), label) if label.isdecimal() else (True, 0, label)
+
+
+def find_tars(path: str) -> list[Tar]:
+  """Lists the tars of a data set, sorted; empty if it is another format, such as class folders beside a tar.
+
+  Raises:
+    InputError: there are tars in `training` or `testing`, and beside them.
+  """
+  if path.lower().endswith((".tar", *_COMPRESSED)) and (stat := files.stat(path)):
+    return [Tar(None, os.path.basename(path), *stat)]
+  folders = files.subfolders(path)
+  if not {TRAINING, TESTING}.issuperset(folders):
+    return []
+  found = _tars_in(path)
+  in_splits = [
+    tar._replace(split=split, key=f"{split}/{tar.key}")
+    for split in folders
+    if not files.subfolders(files.join(path, split))
+    for tar in _tars_in(files.join(path, split))
+  ]
+  if found and in_splits:
+    raise InputError(f"{path} has tars beside its folders {' and '.join(folders)}: move them into {TRAINING}.")
+  return found or in_splits
+
+
+def _tars_in(folder: str) -> list[Tar]:
+  found = [Tar(None, os.path.basename(stat.path), *stat) for stat in files.match_in(folder, "*.t*")]
+  return [tar for tar in found if tar.key.lower().endswith((".tar", *_COMPRESSED)) and not tar.key.startswith(".")]
+
+
+class PlanTars(beam.PTransform):
+  """PBegin -> PCollection[Shard]; the images of a shard are neighbours in the sorted tars.
+
+  Attributes:
+    tars: what `find_tars` found.
+    splits: which splits to plan.
+    percentages: how to split tars that are in no split's folder; None puts all images in the one split `all`.
+    images_per_shard: of each shard but a split's last.
+  """
+
+  def __init__(
+    self,
+    tars: Sequence[Tar],
+    splits: Sequence[str],
+    percentages: SplitPercentages | None,
+    images_per_shard: int = IMAGES_PER_SHARD,
+  ):
+    super().__init__()
+    self._tars = list(tars)
+    self._splits = tuple(splits)
+    self._percentages = percentages
+    self._images_per_shard = images_per_shard
+
+  def expand(self, root: beam.pvalue.PBegin) -> beam.PCollection:
+    indexed = (
+      root
+      | "CreateTars" >> beam.Create(self._tars)
+      | "SpreadTars" >> beam.Reshuffle()
+      # Tar
+      | "IndexTar" >> beam.FlatMap(_pack_index, self._splits, self._percentages)
+    )  # (split, Tar, count, packed entries)
+    starts = (
+      indexed
+      | "CountEntries" >> beam.MapTuple(lambda split, tar, count, _: (split, (tar.key, count)))
+      | "GroupCounts" >> beam.GroupByKey()
+      | "PlaceTars" >> beam.MapTuple(_place_tars)
+    )  # (split, tar's key -> number of its first image)
+    size = self._images_per_shard
+    return (
+      indexed
+      | "CutTar" >> beam.FlatMap(_cut_tar, starts=beam.pvalue.AsDict(starts), size=size)
+      # ((split, index, of), (number of the first image, inputs))
+      | "GroupShards" >> beam.GroupByKey()
+      | "MakeShard" >> beam.MapTuple(_make_shard)
+    )  # Shard
+
+
+_END = ""  # a key of no tar: all images of a split
+
+
+def _place_tars(split: str, counts: Iterable[tuple[str, int]]) -> tuple[str, dict[str, int]]:
+  starts, total = {}, 0
+  for key, count in sorted(counts):
+    starts[key] = total
+    total += count
+  return split, {**starts, _END: total}
+
+
+def _pack_index(
+  tar: Tar, splits: Sequence[str], percentages: SplitPercentages | None
+) -> Iterator[tuple[str, Tar, int, bytes]]:
+  for split, entries in index_by_split(tar, splits, percentages):
+    yield split, tar, len(entries), pack(entries)
+
+
+def _cut_tar(
+  indexed: tuple[str, Tar, int, bytes], starts: Mapping[str, Mapping[str, int]], size: int
+) -> Iterator[tuple[tuple[str, int, int], tuple[int, tuple[Input, ...]]]]:
+  split, tar, _, packed = indexed
+  of = -(-starts[split][_END] // size)
+  for first, inputs in cut_into_inputs(tar, unpack(packed), starts[split][tar.key], size):
+    yield (split, first // size, of), (first, inputs)
+
+
+def _make_shard(name: tuple[str, int, int], parts: Iterable[tuple[int, tuple[Input, ...]]]) -> Shard:
+  ordered = sorted(parts, key=lambda part: part[0])
+  return Shard(*name, inputs=tuple(itertools.chain.from_iterable(inputs for _, inputs in ordered)))
+
+
+def cut_into_inputs(
+  tar: Tar, entries: Sequence[Entry], start: int = 0, size: int = IMAGES_PER_SHARD
+) -> Iterator[tuple[int, tuple[Input, ...]]]:
+  """Yields (number of the first image, inputs), so that no part reaches over a multiple of `size`.
+
+  Args:
+    tar: the tar file.
+    entries: its images, of one split.
+    start: number of the first in the split.
+    size: images in a shard.
+  """
+  first = start
+  while first < start + len(entries):
+    end = (first // size + 1) * size
+    yield first, tuple(_to_inputs(tar, entries[first - start : end - start]))
+    first = end
+
+
+def _to_inputs(tar: Tar, entries: Iterable[Entry]) -> Iterator[Input]:
+  members: list[TarMember] = []
+  for entry in (*entries, None):
+    if isinstance(entry, TarMember):
+      members.append(entry)
+      continue
+    if members:
+      yield TarImages(*tar[1:], tuple(members))
+      members = []
+    if entry:
+      yield entry
+
+
+def index_by_split(
+  tar: Tar, splits: Sequence[str], percentages: SplitPercentages | None
+) -> Iterator[tuple[str, list[Entry]]]:
+  """Yields (split, its images in a tar) for those of `splits` that are in there."""
+  if tar.split is not None and tar.split not in splits:
+    return
+  by_split: dict[str, list[Entry]] = {}
+  for entry in index_tar(tar):
+    key = entry.key if isinstance(entry, Quarantined) else f"{tar.key}/{entry.name}"
+    by_split.setdefault(tar.split or split_by_hash(key, percentages), []).append(entry)
+  for split in splits:
+    if split in by_split:
+      yield split, by_split[split]
+
+
+def index_tar(tar: Tar) -> Iterator[Entry]:
+  """Yields the images of a tar in its order, then what is wrong with the rest of it.
+
+  Raises:
+    InputError: it cannot be opened, is no tar, or a name comes twice.
+  """
+  samples: dict[str, dict[str, tuple[str, int, int]]] = {}  # NAME -> extension -> (name, offset, bytes)
+  labels: dict[str, str] = {}  # of a member with a label: its name -> the label
+  fault: Quarantined | None = None
+  try:
+    with files.open_to_read(tar.path) as file, tarfile.open(fileobj=file, mode="r:") as members:
+      fault = _scan(tar, file, members, samples, labels)
+  except (OSError, tarfile.TarError) as error:
+    raise InputError(f"{tar.path} cannot be read as a tar: {error}: get it again, or move it elsewhere.") from error
+  for sample, found in samples.items():
+    yield from _entries_of(tar, sample, found, labels)
+  if fault:
+    yield fault
+
+
+def _scan(
+  tar: Tar,
+  file: BinaryIO,
+  members: tarfile.TarFile,
+  samples: dict[str, dict[str, tuple[str, int, int]]],
+  labels: dict[str, str],
+) -> Quarantined | None:
+  """Fills in the samples and the labels; returns what is wrong with the end of the tar."""
+  try:
+    while member := members.next():
+      members.members = []  # type: ignore[attr-defined]  # else it keeps them all
+      matched = _NAME.fullmatch(member.name) if member.isreg() else None
+      if not matched or (extension := matched[2].lower()) not in (*_IMAGES, *_LABELS):
+        continue
+      sample = samples.setdefault(matched[1], {})
+      if extension in sample:
+        raise InputError(f"{tar.path} holds {member.name} twice: keys must differ; write it again.")
+      # Names that are not UTF-8 cannot be written into a record or a CSV.
+      name = member.name.encode(errors="surrogateescape").decode(errors="backslashreplace")
+      sample[extension] = (name, member.offset_data, member.size)
+      if extension in _LABELS and member.size <= _MAX_LABEL_BYTES:
+        file.seek(member.offset_data)
+        labels[name] = _decode_label(file.read(member.size), extension)
+    end = members.offset
+    file.seek(end)
+    if file.read(_BLOCK) == bytes(_BLOCK):
+      return None
+    detail = f"the tar is damaged or cut off at byte {end}: what followed is lost"
+  except tarfile.ReadError as error:
+    detail = f"the tar is cut off ({error}): what followed is lost"
+  return Quarantined(tar.key, tar.size_bytes, Reason.TRUNCATED, detail, tar.split or "")
+
+
+def _decode_label(data: bytes, extension: str) -> str:
+  """Returns the label, or an empty string if there is none, or no line of text."""
+  try:
+    text = data.decode().strip()
+  except UnicodeDecodeError:
+    return ""
+  if not text.isprintable():
+    return ""
+  return str(int(text)) if extension == "cls" and text.isdecimal() else text
+
+
+def _entries_of(
+  tar: Tar, sample: str, found: Mapping[str, tuple[str, int, int]], labels: Mapping[str, str]
+) -> Iterator[Entry]:
+  images = [extension for extension in found if extension in _IMAGES]
+  label_name = next((found[extension][0] for extension in _LABELS if extension in found), None)
+  for extension in images:
+    name, start, size = found[extension]
+    key = f"{tar.key}/{name}"
+    if start + size > tar.size_bytes:
+      yield Quarantined(key, size, Reason.TRUNCATED, "the tar is cut off inside this image", tar.split or "")
+    elif label_name is None:
+      detail = f"the tar has no {os.path.basename(sample)}.cls or .txt beside it"
+      yield Quarantined(key, size, Reason.BAD_LABEL, detail, tar.split or "")
+    elif label := labels.get(label_name):
+      yield TarMember(name, label, start, size)
+    else:
+      detail = f"{os.path.basename(label_name)} is empty, or not one line of text: it cannot be a label"
+      yield Quarantined(key, size, Reason.BAD_LABEL, detail, tar.split or "")
+  if not images and label_name:
+    detail = f"a label without an image: the tar has no {os.path.basename(sample)}.jpg, .png, .gif or .bmp"
+    yield Quarantined(f"{tar.key}/{label_name}", 0, Reason.NOT_AN_IMAGE, detail, tar.split or "")
