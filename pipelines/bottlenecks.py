@@ -248,7 +248,7 @@ def plan(request: BottlenecksRequest) -> Job:
     raise InputError(f"{request.prog()}: the following arguments are required: {flag('input')}.")
   typed_input = retry.typed_input if retry else request.input
   _ = request.distortions  # raises what is wrong with their flags
-  request = _with_absolute_paths(request)
+  request = request.with_absolute_paths()
   _validate_output(request, options)
   source = find_source(request.input, request.classes, retrain_names=request.retrain_names)
   percentages = request.percentages(typed_input, source)
@@ -286,17 +286,6 @@ def plan(request: BottlenecksRequest) -> Job:
     stores=[imported.store, *stores] if imported else stores,
     retry=retry,
     imported=imported,
-  )
-
-
-def _with_absolute_paths(request: BottlenecksRequest) -> BottlenecksRequest:
-  return dataclasses.replace(
-    request,
-    input=files.absolute(request.input),
-    output=files.absolute(request.output),
-    reuse=tuple(map(files.absolute, request.reuse)),
-    retry_from=files.absolute(request.retry_from) if request.retry_from else None,
-    bottleneck_dir=files.absolute(request.bottleneck_dir) if request.bottleneck_dir else None,
   )
 
 

@@ -5,16 +5,14 @@ from __future__ import annotations
 import argparse
 import dataclasses
 from collections.abc import Iterator, Sequence
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 from beam_retrain.pipelines.options.arguments import add_max_bad_fraction, add_model_flags, add_slice_flags, fraction
 from beam_retrain.pipelines.options.precision import add_model_precision_flags
 from beam_retrain.pipelines.options.request import JobRequest
 from beam_retrain.reporting.gates import GATES
-from beam_retrain.transforms.core.errors import InputError, flag
 from beam_retrain.transforms.core.records.quarantine import MAX_PIXELS
 from beam_retrain.transforms.core.runtimes.variant import AUTO
-from beam_retrain.transforms.io import files
 
 Threshold = tuple[str, float]
 """Name of a gate, and its threshold, 0..1."""
@@ -29,7 +27,6 @@ class EvaluationRequest(JobRequest):
   """
 
   paths: ClassVar[tuple[str, ...]] = ("model", "input", "reuse", "manifest")
-  """Names of the fields that are paths."""
 
   model: str
   input: str
@@ -72,21 +69,6 @@ class EvaluationRequest(JobRequest):
   def thresholds(self) -> dict[str, float]:
     """Name of a gate -> its threshold, 0..1; of a gate that is given twice, the last."""
     return dict(self.gates)
-
-  def with_absolute_paths(self) -> Self:
-    """Returns the same request with absolute paths.
-
-    Raises:
-      InputError: a path is empty, as a shell variable that is not set leaves it.
-    """
-    paths: dict[str, Any] = {}
-    for name in self.paths:
-      value = getattr(self, name)
-      if value == "" or (isinstance(value, tuple) and "" in value):
-        raise InputError(f"{flag(name)} is empty: give a {'file' if name == 'manifest' else 'folder'}.")
-      if value is not None:
-        paths[name] = files.absolute(value) if isinstance(value, str) else tuple(map(files.absolute, value))
-    return dataclasses.replace(self, **paths)
 
   def _arguments(self, field: dataclasses.Field) -> Iterator[str]:
     if field.name == "gates":

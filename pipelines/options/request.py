@@ -5,12 +5,15 @@ from __future__ import annotations
 import argparse
 import dataclasses
 from collections.abc import Sequence
+from typing import Any, ClassVar, Self
 
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from beam_retrain.pipelines.engines.checks import validate_engine
 from beam_retrain.pipelines.options.arguments import read_pipeline_options, separate_beam_options
+from beam_retrain.transforms.core.errors import InputError, flag
 from beam_retrain.transforms.core.run.request import NO_FLAG, Request
+from beam_retrain.transforms.io import files
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -20,6 +23,9 @@ class JobRequest(Request):
   Attributes:
     beam_options: arguments for Beam, as typed: `--runner=FlinkRunner`.
   """
+
+  paths: ClassVar[tuple[str, ...]] = ()
+  """Names of the fields that are paths."""
 
   beam_options: tuple[str, ...] = dataclasses.field(default=(), metadata=NO_FLAG)
 
@@ -32,6 +38,21 @@ class JobRequest(Request):
 
   def to_argv(self) -> list[str]:
     return [*super().to_argv(), *self.beam_options]
+
+  def with_absolute_paths(self) -> Self:
+    """Returns the same request with absolute paths.
+
+    Raises:
+      InputError: a path is empty, as a shell variable that is not set leaves it.
+    """
+    paths: dict[str, Any] = {}
+    for name in self.paths:
+      value = getattr(self, name)
+      if value == "" or (isinstance(value, tuple) and "" in value):
+        raise InputError(f"{flag(name)} is empty: give a {'file' if name == 'manifest' else 'folder'}.")
+      if value is not None:
+        paths[name] = files.absolute(value) if isinstance(value, str) else tuple(map(files.absolute, value))
+    return dataclasses.replace(self, **paths)
 
   def pipeline_options(self, *, check_engine: bool = True) -> PipelineOptions:
     """Returns Beam's options, checked; from here on they also say how files are reached.

@@ -62,6 +62,8 @@ class BottlenecksRequest(TrunkRequest, DistortionFlags):
     "  --direct_running_mode=multi_processing --direct_num_workers=2   for two processes on this machine."
   )
 
+  paths: ClassVar[tuple[str, ...]] = ("input", "output", "reuse", "retry_from", "bottleneck_dir")
+
   output: str
   reuse: tuple[str, ...] = ()
   retry_from: str | None = None

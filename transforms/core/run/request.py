@@ -84,7 +84,8 @@ class Request(abc.ABC):
 
   def to_argv(self) -> list[str]:
     """Returns the command line of this request, without the command: what is given, and what is no default."""
-    return [argument for field in self._flags() for argument in self._arguments(field)]
+    in_order = sorted(self._flags(), key=lambda field: field.name not in ("input", "output"))
+    return [argument for field in in_order for argument in self._arguments(field)]
 
   def _arguments(self, field: dataclasses.Field) -> Iterator[str]:
     value = getattr(self, field.name)
