@@ -119,7 +119,7 @@ def test_a_source_with_splits_of_its_own_is_refused(tmp_path: Path, draw_digits:
     tmp_path / "data", 60, lambda number, label: f"{'testing' if number < 30 else 'training'}/{label}/{number}.png"
   )
   arguments = [f"--input={tmp_path / 'data'}", f"--output={tmp_path / 'out'}", "--split_hash=legacy"]
-  sentence = "but .* says itself which images are for testing: leave out --split_hash legacy[.]$"
+  sentence = "but .* has splits of its own: leave out --split_hash legacy[.]$"
   with pytest.raises(InputError, match=sentence):
     bottlenecks.run([*arguments, f"--trunk={made.data.parent / 'trunk'}", "--runner=FnApiRunner"])
   assert not (tmp_path / "out").exists()
@@ -153,7 +153,7 @@ def test_a_manifest_without_splits_is_refused(made: Any, tmp_path: Path) -> None
   rows = [f"{path},{path.parent.name}" for path in sorted(made.data.rglob("*.png"))[::20]]
   manifest = tmp_path / "images.csv"
   manifest.write_text("\n".join(["file_name,label", *rows, ""]))
-  sentence = "but .*images.csv is no folder of class folders: "
+  sentence = "but .*images.csv is not a folder of class folders: "
   with pytest.raises(InputError, match=f"{sentence}the model's split cannot be told there; use --split all"):
     choose_splits(find_source(str(manifest)), "testing", SplitPercentages(legacy_root="data"))
   arguments = [f"--input={manifest}", f"--output={tmp_path / 'out'}", "--split_hash=legacy", "--runner=FnApiRunner"]

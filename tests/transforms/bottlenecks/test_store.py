@@ -74,8 +74,8 @@ def test_the_order_stays_and_a_folder_given_twice_counts_once(store, fingerprint
   [
     (lambda store: (store / "COMPLETED").unlink(), "is not finished: finish the run that wrote it"),
     (lambda store: shutil.rmtree(store / "records"), "has no records: leave out --reuse"),
-    (lambda store: (store / "info.json").unlink(), "holds no stored bottlenecks: give what"),
-    (lambda store: (store / "info.json").write_text("{"), "holds no stored bottlenecks: give what"),
+    (lambda store: (store / "info.json").unlink(), "holds no stored bottlenecks: give the output"),
+    (lambda store: (store / "info.json").write_text("{"), "holds no stored bottlenecks: give the output"),
     (lambda store: change_info(store, lambda info: info.update(stage="train")), "holds no stored bottlenecks"),
     (
       lambda store: change_info(store, lambda info: info["trunk"].update(fingerprint=_OTHER)),
