@@ -85,11 +85,11 @@ def test_each_image_of_each_format_once_with_the_vector_of_the_trunk(finished, t
 
 def test_the_folder_says_what_it_is(finished):
   info = read_info(str(finished), "bottlenecks")
-  assert (info.trunk["input_px"], info.labels) == (75, ["ant", "bee"])
+  assert (info.trunk.input_px, info.labels) == (75, ["ant", "bee"])
   assert read_labels(str(finished)) == ["ant", "bee"]
   execution = {name: info.execution[name] for name in ("batch_size", "batch_size_reason", "threads_per_process")}
   assert execution == {"batch_size": 32, "batch_size_reason": "the default", "threads_per_process": available_cores()}
-  assert info.others["schema"]["bottleneck"] == f"float32[{info.trunk['dimensions']}]"
+  assert info.others["schema"]["bottleneck"] == f"float32[{info.trunk.dimensions}]"
   stats = json.loads((finished / "stats.json").read_text())
   assert (stats["inputs"], stats["outputs"], stats["quarantined"]) == (120, 120, 0)
   assert (finished / "transform" / "transform_fn" / "saved_model.pb").exists()
