@@ -1,4 +1,4 @@
-"""`predict`: label and confidence of single images. No Beam job: for many images there is `evaluate`."""
+"""`beam-retrain predict`: label and confidence of single images, without a Beam job."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif")
 
 _DESCRIPTION = """\
 Gives the label of images (JPEG, PNG, BMP, GIF), and how sure the model is of it. For a folder: of every image in it
-and below. A image that cannot be used gets a line with the reason on standard error, the others are predicted all
+and below. An image that cannot be used gets a line with the reason on standard error, the others are predicted all
 the same, and the exit code is 3.
 
   beam-retrain predict --model work/model digit.png
@@ -112,7 +112,7 @@ def _load(folder: str, info: RunInfo, precision: str, runtime: str) -> LoadedMod
 
 
 def find_images(arguments: Iterable[str]) -> list[str]:
-  """Returns the files to predict, each once: files as given, folders as the sorted images in and below them.
+  """Returns the files to predict, each once; of a folder, all images below it.
 
   Raises:
     InputError: an argument is not there, or a folder has no image.
@@ -132,7 +132,7 @@ def find_images(arguments: Iterable[str]) -> list[str]:
     elif os.path.exists(argument):
       found[argument] = None
     else:
-      raise InputError(f"{argument} does not exist: give a image or a folder of images.")
+      raise InputError(f"{argument} does not exist: give an image or a folder of images.")
   return list(found)
 
 

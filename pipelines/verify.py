@@ -1,6 +1,6 @@
-"""`verify`: every way to a image's scores gives the same, or which image it is of which one does not.
+"""`beam-retrain verify`: checks that all ways to score an image agree.
 
-No Beam job: a sample of the images is looked at in this process, or with --all every one.
+Scores a sample of the images in this process, or with --all every one; no Beam job.
 """
 
 from __future__ import annotations
@@ -216,7 +216,7 @@ def _verify(flags: argparse.Namespace) -> int:
 
 
 def _written_lite_files(model: Model) -> list[str]:
-  """Returns the TensorFlow Lite files that `metrics.json` names; says of one that is not there any more."""
+  """Returns the model's TensorFlow Lite files; names those that are gone."""
   metrics = json.loads(files.read_bytes(files.join(model.path, METRICS_FILE)))
   found = []
   for entry in metrics.get("tflite", {}).values():

@@ -1,4 +1,4 @@
-"""The report's charts as SVG that sits in the page and takes its colours from it. Drawn by matplotlib.
+"""The report's charts: SVG in the colours of the page, drawn by matplotlib.
 
 matplotlib is imported when the first chart is drawn. Labels, which anyone can name, are never drawn: they are the
 page's own text beside the charts.
@@ -66,7 +66,7 @@ def heat_level(number: int, most: int) -> int:
 
 
 def reliability(bins: Sequence[CalibrationBin], name: str, description: str) -> Markup:
-  """Draws how often the model is right against how sure it is, with 95 % intervals, and how many images that is."""
+  """Draws accuracy against confidence, with 95 % intervals and image counts."""
   seen = [row for row in bins if row.images]
   confidence = [_percent(row.mean_confidence) for row in seen]
   accuracy = [_percent(row.accuracy) for row in seen]
@@ -94,7 +94,7 @@ def reliability(bins: Sequence[CalibrationBin], name: str, description: str) -> 
 
 
 def trend(nights: Sequence[TrendPoint], threshold: float | None, name: str, description: str) -> Markup:
-  """Draws the accuracy of each night with its 95 % interval, and the gate's threshold where one is set."""
+  """Draws each night's accuracy with its 95 % interval, and the gate's threshold."""
   at = _places([night.night for night in nights])
   accuracy = [_percent(night.accuracy) for night in nights]
   bounds = [
@@ -122,7 +122,7 @@ def trend(nights: Sequence[TrendPoint], threshold: float | None, name: str, desc
 def small_trend(
   nights: Sequence[str], rates: Sequence[float | None], limits: tuple[float, float], name: str, description: str
 ) -> Markup:
-  """Draws one label's recall of each night, 0..1, as a line between common `limits`, 0..1, with no axes."""
+  """Draws one label's recall per night, 0..1, between common `limits`, without axes."""
   at, values = _places(nights), [_percent(rate) for rate in rates]
   with _figure(170, 52) as figure:
     axes = figure.add_axes((0.01, 0.06, 0.98, 0.88))
@@ -143,7 +143,7 @@ def _percent(rate: float | None) -> float:
 
 
 def _places(nights: Sequence[str]) -> list[int]:
-  """Returns where each night stands: by its date, so that nights left out leave a gap; in a row where one is none."""
+  """Returns each night's position: by date, with gaps; in a row if a name is no date."""
   try:
     return [datetime.date.fromisoformat(night).toordinal() for night in nights]
   except ValueError:
@@ -151,7 +151,7 @@ def _places(nights: Sequence[str]) -> list[int]:
 
 
 def _mark(axes: Axes, at: Sequence[int], accuracy: Sequence[float], verdicts: Sequence[str]) -> None:
-  """Marks each night by its verdict, by shape and not by colour alone."""
+  """Marks each night's verdict by shape, not by colour alone."""
   for kind in dict.fromkeys(verdicts):
     marker, face = _MARKERS.get(kind, _PLAIN_MARKER)
     edge = _BAD if kind == MISSED else _ACCENT
@@ -175,7 +175,7 @@ def _fit(axes: Axes, shown: Sequence[float]) -> None:
 
 
 def _night_ticks(axes: Axes, at: Sequence[int], names: Sequence[str]) -> None:
-  """Names the first night, the last, and up to two between, as far apart as their places allow."""
+  """Labels the first night, the last, and up to two between."""
   wanted = sorted({round(part * (len(at) - 1) / 3) for part in range(4)}) if len(at) > 3 else [0, len(at) - 1]
   room = max(at[-1] - at[0], 1)
   kept = [0]
@@ -216,7 +216,7 @@ def _figure(width_px: int, height_px: int) -> Iterator[Figure]:
 
 
 def _svg(figure: Figure, name: str, description: str) -> Markup:
-  """Returns the drawing as an element for the page: an image with a description, its own ids, the page's colours."""
+  """Returns the drawing as an SVG element with a description and unique ids."""
   import matplotlib
   from markupsafe import Markup, escape
   from matplotlib.backends.backend_svg import FigureCanvasSVG

@@ -60,7 +60,7 @@ def _rate(per_sec: float) -> str:
 
 
 def duration(secs: float) -> str:
-  """Returns a time in the two units that matter: `4.2 s`, `7 min 12 s`, `3 h 5 min`, `12 days 4 h`."""
+  """Returns a time in two units: `4.2 s`, `7 min 12 s`, `3 h 5 min`, `12 days 4 h`."""
   if secs < 10:
     return f"{secs:.1f} s"
   whole = round(secs)

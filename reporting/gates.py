@@ -37,7 +37,7 @@ _MAX_DECIMALS = 6
 
 
 class Case(NamedTuple):
-  """A further test case of a gate, for schedulers; it passes if it has neither a failure nor a reason to skip it."""
+  """A further test case of a gate; passes without a failure or a reason to skip."""
 
   name: str
   failure: str = ""
@@ -228,7 +228,7 @@ def judge(model: ModelMetrics, thresholds: Mapping[str, float | None]) -> dict[s
 
 
 def unusable(metrics: Metrics) -> tuple[str, str] | None:
-  """Returns `NOT_PUBLISHED` or `UNFINISHED` and the reason if more inputs are bad than allowed, else None."""
+  """Returns the state and the reason if too many inputs are bad, else None."""
   bad = metrics.bad_inputs
   if not bad or not bad.too_many:
     return None
@@ -301,7 +301,7 @@ def baseline_name(name: str, comparison: ComparisonResult) -> str:
 
 
 def edited_note(comparison: ComparisonResult, kind: str) -> str:
-  """Returns how many images of `kind` (`regressed` or `fixed`) were edited since the baseline, if any."""
+  """Returns how many images of `kind`, `regressed` or `fixed`, were edited since, if any."""
   edited = comparison.regressed_edited if kind == "regressed" else comparison.fixed_edited
   return f", {edited:,} of them edited" if edited else ""
 

@@ -35,7 +35,7 @@ _SCALES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 
 
 class Labels:
-  """The label list, and the place of each label in it, however the cells of a CSV spell it."""
+  """The label list; finds labels as they are, and as CSV cells spell them."""
 
   def __init__(self, names: Sequence[str]):
     self.names = list(names)

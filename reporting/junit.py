@@ -15,7 +15,7 @@ _COUNTED = {"tests": "testcase", "failures": "failure", "errors": "error", "skip
 
 
 def junit_xml(metrics: Metrics) -> str:
-  """Returns the text of the XML file: a suite per model, with a case per gate and the gates' further cases.
+  """Returns the XML text: a suite per model, with the cases of its gates.
 
   The model's suite has a case `inputs` too, an error if more inputs are bad than allowed.
   """

@@ -1,4 +1,4 @@
-"""What `evaluate` and `reevaluate` share around the job: the images, the trunks, the figures, the report.
+"""The parts that `evaluate` and `reevaluate` share, before and after the job.
 
 The job (`EvaluateClassifier`) leaves figures; the command judges them, draws the report and, last, marks the folder as
 finished.
@@ -66,10 +66,10 @@ def find_images(folder: str, model: Model) -> Source:
 
 
 def choose_images(source: Source, split: str, models: Sequence[Model]) -> Images:
-  """Returns the images of `--split`, checked: that the models know their labels, and that nothing is missing.
+  """Returns the images of `--split`, checked.
 
   Raises:
-    InputError: something of that does not hold.
+    InputError: the models do not know all labels, or something is missing.
   """
   for model in models:
     check_labels(source, model)
@@ -81,7 +81,7 @@ def choose_images(source: Source, split: str, models: Sequence[Model]) -> Images
 def claim_store(
   output: str, trunk: ModelTrunk, reuse: Sequence[str], execution: Execution, max_pixels: int
 ) -> TrunkStore:
-  """Begins, in a claimed output folder, the store of all bottlenecks of a model's trunk.
+  """Begins the store of all bottlenecks of a trunk, in a claimed output folder.
 
   Args:
     output: the command's folder.
@@ -121,7 +121,7 @@ class CheckedTrunk(NamedTuple):
 def check_trunk(
   trunk: ModelTrunk, images: Images, evaluation: EvaluateClassifier, execution: Execution, max_pixels: int
 ) -> CheckedTrunk:
-  """Compares a trunk with float32 on a sample of the images, if any has run through it.
+  """Compares a trunk with float32 on a sample, if any image ran through it.
 
   Args:
     trunk: in the variant that was run.
@@ -144,7 +144,7 @@ def read_figures(output: str) -> JobFigures:
 
 
 def judge_figures(figures: JobFigures, about: Metrics, request: EvaluationRequest, output: str) -> Metrics:
-  """Returns the contents of `metrics.json`: the job's figures with the results of the gates.
+  """Returns the contents of `metrics.json`: the figures and the gates' results.
 
   Args:
     figures: from the job.
@@ -199,7 +199,7 @@ def write_report(
 
 
 def print_figures(metrics: Metrics, tables: Sequence[str] = ()) -> None:
-  """Prints the tables, that of the labels last, and a line per gate."""
+  """Prints tables, that of the labels last, and a line per gate."""
   if metrics.trunk == BUNDLED:
     print("the trunk is the bundled stand-in: for real work train with --trunk inception_v3")
   print("\n" + "\n\n".join([*tables, per_label_table(metrics.model)]) + "\n")
@@ -208,7 +208,7 @@ def print_figures(metrics: Metrics, tables: Sequence[str] = ()) -> None:
 
 
 def complete(evaluation: EvaluateClassifier, max_bad_fraction: float) -> bool:
-  """Marks the folder as finished and deletes what only a resumed run needs; returns whether it did.
+  """Marks the folder as finished and deletes temporary files; returns whether it did.
 
   It does not if more inputs were bad than `max_bad_fraction`, 0..1.
   """

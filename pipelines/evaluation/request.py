@@ -52,7 +52,7 @@ class EvaluationRequest(JobRequest):
     default_batch_size: str,
     with_comparison: bool = False,
   ) -> None:
-    """Adds all flags but `model` and `input`, whose help differs; the gates that need a comparison if asked for."""
+    """Adds all flags but `model` and `input`, whose help differs."""
     parser.add_argument("--split", choices=("auto", "testing", "all"), help=split_help)
     parser.add_argument("--reuse", action="append", metavar="DIR", help=reuse_help)
     add_slice_flags(parser)
@@ -67,7 +67,7 @@ class EvaluationRequest(JobRequest):
 
   @property
   def thresholds(self) -> dict[str, float]:
-    """Name of a gate -> its threshold, 0..1; of a gate that is given twice, the last."""
+    """Name of a gate -> its threshold, 0..1."""
     return dict(self.gates)
 
   def _arguments(self, field: dataclasses.Field) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""What tonight is compared with: an earlier night, or any folder that `evaluate` wrote."""
+"""The baseline: an earlier night, or any output of `evaluate`."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Baseline:
 
 
 def choose_baseline(history: str, date: str, given: str | None, labels: Sequence[str]) -> Baseline | None:
-  """Returns what the night of `date` is compared with; None where there is nothing, or nothing is wanted.
+  """Returns what the night of `date` is compared with; None for nothing.
 
   Args:
     history: the history folder.
@@ -73,7 +73,7 @@ def choose_baseline(history: str, date: str, given: str | None, labels: Sequence
 
 
 def check_unchanged(baseline: Baseline) -> None:
-  """Checks that nobody has replaced the baseline since it was chosen: a rerun of that night may have ended meanwhile.
+  """Checks that a rerun of its night has not replaced the baseline meanwhile.
 
   Raises:
     InputError: its predictions are gone or are others.
@@ -83,7 +83,7 @@ def check_unchanged(baseline: Baseline) -> None:
   except OSError:
     unchanged = False
   if not unchanged:
-    raise InputError(f"the baseline {baseline.name} was replaced while it was compared with: run the command again.")
+    raise InputError(f"the baseline {baseline.name} was replaced during the comparison: run the command again.")
 
 
 def _last_baseline(history: str, date: str) -> Baseline | None:
@@ -149,7 +149,7 @@ def _baseline(name: str, folder: str, metrics: Metrics) -> Baseline:
 
 
 def _count_rows(predictions: str) -> int | None:
-  """Returns how many images a `predictions.csv` has; None where it is no text.
+  """Returns the number of rows of a `predictions.csv`; None if it is no text.
 
   Raises:
     InputError: a column is missing, or a line is cut.

@@ -1,4 +1,4 @@
-"""`beam-retrain reevaluate`: tonight's evaluation, and what got better and worse since an earlier one."""
+"""`beam-retrain reevaluate`: evaluates a model every night, compared with an earlier one."""
 
 from __future__ import annotations
 
@@ -168,7 +168,7 @@ class Job:
   info: RunInfo
 
   def claim(self, working: str) -> EvaluateClassifier:
-    """Makes the working folder this run's; returns the step that fills it. To be called in `history.tonight`."""
+    """Claims the working folder; returns the step that fills it. Needs `history.tonight`."""
     output_dir.claim(working, self.info, owned=_OWNED, shards_folder=PARTS_FOLDER)
     kept: dict[str, TrunkStore] = {}
     for fingerprint, trunk in _by_fingerprint(self.trunks).items():

@@ -1,4 +1,4 @@
-"""The nights of `reevaluate`: a folder each in the history folder, published whole, found again as baselines.
+"""The history folder: a folder per night, published whole.
 
 ```
 HISTORY/2026-11-23/                          a finished night: published by a rename, replaced whole or not at all
@@ -44,9 +44,9 @@ _WORK = re.compile(rf"(?P<date>{DATE.pattern})-(?P<what>[0-9a-f]{{12}}|{_REPLACE
 
 
 def look(history: str) -> tuple[list[Night], list[Damaged]]:
-  """Returns the finished nights and the damaged ones, both by date; first puts back a night that a kill left set aside.
+  """Returns the finished nights and the damaged ones, both by date.
 
-  Everything is checked but the predictions' checksum: that of the baseline alone is, by `baselines.choose_baseline`.
+  Puts back a night that a killed `publish` left set aside. Only `choose_baseline` verifies a checksum.
 
   Raises:
     InputError: the folder is remote, a file, or not a history folder.
@@ -64,20 +64,20 @@ def look(history: str) -> tuple[list[Night], list[Damaged]]:
 
 
 def working_folder(history: str, date: str, request: str) -> str:
-  """Returns where `tonight` lets a night be worked at."""
+  """Returns the folder that a night is made in."""
   return os.path.join(history, UNFINISHED_FOLDER, f"{date}-{request[:12]}")
 
 
 @contextlib.contextmanager
 def tonight(history: str, date: str, request: str) -> Iterator[str]:
-  """Holds the night `date`, and gives its working folder: that of a killed run of the same request, or a new one.
+  """Locks the night `date` and yields its working folder, new or of a killed run.
 
-  If it was not published, older work is deleted in the end that holds no bottlenecks but those that this one has, too.
+  At the end, deletes older unfinished work whose bottlenecks this night has too.
 
   Args:
     history: the history folder; made where it is not there.
     date: tonight's name.
-    request: digest of the request, hex digits.
+    request: digest of the request, hex digits; a killed run of the same one goes on.
 
   Raises:
     InputError: another process is at work on this night; or `history/date` is something that `reevaluate` did not
@@ -85,7 +85,7 @@ def tonight(history: str, date: str, request: str) -> Iterator[str]:
   """
   check_history(history)
   os.makedirs(history, exist_ok=True)
-  busy = f"another process is at work on the night {date} in {history}: wait for its end, or stop it."
+  busy = f"another process is at work on the night {date} in {history}: wait until it ends, or stop it."
   with locks.hold_alone(_lock_path(history, date), busy):
     working = working_folder(history, date, request)
     with _changing(history):
@@ -103,9 +103,9 @@ def tonight(history: str, date: str, request: str) -> Iterator[str]:
 
 
 def publish(working: str, history: str, date: str) -> str:
-  """Makes a finished working folder the night `date`, in place of an older one; returns its path.
+  """Publishes a finished working folder as the night `date`; returns its path.
 
-  What else is left of that date's work is deleted. To be called in `tonight`.
+  Replaces an older night of that date, and deletes its other unfinished work. To be called in `tonight`.
 
   Raises:
     InputError: `history/date` is something that `reevaluate` did not write.
@@ -129,9 +129,9 @@ def publish(working: str, history: str, date: str) -> str:
 
 
 def prune_stores(history: str, keep: int, date: str) -> None:
-  """Deletes the stored bottlenecks of all nights but the last `keep` finished ones, and older unfinished work.
+  """Deletes bottlenecks of all but the last `keep` nights, and older unfinished work.
 
-  Where another night is at work, which may be reading them, everything is left for the next time.
+  Does nothing while another night, which may read them, is at work.
 
   Args:
     history: the history folder.
@@ -151,7 +151,7 @@ def prune_stores(history: str, keep: int, date: str) -> None:
 
 
 def _prune_older_work(history: str, working: str, date: str) -> None:
-  """A night with too many bad images is never published, and its bottlenecks lie here until somebody mends them."""
+  """Deletes older unfinished nights whose bottlenecks this one has too."""
   trunks = _finished_stores(working)
   if not trunks or _others_at_work(history, date):
     return
@@ -164,21 +164,21 @@ def _prune_older_work(history: str, working: str, date: str) -> None:
 
 
 def _finished_stores(work: str) -> set[str]:
-  """Returns the names of the trunks whose bottlenecks are complete in a night's folder."""
+  """Returns the names of the finished stores in a night's folder."""
   folder = os.path.join(work, STORES_FOLDER)
   names = os.listdir(folder) if os.path.isdir(folder) and not os.path.islink(work) else []
   return {name for name in names if is_completed(os.path.join(folder, name))}
 
 
 def _works(history: str) -> list[tuple[str, str]]:
-  """Returns (path, date) of all that is ours in the folder of unfinished work."""
+  """Returns (path, date) of each of our folders of unfinished work."""
   folder = os.path.join(history, UNFINISHED_FOLDER)
   names = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
   return [(os.path.join(folder, name), match["date"]) for name in names if (match := _WORK.fullmatch(name))]
 
 
 def _is_ours(folder: str) -> bool:
-  """Says whether `reevaluate` wrote a folder of this history; one that a link leads to lies elsewhere."""
+  """Returns whether `reevaluate` wrote a folder of this history; links do not count."""
   with contextlib.suppress(DamagedError):
     return not os.path.islink(folder) and read_json(os.path.join(folder, INFO_FILE)).get("stage") == STAGE
   return False
@@ -202,7 +202,7 @@ def _recover(history: str) -> None:
 
 
 def _recover_set_aside(history: str) -> None:
-  """Undoes or ends what a kill in `publish` left. Under the lock, a night that is set aside has no living owner."""
+  """Undoes or completes a killed `publish`. The caller holds the lock."""
   for path, date in _works(history):
     if path == _set_aside(history, date):
       if os.path.lexists(os.path.join(history, date)):
@@ -230,5 +230,5 @@ def _others_at_work(history: str, date: str) -> bool:
 
 
 def _changing(history: str) -> contextlib.AbstractContextManager[None]:
-  """Waits until no other process renames or deletes in the history, and keeps the others waiting: seconds at most."""
+  """Locks the history for renaming and deleting; held for seconds at most."""
   return locks.hold(os.path.join(history, _LOCK))

@@ -1,6 +1,6 @@
-"""The nights that a history folder holds, as they are found and read.
+"""Finds and reads the nights of a history folder.
 
-Each is a folder named by its date that `reevaluate` wrote; see `pipelines.reevaluate.history` for how it got there.
+Each is a folder named by its date; see `history` for how it is made.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Night(NamedTuple):
 
 
 class Damaged(NamedTuple):
-  """A night's folder that is no finished night: its name, and why."""
+  """A night's folder that cannot be used: its name, and why."""
 
   name: str
   why: str
@@ -74,7 +74,7 @@ def check_date(text: str | None, today: datetime.date, finished: Sequence[Night]
 
 
 def trend(finished: Sequence[Night], until: str, limit: int = 90) -> list[TrendPoint]:
-  """Returns the figures of the last `limit` nights before the night `until`, the oldest first: what the report draws.
+  """Returns the figures of the last `limit` nights before `until`, the oldest first.
 
   Args:
     finished: all finished nights, by date.
@@ -159,7 +159,7 @@ def read_json(path: str) -> dict[str, Any]:
 
 
 def read_night(folder: str, name: str | None = None) -> Metrics:
-  """Returns the contents of a finished night's `metrics.json`; `name` is what the night has to be called.
+  """Returns the contents of a finished night's `metrics.json`; `name`: its expected name.
 
   Raises:
     DamagedError: it is no finished night. The predictions' checksum is not verified.

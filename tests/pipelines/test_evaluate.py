@@ -122,7 +122,7 @@ def test_stored_bottlenecks_give_what_the_images_give(made: Any, tmp_path: Path,
     assert [row[name] for row in stored] == [row[name] for row in images], name
   confidences = [np.array([float(row["confidence"]) for row in rows]) for rows in (images, stored)]
   np.testing.assert_allclose(*confidences, atol=2e-3)  # percent; the batches differ
-  assert (tmp_path / "pictures/per_label.csv").read_bytes() == (tmp_path / "stored/per_label.csv").read_bytes()
+  assert (tmp_path / "images/per_label.csv").read_bytes() == (tmp_path / "stored/per_label.csv").read_bytes()
 
 
 def test_all_of_the_stored_bottlenecks(made: Any, whole: Path, tmp_path: Path) -> None:

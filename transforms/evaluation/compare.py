@@ -1,4 +1,4 @@
-"""Tonight's predictions beside an earlier night's, and cut into slices: a bucket of keys is compared at a time.
+"""Compares tonight's predictions with earlier ones, and counts slices, by buckets of keys.
 
 Predictions cross the shuffle packed, all rows of one file that fall into the same bucket as one element; there are as
 many buckets as shards, so that a bucket is about as large as a shard. What changed crosses it likewise, and is merged
@@ -127,7 +127,7 @@ class CompareNights(beam.PTransform):
     self._baseline = baseline
     self._min_slice_size = min_slice_size
     self._slices_only = slices_only
-    # What is wrong with the first lines is told before any worker starts.
+    # Faults of the first lines are found before any worker starts.
     if baseline is not None:
       next(_read_baseline(baseline), None)
     columns = read_columns(files.read_lines(manifest), manifest) if manifest is not None else ()
@@ -191,7 +191,7 @@ def _is_percent(text: str) -> bool:
 
 
 def _pack(kind: str, rows: Iterable[Sequence[str]], key_at: int, buckets: int) -> Iterator[tuple[int, Packed]]:
-  """Yields (bucket, packed rows), for a file of any length with no more than `_ROWS_HELD` rows in memory.
+  """Yields (bucket, packed rows), with at most `_ROWS_HELD` rows in memory.
 
   Args:
     kind: what they are.
@@ -257,7 +257,7 @@ def _write(compared: Compared, plan: Plan, output: str, min_slice_size: int, sli
 
 
 def _write_changes(kind: str, buckets: Sequence[bytes], output: str) -> list[ShownImage]:
-  """Writes one of the `CHANGES_FILES`; returns what is shown of it, nothing of `new` and `gone`."""
+  """Writes one of the `CHANGES_FILES`; returns the images to show of it."""
   change_type = CHANGE_TYPES[kind]
   with files.write_atomically(files.join(output, f"{kind}.csv")) as file:
 
@@ -299,9 +299,9 @@ def _as_image(change: Change) -> ShownImage:
 
 
 def slices_csv(slices: Mapping[str, Mapping[str, ColumnSlices]]) -> str:
-  """Returns a line per slice of the kind `value`, then the pooled ones, of the kinds `small` and `unlisted`.
+  """Returns `slices.csv`: a line per slice, then the pooled and the unlisted ones.
 
-  These have no value. Fractions have six decimals.
+  The latter have no value. Fractions have six decimals.
   """
   lines = [csv_line(_SLICES_COLUMNS)]
   for model, columns in slices.items():

@@ -1,4 +1,4 @@
-"""Whether two finished output folders hold the same, file by file: records by features, tables by cells.
+"""Compares two finished output folders, file by file.
 
 | file             | compared                                                                                       |
 |------------------|------------------------------------------------------------------------------------------------|
@@ -79,14 +79,14 @@ def _stage(folder: str) -> str:
 
 
 def compare_outputs(first: str, second: str, count: Count) -> Compared:
-  """Looks for the first difference of two finished folders, in the order of their files' names, `info.json` last.
+  """Returns the first difference of two finished folders.
 
-  So a difference in `info.json`, another batch size say, is told where all that was made is the same.
+  Files are compared by name, `info.json` last: another batch size, say, is reported only if all else is the same.
 
   Args:
     first: folder.
     second: folder.
-    count: is told how many records, rows and files have been compared.
+    count: called with how many records, rows and files have been compared.
 
   Raises:
     InputError: a file is damaged.

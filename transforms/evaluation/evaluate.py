@@ -1,6 +1,6 @@
-"""Evaluation: a shard of images becomes lines of the predictions and a table of counts, for each model asked.
+"""The steps of an evaluation: predictions and counts per shard, figures of all.
 
-What is known of a whole evaluation when its job ends, its figures, goes to one file that the command reads to judge it.
+The figures go to one file, `figures.json`, which the command reads and judges.
 """
 
 from __future__ import annotations
@@ -61,12 +61,12 @@ _NOTHING_COMPARED = NightsCompared()
 
 
 def folder_of(output: str, model: str) -> str:
-  """Returns where a model's files go: the candidate's into a folder of its own."""
+  """Returns the folder of a model's files; the candidate has its own."""
   return output if model == MODEL else files.join(output, model)
 
 
 class PredictionsWritten(NamedTuple):
-  """What `WritePredictions` found: the images to show, by kind (`mistakes`, `suspicious`), and model -> its count."""
+  """The images to show by kind, `mistakes` and `suspicious`, and counts by model."""
 
   images: Mapping[str, Sequence[ShownImage]]
   suspicious: Mapping[str, SuspiciousLabels]
@@ -101,7 +101,7 @@ class JobFigures(NamedTuple):
 
 
 class EvaluateShard(ShardTask):
-  """A shard's file: its lines of `predictions.csv`; beside its report's counts: the `LabelCounts` of each model.
+  """Writes a shard's predictions; its report holds the `LabelCounts` of each model.
 
   Attributes:
     scorer: where the scores come from.
@@ -136,10 +136,10 @@ class EvaluateShard(ShardTask):
 
 
 class CheckNotEmpty(beam.PTransform):
-  """PCollection[Shard] -> PCollection of one int, the number of shards; fails where there is none.
+  """PCollection[Shard] -> PCollection of one int, the number of shards; fails without any.
 
   Attributes:
-    sentence: what to tell the user then.
+    sentence: of the InputError.
   """
 
   def __init__(self, sentence: str):

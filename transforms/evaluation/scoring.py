@@ -1,4 +1,4 @@
-"""How the images of a shard get their scores: by a whole exported model, or by heads over stored bottlenecks."""
+"""Scores the images of a shard: with an exported model, or heads over bottlenecks."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ BOTTLENECKS_BATCH_SIZE = 1024
 
 
 class Scorer(abc.ABC):
-  """How the images of a shard get their scores. Pickled to the workers."""
+  """Scores the images of a shard. Pickled to the workers."""
 
   @abc.abstractmethod
   def setup(self) -> None:
@@ -36,7 +36,7 @@ class Scorer(abc.ABC):
 
   @abc.abstractmethod
   def score(self, shard: Shard) -> Iterator[tuple[Scored, ...] | Quarantined]:
-    """Yields one item per image, in the shard's order: its scores by each model, whose label lists have its label."""
+    """Yields each image's scores by each model, in the order of the shard."""
 
 
 class ScoreImages(Scorer):
@@ -63,10 +63,10 @@ class ScoreImages(Scorer):
 
 
 class ScoreBottlenecks(Scorer):
-  """Runs a model's head over stored bottlenecks: nothing is decoded, no trunk is run.
+  """Runs a model's head over stored bottlenecks; decodes nothing, runs no trunk.
 
   Attributes:
-    saved_model: folder of the exported model, readable by the workers; loaded where there is no `head`.
+    saved_model: folder of the exported model, readable by the workers; loaded if there is no `head`.
     labels: the model's label list.
     head: its `head.npz`, for which no TensorFlow is loaded; None: the model is older than those.
     batch_size: bottlenecks per call of the head.

@@ -1,4 +1,4 @@
-"""The images that a report shows, read again: a few hundred of however many there are."""
+"""Reads the images that a report shows, and makes them small."""
 
 from __future__ import annotations
 

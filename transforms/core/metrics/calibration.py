@@ -1,4 +1,4 @@
-"""Whether a model is as often right as it says: images counted by the confidence of what they were taken for.
+"""Calibration: compares confidence with accuracy, over ten bins.
 
 The expected calibration error is the mean of |accuracy - mean confidence| over ten bins of equal width, weighted by
 their images: M. P. Naeini, G. F. Cooper, M. Hauskrecht, "Obtaining well calibrated probabilities using Bayesian
@@ -33,7 +33,7 @@ def add(bins: Counter[tuple[str, int]], confidence: int, right: bool) -> None:
 
 
 def extract(bins: Counter[tuple[str, int]]) -> Calibration:
-  """Turns the counts into bins and the expected calibration error, None if there are no images."""
+  """Returns the bins and the expected calibration error, None without images."""
   rows = tuple(_bin(bins, place) for place in range(BINS))
   gaps = [
     row.images * abs(row.accuracy - row.mean_confidence)

@@ -1,4 +1,4 @@
-"""Two nights, image by image: what got worse, what got better, and whether chance explains it. No Beam.
+"""Compares two nights image by image, and tests whether chance explains the changes.
 
 A *bucket* is any set of keys with all that is known of each. `compare` counts one; `merge` adds up buckets, in whole
 numbers and so in any order; `extract` turns the sum into figures, those of slices are in `slices`. All in one bucket
@@ -98,7 +98,7 @@ class Change(NamedTuple):
 
 
 class New(NamedTuple):
-  """A line of `new.csv`: a image that the baseline does not have."""
+  """A line of `new.csv`: an image that the baseline does not have."""
 
   file_name: str
   actual_digit: str
@@ -113,7 +113,7 @@ class New(NamedTuple):
 
 
 class Gone(NamedTuple):
-  """A line of `gone.csv`: a image of the baseline that has no prediction tonight."""
+  """A line of `gone.csv`: an image of the baseline without a prediction tonight."""
 
   file_name: str
   actual_digit: str
@@ -127,8 +127,10 @@ class Gone(NamedTuple):
 
 
 class Changes(NamedTuple):
-  """The images behind the counts, each list in the order of its file. `new` and `gone` are the first model's: all
-  models are asked about the same images."""
+  """The images behind the counts, each list in the order of its file.
+
+  `new` and `gone` are those of the first model: all models score the same images.
+  """
 
   regressed: list[Change]
   fixed: list[Change]
@@ -152,7 +154,7 @@ class Comparison:
     counts: (model, one of `paired`, `baseline_correct`, `correct`, `regressed`, `fixed`, `new`, `gone`, `edited`,
       `regressed_edited`, `fixed_edited`) -> images.
     slices: (column, value) -> model -> [images, of these right].
-    strays: rows of the manifest without a image.
+    strays: rows of the manifest without an image.
     first_stray: (line, key) of the first of them; None where there is none.
   """
 
@@ -260,7 +262,7 @@ def _count_slices(
 
 
 def merge(comparisons: Iterable[Comparison]) -> Comparison:
-  """Adds up what was counted apart; none at all gives an empty one.
+  """Adds up comparisons.
 
   Raises:
     InputError: a column of the manifest has more than `MAX_SLICES` values.

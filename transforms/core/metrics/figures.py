@@ -133,7 +133,9 @@ class ShownImage:
 
 @dataclasses.dataclass(frozen=True)
 class ComparisonResult:
-  """One model against its baseline; all None but the verdict without one. See `comparison.Comparison` for the counts.
+  """One model against its baseline; without one, all None but the verdict.
+
+  See `comparison.Comparison` for the counts.
 
   Attributes:
     baseline: name of a night, or of the model compared with.
@@ -237,7 +239,7 @@ class BottleneckCounts:
 
 @dataclasses.dataclass(frozen=True)
 class ModelMetrics:
-  """The figures of one model. None: not measured, or written by a version that did not.
+  """The figures of one model; None if not measured.
 
   Attributes:
     macro, weighted: averages in which each label counts once, or by its support.

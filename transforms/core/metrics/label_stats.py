@@ -1,4 +1,4 @@
-"""Counting right and wrong per label: plain functions, no Beam, no TensorFlow.
+"""Counts right and wrong predictions per label. No Beam, no TensorFlow.
 
 `create`, `add`, `merge` and `extract` are what the Beam combine is made of; `evaluate_in_memory` does the same without
 Beam. All sums are whole numbers, so that merging in any order gives the same bits.
@@ -94,7 +94,7 @@ def create() -> LabelCounts:
 
 
 def add(counts: LabelCounts, outcome: Outcome) -> LabelCounts:
-  """Counts one more image. `counts` itself must not be used any more: its tables go on in the returned one."""
+  """Counts one more image. `counts` must not be used afterwards: the result shares its tables."""
   right = outcome.actual == outcome.predicted
   counts.confusion[outcome.actual, outcome.predicted] += 1
   if outcome.confidence is None or outcome.actual_score is None or outcome.actual_rank is None:
@@ -114,7 +114,7 @@ def add(counts: LabelCounts, outcome: Outcome) -> LabelCounts:
 
 
 def merge(all_counts: Iterable[LabelCounts]) -> LabelCounts:
-  """Adds up what was counted apart; none at all gives what `create` gives."""
+  """Adds up counts."""
   parts = list(all_counts)
   merged = create()
   for counts in parts:
@@ -163,7 +163,7 @@ def extract(counts: LabelCounts, labels: Sequence[str]) -> ModelMetrics:
 
 
 def evaluate_in_memory(outcomes: Iterable[tuple], labels: Sequence[str]) -> ModelMetrics:
-  """The combine without Beam: from (actual, predicted) pairs, or whole `Outcome`s, to the same figures."""
+  """Returns the figures of (actual, predicted) pairs, or whole `Outcome`s, without Beam."""
   counts = create()
   for outcome in outcomes:
     counts = add(counts, Outcome(*outcome))
@@ -213,13 +213,13 @@ def _averages(rows: Sequence[LabelRow], weighted: bool) -> Averages:
 
 
 def per_label_csv(stats: ModelMetrics) -> str:
-  """Returns one line per label, in the order of the label list: the fields of `LabelRow`; fractions with six places."""
+  """Returns `per_label.csv`: the fields of `LabelRow`, fractions with six decimals."""
   names = [field.name for field in dataclasses.fields(LabelRow)]
   return csv_text([names, *([_cell(getattr(row, name)) for name in names] for row in stats.rows)])
 
 
 def confusion_csv(stats: ModelMetrics) -> str:
-  """Returns the confusion matrix: a line per actual label, a column per predicted one."""
+  """Returns `confusion_matrix.csv`: a line per actual label, a column per predicted one."""
   labels = [escape_cell(row.label) for row in stats.rows]
   lines = [[label, *map(str, row)] for label, row in zip(labels, stats.confusion, strict=True)]
   return csv_text([["actual", *labels], *lines])

@@ -1,4 +1,4 @@
-"""Which of all mistakes people are shown, and which of them are the label's rather than the model's: no Beam.
+"""Chooses the mistakes to show, and those that may be wrong labels. No Beam.
 
 Both are kept small while any number of predictions goes by, and depend on the predictions alone, not on their order.
 """
@@ -12,7 +12,7 @@ from beam_retrain.transforms.core.metrics.figures import ShownImage
 from beam_retrain.transforms.core.metrics.predictions import Row
 
 SUSPICIOUS_PERCENT = 95.0
-"""From this confidence on, a image that the model takes for another label may have been given the wrong one."""
+"""A mistake of at least this confidence may be a wrong label."""
 MAX_SUSPICIOUS = 10_000
 MAX_SHOWN = 600
 MAX_SHOWN_SUSPICIOUS = 60
@@ -43,7 +43,7 @@ class Mistakes:
       _keep(self._suspicious, ranked, MAX_SUSPICIOUS)
 
   def shown(self, limit: int = MAX_SHOWN) -> list[Row]:
-    """Returns at most `limit`: of every kind of mistake the most confident, then of each the next, and so on."""
+    """Returns at most `limit`: the most confident of each kind, then the next ones."""
     places = [
       (place, ranked) for heap in self._cells.values() for place, ranked in enumerate(sorted(heap, reverse=True))
     ]

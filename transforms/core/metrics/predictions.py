@@ -1,4 +1,4 @@
-"""The article's CSV: one line per evaluated image. Plain functions, no Beam, no TensorFlow.
+"""`predictions.csv`: one line per image, the article's columns first.
 
 | column                               | what                                                                          |
 |--------------------------------------|-------------------------------------------------------------------------------|
@@ -14,7 +14,7 @@
 | split                                | the input's part that the image is in: `training`, `testing`, or `all`      |
 
 A shard's lines are made without the execution time: a run that goes on where a killed one was has another start. They
-start with the name of the model instead: several models may be asked about a image in one pass.
+start with the name of the model instead: several models may score an image in one pass.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class Scored(NamedTuple):
 
 
 class Prediction(NamedTuple):
-  """What the model said of one image.
+  """The prediction for one image.
 
   Attributes:
     scored: the image.
@@ -83,7 +83,7 @@ class Prediction(NamedTuple):
 
 
 def predict(scored: Scored, labels: Sequence[str]) -> Prediction:
-  """Reads a image's scores; names are compared, not indices.
+  """Returns the prediction of an image's scores; compares names, not indices.
 
   Raises:
     ValueError: the image's label is not in `labels`.
@@ -97,7 +97,7 @@ def predict(scored: Scored, labels: Sequence[str]) -> Prediction:
 
 
 class Row(NamedTuple):
-  """What is read again of one line, each cell as it is spelled in the file.
+  """The cells that are read again, as they are spelled in the file.
 
   Attributes:
     key: the image's key, escaped as CSV cells of ours are.
@@ -119,7 +119,7 @@ class Row(NamedTuple):
 
 
 def part_line(model: str, prediction: Prediction, split: str) -> bytes:
-  """Returns what a model says of a image, a shard's line, UTF-8: its name, then `COLUMNS` but the execution time."""
+  """Returns a shard's line, UTF-8: the model's name, then `COLUMNS` without the execution time."""
   scored, outcome = prediction.scored, prediction.outcome
   (_, first), *others = prediction.top
   cells = [model, escape_cell(scored.key), escape_cell(outcome.actual), escape_cell(outcome.predicted), _percent(first)]

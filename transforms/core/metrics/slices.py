@@ -1,4 +1,4 @@
-"""A model's accuracy on the slices of the manifest, from the counts of `comparison`. No Beam."""
+"""A model's accuracy on the slices of the manifest. No Beam."""
 
 from __future__ import annotations
 

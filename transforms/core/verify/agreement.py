@@ -1,7 +1,4 @@
-"""Whether several ways to score a image give the same: what is counted, and the first image on which they do not.
-
-Plain numpy.
-"""
+"""Compares the scores of several ways to run a model. Plain numpy."""
 
 from __future__ import annotations
 
@@ -15,7 +12,7 @@ from beam_retrain.transforms.core.errors import InputError
 
 
 class Answer(NamedTuple):
-  """What one path says of a image: the label with the highest score, and that score, 0..1."""
+  """The label with the highest score, and that score, 0..1."""
 
   label: str
   score: float
@@ -25,7 +22,7 @@ class Answer(NamedTuple):
 
 
 class Disagreement(NamedTuple):
-  """A image of which two paths give different scores.
+  """An image to which two paths give different scores.
 
   Attributes:
     key: the image's.
@@ -44,11 +41,11 @@ class Disagreement(NamedTuple):
 
 @dataclasses.dataclass
 class Tally:
-  """What has been seen of one path, held against another one.
+  """Counts of one path's scores compared with another's.
 
   Attributes:
     name: of the path.
-    bound: largest difference of scores, 0..1, that is no disagreement; None: none is, the labels are counted instead.
+    bound: largest difference of scores, 0..1, that is rounding; None: compares labels instead.
     images: how many were compared.
     largest: largest difference of two scores of one label, 0..1; infinite where a score was not finite.
     other_labels: images to which another label is given.
@@ -78,7 +75,7 @@ class Tally:
     """
     if found.shape != (len(keys), len(labels)):
       raise InputError(
-        f"{self.name} gives {found.shape[-1]} scores for a image, the model has {len(labels)} labels: it belongs to"
+        f"{self.name} gives {found.shape[-1]} scores for an image, the model has {len(labels)} labels: it belongs to"
         " another model."
       )
     differences = np.abs(found.astype(np.float64) - expected)

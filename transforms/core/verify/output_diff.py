@@ -1,7 +1,8 @@
-"""The first difference of two files of one kind, in words; what may differ between two runs is no difference.
+"""Finds the first difference of two files, and describes it.
 
-Each function takes two files opened for reading bytes, and returns what differs, or None. `count` is told how many
-records or rows have been compared. Memory holds one record, or row, of each; of JSON, arrays and graphs the whole.
+Each function takes two files opened for reading bytes, and returns what differs, or None; what may differ between two
+runs is ignored. `count` is called with how many records or rows have been compared. Memory holds one record, or row, of
+each; of JSON, arrays and graphs the whole.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ _SHOWN = 60
 
 
 def difference_of_records(first: BinaryIO, second: BinaryIO, name: str, count: Count) -> str | None:
-  """Compares TFRecord files, record by record, and of two records feature by feature.
+  """Compares TFRecord files, record by record and feature by feature.
 
   Raises:
     InputError: a file is damaged.
@@ -99,7 +100,7 @@ def _difference_of_features(ours: bytes, theirs: bytes) -> str | None:
 
 
 def difference_of_rows(first: BinaryIO, second: BinaryIO, name: str, count: Count) -> str | None:
-  """Compares CSV files, row by row and cell by cell, but for the column `Execution time`."""
+  """Compares CSV files cell by cell, without the column `Execution time`."""
   rows, others = _rows(first), _rows(second)
   header, other_header = next(rows, []), next(others, [])
   if header != other_header:
@@ -123,7 +124,7 @@ def _rows(file: BinaryIO) -> Iterator[list[str]]:
 
 
 def difference_of_json(first: BinaryIO, second: BinaryIO, name: str, count: Count) -> str | None:
-  """Compares JSON files, value by value, but for what says how, when and from where an output was made."""
+  """Compares JSON files value by value, without commands, paths and versions."""
   try:
     values, others = json.loads(first.read()), json.loads(second.read())
   except ValueError as error:
@@ -179,7 +180,7 @@ def _arrays(file: BinaryIO, name: str) -> Mapping[str, np.ndarray]:
 
 
 def difference_of_graphs(first: BinaryIO, second: BinaryIO, name: str, count: Count) -> str | None:
-  """Compares saved_model.pb files by what they compute with: their operations and the numbers in them.
+  """Compares saved_model.pb files by their operations and constants.
 
   TensorFlow names functions and files anew each time: the bytes of two such files differ though they compute the same.
   """

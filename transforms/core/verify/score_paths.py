@@ -1,4 +1,4 @@
-"""The ways from a image's bytes to its scores that a model's folder offers, each as its users go it. No Beam.
+"""The ways to score images with a model's folder, as its users run them.
 
 Each is a function: list of N image bytes -> float32 [N, C], 0..1. They are held against the exported model in the
 batches of a job, which is `beam_retrain.transforms.bottlenecks.model_handler`'s.
@@ -51,12 +51,12 @@ def serving_signature(model: str) -> ScoringPath:
 
 
 def loaded_model(model: LoadedModel, name: str) -> ScoringPath:
-  """A model as a worker has it, called `name`; how exact it is depends on the kind of its trunk."""
+  """Scores with a model as a worker loads it; its trunk's variant decides how exactly."""
   return ScoringPath(name, lambda encoded: model.infer(model.preprocess(encoded))["scores"], False)
 
 
 def stored_head(model: str) -> ScoringPath:
-  """The bottleneck that a record would hold, into the head in numpy, as `evaluate --reuse` and `reevaluate` do it.
+  """Scores bottlenecks with the numpy head, as `evaluate --reuse` and `reevaluate` do.
 
   Raises:
     InputError: there is no head, or it is damaged, or for other bottlenecks.
@@ -69,7 +69,7 @@ def stored_head(model: str) -> ScoringPath:
     vectors = trunk.infer(trunk.preprocess(encoded))["bottleneck"]
     if vectors.shape[1] != len(head.scale):
       raise InputError(
-        f"{path} takes {len(head.scale)} numbers for a image, the model's trunk gives {vectors.shape[1]}: it belongs"
+        f"{path} takes {len(head.scale)} numbers for an image, the model's trunk gives {vectors.shape[1]}: it belongs"
         " to another model."
       )
     return head.score(vectors)
@@ -78,8 +78,7 @@ def stored_head(model: str) -> ScoringPath:
 
 
 def frozen_graph(model: str) -> ScoringPath:
-  """`retrained_graph.pb` as scripts made for `retrain.py` run it: pixels into `Placeholder`, `final_result` out, or
-  what `train` was asked to call that.
+  """Scores with `retrained_graph.pb` as scripts for `retrain.py` do: pixels into `Placeholder`.
 
   Raises:
     InputError: it is not there, is no graph, or has no such tensors.
