@@ -18,7 +18,6 @@ import pytest
 import yaml
 
 from beam_retrain.pipelines.jobs.runner import GATE_MISSED, TOO_MANY_BAD
-from beam_retrain.pipelines.options.arguments import parse_with_beam_options
 from beam_retrain.pipelines.reevaluate import command as reevaluate
 from tests.helpers import ROOT
 
@@ -35,8 +34,8 @@ def settings() -> dict[str, str]:
   return dict(line.split("=", 1) for line in printed.splitlines())
 
 
-def understood(words: list[str]):
-  return parse_with_beam_options(reevaluate.make_parser(), words)[0]
+def understood(words: list[str]) -> reevaluate.ReevaluateRequest:
+  return reevaluate.ReevaluateRequest.parse(words)
 
 
 def cron_line() -> list[str]:
@@ -146,7 +145,7 @@ def test_the_systemd_command_is_understood_and_none_of_its_failures_hidden():
   flags = understood([*words, *values["FLAGS"].split()])
   assert (flags.model, flags.input, flags.history) == (values["MODEL"], values["INPUT"], values["HISTORY"])
   assert Path(flags.history).parent == Path("/var/lib") / service["StateDirectory"]  # else it could not be written
-  assert flags.min_accuracy > 0
+  assert flags.thresholds["min_accuracy"] > 0
 
 
 def manifests() -> list[dict]:
@@ -204,7 +203,7 @@ def test_the_airflow_variable_that_is_shown_has_flags_that_are_known(name):
   (shown,) = re.findall(r'\{\s*"python":.*?\}\}', (_DEPLOY / name).read_text(), re.DOTALL)
   variable = json.loads(shown)
   assert variable["python"] == "/opt/beam-retrain/bin/python"
-  assert understood([f"--{flag}={value}" for flag, value in variable["flags"].items()]).min_accuracy > 0
+  assert understood([f"--{flag}={value}" for flag, value in variable["flags"].items()]).thresholds["min_accuracy"] > 0
 
 
 def test_each_file_that_the_readme_names_is_there():
