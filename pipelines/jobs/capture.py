@@ -1,4 +1,4 @@
-"""Captures what Beam and its worker processes print while a job runs; shown only on failure.
+"""Captures the output of Beam and its workers; shown only on failure.
 
 A fault of a worker is logged, with its traceback, by the worker, by its harness and by the runner, and printed
 besides: a user would have to look for our one sentence below 200 lines.
@@ -22,10 +22,10 @@ _OURS = "beam-retrain: "
 
 @contextlib.contextmanager
 def capture_output() -> Iterator[TextIO]:
-  """Sends what is logged, `sys.stderr` and the file descriptor 2, which worker processes inherit, to a file.
+  """Sends logging, `sys.stderr` and file descriptor 2 to a file.
 
-  All three, because Beam says things in all ways: an engine's messages go to the root logger, a worker in this process
-  prints its tracebacks. Gives the terminal, for our own words while the block runs. Those of workers, which start as
+  An engine's messages go to the root logger, a worker in this process prints its tracebacks, and worker processes
+  inherit the descriptor. Yields the terminal, for progress lines. Those of workers, which start as
   all of ours do, are printed when the block has ended well, each once. An exception that leaves the block takes the
   file's text along as a note, which is printed with its traceback; else the text is gone.
   """
@@ -48,7 +48,7 @@ def capture_output() -> Iterator[TextIO]:
 
 
 def _hush() -> None:
-  """When Python ends, Beam stops its job servers, and their last words, and their workers', are nobody's news."""
+  """Drops what job servers and workers print when Beam stops them as Python ends."""
   sys.stderr.flush()
   os.dup2(os.open(os.devnull, os.O_WRONLY), _STDERR)
 

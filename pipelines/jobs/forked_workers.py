@@ -64,7 +64,7 @@ _FORKED: list[int] = []  # process ids, of this process's whole life
 
 @contextlib.contextmanager
 def forked_workers(processes: int, options: PipelineOptions) -> Iterator[FnApiRunner]:
-  """Gives a runner for one pipeline, whose workers are as many processes, forked on entry.
+  """Yields a runner whose workers are processes forked on entry.
 
   What they print goes where `sys.stderr` goes on entry.
   """

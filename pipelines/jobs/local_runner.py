@@ -1,4 +1,4 @@
-"""Worker processes of Beam's local runner: they get the command's options, and are watched.
+"""Worker processes of Beam's local runner: given the command's options, and watched.
 
 By itself Beam starts those of `--direct_running_mode=multi_processing` with no options, though where S3 is, for one, is
 an option; and it waits for ever for the answer of one that was killed. So its handler of such processes is replaced.
@@ -36,7 +36,7 @@ _DEAD: list[int] = []  # process ids of workers that ended before they were to, 
 
 
 def local_runner(options: PipelineOptions, environment: Environment | None = None) -> FnApiRunner:
-  """Returns a runner for one pipeline; `environment`: of its workers, where not the options say which."""
+  """Returns a runner for one pipeline; `environment` overrides the options' own."""
   info = beam_provision_api_pb2.ProvisionInfo(retrieval_token="unused")
   json_format.Parse(json.dumps(_sent(options), default=str), info.pipeline_options)
   return FnApiRunner(default_environment=environment, provision_info=ExtendedProvisionInfo(info))
@@ -54,7 +54,7 @@ def _sent(options: PipelineOptions) -> dict[str, object]:
 
 @contextlib.contextmanager
 def raise_on_worker_death() -> Iterator[None]:
-  """Raises InputError where a job has failed as one of its worker processes was killed."""
+  """Raises InputError if a job failed because a worker process was killed."""
   before = len(_DEAD)
   try:
     yield
@@ -68,7 +68,7 @@ def raise_on_worker_death() -> Iterator[None]:
 
 
 class WatchedWorkerHandler(GrpcWorkerHandler, abc.ABC):
-  """A worker process; who waits for the answers of one that has died is told. Its logs are this process's."""
+  """Aborts pending requests when its worker process dies."""
 
   def __init__(self, payload: Any, state: Any, provision_info: Any, grpc_server: Any):
     super().__init__(state, provision_info, grpc_server)

@@ -1,4 +1,4 @@
-"""How far a running job is: from the reports beside its finished shards, and the live counts of those in work."""
+"""Prints the progress of a running job, from shard reports and live counts."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Work(NamedTuple):
 
 @contextlib.contextmanager
 def shard_progress(works: Sequence[Work], stream: TextIO | None = None) -> Iterator[None]:
-  """Prints from time to time, while the block runs, how far it is; on a terminal, in one line that changes.
+  """Prints progress while the block runs; on a terminal in one changing line.
 
   Args:
     works: the parts of the job that take their time.
@@ -75,7 +75,7 @@ def _report(watched: Sequence[_Watched], stop: threading.Event) -> None:
 
 
 class _Watched:
-  """One part, and the line that says how far it is."""
+  """A part of a job, and its progress line."""
 
   def __init__(self, work: Work, stream: TextIO):
     reports_folder = os.path.join(work.folder, REPORTS_FOLDER)
@@ -104,7 +104,7 @@ def delete_killed_counts(reports_folder: str) -> None:
 
 
 class ShardProgress:
-  """Adds up the reports of finished shards, each of which is read once, and the live counts of the others.
+  """Adds up the reports of finished shards and the live counts of others.
 
   Attributes:
     planned: images in all shards; None where it is not known, or not yet.

@@ -1,4 +1,4 @@
-"""An empty split is an error before the long work starts, not after."""
+"""Checks before the long work that no split lacks a label."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether there are as many images as when an earlier run's ledger was closed."""
+"""Checks that an input has as many images as an earlier run found."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def _count_images(shard: Shard) -> tuple[str, int]:
 
 
 def check_same(planned: Mapping[str, int], folder: str, inputs: Mapping[str, int]) -> dict[str, int]:
-  """Compares what is planned with what a ledger says; returns what is planned.
+  """Compares planned image counts with an earlier ledger; returns them.
 
   Args:
     planned: split -> images.

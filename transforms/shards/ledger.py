@@ -1,4 +1,4 @@
-"""The spine's last step: the reports are combined, the ledger is checked, and the folder is declared finished."""
+"""The spine's last step: combines reports, checks the ledger, completes the folder."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def _close(
 
 
 def delete_strays(folder: str, current: set[str]) -> None:
-  """Shards of an earlier run with another shard count never linger."""
+  """Deletes shards and reports of an earlier run with another shard count."""
   files.sweep(folder)
   reports_folder = files.join(folder, REPORTS_FOLDER)
   files.sweep(reports_folder)
@@ -134,7 +134,7 @@ def read_quarantine(path: str, limit: int) -> list[list[str]]:
 def mark_completed(  # type: ignore[no-untyped-def]
   stats: Stats, output: str, max_bad_fraction: float, *_
 ) -> Stats:
-  """Writes `COMPLETED`, unless more inputs were bad than the user accepts; everything else is written by then.
+  """Writes `COMPLETED`, unless more inputs were bad than accepted.
 
   Args:
     stats: of the job.

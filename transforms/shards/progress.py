@@ -1,4 +1,4 @@
-"""What a job says of itself while it runs: how many images are planned, and how far each shard has come.
+"""Progress files and counters of a running job: images planned, images done.
 
 The counts are those of the pipeline's own counters. Not every engine can be asked for them before a job ends, Beam's
 local runner cannot in its default mode; so, where the output is a local folder, they are kept beside the reports, too:
@@ -31,15 +31,16 @@ _PLANNED = f"planned{LIVE_SUFFIX}"
 
 
 class Counts(NamedTuple):
-  """Images dealt with, and those of them that are bad: quarantined, and not because a user had them left out."""
+  """Images done, and images quarantined but not left out on request."""
 
   done: int
   bad: int
 
 
 class LiveCounts:
-  """Counts what becomes of a shard's images, and tells now and then: the counters, and the file beside the
-  reports. A count for each image would cost more than some images do.
+  """Counts a shard's images, twice a second into counters and a file.
+
+  An update for each image would cost more than some images do.
 
   Attributes:
     output: folder of the shard files.
@@ -97,7 +98,7 @@ def delete_live_counts(output: str, name: str) -> None:
 
 
 def read_live(reports_folder: str, entry: str) -> Counts | None:
-  """Returns a shard's live counts; None where the file is gone or just being written."""
+  """Returns a shard's live counts; None while the file is written."""
   with contextlib.suppress(OSError, ValueError), open(os.path.join(reports_folder, entry)) as file:
     done, bad = file.read().split()
     return Counts(int(done), int(bad))
@@ -155,7 +156,7 @@ def _write_planned(count: int, output: str) -> int:
 
 
 def read_planned(reports_folder: str) -> int | None:
-  """Returns how many images are planned; None where it is not known, or not yet."""
+  """Returns the number of planned images; None where it is unknown."""
   with contextlib.suppress(OSError, ValueError), open(os.path.join(reports_folder, _PLANNED)) as file:
     count = int(file.read())
     return count if count >= 0 else None

@@ -1,4 +1,4 @@
-"""The spine's middle step: one element is one shard, worked in one fused step, written once, whole.
+"""The spine's middle step: works one shard in one fused step.
 
 Determinism, flat memory, resume and safe retries all come from this one place: the file's bytes depend on the shard
 alone, its name too, it appears by a rename, and a report beside it says that it is done and what made it.
@@ -41,26 +41,28 @@ __all__ = [
 
 
 class Written(NamedTuple):
-  """One record of a shard: `payload` is appended to the shard's file as it is."""
+  """A record of a shard; `payload` is appended to its file."""
 
   label: str
   payload: bytes
 
 
 class ShardTask(abc.ABC):
-  """What a job does with the inputs of one shard. Pickled to the workers: keep it small, open things in `setup`."""
+  """What a job does with the inputs of one shard.
+
+  It is pickled to the workers: keep it small, open things in `setup`.
+  """
 
   suffix = "tfrecord"
 
   @property
   def writes_file(self) -> bool:
-    """False for a job whose output is something else than records: the report alone, under the name that its file would
-    have, says that a shard is done."""
+    """Whether shards have files; if false, the report alone marks a finished shard."""
     return True
 
   @property
   def counts_images(self) -> bool:
-    """False where what it yields are not the planned images, each once: then their number is told nobody."""
+    """Whether each planned image is yielded once; if false, progress shows no total."""
     return True
 
   def setup(self) -> None:  # noqa: B027 - nothing is a fine thing to do
@@ -71,7 +73,7 @@ class ShardTask(abc.ABC):
     """Yields exactly one item for every image of the shard, in the shard's order."""
 
   def extra(self) -> Mapping[str, Any]:
-    """Called after each shard: what its report has to say beyond the counts, as JSON values."""
+    """Called after each shard; returns further entries of its report, JSON values."""
     return {}
 
 
@@ -146,7 +148,7 @@ class _WorkShard(beam.DoFn):
     yield report
 
   def _copy(self, shard: Shard, digest: str) -> ShardReport | None:
-    """Copies the shard's file and report from where an earlier run has the same; None: nowhere."""
+    """Copies a shard that an earlier run finished; None without one."""
     name = shard.name(self._task.suffix)
     for folder in self._earlier:
       report = read_report(folder, name, digest, self._task.writes_file)
@@ -207,7 +209,7 @@ def read_quarantined(shard_path: str) -> tuple[Quarantined, ...]:
 
 
 def read_report(output: str, name: str, digest: str, writes_file: bool = True) -> ShardReport | None:
-  """Returns the report of a shard that is finished and sound, made by `digest`; None where it has to be worked."""
+  """Returns the report of an intact shard made by `digest`, else None."""
   path = report_path(output, name)
   shard_path = files.join(output, name)
   if not files.exists(path) or (writes_file and not files.exists(shard_path)):

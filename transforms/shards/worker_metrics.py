@@ -1,4 +1,4 @@
-"""What each worker process has done, in counters of its own: a job's metrics then say how the work was spread."""
+"""Counters of each worker process, which show how work was spread."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _OF = "_of:"
 
 
 def count_here(name: str, number: int) -> None:
-  """Adds to this process's counter of that name; on the thread that Beam works a bundle on, others count nowhere."""
+  """Adds to this process's counter; only on the thread of Beam's bundle."""
   Metrics.counter(METRICS_NAMESPACE, f"{name}{_OF}{socket.gethostname()}/{os.getpid()}").inc(number)
 
 
 def counts_by_worker(result: Any, name: str) -> dict[str, int]:
-  """Returns `host/process id` -> what that process has counted by a name, sorted.
+  """Returns `host/process id` -> count of that process, sorted.
 
   Args:
     result: of a job that has ended.
