@@ -21,7 +21,7 @@ import tensorflow as tf
 
 from beam_retrain.transforms.core.images.augment_tf import distort
 from beam_retrain.transforms.core.images.decode import decode_rgb, preprocess
-from beam_retrain.transforms.core.images.lookup import find_again
+from beam_retrain.transforms.core.images.lookup import lookup_images
 from beam_retrain.transforms.core.models.saved_model import load_saved_model
 from beam_retrain.transforms.core.records.schema import (
   RECORDS_FOLDER,
@@ -105,7 +105,7 @@ def _read(
   splits = (TRAINING, VALIDATION, TESTING)
   classes: dict[str, list[int]] = {split: [] for split in splits}
   pictures: dict[str, list[bytes]] = {split: [] for split in splits}
-  for key, encoded in find_again(data, split_and_class):
+  for key, encoded in lookup_images(data, split_and_class):
     split, class_index = split_and_class[key]
     classes[split].append(class_index)
     pictures[split].append(encoded)

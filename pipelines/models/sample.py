@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from beam_retrain.transforms.core.images.headers import MAX_PIXELS, Fault, look
+from beam_retrain.transforms.core.images.headers import MAX_PIXELS, Fault, probe_image
 from beam_retrain.transforms.core.models.inference import Inferred, LoadedModel, infer_images
 from beam_retrain.transforms.core.records.quarantine import Reason
 from beam_retrain.transforms.core.records.schema import PREPROCESSING_VERSION, Image
@@ -37,7 +37,7 @@ def sample_images(
 
 
 def _is_too_large(image: Image, max_pixels: int) -> bool:
-  looked = look(image.encoded, max_pixels)
+  looked = probe_image(image.encoded, max_pixels)
   return isinstance(looked, Fault) and looked.reason == Reason.TOO_LARGE
 
 

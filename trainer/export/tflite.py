@@ -25,7 +25,7 @@ from beam_retrain.trainer.export.metrics import Int8Measures, LiteFile
 from beam_retrain.trainer.export.tflite_options import TfliteOptions, labels_file
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.images.decode import preprocess
-from beam_retrain.transforms.core.images.lookup import find_again
+from beam_retrain.transforms.core.images.lookup import lookup_images
 from beam_retrain.transforms.core.models.head import Head
 from beam_retrain.transforms.core.models.tflite import LiteModel, quiet_interpreter
 from beam_retrain.transforms.core.records.schema import (
@@ -199,7 +199,7 @@ def _find(folder: str, wanted: Mapping[str, ImageRef]) -> Iterator[tuple[str, by
   """
   remedy = "pass the folder with the unchanged images that `bottlenecks` read as --tflite_calibration_input."
   left = dict(wanted)
-  for key, encoded in find_again(folder, wanted):
+  for key, encoded in lookup_images(folder, wanted):
     image = left.pop(key, None)
     if image and hashlib.sha256(encoded).hexdigest() != image.sha256:
       raise InputError(f"{key} in {folder} has changed since its bottleneck was computed: {remedy}")

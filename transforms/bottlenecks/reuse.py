@@ -28,7 +28,7 @@ from beam_retrain.transforms.bottlenecks.assemble import ASSEMBLED, AssembleShar
 from beam_retrain.transforms.bottlenecks.model_handler import ImageModelHandler
 from beam_retrain.transforms.bottlenecks.store import locate_sound, record_files
 from beam_retrain.transforms.core.records.compressed_pickle import reduce_packed
-from beam_retrain.transforms.core.records.hash_buckets import bucket_count, deal
+from beam_retrain.transforms.core.records.hash_buckets import bucket_count, partition_by_hash
 from beam_retrain.transforms.core.records.quarantine import Quarantined
 from beam_retrain.transforms.core.records.schema import shard_name
 from beam_retrain.transforms.core.records.shards import IMAGES_PER_SHARD, Input, Shard, StoredBottleneck, pick_inputs
@@ -201,7 +201,7 @@ class Missing(NamedTuple):
 
 def _index_store(ranked: tuple[int, str], buckets: int) -> Iterator[tuple[int, Stored]]:
   rank, path = ranked
-  for bucket, records in deal(locate_sound(path), buckets).items():
+  for bucket, records in partition_by_hash(locate_sound(path), buckets).items():
     yield bucket, Stored(rank, path, records)
 
 
@@ -232,7 +232,7 @@ class _HashShard(beam.DoFn):
       hashed.append((sha256.digest(), position))
       images.append(StoredBottleneck(image.key, image.label, len(image.encoded), sha256.hexdigest(), "", None, False))
     yield shard.name(), Listing(shard, digest, images)
-    for bucket, dealt in deal(hashed, buckets).items():
+    for bucket, dealt in partition_by_hash(hashed, buckets).items():
       yield beam.pvalue.TaggedOutput(_TO_MATCH, (bucket, Hashed(shard.name(), dealt)))
     if finished:
       for entry in _index_store((_OWN_RUN, files.join(self._output, shard.name())), buckets):

@@ -14,7 +14,7 @@ import apache_beam as beam
 import numpy as np
 
 from beam_retrain.transforms.compat.text_bottlenecks import Texts, read_vector, wrong_length
-from beam_retrain.transforms.core.images.headers import Looked, find_damage, look
+from beam_retrain.transforms.core.images.headers import ImageInfo, find_damage, probe_image
 from beam_retrain.transforms.core.records.quarantine import Quarantined
 from beam_retrain.transforms.core.records.schema import RECORDS_FOLDER, STATS_FILE, Bottleneck, Image, encode_bottleneck
 from beam_retrain.transforms.core.records.shards import Shard, ShardReport
@@ -89,8 +89,8 @@ class ImportTexts(ShardTask):
     return vector
 
   def _encode(self, image: Image, vector: np.ndarray) -> bytes | None:
-    looked = look(image.encoded, self._max_pixels)
-    if not isinstance(looked, Looked) or find_damage(image.encoded):
+    looked = probe_image(image.encoded, self._max_pixels)
+    if not isinstance(looked, ImageInfo) or find_damage(image.encoded):
       return None
     return encode_bottleneck(
       Bottleneck(

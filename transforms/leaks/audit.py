@@ -1,13 +1,11 @@
-"""The split audit: which images are there with different labels, or in training and in testing.
+"""The split audit: images with different labels, or in both training and testing.
 
-Images are the same where their bytes are. Only hashes, places and small numbers cross the shuffles, dealt in buckets,
-and of most images four bytes of the hash alone: the local runner keeps in memory what crosses a shuffle. Names are
-looked up for the leaks alone.
+Images are equal if their bytes are. Only hashes, places and small numbers cross the shuffles, partitioned into buckets,
+and of most images four bytes of the hash: the local runner keeps in memory what crosses a shuffle.
 
-1. Suspect. Each shard's images are hashed, or the hashes in its finished records are read. Equal marks, the four
-            bytes, meet in a bucket.
-2. Find.    Suspects are hashed or read again, in shards that have some. Equal hashes meet in a bucket.
-3. Name.    The leaks that are in a shard are read once more, for their keys and labels.
+1. Mark. Hashes each shard's images, or reads the hashes in its finished records; groups the marks, four bytes each.
+2. Find. Hashes the images with equal marks again, or reads their hashes; groups the whole hashes.
+3. Name. Reads the leaking images once more, for their keys and labels.
 """
 
 from __future__ import annotations
@@ -18,11 +16,18 @@ from typing import NamedTuple
 
 import apache_beam as beam
 
-from beam_retrain.transforms.core.images.headers import MAX_PIXELS, Fault, look
+from beam_retrain.transforms.core.images.headers import MAX_PIXELS, Fault, probe_image
 from beam_retrain.transforms.core.models.inference import set_threads
 from beam_retrain.transforms.core.records.example import decode_example
-from beam_retrain.transforms.core.records.hash_buckets import bucket_count, deal
-from beam_retrain.transforms.core.records.leaks import Dealt, Leak, LeakedImage, ShardLeaks, find_leaks, leaks_csv
+from beam_retrain.transforms.core.records.hash_buckets import bucket_count, partition_by_hash
+from beam_retrain.transforms.core.records.leaks import (
+  HashedImages,
+  Leak,
+  LeakedImage,
+  ShardLeaks,
+  find_leaks,
+  leaks_csv,
+)
 from beam_retrain.transforms.core.records.schema import (
   CLASS_INDEX,
   Image,
@@ -36,7 +41,7 @@ from beam_retrain.transforms.core.records.tfrecord import locate_records, read_r
 from beam_retrain.transforms.core.system.cpu import Threads
 from beam_retrain.transforms.core.system.tensorflow import load_tensorflow
 from beam_retrain.transforms.io import files
-from beam_retrain.transforms.leaks.duplicate_candidates import find_suspects, mark_of, unpack_marks
+from beam_retrain.transforms.leaks.duplicate_candidates import find_candidates, mark_of, unpack_marks
 
 
 class AuditRecords(beam.PTransform):
@@ -62,10 +67,10 @@ class AuditRecords(beam.PTransform):
       # ShardReport
       | "MarkRecords" >> beam.FlatMap(_mark_records, self._records_folder, buckets)
       # (bucket, (shard's name, marks))
-      | "FindSuspects" >> _FindSuspects()
+      | "FindCandidates" >> _FindCandidates()
       # (shard's name, list of marks)
-      | "DealRecords" >> beam.FlatMap(_deal_records, self._records_folder, buckets)
-      # (bucket, Dealt)
+      | "HashRecords" >> beam.FlatMap(_hash_records, self._records_folder, buckets)
+      # (bucket, HashedImages)
       | "FindLeaks" >> _FindLeaks()
       # (shard's name, ShardLeaks)
       | "NameRecords" >> beam.FlatMap(_name_records, self._labels, self._records_folder, self._percentages)
@@ -75,13 +80,13 @@ class AuditRecords(beam.PTransform):
 class AuditImages(beam.PTransform):
   """PCollection[Shard] -> PCollection[(shard's name, NamedLeaks)]: the leaks among planned images, before any work.
 
-  A image that cannot be used is no leak: the work says what is wrong with it.
+  An image that cannot be used is no leak; the work quarantines it.
 
   Attributes:
     labels: class index -> label.
     percentages: how training images are drawn for validation.
     max_pixels: largest height x width that is decoded.
-    threads: of TensorFlow in a process, where leaks are decoded; None: the cores given.
+    threads: of TensorFlow in a process that decodes leaks; None for all available cores.
   """
 
   def __init__(
@@ -99,21 +104,21 @@ class AuditImages(beam.PTransform):
 
   def expand(self, shards: beam.PCollection) -> beam.PCollection:
     buckets = _buckets(shards)
-    suspects = (
+    candidates = (
       shards
       | "SpreadShards" >> beam.Reshuffle()
       # Shard
       | "MarkImages" >> beam.FlatMap(_mark_images, self._labels, buckets)
       # (bucket, (shard's name, marks))
-      | "FindSuspects" >> _FindSuspects()
+      | "FindCandidates" >> _FindCandidates()
     )  # (shard's name, list of marks)
     leaks = (
       shards
-      | "PickSuspects" >> beam.FlatMap(_pick_suspects, beam.pvalue.AsDict(suspects))
+      | "PickCandidates" >> beam.FlatMap(_pick_candidates, beam.pvalue.AsDict(candidates))
       # (Shard, marks)
-      | "SpreadSuspects" >> beam.Reshuffle()
-      | "DealImages" >> beam.FlatMap(_deal_images, self._labels, buckets)
-      # (bucket, Dealt)
+      | "SpreadCandidates" >> beam.Reshuffle()
+      | "HashImages" >> beam.FlatMap(_hash_images, self._labels, buckets)
+      # (bucket, HashedImages)
       | "FindLeaks" >> _FindLeaks()
     )  # (shard's name, ShardLeaks)
     return (
@@ -171,9 +176,9 @@ def _write_csv(leaks: list[LeakedImage], path: str) -> str:
 
 
 class DropLeaks(beam.PTransform):
-  """(PCollection[Shard], what `AuditImages` makes of it) -> PCollection[Shard]: what is dropped is `Quarantined`.
+  """(PCollection[Shard], what `AuditImages` makes of it) -> PCollection[Shard]: dropped images become `Quarantined`.
 
-  A shard that nothing is dropped from stays as it is, with its digest.
+  A shard without dropped images stays as it is, with its digest.
   """
 
   def expand(self, inputs: tuple[beam.PCollection, beam.PCollection]) -> beam.PCollection:
@@ -197,32 +202,32 @@ def drop_leaks(shard: Shard, audited: Mapping[str, NamedLeaks]) -> Shard:
   return shard._replace(inputs=(*kept, *out))
 
 
-class _FindSuspects(beam.PTransform):
+class _FindCandidates(beam.PTransform):
   """PCollection[(bucket, (shard's name, marks))] -> PCollection[(shard's name, list of marks)]."""
 
   def expand(self, marked: beam.PCollection) -> beam.PCollection:
     return (
       marked
-      | "MeetByMark" >> beam.GroupByKey()
+      | "GroupByMark" >> beam.GroupByKey()
       # (bucket, iterable of (shard's name, marks))
-      | "SuspectInBucket" >> beam.FlatMapTuple(lambda _, met: find_suspects(met))
+      | "FindInMarks" >> beam.FlatMapTuple(lambda _, marked: find_candidates(marked))
       # (shard's name, marks)
-      | "MeetByShard" >> beam.GroupByKey()
+      | "GroupByShard" >> beam.GroupByKey()
       | "ListMarks" >> beam.MapTuple(lambda name, packed: (name, list(packed)))
     )
 
 
 class _FindLeaks(beam.PTransform):
-  """PCollection[(bucket, Dealt)] -> PCollection[(shard's name, ShardLeaks)], one for each shard that has leaks."""
+  """PCollection[(bucket, HashedImages)] -> PCollection[(shard's name, ShardLeaks)], for shards with leaks."""
 
-  def expand(self, dealt: beam.PCollection) -> beam.PCollection:
+  def expand(self, hashed: beam.PCollection) -> beam.PCollection:
     return (
-      dealt
-      | "MeetByHash" >> beam.GroupByKey()
-      # (bucket, iterable of Dealt)
+      hashed
+      | "GroupByHash" >> beam.GroupByKey()
+      # (bucket, iterable of HashedImages)
       | "FindInBucket" >> beam.FlatMapTuple(lambda _, met: find_leaks(met))
       # (shard's name, ShardLeaks)
-      | "MeetByShard" >> beam.GroupByKey()
+      | "GroupByShard" >> beam.GroupByKey()
       | "JoinBuckets" >> beam.MapTuple(_join)
     )
 
@@ -238,7 +243,7 @@ def _buckets(shards: beam.PCollection) -> beam.pvalue.AsSingleton:
 
 
 def _pack_marks(name: str, digests: Iterable[bytes], buckets: int) -> Iterator[tuple[int, tuple[str, bytes]]]:
-  for bucket, dealt in deal(((digest,) for digest in digests), buckets).items():
+  for bucket, dealt in partition_by_hash(((digest,) for digest in digests), buckets).items():
     yield bucket, (name, b"".join(mark_of(digest) for (digest,) in dealt))
 
 
@@ -248,8 +253,8 @@ def _mark_records(report: ShardReport, folder: str, buckets: int) -> Iterator[tu
     yield from _pack_marks(report.file, map(digest_of_record, read_records(file, path)), buckets)
 
 
-def _deal_records(suspects: tuple[str, list[bytes]], folder: str, buckets: int) -> Iterator[tuple[int, Dealt]]:
-  name, packed = suspects
+def _hash_records(candidates: tuple[str, list[bytes]], folder: str, buckets: int) -> Iterator[tuple[int, HashedImages]]:
+  name, packed = candidates
   marks = unpack_marks(packed)
   hashed, count = [], 0
   path = files.join(folder, name)
@@ -259,8 +264,8 @@ def _deal_records(suspects: tuple[str, list[bytes]], folder: str, buckets: int) 
       digest = digest_of_record(record)
       if mark_of(digest) in marks:
         hashed.append((digest, start, decode_example(record, (CLASS_INDEX,))[CLASS_INDEX][0]))
-  for bucket, images in deal(hashed, buckets).items():
-    yield bucket, Dealt(name, _split_of_file(name), count, images)
+  for bucket, images in partition_by_hash(hashed, buckets).items():
+    yield bucket, HashedImages(name, _split_of_file(name), count, images)
 
 
 def _split_of_file(name: str) -> str:
@@ -289,15 +294,15 @@ def _mark_images(shard: Shard, labels: Sequence[str], buckets: int) -> Iterator[
   yield from _pack_marks(shard.name(), (hashlib.sha256(image.encoded).digest() for image in images), buckets)
 
 
-def _pick_suspects(shard: Shard, suspects: Mapping[str, list[bytes]]) -> Iterator[tuple[Shard, list[bytes]]]:
-  if packed := suspects.get(shard.name()):
+def _pick_candidates(shard: Shard, candidates: Mapping[str, list[bytes]]) -> Iterator[tuple[Shard, list[bytes]]]:
+  if packed := candidates.get(shard.name()):
     yield shard, packed
 
 
-def _deal_images(
-  suspects: tuple[Shard, list[bytes]], labels: Sequence[str], buckets: int
-) -> Iterator[tuple[int, Dealt]]:
-  shard, packed = suspects
+def _hash_images(
+  candidates: tuple[Shard, list[bytes]], labels: Sequence[str], buckets: int
+) -> Iterator[tuple[int, HashedImages]]:
+  shard, packed = candidates
   marks = unpack_marks(packed)
   class_indices = {label: index for index, label in enumerate(labels)}
   hashed, count = [], 0
@@ -307,8 +312,8 @@ def _deal_images(
       digest = hashlib.sha256(image.encoded).digest()
       if mark_of(digest) in marks:
         hashed.append((digest, position, class_indices[image.label]))
-  for bucket, images in deal(hashed, buckets).items():
-    yield bucket, Dealt(shard.name(), shard.split, count, images)
+  for bucket, images in partition_by_hash(hashed, buckets).items():
+    yield bucket, HashedImages(shard.name(), shard.split, count, images)
 
 
 def _pick_leaks(shard: Shard, leaks: Mapping[str, ShardLeaks]) -> Iterator[tuple[Shard, ShardLeaks]]:
@@ -338,8 +343,8 @@ def _name_images(
 
 
 def _is_sound(encoded: bytes, max_pixels: int) -> bool:
-  """Says whether the work will take a image; asks what the work asks, so that no leak is listed but by both."""
-  if isinstance(look(encoded, max_pixels), Fault):
+  """Returns whether the work accepts an image, by the same checks, so that both list the same leaks."""
+  if isinstance(probe_image(encoded, max_pixels), Fault):
     return False
   import tensorflow as tf
 

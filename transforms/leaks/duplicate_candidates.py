@@ -1,7 +1,7 @@
-"""Which images may be there twice, from four bytes of each one's hash: what meets in one place stays small.
+"""Finds candidates for duplicates by four bytes of each hash, so that little crosses a shuffle.
 
-Images that are equal have equal marks. Others may, too: one in about 4 billion pairs that meet in a bucket, so that
-suspects are to be looked at again, by their whole hashes.
+Equal images have equal marks. So do about one in 4 billion other pairs in a bucket: candidates are compared again, by
+their whole hashes.
 """
 
 from __future__ import annotations
@@ -10,31 +10,31 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-_MARK = slice(8, 12)  # `deal` deals by the bytes before
+_MARK = slice(8, 12)  # `partition_by_hash` uses the bytes before
 _MARK_TYPE = np.dtype("<u4")
 
 
 def mark_of(digest: bytes) -> bytes:
-  """Returns the mark, 4 bytes, of a image by its SHA-256, 32 bytes."""
+  """Returns the mark, 4 bytes, of an image by its SHA-256, 32 bytes."""
   return digest[_MARK]
 
 
-def find_suspects(met: Iterable[tuple[str, bytes]]) -> Iterator[tuple[str, bytes]]:
-  """Yields (shard's name, marks one after the other) for the shards that have images with marks that come twice.
+def find_candidates(marked: Iterable[tuple[str, bytes]]) -> Iterator[tuple[str, bytes]]:
+  """Yields (shard's name, its marks that come twice, joined) for shards that have some.
 
   Args:
-    met: (shard's name, marks of its images one after the other) of one bucket.
+    marked: (shard's name, joined marks of its images), of one bucket.
   """
-  marks = [(name, np.frombuffer(packed, _MARK_TYPE)) for name, packed in met]
+  marks = [(name, np.frombuffer(packed, _MARK_TYPE)) for name, packed in marked]
   values, counts = np.unique(np.concatenate([of_shard for _, of_shard in marks]), return_counts=True)
   twice = values[counts > 1]
   for name, of_shard in marks:
-    suspects = of_shard[np.isin(of_shard, twice)]
-    if suspects.size:
-      yield name, suspects.tobytes()
+    candidates = of_shard[np.isin(of_shard, twice)]
+    if candidates.size:
+      yield name, candidates.tobytes()
 
 
 def unpack_marks(packed: Iterable[bytes]) -> set[bytes]:
-  """Returns the marks that were put one after the other."""
+  """Splits joined marks."""
   size = _MARK_TYPE.itemsize
   return {marks[start : start + size] for marks in packed for start in range(0, len(marks), size)}

@@ -23,7 +23,7 @@ _PREFIXES = {TRAINING: "train", TESTING: "t10k"}
 _IMAGES_PER_READ = 1024
 
 
-def find_again(folder: str, keys: Collection[str]) -> Iterator[tuple[str, bytes]]:
+def lookup_images(folder: str, keys: Collection[str]) -> Iterator[tuple[str, bytes]]:
   """Yields (key, the image's own bytes) for the keys that are there, in the order of the data set.
 
   Args:

@@ -8,7 +8,7 @@ import warnings
 
 from PIL import Image as Pillow
 
-from beam_retrain.transforms.core.images.headers import FORMATS, MAX_PIXELS, Fault, look
+from beam_retrain.transforms.core.images.headers import FORMATS, MAX_PIXELS, Fault, probe_image
 
 SIDE_PX = 72
 _JPEG_FROM_PX = 40 * 40
@@ -22,7 +22,7 @@ def thumbnail(encoded: bytes, max_pixels: int = MAX_PIXELS) -> str | None:
     encoded: the image's own bytes.
     max_pixels: largest height x width that is decoded.
   """
-  if isinstance(look(encoded, max_pixels), Fault):
+  if isinstance(probe_image(encoded, max_pixels), Fault):
     return None
   try:
     with warnings.catch_warnings(action="ignore"), Pillow.open(io.BytesIO(encoded), formats=FORMATS) as image:

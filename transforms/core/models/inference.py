@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from beam_retrain.transforms.core.errors import InputError
-from beam_retrain.transforms.core.images.headers import MAX_PIXELS, Fault, explain, look
+from beam_retrain.transforms.core.images.headers import MAX_PIXELS, Fault, explain, probe_image
 from beam_retrain.transforms.core.records.quarantine import Quarantined, Reason
 from beam_retrain.transforms.core.records.schema import Image
 from beam_retrain.transforms.core.runtimes.prepared import find_prepared, load_prepared
@@ -102,7 +102,7 @@ def infer_images(
 def _check(image: Image | Quarantined, max_pixels: int) -> Image | Quarantined:
   if isinstance(image, Quarantined):
     return image
-  looked = look(image.encoded, max_pixels)
+  looked = probe_image(image.encoded, max_pixels)
   if isinstance(looked, Fault):
     return quarantine(image, looked)
   return Image(image.key, image.label, image.encoded, looked.format, looked.height, looked.width)

@@ -35,7 +35,7 @@ class OnLeak(enum.StrEnum):
   FAIL = "fail"  # end before the trunk runs
 
 
-class Dealt(NamedTuple):
+class HashedImages(NamedTuple):
   """Images of one shard that are in one bucket.
 
   Attributes:
@@ -111,7 +111,7 @@ class LeakedImage(NamedTuple):
     return Quarantined(self.key, size_bytes, Reason.LEAKED, detail, split)
 
 
-def find_leaks(met: Iterable[Dealt]) -> Iterator[tuple[str, ShardLeaks]]:
+def find_leaks(met: Iterable[HashedImages]) -> Iterator[tuple[str, ShardLeaks]]:
   """Yields (shard's name, its leaks) for all images of one bucket.
 
   Args:

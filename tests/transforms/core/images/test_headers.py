@@ -9,8 +9,7 @@ import pytest
 from PIL import Image as Pillow
 
 from beam_retrain.transforms.core.images import headers
-from beam_retrain.transforms.core.images.headers import Fault, Looked, explain, look
-from beam_retrain.transforms.core.images.plain_headers import look_at_plain
+from beam_retrain.transforms.core.images.headers import Fault, ImageInfo, explain, probe_image, probe_plain
 from beam_retrain.transforms.core.records.quarantine import Reason
 from tests.helpers import bomb, encode
 
@@ -20,7 +19,7 @@ _PIXELS = np.random.default_rng(1).integers(0, 256, (20, 30, 3), dtype=np.uint8)
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "BMP", "GIF"])
 @pytest.mark.parametrize("mode", ["RGB", "L"])
 def test_looks_at_each_format(kind, mode):
-  assert look(encode(_PIXELS, kind, mode)) == Looked(kind.lower(), 20, 30)
+  assert probe_image(encode(_PIXELS, kind, mode)) == ImageInfo(kind.lower(), 20, 30)
 
 
 @pytest.mark.parametrize(
@@ -36,21 +35,21 @@ def test_looks_at_each_format(kind, mode):
   ],
 )
 def test_each_fault_has_its_reason(data, reason):
-  looked = look(data)
+  looked = probe_image(data)
   assert isinstance(looked, Fault)
   assert looked.reason == reason
   assert looked.detail
 
 
 def test_the_bound_is_exact():
-  assert isinstance(look(encode(_PIXELS, "PNG"), max_pixels=600), Looked)
-  assert look(encode(_PIXELS, "PNG"), max_pixels=599).reason == Reason.TOO_LARGE
+  assert isinstance(probe_image(encode(_PIXELS, "PNG"), max_pixels=600), ImageInfo)
+  assert probe_image(encode(_PIXELS, "PNG"), max_pixels=599).reason == Reason.TOO_LARGE
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "BMP"])
 def test_a_truncated_image_passes_the_look_and_is_explained(kind):
   cut = encode(_PIXELS, kind)[:-200]
-  assert isinstance(look(cut), Looked)
+  assert isinstance(probe_image(cut), ImageInfo)
   assert explain(cut).reason == Reason.TRUNCATED
 
 
@@ -73,13 +72,13 @@ def damaged(data: bytes, seed: int) -> bytes:
 )
 def test_what_a_plain_header_says_is_what_pillow_says(kind, mode, monkeypatch):
   whole = encode(_PIXELS, kind, mode)
-  assert (look_at_plain(whole) is not None) == (mode in ("RGB", "L"))
+  assert (probe_plain(whole) is not None) == (mode in ("RGB", "L"))
   variants = [whole, *(whole[:cut] for cut in range(len(whole))), *(damaged(whole, seed) for seed in range(1_500))]
-  said = [look_at_plain(data) for data in variants]
-  monkeypatch.setattr(headers, "look_at_plain", lambda encoded: None)
+  said = [probe_plain(data) for data in variants]
+  monkeypatch.setattr(headers, "probe_plain", lambda encoded: None)
   for data, plain in zip(variants, said, strict=True):
     if plain:
-      assert look(data) == plain
+      assert probe_image(data) == plain
 
 
 _WITH_LITTLE_MEMORY = """

@@ -10,14 +10,14 @@ import pytest
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.images.encode import encode_pixels
 from beam_retrain.transforms.core.images.idx import encode_idx
-from beam_retrain.transforms.core.images.lookup import find_again
+from beam_retrain.transforms.core.images.lookup import lookup_images
 from beam_retrain.transforms.core.records.schema import Image, encode_image
 from beam_retrain.transforms.core.records.tfrecord import frame
 
 
 def test_in_class_folders(small_images):
   keys = ["white/3.gif", "black/12.jpg", "grey/404.png"]
-  found = list(find_again(str(small_images), keys))
+  found = list(lookup_images(str(small_images), keys))
   assert found == [(key, (small_images / key).read_bytes()) for key in ("black/12.jpg", "white/3.gif")]
 
 
@@ -26,7 +26,7 @@ def test_no_key_leads_out_of_the_folder(tmp_path, key):
   (tmp_path / "secret.txt").write_text("mine")
   (tmp_path / "data" / "a").mkdir(parents=True)
   key = key.replace("ABSOLUTE", str(tmp_path / "secret.txt"))
-  assert list(find_again(str(tmp_path / "data"), [key])) == []
+  assert list(lookup_images(str(tmp_path / "data"), [key])) == []
 
 
 def test_in_records(tmp_path):
@@ -36,7 +36,7 @@ def test_in_records(tmp_path):
     data = b"".join(frame(encode_image(image, 0)) for image in images[3 * shard : 3 * shard + 3])
     (tmp_path / "records" / f"training-0000{shard}-of-00002.tfrecord").write_bytes(data)
   wanted = [images[4].key, images[1].key, "training/a/9.png"]
-  assert list(find_again(str(tmp_path), wanted)) == [(images[at].key, images[at].encoded) for at in (1, 4)]
+  assert list(lookup_images(str(tmp_path), wanted)) == [(images[at].key, images[at].encoded) for at in (1, 4)]
 
 
 @pytest.mark.parametrize("suffix", ["", ".gz"])
@@ -55,10 +55,10 @@ def test_in_idx_files(tmp_path, suffix):
     "training/5/2099.png": pixels["train"][2099],
     "testing/7/8.png": pixels["t10k"][8],
   }
-  assert list(find_again(str(tmp_path), wanted)) == [(key, encode_pixels(of, "png")) for key, of in expected.items()]
+  assert list(lookup_images(str(tmp_path), wanted)) == [(key, encode_pixels(of, "png")) for key, of in expected.items()]
 
 
 @pytest.mark.parametrize(("folder", "words"), [("gs://a/b", "is remote"), ("/nowhere", "does not exist")])
 def test_folders_that_cannot_be_searched(folder, words):
   with pytest.raises(InputError, match=words):
-    find_again(folder, ["a"])
+    lookup_images(folder, ["a"])

@@ -10,9 +10,9 @@ import random
 
 import pytest
 
-from beam_retrain.transforms.core.records.hash_buckets import bucket_count, deal
+from beam_retrain.transforms.core.records.hash_buckets import bucket_count, partition_by_hash
 from beam_retrain.transforms.core.records.leaks import (
-  Dealt,
+  HashedImages,
   LeakedImage,
   OnLeak,
   count_leaks,
@@ -64,10 +64,10 @@ def _plain(shards) -> set[tuple[str, int, bytes, tuple[str, ...], tuple[int, ...
 @pytest.mark.parametrize("seed", range(5))
 def test_leaks_of_random_shards_in_buckets_of_any_order(seed):
   shards = _random_shards(seed)
-  buckets: dict[int, list[Dealt]] = {}
+  buckets: dict[int, list[HashedImages]] = {}
   for shard, split, images in shards:
-    for bucket, dealt in deal(images, bucket_count(len(shards))).items():
-      buckets.setdefault(bucket, []).append(Dealt(shard, split, len(images), dealt))
+    for bucket, dealt in partition_by_hash(images, bucket_count(len(shards))).items():
+      buckets.setdefault(bucket, []).append(HashedImages(shard, split, len(images), dealt))
   assert len(buckets) > 2
   expected = _plain(shards)
   assert {kinds for _, _, _, kinds, _ in expected} == {(_BOTH[0],), (_BOTH[1],), _BOTH}
@@ -161,7 +161,7 @@ def test_a_line_for_each_kind_that_is_there():
 
 def test_buckets_hold_equal_digests_together_and_lose_none():
   hashed = [(_digest(number % 50), number) for number in range(200)]
-  dealt = deal(hashed, 7)
+  dealt = partition_by_hash(hashed, 7)
   assert sorted(entry for entries in dealt.values() for entry in entries) == sorted(hashed)
   owners: dict[bytes, set[int]] = {}
   for bucket, entries in dealt.items():
