@@ -86,10 +86,10 @@ class Bench:
     if not (converted / "COMPLETED").exists():
       timed("convert", f"--input={data}", f"--output={converted}", "--formats=jpg")
     for images in {self._images(contender) for contender in contenders} | {self._few}:
-      link_some(converted / "testing", self._images(images), images)
+      link_some(converted / "testing", self._folder(images), images)
 
   def _quantise(self, contenders: Sequence[Contender]) -> None:
-    task = [f"--pictures={self._images(self._few)}", f"--network={self._network}", "--precision=int8"]
+    task = [f"--pictures={self._folder(self._few)}", f"--network={self._network}", "--precision=int8"]
     try:
       self._call(
         "quantise",
@@ -113,8 +113,8 @@ class Bench:
       folder = self._first(runtime, precision)
       shutil.rmtree(folder, ignore_errors=True)
       try:
-        kind = Contender("", precision, "ours", runtime=runtime)
-        self._run_ours(kind, self._images(images), folder, f"first-{runtime}-{precision}")
+        ours = Contender("", precision, "ours", runtime=runtime)
+        self._run_ours(ours, self._folder(images), folder, f"first-{runtime}-{precision}")
       except ProcessError as error:
         self._give_up([c for c in contenders if (c.runtime, c.precision) == (runtime, precision)], str(error))
     reference = self._first(*_REFERENCE)
@@ -142,7 +142,7 @@ class Bench:
 
   def _measure(self, contender: Contender, number: int) -> Run:
     images = self._images(contender)
-    pictures = self._images(images)
+    pictures = self._folder(images)
     log = f"{contender.name}-{number}"
     if contender.is_ours:
       folder = self._work / "output" / "run"
@@ -238,7 +238,7 @@ class Bench:
   def _few(self) -> int:
     return min(SOME, self._limit or SOME)
 
-  def _images(self, images: int) -> Path:
+  def _folder(self, images: int) -> Path:
     return self._work / "pictures" / str(images)
 
   def _first(self, runtime: str, precision: str) -> Path:

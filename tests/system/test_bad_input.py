@@ -183,7 +183,7 @@ def test_only_one_of_the_two_split_folders(tree, tiny_trunk, tmp_path, capsys):
 
 def test_convert_of_no_folder(tmp_path, capsys):
   assert main(["convert", f"--input={tmp_path / 'gone'}", f"--output={tmp_path / 'out'}", _RUNNER]) == 2
-  assert "gone is no folder" in said(capsys)
+  assert "gone is not a folder" in said(capsys)
 
 
 def test_a_file_where_a_folder_should_be(tree, tiny_trunk, tmp_path, capsys):
