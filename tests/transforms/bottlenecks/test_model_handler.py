@@ -25,7 +25,7 @@ from tests.helpers import encode, noise_image
 
 
 def images(count: int) -> list[Image]:
-  return [Image(f"a/{number}.png", "a", noise_image(number)) for number in range(count)]
+  return [Image(f"a/{number}.png", "a", noise_image(number, size=(28, 28), mode="L")) for number in range(count)]
 
 
 @pytest.fixture(scope="module")
