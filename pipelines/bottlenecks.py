@@ -23,8 +23,8 @@ from beam_retrain.pipelines.models.execution import (
   Execution,
   choose_execution,
   limit_tensorflow,
-  tell_halved,
-  tell_workers,
+  report_halved_batch,
+  report_workers,
   trunk_threads,
 )
 from beam_retrain.pipelines.models.precision import Choice, choose_variant
@@ -179,7 +179,7 @@ class Job:
 
   def compute(self, scratch: str = "") -> ComputeBottlenecks:
     handler = ImageModelHandler(
-      files.join(self.output, TRUNK_FOLDER), **self.execution.of_handler, max_pixels=self.request.max_pixels
+      files.join(self.output, TRUNK_FOLDER), **self.execution.handler_kwargs, max_pixels=self.request.max_pixels
     )
     return ComputeBottlenecks(
       handler,
@@ -351,7 +351,7 @@ def report(job: Job, result: PipelineResult) -> int:
   if built := describe_built_job(job.options):
     print(built)
     return DONE
-  for line in (tell_halved(result, job.execution, job.trunk, job.output), tell_workers(result, job.output)):
+  for line in (report_halved_batch(result, job.execution, job.trunk, job.output), report_workers(result, job.output)):
     if line:
       print(line)
   files.delete([files.join(job.output, TEMP_FOLDER)])

@@ -173,7 +173,7 @@ class Job:
       )
     if self.request.reuse:
       return ScoreWithHeads([HeadOf(model.head, 0, tuple(labels))])
-    handler = self.trunk.to_scores(**self.execution.of_handler, max_pixels=self.request.max_pixels)
+    handler = self.trunk.to_scores(**self.execution.handler_kwargs, max_pixels=self.request.max_pixels)
     return ScoreImages(handler, labels)
 
   def build(self, root: beam.Pipeline, evaluation: EvaluateClassifier) -> None:

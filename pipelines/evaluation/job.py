@@ -102,7 +102,7 @@ def claim_store(
   info = describe_run("store", settings, [], trunk=trunk.info, labels=model.labels)
   files.make_folder(folder)
   files.write_text(files.join(folder, INFO_FILE), info.to_json())
-  handler = trunk.to_bottlenecks(**execution.of_handler, max_pixels=max_pixels)
+  handler = trunk.to_bottlenecks(**execution.handler_kwargs, max_pixels=max_pixels)
   return TrunkStore(folder=folder, handler=handler, reuse=reuse, request=info.request)
 
 

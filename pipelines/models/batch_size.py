@@ -1,6 +1,6 @@
-"""How many images a trunk takes at a time: tried out on this machine, shortly, and remembered in the trunks' cache.
+"""Finds the fastest batch size of a trunk on this machine, and caches it.
 
-The numbers that come out are the same for any batch, so this is about speed and memory alone.
+Results are the same for any batch, so this is about speed and memory alone.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import hashlib
 import json
 import math
 import os
-import platform
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -18,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from beam_retrain.transforms.core.models.inference import BATCH_SIZE
+from beam_retrain.transforms.core.runtimes.variant import processor_name
 from beam_retrain.transforms.core.system.memory import available_memory, is_out_of_memory, peak_memory
 from beam_retrain.transforms.core.system.prefetch import map_ahead
 from beam_retrain.transforms.io import cache, files
@@ -25,15 +25,15 @@ from beam_retrain.transforms.io import cache, files
 CANDIDATES = (8, 16, 32, 64)
 SECS = 2.0
 _LEAST_GAIN = 1.03
-"""A larger batch has to be so many times as fast. Less is noise, or lost again at the end of each shard, where the last
-batch is rarely full and one core waits for the other: half a batch of about 1,024 images each, on average."""
+"""A larger batch must be this many times as fast. Less is noise, or lost at the end of each shard of some 1,024 images,
+where the last batch is rarely full and one core waits for the other."""
 
 _LEAST_CALLS = 4  # of each candidate
 _MAX_ROUNDS = 10
 _MIN_SECS = 0.05
 
 _IN_FLIGHT = 6
-"""Batches of pixels that are there at a time: see transforms/core/models/inference.py."""
+"""Batches of pixels in memory at a time: see transforms/core/models/inference.py."""
 
 Embed = Callable[[np.ndarray], Any]
 
@@ -47,17 +47,16 @@ def probe_batch(
   memory_bytes: int | None = None,
   clock: Callable[[], float] = time.perf_counter,
 ) -> int:
-  """Returns the batch of `CANDIDATES` that runs fastest, the smallest of those that are as fast but for noise.
+  """Returns the fastest of `CANDIDATES`; of equally fast ones, the smallest.
 
-  Candidates that the time or the memory does not do for are left out. Where the time does not do for two of them, it is
-  the default.
+  Candidates that would take too much time or memory are skipped. With time for fewer than two, it is the default.
 
   Args:
-    load: returns what runs a trunk over float32 [N, S, S, 3], for the N it is given.
+    load: N -> a function that runs the trunk over float32 [N, S, S, 3].
     input_px: S.
-    processes: that share the memory.
-    secs: for all of it.
-    memory_bytes: what all processes may take; None: half of what is given.
+    processes: number that share the memory.
+    secs: time limit.
+    memory_bytes: limit of all processes together; None: half of the available memory.
     clock: seconds.
   """
   memory_bytes = (available_memory() // 2 if memory_bytes is None else memory_bytes) // processes
@@ -93,8 +92,10 @@ def _smallest_of_fastest(rates: dict[int, float]) -> int:
 
 
 def _rate(embed: Embed, batch_size: int, input_px: int, clock: Callable[[], float]) -> float:
-  """Returns images per second: those of the best round, after one that nobody counts; two batches are a round, as two
-  are in flight in a job."""
+  """Returns images per second of the best round after a first one.
+
+  A round is two batches, as in a job.
+  """
   pixels = np.zeros((batch_size, input_px, input_px, 3), np.float32)
   best, began = math.inf, clock()
   for number in range(_MAX_ROUNDS):
@@ -111,14 +112,14 @@ def _rate(embed: Embed, batch_size: int, input_px: int, clock: Callable[[], floa
 
 
 class Remembered(NamedTuple):
-  """A batch size; `is_halved`: because memory did not do for a larger one."""
+  """A cached batch size; `is_halved`: memory was too small for a larger one."""
 
   batch_size: int
   is_halved: bool
 
 
 def find_batch(fingerprint: str, threads: int) -> Remembered | None:
-  """Returns what is remembered for a trunk of a kind, on such a processor with so many threads; None: nothing."""
+  """Returns the cached batch size for a trunk, this processor and threads, if any."""
   with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
     found = json.loads(files.read_bytes(_path(fingerprint, threads)))
     return Remembered(max(1, int(found["batch_size"])), bool(found["is_halved"]))
@@ -126,23 +127,15 @@ def find_batch(fingerprint: str, threads: int) -> Remembered | None:
 
 
 def keep_batch(fingerprint: str, threads: int, batch_size: int, is_halved: bool = False) -> Remembered:
-  """Remembers and returns it. A cache that cannot be written is no fault."""
+  """Caches and returns a batch size; ignores a cache that cannot be written."""
   remembered = Remembered(batch_size, is_halved)
   path = _path(fingerprint, threads)
   with contextlib.suppress(OSError):
     files.make_folder(os.path.dirname(path))
-    files.write_text(path, json.dumps({**remembered._asdict(), "processor": _processor(), "threads": threads}))
+    files.write_text(path, json.dumps({**remembered._asdict(), "processor": processor_name(), "threads": threads}))
   return remembered
 
 
 def _path(fingerprint: str, threads: int) -> str:
-  digest = hashlib.sha256(json.dumps([fingerprint, _processor(), threads]).encode()).hexdigest()
+  digest = hashlib.sha256(json.dumps([fingerprint, processor_name(), threads]).encode()).hexdigest()
   return os.path.join(cache.folder(), "batches", f"{digest}.json")
-
-
-def _processor() -> str:
-  with contextlib.suppress(OSError), open("/proc/cpuinfo") as file:
-    for line in file:
-      if line.startswith("model name"):
-        return line.partition(":")[2].strip()
-  return platform.machine()

@@ -1,4 +1,4 @@
-"""How a trunk is run on the workers: threads, processes, images at a time. What is chosen, said and kept."""
+"""Chooses, reports and records threads, processes and batch size."""
 
 from __future__ import annotations
 
@@ -31,18 +31,20 @@ from beam_retrain.transforms.io import files
 from beam_retrain.transforms.shards.worker_metrics import TRUNK_IMAGES, TRUNK_LOADS, counts_by_worker
 
 LEAST_IMAGES = 2_000
-"""A job of fewer images is over before a probe has paid."""
+"""For fewer images, trying batch sizes takes longer than it saves."""
 
 _LOOPBACK_PROCESSES = "use_loopback_process_worker=true"
 
 
 @dataclasses.dataclass(frozen=True)
 class Execution:
-  """Attributes:
-  batch_size: images per call of the trunk.
-  reason: where that comes from, a word or two for people.
-  threads: of the trunk in each process.
-  is_local: whether this machine's cores do the work.
+  """How a trunk is run.
+
+  Attributes:
+    batch_size: images per call of the trunk.
+    reason: why it is that one, in a few words.
+    threads: of the trunk in each process.
+    is_local: whether the workers are on this machine.
   """
 
   batch_size: int
@@ -51,7 +53,7 @@ class Execution:
   is_local: bool
 
   @property
-  def of_handler(self) -> dict[str, Any]:
+  def handler_kwargs(self) -> dict[str, Any]:
     """Arguments of `ImageModelHandler`."""
     return {
       "batch_size": self.batch_size,
@@ -60,7 +62,7 @@ class Execution:
     }
 
   def describe(self) -> str:
-    """Returns what a user is told, for example `32 images at a time (the default), 1 process of 2 threads`."""
+    """For example `32 images at a time (the default), 1 process of 2 threads`."""
     return f"{self.batch_size} images at a time ({self.reason}), {self._describe_threads()}"
 
   def _describe_threads(self) -> str:
@@ -73,7 +75,7 @@ class Execution:
     return f"a worker's cores shared out to its {_count(processes, 'process', 'processes')}"
 
   def to_info(self) -> dict[str, Any]:
-    """Returns what the `execution` of an `info.json` says of it, JSON values."""
+    """Returns entries of `execution` in `info.json`, JSON values."""
     return {
       "batch_size": self.batch_size,
       "batch_size_reason": self.reason,
@@ -87,7 +89,7 @@ def _count(number: int, one: str, more: str) -> str:
 
 
 def worker_processes(options: PipelineOptions) -> int:
-  """Returns how many processes with a trunk each one machine has, by the runner's own options; 0: as many as cores.
+  """Returns the number of processes with a trunk on each machine; 0: one for each core.
 
   `--direct_num_workers` counts processes in one of its modes only; `--sdk_worker_parallelism` counts those of one
   TaskManager or executor, but not where the driver itself is the worker; Dataflow starts one for each core, unless it
@@ -111,7 +113,7 @@ def trunk_threads(given: int | None, options: PipelineOptions) -> Threads:
 
 
 def limit_tensorflow(threads: Threads) -> None:
-  """Loads TensorFlow with so many threads in this process, before it starts: afterwards nothing changes them."""
+  """Loads TensorFlow with that many threads; they cannot be changed afterwards."""
   load_tensorflow()
   set_threads(threads.here)
 
@@ -126,16 +128,16 @@ def choose_execution(
   earlier: RunInfo | None = None,
   is_large: Callable[[], bool] = lambda: False,
 ) -> Execution:
-  """Returns how a trunk is to be run.
+  """Chooses how a trunk is run.
 
   Args:
     batch_size: `--batch_size`; None: auto.
     threads: `--trunk_threads`; None: auto.
     options: Beam's.
-    trunk: of its kind, prepared; None, or not prepared: nothing is tried out.
+    trunk: prepared for its variant; otherwise, or if None, no batch sizes are tried.
     default: images per call.
-    earlier: the `info.json` of an earlier run into the same folder: its choice is kept, so that its shards stay valid.
-    is_large: says whether the job has `LEAST_IMAGES`, so that trying out is worth its time.
+    earlier: the `info.json` of an earlier run into the same folder: its batch size is kept, so that shards stay valid.
+    is_large: whether the job has at least `LEAST_IMAGES`.
   """
   chosen = trunk_threads(threads, options)
   local = is_local(options)
@@ -168,18 +170,19 @@ def _probe(trunk: Trunk, threads: Threads) -> int:
 
 
 def _batch_of(earlier: RunInfo | None, trunk: Trunk | None) -> int:
-  """Returns the batch that an earlier run of the same trunk took by itself; 0: there is none, or the user gave it.
-  Before 0.4.0 it was not kept which of both."""
+  """Returns the batch size that an earlier run of the trunk chose; else 0.
+
+  0.3 did not record whether the user gave it.
+  """
   if earlier is None or trunk is None or earlier.settings.get("trunk_fingerprint") != trunk.info.fingerprint:
     return 0
   return int(earlier.settings["batch_size"]) if earlier.execution.get("batch_size_reason") != "as given" else 0
 
 
-def tell_halved(result: PipelineResult, execution: Execution, trunk: Trunk, output: str) -> str:
-  """Returns what a user is told where memory did not do for the batch on a worker; empty: it did.
+def report_halved_batch(result: PipelineResult, execution: Execution, trunk: Trunk, output: str) -> str:
+  """Returns a message if a worker ran out of memory and halved its batch; else empty.
 
-  It is remembered for the next run, and kept in the `info.json` of the output. A runner that has no metrics tells of
-  none.
+  The batch is cached for the next run and recorded in `info.json`. A runner without metrics reports none.
   """
   least = _least_batch(result, execution.batch_size)
   if least >= execution.batch_size:
@@ -187,27 +190,26 @@ def tell_halved(result: PipelineResult, execution: Execution, trunk: Trunk, outp
   if execution.is_local:
     keep_batch(trunk.info.fingerprint, execution.threads.here, least, is_halved=True)
   _keep(output, "batch_size_halved_to", least)
-  return f"memory did not do for {execution.batch_size} images at a time: the trunk was run over {least}"
+  return f"not enough memory for {execution.batch_size} images at a time: the trunk was run over {least}"
 
 
 def _least_batch(result: PipelineResult, default: int) -> int:
   try:
     found = result.metrics().query(MetricsFilter().with_name(BATCH_METRIC))["distributions"]
     return min((int(entry.result.min) for entry in found if entry.result.count), default=default)
-  except Exception:  # each runner's own kind; the job is done, whatever can be asked about it
+  except Exception:  # each runner raises its own kind; the job is done anyway
     return default
 
 
-def tell_workers(result: PipelineResult, output: str) -> str:
-  """Returns what a user is told of the processes that ran the trunk; empty: it was one, or nobody knows.
+def report_workers(result: PipelineResult, output: str) -> str:
+  """Returns a sentence on the processes that ran the trunk; empty if one did, or without metrics.
 
-  Of each, how many images it ran the trunk over, and how often it loaded it, is kept in the `info.json` of the
-  output. A runner that has no metrics tells of none.
+  The images and trunk loads of each are recorded in `info.json`.
   """
   try:
     images = counts_by_worker(result, TRUNK_IMAGES)
     loads = counts_by_worker(result, TRUNK_LOADS)
-  except Exception:  # each runner's own kind; the job is done, whatever can be asked about it
+  except Exception:  # each runner raises its own kind; the job is done anyway
     return ""
   if not images:
     return ""
@@ -216,7 +218,7 @@ def tell_workers(result: PipelineResult, output: str) -> str:
 
 
 def describe_workers(images: Mapping[str, int], loads: Mapping[str, int]) -> str:
-  """Returns how the work was spread over processes, in a sentence; empty: there was one.
+  """Describes how the work was spread over processes; empty if there was one.
 
   Args:
     images: process -> how many it ran the trunk over.

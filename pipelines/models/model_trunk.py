@@ -1,4 +1,4 @@
-"""A trained model's trunk as the evaluating commands run it, and how near to float32 its answers are."""
+"""A trained model's trunk as evaluations run it, and its agreement with float32."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from beam_retrain.transforms.io.transfer import download
 
 @dataclasses.dataclass(frozen=True)
 class Agreement:
-  """How near a model's answers by its own kind of trunk are to those by float32.
+  """Agreement of a model's predictions with those in float32.
 
   Attributes:
-    images: how many images were looked at.
-    least_cosine: the smallest cosine of a image's two bottlenecks, -1..1.
-    same_answers: of how many images the head says the same label.
+    images: number of images compared.
+    least_cosine: the smallest cosine of an image's two bottlenecks, -1..1.
+    same_answers: number of images with the same predicted label.
   """
 
   images: int
@@ -68,21 +68,21 @@ class ModelTrunk:
     return self.info.fingerprint
 
   def to_scores(self, **how: Any) -> ImageModelHandler:
-    """Returns what gives `scores`; **how: see `ImageModelHandler`."""
+    """Returns a handler that gives `scores`; **how: see `ImageModelHandler`."""
     if self.serving.is_prepared:
       return ImageModelHandler(self.model.trunk, head=self.model.head, **how)
     return ImageModelHandler(self.model.saved_model, **how)
 
   def to_bottlenecks(self, **how: Any) -> ImageModelHandler:
-    """Returns what gives `bottleneck`; **how: see `ImageModelHandler`."""
+    """Returns a handler that gives `bottleneck`; **how: see `ImageModelHandler`."""
     if self.serving.is_prepared:
       return ImageModelHandler(self.model.trunk, **how)
     return ImageModelHandler(self.model.saved_model, trunk_only=True, **how)
 
   def check(self, sample: Sequence[Image], threads: int) -> Agreement | None:
-    """Returns how near its answers are to those of float32; None where they are that, or no image can be used.
+    """Compares its predictions with float32; None if it is float32, or no image can be used.
 
-    What was found is kept in the trunks' cache, for the next evaluation of the same images.
+    The result is cached for the next evaluation of the same images.
 
     Args:
       sample: some images.
@@ -106,7 +106,7 @@ class ModelTrunk:
     return agreement
 
   def to_info(self, agreement: Agreement | None) -> dict[str, Any]:
-    """Returns what `metrics.json` says of it, JSON values."""
+    """Returns its entries in `metrics.json`, JSON values."""
     return {
       "runtime": self.serving.variant.runtime,
       "precision": self.serving.variant.precision,
@@ -115,5 +115,5 @@ class ModelTrunk:
     }
 
   def describe(self, agreement: Agreement | None) -> str:
-    """Returns what a user is told: one line."""
+    """Returns one line for the user."""
     return f"{self.serving}{f': {agreement}' if agreement else ''}"

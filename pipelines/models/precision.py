@@ -1,4 +1,4 @@
-"""Which kind of its trunk a run takes: what was asked for, or what a check on some of the user's images allows."""
+"""Chooses the variant of a trunk: the requested one, or the best that a check allows."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ CALIBRATION_IMAGES = 128
 
 @dataclasses.dataclass(frozen=True)
 class Check:
-  """How near a kind of a trunk is to float32 by the same runtime.
+  """Comparison of a variant with float32 on the same runtime.
 
   Attributes:
-    images: how many images were looked at.
-    least_cosine: the smallest cosine of a image's two bottlenecks, -1..1.
+    images: number of images compared.
+    least_cosine: the smallest cosine of an image's two bottlenecks, -1..1.
   """
 
   images: int
@@ -56,12 +56,12 @@ class Check:
 
 @dataclasses.dataclass(frozen=True)
 class Choice:
-  """A trunk of the kind that was chosen.
+  """The chosen variant.
 
   Attributes:
     trunk: prepared.
-    check: None where there was nothing to compare; where the kind is kept, that of the run that it is kept of.
-    why: why it is this kind, where nobody asked for it and it is not what auto likes best; else empty.
+    check: None if nothing was compared; for the variant of an earlier run, that run's.
+    why: why it is this variant though the user did not ask for it, and auto prefers another; else empty.
   """
 
   trunk: Trunk
@@ -69,7 +69,7 @@ class Choice:
   why: str = ""
 
   def to_info(self) -> dict[str, Any]:
-    """Returns what `info.json` says of it under `execution`, JSON values."""
+    """Returns entries of `execution` in `info.json`, JSON values."""
     found: dict[str, Any] = {"runtime": self.trunk.info.variant.runtime, "precision": self.trunk.info.variant.precision}
     if self.why:
       found["why"] = self.why
@@ -78,7 +78,7 @@ class Choice:
     return found
 
   def describe(self) -> str:
-    """Returns what a user is told: one line."""
+    """Returns one line for the user."""
     parts = [f"the trunk runs in {self.trunk.info.variant}", self.why, str(self.check) if self.check else ""]
     return "; ".join(filter(None, parts))
 
@@ -90,17 +90,17 @@ def choose_variant(
   sample: Callable[[int], Sequence[Image]],
   earlier: Sequence[str] = (),
 ) -> Choice:
-  """Returns the trunk in the kind that is asked for, or in the best one that a check allows; prepared.
+  """Returns the prepared trunk in the requested variant, or the best that a check allows.
 
   Args:
-    trunk: as it was loaded.
+    trunk: in any variant.
     precision: `--precision`.
     runtime: `--runtime`.
-    sample: returns that many of the training images, or all if there are fewer: the same ones for the same data.
-    earlier: folders of bottlenecks that are to be of use. Of the kinds that would do, theirs is taken.
+    sample: number -> that many training images, or all if there are fewer; the same ones for the same data.
+    earlier: folders of bottlenecks to reuse; their variant is preferred if it fits the flags.
 
   Raises:
-    InputError: this machine cannot run what was asked for, or the runtime not this trunk.
+    InputError: this machine cannot run the requested variant, or the runtime not this trunk.
   """
   for folder in earlier:
     if kept := _as_in(folder, trunk, precision, runtime):
@@ -120,7 +120,7 @@ def choose_variant(
   if not why_not:
     return _choose(trunk, precision, OPENVINO, sample)
   chosen = _choose(trunk, precision, TENSORFLOW, sample)
-  told = why_not if has_openvino() else ""  # who has not installed it misses nothing
+  told = why_not if has_openvino() else ""  # without OpenVINO installed there is nothing to explain
   return dataclasses.replace(chosen, why="; ".join(filter(None, [told, chosen.why])))
 
 
@@ -156,13 +156,13 @@ def _choose_precision(trunk: Trunk, runtime: str, sample: Callable[[int], Sequen
 
 
 def _as_in(folder: str, trunk: Trunk, precision: str, runtime: str) -> Choice | None:
-  """Returns the trunk in the kind of a folder's bottlenecks, if they are of this trunk and the kind would do."""
+  """Returns the variant of a folder's bottlenecks, if they are this trunk's and it fits."""
   for info in trunks_in(folder):
     variant = info.variant
     is_of_trunk = info.base_fingerprint == trunk.info.base_fingerprint
     would_do = precision in (AUTO, variant.precision) and runtime in (AUTO, variant.runtime)
     if is_of_trunk and would_do and not variant.unsupported_reason():
-      # What int8 was calibrated on is not at hand.
+      # The calibration images of int8 are not available.
       is_copied = variant.precision == INT8 and files.is_local(folder)
       stored = find_prepared(files.join(folder, "trunk")) if is_copied else ""
       try:
@@ -174,7 +174,7 @@ def _as_in(folder: str, trunk: Trunk, precision: str, runtime: str) -> Choice | 
 
 
 def _check_of(folder: str, trunk: TrunkInfo) -> Check | None:
-  """Returns what the run found that made the bottlenecks of a trunk, if it looked."""
+  """Returns the check of the run that made a folder's bottlenecks, if there was one."""
   info = find_info(folder, files)
   sample = info.execution.get("sample") if info else None
   return Check(**sample) if info and sample and info.trunk == trunk else None
@@ -195,9 +195,9 @@ def _calibrate(trunk: Trunk, runtime: str, sample: Sequence[Image]) -> Trunk:
 
 
 def check_variant(prepared: Trunk, in_float32: Trunk, sample: Sequence[Image]) -> Check | None:
-  """Returns how near a kind is to float32 on some images; None where none of them can be used.
+  """Compares a variant with float32; None if no image can be used.
 
-  What was found is kept in the trunks' cache, for the next run over the same images.
+  The result is cached for the next run over the same images.
   """
   digest = digest_of_check([prepared.info.fingerprint, in_float32.info.fingerprint], sample)
   if kept := cache.read_source(digest):
@@ -205,7 +205,7 @@ def check_variant(prepared: Trunk, in_float32: Trunk, sample: Sequence[Image]) -
   ours, exact = (embed(load_prepared_model(trunk.prepared_folder), sample) for trunk in (prepared, in_float32))
   if not exact:
     return None
-  # A image that float32 has a bottleneck of, and this kind none that is finite, is as far off as can be.
+  # No finite bottleneck where float32 has one: as far off as possible.
   least = min(
     float(cosines(ours[key][None], vector[None])[0]) if key in ours else -1.0 for key, vector in exact.items()
   )

@@ -1,4 +1,4 @@
-"""Some of a user's images, and what a trunk gives for them, in this process: for a check before or after a job."""
+"""Samples of the images, and their bottlenecks in this process, for checks around a job."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def _is_too_large(image: Image, max_pixels: int) -> bool:
 
 
 def embed(model: LoadedModel, sample: Sequence[Image]) -> dict[str, np.ndarray]:
-  """Returns key -> bottleneck, float32[D], of those images that can be decoded, and get finite numbers.
+  """Returns key -> bottleneck, float32[D], of images with finite bottlenecks.
 
   Args:
     model: gives `bottleneck`.
@@ -53,17 +53,17 @@ def embed(model: LoadedModel, sample: Sequence[Image]) -> dict[str, np.ndarray]:
 
 
 def decode(model: LoadedModel, sample: Sequence[Image]) -> list[tuple[Image, np.ndarray]]:
-  """Returns what a model's trunk sees, float32 [S, S, 3], 0..1, of each image that can be decoded; see `embed`."""
+  """Returns each image that can be decoded with its pixels, float32 [S, S, 3], 0..1."""
   seeing = dataclasses.replace(model, infer=lambda pixels: {"pixels": np.asarray(pixels)})
   found = infer_images(sample, seeing, max_pixels=sys.maxsize)
   return [(item.image, item.outputs["pixels"]) for item in found if isinstance(item, Inferred)]
 
 
 def digest_of_check(of: Sequence[str], sample: Sequence[Image]) -> str:
-  """Returns 64 hex digits for what decides what is found when a trunk is tried on a sample on this machine.
+  """Returns a digest, 64 hex digits, of what decides the result of a check.
 
   Args:
-    of: fingerprints of what is tried.
+    of: fingerprints of what is checked.
     sample: the images.
   """
   decides = [list(of), [image.sha256 for image in sample], PREPROCESSING_VERSION, versions(), processor_name()]

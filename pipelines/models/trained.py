@@ -1,4 +1,4 @@
-"""Trained models as the evaluating commands find them: what `train` wrote, checked before any work."""
+"""Trained models: what `train` wrote, checked before an evaluation begins."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Model:
 
   @property
   def trunk(self) -> str:
-    """Folder of the trunk that made its bottlenecks, prepared; models of earlier versions have none."""
+    """Folder of its prepared trunk; models of earlier versions have none."""
     return files.join(self.path, TRUNK_FOLDER)
 
   @functools.cached_property
@@ -70,12 +70,12 @@ class Model:
 
   @property
   def preprocessing(self) -> str:
-    """Version of what was done to the images before the trunk saw them."""
+    """Version of the images' preprocessing."""
     return self.info.preprocessing or ""
 
   @property
   def retrain_names(self) -> bool:
-    """Whether the class folders that it was trained on were read as `retrain.py` did."""
+    """Whether the class folders of its data were read as `retrain.py` did."""
     return bool(self.info.retrain_names)
 
   @property

@@ -1,7 +1,7 @@
-"""Trunk sources: whatever the user names becomes one kind of thing, a SavedModel folder, once, at submission.
+"""Loads trunks from TF Hub, Keras, SavedModels or the package, once, at submission.
 
-To add a source, write a function that returns a `Trunk` and give it a line in `load_trunk`. Workers know none of this:
-they load the folder (transforms/core/models/saved_model.py). Nothing is fetched by a worker.
+To add a source, write a function that returns a `Trunk` and give it a line in `_load`. Workers load only the SavedModel
+folder (transforms/core/models/saved_model.py) and download nothing.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from beam_retrain.transforms.core.system.tensorflow import load_tensorflow
 from beam_retrain.transforms.io import cache
 from beam_retrain.transforms.io.transfer import download, replace_folder
 
-# To be raised whenever a preparation gives another result than before.
+# Raise it when a preparation's result changes.
 _PREPARATION = 1
 _TENSORFLOW_1_MODULE = "tfhub_module.pb"
 HUB_INCEPTION_V3 = "https://tfhub.dev/google/imagenet/inception_v3/feature_vector/5"
@@ -201,7 +201,7 @@ def _saved_model_entry(fingerprint: str) -> str:
 
 
 def _digest_source(handle: str, path: str, weights: str | None, input_px: int | None) -> str:
-  """Returns a digest of all that a trunk is made of, to find it in the cache; "" where that takes loading it."""
+  """Returns a digest of a trunk's source, to find it in the cache; "" if unknown."""
   import tensorflow as tf
 
   from beam_retrain.transforms.core.models.saved_model import BUNDLED_WEIGHTS, fingerprint_folder
@@ -303,7 +303,7 @@ def _load_saved_model(handle: str, path: str, input_px: int | None) -> Trunk:
 
 
 def _load_tensorflow_1_module(path: str) -> Any:
-  """Returns an object with `embed` for a module as TF Hub had them before TensorFlow 2, `retrain.py`'s default for one.
+  """Returns an object with `embed` for a TF Hub module of TensorFlow 1, such as `retrain.py`'s default.
 
   TensorFlow 2 loads those, too, but cannot make constants of their reference variables.
   """
@@ -327,7 +327,7 @@ def _load_tensorflow_1_module(path: str) -> Any:
 
 
 def _embedding_function(loaded: Any, handle: str) -> tuple[Callable[[Any], Any], Any]:
-  """Returns the callable of a SavedModel and the shape of its image input, where that is fixed.
+  """Returns a SavedModel's embedding function and the shape of its input, if known.
 
   Three kinds are known: ours (`embed`), TF Hub's reusable SavedModels (callable), and older modules or plain exports
   with one signature, `default` or `serving_default`, of one input.
@@ -366,7 +366,7 @@ def _is_hub_handle(handle: str) -> bool:
 
 
 def _resolve_hub(handle: str) -> str:
-  """Returns the folder of a TF Hub handle, fetched where it is not in TF Hub's own cache."""
+  """Returns the folder of a TF Hub handle, downloaded if TF Hub has not cached it."""
   import tensorflow_hub as hub
 
   url = HUB_INCEPTION_V3 if handle == INCEPTION_V3 else handle

@@ -20,9 +20,9 @@ from beam_retrain.transforms.core.models.inference import (
   infer_images,
   load_model,
   quarantine,
+  with_head,
 )
-from beam_retrain.transforms.core.models.oom_fallback import load_halving
-from beam_retrain.transforms.core.models.scoring_model import with_head
+from beam_retrain.transforms.core.models.oom_fallback import load_with_oom_fallback
 from beam_retrain.transforms.core.records.quarantine import Quarantined
 from beam_retrain.transforms.core.records.schema import Image
 from beam_retrain.transforms.core.system.cpu import Threads
@@ -82,7 +82,7 @@ class ImageModelHandler(ModelHandler[Image, "Inferred | Quarantined", LoadedMode
   def load_model(self) -> LoadedModel:
     files.check_seen(self._path)
     self._loads += 1
-    loaded = load_halving(self._load_for_batch, self.batch_size)
+    loaded = load_with_oom_fallback(self._load_for_batch, self.batch_size)
     if not self._head:
       return loaded
     return with_head(loaded, decode_head(files.read_bytes(self._head), self._head), self._head)

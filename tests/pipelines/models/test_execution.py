@@ -20,8 +20,8 @@ from beam_retrain.pipelines.models.batch_size import CANDIDATES, find_batch, kee
 from beam_retrain.pipelines.models.execution import (
   choose_execution,
   describe_workers,
-  tell_halved,
-  tell_workers,
+  report_halved_batch,
+  report_workers,
   worker_processes,
 )
 from beam_retrain.pipelines.models.trunk_sources import load_trunk, prepare
@@ -157,15 +157,15 @@ def test_a_batch_that_was_halved_on_a_worker_is_told_and_remembered(trunk, tmp_p
   _ = root | beam.Create([Shard("training", 0, 1, tuple(inputs))]) | work
   result = root.run()
   result.wait_until_finish()
-  told = tell_halved(result, execution, trunk, str(output))
-  assert told == "memory did not do for 8 images at a time: the trunk was run over 2"
+  told = report_halved_batch(result, execution, trunk, str(output))
+  assert told == "not enough memory for 8 images at a time: the trunk was run over 2"
   assert json.loads((output / "info.json").read_text())["execution"] == {
     "precision": "float32",
     "batch_size_halved_to": 2,
   }
   again = choose_execution(None, None, _LOCAL, trunk)
   assert (again.batch_size, again.reason) == (2, "as memory allows")
-  assert tell_halved(result, again, trunk, str(output)) == ""
+  assert report_halved_batch(result, again, trunk, str(output)) == ""
 
 
 def test_which_process_ran_and_loaded_the_trunk_is_kept(trunk, tmp_path):
@@ -182,7 +182,7 @@ def test_which_process_ran_and_loaded_the_trunk_is_kept(trunk, tmp_path):
   _ = root | beam.Create(shards) | WorkShards(task, output=str(output / "records"), request="r")
   result = root.run()
   result.wait_until_finish()
-  assert tell_workers(result, str(output)) == ""  # one process: nothing to tell
+  assert report_workers(result, str(output)) == ""  # one process: nothing to tell
   assert json.loads((output / "info.json").read_text())["execution"] == {
     "workers": {f"{socket.gethostname()}/{os.getpid()}": {"pictures": 3, "loads": 1}}
   }
@@ -211,5 +211,5 @@ def test_a_runner_that_has_no_metrics_does_not_end_a_job_that_is_done(trunk, tmp
       else:
         with pytest.raises(answer):
           result.metrics()
-      assert tell_halved(result, choose_execution(8, None, _LOCAL), trunk, str(tmp_path)) == ""
-      assert tell_workers(result, str(tmp_path)) == ""
+      assert report_halved_batch(result, choose_execution(8, None, _LOCAL), trunk, str(tmp_path)) == ""
+      assert report_workers(result, str(tmp_path)) == ""

@@ -16,7 +16,7 @@ from PIL import Image as Pillow
 from beam_retrain.transforms.bottlenecks.model_handler import ImageModelHandler, Inferred, LoadedModel, load_model
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.models.inference import infer_images
-from beam_retrain.transforms.core.models.oom_fallback import load_halving
+from beam_retrain.transforms.core.models.oom_fallback import load_with_oom_fallback
 from beam_retrain.transforms.core.records.quarantine import Quarantined, Reason
 from beam_retrain.transforms.core.records.schema import Image
 from beam_retrain.transforms.core.system.cpu import available_cores
@@ -219,7 +219,7 @@ def test_a_batch_that_memory_does_not_do_for_is_halved_and_stays_so():
 
     return LoadedModel(lambda encoded: np.stack([np.full((8, 8, 3), len(one), np.float32) for one in encoded]), infer)
 
-  model = load_halving(load, 8)
+  model = load_with_oom_fallback(load, 8)
   assert model.largest_batch() == 8
   pictures = [Image("a", "a", noise_image(seed)) for seed in range(10)]  # of other lengths each
   for _ in range(2):

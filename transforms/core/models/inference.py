@@ -1,8 +1,7 @@
-"""Images through a trunk or a whole exported model: fixed padded batches, and a bad image stands alone. No Beam.
+"""Runs images through a trunk or an exported model, in fixed padded batches.
 
-Both kinds of model come in the same form here: `preprocess` (bytes -> float images), which runs one thread ahead, and
-`infer` (float images -> arrays), which two threads call in turns: while Python sees to what came out of one batch, the
-next one is computed already.
+A bad image does not spoil its batch. `preprocess` (bytes -> float images) runs one thread ahead of `infer` (pixels ->
+arrays), which two threads call in turn: the next batch is computed while Python handles the results of one.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ import numpy as np
 
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.images.headers import MAX_PIXELS, Fault, explain, probe_image
+from beam_retrain.transforms.core.models.head import Head
 from beam_retrain.transforms.core.records.quarantine import Quarantined, Reason
 from beam_retrain.transforms.core.records.schema import Image
 from beam_retrain.transforms.core.runtimes.prepared import find_prepared, load_prepared
@@ -27,14 +27,14 @@ Outputs = dict[str, np.ndarray]
 
 BATCH_SIZE = 32
 CALLS_AT_ONCE = 2
-"""Batches that a trunk computes at a time."""
+"""Batches that a trunk computes at the same time."""
 
 _REFUSED = Fault(Reason.MODEL_ERROR, "the model refused it")
 _NOT_FINITE = Fault(Reason.MODEL_ERROR, "the model gave values that are not finite")
 
 
 class Inferred(NamedTuple):
-  """A image and what the model gave for it: output name -> array without the batch dimension."""
+  """An image and its outputs: name -> array without the batch dimension."""
 
   image: Image
   outputs: Outputs
@@ -42,7 +42,7 @@ class Inferred(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class LoadedModel:
-  """A model as a worker uses it. No tuple: `Shared` keeps weak references, which a tuple cannot have.
+  """A loaded trunk or exported model. Not a tuple: Beam's `Shared` needs weak references.
 
   Attributes:
     preprocess: list of N image bytes -> float32 [N, S, S, 3], 0..1; raises where any of them cannot be decoded.
@@ -50,7 +50,7 @@ class LoadedModel:
     input_px: S; 0 where it is not asked for.
     preprocess_alike: `preprocess` for small images of one size, faster, see `preprocessing.preprocess_alike`; None:
       there is none.
-    largest_batch: returns how many images `infer` computes at a time, see `halving.load_halving`; None: all.
+    largest_batch: returns how many images `infer` computes at a time, see `halving.load_with_oom_fallback`; None: all.
   """
 
   preprocess: Callable[[Sequence[bytes]], Any]
@@ -241,6 +241,29 @@ def load_prepared_model(folder: str, threads: int = 0, batch_size: int = BATCH_S
   """Loads the prepared trunk in `folder`, the one with `card.json`, as `load_model` does one beside a SavedModel."""
   trunk = load_prepared(folder, threads, batch_size)
   return _decoding_model(trunk.input_px, lambda images: {"bottleneck": trunk.embed(images)})
+
+
+def with_head(trunk: LoadedModel, head: Head, path: str) -> LoadedModel:
+  """Puts a head behind a trunk: the model's output is `scores`, float32 [N, C], 0..1.
+
+  An image's scores are those of its stored bottleneck: the head is the same numpy.
+
+  Args:
+    trunk: gives `bottleneck`, float32 [N, D].
+    head: for D numbers.
+    path: the head's, for the error at the first batch.
+  """
+
+  def infer(images: Any) -> Outputs:
+    vectors = trunk.infer(images)["bottleneck"]
+    if vectors.shape[1] != len(head.scale):
+      raise InputError(
+        f"{path} takes {len(head.scale)} numbers for an image, the model's trunk gives {vectors.shape[1]}: it belongs"
+        " to another model."
+      )
+    return {"scores": head.score(vectors)}
+
+  return dataclasses.replace(trunk, infer=infer)
 
 
 def _decoding_model(input_px: int, infer: Callable[[Any], Outputs]) -> LoadedModel:

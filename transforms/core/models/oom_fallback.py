@@ -1,4 +1,4 @@
-"""A model that takes less at a time where memory is short: its batch is halved, and stays so. No Beam."""
+"""Halves the batch size after an out-of-memory error."""
 
 from __future__ import annotations
 
@@ -13,14 +13,13 @@ from beam_retrain.transforms.core.models.inference import LoadedModel, Outputs
 from beam_retrain.transforms.core.system.memory import is_out_of_memory
 
 
-def load_halving(load: Callable[[int], LoadedModel], batch_size: int) -> LoadedModel:
-  """Loads a model for a batch, and again for half of it each time that it runs out of memory, down to one image.
+def load_with_oom_fallback(load: Callable[[int], LoadedModel], batch_size: int) -> LoadedModel:
+  """Loads a model that halves its batch when out of memory, down to one image.
 
-  A larger batch that is asked for is then cut up. Which rows are computed together changes none of them by more than
-  the last bits of float32.
+  Larger batches are then split, which changes no row by more than the last bits of float32.
 
   Args:
-    load: returns the model for a number of images per call.
+    load: images per call -> the model.
     batch_size: at first.
   """
   halving = _Halving(load, batch_size)
