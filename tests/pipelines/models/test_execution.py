@@ -27,6 +27,7 @@ from beam_retrain.pipelines.models.execution import (
 from beam_retrain.pipelines.models.trunk_sources import load_trunk, prepare
 from beam_retrain.transforms.bottlenecks.embed import EmbedShard
 from beam_retrain.transforms.bottlenecks.model_handler import ImageModelHandler, LoadedModel
+from beam_retrain.transforms.core.run.run_info import RunInfo
 from beam_retrain.transforms.core.records.shards import Shard
 from beam_retrain.transforms.core.runtimes.variant import Variant
 from beam_retrain.transforms.core.system.cpu import available_cores
@@ -113,7 +114,7 @@ def test_a_large_job_tries_out_once_and_remembers(trunk):
 def test_the_choice_of_an_earlier_run_is_kept_so_that_its_shards_are(trunk):
   def earlier(reason, fingerprint=trunk.info.fingerprint):
     settings = {"trunk_fingerprint": fingerprint, "batch_size": 64}
-    return {"settings": settings, "execution": {"batch_size_reason": reason}}
+    return RunInfo("bottlenecks", settings=settings, execution={"batch_size_reason": reason})
 
   keep_batch(trunk.info.fingerprint, available_cores(), 16)
   for reason, fingerprint, batch_size in (
@@ -125,8 +126,8 @@ def test_the_choice_of_an_earlier_run_is_kept_so_that_its_shards_are(trunk):
   ):
     found = choose_execution(None, None, _LOCAL, trunk, earlier=earlier(reason, fingerprint), is_large=lambda: True)
     assert found.batch_size == batch_size, reason
-  assert choose_execution(None, None, _LOCAL, trunk, earlier={"settings": {}}).batch_size == 32
-  of_0_3_0 = {"settings": earlier("")["settings"]}
+  assert choose_execution(None, None, _LOCAL, trunk, earlier=RunInfo("bottlenecks")).batch_size == 32
+  of_0_3_0 = RunInfo("bottlenecks", settings=earlier("").settings)
   assert choose_execution(None, None, _LOCAL, trunk, earlier=of_0_3_0, is_large=lambda: True).batch_size == 64
 
 
@@ -149,7 +150,7 @@ def test_a_batch_that_was_halved_on_a_worker_is_told_and_remembered(trunk, tmp_p
     inputs.append(ImageFile(f"a/{shade}.png", "a", str(path), path.stat().st_size, 0.0))
   output = tmp_path / "out"
   (output / "records" / ".shards").mkdir(parents=True)
-  (output / "info.json").write_text('{"execution": {"precision": "float32"}}')
+  (output / "info.json").write_text('{"stage": "bottlenecks", "execution": {"precision": "float32"}}')
   execution = choose_execution(8, None, _LOCAL)
   root = beam.Pipeline(options=_LOCAL)
   task = EmbedShard(_Needy(str(tmp_path), batch_size=8), ["a"])
@@ -176,7 +177,7 @@ def test_which_process_ran_and_loaded_the_trunk_is_kept(trunk, tmp_path):
     shards.append(Shard("training", index, 3, (ImageFile(f"a/{index}.png", "a", str(path), path.stat().st_size, 0.0),)))
   output = tmp_path / "out"
   (output / "records" / ".shards").mkdir(parents=True)
-  (output / "info.json").write_text("{}")
+  (output / "info.json").write_text('{"stage": "bottlenecks"}')
   root = beam.Pipeline(options=_LOCAL)
   task = EmbedShard(_Needy(str(tmp_path), batch_size=2), ["a"])
   _ = root | beam.Create(shards) | WorkShards(task, output=str(output / "records"), request="r")
