@@ -1,24 +1,26 @@
-"""`beam-retrain run`: the whole chain, one folder per stage, keeping every stage that is finished and unchanged."""
+"""`beam-retrain run`: the whole chain, one folder per stage; finished, unchanged stages are kept."""
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, ClassVar
 
-from beam_retrain.pipelines import datasets
+from beam_retrain.pipelines import bottlenecks, convert, datasets, evaluate, train
+from beam_retrain.pipelines.convert import ConvertRequest
+from beam_retrain.pipelines.evaluate import EvaluateRequest
 from beam_retrain.pipelines.jobs.runner import DONE, GATE_MISSED, run_command
-from beam_retrain.pipelines.options.arguments import (
-  ArgumentParser,
-  add_max_bad_fraction,
-  fraction,
-  parse_job,
-  refuse_unreachable,
-)
-from beam_retrain.pipelines.options.precision import add_precision_flags, given_precision
-from beam_retrain.pipelines.stages import Chain, digest_of_images, digests_of_trunk, given
+from beam_retrain.pipelines.models.trunk_sources import BUNDLED
+from beam_retrain.pipelines.options.arguments import add_max_bad_fraction, fraction, refuse_unreachable
+from beam_retrain.pipelines.options.precision import AUTO, add_precision_flags
+from beam_retrain.pipelines.options.request import JobRequest
+from beam_retrain.pipelines.requests.bottlenecks import BottlenecksRequest
+from beam_retrain.pipelines.stages import Chain, Stage, digest_of_images, digests_of_trunk, make_request
+from beam_retrain.pipelines.train import TrainRequest
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.sources.idx import looks_like_idx
 
@@ -31,38 +33,100 @@ Takes labelled images to a trained model and its evaluation:
   OUTPUT/train         the exported model, retrained_labels.txt, retrained_graph.pb, TensorBoard logs
   OUTPUT/evaluate      predictions.csv, per_label.csv, confusion_matrix.csv, metrics.json
 
-A stage that is finished and unchanged is kept; a killed run goes on where it was."""
+A stage that is finished and unchanged is kept; a killed run resumes."""
 
 _EXAMPLE = """\
 example
   beam-retrain run --data digits --trunk bundled --output output/digits
   beam-retrain run --data flower_photos --trunk inception_v3 --output output/flowers
 
-Any Beam option may follow; it is handed to every stage that is a Beam job."""
+Any Beam option may follow, and is passed to every stage that is a Beam job."""
 
 
-def make_parser() -> argparse.ArgumentParser:
-  parser = ArgumentParser(prog="beam-retrain run", description=_DESCRIPTION, epilog=_EXAMPLE)
-  parser.add_argument(
-    "--data",
-    default="digits",
-    metavar="D",
-    help="digits (scikit-learn's 1,797 real handwritten digits, offline), mnist (70,000, downloaded), a folder of"
-    " IDX files or of class folders, or a CSV manifest, file_name,label[,split] (default: digits)",
-  )
-  parser.add_argument("--trunk", default="bundled", help="see `beam-retrain bottlenecks --help` (default: bundled)")
-  parser.add_argument("--trunk_weights", metavar="FILE", help="local weights of a keras: trunk")
-  add_precision_flags(parser)
-  parser.add_argument(
-    "--classes", type=int, default=10, metavar="N", help="number of classes of IDX data (default: 10)"
-  )
-  parser.add_argument("--preset", choices=("adam", "retrain"), help="see `beam-retrain train --help`")
-  parser.add_argument(
-    "--min_accuracy", type=fraction, metavar="A", help="gate: exit code 1 where the testing accuracy, 0..1, is below"
-  )
-  parser.add_argument("--output", type=_local_folder, required=True, metavar="DIR", help="folder for everything")
-  add_max_bad_fraction(parser)
-  return parser
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunRequest(JobRequest):
+  """The flags of `run`."""
+
+  command: ClassVar[str] = "run"
+  description: ClassVar[str] = _DESCRIPTION
+  epilog: ClassVar[str] = _EXAMPLE
+
+  data: str = "digits"
+  trunk: str = BUNDLED
+  trunk_weights: str | None = None
+  precision: str = AUTO
+  runtime: str = AUTO
+  classes: int = 10
+  preset: str | None = None
+  min_accuracy: float | None = None
+  output: str
+  max_bad_fraction: float = 0.0
+
+  @classmethod
+  def add_flags(cls, parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+      "--data",
+      metavar="D",
+      help="digits (scikit-learn's 1,797 real handwritten digits, offline), mnist (70,000, downloaded), a folder of IDX"
+      " files or of class folders, or a CSV manifest, file_name,label[,split] (default: digits)",
+    )
+    parser.add_argument("--trunk", help="see `beam-retrain bottlenecks --help` (default: bundled)")
+    parser.add_argument("--trunk_weights", metavar="FILE", help="local weights of a keras: trunk")
+    add_precision_flags(parser)
+    parser.add_argument("--classes", type=int, metavar="N", help="number of classes of IDX data (default: 10)")
+    parser.add_argument("--preset", choices=("adam", "retrain"), help="see `beam-retrain train --help`")
+    parser.add_argument(
+      "--min_accuracy", type=fraction, metavar="A", help="exit code 1 if the testing accuracy, 0..1, is below this"
+    )
+    parser.add_argument("--output", type=_local_folder, required=True, metavar="DIR", help="folder for everything")
+    add_max_bad_fraction(parser)
+
+  def _folder(self, stage: str) -> str:
+    return str(Path(self.output) / stage)
+
+  def _for_job(self) -> dict[str, Any]:
+    """What every Beam job gets, and what changes no output."""
+    return {"max_bad_fraction": self.max_bad_fraction, "beam_options": self.beam_options}
+
+  def convert(self, data: str) -> Stage:
+    request = make_request(
+      ConvertRequest, input=data, classes=self.classes, output=self._folder("convert"), **self._for_job()
+    )
+    return Stage(request, convert.execute, ("input", "classes"))
+
+  def bottlenecks(self, images: str) -> Stage:
+    request = make_request(
+      BottlenecksRequest,
+      input=images,
+      trunk=self.trunk,
+      trunk_weights=self.trunk_weights,
+      precision=self.precision if self.precision != AUTO else None,
+      runtime=self.runtime if self.runtime != AUTO else None,
+      output=self._folder("bottlenecks"),
+      **self._for_job(),
+    )
+    return Stage(request, bottlenecks.execute, ("input", "trunk", "trunk_weights", "precision", "runtime"))
+
+  def train(self) -> Stage:
+    folders = {"input": self._folder("bottlenecks"), "output": self._folder("train")}
+    request = make_request(TrainRequest, preset=self.preset, **folders)
+    return Stage(request, train.execute, ("input", "preset"))
+
+  def evaluate(self, images: str) -> Stage:
+    gates = None if self.min_accuracy is None else (("min_accuracy", self.min_accuracy),)
+    request = make_request(
+      EvaluateRequest,
+      input=images,
+      model=self._folder("train"),
+      split="testing",
+      gates=gates,
+      output=self._folder("evaluate"),
+      **self._for_job(),
+    )
+    return Stage(request, evaluate.execute, ())
+
+
+make_parser = RunRequest.make_parser
 
 
 def _local_folder(text: str) -> str:
@@ -74,45 +138,43 @@ def _local_folder(text: str) -> str:
 
 
 def run(argv: Sequence[str]) -> int:
-  """Runs the chain; returns the exit code of the first stage that does not return 0, or 0.
+  """Runs the command line; returns the exit code of the first stage that fails, or 0.
 
   Raises:
     InputError: something that the user gave cannot be used.
   """
-  parser = make_parser()
-  flags, options = parse_job(parser, argv)
-  beam_flags = parser.parse_known_args(argv)[1]
-  refuse_unreachable(options, flags.data)
-  output = Path(flags.output)
-  chain = Chain(output, "run.json")
-  data = datasets.resolve(flags.data, str(output / "data"))
-  state = digest_of_images(data)
-  bad = [f"--max_bad_fraction={flags.max_bad_fraction}", *beam_flags]
+  return execute(RunRequest.parse(argv))
 
+
+def execute(request: RunRequest) -> int:
+  """Runs the chain; returns the exit code of the first stage that fails, or 0.
+
+  Raises:
+    InputError: something that the user gave cannot be used.
+  """
+  refuse_unreachable(request.pipeline_options(), request.data)
+  output = Path(request.output)
+  chain = Chain(output, "run.json")
+  data = datasets.resolve(request.data, str(output / "data"))
+  state = digest_of_images(data)
   images = data
   if looks_like_idx(data):
     images = str(output / "convert")
-    state = chain.keep_or_run("convert", [f"--input={data}", f"--classes={flags.classes}"], bad, after=state)
-  trunk = [f"--trunk={flags.trunk}", *given("--trunk_weights", flags.trunk_weights), *given_precision(flags)]
-  after = json.dumps([state, digests_of_trunk(flags.trunk, flags.trunk_weights)])
-  state = chain.keep_or_run("bottlenecks", [f"--input={images}", *trunk], bad, after=after)
-  chain.keep_or_run("train", [f"--input={output / 'bottlenecks'}", *given("--preset", flags.preset)], [], after=state)
-  # Evaluation is never kept: it ends with the summary that people run this for, and its gates decide the exit code.
-  chain.run(
-    "evaluate",
-    [
-      f"--input={images}",
-      f"--model={output / 'train'}",
-      "--split=testing",
-      *given("--min_accuracy", flags.min_accuracy),
-      *bad,
-    ],
-  )
+    state = chain.keep_or_run(request.convert(data), after=state)
+  after = json.dumps([state, digests_of_trunk(request.trunk, request.trunk_weights)])
+  state = chain.keep_or_run(request.bottlenecks(images), after)
+  chain.keep_or_run(request.train(), after=state)
+  # Evaluation always runs: it prints the summary that people run this for, and its gates decide the exit code.
+  chain.run(request.evaluate(images))
   if chain.code in (DONE, GATE_MISSED):
-    stages = ("data", "convert", "bottlenecks", "train", "evaluate")
-    found = ", ".join(stage for stage in stages if (output / stage).is_dir())
-    print(f"\neverything lies in {output}: {found.replace('train', 'train (the model: train/saved_model)')}")
+    _print_folders(output)
   return chain.code
+
+
+def _print_folders(output: Path) -> None:
+  stages = ("data", "convert", "bottlenecks", "train", "evaluate")
+  found = ", ".join(stage for stage in stages if (output / stage).is_dir())
+  print(f"\neverything is in {output}: {found.replace('train', 'train (the model: train/saved_model)')}")
 
 
 if __name__ == "__main__":

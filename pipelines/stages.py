@@ -1,18 +1,20 @@
-"""Stages in turn, each into its own folder below one, with a record of what made what."""
+"""Runs stages in turn, each into its own folder, and records the state that made each."""
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import itertools
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any, TypeVar
 
 import beam_retrain.transforms.core
-from beam_retrain.pipelines.cli import dispatch
 from beam_retrain.pipelines.jobs.runner import DONE
 from beam_retrain.pipelines.models.trunk_sources import BUNDLED
+from beam_retrain.transforms.core.run.request import Request
 from beam_retrain.transforms.core.run.run_info import is_completed, versions
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.sources.find import is_manifest
@@ -21,11 +23,55 @@ from beam_retrain.transforms.sources.manifest import image_stats
 _BUNDLED_TRUNK = str(Path(beam_retrain.transforms.core.__file__).parent / "bundled_trunk")
 
 
-class Chain:
-  """Runs stages, or keeps what is finished and unchanged.
+RequestT = TypeVar("RequestT", bound=Request)
+
+_WHOLE = ("testing_percentage", "validation_percentage")  # `retrain` takes whole numbers, other commands any
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+  """A stage of a chain: a request, and the command that executes it.
 
   Attributes:
-    code: exit code of the stage that failed, or 0. Once it is not 0 no further stage runs.
+    request: what to do; its output folder is below that of the chain.
+    execute: the command; returns the exit code.
+    decisive: names of the fields that decide the output, in the order in which a state digests them.
+  """
+
+  request: Request
+  execute: Callable[[Any], int]
+  decisive: Sequence[str]
+
+  @property
+  def command(self) -> str:
+    return self.request.command
+
+  @property
+  def output(self) -> str:
+    return str(vars(self.request)["output"])
+
+  def state(self, after: str) -> str:
+    """Returns 64 hex digits for the request, what it reads (`after`), and the versions."""
+    return hashlib.sha256(json.dumps([self.command, self.words(), after, versions()]).encode()).hexdigest()
+
+  def words(self) -> list[str]:
+    """Returns the decisive fields that are given as 0.4 wrote them, so that its states stay valid."""
+    values = {name: getattr(self.request, name) for name in self.decisive if name in self.request.given}
+    values |= {name: int(values[name]) for name in _WHOLE if name in values}
+    return [f"--{name}" if value is True else f"--{name}={value}" for name, value in values.items()]
+
+
+def make_request(cls: type[RequestT], **values: object) -> RequestT:
+  """Returns a request with the values that are not None, all of them given."""
+  given = {name: value for name, value in values.items() if value is not None}
+  return cls(**given, given=frozenset(given))
+
+
+class Chain:
+  """Runs stages in turn; keeps those that are finished and unchanged.
+
+  Attributes:
+    code: the exit code of the stage that failed, or 0. After a failure no further stage runs.
   """
 
   def __init__(self, output: Path, state_file: str):
@@ -33,35 +79,32 @@ class Chain:
     self._state_path = output / state_file
     self.code = DONE
 
-  def keep_or_run(self, command: str, argv: Sequence[str], more: Sequence[str], after: str) -> str:
-    """Runs a stage unless its output is finished and made by the same request; returns its state for the next stage.
+  def keep_or_run(self, stage: Stage, after: str) -> str:
+    """Runs a stage unless its output is finished and unchanged; returns its state.
 
     Args:
-      command: the stage's command; its folder has the same name.
-      argv: its arguments, without `--output`.
-      more: further arguments that do not change what comes out: how the job is run, how much loss is accepted.
+      stage: the stage; its folder is named as its command.
       after: the state of what it reads.
     """
-    state = state_of(command, argv, after)
+    state = stage.state(after)
     if self.code == DONE:
-      if self.is_kept(command, state):
-        print(f"{command}: finished and unchanged, kept")
+      if self.is_kept(stage.command, state):
+        print(f"{stage.command}: finished and unchanged, kept")
       else:
-        self.run(command, [*argv, *more])
+        self.run(stage)
         if self.code == DONE:
-          self.remember(command, state)
+          self.remember(stage.command, state)
     return state
 
   def is_kept(self, command: str, state: str) -> bool:
     """Says whether a stage is finished and was made in this state."""
     return is_completed(str(self._output / command)) and self.remembered(command) == state
 
-  def run(self, command: str, argv: Sequence[str], folder: str | None = None) -> None:
-    """Runs a stage, unless one before it has failed; its folder is named as its command, if not otherwise."""
+  def run(self, stage: Stage) -> None:
+    """Runs a stage, unless one before it has failed."""
     if self.code == DONE:
-      output = self._output / (folder or command)
-      print(f"{command}: into {files.shown(str(output))}", flush=True)
-      self.code = dispatch([command, *argv, f"--output={output}"])
+      print(f"{stage.command}: into {files.shown(stage.output)}", flush=True)
+      self.code = stage.execute(stage.request)
 
   def remembered(self, name: str) -> str | None:
     return self._states().get(name)
@@ -78,27 +121,16 @@ class Chain:
       return {}
 
 
-def state_of(command: str, argv: Sequence[str], after: str) -> str:
-  """Returns 64 hex digits for a stage's request, what it reads, and the versions that it is made with."""
-  return hashlib.sha256(json.dumps([command, list(argv), after, versions()]).encode()).hexdigest()
-
-
-def given(flag: str, value: object) -> list[str]:
-  """Returns a flag with its value as an argument; nothing where there is no value."""
-  return [] if value is None else [f"{flag}={value}"]
-
-
 def digests_of_trunk(handle: str, weights: str | None) -> list[str]:
-  """Returns `digest_of_files` of what a trunk is loaded from, as far as that lies on this machine."""
+  """Returns `digest_of_files` of a trunk's local files; empty for remote ones."""
   paths = [_BUNDLED_TRUNK if handle == BUNDLED else handle, weights or ""]
   return ["" if "://" in path else digest_of_files(path) for path in paths]
 
 
 def digest_of_files(path: str) -> str:
-  """Returns 64 hex digits for the names, sizes and times of all files below a path, if there is such a path.
+  """Returns 64 hex digits for the names, sizes and times of all files below a path.
 
-  That is what makes a stage's input another; reading it all would take as long as the stage. No list of them is held:
-  the digests of the files are added up.
+  Reading the files would take as long as the stage. The digests are added up, so that no list is held.
   """
   if not files.is_local(path):
     return _digest_of((found.path, found) for found in files.list_tree(path))
@@ -106,7 +138,7 @@ def digest_of_files(path: str) -> str:
 
 
 def digest_of_images(path: str) -> str:
-  """Returns `digest_of_files` of an input of `bottlenecks`; to that of a manifest belong the files that it lists.
+  """Returns `digest_of_files` of an input of `bottlenecks`, including a manifest's images.
 
   Raises:
     InputError: a manifest cannot be read.

@@ -13,14 +13,14 @@ from collections.abc import Mapping, Sequence
 
 from beam_retrain.trainer import task
 from beam_retrain.trainer.export.output_dir import OWNED, STAGE
-from beam_retrain.trainer.options import TrainRequest, make_parser
+from beam_retrain.trainer.options import TrainRequest
 from beam_retrain.transforms.core.errors import InputError, first_line
 from beam_retrain.transforms.core.records.schema import COMPLETED_FILE, INFO_FILE
 from beam_retrain.transforms.core.run.cli import DONE, GATE_MISSED, ArgumentParser, run_command
 from beam_retrain.transforms.core.run.output_dir import OutputDir
 from beam_retrain.transforms.core.run.run_info import read_info
 
-__all__ = ["TrainRequest", "execute", "make_parser", "run"]
+make_parser = TrainRequest.make_parser
 
 
 def run(argv: Sequence[str]) -> int:
@@ -38,7 +38,7 @@ def run(argv: Sequence[str]) -> int:
   if len(folders) < 2 or all(files.is_local(path) for path in folders):
     return task.run(argv)
   argv = [f"--input={files.absolute(flags.input)}", f"--output={files.absolute(flags.output)}", *rest]
-  return execute(TrainRequest.parse(argv), {k: v for k, v in vars(flags).items() if k.startswith("s3_")})
+  return execute_remote(TrainRequest.parse(argv), {k: v for k, v in vars(flags).items() if k.startswith("s3_")})
 
 
 def _make_remote_parser() -> argparse.ArgumentParser:
@@ -53,7 +53,12 @@ def _make_remote_parser() -> argparse.ArgumentParser:
   return parser
 
 
-def execute(request: TrainRequest, store_options: Mapping[str, object]) -> int:
+def execute(request: TrainRequest) -> int:
+  """Trains from a local folder into a local folder; returns the exit code."""
+  return task.execute(request)
+
+
+def execute_remote(request: TrainRequest, store_options: Mapping[str, object]) -> int:
   """Trains on local copies; replaces a remote output once the new model is complete.
 
   Args:
@@ -99,12 +104,11 @@ def execute(request: TrainRequest, store_options: Mapping[str, object]) -> int:
 
 def _validate_local_files(request: TrainRequest, has_remote_output: bool) -> None:
   """Checks that nothing but the output is written to an object store."""
-  tflite = request.tflite
   for name in ("tflite_output_file", "tflite_int8_output_file", "tflite_calibration_input"):
-    if (path := getattr(tflite, name)) and "://" in path:
+    if (path := getattr(request, name)) and "://" in path:
       raise InputError(f"train: --{name} {path}: only --input and --output may be remote: give a local path.")
   for name in ("tflite_output_file", "tflite_int8_output_file"):
-    if has_remote_output and getattr(tflite, name):
+    if has_remote_output and getattr(request, name):
       raise InputError(f"train: --{name} needs a local --output: use one, and copy the files afterwards.")
 
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from collections.abc import Sequence
+from typing import ClassVar
 
 # Registered here: the options that come from `retrain.py`.
 from beam_retrain.trainer.compat.retrain_options import RetrainOptions, add_retrain_flags
 from beam_retrain.trainer.export.tflite_options import TfliteOptions, add_tflite_flags
 from beam_retrain.trainer.fit.schedule import Schedule, steps_in_round
 from beam_retrain.transforms.core.errors import InputError
-from beam_retrain.transforms.core.run.cli import ArgumentParser, fraction, parse_flags, positive_int
+from beam_retrain.transforms.core.run.cli import fraction, positive_int
+from beam_retrain.transforms.core.run.request import Request
 
 _RETRAIN_EVAL_EVERY = 100  # steps, unless --eval_step_interval is given
 
@@ -30,15 +31,12 @@ retrain.py's), head.npz (the head alone, for `reevaluate`), metrics.json, logs/ 
 info.json and, last, COMPLETED."""
 
 
-@dataclasses.dataclass(frozen=True)
-class TrainRequest:
-  """The flags of `train`; None: the preset's default.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainRequest(Request, RetrainOptions, TfliteOptions):
+  """The flags of `train`; None: the preset's default."""
 
-  Attributes:
-    retrain: the options that come from `retrain.py`.
-    tflite: the options for TensorFlow Lite.
-    argv: the arguments as people typed them, for `info.json`.
-  """
+  command: ClassVar[str] = "train"
+  description: ClassVar[str] = _DESCRIPTION
 
   input: str
   output: str
@@ -52,21 +50,30 @@ class TrainRequest:
   validation_percentage: float | None = None
   seed: int = 0
   assert_accuracy_at_least: float | None = None
-  retrain: RetrainOptions = dataclasses.field(default_factory=RetrainOptions)
-  tflite: TfliteOptions = dataclasses.field(default_factory=TfliteOptions)
-  argv: Sequence[str] = ()
 
   @classmethod
-  def parse(cls, argv: Sequence[str]) -> TrainRequest:
-    """Parses the flags.
-
-    Raises:
-      InputError: a flag is unknown or has an unusable value.
-    """
-    args = parse_flags(make_parser(), argv)
-    own = {field.name: getattr(args, field.name) for field in dataclasses.fields(cls) if hasattr(args, field.name)}
-    retrain, tflite = RetrainOptions.from_flags(args), TfliteOptions.from_flags(args)
-    return cls(**own, retrain=retrain, tflite=tflite, argv=tuple(argv))
+  def add_flags(cls, parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--input", required=True, metavar="DIR", help="output folder of `beam-retrain bottlenecks`")
+    parser.add_argument(
+      "--output", required=True, metavar="DIR", help="folder for the model; new, empty, or written by this command"
+    )
+    parser.add_argument("--preset", choices=("adam", "retrain"), help="how to train (default %(default)s)")
+    _add_fit_flags(parser)
+    parser.add_argument(
+      "--validation_percentage",
+      type=float,
+      metavar="P",
+      help="images held back to decide when to stop, in percent of all (default: as planned by `bottlenecks`)",
+    )
+    parser.add_argument("--seed", type=_seed, metavar="N", help="same seed, same model (default %(default)d)")
+    parser.add_argument(
+      "--assert_accuracy_at_least",
+      type=fraction,
+      metavar="A",
+      help="exit code 1 if the accuracy on the testing images is below this, 0..1; everything is written first",
+    )
+    add_retrain_flags(parser)
+    add_tflite_flags(parser)
 
   def validate(self) -> None:
     """Checks what does not depend on the input; writes nothing.
@@ -75,17 +82,16 @@ class TrainRequest:
       InputError: an option cannot be used.
     """
     presets = {"rounds": "adam", "patience": "adam", "l2": "adam", "training_steps": "retrain"}
-    given = [name for name in presets if getattr(self, name) is not None]
-    for name in [*given, *self.retrain.given()]:
+    for name in [name for name in presets if getattr(self, name) is not None] + self.given_options():
       if (preset := presets.get(name, "retrain")) != self.preset:
         raise InputError(f"--{name} belongs to --preset {preset}, not to --preset {self.preset}: leave it out.")
-    self.retrain.validate()
+    self.validate_options()
 
   def make_schedule(self, training_images: int) -> Schedule:
     return self._retrain_schedule() if self.preset == "retrain" else self._adam_schedule(training_images)
 
   def _retrain_schedule(self) -> Schedule:
-    eval_every = self.retrain.eval_step_interval or _RETRAIN_EVAL_EVERY
+    eval_every = self.eval_step_interval or _RETRAIN_EVAL_EVERY
     return Schedule(
       optimizer="sgd",
       learning_rate=self.learning_rate or 0.01,
@@ -93,10 +99,10 @@ class TrainRequest:
       batch_size=self.batch_size or 100,
       is_balanced=True,
       steps=self.training_steps or 4000,
-      first_eval=0 if self.retrain.eval_step_interval else eval_every - 1,
+      first_eval=0 if self.eval_step_interval else eval_every - 1,
       eval_every=eval_every,
-      is_measured_on_batch=bool(self.retrain.eval_step_interval),
-      validation_images=self.retrain.validation_images,
+      is_measured_on_batch=bool(self.eval_step_interval),
+      validation_images=self.validation_images,
       patience=None,
       l2=0.0,
     )
@@ -118,32 +124,6 @@ class TrainRequest:
       patience=self.patience or 6,
       l2=10.0 if self.l2 is None else self.l2,
     )
-
-
-def make_parser() -> argparse.ArgumentParser:
-  parser = ArgumentParser(prog="beam-retrain train", description=_DESCRIPTION)
-  parser.add_argument("--input", required=True, metavar="DIR", help="output folder of `beam-retrain bottlenecks`")
-  parser.add_argument(
-    "--output", required=True, metavar="DIR", help="folder for the model; new, empty, or written by this command"
-  )
-  parser.add_argument("--preset", choices=("adam", "retrain"), default="adam", help="how to train (default adam)")
-  _add_fit_flags(parser)
-  parser.add_argument(
-    "--validation_percentage",
-    type=float,
-    metavar="P",
-    help="images held back to decide when to stop, in percent of all (default: as planned by `bottlenecks`)",
-  )
-  parser.add_argument("--seed", type=_seed, default=0, metavar="N", help="same seed, same model (default 0)")
-  parser.add_argument(
-    "--assert_accuracy_at_least",
-    type=fraction,
-    metavar="A",
-    help="exit code 1 if the accuracy on the testing images is below this, 0..1; everything is written first",
-  )
-  add_retrain_flags(parser)
-  add_tflite_flags(parser)
-  return parser
 
 
 def _add_fit_flags(parser: argparse.ArgumentParser) -> None:

@@ -55,7 +55,7 @@ def plan(request: TrainRequest, copies: Mapping[str, str]) -> Job:
     trunk=info.trunk,
     percentages=_split_percentages(request, info),
     labels=read_labels(bottlenecks),
-    tflite=request.tflite.resolve(str(info.settings.get("input", ""))),
+    tflite=request.resolve_tflite(str(info.settings.get("input", ""))),
   )
 
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from beam_retrain.trainer.options import TrainRequest, make_parser
+from beam_retrain.trainer.options import TrainRequest
 from beam_retrain.trainer.plan import plan
 from beam_retrain.transforms.core.records.schema import TESTING, VALIDATION
 from beam_retrain.transforms.core.run.cli import DONE, GATE_MISSED, run_command
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
   from beam_retrain.trainer.export.metrics import TrainMetrics
 
 __all__ = ["execute", "make_parser", "run"]
+
+make_parser = TrainRequest.make_parser
 
 
 def run(argv: Sequence[str]) -> int:

@@ -55,7 +55,7 @@ def train_and_export(job: Job) -> TrainMetrics:
     labels=job.labels,
     input_px=job.trunk.input_px,
     dimensions=job.trunk.dimensions,
-    final_tensor_name=job.request.retrain.output_name,
+    final_tensor_name=job.request.output_name,
   )
   callbacks = _make_callbacks(job, schedule, exporter, resumes, len(data.rows[VALIDATION]))
   head, rounds = training.train(
@@ -98,12 +98,12 @@ def _describe(job: Job, schedule: Schedule, data: Bottlenecks) -> RunInfo:
     {
       "preset": request.preset,
       **schedule.to_settings(),
-      **request.retrain.to_settings(),
+      **request.option_settings(),
       "seed": request.seed,
       **job.percentages.to_settings(),
       "bottlenecks_sha256": data.sha256,
     },
-    request.argv,
+    request.to_argv(),
     labels=job.labels,
     trunk=dataclasses.replace(job.trunk, bottlenecks_request=job.info.request),
     preprocessing=settings.get("preprocessing"),
@@ -115,7 +115,7 @@ def _describe(job: Job, schedule: Schedule, data: Bottlenecks) -> RunInfo:
 def _make_callbacks(
   job: Job, schedule: Schedule, exporter: Exporter, resumes: bool, validation_images: int
 ) -> TrainingCallbacks:
-  options = job.request.retrain
+  options = job.request
   callbacks: list[TrainingCallback] = []
   if not (options.is_quiet or options.eval_step_interval):
     callbacks.append(RoundLine(sys.stdout, schedule.rounds))

@@ -10,10 +10,9 @@ from collections.abc import Sequence
 
 from beam_retrain.pipelines.compat.retrain_options import check_flags, make_parser, work_dir
 from beam_retrain.pipelines.compat.retrain_outputs import check_outputs, check_saved_model, hold_outputs, put_outputs
-from beam_retrain.pipelines.compat.retrain_stages import Stages, in_our_flags, train_flags
+from beam_retrain.pipelines.compat.retrain_stages import Stages, train_request
 from beam_retrain.pipelines.jobs.runner import DONE, run_command
 from beam_retrain.pipelines.options.arguments import parse_job
-from beam_retrain.pipelines.train import TrainRequest
 from beam_retrain.transforms.core.compat.final_accuracy import final_accuracy, judge
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.io import files
@@ -36,9 +35,8 @@ def run(argv: Sequence[str]) -> int:
   flags, _ = parse_job(parser, argv)
   beam_flags = parser.parse_known_args(argv)[1]
   check_flags(flags)
-  with in_our_flags():
-    # Their input and output are not there yet; all else is checked before any work.
-    TrainRequest.parse([*train_flags(flags), "--input=.", "--output=."]).validate()
+  # Its input is not there yet; everything else is checked before any work.
+  train_request(flags, ".", ".").validate()
   folders = find_folders(flags.image_dir)
   check_outputs(flags)
   if flags.logging_verbosity in _SAYS_WARNINGS:

@@ -103,7 +103,7 @@ def _add_own_flags(group: FlagGroup) -> None:
     choices=("warn", "drop", "fail"),
     help="what to do about the same image under two labels, or in training and in testing (default: warn)",
   )
-  group.add_argument("--seed", type=_whole, default=0, metavar="N", help="same seed, same model (default: %(default)s)")
+  group.add_argument("--seed", type=_seed, default=0, metavar="N", help="same seed, same model (default: %(default)s)")
   group.add_argument("--trunk_weights", metavar="FILE", help="local weights of --tfhub_module=keras:...")
   group.add_argument("--trunk_input_px", type=_at_least_1, metavar="PX", help="input size of a trunk that takes any")
   add_precision_flags(group)
@@ -166,6 +166,12 @@ def _whole(text: str) -> int:
     return int(text)
   except ValueError as error:
     raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from error
+
+
+def _seed(text: str) -> int:
+  if not 0 <= (value := _whole(text)) < 1 << 63:
+    raise argparse.ArgumentTypeError(f"{text} is not between 0 and {(1 << 63) - 1}")
+  return value
 
 
 def _at_least_1(text: str) -> int:

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import glob
 import hashlib
 import json
 import os
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from beam_retrain.pipelines import bottlenecks, evaluate, train
 from beam_retrain.pipelines.compat.retrain_options import PROG, work_dir
+from beam_retrain.pipelines.evaluate import EvaluateRequest
 from beam_retrain.pipelines.jobs.output_dir import find_earlier
 from beam_retrain.pipelines.jobs.runner import DONE
 from beam_retrain.pipelines.models.trunk_sources import HUB_INCEPTION_V3, INCEPTION_V3
-from beam_retrain.pipelines.options.precision import given_precision
-from beam_retrain.pipelines.stages import Chain, digest_of_files, digests_of_trunk, given, state_of
+from beam_retrain.pipelines.options.precision import AUTO, given_precision
+from beam_retrain.pipelines.requests.bottlenecks import BottlenecksRequest
+from beam_retrain.pipelines.stages import Chain, Stage, digest_of_files, digests_of_trunk, make_request
+from beam_retrain.pipelines.train import TrainRequest
 from beam_retrain.transforms.compat.text_bottlenecks import Texts, find_texts
-from beam_retrain.transforms.core.errors import InputError
+from beam_retrain.transforms.core.errors import InputError, flag_names
 from beam_retrain.transforms.core.records.schema import PREPROCESSING_VERSION
 from beam_retrain.transforms.core.records.splits import LEGACY
 from beam_retrain.transforms.core.run.run_info import find_info, is_completed
@@ -29,47 +32,69 @@ from beam_retrain.transforms.sources.folders import ClassFolder
 _NOW, _NEXT, _OLD = "bottlenecks", "bottlenecks.next", "bottlenecks.old"
 _OUTSIDE = "train, outside"
 _DISTORTIONS = ("random_crop", "random_scale", "random_brightness")
+_TRAIN_PATHS = ("summaries_dir", "intermediate_output_graphs_dir", "checkpoint_path")
+_TRAIN_VALUES = (
+  "learning_rate",
+  "eval_step_interval",
+  "validation_batch_size",
+  "seed",
+  "final_tensor_name",
+  "intermediate_store_frequency",
+  "logging_verbosity",
+)
+
+# In the order in which 0.4 digested them, so that what it wrote is recognised.
+_DECISIVE = (
+  *("input", "retrain_names", "trunk", "trunk_weights", "trunk_input_px", "precision", "runtime"),
+  *("testing_percentage", "validation_percentage", "split_hash", "flip_left_right", *_DISTORTIONS),
+  *("distortion_copies", "distortion_seed", "on_leak", "bottleneck_dir"),
+)
+_TRAIN_DECISIVE = (
+  *("preset", "training_steps", "learning_rate", "batch_size", "eval_step_interval", "validation_batch_size", "seed"),
+  *("final_tensor_name", "summaries_dir", "intermediate_output_graphs_dir", "intermediate_store_frequency"),
+  "checkpoint_path",
+)
+
+FLAG_NAMES = {"input": "image_dir", "output": "work_dir", "trunk": "tfhub_module"}
+"""Flag of a stage -> flag of `retrain`, for messages."""
 
 
 class Stages:
-  """One after the other, in a folder that no other run works in.
+  """Runs the stages in a folder that no other run works in.
 
   Attributes:
-    chain: of the stages; says whether one has failed.
-    is_trained: whether an earlier run trained what this one would train, and all that it left is still there.
+    chain: the stages; says whether one has failed.
+    is_trained: an earlier run trained the same, and everything that it left is still there.
   """
 
-  def __init__(self, flags: argparse.Namespace, folders: Sequence[ClassFolder], beam_flags: Sequence[str]):
-    """Looks at what is there.
+  def __init__(self, flags: argparse.Namespace, folders: Sequence[ClassFolder], beam_options: Sequence[str]):
+    """Looks at what earlier runs left.
 
     Args:
       flags: the command's.
-      folders: the images'.
-      beam_flags: for the stages that are Beam jobs.
+      folders: those of the images.
+      beam_options: for the stages that are Beam jobs.
 
     Raises:
       InputError: something else is where a stage would write.
     """
     self._flags = flags
-    self._work = Path(files.shown(work_dir(flags)))  # as what the stages say of it is to be read
-    self._more = [f"--max_bad_fraction={flags.max_bad_fraction}", *beam_flags]
+    self._work = Path(files.shown(work_dir(flags)))  # as messages show it
+    self._for_job = {"max_bad_fraction": flags.max_bad_fraction, "beam_options": tuple(beam_options)}
     self.chain = Chain(self._work, "retrain.json")
-    self._refuse_what_is_not_ours()
+    self._validate_work_dir()
     self._end_replacement()
-    texts = find_own_texts(flags, folders)
-    # Without the kind where it is auto: then it is that of the bottlenecks that are there.
+    self._texts = find_own_texts(flags, folders)
+    # Without the variant where it is auto: then it is that of the existing bottlenecks.
     trunk = [
       *(flags.tfhub_module, flags.trunk_input_px, *digests_of_trunk(flags.tfhub_module, flags.trunk_weights)),
       *given_precision(flags),
     ]
     self._trunk_state = hashlib.sha256(json.dumps([*trunk, PREPROCESSING_VERSION]).encode()).hexdigest()
-    self._bottlenecks_flags = bottlenecks_flags(flags)
-    self._has_texts = texts is not None
-    if texts:
-      self._bottlenecks_flags.append(f"--bottleneck_dir={os.path.abspath(flags.bottleneck_dir)}")
-    read = [digest_of_files(flags.image_dir), self._trunk_state, texts.fingerprint if texts else None]
-    self._bottlenecks_state = state_of(_NOW, self._bottlenecks_flags, json.dumps(read))
-    self._train_state = state_of("train", train_flags(flags), self._bottlenecks_state)
+    read = [digest_of_files(flags.image_dir), self._trunk_state, self._texts.fingerprint if self._texts else None]
+    self._bottlenecks_state = self._bottlenecks(_NOW).state(json.dumps(read))
+    self._train = train_stage(train_request(flags, str(self._work / _NOW), str(self._work / "train")))
+    self._train_state = self._train.state(self._bottlenecks_state)
     self.is_trained = (
       self.chain.is_kept("train", self._train_state) and self.chain.remembered(_OUTSIDE) == self._digest_of_outside()
     )
@@ -80,20 +105,25 @@ class Stages:
     return str(self._work / "evaluate" / "predictions.csv")
 
   def bottlenecks(self) -> None:
-    """Runs new images through the trunk; the bottlenecks of an earlier run are there until all new ones are."""
+    """Computes new bottlenecks; those of an earlier run stay until all new ones are there."""
     # The trunk's state stands apart in it: bottlenecks of another trunk are not reused.
     state = f"{self._bottlenecks_state} {self._trunk_state}"
     if self.chain.is_kept(_NOW, state):
       print(f"{_NOW}: finished and unchanged, kept")
       return
     folder = _NEXT if is_completed(str(self._work / _NOW)) else _NOW
-    reuse = [f"--reuse={self._work / _NOW}"] if folder == _NEXT and self.is_reusable() else []
-    self.chain.remember(folder, state)  # before: the folder is not finished now, so if it is once, it is of this state
-    with in_our_flags():
-      self.chain.run(_NOW, [*self._bottlenecks_flags, *reuse, *self._more], folder)
+    reuse = (str(self._work / _NOW),) if folder == _NEXT and self.is_reusable() else None
+    self.chain.remember(folder, state)  # before: if this unfinished folder is once finished, it is of this state
+    with flag_names(FLAG_NAMES):
+      self.chain.run(self._bottlenecks(folder, reuse))
     if self.chain.code == DONE and folder == _NEXT:
       self._end_replacement()
-      print(f"{_NOW}: in {self._work / _NOW} now, in place of the earlier ones")
+      print(f"{_NOW}: now in {self._work / _NOW}, replacing the earlier ones")
+
+  def _bottlenecks(self, folder: str, reuse: tuple[str, ...] | None = None) -> Stage:
+    texts = os.path.abspath(self._flags.bottleneck_dir) if self._texts else None
+    more = {"reuse": reuse, "bottleneck_dir": texts, **self._for_job}
+    return bottlenecks_stage(self._flags, str(self._work / folder), **more)
 
   def is_reusable(self) -> bool:
     """Says whether the bottlenecks of last time are of this trunk, and not partly of a `retrain.py` that is not asked
@@ -101,7 +131,7 @@ class Stages:
     info = find_info(str(self._work / _NOW))
     of_texts = info is not None and "bottleneck_dir" in info.settings
     of_trunk = (self.chain.remembered(_NOW) or "").endswith(f" {self._trunk_state}")
-    return of_trunk and (self._has_texts or not of_texts)
+    return of_trunk and (self._texts is not None or not of_texts)
 
   def _end_replacement(self) -> None:
     """Puts new bottlenecks that are finished in the place of the old ones; goes on where a kill left that."""
@@ -120,9 +150,9 @@ class Stages:
       files.delete([str(self._work / _OLD)])
       self.chain.remember(_OLD, "")
 
-  def _refuse_what_is_not_ours(self) -> None:
-    """A stage refuses that too, but only when it is its turn."""
-    with in_our_flags():
+  def _validate_work_dir(self) -> None:
+    """The stages check that too, but only when it is their turn."""
+    with flag_names(FLAG_NAMES):
       for folder, stage in ((_NOW, _NOW), (_NEXT, _NOW), ("train", "train"), ("evaluate", "evaluate")):
         find_earlier(str(self._work / folder), stage)
     old = self._work / _OLD
@@ -136,16 +166,16 @@ class Stages:
     if self.is_trained:
       print("train: finished and unchanged, kept")
       return
-    argv = [f"--input={self._work / _NOW}", *train_flags(self._flags)]
-    self.chain.run("train", [*argv, f"--logging_verbosity={self._flags.logging_verbosity}"])
+    self.chain.run(self._train)
     if self.chain.code == DONE:
       self.chain.remember("train", self._train_state)
       self.chain.remember(_OUTSIDE, self._digest_of_outside())
 
   def evaluate(self) -> None:
     """Predicts the testing images, from their bottlenecks."""
-    paths = [f"--model={self._work / 'train'}", f"--input={self._work / _NOW}"]
-    self.chain.keep_or_run("evaluate", ["--split=testing"], [*paths, *self._more], after=self._train_state)
+    folders = {name: str(self._work / of) for name, of in (("model", "train"), ("input", _NOW), ("output", "evaluate"))}
+    request = make_request(EvaluateRequest, split="testing", **folders, **self._for_job)
+    self.chain.keep_or_run(Stage(request, evaluate.execute, ("split",)), after=self._train_state)
 
   def _digest_of_outside(self) -> str:
     """Of what `train` writes outside of its own folder, where another run may have written since."""
@@ -159,45 +189,43 @@ class Stages:
     ).hexdigest()
 
 
-def bottlenecks_flags(flags: argparse.Namespace) -> list[str]:
-  """Returns the arguments of `bottlenecks` that decide what comes out, but `--bottleneck_dir`."""
+def bottlenecks_stage(flags: argparse.Namespace, output: str, **more: Any) -> Stage:
+  """Returns the stage `bottlenecks`; `more` are further fields of its request."""
   # Legacy splits hash the path as it was typed; to all else it is one folder, wherever it is typed from.
   images = flags.image_dir if flags.split_hash == LEGACY else os.path.abspath(flags.image_dir)
-  distortions = ["--flip_left_right"] if flags.flip_left_right else []
-  distortions += [f"--{name}={value}" for name in _DISTORTIONS if (value := getattr(flags, name))]
-  return [
-    f"--input={images}",
-    "--retrain_names",
-    f"--trunk={flags.tfhub_module}",
-    *given("--trunk_weights", flags.trunk_weights),
-    *given("--trunk_input_px", flags.trunk_input_px),
-    *given_precision(flags),
-    f"--testing_percentage={flags.testing_percentage}",
-    f"--validation_percentage={flags.validation_percentage}",
-    f"--split_hash={flags.split_hash}",
-    *distortions,
-    *given("--distortion_copies", flags.distortion_copies),
-    *given("--distortion_seed", flags.distortion_seed),
-    *given("--on_leak", flags.on_leak),
-  ]
+  optional = ("trunk_weights", "trunk_input_px", "distortion_copies", "distortion_seed", "on_leak")
+  request = make_request(
+    BottlenecksRequest,
+    input=images,
+    output=output,
+    retrain_names=True,
+    trunk=flags.tfhub_module,
+    testing_percentage=float(flags.testing_percentage),
+    validation_percentage=float(flags.validation_percentage),
+    split_hash=flags.split_hash,
+    **{name: value for name in ("precision", "runtime") if (value := getattr(flags, name)) != AUTO},
+    **{name: getattr(flags, name) or None for name in ("flip_left_right", *_DISTORTIONS)},
+    **{name: getattr(flags, name) for name in optional},
+    **more,
+  )
+  return Stage(request, bottlenecks.execute, _DECISIVE)
 
 
-def train_flags(flags: argparse.Namespace) -> list[str]:
-  """Returns the arguments of `train` that decide what comes out and where it goes, but its input and output."""
-  return [
-    "--preset=retrain",
-    f"--training_steps={flags.how_many_training_steps}",
-    f"--learning_rate={flags.learning_rate}",
-    f"--batch_size={flags.train_batch_size}",
-    f"--eval_step_interval={flags.eval_step_interval}",
-    f"--validation_batch_size={flags.validation_batch_size}",
-    f"--seed={flags.seed}",
-    f"--final_tensor_name={flags.final_tensor_name}",
-    f"--summaries_dir={os.path.abspath(flags.summaries_dir)}",
-    f"--intermediate_output_graphs_dir={os.path.abspath(flags.intermediate_output_graphs_dir)}",
-    f"--intermediate_store_frequency={flags.intermediate_store_frequency}",
-    f"--checkpoint_path={os.path.abspath(flags.checkpoint_path)}",
-  ]
+def train_request(flags: argparse.Namespace, bottlenecks_folder: str, output: str) -> TrainRequest:
+  return make_request(
+    TrainRequest,
+    input=bottlenecks_folder,
+    output=output,
+    preset="retrain",
+    training_steps=flags.how_many_training_steps,
+    batch_size=flags.train_batch_size,
+    **{name: os.path.abspath(getattr(flags, name)) for name in _TRAIN_PATHS},
+    **{name: getattr(flags, name) for name in _TRAIN_VALUES},
+  )
+
+
+def train_stage(request: TrainRequest) -> Stage:
+  return Stage(request, train.execute, _TRAIN_DECISIVE)
 
 
 def find_own_texts(flags: argparse.Namespace, folders: Sequence[ClassFolder]) -> Texts | None:
@@ -213,16 +241,3 @@ def find_own_texts(flags: argparse.Namespace, folders: Sequence[ClassFolder]) ->
   except InputError:  # there are none, or of several other modules
     return None
   return texts if texts.is_of_trunk or not texts.module else None
-
-
-@contextlib.contextmanager
-def in_our_flags() -> Iterator[None]:
-  """Has a stage's complaint name the flags that the user gave."""
-  try:
-    yield
-  except InputError as error:
-    said = re.sub(r"--trunk(?!\w)", "--tfhub_module", str(error))
-    said = re.sub(r"--input(?!\w)", "--image_dir", said)
-    said = re.sub(r"--output(?!\w)", "--work_dir", said)
-    said = re.sub(r"leave out --reuse( \S+)?", "delete that folder", said)
-    raise InputError(re.sub("beam-retrain (bottlenecks|train)(?=:| --help)", PROG, said)) from error

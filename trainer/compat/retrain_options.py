@@ -27,7 +27,7 @@ _OPERATION = re.compile(r"[A-Za-z0-9.][A-Za-z0-9_./-]*(>[A-Za-z0-9.][A-Za-z0-9_.
 _RESERVED = ("placeholder", "retrained")
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class RetrainOptions:
   """The flags of the same names; None: not given.
 
@@ -51,10 +51,6 @@ class RetrainOptions:
   final_tensor_name: str | None = None
   logging_verbosity: str | None = None
 
-  @classmethod
-  def from_flags(cls, args: argparse.Namespace) -> RetrainOptions:
-    return cls(**{field.name: getattr(args, field.name) for field in dataclasses.fields(cls)})
-
   @property
   def validation_images(self) -> int | None:
     return None if self.validation_batch_size == -1 else self.validation_batch_size
@@ -67,16 +63,17 @@ class RetrainOptions:
   def is_quiet(self) -> bool:
     return self.logging_verbosity in ("WARN", "ERROR", "FATAL")
 
-  def given(self) -> list[str]:
+  def given_options(self) -> list[str]:
     """Returns the names of the options that were given."""
-    return [name for name, value in dataclasses.asdict(self).items() if value is not None]
+    names = [field.name for field in dataclasses.fields(RetrainOptions)]
+    return [name for name in names if getattr(self, name) is not None]
 
-  def to_settings(self) -> dict[str, object]:
+  def option_settings(self) -> dict[str, object]:
     """Returns flag -> value, as JSON, of the given options that decide what is written."""
-    values = {name: getattr(self, name) for name in self.given() if name != "logging_verbosity"}
+    values = {name: getattr(self, name) for name in self.given_options() if name != "logging_verbosity"}
     return {name: os.path.abspath(value) if name in _PATHS else value for name, value in values.items()}
 
-  def validate(self) -> None:
+  def validate_options(self) -> None:
     """Checks the options; leaves nothing on the disk.
 
     Raises:

@@ -17,7 +17,7 @@ from beam_retrain.transforms.core.run.cli import positive_int
 _DEFAULT_IMAGES = 200
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class TfliteOptions:
   """The flags of the same names.
 
@@ -33,11 +33,7 @@ class TfliteOptions:
   tflite_calibration_input: str | None = None
   tflite_calibration_images: int | None = None
 
-  @classmethod
-  def from_flags(cls, args: argparse.Namespace) -> TfliteOptions:
-    return cls(**{field.name: getattr(args, field.name) for field in dataclasses.fields(cls)})
-
-  def resolve(self, bottlenecks_input: str) -> TfliteOptions:
+  def resolve_tflite(self, bottlenecks_input: str) -> TfliteOptions:
     """Checks the options, and fills in the defaults.
 
     Args:
@@ -62,7 +58,7 @@ class TfliteOptions:
         " and measured on them; say with --tflite_calibration_input where they are."
       )
     count = self.tflite_calibration_images or _DEFAULT_IMAGES
-    return dataclasses.replace(self, tflite_calibration_input=images, tflite_calibration_images=count)
+    return TfliteOptions(**files, tflite_calibration_input=images, tflite_calibration_images=count)
 
   def _files(self) -> dict[str, str | None]:
     return {

@@ -243,7 +243,7 @@ def test_of_images_that_were_added_only_those_run_through_the_trunk(finished, ca
 
   shown = retrain(finished.folder, [*arguments, "--max_bad_fraction=0.01"], capsys)
   assert "kept" not in shown
-  assert "bottlenecks: in bottlenecks/beam_retrain/bottlenecks now, in place of the earlier ones" in shown
+  assert "bottlenecks: now in bottlenecks/beam_retrain/bottlenecks, replacing the earlier ones" in shown
   stats = json.loads((finished.work / "bottlenecks" / "stats.json").read_text())
   assert (stats["outputs"], stats["quarantined"]) == (302, 1)
   assert stats["bottlenecks"] == {"reused": 301, "computed": 1}

@@ -10,7 +10,7 @@ import pytest
 
 from beam_retrain.pipelines.compat.retrain import make_parser, run
 from beam_retrain.pipelines.compat.retrain_outputs import put_outputs
-from beam_retrain.pipelines.compat.retrain_stages import bottlenecks_flags, train_flags
+from beam_retrain.pipelines.compat.retrain_stages import bottlenecks_stage, train_request, train_stage
 from beam_retrain.transforms.core.errors import InputError
 from tests.helpers import ROOT
 
@@ -124,10 +124,10 @@ def test_help_shows_both_groups():
     ("--bottleneck_dir=FOLDER/file", "--work_dir FOLDER/file/beam_retrain cannot be written: FOLDER/file"),
     ("--bottleneck_dir=FOLDER/images", "overlaps with --image_dir FOLDER/images: give --work_dir elsewhere"),
     ("--work_dir=FOLDER", "overlaps with --image_dir FOLDER/images: give --work_dir elsewhere"),
-    ("--final_tensor_name=", "--final_tensor_name '' is no name for a TensorFlow operation"),
-    ("--final_tensor_name=my result", "--final_tensor_name 'my result' is no name for a TensorFlow operation"),
-    ("--final_tensor_name=result:0", "--final_tensor_name 'result:0' is no name"),
-    ("--final_tensor_name=Placeholder", "--final_tensor_name Placeholder is taken"),
+    ("--final_tensor_name=", "--final_tensor_name '' is no valid name for a TensorFlow operation"),
+    ("--final_tensor_name=my result", "--final_tensor_name 'my result' is no valid name for a TensorFlow operation"),
+    ("--final_tensor_name=result:0", "--final_tensor_name 'result:0' is no valid name"),
+    ("--final_tensor_name=Placeholder", "--final_tensor_name Placeholder is reserved"),
     ("--flip_left_right=True", "--flip_left_right: ignored explicit argument 'True'"),
     ("--random_crop=-10", "--random_crop: -10 is below 0"),
     ("--random_scale=-10", "--random_scale: -10 is below 0"),
@@ -167,7 +167,7 @@ def test_a_value_that_cannot_be_used_is_one_sentence_before_any_work(given, sent
 
 def test_all_that_is_not_given_is_what_the_stages_are_told(tmp_path):
   flags = make_parser().parse_args(["--image_dir=x", "--tfhub_module=t"])
-  assert bottlenecks_flags(flags) == [
+  assert bottlenecks_stage(flags, "o").words() == [
     f"--input={Path.cwd() / 'x'}",
     "--retrain_names",
     "--trunk=t",
@@ -175,7 +175,7 @@ def test_all_that_is_not_given_is_what_the_stages_are_told(tmp_path):
     "--validation_percentage=10",
     "--split_hash=stable",
   ]
-  assert train_flags(flags) == [
+  assert train_stage(train_request(flags, "i", "o")).words() == [
     "--preset=retrain",
     "--training_steps=4000",
     "--learning_rate=0.01",
@@ -203,7 +203,7 @@ def test_all_that_is_given_reaches_the_stages():
       *("--intermediate_store_frequency=13", "--checkpoint_path=/c"),
     ]
   )
-  assert bottlenecks_flags(flags) == [
+  assert bottlenecks_stage(flags, "o").words() == [
     "--input=./x/",
     "--retrain_names",
     "--trunk=keras:InceptionV3",
@@ -220,7 +220,7 @@ def test_all_that_is_given_reaches_the_stages():
     "--distortion_seed=7",
     "--on_leak=drop",
   ]
-  assert train_flags(flags) == [
+  assert train_stage(train_request(flags, "i", "o")).words() == [
     "--preset=retrain",
     "--training_steps=8",
     "--learning_rate=0.5",

@@ -75,8 +75,7 @@ def test_the_final_tensor_has_the_name_that_was_asked_for(like_retrain, small_im
 def test_a_graph_of_any_final_name_is_known_to_be_ours(like_retrain, name):
   from beam_retrain.trainer.export.frozen_graph import freeze_scores
 
-  args = parse(f"--final_tensor_name={name}")
-  assert RetrainOptions.from_flags(args).output_name == name
+  assert parse(f"--final_tensor_name={name}").output_name == name
   exported = tf.saved_model.load(str(like_retrain.folder / "model" / "saved_model"))
   graph = freeze_scores(exported.score_images, name)
   unknown = {"height": None, "width": None, "mean": 0.0, "std": 255.0, "half_pixel_centers": None}
@@ -107,7 +106,7 @@ def test_the_checkpoint_is_the_head_on_plain_bottlenecks(like_retrain, bottlenec
 def test_a_checkpoint_stands_at_each_graph(tmp_path):
   """As in retrain.py: whoever kills the training has the checkpoint of the last graph."""
   args = ("--intermediate_store_frequency=3", f"--intermediate_output_graphs_dir={tmp_path}/graphs")
-  options = RetrainOptions.from_flags(parse(*args, f"--checkpoint_path={tmp_path}/_checkpoint"))
+  options = parse(*args, f"--checkpoint_path={tmp_path}/_checkpoint")
   model = build_head(5, 2, seed=0)
   scale, offset = np.arange(1, 6, dtype=np.float32), np.arange(5, dtype=np.float32)
 
@@ -135,10 +134,10 @@ def test_a_checkpoint_stands_at_each_graph(tmp_path):
   }
 
 
-def parse(*flags: str):
+def parse(*flags: str) -> RetrainOptions:
   parser = ArgumentParser(prog="p")
   add_retrain_flags(parser)
-  return parser.parse_args(flags)
+  return RetrainOptions(**vars(parser.parse_args(flags)))
 
 
 def test_no_graphs_where_none_are_asked_for_and_a_checkpoint_at_the_end(tmp_path, bottlenecks_folder, like_retrain):

@@ -234,7 +234,7 @@ def test_the_trainer_draws_from_images_and_variants(made, pictures):
 @pytest.mark.parametrize("preset", ["adam", "retrain"])
 def test_both_presets_draw_from_images_and_variants(made, preset):
   data = load(made)
-  schedule = TrainRequest(str(made), "none", preset=preset).make_schedule(len(data.learned_rows))
+  schedule = TrainRequest(input=str(made), output="none", preset=preset).make_schedule(len(data.learned_rows))
   drawn = np.unique(np.concatenate(list(draw_rows(data, schedule, np.random.default_rng(0)))))
   np.testing.assert_array_equal(drawn, np.sort(data.learned_rows))
 
