@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from beam_retrain.pipelines.models.execution import LEAST_IMAGES
 from beam_retrain.pipelines.models.trunk_sources import BUNDLED
@@ -17,7 +17,6 @@ from beam_retrain.pipelines.options.request import JobRequest
 from beam_retrain.pipelines.options.retrain_names import add_retrain_names, retrain_names_setting
 from beam_retrain.pipelines.options.splits import SplitFlags, add_on_leak, add_split_flags
 from beam_retrain.transforms.bottlenecks.model_handler import BATCH_SIZE
-from beam_retrain.transforms.compat.text_bottlenecks import Texts
 from beam_retrain.transforms.core.records.leaks import OnLeak
 from beam_retrain.transforms.core.records.quarantine import MAX_PIXELS
 from beam_retrain.transforms.core.records.schema import PREPROCESSING_VERSION
@@ -25,6 +24,9 @@ from beam_retrain.transforms.core.records.splits import SplitPercentages
 from beam_retrain.transforms.core.run.argparse_internals import FlagGroup
 from beam_retrain.transforms.core.runtimes.variant import AUTO
 from beam_retrain.transforms.sources.find import list_formats
+
+if TYPE_CHECKING:
+  from beam_retrain.transforms.compat.text_bottlenecks import Texts
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -11,6 +11,8 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from beam_retrain.pipelines.jobs.runner import run_pipeline
 from beam_retrain.pipelines.models.trunk_sources import HUB_INCEPTION_V3, INCEPTION_V3
 from beam_retrain.pipelines.requests.bottlenecks import BottlenecksRequest
+
+# Registered here: the text bottlenecks that `retrain.py` kept.
 from beam_retrain.transforms.compat.import_texts import DAMAGED, IMPORTED, ImportTextBottlenecks, ImportTexts
 from beam_retrain.transforms.compat.text_bottlenecks import Texts, check_lengths, find_texts
 from beam_retrain.transforms.core.errors import InputError, flag

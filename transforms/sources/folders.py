@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 import apache_beam as beam
 
-from beam_retrain.transforms.core.compat.retrain_names import check_labels_differ, is_image, label_of_folder
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.records.schema import RECORDS_FOLDER, TESTING, TRAINING
 from beam_retrain.transforms.core.records.shards import IMAGES_PER_SHARD
@@ -17,6 +16,7 @@ from beam_retrain.transforms.core.records.splits import SplitPercentages
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.sources.base import SourceOptions
 from beam_retrain.transforms.sources.image_files import AssignShards, ImageFile, ImageFilesSource, assign_split
+from beam_retrain.transforms.sources.retrain_names import check_labels_differ, is_image, label_of_folder
 
 _NOT_IMAGES = {"thumbs.db", "desktop.ini"}  # files of file managers; names that start with a dot are hidden, too
 # Taken for classes, they would make a classifier that tells training images from testing ones.

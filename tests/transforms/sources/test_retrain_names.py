@@ -10,11 +10,11 @@ import pytest
 
 from beam_retrain.pipelines import evaluate, verify
 from beam_retrain.trainer import task
-from beam_retrain.transforms.core.compat.retrain_names import check_labels_differ, is_image, label_of_folder
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.sources.base import SourceOptions
 from beam_retrain.transforms.sources.find import find_source
 from beam_retrain.transforms.sources.folders import FolderSource, count_files, find_class_folders, list_folder
+from beam_retrain.transforms.sources.retrain_names import check_labels_differ, is_image, label_of_folder
 from tests.helpers import ROOT
 
 
