@@ -1,4 +1,4 @@
-"""Processor cores: how many this process may use, and how its machine's processes share them."""
+"""CPU cores available to this process, and to the processes beside it."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ _ROOT = Path("/")
 
 
 def available_cores(root: Path = _ROOT) -> int:
-  """Returns the cores that this process may keep busy, at least 1: those that it may run on, and of them as many as the
-  quotas of its control groups pay for, a part of one left out. A container's limit is such a quota, and threads beyond
-  it would stand still for most of each period.
+  """Returns the number of cores that this process may keep busy.
 
-  Formats: `cgroups(7)`: version 2, `cpu.max`: "<microseconds or max> <period>"; version 1, `cpu.cfs_quota_us` (-1:
-  none) and `cpu.cfs_period_us`. The limits of the groups around a group hold for it as well.
+  That is its CPU affinity, or the quota of its control groups if lower, rounded down, at least 1. Threads beyond a
+  container's quota would stand still for most of each period.
+
+  Formats (`cgroups(7)`): version 2, `cpu.max`: "<microseconds or max> <period>"; version 1, `cpu.cfs_quota_us` (-1:
+  none) and `cpu.cfs_period_us`. A group is also bound by the limits of its parents.
 
   Args:
-    root: where `proc` and `sys` are.
+    root: directory of `proc` and `sys`.
   """
   try:
     allowed = len(os.sched_getaffinity(0))
@@ -30,11 +31,11 @@ def available_cores(root: Path = _ROOT) -> int:
 
 @dataclasses.dataclass(frozen=True)
 class Threads:
-  """How many threads a graph gets in each worker's process.
+  """Number of threads of a graph in each worker process.
 
   Attributes:
-    given: by the user; 0: the cores that the worker has, shared out to its processes.
-    processes: how many of them run on one machine; 0: as many as it has cores.
+    given: set by the user; 0: the worker's cores, divided among its processes.
+    processes: worker processes on one machine; 0: one per core.
   """
 
   given: int = 0
@@ -42,41 +43,41 @@ class Threads:
 
   @property
   def here(self) -> int:
-    """In the process that asks: all processes of its machine together have no more than the cores given."""
+    """This process's threads: its machine's processes share the cores."""
     if self.given:
       return self.given
     return max(1, available_cores() // self.processes) if self.processes else 1
 
 
 def _quotas(root: Path) -> Iterator[float]:
-  """Yields the limit, in cores, of each control group that this process is in, as far as it has one."""
+  """Yields the CPU limit, in cores, of each control group that has one."""
   for folder, version_2 in groups_of("cpu", root):
     if version_2:
       quota, _, period = read_text(folder / "cpu.max").partition(" ")
     else:
       quota, period = read_text(folder / "cpu.cfs_quota_us"), read_text(folder / "cpu.cfs_period_us")
-    if quota.isdecimal() and period.isdecimal():  # neither "max" nor -1, and there
+    if quota.isdecimal() and period.isdecimal():  # a limit: neither "max", -1 nor a missing file
       yield int(quota) / int(period)
 
 
 def groups_of(controller: str, root: Path) -> Iterator[tuple[Path, bool]]:
-  """Yields the folder of each group that may limit this process, and whether it is of version 2.
+  """Yields (directory, whether it is version 2) of each control group that applies.
 
   Args:
     controller: `cpu` or `memory`.
-    root: where `proc` and `sys` are.
+    root: directory of `proc` and `sys`.
   """
   for line in read_text(root / "proc/self/cgroup").splitlines():
     _, controllers, path = line.split(":", 2)
     version_2 = not controllers
     if version_2 or controller in controllers.split(","):
-      # In a container the path may be the host's, and not be there: then the root is the container's own group.
+      # In a container the path may be the host's and not exist: then the root is the container's own group.
       for group in (PurePosixPath(path), *PurePosixPath(path).parents):
         yield root / "sys/fs/cgroup" / ("" if version_2 else controller) / str(group).lstrip("/"), version_2
 
 
 def read_text(path: Path) -> str:
-  """Returns what a file says; nothing where it cannot be read."""
+  """Returns a file's text; empty if it cannot be read."""
   try:
     return path.read_text().strip()
   except OSError:
@@ -84,7 +85,7 @@ def read_text(path: Path) -> str:
 
 
 def read_number(path: Path) -> int | None:
-  """Returns the whole number that a file says; None where it says `max`, or is not there."""
+  """Returns the integer in a file; None if missing or `max`."""
   try:
     return int(read_text(path))
   except ValueError:

@@ -1,4 +1,4 @@
-"""Importing large packages in two thirds of the time, by leaving the garbage collector out of it."""
+"""Pauses garbage collection while large packages are imported."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def gc_paused() -> Iterator[None]:
-  """A block that imports Beam or TensorFlow.
+  """Imports Beam or TensorFlow in two thirds of the time.
 
-  Each makes a million objects that live as long as the process. The collector would go through all of them again and
-  again while they are made, later with each full collection, and once more when Python ends. So it rests meanwhile, and
-  does not look at them afterwards either (`gc.freeze`).
+  Each import creates a million objects that live as long as the process. The garbage collector would scan them again
+  and again while they are created, at each later full collection, and once more at exit: so it is paused here, and
+  ignores them afterwards (`gc.freeze`).
   """
   enabled = gc.isenabled()
   gc.disable()
@@ -30,5 +30,5 @@ def gc_paused() -> Iterator[None]:
 
 @functools.cache
 def _freeze_at_exit() -> None:
-  """Memory need not be searched for garbage just before the process gives all of it back."""
+  """Skips the final collection: the process is about to free its memory anyway."""
   atexit.register(gc.freeze)

@@ -1,6 +1,6 @@
-"""Local files, by the names that `transforms.io.files` has for those of any file system.
+"""Local files, with the functions that `transforms.io.files` has for any file system.
 
-Writes are atomic: a temporary name beside the final one, then a rename over it.
+Writes are atomic: to a temporary name in the same folder, which is then renamed.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ def exists(path: str) -> bool:
 
 
 def is_empty(folder: str) -> bool:
-  """Returns whether a folder holds nothing at all, or is not there."""
+  """Returns whether a folder is empty or missing."""
   return not os.path.exists(folder) or (os.path.isdir(folder) and not os.listdir(folder))
 
 
 def make_folder(folder: str) -> None:
-  """Makes a folder and its parents, unless they are there."""
+  """Creates a folder and its parents if they do not exist."""
   os.makedirs(folder, exist_ok=True)
 
 
 def find_in(folder: str, pattern: str) -> list[str]:
-  """Returns the paths of the files directly in a folder whose names fit a pattern; the folder's own name is none."""
-  found = glob.glob(os.path.join(glob.escape(folder), pattern), include_hidden=True)
-  return [path for path in found if not os.path.isdir(path)]
+  """Returns the paths of the files in a folder that match a pattern."""
+  matches = glob.glob(os.path.join(glob.escape(folder), pattern), include_hidden=True)
+  return [path for path in matches if not os.path.isdir(path)]
 
 
 def read_bytes(path: str) -> bytes:
@@ -48,8 +48,7 @@ def sha256(path: str) -> str:
 
 @contextlib.contextmanager
 def becomes(path: str) -> Iterator[str]:
-  """Yields a temporary name beside `path`; the file gets its name when the block ends well."""
-  # Only the temporary name is random; it never outlives the write.
+  """Yields a temporary path that is renamed to `path` on success."""
   temporary = f"{path}{TEMPORARY}{os.urandom(16).hex()}"
   try:
     yield temporary
@@ -74,7 +73,7 @@ def write_text(path: str, text: str) -> None:
 
 @contextlib.contextmanager
 def folder_becomes(folder: str) -> Iterator[str]:
-  """Yields the path of a folder to be made, which takes the place of `folder` when the block ends well."""
+  """Yields the path of a new folder that replaces `folder` on success."""
   temporary = f"{folder}.tmp"
   shutil.rmtree(temporary, ignore_errors=True)
   yield temporary
@@ -83,7 +82,7 @@ def folder_becomes(folder: str) -> Iterator[str]:
 
 
 def delete(paths: Iterable[str]) -> None:
-  """Deletes files and whole folders; what is not there is no error."""
+  """Deletes files and whole folders; missing ones are ignored."""
   for path in paths:
     if os.path.isdir(path) and not os.path.islink(path):
       shutil.rmtree(path)

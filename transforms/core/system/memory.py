@@ -1,4 +1,4 @@
-"""Memory: how much this process may take, how much it took, whether an error is for want of it."""
+"""Memory: available, peak, and recognising out-of-memory errors."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from beam_retrain.transforms.core.system.cpu import groups_of, read_number, read_text
 
 _ROOT = Path("/")
-_SAID = (
+_MESSAGES = (
   "bad_alloc",
   "out of memory",
   "out_of_memory",
@@ -17,18 +17,18 @@ _SAID = (
   "failed to allocate",
   "oom when allocating",
 )
-_UNLIMITED = 1 << 60  # version 1 says so by a number near 2**63
+_UNLIMITED = 1 << 60  # "no limit" is a number near 2**63 in version 1
 
 
 def available_memory(root: Path = _ROOT) -> int:
-  """Returns bytes: what the machine has left, or what the control groups around this process leave it, if that is less.
+  """Returns the available memory in bytes: the machine's, or the cgroup's if lower.
 
   Formats: `proc(5)`, `MemAvailable` in kB; `cgroups(7)`: version 2, `memory.max` and `memory.current`; version 1,
-  `memory.limit_in_bytes` and `memory.usage_in_bytes`; of what is used, the files' pages that nobody has looked at for
-  long are to be had: `inactive_file` of `memory.stat`. Where none is there, 4 GB are assumed.
+  `memory.limit_in_bytes` and `memory.usage_in_bytes`; `inactive_file` of `memory.stat` is used memory that can be
+  reclaimed. 4 GB are assumed where none of them exists.
 
   Args:
-    root: where `proc` and `sys` are.
+    root: directory of `proc` and `sys`.
   """
   left = []
   if (available := _entry(root / "proc/meminfo", "MemAvailable:")) is not None:
@@ -43,7 +43,7 @@ def available_memory(root: Path = _ROOT) -> int:
 
 
 def _entry(path: Path, name: str) -> int | None:
-  """Returns the number after a name, in a file with one name to a line; None where it is not there."""
+  """Returns the number after `name` at the start of a line, or None."""
   for line in read_text(path).splitlines():
     first, *rest = line.split()
     if first == name:
@@ -52,13 +52,16 @@ def _entry(path: Path, name: str) -> int | None:
 
 
 def peak_memory() -> int:
-  """Returns bytes: the most that this process has had in memory so far."""
+  """Returns the peak memory of this process in bytes."""
   peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
   return peak if sys.platform == "darwin" else peak << 10
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-  """Says so of Python's errors, TensorFlow's, and those of OpenVINO and Pillow, which have no class for it."""
+  """Returns whether an error means that memory ran out.
+
+  Covers Python and TensorFlow; OpenVINO and Pillow, which have no class for it, by their messages.
+  """
   if isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError":
     return True
-  return isinstance(error, (RuntimeError, OSError)) and any(words in str(error).lower() for words in _SAID)
+  return isinstance(error, (RuntimeError, OSError)) and any(words in str(error).lower() for words in _MESSAGES)

@@ -1,4 +1,4 @@
-"""Loading OpenVINO and NNCF, optional extras, without what reports home of their use."""
+"""Loads OpenVINO and NNCF, which are optional, with their telemetry disabled."""
 
 from __future__ import annotations
 
@@ -13,53 +13,54 @@ from typing import Any
 
 from beam_retrain.transforms.core.errors import first_line
 
-_REPORTER = "openvino_telemetry"
+_TELEMETRY = "openvino_telemetry"
 
 
 def load_openvino() -> Any:
-  """Returns the module `openvino`."""
-  with _without_reporter():
+  with _without_telemetry():
     return importlib.import_module("openvino")
 
 
 @functools.cache
 def openvino_fault() -> str:
-  """Returns why OpenVINO, where it is installed, cannot be imported, in a line; empty: it can."""
-  return _fault(lambda: load_openvino().Core)
+  """Returns why an installed OpenVINO cannot be imported; empty if it can."""
+  return _import_error(lambda: load_openvino().Core)
 
 
 @functools.cache
 def nncf_fault() -> str:
-  """Returns the same of NNCF."""
-  return _fault(lambda: load_nncf().quantize)
+  """Returns why an installed NNCF cannot be imported; empty if it can."""
+  return _import_error(lambda: load_nncf().quantize)
 
 
-def _fault(find: Callable[[], Any]) -> str:
-  """`find` takes something from the module: what is left of one that was removed can be imported too."""
+def _import_error(access: Callable[[], Any]) -> str:
+  """Returns the first line of the import error; empty if none.
+
+  `access` reads an attribute: remains of an uninstalled package may still be importable.
+  """
   try:
-    find()
-  except Exception as error:  # of whatever kind: a package that is broken may raise anything
+    access()
+  except Exception as error:  # a broken package may raise anything
     return first_line(error)
   return ""
 
 
 def load_nncf() -> Any:
-  """Returns the module `nncf`."""
-  os.environ["NNCF_CI"] = "1"  # its own switch: no reports
-  with _without_reporter():
+  os.environ["NNCF_CI"] = "1"  # NNCF's own switch for its telemetry
+  with _without_telemetry():
     nncf = importlib.import_module("nncf")
   nncf.set_log_level(logging.ERROR)
   return nncf
 
 
 @contextlib.contextmanager
-def _without_reporter() -> Iterator[None]:
-  """Both do without it where it is not installed: here it looks as if it were not."""
-  if _REPORTER in sys.modules:
+def _without_telemetry() -> Iterator[None]:
+  """Hides the telemetry package: both libraries work without it."""
+  if _TELEMETRY in sys.modules:
     yield
     return
-  sys.modules[_REPORTER] = None  # type: ignore[assignment]
+  sys.modules[_TELEMETRY] = None  # type: ignore[assignment]
   try:
     yield
   finally:
-    del sys.modules[_REPORTER]
+    del sys.modules[_TELEMETRY]

@@ -1,4 +1,4 @@
-"""Iterators in batches, and iterators whose work threads do ahead."""
+"""Batches of an iterator, and iterators computed ahead by threads."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ R = TypeVar("R")
 
 
 def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
-  """Yields lists of `size` items, the last one maybe shorter."""
+  """Yields lists of `size` items; the last may be shorter."""
   iterator = iter(items)
   while batch := list(itertools.islice(iterator, size)):
     yield batch
 
 
 def prefetch(items: Iterable[T], depth: int = 2) -> Iterator[T]:
-  """Yields `items` in order, made by a thread that is at most `depth` of them ahead.
+  """Yields `items` in order; a thread computes up to `depth` ahead.
 
-  An exception of `items` is raised here, after what came before it. Leaving the loop early stops the thread.
+  An exception raised by `items` is raised here, after the items before it. Leaving the loop early stops the thread.
   """
-  # Each entry is (item, None), or (None, exception) once, or (None, None) at the end.
+  # Entries: (item, None), and at the end (end, None) or (end, exception).
   ready: queue.Queue[tuple[T | None, BaseException | None]] = queue.Queue(maxsize=depth)
   stop = threading.Event()
   end = object()
@@ -46,7 +46,7 @@ def prefetch(items: Iterable[T], depth: int = 2) -> Iterator[T]:
         if stop.is_set():
           return
       put((end, None))
-    except BaseException as error:  # handed over, whatever it is
+    except BaseException as error:  # raised again in the consumer
       put((end, error))
 
   thread = threading.Thread(target=make, name="prefetch", daemon=True)
@@ -65,16 +65,16 @@ def prefetch(items: Iterable[T], depth: int = 2) -> Iterator[T]:
 
 
 def map_ahead(function: Callable[[T], R], items: Iterable[T], threads: int = 2) -> Iterator[R]:
-  """Yields `function` of each item, in order, called by threads that are at most as many items ahead as they are.
+  """Yields `function` of each item, in order, computed ahead by threads.
 
-  An exception of `items` or of `function` is raised here, after what came before it. Leaving the loop early stops the
-  threads, as soon as they are done with what they have begun.
+  They are at most `threads` items ahead. An exception of `items` or of `function` is raised here, after the results
+  before it. Leaving the loop early stops the threads once they finish their current items.
   """
   running: collections.deque[Future[R]] = collections.deque()
   with ThreadPoolExecutor(threads, "map_ahead") as pool:
     try:
-      for begun in _begin(pool, function, items):
-        running.append(begun)
+      for future in _submit(pool, function, items):
+        running.append(future)
         if len(running) > threads:
           yield running.popleft().result()
       while running:
@@ -83,8 +83,8 @@ def map_ahead(function: Callable[[T], R], items: Iterable[T], threads: int = 2) 
       pool.shutdown(cancel_futures=True)
 
 
-def _begin(pool: ThreadPoolExecutor, function: Callable[[T], R], items: Iterable[T]) -> Iterator[Future[R]]:
-  """Yields what will be `function` of each item, and an exception of `items` as one more, so that it waits its turn."""
+def _submit(pool: ThreadPoolExecutor, function: Callable[[T], R], items: Iterable[T]) -> Iterator[Future[R]]:
+  """Yields a future for each item; a failed one for an exception of `items`."""
   try:
     for item in items:
       yield pool.submit(function, item)

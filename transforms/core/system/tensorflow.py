@@ -1,4 +1,4 @@
-"""Loading TensorFlow without its start-up chatter, so that what a command prints is the command's."""
+"""Loads TensorFlow without its start-up messages."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _LEVEL = "TF_CPP_MIN_LOG_LEVEL"
 
 
 def load_tensorflow() -> None:
-  """Imports TensorFlow. A user who sets TF_CPP_MIN_LOG_LEVEL sees what TensorFlow has to say.
+  """Imports TensorFlow; silent unless the user has set TF_CPP_MIN_LOG_LEVEL.
 
-  Level 3 keeps its graph's complaints about damaged images back: those are the quarantine's to report.
+  Level 3 also hides its messages about damaged images, which the quarantine reports.
   """
   if "tensorflow" in sys.modules:
     return
@@ -32,8 +32,10 @@ def load_tensorflow() -> None:
 
 @contextlib.contextmanager
 def block_import(package: str) -> Iterator[None]:
-  """Keras, which TensorFlow imports, looks for scikit-learn for the sake of wrappers that nothing here uses: without it
-  the import takes a sixth less."""
+  """Makes a package appear not to be installed.
+
+  Used for scikit-learn, which Keras imports for wrappers that nothing here uses: TensorFlow then loads a sixth faster.
+  """
   if package in sys.modules:
     yield
     return
@@ -46,9 +48,9 @@ def block_import(package: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def native_stderr_captured() -> Iterator[None]:
-  """Some lines are written by native code before any level is read: only the file descriptor can hold them back.
+  """Captures the process's standard error; prints it if the block fails.
 
-  Where the block fails they are shown after all.
+  Works on the file descriptor: native code writes some lines before any log level applies.
   """
   sys.stderr.flush()
   kept = os.dup(2)

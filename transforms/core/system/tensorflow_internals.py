@@ -1,11 +1,11 @@
-"""Names from `tensorflow.python` (as of 2.21) that have no public counterpart: all imports are here.
+"""Private names of TensorFlow (as of 2.21) without a public counterpart.
 
 | name                                | reason                                                                        |
 |-------------------------------------|-------------------------------------------------------------------------------|
 | `convert_variables_to_constants_v2` | freezes a function; the public ones freeze sessions of TensorFlow 1           |
-| `optimize_graph`                    | runs Grappler alone; elsewhere it runs when a session is made, each time anew |
+| `optimize_graph`                    | runs Grappler alone; elsewhere it runs anew in every session                  |
 | `function_def_to_graph_def`         | unpacks a stored function without loading 90 MB of constants                  |
-| `write_fingerprint`                 | a SavedModel that is assembled from stored parts needs its fingerprint        |
+| `write_fingerprint`                 | a SavedModel assembled from stored parts needs its fingerprint                |
 
 `tests/transforms/core/system/test_tensorflow_internals.py` fails when one is gone, or when TensorFlow has a public one.
 """
