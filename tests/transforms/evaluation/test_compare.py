@@ -315,7 +315,7 @@ def test_what_is_no_baseline_or_no_manifest_is_told_before_the_job(tmp_path):
     construct(baseline=str(tmp_path / "some.csv"))
   with pytest.raises(InputError, match=r"none\.csv cannot be read as predictions .* give another --baseline"):
     construct(baseline=str(tmp_path / "none.csv"))
-  with pytest.raises(InputError, match=r"some\.csv has no column 'file_name' \(it has 'a', 'b'\)"):
+  with pytest.raises(InputError, match=r"some\.csv has no column 'file_name' \(its columns: 'a', 'b'\)"):
     construct(manifest=str(tmp_path / "some.csv"))
   with pytest.raises(InputError, match=r"none\.csv cannot be read \(.*\): give another --manifest"):
     construct(manifest=str(tmp_path / "none.csv"))

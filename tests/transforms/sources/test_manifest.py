@@ -157,7 +157,7 @@ def test_one_image_twice_is_an_error_wherever_its_rows_are_read(small_images, co
   key, label = images[7]
   rows.append((small_images / "grey/.." / key, label, TESTING))
   path = write_manifest(tmp_path / "m.csv", rows)
-  sentence = f"{path}: lines 9 and 122 are both of '{str(small_images / key).lstrip('/')}': remove one of the two"
+  sentence = f"{path}: lines 9 and 122 both name '{str(small_images / key).lstrip('/')}': remove one of them"
   source = find_source(path)
   with pytest.raises(InputError, match=sentence):
     list(source.read_all((TRAINING, TESTING), None))

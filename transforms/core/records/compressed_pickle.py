@@ -1,7 +1,7 @@
-"""Records that travel compressed: a list of a thousand files names the same folders a thousand times.
+"""Compressed pickling of records in transit.
 
-The local runner keeps in memory what crosses a shuffle. What is packed here is unpacked by Beam's own pickling only, in
-the workers of the same job; nothing of it is ever stored.
+A list of a thousand files repeats the same folders a thousand times, and the local runner keeps in memory what crosses
+a shuffle. Only workers of the same job unpickle it; nothing of it is stored.
 """
 
 from __future__ import annotations
@@ -19,13 +19,12 @@ def pack(items: Sequence[Any]) -> bytes:
 
 
 def unpack(packed: bytes) -> tuple[Any, ...]:
-  """Inverse of `pack`."""
   items: tuple[Any, ...] = pickle.loads(zlib.decompress(packed))
   return items
 
 
 def reduce_packed(record: tuple[Any, ...]) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-  """Returns what the `__reduce__` of a named tuple returns, so that it is packed whenever it is pickled."""
+  """Implements `__reduce__` of a named tuple, so that it is pickled compressed."""
   return _make, (type(record), pack(record))
 
 

@@ -1,13 +1,13 @@
-"""CSV: lines and cells of ours, safe in a spreadsheet, and tables that people bring.
+"""CSV files: cells safe in spreadsheets, and reading users' tables.
 
-Cells (OWASP, "CSV injection"): no spreadsheet takes one for a formula, and no two texts are the same cell.
+Cells (OWASP, "CSV injection"): no spreadsheet takes one for a formula, and different texts give different cells.
 
-- A `'` goes before what a spreadsheet would run, and one more before a text that looks as if that had been done.
-- A bare carriage return ends a line for some readers and not for others: it is spelled `\\r`. So that nothing else is,
+- A `'` goes before a text that a spreadsheet would run, or that would look escaped already.
+- A bare carriage return, which only some readers take for a line end, is written as `\\r`. To keep this reversible,
   backslashes right before an `r` or a bare carriage return are doubled.
 
-Tables: UTF-8, with or without a byte order mark; the first line names the columns, in any order; blank lines do not
-count. They are read a line at a time; an error names the line and the remedy.
+Tables: UTF-8, with or without a byte order mark; the first line names the columns, in any order; blank lines are
+skipped. They are read a line at a time.
 """
 
 from __future__ import annotations
@@ -25,51 +25,48 @@ _FORMULA = re.compile(r"[=+\-@\t\r]")
 _AS_IF_QUOTED = re.compile(rf"'*{_FORMULA.pattern}")
 _BARE_RETURN = re.compile(r"\r(?!\n)")
 _MISLEADING = re.compile(rf"\\+(?=r|{_BARE_RETURN.pattern})")
-_SPELLED = re.compile(r"(\\+)r")
+_ESCAPED = re.compile(r"(\\+)r")
 
 
 def escape_cell(text: str) -> str:
-  """Returns `text` as a cell: file names and labels are not trusted. Different texts are different cells."""
-  spelled = _MISLEADING.sub(lambda found: 2 * found[0], text) if "\\" in text else text
-  spelled = _BARE_RETURN.sub(r"\\r", spelled)
-  return f"'{spelled}" if _AS_IF_QUOTED.match(text) else spelled
+  """Returns `text` as a safe cell; different texts give different cells."""
+  escaped = _MISLEADING.sub(lambda match: 2 * match[0], text) if "\\" in text else text
+  escaped = _BARE_RETURN.sub(r"\\r", escaped)
+  return f"'{escaped}" if _AS_IF_QUOTED.match(text) else escaped
 
 
 def unescape_cell(cell: str) -> str:
-  """Returns the text that `escape_cell` made a cell of."""
-  # Of 2n backslashes before an r, n were there; of 2n + 1, n, and what followed was a bare carriage return.
-  text = _SPELLED.sub(lambda found: "\\" * (len(found[1]) // 2) + ("\r" if len(found[1]) % 2 else "r"), cell)
+  """Inverse of `escape_cell`."""
+  # 2n backslashes and an r stand for n and an r; 2n + 1 for n and a bare carriage return.
+  text = _ESCAPED.sub(lambda match: "\\" * (len(match[1]) // 2) + ("\r" if len(match[1]) % 2 else "r"), cell)
   return text[1:] if text.startswith("'") and _AS_IF_QUOTED.match(text) else text
 
 
 def escape_once(text: str) -> str:
-  """Returns a cell for a text that people have copied from a cell of ours, or written as it is.
-
-  What could be a cell of ours is taken for one.
-  """
+  """Escapes a cell unless it is escaped already."""
   return escape_cell(text) if _FORMULA.match(text) or _BARE_RETURN.search(text) else text
 
 
 def csv_text(rows: Iterable[Iterable[object]], end: str = "\n") -> str:
-  """Returns the lines of a CSV, each with its `end`."""
+  """Returns the lines of a CSV file."""
   text = io.StringIO()
   csv.writer(text, lineterminator=end).writerows(rows)
   return text.getvalue()
 
 
 def csv_line(cells: Iterable[object], end: str = "\n") -> str:
-  """Returns one line of a CSV, with its `end`."""
+  """Returns one line of a CSV file."""
   return csv_text([cells], end)
 
 
 class TableKind(NamedTuple):
-  """What a kind of CSV has to have, and what is said of one that has not.
+  """Required columns of a CSV file, and parts of its error messages.
 
   Attributes:
-    columns: those that must be there -> what they hold.
+    columns: name of a required column -> its content.
     first_line: what an empty file lacks.
-    other: what to do about a file that cannot be read.
-    without_rows: what to do about one that has a header alone.
+    other: remedy for a file that cannot be read.
+    without_rows: remedy for a file without rows.
   """
 
   columns: Mapping[str, str]
@@ -79,7 +76,7 @@ class TableKind(NamedTuple):
 
 
 class Row(Protocol):
-  """A line of such a file: `line` is its number, `key` the image that it is about."""
+  """A parsed row: its line number and its image's key."""
 
   @property
   def line(self) -> int: ...
@@ -94,55 +91,53 @@ AnyRow = TypeVar("AnyRow", bound=Row)
 def open_table(
   lines: Iterable[str], source: str, kind: TableKind
 ) -> tuple[list[str], Iterator[tuple[int, Sequence[str]]]]:
-  """Returns the header, and an iterator over (line number, one cell per column); reads no further than the header.
+  """Returns the header and an iterator over (line number, cells).
 
-  Args:
-    lines: the file's text, opened with `newline=""`, maybe not before the first is asked for.
-    source: its path, for the errors.
-    kind: which table it is to be.
+  Reads no further than the header. `lines` come from a file opened with `newline=""`, which may be opened when the
+  first is requested.
 
   Raises:
-    InputError: the file cannot be read, is no CSV, or not UTF-8; a column is missing; or, from the iterator, a row has
-      not as many cells as the header, or there is none.
+    InputError: unreadable, not CSV or not UTF-8; a column is missing; or, while iterating: no rows, or a row with too
+      many or too few cells.
   """
   records = _records(lines, source, kind.other)
   _, cells = next(records, (0, ()))
   if not cells:
-    raise InputError(f"{source} is empty: its first line has to be {kind.first_line}.")
+    raise InputError(f"{source} is empty: its first line must be {kind.first_line}.")
   header = [cell.strip() for cell in cells]
   for name, holds in kind.columns.items():
     if name not in header:
       shown = ", ".join(map(repr, header[:5])) + (", ..." if len(header) > 5 else "")
       raise InputError(
-        f"{source} has no column {name!r} (it has {shown}): name the column of {holds} so, and put commas between the"
-        " columns."
+        f"{source} has no column {name!r} (its columns: {shown}): give the column of {holds} this name, and separate"
+        " columns with commas."
       )
   return header, _rows(records, len(header), source, kind)
 
 
 def validate_once(header: Sequence[str], names: Iterable[str], source: str) -> None:
-  """Checks that columns are there once.
+  """Checks that no column is repeated.
 
   Raises:
-    InputError: one comes twice.
+    InputError: a column appears more than once.
   """
   for name in names:
     if header.count(name) > 1:
-      raise InputError(f"{source} has more than one column {name!r}: rename one in line 1, or remove it.")
+      raise InputError(f"{source} has more than one column {name!r}: rename or remove one in line 1.")
 
 
 def by_key(rows: Iterable[AnyRow], source: str) -> dict[str, AnyRow]:
   """Returns key -> row, in the order of the file.
 
   Raises:
-    InputError: two rows are of the same image.
+    InputError: two rows have the same key.
   """
-  found: dict[str, AnyRow] = {}
+  rows_by_key: dict[str, AnyRow] = {}
   for row in sorted(rows, key=lambda row: row.line):
-    earlier = found.setdefault(row.key, row)
+    earlier = rows_by_key.setdefault(row.key, row)
     if earlier is not row:
-      raise InputError(f"{source}: lines {earlier.line} and {row.line} are both of {row.key!r}: remove one of the two.")
-  return found
+      raise InputError(f"{source}: lines {earlier.line} and {row.line} both name {row.key!r}: remove one of them.")
+  return rows_by_key
 
 
 def _rows(
@@ -152,7 +147,7 @@ def _rows(
   for line, cells in records:
     if len(cells) != columns:
       raise InputError(
-        f"{source}: line {line} has {len(cells)} {'cell' if len(cells) == 1 else 'cells'}, but the header names"
+        f"{source}: line {line} has {len(cells)} {'cell' if len(cells) == 1 else 'cells'}, but the header has"
         f" {columns}: give every row one cell per column."
       )
     yield line, cells
@@ -171,7 +166,7 @@ def _records(lines: Iterable[str], source: str, other: str) -> Iterator[tuple[in
         yield reader.line_num, cells
   except csv.Error as error:
     raise InputError(
-      f"{source}: line {reader.line_num} is not CSV ({error}): mend it, or save the file anew."
+      f"{source}: line {reader.line_num} is not CSV ({error}): fix it, or save the file again."
     ) from error
   except OSError as error:
     raise InputError(f"{source} cannot be read ({error.strerror or error}): {other}.") from error

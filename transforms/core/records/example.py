@@ -1,8 +1,8 @@
-"""`tf.train.Example` without TensorFlow.
+"""Encodes and decodes `tf.train.Example` without TensorFlow.
 
-The messages are declared here, field by field as in TensorFlow's `tensorflow/core/example/{example,feature}.proto`, in
-a descriptor pool of our own: the same bytes on the wire, readable by tf.data, and converting images never pays for
-loading TensorFlow. A pool of our own because TensorFlow registers the same names in the default one.
+The messages are declared here as in TensorFlow's `tensorflow/core/example/{example,feature}.proto`, so that the bytes
+are the same and `convert` need not load TensorFlow. They have their own descriptor pool, since TensorFlow registers the
+same names in the default one.
 """
 
 from __future__ import annotations
@@ -56,20 +56,18 @@ _Example = _declare_messages()
 
 
 def encode_example(features: Mapping[str, Value]) -> bytes:
-  """Serialises one Example; the same features always give the same bytes.
+  """Serialises features; the same features always give the same bytes.
 
-  Args:
-    features: feature name to value: bytes or str (stored as UTF-8) becomes a bytes list of one, int an int64 list of
-      one, a float32 array of shape [D] a float list of D.
+  bytes and str (as UTF-8) become a bytes list of one, int an int64 list of one, float32 [D] a float list of D.
 
   Raises:
-    TypeError: a value is of another type.
+    TypeError: a value has another type.
   """
   return _serialize(_Example(), features)
 
 
 def replace_features(serialized: bytes, features: Mapping[str, Value]) -> bytes:
-  """Returns an Example with some features replaced; the others stay as they are, and numbers are not converted.
+  """Returns a serialised Example with some features replaced.
 
   Raises:
     TypeError: as `encode_example`.
@@ -99,21 +97,21 @@ def _serialize(example: Any, features: Mapping[str, Value]) -> bytes:
 
 
 def decode_example(serialized: bytes, names: Collection[str] | None = None) -> dict[str, Any]:
-  """Parses one Example into feature name -> list of bytes, list of int, or float32 array of shape [D].
+  """Returns feature name -> list of bytes or int, or float32 [D].
 
   Args:
     serialized: the Example.
-    names: the features to convert, as far as they are there; None: all of them.
+    names: features to convert if present; None: all.
 
   Raises:
     google.protobuf.message.DecodeError: the bytes are not an Example.
   """
-  found = _Example.FromString(serialized).features.feature
+  stored = _Example.FromString(serialized).features.feature
   features: dict[str, Any] = {}
-  for name in list(found) if names is None else names:
-    if name not in found:  # looking one up would make it
+  for name in list(stored) if names is None else names:
+    if name not in stored:  # a lookup would create it
       continue
-    feature = found[name]
+    feature = stored[name]
     kind = feature.WhichOneof("kind")
     if kind == "float_list":
       features[name] = _floats(feature.float_list)
@@ -123,8 +121,10 @@ def decode_example(serialized: bytes, names: Collection[str] | None = None) -> d
 
 
 def _packed(value: np.ndarray) -> bytes:
-  """Returns the FloatList of float32[D] as it is on the wire (field 1, its bytes' count as a varint, its bytes,
-  little-endian): six times as fast as appending each number."""
+  """Encodes a float32 [D] array as a FloatList, in wire format.
+
+  Field 1, byte count as a varint, little-endian values: six times as fast as appending each number.
+  """
   if not value.size:
     return b""
   length, rest = bytearray(), value.nbytes
@@ -135,8 +135,10 @@ def _packed(value: np.ndarray) -> bytes:
 
 
 def _floats(float_list: Any) -> np.ndarray:
-  """Returns float32[D]. On the wire a packed list ends with its values, little-endian, one after the other: looking at
-  them there is five times as fast as asking for each."""
+  """Decodes a FloatList to float32 [D].
+
+  Its wire format ends with the little-endian values: five times as fast as reading each.
+  """
   count = len(float_list.value)
   packed = float_list.SerializeToString()
   return np.frombuffer(packed, "<f4", count, len(packed) - 4 * count) if count else np.empty(0, np.float32)

@@ -1,12 +1,12 @@
-"""The manifest of an input: a CSV that lists images with their labels, and maybe their splits. No Beam.
+"""Input manifests: CSV files that list images, labels and optionally splits.
 
-| column      | what it holds                                                                                   |
-|-------------|-------------------------------------------------------------------------------------------------|
-| `file_name` | a path, local or `gs://`, `s3://`, ...; a relative one starts at the manifest's folder          |
-| `label`     | the image's class, as a folder's name would be                                                |
-| `split`     | `training`, `validation` or `testing`; may be left out, the whole column, not single cells      |
+| column      | content                                                                                |
+|-------------|----------------------------------------------------------------------------------------|
+| `file_name` | local or remote (`gs://`, `s3://`, ...) path, absolute or relative to the manifest     |
+| `label`     | the image's class, as a folder's name would be                                         |
+| `split`     | `training`, `validation` or `testing`; optional as a column, not in single rows        |
 
-As of `csv_table`; further columns are not looked at. Cells are taken as they are: nothing is unescaped.
+The format is that of `csv_format`. Other columns are ignored; cells are not unescaped.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ class ManifestRow(NamedTuple):
   """One image's row.
 
   Attributes:
-    line: where it ends in the file, 1 for the first.
-    key: the image's, see `key_of`.
+    line: the row's last line in the file, 1 for the first.
+    key: see `key_of`.
     label: its class.
-    path: where it is, see `path_of`.
-    split: `training`, `validation` or `testing`; None where the manifest has no such column.
+    path: see `path_of`.
+    split: `training`, `validation` or `testing`; None without the column.
   """
 
   line: int
@@ -49,13 +49,13 @@ class ManifestRow(NamedTuple):
 
 
 class Summary(NamedTuple):
-  """What there is to know of a manifest before its images are read.
+  """Contents of a manifest, before its images are read.
 
   Attributes:
     labels: sorted.
-    splits: those that it names; none where it has no such column.
-    images: how many rows it has.
-    schemes: of its remote paths (`gs`, `s3`, ...) -> line and path of the first.
+    splits: empty without the column.
+    images: number of rows.
+    schemes: scheme of remote paths (`gs`, `s3`, ...) -> (line, path) of the first.
   """
 
   labels: list[str]
@@ -65,14 +65,16 @@ class Summary(NamedTuple):
 
 
 def read_images(lines: Iterable[str], source: str) -> Iterator[ManifestRow]:
-  """Reads a manifest, one line at a time. That no key comes twice is for `csv_table.by_key` to see.
+  """Yields the rows of a manifest, one line at a time.
+
+  Does not check that keys are unique: see `csv_format.by_key`.
 
   Args:
     lines: the file's text, opened with `newline=""`.
-    source: its path, absolute.
+    source: its absolute path.
 
   Raises:
-    InputError: as of `open_table`; a cell holds what it must not; names the line.
+    InputError: as `open_table`; or a cell is invalid.
   """
   header, rows = open_table(lines, source, _KIND)
   validate_once(header, (FILE_NAME, LABEL, SPLIT), source)
@@ -85,19 +87,19 @@ def read_images(lines: Iterable[str], source: str) -> Iterator[ManifestRow]:
     split = None if split_at is None else cells[split_at]
     key = key_of(name, folder)
     if not key or "\0" in name:
-      raise InputError(f"{where}: {name!r} is no {FILE_NAME}: give the path of an image.")
+      raise InputError(f"{where}: {name!r} is not a valid {FILE_NAME}: give the path of an image.")
     if not label.strip() or not label.isprintable():
       raise InputError(f"{where}: {label!r} cannot be a label: give a name without control characters.")
     if split is not None and split not in _SPLITS:
       raise InputError(
-        f"{where}: {split!r} is no {SPLIT}: give {', '.join(_SPLITS[:-1])} or {_SPLITS[-1]} in every row, or leave the"
-        " column out."
+        f"{where}: {split!r} is not a valid {SPLIT}: give {', '.join(_SPLITS[:-1])} or {_SPLITS[-1]} in every row, or"
+        " remove the column."
       )
     yield ManifestRow(line, key, label, path_of(name, folder), split)
 
 
 def summarise(images: Iterable[ManifestRow]) -> Summary:
-  """Reads a whole manifest; memory holds its labels, no more."""
+  """Summarises a manifest; keeps only its labels in memory."""
   labels: set[str] = set()
   splits: set[str | None] = set()
   schemes: dict[str, tuple[int, str]] = {}
@@ -113,20 +115,20 @@ def summarise(images: Iterable[ManifestRow]) -> Summary:
 
 
 def path_of(name: str, folder: str) -> str:
-  """Returns where an image is: `name` itself where that is absolute or remote, else below the manifest's folder."""
+  """Returns an image's path; a relative one starts at the manifest's folder."""
   if "://" in name or name.startswith("/"):
     return name
   if "://" not in folder:
     return os.path.join(folder, name)
   scheme, _, rest = folder.partition("://")
-  return f"{scheme}://{posixpath.normpath(posixpath.join(rest, name))}"  # an object store follows no `..`
+  return f"{scheme}://{posixpath.normpath(posixpath.join(rest, name))}"  # object stores do not resolve `..`
 
 
 def key_of(name: str, folder: str) -> str:
-  """Returns an image's key: its path relative to the manifest's folder, `/`-separated, however it is spelled.
+  """Returns an image's key: its normalised path relative to the manifest's folder.
 
-  Of what lies elsewhere, the path without a scheme, a leading `/` and parts `..`: keys are never absolute. Empty where
-  `name` is nothing that a file could be called.
+  Of images elsewhere, the path without scheme, leading `/` and `..`: keys are never absolute. Empty if `name` is not a
+  file name.
   """
   (home, inside), (scheme, path) = _parts(folder), _parts(path_of(name, folder))
   inside = f"{inside.rstrip('/')}/"
@@ -138,6 +140,6 @@ def key_of(name: str, folder: str) -> str:
 
 
 def _parts(path: str) -> tuple[str, str]:
-  """Returns the scheme, empty for a local path, and the rest without detours."""
+  """Returns the scheme, empty for a local path, and the normalised path."""
   scheme, remote, rest = path.partition("://")
   return (scheme, posixpath.normpath(rest)) if remote else ("", posixpath.normpath(path))

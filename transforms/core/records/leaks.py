@@ -1,7 +1,7 @@
-"""Leaks: images, identical by their bytes, that are there with different labels, or in training and in testing.
+"""Leaks: identical images with different labels, or in both training and testing.
 
-Each leak makes what is measured untrue: an image with two labels is wrong under one of them, and one that was trained
-on tests nothing. Validation images count as training ones: they decide when training ends.
+Leaks make the measured accuracy wrong: an image with two labels is wrong under one of them, and an image that was
+trained on tests nothing. Validation counts as training: it decides when training ends.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ _COLUMNS = ["kind", "sha256", "file_name", "split", "label"]
 
 
 class OnLeak(enum.StrEnum):
-  """What to do about leaks: the values of `--on_leak`."""
+  """How to handle leaks: the values of `--on_leak`."""
 
   WARN = "warn"  # list and count them
-  DROP = "drop"  # leave them out, too: of different labels all copies, of training and testing those in training
-  FAIL = "fail"  # end before the trunk runs
+  DROP = "drop"  # also leave out all copies with different labels, and the training copies of testing images
+  FAIL = "fail"  # stop before the trunk runs
 
 
 class HashedImages(NamedTuple):
@@ -52,7 +52,10 @@ class HashedImages(NamedTuple):
 
 
 class Leak(NamedTuple):
-  """A copy of a leaking image, by its place in its shard; `classes`: the class indices of all copies, ascending."""
+  """A copy of a leaking image, by its position in its shard.
+
+  `classes` are the class indices of all copies, ascending.
+  """
 
   place: int
   digest: bytes
@@ -61,11 +64,9 @@ class Leak(NamedTuple):
 
 
 class ShardLeaks(NamedTuple):
-  """Leaks of one shard. Not a bare list: Beam would pickle each by itself.
+  """Leaks of one shard; as one element, Beam pickles them together.
 
-  Attributes:
-    count: images in the whole shard.
-    leaks: in any order.
+  `count` is the number of images in the shard; the leaks are in any order.
   """
 
   count: int  # type: ignore[assignment]  # hides tuple.count, which nobody calls
@@ -77,10 +78,10 @@ class LeakedImage(NamedTuple):
 
   Attributes:
     sha256: 64 hex digits.
-    key: the copy's.
+    key: of this copy, as `split` and `label`.
     split: training, validation or testing.
-    label: the copy's.
-    kinds: what is wrong, of `KINDS`.
+    label: class name.
+    kinds: its kinds of leak, of `KINDS`.
     labels: of all copies, in the order of the label list.
   """
 
@@ -97,12 +98,7 @@ class LeakedImage(NamedTuple):
     return DIFFERENT_LABELS in self.kinds or self.split != TESTING
 
   def quarantined(self, size_bytes: int, split: str) -> Quarantined:
-    """Returns the entry of a copy that is dropped.
-
-    Args:
-      size_bytes: of the image.
-      split: of its shard.
-    """
+    """Returns the quarantine entry of a dropped copy."""
     if DIFFERENT_LABELS in self.kinds:
       labels = ", ".join(map(repr, self.labels[:5])) + (", ..." if len(self.labels) > 5 else "")
       detail = f"identical images have different labels ({labels}): see the group {self.sha256[:12]} in leaks.csv"
@@ -137,11 +133,11 @@ def find_leaks(met: Iterable[HashedImages]) -> Iterator[tuple[str, ShardLeaks]]:
 
 
 def kinds_of(classes: Collection[object], splits: Collection[str]) -> tuple[str, ...]:
-  """Returns what is wrong with identical images: the kinds of leak that they are, of `KINDS`.
+  """Returns the kinds of leak, of `KINDS`, among identical images.
 
   Args:
-    classes: which ones they have, each once.
-    splits: which ones they are in, each once.
+    classes: their different classes.
+    splits: their different splits.
   """
   different_labels = (DIFFERENT_LABELS,) if len(classes) > 1 else ()
   training_and_testing = (TRAINING_AND_TESTING,) if TESTING in splits and len(splits) > 1 else ()
@@ -149,12 +145,15 @@ def kinds_of(classes: Collection[object], splits: Collection[str]) -> tuple[str,
 
 
 def count_leaks(images: Iterable[LeakedImage]) -> dict[str, dict[str, int]]:
-  """Returns kind -> {"groups": different images, "images": all their copies}; one of both kinds counts in both."""
+  """Counts leaks: kind -> {"groups": different images, "images": all copies}.
+
+  An image with both kinds counts in both.
+  """
   return _count((kind, image.sha256) for image in images for kind in image.kinds)
 
 
 def count_rows(lines: Iterable[str]) -> dict[str, dict[str, int]]:
-  """Returns what `count_leaks` does, from the lines of what `leaks_csv` wrote."""
+  """Returns the same as `count_leaks`, from lines of `leaks_csv`."""
   return _count((row[0], row[1]) for row in itertools.islice(csv.reader(lines), 1, None))
 
 
@@ -166,7 +165,7 @@ def _count(copies: Iterable[tuple[str, str]]) -> dict[str, dict[str, int]]:
 
 
 def leaks_csv(images: Iterable[LeakedImage]) -> str:
-  """Returns `kind,sha256,file_name,split,label`: a row per copy and kind, sorted: copies are neighbours."""
+  """Returns `leaks.csv`: one row per copy and kind, sorted, copies together."""
   copies = sorted((kind, entry) for entry in images for kind in entry.kinds)
   rows = (
     [kind, sha256, escape_cell(key), split, escape_cell(label)] for kind, (sha256, key, split, label, *_) in copies
@@ -175,7 +174,7 @@ def leaks_csv(images: Iterable[LeakedImage]) -> str:
 
 
 def describe(counts: Mapping[str, Mapping[str, int]]) -> dict[str, str]:
-  """Returns kind -> half a sentence with its counts, for the kinds that are there."""
+  """Returns kind -> phrase with its counts, for the kinds found."""
   words = {
     DIFFERENT_LABELS: ("has different labels", "have different labels"),
     TRAINING_AND_TESTING: ("is in training and in testing alike", "are in training and in testing alike"),
@@ -192,12 +191,12 @@ def _images(count: int) -> str:
 
 
 def warnings_of(counts: Mapping[str, Mapping[str, int]], path: str, on_leak: OnLeak) -> Sequence[str]:
-  """Returns a line for each kind of leak that is there.
+  """Returns a line for each kind of leak found.
 
   Args:
-    counts: what `count_leaks` returned.
-    path: of the CSV, as a person would type it.
-    on_leak: what was asked for.
+    counts: see `count_leaks`.
+    path: the CSV, as a user would type it.
+    on_leak: the value of `--on_leak`.
   """
   remedies = {DIFFERENT_LABELS: "leaves them out", TRAINING_AND_TESTING: "leaves them out of training"}
   done = {DIFFERENT_LABELS: "all left out", TRAINING_AND_TESTING: "left out of training"}

@@ -1,4 +1,4 @@
-"""Where bad inputs go, with a reason: one entry per input, none lost, none in the way of another."""
+"""Bad inputs, each with the reason it was left out."""
 
 from __future__ import annotations
 
@@ -7,37 +7,37 @@ import enum
 from collections.abc import Callable, Iterator, Sequence
 
 MAX_PIXELS = 50_000_000
-"""Default bound on height x width, above which an image is `TOO_LARGE`: 150 MB once decoded to RGB."""
+"""Default limit on height x width, above which an image is `TOO_LARGE`: 150 MB decoded to RGB."""
 
 
 class Reason(enum.StrEnum):
-  """Why an input is in the quarantine. The list is fixed: people count by it."""
+  """Why an input was quarantined: a fixed list, to count by."""
 
   EMPTY = "EMPTY"  # 0 bytes
   TRUNCATED = "TRUNCATED"  # starts like an image, ends too early or is damaged inside
   NOT_AN_IMAGE = "NOT_AN_IMAGE"  # neither JPEG, PNG, BMP nor GIF
-  TOO_LARGE = "TOO_LARGE"  # more pixels than allowed: a decompression bomb, or a scan that wants scaling down
+  TOO_LARGE = "TOO_LARGE"  # more pixels than allowed: a decompression bomb, or a scan to be scaled down
   UNSUPPORTED = "UNSUPPORTED"  # an image, in a variant that the exported model could not decode either
-  BAD_LABEL = "BAD_LABEL"  # label outside of the label list
+  BAD_LABEL = "BAD_LABEL"  # label not in the label list
   UNREADABLE = "UNREADABLE"  # listed, but could not be opened
-  MODEL_ERROR = "MODEL_ERROR"  # the trunk or the head refused it, or gave values that are not finite
-  CONFLICTING_LABELS = "CONFLICTING_LABELS"  # --on_leak drop: the same bytes are there with another label
-  LEAKED = "LEAKED"  # --on_leak drop: a training image whose bytes are in testing, too
+  MODEL_ERROR = "MODEL_ERROR"  # the trunk or the head failed, or gave values that are not finite
+  CONFLICTING_LABELS = "CONFLICTING_LABELS"  # --on_leak drop: identical images have different labels
+  LEAKED = "LEAKED"  # --on_leak drop: a training image is identical to a testing image
 
 
 DROPPED = frozenset({Reason.CONFLICTING_LABELS, Reason.LEAKED})
-"""Reasons of sound images that the user asked to leave out: no loss to accept, they are not in a `bad_fraction`."""
+"""Reasons for leaving out sound images at the user's request: not part of `bad_fraction`."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Quarantined:
-  """One input that was left out.
+  """An input that was left out.
 
   Attributes:
     key: the input's key.
-    size_bytes: its size as found.
-    reason: why, from the fixed list.
-    detail: one sentence for people.
+    size_bytes: its size as read.
+    reason: why it was left out.
+    detail: one sentence for the user.
     split: the split it would have been in.
   """
 
@@ -53,7 +53,7 @@ class Quarantined:
   def to_json(self) -> dict[str, object]:
     return dataclasses.asdict(self)
 
-  # As an input of a shard (see `shards.Input`): an image that was found bad before its shard was worked.
+  # Implements `shards.Input`, for images found bad while planning.
 
   def count_images(self) -> int:
     return 1

@@ -1,15 +1,15 @@
-"""The one place that names a feature, a split and a file of ours. Writers and readers both ask here.
+"""Names and types of features, splits and files, for writers and readers.
 
 | feature             | type       | in             | meaning                                                        |
 |---------------------|------------|----------------|----------------------------------------------------------------|
 | image/key           | bytes      | both           | stable name, relative to the data set: `training/5/17.jpg`     |
-| image/encoded       | bytes      | image records  | the image's own bytes                                        |
+| image/encoded       | bytes      | image records  | the image file's bytes                                         |
 | image/format        | bytes      | both           | `jpeg`, `png`, `bmp` or `gif`                                  |
-| image/height, width | int64      | both           | pixels of the image as stored                                |
+| image/height, width | int64      | both           | pixels of the image as stored                                  |
 | image/class/label   | int64      | both           | class index: position in the label list                        |
 | image/class/text    | bytes      | both           | label, UTF-8                                                   |
-| image/sha256        | bytes      | both           | SHA-256 of the image's own bytes, 64 hex digits              |
-| bottleneck          | float32[D] | bottlenecks    | what the trunk gives for the image                           |
+| image/sha256        | bytes      | both           | SHA-256 of the image file's bytes, 64 hex digits               |
+| bottleneck          | float32[D] | bottlenecks    | the trunk's output for the image                               |
 """
 
 from __future__ import annotations
@@ -48,60 +48,65 @@ IMAGE_RECORD = {
 TRAINING = "training"
 VALIDATION = "validation"
 TESTING = "testing"
-# The one split of images whose data set has none, where nobody asked for one.
-ALL = "all"
+ALL = "all"  # the only split of a data set without splits, unless some were requested
 
 INFO_FILE = "info.json"
 STATS_FILE = "stats.json"
 LABELS_FILE = "labels.txt"
 QUARANTINE_FILE = "quarantine.csv"
 LEAKS_FILE = "leaks.csv"
-REPORTS_FOLDER = ".shards"  # beside the shards' files: a report each
-REFUSED_LEAKS_FILE = "leaks.refused.csv"  # of an input that was refused, beside an earlier output that was kept
+REPORTS_FOLDER = ".shards"  # one report per shard
+REFUSED_LEAKS_FILE = "leaks.refused.csv"  # leaks of an input rejected by --on_leak fail; earlier output is kept
 COMPLETED_FILE = "COMPLETED"
 FROZEN_GRAPH_FILE = "retrained_graph.pb"
 RETRAINED_LABELS_FILE = "retrained_labels.txt"
 FINAL_TENSOR = "final_result"
-"""Operation of the frozen graph that gives the scores, unless `--final_tensor_name` names another."""
+"""Default operation of the scores in the frozen graph (`--final_tensor_name`)."""
 
 SCHEMA_FILE = "schema.pbtxt"
 RECORDS_FOLDER = "records"
 
 PREPROCESSING_VERSION = "1: decode to RGB, bilinear resize without antialiasing, 0..1"
-"""What `preprocessing` does. Part of what makes a stored bottleneck valid; changes when the numbers would."""
+"""Version of `images.decode`: changes when its numbers would, which invalidates stored bottlenecks."""
 
 _SHARD_NAME = re.compile(r"(?P<split>[a-z]+)-(?P<index>\d{5,})-of-(?P<of>\d{5,})\.(?P<suffix>[a-z]+)")
 
 
 def bottleneck_record(dimensions: int) -> dict[str, str]:
-  """Returns feature name -> type of a bottleneck record; `float32[D]` has D values, the others one."""
+  """Returns feature name -> type of a bottleneck record.
+
+  `float32[D]` has D values, the others one.
+  """
   image = {name: kind for name, kind in IMAGE_RECORD.items() if name != ENCODED}
   return {**image, BOTTLENECK: f"float32[{dimensions}]"}
 
 
 def shard_name(split: str, index: int, of: int, suffix: str = "tfrecord") -> str:
-  """Returns for example `training-00003-of-00060.tfrecord`; both numbers have as many digits, so that names sort."""
+  """Returns a shard's file name, for example `training-00003-of-00060.tfrecord`.
+
+  Zero-padded, so that names sort.
+  """
   digits = max(5, len(str(of)))
   return f"{split}-{index:0{digits}d}-of-{of:0{digits}d}.{suffix}"
 
 
 def parse_shard_name(name: str) -> tuple[str, int, int] | None:
-  """Returns (split, index, of) of a shard's file name, or None where it is not one."""
+  """Returns (split, index, of) of a shard's file name, or None."""
   match = _SHARD_NAME.fullmatch(name)
   return (match["split"], int(match["index"]), int(match["of"])) if match else None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Image:
-  """One labelled image, as it was read: not yet decoded.
+  """A labelled image as read, not decoded.
 
   Attributes:
     key: stable name relative to the data set, `/`-separated, with the file's extension.
     label: class name.
-    encoded: the image's own bytes (a JPEG, PNG, BMP or GIF file).
-    format: `jpeg`, `png`, `bmp`, `gif`, or empty where it has not been looked at yet.
-    height: pixels; 0 where it has not been looked at yet.
-    width: pixels, likewise.
+    encoded: the file's bytes (JPEG, PNG, BMP or GIF).
+    format: `jpeg`, `png`, `bmp`, `gif`; empty until probed.
+    height: pixels; 0 until probed.
+    width: pixels; 0 until probed.
   """
 
   key: str
@@ -118,7 +123,7 @@ class Image:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Bottleneck:
-  """What the trunk gave for one image: `vector` is float32[D]; the other fields as in `Image`."""
+  """The trunk's output for an image: `vector` is float32 [D]."""
 
   key: str
   label: str
@@ -131,7 +136,7 @@ class Bottleneck:
 
 
 def encode_image(image: Image, class_index: int) -> bytes:
-  """Returns the image record of `image`: a serialised Example."""
+  """Returns the image record: a serialised Example."""
   return encode_example(
     {
       KEY: image.key,
@@ -150,7 +155,7 @@ def decode_image(record: bytes) -> Image:
   """Inverse of `encode_image`.
 
   Raises:
-    KeyError: a feature is missing: not an image record.
+    KeyError: not an image record.
   """
   features = decode_example(record)
   return Image(
@@ -183,7 +188,7 @@ def decode_bottleneck(record: bytes) -> Bottleneck:
   """Inverse of `encode_bottleneck`.
 
   Raises:
-    KeyError: a feature is missing: not a bottleneck record.
+    KeyError: not a bottleneck record.
   """
   features = decode_example(record)
   return Bottleneck(
@@ -199,7 +204,7 @@ def decode_bottleneck(record: bytes) -> Bottleneck:
 
 
 class Described(NamedTuple):
-  """A bottleneck record but for its vector and its image's format; fields as in `Bottleneck`."""
+  """A bottleneck record without its vector and format."""
 
   key: str
   label: str
@@ -210,10 +215,10 @@ class Described(NamedTuple):
 
 
 def describe_bottleneck(record: bytes) -> Described:
-  """Returns what a bottleneck record is of: cheap, the vector is not converted.
+  """Reads a bottleneck record, but not its vector, which is slow.
 
   Raises:
-    KeyError: a feature is missing: not a bottleneck record.
+    KeyError: not a bottleneck record.
   """
   features = decode_example(record, (KEY, LABEL, CLASS_INDEX, HEIGHT, WIDTH, SHA256))
   return Described(
@@ -227,14 +232,14 @@ def describe_bottleneck(record: bytes) -> Described:
 
 
 def relabel_bottleneck(record: bytes, key: str, label: str, class_index: int) -> bytes:
-  """Returns the bottleneck record of the same image under another key or label: its other fields stay."""
+  """Returns a bottleneck record with another key and label."""
   return replace_features(record, {KEY: key, LABEL: label, CLASS_INDEX: class_index})
 
 
 def digest_of_record(record: bytes) -> bytes:
-  """Returns the SHA-256, 32 bytes, of the image that a record of ours is of.
+  """Returns the SHA-256, 32 bytes, of a record's image.
 
   Raises:
-    KeyError: there is none: not a record of ours.
+    KeyError: not a record of this schema.
   """
   return bytes.fromhex(decode_example(record, (SHA256,))[SHA256][0].decode())

@@ -1,4 +1,4 @@
-"""The unit of work, its inputs, and the report of a finished one."""
+"""Shards, the unit of work; their inputs; and reports of finished ones."""
 
 from __future__ import annotations
 
@@ -16,52 +16,55 @@ from beam_retrain.transforms.core.records.schema import Image, shard_name
 IMAGES_PER_SHARD = 1024
 
 BOTTLENECKS = "bottlenecks"
-"""In a report's `extra` and in `stats.json`: {"computed": n, "reused": m}, n + m records written. The trunk ran for n
-images; m have the bytes of one that it ran for, in an earlier run or in this one."""
+"""In a report's `extra` and in `stats.json`: {"computed": n, "reused": m}, n + m records written. The trunk ran over n
+images; the other m are identical to images of this or an earlier run."""
 
 
 class Input(Protocol):
-  """One or more images of a shard: what travels of them, and how a worker reads them.
+  """One or more images of a shard, counted and read by workers.
 
   Each format implements it as a `NamedTuple`, whose fields are part of the shard's digest.
   """
 
   def count_images(self) -> int | None:
-    """Returns the number of images; None if only reading them would tell."""
+    """Returns the number of images; None if unknown until read."""
     ...
 
   def names(self, split: str) -> Iterator[tuple[str, str | None]]:
-    """Yields (key, label) of each image, reading as little as possible; the label is None for a bad image."""
+    """Yields (key, label) of each image; the label is None if bad.
+
+    Reads as little as possible.
+    """
     ...
 
   def read(self, split: str) -> Iterator[Image | Quarantined]:
     """Yields one item per image, in order.
 
     Raises:
-      InputError: a file was changed since it was planned.
+      InputError: a file has changed since it was planned.
     """
     ...
 
   def read_where(self, split: str, is_wanted: Callable[[str], bool]) -> Iterator[Image | Quarantined]:
-    """Yields the images whose keys are wanted; none of an input that holds no images, such as bottlenecks."""
+    """Yields the wanted images; nothing if the input holds no images."""
     ...
 
   def pick(self, numbers: Sequence[int]) -> Iterator[Input]:
-    """Yields the inputs of some of the images: ascending numbers, 0 for the first."""
+    """Yields inputs of some images: ascending numbers, 0 for the first."""
     ...
 
 
 class StoredBottleneck(NamedTuple):
-  """An image whose bottleneck is, or will be, in a file of records.
+  """An image whose bottleneck is, or will be, in a record file.
 
   Attributes:
-    key: today's name of the image.
+    key: today's key of the image.
     label: today's label.
     size_bytes: of the image.
     sha256: 64 hex digits.
     path: the file of bottleneck records.
-    position: the byte at which the record starts; None where it has to be looked up by its sha256.
-    computed: whether the trunk was run for this very image, and not for another of the same bytes.
+    position: the record's start byte; None if it must be looked up by its sha256.
+    computed: whether the trunk ran over this very image rather than an identical one.
   """
 
   key: str
@@ -89,10 +92,10 @@ class StoredBottleneck(NamedTuple):
 
 
 class Shard(NamedTuple):
-  """The unit of work: `inputs`, in order, become the shard's file.
+  """The unit of work: its `inputs`, in order, become one file.
 
-  `same_as` is the digest of a shard with other inputs whose file has the same bytes, for example because its images'
-  bottlenecks are taken from a store here. It is then this shard's digest too; empty if there is none.
+  `same_as`, if not empty, is the digest of a shard with other inputs but the same output bytes, for example when
+  bottlenecks come from a store here. It then also identifies this shard.
   """
 
   split: str
@@ -102,17 +105,16 @@ class Shard(NamedTuple):
   same_as: str = ""
 
   def __reduce__(self) -> Any:
-    # Not a single range: its pixels, if they travel at all, hardly compress.
+    # A single range is not compressed: its pixels, if they are in it, would hardly shrink.
     return reduce_packed(self) if len(self.inputs) > 1 else (Shard, tuple(self))
 
   def name(self, suffix: str = "tfrecord") -> str:
     return shard_name(self.split, self.index, self.of, suffix)
 
   def digest(self, request: str) -> str:
-    """Returns the digest of all that decides the shard file's bytes, 64 hex digits.
+    """Returns the digest of all that determines the shard file's bytes.
 
-    Args:
-      request: digest of the command's own settings.
+    `request` is the digest of the command's settings; both have 64 hex digits.
     """
     if self.same_as:
       return self.same_as
@@ -120,12 +122,12 @@ class Shard(NamedTuple):
     return hashlib.sha256(described.encode()).hexdigest()
 
   def names(self) -> Iterator[tuple[str, str | None]]:
-    """Yields (key, label) of each image, reading as little as possible; the label is None for a bad image."""
+    """Yields (key, label) of each image; the label is None if bad."""
     for entry in self.inputs:
       yield from entry.names(self.split)
 
   def read_images(self, labels: Collection[str]) -> Iterator[Image | Quarantined]:
-    """Yields one item per image, in order; an image whose label is not in `labels` is quarantined."""
+    """Yields one item per image, in order; quarantines labels not in `labels`."""
     for entry in self.inputs:
       for image in entry.read(self.split):
         if isinstance(image, Image) and image.label not in labels:
@@ -139,8 +141,8 @@ def pick_inputs(inputs: Sequence[Input], positions: Sequence[int]) -> tuple[Inpu
   """Returns the inputs of some of a shard's images.
 
   Args:
-    inputs: those of a planned shard; one that cannot count its images is the last or only one.
-    positions: of the images, 0 for the shard's first, ascending, each once.
+    inputs: those of a planned shard; only the last may be of unknown size.
+    positions: of the images, 0 for the shard's first, ascending, unique.
   """
   picked: list[Input] = []
   start, taken = 0, 0
@@ -159,7 +161,7 @@ def pick_inputs(inputs: Sequence[Input], positions: Sequence[int]) -> tuple[Inpu
 
 
 def read_picked(entry: Input, split: str, is_wanted: Callable[[str], bool]) -> Iterator[Image | Quarantined]:
-  """Implements `Input.read_where` where names cost less to read than images."""
+  """Implements `Input.read_where` for formats whose names are cheap to read."""
   numbers = [number for number, (key, _) in enumerate(entry.names(split)) if is_wanted(key)]
   if numbers:
     for picked in entry.pick(numbers):
@@ -167,13 +169,13 @@ def read_picked(entry: Input, split: str, is_wanted: Callable[[str], bool]) -> I
 
 
 def _describe(value: Any) -> Any:
-  """Returns what stands in a digest for a field that JSON does not know."""
+  """Encodes a field for the digest that JSON cannot."""
   return hashlib.sha256(value).hexdigest() if isinstance(value, bytes) else value.to_json()
 
 
 @dataclasses.dataclass(frozen=True)
 class ShardReport:
-  """What a worker says of one finished shard. `inputs = outputs + len(quarantined)`, or the job has failed.
+  """Report of a finished shard; `inputs` is `outputs` plus quarantined images.
 
   Attributes:
     file: the shard's file name.
@@ -182,10 +184,10 @@ class ShardReport:
     outputs: records written.
     size_bytes: the file's size.
     sha256: the file's checksum, 64 hex digits.
-    digest: `Shard.digest` of what made it.
-    labels: records written per label.
+    digest: see `Shard.digest`.
+    labels: label -> records written.
     quarantined: the images left out.
-    extra: what only one kind of job has to say, JSON values.
+    extra: entries of one kind of job only, JSON values.
   """
 
   file: str

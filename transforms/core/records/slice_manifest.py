@@ -1,8 +1,7 @@
-"""The manifest: what is known of the images besides their labels (writer, device, ...), a CSV. No Beam.
+"""Slice manifests: CSV files with metadata of the images (writer, device, ...).
 
-The column `file_name` holds the images' keys, as `predictions.csv` spells them, or unescaped where that is no other
-key's spelling there. Every other column cuts the images into slices, one for each of its values. UTF-8, with or
-without a byte order mark; the first line names the columns, in any order; blank lines do not count.
+The column `file_name` holds the images' keys, as `predictions.csv` spells them, or unescaped if that is unambiguous.
+Every other column divides the images into slices, one per value. The format is that of `csv_format`.
 """
 
 from __future__ import annotations
@@ -15,9 +14,9 @@ from beam_retrain.transforms.core.records.csv_format import TableKind, escape_on
 
 FILE_NAME = "file_name"
 NOT_IN_MANIFEST = ""
-"""The value, in every column, of an image that the manifest does not have."""
+"""Value, in every column, of an image that is not in the manifest."""
 EMPTY_CELL = "(empty)"
-"""The value of an image whose cell is empty."""
+"""Value of an empty cell."""
 
 _KIND = TableKind(
   columns={FILE_NAME: "the images' keys"},
@@ -31,8 +30,8 @@ class ManifestRow(NamedTuple):
   """One image's row.
 
   Attributes:
-    line: where it ends in the file, 1 for the first.
-    key: the image's key, escaped as CSV cells of ours are.
+    line: the row's last line in the file, 1 for the first.
+    key: the image's key, escaped as in our CSV files.
     values: one per column of `read_columns`.
   """
 
@@ -42,14 +41,12 @@ class ManifestRow(NamedTuple):
 
 
 def read_columns(lines: Iterable[str], source: str) -> tuple[str, ...]:
-  """Returns the columns to slice by, in the file's order; reads no further than the header.
+  """Returns the columns to slice by, in the file's order.
 
-  Args:
-    lines: the file's text, opened with `newline=""`, maybe not before the first is asked for.
-    source: its path, for the errors.
+  Reads no further than the header. `lines` come from a file opened with `newline=""`, `source` is its path.
 
   Raises:
-    InputError: the file cannot be read; the header has no `file_name`, nothing else, or a column without a name or
+    InputError: the file cannot be read; or its header lacks `file_name` or other columns, or has one without a name or
       twice.
   """
   header, _ = _open(lines, source)
@@ -57,13 +54,12 @@ def read_columns(lines: Iterable[str], source: str) -> tuple[str, ...]:
 
 
 def read_manifest(lines: Iterable[str], source: str) -> Iterator[ManifestRow]:
-  """Reads a whole manifest, one line at a time. That no image comes twice is for `by_key` to see.
+  """Yields the rows of a manifest, one line at a time.
 
-  Args: as of `read_columns`.
+  Does not check that keys are unique: see `csv_format.by_key`.
 
   Raises:
-    InputError: as `read_columns`; no row follows; a row has not as many cells as the header; the file is no CSV, or not
-      UTF-8.
+    InputError: as `read_columns` and `open_table`.
   """
   header, rows = _open(lines, source)
   at = header.index(FILE_NAME)
@@ -75,7 +71,7 @@ def read_manifest(lines: Iterable[str], source: str) -> Iterator[ManifestRow]:
 def _open(lines: Iterable[str], source: str) -> tuple[list[str], Iterator[tuple[int, Sequence[str]]]]:
   header, rows = open_table(lines, source, _KIND)
   if "" in header:
-    raise InputError(f"{source}: column {header.index('') + 1} has no name: name it in line 1, or remove it.")
+    raise InputError(f"{source}: column {header.index('') + 1} has no name: add one in line 1, or remove the column.")
   validate_once(header, header, source)
   if len(header) == 1:
     raise InputError(f"{source} has no column besides {FILE_NAME!r}: add one to slice by, or leave --manifest out.")

@@ -1,9 +1,9 @@
-"""Assigns images to splits by a salted hash of their keys: adding images moves none.
+"""Assigns images to splits by a salted hash of their keys.
 
-As in `retrain.py`, a name is hashed only up to `_nohash_`, which keeps near-duplicates (`a_nohash_1.jpg`,
-`a_nohash_2.jpg`) together, and percentages are of all images. Unlike there, the key is relative to the data set, so
-that `./imgs` and `imgs/` split alike, and the extension does not count, so that converting JPG to PNG moves nothing.
-`retrain.py`'s own rule is available for data that it has split (`SplitPercentages.legacy_root`).
+So adding images moves none. As in `retrain.py`, a name is hashed only up to `_nohash_`, which keeps near-duplicates
+(`a_nohash_1.jpg`, `a_nohash_2.jpg`) together, and percentages are of all images. Unlike there, the key is relative to
+the data set (`./imgs` and `imgs/` split alike) and the extension is ignored (converting JPG to PNG moves nothing).
+`SplitPercentages.legacy_root` selects `retrain.py`'s own rule.
 """
 
 from __future__ import annotations
@@ -32,22 +32,22 @@ def stable_hash(key: str, salt: bytes) -> int:
 
 
 def with_validation(splits: Collection[str]) -> frozenset[str]:
-  """Adds validation to the splits if training is among them."""
+  """Adds validation to splits that include training."""
   return frozenset({*splits, VALIDATION}) if TRAINING in splits else frozenset(splits)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class SplitPercentages:
-  """Percentages of the images for testing and validation; the rest is for training.
+  """Percentages for testing and validation; the rest is for training.
 
   Attributes:
     testing: percent, 0..100.
-    validation: likewise.
-    legacy_root: None for this project's rule. Else the data set's folder as typed for `retrain.py`'s `--image_dir` (a
-      relative path stays one): images are split as `retrain.py` did.
+    validation: percent, 0..100.
+    legacy_root: None: this project's rule; else the data set's folder as typed for `retrain.py`'s `--image_dir`
+      (possibly relative): `retrain.py`'s rule.
 
   Raises:
-    ValueError: a percentage is below 0, or nothing is left to train on.
+    ValueError: a percentage is negative, or nothing is left to train on.
   """
 
   testing: float = 10.0
@@ -63,14 +63,14 @@ class SplitPercentages:
 
   @classmethod
   def from_settings(cls, settings: Mapping[str, Any]) -> SplitPercentages:
-    """Reads what `to_settings` wrote into the `settings` of an `info.json`, of whatever version.
+    """Reads the `settings` of an `info.json`, of any version.
 
     Raises:
-      ValueError: as above; or the split hash is one that this version does not know.
+      ValueError: as above; or the split hash is unknown.
     """
     split_hash = settings.get("split_hash", STABLE)
     if split_hash not in SPLIT_HASHES:
-      raise ValueError(f"the split hash {split_hash!r} is none of {', '.join(SPLIT_HASHES)}")
+      raise ValueError(f"the split hash {split_hash!r} is not one of {', '.join(SPLIT_HASHES)}")
     return cls(
       testing=float(settings["testing_percentage"]),
       validation=float(settings.get("validation_percentage", 0.0)),
@@ -78,7 +78,7 @@ class SplitPercentages:
     )
 
   def to_settings(self) -> dict[str, Any]:
-    """Returns JSON values; of this project's own rule, only the percentages."""
+    """Inverse of `from_settings`."""
     percentages = {"testing_percentage": self.testing, "validation_percentage": self.validation}
     if self.legacy_root is None:
       return percentages
@@ -89,8 +89,8 @@ class SplitPercentages:
 
     Args:
       key: the image's key.
-      given: the split that the data set itself names (a folder `training/` or `testing/`), or None. Testing and
-        validation stay; an image given as training can still be drawn for validation.
+      given: the split in the data set (a folder `training/` or `testing/`), or None. Testing and validation are kept;
+        training images may still be drawn for validation.
     """
     if given in (TESTING, VALIDATION):
       return given
@@ -101,13 +101,15 @@ class SplitPercentages:
     percent = stable_hash(name, _SALT) % _BUCKETS * 100 / _BUCKETS
     if given is None and percent < self.testing:
       return TESTING
-    # Not from 0 on: a data set has the same validation images with and without testing images of its own.
+    # Starting at `testing`: the validation images are then the same with and without `given` splits.
     return VALIDATION if self.testing <= percent < self.testing + self.validation else TRAINING
 
   def _legacy_split(self, path: str) -> str:
-    """`create_image_lists` of TensorFlow Hub's `examples/image_retraining/retrain.py`: SHA-1 of the path up to the
-    first `_nohash_`, as a number, modulo 2**27, in percent of 2**27 - 1; validation comes first."""
-    grouped = re.sub("_nohash_.*$", "", path)  # a name with a line break in it is not cut, as there
+    """Implements `create_image_lists` of TensorFlow Hub's `examples/image_retraining/retrain.py`.
+
+    SHA-1 of the path up to the first `_nohash_`, modulo 2**27, in percent of 2**27 - 1; validation comes first.
+    """
+    grouped = re.sub("_nohash_.*$", "", path)  # as in retrain.py, does not cut names with a line break
     number = int.from_bytes(hashlib.sha1(grouped.encode(), usedforsecurity=False).digest(), "big")
     percent = number % _LEGACY_BUCKETS * (100.0 / (_LEGACY_BUCKETS - 1))
     if percent < self.validation:

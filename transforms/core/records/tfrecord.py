@@ -1,8 +1,8 @@
-"""TFRecord framing over any binary file object.
+"""Reads and writes TFRecord framing, over any binary file object.
 
 Format (TensorFlow, `tensorflow/core/lib/io/record_writer.h`), little-endian: uint64 length, uint32 masked CRC-32C of
-the length, the payload, uint32 masked CRC-32C of the payload. The CRC is masked so that a CRC of data that holds CRCs
-stays sound: rotated right by 15 bits, plus 0xa282ead8.
+the length, the payload, uint32 masked CRC-32C of the payload. Masking (rotated right by 15 bits, plus 0xa282ead8) keeps
+the CRC sound for data that contains CRCs.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from beam_retrain.transforms.core.errors import InputError
 _HEADER = struct.Struct("<QI")
 _FOOTER = struct.Struct("<I")
 FRAME_BYTES = _HEADER.size + _FOOTER.size
-"""How much longer a record is than its payload."""
+"""Overhead of a record over its payload."""
 _REMEDY = ": write it again."
 
 
 class DamagedError(InputError):
-  """A file of records cannot be read from some byte on."""
+  """A file of records is damaged, or ends too early."""
 
   @property
   def cause(self) -> str:
-    """The sentence without its remedy, for whoever can do without the file."""
+    """The message without the remedy, for callers that do without the file."""
     return str(self).removesuffix(_REMEDY)
 
 
@@ -39,7 +39,7 @@ def masked_crc32c(data: bytes) -> int:
 
 
 def frame(payload: bytes) -> bytes:
-  """Returns `payload` as one TFRecord: 16 bytes longer."""
+  """Returns `payload` as one TFRecord, 16 bytes longer."""
   length = struct.pack("<Q", len(payload))
   return b"".join((length, _FOOTER.pack(masked_crc32c(length)), payload, _FOOTER.pack(masked_crc32c(payload))))
 
@@ -49,17 +49,17 @@ def read_records(file: BinaryIO, name: str) -> Iterator[bytes]:
 
   Args:
     file: opened for reading bytes, at its start.
-    name: what to call the file in an error.
+    name: the file's name in errors.
 
   Raises:
-    DamagedError: the file ends inside a record, or a checksum does not fit; names the file and the byte.
+    DamagedError: the file ends inside a record, or a checksum does not match.
   """
   for _, payload in locate_records(file, name):
     yield payload
 
 
 def locate_records(file: BinaryIO, name: str) -> Iterator[tuple[int, bytes]]:
-  """Yields (byte at which the record starts, payload) for each record; otherwise as `read_records`."""
+  """Yields (start byte, payload) of each record; otherwise like `read_records`."""
   position = 0
   while (payload := _read_one(file, name, position)) is not None:
     yield position, payload
@@ -67,15 +67,10 @@ def locate_records(file: BinaryIO, name: str) -> Iterator[tuple[int, bytes]]:
 
 
 def read_record_at(file: BinaryIO, position: int, name: str) -> bytes:
-  """Returns the payload of the record that starts at a byte of a TFRecord file.
-
-  Args:
-    file: opened for reading bytes; can seek.
-    position: what `locate_records` said.
-    name: what to call the file in an error.
+  """Returns the payload of the record at a byte from `locate_records`.
 
   Raises:
-    DamagedError: as `read_records`; also where the file ends at or before `position`.
+    DamagedError: as `read_records`; or the file ends at or before `position`.
   """
   file.seek(position)
   payload = _read_one(file, name, position)
@@ -85,9 +80,9 @@ def read_record_at(file: BinaryIO, position: int, name: str) -> bytes:
 
 
 def pick_records(file: BinaryIO, positions: Collection[int], name: str) -> Iterator[bytes]:
-  """Yields the payloads of some records, by their numbers, 0 for the first, in the order of the file.
+  """Yields the payloads of records by their numbers, 0 for the first.
 
-  The records between are passed over; of them, only the lengths are read.
+  In the order of the file; of the records between, only the lengths are read.
 
   Raises:
     DamagedError: as `read_records`.
@@ -105,12 +100,12 @@ def pick_records(file: BinaryIO, positions: Collection[int], name: str) -> Itera
       if length is not None:
         file.seek(length + _FOOTER.size, os.SEEK_CUR)
     if length is None:
-      raise InputError(f"{name} ends after {number} records, it had more when the job began.")
+      raise InputError(f"{name} has only {number} records, fewer than when the job began: run the command again.")
     start += FRAME_BYTES + length
 
 
 def _read_one(file: BinaryIO, name: str, position: int) -> bytes | None:
-  """Returns the payload of the record at the file's current byte, which is `position`; None at the end of the file."""
+  """Returns the payload at `position`, the current byte; None at the end."""
   length = _read_length(file, name, position)
   if length is None:
     return None

@@ -50,7 +50,7 @@ class Threads:
 
 
 def _quotas(root: Path) -> Iterator[float]:
-  """Yields the CPU limit, in cores, of each control group that has one."""
+  """Yields the CPU limit, in cores, of each limited control group."""
   for folder, version_2 in groups_of("cpu", root):
     if version_2:
       quota, _, period = read_text(folder / "cpu.max").partition(" ")
@@ -61,7 +61,7 @@ def _quotas(root: Path) -> Iterator[float]:
 
 
 def groups_of(controller: str, root: Path) -> Iterator[tuple[Path, bool]]:
-  """Yields (directory, whether it is version 2) of each control group that applies.
+  """Yields (directory, is version 2) of each control group above this process.
 
   Args:
     controller: `cpu` or `memory`.

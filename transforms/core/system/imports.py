@@ -30,5 +30,5 @@ def gc_paused() -> Iterator[None]:
 
 @functools.cache
 def _freeze_at_exit() -> None:
-  """Skips the final collection: the process is about to free its memory anyway."""
+  """Skips the final collection, just before all memory is freed anyway."""
   atexit.register(gc.freeze)

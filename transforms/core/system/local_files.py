@@ -30,7 +30,7 @@ def make_folder(folder: str) -> None:
 
 
 def find_in(folder: str, pattern: str) -> list[str]:
-  """Returns the paths of the files in a folder that match a pattern."""
+  """Returns the files (not folders) in a folder that match a pattern."""
   matches = glob.glob(os.path.join(glob.escape(folder), pattern), include_hidden=True)
   return [path for path in matches if not os.path.isdir(path)]
 

@@ -21,7 +21,7 @@ _UNLIMITED = 1 << 60  # "no limit" is a number near 2**63 in version 1
 
 
 def available_memory(root: Path = _ROOT) -> int:
-  """Returns the available memory in bytes: the machine's, or the cgroup's if lower.
+  """Returns the available memory in bytes, within any cgroup limit.
 
   Formats: `proc(5)`, `MemAvailable` in kB; `cgroups(7)`: version 2, `memory.max` and `memory.current`; version 1,
   `memory.limit_in_bytes` and `memory.usage_in_bytes`; `inactive_file` of `memory.stat` is used memory that can be
@@ -43,7 +43,6 @@ def available_memory(root: Path = _ROOT) -> int:
 
 
 def _entry(path: Path, name: str) -> int | None:
-  """Returns the number after `name` at the start of a line, or None."""
   for line in read_text(path).splitlines():
     first, *rest = line.split()
     if first == name:

@@ -80,34 +80,34 @@ def test_a_summary_is_what_the_driver_keeps():
 @pytest.mark.parametrize(
   ("text", "sentence"),
   [
-    ("", "/data/set/m.csv is empty: its first line has to be file_name,label or file_name,label,split."),
+    ("", "/data/set/m.csv is empty: its first line must be file_name,label or file_name,label,split."),
     (
       "file_name,class\na,b\n",
-      r"no column 'label' \(it has 'file_name', 'class'\): name the column of their labels so",
+      r"no column 'label' \(its columns: 'file_name', 'class'\): give the column of their labels this name",
     ),
-    ("path,label\na,b\n", "no column 'file_name' .*: name the column of the images' paths so"),
+    ("path,label\na,b\n", "no column 'file_name' .*: give the column of the images' paths this name"),
     ("file_name,label,label\na,b,c\n", "more than one column 'label': rename one"),
     ("file_name,label,split,split\na,b,c,d\n", "more than one column 'split': rename one"),
     ("file_name,label\n", "has a header but no rows: add a row per image."),
-    ("file_name,label\na,b\nc\n", "line 3 has 1 cell, but the header names 2"),
-    ("file_name,label\n,b\n", "line 2: '' is no file_name: give the path of an image."),
-    ("file_name,label\na,b\n..,b\n", r"line 3: '\.\.' is no file_name"),
-    ("file_name,label\n/,b\n", "line 2: '/' is no file_name"),
-    ("file_name,label\na/b/../..,b\n", r"line 2: 'a/b/\.\./\.\.' is no file_name"),
-    ("file_name,label\nfolder/,b\n", "line 2: 'folder/' is no file_name"),
-    ("file_name,label\na\0b,b\n", r"line 2: 'a\\x00b' is no file_name"),
+    ("file_name,label\na,b\nc\n", "line 3 has 1 cell, but the header has 2"),
+    ("file_name,label\n,b\n", "line 2: '' is not a valid file_name: give the path of an image."),
+    ("file_name,label\na,b\n..,b\n", r"line 3: '\.\.' is not a valid file_name"),
+    ("file_name,label\n/,b\n", "line 2: '/' is not a valid file_name"),
+    ("file_name,label\na/b/../..,b\n", r"line 2: 'a/b/\.\./\.\.' is not a valid file_name"),
+    ("file_name,label\nfolder/,b\n", "line 2: 'folder/' is not a valid file_name"),
+    ("file_name,label\na\0b,b\n", r"line 2: 'a\\x00b' is not a valid file_name"),
     ("file_name,label\na,\n", "line 2: '' cannot be a label"),
     ("file_name,label\na, \n", "line 2: ' ' cannot be a label"),
     ('file_name,label\na,"b\nc"\n', r"line 3: 'b\\nc' cannot be a label: give a name without control characters."),
     ("file_name,label\na,b\u2028\n", "line 2: .* cannot be a label"),
     (
       "file_name,label,split\na,b,test\n",
-      "line 2: 'test' is no split: give training, validation or testing in every row, or leave the column out.",
+      "line 2: 'test' is not a valid split: give training, validation or testing in every row, or remove the column.",
     ),
-    ("file_name,label,split\na,b,testing\nc,d,\n", "line 3: '' is no split"),
-    ("file_name,label,split\na,b,Training\n", "line 2: 'Training' is no split"),
-    ("file_name,label, split\na,b, testing\n", "line 2: ' testing' is no split"),
-    ('file_name,label\na,"b\n', r"line 2 is not CSV \(unexpected end of data\): mend it"),
+    ("file_name,label,split\na,b,testing\nc,d,\n", "line 3: '' is not a valid split"),
+    ("file_name,label,split\na,b,Training\n", "line 2: 'Training' is not a valid split"),
+    ("file_name,label, split\na,b, testing\n", "line 2: ' testing' is not a valid split"),
+    ('file_name,label\na,"b\n', r"line 2 is not CSV \(unexpected end of data\): fix it"),
   ],
 )
 def test_what_is_wrong_is_told_with_the_line_and_the_remedy(text, sentence):
@@ -119,5 +119,5 @@ def test_what_is_wrong_is_told_with_the_line_and_the_remedy(text, sentence):
 def test_two_spellings_of_one_image_are_told():
   rows = _read("file_name,label\na/=1,x\nb,x\n./a/=1,y\n")
   assert list(by_key(rows[:2], _SOURCE)) == ["a/=1", "b"]
-  with pytest.raises(InputError, match="lines 2 and 4 are both of 'a/=1': remove one of the two"):
+  with pytest.raises(InputError, match="lines 2 and 4 both name 'a/=1': remove one of them"):
     by_key(reversed(rows), _SOURCE)

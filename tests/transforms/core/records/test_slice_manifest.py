@@ -57,19 +57,19 @@ def _explode():
 @pytest.mark.parametrize(
   ("text", "sentence"),
   [
-    ("", "m.csv is empty: its first line has to be 'file_name' and the columns to slice by."),
+    ("", "m.csv is empty: its first line must be 'file_name' and the columns to slice by."),
     ("\n\n", "m.csv is empty"),
-    ("name,writer\na,b\n", r"m.csv has no column 'file_name' \(it has 'name', 'writer'\): name the column"),
-    ("file_name;writer\na;b\n", r"no column 'file_name' \(it has 'file_name;writer'\): .* put commas between"),
-    ("a,b,c,d,e,f\n", r"\(it has 'a', 'b', 'c', 'd', 'e', \.\.\.\)"),
-    ("file_name,w,\na,b,c\n", "m.csv: column 3 has no name: name it in line 1, or remove it."),
-    ("file_name,w,w\na,b,c\n", "m.csv has more than one column 'w': rename one in line 1, or remove it."),
+    ("name,writer\na,b\n", r"m.csv has no column 'file_name' \(its columns: 'name', 'writer'\): give the column of"),
+    ("file_name;writer\na;b\n", r"no column 'file_name' \(its columns: 'file_name;writer'\): .* separate columns with commas"),
+    ("a,b,c,d,e,f\n", r"\(its columns: 'a', 'b', 'c', 'd', 'e', \.\.\.\)"),
+    ("file_name,w,\na,b,c\n", "m.csv: column 3 has no name: add one in line 1, or remove the column."),
+    ("file_name,w,w\na,b,c\n", "m.csv has more than one column 'w': rename or remove one in line 1."),
     ("file_name,file_name\na,b\n", "more than one column 'file_name'"),
     ("file_name\na\n", "m.csv has no column besides 'file_name': add one to slice by, or leave --manifest out."),
     ("file_name,w\n\n", "m.csv has a header but no rows: add a row per image, or leave --manifest out."),
-    ("file_name,w\na,b\nc\n", "m.csv: line 3 has 1 cell, but the header names 2: give every row one cell per column."),
-    ("file_name,w\na,b,c\n", "m.csv: line 2 has 3 cells, but the header names 2"),
-    ('file_name,w\na,"b\nc,d\n', r"m.csv: line 3 is not CSV \(unexpected end of data\): mend it"),
+    ("file_name,w\na,b\nc\n", "m.csv: line 3 has 1 cell, but the header has 2: give every row one cell per column."),
+    ("file_name,w\na,b,c\n", "m.csv: line 2 has 3 cells, but the header has 2"),
+    ('file_name,w\na,"b\nc,d\n', r"m.csv: line 3 is not CSV \(unexpected end of data\): fix it"),
     ('file_name,w\n"a"b,c\n', "m.csv: line 2 is not CSV"),
   ],
 )
@@ -106,5 +106,5 @@ def test_a_file_that_cannot_be_opened_is_named_once(tmp_path, name, cause):
 def test_an_image_comes_once():
   rows = _read("file_name,w\n=a,1\nb,2\nc,3\n'=a,4\n")
   assert list(by_key(rows[:3], "m.csv")) == ["'=a", "b", "c"]
-  with pytest.raises(InputError, match=r"m.csv: lines 2 and 5 are both of \"'=a\": remove one of the two."):
+  with pytest.raises(InputError, match=r"m.csv: lines 2 and 5 both name \"'=a\": remove one of them."):
     by_key(reversed(rows), "m.csv")

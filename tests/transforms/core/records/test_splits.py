@@ -210,5 +210,5 @@ def test_settings_of_earlier_versions_mean_our_own_hash():
 
 
 def test_a_split_hash_of_a_later_version_is_refused():
-  with pytest.raises(ValueError, match="'blake' is none of stable, legacy"):
+  with pytest.raises(ValueError, match="'blake' is not one of stable, legacy"):
     SplitPercentages.from_settings({"testing_percentage": 15, "split_hash": "blake"})
