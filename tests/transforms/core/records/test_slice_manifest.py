@@ -60,7 +60,10 @@ def _explode():
     ("", "m.csv is empty: its first line must be 'file_name' and the columns to slice by."),
     ("\n\n", "m.csv is empty"),
     ("name,writer\na,b\n", r"m.csv has no column 'file_name' \(its columns: 'name', 'writer'\): give the column of"),
-    ("file_name;writer\na;b\n", r"no column 'file_name' \(its columns: 'file_name;writer'\): .* separate columns with commas"),
+    (
+      "file_name;writer\na;b\n",
+      r"no column 'file_name' \(its columns: 'file_name;writer'\): .* separate columns with commas",
+    ),
     ("a,b,c,d,e,f\n", r"\(its columns: 'a', 'b', 'c', 'd', 'e', \.\.\.\)"),
     ("file_name,w,\na,b,c\n", "m.csv: column 3 has no name: add one in line 1, or remove the column."),
     ("file_name,w,w\na,b,c\n", "m.csv has more than one column 'w': rename or remove one in line 1."),
