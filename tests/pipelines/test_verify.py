@@ -251,7 +251,7 @@ def test_what_cannot_be_verified(flags, words, lite_model, made, capsys):
   [
     ("head.npz", b"", "head.npz is damaged"),
     ("head.npz", None, "head.npz is not there"),
-    ("retrained_graph.pb", b"\xff\xff", "is no frozen graph"),
+    ("retrained_graph.pb", b"\xff\xff", "is not a frozen graph"),
     ("retrained_graph.pb", b"", "cannot be run from Placeholder to final_result"),
     ("retrained_graph.pb", None, "retrained_graph.pb is not there"),
   ],

@@ -108,7 +108,7 @@ _WHOLE = "file_name,actual_digit,predicted_digit,confidence,sha256\n" + "a.jpg,7
   [
     (_WHOLE, None),
     (_WHOLE[:-21], r"is damaged, its predictions\.csv is not the one that was written: give "),
-    (_WHOLE[:-5], r"predictions\.csv: line 4 has 4 cells of 5: the file is damaged"),
+    (_WHOLE[:-5], r"predictions\.csv: line 4 has 4 cells instead of 5: the file is damaged"),
     ("", r"predictions\.csv has no column 'file_name'"),
     ("\udcff" + _WHOLE, r"is damaged, its predictions\.csv is not the one"),
   ],

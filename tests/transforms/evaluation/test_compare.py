@@ -266,16 +266,16 @@ def test_a_baseline_of_other_images_is_told(tmp_path):
   others = [row._replace(key=f"other/{row.key}") for row in _rows(5, "5")]
   baseline = _write_predictions(tmp_path / "baseline.csv", others)
   assert _sentence(tmp_path, _rows(7, "5"), baseline=baseline, baseline_name=NIGHT) == (
-    "the baseline 2026-11-23 is of other images: it has none of tonight's 7 (but 5 others); give --baseline NIGHT or"
-    " --baseline none, or another --input."
+    "the baseline 2026-11-23 has none of tonight's 7 images (it has 5 others): give --baseline NIGHT, --baseline none,"
+    " or another --input."
   )
 
 
 def test_a_row_of_the_manifest_without_an_image_is_told(tmp_path):
   (tmp_path / "m.csv").write_text("file_name,w\n000.jpg,1\nno.jpg,1\n" + "".join(f"n{n}.jpg,1\n" for n in range(9)))
   assert _sentence(tmp_path, _rows(7, "5"), manifest=str(tmp_path / "m.csv")) == (
-    f"{tmp_path}/m.csv: 10 rows have no image among those evaluated, the first is 'no.jpg' in line 3: remove such rows,"
-    " or evaluate with another --input or --split."
+    f"{tmp_path}/m.csv: 10 rows have no evaluated image; the first is 'no.jpg' in line 3: remove such rows,"
+    " or give another --input or --split."
   )
 
 
@@ -291,7 +291,7 @@ def test_damage_further_down_a_manifest_is_told(tmp_path, rows):
   [
     (lambda text: text.replace("91.0000", "much"), "'much' of '002.jpg' is no confidence, the file is damaged"),
     (lambda text: text.replace("91.0000", "nan"), "'nan' of '002.jpg' is no confidence"),
-    (lambda text: text[: text.rindex(",")], "line 4 has 12 cells of 13"),
+    (lambda text: text[: text.rindex(",")], "line 4 has 12 cells instead of 13"),
     (lambda text: text.replace("90.0000", "\udcff"), "cannot be read as predictions ('utf-8' codec can't decode"),
     (lambda text: text.replace("90.0000", "9" * 200_000), "cannot be read as predictions (field larger than"),
   ],

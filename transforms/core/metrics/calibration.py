@@ -1,8 +1,8 @@
-"""Calibration: compares confidence with accuracy, over ten bins.
+"""Compares confidence with accuracy in ten bins.
 
-The expected calibration error is the mean of |accuracy - mean confidence| over ten bins of equal width, weighted by
-their images: M. P. Naeini, G. F. Cooper, M. Hauskrecht, "Obtaining well calibrated probabilities using Bayesian
-binning", AAAI 2015.
+Expected calibration error: the mean of |accuracy - mean confidence| over bins of equal width, weighted by their
+images. M. P. Naeini, G. F. Cooper, M. Hauskrecht, "Obtaining well calibrated probabilities using Bayesian binning",
+AAAI 2015.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from collections import Counter
 from beam_retrain.transforms.core.metrics.figures import Calibration, CalibrationBin
 from beam_retrain.transforms.core.metrics.statistics import wilson_interval
 
-UNIT = 10**9  # sums of real numbers are kept in billionths: merging in any order gives the same bits
+UNIT = 10**9  # sums are integers, in billionths, so that merging in any order gives the same bits
 BINS = 10
-_IMAGES = "pictures"  # in the reports of shards, also those of a killed run of version 0.4
+_IMAGES = "pictures"  # the key in shard reports of version 0.4, which a resumed run reads
 
 
 def add(bins: Counter[tuple[str, int]], confidence: int, right: bool) -> None:
-  """Counts one more image.
+  """Counts one image.
 
   Args:
-    bins: (what is counted, bin 0..9) -> count, changed in place.
-    confidence: of the predicted label, in billionths, 0..10**9.
-    right: whether it is the actual one.
+    bins: (counter name, bin 0..9) -> count; changed in place.
+    confidence: score of the predicted label, in billionths, 0..10**9.
+    right: whether the prediction is correct.
   """
   place = min(confidence * BINS // UNIT, BINS - 1)
   bins[_IMAGES, place] += 1
@@ -33,7 +33,7 @@ def add(bins: Counter[tuple[str, int]], confidence: int, right: bool) -> None:
 
 
 def extract(bins: Counter[tuple[str, int]]) -> Calibration:
-  """Returns the bins and the expected calibration error, None without images."""
+  """Returns the bins and the expected calibration error (None without images)."""
   rows = tuple(_bin(bins, place) for place in range(BINS))
   gaps = [
     row.images * abs(row.accuracy - row.mean_confidence)

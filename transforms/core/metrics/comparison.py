@@ -1,11 +1,10 @@
-"""Compares two nights image by image, and tests whether chance explains the changes.
+"""Compares two nights image by image.
 
-A *bucket* is any set of keys with all that is known of each. `compare` counts one; `merge` adds up buckets, in whole
-numbers and so in any order; `extract` turns the sum into figures, those of slices are in `slices`. All in one bucket
-gives the same without Beam.
+A *bucket* holds any set of keys with everything known of each. `compare` counts one bucket, `merge` adds up the
+results in any order, and `extract` turns the sum into figures (`slices` does so for slices).
 
-Each night's answer is judged by the label that the image has that night. The first model is compared with its
-baseline, every other one with the first.
+Each night's prediction is judged by that night's label. The first model is compared with its baseline, every other
+model with the first.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from beam_retrain.transforms.core.records.slice_manifest import ManifestRow
 
 SIGNIFICANT = 0.05
 MAX_SLICES = 100_000
-"""Different values of one column: they are counted in memory, and more of them are numbers rather than slices."""
+"""Distinct values of one column, counted in memory. A column with more is numeric rather than categorical."""
 
 _COUNTED = (
   "paired",
@@ -46,10 +45,9 @@ class Plan:
   """What is compared with what.
 
   Attributes:
-    models: their names; the first is compared with the baseline, the others with the first.
-    baseline: the baseline's name; None where there is none.
-    manifest: the manifest's path, for errors; None where there is none.
-    columns: its columns to slice by.
+    models: the first is compared with the baseline, the others with the first.
+    manifest: path of the slice manifest, for errors.
+    columns: columns of the manifest to slice by.
   """
 
   models: tuple[str, ...]
@@ -62,13 +60,11 @@ class Plan:
 
 
 class Bucket(NamedTuple):
-  """All that is known of some keys, in any order.
+  """Everything known of some keys, in any order.
 
   Attributes:
     tonight: model -> its rows.
-    baseline: the baseline's rows.
-    manifest: the manifest's rows.
-    unscored: keys of tonight's images that could not be used.
+    unscored: keys of tonight's quarantined images.
   """
 
   tonight: Mapping[str, Sequence[Row]]
@@ -78,8 +74,11 @@ class Bucket(NamedTuple):
 
 
 class Change(NamedTuple):
-  """A line of `regressed.csv` or `fixed.csv`; the cells as they are written. `actual_digit` and `sha256` are tonight's;
-  `edited` says whether the image's bytes were others then; `baseline` is a night, or the model compared with."""
+  """A line of `regressed.csv` or `fixed.csv`.
+
+  `actual_digit` and `sha256` are tonight's; `edited`: whether the image's bytes have changed; `baseline`: a night, or
+  the model compared with.
+  """
 
   file_name: str
   actual_digit: str
@@ -98,7 +97,7 @@ class Change(NamedTuple):
 
 
 class New(NamedTuple):
-  """A line of `new.csv`: an image that the baseline does not have."""
+  """A line of `new.csv`: an image missing from the baseline."""
 
   file_name: str
   actual_digit: str
@@ -113,7 +112,7 @@ class New(NamedTuple):
 
 
 class Gone(NamedTuple):
-  """A line of `gone.csv`: an image of the baseline without a prediction tonight."""
+  """A line of `gone.csv`: a baseline image without a prediction tonight."""
 
   file_name: str
   actual_digit: str
@@ -127,9 +126,9 @@ class Gone(NamedTuple):
 
 
 class Changes(NamedTuple):
-  """The images behind the counts, each list in the order of its file.
+  """The changed images, each list sorted as its file.
 
-  `new` and `gone` are those of the first model: all models score the same images.
+  `new` and `gone` come from the first model alone: all models score the same images.
   """
 
   regressed: list[Change]
@@ -148,14 +147,13 @@ CHANGE_TYPES: Mapping[str, type[Change] | type[New] | type[Gone]] = {
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-  """What has been counted so far.
+  """Counts so far.
 
   Attributes:
-    counts: (model, one of `paired`, `baseline_correct`, `correct`, `regressed`, `fixed`, `new`, `gone`, `edited`,
-      `regressed_edited`, `fixed_edited`) -> images.
-    slices: (column, value) -> model -> [images, of these right].
-    strays: rows of the manifest without an image.
-    first_stray: (line, key) of the first of them; None where there is none.
+    counts: (model, one of `_COUNTED`) -> images.
+    slices: (column, value) -> model -> (images, correct).
+    strays: number of manifest rows without an image.
+    first_stray: (line, key) of the first such row.
   """
 
   counts: Counter[tuple[str, str]] = dataclasses.field(default_factory=Counter)
@@ -165,7 +163,7 @@ class Comparison:
 
 
 def compare(bucket: Bucket, plan: Plan) -> tuple[Comparison, Changes]:
-  """Compares what is known of some keys.
+  """Compares one bucket.
 
   Raises:
     InputError: two rows of tonight, of the baseline or of the manifest have the same key.
@@ -193,7 +191,7 @@ def _by_key(rows: Iterable[Row], where: str) -> dict[str, Row]:
   found: dict[str, Row] = {}
   for row in rows:
     if found.setdefault(row.key, row) is not row:
-      raise InputError(f"{where} has more than one image {row.key!r}: give each a name of its own.")
+      raise InputError(f"{where} has more than one image named {row.key!r}: give each image its own name.")
   return found
 
 
@@ -265,7 +263,7 @@ def merge(comparisons: Iterable[Comparison]) -> Comparison:
   """Adds up comparisons.
 
   Raises:
-    InputError: a column of the manifest has more than `MAX_SLICES` values.
+    InputError: a manifest column has more than `MAX_SLICES` values.
   """
   counts: Counter[tuple[str, str]] = Counter()
   slices: defaultdict[tuple[str, str], dict[str, tuple[int, int]]] = defaultdict(dict)
@@ -283,35 +281,37 @@ def merge(comparisons: Iterable[Comparison]) -> Comparison:
   for column, values in Counter(column for column, _ in slices).items():
     if values > MAX_SLICES:
       raise InputError(
-        f"the manifest's column {column!r} has more than {MAX_SLICES:,} different values: remove it, or group its"
+        f"column {column!r} of the manifest has more than {MAX_SLICES:,} different values: remove it or group its"
         " values."
       )
   return Comparison(counts, dict(slices), strays, min(first_strays, default=None))
 
 
 def check(comparison: Comparison, plan: Plan) -> None:
-  """Checks, of everything merged, that the baseline and the manifest are of tonight's images.
+  """Checks that the baseline and the manifest fit tonight's images.
+
+  `comparison` must be the merged one.
 
   Raises:
-    InputError: they are not; says how many, and what to do.
+    InputError: baseline and night have no image in common, or a manifest row has no image.
   """
   of_first = {what: comparison.counts[plan.models[0], what] for what in _COUNTED}
   if of_first["new"] and of_first["gone"] and not of_first["paired"]:
     raise InputError(
-      f"the baseline {plan.baseline} is of other images: it has none of tonight's {of_first['new']:,} (but"
-      f" {of_first['gone']:,} others); give --baseline NIGHT or --baseline none, or another --input."
+      f"the baseline {plan.baseline} has none of tonight's {of_first['new']:,} images (it has {of_first['gone']:,}"
+      " others): give --baseline NIGHT, --baseline none, or another --input."
     )
   if comparison.first_stray:
     line, key = comparison.first_stray
     rows = "row has" if comparison.strays == 1 else "rows have"
     raise InputError(
-      f"{plan.manifest}: {comparison.strays:,} {rows} no image among those evaluated, the first is {key!r} in line"
-      f" {line}: remove such rows, or evaluate with another --input or --split."
+      f"{plan.manifest}: {comparison.strays:,} {rows} no evaluated image; the first is {key!r} in line {line}:"
+      " remove such rows, or give another --input or --split."
     )
 
 
 def extract(comparison: Comparison, plan: Plan) -> dict[str, ComparisonResult]:
-  """Returns model -> its comparison with its baseline."""
+  """Returns model -> comparison with its baseline."""
   return {model: _result(comparison.counts, model, plan.baseline_of(model)) for model in plan.models}
 
 

@@ -1,6 +1,6 @@
-"""The figures of an evaluation: frozen dataclasses, written to `metrics.json` by `metrics_file`.
+"""The figures of an evaluation, as frozen dataclasses.
 
-All rates are 0..1, None where undefined.
+`metrics_file` writes them to `metrics.json`. All rates are 0..1, None where undefined.
 """
 
 from __future__ import annotations
@@ -28,20 +28,17 @@ Interval = tuple[float, float]
 
 @dataclasses.dataclass(frozen=True)
 class LabelRow:
-  """The figures of one label, in the order of the columns of `per_label.csv`.
+  """Figures of one label: the columns of `per_label.csv`, in order.
 
   Attributes:
-    label: its name.
     support: images with this label.
     predicted: images that the model gave this label.
-    correct: images of which both are true.
-    accuracy: correct / support, as the article counts it: the recall by another name.
+    correct: images with this label that the model gave it.
+    accuracy: the article's name for the recall.
     precision: correct / predicted.
     recall: correct / support.
     f1: 2 correct / (support + predicted), the harmonic mean of precision and recall.
-    most_confused_with: the wrong label that this label's images got most often (of equals, the first in the label
-      list); empty if all were right.
-    most_confused_count: how often.
+    most_confused_with: the wrong label given most often (in a tie, the first in the label list); empty if none was.
     recall_low, recall_high, precision_low, precision_high: 95 % intervals, see `statistics.wilson_interval`.
   """
 
@@ -61,7 +58,6 @@ class LabelRow:
   precision_high: float | None = None
 
   def interval(self, rate: str) -> Interval | None:
-    """Returns the interval of `recall` or `precision`."""
     low, high = getattr(self, f"{rate}_low"), getattr(self, f"{rate}_high")
     return None if low is None else (low, high)
 
@@ -77,7 +73,7 @@ class Averages:
 
 @dataclasses.dataclass(frozen=True)
 class CalibrationBin:
-  """The images whose confidence is between `low` and `high`, 0..1."""
+  """Images with a confidence between `low` and `high`, 0..1."""
 
   low: float
   high: float
@@ -98,7 +94,7 @@ class Calibration:
 
 @dataclasses.dataclass(frozen=True)
 class SuspiciousLabels:
-  """How many images the model contradicts with at least this confidence."""
+  """Number of mistakes with a confidence of at least `threshold`."""
 
   threshold: float
   images: int
@@ -106,17 +102,13 @@ class SuspiciousLabels:
 
 @dataclasses.dataclass(frozen=True)
 class ShownImage:
-  """An image that the report shows.
+  """An image shown in the report.
 
   Attributes:
-    model: which of the models predicted this, `model` or `candidate`.
-    key: the image's key, escaped like the labels as CSV cells of ours are.
-    actual: label.
-    predicted: label.
-    confidence: percent.
-    baseline_predicted: label that the baseline gave, of an image that changed.
-    baseline_confidence: likewise.
-    edited: whether its bytes were others then.
+    model: `model` or `candidate`.
+    key, actual, predicted, baseline_predicted: escaped as CSV cells.
+    confidence, baseline_confidence: percent.
+    edited: whether its bytes have changed since the baseline.
     thumbnail: `data:image/...` URI.
   """
 
@@ -133,12 +125,12 @@ class ShownImage:
 
 @dataclasses.dataclass(frozen=True)
 class ComparisonResult:
-  """One model against its baseline; without one, all None but the verdict.
+  """One model against its baseline; see `comparison` for the counts.
 
-  See `comparison.Comparison` for the counts.
+  Without a baseline, all fields but the verdict are None.
 
   Attributes:
-    baseline: name of a night, or of the model compared with.
+    baseline: a night, or the model compared with.
     drop: fall in accuracy over the images of both; None if they have none in common.
     p_value: McNemar's exact test, 0..1.
     verdict: `WORSE`, `BETTER`, `NO_DIFFERENCE` or `NO_BASELINE`.
@@ -162,8 +154,6 @@ class ComparisonResult:
 
 @dataclasses.dataclass(frozen=True)
 class SliceFigures:
-  """The figures of one slice."""
-
   images: int
   correct: int
   accuracy: float
@@ -172,7 +162,7 @@ class SliceFigures:
 
 @dataclasses.dataclass(frozen=True)
 class PooledSlices:
-  """All slices of fewer than `fewer_than` images together."""
+  """All slices of fewer than `fewer_than` images, pooled."""
 
   slices: int
   fewer_than: int
@@ -181,12 +171,12 @@ class PooledSlices:
 
 @dataclasses.dataclass(frozen=True)
 class ColumnSlices:
-  """A column of the slice manifest.
+  """Slices by one column of the manifest.
 
   Attributes:
-    values: value -> figures, in the order of the values; the small ones are not among them.
-    small: the small ones together, if there are any.
-    unlisted: the images without a row in the manifest, if there are any.
+    values: value -> figures, sorted by value, without the small slices.
+    small: the small slices, pooled.
+    unlisted: the images without a row in the manifest.
   """
 
   values: Mapping[str, SliceFigures]
@@ -196,13 +186,13 @@ class ColumnSlices:
 
 @dataclasses.dataclass(frozen=True)
 class GateResult:
-  """One gate of one model.
+  """Result of one gate for one model.
 
   Attributes:
     state: `PASSED`, `MISSED` or `NONE_SET`.
-    threshold: 0..1; None if the user set none.
-    value: what was measured; None if nothing could be.
-    failing: labels below the threshold, of a gate over labels; None for the others.
+    threshold: 0..1; None if not set.
+    value: the measurement; None if unknown.
+    failing: labels below the threshold; None for gates that are not per label.
   """
 
   state: str
@@ -213,7 +203,7 @@ class GateResult:
 
 @dataclasses.dataclass(frozen=True)
 class QuarantineCounts:
-  """How many images could not be evaluated, and why."""
+  """How many images were quarantined, and why."""
 
   total: int
   reasons: Mapping[str, int]
@@ -221,7 +211,7 @@ class QuarantineCounts:
 
 @dataclasses.dataclass(frozen=True)
 class BadInputs:
-  """Whether more inputs are bad than the user allows."""
+  """Whether more inputs are bad than allowed."""
 
   quarantined: int
   inputs: int
@@ -231,7 +221,7 @@ class BadInputs:
 
 @dataclasses.dataclass(frozen=True)
 class BottleneckCounts:
-  """How many bottlenecks a night computed and reused."""
+  """Bottlenecks computed and reused by a night."""
 
   computed: int
   reused: int
@@ -239,7 +229,7 @@ class BottleneckCounts:
 
 @dataclasses.dataclass(frozen=True)
 class ModelMetrics:
-  """The figures of one model; None if not measured.
+  """Figures of one model; None if not measured.
 
   Attributes:
     macro, weighted: averages in which each label counts once, or by its support.
@@ -247,8 +237,8 @@ class ModelMetrics:
     log_loss: mean of -ln(score of the actual label).
     rows: one per label, in the order of the label list.
     confusion: `confusion[i][j]` images of label i were predicted as label j.
-    slices: column of the slice manifest -> its slices.
-    trunk_kind: how the trunk ran, as `ModelTrunk.to_info` returns it.
+    slices: manifest column -> its slices.
+    trunk_kind: how the trunk ran, see `ModelTrunk.to_info`.
   """
 
   total: int = 0
@@ -277,18 +267,13 @@ class ModelMetrics:
     return [row.label for row in self.rows]
 
   def recalls(self) -> dict[str, float]:
-    """Returns label -> recall of the labels that have images, in the order of the label list."""
+    """Returns label -> recall, for the labels that have images."""
     return {row.label: row.recall for row in self.rows if row.support and row.recall is not None}
 
 
 @dataclasses.dataclass(frozen=True)
 class TrendPoint:
-  """A night in the report's trend.
-
-  Attributes:
-    verdict: over the gates of the model, not of a candidate.
-    recalls: label -> recall, in the order of the label list.
-  """
+  """A night in the report's trend; `verdict` ignores a candidate's gates."""
 
   night: str
   accuracy: float | None
@@ -303,15 +288,12 @@ class Metrics:
   """The contents of `metrics.json`.
 
   Attributes:
-    model: its figures.
-    candidate: those of the candidate, of a night that had one.
-    night: its name, `YYYY-MM-DD`; None for an evaluation.
-    splits: which splits were evaluated.
-    trunk: the trunk as the user named it.
+    night: `YYYY-MM-DD`; None for an evaluation.
+    trunk: the handle given by the user.
     stored_bottlenecks: whether an evaluation read stored bottlenecks; None for a night.
-    bottlenecks: of a night.
+    bottlenecks: None for an evaluation.
     predictions_sha256: of `predictions.csv`, 64 hex digits.
-    bad_inputs: None in files of versions that did not say.
+    bad_inputs: None in files of versions that did not record them.
   """
 
   model: ModelMetrics
@@ -326,7 +308,7 @@ class Metrics:
 
   @property
   def models(self) -> dict[str, ModelMetrics]:
-    """`model`, and `candidate` if there is one, each with its figures."""
+    """The models by name: `model` and, if given, `candidate`."""
     return {MODEL: self.model, **({CANDIDATE: self.candidate} if self.candidate else {})}
 
   @property
@@ -335,7 +317,7 @@ class Metrics:
     return verdict_over(gate for model in self.models.values() for gate in model.gates.values())
 
   def trend_point(self) -> TrendPoint:
-    """Returns what the report's trend shows of a night."""
+    """Returns this night's point in the trend."""
     model = self.model
     return TrendPoint(
       night=self.night or "",
@@ -348,6 +330,6 @@ class Metrics:
 
 
 def verdict_over(gates: Iterable[GateResult]) -> str:
-  """Returns `MISSED` if any gate is missed, else `PASSED` if any is set, else `NONE_SET`."""
+  """Returns `MISSED` if any is, else `PASSED` or `NONE_SET`."""
   states = {gate.state for gate in gates}
   return next((state for state in (MISSED, PASSED) if state in states), NONE_SET)

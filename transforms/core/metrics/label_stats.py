@@ -1,12 +1,11 @@
-"""Counts right and wrong predictions per label. No Beam, no TensorFlow.
+"""Counts right and wrong predictions per label.
 
-`create`, `add`, `merge` and `extract` are what the Beam combine is made of; `evaluate_in_memory` does the same without
-Beam. All sums are whole numbers, so that merging in any order gives the same bits.
+The Beam combine consists of `create`, `add`, `merge` and `extract`. All sums are integers, so that merging in any order
+gives the same bits.
 
-The figures are those of scikit-learn's `precision_recall_fscore_support`, `accuracy_score`, `confusion_matrix` and
-`log_loss`, with labels as names. A quotient of 0 by 0 is None here (null in JSON, an empty cell in CSV), where
-scikit-learn puts its `zero_division`; the averages do as its defaults: they count it as 0, and leave out labels that no
-image has and none was given.
+The figures equal those of scikit-learn's `precision_recall_fscore_support`, `accuracy_score`, `confusion_matrix` and
+`log_loss`. Where scikit-learn returns its `zero_division`, 0 / 0 is None here (null in JSON, an empty cell in CSV).
+Averages count it as 0 and leave out labels that are neither actual nor predicted, as scikit-learn does by default.
 """
 
 from __future__ import annotations
@@ -30,14 +29,14 @@ _SMALLEST_SCORE = float(np.finfo(np.float32).eps)  # as scikit-learn's `log_loss
 
 
 class Outcome(NamedTuple):
-  """One evaluated image.
+  """The prediction for one image, as counted.
+
+  The last three fields are None where only the labels are known.
 
   Attributes:
-    actual: its label.
-    predicted: the label that the model gave.
-    confidence: the model's score of `predicted`, 0..1; None where only the labels are known.
-    actual_score: the model's score of `actual`, 0..1, likewise.
-    actual_rank: 1 where `actual` has the highest score, 2 where the second, ...; likewise.
+    confidence: score of the predicted label, 0..1.
+    actual_score: score of the actual label, 0..1.
+    actual_rank: 1 if `actual` has the highest score, 2 if the second, ...
   """
 
   actual: str
@@ -49,17 +48,15 @@ class Outcome(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class LabelCounts:
-  """What has been counted so far; the combine's accumulator.
+  """Counts so far: the combine's accumulator.
 
   Attributes:
     confusion: (actual, predicted) -> images.
-    scored: images whose scores are known.
-    scored_right: of these, how many are right.
-    in_top: of these, how many have the actual label among the `TOP` highest scores.
+    scored: images whose scores are known; the fields below count these alone.
+    in_top: images whose label is among the `TOP` highest scores.
     log_loss: sum of -ln(score of the actual label), in billionths.
-    confidence_right: sum of the confidences of the right ones, in billionths.
-    confidence_wrong: likewise of the wrong ones.
-    bins: what `calibration` counts.
+    confidence_right, confidence_wrong: sums of the confidence, in billionths.
+    bins: see `calibration.add`.
   """
 
   confusion: Counter[tuple[str, str]] = dataclasses.field(default_factory=Counter)
@@ -94,7 +91,7 @@ def create() -> LabelCounts:
 
 
 def add(counts: LabelCounts, outcome: Outcome) -> LabelCounts:
-  """Counts one more image. `counts` must not be used afterwards: the result shares its tables."""
+  """Counts one image; reuses the tables of `counts`, which becomes invalid."""
   right = outcome.actual == outcome.predicted
   counts.confusion[outcome.actual, outcome.predicted] += 1
   if outcome.confidence is None or outcome.actual_score is None or outcome.actual_rank is None:
@@ -114,7 +111,6 @@ def add(counts: LabelCounts, outcome: Outcome) -> LabelCounts:
 
 
 def merge(all_counts: Iterable[LabelCounts]) -> LabelCounts:
-  """Adds up counts."""
   parts = list(all_counts)
   merged = create()
   for counts in parts:
@@ -125,19 +121,19 @@ def merge(all_counts: Iterable[LabelCounts]) -> LabelCounts:
 
 
 def extract(counts: LabelCounts, labels: Sequence[str]) -> ModelMetrics:
-  """Turns counts into figures.
+  """Turns merged counts into figures.
 
   Args:
-    counts: everything, merged.
-    labels: the model's label list; each gets a row, in this order, also one that no image has.
+    counts: all of them.
+    labels: the model's label list; each label gets a row, in this order.
 
   Raises:
-    ValueError: a counted label is not in `labels`, or one is in it twice.
+    ValueError: a counted label is not in `labels`, or `labels` has duplicates.
   """
   position = {label: index for index, label in enumerate(labels)}
   unknown = sorted({label for pair in counts.confusion for label in pair} - position.keys())
   if unknown or len(position) < len(labels):
-    raise ValueError(f"counted labels {unknown} are not in the label list {list(labels)}, or it names one twice")
+    raise ValueError(f"labels {unknown} are not in the label list {list(labels)}, or it has duplicates")
   confusion = np.zeros((len(labels), len(labels)), np.int64)
   for (actual, predicted), count in counts.confusion.items():
     confusion[position[actual], position[predicted]] = count
@@ -163,7 +159,7 @@ def extract(counts: LabelCounts, labels: Sequence[str]) -> ModelMetrics:
 
 
 def evaluate_in_memory(outcomes: Iterable[tuple], labels: Sequence[str]) -> ModelMetrics:
-  """Returns the figures of (actual, predicted) pairs, or whole `Outcome`s, without Beam."""
+  """Returns the figures of `Outcome`s, or (actual, predicted) pairs, without Beam."""
   counts = create()
   for outcome in outcomes:
     counts = add(counts, Outcome(*outcome))
@@ -201,7 +197,6 @@ def _ratio(part: int, whole: int) -> float | None:
 
 
 def _averages(rows: Sequence[LabelRow], weighted: bool) -> Averages:
-  """Returns means of precision, recall and F1 in which each label counts once, or by its support."""
   seen = [row for row in rows if row.support or row.predicted]
   weights = [row.support if weighted else 1 for row in seen]
 
@@ -213,13 +208,13 @@ def _averages(rows: Sequence[LabelRow], weighted: bool) -> Averages:
 
 
 def per_label_csv(stats: ModelMetrics) -> str:
-  """Returns `per_label.csv`: the fields of `LabelRow`, fractions with six decimals."""
+  """Returns the text of `per_label.csv`, fractions with six decimals."""
   names = [field.name for field in dataclasses.fields(LabelRow)]
   return csv_text([names, *([_cell(getattr(row, name)) for name in names] for row in stats.rows)])
 
 
 def confusion_csv(stats: ModelMetrics) -> str:
-  """Returns `confusion_matrix.csv`: a line per actual label, a column per predicted one."""
+  """Returns the text of `confusion_matrix.csv`: one line per actual label."""
   labels = [escape_cell(row.label) for row in stats.rows]
   lines = [[label, *map(str, row)] for label, row in zip(labels, stats.confusion, strict=True)]
   return csv_text([["actual", *labels], *lines])

@@ -1,6 +1,6 @@
-"""The one writer and the one reader of `metrics.json`.
+"""Reads and writes `metrics.json`.
 
-The keys are those of version 0.1, so that nights of any version can be compared; `_KEYS` maps our names to them.
+Its keys are those of version 0.1, so that nights of any version can be compared; `_KEYS` maps field names to them.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ _KEYS = {
 
 
 class MetricsError(ValueError):
-  """Says what is wrong with the contents of a `metrics.json`."""
+  """Invalid contents of a `metrics.json`."""
 
 
 def write_metrics(metrics: Metrics) -> str:
@@ -58,7 +58,7 @@ def write_metrics(metrics: Metrics) -> str:
 
 
 def metrics_to_json(metrics: Metrics) -> Json:
-  """Returns the contents of `metrics.json`, in its order; `metrics_from_json` is the inverse."""
+  """Returns the contents of `metrics.json`; inverse of `metrics_from_json`."""
   model = model_to_json(metrics.model)
   about = {
     "night": metrics.night,
@@ -75,7 +75,7 @@ def metrics_to_json(metrics: Metrics) -> Json:
 
 
 def model_to_json(model: ModelMetrics) -> Json:
-  """Returns the figures of one model as JSON values; `model_from_json` is the inverse."""
+  """Returns one model's figures; inverse of `model_from_json`."""
   names = [field.name for field in dataclasses.fields(model)]
   measured = {_key(name): _to_json(getattr(model, name)) for name in names[: names.index("rows")]}
   slices: dict[str, Json] = {} if model.slices is None else {"slices": {}, "slices_beside": {}}
@@ -128,16 +128,15 @@ def _key(name: str) -> str:
 
 
 def _to_json(value: Any) -> Any:
-  """Returns a value of ours as JSON values: a dataclass under the keys of the file."""
   if dataclasses.is_dataclass(value):
     return {_key(field.name): _to_json(getattr(value, field.name)) for field in dataclasses.fields(value)}
   return [_to_json(entry) for entry in value] if isinstance(value, tuple) else value
 
 
 def _layout(value: Any, indent: str = "") -> str:
-  """Returns JSON text with an entry per line, but each list of numbers in one line.
+  """Returns JSON text with one entry per line, number lists unbroken.
 
-  A confusion matrix has a row per line: with a number per line, 1,000 labels would make 9 MB.
+  With a number per line, the confusion matrix of 1,000 labels would take 9 MB.
   """
   inner = indent + "  "
   if isinstance(value, dict) and value:
@@ -155,21 +154,21 @@ _Record = TypeVar("_Record")
 
 
 def metrics_from_json(entries: Entries, required: Collection[str] = ()) -> Metrics:
-  """Returns the contents of a `metrics.json` of any version.
+  """Reads a `metrics.json` of any version.
 
   Args:
     entries: the JSON object.
-    required: keys that must be there.
+    required: keys that must be present.
 
   Raises:
-    MetricsError: one of them is missing, or a value is of another kind.
+    MetricsError: a required key is missing, or a value has the wrong type.
   """
   for name, (holds, kind) in _CHECKS.items():
     if name not in entries:
       if name in required:
         raise MetricsError(f"its {METRICS_FILE} has no {name!r}")
     elif not holds(entries[name]):
-      raise MetricsError(f"its {name!r} in {METRICS_FILE} is no {kind}")
+      raise MetricsError(f"its {name!r} in {METRICS_FILE} is not {kind}")
   _check_tables(entries)
   candidate = entries.get(CANDIDATE)
   return Metrics(
@@ -186,7 +185,6 @@ def metrics_from_json(entries: Entries, required: Collection[str] = ()) -> Metri
 
 
 def model_from_json(entries: Entries) -> ModelMetrics:
-  """Returns the figures of one model."""
   rows, columns, beside = entries.get("per_label", {}), entries.get("slices"), entries.get("slices_beside", {})
   plain = {key: value for key, value in entries.items() if not isinstance(value, dict)}
   return dataclasses.replace(
@@ -234,7 +232,7 @@ def _slice_from_json(entries: Entries) -> SliceFigures:
 
 
 def _record(kind: type[_Record], entries: Entries) -> _Record:
-  """Returns a dataclass of plain values; a missing key leaves its default."""
+  """Returns a dataclass of plain values; missing keys keep their defaults."""
   names = {_key(field.name): field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
   known = {names[key]: value for key, value in entries.items() if key in names}
   return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in known.items()})
@@ -265,14 +263,14 @@ def _is_table(value: Any) -> bool:
 
 
 _CHECKS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
-  "predictions_sha256": (_is_text, "checksum"),
-  "labels": (_is_label_list, "list of labels"),
-  "night": (_is_text, "name"),
-  "accuracy": (_is_rate, "rate"),
-  "accuracy_interval_95": (_is_interval, "interval"),
-  "total": (lambda value: type(value) is int and value >= 0, "count"),
-  "per_label": (_is_table, "table of all labels"),
-  "gates": (_is_table, "table of gates"),
+  "predictions_sha256": (_is_text, "a checksum"),
+  "labels": (_is_label_list, "a list of labels"),
+  "night": (_is_text, "a name"),
+  "accuracy": (_is_rate, "a rate"),
+  "accuracy_interval_95": (_is_interval, "an interval"),
+  "total": (lambda value: type(value) is int and value >= 0, "a count"),
+  "per_label": (_is_table, "a table of all labels"),
+  "gates": (_is_table, "a table of gates"),
 }
 
 
@@ -281,8 +279,8 @@ def _check_tables(entries: Entries) -> None:
   if rows is not None:
     for label in entries.get("labels", ()):
       if label not in rows:
-        raise MetricsError(f"its 'per_label' in {METRICS_FILE} is no table of all labels")
+        raise MetricsError(f"its 'per_label' in {METRICS_FILE} is not a table of all labels")
       if not _is_rate(rows[label].get("recall", "")):
-        raise MetricsError(f"the recall of {label!r} in its {METRICS_FILE} is no rate")
+        raise MetricsError(f"the recall of {label!r} in its {METRICS_FILE} is not a rate")
   if not all(isinstance(gate.get("state"), str) for gate in entries.get("gates", {}).values()):
     raise MetricsError(f"a gate in its {METRICS_FILE} has no state")

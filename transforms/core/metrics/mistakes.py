@@ -1,6 +1,6 @@
-"""Chooses the mistakes to show, and those that may be wrong labels. No Beam.
+"""Selects the mistakes to show, and likely wrong labels.
 
-Both are kept small while any number of predictions goes by, and depend on the predictions alone, not on their order.
+Memory stays bounded, and the selection depends on the set of predictions, not on their order.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ SUSPICIOUS_COLUMNS = ("file_name", "actual_digit", "predicted_digit", "confidenc
 
 
 class Mistakes:
-  """Sees every prediction of one model once, in any order.
+  """Collects the mistakes of one model.
 
   Attributes:
-    suspicious_count: mistakes with at least `SUSPICIOUS_PERCENT`.
+    suspicious_count: mistakes with a confidence of at least `SUSPICIOUS_PERCENT`.
   """
 
   def __init__(self) -> None:
-    # (actual, predicted) -> heap of the most confident ones, the least confident on top.
+    # (actual, predicted) -> heap of its most confident mistakes, the least confident on top.
     self._cells: defaultdict[tuple[str, str], list[_Ranked]] = defaultdict(list)
     self._suspicious: list[_Ranked] = []
     self.suspicious_count = 0
@@ -43,7 +43,7 @@ class Mistakes:
       _keep(self._suspicious, ranked, MAX_SUSPICIOUS)
 
   def shown(self, limit: int = MAX_SHOWN) -> list[Row]:
-    """Returns at most `limit`: the most confident of each kind, then the next ones."""
+    """Returns up to `limit` mistakes: each pair's most confident, then others."""
     places = [
       (place, ranked) for heap in self._cells.values() for place, ranked in enumerate(sorted(heap, reverse=True))
     ]
@@ -51,7 +51,7 @@ class Mistakes:
     return [ranked.row for _, ranked in places[:limit]]
 
   def suspicious(self, limit: int = MAX_SUSPICIOUS) -> list[Row]:
-    """Returns at most `limit`, the most confident first."""
+    """Returns up to `limit` suspicious labels, the most confident first."""
     return [ranked.row for ranked in sorted(self._suspicious, reverse=True)[:limit]]
 
 
@@ -64,7 +64,7 @@ def _order(row: Row) -> tuple[float, str]:
 
 
 class _Ranked:
-  """Compares as the less worth showing: lower confidence, then the later key."""
+  """Orders rows by confidence, then by key, the lowest first."""
 
   __slots__ = ("_order", "row")
 

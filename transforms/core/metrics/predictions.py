@@ -2,19 +2,19 @@
 
 | column                               | what                                                                          |
 |--------------------------------------|-------------------------------------------------------------------------------|
-| file_name                            | the image's key                                                             |
+| file_name                            | the image's key                                                               |
 | actual_digit, predicted_digit        | label names                                                                   |
-| confidence                           | the model's score of the predicted label, percent, four decimals              |
-| prediction_accuracy                  | `True` where the two names are the same, else `False`                         |
-| Execution time                       | the job's start as `time.ctime()` writes it, the same in every line           |
-| second_digit, second_confidence      | the label with the second highest score; empty where the model has one label  |
+| confidence                           | score of the predicted label, percent, four decimals                          |
+| prediction_accuracy                  | `True` if the two names are the same, else `False`                            |
+| Execution time                       | the job's start, as `time.ctime()` writes it; the same in every line          |
+| second_digit, second_confidence      | the label with the second highest score; empty if the model has one label     |
 | third_digit, third_confidence        | likewise the third                                                            |
-| margin                               | confidence - second_confidence, percent: near 0 where the model hesitated     |
-| sha256                               | of the image's own bytes, 64 hex digits                                     |
-| split                                | the input's part that the image is in: `training`, `testing`, or `all`      |
+| margin                               | confidence - second_confidence, percent                                       |
+| sha256                               | of the image's bytes, 64 hex digits                                           |
+| split                                | `training`, `testing`, or `all`                                               |
 
-A shard's lines are made without the execution time: a run that goes on where a killed one was has another start. They
-start with the name of the model instead: several models may score an image in one pass.
+Lines of a shard lack the execution time, because a resumed run has another start. They begin with the model's name,
+because several models may score an image in one pass.
 """
 
 from __future__ import annotations
@@ -56,9 +56,8 @@ class Scored(NamedTuple):
   """One image and its scores.
 
   Attributes:
-    key: the image's key.
     actual: its label.
-    sha256: of its own bytes, 64 hex digits.
+    sha256: of its bytes, 64 hex digits.
     scores: float32 [C], 0..1, in the order of the model's label list.
   """
 
@@ -72,9 +71,7 @@ class Prediction(NamedTuple):
   """The prediction for one image.
 
   Attributes:
-    scored: the image.
-    top: up to `TOP` (label, score 0..1), the highest score first; of equal ones, the first in the label list.
-    outcome: what is counted of it.
+    top: up to `TOP` (label, score 0..1), the highest first; in a tie, the first in the label list.
   """
 
   scored: Scored
@@ -83,7 +80,7 @@ class Prediction(NamedTuple):
 
 
 def predict(scored: Scored, labels: Sequence[str]) -> Prediction:
-  """Returns the prediction of an image's scores; compares names, not indices.
+  """Returns the prediction for an image's scores.
 
   Raises:
     ValueError: the image's label is not in `labels`.
@@ -97,15 +94,7 @@ def predict(scored: Scored, labels: Sequence[str]) -> Prediction:
 
 
 class Row(NamedTuple):
-  """The cells that are read again, as they are spelled in the file.
-
-  Attributes:
-    key: the image's key, escaped as CSV cells of ours are.
-    actual: label, likewise.
-    predicted: label, likewise.
-    confidence: percent, four decimals.
-    sha256: of the image's own bytes, 64 hex digits.
-  """
+  """The columns that are read back, spelled as in the file."""
 
   key: str
   actual: str
@@ -119,7 +108,7 @@ class Row(NamedTuple):
 
 
 def part_line(model: str, prediction: Prediction, split: str) -> bytes:
-  """Returns a shard's line, UTF-8: the model's name, then `COLUMNS` without the execution time."""
+  """Returns a prediction's line in a shard, UTF-8."""
   scored, outcome = prediction.scored, prediction.outcome
   (_, first), *others = prediction.top
   cells = [model, escape_cell(scored.key), escape_cell(outcome.actual), escape_cell(outcome.predicted), _percent(first)]
@@ -132,52 +121,52 @@ def part_line(model: str, prediction: Prediction, split: str) -> bytes:
 
 
 def read_part(lines: Iterable[str]) -> Iterator[tuple[str, Row]]:
-  """Yields (model, row) for each line that `part_line` wrote."""
+  """Yields (model, row) per line of a shard."""
   for model, cells in read_part_cells(lines):
     yield model, row_of(cells)
 
 
 def read_part_cells(lines: Iterable[str]) -> Iterator[tuple[str, list[str]]]:
-  """Yields (model, the cells of `COLUMNS` but the execution time) for each line that `part_line` wrote."""
+  """Yields (model, cells without the execution time) per line."""
   for model, *cells in csv.reader(lines):
     yield model, cells
 
 
 def whole_line(cells: Sequence[str], execution_time: str) -> str:
-  """Returns the line of the whole file for the cells of a shard's line.
+  """Returns a line of `predictions.csv` from a shard line's cells.
 
   Args:
-    cells: as `read_part_cells` gives them.
-    execution_time: the job's start as `time.ctime()` writes it.
+    cells: see `read_part_cells`.
+    execution_time: the job's start, as `time.ctime()` writes it.
   """
   return csv_line([*cells[:_EXECUTION_TIME_AT], execution_time, *cells[_EXECUTION_TIME_AT:]])
 
 
 def row_of(cells: Sequence[str]) -> Row:
-  """Returns what is read again of the cells of a shard's line."""
+  """Returns the row of a shard line's cells."""
   return Row(*map(cells.__getitem__, _PART_PLACES))
 
 
 def read_predictions(lines: Iterable[str], source: str) -> Iterator[Row]:
-  """Reads a whole `predictions.csv`, one line at a time.
+  """Reads a `predictions.csv` line by line.
 
   Args:
     lines: its text, opened with `newline=""`.
-    source: its path, for the error.
+    source: its path, for errors.
 
   Raises:
-    InputError: a column is missing, or a line has not as many cells as the first.
+    InputError: a column is missing, or a line has another number of cells than the header.
   """
   reader = csv.reader(lines)
   header = next(reader, [])
   missing = [name for name in _ROW_COLUMNS if name not in header]
   if missing:
-    raise InputError(f"{source} has no column {missing[0]!r}: give a predictions.csv that `beam-retrain` wrote.")
+    raise InputError(f"{source} has no column {missing[0]!r}: give a predictions.csv written by `beam-retrain`.")
   places = [header.index(name) for name in _ROW_COLUMNS]
   for cells in reader:
     if len(cells) != len(header):
       raise InputError(
-        f"{source}: line {reader.line_num} has {len(cells)} cells of {len(header)}: the file is damaged."
+        f"{source}: line {reader.line_num} has {len(cells)} cells instead of {len(header)}: the file is damaged."
       )
     yield Row(*(cells[place] for place in places))
 

@@ -1,4 +1,4 @@
-"""A model's accuracy on the slices of the manifest. No Beam."""
+"""A model's accuracy on slices of the images."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from beam_retrain.transforms.core.records import slice_manifest
 
 
 def extract_slices(comparison: Comparison, plan: Plan, min_slice_size: int) -> dict[str, dict[str, ColumnSlices]]:
-  """Returns model -> column -> its slices; those of fewer than `min_slice_size` images are pooled."""
+  """Returns model -> column -> slices.
+
+  Slices of fewer than `min_slice_size` images are pooled.
+  """
   columns: dict[str, list[tuple[str, Mapping[str, tuple[int, int]]]]] = {column: [] for column in plan.columns}
   for (column, value), of_models in sorted(comparison.slices.items()):
     columns[column].append((value, of_models))

@@ -1,4 +1,4 @@
-"""Confidence intervals of rates, McNemar's test, and cosines. No Beam."""
+"""Wilson intervals, McNemar's test and cosine similarity."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ _Z_95 = 1.959963984540054  # the normal distribution's 97.5 % point
 
 
 def wilson_interval(correct: int, total: int) -> tuple[float, float]:
-  """Returns the 95 % interval, 0..1, of the proportion `correct / total`; (0, 1) if `total` is 0.
+  """Returns the 95 % interval of `correct / total`, 0..1.
 
-  E. B. Wilson, "Probable inference, the law of succession, and statistical inference", Journal of the American
-  Statistical Association 22 (1927), 209-212. Unlike p +- 1.96 sqrt(p(1-p)/n), it stays within 0..1 and is not empty
-  at 100 %.
+  (0, 1) if `total` is 0. E. B. Wilson, "Probable inference, the law of succession, and statistical inference", Journal
+  of the American Statistical Association 22 (1927), 209-212. Unlike p +- 1.96 sqrt(p(1-p)/n), it stays within 0..1 and
+  is not empty at 100 %.
   """
   if not total:
     return 0.0, 1.0
@@ -25,14 +25,14 @@ def wilson_interval(correct: int, total: int) -> tuple[float, float]:
 
 
 def mcnemar_p_value(regressed: int, fixed: int) -> float:
-  """Returns the exact two-sided p-value of McNemar's test, 0..1; 1 if nothing changed.
+  """Returns the exact two-sided p-value of McNemar's test, 0..1.
 
-  It is the probability of a split of all changes at least as uneven as this one, were either kind equally likely.
+  It is min(1, 2 P(X <= min(regressed, fixed))) for X ~ Binomial(regressed + fixed, 1/2); 1 if nothing changed.
   Q. McNemar, "Note on the sampling error of the difference between correlated proportions or percentages",
-  Psychometrika 12 (1947), 153-157, with the binomial distribution itself rather than its normal approximation:
-  min(1, 2 P(X <= min(regressed, fixed))) for X ~ Binomial(regressed + fixed, 1/2). Summed from the largest term down,
-  relative to it, so that it takes a few sqrt(n) steps; the largest term in logarithms. Relative error below 1e-8 for a
-  million changes.
+  Psychometrika 12 (1947), 153-157, with the binomial distribution instead of its normal approximation.
+
+  The terms are summed from the largest down, relative to it, which takes a few sqrt(n) steps. Relative error below 1e-8
+  for a million changes.
   """
   changed, fewer = regressed + fixed, min(regressed, fixed)
   if 2 * fewer + 1 >= changed:
@@ -48,13 +48,12 @@ def mcnemar_p_value(regressed: int, fixed: int) -> float:
 
 
 def cosines(vectors: np.ndarray, others: np.ndarray) -> np.ndarray:
-  """Returns the cosine of each pair of vectors: float64 [N], -1..1.
+  """Returns the cosine of each pair of vectors, float64 [N], -1..1.
 
-  1 for two zero vectors, 0 for one; -1 if a vector holds values that are not finite.
+  1 for two zero vectors, 0 for one; -1 if a vector has values that are not finite.
 
   Args:
-    vectors: float [N, D].
-    others: float [N, D].
+    vectors, others: float [N, D].
   """
   ours, theirs = vectors.astype(np.float64), others.astype(np.float64)
   with np.errstate(invalid="ignore", over="ignore", divide="ignore"):

@@ -1,7 +1,7 @@
-"""The exported model's head in plain numpy: what scores stored bottlenecks where no image needs the trunk.
+"""The exported model's head in numpy, to score stored bottlenecks.
 
-The trainer writes it beside the SavedModel, and a test holds both together. Loading TensorFlow takes longer than this
-takes for a hundred thousand images.
+The trainer writes it beside the SavedModel; a test compares the two. Scoring a hundred thousand images takes less time
+than loading TensorFlow.
 """
 
 from __future__ import annotations
@@ -21,10 +21,9 @@ class Head(NamedTuple):
   """scores = softmax((bottleneck * scale + offset) @ kernel + bias).
 
   Attributes:
-    scale: float32[D], with `offset` what tensorflow-transform learned: the z-score.
-    offset: float32[D].
-    kernel: float32[D, C].
-    bias: float32[C].
+    scale, offset: float32 [D], the z-score learned by tensorflow-transform.
+    kernel: float32 [D, C].
+    bias: float32 [C].
   """
 
   scale: np.ndarray
@@ -33,16 +32,16 @@ class Head(NamedTuple):
   bias: np.ndarray
 
   def score(self, bottlenecks: np.ndarray) -> np.ndarray:
-    """Returns float32[N, C], 0..1, of float32[N, D].
+    """Returns the scores, float32 [N, C], 0..1, of float32 [N, D].
 
-    Summed in float64, so that a image's scores do not depend on which others it is scored with.
+    Summed in float64, so that an image's scores do not depend on the rest of the batch.
     """
     logits = (bottlenecks.astype(np.float64) * self.scale + self.offset) @ self.kernel.astype(np.float64) + self.bias
     powers = np.exp(logits - logits.max(axis=1, keepdims=True))
     return (powers / powers.sum(axis=1, keepdims=True)).astype(np.float32)
 
   def fold(self) -> tuple[np.ndarray, np.ndarray]:
-    """Returns kernel and bias for untransformed bottlenecks, float64 [D, C] and float64 [C].
+    """Returns float64 kernel [D, C] and bias [C] for raw bottlenecks.
 
     (b * scale + offset) @ kernel + bias = b @ (scale * kernel) + (offset @ kernel + bias)
     """
@@ -51,7 +50,7 @@ class Head(NamedTuple):
 
 
 def encode_head(head: Head) -> bytes:
-  """Returns the contents of `head.npz`: the four arrays, nothing that would have to be unpickled."""
+  """Returns the contents of `head.npz`: four arrays, no pickle."""
   file = io.BytesIO()
   np.savez(file, **head._asdict())
   return file.getvalue()
@@ -61,7 +60,7 @@ def decode_head(data: bytes, path: str) -> Head:
   """Inverse of `encode_head`.
 
   Raises:
-    InputError: the data are not such a file, or the arrays do not fit together; names `path`.
+    InputError: the data are damaged, or the arrays do not fit together; names `path`.
   """
   try:
     with np.load(io.BytesIO(data), allow_pickle=False) as arrays:

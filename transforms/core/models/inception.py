@@ -1,8 +1,8 @@
-"""Inception v3 as one table, at any width and input size, and the small trained one that ships with the project.
+"""Inception v3 at any width and input size, and the bundled trunk.
 
-The blocks are those of Szegedy et al., "Rethinking the Inception Architecture" (2015), as keras.applications has them:
-at width 1.0 the layers and the weights are equal, one by one, so that weights can be copied across. The only
-difference is the input: ours takes 0..1, as `tf.image.convert_image_dtype` gives it, and scales it inside the model.
+The blocks are those of Szegedy et al., "Rethinking the Inception Architecture" (2015), as in keras.applications: at
+width 1.0 layers and weights match one by one, so that weights can be copied. The only difference is the input: 0..1,
+as from `tf.image.convert_image_dtype`, scaled inside the model.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from beam_retrain.transforms.core.models.saved_model import BUNDLED_WEIGHTS
 
 BUNDLED_WIDTH = 0.25
 BUNDLED_INPUT_PX = 75
-MIN_INPUT_PX = 75  # below it the last strided convolutions have nothing left to see
+MIN_INPUT_PX = 75  # smaller grids vanish in the last strided convolutions
 
 # A step of a branch is (filters, kernel rows, kernel columns), "avg" for a 3 x 3 average at stride 1, "max" for a
-# 3 x 3 maximum at stride 2, "half" before a convolution that halves the grid, or, last, a tuple of steps that all
-# start from the same place and are put side by side.
+# 3 x 3 maximum at stride 2, "half" before a convolution that halves the grid, or, last, a tuple of parallel steps
+# whose outputs are concatenated.
 _STEM = ("half", (32, 3, 3), "valid", (32, 3, 3), (64, 3, 3), "max", (80, 1, 1), "valid", (192, 3, 3), "max")
 
 
@@ -38,7 +38,7 @@ def _block_35(pool: int) -> tuple:
 
 
 def _block_17(inner: int) -> tuple:
-  """Grid of 17: 7x7 kernels, each split into a row and a column."""
+  """Grid of 17: 7x7 kernels, factorized into a row and a column."""
   return (
     ((192, 1, 1),),
     ((inner, 1, 1), (inner, 1, 7), (192, 7, 1)),
@@ -74,7 +74,7 @@ _BLOCKS = (
 
 
 class _Builder:
-  """Turns steps into layers, with names that do not depend on what else the process has built."""
+  """Turns steps into layers, named by their position in the model."""
 
   def __init__(self, width: float):
     self._width = width
@@ -83,7 +83,7 @@ class _Builder:
   def convolve(
     self, x: keras.KerasTensor, filters: int, rows: int, cols: int, strides: int = 1, padding: str = "same"
   ) -> keras.KerasTensor:
-    """Convolution without bias, batch norm without scale (the ReLU after it makes one needless), ReLU."""
+    """Convolution without bias, batch norm without scale, ReLU."""
     number = f"{self._convolutions:02d}"
     self._convolutions += 1
     filters = max(1, round(filters * self._width))
@@ -94,7 +94,7 @@ class _Builder:
     return keras.layers.Activation("relu", name=f"relu_{number}")(x)
 
   def follow(self, x: keras.KerasTensor, steps: tuple) -> keras.KerasTensor:
-    """One branch, from `x` through `steps`."""
+    """Applies the steps of one branch to `x`."""
     options: dict[str, Any] = {}  # of the next convolution
     for step in steps:
       if step == "half":
@@ -114,15 +114,15 @@ class _Builder:
 
 
 def build_inception_v3(width: float = 1.0, input_px: int = 299) -> keras.Model:
-  """Inception v3 without its classifier, untrained.
+  """Returns an untrained Inception v3 without its classifier.
 
   Args:
     width: factor on every layer's channels; 1.0 is the published network, 21.8 M parameters.
     input_px: side of the square input, at least 75.
 
   Returns:
-    A model from float32 [N, input_px, input_px, 3] in 0..1 to float32 [N, D], D about 2048 * width (2,048 at 1.0,
-    512 at 0.25): the last block's channels, each averaged over the grid; never negative.
+    A model float32 [N, input_px, input_px, 3], 0..1 -> float32 [N, D], D about 2048 * width (2,048 at 1.0, 512 at
+    0.25): the last block's channels, averaged over the grid; never negative.
   """
   if not width > 0:
     raise ValueError(f"width={width!r}: give a factor above 0, such as 0.25.")
@@ -140,10 +140,10 @@ def build_inception_v3(width: float = 1.0, input_px: int = 299) -> keras.Model:
 
 
 def load_bundled_trunk() -> keras.Model:
-  """The trunk that ships with the project: see bundled_trunk/README.md for what it learned from and how good it is.
+  """Loads the bundled trunk, described in bundled_trunk/README.md.
 
   Returns:
-    A model from float32 [N, 75, 75, 3] in 0..1 to float32 [N, 512], not trainable.
+    A model float32 [N, 75, 75, 3], 0..1 -> float32 [N, 512], not trainable.
   """
   model = build_inception_v3(BUNDLED_WIDTH, BUNDLED_INPUT_PX)
   load_weights(model, BUNDLED_WEIGHTS)
@@ -152,7 +152,7 @@ def load_bundled_trunk() -> keras.Model:
 
 
 def save_weights(model: keras.Model, path: pathlib.Path) -> None:
-  """Writes every variable as float16 under its path (`conv_00/kernel`), which `load_weights` looks it up by."""
+  """Writes every variable as float16 under its path, for `load_weights`."""
   arrays: dict[str, Any] = {}
   for variable in model.variables:
     array = np.asarray(keras.ops.convert_to_numpy(variable), np.float32).astype(np.float16)
@@ -164,7 +164,7 @@ def save_weights(model: keras.Model, path: pathlib.Path) -> None:
 
 
 def load_weights(model: keras.Model, path: pathlib.Path) -> None:
-  """Fills `model` from what `save_weights` wrote; nothing in the file is ever executed (no pickle)."""
+  """Loads what `save_weights` wrote, without pickle."""
   try:
     with np.load(path, allow_pickle=False) as archive:
       arrays = {name: archive[name] for name in archive.files}

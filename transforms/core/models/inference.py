@@ -1,7 +1,8 @@
-"""Runs images through a trunk or an exported model, in fixed padded batches.
+"""Runs images through a trunk or an exported model, in padded batches.
 
-A bad image does not spoil its batch. `preprocess` (bytes -> float images) runs one thread ahead of `infer` (pixels ->
-arrays), which two threads call in turn: the next batch is computed while Python handles the results of one.
+An image that cannot be decoded or computed is quarantined alone. Both kinds of model take the same form: `preprocess`
+(bytes -> float images) runs one thread ahead, and two threads take turns to call `infer` (float images -> arrays), so
+that the next batch is computed while Python handles the last one's output.
 """
 
 from __future__ import annotations
@@ -42,15 +43,16 @@ class Inferred(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class LoadedModel:
-  """A loaded trunk or exported model. Not a tuple: Beam's `Shared` needs weak references.
+  """A loaded model.
+
+  Not a tuple, because `Shared` keeps weak references, which tuples do not support.
 
   Attributes:
-    preprocess: list of N image bytes -> float32 [N, S, S, 3], 0..1; raises where any of them cannot be decoded.
+    preprocess: list of N image bytes -> float32 [N, S, S, 3], 0..1; raises if any of them cannot be decoded.
     infer: float32 [N, S, S, 3] -> output name -> array [N, ...]; may be called by two threads at a time.
-    input_px: S; 0 where it is not asked for.
-    preprocess_alike: `preprocess` for small images of one size, faster, see `preprocessing.preprocess_alike`; None:
-      there is none.
-    largest_batch: returns how many images `infer` computes at a time, see `halving.load_with_oom_fallback`; None: all.
+    input_px: S; 0 if unknown.
+    preprocess_alike: a faster `preprocess` for small images of one size, see `decode.preprocess_alike`.
+    largest_batch: returns how many images `infer` computes at a time, see `oom_fallback`; None: all.
   """
 
   preprocess: Callable[[Sequence[bytes]], Any]
@@ -60,18 +62,18 @@ class LoadedModel:
   largest_batch: Callable[[], int] | None = None
 
   def decode(self, images: Sequence[Image]) -> Any:
-    """Returns what `infer` takes, in the order of the images; raises where one of them cannot be decoded."""
+    """Returns the input of `infer`; raises if an image cannot be decoded."""
     encoded = [image.encoded for image in images]
     if self.preprocess_alike is not None and self._are_alike(images):
       return self.preprocess_alike(encoded)
     return self.preprocess(encoded)
 
   def _are_alike(self, images: Sequence[Image]) -> bool:
-    """Says whether `preprocess_alike` takes them. Without an input size, or a look at the images, it does not."""
+    """Whether the images have one known size that `preprocess_alike` takes."""
     sizes = {(image.height, image.width) for image in images}
     height, width = next(iter(sizes))
     alike = len(sizes) == 1 and 0 < height <= self.input_px and 0 < width <= self.input_px
-    # The first frame of a GIF may be smaller than the image that its header tells of.
+    # The first frame of a GIF may be smaller than its header says.
     return alike and all(image.format in ("jpeg", "png") for image in images)
 
 
@@ -82,13 +84,14 @@ def infer_images(
   batch_size: int = BATCH_SIZE,
   max_pixels: int = MAX_PIXELS,
 ) -> Iterator[Inferred | Quarantined]:
-  """Yields one item per input, in order. Reading and decoding go on one thread ahead of the graph, and the graph ahead
-  of whoever takes the items.
+  """Yields one item per input, in order.
+
+  Reading and decoding run one thread ahead of the graph, and the graph ahead of the consumer.
 
   Args:
-    images: what to run the model on; what is quarantined already comes out as it is.
-    model: see `load_model`; or what gives it, called at the first image that can be decoded, if there is one.
-    batch_size: images per call of the graph; a smaller rest is padded, so that the graph sees one shape only.
+    images: quarantined ones are passed through.
+    model: see `load_model`; or a function that loads it, called at the first image that may be decoded.
+    batch_size: images per call; a smaller rest is padded, so that the graph sees one shape only.
     max_pixels: largest height x width that is decoded.
   """
   load = model if callable(model) else lambda: model
@@ -109,13 +112,13 @@ def _check(image: Image | Quarantined, max_pixels: int) -> Image | Quarantined:
 
 
 def _prepare(items: Sequence[Image | Quarantined], load: Callable[[], LoadedModel], batch_size: int) -> _Prepared:
-  """Decodes what can be decoded of a batch; the rest is named."""
+  """Decodes a batch; quarantines the images that cannot be decoded."""
   if not any(isinstance(item, Image) for item in items):
     return _Prepared(items, None)
-  model = load()  # a model that cannot be loaded is no image's fault: not in the `try`
+  model = load()  # outside the `try`: its errors do not quarantine images
   try:
     return _decode(items, model, batch_size)
-  except Exception:  # somewhere in here is a image that cannot be decoded: find it, and decode the others
+  except Exception:  # at least one image cannot be decoded: try each alone
     return _decode([_decodable(item, model) for item in items], model, batch_size)
 
 
@@ -126,7 +129,7 @@ def _decode(items: Sequence[Image | Quarantined], model: LoadedModel, batch_size
 
 class _Prepared(NamedTuple):
   items: Sequence[Image | Quarantined]
-  pixels: Any  # float32 [batch_size, S, S, 3]: the images among `items`, then padding; None where there is none
+  pixels: Any  # float32 [batch_size, S, S, 3]: the images among `items`, then padding; None without images
 
 
 def _decodable(item: Image | Quarantined, model: LoadedModel) -> Image | Quarantined:
@@ -150,10 +153,10 @@ def _with_outputs(image: Image, outputs: Outputs | Fault) -> Inferred | Quaranti
 
 
 def _infer_rows(prepared: _Prepared, load: Callable[[], LoadedModel]) -> list[Outputs | Fault]:
-  """Returns what the model gives for each image of a batch, or why that cannot be used.
+  """Returns each image's outputs, or why they cannot be used.
 
   Raises:
-    Exception: the model refuses all of them, or memory runs out: then it is not for the images to blame.
+    Exception: the model fails on every image, or memory runs out: the images are not to blame.
   """
   count = sum(isinstance(item, Image) for item in prepared.items)
   if not count:
@@ -197,18 +200,17 @@ def _padded(images: list[Image], size: int) -> list[Image]:
 
 
 def load_model(path: str, threads: int = 0, *, trunk_only: bool = False, batch_size: int = BATCH_SIZE) -> LoadedModel:
-  """Loads a trunk or an exported model; what it is can be seen from its folder.
+  """Loads a trunk or an exported model from its folder.
 
   Args:
-    path: folder of a trunk (`B/trunk`, `M/trunk`), which is run prepared where it is, or of a SavedModel.
-    threads: the runtime's threads in this process; 0 leaves it its own choice.
-    trunk_only: of an exported model take the trunk that is in it: the output is `bottleneck`, as a trunk's is, not
-      `scores`.
-    batch_size: images in most calls of `infer`; see `load_prepared`.
+    path: folder of a trunk (`B/trunk`, `M/trunk`), run prepared if it is, or of a SavedModel.
+    threads: the runtime's threads in this process; 0: the runtime's own choice.
+    trunk_only: of an exported model, load the trunk only; its output is `bottleneck` instead of `scores`.
+    batch_size: images in most calls of `infer`, see `load_prepared`.
 
   Raises:
-    InputError: the folder cannot be loaded, or is neither, or is a model from before its trunk could be asked, or this
-      machine cannot run it.
+    InputError: the folder cannot be loaded or is neither, the model is too old for `trunk_only`, or this machine cannot
+      run it.
   """
   load_tensorflow()
   set_threads(threads)
@@ -219,8 +221,8 @@ def load_model(path: str, threads: int = 0, *, trunk_only: bool = False, batch_s
   loaded = load_saved_model(path)
   if trunk_only and not hasattr(loaded, "embed"):
     raise InputError(
-      f"the model in {path} cannot give bottlenecks: it was trained with an earlier version: run `beam-retrain train`"
-      " again."
+      f"the model in {path} was trained with an earlier version and cannot compute bottlenecks: run"
+      " `beam-retrain train` again."
     )
   input_px = int((loaded.embed if hasattr(loaded, "embed") else loaded.score_images).input_signature[0].shape[1])
 
@@ -232,34 +234,33 @@ def load_model(path: str, threads: int = 0, *, trunk_only: bool = False, batch_s
   def infer(images: Any) -> Outputs:
     return {name: values.numpy() for name, values in graph(images).items()}
 
-  if hasattr(loaded, "preprocess"):  # its own: what it was trained with
+  if hasattr(loaded, "preprocess"):  # the preprocessing that it was trained with
     return LoadedModel(lambda encoded: loaded.preprocess(_strings(encoded)), infer, input_px)
   return _decoding_model(input_px, infer)
 
 
 def load_prepared_model(folder: str, threads: int = 0, batch_size: int = BATCH_SIZE) -> LoadedModel:
-  """Loads the prepared trunk in `folder`, the one with `card.json`, as `load_model` does one beside a SavedModel."""
+  """Loads the prepared trunk in `folder`, which has the `card.json`."""
   trunk = load_prepared(folder, threads, batch_size)
   return _decoding_model(trunk.input_px, lambda images: {"bottleneck": trunk.embed(images)})
 
 
 def with_head(trunk: LoadedModel, head: Head, path: str) -> LoadedModel:
-  """Puts a head behind a trunk: the model's output is `scores`, float32 [N, C], 0..1.
+  """Returns a model of images -> `scores`, float32 [N, C], 0..1.
 
-  An image's scores are those of its stored bottleneck: the head is the same numpy.
+  An image's scores equal those of its stored bottleneck, because the head is the same.
 
   Args:
-    trunk: gives `bottleneck`, float32 [N, D].
-    head: for D numbers.
-    path: the head's, for the error at the first batch.
+    trunk: its output is `bottleneck`, float32 [N, D].
+    path: the head's, for the error; raised with the first batch.
   """
 
   def infer(images: Any) -> Outputs:
     vectors = trunk.infer(images)["bottleneck"]
     if vectors.shape[1] != len(head.scale):
       raise InputError(
-        f"{path} takes {len(head.scale)} numbers for an image, the model's trunk gives {vectors.shape[1]}: it belongs"
-        " to another model."
+        f"{path} belongs to another model: it takes {len(head.scale)} numbers per image, but the trunk gives"
+        f" {vectors.shape[1]}."
       )
     return {"scores": head.score(vectors)}
 
@@ -267,7 +268,7 @@ def with_head(trunk: LoadedModel, head: Head, path: str) -> LoadedModel:
 
 
 def _decoding_model(input_px: int, infer: Callable[[Any], Outputs]) -> LoadedModel:
-  """Puts today's `preprocess` before a graph that has none of its own."""
+  """Returns a model of a graph and the current preprocessing."""
   import tensorflow as tf
 
   from beam_retrain.transforms.core.images.decode import preprocess, preprocess_alike
@@ -275,7 +276,7 @@ def _decoding_model(input_px: int, infer: Callable[[Any], Outputs]) -> LoadedMod
   decode = tf.function(
     lambda encoded: preprocess(encoded, input_px), input_signature=[tf.TensorSpec([None], tf.string)]
   )
-  decode_alike = tf.function(lambda encoded: preprocess_alike(encoded, input_px))  # traced for each length: batches
+  decode_alike = tf.function(lambda encoded: preprocess_alike(encoded, input_px))  # traced once per batch length
   return LoadedModel(
     lambda encoded: decode(_strings(encoded)), infer, input_px, lambda encoded: decode_alike(_strings(encoded))
   )
@@ -288,7 +289,10 @@ def _strings(encoded: Sequence[bytes]) -> Any:
 
 
 def set_threads(threads: int) -> None:
-  """Limits TensorFlow's threads in this process; 0 leaves TensorFlow's own choice. To be called before it starts."""
+  """Limits TensorFlow's threads in this process (0: its own choice).
+
+  Must be called before TensorFlow starts.
+  """
   import tensorflow as tf
 
   if threads:
@@ -296,4 +300,4 @@ def set_threads(threads: int) -> None:
       tf.config.threading.set_intra_op_parallelism_threads(threads)
       tf.config.threading.set_inter_op_parallelism_threads(threads)
     except RuntimeError:
-      pass  # TensorFlow has started already in this process: its threads are what they are
+      pass  # too late: TensorFlow has already started in this process

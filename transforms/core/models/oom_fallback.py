@@ -14,24 +14,20 @@ from beam_retrain.transforms.core.system.memory import is_out_of_memory
 
 
 def load_with_oom_fallback(load: Callable[[int], LoadedModel], batch_size: int) -> LoadedModel:
-  """Loads a model that halves its batch when out of memory, down to one image.
+  """Loads a model that halves its batches when memory runs out.
 
-  Larger batches are then split, which changes no row by more than the last bits of float32.
+  The model is reloaded for each smaller size, down to one image; larger batches are then split. Results change by the
+  last bits of float32 at most.
 
   Args:
-    load: images per call -> the model.
-    batch_size: at first.
+    load: returns the model for a number of images per call.
+    batch_size: images per call at first.
   """
   halving = _Halving(load, batch_size)
   return dataclasses.replace(halving.model, infer=halving.infer, largest_batch=lambda: halving.batch_size)
 
 
 class _Halving:
-  """Attributes:
-  model: loaded for `batch_size`.
-  batch_size: images per call, so far.
-  """
-
   def __init__(self, load: Callable[[int], LoadedModel], batch_size: int):
     self._load = load
     self._lock = threading.Lock()
@@ -51,7 +47,7 @@ class _Halving:
 
   def _halve(self, size: int) -> None:
     with self._lock:
-      if self.batch_size == size:  # else another thread has been quicker
+      if self.batch_size == size:  # else another thread has halved it
         self.batch_size = size // 2
         self.model = self._load(self.batch_size)
 

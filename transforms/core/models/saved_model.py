@@ -1,4 +1,4 @@
-"""A trunk as a worker knows it: a SavedModel folder of one kind, whatever it was made from.
+"""Writes, loads and fingerprints trunks as SavedModel folders.
 
 `embed`: float32 [N, S, S, 3], 0..1 -> float32 [N, D]. Its weights are constants of the graph.
 """
@@ -22,10 +22,10 @@ BUNDLED_WEIGHTS = pathlib.Path(__file__).parents[1] / "bundled_trunk" / "weights
 
 
 def load_saved_model(path: str) -> Any:
-  """Loads a SavedModel folder that was written by `save_trunk` or by the trainer's export.
+  """Loads a SavedModel written by `save_trunk` or the trainer's export.
 
   Raises:
-    InputError: it cannot be loaded, or has neither an `embed` nor a `score_images` function.
+    InputError: it cannot be loaded, or has neither `embed` nor `score_images`.
   """
   try:
     loaded = tf.saved_model.load(path)
@@ -33,12 +33,12 @@ def load_saved_model(path: str) -> Any:
     first = first_line(error)
     raise InputError(f"{path} cannot be loaded as a SavedModel ({first}): write it again.") from error
   if not (hasattr(loaded, "embed") or hasattr(loaded, "score_images")):
-    raise InputError(f"{path} is a SavedModel, but neither a trunk nor a model of beam-retrain: give the right folder.")
+    raise InputError(f"{path} is a SavedModel, but neither a trunk nor a model of beam-retrain: give another folder.")
   return loaded
 
 
 def freeze(embed: Any, input_px: int) -> tf.types.experimental.ConcreteFunction:
-  """Traces `embed` for [N, input_px, input_px, 3] and turns its variables into constants.
+  """Traces `embed` and turns its variables into constants.
 
   Args:
     embed: callable float32 [N, S, S, 3] -> float32 [N, D].
@@ -59,7 +59,7 @@ def freeze(embed: Any, input_px: int) -> tf.types.experimental.ConcreteFunction:
 
 
 def save_trunk(frozen: tf.types.experimental.ConcreteFunction, folder: str) -> None:
-  """Writes a frozen trunk as a SavedModel with the function `embed` and the signature `serving_default`.
+  """Writes a frozen trunk with `embed` and the signature `serving_default`.
 
   Raises:
     OSError: the folder cannot be written.
@@ -84,9 +84,9 @@ def save_trunk(frozen: tf.types.experimental.ConcreteFunction, folder: str) -> N
 
 
 def fingerprint_folder(folder: str) -> str:
-  """Returns the SHA-256, 64 hex digits, of every file of a folder and its name, in sorted order.
+  """Returns the SHA-256, 64 hex digits, of a folder's files and names.
 
-  A prepared trunk in it is left out: it is made of the rest.
+  A prepared trunk is left out, because it is derived from the rest.
   """
   digest = hashlib.sha256()
   for parent, folders, names in os.walk(folder):

@@ -1,4 +1,4 @@
-"""Extracts the part of a TensorFlow graph that one output is computed from."""
+"""Extracts the subgraph that computes one output."""
 
 from __future__ import annotations
 
@@ -10,15 +10,14 @@ import tensorflow as tf
 def extract_subgraph(
   graph: tf.compat.v1.GraphDef, output: str, *, cut_at: str | None = None, keep_control: bool = False
 ) -> tf.compat.v1.GraphDef:
-  """Returns the nodes whose values reach the node `output`, in their order.
+  """Returns the nodes that the node `output` depends on, in order.
 
-  `tf.compat.v1.graph_util.extract_sub_graph` always follows control inputs, which would bring tables along.
+  Unlike `tf.compat.v1.graph_util.extract_sub_graph`, it can leave out control inputs, which would bring tables along.
 
   Args:
-    graph: the whole graph; its functions come along if a node calls one.
-    output: name of a node.
-    cut_at: name of a node whose own inputs are not needed.
-    keep_control: follow control inputs too. In a graph without state they only delay a value.
+    graph: its functions are kept if a node calls one.
+    cut_at: name of a node whose own inputs are left out.
+    keep_control: follow control inputs too; in a graph without state they only delay a value.
   """
   nodes = {node.name: node for node in graph.node}
   reached: set[str] = set()

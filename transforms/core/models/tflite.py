@@ -1,7 +1,7 @@
-"""A TensorFlow Lite file that `train` wrote, over images. No Beam.
+"""Scores images with a TensorFlow Lite file.
 
-The interpreter is the one inside TensorFlow, which is there anyway. It warns that a later TensorFlow will be without
-it; `setup.py` holds TensorFlow at the version that has it, and `ai-edge-litert` has the same class under the same name.
+The interpreter is TensorFlow's own. It warns that a later TensorFlow will drop it: `setup.py` pins a version that has
+it, and `ai-edge-litert` has the same class under the same name.
 """
 
 from __future__ import annotations
@@ -20,31 +20,30 @@ from beam_retrain.transforms.core.system.tensorflow import native_stderr_capture
 
 @contextlib.contextmanager
 def quiet_interpreter() -> Iterator[None]:
-  """Holds back what TensorFlow says whenever an interpreter is made; where that fails it is shown after all."""
+  """Hides TensorFlow's messages about each new interpreter, except on failure."""
   with warnings.catch_warnings(), native_stderr_captured():
     warnings.filterwarnings("ignore", message=r"\s*Warning: tf.lite.Interpreter is deprecated", category=UserWarning)
     yield
 
 
 class LiteModel:
-  """A loaded file: float32 [N, S, S, 3], 0..1 -> float32 [N, C].
+  """A loaded TensorFlow Lite model.
 
   Attributes:
-    path: of the file.
     input_px: S.
-    is_quantized: whether weights are int8: then its scores are near those of the float model, not the same.
+    is_quantized: whether weights are int8: scores are then only close to the float model's.
 
   Raises:
-    InputError: the file is not there, is no TensorFlow Lite file, or takes or gives something else.
+    InputError: the file is missing, is not a TensorFlow Lite file, or has another input or output.
   """
 
   def __init__(self, path: str):
     self.path = path
     if not os.path.isfile(path):
-      raise InputError(f"{path} does not exist: give a file that `beam-retrain train --tflite_output_file` wrote.")
+      raise InputError(f"{path} does not exist: give a file written by `beam-retrain train --tflite_output_file`.")
     try:
       with quiet_interpreter():
-        # Otherwise one thread.
+        # The default is one thread.
         self._interpreter = tf.lite.Interpreter(model_path=path, num_threads=os.cpu_count())
         self._interpreter.allocate_tensors()
     except (ValueError, RuntimeError) as error:
@@ -55,8 +54,8 @@ class LiteModel:
     is_ours = len(inputs) == len(outputs) == 1 and len(shape) == 4 and shape[0] == -1 and shape[3] == 3
     if not is_ours or {inputs[0]["dtype"], outputs[0]["dtype"]} != {np.float32}:
       raise InputError(
-        f"{path} does not take float images and give float scores: give a file that"
-        " `beam-retrain train --tflite_output_file` wrote."
+        f"{path} does not map float images to float scores: give a file written by"
+        " `beam-retrain train --tflite_output_file`."
       )
     self.input_px = int(shape[1])
     self.is_quantized = any(detail["dtype"] == np.int8 for detail in self._interpreter.get_tensor_details())
@@ -64,7 +63,7 @@ class LiteModel:
     self._count = int(inputs[0]["shape"][0])
 
   def score(self, images: np.ndarray) -> np.ndarray:
-    """Returns the scores, float32 [N, C], of float32 [N, S, S, 3], 0..1."""
+    """Returns scores, float32 [N, C], of float32 [N, S, S, 3]."""
     if len(images) != self._count:
       self._interpreter.resize_tensor_input(self._input, images.shape)
       self._interpreter.allocate_tensors()

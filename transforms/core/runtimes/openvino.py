@@ -1,6 +1,6 @@
-"""Prepared trunks for OpenVINO, an optional extra; nothing but a prepared trunk of that kind loads this module.
+"""Prepares and runs trunks with OpenVINO, an optional extra.
 
-No telemetry: the graph is read by OpenVINO's own reader, not by its converter, which reports home.
+The graph is read by OpenVINO's own reader, because its converter sends telemetry.
 """
 
 from __future__ import annotations
@@ -30,25 +30,27 @@ _CALIBRATION_BATCH = 8
 
 
 def versions(variant: Variant) -> dict[str, str]:
-  """Returns package -> version, of what a preparation depends on."""
+  """Returns package -> version, for what a preparation depends on."""
   own = {"openvino": openvino.__version__}
   return {**own, "nncf": importlib.metadata.version("nncf")} if variant.precision == INT8 else own
 
 
 def write(frozen: Any, variant: Variant, folder: str, sample: Any = None) -> dict[str, str]:
-  """Writes the trunk in OpenVINO's format with float32 weights, which workers cast.
+  """Writes the trunk in OpenVINO's format.
+
+  Weights stay float32 (workers cast them), unless quantized.
 
   Args:
     frozen: concrete function float32 [N, S, S, 3] -> float32 [N, D], without variables.
-    variant: to prepare it for; int8 is calibrated on `sample`.
-    folder: exists.
-    sample: for int8, float32 [K, S, S, 3], 0..1.
+    variant: to prepare for.
+    folder: existing folder.
+    sample: for int8, calibration images, float32 [K, S, S, 3], 0..1.
 
   Returns:
-    Nothing that `load` needs to know.
+    An empty dict: `load` needs no tensor names.
 
   Raises:
-    InputError: OpenVINO cannot run such a trunk.
+    InputError: OpenVINO cannot run the trunk.
     OSError: the folder cannot be written.
   """
   model = _read_frozen(frozen, folder)
@@ -62,9 +64,9 @@ def write(frozen: Any, variant: Variant, folder: str, sample: Any = None) -> dic
 
 
 def _quantize(model: Any, sample: np.ndarray) -> Any:
-  """Returns the model with its convolutions and matrix products in int8, by the ranges that the sample gives them.
+  """Quantizes convolutions and matrix products to int8, by the sample's ranges.
 
-  With symmetric ranges only: asymmetric ones cost a correction in every product, and gained no accuracy on digits.
+  Symmetric ranges only: asymmetric ones need a correction in every product and gained no accuracy on digits.
   """
   nncf = load_nncf()
   batches = [sample[start : start + _CALIBRATION_BATCH] for start in range(0, len(sample), _CALIBRATION_BATCH)]
@@ -76,8 +78,11 @@ def _quantize(model: Any, sample: np.ndarray) -> Any:
 
 @functools.cache
 def _core() -> Any:
-  """Returns this process's one core. Each brings a plugin that gives the thread a stack for signals, and takes it away
-  with the plugin: one that ends before another leaves a stack that is no more, and the next signal is the end."""
+  """Returns the only `Core` of this process.
+
+  Each `Core` brings a plugin that gives its thread a signal stack and removes it when it ends. If one ended before
+  another, the next signal would crash the process.
+  """
   return openvino.Core()
 
 
@@ -104,8 +109,11 @@ _SET_UP = threading.Event()
 
 @contextlib.contextmanager
 def _alone_the_first_time() -> Iterator[None]:
-  """OpenVINO's Python binding sets itself up in its first call: it holds a lock of C++ while it waits for Python's, and
-  a second thread that comes to the same place with Python's lock waits for that of C++: for ever, both."""
+  """Serializes the first call of OpenVINO's Python binding, which may deadlock.
+
+  The first call initializes the binding: it holds a C++ lock while it waits for the GIL. A second thread that holds the
+  GIL and waits for that C++ lock would wait forever.
+  """
   if _SET_UP.is_set():
     yield
     return
@@ -118,16 +126,16 @@ def load(folder: str, info: PreparedInfo, threads: int, batch_size: int) -> Call
   """Returns float32 [N, S, S, 3] -> float32 [N, D]; see `load_prepared`.
 
   Raises:
-    InputError: it is no such model.
+    InputError: the model cannot be loaded.
   """
   path = os.path.join(folder, _MODEL_FILE)
   settings: dict[str, Any] = {
-    # Two batches at a time, each by half of the threads, as `infer_images` gives them: threads that share a batch wait
-    # for each other after every layer, all the longer where decoding takes a core from one of them.
+    # `infer_images` runs two batches at a time; each gets half of the threads. Threads that share a batch wait for each
+    # other after every layer, even longer if decoding occupies a core.
     "NUM_STREAMS": 1 if threads == 1 else 2,
-    # It would pin its threads to the first cores, and so would every other process of the machine: to the same ones.
+    # Pinning would put the threads of all processes on the same first cores.
     "ENABLE_CPU_PINNING": False,
-    # What int8 leaves out is computed with bfloat16 where there is any, which makes less of a difference than int8.
+    # Layers that are not int8 use bfloat16 if available, whose error is below that of int8.
     "INFERENCE_PRECISION_HINT": "bf16" if info.variant.precision != FLOAT32 and has_bfloat16() else "f32",
   }
   if threads:
@@ -135,13 +143,13 @@ def load(folder: str, info: PreparedInfo, threads: int, batch_size: int) -> Call
   try:
     core = _core()
     model = core.read_model(path)
-    # float32 [batch_size, S, S, 3]: a graph of one shape is faster than one of any.
+    # float32 [batch_size, S, S, 3]: a static shape is faster than a dynamic one.
     model.reshape([batch_size, *model.input().partial_shape[1:]])
     compiled = core.compile_model(model, "CPU", settings)
   except Exception as error:
     first = first_line(error)
     raise InputError(f"{path} cannot be loaded ({first}): make the trunk again.") from error
-  idle: list[Any] = []  # one for each thread that is in `embed`; appending and popping is atomic
+  idle: list[Any] = []  # requests not in use; append and pop are atomic
 
   def embed(images: np.ndarray) -> np.ndarray:
     vectors = np.empty((len(images), info.dimensions), np.float32)
@@ -155,7 +163,7 @@ def load(folder: str, info: PreparedInfo, threads: int, batch_size: int) -> Call
       if count < batch_size:
         part = np.concatenate([part, np.broadcast_to(part[-1:], (batch_size - count, *part.shape[1:]))])
       with _alone_the_first_time():
-        # Shared: read where it lies, and no copy of what comes out but the one into `vectors`.
+        # Shared buffers avoid copies, except the one into `vectors`.
         request.infer([part], share_inputs=True, share_outputs=True)
         vectors[start : start + count] = request.get_output_tensor(0).data[:count]
     idle.append(request)

@@ -1,14 +1,14 @@
-"""A prepared trunk: a folder that a worker runs as it is, with nothing left to optimise. Loads no TensorFlow.
+"""Prepared trunks: folders that a worker runs without further optimization.
 
 | file                      | runtime    | what                                                                      |
 |---------------------------|------------|---------------------------------------------------------------------------|
-| `graph.pb`                | tensorflow | frozen graph, folded, fused and, for bfloat16, cast ahead of time         |
+| `graph.pb`                | tensorflow | frozen graph, folded, fused and, for bfloat16, cast                       |
 | `model.xml`, `model.bin`  | openvino   | OpenVINO's own format                                                     |
 | `card.json`               | both       | see `PreparedInfo`                                                        |
 
-In a trunk's or a model's folder it is `prepared/`, beside the SavedModel that it was made from, or in `M/trunk`.
-An image's bottleneck has the same bits for any number of threads and in any batch; with TensorFlow because
-`beam_retrain.transforms.core` has it compute with oneDNN.
+The folder is `prepared/`, in a trunk's folder beside the SavedModel, or in `M/trunk`. An image's bottleneck has the
+same bits for any number of threads and in any batch; with TensorFlow this needs oneDNN, which
+`beam_retrain.transforms.core` switches on. This module does not load TensorFlow.
 """
 
 from __future__ import annotations
@@ -34,13 +34,12 @@ FILES = {TENSORFLOW: ("graph.pb",), OPENVINO: ("model.xml", "model.bin")}
 
 @dataclasses.dataclass(frozen=True)
 class PreparedTrunk:
-  """A prepared trunk, loaded.
+  """A loaded prepared trunk.
 
   Attributes:
-    variant: the runtime and precision that compute it.
     input_px: S.
     dimensions: D.
-    embed: float32 [N, S, S, 3], 0..1, an array or a tensor, any N -> float32 [N, D]; several threads may call it.
+    embed: float32 [N, S, S, 3], 0..1, array or tensor, any N -> float32 [N, D]; thread-safe.
   """
 
   variant: Variant
@@ -50,7 +49,7 @@ class PreparedTrunk:
 
 
 def find_prepared(folder: str) -> str:
-  """Returns the prepared trunk's folder in a trunk's or a model's folder; empty if there is none."""
+  """Returns the folder of a trunk's prepared form, or ""."""
   path = os.path.join(folder, PREPARED_FOLDER)
   return path if os.path.exists(os.path.join(path, CARD_FILE)) else ""
 
@@ -59,7 +58,7 @@ def read_prepared_info(folder: str) -> PreparedInfo:
   """Reads `card.json`.
 
   Raises:
-    InputError: it is damaged or missing.
+    InputError: it is missing or damaged.
   """
   path = os.path.join(folder, CARD_FILE)
   try:
@@ -73,10 +72,10 @@ def write_prepared_info(folder: str, trunk: TrunkInfo, versions: dict[str, str],
   """Writes `card.json` for the runtime's files in the folder.
 
   Args:
-    folder: where they are.
-    trunk: in the variant that they were prepared for.
+    folder: of these files.
+    trunk: in the variant prepared.
     versions: see `PreparedInfo`.
-    tensors: names of the graph's `input` and `output`, for TensorFlow.
+    tensors: for TensorFlow, names of the graph's `input` and `output`.
   """
   hashes = {name: local_files.sha256(os.path.join(folder, name)) for name in FILES[trunk.variant.runtime]}
   info = PreparedInfo(trunk.variant, trunk.fingerprint, trunk.input_px, trunk.dimensions, versions, hashes, **tensors)
@@ -85,7 +84,7 @@ def write_prepared_info(folder: str, trunk: TrunkInfo, versions: dict[str, str],
 
 
 def is_intact(folder: str) -> bool:
-  """Whether the folder, which may be "", holds a prepared trunk whose files have their recorded hashes."""
+  """Whether a folder (or "") holds a prepared trunk with correct hashes."""
   try:
     return bool(folder) and not _damaged_file(folder, read_prepared_info(folder))
   except InputError:
@@ -93,7 +92,7 @@ def is_intact(folder: str) -> bool:
 
 
 def _damaged_file(folder: str, info: PreparedInfo) -> str:
-  """Returns the path of the first file without its recorded hash; empty if there is none."""
+  """Returns the path of the first damaged or missing file, or ""."""
   for name, digest in info.files.items():
     path = os.path.join(folder, os.path.basename(name))
     if not os.path.exists(path) or local_files.sha256(path) != digest:
@@ -102,19 +101,19 @@ def _damaged_file(folder: str, info: PreparedInfo) -> str:
 
 
 def load_prepared(folder: str, threads: int = 0, batch_size: int = 32) -> PreparedTrunk:
-  """Loads a prepared trunk; under three seconds for Inception v3, first batch included.
+  """Loads a prepared trunk, in under three seconds for Inception v3.
 
   Args:
     folder: the one with `card.json`.
-    threads: of this process; 0 leaves them to the runtime.
-    batch_size: images in most calls: OpenVINO's graph is compiled for as many, and smaller batches are padded.
+    threads: of this process; 0: the runtime's own choice.
+    batch_size: images in most calls: OpenVINO's graph is compiled for it, and smaller batches are padded.
 
   Raises:
-    InputError: this machine cannot run it, or it is damaged.
+    InputError: the trunk is damaged, or this machine cannot run it.
   """
   info = read_prepared_info(folder)
   if reason := info.variant.unsupported_reason():
-    raise InputError(f"the trunk {folder} was prepared for {info.variant}, and not for {platform.node()}: {reason}.")
+    raise InputError(f"the trunk {folder} was prepared for {info.variant}, not for {platform.node()}: {reason}.")
   if path := _damaged_file(folder, info):
     raise InputError(f"{path} is damaged or missing: make the trunk again.")
   if info.variant.runtime == TENSORFLOW:
@@ -126,6 +125,6 @@ def load_prepared(folder: str, threads: int = 0, batch_size: int = 32) -> Prepar
 
 
 def _as_array(images: Any) -> np.ndarray:
-  """float32 [N, S, S, 3], an array or a TensorFlow tensor -> an array that shares its memory if contiguous."""
-  # A tensor's own numpy() would copy; its buffer does not.
+  """Returns float32 [N, S, S, 3], sharing a tensor's memory if contiguous."""
+  # A tensor's numpy() would copy; its buffer does not.
   return np.ascontiguousarray(images if isinstance(images, np.ndarray) else np.asarray(memoryview(images)), np.float32)

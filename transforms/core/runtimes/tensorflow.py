@@ -1,6 +1,7 @@
-"""Prepared trunks for TensorFlow: its own graph optimiser, run once, ahead of time, and kept in a file.
+"""Prepares and runs trunks with TensorFlow.
 
-TensorFlow would run it in every process at the first call, for seconds; a prepared graph is run with it switched off.
+TensorFlow would run its graph optimizer for seconds in every process, at the first call. Here it runs once, ahead of
+time, and its result is run with the optimizer switched off.
 """
 
 from __future__ import annotations
@@ -22,40 +23,40 @@ _GRAPH_FILE = "graph.pb"
 
 
 def versions(variant: Variant) -> dict[str, str]:
-  """Returns package -> version, of what a preparation depends on."""
+  """Returns package -> version, for what a preparation depends on."""
   return {"tensorflow": tf.__version__}
 
 
 def write(frozen: Any, variant: Variant, folder: str, sample: Any = None) -> dict[str, str]:
-  """Writes the graph as TensorFlow's optimiser leaves it.
+  """Writes the graph as optimized by TensorFlow.
 
-  Batch norms are folded into the convolutions, input scaling into their weights where that is exact, biases and
-  activations are fused; for bfloat16, the costly operations are cast.
+  Batch norms are folded into convolutions, and input scaling into their weights where that is exact; biases and
+  activations are fused. For bfloat16, costly operations are cast.
 
   Args:
     frozen: concrete function float32 [N, S, S, 3] -> float32 [N, D], without variables.
-    variant: to prepare it for, float32 or bfloat16.
-    folder: exists.
-    sample: not needed.
+    variant: to prepare for, float32 or bfloat16.
+    folder: existing folder.
+    sample: unused.
 
   Returns:
     `input` and `output`: the tensors' names, see `PreparedInfo`.
 
   Raises:
-    InputError: there was nothing to cast to bfloat16.
+    InputError: no operation can be cast to bfloat16.
   """
-  given, result = frozen.inputs[0].name, frozen.outputs[0].name
+  input_name, result = frozen.inputs[0].name, frozen.outputs[0].name
   graph = _optimise(frozen.graph.as_graph_def(), result, variant.precision == BFLOAT16)
   with open(os.path.join(folder, _GRAPH_FILE), "wb") as file:
     file.write(graph.SerializeToString())
-  return {"input": given, "output": result}
+  return {"input": input_name, "output": result}
 
 
 def _optimise(definition: Any, result: str, to_bfloat16: bool) -> Any:
   with tf.Graph().as_default() as graph:
     tf.import_graph_def(definition, name="")
   meta = tf.compat.v1.train.export_meta_graph(graph_def=definition, graph=graph)
-  # What is to be kept: the optimiser leaves out what no fetch needs.
+  # Declares a fetch: the optimizer drops nodes that no fetch needs.
   meta.collection_def["train_op"].CopyFrom(
     meta_graph_pb2.CollectionDef(node_list=meta_graph_pb2.CollectionDef.NodeList(value=[result]))
   )
@@ -69,21 +70,21 @@ def _optimise(definition: Any, result: str, to_bfloat16: bool) -> Any:
   optimised = optimize_graph(config, meta)
   for node in optimised.node:
     if node.op == "Const":
-      # Casting leaves constants number by number, which take seconds to read; as bytes they take none.
+      # Cast constants are stored as lists of numbers, which take seconds to read; bytes do not.
       tensor = node.attr["value"].tensor
       tensor.CopyFrom(tf.make_tensor_proto(tf.make_ndarray(tensor)))
   if to_bfloat16 and not any(node.attr["T"].type == tf.bfloat16.as_datatype_enum for node in optimised.node):
-    raise InputError(
-      "TensorFlow finds nothing in this trunk that it would compute with bfloat16: use --precision float32."
-    )
+    raise InputError("TensorFlow cannot compute any part of this trunk with bfloat16: use --precision float32.")
   return optimised
 
 
 def load(folder: str, info: PreparedInfo, threads: int, batch_size: int) -> Callable[[np.ndarray], np.ndarray]:
-  """Returns float32 [N, S, S, 3] -> float32 [N, D]; see `load_prepared`. Any batch goes through as it is.
+  """Returns float32 [N, S, S, 3] -> float32 [N, D]; see `load_prepared`.
+
+  Batches are not padded.
 
   Raises:
-    InputError: it is no graph, or has no such ends.
+    InputError: the graph cannot be loaded, or lacks the tensors.
   """
   path = os.path.join(folder, _GRAPH_FILE)
   config = tf.compat.v1.ConfigProto(intra_op_parallelism_threads=threads, inter_op_parallelism_threads=threads)
@@ -92,7 +93,7 @@ def load(folder: str, info: PreparedInfo, threads: int, batch_size: int) -> Call
   try:
     with open(path, "rb") as file:
       definition.ParseFromString(file.read())
-    # A session, and no function: a function copies all constants several times, and has no such option of its own.
+    # A session: a function would copy all constants several times, and cannot disable the optimizer by itself.
     with tf.Graph().as_default() as graph:
       tf.import_graph_def(definition, name="")
     session = tf.compat.v1.Session(graph=graph, config=config)

@@ -1,4 +1,4 @@
-"""What files say of a trunk: `trunk` in `info.json`, `trunk.json`, and a prepared trunk's `card.json`."""
+"""Trunk metadata: `trunk` in `info.json`, `trunk.json`, and `card.json`."""
 
 from __future__ import annotations
 
@@ -12,17 +12,15 @@ from beam_retrain.transforms.core.runtimes.variant import Variant
 
 @dataclasses.dataclass(frozen=True)
 class TrunkInfo:
-  """Which feature extractor computed bottlenecks.
+  """The trunk that computed bottlenecks.
 
   Attributes:
-    handle: what the user gave as `--trunk`.
-    fingerprint: SHA-256, 64 hex digits, of what its bottlenecks come from: weights, architecture, input scaling and
-      variant.
-    input_px: S, height and width of its input.
+    handle: value of `--trunk`.
+    fingerprint: SHA-256, 64 hex digits, of weights, architecture, input scaling and variant.
+    input_px: S, side of its square input.
     dimensions: D, length of a bottleneck.
     base_fingerprint: the fingerprint without the variant.
-    variant: the runtime and precision that compute it.
-    bottlenecks_request: in a trained model's `info.json`, the request of the bottlenecks; else empty.
+    bottlenecks_request: in a trained model's `info.json`, the request of its bottlenecks; else empty.
   """
 
   handle: str
@@ -38,7 +36,7 @@ class TrunkInfo:
 
   @classmethod
   def from_json(cls, values: Mapping[str, Any]) -> TrunkInfo:
-    """Reads what `to_json` returned. Before variants, there was neither a base fingerprint nor a runtime.
+    """Inverse of `to_json`; also reads files from before variants existed.
 
     Raises:
       KeyError: an entry is missing.
@@ -59,12 +57,11 @@ class TrunkInfo:
     return {**own, "base_fingerprint": self.base_fingerprint, **self.variant.to_json(), **request}
 
   def with_variant(self, variant: Variant) -> TrunkInfo:
-    """Returns the same trunk, computed by another variant."""
     return dataclasses.replace(self, fingerprint=variant.fingerprint(self.base_fingerprint), variant=variant)
 
 
 NO_TRUNK = TrunkInfo("", "", 0, 0, "")
-"""In the `info.json` of a stage that needs none."""
+"""In the `info.json` of a stage without a trunk."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,14 +69,12 @@ class PreparedInfo:
   """Contents of a prepared trunk's `card.json`.
 
   Attributes:
-    variant: the runtime and precision that it was prepared for.
     fingerprint: see `TrunkInfo`.
     input_px: S.
     dimensions: D.
     versions: package -> version, of what prepared it.
     files: file name -> SHA-256, 64 hex digits.
-    input: for TensorFlow, the graph's input tensor; else empty.
-    output: for TensorFlow, the graph's output tensor; else empty.
+    input, output: for TensorFlow, names of the graph's tensors; else empty.
   """
 
   variant: Variant
@@ -93,10 +88,10 @@ class PreparedInfo:
 
   @classmethod
   def parse(cls, text: str) -> PreparedInfo:
-    """Reads what `encode` returned.
+    """Inverse of `encode`.
 
     Raises:
-      ValueError: it is not such a file.
+      ValueError: the text is not such a file.
     """
     values = json.loads(text)
     try:

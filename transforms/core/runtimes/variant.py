@@ -1,7 +1,7 @@
-"""Variants of a trunk: the runtime and precision that compute it. Loads no TensorFlow.
+"""Variants of a trunk: runtime and precision.
 
-Bottlenecks of different variants never mix: the variant is part of the trunk's fingerprint, by which stores, models and
-`--reuse` find the bottlenecks of a trunk.
+The variant is part of the trunk's fingerprint, by which stores, models and `--reuse` find bottlenecks, so that
+bottlenecks of different variants never mix. This module does not load TensorFlow.
 """
 
 from __future__ import annotations
@@ -29,11 +29,12 @@ _BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16"}
 
 @dataclasses.dataclass(frozen=True)
 class Variant:
-  """
+  """The runtime and precision that compute a trunk.
+
   Attributes:
     runtime: `tensorflow` or `openvino`.
-    precision: `float32`, `bfloat16` or, by OpenVINO only, `int8`.
-    calibration: for int8, what it was calibrated on: see `digest_of_sample`; otherwise empty.
+    precision: `float32`, `bfloat16` or, with OpenVINO only, `int8`.
+    calibration: for int8, the sample's `digest_of_sample`; else empty.
   """
 
   runtime: str = TENSORFLOW
@@ -52,7 +53,7 @@ class Variant:
 
   @classmethod
   def from_json(cls, values: Mapping[str, Any]) -> Variant:
-    """Reads the entries that `to_json` wrote; where there are none, it is TensorFlow in float32."""
+    """Inverse of `to_json`; missing entries mean TensorFlow in float32."""
     return cls(values.get("runtime", TENSORFLOW), values.get("precision", FLOAT32), values.get("calibration", ""))
 
   def to_json(self) -> dict[str, str]:
@@ -60,10 +61,10 @@ class Variant:
     return {**values, "calibration": self.calibration} if self.calibration else values
 
   def fingerprint(self, base: str) -> str:
-    """Returns the fingerprint of bottlenecks of this variant.
+    """Returns the fingerprint of the trunk in this variant.
 
     Args:
-      base: that of the trunk itself, 64 hex digits; also that of TensorFlow in float32.
+      base: the trunk's own fingerprint, which is that of TensorFlow in float32; 64 hex digits.
     """
     if self == Variant():
       return base
@@ -71,14 +72,16 @@ class Variant:
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
   def unsupported_reason(self) -> str:
-    """Returns why this machine cannot run it and what to do, to end a sentence; empty if it can."""
     return unsupported_reason(self.runtime, self.precision)
 
 
 def unsupported_reason(runtime: str, precision: str) -> str:
-  """Returns why this machine cannot run such a trunk and what to do, to end a sentence; empty if it can."""
+  """Returns why this machine cannot run a variant, or "".
+
+  The reason ends a sentence and includes the remedy.
+  """
   if precision == INT8 and runtime == TENSORFLOW:
-    return "TensorFlow has no int8 for it: use --runtime openvino (pip install 'beam-retrain[fast]')"
+    return "TensorFlow cannot run trunks in int8: use --runtime openvino (pip install 'beam-retrain[fast]')"
   if runtime == OPENVINO and not has_openvino():
     return "OpenVINO is not installed: pip install 'beam-retrain[fast]'"
   if runtime == OPENVINO and (fault := openvino_fault()):
@@ -98,17 +101,17 @@ def digest_of_sample(hashes: list[str]) -> str:
 
 
 def has_bfloat16(cpu_info: Path = _CPU_INFO) -> bool:
-  """Whether this machine's processor computes with bfloat16; elsewhere it would be emulated, slowly."""
+  """Whether the processor has bfloat16; without it, emulation is slow."""
   return not _BFLOAT16_FLAGS.isdisjoint(_cpu_field("flags", cpu_info).split())
 
 
 def processor_name() -> str:
-  """Returns the model name of this machine's processor."""
+  """Returns the processor's model name."""
   return _cpu_field("model name", _CPU_INFO) or platform.machine()
 
 
 def _cpu_field(name: str, cpu_info: Path) -> str:
-  """Returns the first such line's value; empty if there is none, or on a system without /proc/cpuinfo."""
+  """Returns a field of /proc/cpuinfo, or ""."""
   try:
     lines = cpu_info.read_text().splitlines()
   except OSError:

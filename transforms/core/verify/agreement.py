@@ -1,4 +1,4 @@
-"""Compares the scores of several ways to run a model. Plain numpy."""
+"""Compares the scores of several ways to run a model."""
 
 from __future__ import annotations
 
@@ -22,13 +22,12 @@ class Answer(NamedTuple):
 
 
 class Disagreement(NamedTuple):
-  """An image to which two paths give different scores.
+  """An image that two ways score differently.
 
   Attributes:
-    key: the image's.
-    expected: what the path says that all others are held against.
-    found: what the other says.
-    difference: the largest difference of two scores of one label, 0..1; NaN where a score is not finite.
+    expected: the reference's answer.
+    found: the other's answer.
+    difference: the largest difference of two scores of one label, 0..1; NaN if a score is not finite.
     label: the label with that difference.
   """
 
@@ -41,14 +40,13 @@ class Disagreement(NamedTuple):
 
 @dataclasses.dataclass
 class Tally:
-  """Counts of one path's scores compared with another's.
+  """Differences of one way's scores from the reference's.
 
   Attributes:
-    name: of the path.
-    bound: largest difference of scores, 0..1, that is rounding; None: compares labels instead.
+    bound: largest difference of scores, 0..1, that counts as rounding; None: compares labels instead.
     images: how many were compared.
-    largest: largest difference of two scores of one label, 0..1; infinite where a score was not finite.
-    other_labels: images to which another label is given.
+    largest: largest difference of two scores of one label, 0..1; infinite if a score was not finite.
+    other_labels: images given another label.
     beyond: images with a difference above the bound.
     first: the first of these; without a bound, the first with another label.
   """
@@ -62,21 +60,20 @@ class Tally:
   first: Disagreement | None = None
 
   def add(self, keys: Sequence[str], expected: np.ndarray, found: np.ndarray, labels: Sequence[str]) -> None:
-    """Compares the scores of some images.
+    """Compares the scores of N images.
 
     Args:
-      keys: N keys.
-      expected: float32 [N, C], 0..1.
-      found: float32 [N, C], 0..1, if all is well.
+      keys: the images' keys.
+      expected, found: float32 [N, C], 0..1.
       labels: class index -> label.
 
     Raises:
-      InputError: there are not as many scores as labels.
+      InputError: the number of scores differs from the number of labels.
     """
     if found.shape != (len(keys), len(labels)):
       raise InputError(
-        f"{self.name} gives {found.shape[-1]} scores for an image, the model has {len(labels)} labels: it belongs to"
-        " another model."
+        f"{self.name} belongs to another model: it gives {found.shape[-1]} scores per image, but there are"
+        f" {len(labels)} labels."
       )
     differences = np.abs(found.astype(np.float64) - expected)
     differences[~np.isfinite(differences)] = np.inf

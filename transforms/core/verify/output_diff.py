@@ -1,8 +1,8 @@
-"""Finds the first difference of two files, and describes it.
+"""Describes the first difference of two files.
 
-Each function takes two files opened for reading bytes, and returns what differs, or None; what may differ between two
-runs is ignored. `count` is called with how many records or rows have been compared. Memory holds one record, or row, of
-each; of JSON, arrays and graphs the whole.
+Each function takes two binary files and returns what differs, or None. What may differ between two runs is ignored.
+`count` is called with the number of records or rows compared. Records and rows are read one at a time; JSON, arrays
+and graphs are held in memory.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from beam_retrain.transforms.core.records.tfrecord import read_records
 
 Count = Callable[[int], None]
 
-# How, when and from where an output was made, not what is in it. Whole paths: a label may be called `input`, too.
+# Entries that say how an output was made, not what is in it. Whole paths, because a label may be called `input`.
 _MAY_DIFFER = frozenset(
   {
     # info.json
@@ -56,7 +56,7 @@ _SHOWN = 60
 
 
 def difference_of_records(first: BinaryIO, second: BinaryIO, name: str, count: Count) -> str | None:
-  """Compares TFRecord files, record by record and feature by feature.
+  """Compares TFRecord files, feature by feature.
 
   Raises:
     InputError: a file is damaged.
@@ -85,7 +85,7 @@ def _difference_of_features(ours: bytes, theirs: bytes) -> str | None:
     features, others = decode_example(ours), decode_example(theirs)
   except DecodeError:
     return "its bytes differ"
-  # The key first: of two other images, nothing else is news.
+  # The key first: if it differs, these are different images.
   for name in sorted(features.keys() | others.keys(), key=lambda name: (name != KEY, name)):
     if name not in features or name not in others:
       return f"{name} is only in the {'first' if name in features else 'second'}"
@@ -96,11 +96,11 @@ def _difference_of_features(ours: bytes, theirs: bytes) -> str | None:
       if value != other and not (value != value and other != other):  # NaN is NaN
         at = f"[{place}]" if len(values) > 1 else ""
         return f"{name}{at} is {_shown(value)}, in the second {_shown(other)}"
-  return None  # the same features, written down in another order
+  return None  # the same features in another order
 
 
 def difference_of_rows(first: BinaryIO, second: BinaryIO, name: str, count: Count) -> str | None:
-  """Compares CSV files cell by cell, without the column `Execution time`."""
+  """Compares CSV files cell by cell, except `Execution time`."""
   rows, others = _rows(first), _rows(second)
   header, other_header = next(rows, []), next(others, [])
   if header != other_header:
@@ -124,11 +124,11 @@ def _rows(file: BinaryIO) -> Iterator[list[str]]:
 
 
 def difference_of_json(first: BinaryIO, second: BinaryIO, name: str, count: Count) -> str | None:
-  """Compares JSON files value by value, without commands, paths and versions."""
+  """Compares JSON files, except commands, paths and versions."""
   try:
     values, others = json.loads(first.read()), json.loads(second.read())
   except ValueError as error:
-    raise InputError(f"{name} is no JSON ({error}): make its folder again.") from error
+    raise InputError(f"{name} is not JSON ({error}): make its folder again.") from error
   count(1)
   return _difference_of_values(values, others, "")
 
@@ -153,7 +153,7 @@ def _difference_of_values(value: Any, other: Any, path: str) -> str | None:
 
 
 def difference_of_arrays(first: BinaryIO, second: BinaryIO, name: str, count: Count) -> str | None:
-  """Compares .npz files, array by array."""
+  """Compares .npz files array by array."""
   arrays, others = _arrays(first, name), _arrays(second, name)
   for array_name in sorted(arrays.keys() | others.keys()):
     count(1)
@@ -163,7 +163,7 @@ def difference_of_arrays(first: BinaryIO, second: BinaryIO, name: str, count: Co
     if (array.shape, array.dtype) != (other.shape, other.dtype):
       return f"{array_name} is {array.dtype}{list(array.shape)}, in the second {other.dtype}{list(other.shape)}"
     if array.tobytes() != other.tobytes():
-      # Not `!=`, to which NaN and -0 are special.
+      # Bytes, because `!=` treats NaN and -0 specially.
       rows = np.frombuffer(array.tobytes(), np.uint8).reshape(array.size, -1)
       differs = (rows != np.frombuffer(other.tobytes(), np.uint8).reshape(array.size, -1)).any(axis=1)
       place = int(differs.argmax())
@@ -175,14 +175,14 @@ def _arrays(file: BinaryIO, name: str) -> Mapping[str, np.ndarray]:
   try:
     with np.load(io.BytesIO(file.read()), allow_pickle=False) as archive:
       return {array: archive[array] for array in archive.files}
-  except Exception as error:  # numpy's, zipfile's and zlib's: a damaged one raises many kinds
+  except Exception as error:  # damage raises many types of numpy, zipfile and zlib
     raise InputError(f"{name} is damaged ({error}): make its folder again.") from error
 
 
 def difference_of_graphs(first: BinaryIO, second: BinaryIO, name: str, count: Count) -> str | None:
   """Compares saved_model.pb files by their operations and constants.
 
-  TensorFlow names functions and files anew each time: the bytes of two such files differ though they compute the same.
+  TensorFlow renames functions and files each time, so that the bytes of equal graphs differ.
   """
   data, other_data = first.read(), second.read()
   count(1)
@@ -196,7 +196,7 @@ def difference_of_graphs(first: BinaryIO, second: BinaryIO, name: str, count: Co
 
 
 def _operations(data: bytes, name: str) -> Counter[tuple[str, bytes]]:
-  """Counts (operation, digest of the numbers in it)."""
+  """Counts (operation, digest of its constant)."""
   from tensorflow.core.protobuf import saved_model_pb2  # loads TensorFlow
 
   model = saved_model_pb2.SavedModel()

@@ -1,7 +1,7 @@
-"""The ways to score images with a model's folder, as its users run them.
+"""The ways in which users score images with a model's folder.
 
-Each is a function: list of N image bytes -> float32 [N, C], 0..1. They are held against the exported model in the
-batches of a job, which is `beam_retrain.transforms.bottlenecks.model_handler`'s.
+Each is a function: list of N image bytes -> float32 [N, C], 0..1. The reference is the exported model in the batches
+of a job, see `beam_retrain.transforms.bottlenecks.model_handler`.
 """
 
 from __future__ import annotations
@@ -27,10 +27,12 @@ SAVED_MODEL_FOLDER = "saved_model"
 
 
 class ScoringPath(NamedTuple):
-  """Attributes:
-  name: for people.
-  score: list of N image bytes -> float32 [N, C].
-  is_exact: whether its scores are the float model's but for rounding.
+  """One way to score images.
+
+  Attributes:
+    name: shown to the user.
+    score: list of N image bytes -> float32 [N, C].
+    is_exact: whether its scores are the float model's, up to rounding.
   """
 
   name: str
@@ -39,7 +41,7 @@ class ScoringPath(NamedTuple):
 
 
 def serving_signature(model: str) -> ScoringPath:
-  """The exported model as a server runs it: image bytes into `serving_default`."""
+  """Image bytes into `serving_default`, as on a server."""
   serve = load_saved_model(os.path.join(model, SAVED_MODEL_FOLDER)).signatures["serving_default"]
 
   def score(encoded: Sequence[bytes]) -> np.ndarray:
@@ -51,15 +53,15 @@ def serving_signature(model: str) -> ScoringPath:
 
 
 def loaded_model(model: LoadedModel, name: str) -> ScoringPath:
-  """Scores with a model as a worker loads it; its trunk's variant decides how exactly."""
+  """The model as a worker loads it; accuracy depends on the variant."""
   return ScoringPath(name, lambda encoded: model.infer(model.preprocess(encoded))["scores"], False)
 
 
 def stored_head(model: str) -> ScoringPath:
-  """Scores bottlenecks with the numpy head, as `evaluate --reuse` and `reevaluate` do.
+  """Bottlenecks into the numpy head, as `evaluate --reuse` and `reevaluate` do.
 
   Raises:
-    InputError: there is no head, or it is damaged, or for other bottlenecks.
+    InputError: the head is missing, damaged, or for another bottleneck size.
   """
   path = os.path.join(model, HEAD_FILE)
   head = decode_head(_read(path), path)
@@ -69,8 +71,8 @@ def stored_head(model: str) -> ScoringPath:
     vectors = trunk.infer(trunk.preprocess(encoded))["bottleneck"]
     if vectors.shape[1] != len(head.scale):
       raise InputError(
-        f"{path} takes {len(head.scale)} numbers for an image, the model's trunk gives {vectors.shape[1]}: it belongs"
-        " to another model."
+        f"{path} belongs to another model: it takes {len(head.scale)} numbers per image, but the trunk gives"
+        f" {vectors.shape[1]}."
       )
     return head.score(vectors)
 
@@ -78,10 +80,10 @@ def stored_head(model: str) -> ScoringPath:
 
 
 def frozen_graph(model: str) -> ScoringPath:
-  """Scores with `retrained_graph.pb` as scripts for `retrain.py` do: pixels into `Placeholder`.
+  """Pixels into `Placeholder` of `retrained_graph.pb`, as scripts for `retrain.py` do.
 
   Raises:
-    InputError: it is not there, is no graph, or has no such tensors.
+    InputError: the file is missing, is not a graph, or lacks the tensors.
   """
   path = os.path.join(model, FROZEN_GRAPH_FILE)
   data = _read(path)
@@ -90,8 +92,8 @@ def frozen_graph(model: str) -> ScoringPath:
   definition = tf.compat.v1.GraphDef()
   try:
     definition.ParseFromString(data)
-  except Exception as error:  # protobuf's own, by another name in each of its implementations
-    raise InputError(f"{path} is no frozen graph: run `beam-retrain train` again.") from error
+  except Exception as error:  # protobuf's own, named differently in each of its implementations
+    raise InputError(f"{path} is not a frozen graph: run `beam-retrain train` again.") from error
   try:
     imported = tf.compat.v1.wrap_function(lambda: tf.import_graph_def(definition, name=""), [])
     images = imported.graph.get_tensor_by_name("Placeholder:0")
@@ -107,11 +109,7 @@ def frozen_graph(model: str) -> ScoringPath:
 
 
 def lite_file(path: str) -> ScoringPath:
-  """A TensorFlow Lite file.
-
-  Raises:
-    InputError: see `LiteModel`.
-  """
+  """A TensorFlow Lite file; raises as `LiteModel` does."""
   model = LiteModel(path)
   decode = _decoder(model.input_px)
   name = f"{os.path.basename(path)}{' (int8)' if model.is_quantized else ''}"
@@ -126,5 +124,5 @@ def _decoder(input_px: int) -> Callable[[tf.Tensor], tf.Tensor]:
 
 def _read(path: str) -> bytes:
   if not os.path.isfile(path):
-    raise InputError(f"{path} is not there: run `beam-retrain train` again, it writes one.")
+    raise InputError(f"{path} does not exist: run `beam-retrain train` again to write it.")
   return local_files.read_bytes(path)

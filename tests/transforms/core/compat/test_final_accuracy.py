@@ -59,5 +59,5 @@ def test_names_are_as_they_were_before_they_went_into_a_csv(tmp_path):
 def test_a_damaged_file_is_named(tmp_path):
   path = tmp_path / "predictions.csv"
   path.write_text(_HEADER + "a/1.jpg,a\n")
-  with pytest.raises(InputError, match=r"predictions\.csv: line 2 has 2 cells of 7"):
+  with pytest.raises(InputError, match=r"predictions\.csv: line 2 has 2 cells instead of 7"):
     final_accuracy(str(path), 5, seed=0)

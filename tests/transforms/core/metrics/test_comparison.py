@@ -220,7 +220,7 @@ def test_a_value_may_be_any_text():
 def test_a_column_of_as_many_values_as_images_is_refused(monkeypatch):
   monkeypatch.setattr(comparison, "MAX_SLICES", 3)
   assert merge([_sliced("a", "b", right=0), _sliced("b", "c", right=0)]).slices
-  with pytest.raises(InputError, match="the manifest's column 'writer' has more than 3 different values: remove it"):
+  with pytest.raises(InputError, match="column 'writer' of the manifest has more than 3 different values: remove"):
     merge([_sliced("a", "b", right=0), _sliced("c", "d", right=0)])
 
 
@@ -229,9 +229,11 @@ def test_rows_of_the_manifest_without_an_image_are_counted_and_the_first_is_name
     manifest = [ManifestRow(number, f"stray{number}", ("w",)) for number in numbers]
     return compare(Bucket({"model": [_row("a", "5", "5")]}, (), manifest), SLICED)[0]
 
-  with pytest.raises(InputError, match=r"m.csv: 3 rows have no image among those evaluated, the first is 'stray4' in"):
+  with pytest.raises(InputError, match=r"m.csv: 3 rows have no evaluated image; the first is 'stray4' in"):
     check(merge([of(10, 4), of(9)]), SLICED)
-  with pytest.raises(InputError, match=r"m.csv: 1 row has no image .* 'stray7' in line 7: remove such rows, or"):
+  with pytest.raises(
+    InputError, match=r"m.csv: 1 row has no evaluated image.* 'stray7' in line 7: remove such rows, or"
+  ):
     check(merge([of(), of(7)]), SLICED)
   check(of(), SLICED)
 
@@ -252,7 +254,7 @@ def test_a_baseline_of_other_images_is_told():
       Bucket({"model": []}, [_row("c", "5", "5")]),
     )
   )
-  with pytest.raises(InputError, match=r"the baseline 2026-11-23 is of other images: .* tonight's 2 \(but 1 others\)"):
+  with pytest.raises(InputError, match=r"the baseline 2026-11-23 has none of tonight's 2 images \(it has 1 others\)"):
     check(counts, MODEL)
   one_in_common = compare(Bucket({"model": [_row("d", "5", "5")]}, [_row("d", "5", "5")]), MODEL)[0]
   check(merge([counts, one_in_common]), MODEL)
@@ -263,9 +265,9 @@ def test_a_baseline_of_other_images_is_told():
 
 def test_a_name_comes_once_in_each_night():
   twice = [_row("a", "5", "5"), _row("a", "5", "6")]
-  with pytest.raises(InputError, match="tonight has more than one image 'a'"):
+  with pytest.raises(InputError, match="tonight has more than one image named 'a'"):
     compare(Bucket({"model": twice}), MODEL)
-  with pytest.raises(InputError, match="the baseline 2026-11-23 has more than one image 'a'"):
+  with pytest.raises(InputError, match="the baseline 2026-11-23 has more than one image named 'a'"):
     compare(Bucket({"model": []}, twice), MODEL)
 
 

@@ -56,5 +56,5 @@ def test_an_earlier_version_wrote_less() -> None:
   assert metrics.verdict == "none set"
   with pytest.raises(MetricsError, match="has no 'night'"):
     metrics_from_json(old, required=["labels", "night"])
-  with pytest.raises(MetricsError, match=r"its 'accuracy' in metrics\.json is no rate"):
+  with pytest.raises(MetricsError, match=r"its 'accuracy' in metrics\.json is not a rate"):
     metrics_from_json({**old, "accuracy": 50})

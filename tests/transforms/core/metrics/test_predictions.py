@@ -141,5 +141,5 @@ def test_a_file_without_a_column_is_told() -> None:
 
 
 def test_a_line_that_ends_too_early_is_told() -> None:
-  with pytest.raises(InputError, match=r"cut\.csv: line 2 has 3 cells of 13"):
+  with pytest.raises(InputError, match=r"cut\.csv: line 2 has 3 cells instead of 13"):
     list(read_predictions([HEADER, "a,b,c\n"], "cut.csv"))

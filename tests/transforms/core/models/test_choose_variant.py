@@ -48,12 +48,12 @@ def test_where_it_cannot_be_had_the_exported_model_is_run_and_it_is_said_why(mac
   run = choose(FAST)
   assert (run.variant, run.is_prepared) == (EXPORTED, False)
   assert str(run) == (
-    "the trunk runs in float32 by TensorFlow, not in bfloat16 by OpenVINO as for the model's bottlenecks: OpenVINO is"
+    "the trunk runs in float32 by TensorFlow, not in bfloat16 by OpenVINO as the model's bottlenecks: OpenVINO is"
     " not installed: pip install 'beam-retrain[fast]'"
   )
   machine(has_all=True)
   assert choose(FAST, has_prepared=False).why.endswith("the model's folder has no trunk/prepared")
-  assert choose(FAST, preprocessing="another").why.endswith("images are preprocessed otherwise today")
+  assert choose(FAST, preprocessing="another").why.endswith("preprocessing has changed since")
   assert choose(EXPORTED, has_prepared=False) == ServingVariant(EXPORTED, False)  # of an earlier version: as it was
 
 

@@ -153,7 +153,7 @@ def test_a_machine_that_cannot_run_it_says_what_to_do(kind, monkeypatch, tmp_pat
   )
   monkeypatch.setattr("beam_retrain.transforms.core.runtimes.variant.has_bfloat16", lambda: False)
   monkeypatch.setattr("beam_retrain.transforms.core.runtimes.variant.has_openvino", lambda: False)
-  with pytest.raises(InputError, match=r"was prepared for .* and not for .*(--precision float32|pip install)"):
+  with pytest.raises(InputError, match=r"was prepared for .* not for .*(--precision float32|pip install)"):
     load_prepared(str(tmp_path))
 
 
