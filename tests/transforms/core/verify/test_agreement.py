@@ -53,7 +53,9 @@ def test_without_a_bound_labels_count():
 
 
 def test_scores_of_another_model():
-  with pytest.raises(InputError, match="other belongs to another model: it gives 3 scores per image, but there are 2 labels"):
+  with pytest.raises(
+    InputError, match="other belongs to another model: it gives 3 scores per image, but there are 2 labels"
+  ):
     add(0.1, [[0.1, 0.2, 0.7]] * 3)
 
 
