@@ -23,6 +23,7 @@ from beam_retrain.trainer.options import TrainRequest
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.records.schema import decode_bottleneck
 from beam_retrain.transforms.core.records.tfrecord import read_records
+from beam_retrain.transforms.core.run.run_info import read_info
 from tests.helpers import ROOT
 
 
@@ -114,7 +115,7 @@ def test_a_killed_run_goes_on_and_ends_as_an_undisturbed_one(tmp_path, bottlenec
   assert 1 <= rounds_before < 60
   assert not (killed / "COMPLETED").exists()
   with pytest.raises(InputError, match="not finished: run `beam-retrain train` into it again"):
-    task.read_info(str(killed), "train")
+    read_info(str(killed), "train")
 
   assert run(bottlenecks_folder, killed, *flags) == 0
   assert run(bottlenecks_folder, undisturbed, *flags) == 0
