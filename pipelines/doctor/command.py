@@ -1,4 +1,4 @@
-"""`beam-retrain doctor`: checks an engine, its workers and this machine before a long job."""
+"""`beam-retrain doctor`: checks an engine, its workers and this machine."""
 
 from __future__ import annotations
 
@@ -59,12 +59,12 @@ _DRIVER_FILE = "driver"
 _BUNDLED = str(Path(beam_retrain.transforms.core.__file__).parent / "bundled_trunk" / "weights.npz")
 
 _DESCRIPTION = """\
-Sends a tiny job to the engine that the flags name, whose workers report on themselves, and prints a line for each
-check: `ok`, a `warning`, or a `problem` with its remedy. Give the flags that you will give to the job.
+Checks the engine that the flags name with a tiny job, whose workers report on themselves. Prints a line for each check:
+`ok`, a `warning`, or a `problem` with its remedy. Give the same flags as for the real job.
 
-It checks Java, the job server's jar and the master; which of Beam's local runners DirectRunner is here; how many worker
-processes there are, and on which machines; the versions of Python, Beam, TensorFlow and beam-retrain; whether workers
-read and write where this machine does; whether they have enough memory for the trunk. It leaves no file behind."""
+It checks Java, the job server's jar and the master; which of Beam's local runners DirectRunner uses here; the number
+and machines of the worker processes; their versions of Python, Beam, TensorFlow and beam-retrain; whether they read
+and write the same paths as this machine; and whether they have memory for the trunk. It leaves no file behind."""
 
 _EPILOG = """\
 examples:
@@ -72,14 +72,14 @@ examples:
     --environment_type=EXTERNAL --environment_config=localhost:50000
   beam-retrain doctor --direct_running_mode=multi_processing --direct_num_workers=2
 
-The exit code is 0 without a problem, 2 with one."""
+The exit code is 0 without problems, else 2."""
 
 
 def make_parser() -> argparse.ArgumentParser:
   parser = ArgumentParser(prog="beam-retrain doctor", description=_DESCRIPTION, epilog=_EPILOG)
-  parser.add_argument("--trunk", default=BUNDLED, help=f"{TRUNK_HELP}; not fetched (default: %(default)s)")
+  parser.add_argument("--trunk", default=BUNDLED, help=f"{TRUNK_HELP}; not downloaded (default: %(default)s)")
   parser.add_argument(
-    "--output", metavar="DIR", help="where the job will write; a file is written beside it, and deleted again"
+    "--output", metavar="DIR", help="the job's output folder; a file next to it is written and deleted"
   )
   parser.add_argument(
     "--timeout_secs",
@@ -94,7 +94,7 @@ def run(argv: Sequence[str]) -> int:
   """Prints the findings; returns the exit code.
 
   Raises:
-    InputError: the command line itself is wrong.
+    InputError: the command line is wrong.
   """
   parser = make_parser()
   flags, options = parse_with_beam_options(parser, argv)
@@ -106,7 +106,7 @@ def run(argv: Sequence[str]) -> int:
 
 
 def examine(flags: argparse.Namespace, options: PipelineOptions, beam_flags: Sequence[str]) -> Iterator[Finding]:
-  """Yields findings as they come; sends no job to an engine that cannot be used.
+  """Yields findings; sends no job to an engine that cannot be used.
 
   Raises:
     InputError: there is no such trunk.
@@ -118,25 +118,25 @@ def examine(flags: argparse.Namespace, options: PipelineOptions, beam_flags: Seq
   yield from findings
   if any(finding.severity == Severity.PROBLEM for finding in findings):
     return
-  # Workers write a report, too: Beam's local runner returns the metrics of only one of its processes.
+  # Workers also write a report: Beam's local runner returns the metrics of only one of its processes.
   here = files.join(tempfile.gettempdir(), "output") if is_local(options) or is_embedded(options) else ""
   with contextlib.ExitStack() as stack:
     folder = ""
     try:
       folder = stack.enter_context(_folder_beside(flags.output or here))
     except OSError as error:
-      cause = f"this machine cannot write beside it ({error.strerror or error})"
-      yield problem(f"--output {flags.output}", cause, "give another path, or change who may write there")
+      cause = f"this machine cannot write next to it ({error.strerror or error})"
+      yield problem(f"--output {flags.output}", cause, "give another path, or change its permissions")
     yield from _send_probe(driver, trunk, folder, flags, options, beam_flags)
 
 
 class _Trunk(NamedTuple):
-  """A trunk that need not be downloaded yet.
+  """A trunk that may not be downloaded yet.
 
   Attributes:
     handle: as the user gave it.
-    file: a file that workers should be able to read; empty if there is none.
-    size_bytes: as stored; None if not known.
+    file: a file that workers should be able to read, or "".
+    size_bytes: as stored; None if unknown.
   """
 
   handle: str
@@ -157,7 +157,7 @@ def _find_trunk(handle: str) -> _Trunk:
 
 @contextlib.contextmanager
 def _folder_beside(output: str) -> Iterator[str]:
-  """Makes a folder beside the output, or in its nearest parent; empty without an output."""
+  """Makes a folder next to the output, or in its nearest parent."""
   if not output:
     yield ""
     return
@@ -181,7 +181,7 @@ def _send_probe(
   options: PipelineOptions,
   beam_flags: Sequence[str],
 ) -> Iterator[Finding]:
-  """Runs the tiny job and yields what its workers report."""
+  """Runs the tiny job; yields what its workers report."""
   output = f"--output {flags.output}" if flags.output and folder else ""
   paths = {trunk.file: f"--trunk {trunk.handle}"} if trunk.file else {}
   if output:
@@ -195,8 +195,8 @@ def _send_probe(
   written = {Process.from_json(json.loads(files.read_bytes(path))) for path in _reports_in(folder)}
   workers = sorted({Process.from_json(report) for report in result.processes} | written)
   if not workers:
-    remedy = "give --output, a folder that they and this machine see"
-    yield problem("workers", "they did the job, but this engine has no metrics for their reports", remedy)
+    remedy = "give --output, a folder that the workers and this machine share"
+    yield problem("workers", "they did the job, but this engine has no metrics to report with", remedy)
     return
   yield count_processes(dataclasses.replace(driver, pid=result.pid), workers, *_expected_processes(options))
   yield from compare_versions(driver, workers)
@@ -215,20 +215,20 @@ def _describe_job(result: ProbeResult, options: PipelineOptions, timeout_secs: i
     known = explain(result.error or result.log)
     if result.is_late:
       cause = f"{runner} did not do a tiny job within {timeout_secs} seconds" + (f", as {known[0]}" if known else "")
-      remedy = "find out what it waits for, usually workers, and end the tiny job there; or raise --timeout_secs"
+      remedy = "find out what it waits for, usually workers, and cancel the tiny job there; or raise --timeout_secs"
     else:
       cause = known[0] if known else f"a tiny job failed ({result.error})"
-      remedy = "try the job on this machine, without --runner, to see whether it is the engine"
+      remedy = "try the job on this machine, without --runner, to see whether the engine is the cause"
     return problem("engine", cause, known[1] if known else remedy)
   if runner_of(options) == "directrunner":
-    thing, remedy = f"--runner={runner}", f"use --runner={result.runner}, which is the same everywhere"
+    thing, remedy = f"--runner={runner}", f"use --runner={result.runner}, which is the same on every machine"
     in_vain = ", after each job has looked for Prism in vain" if result.runner != "PrismRunner" else ""
-    return warning(thing, f"here it is {result.runner}{in_vain}", remedy)
+    return warning(thing, f"on this machine it is {result.runner}{in_vain}", remedy)
   return fine("engine", f"{runner} did a tiny job in {result.secs:.1f} s")
 
 
 def _expected_processes(options: PipelineOptions) -> tuple[int, str]:
-  """Returns how many worker processes the flags ask for, and what gives as many."""
+  """Returns the expected number of worker processes, and how to get more."""
   if is_local(options):
     expected = options.view_as(DirectOptions).direct_num_workers or available_cores()
     return expected, "add --runner=FnApiRunner --direct_running_mode=multi_processing"
@@ -248,5 +248,5 @@ def _check_cache(options: PipelineOptions) -> Iterator[Finding]:
   millis = int(options.view_as(PortableOptions).environment_cache_millis)
   if millis > 0 and runner_of(options) == SPARK and not is_embedded(options):
     cause = "Spark retries a failed task with the cached worker, even a dead one"
-    remedy = "leave it out where workers may die; each stage then loads the trunk anew"
+    remedy = "leave it out if workers may die; each stage then loads the trunk again"
     yield warning(f"--environment_cache_millis={millis}", cause, remedy)

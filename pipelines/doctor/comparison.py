@@ -1,4 +1,4 @@
-"""Findings from what the driver and the workers report of themselves."""
+"""Compares the reports of the driver and the workers."""
 
 from __future__ import annotations
 
@@ -12,20 +12,19 @@ from beam_retrain.pipelines.engines.findings import Finding, fine, problem, warn
 _GIB = 1 << 30
 _PYTHON = "Python"
 UNKNOWN = "unknown"
-"""The version of a package that can be imported but is not installed."""
+"""Version of a package that can be imported but is not installed."""
 
 
 @dataclasses.dataclass(frozen=True, order=True)
 class Process:
-  """What a Python process of a worker, or the driver, reports of itself.
+  """A report of a worker's Python process, or of the driver.
 
   Attributes:
     host: its machine's name.
-    pid: its process id.
     versions: name -> version; empty if not installed.
     memory_bytes: available to all such processes of its machine; 0 if unknown.
     unread: path -> why it could not be read.
-    unwritten: why it could not write into the given folder; empty if it could, or no folder was given.
+    unwritten: why it could not write into the given folder, or "".
   """
 
   host: str
@@ -51,7 +50,7 @@ def count_processes(driver: Process, workers: Sequence[Process], expected: int, 
     driver: the command's machine.
     workers: not empty.
     expected: number of processes that the flags ask for; 1 if they do not say.
-    remedy: what gives more processes on this engine.
+    remedy: how to get more processes on this engine.
   """
   hosts = Counter(worker.host for worker in workers)
   where = "this machine" if set(hosts) == {driver.host} else ", ".join(sorted(hosts))
@@ -63,13 +62,13 @@ def count_processes(driver: Process, workers: Sequence[Process], expected: int, 
 
 
 def compare_versions(driver: Process, workers: Sequence[Process]) -> list[Finding]:
-  """Returns a problem for each package that workers have in another version, or not at all."""
+  """Returns a problem for each package whose version differs in workers."""
   findings = []
   for name, own in driver.versions.items():
     others = {worker.versions.get(name, "") for worker in workers} if own else set()
     for other in sorted(version for version in others if not _is_compatible(name, version, own)):
       hosts = sorted({worker.host for worker in workers if worker.versions.get(name, "") == other})
-      cause = f"the workers on {', '.join(hosts)} have {other or 'none'}, and the driver has {own}"
+      cause = f"the workers on {', '.join(hosts)} have {other or 'none'}, but the driver has {own}"
       remedy = f"install {name}=={own} in the workers' Python, or in their image"
       if name == _PYTHON:
         remedy = f"start the command with Python {'.'.join(other.split('.')[:2])}, or the workers with {own}"
@@ -86,32 +85,30 @@ def _is_compatible(name: str, version: str, own: str) -> bool:
 def check_paths(
   workers: Sequence[Process], paths: Mapping[str, str], output: str, missing: Sequence[Process]
 ) -> list[Finding]:
-  """Checks that the workers read what the driver reads, and write where it reads.
+  """Checks that workers read and write the driver's paths.
 
   Args:
-    workers: any number.
     paths: path that they should read -> the user's flag; may be empty.
-    output: the flag of the folder that they should write to; empty if none.
-    missing: workers that report to have written, but whose file the driver does not find.
+    output: the flag of the folder that they should write to, or "".
+    missing: workers that claim to have written, but whose file the driver does not find.
   """
-  remedy = "give a path that all workers and this machine see as the same, on a shared disk or in a bucket"
+  remedy = "give a path that is the same for all workers and this machine, on a shared disk or in a bucket"
   for worker in workers:
     for path, reason in worker.unread.items():
-      return [problem(paths[path], f"the worker on {worker.host} does not see what is there ({reason})", remedy)]
+      return [problem(paths[path], f"the worker on {worker.host} cannot read it ({reason})", remedy)]
     if worker.unwritten:
       return [problem(output, f"the worker on {worker.host} cannot write there ({worker.unwritten})", remedy)]
   for worker in missing:
-    return [problem(output, f"what the worker on {worker.host} wrote there is not seen here", remedy)]
+    return [problem(output, f"this machine does not see what the worker on {worker.host} wrote there", remedy)]
   did = "read and write" if output else "read"
-  return [fine("paths", f"the workers {did} where this machine does")] if paths else []
+  return [fine("paths", f"the workers {did} the same paths as this machine")] if paths else []
 
 
 def check_memory(workers: Sequence[Process], model_bytes: int | None, trunk: str) -> list[Finding]:
-  """Checks that each process has memory for the trunk, on the machine with the least for each.
+  """Checks each process's memory for the trunk on the tightest machine.
 
   Args:
-    workers: any number.
-    model_bytes: size of the stored trunk; None if not known.
+    model_bytes: size of the stored trunk; None if unknown.
     trunk: its name.
   """
   need = worker_memory_bytes(model_bytes or 0)

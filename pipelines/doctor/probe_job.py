@@ -1,7 +1,7 @@
 """A tiny job on the chosen engine, whose workers report on themselves.
 
-An engine that hangs must not hang the command, so the job has a process of its own. After a time limit its whole group,
-job server and workers included, is ended.
+The job runs in its own process, so that an engine that hangs does not hang the command. After a time limit its process
+group, job server and workers included, is killed.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from beam_retrain.transforms.io import files
 
 # The folder that holds the package, in a checkout and installed.
 _ROOT = str(Path(beam_retrain.__file__).parents[1])
-# Only the job's process finds the package so: workers find it, or do not, as those of any job.
+# Only the job's process finds the package this way: workers must find it as for any job.
 _CHILD = """\
 import sys
 sys.path.insert(0, sys.argv[1])
@@ -42,7 +42,7 @@ _ELEMENTS = 16
 _PAUSE_SECS = 0.1
 _PATIENCE_SECS = 10.0
 _KEPT_BYTES = 1_000_000
-# Module of a result's class -> the runner that DirectRunner has chosen.
+# Module of a result's class -> runner that DirectRunner has chosen.
 _RUNNERS = {
   "portable_runner": "PrismRunner",
   "fn_runner": "FnApiRunner",
@@ -58,9 +58,9 @@ class ProbeResult:
     processes: of the workers, JSON values of `Process`.
     runner: which of Beam's local runners ran it, if one did.
     secs: its duration.
-    error: why it failed; empty if it did not, or was ended.
-    log: what Beam, the engine and the workers printed.
-    is_late: whether it was ended because it took too long.
+    error: why it failed, or "".
+    log: output of Beam, the engine and the workers.
+    is_late: whether it was killed after the time limit.
     pid: of the job's own process, which may contain the workers.
   """
 
@@ -79,7 +79,7 @@ def run_probe(beam_flags: Sequence[str], request: dict[str, Any], timeout_secs: 
   Args:
     beam_flags: as the user gave them.
     request: `read` and `folder` of `worker_report.Report`.
-    timeout_secs: after which it is ended.
+    timeout_secs: time limit.
   """
   with tempfile.TemporaryDirectory(prefix="beam-retrain-doctor-") as scratch:
     answer = Path(scratch, "answer.json")
@@ -112,7 +112,7 @@ def run_probe(beam_flags: Sequence[str], request: dict[str, Any], timeout_secs: 
 
 
 def _end(job: subprocess.Popen[bytes]) -> None:
-  """Ends the job's process, which stops what it has started, then the rest of its group."""
+  """Terminates the job's process, then kills the rest of its group."""
   job.terminate()  # alone: it still has to cancel the job at the job server
   with contextlib.suppress(subprocess.TimeoutExpired):
     job.wait(_PATIENCE_SECS)
@@ -129,7 +129,7 @@ def build(root: beam.Pipeline, request: dict[str, Any]) -> None:
     | "Start" >> beam.Impulse()
     # bytes
     | "Spread" >> beam.ParDo(worker_report.as_text(f"Spread({_ELEMENTS})")).with_output_types(tuple[int, int])
-    # tuple[int, int]; not Reshuffle, whose own functions are pickled by their code
+    # tuple[int, int]; not Reshuffle, whose own functions are pickled by code
     | "Group" >> beam.GroupByKey()
     # tuple[int, Iterable[int]]
     | "Report" >> beam.ParDo(worker_report.as_text(f"Report({request!r})"))
@@ -143,7 +143,7 @@ def main(argv: Sequence[str]) -> None:
     argv: the file to write, the request in JSON, Beam's flags.
   """
   signal.signal(signal.SIGTERM, signal.default_int_handler)
-  logging.basicConfig(level=logging.INFO)  # an engine that waits logs what for
+  logging.basicConfig(level=logging.INFO)  # a waiting engine logs what it waits for
   answer, request, *beam_flags = argv
   started = time.monotonic()
   try:
@@ -175,7 +175,7 @@ def _run_job(options: PipelineOptions, request: dict[str, Any]) -> PipelineResul
 
 
 def read_reports(result: PipelineResult) -> list[dict[str, Any]]:
-  """Returns the workers' reports from a metric; none if the engine has no metrics."""
+  """Returns the workers' reports from a metric, if the engine has metrics."""
   try:
     found = result.metrics().query(MetricsFilter().with_name(worker_report.REPORTS))["string_sets"]
   except Exception:  # each runner's own kind

@@ -1,7 +1,7 @@
-"""A worker's report on itself. Workers get this file as text, so that it runs without our package, or with another one.
+"""A worker's report on itself.
 
-It needs only Beam and Python, of any version: pickled code would need the same versions. Our own modules are imported
-where they are installed.
+Workers get this file as text, so that it runs without our package, or with another version of it. It needs only Beam
+and Python, of any version: pickled code would need the same versions. Our own modules are imported if installed.
 """
 
 import importlib.metadata
@@ -27,7 +27,7 @@ def describe_process() -> dict[str, Any]:
   """Returns the fields of `comparison.Process`, JSON values."""
   versions = {"Python": platform.python_version()}
   versions.update({name: _version(name) for name in ("apache-beam", "tensorflow", "openvino")})
-  # From a folder on PYTHONPATH it has no version.
+  # A package in a folder on PYTHONPATH has no version.
   found = importlib.util.find_spec("beam_retrain")
   versions["beam-retrain"] = (_version("beam-retrain") or "unknown") if found else ""
   return {"host": socket.gethostname(), "pid": os.getpid(), "versions": versions, "memory_bytes": _memory_bytes()}
@@ -58,7 +58,7 @@ def read_start(path: str) -> bytes:
 
 
 def _write(path: str, data: bytes) -> None:
-  if FileSystems.get_scheme(path) is None:  # Beam's would make the folder, on a disk that nobody else sees
+  if FileSystems.get_scheme(path) is None:  # Beam would make the folder, on a disk that no other machine sees
     with open(path, "wb") as file:
       file.write(data)
     return
@@ -75,7 +75,7 @@ class AsText(beam.DoFn):
   """A DoFn whose class is sent as the text of this file.
 
   Attributes:
-    text: this file, whose last line is an expression that makes the DoFn.
+    text: this file, with a last line that makes the DoFn.
   """
 
   text = ""
@@ -96,11 +96,11 @@ class Spread(AsText):
 
 
 class Report(AsText):
-  """Reports on its process by a metric, and by a file in a given folder.
+  """Reports on its process by a metric and by a file.
 
   Attributes:
-    request: `read`: path -> how the file starts, hex digits; `folder`: where to write, or ""; `pause_secs`: how long
-      an element takes, so that other processes get some, too.
+    request: `read`: path -> first bytes of the file, hex digits; `folder`: where to write, or ""; `pause_secs`:
+      duration of an element, so that other processes get some, too.
   """
 
   def __init__(self, request: dict):

@@ -1,4 +1,4 @@
-"""What can be checked of an engine before a job is sent to it: Java, the job server's jar, the master, the workers."""
+"""Checks before a job: Java, the job server, the master, the workers."""
 
 from __future__ import annotations
 
@@ -55,10 +55,10 @@ _WITHOUT_PROXY = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 def validate_engine(prog: str, options: PipelineOptions) -> None:
-  """Checks that a command's engine can be used, as far as this machine can tell.
+  """Checks an engine, as far as this machine can tell.
 
   Raises:
-    InputError: it cannot.
+    InputError: it cannot be used.
   """
   for finding in check_engine(options):
     if finding.severity == Severity.PROBLEM:
@@ -66,7 +66,10 @@ def validate_engine(prog: str, options: PipelineOptions) -> None:
 
 
 def check_engine(options: PipelineOptions) -> Iterator[Finding]:
-  """Yields warnings and problems of the chosen engine; takes seconds if its master does not answer."""
+  """Yields warnings and problems of an engine.
+
+  Takes seconds if its master does not answer.
+  """
   runner = runner_of(options)
   endpoint = options.view_as(PortableOptions).job_endpoint
   if runner == PRISM:
@@ -111,26 +114,26 @@ def _check_flink(options: PipelineOptions) -> Iterator[Finding]:
 
 
 def _check_flink_master(master: str, line: str, has_jar: bool) -> Iterator[Finding]:
-  """`line`: the job server's, such as `1.19`; empty if not known."""
+  """`line`: the job server's, such as `1.19`; empty if unknown."""
   thing = f"--flink_master={master}"
   url = master if re.match("https?://", master) else f"http://{master}"
-  remedy = "start the cluster, or give HOST:PORT of the JobManager's REST interface, whose port is 8081 as a rule"
+  remedy = "start the cluster, or give HOST:PORT of the JobManager's REST interface, usually port 8081"
   try:
     with _WITHOUT_PROXY.open(f"{url.rstrip('/')}/config", timeout=_SECS) as answer:
       cluster = flink_line(str(json.load(answer)["flink-version"]))
   except urllib.error.HTTPError as error:
     if error.code not in (401, 403):  # a JobManager behind a password
-      yield problem(thing, f"what answers is not a JobManager of Flink (HTTP {error.code})", remedy)
+      yield problem(thing, f"it is not a JobManager of Flink (HTTP {error.code})", remedy)
   except (ValueError, KeyError, TypeError, http.client.HTTPException):
-    yield problem(thing, "what answers is not a JobManager of Flink", remedy)
+    yield problem(thing, "it is not a JobManager of Flink", remedy)
   except OSError as error:
     reason = getattr(error, "reason", error)
     if not isinstance(reason, ssl.SSLError):  # Java trusts other certificates than Python
       yield problem(thing, f"nothing answers there ({_reason(reason)})", remedy)
   else:
     if line and cluster != line:
-      cause = f"the cluster is Flink {cluster}, and the job server is of {line}"
-      remedy = "give the job server of the cluster's line with --flink_job_server_jar"
+      cause = f"the cluster is Flink {cluster}, but the job server is for Flink {line}"
+      remedy = "give the job server for the cluster's version with --flink_job_server_jar"
       yield problem(thing, cause, remedy if has_jar else f"add --flink_version={cluster}")
 
 
@@ -155,10 +158,10 @@ def _check_spark(options: PipelineOptions) -> Iterator[Finding]:
     masters = master.removeprefix("spark://").split(",")
     remedy = "start the cluster, or give spark://HOST:PORT"
     findings = [finding for one in masters for finding in _check_address("--spark_master_url", one, remedy)]
-    if len(findings) == len(masters):  # one of several is enough: the others stand by
+    if len(findings) == len(masters):  # one reachable master is enough: the others are standbys
       yield findings[0]
   elif not is_embedded(options) and not re.match("yarn|k8s://|local-cluster", master):
-    yield problem(f"--spark_master_url={master}", "it is not a master", "give spark://HOST:PORT, or local[2]")
+    yield problem(f"--spark_master_url={master}", "it is not a Spark master", "give spark://HOST:PORT, or local[2]")
 
 
 def _check_java(options: PipelineOptions) -> Iterator[Finding]:
@@ -169,7 +172,7 @@ def _check_java(options: PipelineOptions) -> Iterator[Finding]:
 
 
 def _check_jar(flag: str, path: str, main_class: str) -> Iterator[Finding]:
-  """`path`: local, or a URL, which is not checked; `main_class`: how its name has to start."""
+  """Checks a local jar; `main_class`: prefix of its main class."""
   if urlparse(path).scheme:
     return
   thing = f"{flag}={path}"
@@ -179,29 +182,28 @@ def _check_jar(flag: str, path: str, main_class: str) -> Iterator[Finding]:
   except OSError as error:
     yield problem(thing, f"it cannot be read ({_reason(error)})", remedy)
   except ValueError as error:
-    yield problem(thing, f"it is not a jar, or damaged ({error})", remedy)
+    yield problem(thing, f"it is not a jar, or is damaged ({error})", remedy)
   else:
     if not found.startswith(main_class):
       main = f"its main class is {found}" if found else "it has no main class"
       yield problem(thing, f"it is not a job server of this engine ({main})", remedy)
     elif not has_libraries:
-      yield problem(thing, "the jars that it names are not beside it", "give it where it was made, with its `lib/`")
+      yield problem(thing, "the jars that it names are not next to it", "give its original path, with its `lib/`")
 
 
 def read_jar(path: str) -> tuple[str, str, bool]:
   """Reads a job server's jar.
 
   Returns:
-    the main class, empty if there is none; the line of Flink, such as `1.19`, empty if unknown; and whether the jars
-    that it names, if any, lie beside it.
+    the main class, or ""; the line of Flink, such as `1.19`, or ""; and whether the jars that it names lie next to it.
 
   Raises:
-    ValueError: it is not a jar, or damaged.
+    ValueError: it is not a jar, or is damaged.
     OSError: it cannot be read.
   """
   try:
     with zipfile.ZipFile(path) as jar:
-      # A line of more than 72 bytes continues in the next one, after a blank.
+      # A line of more than 72 bytes continues on the next one, after a space.
       manifest = re.sub(r"\r?\n ", "", jar.read(_MANIFEST).decode())
       version = jar.read(_FLINK_VERSION).decode() if _FLINK_VERSION in jar.namelist() else ""
   except (zipfile.BadZipFile, KeyError, UnicodeDecodeError) as error:
@@ -220,12 +222,16 @@ def _entry(text: str, name: str) -> str:
 
 
 def flink_line(version: str) -> str:
-  """`1.19.3` -> `1.19`: jobs are understood within a line only."""
+  """Returns the version's line, `1.19.3` -> `1.19`: others are incompatible."""
   return ".".join(version.split(".")[:2])
 
 
 def _check_download(options: PipelineOptions, source: str, flag: str) -> Iterator[Finding]:
-  """Checks that Beam can get its own job server; `source`: a path or a URL."""
+  """Checks that Beam can download its own job server.
+
+  Args:
+    source: a path or a URL.
+  """
   from apache_beam.utils.subprocess_server import JavaJarServer
 
   name = os.path.basename(source)
@@ -240,8 +246,8 @@ def _check_download(options: PipelineOptions, source: str, flag: str) -> Iterato
       return
     except OSError as error:
       reasons.append(_reason(getattr(error, "reason", error)))
-  cause = f"{name} is not in {folder}, and Maven Central does not give it ({reasons[0]})"
-  yield problem("job server", cause, f"download it elsewhere, put it there, or give its path with {flag}")
+  cause = f"{name} is not in {folder} and cannot be downloaded from Maven Central ({reasons[0]})"
+  yield problem("job server", cause, f"download it elsewhere and put it there, or give its path with {flag}")
 
 
 def _check_address(flag: str, address: str, remedy: str) -> Iterator[Finding]:
@@ -267,13 +273,13 @@ def _check_environment(options: PipelineOptions) -> Iterator[Finding]:
     yield from _check_command(options, config)
   elif kind == EXTERNAL and not (config or _environment_option(options, "external_service_address")):
     remedy = "give the HOST:PORT of a worker pool with --environment_config"
-    yield problem("--environment_type=EXTERNAL", "no address of the workers is given", remedy)
+    yield problem("--environment_type=EXTERNAL", "the workers' address is missing", remedy)
 
 
 def _check_loopback(options: PipelineOptions) -> Iterator[Finding]:
   if remote_master(options):
     remedy = "use --environment_type=PROCESS, EXTERNAL or DOCKER"
-    yield warning("--environment_type=LOOPBACK", "workers on other machines do not reach this process", remedy)
+    yield warning("--environment_type=LOOPBACK", "workers on other machines cannot reach this process", remedy)
   if not loopback_is_processes(options):
     return
   python = shutil.which("python")
@@ -288,8 +294,8 @@ def _check_loopback(options: PipelineOptions) -> Iterator[Finding]:
 def _check_docker(options: PipelineOptions, image: str) -> Iterator[Finding]:
   setup = options.view_as(SetupOptions)
   if not (image or setup.setup_file or setup.extra_packages or setup.requirements_file):
-    cause = "workers would run in Beam's own image, which has no beam-retrain"
-    remedy = "name an image that has it with --environment_config, or add --setup_file=./setup.py"
+    cause = "workers would run in Beam's own image, which does not contain beam-retrain"
+    remedy = "give an image that does with --environment_config, or add --setup_file=./setup.py"
     yield problem("--environment_type=DOCKER", cause, remedy)
   elif is_embedded(options) and shutil.which("docker") is None:
     yield problem("--environment_type=DOCKER", "docker is not installed", "leave it out: workers need no container")
@@ -305,20 +311,20 @@ def _check_command(options: PipelineOptions, config: str) -> Iterator[Finding]:
       yield problem("--environment_config", f"{config} is not a JSON object ({error})", remedy)
       return
   if not command:
-    yield problem(thing, "no command that starts a worker is given", remedy)
+    yield problem(thing, "the command that starts a worker is missing", remedy)
   elif remote_master(options):
     return  # the command is another machine's
   elif shutil.which(command) is None:
     yield problem(thing, f"{command} does not exist, or is not executable", remedy)
   elif missing := _missing_module(command):
-    remedy = "install beam-retrain in the Python that it starts"
+    remedy = "install beam-retrain in its Python"
     yield problem(thing, f"{command} does not start a worker ({missing})", remedy)
 
 
 def _missing_module(command: str) -> str:
-  """Returns Python's complaint of a missing module when a command is asked for its help; else empty.
+  """Returns the error of a missing module in `command --help`, or "".
 
-  It is started outside the current folder, which may be a checkout: the engine starts it elsewhere.
+  Runs outside the current folder, which may be a checkout: the engine starts the command elsewhere.
   """
   try:
     asked = subprocess.run(

@@ -24,8 +24,8 @@ from beam_retrain.transforms.io import files
 ONE_CONTAINER = "no_use_multiple_sdk_containers"
 _CONTAINERS = (ONE_CONTAINER, "use_multiple_sdk_containers")
 _THREADS = 2
-"""Shards that a worker processes at once: while the trunk computes one on all cores, the other is read and decoded.
-Dataflow's own number grows with the cores, and each shard has batches of its own in memory."""
+"""Shards that a worker processes at once: one is read and decoded while the trunk computes the other on all cores.
+Dataflow's default grows with the cores, and each shard holds its own batches in memory."""
 
 _PATHS = ("input", "output", "model", "history", "manifest", "reuse", "retry_from", "bottleneck_dir")
 _DRY = ("beam-retrain convert", "beam-retrain bottlenecks", "beam-retrain evaluate")
@@ -34,9 +34,9 @@ _GIB = 1 << 30
 
 
 def configure_dataflow(prog: str, flags: object, options: PipelineOptions) -> None:
-  """Checks options for Dataflow and sets its defaults; does nothing for another runner.
+  """Checks options for Dataflow and sets its defaults; ignores other runners.
 
-  - One SDK process on each worker, not one for each core: the trunk is in memory once, and uses all cores itself.
+  - One SDK process per worker, not one per core: the trunk is in memory once, and uses all cores itself.
   - The main session is not pickled: workers have the package, and need nothing of the command's own module.
 
   Raises:
@@ -54,7 +54,7 @@ def configure_dataflow(prog: str, flags: object, options: PipelineOptions) -> No
   if not cloud.project:
     raise InputError(f"{prog}: DataflowRunner needs --project: give the id of your Google Cloud project.")
   if not (cloud.region or create_runner("DataflowRunner").get_default_gcp_region()):
-    raise InputError(f"{prog}: DataflowRunner needs --region: give the one to run in, for example europe-west1.")
+    raise InputError(f"{prog}: DataflowRunner needs --region: give one, for example europe-west1.")
   if not cloud.temp_location:
     raise InputError(f"{prog}: DataflowRunner needs --temp_location: give a folder in a bucket, gs://BUCKET/temp.")
   if not _is_offline(options):
@@ -73,7 +73,7 @@ def configure_dataflow(prog: str, flags: object, options: PipelineOptions) -> No
 
 
 def _is_offline(options: PipelineOptions) -> bool:
-  """Whether no worker will see the paths: a dry run, or an endpoint on this machine."""
+  """Whether no worker will read the paths: dry runs, local endpoints."""
   endpoint = options.view_as(GoogleCloudOptions).dataflow_endpoint or ""
   return bool(options.view_as(TestOptions).dry_run) or urlparse(endpoint).hostname == "localhost"
 
@@ -90,42 +90,42 @@ def _validate_dry_run(prog: str, options: PipelineOptions) -> None:
   ):
     if value and prog not in able:
       raise InputError(
-        f"{prog}: {flag} is for a command of one job, and this one continues after it: leave {flag} out, or"
-        f" use {' or '.join(able)}."
+        f"{prog}: {flag} works only with commands of a single job, and this one continues after it: leave {flag} out,"
+        f" or use {' or '.join(able)}."
       )
 
 
 def validate_single_job(options: PipelineOptions, output: str, jobs_before: Mapping[str, object] | None = None) -> None:
-  """Checks that a job which is only built is the command's only one.
+  """Checks that a job to be built is the command's only one.
 
   Args:
     options: Beam's.
-    output: the command's.
+    output: the command's output folder.
     jobs_before: flag -> whether its value needs a job of its own first.
 
   Raises:
-    InputError: it is not, or its output is finished already.
+    InputError: it is not, or its output is already finished.
   """
   if not describe_built_job(options):
     return
   for flag, value in (jobs_before or {}).items():
     if value:
-      raise InputError(f"{flag} needs a job before the one to be built: leave it out, or let the command run its jobs.")
+      raise InputError(f"{flag} needs another job before the one to build: leave it out, or let the command run both.")
   if is_completed(output, files):
     raise InputError(f"{output} is finished, and building a job would delete it: give a new folder as --output.")
 
 
 def describe_built_job(options: PipelineOptions) -> str:
-  """Returns a message if a job is built but not run; empty if it is run."""
+  """Returns a message if a job is only built; else empty."""
   if not is_dataflow(options):
     return ""
   if template := options.view_as(GoogleCloudOptions).template_location:
-    return f"the job is written to {template}: run it on Dataflow; it writes COMPLETED when it is done"
-  return "dry run: the job was built, and not sent" if options.view_as(TestOptions).dry_run else ""
+    return f"the job is written to {template}: run it on Dataflow; it writes COMPLETED at the end"
+  return "dry run: the job was built but not sent" if options.view_as(TestOptions).dry_run else ""
 
 
 def request_memory(options: PipelineOptions, model_folder: str) -> None:
-  """Requests Dataflow workers with memory for the trunk, unless the user chose their memory.
+  """Requests workers with memory for the trunk, unless the user did.
 
   Args:
     options: Beam's. The hint is the whole job's: one step's would move it into a process of its own.
@@ -138,5 +138,5 @@ def request_memory(options: PipelineOptions, model_folder: str) -> None:
 
 
 def memory_gib(model_bytes: int) -> int:
-  """Estimates the memory that a worker needs for a stored model of that size, in whole GiB."""
+  """Estimates the memory of a worker with a stored model, in GiB."""
   return -(-worker_memory_bytes(model_bytes) // _GIB)

@@ -1,4 +1,4 @@
-"""What is wrong with an engine or a job, and the remedy: the lines of `doctor`, and known causes of failures."""
+"""Findings about an engine or a job, and known failures."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ _BASE_BYTES = 2 * _GIB
 """Python, Beam, TensorFlow and the batches: a process with the bundled trunk, 5 MB, takes 1.1 GB."""
 
 _COPIES = 8
-"""Of the trunk: as it is read, as a graph, and as the runtime lays it out, with a margin."""
+"""Copies of the trunk in memory: the file, the graph and the runtime's layout, with a margin."""
 
 
 class Severity(enum.StrEnum):
-  """Only a problem prevents the job."""
+  """Severity of a finding; only a problem prevents the job."""
 
   FINE = "ok"
   WARNING = "warning"
@@ -27,7 +27,6 @@ class Finding:
   """A line for the user.
 
   Attributes:
-    severity: whether there is something to do.
     thing: what it is about, such as a flag.
     cause: what was found.
     remedy: what to do; empty if all is well.
@@ -59,20 +58,20 @@ def problem(thing: str, cause: str, remedy: str) -> Finding:
 
 
 def worker_memory_bytes(model_bytes: int) -> int:
-  """Estimates, generously, the memory of a process with a stored model of that size."""
+  """Estimates, generously, the memory of a process with a stored model."""
   return _BASE_BYTES + _COPIES * model_bytes
 
 
-# Pattern in the error or the log of an engine or a worker -> cause, remedy.
+# Pattern in the error or log of an engine or worker, cause, remedy.
 _KNOWN_FAILURES = (
   (
     r"No module named '?beam_retrain\b",
     "the workers do not have beam-retrain",
-    "install the package in the workers' Python or image, of the version that this command has",
+    "install the same version of the package in the workers' Python or image",
   ),
   (
     r"No module named '?apache_beam\b",
-    "the workers are started with a Python that has no Beam",
+    "the workers' Python does not have Beam",
     "start them with the Python that beam-retrain is installed in; for workers of LOOPBACK, put it first on PATH",
   ),
   (
@@ -87,18 +86,18 @@ _KNOWN_FAILURES = (
   ),
   (
     r"Cannot connect to the Docker daemon|docker: not found|Cannot run program \"docker\"",
-    "the workers should run in containers, and there is no docker",
+    "the workers should run in containers, but docker is not available",
     "use --environment_type=PROCESS with a command that starts a worker, or start docker",
   ),
   (
     r"Cannot run program \"(?P<what>[^\"]+)\"",
     "the workers' machines cannot start {what}",
-    "give the command of --environment_config as an absolute path of an executable file on each of them",
+    "give the command of --environment_config as an absolute path that is executable on each of them",
   ),
   (
     r"Process died with exit code (?P<code>\d+)",
     "the workers' command ended at once, with exit code {code}",
-    "run it on a worker's machine: beam-retrain has to be installed in the Python that it starts",
+    "run it on a worker's machine; its Python needs beam-retrain",
   ),
   (
     r"NoResourceAvailableException|Initial job has not accepted any resources|Could not acquire the minimum required",
@@ -114,7 +113,7 @@ _KNOWN_FAILURES = (
 
 
 def explain(text: str) -> tuple[str, str] | None:
-  """Returns (cause, remedy) of a known failure of an engine or a worker; None if it is not known."""
+  """Returns (cause, remedy) of a known failure, else None."""
   for pattern, cause, remedy in _KNOWN_FAILURES:
     if found := re.search(pattern, text):
       return cause.format(**found.groupdict()), remedy

@@ -1,9 +1,8 @@
 """Options of the Java job servers, which Beam Python does not know.
 
-Beam asks the job server for them only when a job is submitted, and drops unknown ones with a line in a log: a typo in
-`--number_of_execution_retries` would show when a worker dies. So a misspelt one is an error before the job. The names
-are those that DescribePipelineOptions of the job servers 2.62.0
-lists (the engine tests ask again), without streaming's.
+Beam asks the job server for them only on submission, and drops unknown ones with a line in a log: a typo in
+`--number_of_execution_retries` would show only when a worker dies. So it is an error before the job. The names are
+those that DescribePipelineOptions of the job servers 2.62.0 lists (the engine tests ask again), without streaming's.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.run.argparse_internals import flags_of
 
 _PORTABLE = (("load_balance_bundles", "retain_docker_containers"), ("environment_expiration_millis",))
-# Runner -> names of switches, names of options with a value.
+# Runner -> switches, options with a value.
 ENGINE_OPTIONS = {
   "FlinkRunner": (
     (
@@ -48,15 +47,15 @@ def add_engine_options(parser: argparse.ArgumentParser) -> None:
 
 
 def validate_engine_options(prog: str, runner: str | None, argv: Sequence[str]) -> None:
-  """Checks that each job server's option goes to a runner that has it.
+  """Checks that the runner has each given job server's option.
 
   Args:
     prog: the command's name.
-    runner: `--runner`, in any case; the job server of PortableRunner may be any.
+    runner: `--runner`, in any case; PortableRunner's job server may be any.
     argv: Beam's arguments.
 
   Raises:
-    InputError: one does not; names the runners that have it.
+    InputError: it does not; names the runners that do.
   """
   runner = (runner or "FnApiRunner").rsplit(".", 1)[-1]
   if runner.lower() == "portablerunner":
@@ -66,4 +65,4 @@ def validate_engine_options(prog: str, runner: str | None, argv: Sequence[str]) 
       engine for engine, kinds in ENGINE_OPTIONS.items() if any(flag == f"--{name}" for name in sum(kinds, ()))
     ]
     if engines and runner.lower() not in map(str.lower, engines):
-      raise InputError(f"{prog}: {flag}: {runner} has no such option, only {' and '.join(engines)}: leave it out.")
+      raise InputError(f"{prog}: {flag} is an option of {' and '.join(engines)}, not of {runner}: leave it out.")

@@ -1,4 +1,4 @@
-"""What Beam's options say of the runner, and of where its workers are."""
+"""The runner and the workers' location in Beam's options."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _THIS_MACHINE = ("localhost", "127.0.0.1", "[::1]")
 
 
 def runner_of(options: PipelineOptions) -> str:
-  """Returns the runner's name in small letters, without its module."""
+  """Returns the runner's name in lower case, without its module."""
   return (options.view_as(StandardOptions).runner or "FnApiRunner").rsplit(".", 1)[-1].lower()
 
 
 def is_local(options: PipelineOptions) -> bool:
-  """Whether Beam itself runs the job on this machine, without an engine."""
+  """Whether Beam runs the job on this machine, without an engine."""
   return runner_of(options) in _LOCAL
 
 
@@ -34,7 +34,7 @@ def is_dataflow(options: PipelineOptions) -> bool:
 
 
 def is_embedded(options: PipelineOptions) -> bool:
-  """Whether the engine works within its job server, on this machine."""
+  """Whether the engine runs within its job server, on this machine."""
   if options.view_as(PortableOptions).job_endpoint:
     return False
   runner = runner_of(options)
@@ -44,7 +44,7 @@ def is_embedded(options: PipelineOptions) -> bool:
 
 
 def remote_master(options: PipelineOptions) -> str:
-  """Returns the address of an engine on another machine, where its workers may be too; else empty."""
+  """Returns the address of an engine on another machine; else ""."""
   masters = (
     options.view_as(PortableOptions).job_endpoint,
     options.view_as(FlinkRunnerOptions).flink_master if runner_of(options) == FLINK else "",
@@ -64,5 +64,5 @@ def environment_of(options: PipelineOptions) -> str:
 
 
 def loopback_is_processes(options: PipelineOptions) -> bool:
-  """Whether workers of LOOPBACK are processes of their own, not threads of the command."""
+  """Whether LOOPBACK workers are processes, not threads of the command."""
   return bool(options.view_as(DebugOptions).lookup_experiment("use_loopback_process_worker", False))

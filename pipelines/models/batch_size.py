@@ -25,8 +25,7 @@ from beam_retrain.transforms.io import cache, files
 CANDIDATES = (8, 16, 32, 64)
 SECS = 2.0
 _LEAST_GAIN = 1.03
-"""A larger batch must be this many times as fast. Less is noise, or lost at the end of each shard of some 1,024 images,
-where the last batch is rarely full and one core waits for the other."""
+"""Speed-up that a larger batch must bring. Less is noise, or is lost in the last batch of a shard, rarely full."""
 
 _LEAST_CALLS = 4  # of each candidate
 _MAX_ROUNDS = 10
@@ -49,15 +48,13 @@ def probe_batch(
 ) -> int:
   """Returns the fastest of `CANDIDATES`; of equally fast ones, the smallest.
 
-  Candidates that would take too much time or memory are skipped. With time for fewer than two, it is the default.
+  Skips candidates that would take too much time or memory. Without time for two, returns the default.
 
   Args:
     load: N -> a function that runs the trunk over float32 [N, S, S, 3].
     input_px: S.
     processes: number that share the memory.
-    secs: time limit.
     memory_bytes: limit of all processes together; None: half of the available memory.
-    clock: seconds.
   """
   memory_bytes = (available_memory() // 2 if memory_bytes is None else memory_bytes) // processes
   began = clock()
@@ -92,10 +89,7 @@ def _smallest_of_fastest(rates: dict[int, float]) -> int:
 
 
 def _rate(embed: Embed, batch_size: int, input_px: int, clock: Callable[[], float]) -> float:
-  """Returns images per second of the best round after a first one.
-
-  A round is two batches, as in a job.
-  """
+  """Returns images per second of the best round of two batches."""
   pixels = np.zeros((batch_size, input_px, input_px, 3), np.float32)
   best, began = math.inf, clock()
   for number in range(_MAX_ROUNDS):
@@ -119,7 +113,7 @@ class Remembered(NamedTuple):
 
 
 def find_batch(fingerprint: str, threads: int) -> Remembered | None:
-  """Returns the cached batch size for a trunk, this processor and threads, if any."""
+  """Returns the cached batch size for a trunk, this processor and threads."""
   with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
     found = json.loads(files.read_bytes(_path(fingerprint, threads)))
     return Remembered(max(1, int(found["batch_size"])), bool(found["is_halved"]))
@@ -127,7 +121,7 @@ def find_batch(fingerprint: str, threads: int) -> Remembered | None:
 
 
 def keep_batch(fingerprint: str, threads: int, batch_size: int, is_halved: bool = False) -> Remembered:
-  """Caches and returns a batch size; ignores a cache that cannot be written."""
+  """Caches and returns a batch size; ignores an unwritable cache."""
   remembered = Remembered(batch_size, is_halved)
   path = _path(fingerprint, threads)
   with contextlib.suppress(OSError):

@@ -42,8 +42,7 @@ class Execution:
 
   Attributes:
     batch_size: images per call of the trunk.
-    reason: why it is that one, in a few words.
-    threads: of the trunk in each process.
+    reason: of the batch size, in a few words.
     is_local: whether the workers are on this machine.
   """
 
@@ -54,7 +53,6 @@ class Execution:
 
   @property
   def handler_kwargs(self) -> dict[str, Any]:
-    """Arguments of `ImageModelHandler`."""
     return {
       "batch_size": self.batch_size,
       "threads": self.threads.given,
@@ -62,7 +60,6 @@ class Execution:
     }
 
   def describe(self) -> str:
-    """For example `32 images at a time (the default), 1 process of 2 threads`."""
     return f"{self.batch_size} images at a time ({self.reason}), {self._describe_threads()}"
 
   def _describe_threads(self) -> str:
@@ -72,10 +69,10 @@ class Execution:
       return f"{_count(count, 'process', 'processes')} of {_count(self.threads.here, 'thread', 'threads')}"
     if not processes:
       return "a process of one thread for each core of a worker"
-    return f"a worker's cores shared out to its {_count(processes, 'process', 'processes')}"
+    return f"a worker's cores shared by its {_count(processes, 'process', 'processes')}"
 
   def to_info(self) -> dict[str, Any]:
-    """Returns entries of `execution` in `info.json`, JSON values."""
+    """Returns entries of `execution` in `info.json`."""
     return {
       "batch_size": self.batch_size,
       "batch_size_reason": self.reason,
@@ -89,11 +86,10 @@ def _count(number: int, one: str, more: str) -> str:
 
 
 def worker_processes(options: PipelineOptions) -> int:
-  """Returns the number of processes with a trunk on each machine; 0: one for each core.
+  """Returns the number of trunk processes per machine; 0: one per core.
 
-  `--direct_num_workers` counts processes in one of its modes only; `--sdk_worker_parallelism` counts those of one
-  TaskManager or executor, but not where the driver itself is the worker; Dataflow starts one for each core, unless it
-  is told not to.
+  `--direct_num_workers` counts processes in one of its modes only. `--sdk_worker_parallelism` counts the processes of a
+  TaskManager or executor, unless the driver itself is the worker. Dataflow starts one per core by default.
   """
   experiments = [experiment.lower() for experiment in options.view_as(DebugOptions).experiments or []]
   if is_local(options):
@@ -108,12 +104,12 @@ def worker_processes(options: PipelineOptions) -> int:
 
 
 def trunk_threads(given: int | None, options: PipelineOptions) -> Threads:
-  """Returns the trunk's threads; `given`: `--trunk_threads`."""
+  """Returns the trunk's threads for a `--trunk_threads`."""
   return Threads(given or 0, worker_processes(options))
 
 
 def limit_tensorflow(threads: Threads) -> None:
-  """Loads TensorFlow with that many threads; they cannot be changed afterwards."""
+  """Loads TensorFlow with a number of threads, which is then fixed."""
   load_tensorflow()
   set_threads(threads.here)
 
@@ -134,9 +130,9 @@ def choose_execution(
     batch_size: `--batch_size`; None: auto.
     threads: `--trunk_threads`; None: auto.
     options: Beam's.
-    trunk: prepared for its variant; otherwise, or if None, no batch sizes are tried.
+    trunk: prepared for its variant; if it is not, or None, no batch sizes are tried.
     default: images per call.
-    earlier: the `info.json` of an earlier run into the same folder: its batch size is kept, so that shards stay valid.
+    earlier: `info.json` of an earlier run into the same folder: its batch size is kept, so that shards stay valid.
     is_large: whether the job has at least `LEAST_IMAGES`.
   """
   chosen = trunk_threads(threads, options)
@@ -161,7 +157,7 @@ def _probe(trunk: Trunk, threads: Threads) -> int:
   loaded: list[Callable[[Any], Any]] = []
 
   def load(batch_size: int) -> Callable[[Any], Any]:
-    # TensorFlow's graph takes any batch: it is loaded once.
+    # One load is enough: TensorFlow's graph takes any batch.
     if not (loaded and trunk.info.variant.runtime == TENSORFLOW):
       loaded[:] = [load_prepared(trunk.prepared_folder, threads.here, batch_size).embed]
     return loaded[0]
@@ -170,9 +166,9 @@ def _probe(trunk: Trunk, threads: Threads) -> int:
 
 
 def _batch_of(earlier: RunInfo | None, trunk: Trunk | None) -> int:
-  """Returns the batch size that an earlier run of the trunk chose; else 0.
+  """Returns the batch size that an earlier run chose; else 0.
 
-  0.3 did not record whether the user gave it.
+  Version 0.3 did not record whether the user gave it.
   """
   if earlier is None or trunk is None or earlier.settings.get("trunk_fingerprint") != trunk.info.fingerprint:
     return 0
@@ -180,9 +176,9 @@ def _batch_of(earlier: RunInfo | None, trunk: Trunk | None) -> int:
 
 
 def report_halved_batch(result: PipelineResult, execution: Execution, trunk: Trunk, output: str) -> str:
-  """Returns a message if a worker ran out of memory and halved its batch; else empty.
+  """Returns a message if a worker halved its batch, else "".
 
-  The batch is cached for the next run and recorded in `info.json`. A runner without metrics reports none.
+  Caches the batch for the next run and records it in `info.json`. Runners without metrics report none.
   """
   least = _least_batch(result, execution.batch_size)
   if least >= execution.batch_size:
@@ -190,7 +186,7 @@ def report_halved_batch(result: PipelineResult, execution: Execution, trunk: Tru
   if execution.is_local:
     keep_batch(trunk.info.fingerprint, execution.threads.here, least, is_halved=True)
   _keep(output, "batch_size_halved_to", least)
-  return f"not enough memory for {execution.batch_size} images at a time: the trunk was run over {least}"
+  return f"not enough memory for {execution.batch_size} images at a time: the trunk ran over {least}"
 
 
 def _least_batch(result: PipelineResult, default: int) -> int:
@@ -202,9 +198,9 @@ def _least_batch(result: PipelineResult, default: int) -> int:
 
 
 def report_workers(result: PipelineResult, output: str) -> str:
-  """Returns a sentence on the processes that ran the trunk; empty if one did, or without metrics.
+  """Returns a sentence on the processes that ran the trunk, or "".
 
-  The images and trunk loads of each are recorded in `info.json`.
+  Empty for one process, or without metrics. Records the images and trunk loads of each in `info.json`.
   """
   try:
     images = counts_by_worker(result, TRUNK_IMAGES)
@@ -218,11 +214,11 @@ def report_workers(result: PipelineResult, output: str) -> str:
 
 
 def describe_workers(images: Mapping[str, int], loads: Mapping[str, int]) -> str:
-  """Describes how the work was spread over processes; empty if there was one.
+  """Describes how the work was spread over processes; "" for one.
 
   Args:
-    images: process -> how many it ran the trunk over.
-    loads: process -> how often it loaded the trunk.
+    images: process -> images that it ran the trunk over.
+    loads: process -> times that it loaded the trunk.
   """
   if len(images) == 1:
     return ""

@@ -1,4 +1,4 @@
-"""A trained model's trunk as evaluations run it, and its agreement with float32."""
+"""A trained model's trunk in evaluations, and its agreement with float32."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Agreement:
 
   Attributes:
     images: number of images compared.
-    least_cosine: the smallest cosine of an image's two bottlenecks, -1..1.
+    least_cosine: smallest cosine between an image's two bottlenecks, -1..1.
     same_answers: number of images with the same predicted label.
   """
 
@@ -38,17 +38,12 @@ class Agreement:
   def __str__(self) -> str:
     return (
       f"on {self.images:,} of them the smallest cosine with float32 is {self.least_cosine:.6f}, and"
-      f" {self.same_answers:,} answers are the same"
+      f" {self.same_answers:,} predictions are the same"
     )
 
 
 class ModelTrunk:
-  """A model's trunk, in the variant that is run here.
-
-  Attributes:
-    model: whose it is.
-    serving: how it is run.
-    info: in the variant that is run.
+  """A model's trunk, in the variant that runs here.
 
   Raises:
     InputError: see `choose_serving_variant`.
@@ -64,29 +59,29 @@ class ModelTrunk:
 
   @property
   def fingerprint(self) -> str:
-    """64 hex digits: what its bottlenecks are stored under."""
+    """Key of its stored bottlenecks, 64 hex digits."""
     return self.info.fingerprint
 
   def to_scores(self, **how: Any) -> ImageModelHandler:
-    """Returns a handler that gives `scores`; **how: see `ImageModelHandler`."""
+    """Returns a handler that gives `scores`; see `ImageModelHandler`."""
     if self.serving.is_prepared:
       return ImageModelHandler(self.model.trunk, head=self.model.head, **how)
     return ImageModelHandler(self.model.saved_model, **how)
 
   def to_bottlenecks(self, **how: Any) -> ImageModelHandler:
-    """Returns a handler that gives `bottleneck`; **how: see `ImageModelHandler`."""
+    """Returns a handler that gives `bottleneck`; see `ImageModelHandler`."""
     if self.serving.is_prepared:
       return ImageModelHandler(self.model.trunk, **how)
     return ImageModelHandler(self.model.saved_model, trunk_only=True, **how)
 
   def check(self, sample: Sequence[Image], threads: int) -> Agreement | None:
-    """Compares its predictions with float32; None if it is float32, or no image can be used.
+    """Compares its predictions with float32, and caches the result.
 
-    The result is cached for the next evaluation of the same images.
+    Returns None for float32 itself, or if no image can be used.
 
     Args:
       sample: some images.
-      threads: in this process; 0 leaves the runtime's own choice.
+      threads: in this process; 0: the runtime's choice.
     """
     if self.serving.variant.precision == FLOAT32:
       return None
@@ -106,7 +101,7 @@ class ModelTrunk:
     return agreement
 
   def to_info(self, agreement: Agreement | None) -> dict[str, Any]:
-    """Returns its entries in `metrics.json`, JSON values."""
+    """Returns its entries in `metrics.json`."""
     return {
       "runtime": self.serving.variant.runtime,
       "precision": self.serving.variant.precision,
@@ -115,5 +110,4 @@ class ModelTrunk:
     }
 
   def describe(self, agreement: Agreement | None) -> str:
-    """Returns one line for the user."""
     return f"{self.serving}{f': {agreement}' if agreement else ''}"

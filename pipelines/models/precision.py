@@ -1,4 +1,4 @@
-"""Chooses the variant of a trunk: the requested one, or the best that a check allows."""
+"""Chooses a trunk's variant: the requested one, or the best allowed."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Check:
 
   Attributes:
     images: number of images compared.
-    least_cosine: the smallest cosine of an image's two bottlenecks, -1..1.
+    least_cosine: smallest cosine between an image's two bottlenecks, -1..1.
   """
 
   images: int
@@ -61,7 +61,7 @@ class Choice:
   Attributes:
     trunk: prepared.
     check: None if nothing was compared; for the variant of an earlier run, that run's.
-    why: why it is this variant though the user did not ask for it, and auto prefers another; else empty.
+    why: reason for a variant other than the requested or automatic one; else empty.
   """
 
   trunk: Trunk
@@ -69,7 +69,7 @@ class Choice:
   why: str = ""
 
   def to_info(self) -> dict[str, Any]:
-    """Returns entries of `execution` in `info.json`, JSON values."""
+    """Returns entries of `execution` in `info.json`."""
     found: dict[str, Any] = {"runtime": self.trunk.info.variant.runtime, "precision": self.trunk.info.variant.precision}
     if self.why:
       found["why"] = self.why
@@ -78,7 +78,6 @@ class Choice:
     return found
 
   def describe(self) -> str:
-    """Returns one line for the user."""
     parts = [f"the trunk runs in {self.trunk.info.variant}", self.why, str(self.check) if self.check else ""]
     return "; ".join(filter(None, parts))
 
@@ -90,17 +89,17 @@ def choose_variant(
   sample: Callable[[int], Sequence[Image]],
   earlier: Sequence[str] = (),
 ) -> Choice:
-  """Returns the prepared trunk in the requested variant, or the best that a check allows.
+  """Returns the prepared trunk in the requested or best variant.
 
   Args:
     trunk: in any variant.
     precision: `--precision`.
     runtime: `--runtime`.
-    sample: number -> that many training images, or all if there are fewer; the same ones for the same data.
-    earlier: folders of bottlenecks to reuse; their variant is preferred if it fits the flags.
+    sample: number -> that many training images, or all if fewer; always the same for the same data.
+    earlier: folders of bottlenecks to reuse; their variant is preferred if the flags allow it.
 
   Raises:
-    InputError: this machine cannot run the requested variant, or the runtime not this trunk.
+    InputError: this machine cannot run the requested variant, or the runtime cannot run this trunk.
   """
   for folder in earlier:
     if kept := _as_in(folder, trunk, precision, runtime):
@@ -110,7 +109,7 @@ def choose_variant(
   why_not = unsupported_reason(OPENVINO, FLOAT32)
   if precision == INT8:
     if why_not:
-      raise InputError(f"--precision int8 is OpenVINO's: {why_not}.")
+      raise InputError(f"--precision int8 needs OpenVINO: {why_not}.")
     return _choose(trunk, precision, OPENVINO, sample)
   if not why_not:
     try:
@@ -156,7 +155,7 @@ def _choose_precision(trunk: Trunk, runtime: str, sample: Callable[[int], Sequen
 
 
 def _as_in(folder: str, trunk: Trunk, precision: str, runtime: str) -> Choice | None:
-  """Returns the variant of a folder's bottlenecks, if they are this trunk's and it fits."""
+  """Returns the variant of a folder's bottlenecks, if it fits this trunk."""
   for info in trunks_in(folder):
     variant = info.variant
     is_of_trunk = info.base_fingerprint == trunk.info.base_fingerprint
@@ -174,7 +173,6 @@ def _as_in(folder: str, trunk: Trunk, precision: str, runtime: str) -> Choice | 
 
 
 def _check_of(folder: str, trunk: TrunkInfo) -> Check | None:
-  """Returns the check of the run that made a folder's bottlenecks, if there was one."""
   info = find_info(folder, files)
   sample = info.execution.get("sample") if info else None
   return Check(**sample) if info and sample and info.trunk == trunk else None
@@ -189,7 +187,7 @@ def _calibrate(trunk: Trunk, runtime: str, sample: Sequence[Image]) -> Trunk:
     )
   good = decode(load_prepared_model(prepare(trunk, Variant(runtime, FLOAT32)).prepared_folder), sample)
   if not good:
-    raise InputError("--precision int8: none of the training images can be decoded to calibrate it with.")
+    raise InputError("--precision int8: no training image can be decoded for its calibration.")
   variant = Variant(runtime, INT8, digest_of_sample([image.sha256 for image, _ in good]))
   return prepare(trunk, variant, np.stack([pixels for _, pixels in good]))
 
@@ -197,7 +195,7 @@ def _calibrate(trunk: Trunk, runtime: str, sample: Sequence[Image]) -> Trunk:
 def check_variant(prepared: Trunk, in_float32: Trunk, sample: Sequence[Image]) -> Check | None:
   """Compares a variant with float32; None if no image can be used.
 
-  The result is cached for the next run over the same images.
+  Caches the result for the next run over the same images.
   """
   digest = digest_of_check([prepared.info.fingerprint, in_float32.info.fingerprint], sample)
   if kept := cache.read_source(digest):
@@ -205,7 +203,7 @@ def check_variant(prepared: Trunk, in_float32: Trunk, sample: Sequence[Image]) -
   ours, exact = (embed(load_prepared_model(trunk.prepared_folder), sample) for trunk in (prepared, in_float32))
   if not exact:
     return None
-  # No finite bottleneck where float32 has one: as far off as possible.
+  # A bottleneck that is not finite, unlike float32's, counts as the worst cosine.
   least = min(
     float(cosines(ours[key][None], vector[None])[0]) if key in ours else -1.0 for key, vector in exact.items()
   )

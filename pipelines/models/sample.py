@@ -1,4 +1,4 @@
-"""Samples of the images, and their bottlenecks in this process, for checks around a job."""
+"""Sample images and their bottlenecks, computed in this process for checks."""
 
 from __future__ import annotations
 
@@ -30,8 +30,13 @@ def sample_images(
   count: int = IMAGES,
   max_pixels: int = MAX_PIXELS,
 ) -> list[Image]:
-  """Returns so many images, or all if there are fewer, without those above `max_pixels`, height x width; the same
-  ones for the same data. The other arguments: `Source.plan`."""
+  """Returns `count` images, or all if fewer; reproducible.
+
+  Args:
+    source, splits, percentages: see `Source.plan`.
+    count: number of images.
+    max_pixels: larger images, height x width, are left out.
+  """
   found = source.read_sample(splits, percentages, count, max_files=RECORD_FILES)
   return [item for item in found if isinstance(item, Image) and not _is_too_large(item, max_pixels)]
 
@@ -42,29 +47,24 @@ def _is_too_large(image: Image, max_pixels: int) -> bool:
 
 
 def embed(model: LoadedModel, sample: Sequence[Image]) -> dict[str, np.ndarray]:
-  """Returns key -> bottleneck, float32[D], of images with finite bottlenecks.
+  """Returns key -> bottleneck, float32 [D], if finite.
 
   Args:
     model: gives `bottleneck`.
-    sample: the images, of any size.
+    sample: images of any size.
   """
   found = infer_images(sample, model, max_pixels=sys.maxsize)
   return {item.image.key: item.outputs["bottleneck"] for item in found if isinstance(item, Inferred)}
 
 
 def decode(model: LoadedModel, sample: Sequence[Image]) -> list[tuple[Image, np.ndarray]]:
-  """Returns each image that can be decoded with its pixels, float32 [S, S, 3], 0..1."""
+  """Returns each decodable image with its pixels, float32 [S, S, 3], 0..1."""
   seeing = dataclasses.replace(model, infer=lambda pixels: {"pixels": np.asarray(pixels)})
   found = infer_images(sample, seeing, max_pixels=sys.maxsize)
   return [(item.image, item.outputs["pixels"]) for item in found if isinstance(item, Inferred)]
 
 
 def digest_of_check(of: Sequence[str], sample: Sequence[Image]) -> str:
-  """Returns a digest, 64 hex digits, of what decides the result of a check.
-
-  Args:
-    of: fingerprints of what is checked.
-    sample: the images.
-  """
+  """Returns a digest, 64 hex digits, of all that decides a check."""
   decides = [list(of), [image.sha256 for image in sample], PREPROCESSING_VERSION, versions(), processor_name()]
   return hashlib.sha256(json.dumps(["check", *decides], sort_keys=True).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""Trained models: what `train` wrote, checked before an evaluation begins."""
+"""Trained models, checked before an evaluation begins."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Model:
     labels: class index -> label.
 
   Raises:
-    InputError: the folder is not there, not finished, or of another command.
+    InputError: the folder is missing, unfinished, or of another command.
   """
 
   def __init__(self, path: str):
@@ -42,7 +42,7 @@ class Model:
 
   @functools.cached_property
   def has_head(self) -> bool:
-    """Whether the head is there alone, too, as it is since 0.2.0."""
+    """Whether the head is also exported alone, as since 0.2.0."""
     return files.exists(files.join(self.path, HEAD_FILE))
 
   @property
@@ -50,18 +50,16 @@ class Model:
     """Path of the head alone.
 
     Raises:
-      InputError: the model was made before there was one.
+      InputError: the model is older than 0.2.0.
     """
     path = files.join(self.path, HEAD_FILE)
     if not self.has_head:
-      raise InputError(
-        f"{self.path} has no {HEAD_FILE}: run `beam-retrain train` again, it has written one since 0.2.0."
-      )
+      raise InputError(f"{self.path} has no {HEAD_FILE}, which `beam-retrain train` writes since 0.2.0: train again.")
     return path
 
   @property
   def trunk(self) -> str:
-    """Folder of its prepared trunk; models of earlier versions have none."""
+    """Folder of its prepared trunk; older models have none."""
     return files.join(self.path, TRUNK_FOLDER)
 
   @functools.cached_property
@@ -70,26 +68,27 @@ class Model:
 
   @property
   def preprocessing(self) -> str:
-    """Version of the images' preprocessing."""
     return self.info.preprocessing or ""
 
   @property
   def retrain_names(self) -> bool:
-    """Whether the class folders of its data were read as `retrain.py` did."""
+    """Whether its class folders were read as `retrain.py` read them."""
     return bool(self.info.retrain_names)
 
   @property
   def has_splits(self) -> bool:
-    """Whether the images that it was trained on said themselves which are for testing: no hash can tell those. Of a
-    model that was made before this was noted down, False."""
+    """Whether its training data named the splits: no hash reproduces them.
+
+    False for older models, which do not record it.
+    """
     return bool(self.info.has_splits)
 
   @functools.cached_property
   def percentages(self) -> SplitPercentages:
-    """How the images that it was trained on were split.
+    """How its images were split.
 
     Raises:
-      InputError: by a rule of a later version.
+      InputError: a later version's rule split them.
     """
     try:
       return SplitPercentages.from_settings(self.info.settings)
@@ -98,7 +97,7 @@ class Model:
 
   @functools.cached_property
   def fingerprint(self) -> str:
-    """SHA-256, 64 hex digits, of all files that an evaluation reads, and their names; the folder may be remote."""
+    """SHA-256, 64 hex digits, of names and contents that an evaluation reads."""
     digest = hashlib.sha256()
     others = (files.stat(files.join(self.path, name)) for name in (HEAD_FILE, LABELS_FILE))
     prepared = files.match_in(self.trunk, "**") if self.has_prepared else []
@@ -112,25 +111,25 @@ def check_labels(source: Source, model: Model) -> None:
   """Checks that the model knows each label of the images.
 
   Raises:
-    InputError: it does not; names them.
+    InputError: it does not; names the labels.
   """
   unknown = [label for label in source.labels if label not in model.labels]
   if unknown:
     raise InputError(
       f"labels differ: {source.path} has {_listed(unknown)}, the model in {model.path} knows {_listed(model.labels)}:"
-      " remove or rename what it cannot know, or train on these labels."
+      " remove or rename the unknown labels, or train on them."
     )
 
 
 def check_same_labels(model: Model, candidate: Model) -> None:
-  """Checks that two models know the same labels, in whatever order.
+  """Checks that two models know the same labels, in any order.
 
   Raises:
-    InputError: they do not; names those that only one knows.
+    InputError: they do not; names the labels that only one knows.
   """
   if only := sorted(set(model.labels) ^ set(candidate.labels)):
     raise InputError(
-      f"labels differ: of the models in {model.path} and {candidate.path} only one knows {_listed(only)}: give a"
+      f"labels differ: only one of the models in {model.path} and {candidate.path} knows {_listed(only)}: give a"
       " candidate that was trained on the same labels."
     )
 
@@ -143,55 +142,55 @@ def _listed(labels: Sequence[str]) -> str:
 def choose_splits(
   source: Source, split: str, percentages: SplitPercentages, models: Sequence[Model] = ()
 ) -> tuple[tuple[str, ...], SplitPercentages | None]:
-  """Returns the splits to plan for `--split`, and how a source without splits of its own is cut.
+  """Returns the splits to plan, and how to split unsplit sources.
 
   Args:
     source: the images.
     split: `auto`, `testing` or `all`.
-    percentages: what the model's bottlenecks were made with, so that no training image is tested on.
+    percentages: those of the model's bottlenecks, so that no training image is tested on.
     models: those that are evaluated.
 
   Raises:
-    InputError: the model's testing images cannot be told in such a source.
+    InputError: the model's testing images cannot be identified in the source.
   """
   if source.has_splits:
     return ((TRAINING, TESTING) if split == "all" else (TESTING,)), None
   if split == "testing":
     if given := [model.path for model in models if model.has_splits]:
       raise InputError(
-        f"{source.path} does not say which images are for testing, and those that {given[0]} was trained on did: the"
-        " model's split cannot be told there; give the images with their splits, or use --split all."
+        f"{source.path} does not say which images are for testing, unlike the images that {given[0]} was trained on:"
+        " give the images with their splits, or use --split all."
       )
-    check_split_hash(source, percentages, "the model's split cannot be told there; use --split all")
+    check_split_hash(source, percentages, "use --split all")
     return (TESTING,), percentages
   return (ALL,), None
 
 
 def shared_percentages(models: Sequence[Model]) -> SplitPercentages:
-  """Returns a split of which no testing image was trained on by any of some models.
+  """Returns a split whose testing images no model was trained on.
 
   Raises:
-    InputError: there is none, as their splits have nothing to do with each other.
+    InputError: there is none, as their splits are unrelated.
   """
   found = {model.percentages: model for model in models}
   if all(percentages.legacy_root is None for percentages in found):
-    return min(found, key=lambda percentages: percentages.testing)  # its testing images are testing ones of all
+    return min(found, key=lambda percentages: percentages.testing)  # the smallest testing split is in all others
   if len(found) > 1:
     first, second, *_ = found.values()
     raise InputError(
-      f"the models in {first.path} and {second.path} were trained on different splits (--split_hash): what one was"
-      " tested on the other may have been trained on; use --split all, or train both on one split."
+      f"the models in {first.path} and {second.path} were trained on different splits (--split_hash): testing images of"
+      " one may be training images of the other; use --split all, or train both on the same split."
     )
   return next(iter(found))
 
 
 def split_settings(percentages: SplitPercentages | None) -> dict[str, Any]:
-  """Returns what decides which images are testing ones, for the settings of an evaluation; JSON values."""
+  """Returns the splits' entries in the settings of an evaluation."""
   if percentages is not None and percentages.legacy_root is not None:
     return percentages.to_settings()
   return {"testing_percentage": percentages.testing if percentages else None}
 
 
 def which_images(splits: Sequence[str]) -> str:
-  """Returns for example `the testing images`, as a summary begins."""
+  """Returns, for example, `the testing images`."""
   return "all images" if tuple(splits) == (ALL,) else f"the {' and '.join(sorted(splits))} images"

@@ -1,6 +1,6 @@
-"""Loads trunks from TF Hub, Keras, SavedModels or the package, once, at submission.
+"""Loads trunks from TF Hub, Keras, SavedModels or the package, at submission.
 
-To add a source, write a function that returns a `Trunk` and give it a line in `_load`. Workers load only the SavedModel
+To add a source, write a function that returns a `Trunk` and add a line in `_load`. Workers load only the SavedModel
 folder (transforms/core/models/saved_model.py) and download nothing.
 """
 
@@ -30,7 +30,7 @@ from beam_retrain.transforms.core.system.tensorflow import load_tensorflow
 from beam_retrain.transforms.io import cache
 from beam_retrain.transforms.io.transfer import download, replace_folder
 
-# Raise it when a preparation's result changes.
+# Version of the prepared files: raise it when they change.
 _PREPARATION = 1
 _TENSORFLOW_1_MODULE = "tfhub_module.pb"
 HUB_INCEPTION_V3 = "https://tfhub.dev/google/imagenet/inception_v3/feature_vector/5"
@@ -41,9 +41,9 @@ _SAVED_MODEL = "saved_model"
 _INFO_FILE = "trunk.json"
 
 HELP = (
-  "bundled (small, ships with the project, a stand-in trained on rendered glyphs), inception_v3 (TF Hub's feature"
-  " vector, 299 x 299, 2,048 numbers), any TF Hub handle, the path of a SavedModel folder, or keras:InceptionV3 (or"
-  " another name of keras.applications)"
+  "bundled (small, part of the package, trained on rendered glyphs), inception_v3 (TF Hub's feature vector, 299 x 299,"
+  " 2,048 numbers), any TF Hub handle, the path of a SavedModel folder, or keras:InceptionV3 (or another name of"
+  " keras.applications)"
 )
 
 
@@ -52,10 +52,9 @@ class Trunk:
   """A loaded feature extractor and its metadata.
 
   Attributes:
-    info: what is recorded of it.
-    frozen: concrete function float32 [N, S, S, 3] in 0..1 -> float32 [N, D]; None if it has not been loaded.
+    frozen: concrete function float32 [N, S, S, 3] in 0..1 -> float32 [N, D]; None if not loaded.
     folder: its SavedModel; empty if there is none yet.
-    prepared_folder: where it lies prepared for its variant; empty if not yet, see `prepare`.
+    prepared_folder: its files prepared for the variant; empty before `prepare`.
   """
 
   info: TrunkInfo
@@ -70,7 +69,7 @@ class Trunk:
     return self.frozen or freeze(load_saved_model(self.folder).embed, self.info.input_px)
 
   def save(self, folder: str) -> None:
-    """Writes the SavedModel and `prepared/` for the workers; replaces the folder, which may be remote."""
+    """Writes the SavedModel and `prepared/` into a folder, which may be remote."""
     from beam_retrain.transforms.core.models.saved_model import save_trunk
 
     with replace_folder(folder) as made:
@@ -86,10 +85,10 @@ class Trunk:
 
 
 def load_stored_trunk(folder: str, info: TrunkInfo) -> Trunk:
-  """Returns the trunk that an earlier run saved; its source is not needed.
+  """Loads the trunk that an earlier run saved, without its source.
 
   Args:
-    folder: what `Trunk.save` wrote; may be remote.
+    folder: an output of `Trunk.save`; may be remote.
     info: what that run's `info.json` says of it.
 
   Raises:
@@ -97,7 +96,7 @@ def load_stored_trunk(folder: str, info: TrunkInfo) -> Trunk:
   """
   local = download(folder)
   if _read_info(local) != info:
-    raise InputError(f"{folder} is not the trunk {info.handle} any more that its bottlenecks were made with.")
+    raise InputError(f"{folder} is no longer the trunk {info.handle} that made its bottlenecks.")
   load_tensorflow()
   prepared_folder = find_prepared(local)
   return Trunk(info, folder=local, prepared_folder=prepared_folder if is_intact(prepared_folder) else "")
@@ -116,12 +115,12 @@ def prepare(trunk: Trunk, variant: Variant, sample: Any = None, *, stored: str =
 
   Args:
     trunk: in any variant.
-    variant: what is to compute it.
+    variant: the one to prepare.
     sample: for int8, float32 [K, S, S, 3], 0..1: the images that `variant.calibration` names.
-    stored: a folder with the same prepared trunk, or "": copied if intact, since it may be replaced before its use.
+    stored: a folder with the same prepared trunk, or ""; copied if intact, since it may be replaced before its use.
 
   Raises:
-    InputError: this machine cannot run the variant, or the runtime not this trunk; or int8 has no sample.
+    InputError: this machine cannot run the variant, the runtime cannot run this trunk, or int8 has no sample.
   """
   if trunk.info.variant == variant and trunk.prepared_folder:
     return trunk
@@ -144,8 +143,8 @@ def prepare(trunk: Trunk, variant: Variant, sample: Any = None, *, stored: str =
       return
     if variant.precision == INT8 and sample is None:
       raise InputError(
-        f"the trunk {handle} in {variant} is damaged or missing, and the images that it was calibrated on are not at"
-        " hand: make the bottlenecks again."
+        f"the trunk {handle} in {variant} is damaged or missing, and its calibration images are not available: make"
+        " the bottlenecks again."
       )
     tensors = runtime.write(trunk.load_frozen(), variant, folder, sample)
     write_prepared_info(folder, info, versions, tensors)
@@ -163,11 +162,11 @@ def load_trunk(handle: str, weights: str | None = None, input_px: int | None = N
     input_px: input size, for trunks that take any; otherwise it must be the trunk's own.
 
   Raises:
-    InputError: it cannot be had or is no feature extractor; says what to do instead.
+    InputError: it cannot be downloaded or is no feature extractor; names the remedy.
   """
   load_tensorflow()
   if weights and not handle.startswith(_KERAS):
-    raise InputError(f"--trunk_weights goes with {flag('trunk')} keras:InceptionV3, not with {handle}: leave it out.")
+    raise InputError(f"--trunk_weights is for {flag('trunk')} keras:InceptionV3, not for {handle}: leave it out.")
   path = _resolve_hub(handle) if _is_hub_handle(handle) and not os.path.isdir(handle) else handle
   source = _digest_source(handle, path, weights, input_px)
   known = cache.read_source(source) if source else None
@@ -201,7 +200,7 @@ def _saved_model_entry(fingerprint: str) -> str:
 
 
 def _digest_source(handle: str, path: str, weights: str | None, input_px: int | None) -> str:
-  """Returns a digest of a trunk's source, to find it in the cache; "" if unknown."""
+  """Returns a trunk source's key in the cache; "" if unknown."""
   import tensorflow as tf
 
   from beam_retrain.transforms.core.models.saved_model import BUNDLED_WEIGHTS, fingerprint_folder
@@ -261,7 +260,7 @@ def _load_keras(handle: str, weights: str | None, input_px: int | None) -> Trunk
       f"the ImageNet weights of {name} cannot be downloaded ({first}): give a local copy with --trunk_weights FILE, or"
       f" use {flag('trunk')} bundled, which needs no network."
     ) from error
-  scale = sys.modules[application.__module__].preprocess_input  # of the network's own module: 0..255 -> what it takes
+  scale = sys.modules[application.__module__].preprocess_input  # 0..255 -> the network's own range
   digest = hashlib.sha256()
   for variable in model.weights:
     digest.update(variable.path.encode() + variable.numpy().tobytes())
@@ -270,7 +269,7 @@ def _load_keras(handle: str, weights: str | None, input_px: int | None) -> Trunk
     return _freeze(handle, made_of, lambda images: model(scale(images * 255.0), training=False), input_px)
   except ValueError as error:
     raise InputError(
-      f"--trunk_input_px {input_px}: the images are too small for {name}: give more, or leave it out."
+      f"--trunk_input_px {input_px} is too small for {name}: give a larger size, or leave it out."
     ) from error
 
 
@@ -288,7 +287,7 @@ def _load_saved_model(handle: str, path: str, input_px: int | None) -> Trunk:
   except Exception as error:
     first = first_line(error)
     raise InputError(
-      f"{flag('trunk')} {handle} cannot be loaded as a SavedModel ({first}): fetch or export it again."
+      f"{flag('trunk')} {handle} cannot be loaded as a SavedModel ({first}): download or export it again."
     ) from error
   embed, shape = _embedding_function(loaded, handle)
   own_px = shape[1] if shape is not None and shape.rank == 4 else None
@@ -303,9 +302,9 @@ def _load_saved_model(handle: str, path: str, input_px: int | None) -> Trunk:
 
 
 def _load_tensorflow_1_module(path: str) -> Any:
-  """Returns an object with `embed` for a TF Hub module of TensorFlow 1, such as `retrain.py`'s default.
+  """Loads a TF Hub module of TensorFlow 1, such as `retrain.py`'s default.
 
-  TensorFlow 2 loads those, too, but cannot make constants of their reference variables.
+  TensorFlow 2 also loads those, but cannot make constants of their reference variables.
   """
   import tensorflow as tf
 
@@ -327,10 +326,10 @@ def _load_tensorflow_1_module(path: str) -> Any:
 
 
 def _embedding_function(loaded: Any, handle: str) -> tuple[Callable[[Any], Any], Any]:
-  """Returns a SavedModel's embedding function and the shape of its input, if known.
+  """Returns a SavedModel's embedding function and its input shape, if known.
 
-  Three kinds are known: ours (`embed`), TF Hub's reusable SavedModels (callable), and older modules or plain exports
-  with one signature, `default` or `serving_default`, of one input.
+  Three kinds are supported: ours (`embed`), TF Hub's reusable SavedModels (callable), and older modules or plain
+  exports with one signature, `default` or `serving_default`, of one input.
   """
   if hasattr(loaded, "embed"):
     return loaded.embed, loaded.embed.input_signature[0].shape
@@ -345,7 +344,7 @@ def _embedding_function(loaded: Any, handle: str) -> tuple[Callable[[Any], Any],
     return loaded, shape
   if name is None or shape is None:
     raise InputError(
-      f"{flag('trunk')} {handle} is a SavedModel without a function from images: give a feature-vector model."
+      f"{flag('trunk')} {handle} is a SavedModel without a function of images: give a feature-vector model."
     )
   (input_name,) = inputs
   signature = signatures[name]
@@ -356,7 +355,9 @@ def _embedding_function(loaded: Any, handle: str) -> tuple[Callable[[Any], Any],
       return outputs["default"]
     if len(outputs) == 1:
       return next(iter(outputs.values()))
-    raise InputError(f"{flag('trunk')} {handle} gives {sorted(outputs)}, not one vector: give a feature-vector model.")
+    raise InputError(
+      f"{flag('trunk')} {handle} returns {sorted(outputs)}, not one vector: give a feature-vector model."
+    )
 
   return embed, shape
 
@@ -366,7 +367,7 @@ def _is_hub_handle(handle: str) -> bool:
 
 
 def _resolve_hub(handle: str) -> str:
-  """Returns the folder of a TF Hub handle, downloaded if TF Hub has not cached it."""
+  """Returns the folder of a TF Hub handle, downloaded unless cached."""
   import tensorflow_hub as hub
 
   url = HUB_INCEPTION_V3 if handle == INCEPTION_V3 else handle

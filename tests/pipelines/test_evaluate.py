@@ -284,7 +284,7 @@ def test_split_testing_is_refused_where_the_model_s_own_images_said_which_are_fo
   assert model.info.has_splits is False
   choose_splits(find_source(str(made.data)), "testing", model.percentages, [model])
   model.info = dataclasses.replace(model.info, has_splits=True)
-  with pytest.raises(InputError, match="model's split cannot be told there; give the images with their splits, or"):
+  with pytest.raises(InputError, match="was trained on: give the images with their splits, or"):
     choose_splits(find_source(str(made.data)), "testing", model.percentages, [model])
   assert choose_splits(find_source(str(made.data)), "all", model.percentages, [model]) == (("all",), None)
 

@@ -194,7 +194,7 @@ class JobServerSuite(EngineSuite):
       "warning: workers: 1 process on this machine, which is the command's own, where 2 were meant: add"
       " --experiments=use_loopback_process_worker=true --sdk_worker_parallelism=2.",
       "ok: versions: the same in the driver and the workers",
-      "ok: paths: the workers read and write where this machine does",
+      "ok: paths: the workers read and write the same paths as this machine",
     ]
 
   def test_what_doctor_advises_gives_two_processes(self, flags):

@@ -123,7 +123,9 @@ class TestFlink(JobServerSuite):
     jar = write_jar(tmp_path / "other.jar", version="1.20.1")
     argv = [f"--flink_master={master}", f"--flink_job_server_jar={jar}", "--environment_type=LOOPBACK"]
     assert main(["convert", "--input=a", f"--output={tmp_path / 'b'}", "--runner=FlinkRunner", *argv]) == FAILED
-    cause = "the cluster is Flink 1.19, and the job server is of 1.20: give the job server of the cluster's line"
+    cause = (
+      "the cluster is Flink 1.19, but the job server is for Flink 1.20: give the job server for the cluster's version"
+    )
     assert capsys.readouterr().err.startswith(f"beam-retrain convert: --flink_master={master}: {cause}")
 
   def test_doctor_does_not_wait_for_a_cluster_without_workers(self, flags, master):

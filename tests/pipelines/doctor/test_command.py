@@ -85,7 +85,7 @@ def test_all_is_well_in_one_process(tmp_path, capsys):
     "ok: engine: FnApiRunner did a tiny job in N s",
     "ok: workers: 1 process on this machine",
     "ok: versions: the same in the driver and the workers",
-    "ok: paths: the workers read and write where this machine does",
+    "ok: paths: the workers read and write the same paths as this machine",
   ]
   assert re.search("memory: .*N GiB for 1 process of up to N GiB with the trunk bundled", memory)
   assert list(tmp_path.iterdir()) == []
@@ -97,7 +97,7 @@ def test_two_processes(tmp_path, capsys):
   code, lines = examine(capsys, *_TWO, f"--trunk={tmp_path / 'trunk'}")
   assert code == 0
   assert "ok: workers: 2 processes on this machine" in lines
-  assert "ok: paths: the workers read where this machine does" in lines
+  assert "ok: paths: the workers read the same paths as this machine" in lines
 
 
 def test_one_process_where_two_were_meant_is_a_warning(capsys):
@@ -115,8 +115,8 @@ def test_which_runner_direct_runner_is(capsys, monkeypatch, tmp_path):
   assert code == 0
   (line,) = [line for line in lines if "DirectRunner" in line]
   assert line == (
-    "warning: --runner=DirectRunner: here it is FnApiRunner, after each job has looked for Prism in vain: use"
-    " --runner=FnApiRunner, which is the same everywhere."
+    "warning: --runner=DirectRunner: on this machine it is FnApiRunner, after each job has looked for Prism in vain: use"
+    " --runner=FnApiRunner, which is the same on every machine."
   )
 
 
@@ -127,7 +127,7 @@ def test_workers_without_the_package(in_workers, capsys, tmp_path, monkeypatch):
   assert code == 2
   problems = [line for line in lines if not line.startswith("ok: ")]
   assert len(problems) == 1
-  assert re.match(r"problem: beam-retrain: the workers on \S+ have none, and the driver has \S+: install", problems[0])
+  assert re.match(r"problem: beam-retrain: the workers on \S+ have none, but the driver has \S+: install", problems[0])
 
 
 def test_workers_with_other_versions(in_workers, capsys):
@@ -138,16 +138,14 @@ def test_workers_with_other_versions(in_workers, capsys):
   assert code == 2
   problems = [line for line in lines if line.startswith("problem: ")]
   assert [line.split(": ")[1] for line in problems] == ["apache-beam", "beam-retrain"]
-  assert f"have 2.62.0, and the driver has {beam.version.__version__}: install apache-beam==" in problems[0]
+  assert f"have 2.62.0, but the driver has {beam.version.__version__}: install apache-beam==" in problems[0]
 
 
 def test_workers_that_do_not_see_the_folder(of_this_process, capsys):
   code, lines = examine(capsys, *_TWO, f"--output={of_this_process}/output")
   assert code == 2
   (line,) = [line for line in lines if line.startswith("problem: ")]
-  assert re.match(
-    rf"problem: --output {of_this_process}/output: the worker on \S+ does not see what is there \(No such", line
-  )
+  assert re.match(rf"problem: --output {of_this_process}/output: the worker on \S+ cannot read it \(No such", line)
   assert os.listdir(of_this_process) == []
 
 
@@ -158,7 +156,9 @@ def test_a_job_says_so_too_where_workers_have_no_package(in_workers, tmp_path, m
   assert main(["convert", f"--input={idx}", f"--output={tmp_path / 'output'}", *_TWO]) == 2
   out, err = capsys.readouterr()
   assert out == ""
-  assert err.startswith("beam-retrain: the workers do not have beam-retrain: install the package in the workers' ")
+  assert err.startswith(
+    "beam-retrain: the workers do not have beam-retrain: install the same version of the package in the workers' "
+  )
   assert err.count("\n") == 1
 
 
@@ -188,7 +188,7 @@ def test_an_engine_that_does_not_answer(capsys):
   assert time.monotonic() - started < 60
   assert lines[1:] == [
     "problem: engine: PortableRunner did not do a tiny job within 6 seconds: find out what it waits for, usually"
-    " workers, and end the tiny job there; or raise --timeout_secs."
+    " workers, and cancel the tiny job there; or raise --timeout_secs."
   ]
 
 

@@ -77,13 +77,13 @@ def test_the_same_versions_are_told_in_a_line():
     (
       "Python",
       "3.12.1",
-      "have 3.12.1, and the driver has 3.11.2",
+      "have 3.12.1, but the driver has 3.11.2",
       "start the command with Python 3.12, or the workers",
     ),
-    ("apache-beam", "2.62.0", "have 2.62.0, and the driver has 2.77.0", "install apache-beam==2.77.0 in the workers'"),
-    ("tensorflow", "", "have none, and the driver has 2.21.0", "install tensorflow==2.21.0"),
-    ("beam-retrain", "0.3.0", "have 0.3.0, and the driver has 0.4.0", "install beam-retrain==0.4.0"),
-    ("beam-retrain", "", "have none, and the driver has 0.4.0", "install beam-retrain==0.4.0"),
+    ("apache-beam", "2.62.0", "have 2.62.0, but the driver has 2.77.0", "install apache-beam==2.77.0 in the workers'"),
+    ("tensorflow", "", "have none, but the driver has 2.21.0", "install tensorflow==2.21.0"),
+    ("beam-retrain", "0.3.0", "have 0.3.0, but the driver has 0.4.0", "install beam-retrain==0.4.0"),
+    ("beam-retrain", "", "have none, but the driver has 0.4.0", "install beam-retrain==0.4.0"),
   ],
 )
 def test_another_version_is_a_problem_that_names_the_machines(name, other, cause, remedy):
@@ -108,7 +108,7 @@ _OUTPUT = "--output /o/y"
 def test_paths_that_all_see_are_told_in_a_line():
   workers = [process("a"), process("b")]
   (found,) = check_paths(workers, _NAMED, _OUTPUT, [])
-  assert str(found) == "ok: paths: the workers read and write where this machine does"
+  assert str(found) == "ok: paths: the workers read and write the same paths as this machine"
   assert "the workers read where" in str(check_paths(workers, {"/t/saved_model.pb": "--trunk /t"}, "", [])[0])
   assert check_paths(workers, {}, "", []) == []
 
@@ -119,7 +119,7 @@ def test_paths_that_all_see_are_told_in_a_line():
     (
       process("a", unread={"/t/saved_model.pb": "No such file or directory"}),
       False,
-      "--trunk /t: the worker on a does not see what is there (No such file or directory): give a path",
+      "--trunk /t: the worker on a cannot read it (No such file or directory): give a path",
     ),
     (
       process("a", unread={"/o/x/driver": "another file is there"}),
@@ -131,7 +131,7 @@ def test_paths_that_all_see_are_told_in_a_line():
       False,
       "--output /o/y: the worker on a cannot write there (Permission denied): give a path",
     ),
-    (process("a"), True, "--output /o/y: what the worker on a wrote there is not seen here: give a path"),
+    (process("a"), True, "--output /o/y: this machine does not see what the worker on a wrote there: give a path"),
   ],
 )
 def test_a_path_that_is_not_seen_alike_is_a_problem(worker, is_missing, said):

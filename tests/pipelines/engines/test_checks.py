@@ -88,9 +88,9 @@ def test_jars_that_are_not_the_engine_s(tmp_path):
   damaged.write_bytes(b"PK")
   for jar, cause in (
     (tmp_path / "none.jar", "it cannot be read (No such file or directory)"),
-    (damaged, "it is not a jar, or damaged (File is not a zip file)"),
+    (damaged, "it is not a jar, or is damaged (File is not a zip file)"),
     (write_jar(tmp_path / "spark.jar", main_class=_SPARK_CLASS), f"of this engine (its main class is {_SPARK_CLASS})"),
-    (moved, "the jars that it names are not beside it"),
+    (moved, "the jars that it names are not next to it"),
   ):
     (said,) = said_of("--runner=FlinkRunner", "--flink_master=[local]", _JAVA, f"--flink_job_server_jar={jar}")
     assert said.startswith(f"problem: --flink_job_server_jar={jar}: ")
@@ -109,7 +109,9 @@ def test_a_job_server_that_can_neither_be_found_nor_fetched(tmp_path, monkeypatc
   (said,) = said_of(*cached)
   name = said.split()[3]
   assert name.startswith("beam-runners-flink-1.19-job-server-")
-  assert said.startswith(f"problem: job server: {name} is not in {tmp_path}, and Maven Central does not give it (")
+  assert said.startswith(
+    f"problem: job server: {name} is not in {tmp_path} and cannot be downloaded from Maven Central ("
+  )
   (tmp_path / name).write_bytes(b"")
   assert said_of(*cached) == []
 
@@ -128,7 +130,11 @@ def test_masters_that_do_not_answer(flink, spark, closed_port, somebody_else):
       "not a JobManager of Flink (HTTP 404)",
     ),
     ([*spark, f"--spark_master_url=spark://127.0.0.1:{closed_port}"], "--spark_master_url", "nothing answers there"),
-    ([*spark, "--spark_master_url=127.0.0.1:7077"], "--spark_master_url", "it is not a master: give spark://HOST:PORT"),
+    (
+      [*spark, "--spark_master_url=127.0.0.1:7077"],
+      "--spark_master_url",
+      "it is not a Spark master: give spark://HOST:PORT",
+    ),
     (
       ["--runner=PortableRunner", f"--job_endpoint=127.0.0.1:{closed_port}"],
       "--job_endpoint",
@@ -150,8 +156,8 @@ def test_masters_that_do_not_answer(flink, spark, closed_port, somebody_else):
 @pytest.mark.parametrize(
   ("flags", "cause"),
   [
-    (["--environment_type=EXTERNAL"], "no address of the workers is given: give the HOST:PORT of a worker pool"),
-    (["--environment_type=PROCESS"], "no command that starts a worker is given: give --environment_config="),
+    (["--environment_type=EXTERNAL"], "the workers' address is missing: give the HOST:PORT of a worker pool"),
+    (["--environment_type=PROCESS"], "the command that starts a worker is missing: give --environment_config="),
     (["--environment_type=PROCESS", "--environment_config=boot.sh"], "boot.sh is not a JSON object"),
     (
       ["--environment_type=PROCESS", '--environment_config={"command": "/nowhere/boot"}'],
@@ -161,7 +167,10 @@ def test_masters_that_do_not_answer(flink, spark, closed_port, somebody_else):
       ["--environment_type=PROCESS", "--environment_options=process_command=/nowhere/boot"],
       "/nowhere/boot does not exist",
     ),
-    (["--environment_type=DOCKER"], "workers would run in Beam's own image, which has no beam-retrain: name an image"),
+    (
+      ["--environment_type=DOCKER"],
+      "workers would run in Beam's own image, which does not contain beam-retrain: give an image",
+    ),
   ],
 )
 def test_workers_that_cannot_be_or_have_no_package(flink, flags, cause):
@@ -190,7 +199,7 @@ def test_loopback_to_other_machines_is_doubtful(flink):
     check_engine(PipelineOptions(flags=[*flink, "--flink_master=a.invalid:1", "--environment_type=LOOPBACK"]))
   )
   assert [finding.severity for finding in found] == [Severity.PROBLEM, Severity.WARNING]
-  assert "do not reach this process" in str(found[1])
+  assert "cannot reach this process" in str(found[1])
 
 
 def test_worker_processes_of_loopback_need_a_python_on_path(flink, tmp_path, monkeypatch):
@@ -221,7 +230,7 @@ def test_the_workers_command_is_asked_whether_it_has_the_package(flink, tmp_path
   assert said_lines == {
     "-S -E": [
       f"problem: --environment_type=PROCESS: {boot} does not start a worker (No module named 'beam_retrain'): install"
-      " beam-retrain in the Python that it starts."
+      " beam-retrain in its Python."
     ],
     "-E": [],
   }

@@ -199,13 +199,13 @@ def test_the_exit_code_is_2():
 @pytest.mark.parametrize("flag", ["--template_location=gs://bucket/job.json", "--dry_run=True"])
 def test_a_command_of_several_jobs_cannot_be_built_only(flag):
   words = ("--model=gs://bucket/model", "--input=gs://bucket/images")
-  with pytest.raises(InputError, match=f"{flag.split('=')[0]} is for a command of one job"):
+  with pytest.raises(InputError, match=f"{flag.split('=')[0]} works only with commands of a single job"):
     _parse(reevaluate, *words, "--history=gs://bucket/history", *_CLOUD, _TEMP, flag)
 
 
 def test_an_evaluation_is_no_template():
   words = ("--model=gs://bucket/model", "--input=gs://bucket/images", "--output=gs://bucket/evaluation")
-  with pytest.raises(InputError, match="--template_location is for a command of one job"):
+  with pytest.raises(InputError, match="--template_location works only with commands of a single job"):
     _parse(evaluate, *words, *_CLOUD, _TEMP, "--template_location=gs://bucket/job.json")
 
 

@@ -19,7 +19,7 @@ def test_a_finding_is_a_line():
       "x\nModuleNotFoundError: No module named 'beam_retrain.transforms.core'\ny",
       "the workers do not have beam-retrain",
     ),
-    ("/usr/bin/python: No module named apache_beam.runners", "the workers are started with a Python that has no Beam"),
+    ("/usr/bin/python: No module named apache_beam.runners", "the workers' Python does not have Beam"),
     (
       "Unable to fetch remote job server jar at https://repo/beam-runners-flink-2.2.jar: HTTP Error 404",
       "the job server https://repo/beam-runners-flink-2.2.jar cannot be downloaded",

@@ -74,7 +74,7 @@ def test_what_is_said_of_it():
   default = "32 images at a time (the default)"
   assert choose_execution(None, None, two).describe() == f"{default}, 2 processes of {threads}"
   assert choose_execution(8, 1, _LOCAL).describe() == "8 images at a time (as given), 1 process of 1 thread"
-  on_each = f"{default}, a worker's cores shared out to its 1 process"
+  on_each = f"{default}, a worker's cores shared by its 1 process"
   assert choose_execution(None, None, _CLUSTER).describe() == on_each
   assert choose_execution(8, 3, two).to_info() == {
     "batch_size": 8,
@@ -159,7 +159,7 @@ def test_a_batch_that_was_halved_on_a_worker_is_told_and_remembered(trunk, tmp_p
   result = root.run()
   result.wait_until_finish()
   told = report_halved_batch(result, execution, trunk, str(output))
-  assert told == "not enough memory for 8 images at a time: the trunk was run over 2"
+  assert told == "not enough memory for 8 images at a time: the trunk ran over 2"
   assert json.loads((output / "info.json").read_text())["execution"] == {
     "precision": "float32",
     "batch_size_halved_to": 2,

@@ -237,7 +237,7 @@ def test_int8_is_calibrated_on_a_sample_which_is_part_of_its_kind(trunk, machine
   assert kept.trunk.info.fingerprint == choice.trunk.info.fingerprint
   shutil.rmtree(tmp_path / "there")  # as a run with other settings replaces it
   assert load_prepared(kept.trunk.prepared_folder).variant == kind
-  with pytest.raises(InputError, match="none of the training images can be decoded"):
+  with pytest.raises(InputError, match="no training image can be decoded"):
     choose_variant(trunk, "int8", "auto", lambda count: [])
 
 

@@ -101,9 +101,9 @@ def test_an_option_of_the_job_server_goes_to_it_as_it_is(flags):
     (["--runner=FlinkRunner", "--number_of_execution_retrys=3"], "flag is --number_of_execution_retries."),
     (
       ["--runner=FlinkRunner", "--storage_level=DISK"],
-      "--storage_level: FlinkRunner has no such option, only Spark",
+      "--storage_level is an option of Spark",
     ),
-    (["--object_reuse"], "--object_reuse: FnApiRunner has no such option, only FlinkRunner: leave it out."),
+    (["--object_reuse"], "--object_reuse is an option of FlinkRunner, not of FnApiRunner: leave it out."),
     (["--runner=FlinkRunner", "--object_reuse=yes"], "ignored explicit argument 'yes'"),
   ],
   ids=str,

@@ -345,7 +345,7 @@ def test_a_manifest_row_without_an_image(made: Any, tmp_path: Path) -> None:
 
 
 def test_a_candidate_of_other_labels_is_refused(made: Any, trained_model: Path, tmp_path: Path) -> None:
-  with pytest.raises(InputError, match=r"labels differ: of the models in .* only one knows '=cmd'"):
+  with pytest.raises(InputError, match=r"labels differ: only one of the models in .* knows '=cmd'"):
     _run(made, made.data, tmp_path / "history", FIRST, f"--candidate={trained_model}")
   assert not (tmp_path / "history").exists()
 

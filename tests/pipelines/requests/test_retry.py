@@ -87,7 +87,7 @@ def test_the_trunk_is_the_stored_one(drawn, made, tmp_path):
   assert read_json(tmp_path / "out" / "info.json")["trunk"] == read_json(tmp_path / "bad" / "info.json")["trunk"]
   card = tmp_path / "bad" / "trunk" / "trunk.json"
   card.write_text(card.read_text().replace('"input_px": 16', '"input_px": 32'))
-  with pytest.raises(InputError, match=r"is not the trunk .* any more that its bottlenecks were made with"):
+  with pytest.raises(InputError, match=r"is no longer the trunk .* that made its bottlenecks"):
     retry(tmp_path / "bad", tmp_path / "second")
 
 

@@ -94,7 +94,7 @@ def test_an_evaluation_says_how_near_to_float32_it_is(made, tmp_path, capsys):
     assert found["sample"]["images"] == 64
     assert found["sample"]["least_cosine"] > 0.999
     assert found["sample"]["same_answers"] > 60
-    assert f"and {found['sample']['same_answers']} answers are the same" in out
+    assert f"and {found['sample']['same_answers']} predictions are the same" in out
   assert info_of(tmp_path / "own")["trunk"] == info_of(made.model)["trunk"]
 
 
