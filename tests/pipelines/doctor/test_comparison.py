@@ -109,7 +109,7 @@ def test_paths_that_all_see_are_told_in_a_line():
   workers = [process("a"), process("b")]
   (found,) = check_paths(workers, _NAMED, _OUTPUT, [])
   assert str(found) == "ok: paths: the workers read and write the same paths as this machine"
-  assert "the workers read where" in str(check_paths(workers, {"/t/saved_model.pb": "--trunk /t"}, "", [])[0])
+  assert "the workers read the same" in str(check_paths(workers, {"/t/saved_model.pb": "--trunk /t"}, "", [])[0])
   assert check_paths(workers, {}, "", []) == []
 
 
