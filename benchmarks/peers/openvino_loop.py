@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import openvino
-from benchmarks.peers.images import read_batch
 
+from benchmarks.peers.images import read_batch
 from benchmarks.peers.openvino_network import compile_network
 from benchmarks.peers.protocol import End, ahead, end_of_batch, hand_back, read_task
 

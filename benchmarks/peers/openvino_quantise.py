@@ -9,8 +9,8 @@ os.environ.setdefault("NNCF_CI", "1")
 
 import nncf
 import openvino
-from benchmarks.peers.images import read_batch
 
+from benchmarks.peers.images import read_batch
 from benchmarks.peers.openvino_network import FROZEN, INT8
 from benchmarks.peers.protocol import INPUT_PX, hand_back, read_task
 

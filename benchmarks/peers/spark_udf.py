@@ -29,7 +29,6 @@ _RESULT = StructType(
 def make_predict(network: Path, precision: str, batch_size: int) -> Callable[[], Callable]:
   def load() -> Callable[[np.ndarray], dict[str, np.ndarray]]:
     from benchmarks.peers.images import decode_batch
-
     from benchmarks.peers.openvino_network import compile_network
 
     compiled = compile_network(network, precision, batch_size, threads=1)

@@ -124,7 +124,7 @@ def test_paths_that_all_see_are_told_in_a_line():
     (
       process("a", unread={"/o/x/driver": "another file is there"}),
       False,
-      "--output /o/y: the worker on a does not see",
+      "--output /o/y: the worker on a cannot read it",
     ),
     (
       process("a", unwritten="Permission denied"),
