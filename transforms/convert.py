@@ -1,4 +1,4 @@
-"""Converts IDX images to a tree of image files, to image records, or to both."""
+"""Converts IDX images to image files, image records, or both."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from beam_retrain.transforms.sources.idx import IdxRange, image_key
 
 JPG, PNG, TFRECORD = "jpg", "png", "tfrecord"
 FORMATS = (JPG, PNG, TFRECORD)
-_WRITTEN_TOGETHER = 128  # images, whose bytes are in memory until they are
+_WRITTEN_TOGETHER = 128  # images held in memory
 IMAGE_FORMATS: dict[str, ImageFormat] = {JPG: "jpeg", PNG: "png"}  # file name extension -> `image/format`
 
 
 @dataclasses.dataclass(frozen=True)
 class ConvertShard(ShardTask):
-  """Writes the images of a shard into the tree and yields their records.
+  """Writes a shard's images as files and yields their records.
 
   Attributes:
-    output: the tree's root: images go to `output/{split}/{label}/{index}.{extension}`.
-    formats: at least one of `FORMATS`. Records hold JPEG, unless PNG is asked for without JPG.
+    output: image files go to `output/{split}/{label}/{index}.{extension}`.
+    formats: at least one of `FORMATS`. Records hold PNG if PNG is given without JPG, else JPEG.
     labels: class index -> label; a label byte is a class index.
     quality: of JPEGs, 1 to 100.
   """
@@ -64,23 +64,23 @@ class ConvertShard(ShardTask):
       numbered = enumerate(zip(label_bytes, *encoded, strict=True))
       for block in batched(numbered, _WRITTEN_TOGETHER):
         tree: list[tuple[str, bytes]] = []
-        found: list[Written | Quarantined] = []
+        items: list[Written | Quarantined] = []
         for number, (byte, *in_formats) in block:
           index = idx_range.start + number
           if byte in known:
             by_extension = dict(zip(extensions, in_formats, strict=True))
             tree += self._tree_files(shard.split, index, byte, by_extension)
-            found.append(self._record(shard.split, index, byte, by_extension, images.shape[1:]))
+            items.append(self._record(shard.split, index, byte, by_extension, images.shape[1:]))
           else:
-            found.append(self._bad_label(shard.split, index, byte, images[number].size))
+            items.append(self._bad_label(shard.split, index, byte, images[number].size))
         files.write_each(tree)
-        yield from found
+        yield from items
 
   def _tree_files(
     self, split: str, index: int, label_byte: int, encoded: dict[str, bytes]
   ) -> Iterator[tuple[str, bytes]]:
     for extension in self._tree_extensions:
-      # A key is also the path in the tree.
+      # The key of an image is also its path.
       yield f"{self.output}/{image_key(split, self.labels[label_byte], index, extension)}", encoded[extension]
 
   def _record(
@@ -111,7 +111,7 @@ class ConvertShard(ShardTask):
 
 
 def sweep_tree(stats: Stats, output: str, *, splits: tuple[str, ...], labels: tuple[str, ...]) -> Stats:
-  """Removes what killed workers left in the tree; returns `stats`."""
+  """Deletes temporary files of killed workers; returns `stats`."""
   for split in splits:
     for label in labels:
       files.sweep(files.join(output, split, label))

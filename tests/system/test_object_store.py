@@ -214,7 +214,7 @@ def test_a_model_that_cannot_be_taken_back_is_kept(server, local):
       "other",
       "s3://bucket/in/idx: the credentials are refused (SignatureDoesNotMatch): set",
     ),
-    ("s3://none/in/idx", KEY, SECRET, "s3://none/in/idx: there is no bucket none: make it, or give another path"),
+    ("s3://none/in/idx", KEY, SECRET, "s3://none/in/idx: there is no bucket none: create it, or give another path"),
     ("s3://bucket/nothing", KEY, SECRET, "s3://bucket/nothing does not exist: give a folder of IDX files"),
   ],
 )

@@ -1,5 +1,7 @@
-"""Whether the buckets that a command was given can be reached: asked before any work, answered in seconds, told in one
-sentence. Beam itself would try again for minutes, and print a traceback each time."""
+"""Checks before any work that a command's buckets can be reached.
+
+Fails within seconds with one sentence; Beam itself would retry for minutes and print a traceback each time.
+"""
 
 from __future__ import annotations
 
@@ -17,33 +19,33 @@ _WAIT_SECS = 5
 _PROBE = ".beam-retrain-writes"
 
 
-def check_reachable(*given: object) -> None:
-  """Asks each bucket of `s3://` and `gs://` once for one name; what may be written there shows when it is.
+def check_reachable(*arguments: object) -> None:
+  """Checks that each `s3://` and `gs://` bucket can be listed.
 
   Args:
-    *given: what a command was given: paths, lists of paths, and anything else, which is passed over.
+    *arguments: of a command: paths, lists of paths; anything else is ignored.
 
   Raises:
-    InputError: a bucket is not there, the credentials are refused or missing, or nobody answers.
+    InputError: a bucket does not exist, its credentials are refused or missing, or the server does not answer.
   """
-  asked = set()
-  for path in _paths(given):
+  checked = set()
+  for path in _paths(arguments):
     scheme, _, rest = path.partition("://")
     bucket, _, prefix = rest.partition("/")
-    if (scheme, bucket) in asked:
+    if (scheme, bucket) in checked:
       continue
-    asked.add((scheme, bucket))
+    checked.add((scheme, bucket))
     if scheme == "s3":
-      _ask_s3(path, bucket, prefix)
+      _check_s3(path, bucket, prefix)
     elif scheme == "gs":
-      _ask_gs(path, bucket, prefix)
+      _check_gs(path, bucket, prefix)
 
 
 def check_writable(folder: str) -> None:
-  """Writes a name into a remote folder and deletes it again, for work that writes nothing there until it is done.
+  """Writes and deletes a probe object in a remote folder.
 
   Raises:
-    InputError: these credentials may not.
+    InputError: the credentials do not allow it.
   """
   path = f"{folder}/{_PROBE}"
   files.write_bytes(path, b"")
@@ -51,20 +53,20 @@ def check_writable(folder: str) -> None:
     files.delete([path])
   except PermissionError as error:
     raise InputError(
-      f"{folder}: what is there cannot be deleted with these credentials, so no model replaced: let them delete objects"
-      f" there, or give another {flag('output')}."
+      f"these credentials cannot delete objects in {folder}, which replacing a model needs: allow it, or give another"
+      f" {flag('output')}."
     ) from error
 
 
-def _paths(given: object) -> Iterator[str]:
-  if isinstance(given, str):
-    yield given
-  elif isinstance(given, list | tuple):
-    for entry in given:
+def _paths(argument: object) -> Iterator[str]:
+  if isinstance(argument, str):
+    yield argument
+  elif isinstance(argument, list | tuple):
+    for entry in argument:
       yield from _paths(entry)
 
 
-def _ask_s3(path: str, bucket: str, prefix: str) -> None:
+def _check_s3(path: str, bucket: str, prefix: str) -> None:
   if not files.is_supported(path):
     raise InputError(f"{path}: s3:// needs packages that are not installed: pip install 'beam-retrain[aws]'.")
   from botocore.exceptions import (
@@ -95,7 +97,7 @@ def _ask_s3(path: str, bucket: str, prefix: str) -> None:
 
 
 def _quick_client(options: S3Options) -> Any:
-  """Returns a client as Beam makes it, but for its patience."""
+  """Returns a client like Beam's with short timeouts and no retries."""
   import boto3
   from botocore.config import Config
 
@@ -116,8 +118,8 @@ def _quick_client(options: S3Options) -> Any:
 def _refused_by_s3(path: str, bucket: str, response: dict[str, Any]) -> str:
   code, status = response["Error"].get("Code", ""), response.get("ResponseMetadata", {}).get("HTTPStatusCode")
   if code == "NoSuchBucket":
-    return f"{path}: there is no bucket {bucket}: make it, or give another path."
-  if status in (401, 403, 404):  # 404: of an unknown key, some servers say that it cannot be found
+    return f"{path}: there is no bucket {bucket}: create it, or give another path."
+  if status in (401, 403, 404):  # 404: what some servers answer for an unknown key
     return (
       f"{path}: the credentials are refused ({code}): set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY to ones that may"
       f" list the bucket {bucket}."
@@ -127,7 +129,7 @@ def _refused_by_s3(path: str, bucket: str, response: dict[str, Any]) -> str:
   return f"{path}: S3 cannot answer ({code or status}): try again later."
 
 
-def _ask_gs(path: str, bucket: str, prefix: str) -> None:
+def _check_gs(path: str, bucket: str, prefix: str) -> None:
   if not files.is_supported(path):
     raise InputError(f"{path}: gs:// needs packages that are not installed: pip install 'apache-beam[gcp]'.")
   from google.api_core.exceptions import GoogleAPIError, NotFound
@@ -139,7 +141,7 @@ def _ask_gs(path: str, bucket: str, prefix: str) -> None:
     found = client.list_blobs(bucket, prefix=prefix, max_results=1, timeout=_WAIT_SECS, retry=None)
     next(iter(found), None)
   except NotFound as error:
-    raise InputError(f"{path}: there is no bucket {bucket}: make it, or give another path.") from error
+    raise InputError(f"{path}: there is no bucket {bucket}: create it, or give another path.") from error
   except (RequestException, TransportError) as error:
     raise InputError(f"{path} cannot be reached: Google Cloud Storage does not answer: check the network.") from error
   except (GoogleAPIError, GoogleAuthError, ValueError) as error:

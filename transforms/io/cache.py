@@ -1,13 +1,12 @@
-"""The cache of trunks on the machine that submits: read, frozen and prepared once, and found again by every later run.
+"""The cache of trunks on the submitting machine.
 
   trunks/<fingerprint of the trunk itself>/saved_model/           as `Trunk.save` writes it
   trunks/<the same>/<runtime>-<precision>[-<calibration>]-<versions>/  prepared, see core/runtimes/prepared.py
-  sources/<digest>.json                                           what the user named -> the trunk's card
+  sources/<digest>.json                                           the trunk's info, by what the user gave
 
-Where it is: BEAM_RETRAIN_CACHE_DIR, else `beam-retrain` in XDG_CACHE_HOME, else ~/.cache/beam-retrain. It may be
-deleted at any time. Every entry is written beside its place and renamed, so that nobody sees half of one; who comes
-second with the same entry takes the first one's. An entry whose files are not what they were is made anew. What
-processes that were killed have left is removed a day later, when a new entry is made.
+Location: BEAM_RETRAIN_CACHE_DIR, else `beam-retrain` in XDG_CACHE_HOME, else ~/.cache/beam-retrain. It may be deleted
+at any time. Entries are written to a temporary folder and renamed; if two processes make the same entry, the first one
+stays. A damaged entry is made again. Temporary folders of killed processes are removed a day later.
 """
 
 from __future__ import annotations
@@ -31,23 +30,24 @@ from beam_retrain.transforms.io import files
 
 _SUMS_FILE = "cache.json"  # of an entry: relative path -> SHA-256
 _OVERRIDE = "BEAM_RETRAIN_CACHE_DIR"
-_MAKING, _DAMAGED = ".making-", ".damaged-"  # how the names begin of what is on its way
-_LEFT_AFTER_SECS = 24 * 60 * 60.0  # nobody is that long at making an entry
+_MAKING, _DAMAGED = ".making-", ".damaged-"  # prefixes of temporary folders
+_LEFT_AFTER_SECS = 24 * 60 * 60.0  # longer than making any entry takes
 
 
 def find(name: str) -> str:
-  """Returns the folder of an entry, or "" where it is not there or is damaged."""
+  """Returns the folder of an intact entry, else ""."""
   place = _place(name)
   return place if _is_intact(place) else ""
 
 
 def get_or_create(name: str, write: Callable[[str], None]) -> str:
-  """Returns the folder of an entry, made where it is not there or is damaged; for this process alone where the cache
-  cannot take it, being full or somebody else's.
+  """Returns the folder of an entry; makes it if missing or damaged.
+
+  If the cache cannot be written, the entry goes to a temporary folder of this process.
 
   Args:
     name: of the entry, with slashes.
-    write: fills the folder that it is given, which is empty.
+    write: fills the empty folder it is called with.
   """
   if found := find(name):
     return found
@@ -67,7 +67,7 @@ def _make(place: str, write: Callable[[str], None]) -> str:
   made = tempfile.mkdtemp(prefix=_MAKING, dir=os.path.dirname(place))
   entry = os.path.join(made, "entry")
   try:
-    os.mkdir(entry)  # to be read by whom the user lets read: what is temporary is nobody else's
+    os.mkdir(entry)  # with the user's umask; `mkdtemp` lets no other user read
     write(entry)
     files.write_text(os.path.join(entry, _SUMS_FILE), json.dumps(_sums(entry), indent=2))
     _put(entry, place)
@@ -77,7 +77,7 @@ def _make(place: str, write: Callable[[str], None]) -> str:
 
 
 def _remove_left() -> None:
-  """Removes what was on its way when a process was killed. Several may do so at once: what is gone is no fault."""
+  """Removes old temporary folders of killed processes; safe to run in parallel."""
   for prefix in (_MAKING, _DAMAGED):
     for path in glob.iglob(os.path.join(glob.escape(folder()), "trunks", "*", f"{prefix}*")):
       with contextlib.suppress(OSError):
@@ -86,8 +86,7 @@ def _remove_left() -> None:
 
 
 def copy_entry(entry: str, target: str) -> None:
-  """Copies what is in an entry's folder to another, which is not there yet. As new files and folders: that those of the
-  cache are for nobody else, or cannot be written, is no reason for the copy to be so."""
+  """Copies an entry to a new folder, without its permissions."""
   for parent, _, names in os.walk(entry):
     folder = os.path.normpath(os.path.join(target, os.path.relpath(parent, entry)))
     os.makedirs(folder, exist_ok=True)
@@ -97,7 +96,7 @@ def copy_entry(entry: str, target: str) -> None:
 
 
 def read_source(digest: str) -> Any:
-  """Returns what `write_source` kept, or None."""
+  """Returns what `write_source` stored, or None."""
   try:
     with open(_source_file(digest), encoding="utf-8") as file:
       return json.load(file)
@@ -106,7 +105,7 @@ def read_source(digest: str) -> Any:
 
 
 def write_source(digest: str, card: Mapping[str, Any]) -> None:
-  """Keeps what was found. A cache that cannot be written is no fault: it is found again."""
+  """Stores a trunk's info; does nothing if the cache cannot be written."""
   path = _source_file(digest)
   with contextlib.suppress(OSError):
     files.make_folder(os.path.dirname(path))
@@ -122,15 +121,15 @@ def _source_file(digest: str) -> str:
 
 
 def _put(made: str, place: str) -> None:
-  """Renames a finished folder to its place, unless somebody else's has got there first."""
+  """Renames a finished folder to its place, unless an intact one exists."""
   try:
     os.rename(made, place)
   except OSError:
     if _is_intact(place):
       return
-    # Damaged: out of the way at once, deleted afterwards.
+    # Moves the damaged entry out of the way, then deletes it.
     aside = tempfile.mkdtemp(prefix=_DAMAGED, dir=os.path.dirname(place))
-    with contextlib.suppress(FileNotFoundError):  # another process has done it a moment ago
+    with contextlib.suppress(FileNotFoundError):  # another process moved it first
       os.rename(place, os.path.join(aside, "entry"))
     try:
       os.rename(made, place)
@@ -161,20 +160,20 @@ def _sums(entry: str) -> dict[str, str]:
 
 
 def folder() -> str:
-  """Returns the cache's folder, which is there and can be written to."""
+  """Returns the cache's folder, which exists and can be written."""
   return _check_root(_root())
 
 
 def _root() -> str:
   if override := os.environ.get(_OVERRIDE):
     return os.path.abspath(override)
-  # Without HOME, of a user whom the system does not know, it stays "~".
+  # Without HOME, for a user unknown to the system, "~" stays.
   return os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "beam-retrain")
 
 
 @functools.cache
 def _check_root(root: str) -> str:
-  """Returns the folder, or one for this process alone where nothing can be written to it."""
+  """Returns `root`, or a temporary folder if it cannot be written."""
   try:
     if not os.path.isabs(root):
       raise OSError(errno.ENOENT, "no absolute path")
@@ -188,14 +187,16 @@ def _check_root(root: str) -> str:
 
 @functools.cache
 def _own_root() -> str:
-  """Returns a folder that lasts for this process."""
+  """Returns a temporary folder that is deleted with this process."""
   temporary = tempfile.mkdtemp(prefix="beam-retrain-")
   atexit.register(shutil.rmtree, temporary, ignore_errors=True)
   return temporary
 
 
-@functools.cache  # said once
+@functools.cache  # print once
 def _report_not_kept(root: str, why: str) -> None:
   print(
-    f"no trunk is kept for the next run: {root} cannot be written ({why}); {_OVERRIDE} names another.", file=sys.stderr
+    f"the cache folder {root} cannot be written ({why}), so the next run prepares its trunk again: set {_OVERRIDE} to"
+    " another folder.",
+    file=sys.stderr,
   )

@@ -1,7 +1,7 @@
-"""All file access of the Beam jobs goes through here: Beam FileSystems, so that a path may be local or remote.
+"""File access of the Beam jobs, for local and remote paths.
 
-Writes are atomic and repeatable: a temporary name beside the final one, then a rename over it. A retried bundle writes
-the same bytes under the same name; a killed one leaves only a temporary file, which `sweep` removes.
+Writes are atomic and repeatable: to a temporary name, then a rename. A killed bundle leaves only a temporary file,
+which `sweep` removes.
 """
 
 from __future__ import annotations
@@ -41,22 +41,23 @@ def split(path: str) -> tuple[str, str]:
 
 
 def absolute(path: str) -> str:
-  """Returns a local path from the root on: a worker's current folder need not be the one the user typed it in. Of a
-  remote path, what its objects' names begin with.
+  """Returns an absolute local path, or a remote path without trailing slashes.
+
+  Workers may have another current folder than the user.
 
   Raises:
-    InputError: a remote path has a step in it that an object store takes for a name.
+    InputError: a remote path has an empty step, `.` or `..`.
   """
   if is_local(path):
     return os.path.abspath(path)
   scheme, _, names = path.partition("://")
   if scheme in ("s3", "gs") and any(step in ("", ".", "..") for step in names.rstrip("/").split("/")):
-    raise InputError(f"{path}: object stores have no steps such as . or .., and no empty ones: spell the path out.")
+    raise InputError(f"{path} contains '.', '..' or an empty step, which object stores do not resolve: write it out.")
   return f"{scheme}://{names.rstrip('/')}"
 
 
 def overlap(path: str, other: str) -> bool:
-  """Says whether two paths are the same, or one lies in the other."""
+  """Returns whether two paths are equal, or one lies in the other."""
   if is_local(path) != is_local(other):
     return False
   if is_local(path):
@@ -66,7 +67,7 @@ def overlap(path: str, other: str) -> bool:
 
 
 def shown(path: str) -> str:
-  """Returns a path as a person in the current folder would type it."""
+  """Returns a path relative to the current folder, if inside."""
   relative = os.path.relpath(path) if is_local(path) else path
   return path if relative.startswith("..") or os.getcwd() == os.sep else relative
 
@@ -80,7 +81,7 @@ def exists(path: str) -> bool:
 
 
 def stat(path: str) -> FileStat | None:
-  """Returns what is known of one file (not a folder), or None where it is not there; `path` is no pattern."""
+  """Returns a file's status; None for a folder or if missing."""
   if not is_local(path):
     return remote.stat(path)
   try:
@@ -91,36 +92,36 @@ def stat(path: str) -> FileStat | None:
 
 
 def stat_each(paths: Sequence[str]) -> list[FileStat | None]:
-  """Returns `stat` of each file; remote ones are asked for side by side, as each takes its time to answer."""
+  """Returns `stat` of each file; remote ones in parallel."""
   if all(map(is_local, paths)):
     return list(map(stat, paths))
   return list(threads().map(stat, paths))
 
 
 def use_options(options: PipelineOptions | None = None) -> None:
-  """Lets remote paths be read before there is a pipeline, which would do this; `s3://` cannot be without."""
+  """Sets Beam's options, which `s3://` needs before there is a pipeline."""
   FileSystems.set_options(options or PipelineOptions(flags=[]))
 
 
 def is_supported(path: str) -> bool:
-  """Says whether Beam has what it takes to read such paths: for `s3://`, say, a package of its own is needed."""
+  """Returns whether the packages to read such a path are installed."""
   try:
     FileSystems.get_filesystem(path)
   except ValueError:
     return False
-  # This file system is there without the package that it needs.
+  # Beam registers `s3://` even without boto3.
   return FileSystems.get_scheme(path) != "s3" or importlib.util.find_spec("boto3") is not None
 
 
 def _stat_of_broken_link(path: str) -> FileStat | None:
-  """A link that leads nowhere is listed all the same: whoever reads it says so, and it does not vanish."""
+  """Lists a broken link as an empty file: its reader reports it."""
   return FileStat(path, 0, os.lstat(path).st_mtime) if os.path.islink(path) and not os.path.exists(path) else None
 
 
 def open_to_read(path: str) -> BinaryIO:
-  """Opens a file as it is: a `.gz` file gives its compressed bytes."""
+  """Opens a file without decompressing it."""
   if is_local(path):
-    return open(path, "rb")  # as Beam's file system does, in a fifth of the time
+    return open(path, "rb")  # five times as fast as Beam's
   return remote.open_to_read(path)
 
 
@@ -130,13 +131,13 @@ def read_bytes(path: str) -> bytes:
 
 
 def read_lines(path: str) -> Iterator[str]:
-  """Yields the text lines of a file in UTF-8, as `csv` wants them."""
+  """Yields the lines of a UTF-8 file, for `csv`."""
   with open_to_read(path) as file, io.TextIOWrapper(file, "utf-8", newline="") as text:
     yield from text
 
 
 def sha256(path: str) -> str:
-  """Returns the SHA-256 of a file's bytes, 64 hex digits; a block at a time is in memory."""
+  """Returns the SHA-256 of a file, 64 hex digits, reading in blocks."""
   if is_local(path):
     return local_files.sha256(path)
   digest = hashlib.sha256()
@@ -147,12 +148,12 @@ def sha256(path: str) -> str:
 
 
 def match_in(folder: str, pattern: str) -> list[FileStat]:
-  """Returns the files (not folders) below a folder that fit a pattern, sorted by path; an empty list where none does.
+  """Returns the files below a folder that match a pattern, sorted.
 
-  `*` stays within one folder, `**` crosses folders. The folder's own name is no pattern, whatever characters it has.
+  `*` stays within one folder, `**` crosses folders. Special characters in the folder's own name are literal.
   """
   if is_local(folder):
-    # Beam's own would walk and stat the whole tree below the first `*`: 70,000 images for a pattern that fits none.
+    # Beam's own would stat the whole tree below the first `*`, such as 70,000 images.
     paths = glob.glob(join(glob.escape(folder), pattern), recursive=True, include_hidden=True)
     return sorted(found for path in paths if (found := stat(path) or _stat_of_broken_link(path)))
   plain = re.match(r"[^*?]*", pattern)
@@ -163,25 +164,25 @@ def match_in(folder: str, pattern: str) -> list[FileStat]:
 
 
 def find_in(folder: str, pattern: str) -> list[str]:
-  """Returns the paths of the files directly in a folder whose names fit a pattern."""
+  """Returns the files directly in a folder whose names match a pattern."""
   return local_files.find_in(folder, pattern) if is_local(folder) else [s.path for s in match_in(folder, pattern)]
 
 
 def list_tree(folder: str) -> Iterator[FileStat]:
-  """Yields all files below a folder, sorted by path. Links are followed, but no real folder is visited twice.
+  """Yields all files below a folder, sorted by path.
 
-  Of a local folder only the names are held, one at a time is looked at.
+  Links are followed, but no real folder is visited twice. Holds only names in memory.
   """
   if not is_local(folder):
     yield from remote.list_prefix(f"{folder}/")
     return
   for path in sorted(walk(folder)):
-    if seen := stat(path) or _stat_of_broken_link(path):
-      yield seen
+    if found := stat(path) or _stat_of_broken_link(path):
+      yield found
 
 
 def subfolders(folder: str) -> list[str]:
-  """Returns the names of the folders directly in a folder, sorted; empty where it is none. Hidden ones are not told."""
+  """Returns the names of the visible subfolders, sorted; empty without a folder."""
   if not is_local(folder):
     names: Iterable[str] = remote.subfolders(folder)
   elif os.path.isdir(folder):
@@ -193,10 +194,12 @@ def subfolders(folder: str) -> list[str]:
 
 
 def walk(folder: str) -> Iterator[str]:
-  """Yields the paths of all files below a folder, in no order. Links are followed, but no real folder twice.
+  """Yields the paths of all files below a folder, unordered.
+
+  Links are followed, but no real folder is visited twice.
 
   Raises:
-    InputError: a folder cannot be looked into: what is in it would be lost without a word.
+    InputError: a visible folder cannot be listed; its images would be lost silently.
   """
   if not is_local(folder):
     yield from (found.path for found in list_tree(folder))
@@ -213,47 +216,47 @@ def walk(folder: str) -> Iterator[str]:
 
 
 def _refuse_unlisted(error: OSError) -> None:
-  # What is hidden is nobody's image.
+  # Hidden folders hold no images.
   if not isinstance(error, FileNotFoundError) and not os.path.basename(error.filename).startswith("."):
     raise InputError(
-      f"the folder {error.filename} cannot be listed ({error.strerror}): let this user read it, or take it away."
+      f"the folder {error.filename} cannot be listed ({error.strerror}): make it readable, or remove it."
     ) from error
 
 
 def is_empty(folder: str) -> bool:
-  """Says whether nothing at all lies in a folder, or it is not there."""
+  """Returns whether a folder is empty or missing."""
   if is_local(folder):
     return local_files.is_empty(folder)
   return next(list_tree(folder), None) is None
 
 
 def check_seen(folder: str) -> None:
-  """Checks that this machine, a worker's for one, sees a local folder that the command has made or found.
+  """Checks that this worker sees a local folder of the command.
 
   Raises:
     InputError: it does not.
   """
   if is_local(folder) and not os.path.isdir(folder):
     raise InputError(
-      f"the worker on {platform.node()} does not see the folder {folder}: give paths that all workers see as the"
-      " command does, on a shared disk or in a bucket."
+      f"the worker on {platform.node()} does not see the folder {folder}: give paths on a shared disk or in a bucket"
+      " that all workers can reach."
     )
 
 
 def make_folder(folder: str) -> None:
-  """Makes a folder and its parents; no harm where it is there already. Object stores have no folders to make."""
+  """Creates a local folder and its parents if they are missing."""
   if is_local(folder):
     local_files.make_folder(folder)
 
 
 @contextlib.contextmanager
 def write_atomically(path: str) -> Iterator[BinaryIO]:
-  """Opens a temporary file that becomes `path` when the block ends well; else nothing is left of it."""
+  """Opens a temporary file that becomes `path` if the block succeeds."""
   if is_local(path):
     with local_files.becomes(path) as temporary, open(temporary, "wb") as file:
       yield file
   else:
-    # Half an object would appear, whole to see, if its writer were closed by a fault.
+    # An exception would close Beam's writer and leave a truncated object.
     with tempfile.SpooledTemporaryFile(_IN_MEMORY_BYTES) as file:
       yield cast(BinaryIO, file)
       file.seek(0)
@@ -261,7 +264,7 @@ def write_atomically(path: str) -> Iterator[BinaryIO]:
 
 
 def write_bytes(path: str, data: bytes) -> None:
-  """Writes a whole file, as `write_atomically` does, in fewer calls of the system."""
+  """Writes a whole file atomically, with fewer system calls."""
   if is_local(path):
     local_files.write_bytes(path, data)
   else:
@@ -270,8 +273,10 @@ def write_bytes(path: str, data: bytes) -> None:
 
 
 def write_each(contents: Sequence[tuple[str, bytes]]) -> None:
-  """Writes whole files, path and bytes of each: local ones in turn, as threads that write small files wait for each
-  other more than they gain; remote ones side by side, as each takes its time to answer."""
+  """Writes whole files, (path, bytes) each; remote ones in parallel.
+
+  For small local files, threads cost more than they gain.
+  """
   if all(is_local(path) for path, _ in contents):
     for path, data in contents:
       write_bytes(path, data)
@@ -284,15 +289,15 @@ def write_text(path: str, text: str) -> None:
 
 
 def delete(paths: Iterable[str]) -> None:
-  """Deletes files and whole folders; what is not there is no error. A path is no pattern, and never a whole bucket."""
+  """Deletes files and whole folders, if they exist; no patterns, no buckets."""
   for path in paths:
-    if is_local(path):  # Beam's own would take `[a]` for a pattern and delete `a`
+    if is_local(path):  # Beam would read `[a]` as a pattern and delete `a`
       local_files.delete([path])
     else:
       remote.delete(path)
 
 
 def sweep(folder: str) -> None:
-  """Removes what killed workers left behind: temporary files of `write_atomically` directly in `folder`."""
-  if is_local(folder):  # an object has no temporary name
+  """Deletes temporary files of killed workers directly in a folder."""
+  if is_local(folder):  # objects have no temporary names
     delete(stat.path for stat in match_in(folder, f"*{local_files.TEMPORARY}*"))

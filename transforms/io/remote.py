@@ -1,6 +1,6 @@
-"""Object stores: what `files` does with `s3://`, `gs://` and whatever else Beam has a file system for.
+"""Object stores, `s3://`, `gs://` and others: the remote half of `files`.
 
-An object is there whole or not at all, and there are no folders, only names with slashes in them.
+An object appears whole or not at all. There are no folders, only names with slashes.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def _store(path: str) -> ObjectStore:
 
 
 def stat(path: str) -> FileStat | None:
-  """Returns what is known of one object, or None where it is not there, or these credentials may not see it."""
+  """Returns an object's status; None if it is missing or not visible."""
   return _store(path).stat(path)
 
 
@@ -31,40 +31,38 @@ def open_to_read(path: str) -> BinaryIO:
 
 
 def list_prefix(prefix: str) -> Iterator[FileStat]:
-  """Yields all objects whose path begins so, in the order of their names. What stands for an empty folder is none."""
+  """Yields all objects with a prefix, sorted by name, without folder markers."""
   return (found for found in _store(prefix).list_prefix(prefix) if not found.path.endswith("/"))
 
 
 def subfolders(folder: str) -> set[str]:
-  """Returns the names that objects below a folder have in common up to the next slash."""
+  """Returns the names of the subfolders."""
   return _store(folder).subfolders(folder)
 
 
 def upload(path: str, file: BinaryIO) -> None:
-  """Writes what is in a local file that is open, from where it stands, to `path`.
+  """Uploads an open local file from its current position.
 
   Raises:
-    InputError: these credentials may not.
+    InputError: the credentials do not allow it.
   """
   _store(path).upload(path, file)
 
 
 def delete(path: str) -> None:
-  """Deletes an object and all that lies below it as a folder. What is not there is no error.
-
-  Never more: a name that begins alike is another one, and a whole bucket is nobody's output.
+  """Deletes an object and everything below it, if it exists.
 
   Raises:
-    ValueError: `path` names no object, or has a step up in it.
+    ValueError: `path` is a whole bucket, or has an empty step, `.` or `..`.
   """
   path = path.rstrip("/")
   bucket, _, key = path.partition("://")[2].partition("/")
   if not bucket or not key or any(step in ("", ".", "..") for step in key.split("/")):
-    raise ValueError(f"{path} is not for deleting")
+    raise ValueError(f"refusing to delete {path}")
   delete_objects([*(found.path for found in list_prefix(f"{path}/")), path])
 
 
 def delete_objects(paths: list[str]) -> None:
-  """Deletes objects of one bucket, and nothing that lies below them. What is not there is no error."""
+  """Deletes objects of one bucket, if they exist, and nothing below them."""
   if paths:
     _store(paths[0]).delete(paths)

@@ -1,6 +1,6 @@
-"""Whole folders between a local disk and an object store: TensorFlow and OpenVINO read and write local files only.
+"""Copies folders between the local disk and object stores.
 
-What a worker reads is brought once per machine, into the trunks' cache, and found there by all its processes.
+TensorFlow and OpenVINO read and write local files only. Downloads go to the trunks' cache, once per machine.
 """
 
 from __future__ import annotations
@@ -20,21 +20,23 @@ from beam_retrain.transforms.io import cache, files, remote
 from beam_retrain.transforms.io.object_stores.base import threads
 
 _BROUGHT = "trunks/brought"
-_CONTENTS = "folder"  # in an entry of the cache, which has a file of its own beside it
+_CONTENTS = "folder"  # the cache adds a file beside it
 _KEPT_SECS = 7 * 24 * 60 * 60.0
 
 
 def download(folder: str) -> str:
-  """Returns a local folder with what is in `folder`: itself where it is local.
+  """Downloads a remote folder; returns its local copy.
+
+  A local folder is returned as it is.
 
   Raises:
-    InputError: nothing is there.
+    InputError: the remote folder is empty or missing.
   """
   if files.is_local(folder):
     return folder
   found = [(stat.path, stat.size_bytes, stat.modified_secs) for stat in files.list_tree(folder)]
   if not found:
-    raise InputError(f"{folder} is empty or not there: give the folder that beam-retrain wrote.")
+    raise InputError(f"{folder} is empty or does not exist: give the folder that beam-retrain wrote.")
   digest = hashlib.sha256(json.dumps([folder, found]).encode()).hexdigest()
 
   def write(empty: str) -> None:
@@ -42,13 +44,13 @@ def download(folder: str) -> str:
     _remove_unused()
 
   entry = cache.get_or_create(f"{_BROUGHT}/{digest}", write)
-  with contextlib.suppress(OSError):  # a cache may be somebody else's
+  with contextlib.suppress(OSError):  # the cache may belong to another user
     os.utime(entry)
   return os.path.join(entry, _CONTENTS)
 
 
 def _remove_unused() -> None:
-  """Removes what nobody has asked for in a week: each output has a trunk of its own to bring."""
+  """Removes downloads that were not used for a week."""
   with contextlib.suppress(OSError), os.scandir(os.path.join(cache.folder(), *_BROUGHT.split("/"))) as entries:
     for entry in entries:
       if time.time() - entry.stat().st_mtime > _KEPT_SECS:
@@ -57,7 +59,7 @@ def _remove_unused() -> None:
 
 @contextlib.contextmanager
 def replace_folder(folder: str) -> Iterator[str]:
-  """Gives an empty local folder that takes the place of `folder`, local or remote, when the block ends well."""
+  """Gives an empty local folder that replaces `folder` if the block succeeds."""
   if not files.is_local(folder):
     with tempfile.TemporaryDirectory(prefix="beam-retrain-") as made:
       yield made
@@ -69,20 +71,19 @@ def replace_folder(folder: str) -> Iterator[str]:
 
 
 def put_folder(made: str, folder: str) -> None:
-  """Makes a remote folder what a local one is: objects that have no file there are deleted."""
+  """Uploads a local folder; deletes other objects in the remote one."""
   targets = {files.join(folder, os.path.relpath(path, made)): path for path in files.walk(made)}
   list(threads().map(put_file, targets.values(), targets))
   remote.delete_objects([stat.path for stat in files.list_tree(folder) if stat.path not in targets])
 
 
 def put_file(path: str, target: str) -> None:
-  """Copies a local file to a remote path."""
   with open(path, "rb") as file:
     remote.upload(target, file)
 
 
 def get_folder(folder: str, made: str) -> None:
-  """Copies all that is in a remote folder into a local one, which is made.
+  """Downloads a remote folder to a new local one.
 
   Raises:
     InputError: see `place_of`.
@@ -98,12 +99,12 @@ def get_folder(folder: str, made: str) -> None:
 
 
 def place_of(path: str, folder: str, made: str) -> str:
-  """Returns where an object goes that lies in `folder`, when that is copied to the local folder `made`.
+  """Returns an object's local path when `folder` is copied to `made`.
 
   Raises:
-    InputError: it has a name that no file in `made` can have.
+    InputError: no file can have the object's name.
   """
   steps = path.removeprefix(f"{folder}/").split("/")
   if any(step in ("", ".", "..") for step in steps):
-    raise InputError(f"{path} cannot be brought here: no file can have such a name; rename it, or take it away.")
+    raise InputError(f"{path} cannot be downloaded, as no file can have that name: rename or delete the object.")
   return os.path.join(made, *steps)

@@ -1,9 +1,9 @@
-"""The split audit: images with different labels, or in both training and testing.
+"""Finds equal images with different labels, or in both training and testing.
 
-Images are equal if their bytes are. Only hashes, places and small numbers cross the shuffles, partitioned into buckets,
-and of most images four bytes of the hash: the local runner keeps in memory what crosses a shuffle.
+Images are equal if their bytes are. The local runner holds shuffled data in memory, so most images only send four bytes
+of their hash:
 
-1. Mark. Hashes each shard's images, or reads the hashes in its finished records; groups the marks, four bytes each.
+1. Mark. Hashes each shard's images, or reads the hashes in its records; groups the marks, four bytes each.
 2. Find. Hashes the images with equal marks again, or reads their hashes; groups the whole hashes.
 3. Name. Reads the leaking images once more, for their keys and labels.
 """
@@ -45,12 +45,12 @@ from beam_retrain.transforms.leaks.duplicate_candidates import find_candidates, 
 
 
 class AuditRecords(beam.PTransform):
-  """PCollection[ShardReport] -> PCollection[LeakedImage]: the leaks among finished bottleneck records.
+  """Finds leaks in bottleneck records: PCollection[ShardReport] -> PCollection[LeakedImage].
 
   Attributes:
     labels: class index -> label.
     percentages: how training images are drawn for validation.
-    records_folder: where the shards are.
+    records_folder: folder of the shards.
   """
 
   def __init__(self, labels: Sequence[str], percentages: SplitPercentages, *, records_folder: str):
@@ -78,9 +78,9 @@ class AuditRecords(beam.PTransform):
 
 
 class AuditImages(beam.PTransform):
-  """PCollection[Shard] -> PCollection[(shard's name, NamedLeaks)]: the leaks among planned images, before any work.
+  """Finds leaks among planned images, before any work.
 
-  An image that cannot be used is no leak; the work quarantines it.
+  PCollection[Shard] -> PCollection[(shard's name, NamedLeaks)]. Unusable images are left for the work to quarantine.
 
   Attributes:
     labels: class index -> label.
@@ -131,7 +131,7 @@ class AuditImages(beam.PTransform):
 
 
 class NamedLeak(NamedTuple):
-  """A leaking image of a planned shard: its position among the shard's images, and its size."""
+  """A leaking image, with its position in the planned shard."""
 
   position: int
   size_bytes: int
@@ -139,23 +139,19 @@ class NamedLeak(NamedTuple):
 
 
 class NamedLeaks(NamedTuple):
-  """The leaks of one planned shard, which has `count` images."""
+  """The leaks of a planned shard of `count` images."""
 
   count: int  # type: ignore[assignment]  # hides tuple.count, which nobody calls
   leaks: list[NamedLeak]
 
 
 def leaked_images(_: str, found: NamedLeaks) -> list[LeakedImage]:
-  """Returns the images of one element of what `AuditImages` makes."""
+  """Returns the images of an element of `AuditImages`' output."""
   return [leak.picture for leak in found.leaks]
 
 
 class WriteLeaks(beam.PTransform):
-  """PCollection[LeakedImage] -> PCollection of the path of the CSV that was written.
-
-  Attributes:
-    path: of the CSV.
-  """
+  """Writes a CSV: PCollection[LeakedImage] -> PCollection of its path."""
 
   def __init__(self, path: str):
     super().__init__()
@@ -176,9 +172,9 @@ def _write_csv(leaks: list[LeakedImage], path: str) -> str:
 
 
 class DropLeaks(beam.PTransform):
-  """(PCollection[Shard], what `AuditImages` makes of it) -> PCollection[Shard]: dropped images become `Quarantined`.
+  """Replaces dropped images by `Quarantined`.
 
-  A shard without dropped images stays as it is, with its digest.
+  (PCollection[Shard], output of `AuditImages`) -> PCollection[Shard]. Other shards keep their digests.
   """
 
   def expand(self, inputs: tuple[beam.PCollection, beam.PCollection]) -> beam.PCollection:
@@ -187,11 +183,11 @@ class DropLeaks(beam.PTransform):
 
 
 def drop_leaks(shard: Shard, audited: Mapping[str, NamedLeaks]) -> Shard:
-  """Returns the shard without the images that `--on_leak drop` leaves out; those come after the others, quarantined.
+  """Moves the images that `--on_leak drop` excludes to the end, quarantined.
 
   Args:
-    shard: as a source planned it.
-    audited: shard's name -> its leaks, for shards that have some.
+    shard: as planned by a source.
+    audited: shard's name -> its leaks.
   """
   found = audited.get(shard.name(), NamedLeaks(0, []))
   dropped = {leak.position: leak for leak in found.leaks if leak.picture.is_dropped}
@@ -225,7 +221,7 @@ class _FindLeaks(beam.PTransform):
       hashed
       | "GroupByHash" >> beam.GroupByKey()
       # (bucket, iterable of HashedImages)
-      | "FindInBucket" >> beam.FlatMapTuple(lambda _, met: find_leaks(met))
+      | "FindInBucket" >> beam.FlatMapTuple(lambda _, images: find_leaks(images))
       # (shard's name, ShardLeaks)
       | "GroupByShard" >> beam.GroupByKey()
       | "JoinBuckets" >> beam.MapTuple(_join)
@@ -243,8 +239,8 @@ def _buckets(shards: beam.PCollection) -> beam.pvalue.AsSingleton:
 
 
 def _pack_marks(name: str, digests: Iterable[bytes], buckets: int) -> Iterator[tuple[int, tuple[str, bytes]]]:
-  for bucket, dealt in partition_by_hash(((digest,) for digest in digests), buckets).items():
-    yield bucket, (name, b"".join(mark_of(digest) for (digest,) in dealt))
+  for bucket, members in partition_by_hash(((digest,) for digest in digests), buckets).items():
+    yield bucket, (name, b"".join(mark_of(digest) for (digest,) in members))
 
 
 def _mark_records(report: ShardReport, folder: str, buckets: int) -> Iterator[tuple[int, tuple[str, bytes]]]:
@@ -334,7 +330,7 @@ def _name_images(
   named = []
   for leak, image in zip(found.leaks, shard.read_images(labels), strict=True):
     if not isinstance(image, Image) or hashlib.sha256(image.encoded).digest() != leak.digest:
-      continue  # it was changed or went away in between: for the work to find
+      continue  # it was changed or deleted meanwhile: the work reports it
     if _is_sound(image.encoded, max_pixels):
       picture = _name(leak, image.key, image.label, percentages.split_of(image.key, shard.split), labels)
       named.append(NamedLeak(leak.place, len(image.encoded), picture))
@@ -343,7 +339,7 @@ def _name_images(
 
 
 def _is_sound(encoded: bytes, max_pixels: int) -> bool:
-  """Returns whether the work accepts an image, by the same checks, so that both list the same leaks."""
+  """Returns whether the work would accept an image."""
   if isinstance(probe_image(encoded, max_pixels), Fault):
     return False
   import tensorflow as tf

@@ -1,6 +1,6 @@
-"""Finds candidates for duplicates by four bytes of each hash, so that little crosses a shuffle.
+"""Finds candidates for duplicates by four bytes of each hash.
 
-Equal images have equal marks. So do about one in 4 billion other pairs in a bucket: candidates are compared again, by
+Equal images have equal marks, as do about one in 4 billion other pairs in a bucket: candidates are compared again by
 their whole hashes.
 """
 
@@ -15,21 +15,21 @@ _MARK_TYPE = np.dtype("<u4")
 
 
 def mark_of(digest: bytes) -> bytes:
-  """Returns the mark, 4 bytes, of an image by its SHA-256, 32 bytes."""
+  """Returns the 4-byte mark of a SHA-256 digest."""
   return digest[_MARK]
 
 
 def find_candidates(marked: Iterable[tuple[str, bytes]]) -> Iterator[tuple[str, bytes]]:
-  """Yields (shard's name, its marks that come twice, joined) for shards that have some.
+  """Yields (shard's name, its repeated marks, joined) for shards with any.
 
   Args:
-    marked: (shard's name, joined marks of its images), of one bucket.
+    marked: (shard's name, joined marks of its images) of one bucket.
   """
   marks = [(name, np.frombuffer(packed, _MARK_TYPE)) for name, packed in marked]
-  values, counts = np.unique(np.concatenate([of_shard for _, of_shard in marks]), return_counts=True)
-  twice = values[counts > 1]
-  for name, of_shard in marks:
-    candidates = of_shard[np.isin(of_shard, twice)]
+  values, counts = np.unique(np.concatenate([shard_marks for _, shard_marks in marks]), return_counts=True)
+  repeated = values[counts > 1]
+  for name, shard_marks in marks:
+    candidates = shard_marks[np.isin(shard_marks, repeated)]
     if candidates.size:
       yield name, candidates.tobytes()
 

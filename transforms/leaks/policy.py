@@ -1,4 +1,4 @@
-"""What to do about leaks, and where in a `bottlenecks` job the audit stands."""
+"""Applies `--on_leak`: audits images before the work, or records after it."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from beam_retrain.transforms.leaks.audit import AuditImages, AuditRecords, DropL
 from beam_retrain.transforms.shards.checks import CheckSplits
 
 OWNED = (LEAKS_FILE, REFUSED_LEAKS_FILE)
-"""What the audit writes into the stage's folder."""
+"""Files that the audit writes to the stage's folder."""
 
 
 class Planned(NamedTuple):
-  """What the work begins with.
+  """Audited shards, ready for the work.
 
   Attributes:
-    shards: PCollection[Shard], without what is dropped.
-    checked: a PCollection that is there once each class is known to have images in each split.
-    leaks: PCollection[LeakedImage] of all planned images, also of what is dropped; None where it is not known yet.
+    shards: PCollection[Shard], without dropped images.
+    checked: a PCollection that is computed once each split is known to have images of each label.
+    leaks: PCollection[LeakedImage] of all planned images, dropped ones included; None: not audited yet.
   """
 
   shards: beam.PCollection
@@ -39,13 +39,7 @@ class Planned(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class SplitAudit:
-  """Attributes:
-  on_leak: what to do about leaks.
-  labels: class index -> label.
-  percentages: how training images are drawn for validation.
-  max_pixels: largest height x width that is decoded.
-  threads: of TensorFlow in a process.
-  """
+  """The split audit of a job. Attributes: as of `AuditImages`."""
 
   on_leak: OnLeak
   labels: Sequence[str]
@@ -54,11 +48,11 @@ class SplitAudit:
   threads: Threads
 
   def plan(self, shards: beam.PCollection, leaks_path: str = "") -> Planned:
-    """Audits planned shards, where that has to be before the work, and checks the splits.
+    """Checks the splits; with `drop` or `fail`, audits the images first.
 
     Args:
-      shards: PCollection[Shard], as a source planned them.
-      leaks_path: CSV to write for `refuses`, with `--on_leak fail`; empty: the records will be audited.
+      shards: PCollection[Shard], as planned by a source.
+      leaks_path: CSV for `refuses`, with `--on_leak fail`; empty: audit the records after the work.
     """
     leaks = None
     if self.on_leak == OnLeak.DROP or (self.on_leak == OnLeak.FAIL and leaks_path):
@@ -73,22 +67,22 @@ class SplitAudit:
     return Planned(shards, checked, leaks)
 
   def audit(self, planned: Planned, reports: beam.PCollection, records_folder: str) -> beam.PCollection:
-    """Returns PCollection[LeakedImage] for the ledger: what `plan` found, else what the finished records show."""
+    """Returns PCollection[LeakedImage] for the ledger; audits the records if necessary."""
     if planned.leaks is not None:
       return planned.leaks
     return reports | "Audit" >> AuditRecords(self.labels, self.percentages, records_folder=records_folder)
 
   def refuses(self, leaks_path: str) -> bool:
-    """Says, of what a job with `plan` has written there, whether the command ends here, and tells the user why."""
+    """Returns whether the leaks written by `plan` end the command; prints why."""
     if self.on_leak != OnLeak.FAIL:
       return False
     with files.open_to_read(leaks_path) as file, io.TextIOWrapper(file, "utf-8", newline="") as lines:
       counts = count_rows(lines)
-    if not (found := describe(counts)):
+    if not (sentences := describe(counts)):
       return False
     print(
-      f"beam-retrain: {' and '.join(found.values())}: see {files.shown(leaks_path)}; mend them, or leave them out with"
-      " --on_leak drop instead of fail.",
+      f"beam-retrain: {' and '.join(sentences.values())}: see {files.shown(leaks_path)}; fix them, or exclude them with"
+      " --on_leak drop.",
       file=sys.stderr,
     )
     return True

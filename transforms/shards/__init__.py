@@ -1,1 +1,1 @@
-"""The spine: a shard is planned, worked and closed."""
+"""The steps that all jobs share: work on shards, progress, ledger."""

@@ -1,4 +1,4 @@
-"""Checks before the long work that no split lacks a label."""
+"""Checks, before any work, that each split has images of each label."""
 
 from __future__ import annotations
 
@@ -15,15 +15,14 @@ from beam_retrain.transforms.core.records.splits import SplitPercentages
 
 
 class CheckSplits(beam.PTransform):
-  """PCollection[Shard] -> PCollection of one dict, (split, label) -> images planned; fails where one is missing.
+  """Counts planned images by split and label; fails without any.
 
-  Keys and labels are all that is looked at: those of files and of IDX ranges are known without their images. Records
-  are read for them: `convert` makes them from the small images of IDX files, so that this takes seconds.
+  PCollection[Shard] -> PCollection of one dict, (split, label) -> images. Reads keys and labels only.
 
   Attributes:
-    labels: the labels that must all be there.
+    labels: the required labels.
     percentages: how training images are drawn for validation.
-    leaks: a PCollection[LeakedImage], where their dropping has left these shards; to be named where it is the cause.
+    leaks: PCollection[LeakedImage] that were dropped from the shards, so that the message can name the cause.
   """
 
   def __init__(self, labels: Sequence[str], percentages: SplitPercentages, leaks: beam.PCollection | None = None):
@@ -53,7 +52,7 @@ class CheckSplits(beam.PTransform):
 
 
 def count_labels(shard: Shard, percentages: SplitPercentages) -> Iterator[tuple[tuple[str, str], int]]:
-  """Yields ((training, validation or testing; label), 1) for each image of a shard."""
+  """Yields ((split, label), 1) for each image of a shard."""
   for key, label in shard.names():
     if label is not None:
       yield (percentages.split_of(key, shard.split), label), 1
@@ -70,16 +69,18 @@ def check_counts(
   percentages: SplitPercentages,
   dropped: Mapping[tuple[str, str], int] = MappingProxyType({}),
 ) -> dict[tuple[str, str], int]:
-  """Checks that every label has an image in every split; in validation, only where there are to be validation images.
+  """Checks that every split has images of every label; returns `counts`.
+
+  Validation is checked only if `percentages` or the data set asks for validation images.
 
   Args:
     counts: (split, label) -> images.
-    labels: the labels that must all be there.
-    percentages: how training images are drawn for validation; a data set may also name validation images itself.
-    dropped: (split, label) -> images that are not in `counts`, since `--on_leak drop` leaves them out.
+    labels: the required labels.
+    percentages: how training images are drawn for validation.
+    dropped: (split, label) -> images left out by `--on_leak drop`, not in `counts`.
 
   Raises:
-    InputError: one has none; names the label, the split and the remedy.
+    InputError: a label has no image in a split.
   """
   validated = percentages.validation or any(split == VALIDATION for split, _ in (*counts, *dropped))
   for split in (TRAINING, VALIDATION, TESTING) if validated else (TRAINING, TESTING):
@@ -87,8 +88,8 @@ def check_counts(
     emptied = [label for label in missing if dropped.get((split, label))]
     if emptied:
       raise InputError(
-        f"no {split} image of {_shown(emptied)} is left: --on_leak drop leaves them out, whose leaks --on_leak warn"
-        " lists: mend those, add images, or remove the class."
+        f"--on_leak drop leaves no {split} image of {_shown(emptied)}: list the leaks with --on_leak warn and fix them,"
+        " add images, or remove the class."
       )
     if missing:
       raise InputError(

@@ -1,4 +1,4 @@
-"""Checks that an input has as many images as an earlier run found."""
+"""Compares an input's image counts with those of an earlier run."""
 
 from __future__ import annotations
 
@@ -11,11 +11,9 @@ from beam_retrain.transforms.core.records.shards import Shard
 
 
 class CheckSameImages(beam.PTransform):
-  """PCollection[Shard] -> PCollection of one dict, split -> images planned; fails where a ledger has others.
+  """Counts planned images by split; fails if an earlier ledger differs.
 
-  Attributes:
-    folder: the earlier run's, for the message.
-    inputs: split -> images, of its ledger.
+  PCollection[Shard] -> PCollection of one dict, split -> images. Attributes: as of `check_same`.
   """
 
   def __init__(self, folder: str, inputs: Mapping[str, int]):
@@ -39,21 +37,21 @@ def _count_images(shard: Shard) -> tuple[str, int]:
 
 
 def check_same(planned: Mapping[str, int], folder: str, inputs: Mapping[str, int]) -> dict[str, int]:
-  """Compares planned image counts with an earlier ledger; returns them.
+  """Compares planned image counts with an earlier ledger; returns the former.
 
   Args:
     planned: split -> images.
-    folder: the earlier run's.
-    inputs: split -> images, of its ledger.
+    folder: output of the earlier run, for the message.
+    inputs: split -> images in the earlier ledger.
 
   Raises:
-    InputError: a split has more or fewer images today; says what to do.
+    InputError: a split has more or fewer images than before.
   """
   for split in sorted({*planned, *inputs}):
     today, then = planned.get(split, 0), inputs.get(split, 0)
     if today != then:
       raise InputError(
-        f"there are {today:,} {split} images today, there were {then:,} in the run that wrote {folder}: --retry_from"
-        f" is for the same images, some of them repaired. Give --reuse {folder} instead, and the flags of that run."
+        f"the input has {today:,} {split} images, but had {then:,} in the run that wrote {folder}: --retry_from needs"
+        f" the same images, some of them repaired. Use --reuse {folder} instead, with the flags of that run."
       )
   return dict(planned)

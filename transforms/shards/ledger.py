@@ -1,4 +1,4 @@
-"""The spine's last step: combines reports, checks the ledger, completes the folder."""
+"""Combines the shards' reports and completes the output folder."""
 
 from __future__ import annotations
 
@@ -27,17 +27,16 @@ from beam_retrain.transforms.shards.work import REPORTS_FOLDER
 
 
 class CloseLedger(beam.PTransform):
-  """(PCollection[Shard], PCollection[ShardReport]) -> PCollection of one `Stats`.
+  """Checks the reports, deletes stale shards and writes statistics and quarantine.
 
-  Checks that every planned shard was reported once and that inputs = outputs + quarantined, removes shard files of
-  earlier runs, writes `quarantine.csv` and `stats.json`. They are small: they hold no record of data, but for the
-  quarantined ones and the leaks.
+  (PCollection[Shard], PCollection[ShardReport]) -> PCollection of one `Stats`. Every planned shard must be reported
+  once, with inputs = outputs + quarantined.
 
   Attributes:
     output: the stage's folder.
-    shards_folder: the folder of the shard files: `output` itself or one in it.
-    leaks: a PCollection[LeakedImage], what an audit found: listed in `leaks.csv` and counted. None: no audit.
-    distorted: a PCollection of one dict, the counts of distorted variants. None: there are none.
+    shards_folder: folder of the shard files; `output` by default.
+    leaks: PCollection[LeakedImage] to count and to list in `leaks.csv`; None: no audit.
+    distorted: PCollection of one dict, the counts of distorted variants; None: no variants.
   """
 
   def __init__(
@@ -101,7 +100,7 @@ def _close(
 
 
 def delete_strays(folder: str, current: set[str]) -> None:
-  """Deletes shards and reports of an earlier run with another shard count."""
+  """Deletes shards and reports of earlier runs with other shard counts."""
   files.sweep(folder)
   reports_folder = files.join(folder, REPORTS_FOLDER)
   files.sweep(reports_folder)
@@ -125,7 +124,7 @@ def quarantine_csv(entries: Iterable[Quarantined]) -> str:
 
 
 def read_quarantine(path: str, limit: int) -> list[list[str]]:
-  """Returns the first `limit` rows of a `quarantine.csv`, without its header."""
+  """Returns the first `limit` rows of a `quarantine.csv`."""
   with files.open_to_read(path) as file, io.TextIOWrapper(file, "utf-8", newline="") as text:
     return list(itertools.islice(csv.reader(text), 1, limit + 1))
 
@@ -134,13 +133,9 @@ def read_quarantine(path: str, limit: int) -> list[list[str]]:
 def mark_completed(  # type: ignore[no-untyped-def]
   stats: Stats, output: str, max_bad_fraction: float, *_
 ) -> Stats:
-  """Writes `COMPLETED`, unless more inputs were bad than accepted.
+  """Writes `COMPLETED`, unless the bad images exceed `max_bad_fraction`, 0..1.
 
-  Args:
-    stats: of the job.
-    output: the stage's folder.
-    max_bad_fraction: 0..1.
-    *_: side inputs that must be there first.
+  Further arguments are side inputs to wait for.
   """
   OutputDir(output, files).complete(stats, max_bad_fraction)
   return stats

@@ -1,8 +1,7 @@
-"""Progress files and counters of a running job: images planned, images done.
+"""Progress files and counters of a running job.
 
-The counts are those of the pipeline's own counters. Not every engine can be asked for them before a job ends, Beam's
-local runner cannot in its default mode; so, where the output is a local folder, they are kept beside the reports, too:
-in small files with temporary names, which go away with the shard, or are swept with what killed workers left.
+Not every runner reports counters before a job ends. If the output is local, the counts are also written beside the
+reports, to temporary files that are deleted with the shard, or swept after a crash.
 """
 
 from __future__ import annotations
@@ -24,27 +23,25 @@ from beam_retrain.transforms.io import files
 
 METRICS_NAMESPACE = "beam_retrain"
 LIVE_SUFFIX = ".tmp-live"
-"""A temporary name, as `files.sweep` knows them."""
+"""Marks a temporary file for `files.sweep`."""
 
 _EVERY_SECS = 0.5
 _PLANNED = f"planned{LIVE_SUFFIX}"
 
 
 class Counts(NamedTuple):
-  """Images done, and images quarantined but not left out on request."""
+  """Images done, and those of them quarantined, except dropped leaks."""
 
   done: int
   bad: int
 
 
 class LiveCounts:
-  """Counts a shard's images, twice a second into counters and a file.
-
-  An update for each image would cost more than some images do.
+  """Counts a shard's images; updates counters and a file twice a second.
 
   Attributes:
     output: folder of the shard files.
-    name: the shard's file name.
+    name: file name of the shard.
   """
 
   def __init__(self, output: str, name: str):
@@ -69,14 +66,14 @@ class LiveCounts:
   def _count(self) -> None:
     self._done += 1
     if time.monotonic() >= self._next:
-      self._tell()
+      self._publish()
 
-  def _tell(self) -> None:
+  def _publish(self) -> None:
     for name, counter in self._counters.items():
       if self._fresh[name]:
         counter.inc(self._fresh[name])
         self._fresh[name] = 0
-    # Nobody's work ends because it could not be told how far it is.
+    # Progress is optional: an unwritable file must not fail the job.
     if self._path is not None:
       with contextlib.suppress(OSError), open(self._path, "w") as file:
         file.write(f"{self._done} {self._bad}")
@@ -88,17 +85,17 @@ class LiveCounts:
   def __exit__(
     self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
   ) -> None:
-    self._tell()
+    self._publish()
 
 
 def delete_live_counts(output: str, name: str) -> None:
-  """Deletes a shard's live counts: its report says it all."""
+  """Deletes the live counts of a finished shard."""
   if files.is_local(output):
     files.delete([files.join(output, REPORTS_FOLDER, f"{name}{LIVE_SUFFIX}")])
 
 
 def read_live(reports_folder: str, entry: str) -> Counts | None:
-  """Returns a shard's live counts; None while the file is written."""
+  """Returns a shard's live counts; None while the file is being written."""
   with contextlib.suppress(OSError, ValueError), open(os.path.join(reports_folder, entry)) as file:
     done, bad = file.read().split()
     return Counts(int(done), int(bad))
@@ -106,17 +103,17 @@ def read_live(reports_folder: str, entry: str) -> Counts | None:
 
 
 def counts_of(report: ShardReport) -> Counts:
-  """Returns what a finished shard's live counts would be."""
+  """Returns the final counts of a finished shard."""
   return Counts(report.inputs, sum(entry.reason not in DROPPED for entry in report.quarantined))
 
 
 class RecordPlanned(beam.PTransform):
-  """PCollection[Shard] -> PCollection of one int, the images that are planned, or -1 where only their reader knows.
+  """Writes the number of planned images for `read_planned`.
 
-  Kept in `output` for `read_planned`.
+  PCollection[Shard] -> PCollection of one int; -1 if some counts are known only after reading.
 
   Attributes:
-    output: folder of the shard files; local.
+    output: local folder of the shard files.
   """
 
   def __init__(self, output: str):
@@ -156,7 +153,7 @@ def _write_planned(count: int, output: str) -> int:
 
 
 def read_planned(reports_folder: str) -> int | None:
-  """Returns the number of planned images; None where it is unknown."""
+  """Returns the number of planned images; None if unknown."""
   with contextlib.suppress(OSError, ValueError), open(os.path.join(reports_folder, _PLANNED)) as file:
     count = int(file.read())
     return count if count >= 0 else None

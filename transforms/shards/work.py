@@ -1,7 +1,7 @@
-"""The spine's middle step: works one shard in one fused step.
+"""Runs a task over shards; writes a file and a report each.
 
-Determinism, flat memory, resume and safe retries all come from this one place: the file's bytes depend on the shard
-alone, its name too, it appears by a rename, and a report beside it says that it is done and what made it.
+Name and bytes of a file depend on the shard alone. It appears by a rename, and the report beside it records what made
+it: this gives determinism, resume and safe retries.
 """
 
 from __future__ import annotations
@@ -41,55 +41,53 @@ __all__ = [
 
 
 class Written(NamedTuple):
-  """A record of a shard; `payload` is appended to its file."""
+  """A record; `payload` is appended to the shard's file."""
 
   label: str
   payload: bytes
 
 
 class ShardTask(abc.ABC):
-  """What a job does with the inputs of one shard.
+  """The work on one shard.
 
-  It is pickled to the workers: keep it small, open things in `setup`.
+  Tasks are pickled to the workers: keep them small and open resources in `setup`.
   """
 
   suffix = "tfrecord"
 
   @property
   def writes_file(self) -> bool:
-    """Whether shards have files; if false, the report alone marks a finished shard."""
+    """Whether shards have files, not only reports."""
     return True
 
   @property
   def counts_images(self) -> bool:
-    """Whether each planned image is yielded once; if false, progress shows no total."""
+    """Whether each planned image is yielded once; else progress has no total."""
     return True
 
-  def setup(self) -> None:  # noqa: B027 - nothing is a fine thing to do
+  def setup(self) -> None:  # noqa: B027 - optional
     """Called once per DoFn instance, before the first shard."""
 
   @abc.abstractmethod
   def work(self, shard: Shard) -> Iterator[Written | Quarantined]:
-    """Yields exactly one item for every image of the shard, in the shard's order."""
+    """Yields one item for each image of the shard, in order."""
 
   def extra(self) -> Mapping[str, Any]:
-    """Called after each shard; returns further entries of its report, JSON values."""
+    """Returns further JSON entries of the report; called after each shard."""
     return {}
 
 
 class WorkShards(beam.PTransform):
-  """PCollection[Shard] -> PCollection[ShardReport]: writes one file per shard under `output`.
+  """Writes one file per shard: PCollection[Shard] -> PCollection[ShardReport].
 
-  A shard whose file and report are there already, made from the same inputs by the same request, is kept: that is how a
-  killed run goes on.
+  A finished shard with the same inputs and request is kept, so that a killed run can resume.
 
   Attributes:
-    task: what to do with a shard.
+    task: the work on a shard.
     output: folder of the shard files; the reports go to `.shards` in it.
-    request: digest of everything but the inputs that decides the bytes: settings, trunk, preprocessing.
-    checked: a PCollection that must have been computed before any work starts.
-    earlier: output folders of earlier runs: a shard that is finished there, made from the same inputs by the same
-      request, is copied.
+    request: digest of everything but the inputs that determines the bytes: settings, trunk, preprocessing.
+    checked: a PCollection that must be computed before any work starts.
+    earlier: outputs of earlier runs; their finished shards with the same inputs and request are copied.
   """
 
   def __init__(
@@ -148,7 +146,7 @@ class _WorkShard(beam.DoFn):
     yield report
 
   def _copy(self, shard: Shard, digest: str) -> ShardReport | None:
-    """Copies a shard that an earlier run finished; None without one."""
+    """Copies the shard from an earlier run, if there is one."""
     name = shard.name(self._task.suffix)
     for folder in self._earlier:
       report = read_report(folder, name, digest, self._task.writes_file)
@@ -162,7 +160,7 @@ class _WorkShard(beam.DoFn):
   def _open(self, name: str) -> contextlib.AbstractContextManager[BinaryIO]:
     if self._task.writes_file:
       return files.write_atomically(files.join(self._output, name))
-    return contextlib.nullcontext(io.BytesIO())  # stays empty: such a task's payloads are
+    return contextlib.nullcontext(io.BytesIO())  # such a task's payloads are empty
 
   def _work(self, shard: Shard, digest: str) -> ShardReport:
     name = shard.name(self._task.suffix)
@@ -203,21 +201,21 @@ def report_path(output: str, name: str) -> str:
 
 
 def read_quarantined(shard_path: str) -> tuple[Quarantined, ...]:
-  """Returns what was left out of a finished shard's file."""
+  """Returns the quarantined images of a finished shard."""
   folder, name = files.split(shard_path)
   return ShardReport.from_json(files.read_bytes(report_path(folder, name)).decode()).quarantined
 
 
 def read_report(output: str, name: str, digest: str, writes_file: bool = True) -> ShardReport | None:
-  """Returns the report of an intact shard made by `digest`, else None."""
+  """Returns the report of an intact shard with this digest, else None."""
   path = report_path(output, name)
   shard_path = files.join(output, name)
   if not files.exists(path) or (writes_file and not files.exists(shard_path)):
     return None
-  with contextlib.suppress(ValueError, TypeError, KeyError):  # a report that cannot be read is no report
+  with contextlib.suppress(ValueError, TypeError, KeyError):  # a damaged report counts as missing
     report = ShardReport.from_json(files.read_bytes(path).decode())
     written = files.read_bytes(shard_path) if writes_file else b""
-    # What could not be opened may have been mended by now, which no size or time would show.
+    # An unreadable file may have been repaired since, without a new size or time.
     unreadable = any(entry.reason == Reason.UNREADABLE for entry in report.quarantined)
     if unreadable:
       return None

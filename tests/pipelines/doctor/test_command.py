@@ -171,7 +171,7 @@ def test_a_job_says_so_too_where_workers_do_not_see_its_output(of_this_process, 
 
 
 def test_a_worker_that_does_not_see_the_model_says_so(tmp_path):
-  with pytest.raises(InputError, match=r"does not see the folder .*/model: give paths that all workers see"):
+  with pytest.raises(InputError, match=r"does not see the folder .*/model: give paths on a shared disk"):
     ImageModelHandler(str(tmp_path / "model")).load_model()
 
 

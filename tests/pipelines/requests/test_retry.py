@@ -151,7 +151,7 @@ def test_other_images_are_refused(broken, tmp_path, change):
     last.unlink()
   else:
     shutil.copytree(last.parent, last.parent.with_name("zoo"))
-  words = "the labels in" if change == "moved" else r"there are \d+ (training|testing) images today, there were \d+"
+  words = "the labels in" if change == "moved" else r"the input has \d+ (training|testing) images, but had \d+"
   with pytest.raises(InputError, match=f"{words}.*[Gg]ive --reuse {broken.output} instead"):
     retry(broken.output, output)
   assert file_contents(output) == before
@@ -160,7 +160,7 @@ def test_other_images_are_refused(broken, tmp_path, change):
 def test_counts_are_compared_split_by_split():
   assert check_same({"training": 8, "testing": 2}, "B", {"testing": 2, "training": 8}) == {"training": 8, "testing": 2}
   for planned in ({"training": 7, "testing": 3}, {"training": 8}, {"training": 8, "testing": 2, "validation": 1}):
-    with pytest.raises(InputError, match="images today, there were"):
+    with pytest.raises(InputError, match="images, but had"):
       check_same(planned, "B", {"training": 8, "testing": 2})
 
 

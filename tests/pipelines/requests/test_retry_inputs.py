@@ -135,7 +135,7 @@ def test_a_manifest_s_images(drawn, trunk, tmp_path):
   check_same_as_cold(tmp_path / "out", tmp_path / "cold", computed=BAD)
   check_ledgers(tmp_path / "bad", tmp_path / "out", repaired=BAD)
   manifest.write_text("\n".join(["file_name,label,split", *rows[1:], ""]))
-  with pytest.raises(InputError, match=r"there are \d+ training images today, there were \d+"):
+  with pytest.raises(InputError, match=r"the input has \d+ training images, but had \d+"):
     retry(tmp_path / "bad", tmp_path / "second")
 
 

@@ -95,7 +95,7 @@ def test_where_nothing_can_be_written_it_lasts_for_the_process(tmp_path, monkeyp
   entry = trunk_cache.get_or_create("one", write)
   assert trunk_cache.get_or_create("one", refuse) == entry
   told = capsys.readouterr().err
-  assert told.count("no trunk is kept for the next run") == 1
+  assert told.count("so the next run prepares its trunk again") == 1
   assert "BEAM_RETRAIN_CACHE_DIR" in told
   shutil.rmtree(trunk_cache.folder())
 

@@ -105,8 +105,8 @@ def test_the_command_fails_before_the_trunk_runs(small, trunk_folder, tmp_path, 
   for _ in range(2):  # again, into what is there by then
     assert run(flags) == 1
     assert capsys.readouterr().err.splitlines()[-1] == (
-      f"beam-retrain: {_LINES[0]} and {_LINES[1]}: see {output}/leaks.csv; mend them, or leave them out with"
-      " --on_leak drop instead of fail."
+      f"beam-retrain: {_LINES[0]} and {_LINES[1]}: see {output}/leaks.csv; fix them, or exclude them with"
+      " --on_leak drop."
     )
     assert read_csv(output / "leaks.csv") == [HEADER, *rows]
     assert not (output / "COMPLETED").exists()
@@ -130,7 +130,7 @@ def test_fail_keeps_an_earlier_output_and_goes_on_once_the_leaks_are_mended(smal
   for key in conflicting | leaked:
     shutil.copy(small / key, tree / key)
   assert run(flags) == 1
-  assert f"see {output}/leaks.refused.csv; mend them" in capsys.readouterr().err
+  assert f"see {output}/leaks.refused.csv; fix them" in capsys.readouterr().err
   after = file_contents(output)
   text = after.pop("leaks.refused.csv").decode()
   assert list(csv.reader(io.StringIO(text))) == [HEADER, *rows]
@@ -165,7 +165,7 @@ def test_a_class_that_dropping_leaves_empty_is_told_before_anything_is_lost(smal
   with pytest.raises(InputError) as raised:
     run(arguments(tree, trunk_folder, output, "--on_leak=drop"))
   assert str(raised.value) == (
-    "no testing image of class '2' is left: --on_leak drop leaves them out, whose leaks --on_leak warn lists: mend"
+    "--on_leak drop leaves no testing image of class '2': list the leaks with --on_leak warn and fix them"
     " those, add images, or remove the class."
   )
   assert file_contents(output) == before

@@ -47,7 +47,7 @@ def test_where_dropping_left_none_that_is_said():
   with pytest.raises(InputError) as raised:
     check_counts(counts, "ab", SplitPercentages(), {(TRAINING, "b"): 2, (TESTING, "a"): 1})
   assert str(raised.value) == (
-    "no training image of class 'b' is left: --on_leak drop leaves them out, whose leaks --on_leak warn lists: mend"
+    "--on_leak drop leaves no training image of class 'b': list the leaks with --on_leak warn and fix them"
     " those, add images, or remove the class."
   )
   only_validation = {key: count for key, count in _FULL.items() if key[0] != VALIDATION}

@@ -1,1 +1,1 @@
-"""One module for each kind of object store: all do what `protocol.ObjectStore` says."""
+"""One module per object store; each implements `base.ObjectStore`."""

@@ -1,7 +1,4 @@
-"""What the object stores share: their protocol, sentences for what they refuse, reading in ranges, threads.
-
-There are no folders, only names with slashes in them.
-"""
+"""The protocol of object stores, their errors, reading in ranges, threads."""
 
 from __future__ import annotations
 
@@ -17,10 +14,10 @@ from apache_beam.io.filesystemio import Downloader, DownloaderStream
 from beam_retrain.transforms.core.errors import InputError
 
 REFUSED = (401, 403)
-"""HTTP: unknown credentials, or credentials that do not suffice."""
+"""HTTP statuses of unknown or insufficient credentials."""
 RANGE_BYTES = 1 << 24
-"""An image is one request, and a large file needs no more memory."""
-_THREADS = 10  # as many connections as boto3's client has
+"""An image takes one request; a large file takes no more memory than this."""
+_THREADS = 10  # boto3's number of connections
 
 
 class FileStat(NamedTuple):
@@ -30,67 +27,66 @@ class FileStat(NamedTuple):
 
 
 class ObjectStore(Protocol):
-  """Paths are whole, as users write them; several threads call at once.
+  """Access to one object store. Called by several threads at once.
 
-  A name that ends in a slash, which stands for an empty folder, is an object like any other here.
+  Paths include the scheme. A name that ends in a slash, an empty folder, is an ordinary object here.
   """
 
   def stat(self, path: str) -> FileStat | None:
-    """Returns what is known of one object; None where it is not there or these credentials do not see it."""
+    """Returns an object's status; None if it is missing or not visible."""
 
   def open_to_read(self, path: str) -> BinaryIO:
-    """Opens an object; its bytes come as they are, whatever the name says of a compression.
+    """Opens an object without decompressing it.
 
     Raises:
-      FileNotFoundError: it is not there.
-      InputError: these credentials do not read it.
+      FileNotFoundError: it does not exist.
+      InputError: the credentials do not allow reading.
     """
 
   def list_prefix(self, prefix: str) -> Iterator[FileStat]:
-    """Yields all objects whose path begins so, sorted by name. No character is a wildcard."""
+    """Yields all objects with a literal prefix, sorted by name."""
 
   def subfolders(self, folder: str) -> set[str]:
-    """Returns the next part, up to a slash, of the names of all objects below a folder."""
+    """Returns the names of the subfolders."""
 
   def upload(self, path: str, file: BinaryIO) -> None:
-    """Writes an open local file, from its position on: the object appears whole or not at all.
+    """Uploads an open local file from its current position, atomically.
 
     Raises:
-      InputError: these credentials do not write there.
+      InputError: the credentials do not allow writing.
     """
 
   def delete(self, paths: list[str]) -> None:
-    """Deletes objects of one bucket by their exact names; what is not there is no error.
+    """Deletes objects of one bucket by their exact names, if they exist.
 
     Raises:
-      PermissionError: these credentials do not delete there.
+      PermissionError: the credentials do not allow deleting.
     """
 
 
 def may_not_read(path: str, reason: object) -> InputError:
-  """Returns what `open_to_read` raises; `reason` is the store's own word.
+  """Returns the error of `open_to_read`; `reason` is the store's.
 
-  Not an OSError, which would quarantine one image: credentials can expire in the middle of a job.
+  Not an OSError, which would quarantine the image: credentials can expire during a job.
   """
-  return InputError(f"{path} cannot be read with these credentials ({reason}): let them read it, or take it away.")
+  return InputError(f"{path} cannot be read with these credentials ({reason}): allow reading, or remove the object.")
 
 
 def may_not_write(path: str, reason: object) -> InputError:
-  """Returns what `upload` raises; `reason` is the store's own word."""
+  """Returns the error of `upload`; `reason` is the store's."""
   return InputError(
-    f"{path} cannot be written with these credentials ({reason}): let them write there, or give another place."
+    f"{path} cannot be written with these credentials ({reason}): allow writing, or give another output."
   )
 
 
 def open_ranges(read: Callable[[int, int], bytes], size_bytes: Callable[[], int]) -> BinaryIO:
   """Opens an object that is read in ranges of `RANGE_BYTES`.
 
-  Args:
-    read: returns the object's bytes from one position to another, exclusive, as far as it goes.
-    size_bytes: returns the object's size; asked of large ones only.
+  Reads the first range at once, and so raises what `read` raises.
 
-  Raises:
-    whatever `read` does, on opening already.
+  Args:
+    read: (start, end) -> the bytes from start to end, exclusive, or to the object's end.
+    size_bytes: returns the object's size; called for large objects only.
   """
   ranges = _Ranges(read, size_bytes)
   return cast(BinaryIO, io.BufferedReader(DownloaderStream(ranges), min(RANGE_BYTES, ranges.size + 1)))
@@ -109,14 +105,14 @@ class _Ranges(Downloader):
   def get_range(self, start: int, end: int) -> bytes:
     if end <= len(self._first):
       return self._first[start:end]
-    self._first = b""  # reading goes forward
+    self._first = b""  # no longer needed: reads go forward
     return self._read(start, end)
 
 
 @functools.cache
 def threads() -> ThreadPoolExecutor:
-  """Returns this process's threads for many requests side by side. A task in them must not wait for another."""
+  """Returns the process's thread pool; its tasks must not wait for another."""
   return ThreadPoolExecutor(_THREADS)
 
 
-os.register_at_fork(after_in_child=threads.cache_clear)  # a forked process has no threads of its parent
+os.register_at_fork(after_in_child=threads.cache_clear)  # threads do not survive a fork

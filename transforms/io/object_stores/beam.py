@@ -1,4 +1,4 @@
-"""Whatever else Beam has a file system for, such as `hdfs://`: asked by Beam, nothing of it was ever tried."""
+"""Beam's other file systems, such as `hdfs://`. Never tested."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def upload(path: str, file: BinaryIO) -> None:
 
 
 def delete(paths: list[str]) -> None:
-  """Raises ValueError where a name would be taken for a pattern."""
+  """Deletes objects; raises ValueError if a name looks like a pattern."""
   if marked := [name for name in paths if set("*?[") & set(name)]:
-    raise ValueError(f"{marked[0]} would be taken for a pattern")
+    raise ValueError(f"Beam would read {marked[0]} as a pattern")
   FileSystems.delete(paths)

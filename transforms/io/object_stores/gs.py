@@ -1,6 +1,8 @@
-"""`gs://`, asked by Google's client, as Beam makes it, where Beam would make one for each call, take `[a]` in the name
-of a folder for a pattern, or leave half an object behind a fault. Each thread has a client of its own: connections are
-not for several."""
+"""`gs://`, by Google's own client.
+
+Beam would create a client per call, read `[a]` in a folder's name as a pattern, and leave truncated objects after
+errors. Each thread has its own client: connections are not thread-safe.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +53,7 @@ def _read(path: str, start: int, end: int) -> bytes:
   try:
     data: bytes = _blob(path).download_as_bytes(start=start, end=end - 1, raw_download=True)
     return data
-  except RequestRangeNotSatisfiable:  # of an empty object any
+  except RequestRangeNotSatisfiable:  # the object is empty
     return b""
   except NotFound as error:
     raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path) from error
@@ -84,7 +86,7 @@ def upload(path: str, file: BinaryIO) -> None:
 
 
 def delete(paths: list[str]) -> None:
-  # Not in batches, which not every server of this protocol can do.
+  # Not every server of this protocol supports batches.
   list(threads().map(_delete, paths))
 
 
@@ -106,7 +108,6 @@ def _stat_of(blob: Any) -> FileStat:
 
 
 def _described(path: str) -> Any:
-  """Returns the object with its size and time."""
   blob = _blob(path)
   blob.reload()
   return blob
@@ -127,8 +128,10 @@ def _reason(error: Any) -> str:
 
 
 def _client() -> Any:
-  """Returns this thread's client, made anew where the options are others, or the process was forked. It tries again by
-  itself where a server fails, for two minutes."""
+  """Returns this thread's client, renewed after a fork or new options.
+
+  It retries failed requests for two minutes.
+  """
   options = options_in_use()
   if getattr(_OF_THREAD, "pid", None) != os.getpid() or _OF_THREAD.options is not options:
     _OF_THREAD.client = new_client(options)
@@ -137,7 +140,7 @@ def _client() -> Any:
 
 
 def new_client(options: PipelineOptions) -> Any:
-  """Returns Google's client, with the credentials that Beam would find, or with none: what is public can be read."""
+  """Returns Google's client, without credentials if there are none."""
   from apache_beam.io.gcp.gcsio import create_storage_client
 
   return create_storage_client(options, use_credentials=_has_credentials())
@@ -145,7 +148,7 @@ def new_client(options: PipelineOptions) -> Any:
 
 @functools.cache
 def _has_credentials() -> bool:
-  """Asks once: Beam would ask for a quarter of a minute."""
+  """Looks for credentials once, where Beam would retry for 15 seconds."""
   import google.auth
   from google.auth.exceptions import DefaultCredentialsError
 

@@ -1,5 +1,8 @@
-"""`s3://`, asked by boto3 where Beam would make a client for each call, which takes a second of a core, leave half an
-object behind a fault, or try again for hours where nobody answers. boto3's client is shared by all threads."""
+"""`s3://`, by boto3.
+
+Beam would create a client per call (a second of CPU time), leave truncated objects after errors, and retry for hours
+without a server. All threads share one client.
+"""
 
 from __future__ import annotations
 
@@ -55,7 +58,7 @@ def _read(path: str, start: int, end: int) -> bytes:
       if _status(error) in REFUSED:
         raise may_not_read(path, error.response["Error"]["Code"]) from error
       raise
-    except BotoCoreError:  # a connection that broke while bytes came, which boto3 does not try again by itself
+    except BotoCoreError:  # the connection broke during the body, which boto3 does not retry
       if attempt == _READ_ATTEMPTS:
         raise
       attempt += 1
@@ -95,7 +98,7 @@ def delete(paths: list[str]) -> None:
 
 
 def _named(path: str) -> dict[str, str]:
-  """Returns the arguments by which boto3's calls name an object."""
+  """Returns boto3's arguments that name an object."""
   bucket, _, key = path.removeprefix("s3://").partition("/")
   return {"Bucket": bucket, "Key": key}
 
@@ -105,8 +108,10 @@ def _status(error: Any) -> int:
 
 
 def _boto() -> Any:
-  """Returns this process's client, as Beam makes it, anew where the options are others. It tries again by itself where
-  a server fails, for some seconds."""
+  """Returns the process's client, renewed after a fork or new options.
+
+  It retries failed requests for some seconds.
+  """
   from apache_beam.io.aws.clients.s3.boto3_client import Client
 
   options = options_in_use()
@@ -117,7 +122,7 @@ def _boto() -> Any:
 
 
 def _forget() -> None:
-  """In a process that was forked: connections are not shared."""
+  """Drops the client after a fork: connections cannot be shared."""
   global _LOCK
   _LOCK = threading.Lock()
   _CLIENTS.clear()

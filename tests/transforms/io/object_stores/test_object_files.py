@@ -113,7 +113,7 @@ def test_a_folder_is_brought_once_and_again_when_it_has_changed(server, tmp_path
     Path(made, "c").touch()
   download(folder)
   assert (here.exists(), again.exists()) == (False, True)  # one of them nobody has asked for in a week
-  with pytest.raises(InputError, match=f"{server.url}/nothing is empty or not there"):
+  with pytest.raises(InputError, match=f"{server.url}/nothing is empty or does not exist"):
     download(f"{server.url}/nothing")
   get_folder(folder, str(tmp_path / "copy"))
   assert os.listdir(tmp_path / "copy") == ["c"]
