@@ -1,7 +1,7 @@
-"""Runs tensorflow-transform over the training bottlenecks: z-scores and the label vocabulary.
+"""Computes z-scores and the label vocabulary with tensorflow-transform.
 
-The trainer, the evaluation and the exported model all use the resulting graph. Import this only where it runs:
-tensorflow_transform switches tf.keras to Keras 2 for the whole process.
+Trainer, evaluation and exported model use the resulting graph. Import this only where it runs: tensorflow_transform
+switches tf.keras to Keras 2 for the whole process.
 """
 
 from __future__ import annotations
@@ -28,34 +28,35 @@ _BATCH_SIZE = 1024
 
 
 def feature_spec(dimensions: int) -> dict[str, tf.io.FixedLenFeature]:
-  """Returns how tf.data parses a bottleneck record."""
+  """Returns tf.data's parsing specification of a bottleneck record."""
   scalars = {"bytes": tf.string, "int64": tf.int64}
   spec = {name: tf.io.FixedLenFeature([], scalars[kind]) for name, kind in IMAGE_RECORD.items() if name != ENCODED}
   return {**spec, BOTTLENECK: tf.io.FixedLenFeature([dimensions], tf.float32)}
 
 
 def record_schema_text(dimensions: int) -> str:
-  """Returns the schema of a bottleneck record, as the text of `schema.pbtxt`."""
+  """Returns the schema of a bottleneck record, as `schema.pbtxt`."""
   text: str = text_format.MessageToString(schema_utils.schema_from_feature_spec(feature_spec(dimensions)))
   return text
 
 
 def raw_schema(dimensions: int) -> schema_pb2.Schema:
-  """Returns the schema of the transformed features: `bottleneck` float32[dimensions], `label`."""
+  """Returns the schema of the features: `bottleneck` float32[dimensions], `label`."""
   spec = feature_spec(dimensions)
   return schema_utils.schema_from_feature_spec({name: spec[name] for name in (BOTTLENECK, LABEL)})
 
 
 class AnalyzeBottlenecks(beam.PTransform):
-  """PCollection[ShardReport] -> PCollection of the folder written, a `tft.TFTransformOutput`.
+  """Writes a `tft.TFTransformOutput` folder.
 
-  Reads the finished training shards again, so that no vector crosses a shuffle.
+  PCollection[ShardReport] -> PCollection of its path. Reads the training shards again, so that no vector crosses a
+  shuffle.
 
   Attributes:
-    records_folder: where the shards are.
-    output: folder to write the transform graph to.
+    records_folder: folder of the shards.
+    output: folder for the transform graph.
     temp_folder: scratch folder that all workers share. If it is local and `output` is not, the graph is written there
-      and then copied: TensorFlow itself cannot write everywhere.
+      and copied: TensorFlow cannot write to every file system.
     dimensions: length of a bottleneck.
     labels: class index -> label; the order of the vocabulary.
   """
@@ -77,7 +78,7 @@ class AnalyzeBottlenecks(beam.PTransform):
       # ShardReport
       | "TrainingShardPaths" >> beam.FlatMap(_training_path, self._records_folder, self._temp_folder)
       # str
-      # Without it, the records would pass from the step that writes them to the one that analyzes them.
+      # Prevents fusion with the step that writes the records.
       | "SpreadShards" >> beam.Reshuffle()
       # str
       | "ReadTrainingShards" >> beam.FlatMap(_read_shard)

@@ -1,4 +1,4 @@
-"""The two tasks of a run with stores: embed the new images, then assemble each shard."""
+"""The tasks of a run with stores: embed new images, assemble shards."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from beam_retrain.transforms.io import files
 from beam_retrain.transforms.shards.work import METRICS_NAMESPACE, REPORTS_FOLDER, ShardTask, Written, report_path
 
 ASSEMBLED = "assembled"
-"""In the report of a shard that was copied together."""
+"""Key in the report of an assembled shard."""
 
 _DIGESTS = "sha256"  # in a fresh shard's report: key of a quarantined image -> its SHA-256
 
 
 class EmbedFresh(EmbedShard):
-  """Embeds a fresh shard; reports the digests of bad images, for equal ones elsewhere."""
+  """Embeds a fresh shard; reports the digests of bad images."""
 
   def __init__(self, handler: ImageModelHandler, labels: Sequence[str], folder: str):
     super().__init__(handler, labels)
@@ -59,7 +59,7 @@ class EmbedFresh(EmbedShard):
 
 
 class _Fresh(NamedTuple):
-  """Images of a fresh shard by SHA-256, 64 hex digits: byte of the record, or the fault."""
+  """Start byte or fault of a fresh shard's images, by hex SHA-256."""
 
   starts: dict[str, int]
   faults: dict[str, Quarantined]
@@ -76,12 +76,12 @@ def _read_fresh(path: str) -> _Fresh:
 class AssembleShard(ShardTask):
   """Copies the bottlenecks of a shard's images from stores and fresh shards.
 
-  Holds one shard's records at a time, a few MB.
+  Holds one shard's records in memory, a few MB.
 
   Attributes:
     labels: class index -> label.
-    max_pixels: largest height x width allowed; a store may have been made with more.
-    folder: where the files go.
+    max_pixels: largest height x width allowed; the stores may have allowed more.
+    folder: of the shard files.
   """
 
   def __init__(self, labels: Sequence[str], max_pixels: int, folder: str):
@@ -93,7 +93,7 @@ class AssembleShard(ShardTask):
 
   def setup(self) -> None:
     files.make_folder(files.join(self._folder, REPORTS_FOLDER))
-    # Of this job only: no fresh shard changes once it is finished.
+    # Safe to cache: a finished fresh shard does not change.
     self._fresh = functools.lru_cache(maxsize=64)(_read_fresh)
 
   def work(self, shard: Shard) -> Iterator[Written | Quarantined]:
@@ -113,10 +113,10 @@ class AssembleShard(ShardTask):
     return {BOTTLENECKS: self._counts, ASSEMBLED: True}
 
   def _look_up(self, entry: Input) -> StoredBottleneck | Quarantined:
-    """Finds the record of an image that was missing in all stores."""
+    """Finds the record of an image that no store had."""
     if isinstance(entry, Quarantined):
       return entry
-    assert isinstance(entry, StoredBottleneck)  # what `_place_shard` makes
+    assert isinstance(entry, StoredBottleneck)  # made by `_place_shard`
     if entry.position is not None:
       return entry
     fresh = self._fresh(entry.path)
@@ -134,14 +134,14 @@ class AssembleShard(ShardTask):
       raise _changed(image.path)
     if fault := check_size(found.height, found.width, self._max_pixels):
       return Quarantined(image.key, image.size_bytes, fault.reason, fault.detail)
-    today = (image.key, image.label, self._class_indices[image.label])
-    if today != (found.key, found.label, found.class_index):
-      record = relabel_bottleneck(record, *today)
+    current = (image.key, image.label, self._class_indices[image.label])
+    if current != (found.key, found.label, found.class_index):
+      record = relabel_bottleneck(record, *current)
     return Written(image.label, frame(record))
 
 
 def _fetch(images: Sequence[StoredBottleneck | Quarantined]) -> dict[int, bytes]:
-  """Returns the record of each image by its position; each file is opened once and read from start to end."""
+  """Returns position -> record; reads each file once, in order."""
   starts: dict[str, list[tuple[int, int]]] = defaultdict(list)
   for position, image in enumerate(images):
     if isinstance(image, StoredBottleneck):
@@ -153,7 +153,7 @@ def _fetch(images: Sequence[StoredBottleneck | Quarantined]) -> dict[int, bytes]
       with files.open_to_read(path) as file:
         for start, position in sorted(wanted):
           records[position] = read_record_at(file, start, path)
-    except (DamagedError, OSError) as error:  # it was sound when it was indexed
+    except (DamagedError, OSError) as error:  # it was intact when it was indexed
       raise _changed(path) from error
   return records
 

@@ -1,7 +1,7 @@
-"""Distorted variants of the training images through the trunk, stored beside the records, one file per shard.
+"""Embeds distorted variants of the training images.
 
-The records themselves stay untouched, so that reuse, evaluation and the transform graph never see a distorted image.
-Only `train` reads the variants.
+They are stored beside the records, one file per shard; only `train` reads them. Reuse, evaluation and the transform
+graph never see a distorted image.
 """
 
 from __future__ import annotations
@@ -29,20 +29,19 @@ from beam_retrain.transforms.shards.work import METRICS_NAMESPACE, REPORTS_FOLDE
 
 
 class EmbedVariants(beam.PTransform):
-  """(PCollection[Shard], PCollection[ShardReport]) -> PCollection of one dict, `Stats.distorted`.
+  """Embeds variants of the training images and checks that none is missing.
 
-  Takes the planned shards of all splits and the reports on their records. Distorts the images of the training shards,
-  except those for validation, and checks that each has all its variants or is quarantined.
+  (planned PCollection[Shard], PCollection[ShardReport] of their records) -> PCollection of one dict, `Stats.distorted`.
 
   Attributes:
     handler: the trunk.
     labels: class index -> label.
-    percentages: which images of the training shards are for validation.
-    distortions: what to do to the others.
+    percentages: selects validation images, which are not distorted.
+    distortions: number and kind of the variants.
     output: folder of the files.
     fingerprint: of the trunk.
-    checked: as of `WorkShards`.
-    earlier: folders of earlier runs; a file of the same shard and request is copied.
+    checked: see `WorkShards`.
+    earlier: see `WorkShards`.
   """
 
   def __init__(
@@ -89,18 +88,15 @@ class EmbedVariants(beam.PTransform):
 
 
 def _close(
-  of_variants: list[ShardReport], folder: str, distortions: Distortions, reports: list[ShardReport]
+  variant_reports: list[ShardReport], folder: str, distortions: Distortions, reports: list[ShardReport]
 ) -> dict[str, int]:
-  counts = count_distorted(distortions, reports, of_variants)
-  delete_strays(folder, {report.file for report in of_variants})
+  counts = count_distorted(distortions, reports, variant_reports)
+  delete_strays(folder, {report.file for report in variant_reports})
   return counts
 
 
 class DistortShard(EmbedShard):
-  """Writes the bottleneck records of the variants of a shard's images, image by image.
-
-  A report's inputs and outputs are images. Attributes: as of `EmbedVariants`.
-  """
+  """Writes the bottleneck records of a shard's variants. Attributes: as of `EmbedVariants`."""
 
   def __init__(
     self,
@@ -117,11 +113,11 @@ class DistortShard(EmbedShard):
 
   @property
   def counts_images(self) -> bool:
-    return False  # but variants, and of some images none
+    return False  # yields variants, and skips validation images
 
   def work(self, shard: Shard) -> Iterator[Written | Quarantined]:
     self._counts = Counter()
-    # So many images that their variants are one batch of the trunk.
+    # The variants of one batch of images fill one batch of the trunk.
     batch_size = max(1, self._handler.batch_size // self._distortions.copies)
     for item in infer_images(self._read(shard), self._load, batch_size=batch_size, max_pixels=self._handler.max_pixels):
       match item:
@@ -153,7 +149,7 @@ class DistortShard(EmbedShard):
 
 @dataclasses.dataclass(frozen=True)
 class _DistortingModel(LoadedModel):
-  """A trunk from one image to [K, D], the bottlenecks of its K variants."""
+  """A trunk from one image to its K variants' bottlenecks, [K, D]."""
 
   make_variants: Callable[[Sequence[Image]], Any] = dataclasses.field(kw_only=True)
 

@@ -1,4 +1,4 @@
-"""`ComputeBottlenecks`: from planned shards to finished bottlenecks, in any pipeline."""
+"""`ComputeBottlenecks`, a transform from planned shards to finished bottlenecks."""
 
 from __future__ import annotations
 
@@ -26,28 +26,28 @@ TRANSFORM_FOLDER, TEMP_FOLDER = "transform", "temp"
 
 
 class ComputeBottlenecks(beam.PTransform):
-  """PCollection[Shard] -> PCollection of one `Stats`.
+  """Computes, stores, scales and audits bottlenecks.
 
-  Runs each image through a trunk, stores the vectors as records, learns their scaling from the training ones
-  (tensorflow-transform), audits the splits and closes the ledger. A run that was killed goes on where it was.
+  PCollection[Shard] -> PCollection of one `Stats`. The scaling is learned from the training images with
+  tensorflow-transform. A killed run can be resumed.
 
     p | source.plan((TRAINING, TESTING), percentages) | ComputeBottlenecks(handler, labels=source.labels, ...)
 
   Attributes:
     handler: the trunk, by a path that all workers read.
     labels: class index -> label.
-    output: folder to write `records/`, `transform/`, `stats.json`, `quarantine.csv`, `leaks.csv` and `COMPLETED` to.
-    trunk: its fingerprint, and the length of a bottleneck.
-    percentages: how the shards were planned; which training images are for validation.
-    on_leak: what to do about leaks; `FAIL` only reports them here, as `WARN` does.
-    stores: folders with bottlenecks of the same trunk; what is there is copied.
-    distortions: of training images, whose variants go to `distorted/`; None: none.
-    max_bad_fraction: 0..1; with more bad images there is no `COMPLETED`.
-    request: digest of what decides the records besides the images; by default made of the above.
-    scratch: folder that all workers share, for what TensorFlow cannot write to a remote `output`; empty: not needed.
+    output: folder for `records/`, `transform/`, `stats.json`, `quarantine.csv`, `leaks.csv` and `COMPLETED`.
+    trunk: fingerprint and length of a bottleneck.
+    percentages: used to plan the shards; selects validation images.
+    on_leak: `FAIL` only reports leaks here, like `WARN`.
+    stores: folders with bottlenecks of the same trunk, to copy from.
+    distortions: of training images; the variants go to `distorted/`.
+    max_bad_fraction: 0..1; with more bad images, `COMPLETED` is not written.
+    request: digest of everything but the images that determines the records; computed by default.
+    scratch: folder that all workers share, if TensorFlow cannot write to a remote `output`.
 
   Raises:
-    ValueError: an argument is out of its range.
+    ValueError: `labels` are empty or repeat, or `max_bad_fraction` is out of range.
   """
 
   def __init__(
@@ -122,14 +122,14 @@ class ComputeBottlenecks(beam.PTransform):
   def close(
     self, planned: Planned, reports: beam.PCollection, variants: beam.PCollection | None = None
   ) -> beam.PCollection:
-    """Adds what follows the work: analysis, audit and ledger; returns a PCollection of one `Stats`.
+    """Adds analysis, audit and ledger; returns a PCollection of one `Stats`.
 
     Args:
-      planned: what the work began with.
+      planned: the audited shards.
       reports: PCollection[ShardReport] of the records.
-      variants: PCollection of one dict, `Stats.distorted`; None: none.
+      variants: PCollection of one dict, `Stats.distorted`, if there are distortions.
     """
-    # Loads TensorFlow and more: not for `--help`.
+    # Loads TensorFlow, which is too slow for `--help`.
     from beam_retrain.transforms.bottlenecks.analyze import AnalyzeBottlenecks
 
     transform = reports | "Analyze" >> AnalyzeBottlenecks(

@@ -20,11 +20,7 @@ from beam_retrain.transforms.shards.worker_metrics import TRUNK_IMAGES, count_he
 class EmbedShard(ShardTask):
   """Writes the bottleneck records of a shard's images.
 
-  The trunk is loaded at the first image that can be decoded.
-
-  Attributes:
-    handler: the trunk.
-    labels: class index -> label.
+  Loads the trunk at the first image that can be decoded.
   """
 
   def __init__(self, handler: ImageModelHandler, labels: Sequence[str]):
@@ -61,13 +57,13 @@ class EmbedShard(ShardTask):
 
   def _load(self) -> LoadedModel:
     if self._model is None:
-      # Kept here too: the shared copy is dropped once another model is loaded.
+      # The shared copy is dropped when another model is loaded.
       self._model = self._handler.load_once()
     return self._model
 
 
 def framed_bottleneck(image: Image, class_index: int, vector: np.ndarray) -> bytes:
-  """Returns the bottleneck record of an image, framed for a TFRecord file; `vector`: float32[D]."""
+  """Returns a bottleneck record, framed for TFRecord; `vector`: float32[D]."""
   record = Bottleneck(
     key=image.key,
     label=image.label,

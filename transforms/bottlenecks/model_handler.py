@@ -1,6 +1,6 @@
-"""Runs a trunk, or an exported model, as a Beam `ModelHandler`.
+"""A Beam `ModelHandler` for trunks and exported models.
 
-Beam's own TensorFlow handlers cannot load a SavedModel folder under Keras 3.
+Beam's own TensorFlow handlers cannot load a SavedModel under Keras 3.
 """
 
 from __future__ import annotations
@@ -31,24 +31,23 @@ from beam_retrain.transforms.io.transfer import download
 from beam_retrain.transforms.shards.worker_metrics import TRUNK_LOADS, count_here
 
 BATCH_METRIC = "trunk_batch_pictures"
-"""Distribution of the trunk's batch size, taken when a shard is done."""
+"""Distribution of the trunk's batch size, updated after each shard."""
 
 __all__ = ["BATCH_SIZE", "ImageModelHandler", "Inferred", "LoadedModel", "load_model", "quarantine"]
 
 
 class ImageModelHandler(ModelHandler[Image, "Inferred | Quarantined", LoadedModel]):
-  """Runs a SavedModel over images, loaded once per process; also for `RunInference`.
+  """Runs a SavedModel over images, loaded once per process; for `RunInference` too.
 
   Attributes:
-    path: folder of a trunk (`B/trunk`) or of an exported model (`M/saved_model`), readable by the workers; a remote one
-      is downloaded to each machine.
-    batch_size: images per call of the graph; a smaller rest is padded, so that the graph sees one shape only. It is
-      halved where memory is short.
-    threads: of the graph, in a worker process; 0: the available cores divided by `processes`.
-    processes: worker processes on one machine; 0: as many as it has cores.
+    path: folder of a trunk (`B/trunk`) or an exported model (`M/saved_model`), readable by the workers; a remote one is
+      downloaded to each machine.
+    batch_size: images per call of the graph; a last batch is padded to one shape. Halved if memory runs out.
+    threads: of the graph, per process; 0: the available cores divided by `processes`.
+    processes: worker processes per machine; 0: one per core.
     max_pixels: largest height x width that is decoded.
-    trunk_only: run only the trunk in an exported model.
-    head: `head.npz` to put on the trunk, which gives `scores` instead of bottlenecks; empty: none.
+    trunk_only: run only the trunk of an exported model.
+    head: `head.npz` to put on the trunk, for `scores` instead of bottlenecks.
   """
 
   def __init__(
@@ -76,7 +75,6 @@ class ImageModelHandler(ModelHandler[Image, "Inferred | Quarantined", LoadedMode
 
   @property
   def threads(self) -> int:
-    """Threads of the graph in this process."""
     return self.thread_limits.here
 
   def load_model(self) -> LoadedModel:
@@ -91,14 +89,14 @@ class ImageModelHandler(ModelHandler[Image, "Inferred | Quarantined", LoadedMode
     return load_model(download(self._path), self.threads, trunk_only=self._trunk_only, batch_size=batch_size)
 
   def load_once(self) -> LoadedModel:
-    """Returns the process's one copy of the model; loads it if necessary."""
-    # The tag: another model in the same process replaces the one that is kept alive.
+    """Returns the process's copy of the model; loads it if necessary."""
+    # By the tag, another model in the same process replaces the one kept alive.
     model: LoadedModel = self._shared.acquire(self.load_model, tag=f"{self._path} {self._head}")
     return model
 
   def count_loads(self) -> None:
-    """Counts this process's loads of the model; call it on the thread of a bundle."""
-    # The model is loaded on another thread, one that decodes.
+    """Counts the model's loads; call it on the bundle's thread."""
+    # The model is loaded on the decoding thread.
     if self._loads:
       count_here(TRUNK_LOADS, self._loads)
       self._loads = 0
@@ -111,7 +109,7 @@ class ImageModelHandler(ModelHandler[Image, "Inferred | Quarantined", LoadedMode
   def infer(
     self, images: Iterable[Image | Quarantined], model: LoadedModel | Callable[[], LoadedModel]
   ) -> Iterator[Inferred | Quarantined]:
-    """Yields one item per input, in order. Reading and decoding go on one thread ahead of the graph.
+    """Yields one item per input, in order; decodes ahead on one thread.
 
     `model` may also be a function, such as `load_once`, called at the first image that can be decoded.
     """

@@ -1,16 +1,15 @@
-"""Reuses stored bottlenecks: the trunk runs only over images that no store has.
+"""Reuses stored bottlenecks; the trunk runs only over new images.
 
-Images are the same if their bytes are. What crosses the shuffles is names and hashes, never an image or a vector.
+Images are equal if their bytes are. Only names and hashes cross the shuffles.
 
-1. Hash.     Each shard's images are read once, for their SHA-256; each store's record files are read and checked, up
-             to the first damage.
-2. Match.    Both are grouped by hash. Of equal images that no store has, the first by shard and place is the owner.
-3. Embed.    The owners are gathered into full shards (a hundred of them spread over sixty shards are four batches of
-             the trunk, not sixty) and worked into a folder of their own.
-4. Assemble. Each planned shard copies its records from the stores and from that folder, in its own order.
+1. Hash.     Reads each shard's images for their SHA-256, and each store's record files up to the first damage.
+2. Match.    Groups both by hash. Of equal images that no store has, the first by shard and position is the owner.
+3. Embed.    Packs the owners into fresh shards (a hundred from sixty shards are four batches, not sixty) and embeds
+             them in a folder of their own.
+4. Assemble. Copies the records of each planned shard from the stores and that folder, in the shard's order.
 
-An assembled file has the same bytes as if the trunk had run over each of its images, and so it has the planned shard's
-name and digest: a killed run goes on with --reuse, without it, or with another store.
+An assembled file has the same bytes, name and digest as one computed by the trunk: a killed run can be resumed with
+--reuse, without it, or with another store.
 """
 
 from __future__ import annotations
@@ -37,22 +36,21 @@ from beam_retrain.transforms.shards.work import WorkShards, read_report
 
 _TO_MATCH = "to_match"
 _MISSING = "missing"
-_OWN_RUN = sys.maxsize  # rank after any store: of shards that a killed run without reuse has finished
+_OWN_RUN = sys.maxsize  # ranks last: finished shards of a killed run without reuse
 
 
 class EmbedOnlyNew(beam.PTransform):
-  """PCollection[Shard] -> PCollection[ShardReport]: writes each shard's bottleneck records under `output`.
+  """Writes bottleneck records: PCollection[Shard] -> PCollection[ShardReport].
 
   Attributes:
-    handler: the trunk; loaded only if an image needs it.
+    handler: the trunk; loaded only for new images.
     labels: class index -> label.
-    stores: folders that `find_stores` found; if several have an image, the first one's bottleneck is taken.
+    stores: from `find_stores`; the first that has an image is used.
     output: folder of the record files.
-    fresh_folder: where the new images' bottlenecks go first; a killed run goes on from there. Delete it when all is
-      finished.
-    request: digest of everything but the images that decides the bytes; stores do not.
-    checked: a PCollection that must have been computed before any work starts.
-    images_per_shard: most new images in a fresh shard, unless a planned shard alone has more.
+    fresh_folder: for the bottlenecks of new images, from which a killed run resumes. Delete it at the end.
+    request: digest of everything but the images that determines the bytes; independent of the stores.
+    checked: a PCollection that must be computed before any work starts.
+    images_per_shard: maximum of new images in a fresh shard, unless one planned shard has more.
   """
 
   def __init__(
@@ -104,7 +102,7 @@ class EmbedOnlyNew(beam.PTransform):
     )  # ShardReport
 
   def _place(self, shards: beam.PCollection) -> beam.DoOutputsTuple:
-    """Returns `shards`, each image with the place of its bottleneck, and `missing`: what no store has."""
+    """Returns `shards` with the places of their bottlenecks, and `missing` images."""
     checked = [beam.pvalue.AsList(self._checked)] if self._checked is not None else []
     buckets = beam.pvalue.AsSingleton(
       shards | "CountShards" >> beam.combiners.Count.Globally() | "ChooseBuckets" >> beam.Map(bucket_count)
@@ -137,7 +135,7 @@ class EmbedOnlyNew(beam.PTransform):
 
 
 class Listing(NamedTuple):
-  """A planned shard with its digest, and its images, not placed yet."""
+  """A planned shard with its digest and its images, without places."""
 
   shard: Shard
   digest: str
@@ -148,14 +146,17 @@ class Listing(NamedTuple):
 
 
 class Hashed(NamedTuple):
-  """Images of a shard in one bucket: (SHA-256, 32 bytes; position in the shard)."""
+  """A shard's images in one bucket, (SHA-256 of 32 bytes, position) each."""
 
   shard: str
   images: list[tuple[bytes, int]]
 
 
 class Stored(NamedTuple):
-  """Bottlenecks in a file of records: (SHA-256, 32 bytes; byte at which the record starts). The lowest rank wins."""
+  """Bottlenecks of a record file, (SHA-256 of 32 bytes, start byte) each.
+
+  The lowest rank wins.
+  """
 
   rank: int
   path: str
@@ -163,13 +164,13 @@ class Stored(NamedTuple):
 
 
 class Place(NamedTuple):
-  """Where the bottleneck of a shard's image is.
+  """The place of an image's bottleneck.
 
   Attributes:
     position: of the image in its shard.
-    source: the file; if `start` is None, the name of the owner's planned shard.
-    start: byte at which the record starts.
-    computed: whether the image is the owner, and no store has it.
+    source: the record file; if `start` is None, the name of the owner's planned shard.
+    start: first byte of the record.
+    computed: whether the image is an owner that no store has.
   """
 
   position: int
@@ -179,7 +180,7 @@ class Place(NamedTuple):
 
 
 class Matched(NamedTuple):
-  """Places of a shard's images. Not a bare list: Beam would pickle each by itself."""
+  """The places of a shard's images, pickled as one item."""
 
   places: list[Place]
 
@@ -188,7 +189,7 @@ class Matched(NamedTuple):
 
 
 class Missing(NamedTuple):
-  """The images of a shard that have to go through the trunk."""
+  """The images of a shard that the trunk must embed."""
 
   split: str
   shard: str
@@ -216,7 +217,7 @@ class _HashShard(beam.DoFn):
     digest = shard.digest(self._request)
     finished = read_report(self._output, shard.name(), digest)
     if finished and ASSEMBLED in finished.extra:
-      # Its new images are in the fresh folder still. Taken from here, other fresh shards would be made than before.
+      # Its new images are still in the fresh folder; reused from here, the fresh shards would change.
       finished = None
     bad = {entry.key: entry for entry in finished.quarantined} if finished else {}
     images: list[StoredBottleneck | Quarantined] = []
@@ -232,19 +233,15 @@ class _HashShard(beam.DoFn):
       hashed.append((sha256.digest(), position))
       images.append(StoredBottleneck(image.key, image.label, len(image.encoded), sha256.hexdigest(), "", None, False))
     yield shard.name(), Listing(shard, digest, images)
-    for bucket, dealt in partition_by_hash(hashed, buckets).items():
-      yield beam.pvalue.TaggedOutput(_TO_MATCH, (bucket, Hashed(shard.name(), dealt)))
+    for bucket, members in partition_by_hash(hashed, buckets).items():
+      yield beam.pvalue.TaggedOutput(_TO_MATCH, (bucket, Hashed(shard.name(), members)))
     if finished:
       for entry in _index_store((_OWN_RUN, files.join(self._output, shard.name())), buckets):
         yield beam.pvalue.TaggedOutput(_TO_MATCH, entry)
 
 
 def match(entries: Iterable[Hashed | Stored]) -> Iterator[tuple[str, Matched]]:
-  """Yields (shard's name, its places) for all images of one bucket.
-
-  Args:
-    entries: the bucket's, in any order; equal images are all in the same bucket.
-  """
+  """Yields (shard's name, places) for the images of one bucket."""
   wanted: dict[bytes, list[tuple[str, int]]] = defaultdict(list)
   stored: list[Stored] = []
   for entry in entries:
@@ -291,15 +288,15 @@ def _place_shard(name: str, grouped: Mapping[str, Iterable[Any]]) -> Iterator[An
 def pack(counts: Iterable[tuple[str, str, int]], size: int) -> dict[str, tuple[str, int, int]]:
   """Assigns each planned shard's missing images to a fresh shard.
 
-  Neighbours share one of at most `size` images. A planned shard's images stay together: if all are missing, each has
-  a fresh shard of its own, and one more image moves few others.
+  Neighbouring shards share a fresh one of at most `size` images; a shard's images stay together, so that one more image
+  moves few others.
 
   Args:
-    counts: (split, planned shard's name, images missing), in any order.
-    size: in images.
+    counts: (split, planned shard's name, missing images), in any order.
+    size: images.
 
   Returns:
-    Planned shard's name -> (split, index, of) of the fresh one.
+    Planned shard's name -> (split, index, of) of the fresh shard.
   """
   indices: dict[str, tuple[str, int]] = {}
   last: dict[str, tuple[int, int]] = {}  # split -> (index of the last fresh shard, images in it)
@@ -318,7 +315,7 @@ def _make_fresh(name: tuple[str, int, int], missing: Iterable[Missing]) -> Shard
 
 
 def _find_fresh(shard: Shard, fresh_folder: str, packing: Mapping[str, tuple[str, int, int]]) -> Shard:
-  """Replaces the name of the owner's shard by the path of the fresh shard's file."""
+  """Replaces the names of owners' shards by paths of fresh shards."""
 
   def find(image: Input) -> Input:
     if isinstance(image, StoredBottleneck) and image.position is None:

@@ -258,6 +258,6 @@ def test_another_trunks_bottlenecks_are_refused_before_anything_is_touched(
   info = json.loads((other / "info.json").read_text())
   info["trunk"]["fingerprint"] = "0123456789abcdef" * 4
   (other / "info.json").write_text(json.dumps(info))
-  with pytest.raises(InputError, match=r"are of another trunk \(.*, 0123456789ab\) than today's \([0-9a-f]{12}\)"):
+  with pytest.raises(InputError, match=r"of another trunk \(.*, 0123456789ab\) than the current one \([0-9a-f]{12}\)"):
     run(arguments(small_images, tiny_trunk, tmp_path / "out", f"--reuse={bottlenecks_folder}", f"--reuse={other}"))
   assert not (tmp_path / "out").exists()

@@ -122,7 +122,7 @@ def test_what_is_damaged_in_a_store_is_computed_anew(old_tree, store, handler, t
   check_same(tmp_path / "out", store, computed=len(starts[lost]))
   what = said.format(start=starts[2])
   assert capsys.readouterr().err.splitlines() == [
-    f"beam-retrain: {path} {what}: the bottlenecks that it has from there on are computed anew."
+    f"beam-retrain: {path} {what}: its remaining bottlenecks are computed again."
   ]
 
 

@@ -73,17 +73,17 @@ def test_the_order_stays_and_a_folder_given_twice_counts_once(store, fingerprint
   ("spoil", "sentence"),
   [
     (lambda store: (store / "COMPLETED").unlink(), "is not finished: finish the run that wrote it"),
-    (lambda store: shutil.rmtree(store / "records"), "has no records: leave out --reuse"),
-    (lambda store: (store / "info.json").unlink(), "holds no stored bottlenecks: give the output"),
-    (lambda store: (store / "info.json").write_text("{"), "holds no stored bottlenecks: give the output"),
-    (lambda store: change_info(store, lambda info: info.update(stage="train")), "holds no stored bottlenecks"),
+    (lambda store: shutil.rmtree(store / "records"), "has no records: omit --reuse"),
+    (lambda store: (store / "info.json").unlink(), "contains no bottlenecks: give the output"),
+    (lambda store: (store / "info.json").write_text("{"), "contains no bottlenecks: give the output"),
+    (lambda store: change_info(store, lambda info: info.update(stage="train")), "contains no bottlenecks"),
     (
       lambda store: change_info(store, lambda info: info["trunk"].update(fingerprint=_OTHER)),
-      r"are of another trunk \(.*, 0123456789ab\) than today's \([0-9a-f]{12}\): leave out --reuse",
+      r"are of another trunk \(.*, 0123456789ab\) than the current one \([0-9a-f]{12}\): omit --reuse",
     ),
     (
       lambda store: change_info(store, lambda info: info["settings"].update(preprocessing="0: other")),
-      r"were made with another preprocessing \('0: other'\) than today's \('1: ",
+      r"were computed with preprocessing '0: other', but the current one is '1: ",
     ),
   ],
 )
@@ -100,7 +100,7 @@ def test_of_a_trunk_that_cannot_be_had_here_it_is_said_what_is_missing(store, fi
     (True, r"another trunk \(.* in bfloat16 by OpenVINO, .*, in the same --precision and --runtime"),
     (
       False,
-      r"cannot be had here \(OpenVINO is not installed: pip install .*\), .*: leave out --reuse .* computed anew",
+      r"this machine cannot run \(OpenVINO is not installed: pip install .*\), .*: omit --reuse .* to compute all",
     ),
   ):
     monkeypatch.setattr(variant, "has_openvino", lambda has_it=has_it: has_it)
@@ -111,7 +111,7 @@ def test_of_a_trunk_that_cannot_be_had_here_it_is_said_what_is_missing(store, fi
 
 
 def test_a_folder_that_is_not_there_is_refused(fingerprint, tmp_path):
-  with pytest.raises(InputError, match=f"--reuse {tmp_path}/none holds no stored bottlenecks"):
+  with pytest.raises(InputError, match=f"--reuse {tmp_path}/none contains no bottlenecks"):
     find_stores([f"{tmp_path}/none"], fingerprint, PREPROCESSING_VERSION)
 
 

@@ -340,14 +340,12 @@ def test_imported_numbers_are_not_reused_unawares(unchanged, made, tmp_path):
   imported = tmp_path / "imported"
   assert unchanged.run(imported) == 0
   flags = [f"--input={unchanged.data}", *unchanged.trunk, f"--reuse={imported}", "--runner=FnApiRunner"]
-  sentence = (
-    "are partly retrain.py's own, imported with --bottleneck_dir: give that flag here too, or leave out --reuse"
-  )
+  sentence = "were imported from retrain.py with --bottleneck_dir: use that flag here too, or omit --reuse"
   with pytest.raises(InputError, match=sentence):
     bottlenecks.run([*flags, f"--output={tmp_path / 'out'}"])
   assert bottlenecks.run([*flags, f"--output={tmp_path / 'out'}", f"--bottleneck_dir={unchanged.texts}"]) == 0
   check_records(tmp_path / "out", unchanged, set(unchanged.vectors))
   stats = json.loads((tmp_path / "out" / "stats.json").read_text())
   assert stats["bottlenecks"]["computed"] == 0
-  with pytest.raises(InputError, match=r"are partly retrain\.py's own.* leave out --reuse"):
+  with pytest.raises(InputError, match=r"were imported from retrain\.py.* omit --reuse"):
     evaluate.run([f"--model={made.model}", f"--input={made.data}", f"--output={tmp_path / 'e'}", f"--reuse={imported}"])

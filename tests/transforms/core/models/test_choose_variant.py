@@ -135,7 +135,7 @@ def test_kinds_do_not_mix_and_auto_takes_the_one_that_is_there(made, tmp_path, c
   flags = [f"--input={images}", f"--trunk={made.model.parent / 'trunk'}", f"--reuse={made.bottlenecks}", RUNNER]
   if (trunk["runtime"], trunk["precision"]) != ("tensorflow", "float32"):
     asked = ["--precision=float32", "--runtime=tensorflow"]
-    with pytest.raises(InputError, match=rf"of another trunk \(.* in {trunk['precision']} by .*\) than today's"):
+    with pytest.raises(InputError, match=rf"of another trunk \(.* in {trunk['precision']} by .*\) than the current"):
       bottlenecks.run([*flags, *asked, f"--output={tmp_path / 'mixed'}"])
     assert not (tmp_path / "mixed").exists()
   assert bottlenecks.run([*flags, f"--output={tmp_path / 'more'}"]) == 0
