@@ -1,6 +1,33 @@
 """Image transfer learning as a data-parallel Apache Beam job.
 
-The rooms of the checkout's top level (`pipelines`, `transforms`, `trainer`, `reporting`) are linked in here, so that
-all that is installed is `beam_retrain.*`: nothing of ours can stand in the way of other people's `trainer` or
-`transforms`, nor theirs in ours. Import no room by its bare name: its modules would be loaded twice.
+The folders of the checkout's top level (`pipelines`, `transforms`, `trainer`, `reporting`) are linked in here, so that
+everything that is installed is `beam_retrain.*` and nothing clashes with other packages called `trainer` or
+`transforms`. Import none of them by its bare name: its modules would be loaded twice.
+
+The names below are public. They are loaded when they are first used: importing this package loads neither Beam nor
+TensorFlow.
 """
+
+import importlib
+from typing import Any
+
+_MODULES = {
+  "ComputeBottlenecks": "beam_retrain.transforms.bottlenecks.compute",
+  "EvaluateClassifier": "beam_retrain.transforms.evaluation.classifier",
+  "ImageModelHandler": "beam_retrain.transforms.bottlenecks.model_handler",
+  "InputError": "beam_retrain.transforms.core.errors",
+  "find_source": "beam_retrain.transforms.sources.find",
+  "load_trunk": "beam_retrain.pipelines.models.trunk_sources",
+}
+
+__all__ = list(_MODULES)
+
+
+def __getattr__(name: str) -> Any:
+  if name not in _MODULES:
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+  return getattr(importlib.import_module(_MODULES[name]), name)
+
+
+def __dir__() -> list[str]:
+  return sorted([*globals(), *_MODULES])
