@@ -1,1 +1,4 @@
-"""What people read after a job. No Beam, no TensorFlow."""
+"""Reports, tables and gate verdicts for people and schedulers.
+
+No Beam, no TensorFlow.
+"""

@@ -1,7 +1,7 @@
-"""The report's charts: SVG in the colours of the page, drawn by matplotlib.
+"""The report's charts: SVG in the page's colours, drawn by matplotlib.
 
-matplotlib is imported when the first chart is drawn. Labels, which anyone can name, are never drawn: they are the
-page's own text beside the charts.
+matplotlib is imported with the first chart. Labels are never drawn, because their text is untrusted: the page shows
+them beside the charts.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
   from matplotlib.axes import Axes
   from matplotlib.figure import Figure
 
-LEVELS = 10  # of the heat map, the lowest for "none"
-# Colours that stand for the page's own: replaced when the drawing is done, so that it is right in the dark too.
+LEVELS = 10  # of the heat map; the lowest means none
+# Placeholders, replaced by the page's CSS colours so that charts follow its dark mode.
 _INK, _MUTED, _GRID, _ACCENT, _BAD, _PAPER = "#010101", "#010102", "#010103", "#010104", "#010105", "#010106"
 _OF_PAGE = {
   _INK: "currentColor",
@@ -32,34 +32,35 @@ _OF_PAGE = {
   _BAD: "var(--bad)",
   _PAPER: "var(--paper)",
 }
-_MAX_MARKERS = 60  # nights; of more, the line alone
+_MAX_MARKERS = 60  # with more nights, only the line is drawn
 _MARKERS = {PASSED: ("o", _ACCENT), MISSED: ("X", _BAD)}
 _PLAIN_MARKER = ("o", _PAPER)
 
 
 def heat_colours() -> list[tuple[str, str]]:
-  """Returns (background, text) for each of `LEVELS`, as `#rrggbb`: cividis, with the text that contrasts more.
+  """Returns (background, text) colours of each level, as `#rrggbb`.
 
-  J. R. Nuñez, C. R. Anderton, R. S. Renslow, "Optimizing colormaps with consideration for color vision deficiency to
-  enable accurate interpretation of scientific data", PLoS ONE 13 (2018).
+  Backgrounds are cividis; the text is black or white, whichever contrasts more. J. R. Nuñez, C. R. Anderton,
+  R. S. Renslow, "Optimizing colormaps with consideration for color vision deficiency to enable accurate interpretation
+  of scientific data", PLoS ONE 13 (2018).
   """
   from matplotlib import colormaps
   from matplotlib.colors import to_hex
 
   backgrounds = [colormaps["cividis"](level / (LEVELS - 1)) for level in range(LEVELS)]
+  # Black and white contrast equally with a luminance of 0.1791.
   texts = ["#000000" if luminance(colour[:3]) > 0.1791 else "#ffffff" for colour in backgrounds]
   return [(to_hex(background), text) for background, text in zip(backgrounds, texts, strict=True)]
 
 
 def luminance(colour: Sequence[float]) -> float:
-  """Returns the relative luminance, 0..1, of an sRGB colour, 0..1 each (WCAG 2.2); black and white contrast alike
-  with what has 0.1791."""
+  """Returns the relative luminance, 0..1, of an sRGB colour (WCAG 2.2)."""
   linear = [value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4 for value in colour]
   return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
 def heat_level(number: int, most: int) -> int:
-  """Returns the level, 0..`LEVELS` - 1, of a cell's number of images: 0 for none, else by its square root."""
+  """Returns a cell's level, by the square root of its images."""
   if not number:
     return 0
   return max(1, round((LEVELS - 1) * math.sqrt(number / max(most, number, 5))))
@@ -94,7 +95,7 @@ def reliability(bins: Sequence[CalibrationBin], name: str, description: str) -> 
 
 
 def trend(nights: Sequence[TrendPoint], threshold: float | None, name: str, description: str) -> Markup:
-  """Draws each night's accuracy with its 95 % interval, and the gate's threshold."""
+  """Draws the nights' accuracy, its 95 % interval, and the threshold."""
   at = _places([night.night for night in nights])
   accuracy = [_percent(night.accuracy) for night in nights]
   bounds = [
@@ -122,7 +123,7 @@ def trend(nights: Sequence[TrendPoint], threshold: float | None, name: str, desc
 def small_trend(
   nights: Sequence[str], rates: Sequence[float | None], limits: tuple[float, float], name: str, description: str
 ) -> Markup:
-  """Draws one label's recall per night, 0..1, between common `limits`, without axes."""
+  """Draws one label's recall per night between `limits`, without axes."""
   at, values = _places(nights), [_percent(rate) for rate in rates]
   with _figure(170, 52) as figure:
     axes = figure.add_axes((0.01, 0.06, 0.98, 0.88))
@@ -143,7 +144,7 @@ def _percent(rate: float | None) -> float:
 
 
 def _places(nights: Sequence[str]) -> list[int]:
-  """Returns each night's position: by date, with gaps; in a row if a name is no date."""
+  """Returns x positions: by date, or in a row without dates."""
   try:
     return [datetime.date.fromisoformat(night).toordinal() for night in nights]
   except ValueError:
@@ -151,7 +152,7 @@ def _places(nights: Sequence[str]) -> list[int]:
 
 
 def _mark(axes: Axes, at: Sequence[int], accuracy: Sequence[float], verdicts: Sequence[str]) -> None:
-  """Marks each night's verdict by shape, not by colour alone."""
+  """Marks verdicts by shape, not by colour alone."""
   for kind in dict.fromkeys(verdicts):
     marker, face = _MARKERS.get(kind, _PLAIN_MARKER)
     edge = _BAD if kind == MISSED else _ACCENT
@@ -175,7 +176,6 @@ def _fit(axes: Axes, shown: Sequence[float]) -> None:
 
 
 def _night_ticks(axes: Axes, at: Sequence[int], names: Sequence[str]) -> None:
-  """Labels the first night, the last, and up to two between."""
   wanted = sorted({round(part * (len(at) - 1) / 3) for part in range(4)}) if len(at) > 3 else [0, len(at) - 1]
   room = max(at[-1] - at[0], 1)
   kept = [0]
@@ -203,7 +203,7 @@ def _style(axes: Axes, y_ticks: Sequence[float] | None = None) -> None:
 
 @contextmanager
 def _figure(width_px: int, height_px: int) -> Iterator[Figure]:
-  """Gives a figure of matplotlib's own defaults, whatever the user's are."""
+  """Yields a figure with matplotlib's defaults, ignoring the user's settings."""
   import matplotlib
   from matplotlib.figure import Figure
 
@@ -216,7 +216,6 @@ def _figure(width_px: int, height_px: int) -> Iterator[Figure]:
 
 
 def _svg(figure: Figure, name: str, description: str) -> Markup:
-  """Returns the drawing as an SVG element with a description and unique ids."""
   import matplotlib
   from markupsafe import Markup, escape
   from matplotlib.backends.backend_svg import FigureCanvasSVG
@@ -229,7 +228,7 @@ def _svg(figure: Figure, name: str, description: str) -> Markup:
   box = re.search(r'viewBox="[^"]*"', opening)
   assert box is not None, "matplotlib's SVG has a viewBox"
   drawing = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", drawing, count=1, flags=re.DOTALL)
-  drawing = re.sub(r' id="[\w.]+_\d+"', "", drawing)  # the groups' names, which every chart has alike
+  drawing = re.sub(r' id="[\w.]+_\d+"', "", drawing)  # group names, which are the same in every chart
   for stand_in, colour in _OF_PAGE.items():
     drawing = drawing.replace(stand_in, colour)
   return Markup(f'<svg class="chart" role="img" aria-label="{escape(description)}" {box.group()}>{drawing}')

@@ -1,4 +1,4 @@
-"""What `plan` says, as text for people."""
+"""The output of `plan` as text."""
 
 from __future__ import annotations
 
@@ -8,23 +8,17 @@ from beam_retrain.transforms.core.records.shards import IMAGES_PER_SHARD
 from beam_retrain.transforms.core.run.cost_model import Expectation
 
 _PARTS = {
-  "start": "Python, libraries, the trunk, the steps of the job",
-  "listing": "the names passed over, for a sample",
-  "planning": "listed, dealt into shards, counted",
-  "trunk": "read, decoded, computed, written",
+  "start": "start Python, load libraries and the trunk, build the job",
+  "listing": "skip names that are not in the sample",
+  "planning": "list images, assign them to shards, count them",
+  "trunk": "read, decode, compute, write",
   "closing": "analysis, split audit, ledger",
 }
 _UNITS = ("bytes", "kB", "MB", "GB", "TB", "PB")
 
 
 def plan_table(expected: Expectation, trunk: Sequence[str], notes: Sequence[str] = ()) -> str:
-  """Returns the lines of a small table.
-
-  Args:
-    expected: what the job will take.
-    trunk: what is said of the trunk, and of how it is run.
-    notes: lines that come after the table.
-  """
+  """Returns the table, then `notes`."""
   total_shards = sum(expected.shards.values())
   rows = [
     ("images", _counts(expected.images)),
@@ -34,7 +28,7 @@ def plan_table(expected: Expectation, trunk: Sequence[str], notes: Sequence[str]
   ]
   if expected.workers > 1:
     shards = "1 shard" if expected.rounds == 1 else f"{expected.rounds:,} shards"
-    rows.append(("workers", f"{expected.workers:,}, of which the busiest has {shards}"))
+    rows.append(("workers", f"{expected.workers:,}; the busiest has {shards}"))
   rows.append(("time", duration(expected.total_secs)))
   rows += [(f"  {part}", f"{duration(expected.seconds[part]):<14}{words}") for part, words in _PARTS.items()]
   rows.append(("memory", f"{size(expected.memory_bytes)} in each process"))
@@ -46,7 +40,7 @@ def plan_table(expected: Expectation, trunk: Sequence[str], notes: Sequence[str]
     )
   )
   if expected.workers > total_shards:
-    notes = [f"more than {total_shards:,} workers have nothing to do: a shard is worked by one", *notes]
+    notes = [f"workers beyond {total_shards:,} have nothing to do: each shard has one worker", *notes]
   return "\n".join([f"{name:<12}{value}".rstrip() for name, value in rows] + list(notes))
 
 
@@ -60,7 +54,7 @@ def _rate(per_sec: float) -> str:
 
 
 def duration(secs: float) -> str:
-  """Returns a time in two units: `4.2 s`, `7 min 12 s`, `3 h 5 min`, `12 days 4 h`."""
+  """Returns a time in two units, such as `7 min 12 s`."""
   if secs < 10:
     return f"{secs:.1f} s"
   whole = round(secs)
@@ -77,7 +71,7 @@ def duration(secs: float) -> str:
 
 
 def size(count: float) -> str:
-  """Returns bytes in the largest unit of a thousand: `980 bytes`, `1.2 GB`, `164 MB`."""
+  """Returns bytes in decimal units: `980 bytes`, `1.2 GB`."""
   unit = 0
   while count >= 999.5 and unit < len(_UNITS) - 1:
     count, unit = count / 1000, unit + 1

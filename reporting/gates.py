@@ -1,8 +1,7 @@
-"""Gates: limits that a user sets, whether they hold, and the sentences about them.
+"""Gates: thresholds set by the user, their checks and their wording.
 
-A new gate is one `Gate` in `GATES`: its flag, its check, its sentences and its entry in `metrics.json` follow from it.
-Chance raises no alarm: only a gate can be missed. A change that McNemar's test does not put down to chance is named in
-the verdict, whatever the gates say.
+A new gate is one `Gate` in `GATES`: its flag, check, wording and entry in `metrics.json` follow from it. Only a gate
+can be missed. A change that McNemar's test does not explain by chance is named in the verdict, whatever the gates say.
 """
 
 from __future__ import annotations
@@ -30,31 +29,28 @@ from beam_retrain.transforms.core.metrics.figures import (
 
 NOT_PUBLISHED = "not published"
 UNFINISHED = "unfinished"
-"""What too many bad inputs make of a night, and of an evaluation, whatever its gates say."""
+"""States of a night and of an evaluation with too many bad inputs, whatever their gates say."""
 _FIRST_WORD = {PASSED: "PASSED", MISSED: "MISSED", NONE_SET: "NO GATE SET"}
 _MAX_LABELS = 5
 _MAX_DECIMALS = 6
 
 
 class Case(NamedTuple):
-  """A further test case of a gate; passes without a failure or a reason to skip."""
-
   name: str
   failure: str = ""
   skipped: str = ""
 
 
 class Gate(abc.ABC):
-  """A limit that a user can set.
+  """A threshold that a user can set.
 
   Attributes:
-    name: of its flag, and its key in `metrics.json`.
-    metavar, help: of its flag.
+    metavar, help: of its flag, which is called like the gate.
     quantity: what it measures, in the report's table.
-    bound: `at least` or `at most`: which side of the threshold passes.
-    unit: of the threshold, which is a rate, 0..1, shown times 100.
-    case_class: what its further test cases are grouped under.
-    needs_comparison: whether it exists only if there is something to compare with.
+    bound: which side of the threshold passes.
+    unit: of the threshold, which is 0..1 and shown times 100.
+    case_class: group of its additional test cases.
+    needs_comparison: whether it exists only with something to compare with.
   """
 
   name: str
@@ -67,7 +63,7 @@ class Gate(abc.ABC):
   needs_comparison = False
 
   def judge(self, model: ModelMetrics, threshold: float | None) -> GateResult:
-    """Returns the result: what cannot be measured misses a threshold."""
+    """Returns the result; an unknown measurement misses a threshold."""
     value = self._measure(model)
     if threshold is None:
       return GateResult(NONE_SET, None, value)
@@ -75,23 +71,17 @@ class Gate(abc.ABC):
 
   @abc.abstractmethod
   def _measure(self, model: ModelMetrics) -> float | None:
-    """Returns what the threshold is compared with, 0..1; None if it is unknown."""
+    """Returns the measurement, 0..1; None if unknown."""
 
   def _holds(self, model: ModelMetrics, value: float | None, threshold: float) -> bool:
     return value is not None and value >= threshold
 
   @abc.abstractmethod
   def measured(self, model: ModelMetrics, result: GateResult, against: str) -> str:
-    """Returns the measurement in words: `accuracy 97.12 % (...)`, `recall of 7 91.20 %`.
-
-    Args:
-      model: its figures.
-      result: of this gate.
-      against: what the model is compared with.
-    """
+    """Returns the measurement in words: `accuracy 97.12 % (...)`."""
 
   def reason(self, result: GateResult) -> str:
-    """Returns why it is missed, in a few words: `accuracy 97.10 % is below 98 %`."""
+    """Returns why it is missed: `accuracy 97.10 % is below 98 %`."""
     if result.value is None or result.threshold is None:
       return f"{self.quantity} unknown"
     return f"{self._found(result, result.value, result.threshold)} {self.shown(result.threshold)}"
@@ -101,11 +91,10 @@ class Gate(abc.ABC):
     """Returns the reason up to the threshold: `accuracy 97.10 % is below`."""
 
   def shown(self, threshold: float) -> str:
-    """Returns a threshold, 0..1, as the user gave it, with its unit."""
+    """Returns a threshold with its unit, as the user gave it."""
     return f"{100 * threshold:.10g} {self.unit}"
 
   def cases(self, model: ModelMetrics, result: GateResult) -> Iterator[Case]:
-    """Yields further test cases, besides that of the gate itself."""
     yield from ()
 
 
@@ -138,7 +127,7 @@ class _MaxDrop(Gate):
   needs_comparison = True
 
   def _measure(self, model: ModelMetrics) -> float | None:
-    # One division: the difference of two rounded quotients may exceed a threshold that the true one only reaches.
+    # One division: the difference of two rounded quotients could exceed a threshold that is only reached.
     found = model.comparison
     if found is None or not found.paired or found.baseline_correct is None or found.correct is None:
       return None
@@ -216,19 +205,14 @@ GATES: Mapping[str, Gate] = {gate.name: gate for gate in (_MinAccuracy(), _MaxDr
 
 
 def judge(model: ModelMetrics, thresholds: Mapping[str, float | None]) -> dict[str, GateResult]:
-  """Returns the result of each gate that a model has.
-
-  Args:
-    model: its figures.
-    thresholds: name of a gate -> 0..1, or None.
-  """
+  """Returns the result of each gate that applies to a model."""
   compared = model.comparison is not None
   gates = [gate for gate in GATES.values() if compared or not gate.needs_comparison]
   return {gate.name: gate.judge(model, thresholds.get(gate.name)) for gate in gates}
 
 
 def unusable(metrics: Metrics) -> tuple[str, str] | None:
-  """Returns the state and the reason if too many inputs are bad, else None."""
+  """Returns state and reason if too many inputs are bad."""
   bad = metrics.bad_inputs
   if not bad or not bad.too_many:
     return None
@@ -241,7 +225,7 @@ def describe_bad_inputs(bad: BadInputs) -> str:
 
 
 def verdict_line(metrics: Metrics) -> str:
-  """Returns the first line of a summary: the verdict, missed gates, the accuracy, what changed.
+  """Returns a summary: verdict, missed gates, accuracy, changes.
 
   For example `PASSED: accuracy 99.04 % (95 % interval 98.8 to 99.2), no difference from 2026-11-23 beyond chance
   (3 regressed, 2 fixed, p = 1.00)`. Too many bad inputs come first.
@@ -260,7 +244,7 @@ def verdict_line(metrics: Metrics) -> str:
 
 
 def gate_lines(metrics: Metrics) -> list[str]:
-  """Returns a line per gate and model: `gate min_accuracy 98 %: passed (accuracy 98.21 % (...))`, `...: none set`."""
+  """Returns one line per gate and model."""
   return [
     f"{_of(name)}gate {named(gate, result)}: {result.state}"
     + ("" if result.state == NONE_SET else f" ({gate_value(name, model, gate)})")
@@ -270,23 +254,23 @@ def gate_lines(metrics: Metrics) -> list[str]:
 
 
 def gate_line(name: str, model: ModelMetrics, gate: str) -> str:
-  """Returns a gate, its threshold and what was measured: `min_accuracy 98 %: accuracy 97.12 % (...)`."""
+  """Returns `min_accuracy 98 %: accuracy 97.12 % (...)`."""
   return f"{named(gate, model.gates[gate])}: {gate_value(name, model, gate)}"
 
 
 def named(gate: str, result: GateResult) -> str:
-  """Returns a gate with its threshold, if it has one: `min_accuracy 98.765 %`."""
+  """Returns a gate with its threshold, if set: `min_accuracy 98.765 %`."""
   return gate if result.threshold is None else f"{gate} {100 * result.threshold:.10g} %"
 
 
 def gate_value(name: str, model: ModelMetrics, gate: str) -> str:
-  """Returns the measurement of a gate in words; `name`: `model` or `candidate`."""
+  """Returns a gate's measurement in words, for `model` or `candidate`."""
   against = baseline_name(name, model.comparison) if model.comparison else ""
   return GATES[gate].measured(model, model.gates[gate], against)
 
 
 def percent(fraction: float, threshold: float | None = None) -> str:
-  """Returns for example `97.12 %`, with as many decimals as it takes to differ from `threshold`."""
+  """Returns a rate in percent, with enough decimals to differ from `threshold`."""
   text = f"{100 * fraction:.2f}"
   for decimals in range(3, _MAX_DECIMALS + 1):
     if threshold is None or fraction == threshold or float(text) != round(100 * threshold, _MAX_DECIMALS):
@@ -296,12 +280,12 @@ def percent(fraction: float, threshold: float | None = None) -> str:
 
 
 def baseline_name(name: str, comparison: ComparisonResult) -> str:
-  """Returns what a model is compared with; the baseline's own name may be any."""
+  """Returns the name of what a model is compared with."""
   return "the model" if name == CANDIDATE else printable(comparison.baseline or "no baseline")
 
 
 def edited_note(comparison: ComparisonResult, kind: str) -> str:
-  """Returns how many images of `kind`, `regressed` or `fixed`, were edited since, if any."""
+  """Returns how many `regressed` or `fixed` images were edited, if any."""
   edited = comparison.regressed_edited if kind == "regressed" else comparison.fixed_edited
   return f", {edited:,} of them edited" if edited else ""
 

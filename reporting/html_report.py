@@ -1,7 +1,7 @@
-"""The report: one HTML file of an evaluation or a night, which can be mailed.
+"""The report: one self-contained HTML file of an evaluation or a night.
 
-It loads nothing from anywhere and runs no script: its content security policy forbids both, so that a file name or a
-label that got through the escaping would still do nothing. Jinja2 and matplotlib are imported when a report is made.
+It loads no resources and runs no script. Its content security policy forbids both, so that a file name or label that
+escaped the escaping would do nothing. Jinja2 and matplotlib are imported with the first report.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ if TYPE_CHECKING:
   from markupsafe import Markup
 
 MAX_TREND_LABELS = 12
-# Each state has a sign and a word, never a colour alone.
+# Each state has a symbol and a word, never a colour alone.
 _WORDS = {
   PASSED: ("\N{CHECK MARK}", "Passed"),
   MISSED: ("\N{BALLOT X}", "Missed"),
@@ -78,12 +78,10 @@ class Report:
   """What a report shows.
 
   Attributes:
-    metrics: the contents of `metrics.json`. What it does not have (calibration, gates, comparison, slices, a candidate,
-      ...) is left out of the report.
+    metrics: parts that are missing (calibration, gates, comparison, slices, a candidate, ...) are left out.
     images: `mistakes`, `suspicious`, `regressed`, `fixed` -> images to show.
-    quarantined: file_name, split, size_bytes, reason, detail of each image that is listed; `metrics` has the total.
-    info: the contents of `info.json`.
-    trend: the nights to show, the oldest first, tonight the last; empty: no trend.
+    quarantined: file_name, split, size_bytes, reason, detail of each image listed; `metrics` has the total.
+    trend: nights, the oldest first, tonight last; empty: no trend.
     title: names what was evaluated.
   """
 
@@ -99,7 +97,7 @@ class Report:
 
 
 def render_report(report: Report) -> str:
-  """Returns the report as HTML; the same contents give the same text."""
+  """Returns the report as HTML; equal contents give equal text."""
   return _environment().get_template("report.html").render(_view(report))
 
 
@@ -180,12 +178,10 @@ def _figures(name: str, model: ModelMetrics) -> View:
 
 
 def _has_gallery(report: Report, name: str, model: ModelMetrics) -> bool:
-  """Whether a model's mistakes have a section: one without a single image is left out."""
   return bool(report.images_of(name, "mistakes")) or model.total == model.correct
 
 
 def _part(report: Report, name: str, matrix: Matrix, gallery: Gallery) -> View:
-  """Returns one model's matrix, mistakes, suspicious labels and calibration."""
   model = report.metrics.models[name]
   total_wrong = model.total - model.correct
   return {
@@ -237,7 +233,7 @@ def _calibration(prefix: str, calibration: Calibration) -> View:
 
 def _comparison(report: Report, name: str, comparison: ComparisonResult, gallery: Gallery) -> View:
   baseline = comparison.baseline
-  of_candidate = name == CANDIDATE  # compared with the model, whatever the baseline of that is called
+  of_candidate = name == CANDIDATE  # compared with the model, whose own baseline does not matter here
   against = "the model tonight" if of_candidate else shortened(baseline or "")
   before, now = ("by the model", "by the candidate") if of_candidate else ("before", "now")
   changed = [
@@ -289,7 +285,6 @@ def _compared_figures(comparison: ComparisonResult, before: str, now: str, of_ca
 
 
 def _trend(nights: Sequence[TrendPoint], metrics: Metrics) -> View:
-  """Returns the nights' accuracy, and the recall of the labels that are worst tonight."""
   names = [night.night for night in nights]
   gate = metrics.model.gates.get("min_accuracy")
   threshold = gate.threshold if gate else None
@@ -357,7 +352,7 @@ def _quarantine(metrics: Metrics, rows: Sequence[Sequence[Any]]) -> View:
 
 def _made(metrics: Metrics, info: RunInfo) -> View:
   settings, trunk = info.settings, info.trunk
-  # A night names each of its models, an evaluation its only one.
+  # A night has `models`, an evaluation one `model`.
   paths = dict(sorted(info.models.items())) or {"model": info.model or ""}
   fingerprints = settings.get("models") or {"model": settings.get("model_fingerprint")}
   stored = metrics.bottlenecks

@@ -1,6 +1,6 @@
-"""The report's tables and gallery: labels, confusion matrix, images, as plain values for the templates.
+"""The report's tables and galleries, as plain values for the templates.
 
-Ids are made of the places of labels in the label list, never of the labels themselves.
+Ids are built from positions in the label list, never from labels.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ MAX_ROWS = 100
 MAX_SLICED_COLUMNS = 20
 MAX_SLICES = 50
 View = dict[str, Any]
-"""What a template shows: texts, numbers, and lists of such."""
+"""Values for a template."""
 
 _THUMBNAIL_BUDGET = 7_000_000  # characters
 _SCALES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 
 
 class Labels:
-  """The label list; finds labels as they are, and as CSV cells spell them."""
+  """The label list; finds labels as they are and as CSV cells."""
 
   def __init__(self, names: Sequence[str]):
     self.names = list(names)
@@ -46,16 +46,11 @@ class Labels:
     return label in self._places
 
   def place(self, label: str) -> int:
-    """Returns where a label stands.
-
-    Raises:
-      KeyError: it is not in the list.
-    """
     return self._places[label]
 
 
 def label_table(model: ModelMetrics, candidate: ModelMetrics | None, matrix: Matrix) -> View:
-  """Returns the rows of the table of labels, in their order; of very many, those with the lowest F1."""
+  """Returns the table of labels, or of those with the lowest F1."""
   labels = Labels(model.labels)
   shown = sorted(lowest_f1(model.rows, MAX_ROWS), key=lambda row: labels.place(row.label))
   others = {row.label: row for row in candidate.rows} if candidate else {}
@@ -83,13 +78,13 @@ def label_table(model: ModelMetrics, candidate: ModelMetrics | None, matrix: Mat
 
 
 def _scale(rates: Sequence[float | None]) -> float:
-  """Returns the error rate, 0..1, of a bar's full width: round, with room beside the longest bar."""
+  """Returns the error rate, 0..1, of a bar's full width."""
   most = max((1 - rate for rate in rates if rate is not None), default=0.0)
   return next(scale for scale in _SCALES if scale >= min(1.25 * most, 1.0))
 
 
 def _rate(rate: float | None, bounds: Interval | None, scale: float) -> View:
-  """Returns a rate in words, and the bar of what is missing to 100 %, in percent of the bar's full width."""
+  """Returns a rate as text, with a bar of its complement."""
   if rate is None:
     return {"text": percent(None), "interval": "", "bar": None, "whisker": None}
 
@@ -116,17 +111,14 @@ def _confused(row: LabelRow, labels: Labels, matrix: Matrix) -> View | None:
 
 @dataclasses.dataclass(frozen=True)
 class Matrix:
-  """A confusion matrix as the page shows it.
+  """A confusion matrix as shown on the page.
 
   Attributes:
-    prefix: of the ids of its cells' groups of images.
-    labels: those shown.
-    long: whether some of them are too long to stand upright over a column.
-    left_out: how many labels are not shown.
-    mistakes: how many there are between the labels that are shown; empty if none.
-    cells: (actual, predicted) -> images, of the mistakes that have a group of images.
-    legend: levels of colour with their numbers.
-    rows: the cells.
+    prefix: of the ids of its cells' image groups.
+    long: whether any label is too long to stand upright above a column.
+    left_out: number of labels not shown.
+    mistakes: number of mistakes between the labels shown; empty if none.
+    cells: (actual, predicted) -> images, for mistakes with an image group.
   """
 
   prefix: str
@@ -144,12 +136,9 @@ def cell_id(prefix: str, cell: tuple[int, int]) -> str:
 
 
 def confusion(model: ModelMetrics, prefix: str, linked: bool = True) -> Matrix:
-  """Returns the confusion matrix: of many labels, those with the most mistakes, in their order.
+  """Returns the confusion matrix, or that of the labels with most mistakes.
 
-  Args:
-    model: its figures.
-    prefix: of the ids of its cells' groups of images.
-    linked: whether there are such groups.
+  `linked`: whether its cells have image groups.
   """
   names, table = model.labels, model.confusion
   shown = list(range(len(names)))
@@ -199,7 +188,7 @@ def _legend(most: int) -> list[View]:
 
 
 class Gallery:
-  """Prepares images for the page, within a budget of characters."""
+  """Prepares images for the page, within a size budget."""
 
   def __init__(self, labels: Labels):
     self._labels = labels
@@ -215,7 +204,7 @@ class Gallery:
     before = image.baseline_confidence
     return {
       "thumbnail": thumbnail if usable else None,
-      # Small ones are kept as PNG; a blown-up pixel says more than a blur.
+      # Small images are PNG; sharp pixels show more than blurred ones.
       "tiny": thumbnail.startswith("data:image/png"),
       "edited": image.edited,
       "key": shortened(image.key),
@@ -227,10 +216,10 @@ class Gallery:
     }
 
   def mistakes(self, images: Sequence[ShownImage], model: ModelMetrics, matrix: Matrix) -> list[View]:
-    """Returns label by label its groups of images, one per predicted label, the most frequent first.
+    """Returns image groups by label, then by predicted label.
 
-    Every mistake that the matrix shows has a group, if an empty one, so that its cell leads somewhere. Labels that are
-    not in the label list come after all others.
+    Each mistake in the matrix has a group, possibly empty, as the target of its cell's link. Labels not in the
+    label list come last.
     """
     found = {label for image in images for label in (image.actual, image.predicted)}
     labels = Labels([*self._labels.names, *sorted(label for label in found if label not in self._labels)])
@@ -261,7 +250,7 @@ class Gallery:
   ) -> Iterator[View]:
     size = len(table)
     numbers = {cell: table[cell[0]][cell[1]] if max(cell) < size else len(groups[cell]) for cell in cells}
-    # Those with images first: the others are a line each, below.
+    # Groups with images first: the others take one line each.
     for cell in sorted(cells, key=lambda cell: (not groups[cell], -numbers[cell], cell)):
       surest_first = sorted(groups[cell], key=lambda image: (-image.confidence, image.key))
       yield {
@@ -274,7 +263,7 @@ class Gallery:
 
 
 def slice_tables(slices: Mapping[str, ColumnSlices]) -> list[View]:
-  """Returns a table per column of the manifest: its slices, the lowest accuracy first."""
+  """Returns a table per manifest column, the lowest accuracy first."""
   return [_slice_table(column, found) for column, found in list(slices.items())[:MAX_SLICED_COLUMNS]]
 
 

@@ -1,7 +1,7 @@
-"""JUnit XML of a night, for schedulers: Jenkins and GitLab show which gate was missed, and since when.
+"""JUnit XML of a night: shows schedulers which gate was missed.
 
-The elements and attributes are those of the schema that Jenkins checks with (jenkinsci/xunit-plugin, `junit-10.xsd`).
-A case's names hold no figure, so that it is the same case every night.
+The elements and attributes follow Jenkins' schema (jenkinsci/xunit-plugin, `junit-10.xsd`). Names of test cases contain
+no figures, so that Jenkins and GitLab recognize them every night.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ _COUNTED = {"tests": "testcase", "failures": "failure", "errors": "error", "skip
 
 
 def junit_xml(metrics: Metrics) -> str:
-  """Returns the XML text: a suite per model, with the cases of its gates.
+  """Returns the XML: one suite per model, one case per gate.
 
-  The model's suite has a case `inputs` too, an error if more inputs are bad than allowed.
+  The model's suite has an additional case `inputs`, an error if too many inputs are bad.
   """
   root = ElementTree.Element("testsuites", name=f"beam-retrain {metrics.night or ''}".rstrip())
   for name, model in metrics.models.items():

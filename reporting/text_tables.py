@@ -11,7 +11,10 @@ _LONGEST = 40  # characters of a label
 
 
 def align(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
-  """Returns a table with columns two spaces apart: the first `left` and the last are flush left."""
+  """Returns a table with columns two spaces apart.
+
+  The first `left` columns and the last one are left-aligned.
+  """
   widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
 
   def line(row: Sequence[str]) -> str:
@@ -26,7 +29,7 @@ def align(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -
 
 
 def changes_table(metrics: Metrics) -> str:
-  """Returns a line per model of a night: its baseline, and how many images changed."""
+  """Returns a line per model: its baseline, and its changed images."""
   counted = ["regressed", "fixed", "new", "gone", "edited"]
   rows = []
   for name, model in metrics.models.items():
@@ -45,7 +48,7 @@ def changes_table(metrics: Metrics) -> str:
 
 
 def per_label_table(model: ModelMetrics, max_labels: int = MAX_LABELS) -> str:
-  """Returns a line per label in the order of the label list; of more than `max_labels`, those with the lowest F1."""
+  """Returns a line per label, or the labels with the lowest F1."""
   shown, note = lowest_f1(model.rows, max_labels), ""
   if len(shown) < len(model.rows):
     note = f"\n(the {max_labels} of {len(model.rows):,} labels with the lowest F1; all are in per_label.csv)"
@@ -54,7 +57,7 @@ def per_label_table(model: ModelMetrics, max_labels: int = MAX_LABELS) -> str:
 
 
 def lowest_f1(rows: Sequence[LabelRow], limit: int) -> list[LabelRow]:
-  """Returns all rows, or if they are more than `limit`, those with the lowest F1, the lowest first."""
+  """Returns all rows, or the `limit` rows with the lowest F1."""
   if len(rows) <= limit:
     return list(rows)
   return sorted(rows, key=lambda row: (row.f1 is None, row.f1))[:limit]
@@ -76,12 +79,12 @@ def _percent(fraction: float | None) -> str:
 
 
 def printable(text: str) -> str:
-  """Returns `text` without control characters: a label is a folder's name, which anyone can choose."""
+  """Returns `text` without control characters, which folder names may contain."""
   return text if text.isprintable() else ascii(text)[1:-1]
 
 
 def shortened(text: str, longest: int, gap: str) -> str:
-  """Returns `text`, with `gap` in place of its middle where it is longer than `longest` characters."""
+  """Returns `text` with its middle replaced by `gap` if too long."""
   if len(text) <= longest:
     return text
   kept = longest - len(gap)

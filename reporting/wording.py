@@ -1,4 +1,4 @@
-"""The report in words: rates, intervals, the verdict, the gates, and the role of chance."""
+"""The report's wording of rates, intervals, verdicts, gates and chance."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def count(number: int) -> str:
 
 
 def counted(number: int, thing: str, things: str = "") -> str:
-  """Returns for example `1 slice` or `2,000 slices`; `things` is the plural where an s is not all that it takes."""
+  """Returns for example `1 slice`, `2,000 slices`; `things`: an irregular plural."""
   return f"{number:,} {thing if number == 1 else things or f'{thing}s'}"
 
 
@@ -39,25 +39,24 @@ def images(number: int) -> str:
 
 
 def percent(rate: float | None, places: int = 2) -> str:
-  """Returns a rate, 0..1, for example as `98.21 %`; a dash where it is not known."""
+  """Returns a rate, 0..1, as `98.21 %`; a dash if unknown."""
   return _UNKNOWN if rate is None else f"{100 * rate:.{places}f}{_NBSP}%"
 
 
 def interval(bounds: Sequence[float] | None) -> str:
-  """Returns bounds, 0..1, for example as `97.9 to 98.5 %`."""
+  """Returns bounds, 0..1, as `97.9 to 98.5 %`."""
   return _UNKNOWN if bounds is None else f"{100 * bounds[0]:.1f} to {100 * bounds[1]:.1f}{_NBSP}%"
 
 
 def shortened(text: str) -> str:
-  """Returns `text`, without its middle where it is longer than a page should have to bear."""
+  """Returns `text` without its middle if too long for the page."""
   return text_tables.shortened(text, _LONGEST, "\N{HORIZONTAL ELLIPSIS}")
 
 
 def headline(metrics: Metrics) -> tuple[str, str]:
-  """Returns the verdict and its meaning.
+  """Returns the verdict over all gates and models, and its meaning.
 
-  The verdict is that over all gates of all models (`passed`, `missed`, `none set`), or what too many bad inputs make
-  of the figures (`gates.NOT_PUBLISHED`, `gates.UNFINISHED`).
+  Too many bad inputs make the verdict `NOT_PUBLISHED` or `UNFINISHED`.
   """
   verdict, meaning = metrics.verdict, _meaning(metrics)
   found = unusable(metrics)
@@ -80,7 +79,6 @@ def _meaning(metrics: Metrics) -> str:
 
 
 def gate_rows(metrics: Metrics) -> list[dict[str, str]]:
-  """Returns the rows of the table of gates, one per gate and model."""
   return [
     {
       "model": MODELS[name],
@@ -97,18 +95,12 @@ def gate_rows(metrics: Metrics) -> list[dict[str, str]]:
 
 
 def _spaced(text: str) -> str:
-  """Returns `text` with numbers that keep their unit on the same line."""
+  """Returns `text` with no-break spaces before units."""
   return text.replace(" %", f"{_NBSP}%").replace(" point", f"{_NBSP}point")
 
 
 def compared(comparison: ComparisonResult, subject: str, against: str) -> tuple[str, str]:
-  """Returns the finding of a comparison, and what chance alone would do, in plain words.
-
-  Args:
-    comparison: as in `metrics.json`.
-    subject: who is compared, for example `the model`.
-    against: with whom, for example `2026-11-23`.
-  """
+  """Returns the result of a comparison, and the role of chance."""
   if comparison.verdict == NO_BASELINE:
     return "There is no baseline: nothing was compared, but later nights can be compared with this one.", ""
   if not comparison.paired:
@@ -127,7 +119,7 @@ def compared(comparison: ComparisonResult, subject: str, against: str) -> tuple[
 
 
 def how_often(p_value: float) -> str:
-  """Returns a p-value in words, for example `If nothing had really changed, ... about 1 of 1,400 comparisons.`"""
+  """Returns a p-value in words: `... about 1 of 1,400 comparisons.`"""
   if p_value > 0.995:
     often = "nearly every comparison"
   elif p_value >= 0.095:
@@ -140,12 +132,12 @@ def how_often(p_value: float) -> str:
 
 
 def change(drop: float) -> str:
-  """Returns a drop in accuracy as a change, for example `0.22 points lower`."""
+  """Returns a drop in accuracy as `0.22 points lower`."""
   return f"{100 * abs(drop):.2f}{_NBSP}points {'lower' if drop > 0 else 'higher'}" if drop else "none"
 
 
 def calibrated(calibration: Calibration) -> str:
-  """Returns how far confidence and accuracy are apart, and in which direction."""
+  """Returns how far confidence is from accuracy, and in which direction."""
   bins = [row for row in calibration.bins if row.images]
   if calibration.expected_error is None or not bins:
     return "No image has a confidence, so there is nothing to compare."

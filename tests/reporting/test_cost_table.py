@@ -52,10 +52,10 @@ shards      69: 59 training, 10 testing, of about 1,024 images
 trunk       bundled, batches of 32
 speed       168 images/s
 time        7 min 21 s
-  start     8.0 s         Python, libraries, the trunk, the steps of the job
-  listing   0.7 s         the names passed over, for a sample
-  planning  1.4 s         listed, dealt into shards, counted
-  trunk     7 min 4 s     read, decoded, computed, written
+  start     8.0 s         start Python, load libraries and the trunk, build the job
+  listing   0.7 s         skip names that are not in the sample
+  planning  1.4 s         list images, assign them to shards, count them
+  trunk     7 min 4 s     read, decode, compute, write
   closing   7.0 s         analysis, split audit, ledger
 memory      1.4 GB in each process
 disk        684 MB: records 588 MB, trunk and the rest 96 MB
@@ -67,5 +67,5 @@ def test_table_of_too_many_workers():
   shown = plan_table(expect(COSTS, {"training": 2048}, 5), ["bundled"]).splitlines()
   assert "images      2,048 training" in shown
   assert "speed       168 images/s on each worker" in shown
-  assert "workers     5, of which the busiest has 1 shard" in shown
-  assert shown[-1] == "more than 2 workers have nothing to do: a shard is worked by one"
+  assert "workers     5; the busiest has 1 shard" in shown
+  assert shown[-1] == "workers beyond 2 have nothing to do: each shard has one worker"

@@ -54,7 +54,7 @@ def test_a_mistake_with_no_image_to_show_leads_to_its_name() -> None:
 def test_a_model_without_mistakes_says_so() -> None:
   page = read(render(evaluation(number=100, wrong=0.0)))
   assert section_of(page, "m-mistakes").only("p").text == "There are no mistakes."
-  assert "No label is contradicted" in section_of(page, "m-suspicious").text
+  assert "The model contradicts no label" in section_of(page, "m-suspicious").text
 
 
 def test_an_image_of_the_gallery_says_everything(night_sample: Sample, night_page: Element) -> None:

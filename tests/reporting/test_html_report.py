@@ -99,7 +99,7 @@ def test_a_model_none_of_whose_images_are_here_has_no_gallery(model: str) -> Non
   assert rows == [[str(number) if number else "" for number in row] for row in figures["confusion_matrix"]]
   assert any(cell.attributes["class"] not in ("h0", "right", "sum") for cell in matrix.every("td"))
   folder = "" if model == "model" else "candidate/"
-  assert f"images went wrong, all in {folder}predictions.csv." in matrix.text
+  assert f"images went wrong; all are in {folder}predictions.csv." in matrix.text
   assert not has_section(page, f"{prefix}-mistakes")
   assert not has_section(page, f"{prefix}-suspicious")
   assert section_of(page, f"{other}-mistakes").every("figure")
@@ -215,7 +215,7 @@ def test_one_is_told_as_one() -> None:
   says = section_of(page, "quarantine").text
   assert "1 image could not be evaluated and counts neither" in says
   assert "1 of them is not listed here" in says
-  assert "The surest is shown" in section_of(page, "m-suspicious").text
+  assert "The most confident one is shown" in section_of(page, "m-suspicious").text
   labels = [f"label {number:03}" for number in range(101)]
   pairs = [(label, label) for label in labels] + [(labels[0], labels[1])]
   page = read(render(Sample(model_to_json(evaluate_in_memory(pairs, labels)), {})))
