@@ -1,4 +1,4 @@
-"""`beam-retrain evaluate`: images through an exported model, or stored bottlenecks through its head."""
+"""`beam-retrain evaluate`: scores images or stored bottlenecks with a model."""
 
 from __future__ import annotations
 
@@ -68,13 +68,13 @@ _FILES = (REPORT_FILE, PREDICTIONS_FILE, PER_LABEL_FILE, CONFUSION_FILE, SUSPICI
 _OWNED = (*_FILES, SLICES_FILE, PARTS_FOLDER, STORES_FOLDER)
 
 _DESCRIPTION = f"""\
-Predicts the label of every image, and counts per label how many are right.
+Predicts the label of every image and counts the correct predictions per label.
 
 writes   OUTPUT/{REPORT_FILE} (everything in one file), {PREDICTIONS_FILE} (the article's columns first),
          {PER_LABEL_FILE}, {CONFUSION_FILE}, {SUSPICIOUS_FILE}, {METRICS_FILE},
          {QUARANTINE_FILE}, stats.json, info.json and, last, COMPLETED
 
-A killed run goes on where it was: finished shards are kept."""
+A killed run is resumed by the same command: finished shards are kept."""
 
 _EXAMPLE = """\
 example:
@@ -86,7 +86,7 @@ Any Beam option may follow, for example --runner=FlinkRunner, or
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EvaluateRequest(EvaluationRequest):
-  """What `evaluate` is asked for; see the flags' help."""
+  """Options of `evaluate`; see the flags' help."""
 
   command: ClassVar[str] = STAGE
   description: ClassVar[str] = _DESCRIPTION
@@ -102,19 +102,18 @@ class EvaluateRequest(EvaluationRequest):
       "--input",
       required=True,
       metavar="DIR",
-      help="images: any input of `bottlenecks`; or the output of `bottlenecks`: then the model's head alone runs",
+      help="images: any input of `bottlenecks`; or the output of `bottlenecks`, which needs the model's head only",
     )
     parser.add_argument("--output", required=True, metavar="DIR", help="a new or empty folder, or an earlier output")
     cls.add_common_flags(
       parser,
-      split_help="auto (default): the testing images of an input that has splits (IDX files, folders training/ and"
-      " testing/, records, bottlenecks), else all images. testing, for plain class folders: the images whose names"
-      " hash into the model's testing set (in a manifest without splits: if it uses the same names). all: the training"
-      " images too",
+      split_help="auto (default): the testing images if the input has splits (IDX files, folders training/ and"
+      " testing/, records, bottlenecks), else all images. testing: of class folders or a manifest without splits, the"
+      " images whose names hash into the model's testing set. all: the training images too",
       reuse_help="reuse the bottlenecks in DIR (output of `bottlenecks`, an evaluation with --reuse, or a night of"
-      " `reevaluate`), run the trunk over the other images only, and keep all bottlenecks in"
+      " `reevaluate`), run the trunk only on the other images, and keep all bottlenecks in"
       f" OUTPUT/{STORES_FOLDER}; may be repeated",
-      default_batch_size=f"{BATCH_SIZE}; of stored bottlenecks {BOTTLENECKS_BATCH_SIZE}",
+      default_batch_size=f"{BATCH_SIZE}; {BOTTLENECKS_BATCH_SIZE} for stored bottlenecks",
     )
 
 
@@ -126,13 +125,10 @@ class Job:
   """A planned evaluation.
 
   Attributes:
-    request: what was asked for, with absolute paths.
+    request: with absolute paths.
     options: Beam's.
-    model: checked.
-    images: checked.
-    execution: how the trunk is run.
     trunk: None if the input is stored bottlenecks.
-    reuse: folders of finished bottlenecks of the trunk.
+    reuse: folders of the trunk's finished bottlenecks.
     compare: slices the predictions; None without a manifest.
     info: the contents of `info.json`.
   """
@@ -148,7 +144,7 @@ class Job:
   info: RunInfo
 
   def claim(self) -> EvaluateClassifier:
-    """Makes the output folder this run's; returns the step that fills it."""
+    """Claims the output folder; returns the step that fills it."""
     output = self.request.output
     output_dir.claim(output, self.info, owned=_OWNED, shards_folder=PARTS_FOLDER)
     stores = []
@@ -187,10 +183,10 @@ def run(argv: Sequence[str]) -> int:
 
 
 def execute(request: EvaluateRequest) -> int:
-  """Runs the command; returns its exit code.
+  """Runs the command; returns the exit code.
 
   Raises:
-    InputError: something that the user gave cannot be used.
+    InputError: an option, model or input cannot be used.
   """
   job = plan(request)
   evaluation = job.claim()
@@ -201,10 +197,10 @@ def execute(request: EvaluateRequest) -> int:
 
 
 def plan(request: EvaluateRequest) -> Job:
-  """Checks the model, the images and what can be reused; changes nothing.
+  """Checks the model, the images and reusable bottlenecks; changes nothing.
 
   Raises:
-    InputError: something that the user gave cannot be used.
+    InputError: an option, model or input cannot be used.
   """
   options = request.pipeline_options()
   arguments, request = request.to_argv(), request.with_absolute_paths()
@@ -219,7 +215,7 @@ def plan(request: EvaluateRequest) -> Job:
   trunk = None if stored else ModelTrunk(model, request.precision, request.runtime)
   reuse = find_stores(request.reuse, trunk.fingerprint, model.preprocessing) if trunk else []
   if request.reuse:
-    _ = model.head  # raises: older models have none
+    _ = model.head  # raises for older models, which have none
   compare = None
   if request.manifest:
     compare = CompareNights(
@@ -245,7 +241,7 @@ def plan(request: EvaluateRequest) -> Job:
 def _settings(
   request: EvaluateRequest, model: Model, images: Images, execution: Execution, trunk: ModelTrunk | None
 ) -> dict[str, Any]:
-  """Returns what decides the output's bytes, JSON values."""
+  """Returns the settings that determine the output's bytes, as JSON values."""
   return {
     "splits": list(images.splits),
     "trunk": model.info.trunk.handle,
@@ -271,9 +267,7 @@ def _holds_bottlenecks(folder: str) -> bool:
 def _stored_bottlenecks(request: EvaluateRequest, model: Model) -> RecordsSource:
   unused = {"reuse": bool(request.reuse), "precision": request.precision != AUTO, "runtime": request.runtime != AUTO}
   for name in (name for name, is_given in unused.items() if is_given):
-    raise InputError(
-      f"{flag(name)} is for images, and {flag('input')} holds bottlenecks already: leave {flag(name)} out."
-    )
+    raise InputError(f"{flag(name)} applies to images, but {flag('input')} holds bottlenecks: leave {flag(name)} out.")
   info = read_info(request.input, "bottlenecks", files)
   found, wanted = info.trunk, model.info.trunk
   if found.fingerprint != wanted.fingerprint:
@@ -286,7 +280,7 @@ def _stored_bottlenecks(request: EvaluateRequest, model: Model) -> RecordsSource
 
 
 def report(job: Job, evaluation: EvaluateClassifier) -> int:
-  """Judges the figures, writes and prints them; returns the exit code."""
+  """Judges, writes and prints the figures; returns the exit code."""
   if built := describe_built_job(job.options):
     print(built)
     return DONE

@@ -1,4 +1,4 @@
-"""`beam-retrain predict`: label and confidence of single images, without a Beam job."""
+"""`beam-retrain predict`: labels single images, without a Beam job."""
 
 from __future__ import annotations
 
@@ -35,16 +35,15 @@ from beam_retrain.transforms.core.system import local_files
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif")
 
 _DESCRIPTION = """\
-Gives the label of images (JPEG, PNG, BMP, GIF), and how sure the model is of it. For a folder: of every image in it
-and below. An image that cannot be used gets a line with the reason on standard error, the others are predicted all
-the same, and the exit code is 3.
+Predicts the labels of images (JPEG, PNG, BMP, GIF) and their confidence. A folder stands for all images in it and
+below. Images that cannot be used are reported on standard error and skipped; the exit code is then 3.
 
   beam-retrain predict --model work/model digit.png
   beam-retrain predict --model work/model --top 3 --format csv photos/ > predicted.csv"""
 
 
 class Prediction(NamedTuple):
-  """`ranked`: (label, score 0..1), best first."""
+  """One image and its (label, score 0..1), the best first."""
 
   path: str
   ranked: list[tuple[str, float]]
@@ -52,7 +51,7 @@ class Prediction(NamedTuple):
 
 def make_parser() -> argparse.ArgumentParser:
   parser = ArgumentParser(prog="beam-retrain predict", description=_DESCRIPTION)
-  parser.add_argument("--model", required=True, metavar="DIR", help="what `beam-retrain train` wrote")
+  parser.add_argument("--model", required=True, metavar="DIR", help="output of `train`")
   parser.add_argument("images", nargs="+", metavar="IMAGE", help="image file, or folder of images")
   parser.add_argument("--top", type=positive_int, default=1, metavar="N", help="labels per image (default 1)")
   parser.add_argument("--format", choices=tuple(_FORMATS), default="text", help="of the output (default text)")
@@ -62,7 +61,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def run(argv: Sequence[str]) -> int:
-  """Predicts; returns the exit code.
+  """Runs the command line; returns the exit code.
 
   Raises:
     InputError: the model or an argument cannot be used.
@@ -70,13 +69,13 @@ def run(argv: Sequence[str]) -> int:
   args = parse_flags(make_parser(), argv)
   for path in (args.model, *args.images):
     if "://" in path:
-      raise InputError(f"{path} is remote, and predict reads local files only: give a local copy, or use `evaluate`.")
+      raise InputError(f"{path} is remote, but predict reads local files only: give a local copy, or use `evaluate`.")
   info = read_info(args.model, "train")
   labels = read_labels(args.model)
   paths = find_images(args.images)
   model = _load(args.model, info, args.precision, args.runtime)
   if info.trunk.handle == "bundled":
-    print("predicted with the bundled trunk, a small stand-in: for real work use inception_v3", file=sys.stderr)
+    print("predicted with the small bundled trunk: for real work, train with --trunk inception_v3", file=sys.stderr)
 
   bad = 0
 
@@ -93,7 +92,7 @@ def run(argv: Sequence[str]) -> int:
     print(line, flush=True)
   if bad / len(paths) <= args.max_bad_fraction:
     return DONE
-  print(f"beam-retrain: {bad} of {len(paths)} images could not be used, see above.", file=sys.stderr)
+  print(f"beam-retrain: {bad} of {len(paths)} images could not be used; see above.", file=sys.stderr)
   return TOO_MANY_BAD
 
 
@@ -111,10 +110,10 @@ def _load(folder: str, info: RunInfo, precision: str, runtime: str) -> LoadedMod
 
 
 def find_images(arguments: Iterable[str]) -> list[str]:
-  """Returns the files to predict, each once; of a folder, all images below it.
+  """Returns the files to predict, without duplicates.
 
   Raises:
-    InputError: an argument is not there, or a folder has no image.
+    InputError: an argument does not exist, or a folder has no images.
   """
   found: dict[str, None] = {}
   for argument in arguments:
@@ -126,7 +125,7 @@ def find_images(arguments: Iterable[str]) -> list[str]:
         if name.lower().endswith(EXTENSIONS)
       )
       if not inside:
-        raise InputError(f"{argument} has no file that ends in {', '.join(EXTENSIONS)}: give a folder of images.")
+        raise InputError(f"{argument} has no files that end in {', '.join(EXTENSIONS)}: give a folder of images.")
       found.update(dict.fromkeys(inside))
     elif os.path.exists(argument):
       found[argument] = None
@@ -145,7 +144,7 @@ def _read_images(paths: Iterable[str]) -> Iterator[Image | Quarantined]:
 
 
 def _rank(scores: np.ndarray, labels: Sequence[str], top: int) -> list[tuple[str, float]]:
-  # Stable, so that of equal scores the first label wins, as in the exported model's own top-k.
+  # Stable, so that the first label wins a tie, as in the exported model's own top-k.
   order = np.argsort(-scores, kind="stable")[:top]
   return [(labels[index], float(scores[index])) for index in order]
 

@@ -1,6 +1,6 @@
 """`beam-retrain verify`: checks that all ways to score an image agree.
 
-Scores a sample of the images in this process, or with --all every one; no Beam job.
+Runs in this process, without a Beam job.
 """
 
 from __future__ import annotations
@@ -51,20 +51,19 @@ _BFLOAT16_BOUND = 0.1
 _INT8_BOUND = 0.05
 
 _DESCRIPTION = """\
-Pushes images through every way to their scores that a model offers, and says where two part: the exported model in
-the batches of a job, its serving signature on the images' bytes, its trunk's bottlenecks through head.npz in numpy,
+Scores images in every way that a model offers, and compares the scores with those of the exported model in the batches
+of a job. The other ways: its serving signature on the images' bytes, its trunk's bottlenecks through head.npz in numpy,
 the frozen graph, the TensorFlow Lite files that `train` wrote, and the batch path (what `evaluate` runs): the prepared
-trunk of the model's bottlenecks, then head.npz. All are held against the first. The exit code is 1 where a score, 0..1,
-differs by more than --bound; the first such image is named. Of a batch path in bfloat16 it may differ by
---bfloat16_bound. A trunk or a file in int8 computes something else: its labels are counted, and may differ for the part
---int8_bound of the images.
+trunk of the model's bottlenecks, then head.npz. The exit code is 1 if a score, 0..1, differs by more than --bound; the
+first such image is named. In a batch path with bfloat16, --bfloat16_bound applies instead. In int8, scores are not
+comparable: labels are compared, and may differ for the fraction --int8_bound of the images.
 
   beam-retrain verify --model work/model --input work/images
   beam-retrain verify --model work/model --input work/images --split testing --all
 
-With --same, two finished output folders of one command are compared record by record and row by row; the exit code is
-1 where they differ, and the first difference is named. What may differ between two runs is left out: the column
-Execution time, the command line, paths, versions, logs, the report's drawings.
+With --same, compares two finished output folders of one command record by record and row by row. The exit code is 1 if
+they differ; the first difference is named. What may differ between two runs is ignored: the column Execution time, the
+command line, paths, versions, logs, the report's charts.
 
   beam-retrain verify --same work/bottlenecks elsewhere/bottlenecks"""
 
@@ -73,44 +72,43 @@ _OF_MODEL = ("model", "input", "images", "all", "split", "bound", "bfloat16_boun
 
 def make_parser() -> argparse.ArgumentParser:
   parser = ArgumentParser(prog="beam-retrain verify", description=_DESCRIPTION)
-  parser.add_argument("--model", metavar="DIR", help="what `beam-retrain train` wrote")
+  parser.add_argument("--model", metavar="DIR", help="output of `train`")
   parser.add_argument("--input", metavar="DIR", help="images: any input of `bottlenecks`")
   parser.add_argument(
-    "--images", type=positive_int, metavar="N", help=f"how many, the same ones for the same data (default {_IMAGES})"
+    "--images", type=positive_int, metavar="N", help=f"size of the sample, which is reproducible (default {_IMAGES})"
   )
-  parser.add_argument("--all", action="store_true", default=None, help="all of the images, not a sample")
+  parser.add_argument("--all", action="store_true", default=None, help="use all images, not a sample")
   parser.add_argument(
-    "--split", choices=("auto", "testing", "all"), help="which images, as in `evaluate` (default: all)"
+    "--split", choices=("auto", "testing", "all"), help="images to use, as in `evaluate` (default: all)"
   )
   parser.add_argument(
     "--bound",
     type=fraction,
     metavar="B",
-    help=f"largest difference of two scores, 0..1, that is rounding (default {_BOUND:g})",
+    help=f"largest difference of two scores, 0..1, that counts as rounding (default {_BOUND:g})",
   )
   parser.add_argument(
     "--bfloat16_bound",
     type=fraction,
     metavar="B",
-    help="largest difference of two scores, 0..1, that is rounding in bfloat16 (default"
-    f" {_BFLOAT16_BOUND:g}: the largest seen on the 10,000 testing images of MNIST was 0.044)",
+    help="largest difference of two scores, 0..1, that counts as rounding in bfloat16 (default"
+    f" {_BFLOAT16_BOUND:g}; the largest on the 10,000 testing images of MNIST was 0.044)",
   )
   parser.add_argument(
     "--int8_bound",
     type=fraction,
     metavar="F",
-    help="part of the images, 0..1, to which an int8 file, or a trunk in int8, may give another label (default"
+    help="fraction of the images, 0..1, to which a file or trunk in int8 may give another label (default"
     f" {_INT8_BOUND:g})",
   )
   parser.add_argument(
     "--tflite",
     action="append",
     metavar="FILE",
-    help="a TensorFlow Lite file; may be given more than once (default: those that `train` wrote, as far as they are"
-    " where it wrote them)",
+    help="a TensorFlow Lite file; may be repeated (default: those that `train` wrote, if they are still there)",
   )
   parser.add_argument(
-    "--same", nargs=2, metavar=("A", "B"), help="compare two finished output folders instead, of any command"
+    "--same", nargs=2, metavar=("A", "B"), help="compare two finished output folders of the same command instead"
   )
   add_model_precision_flags(parser)
   add_max_pixels(parser)
@@ -119,25 +117,23 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def run(argv: Sequence[str]) -> int:
-  """Verifies; returns the exit code.
+  """Runs the command line; returns the exit code.
 
   Raises:
-    InputError: something that the user gave cannot be used.
+    InputError: an option, model or input cannot be used.
   """
   flags = parse_flags(make_parser(), argv)
   files.use_options()
   if flags.same:
     given = [f"--{name}" for name in _OF_MODEL if getattr(flags, name) is not None]
     if given := [*given, *given_precision(flags)]:
-      raise InputError(
-        f"--same compares two folders, {given[0].split('=')[0]} is for images and a model: leave one out."
-      )
+      raise InputError(f"--same cannot be combined with {given[0].split('=')[0]}: leave one out.")
     return _compare(*map(files.absolute, flags.same))
   missing = [name for name in ("model", "input") if getattr(flags, name) is None]
   if missing:
     raise InputError(f"--{missing[0]} is missing: give --model DIR and --input DIR, or --same A B.")
   if flags.all and flags.images:
-    raise InputError("--all and --images: give one of them.")
+    raise InputError("--all cannot be combined with --images: leave one out.")
   return _verify(flags)
 
 
@@ -162,7 +158,7 @@ def _compare(first: str, second: str) -> int:
 
 def _verify(flags: argparse.Namespace) -> int:
   if not files.is_local(flags.model):
-    raise InputError(f"{flags.model} is remote, a model is verified where it can be loaded: give a local copy of it.")
+    raise InputError(f"{flags.model} is remote, but models are loaded from local files only: give a local copy.")
   model = Model(files.absolute(flags.model))
   source = find_source(files.absolute(flags.input), len(model.labels), retrain_names=model.retrain_names)
   check_labels(source, model)
@@ -216,7 +212,7 @@ def _verify(flags: argparse.Namespace) -> int:
 
 
 def _written_lite_files(model: Model) -> list[str]:
-  """Returns the model's TensorFlow Lite files; names those that are gone."""
+  """Returns the model's TensorFlow Lite files; reports missing ones."""
   metrics = json.loads(files.read_bytes(files.join(model.path, METRICS_FILE)))
   found = []
   for entry in metrics.get("tflite", {}).values():
@@ -224,12 +220,12 @@ def _written_lite_files(model: Model) -> list[str]:
     if os.path.isfile(path):
       found.append(path)
     else:
-      print(f"{files.shown(path)} is not there any more: left out", file=sys.stderr)
+      print(f"{files.shown(path)} no longer exists: skipped", file=sys.stderr)
   return found
 
 
 def _report(tallies: Sequence[Tally], good: int, bad: int, flags: argparse.Namespace) -> int:
-  print(f"{good:,} images, held against the {_EXPORTED}; differences are of scores, 0..1\n")
+  print(f"{good:,} images, compared with the {_EXPORTED}; differences of scores, 0..1\n")
   print(_table(tallies))
   int8_bound = _INT8_BOUND if flags.int8_bound is None else flags.int8_bound
   failures = [
@@ -246,7 +242,7 @@ def _report(tallies: Sequence[Tally], good: int, bad: int, flags: argparse.Names
   if failures:
     return GATE_MISSED
   if bad > flags.max_bad_fraction * (good + bad):
-    print(f"beam-retrain: {bad} of {good + bad} images could not be used, see above.", file=sys.stderr)
+    print(f"beam-retrain: {bad} of {good + bad} images could not be used; see above.", file=sys.stderr)
     return TOO_MANY_BAD
   return DONE
 

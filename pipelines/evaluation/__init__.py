@@ -1,1 +1,1 @@
-"""What evaluate and reevaluate share after the job: figures, gates, files."""
+"""Shared by `evaluate` and `reevaluate`: request, figures, gates, files."""

@@ -1,7 +1,6 @@
-"""The parts that `evaluate` and `reevaluate` share, before and after the job.
+"""Shared steps of `evaluate` and `reevaluate`, before and after the job.
 
-The job (`EvaluateClassifier`) leaves figures; the command judges them, draws the report and, last, marks the folder as
-finished.
+The job (`EvaluateClassifier`) writes figures. The command judges them, renders the report and completes the folder.
 """
 
 from __future__ import annotations
@@ -44,9 +43,8 @@ class Images(NamedTuple):
   """The images to evaluate, or their stored bottlenecks.
 
   Attributes:
-    source: where they are.
-    splits: which of its splits.
-    percentages: how a source without splits of its own is split; None: not at all.
+    splits: which of the source's splits.
+    percentages: how a source without its own splits is split; None: not at all.
   """
 
   source: Source
@@ -59,35 +57,35 @@ class Images(NamedTuple):
 
 
 def find_images(folder: str, model: Model) -> Source:
-  """Returns the images in a folder, with the labels of a model."""
+  """Returns the images of a folder, with a model's labels."""
   source = find_source(folder, len(model.labels), min_classes=1, retrain_names=model.retrain_names)
   tell_left_out(source)
   return source
 
 
 def choose_images(source: Source, split: str, models: Sequence[Model]) -> Images:
-  """Returns the images of `--split`, checked.
+  """Returns the images of `--split`.
 
   Raises:
-    InputError: the models do not know all labels, or something is missing.
+    InputError: a model lacks a label, or an input is missing.
   """
   for model in models:
     check_labels(source, model)
   splits, percentages = choose_splits(source, split, shared_percentages(models), models)
-  source.plan(splits, percentages)  # finds what is missing before anything is changed
+  source.plan(splits, percentages)  # raises for missing inputs before anything is changed
   return Images(source, splits, percentages)
 
 
 def claim_store(
   output: str, trunk: ModelTrunk, reuse: Sequence[str], execution: Execution, max_pixels: int
 ) -> TrunkStore:
-  """Begins the store of all bottlenecks of a trunk, in a claimed output folder.
+  """Creates the store of a trunk's bottlenecks in a claimed output folder.
 
   Args:
     output: the command's folder.
-    trunk: in the variant that is run.
+    trunk: in the variant that runs.
     reuse: folders of finished bottlenecks of the same trunk and variant.
-    execution: how the trunk is run.
+    execution: how the trunk runs.
     max_pixels: largest height x width that is decoded.
   """
   model = trunk.model
@@ -111,7 +109,7 @@ class CheckedTrunk(NamedTuple):
 
   Attributes:
     info: for `metrics.json`, JSON values.
-    description: for people, one line.
+    description: one line for the user.
   """
 
   info: Mapping[str, object]
@@ -121,14 +119,9 @@ class CheckedTrunk(NamedTuple):
 def check_trunk(
   trunk: ModelTrunk, images: Images, evaluation: EvaluateClassifier, execution: Execution, max_pixels: int
 ) -> CheckedTrunk:
-  """Compares a trunk with float32 on a sample, if any image ran through it.
+  """Compares a trunk with float32 on a sample, if it ran.
 
-  Args:
-    trunk: in the variant that was run.
-    images: those evaluated.
-    evaluation: the job, finished.
-    execution: how the trunk was run.
-    max_pixels: largest height x width that is decoded.
+  `evaluation` is the finished job.
   """
   folder = store_folder(evaluation.output, trunk.fingerprint)
   counts = [read_stats(store.folder, files).bottlenecks for store in evaluation.stores if store.folder == folder]
@@ -139,16 +132,16 @@ def check_trunk(
 
 
 def read_figures(output: str) -> JobFigures:
-  """Returns what the job left for the command."""
+  """Reads the figures that the job wrote."""
   return JobFigures.from_json(files.read_bytes(files.join(output, PARTS_FOLDER, FIGURES_FILE)))
 
 
 def judge_figures(figures: JobFigures, about: Metrics, request: EvaluationRequest, output: str) -> Metrics:
-  """Returns the contents of `metrics.json`: the figures and the gates' results.
+  """Returns the figures with the gates' results.
 
   Args:
     figures: from the job.
-    about: which split, which trunk; its models hold their `trunk_kind`.
+    about: the rest of `metrics.json`; its models hold their `trunk_kind`.
     request: with the gates.
     output: folder of the finished job.
   """
@@ -178,13 +171,7 @@ def write_report(
 ) -> None:
   """Writes `metrics.json` and `report.html`.
 
-  Args:
-    metrics: see `judge_figures`.
-    figures: from the job.
-    info: the contents of `info.json`.
-    title: of the report.
-    output: folder to write to.
-    nights: earlier nights, the oldest first.
+  `nights` are the earlier ones, the oldest first.
   """
   files.write_text(files.join(output, METRICS_FILE), write_metrics(metrics))
   report = Report(
@@ -199,7 +186,7 @@ def write_report(
 
 
 def print_figures(metrics: Metrics, tables: Sequence[str] = ()) -> None:
-  """Prints tables, that of the labels last, and a line per gate."""
+  """Prints `tables`, the table of labels, and a line per gate."""
   if metrics.trunk == BUNDLED:
     print("the trunk is the bundled stand-in: for real work train with --trunk inception_v3")
   print("\n" + "\n\n".join([*tables, per_label_table(metrics.model)]) + "\n")
@@ -208,9 +195,9 @@ def print_figures(metrics: Metrics, tables: Sequence[str] = ()) -> None:
 
 
 def complete(evaluation: EvaluateClassifier, max_bad_fraction: float) -> bool:
-  """Marks the folder as finished and deletes temporary files; returns whether it did.
+  """Completes the folder and deletes temporary files, or returns False.
 
-  It does not if more inputs were bad than `max_bad_fraction`, 0..1.
+  The folder stays unfinished if the fraction of bad inputs exceeds `max_bad_fraction`.
   """
   output = evaluation.output
   if not OutputDir(output, files).complete(read_stats(output, files), max_bad_fraction):
@@ -220,6 +207,9 @@ def complete(evaluation: EvaluateClassifier, max_bad_fraction: float) -> bool:
 
 
 def find_exit_code(metrics: Metrics, folder: str, max_bad_fraction: float) -> int:
-  """Prints what was quarantined; returns the exit code. `folder` is where the output is now."""
+  """Prints what was quarantined; returns the exit code.
+
+  `folder` is the output's current path.
+  """
   code = exit_code(read_stats(folder, files), folder, max_bad_fraction)
   return GATE_MISSED if code == DONE and metrics.verdict == MISSED else code

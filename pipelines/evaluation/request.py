@@ -1,4 +1,4 @@
-"""What `evaluate` and `reevaluate` are both asked for."""
+"""The options that `evaluate` and `reevaluate` share."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from beam_retrain.transforms.core.records.quarantine import MAX_PIXELS
 from beam_retrain.transforms.core.runtimes.variant import AUTO
 
 Threshold = tuple[str, float]
-"""Name of a gate, and its threshold, 0..1."""
+"""Gate and threshold, 0..1."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EvaluationRequest(JobRequest):
-  """What both commands are asked for; see the flags' help.
+  """Options of both commands; see the flags' help.
 
   Attributes:
-    gates: those that are set, each with a flag of its own.
+    gates: those that are set; each gate has its own flag.
   """
 
   paths: ClassVar[tuple[str, ...]] = ("model", "input", "reuse", "manifest")
@@ -52,7 +52,7 @@ class EvaluationRequest(JobRequest):
     default_batch_size: str,
     with_comparison: bool = False,
   ) -> None:
-    """Adds all flags but `model` and `input`, whose help differs."""
+    """Adds all flags except `model` and `input`, whose help differs."""
     parser.add_argument("--split", choices=("auto", "testing", "all"), help=split_help)
     parser.add_argument("--reuse", action="append", metavar="DIR", help=reuse_help)
     add_slice_flags(parser)
@@ -67,7 +67,7 @@ class EvaluationRequest(JobRequest):
 
   @property
   def thresholds(self) -> dict[str, float]:
-    """Name of a gate -> its threshold, 0..1."""
+    """Gate -> threshold, 0..1."""
     return dict(self.gates)
 
   def _arguments(self, field: dataclasses.Field) -> Iterator[str]:

@@ -1,1 +1,1 @@
-"""`beam-retrain reevaluate`: nights, their history and their comparison."""
+"""`beam-retrain reevaluate`: nights, their history and comparison."""

@@ -1,4 +1,4 @@
-"""The baseline: an earlier night, or any output of `evaluate`."""
+"""The baseline: an earlier night, or an output of `evaluate`."""
 
 from __future__ import annotations
 
@@ -32,10 +32,9 @@ class Baseline:
   """What tonight is compared with.
 
   Attributes:
-    name: a night's name, or the folder as it was given.
+    name: a night, or the folder given.
     predictions: path of its `predictions.csv`.
-    labels: its label list.
-    sha256: of `predictions`, 64 hex digits.
+    sha256: of that file, 64 hex digits.
   """
 
   name: str
@@ -45,17 +44,17 @@ class Baseline:
 
 
 def choose_baseline(history: str, date: str, given: str | None, labels: Sequence[str]) -> Baseline | None:
-  """Returns what the night of `date` is compared with; None for nothing.
+  """Returns what the night of `date` is compared with, if anything.
 
   Args:
     history: the history folder.
     date: tonight's name.
-    given: `none`; a night's name; a folder that `evaluate` or `reevaluate` wrote; or None: the last finished night
-      before `date`. One whose predictions are not what they were is named on standard error and the one before taken.
+    given: `none`; a night; a folder written by `evaluate` or `reevaluate`; or None: the last finished night before
+      `date` whose predictions are intact (damaged ones are reported on standard error).
     labels: the model's label list.
 
   Raises:
-    InputError: what was given is not there, or damaged, or tonight itself; or the baseline has other labels.
+    InputError: the baseline is missing, damaged, tonight itself, or has other labels.
   """
   if given == NO_BASELINE:
     return None
@@ -73,10 +72,10 @@ def choose_baseline(history: str, date: str, given: str | None, labels: Sequence
 
 
 def check_unchanged(baseline: Baseline) -> None:
-  """Checks that a rerun of its night has not replaced the baseline meanwhile.
+  """Checks that no rerun of its night has replaced the baseline.
 
   Raises:
-    InputError: its predictions are gone or are others.
+    InputError: its predictions are missing or have changed.
   """
   try:
     unchanged = files.sha256(baseline.predictions) == baseline.sha256
@@ -93,11 +92,11 @@ def _last_baseline(history: str, date: str) -> Baseline | None:
       try:
         metrics = read_night(folder, name)
       except DamagedError:
-        continue  # `look` named it
+        continue  # already reported, see `look`
       try:
         return _baseline(name, folder, metrics)
       except DamagedError as error:
-        print(f"the night {name} is damaged and not compared with: {error}", file=sys.stderr)
+        print(f"the night {name} is damaged and is not used as the baseline: {error}", file=sys.stderr)
   return None
 
 
@@ -122,7 +121,7 @@ def _given_folder(history: str, date: str, given: str) -> Baseline:
   stage = info.stage if info else None
   if stage not in (STAGE, "evaluate"):
     raise InputError(
-      f"--baseline {given} is neither a night nor what evaluate or reevaluate wrote: {_choices(history, date)}."
+      f"--baseline {given} is neither a night nor an output of evaluate or reevaluate: {_choices(history, date)}."
     )
   try:
     if stage == STAGE:
@@ -139,20 +138,20 @@ def _baseline(name: str, folder: str, metrics: Metrics) -> Baseline:
     found = files.sha256(predictions)
     if metrics.predictions_sha256 is not None:
       whole = metrics.predictions_sha256 == found
-    else:  # an earlier version's `evaluate` wrote none
+    else:  # written by an earlier version's `evaluate`
       whole = _count_rows(predictions) == metrics.model.total
   except OSError as error:
     raise DamagedError(f"its {PREDICTIONS_FILE} is missing or cannot be read") from error
   if not whole:
-    raise DamagedError(f"its {PREDICTIONS_FILE} is not the one that was written")
+    raise DamagedError(f"its {PREDICTIONS_FILE} has changed since it was written")
   return Baseline(name, predictions, metrics.model.labels, found)
 
 
 def _count_rows(predictions: str) -> int | None:
-  """Returns the number of rows of a `predictions.csv`; None if it is no text.
+  """Returns the number of rows of a `predictions.csv`; None if unreadable.
 
   Raises:
-    InputError: a column is missing, or a line is cut.
+    InputError: a column or a cell is missing.
   """
   try:
     return sum(1 for _ in read_predictions(files.read_lines(predictions), predictions))
@@ -163,8 +162,8 @@ def _count_rows(predictions: str) -> int | None:
 def _choices(history: str, date: str) -> str:
   nights = [name for name in dates(history) if name != date]
   more = f" and {len(nights) - _MAX_LISTED} earlier ones" if len(nights) > _MAX_LISTED else ""
-  there = f"one of {', '.join(nights[-_MAX_LISTED:])}{more}, " if nights else "(there is no other night) "
-  return f"give {there}the output folder of an evaluate, or {NO_BASELINE}"
+  listed = f"one of {', '.join(nights[-_MAX_LISTED:])}{more}, " if nights else "(there is no other night) "
+  return f"give {listed}the output folder of an evaluate, or {NO_BASELINE}"
 
 
 def _labels_differ(baseline: Baseline, labels: Sequence[str]) -> str:
@@ -172,13 +171,13 @@ def _labels_differ(baseline: Baseline, labels: Sequence[str]) -> str:
     "only the baseline has": [label for label in baseline.labels if label not in labels],
     "only the model has": [label for label in labels if label not in baseline.labels],
   }
-  told = "; ".join(
+  differences = "; ".join(
     f"{side} {', '.join(map(repr, found[:_MAX_LISTED]))}"
     + (f" and {len(found) - _MAX_LISTED} more" if len(found) > _MAX_LISTED else "")
     for side, found in sides.items()
     if found
   )
   return (
-    f"the baseline {baseline.name} has other labels than the model ({told}): give another --baseline, or --baseline"
-    f" {NO_BASELINE} to begin anew."
+    f"the baseline {baseline.name} has other labels than the model ({differences}): give another --baseline, or"
+    f" --baseline {NO_BASELINE} to start over."
   )

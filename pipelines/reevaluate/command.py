@@ -1,4 +1,4 @@
-"""`beam-retrain reevaluate`: evaluates a model every night, compared with an earlier one."""
+"""`beam-retrain reevaluate`: evaluates a model every night."""
 
 from __future__ import annotations
 
@@ -65,28 +65,28 @@ _FILES = (REPORT_FILE, PREDICTIONS_FILE, PER_LABEL_FILE, *CHANGES_FILES, SUSPICI
 _OWNED = (*_FILES, PARTS_FOLDER, STORES_FOLDER, CANDIDATE, CONFUSION_FILE, SLICES_FILE)
 
 _DESCRIPTION = """\
-Evaluates a model every night: is it still as good, on the same images and on those that arrived since, and would a
-candidate be better? Only new and changed images go through the trunk; the others' bottlenecks are those of the night
-before.
+Evaluates a model every night and compares it with an earlier night: is it still as good, on the same images and on
+new ones, and would a candidate be better? Only new and changed images go through the trunk; the bottlenecks of the
+others are reused.
 
 writes   HISTORY/DATE/report.html (everything in one file), predictions.csv, per_label.csv,
          regressed.csv (right in the baseline, wrong now), fixed.csv, new.csv, gone.csv,
          suspicious_labels.csv, metrics.json, junit.xml, ..., and candidate/ for the candidate
 
-A night is published whole, when it is finished; a rerun of the same night replaces it; a killed run goes on where it
-was. The model is compared with the last finished night, the candidate with the model of tonight."""
+A night appears in HISTORY when it is finished. A rerun of the same night replaces it; a killed run is resumed. The
+model is compared with the last finished night, the candidate with tonight's model."""
 
 _EXAMPLE = """\
 example:
   beam-retrain reevaluate --model flowers/model --input flower_photos --history nights --min_accuracy 0.9
 
 exit codes: 0 done, 1 a gate was missed, 2 wrong usage or the job failed, 3 more bad inputs than allowed (the night is
-then not published). Any Beam option may follow."""
+not published). Any Beam option may follow."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ReevaluateRequest(EvaluationRequest):
-  """What `reevaluate` is asked for; see the flags' help."""
+  """Options of `reevaluate`; see the flags' help."""
 
   command: ClassVar[str] = STAGE
   description: ClassVar[str] = _DESCRIPTION
@@ -103,7 +103,7 @@ class ReevaluateRequest(EvaluationRequest):
   def add_flags(cls, parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", required=True, metavar="DIR", help="output of `train`")
     parser.add_argument(
-      "--candidate", metavar="DIR", help="another model, scored in the same pass; every gate holds for it too"
+      "--candidate", metavar="DIR", help="another model to score in the same pass; every gate applies to it too"
     )
     parser.add_argument("--input", required=True, metavar="DIR", help="images: any input of `bottlenecks`")
     parser.add_argument("--history", required=True, metavar="DIR", help="folder of all nights, one folder each")
@@ -111,19 +111,19 @@ class ReevaluateRequest(EvaluationRequest):
     parser.add_argument(
       "--baseline",
       metavar="NIGHT",
-      help="what to compare with: a night's date, its folder, or the output of `evaluate`; or none (default: the last"
+      help="what to compare with: a night's date or folder, the output of `evaluate`, or none (default: the last"
       " finished night before DATE)",
     )
     parser.add_argument(
       "--keep_stores",
       type=positive_int,
       metavar="N",
-      help="nights that keep their bottlenecks; the figures and the report of every night stay (default: %(default)d)",
+      help="number of nights that keep their bottlenecks; all keep their figures and report (default: %(default)d)",
     )
     cls.add_common_flags(
       parser,
-      split_help="which images, see `beam-retrain evaluate --help` (default: auto)",
-      reuse_help="reuse bottlenecks from DIR too (output of `bottlenecks`, or an evaluation with --reuse); may be"
+      split_help="images to evaluate, see `beam-retrain evaluate --help` (default: auto)",
+      reuse_help="also reuse bottlenecks from DIR (output of `bottlenecks`, or an evaluation with --reuse); may be"
       " repeated",
       default_batch_size=str(BATCH_SIZE),
       with_comparison=True,
@@ -138,18 +138,14 @@ class Job:
   """Tonight's planned evaluation.
 
   Attributes:
-    request: what was asked for, with absolute paths.
+    request: with absolute paths.
     options: Beam's.
     date: tonight's name.
-    models: `model` and perhaps `candidate`, checked.
-    trunks: likewise, as they are run.
-    images: checked.
-    execution: how the trunks are run.
-    finished: the nights before.
-    baseline: what the model is compared with; None: nothing.
-    reuse: fingerprint of a trunk -> folders of finished bottlenecks, besides those of earlier nights.
-    scorer: the heads.
-    compare: compares with the baseline, and slices.
+    models, trunks: `model` and perhaps `candidate`.
+    finished: earlier nights.
+    baseline: what the model is compared with, if anything.
+    reuse: trunk fingerprint -> folders of bottlenecks given by the user.
+    scorer: the models' heads.
     info: the contents of `info.json`.
   """
 
@@ -168,7 +164,10 @@ class Job:
   info: RunInfo
 
   def claim(self, working: str) -> EvaluateClassifier:
-    """Claims the working folder; returns the step that fills it. Needs `history.tonight`."""
+    """Claims the working folder; returns the step that fills it.
+
+    Must be called within `history.tonight`.
+    """
     output_dir.claim(working, self.info, owned=_OWNED, shards_folder=PARTS_FOLDER)
     kept: dict[str, TrunkStore] = {}
     for fingerprint, trunk in _by_fingerprint(self.trunks).items():
@@ -190,7 +189,7 @@ class Job:
 
 
 def _by_fingerprint(trunks: Mapping[str, ModelTrunk]) -> dict[str, ModelTrunk]:
-  """Returns each trunk once: two models may share one."""
+  """Returns the distinct trunks: two models may share one."""
   found: dict[str, ModelTrunk] = {}
   for trunk in trunks.values():
     found.setdefault(trunk.fingerprint, trunk)
@@ -198,15 +197,15 @@ def _by_fingerprint(trunks: Mapping[str, ModelTrunk]) -> dict[str, ModelTrunk]:
 
 
 def run(argv: Sequence[str], today: Callable[[], datetime.date] = datetime.date.today) -> int:
-  """Runs the command line; returns the exit code. `today` is the clock."""
+  """Runs the command line; returns the exit code."""
   return execute(ReevaluateRequest.parse(argv), today)
 
 
 def execute(request: ReevaluateRequest, today: Callable[[], datetime.date] = datetime.date.today) -> int:
-  """Runs tonight's evaluation; returns its exit code.
+  """Runs tonight's evaluation; returns the exit code.
 
   Raises:
-    InputError: something that the user gave cannot be used.
+    InputError: an option, model or input cannot be used.
   """
   job = plan(request, today())
   with history.tonight(job.request.history, job.date, job.info.request) as working:
@@ -220,7 +219,7 @@ def plan(request: ReevaluateRequest, today: datetime.date) -> Job:
   """Checks the models, the images and the history; changes nothing.
 
   Raises:
-    InputError: something that the user gave cannot be used.
+    InputError: an option, model or input cannot be used.
   """
   options = request.pipeline_options()
   arguments, request = request.to_argv(), request.with_absolute_paths()
@@ -282,10 +281,10 @@ def _read_models(request: ReevaluateRequest) -> dict[str, Model]:
 
 
 def _report_damaged(damaged: Sequence[Damaged], date: str, baseline: Baseline | None) -> None:
-  """Names the damaged nights that would have been the baseline."""
+  """Reports damaged nights that would have been the baseline."""
   for name, why in damaged:
     if name < date and (baseline is None or name > baseline.name):
-      print(f"the night {name} is damaged and not compared with: {why}", file=sys.stderr)
+      print(f"the night {name} is damaged and is not used as the baseline: {why}", file=sys.stderr)
 
 
 def _compare_with(baseline: Baseline | None, working: str, request: ReevaluateRequest) -> CompareNights:
@@ -307,7 +306,7 @@ def _settings(
   execution: Execution,
   trunks: Mapping[str, ModelTrunk],
 ) -> dict[str, Any]:
-  """Returns what decides the bytes of the shards, JSON values."""
+  """Returns the settings that determine the shards' bytes, as JSON values."""
   return {
     "input": request.input,
     "splits": list(images.splits),
@@ -323,7 +322,7 @@ def _settings(
 
 
 def report(job: Job, evaluation: EvaluateClassifier) -> int:
-  """Judges the figures, writes and publishes the night, prints it; returns the exit code."""
+  """Judges, reports and publishes the night; returns the exit code."""
   request, working = job.request, evaluation.output
   checked = {
     name: check_trunk(trunk, job.images, evaluation, job.execution, request.max_pixels)
@@ -367,7 +366,7 @@ def _print_summary(metrics: Metrics, folder: str, source: str, checked: Mapping[
   of_model, of_candidate = checked[MODEL].description, checked.get(CANDIDATE, checked[MODEL]).description
   print(of_model)
   if of_candidate != of_model:
-    print(f"of the candidate {of_candidate}")
+    print(f"candidate: {of_candidate}")
   print_figures(metrics, [changes_table(metrics)])
   print(f"everything is in {files.shown(folder)}: {', '.join((*_FILES, QUARANTINE_FILE))}")
 

@@ -1,14 +1,14 @@
-"""The history folder: a folder per night, published whole.
+"""The history folder: one folder per night, published in one step.
 
 ```
 HISTORY/2026-11-23/                          a finished night: published by a rename, replaced whole or not at all
         unfinished/2026-11-24-0123456789ab/  tonight's work: its date and the start of the request's digest
-        unfinished/2026-11-24-replaced/      only while a night is replaced: the old one, set aside
+        unfinished/2026-11-24-replaced/      only while a night is replaced: the old one
         .lock                                held over each step that renames or deletes
         .lock-2026-11-24                     held over that whole night
 ```
 
-The locks (`locks`) end with the process that holds them, however it ends.
+A lock (`locks`) ends with the process that holds it, even if killed.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _WORK = re.compile(rf"(?P<date>{DATE.pattern})-(?P<what>[0-9a-f]{{12}}|{_REPLACE
 def look(history: str) -> tuple[list[Night], list[Damaged]]:
   """Returns the finished nights and the damaged ones, both by date.
 
-  Puts back a night that a killed `publish` left set aside. Only `choose_baseline` verifies a checksum.
+  Restores a night that a killed `publish` set aside. Checksums are not verified.
 
   Raises:
     InputError: the folder is remote, a file, or not a history folder.
@@ -64,28 +64,28 @@ def look(history: str) -> tuple[list[Night], list[Damaged]]:
 
 
 def working_folder(history: str, date: str, request: str) -> str:
-  """Returns the folder that a night is made in."""
+  """Returns the folder of a night's unfinished work."""
   return os.path.join(history, UNFINISHED_FOLDER, f"{date}-{request[:12]}")
 
 
 @contextlib.contextmanager
 def tonight(history: str, date: str, request: str) -> Iterator[str]:
-  """Locks the night `date` and yields its working folder, new or of a killed run.
+  """Locks the night `date` and yields its working folder.
 
-  At the end, deletes older unfinished work whose bottlenecks this night has too.
+  At the end, deletes older unfinished work whose bottlenecks this night also has.
 
   Args:
-    history: the history folder; made where it is not there.
+    history: created if missing.
     date: tonight's name.
-    request: digest of the request, hex digits; a killed run of the same one goes on.
+    request: digest of the request, hex digits; a killed run of the same request is resumed.
 
   Raises:
-    InputError: another process is at work on this night; or `history/date` is something that `reevaluate` did not
-      write. Nothing was touched then.
+    InputError: another process works on this night, or `history/date` was not written by `reevaluate`. Nothing has been
+      changed.
   """
   check_history(history)
   os.makedirs(history, exist_ok=True)
-  busy = f"another process is at work on the night {date} in {history}: wait until it ends, or stop it."
+  busy = f"another process is working on the night {date} in {history}: wait until it ends, or stop it."
   with locks.hold_alone(_lock_path(history, date), busy):
     working = working_folder(history, date, request)
     with _changing(history):
@@ -99,16 +99,16 @@ def tonight(history: str, date: str, request: str) -> Iterator[str]:
     finally:
       with contextlib.suppress(OSError), _changing(history):
         _prune_older_work(history, working, date)
-        os.rmdir(os.path.join(history, UNFINISHED_FOLDER))  # if nothing is left in it
+        os.rmdir(os.path.join(history, UNFINISHED_FOLDER))  # fails if not empty
 
 
 def publish(working: str, history: str, date: str) -> str:
-  """Publishes a finished working folder as the night `date`; returns its path.
+  """Publishes a finished working folder as a night; returns its path.
 
-  Replaces an older night of that date, and deletes its other unfinished work. To be called in `tonight`.
+  Replaces an older night of that date and deletes its other unfinished work. Must be called within `tonight`.
 
   Raises:
-    InputError: `history/date` is something that `reevaluate` did not write.
+    InputError: `history/date` was not written by `reevaluate`.
   """
   if not is_completed(working):
     raise ValueError(f"{working} is not finished")
@@ -129,14 +129,10 @@ def publish(working: str, history: str, date: str) -> str:
 
 
 def prune_stores(history: str, keep: int, date: str) -> None:
-  """Deletes bottlenecks of all but the last `keep` nights, and older unfinished work.
+  """Deletes bottlenecks of all but the last `keep` nights.
 
-  Does nothing while another night, which may read them, is at work.
-
-  Args:
-    history: the history folder.
-    keep: how many.
-    date: the night that the caller holds.
+  Also deletes older unfinished work. Does nothing while another night is in progress, which may read them. `date` is
+  the night that the caller holds.
   """
   with _changing(history):
     if _others_at_work(history, date):
@@ -151,11 +147,11 @@ def prune_stores(history: str, keep: int, date: str) -> None:
 
 
 def _prune_older_work(history: str, working: str, date: str) -> None:
-  """Deletes older unfinished nights whose bottlenecks this one has too."""
+  """Deletes older unfinished nights whose bottlenecks this one also has."""
   trunks = _finished_stores(working)
   if not trunks or _others_at_work(history, date):
     return
-  for path, of in reversed(_works(history)):  # the newest first: it is what `stores` takes
+  for path, of in reversed(_works(history)):  # the newest first, as in `stores`
     if of <= date and path not in (working, _set_aside(history, of)):
       found = _finished_stores(path)
       if found <= trunks:
@@ -164,21 +160,20 @@ def _prune_older_work(history: str, working: str, date: str) -> None:
 
 
 def _finished_stores(work: str) -> set[str]:
-  """Returns the names of the finished stores in a night's folder."""
   folder = os.path.join(work, STORES_FOLDER)
   names = os.listdir(folder) if os.path.isdir(folder) and not os.path.islink(work) else []
   return {name for name in names if is_completed(os.path.join(folder, name))}
 
 
 def _works(history: str) -> list[tuple[str, str]]:
-  """Returns (path, date) of each of our folders of unfinished work."""
+  """Returns (path, date) of each folder of unfinished work."""
   folder = os.path.join(history, UNFINISHED_FOLDER)
   names = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
   return [(os.path.join(folder, name), match["date"]) for name in names if (match := _WORK.fullmatch(name))]
 
 
 def _is_ours(folder: str) -> bool:
-  """Returns whether `reevaluate` wrote a folder of this history; links do not count."""
+  """Whether `reevaluate` wrote this folder; links do not count."""
   with contextlib.suppress(DamagedError):
     return not os.path.islink(folder) and read_json(os.path.join(folder, INFO_FILE)).get("stage") == STAGE
   return False
@@ -187,7 +182,7 @@ def _is_ours(folder: str) -> bool:
 def _check_replaceable(night: str) -> None:
   if os.path.lexists(night) and not _is_ours(night) and not (os.path.isdir(night) and not os.listdir(night)):
     raise InputError(
-      f"{night} is there and was not written by `beam-retrain {STAGE}`, or its {INFO_FILE} is damaged: move it away."
+      f"{night} exists but was not written by `beam-retrain {STAGE}`, or its {INFO_FILE} is damaged: move it away."
     )
 
 
@@ -202,7 +197,7 @@ def _recover(history: str) -> None:
 
 
 def _recover_set_aside(history: str) -> None:
-  """Undoes or completes a killed `publish`. The caller holds the lock."""
+  """Undoes or completes a killed `publish`; the caller holds the lock."""
   for path, date in _works(history):
     if path == _set_aside(history, date):
       if os.path.lexists(os.path.join(history, date)):
@@ -216,7 +211,7 @@ def _delete_stores(night: str) -> None:
   if os.path.isdir(folder) and not os.path.islink(folder):
     for store in os.scandir(folder):
       if store.is_dir(follow_symlinks=False):
-        OutputDir(store.path).reopen()  # first: no reader takes a half one for finished
+        OutputDir(store.path).reopen()  # first, so that no reader takes a partial store for a finished one
     files.delete([folder])
 
 
@@ -230,5 +225,5 @@ def _others_at_work(history: str, date: str) -> bool:
 
 
 def _changing(history: str) -> contextlib.AbstractContextManager[None]:
-  """Locks the history for renaming and deleting; held for seconds at most."""
+  """Locks the history for renames and deletions; held for seconds."""
   return locks.hold(os.path.join(history, _LOCK))

@@ -1,6 +1,6 @@
 """Finds and reads the nights of a history folder.
 
-Each is a folder named by its date; see `history` for how it is made.
+`history` writes them.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _REQUIRED = (
 
 
 class Night(NamedTuple):
-  """A finished night: its name, `YYYY-MM-DD`, its folder, and its figures."""
+  """A finished night, named `YYYY-MM-DD`."""
 
   name: str
   path: str
@@ -44,51 +44,45 @@ class Night(NamedTuple):
 
 
 class Damaged(NamedTuple):
-  """A night's folder that cannot be used: its name, and why."""
+  """A night's folder that cannot be used."""
 
   name: str
   why: str
 
 
 class DamagedError(Exception):
-  """Says in a few words what is wrong with a folder."""
+  """What is wrong with a folder, in a few words."""
 
 
 def check_date(text: str | None, today: datetime.date, finished: Sequence[Night]) -> str:
   """Returns tonight's name: `--date`, or else today.
 
   Raises:
-    InputError: `text` is not a day as `YYYY-MM-DD`; or none was given and there is a finished night after today.
+    InputError: `text` is not a date, or a finished night is later than today.
   """
   if text is not None:
     if not is_date(text):
-      raise InputError(f"--date {text!r} is not a day: give it as YYYY-MM-DD, for example {today.isoformat()}.")
+      raise InputError(f"--date {text!r} is not a date: give it as YYYY-MM-DD, for example {today.isoformat()}.")
     return text
   name = today.isoformat()
   if finished and finished[-1].name > name:
     raise InputError(
       f"today is {name} by this machine's clock, but there is a finished night of {finished[-1].name}: set the clock,"
-      f" say with --date which night this is, or move {files.shown(finished[-1].path)} away."
+      f" give --date, or move {files.shown(finished[-1].path)} away."
     )
   return name
 
 
 def trend(finished: Sequence[Night], until: str, limit: int = 90) -> list[TrendPoint]:
-  """Returns the figures of the last `limit` nights before `until`, the oldest first.
-
-  Args:
-    finished: all finished nights, by date.
-    until: a night's name.
-    limit: at least 1.
-  """
+  """Returns the last `limit` nights before `until`, oldest first."""
   return [night.figures for night in finished if night.name < until][-limit:]
 
 
 def stores(history: str, date: str, fingerprint: str, working: str = "") -> list[str]:
-  """Returns finished folders of stored bottlenecks of a trunk.
+  """Returns finished folders of a trunk's bottlenecks.
 
-  They are those of an older night `date`, of the last one before it, and of the last work until then, other than
-  `working`, that had too many bad images to be published. Call it in `tonight`: until then another night may remove
+  These are: an older night of the same date, the last night before it, and the last unfinished work up to then except
+  `working` (it had too many bad images to be published). Call it within `tonight`: otherwise another night may delete
   them.
   """
   found: list[str] = []
@@ -121,7 +115,7 @@ def dates(history: str) -> list[str]:
 def check_history(history: str) -> None:
   if not files.is_local(history):
     raise InputError(
-      f"--history {history} is remote, where a folder cannot be renamed in one step: give a local or mounted folder."
+      f"--history {history} is remote, where folders cannot be renamed atomically: give a local or mounted folder."
     )
   if not os.path.lexists(history):
     return
@@ -129,45 +123,47 @@ def check_history(history: str) -> None:
     raise InputError(f"--history {history} is a file: give a folder.")
   if os.path.islink(os.path.join(history, UNFINISHED_FOLDER)):
     raise InputError(
-      f"{os.path.join(history, UNFINISHED_FOLDER)} is a link: nights are made beside each other; remove it."
+      f"{os.path.join(history, UNFINISHED_FOLDER)} is a link, but all nights must be on one disk: remove it."
     )
-  # Hidden files and a mounted disk's `lost+found` say nothing of what the folder is for.
+  # Hidden files and a mounted disk's `lost+found` do not count.
   names = [name for name in os.listdir(history) if not name.startswith(".") and name != "lost+found"]
   if names and not any(is_date(name) or name == UNFINISHED_FOLDER for name in names):
     raise InputError(
-      f"--history {history} holds {sorted(names)[0]!r} and no nights of reevaluate: give a new or empty folder, or the"
-      " one of earlier nights."
+      f"--history {history} contains {sorted(names)[0]!r} but no nights of reevaluate: give a new or empty folder, or"
+      " the one with earlier nights."
     )
 
 
 def read_json(path: str) -> dict[str, Any]:
-  """Returns a JSON object.
+  """Reads a JSON object.
 
   Raises:
-    DamagedError: it is not there, or not one.
+    DamagedError: the file is missing or is not a JSON object.
   """
   name = os.path.basename(path)
   try:
     found = json.loads(files.read_bytes(path))
   except OSError as error:
     raise DamagedError(f"{name} is missing or cannot be read") from error
-  except (ValueError, RecursionError) as error:  # the latter: thousands of brackets within each other
-    raise DamagedError(f"{name} is not JSON that can be read") from error
+  except (ValueError, RecursionError) as error:  # RecursionError: thousands of nested brackets
+    raise DamagedError(f"{name} is not valid JSON") from error
   if not isinstance(found, dict):
     raise DamagedError(f"{name} is not a JSON object")
   return found
 
 
 def read_night(folder: str, name: str | None = None) -> Metrics:
-  """Returns the contents of a finished night's `metrics.json`; `name`: its expected name.
+  """Reads a finished night's `metrics.json`; `name` is its expected name.
+
+  Does not verify the predictions' checksum.
 
   Raises:
-    DamagedError: it is no finished night. The predictions' checksum is not verified.
+    DamagedError: it is not a finished night.
   """
   if not is_completed(folder):
     raise DamagedError(f"it has no {COMPLETED_FILE}")
   if read_json(files.join(folder, INFO_FILE)).get("stage") != STAGE:
-    raise DamagedError(f"its {INFO_FILE} is not one of `beam-retrain {STAGE}`")
+    raise DamagedError(f"its {INFO_FILE} was not written by `beam-retrain {STAGE}`")
   metrics = read_metrics(folder, _REQUIRED)
   if name is not None and metrics.night != name:
     raise DamagedError(f"its {METRICS_FILE} is of the night {metrics.night!r}")
@@ -177,10 +173,10 @@ def read_night(folder: str, name: str | None = None) -> Metrics:
 
 
 def read_metrics(folder: str, required: Collection[str] = ("labels",)) -> Metrics:
-  """Returns the contents of a folder's `metrics.json`.
+  """Reads a folder's `metrics.json`.
 
   Raises:
-    DamagedError: it is missing, lacks a required key, or holds something else.
+    DamagedError: the file is missing or invalid, or lacks a required key.
   """
   try:
     return metrics_from_json(read_json(files.join(folder, METRICS_FILE)), required)

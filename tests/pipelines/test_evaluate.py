@@ -339,7 +339,7 @@ def test_reused_bottlenecks_give_the_same_and_are_kept(made: Any, whole: Path, t
 
 
 def test_bottlenecks_are_not_reused_for_bottlenecks(made: Any, tmp_path: Path) -> None:
-  with pytest.raises(InputError, match="--reuse is for images"):
+  with pytest.raises(InputError, match="--reuse applies to images"):
     _evaluate(made, made.bottlenecks, tmp_path / "evaluation", f"--reuse={made.bottlenecks}")
 
 

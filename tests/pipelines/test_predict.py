@@ -60,7 +60,7 @@ def test_bad_images_are_named_and_the_others_predicted(trained_model, mixed, cap
     [str(mixed / "empty.jpg"), "EMPTY"],
     [str(mixed / "text.PNG"), "NOT_AN_IMAGE"],
   ]
-  assert lines[-1] == "beam-retrain: 3 of 43 images could not be used, see above."
+  assert lines[-1] == "beam-retrain: 3 of 43 images could not be used; see above."
   assert run(capsys, f"--model={trained_model}", str(mixed), "--max_bad_fraction=0.1")[:2] == (0, out)
 
 
@@ -94,7 +94,7 @@ def test_each_image_once_and_folders_in_order(small_images):
 def test_what_cannot_be_used_is_said(trained_model, tmp_path, capsys):
   with pytest.raises(InputError, match=r"nowhere\.jpg does not exist"):
     run(capsys, f"--model={trained_model}", str(tmp_path / "nowhere.jpg"))
-  with pytest.raises(InputError, match=r"has no file that ends in .jpg, .jpeg, .png, .bmp, .gif"):
+  with pytest.raises(InputError, match=r"has no files that end in .jpg, .jpeg, .png, .bmp, .gif"):
     run(capsys, f"--model={trained_model}", str(tmp_path))
   with pytest.raises(InputError, match="give the folder that `beam-retrain train` wrote"):
     run(capsys, f"--model={tmp_path}", str(tmp_path))

@@ -82,7 +82,7 @@ def test_the_model_s_own_kind_is_held_against_the_exported_model(of_kind, made, 
   assert verify(of_kind, made.data) == 0
   out = capsys.readouterr().out
   trunk = json.loads((of_kind / "info.json").read_text())["trunk"]
-  assert f"{IMAGES} images, held against the exported model; differences are of scores, 0..1" in out
+  assert f"{IMAGES} images, compared with the exported model; differences of scores, 0..1" in out
   batch = next(line for line in out.splitlines() if line.startswith("batch path"))
   assert batch.startswith(
     f"batch path ({trunk['precision']} by {'Open' if trunk['runtime'] == 'openvino' else 'Tensor'}"
@@ -201,7 +201,7 @@ def test_lite_files_by_name_or_gone(broken, lite_model, made, capsys):
   assert verify(broken, made.data) == 0
   rows, (note,) = table(capsys)
   assert list(rows)[3:] == ["model.tflite"]
-  assert note.endswith("int8.tflite is not there any more: left out")
+  assert note.endswith("int8.tflite no longer exists: skipped")
   assert verify(broken, made.data, f"--tflite={lite_model / 'int8.tflite'}") == 0
   rows, _ = table(capsys)
   assert list(rows)[3:] == ["int8.tflite (int8)"]
@@ -215,7 +215,7 @@ def test_a_bad_image_is_told_and_costs_the_others_nothing(lite_model, made, tmp_
   assert rows["serving signature"][0] == 1797
   assert errors == [
     "ant/empty.png: EMPTY: the file has 0 bytes",
-    "beam-retrain: 1 of 1798 images could not be used, see above.",
+    "beam-retrain: 1 of 1798 images could not be used; see above.",
   ]
   assert verify(lite_model, data, "--all", "--max_bad_fraction=0.01") == 0
 
@@ -228,12 +228,12 @@ def test_a_bad_image_is_told_and_costs_the_others_nothing(lite_model, made, tmp_
     (["--model=MODEL", "--input=/nowhere"], "/nowhere does not exist"),
     (["--model=/nowhere", "--input=DATA"], "/nowhere has no info.json"),
     (["--model=BOTTLENECKS", "--input=DATA"], "was written by `beam-retrain bottlenecks`"),
-    (["--model=MODEL", "--input=DATA", "--all", "--images=3"], "--all and --images: give one of them"),
+    (["--model=MODEL", "--input=DATA", "--all", "--images=3"], "--all cannot be combined with --images"),
     (["--model=MODEL", "--input=DATA", "--images=0"], "0 is not at least 1"),
     (["--model=MODEL", "--input=DATA", "--bound=2"], "2 is not between 0 and 1"),
     (["--model=MODEL", "--input=DATA", "--tflite=/nowhere.tflite"], "/nowhere.tflite does not exist"),
     (["--model=MODEL", "--input=DATA", "--tflite=MODEL/head.npz"], "cannot be loaded as a TensorFlow Lite file"),
-    (["--model=MODEL", "--same", "A", "B"], "--same compares two folders, --model is for images"),
+    (["--model=MODEL", "--same", "A", "B"], "--same cannot be combined with --model: leave"),
     (["--modle=MODEL"], "the nearest flag is --model"),
   ],
 )
@@ -250,10 +250,10 @@ def test_what_cannot_be_verified(flags, words, lite_model, made, capsys):
   ("name", "data", "words"),
   [
     ("head.npz", b"", "head.npz is damaged"),
-    ("head.npz", None, "head.npz is not there"),
+    ("head.npz", None, "head.npz does not exist"),
     ("retrained_graph.pb", b"\xff\xff", "is not a frozen graph"),
     ("retrained_graph.pb", b"", "cannot be run from Placeholder to final_result"),
-    ("retrained_graph.pb", None, "retrained_graph.pb is not there"),
+    ("retrained_graph.pb", None, "retrained_graph.pb does not exist"),
   ],
 )
 def test_a_part_that_cannot_be_used(name, data, words, broken, made, capsys):

@@ -123,7 +123,7 @@ def test_comparisons_with_nothing_to_compare(comparison: dict[str, Any], says: s
 def test_the_first_night_has_no_trend_yet() -> None:
   sample = evaluation(number=50)
   sample.metrics["night"] = "2026-11-24"
-  assert "The first night" in section_of(read(render(sample)), "trend").text
+  assert "the first night" in section_of(read(render(sample)), "trend").text
 
 
 def test_the_trend_shows_the_labels_that_are_worst() -> None:

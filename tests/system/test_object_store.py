@@ -144,7 +144,7 @@ def test_a_night_of_reevaluate(server, local, tmp_path):
     argv = [f"--model={model}", f"--input={given}/testing", f"--history={history}", "--date=2026-03-01"]
     assert reevaluate.run([*argv, *ONE_WORKER, *server.flags]) == DONE
   assert_same(tmp_path / "remote" / "2026-03-01", tmp_path / "local" / "2026-03-01", has_same_inputs=False)
-  with pytest.raises(InputError, match="--history s3://bucket/history is remote, where a folder cannot be renamed"):
+  with pytest.raises(InputError, match="--history s3://bucket/history is remote, where folders cannot be renamed"):
     reevaluate.run([*argv[:2], "--history=s3://bucket/history", *server.flags])
 
 

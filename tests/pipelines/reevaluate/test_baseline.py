@@ -26,7 +26,7 @@ def test_tonight_is_today_or_the_day_that_was_given(tmp_path):
   "text", ["", "24.11.2026", "2026-11-31", "2026-11-1", "20261124", "2026-W48-2", "../x", "today"]
 )
 def test_what_is_no_day_is_refused(text):
-  with pytest.raises(InputError, match="is not a day: give it as YYYY-MM-DD, for example 2026-11-24"):
+  with pytest.raises(InputError, match="is not a date: give it as YYYY-MM-DD, for example 2026-11-24"):
     snapshot.check_date(text, TODAY, [])
 
 
@@ -35,8 +35,8 @@ def test_a_clock_that_went_back_is_told_with_both_dates(tmp_path):
   with pytest.raises(InputError) as refused:
     snapshot.check_date(None, TODAY, finished)
   assert str(refused.value) == (
-    "today is 2026-11-24 by this machine's clock, but there is a finished night of 2026-11-25: set the clock, say with"
-    f" --date which night this is, or move {tmp_path / 'history' / '2026-11-25'} away."
+    "today is 2026-11-24 by this machine's clock, but there is a finished night of 2026-11-25: set the clock, give"
+    f" --date, or move {tmp_path / 'history' / '2026-11-25'} away."
   )
   assert snapshot.check_date("2026-11-24", TODAY, finished) == "2026-11-24"
 
@@ -60,9 +60,9 @@ def test_predictions_that_changed_are_named_and_the_night_before_is_taken(tmp_pa
     (folder / name / "predictions.csv").write_bytes(PREDICTIONS.replace(b"7", b"1"))
   assert history.look(str(folder))[1] == []
   assert baselines.choose_baseline(str(folder), "2026-11-24", None, ["7", "1"]).name == "2026-11-21"
-  why = "is damaged and not compared with: its predictions.csv is not the one that was written"
+  why = "is damaged and is not used as the baseline: its predictions.csv has changed since it was written"
   assert capsys.readouterr().err.splitlines() == [f"the night {name} {why}" for name in ("2026-11-23", "2026-11-22")]
-  with pytest.raises(InputError, match=r"2026-11-23 is damaged, its predictions\.csv is not the one"):
+  with pytest.raises(InputError, match=r"2026-11-23 is damaged, its predictions\.csv has changed"):
     baselines.choose_baseline(str(folder), "2026-11-24", "2026-11-23", ["7", "1"])
 
 
@@ -107,10 +107,10 @@ _WHOLE = "file_name,actual_digit,predicted_digit,confidence,sha256\n" + "a.jpg,7
   ("predictions", "told"),
   [
     (_WHOLE, None),
-    (_WHOLE[:-21], r"is damaged, its predictions\.csv is not the one that was written: give "),
+    (_WHOLE[:-21], r"is damaged, its predictions\.csv has changed since it was written: give "),
     (_WHOLE[:-5], r"predictions\.csv: line 4 has 4 cells instead of 5: the file is damaged"),
     ("", r"predictions\.csv has no column 'file_name'"),
-    ("\udcff" + _WHOLE, r"is damaged, its predictions\.csv is not the one"),
+    ("\udcff" + _WHOLE, r"is damaged, its predictions\.csv has changed"),
   ],
 )
 def test_the_rows_of_an_earlier_version_s_evaluation_are_counted(tmp_path, predictions, told):
@@ -131,7 +131,7 @@ def test_an_evaluation_s_predictions_are_those_that_were_written(tmp_path):
   fill_night(evaluation, "")
   change(evaluation / "info.json", stage="evaluate")
   (evaluation / "predictions.csv").write_bytes(PREDICTIONS[:-2])
-  with pytest.raises(InputError, match=r"is damaged, its predictions\.csv is not the one that was written"):
+  with pytest.raises(InputError, match=r"is damaged, its predictions\.csv has changed since it was written"):
     baselines.choose_baseline(str(tmp_path / "history"), "2026-11-24", str(evaluation), ["7", "1"])
 
 
@@ -157,7 +157,7 @@ def test_other_labels_are_refused_with_the_difference(tmp_path):
       baselines.choose_baseline(str(folder), "2026-11-24", given, ["7", "9", "8"])
     assert str(refused.value) == (
       "the baseline 2026-11-20 has other labels than the model (only the baseline has '1'; only the model has '9',"
-      " '8'): give another --baseline, or --baseline none to begin anew."
+      " '8'): give another --baseline, or --baseline none to start over."
     )
 
 

@@ -228,7 +228,7 @@ def test_two_runs_of_a_night_at_once_do_not_mix(made: Any, tmp_path: Path) -> No
   outcomes = [(process.communicate(timeout=300)[1], process.returncode) for process in both]
   assert sorted(code for _, code in outcomes) == [0, 2]
   (refused,) = [error for error, code in outcomes if code == 2]
-  assert re.search(r"another process is at work on the night 2026-03-01 in .*: wait until it ends", refused)
+  assert re.search(r"another process is working on the night 2026-03-01 in .*: wait until it ends", refused)
   assert _metrics(tmp_path / "history" / FIRST)["total"] == 1797
 
 
@@ -296,7 +296,7 @@ def test_a_manifest_or_a_head_that_cannot_be_read_leaves_nothing_behind(made: An
 
 def test_the_help_says_what_the_gates_are_to_a_candidate() -> None:
   told = " ".join(reevaluate.make_parser().format_help().split())
-  assert "every gate holds for it too" in told
+  assert "every gate applies to it too" in told
   assert "a candidate's drop is measured against the model of tonight" in told
 
 
@@ -327,8 +327,8 @@ def test_a_damaged_night_is_named_and_the_one_before_is_taken(made: Any, nights:
   (history / SECOND / "COMPLETED").unlink()
   assert _run(made, made.data, history, "2026-03-04") == 0
   error = capsys.readouterr().err
-  assert f"the night {THIRD} is damaged and not compared with" in error
-  assert f"the night {SECOND} is damaged and not compared with" in error
+  assert f"the night {THIRD} is damaged and is not used as the baseline" in error
+  assert f"the night {SECOND} is damaged and is not used as the baseline" in error
   assert _metrics(history / "2026-03-04")["comparison"]["baseline"] == FIRST
 
   # The next night has a sound one before it: what lies further back is no news.

@@ -49,13 +49,13 @@ def test_the_finished_nights_are_sorted_and_what_has_no_date_is_no_night(tmp_pat
 _DAMAGES = {
   "it has no COMPLETED": lambda night: (night / "COMPLETED").unlink(),
   "info.json is missing": lambda night: (night / "info.json").unlink(),
-  "info.json is not JSON": lambda night: (night / "info.json").write_bytes(b"\xff{"),
-  "its info.json is not one of": lambda night: change(night / "info.json", stage="evaluate"),
+  "info.json is not valid JSON": lambda night: (night / "info.json").write_bytes(b"\xff{"),
+  "its info.json was not written by": lambda night: change(night / "info.json", stage="evaluate"),
   "metrics.json is missing": lambda night: (night / "metrics.json").unlink(),
-  "metrics.json is not JSON": lambda night: (night / "metrics.json").write_text('{"night": "2026-'),
+  "metrics.json is not valid JSON": lambda night: (night / "metrics.json").write_text('{"night": "2026-'),
   "metrics.json is not a JSON object": lambda night: (night / "metrics.json").write_text("[]"),
   "has no 'predictions_sha256'": lambda night: change(night / "metrics.json", predictions_sha256=None),
-  "metrics.json is not JSON that can be read": lambda night: (night / "metrics.json").write_text("[" * 100_000),
+  "json is not valid JSON": lambda night: (night / "metrics.json").write_text("[" * 100_000),
   "its 'predictions_sha256' in metrics.json is not a checksum": change_metrics(predictions_sha256=7),
   "its metrics.json has no 'accuracy'": change_metrics(accuracy=None),
   "its 'accuracy' in metrics.json is not a rate": change_metrics(accuracy=94.5),
@@ -121,9 +121,9 @@ def test_a_folder_of_something_else_is_refused_untouched(tmp_path, name):
   (folder / name).parent.mkdir(parents=True, exist_ok=True)
   (folder / name).write_text("")
   before = tree_of(folder)
-  with pytest.raises(InputError, match="and no nights of reevaluate: give a new or empty folder"):
+  with pytest.raises(InputError, match="but no nights of reevaluate: give a new or empty folder"):
     history.look(str(folder))
-  with pytest.raises(InputError, match="and no nights"), history.tonight(str(folder), "2026-11-24", REQUEST):
+  with pytest.raises(InputError, match="but no nights"), history.tonight(str(folder), "2026-11-24", REQUEST):
     pass
   assert tree_of(folder) == before
 
@@ -291,7 +291,7 @@ def test_two_processes_at_one_night_and_a_kill_of_the_first(tmp_path):
     before = tree_of(tmp_path)
     for request in (REQUEST, "0" * 64):
       with (
-        pytest.raises(InputError, match="another process is at work on the night 2026-11-24 in "),
+        pytest.raises(InputError, match="another process is working on the night 2026-11-24 in "),
         history.tonight(str(tmp_path), "2026-11-24", request),
       ):
         pass

@@ -116,7 +116,7 @@ def test_google_that_does_not_answer(told, closed, silent, tmp_path):
 
 
 def test_commands_that_read_local_files_only_say_so(told):
-  assert "s3://b/m is remote, and predict reads local files only" in told({}, "predict", "--model=s3://b/m", "1.png")
+  assert "s3://b/m is remote, but predict reads local files only" in told({}, "predict", "--model=s3://b/m", "1.png")
   assert "argument --output: gs://b/o is remote, where" in told({}, "run", "--output=gs://b/o", "--runner=FnApiRunner")
   argv = ("--input=/b", "--output=/o", "--preset=retrain", "--summaries_dir=s3://b/logs")
   assert "--summaries_dir s3://b/logs is not a path on a local disk" in told({}, "train", *argv)

@@ -275,5 +275,5 @@ def test_from_a_manifest_to_a_verified_model(with_splits, tiny_trunk, small_imag
   assert totals == {"of_testing": 30, "of_all": 120, "of_stored": 120}
   assert verify.run([f"--model={model}", f"--input={with_splits}", "--all"]) == 3
   shown = capsys.readouterr()
-  assert "\n120 images, held against" in shown.out
+  assert "\n120 images, compared with" in shown.out
   assert "gone.jpg: UNREADABLE" in shown.err

@@ -121,7 +121,7 @@ def test_on_a_lesser_machine_the_exported_model_answers(made, tmp_path, machine,
 
 def test_stored_bottlenecks_have_their_kind(made, tmp_path):
   flags = [f"--model={made.model}", f"--input={made.bottlenecks}", f"--output={tmp_path / 'out'}", RUNNER]
-  with pytest.raises(InputError, match="--precision is for images, and --input holds bottlenecks already"):
+  with pytest.raises(InputError, match="--precision applies to images, but --input holds bottlenecks"):
     evaluate.run([*flags, "--precision=float32"])
 
 
