@@ -1,4 +1,4 @@
-"""Jobs on Google Cloud Dataflow: checks before the job, and better defaults than Dataflow's."""
+"""Jobs on Google Cloud Dataflow: checks before the job, and defaults."""
 
 from __future__ import annotations
 

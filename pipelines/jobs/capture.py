@@ -1,7 +1,7 @@
 """Captures the output of Beam and its workers; shown only on failure.
 
-A fault of a worker is logged, with its traceback, by the worker, by its harness and by the runner, and printed
-besides: a user would have to look for our one sentence below 200 lines.
+A worker's error is logged, with its traceback, by the worker, its harness and the runner, and also printed: our one
+sentence would be lost below 200 lines.
 """
 
 from __future__ import annotations
@@ -25,9 +25,8 @@ def capture_output() -> Iterator[TextIO]:
   """Sends logging, `sys.stderr` and file descriptor 2 to a file.
 
   An engine's messages go to the root logger, a worker in this process prints its tracebacks, and worker processes
-  inherit the descriptor. Yields the terminal, for progress lines. Those of workers, which start as
-  all of ours do, are printed when the block has ended well, each once. An exception that leaves the block takes the
-  file's text along as a note, which is printed with its traceback; else the text is gone.
+  inherit the descriptor. Yields the terminal, for progress lines. If the block succeeds, our own workers' messages are
+  printed, each once. An exception that leaves the block gets the file's text as a note, printed with its traceback.
   """
   with tempfile.TemporaryFile("w+", buffering=1, errors="replace") as log:
     try:
@@ -36,19 +35,19 @@ def capture_output() -> Iterator[TextIO]:
     except Exception as error:
       log.seek(0)
       if said := log.read()[-_KEPT_CHARACTERS:]:
-        error.add_note(f"What Beam and its workers said:\n{said}")
+        error.add_note(f"Output of Beam and its workers:\n{said}")
       raise
     else:
       log.seek(0)
       for sentence in dict.fromkeys(line for line in log if line.startswith(_OURS)):
         sys.stderr.write(sentence)
     finally:
-      # Each time: what is registered last is called first, and this has to be before what Beam has registered.
+      # Each time, to be called before Beam's own handlers: the last one registered is called first.
       atexit.register(_hush)
 
 
 def _hush() -> None:
-  """Drops what job servers and workers print when Beam stops them as Python ends."""
+  """Drops the output of job servers and workers stopped at exit."""
   sys.stderr.flush()
   os.dup2(os.open(os.devnull, os.O_WRONLY), _STDERR)
 
@@ -65,7 +64,7 @@ def _logged_to(log: TextIO) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _stderr_sent_to(log: TextIO) -> Iterator[TextIO]:
-  """Gives what `sys.stderr` wrote to before."""
+  """Yields the stream that `sys.stderr` wrote to before."""
   descriptor = os.dup(_STDERR)
   python_stderr = sys.stderr
   python_stderr.flush()
@@ -81,5 +80,5 @@ def _stderr_sent_to(log: TextIO) -> Iterator[TextIO]:
 def _writes_to_stderr(stream: TextIO) -> bool:
   try:
     return stream.fileno() == _STDERR
-  except (AttributeError, OSError):  # a stream of a notebook or a test: no file behind it
+  except (AttributeError, OSError):  # a notebook's or a test's stream has no file
     return False

@@ -1,8 +1,8 @@
 """Worker processes on this machine that are forked from this one.
 
-Those that Beam starts (`--direct_running_mode=multi_processing`) import Beam anew, a second of a core each: as long as
-it takes to convert 30,000 images. A forked one has it, and shares its memory. It is told where the runner listens
-once that is known; from there on it is what Beam's own are, an SDK harness over gRPC.
+Beam's own (`--direct_running_mode=multi_processing`) import Beam anew, a second of a core each: as long as it takes to
+convert 30,000 images. A forked one has it, and shares its memory. It receives the runner's address once that is known;
+from then on it is an SDK harness over gRPC, as Beam's own are.
 """
 
 from __future__ import annotations
@@ -30,16 +30,17 @@ from beam_retrain.transforms.core.system.cpu import available_cores
 
 _URN = "beam_retrain:env:forked:v1"
 _WITH_THREADS = ("tensorflow", "openvino")
-_CHOSEN_BY = ("--runner", "--direct_", "--environment_")  # how these flags begin, a user says how workers run
+_CHOSEN_BY = ("--runner", "--direct_", "--environment_")  # prefixes of flags by which users choose the workers
 
 
 def default_processes(argv: Sequence[str], shards: int) -> int:
-  """Returns how many worker processes a job gets whose workers keep one core busy each: as many as there are cores,
-  where neither flags nor this process's state stand against it, else 1.
+  """Returns the number of processes for a job of single-core workers.
+
+  One per core, unless flags or the state of this process prevent it; else 1.
 
   Args:
-    argv: the command's arguments: whoever names a runner or its workers gets what they name.
-    shards: of the job: there is no use for more processes.
+    argv: the command's arguments: flags that name a runner or its workers take precedence.
+    shards: of the job, the most processes that it can use.
   """
   if any(argument.startswith(_CHOSEN_BY) for argument in argv) or not _can_fork():
     return 1
@@ -47,8 +48,11 @@ def default_processes(argv: Sequence[str], shards: int) -> int:
 
 
 def _can_fork() -> bool:
-  """A lock that another thread has at that moment stays locked in the child for ever; TensorFlow, OpenVINO and gRPC,
-  once they run, have threads that Python does not count; macOS's own libraries do not stand it."""
+  """Whether forking is safe.
+
+  A lock that another thread holds stays locked in the child for ever. TensorFlow, OpenVINO and gRPC, once they run,
+  have threads that Python does not count. macOS's own libraries do not survive a fork.
+  """
   alone = threading.active_count() == 1 and sys.modules.keys().isdisjoint(_WITH_THREADS)
   return sys.platform == "linux" and alone and not _FORKED
 
@@ -58,15 +62,15 @@ class _Forked(NamedTuple):
   told: Connection
 
 
-_WAITING: list[_Forked] = []  # to be told where the runner listens
-_FORKED: list[int] = []  # process ids, of this process's whole life
+_WAITING: list[_Forked] = []  # for the runner's address
+_FORKED: list[int] = []  # process ids, ever since this process began
 
 
 @contextlib.contextmanager
 def forked_workers(processes: int, options: PipelineOptions) -> Iterator[FnApiRunner]:
   """Yields a runner whose workers are processes forked on entry.
 
-  What they print goes where `sys.stderr` goes on entry.
+  They print to the `sys.stderr` of that moment.
   """
   for _ in range(processes):
     _WAITING.append(_fork())
@@ -89,18 +93,18 @@ def _fork() -> _Forked:
   code = 1
   try:
     telling.close()
-    # The parent's handler would clean up what is the parent's.
+    # The parent's handler would clean up the parent's files.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    for sibling in _WAITING:  # who else would not see that the parent is gone
+    for sibling in _WAITING:  # or it would not notice the parent's death
       sibling.told.close()
-    with contextlib.suppress(EOFError):  # never needed
+    with contextlib.suppress(EOFError):  # the runner never needed it
       _, harness, _ = sdk_worker_main.create_harness(json.loads(listening.recv_bytes()))
       harness.run()
     code = 0
   except Exception:
     traceback.print_exc()
   finally:
-    os._exit(code)  # what was registered to be done at the end is the parent's to do
+    os._exit(code)  # exit handlers are the parent's
 
 
 @Environment.register_urn(_URN, None)
@@ -120,7 +124,7 @@ class _ForkedWorkerHandler(WatchedWorkerHandler):
     self._worker = _WAITING.pop(0)
 
   def start(self, environment: Mapping[str, str]) -> int:
-    with contextlib.suppress(BrokenPipeError):  # it was killed before it was told: it is seen to have ended
+    with contextlib.suppress(BrokenPipeError):  # it was killed before: `wait` notices
       self._worker.told.send_bytes(json.dumps(environment).encode())
     return self._worker.pid
 

@@ -1,7 +1,7 @@
-"""Worker processes of Beam's local runner: given the command's options, and watched.
+"""Worker processes of Beam's local runner, with the command's options, and watched.
 
-By itself Beam starts those of `--direct_running_mode=multi_processing` with no options, though where S3 is, for one, is
-an option; and it waits for ever for the answer of one that was killed. So its handler of such processes is replaced.
+Beam starts those of `--direct_running_mode=multi_processing` without options, though S3's endpoint, for example, is
+one; and it waits for ever for the answer of a killed one. So its handler of such processes is replaced.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from beam_retrain.transforms.io.beam_internals import end_data_channel
 _HARNESS = "apache_beam.runners.worker.sdk_worker_main"
 _PATIENCE_SECS = 10.0
 _ABORT_SECS = 0.1
-_DEAD: list[int] = []  # process ids of workers that ended before they were to, of this process's whole life
+_DEAD: list[int] = []  # process ids of workers that ended too early, ever since this process began
 
 
 def local_runner(options: PipelineOptions, environment: Environment | None = None) -> FnApiRunner:
@@ -43,7 +43,10 @@ def local_runner(options: PipelineOptions, environment: Environment | None = Non
 
 
 def _sent(options: PipelineOptions) -> dict[str, object]:
-  """Returns JSON values; numbers as text, as in this format 2 would become 2.0, and be refused for an integer."""
+  """Returns JSON values, with numbers as text.
+
+  In this format 2 would become 2.0, an invalid integer.
+  """
   given = options.get_all_options(drop_default=True)
   return {
     f"beam:option:{name}:v1": str(value) if type(value) is int else value
@@ -59,11 +62,11 @@ def raise_on_worker_death() -> Iterator[None]:
   try:
     yield
   except Exception as error:
-    # A signal to the whole process group ends the workers too, and is no fault of theirs.
+    # A signal to the whole process group also ends the workers; it is not their failure.
     if len(_DEAD) == before or "KeyboardInterrupt" in str(error):
       raise
     raise InputError(
-      "a worker process was killed, perhaps because memory ran out: the same command goes on where it was."
+      "a worker process was killed, perhaps because memory ran out: run the same command again to resume."
     ) from error
 
 
@@ -77,12 +80,15 @@ class WatchedWorkerHandler(GrpcWorkerHandler, abc.ABC):
 
   @abc.abstractmethod
   def start(self, environment: Mapping[str, str]) -> int:
-    """Lets the process begin with its work, and returns its id; `environment`: the variables that Beam's worker reads,
-    beside this process's own."""
+    """Starts the process's work, and returns its id.
+
+    Args:
+      environment: variables for Beam's worker, in addition to this process's own.
+    """
 
   @abc.abstractmethod
   def wait(self) -> int:
-    """Waits until the process has ended, and returns 0 if that was well."""
+    """Waits until the process has ended; returns 0 on success."""
 
   def start_worker(self) -> None:
     control = endpoints_pb2.ApiServiceDescriptor(url=self.control_address)
@@ -98,7 +104,7 @@ class WatchedWorkerHandler(GrpcWorkerHandler, abc.ABC):
   def stop_worker(self) -> None:
     self._stopped.set()
     self._watching.join(_PATIENCE_SECS)
-    if self._watching.is_alive():  # the job has failed elsewhere, and this one is in the middle of its work
+    if self._watching.is_alive():  # the job has failed elsewhere, and this process is still working
       os.kill(self._pid, signal.SIGKILL)
       self._watching.join()
 
@@ -108,16 +114,16 @@ class WatchedWorkerHandler(GrpcWorkerHandler, abc.ABC):
       return
     if failed:
       _DEAD.append(self._pid)
-    # A wait for elements does not ask for the answer, which is aborted below.
+    # Aborting the control connection below does not end a wait for elements.
     end_data_channel(self.data_conn)
     while not self._stopped.wait(_ABORT_SECS):
-      with contextlib.suppress(RuntimeError):  # it is asked for more at this very moment
+      with contextlib.suppress(RuntimeError):  # another request is added at the same moment
         self.control_conn.abort(RuntimeError("a worker process has ended"))
 
 
 @WorkerHandler.register_environment(python_urns.SUBPROCESS_SDK, bytes)
 class _StartedWorkerHandler(WatchedWorkerHandler):
-  """Of `--direct_running_mode=multi_processing`, in the place of Beam's own."""
+  """Replaces Beam's own for `--direct_running_mode=multi_processing`."""
 
   def start(self, environment: Mapping[str, str]) -> int:
     self._process = subprocess.Popen([sys.executable, "-m", _HARNESS], env={**os.environ, **environment})

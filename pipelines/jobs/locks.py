@@ -1,4 +1,4 @@
-"""Locks between the processes of a machine; they end with their holder, however it ends."""
+"""Locks between processes of a machine; they end with their holder."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ def hold(path: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def hold_alone(path: str, busy: str) -> Iterator[None]:
-  """Holds the lock file `path`, and removes it in the end.
+  """Holds the lock file `path`, and finally removes it.
 
   Args:
     path: the lock file.
-    busy: the sentence where another process holds it.
+    busy: the error message if another process holds it.
 
   Raises:
     InputError: `busy`; or the file system has no locks.
@@ -63,7 +63,7 @@ def is_held(path: str) -> bool:
 
 
 def _acquire(path: str, *, blocking: bool) -> filelock.BaseFileLock | None:
-  # A soft lock, which is a file alone, would outlive a killed holder.
+  # A soft lock, a mere file, would outlive a killed holder.
   lock = filelock.FileLock(path, thread_local=False, fallback_to_soft=False)
   try:
     lock.acquire(blocking=blocking)
@@ -73,6 +73,6 @@ def _acquire(path: str, *, blocking: bool) -> filelock.BaseFileLock | None:
     if error.errno not in _NO_LOCKS:
       raise
     raise InputError(
-      f"the file system of {os.path.dirname(path)} cannot lock files ({error.strerror}): use a folder on another one."
+      f"the file system of {os.path.dirname(path)} cannot lock files ({error.strerror}): use another file system."
     ) from error
   return lock

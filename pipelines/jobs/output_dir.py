@@ -1,4 +1,4 @@
-"""Output directories of Beam jobs: on any file system, with a folder of reports to go on from."""
+"""Output directories of Beam jobs, with shard reports to resume from."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from beam_retrain.transforms.io import files
 def claim(
   output: str, info: RunInfo, *, owned: Sequence[str], shards_folder: str = "", has_labels: bool = True
 ) -> OutputDir:
-  """Makes an output directory this run's, with `info.json` and, unless told otherwise, `labels.txt`.
+  """Claims an output directory; writes `info.json` and, by default, `labels.txt`.
 
   Args:
-    output: what the user gave.
+    output: as the user gave it.
     info: of this run.
     owned: see `OutputDir.claim`.
-    shards_folder: name of the folder in `output` that the shard files go to; empty: `output` itself.
+    shards_folder: name of the folder in `output` for the shard files; empty: `output` itself.
     has_labels: whether this stage writes the label list.
 
   Raises:
@@ -39,10 +39,13 @@ def find_earlier(output: str, stage: str) -> RunInfo | None:
 
 
 def validate_apart(input_folder: str, output: str, name: str = "output") -> None:
-  """Checks that a stage does not write into what it reads; `name` is the flag of `output`.
+  """Checks that a stage does not write into its input.
+
+  Args:
+    name: the flag of `output`.
 
   Raises:
-    InputError: `output` is the input folder, or lies in it, or around it.
+    InputError: one of the folders contains the other.
   """
   if files.overlap(input_folder, output):
     raise InputError(f"{flag(name)} {output} overlaps with {flag('input')} {input_folder}: give a folder of its own.")

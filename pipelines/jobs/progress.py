@@ -1,4 +1,4 @@
-"""Prints the progress of a running job, from shard reports and live counts."""
+"""Prints a job's progress, from shard reports and live counts."""
 
 from __future__ import annotations
 
@@ -25,16 +25,14 @@ from beam_retrain.transforms.shards.progress import (
 
 _LOOK_SECS = 1.0
 _MAX_SHARE = 0.005
-"""Of a core, for looking. A folder of a million reports takes its time to be listed: then it is looked at less often,
-as long as there is something to see."""
+"""Largest share of a core for progress. A folder of a million reports takes long to list, so it is listed less often."""
 
 
 class Work(NamedTuple):
-  """A part of a job whose shards are worked.
+  """A part of a job that processes shards.
 
   Attributes:
-    name: of the part.
-    folder: where its shards are written; looked at only where it is local, and so cheap to list.
+    folder: of its shards; progress is shown only for local folders, which are cheap to list.
     unit: what is counted.
   """
 
@@ -45,11 +43,11 @@ class Work(NamedTuple):
 
 @contextlib.contextmanager
 def shard_progress(works: Sequence[Work], stream: TextIO | None = None) -> Iterator[None]:
-  """Prints progress while the block runs; on a terminal in one changing line.
+  """Prints progress while the block runs, on a terminal in one line.
 
   Args:
-    works: the parts of the job that take their time.
-    stream: where to print; standard error if not given.
+    works: the long parts of the job.
+    stream: where to print; default: standard error.
   """
   watched = [_Watched(work, stream or sys.stderr) for work in works if files.is_local(work.folder)]
   stop = threading.Event()
@@ -68,7 +66,7 @@ def _report(watched: Sequence[_Watched], stop: threading.Event) -> None:
   wait_secs = min((work.line.interval_secs for work in watched), default=_LOOK_SECS)
   while not stop.wait(min(_LOOK_SECS, wait_secs)):
     for work in watched:
-      began = time.thread_time()  # and not by the clock: on a busy machine it would say less, not more
+      began = time.thread_time()  # not wall time, which grows on a busy machine
       work.look(time.monotonic())
       if stop.wait((time.thread_time() - began) / _MAX_SHARE):
         return
@@ -82,7 +80,7 @@ class _Watched:
     delete_killed_counts(reports_folder)
     self.line = ProgressLine(work.name, work.unit, stream)
     self._progress = ShardProgress(reports_folder)
-    # What an earlier run has finished is not this run's speed, nor is the time until the first image.
+    # An earlier run's shards and the time until the first image do not count for the speed.
     self._told = self._progress.look().done
     self._next_line = time.monotonic() + self.line.interval_secs
 
@@ -96,7 +94,7 @@ class _Watched:
 
 
 def delete_killed_counts(reports_folder: str) -> None:
-  """Deletes the live counts of shards that nobody works any more."""
+  """Deletes live counts that killed workers left."""
   with contextlib.suppress(FileNotFoundError):
     files.delete(
       os.path.join(reports_folder, name) for name in os.listdir(reports_folder) if name.endswith(LIVE_SUFFIX)
@@ -104,10 +102,10 @@ def delete_killed_counts(reports_folder: str) -> None:
 
 
 class ShardProgress:
-  """Adds up the reports of finished shards and the live counts of others.
+  """Adds up finished shards' reports and the live counts of others.
 
   Attributes:
-    planned: images in all shards; None where it is not known, or not yet.
+    planned: images in all shards; None if unknown.
   """
 
   def __init__(self, reports_folder: str):
@@ -118,14 +116,14 @@ class ShardProgress:
     self.planned: int | None = None
 
   def look(self) -> Counts:
-    """Returns how far it is now."""
+    """Returns the current counts."""
     with contextlib.suppress(FileNotFoundError):
       for entry in os.listdir(self._folder):
         name = entry.removesuffix(".json")
         if name != entry and name not in self._finished and parse_shard_name(name):
           self._finish(name)
         elif entry.endswith(LIVE_SUFFIX) and (counts := read_live(self._folder, entry)):
-          # Kept until its report is there: in between there is neither.
+          # Kept until its report exists: in between there is neither.
           self._live[entry.removesuffix(LIVE_SUFFIX)] = counts
     for name in self._finished & self._live.keys():
       del self._live[name]
@@ -137,7 +135,7 @@ class ShardProgress:
     )
 
   def _finish(self, name: str) -> None:
-    # A damaged one belongs to a shard that is worked again.
+    # A damaged report belongs to a shard that will be processed again.
     with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
       with open(os.path.join(self._folder, f"{name}.json")) as file:
         done, bad = counts_of(ShardReport.from_json(file.read()))

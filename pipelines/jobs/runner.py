@@ -1,4 +1,4 @@
-"""Running a job and saying how it went: exit codes and sentences, in one place.
+"""Runs a job and reports the result: exit codes and messages.
 
 Exit codes: 0 done; 1 a gate that the user set was missed; 2 wrong usage, or the job failed; 3 more bad inputs than
 allowed.
@@ -38,27 +38,27 @@ def run_pipeline(
   others: Sequence[Work] = (),
   processes: int = 1,
 ) -> beam.runners.runner.PipelineResult:
-  """Builds a pipeline, runs it and waits for it, saying now and then how far it is.
+  """Builds a pipeline, runs it and waits for it, printing its progress.
 
   Args:
     build: adds the job's steps.
     options: Beam's.
-    stage: what the job is called.
+    stage: name of the job.
     shards_folder: where it writes its shards.
-    others: further parts of it that take their time.
-    processes: what `default_processes` said, for a job that can use several.
+    others: further long parts of it.
+    processes: result of `default_processes`, for a job that can use several.
 
   Raises:
-    InputError: where a worker raised one, on whatever engine.
-    Exception: any other fault of the job.
+    InputError: a worker raised one, on whatever engine.
+    Exception: any other failure of the job.
   """
   standard = options.view_as(StandardOptions)
   if standard.runner is None:
-    # Not DirectRunner: that one first tries to download Prism, and then takes another runner without a word.
+    # Not DirectRunner, which tries to download Prism and then silently takes another runner.
     standard.runner = "FnApiRunner"
   if processes > 1:
     options.view_as(DirectOptions).direct_num_workers = processes
-  runner = local_runner(options) if runner_of(options) == "fnapirunner" else None  # None: that of the options
+  runner = local_runner(options) if runner_of(options) == "fnapirunner" else None  # None: the options' own
   pipeline = beam.Pipeline(runner, options=options)
   build(pipeline)
   try:
@@ -75,21 +75,21 @@ def run_pipeline(
     if sentence is not None:
       raise InputError(sentence) from error
     if known := explain(str(error)):
-      raise InputError(f"{known[0]}: {known[1]}; `beam-retrain doctor` with the same flags looks closer.") from error
-    if "KeyboardInterrupt" in str(error):  # it hit a thread of Beam's, which made it an error of a step
+      raise InputError(f"{known[0]}: {known[1]}; `beam-retrain doctor` with the same flags tells more.") from error
+    if "KeyboardInterrupt" in str(error):  # raised in a thread of Beam's, which made it a step's error
       raise KeyboardInterrupt from error
     raise
   return result
 
 
 def exit_code(stats: Stats, output: str, max_bad_fraction: float, quarantine_file: str = QUARANTINE_FILE) -> int:
-  """Says what was quarantined, and returns 0 or 3.
+  """Reports quarantined inputs; returns exit code 0 or 3.
 
   Args:
     stats: of the job.
-    output: the folder where the list of what was quarantined is.
+    output: folder of the list of quarantined inputs.
     max_bad_fraction: 0..1.
-    quarantine_file: the list's name in it.
+    quarantine_file: the list's name.
   """
   if not stats.quarantined:
     return DONE
@@ -102,8 +102,8 @@ def exit_code(stats: Stats, output: str, max_bad_fraction: float, quarantine_fil
     print(f"{bad} of {stats.inputs} inputs left out ({reasons}), listed in {listed}")
     return DONE
   print(
-    f"beam-retrain: {bad} of {stats.inputs} inputs are bad ({reasons}): see {listed}; mend or remove them, or accept"
-    f" the loss with --max_bad_fraction={_rounded_up(stats.bad_fraction)} and run the command again.",
+    f"beam-retrain: {bad} of {stats.inputs} inputs are bad ({reasons}): see {listed}; repair or remove them, or accept"
+    f" the loss with --max_bad_fraction={_rounded_up(stats.bad_fraction)}, and run the command again.",
     file=sys.stderr,
   )
   return TOO_MANY_BAD

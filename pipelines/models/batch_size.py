@@ -1,6 +1,6 @@
-"""Finds the fastest batch size of a trunk on this machine, and caches it.
+"""Finds and caches the fastest batch size of a trunk.
 
-Results are the same for any batch, so this is about speed and memory alone.
+Results are the same for any batch: this is about speed and memory alone.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ def _rate(embed: Embed, batch_size: int, input_px: int, clock: Callable[[], floa
 
 
 class Remembered(NamedTuple):
-  """A cached batch size; `is_halved`: memory was too small for a larger one."""
+  """A cached batch size; `is_halved`: a larger one exceeded the memory."""
 
   batch_size: int
   is_halved: bool

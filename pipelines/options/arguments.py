@@ -1,6 +1,6 @@
-"""Parses the command line of Beam jobs, and adds the flags that several commands share.
+"""Parses the command lines of Beam jobs, and adds flags they share.
 
-A flag is ours or must be a Beam option. `retrain.py` ignored unknown flags, and a typo cost its users hours.
+A flag is ours or must be a Beam option: `retrain.py` ignored unknown flags, and a typo cost its users hours.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def add_model_flags(parser: argparse.ArgumentParser, default_batch_size: str) ->
     "--batch_size",
     type=positive_int_or_auto,
     metavar="N|auto",
-    help=f"images per call of the model (default: auto: {default_batch_size}); halved where memory is short",
+    help=f"images per call of the model (default: auto: {default_batch_size}); halved if memory runs out",
   )
   add_decoding_flags(parser)
 
@@ -68,7 +68,7 @@ def add_slice_flags(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
     "--manifest",
     metavar="CSV",
-    help="figures also by slice: a CSV with a column file_name, the image's key as in predictions.csv, and any others"
+    help="also evaluate by slice: a CSV with a column file_name, the image's key as in predictions.csv, and others"
     " (writer, device, ...), each of whose values is a slice",
   )
   parser.add_argument(
@@ -76,12 +76,12 @@ def add_slice_flags(parser: argparse.ArgumentParser) -> None:
     type=positive_int,
     default=30,
     metavar="N",
-    help="slices of fewer images are not told apart (default: %(default)d)",
+    help="merge slices of fewer images (default: %(default)d)",
   )
 
 
 def parse_job(parser: argparse.ArgumentParser, argv: Sequence[str]) -> tuple[argparse.Namespace, PipelineOptions]:
-  """Does the same as `parse_with_beam_options`, and checks the engine that the job goes to.
+  """Calls `parse_with_beam_options`, and checks the job's engine.
 
   Raises:
     InputError: as there; or the engine cannot be used.
@@ -94,7 +94,7 @@ def parse_job(parser: argparse.ArgumentParser, argv: Sequence[str]) -> tuple[arg
 def parse_with_beam_options(
   parser: argparse.ArgumentParser, argv: Sequence[str]
 ) -> tuple[argparse.Namespace, PipelineOptions]:
-  """Parses our flags and hands the rest to Beam.
+  """Parses our flags and passes the rest to Beam.
 
   Raises:
     InputError: as `separate_beam_options` and `read_pipeline_options` do.
@@ -106,14 +106,14 @@ def parse_with_beam_options(
 def separate_beam_options(
   parser: argparse.ArgumentParser, argv: Sequence[str], flags: argparse.Namespace | None = None
 ) -> tuple[argparse.Namespace, list[str]]:
-  """Returns our flags, parsed into `flags` where that is given, and the arguments that are Beam's.
+  """Returns our parsed flags, and the arguments that are Beam's.
 
   Raises:
-    InputError: a flag that neither we nor Beam know, with the nearest known one; or a value that ours does not take.
+    InputError: a flag that neither we nor Beam know, with the nearest known one; or an invalid value of ours.
   """
   beam_parser = _beam_parser(parser.prog)
   known = [*flags_of(parser), *flags_of(beam_parser)]
-  complaint = "neither beam-retrain nor Beam knows it"
+  complaint = "neither beam-retrain nor Beam has this flag"
   validate_spelling(parser, argv, known, complaint)
   namespace, rest = parser.parse_known_args(argv, flags)
   _, unknown = beam_parser.parse_known_args(rest)
@@ -123,7 +123,7 @@ def separate_beam_options(
 
 
 def read_pipeline_options(prog: str, flags: object, arguments: Sequence[str]) -> PipelineOptions:
-  """Returns Beam's options, checked and with what the runner needs; they also say how files are reached.
+  """Returns Beam's options, checked; sets them for all file access.
 
   Args:
     prog: the command, for messages.
@@ -131,8 +131,7 @@ def read_pipeline_options(prog: str, flags: object, arguments: Sequence[str]) ->
     arguments: Beam's.
 
   Raises:
-    InputError: a value that its option does not take, a runner that Beam does not have, an option that the runner does
-      not have, or Dataflow without what it needs.
+    InputError: an invalid value, an unknown runner, an option of another runner, or Dataflow without what it needs.
   """
   _beam_parser(prog).parse_known_args(arguments)
   options = PipelineOptions(flags=list(arguments))
@@ -149,20 +148,20 @@ def read_pipeline_options(prog: str, flags: object, arguments: Sequence[str]) ->
 
 
 def refuse_unreachable(options: PipelineOptions, *paths: str | Sequence[str] | None) -> None:
-  """Checks that buckets can be reached; warns of local paths that other machines may not have.
+  """Checks that buckets can be reached; warns of local paths.
 
   Raises:
     InputError: a bucket cannot be reached.
   """
-  if not is_dataflow(options):  # whose workers may have other credentials, and its service asks by itself
+  if not is_dataflow(options):  # its workers may have other credentials, and its service checks by itself
     check_reachable(*paths)
   if master := remote_master(options):
     flat = [path for given in paths for path in ([given] if isinstance(given, str) else given or ())]
     local = [path for path in flat if files.is_local(path)]
     if local:
       print(
-        f"beam-retrain: warning: {', '.join(local)}: local to this machine; the workers of {master} must see the same"
-        " under the same path: use a disk that all mount, or a bucket (s3://, gs://).",
+        f"beam-retrain: warning: {', '.join(local)}: local to this machine, but the workers of {master} need the same"
+        " path: use a disk that all mount, or a bucket (s3://, gs://).",
         file=sys.stderr,
       )
 
@@ -170,7 +169,7 @@ def refuse_unreachable(options: PipelineOptions, *paths: str | Sequence[str] | N
 @functools.cache
 def _beam_parser(prog: str) -> argparse.ArgumentParser:
   parser = ArgumentParser(prog=prog, add_help=False)
-  # Each class adds its own options; no two of Beam's have one of the same name.
+  # Each class adds its own options; their names are unique.
   add_beam_flags(parser, *sorted(PipelineOptions.__subclasses__(), key=lambda options: options.__name__))
   add_engine_options(parser)
   return parser

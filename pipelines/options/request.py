@@ -1,4 +1,7 @@
-"""Requests of commands that are Beam jobs: our flags, and Beam's options. See transforms/core/run/request.py."""
+"""Requests of Beam jobs: our flags and Beam's options.
+
+See transforms/core/run/request.py.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,7 @@ class JobRequest(Request):
   """
 
   paths: ClassVar[tuple[str, ...]] = ()
-  """Names of the fields that are paths."""
+  """Fields that are paths."""
 
   beam_options: tuple[str, ...] = dataclasses.field(default=(), metadata=NO_FLAG)
 
@@ -43,7 +46,7 @@ class JobRequest(Request):
     """Returns the same request with absolute paths.
 
     Raises:
-      InputError: a path is empty, as a shell variable that is not set leaves it.
+      InputError: a path is empty, for example from an unset shell variable.
     """
     paths: dict[str, Any] = {}
     for name in self.paths:
@@ -55,13 +58,13 @@ class JobRequest(Request):
     return dataclasses.replace(self, **paths)
 
   def pipeline_options(self, *, check_engine: bool = True) -> PipelineOptions:
-    """Returns Beam's options, checked; from here on they also say how files are reached.
+    """Returns Beam's options, checked; sets them for all file access.
 
     Args:
-      check_engine: looks at the engine too; False for a command that sends it no job.
+      check_engine: False for a command that sends no job to the engine.
 
     Raises:
-      InputError: a value that its option does not take, or an engine that cannot be used.
+      InputError: an invalid value, or an engine that cannot be used.
     """
     options = read_pipeline_options(self.prog(), self, self.beam_options)
     if check_engine:

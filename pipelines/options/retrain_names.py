@@ -1,4 +1,4 @@
-"""`--retrain_names`: class folders read as `retrain.py` read them, and what is then told of their files."""
+"""`--retrain_names`: reads class folders as `retrain.py` did."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ def add_retrain_names(parser: argparse.ArgumentParser) -> None:
 
 
 def retrain_names_setting(retrain_names: bool) -> dict[str, bool]:
-  """Returns what the settings of an `info.json` say of the flag: nothing where it was not given, as before it was."""
+  """Returns the flag's entry in an `info.json`, if it was given."""
   return {"retrain_names": True} if retrain_names else {}
 
 
 def tell_left_out(source: Source) -> None:
-  """Says on standard error how many files were not taken for images, if any."""
+  """Reports on standard error how many files were left out."""
   if others := source.count_left_out():
-    print(f"left out, by names that do not end in .jpg, .jpeg or .png: {others:,} of the files", file=sys.stderr)
+    print(f"left out {others:,} files whose names do not end in .jpg, .jpeg or .png", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""The flags that say which images are for testing and for validation, and what happens to leaks between them."""
+"""Flags for the splits and for leaks between them."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ class SplitFlags:
   split_hash: str = STABLE
 
   def percentages(self, typed_input: str, source: Source) -> SplitPercentages:
-    """Returns how a source is split; if it names validation images, none are drawn.
+    """Returns how a source is split; its own validation images are kept.
 
     Args:
       typed_input: `--input` as the user typed it.
       source: the images.
 
     Raises:
-      InputError: nothing is left to train on, or the hash has no meaning for such a source.
+      InputError: nothing is left to train on, or the hash does not apply to the source.
     """
     root = typed_input if self.split_hash == LEGACY else None
     validation = 0.0 if source.has_validation else self.validation_percentage
@@ -45,27 +45,27 @@ def add_split_flags(parser: argparse.ArgumentParser) -> None:
   group.add_argument(
     "--testing_percentage",
     type=float,
-    help="percent of the images for testing, by a stable hash of their names, where there is no folder testing/"
-    " (default: %(default)g)",
+    help="percent of the images for testing, by a stable hash of their names, if there is no folder testing/ (default:"
+    " %(default)g)",
   )
   group.add_argument(
     "--validation_percentage",
     type=float,
-    help="percent of the images for validation, where a manifest names none (default: %(default)g)",
+    help="percent of the images for validation, unless a manifest names them (default: %(default)g)",
   )
   group.add_argument(
     "--split_hash",
     choices=SPLIT_HASHES,
-    help="stable: by names within --input, wherever that lies. legacy: image by image as retrain.py, which hashed the"
-    " path with --image_dir as it was typed: type --input the same way; for class folders (default: %(default)s)",
+    help="stable: by names within --input, so that the folder can move. legacy: as retrain.py, which hashed the path"
+    " including --image_dir as typed: type --input the same way; for class folders only (default: %(default)s)",
   )
 
 
 def check_split_hash(source: Source, percentages: SplitPercentages, remedy: str) -> None:
-  """Checks that images to be split as `retrain.py` did are class folders, the only input that it knew.
+  """Checks that legacy splits apply to class folders, as in `retrain.py`.
 
   Raises:
-    InputError: they are not; ends with the remedy.
+    InputError: they do not; ends with the remedy.
   """
   if percentages.legacy_root is None:
     return
@@ -81,8 +81,8 @@ def add_on_leak(parser: argparse.ArgumentParser) -> None:
   group.add_argument(
     "--on_leak",
     choices=[str(value) for value in OnLeak],
-    help=f"identical images (by their bytes) with different labels, or in training and in testing, are listed in"
-    f" {LEAKS_FILE} and counted in stats.json; `drop` leaves them out: all copies of those with different labels, the"
-    " training copies of those also in testing; `fail` ends with exit code 1, before the trunk runs (default:"
+    help=f"what to do about identical images (by their bytes) with different labels, or in training and testing:"
+    f" `warn` lists them in {LEAKS_FILE} and counts them in stats.json; `drop` also leaves out all copies with different"
+    " labels, and the training copies of testing images; `fail` ends with exit code 1 before the trunk runs (default:"
     " %(default)s)",
   )

@@ -1,4 +1,4 @@
-"""`beam-retrain plan`: says what a `bottlenecks` job over some images will take."""
+"""`beam-retrain plan`: estimates what a `bottlenecks` job will take."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ def run(argv: Sequence[str]) -> int:
   """Measures, adds up and prints; returns the exit code.
 
   Raises:
-    InputError: something that the user gave cannot be used, as the job itself would say.
+    InputError: an argument or an input cannot be used, as in the job itself.
   """
   request = PlanRequest.parse(argv)
   engine = request.find_input().engine
   if not request.json:
-    print("measuring: the job over a few of the images, and its parts; half a minute", file=sys.stderr, flush=True)
+    print("measuring the job on a few of the images: takes half a minute", file=sys.stderr, flush=True)
   measured = measure_apart(request)
   expected = expect(measured.costs, scaled(measured.images, request.pictures), request.workers)
   if request.json:
@@ -37,7 +37,7 @@ def run(argv: Sequence[str]) -> int:
 
 
 def scaled(images: Mapping[str, int], total: int | None) -> dict[str, int]:
-  """Returns split -> images for `total` in all, shared out as they are now; None: as they are."""
+  """Scales split -> images to `total` in all; None: unchanged."""
   if total is None:
     return dict(images)
   found = sum(images.values())
@@ -60,15 +60,15 @@ def _describe_trunk(measured: Measurement) -> list[str]:
 
 
 def notes(measured: Measurement, engine: str = "") -> list[str]:
-  """Returns what else the user should know, a line each; `engine`: the runner that the job will be sent to."""
+  """Returns further lines for the user; `engine`: the job's runner."""
   lines = []
   if measured.bad:
     bad = f"{sum(measured.bad.values())} cannot be used ({listed_reasons(measured.bad)})"
-    lines.append(f"of {measured.looked_at} images looked at, {bad}")
+    lines.append(f"of {measured.looked_at} images in the sample, {bad}")
   if secs := round(measured.first_secs):
-    lines.append(f"the first such job takes {secs} s more, to prepare the trunk and check it: done now, and kept")
+    lines.append(f"the first such job takes {secs} s more to prepare and check the trunk: done now, and cached")
   if engine:
-    lines.append(f"measured on this machine: the time that {engine} itself takes to begin is not included")
+    lines.append(f"measured on this machine: the start of {engine} itself is not included")
   return lines
 
 

@@ -1,6 +1,6 @@
-"""Measures a `bottlenecks` job over a few of the images, and then what each further image costs.
+"""Measures a `bottlenecks` job over a few images, and costs per image.
 
-That is done in a new process, so that start-up and memory are a job's own and nothing else's.
+Runs in a new process, so that start-up and memory are the job's alone.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ PREFIX = "beam-retrain-plan-"
 _TESTING_IMAGES = 16
 _CLOSING_RECORDS = 8 * IMAGES_PER_SHARD
 _LABELS = ("a", "b")
-# As `beam-retrain` imports a command.
+# Imports as `beam-retrain` does.
 _CHILD = """\
 import sys
 from beam_retrain.transforms.core.system.imports import gc_paused
@@ -61,18 +61,18 @@ Sample = Mapping[str, Sequence[Image | Quarantined]]  # by split
 
 @dataclasses.dataclass(frozen=True)
 class Measurement:
-  """What was measured.
+  """Result of a measurement.
 
   Attributes:
     costs: of the job's parts.
-    images: split -> images in the input; those of training include those that will be drawn for validation.
-    looked_at: images that the job was run over.
+    images: split -> images in the input; training includes the images that will be drawn for validation.
+    looked_at: images in the sample.
     bad: reason -> how many of them cannot be used.
-    trunk: its card, JSON values.
-    execution: how it is run, as in `info.json`.
+    trunk: its info, JSON values.
+    execution: as in `info.json`.
     job_secs: of the job over the sample.
     has_prepared: whether that job had to prepare the trunk.
-    first_secs: how much longer the first such job takes, which prepares the trunk; 0: it is prepared already.
+    first_secs: how much longer the first such job takes, which prepares the trunk; 0: it is already prepared.
   """
 
   costs: JobCosts
@@ -92,17 +92,17 @@ class Measurement:
 
 
 def measure_apart(request: PlanRequest) -> Measurement:
-  """Measures in a new process; in a second one, if the first had to prepare the trunk, which no later job does.
+  """Measures in a new process; again if the first prepared the trunk.
 
   Raises:
     InputError: as the job itself would.
-    RuntimeError: a process ended otherwise; with its last line.
+    RuntimeError: the process failed otherwise; with its last line.
   """
   first = _run_child(request)
   if not first.has_prepared:
     return first
   second = _run_child(request)
-  # Where the second one had to prepare it too, the cache keeps nothing: every job will.
+  # If the second also had to prepare it, the cache keeps nothing: every job will.
   first_secs = 0.0 if second.has_prepared else max(0.0, first.job_secs - second.job_secs)
   return dataclasses.replace(second, first_secs=first_secs)
 
@@ -110,9 +110,9 @@ def measure_apart(request: PlanRequest) -> Measurement:
 def _run_child(request: PlanRequest) -> Measurement:
   with tempfile.TemporaryDirectory(prefix=PREFIX) as folder:
     result = os.path.join(folder, "result.json")
-    # Not from the current folder, where another `beam_retrain` may lie.
+    # Not from the current folder, which may contain another `beam_retrain`.
     path = os.pathsep.join(filter(None, [_ROOT, os.environ.get("PYTHONPATH")]))
-    # Interrupted, it may be killed before it has cleaned up: this process does it. Keeps what TF Hub has fetched.
+    # This process cleans up after an interrupted child. TF Hub's downloads are kept.
     hub = os.environ.get("TFHUB_CACHE_DIR", os.path.join(tempfile.gettempdir(), "tfhub_modules"))
     environment = {**os.environ, "PYTHONPATH": path, "TMPDIR": folder, "TFHUB_CACHE_DIR": hub}
     command = [sys.executable, "-P", "-c", _CHILD, result, request.to_json(), repr(time.time())]
@@ -127,10 +127,10 @@ def _run_child(request: PlanRequest) -> Measurement:
 
 
 def main(result: str, request: str, began: str) -> None:
-  """Measures, in this process, which has done nothing else before.
+  """Measures in this process, which must be new.
 
   Args:
-    result: file to write a `Measurement` to, or the `error` of a request that cannot be met; JSON.
+    result: file to write a `Measurement` to, or the `error` of an unusable request; JSON.
     request: a `PlanRequest`, JSON.
     began: `time.time()` when the process was started.
   """
@@ -163,14 +163,14 @@ def _measure(request: PlanRequest, started_secs: float) -> Measurement:
 
 
 def _measure_parts(request: PlanRequest, whole: PlannedInput, sample: Sample, images: str, output: str) -> Measurement:
-  """Measures everything but the start, beside a finished job over a sample: its `images` and `output`."""
+  """Measures all but the start, from a finished job over a sample."""
   memory_bytes = peak_memory()
   info, stats, few = read_info(output, bottlenecks.STAGE), read_stats(output), find_source(images)
   looked_at, bad = sum(map(len, sample.values())), _count_bad(sample, stats.reasons)
   if not stats.outputs:
     raise InputError(
-      f"none of {looked_at} images of {files.absolute(request.input)} that were looked at can be used"
-      f" ({listed_reasons(bad)}): mend or remove them, and plan again."
+      f"none of {looked_at} sample images of {files.absolute(request.input)} can be used ({listed_reasons(bad)}): repair"
+      " or remove them, and plan again."
     )
   planning_secs, counts = time_planning(whole.source, whole.percentages, few)
   listing_secs = time_listing(whole.source, whole.percentages, few)
@@ -184,7 +184,7 @@ def _measure_parts(request: PlanRequest, whole: PlannedInput, sample: Sample, im
     load_stored_trunk(trunk_folder, trunk),
     is_large=lambda: wanted >= LEAST_IMAGES,
   )
-  # All cores that are given, in this process: so many processes of fewer threads do as much together.
+  # One process with all cores is as fast as several with a part of them each.
   threads = execution.threads.given * max(1, execution.threads.processes)
   handler = ImageModelHandler(
     trunk_folder, batch_size=execution.batch_size, threads=threads, max_pixels=request.max_pixels
@@ -210,7 +210,7 @@ def _measure_parts(request: PlanRequest, whole: PlannedInput, sample: Sample, im
 
 
 def _count_bad(sample: Sample, reasons: Mapping[str, int]) -> dict[str, int]:
-  """Returns reason -> images, sorted: those of a sample that could not be read, and those that the job found."""
+  """Returns reason -> images that could not be read or used, sorted."""
   unreadable = (item for items in sample.values() for item in items if isinstance(item, Quarantined))
   return dict(sorted((Counter(str(item.reason) for item in unreadable) + Counter(reasons)).items()))
 
@@ -224,7 +224,10 @@ def _cached() -> set[str]:
 
 
 def _read_sample(request: PlanRequest, whole: PlannedInput) -> Sample:
-  """Returns images of each split; of training those that the job checks, or calibrates, its trunk with."""
+  """Returns sample images of each split.
+
+  For training, as many as the job uses to check or calibrate its trunk.
+  """
   training = CALIBRATION_IMAGES if request.precision == INT8 else CHECKED_IMAGES
   return {
     split: list(whole.source.read_sample((split,), whole.percentages, count, max_files=RECORD_FILES))
@@ -233,13 +236,13 @@ def _read_sample(request: PlanRequest, whole: PlannedInput) -> Sample:
 
 
 def write_sample(sample: Sample, folder: str) -> list[int]:
-  """Writes images as class folders in splits, for a job to read; returns how many each shard of it will have.
+  """Writes images as class folders in splits; returns each shard's image count.
 
-  Labels are made up, so that each split has images of each: what a job costs does not depend on them. By name, the
-  images have the order that they have in the sample. Where a split has too few of them, some are there twice.
+  Labels are made up, so that each split has images of each: a job's costs do not depend on them. Names keep the
+  sample's order. If a split has too few images, some are written twice.
 
   Raises:
-    InputError: there is none, or none that can be read.
+    InputError: there is no image, or none can be read.
   """
   counts = []
   readable = {split: [item for item in items if isinstance(item, Image)] for split, items in sample.items()}
@@ -248,7 +251,7 @@ def write_sample(sample: Sample, folder: str) -> list[int]:
     if not chosen:
       first = next((item for items in sample.values() for item in items if isinstance(item, Quarantined)), None)
       if first is None:
-        raise InputError("the input has no image: put some into the folders of their classes.")
+        raise InputError("the input has no images: put some into the folders of their classes.")
       raise InputError(f"no image of a sample can be read; {first.key}: {first.detail}.")
     count = max(len(images), len(_LABELS))
     for number, image in zip(range(count), itertools.cycle(chosen), strict=False):
@@ -261,13 +264,13 @@ def write_sample(sample: Sample, folder: str) -> list[int]:
 
 
 def peak_memory() -> int:
-  """Returns the most bytes that this process, or a child that it has waited for, has held so far."""
+  """Returns the peak memory, bytes, of this process and its finished children."""
   of_children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
   return 1024 * max(_peak_kb(), of_children)
 
 
 def _peak_kb() -> int:
-  # Not `ru_maxrss`, which a process takes over from the one that started it.
+  # Not `ru_maxrss`, which a process inherits from its parent.
   with contextlib.suppress(OSError), open("/proc/self/status") as status:
     for line in status:
       if line.startswith("VmHWM:"):

@@ -1,4 +1,4 @@
-"""What `plan` is asked for: the flags of `bottlenecks` that decide what it costs, and what to say of it."""
+"""The request and the flags of `plan`."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ from beam_retrain.transforms.sources.find import find_source
 _IN_PROCESS = ("directrunner", "fnapirunner")
 
 _DESCRIPTION = """\
-Says what `bottlenecks` over these images will take: time, memory, disk, shards. Nothing is left behind but the
-prepared trunk in the cache, which the job then finds there.
+Estimates the time, memory, disk and shards that `bottlenecks` will take over these images. Leaves nothing behind but
+the prepared trunk in the cache, which the job then uses.
 
-It lists the input once, as the job will, runs the whole job over a few dozen of the images in a temporary folder,
-runs the trunk over some more for a few seconds, and adds up: every figure is measured here, now, by the job's own
-code. Let the machine be as busy as it will be then. Give the flags that you will give to `bottlenecks`."""
+It lists the input once, runs the whole job over a few dozen of the images in a temporary folder, runs the trunk over
+more for a few seconds, and adds up: every figure is measured by the job's own code on this machine. The machine should
+be as busy as it will be during the job. Give the flags that you will give to `bottlenecks`."""
 
 _EPILOG = """\
 examples:
   beam-retrain plan --input flower_photos --trunk inception_v3
   beam-retrain plan --input flower_photos --trunk inception_v3 --workers 20 --pictures 5000000
 
-It leaves out distortions, --reuse and --retry_from. It cannot know how long an engine (--runner) takes to begin, how
-fast the workers' own disks and networks are, and what is wrong with images that it has not read."""
+It does not plan distortions, --reuse and --retry_from. It cannot know how long an engine (--runner) takes to start,
+how fast the workers' disks and networks are, or which of the other images are damaged."""
 
 
 class PlannedInput(NamedTuple):
@@ -44,8 +44,7 @@ class PlannedInput(NamedTuple):
 
   Attributes:
     options: Beam's.
-    source: the images.
-    percentages: how many images are for testing and for validation.
+    percentages: how the images are split.
   """
 
   options: PipelineOptions
@@ -54,14 +53,14 @@ class PlannedInput(NamedTuple):
 
   @property
   def engine(self) -> str:
-    """The runner, if it is not one that works on this machine; else empty."""
+    """The runner, unless it works on this machine; else empty."""
     runner = self.options.view_as(StandardOptions).runner
     return "" if runner is None or runner.lower() in _IN_PROCESS else str(runner)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PlanRequest(TrunkRequest):
-  """What `plan` is asked for; see the flags' help."""
+  """The flags of `plan`; see their help."""
 
   command: ClassVar[str] = "plan"
   description: ClassVar[str] = _DESCRIPTION
@@ -74,20 +73,19 @@ class PlanRequest(TrunkRequest):
   @classmethod
   def add_flags(cls, parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-      "--input", required=True, metavar="DIR", help="the images: whatever `bottlenecks` takes; it is only read"
+      "--input", required=True, metavar="DIR", help="images in any form that `bottlenecks` takes; only read"
     )
     parser.add_argument(
       "--workers",
       type=positive_int,
       metavar="N",
-      help="machines that share the work, each like this one, with as many cores as it may use here (default:"
-      " %(default)d)",
+      help="machines that share the work, each with as many cores as are available here (default: %(default)d)",
     )
     parser.add_argument(
       "--pictures",
       type=positive_int,
       metavar="N",
-      help="plan for N images, of which those in --input are an example (default: as many as there are)",
+      help="plan for N images like those in --input (default: the number in --input)",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
     of_job = parser.add_argument_group("flags of bottlenecks, see `beam-retrain bottlenecks --help`")
@@ -98,10 +96,10 @@ class PlanRequest(TrunkRequest):
     add_retrain_names(parser)
 
   def find_input(self) -> PlannedInput:
-    """Looks for the images.
+    """Finds the images.
 
     Raises:
-      InputError: something that the user gave cannot be used.
+      InputError: an argument or the input cannot be used.
     """
     options = self.pipeline_options(check_engine=False)
     path = files.absolute(self.input)
@@ -110,7 +108,7 @@ class PlanRequest(TrunkRequest):
     return PlannedInput(options, source, self.percentages(self.input, source))
 
   def of_sample(self, images: str, output: str, engine: str) -> BottlenecksRequest:
-    """Returns the request of a job over some of the images, as the whole job will be run, on this machine.
+    """Returns the request of the job over a sample, on this machine.
 
     Args:
       images: folder of the sample, with splits.
@@ -139,6 +137,5 @@ class PlanRequest(TrunkRequest):
 
   @classmethod
   def from_json(cls, text: str) -> Self:
-    """Inverse of `to_json`."""
     values = json.loads(text)
     return cls(**{**values, "beam_options": tuple(values["beam_options"])})

@@ -1,4 +1,4 @@
-"""Measures what each further image costs a `bottlenecks` job, with the job's own steps."""
+"""Measures each image's cost in a `bottlenecks` job, by its own steps."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def timed(call: Callable[[], T]) -> tuple[float, T]:
 
 
 def least_secs(call: Callable[[], object], budget_secs: float = 1.0) -> float:
-  """Returns the shortest of up to three times of a call, within a budget."""
+  """Returns the shortest duration of up to three calls within a budget."""
   times = [timed(call)[0]]
   while len(times) < 3 and sum(times) < budget_secs:
     times.append(timed(call)[0])
@@ -71,14 +71,14 @@ def least_secs(call: Callable[[], object], budget_secs: float = 1.0) -> float:
 def time_work(
   handler: ImageModelHandler, shard: Shard, images: int, labels: Sequence[str], budget_secs: float = _WORK_SECS
 ) -> tuple[float, float]:
-  """Returns (seconds of a shard apart from its images, seconds of an image): see `shard_costs`.
+  """Returns (seconds per shard, seconds per image); see `shard_costs`.
 
   Args:
     handler: the trunk.
-    shard: what to work, maybe in part, again and again.
-    images: how many it has.
+    shard: processed repeatedly, in whole or in part.
+    images: number of its images.
     labels: class index -> label.
-    budget_secs: about how long to measure.
+    budget_secs: approximate duration of the measurement.
   """
   task = EmbedShard(handler, labels)
 
@@ -94,7 +94,7 @@ def time_work(
 
 
 def _write_shard(items: Iterator[Written | Quarantined]) -> None:
-  """Does what `WorkShards` does with a task's items, without Beam's counters."""
+  """Processes a task's items as `WorkShards` does, without Beam's counters."""
   checksum = hashlib.sha256()
   with tempfile.TemporaryFile() as file:
     for item in items:
@@ -109,11 +109,10 @@ def time_planning(source: Source, percentages: SplitPercentages, least: Source) 
   Args:
     source: the input.
     percentages: how it is split.
-    least: a few images with splits, to subtract what any job takes.
+    least: a few images with splits, whose duration is subtracted.
 
   Returns:
-    (seconds that the input takes more than `least`; split -> images, those of training with those that will be drawn
-    for validation).
+    (seconds more than for `least`; split -> images, training including those that will be drawn for validation).
 
   Raises:
     InputError: a class has no images in some split.
@@ -123,13 +122,13 @@ def time_planning(source: Source, percentages: SplitPercentages, least: Source) 
     counts[TRAINING] += counts.pop(VALIDATION, 0)
 
   counts = {split: counts[split] for split in (TRAINING, VALIDATION, TESTING) if split in counts}
-  # The first job of a process takes somewhat longer than the next, which does not matter where it is long.
+  # The first job of a process takes somewhat longer than the next; if it is long, that does not matter.
   planned = first_secs if first_secs > _LONG_SECS else least_secs(lambda: _plan(source, percentages))
   return max(0.0, planned - least_secs(lambda: _plan(least, _AS_GIVEN))), counts
 
 
 def time_listing(source: Source, percentages: SplitPercentages, least: Source) -> float:
-  """Returns how many seconds longer a sample of an input takes than one of `least`."""
+  """Returns how many seconds longer a sample takes than one of `least`."""
 
   def sample(which: Source, how: SplitPercentages) -> float:
     return least_secs(lambda: sample_images(which, (TRAINING,), how))
@@ -159,15 +158,15 @@ def _write_counts(counts: dict[tuple[str, str], int], path: str) -> None:
 
 
 def time_closing(output: str, source: Source, handler: ImageModelHandler, trunk: TrunkInfo, count: int) -> float:
-  """Returns the seconds that a record's part in the analysis, the audit and the ledger takes.
+  """Returns seconds per record for the analysis, the audit and the ledger.
 
   Args:
     output: of a job.
     source: its images.
     handler: its trunk.
     trunk: likewise.
-    count: how many records to measure with, those of the job's training images over and over. If that is not much more
-      than there are, 0 is returned: the job itself has shown all.
+    count: number of records to measure with, repeats of the job's training images. If that is not much more than they
+      are, returns 0: the job itself has shown all.
   """
   records = _read_training(output)
   if not records or count < 2 * len(records):
@@ -202,7 +201,7 @@ def _close(
 
 
 def _write_records(folder: str, records: Sequence[Bottleneck], count: int) -> list[ShardReport]:
-  """Writes `count` records, each as if of its own image, into shards; returns their reports."""
+  """Writes `count` records with keys of their own into shards."""
   files.make_folder(folder)
   of = -(-count // IMAGES_PER_SHARD)
   again = itertools.cycle(records)
@@ -225,7 +224,7 @@ def _write_records(folder: str, records: Sequence[Bottleneck], count: int) -> li
 def _run_here(build: Callable[[beam.Pipeline], None]) -> None:
   of_the_input = options_in_use()
   with beam.Pipeline(options=PipelineOptions(flags=["--runner=FnApiRunner"])) as root:
-    files.use_options(of_the_input)  # Beam has put the pipeline's in their place
+    files.use_options(of_the_input)  # Beam has replaced them by the pipeline's
     build(root)
 
 

@@ -1,1 +1,1 @@
-"""What a command was asked for, parsed and checked."""
+"""Requests of commands: parsed and checked."""

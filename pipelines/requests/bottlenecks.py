@@ -1,4 +1,4 @@
-"""What `bottlenecks` is asked for: its flags, and those that it shares with `plan`. No job is run here."""
+"""The request and the flags of `bottlenecks`, partly shared with `plan`."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrunkRequest(JobRequest, SplitFlags):
-  """Images and a trunk: the flags that `bottlenecks` and `plan` share."""
+  """Flags that `bottlenecks` and `plan` share: images and a trunk."""
 
   input: str = ""
   trunk: str = BUNDLED
@@ -48,15 +48,15 @@ class TrunkRequest(JobRequest, SplitFlags):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BottlenecksRequest(TrunkRequest, DistortionFlags):
-  """What `bottlenecks` is asked for; see the flags' help."""
+  """The flags of `bottlenecks`; see their help."""
 
   command: ClassVar[str] = "bottlenecks"
   description: ClassVar[str] = (
     "Runs labelled images through a frozen trunk, once, and stores one vector (bottleneck) per image.\n"
-    "Then tensorflow-transform learns the scaling of the vectors from the training ones.\n\n"
-    "A run that was killed goes on where it was: finished shards are kept. With --reuse, the trunk does not run over\n"
-    "images that an earlier output has, by their bytes; the output is as complete as without. With --retry_from,\n"
-    "images that an earlier run had to leave out are tried again, and the rest is taken from it."
+    "Then tensorflow-transform learns the scaling of the vectors from the training images.\n\n"
+    "A killed run resumes when it is started again: finished shards are kept. With --reuse, the trunk does not run\n"
+    "over images, compared by their bytes, that an earlier output has; the output is as complete as without. With\n"
+    "--retry_from, images that an earlier run left out are tried again, and the rest is taken from it."
   )
   epilog: ClassVar[str] = (
     "example:\n  beam-retrain bottlenecks --input flower_photos --trunk bundled --output flowers/bottlenecks\n\n"
@@ -78,10 +78,10 @@ class BottlenecksRequest(TrunkRequest, DistortionFlags):
     parser.add_argument(
       "--input",
       metavar="DIR",
-      help=f"{list_formats()}. Its kind is recognised",
+      help=f"{list_formats()}; recognised automatically",
     )
     parser.add_argument(
-      "--output", required=True, metavar="DIR", help="folder to write; new, empty, or of an earlier run"
+      "--output", required=True, metavar="DIR", help="output folder; new, empty, or of an earlier run"
     )
     _add_earlier_flags(parser)
     add_trunk_flags(parser)
@@ -92,8 +92,8 @@ class BottlenecksRequest(TrunkRequest, DistortionFlags):
     add_retrain_names(parser)
     add_model_flags(
       parser,
-      f"the earlier run's, if it goes on with one; the fastest in a trial, from {LEAST_IMAGES:,} images on;"
-      f" else {BATCH_SIZE}",
+      f"the earlier run's, if it resumes one; the fastest in a trial, for at least {LEAST_IMAGES:,} images; else"
+      f" {BATCH_SIZE}",
     )
     add_max_bad_fraction(parser)
 
@@ -105,9 +105,12 @@ class BottlenecksRequest(TrunkRequest, DistortionFlags):
     batch_size: int,
     texts: Texts | None = None,
   ) -> dict[str, Any]:
-    """Returns what decides the output's bytes, JSON values; `texts`: what is imported. `input` must be absolute.
+    """Returns what decides the output's bytes, JSON values.
 
-    Flags that came later are left out at their default, so that outputs from before them stay valid.
+    `input` must be absolute. Flags that came later are left out at their default, so that older outputs stay valid.
+
+    Args:
+      texts: text bottlenecks to import.
     """
     return {
       "input": self.input,
@@ -128,7 +131,7 @@ def add_trunk_flags(parser: FlagGroup) -> None:
   """Adds `trunk`, `trunk_weights`, `trunk_input_px` and `classes`."""
   parser.add_argument("--trunk", help=f"{TRUNK_HELP} (default: %(default)s)")
   parser.add_argument(
-    "--trunk_weights", metavar="FILE", help="local weights of a keras: trunk, where they cannot be downloaded"
+    "--trunk_weights", metavar="FILE", help="local weights of a keras: trunk, if they cannot be downloaded"
   )
   parser.add_argument(
     "--trunk_input_px",
@@ -142,25 +145,25 @@ def add_trunk_flags(parser: FlagGroup) -> None:
 
 
 def _add_earlier_flags(parser: argparse.ArgumentParser) -> None:
-  group = parser.add_argument_group("bottlenecks that exist already")
+  group = parser.add_argument_group("existing bottlenecks")
   group.add_argument(
     "--reuse",
     action="append",
     metavar="DIR",
-    help="take bottlenecks from DIR, the output of an earlier run of the same trunk, and run the trunk over the other"
-    " images only; DIR is not changed; may be given more than once",
+    help="take bottlenecks from DIR, the output of an earlier run of the same trunk, and run the trunk over other images"
+    " only; DIR is not changed; may be repeated",
   )
   group.add_argument(
     "--retry_from",
     metavar="DIR",
-    help="repeat the run that wrote DIR, after some of its images have been repaired: what was sound is taken from"
-    " there, and the trunk (DIR/trunk) runs over the others only. --input and all else that decides the output are"
-    " those of DIR; DIR is not changed, and its run may have ended with exit code 3",
+    help="repeat the run that wrote DIR after some of its images have been repaired: good images' bottlenecks are taken"
+    " from there, and the trunk (DIR/trunk) runs over the others only. --input and all other settings are those of"
+    " DIR; DIR is not changed, and its run may have ended with exit code 3",
   )
   group.add_argument(
     "--bottleneck_dir",
     metavar="DIR",
     help="take bottlenecks from the text files that retrain.py wrote to its --bottleneck_dir, and run the trunk over"
-    " the images that have none there, or a damaged one. The numbers are then retrain.py's: TensorFlow 1 resized"
-    " images slightly otherwise than the exported model does; for class folders",
+    " images whose file is missing or damaged. The numbers are then retrain.py's: TensorFlow 1 resized images slightly"
+    " differently from the exported model; for class folders only",
   )

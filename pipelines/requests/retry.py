@@ -1,4 +1,4 @@
-"""`bottlenecks --retry_from`: an earlier run once more, after images that it quarantined have been repaired."""
+"""`bottlenecks --retry_from`: repeats a run after quarantined images were repaired."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ _NOT_WITH = ("reuse", "trunk_weights", "trunk_input_px")
 
 @dataclasses.dataclass(frozen=True)
 class Retry:
-  """An earlier run that is repeated; it may have ended without COMPLETED, with too many bad images.
+  """An earlier run to repeat; it may have ended without COMPLETED.
 
   Attributes:
     folder: its output.
     info: the contents of its `info.json`.
     inputs: split -> images, of its ledger.
-    bad: keys of the images that it quarantined.
+    bad: keys of its quarantined images.
   """
 
   folder: str
@@ -54,18 +54,18 @@ class Retry:
 
   @property
   def typed_input(self) -> str:
-    """`--input` as it was typed, where that decides the split."""
+    """`--input` as it was typed, if that decides the split."""
     return str(self.info.settings.get("split_root", self.info.settings["input"]))
 
   def apply(self, request: BottlenecksRequest) -> BottlenecksRequest:
-    """Returns the request with the settings of the earlier run.
+    """Returns the request with the earlier run's settings.
 
     Raises:
-      InputError: a flag that was given contradicts them.
+      InputError: a given flag contradicts them.
     """
     for name in _NOT_WITH:
       if name in request.given:
-        raise InputError(f"--{name} does not go with --retry_from, which takes all from {self.folder}: leave it out.")
+        raise InputError(f"--{name} cannot be used with --retry_from, which repeats {self.folder}: leave it out.")
     values = self._values()
     for name, then in values.items():
       given = getattr(request, name) if name in request.given else None
@@ -79,7 +79,7 @@ class Retry:
     return dataclasses.replace(request, **values)
 
   def _values(self) -> dict[str, Any]:
-    """Returns the fields of `BottlenecksRequest` that the earlier run decides."""
+    """Returns the fields of the request that the earlier run decides."""
     texts = self.info.settings.get("bottleneck_dir")
     same = ("input", "testing_percentage", "validation_percentage", "max_pixels", "batch_size")
     return {
@@ -96,35 +96,31 @@ class Retry:
     }
 
   def choose_variant(self) -> Choice:
-    """Returns the trunk as it is stored there, in its variant: no weights are looked for.
+    """Returns the trunk stored there, in its variant, without looking for weights.
 
     Raises:
-      InputError: it is no longer there, or this machine cannot run it.
+      InputError: it is missing, or this machine cannot run it.
     """
     trunk = load_stored_trunk(files.join(self.folder, "trunk"), self.info.trunk)
     variant = trunk.info.variant
     if reason := variant.unsupported_reason():
       cause = reason.partition(": use")[0]
-      raise InputError(f"the bottlenecks in {self.folder} are in {variant}, which cannot be had here: {cause}.")
+      raise InputError(f"the bottlenecks in {self.folder} are in {variant}, which this machine cannot run: {cause}.")
     return Choice(prepare(trunk, variant), why=f"as for the bottlenecks in {files.shown(self.folder)}")
 
   def check_unchanged(self, what: str, today: object, then: object) -> None:
-    """Checks that something is as it was.
-
-    Raises:
-      InputError: it is not.
-    """
+    """Raises InputError if something has changed since."""
     if today != then:
       raise InputError(
-        f"{what} have changed since the run that wrote {self.folder}, from {then} to {today}: give --reuse"
-        f" {self.folder} instead of --retry_from, and the flags of that run."
+        f"{what} have changed since the run that wrote {self.folder}, from {then} to {today}: use --reuse"
+        f" {self.folder} instead of --retry_from, with the flags of that run."
       )
 
   def check_images(self, source: Source, percentages: SplitPercentages, options: PipelineOptions) -> None:
     """Runs a job that counts the images.
 
     Raises:
-      InputError: there are more, or fewer, than in the ledger.
+      InputError: their number differs from the ledger's.
     """
 
     def build(root: beam.Pipeline) -> None:
@@ -134,30 +130,28 @@ class Retry:
     run_pipeline(build, options, stage="retry", shards_folder=self.folder)
 
   def describe(self, output: str) -> str:
-    """Returns what became of the bad images, once the ledger of `output` is closed too."""
+    """Returns what became of the bad images, after the job."""
     bad = _read_bad_keys(output)
     still, new = len(bad & self.bad), len(bad - self.bad)
-    line = f"{len(self.bad) - still:,} of {len(self.bad):,} quarantined images sound now, {still:,} still bad"
-    return f"{line}; {new:,} that were good have gone bad since" if new else line
+    line = f"{len(self.bad) - still:,} of {len(self.bad):,} quarantined images are good now, {still:,} still bad"
+    return f"{line}; {new:,} that were good are bad now" if new else line
 
 
 def read_retry(folder: str) -> Retry:
-  """Reads what a run has left.
+  """Reads the output of the run to repeat.
 
   Raises:
-    InputError: it was not `bottlenecks`, was not finished, has quarantined nothing, or had another preprocessing.
+    InputError: it is not of `bottlenecks`, not finished, has no quarantined images, or another preprocessing.
   """
   info = find_info(folder, files)
   if info is None or info.stage != "bottlenecks":
-    raise InputError(f"--retry_from {folder} is not the output of `beam-retrain bottlenecks`: give such a folder.")
+    raise InputError(f"--retry_from {folder} is not an output of `beam-retrain bottlenecks`: give such a folder.")
   if not files.exists(files.join(folder, STATS_FILE)):
-    raise InputError(
-      f"--retry_from {folder} is not finished: run the command that wrote it again, it goes on where it was."
-    )
+    raise InputError(f"--retry_from {folder} is not finished: run the command that wrote it again, to resume it.")
   if (found := info.settings["preprocessing"]) != PREPROCESSING_VERSION:
     raise InputError(
-      f"the bottlenecks in {folder} were made with another preprocessing ({found!r}) than today's"
-      f" ({PREPROCESSING_VERSION!r}): make them again, without --retry_from."
+      f"the bottlenecks in {folder} were made with the preprocessing {found!r}, not {PREPROCESSING_VERSION!r}: make them"
+      " again, without --retry_from."
     )
   if not (bad := _read_bad_keys(folder)):
     raise InputError(f"--retry_from {folder} has no quarantined images: there is nothing to retry.")
@@ -166,7 +160,7 @@ def read_retry(folder: str) -> Retry:
 
 
 def _read_bad_keys(folder: str) -> frozenset[str]:
-  """Returns the keys of what a run has quarantined, but for what the user asked to leave out."""
+  """Returns the keys of quarantined images, without those dropped on request."""
   reports = files.match_in(files.join(folder, RECORDS_FOLDER, REPORTS_FOLDER), "*.json")
   return frozenset(
     entry.key

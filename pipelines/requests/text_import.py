@@ -1,4 +1,4 @@
-"""`bottlenecks --bottleneck_dir`: imports what retrain.py cached as text, before the trunk runs over the rest."""
+"""`bottlenecks --bottleneck_dir`: imports retrain.py's text bottlenecks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from beam_retrain.pipelines.jobs.runner import run_pipeline
 from beam_retrain.pipelines.models.trunk_sources import HUB_INCEPTION_V3, INCEPTION_V3
 from beam_retrain.pipelines.requests.bottlenecks import BottlenecksRequest
 
-# Registered here: the text bottlenecks that `retrain.py` kept.
+# The old scripts' layer is registered here.
 from beam_retrain.transforms.compat.import_texts import DAMAGED, IMPORTED, ImportTextBottlenecks, ImportTexts
 from beam_retrain.transforms.compat.text_bottlenecks import Texts, check_lengths, find_texts
 from beam_retrain.transforms.core.errors import InputError, flag
@@ -28,13 +28,11 @@ IMPORTED_FOLDER = ".imported"
 
 @dataclasses.dataclass(frozen=True)
 class TextImport:
-  """Text bottlenecks, and the store that they are imported to.
+  """Text bottlenecks, and the store to import them to.
 
   Attributes:
-    texts: the text files.
-    task: what is done with a shard of images.
-    source: the images.
-    percentages: how they are split.
+    task: processes a shard of images.
+    percentages: how the images are split.
     store: the folder to write, in the stage's own.
     handle: the trunk's, as the user gave it.
   """
@@ -47,15 +45,15 @@ class TextImport:
   handle: str
 
   def check(self, root: beam.Pipeline) -> None:
-    """Adds a step that only reads all text files, to see whether they can be imported."""
+    """Adds a step that checks whether all text files can be imported."""
     shards = root | "PlanTexts" >> self.source.plan((TRAINING, TESTING), self.percentages)
     _ = shards | "SpreadTexts" >> beam.Reshuffle() | "CheckTexts" >> beam.Map(self.task.check)
 
   def run(self, request: str, options: PipelineOptions) -> str:
-    """Runs the job that makes the store; returns a line for the user.
+    """Makes the store by a job; returns a line for the user.
 
     Args:
-      request: digest of everything but the images that decides the store.
+      request: digest of all but the images that decides the store.
       options: Beam's.
     """
 
@@ -68,26 +66,26 @@ class TextImport:
     counts = json.loads(files.read_bytes(files.join(self.store, STATS_FILE)))
     line = (
       f"imported {counts[IMPORTED]:,} text bottlenecks from {files.shown(self.texts.folder)};"
-      f" {counts[DAMAGED]:,} damaged, computed anew"
+      f" {counts[DAMAGED]:,} damaged, to be computed"
     )
     if not self.texts.module or self.texts.is_of_trunk:
       return line
     return (
-      f"{line}\ntheir files name the module {self.texts.module}, not {self.handle}: if these are not the same network,"
-      " a model that is trained on them is of no use"
+      f"{line}\ntheir files name the module {self.texts.module}, not {self.handle}: unless these are the same network,"
+      " a model trained on them is useless"
     )
 
 
 def find_text_import(
   request: BottlenecksRequest, source: Source, percentages: SplitPercentages, trunk: TrunkInfo
 ) -> TextImport | None:
-  """Finds the text bottlenecks to import, and checks that they fit the trunk; None: none are asked for.
+  """Finds text bottlenecks to import, if asked for, and checks them.
 
   Args:
     request: with absolute paths.
     source: the images.
     percentages: how they are split.
-    trunk: today's.
+    trunk: of this run.
 
   Raises:
     InputError: there are none, or they are of another trunk.
@@ -96,8 +94,8 @@ def find_text_import(
     return None
   if source.has_splits or not source.class_folders:
     raise InputError(
-      f"{flag('bottleneck_dir')} is for class folders, as retrain.py read them; {source.path} has splits of its own or"
-      " is something else: leave it out."
+      f"{flag('bottleneck_dir')} is for class folders without splits, as retrain.py read them, but {source.path} is"
+      " something else: leave it out."
     )
   handles = [trunk.handle, HUB_INCEPTION_V3] if trunk.handle == INCEPTION_V3 else [trunk.handle]
   texts = find_texts(request.bottleneck_dir, {folder.prefix for folder in source.class_folders}, handles)

@@ -40,10 +40,10 @@ def test_version(capsys):
   ("argv", "sentence"),
   [
     (["bottleneck"], "there is no command 'bottleneck'; the nearest is `beam-retrain bottlenecks`."),
-    (["convert", "--ouput=x"], "--ouput: neither beam-retrain nor Beam knows it; the nearest flag is --output."),
+    (["convert", "--ouput=x"], "--ouput: neither beam-retrain nor Beam has this flag; the nearest flag is --output."),
     (
       ["bottlenecks", "--runer=FnApiRunner"],
-      "--runer: neither beam-retrain nor Beam knows it; the nearest flag is --runner.",
+      "--runer: neither beam-retrain nor Beam has this flag; the nearest flag is --runner.",
     ),
     (["train", "--inptu=x"], "--inptu: this command does not know it; the nearest flag is --input."),
     (["run", "--output=x", "--trunk_weight=y"], "the nearest flag is --trunk_weights."),

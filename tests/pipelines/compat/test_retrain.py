@@ -320,7 +320,7 @@ def test_what_the_script_cached_is_imported_and_the_split_is_the_scripts(finishe
   shown = retrain(finished.folder, [*arguments, *distort], capsys)
   assert "300 of 300 bottlenecks reused" in shown
   assert "imported 2 text bottlenecks" in shown
-  assert "1 damaged, computed anew" in shown
+  assert "1 damaged, to be computed" in shown
 
   root = finished.folder / "mnist_jpg" / "training"
   keys = sorted(str(path.relative_to(root)) for path in root.rglob("*.png"))

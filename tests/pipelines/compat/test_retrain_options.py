@@ -146,8 +146,11 @@ def test_help_shows_both_groups():
     ("--distortion_copies=0", "--distortion_copies: 0 is not at least 1"),
     ("--distortion_copies=2", "--distortion_copies needs a distortion"),
     ("--split_hash=md5", "--split_hash: invalid choice: 'md5'"),
-    ("--output_grph=x", "--output_grph: neither beam-retrain nor Beam knows it; the nearest flag is --output_graph."),
-    ("--architecture=x", "--architecture: neither beam-retrain nor Beam knows it"),
+    (
+      "--output_grph=x",
+      "--output_grph: neither beam-retrain nor Beam has this flag; the nearest flag is --output_graph.",
+    ),
+    ("--architecture=x", "--architecture: neither beam-retrain nor Beam has this flag"),
   ],
 )
 def test_a_value_that_cannot_be_used_is_one_sentence_before_any_work(given, sentence, images, tmp_path, monkeypatch):

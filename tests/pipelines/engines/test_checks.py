@@ -283,6 +283,8 @@ def test_local_paths_of_workers_on_other_machines_get_a_warning(flags, is_warned
   if not is_warned:
     assert told == ""
   else:
-    assert told.startswith("beam-retrain: warning: /here/images, /here/earlier: local to this machine; the workers of ")
+    assert told.startswith(
+      "beam-retrain: warning: /here/images, /here/earlier: local to this machine, but the workers of "
+    )
     assert told.count("\n") == 1
     assert "a bucket (s3://, gs://)" in told

@@ -111,7 +111,7 @@ def test_without_a_runner_a_job_runs_here_and_says_nothing_of_its_own(tmp_path):
 def test_a_worker_process_that_is_killed_ends_the_job(kind, tmp_path):
   ended = _run_command(tmp_path, "die", *kind)
   assert ended.returncode == FAILED
-  sentence = "a worker process was killed, perhaps because memory ran out: the same command goes on where it was."
+  sentence = "a worker process was killed, perhaps because memory ran out: run the same command again to resume."
   assert ended.stderr == f"beam-retrain: {sentence}\n"
 
 

@@ -132,7 +132,7 @@ def test_an_engine_is_left_out_of_the_sample_and_named(made):
 def test_bad_images_and_a_first_run_are_told():
   measured = Measurement(COSTS, {}, 80, {"EMPTY": 2, "TRUNCATED": 1}, {}, {}, first_secs=9.4)
   bad, first = plan.notes(measured)
-  assert bad == "of 80 images looked at, 3 cannot be used (2 EMPTY, 1 TRUNCATED)"
+  assert bad == "of 80 images in the sample, 3 cannot be used (2 EMPTY, 1 TRUNCATED)"
   assert "9 s more" in first
   (line,) = plan.notes(dataclasses.replace(measured, first_secs=0.4))
   assert line == bad

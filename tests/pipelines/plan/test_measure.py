@@ -51,7 +51,7 @@ def test_a_split_without_readable_images_takes_others(tmp_path):
 def test_nothing_readable_is_told_with_the_first_cause(tmp_path):
   with pytest.raises(InputError, match=r"digit/9\.png: No such file or directory"):
     write_sample({TRAINING: [GONE], TESTING: []}, str(tmp_path))
-  with pytest.raises(InputError, match=r"the input has no image: put some into"):
+  with pytest.raises(InputError, match=r"the input has no images: put some into"):
     write_sample({TRAINING: [], TESTING: []}, str(tmp_path))
 
 

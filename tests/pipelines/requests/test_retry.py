@@ -40,7 +40,7 @@ def test_repaired_images_are_computed_and_the_rest_is_taken(broken, tmp_path, ca
   capsys.readouterr()
   assert retry(broken.output, tmp_path / "out") == 0
   told = capsys.readouterr().out
-  assert f"{BAD} of {BAD} quarantined images sound now, 0 still bad" in told
+  assert f"{BAD} of {BAD} quarantined images are good now, 0 still bad" in told
   assert run(broken.data, tmp_path / "cold", *broken.flags) == 0
   check_same_as_cold(tmp_path / "out", tmp_path / "cold", computed=BAD)
   check_ledgers(broken.output, tmp_path / "out", repaired=BAD)
@@ -53,14 +53,14 @@ def test_what_is_still_bad_stays_in_quarantine(broken, tmp_path, capsys):
   keys = list(broken.sound)
   broken.repair(keys[0], keys[5])
   assert retry(broken.output, tmp_path / "out") == 3
-  assert f"2 of {BAD} quarantined images sound now, {BAD - 2} still bad\n" in capsys.readouterr().out
+  assert f"2 of {BAD} quarantined images are good now, {BAD - 2} still bad\n" in capsys.readouterr().out
   assert run(broken.data, tmp_path / "cold", *broken.flags) == 3
   check_same_as_cold(tmp_path / "out", tmp_path / "cold", computed=2)
   check_ledgers(broken.output, tmp_path / "out", repaired=2)
   # Once more, from what the retry wrote.
   broken.repair(*keys[1:5])
   assert retry(tmp_path / "out", tmp_path / "second") == 0
-  assert f"{BAD - 2} of {BAD - 2} quarantined images sound now" in capsys.readouterr().out
+  assert f"{BAD - 2} of {BAD - 2} quarantined images are good now" in capsys.readouterr().out
   assert run(broken.data, tmp_path / "whole", *broken.flags) == 0
   check_same_as_cold(tmp_path / "second", tmp_path / "whole", computed=BAD - 2)
 
@@ -72,7 +72,7 @@ def test_a_run_that_was_completed_with_losses_is_retried_too(drawn, trunk, tmp_p
   keys = (path.relative_to(broken.data).as_posix() for path in sorted(broken.data.rglob("*.png")))
   (broken.data / next(key for key in keys if key not in broken.sound)).write_bytes(b"")
   assert retry(broken.output, tmp_path / "out") == 3
-  line = f"{BAD} of {BAD} quarantined images sound now, 0 still bad; 1 that were good have gone bad since\n"
+  line = f"{BAD} of {BAD} quarantined images are good now, 0 still bad; 1 that were good are bad now\n"
   assert line in capsys.readouterr().out
   check_ledgers(broken.output, tmp_path / "out", repaired=BAD - 1)
 
@@ -103,7 +103,7 @@ def test_all_settings_are_those_of_the_run(drawn, trunk, tmp_path, monkeypatch, 
   assert run("data/", tmp_path / "cold", *flags) == 0
   monkeypatch.chdir(tmp_path.parent)
   assert retry(tmp_path / "bad", tmp_path / "out") == 0
-  assert f"{BAD} of {BAD} quarantined images sound now, 0 still bad\n" in capsys.readouterr().out
+  assert f"{BAD} of {BAD} quarantined images are good now, 0 still bad\n" in capsys.readouterr().out
   check_same_as_cold(tmp_path / "out", tmp_path / "cold", computed=BAD)
   assert read_json(tmp_path / "out" / "stats.json")["reasons"] == {"CONFLICTING_LABELS": 2}
 
@@ -121,9 +121,9 @@ def test_all_settings_are_those_of_the_run(drawn, trunk, tmp_path, monkeypatch, 
     ("--retrain_names", "--retrain_names contradicts .* it was not given"),
     ("--on_leak=drop", "--on_leak drop contradicts .* it was warn"),
     ("--bottleneck_dir=texts", "--bottleneck_dir texts contradicts"),
-    ("--reuse=elsewhere", "--reuse does not go with --retry_from"),
-    ("--trunk_weights=elsewhere.h5", "--trunk_weights does not go with --retry_from"),
-    ("--trunk_input_px=75", "--trunk_input_px does not go with --retry_from"),
+    ("--reuse=elsewhere", "--reuse cannot be used with --retry_from"),
+    ("--trunk_weights=elsewhere.h5", "--trunk_weights cannot be used with --retry_from"),
+    ("--trunk_input_px=75", "--trunk_input_px cannot be used with --retry_from"),
   ],
 )
 def test_a_flag_that_contradicts_is_refused(kept_broken, tmp_path, flag, words):
@@ -165,9 +165,9 @@ def test_counts_are_compared_split_by_split():
 
 
 def test_a_folder_that_cannot_be_retried_is_refused(kept_broken, made, tmp_path):
-  with pytest.raises(InputError, match="is not the output of `beam-retrain bottlenecks`"):
+  with pytest.raises(InputError, match="is not an output of `beam-retrain bottlenecks`"):
     retry(made.model, tmp_path / "out")
-  with pytest.raises(InputError, match="is not the output of `beam-retrain bottlenecks`"):
+  with pytest.raises(InputError, match="is not an output of `beam-retrain bottlenecks`"):
     retry(tmp_path / "nowhere", tmp_path / "out")
   with pytest.raises(InputError, match="has no quarantined images: there is nothing to retry"):
     retry(made.bottlenecks, tmp_path / "out")
@@ -177,7 +177,7 @@ def test_a_folder_that_cannot_be_retried_is_refused(kept_broken, made, tmp_path)
     bottlenecks.run([f"--output={tmp_path / 'out'}", RUNNER])
   killed = Path(shutil.copytree(kept_broken.output, tmp_path / "killed"))
   (killed / "stats.json").unlink()  # it is written when all shards are there
-  with pytest.raises(InputError, match="is not finished: run the command that wrote it again, it goes on where it was"):
+  with pytest.raises(InputError, match="is not finished: run the command that wrote it again, to resume it"):
     retry(killed, tmp_path / "out")
   assert not (tmp_path / "out").exists()
 

@@ -198,7 +198,7 @@ def test_text_bottlenecks_reach_the_records_and_the_trunk_runs_over_the_rest(unc
   check_records(tmp_path / "out", unchanged, set(unchanged.vectors))
   told = capsys.readouterr().out
   count, rest = len(unchanged.vectors), len(read_output(unchanged.cold)) - len(unchanged.vectors)
-  assert f"imported {count} text bottlenecks from {unchanged.texts}; 0 damaged, computed anew" in told
+  assert f"imported {count} text bottlenecks from {unchanged.texts}; 0 damaged, to be computed" in told
   assert f"name the module {_MODULE}, not " in told
   stats = json.loads((tmp_path / "out" / "stats.json").read_text())
   assert stats["bottlenecks"] == {"computed": rest, "reused": count}
@@ -222,7 +222,7 @@ def test_damaged_texts_are_computed_anew(cache, tmp_path, capsys):
   cache.path(keys[count - 1]).mkdir()
   assert cache.run(tmp_path / "out") == 0
   check_records(tmp_path / "out", cache, set(keys[count:]))
-  told = f"imported {len(keys) - count} text bottlenecks from {cache.texts}; {count} damaged, computed anew\n"
+  told = f"imported {len(keys) - count} text bottlenecks from {cache.texts}; {count} damaged, to be computed\n"
   assert told in capsys.readouterr().out
 
 
