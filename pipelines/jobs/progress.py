@@ -25,7 +25,7 @@ from beam_retrain.transforms.shards.progress import (
 
 _LOOK_SECS = 1.0
 _MAX_SHARE = 0.005
-"""Largest share of a core for progress. A folder of a million reports takes long to list, so it is listed less often."""
+"""Largest share of a core for progress: a folder of a million reports takes long to list, so it is listed rarely."""
 
 
 class Work(NamedTuple):

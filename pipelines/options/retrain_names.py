@@ -25,4 +25,4 @@ def retrain_names_setting(retrain_names: bool) -> dict[str, bool]:
 def tell_left_out(source: Source) -> None:
   """Reports on standard error how many files were left out."""
   if others := source.count_left_out():
-    print(f"left out {others:,} files whose names do not end in .jpg, .jpeg or .png", file=sys.stderr)
+    print(f"files left out, as their names do not end in .jpg, .jpeg or .png: {others:,}", file=sys.stderr)

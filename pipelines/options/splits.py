@@ -82,7 +82,7 @@ def add_on_leak(parser: argparse.ArgumentParser) -> None:
     "--on_leak",
     choices=[str(value) for value in OnLeak],
     help=f"what to do about identical images (by their bytes) with different labels, or in training and testing:"
-    f" `warn` lists them in {LEAKS_FILE} and counts them in stats.json; `drop` also leaves out all copies with different"
-    " labels, and the training copies of testing images; `fail` ends with exit code 1 before the trunk runs (default:"
-    " %(default)s)",
+    f" `warn` lists them in {LEAKS_FILE} and counts them in stats.json; `drop` also leaves out all copies with"
+    " different labels, and the training copies of testing images; `fail` ends with exit code 1 before the trunk runs"
+    " (default: %(default)s)",
   )

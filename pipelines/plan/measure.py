@@ -169,8 +169,8 @@ def _measure_parts(request: PlanRequest, whole: PlannedInput, sample: Sample, im
   looked_at, bad = sum(map(len, sample.values())), _count_bad(sample, stats.reasons)
   if not stats.outputs:
     raise InputError(
-      f"none of {looked_at} sample images of {files.absolute(request.input)} can be used ({listed_reasons(bad)}): repair"
-      " or remove them, and plan again."
+      f"none of {looked_at} sample images of {files.absolute(request.input)} can be used ({listed_reasons(bad)}):"
+      " repair or remove them, and plan again."
     )
   planning_secs, counts = time_planning(whole.source, whole.percentages, few)
   listing_secs = time_listing(whole.source, whole.percentages, few)

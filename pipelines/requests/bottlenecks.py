@@ -150,8 +150,8 @@ def _add_earlier_flags(parser: argparse.ArgumentParser) -> None:
     "--reuse",
     action="append",
     metavar="DIR",
-    help="take bottlenecks from DIR, the output of an earlier run of the same trunk, and run the trunk over other images"
-    " only; DIR is not changed; may be repeated",
+    help="take bottlenecks from DIR, the output of an earlier run of the same trunk, and run the trunk over other"
+    " images only; DIR is not changed; may be repeated",
   )
   group.add_argument(
     "--retry_from",

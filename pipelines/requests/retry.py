@@ -150,8 +150,8 @@ def read_retry(folder: str) -> Retry:
     raise InputError(f"--retry_from {folder} is not finished: run the command that wrote it again, to resume it.")
   if (found := info.settings["preprocessing"]) != PREPROCESSING_VERSION:
     raise InputError(
-      f"the bottlenecks in {folder} were made with the preprocessing {found!r}, not {PREPROCESSING_VERSION!r}: make them"
-      " again, without --retry_from."
+      f"the bottlenecks in {folder} were made with the preprocessing {found!r}, not {PREPROCESSING_VERSION!r}: make"
+      " them again, without --retry_from."
     )
   if not (bad := _read_bad_keys(folder)):
     raise InputError(f"--retry_from {folder} has no quarantined images: there is nothing to retry.")

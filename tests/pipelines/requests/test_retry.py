@@ -186,5 +186,5 @@ def test_folders_of_another_preprocessing_are_refused(kept_broken, tmp_path):
   output = Path(shutil.copytree(kept_broken.output, tmp_path / "bad"))
   info = output / "info.json"
   info.write_text(info.read_text().replace("bilinear resize", "bicubic resize"))
-  with pytest.raises(InputError, match="were made with another preprocessing"):
+  with pytest.raises(InputError, match="were made with the preprocessing"):
     retry(output, tmp_path / "out")

@@ -119,7 +119,7 @@ def model(tmp_path_factory, images, made) -> Path:
     text=True,
   )
   assert ran.returncode == 0, ran.stderr
-  assert "left out 1 files whose names do not end in .jpg, .jpeg or .png" in ran.stderr
+  assert "files left out, as their names do not end in .jpg, .jpeg or .png: 1" in ran.stderr
   assert task.run([f"--input={folder / 'bottlenecks'}", f"--output={folder / 'model'}", "--rounds=2"]) == 0
   return folder / "model"
 
@@ -135,7 +135,7 @@ def test_the_same_folder_is_evaluated_and_verified(model, images, tmp_path, caps
   output = tmp_path / "evaluation"
   arguments = [f"--model={model}", f"--input={images}", f"--output={output}", "--split=testing"]
   assert evaluate.run([*arguments, "--runner=FnApiRunner"]) == 0
-  assert "whose names do not end in" in capsys.readouterr().err
+  assert "as their names do not end in" in capsys.readouterr().err
   with open(output / "predictions.csv", newline="") as file:
     rows = list(csv.DictReader(file))
   of_testing = json.loads((model.parent / "bottlenecks" / "stats.json").read_text())["splits"]["testing"]["outputs"]
