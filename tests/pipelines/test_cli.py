@@ -45,7 +45,7 @@ def test_version(capsys):
       ["bottlenecks", "--runer=FnApiRunner"],
       "--runer: neither beam-retrain nor Beam has this flag; the nearest flag is --runner.",
     ),
-    (["train", "--inptu=x"], "--inptu: this command does not know it; the nearest flag is --input."),
+    (["train", "--inptu=x"], "--inptu: unknown flag; the nearest flag is --input."),
     (["run", "--output=x", "--trunk_weight=y"], "the nearest flag is --trunk_weights."),
     (["evaluate", "--input=x", "--output=y"], "required: --model"),
     (

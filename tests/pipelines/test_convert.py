@@ -216,7 +216,7 @@ def test_a_job_that_is_told_to_end_leaves_no_temporary_folder(tmp_path, number, 
     job.kill()
     job.wait()
   assert list(scratch.iterdir()) == []
-  assert log.read_text() == "beam-retrain: interrupted; the same command goes on where it was.\n"
+  assert log.read_text() == "beam-retrain: interrupted; run the same command again to resume.\n"
 
 
 def test_both_image_formats_side_by_side_and_records_hold_jpeg(source, converted, tmp_path):

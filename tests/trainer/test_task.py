@@ -148,7 +148,7 @@ def test_a_missed_gate_is_exit_code_1_after_everything_is_written(tmp_path, bott
   [
     (["--rounds=3", "--preset=retrain"], "--rounds belongs to --preset adam"),
     (["--how_many_training_steps=3"], "--training_steps belongs to --preset retrain"),
-    (["--learning_rte=1"], "--learning_rte: this command does not know it; the nearest flag is --learning_rate"),
+    (["--learning_rte=1"], "--learning_rte: unknown flag; the nearest flag is --learning_rate"),
     (["--seed=-1"], "argument --seed: -1 is not between 0 and 9223372036854775807"),
     (["--seed=9223372036854775808"], "argument --seed: 9223372036854775808 is not between 0"),
     (["--learning_rate=0"], "argument --learning_rate: 0 is not above 0"),

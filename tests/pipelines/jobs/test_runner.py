@@ -93,7 +93,7 @@ def test_what_a_worker_refuses_is_one_sentence(tmp_path, flags):
 @_RUNNERS
 def test_an_unexpected_fault_is_one_sentence_and_the_traceback_is_in_the_file_it_names(tmp_path, flags):
   ended = _run_command(tmp_path, "bug", *flags)
-  said = re.fullmatch(r"beam-retrain: the job failed: .*the whole traceback is in (\S+\.log)\)\.\n", ended.stderr)
+  said = re.fullmatch(r"beam-retrain: the job failed: .*see the traceback in (\S+\.log)\)\.\n", ended.stderr)
   assert said, ended.stderr
   assert "what nobody thought of" in ended.stderr
   log = Path(said[1]).read_text()
@@ -118,7 +118,7 @@ def test_a_worker_process_that_is_killed_ends_the_job(kind, tmp_path):
 def test_an_interrupt_that_hits_a_worker_s_thread_is_one_too(tmp_path):
   ended = _run_command(tmp_path, "interrupt")
   assert ended.returncode == FAILED
-  assert ended.stderr == "beam-retrain: interrupted; the same command goes on where it was.\n"
+  assert ended.stderr == "beam-retrain: interrupted; run the same command again to resume.\n"
 
 
 def test_a_job_s_own_faults_come_through_as_they_are():
@@ -146,7 +146,7 @@ def test_an_interrupt_says_how_to_go_on(capsys):
     raise KeyboardInterrupt
 
   assert run_command(interrupt, []) == FAILED
-  assert capsys.readouterr().err == "beam-retrain: interrupted; the same command goes on where it was.\n"
+  assert capsys.readouterr().err == "beam-retrain: interrupted; run the same command again to resume.\n"
 
 
 def test_sigterm_is_an_interrupt_while_a_command_runs_unless_somebody_else_sees_to_it(capsys):
@@ -155,7 +155,7 @@ def test_sigterm_is_an_interrupt_while_a_command_runs_unless_somebody_else_sees_
     time.sleep(10)
 
   assert run_command(end, []) == FAILED
-  assert capsys.readouterr().err == "beam-retrain: interrupted; the same command goes on where it was.\n"
+  assert capsys.readouterr().err == "beam-retrain: interrupted; run the same command again to resume.\n"
   assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
   seen: list[int] = []
   signal.signal(signal.SIGTERM, lambda number, frame: seen.append(number))
@@ -171,7 +171,7 @@ def test_a_full_or_read_only_disk_is_told_in_one_sentence(capsys):
     raise OSError(errno.EROFS, "Read-only file system", "/data/nights")
 
   assert run_command(write, []) == FAILED
-  expected = "beam-retrain: /data/nights: Read-only file system: make room, or write elsewhere.\n"
+  expected = "beam-retrain: /data/nights: Read-only file system: free some space, or write elsewhere.\n"
   assert capsys.readouterr().err == expected
 
 

@@ -67,7 +67,7 @@ def test_a_closed_folder_has_stats_quarantine_and_the_marker(tmp_path):
 def test_a_ledger_that_does_not_close_fails_the_job_before_anything_is_written(tmp_path, reports, said):
   with pytest.raises(Exception, match=said) as raised:
     _close(tmp_path, reports)
-  assert "the ledger does not close" in (user_sentence(raised.value) or "")
+  assert "the counts do not add up" in (user_sentence(raised.value) or "")
   assert list(tmp_path.iterdir()) == []
 
 

@@ -1,1 +1,1 @@
-"""What a run says of itself: info.json, progress lines, costs; running a command line."""
+"""Runs of commands: requests, output folders, info.json, stats.json, progress, costs."""

@@ -1,9 +1,9 @@
-"""Private names of argparse (as of Python 3.11 to 3.13) that have no public counterpart: all uses are here.
+"""Private names of argparse (Python 3.11 to 3.13) without a public counterpart.
 
-| private name              | reason                                                                     |
-|---------------------------|----------------------------------------------------------------------------|
-| `_ActionsContainer`       | the common type of a parser and of its groups, which both take flags       |
-| `ArgumentParser._actions` | a parser tells nobody its flags: which ones are near to a misspelt one     |
+| private name              | reason                                                               |
+|---------------------------|----------------------------------------------------------------------|
+| `_ActionsContainer`       | the common type of a parser and its groups, which both take flags    |
+| `ArgumentParser._actions` | a parser does not list its flags; used to suggest the nearest one    |
 
 `tests/transforms/core/run/test_argparse_internals.py` fails when one is gone, or when argparse has a public way.
 """

@@ -1,7 +1,6 @@
-"""What every command does alike, whether it runs a Beam job or not: how flags are refused, and how a fault is told.
+"""Flags, error messages and exit codes common to all commands.
 
-Exit codes: 0 done; 1 a gate that the user set was missed; 2 wrong usage, or the job failed; 3 more bad inputs than
-allowed.
+Exit codes: 0 done; 1 a gate set by the user was missed; 2 wrong usage or a failed job; 3 more bad inputs than allowed.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ _NO_ROOM = (errno.ENOSPC, errno.EROFS, errno.EDQUOT)
 
 
 class ArgumentParser(argparse.ArgumentParser):
-  """Takes no abbreviations, and raises `InputError` instead of printing its usage and leaving."""
+  """Raises `InputError` instead of exiting; allows no abbreviated flags."""
 
   def __init__(self, *args: Any, **kwargs: Any) -> None:
     kwargs.setdefault("allow_abbrev", False)
@@ -39,18 +38,18 @@ class ArgumentParser(argparse.ArgumentParser):
     super().__init__(*args, **kwargs)
 
   def error(self, message: str) -> NoReturn:
-    raise InputError(f"{self.prog}: {message}; `{self.prog} --help` shows what there is.")
+    raise InputError(f"{self.prog}: {message}; see `{self.prog} --help`.")
 
 
 def parse_flags(
   parser: argparse.ArgumentParser, argv: Sequence[str], flags: argparse.Namespace | None = None
 ) -> argparse.Namespace:
-  """Parses the flags of a command that runs no Beam job, into `flags` where that is given.
+  """Parses the flags of a command that runs no Beam job.
 
   Raises:
-    InputError: an unknown flag; names the nearest known one.
+    InputError: an unknown flag; suggests the nearest one.
   """
-  known, complaint = flags_of(parser), "this command does not know it"
+  known, complaint = flags_of(parser), "unknown flag"
   validate_spelling(parser, argv, known, complaint)
   namespace, unknown = parser.parse_known_args(argv, flags)
   if unknown:
@@ -61,12 +60,12 @@ def parse_flags(
 def validate_spelling(
   parser: argparse.ArgumentParser, argv: Sequence[str], known: Sequence[str], complaint: str
 ) -> None:
-  """Looks for unknown flags before anything is parsed.
+  """Reports unknown flags before parsing.
 
-  Of `--inputt DIR` the misspelt flag is the news, not that `--input` is missing.
+  With `--inputt DIR`, argparse would report that `--input` is missing.
 
   Raises:
-    InputError: an unknown flag; names the nearest of the `known` ones.
+    InputError: an unknown flag; suggests the nearest one.
   """
   for argument in argv:
     if argument.startswith("--") and argument.split("=")[0] not in (*known, "--"):
@@ -74,9 +73,9 @@ def validate_spelling(
 
 
 def unknown_argument(parser: argparse.ArgumentParser, argument: str, known: Sequence[str], complaint: str) -> str:
-  """Returns the sentence for an argument that nobody knows, with the nearest of the `known` flags."""
+  """Returns the message for an unknown argument, with the nearest flag."""
   if not argument.startswith("-"):
-    return f"{parser.prog}: {argument!r} is not expected here; `{parser.prog} --help` shows what there is."
+    return f"{parser.prog}: {argument!r} is not expected here; see `{parser.prog} --help`."
   flag = argument.split("=")[0]
   nearest = difflib.get_close_matches(flag, known, n=1, cutoff=0.0)
   return f"{parser.prog}: {flag}: {complaint}; the nearest flag is {nearest[0]}."
@@ -91,7 +90,7 @@ def fraction(text: str) -> float:
 
 
 def positive_int(text: str) -> int:
-  """Argparse type: a whole number, at least 1."""
+  """Argparse type: an integer, at least 1."""
   try:
     value = int(text)
   except ValueError as error:
@@ -107,8 +106,8 @@ def add_max_bad_fraction(parser: FlagGroup) -> None:
     type=fraction,
     default=0.0,
     metavar="F",
-    help="accept up to this part of the inputs as bad, 0..1 (default 0: any bad input makes the exit code 3, after"
-    " everything else has been written)",
+    help="largest accepted fraction of bad inputs, 0..1; above it the exit code is 3, but everything else is written"
+    " (default: 0)",
   )
 
 
@@ -118,53 +117,53 @@ def add_max_pixels(parser: argparse.ArgumentParser) -> None:
     type=positive_int,
     default=MAX_PIXELS,
     metavar="N",
-    help="largest height x width that is decoded (default: %(default)d)",
+    help="decode images of at most N pixels, height x width (default: %(default)d)",
   )
 
 
 def add_decoding_flags(parser: argparse.ArgumentParser) -> None:
-  """Adds `max_pixels`, and `trunk_threads` (None: auto)."""
+  """Adds `--max_pixels` and `--trunk_threads` (None: auto)."""
   add_max_pixels(parser)
   parser.add_argument(
     "--trunk_threads",
     type=positive_int,
     metavar="N",
-    help="threads of the trunk in each process (default: the cores that it may use, within a container's limits, shared"
-    " out to the processes on a machine)",
+    help="trunk threads per process (default: the machine's cores, or the container's limit, divided by its worker"
+    " processes)",
   )
 
 
 def run_command(run: Callable[[Sequence[str]], int], argv: Sequence[str]) -> int:
-  """Runs a command: one sentence on standard error for whatever goes wrong, never a traceback.
+  """Runs a command; prints one sentence on standard error if it fails.
 
-  The traceback of an unexpected fault goes to a file that the sentence names.
+  The traceback of an unexpected error goes to a log file that the sentence names.
   """
   logging.basicConfig(level=logging.WARNING, format="%(message)s")
   for stream in (sys.stdout, sys.stderr):
     if isinstance(stream, io.TextIOWrapper):
-      stream.reconfigure(errors="backslashreplace")  # a file name may be no text
+      stream.reconfigure(errors="backslashreplace")  # file names may not be valid text
   try:
     with _interrupted_by_sigterm():
       code = run(argv)
-    sys.stdout.flush()  # here, and not when Python ends, where nobody could catch that the reader has gone
+    sys.stdout.flush()  # now rather than at exit, where a BrokenPipeError could not be caught
     return code
   except InputError as error:
-    # A fault of the command line names its command itself.
+    # Command line errors begin with the command.
     print(error if str(error).startswith("beam-retrain ") else f"beam-retrain: {error}", file=sys.stderr)
   except BrokenPipeError:
-    # Whoever read our output has gone, as `| head` does: no fault to tell. What is still buffered goes nowhere.
+    # The reader has closed the pipe, as `| head` does: not an error. Discards what is still buffered.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
   except (PermissionError, NotADirectoryError, IsADirectoryError) as error:
-    print(f"beam-retrain: {error.filename}: {error.strerror}: give another path, or change it.", file=sys.stderr)
+    print(f"beam-retrain: {error.filename}: {error.strerror}: fix it, or give another path.", file=sys.stderr)
   except OSError as error:
     if error.errno not in _NO_ROOM:
       return _failed(error)
     print(
-      f"beam-retrain: {error.filename or 'the output'}: {error.strerror}: make room, or write elsewhere.",
+      f"beam-retrain: {error.filename or 'the output'}: {error.strerror}: free some space, or write elsewhere.",
       file=sys.stderr,
     )
   except KeyboardInterrupt:
-    print("beam-retrain: interrupted; the same command goes on where it was.", file=sys.stderr)
+    print("beam-retrain: interrupted; run the same command again to resume.", file=sys.stderr)
   except Exception as error:
     return _failed(error)
   return FAILED
@@ -172,12 +171,12 @@ def run_command(run: Callable[[Sequence[str]], int], argv: Sequence[str]) -> int
 
 @contextlib.contextmanager
 def _interrupted_by_sigterm() -> Iterator[None]:
-  """Has SIGTERM end the block as Ctrl-C does: temporary folders are removed, one sentence is printed.
+  """Makes SIGTERM end the block like Ctrl-C; a second kills it.
 
-  A shell starts a background command (`command &`), and so do many schedulers, with SIGINT ignored: Ctrl-C is then
-  meant for others, and SIGTERM is the only way to end the command early. A second SIGTERM ends it at once.
+  So temporary folders are removed and the message is printed. Shells (`command &`) and many schedulers start background
+  commands with SIGINT ignored: SIGTERM is then the only way to end them early.
   """
-  # Only the main thread may; and whoever has seen to SIGTERM, or ignores it, is left alone.
+  # Only the main thread may set handlers; one that is set already, or ignores SIGTERM, is kept.
   if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
     signal.signal(signal.SIGTERM, _interrupt)
   try:
@@ -195,12 +194,15 @@ def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
 def _failed(error: Exception) -> int:
   with tempfile.NamedTemporaryFile("w", prefix="beam-retrain-", suffix=".log", delete=False) as log:
     traceback.print_exception(error, file=log)
-  print(f"beam-retrain: the job failed: {error_line(error)} (the whole traceback is in {log.name}).", file=sys.stderr)
+  print(f"beam-retrain: the job failed: {error_line(error)} (see the traceback in {log.name}).", file=sys.stderr)
   return FAILED
 
 
 def error_line(error: Exception) -> str:
-  """Returns what an exception says; where it holds a worker's traceback, that one's last line: what the worker said."""
+  """Returns an exception's class and first line, at most 200 characters.
+
+  If it contains a worker's traceback, returns the last line of that.
+  """
   lines = [line for line in str(error).splitlines() if line.strip()] or [""]
   if "Traceback (most recent call last):" in lines:
     return lines[-1][:200]

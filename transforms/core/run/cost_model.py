@@ -1,4 +1,4 @@
-"""What a `bottlenecks` job will take, from what its parts were measured to cost on one machine. Arithmetic only."""
+"""Estimates the cost of a `bottlenecks` job from its parts' measured costs."""
 
 from __future__ import annotations
 
@@ -12,18 +12,20 @@ from beam_retrain.transforms.core.records.shards import IMAGES_PER_SHARD
 
 @dataclasses.dataclass(frozen=True)
 class JobCosts:
-  """Measured costs of a job's parts. Seconds are wall time on a machine with the cores that were given.
+  """Measured costs of a job's parts.
+
+  Seconds are wall time on a machine with all its available cores.
 
   Attributes:
-    start_secs: of a whole process with nothing to do: Python, libraries, the trunk, Beam's steps, the transform graph.
-    listing_secs: of passing over an image's name, where the job is started, for a sample to check the trunk with.
-    planning_secs: of listing an image in the job, dealing it into a shard and counting it.
-    shard_secs: of a shard, apart from its images: until its batches follow one another without a gap.
-    image_secs: of reading, decoding and computing an image, and of writing its record.
-    closing_secs: of a record's part in the analysis, the split audit and the ledger.
-    memory_bytes: the most that a process held.
-    record_bytes: of a record on disk.
-    folder_bytes: of what else the output folder holds: trunk, transform graph, small files.
+    start_secs: process start: Python, libraries, trunk, Beam's steps, transform graph.
+    listing_secs: per image, before the job: listing its name to draw the sample that checks the trunk.
+    planning_secs: per image, in the job: listing, counting, and assigning it to a shard.
+    shard_secs: per shard, in addition to its images: until its batches follow each other without a gap.
+    image_secs: per image: reading, decoding, computing, and writing its record.
+    closing_secs: per record: analysis, split audit and ledger.
+    memory_bytes: peak of a process.
+    record_bytes: per record on disk.
+    folder_bytes: other files in the output folder: trunk, transform graph, small files.
   """
 
   start_secs: float
@@ -39,17 +41,17 @@ class JobCosts:
 
 @dataclasses.dataclass(frozen=True)
 class Expectation:
-  """What a job will take.
+  """Expected duration and size of a job.
 
   Attributes:
     images: split -> images.
     shards: split -> shards.
-    workers: machines that share the work, each like the one that was measured.
-    rounds: how many shards the busiest worker works.
+    workers: machines that share the work, each like the measured one.
+    rounds: shards of the busiest worker.
     seconds: part of the job (`start`, `listing`, `planning`, `trunk`, `closing`) -> seconds.
-    memory_bytes: of each process.
-    records_bytes: of all records on disk.
-    folder_bytes: of what else the output folder holds.
+    memory_bytes: peak of each process.
+    records_bytes: all records on disk.
+    folder_bytes: other files in the output folder.
     images_per_sec: of one worker, within a shard.
   """
 
@@ -77,25 +79,25 @@ class Expectation:
 
 
 def in_words_of_json(fields: Mapping[str, Any]) -> dict[str, Any]:
-  """Returns fields by the keys of `plan --json`, which say picture for image."""
+  """Renames fields to the keys of `plan --json`: picture for image."""
   return {name.replace("image", "picture"): value for name, value in fields.items()}
 
 
 def expect(costs: JobCosts, images: Mapping[str, int], workers: int = 1) -> Expectation:
-  """Returns what a job over so many images will take.
+  """Estimates a job over a number of images per split.
 
-  Start and listing are nobody's to share. A shard is worked by one worker, so that the trunk takes as long as the one
-  with the most shards: `ceil(shards / workers)` of them. Planning and closing are shared out alike.
+  Start and listing are not shared. A shard has one worker, so the trunk takes as long as on the worker with the most
+  shards, `ceil(shards / workers)`. Planning and closing are shared equally.
 
   Args:
-    costs: measured on a machine such as each worker has.
+    costs: measured on a machine like each worker's.
     images: split -> number of images.
     workers: at least 1.
   """
   shards = {split: math.ceil(count / IMAGES_PER_SHARD) for split, count in images.items()}
   total, total_shards = sum(images.values()), sum(shards.values())
   rounds = math.ceil(total_shards / workers)
-  # One worker's share, as a part of the whole.
+  # The busiest worker's fraction of the work.
   share = rounds / total_shards if total_shards else 0.0
   trunk = total_shards * costs.shard_secs + total * costs.image_secs
   return Expectation(
@@ -118,12 +120,12 @@ def expect(costs: JobCosts, images: Mapping[str, int], workers: int = 1) -> Expe
 
 
 def shard_costs(few: int, few_secs: float, many: int, many_secs: float) -> tuple[float, float]:
-  """Returns (seconds of a shard apart from its images, seconds of an image), of two shards' times.
+  """Returns (seconds per shard, seconds per image) from two shards' times.
 
   Args:
-    few: images of the one.
+    few: images of the first.
     few_secs: its time.
-    many: of the other; more than `few`, or it is taken for all that there is.
+    many: images of the second; if not more than `few`, only the second counts.
     many_secs: its time.
   """
   if many <= few:
@@ -134,14 +136,14 @@ def shard_costs(few: int, few_secs: float, many: int, many_secs: float) -> tuple
 
 
 def whole_rounds(few: int, images: int, rounds: int) -> tuple[int, int]:
-  """Returns (images to work at a time, how often), for so many rounds of `few` images in all.
+  """Returns (images at a time, repetitions) for measuring `rounds` * `few` images.
 
-  The time of a shard goes up by steps: a batch that is alone takes as long as the batches that could be computed with
-  it. From one whole number of rounds to another, it is the same for each image.
+  A shard's time rises in steps, since a single batch takes as long as all that run beside it: only whole rounds give
+  comparable times per image.
 
   Args:
-    few: images of a round: as many batches as are computed at a time.
-    images: that there are, at least `few`.
+    few: images of a round: as many batches as run at a time.
+    images: available, at least `few`.
     rounds: at least 1.
   """
   at_once = min(rounds, images // few)

@@ -1,7 +1,7 @@
-"""Output directories: claimed by one command, worked in, completed.
+"""Output directories: claimed, resumed and completed by one command.
 
-`info.json` is written first and says whose the directory is; `COMPLETED` is written last. A killed run of the same
-request goes on where it was; any other request starts empty. What a command does not own is never deleted.
+`info.json` is written first and names the owner; `COMPLETED` is written last. A killed run of the same request is
+resumed; any other request starts empty. Files that a command does not own are never deleted.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from beam_retrain.transforms.core.run.run_info import RunInfo, WritableFiles, fi
 from beam_retrain.transforms.core.run.stats import Stats
 from beam_retrain.transforms.core.system import local_files
 
-# The marker goes first: from there on, no reader takes the directory for finished.
+# The marker is deleted first, so that no reader takes the directory for finished.
 _ALWAYS_OWNED = (COMPLETED_FILE, STATS_FILE, QUARANTINE_FILE, LABELS_FILE, REPORTS_FOLDER)
 
 
@@ -30,8 +30,8 @@ class OutputDir:
   """Claims, resumes and completes an output directory.
 
   Attributes:
-    path: what the user gave as `--output`.
-    files: the file system that it is on.
+    path: the value of `--output`.
+    files: its file system.
   """
 
   def __init__(self, path: str, files: WritableFiles = local_files):
@@ -43,36 +43,38 @@ class OutputDir:
     return is_completed(self.path, self.files)
 
   def find_earlier(self, stage: str) -> RunInfo | None:
-    """Returns the `info.json` of an earlier run of a stage, finished or not; None without one.
+    """Returns the `info.json` of an earlier run, finished or not, or None.
 
     Raises:
-      InputError: the directory holds something that this stage did not write.
+      InputError: the directory contains something that this stage did not write.
     """
     if os.path.isfile(self.path):
       raise InputError(f"{self.path} is a file: give a new or empty folder as {flag('output')}.")
-    found = find_info(self.path, self.files)
-    if found and found.stage != stage:
-      raise InputError(f"{self.path} holds the output of `beam-retrain {found.stage}`: give another {flag('output')}.")
-    if not found and not self.files.is_empty(self.path):
+    earlier = find_info(self.path, self.files)
+    if earlier and earlier.stage != stage:
+      raise InputError(
+        f"{self.path} holds the output of `beam-retrain {earlier.stage}`: give another {flag('output')}."
+      )
+    if not earlier and not self.files.is_empty(self.path):
       raise InputError(
         f"{self.path} is not empty and was not written by beam-retrain: give a new or empty folder as {flag('output')}."
       )
-    return found
+    return earlier
 
   def claim(self, info: RunInfo, *, owned: Sequence[str], work_folder: str) -> bool:
-    """Makes the directory this run's; returns whether a killed run of the same request goes on in it.
+    """Claims the directory for this run; returns whether it resumes one.
 
     Args:
       info: of this run.
-      owned: names, or glob patterns, directly in the directory, that this stage writes besides the common files.
-      work_folder: path in the directory of a folder that a killed run goes on from; made here.
+      owned: names or glob patterns of what this stage writes into the directory besides the common files.
+      work_folder: subfolder of work that can be resumed; created here.
 
     Raises:
-      InputError: the directory holds something that this stage did not write.
+      InputError: as `find_earlier`.
     """
-    found = self.find_earlier(info.stage)
-    resumes = found is not None and found.request == info.request and not self.is_completed
-    if found and not resumes:
+    earlier = self.find_earlier(info.stage)
+    resumes = earlier is not None and earlier.request == info.request and not self.is_completed
+    if earlier and not resumes:
       self._clear(owned)
     elif resumes:
       self._sweep("", f"/{work_folder}")
@@ -81,10 +83,10 @@ class OutputDir:
     return resumes
 
   def complete(self, stats: Stats | None = None, max_bad_fraction: float = 1.0) -> bool:
-    """Writes `COMPLETED`, unless more inputs were bad than the user accepts; returns whether it did.
+    """Writes `COMPLETED` unless too many inputs were bad; returns whether it did.
 
     Args:
-      stats: of the job; None: nothing was counted.
+      stats: of the job; None if nothing was counted.
       max_bad_fraction: 0..1.
     """
     if stats is not None and stats.bad_fraction > max_bad_fraction:
@@ -93,18 +95,18 @@ class OutputDir:
     return True
 
   def reopen(self) -> None:
-    """Removes `COMPLETED`: no reader takes the directory for finished."""
+    """Removes `COMPLETED`, so that no reader takes the directory for finished."""
     self.files.delete([f"{self.path}/{COMPLETED_FILE}"])
 
   def _sweep(self, *folders: str) -> None:
-    """Removes what killed writes have left."""
+    """Removes temporary files of killed runs."""
     for folder in folders:
       self.files.delete(self.files.find_in(f"{self.path}{folder}", f"*{local_files.TEMPORARY}*"))
 
   def _clear(self, owned: Sequence[str]) -> None:
     for pattern in owned:
       if "/" in pattern or pattern.strip(".*") == "":
-        raise ValueError(f"{pattern!r} is no name directly in a folder")
+        raise ValueError(f"{pattern!r} is not a plain file name")
     for pattern in (*_ALWAYS_OWNED, *owned):
       paths = self.files.find_in(self.path, pattern) if "*" in pattern else [f"{self.path}/{pattern}"]
       self.files.delete(paths)

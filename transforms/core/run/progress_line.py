@@ -1,4 +1,4 @@
-"""How far something is that takes a while, in one line, on standard error, from time to time."""
+"""Progress on standard error: one line, updated from time to time."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ _RATE_SECS = 60.0
 
 
 class ProgressLine:
-  """`NAME: 12,288 of 60,000 images, 168/s, 4:45 left, 2 bad`: on a terminal one line that changes and goes away at the
-  end, elsewhere a line each.
+  """Prints progress, rate and time left of a task.
 
-  The rate is that of the last minute, so that the time left is right soon after whatever made it another.
+  For example `NAME: 12,288 of 60,000 images, 168/s, 4:45 left, 2 bad`. On a terminal, one line is updated and finally
+  cleared. The rate is that of the last minute, so that the time left adapts quickly.
 
   Attributes:
-    name: what is being done.
+    name: the task.
     unit: what is counted.
     stream: where to print.
-    clock: in seconds.
+    clock: seconds.
   """
 
   def __init__(self, name: str, unit: str, stream: TextIO, clock: Callable[[], float] = time.monotonic):
@@ -38,18 +38,18 @@ class ProgressLine:
 
   @property
   def interval_secs(self) -> float:
-    """How long to wait, at least, from one line to the next."""
+    """Minimum time between two lines."""
     return TERMINAL_SECS if self.on_terminal else PLAIN_SECS
 
   def see(self, count: int) -> None:
-    """Takes a count for the rate's sake; the first one is where it begins."""
+    """Records a count for the rate."""
     now = self._clock()
     self._seen.append((now, count))
     while now - self._seen[0][0] > _RATE_SECS and len(self._seen) > 1:
       self._seen.popleft()
 
   def show(self, count: int, total: int | None = None, bad: int = 0) -> None:
-    """Prints the line; `total` is None where nobody knows it."""
+    """Prints the line; `total` is None if unknown."""
     self.see(count)
     line = f"{self._name}: {describe(count, total, self._unit, self._rate(), bad)}"
     self._stream.write(f"\r\033[K{line}" if self.on_terminal else f"{line}\n")
@@ -57,7 +57,7 @@ class ProgressLine:
     self._on_line = self.on_terminal
 
   def clear(self) -> None:
-    """Takes the line off a terminal."""
+    """Clears the line on a terminal."""
     if self._on_line:
       self._stream.write("\r\033[K")
       self._stream.flush()
@@ -72,11 +72,11 @@ def describe(count: int, total: int | None, unit: str, rate: float, bad: int = 0
   """Returns for example `12,288 of 60,000 images, 168/s, 4:45 left, 2 bad`.
 
   Args:
-    count: how many are done.
-    total: how many there will be; None where nobody knows.
+    count: items done.
+    total: of items; None if unknown.
     unit: what is counted.
     rate: per second.
-    bad: how many of those that are done could not be used.
+    bad: of the items done, those that could not be used.
   """
   parts = [f"{count:,}{'' if total is None else f' of {total:,}'} {unit}"]
   if rate > 0:
@@ -95,13 +95,7 @@ def _clock_time(seconds: float) -> str:
 
 
 class CountProgress:
-  """A `ProgressLine` of what a loop adds up.
-
-  Attributes:
-    name: what is being done.
-    unit: what is counted.
-    total: how many there will be; None where nobody knows.
-  """
+  """A `ProgressLine` for a counting loop; `total` is None if unknown."""
 
   def __init__(
     self,
@@ -116,14 +110,14 @@ class CountProgress:
     self._clock = clock
     self._line = ProgressLine(name, unit, stream or sys.stderr, clock)
     self._line.see(0)
-    self._told = clock()
+    self._last_shown = clock()
     self._count = 0
 
   def add(self, count: int = 1) -> None:
     self._count += count
     now = self._clock()
-    if now - self._told >= self._line.interval_secs:
-      self._told = now
+    if now - self._last_shown >= self._line.interval_secs:
+      self._last_shown = now
       self._line.show(self._count, self._total)
 
   def __enter__(self) -> CountProgress:

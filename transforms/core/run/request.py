@@ -1,17 +1,17 @@
-"""Typed requests: what a command is asked for, by its command line or by another command.
+"""Typed requests of commands, from a command line or from another command.
 
 Each command module reads as parse, plan, build, run, report:
 
-  def run(argv):                    # what the command line calls
+  def run(argv):                    # called by the command line
     return execute(ConvertRequest.parse(argv))
 
-  def execute(request):             # what other commands call
-    job = plan(request)             # looks at what the request names; raises InputError, changes nothing
-    job.claim()                     # makes the output folder this run's
-    run_pipeline(job.build, ...)    # adds the steps to a pipeline, and runs it
-    return report(job)              # prints what came out; returns the exit code
+  def execute(request):             # called by other commands
+    job = plan(request)             # inspects the inputs; raises InputError, changes nothing
+    job.claim()                     # claims the output folder
+    run_pipeline(job.build, ...)    # builds and runs the pipeline
+    return report(job)              # prints the results; returns the exit code
 
-A request's fields are named as the flags, and its defaults are those of the flags.
+Fields have the names and defaults of the flags.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ NO_FLAG: Mapping[str, Any] = {"flag": False}
 """Metadata of a field that is not a flag."""
 
 ONE_ARGUMENT: Mapping[str, Any] = {"separator": ","}
-"""Metadata of a tuple that is one argument, `--formats=jpg,png`; others repeat their flag."""
+"""Metadata of a tuple given as one argument, `--formats=jpg,png`; others repeat their flag."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Request(abc.ABC):
-  """Base of a command's request.
+  """Base class of a command's request.
 
   Attributes:
-    given: names of the fields that the command line gave, even with their default; empty for a request made in code.
+    given: fields set on the command line, even to their default; empty for a request made in code.
   """
 
   command: ClassVar[str]
@@ -48,7 +48,7 @@ class Request(abc.ABC):
   @classmethod
   @abc.abstractmethod
   def add_flags(cls, parser: argparse.ArgumentParser) -> None:
-    """Adds the command's flags, without defaults: those are the fields'."""
+    """Adds the command's flags, without defaults, which come from the fields."""
 
   @classmethod
   def prog(cls) -> str:
@@ -64,15 +64,15 @@ class Request(abc.ABC):
 
   @classmethod
   def parse(cls, argv: Sequence[str]) -> Self:
-    """Reads a command line; looks at nothing that it names.
+    """Parses a command line; opens nothing that it names.
 
     Raises:
-      InputError: an unknown flag, or a value that its flag does not take.
+      InputError: an unknown flag, or an invalid value.
     """
-    # argparse leaves a value that is there alone, so that what is not given stays as it is here.
+    # argparse keeps values already in the namespace, so flags that are not given keep these.
     unset = {field.name: [] if isinstance(field.default, tuple) else object() for field in dataclasses.fields(cls)}
-    found = vars(cls._parse_flags(cls.make_parser(), argv, argparse.Namespace(**unset)))
-    given = {name: found[name] for name in unset if found[name] is not unset[name]}
+    parsed = vars(cls._parse_flags(cls.make_parser(), argv, argparse.Namespace(**unset)))
+    given = {name: parsed[name] for name in unset if parsed[name] is not unset[name]}
     values = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
     return cls(**values, given=frozenset(given))
 
@@ -83,7 +83,7 @@ class Request(abc.ABC):
     return parse_flags(parser, argv, flags)
 
   def to_argv(self) -> list[str]:
-    """Returns the command line of this request, without the command: what is given, and what is no default."""
+    """Returns this request's arguments: those given, and those without defaults."""
     in_order = sorted(self._flags(), key=lambda field: field.name not in ("input", "output"))
     return [argument for field in in_order for argument in self._arguments(field)]
 

@@ -1,4 +1,4 @@
-"""Reads and writes `info.json`: which request made an output folder, and with which versions."""
+"""Reads and writes `info.json`: an output folder's request and versions."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _VERSIONED = ("apache-beam", "tensorflow", "tensorflow-transform", "keras", "num
 
 
 class ReadableFiles(Protocol):
-  """A file system to read from: the module `local_files`, or `transforms.io.files`."""
+  """A file system to read: `local_files` or `transforms.io.files`."""
 
   def exists(self, path: str) -> bool: ...
 
@@ -31,7 +31,7 @@ class ReadableFiles(Protocol):
 
 
 class WritableFiles(ReadableFiles, Protocol):
-  """A file system to write to, likewise."""
+  """A file system to write: `local_files` or `transforms.io.files`."""
 
   def is_empty(self, folder: str) -> bool: ...
 
@@ -46,23 +46,23 @@ class WritableFiles(ReadableFiles, Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class RunInfo:
-  """Contents of an `info.json`. A field at its default is not in the file.
+  """Contents of an `info.json`; omits fields at their defaults.
 
   Attributes:
     stage: `convert`, `bottlenecks`, `train`, `evaluate`, `reevaluate`, `store` or `label_image`.
     request: digest of stage and settings, 64 hex digits.
-    settings: what decides the output's bytes besides the inputs, JSON values.
+    settings: what determines the output's bytes besides the inputs, JSON values.
     command: the command line, without secrets.
     versions: package -> version.
     labels: class index -> label.
-    trunk: what computed the bottlenecks; `NO_TRUNK` of a stage without one.
+    trunk: of the bottlenecks; `NO_TRUNK` in stages without one.
     execution: how the trunk was run, JSON values.
-    preprocessing: of a model: version of what was done to its images.
-    retrain_names: of a model: whether its class folders were read as `retrain.py` did.
-    has_splits: of bottlenecks and models: whether the data set named its testing images; None before 0.3.
+    preprocessing: of a model: version of its preprocessing.
+    retrain_names: of a model: whether its class folders were named as in `retrain.py`.
+    has_splits: of bottlenecks and models: whether the data set had testing images of its own; None before 0.3.
     model: of an evaluation: the model's folder.
     models: of a night: name -> the model's folder.
-    others: further entries, by their keys, JSON values.
+    others: further entries, JSON values.
   """
 
   stage: str
@@ -89,7 +89,7 @@ class RunInfo:
 
   @classmethod
   def from_json(cls, data: bytes) -> RunInfo | None:
-    """Inverse of `to_json`; None where no command of ours wrote the data."""
+    """Inverse of `to_json`; None if beam-retrain did not write the data."""
     try:
       entries = json.loads(data)
     except ValueError:
@@ -108,27 +108,27 @@ _KEYS = tuple(field.name for field in dataclasses.fields(RunInfo) if field.name 
 
 
 def describe_run(stage: str, settings: Mapping[str, Any], argv: Sequence[str], **entries: Any) -> RunInfo:
-  """Returns the `info.json` of a run that begins.
+  """Returns the `info.json` of a new run.
 
   Args:
     stage: see `RunInfo`.
-    settings: what decides the output's bytes, JSON values.
-    argv: the command's arguments, kept for people, without secrets.
+    settings: what determines the output's bytes, JSON values.
+    argv: the command's arguments; secrets are left out.
     **entries: further fields of `RunInfo`.
   """
   command = shlex.join(["beam-retrain", stage, *_without_secrets(argv)])
-  # As a reader of the file will have them: sorted, lists instead of tuples.
+  # As read back from the file: sorted, tuples as lists.
   as_read = json.loads(json.dumps(settings, sort_keys=True))
   return RunInfo(stage, request_digest(stage, settings), as_read, command, versions(), **entries)
 
 
 def request_digest(stage: str, settings: Mapping[str, Any]) -> str:
-  """Returns 64 hex digits for everything that decides a stage's output besides the inputs."""
+  """Returns the digest, 64 hex digits, of a stage and its settings."""
   return hashlib.sha256(json.dumps([stage, settings], sort_keys=True).encode()).hexdigest()
 
 
 def versions() -> dict[str, str]:
-  """Returns name -> version of what decides the results, Python included."""
+  """Returns name -> version of what affects the results, including Python."""
   found = {"python": platform.python_version(), "platform": sys.platform}
   for name in ("beam-retrain", *_VERSIONED):
     try:
@@ -150,7 +150,7 @@ def _without_secrets(argv: Sequence[str]) -> Iterator[str]:
 
 
 def find_info(folder: str, files: ReadableFiles = local_files) -> RunInfo | None:
-  """Returns a folder's `info.json`; None where there is none, or none of ours."""
+  """Returns a folder's `info.json`, or None if beam-retrain did not write it."""
   path = os.path.join(folder, INFO_FILE)
   return RunInfo.from_json(files.read_bytes(path)) if files.exists(path) else None
 
@@ -159,36 +159,36 @@ def read_info(folder: str, stage: str, files: ReadableFiles = local_files) -> Ru
   """Returns the `info.json` of a finished folder.
 
   Args:
-    folder: what the stage was given as `--output`.
+    folder: `--output` of the stage.
     stage: the stage that must have written it.
-    files: how to read it.
+    files: its file system.
 
   Raises:
-    InputError: the folder is not there, not finished, or of another stage.
+    InputError: the folder is missing, unfinished or of another stage.
   """
   if not files.exists(os.path.join(folder, INFO_FILE)):
     raise InputError(f"{folder} has no {INFO_FILE}: give the folder that `beam-retrain {stage}` wrote.")
   info = find_info(folder, files)
   if info is None or info.stage != stage:
-    writer = f"`beam-retrain {info.stage}`" if info else "something else than beam-retrain"
+    writer = f"`beam-retrain {info.stage}`" if info else "something other than beam-retrain"
     raise InputError(f"{folder} was written by {writer}: give the folder that `beam-retrain {stage}` wrote.")
   if not is_completed(folder, files):
-    raise InputError(f"{folder} is not finished: run `beam-retrain {stage}` into it again, it goes on where it was.")
+    raise InputError(f"{folder} is not finished: run `beam-retrain {stage}` into it again to resume.")
   return info
 
 
 def is_completed(folder: str, files: ReadableFiles = local_files) -> bool:
-  """Returns whether the run that wrote a folder has ended well."""
+  """Returns whether a folder's run completed."""
   return files.exists(os.path.join(folder, COMPLETED_FILE))
 
 
 def read_labels(folder: str, files: ReadableFiles = local_files) -> list[str]:
-  """Returns the label list of a stage's folder: class index -> label."""
+  """Returns a folder's label list: class index -> label."""
   return files.read_bytes(os.path.join(folder, LABELS_FILE)).decode().splitlines()
 
 
 def write_labels(
   folder: str, labels: Sequence[str], files: WritableFiles = local_files, name: str = LABELS_FILE
 ) -> None:
-  """Writes the label list of a stage's folder, a label to a line."""
+  """Writes a label list, one label per line."""
   files.write_text(os.path.join(folder, name), "".join(f"{label}\n" for label in labels))

@@ -1,4 +1,4 @@
-"""Adds up the reports of a job's shards into `stats.json`."""
+"""Sums the reports of a job's shards into `stats.json`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from beam_retrain.transforms.core.system import local_files
 
 
 class SplitCounts(NamedTuple):
-  """Images of a split: read, written, left out; its shards; images written per label."""
+  """Counts of a split: images, shards, and records per label."""
 
   inputs: int
   outputs: int
@@ -28,7 +28,7 @@ class SplitCounts(NamedTuple):
 
 
 class BottleneckCounts(NamedTuple):
-  """Images that the trunk ran over, and images whose bottleneck was there already."""
+  """Numbers of images computed by the trunk, and reused from earlier."""
 
   computed: int
   reused: int
@@ -44,10 +44,10 @@ class Stats:
     inputs: images read.
     outputs: records written.
     quarantined: images left out.
-    bad_fraction: 0..1, without the images that were dropped on request.
-    bottlenecks: None for a job that makes none.
-    distorted: counts of distorted variants, see `count_distorted`; None without distortions.
-    leaks: kind -> counts, see `count_leaks`; None without an audit.
+    bad_fraction: 0..1, without images dropped on request.
+    bottlenecks: None unless the job makes some.
+    distorted: see `count_distorted`; None without distortions.
+    leaks: see `count_leaks`; None without an audit.
   """
 
   splits: Mapping[str, SplitCounts]
@@ -61,7 +61,7 @@ class Stats:
   leaks: Mapping[str, Mapping[str, int]] | None = None
 
   def to_json(self) -> str:
-    # Not `asdict`: it takes named tuples for lists.
+    # Not `asdict`, which writes named tuples as lists.
     entries = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
     entries["splits"] = {split: counts._asdict() for split, counts in self.splits.items()}
     entries["bottlenecks"] = self.bottlenecks and self.bottlenecks._asdict()
@@ -69,7 +69,7 @@ class Stats:
 
   @classmethod
   def from_json(cls, data: bytes) -> Stats:
-    """Inverse of `to_json`; entries that this version does not know are left out."""
+    """Inverse of `to_json`; ignores unknown entries."""
     entries = json.loads(data)
     known = {field.name: entries[field.name] for field in dataclasses.fields(cls) if field.name in entries}
     known["splits"] = {split: SplitCounts(**counts) for split, counts in entries["splits"].items()}
@@ -79,21 +79,20 @@ class Stats:
 
 
 def read_stats(folder: str, files: ReadableFiles = local_files) -> Stats:
-  """Returns the `stats.json` of a stage's folder."""
   return Stats.from_json(files.read_bytes(os.path.join(folder, STATS_FILE)))
 
 
 def sum_reports(reports: Iterable[ShardReport], planned: Mapping[str, int]) -> Stats:
-  """Adds up the reports of a finished job; checks that nothing was lost or counted twice.
+  """Sums the reports of a finished job; checks that nothing is lost.
 
   Args:
     reports: one per shard, in any order.
-    planned: split -> number of shards that were planned.
+    planned: split -> number of planned shards.
 
   Raises:
-    InputError: the ledger does not close; says where.
+    InputError: the counts do not add up.
   """
-  # The plan is counted in whatever order the workers come: the bytes of `stats.json` must not tell.
+  # Sorted, since `planned` is in arbitrary order: `stats.json` must always have the same bytes.
   splits = sorted(planned, key=lambda split: (split != TRAINING, split == TESTING, split))
   counts = {split: Counter[str]() for split in splits}
   labels = {split: Counter[str]() for split in splits}
@@ -102,12 +101,12 @@ def sum_reports(reports: Iterable[ShardReport], planned: Mapping[str, int]) -> S
   seen: set[str] = set()
   for report in reports:
     if report.file in seen:
-      raise InputError(f"the ledger does not close: shard {report.file} was reported twice; run the command again.")
+      raise InputError(f"the counts do not add up: shard {report.file} was reported twice; run the command again.")
     seen.add(report.file)
     quarantined = len(report.quarantined)
     if report.inputs != report.outputs + quarantined or report.outputs != sum(report.labels.values()):
       raise InputError(
-        f"the ledger does not close: shard {report.file} read {report.inputs} inputs but wrote {report.outputs} and"
+        f"the counts do not add up: shard {report.file} read {report.inputs} inputs but wrote {report.outputs} and"
         f" quarantined {quarantined}; please report this as a bug."
       )
     counts[report.split].update(inputs=report.inputs, outputs=report.outputs, quarantined=quarantined, shards=1)
@@ -117,7 +116,7 @@ def sum_reports(reports: Iterable[ShardReport], planned: Mapping[str, int]) -> S
   for split, shards in planned.items():
     if counts[split]["shards"] != shards:
       raise InputError(
-        f"the ledger does not close: {counts[split]['shards']} of {shards} {split} shards were reported;"
+        f"the counts do not add up: {counts[split]['shards']} of {shards} {split} shards were reported;"
         " run the command again to compute the rest."
       )
   inputs = sum(of_split["inputs"] for of_split in counts.values())

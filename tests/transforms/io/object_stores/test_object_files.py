@@ -90,7 +90,7 @@ def test_what_a_stage_replaces_is_its_own(server):
     *("out/info.json", "out/labels.txt", "out/mine", "out/deeper/3.csv", "out/records-of-mine/1"),
   }
   for name in ("", ".", "..", "../neighbour", "a/b", "*", "**"):
-    with pytest.raises(ValueError, match="is no name directly in a folder"):
+    with pytest.raises(ValueError, match="is not a plain file name"):
       output_dir.claim(output, describe_run("convert", {"a": name}, []), owned=[name])
 
 
