@@ -275,8 +275,8 @@ def test_train_says_how_many_variants_it_learns_from(made, pictures, tmp_path, c
 @pytest.mark.parametrize(
   ("flags", "words"),
   [
-    (["--random_crop=-1"], "--random_crop -1 would leave less"),
-    (["--random_scale=-5"], "--random_scale -5 would leave less"),
+    (["--random_crop=-1"], "--random_crop -1 would make the image smaller"),
+    (["--random_scale=-5"], "--random_scale -5 would make the image smaller"),
     (["--random_brightness=101"], "--random_brightness 101 is not in 0..100"),
     (["--random_crop=400", "--random_scale=400"], "times as wide as the trunk's input"),
     (["--flip_left_right", "--distortion_copies=101"], "--distortion_copies 101 is not in 1..100"),

@@ -1,10 +1,10 @@
-"""What a distorted variant of a training image looks like: a pure function of the image's key, the copy and a seed.
+"""Random distortions of training images: a function of key, copy and seed.
 
-The ranges and the order of operations are those of `add_input_distortions` in `retrain.py`: the image is resized to a
-square larger than the trunk's by a fixed margin (`random_crop`) times a random factor (`random_scale`), a square of the
-trunk's size is cropped from it at random, half of them are mirrored, and all grey levels are multiplied by a random
-factor, without clipping. `retrain.py` drew anew for every image of every step; here there are `copies` of each image,
-drawn once. Whole numbers throughout but for the brightness: a variant is the same on every machine. No TensorFlow.
+Ranges and order of operations are those of `add_input_distortions` in `retrain.py`: resize to a square larger than the
+trunk's input by a fixed margin (`random_crop`) times a random factor (`random_scale`), crop the trunk's square at
+random, mirror half of them, and multiply all values by a random factor, without clipping. `retrain.py` drew anew in
+every step; here each image has `copies` variants, drawn once. All but the brightness is integer arithmetic, so that
+variants are the same on every machine. No TensorFlow.
 """
 
 from __future__ import annotations
@@ -22,25 +22,25 @@ from beam_retrain.transforms.core.records.shards import ShardReport
 
 MAX_COPIES = 100
 MAX_ENLARGEMENT = 8
-"""Largest side, in sides of the trunk's input, to which a image may be resized before the crop: bounds the memory."""
+"""Largest side before the crop, in sides of the trunk's input: limits the memory."""
 
 DISTORTED = "distorted"
-"""In a report's `extra`: {"images": n, "validation": m}, images that were distorted, and those left out since they
-are for validation. In `stats.json`: see `count_distorted`."""
+"""In a report's `extra`: {"pictures": n, "validation": m}, images distorted, and images left out for validation. In
+`stats.json`: see `count_distorted`."""
 
 _SALT = b"beam-retrain-distortion-1:"
 _DRAWS = 1 << 32
 
 
 class Variant(NamedTuple):
-  """One variant of a image, for a trunk of S x S pixels.
+  """A distorted variant, for a trunk of S x S pixels.
 
   Attributes:
-    side_px: the image is resized to so many pixels square, at least S.
-    top_px: row of it at which the crop begins, 0..side_px - S.
-    left_px: column, likewise.
-    is_mirrored: whether left and right change places after the crop.
-    brightness: all grey levels are multiplied by it, 0..2.
+    side_px: side of the square the image is resized to, at least S.
+    top_px: first row of the crop, 0..side_px - S.
+    left_px: first column of the crop, 0..side_px - S.
+    is_mirrored: whether it is flipped left to right after the crop.
+    brightness: factor of all values, 0..2.
   """
 
   side_px: int
@@ -52,18 +52,18 @@ class Variant(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Distortions:
-  """What is done to training images, named as the flags of `retrain.py`.
+  """Distortions of training images, named as the flags of `retrain.py`.
 
   Attributes:
     flip_left_right: mirror half of them.
-    random_crop: percent of the trunk's side, 0 or more: the margin within which the crop lies at random.
-    random_scale: percent, 0 or more: by how much larger, at most, they are made at random.
-    random_brightness: percent, 0..100: by how much brighter or darker, at most, they are made at random.
+    random_crop: margin for the crop's position, percent of the trunk's side, at least 0.
+    random_scale: largest random enlargement, percent, at least 0.
+    random_brightness: largest random change of brightness, percent, 0..100.
     copies: variants of each image, 1..100.
-    seed: another one gives other variants.
+    seed: of the random draws.
 
   Raises:
-    ValueError: a value is out of its range, or nothing is distorted.
+    ValueError: a value is out of range, or nothing is distorted.
   """
 
   flip_left_right: bool = False
@@ -78,41 +78,40 @@ class Distortions:
       raise ValueError("nothing is distorted: flip, crop, scale and brightness are all off")
     for name in ("random_crop", "random_scale"):
       if (percent := getattr(self, name)) < 0:
-        raise ValueError(f"--{name} {percent} would leave less of a image than the trunk takes: give 0 or more")
+        raise ValueError(f"--{name} {percent} would make the image smaller than the trunk's input: give 0 or more")
     if not 0 <= self.random_brightness <= 100:
-      raise ValueError(f"--random_brightness {self.random_brightness} is not in 0..100: above 100 light is negative")
+      raise ValueError(f"--random_brightness {self.random_brightness} is not in 0..100: above 100 values are negative")
     if not 1 <= self.copies <= MAX_COPIES:
       raise ValueError(f"--distortion_copies {self.copies} is not in 1..{MAX_COPIES}")
     if self.enlargement > MAX_ENLARGEMENT:
       raise ValueError(
-        f"--random_crop {self.random_crop} and --random_scale {self.random_scale} make a image up to"
+        f"--random_crop {self.random_crop} and --random_scale {self.random_scale} enlarge images to"
         f" {self.enlargement:.3g} times as wide as the trunk's input, more than the {MAX_ENLARGEMENT} allowed"
       )
 
   @property
   def enlargement(self) -> float:
-    """Largest side of a resized image, in sides of the trunk's input."""
+    """Largest side before the crop, in sides of the trunk's input."""
     return (100 + self.random_crop) * (100 + self.random_scale) / 10_000
 
   @classmethod
   def from_settings(cls, settings: Mapping[str, Any]) -> Distortions | None:
-    """Reads the `settings` of an `info.json` of bottlenecks; None: nothing was distorted."""
-    found = settings.get("distortions")
-    return cls(**found) if found else None
+    """Reads the `settings` of an `info.json`; None without distortions."""
+    distortions = settings.get("distortions")
+    return cls(**distortions) if distortions else None
 
   def to_settings(self) -> dict[str, Any]:
-    """Returns JSON values."""
     return dataclasses.asdict(self)
 
   def variants(self, key: str, input_px: int) -> list[Variant]:
-    """Returns the variants of a image, copy 1 first, for a trunk of `input_px` x `input_px`."""
+    """Returns the variants of an image, copy 1 first."""
     return [self._variant(key, copy, input_px) for copy in range(1, self.copies + 1)]
 
   def _variant(self, key: str, copy: int, input_px: int) -> Variant:
     digest = hashlib.sha256(_SALT + f"{self.seed}:{copy}:{key}".encode()).digest()
     # 0..2**32-1 each
     scale, top, left, mirror, bright = (int(draw) for draw in np.frombuffer(digest, ">u4")[:5])
-    # Rounded down, as there: input_px * (1 + crop/100) * (1 + scale/100 * draw).
+    # Rounded down, as in retrain.py: input_px * (1 + crop/100) * (1 + scale/100 * draw).
     side = input_px * (100 + self.random_crop) * (100 * _DRAWS + self.random_scale * scale) // (10_000 * _DRAWS)
     room = side - input_px + 1
     return Variant(
@@ -137,36 +136,36 @@ def key_of_original(key: str) -> str:
 def count_distorted(
   distortions: Distortions, reports: Iterable[ShardReport], distorted: Iterable[ShardReport]
 ) -> dict[str, int]:
-  """Checks that every training image was distorted, or is for validation, or is bad.
+  """Counts variants; checks that no training image is unaccounted for.
 
   Args:
-    distortions: what was done.
-    reports: of the images themselves, all splits; a bad image counts there.
-    distorted: of the variants, one for each training shard.
+    distortions: those applied.
+    reports: of the images, all splits.
+    distorted: of the variants, one per training shard.
 
   Returns:
-    What `stats.json` says: `copies` of each of `images` make `records`; `left_out`: images with a bottleneck but
-    without variants, since the trunk refused one of them.
+    Entries of `stats.json`: `copies` of each of `pictures` images make `records`; `left_out`: images with a bottleneck
+      but without variants, since the trunk failed on one.
 
   Raises:
-    InputError: the ledger does not close; says where.
+    InputError: the counts do not add up.
   """
   of_images = {report.file: report for report in reports if report.split == TRAINING}
   of_variants = {report.file: report for report in distorted}
   if of_images.keys() != of_variants.keys():
     odd = min(of_images.keys() ^ of_variants.keys())
-    raise InputError(f"the ledger does not close: {odd} is not in both records/ and distorted/: run the command again.")
+    raise InputError(f"the counts do not add up: {odd} is not in both records/ and distorted/: run the command again.")
   images = left_out = 0
   for name, report in of_variants.items():
-    found = report.extra[DISTORTED]
-    dealt_with = found["pictures"] + found["validation"] + len(report.quarantined)
-    if dealt_with != of_images[name].inputs or report.outputs != found["pictures"] * distortions.copies:
+    counts = report.extra[DISTORTED]
+    total = counts["pictures"] + counts["validation"] + len(report.quarantined)
+    if total != of_images[name].inputs or report.outputs != counts["pictures"] * distortions.copies:
       raise InputError(
-        f"the ledger does not close: of {of_images[name].inputs} images of {name}, {found['pictures']} were"
-        f" distorted, into {report.outputs} records, {found['validation']} are for validation and"
+        f"the counts do not add up: of {of_images[name].inputs} images of {name}, {counts['pictures']} were"
+        f" distorted, into {report.outputs} records, {counts['validation']} are for validation and"
         f" {len(report.quarantined)} are bad; please report this as a bug."
       )
-    images += found["pictures"]
+    images += counts["pictures"]
     bad = {entry.key for entry in of_images[name].quarantined}
     left_out += sum(entry.key not in bad for entry in report.quarantined)
   return {

@@ -1,5 +1,7 @@
-"""Images' bytes -> the distorted variants of each, decoded once: in TensorFlow, with the decoder and the resize of
-`preprocessing`, so that a variant that distorts nothing is what the trunk sees of the image itself.
+"""Applies distortions in TensorFlow, decoding each image once.
+
+Decoding and resizing are those of `decode`, so that a variant without distortions is what the trunk sees of the image
+itself.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ _BYTES_AT_ONCE = 1 << 28
 
 
 def distort(pixels: tf.Tensor, geometry: tf.Tensor, brightness: tf.Tensor, input_px: int) -> tf.Tensor:
-  """Makes one variant of a image. Operations and order are those of `add_input_distortions` in `retrain.py`.
+  """Makes one variant, with the operations of `retrain.py`'s `add_input_distortions`.
 
   Args:
     pixels: uint8 [H, W, 3], 0..255.
@@ -36,12 +38,13 @@ def distort(pixels: tf.Tensor, geometry: tf.Tensor, brightness: tf.Tensor, input
 
 
 def make_distort_all(distortions: Distortions, input_px: int) -> Callable[[Sequence[bytes], Sequence[str]], tf.Tensor]:
-  """Returns a function (N image bytes, their N keys) -> float32 [N, K, S, S, 3], the variants of each, copy 1 first.
+  """Returns a function from N images and their keys to all variants.
 
-  Each image is decoded once. Large ones are resized one after the other where several would take too much memory.
+  It returns float32 [N, K, S, S, 3], copy 1 first. Large images are resized one at a time where several would take too
+  much memory.
 
   Args:
-    distortions: which variants; K copies.
+    distortions: K copies of each image.
     input_px: S, the trunk's height and width.
   """
   largest_bytes = int(distortions.enlargement * input_px) ** 2 * 3 * 4

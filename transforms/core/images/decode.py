@@ -1,8 +1,8 @@
-"""Image bytes -> the trunk's float input: the one function that bottlenecks, evaluation and the exported model share.
+"""Decodes images for the trunk, in bottlenecks, evaluation and exported models alike.
 
-It is TensorFlow throughout, so that it can be part of the exported model: two decoders or two resize functions would
-part ways by a few grey levels, and a model scored with another preprocessing than it was trained with is the commonest
-fault reported of `retrain.py`.
+It is all TensorFlow, so that the exported model can contain it: two decoders or resize functions would differ by a few
+grey levels, and models scored with another preprocessing than they were trained with are the most common bug reported
+of `retrain.py`.
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ import tensorflow as tf
 
 
 def decode_and_resize(encoded: tf.Tensor, input_px: int) -> tf.Tensor:
-  """Decodes one image and brings it to the trunk's size, bilinearly and without antialiasing, as `retrain.py` did.
+  """Decodes one image and resizes it to the trunk's input.
 
-  Pixel centres are aligned, as in all of TensorFlow 2; TensorFlow 1 was off by a fraction of a pixel.
+  Bilinear without antialiasing, as in `retrain.py`; but pixel centres are aligned, as in all of TensorFlow 2, where
+  TensorFlow 1 was off by a fraction of a pixel.
 
   Args:
-    encoded: string scalar, the bytes of a JPEG, PNG, BMP or GIF (of an animation, the first frame).
+    encoded: string scalar, the bytes of a JPEG, PNG, BMP or GIF (the first frame of an animation).
     input_px: the trunk's height and width.
 
   Returns:
@@ -25,25 +26,21 @@ def decode_and_resize(encoded: tf.Tensor, input_px: int) -> tf.Tensor:
   Raises:
     tf.errors.InvalidArgumentError: the bytes cannot be decoded.
   """
-  # Straight from uint8: a large photo as float32 would take four times the memory, several at a time.
+  # Resized from uint8: as float32, a large photo would take four times the memory.
   resized = tf.image.resize(decode_rgb(encoded), [input_px, input_px], method="bilinear", antialias=False)
   # float32 0..255
   return tf.ensure_shape(resized, [input_px, input_px, 3]) / 255.0
 
 
 def decode_rgb(encoded: tf.Tensor) -> tf.Tensor:
-  """Decodes one image by what it is, whatever its file was called.
+  """Decodes one image to uint8 [H, W, 3], 0..255.
 
-  Args:
-    encoded: string scalar, the bytes of a JPEG, PNG, BMP or GIF (of an animation, the first frame).
-
-  Returns:
-    uint8 [H, W, 3], 0..255.
+  `encoded` is a string scalar, as in `decode_and_resize`; its content determines the format.
 
   Raises:
     tf.errors.InvalidArgumentError: the bytes cannot be decoded.
   """
-  # BMP is decoded with the channels it has, since TensorFlow refuses to change them on the way.
+  # TensorFlow decodes a BMP only with the channels it has.
   is_bmp = tf.strings.substr(encoded, 0, 2) == b"BM"
   pixels = tf.cond(
     is_bmp,
@@ -61,15 +58,7 @@ def _to_rgb(pixels: tf.Tensor) -> tf.Tensor:
 
 
 def preprocess(encoded: tf.Tensor, input_px: int) -> tf.Tensor:
-  """`decode_and_resize` for a batch.
-
-  Args:
-    encoded: string [N].
-    input_px: the trunk's height and width.
-
-  Returns:
-    float32 [N, input_px, input_px, 3], 0..1.
-  """
+  """`decode_and_resize` of string [N]: float32 [N, input_px, input_px, 3], 0..1."""
   return tf.map_fn(
     lambda one: decode_and_resize(one, input_px),
     encoded,
@@ -79,15 +68,14 @@ def preprocess(encoded: tf.Tensor, input_px: int) -> tf.Tensor:
 
 
 def preprocess_alike(encoded: tf.Tensor, input_px: int) -> tf.Tensor:
-  """`preprocess` for a batch of images of one size: the same bits, in less than half the time where it enlarges them.
+  """`preprocess` for images of one size, twice as fast when enlarging.
 
-  Enlarging across first leaves few rows to do it for; then each column and channel is a channel to the resize function,
-  which has nothing more to do across. That is how bilinear values are made anyway: between the left and the right, and
-  then between what that gives above and below.
+  The result is the same to the bit. Rows are enlarged first; then each column and channel becomes a channel of a resize
+  of height alone, just as bilinear values are computed: first between left and right, then between above and below.
 
   Args:
-    encoded: string [N], N known when it is traced; JPEG or PNG, of one height and width, neither above `input_px`: of a
-      larger one it would hold more than `preprocess`, and be slower.
+    encoded: string [N], N known when traced; JPEG or PNG of one height and width, neither above `input_px`: larger ones
+      would take more memory and time than in `preprocess`.
     input_px: the trunk's height and width.
 
   Returns:

@@ -1,4 +1,4 @@
-"""Pixels to the bytes of a image file, as Pillow writes them."""
+"""Encodes pixels as image files, exactly as Pillow would."""
 
 from __future__ import annotations
 
@@ -16,29 +16,26 @@ DEFAULT_QUALITY = 75  # Pillow's own
 
 _BLOCK_PX = 8  # JPEG cuts a grey image into blocks of 8 x 8
 _STRIP_ROWS = 65_500  # libjpeg's JPEG_MAX_DIMENSION
-_STRIP_PX = 1 << 21  # of 8 x 8 blocks 32,768: a restart interval has 16 bits
-_RESTART = re.compile(rb"\xff[\xd0-\xd7]")  # RST0 to RST7; a 0xff of the data is followed by 0x00
+_STRIP_PX = 1 << 21  # 32,768 blocks: a restart interval has 16 bits
+_RESTART = re.compile(rb"\xff[\xd0-\xd7]")  # RST0 to RST7; in the data, 0xff is followed by 0x00
 _START_OF_SCAN, _END_OF_IMAGE = b"\xff\xda", b"\xff\xd9"
 
 
 def encode_pixels(pixels: np.ndarray, format: ImageFormat, quality: int = DEFAULT_QUALITY) -> bytes:
-  """Returns the bytes that `PIL.Image.fromarray(pixels).save(path)` would write, grey, in one channel.
+  """Returns the bytes that `PIL.Image.fromarray(pixels).save(path)` would write.
 
   Args:
-    pixels: uint8[rows, columns], 0 (black) to 255.
-    format: the file's format; PNG is lossless.
+    pixels: uint8 [rows, columns], grey, 0 (black) to 255.
+    format: `jpeg` or `png`.
     quality: of a JPEG, 1 to 100.
   """
   return _save(pixels, "JPEG", quality=quality) if format == "jpeg" else _save(pixels, "PNG")
 
 
 def encode_each(images: np.ndarray, format: ImageFormat, quality: int = DEFAULT_QUALITY) -> Iterator[bytes]:
-  """Yields `encode_pixels` of each image. Small JPEGs take a sixth of the time that they take one by one.
+  """Encodes uint8 [images, rows, columns] like `encode_pixels`.
 
-  Args:
-    images: uint8[images, rows, columns], 0 (black) to 255.
-    format: as in `encode_pixels`.
-    quality: as in `encode_pixels`.
+  Small JPEGs take a sixth of the time.
   """
   rows, columns = (_round_up(side) for side in images.shape[1:])
   per_strip = max(1, min(_STRIP_ROWS // rows, _STRIP_PX // (rows * columns)))
@@ -50,14 +47,14 @@ def encode_each(images: np.ndarray, format: ImageFormat, quality: int = DEFAULT_
 
 
 def _encode_strip(images: np.ndarray, quality: int) -> list[bytes] | None:
-  """Returns the JPEGs of some images, encoded in one go; None where this libjpeg does it in another way.
+  """Encodes several JPEGs at once; None if this libjpeg does it differently.
 
-  The images, one below the other, become one JPEG with a restart marker after each: there the coder forgets what was
-  before and begins a new byte (ITU-T T.81, F.1.1.5 and F.2.1.3.1), so that what lies between two markers is the data
-  of one image alone. All have the same header. That it came out so is seen on the first and the last.
+  The images, stacked into one JPEG, are separated by restart markers, at which the coder resets its state and starts a
+  new byte (ITU-T T.81, F.1.1.5 and F.2.1.3.1): the data between two markers is that of one image. The first and last
+  images are compared with their own encoding.
   """
   count, rows, columns = images.shape
-  # libjpeg, too, fills up the last blocks of a row and of a column with what is at the edge.
+  # libjpeg also pads incomplete blocks with the pixels at the edge.
   missing = (_round_up(rows) - rows, _round_up(columns) - columns)
   strip = np.pad(images, ((0, 0), (0, missing[0]), (0, missing[1])), mode="edge")
   blocks = strip.shape[1] // _BLOCK_PX
@@ -65,8 +62,8 @@ def _encode_strip(images: np.ndarray, quality: int) -> list[bytes] | None:
   first, last = (encode_pixels(images[number], "jpeg", quality) for number in (0, -1))
   header = first[: _start_of_data(first)]
   scans = _RESTART.split(encoded[_start_of_data(encoded) : -len(_END_OF_IMAGE)])
-  pictures = [b"".join((header, scan, _END_OF_IMAGE)) for scan in scans]
-  return pictures if len(pictures) == count and (pictures[0], pictures[-1]) == (first, last) else None
+  jpegs = [b"".join((header, scan, _END_OF_IMAGE)) for scan in scans]
+  return jpegs if len(jpegs) == count and (jpegs[0], jpegs[-1]) == (first, last) else None
 
 
 def _round_up(side: int) -> int:
@@ -74,7 +71,7 @@ def _round_up(side: int) -> int:
 
 
 def _start_of_data(jpeg: bytes) -> int:
-  """Returns where the compressed data begins: after the header of the only scan, which says how long it is."""
+  """Returns where the compressed data begins, after the scan header."""
   start = jpeg.index(_START_OF_SCAN) + len(_START_OF_SCAN)
   return start + int.from_bytes(jpeg[start : start + 2], "big")
 

@@ -1,4 +1,4 @@
-"""The IDX format of MNIST's files, over any binary file object.
+"""Reads and writes the IDX format of MNIST's files.
 
 Format (LeCun, "The MNIST database of handwritten digits", section "file formats"), big-endian: bytes 0 and 1 are zero,
 byte 2 is the type code (0x08: unsigned byte), byte 3 the number of dimensions, then one uint32 per dimension, then the
@@ -20,7 +20,7 @@ UNSIGNED_BYTE = 0x08
 IMAGES_OFFSET = 16  # bytes before the first image: magic and three dimensions
 LABELS_OFFSET = 8  # bytes before the first label: magic and one dimension
 MAX_SIDE_PX = 65_500  # libjpeg's JPEG_MAX_DIMENSION
-_MAX_HEADER_PIXELS = 1 << 26  # of one image, so that a wrong header cannot ask for all memory
+_MAX_HEADER_PIXELS = 1 << 26  # of one image, so that a wrong header cannot claim all memory
 
 _KINDS = {3: "images", 1: "labels"}
 _GZIP_MAGIC = b"\x1f\x8b"
@@ -28,10 +28,10 @@ _GZIP_MAGIC = b"\x1f\x8b"
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class IdxHeader:
-  """What an IDX file says of itself.
+  """Header of an IDX file.
 
   Attributes:
-    type_code: always `UNSIGNED_BYTE`, the only type that MNIST's files have.
+    type_code: always `UNSIGNED_BYTE`, the only type in MNIST's files.
     dimensions: (count, rows, columns) of images, (count,) of labels.
     data_offset: bytes before the data: `IMAGES_OFFSET` or `LABELS_OFFSET`.
   """
@@ -46,28 +46,27 @@ class IdxHeader:
 
   @property
   def item_bytes(self) -> int:
-    """Bytes of one image or label."""
     return math.prod(self.dimensions[1:])
 
   @property
   def file_bytes(self) -> int:
-    """Exact length of the whole file."""
+    """Exact length of the file."""
     return self.data_offset + self.count * self.item_bytes
 
 
 def read_header(file: BinaryIO, name: str) -> IdxHeader:
-  """Reads and checks the header of an images or labels file; leaves `file` at the first data byte.
+  """Reads and checks a header; leaves `file` at the first data byte.
 
   Args:
     file: opened for reading bytes, at its start, decompressed.
-    name: what to call the file in an error.
+    name: the file's name in errors.
 
   Raises:
-    InputError: not an IDX file of unsigned bytes with one or three dimensions; names the file and the wrong byte.
+    InputError: not an IDX file of unsigned bytes with one or three dimensions.
   """
   magic = _read_header_bytes(file, name, 0, 4)
   if magic[:2] == _GZIP_MAGIC:
-    raise InputError(f"{name}: byte 0: 0x1f8b, expected 0x0000: this is a gzip file, give it a name that ends in .gz.")
+    raise InputError(f"{name}: byte 0: 0x1f8b, expected 0x0000: this is a gzip file, add .gz to its name.")
   for position in (0, 1):
     if magic[position]:
       raise InputError(f"{name}: byte {position}: 0x{magic[position]:02x}, expected 0x00: this is not an IDX file.")
@@ -88,21 +87,21 @@ def read_header(file: BinaryIO, name: str) -> IdxHeader:
 
 
 def read_images_header(file: BinaryIO, name: str) -> IdxHeader:
-  """`read_header` of a file that must hold images."""
+  """`read_header` of a file that must contain images."""
   return _require(3, read_header(file, name), name)
 
 
 def read_labels_header(file: BinaryIO, name: str) -> IdxHeader:
-  """`read_header` of a file that must hold labels."""
+  """`read_header` of a file that must contain labels."""
   return _require(1, read_header(file, name), name)
 
 
 def _require(dimensions: int, header: IdxHeader, name: str) -> IdxHeader:
-  found = len(header.dimensions)
-  if found != dimensions:
+  actual = len(header.dimensions)
+  if actual != dimensions:
     raise InputError(
-      f"{name}: byte 3: {found} dimensions ({_KINDS[found]}), expected {dimensions} ({_KINDS[dimensions]}):"
-      " the images and the labels file may have changed places."
+      f"{name}: byte 3: {actual} dimensions ({_KINDS[actual]}), expected {dimensions} ({_KINDS[dimensions]}):"
+      " the images and labels files may be swapped."
     )
   return header
 
@@ -115,10 +114,10 @@ def _read_header_bytes(file: BinaryIO, name: str, position: int, size: int) -> b
 
 
 def check_length(header: IdxHeader, size_bytes: int, name: str) -> None:
-  """Checks that a file is exactly as long as its header says.
+  """Checks that a file has the length in its header.
 
   Raises:
-    InputError: too short or too long; names the file and the first byte that is missing or left over.
+    InputError: too short or too long.
   """
   if size_bytes < header.file_bytes:
     raise InputError(
@@ -136,7 +135,7 @@ def check_same_count(images: IdxHeader, images_name: str, labels: IdxHeader, lab
   """Checks that there is one label per image.
 
   Raises:
-    InputError: names both files.
+    InputError: there is not.
   """
   if images.count != labels.count:
     raise InputError(
@@ -146,10 +145,12 @@ def check_same_count(images: IdxHeader, images_name: str, labels: IdxHeader, lab
 
 
 def read_items(file: BinaryIO, header: IdxHeader, start: int, count: int, name: str) -> bytes:
-  """Reads the data of `count` images or labels, the first being number `start`, from where `file` stands.
+  """Reads the data of `count` images or labels at the current position.
+
+  `start` is the number of the first, for errors.
 
   Raises:
-    InputError: the file ends too early; names the file and the byte.
+    InputError: the file ends too early.
   """
   wanted = count * header.item_bytes
   data = file.read(wanted)
@@ -159,10 +160,10 @@ def read_items(file: BinaryIO, header: IdxHeader, start: int, count: int, name: 
 
 
 def check_end(file: BinaryIO, header: IdxHeader, name: str) -> None:
-  """Checks that a stream is at its end after the last image or label.
+  """Checks that a stream ends after the last image or label.
 
   Raises:
-    InputError: there is more; names the file and the byte.
+    InputError: there is more data.
   """
   if file.read(1):
     raise InputError(
@@ -178,11 +179,7 @@ def describe(header: IdxHeader) -> str:
 
 
 def encode_idx(array: np.ndarray) -> bytes:
-  """Returns a whole IDX file.
-
-  Args:
-    array: uint8[count, rows, columns] of images or uint8[count] of labels.
-  """
+  """Returns an IDX file of uint8 [count, rows, columns] or [count]."""
   if array.dtype != np.uint8 or array.ndim not in _KINDS:
-    raise ValueError(f"{array.dtype}[{array.ndim} dimensions]: images are uint8 with 3, labels with 1")
+    raise ValueError(f"{array.dtype} with {array.ndim} dimensions: images are uint8 with 3, labels with 1")
   return struct.pack(f">4B{array.ndim}I", 0, 0, UNSIGNED_BYTE, array.ndim, *array.shape) + array.tobytes()

@@ -1,4 +1,4 @@
-"""Images found again by their keys: bottleneck records leave the images out, and here is the way back. No Beam."""
+"""Looks up images by key: bottleneck records do not contain them."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ _IMAGES_PER_READ = 1024
 
 
 def lookup_images(folder: str, keys: Collection[str]) -> Iterator[tuple[str, bytes]]:
-  """Yields (key, the image's own bytes) for the keys that are there, in the order of the data set.
+  """Yields (key, encoded image) of the keys found, in data set order.
 
   Args:
-    folder: a local input of `bottlenecks`: records that `convert` wrote, IDX files, class folders, or a CSV manifest.
-    keys: of images, as bottleneck records have them.
+    folder: a local input of `bottlenecks`: records of `convert`, IDX files, class folders, or a CSV manifest.
+    keys: of the images, as in bottleneck records.
 
   Raises:
-    InputError: the folder is not there, or a file in it is damaged; or a image that a manifest lists is remote.
+    InputError: the folder is missing, a file in it is damaged, or a manifest lists a remote image.
   """
   if "://" in folder:
-    raise InputError(f"{folder} is remote, images are found again in local folders only: give a local copy of it.")
+    raise InputError(f"{folder} is remote, but images can only be looked up in local folders: give a local copy.")
   if os.path.isfile(folder):
     return _in_manifest(folder, frozenset(keys))
   if not os.path.isdir(folder):
-    raise InputError(f"{folder} does not exist: give the folder of the images that the bottlenecks were made of.")
+    raise InputError(f"{folder} does not exist: give the folder of images that the bottlenecks were computed from.")
   records = sorted(glob.glob(os.path.join(glob.escape(folder), RECORDS_FOLDER, "*.tfrecord")))
   wanted = frozenset(keys)
   if records:
@@ -69,7 +69,7 @@ def _in_manifest(path: str, wanted: frozenset[str]) -> Iterator[tuple[str, bytes
         continue
       if "://" in image.path:
         raise InputError(
-          f"{path}: line {image.line}: {image.path} is remote, images are found again in local files only: give a"
+          f"{path}: line {image.line}: {image.path} is remote, but images can only be looked up in local files: give a"
           " folder or a manifest of local copies."
         )
       yield from _read(image.key, image.path)
@@ -78,12 +78,12 @@ def _in_manifest(path: str, wanted: frozenset[str]) -> Iterator[tuple[str, bytes
 def _in_files(folder: str, keys: list[str]) -> Iterator[tuple[str, bytes]]:
   for key in keys:
     if ".." in key.split("/") or os.path.isabs(key):
-      continue  # no name leads out of the folder
+      continue  # outside the folder
     yield from _read(key, os.path.join(folder, key))
 
 
 def _read(key: str, path: str) -> Iterator[tuple[str, bytes]]:
-  """Yields nothing where there is no such file."""
+  """Yields nothing if the file does not exist."""
   with contextlib.suppress(FileNotFoundError, IsADirectoryError, NotADirectoryError):
     with open(path, "rb") as file:
       encoded = file.read()
@@ -91,7 +91,7 @@ def _read(key: str, path: str) -> Iterator[tuple[str, bytes]]:
 
 
 def _in_idx(folder: str, wanted: frozenset[str]) -> Iterator[tuple[str, bytes]]:
-  """A key is `SPLIT/LABEL/INDEX.png`: where its pixels are can be read in it."""
+  """Reads images by their numbers: keys are `SPLIT/LABEL/INDEX.png`."""
   by_split: dict[str, dict[int, str]] = {split: {} for split in _PREFIXES}
   for key in wanted:
     split, _, name = key.partition("/")
@@ -106,7 +106,7 @@ def _in_idx(folder: str, wanted: frozenset[str]) -> Iterator[tuple[str, bytes]]:
 
 
 def _read_images(path: str, numbers: frozenset[int]) -> Iterator[tuple[int, np.ndarray]]:
-  """Yields (number, uint8 [rows, columns]) of the images asked for, in order, a block of them in memory."""
+  """Yields (number, uint8 [rows, columns]) in order, one block in memory."""
   with _open(path) as file:
     header = idx.read_images_header(file, path)
     for start in range(0, min(header.count, max(numbers) + 1), _IMAGES_PER_READ):
@@ -121,6 +121,6 @@ def _open(path: str) -> BinaryIO:
 
 
 def _idx_file(folder: str, prefix: str) -> str | None:
-  """Returns the path of an images file, in the spelling that wins where there are several; None: it is not there."""
+  """Returns the images file with the preferred name, or None."""
   names = [f"{prefix}-images{mark}idx3-ubyte{suffix}" for suffix in ("", ".gz") for mark in ("-", ".")]
   return next((path for name in names if os.path.isfile(path := os.path.join(folder, name))), None)

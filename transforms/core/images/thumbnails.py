@@ -1,4 +1,4 @@
-"""Small copies of images, as a report can hold hundreds of them."""
+"""Thumbnails, small enough for hundreds in one report."""
 
 from __future__ import annotations
 
@@ -12,16 +12,11 @@ from beam_retrain.transforms.core.images.headers import FORMATS, MAX_PIXELS, Fau
 
 SIDE_PX = 72
 _JPEG_FROM_PX = 40 * 40
-"""Below this a PNG, which keeps every pixel, is not much larger than a JPEG."""
+"""Below this, a lossless PNG is not much larger than a JPEG."""
 
 
 def thumbnail(encoded: bytes, max_pixels: int = MAX_PIXELS) -> str | None:
-  """Returns a image, at most 72 x 72 px, as a `data:` URI; None where it cannot be decoded.
-
-  Args:
-    encoded: the image's own bytes.
-    max_pixels: largest height x width that is decoded.
-  """
+  """Returns a `data:` URI of at most 72 x 72 px, or None."""
   if isinstance(probe_image(encoded, max_pixels), Fault):
     return None
   try:
@@ -37,5 +32,5 @@ def thumbnail(encoded: bytes, max_pixels: int = MAX_PIXELS) -> str | None:
       kind = "jpeg"
       small.save(file, "JPEG", quality=80)
   except Exception:
-    return None  # a damaged image: the report says so in its place
+    return None  # damaged: the report shows a placeholder
   return f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"

@@ -36,18 +36,18 @@ class OnLeak(enum.StrEnum):
 
 
 class HashedImages(NamedTuple):
-  """Images of one shard that are in one bucket.
+  """Images of one shard in one hash bucket.
 
   Attributes:
     shard: the shard's file name.
     split: the shard's split.
     count: images in the whole shard.
-    images: (SHA-256, 32 bytes; where in the shard it is, a number that its reader understands; class index).
+    images: (SHA-256, 32 bytes; position in the shard, as its reader defines it; class index).
   """
 
   shard: str
   split: str
-  count: int  # type: ignore[assignment]  # hides tuple.count, which nobody calls
+  count: int  # type: ignore[assignment]  # hides tuple.count, which is not used
   images: list[tuple[bytes, int, int]]
 
 
@@ -69,7 +69,7 @@ class ShardLeaks(NamedTuple):
   `count` is the number of images in the shard; the leaks are in any order.
   """
 
-  count: int  # type: ignore[assignment]  # hides tuple.count, which nobody calls
+  count: int  # type: ignore[assignment]  # hides tuple.count, which is not used
   leaks: list[Leak]
 
 
@@ -107,15 +107,11 @@ class LeakedImage(NamedTuple):
     return Quarantined(self.key, size_bytes, Reason.LEAKED, detail, split)
 
 
-def find_leaks(met: Iterable[HashedImages]) -> Iterator[tuple[str, ShardLeaks]]:
-  """Yields (shard's name, its leaks) for all images of one bucket.
-
-  Args:
-    met: what is in the bucket, in any order: identical images are all in the same one.
-  """
+def find_leaks(bucket: Iterable[HashedImages]) -> Iterator[tuple[str, ShardLeaks]]:
+  """Yields (shard file name, its leaks) of one bucket, in any order."""
   copies: dict[bytes, list[tuple[str, int, int]]] = defaultdict(list)
   shards: dict[str, tuple[str, int]] = {}
-  for shard, split, count, images in met:
+  for shard, split, count, images in bucket:
     shards[shard] = split, count
     for digest, place, class_index in images:
       copies[digest].append((shard, place, class_index))

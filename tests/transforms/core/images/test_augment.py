@@ -130,8 +130,8 @@ def test_a_margin_of_whole_pixels_is_not_a_pixel_short():
   ("values", "sentence"),
   [
     ({}, "nothing is distorted"),
-    ({"random_crop": -1}, "--random_crop -1 would leave less"),
-    ({"random_scale": -1}, "--random_scale -1 would leave less"),
+    ({"random_crop": -1}, "--random_crop -1 would make the image smaller"),
+    ({"random_scale": -1}, "--random_scale -1 would make the image smaller"),
     ({"random_brightness": -1}, "not in 0..100"),
     ({"random_brightness": 101}, "not in 0..100"),
     ({"random_crop": 10, "copies": 0}, "--distortion_copies 0 is not in"),
@@ -242,5 +242,5 @@ def test_the_ledger_of_the_variants_closes():
   ],
 )
 def test_lost_variants_are_found(distorted):
-  with pytest.raises(InputError, match="the ledger does not close"):
+  with pytest.raises(InputError, match="the counts do not add up"):
     count_distorted(Distortions(flip_left_right=True, copies=3), _IMAGES, distorted)

@@ -1,4 +1,4 @@
-"""Images found again by their keys, in every kind of input that `bottlenecks` takes."""
+"""Images looked up by their keys, in every input format of `bottlenecks`."""
 
 from __future__ import annotations
 

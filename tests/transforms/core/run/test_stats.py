@@ -76,21 +76,21 @@ def test_a_split_without_shards_is_listed_with_zeros():
 def test_a_lost_input_is_found():
   reports = _reports()
   reports[1] = dataclasses.replace(reports[1], inputs=6)
-  with pytest.raises(InputError, match=r"does not close.*training-00001-of-00002\.tfrecord read 6 inputs but wrote 5"):
+  with pytest.raises(InputError, match=r"do not add up.*training-00001-of-00002\.tfrecord read 6 inputs but wrote 5"):
     sum_reports(reports, _PLANNED)
 
 
 def test_an_invented_output_is_found():
   reports = _reports()
   reports[0] = dataclasses.replace(reports[0], outputs=5)
-  with pytest.raises(InputError, match=r"does not close.*training-00000"):
+  with pytest.raises(InputError, match=r"do not add up.*training-00000"):
     sum_reports(reports, _PLANNED)
 
 
 def test_labels_that_do_not_add_up_to_the_outputs_are_found():
   reports = _reports()
   reports[0] = dataclasses.replace(reports[0], labels={"seven": 3})
-  with pytest.raises(InputError, match=r"does not close.*training-00000"):
+  with pytest.raises(InputError, match=r"do not add up.*training-00000"):
     sum_reports(reports, _PLANNED)
 
 
