@@ -1,4 +1,4 @@
-"""Labelling a folder of images with any frozen graph: the job of `label_image`, shard by shard."""
+"""Labels a folder of images with any frozen graph, for `label_image`."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ UNKNOWN_FOLDER = "unknown_folder"
 
 
 class FrozenGraphHandler(ImageModelHandler):
-  """Runs a frozen graph over images; also for `RunInference` in anyone's pipeline. The output is `scores`.
+  """Runs a frozen graph over images, also in `RunInference`; outputs `scores`.
 
   Attributes:
     path: the graph's file, readable by the workers.
     call: the fields of a `GraphCall`.
-    batch_size: images per call, where the graph does not say that itself.
-    threads: TensorFlow's threads in this process; 0 leaves TensorFlow's own choice.
+    batch_size: images per call, unless `call` fixes it.
+    threads: TensorFlow's threads in this process; 0: TensorFlow's default.
     max_pixels: largest height x width that is decoded.
   """
 
@@ -55,7 +55,7 @@ class FrozenGraphHandler(ImageModelHandler):
     max_pixels: int = MAX_PIXELS,
   ):
     super().__init__(path, batch_size=call["batch"] or batch_size, threads=threads, max_pixels=max_pixels)
-    # Not the GraphCall itself: its module loads TensorFlow, which who unpickles this need not have done quietly.
+    # Not a GraphCall: unpickling one would import TensorFlow, with its messages.
     self._call = dict(call)
 
   def load_model(self) -> LoadedModel:
@@ -68,11 +68,13 @@ class FrozenGraphHandler(ImageModelHandler):
 
 
 class PlanImageTree(beam.PTransform):
-  """PBegin -> PCollection[Shard] for whatever files are in a folder and below; a image's label is its own folder's.
+  """PBegin -> PCollection[Shard] of all files below a folder.
+
+  An image's label is the name of the folder it is in.
 
   Attributes:
-    folder: where they are, readable by the workers.
-    shown_as: how the user spelled it: keys start with this.
+    folder: readable by the workers.
+    shown_as: the folder as typed by the user: prefix of the keys.
   """
 
   def __init__(self, folder: str, shown_as: str):
@@ -96,12 +98,7 @@ def _label_by_folder(image: ImageFile) -> ImageFile:
 
 
 class LabelShard(ShardTask):
-  """A shard's file: its lines of the digit file; beside its report's counts, how many were right.
-
-  Attributes:
-    handler: the graph.
-    labels: class index -> label.
-  """
+  """Writes a shard's lines of the digit file; counts correct labels."""
 
   suffix = "csv"
 
@@ -113,7 +110,7 @@ class LabelShard(ShardTask):
 
   def work(self, shard: Shard) -> Iterator[Written | Quarantined]:
     self._counts = {ACCURATE: 0, UNKNOWN_FOLDER: 0}
-    # Images of no known label are labelled too.
+    # Images in folders that are not labels are labelled too.
     folders = sorted({label for _, label in shard.names() if label is not None})
     for item in self._handler.infer(shard.read_images(folders), self._handler.load_once):
       if isinstance(item, Quarantined):
@@ -131,12 +128,12 @@ class LabelShard(ShardTask):
 
 
 class WriteDigitFile(beam.PTransform):
-  """PCollection[ShardReport] -> PCollection of one dict, the sums of what the shards counted, kept in `figures.json`.
+  """PCollection[ShardReport] -> PCollection[dict]: joins parts, sums counts.
 
   Attributes:
-    parts_folder: where the shards' files are; `figures.json` goes there too.
+    parts_folder: the shards' files; `figures.json`, the sums, goes there too.
     path: of the digit file.
-    execution_time: the job's start as `time.ctime()` writes it.
+    execution_time: the job's start as written by `time.ctime()`.
   """
 
   def __init__(self, *, parts_folder: str, path: str, execution_time: str):

@@ -1,7 +1,7 @@
-"""Text bottlenecks of `retrain.py` into a store: their images' are then reused like any other bottleneck.
+"""Imports `retrain.py`'s text bottlenecks into a store for reuse.
 
-The numbers are then `retrain.py`'s, not ours: TensorFlow 1 resized images off by a fraction of a pixel, and a module
-of another version has other weights.
+Their numbers differ from ours: TensorFlow 1 resized images off by a fraction of a pixel, and another version of a
+module has other weights.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ IMPORTED, DAMAGED = "imported", "damaged"
 
 
 class ImportTexts(ShardTask):
-  """Writes bottleneck records of those images of a shard that have a sound text file; the others are left out.
+  """Writes bottleneck records of images that have a sound text file.
 
-  A image that cannot be decoded today is left out too: it is for the trunk's run to say so.
+  Leaves out the others, and images that cannot be decoded: the trunk's run reports those.
 
   Attributes:
-    texts: where the text files are.
+    texts: the text files.
     labels: class index -> label.
     dimensions: length of the trunk's bottleneck, D.
     max_pixels: largest height x width that is decoded.
-    folder: where the records go.
+    folder: for the records.
 
   Raises:
-    InputError: a text file has more than D numbers. One with fewer was cut off (`check_lengths` has seen others).
+    InputError: a text file has more than D numbers. One with fewer was cut off (`check_lengths` rejects other trunks).
   """
 
   def __init__(self, texts: Texts, labels: Sequence[str], dimensions: int, max_pixels: int, folder: str):
@@ -57,7 +57,7 @@ class ImportTexts(ShardTask):
     self._damaged = 0
     for entry in shard.inputs:
       ((key, label),) = entry.names(shard.split)
-      # An image without a label was quarantined before.
+      # Images without a label are already quarantined.
       if label is not None and (vector := self._find(key)) is not None:
         for image in shard._replace(inputs=(entry,)).read_images(self._labels):
           if isinstance(image, Image) and (record := self._encode(image, vector)):
@@ -67,7 +67,7 @@ class ImportTexts(ShardTask):
     return {DAMAGED: self._damaged}
 
   def check(self, shard: Shard) -> None:
-    """Reads the shard's text files, and no image.
+    """Reads the shard's text files, but no images.
 
     Raises:
       InputError: as above.
@@ -107,13 +107,13 @@ class ImportTexts(ShardTask):
 
 
 class ImportTextBottlenecks(beam.PTransform):
-  """PCollection[Shard] -> PCollection of one dict: writes a store of what can be imported, and its `stats.json`.
+  """PCollection[Shard] -> PCollection[dict]: writes a store and its `stats.json`.
 
   Attributes:
     task: what to do with a shard; writes into the store's `records`.
     store: the folder to write.
-    request: digest of everything but the images that decides the bytes.
-    checked: a PCollection that must have been computed before any work starts.
+    request: digest of everything but the images that determines the bytes.
+    checked: a PCollection to be computed before the work starts.
   """
 
   def __init__(self, task: ImportTexts, store: str, request: str, checked: beam.PCollection | None = None):

@@ -1,4 +1,4 @@
-"""The text bottlenecks in a folder: which of them are of today's trunk, and whether they fit it."""
+"""Finds a trunk's text bottlenecks in a folder, and checks them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from beam_retrain.transforms.core.errors import InputError, flag
 from beam_retrain.transforms.io import files
 
 _MAX_FILE_BYTES = 1 << 24
-_LOOKED_AT_PER_FOLDER, _LOOKED_AT = 4, 64
+_SAMPLES_PER_FOLDER, _SAMPLES = 4, 64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,10 +32,10 @@ class Texts:
 
   Attributes:
     folder: `retrain.py`'s `--bottleneck_dir`.
-    module: as file names have it; empty: they have none.
-    is_of_trunk: whether the module is named like today's trunk.
-    count: how many there are.
-    fingerprint: of their names, sizes and times, 64 hex digits: changed files are another request.
+    module: as in file names; empty if they have none.
+    is_of_trunk: whether the module is named like the trunk.
+    count: number of files.
+    fingerprint: of names, sizes and times, 64 hex digits; changed files make another request.
     first: some of their paths.
   """
 
@@ -50,49 +50,51 @@ class Texts:
     return files.join(self.folder, text_name(key, self.module))
 
   def to_settings(self) -> dict[str, Any]:
-    """Returns what of them decides the bytes of the records, JSON values."""
+    """Returns what determines the records' bytes, JSON values."""
     return {"path": self.folder, "module": self.module, "count": self.count, "fingerprint": self.fingerprint}
 
 
 def find_texts(folder: str, prefixes: Iterable[str], handles: Sequence[str]) -> Texts:
-  """Looks through the class folders of a `--bottleneck_dir`; holds a few names of each.
+  """Searches the class folders of a `--bottleneck_dir`.
+
+  Keeps a few names of each in memory.
 
   Args:
-    folder: what the user gave.
-    prefixes: the class folders, relative to the data set.
-    handles: names of today's trunk, the one that the user gave first.
+    folder: `--bottleneck_dir`.
+    prefixes: class folders, relative to the data set.
+    handles: names of the trunk, the user's first.
 
   Raises:
-    InputError: it has no text bottlenecks of these classes, or of several modules none of which is the trunk's.
+    InputError: no text bottlenecks of these classes, or several modules, none of them the trunk's.
   """
-  found: dict[str, _Tally] = {}
+  tallies: dict[str, _Tally] = {}
   for prefix in sorted(prefixes):
     firsts: dict[str, list[str]] = {}
     for name, size_bytes, modified_secs in _list_texts(files.join(folder, prefix)):
       if (module := module_of_file(name)) is None:
         continue
-      tally = found.setdefault(module, _Tally())
+      tally = tallies.setdefault(module, _Tally())
       tally.add(f"{prefix}/{name}", size_bytes, modified_secs)
       first = firsts.setdefault(module, [])
-      if len(first) < _LOOKED_AT_PER_FOLDER or name < first[-1]:
+      if len(first) < _SAMPLES_PER_FOLDER or name < first[-1]:
         bisect.insort(first, name)
-        del first[_LOOKED_AT_PER_FOLDER:]
+        del first[_SAMPLES_PER_FOLDER:]
     for module, names in firsts.items():
-      found[module].first += [files.join(folder, prefix, name) for name in names]
-  if not found:
+      tallies[module].first += [files.join(folder, prefix, name) for name in names]
+  if not tallies:
     raise InputError(
       f"--bottleneck_dir {folder} has no text bottlenecks (<class folder>/<image>_<module>.txt) of the classes in"
-      f" {flag('input')}: give the folder that retrain.py wrote, or leave it out."
+      f" {flag('input')}: give the folder that retrain.py wrote, or leave --bottleneck_dir out."
     )
-  module = choose_module(found, handles, folder)
-  tally = found[module]
+  module = choose_module(tallies, handles, folder)
+  tally = tallies[module]
   digest = f"{tally.total % (1 << 256):064x}"
-  return Texts(folder, module, is_module_of(module, handles), tally.count, digest, tuple(tally.first[:_LOOKED_AT]))
+  return Texts(folder, module, is_module_of(module, handles), tally.count, digest, tuple(tally.first[:_SAMPLES]))
 
 
 @dataclasses.dataclass
 class _Tally:
-  """Of one module's files; `total` is a sum of hashes, which is the same in whatever order they are listed."""
+  """Files of one module; `total` sums hashes, independent of order."""
 
   count: int = 0
   total: int = 0
@@ -105,7 +107,7 @@ class _Tally:
 
 
 def _list_texts(folder: str) -> Iterator[tuple[str, int, float]]:
-  """Yields (name, size in bytes, time in seconds) of the text files directly in a folder, in any order."""
+  """Yields (name, bytes, modification time in seconds) of a folder's text files."""
   if not files.is_local(folder):
     for stat in files.match_in(folder, "*.txt"):
       yield files.split(stat.path)[1], stat.size_bytes, stat.modified_secs
@@ -117,10 +119,10 @@ def _list_texts(folder: str) -> Iterator[tuple[str, int, float]]:
 
 
 def check_lengths(texts: Texts, dimensions: int) -> None:
-  """Looks into some of the files before any work.
+  """Checks the length of some of the vectors.
 
   Raises:
-    InputError: they have numbers, but none has as many as the trunk gives.
+    InputError: none of the readable ones has as many numbers as the trunk's.
   """
   other = None
   for path in texts.first:
@@ -133,15 +135,15 @@ def check_lengths(texts: Texts, dimensions: int) -> None:
     raise other
 
 
-def wrong_length(path: str, found: int, dimensions: int) -> InputError:
+def wrong_length(path: str, length: int, dimensions: int) -> InputError:
   return InputError(
-    f"{path} has {found:,} numbers, but the trunk gives {dimensions:,}: it is of another trunk. Give the trunk that the"
-    " text bottlenecks were made with, or leave out --bottleneck_dir; if only this file is wrong, delete it."
+    f"{path} has {length:,} numbers, but the trunk gives {dimensions:,}: it is of another trunk. Give the trunk that"
+    " the text bottlenecks were made with, or leave --bottleneck_dir out; if only this file is wrong, delete it."
   )
 
 
 def read_vector(path: str) -> np.ndarray | None:
-  """Returns float32 [n], or None where the file is damaged or cannot be read."""
+  """Returns float32 [n]; None if the file is damaged or unreadable."""
   try:
     stat = files.stat(path)
     return parse_vector(files.read_bytes(path)) if stat and stat.size_bytes <= _MAX_FILE_BYTES else None

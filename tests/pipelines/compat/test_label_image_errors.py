@@ -118,7 +118,7 @@ def test_labels_of_another_length_are_one_sentence(tf1_graph, small_images, tmp_
   labels = tmp_path / "two.txt"
   labels.write_text("black\ngrey\n")
   sentence = refused([*tf1_graph.flags, f"--labels={labels}"], small_images, capsys)
-  assert f"{labels} has 2 labels, but net/probabilities of {tf1_graph.path} gives 3 numbers per image" in sentence
+  assert f"{labels} has 2 labels, but net/probabilities of {tf1_graph.path} gives 3 scores per image" in sentence
 
 
 @pytest.mark.parametrize(
@@ -129,7 +129,7 @@ def test_labels_of_another_length_are_one_sentence(tf1_graph, small_images, tmp_
     ("graph", b"\xff no graph", "is not a frozen graph"),
     ("labels", None, "is not there: give a file as --labels."),
     ("labels", b"\n\n", "is empty"),
-    ("labels", b"\xff\xfe", "is not a text file in UTF-8"),
+    ("labels", b"\xff\xfe", "is not UTF-8 text"),
   ],
 )
 def test_files_that_are_something_else_are_one_sentence(
@@ -143,7 +143,7 @@ def test_files_that_are_something_else_are_one_sentence(
 
 @pytest.mark.parametrize(
   ("build", "freeze", "sentence"),
-  [(without_size, False, "has variables"), (reads_files, True, "operations that reach beyond the graph (ReadFile)")],
+  [(without_size, False, "has variables"), (reads_files, True, "operations that access files or Python (ReadFile)")],
 )
 def test_a_graph_that_is_more_than_a_frozen_one_is_refused(
   build, freeze, sentence, graphs, labels, small_images, here, capsys

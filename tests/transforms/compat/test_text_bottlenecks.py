@@ -79,7 +79,7 @@ def test_the_module_that_is_named_like_the_trunk_is_chosen(found, handles, chose
   [
     ({f"{_HUB}~1", f"{_HUB}~3", "x"}, f"{_HUB}~1', '{_HUB}~3'"),
     ({"x", "y"}, "'x', 'y'"),
-    ({"x", ""}, "files that name none, 'x'"),
+    ({"x", ""}, "files without a module, 'x'"),
   ],
 )
 def test_several_modules_that_may_be_the_trunk_s_are_an_error(found, listed):
@@ -232,7 +232,7 @@ def test_texts_of_another_trunk_s_length_are_refused_before_anything_is_touched(
   output = Path(shutil.copytree(cache.cold, tmp_path / "out"))
   before = {path: path.read_bytes() for path in output.rglob("*") if path.is_file()}
   first = cache.path(min(cache.vectors))
-  sentence = "has 63 numbers, but the trunk gives 64: it is of another trunk. Give the trunk that .* or leave out"
+  sentence = "has 63 numbers, but the trunk gives 64: it is of another trunk. Give the trunk that .* or leave --bottleneck_dir out"
   with pytest.raises(InputError, match=sentence) as raised:
     cache.run(output)
   assert str(first) in str(raised.value)
@@ -283,7 +283,7 @@ def test_of_several_modules_the_trunk_s_is_taken(cache, tmp_path, capsys):
 
 def test_several_other_modules_are_refused(cache, tmp_path):
   (cache.texts / f"{min(cache.vectors)}.txt").write_text("1.0,2.0")
-  with pytest.raises(InputError, match=r"several modules \(files that name none, '~somewhere~else~trunk'\)"):
+  with pytest.raises(InputError, match=r"several modules \(files without a module, '~somewhere~else~trunk'\)"):
     cache.run(tmp_path / "out")
   assert not (tmp_path / "out").exists()
 

@@ -1,4 +1,4 @@
-"""The final test as `retrain.py` made it, from the predictions of an evaluation. Plain functions, no Beam."""
+"""The final test of `retrain.py`, from the predictions of an evaluation."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from beam_retrain.transforms.core.records.csv_format import unescape_cell
 
 
 class Judged(NamedTuple):
-  """One tested image: its key, the label that it has, the label that the model gave it; `times` it was drawn."""
+  """A tested image; `times` is how often it was drawn."""
 
   key: str
   actual: str
@@ -22,13 +22,13 @@ class Judged(NamedTuple):
 
 
 def judge(path: str, how_many: int, seed: int) -> Iterator[Judged]:
-  """Yields the images of the test, in the order of the file; memory holds `how_many` draws.
+  """Yields the tested images in file order; keeps the draws in memory.
 
   Args:
     path: a `predictions.csv`.
-    how_many: of the images; at random as in `retrain.py`: a label, each as likely as any other, then a image of it,
-      with replacement. Below 0: each image once.
-    seed: of the draws; the same images in the same file give the same ones.
+    how_many: draws; each, as in `retrain.py`, of a label at random and then of one of its images, with replacement. If
+      negative, each image once.
+    seed: of the draws; the same seed and file give the same images.
 
   Raises:
     InputError: the file is damaged.
@@ -43,7 +43,7 @@ def judge(path: str, how_many: int, seed: int) -> Iterator[Judged]:
 
 
 def final_accuracy(path: str, how_many: int, seed: int) -> tuple[float, int]:
-  """Returns (accuracy 0..1, number of images); arguments as of `judge`."""
+  """Returns (accuracy 0..1, number of images); takes the arguments of `judge`."""
   right = total = 0
   for image in judge(path, how_many, seed):
     total += image.times
@@ -52,7 +52,7 @@ def final_accuracy(path: str, how_many: int, seed: int) -> tuple[float, int]:
 
 
 def _draw(path: str, how_many: int, seed: int) -> Counter[tuple[str, int]]:
-  """Returns (label, position among its images) -> how often it was drawn."""
+  """Returns (label, position among its images) -> number of draws."""
   counts = Counter(row.actual for row in _rows(path))
   labels = sorted(counts)
   rng = np.random.default_rng([seed, how_many])

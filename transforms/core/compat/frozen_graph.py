@@ -1,7 +1,7 @@
-"""Any frozen graph over images, loaded, tried, and called as `label_imageV3.py` called it. No Beam.
+"""Loads, tests and runs any frozen image graph, as `label_imageV3.py` did.
 
-A image is read as that script read it: decoded to RGB, 0..255; resized bilinearly; (x - mean) / std. But by what it
-is, not by what its file is called, many at a time, and the graph is loaded once.
+Images are preprocessed as in that script: decoded to RGB, 0..255; resized bilinearly; (x - mean) / std. But their
+format is detected by content, not by file name, and the graph is loaded once and run in batches.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from beam_retrain.transforms.core.models.inference import LoadedModel, Outputs
 from beam_retrain.transforms.core.models.subgraph import extract_subgraph
 
 _VARIABLES = {"Variable", "VariableV2", "VarHandleOp", "TemporaryVariable", "AutoReloadVariable"}
-# A graph is a program: one that labels images has no business with files or Python.
+# A graph is a program: one that labels images needs neither files nor Python.
 _FOREIGN = {"ReadFile", "WriteFile", "MatchingFiles", "PyFunc", "PyFuncStateless", "EagerPyFunc", "Save", "SaveV2"}
 
 
 def load_graph(graph: tf.compat.v1.GraphDef, call: GraphCall, path: str) -> LoadedModel:
-  """Loads what is needed of a graph; its output is `scores`, float32 [N, C].
+  """Loads the needed part of a graph; outputs `scores`, float32 [N, C].
 
   Raises:
-    InputError: its output is not computed from its input, or not from constants alone.
+    InputError: the output does not depend on the input, or depends on variables, files or Python.
   """
-  needed = _what_computes(graph, call, path)
+  needed = _extract_needed(graph, call, path)
   _check_operations(needed, path)
 
-  def ask(images: tf.Tensor) -> tf.Tensor:
+  def run_graph(images: tf.Tensor) -> tf.Tensor:
     (scores,) = tf.import_graph_def(
       needed,
       input_map={f"{call.input_layer}:0": tf.cast(images, call.dtype)},
@@ -41,7 +41,7 @@ def load_graph(graph: tf.compat.v1.GraphDef, call: GraphCall, path: str) -> Load
     return tf.cast(scores, tf.float32)
 
   images = tf.TensorSpec([call.batch or None, call.height, call.width, 3], tf.float32)
-  graph_function = tf.compat.v1.wrap_function(ask, [images])
+  graph_function = tf.compat.v1.wrap_function(run_graph, [images])
   decode = tf.function(lambda encoded: _read_images(encoded, call), input_signature=[tf.TensorSpec([None], tf.string)])
 
   def infer(images: Any) -> Outputs:
@@ -56,8 +56,8 @@ def load_graph(graph: tf.compat.v1.GraphDef, call: GraphCall, path: str) -> Load
   return LoadedModel(lambda encoded: decode(tf.constant(encoded, tf.string)), infer)
 
 
-def _what_computes(graph: tf.compat.v1.GraphDef, call: GraphCall, path: str) -> tf.compat.v1.GraphDef:
-  """Returns what the output is computed from, given the input, which is left out itself."""
+def _extract_needed(graph: tf.compat.v1.GraphDef, call: GraphCall, path: str) -> tf.compat.v1.GraphDef:
+  """Returns the nodes that compute the output, without the input itself."""
   needed = extract_subgraph(graph, call.output_layer, cut_at=call.input_layer, keep_control=True)
   own_input = [index for index, node in enumerate(needed.node) if node.name == call.input_layer]
   if not own_input or call.input_layer == call.output_layer:
@@ -73,13 +73,15 @@ def _check_operations(graph: tf.compat.v1.GraphDef, path: str) -> None:
   nodes = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
   operations = {node.op for node in nodes}
   if operations & _VARIABLES:
-    raise InputError(f"{path} has variables, whose values are elsewhere: freeze it, so that they become constants.")
+    raise InputError(f"{path} has variables, whose values are not in the file: freeze the graph first.")
   if foreign := sorted(operations & _FOREIGN):
-    raise InputError(f"{path} has operations that reach beyond the graph ({', '.join(foreign)}): it is not run.")
+    raise InputError(
+      f"{path} has operations that access files or Python ({', '.join(foreign)}): give a graph without them."
+    )
 
 
 def _read_images(encoded: tf.Tensor, call: GraphCall) -> tf.Tensor:
-  """string [N] -> float32 [N, height, width, 3], (0..255 - mean) / std."""
+  """string [N] -> float32 [N, height, width, 3], normalised."""
   return tf.map_fn(
     lambda one: _read_image(one, call),
     encoded,
@@ -99,23 +101,23 @@ def _read_image(encoded: tf.Tensor, call: GraphCall) -> tf.Tensor:
 
 
 def try_out(model: LoadedModel, call: GraphCall, path: str) -> tuple[int, GraphCall]:
-  """Asks a graph about two made-up images, one by one and together.
+  """Runs a graph on two random images, one by one and together.
 
   Returns:
-    How many numbers it gives for a image; and `call`, with a `batch` of 1 where it cannot do two at once, or gives
-    them other numbers then.
+    The number of scores per image; and `call`, with a `batch` of 1 if the graph cannot take two images at once, or its
+      scores then differ.
 
   Raises:
-    InputError: it cannot do one either.
+    InputError: it cannot take one image either.
   """
-  pictures = np.random.default_rng(0).uniform(0, 255, (2, call.height, call.width, 3))
-  images = tf.constant((pictures - call.mean) / call.std, tf.float32)
+  pixels = np.random.default_rng(0).uniform(0, 255, (2, call.height, call.width, 3))
+  images = tf.constant((pixels - call.mean) / call.std, tf.float32)
   try:
     alone = np.concatenate([model.infer(images[row : row + 1])["scores"] for row in range(2)])
   except Exception as error:
     raise InputError(
-      f"{path} gives no {call.output_layer} for a image in {call.input_layer} ({first_line(error)[:200]}): give another"
-      " --input_layer or --output_layer, or the size it was made for."
+      f"{path} cannot compute {call.output_layer} from an image in {call.input_layer} ({first_line(error)[:200]}): give"
+      " another --input_layer or --output_layer, or the image size it was made for."
     ) from error
   if not call.batch:
     try:

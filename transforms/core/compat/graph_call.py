@@ -1,7 +1,7 @@
-"""How a frozen graph over images (a GraphDef, `.pb`) is called: by what the user says, and what can be seen in it.
+"""Determines how to call a frozen image graph (a GraphDef, `.pb`).
 
 Resizing: TensorFlow 1 aligned the corners of pixels, TensorFlow 2 aligns their centres, a fraction of a pixel further.
-Each graph wants what it was trained with: the first, but for those that this project has frozen.
+A graph needs what it was trained with: the former, unless beam-retrain has frozen it.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ from beam_retrain.transforms.core.errors import InputError, first_line
 DEFAULT_PX = 299
 SHOWN_NAMES = 5
 OURS = "retrained/"
-"""`beam_retrain.trainer.export.frozen_graph` puts all but its input and output below this name."""
+"""Name prefix of all but input and output in graphs of `beam_retrain.trainer.export.frozen_graph`."""
 
 
 class GraphCall(NamedTuple):
-  """How a graph is called.
+  """How to call a graph.
 
   Attributes:
-    input_layer: the operation that takes the images.
-    output_layer: the operation that gives the scores.
-    height: of what it takes, pixels.
-    width: likewise.
-    mean: what is taken from each value, 0..255, of a image.
-    std: what it is then divided by.
-    half_pixel_centers: images are resized as TensorFlow 2 does, not as TensorFlow 1 did.
-    batch: how many images it takes at once, no more and no fewer; 0: any number.
-    dtype: the type of number that it takes.
+    input_layer: operation that takes the images.
+    output_layer: operation that gives the scores.
+    height: of its images, pixels.
+    width: of its images, pixels.
+    mean: subtracted from each value, 0..255.
+    std: divides the result.
+    half_pixel_centers: whether to resize as TensorFlow 2, not 1, does.
+    batch: exact number of images per call; 0: any.
+    dtype: of its input.
   """
 
   input_layer: str
@@ -46,7 +46,7 @@ class GraphCall(NamedTuple):
 
 
 def parse_graph(data: bytes, path: str) -> tf.compat.v1.GraphDef:
-  """Parses a file that holds a graph.
+  """Parses a file that contains a graph.
 
   Raises:
     InputError: it does not.
@@ -77,34 +77,33 @@ def find_call(
   std: float,
   half_pixel_centers: bool | None,
 ) -> GraphCall:
-  """Finds out how a graph is called, from what the user has said of it and what can be seen.
+  """Determines a graph's call from the user's flags and the graph itself.
 
   Args:
     graph: see `parse_graph`.
-    path: its file, for the error.
-    input_layer: operation, as the user gave it.
-    output_layer: likewise.
-    height: pixels; None: the graph's own, where it says, else `DEFAULT_PX`.
-    width: likewise.
+    path: its file, for errors.
+    input_layer: operation given by the user.
+    output_layer: operation given by the user.
+    height: pixels; None: the graph's own, else `DEFAULT_PX`.
+    width: pixels; None: the graph's own, else `DEFAULT_PX`.
     mean: see `GraphCall`.
-    std: likewise.
-    half_pixel_centers: likewise; None: as the graph was trained.
+    std: see `GraphCall`.
+    half_pixel_centers: see `GraphCall`; None: as the graph was trained.
 
   Raises:
-    InputError: there are no such operations (names those that may be meant), or they do not take images, or not of
-      that size.
+    InputError: an operation does not exist (suggests others), or does not take images, or not of this size.
   """
   imported = _import(graph, path)
   input_layer, output_layer = input_layer.removesuffix(":0"), output_layer.removesuffix(":0")
-  inputs = _may_take_images(imported)
-  outputs = _may_give_scores(imported, inputs)
-  wrong = [
-    f"no operation {name!r}: give --{flag}={' or '.join(found) or 'another'}"
-    for flag, name, found in (("input_layer", input_layer, inputs), ("output_layer", output_layer, outputs))
+  inputs = _candidate_inputs(imported)
+  outputs = _candidate_outputs(imported, inputs)
+  missing = [
+    f"no operation {name!r}: give --{flag}={' or '.join(candidates) or 'another'}"
+    for flag, name, candidates in (("input_layer", input_layer, inputs), ("output_layer", output_layer, outputs))
     if name not in imported
   ]
-  if wrong:
-    raise InputError(f"{path} has {'; and it has '.join(wrong)}.")
+  if missing:
+    raise InputError(f"{path} has {'; and it has '.join(missing)}.")
   taken = imported[input_layer].outputs[0]
   if not _may_be_images(taken):
     raise InputError(
@@ -112,9 +111,9 @@ def find_call(
       f" give --input_layer={' or '.join(inputs) or 'another'}."
     )
   batch, *size_px = taken.shape.as_list()[:3] if taken.shape.rank else (None, None, None)
-  for flag, asked, own in (("input_height", height, size_px[0]), ("input_width", width, size_px[1])):
-    if asked and own and asked != own:
-      raise InputError(f"{input_layer} of {path} takes {taken.shape}, not --{flag}={asked}: leave --{flag} out.")
+  for flag, given, own in (("input_height", height, size_px[0]), ("input_width", width, size_px[1])):
+    if given and own and given != own:
+      raise InputError(f"{input_layer} of {path} takes {taken.shape}, not --{flag}={given}: leave --{flag} out.")
   return GraphCall(
     input_layer,
     output_layer,
@@ -129,7 +128,7 @@ def find_call(
 
 
 def _import(graph: tf.compat.v1.GraphDef, path: str) -> dict[str, tf.Operation]:
-  """Returns name -> operation, for those that give something; the shapes are inferred."""
+  """Returns name -> operation, for those with outputs, with inferred shapes."""
   with tf.Graph().as_default() as imported:
     try:
       tf.import_graph_def(graph, name="")
@@ -138,10 +137,10 @@ def _import(graph: tf.compat.v1.GraphDef, path: str) -> dict[str, tf.Operation]:
   return {operation.name: operation for operation in imported.get_operations() if operation.outputs}
 
 
-def _may_take_images(operations: dict[str, tf.Operation]) -> list[str]:
-  """Returns the placeholders for images; where there are none, what has the shape of images, the last first.
+def _candidate_inputs(operations: dict[str, tf.Operation]) -> list[str]:
+  """Returns the placeholders for images, else all tensors of image shape.
 
-  The graphs of the first `retrain.py` decode a image themselves, and are fed between that and the trunk.
+  The last first: graphs of the first `retrain.py` decode images themselves, and are fed between decoding and the trunk.
   """
   images = [operation for operation in operations.values() if _may_be_images(operation.outputs[0])]
   placeholders = [operation.name for operation in images if operation.type.startswith("Placeholder")]
@@ -155,8 +154,11 @@ def _may_be_images(tensor: tf.Tensor) -> bool:
   return tensor.shape.rank is None or (tensor.shape.rank == 4 and tensor.shape[3] in (3, None))
 
 
-def _may_give_scores(operations: dict[str, tf.Operation], inputs: Sequence[str]) -> list[str]:
-  """Returns what nobody consumes, and the softmaxes, of what is computed from `inputs`; what is both comes first."""
+def _candidate_outputs(operations: dict[str, tf.Operation], inputs: Sequence[str]) -> list[str]:
+  """Returns final outputs and softmaxes computed from `inputs`.
+
+  Softmaxes that are final outputs come first.
+  """
   reached: set[str] = set()
   to_visit = [operations[name] for name in inputs]
   while to_visit:
@@ -175,5 +177,5 @@ def _may_give_scores(operations: dict[str, tf.Operation], inputs: Sequence[str])
 
 
 def _is_ours(graph: tf.compat.v1.GraphDef) -> bool:
-  """Says whether the graph was frozen by `beam_retrain.trainer.export.frozen_graph`."""
+  """Returns whether beam-retrain froze the graph."""
   return sum(not node.name.startswith(OURS) for node in graph.node) <= 2 < len(graph.node)

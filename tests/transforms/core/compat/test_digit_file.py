@@ -26,7 +26,7 @@ def test_a_labels_file_is_one_label_a_line():
 
 
 @pytest.mark.parametrize(
-  ("data", "sentence"), [(b"", "x is empty"), (b" \n", "x is empty"), (b"\xff", "not a text file")]
+  ("data", "sentence"), [(b"", "x is empty"), (b" \n", "x is empty"), (b"\xff", "not UTF-8 text")]
 )
 def test_what_is_no_labels_file_is_refused(data, sentence):
   with pytest.raises(InputError, match=sentence):
@@ -35,7 +35,7 @@ def test_what_is_no_labels_file_is_refused(data, sentence):
 
 def test_as_many_labels_as_scores():
   check_labels(["a", "b"], 2, labels_path="l", graph_path="g", output_layer="o")
-  with pytest.raises(InputError, match="l has 2 labels, but o of g gives 3 numbers per image"):
+  with pytest.raises(InputError, match="l has 2 labels, but o of g gives 3 scores per image"):
     check_labels(["a", "b"], 3, labels_path="l", graph_path="g", output_layer="o")
 
 

@@ -77,7 +77,7 @@ def test_says_where_a_header_ends_too_early(size):
 
 
 def test_a_gzip_file_under_a_plain_name_is_told_from_rubbish():
-  with pytest.raises(InputError, match=r"byte 0: 0x1f8b.*ends in \.gz"):
+  with pytest.raises(InputError, match=r"byte 0: 0x1f8b.*add \.gz to its name"):
     _header(b"\x1f\x8b\x08\x00" + bytes(20))
 
 
