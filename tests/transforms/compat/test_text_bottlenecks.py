@@ -232,7 +232,9 @@ def test_texts_of_another_trunk_s_length_are_refused_before_anything_is_touched(
   output = Path(shutil.copytree(cache.cold, tmp_path / "out"))
   before = {path: path.read_bytes() for path in output.rglob("*") if path.is_file()}
   first = cache.path(min(cache.vectors))
-  sentence = "has 63 numbers, but the trunk gives 64: it is of another trunk. Give the trunk that .* or leave --bottleneck_dir out"
+  sentence = (
+    "has 63 numbers, but the trunk gives 64: it is of another trunk. Give the trunk .* or leave --bottleneck_dir out"
+  )
   with pytest.raises(InputError, match=sentence) as raised:
     cache.run(output)
   assert str(first) in str(raised.value)
