@@ -125,12 +125,9 @@ class Job:
   """A planned evaluation.
 
   Attributes:
-    request: with absolute paths.
-    options: Beam's.
     trunk: None if the input is stored bottlenecks.
     reuse: folders of the trunk's finished bottlenecks.
     compare: slices the predictions; None without a manifest.
-    info: the contents of `info.json`.
   """
 
   request: EvaluateRequest
@@ -269,10 +266,10 @@ def _stored_bottlenecks(request: EvaluateRequest, model: Model) -> RecordsSource
   for name in (name for name, is_given in unused.items() if is_given):
     raise InputError(f"{flag(name)} applies to images, but {flag('input')} holds bottlenecks: leave {flag(name)} out.")
   info = read_info(request.input, "bottlenecks", files)
-  found, wanted = info.trunk, model.info.trunk
-  if found.fingerprint != wanted.fingerprint:
+  stored, wanted = info.trunk, model.info.trunk
+  if stored.fingerprint != wanted.fingerprint:
     raise InputError(
-      f"the bottlenecks in {request.input} are of another trunk ({found.handle}, {found.fingerprint[:12]}) than the"
+      f"the bottlenecks in {request.input} are of another trunk ({stored.handle}, {stored.fingerprint[:12]}) than the"
       f" model in {request.model} ({wanted.handle}, {wanted.fingerprint[:12]}): evaluate images, or run"
       " `beam-retrain bottlenecks` with the model's trunk."
     )

@@ -115,7 +115,7 @@ def find_images(arguments: Iterable[str]) -> list[str]:
   Raises:
     InputError: an argument does not exist, or a folder has no images.
   """
-  found: dict[str, None] = {}
+  paths: dict[str, None] = {}
   for argument in arguments:
     if os.path.isdir(argument):
       inside = sorted(
@@ -126,12 +126,12 @@ def find_images(arguments: Iterable[str]) -> list[str]:
       )
       if not inside:
         raise InputError(f"{argument} has no files that end in {', '.join(EXTENSIONS)}: give a folder of images.")
-      found.update(dict.fromkeys(inside))
+      paths.update(dict.fromkeys(inside))
     elif os.path.exists(argument):
-      found[argument] = None
+      paths[argument] = None
     else:
       raise InputError(f"{argument} does not exist: give an image or a folder of images.")
-  return list(found)
+  return list(paths)
 
 
 def _read_images(paths: Iterable[str]) -> Iterator[Image | Quarantined]:

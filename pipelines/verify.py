@@ -214,14 +214,14 @@ def _verify(flags: argparse.Namespace) -> int:
 def _written_lite_files(model: Model) -> list[str]:
   """Returns the model's TensorFlow Lite files; reports missing ones."""
   metrics = json.loads(files.read_bytes(files.join(model.path, METRICS_FILE)))
-  found = []
+  paths = []
   for entry in metrics.get("tflite", {}).values():
     path = os.path.normpath(os.path.join(model.path, entry["file"]))
     if os.path.isfile(path):
-      found.append(path)
+      paths.append(path)
     else:
       print(f"{files.shown(path)} no longer exists: skipped", file=sys.stderr)
-  return found
+  return paths
 
 
 def _report(tallies: Sequence[Tally], good: int, bad: int, flags: argparse.Namespace) -> int:
@@ -247,11 +247,11 @@ def _report(tallies: Sequence[Tally], good: int, bad: int, flags: argparse.Names
   return DONE
 
 
-def _words(found: Disagreement | None, name: str) -> str:
-  assert found is not None
+def _words(first: Disagreement | None, name: str) -> str:
+  assert first is not None
   return (
-    f"{found.key}: {_EXPORTED} {found.expected}, {name} {found.found}; their scores of {found.label!r} differ by"
-    f" {found.difference:.6f}"
+    f"{first.key}: {_EXPORTED} {first.expected}, {name} {first.found}; their scores of {first.label!r} differ by"
+    f" {first.difference:.6f}"
   )
 
 

@@ -128,10 +128,10 @@ class _MaxDrop(Gate):
 
   def _measure(self, model: ModelMetrics) -> float | None:
     # One division: the difference of two rounded quotients could exceed a threshold that is only reached.
-    found = model.comparison
-    if found is None or not found.paired or found.baseline_correct is None or found.correct is None:
+    result = model.comparison
+    if result is None or not result.paired or result.baseline_correct is None or result.correct is None:
       return None
-    return (found.baseline_correct - found.correct) / found.paired
+    return (result.baseline_correct - result.correct) / result.paired
 
   def _holds(self, model: ModelMetrics, value: float | None, threshold: float) -> bool:
     if model.comparison is None or model.comparison.baseline is None:
@@ -231,16 +231,16 @@ def verdict_line(metrics: Metrics) -> str:
   (3 regressed, 2 fixed, p = 1.00)`. Too many bad inputs come first.
   """
   verdict = metrics.verdict
-  missed, found = [], []
+  missed, findings = [], []
   for name, model in metrics.models.items():
     gates = model.gates
     missed += [f"{_of(name)}{gate_line(name, model, gate)}" for gate in gates if gates[gate].state == MISSED]
     accuracy = [] if gates["min_accuracy"].state == MISSED else [_accuracy(model)]
     change = [_change(name, model.comparison, verdict)] if model.comparison else []
     if accuracy or change:
-      found.append(_of(name) + ", ".join([*accuracy, *change]))
+      findings.append(_of(name) + ", ".join([*accuracy, *change]))
   state, reason = unusable(metrics) or (_FIRST_WORD[verdict], "")
-  return f"{state.upper()}: {'; '.join([*filter(None, [reason]), *missed, *found])}"
+  return f"{state.upper()}: {'; '.join([*filter(None, [reason]), *missed, *findings])}"
 
 
 def gate_lines(metrics: Metrics) -> list[str]:

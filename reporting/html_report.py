@@ -82,7 +82,6 @@ class Report:
     images: `mistakes`, `suspicious`, `regressed`, `fixed` -> images to show.
     quarantined: file_name, split, size_bytes, reason, detail of each image listed; `metrics` has the total.
     trend: nights, the oldest first, tonight last; empty: no trend.
-    title: names what was evaluated.
   """
 
   metrics: Metrics
@@ -199,14 +198,14 @@ def _part(report: Report, name: str, matrix: Matrix, gallery: Gallery) -> View:
 
 
 def _suspicious(report: Report, name: str, gallery: Gallery) -> View | None:
-  found = report.metrics.models[name].suspicious
+  counts = report.metrics.models[name].suspicious
   shown = sorted(report.images_of(name, "suspicious"), key=lambda image: (-image.confidence, image.key))
-  if not found or (found.images and not shown):
+  if not counts or (counts.images and not shown):
     return None
   return {
-    "threshold": percent(found.threshold, 0),
-    "total": found.images,
-    "number": number_of_images(found.images),
+    "threshold": percent(counts.threshold, 0),
+    "total": counts.images,
+    "number": number_of_images(counts.images),
     "images": gallery.shown(shown),
   }
 
@@ -233,9 +232,9 @@ def _calibration(prefix: str, calibration: Calibration) -> View:
 
 def _comparison(report: Report, name: str, comparison: ComparisonResult, gallery: Gallery) -> View:
   baseline = comparison.baseline
-  of_candidate = name == CANDIDATE  # compared with the model, whose own baseline does not matter here
-  against = "the model tonight" if of_candidate else shortened(baseline or "")
-  before, now = ("by the model", "by the candidate") if of_candidate else ("before", "now")
+  is_candidate = name == CANDIDATE  # compared with the model, whose own baseline does not matter here
+  against = "the model tonight" if is_candidate else shortened(baseline or "")
+  before, now = ("by the model", "by the candidate") if is_candidate else ("before", "now")
   changed = [
     {
       "kind": kind,
@@ -253,17 +252,17 @@ def _comparison(report: Report, name: str, comparison: ComparisonResult, gallery
     "heading": f"{MODELS[name]} against {against}" if baseline else MODELS[name],
     "finding": finding,
     "chance": chance,
-    "before": "model" if of_candidate else "was",
-    "now": "candidate" if of_candidate else "now",
+    "before": "model" if is_candidate else "was",
+    "now": "candidate" if is_candidate else "now",
     "verdict": comparison.verdict,
     "known": baseline is not None and bool(comparison.paired),
     "changed": changed,
     "any": any(group["number"] for group in changed),
-    "figures": _compared_figures(comparison, before, now, of_candidate) if baseline else [],
+    "figures": _compared_figures(comparison, before, now, is_candidate) if baseline else [],
   }
 
 
-def _compared_figures(comparison: ComparisonResult, before: str, now: str, of_candidate: bool) -> list[tuple[str, str]]:
+def _compared_figures(comparison: ComparisonResult, before: str, now: str, is_candidate: bool) -> list[tuple[str, str]]:
   counts = [
     ("images in both", comparison.paired),
     (f"right {before}", comparison.baseline_correct),
@@ -271,7 +270,7 @@ def _compared_figures(comparison: ComparisonResult, before: str, now: str, of_ca
     ("regressed", comparison.regressed),
     ("fixed", comparison.fixed),
   ]
-  if not of_candidate:
+  if not is_candidate:
     counts += [
       ("new, only now", comparison.new),
       ("gone, only before", comparison.gone),
@@ -337,12 +336,12 @@ def _small_trend(
 
 
 def _quarantine(metrics: Metrics, rows: Sequence[Sequence[Any]]) -> View:
-  found = metrics.model.quarantined or QuarantineCounts(len(rows), {})
+  counts = metrics.model.quarantined or QuarantineCounts(len(rows), {})
   return {
-    "total": found.total,
-    "number": number_of_images(found.total),
-    "reasons": [(reason, count(number)) for reason, number in sorted(found.reasons.items())],
-    "left_out": found.total - len(rows),
+    "total": counts.total,
+    "number": number_of_images(counts.total),
+    "reasons": [(reason, count(number)) for reason, number in sorted(counts.reasons.items())],
+    "left_out": counts.total - len(rows),
     "rows": [
       (shortened(name), split, count(int(size)), reason, shortened(detail))
       for name, split, size, reason, detail in rows

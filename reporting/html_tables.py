@@ -221,8 +221,8 @@ class Gallery:
     Each mistake in the matrix has a group, possibly empty, as the target of its cell's link. Labels not in the
     label list come last.
     """
-    found = {label for image in images for label in (image.actual, image.predicted)}
-    labels = Labels([*self._labels.names, *sorted(label for label in found if label not in self._labels)])
+    used = {label for image in images for label in (image.actual, image.predicted)}
+    labels = Labels([*self._labels.names, *sorted(label for label in used if label not in self._labels)])
     table = model.confusion
     groups: dict[tuple[int, int], list[ShownImage]] = {cell: [] for cell in matrix.cells}
     for image in images:
@@ -264,17 +264,17 @@ class Gallery:
 
 def slice_tables(slices: Mapping[str, ColumnSlices]) -> list[View]:
   """Returns a table per manifest column, the lowest accuracy first."""
-  return [_slice_table(column, found) for column, found in list(slices.items())[:MAX_SLICED_COLUMNS]]
+  return [_slice_table(column, column_slices) for column, column_slices in list(slices.items())[:MAX_SLICED_COLUMNS]]
 
 
-def _slice_table(column: str, found: ColumnSlices) -> View:
-  rows = sorted(found.values.items(), key=lambda entry: (entry[1].accuracy, entry[0]))
+def _slice_table(column: str, column_slices: ColumnSlices) -> View:
+  rows = sorted(column_slices.values.items(), key=lambda entry: (entry[1].accuracy, entry[0]))
   others = []
-  if small := found.small:
+  if small := column_slices.small:
     slices, images = counted(small.slices, "slice"), number_of_images(small.fewer_than)
     others.append((f"{slices} of fewer than {images}", small.figures))
-  if found.unlisted:
-    others.append(("not in the manifest", found.unlisted))
+  if column_slices.unlisted:
+    others.append(("not in the manifest", column_slices.unlisted))
   scale = _scale([figures.accuracy for _, figures in (*rows, *others)])
   return {
     "column": shortened(column),

@@ -33,15 +33,15 @@ def changes_table(metrics: Metrics) -> str:
   counted = ["regressed", "fixed", "new", "gone", "edited"]
   rows = []
   for name, model in metrics.models.items():
-    found = model.comparison or ComparisonResult()
-    counts = [getattr(found, kind) for kind in counted]
+    result = model.comparison or ComparisonResult()
+    counts = [getattr(result, kind) for kind in counted]
     rows.append(
       [
         name,
         _percent(model.accuracy),
-        "the model" if name == CANDIDATE else printable(found.baseline or "no baseline"),
+        "the model" if name == CANDIDATE else printable(result.baseline or "no baseline"),
         *("-" if count is None else f"{count:,}" for count in counts),
-        "-" if found.p_value is None else f"{found.p_value:.3g}",
+        "-" if result.p_value is None else f"{result.p_value:.3g}",
       ]
     )
   return align(["", "accuracy", "compared with", *counted, "p"], rows)

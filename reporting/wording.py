@@ -59,8 +59,8 @@ def headline(metrics: Metrics) -> tuple[str, str]:
   Too many bad inputs make the verdict `NOT_PUBLISHED` or `UNFINISHED`.
   """
   verdict, meaning = metrics.verdict, _meaning(metrics)
-  found = unusable(metrics)
-  return (verdict, meaning) if found is None else (found[0], f"{found[1]}; {meaning}")
+  override = unusable(metrics)
+  return (verdict, meaning) if override is None else (override[0], f"{override[1]}; {meaning}")
 
 
 def _meaning(metrics: Metrics) -> str:

@@ -81,12 +81,7 @@ def claim_store(
 ) -> TrunkStore:
   """Creates the store of a trunk's bottlenecks in a claimed output folder.
 
-  Args:
-    output: the command's folder.
-    trunk: in the variant that runs.
-    reuse: folders of finished bottlenecks of the same trunk and variant.
-    execution: how the trunk runs.
-    max_pixels: largest height x width that is decoded.
+  `reuse`: folders of finished bottlenecks of the same trunk and variant.
   """
   model = trunk.model
   folder = store_folder(output, trunk.fingerprint)
@@ -126,7 +121,7 @@ def check_trunk(
   folder = store_folder(evaluation.output, trunk.fingerprint)
   counts = [read_stats(store.folder, files).bottlenecks for store in evaluation.stores if store.folder == folder]
   agreement = None
-  if all(found.computed for found in counts if found):
+  if all(count.computed for count in counts if count):
     agreement = trunk.check(sample_images(*images, max_pixels=max_pixels), execution.threads.here)
   return CheckedTrunk(trunk.to_info(agreement), f"{trunk.describe(agreement)}; {execution.describe()}")
 
@@ -139,11 +134,7 @@ def read_figures(output: str) -> JobFigures:
 def judge_figures(figures: JobFigures, about: Metrics, request: EvaluationRequest, output: str) -> Metrics:
   """Returns the figures with the gates' results.
 
-  Args:
-    figures: from the job.
-    about: the rest of `metrics.json`; its models hold their `trunk_kind`.
-    request: with the gates.
-    output: folder of the finished job.
+  `about` is the rest of `metrics.json`; its models hold their `trunk_kind`.
   """
   models = {
     name: dataclasses.replace(

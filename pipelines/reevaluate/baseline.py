@@ -31,10 +31,7 @@ _MAX_LISTED = 10
 class Baseline:
   """What tonight is compared with.
 
-  Attributes:
-    name: a night, or the folder given.
-    predictions: path of its `predictions.csv`.
-    sha256: of that file, 64 hex digits.
+  `sha256` is that of its `predictions.csv`, 64 hex digits.
   """
 
   name: str
@@ -59,16 +56,16 @@ def choose_baseline(history: str, date: str, given: str | None, labels: Sequence
   if given == NO_BASELINE:
     return None
   if given is None:
-    found = _last_baseline(history, date)
+    chosen = _last_baseline(history, date)
   elif not given:
     raise InputError(f"--baseline is empty: {_choices(history, date)}.")
   elif is_date(given):
-    found = _given_night(history, date, given)
+    chosen = _given_night(history, date, given)
   else:
-    found = _given_folder(history, date, given)
-  if found and set(found.labels) != set(labels):
-    raise InputError(_labels_differ(found, labels))
-  return found
+    chosen = _given_folder(history, date, given)
+  if chosen and set(chosen.labels) != set(labels):
+    raise InputError(_labels_differ(chosen, labels))
+  return chosen
 
 
 def check_unchanged(baseline: Baseline) -> None:
@@ -135,16 +132,16 @@ def _given_folder(history: str, date: str, given: str) -> Baseline:
 def _baseline(name: str, folder: str, metrics: Metrics) -> Baseline:
   predictions = files.join(folder, PREDICTIONS_FILE)
   try:
-    found = files.sha256(predictions)
+    digest = files.sha256(predictions)
     if metrics.predictions_sha256 is not None:
-      whole = metrics.predictions_sha256 == found
+      whole = metrics.predictions_sha256 == digest
     else:  # written by an earlier version's `evaluate`
       whole = _count_rows(predictions) == metrics.model.total
   except OSError as error:
     raise DamagedError(f"its {PREDICTIONS_FILE} is missing or cannot be read") from error
   if not whole:
     raise DamagedError(f"its {PREDICTIONS_FILE} has changed since it was written")
-  return Baseline(name, predictions, metrics.model.labels, found)
+  return Baseline(name, predictions, metrics.model.labels, digest)
 
 
 def _count_rows(predictions: str) -> int | None:
@@ -172,10 +169,10 @@ def _labels_differ(baseline: Baseline, labels: Sequence[str]) -> str:
     "only the model has": [label for label in labels if label not in baseline.labels],
   }
   differences = "; ".join(
-    f"{side} {', '.join(map(repr, found[:_MAX_LISTED]))}"
-    + (f" and {len(found) - _MAX_LISTED} more" if len(found) > _MAX_LISTED else "")
-    for side, found in sides.items()
-    if found
+    f"{side} {', '.join(map(repr, extra[:_MAX_LISTED]))}"
+    + (f" and {len(extra) - _MAX_LISTED} more" if len(extra) > _MAX_LISTED else "")
+    for side, extra in sides.items()
+    if extra
   )
   return (
     f"the baseline {baseline.name} has other labels than the model ({differences}): give another --baseline, or"

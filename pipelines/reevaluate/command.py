@@ -138,15 +138,9 @@ class Job:
   """Tonight's planned evaluation.
 
   Attributes:
-    request: with absolute paths.
-    options: Beam's.
-    date: tonight's name.
     models, trunks: `model` and perhaps `candidate`.
     finished: earlier nights.
-    baseline: what the model is compared with, if anything.
     reuse: trunk fingerprint -> folders of bottlenecks given by the user.
-    scorer: the models' heads.
-    info: the contents of `info.json`.
   """
 
   request: ReevaluateRequest
@@ -190,10 +184,10 @@ class Job:
 
 def _by_fingerprint(trunks: Mapping[str, ModelTrunk]) -> dict[str, ModelTrunk]:
   """Returns the distinct trunks: two models may share one."""
-  found: dict[str, ModelTrunk] = {}
+  unique: dict[str, ModelTrunk] = {}
   for trunk in trunks.values():
-    found.setdefault(trunk.fingerprint, trunk)
-  return found
+    unique.setdefault(trunk.fingerprint, trunk)
+  return unique
 
 
 def run(argv: Sequence[str], today: Callable[[], datetime.date] = datetime.date.today) -> int:
@@ -328,7 +322,7 @@ def report(job: Job, evaluation: EvaluateClassifier) -> int:
     name: check_trunk(trunk, job.images, evaluation, job.execution, request.max_pixels)
     for name, trunk in job.trunks.items()
   }
-  kinds = {name: ModelMetrics(trunk_kind=found.info) for name, found in checked.items()}
+  kinds = {name: ModelMetrics(trunk_kind=check.info) for name, check in checked.items()}
   about = Metrics(
     kinds[MODEL],
     kinds.get(CANDIDATE),
@@ -363,10 +357,10 @@ def _print_summary(metrics: Metrics, folder: str, source: str, checked: Mapping[
     f"{which_images(metrics.splits)} of {files.shown(source)}: {counts.reused:,} bottlenecks reused,"
     f" {counts.computed:,} computed"
   )
-  of_model, of_candidate = checked[MODEL].description, checked.get(CANDIDATE, checked[MODEL]).description
-  print(of_model)
-  if of_candidate != of_model:
-    print(f"candidate: {of_candidate}")
+  model_line, candidate_line = checked[MODEL].description, checked.get(CANDIDATE, checked[MODEL]).description
+  print(model_line)
+  if candidate_line != model_line:
+    print(f"candidate: {candidate_line}")
   print_figures(metrics, [changes_table(metrics)])
   print(f"everything is in {files.shown(folder)}: {', '.join((*_FILES, QUARANTINE_FILE))}")
 

@@ -72,12 +72,8 @@ def working_folder(history: str, date: str, request: str) -> str:
 def tonight(history: str, date: str, request: str) -> Iterator[str]:
   """Locks the night `date` and yields its working folder.
 
-  At the end, deletes older unfinished work whose bottlenecks this night also has.
-
-  Args:
-    history: created if missing.
-    date: tonight's name.
-    request: digest of the request, hex digits; a killed run of the same request is resumed.
+  A killed run of the same request is resumed. At the end, older unfinished work is deleted if this night has its
+  bottlenecks, too.
 
   Raises:
     InputError: another process works on this night, or `history/date` was not written by `reevaluate`. Nothing has been
@@ -153,10 +149,10 @@ def _prune_older_work(history: str, working: str, date: str) -> None:
     return
   for path, of in reversed(_works(history)):  # the newest first, as in `stores`
     if of <= date and path not in (working, _set_aside(history, of)):
-      found = _finished_stores(path)
-      if found <= trunks:
+      stored = _finished_stores(path)
+      if stored <= trunks:
         files.delete([path])
-      trunks |= found
+      trunks |= stored
 
 
 def _finished_stores(work: str) -> set[str]:

@@ -85,20 +85,20 @@ def stores(history: str, date: str, fingerprint: str, working: str = "") -> list
   `working` (it had too many bad images to be published). Call it within `tonight`: otherwise another night may delete
   them.
   """
-  found: list[str] = []
+  usable: list[str] = []
   for name in reversed(dates(history)):
     night = os.path.join(history, name)
     store = store_folder(night, fingerprint)
     if name <= date and is_completed(night) and is_completed(store):
-      found.append(store)
+      usable.append(store)
       if name < date:
         break
   unfinished = os.path.join(history, UNFINISHED_FOLDER)
   for name in sorted(os.listdir(unfinished), reverse=True) if os.path.isdir(unfinished) else []:
     store = store_folder(os.path.join(unfinished, name), fingerprint)
     if name[: len(date)] <= date and os.path.join(unfinished, name) != working and is_completed(store):
-      return [*found, store]
-  return found
+      return [*usable, store]
+  return usable
 
 
 def is_date(text: str) -> bool:
@@ -142,14 +142,14 @@ def read_json(path: str) -> dict[str, Any]:
   """
   name = os.path.basename(path)
   try:
-    found = json.loads(files.read_bytes(path))
+    value = json.loads(files.read_bytes(path))
   except OSError as error:
     raise DamagedError(f"{name} is missing or cannot be read") from error
   except (ValueError, RecursionError) as error:  # RecursionError: thousands of nested brackets
     raise DamagedError(f"{name} is not valid JSON") from error
-  if not isinstance(found, dict):
+  if not isinstance(value, dict):
     raise DamagedError(f"{name} is not a JSON object")
-  return found
+  return value
 
 
 def read_night(folder: str, name: str | None = None) -> Metrics:

@@ -23,8 +23,7 @@ def add(bins: Counter[tuple[str, int]], confidence: int, right: bool) -> None:
 
   Args:
     bins: (counter name, bin 0..9) -> count; changed in place.
-    confidence: score of the predicted label, in billionths, 0..10**9.
-    right: whether the prediction is correct.
+    confidence: in billionths, 0..10**9.
   """
   place = min(confidence * BINS // UNIT, BINS - 1)
   bins[_IMAGES, place] += 1

@@ -1,10 +1,8 @@
 """Compares two nights image by image.
 
 A *bucket* holds any set of keys with everything known of each. `compare` counts one bucket, `merge` adds up the
-results in any order, and `extract` turns the sum into figures (`slices` does so for slices).
-
-Each night's prediction is judged by that night's label. The first model is compared with its baseline, every other
-model with the first.
+results in any order, and `extract` (for slices, `slices`) turns the sum into figures. Each night's prediction is
+judged by that night's label. The first model is compared with its baseline, every other model with the first.
 """
 
 from __future__ import annotations
@@ -46,7 +44,6 @@ class Plan:
 
   Attributes:
     models: the first is compared with the baseline, the others with the first.
-    manifest: path of the slice manifest, for errors.
     columns: columns of the manifest to slice by.
   """
 
@@ -62,9 +59,7 @@ class Plan:
 class Bucket(NamedTuple):
   """Everything known of some keys, in any order.
 
-  Attributes:
-    tonight: model -> its rows.
-    unscored: keys of tonight's quarantined images.
+  `unscored`: keys of tonight's quarantined images.
   """
 
   tonight: Mapping[str, Sequence[Row]]
@@ -152,8 +147,7 @@ class Comparison:
   Attributes:
     counts: (model, one of `_COUNTED`) -> images.
     slices: (column, value) -> model -> (images, correct).
-    strays: number of manifest rows without an image.
-    first_stray: (line, key) of the first such row.
+    strays, first_stray: manifest rows without an image: number, and (line, key) of the first.
   """
 
   counts: Counter[tuple[str, str]] = dataclasses.field(default_factory=Counter)
@@ -188,11 +182,11 @@ def compare(bucket: Bucket, plan: Plan) -> tuple[Comparison, Changes]:
 
 
 def _by_key(rows: Iterable[Row], where: str) -> dict[str, Row]:
-  found: dict[str, Row] = {}
+  rows_by_key: dict[str, Row] = {}
   for row in rows:
-    if found.setdefault(row.key, row) is not row:
+    if rows_by_key.setdefault(row.key, row) is not row:
       raise InputError(f"{where} has more than one image named {row.key!r}: give each image its own name.")
-  return found
+  return rows_by_key
 
 
 def _compare_rows(
@@ -204,7 +198,7 @@ def _compare_rows(
   changes: Changes,
 ) -> None:
   baseline = escape_cell(plan.baseline_of(model) or "")
-  found = Counter[str]()
+  counted = Counter[str]()
   new: list[New] = []
   for key, row in tonight.items():
     then = before.get(key)
@@ -212,10 +206,10 @@ def _compare_rows(
       new.append(New(key, row.actual, row.predicted, row.confidence, str(row.right), row.sha256))
       continue
     right, was_right, edited = row.right, then.right, row.sha256 != then.sha256
-    found["paired"] += 1
-    found["baseline_correct"] += was_right
-    found["correct"] += right
-    found["edited"] += edited
+    counted["paired"] += 1
+    counted["baseline_correct"] += was_right
+    counted["correct"] += right
+    counted["edited"] += edited
     if right != was_right:
       change = Change(
         file_name=key,
@@ -230,19 +224,19 @@ def _compare_rows(
         sha256=row.sha256,
       )
       kind = "regressed" if was_right else "fixed"
-      found[kind] += 1
-      found[f"{kind}_edited"] += edited
+      counted[kind] += 1
+      counted[f"{kind}_edited"] += edited
       (changes.regressed if was_right else changes.fixed).append(change)
   gone = [
     Gone(key, row.actual, row.predicted, row.confidence, row.sha256)
     for key, row in before.items()
     if key not in tonight
   ]
-  found["new"], found["gone"] = len(new), len(gone)
+  counted["new"], counted["gone"] = len(new), len(gone)
   if model == plan.models[0]:
     changes.new.extend(new)
     changes.gone.extend(gone)
-  counts.update({(model, what): count for what, count in found.items() if count})
+  counts.update({(model, what): count for what, count in counted.items() if count})
 
 
 def _count_slices(
@@ -250,8 +244,8 @@ def _count_slices(
 ) -> dict[tuple[str, str], dict[str, tuple[int, int]]]:
   unknown = (manifest.NOT_IN_MANIFEST,) * len(columns)
   slices: defaultdict[tuple[str, str], dict[str, tuple[int, int]]] = defaultdict(dict)
-  for model, of_model in tonight.items():
-    for key, row in of_model.items():
+  for model, model_rows in tonight.items():
+    for key, row in model_rows.items():
       values = rows[key].values if key in rows else unknown
       for place in zip(columns, values, strict=True):
         images, right = slices[place].get(model, (0, 0))
@@ -274,8 +268,8 @@ def merge(comparisons: Iterable[Comparison]) -> Comparison:
     strays += comparison.strays
     if comparison.first_stray:
       first_strays.append(comparison.first_stray)
-    for place, of_models in comparison.slices.items():
-      for model, (images, right) in of_models.items():
+    for place, by_model in comparison.slices.items():
+      for model, (images, right) in by_model.items():
         images_too, right_too = slices[place].get(model, (0, 0))
         slices[place][model] = (images + images_too, right + right_too)
   for column, values in Counter(column for column, _ in slices).items():
@@ -290,16 +284,14 @@ def merge(comparisons: Iterable[Comparison]) -> Comparison:
 def check(comparison: Comparison, plan: Plan) -> None:
   """Checks that the baseline and the manifest fit tonight's images.
 
-  `comparison` must be the merged one.
-
   Raises:
     InputError: baseline and night have no image in common, or a manifest row has no image.
   """
-  of_first = {what: comparison.counts[plan.models[0], what] for what in _COUNTED}
-  if of_first["new"] and of_first["gone"] and not of_first["paired"]:
+  first_counts = {what: comparison.counts[plan.models[0], what] for what in _COUNTED}
+  if first_counts["new"] and first_counts["gone"] and not first_counts["paired"]:
     raise InputError(
-      f"the baseline {plan.baseline} has none of tonight's {of_first['new']:,} images (it has {of_first['gone']:,}"
-      " others): give --baseline NIGHT, --baseline none, or another --input."
+      f"the baseline {plan.baseline} has none of tonight's {first_counts['new']:,} images (it has"
+      f" {first_counts['gone']:,} others): give --baseline NIGHT, --baseline none, or another --input."
     )
   if comparison.first_stray:
     line, key = comparison.first_stray
@@ -318,11 +310,11 @@ def extract(comparison: Comparison, plan: Plan) -> dict[str, ComparisonResult]:
 def _result(counts: Mapping[tuple[str, str], int], model: str, baseline: str | None) -> ComparisonResult:
   if baseline is None:
     return ComparisonResult(verdict=NO_BASELINE)
-  found = {what: counts.get((model, what), 0) for what in _COUNTED}
-  p_value = mcnemar_p_value(found["regressed"], found["fixed"])
+  counted = {what: counts.get((model, what), 0) for what in _COUNTED}
+  p_value = mcnemar_p_value(counted["regressed"], counted["fixed"])
   verdict = NO_DIFFERENCE
   if p_value < SIGNIFICANT:
-    verdict = WORSE if found["regressed"] > found["fixed"] else BETTER
-  paired = found["paired"]
-  drop = (found["baseline_correct"] - found["correct"]) / paired if paired else None
-  return ComparisonResult(baseline, **found, drop=drop, p_value=p_value, verdict=verdict)
+    verdict = WORSE if counted["regressed"] > counted["fixed"] else BETTER
+  paired = counted["paired"]
+  drop = (counted["baseline_correct"] - counted["correct"]) / paired if paired else None
+  return ComparisonResult(baseline, **counted, drop=drop, p_value=p_value, verdict=verdict)

@@ -102,11 +102,9 @@ class SuspiciousLabels:
 
 @dataclasses.dataclass(frozen=True)
 class ShownImage:
-  """An image shown in the report.
+  """An image shown in the report; names are escaped as CSV cells.
 
   Attributes:
-    model: `model` or `candidate`.
-    key, actual, predicted, baseline_predicted: escaped as CSV cells.
     confidence, baseline_confidence: percent.
     edited: whether its bytes have changed since the baseline.
     thumbnail: `data:image/...` URI.
@@ -130,10 +128,8 @@ class ComparisonResult:
   Without a baseline, all fields but the verdict are None.
 
   Attributes:
-    baseline: a night, or the model compared with.
     drop: fall in accuracy over the images of both; None if they have none in common.
     p_value: McNemar's exact test, 0..1.
-    verdict: `WORSE`, `BETTER`, `NO_DIFFERENCE` or `NO_BASELINE`.
   """
 
   baseline: str | None = None
@@ -171,12 +167,9 @@ class PooledSlices:
 
 @dataclasses.dataclass(frozen=True)
 class ColumnSlices:
-  """Slices by one column of the manifest.
+  """Slices by one manifest column: value -> figures.
 
-  Attributes:
-    values: value -> figures, sorted by value, without the small slices.
-    small: the small slices, pooled.
-    unlisted: the images without a row in the manifest.
+  `small` pools the small slices, `unlisted` the images without a row in the manifest.
   """
 
   values: Mapping[str, SliceFigures]
@@ -189,7 +182,6 @@ class GateResult:
   """Result of one gate for one model.
 
   Attributes:
-    state: `PASSED`, `MISSED` or `NONE_SET`.
     threshold: 0..1; None if not set.
     value: the measurement; None if unknown.
     failing: labels below the threshold; None for gates that are not per label.
@@ -235,10 +227,9 @@ class ModelMetrics:
     macro, weighted: averages in which each label counts once, or by its support.
     top_3_accuracy: share of the images whose label has one of the three highest scores.
     log_loss: mean of -ln(score of the actual label).
-    rows: one per label, in the order of the label list.
+    rows: in the order of the label list.
     confusion: `confusion[i][j]` images of label i were predicted as label j.
-    slices: manifest column -> its slices.
-    trunk_kind: how the trunk ran, see `ModelTrunk.to_info`.
+    trunk_kind: see `ModelTrunk.to_info`.
   """
 
   total: int = 0
@@ -290,9 +281,7 @@ class Metrics:
   Attributes:
     night: `YYYY-MM-DD`; None for an evaluation.
     trunk: the handle given by the user.
-    stored_bottlenecks: whether an evaluation read stored bottlenecks; None for a night.
-    bottlenecks: None for an evaluation.
-    predictions_sha256: of `predictions.csv`, 64 hex digits.
+    stored_bottlenecks, bottlenecks: of an evaluation and of a night.
     bad_inputs: None in files of versions that did not record them.
   """
 

@@ -34,8 +34,7 @@ class Outcome(NamedTuple):
   The last three fields are None where only the labels are known.
 
   Attributes:
-    confidence: score of the predicted label, 0..1.
-    actual_score: score of the actual label, 0..1.
+    confidence, actual_score: scores of the predicted and of the actual label, 0..1.
     actual_rank: 1 if `actual` has the highest score, 2 if the second, ...
   """
 
@@ -51,12 +50,10 @@ class LabelCounts:
   """Counts so far: the combine's accumulator.
 
   Attributes:
-    confusion: (actual, predicted) -> images.
     scored: images whose scores are known; the fields below count these alone.
     in_top: images whose label is among the `TOP` highest scores.
     log_loss: sum of -ln(score of the actual label), in billionths.
     confidence_right, confidence_wrong: sums of the confidence, in billionths.
-    bins: see `calibration.add`.
   """
 
   confusion: Counter[tuple[str, str]] = dataclasses.field(default_factory=Counter)
@@ -121,11 +118,7 @@ def merge(all_counts: Iterable[LabelCounts]) -> LabelCounts:
 
 
 def extract(counts: LabelCounts, labels: Sequence[str]) -> ModelMetrics:
-  """Turns merged counts into figures.
-
-  Args:
-    counts: all of them.
-    labels: the model's label list; each label gets a row, in this order.
+  """Turns merged counts into figures, with a row per label.
 
   Raises:
     ValueError: a counted label is not in `labels`, or `labels` has duplicates.

@@ -79,9 +79,9 @@ def model_to_json(model: ModelMetrics) -> Json:
   names = [field.name for field in dataclasses.fields(model)]
   measured = {_key(name): _to_json(getattr(model, name)) for name in names[: names.index("rows")]}
   slices: dict[str, Json] = {} if model.slices is None else {"slices": {}, "slices_beside": {}}
-  for column, found in (model.slices or {}).items():
-    slices["slices"][column] = {value: _to_json(row) for value, row in found.values.items()}
-    slices["slices_beside"][column] = _beside_to_json(found)
+  for column, column_slices in (model.slices or {}).items():
+    slices["slices"][column] = {value: _to_json(row) for value, row in column_slices.values.items()}
+    slices["slices_beside"][column] = _beside_to_json(column_slices)
   optional = {
     "suspicious_labels": _to_json(model.suspicious),
     "comparison": _to_json(model.comparison),
@@ -155,10 +155,6 @@ _Record = TypeVar("_Record")
 
 def metrics_from_json(entries: Entries, required: Collection[str] = ()) -> Metrics:
   """Reads a `metrics.json` of any version.
-
-  Args:
-    entries: the JSON object.
-    required: keys that must be present.
 
   Raises:
     MetricsError: a required key is missing, or a value has the wrong type.

@@ -53,13 +53,7 @@ HEADER = ",".join(COLUMNS) + "\n"
 
 
 class Scored(NamedTuple):
-  """One image and its scores.
-
-  Attributes:
-    actual: its label.
-    sha256: of its bytes, 64 hex digits.
-    scores: float32 [C], 0..1, in the order of the model's label list.
-  """
+  """One image and its scores, float32 [C], 0..1."""
 
   key: str
   actual: str
@@ -70,8 +64,7 @@ class Scored(NamedTuple):
 class Prediction(NamedTuple):
   """The prediction for one image.
 
-  Attributes:
-    top: up to `TOP` (label, score 0..1), the highest first; in a tie, the first in the label list.
+  `top`: up to `TOP` (label, score 0..1), the highest first; in a tie, the first in the label list.
   """
 
   scored: Scored
@@ -133,26 +126,18 @@ def read_part_cells(lines: Iterable[str]) -> Iterator[tuple[str, list[str]]]:
 
 
 def whole_line(cells: Sequence[str], execution_time: str) -> str:
-  """Returns a line of `predictions.csv` from a shard line's cells.
-
-  Args:
-    cells: see `read_part_cells`.
-    execution_time: the job's start, as `time.ctime()` writes it.
-  """
+  """Returns a line of `predictions.csv` from a shard line's cells."""
   return csv_line([*cells[:_EXECUTION_TIME_AT], execution_time, *cells[_EXECUTION_TIME_AT:]])
 
 
 def row_of(cells: Sequence[str]) -> Row:
-  """Returns the row of a shard line's cells."""
   return Row(*map(cells.__getitem__, _PART_PLACES))
 
 
 def read_predictions(lines: Iterable[str], source: str) -> Iterator[Row]:
-  """Reads a `predictions.csv` line by line.
+  """Reads a `predictions.csv`, opened with `newline=""`, line by line.
 
-  Args:
-    lines: its text, opened with `newline=""`.
-    source: its path, for errors.
+  `source` is its path.
 
   Raises:
     InputError: a column is missing, or a line has another number of cells than the header.

@@ -16,11 +16,11 @@ def extract_slices(comparison: Comparison, plan: Plan, min_slice_size: int) -> d
   Slices of fewer than `min_slice_size` images are pooled.
   """
   columns: dict[str, list[tuple[str, Mapping[str, tuple[int, int]]]]] = {column: [] for column in plan.columns}
-  for (column, value), of_models in sorted(comparison.slices.items()):
-    columns[column].append((value, of_models))
+  for (column, value), by_model in sorted(comparison.slices.items()):
+    columns[column].append((value, by_model))
   return {
     model: {
-      column: _column({value: found[model] for value, found in values if model in found}, min_slice_size)
+      column: _column({value: by_model[model] for value, by_model in values if model in by_model}, min_slice_size)
       for column, values in columns.items()
     }
     for model in plan.models
@@ -32,7 +32,7 @@ def _column(counts: dict[str, tuple[int, int]], min_slice_size: int) -> ColumnSl
   small = [(images, correct) for images, correct in counts.values() if images < min_slice_size]
   pooled = _figures(sum(images for images, _ in small), sum(correct for _, correct in small)) if small else None
   return ColumnSlices(
-    {value: _figures(*found) for value, found in counts.items() if found[0] >= min_slice_size},
+    {value: _figures(*count) for value, count in counts.items() if count[0] >= min_slice_size},
     PooledSlices(len(small), min_slice_size, pooled) if pooled else None,
     _figures(*unlisted) if unlisted else None,
   )

@@ -48,17 +48,14 @@ def mcnemar_p_value(regressed: int, fixed: int) -> float:
 
 
 def cosines(vectors: np.ndarray, others: np.ndarray) -> np.ndarray:
-  """Returns the cosine of each pair of vectors, float64 [N], -1..1.
+  """Returns the cosine of each pair of vectors [N, D]: float64 [N].
 
   1 for two zero vectors, 0 for one; -1 if a vector has values that are not finite.
-
-  Args:
-    vectors, others: float [N, D].
   """
   ours, theirs = vectors.astype(np.float64), others.astype(np.float64)
   with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
     lengths = np.linalg.norm(ours, axis=1) * np.linalg.norm(theirs, axis=1)
-    found = np.einsum("nd,nd->n", ours, theirs) / lengths
+    ratios = np.einsum("nd,nd->n", ours, theirs) / lengths
   both_zero = ~ours.any(axis=1) & ~theirs.any(axis=1)
-  found = np.where(lengths == 0, np.where(both_zero, 1.0, 0.0), found)
-  return np.where(np.isfinite(found), np.clip(found, -1, 1), -1.0)
+  ratios = np.where(lengths == 0, np.where(both_zero, 1.0, 0.0), ratios)
+  return np.where(np.isfinite(ratios), np.clip(ratios, -1, 1), -1.0)

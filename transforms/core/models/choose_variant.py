@@ -39,9 +39,8 @@ def choose_serving_variant(
   Args:
     path: the model's folder, for errors.
     own: the variant that computed the model's bottlenecks.
-    preprocessing: version that the model was trained with, see `PREPROCESSING_VERSION`.
+    preprocessing: the model's `PREPROCESSING_VERSION`.
     has_prepared: whether `TRUNK_FOLDER` has a prepared trunk; models of earlier versions have none.
-    precision, runtime: values of the flags.
 
   Raises:
     InputError: the flags match neither variant, or this machine cannot run the one they match.

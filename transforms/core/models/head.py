@@ -20,10 +20,7 @@ HEAD_FILE = "head.npz"
 class Head(NamedTuple):
   """scores = softmax((bottleneck * scale + offset) @ kernel + bias).
 
-  Attributes:
-    scale, offset: float32 [D], the z-score learned by tensorflow-transform.
-    kernel: float32 [D, C].
-    bias: float32 [C].
+  float32: scale and offset [D], the z-score learned by tensorflow-transform; kernel [D, C]; bias [C].
   """
 
   scale: np.ndarray

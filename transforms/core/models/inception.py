@@ -175,12 +175,12 @@ def load_weights(model: keras.Model, path: pathlib.Path) -> None:
   except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile, zlib.error) as error:
     raise ValueError(f"{path} is damaged ({error}): reinstall the package.") from error
   expected = {variable.path: tuple(variable.shape) for variable in model.variables}
-  found = {name: array.shape for name, array in arrays.items()}
-  if found != expected:
-    wrong = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
+  actual = {name: array.shape for name, array in arrays.items()}
+  if actual != expected:
+    wrong = sorted(name for name in expected.keys() | actual.keys() if expected.get(name) != actual.get(name))
     raise ValueError(
       f"{path} does not fit the model: {len(wrong)} of {len(expected)} arrays differ, the first is "
-      f"{wrong[0]} (expected {expected.get(wrong[0])}, found {found.get(wrong[0])})."
+      f"{wrong[0]} (expected {expected.get(wrong[0])}, found {actual.get(wrong[0])})."
     )
   for variable in model.variables:
     variable.assign(arrays[variable.path].astype(np.float32))

@@ -84,12 +84,11 @@ def infer_images(
   batch_size: int = BATCH_SIZE,
   max_pixels: int = MAX_PIXELS,
 ) -> Iterator[Inferred | Quarantined]:
-  """Yields one item per input, in order.
+  """Yields one item per input, in order; passes quarantined ones through.
 
   Reading and decoding run one thread ahead of the graph, and the graph ahead of the consumer.
 
   Args:
-    images: quarantined ones are passed through.
     model: see `load_model`; or a function that loads it, called at the first image that may be decoded.
     batch_size: images per call; a smaller rest is padded, so that the graph sees one shape only.
     max_pixels: largest height x width that is decoded.
@@ -105,10 +104,10 @@ def infer_images(
 def _check(image: Image | Quarantined, max_pixels: int) -> Image | Quarantined:
   if isinstance(image, Quarantined):
     return image
-  looked = probe_image(image.encoded, max_pixels)
-  if isinstance(looked, Fault):
-    return quarantine(image, looked)
-  return Image(image.key, image.label, image.encoded, looked.format, looked.height, looked.width)
+  info = probe_image(image.encoded, max_pixels)
+  if isinstance(info, Fault):
+    return quarantine(image, info)
+  return Image(image.key, image.label, image.encoded, info.format, info.height, info.width)
 
 
 def _prepare(items: Sequence[Image | Quarantined], load: Callable[[], LoadedModel], batch_size: int) -> _Prepared:
@@ -248,11 +247,8 @@ def load_prepared_model(folder: str, threads: int = 0, batch_size: int = BATCH_S
 def with_head(trunk: LoadedModel, head: Head, path: str) -> LoadedModel:
   """Returns a model of images -> `scores`, float32 [N, C], 0..1.
 
-  An image's scores equal those of its stored bottleneck, because the head is the same.
-
-  Args:
-    trunk: its output is `bottleneck`, float32 [N, D].
-    path: the head's, for the error; raised with the first batch.
+  An image's scores equal those of its stored bottleneck, because the head is the same. `path` is the head's, for the
+  error raised with the first batch.
   """
 
   def infer(images: Any) -> Outputs:

@@ -16,12 +16,8 @@ from beam_retrain.transforms.core.system.memory import is_out_of_memory
 def load_with_oom_fallback(load: Callable[[int], LoadedModel], batch_size: int) -> LoadedModel:
   """Loads a model that halves its batches when memory runs out.
 
-  The model is reloaded for each smaller size, down to one image; larger batches are then split. Results change by the
+  `load` is called again for each smaller size, down to one image; larger batches are then split. Results change by the
   last bits of float32 at most.
-
-  Args:
-    load: returns the model for a number of images per call.
-    batch_size: images per call at first.
   """
   halving = _Halving(load, batch_size)
   return dataclasses.replace(halving.model, infer=halving.infer, largest_batch=lambda: halving.batch_size)

@@ -40,9 +40,7 @@ def load_saved_model(path: str) -> Any:
 def freeze(embed: Any, input_px: int) -> tf.types.experimental.ConcreteFunction:
   """Traces `embed` and turns its variables into constants.
 
-  Args:
-    embed: callable float32 [N, S, S, 3] -> float32 [N, D].
-    input_px: S.
+  `embed`: [N, S, S, 3] -> [N, D], S = `input_px`.
 
   Raises:
     InputError: the output is not one vector per image.

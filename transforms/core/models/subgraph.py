@@ -12,12 +12,8 @@ def extract_subgraph(
 ) -> tf.compat.v1.GraphDef:
   """Returns the nodes that the node `output` depends on, in order.
 
-  Unlike `tf.compat.v1.graph_util.extract_sub_graph`, it can leave out control inputs, which would bring tables along.
-
-  Args:
-    graph: its functions are kept if a node calls one.
-    cut_at: name of a node whose own inputs are left out.
-    keep_control: follow control inputs too; in a graph without state they only delay a value.
+  Unlike `tf.compat.v1.graph_util.extract_sub_graph`, it can leave out control inputs, which would bring tables along;
+  they only delay values in a graph without state. The inputs of the node `cut_at` are left out.
   """
   nodes = {node.name: node for node in graph.node}
   reached: set[str] = set()

@@ -29,9 +29,7 @@ def quiet_interpreter() -> Iterator[None]:
 class LiteModel:
   """A loaded TensorFlow Lite model.
 
-  Attributes:
-    input_px: S.
-    is_quantized: whether weights are int8: scores are then only close to the float model's.
+  If `is_quantized`, weights are int8, and scores are only close to the float model's.
 
   Raises:
     InputError: the file is missing, is not a TensorFlow Lite file, or has another input or output.

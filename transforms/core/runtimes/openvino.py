@@ -36,14 +36,11 @@ def versions(variant: Variant) -> dict[str, str]:
 
 
 def write(frozen: Any, variant: Variant, folder: str, sample: Any = None) -> dict[str, str]:
-  """Writes the trunk in OpenVINO's format.
+  """Writes the trunk, float32 or quantized, in OpenVINO's format.
 
-  Weights stay float32 (workers cast them), unless quantized.
+  Workers cast float32 weights. See `tensorflow.write` for the arguments.
 
   Args:
-    frozen: concrete function float32 [N, S, S, 3] -> float32 [N, D], without variables.
-    variant: to prepare for.
-    folder: existing folder.
     sample: for int8, calibration images, float32 [K, S, S, 3], 0..1.
 
   Returns:

@@ -36,10 +36,7 @@ FILES = {TENSORFLOW: ("graph.pb",), OPENVINO: ("model.xml", "model.bin")}
 class PreparedTrunk:
   """A loaded prepared trunk.
 
-  Attributes:
-    input_px: S.
-    dimensions: D.
-    embed: float32 [N, S, S, 3], 0..1, array or tensor, any N -> float32 [N, D]; thread-safe.
+  `embed`: float32 [N, S, S, 3], 0..1, array or tensor, any N -> float32 [N, D]; thread-safe.
   """
 
   variant: Variant
@@ -71,11 +68,7 @@ def read_prepared_info(folder: str) -> PreparedInfo:
 def write_prepared_info(folder: str, trunk: TrunkInfo, versions: dict[str, str], tensors: Mapping[str, str]) -> None:
   """Writes `card.json` for the runtime's files in the folder.
 
-  Args:
-    folder: of these files.
-    trunk: in the variant prepared.
-    versions: see `PreparedInfo`.
-    tensors: for TensorFlow, names of the graph's `input` and `output`.
+  `tensors` are the graph's `input` and `output`, for TensorFlow.
   """
   hashes = {name: local_files.sha256(os.path.join(folder, name)) for name in FILES[trunk.variant.runtime]}
   info = PreparedInfo(trunk.variant, trunk.fingerprint, trunk.input_px, trunk.dimensions, versions, hashes, **tensors)

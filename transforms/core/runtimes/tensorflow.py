@@ -35,7 +35,7 @@ def write(frozen: Any, variant: Variant, folder: str, sample: Any = None) -> dic
 
   Args:
     frozen: concrete function float32 [N, S, S, 3] -> float32 [N, D], without variables.
-    variant: to prepare for, float32 or bfloat16.
+    variant: to prepare for.
     folder: existing folder.
     sample: unused.
 
@@ -79,9 +79,7 @@ def _optimise(definition: Any, result: str, to_bfloat16: bool) -> Any:
 
 
 def load(folder: str, info: PreparedInfo, threads: int, batch_size: int) -> Callable[[np.ndarray], np.ndarray]:
-  """Returns float32 [N, S, S, 3] -> float32 [N, D]; see `load_prepared`.
-
-  Batches are not padded.
+  """Returns float32 [N, S, S, 3] -> float32 [N, D], without padding.
 
   Raises:
     InputError: the graph cannot be loaded, or lacks the tensors.

@@ -69,9 +69,6 @@ class PreparedInfo:
   """Contents of a prepared trunk's `card.json`.
 
   Attributes:
-    fingerprint: see `TrunkInfo`.
-    input_px: S.
-    dimensions: D.
     versions: package -> version, of what prepared it.
     files: file name -> SHA-256, 64 hex digits.
     input, output: for TensorFlow, names of the graph's tensors; else empty.

@@ -31,10 +31,7 @@ _BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16"}
 class Variant:
   """The runtime and precision that compute a trunk.
 
-  Attributes:
-    runtime: `tensorflow` or `openvino`.
-    precision: `float32`, `bfloat16` or, with OpenVINO only, `int8`.
-    calibration: for int8, the sample's `digest_of_sample`; else empty.
+  `calibration` is, for int8, the sample's `digest_of_sample`.
   """
 
   runtime: str = TENSORFLOW
@@ -61,10 +58,9 @@ class Variant:
     return {**values, "calibration": self.calibration} if self.calibration else values
 
   def fingerprint(self, base: str) -> str:
-    """Returns the fingerprint of the trunk in this variant.
+    """Returns the fingerprint of a trunk in this variant.
 
-    Args:
-      base: the trunk's own fingerprint, which is that of TensorFlow in float32; 64 hex digits.
+    `base` is that of the trunk in float32 by TensorFlow, 64 hex digits.
     """
     if self == Variant():
       return base
@@ -92,11 +88,7 @@ def unsupported_reason(runtime: str, precision: str) -> str:
 
 
 def digest_of_sample(hashes: list[str]) -> str:
-  """Returns the `calibration` of a sample, 64 hex digits.
-
-  Args:
-    hashes: SHA-256 of each image's bytes, in hex, in the sample's order.
-  """
+  """Returns a sample's `calibration` from its images' SHA-256, in order."""
   return hashlib.sha256("".join(f"{each}\n" for each in hashes).encode()).hexdigest()
 
 

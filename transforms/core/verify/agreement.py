@@ -22,13 +22,9 @@ class Answer(NamedTuple):
 
 
 class Disagreement(NamedTuple):
-  """An image that two ways score differently.
+  """An image scored differently by the reference and another way.
 
-  Attributes:
-    expected: the reference's answer.
-    found: the other's answer.
-    difference: the largest difference of two scores of one label, 0..1; NaN if a score is not finite.
-    label: the label with that difference.
+  `difference` is the largest of all labels, 0..1 (NaN if a score is not finite); `label` is its label.
   """
 
   key: str
@@ -44,9 +40,7 @@ class Tally:
 
   Attributes:
     bound: largest difference of scores, 0..1, that counts as rounding; None: compares labels instead.
-    images: how many were compared.
     largest: largest difference of two scores of one label, 0..1; infinite if a score was not finite.
-    other_labels: images given another label.
     beyond: images with a difference above the bound.
     first: the first of these; without a bound, the first with another label.
   """
@@ -60,12 +54,7 @@ class Tally:
   first: Disagreement | None = None
 
   def add(self, keys: Sequence[str], expected: np.ndarray, found: np.ndarray, labels: Sequence[str]) -> None:
-    """Compares the scores of N images.
-
-    Args:
-      keys: the images' keys.
-      expected, found: float32 [N, C], 0..1.
-      labels: class index -> label.
+    """Compares the scores, float32 [N, C], 0..1, of N images.
 
     Raises:
       InputError: the number of scores differs from the number of labels.

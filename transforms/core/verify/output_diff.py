@@ -204,14 +204,14 @@ def _operations(data: bytes, name: str) -> Counter[tuple[str, bytes]]:
     model.ParseFromString(data)
   except DecodeError as error:
     raise InputError(f"{name} is damaged: make its folder again.") from error
-  found: Counter[tuple[str, bytes]] = Counter()
+  counts: Counter[tuple[str, bytes]] = Counter()
   for graph in model.meta_graphs:
     functions = (function.node_def for function in graph.graph_def.library.function)
     for node in itertools.chain(graph.graph_def.node, *functions):
       tensor = node.attr["value"].tensor if node.op == "Const" else None
       numbers = b"" if tensor is None or tensor.string_val else tensor.SerializeToString(deterministic=True)
-      found[node.op, hashlib.sha256(numbers).digest()] += 1
-  return found
+      counts[node.op, hashlib.sha256(numbers).digest()] += 1
+  return counts
 
 
 def difference_of_bytes(first: BinaryIO, second: BinaryIO, name: str, count: Count) -> str | None:

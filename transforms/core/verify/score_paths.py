@@ -29,10 +29,7 @@ SAVED_MODEL_FOLDER = "saved_model"
 class ScoringPath(NamedTuple):
   """One way to score images.
 
-  Attributes:
-    name: shown to the user.
-    score: list of N image bytes -> float32 [N, C].
-    is_exact: whether its scores are the float model's, up to rounding.
+  If `is_exact`, its scores are the float model's, up to rounding.
   """
 
   name: str
