@@ -1,4 +1,4 @@
-"""`beam-retrain bottlenecks`: runs labelled images through a frozen trunk, into records and a transform graph."""
+"""`beam-retrain bottlenecks`: images to bottleneck records and a transform graph."""
 
 from __future__ import annotations
 
@@ -74,16 +74,14 @@ class Job:
   """A planned `bottlenecks`.
 
   Attributes:
-    request: what was asked for, paths absolute, with `--retry_from` the earlier run's settings.
+    request: with absolute paths and, with `--retry_from`, the earlier run's settings.
     argv: the command line that makes the same request.
-    options: Beam's.
-    source: the images.
-    percentages: how many images are for testing and for validation.
-    choice: the trunk.
-    execution: how it is run on the workers.
+    percentages: how the images are split.
+    choice: the trunk and its variant.
+    execution: how the trunk runs on the workers.
     stores: folders with bottlenecks of the same trunk.
-    retry: the run that is repeated; None: none.
-    imported: text bottlenecks to import first; None: none.
+    retry: the run to repeat, if any.
+    imported: text bottlenecks to import first, if any.
   """
 
   request: BottlenecksRequest
@@ -121,13 +119,15 @@ class Job:
     return request_digest(STAGE, self.settings())
 
   def is_refused(self, leaks_path: str) -> bool:
-    """Checks splits, leaks and texts in a job of their own; says whether `--on_leak fail` ends the command.
+    """Checks splits, leaks and texts; returns whether `--on_leak fail` applies.
+
+    Runs a job of its own.
 
     Args:
       leaks_path: where leaks are listed.
 
     Raises:
-      InputError: a class has no images in a split, or what is imported does not fit.
+      InputError: a class has no images in a split, or a text bottleneck cannot be imported.
     """
 
     def build(root: beam.Pipeline) -> None:
@@ -139,12 +139,12 @@ class Job:
     return self.audit.refuses(leaks_path)
 
   def claim(self) -> bool:
-    """Makes the output folder this run's, unless the job cannot begin; says whether it can.
+    """Claims the output folder; returns whether the job can begin.
 
     Raises:
       InputError: as `is_refused` does.
     """
-    # An earlier output is not given up for one that cannot begin.
+    # A job that cannot begin must not delete an earlier output.
     replaces = is_completed(self.output, files)
     if replaces and self.is_refused(files.join(self.output, REFUSED_LEAKS_FILE)):
       return False
@@ -196,9 +196,9 @@ class Job:
     )
 
   def works(self) -> list[Work]:
-    """Returns the parts of the job that take their time, the longest first."""
+    """Returns the long parts of the job, the longest first."""
     records = files.join(self.output, RECORDS_FOLDER)
-    # With stores, the new images are the long work; the records are then copied together.
+    # With stores, the new images take long; the records are then merged quickly.
     found = [Work(STAGE, files.join(self.output, FRESH_FOLDER) if self.stores else records)]
     if self.stores:
       found.append(Work("records", records, "records"))
@@ -208,7 +208,6 @@ class Job:
 
 
 def run(argv: Sequence[str]) -> int:
-  """Runs the command line; returns the exit code."""
   return execute(BottlenecksRequest.parse(argv))
 
 
@@ -216,7 +215,7 @@ def execute(request: BottlenecksRequest) -> int:
   """Runs the command; returns its exit code.
 
   Raises:
-    InputError: something that the user gave cannot be used.
+    InputError: an argument or an input cannot be used.
   """
   job = plan(request)
   print(f"{job.choice.describe()}; {job.execution.describe()}", flush=True)
@@ -233,10 +232,10 @@ def execute(request: BottlenecksRequest) -> int:
 
 
 def plan(request: BottlenecksRequest) -> Job:
-  """Looks at all that the request names, and loads the trunk; changes nothing.
+  """Checks the request and loads the trunk; changes nothing.
 
   Raises:
-    InputError: something that the user gave cannot be used.
+    InputError: an argument or an input cannot be used.
   """
   argv = request.to_argv()
   options = request.pipeline_options()
@@ -247,12 +246,12 @@ def plan(request: BottlenecksRequest) -> Job:
   elif not request.input:
     raise InputError(f"{request.prog()}: the following arguments are required: {flag('input')}.")
   typed_input = retry.typed_input if retry else request.input
-  _ = request.distortions  # raises what is wrong with their flags
+  _ = request.distortions  # validates their flags
   request = request.with_absolute_paths()
   _validate_output(request, options)
   source = find_source(request.input, request.classes, retrain_names=request.retrain_names)
   percentages = request.percentages(typed_input, source)
-  source.plan(_SPLITS, percentages)  # finds what is missing before the old output is touched
+  source.plan(_SPLITS, percentages)  # fails before the old output is touched
   tell_left_out(source)
   if retry:
     retry.check_unchanged(f"the labels in {source.path}", source.labels, list(retry.info.labels))
@@ -290,19 +289,17 @@ def plan(request: BottlenecksRequest) -> Job:
 
 
 def _validate_output(request: BottlenecksRequest, options: PipelineOptions) -> None:
-  """Checks that the output is a folder of its own, and that the workers can write all of it."""
+  """Checks that the output is separate, and writable for the workers."""
   output = request.output
   output_dir.validate_apart(request.input, output)
   for name, folder in (*(("reuse", folder) for folder in request.reuse), ("retry_from", request.retry_from)):
     if folder and files.overlap(folder, output):
-      raise InputError(
-        f"{flag('output')} {output} overlaps with {flag(name)} {folder}: give a new folder, the old one is only read."
-      )
+      raise InputError(f"{flag('output')} {output} overlaps with {flag(name)} {folder}: give a separate folder.")
   if output.startswith("s3://") and not is_local(options) and not _shared_scratch(options):
     runner = options.view_as(StandardOptions).runner
     raise InputError(
       f"{flag('output')} {output}: on {runner} TensorFlow writes the transform graph on the workers, and cannot write"
-      " to s3://: give a folder that all workers see as --temp_location, for it to write to first."
+      " to s3://: give --temp_location, a folder that all workers see, for it to write to first."
     )
   jobs_before = {
     flag("retry_from"): request.retry_from,
@@ -319,16 +316,16 @@ def _choose_variant(request: BottlenecksRequest, source: Source, percentages: Sp
     request.precision,
     request.runtime,
     lambda count: sample_images(source, (TRAINING,), percentages, count, request.max_pixels),
-    # A killed run's finished shards are to be of use too.
+    # Keeps a killed run's finished shards usable.
     earlier=[*request.reuse, *([request.output] if unfinished else [])],
   )
 
 
 @contextlib.contextmanager
 def _scratch_folder(job: Job) -> Iterator[str]:
-  """Gives `scratch` of `ComputeBottlenecks`: on this machine, if the workers are, else one that they share.
+  """Yields `scratch` of `ComputeBottlenecks`: local if the workers are, else shared.
 
-  If there is neither, TensorFlow itself writes to the output, `gs://`.
+  Without either, it is empty: TensorFlow itself writes to the output, `gs://`.
   """
   shared = _shared_scratch(job.options)
   if files.is_local(job.output) or not (is_local(job.options) or shared):
@@ -341,13 +338,13 @@ def _scratch_folder(job: Job) -> Iterator[str]:
 
 
 def _shared_scratch(options: PipelineOptions) -> str:
-  """Returns the local folder that `--temp_location` names, which all workers see; empty: it names none."""
+  """Returns the shared local folder of `--temp_location`, or ""."""
   path = options.view_as(GoogleCloudOptions).temp_location
   return files.absolute(path) if path and files.is_local(path) else ""
 
 
 def report(job: Job, result: PipelineResult) -> int:
-  """Deletes what was temporary and prints what was made; returns the exit code."""
+  """Deletes temporary files and prints the result; returns the exit code."""
   if built := describe_built_job(job.options):
     print(built)
     return DONE
@@ -356,7 +353,7 @@ def report(job: Job, result: PipelineResult) -> int:
       print(line)
   files.delete([files.join(job.output, TEMP_FOLDER)])
   if is_completed(job.output, files):
-    # Not without COMPLETED: the next run goes on from them.
+    # Without COMPLETED the next run resumes from them.
     files.delete([files.join(job.output, name) for name in (FRESH_FOLDER, IMPORTED_FOLDER)])
   stats = read_stats(job.output, files)
   for line in _summary(job, stats):

@@ -1,4 +1,4 @@
-"""`beam-retrain COMMAND`: the one file that knows every stage; each is imported only when it is asked for."""
+"""`beam-retrain COMMAND`: imports and runs the module of a command."""
 
 from __future__ import annotations
 
@@ -13,45 +13,45 @@ from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.run.cli import run_command
 from beam_retrain.transforms.core.system.imports import gc_paused
 
-# Command -> (module with a `run(argv) -> exit code`, what it is for).
+# Command -> (module with a `run(argv) -> exit code`, help).
 COMMANDS = {
   "run": ("beam_retrain.pipelines.run", "the whole chain: data, images, bottlenecks, head, evaluation"),
   "convert": ("beam_retrain.pipelines.convert", "MNIST-style IDX files to a class-folder tree and to records"),
-  "bottlenecks": ("beam_retrain.pipelines.bottlenecks", "images through the frozen trunk, one vector each"),
+  "bottlenecks": ("beam_retrain.pipelines.bottlenecks", "images through the frozen trunk to one vector each"),
   "plan": (
     "beam_retrain.pipelines.plan.command",
-    "what bottlenecks will take: time, memory, disk, measured on a few of the images",
+    "estimate of the time, memory and disk of bottlenecks, measured on a few images",
   ),
   "train": ("beam_retrain.pipelines.train", "a softmax head on the bottlenecks, exported with all it needs"),
   "evaluate": ("beam_retrain.pipelines.evaluate", "right and wrong, per image and per label"),
   "reevaluate": (
     "beam_retrain.pipelines.reevaluate.command",
-    "every night: what got worse, image by image, and a candidate beside it",
+    "nightly evaluation: what got worse, image by image; compares a candidate model",
   ),
   "predict": ("beam_retrain.pipelines.predict", "label and confidence of single images"),
   "doctor": (
     "beam_retrain.pipelines.doctor.command",
-    "whether an engine, its workers and this machine fit together, before a long job",
+    "checks of an engine, its workers and this machine before a long job",
   ),
   "verify": (
     "beam_retrain.pipelines.verify",
-    "that all ways to a image's scores agree; that two output folders hold the same",
+    "checks that all ways to an image's scores agree, or that two output folders are equal",
   ),
   "retrain": (
     "beam_retrain.pipelines.compat.retrain",
-    "what retrain.py did, by its own flags: from images to a graph and its labels",
+    "what retrain.py did, with its flags: from images to a graph and its labels",
   ),
   "label_image": (
     "beam_retrain.pipelines.compat.label_image",
-    "what label_imageV3.py did, by any frozen graph, in batches",
+    "what label_imageV3.py did, with any frozen graph, in batches",
   ),
 }
 
 _USAGE = """\
 usage: beam-retrain COMMAND [flags]
 
-Image transfer learning as a data-parallel job: labelled images go through a frozen Inception v3 on Apache Beam, a
-head is trained on what comes out, and a second Beam job says what it gets right, per image and per label.
+Image transfer learning on Apache Beam: labelled images go through a frozen Inception v3 in a data-parallel job, a head
+is trained on the resulting vectors, and a second Beam job evaluates it, per image and per label.
 
 {commands}
 
@@ -67,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def dispatch(argv: Sequence[str]) -> int:
-  """Runs the command that `argv` starts with.
+  """Runs the command named by `argv[0]`.
 
   Raises:
     InputError: there is no such command; names the nearest.

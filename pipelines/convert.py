@@ -1,4 +1,4 @@
-"""`beam-retrain convert`: turns IDX files into a class-folder tree of images and TFRecords, in one pass."""
+"""`beam-retrain convert`: IDX files to a class-folder tree and TFRecords."""
 
 from __future__ import annotations
 
@@ -46,15 +46,15 @@ example
   beam-retrain convert --input mnist --output mnist_jpg
   beam-retrain convert --input mnist --output mnist_png --formats png,tfrecord
 
-A killed run goes on where it was when it is started again; a finished one is replaced. On this machine there is a
-process for each core. Any Beam option may follow, --direct_num_workers=1 for one process, say."""
+A killed run resumes when it is started again; a finished one is replaced. On this machine it uses a process for each
+core. Any Beam option may follow, for example --direct_num_workers=1 for one process."""
 
 
 def _formats(text: str) -> tuple[str, ...]:
   asked = [name.strip() for name in text.split(",")]
   for name in asked:
     if name not in FORMATS:
-      raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(FORMATS)}")
+      raise argparse.ArgumentTypeError(f"{name!r} is not one of {', '.join(FORMATS)}")
   return tuple(name for name in FORMATS if name in asked)
 
 
@@ -75,7 +75,7 @@ def _between(text: str, low: int, high: int) -> int:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ConvertRequest(JobRequest):
-  """What `convert` is asked for; see the flags' help."""
+  """The flags of `convert`; see their help."""
 
   command: ClassVar[str] = "convert"
   description: ClassVar[str] = _DESCRIPTION
@@ -96,8 +96,8 @@ class ConvertRequest(JobRequest):
       "--formats",
       type=_formats,
       metavar="LIST",
-      help=f"what to write, of {', '.join(FORMATS)} (default: jpg,tfrecord); records hold JPEG, unless png is asked for"
-      " and jpg is not",
+      help=f"formats to write, any of {', '.join(FORMATS)} (default: jpg,tfrecord); records hold PNG if png is among"
+      " them and jpg is not, else JPEG",
     )
     parser.add_argument(
       "--quality", type=_quality, metavar="Q", help="quality of JPEGs, 1 to 100 (default: %(default)d, Pillow's)"
@@ -106,7 +106,7 @@ class ConvertRequest(JobRequest):
       "--classes",
       type=_classes,
       metavar="N",
-      help="labels are 0 to N-1 (default: %(default)d); an image with another label goes to the quarantine",
+      help="labels are 0 to N-1 (default: %(default)d); images with other labels are quarantined",
     )
     add_max_bad_fraction(parser)
 
@@ -119,10 +119,8 @@ class Job:
   """A planned conversion.
 
   Attributes:
-    request: what was asked for.
-    options: Beam's.
     pairs: the IDX files, checked.
-    task: what is done with a shard.
+    task: processes a shard.
   """
 
   request: ConvertRequest
@@ -136,7 +134,7 @@ class Job:
 
   @property
   def shards_folder(self) -> str:
-    """Folder of the shards' files, or of their reports alone if no records are asked for."""
+    """Folder of the shards, or of reports alone without records."""
     return files.join(self.output, RECORDS_FOLDER) if self.task.writes_file else self.output
 
   def settings(self) -> dict[str, Any]:
@@ -145,12 +143,12 @@ class Job:
       "formats": list(self.task.formats),
       "quality": self.task.quality,
       "labels": list(self.task.labels),
-      # A changed input is another request: images of the old one must not stay in the tree.
+      # A changed input is another request: the old one's images must not stay in the tree.
       "inputs": [dataclasses.asdict(pair) for pair in self.pairs],
     }
 
   def claim(self) -> None:
-    """Makes the output folder this run's; a killed run's finished shards are kept."""
+    """Claims the output folder; keeps a killed run's finished shards."""
     others = {"formats": list(self.task.formats), "schema": IMAGE_RECORD}
     output_dir.claim(
       self.output,
@@ -178,7 +176,6 @@ class Job:
 
 
 def run(argv: Sequence[str]) -> int:
-  """Runs the command line; returns the exit code."""
   return execute(ConvertRequest.parse(argv))
 
 
@@ -186,7 +183,7 @@ def execute(request: ConvertRequest) -> int:
   """Runs the command; returns its exit code.
 
   Raises:
-    InputError: something that the user gave cannot be used.
+    InputError: an argument or an input cannot be used.
   """
   job = plan(request)
   job.claim()
@@ -196,17 +193,17 @@ def execute(request: ConvertRequest) -> int:
 
 
 def plan(request: ConvertRequest) -> Job:
-  """Looks for the IDX files; changes nothing.
+  """Finds and checks the IDX files; changes nothing.
 
   Raises:
-    InputError: something that the user gave cannot be used.
+    InputError: an argument or an input cannot be used.
   """
   options = request.pipeline_options()
   source, output = files.absolute(request.input), files.absolute(request.output)
   refuse_unreachable(options, source, output)
   validate_single_job(options, output)
   if files.is_local(source) and not os.path.isdir(source):
-    raise InputError(f"{source} is not a folder: give the one that holds the four IDX files.")
+    raise InputError(f"{source} is not a folder: give the folder of the four IDX files.")
   labels = tuple(str(number) for number in range(request.classes))
   task = ConvertShard(output, request.formats, labels, request.quality)
   return Job(request, options, tuple(find_idx_splits(source)), task)

@@ -1,4 +1,7 @@
-"""What `--data` takes: `digits`, `mnist` or a path. Runs where the job is started; a worker fetches nothing."""
+"""The data sets of `--data`: `digits`, `mnist` or a path.
+
+Runs where the job is started; workers download nothing.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,7 @@ MNIST_MIRRORS = (
   "https://storage.googleapis.com/cvdf-datasets/mnist/",
   "http://yann.lecun.com/exdb/mnist/",
 )
-# The MD5 that was published with the files; it guards against damage and wrong pages, which is what mirrors get wrong.
+# The MD5 published with the files: detects damaged files and error pages of mirrors.
 MNIST_MD5 = {
   "train-images-idx3-ubyte.gz": "f68b3c2dcbeaaa9fbdd348bbdeb94873",
   "train-labels-idx1-ubyte.gz": "d53e105ee54ea40749a09fcbcd1e9432",
@@ -34,9 +37,9 @@ MNIST_MD5 = {
 _MAX_DOWNLOAD_BYTES = 64 << 20
 _CHUNK_BYTES = 1 << 16
 
-# MNIST's manner: a digit fits a box of 20 x 20 px and lies with its centre of mass in the middle of 28 x 28 px.
+# As in MNIST, a digit fits a box of 20 x 20 px, whose centre of mass is the middle of 28 x 28 px.
 _BOX_PX, _SIDE_PX = 20, 28
-_DIGITS_MAX = 16  # scikit-learn's brightest value: ink in all 16 px of a cell of the scan
+_DIGITS_MAX = 16  # scikit-learn's maximum: ink in all 16 px of a cell of the scan
 _TESTING_STRIDE = 6  # of each label, every sixth image is for testing
 
 
@@ -44,11 +47,11 @@ def resolve(data: str, folder: str) -> str:
   """Returns the path of a data set.
 
   Args:
-    data: `digits`, `mnist`, or the path of the user's own.
-    folder: where `digits` or `mnist` are put.
+    data: `digits`, `mnist`, or a path.
+    folder: where `digits` or `mnist` are written.
 
   Raises:
-    InputError: it cannot be had.
+    InputError: it is missing, or cannot be downloaded.
   """
   if data == DIGITS:
     return digits(folder)
@@ -56,16 +59,16 @@ def resolve(data: str, folder: str) -> str:
     return mnist(folder)
   if "://" not in data and not os.path.exists(data):
     raise InputError(
-      f"{data} is not there: give {DIGITS}, {MNIST}, or the path of a folder with images, or of a CSV manifest of them."
+      f"{data} does not exist: give {DIGITS}, {MNIST}, or the path of a folder of images or of a CSV manifest."
     )
   return data
 
 
 def digits(folder: str) -> str:
-  """Writes scikit-learn's 1,797 handwritten digits as four IDX files, brought to MNIST's manner; returns `folder`.
+  """Writes scikit-learn's 1,797 handwritten digits as IDX files; returns `folder`.
 
   Each image of 8 x 8 px, which its digit fills from top to bottom, is scaled (bicubic) to 20 x 20 px and put with its
-  centre of mass in the middle of 28 x 28 px. Of each label, every sixth image is for testing: 1,501 and 296.
+  centre of mass in the middle of 28 x 28 px, as in MNIST. Every sixth image of a label is for testing: 1,501 and 296.
 
   Raises:
     InputError: scikit-learn is not installed.
@@ -90,14 +93,14 @@ def digits(folder: str) -> str:
 
 
 def like_mnist(image: np.ndarray) -> np.ndarray:
-  """Returns uint8[28, 28], 0..255, of one of scikit-learn's digits.
+  """Converts one of scikit-learn's digits to uint8 [28, 28], 0..255.
 
   Args:
-    image: float[8, 8], 0 (paper) to 16 (ink).
+    image: float [8, 8], 0 (paper) to 16 (ink).
   """
   bright = PIL.Image.fromarray((image * (255 / _DIGITS_MAX)).astype(np.float32))
   box = np.asarray(bright.resize((_BOX_PX, _BOX_PX), PIL.Image.Resampling.BICUBIC))
-  box = np.rint(np.clip(box, 0, 255)).astype(np.uint8)  # bicubic overshoots beside edges
+  box = np.rint(np.clip(box, 0, 255)).astype(np.uint8)  # bicubic overshoots at edges
   placed = np.zeros((_SIDE_PX, _SIDE_PX), np.uint8)
   top, left = (_offset(box.sum(axis=other, dtype=np.float64)) for other in (1, 0))
   placed[top : top + _BOX_PX, left : left + _BOX_PX] = box
@@ -105,7 +108,7 @@ def like_mnist(image: np.ndarray) -> np.ndarray:
 
 
 def _offset(ink: np.ndarray) -> int:
-  """Where a box starts so that the centre of mass of its `ink`, float[20], comes to the middle and none is cut off."""
+  """Returns where to put `ink`, float [20], for a centred mass, uncut."""
   centre = float(np.average(np.arange(_BOX_PX) + 0.5, weights=ink))
   return int(np.clip(round(_SIDE_PX / 2 - centre), 0, _SIDE_PX - _BOX_PX))
 
@@ -118,17 +121,17 @@ def mnist(
   timeout_secs: float = 20,
   max_secs: float = 600,
 ) -> str:
-  """Downloads the four files of MNIST into `folder`, which is returned; files that are there and right are kept.
+  """Downloads the four files of MNIST, if missing; returns `folder`.
 
   Args:
-    folder: made if it is not there.
+    folder: created if necessary.
     mirrors: addresses to try in turn, each ending in `/`.
     checksums: file name -> MD5, 32 hex digits.
     timeout_secs: how long a mirror may stay silent.
     max_secs: how long one file may take.
 
   Raises:
-    InputError: no mirror gave the right bytes; says what each did, and what to do.
+    InputError: no mirror has the right file; says what each answered, and what to do.
   """
   os.makedirs(folder, exist_ok=True)
   for name, checksum in checksums.items():
@@ -146,7 +149,7 @@ def _is_right(path: str, checksum: str) -> bool:
 
 
 def _md5(data: bytes = b"") -> hashlib._Hash:
-  return hashlib.md5(data, usedforsecurity=False)  # also where the system forbids MD5 for secrets
+  return hashlib.md5(data, usedforsecurity=False)  # else FIPS systems forbid it
 
 
 def _download(name: str, checksum: str, mirrors: Sequence[str], timeout_secs: float, max_secs: float) -> bytes:
@@ -163,8 +166,8 @@ def _download(name: str, checksum: str, mirrors: Sequence[str], timeout_secs: fl
       return data
     faults.append(f"{mirror}: {len(data)} bytes of MD5 {found}, expected {checksum}")
   raise InputError(
-    f"{name} could not be had ({'; '.join(faults)}): check the network and run the command again, or put the four MNIST"
-    f" files into a folder and give that as --data; --data {DIGITS} needs no network."
+    f"{name} cannot be downloaded ({'; '.join(faults)}): check the network and run the command again, or give a folder"
+    f" with the four MNIST files as --data; --data {DIGITS} needs no network."
   )
 
 
@@ -182,6 +185,9 @@ def _fetch(address: str, timeout_secs: float, deadline: float) -> bytes:
 
 
 def _write(path: str, data: bytes) -> None:
-  """Writes a whole file by a rename; one with the same bytes is left alone, so that what was made of it stays valid."""
+  """Writes a file by a rename, unless it has the same bytes.
+
+  So an unchanged file keeps its time, and the stages that read it stay valid.
+  """
   if not (os.path.exists(path) and local_files.read_bytes(path) == data):
     local_files.write_bytes(path, data)

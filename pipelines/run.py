@@ -1,4 +1,4 @@
-"""`beam-retrain run`: the whole chain, one folder per stage; finished, unchanged stages are kept."""
+"""`beam-retrain run`: the whole chain, one folder per stage."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from beam_retrain.transforms.io import files
 from beam_retrain.transforms.sources.idx import looks_like_idx
 
 _DESCRIPTION = """\
-Takes labelled images to a trained model and its evaluation:
+Trains a model on labelled images and evaluates it:
 
   OUTPUT/data          the IDX files of --data digits or mnist
   OUTPUT/convert       images in class folders, and records (IDX data only)
@@ -132,25 +132,20 @@ make_parser = RunRequest.make_parser
 def _local_folder(text: str) -> str:
   if not files.is_local(text):
     raise argparse.ArgumentTypeError(
-      f"{text} is remote, where this command cannot keep its state; run the stages one by one, each can write there"
+      f"{text} is remote, where this command cannot keep its state; run the stages one by one, which can write there"
     )
   return text
 
 
 def run(argv: Sequence[str]) -> int:
-  """Runs the command line; returns the exit code of the first stage that fails, or 0.
-
-  Raises:
-    InputError: something that the user gave cannot be used.
-  """
   return execute(RunRequest.parse(argv))
 
 
 def execute(request: RunRequest) -> int:
-  """Runs the chain; returns the exit code of the first stage that fails, or 0.
+  """Runs the chain; returns the first exit code that is not 0.
 
   Raises:
-    InputError: something that the user gave cannot be used.
+    InputError: an argument or an input cannot be used.
   """
   refuse_unreachable(request.pipeline_options(), request.data)
   output = Path(request.output)
@@ -164,7 +159,7 @@ def execute(request: RunRequest) -> int:
   after = json.dumps([state, digests_of_trunk(request.trunk, request.trunk_weights)])
   state = chain.keep_or_run(request.bottlenecks(images), after)
   chain.keep_or_run(request.train(), after=state)
-  # Evaluation always runs: it prints the summary that people run this for, and its gates decide the exit code.
+  # Evaluation always runs: it prints the summary, and its gates decide the exit code.
   chain.run(request.evaluate(images))
   if chain.code in (DONE, GATE_MISSED):
     _print_folders(output)

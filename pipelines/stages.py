@@ -1,4 +1,4 @@
-"""Runs stages in turn, each into its own folder, and records the state that made each."""
+"""Runs stages in turn, in folders of their own, and records states."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ _WHOLE = ("testing_percentage", "validation_percentage")  # `retrain` takes whol
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
-  """A stage of a chain: a request, and the command that executes it.
+  """A request, and the command that executes it.
 
   Attributes:
-    request: what to do; its output folder is below that of the chain.
+    request: its output folder is below that of the chain.
     execute: the command; returns the exit code.
-    decisive: names of the fields that decide the output, in the order in which a state digests them.
+    decisive: fields that decide the output, in the order in which a state digests them.
   """
 
   request: Request
@@ -51,18 +51,25 @@ class Stage:
     return str(vars(self.request)["output"])
 
   def state(self, after: str) -> str:
-    """Returns 64 hex digits for the request, what it reads (`after`), and the versions."""
+    """Returns a digest, 64 hex digits, of request, input and versions.
+
+    Args:
+      after: the state of the input.
+    """
     return hashlib.sha256(json.dumps([self.command, self.words(), after, versions()]).encode()).hexdigest()
 
   def words(self) -> list[str]:
-    """Returns the decisive fields that are given as 0.4 wrote them, so that its states stay valid."""
+    """Returns the decisive fields that are given, as 0.4 wrote them.
+
+    So its states stay valid.
+    """
     values = {name: getattr(self.request, name) for name in self.decisive if name in self.request.given}
     values |= {name: int(values[name]) for name in _WHOLE if name in values}
     return [f"--{name}" if value is True else f"--{name}={value}" for name, value in values.items()]
 
 
 def make_request(cls: type[RequestT], **values: object) -> RequestT:
-  """Returns a request with the values that are not None, all of them given."""
+  """Returns a request with the values that are not None."""
   given = {name: value for name, value in values.items() if value is not None}
   return cls(**given, given=frozenset(given))
 
@@ -80,11 +87,11 @@ class Chain:
     self.code = DONE
 
   def keep_or_run(self, stage: Stage, after: str) -> str:
-    """Runs a stage unless its output is finished and unchanged; returns its state.
+    """Runs a stage unless its output is current; returns its state.
 
     Args:
-      stage: the stage; its folder is named as its command.
-      after: the state of what it reads.
+      stage: its folder is named after its command.
+      after: the state of its input.
     """
     state = stage.state(after)
     if self.code == DONE:
@@ -97,11 +104,11 @@ class Chain:
     return state
 
   def is_kept(self, command: str, state: str) -> bool:
-    """Says whether a stage is finished and was made in this state."""
+    """Returns whether a stage was finished in this state."""
     return is_completed(str(self._output / command)) and self.remembered(command) == state
 
   def run(self, stage: Stage) -> None:
-    """Runs a stage, unless one before it has failed."""
+    """Runs a stage, unless an earlier one failed."""
     if self.code == DONE:
       print(f"{stage.command}: into {files.shown(stage.output)}", flush=True)
       self.code = stage.execute(stage.request)
@@ -128,9 +135,9 @@ def digests_of_trunk(handle: str, weights: str | None) -> list[str]:
 
 
 def digest_of_files(path: str) -> str:
-  """Returns 64 hex digits for the names, sizes and times of all files below a path.
+  """Returns a digest, 64 hex digits, of names, sizes and times.
 
-  Reading the files would take as long as the stage. The digests are added up, so that no list is held.
+  Reading the files below the path would take as long as the stage. The digests are added up, so that no list is held.
   """
   if not files.is_local(path):
     return _digest_of((found.path, found) for found in files.list_tree(path))

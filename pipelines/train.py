@@ -1,6 +1,6 @@
-"""`beam-retrain train`: runs the trainer, on local copies of folders that are on an object store.
+"""`beam-retrain train`: runs the trainer, on local copies of remote folders.
 
-TensorFlow cannot read `s3://`, and the trainer does without Beam, which this module imports only for such folders.
+TensorFlow cannot read `s3://`, and the trainer does not use Beam, which this module imports only for such folders.
 """
 
 from __future__ import annotations
@@ -54,15 +54,15 @@ def _make_remote_parser() -> argparse.ArgumentParser:
 
 
 def execute(request: TrainRequest) -> int:
-  """Trains from a local folder into a local folder; returns the exit code."""
+  """Trains from and into a local folder; returns the exit code."""
   return task.execute(request)
 
 
 def execute_remote(request: TrainRequest, store_options: Mapping[str, object]) -> int:
-  """Trains on local copies; replaces a remote output once the new model is complete.
+  """Trains on local copies; replaces a remote output at the end.
 
   Args:
-    request: what to do, with absolute paths.
+    request: with absolute paths.
     store_options: Beam's options of object stores.
 
   Raises:
@@ -125,8 +125,8 @@ def _keep_model(copy: str, output: str, error: Exception) -> str:
   os.replace(copy, kept)
   cause = first_line(error).rstrip(".")
   return (
-    f"{output}: the model could not be uploaded ({cause}): it is complete in {kept}; use it or copy it from there."
-    f" What is in {output} is not a finished model."
+    f"{output}: the model could not be uploaded ({cause}): use or copy the complete model in {kept}; {output} does not"
+    " hold a finished one."
   )
 
 
@@ -147,7 +147,7 @@ def _upload(copy: str, output: str) -> None:
     elif os.path.exists(path):
       put_file(path, target)
     else:
-      files.delete([target])  # an earlier model's
+      files.delete([target])  # of an earlier model
   claimed.complete()
 
 

@@ -1,8 +1,8 @@
-"""A Beam worker from the installed package: the command of Beam's PROCESS environment, or of its worker pool.
+"""A Beam worker, for Beam's PROCESS environment or a worker pool.
 
   python -m beam_retrain.pipelines.worker --id=ID --provision_endpoint=HOST:PORT --control_endpoint=...
 
-The engine starts it and says where it listens. Nothing that a job stages is fetched: the code is what is installed.
+The engine starts it with the addresses. Nothing that a job stages is fetched: the installed code runs.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from apache_beam.portability.api import (
 )
 from google.protobuf import json_format, text_format
 
-import beam_retrain.transforms.core  # noqa: F401  # before TensorFlow, whatever step comes first: it reads what this sets
+import beam_retrain.transforms.core  # noqa: F401  # sets variables that TensorFlow reads when imported
 
 _PROVISION_SECS = 60
 
 
 def read_arguments(argv: Sequence[str]) -> argparse.Namespace:
-  """Returns `id` and four endpoints, as HOST:PORT; empty where provisioning says them."""
+  """Returns `id` and four endpoints, HOST:PORT or empty."""
   parser = argparse.ArgumentParser(prog="beam_retrain.pipelines.worker", allow_abbrev=False)
   parser.add_argument("--id", required=True)
   parser.add_argument("--provision_endpoint", required=True)
@@ -37,7 +37,7 @@ def read_arguments(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def fetch_provision(worker_id: str, endpoint: str) -> beam_provision_api_pb2.ProvisionInfo:
-  """Returns what the engine says to this worker.
+  """Returns the engine's information for this worker.
 
   Raises:
     grpc.RpcError: it did not answer within a minute.
@@ -57,13 +57,13 @@ def worker_environment(
   """Returns the variables that Beam's worker reads.
 
   Args:
-    arguments: see `read_arguments`; what provisioning says comes first.
+    arguments: see `read_arguments`; provisioning takes precedence.
     info: see `fetch_provision`.
-    folder: of this worker alone: Beam loads a pickled session that lies in it.
+    folder: of this worker alone: Beam loads a pickled session from it.
   """
 
   def descriptor(of_info: endpoints_pb2.ApiServiceDescriptor, argument: str) -> str:
-    # Beam Python knows no authentication here, and wants the address alone.
+    # Beam Python has no authentication here, and takes the address alone.
     found = endpoints_pb2.ApiServiceDescriptor(url=of_info.url or argument)
     return text_format.MessageToString(found)
 
@@ -81,10 +81,10 @@ def worker_environment(
 
 
 def main(argv: Sequence[str]) -> None:
-  """Works until the engine hangs up."""
+  """Works until the engine closes the connection."""
   arguments = read_arguments(argv)
   info = fetch_provision(arguments.id, arguments.provision_endpoint)
-  # Not the /tmp that Beam's own containers take: here anyone could leave a session there.
+  # Not /tmp, as in Beam's own containers: here anyone could put a session there.
   with tempfile.TemporaryDirectory(prefix="beam-retrain-worker-") as folder:
     os.environ.update(worker_environment(arguments, info, folder))
     from apache_beam.runners.worker import sdk_worker_main  # after the variables: it may read them when imported

@@ -8,9 +8,9 @@ Variable, `beam_retrain_nightly`, as JSON:
    "flags": {"model": "/srv/beam-retrain/model", "input": "/srv/beam-retrain/pictures",
              "history": "/srv/beam-retrain/history", "min_accuracy": 0.97, "max_drop": 0.01}}
 
-`flags` are the command's own and Beam's, handed over as they are, so that a misspelt one is refused and not ignored;
-`runner` beside them is Beam's, DirectRunner where it is missing. Any exit code but 0, a missed gate among them, is a
-failed task, which is not tried again: it would fail again.
+`flags` are the command's own and Beam's, passed unchanged, so that a misspelt one is an error. `runner` is Beam's,
+default DirectRunner. Any exit code but 0, for example of a missed gate, is a failed task, which is not retried: it
+would fail again.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from airflow.sdk import DAG
 
 
 class Reevaluate(BeamRunPythonPipelineOperator):
-  """The provider's operator, with the one place that it does not read templates in."""
+  """The provider's operator, with one more template field."""
 
   template_fields = (*BeamRunPythonPipelineOperator.template_fields, "py_interpreter")
 
 
 with DAG(
   dag_id="beam_retrain_nightly",
-  description="What the model gets right tonight, and what got worse since the last night",
-  # The night is named by the day on which it runs, in this time zone.
+  description="Evaluates the model, and reports what got worse since the last night",
+  # The night is named after the day on which it runs, in this time zone.
   schedule="30 3 * * *",
   start_date=pendulum.datetime(2026, 1, 1, tz="UTC"),
   catchup=False,

@@ -1,4 +1,4 @@
-"""What the Flex Template's launcher starts: `launch.py --command=NAME FLAGS` becomes `beam-retrain NAME FLAGS`."""
+"""Turns `launch.py --command=NAME FLAGS` of a Flex Template into `beam-retrain NAME FLAGS`."""
 
 import argparse
 import sys

@@ -1,12 +1,13 @@
-"""Starts a Flink or Spark cluster on this machine, reachable from it alone.
+"""Starts a Flink or Spark cluster on this machine.
 
   python deploy/engines/cluster.py start flink     # or spark; prints the flags of a job
   python deploy/engines/cluster.py status flink
   python deploy/engines/cluster.py stop flink
 
-The jars are those of `make engines`. Everything of a running cluster (ports, logs, scratch files, the workers' command)
-is in one folder, `.engines/cluster-flink`. Each process has that folder in its environment, by which `stop` finds all
-of them, Python workers and orphans included, and no others. Linux only: it reads /proc.
+Only this machine can reach it. The jars are those of `make engines`. All files of a running cluster (ports, logs,
+scratch files, the workers' command) are in one folder, `.engines/cluster-flink`. Each process has that folder in its
+environment, by which `stop` finds all of them, Python workers and orphans included, and no others. Linux only: it
+reads /proc.
 """
 
 from __future__ import annotations
@@ -37,13 +38,13 @@ _STOP_SECS = 10
 _LOG_LINES = 40
 _FLINK_RETRY_SECS = 10
 _HOST = "127.0.0.1"
-# What Flink and Spark reach for by reflection, and Java 17 keeps shut.
+# Packages that Flink and Spark access by reflection, closed by default in Java 17.
 _OPENED = (
   *("java.lang", "java.lang.invoke", "java.lang.reflect", "java.io", "java.net", "java.nio", "java.text", "java.time"),
   *("java.util", "java.util.concurrent", "java.util.concurrent.atomic", "java.util.concurrent.locks"),
   *("jdk.internal.ref", "sun.nio.ch", "sun.nio.cs", "sun.security.action", "sun.util.calendar"),
 )
-# Taken whole at the start: a worker of Java's is then as large as it ever gets, however much data there is.
+# Allocated whole at the start, so that a Java worker's memory does not grow with the data.
 _HEAP = ("-Xms512m", "-Xmx512m", "-XX:+AlwaysPreTouch")
 _FLINK = "org.apache.flink.runtime"
 _SPARK = "org.apache.spark.deploy"
@@ -92,7 +93,7 @@ def flink(engines: Path, folder: Path, retries: int, workers: int) -> Cluster:
       f"--flink_master={_HOST}:{rest}",
       f"--flink_job_server_jar={engines / 'flink' / 'job-server.jar'}",
       f"--parallelism={workers}",
-      # A Python worker outlives a stage, and with it the trunk that it has loaded; a dead one does not outlive a retry.
+      # A Python worker, with its loaded trunk, outlives a stage; a dead one does not outlive a retry.
       f"--environment_cache_millis={_FLINK_RETRY_SECS * 500}",
     ],
     variables={},
@@ -110,7 +111,7 @@ def _flink_conf(folder: Path, retries: int, workers: int, rpc: int, rest: int) -
     "rest.port": rest,
     "taskmanager.host": _HOST,
     "taskmanager.bind-host": _HOST,
-    # So that one TaskManager can do the work of all where the others have died; else each does its part.
+    # One TaskManager can do all the work if the others have died.
     "taskmanager.numberOfTaskSlots": workers,
     "taskmanager.load-balance.mode": "SLOTS",
     "taskmanager.cpu.cores": 1.0,
@@ -122,7 +123,7 @@ def _flink_conf(folder: Path, retries: int, workers: int, rpc: int, rest: int) -
     "taskmanager.memory.jvm-overhead.min": "192m",
     "taskmanager.memory.jvm-overhead.max": "192m",
     "taskmanager.memory.managed.size": "256m",
-    # A job of tensorflow-transform's has many exchanges, each with buffers of its own: 64 MiB did not do.
+    # tensorflow-transform's jobs have many exchanges, each with its own buffers: 64 MiB was not enough.
     "taskmanager.memory.network.min": "256m",
     "taskmanager.memory.network.max": "256m",
     "parallelism.default": workers,
@@ -130,7 +131,7 @@ def _flink_conf(folder: Path, retries: int, workers: int, rpc: int, rest: int) -
     "classloader.resolve-order": "parent-first",
     "io.tmp.dirs": folder / "temp",
     "blob.storage.directory": folder / "temp",
-    # Attempts times delay outlast the time in which a lost TaskManager is noticed.
+    # Attempts times delay exceed the time until a lost TaskManager is noticed.
     "heartbeat.interval": 2000,
     "heartbeat.timeout": 10000,
     "restart-strategy.type": "fixed-delay" if retries else "none",
@@ -153,8 +154,8 @@ def spark(engines: Path, folder: Path, retries: int, workers: int) -> Cluster:
     "spark.executor.memory": "512m",
     "spark.executor.extraJavaOptions": "-Xms512m -XX:+AlwaysPreTouch",
     "spark.task.maxFailures": retries + 1,
-    # An executor whose Python worker has died keeps the dead one, and fails whatever it is given: not twice.
-    # Spark refuses that where a task may fail no more often than twice.
+    # An executor keeps a dead Python worker and fails every task: exclude it after one failure. Spark does not allow
+    # that if a task may fail at most twice.
     "spark.excludeOnFailure.enabled": "true" if retries >= 2 else "false",
     "spark.excludeOnFailure.stage.maxFailedTasksPerExecutor": 1,
   }
@@ -172,13 +173,13 @@ def spark(engines: Path, folder: Path, retries: int, workers: int) -> Cluster:
       "--runner=SparkRunner",
       f"--spark_master_url={master}",
       f"--spark_job_server_jar={engines / 'spark' / 'job-server.jar'}",
-      # As with Flink, but a stage of Spark's has to wait for the one before.
+      # As with Flink, but a stage of Spark waits for the previous one.
       "--environment_cache_millis=60000",
       *(f"--job_server_jvm_properties=-D{name}={value}" for name, value in properties.items()),
     ],
     variables={
       "SPARK_HOME": str(folder / "home"),
-      "SPARK_SCALA_VERSION": "2.12",  # else it looks for a build of its own to find out
+      "SPARK_SCALA_VERSION": "2.12",  # else it looks for a build of its own
       "SPARK_LOCAL_IP": _HOST,
     },
   )
@@ -193,15 +194,15 @@ def start(kind: str, engines: Path, folder: Path, retries: int = RETRIES, worker
   Args:
     kind: of `_KINDS`.
     engines: the folder that `make engines` made.
-    folder: the cluster's own; what is in it is deleted.
-    retries: how often what has failed is tried again: Flink's jobs, or the tasks of a Spark job.
-    workers: how many, at least 1.
+    folder: the cluster's own; its contents are deleted.
+    retries: retries of a Flink job, or of a Spark task.
+    workers: at least 1.
 
   Returns:
     the flags of a job.
 
   Raises:
-    ClusterError: there is one already, the jars are missing, or it did not come up; in that case it is stopped again.
+    ClusterError: it is already running, the jars are missing, or it did not start and has been stopped again.
   """
   if not (engines / kind / "job-server.jar").exists():
     raise ClusterError(f"{engines / kind / 'job-server.jar'} does not exist: run `make engines`.")
@@ -240,7 +241,7 @@ def start(kind: str, engines: Path, folder: Path, retries: int = RETRIES, worker
 
 
 def _wait(cluster: Cluster, started: dict[str, subprocess.Popen], workers: int) -> str:
-  """Waits for the workers; returns why some are missing, or an empty string."""
+  """Waits for the workers; returns an error message, or ""."""
   deadline = time.monotonic() + _START_SECS
   while time.monotonic() < deadline:
     for name, process in started.items():
@@ -325,7 +326,7 @@ def main() -> None:
     choices=range(10),
     default=RETRIES,
     metavar="N",
-    help="how often what has failed is tried again: a job of Flink's, a task of Spark's; 0 to 9 (default %(default)d)",
+    help="retries of a failed Flink job or Spark task, 0 to 9 (default %(default)d)",
   )
   parser.add_argument(
     "--workers",

@@ -1,8 +1,8 @@
-"""Makes an empty jar whose manifest names the jars beside it: `java -jar` then runs them, without a shaded copy.
+"""Makes an empty jar whose manifest names the jars in `lib`.
 
   python thin_jar.py FOLDER MAIN_CLASS     # FOLDER/lib/*.jar -> FOLDER/job-server.jar
 
-Standard library only: it runs before any environment is there.
+`java -jar` then runs them without a shaded copy. Standard library only: it runs before any environment exists.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import sys
 import zipfile
 from pathlib import Path
 
-# What Flink and Spark reach for by reflection, and Java 17 keeps shut; FlinkRunner passes no flags for it.
-# Spark's are those of its JavaModuleOptions. Without sun.security.action, a task that fails cannot say so: its thread
+# Packages that Flink and Spark access by reflection, closed by default in Java 17; FlinkRunner passes no flags for it.
+# Spark's are those of its JavaModuleOptions. Without sun.security.action, a failing task cannot report: its thread
 # ends, and the job waits for ever.
 _OPENED = (
   *("java.io", "java.lang", "java.lang.invoke", "java.lang.reflect", "java.net", "java.nio", "java.text", "java.time"),
@@ -23,7 +23,7 @@ _LINE_BYTES = 70  # of 72, less the line's end
 
 
 def main(folder: Path, main_class: str) -> None:
-  """Writes `job-server.jar` into `folder`; it must stay beside `lib`, relative to which it names the jars."""
+  """Writes `job-server.jar` into `folder`, next to `lib`."""
   names = sorted(path.name for path in (folder / "lib").glob("*.jar"))
   if not names:
     sys.exit(f"thin_jar.py: {folder / 'lib'} holds no jars.")
@@ -38,9 +38,9 @@ def main(folder: Path, main_class: str) -> None:
 
 
 def _wrapped(line: str) -> str:
-  """Returns a manifest's line cut to its longest allowed length; each further piece begins with a blank.
+  """Returns a manifest's line, wrapped at its maximum length.
 
-  See "JAR File Specification", "Notes on Manifest and Signature Files".
+  Continuation lines begin with a space. See "JAR File Specification", "Notes on Manifest and Signature Files".
   """
   pieces = [line[:_LINE_BYTES]]
   rest = line[_LINE_BYTES:]

@@ -52,7 +52,7 @@ def test_version(capsys):
       ["predict", "--model=nowhere", "x.jpg"],
       "nowhere has no info.json: give the folder that `beam-retrain train` wrote.",
     ),
-    (["run", "--data=nowhere", "--output=x"], "nowhere is not there: give digits, mnist, or the path of a folder"),
+    (["run", "--data=nowhere", "--output=x"], "nowhere does not exist: give digits, mnist, or the path of a folder"),
   ],
 )
 def test_wrong_usage_is_one_sentence_and_2(argv, sentence, capsys, tmp_path, monkeypatch):

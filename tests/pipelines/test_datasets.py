@@ -184,7 +184,7 @@ def test_when_no_mirror_helps_the_sentence_says_why_and_what_to_do(serve, tmp_pa
   assert f"{dead}: <urlopen error [Errno 111] Connection refused>" in said
   assert f"{wrong}: 18 bytes of MD5 {hashlib.md5(b'<html>moved</html>').hexdigest()}" in said
   assert f"{empty}: HTTP Error 404" in said
-  assert "put the four MNIST files into a folder" in said
+  assert "or give a folder with the four MNIST files as --data" in said
   assert list(folder.iterdir()) == []
 
 
@@ -217,5 +217,5 @@ def test_the_published_checksums_are_asked_for():
 def test_a_path_is_used_as_it_is(tmp_path):
   assert datasets.resolve(str(tmp_path), "unused") == str(tmp_path)
   assert datasets.resolve("gs://bucket/images", "unused") == "gs://bucket/images"
-  with pytest.raises(InputError, match="digitz is not there: give digits, mnist, or the path"):
+  with pytest.raises(InputError, match="digitz does not exist: give digits, mnist, or the path"):
     datasets.resolve("digitz", "unused")

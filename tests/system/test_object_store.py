@@ -191,7 +191,7 @@ def test_a_model_that_cannot_be_taken_back_is_kept(server, local):
   files.write_text("s3://bucket/blocked/saved_model", "in the way")
   with pytest.raises(InputError, match="the model could not be uploaded") as caught:
     cli.dispatch([*_train(str(local.bottlenecks), "s3://bucket/blocked"), *server.flags])
-  kept = Path(re.findall(r"it is complete in (\S+);", str(caught.value))[0])
+  kept = Path(re.findall(r"the complete model in (\S+);", str(caught.value))[0])
   try:
     assert_same_model(kept, local.model)
   finally:
