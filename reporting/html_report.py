@@ -53,11 +53,12 @@ from beam_retrain.transforms.core.metrics.figures import (
   ShownImage,
   TrendPoint,
 )
-from beam_retrain.transforms.core.run.run_info import RunInfo
 
 if TYPE_CHECKING:
   import jinja2
   from markupsafe import Markup
+
+  from beam_retrain.transforms.core.run.run_info import RunInfo  # not at run time: it loads numpy
 
 MAX_TREND_LABELS = 12
 # Each state has a symbol and a word, never a colour alone.

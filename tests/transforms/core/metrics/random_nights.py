@@ -77,19 +77,7 @@ def plainly(bucket: Bucket, plan: Plan, min_slice_size: int) -> tuple[dict, dict
     slices[model], beside[model] = {}, {}
     for at, column in enumerate(plan.columns):
       value_of = {row.key: row.values[at] for row in bucket.manifest}
-      groups: dict[str, list[Row]] = {}
-      for key, row in now.items():
-        groups.setdefault(value_of.get(key, ""), []).append(row)
-      unlisted = groups.pop("", [])
-      small = [rows for rows in groups.values() if len(rows) < min_slice_size]
-      slices[model][column] = {
-        value: _rate_plainly(rows) for value, rows in groups.items() if len(rows) >= min_slice_size
-      }
-      pool = {"slices": len(small), "fewer_than": min_slice_size, **_rate_plainly(list(itertools.chain(*small)))}
-      beside[model][column] = {
-        "small": pool if small else None,
-        "unlisted": _rate_plainly(unlisted) if unlisted else None,
-      }
+      slices[model][column], beside[model][column] = _slice_plainly(now, value_of, min_slice_size)
     if name is None:
       figures[model] = {**dict.fromkeys(["baseline", *COUNTS, "drop", "p_value"]), "verdict": "no baseline"}
       continue
@@ -133,6 +121,17 @@ def plainly(bucket: Bucket, plan: Plan, min_slice_size: int) -> tuple[dict, dict
   for kind in ("regressed", "fixed"):
     lines[kind].sort(key=lambda cells: (cells[7], cells[0]))
   return figures, slices, beside, lines
+
+
+def _slice_plainly(now: dict[str, Row], value_of: dict[str, str], min_slice_size: int) -> tuple[dict, dict]:
+  groups: dict[str, list[Row]] = {}
+  for key, row in now.items():
+    groups.setdefault(value_of.get(key, ""), []).append(row)
+  unlisted = groups.pop("", [])
+  small = [rows for rows in groups.values() if len(rows) < min_slice_size]
+  slices = {value: _rate_plainly(rows) for value, rows in groups.items() if len(rows) >= min_slice_size}
+  pool = {"slices": len(small), "fewer_than": min_slice_size, **_rate_plainly(list(itertools.chain(*small)))}
+  return slices, {"small": pool if small else None, "unlisted": _rate_plainly(unlisted) if unlisted else None}
 
 
 def _rate_plainly(rows: list[Row]) -> dict:
