@@ -19,7 +19,6 @@ from apache_beam.options.pipeline_options import (
   PipelineOptions,
   PortableOptions,
   SparkRunnerOptions,
-  StandardOptions,
 )
 
 import beam_retrain.transforms.core
@@ -44,6 +43,7 @@ from beam_retrain.pipelines.engines.runners import (
   is_embedded,
   is_local,
   loopback_is_processes,
+  runner_name,
   runner_of,
 )
 from beam_retrain.pipelines.jobs.runner import DONE, FAILED
@@ -210,7 +210,7 @@ def _reports_in(folder: str) -> list[str]:
 
 
 def _describe_job(result: ProbeResult, options: PipelineOptions, timeout_secs: int) -> Finding:
-  runner = options.view_as(StandardOptions).runner or "FnApiRunner"
+  runner = runner_name(options)
   if result.is_late or result.error:
     known = explain(result.error or result.log)
     if result.is_late:

@@ -22,11 +22,12 @@ from typing import Any
 
 import apache_beam as beam
 from apache_beam.metrics import MetricsFilter
-from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
+from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.runner import PipelineResult
 
 import beam_retrain
 from beam_retrain.pipelines.doctor import worker_report
+from beam_retrain.pipelines.engines.runners import choose_runner
 from beam_retrain.transforms.core.run.cli import error_line
 from beam_retrain.transforms.io import files
 
@@ -160,8 +161,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 def _run_job(options: PipelineOptions, request: dict[str, Any]) -> PipelineResult:
-  standard = options.view_as(StandardOptions)
-  standard.runner = standard.runner or "FnApiRunner"
+  choose_runner(options)
   pipeline = beam.Pipeline(options=options)
   build(pipeline, request)
   result = pipeline.run()

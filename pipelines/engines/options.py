@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
+from beam_retrain.pipelines.engines.runners import PORTABLE
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.run.argparse_internals import flags_of
 
@@ -46,19 +47,18 @@ def add_engine_options(parser: argparse.ArgumentParser) -> None:
         present.add(f"--{name}")
 
 
-def validate_engine_options(prog: str, runner: str | None, argv: Sequence[str]) -> None:
+def validate_engine_options(prog: str, runner: str, argv: Sequence[str]) -> None:
   """Checks that the runner has each given job server's option.
 
   Args:
     prog: the command's name.
-    runner: `--runner`, in any case; PortableRunner's job server may be any.
+    runner: its name, in any case; PortableRunner's job server may be any.
     argv: Beam's arguments.
 
   Raises:
     InputError: it does not; names the runners that do.
   """
-  runner = (runner or "FnApiRunner").rsplit(".", 1)[-1]
-  if runner.lower() == "portablerunner":
+  if runner.lower() == PORTABLE:
     return
   for flag in (argument.split("=")[0] for argument in argv):
     engines = [

@@ -15,18 +15,38 @@ from apache_beam.options.pipeline_options import (
 
 FLINK, SPARK, PORTABLE, PRISM = "flinkrunner", "sparkrunner", "portablerunner", "prismrunner"
 LOOPBACK, DOCKER, PROCESS, EXTERNAL = "LOOPBACK", "DOCKER", "PROCESS", "EXTERNAL"
-_LOCAL = ("fnapirunner", "directrunner", "bundlebaseddirectrunner", "switchingdirectrunner", PRISM)
+_DEFAULT = "FnApiRunner"
+_IN_PROCESS = ("fnapirunner", "directrunner", "bundlebaseddirectrunner", "switchingdirectrunner")
 _THIS_MACHINE = ("localhost", "127.0.0.1", "[::1]")
+
+
+def choose_runner(options: PipelineOptions) -> None:
+  """Sets FnApiRunner if no runner is given.
+
+  Not DirectRunner, which tries to download Prism and then silently takes another runner.
+  """
+  standard = options.view_as(StandardOptions)
+  standard.runner = standard.runner or _DEFAULT
+
+
+def runner_name(options: PipelineOptions) -> str:
+  """Returns the runner's name as given, without its module."""
+  return str(options.view_as(StandardOptions).runner or _DEFAULT).rsplit(".", 1)[-1]
 
 
 def runner_of(options: PipelineOptions) -> str:
   """Returns the runner's name in lower case, without its module."""
-  return (options.view_as(StandardOptions).runner or "FnApiRunner").rsplit(".", 1)[-1].lower()
+  return runner_name(options).lower()
+
+
+def is_in_process(options: PipelineOptions) -> bool:
+  """Whether Beam runs the job within the command, without an engine."""
+  return runner_of(options) in _IN_PROCESS
 
 
 def is_local(options: PipelineOptions) -> bool:
-  """Whether Beam runs the job on this machine, without an engine."""
-  return runner_of(options) in _LOCAL
+  """Whether Beam itself runs the job on this machine: within the command, or in Prism."""
+  return is_in_process(options) or runner_of(options) == PRISM
 
 
 def is_dataflow(options: PipelineOptions) -> bool:

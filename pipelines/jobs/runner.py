@@ -11,10 +11,10 @@ import sys
 from collections.abc import Callable, Sequence
 
 import apache_beam as beam
-from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions
+from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions
 
 from beam_retrain.pipelines.engines.findings import explain
-from beam_retrain.pipelines.engines.runners import runner_of
+from beam_retrain.pipelines.engines.runners import choose_runner, runner_of
 from beam_retrain.pipelines.jobs.capture import capture_output
 from beam_retrain.pipelines.jobs.forked_workers import forked_workers
 from beam_retrain.pipelines.jobs.local_runner import local_runner, raise_on_worker_death
@@ -52,10 +52,7 @@ def run_pipeline(
     InputError: a worker raised one, on whatever engine.
     Exception: any other failure of the job.
   """
-  standard = options.view_as(StandardOptions)
-  if standard.runner is None:
-    # Not DirectRunner, which tries to download Prism and then silently takes another runner.
-    standard.runner = "FnApiRunner"
+  choose_runner(options)
   if processes > 1:
     options.view_as(DirectOptions).direct_num_workers = processes
   runner = local_runner(options) if runner_of(options) == "fnapirunner" else None  # None: the options' own

@@ -16,7 +16,7 @@ from apache_beam.runners import create_runner
 from beam_retrain.pipelines.engines.checks import validate_engine
 from beam_retrain.pipelines.engines.dataflow import configure_dataflow
 from beam_retrain.pipelines.engines.options import add_engine_options, validate_engine_options
-from beam_retrain.pipelines.engines.runners import is_dataflow, remote_master
+from beam_retrain.pipelines.engines.runners import is_dataflow, remote_master, runner_name
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.run.argparse_internals import flags_of
 from beam_retrain.transforms.core.run.cli import (
@@ -142,7 +142,7 @@ def read_pipeline_options(prog: str, flags: object, arguments: Sequence[str]) ->
       create_runner(runner)
     except (ValueError, ImportError) as error:
       raise InputError(f"{prog}: --runner {runner}: {str(error).rstrip('.')}.") from error
-  validate_engine_options(prog, runner, arguments)
+  validate_engine_options(prog, runner_name(options), arguments)
   configure_dataflow(prog, flags, options)
   return options
 

@@ -18,7 +18,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import beam_retrain
 from beam_retrain.pipelines import bottlenecks
@@ -46,6 +46,7 @@ PREFIX = "beam-retrain-plan-"
 _TESTING_IMAGES = 16
 _CLOSING_RECORDS = 8 * IMAGES_PER_SHARD
 _LABELS = ("a", "b")
+_IF_PREPARED, _ANYHOW = "if-prepared", "anyhow"
 # Imports as `beam-retrain` does.
 _CHILD = """\
 import sys
@@ -70,8 +71,6 @@ class Measurement:
     bad: reason -> how many of them cannot be used.
     trunk: its info, JSON values.
     execution: as in `info.json`.
-    job_secs: of the job over the sample.
-    has_prepared: whether that job had to prepare the trunk.
     first_secs: how much longer the first such job takes, which prepares the trunk; 0: it is already prepared.
   """
 
@@ -81,14 +80,26 @@ class Measurement:
   bad: Mapping[str, int]
   trunk: Mapping[str, Any]
   execution: Mapping[str, Any]
-  job_secs: float = 0.0
-  has_prepared: bool = False
   first_secs: float = 0.0
 
   @classmethod
   def from_json(cls, values: Mapping[str, Any]) -> Measurement:
     """Inverse of `dataclasses.asdict`."""
     return cls(**{**values, "costs": JobCosts(**values["costs"])})
+
+
+class _Trial(NamedTuple):
+  """Result of one process.
+
+  Attributes:
+    job_secs: of the job over the sample.
+    has_prepared: whether that job had to prepare the trunk.
+    measurement: None if the process stopped there.
+  """
+
+  job_secs: float
+  has_prepared: bool
+  measurement: Measurement | None
 
 
 def measure_apart(request: PlanRequest) -> Measurement:
@@ -98,16 +109,17 @@ def measure_apart(request: PlanRequest) -> Measurement:
     InputError: as the job itself would.
     RuntimeError: the process failed otherwise; with its last line.
   """
-  first = _run_child(request)
-  if not first.has_prepared:
-    return first
-  second = _run_child(request)
+  first = _run_child(request, _IF_PREPARED)
+  if first.measurement:
+    return first.measurement
+  second = _run_child(request, _ANYHOW)
+  assert second.measurement
   # If the second also had to prepare it, the cache keeps nothing: every job will.
   first_secs = 0.0 if second.has_prepared else max(0.0, first.job_secs - second.job_secs)
-  return dataclasses.replace(second, first_secs=first_secs)
+  return dataclasses.replace(second.measurement, first_secs=first_secs)
 
 
-def _run_child(request: PlanRequest) -> Measurement:
+def _run_child(request: PlanRequest, when: str) -> _Trial:
   with tempfile.TemporaryDirectory(prefix=PREFIX) as folder:
     result = os.path.join(folder, "result.json")
     # Not from the current folder, which may contain another `beam_retrain`.
@@ -115,7 +127,7 @@ def _run_child(request: PlanRequest) -> Measurement:
     # This process cleans up after an interrupted child. TF Hub's downloads are kept.
     hub = os.environ.get("TFHUB_CACHE_DIR", os.path.join(tempfile.gettempdir(), "tfhub_modules"))
     environment = {**os.environ, "PYTHONPATH": path, "TMPDIR": folder, "TFHUB_CACHE_DIR": hub}
-    command = [sys.executable, "-P", "-c", _CHILD, result, request.to_json(), repr(time.time())]
+    command = [sys.executable, "-P", "-c", _CHILD, result, request.to_json(), when, repr(time.time())]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     if not os.path.exists(result):
       last = (done.stderr.strip().splitlines() or ["it printed nothing"])[-1]
@@ -123,20 +135,23 @@ def _run_child(request: PlanRequest) -> Measurement:
     found = json.loads(files.read_bytes(result))
   if "error" in found:
     raise InputError(found["error"])
-  return Measurement.from_json(found)
+  measurement = found["measurement"] and Measurement.from_json(found["measurement"])
+  return _Trial(found["job_secs"], found["has_prepared"], measurement)
 
 
-def main(result: str, request: str, began: str) -> None:
+def main(result: str, request: str, when: str, began: str) -> None:
   """Measures in this process, which must be new.
 
   Args:
-    result: file to write a `Measurement` to, or the `error` of an unusable request; JSON.
+    result: file to write a `_Trial` to, or the `error` of an unusable request; JSON.
     request: a `PlanRequest`, JSON.
+    when: `if-prepared` stops after the job if it had to prepare the trunk; else `anyhow`.
     began: `time.time()` when the process was started.
   """
   started_secs = time.time() - float(began)
   try:
-    found = dataclasses.asdict(_measure(PlanRequest.from_json(request), started_secs))
+    trial = _measure(PlanRequest.from_json(request), started_secs, stop_if_unprepared=when == _IF_PREPARED)
+    found = {**trial._asdict(), "measurement": trial.measurement and dataclasses.asdict(trial.measurement)}
   except Exception as error:
     sentence = user_sentence(error)
     if sentence is None:
@@ -145,7 +160,7 @@ def main(result: str, request: str, began: str) -> None:
   files.write_text(result, json.dumps(found))
 
 
-def _measure(request: PlanRequest, started_secs: float) -> Measurement:
+def _measure(request: PlanRequest, started_secs: float, *, stop_if_unprepared: bool) -> _Trial:
   whole = request.find_input()
   sample = _read_sample(request, whole)
   with tempfile.TemporaryDirectory(prefix=PREFIX) as folder:
@@ -155,11 +170,13 @@ def _measure(request: PlanRequest, started_secs: float) -> Measurement:
     job_secs, _ = timed(lambda: bottlenecks.execute(request.of_sample(images, output, whole.engine)))
     files.use_options(whole.options)  # the job over the sample has local paths only
     has_prepared = _cached() != cached
+    if has_prepared and stop_if_unprepared:
+      return _Trial(job_secs, has_prepared, None)
     measured = _measure_parts(request, whole, sample, images, output)
   costs = measured.costs
   worked_secs = len(in_shards) * costs.shard_secs + sum(in_shards) * costs.image_secs
   costs = dataclasses.replace(costs, start_secs=max(0.0, started_secs + job_secs - worked_secs))
-  return dataclasses.replace(measured, costs=costs, job_secs=job_secs, has_prepared=has_prepared)
+  return _Trial(job_secs, has_prepared, dataclasses.replace(measured, costs=costs))
 
 
 def _measure_parts(request: PlanRequest, whole: PlannedInput, sample: Sample, images: str, output: str) -> Measurement:

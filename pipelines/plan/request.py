@@ -7,8 +7,9 @@ import dataclasses
 import json
 from typing import ClassVar, NamedTuple, Self
 
-from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
+from apache_beam.options.pipeline_options import PipelineOptions
 
+from beam_retrain.pipelines.engines.runners import is_in_process, runner_name
 from beam_retrain.pipelines.options.arguments import add_model_flags, positive_int, refuse_unreachable
 from beam_retrain.pipelines.options.precision import add_precision_flags
 from beam_retrain.pipelines.options.retrain_names import add_retrain_names
@@ -19,8 +20,6 @@ from beam_retrain.transforms.core.records.splits import SplitPercentages
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.sources.base import Source
 from beam_retrain.transforms.sources.find import find_source
-
-_IN_PROCESS = ("directrunner", "fnapirunner")
 
 _DESCRIPTION = """\
 Estimates the time, memory, disk and shards that `bottlenecks` will take over these images. Leaves nothing behind but
@@ -53,9 +52,8 @@ class PlannedInput(NamedTuple):
 
   @property
   def engine(self) -> str:
-    """The runner, unless it works on this machine; else empty."""
-    runner = self.options.view_as(StandardOptions).runner
-    return "" if runner is None or runner.lower() in _IN_PROCESS else str(runner)
+    """The runner, unless it works within the command; else empty."""
+    return "" if is_in_process(self.options) else runner_name(self.options)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -304,6 +304,7 @@ class PlanIdxShards(beam.PTransform):
     """Returns a folder that is deleted with the pipeline; empty if not needed, or not on the workers' machine."""
     from apache_beam.runners.portability.fn_api_runner import FnApiRunner  # slow to import; its users have it
 
+    # Another runner may work on after the pipeline is gone, or elsewhere.
     if not isinstance(pipeline.runner, FnApiRunner) or not any(_is_gzip(pair.images_path) for pair in self._pairs):
       return ""
     folder = tempfile.mkdtemp(prefix="beam-retrain-")

@@ -107,7 +107,7 @@ def test_what_is_wrong_is_told_before_anything_is_measured(made, tmp_path):
 
 
 def test_what_the_job_would_refuse_is_told(made):
-  with pytest.raises(InputError, match=r"--trunk nowhere is no folder"):
+  with pytest.raises(InputError, match=r"--trunk nowhere is neither a folder"):
     plan.run([f"--input={made.data}", "--trunk=nowhere"])
 
 

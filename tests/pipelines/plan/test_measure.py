@@ -58,7 +58,7 @@ def test_nothing_readable_is_told_with_the_first_cause(tmp_path):
 def told(tmp_path: Path, images: Path, *flags: str) -> str:
   """Measures, in this process; returns the sentence that is handed over."""
   request = PlanRequest.parse([f"--input={images}", *flags])
-  main(str(tmp_path / "result.json"), request.to_json(), str(time.time()))
+  main(str(tmp_path / "result.json"), request.to_json(), "anyhow", str(time.time()))
   found = json.loads((tmp_path / "result.json").read_text())
   assert found.keys() == {"error"}
   return found["error"]
@@ -87,6 +87,15 @@ def test_images_of_which_none_can_be_used_are_no_plan(tmp_path, made):
   sentence = told(tmp_path, tmp_path / "pictures", f"--trunk={made.data.parent / 'trunk'}")
   assert sentence.startswith(f"none of 40 images of {tmp_path / 'pictures'} ")
   assert "(20 EMPTY, 20 NOT_AN_IMAGE)" in sentence
+
+
+def test_a_process_that_prepared_the_trunk_measures_no_more_than_the_job(tmp_path, made, monkeypatch):
+  monkeypatch.setenv("BEAM_RETRAIN_CACHE_DIR", str(tmp_path / "cache"))
+  request = PlanRequest.parse([f"--input={made.data}", f"--trunk={made.data.parent / 'trunk'}"])
+  main(str(tmp_path / "result.json"), request.to_json(), "if-prepared", str(time.time()))
+  found = json.loads((tmp_path / "result.json").read_text())
+  assert found.pop("job_secs") > 0
+  assert found == {"has_prepared": True, "measurement": None}
 
 
 def test_peak_memory_is_of_processes_that_have_ended_too():
