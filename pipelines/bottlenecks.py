@@ -31,7 +31,7 @@ from beam_retrain.pipelines.models.precision import Choice, choose_variant
 from beam_retrain.pipelines.models.sample import sample_images
 from beam_retrain.pipelines.models.trunk_sources import Trunk, load_trunk
 from beam_retrain.pipelines.options.arguments import refuse_unreachable
-from beam_retrain.pipelines.options.retrain_names import tell_left_out
+from beam_retrain.pipelines.options.splits import tell_left_out
 from beam_retrain.pipelines.requests.bottlenecks import BottlenecksRequest
 from beam_retrain.pipelines.requests.retry import Retry, read_retry
 from beam_retrain.pipelines.requests.text_import import IMPORTED_FOLDER, TextImport, find_text_import

@@ -33,7 +33,7 @@ from beam_retrain.pipelines.models.execution import Execution, choose_execution
 from beam_retrain.pipelines.models.model_trunk import ModelTrunk
 from beam_retrain.pipelines.models.trained import Model, split_settings, which_images
 from beam_retrain.pipelines.options.arguments import refuse_unreachable
-from beam_retrain.pipelines.options.retrain_names import retrain_names_setting
+from beam_retrain.pipelines.options.splits import retrain_names_setting
 from beam_retrain.reporting.gates import verdict_line
 from beam_retrain.transforms.bottlenecks.model_handler import BATCH_SIZE
 from beam_retrain.transforms.bottlenecks.store import STORES_FOLDER, find_stores

@@ -12,8 +12,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from beam_retrain.pipelines.engines.runners import is_in_process, runner_name
 from beam_retrain.pipelines.options.arguments import add_model_flags, positive_int, refuse_unreachable
 from beam_retrain.pipelines.options.precision import add_precision_flags
-from beam_retrain.pipelines.options.retrain_names import add_retrain_names
-from beam_retrain.pipelines.options.splits import add_split_flags
+from beam_retrain.pipelines.options.splits import add_retrain_names, add_split_flags
 from beam_retrain.pipelines.requests.bottlenecks import BottlenecksRequest, TrunkRequest, add_trunk_flags
 from beam_retrain.transforms.bottlenecks.model_handler import BATCH_SIZE
 from beam_retrain.transforms.core.records.splits import SplitPercentages

@@ -34,7 +34,7 @@ from beam_retrain.pipelines.models.execution import Execution, choose_execution
 from beam_retrain.pipelines.models.model_trunk import ModelTrunk
 from beam_retrain.pipelines.models.trained import Model, check_same_labels, split_settings, which_images
 from beam_retrain.pipelines.options.arguments import positive_int, refuse_unreachable
-from beam_retrain.pipelines.options.retrain_names import retrain_names_setting
+from beam_retrain.pipelines.options.splits import retrain_names_setting
 from beam_retrain.pipelines.reevaluate import history
 from beam_retrain.pipelines.reevaluate.baseline import Baseline, check_unchanged, choose_baseline
 from beam_retrain.pipelines.reevaluate.snapshot import STAGE, Damaged, Night, check_date, stores, trend
@@ -43,9 +43,10 @@ from beam_retrain.reporting.junit import junit_xml
 from beam_retrain.reporting.text_tables import changes_table
 from beam_retrain.transforms.bottlenecks.model_handler import BATCH_SIZE
 from beam_retrain.transforms.bottlenecks.store import STORES_FOLDER, find_stores
-from beam_retrain.transforms.core.metrics.figures import CANDIDATE, MODEL, BottleneckCounts, Metrics, ModelMetrics
+from beam_retrain.transforms.core.metrics.figures import CANDIDATE, MODEL, Metrics, ModelMetrics
 from beam_retrain.transforms.core.metrics.metrics_file import METRICS_FILE
 from beam_retrain.transforms.core.records.schema import QUARANTINE_FILE
+from beam_retrain.transforms.core.records.shards import BottleneckCounts
 from beam_retrain.transforms.core.run.run_info import RunInfo, describe_run
 from beam_retrain.transforms.core.run.stats import read_stats
 from beam_retrain.transforms.evaluation.classifier import EvaluateClassifier, TrunkStore

@@ -14,8 +14,13 @@ from beam_retrain.pipelines.options.arguments import add_max_bad_fraction, add_m
 from beam_retrain.pipelines.options.distortions import DistortionFlags, add_distortion_flags
 from beam_retrain.pipelines.options.precision import add_precision_flags
 from beam_retrain.pipelines.options.request import JobRequest
-from beam_retrain.pipelines.options.retrain_names import add_retrain_names, retrain_names_setting
-from beam_retrain.pipelines.options.splits import SplitFlags, add_on_leak, add_split_flags
+from beam_retrain.pipelines.options.splits import (
+  SplitFlags,
+  add_on_leak,
+  add_retrain_names,
+  add_split_flags,
+  retrain_names_setting,
+)
 from beam_retrain.transforms.bottlenecks.model_handler import BATCH_SIZE
 from beam_retrain.transforms.core.records.leaks import OnLeak
 from beam_retrain.transforms.core.records.quarantine import MAX_PIXELS

@@ -29,7 +29,7 @@ from beam_retrain.transforms.core.run.run_info import RunInfo, find_info
 from beam_retrain.transforms.core.run.stats import read_stats
 from beam_retrain.transforms.core.runtimes.variant import AUTO
 from beam_retrain.transforms.io import files
-from beam_retrain.transforms.shards.image_counts import CheckSameImages
+from beam_retrain.transforms.shards.checks import CheckSameImages
 from beam_retrain.transforms.shards.work import REPORTS_FOLDER
 from beam_retrain.transforms.sources.base import Source
 

@@ -26,11 +26,17 @@ import apache_beam as beam
 from beam_retrain.transforms.bottlenecks.assemble import ASSEMBLED, AssembleShard, EmbedFresh
 from beam_retrain.transforms.bottlenecks.model_handler import ImageModelHandler
 from beam_retrain.transforms.bottlenecks.store import locate_sound, record_files
-from beam_retrain.transforms.core.records.compressed_pickle import reduce_packed
 from beam_retrain.transforms.core.records.hash_buckets import bucket_count, partition_by_hash
 from beam_retrain.transforms.core.records.quarantine import Quarantined
 from beam_retrain.transforms.core.records.schema import shard_name
-from beam_retrain.transforms.core.records.shards import IMAGES_PER_SHARD, Input, Shard, StoredBottleneck, pick_inputs
+from beam_retrain.transforms.core.records.shards import (
+  IMAGES_PER_SHARD,
+  Input,
+  Shard,
+  StoredBottleneck,
+  pick_inputs,
+  reduce_packed,
+)
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.shards.work import WorkShards, read_report
 

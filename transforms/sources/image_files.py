@@ -16,10 +16,9 @@ import apache_beam as beam
 from apache_beam.transforms.window import GlobalWindows
 from apache_beam.utils.windowed_value import WindowedValue
 
-from beam_retrain.transforms.core.records.compressed_pickle import pack, unpack
 from beam_retrain.transforms.core.records.quarantine import Quarantined, Reason
 from beam_retrain.transforms.core.records.schema import ALL, TRAINING, VALIDATION, Image
-from beam_retrain.transforms.core.records.shards import IMAGES_PER_SHARD, Input, Shard
+from beam_retrain.transforms.core.records.shards import IMAGES_PER_SHARD, Input, Shard, pack, unpack
 from beam_retrain.transforms.core.records.splits import SplitPercentages, stable_hash, with_validation
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.sources.base import Source, sample_hash

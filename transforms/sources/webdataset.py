@@ -20,10 +20,17 @@ from typing import Any, BinaryIO, NamedTuple
 import apache_beam as beam
 
 from beam_retrain.transforms.core.errors import InputError
-from beam_retrain.transforms.core.records.compressed_pickle import pack, reduce_packed, unpack
 from beam_retrain.transforms.core.records.quarantine import Quarantined, Reason
 from beam_retrain.transforms.core.records.schema import TESTING, TRAINING, Image
-from beam_retrain.transforms.core.records.shards import IMAGES_PER_SHARD, Input, Shard, read_picked
+from beam_retrain.transforms.core.records.shards import (
+  IMAGES_PER_SHARD,
+  Input,
+  Shard,
+  pack,
+  read_picked,
+  reduce_packed,
+  unpack,
+)
 from beam_retrain.transforms.core.records.splits import SplitPercentages
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.sources.base import Source, SourceOptions, sample_hash

@@ -10,7 +10,7 @@ import pytest
 from beam_retrain.pipelines import bottlenecks
 from beam_retrain.trainer import task
 from beam_retrain.transforms.core.errors import InputError
-from beam_retrain.transforms.shards.image_counts import check_same
+from beam_retrain.transforms.shards.checks import check_same
 from tests.helpers import file_contents, read_json
 from tests.pipelines.requests.retry_suite import (
   BAD,

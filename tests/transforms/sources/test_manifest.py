@@ -29,7 +29,7 @@ from beam_retrain.transforms.core.records.schema import (
 )
 from beam_retrain.transforms.core.records.splits import SplitPercentages
 from beam_retrain.transforms.core.records.tfrecord import read_records
-from beam_retrain.transforms.shards.image_counts import CheckSameImages
+from beam_retrain.transforms.shards.checks import CheckSameImages
 from beam_retrain.transforms.sources.find import find_source
 from beam_retrain.transforms.sources.manifest import ManifestSource
 

@@ -7,6 +7,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+  from beam_retrain.transforms.core.records.shards import BottleneckCounts  # not at run time: it loads numpy
 
 MODEL = "model"
 CANDIDATE = "candidate"
@@ -209,14 +213,6 @@ class BadInputs:
   inputs: int
   allowed: float
   too_many: bool
-
-
-@dataclasses.dataclass(frozen=True)
-class BottleneckCounts:
-  """Bottlenecks computed and reused by a night."""
-
-  computed: int
-  reused: int
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,7 +14,6 @@ from beam_retrain.transforms.core.metrics.figures import (
   CANDIDATE,
   Averages,
   BadInputs,
-  BottleneckCounts,
   Calibration,
   CalibrationBin,
   ColumnSlices,
@@ -28,6 +27,7 @@ from beam_retrain.transforms.core.metrics.figures import (
   SliceFigures,
   SuspiciousLabels,
 )
+from beam_retrain.transforms.core.records.shards import BottleneckCounts
 
 METRICS_FILE = "metrics.json"
 

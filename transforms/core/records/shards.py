@@ -5,19 +5,29 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import pickle
 import sys
+import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
-from beam_retrain.transforms.core.records.compressed_pickle import reduce_packed
 from beam_retrain.transforms.core.records.quarantine import Quarantined, Reason
 from beam_retrain.transforms.core.records.schema import Image, shard_name
 
 IMAGES_PER_SHARD = 1024
+_ZLIB_LEVEL = 1
 
 BOTTLENECKS = "bottlenecks"
 """In a report's `extra` and in `stats.json`: {"computed": n, "reused": m}, n + m records written. The trunk ran over n
 images; the other m are identical to images of this or an earlier run."""
+
+
+@dataclasses.dataclass(frozen=True)
+class BottleneckCounts:
+  """Numbers of images computed by the trunk, and reused from earlier."""
+
+  computed: int
+  reused: int
 
 
 class Input(Protocol):
@@ -216,3 +226,25 @@ class ShardReport:
       Quarantined(**{**entry, "reason": Reason(entry["reason"])}) for entry in fields["quarantined"]
     )
     return cls(**fields)
+
+
+# Compressed pickling of records in transit: a list of a thousand files repeats the same folders a thousand times, and
+# the local runner keeps in memory what crosses a shuffle. Only workers of the same job unpickle it; it is not stored.
+
+
+def pack(items: Sequence[Any]) -> bytes:
+  return zlib.compress(pickle.dumps(tuple(items), pickle.HIGHEST_PROTOCOL), _ZLIB_LEVEL)
+
+
+def unpack(packed: bytes) -> tuple[Any, ...]:
+  items: tuple[Any, ...] = pickle.loads(zlib.decompress(packed))
+  return items
+
+
+def reduce_packed(record: tuple[Any, ...]) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+  """Implements `__reduce__` of a named tuple, so that it is pickled compressed."""
+  return _make, (type(record), pack(record))
+
+
+def _make(kind: type[Any], packed: bytes) -> Any:
+  return kind(*unpack(packed))

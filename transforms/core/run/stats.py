@@ -12,7 +12,7 @@ from typing import NamedTuple
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.records.quarantine import DROPPED
 from beam_retrain.transforms.core.records.schema import STATS_FILE, TESTING, TRAINING
-from beam_retrain.transforms.core.records.shards import BOTTLENECKS, ShardReport
+from beam_retrain.transforms.core.records.shards import BOTTLENECKS, BottleneckCounts, ShardReport
 from beam_retrain.transforms.core.run.run_info import ReadableFiles
 from beam_retrain.transforms.core.system import local_files
 
@@ -25,13 +25,6 @@ class SplitCounts(NamedTuple):
   quarantined: int
   shards: int
   labels: Mapping[str, int]
-
-
-class BottleneckCounts(NamedTuple):
-  """Numbers of images computed by the trunk, and reused from earlier."""
-
-  computed: int
-  reused: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +57,7 @@ class Stats:
     # Not `asdict`, which writes named tuples as lists.
     entries = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
     entries["splits"] = {split: counts._asdict() for split, counts in self.splits.items()}
-    entries["bottlenecks"] = self.bottlenecks and self.bottlenecks._asdict()
+    entries["bottlenecks"] = self.bottlenecks and dataclasses.asdict(self.bottlenecks)
     return json.dumps({name: value for name, value in entries.items() if value is not None}, indent=2) + "\n"
 
   @classmethod

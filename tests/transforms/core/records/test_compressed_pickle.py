@@ -5,9 +5,8 @@ from __future__ import annotations
 import pickle
 
 from beam_retrain.transforms.bottlenecks.reuse import Listing, Missing
-from beam_retrain.transforms.core.records.compressed_pickle import pack, unpack
 from beam_retrain.transforms.core.records.quarantine import Quarantined, Reason
-from beam_retrain.transforms.core.records.shards import Shard
+from beam_retrain.transforms.core.records.shards import Shard, pack, unpack
 from beam_retrain.transforms.sources.idx import IdxRange
 from beam_retrain.transforms.sources.image_files import ImageFile
 

@@ -9,8 +9,8 @@ import pytest
 
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.records.quarantine import Quarantined, Reason
-from beam_retrain.transforms.core.records.shards import ShardReport
-from beam_retrain.transforms.core.run.stats import BottleneckCounts, SplitCounts, Stats, sum_reports
+from beam_retrain.transforms.core.records.shards import BottleneckCounts, ShardReport
+from beam_retrain.transforms.core.run.stats import SplitCounts, Stats, sum_reports
 
 _BAD = Quarantined("training/5/3.jpg", 0, Reason.EMPTY, "the file has 0 bytes", "training")
 
