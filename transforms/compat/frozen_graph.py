@@ -41,8 +41,7 @@ class FrozenGraphHandler(ImageModelHandler):
     path: the graph's file, readable by the workers.
     call: the fields of a `GraphCall`.
     batch_size: images per call, unless `call` fixes it.
-    threads: TensorFlow's threads in this process; 0: TensorFlow's default.
-    max_pixels: largest height x width that is decoded.
+    threads: of TensorFlow in this process; 0: its default.
   """
 
   def __init__(
@@ -70,11 +69,7 @@ class FrozenGraphHandler(ImageModelHandler):
 class PlanImageTree(beam.PTransform):
   """PBegin -> PCollection[Shard] of all files below a folder.
 
-  An image's label is the name of the folder it is in.
-
-  Attributes:
-    folder: readable by the workers.
-    shown_as: the folder as typed by the user: prefix of the keys.
+  An image's label is the name of the folder it is in; keys start with `shown_as`, the folder as the user typed it.
   """
 
   def __init__(self, folder: str, shown_as: str):
@@ -130,10 +125,8 @@ class LabelShard(ShardTask):
 class WriteDigitFile(beam.PTransform):
   """PCollection[ShardReport] -> PCollection[dict]: joins parts, sums counts.
 
-  Attributes:
-    parts_folder: the shards' files; `figures.json`, the sums, goes there too.
-    path: of the digit file.
-    execution_time: the job's start as written by `time.ctime()`.
+  The sums also go to `figures.json` in `parts_folder`. `execution_time` is the job's start as written by
+  `time.ctime()`.
   """
 
   def __init__(self, *, parts_folder: str, path: str, execution_time: str):

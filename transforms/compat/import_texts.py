@@ -28,14 +28,8 @@ IMPORTED, DAMAGED = "imported", "damaged"
 class ImportTexts(ShardTask):
   """Writes bottleneck records of images that have a sound text file.
 
-  Leaves out the others, and images that cannot be decoded: the trunk's run reports those.
-
-  Attributes:
-    texts: the text files.
-    labels: class index -> label.
-    dimensions: length of the trunk's bottleneck, D.
-    max_pixels: largest height x width that is decoded.
-    folder: for the records.
+  Leaves out the others, and images that cannot be decoded: the trunk's run reports those. `dimensions` is the length D
+  of the trunk's bottleneck.
 
   Raises:
     InputError: a text file has more than D numbers. One with fewer was cut off (`check_lengths` rejects other trunks).
@@ -67,11 +61,7 @@ class ImportTexts(ShardTask):
     return {DAMAGED: self._damaged}
 
   def check(self, shard: Shard) -> None:
-    """Reads the shard's text files, but no images.
-
-    Raises:
-      InputError: as above.
-    """
+    """Reads the shard's text files, but no images; raises as above."""
     for key, label in shard.names():
       if label is not None:
         self._find(key)
@@ -109,11 +99,8 @@ class ImportTexts(ShardTask):
 class ImportTextBottlenecks(beam.PTransform):
   """PCollection[Shard] -> PCollection[dict]: writes a store and its `stats.json`.
 
-  Attributes:
-    task: what to do with a shard; writes into the store's `records`.
-    store: the folder to write.
-    request: digest of everything but the images that determines the bytes.
-    checked: a PCollection to be computed before the work starts.
+  `request` is the digest of everything but the images that determines the bytes; `checked` is computed before the work
+  starts.
   """
 
   def __init__(self, task: ImportTexts, store: str, request: str, checked: beam.PCollection | None = None):

@@ -34,7 +34,6 @@ class Texts:
     folder: `retrain.py`'s `--bottleneck_dir`.
     module: as in file names; empty if they have none.
     is_of_trunk: whether the module is named like the trunk.
-    count: number of files.
     fingerprint: of names, sizes and times, 64 hex digits; changed files make another request.
     first: some of their paths.
   """
@@ -55,14 +54,9 @@ class Texts:
 
 
 def find_texts(folder: str, prefixes: Iterable[str], handles: Sequence[str]) -> Texts:
-  """Searches the class folders of a `--bottleneck_dir`.
+  """Searches the class folders of a `--bottleneck_dir`; keeps few names.
 
-  Keeps a few names of each in memory.
-
-  Args:
-    folder: `--bottleneck_dir`.
-    prefixes: class folders, relative to the data set.
-    handles: names of the trunk, the user's first.
+  `prefixes` are the class folders, relative to the data set; `handles` are names of the trunk, the user's first.
 
   Raises:
     InputError: no text bottlenecks of these classes, or several modules, none of them the trunk's.
@@ -121,8 +115,7 @@ def _list_texts(folder: str) -> Iterator[tuple[str, int, float]]:
 def check_lengths(texts: Texts, dimensions: int) -> None:
   """Checks the length of some of the vectors.
 
-  Raises:
-    InputError: none of the readable ones has as many numbers as the trunk's.
+  Raises InputError if none of the readable ones is as long as the trunk's.
   """
   other = None
   for path in texts.first:

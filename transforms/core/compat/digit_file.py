@@ -38,11 +38,7 @@ class Answer(NamedTuple):
 
 
 def parse_labels(data: bytes, path: str) -> list[str]:
-  """Returns class index -> label, from a file with one per line.
-
-  Raises:
-    InputError: the file is not text, or empty.
-  """
+  """Returns class index -> label; raises InputError if empty or not text."""
   try:
     labels = [line.rstrip() for line in data.decode("utf-8-sig").splitlines()]
   except UnicodeDecodeError as error:
@@ -55,11 +51,7 @@ def parse_labels(data: bytes, path: str) -> list[str]:
 
 
 def check_labels(labels: Sequence[str], classes: int, *, labels_path: str, graph_path: str, output_layer: str) -> None:
-  """Checks that there is one label per score.
-
-  Raises:
-    InputError: there is not.
-  """
+  """Raises InputError unless there is one label per score."""
   if len(labels) != classes:
     raise InputError(
       f"{labels_path} has {len(labels)} labels, but {output_layer} of {graph_path} gives {classes} scores per image:"
@@ -116,12 +108,7 @@ def header() -> str:
 
 
 def whole_lines(part: Iterable[str], execution_time: str) -> Iterator[str]:
-  """Adds the execution time to lines of `part_line`.
-
-  Args:
-    part: lines read with `newline=""`.
-    execution_time: the job's start as written by `time.ctime()`.
-  """
+  """Adds the execution time to lines of `part_line`, read with `newline=""`."""
   for cells in csv.reader(part):
     yield _csv_line([*cells, execution_time])
 

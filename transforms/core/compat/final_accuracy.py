@@ -22,16 +22,13 @@ class Judged(NamedTuple):
 
 
 def judge(path: str, how_many: int, seed: int) -> Iterator[Judged]:
-  """Yields the tested images in file order; keeps the draws in memory.
+  """Yields the tested images of a `predictions.csv`, in file order.
 
   Args:
-    path: a `predictions.csv`.
-    how_many: draws; each, as in `retrain.py`, of a label at random and then of one of its images, with replacement. If
-      negative, each image once.
+    path: the file; InputError if it is damaged.
+    how_many: draws, kept in memory; each, as in `retrain.py`, of a label at random and then of one of its images, with
+      replacement. If negative, each image once.
     seed: of the draws; the same seed and file give the same images.
-
-  Raises:
-    InputError: the file is damaged.
   """
   drawn = _draw(path, how_many, seed) if how_many >= 0 else None
   seen: dict[str, int] = defaultdict(int)

@@ -25,8 +25,7 @@ _FOREIGN = {"ReadFile", "WriteFile", "MatchingFiles", "PyFunc", "PyFuncStateless
 def load_graph(graph: tf.compat.v1.GraphDef, call: GraphCall, path: str) -> LoadedModel:
   """Loads the needed part of a graph; outputs `scores`, float32 [N, C].
 
-  Raises:
-    InputError: the output does not depend on the input, or depends on variables, files or Python.
+  Raises InputError if the output does not depend on the input, or depends on variables, files or Python.
   """
   needed = _extract_needed(graph, call, path)
   _check_operations(needed, path)
@@ -103,12 +102,8 @@ def _read_image(encoded: tf.Tensor, call: GraphCall) -> tf.Tensor:
 def try_out(model: LoadedModel, call: GraphCall, path: str) -> tuple[int, GraphCall]:
   """Runs a graph on two random images, one by one and together.
 
-  Returns:
-    The number of scores per image; and `call`, with a `batch` of 1 if the graph cannot take two images at once, or its
-      scores then differ.
-
-  Raises:
-    InputError: it cannot take one image either.
+  Returns (scores per image, `call`), with a `batch` of 1 if the graph cannot take two images at once, or its scores
+  then differ. Raises InputError if it cannot take one image either.
   """
   pixels = np.random.default_rng(0).uniform(0, 255, (2, call.height, call.width, 3))
   images = tf.constant((pixels - call.mean) / call.std, tf.float32)

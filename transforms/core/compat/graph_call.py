@@ -25,8 +25,7 @@ class GraphCall(NamedTuple):
   Attributes:
     input_layer: operation that takes the images.
     output_layer: operation that gives the scores.
-    height: of its images, pixels.
-    width: of its images, pixels.
+    height: of its images, pixels, as `width`.
     mean: subtracted from each value, 0..255.
     std: divides the result.
     half_pixel_centers: whether to resize as TensorFlow 2, not 1, does.
@@ -46,11 +45,7 @@ class GraphCall(NamedTuple):
 
 
 def parse_graph(data: bytes, path: str) -> tf.compat.v1.GraphDef:
-  """Parses a file that contains a graph.
-
-  Raises:
-    InputError: it does not.
-  """
+  """Parses a GraphDef; raises InputError for other files."""
   graph = tf.compat.v1.GraphDef()
   try:
     graph.ParseFromString(data)
@@ -79,16 +74,8 @@ def find_call(
 ) -> GraphCall:
   """Determines a graph's call from the user's flags and the graph itself.
 
-  Args:
-    graph: see `parse_graph`.
-    path: its file, for errors.
-    input_layer: operation given by the user.
-    output_layer: operation given by the user.
-    height: pixels; None: the graph's own, else `DEFAULT_PX`.
-    width: pixels; None: the graph's own, else `DEFAULT_PX`.
-    mean: see `GraphCall`.
-    std: see `GraphCall`.
-    half_pixel_centers: see `GraphCall`; None: as the graph was trained.
+  None for `height` or `width` means the graph's own, else `DEFAULT_PX`; None for `half_pixel_centers`, as the graph was
+  trained.
 
   Raises:
     InputError: an operation does not exist (suggests others), or does not take images, or not of this size.

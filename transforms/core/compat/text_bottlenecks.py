@@ -40,15 +40,10 @@ def text_name(image: str, module: str) -> str:
 
 
 def choose_module(found: Collection[str], handles: Sequence[str], folder: str) -> str:
-  """Returns the module whose files belong to the current trunk.
+  """Returns which of a folder's modules is the current trunk's.
 
   That is the one named like the trunk; or the only other version of the same TF Hub module; or the only one in the
-  folder, since a trunk may have been moved.
-
-  Args:
-    found: modules with files in the folder, at least one.
-    handles: names of the trunk, the user's first.
-    folder: the folder, for errors.
+  folder, since a trunk may have been moved. `handles` are names of the trunk, the user's first.
 
   Raises:
     InputError: there are several, none of them named like the trunk.

@@ -35,12 +35,8 @@ _DRAWS = 1 << 32
 class Variant(NamedTuple):
   """A distorted variant, for a trunk of S x S pixels.
 
-  Attributes:
-    side_px: side of the square the image is resized to, at least S.
-    top_px: first row of the crop, 0..side_px - S.
-    left_px: first column of the crop, 0..side_px - S.
-    is_mirrored: whether it is flipped left to right after the crop.
-    brightness: factor of all values, 0..2.
+  Resized to `side_px` (at least S) square; cropped from `top_px` and `left_px`, 0..side_px - S; mirrored; multiplied by
+  `brightness`, 0..2.
   """
 
   side_px: int
@@ -60,7 +56,6 @@ class Distortions:
     random_scale: largest random enlargement, percent, at least 0.
     random_brightness: largest random change of brightness, percent, 0..100.
     copies: variants of each image, 1..100.
-    seed: of the random draws.
 
   Raises:
     ValueError: a value is out of range, or nothing is distorted.
@@ -136,7 +131,7 @@ def key_of_original(key: str) -> str:
 def count_distorted(
   distortions: Distortions, reports: Iterable[ShardReport], distorted: Iterable[ShardReport]
 ) -> dict[str, int]:
-  """Counts variants; checks that no training image is unaccounted for.
+  """Counts variants; raises InputError if an image is unaccounted for.
 
   Args:
     distortions: those applied.
@@ -146,9 +141,6 @@ def count_distorted(
   Returns:
     Entries of `stats.json`: `copies` of each of `pictures` images make `records`; `left_out`: images with a bottleneck
       but without variants, since the trunk failed on one.
-
-  Raises:
-    InputError: the counts do not add up.
   """
   of_images = {report.file: report for report in reports if report.split == TRAINING}
   of_variants = {report.file: report for report in distorted}

@@ -19,16 +19,15 @@ _BYTES_AT_ONCE = 1 << 28
 
 
 def distort(pixels: tf.Tensor, geometry: tf.Tensor, brightness: tf.Tensor, input_px: int) -> tf.Tensor:
-  """Makes one variant, with the operations of `retrain.py`'s `add_input_distortions`.
+  """Makes one variant: float32 [S, S, 3], 0..2, not clipped.
+
+  Operations and order are those of `retrain.py`'s `add_input_distortions`.
 
   Args:
     pixels: uint8 [H, W, 3], 0..255.
     geometry: int32 [4]: `side_px`, `top_px`, `left_px` and `is_mirrored` of a `Variant`.
     brightness: float32 scalar, 0..2.
     input_px: S, the trunk's height and width.
-
-  Returns:
-    float32 [S, S, 3], 0..2: not clipped.
   """
   side, top, left, mirrored = tf.unstack(geometry)
   resized = tf.image.resize(pixels, [side, side], method="bilinear", antialias=False) / 255.0  # 0..1
@@ -40,12 +39,8 @@ def distort(pixels: tf.Tensor, geometry: tf.Tensor, brightness: tf.Tensor, input
 def make_distort_all(distortions: Distortions, input_px: int) -> Callable[[Sequence[bytes], Sequence[str]], tf.Tensor]:
   """Returns a function from N images and their keys to all variants.
 
-  It returns float32 [N, K, S, S, 3], copy 1 first. Large images are resized one at a time where several would take too
-  much memory.
-
-  Args:
-    distortions: K copies of each image.
-    input_px: S, the trunk's height and width.
+  It returns float32 [N, K, S, S, 3], S = `input_px`, for K copies, copy 1 first. Large images are resized one at a time
+  where several would take too much memory.
   """
   largest_bytes = int(distortions.enlargement * input_px) ** 2 * 3 * 4
   at_once = max(1, min(_IMAGES_AT_ONCE, _BYTES_AT_ONCE // largest_bytes))

@@ -11,17 +11,11 @@ import tensorflow as tf
 
 
 def decode_and_resize(encoded: tf.Tensor, input_px: int) -> tf.Tensor:
-  """Decodes one image and resizes it to the trunk's input.
+  """Decodes one image: float32 [input_px, input_px, 3], 0..1.
 
   Bilinear without antialiasing, as in `retrain.py`; but pixel centres are aligned, as in all of TensorFlow 2, where
-  TensorFlow 1 was off by a fraction of a pixel.
-
-  Args:
-    encoded: string scalar, the bytes of a JPEG, PNG, BMP or GIF (the first frame of an animation).
-    input_px: the trunk's height and width.
-
-  Returns:
-    float32 [input_px, input_px, 3], 0..1.
+  TensorFlow 1 was off by a fraction of a pixel. `encoded` is a string scalar, the bytes of a JPEG, PNG, BMP or GIF (the
+  first frame of an animation).
 
   Raises:
     tf.errors.InvalidArgumentError: the bytes cannot be decoded.
@@ -33,13 +27,7 @@ def decode_and_resize(encoded: tf.Tensor, input_px: int) -> tf.Tensor:
 
 
 def decode_rgb(encoded: tf.Tensor) -> tf.Tensor:
-  """Decodes one image to uint8 [H, W, 3], 0..255.
-
-  `encoded` is a string scalar, as in `decode_and_resize`; its content determines the format.
-
-  Raises:
-    tf.errors.InvalidArgumentError: the bytes cannot be decoded.
-  """
+  """Decodes one image, as above, to uint8 [H, W, 3], 0..255."""
   # TensorFlow decodes a BMP only with the channels it has.
   is_bmp = tf.strings.substr(encoded, 0, 2) == b"BM"
   pixels = tf.cond(
@@ -73,13 +61,8 @@ def preprocess_alike(encoded: tf.Tensor, input_px: int) -> tf.Tensor:
   The result is the same to the bit. Rows are enlarged first; then each column and channel becomes a channel of a resize
   of height alone, just as bilinear values are computed: first between left and right, then between above and below.
 
-  Args:
-    encoded: string [N], N known when traced; JPEG or PNG of one height and width, neither above `input_px`: larger ones
-      would take more memory and time than in `preprocess`.
-    input_px: the trunk's height and width.
-
-  Returns:
-    float32 [N, input_px, input_px, 3], 0..1.
+  `encoded` is string [N], N known when traced: JPEG or PNG of one height and width, neither above `input_px`, since
+  larger ones would take more memory and time than in `preprocess`.
   """
   pixels = tf.stack([tf.io.decode_image(one, channels=3, expand_animations=False) for one in tf.unstack(encoded)])
   # uint8 [N, H, W, 3], 0..255

@@ -28,12 +28,9 @@ _GZIP_MAGIC = b"\x1f\x8b"
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class IdxHeader:
-  """Header of an IDX file.
+  """Header of an IDX file; `data_offset` is in bytes.
 
-  Attributes:
-    type_code: always `UNSIGNED_BYTE`, the only type in MNIST's files.
-    dimensions: (count, rows, columns) of images, (count,) of labels.
-    data_offset: bytes before the data: `IMAGES_OFFSET` or `LABELS_OFFSET`.
+  `dimensions` are (count, rows, columns) of images, (count,) of labels.
   """
 
   type_code: int
@@ -57,9 +54,7 @@ class IdxHeader:
 def read_header(file: BinaryIO, name: str) -> IdxHeader:
   """Reads and checks a header; leaves `file` at the first data byte.
 
-  Args:
-    file: opened for reading bytes, at its start, decompressed.
-    name: the file's name in errors.
+  `file` is at its start, decompressed; `name` is for errors.
 
   Raises:
     InputError: not an IDX file of unsigned bytes with one or three dimensions.
@@ -114,11 +109,7 @@ def _read_header_bytes(file: BinaryIO, name: str, position: int, size: int) -> b
 
 
 def check_length(header: IdxHeader, size_bytes: int, name: str) -> None:
-  """Checks that a file has the length in its header.
-
-  Raises:
-    InputError: too short or too long.
-  """
+  """Raises InputError if a file's length differs from its header's."""
   if size_bytes < header.file_bytes:
     raise InputError(
       f"{name}: byte {size_bytes}: the file ends here, but {describe(header)} take {header.file_bytes} bytes:"
@@ -132,11 +123,7 @@ def check_length(header: IdxHeader, size_bytes: int, name: str) -> None:
 
 
 def check_same_count(images: IdxHeader, images_name: str, labels: IdxHeader, labels_name: str) -> None:
-  """Checks that there is one label per image.
-
-  Raises:
-    InputError: there is not.
-  """
+  """Raises InputError unless there is one label per image."""
   if images.count != labels.count:
     raise InputError(
       f"{labels_name}: byte 4: {labels.count} labels, but {images_name} has {images.count} images:"
@@ -147,10 +134,7 @@ def check_same_count(images: IdxHeader, images_name: str, labels: IdxHeader, lab
 def read_items(file: BinaryIO, header: IdxHeader, start: int, count: int, name: str) -> bytes:
   """Reads the data of `count` images or labels at the current position.
 
-  `start` is the number of the first, for errors.
-
-  Raises:
-    InputError: the file ends too early.
+  Raises InputError if the file ends too early; `start` is the first one's number.
   """
   wanted = count * header.item_bytes
   data = file.read(wanted)
@@ -160,11 +144,7 @@ def read_items(file: BinaryIO, header: IdxHeader, start: int, count: int, name: 
 
 
 def check_end(file: BinaryIO, header: IdxHeader, name: str) -> None:
-  """Checks that a stream ends after the last image or label.
-
-  Raises:
-    InputError: there is more data.
-  """
+  """Raises InputError if there is data after the last image or label."""
   if file.read(1):
     raise InputError(
       f"{name}: byte {header.file_bytes}: {describe(header)} end here, but the file goes on: get the file again."

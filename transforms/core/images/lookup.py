@@ -26,9 +26,7 @@ _IMAGES_PER_READ = 1024
 def lookup_images(folder: str, keys: Collection[str]) -> Iterator[tuple[str, bytes]]:
   """Yields (key, encoded image) of the keys found, in data set order.
 
-  Args:
-    folder: a local input of `bottlenecks`: records of `convert`, IDX files, class folders, or a CSV manifest.
-    keys: of the images, as in bottleneck records.
+  `folder` is a local input of `bottlenecks`: records of `convert`, IDX files, class folders, or a CSV manifest.
 
   Raises:
     InputError: the folder is missing, a file in it is damaged, or a manifest lists a remote image.

@@ -60,13 +60,10 @@ def csv_line(cells: Iterable[object], end: str = "\n") -> str:
 
 
 class TableKind(NamedTuple):
-  """Required columns of a CSV file, and parts of its error messages.
+  """Required columns (name -> content) of a CSV file.
 
-  Attributes:
-    columns: name of a required column -> its content.
-    first_line: what an empty file lacks.
-    other: remedy for a file that cannot be read.
-    without_rows: remedy for a file without rows.
+  The others are parts of messages: what an empty file lacks, and the remedies for a file that is unreadable or has no
+  rows.
   """
 
   columns: Mapping[str, str]
@@ -93,12 +90,11 @@ def open_table(
 ) -> tuple[list[str], Iterator[tuple[int, Sequence[str]]]]:
   """Returns the header and an iterator over (line number, cells).
 
-  Reads no further than the header. `lines` come from a file opened with `newline=""`, which may be opened when the
-  first is requested.
+  Reads no further than the header. `lines` come from a file opened with `newline=""`, which may be opened late.
 
   Raises:
-    InputError: unreadable, not CSV or not UTF-8; a column is missing; or, while iterating: no rows, or a row with too
-      many or too few cells.
+    InputError: unreadable, not CSV, not UTF-8, or without a required column; while iterating: no rows, or a wrong
+      number of cells.
   """
   records = _records(lines, source, kind.other)
   _, cells = next(records, (0, ()))
@@ -116,22 +112,14 @@ def open_table(
 
 
 def validate_once(header: Sequence[str], names: Iterable[str], source: str) -> None:
-  """Checks that no column is repeated.
-
-  Raises:
-    InputError: a column appears more than once.
-  """
+  """Raises InputError if a column appears twice."""
   for name in names:
     if header.count(name) > 1:
       raise InputError(f"{source} has more than one column {name!r}: rename or remove one in line 1.")
 
 
 def by_key(rows: Iterable[AnyRow], source: str) -> dict[str, AnyRow]:
-  """Returns key -> row, in the order of the file.
-
-  Raises:
-    InputError: two rows have the same key.
-  """
+  """Returns key -> row in file order; raises InputError on repeated keys."""
   rows_by_key: dict[str, AnyRow] = {}
   for row in sorted(rows, key=lambda row: row.line):
     earlier = rows_by_key.setdefault(row.key, row)

@@ -58,10 +58,8 @@ _Example = _declare_messages()
 def encode_example(features: Mapping[str, Value]) -> bytes:
   """Serialises features; the same features always give the same bytes.
 
-  bytes and str (as UTF-8) become a bytes list of one, int an int64 list of one, float32 [D] a float list of D.
-
-  Raises:
-    TypeError: a value has another type.
+  bytes and str (as UTF-8) become a bytes list of one, int an int64 list of one, float32 [D] a float list of D; others
+  raise TypeError.
   """
   return _serialize(_Example(), features)
 
@@ -69,9 +67,7 @@ def encode_example(features: Mapping[str, Value]) -> bytes:
 def replace_features(serialized: bytes, features: Mapping[str, Value]) -> bytes:
   """Returns a serialised Example with some features replaced.
 
-  Raises:
-    TypeError: as `encode_example`.
-    google.protobuf.message.DecodeError: the bytes are not an Example.
+  Raises TypeError as `encode_example`, and DecodeError as `decode_example`.
   """
   example = _Example.FromString(serialized)
   for name in features:
@@ -99,9 +95,7 @@ def _serialize(example: Any, features: Mapping[str, Value]) -> bytes:
 def decode_example(serialized: bytes, names: Collection[str] | None = None) -> dict[str, Any]:
   """Returns feature name -> list of bytes or int, or float32 [D].
 
-  Args:
-    serialized: the Example.
-    names: features to convert if present; None: all.
+  Converts the features in `names` that are present (None: all).
 
   Raises:
     google.protobuf.message.DecodeError: the bytes are not an Example.

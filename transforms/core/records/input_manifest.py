@@ -31,14 +31,9 @@ _KIND = TableKind(
 
 
 class ManifestRow(NamedTuple):
-  """One image's row.
+  """One image's row; see `key_of` and `path_of`.
 
-  Attributes:
-    line: the row's last line in the file, 1 for the first.
-    key: see `key_of`.
-    label: its class.
-    path: see `path_of`.
-    split: `training`, `validation` or `testing`; None without the column.
+  `line` is its last line in the file, 1 for the first; `split` is None without the column.
   """
 
   line: int
@@ -51,11 +46,8 @@ class ManifestRow(NamedTuple):
 class Summary(NamedTuple):
   """Contents of a manifest, before its images are read.
 
-  Attributes:
-    labels: sorted.
-    splits: empty without the column.
-    images: number of rows.
-    schemes: scheme of remote paths (`gs`, `s3`, ...) -> (line, path) of the first.
+  `labels` are sorted; `splits` is empty without the column; `images` is the number of rows; `schemes` maps schemes of
+  remote paths (`gs`, `s3`, ...) to (line, path) of the first.
   """
 
   labels: list[str]
@@ -67,11 +59,8 @@ class Summary(NamedTuple):
 def read_images(lines: Iterable[str], source: str) -> Iterator[ManifestRow]:
   """Yields the rows of a manifest, one line at a time.
 
-  Does not check that keys are unique: see `csv_format.by_key`.
-
-  Args:
-    lines: the file's text, opened with `newline=""`.
-    source: its absolute path.
+  `lines` come from a file opened with `newline=""`, `source` is its absolute path. Does not check that keys are unique:
+  see `csv_format.by_key`.
 
   Raises:
     InputError: as `open_table`; or a cell is invalid.

@@ -38,11 +38,8 @@ class OnLeak(enum.StrEnum):
 class HashedImages(NamedTuple):
   """Images of one shard in one hash bucket.
 
-  Attributes:
-    shard: the shard's file name.
-    split: the shard's split.
-    count: images in the whole shard.
-    images: (SHA-256, 32 bytes; position in the shard, as its reader defines it; class index).
+  `count` is the number of images in the shard. Each of `images` is (SHA-256, 32 bytes; position in the shard, as its
+  reader defines it; class index).
   """
 
   shard: str
@@ -78,9 +75,6 @@ class LeakedImage(NamedTuple):
 
   Attributes:
     sha256: 64 hex digits.
-    key: of this copy, as `split` and `label`.
-    split: training, validation or testing.
-    label: class name.
     kinds: its kinds of leak, of `KINDS`.
     labels: of all copies, in the order of the label list.
   """
@@ -131,9 +125,7 @@ def find_leaks(bucket: Iterable[HashedImages]) -> Iterator[tuple[str, ShardLeaks
 def kinds_of(classes: Collection[object], splits: Collection[str]) -> tuple[str, ...]:
   """Returns the kinds of leak, of `KINDS`, among identical images.
 
-  Args:
-    classes: their different classes.
-    splits: their different splits.
+  `classes` and `splits` are the different ones among them.
   """
   different_labels = (DIFFERENT_LABELS,) if len(classes) > 1 else ()
   training_and_testing = (TRAINING_AND_TESTING,) if TESTING in splits and len(splits) > 1 else ()
@@ -187,12 +179,9 @@ def _images(count: int) -> str:
 
 
 def warnings_of(counts: Mapping[str, Mapping[str, int]], path: str, on_leak: OnLeak) -> Sequence[str]:
-  """Returns a line for each kind of leak found.
+  """Returns a line for each kind of leak in `counts`.
 
-  Args:
-    counts: see `count_leaks`.
-    path: the CSV, as a user would type it.
-    on_leak: the value of `--on_leak`.
+  `path` is the CSV file, as a user would type it.
   """
   remedies = {DIFFERENT_LABELS: "leaves them out", TRAINING_AND_TESTING: "leaves them out of training"}
   done = {DIFFERENT_LABELS: "all left out", TRAINING_AND_TESTING: "left out of training"}

@@ -33,12 +33,7 @@ DROPPED = frozenset({Reason.CONFLICTING_LABELS, Reason.LEAKED})
 class Quarantined:
   """An input that was left out.
 
-  Attributes:
-    key: the input's key.
-    size_bytes: its size as read.
-    reason: why it was left out.
-    detail: one sentence for the user.
-    split: the split it would have been in.
+  `size_bytes` is its size as read, `detail` a sentence for the user, `split` the one it would have been in.
   """
 
   key: str

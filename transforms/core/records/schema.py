@@ -102,11 +102,9 @@ class Image:
 
   Attributes:
     key: stable name relative to the data set, `/`-separated, with the file's extension.
-    label: class name.
-    encoded: the file's bytes (JPEG, PNG, BMP or GIF).
+    encoded: the file's bytes.
     format: `jpeg`, `png`, `bmp`, `gif`; empty until probed.
-    height: pixels; 0 until probed.
-    width: pixels; 0 until probed.
+    height: pixels, as `width`; 0 until probed.
   """
 
   key: str
@@ -152,11 +150,7 @@ def encode_image(image: Image, class_index: int) -> bytes:
 
 
 def decode_image(record: bytes) -> Image:
-  """Inverse of `encode_image`.
-
-  Raises:
-    KeyError: not an image record.
-  """
+  """Inverse of `encode_image`; raises KeyError for other records."""
   features = decode_example(record)
   return Image(
     key=features[KEY][0].decode(),
@@ -185,11 +179,7 @@ def encode_bottleneck(bottleneck: Bottleneck) -> bytes:
 
 
 def decode_bottleneck(record: bytes) -> Bottleneck:
-  """Inverse of `encode_bottleneck`.
-
-  Raises:
-    KeyError: not a bottleneck record.
-  """
+  """Inverse of `encode_bottleneck`; raises KeyError for other records."""
   features = decode_example(record)
   return Bottleneck(
     key=features[KEY][0].decode(),
@@ -215,10 +205,9 @@ class Described(NamedTuple):
 
 
 def describe_bottleneck(record: bytes) -> Described:
-  """Reads a bottleneck record, but not its vector, which is slow.
+  """Reads a bottleneck record without its vector, which is slow.
 
-  Raises:
-    KeyError: not a bottleneck record.
+  Raises KeyError for other records.
   """
   features = decode_example(record, (KEY, LABEL, CLASS_INDEX, HEIGHT, WIDTH, SHA256))
   return Described(
@@ -239,7 +228,6 @@ def relabel_bottleneck(record: bytes, key: str, label: str, class_index: int) ->
 def digest_of_record(record: bytes) -> bytes:
   """Returns the SHA-256, 32 bytes, of a record's image.
 
-  Raises:
-    KeyError: not a record of this schema.
+  Raises KeyError for records of other schemas.
   """
   return bytes.fromhex(decode_example(record, (SHA256,))[SHA256][0].decode())

@@ -50,8 +50,7 @@ class Input(Protocol):
   def read(self, split: str) -> Iterator[Image | Quarantined]:
     """Yields one item per image, in order.
 
-    Raises:
-      InputError: a file has changed since it was planned.
+    Raises InputError if a file has changed since it was planned.
     """
     ...
 
@@ -68,9 +67,7 @@ class StoredBottleneck(NamedTuple):
   """An image whose bottleneck is, or will be, in a record file.
 
   Attributes:
-    key: today's key of the image.
-    label: today's label.
-    size_bytes: of the image.
+    key: today's, as `label`.
     sha256: 64 hex digits.
     path: the file of bottleneck records.
     position: the record's start byte; None if it must be looked up by its sha256.
@@ -150,9 +147,7 @@ class Shard(NamedTuple):
 def pick_inputs(inputs: Sequence[Input], positions: Sequence[int]) -> tuple[Input, ...]:
   """Returns the inputs of some of a shard's images.
 
-  Args:
-    inputs: those of a planned shard; only the last may be of unknown size.
-    positions: of the images, 0 for the shard's first, ascending, unique.
+  Only the last input may be of unknown size. `positions` are ascending and unique, 0 for the shard's first image.
   """
   picked: list[Input] = []
   start, taken = 0, 0
@@ -189,14 +184,10 @@ class ShardReport:
 
   Attributes:
     file: the shard's file name.
-    split: its split.
-    inputs: images read.
-    outputs: records written.
     size_bytes: the file's size.
     sha256: the file's checksum, 64 hex digits.
     digest: see `Shard.digest`.
     labels: label -> records written.
-    quarantined: the images left out.
     extra: entries of one kind of job only, JSON values.
   """
 
@@ -216,11 +207,7 @@ class ShardReport:
 
   @classmethod
   def from_json(cls, text: str) -> ShardReport:
-    """Inverse of `to_json`.
-
-    Raises:
-      ValueError, TypeError, KeyError: the text is not a report.
-    """
+    """Inverse of `to_json`; raises ValueError, TypeError or KeyError."""
     fields = json.loads(text)
     fields["quarantined"] = tuple(
       Quarantined(**{**entry, "reason": Reason(entry["reason"])}) for entry in fields["quarantined"]

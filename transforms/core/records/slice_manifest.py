@@ -27,12 +27,9 @@ _KIND = TableKind(
 
 
 class ManifestRow(NamedTuple):
-  """One image's row.
+  """One image's row; `key` is escaped as in our CSV files.
 
-  Attributes:
-    line: the row's last line in the file, 1 for the first.
-    key: the image's key, escaped as in our CSV files.
-    values: one per column of `read_columns`.
+  `line` is its last line in the file, 1 for the first; `values` has one per column of `read_columns`.
   """
 
   line: int
@@ -41,13 +38,12 @@ class ManifestRow(NamedTuple):
 
 
 def read_columns(lines: Iterable[str], source: str) -> tuple[str, ...]:
-  """Returns the columns to slice by, in the file's order.
+  """Returns the columns to slice by; reads no further than the header.
 
-  Reads no further than the header. `lines` come from a file opened with `newline=""`, `source` is its path.
+  `lines` come from a file opened with `newline=""`, `source` is its path.
 
   Raises:
-    InputError: the file cannot be read; or its header lacks `file_name` or other columns, or has one without a name or
-      twice.
+    InputError: unreadable; or the header lacks `file_name` or other columns, or has one without a name or twice.
   """
   header, _ = _open(lines, source)
   return tuple(name for name in header if name != FILE_NAME)
@@ -56,10 +52,7 @@ def read_columns(lines: Iterable[str], source: str) -> tuple[str, ...]:
 def read_manifest(lines: Iterable[str], source: str) -> Iterator[ManifestRow]:
   """Yields the rows of a manifest, one line at a time.
 
-  Does not check that keys are unique: see `csv_format.by_key`.
-
-  Raises:
-    InputError: as `read_columns` and `open_table`.
+  Raises InputError as `read_columns` and `open_table`. Does not check that keys are unique: see `csv_format.by_key`.
   """
   header, rows = _open(lines, source)
   at = header.index(FILE_NAME)

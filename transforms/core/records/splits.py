@@ -38,13 +38,10 @@ def with_validation(splits: Collection[str]) -> frozenset[str]:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class SplitPercentages:
-  """Percentages for testing and validation; the rest is for training.
+  """Percentages, 0..100, for testing and validation; the rest is for training.
 
-  Attributes:
-    testing: percent, 0..100.
-    validation: percent, 0..100.
-    legacy_root: None: this project's rule; else the data set's folder as typed for `retrain.py`'s `--image_dir`
-      (possibly relative): `retrain.py`'s rule.
+  `legacy_root` is None for this project's rule; for `retrain.py`'s, the data set's folder as typed for its
+  `--image_dir` (possibly relative).
 
   Raises:
     ValueError: a percentage is negative, or nothing is left to train on.
@@ -65,8 +62,7 @@ class SplitPercentages:
   def from_settings(cls, settings: Mapping[str, Any]) -> SplitPercentages:
     """Reads the `settings` of an `info.json`, of any version.
 
-    Raises:
-      ValueError: as above; or the split hash is unknown.
+    Raises ValueError as above, or if the split hash is unknown.
     """
     split_hash = settings.get("split_hash", STABLE)
     if split_hash not in SPLIT_HASHES:
@@ -87,10 +83,8 @@ class SplitPercentages:
   def split_of(self, key: str, given: str | None = None) -> str:
     """Returns the split of an image.
 
-    Args:
-      key: the image's key.
-      given: the split in the data set (a folder `training/` or `testing/`), or None. Testing and validation are kept;
-        training images may still be drawn for validation.
+    `given` is its split in the data set (a folder `training/` or `testing/`), or None. Testing and validation are kept;
+    training images may still be drawn for validation.
     """
     if given in (TESTING, VALIDATION):
       return given

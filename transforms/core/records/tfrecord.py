@@ -47,9 +47,7 @@ def frame(payload: bytes) -> bytes:
 def read_records(file: BinaryIO, name: str) -> Iterator[bytes]:
   """Yields the payloads of a TFRecord file, one at a time.
 
-  Args:
-    file: opened for reading bytes, at its start.
-    name: the file's name in errors.
+  `file` is opened for reading bytes, at its start; `name` is for errors.
 
   Raises:
     DamagedError: the file ends inside a record, or a checksum does not match.
@@ -69,8 +67,7 @@ def locate_records(file: BinaryIO, name: str) -> Iterator[tuple[int, bytes]]:
 def read_record_at(file: BinaryIO, position: int, name: str) -> bytes:
   """Returns the payload of the record at a byte from `locate_records`.
 
-  Raises:
-    DamagedError: as `read_records`; or the file ends at or before `position`.
+  Raises DamagedError as `read_records`, or if the file ends before it.
   """
   file.seek(position)
   payload = _read_one(file, name, position)
@@ -82,11 +79,8 @@ def read_record_at(file: BinaryIO, position: int, name: str) -> bytes:
 def pick_records(file: BinaryIO, positions: Collection[int], name: str) -> Iterator[bytes]:
   """Yields the payloads of records by their numbers, 0 for the first.
 
-  In the order of the file; of the records between, only the lengths are read.
-
-  Raises:
-    DamagedError: as `read_records`.
-    InputError: the file has fewer records.
+  In the order of the file; of the records between, only the lengths are read. Raises DamagedError as `read_records`,
+  and InputError if the file has fewer records.
   """
   start, wanted = 0, set(positions)
   for number in range(max(wanted, default=-1) + 1):

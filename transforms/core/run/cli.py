@@ -46,8 +46,7 @@ def parse_flags(
 ) -> argparse.Namespace:
   """Parses the flags of a command that runs no Beam job.
 
-  Raises:
-    InputError: an unknown flag; suggests the nearest one.
+  Raises InputError for an unknown flag, and suggests the nearest one.
   """
   known, complaint = flags_of(parser), "unknown flag"
   validate_spelling(parser, argv, known, complaint)
@@ -60,12 +59,9 @@ def parse_flags(
 def validate_spelling(
   parser: argparse.ArgumentParser, argv: Sequence[str], known: Sequence[str], complaint: str
 ) -> None:
-  """Reports unknown flags before parsing.
+  """Raises InputError for an unknown flag, before parsing.
 
   With `--inputt DIR`, argparse would report that `--input` is missing.
-
-  Raises:
-    InputError: an unknown flag; suggests the nearest one.
   """
   for argument in argv:
     if argument.startswith("--") and argument.split("=")[0] not in (*known, "--"):

@@ -50,8 +50,7 @@ class Expectation:
     rounds: shards of the busiest worker.
     seconds: part of the job (`start`, `listing`, `planning`, `trunk`, `closing`) -> seconds.
     memory_bytes: peak of each process.
-    records_bytes: all records on disk.
-    folder_bytes: other files in the output folder.
+    folder_bytes: of files other than records.
     images_per_sec: of one worker, within a shard.
   """
 
@@ -86,13 +85,9 @@ def in_words_of_json(fields: Mapping[str, Any]) -> dict[str, Any]:
 def expect(costs: JobCosts, images: Mapping[str, int], workers: int = 1) -> Expectation:
   """Estimates a job over a number of images per split.
 
-  Start and listing are not shared. A shard has one worker, so the trunk takes as long as on the worker with the most
-  shards, `ceil(shards / workers)`. Planning and closing are shared equally.
-
-  Args:
-    costs: measured on a machine like each worker's.
-    images: split -> number of images.
-    workers: at least 1.
+  `costs` were measured on a machine like each worker's. Start and listing are not shared. A shard has one worker, so
+  the trunk takes as long as on the worker with the most shards, `ceil(shards / workers)`. Planning and closing are
+  shared equally.
   """
   shards = {split: math.ceil(count / IMAGES_PER_SHARD) for split, count in images.items()}
   total, total_shards = sum(images.values()), sum(shards.values())
@@ -122,11 +117,7 @@ def expect(costs: JobCosts, images: Mapping[str, int], workers: int = 1) -> Expe
 def shard_costs(few: int, few_secs: float, many: int, many_secs: float) -> tuple[float, float]:
   """Returns (seconds per shard, seconds per image) from two shards' times.
 
-  Args:
-    few: images of the first.
-    few_secs: its time.
-    many: images of the second; if not more than `few`, only the second counts.
-    many_secs: its time.
+  With as many or fewer images than the first, only the second shard counts.
   """
   if many <= few:
     return 0.0, many_secs / many
@@ -138,13 +129,8 @@ def shard_costs(few: int, few_secs: float, many: int, many_secs: float) -> tuple
 def whole_rounds(few: int, images: int, rounds: int) -> tuple[int, int]:
   """Returns (images at a time, repetitions) for measuring `rounds` * `few` images.
 
-  A shard's time rises in steps, since a single batch takes as long as all that run beside it: only whole rounds give
-  comparable times per image.
-
-  Args:
-    few: images of a round: as many batches as run at a time.
-    images: available, at least `few`.
-    rounds: at least 1.
+  A shard's time rises in steps, since a single batch takes as long as all that run beside it: only whole rounds, of
+  `few` images, give comparable times per image. `images` are available, at least `few`.
   """
   at_once = min(rounds, images // few)
   return at_once * few, max(1, rounds // at_once)

@@ -27,12 +27,7 @@ _ALWAYS_OWNED = (COMPLETED_FILE, STATS_FILE, QUARANTINE_FILE, LABELS_FILE, REPOR
 
 
 class OutputDir:
-  """Claims, resumes and completes an output directory.
-
-  Attributes:
-    path: the value of `--output`.
-    files: its file system.
-  """
+  """Claims, resumes and completes an output directory."""
 
   def __init__(self, path: str, files: WritableFiles = local_files):
     self.path = path
@@ -45,8 +40,7 @@ class OutputDir:
   def find_earlier(self, stage: str) -> RunInfo | None:
     """Returns the `info.json` of an earlier run, finished or not, or None.
 
-    Raises:
-      InputError: the directory contains something that this stage did not write.
+    Raises InputError if the directory contains something that this stage did not write.
     """
     if os.path.isfile(self.path):
       raise InputError(f"{self.path} is a file: give a new or empty folder as {flag('output')}.")
@@ -64,13 +58,12 @@ class OutputDir:
   def claim(self, info: RunInfo, *, owned: Sequence[str], work_folder: str) -> bool:
     """Claims the directory for this run; returns whether it resumes one.
 
+    Raises InputError as `find_earlier`.
+
     Args:
       info: of this run.
       owned: names or glob patterns of what this stage writes into the directory besides the common files.
       work_folder: subfolder of work that can be resumed; created here.
-
-    Raises:
-      InputError: as `find_earlier`.
     """
     earlier = self.find_earlier(info.stage)
     resumes = earlier is not None and earlier.request == info.request and not self.is_completed
@@ -85,9 +78,7 @@ class OutputDir:
   def complete(self, stats: Stats | None = None, max_bad_fraction: float = 1.0) -> bool:
     """Writes `COMPLETED` unless too many inputs were bad; returns whether it did.
 
-    Args:
-      stats: of the job; None if nothing was counted.
-      max_bad_fraction: 0..1.
+    `stats` is None if nothing was counted; `max_bad_fraction` is 0..1.
     """
     if stats is not None and stats.bad_fraction > max_bad_fraction:
       return False

@@ -17,14 +17,8 @@ _RATE_SECS = 60.0
 class ProgressLine:
   """Prints progress, rate and time left of a task.
 
-  For example `NAME: 12,288 of 60,000 images, 168/s, 4:45 left, 2 bad`. On a terminal, one line is updated and finally
-  cleared. The rate is that of the last minute, so that the time left adapts quickly.
-
-  Attributes:
-    name: the task.
-    unit: what is counted.
-    stream: where to print.
-    clock: seconds.
+  On a terminal, one line is updated and finally cleared. The rate is that of the last minute, so that the time left
+  adapts quickly. `clock` returns seconds.
   """
 
   def __init__(self, name: str, unit: str, stream: TextIO, clock: Callable[[], float] = time.monotonic):
@@ -71,12 +65,7 @@ class ProgressLine:
 def describe(count: int, total: int | None, unit: str, rate: float, bad: int = 0) -> str:
   """Returns for example `12,288 of 60,000 images, 168/s, 4:45 left, 2 bad`.
 
-  Args:
-    count: items done.
-    total: of items; None if unknown.
-    unit: what is counted.
-    rate: per second.
-    bad: of the items done, those that could not be used.
+  `total` is None if unknown; `rate` is per second; `bad` is part of `count`.
   """
   parts = [f"{count:,}{'' if total is None else f' of {total:,}'} {unit}"]
   if rate > 0:

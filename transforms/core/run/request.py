@@ -35,8 +35,7 @@ ONE_ARGUMENT: Mapping[str, Any] = {"separator": ","}
 class Request(abc.ABC):
   """Base class of a command's request.
 
-  Attributes:
-    given: fields set on the command line, even to their default; empty for a request made in code.
+  `given` has the fields set on the command line, even to their default; it is empty for a request made in code.
   """
 
   command: ClassVar[str]
@@ -66,8 +65,7 @@ class Request(abc.ABC):
   def parse(cls, argv: Sequence[str]) -> Self:
     """Parses a command line; opens nothing that it names.
 
-    Raises:
-      InputError: an unknown flag, or an invalid value.
+    Raises InputError for an unknown flag or an invalid value.
     """
     # argparse keeps values already in the namespace, so flags that are not given keep these.
     unset = {field.name: [] if isinstance(field.default, tuple) else object() for field in dataclasses.fields(cls)}

@@ -53,7 +53,6 @@ class RunInfo:
     request: digest of stage and settings, 64 hex digits.
     settings: what determines the output's bytes besides the inputs, JSON values.
     command: the command line, without secrets.
-    versions: package -> version.
     labels: class index -> label.
     trunk: of the bottlenecks; `NO_TRUNK` in stages without one.
     execution: how the trunk was run, JSON values.
@@ -108,13 +107,9 @@ _KEYS = tuple(field.name for field in dataclasses.fields(RunInfo) if field.name 
 
 
 def describe_run(stage: str, settings: Mapping[str, Any], argv: Sequence[str], **entries: Any) -> RunInfo:
-  """Returns the `info.json` of a new run.
+  """Returns the `info.json` of a new run, without secrets from `argv`.
 
-  Args:
-    stage: see `RunInfo`.
-    settings: what determines the output's bytes, JSON values.
-    argv: the command's arguments; secrets are left out.
-    **entries: further fields of `RunInfo`.
+  `settings` determine the output's bytes, JSON values; `entries` are further fields of `RunInfo`.
   """
   command = shlex.join(["beam-retrain", stage, *_without_secrets(argv)])
   # As read back from the file: sorted, tuples as lists.
@@ -156,12 +151,7 @@ def find_info(folder: str, files: ReadableFiles = local_files) -> RunInfo | None
 
 
 def read_info(folder: str, stage: str, files: ReadableFiles = local_files) -> RunInfo:
-  """Returns the `info.json` of a finished folder.
-
-  Args:
-    folder: `--output` of the stage.
-    stage: the stage that must have written it.
-    files: its file system.
+  """Returns the `info.json` that a finished stage wrote as its `--output`.
 
   Raises:
     InputError: the folder is missing, unfinished or of another stage.

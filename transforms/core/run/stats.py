@@ -34,9 +34,6 @@ class Stats:
   Attributes:
     splits: split -> its counts.
     reasons: reason -> images quarantined for it.
-    inputs: images read.
-    outputs: records written.
-    quarantined: images left out.
     bad_fraction: 0..1, without images dropped on request.
     bottlenecks: None unless the job makes some.
     distorted: see `count_distorted`; None without distortions.
@@ -78,9 +75,7 @@ def read_stats(folder: str, files: ReadableFiles = local_files) -> Stats:
 def sum_reports(reports: Iterable[ShardReport], planned: Mapping[str, int]) -> Stats:
   """Sums the reports of a finished job; checks that nothing is lost.
 
-  Args:
-    reports: one per shard, in any order.
-    planned: split -> number of planned shards.
+  `reports` has one per shard, `planned` the number of shards per split.
 
   Raises:
     InputError: the counts do not add up.

@@ -14,13 +14,10 @@ def available_cores(root: Path = _ROOT) -> int:
   """Returns the number of cores that this process may keep busy.
 
   That is its CPU affinity, or the quota of its control groups if lower, rounded down, at least 1. Threads beyond a
-  container's quota would stand still for most of each period.
+  container's quota would stand still for most of each period. `root` is the directory of `proc` and `sys`.
 
   Formats (`cgroups(7)`): version 2, `cpu.max`: "<microseconds or max> <period>"; version 1, `cpu.cfs_quota_us` (-1:
   none) and `cpu.cfs_period_us`. A group is also bound by the limits of its parents.
-
-  Args:
-    root: directory of `proc` and `sys`.
   """
   try:
     allowed = len(os.sched_getaffinity(0))
@@ -31,11 +28,9 @@ def available_cores(root: Path = _ROOT) -> int:
 
 @dataclasses.dataclass(frozen=True)
 class Threads:
-  """Number of threads of a graph in each worker process.
+  """Threads of a graph in each worker process.
 
-  Attributes:
-    given: set by the user; 0: the worker's cores, divided among its processes.
-    processes: worker processes on one machine; 0: one per core.
+  `given` by the user, or 0: the worker's cores, divided among its `processes` (0: one per core).
   """
 
   given: int = 0
@@ -63,9 +58,7 @@ def _quotas(root: Path) -> Iterator[float]:
 def groups_of(controller: str, root: Path) -> Iterator[tuple[Path, bool]]:
   """Yields (directory, is version 2) of each control group above this process.
 
-  Args:
-    controller: `cpu` or `memory`.
-    root: directory of `proc` and `sys`.
+  `controller` is `cpu` or `memory`.
   """
   for line in read_text(root / "proc/self/cgroup").splitlines():
     _, controllers, path = line.split(":", 2)

@@ -26,9 +26,6 @@ def available_memory(root: Path = _ROOT) -> int:
   Formats: `proc(5)`, `MemAvailable` in kB; `cgroups(7)`: version 2, `memory.max` and `memory.current`; version 1,
   `memory.limit_in_bytes` and `memory.usage_in_bytes`; `inactive_file` of `memory.stat` is used memory that can be
   reclaimed. 4 GB are assumed where none of them exists.
-
-  Args:
-    root: directory of `proc` and `sys`.
   """
   left = []
   if (available := _entry(root / "proc/meminfo", "MemAvailable:")) is not None:

@@ -84,7 +84,6 @@ def map_ahead(function: Callable[[T], R], items: Iterable[T], threads: int = 2) 
 
 
 def _submit(pool: ThreadPoolExecutor, function: Callable[[T], R], items: Iterable[T]) -> Iterator[Future[R]]:
-  """Yields a future per item; an exception of `items` becomes a failed one."""
   try:
     for item in items:
       yield pool.submit(function, item)
