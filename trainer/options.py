@@ -6,7 +6,7 @@ import argparse
 import dataclasses
 from typing import ClassVar
 
-# Registered here: the options that come from `retrain.py`.
+# The old scripts' layer is registered here.
 from beam_retrain.trainer.compat.retrain_options import RetrainOptions, add_retrain_flags
 from beam_retrain.trainer.export.tflite_options import TfliteOptions, add_tflite_flags
 from beam_retrain.trainer.fit.schedule import Schedule, steps_in_round
@@ -70,7 +70,7 @@ class TrainRequest(Request, RetrainOptions, TfliteOptions):
       "--assert_accuracy_at_least",
       type=fraction,
       metavar="A",
-      help="exit code 1 if the accuracy on the testing images is below this, 0..1; everything is written first",
+      help="exit code 1 if the testing accuracy, 0..1, is below this; the model is written nevertheless",
     )
     add_retrain_flags(parser)
     add_tflite_flags(parser)
@@ -141,8 +141,8 @@ def _add_fit_flags(parser: argparse.ArgumentParser) -> None:
     "--rounds",
     type=positive_int,
     metavar="N",
-    help="adam only: maximum number of rounds; a round is one pass over the training images, or as many as make 50"
-    " steps (default 100)",
+    help="adam only: maximum number of rounds; a round is one pass over the training images, or more until 50 steps"
+    " (default 100)",
   )
   parser.add_argument(
     "--patience",

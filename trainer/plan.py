@@ -1,4 +1,4 @@
-"""Plans a training: reads what `bottlenecks` recorded, and checks the request against it. No TensorFlow."""
+"""Plans a training: checks the request against the bottlenecks. No TensorFlow."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ class Job:
   """A planned training.
 
   Attributes:
-    request: what to do.
     bottlenecks: local folder with the output of `bottlenecks`.
     output: local folder for the model.
     info: the `info.json` of `bottlenecks`.
@@ -39,7 +38,7 @@ class Job:
 
 
 def plan(request: TrainRequest, copies: Mapping[str, str]) -> Job:
-  """Checks everything that can be checked without TensorFlow; writes nothing.
+  """Checks all that needs no TensorFlow; writes nothing.
 
   Raises:
     InputError: an option or an input cannot be used.

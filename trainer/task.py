@@ -1,4 +1,4 @@
-"""`train`: a softmax head on stored bottlenecks, exported as one self-contained model."""
+"""`train`: trains a softmax head on bottlenecks and exports the model."""
 
 from __future__ import annotations
 
@@ -22,11 +22,6 @@ make_parser = TrainRequest.make_parser
 
 
 def run(argv: Sequence[str]) -> int:
-  """Runs `train` with these arguments; returns the exit code.
-
-  Raises:
-    InputError: an argument or an input cannot be used.
-  """
   return execute(TrainRequest.parse(argv))
 
 
@@ -34,8 +29,7 @@ def execute(request: TrainRequest, copies: Mapping[str, str] | None = None) -> i
   """Trains, exports and reports; returns the exit code.
 
   Args:
-    request: what to do.
-    copies: `input` or `output` of the request -> the local folder that is used in its place.
+    copies: `input` or `output` of the request -> the local folder used instead.
 
   Raises:
     InputError: an option or an input cannot be used.

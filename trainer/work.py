@@ -29,7 +29,7 @@ _STAND_IN = " (the small stand-in that ships with beam-retrain; for real work, u
 
 
 def train_and_export(job: Job) -> TrainMetrics:
-  """Trains the head, writes the model, and returns how good it is.
+  """Trains the head and writes the model; returns its metrics.
 
   Raises:
     InputError: the bottlenecks cannot be used, or the training diverges.
@@ -48,7 +48,7 @@ def train_and_export(job: Job) -> TrainMetrics:
   claimed = OutputDir(job.output)
   resumes = claimed.claim(_describe(job, schedule, data), owned=output_dir.OWNED, work_folder=output_dir.CHECKPOINTS)
   if resumes:
-    print(f"resuming in {job.request.output}, where an earlier run of the same request stopped")
+    print(f"resuming the training of an earlier run in {job.request.output}")
   exporter = Exporter(
     trunk_folder=os.path.join(job.bottlenecks, "trunk"),
     transform=transform,
@@ -88,7 +88,7 @@ def _print_data(job: Job, data: Bottlenecks) -> None:
   trunk = f"the trunk {handle}{_STAND_IN if handle == 'bundled' else ''}"
   print(f"{counts} images of {len(job.labels)} labels, {job.trunk.dimensions:,} numbers each, from {trunk}")
   if variants := len(data.learned_rows) - len(data.rows[TRAINING]):
-    print(f"and {variants:,} distorted variants of the training images, which are drawn from, too")
+    print(f"and {variants:,} distorted variants of the training images")
 
 
 def _describe(job: Job, schedule: Schedule, data: Bottlenecks) -> RunInfo:

@@ -1,7 +1,7 @@
-"""`beam-retrain label_image --process_mode=2`: a folder of images through any frozen graph, as a Beam job.
+"""`beam-retrain label_image --process_mode=2`: labels a folder by a frozen graph.
 
-Without `--output` the files go where the script wrote them, into the current folder, and the shards into a hidden one
-in it, whose name depends on the request alone: a run that was killed finds its own, a finished one removes it.
+Without `--output` the files go into the current folder, as with the script, and the shards into a hidden one in it,
+whose name depends on the request alone: a killed run finds its own, a finished one removes it.
 """
 
 from __future__ import annotations
@@ -47,16 +47,16 @@ PARTS_FOLDER = ".parts"
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-  """What `build` needs to know.
+  """What `build` needs.
 
   Attributes:
     folder: the images, by the path that workers read.
     shown_as: how the user spelled it.
     handler: the graph.
     labels: class index -> label.
-    work_folder: what is claimed: the output, or the hidden folder.
+    work_folder: claimed by this run: the output, or the hidden folder.
     digit_file: the CSV to write.
-    quarantine_file: where the list of what was left out goes.
+    quarantine_file: list of what was left out.
     request: digest of the settings.
     execution_time: the job's start, as `time.ctime()` writes it.
   """
@@ -80,7 +80,7 @@ def run(argv: Sequence[str]) -> int:
   """Labels the folder; returns the exit code.
 
   Raises:
-    InputError: something that the user gave cannot be used.
+    InputError: an argument or an input cannot be used.
   """
   flags, options = parse_job(make_parser(), argv)
   config = _claim(flags, argv)
@@ -88,7 +88,7 @@ def run(argv: Sequence[str]) -> int:
     run_pipeline(lambda root: build(root, config), options, stage=STAGE, shards_folder=config.parts_folder)
   except InputError:
     if not flags.output:
-      files.delete([config.work_folder])  # there is nothing to go on with: the same request is refused again
+      files.delete([config.work_folder])  # nothing to resume: the same request fails again
     raise
   stats = read_stats(config.work_folder, files)
   figures = json.loads(files.read_bytes(files.join(config.parts_folder, FIGURES_FILE)))
@@ -97,7 +97,7 @@ def run(argv: Sequence[str]) -> int:
   if stats.quarantined and listed != config.quarantine_file:
     files.write_bytes(config.quarantine_file, files.read_bytes(listed))
   if is_completed(config.work_folder, files):
-    # Without COMPLETED the next run goes on with them.
+    # Without COMPLETED the next run resumes from them.
     files.delete([config.parts_folder if flags.output else config.work_folder])
   _print_summary(stats, figures, config)
   folder, name = files.split(config.quarantine_file)
@@ -105,15 +105,15 @@ def run(argv: Sequence[str]) -> int:
 
 
 def _claim(flags: argparse.Namespace, argv: Sequence[str]) -> Config:
-  """Checks all that can be checked before the work, then makes the folder to work in this run's."""
+  """Checks the request, then claims the folder to work in."""
   start_secs, execution_time = time.time(), time.ctime()
   if flags.image:
-    print(f"{PROG}: --image is for --process_mode=1: it is not looked at.", file=sys.stderr)
+    print(f"{PROG}: --image is for --process_mode=1 and is ignored.", file=sys.stderr)
   shown_as = flags.directory_name or EXAMPLE_FOLDER
   if files.is_local(shown_as):
-    shown_as = str(Path(shown_as))  # without a slash at its end, as the script spelled it
+    shown_as = str(Path(shown_as))  # without a trailing slash, as in the script
     if not os.path.isdir(shown_as):
-      kind = "is not a folder" if os.path.exists(shown_as) else "is not there"
+      kind = "is not a folder" if os.path.exists(shown_as) else "does not exist"
       raise InputError(f"{shown_as} {kind}: give a folder of images as --directory_name.")
   folder = files.absolute(shown_as)
   goes_to = files.absolute(flags.output or os.curdir)
@@ -155,7 +155,7 @@ def _claim(flags: argparse.Namespace, argv: Sequence[str]) -> Config:
 
 
 def _refuse_inside(goes_to: str, folder: str, shown_as: str) -> None:
-  """What is written among the images would be taken for one in the next run."""
+  """Checks that no output lies among the images of the next run."""
   if files.is_local(goes_to) and files.is_local(folder):
     inner, outer = os.path.realpath(goes_to), os.path.realpath(folder)
     if os.path.commonpath([inner, outer]) == outer:
@@ -188,6 +188,6 @@ def _print_summary(stats: Stats, figures: Mapping[str, int], config: Config) -> 
     print(f"Accuracy rate {accurate * 100 / total}")
   if figures[UNKNOWN_FOLDER]:
     print(
-      f"{PROG}: {figures[UNKNOWN_FOLDER]} of them lie in a folder that is named like no label: they count as wrong.",
+      f"{PROG}: {figures[UNKNOWN_FOLDER]} of them count as wrong, as their folder's name is not a label.",
       file=sys.stderr,
     )

@@ -1,6 +1,7 @@
-"""`beam-retrain label_image`: what `label_imageV3.py` did, by any frozen graph; a folder of images as a Beam job.
+"""`beam-retrain label_image`: what `label_imageV3.py` did, with any frozen graph.
 
-A single image needs no Beam, and `--help` neither that nor TensorFlow: each is imported where it is needed.
+A folder of images is a Beam job. A single image needs no Beam, and `--help` neither that nor TensorFlow: each is
+imported where it is needed.
 """
 
 from __future__ import annotations
@@ -35,12 +36,12 @@ EXAMPLE_FOLDER = "tensorflow/examples/label_image/data/"  # the script's default
 _RESIZE = {"auto": None, "tf1": False, "tf2": True}
 
 _DESCRIPTION = """\
-Labels images with any frozen graph (.pb), as label_imageV3.py did: one image, or a folder of them and below, whose
-own folders' names are taken for the right labels. All flags of that script, with its defaults.
+Labels images with any frozen graph (.pb), as label_imageV3.py did: one image, or all below a folder, where the names
+of the images' own folders are the true labels. Has all flags of that script, with its defaults.
 
 writes   --process_mode=1: digit_prediction_file.csv, one line without a header
          --process_mode=2: <seconds>digit_prediction_file.csv, in the current folder as the script did, or OUTPUT/
-         what could not be used: ..._quarantine.csv beside it, or OUTPUT/quarantine.csv"""
+         unusable files are listed in ..._quarantine.csv next to it, or OUTPUT/quarantine.csv"""
 
 _EPILOG = """\
 example:
@@ -51,14 +52,14 @@ example:
 
 With --process_mode=2 any Beam option may follow, for example --runner=FlinkRunner, or
   --direct_running_mode=multi_processing --direct_num_workers=2   for two processes on this machine.
-A run that was killed, started again in the same folder, goes on where it was."""
+A killed run resumes when it is started again in the same folder."""
 
 
 def make_parser() -> argparse.ArgumentParser:
   parser = ArgumentParser(prog=PROG, description=_DESCRIPTION, epilog=_EPILOG)
   script = parser.add_argument_group("flags of label_imageV3.py")
   script.add_argument(
-    "--image", metavar="FILE", help=f"the image, of any name (default: {EXAMPLE_FOLDER}grace_hopper.jpg)"
+    "--image", metavar="FILE", help=f"the image, with any extension (default: {EXAMPLE_FOLDER}grace_hopper.jpg)"
   )
   script.add_argument("--directory_name", metavar="DIR", help=f"the folder of images (default: {EXAMPLE_FOLDER})")
   script.add_argument(
@@ -75,12 +76,12 @@ def make_parser() -> argparse.ArgumentParser:
     "--labels",
     default=f"{EXAMPLE_FOLDER}imagenet_slim_labels.txt",
     metavar="FILE",
-    help="one label a line, in the order of the graph's scores (default: %(default)s)",
+    help="one label per line, in the order of the graph's scores (default: %(default)s)",
   )
   script.add_argument("--input_height", type=positive_int, metavar="PX", help="default: the graph's own, else 299")
   script.add_argument("--input_width", type=positive_int, metavar="PX", help="likewise")
-  script.add_argument("--input_mean", type=_number, default=0.0, metavar="X", help="taken from each value (default: 0)")
-  script.add_argument("--input_std", type=_divisor, default=255.0, metavar="X", help="it is divided by (default: 255)")
+  script.add_argument("--input_mean", type=_number, default=0.0, metavar="X", help="subtracted first (default: 0)")
+  script.add_argument("--input_std", type=_divisor, default=255.0, metavar="X", help="divided by then (default: 255)")
   script.add_argument("--input_layer", default="input", metavar="NAME", help="default: %(default)s")
   script.add_argument(
     "--output_layer", default="InceptionV3/Predictions/Reshape_1", metavar="NAME", help="default: %(default)s"
@@ -88,14 +89,14 @@ def make_parser() -> argparse.ArgumentParser:
   parser.add_argument(
     "--output",
     metavar="DIR",
-    help="with --process_mode=2: folder for all that is written; new, empty, or of an earlier run",
+    help="with --process_mode=2: output folder; new, empty, or of an earlier run",
   )
   parser.add_argument(
     "--resize",
     choices=tuple(_RESIZE),
     default="auto",
-    help="tf1: as the script did; tf2: pixel centres aligned, as all of TensorFlow 2 does; auto (default): tf2 for a"
-    " graph that `beam-retrain` froze, which was trained so, tf1 for others",
+    help="tf1: as the script did; tf2: with aligned pixel centres, as in TensorFlow 2; auto (default): tf2 for a graph"
+    " that `beam-retrain` trained and froze, else tf1",
   )
   parser.add_argument(
     "--batch_size", type=positive_int, default=32, metavar="N", help="images per call of the graph (default: 32)"
@@ -108,22 +109,22 @@ def make_parser() -> argparse.ArgumentParser:
 def _number(text: str) -> float:
   value = float(text)
   if not math.isfinite(value):
-    raise argparse.ArgumentTypeError(f"{text} is not a number to calculate with")
+    raise argparse.ArgumentTypeError(f"{text} is not a finite number")
   return value
 
 
 def _divisor(text: str) -> float:
   value = _number(text)
   if not value:
-    raise argparse.ArgumentTypeError("0 cannot be divided by")
+    raise argparse.ArgumentTypeError("cannot divide by 0")
   return value
 
 
 def run(argv: Sequence[str]) -> int:
-  """Labels a image or a folder; returns the exit code.
+  """Labels an image or a folder; returns the exit code.
 
   Raises:
-    InputError: something that the user gave cannot be used.
+    InputError: an argument or an input cannot be used.
   """
   if make_parser().parse_known_args(argv)[0].process_mode == FOLDER:
     from beam_retrain.pipelines.compat import label_folder
@@ -138,7 +139,7 @@ def run(argv: Sequence[str]) -> int:
 
 
 class Graph(NamedTuple):
-  """What is needed of a graph before the work.
+  """A graph, loaded and tried before the work.
 
   Attributes:
     data: its file's bytes.
@@ -154,7 +155,7 @@ class Graph(NamedTuple):
 
 
 def open_graph(flags: argparse.Namespace) -> Graph:
-  """Reads, loads and tries the graph that the user gave, and reads its labels; says what is uncommon about it.
+  """Loads and tries the graph, and reads its labels; reports peculiarities.
 
   Raises:
     InputError: one of them cannot be used, or not with the other flags.
@@ -187,20 +188,20 @@ def open_graph(flags: argparse.Namespace) -> Graph:
   check_labels(labels, classes, labels_path=flags.labels, graph_path=flags.graph, output_layer=call.output_layer)
   if call.batch:
     count = "one image" if call.batch == 1 else f"{call.batch} images"
-    print(f"{PROG}: {flags.graph} takes {count} at a time: it is called so.", file=sys.stderr)
+    print(f"{PROG}: {flags.graph} takes {count} at a time; --batch_size is ignored.", file=sys.stderr)
   if call.half_pixel_centers and flags.resize == "auto":
     print(
-      f"{PROG}: {flags.graph} was made by beam-retrain: images are resized as it was trained (--resize=tf2).",
+      f"{PROG}: {flags.graph} was made by beam-retrain: images are resized as in its training (--resize=tf2).",
       file=sys.stderr,
     )
   return Graph(data, labels, call, model)
 
 
 def read_file(path: str, flag: str) -> bytes:
-  """Returns the bytes of a file, local or wherever Beam can read.
+  """Returns the bytes of a local or remote file.
 
   Raises:
-    InputError: it is not there.
+    InputError: it does not exist.
   """
   if "://" in path:
     from beam_retrain.transforms.io import files
@@ -209,7 +210,7 @@ def read_file(path: str, flag: str) -> bytes:
   else:
     exists, read = os.path.isfile, _read_local
   if not exists(path):
-    kind = "is a folder" if os.path.isdir(path) else "is not there"
+    kind = "is a folder" if os.path.isdir(path) else "does not exist"
     raise InputError(f"{path} {kind}: give a file as --{flag}.")
   return read(path)
 
@@ -220,10 +221,10 @@ def _read_local(path: str) -> bytes:
 
 
 def label_single(flags: argparse.Namespace) -> int:
-  """Labels one image: prints and writes what the script printed and wrote; returns the exit code.
+  """Labels one image; prints and writes what the script did.
 
   Raises:
-    InputError: something that the user gave cannot be used.
+    InputError: an argument or an input cannot be used.
   """
   path = flags.image or f"{EXAMPLE_FOLDER}grace_hopper.jpg"
   encoded = read_file(path, "image")

@@ -1,4 +1,4 @@
-"""`beam-retrain retrain`: what `retrain.py` did, by its own flags, on the stages of this project."""
+"""`beam-retrain retrain`: what `retrain.py` did, with its flags."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ _SAYS_WARNINGS, _SAYS_ALL = ("DEBUG", "INFO", "WARN"), ("DEBUG", "INFO")
 
 
 def run(argv: Sequence[str]) -> int:
-  """Runs the stages and leaves what `retrain.py` left; returns the exit code of the first that does not return 0, or 0.
+  """Runs the stages; returns the first exit code that is not 0.
 
   Raises:
-    InputError: something that the user gave cannot be used.
+    InputError: an argument or an input cannot be used.
   """
   parser = make_parser()
   flags, _ = parse_job(parser, argv)
   beam_flags = parser.parse_known_args(argv)[1]
   check_flags(flags)
-  # Its input is not there yet; everything else is checked before any work.
+  # Its input does not exist yet; everything else is checked before any work.
   train_request(flags, ".", ".").validate()
   folders = find_folders(flags.image_dir)
   check_outputs(flags)
@@ -63,12 +63,12 @@ def find_folders(image_dir: str) -> list[ClassFolder]:
     InputError: there are fewer than two, or two of one label.
   """
   if not os.path.isdir(image_dir):
-    raise InputError(f"--image_dir {image_dir} is no folder: give a folder of folders of images, one per label.")
+    raise InputError(f"--image_dir {image_dir} is not a folder: give a folder of folders of images, one per label.")
   return find_class_folders(image_dir, retrain_names=True)
 
 
 def warnings_of(flags: argparse.Namespace, folders: Sequence[ClassFolder]) -> list[str]:
-  """Returns what `retrain.py` warned of, and that `--model_dir` does nothing."""
+  """Returns `retrain.py`'s warnings, and one for `--model_dir`."""
   warnings = []
   if flags.model_dir is not None:
     warnings.append(
@@ -89,7 +89,7 @@ def warnings_of(flags: argparse.Namespace, folders: Sequence[ClassFolder]) -> li
 
 def _tell(flags: argparse.Namespace, predictions: str) -> None:
   print(
-    f"the graph is in {flags.output_graph}, its labels in {flags.output_labels}, all else in"
+    f"the graph is in {flags.output_graph}, its labels in {flags.output_labels}, the rest in"
     f" {files.shown(work_dir(flags))}"
   )
   accuracy, total = final_accuracy(predictions, flags.test_batch_size, flags.seed)

@@ -1,4 +1,4 @@
-"""The command line of `retrain`: the 25 flags of `retrain.py`, and ours, read and checked before any work."""
+"""The command line of `retrain`: `retrain.py`'s 25 flags and ours."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _HUB_MODULE = "https://tfhub.dev/google/imagenet/inception_v3/feature_vector/3"
 _VERBOSITIES = ("DEBUG", "INFO", "WARN", "ERROR", "FATAL")
 
 _DESCRIPTION = """\
-What retrain.py did, on Beam: a folder of images per label in, a classifier out. Takes all flags of retrain.py, with
-its names, defaults and meanings; runs `bottlenecks`, `train --preset retrain` and `evaluate`, and leaves the graph,
-the labels, the summaries, the checkpoint and the SavedModel where retrain.py left them.
+Does what retrain.py did, on Beam: trains a classifier on a folder of images per label. Takes all flags of retrain.py,
+with its names, defaults and meanings; runs `bottlenecks`, `train --preset retrain` and `evaluate`, and writes the
+graph, the labels, the summaries, the checkpoint and the SavedModel where retrain.py wrote them.
 
-Started again, it goes on where it was: stages that are finished and unchanged are kept, and of images that were
-added only those run through the trunk. What retrain.py cached as text files in --bottleneck_dir is used, too."""
+Started again, it resumes: finished and unchanged stages are kept, and the trunk runs only over images that were added.
+Text files that retrain.py cached in --bottleneck_dir are used, too."""
 
 _EPILOG = """\
 example, the command line of the article:
@@ -50,31 +50,31 @@ def _add_flags_of_script(group: FlagGroup) -> None:
     shown = f"{what} (default: {'none' if default == '' else '%(default)s'})"
     group.add_argument(f"--{name}", type=type, default=default, metavar=metavar, help=shown)
 
-  group.add_argument("--image_dir", metavar="DIR", help="folder of folders of images, one per label; must be given")
+  group.add_argument("--image_dir", metavar="DIR", help="folder of folders of images, one per label; required")
   add("output_graph", _path, "/tmp/output_graph.pb", "FILE", "the trained graph, frozen")
   add("intermediate_output_graphs_dir", str, "/tmp/intermediate_graph/", "DIR", "folder for intermediate_<step>.pb")
   add("intermediate_store_frequency", _frequency, 0, "N", "steps between two of these graphs; 0: none")
-  add("output_labels", _path, "/tmp/output_labels.txt", "FILE", "the labels, one a line, in the order of the scores")
+  add("output_labels", _path, "/tmp/output_labels.txt", "FILE", "the labels, one per line, in the scores' order")
   add("summaries_dir", _path, "/tmp/retrain_logs", "DIR", "TensorBoard's summaries, in train/ and validation/")
   add("how_many_training_steps", _at_least_1, 4000, "N", "steps of training")
-  add("learning_rate", _positive_number, 0.01, "R", "of gradient descent")
+  add("learning_rate", _positive_number, 0.01, "R", "learning rate of gradient descent")
   add("testing_percentage", _percentage, 10, "P", "percent of the images for the test")
   add("validation_percentage", _percentage, 10, "P", "percent of the images for validation")
-  add("eval_step_interval", _at_least_1, 10, "N", "steps between two looks at how well it trains")
+  add("eval_step_interval", _at_least_1, 10, "N", "steps between evaluations")
   add("train_batch_size", _at_least_1, 100, "N", "images per step")
   add("test_batch_size", _number_or_all, -1, "N", "images of the test, drawn uniformly over the labels; -1: all")
-  add("validation_batch_size", _number_or_all, 100, "N", "images of each look at validation; -1: all")
+  add("validation_batch_size", _number_or_all, 100, "N", "images of each validation; -1: all")
   group.add_argument("--print_misclassified_test_images", action="store_true", help="list them at the end")
   add("bottleneck_dir", _path, "/tmp/bottleneck", "DIR", "where bottlenecks are kept")
-  add("final_tensor_name", str, FINAL_TENSOR, "NAME", "operation of the graph that gives the scores")
+  add("final_tensor_name", str, FINAL_TENSOR, "NAME", "operation of the graph that returns the scores")
   group.add_argument("--flip_left_right", action="store_true", help="distort: mirror half of the training images")
-  add("random_crop", _at_least_0, 0, "PERCENT", "distort: margin that is cropped off at random")
-  add("random_scale", _at_least_0, 0, "PERCENT", "distort: how much larger images are made at random")
-  add("random_brightness", _at_least_0, 0, "PERCENT", "distort: how much brighter or darker, at random")
-  add("tfhub_module", _trunk, _HUB_MODULE, "TRUNK", "whatever --trunk of `beam-retrain bottlenecks` takes, too")
-  add("saved_model_dir", str, "", "DIR", "a SavedModel of all, in a folder that is new or empty")
+  add("random_crop", _at_least_0, 0, "PERCENT", "distort: margin to crop off at random")
+  add("random_scale", _at_least_0, 0, "PERCENT", "distort: largest random enlargement")
+  add("random_brightness", _at_least_0, 0, "PERCENT", "distort: largest random change of brightness")
+  add("tfhub_module", _trunk, _HUB_MODULE, "TRUNK", "any --trunk of `beam-retrain bottlenecks`")
+  add("saved_model_dir", str, "", "DIR", "folder for a SavedModel of the whole model; new or empty")
   group.add_argument(
-    "--logging_verbosity", choices=_VERBOSITIES, default="INFO", help="how much is said (default: %(default)s)"
+    "--logging_verbosity", choices=_VERBOSITIES, default="INFO", help="verbosity (default: %(default)s)"
   )
   add("checkpoint_path", _path, "/tmp/_retrain_checkpoint", "PREFIX", "a TensorFlow checkpoint of the head")
 
@@ -91,31 +91,31 @@ def _add_own_flags(group: FlagGroup) -> None:
     "--split_hash",
     choices=SPLIT_HASHES,
     default=STABLE,
-    help="legacy: each image is in the split that retrain.py put it in, if --image_dir is typed as it was there;"
-    " stable: wherever the folder lies (default: %(default)s)",
+    help="legacy: retrain.py's splits, if --image_dir is typed the same; stable: the same splits wherever the folder"
+    " is (default: %(default)s)",
   )
   group.add_argument(
     "--distortion_copies", type=_at_least_1, metavar="K", help="distorted variants of each training image"
   )
-  group.add_argument("--distortion_seed", type=_whole, metavar="N", help="of the variants")
+  group.add_argument("--distortion_seed", type=_whole, metavar="N", help="seed of the variants")
   group.add_argument(
     "--on_leak",
     choices=("warn", "drop", "fail"),
-    help="what to do about the same image under two labels, or in training and in testing (default: warn)",
+    help="what to do about identical images with two labels, or in training and testing (default: warn)",
   )
   group.add_argument("--seed", type=_seed, default=0, metavar="N", help="same seed, same model (default: %(default)s)")
   group.add_argument("--trunk_weights", metavar="FILE", help="local weights of --tfhub_module=keras:...")
   group.add_argument("--trunk_input_px", type=_at_least_1, metavar="PX", help="input size of a trunk that takes any")
   add_precision_flags(group)
-  group.add_argument("--model_dir", metavar="DIR", help="does nothing, as in retrain.py: accepted and told")
+  group.add_argument("--model_dir", metavar="DIR", help="does nothing, as in retrain.py: ignored with a warning")
   add_max_bad_fraction(group)
 
 
 def check_flags(flags: argparse.Namespace) -> None:
-  """Checks what can be seen of the flags alone.
+  """Checks what the flags alone show.
 
   Raises:
-    InputError: `retrain.py` would have ended with a fault, maybe hours later.
+    InputError: `retrain.py` would have failed, maybe hours later.
   """
   if not flags.image_dir:
     raise InputError(f"{PROG}: --image_dir is missing: give a folder of folders of images, one per label.")
@@ -124,7 +124,7 @@ def check_flags(flags: argparse.Namespace) -> None:
       f"{PROG}: --testing_percentage {flags.testing_percentage} and --validation_percentage"
       f" {flags.validation_percentage} leave nothing to train on: their sum must be below 100."
     )
-  # Raises what is wrong with them.
+  # Validates them.
   _ = DistortionFlags(
     **{field.name: getattr(flags, field.name) for field in dataclasses.fields(DistortionFlags)}
   ).distortions
@@ -135,19 +135,19 @@ def check_flags(flags: argparse.Namespace) -> None:
 
 
 def work_dir(flags: argparse.Namespace) -> str:
-  """Returns the absolute path of the folder for the stages' own outputs."""
+  """Returns the absolute path of the stages' folder."""
   return os.path.abspath(flags.work_dir or os.path.join(flags.bottleneck_dir, "beam_retrain"))
 
 
 def _path(text: str) -> str:
   if not text:
-    raise argparse.ArgumentTypeError("an empty path")
+    raise argparse.ArgumentTypeError("the path is empty")
   return text
 
 
 def _trunk(text: str) -> str:
   if not text:
-    raise argparse.ArgumentTypeError("no trunk is named")
+    raise argparse.ArgumentTypeError("the trunk is empty")
   return text
 
 
@@ -193,12 +193,12 @@ def _percentage(text: str) -> int:
 
 
 def _frequency(text: str) -> int:
-  """As in `retrain.py`, any number below 0 is never, too."""
+  """As in `retrain.py`, a negative number means never."""
   return max(_whole(text), 0)
 
 
 def _number_or_all(text: str) -> int:
-  """As in `retrain.py`, any number below 0 is all."""
+  """As in `retrain.py`, a negative number means all."""
   if (value := _whole(text)) == 0:
-    raise argparse.ArgumentTypeError("0 images tell nothing; -1 takes all")
+    raise argparse.ArgumentTypeError("0 is too few; -1 takes all images")
   return max(value, -1)

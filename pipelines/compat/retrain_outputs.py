@@ -1,4 +1,4 @@
-"""What `retrain.py` left, and where: checked and locked before the work, put there whole in its end."""
+"""The outputs of `retrain`: checked and locked first, written whole last."""
 
 from __future__ import annotations
 
@@ -20,11 +20,10 @@ _GRAPH, _LABELS, _SAVED_MODEL = FROZEN_GRAPH_FILE, RETRAINED_LABELS_FILE, "saved
 
 
 def check_outputs(flags: argparse.Namespace) -> None:
-  """Checks that everything can be written, and makes the folders for it.
+  """Checks that all outputs can be written, and makes their folders.
 
   Raises:
-    InputError: something cannot be written there; two outputs have one path; or the stages would write into the
-      images' folder.
+    InputError: one cannot be written, two have the same path, or the stages would write into the images' folder.
   """
   seen: dict[str, str] = {}
   for flag, path in _targets(flags).items():
@@ -34,7 +33,7 @@ def check_outputs(flags: argparse.Namespace) -> None:
   images, work = os.path.realpath(flags.image_dir), os.path.realpath(work_dir(flags))
   if os.path.commonpath([images, work]) in (images, work):
     raise InputError(
-      f"{PROG}: the stages' folder {work} overlaps with --image_dir {flags.image_dir}: give --work_dir elsewhere."
+      f"{PROG}: the stages' folder {work} overlaps with --image_dir {flags.image_dir}: give another --work_dir."
     )
   for flag in ("output_graph", "output_labels"):
     path = getattr(flags, flag)
@@ -50,14 +49,14 @@ def check_outputs(flags: argparse.Namespace) -> None:
 
 
 def check_saved_model(flags: argparse.Namespace, is_kept: bool) -> None:
-  """Checks that a SavedModel can be put where the user wants it.
+  """Checks that `--saved_model_dir` can be written.
 
   Args:
     flags: the command's.
-    is_kept: whether the model that an earlier run trained will be this run's, too.
+    is_kept: whether an earlier run's model will be kept.
 
   Raises:
-    InputError: something else is there. (`retrain.py` found that out after the training.)
+    InputError: something else is there. (`retrain.py` noticed only after the training.)
   """
   folder = flags.saved_model_dir
   if folder and os.path.isdir(folder) and os.listdir(folder):
@@ -68,24 +67,24 @@ def check_saved_model(flags: argparse.Namespace, is_kept: bool) -> None:
 
 @contextlib.contextmanager
 def hold_outputs(flags: argparse.Namespace) -> Iterator[None]:
-  """Keeps every other run from writing to the same places; what is read here from earlier runs is not changed either.
+  """Locks the outputs against other runs.
 
   Raises:
-    InputError: another run is at it; or a lock file cannot be written there.
+    InputError: another run writes to one, or a lock file cannot be written.
   """
   with contextlib.ExitStack() as held:
-    # In one order for all: of two that begin at once, one gets everything.
+    # In a fixed order: of two runs that begin at once, one gets all locks.
     for path, flag in sorted((path, flag) for flag, path in _targets(flags).items()):
       folder, name = os.path.split(path)
       lock = os.path.join(path, ".lock") if flag == "work_dir" else os.path.join(folder, f".{name}.lock")
-      busy = f"{PROG}: another run is writing to {path}: wait for its end, or give another --{flag}."
+      busy = f"{PROG}: another run is writing to {path}: wait until it ends, or give another --{flag}."
       with _writing(flag, path):
         held.enter_context(locks.hold_alone(lock, busy))
     yield
 
 
 def put_outputs(flags: argparse.Namespace) -> None:
-  """Copies graph, labels and SavedModel from the finished training to where the user wants them, each whole."""
+  """Copies graph, labels and SavedModel to their places, each whole."""
   trained = os.path.join(work_dir(flags), "train")
   for name, path in ((_GRAPH, flags.output_graph), (_LABELS, flags.output_labels)):
     with open(os.path.join(trained, name), "rb") as source, files.write_atomically(path) as target:
@@ -98,7 +97,7 @@ def put_outputs(flags: argparse.Namespace) -> None:
 
 
 def _hold_the_same(folder: str, other: str) -> bool:
-  """Says whether two folders hold the same files."""
+  """Returns whether two folders hold the same files."""
   names, others = (sorted(os.path.relpath(path, root) for path in files.walk(root)) for root in (folder, other))
   return names == others and all(
     filecmp.cmp(os.path.join(folder, name), os.path.join(other, name), shallow=False) for name in names
@@ -106,7 +105,7 @@ def _hold_the_same(folder: str, other: str) -> bool:
 
 
 def _targets(flags: argparse.Namespace) -> dict[str, str]:
-  """Returns flag -> absolute path, of all that is written."""
+  """Returns flag -> absolute path of every output."""
   names = ["output_graph", "output_labels", "summaries_dir", "checkpoint_path"]
   if flags.saved_model_dir:
     names.append("saved_model_dir")

@@ -1,4 +1,4 @@
-"""The stages of `retrain`: their arguments, what is kept of an earlier run, how new bottlenecks replace old ones."""
+"""The stages of `retrain`, and how new bottlenecks replace old ones."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _TRAIN_VALUES = (
   "logging_verbosity",
 )
 
-# In the order in which 0.4 digested them, so that what it wrote is recognised.
+# In the order in which 0.4 digested them, so that its outputs are recognised.
 _DECISIVE = (
   *("input", "retrain_names", "trunk", "trunk_weights", "trunk_input_px", "precision", "runtime"),
   *("testing_percentage", "validation_percentage", "split_hash", "flip_left_right", *_DISTORTIONS),
@@ -60,19 +60,19 @@ FLAG_NAMES = {"input": "image_dir", "output": "work_dir", "trunk": "tfhub_module
 
 
 class Stages:
-  """Runs the stages in a folder that no other run works in.
+  """Runs the stages in a folder that no other run uses.
 
   Attributes:
     chain: the stages; says whether one has failed.
-    is_trained: an earlier run trained the same, and everything that it left is still there.
+    is_trained: whether an earlier run trained the same, and all its outputs still exist.
   """
 
   def __init__(self, flags: argparse.Namespace, folders: Sequence[ClassFolder], beam_options: Sequence[str]):
-    """Looks at what earlier runs left.
+    """Reads the state of earlier runs.
 
     Args:
       flags: the command's.
-      folders: those of the images.
+      folders: the class folders.
       beam_options: for the stages that are Beam jobs.
 
     Raises:
@@ -85,7 +85,7 @@ class Stages:
     self._validate_work_dir()
     self._end_replacement()
     self._texts = find_own_texts(flags, folders)
-    # Without the variant where it is auto: then it is that of the existing bottlenecks.
+    # An automatic variant is left out: it is that of the existing bottlenecks.
     trunk = [
       *(flags.tfhub_module, flags.trunk_input_px, *digests_of_trunk(flags.tfhub_module, flags.trunk_weights)),
       *given_precision(flags),
@@ -101,19 +101,18 @@ class Stages:
 
   @property
   def predictions(self) -> str:
-    """Path of the predictions for the testing images."""
     return str(self._work / "evaluate" / "predictions.csv")
 
   def bottlenecks(self) -> None:
-    """Computes new bottlenecks; those of an earlier run stay until all new ones are there."""
-    # The trunk's state stands apart in it: bottlenecks of another trunk are not reused.
+    """Computes new bottlenecks; the old ones stay until they are complete."""
+    # The trunk's state is separate: bottlenecks of another trunk are not reused.
     state = f"{self._bottlenecks_state} {self._trunk_state}"
     if self.chain.is_kept(_NOW, state):
       print(f"{_NOW}: finished and unchanged, kept")
       return
     folder = _NEXT if is_completed(str(self._work / _NOW)) else _NOW
     reuse = (str(self._work / _NOW),) if folder == _NEXT and self.is_reusable() else None
-    self.chain.remember(folder, state)  # before: if this unfinished folder is once finished, it is of this state
+    self.chain.remember(folder, state)  # now: a later run may finish this folder, in this state
     with flag_names(FLAG_NAMES):
       self.chain.run(self._bottlenecks(folder, reuse))
     if self.chain.code == DONE and folder == _NEXT:
@@ -126,15 +125,17 @@ class Stages:
     return bottlenecks_stage(self._flags, str(self._work / folder), **more)
 
   def is_reusable(self) -> bool:
-    """Says whether the bottlenecks of last time are of this trunk, and not partly of a `retrain.py` that is not asked
-    for any more."""
+    """Returns whether the last bottlenecks are of this trunk.
+
+    False if they are partly `retrain.py`'s and it is no longer asked for.
+    """
     info = find_info(str(self._work / _NOW))
     of_texts = info is not None and "bottleneck_dir" in info.settings
     of_trunk = (self.chain.remembered(_NOW) or "").endswith(f" {self._trunk_state}")
     return of_trunk and (self._texts is not None or not of_texts)
 
   def _end_replacement(self) -> None:
-    """Puts new bottlenecks that are finished in the place of the old ones; goes on where a kill left that."""
+    """Replaces the old bottlenecks by finished new ones; resumes if interrupted."""
     now, new, old = (self._work / name for name in (_NOW, _NEXT, _OLD))
     if is_completed(str(new)):
       if now.exists():
@@ -151,7 +152,7 @@ class Stages:
       self.chain.remember(_OLD, "")
 
   def _validate_work_dir(self) -> None:
-    """The stages check that too, but only when it is their turn."""
+    """Checks each stage's folder now, not when its turn comes."""
     with flag_names(FLAG_NAMES):
       for folder, stage in ((_NOW, _NOW), (_NEXT, _NOW), ("train", "train"), ("evaluate", "evaluate")):
         find_earlier(str(self._work / folder), stage)
@@ -160,7 +161,7 @@ class Stages:
       raise InputError(f"{PROG}: {old} was not written by this command: move it away, or give another --work_dir.")
 
   def train(self) -> None:
-    """Trains the head, unless it is trained."""
+    """Trains the head, unless it is already trained."""
     if self.chain.code != DONE:
       return
     if self.is_trained:
@@ -178,7 +179,10 @@ class Stages:
     self.chain.keep_or_run(Stage(request, evaluate.execute, ("split",)), after=self._train_state)
 
   def _digest_of_outside(self) -> str:
-    """Of what `train` writes outside of its own folder, where another run may have written since."""
+    """Returns a digest of what `train` writes outside its own folder.
+
+    Another run may have written there since.
+    """
     flags = self._flags
     paths = [os.path.join(flags.summaries_dir, name) for name in ("train", "validation")]
     paths += glob.glob(f"{glob.escape(flags.checkpoint_path)}.*")
@@ -190,8 +194,8 @@ class Stages:
 
 
 def bottlenecks_stage(flags: argparse.Namespace, output: str, **more: Any) -> Stage:
-  """Returns the stage `bottlenecks`; `more` are further fields of its request."""
-  # Legacy splits hash the path as it was typed; to all else it is one folder, wherever it is typed from.
+  """Returns the stage `bottlenecks`; `more`: further request fields."""
+  # Legacy splits hash the path as it was typed; everything else uses the absolute path.
   images = flags.image_dir if flags.split_hash == LEGACY else os.path.abspath(flags.image_dir)
   optional = ("trunk_weights", "trunk_input_px", "distortion_copies", "distortion_seed", "on_leak")
   request = make_request(
@@ -229,15 +233,15 @@ def train_stage(request: TrainRequest) -> Stage:
 
 
 def find_own_texts(flags: argparse.Namespace, folders: Sequence[ClassFolder]) -> Texts | None:
-  """Returns what `retrain.py` cached of these images with the same module, if anything.
+  """Returns what `retrain.py` cached of these images with the same module.
 
-  What it cached with another module it did not see either.
+  `retrain.py` did not read what it had cached with another module, either.
   """
   if folders[0].split is not None:
     return None
   handles = [flags.tfhub_module, *([HUB_INCEPTION_V3] if flags.tfhub_module == INCEPTION_V3 else [])]
   try:
     texts = find_texts(flags.bottleneck_dir, {folder.prefix for folder in folders}, handles)
-  except InputError:  # there are none, or of several other modules
+  except InputError:  # there are none, or they are of several other modules
     return None
   return texts if texts.is_of_trunk or not texts.module else None

@@ -142,7 +142,7 @@ def test_as_many_workers_as_are_asked_for(make, tmp_path):
 @pytest.mark.parametrize("engine", ["flink", "spark"])
 def test_without_jars_it_says_how_to_get_them(engine, tmp_path):
   ended = cluster("start", engine, tmp_path, tmp_path / "cluster")
-  assert ended.stderr == f"cluster.py: {tmp_path / engine / 'job-server.jar'} is not there: run `make engines`.\n"
+  assert ended.stderr == f"cluster.py: {tmp_path / engine / 'job-server.jar'} does not exist: run `make engines`.\n"
   assert ended.returncode == 2
   assert not (tmp_path / "cluster").exists()
 

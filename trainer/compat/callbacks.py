@@ -1,4 +1,4 @@
-"""What `retrain.py` did during a training: three lines per evaluation, intermediate graphs, TensorFlow checkpoints."""
+"""`retrain.py`'s output during a training: lines, graphs, checkpoints."""
 
 from __future__ import annotations
 
@@ -25,7 +25,6 @@ class EvalLines(TrainingCallback):
   """Prints the three lines of `retrain.py` for each evaluation.
 
   Attributes:
-    stream: where to print.
     validation_images: the number of images of each evaluation.
     now: the clock.
   """
@@ -48,7 +47,7 @@ class EvalLines(TrainingCallback):
 
 
 class Snapshots(TrainingCallback):
-  """Writes `intermediate_<step>.pb` every so many steps, and a TensorFlow checkpoint."""
+  """Writes `intermediate_<step>.pb` at intervals, and a TensorFlow checkpoint."""
 
   def __init__(self, options: RetrainOptions, exporter: Exporter, stream: TextIO):
     self._options = options
@@ -68,7 +67,7 @@ class Snapshots(TrainingCallback):
       local_files.write_bytes(path, self._exporter.freeze(head.get_weights()))
 
   def finish(self, head: LinearHead) -> None:
-    """Writes the checkpoint, if requested; the earlier one stays whole until then."""
+    """Writes the checkpoint, if requested, replacing an earlier one."""
     if self._options.checkpoint_path is not None:
       path = os.path.abspath(self._options.checkpoint_path)
       os.makedirs(os.path.dirname(path), exist_ok=True)
@@ -76,10 +75,11 @@ class Snapshots(TrainingCallback):
 
 
 def save_checkpoint(prefix: str, head: Head) -> None:
-  """Writes `prefix`.index and `prefix`.data-00000-of-00001, for tf.train.load_checkpoint(prefix).
+  """Writes a TensorFlow checkpoint, for tf.train.load_checkpoint(prefix).
 
-  The variables have `retrain.py`'s names and meaning, a softmax layer on bottlenecks as the trunk computes them:
-  logits = bottleneck @ final_weights + final_biases, float32 [D, C] and float32 [C].
+  Its files are `prefix`.index and `prefix`.data-00000-of-00001. The variables have `retrain.py`'s names and meaning, a
+  softmax layer on bottlenecks as the trunk computes them: logits = bottleneck @ final_weights + final_biases,
+  float32 [D, C] and float32 [C].
   """
   weights, biases = head.fold()
   tf.raw_ops.SaveV2(

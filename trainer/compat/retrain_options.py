@@ -1,4 +1,4 @@
-"""The options of `train --preset retrain` that come from `retrain.py`, checked before any work. No TensorFlow."""
+"""`retrain.py`'s options of `train --preset retrain`. No TensorFlow."""
 
 from __future__ import annotations
 
@@ -64,12 +64,12 @@ class RetrainOptions:
     return self.logging_verbosity in ("WARN", "ERROR", "FATAL")
 
   def given_options(self) -> list[str]:
-    """Returns the names of the options that were given."""
+    """Returns the names of the given options."""
     names = [field.name for field in dataclasses.fields(RetrainOptions)]
     return [name for name in names if getattr(self, name) is not None]
 
   def option_settings(self) -> dict[str, object]:
-    """Returns flag -> value, as JSON, of the given options that decide what is written."""
+    """Returns flag -> JSON value of given options that decide the output."""
     values = {name: getattr(self, name) for name in self.given_options() if name != "logging_verbosity"}
     return {name: os.path.abspath(value) if name in _PATHS else value for name, value in values.items()}
 
@@ -83,12 +83,12 @@ class RetrainOptions:
     folder, every = self.intermediate_output_graphs_dir, self.intermediate_store_frequency
     if every and folder is None:
       raise InputError(
-        f"--intermediate_store_frequency {every}: say with --intermediate_output_graphs_dir where the graphs go."
+        f"--intermediate_store_frequency {every} needs a folder for the graphs: add --intermediate_output_graphs_dir."
       )
     if folder is not None and every is None:
       raise InputError(
-        f"--intermediate_output_graphs_dir {folder}: say with --intermediate_store_frequency how many steps lie between"
-        " two graphs, or 0 for no graphs."
+        f"--intermediate_output_graphs_dir {folder} needs the number of steps between two graphs, or 0 for none: add"
+        " --intermediate_store_frequency."
       )
     if self.summaries_dir is not None:
       for name in ("", "train", "validation"):
@@ -119,7 +119,7 @@ def add_retrain_flags(parser: argparse.ArgumentParser) -> None:
   """Adds the flags of `RetrainOptions`; their default is None."""
   group = parser.add_argument_group(
     "as retrain.py",
-    "--preset retrain only. Names and meanings are those of retrain.py; none of these changes what is learned.",
+    "--preset retrain only. Names and meanings are retrain.py's; none of these changes the trained weights.",
   )
 
   def add(name: str, metavar: str, help: str, type: Callable[[str], object] = str) -> None:
@@ -171,21 +171,21 @@ def add_retrain_flags(parser: argparse.ArgumentParser) -> None:
   group.add_argument(
     "--logging_verbosity",
     choices=_VERBOSITIES,
-    help="WARN, ERROR and FATAL print nothing of the training but its result (default INFO)",
+    help="WARN, ERROR and FATAL print only the result of the training (default INFO)",
   )
 
 
 def _images_or_all(text: str) -> int:
   value = int(text)
   if value == 0 or value < -1:
-    raise argparse.ArgumentTypeError(f"{text} is neither at least 1 nor -1, all of them")
+    raise argparse.ArgumentTypeError(f"{text} is not at least 1, or -1 for all")
   return value
 
 
 def _steps_or_never(text: str) -> int:
   value = int(text)
   if value < 0:
-    raise argparse.ArgumentTypeError(f"{text} is neither at least 1 nor 0, never")
+    raise argparse.ArgumentTypeError(f"{text} is not at least 1, or 0 for never")
   return value
 
 
@@ -208,7 +208,7 @@ def _validate_writable(flag: str, value: str, folder: str) -> None:
 def _validate_operation(name: str) -> None:
   if not _OPERATION.fullmatch(name) or name.endswith("/"):
     raise InputError(
-      f"--final_tensor_name {name!r} is no valid name for a TensorFlow operation: use letters, digits and _ . / -,"
+      f"--final_tensor_name {name!r} is not a valid name of a TensorFlow operation: use letters, digits and _ . / -,"
       " and begin with a letter or a digit."
     )
   if name.split("/")[0].lower() in _RESERVED:

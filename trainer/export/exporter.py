@@ -22,7 +22,7 @@ from beam_retrain.transforms.core.system import local_files
 
 @dataclasses.dataclass(frozen=True)
 class Exporter:
-  """Builds what is exported of a head; loads the trunk when it is first needed.
+  """Exports a head; loads the trunk when it is first needed.
 
   Attributes:
     trunk_folder: the bottlenecks' trunk.
@@ -70,7 +70,7 @@ class Exporter:
     return numpy_head(self.transform, head, self.dimensions)
 
   def write(self, head: LinearHead, output: str) -> Head:
-    """Writes all but the TensorFlow Lite files into the folder `output`; returns the head's arrays."""
+    """Writes all but the TensorFlow Lite files; returns the head's arrays."""
     flat = self.flatten(head)
     exported = self.assemble(head.get_weights())
     with local_files.folder_becomes(os.path.join(output, output_dir.SAVED_MODEL)) as folder:
@@ -83,8 +83,8 @@ class Exporter:
     return flat
 
   def _copy_prepared(self, output: str) -> None:
-    """Copies the prepared trunk, so that the model computes as the bottlenecks did."""
+    """Copies the prepared trunk, which computed the bottlenecks."""
     prepared = os.path.join(self.trunk_folder, output_dir.PREPARED)
-    if os.path.isdir(prepared):  # not there for bottlenecks of early versions
+    if os.path.isdir(prepared):  # early versions have none
       with local_files.folder_becomes(os.path.join(output, output_dir.TRUNK)) as folder:
         shutil.copytree(prepared, os.path.join(folder, output_dir.PREPARED))

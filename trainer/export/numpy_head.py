@@ -1,4 +1,4 @@
-"""Reads the head's four arrays out of transform graph and head, to score without TensorFlow."""
+"""Extracts the head's four arrays, to score without TensorFlow."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _FAR = 1024.0  # far from 0, so that the difference of two values keeps all digi
 
 
 def numpy_head(transform: Callable[[tf.Tensor], tf.Tensor], head: LinearHead, dimensions: int) -> Head:
-  """Returns scale and offset of the transform, kernel and bias of the head.
+  """Returns the transform's scale and offset, the head's kernel and bias.
 
   Args:
     transform: float32 [N, D] -> float32 [N, D]; scales and shifts each number by itself.

@@ -1,4 +1,4 @@
-"""What the trainer writes into its output folder."""
+"""The trainer's output folder."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CHECKPOINTS = "checkpoints"
 TRUNK = "trunk"
 PREPARED = "prepared"
 
-# The marker goes first: without it no reader takes the folder for finished.
+# The marker is deleted first: without it no reader treats the folder as finished.
 _LABELS = (LABELS_FILE, RETRAINED_LABELS_FILE)
 OWNED = (COMPLETED_FILE, *_LABELS, SAVED_MODEL, FROZEN_GRAPH_FILE, HEAD_FILE, TRUNK, METRICS, LOGS, CHECKPOINTS)
 """Names in the folder, besides `info.json`."""

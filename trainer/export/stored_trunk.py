@@ -52,9 +52,9 @@ class StoredTrunk:
           to_visit.append(library[name])
 
   def to_graph(self) -> tuple[graph_pb2.GraphDef, str, str] | None:
-    """Returns the trunk without functions, and the names of input and output.
+    """Returns the trunk without functions, and names of input and output.
 
-    None if it calls functions that cannot be inlined here, as a loop does.
+    None if it calls functions that cannot be inlined here, such as a loop's.
     """
     body = self.embed
     while (inner := self._wrapped_by(body)) is not None:
@@ -81,7 +81,7 @@ class StoredTrunk:
     return inner if passes_on and is_returned else None
 
   def put_into(self, saved_model: str, function: str) -> None:
-    """Replaces the body of a placeholder function of a stored model by `embed`.
+    """Replaces a stored model's placeholder function by `embed`.
 
     Args:
       saved_model: the model's folder.

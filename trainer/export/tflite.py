@@ -4,9 +4,9 @@ Both files have the input `images`, float32 [N, S, S, 3], 0..1, and the output `
 be resized.
 
 The z-score of the transform graph is folded into the head's kernel and bias, in float64. In the int8 file this layer
-and its softmax stay in float: standard deviations from 10**-6 to 1, as a full-size Inception v3 has them, give a kernel
-of which 8-bit numbers with one scale keep little. With the head in int8 that model's accuracy on MNIST was 16.7 %,
-without 91.1 %, in float 91.9 %. The layer is a ten-thousandth of the arithmetic.
+and its softmax stay in float: a full-size Inception v3's standard deviations, from 10**-6 to 1, give a kernel of which
+8-bit numbers with one scale keep little. That model's accuracy on MNIST was 16.7 % with the head in int8, 91.1 %
+without, 91.9 % in float. The layer is a ten-thousandth of the arithmetic.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def write_tflite(
   calibration: Iterable[bytes],
   bottlenecks: str,
 ) -> dict[str, LiteFile]:
-  """Writes the requested files, each with its labels beside it; measures the int8 one.
+  """Writes the requested files and their labels; measures the int8 one.
 
   Args:
     options: which files, resolved.
@@ -127,7 +127,10 @@ def _fold(embed: Callable[[tf.Tensor], tf.Tensor], head: Head, input_px: int) ->
 
 
 def _convert(scores: tf.types.experimental.ConcreteFunction, calibration: list[bytes] | None = None) -> bytes:
-  """Returns the file's contents; given calibration images, int8 except for the head."""
+  """Returns the file's contents, given calibration images in int8.
+
+  The head stays in float.
+  """
   converter = tf.lite.TFLiteConverter.from_concrete_functions([scores], tf.Module())
   convert = converter.convert
   if calibration is not None:
@@ -164,7 +167,6 @@ def _write(path: str, data: bytes, labels: bytes, output: str) -> LiteFile:
 
 
 def _accuracy(model: LiteModel, wanted: Mapping[str, ImageRef], folder: str) -> float:
-  """Returns the accuracy, 0..1, on the images."""
   right = 0
   decode = tf.function(
     lambda encoded: preprocess(encoded, model.input_px), input_signature=[tf.TensorSpec([None], tf.string)]

@@ -1,8 +1,8 @@
-"""The options of `train` for TensorFlow Lite, checked before any work. No TensorFlow.
+"""The options of `train` for TensorFlow Lite. No TensorFlow.
 
-An int8 file is calibrated on images, and the trainer reads bottlenecks. Their records name the images, `info.json`
-names the data set, and the images found there are checked by their SHA-256: nobody has to prepare a folder, and the
-sample comes from the training images. `--tflite_calibration_input` is for data that has moved.
+An int8 file is calibrated on images, but the trainer reads bottlenecks. Their records name the images, `info.json`
+names the data set, and the images there are checked by their SHA-256: no folder has to be prepared, and the sample
+comes from the training images. `--tflite_calibration_input` is for data that has moved.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ class TfliteOptions:
     images = self.tflite_calibration_input or bottlenecks_input
     if self.tflite_int8_output_file and not os.path.exists(images):
       raise InputError(
-        f"the images of the bottlenecks are not in {images}, which is no local folder or manifest: int8 is calibrated"
-        " and measured on them; say with --tflite_calibration_input where they are."
+        f"the images of the bottlenecks, which int8 is calibrated and measured on, are not in {images}, which is not a"
+        " local folder or manifest: give their place with --tflite_calibration_input."
       )
     count = self.tflite_calibration_images or _DEFAULT_IMAGES
     return TfliteOptions(**files, tflite_calibration_input=images, tflite_calibration_images=count)
@@ -72,8 +72,8 @@ def add_tflite_flags(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
     "--tflite_output_file",
     metavar="FILE",
-    help="also write the model for TensorFlow Lite: float images in, float scores out, and its labels in a file beside"
-    " it",
+    help="also write the model for TensorFlow Lite: float images in, float scores out; its labels go into a file next"
+    " to it",
   )
   parser.add_argument(
     "--tflite_int8_output_file",
@@ -96,5 +96,5 @@ def add_tflite_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def labels_file(path: str) -> str:
-  """Returns the labels file of a TensorFlow Lite file: `model.tflite` -> `model_labels.txt`."""
+  """Returns the path of the labels: `model.tflite` -> `model_labels.txt`."""
   return f"{os.path.splitext(path)[0]}_labels.txt"

@@ -1,8 +1,8 @@
-"""Loads tensorflow-transform's graph as a function from bottleneck to transformed bottleneck.
+"""Loads tensorflow-transform's graph as a function of bottlenecks.
 
-The folder is loaded as the plain SavedModel that it is: importing tensorflow_transform would turn `tf.keras` into
-Keras 2 for the whole process. The graph also looks labels up in a table: that checks the label list here and is then
-left out, so that the trainer, the exported model and the frozen graph share one pure function with constant statistics.
+The folder is loaded as a plain SavedModel: importing tensorflow_transform would turn `tf.keras` into Keras 2 for the
+whole process. The graph also looks labels up in a table, which only checks the label list here and is then left out,
+so that trainer, exported model and frozen graph share one pure function with constant statistics.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def _bottleneck_only(
   placeholder = transform_fn.inputs[input_index]
   output = transform_fn.outputs[output_index].op.name
 
-  # Control inputs make the bottleneck wait for the look-up of the label; without them the table is left out.
+  # Without the control inputs, which wait for the label's look-up, the table is left out.
   graph = extract_subgraph(transform_fn.graph.as_graph_def(), output)
 
   kept = {node.name for node in graph.node}

@@ -1,4 +1,4 @@
-"""Observers of a training, and the progress that people see."""
+"""Observers of a training, and its progress line."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class TrainingCallback:
   """Observes a training; does nothing by default. Steps are counted from 0."""
 
   def on_step(self, step: int, score: Score, head: LinearHead) -> None:
-    """Called after a step, with its batch's score before it and the head after it."""
+    """Called after a step, with its batch's score before the update."""
 
   def on_eval(self, step: int, result: EvalResult) -> None:
     """Called after the evaluation that follows `step`."""
@@ -43,7 +43,7 @@ class TrainingCallbacks(TrainingCallback):
 
 
 class RoundLine(TrainingCallback):
-  """Prints a line per round; on a terminal, one line that is overwritten."""
+  """Prints a line per round; a terminal's line is overwritten."""
 
   def __init__(self, stream: TextIO, rounds: int, clock: Callable[[], float] = time.monotonic):
     self._stream = stream

@@ -1,4 +1,4 @@
-"""The state of a training, and the checkpoint that it is kept in."""
+"""The state of a training, and its checkpoint."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class TrainingState:
     self._penalty = np.float32(schedule.l2 / len(data.rows[TRAINING]))
     self.best: list[np.ndarray] = self.head.get_weights()
     self.steps = 0
-    # There may be a round for every step: sums over all rounds are carried along.
+    # There may be a round for every step.
     self.rounds: list[EvalResult] = []
     self.steps_in_rounds = 0
     self._lowest = math.inf
@@ -84,7 +84,7 @@ class TrainingState:
       np.savez(file, allow_pickle=False, **arrays)
 
   def restore(self, path: str) -> None:
-    """Returns to the state that `save` wrote; does nothing if the file is missing or damaged."""
+    """Restores a saved state, unless the file is missing or damaged."""
     with contextlib.suppress(FileNotFoundError, zipfile.BadZipFile, KeyError, ValueError, EOFError):
       with np.load(path, allow_pickle=False) as archive:
         arrays = {name: archive[name] for name in archive.files}
@@ -93,7 +93,7 @@ class TrainingState:
       best = [arrays[f"best_{index}"] for index in range(len(self.best))]
       optimizer = [arrays[f"optimizer_{index}"] for index in range(len(self._optimizer.variables))]
       steps, sums = int(arrays["steps"]), arrays["sums"]
-      # All or nothing: variables of Keras' Adam, which earlier versions kept, are refused before the head changes.
+      # Before the head changes: raises for variables of Keras' Adam, which earlier versions saved.
       self._optimizer.restore(optimizer)
       self.head.set_weights(head)
       self.best, self.steps, self._sums, self.rounds = best, steps, sums, rounds

@@ -31,7 +31,7 @@ from beam_retrain.transforms.core.records.tfrecord import read_records
 from beam_retrain.transforms.core.run.stats import read_stats
 
 RECORDS_PER_BATCH = 1024
-_FILES = (TRAINING, VALIDATION, TESTING)  # there are validation files if the data set itself names such images
+_FILES = (TRAINING, VALIDATION, TESTING)  # validation files exist only if the data set names such images
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,7 +129,7 @@ def _split_of(key: str, of_file: str, percentages: SplitPercentages) -> str:
 
 
 def _shard_files(folder: str, split: str) -> list[str]:
-  names = os.listdir(folder) if os.path.isdir(folder) else []  # the count of records will be wrong
+  names = os.listdir(folder) if os.path.isdir(folder) else []  # a missing folder fails by its record count
   shards = {name: parsed for name in names if (parsed := parse_shard_name(name)) and parsed[0] == split}
   missing = {of for _, _, of in shards.values()} - {len(shards)}
   if missing:

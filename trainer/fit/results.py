@@ -1,4 +1,4 @@
-"""What a training and its evaluations measure."""
+"""Results of a training and its evaluations."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 
-_MIN_STEPS = 50  # per round of whole passes: with few images, one pass is too little to judge by
+_MIN_STEPS = 50  # per round: with few images, one pass is too short
 _STEPS_PER_BLOCK = 100
 
 
@@ -46,7 +46,7 @@ class Schedule:
   l2: float
 
   def to_settings(self) -> dict[str, object]:
-    """Returns the JSON values that `info.json` records, under the names that they have there."""
+    """Returns the JSON values that `info.json` records."""
     settings = dataclasses.asdict(self)
     settings["first_look"], settings["look_every"] = settings.pop("first_eval"), settings.pop("eval_every")
     return settings
@@ -58,15 +58,15 @@ class Schedule:
 
   @property
   def steps_per_block(self) -> int:
-    """Steps whose batches are drawn together; a checkpoint is written after each block."""
+    """Steps whose batches are drawn together, before each checkpoint."""
     return _STEPS_PER_BLOCK if self.is_balanced else self.eval_every
 
   def next_eval(self, step: int) -> int:
-    """Returns the first step, from `step` on, that is followed by an evaluation."""
+    """Returns the first step from `step` on that is evaluated."""
     return min(step + (self.first_eval - step) % self.eval_every, self.steps - 1)
 
 
 def steps_in_round(training_images: int, batch_size: int) -> int:
-  """Returns the steps of the fewest whole passes that take at least 50 steps."""
+  """Returns the steps of whole passes, at least 50."""
   steps_in_pass = math.ceil(training_images / batch_size)
   return steps_in_pass * math.ceil(_MIN_STEPS / steps_in_pass)

@@ -1,8 +1,8 @@
 """Fits the head to bottlenecks in memory, with early stopping and checkpoints.
 
-The batches of a block of steps are drawn from (seed, block), and a checkpoint at the end of each block holds everything
-that the next one starts from: a run that was killed and restarted ends with the same weights, bit for bit, as one that
-was not. The evaluations change neither batches nor weights, unless they stop the training.
+The batches of a block of steps are drawn from (seed, block), and a checkpoint after each block holds all that the next
+one needs: a killed and resumed run ends with the same weights, bit for bit. Evaluations change neither batches nor
+weights, unless they stop the training.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.records.schema import VALIDATION
 
 _ROWS_PER_EVALUATION = 4096
-_VALIDATION_DRAW = 1  # beside seed and step: a random stream apart from that of the batches
+_VALIDATION_DRAW = 1  # with seed and step: a random stream separate from the batches'
 _ROUNDS_PER_DROP = 2
 _DROP = 0.3
 
@@ -98,20 +98,20 @@ def _result(number: int, state: TrainingState, rate: float, trained: Score, vali
 
 
 def diverged(number: int, rate: float) -> InputError:
-  """Returns the error for a loss that is not finite in or after round `number`."""
+  """Returns the error for a loss that is not finite."""
   return InputError(f"training diverged in round {number}: use a --learning_rate below {rate:g}.")
 
 
 def _one_blas_thread() -> contextlib.AbstractContextManager[object]:
-  """Limits BLAS to one thread: a step takes a millisecond, too short to share.
+  """Limits BLAS to one thread: a step is too short to share.
 
-  The weights then do not depend on the number of cores either.
+  So the weights do not depend on the number of cores.
   """
   return threadpool_limits(limits=1, user_api="blas")
 
 
 def evaluate(head: LinearHead, data: Bottlenecks, split: str) -> Score:
-  """Scores the head on a split; loss and accuracy of an empty split are NaN."""
+  """Scores the head on a split; an empty one gives NaN."""
   rows = data.rows[split]
   loss, correct = 0.0, 0
   with _one_blas_thread():
@@ -129,7 +129,7 @@ def evaluate_splits(
   """Scores the trained head on each of `splits`.
 
   Raises:
-    InputError: the loss on one of them is not finite.
+    InputError: a loss is not finite.
   """
   scores = {split: evaluate(head, data, split) for split in splits}
   if any(score.images and not math.isfinite(score.loss) for score in scores.values()):

@@ -184,7 +184,7 @@ def test_an_output_folder_is_finished_and_replaced_whole(tf1_graph, small_images
   flags = [*tf1_graph.flags, f"--labels={labels}", "--directory_name==odd", "--output=out"]
   for _ in range(2):
     assert label_folder(*flags) == 0
-    assert "1 of them lie in a folder that is named like no label" in capsys.readouterr().err
+    assert "1 of them count as wrong, as their folder's name is not a label" in capsys.readouterr().err
     found = sorted(path.name for path in (here / "out").iterdir())
     assert found == ["COMPLETED", "digit_prediction_file.csv", "info.json", "quarantine.csv", "stats.json"]
   rows = read_rows(here / "out" / "digit_prediction_file.csv")

@@ -91,8 +91,8 @@ def refused(flags: list[str], small_images: Path, capsys) -> str:
       ["--input_layer=images", "--output_layer=scores", "--input_width=299"],
       "takes (None, 24, 24, 3), not --input_width=299: leave --input_width out.",
     ),
-    (["--input_std=0"], "argument --input_std: 0 cannot be divided by"),
-    (["--input_mean=nan"], "argument --input_mean: nan is not a number"),
+    (["--input_std=0"], "argument --input_std: cannot divide by 0"),
+    (["--input_mean=nan"], "argument --input_mean: nan is not a finite number"),
     (["--input_height=0"], "argument --input_height: 0 is not at least 1"),
     (["--process_mode=3"], "argument --process_mode: invalid choice: 3"),
     (["--imput_layer=images"], "the nearest flag is --input_layer."),
@@ -124,10 +124,10 @@ def test_labels_of_another_length_are_one_sentence(tf1_graph, small_images, tmp_
 @pytest.mark.parametrize(
   ("flag", "content", "sentence"),
   [
-    ("graph", None, "is not there: give a file as --graph."),
+    ("graph", None, "does not exist: give a file as --graph."),
     ("graph", b"", "is not a frozen graph"),
     ("graph", b"\xff no graph", "is not a frozen graph"),
-    ("labels", None, "is not there: give a file as --labels."),
+    ("labels", None, "does not exist: give a file as --labels."),
     ("labels", b"\n\n", "is empty"),
     ("labels", b"\xff\xfe", "is not UTF-8 text"),
   ],
@@ -158,10 +158,10 @@ def test_a_graph_that_is_more_than_a_frozen_one_is_refused(
   [
     (["--directory_name=x"], "--directory_name is for --process_mode=2: add that, or give --image."),
     (["--image=x", "--output=y"], "--output is for --process_mode=2"),
-    (["--image=nowhere.jpg"], "nowhere.jpg is not there: give a file as --image."),
+    (["--image=nowhere.jpg"], "nowhere.jpg does not exist: give a file as --image."),
     (
       ["--process_mode=2", "--directory_name=nowhere"],
-      "nowhere is not there: give a folder of images as --directory_name.",
+      "nowhere does not exist: give a folder of images as --directory_name.",
     ),
     (["--process_mode=2", "--directory_name=."], "the CSV would be written into --directory_name . itself"),
     (

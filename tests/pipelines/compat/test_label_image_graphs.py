@@ -59,7 +59,7 @@ def test_a_graph_is_called_with_as_many_images_as_it_can_take(build, count, grap
     shutil.copy(small_images / "grey" / name, here / "few" / "grey" / name)
   assert label_folder(*graph.flags, "--directory_name=few") == 0
   assert capsys.readouterr().err.splitlines() == [
-    f"beam-retrain label_image: {path} takes {count} at a time: it is called so."
+    f"beam-retrain label_image: {path} takes {count} at a time; --batch_size is ignored."
   ]
   rows = read_rows(the_one(here, "*_file.csv"))
   assert len(rows) == 10

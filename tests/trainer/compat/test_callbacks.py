@@ -193,11 +193,11 @@ def test_a_killed_run_goes_on_and_leaves_what_an_undisturbed_one_leaves(tmp_path
   [
     (["--eval_step_interval=0"], "--eval_step_interval: 0 is not at least 1"),
     (["--eval_step_interval=-10"], "--eval_step_interval: -10 is not at least 1"),
-    (["--validation_batch_size=0"], "--validation_batch_size: 0 is neither at least 1 nor -1, all of them"),
+    (["--validation_batch_size=0"], "--validation_batch_size: 0 is not at least 1, or -1 for all"),
     (["--validation_batch_size=-2"], "--validation_batch_size: -2 is neither"),
-    (["--intermediate_store_frequency=-1"], "--intermediate_store_frequency: -1 is neither at least 1 nor 0, never"),
-    (["--intermediate_store_frequency=5"], "say with --intermediate_output_graphs_dir where the graphs go"),
-    (["--intermediate_output_graphs_dir=a"], "say with --intermediate_store_frequency how many steps lie"),
+    (["--intermediate_store_frequency=-1"], "--intermediate_store_frequency: -1 is not at least 1, or 0 for never"),
+    (["--intermediate_store_frequency=5"], "needs a folder for the graphs: add --intermediate_output_graphs_dir"),
+    (["--intermediate_output_graphs_dir=a"], "needs the number of steps between two graphs, or 0 for none"),
     (["--logging_verbosity=LOUD"], "--logging_verbosity: invalid choice: 'LOUD'"),
     (["--preset=adam", "--eval_step_interval=5"], "--eval_step_interval belongs to --preset retrain"),
     (["--preset=adam", "--final_tensor_name=a"], "--final_tensor_name belongs to --preset retrain"),
@@ -217,7 +217,7 @@ def test_a_killed_run_goes_on_and_leaves_what_an_undisturbed_one_leaves(tmp_path
     (["--checkpoint_path=/proc/x"], "--checkpoint_path /proc/x cannot be written: /proc: "),
     (["--checkpoint_path="], "--checkpoint_path '' "),
     *(
-      ([f"--final_tensor_name={name}"], "--final_tensor_name .* is no valid name for a TensorFlow operation")
+      ([f"--final_tensor_name={name}"], "--final_tensor_name .* is not a valid name of a TensorFlow operation")
       for name in ("", "a b", "_a", "-a", "/a", "a/", "a:0", "a>", "a>>b", "a\\b", "ä", "^a", "a\n")
     ),
     *(
