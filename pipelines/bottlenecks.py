@@ -76,11 +76,7 @@ class Job:
   Attributes:
     request: with absolute paths and, with `--retry_from`, the earlier run's settings.
     argv: the command line that makes the same request.
-    percentages: how the images are split.
-    choice: the trunk and its variant.
-    execution: how the trunk runs on the workers.
     stores: folders with bottlenecks of the same trunk.
-    retry: the run to repeat, if any.
     imported: text bottlenecks to import first, if any.
   """
 
@@ -139,11 +135,7 @@ class Job:
     return self.audit.refuses(leaks_path)
 
   def claim(self) -> bool:
-    """Claims the output folder; returns whether the job can begin.
-
-    Raises:
-      InputError: as `is_refused` does.
-    """
+    """Claims the output folder; returns whether the job can begin."""
     # A job that cannot begin must not delete an earlier output.
     replaces = is_completed(self.output, files)
     if replaces and self.is_refused(files.join(self.output, REFUSED_LEAKS_FILE)):
@@ -212,11 +204,7 @@ def run(argv: Sequence[str]) -> int:
 
 
 def execute(request: BottlenecksRequest) -> int:
-  """Runs the command; returns its exit code.
-
-  Raises:
-    InputError: an argument or an input cannot be used.
-  """
+  """Runs the command; returns its exit code."""
   job = plan(request)
   print(f"{job.choice.describe()}; {job.execution.describe()}", flush=True)
   if not job.claim():
@@ -232,11 +220,7 @@ def execute(request: BottlenecksRequest) -> int:
 
 
 def plan(request: BottlenecksRequest) -> Job:
-  """Checks the request and loads the trunk; changes nothing.
-
-  Raises:
-    InputError: an argument or an input cannot be used.
-  """
+  """Checks the request and loads the trunk; changes nothing."""
   argv = request.to_argv()
   options = request.pipeline_options()
   refuse_unreachable(options, request.input, request.output, request.reuse, request.retry_from)

@@ -116,12 +116,7 @@ make_parser = ConvertRequest.make_parser
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-  """A planned conversion.
-
-  Attributes:
-    pairs: the IDX files, checked.
-    task: processes a shard.
-  """
+  """A planned conversion."""
 
   request: ConvertRequest
   options: PipelineOptions
@@ -180,11 +175,7 @@ def run(argv: Sequence[str]) -> int:
 
 
 def execute(request: ConvertRequest) -> int:
-  """Runs the command; returns its exit code.
-
-  Raises:
-    InputError: an argument or an input cannot be used.
-  """
+  """Runs the command; returns its exit code."""
   job = plan(request)
   job.claim()
   processes = default_processes(request.beam_options, sum(map(count_shards, job.pairs)))
@@ -193,11 +184,7 @@ def execute(request: ConvertRequest) -> int:
 
 
 def plan(request: ConvertRequest) -> Job:
-  """Finds and checks the IDX files; changes nothing.
-
-  Raises:
-    InputError: an argument or an input cannot be used.
-  """
+  """Finds and checks the IDX files; changes nothing."""
   options = request.pipeline_options()
   source, output = files.absolute(request.input), files.absolute(request.output)
   refuse_unreachable(options, source, output)

@@ -142,11 +142,7 @@ def run(argv: Sequence[str]) -> int:
 
 
 def execute(request: RunRequest) -> int:
-  """Runs the chain; returns the first exit code that is not 0.
-
-  Raises:
-    InputError: an argument or an input cannot be used.
-  """
+  """Runs the chain; returns the first exit code that is not 0."""
   refuse_unreachable(request.pipeline_options(), request.data)
   output = Path(request.output)
   chain = Chain(output, "run.json")

@@ -24,11 +24,7 @@ make_parser = TrainRequest.make_parser
 
 
 def run(argv: Sequence[str]) -> int:
-  """Trains; returns the exit code. Beam's `--s3_*` options may follow remote folders.
-
-  Raises:
-    InputError: an argument or a folder cannot be used.
-  """
+  """Trains; returns the exit code. Beam's `--s3_*` options may follow remote folders."""
   if not any("://" in argument for argument in argv):
     return task.run(argv)
   flags, rest = _make_remote_parser().parse_known_args(argv)
@@ -63,10 +59,6 @@ def execute_remote(request: TrainRequest, store_options: Mapping[str, object]) -
 
   Args:
     request: with absolute paths.
-    store_options: Beam's options of object stores.
-
-  Raises:
-    InputError: an option or a folder cannot be used.
   """
   from apache_beam.options.pipeline_options import PipelineOptions
 

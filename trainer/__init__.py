@@ -1,1 +1,1 @@
-"""The head: data, model, training, export; and the recipe of the bundled trunk. No Beam."""
+"""The head: data, model, training, export. No Beam."""

@@ -76,11 +76,7 @@ class TrainRequest(Request, RetrainOptions, TfliteOptions):
     add_tflite_flags(parser)
 
   def validate(self) -> None:
-    """Checks what does not depend on the input; writes nothing.
-
-    Raises:
-      InputError: an option cannot be used.
-    """
+    """Checks what does not depend on the input; writes nothing."""
     presets = {"rounds": "adam", "patience": "adam", "l2": "adam", "training_steps": "retrain"}
     for name in [name for name in presets if getattr(self, name) is not None] + self.given_options():
       if (preset := presets.get(name, "retrain")) != self.preset:

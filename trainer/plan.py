@@ -38,11 +38,7 @@ class Job:
 
 
 def plan(request: TrainRequest, copies: Mapping[str, str]) -> Job:
-  """Checks all that needs no TensorFlow; writes nothing.
-
-  Raises:
-    InputError: an option or an input cannot be used.
-  """
+  """Checks all that needs no TensorFlow; writes nothing."""
   request.validate()
   bottlenecks, output = (_local(path, copies) for path in (request.input, request.output))
   info = read_info(bottlenecks, "bottlenecks")

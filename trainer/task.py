@@ -30,9 +30,6 @@ def execute(request: TrainRequest, copies: Mapping[str, str] | None = None) -> i
 
   Args:
     copies: `input` or `output` of the request -> the local folder used instead.
-
-  Raises:
-    InputError: an option or an input cannot be used.
   """
   job = plan(request, copies or {})
   load_tensorflow()

@@ -1,4 +1,4 @@
-"""Nightly re-evaluation as an Apache Airflow DAG, by the Beam provider's own operator.
+"""Nightly re-evaluation as an Apache Airflow DAG, by the Beam provider's operator.
 
 Airflow and beam-retrain keep an environment each: the operator starts `python -I -m beam_retrain.pipelines.reevaluate`
 with the Python that beam-retrain is installed in. Everything that differs from place to place stands in one Airflow

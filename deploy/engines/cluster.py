@@ -61,7 +61,6 @@ class Cluster(NamedTuple):
     processes: name -> arguments of `java` after the class path.
     overview: URL of the master's state, JSON.
     workers_in: that JSON -> number of registered workers.
-    flags: of a job.
     variables: added to the environment.
   """
 
@@ -192,8 +191,6 @@ def start(kind: str, engines: Path, folder: Path, retries: int = RETRIES, worker
   """Starts a cluster and waits until its workers are registered.
 
   Args:
-    kind: of `_KINDS`.
-    engines: the folder that `make engines` made.
     folder: the cluster's own; its contents are deleted.
     retries: retries of a Flink job, or of a Spark task.
     workers: at least 1.

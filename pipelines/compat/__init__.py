@@ -1,1 +1,1 @@
-"""The command lines of retrain.py and label_imageV3.py: one layer, which nothing else needs."""
+"""The command lines of retrain.py and label_imageV3.py, a separable layer."""

@@ -52,7 +52,6 @@ class Config:
   Attributes:
     folder: the images, by the path that workers read.
     shown_as: how the user spelled it.
-    handler: the graph.
     labels: class index -> label.
     work_folder: claimed by this run: the output, or the hidden folder.
     digit_file: the CSV to write.
@@ -77,11 +76,7 @@ class Config:
 
 
 def run(argv: Sequence[str]) -> int:
-  """Labels the folder; returns the exit code.
-
-  Raises:
-    InputError: an argument or an input cannot be used.
-  """
+  """Labels the folder; returns the exit code."""
   flags, options = parse_job(make_parser(), argv)
   config = _claim(flags, argv)
   try:

@@ -121,11 +121,7 @@ def _divisor(text: str) -> float:
 
 
 def run(argv: Sequence[str]) -> int:
-  """Labels an image or a folder; returns the exit code.
-
-  Raises:
-    InputError: an argument or an input cannot be used.
-  """
+  """Labels an image or a folder; returns the exit code."""
   if make_parser().parse_known_args(argv)[0].process_mode == FOLDER:
     from beam_retrain.pipelines.compat import label_folder
 
@@ -142,10 +138,7 @@ class Graph(NamedTuple):
   """A graph, loaded and tried before the work.
 
   Attributes:
-    data: its file's bytes.
     labels: class index -> label, as many as it gives scores.
-    call: how it is called.
-    model: the graph, loaded.
   """
 
   data: bytes
@@ -155,11 +148,7 @@ class Graph(NamedTuple):
 
 
 def open_graph(flags: argparse.Namespace) -> Graph:
-  """Loads and tries the graph, and reads its labels; reports peculiarities.
-
-  Raises:
-    InputError: one of them cannot be used, or not with the other flags.
-  """
+  """Loads and tries the graph, and reads its labels; reports peculiarities."""
   from beam_retrain.transforms.core.compat.digit_file import check_labels, parse_labels
   from beam_retrain.transforms.core.models.inference import set_threads
   from beam_retrain.transforms.core.system.cpu import Threads
@@ -198,11 +187,7 @@ def open_graph(flags: argparse.Namespace) -> Graph:
 
 
 def read_file(path: str, flag: str) -> bytes:
-  """Returns the bytes of a local or remote file.
-
-  Raises:
-    InputError: it does not exist.
-  """
+  """Returns the bytes of a local or remote file."""
   if "://" in path:
     from beam_retrain.transforms.io import files
 
@@ -221,11 +206,7 @@ def _read_local(path: str) -> bytes:
 
 
 def label_single(flags: argparse.Namespace) -> int:
-  """Labels one image; prints and writes what the script did.
-
-  Raises:
-    InputError: an argument or an input cannot be used.
-  """
+  """Labels one image; prints and writes what the script did."""
   path = flags.image or f"{EXAMPLE_FOLDER}grace_hopper.jpg"
   encoded = read_file(path, "image")
   graph = open_graph(flags)

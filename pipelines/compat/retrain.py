@@ -26,11 +26,7 @@ _SAYS_WARNINGS, _SAYS_ALL = ("DEBUG", "INFO", "WARN"), ("DEBUG", "INFO")
 
 
 def run(argv: Sequence[str]) -> int:
-  """Runs the stages; returns the first exit code that is not 0.
-
-  Raises:
-    InputError: an argument or an input cannot be used.
-  """
+  """Runs the stages; returns the first exit code that is not 0."""
   parser = make_parser()
   flags, _ = parse_job(parser, argv)
   beam_flags = parser.parse_known_args(argv)[1]

@@ -112,11 +112,7 @@ def _add_own_flags(group: FlagGroup) -> None:
 
 
 def check_flags(flags: argparse.Namespace) -> None:
-  """Checks what the flags alone show.
-
-  Raises:
-    InputError: `retrain.py` would have failed, maybe hours later.
-  """
+  """Checks what the flags alone show."""
   if not flags.image_dir:
     raise InputError(f"{PROG}: --image_dir is missing: give a folder of folders of images, one per label.")
   if flags.testing_percentage + flags.validation_percentage >= 100:

@@ -52,11 +52,7 @@ def check_saved_model(flags: argparse.Namespace, is_kept: bool) -> None:
   """Checks that `--saved_model_dir` can be written.
 
   Args:
-    flags: the command's.
     is_kept: whether an earlier run's model will be kept.
-
-  Raises:
-    InputError: something else is there. (`retrain.py` noticed only after the training.)
   """
   folder = flags.saved_model_dir
   if folder and os.path.isdir(folder) and os.listdir(folder):

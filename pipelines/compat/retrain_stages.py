@@ -68,16 +68,7 @@ class Stages:
   """
 
   def __init__(self, flags: argparse.Namespace, folders: Sequence[ClassFolder], beam_options: Sequence[str]):
-    """Reads the state of earlier runs.
-
-    Args:
-      flags: the command's.
-      folders: the class folders.
-      beam_options: for the stages that are Beam jobs.
-
-    Raises:
-      InputError: something else is where a stage would write.
-    """
+    """Reads the state of earlier runs."""
     self._flags = flags
     self._work = Path(files.shown(work_dir(flags)))  # as messages show it
     self._for_job = {"max_bad_fraction": flags.max_bad_fraction, "beam_options": tuple(beam_options)}

@@ -91,11 +91,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def run(argv: Sequence[str]) -> int:
-  """Prints the findings; returns the exit code.
-
-  Raises:
-    InputError: the command line is wrong.
-  """
+  """Prints the findings; returns the exit code."""
   parser = make_parser()
   flags, options = parse_with_beam_options(parser, argv)
   problems = 0
@@ -106,11 +102,7 @@ def run(argv: Sequence[str]) -> int:
 
 
 def examine(flags: argparse.Namespace, options: PipelineOptions, beam_flags: Sequence[str]) -> Iterator[Finding]:
-  """Yields findings; sends no job to an engine that cannot be used.
-
-  Raises:
-    InputError: there is no such trunk.
-  """
+  """Yields findings; sends no job to an engine that cannot be used."""
   trunk = _find_trunk(flags.trunk)
   driver = Process.from_json(describe_process())
   yield describe_driver(driver)

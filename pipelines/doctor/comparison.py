@@ -47,7 +47,6 @@ def count_processes(driver: Process, workers: Sequence[Process], expected: int, 
   """Compares the number of worker processes with the expected one.
 
   Args:
-    driver: the command's machine.
     workers: not empty.
     expected: number of processes that the flags ask for; 1 if they do not say.
     remedy: how to get more processes on this engine.
@@ -109,7 +108,6 @@ def check_memory(workers: Sequence[Process], model_bytes: int | None, trunk: str
 
   Args:
     model_bytes: size of the stored trunk; None if unknown.
-    trunk: its name.
   """
   need = worker_memory_bytes(model_bytes or 0)
   counts = Counter(worker.host for worker in workers)

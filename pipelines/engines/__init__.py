@@ -1,1 +1,1 @@
-"""The engines that jobs run on: their options, what is checked before a job, what their failures mean."""
+"""Engines that jobs run on: options, checks before a job, known failures."""

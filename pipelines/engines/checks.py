@@ -55,11 +55,7 @@ _WITHOUT_PROXY = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 def validate_engine(prog: str, options: PipelineOptions) -> None:
-  """Checks an engine, as far as this machine can tell.
-
-  Raises:
-    InputError: it cannot be used.
-  """
+  """Checks an engine, as far as this machine can tell."""
   for finding in check_engine(options):
     if finding.severity == Severity.PROBLEM:
       raise InputError(f"{prog}: {finding.sentence}")

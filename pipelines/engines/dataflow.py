@@ -99,12 +99,7 @@ def validate_single_job(options: PipelineOptions, output: str, jobs_before: Mapp
   """Checks that a job to be built is the command's only one.
 
   Args:
-    options: Beam's.
-    output: the command's output folder.
     jobs_before: flag -> whether its value needs a job of its own first.
-
-  Raises:
-    InputError: it is not, or its output is already finished.
   """
   if not describe_built_job(options):
     return

@@ -51,12 +51,7 @@ def validate_engine_options(prog: str, runner: str, argv: Sequence[str]) -> None
   """Checks that the runner has each given job server's option.
 
   Args:
-    prog: the command's name.
     runner: its name, in any case; PortableRunner's job server may be any.
-    argv: Beam's arguments.
-
-  Raises:
-    InputError: it does not; names the runners that do.
   """
   if runner.lower() == PORTABLE:
     return

@@ -45,7 +45,7 @@ def is_in_process(options: PipelineOptions) -> bool:
 
 
 def is_local(options: PipelineOptions) -> bool:
-  """Whether Beam itself runs the job on this machine: within the command, or in Prism."""
+  """Whether Beam runs the job on this machine, itself or in Prism."""
   return is_in_process(options) or runner_of(options) == PRISM
 
 

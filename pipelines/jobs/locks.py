@@ -34,7 +34,6 @@ def hold_alone(path: str, busy: str) -> Iterator[None]:
   """Holds the lock file `path`, and finally removes it.
 
   Args:
-    path: the lock file.
     busy: the error message if another process holds it.
 
   Raises:

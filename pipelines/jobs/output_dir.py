@@ -17,8 +17,6 @@ def claim(
   """Claims an output directory; writes `info.json` and, by default, `labels.txt`.
 
   Args:
-    output: as the user gave it.
-    info: of this run.
     owned: see `OutputDir.claim`.
     shards_folder: name of the folder in `output` for the shard files; empty: `output` itself.
     has_labels: whether this stage writes the label list.
@@ -43,9 +41,6 @@ def validate_apart(input_folder: str, output: str, name: str = "output") -> None
 
   Args:
     name: the flag of `output`.
-
-  Raises:
-    InputError: one of the folders contains the other.
   """
   if files.overlap(input_folder, output):
     raise InputError(f"{flag(name)} {output} overlaps with {flag('input')} {input_folder}: give a folder of its own.")

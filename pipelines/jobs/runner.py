@@ -41,9 +41,6 @@ def run_pipeline(
   """Builds a pipeline, runs it and waits for it, printing its progress.
 
   Args:
-    build: adds the job's steps.
-    options: Beam's.
-    stage: name of the job.
     shards_folder: where it writes its shards.
     others: further long parts of it.
     processes: result of `default_processes`, for a job that can use several.
@@ -83,7 +80,6 @@ def exit_code(stats: Stats, output: str, max_bad_fraction: float, quarantine_fil
   """Reports quarantined inputs; returns exit code 0 or 3.
 
   Args:
-    stats: of the job.
     output: folder of the list of quarantined inputs.
     max_bad_fraction: 0..1.
     quarantine_file: the list's name.
@@ -100,7 +96,7 @@ def exit_code(stats: Stats, output: str, max_bad_fraction: float, quarantine_fil
     return DONE
   print(
     f"beam-retrain: {bad} of {stats.inputs} inputs are bad ({reasons}): see {listed}; repair or remove them, or accept"
-    f" the loss with --max_bad_fraction={_rounded_up(stats.bad_fraction)}, and run the command again.",
+    f" the loss with --max_bad_fraction={_rounded_up(stats.bad_fraction)} and run the command again.",
     file=sys.stderr,
   )
   return TOO_MANY_BAD

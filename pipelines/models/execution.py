@@ -129,7 +129,6 @@ def choose_execution(
   Args:
     batch_size: `--batch_size`; None: auto.
     threads: `--trunk_threads`; None: auto.
-    options: Beam's.
     trunk: prepared for its variant; if it is not, or None, no batch sizes are tried.
     default: images per call.
     earlier: `info.json` of an earlier run into the same folder: its batch size is kept, so that shards stay valid.

@@ -80,7 +80,6 @@ class ModelTrunk:
     Returns None for float32 itself, or if no image can be used.
 
     Args:
-      sample: some images.
       threads: in this process; 0: the runtime's choice.
     """
     if self.serving.variant.precision == FLOAT32:

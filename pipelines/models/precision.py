@@ -59,7 +59,6 @@ class Choice:
   """The chosen variant.
 
   Attributes:
-    trunk: prepared.
     check: None if nothing was compared; for the variant of an earlier run, that run's.
     why: reason for a variant other than the requested or automatic one; else empty.
   """
@@ -93,8 +92,6 @@ def choose_variant(
 
   Args:
     trunk: in any variant.
-    precision: `--precision`.
-    runtime: `--runtime`.
     sample: number -> that many training images, or all if fewer; always the same for the same data.
     earlier: folders of bottlenecks to reuse; their variant is preferred if the flags allow it.
 

@@ -23,8 +23,6 @@ class Model:
   """A finished output folder of `train`.
 
   Attributes:
-    path: the folder.
-    info: the contents of its `info.json`.
     labels: class index -> label.
 
   Raises:
@@ -108,11 +106,7 @@ class Model:
 
 
 def check_labels(source: Source, model: Model) -> None:
-  """Checks that the model knows each label of the images.
-
-  Raises:
-    InputError: it does not; names the labels.
-  """
+  """Checks that the model knows each label of the images."""
   unknown = [label for label in source.labels if label not in model.labels]
   if unknown:
     raise InputError(
@@ -122,11 +116,7 @@ def check_labels(source: Source, model: Model) -> None:
 
 
 def check_same_labels(model: Model, candidate: Model) -> None:
-  """Checks that two models know the same labels, in any order.
-
-  Raises:
-    InputError: they do not; names the labels that only one knows.
-  """
+  """Checks that two models know the same labels, in any order."""
   if only := sorted(set(model.labels) ^ set(candidate.labels)):
     raise InputError(
       f"labels differ: only one of the models in {model.path} and {candidate.path} knows {_listed(only)}: give a"
@@ -145,7 +135,6 @@ def choose_splits(
   """Returns the splits to plan, and how to split unsplit sources.
 
   Args:
-    source: the images.
     split: `auto`, `testing` or `all`.
     percentages: those of the model's bottlenecks, so that no training image is tested on.
     models: those that are evaluated.

@@ -81,11 +81,7 @@ def add_slice_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def parse_job(parser: argparse.ArgumentParser, argv: Sequence[str]) -> tuple[argparse.Namespace, PipelineOptions]:
-  """Calls `parse_with_beam_options`, and checks the job's engine.
-
-  Raises:
-    InputError: as there; or the engine cannot be used.
-  """
+  """Calls `parse_with_beam_options`, and checks the job's engine."""
   namespace, options = parse_with_beam_options(parser, argv)
   validate_engine(parser.prog, options)
   return namespace, options
@@ -94,11 +90,7 @@ def parse_job(parser: argparse.ArgumentParser, argv: Sequence[str]) -> tuple[arg
 def parse_with_beam_options(
   parser: argparse.ArgumentParser, argv: Sequence[str]
 ) -> tuple[argparse.Namespace, PipelineOptions]:
-  """Parses our flags and passes the rest to Beam.
-
-  Raises:
-    InputError: as `separate_beam_options` and `read_pipeline_options` do.
-  """
+  """Parses our flags and passes the rest to Beam."""
   namespace, rest = separate_beam_options(parser, argv)
   return namespace, read_pipeline_options(parser.prog, namespace, rest)
 
@@ -126,9 +118,7 @@ def read_pipeline_options(prog: str, flags: object, arguments: Sequence[str]) ->
   """Returns Beam's options, checked; sets them for all file access.
 
   Args:
-    prog: the command, for messages.
     flags: of the command, whose paths the runner's workers must reach.
-    arguments: Beam's.
 
   Raises:
     InputError: an invalid value, an unknown runner, an option of another runner, or Dataflow without what it needs.

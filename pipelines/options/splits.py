@@ -1,4 +1,4 @@
-"""Flags for the splits and for leaks between them; class folders read as retrain.py did."""
+"""Flags for the splits, for leaks between them, and `--retrain_names`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,6 @@ class SplitFlags:
 
     Args:
       typed_input: `--input` as the user typed it.
-      source: the images.
 
     Raises:
       InputError: nothing is left to train on, or the hash does not apply to the source.
@@ -63,11 +62,7 @@ def add_split_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def check_split_hash(source: Source, percentages: SplitPercentages, remedy: str) -> None:
-  """Checks that legacy splits apply to class folders, as in `retrain.py`.
-
-  Raises:
-    InputError: they do not; ends with the remedy.
-  """
+  """Checks that legacy splits apply to class folders, as in `retrain.py`."""
   if percentages.legacy_root is None:
     return
   if source.has_splits or not source.class_folders:

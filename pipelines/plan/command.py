@@ -18,11 +18,7 @@ make_parser = PlanRequest.make_parser
 
 
 def run(argv: Sequence[str]) -> int:
-  """Measures, adds up and prints; returns the exit code.
-
-  Raises:
-    InputError: an argument or an input cannot be used, as in the job itself.
-  """
+  """Measures, adds up and prints; returns the exit code."""
   request = PlanRequest.parse(argv)
   engine = request.find_input().engine
   if not request.json:

@@ -106,7 +106,6 @@ def measure_apart(request: PlanRequest) -> Measurement:
   """Measures in a new process; again if the first prepared the trunk.
 
   Raises:
-    InputError: as the job itself would.
     RuntimeError: the process failed otherwise; with its last line.
   """
   first = _run_child(request, _IF_PREPARED)

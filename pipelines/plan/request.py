@@ -38,12 +38,7 @@ how fast the workers' disks and networks are, or which of the other images are d
 
 
 class PlannedInput(NamedTuple):
-  """The images of a plan.
-
-  Attributes:
-    options: Beam's.
-    percentages: how the images are split.
-  """
+  """The images of a plan."""
 
   options: PipelineOptions
   source: Source
@@ -93,11 +88,7 @@ class PlanRequest(TrunkRequest):
     add_retrain_names(parser)
 
   def find_input(self) -> PlannedInput:
-    """Finds the images.
-
-    Raises:
-      InputError: an argument or the input cannot be used.
-    """
+    """Finds the images."""
     options = self.pipeline_options(check_engine=False)
     path = files.absolute(self.input)
     refuse_unreachable(options, path)

@@ -74,7 +74,6 @@ def time_work(
   """Returns (seconds per shard, seconds per image); see `shard_costs`.
 
   Args:
-    handler: the trunk.
     shard: processed repeatedly, in whole or in part.
     images: number of its images.
     labels: class index -> label.
@@ -107,8 +106,6 @@ def time_planning(source: Source, percentages: SplitPercentages, least: Source) 
   """Plans a whole input as a job does.
 
   Args:
-    source: the input.
-    percentages: how it is split.
     least: a few images with splits, whose duration is subtracted.
 
   Returns:
@@ -162,9 +159,6 @@ def time_closing(output: str, source: Source, handler: ImageModelHandler, trunk:
 
   Args:
     output: of a job.
-    source: its images.
-    handler: its trunk.
-    trunk: likewise.
     count: number of records to measure with, repeats of the job's training images. If that is not much more than they
       are, returns 0: the job itself has shown all.
   """

@@ -41,8 +41,6 @@ class Retry:
   """An earlier run to repeat; it may have ended without COMPLETED.
 
   Attributes:
-    folder: its output.
-    info: the contents of its `info.json`.
     inputs: split -> images, of its ledger.
     bad: keys of its quarantined images.
   """

@@ -31,8 +31,6 @@ class TextImport:
   """Text bottlenecks, and the store to import them to.
 
   Attributes:
-    task: processes a shard of images.
-    percentages: how the images are split.
     store: the folder to write, in the stage's own.
     handle: the trunk's, as the user gave it.
   """
@@ -54,7 +52,6 @@ class TextImport:
 
     Args:
       request: digest of all but the images that decides the store.
-      options: Beam's.
     """
 
     def build(root: beam.Pipeline) -> None:
@@ -83,9 +80,6 @@ def find_text_import(
 
   Args:
     request: with absolute paths.
-    source: the images.
-    percentages: how they are split.
-    trunk: of this run.
 
   Raises:
     InputError: there are none, or they are of another trunk.

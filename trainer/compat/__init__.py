@@ -1,1 +1,1 @@
-"""What retrain.py does besides training: its flags, its summaries and checkpoints."""
+"""retrain.py's flags, summaries and checkpoints."""

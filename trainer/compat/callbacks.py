@@ -26,7 +26,6 @@ class EvalLines(TrainingCallback):
 
   Attributes:
     validation_images: the number of images of each evaluation.
-    now: the clock.
   """
 
   def __init__(
@@ -55,7 +54,7 @@ class Snapshots(TrainingCallback):
     self._stream = stream
 
   def on_step(self, step: int, score: Score, head: LinearHead) -> None:
-    """Writes both after every n-th step; as in `retrain.py`, not after step 0."""
+    """Writes both after every n-th step, as `retrain.py` not after step 0."""
     every = self._options.intermediate_store_frequency
     if every and step and step % every == 0:
       self.finish(head)

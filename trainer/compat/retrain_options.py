@@ -190,7 +190,7 @@ def _steps_or_never(text: str) -> int:
 
 
 def _validate_writable(flag: str, value: str, folder: str) -> None:
-  """Tries to write into `folder`, or where it would be created; leaves nothing there."""
+  """Tries to write into `folder`, or where it would be created."""
   if not value or "://" in value:
     raise InputError(f"--{flag} {value or repr('')} is not a path on a local disk: give another path.")
   existing = os.path.abspath(folder)

@@ -25,7 +25,6 @@ class Exporter:
   """Exports a head; loads the trunk when it is first needed.
 
   Attributes:
-    trunk_folder: the bottlenecks' trunk.
     transform: float32 [N, D] -> float32 [N, D].
     labels: class index -> label.
     input_px: S.

@@ -27,7 +27,7 @@ Weights = Sequence[np.ndarray]
 def freeze_scores(
   score: tf.types.experimental.GenericFunction, output_name: str, input_name: str = INPUT_NAME
 ) -> tf.compat.v1.GraphDef:
-  """Freezes a function of the exported model: one input -> {"scores": float32 [N, C]}."""
+  """Freezes an exported function: one input -> {"scores": float32 [N, C]}."""
   # This inlines every function.
   frozen = convert_variables_to_constants_v2(score.get_concrete_function())
   (argument,), (scores,) = frozen.inputs, frozen.outputs
@@ -46,7 +46,7 @@ def freeze_scores(
 def freeze_behind(
   trunk: StoredTrunk, score_bottlenecks: tf.types.experimental.GenericFunction, output_name: str
 ) -> tf.compat.v1.GraphDef:
-  """Freezes a stored trunk and `score_bottlenecks`: float32 [N, S, S, 3] -> float32 [N, C]."""
+  """Freezes `score_bottlenecks` behind a trunk: float32 [N, S, S, 3] -> [N, C]."""
   graph = trunk.to_graph()
   if graph is None:
     embed = tf.saved_model.load(trunk.folder).embed
@@ -71,7 +71,7 @@ def freeze_for_any_head(
     classes: C.
 
   Returns:
-    A function from a head's weights to the graph's file, which freezes the graph on its first call.
+    A function from a head's weights to the graph's file; freezes on its first call.
   """
   rng = np.random.default_rng(0)
   # Random weights mark the head's constants: no trunk has the same.

@@ -118,7 +118,7 @@ def _add_signatures(
 
 
 def save_exported(module: Any, folder: str, trunk: StoredTrunk) -> None:
-  """Writes the module of `build_exported` as a SavedModel, and puts the trunk into it."""
+  """Writes the module of `build_exported`, with the trunk, as a SavedModel."""
   signatures = {"serving_default": module.serve_images, "bottlenecks": module.serve_bottlenecks}
   tf.saved_model.save(module, folder, signatures=signatures)
   trunk.put_into(folder, "embed")

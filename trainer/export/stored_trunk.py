@@ -22,20 +22,14 @@ _STORED = "stored_"  # prefix of copied functions, whose old names may be taken
 
 
 class StoredTrunk:
-  """The function `embed` of a stored trunk, float32 [N, S, S, 3] -> float32 [N, D].
+  """The `embed` of a stored trunk, float32 [N, S, S, 3] -> [N, D].
 
   Attributes:
-    folder: the trunk's SavedModel.
-    embed: the function itself.
     functions: name -> function, of all that it calls, directly or not.
   """
 
   def __init__(self, folder: str):
-    """Reads a folder written by `transforms.core.models.saved_model.save_trunk`.
-
-    Raises:
-      InputError: the folder holds no trunk.
-    """
+    """Reads a folder of `transforms.core.models.saved_model.save_trunk`."""
     self.folder = folder
     model = _read(folder)
     library = {one.signature.name: one for one in model.meta_graphs[0].graph_def.library.function}

@@ -47,7 +47,7 @@ _HEAD_OPERATIONS = ["FULLY_CONNECTED", "SOFTMAX"]
 
 
 class ImageRef(NamedTuple):
-  """An image's class index, and the SHA-256 of its bytes, 64 hex digits."""
+  """An image's class index and SHA-256, 64 hex digits."""
 
   class_index: int
   sha256: str
@@ -57,7 +57,6 @@ def draw_calibration(bottlenecks: str, percentages: SplitPercentages, images: st
   """Returns the training images with the smallest salted hashes of their keys.
 
   Args:
-    bottlenecks: the output folder of `bottlenecks`.
     percentages: decides which images are training images.
     images: folder, or CSV manifest, with the images.
     count: how many to draw.
@@ -89,7 +88,6 @@ def write_tflite(
   """Writes the requested files and their labels; measures the int8 one.
 
   Args:
-    options: which files, resolved.
     output: the model's folder; reported paths are relative to it.
     embed: the trunk, float32 [N, S, S, 3] -> float32 [N, D]; its weights are constants.
     head: transform and head as arrays.
@@ -194,10 +192,9 @@ def _describe(bottlenecks: str, split: str) -> Iterator[tuple[str, ImageRef]]:
 
 
 def _find(folder: str, wanted: Mapping[str, ImageRef]) -> Iterator[tuple[str, bytes]]:
-  """Yields (key, bytes) of every wanted image once, in the order of the data set.
+  """Yields (key, bytes) of every wanted image once, in order.
 
-  Raises:
-    InputError: an image is missing, or differs from the one that the bottleneck was computed from.
+  Raises InputError if one is missing or has changed since its bottleneck was computed.
   """
   remedy = "pass the folder with the unchanged images that `bottlenecks` read as --tflite_calibration_input."
   left = dict(wanted)

@@ -16,7 +16,7 @@ from beam_retrain.transforms.core.system.prefetch import prefetch
 def stream_batches(
   data: Bottlenecks, schedule: Schedule, seed: int, first_block: int
 ) -> Generator[tuple[np.ndarray, np.ndarray]]:
-  """Yields (float32 [n, D], int32 [n]); gathers the next batch in the background."""
+  """Yields (float32 [n, D], int32 [n]), gathered in the background."""
 
   def gather() -> Iterator[tuple[np.ndarray, np.ndarray]]:
     for block in range(first_block, math.ceil(schedule.steps / schedule.steps_per_block)):
@@ -38,7 +38,10 @@ def draw_rows(data: Bottlenecks, schedule: Schedule, rng: np.random.Generator) -
 
 
 def draw_balanced(data: Bottlenecks, rows: np.ndarray, count: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
-  """Yields `count` of `rows`, endlessly: uniform over classes, then within one, with replacement."""
+  """Yields `count` of `rows`, endlessly, with replacement.
+
+  Draws uniformly over classes, then within one.
+  """
   by_class = rows[np.argsort(data.classes[rows], kind="stable")]
   counts = np.bincount(data.classes[rows], minlength=len(data.labels))
   starts = np.cumsum(counts) - counts

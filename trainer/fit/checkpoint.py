@@ -23,9 +23,7 @@ class TrainingState:
   """Everything that a training step starts from.
 
   Attributes:
-    head: the head.
     best: the weights of the best round so far.
-    steps: the number of steps taken.
     rounds: the results of the evaluations so far.
     steps_in_rounds: the steps of these rounds.
   """
@@ -47,7 +45,7 @@ class TrainingState:
 
   @np.errstate(over="ignore", invalid="ignore", divide="ignore")  # the caller checks that the loss is finite
   def take_step(self, vectors: np.ndarray, classes: np.ndarray, rate: float) -> Comparison:
-    """Descends the gradient of mean cross-entropy + l2 / 2n * sum of the kernel's squares."""
+    """Descends the gradient of cross-entropy + l2 / 2n * kernel squares."""
     compared, gradients = self.head.differentiate(vectors, classes)
     gradients[0] += self._penalty * self.head.kernel
     self._optimizer.apply(gradients, self._weights, rate)
@@ -70,7 +68,7 @@ class TrainingState:
       self.best = self.head.get_weights()
 
   def save(self, path: str) -> None:
-    """Writes one .npz by a rename: a kill at any moment leaves the old file or the new one."""
+    """Writes one .npz by a rename, so that it is always whole."""
     history = f"[{', '.join(self._history)}]".encode()
     arrays = {
       **{f"head_{index}": array for index, array in enumerate(self.head.get_weights())},

@@ -64,7 +64,7 @@ class Bottlenecks:
     return self.rows[TRAINING] if variants is None else np.concatenate([self.rows[TRAINING], variants])
 
   def counts(self, split: str) -> np.ndarray:
-    """Returns int64 [C], the number of images of each class in a split."""
+    """Returns int64 [C], the images of each class in a split."""
     return np.bincount(self.classes[self.rows[split]], minlength=len(self.labels))
 
 
@@ -79,7 +79,6 @@ def load_bottlenecks(
   """Loads the records of a finished `bottlenecks` output.
 
   Args:
-    folder: the output folder of `bottlenecks`.
     labels: class index -> label.
     dimensions: D.
     percentages: divides the records of the training files into training and validation.
@@ -122,7 +121,7 @@ def load_bottlenecks(
 
 
 def _split_of(key: str, of_file: str, percentages: SplitPercentages) -> str:
-  """Returns a record's split; empty for variants of what is now a validation image."""
+  """Returns a record's split; empty for variants of validation images."""
   if of_file != DISTORTED:
     return percentages.split_of(key, given=of_file)
   return DISTORTED if percentages.split_of(key_of_original(key), given=TRAINING) == TRAINING else ""

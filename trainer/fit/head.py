@@ -1,4 +1,4 @@
-"""The head: one softmax layer on transformed bottlenecks, and its gradient, in numpy.
+"""The head, one softmax layer on transformed bottlenecks, in numpy.
 
 A training step is two products of a batch with a narrow matrix, bound by memory bandwidth: the overhead per step
 matters, and numpy has the least.
@@ -15,14 +15,14 @@ _DEVIATION = 0.001  # standard deviation of the initial weights, as in `retrain.
 
 
 class Comparison(NamedTuple):
-  """How well a batch was predicted: `loss` is the summed cross-entropy in nats."""
+  """Result of a batch's predictions; `loss`: summed cross-entropy, nats."""
 
   loss: float
   correct: int
 
 
 class LinearHead:
-  """float32 [N, D] -> float32 [N, C] logits; loss and exported model apply the softmax.
+  """float32 [N, D] -> float32 [N, C] logits, without the softmax.
 
   Attributes:
     kernel: float32 [D, C].

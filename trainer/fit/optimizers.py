@@ -1,4 +1,4 @@
-"""SGD and Adam on numpy arrays, in place; the numbers match Keras' optimizers."""
+"""SGD and Adam on numpy arrays, in place, equal to Keras'."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from beam_retrain.trainer.fit.head import Comparison
 
 @dataclasses.dataclass(frozen=True)
 class EvalResult:
-  """The result of one round. Losses are mean cross-entropies in nats, accuracies 0..1.
+  """The result of one round: losses in nats, accuracies 0..1.
 
   Training loss and accuracy are means over steps whose weights still moved, unless `Schedule.is_measured_on_batch`.
   """

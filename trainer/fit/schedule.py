@@ -1,4 +1,4 @@
-"""How long the head is trained, and when it is evaluated. No TensorFlow."""
+"""Length of the training, and times of its evaluations. No TensorFlow."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _STEPS_PER_BLOCK = 100
 
 @dataclasses.dataclass(frozen=True)
 class Schedule:
-  """How the head is trained, and when it is evaluated on the validation images.
+  """How the head is trained, and when it is validated.
 
   Attributes:
     optimizer: `adam` or `sgd` (plain, without momentum).

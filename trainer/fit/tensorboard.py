@@ -22,7 +22,7 @@ _FOLDERS = ("train", "validation")
 
 
 class EventFile:
-  """An event file of scalars; each point is flushed, so that a killed run keeps it."""
+  """An event file of scalars; each point is flushed at once."""
 
   def __init__(self, folder: str, clock: Callable[[], float] = time.time):
     os.makedirs(folder, exist_ok=True)

@@ -41,8 +41,6 @@ def train(
   """Trains a head, resuming from `checkpoint` if it exists.
 
   Args:
-    data: the bottlenecks.
-    schedule: how to train.
     seed: decides the initial weights and the order of the images.
     checkpoint: a file, replaced after every block of steps.
     callback: observes the steps and evaluations. When a killed run resumes, those after its last checkpoint come

@@ -85,7 +85,7 @@ def test_images_of_which_none_can_be_used_are_no_plan(tmp_path, made):
     for number in range(20):
       (tmp_path / "pictures" / label / f"{number}.png").write_bytes(b"no image" * (number % 2))
   sentence = told(tmp_path, tmp_path / "pictures", f"--trunk={made.data.parent / 'trunk'}")
-  assert sentence.startswith(f"none of 40 images of {tmp_path / 'pictures'} ")
+  assert sentence.startswith(f"none of 40 sample images of {tmp_path / 'pictures'} ")
   assert "(20 EMPTY, 20 NOT_AN_IMAGE)" in sentence
 
 
