@@ -1,4 +1,4 @@
-"""The evaluation of a classifier as one step: plan, work, close."""
+"""`EvaluateClassifier`, a transform from planned shards to evaluation figures."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ FRESH_FOLDER = ".fresh"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrunkStore:
-  """A folder that will hold the bottleneck of every image.
+  """A folder for the bottlenecks of all images by one trunk.
 
   Attributes:
-    folder: the folder.
-    handler: the trunk, by the path that workers read.
-    reuse: folders of finished bottlenecks of this trunk; only other images run through it.
-    request: digest of what decides the bytes of the records.
+    folder: its path.
+    handler: the trunk, by a path that workers can read.
+    reuse: stores with bottlenecks of this trunk, to copy from.
+    request: digest of what determines the bytes of the records.
   """
 
   folder: str
@@ -55,14 +55,14 @@ class TrunkStore:
 
   @property
   def fresh_folder(self) -> str:
-    """Where the new bottlenecks are computed; not needed once all is finished."""
+    """Folder of the newly computed bottlenecks, temporary."""
     return files.join(self.folder, FRESH_FOLDER)
 
 
 class EvaluateClassifier(beam.PTransform):
   """Scores images and writes predictions, confusion, figures and comparisons.
 
-  PCollection[Shard] -> PCollection of one str, the path of `figures.json`, see `JobFigures`.
+  PCollection[Shard] -> PCollection of one str, the path of `figures.json` (`JobFigures`).
 
   ```python
   with beam.Pipeline() as pipeline:
@@ -72,17 +72,17 @@ class EvaluateClassifier(beam.PTransform):
   ```
 
   Attributes:
-    scorer: gives the scores. With `stores` it reads their records, one file per store; else the shards' own inputs.
+    scorer: computes the scores. With `stores` it reads their records, one file per store; else the shards' inputs.
     models: name -> label list, in the order of the scores; the first is `model`.
-    output: the folder to write.
-    request: digest, or any text, of what decides the scores: only shards of the same request are gone on from.
-    execution_time: of the predictions, as `time.ctime()` writes it; now by default.
-    stores: bottlenecks to compute, or reuse, first.
-    compare: compares the predictions with earlier ones, and slices them; None: neither.
+    output: folder for the results.
+    request: digest, or any text, of what determines the scores; shards with the same one are resumed.
+    execution_time: of the predictions, as from `time.ctime()`; now by default.
+    stores: bottlenecks to compute or reuse first.
+    compare: compares the predictions with earlier ones and slices them, if given.
     empty_message: of the InputError that the job raises if there are no images.
 
   Raises:
-    ValueError: the arguments do not belong together.
+    ValueError: `models` does not start with `model`, has an unusable label list, or `output` is empty.
   """
 
   def __init__(
@@ -99,10 +99,10 @@ class EvaluateClassifier(beam.PTransform):
   ):
     super().__init__()
     if next(iter(models), None) != MODEL:
-      raise ValueError(f"the first of the models is called {MODEL!r}, not {next(iter(models), None)!r}")
+      raise ValueError(f"the first model must be called {MODEL!r}, not {next(iter(models), None)!r}")
     for name, labels in models.items():
       if not labels or len(set(labels)) < len(labels):
-        raise ValueError(f"the label list of {name!r} is empty, or names a label twice: {list(labels)}")
+        raise ValueError(f"the label list of {name!r} is empty or repeats a label: {list(labels)}")
     if not output:
       raise ValueError("the output folder is empty")
     self._scorer = scorer
@@ -124,16 +124,16 @@ class EvaluateClassifier(beam.PTransform):
 
   @property
   def parts_folder(self) -> str:
-    """Folder of the shards' predictions; not needed once all is finished."""
+    """Folder of the shards' predictions, temporary."""
     return files.join(self._output, PARTS_FOLDER)
 
   @property
   def longest_work_folder(self) -> str:
-    """Where the shards appear that take the time: those of the first trunk, if there is one."""
+    """Folder whose shards show the progress: the first trunk's, if any."""
     return self._stores[0].fresh_folder if self._stores else self.parts_folder
 
   def expand(self, shards: beam.PCollection) -> beam.PCollection:
-    # Workers check by these that they see the same folders.
+    # Workers use these to check that they see the same folders.
     for folder in (self.parts_folder, *(store.records_folder for store in self._stores)):
       files.make_folder(files.join(folder, REPORTS_FOLDER))
     checked = shards | "CheckNotEmpty" >> CheckNotEmpty(self._empty_message)
@@ -166,7 +166,7 @@ class EvaluateClassifier(beam.PTransform):
     )
 
   def _embed(self, shards: beam.PCollection, checked: beam.PCollection) -> beam.PCollection:
-    """Fills each store; returns PCollection[Shard] whose inputs are its record files, one per store."""
+    """Fills the stores; returns PCollection[Shard] of one record file per store."""
     written = {}
     for number, store in enumerate(self._stores):
       name = f"[{number}]"
@@ -183,7 +183,7 @@ class EvaluateClassifier(beam.PTransform):
       ledger = (shards, reports) | f"CloseStore{name}" >> CloseLedger(
         output=store.folder, shards_folder=store.records_folder
       )
-      # A store holds the good images: how many were bad is for the evaluation to judge.
+      # 1.0: the evaluation itself limits the fraction of bad images.
       _ = ledger | f"MarkStore{name}" >> beam.Map(mark_completed, store.folder, 1.0)
       written[number] = reports | f"RecordsOfShard{name}" >> beam.Map(_records_of, store.records_folder)
       # (shard's file name, RecordsFile)
@@ -201,11 +201,11 @@ class EvaluateClassifier(beam.PTransform):
 
 def _records_of(report: ShardReport, folder: str) -> tuple[str, RecordsFile]:
   stat = files.stat(files.join(folder, report.file))
-  assert stat is not None, f"{report.file} was written just now"
+  assert stat is not None, f"{report.file} is missing"
   return report.file, RecordsFile(*stat)
 
 
 def _shard_of(name: str, records: Sequence[RecordsFile]) -> Shard:
   parsed = parse_shard_name(name)
-  assert parsed is not None, f"{name} is the name of a shard"
+  assert parsed is not None, f"{name} is no shard name"
   return Shard(*parsed, inputs=tuple(records))

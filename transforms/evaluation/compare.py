@@ -1,8 +1,8 @@
-"""Compares tonight's predictions with earlier ones, and counts slices, by buckets of keys.
+"""Compares tonight's predictions with a baseline and counts slices.
 
-Predictions cross the shuffle packed, all rows of one file that fall into the same bucket as one element; there are as
-many buckets as shards, so that a bucket is about as large as a shard. What changed crosses it likewise, and is merged
-into the CSVs by one worker that unpacks a row of each bucket at a time.
+Rows are grouped by buckets of keys, as many as there are shards; all rows of a file in one bucket are shuffled as one
+packed element. The changes of all buckets are merged into the CSVs by one worker, which unpacks one row of each at a
+time.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ _SLICES_COLUMNS = (
 )
 _SHOWN_KINDS = ("regressed", "fixed")
 _SALT = b"beam-retrain-compare-1:"
-_ROWS_HELD = 50_000  # of a file that is being packed
+_ROWS_HELD = 50_000  # held in memory while a file is packed
 
 _TONIGHT = "tonight"
 _UNSCORED = "unscored"
@@ -58,16 +58,11 @@ _BASELINE = "baseline"
 _MANIFEST = "manifest"
 
 Packed = tuple[str, bytes]
-"""What the rows are of, and the rows: gzip of CSV."""
+"""Kind of the rows, and the rows as gzipped CSV."""
 
 
 class Compared(NamedTuple):
-  """What is known of some buckets.
-
-  Attributes:
-    counts: merged.
-    changes: kind -> the packed changes of each bucket.
-  """
+  """Counts and changes (kind -> packed rows per bucket) of some buckets."""
 
   counts: Comparison
   changes: Mapping[str, Sequence[bytes]]
@@ -78,10 +73,10 @@ class NightsCompared:
   """The comparison of all models.
 
   Attributes:
-    comparison: model -> its comparison; empty if only slices are asked for.
-    slices: model -> column -> its slices; empty without a manifest.
-    images: `regressed` and `fixed` -> at most `MAX_SHOWN` images, the highest confidence first; if there are more,
-      each model shows as many.
+    comparison: by model; empty with `slices_only`.
+    slices: by model and column; empty without a manifest.
+    images: `regressed` and `fixed` -> at most `MAX_SHOWN` images in all, as many of each model, the highest confidence
+      first.
   """
 
   comparison: Mapping[str, ComparisonResult] = dataclasses.field(default_factory=dict)
@@ -90,23 +85,22 @@ class NightsCompared:
 
 
 class CompareNights(beam.PTransform):
-  """PCollection[ShardReport] of `EvaluateShard` -> PCollection of one `NightsCompared`.
+  """Writes `CHANGES_FILES` and, with a manifest, `SLICES_FILE`.
 
-  Writes `CHANGES_FILES`, with a header alone if there is nothing to compare with, and, with a manifest, `SLICES_FILE`.
+  PCollection[ShardReport] of `EvaluateShard` -> PCollection of one `NightsCompared`.
 
   Attributes:
-    parts_folder: where the shards' files are.
+    parts_folder: folder of the shards' files.
     output: the stage's folder.
-    models: their names; the first is compared with the baseline, the others with the first.
+    models: names; the first is compared with the baseline, the others with the first.
     baseline: path of a `predictions.csv`, or None.
-    baseline_name: what people call it; its path if None.
+    baseline_name: shown instead of its path.
     manifest: path of a manifest, or None.
     min_slice_size: slices of fewer images are pooled.
-    slices_only: compares nothing and writes `SLICES_FILE` alone.
+    slices_only: writes only `SLICES_FILE`.
 
   Raises:
-    InputError: the baseline or the manifest cannot be read; from the job: it is damaged further down, or of other
-      images.
+    InputError: baseline or manifest cannot be read; from the job: it is damaged, or of other images.
   """
 
   def __init__(
@@ -127,7 +121,7 @@ class CompareNights(beam.PTransform):
     self._baseline = baseline
     self._min_slice_size = min_slice_size
     self._slices_only = slices_only
-    # Faults of the first lines are found before any worker starts.
+    # Reports errors in the first lines before any worker starts.
     if baseline is not None:
       next(_read_baseline(baseline), None)
     columns = read_columns(files.read_lines(manifest), manifest) if manifest is not None else ()
@@ -136,7 +130,7 @@ class CompareNights(beam.PTransform):
 
   def expand(self, reports: beam.PCollection) -> beam.PCollection:
     names = reports | "NameOfPart" >> beam.Map(lambda report: report.file)
-    # As many buckets as there are names: one short text per shard.
+    # The number of names is the number of buckets.
     buckets = beam.pvalue.AsList(names)
     packed = [reports | "PackPart" >> beam.FlatMap(_pack_part, self._parts_folder, buckets)]
     if self._baseline is not None:
@@ -177,7 +171,9 @@ def _read_baseline(path: str) -> Iterator[Row]:
   try:
     for row in read_predictions(files.read_lines(path), path):
       if not _is_percent(row.confidence):
-        raise InputError(f"{path}: {row.confidence!r} of {row.key!r} is no confidence, the file is damaged: {remedy}.")
+        raise InputError(
+          f"{path}: {row.confidence!r} of {row.key!r} is not a confidence, so the file is damaged: {remedy}."
+        )
       yield row
   except (OSError, UnicodeDecodeError, csv.Error) as error:
     raise InputError(f"{path} cannot be read as predictions ({error}): {remedy}.") from error
@@ -191,20 +187,13 @@ def _is_percent(text: str) -> bool:
 
 
 def _pack(kind: str, rows: Iterable[Sequence[str]], key_at: int, buckets: int) -> Iterator[tuple[int, Packed]]:
-  """Yields (bucket, packed rows), with at most `_ROWS_HELD` rows in memory.
-
-  Args:
-    kind: what they are.
-    rows: their cells.
-    key_at: which of them is the key.
-    buckets: how many there are.
-  """
-  for held in batched(rows, _ROWS_HELD):
-    of_bucket: defaultdict[int, list[Sequence[str]]] = defaultdict(list)
-    for row in held:
-      of_bucket[stable_hash(row[key_at], _SALT) % buckets].append(row)
-    for bucket, found in of_bucket.items():
-      yield bucket, (kind, _squeeze(found))
+  """Yields (bucket, packed rows); `key_at`: index of the key."""
+  for batch in batched(rows, _ROWS_HELD):
+    by_bucket: defaultdict[int, list[Sequence[str]]] = defaultdict(list)
+    for row in batch:
+      by_bucket[stable_hash(row[key_at], _SALT) % buckets].append(row)
+    for bucket, members in by_bucket.items():
+      yield bucket, (kind, _squeeze(members))
 
 
 def _squeeze(rows: Iterable[Sequence[str]]) -> bytes:
@@ -212,7 +201,6 @@ def _squeeze(rows: Iterable[Sequence[str]]) -> bytes:
 
 
 def _expand(squeezed: bytes) -> Iterator[list[str]]:
-  """Inverse of `_squeeze`, a row at a time."""
   with gzip.open(io.BytesIO(squeezed), "rt", encoding="utf-8", newline="") as text:
     yield from csv.reader(text)
 
@@ -257,13 +245,13 @@ def _write(compared: Compared, plan: Plan, output: str, min_slice_size: int, sli
 
 
 def _write_changes(kind: str, buckets: Sequence[bytes], output: str) -> list[ShownImage]:
-  """Writes one of the `CHANGES_FILES`; returns the images to show of it."""
+  """Writes one of `CHANGES_FILES`; returns its images to show."""
   change_type = CHANGE_TYPES[kind]
   with files.write_atomically(files.join(output, f"{kind}.csv")) as file:
 
     def written() -> Iterator[Change | New | Gone]:
-      of_buckets = [(change_type(*cells) for cells in _expand(squeezed)) for squeezed in buckets]
-      for change in heapq.merge(*of_buckets, key=operator.attrgetter("order")):
+      sorted_changes = [(change_type(*cells) for cells in _expand(squeezed)) for squeezed in buckets]
+      for change in heapq.merge(*sorted_changes, key=operator.attrgetter("order")):
         file.write(csv_line(change).encode())
         yield change
 
@@ -272,15 +260,15 @@ def _write_changes(kind: str, buckets: Sequence[bytes], output: str) -> list[Sho
 
 
 def _choose_shown(changes: Iterable[Change]) -> list[ShownImage]:
-  """Returns the images to show, of changes that are in order of their model."""
+  """Chooses the images to show; the changes are grouped by model."""
 
   def rank(change: Change) -> tuple[float, str, str]:
     return -float(change.confidence), change.file_name, change.model
 
-  # Each model's first, then each one's second, ...: a poor candidate does not hide what the model got wrong.
+  # Takes turns between the models, so that a poor candidate does not fill the list.
   places: list[tuple[int, Change]] = []
-  for _, of_model in itertools.groupby(changes, key=operator.attrgetter("model")):
-    places += enumerate(heapq.nsmallest(MAX_SHOWN, of_model, key=rank))
+  for _, model_changes in itertools.groupby(changes, key=operator.attrgetter("model")):
+    places += enumerate(heapq.nsmallest(MAX_SHOWN, model_changes, key=rank))
   places.sort(key=lambda entry: (entry[0], rank(entry[1])))
   return [_as_image(change) for change in sorted((change for _, change in places[:MAX_SHOWN]), key=rank)]
 
@@ -299,10 +287,7 @@ def _as_image(change: Change) -> ShownImage:
 
 
 def slices_csv(slices: Mapping[str, Mapping[str, ColumnSlices]]) -> str:
-  """Returns `slices.csv`: a line per slice, then the pooled and the unlisted ones.
-
-  The latter have no value. Fractions have six decimals.
-  """
+  """Returns `slices.csv`: one line per slice, the pooled and unlisted last."""
   lines = [csv_line(_SLICES_COLUMNS)]
   for model, columns in slices.items():
     for column, found in columns.items():

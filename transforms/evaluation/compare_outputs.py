@@ -3,15 +3,14 @@
 | file             | compared                                                                                       |
 |------------------|------------------------------------------------------------------------------------------------|
 | *.tfrecord       | record by record, feature by feature                                                           |
-| *.csv            | row by row, but for the column `Execution time`                                                |
-| *.json           | value by value, but for what says how, when and from where: command, versions, paths, ...      |
+| *.csv            | row by row, without the column `Execution time`                                                |
+| *.json           | value by value, without command, versions, paths, times, ...                                   |
 | *.npz            | array by array                                                                                 |
-| saved_model.pb   | the operations and their numbers; TensorFlow names functions anew each time                     |
+| saved_model.pb   | operations and their numbers; TensorFlow names functions differently each time                 |
 | all others       | byte by byte                                                                                   |
 
-Left out: fingerprint.pb (random), logs/ (times), report.html and junit.xml (drawn from what is compared), prepared/
-(made of the trunk, whose fingerprint and kind info.json tells), leaks.refused.csv (of an input that was refused), and
-what begins with a dot (of a run's own machinery).
+Ignored: fingerprint.pb (random), logs/ (times), report.html and junit.xml (made from compared files), prepared/ (made
+from the trunk, which info.json identifies), leaks.refused.csv (of a rejected input), and hidden files.
 """
 
 from __future__ import annotations
@@ -45,28 +44,25 @@ _BY_SUFFIX = {
 
 
 class Compared(NamedTuple):
-  """Attributes:
-  files: how many files were compared, until the first difference.
-  difference: the file, and what differs in it; None: they hold the same.
-  """
+  """Files compared until the first difference, and that difference, if any."""
 
   files: int
   difference: str | None
 
 
 def check_comparable(first: str, second: str) -> None:
-  """Checks that two folders are finished outputs of one stage.
+  """Checks that two folders are finished outputs of the same stage.
 
   Raises:
-    InputError: one is not, or they are of two stages.
+    InputError: they are not.
   """
   stage = _stage(first)
   read_info(first, stage, files)
   other = _stage(second)
   if other != stage:
     raise InputError(
-      f"{first} was written by `beam-retrain {stage}`, {second} by `beam-retrain {other}`: give two folders of one"
-      " command."
+      f"{first} was written by `beam-retrain {stage}`, {second} by `beam-retrain {other}`: give two outputs of the"
+      " same command."
     )
   read_info(second, stage, files)
 
@@ -81,12 +77,12 @@ def _stage(folder: str) -> str:
 def compare_outputs(first: str, second: str, count: Count) -> Compared:
   """Returns the first difference of two finished folders.
 
-  Files are compared by name, `info.json` last: another batch size, say, is reported only if all else is the same.
+  `info.json` comes last: other settings are reported only if all other files are equal.
 
   Args:
     first: folder.
     second: folder.
-    count: called with how many records, rows and files have been compared.
+    count: called with the numbers of compared records, rows and files.
 
   Raises:
     InputError: a file is damaged.
@@ -100,9 +96,9 @@ def compare_outputs(first: str, second: str, count: Count) -> Compared:
       files.open_to_read(files.join(first, *name.split("/"))) as file,
       files.open_to_read(files.join(second, *name.split("/"))) as other,
     ):
-      words = compare(file, other, name, count)
-    if words:
-      return Compared(number + 1, f"{name}: {words}")
+      difference = compare(file, other, name, count)
+    if difference:
+      return Compared(number + 1, f"{name}: {difference}")
   return Compared(len(paths), None)
 
 
@@ -111,6 +107,6 @@ def _comparison_of(name: str) -> Callable[..., str | None]:
 
 
 def _list(folder: str) -> set[str]:
-  """Returns the names, relative to the folder, of what is compared in it."""
+  """Returns the relative names of the files to compare."""
   names = (stat.path.removeprefix(folder).lstrip("/") for stat in files.list_tree(folder))
   return {name for name in names if not any(part.startswith(".") or part in _LEFT_OUT for part in name.split("/"))}

@@ -1,4 +1,4 @@
-"""The steps of an evaluation: predictions and counts per shard, figures of all.
+"""The steps of an evaluation: predictions, counts and figures.
 
 The figures go to one file, `figures.json`, which the command reads and judges.
 """
@@ -61,23 +61,23 @@ _NOTHING_COMPARED = NightsCompared()
 
 
 def folder_of(output: str, model: str) -> str:
-  """Returns the folder of a model's files; the candidate has its own."""
+  """Returns the folder of a model's files; a candidate has its own."""
   return output if model == MODEL else files.join(output, model)
 
 
 class PredictionsWritten(NamedTuple):
-  """The images to show by kind, `mistakes` and `suspicious`, and counts by model."""
+  """Images to show (`mistakes`, `suspicious`) and counts by model."""
 
   images: Mapping[str, Sequence[ShownImage]]
   suspicious: Mapping[str, SuspiciousLabels]
 
 
 class JobFigures(NamedTuple):
-  """What a job leaves for its command in `figures.json`.
+  """The contents of `figures.json`, from a job to its command.
 
   Attributes:
-    models: model -> its figures, without gates.
-    images: `mistakes`, `suspicious`, `regressed`, `fixed` -> the images that the report shows.
+    models: figures by model, without gates.
+    images: to show in the report, by `mistakes`, `suspicious`, `regressed` and `fixed`.
   """
 
   models: Mapping[str, ModelMetrics]
@@ -101,10 +101,10 @@ class JobFigures(NamedTuple):
 
 
 class EvaluateShard(ShardTask):
-  """Writes a shard's predictions; its report holds the `LabelCounts` of each model.
+  """Writes a shard's predictions, and each model's `LabelCounts` in its report.
 
   Attributes:
-    scorer: where the scores come from.
+    scorer: computes the scores.
     models: name -> label list, in the order of the scores.
   """
 
@@ -136,33 +136,28 @@ class EvaluateShard(ShardTask):
 
 
 class CheckNotEmpty(beam.PTransform):
-  """PCollection[Shard] -> PCollection of one int, the number of shards; fails without any.
+  """Fails without shards: PCollection[Shard] -> PCollection of their number.
 
   Attributes:
-    sentence: of the InputError.
+    message: of the InputError.
   """
 
-  def __init__(self, sentence: str):
+  def __init__(self, message: str):
     super().__init__()
-    self._sentence = sentence
+    self._message = message
 
   def expand(self, shards: beam.PCollection) -> beam.PCollection:
-    return shards | "CountShards" >> beam.combiners.Count.Globally() | "CheckCount" >> beam.Map(_check, self._sentence)
+    return shards | "CountShards" >> beam.combiners.Count.Globally() | "CheckCount" >> beam.Map(_check, self._message)
 
 
-def _check(count: int, sentence: str) -> int:
+def _check(count: int, message: str) -> int:
   if not count:
-    raise InputError(sentence)
+    raise InputError(message)
   return count
 
 
 class CombineLabelStats(beam.PTransform):
-  """PCollection[ShardReport] of `EvaluateShard` -> PCollection of one `ModelMetrics`.
-
-  Attributes:
-    labels: the model's label list.
-    model: its name.
-  """
+  """PCollection[ShardReport] of `EvaluateShard` -> PCollection of one `ModelMetrics`."""
 
   def __init__(self, labels: Sequence[str], model: str = MODEL):
     super().__init__()
@@ -183,7 +178,7 @@ def _counts_of(report: ShardReport, model: str) -> LabelCounts:
 
 
 class LabelStatsFn(beam.CombineFn):
-  """`LabelCounts` -> `ModelMetrics`: Beam's shell around the functions of `label_stats`."""
+  """Combines `LabelCounts` to `ModelMetrics` with `label_stats`."""
 
   def __init__(self, labels: Sequence[str]):
     self._labels = list(labels)
@@ -202,15 +197,15 @@ class LabelStatsFn(beam.CombineFn):
 
 
 class WritePredictions(beam.PTransform):
-  """PCollection[ShardReport] -> PCollection of one `PredictionsWritten`.
+  """Joins the shards' files to `predictions.csv`; writes `suspicious_labels.csv`.
 
-  Writes `predictions.csv`, the parts one after the other, and `suspicious_labels.csv` of each model.
+  PCollection[ShardReport] -> PCollection of one `PredictionsWritten`.
 
   Attributes:
-    parts_folder: where the shards' files are.
+    parts_folder: folder of the shards' files.
     output: the stage's folder.
-    models: their names.
-    execution_time: the job's start as `time.ctime()` writes it.
+    models: names.
+    execution_time: start of the job, as from `time.ctime()`.
   """
 
   def __init__(self, *, parts_folder: str, output: str, models: Sequence[str], execution_time: str):
@@ -259,17 +254,17 @@ def _join_parts(
 
 
 class WriteFigures(beam.PTransform):
-  """Writes each model's `per_label.csv` and `confusion_matrix.csv`, and `figures.json`, which the command judges.
+  """Writes `per_label.csv`, `confusion_matrix.csv` and `figures.json`.
 
   PCollection of one `Stats` -> PCollection of one str, the path of `figures.json`.
 
   Attributes:
-    parts_folder: where `figures.json` goes.
+    parts_folder: folder of `figures.json`.
     output: the stage's folder.
-    stats: model -> PCollection of its one `ModelMetrics`.
+    stats: model -> PCollection of one `ModelMetrics`.
     predictions: PCollection of one `PredictionsWritten`.
     thumbnails: PCollection of one dict, key -> data URI.
-    compared: PCollection of one `NightsCompared`; None if nothing is compared.
+    compared: PCollection of one `NightsCompared`, or None.
   """
 
   def __init__(

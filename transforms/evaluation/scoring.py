@@ -1,4 +1,4 @@
-"""Scores the images of a shard: with an exported model, or heads over bottlenecks."""
+"""Scores images with an exported model, or bottlenecks with heads."""
 
 from __future__ import annotations
 
@@ -28,22 +28,22 @@ BOTTLENECKS_BATCH_SIZE = 1024
 
 
 class Scorer(abc.ABC):
-  """Scores the images of a shard. Pickled to the workers."""
+  """Scores the images of a shard; pickled to the workers."""
 
   @abc.abstractmethod
   def setup(self) -> None:
-    """Called once per DoFn instance, before the first shard: loads the model."""
+    """Loads the model; called once per DoFn instance."""
 
   @abc.abstractmethod
   def score(self, shard: Shard) -> Iterator[tuple[Scored, ...] | Quarantined]:
-    """Yields each image's scores by each model, in the order of the shard."""
+    """Yields each image's scores, one per model, in the shard's order."""
 
 
 class ScoreImages(Scorer):
-  """Runs the whole exported model over images.
+  """Runs an exported model over images.
 
   Attributes:
-    handler: the exported model, by the path that workers read.
+    handler: the exported model, by a path that workers can read.
     labels: the model's label list.
   """
 
@@ -63,12 +63,12 @@ class ScoreImages(Scorer):
 
 
 class ScoreBottlenecks(Scorer):
-  """Runs a model's head over stored bottlenecks; decodes nothing, runs no trunk.
+  """Runs a model's head over stored bottlenecks.
 
   Attributes:
     saved_model: folder of the exported model, readable by the workers; loaded if there is no `head`.
     labels: the model's label list.
-    head: its `head.npz`, for which no TensorFlow is loaded; None: the model is older than those.
+    head: its `head.npz`, which needs no TensorFlow; None for older models without one.
     batch_size: bottlenecks per call of the head.
   """
 
@@ -85,7 +85,7 @@ class ScoreBottlenecks(Scorer):
     self._load_once()
 
   def _load_once(self) -> Callable[[np.ndarray], np.ndarray]:
-    """Returns a function float32 [n, D] -> float32 [n, C], 0..1."""
+    """Returns the head: float32 [n, D] -> float32 [n, C], 0..1."""
     score: Callable[[np.ndarray], np.ndarray] = self._shared.acquire(self._load, tag=self._head or self._saved_model)
     return score
 
@@ -121,7 +121,7 @@ def _fault(bottleneck: Bottleneck, scores: np.ndarray, labels: Collection[str]) 
 
 
 def _read_bottlenecks(records_file: Input) -> Iterator[Bottleneck]:
-  assert isinstance(records_file, RecordsFile)  # what `RecordsSource` plans
+  assert isinstance(records_file, RecordsFile)  # planned by `RecordsSource`
   with files.open_to_read(records_file.path) as file:
     for record in read_records(file, records_file.path):
       try:
@@ -137,7 +137,7 @@ class HeadOf(NamedTuple):
 
   Attributes:
     path: its `head.npz`.
-    records: which of a shard's record files has the bottlenecks of its trunk.
+    records: index of the shard's record file with its trunk's bottlenecks.
     labels: its label list.
   """
 
@@ -147,12 +147,12 @@ class HeadOf(NamedTuple):
 
 
 class ScoreWithHeads(Scorer):
-  """Runs several heads over one reading of the stored bottlenecks; no TensorFlow.
+  """Runs several heads over stored bottlenecks read once, without TensorFlow.
 
-  A shard's inputs are the record files of its images, one per trunk, as `WorkShards` left them with their reports.
+  A shard's inputs are record files of `WorkShards` with reports, one per trunk.
 
   Attributes:
-    heads: in the order of the scores that come out.
+    heads: in the order of the scores.
   """
 
   def __init__(self, heads: Sequence[HeadOf]):
@@ -177,7 +177,7 @@ class ScoreWithHeads(Scorer):
     ]
     places = [{key: place for place, key in enumerate(table)} for table in tables]
     for key, bottleneck in tables[0].items():
-      rows = [of[places[head.records][key]] for of, head in zip(scores, self._heads, strict=True)]
+      rows = [matrix[places[head.records][key]] for matrix, head in zip(scores, self._heads, strict=True)]
       yield self._checked(bottleneck, rows)
 
   def _checked(self, bottleneck: Bottleneck, rows: Sequence[np.ndarray]) -> tuple[Scored, ...] | Quarantined:

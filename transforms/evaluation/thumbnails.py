@@ -1,4 +1,4 @@
-"""Reads the images that a report shows, and makes them small."""
+"""Makes thumbnails of the images that a report shows."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from beam_retrain.transforms.core.records.shards import Shard
 
 
 class ReadThumbnails(beam.PTransform):
-  """PCollection[Shard] -> PCollection of one dict: key, as the CSVs spell it -> `data:` URI.
+  """Makes the thumbnails of shown images.
+
+  PCollection[Shard] -> PCollection of one dict, key as in the CSVs -> `data:` URI.
 
   Attributes:
     shown: PCollections of one item each, whose `images` are lists of `ShownImage` by kind.
@@ -37,6 +39,6 @@ def _read(shard: Shard, *shown) -> Iterator[tuple[str, str]]:  # type: ignore[no
   wanted = {image.key for step in shown for images in step.images.values() for image in images}
   for entry in shard.inputs:
     for image in entry.read_where(shard.split, lambda key: escape_cell(key) in wanted):
-      # An image that is gone meanwhile has no thumbnail.
+      # An image deleted meanwhile has no thumbnail.
       if isinstance(image, Image) and (small := thumbnail(image.encoded)):
         yield escape_cell(image.key), small

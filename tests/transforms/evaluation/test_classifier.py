@@ -97,10 +97,10 @@ def test_no_image_at_all_fails_the_job(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
   ("change", "words"),
   [
-    ({"models": {}}, "the first of the models is called 'model', not None"),
+    ({"models": {}}, "the first model must be called 'model', not None"),
     ({"models": {"candidate": LABELS}}, "is called 'model', not 'candidate'"),
     ({"models": {"model": ()}}, "the label list of 'model' is empty"),
-    ({"models": {"model": ("a", "a")}}, "names a label twice"),
+    ({"models": {"model": ("a", "a")}}, "repeats a label"),
     ({"output": ""}, "the output folder is empty"),
   ],
 )

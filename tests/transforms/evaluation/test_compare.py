@@ -289,8 +289,8 @@ def test_damage_further_down_a_manifest_is_told(tmp_path, rows):
 @pytest.mark.parametrize(
   ("damage", "words"),
   [
-    (lambda text: text.replace("91.0000", "much"), "'much' of '002.jpg' is no confidence, the file is damaged"),
-    (lambda text: text.replace("91.0000", "nan"), "'nan' of '002.jpg' is no confidence"),
+    (lambda text: text.replace("91.0000", "much"), "'much' of '002.jpg' is not a confidence, so the file is damaged"),
+    (lambda text: text.replace("91.0000", "nan"), "'nan' of '002.jpg' is not a confidence"),
     (lambda text: text[: text.rindex(",")], "line 4 has 12 cells instead of 13"),
     (lambda text: text.replace("90.0000", "\udcff"), "cannot be read as predictions ('utf-8' codec can't decode"),
     (lambda text: text.replace("90.0000", "9" * 200_000), "cannot be read as predictions (field larger than"),

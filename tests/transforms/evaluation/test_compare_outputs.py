@@ -192,7 +192,7 @@ def test_folders_that_cannot_be_compared(twice, tmp_path, capsys):
     (unfinished, "is not finished"),
     (tmp_path, "has no info.json of beam-retrain"),
     (tmp_path / "gone", "has no info.json of beam-retrain"),
-    (twice["model"][0], "by `beam-retrain train`: give two folders of one command"),
+    (twice["model"][0], "by `beam-retrain train`: give two outputs of the same command"),
   ):
     code, line = same(first, other, capsys)
     assert code == 2
