@@ -214,7 +214,7 @@ def test_auto_takes_the_testing_folder_where_there_is_one(made: Any, draw_digits
   assert {row["split"] for row in rows} == {"testing"}
 
   shutil.rmtree(tmp_path / "data/testing")
-  with pytest.raises(InputError, match="has no folder testing with class folders in it"):
+  with pytest.raises(InputError, match="has no folder testing with class folders"):
     _evaluate(made, tmp_path / "data", tmp_path / "evaluation")
   assert (tmp_path / "evaluation/COMPLETED").exists()  # told before the earlier output was touched
 

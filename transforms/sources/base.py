@@ -1,4 +1,4 @@
-"""What every source of labelled images has in common."""
+"""The base class of sources of labelled images."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _SAMPLE_SALT = b"beam-retrain-sample-1:"
 
 
 class SourceOptions(NamedTuple):
-  """Options of the formats; each takes what concerns it.
+  """Options of all formats.
 
   Attributes:
     classes: number of classes of an IDX folder, whose labels are "0", "1", ...
-    min_classes: least number of classes; 1 for images to try a model on, not to train one with.
-    retrain_names: whether class folders are read as `retrain.py` did.
+    min_classes: minimum number of classes; 2 for training, 1 for evaluation.
+    retrain_names: whether class folders are read as by `retrain.py`.
   """
 
   classes: int = 10
@@ -39,16 +39,16 @@ class SourceOptions(NamedTuple):
 class Source(abc.ABC):
   """Labelled images in one format.
 
-  A source knows its labels, plans its inputs into shards in a job, moving only keys, paths and offsets, and lists them
-  without a job for samples and checks.
+  A source plans shards in a job, which moves only keys, paths and offsets, or lists them without a job, for samples and
+  checks.
 
   Attributes:
-    form: the format, as an error message lists it.
-    path: what the user gave.
+    form: the format, for messages.
+    path: as given by the user.
     labels: class index -> label, as far as known without reading images.
-    has_splits: whether the source itself says what is for training and what for testing.
-    has_validation: whether it names validation images, too.
-    class_folders: the class folders whose files are the images; empty for other formats.
+    has_splits: whether the source has its own training and testing split.
+    has_validation: whether it has a validation split, too.
+    class_folders: the folders of the images; empty for other formats.
   """
 
   form: ClassVar[str]
@@ -60,25 +60,25 @@ class Source(abc.ABC):
 
   @abc.abstractmethod
   def __init__(self, path: str, options: SourceOptions = SourceOptions()):  # noqa: B008
-    """Reads what is known before any image.
+    """Reads labels and splits, but no images.
 
     Raises:
-      InputError: `path` is incomplete, damaged, or holds nothing that can be used.
+      InputError: `path` is incomplete, damaged or without usable images.
     """
 
   @classmethod
   @abc.abstractmethod
   def recognises(cls, path: str) -> bool:
-    """Returns whether `path`, which exists, has this format."""
+    """Returns whether an existing path has this format."""
 
   @abc.abstractmethod
   def plan(self, splits: Sequence[str], percentages: SplitPercentages | None) -> beam.PTransform:
     """Returns PBegin -> PCollection[Shard].
 
     Args:
-      splits: those to plan, of `training`, `testing`, or `all`. Validation images are drawn from the training shards;
-        those that the source names itself come with `training`, in shards of the split `validation`.
-      percentages: how to split a source without splits; None puts all images in `all`.
+      splits: to plan, of `training`, `testing` or `all`. Validation images are drawn from the training shards later; a
+        source's own ones come with `training`, in shards of the split `validation`.
+      percentages: splits a source without splits; None puts all images in `all`.
 
     Raises:
       InputError: the source lacks one of the splits.
@@ -88,24 +88,24 @@ class Source(abc.ABC):
   def list_shards(
     self, splits: Sequence[str], percentages: SplitPercentages | None, max_files: int | None = None
   ) -> Iterator[Shard]:
-    """Yields small shards without a job, in the data's order; a job plans others. See `plan`.
+    """Yields small shards without a job, unlike those of `plan`, in order.
 
     Args:
       splits: see `plan`.
       percentages: see `plan`.
-      max_files: largest number of files to list, where files have to be read whole for their keys; None for all.
+      max_files: maximum of files to list, if keys are inside the files; None for all.
     """
 
   @abc.abstractmethod
   def has_at_least(self, count: int) -> bool:
-    """Returns whether there are about so many images, reading only names, headers or stored counts."""
+    """Estimates from names, headers or counts whether there are `count` images."""
 
   def count_left_out(self) -> int:
-    """Returns the number of files that are no images by their names, where names decide."""
+    """Returns the number of files ignored because of their names."""
     return 0
 
   def read_all(self, splits: Sequence[str], percentages: SplitPercentages | None) -> Iterator[Image | Quarantined]:
-    """Yields every image of some splits without a job, one at a time in memory (an IDX range at once)."""
+    """Yields every image of some splits, without a job."""
     for shard in self.list_shards(splits, percentages):
       yield from shard.read_images(self.labels)
 
@@ -114,22 +114,15 @@ class Source(abc.ABC):
   ) -> Iterator[Image | Quarantined]:
     """Yields the `count` images with the smallest salted hashes of their keys.
 
-    The same data give the same sample. Only keys are read of the other images.
-
-    Args:
-      splits: see `plan`.
-      percentages: see `plan`.
-      count: at least 1.
-      max_files: see `list_shards`; the files with the smallest salted hashes of their names are read.
+    Reads only the keys of the others. With `max_files` (see `list_shards`), files are sampled by their names alike.
     """
     for shard in self._sample_shards(splits, percentages, count, max_files):
       yield from shard.read_images(self.labels)
 
   def typical_shard(self, splits: Sequence[str], percentages: SplitPercentages | None, count: int) -> tuple[Shard, int]:
-    """Returns a shard like a job's and its number of images, at most `IMAGES_PER_SHARD`, for measurements.
+    """Returns a shard for measurements and its image count, at most `IMAGES_PER_SHARD`.
 
-    Images in one file are much alike: their source gives its first shard. A source of image files repeats the `count`
-    images of a sample.
+    This is the first shard, as images in one file are much alike. Sources of image files repeat a sample of `count`.
 
     Raises:
       InputError: the splits have no image.
@@ -153,12 +146,12 @@ class Source(abc.ABC):
     positions: dict[int, list[int]] = defaultdict(list)
     for _, number, position in heapq.nsmallest(count, hashed):
       positions[number].append(position)
-    # Listed again, so that no shard is held: one of a gzip file holds pixels.
+    # Lists again instead of holding shards, which contain pixels if from a gzip file.
     for number, shard in enumerate(self.list_shards(splits, percentages, max_files)):
       if number in positions:
         yield shard._replace(inputs=pick_inputs(shard.inputs, sorted(positions[number])))
 
 
 def sample_hash(name: str) -> int:
-  """Returns the number by which images and files are drawn for samples."""
+  """Returns the hash by which images and files are sampled."""
   return stable_hash(name, _SAMPLE_SALT)

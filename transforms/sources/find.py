@@ -1,4 +1,7 @@
-"""Recognises the format of an input. To add one: a `Source` in a module of its own, and a line in `FORMATS`."""
+"""Recognises the format of an input.
+
+To add a format, write a `Source` in its own module and list it in `FORMATS`.
+"""
 
 from __future__ import annotations
 
@@ -24,34 +27,28 @@ FORMATS: tuple[type[Source], ...] = (
 
 
 def find_source(path: str, classes: int = 10, min_classes: int = 2, retrain_names: bool = False) -> Source:
-  """Opens an input of images as the source of its format.
-
-  Args:
-    path: what the user gave.
-    classes: see `SourceOptions`.
-    min_classes: see `SourceOptions`.
-    retrain_names: see `SourceOptions`.
+  """Opens an input as the source of its format; see `SourceOptions`.
 
   Raises:
-    InputError: `path` does not exist, is not finished, or holds nothing that can be used.
+    InputError: `path` does not exist, is unfinished or has no usable images.
   """
-  found = find_format(path)
-  if found is None:
+  source_class = find_format(path)
+  if source_class is None:
     raise InputError(f"{path} {_describe(path)}: give {list_formats()}.")
-  return found(path, SourceOptions(classes, min_classes, retrain_names))
+  return source_class(path, SourceOptions(classes, min_classes, retrain_names))
 
 
 def find_format(path: str) -> type[Source] | None:
-  """Returns the source class of an input's format; None for an unknown one.
+  """Returns the source class of an input; None if unknown.
 
   Raises:
-    InputError: as of `find_source`.
+    InputError: the input is unfinished.
   """
   return next((form for form in FORMATS if form.recognises(path)), None)
 
 
 def list_formats() -> str:
-  """Returns the formats as half a sentence."""
+  """Returns the formats, for messages."""
   *others, last = (form.form for form in FORMATS)
   return f"{'; '.join(others)}; or {last}"
 

@@ -1,4 +1,4 @@
-"""Folders named by class."""
+"""Image folders named by class."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from beam_retrain.transforms.sources.base import SourceOptions
 from beam_retrain.transforms.sources.image_files import AssignShards, ImageFile, ImageFilesSource, assign_split
 from beam_retrain.transforms.sources.retrain_names import check_labels_differ, is_image, label_of_folder
 
-_NOT_IMAGES = {"thumbs.db", "desktop.ini"}  # files of file managers; names that start with a dot are hidden, too
-# Taken for classes, they would make a classifier that tells training images from testing ones.
+_NOT_IMAGES = {"thumbs.db", "desktop.ini"}  # of file managers; dot files are hidden, too
+# As classes, these would train a classifier to tell training images from testing ones.
 _OTHER_SPLIT_NAMES = {"train", "test", "val", "valid", "validation", "eval", "dev", TRAINING, TESTING}
 
 
@@ -27,11 +27,11 @@ class ClassFolder(NamedTuple):
   """A folder of one class.
 
   Attributes:
-    split: `training` or `testing`; None where the data set has no splits.
+    split: `training` or `testing`; None if the data set has no splits.
     label: of its images.
-    path: where it is.
-    prefix: its path relative to the data set.
-    retrain_names: whether only files are taken that are named as `retrain.py` wanted images to be.
+    path: of the folder.
+    prefix: path relative to the data set.
+    retrain_names: whether to read only files with the extensions of `retrain.py`.
   """
 
   split: str | None
@@ -42,38 +42,38 @@ class ClassFolder(NamedTuple):
 
 
 class FileCounts(NamedTuple):
-  """How many files of a class folder are taken for images, and how many are not because of their names."""
+  """Files of a class folder: images, and others by their names."""
 
   images: int
   others: int
 
 
 def find_class_folders(root: str, min_classes: int = 2, retrain_names: bool = False) -> list[ClassFolder]:
-  """Lists the class folders of a data set: folders only, no files, so this is small whatever the data's size.
+  """Lists the class folders of a data set, but not their files.
 
   Args:
     root: the data set's folder.
-    min_classes: 1 where one class is enough: images to try a model on, not to train one with.
-    retrain_names: as in `retrain.py`, labels are the folders' names normalised, only files named as JPEG or PNG count,
-      and a folder without any is no class.
+    min_classes: see `SourceOptions`.
+    retrain_names: as in `retrain.py`, labels are normalised folder names, only files named as JPEG or PNG are read, and
+      folders without any are ignored.
 
   Raises:
-    InputError: there are none, or not as many classes, or a name that cannot be a label.
+    InputError: there are too few classes, or a name that cannot be a label.
   """
   found = list_class_folders(root)
   if retrain_names:
     found = _as_retrain_named(found)
     if not found:
-      raise InputError(f"{root} has no folder with images named .jpg, .jpeg or .png in it: give a folder per class.")
+      raise InputError(f"{root} has no folders of .jpg, .jpeg or .png files: give one folder of images per class.")
   labels = {folder.label for folder in found}
   if not labels:
-    raise InputError(f"{root} holds no class folders: give a folder with one folder of images per class.")
+    raise InputError(f"{root} has no class folders: give a folder with one folder of images per class.")
   if len(labels) < min_classes:
-    raise InputError(f"{root} holds one class only, {labels.pop()!r}: a classifier needs images of at least two.")
+    raise InputError(f"{root} has only one class, {labels.pop()!r}: a classifier needs at least two.")
   if labels <= _OTHER_SPLIT_NAMES:
     raise InputError(
-      f"{root}: the folders {', '.join(sorted(labels))} look like splits, not like classes: rename them to {TRAINING}"
-      f" and {TESTING}, or put all images in one folder per class, to be split by a stable hash of their names."
+      f"{root}: the folders {', '.join(sorted(labels))} look like splits, not classes: rename them to {TRAINING} and"
+      f" {TESTING}, or use one folder per class, whose images are split by a stable hash of their names."
     )
   for label in sorted(labels):
     if not label.isprintable():
@@ -82,7 +82,7 @@ def find_class_folders(root: str, min_classes: int = 2, retrain_names: bool = Fa
 
 
 def list_class_folders(root: str) -> list[ClassFolder]:
-  """Lists all folders that could be a class's, by their own names.
+  """Lists all folders that may be classes, labelled by their names.
 
   Raises:
     InputError: there are other folders beside `training` and `testing`.
@@ -102,7 +102,7 @@ def list_class_folders(root: str) -> list[ClassFolder]:
 
 
 def _as_retrain_named(folders: Sequence[ClassFolder]) -> list[ClassFolder]:
-  """Gives the folders that hold images their labels."""
+  """Returns the folders with images, with normalised labels."""
   named = [folder._replace(label=label_of_folder(folder.label), retrain_names=True) for folder in folders]
   kept = [folder for folder in named if any(_takes(folder, path) for path in files.walk(folder.path))]
   for split in {folder.split for folder in kept}:
@@ -111,7 +111,10 @@ def _as_retrain_named(folders: Sequence[ClassFolder]) -> list[ClassFolder]:
 
 
 class FolderSource(ImageFilesSource):
-  """Folders named by class, maybe in folders `training` and `testing`, with image files at any depth."""
+  """Folders named by class, with image files at any depth.
+
+  They may be in folders `training` and `testing`.
+  """
 
   form = "a folder of class folders, maybe in training/ and testing/ (JPEG, PNG, BMP, GIF; any size)"
 
@@ -128,7 +131,7 @@ class FolderSource(ImageFilesSource):
   def plan(self, splits: Sequence[str], percentages: SplitPercentages | None) -> beam.PTransform:
     for split in splits:
       if self.has_splits and not any(folder.split == split for folder in self.class_folders):
-        raise InputError(f"{self.path} has no folder {split} with class folders in it: put the {split} images there.")
+        raise InputError(f"{self.path} has no folder {split} with class folders: put the {split} images there.")
     return PlanImageFolders(self.class_folders, tuple(splits), percentages)
 
   def list_images(self) -> Iterator[tuple[str | None, ImageFile]]:
@@ -143,15 +146,13 @@ class FolderSource(ImageFilesSource):
 
 
 class PlanImageFolders(beam.PTransform):
-  """PBegin -> PCollection[Shard] for class folders.
-
-  Which shard an image is in depends on its key and on how many images its split has; nothing but names is shuffled.
+  """Plans class folders: PBegin -> PCollection[Shard]. See `AssignShards`.
 
   Attributes:
     folders: the class folders.
-    splits: which splits to plan.
-    percentages: how to split where the data set does not; None puts all of it in the one split `all`.
-    images_per_shard: how many images a shard has on average.
+    splits: see `Source.plan`.
+    percentages: see `Source.plan`.
+    images_per_shard: average number of images in a shard.
   """
 
   def __init__(
@@ -182,9 +183,9 @@ class PlanImageFolders(beam.PTransform):
 
 
 def list_folder(folder: ClassFolder) -> Iterator[tuple[str | None, ImageFile]]:
-  """Yields every file of a class folder, at any depth; extensions are not trusted: whatever is there may be one.
+  """Yields every file of a class folder, at any depth.
 
-  Only where `retrain_names` says so, it is the names that count.
+  Extensions are ignored, except with `retrain_names`.
   """
   for stat in files.list_tree(folder.path):
     if _takes(folder, stat.path):
@@ -193,7 +194,7 @@ def list_folder(folder: ClassFolder) -> Iterator[tuple[str | None, ImageFile]]:
 
 
 def count_files(folder: ClassFolder) -> FileCounts:
-  """Counts a class folder's files by name, holding none; what is hidden, or of a file manager, is neither."""
+  """Counts a class folder's visible files."""
   images = others = 0
   for path in files.walk(folder.path):
     if _takes(folder, path):
@@ -213,9 +214,9 @@ def _may_be_image(folder: ClassFolder, path: str) -> bool:
 
 
 def _in_utf8(image: ImageFile) -> ImageFile:
-  """A file name that is not UTF-8 can be opened, but neither be sent to a worker nor be written into a record or a CSV.
+  """Escapes a key that is not UTF-8 and drops its path.
 
-  Its key is spelled out in ASCII, and it has no path: whoever is to read it says so.
+  Such a name cannot be sent to a worker or written to a record or a CSV. Reading the image reports it.
   """
   try:
     image.path.encode()

@@ -1,8 +1,7 @@
 """MNIST-style IDX files, cut into shards.
 
-An uncompressed file is cut into ranges, which workers read in parallel. A gzip file cannot be read from the middle: it
-is streamed once, and its shards carry their bytes. The local runner would keep them all in memory; there they are
-spilled to a scratch file.
+Workers read ranges of uncompressed files in parallel. A gzip file is streamed once, and its shards carry their bytes;
+with the local runner, which would hold all of them in memory, they are spilled to a scratch file.
 """
 
 from __future__ import annotations
@@ -38,14 +37,7 @@ _PREFIXES = {TRAINING: "train", TESTING: "t10k"}
 
 @dataclasses.dataclass(frozen=True)
 class SpilledBytes:
-  """Bytes in a scratch file that this job's workers can read.
-
-  Attributes:
-    path: of the file.
-    start: offset of the first byte.
-    size_bytes: their number.
-    sha256: 64 hex digits.
-  """
+  """Bytes in a scratch file on the machine; `sha256`: 64 hex digits."""
 
   path: str
   start: int
@@ -58,15 +50,15 @@ class SpilledBytes:
       return file.read(self.size_bytes)
 
   def to_json(self) -> str:
-    """Returns what stands in a shard's digest: the same as for the bytes themselves."""
+    """Returns the bytes' entry in a shard's digest, as if not spilled."""
     return self.sha256
 
 
 class IdxRange(NamedTuple):
-  """`count` images of an IDX file from `start` on; they are read as PNG, as `convert --formats png` writes them.
+  """A range of images of an IDX file, read as PNG.
 
-  `pixels` and `labels` are None if they can be read from the files, else the raw bytes, or where they are spilled.
-  `modified_secs` is that of the file that changed last, so that a changed file has another digest.
+  The PNGs equal those of `convert --formats png`. `pixels` and `labels` are None if they can be read from the files.
+  `modified_secs` is the later of both files, so that a change alters the digest.
   """
 
   images_path: str
@@ -96,16 +88,16 @@ class IdxRange(NamedTuple):
     return read_picked(self, split, is_wanted)
 
   def pick(self, numbers: Sequence[int]) -> Iterator[Input]:
-    # Runs of neighbours: numbers that rise by one keep their distance to their place in the list.
-    for _, run in itertools.groupby(enumerate(numbers), lambda placed: placed[1] - placed[0]):
+    # In a run of consecutive numbers, number - index is constant.
+    for _, run in itertools.groupby(enumerate(numbers), lambda indexed: indexed[1] - indexed[0]):
       first, *others = (number for _, number in run)
       yield self._cut(first, 1 + len(others))
 
   def read_arrays(self) -> tuple[np.ndarray, bytes]:
-    """Returns the images, uint8[count, rows, columns] 0..255, and the label bytes, 0..255 each.
+    """Returns the images, uint8[count, rows, columns], and the label bytes.
 
     Raises:
-      InputError: a file has become shorter since it was checked; names it and the byte.
+      InputError: a file was truncated after it was checked.
     """
     pixels = self._read_pixels()
     if pixels is None:
@@ -159,17 +151,17 @@ class IdxSource(Source):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class IdxPair:
-  """One split's images and labels file, both checked as far as that is cheap.
+  """The images and labels file of one split, with checked headers.
 
   Attributes:
     split: `training` or `testing`.
-    images_path: plain, or gzip where it ends in `.gz`.
+    images_path: gzip if it ends in `.gz`.
     labels_path: likewise.
-    count: images in the file, and labels in the other.
+    count: images in the one file, and labels in the other.
     rows: pixels.
     columns: pixels.
-    size_bytes: of both files together, as stored.
-    modified_secs: of the file that changed last.
+    size_bytes: of both files, as stored.
+    modified_secs: the later of both files.
   """
 
   split: str
@@ -183,31 +175,31 @@ class IdxPair:
 
 
 def image_key(split: str, label: object, index: int, extension: str) -> str:
-  """For example `training/5/17.jpg`; `index` is the position in the IDX file, as the article's script counts."""
+  """Returns a key such as `training/5/17.jpg`; `index`: position in the file."""
   return f"{split}/{label}/{index}.{extension}"
 
 
 def looks_like_idx(folder: str) -> bool:
-  """Returns whether one of MNIST's IDX files, in any spelling, lies directly in `folder`."""
+  """Returns whether a folder directly contains one of MNIST's IDX files."""
   return any(
     files.stat(files.join(folder, name)) for split in _PREFIXES for kind in (3, 1) for name in _names(split, kind)
   )
 
 
 def _names(split: str, dimensions: int) -> list[str]:
-  """Returns the spellings of one file, preferred ones first: MNIST's own, the article's, then each with `.gz`."""
+  """Returns a file's possible names, preferred first: MNIST's, the article's, gzipped."""
   kind = {3: "images", 1: "labels"}[dimensions]
   spellings = [f"{_PREFIXES[split]}-{kind}{mark}idx{dimensions}-ubyte" for mark in ("-", ".")]
   return spellings + [f"{name}.gz" for name in spellings]
 
 
 def find_idx_splits(folder: str, splits: Sequence[str] = (TRAINING, TESTING)) -> list[IdxPair]:
-  """Finds the images and labels file of each split in `folder` and checks headers, lengths and counts.
+  """Finds the files of each split; checks headers, lengths and counts.
 
-  Only headers are read: a gzip file's length shows when it is streamed, in `PlanIdxShards`.
+  Lengths of gzip files are checked later, when `PlanIdxShards` streams them.
 
   Raises:
-    InputError: a file is missing or wrong; names it and the byte.
+    InputError: a file is missing or wrong.
   """
   return [_check_pair(split, _find(folder, split, 3), _find(folder, split, 1)) for split in splits]
 
@@ -219,7 +211,7 @@ def _find(folder: str, split: str, dimensions: int) -> files.FileStat:
     if stat:
       return stat
   raise InputError(
-    f"{folder} has no {'images' if dimensions == 3 else 'labels'} of the {split} split: looked for {', '.join(names)}."
+    f"{folder} has no file of {split} {'images' if dimensions == 3 else 'labels'}: add one of {', '.join(names)}."
   )
 
 
@@ -262,7 +254,7 @@ def _open_decompressed(path: str) -> Iterator[BinaryIO]:
 
 
 class _GzipReader(gzip.GzipFile):
-  """Names the file and the byte where the data is damaged."""
+  """Reports the file and the byte of damaged data."""
 
   def __init__(self, stored: BinaryIO, path: str):
     super().__init__(fileobj=stored, mode="rb")
@@ -278,11 +270,11 @@ class _GzipReader(gzip.GzipFile):
 
 
 class PlanIdxShards(beam.PTransform):
-  """PBegin -> PCollection[Shard], each with one `IdxRange`; shard i of a split starts at image i * images_per_shard.
+  """Plans shards of one `IdxRange` each: PBegin -> PCollection[Shard].
 
   Attributes:
-    pairs: what `find_idx_splits` found.
-    images_per_shard: at least 1; the number of shards is the images divided by it, rounded up.
+    pairs: from `find_idx_splits`.
+    images_per_shard: at least 1; shard i of a split starts at image i * images_per_shard.
   """
 
   def __init__(self, pairs: Sequence[IdxPair], *, images_per_shard: int = IMAGES_PER_SHARD):
@@ -301,8 +293,8 @@ class PlanIdxShards(beam.PTransform):
     )  # Shard
 
   def _scratch_folder(self, pipeline: beam.Pipeline) -> str:
-    """Returns a folder that is deleted with the pipeline; empty if not needed, or not on the workers' machine."""
-    from apache_beam.runners.portability.fn_api_runner import FnApiRunner  # slow to import; its users have it
+    """Returns a folder deleted with the pipeline; empty if not needed."""
+    from apache_beam.runners.portability.fn_api_runner import FnApiRunner  # slow to import
 
     # Another runner may work on after the pipeline is gone, or elsewhere.
     if not isinstance(pipeline.runner, FnApiRunner) or not any(_is_gzip(pair.images_path) for pair in self._pairs):
@@ -313,7 +305,7 @@ class PlanIdxShards(beam.PTransform):
 
 
 def _delete_scratch(folder: str, owner: int) -> None:
-  if os.getpid() == owner:  # and not a worker that was forked
+  if os.getpid() == owner:  # not in a forked worker
     shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -322,12 +314,12 @@ def count_shards(pair: IdxPair, images_per_shard: int = IMAGES_PER_SHARD) -> int
 
 
 def cut_into_shards(pair: IdxPair, images_per_shard: int, scratch_folder: str = "") -> Iterator[Shard]:
-  """Yields the shards of one pair; a gzip file is streamed, one shard's bytes at a time.
+  """Yields the shards of one pair; streams gzip files shard by shard.
 
   Args:
     pair: images and labels.
     images_per_shard: at least 1.
-    scratch_folder: local folder to spill a gzip file's pixels to; if empty, they travel in the shards.
+    scratch_folder: local folder for a gzip file's pixels; if empty, the shards carry them.
   """
   of = count_shards(pair, images_per_shard)
   with (
@@ -360,7 +352,7 @@ def cut_into_shards(pair: IdxPair, images_per_shard: int, scratch_folder: str = 
 def _blocks(
   path: str, read_header: Callable[[BinaryIO, str], idx.IdxHeader], count: int, items_per_block: int
 ) -> Iterator[Iterator[bytes | None]]:
-  """Opens an iterator over a gzip file's blocks, or over as many None for a file that can be read in ranges."""
+  """Opens a gzip file's blocks; as many None for other files."""
   number = -(-count // items_per_block)
   if not _is_gzip(path):
     yield iter([None] * number)
@@ -370,7 +362,7 @@ def _blocks(
 
 
 def _spill(blocks: Iterator[bytes], path: str) -> Iterator[bytes | SpilledBytes]:
-  """Writes blocks to a scratch file; yields a block itself if the disk is full."""
+  """Writes blocks to a scratch file; yields them if that fails."""
   start = 0
   for block in blocks:
     if _append(path, block, start):
@@ -381,7 +373,7 @@ def _spill(blocks: Iterator[bytes], path: str) -> Iterator[bytes | SpilledBytes]
 
 
 def _append(path: str, block: bytes, start: int) -> bool:
-  """Writes a block at `start`; returns whether that worked."""
+  """Writes a block at `start`; returns whether it succeeded."""
   try:
     with open(path, "r+b" if start else "wb") as file:
       file.seek(start)
@@ -402,5 +394,5 @@ def _read_at(path: str, position: int, size: int) -> bytes:
     file.seek(position)
     data = file.read(size)
   if len(data) < size:
-    raise InputError(f"{path}: byte {position + len(data)}: the file ends here, it was longer when the job began.")
+    raise InputError(f"{path}: byte {position + len(data)}: the file ends here: it was truncated while the job ran.")
   return data

@@ -1,4 +1,4 @@
-"""Images in files of their own: read one by one, and assigned to shards by a stable hash of the key."""
+"""Image files, assigned to shards by a stable hash of the key."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _IMAGES_PER_BLOCK = 50_000
 
 
 class ImageFile(NamedTuple):
-  """One image in a file of its own; `path` is empty if it is not UTF-8, and so cannot be read."""
+  """An image file; `path` is empty if it is not UTF-8."""
 
   key: str
   label: str
@@ -62,7 +62,7 @@ class ImageFile(NamedTuple):
 
   def _open(self, split: str) -> Image | Quarantined:
     try:
-      # Opening a pipe would wait, and a device may never end.
+      # Opening a pipe would block, and reading a device may never end.
       if files.is_local(self.path) and not stat.S_ISREG(os.stat(self.path).st_mode):
         return self._unreadable("is not a regular file", split)
       return Image(self.key, self.label, files.read_bytes(self.path))
@@ -74,15 +74,15 @@ class ImageFile(NamedTuple):
 
 
 ListedImage = ImageFile | Quarantined
-"""`Quarantined` for a file that is missing."""
+"""`Quarantined` for a missing file."""
 
 
 class ImageFilesSource(Source):
-  """A source whose images are files of their own."""
+  """A source of image files."""
 
   @abc.abstractmethod
   def list_images(self) -> Iterator[tuple[str | None, ListedImage]]:
-    """Yields every image with the split that the source gives it, or None, without a job."""
+    """Yields (the source's own split or None, image) without a job."""
 
   def list_shards(
     self, splits: Sequence[str], percentages: SplitPercentages | None, max_files: int | None = None
@@ -102,7 +102,7 @@ class ImageFilesSource(Source):
   def _sample_shards(
     self, splits: Sequence[str], percentages: SplitPercentages | None, count: int, max_files: int | None = None
   ) -> Iterator[Shard]:
-    # Listed once, and nothing held but the sample.
+    # Lists once and holds only the sample.
     sampled = heapq.nsmallest(
       count, self._assigned(splits, percentages), key=lambda entry: (sample_hash(entry[1].key), entry[1].key)
     )
@@ -122,11 +122,11 @@ def _by_split_and_key(assigned: tuple[str, ListedImage]) -> tuple[str, str]:
 def assign_split(
   listed: tuple[str | None, ListedImage], splits: Collection[str], percentages: SplitPercentages | None
 ) -> Iterator[tuple[str, ListedImage]]:
-  """Yields an image with the split of its shard, if that is one of `splits`.
+  """Yields (split of the shard, image) for splits to plan.
 
   Args:
-    listed: (the split that the data set itself gives, or None; the image).
-    splits: those that are planned.
+    listed: (the source's own split or None, image).
+    splits: to plan.
     percentages: see `Source.plan`.
   """
   own_split, image = listed
@@ -136,19 +136,19 @@ def assign_split(
 
 
 def split_by_hash(key: str, percentages: SplitPercentages | None) -> str:
-  """Returns the split of the shard of an image whose source has no splits."""
+  """Returns the split of an image's shard in a source without splits."""
   split = percentages.split_of(key) if percentages else ALL
-  # Validation images are drawn from the training records, by the same hash, when the head is trained.
+  # Training later draws the validation images from the training records by the same hash.
   return TRAINING if split == VALIDATION else split
 
 
 class AssignShards(beam.PTransform):
-  """PCollection[(split, ImageFile or Quarantined)] -> PCollection[Shard].
+  """Assigns images to shards by key and size of the split.
 
-  An image's shard depends on its key and on the number of images in its split; only names are shuffled.
+  PCollection[(split, ImageFile or Quarantined)] -> PCollection[Shard]. Only names are shuffled.
 
   Attributes:
-    images_per_shard: images in a shard, on average.
+    images_per_shard: on average.
   """
 
   def __init__(self, images_per_shard: int = IMAGES_PER_SHARD):
@@ -173,7 +173,7 @@ class AssignShards(beam.PTransform):
 
 
 class _PackImages(beam.DoFn):
-  """(split, image) -> (split, count, packed images): an image's name is smaller than a Beam element of its own."""
+  """(split, image) -> (split, count, packed images), smaller than single elements."""
 
   def __init__(self) -> None:
     self._waiting: dict[str, list[ListedImage]] = {}

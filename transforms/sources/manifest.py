@@ -1,6 +1,6 @@
-"""A CSV manifest of images, planned into shards on workers.
+"""A CSV manifest of images.
 
-The driver reads the file once, for the labels and the splits, and holds no image's name.
+The driver reads it once for labels and splits; workers plan the shards.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _BUCKET_SALT = b"beam-retrain-manifest-1:"
 
 
 class ManifestSource(ImageFilesSource):
-  """A CSV file with the columns `file_name`, `label` and maybe `split`."""
+  """A CSV file with columns `file_name`, `label` and optionally `split`."""
 
   form = "a CSV manifest, file_name,label[,split]"
 
@@ -50,23 +50,18 @@ class ManifestSource(ImageFilesSource):
       if not files.is_supported(image):
         raise InputError(f"{path}: line {line}: {image} cannot be read here: {_REMEDY}.")
     if len(self.labels) < options.min_classes:
-      raise InputError(f"{path} names one class only, {self.labels[0]!r}: a classifier needs images of at least two.")
+      raise InputError(f"{path} has only one class, {self.labels[0]!r}: a classifier needs at least two.")
 
   @classmethod
   def recognises(cls, path: str) -> bool:
-    """Returns whether this is any local file but an archive, or a remote one that ends in `.csv`."""
+    """Accepts local files except archives, and remote ones ending in `.csv`."""
     name = path.lower()
     return os.path.isfile(path) and not name.endswith(_ARCHIVES) if files.is_local(path) else name.endswith(".csv")
 
   def plan(self, splits: Sequence[str], percentages: SplitPercentages | None) -> beam.PTransform:
-    """See `Source.plan`.
-
-    Raises:
-      InputError: the manifest has a column `split` in which one of `splits` never stands.
-    """
     for split in splits:
       if self.has_splits and split not in self._summary.splits:
-        raise InputError(f"{self.path} names no {split} images: add rows of the split {split}.")
+        raise InputError(f"{self.path} has no {split} images: add rows with the split {split}.")
     buckets = -(-self._summary.images // IMAGES_PER_SHARD)
     return _PlanManifest(self.path, with_validation(splits), percentages, buckets)
 
@@ -83,7 +78,7 @@ _REMEDY = "give another path, or install what Beam needs for it (`pip install 'b
 
 
 def image_stats(path: str) -> Iterator[files.FileStat | None]:
-  """Yields the `FileStat` of each row's file, in the manifest's order; None where it is missing.
+  """Yields the status of each row's file, in order; None if missing.
 
   Raises:
     InputError: the manifest cannot be read.
@@ -95,7 +90,7 @@ def image_stats(path: str) -> Iterator[files.FileStat | None]:
 class _PlanManifest(beam.PTransform):
   """PBegin -> PCollection[Shard].
 
-  Rows are grouped by key into buckets of about a shard's size, which find repeated keys and stat the files.
+  Groups rows by key into buckets of about a shard's size, finds repeated keys and checks the files.
   """
 
   def __init__(self, path: str, splits: Collection[str], percentages: SplitPercentages | None, buckets: int):
@@ -131,9 +126,9 @@ def _stat_bucket(bucket: tuple[int, Iterable[ManifestRow]], path: str) -> Iterat
 
 
 def _stat_rows(rows: Sequence[ManifestRow]) -> Iterator[tuple[str | None, ListedImage]]:
-  for row, found in zip(rows, files.stat_each([row.path for row in rows]), strict=True):
-    if found:
-      yield row.split, ImageFile(row.key, row.label, row.path, found.size_bytes, found.modified_secs)
+  for row, status in zip(rows, files.stat_each([row.path for row in rows]), strict=True):
+    if status:
+      yield row.split, ImageFile(row.key, row.label, row.path, status.size_bytes, status.modified_secs)
     else:
       detail = f"the manifest lists it, but {row.path} is no file that is there"
       yield row.split, Quarantined(row.key, 0, Reason.UNREADABLE, detail, row.split or "")

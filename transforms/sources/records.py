@@ -1,4 +1,4 @@
-"""Image records or bottleneck records in TFRecord files: one shard here for each file there."""
+"""Image or bottleneck records in TFRecord files, one shard per file."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ from beam_retrain.transforms.sources.base import Source, SourceOptions, sample_h
 
 
 class RecordsFile(NamedTuple):
-  """One file of image or bottleneck records."""
+  """A file of image or bottleneck records."""
 
   path: str
   size_bytes: int
   modified_secs: float
 
   def count_images(self) -> int | None:
-    """Returns the count in the report beside a local file; None where there is none."""
+    """Returns the count from a local file's report, or None."""
     folder, name = files.split(self.path)
     if files.is_local(self.path):
       with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
@@ -70,7 +70,7 @@ class RecordsFile(NamedTuple):
 
 
 class PickedRecords(NamedTuple):
-  """Some image records of a file: `numbers` are ascending, 0 for the first."""
+  """Some image records of a file; `numbers` count from 0, ascending."""
 
   path: str
   size_bytes: int
@@ -113,14 +113,14 @@ def _decode_names(records: Iterable[bytes], path: str) -> Iterator[tuple[str, st
 
 
 def _incomplete(path: str, missing: KeyError) -> InputError:
-  return InputError(f"{path} holds a record without {missing}: give the folder that `beam-retrain convert` wrote.")
+  return InputError(f"{path} contains a record without {missing}: give the folder that `beam-retrain convert` wrote.")
 
 
 class RecordsSource(Source):
   """The output folder of `beam-retrain convert`, with records."""
 
   form = "the output folder of `beam-retrain convert`"
-  has_validation = False  # validation images come in files of their own, and are not drawn again
+  has_validation = False  # validation images are in their own files and not drawn again
 
   def __init__(self, path: str, options: SourceOptions = SourceOptions()):  # noqa: B008
     self.path = path
@@ -142,7 +142,7 @@ class RecordsSource(Source):
         raise InputError(f"{self._folder} has {len(of)} of {max(of)} {split} files: write them again.")
     if not shards:
       raise InputError(f"{self._folder} has no records of the splits {', '.join(splits)}: convert them first.")
-    # One short name per file, so listing them here costs no more than listing the folder.
+    # There is only one short name per file.
     return "CreateShards" >> beam.Create(shards)
 
   def list_shards(

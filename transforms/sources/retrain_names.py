@@ -1,4 +1,4 @@
-"""Labels and images by their names, as `retrain.py` took them. No Beam."""
+"""Labels and image names as in `retrain.py`."""
 
 from __future__ import annotations
 
@@ -8,25 +8,27 @@ from collections.abc import Iterable
 from beam_retrain.transforms.core.errors import InputError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
-"""In any case: `retrain.py` did not see `.PNG`, on Linux."""
+"""Compared without case, unlike in `retrain.py` on Linux."""
 
 
 def label_of_folder(name: str) -> str:
-  """Returns the label of a folder, of `a`..`z`, `0`..`9` and single spaces (`create_image_lists` of TensorFlow Hub's
-  `examples/image_retraining/retrain.py`)."""
+  """Returns the label of a folder: `a`..`z`, `0`..`9`, single spaces.
+
+  As `create_image_lists` of TensorFlow Hub's `examples/image_retraining/retrain.py`.
+  """
   return re.sub("[^a-z0-9]+", " ", name.lower())
 
 
 def is_image(file_name: str) -> bool:
-  """Says whether `retrain.py` would have looked at a file of this name."""
+  """Returns whether `retrain.py` would read a file of this name."""
   return file_name.lower().endswith(IMAGE_SUFFIXES)
 
 
 def check_labels_differ(names: Iterable[str]) -> None:
-  """Checks that no two folders, of a data set or of one of its splits, get one label.
+  """Checks that the folders of a split have different labels.
 
   Raises:
-    InputError: two do; names both. (In `retrain.py` the last one silently replaced the others.)
+    InputError: two have the same; `retrain.py` silently read only the last one.
   """
   seen: dict[str, str] = {}
   for name in sorted(names):

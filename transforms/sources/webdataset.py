@@ -1,11 +1,11 @@
-"""WebDataset: tar files with images and their labels beside one another, as img2dataset writes them.
+"""WebDataset: tar files of images and labels, as img2dataset writes them.
 
-A sample is `NAME.jpg` (or .jpeg, .png, .gif, .bmp) and `NAME.cls` or `NAME.txt`, where NAME ends at the first dot
-after the last slash, as in the `webdataset` package. A `.cls` is a class index or a name; a `.txt` is a label text; the
-`.cls` wins where both are there. Other members are ignored, and so are files beside the tars (.parquet, _stats.json).
+A sample is `NAME.jpg` (or .jpeg, .png, .gif, .bmp) and `NAME.cls` (a class index or name) or `NAME.txt` (a label); the
+`.cls` wins. NAME ends at the first dot after the last slash, as in the `webdataset` package. Other members are ignored,
+and so are other files (.parquet, _stats.json).
 
-The label list begins with the class indices, sorted as numbers, so that label i is class i if all of 0..N-1 occur;
-names follow, sorted. The driver reads all headers once for the labels; workers read them again, and images by offset.
+Class indices come first in the label list, sorted as numbers, so that label i is class i if all of 0..N-1 occur; names
+follow, sorted. The driver reads all headers once for the labels; workers read them again, and images by offset.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _BLOCK = 512
 
 
 class Tar(NamedTuple):
-  """A tar file; `key` is its path relative to the data set, `split` that of its folder, or None."""
+  """A tar file; `key`: path in the data set, `split`: its folder's."""
 
   split: str | None
   key: str
@@ -55,7 +55,7 @@ class Tar(NamedTuple):
 
 
 class TarMember(NamedTuple):
-  """An image in a tar file: `start` is the offset of its bytes."""
+  """An image in a tar file; `start`: offset of its bytes."""
 
   name: str
   label: str
@@ -94,7 +94,7 @@ class TarImages(NamedTuple):
         encoded = file.read(member.size_bytes)
         if len(encoded) < member.size_bytes:
           end = file.seek(0, os.SEEK_END)
-          raise InputError(f"{self.path}: byte {end}: the file ends here, it was longer when the job began.")
+          raise InputError(f"{self.path}: byte {end}: the file ends here: it was truncated while the job ran.")
         yield Image(key, member.label, encoded)
 
   def read_where(self, split: str, is_wanted: Callable[[str], bool]) -> Iterator[Image | Quarantined]:
@@ -108,7 +108,10 @@ Entry = TarMember | Quarantined
 
 
 class WebDatasetSource(Source):
-  """A folder of WebDataset tars, maybe in folders `training` and `testing`, or a single tar."""
+  """A WebDataset tar, or a folder of them.
+
+  The tars may be in folders `training` and `testing`.
+  """
 
   form = "WebDataset tars, or a folder of them, maybe in training/ and testing/ (NAME.jpg beside NAME.cls or NAME.txt)"
 
@@ -118,11 +121,13 @@ class WebDatasetSource(Source):
     self.has_splits = self._tars[0].split is not None
     for tar in self._tars:
       if tar.path.lower().endswith(_COMPRESSED):
-        raise InputError(f"{tar.path} is compressed, and cannot be read in parts: unpack it with gunzip, to a .tar.")
+        raise InputError(f"{tar.path} is compressed and cannot be read in parts: decompress it with gunzip.")
     entries = itertools.chain.from_iterable(map(index_tar, self._tars))
     self.labels = sorted({entry.label for entry in entries if isinstance(entry, TarMember)}, key=_label_order)
     if len(self.labels) < options.min_classes:
-      raise InputError(f"{path} holds images of {len(self.labels)} classes: a classifier needs images of at least two.")
+      raise InputError(
+        f"{path} has too few classes ({len(self.labels)}): give labelled images of at least {options.min_classes}."
+      )
 
   @classmethod
   def recognises(cls, path: str) -> bool:
@@ -131,7 +136,7 @@ class WebDatasetSource(Source):
   def plan(self, splits: Sequence[str], percentages: SplitPercentages | None) -> beam.PTransform:
     for split in splits:
       if self.has_splits and not any(tar.split == split for tar in self._tars):
-        raise InputError(f"{self.path} has no folder {split} with tars in it: put those of the {split} images there.")
+        raise InputError(f"{self.path} has no folder {split} with tars: put the tars of {split} images there.")
     return PlanTars(self._tars, splits, percentages)
 
   def list_shards(
@@ -155,10 +160,10 @@ def _label_order(label: str) -> tuple[bool, int, str]:
 
 
 def find_tars(path: str) -> list[Tar]:
-  """Lists the tars of a data set, sorted; empty if it is another format, such as class folders beside a tar.
+  """Lists the tars of a data set, sorted; empty for another format.
 
   Raises:
-    InputError: there are tars in `training` or `testing`, and beside them.
+    InputError: there are tars both inside and outside of `training` and `testing`.
   """
   if path.lower().endswith((".tar", *_COMPRESSED)) and (stat := files.stat(path)):
     return [Tar(None, os.path.basename(path), *stat)]
@@ -183,12 +188,12 @@ def _tars_in(folder: str) -> list[Tar]:
 
 
 class PlanTars(beam.PTransform):
-  """PBegin -> PCollection[Shard]; the images of a shard are neighbours in the sorted tars.
+  """Plans shards of neighbours in the sorted tars: PBegin -> PCollection[Shard].
 
   Attributes:
-    tars: what `find_tars` found.
-    splits: which splits to plan.
-    percentages: how to split tars that are in no split's folder; None puts all images in the one split `all`.
+    tars: from `find_tars`.
+    splits: see `Source.plan`.
+    percentages: see `Source.plan`.
     images_per_shard: of each shard but a split's last.
   """
 
@@ -229,7 +234,7 @@ class PlanTars(beam.PTransform):
     )  # Shard
 
 
-_END = ""  # a key of no tar: all images of a split
+_END = ""  # the key of a split's total; no tar has it
 
 
 def _place_tars(split: str, counts: Iterable[tuple[str, int]]) -> tuple[str, dict[str, int]]:
@@ -264,13 +269,13 @@ def _make_shard(name: tuple[str, int, int], parts: Iterable[tuple[int, tuple[Inp
 def cut_into_inputs(
   tar: Tar, entries: Sequence[Entry], start: int = 0, size: int = IMAGES_PER_SHARD
 ) -> Iterator[tuple[int, tuple[Input, ...]]]:
-  """Yields (number of the first image, inputs), so that no part reaches over a multiple of `size`.
+  """Yields (number of the first image, inputs), cut at multiples of `size`.
 
   Args:
     tar: the tar file.
-    entries: its images, of one split.
-    start: number of the first in the split.
-    size: images in a shard.
+    entries: its images of one split.
+    start: number of the first one in the split.
+    size: images per shard.
   """
   first = start
   while first < start + len(entries):
@@ -295,7 +300,7 @@ def _to_inputs(tar: Tar, entries: Iterable[Entry]) -> Iterator[Input]:
 def index_by_split(
   tar: Tar, splits: Sequence[str], percentages: SplitPercentages | None
 ) -> Iterator[tuple[str, list[Entry]]]:
-  """Yields (split, its images in a tar) for those of `splits` that are in there."""
+  """Yields (split, its images in a tar) for splits with images."""
   if tar.split is not None and tar.split not in splits:
     return
   by_split: dict[str, list[Entry]] = {}
@@ -308,19 +313,19 @@ def index_by_split(
 
 
 def index_tar(tar: Tar) -> Iterator[Entry]:
-  """Yields the images of a tar in its order, then what is wrong with the rest of it.
+  """Yields the images of a tar, then its fault, if any.
 
   Raises:
-    InputError: it cannot be opened, is no tar, or a name comes twice.
+    InputError: the tar cannot be read, or repeats a name.
   """
   samples: dict[str, dict[str, tuple[str, int, int]]] = {}  # NAME -> extension -> (name, offset, bytes)
-  labels: dict[str, str] = {}  # of a member with a label: its name -> the label
+  labels: dict[str, str] = {}  # name of a label's member -> label
   fault: Quarantined | None = None
   try:
     with files.open_to_read(tar.path) as file, tarfile.open(fileobj=file, mode="r:") as members:
       fault = _scan(tar, file, members, samples, labels)
   except (OSError, tarfile.TarError) as error:
-    raise InputError(f"{tar.path} cannot be read as a tar: {error}: get it again, or move it elsewhere.") from error
+    raise InputError(f"{tar.path} cannot be read as a tar ({error}): replace or remove it.") from error
   for sample, found in samples.items():
     yield from _entries_of(tar, sample, found, labels)
   if fault:
@@ -334,17 +339,17 @@ def _scan(
   samples: dict[str, dict[str, tuple[str, int, int]]],
   labels: dict[str, str],
 ) -> Quarantined | None:
-  """Fills in the samples and the labels; returns what is wrong with the end of the tar."""
+  """Fills `samples` and `labels`; returns the tar's fault, if any."""
   try:
     while member := members.next():
-      members.members = []  # type: ignore[attr-defined]  # else it keeps them all
+      members.members = []  # type: ignore[attr-defined]  # frees memory
       matched = _NAME.fullmatch(member.name) if member.isreg() else None
       if not matched or (extension := matched[2].lower()) not in (*_IMAGES, *_LABELS):
         continue
       sample = samples.setdefault(matched[1], {})
       if extension in sample:
-        raise InputError(f"{tar.path} holds {member.name} twice: keys must differ; write it again.")
-      # Names that are not UTF-8 cannot be written into a record or a CSV.
+        raise InputError(f"{tar.path} contains {member.name} twice: keys must differ; write it again.")
+      # Names that are not UTF-8 cannot be written to a record or a CSV.
       name = member.name.encode(errors="surrogateescape").decode(errors="backslashreplace")
       sample[extension] = (name, member.offset_data, member.size)
       if extension in _LABELS and member.size <= _MAX_LABEL_BYTES:
@@ -361,7 +366,7 @@ def _scan(
 
 
 def _decode_label(data: bytes, extension: str) -> str:
-  """Returns the label, or an empty string if there is none, or no line of text."""
+  """Returns the label; an empty string if unusable."""
   try:
     text = data.decode().strip()
   except UnicodeDecodeError:

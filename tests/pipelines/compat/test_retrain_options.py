@@ -242,9 +242,9 @@ def test_all_that_is_given_reaches_the_stages():
 @pytest.mark.parametrize(
   ("names", "sentence"),
   [
-    ([], "has no folder with images named .jpg, .jpeg or .png"),
-    (["a/1.jpg"], "holds one class only, 'a': a classifier needs images of at least two."),
-    (["a/1.jpg", "b/2.txt"], "holds one class only, 'a'"),
+    ([], "has no folders of .jpg, .jpeg or .png files"),
+    (["a/1.jpg"], "has only one class, 'a': a classifier needs at least two."),
+    (["a/1.jpg", "b/2.txt"], "has only one class, 'a'"),
     (
       ["Big Cat/1.jpg", "big-cat/2.jpg", "dog/3.jpg"],
       "the folders 'Big Cat' and 'big-cat' both get the label 'big cat'",

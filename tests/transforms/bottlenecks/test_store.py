@@ -131,5 +131,5 @@ def test_other_records_are_named(tmp_path):
 
   path = tmp_path / "other.tfrecord"
   path.write_bytes(frame(encode_example({"text": "a"})))
-  with pytest.raises(InputError, match=f"{path} holds a record without 'image/sha256'"):
+  with pytest.raises(InputError, match=f"{path} contains a record without 'image/sha256'"):
     list(locate_bottlenecks(str(path)))

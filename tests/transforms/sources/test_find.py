@@ -176,7 +176,7 @@ def test_one_item_for_every_input_whatever_is_wrong_with_it(tmp_path):
 def test_images_of_one_class_are_enough_to_try_a_model_on(tmp_path, collect):
   (tmp_path / "5").mkdir()
   (tmp_path / "5" / "1.png").write_bytes(noise_image(0))
-  with pytest.raises(InputError, match="holds one class only, '5'"):
+  with pytest.raises(InputError, match="has only one class, '5'"):
     find_source(str(tmp_path))
   source = find_source(str(tmp_path), min_classes=1)
   assert source.labels == ["5"]

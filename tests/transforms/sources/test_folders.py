@@ -60,9 +60,9 @@ def test_a_plain_tree_and_one_with_splits_of_its_own(tmp_path):
 @pytest.mark.parametrize(
   ("names", "sentence"),
   [
-    ((), "holds no class folders"),
-    (("readme.txt",), "holds no class folders"),
-    (("only/1.jpg",), "holds one class only, 'only'"),
+    ((), "has no class folders"),
+    (("readme.txt",), "has no class folders"),
+    (("only/1.jpg",), "has only one class, 'only'"),
     (("a/1", "b\n2/1"), "cannot be a label"),
     (("training/a/1", "training/b/1", "testing/a/1", "validation/a/1"), "beside training and testing: validation"),
     (("train/a/1", "train/b/1", "test/a/1"), "the folders test, train look like splits"),
@@ -78,7 +78,7 @@ def test_one_class_may_be_enough_but_never_none_and_never_a_split(tmp_path):
   assert (folder.split, folder.label) == (None, "5")
   (folder,) = find_class_folders(str(lay_out(tmp_path / "split", "testing/5/1.jpg")), min_classes=1)
   assert (folder.split, folder.label) == (TESTING, "5")
-  for name, sentence in (("readme.txt", "holds no class"), ("test/1.jpg", "the folders test look like splits")):
+  for name, sentence in (("readme.txt", "has no class"), ("test/1.jpg", "the folders test look like splits")):
     with pytest.raises(InputError, match=sentence):
       find_class_folders(str(lay_out(tmp_path / name.replace("/", "_"), name)), min_classes=1)
 

@@ -233,7 +233,7 @@ def test_a_file_that_shrinks_while_the_job_runs(tmp_path):
   last = _shards(tmp_path)[-1]
   path = tmp_path / "train-images-idx3-ubyte"
   path.write_bytes(path.read_bytes()[:-1])
-  with pytest.raises(InputError, match="byte 135: the file ends here, it was longer when the job began"):
+  with pytest.raises(InputError, match="byte 135: the file ends here: it was truncated while the job ran"):
     last.inputs[0].read_arrays()
 
 

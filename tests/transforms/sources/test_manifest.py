@@ -169,9 +169,9 @@ def test_one_image_twice_is_an_error_wherever_its_rows_are_read(small_images, co
 @pytest.mark.parametrize(
   ("rows", "sentence"),
   [
-    ([("a", "x", TRAINING), ("b", "x", TESTING)], "names one class only, 'x'"),
-    ([("a", "x", TRAINING), ("b", "y", VALIDATION)], "names no testing images: add rows of the split testing"),
-    ([("a", "x", TESTING), ("b", "y", TESTING)], "names no training images"),
+    ([("a", "x", TRAINING), ("b", "x", TESTING)], "has only one class, 'x'"),
+    ([("a", "x", TRAINING), ("b", "y", VALIDATION)], "has no testing images: add rows with the split testing"),
+    ([("a", "x", TESTING), ("b", "y", TESTING)], "has no training images"),
     ([("a", "x", TRAINING), ("nope://c/b", "y", TESTING)], "line 3: nope://c/b cannot be read here: give another path"),
   ],
 )

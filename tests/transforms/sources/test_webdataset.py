@@ -197,7 +197,7 @@ def test_a_damaged_header_hides_no_image(tmp_path):
 @pytest.mark.parametrize(
   ("tar", "sentence"),
   [
-    (b"", "cannot be read as a tar: empty file"),
+    (b"", "cannot be read as a tar .empty file"),
     (b"no tar" * 999, "cannot be read as a tar"),
     (tar_of({"1.jpg": b"x", "1.cls": b"1"})[:1024] + tar_of({"1.jpg": b"y"}), "holds 1.jpg twice"),
   ],
@@ -211,7 +211,7 @@ def test_a_compressed_tar_is_an_error(tmp_path):
   for name in ("0.tar.gz", "0.tgz"):
     write(tmp_path / name, {name: tar_of(samples(0, 5), "w:gz")})
     for path in (tmp_path / name, tmp_path / name / name):
-      with pytest.raises(InputError, match="is compressed, and cannot be read in parts: unpack it"):
+      with pytest.raises(InputError, match="is compressed and cannot be read in parts: decompress it"):
         find_source(str(path))
 
 
@@ -222,7 +222,7 @@ def test_a_tar_beside_class_folders_is_none_of_the_data(tmp_path):
 
 def test_one_class_is_an_error(tmp_path):
   path = write(tmp_path, {"0.tar": tar_of({"1.jpg": b"x", "1.cls": b"1"})})
-  with pytest.raises(InputError, match="holds images of 1 classes"):
+  with pytest.raises(InputError, match="has too few classes \\(1\\)"):
     find_source(str(path))
 
 
