@@ -97,7 +97,10 @@ def test_of_a_trunk_that_cannot_be_had_here_it_is_said_what_is_missing(store, fi
   fast = {"runtime": "openvino", "precision": "bfloat16", "fingerprint": _OTHER}
   change_info(store, lambda info: info["trunk"].update(fast))
   for has_it, sentence in (
-    (True, r"another trunk \(.* in bfloat16 by OpenVINO, .*, in the same --precision and --runtime"),
+    (
+      True,
+      r"another trunk \(.* in bfloat16 by OpenVINO, .*, or use that trunk with the same --precision and --runtime",
+    ),
     (
       False,
       r"this machine cannot run \(OpenVINO is not installed: pip install .*\), .*: omit --reuse .* to compute all",

@@ -165,8 +165,8 @@ def test_a_class_that_dropping_leaves_empty_is_told_before_anything_is_lost(smal
   with pytest.raises(InputError) as raised:
     run(arguments(tree, trunk_folder, output, "--on_leak=drop"))
   assert str(raised.value) == (
-    "--on_leak drop leaves no testing image of class '2': list the leaks with --on_leak warn and fix them"
-    " those, add images, or remove the class."
+    "--on_leak drop leaves no testing image of class '2': list the leaks with --on_leak warn and fix them,"
+    " add images, or remove the class."
   )
   assert file_contents(output) == before
 

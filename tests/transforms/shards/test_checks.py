@@ -47,11 +47,11 @@ def test_where_dropping_left_none_that_is_said():
   with pytest.raises(InputError) as raised:
     check_counts(counts, "ab", SplitPercentages(), {(TRAINING, "b"): 2, (TESTING, "a"): 1})
   assert str(raised.value) == (
-    "--on_leak drop leaves no training image of class 'b': list the leaks with --on_leak warn and fix them"
-    " those, add images, or remove the class."
+    "--on_leak drop leaves no training image of class 'b': list the leaks with --on_leak warn and fix them,"
+    " add images, or remove the class."
   )
   only_validation = {key: count for key, count in _FULL.items() if key[0] != VALIDATION}
-  with pytest.raises(InputError, match="no validation image of class 'a' is left: --on_leak drop"):
+  with pytest.raises(InputError, match="--on_leak drop leaves no validation image of class 'a'"):
     check_counts(only_validation, "ab", SplitPercentages(validation=0), {(VALIDATION, "a"): 1})
 
 
