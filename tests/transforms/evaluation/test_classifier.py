@@ -98,7 +98,7 @@ def test_no_image_at_all_fails_the_job(tmp_path: Path) -> None:
   ("change", "words"),
   [
     ({"models": {}}, "the first model must be called 'model', not None"),
-    ({"models": {"candidate": LABELS}}, "is called 'model', not 'candidate'"),
+    ({"models": {"candidate": LABELS}}, "must be called 'model', not 'candidate'"),
     ({"models": {"model": ()}}, "the label list of 'model' is empty"),
     ({"models": {"model": ("a", "a")}}, "repeats a label"),
     ({"output": ""}, "the output folder is empty"),

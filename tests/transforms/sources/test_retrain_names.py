@@ -79,7 +79,7 @@ def test_a_folder_that_is_no_class_takes_no_label_from_one_that_is(tmp_path):
   ("names", "sentence"),
   [
     (("Big Cat/1.jpg", "big_cat/1.jpg", "dog/1.jpg"), "'Big Cat' and 'big_cat' both get the label 'big cat'"),
-    (("a/1.txt", "b/1.txt"), "no folder with images named .jpg, .jpeg or .png"),
+    (("a/1.txt", "b/1.txt"), "no folders of .jpg, .jpeg or .png files"),
     (("a/1.jpg", "b/1.txt"), "has only one class, 'a'"),
   ],
 )

@@ -199,7 +199,7 @@ def test_a_damaged_header_hides_no_image(tmp_path):
   [
     (b"", "cannot be read as a tar .empty file"),
     (b"no tar" * 999, "cannot be read as a tar"),
-    (tar_of({"1.jpg": b"x", "1.cls": b"1"})[:1024] + tar_of({"1.jpg": b"y"}), "holds 1.jpg twice"),
+    (tar_of({"1.jpg": b"x", "1.cls": b"1"})[:1024] + tar_of({"1.jpg": b"y"}), "contains 1.jpg twice"),
   ],
 )
 def test_what_is_no_tar_is_an_error(tmp_path, tar, sentence):
