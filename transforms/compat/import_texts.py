@@ -79,8 +79,8 @@ class ImportTexts(ShardTask):
     return vector
 
   def _encode(self, image: Image, vector: np.ndarray) -> bytes | None:
-    looked = probe_image(image.encoded, self._max_pixels)
-    if not isinstance(looked, ImageInfo) or find_damage(image.encoded):
+    info = probe_image(image.encoded, self._max_pixels)
+    if not isinstance(info, ImageInfo) or find_damage(image.encoded):
       return None
     return encode_bottleneck(
       Bottleneck(
@@ -88,9 +88,9 @@ class ImportTexts(ShardTask):
         label=image.label,
         class_index=self._class_indices[image.label],
         vector=vector,
-        format=looked.format,
-        height=looked.height,
-        width=looked.width,
+        format=info.format,
+        height=info.height,
+        width=info.width,
         sha256=image.sha256,
       )
     )

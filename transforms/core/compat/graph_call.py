@@ -57,7 +57,7 @@ def parse_graph(data: bytes, path: str) -> tf.compat.v1.GraphDef:
 
 
 def _not_a_graph(path: str) -> str:
-  return f"{path} is not a frozen graph (a GraphDef, .pb): give the file that `retrain` left as --graph."
+  return f"{path} is not a frozen graph (a GraphDef, .pb): give the file that `retrain` wrote, as --graph."
 
 
 def find_call(

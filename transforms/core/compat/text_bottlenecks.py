@@ -39,7 +39,7 @@ def text_name(image: str, module: str) -> str:
   return f"{image}_{module}.txt" if module else f"{image}.txt"
 
 
-def choose_module(found: Collection[str], handles: Sequence[str], folder: str) -> str:
+def choose_module(modules: Collection[str], handles: Sequence[str], folder: str) -> str:
   """Returns which of a folder's modules is the current trunk's.
 
   That is the one named like the trunk; or the only other version of the same TF Hub module; or the only one in the
@@ -49,13 +49,13 @@ def choose_module(found: Collection[str], handles: Sequence[str], folder: str) -
     InputError: there are several, none of them named like the trunk.
   """
   names = [module_name(handle) for handle in handles]
-  if exact := [name for name in names if name in found]:
+  if exact := [name for name in names if name in modules]:
     return exact[0]
-  if len(found) == 1:
-    return next(iter(found))
-  if len(versions := [module for module in found if is_module_of(module, handles)]) == 1:
+  if len(modules) == 1:
+    return next(iter(modules))
+  if len(versions := [module for module in modules if is_module_of(module, handles)]) == 1:
     return versions[0]
-  listed = ", ".join(repr(module) if module else "files without a module" for module in sorted(versions or found))
+  listed = ", ".join(repr(module) if module else "files without a module" for module in sorted(versions or modules))
   raise InputError(
     f"{folder} has text bottlenecks of several modules ({listed}), none of them named like the trunk {handles[0]!r}:"
     " move those of other trunks elsewhere."

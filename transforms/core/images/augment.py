@@ -142,23 +142,23 @@ def count_distorted(
     Entries of `stats.json`: `copies` of each of `pictures` images make `records`; `left_out`: images with a bottleneck
       but without variants, since the trunk failed on one.
   """
-  of_images = {report.file: report for report in reports if report.split == TRAINING}
-  of_variants = {report.file: report for report in distorted}
-  if of_images.keys() != of_variants.keys():
-    odd = min(of_images.keys() ^ of_variants.keys())
+  image_reports = {report.file: report for report in reports if report.split == TRAINING}
+  variant_reports = {report.file: report for report in distorted}
+  if image_reports.keys() != variant_reports.keys():
+    odd = min(image_reports.keys() ^ variant_reports.keys())
     raise InputError(f"the counts do not add up: {odd} is not in both records/ and distorted/: run the command again.")
   images = left_out = 0
-  for name, report in of_variants.items():
+  for name, report in variant_reports.items():
     counts = report.extra[DISTORTED]
     total = counts["pictures"] + counts["validation"] + len(report.quarantined)
-    if total != of_images[name].inputs or report.outputs != counts["pictures"] * distortions.copies:
+    if total != image_reports[name].inputs or report.outputs != counts["pictures"] * distortions.copies:
       raise InputError(
-        f"the counts do not add up: of {of_images[name].inputs} images of {name}, {counts['pictures']} were"
+        f"the counts do not add up: of {image_reports[name].inputs} images of {name}, {counts['pictures']} were"
         f" distorted, into {report.outputs} records, {counts['validation']} are for validation and"
         f" {len(report.quarantined)} are bad; please report this as a bug."
       )
     images += counts["pictures"]
-    bad = {entry.key for entry in of_images[name].quarantined}
+    bad = {entry.key for entry in image_reports[name].quarantined}
     left_out += sum(entry.key not in bad for entry in report.quarantined)
   return {
     "copies": distortions.copies,

@@ -16,7 +16,7 @@ _JPEG_FROM_PX = 40 * 40
 
 
 def thumbnail(encoded: bytes, max_pixels: int = MAX_PIXELS) -> str | None:
-  """Returns a `data:` URI, at most 72 x 72 px; None if damaged."""
+  """Returns a `data:` URI, at most 72 px square; None if damaged."""
   if isinstance(probe_image(encoded, max_pixels), Fault):
     return None
   try:

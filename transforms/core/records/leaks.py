@@ -118,8 +118,8 @@ def find_leaks(bucket: Iterable[HashedImages]) -> Iterator[tuple[str, ShardLeaks
     if kinds:
       for shard, place, _ in group:
         leaks[shard].append(Leak(place, digest, kinds, classes))
-  for shard, found in leaks.items():
-    yield shard, ShardLeaks(shards[shard][1], found)
+  for shard, shard_leaks in leaks.items():
+    yield shard, ShardLeaks(shards[shard][1], shard_leaks)
 
 
 def kinds_of(classes: Collection[object], splits: Collection[str]) -> tuple[str, ...]:
@@ -146,10 +146,10 @@ def count_rows(lines: Iterable[str]) -> dict[str, dict[str, int]]:
 
 
 def _count(copies: Iterable[tuple[str, str]]) -> dict[str, dict[str, int]]:
-  found: dict[str, Counter[str]] = {kind: Counter() for kind in KINDS}
+  copies_of_kind: dict[str, Counter[str]] = {kind: Counter() for kind in KINDS}
   for kind, sha256 in copies:
-    found[kind][sha256] += 1
-  return {kind: {"groups": len(copies_of), "images": copies_of.total()} for kind, copies_of in found.items()}
+    copies_of_kind[kind][sha256] += 1
+  return {kind: {"groups": len(counter), "images": counter.total()} for kind, counter in copies_of_kind.items()}
 
 
 def leaks_csv(images: Iterable[LeakedImage]) -> str:

@@ -106,7 +106,7 @@ class Shard(NamedTuple):
   """
 
   split: str
-  index: int  # type: ignore[assignment]  # hides tuple.index, which nobody calls
+  index: int  # type: ignore[assignment]  # hides tuple.index, which is not used
   of: int
   inputs: tuple[Input, ...]
   same_as: str = ""

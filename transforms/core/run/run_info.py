@@ -124,13 +124,13 @@ def request_digest(stage: str, settings: Mapping[str, Any]) -> str:
 
 def versions() -> dict[str, str]:
   """Returns name -> version of what affects the results, including Python."""
-  found = {"python": platform.python_version(), "platform": sys.platform}
+  package_versions = {"python": platform.python_version(), "platform": sys.platform}
   for name in ("beam-retrain", *_VERSIONED):
     try:
-      found[name] = importlib.metadata.version(name)
+      package_versions[name] = importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
       continue
-  return found
+  return package_versions
 
 
 def _without_secrets(argv: Sequence[str]) -> Iterator[str]:

@@ -107,18 +107,18 @@ def sum_reports(reports: Iterable[ShardReport], planned: Mapping[str, int]) -> S
         f"the counts do not add up: {counts[split]['shards']} of {shards} {split} shards were reported;"
         " run the command again to compute the rest."
       )
-  inputs = sum(of_split["inputs"] for of_split in counts.values())
+  inputs = sum(split_counts["inputs"] for split_counts in counts.values())
   bad = sum(count for reason, count in reasons.items() if reason not in DROPPED)
   return Stats(
     splits={
       split: SplitCounts(
-        of_split["inputs"],
-        of_split["outputs"],
-        of_split["quarantined"],
-        of_split["shards"],
+        split_counts["inputs"],
+        split_counts["outputs"],
+        split_counts["quarantined"],
+        split_counts["shards"],
         dict(sorted(labels[split].items())),
       )
-      for split, of_split in counts.items()
+      for split, split_counts in counts.items()
     },
     reasons=dict(sorted(reasons.items())),
     inputs=inputs,
