@@ -53,11 +53,9 @@ class AnalyzeBottlenecks(beam.PTransform):
   shuffle.
 
   Attributes:
-    records_folder: folder of the shards.
     output: folder for the transform graph.
     temp_folder: scratch folder that all workers share. If it is local and `output` is not, the graph is written there
       and copied: TensorFlow cannot write to every file system.
-    dimensions: length of a bottleneck.
     labels: class index -> label; the order of the vocabulary.
   """
 

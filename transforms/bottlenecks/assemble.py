@@ -79,9 +79,7 @@ class AssembleShard(ShardTask):
   Holds one shard's records in memory, a few MB.
 
   Attributes:
-    labels: class index -> label.
     max_pixels: largest height x width allowed; the stores may have allowed more.
-    folder: of the shard files.
   """
 
   def __init__(self, labels: Sequence[str], max_pixels: int, folder: str):

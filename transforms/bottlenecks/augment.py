@@ -34,14 +34,8 @@ class EmbedVariants(beam.PTransform):
   (planned PCollection[Shard], PCollection[ShardReport] of their records) -> PCollection of one dict, `Stats.distorted`.
 
   Attributes:
-    handler: the trunk.
-    labels: class index -> label.
     percentages: selects validation images, which are not distorted.
     distortions: number and kind of the variants.
-    output: folder of the files.
-    fingerprint: of the trunk.
-    checked: see `WorkShards`.
-    earlier: see `WorkShards`.
   """
 
   def __init__(

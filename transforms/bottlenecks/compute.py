@@ -125,8 +125,6 @@ class ComputeBottlenecks(beam.PTransform):
     """Adds analysis, audit and ledger; returns a PCollection of one `Stats`.
 
     Args:
-      planned: the audited shards.
-      reports: PCollection[ShardReport] of the records.
       variants: PCollection of one dict, `Stats.distorted`, if there are distortions.
     """
     # Loads TensorFlow, which is too slow for `--help`.

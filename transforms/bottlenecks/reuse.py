@@ -50,9 +50,7 @@ class EmbedOnlyNew(beam.PTransform):
 
   Attributes:
     handler: the trunk; loaded only for new images.
-    labels: class index -> label.
     stores: from `find_stores`; the first that has an image is used.
-    output: folder of the record files.
     fresh_folder: for the bottlenecks of new images, from which a killed run resumes. Delete it at the end.
     request: digest of everything but the images that determines the bytes; independent of the stores.
     checked: a PCollection that must be computed before any work starts.

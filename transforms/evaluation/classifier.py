@@ -38,7 +38,6 @@ class TrunkStore:
   """A folder for the bottlenecks of all images by one trunk.
 
   Attributes:
-    folder: its path.
     handler: the trunk, by a path that workers can read.
     reuse: stores with bottlenecks of this trunk, to copy from.
     request: digest of what determines the bytes of the records.

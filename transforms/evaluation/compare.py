@@ -90,8 +90,6 @@ class CompareNights(beam.PTransform):
   PCollection[ShardReport] of `EvaluateShard` -> PCollection of one `NightsCompared`.
 
   Attributes:
-    parts_folder: folder of the shards' files.
-    output: the stage's folder.
     models: names; the first is compared with the baseline, the others with the first.
     baseline: path of a `predictions.csv`, or None.
     baseline_name: shown instead of its path.

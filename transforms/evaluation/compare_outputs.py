@@ -80,8 +80,6 @@ def compare_outputs(first: str, second: str, count: Count) -> Compared:
   `info.json` comes last: other settings are reported only if all other files are equal.
 
   Args:
-    first: folder.
-    second: folder.
     count: called with the numbers of compared records, rows and files.
 
   Raises:

@@ -104,7 +104,6 @@ class EvaluateShard(ShardTask):
   """Writes a shard's predictions, and each model's `LabelCounts` in its report.
 
   Attributes:
-    scorer: computes the scores.
     models: name -> label list, in the order of the scores.
   """
 
@@ -202,9 +201,6 @@ class WritePredictions(beam.PTransform):
   PCollection[ShardReport] -> PCollection of one `PredictionsWritten`.
 
   Attributes:
-    parts_folder: folder of the shards' files.
-    output: the stage's folder.
-    models: names.
     execution_time: start of the job, as from `time.ctime()`.
   """
 
@@ -259,10 +255,6 @@ class WriteFigures(beam.PTransform):
   PCollection of one `Stats` -> PCollection of one str, the path of `figures.json`.
 
   Attributes:
-    parts_folder: folder of `figures.json`.
-    output: the stage's folder.
-    stats: model -> PCollection of one `ModelMetrics`.
-    predictions: PCollection of one `PredictionsWritten`.
     thumbnails: PCollection of one dict, key -> data URI.
     compared: PCollection of one `NightsCompared`, or None.
   """

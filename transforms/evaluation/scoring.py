@@ -44,7 +44,6 @@ class ScoreImages(Scorer):
 
   Attributes:
     handler: the exported model, by a path that workers can read.
-    labels: the model's label list.
   """
 
   def __init__(self, handler: ImageModelHandler, labels: Sequence[str]):
@@ -67,7 +66,6 @@ class ScoreBottlenecks(Scorer):
 
   Attributes:
     saved_model: folder of the exported model, readable by the workers; loaded if there is no `head`.
-    labels: the model's label list.
     head: its `head.npz`, which needs no TensorFlow; None for older models without one.
     batch_size: bottlenecks per call of the head.
   """
@@ -138,7 +136,6 @@ class HeadOf(NamedTuple):
   Attributes:
     path: its `head.npz`.
     records: index of the shard's record file with its trunk's bottlenecks.
-    labels: its label list.
   """
 
   path: str

@@ -46,7 +46,6 @@ def get_or_create(name: str, write: Callable[[str], None]) -> str:
   If the cache cannot be written, the entry goes to a temporary folder of this process.
 
   Args:
-    name: of the entry, with slashes.
     write: fills the empty folder it is called with.
   """
   if found := find(name):

@@ -48,9 +48,7 @@ class AuditRecords(beam.PTransform):
   """Finds leaks in bottleneck records: PCollection[ShardReport] -> PCollection[LeakedImage].
 
   Attributes:
-    labels: class index -> label.
     percentages: how training images are drawn for validation.
-    records_folder: folder of the shards.
   """
 
   def __init__(self, labels: Sequence[str], percentages: SplitPercentages, *, records_folder: str):
@@ -83,7 +81,6 @@ class AuditImages(beam.PTransform):
   PCollection[Shard] -> PCollection[(shard's name, NamedLeaks)]. Unusable images are left for the work to quarantine.
 
   Attributes:
-    labels: class index -> label.
     percentages: how training images are drawn for validation.
     max_pixels: largest height x width that is decoded.
     threads: of TensorFlow in a process that decodes leaks; None for all available cores.

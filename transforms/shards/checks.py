@@ -1,4 +1,4 @@
-"""Checks before the long work that no split lacks a label, or has other images than before."""
+"""Checks, before any work, the counts of images by split and label."""
 
 from __future__ import annotations
 
@@ -20,8 +20,6 @@ class CheckSplits(beam.PTransform):
   PCollection[Shard] -> PCollection of one dict, (split, label) -> images. Reads keys and labels only.
 
   Attributes:
-    labels: the required labels.
-    percentages: how training images are drawn for validation.
     leaks: PCollection[LeakedImage] that were dropped from the shards, so that the message can name the cause.
   """
 
@@ -75,8 +73,6 @@ def check_counts(
 
   Args:
     counts: (split, label) -> images.
-    labels: the required labels.
-    percentages: how training images are drawn for validation.
     dropped: (split, label) -> images left out by `--on_leak drop`, not in `counts`.
 
   Raises:
@@ -134,7 +130,6 @@ def check_same(planned: Mapping[str, int], folder: str, inputs: Mapping[str, int
   """Compares planned image counts with an earlier ledger; returns the former.
 
   Args:
-    planned: split -> images.
     folder: output of the earlier run, for the message.
     inputs: split -> images in the earlier ledger.
 

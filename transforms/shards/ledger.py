@@ -33,7 +33,6 @@ class CloseLedger(beam.PTransform):
   once, with inputs = outputs + quarantined.
 
   Attributes:
-    output: the stage's folder.
     shards_folder: folder of the shard files; `output` by default.
     leaks: PCollection[LeakedImage] to count and to list in `leaks.csv`; None: no audit.
     distorted: PCollection of one dict, the counts of distorted variants; None: no variants.

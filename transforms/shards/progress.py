@@ -37,12 +37,7 @@ class Counts(NamedTuple):
 
 
 class LiveCounts:
-  """Counts a shard's images; updates counters and a file twice a second.
-
-  Attributes:
-    output: folder of the shard files.
-    name: file name of the shard.
-  """
+  """Counts a shard's images; updates counters and a file twice a second."""
 
   def __init__(self, output: str, name: str):
     self._path = files.join(output, REPORTS_FOLDER, f"{name}{LIVE_SUFFIX}") if files.is_local(output) else None

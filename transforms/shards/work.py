@@ -83,7 +83,6 @@ class WorkShards(beam.PTransform):
   A finished shard with the same inputs and request is kept, so that a killed run can resume.
 
   Attributes:
-    task: the work on a shard.
     output: folder of the shard files; the reports go to `.shards` in it.
     request: digest of everything but the inputs that determines the bytes: settings, trunk, preprocessing.
     checked: a PCollection that must be computed before any work starts.

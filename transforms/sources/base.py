@@ -91,8 +91,6 @@ class Source(abc.ABC):
     """Yields small shards without a job, unlike those of `plan`, in order.
 
     Args:
-      splits: see `plan`.
-      percentages: see `plan`.
       max_files: maximum of files to list, if keys are inside the files; None for all.
     """
 

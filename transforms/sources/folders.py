@@ -28,8 +28,6 @@ class ClassFolder(NamedTuple):
 
   Attributes:
     split: `training` or `testing`; None if the data set has no splits.
-    label: of its images.
-    path: of the folder.
     prefix: path relative to the data set.
     retrain_names: whether to read only files with the extensions of `retrain.py`.
   """
@@ -52,7 +50,6 @@ def find_class_folders(root: str, min_classes: int = 2, retrain_names: bool = Fa
   """Lists the class folders of a data set, but not their files.
 
   Args:
-    root: the data set's folder.
     min_classes: see `SourceOptions`.
     retrain_names: as in `retrain.py`, labels are normalised folder names, only files named as JPEG or PNG are read, and
       folders without any are ignored.
@@ -149,9 +146,6 @@ class PlanImageFolders(beam.PTransform):
   """Plans class folders: PBegin -> PCollection[Shard]. See `AssignShards`.
 
   Attributes:
-    folders: the class folders.
-    splits: see `Source.plan`.
-    percentages: see `Source.plan`.
     images_per_shard: average number of images in a shard.
   """
 

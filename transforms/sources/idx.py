@@ -154,12 +154,8 @@ class IdxPair:
   """The images and labels file of one split, with checked headers.
 
   Attributes:
-    split: `training` or `testing`.
     images_path: gzip if it ends in `.gz`.
-    labels_path: likewise.
     count: images in the one file, and labels in the other.
-    rows: pixels.
-    columns: pixels.
     size_bytes: of both files, as stored.
     modified_secs: the later of both files.
   """
@@ -317,7 +313,6 @@ def cut_into_shards(pair: IdxPair, images_per_shard: int, scratch_folder: str = 
   """Yields the shards of one pair; streams gzip files shard by shard.
 
   Args:
-    pair: images and labels.
     images_per_shard: at least 1.
     scratch_folder: local folder for a gzip file's pixels; if empty, the shards carry them.
   """

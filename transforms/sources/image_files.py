@@ -126,8 +126,6 @@ def assign_split(
 
   Args:
     listed: (the source's own split or None, image).
-    splits: to plan.
-    percentages: see `Source.plan`.
   """
   own_split, image = listed
   split = own_split or split_by_hash(image.key, percentages)

@@ -191,9 +191,6 @@ class PlanTars(beam.PTransform):
   """Plans shards of neighbours in the sorted tars: PBegin -> PCollection[Shard].
 
   Attributes:
-    tars: from `find_tars`.
-    splits: see `Source.plan`.
-    percentages: see `Source.plan`.
     images_per_shard: of each shard but a split's last.
   """
 
@@ -272,10 +269,8 @@ def cut_into_inputs(
   """Yields (number of the first image, inputs), cut at multiples of `size`.
 
   Args:
-    tar: the tar file.
     entries: its images of one split.
     start: number of the first one in the split.
-    size: images per shard.
   """
   first = start
   while first < start + len(entries):
