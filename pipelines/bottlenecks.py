@@ -76,8 +76,6 @@ class Job:
   Attributes:
     request: with absolute paths and, with `--retry_from`, the earlier run's settings.
     argv: the command line that makes the same request.
-    stores: folders with bottlenecks of the same trunk.
-    imported: text bottlenecks to import first, if any.
   """
 
   request: BottlenecksRequest
@@ -118,9 +116,6 @@ class Job:
     """Checks splits, leaks and texts; returns whether `--on_leak fail` applies.
 
     Runs a job of its own.
-
-    Args:
-      leaks_path: where leaks are listed.
 
     Raises:
       InputError: a class has no images in a split, or a text bottleneck cannot be imported.

@@ -44,15 +44,7 @@ _TESTING_STRIDE = 6  # of each label, every sixth image is for testing
 
 
 def resolve(data: str, folder: str) -> str:
-  """Returns the path of a data set.
-
-  Args:
-    data: `digits`, `mnist`, or a path.
-    folder: where `digits` or `mnist` are written.
-
-  Raises:
-    InputError: it is missing, or cannot be downloaded.
-  """
+  """Returns the path of a data set."""
   if data == DIGITS:
     return digits(folder)
   if data == MNIST:
@@ -69,9 +61,6 @@ def digits(folder: str) -> str:
 
   Each image of 8 x 8 px, which its digit fills from top to bottom, is scaled (bicubic) to 20 x 20 px and put with its
   centre of mass in the middle of 28 x 28 px, as in MNIST. Every sixth image of a label is for testing: 1,501 and 296.
-
-  Raises:
-    InputError: scikit-learn is not installed.
   """
   try:
     from sklearn.datasets import load_digits
@@ -124,7 +113,6 @@ def mnist(
   """Downloads the four files of MNIST, if missing; returns `folder`.
 
   Args:
-    folder: created if necessary.
     mirrors: addresses to try in turn, each ending in `/`.
     checksums: file name -> MD5, 32 hex digits.
     timeout_secs: how long a mirror may stay silent.

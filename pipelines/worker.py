@@ -58,7 +58,6 @@ def worker_environment(
 
   Args:
     arguments: see `read_arguments`; provisioning takes precedence.
-    info: see `fetch_provision`.
     folder: of this worker alone: Beam loads a pickled session from it.
   """
 

@@ -18,13 +18,8 @@ class Job:
   """A planned training.
 
   Attributes:
-    bottlenecks: local folder with the output of `bottlenecks`.
-    output: local folder for the model.
-    info: the `info.json` of `bottlenecks`.
-    trunk: the trunk that computed them.
     labels: class index -> label.
     percentages: the planned splits, with the requested validation percentage.
-    tflite: the resolved options for TensorFlow Lite.
   """
 
   request: TrainRequest

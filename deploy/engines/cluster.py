@@ -193,7 +193,6 @@ def start(kind: str, engines: Path, folder: Path, retries: int = RETRIES, worker
   Args:
     folder: the cluster's own; its contents are deleted.
     retries: retries of a Flink job, or of a Spark task.
-    workers: at least 1.
 
   Returns:
     the flags of a job.

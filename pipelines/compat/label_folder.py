@@ -54,9 +54,6 @@ class Config:
     shown_as: how the user spelled it.
     labels: class index -> label.
     work_folder: claimed by this run: the output, or the hidden folder.
-    digit_file: the CSV to write.
-    quarantine_file: list of what was left out.
-    request: digest of the settings.
     execution_time: the job's start, as `time.ctime()` writes it.
   """
 

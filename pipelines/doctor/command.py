@@ -126,9 +126,7 @@ class _Trunk(NamedTuple):
   """A trunk that may not be downloaded yet.
 
   Attributes:
-    handle: as the user gave it.
     file: a file that workers should be able to read, or "".
-    size_bytes: as stored; None if unknown.
   """
 
   handle: str

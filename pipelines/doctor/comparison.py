@@ -20,7 +20,6 @@ class Process:
   """A report of a worker's Python process, or of the driver.
 
   Attributes:
-    host: its machine's name.
     versions: name -> version; empty if not installed.
     memory_bytes: available to all such processes of its machine; 0 if unknown.
     unread: path -> why it could not be read.

@@ -57,8 +57,6 @@ class ProbeResult:
 
   Attributes:
     processes: of the workers, JSON values of `Process`.
-    runner: which of Beam's local runners ran it, if one did.
-    secs: its duration.
     error: why it failed, or "".
     log: output of Beam, the engine and the workers.
     is_late: whether it was killed after the time limit.
@@ -78,9 +76,7 @@ def run_probe(beam_flags: Sequence[str], request: dict[str, Any], timeout_secs: 
   """Runs the job in a process of its own.
 
   Args:
-    beam_flags: as the user gave them.
     request: `read` and `folder` of `worker_report.Report`.
-    timeout_secs: time limit.
   """
   with tempfile.TemporaryDirectory(prefix="beam-retrain-doctor-") as scratch:
     answer = Path(scratch, "answer.json")

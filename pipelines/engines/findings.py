@@ -28,7 +28,6 @@ class Finding:
 
   Attributes:
     thing: what it is about, such as a flag.
-    cause: what was found.
     remedy: what to do; empty if all is well.
   """
 

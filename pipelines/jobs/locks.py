@@ -16,11 +16,7 @@ _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL)
 
 @contextlib.contextmanager
 def hold(path: str) -> Iterator[None]:
-  """Waits for the lock file `path` and holds it; the file stays.
-
-  Raises:
-    InputError: the file system has no locks.
-  """
+  """Waits for the lock file `path` and holds it; the file stays."""
   lock = _acquire(path, blocking=True)
   assert lock is not None, "waited for without a limit"
   try:
@@ -35,9 +31,6 @@ def hold_alone(path: str, busy: str) -> Iterator[None]:
 
   Args:
     busy: the error message if another process holds it.
-
-  Raises:
-    InputError: `busy`; or the file system has no locks.
   """
   lock = _acquire(path, blocking=False)
   if lock is None:

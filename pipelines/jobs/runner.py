@@ -80,9 +80,7 @@ def exit_code(stats: Stats, output: str, max_bad_fraction: float, quarantine_fil
   """Reports quarantined inputs; returns exit code 0 or 3.
 
   Args:
-    output: folder of the list of quarantined inputs.
     max_bad_fraction: 0..1.
-    quarantine_file: the list's name.
   """
   if not stats.quarantined:
     return DONE

@@ -52,8 +52,6 @@ def probe_batch(
 
   Args:
     load: N -> a function that runs the trunk over float32 [N, S, S, 3].
-    input_px: S.
-    processes: number that share the memory.
     memory_bytes: limit of all processes together; None: half of the available memory.
   """
   memory_bytes = (available_memory() // 2 if memory_bytes is None else memory_bytes) // processes

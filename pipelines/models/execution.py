@@ -41,9 +41,7 @@ class Execution:
   """How a trunk is run.
 
   Attributes:
-    batch_size: images per call of the trunk.
     reason: of the batch size, in a few words.
-    is_local: whether the workers are on this machine.
   """
 
   batch_size: int
@@ -127,8 +125,6 @@ def choose_execution(
   """Chooses how a trunk is run.
 
   Args:
-    batch_size: `--batch_size`; None: auto.
-    threads: `--trunk_threads`; None: auto.
     trunk: prepared for its variant; if it is not, or None, no batch sizes are tried.
     default: images per call.
     earlier: `info.json` of an earlier run into the same folder: its batch size is kept, so that shards stay valid.

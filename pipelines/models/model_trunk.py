@@ -26,7 +26,6 @@ class Agreement:
   """Agreement of a model's predictions with those in float32.
 
   Attributes:
-    images: number of images compared.
     least_cosine: smallest cosine between an image's two bottlenecks, -1..1.
     same_answers: number of images with the same predicted label.
   """

@@ -43,7 +43,6 @@ class Check:
   """Comparison of a variant with float32 on the same runtime.
 
   Attributes:
-    images: number of images compared.
     least_cosine: smallest cosine between an image's two bottlenecks, -1..1.
   """
 
@@ -91,7 +90,6 @@ def choose_variant(
   """Returns the prepared trunk in the requested or best variant.
 
   Args:
-    trunk: in any variant.
     sample: number -> that many training images, or all if fewer; always the same for the same data.
     earlier: folders of bottlenecks to reuse; their variant is preferred if the flags allow it.
 

@@ -34,7 +34,6 @@ def sample_images(
 
   Args:
     source, splits, percentages: see `Source.plan`.
-    count: number of images.
     max_pixels: larger images, height x width, are left out.
   """
   found = source.read_sample(splits, percentages, count, max_files=RECORD_FILES)

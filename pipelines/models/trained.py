@@ -137,7 +137,6 @@ def choose_splits(
   Args:
     split: `auto`, `testing` or `all`.
     percentages: those of the model's bottlenecks, so that no training image is tested on.
-    models: those that are evaluated.
 
   Raises:
     InputError: the model's testing images cannot be identified in the source.

@@ -90,9 +90,6 @@ def load_stored_trunk(folder: str, info: TrunkInfo) -> Trunk:
   Args:
     folder: an output of `Trunk.save`; may be remote.
     info: what that run's `info.json` says of it.
-
-  Raises:
-    InputError: it is missing, or another trunk.
   """
   local = download(folder)
   if _read_info(local) != info:
@@ -114,8 +111,6 @@ def prepare(trunk: Trunk, variant: Variant, sample: Any = None, *, stored: str =
   """Returns the trunk prepared for a variant, from the cache if possible.
 
   Args:
-    trunk: in any variant.
-    variant: the one to prepare.
     sample: for int8, float32 [K, S, S, 3], 0..1: the images that `variant.calibration` names.
     stored: a folder with the same prepared trunk, or ""; copied if intact, since it may be replaced before its use.
 

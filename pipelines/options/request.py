@@ -62,9 +62,6 @@ class JobRequest(Request):
 
     Args:
       check_engine: False for a command that sends no job to the engine.
-
-    Raises:
-      InputError: an invalid value, or an engine that cannot be used.
     """
     options = read_pipeline_options(self.prog(), self, self.beam_options)
     if check_engine:

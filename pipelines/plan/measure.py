@@ -65,12 +65,10 @@ class Measurement:
   """Result of a measurement.
 
   Attributes:
-    costs: of the job's parts.
     images: split -> images in the input; training includes the images that will be drawn for validation.
     looked_at: images in the sample.
     bad: reason -> how many of them cannot be used.
     trunk: its info, JSON values.
-    execution: as in `info.json`.
     first_secs: how much longer the first such job takes, which prepares the trunk; 0: it is already prepared.
   """
 
@@ -92,7 +90,6 @@ class _Trial(NamedTuple):
   """Result of one process.
 
   Attributes:
-    job_secs: of the job over the sample.
     has_prepared: whether that job had to prepare the trunk.
     measurement: None if the process stopped there.
   """
@@ -143,7 +140,6 @@ def main(result: str, request: str, when: str, began: str) -> None:
 
   Args:
     result: file to write a `_Trial` to, or the `error` of an unusable request; JSON.
-    request: a `PlanRequest`, JSON.
     when: `if-prepared` stops after the job if it had to prepare the trunk; else `anyhow`.
     began: `time.time()` when the process was started.
   """

@@ -99,8 +99,6 @@ class PlanRequest(TrunkRequest):
     """Returns the request of the job over a sample, on this machine.
 
     Args:
-      images: folder of the sample, with splits.
-      output: the job's folder.
       engine: as of `PlannedInput`; its options are left out.
     """
     return BottlenecksRequest(

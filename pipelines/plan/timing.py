@@ -75,9 +75,7 @@ def time_work(
 
   Args:
     shard: processed repeatedly, in whole or in part.
-    images: number of its images.
     labels: class index -> label.
-    budget_secs: approximate duration of the measurement.
   """
   task = EmbedShard(handler, labels)
 
@@ -158,7 +156,6 @@ def time_closing(output: str, source: Source, handler: ImageModelHandler, trunk:
   """Returns seconds per record for the analysis, the audit and the ledger.
 
   Args:
-    output: of a job.
     count: number of records to measure with, repeats of the job's training images. If that is not much more than they
       are, returns 0: the job itself has shown all.
   """

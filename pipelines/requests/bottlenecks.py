@@ -113,9 +113,6 @@ class BottlenecksRequest(TrunkRequest, DistortionFlags):
     """Returns what decides the output's bytes, JSON values.
 
     `input` must be absolute. Flags that came later are left out at their default, so that older outputs stay valid.
-
-    Args:
-      texts: text bottlenecks to import.
     """
     return {
       "input": self.input,

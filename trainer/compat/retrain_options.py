@@ -29,18 +29,7 @@ _RESERVED = ("placeholder", "retrained")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RetrainOptions:
-  """The flags of the same names; None: not given.
-
-  Attributes:
-    eval_step_interval: steps between evaluations, the first after step 0, reported in `retrain.py`'s three lines.
-    validation_batch_size: images drawn for each evaluation; -1: all.
-    summaries_dir: folder for TensorBoard's curves.
-    intermediate_output_graphs_dir: folder for intermediate graphs.
-    intermediate_store_frequency: steps between them; 0: none.
-    checkpoint_path: prefix of the TensorFlow checkpoint's files.
-    final_tensor_name: operation of the frozen graph that returns the scores.
-    logging_verbosity: WARN and above print nothing during the training.
-  """
+  """The flags of the same names; None: not given."""
 
   eval_step_interval: int | None = None
   validation_batch_size: int | None = None

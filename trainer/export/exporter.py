@@ -27,9 +27,6 @@ class Exporter:
   Attributes:
     transform: float32 [N, D] -> float32 [N, D].
     labels: class index -> label.
-    input_px: S.
-    dimensions: D.
-    final_tensor_name: operation of the frozen graph that returns the scores.
   """
 
   trunk_folder: str

@@ -46,7 +46,10 @@ def freeze_scores(
 def freeze_behind(
   trunk: StoredTrunk, score_bottlenecks: tf.types.experimental.GenericFunction, output_name: str
 ) -> tf.compat.v1.GraphDef:
-  """Freezes `score_bottlenecks` behind a trunk: float32 [N, S, S, 3] -> [N, C]."""
+  """Freezes `score_bottlenecks` behind a stored trunk.
+
+  The graph maps float32 [N, S, S, 3] to float32 [N, C].
+  """
   graph = trunk.to_graph()
   if graph is None:
     embed = tf.saved_model.load(trunk.folder).embed
@@ -67,8 +70,6 @@ def freeze_for_any_head(
 
   Args:
     freeze: a head's weights -> the graph.
-    dimensions: D.
-    classes: C.
 
   Returns:
     A function from a head's weights to the graph's file; freezes on its first call.

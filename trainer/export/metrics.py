@@ -38,8 +38,6 @@ class TrainMetrics:
   """How the head was trained, and how good it is.
 
   Attributes:
-    rounds: the result of each round.
-    scores: split -> score of the exported weights.
     tflite: kind -> the written TensorFlow Lite file.
   """
 

@@ -19,7 +19,6 @@ def numpy_head(transform: Callable[[tf.Tensor], tf.Tensor], head: LinearHead, di
   Args:
     transform: float32 [N, D] -> float32 [N, D]; scales and shifts each number by itself.
     head: float32 [N, D] -> float32 [N, C] logits.
-    dimensions: D.
 
   Raises:
     ValueError: `transform` does something else.

@@ -43,8 +43,6 @@ def build_exported(
     labels: class index -> label.
     transform: float32 [N, D] -> float32 [N, D].
     weights: the head's kernel and bias: logits = transformed bottlenecks @ kernel + bias.
-    input_px: S.
-    dimensions: D.
 
   Returns:
     A module with the functions of the table above; the signatures are `serve_images` and `serve_bottlenecks`.

@@ -22,7 +22,9 @@ _STORED = "stored_"  # prefix of copied functions, whose old names may be taken
 
 
 class StoredTrunk:
-  """The `embed` of a stored trunk, float32 [N, S, S, 3] -> [N, D].
+  """The function `embed` of a stored trunk.
+
+  It maps float32 [N, S, S, 3] to float32 [N, D].
 
   Attributes:
     functions: name -> function, of all that it calls, directly or not.

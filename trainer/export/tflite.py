@@ -59,10 +59,6 @@ def draw_calibration(bottlenecks: str, percentages: SplitPercentages, images: st
   Args:
     percentages: decides which images are training images.
     images: folder, or CSV manifest, with the images.
-    count: how many to draw.
-
-  Raises:
-    InputError: an image is missing there.
   """
   hashed = (
     (stable_hash(key, _SALT), key, image)
@@ -90,10 +86,7 @@ def write_tflite(
   Args:
     output: the model's folder; reported paths are relative to it.
     embed: the trunk, float32 [N, S, S, 3] -> float32 [N, D]; its weights are constants.
-    head: transform and head as arrays.
-    input_px: S.
     labels: class index -> label.
-    calibration: the result of `draw_calibration`.
     bottlenecks: the output folder of `bottlenecks`; the int8 file is measured on its testing images.
 
   Returns:

@@ -19,14 +19,7 @@ _DEFAULT_IMAGES = 200
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TfliteOptions:
-  """The flags of the same names.
-
-  Attributes:
-    tflite_output_file: the float file; None: not written.
-    tflite_int8_output_file: the int8 file; None: not written.
-    tflite_calibration_input: folder, or CSV manifest, with the bottlenecks' images; only the int8 file needs them.
-    tflite_calibration_images: how many of them decide the int8 file's value ranges.
-  """
+  """The flags of the same names."""
 
   tflite_output_file: str | None = None
   tflite_int8_output_file: str | None = None

@@ -22,9 +22,7 @@ def load_transform(folder: str, labels: Sequence[str], dimensions: int) -> tf.ty
   """Loads the folder `transform` of a `bottlenecks` output.
 
   Args:
-    folder: written by `tft_beam.WriteTransformFn`.
     labels: class index -> label, as in `labels.txt`.
-    dimensions: D.
 
   Returns:
     A function float32 [N, D] -> float32 [N, D].

@@ -24,8 +24,6 @@ class TrainingState:
 
   Attributes:
     best: the weights of the best round so far.
-    rounds: the results of the evaluations so far.
-    steps_in_rounds: the steps of these rounds.
   """
 
   def __init__(self, data: Bottlenecks, schedule: Schedule, seed: int):

@@ -80,7 +80,6 @@ def load_bottlenecks(
 
   Args:
     labels: class index -> label.
-    dimensions: D.
     percentages: divides the records of the training files into training and validation.
     transform: float32 [n, D] -> float32 [n, D].
 

@@ -74,8 +74,6 @@ def build_head(dimensions: int, classes: int, seed: int) -> LinearHead:
   """Returns the untrained head.
 
   Args:
-    dimensions: D.
-    classes: C.
     seed: decides the initial weights, drawn as in `retrain.py`: normal with standard deviation 0.001, truncated at
       two of them.
   """

@@ -20,7 +20,6 @@ class Schedule:
     batch_size: images per step.
     is_balanced: batches are drawn uniformly over classes, then over the class's images, with replacement; otherwise a
       round is whole passes over the shuffled training images.
-    steps: the maximum number of steps.
     first_eval: the step after which the head is first evaluated, 0..eval_every - 1; the first step is 0.
     eval_every: steps between evaluations; the last step is always followed by one.
     is_measured_on_batch: a round's training accuracy and loss are those of its last step's batch, after that step, as

@@ -70,7 +70,6 @@ class Summaries(TrainingCallback):
     """Opens new event files.
 
     Args:
-      folder: created if needed.
       is_every_step: the training curve has a point for every step, not for every round.
       resumes: keeps the event files of a killed run; otherwise those in `train` and `validation` are removed, and
         nothing else.
