@@ -199,7 +199,6 @@ def run(argv: Sequence[str]) -> int:
 
 
 def execute(request: BottlenecksRequest) -> int:
-  """Runs the command; returns its exit code."""
   job = plan(request)
   print(f"{job.choice.describe()}; {job.execution.describe()}", flush=True)
   if not job.claim():

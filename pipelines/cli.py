@@ -62,7 +62,6 @@ exit codes: 0 done, 1 a gate that you set was missed, 2 wrong usage or the job f
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-  """Runs a command line; returns its exit code."""
   return run_command(dispatch, sys.argv[1:] if argv is None else argv)
 
 

@@ -175,7 +175,6 @@ def run(argv: Sequence[str]) -> int:
 
 
 def execute(request: ConvertRequest) -> int:
-  """Runs the command; returns its exit code."""
   job = plan(request)
   job.claim()
   processes = default_processes(request.beam_options, sum(map(count_shards, job.pairs)))
@@ -197,7 +196,6 @@ def plan(request: ConvertRequest) -> Job:
 
 
 def report(job: Job) -> int:
-  """Prints what was written; returns the exit code."""
   if built := describe_built_job(job.options):
     print(built)
     return DONE

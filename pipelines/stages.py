@@ -104,7 +104,6 @@ class Chain:
     return state
 
   def is_kept(self, command: str, state: str) -> bool:
-    """Returns whether a stage was finished in this state."""
     return is_completed(str(self._output / command)) and self.remembered(command) == state
 
   def run(self, stage: Stage) -> None:

@@ -50,7 +50,6 @@ def _make_remote_parser() -> argparse.ArgumentParser:
 
 
 def execute(request: TrainRequest) -> int:
-  """Trains from and into a local folder; returns the exit code."""
   return task.execute(request)
 
 

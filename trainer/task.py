@@ -39,7 +39,6 @@ def execute(request: TrainRequest, copies: Mapping[str, str] | None = None) -> i
 
 
 def report(metrics: TrainMetrics, request: TrainRequest) -> int:
-  """Prints the result; returns the exit code."""
   tested = metrics.scores[TESTING]
   where = f"{request.output}/saved_model"
   if tested.images:

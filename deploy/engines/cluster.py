@@ -100,7 +100,6 @@ def flink(engines: Path, folder: Path, retries: int, workers: int) -> Cluster:
 
 
 def _flink_conf(folder: Path, retries: int, workers: int, rpc: int, rest: int) -> dict[str, object]:
-  """Returns the entries of `flink-conf.yaml`."""
   return {
     "jobmanager.rpc.address": _HOST,
     "jobmanager.rpc.port": rpc,
@@ -311,7 +310,6 @@ def _last_lines(log: Path) -> list[str]:
 
 
 def main() -> None:
-  """Runs the command line."""
   parser = argparse.ArgumentParser(prog="cluster.py", allow_abbrev=False)
   parser.add_argument("action", choices=["start", "stop", "status"])
   parser.add_argument("engine", choices=sorted(_KINDS))

@@ -131,7 +131,6 @@ def check_flags(flags: argparse.Namespace) -> None:
 
 
 def work_dir(flags: argparse.Namespace) -> str:
-  """Returns the absolute path of the stages' folder."""
   return os.path.abspath(flags.work_dir or os.path.join(flags.bottleneck_dir, "beam_retrain"))
 
 

@@ -93,7 +93,6 @@ def put_outputs(flags: argparse.Namespace) -> None:
 
 
 def _hold_the_same(folder: str, other: str) -> bool:
-  """Returns whether two folders hold the same files."""
   names, others = (sorted(os.path.relpath(path, root) for path in files.walk(root)) for root in (folder, other))
   return names == others and all(
     filecmp.cmp(os.path.join(folder, name), os.path.join(other, name), shallow=False) for name in names
@@ -101,7 +100,6 @@ def _hold_the_same(folder: str, other: str) -> bool:
 
 
 def _targets(flags: argparse.Namespace) -> dict[str, str]:
-  """Returns flag -> absolute path of every output."""
   names = ["output_graph", "output_labels", "summaries_dir", "checkpoint_path"]
   if flags.saved_model_dir:
     names.append("saved_model_dir")

@@ -91,7 +91,6 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def run(argv: Sequence[str]) -> int:
-  """Prints the findings; returns the exit code."""
   parser = make_parser()
   flags, options = parse_with_beam_options(parser, argv)
   problems = 0

@@ -49,7 +49,6 @@ def _memory_bytes() -> int:
 
 
 def read_start(path: str) -> bytes:
-  """Returns the first bytes of a file."""
   if FileSystems.get_scheme(path) is None:
     with open(path, "rb") as file:
       return file.read(64)

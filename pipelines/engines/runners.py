@@ -75,7 +75,6 @@ def remote_master(options: PipelineOptions) -> str:
 
 
 def environment_of(options: PipelineOptions) -> str:
-  """Returns how Beam starts workers: LOOPBACK, DOCKER, PROCESS or EXTERNAL."""
   environment = options.view_as(PortableOptions).environment_type
   if not environment:
     return LOOPBACK if is_embedded(options) else DOCKER

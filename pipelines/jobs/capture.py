@@ -34,8 +34,8 @@ def capture_output() -> Iterator[TextIO]:
         yield terminal
     except Exception as error:
       log.seek(0)
-      if said := log.read()[-_KEPT_CHARACTERS:]:
-        error.add_note(f"Output of Beam and its workers:\n{said}")
+      if text := log.read()[-_KEPT_CHARACTERS:]:
+        error.add_note(f"Output of Beam and its workers:\n{text}")
       raise
     else:
       log.seek(0)

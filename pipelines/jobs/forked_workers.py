@@ -59,7 +59,7 @@ def _can_fork() -> bool:
 
 class _Forked(NamedTuple):
   pid: int
-  told: Connection
+  connection: Connection
 
 
 _WAITING: list[_Forked] = []  # for the runner's address
@@ -79,7 +79,7 @@ def forked_workers(processes: int, options: PipelineOptions) -> Iterator[FnApiRu
     yield local_runner(options, _ForkedEnvironment(python_sdk_capabilities()))
   finally:
     for worker in _WAITING:
-      worker.told.close()
+      worker.connection.close()
       os.waitpid(worker.pid, 0)
     _WAITING.clear()
 
@@ -96,7 +96,7 @@ def _fork() -> _Forked:
     # The parent's handler would clean up the parent's files.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     for sibling in _WAITING:  # or it would not notice the parent's death
-      sibling.told.close()
+      sibling.connection.close()
     with contextlib.suppress(EOFError):  # the runner never needed it
       _, harness, _ = sdk_worker_main.create_harness(json.loads(listening.recv_bytes()))
       harness.run()
@@ -125,7 +125,7 @@ class _ForkedWorkerHandler(WatchedWorkerHandler):
 
   def start(self, environment: Mapping[str, str]) -> int:
     with contextlib.suppress(BrokenPipeError):  # it was killed before: `wait` notices
-      self._worker.told.send_bytes(json.dumps(environment).encode())
+      self._worker.connection.send_bytes(json.dumps(environment).encode())
     return self._worker.pid
 
   def wait(self) -> int:
@@ -133,4 +133,4 @@ class _ForkedWorkerHandler(WatchedWorkerHandler):
 
   def stop_worker(self) -> None:
     super().stop_worker()
-    self._worker.told.close()
+    self._worker.connection.close()

@@ -44,7 +44,6 @@ def hold_alone(path: str, busy: str) -> Iterator[None]:
 
 
 def is_held(path: str) -> bool:
-  """Returns whether a process holds the lock file `path`."""
   if not os.path.exists(path):
     return False
   lock = _acquire(path, blocking=False)

@@ -81,15 +81,15 @@ class _Watched:
     self.line = ProgressLine(work.name, work.unit, stream)
     self._progress = ShardProgress(reports_folder)
     # An earlier run's shards and the time until the first image do not count for the speed.
-    self._told = self._progress.look().done
+    self._reported = self._progress.look().done
     self._next_line = time.monotonic() + self.line.interval_secs
 
   def look(self, now: float) -> None:
     seen = self._progress.look()
-    if seen.done > self._told and now >= self._next_line:
+    if seen.done > self._reported and now >= self._next_line:
       self.line.show(seen.done, self._progress.planned, seen.bad)
-      self._told, self._next_line = seen.done, now + self.line.interval_secs
-    elif seen.done > self._told:
+      self._reported, self._next_line = seen.done, now + self.line.interval_secs
+    elif seen.done > self._reported:
       self.line.see(seen.done)
 
 

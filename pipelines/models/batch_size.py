@@ -68,7 +68,7 @@ def probe_batch(
     try:
       embed = load(batch_size)
       if clock() - began > secs / 2:
-        break  # what is slow to load is slow to run
+        break  # a trunk that is slow to load is slow to run
       rates[batch_size] = _rate(embed, batch_size, input_px, clock)
     except Exception as error:
       if not is_out_of_memory(error):

@@ -102,7 +102,6 @@ def worker_processes(options: PipelineOptions) -> int:
 
 
 def trunk_threads(given: int | None, options: PipelineOptions) -> Threads:
-  """Returns the trunk's threads for a `--trunk_threads`."""
   return Threads(given or 0, worker_processes(options))
 
 

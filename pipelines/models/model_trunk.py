@@ -62,13 +62,11 @@ class ModelTrunk:
     return self.info.fingerprint
 
   def to_scores(self, **how: Any) -> ImageModelHandler:
-    """Returns a handler that gives `scores`; see `ImageModelHandler`."""
     if self.serving.is_prepared:
       return ImageModelHandler(self.model.trunk, head=self.model.head, **how)
     return ImageModelHandler(self.model.saved_model, **how)
 
   def to_bottlenecks(self, **how: Any) -> ImageModelHandler:
-    """Returns a handler that gives `bottleneck`; see `ImageModelHandler`."""
     if self.serving.is_prepared:
       return ImageModelHandler(self.model.trunk, **how)
     return ImageModelHandler(self.model.saved_model, trunk_only=True, **how)

@@ -114,8 +114,8 @@ def choose_variant(
   if not why_not:
     return _choose(trunk, precision, OPENVINO, sample)
   chosen = _choose(trunk, precision, TENSORFLOW, sample)
-  told = why_not if has_openvino() else ""  # without OpenVINO installed there is nothing to explain
-  return dataclasses.replace(chosen, why="; ".join(filter(None, [told, chosen.why])))
+  reason = why_not if has_openvino() else ""  # nothing to explain without OpenVINO
+  return dataclasses.replace(chosen, why="; ".join(filter(None, [reason, chosen.why])))
 
 
 def _choose(trunk: Trunk, precision: str, runtime: str, sample: Callable[[int], Sequence[Image]]) -> Choice:

@@ -63,7 +63,6 @@ class Trunk:
   prepared_folder: str = ""
 
   def load_frozen(self) -> Any:
-    """Returns `frozen`, loaded from the folder if necessary."""
     from beam_retrain.transforms.core.models.saved_model import freeze, load_saved_model
 
     return self.frozen or freeze(load_saved_model(self.folder).embed, self.info.input_px)

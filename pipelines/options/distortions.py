@@ -28,7 +28,7 @@ class DistortionFlags:
 
   @property
   def distortions(self) -> Distortions | None:
-    """What is done to training images; None: nothing.
+    """The distortions of training images, if any.
 
     Raises:
       InputError: a value is out of its range, or variants are asked for without a distortion.
@@ -61,16 +61,16 @@ def distortion_values(settings: Mapping[str, Any]) -> dict[str, Any]:
 def add_distortion_flags(parser: argparse.ArgumentParser) -> None:
   group = parser.add_argument_group(
     "distortions",
-    "Variants of each training image go through the trunk too, once, and `train` draws from them and from the image"
-    " itself. Names and meanings are retrain.py's, which distorted anew, and ran the trunk, at every step. Images for"
-    " validation and testing are never distorted.",
+    "Distorted variants of each training image also go through the trunk, once, and `train` draws from them and from"
+    " the image itself. Names and meanings are retrain.py's, which distorted images and ran the trunk at every step."
+    " Images for validation and testing are never distorted.",
   )
   group.add_argument("--flip_left_right", action="store_true", help="mirror half of the variants, left to right")
   group.add_argument(
     "--random_crop",
     type=int,
     metavar="PERCENT",
-    help="cut off a margin of PERCENT, more of it on one side or the other (default: %(default)d)",
+    help="crop off a margin of PERCENT at random (default: %(default)d)",
   )
   group.add_argument(
     "--random_scale", type=int, metavar="PERCENT", help="enlarge by up to PERCENT (default: %(default)d)"

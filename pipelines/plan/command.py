@@ -18,7 +18,6 @@ make_parser = PlanRequest.make_parser
 
 
 def run(argv: Sequence[str]) -> int:
-  """Measures, adds up and prints; returns the exit code."""
   request = PlanRequest.parse(argv)
   engine = request.find_input().engine
   if not request.json:

@@ -88,7 +88,6 @@ class PlanRequest(TrunkRequest):
     add_retrain_names(parser)
 
   def find_input(self) -> PlannedInput:
-    """Finds the images."""
     options = self.pipeline_options(check_engine=False)
     path = files.absolute(self.input)
     refuse_unreachable(options, path)

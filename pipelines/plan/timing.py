@@ -54,7 +54,6 @@ _AS_GIVEN = SplitPercentages(0, 0)
 
 
 def timed(call: Callable[[], T]) -> tuple[float, T]:
-  """Returns (seconds, the result of the call)."""
   began = time.perf_counter()
   result = call()
   return time.perf_counter() - began, result

@@ -53,7 +53,6 @@ class RetrainOptions:
     return self.logging_verbosity in ("WARN", "ERROR", "FATAL")
 
   def given_options(self) -> list[str]:
-    """Returns the names of the given options."""
     names = [field.name for field in dataclasses.fields(RetrainOptions)]
     return [name for name in names if getattr(self, name) is not None]
 

@@ -62,7 +62,6 @@ class Exporter:
     )
 
   def flatten(self, head: LinearHead) -> Head:
-    """Returns transform and head as arrays."""
     return numpy_head(self.transform, head, self.dimensions)
 
   def write(self, head: LinearHead, output: str) -> Head:

@@ -61,7 +61,6 @@ class TfliteOptions:
 
 
 def add_tflite_flags(parser: argparse.ArgumentParser) -> None:
-  """Adds the flags of `TfliteOptions`."""
   parser.add_argument(
     "--tflite_output_file",
     metavar="FILE",

@@ -34,7 +34,6 @@ class LinearHead:
     self.bias = bias
 
   def get_weights(self) -> list[np.ndarray]:
-    """Returns copies of `kernel` and `bias`."""
     return [self.kernel.copy(), self.bias.copy()]
 
   def set_weights(self, weights: Sequence[np.ndarray]) -> None:

@@ -194,7 +194,7 @@ def test_a_killed_run_goes_on_and_leaves_what_an_undisturbed_one_leaves(tmp_path
     (["--eval_step_interval=0"], "--eval_step_interval: 0 is not at least 1"),
     (["--eval_step_interval=-10"], "--eval_step_interval: -10 is not at least 1"),
     (["--validation_batch_size=0"], "--validation_batch_size: 0 is not at least 1, or -1 for all"),
-    (["--validation_batch_size=-2"], "--validation_batch_size: -2 is neither"),
+    (["--validation_batch_size=-2"], "--validation_batch_size: -2 is not at least 1"),
     (["--intermediate_store_frequency=-1"], "--intermediate_store_frequency: -1 is not at least 1, or 0 for never"),
     (["--intermediate_store_frequency=5"], "needs a folder for the graphs: add --intermediate_output_graphs_dir"),
     (["--intermediate_output_graphs_dir=a"], "needs the number of steps between two graphs, or 0 for none"),
