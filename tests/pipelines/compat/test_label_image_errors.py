@@ -85,7 +85,7 @@ def refused(flags: list[str], small_images: Path, capsys) -> str:
     (["--input_layer=images", "--output_layer=images"], "images of {graph} is not computed from images"),
     (
       ["--input_layer=images", "--output_layer=Conv2D"],
-      "{labels} has 3 labels, but Conv2D of {graph} gives 288 numbers",
+      "{labels} has 3 labels, but Conv2D of {graph} gives 288 scores per image",
     ),
     (
       ["--input_layer=images", "--output_layer=scores", "--input_width=299"],
