@@ -22,7 +22,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from beam_retrain.transforms.core.run.cli import DONE, ArgumentParser, parse_flags, run_command
+from beam_retrain.transforms.core.run.cli import ArgumentParser, ExitCode, parse_flags, run_command
 from beam_retrain.transforms.core.system.cpu import available_cores
 from benchmarks.bench_inputs import find_data, find_weights
 from benchmarks.bench_session import Bench, describe_load
@@ -59,7 +59,7 @@ def run(argv: Sequence[str]) -> int:
   }
   (work / "results.json").write_text(json.dumps(everything, indent=1))
   print(f"\n{page}\n\nmeasured in {took}; also in {work / 'table.md'} and {work / 'results.json'}")
-  return DONE
+  return ExitCode.DONE
 
 
 def _read_flags(argv: Sequence[str]) -> argparse.Namespace:

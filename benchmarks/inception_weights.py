@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from beam_retrain.transforms.core.errors import InputError
-from beam_retrain.transforms.core.run.cli import DONE, ArgumentParser, parse_flags, run_command
+from beam_retrain.transforms.core.run.cli import ArgumentParser, ExitCode, parse_flags, run_command
 from beam_retrain.transforms.core.system.tensorflow import load_tensorflow
 
 if TYPE_CHECKING:
@@ -240,7 +240,7 @@ def run(argv: Sequence[str]) -> int:
     f"{output}: Inception v3 without its top, {len(model.weights)} arrays, {model.count_params():,} numbers, from"
     f" {PACKAGE} {VERSION} (MIT License); use it with --trunk keras:InceptionV3 --trunk_weights {output}"
   )
-  return DONE
+  return ExitCode.DONE
 
 
 if __name__ == "__main__":

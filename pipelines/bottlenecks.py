@@ -17,7 +17,7 @@ from beam_retrain.pipelines.engines.dataflow import describe_built_job, request_
 from beam_retrain.pipelines.engines.runners import is_local
 from beam_retrain.pipelines.jobs import output_dir
 from beam_retrain.pipelines.jobs.progress import Work
-from beam_retrain.pipelines.jobs.runner import DONE, GATE_MISSED, exit_code, run_command, run_pipeline
+from beam_retrain.pipelines.jobs.runner import exit_code, run_command, run_pipeline
 from beam_retrain.pipelines.models.execution import (
   LEAST_IMAGES,
   Execution,
@@ -52,6 +52,7 @@ from beam_retrain.transforms.core.records.schema import (
   bottleneck_record,
 )
 from beam_retrain.transforms.core.records.splits import SplitPercentages
+from beam_retrain.transforms.core.run.cli import ExitCode
 from beam_retrain.transforms.core.run.run_info import describe_run, is_completed, request_digest
 from beam_retrain.transforms.core.run.stats import Stats, read_stats
 from beam_retrain.transforms.io import files
@@ -202,7 +203,7 @@ def execute(request: BottlenecksRequest) -> int:
   job = plan(request)
   print(f"{job.choice.describe()}; {job.execution.describe()}", flush=True)
   if not job.claim():
-    return GATE_MISSED
+    return ExitCode.GATE_MISSED
   if job.imported:
     print(job.imported.run(job.digest, job.options))
   slowest, *others = job.works()
@@ -325,7 +326,7 @@ def report(job: Job, result: PipelineResult) -> int:
   """Deletes temporary files and prints the result; returns the exit code."""
   if built := describe_built_job(job.options):
     print(built)
-    return DONE
+    return ExitCode.DONE
   for line in (report_halved_batch(result, job.execution, job.trunk, job.output), report_workers(result, job.output)):
     if line:
       print(line)

@@ -15,13 +15,14 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from beam_retrain.pipelines.engines.dataflow import describe_built_job, validate_single_job
 from beam_retrain.pipelines.jobs import output_dir
 from beam_retrain.pipelines.jobs.forked_workers import default_processes
-from beam_retrain.pipelines.jobs.runner import DONE, exit_code, run_command, run_pipeline
+from beam_retrain.pipelines.jobs.runner import exit_code, run_command, run_pipeline
 from beam_retrain.pipelines.options.arguments import add_max_bad_fraction, refuse_unreachable
 from beam_retrain.pipelines.options.request import JobRequest
 from beam_retrain.transforms.convert import FORMATS, IMAGE_FORMATS, JPG, TFRECORD, ConvertShard, sweep_tree
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.images.encode import DEFAULT_QUALITY
 from beam_retrain.transforms.core.records.schema import IMAGE_RECORD
+from beam_retrain.transforms.core.run.cli import ExitCode
 from beam_retrain.transforms.core.run.request import ONE_ARGUMENT
 from beam_retrain.transforms.core.run.run_info import describe_run, request_digest
 from beam_retrain.transforms.core.run.stats import read_stats
@@ -198,7 +199,7 @@ def plan(request: ConvertRequest) -> Job:
 def report(job: Job) -> int:
   if built := describe_built_job(job.options):
     print(built)
-    return DONE
+    return ExitCode.DONE
   stats = read_stats(job.output, files)
   extensions = [extension for extension in IMAGE_FORMATS if extension in job.task.formats]
   shown = files.shown(job.output)

@@ -19,7 +19,6 @@ from beam_retrain.pipelines.evaluation.job import (
   choose_images,
   claim_store,
   complete,
-  find_exit_code,
   find_images,
   judge_figures,
   print_figures,
@@ -28,7 +27,7 @@ from beam_retrain.pipelines.evaluation.job import (
 )
 from beam_retrain.pipelines.evaluation.request import EvaluationRequest
 from beam_retrain.pipelines.jobs import output_dir
-from beam_retrain.pipelines.jobs.runner import DONE, run_command, run_pipeline
+from beam_retrain.pipelines.jobs.runner import exit_code, run_command, run_pipeline
 from beam_retrain.pipelines.models.execution import Execution, choose_execution
 from beam_retrain.pipelines.models.model_trunk import ModelTrunk
 from beam_retrain.pipelines.models.trained import Model, split_settings, which_images
@@ -38,10 +37,12 @@ from beam_retrain.reporting.gates import verdict_line
 from beam_retrain.transforms.bottlenecks.model_handler import BATCH_SIZE
 from beam_retrain.transforms.bottlenecks.store import STORES_FOLDER, find_stores
 from beam_retrain.transforms.core.errors import InputError, flag
-from beam_retrain.transforms.core.metrics.figures import MODEL, Metrics, ModelMetrics
+from beam_retrain.transforms.core.metrics.figures import MISSED, MODEL, Metrics, ModelMetrics
 from beam_retrain.transforms.core.metrics.metrics_file import METRICS_FILE
 from beam_retrain.transforms.core.records.schema import QUARANTINE_FILE
+from beam_retrain.transforms.core.run.cli import ExitCode
 from beam_retrain.transforms.core.run.run_info import RunInfo, describe_run, find_info, read_info
+from beam_retrain.transforms.core.run.stats import read_stats
 from beam_retrain.transforms.core.runtimes.variant import AUTO
 from beam_retrain.transforms.evaluation.classifier import EvaluateClassifier
 from beam_retrain.transforms.evaluation.compare import SLICES_FILE, CompareNights
@@ -280,7 +281,7 @@ def report(job: Job, evaluation: EvaluateClassifier) -> int:
   """Judges, writes and prints the figures; returns the exit code."""
   if built := describe_built_job(job.options):
     print(built)
-    return DONE
+    return ExitCode.DONE
   request, output = job.request, evaluation.output
   checked = None
   if job.trunk:
@@ -303,7 +304,8 @@ def report(job: Job, evaluation: EvaluateClassifier) -> int:
   print_figures(metrics)
   for name in (*_FILES, QUARANTINE_FILE):
     print(files.shown(files.join(output, name)))
-  return find_exit_code(metrics, output, request.max_bad_fraction)
+  stats = read_stats(output, files)
+  return exit_code(stats, output, request.max_bad_fraction, gate_missed=metrics.verdict == MISSED)
 
 
 if __name__ == "__main__":

@@ -20,9 +20,8 @@ from beam_retrain.transforms.core.records.csv_format import csv_line, escape_cel
 from beam_retrain.transforms.core.records.quarantine import Quarantined, Reason
 from beam_retrain.transforms.core.records.schema import Image
 from beam_retrain.transforms.core.run.cli import (
-  DONE,
-  TOO_MANY_BAD,
   ArgumentParser,
+  ExitCode,
   add_max_bad_fraction,
   parse_flags,
   positive_int,
@@ -91,9 +90,9 @@ def run(argv: Sequence[str]) -> int:
   for line in _FORMATS[args.format](predictions()):
     print(line, flush=True)
   if bad / len(paths) <= args.max_bad_fraction:
-    return DONE
+    return ExitCode.DONE
   print(f"beam-retrain: {bad} of {len(paths)} images could not be used; see above.", file=sys.stderr)
-  return TOO_MANY_BAD
+  return ExitCode.TOO_MANY_BAD
 
 
 def _load(folder: str, info: RunInfo, precision: str, runtime: str) -> LoadedModel:

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 from beam_retrain.pipelines import bottlenecks, convert, datasets, evaluate, train
 from beam_retrain.pipelines.convert import ConvertRequest
 from beam_retrain.pipelines.evaluate import EvaluateRequest
-from beam_retrain.pipelines.jobs.runner import DONE, GATE_MISSED, run_command
+from beam_retrain.pipelines.jobs.runner import run_command
 from beam_retrain.pipelines.models.trunk_sources import BUNDLED
 from beam_retrain.pipelines.options.arguments import add_max_bad_fraction, fraction, refuse_unreachable
 from beam_retrain.pipelines.options.precision import AUTO, add_precision_flags
@@ -21,6 +21,7 @@ from beam_retrain.pipelines.options.request import JobRequest
 from beam_retrain.pipelines.requests.bottlenecks import BottlenecksRequest
 from beam_retrain.pipelines.stages import Chain, Stage, digest_of_images, digests_of_trunk, make_request
 from beam_retrain.pipelines.train import TrainRequest
+from beam_retrain.transforms.core.run.cli import ExitCode
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.sources.idx import looks_like_idx
 
@@ -157,7 +158,7 @@ def execute(request: RunRequest) -> int:
   chain.keep_or_run(request.train(), after=state)
   # Evaluation always runs: it prints the summary, and its gates decide the exit code.
   chain.run(request.evaluate(images))
-  if chain.code in (DONE, GATE_MISSED):
+  if chain.code in (ExitCode.DONE, ExitCode.GATE_MISSED):
     _print_folders(output)
   return chain.code
 

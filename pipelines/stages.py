@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import beam_retrain.transforms.core
-from beam_retrain.pipelines.jobs.runner import DONE
 from beam_retrain.pipelines.models.trunk_sources import BUNDLED
+from beam_retrain.transforms.core.run.cli import ExitCode
 from beam_retrain.transforms.core.run.request import Request
 from beam_retrain.transforms.core.run.run_info import is_completed, versions
 from beam_retrain.transforms.io import files
@@ -84,7 +84,7 @@ class Chain:
   def __init__(self, output: Path, state_file: str):
     self._output = output
     self._state_path = output / state_file
-    self.code = DONE
+    self.code: int = ExitCode.DONE
 
   def keep_or_run(self, stage: Stage, after: str) -> str:
     """Runs a stage unless its output is current; returns its state.
@@ -94,12 +94,12 @@ class Chain:
       after: the state of its input.
     """
     state = stage.state(after)
-    if self.code == DONE:
+    if self.code == ExitCode.DONE:
       if self.is_kept(stage.command, state):
         print(f"{stage.command}: finished and unchanged, kept")
       else:
         self.run(stage)
-        if self.code == DONE:
+        if self.code == ExitCode.DONE:
           self.remember(stage.command, state)
     return state
 
@@ -108,7 +108,7 @@ class Chain:
 
   def run(self, stage: Stage) -> None:
     """Runs a stage, unless an earlier one failed."""
-    if self.code == DONE:
+    if self.code == ExitCode.DONE:
       print(f"{stage.command}: into {files.shown(stage.output)}", flush=True)
       self.code = stage.execute(stage.request)
 

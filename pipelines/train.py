@@ -16,7 +16,7 @@ from beam_retrain.trainer.export.output_dir import OWNED, STAGE
 from beam_retrain.trainer.options import TrainRequest
 from beam_retrain.transforms.core.errors import InputError, first_line
 from beam_retrain.transforms.core.records.schema import COMPLETED_FILE, INFO_FILE
-from beam_retrain.transforms.core.run.cli import DONE, GATE_MISSED, ArgumentParser, run_command
+from beam_retrain.transforms.core.run.cli import ArgumentParser, ExitCode, run_command
 from beam_retrain.transforms.core.run.output_dir import OutputDir
 from beam_retrain.transforms.core.run.run_info import read_info
 
@@ -85,7 +85,7 @@ def execute_remote(request: TrainRequest, store_options: Mapping[str, object]) -
       code = task.execute(request, copies)
     except InputError as error:
       raise InputError(_with_remote_paths(str(error), copies)) from error
-    if output in copies and code in (DONE, GATE_MISSED):
+    if output in copies and code in (ExitCode.DONE, ExitCode.GATE_MISSED):
       try:
         _upload(copies[output], output)
       except Exception as error:

@@ -23,10 +23,8 @@ from beam_retrain.transforms.core.metrics.metrics_file import METRICS_FILE
 from beam_retrain.transforms.core.models.inference import BATCH_SIZE, Inferred
 from beam_retrain.transforms.core.records.quarantine import Quarantined
 from beam_retrain.transforms.core.run.cli import (
-  DONE,
-  GATE_MISSED,
-  TOO_MANY_BAD,
   ArgumentParser,
+  ExitCode,
   add_max_bad_fraction,
   add_max_pixels,
   fraction,
@@ -151,9 +149,9 @@ def _compare(first: str, second: str) -> int:
     compared = compare_outputs(first, second, count)
   if compared.difference is None:
     print(f"the same: {compared.files:,} files, {counted:,} records, rows and whole files compared")
-    return DONE
+    return ExitCode.DONE
   print(f"{files.shown(first)} and {files.shown(second)} differ: {compared.difference}", file=sys.stderr)
-  return GATE_MISSED
+  return ExitCode.GATE_MISSED
 
 
 def _verify(flags: argparse.Namespace) -> int:
@@ -240,11 +238,11 @@ def _report(tallies: Sequence[Tally], good: int, bad: int, flags: argparse.Names
   for failure in failures:
     print(f"beam-retrain: {failure}", file=sys.stderr)
   if failures:
-    return GATE_MISSED
+    return ExitCode.GATE_MISSED
   if bad > flags.max_bad_fraction * (good + bad):
     print(f"beam-retrain: {bad} of {good + bad} images could not be used; see above.", file=sys.stderr)
-    return TOO_MANY_BAD
-  return DONE
+    return ExitCode.TOO_MANY_BAD
+  return ExitCode.DONE
 
 
 def _words(first: Disagreement | None, name: str) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from beam_retrain.trainer.options import TrainRequest
 from beam_retrain.trainer.plan import plan
 from beam_retrain.transforms.core.records.schema import TESTING, VALIDATION
-from beam_retrain.transforms.core.run.cli import DONE, GATE_MISSED, run_command
+from beam_retrain.transforms.core.run.cli import ExitCode, run_command
 from beam_retrain.transforms.core.system.tensorflow import load_tensorflow
 
 if TYPE_CHECKING:
@@ -53,10 +53,10 @@ def report(metrics: TrainMetrics, request: TrainRequest) -> int:
     print(f"TensorFlow Lite, {kind}: {measured}{lite.bytes:,} bytes, in {path}")
   wanted = request.assert_accuracy_at_least
   if wanted is None or (tested.images and tested.accuracy >= wanted):
-    return DONE
+    return ExitCode.DONE
   found = f"testing accuracy is {tested.accuracy:.4f}" if tested.images else "there are no testing images"
   print(f"beam-retrain: {found}, but --assert_accuracy_at_least is {wanted:g}.", file=sys.stderr)
-  return GATE_MISSED
+  return ExitCode.GATE_MISSED
 
 
 def main() -> None:

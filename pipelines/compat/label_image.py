@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.run.cli import (
-  DONE,
-  TOO_MANY_BAD,
   ArgumentParser,
+  ExitCode,
   add_decoding_flags,
   add_max_bad_fraction,
   parse_flags,
@@ -224,13 +223,13 @@ def label_single(flags: argparse.Namespace) -> int:
     local_files.write_text(FILE_NAME, "")
     local_files.write_text(QUARANTINE_NAME, quarantine_csv([item]))
     print(f"beam-retrain: {path}: {item.reason}: {item.detail} (listed in {QUARANTINE_NAME}).", file=sys.stderr)
-    return DONE if flags.max_bad_fraction == 1 else TOO_MANY_BAD
+    return ExitCode.DONE if flags.max_bad_fraction == 1 else ExitCode.TOO_MANY_BAD
   answer = best(item.outputs["scores"], graph.labels)
   print(f"Digit: {answer.label} Accuracy: {answer.percent}")
   local_files.write_text(FILE_NAME, single_line(path, answer))
   if os.path.exists(QUARANTINE_NAME):
     os.unlink(QUARANTINE_NAME)  # of an earlier image
-  return DONE
+  return ExitCode.DONE
 
 
 if __name__ == "__main__":

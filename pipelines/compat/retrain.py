@@ -11,10 +11,11 @@ from collections.abc import Sequence
 from beam_retrain.pipelines.compat.retrain_options import check_flags, make_parser, work_dir
 from beam_retrain.pipelines.compat.retrain_outputs import check_outputs, check_saved_model, hold_outputs, put_outputs
 from beam_retrain.pipelines.compat.retrain_stages import Stages, train_request
-from beam_retrain.pipelines.jobs.runner import DONE, run_command
+from beam_retrain.pipelines.jobs.runner import run_command
 from beam_retrain.pipelines.options.arguments import parse_job
 from beam_retrain.transforms.core.compat.final_accuracy import final_accuracy, judge
 from beam_retrain.transforms.core.errors import InputError
+from beam_retrain.transforms.core.run.cli import ExitCode
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.sources.folders import ClassFolder, count_files, find_class_folders, list_class_folders
 
@@ -46,7 +47,7 @@ def run(argv: Sequence[str]) -> int:
     stages.bottlenecks()
     stages.train()
     stages.evaluate()
-    if stages.chain.code == DONE:
+    if stages.chain.code == ExitCode.DONE:
       put_outputs(flags)
       _tell(flags, stages.predictions)
   return stages.chain.code

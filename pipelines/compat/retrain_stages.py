@@ -15,7 +15,6 @@ from beam_retrain.pipelines import bottlenecks, evaluate, train
 from beam_retrain.pipelines.compat.retrain_options import PROG, work_dir
 from beam_retrain.pipelines.evaluate import EvaluateRequest
 from beam_retrain.pipelines.jobs.output_dir import find_earlier
-from beam_retrain.pipelines.jobs.runner import DONE
 from beam_retrain.pipelines.models.trunk_sources import HUB_INCEPTION_V3, INCEPTION_V3
 from beam_retrain.pipelines.options.precision import AUTO, given_precision
 from beam_retrain.pipelines.requests.bottlenecks import BottlenecksRequest
@@ -25,6 +24,7 @@ from beam_retrain.transforms.compat.text_bottlenecks import Texts, find_texts
 from beam_retrain.transforms.core.errors import InputError, flag_names
 from beam_retrain.transforms.core.records.schema import PREPROCESSING_VERSION
 from beam_retrain.transforms.core.records.splits import LEGACY
+from beam_retrain.transforms.core.run.cli import ExitCode
 from beam_retrain.transforms.core.run.run_info import find_info, is_completed
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.sources.folders import ClassFolder
@@ -106,7 +106,7 @@ class Stages:
     self.chain.remember(folder, state)  # now: a later run may finish this folder, in this state
     with flag_names(FLAG_NAMES):
       self.chain.run(self._bottlenecks(folder, reuse))
-    if self.chain.code == DONE and folder == _NEXT:
+    if self.chain.code == ExitCode.DONE and folder == _NEXT:
       self._end_replacement()
       print(f"{_NOW}: now in {self._work / _NOW}, replacing the earlier ones")
 
@@ -153,13 +153,13 @@ class Stages:
 
   def train(self) -> None:
     """Trains the head, unless it is already trained."""
-    if self.chain.code != DONE:
+    if self.chain.code != ExitCode.DONE:
       return
     if self.is_trained:
       print("train: finished and unchanged, kept")
       return
     self.chain.run(self._train)
-    if self.chain.code == DONE:
+    if self.chain.code == ExitCode.DONE:
       self.chain.remember("train", self._train_state)
       self.chain.remember(_OUTSIDE, self._digest_of_outside())
 

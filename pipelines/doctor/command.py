@@ -46,11 +46,11 @@ from beam_retrain.pipelines.engines.runners import (
   runner_name,
   runner_of,
 )
-from beam_retrain.pipelines.jobs.runner import DONE, FAILED
 from beam_retrain.pipelines.models.trunk_sources import BUNDLED, INCEPTION_V3
 from beam_retrain.pipelines.models.trunk_sources import HELP as TRUNK_HELP
 from beam_retrain.pipelines.options.arguments import ArgumentParser, parse_with_beam_options, positive_int
 from beam_retrain.transforms.core.errors import InputError
+from beam_retrain.transforms.core.run.cli import ExitCode
 from beam_retrain.transforms.core.system.cpu import available_cores
 from beam_retrain.transforms.io import files
 
@@ -97,7 +97,7 @@ def run(argv: Sequence[str]) -> int:
   for finding in examine(flags, options, parser.parse_known_args(argv)[1]):
     print(finding, flush=True)
     problems += finding.severity == Severity.PROBLEM
-  return FAILED if problems else DONE
+  return ExitCode.FAILED if problems else ExitCode.DONE
 
 
 def examine(flags: argparse.Namespace, options: PipelineOptions, beam_flags: Sequence[str]) -> Iterator[Finding]:

@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from beam_retrain.pipelines.evaluation.request import EvaluationRequest
-from beam_retrain.pipelines.jobs.runner import DONE, GATE_MISSED, exit_code
 from beam_retrain.pipelines.models.execution import Execution
 from beam_retrain.pipelines.models.model_trunk import ModelTrunk
 from beam_retrain.pipelines.models.sample import sample_images
@@ -21,7 +20,7 @@ from beam_retrain.reporting.gates import gate_lines, judge
 from beam_retrain.reporting.html_report import Report, render_report
 from beam_retrain.reporting.text_tables import per_label_table
 from beam_retrain.transforms.bottlenecks.store import store_folder
-from beam_retrain.transforms.core.metrics.figures import CANDIDATE, MISSED, MODEL, BadInputs, Metrics, TrendPoint
+from beam_retrain.transforms.core.metrics.figures import CANDIDATE, MODEL, BadInputs, Metrics, TrendPoint
 from beam_retrain.transforms.core.metrics.metrics_file import METRICS_FILE, write_metrics
 from beam_retrain.transforms.core.records.schema import INFO_FILE, QUARANTINE_FILE
 from beam_retrain.transforms.core.records.splits import SplitPercentages
@@ -195,12 +194,3 @@ def complete(evaluation: EvaluateClassifier, max_bad_fraction: float) -> bool:
     return False
   files.delete([evaluation.parts_folder, *(store.fresh_folder for store in evaluation.stores)])
   return True
-
-
-def find_exit_code(metrics: Metrics, folder: str, max_bad_fraction: float) -> int:
-  """Prints what was quarantined; returns the exit code.
-
-  `folder` is the output's current path.
-  """
-  code = exit_code(read_stats(folder, files), folder, max_bad_fraction)
-  return GATE_MISSED if code == DONE and metrics.verdict == MISSED else code

@@ -1,8 +1,4 @@
-"""Runs a job and reports the result: exit codes and messages.
-
-Exit codes: 0 done; 1 a gate that the user set was missed; 2 wrong usage, or the job failed; 3 more bad inputs than
-allowed.
-"""
+"""Runs a job and reports the result: exit codes and messages."""
 
 from __future__ import annotations
 
@@ -22,11 +18,11 @@ from beam_retrain.pipelines.jobs.progress import Work, shard_progress
 from beam_retrain.transforms.core.errors import InputError, user_sentence
 from beam_retrain.transforms.core.records.quarantine import DROPPED
 from beam_retrain.transforms.core.records.schema import QUARANTINE_FILE
-from beam_retrain.transforms.core.run.cli import DONE, FAILED, GATE_MISSED, TOO_MANY_BAD, run_command
+from beam_retrain.transforms.core.run.cli import ExitCode, run_command
 from beam_retrain.transforms.core.run.stats import Stats
 from beam_retrain.transforms.io import files
 
-__all__ = ["DONE", "FAILED", "GATE_MISSED", "TOO_MANY_BAD", "exit_code", "run_command", "run_pipeline"]
+__all__ = ["ExitCode", "exit_code", "run_command", "run_pipeline"]
 
 
 def run_pipeline(
@@ -76,14 +72,23 @@ def run_pipeline(
   return result
 
 
-def exit_code(stats: Stats, output: str, max_bad_fraction: float, quarantine_file: str = QUARANTINE_FILE) -> int:
-  """Reports quarantined inputs; returns exit code 0 or 3.
+def exit_code(
+  stats: Stats,
+  output: str,
+  max_bad_fraction: float,
+  quarantine_file: str = QUARANTINE_FILE,
+  *,
+  gate_missed: bool = False,
+) -> ExitCode:
+  """Reports quarantined inputs; returns the exit code of a finished job.
 
   Args:
     max_bad_fraction: 0..1.
+    gate_missed: whether a gate set by the user was missed; too many bad inputs come first.
   """
+  code = ExitCode.GATE_MISSED if gate_missed else ExitCode.DONE
   if not stats.quarantined:
-    return DONE
+    return code
   accepted = stats.bad_fraction <= max_bad_fraction
   counts = {reason: count for reason, count in stats.reasons.items() if accepted or reason not in DROPPED}
   bad = sum(counts.values())
@@ -91,13 +96,13 @@ def exit_code(stats: Stats, output: str, max_bad_fraction: float, quarantine_fil
   listed = files.shown(files.join(output, quarantine_file))
   if accepted:
     print(f"{bad} of {stats.inputs} inputs left out ({reasons}), listed in {listed}")
-    return DONE
+    return code
   print(
     f"beam-retrain: {bad} of {stats.inputs} inputs are bad ({reasons}): see {listed}; repair or remove them, or accept"
     f" the loss with --max_bad_fraction={_rounded_up(stats.bad_fraction)} and run the command again.",
     file=sys.stderr,
   )
-  return TOO_MANY_BAD
+  return ExitCode.TOO_MANY_BAD
 
 
 def _rounded_up(value: float) -> float:

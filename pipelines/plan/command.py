@@ -7,10 +7,11 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 
-from beam_retrain.pipelines.jobs.runner import DONE, run_command
+from beam_retrain.pipelines.jobs.runner import run_command
 from beam_retrain.pipelines.plan.measure import Measurement, listed_reasons, measure_apart
 from beam_retrain.pipelines.plan.request import PlanRequest
 from beam_retrain.reporting.cost_table import plan_table
+from beam_retrain.transforms.core.run.cli import ExitCode
 from beam_retrain.transforms.core.run.cost_model import Expectation, expect, in_words_of_json
 from beam_retrain.transforms.core.runtimes.trunk_info import TrunkInfo
 
@@ -28,7 +29,7 @@ def run(argv: Sequence[str]) -> int:
     print(_to_json(measured, expected))
   else:
     print(plan_table(expected, _describe_trunk(measured), notes(measured, engine)))
-  return DONE
+  return ExitCode.DONE
 
 
 def scaled(images: Mapping[str, int], total: int | None) -> dict[str, int]:

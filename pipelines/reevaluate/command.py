@@ -20,7 +20,6 @@ from beam_retrain.pipelines.evaluation.job import (
   choose_images,
   claim_store,
   complete,
-  find_exit_code,
   find_images,
   judge_figures,
   print_figures,
@@ -29,7 +28,7 @@ from beam_retrain.pipelines.evaluation.job import (
 )
 from beam_retrain.pipelines.evaluation.request import EvaluationRequest
 from beam_retrain.pipelines.jobs import output_dir
-from beam_retrain.pipelines.jobs.runner import run_command, run_pipeline
+from beam_retrain.pipelines.jobs.runner import exit_code, run_command, run_pipeline
 from beam_retrain.pipelines.models.execution import Execution, choose_execution
 from beam_retrain.pipelines.models.model_trunk import ModelTrunk
 from beam_retrain.pipelines.models.trained import Model, check_same_labels, split_settings, which_images
@@ -43,7 +42,7 @@ from beam_retrain.reporting.junit import junit_xml
 from beam_retrain.reporting.text_tables import changes_table
 from beam_retrain.transforms.bottlenecks.model_handler import BATCH_SIZE
 from beam_retrain.transforms.bottlenecks.store import STORES_FOLDER, find_stores
-from beam_retrain.transforms.core.metrics.figures import CANDIDATE, MODEL, Metrics, ModelMetrics
+from beam_retrain.transforms.core.metrics.figures import CANDIDATE, MISSED, MODEL, Metrics, ModelMetrics
 from beam_retrain.transforms.core.metrics.metrics_file import METRICS_FILE
 from beam_retrain.transforms.core.records.schema import QUARANTINE_FILE
 from beam_retrain.transforms.core.records.shards import BottleneckCounts
@@ -343,7 +342,8 @@ def report(job: Job, evaluation: EvaluateClassifier) -> int:
     folder = history.publish(working, request.history, job.date)
     history.prune_stores(request.history, request.keep_stores, job.date)
   _print_summary(metrics, folder, job.images.source.path, checked)
-  return find_exit_code(metrics, folder, request.max_bad_fraction)
+  stats = read_stats(folder, files)
+  return exit_code(stats, folder, request.max_bad_fraction, gate_missed=metrics.verdict == MISSED)
 
 
 def _count_bottlenecks(stores: Sequence[TrunkStore]) -> BottleneckCounts:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from beam_retrain.pipelines.jobs.runner import GATE_MISSED
+from beam_retrain.transforms.core.run.cli import ExitCode
 from tests.helpers import ROOT
 
 _DEPLOY = ROOT / "deploy" / "airflow"
@@ -86,6 +86,6 @@ def test_a_missed_gate_is_a_red_run_that_is_not_tried_again(night):
   assert ran.returncode != 0
   assert "DagRun failed" in ran.stdout
   assert "new_state=failed" in ran.stdout
-  assert re.findall(r"Process exited with return code: (\d+)", ran.stdout) == [str(GATE_MISSED)]
+  assert re.findall(r"Process exited with return code: (\d+)", ran.stdout) == [str(ExitCode.GATE_MISSED)]
   # Python itself ends with 1 where a module is missing: it was the gate.
   assert json.loads((folder / "metrics.json").read_text())["gates"]["min_accuracy"]["state"] == "missed"

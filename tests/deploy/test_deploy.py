@@ -17,8 +17,8 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from beam_retrain.pipelines.jobs.runner import GATE_MISSED, TOO_MANY_BAD
 from beam_retrain.pipelines.reevaluate import command as reevaluate
+from beam_retrain.transforms.core.run.cli import ExitCode
 from tests.helpers import ROOT
 
 _DEPLOY = ROOT / "deploy"
@@ -92,7 +92,10 @@ def test_the_cron_line_runs_and_tells_of_a_missed_gate(tmp_path, trained_model, 
 
   missed = run_cron_line(command, tmp_path, **changed, FLAGS="--date=2026-11-25 --min_accuracy=1")
   assert (tmp_path / "history" / "2026-11-25" / "COMPLETED").exists(), log.read_text()
-  assert (missed.stdout, missed.stderr) == (f"beam-retrain reevaluate: exit code {GATE_MISSED}, see {log}\n", "")
+  assert (missed.stdout, missed.stderr) == (
+    f"beam-retrain reevaluate: exit code {ExitCode.GATE_MISSED}, see {log}\n",
+    "",
+  )
   assert "MISSED: min_accuracy" in log.read_text()
 
 
@@ -185,7 +188,7 @@ def test_kubernetes_does_not_try_again_what_would_come_out_the_same():
   pod = job["template"]["spec"]
   rule = job["podFailurePolicy"]["rules"][0]
   assert rule["action"] == "FailJob"
-  assert rule["onExitCodes"]["values"] == [GATE_MISSED, TOO_MANY_BAD]
+  assert rule["onExitCodes"]["values"] == [ExitCode.GATE_MISSED, ExitCode.TOO_MANY_BAD]
   assert rule["onExitCodes"]["containerName"] == pod["containers"][0]["name"]
   assert pod["restartPolicy"] == "Never"  # or the rules are refused, by the server alone
 

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from beam_retrain.pipelines import bottlenecks
-from beam_retrain.pipelines.jobs.runner import DONE
+from beam_retrain.transforms.core.run.cli import ExitCode
 from tests.helpers import ROOT
 from tests.system.engine_suite import ONE_WORKER, engine_file
 
@@ -75,7 +75,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def undisturbed(tmp_path_factory: pytest.TempPathFactory, images: Path) -> Path:
   """What FnApiRunner with one worker writes."""
   output = tmp_path_factory.mktemp("undisturbed") / "output"
-  assert bottlenecks.run(embed_arguments(images, output, ONE_WORKER)) == DONE
+  assert bottlenecks.run(embed_arguments(images, output, ONE_WORKER)) == ExitCode.DONE
   return output
 
 

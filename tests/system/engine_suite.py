@@ -35,8 +35,8 @@ from apache_beam.runners import create_runner
 
 from beam_retrain.pipelines import bottlenecks, convert, datasets, evaluate
 from beam_retrain.pipelines.engines.options import ENGINE_OPTIONS
-from beam_retrain.pipelines.jobs.runner import DONE, FAILED
 from beam_retrain.trainer import task
+from beam_retrain.transforms.core.run.cli import ExitCode
 from beam_retrain.transforms.core.verify.output_diff import difference_of_graphs, difference_of_json, difference_of_rows
 from beam_retrain.transforms.shards.work import REPORTS_FOLDER
 from tests.helpers import ROOT
@@ -113,9 +113,9 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
   work = tmp_path_factory.mktemp("inputs")
   found = Inputs(work / "idx", work / "folders", work / "bottlenecks", work / "model")
   datasets.digits(str(found.idx))
-  assert convert.run(found.convert(found.folders, ["--formats=jpg", *ONE_WORKER])) == DONE
-  assert bottlenecks.run(found.embed(found.bottlenecks, ONE_WORKER)) == DONE
-  assert task.run([f"--input={found.bottlenecks}", f"--output={found.model}", "--rounds=9"]) == DONE
+  assert convert.run(found.convert(found.folders, ["--formats=jpg", *ONE_WORKER])) == ExitCode.DONE
+  assert bottlenecks.run(found.embed(found.bottlenecks, ONE_WORKER)) == ExitCode.DONE
+  assert task.run([f"--input={found.bottlenecks}", f"--output={found.model}", "--rounds=9"]) == ExitCode.DONE
   return found
 
 
@@ -124,9 +124,9 @@ def expected(tmp_path_factory: pytest.TempPathFactory, inputs: Inputs) -> Output
   """What FnApiRunner with one worker writes."""
   work = tmp_path_factory.mktemp("expected")
   found = Outputs(work / "pictures", inputs.bottlenecks, work / "evaluation", work / "reuse")
-  assert convert.run(inputs.convert(found.images, ONE_WORKER)) == DONE
-  assert evaluate.run(inputs.evaluate(found.evaluation, ONE_WORKER)) == DONE
-  assert evaluate.run(inputs.reuse(found.reuse, ONE_WORKER)) == DONE
+  assert convert.run(inputs.convert(found.images, ONE_WORKER)) == ExitCode.DONE
+  assert evaluate.run(inputs.evaluate(found.evaluation, ONE_WORKER)) == ExitCode.DONE
+  assert evaluate.run(inputs.reuse(found.reuse, ONE_WORKER)) == ExitCode.DONE
   return found
 
 
@@ -140,19 +140,19 @@ class EngineSuite:
 
   def test_convert(self, flags, inputs, expected, tmp_path):
     ended = run_command(*inputs.convert(tmp_path / "output", flags))
-    assert (ended.returncode, said(ended)) == (DONE, "")
+    assert (ended.returncode, said(ended)) == (ExitCode.DONE, "")
     assert_same(tmp_path / "output", expected.images)
 
   def test_bottlenecks(self, flags, inputs, expected, tmp_path):
-    assert bottlenecks.run(inputs.embed(tmp_path / "output", flags)) == DONE
+    assert bottlenecks.run(inputs.embed(tmp_path / "output", flags)) == ExitCode.DONE
     assert_same(tmp_path / "output", expected.bottlenecks)
 
   def test_evaluate(self, flags, inputs, expected, tmp_path):
-    assert evaluate.run(inputs.evaluate(tmp_path / "output", flags)) == DONE
+    assert evaluate.run(inputs.evaluate(tmp_path / "output", flags)) == ExitCode.DONE
     assert_same(tmp_path / "output", expected.evaluation)
 
   def test_evaluate_with_reuse(self, flags, inputs, expected, tmp_path):
-    assert evaluate.run(inputs.reuse(tmp_path / "output", flags)) == DONE
+    assert evaluate.run(inputs.reuse(tmp_path / "output", flags)) == ExitCode.DONE
     assert_same(tmp_path / "output", expected.reuse)
 
   def test_what_a_worker_refuses_is_one_sentence(self, flags, inputs, tmp_path):
@@ -162,7 +162,7 @@ class EngineSuite:
     images.write_bytes(images.read_bytes()[:-9])
     ended = run_command(f"--input={tmp_path}", f"--output={tmp_path / 'output'}", *flags)
     assert re.fullmatch(f"beam-retrain: {images}: byte .* get the file again\\.\n", said(ended)), ended.stderr
-    assert ended.returncode == FAILED
+    assert ended.returncode == ExitCode.FAILED
     assert not (tmp_path / "output" / "COMPLETED").exists()
 
 
@@ -188,7 +188,7 @@ class JobServerSuite(EngineSuite):
 
   def test_doctor(self, flags, tmp_path):
     code, lines = run_doctor(*flags, f"--output={tmp_path / 'output'}")
-    assert code == DONE, lines
+    assert code == ExitCode.DONE, lines
     assert [line for line in lines if not line.startswith(("ok: driver", "ok: memory", "warning: memory"))] == [
       f"ok: engine: {self.runner} did a tiny job in N s",
       "warning: workers: 1 process on this machine, which is the command's own, where 2 were meant: add"
@@ -200,7 +200,7 @@ class JobServerSuite(EngineSuite):
   def test_what_doctor_advises_gives_two_processes(self, flags):
     more = ["--experiments=use_loopback_process_worker=true", "--sdk_worker_parallelism=2"]
     code, lines = run_doctor(*flags, *more)
-    assert code == DONE, lines
+    assert code == ExitCode.DONE, lines
     assert "ok: workers: 2 processes on this machine" in lines
 
 

@@ -19,8 +19,8 @@ import pytest
 from PIL import Image, ImageOps
 
 from beam_retrain.pipelines import bottlenecks, evaluate
-from beam_retrain.pipelines.jobs.runner import DONE
 from beam_retrain.pipelines.reevaluate import command as reevaluate
+from beam_retrain.transforms.core.run.cli import ExitCode
 from deploy.engines.cluster import flink, spark
 from tests.system.cluster_suite import Running, cluster, embed_arguments, images, running, undisturbed
 from tests.system.engine_suite import ENGINES, ONE_WORKER, Inputs, assert_same, expected, inputs, needs_engines
@@ -44,7 +44,7 @@ class ClusterSuite:
 
   def test_each_worker_does_its_part_and_no_image_crosses_a_shuffle(self, started, images, undisturbed, tmp_path):
     output = tmp_path / "output"
-    assert bottlenecks.run(embed_arguments(images, output, started.flags)) == DONE
+    assert bottlenecks.run(embed_arguments(images, output, started.flags)) == ExitCode.DONE
     assert_same(output, undisturbed)
     # Of each: images that it read, decoded, ran through the trunk and wrote.
     workers = json.loads((output / "info.json").read_text())["execution"]["workers"]
@@ -63,13 +63,13 @@ class TestFlinkCluster(ClusterSuite):
   def test_the_second_night_compared_with_the_first(self, started, inputs, tmp_path):
     data, here, there = tmp_path / "data", tmp_path / "here", tmp_path / "there"
     shutil.copytree(inputs.folders, data)
-    assert reevaluate.run(_night(inputs, data, here, "2026-03-01", ONE_WORKER)) == DONE
+    assert reevaluate.run(_night(inputs, data, here, "2026-03-01", ONE_WORKER)) == ExitCode.DONE
     shutil.copytree(here, there)
     for path in sorted(data.rglob("*.jpg"))[::20]:
       with Image.open(path) as image:
         ImageOps.invert(image).save(path)
-    assert reevaluate.run(_night(inputs, data, here, "2026-03-02", ONE_WORKER)) == DONE
-    assert reevaluate.run(_night(inputs, data, there, "2026-03-02", started.flags)) == DONE
+    assert reevaluate.run(_night(inputs, data, here, "2026-03-02", ONE_WORKER)) == ExitCode.DONE
+    assert reevaluate.run(_night(inputs, data, there, "2026-03-02", started.flags)) == ExitCode.DONE
     assert_same(there / "2026-03-02", here / "2026-03-02", has_same_inputs=False)
     assert len((there / "2026-03-02" / "regressed.csv").read_text().splitlines()) > 1
 
@@ -95,7 +95,7 @@ class TestSparkCluster(ClusterSuite):
       yield found._replace(flags=[*found.flags, *more])
 
   def test_evaluate(self, started, inputs, expected, tmp_path):
-    assert evaluate.run(inputs.evaluate(tmp_path / "output", started.flags)) == DONE
+    assert evaluate.run(inputs.evaluate(tmp_path / "output", started.flags)) == ExitCode.DONE
     assert_same(tmp_path / "output", expected.evaluation)
 
   def exchanged_bytes(self, started: Running) -> int:

@@ -13,7 +13,7 @@ import apache_beam as beam
 import pytest
 
 from beam_retrain.pipelines.cli import main
-from beam_retrain.pipelines.jobs.runner import FAILED
+from beam_retrain.transforms.core.run.cli import ExitCode
 from tests.pipelines.engines.test_jars import write_jar
 from tests.system.engine_suite import (
   ONE_WORKER,
@@ -122,7 +122,9 @@ class TestFlink(JobServerSuite):
   def test_a_job_server_of_another_line_is_refused(self, flags, master, tmp_path, capsys):
     jar = write_jar(tmp_path / "other.jar", version="1.20.1")
     argv = [f"--flink_master={master}", f"--flink_job_server_jar={jar}", "--environment_type=LOOPBACK"]
-    assert main(["convert", "--input=a", f"--output={tmp_path / 'b'}", "--runner=FlinkRunner", *argv]) == FAILED
+    assert (
+      main(["convert", "--input=a", f"--output={tmp_path / 'b'}", "--runner=FlinkRunner", *argv]) == ExitCode.FAILED
+    )
     cause = (
       "the cluster is Flink 1.19, but the job server is for Flink 1.20: give the job server for the cluster's version"
     )
@@ -130,7 +132,7 @@ class TestFlink(JobServerSuite):
 
   def test_doctor_does_not_wait_for_a_cluster_without_workers(self, flags, master):
     code, lines = run_doctor(*flags, f"--flink_master={master}", "--environment_type=LOOPBACK", "--timeout_secs=20")
-    assert code == FAILED
+    assert code == ExitCode.FAILED
     assert lines[1].startswith("problem: engine: FlinkRunner did not do a tiny job within 20 seconds")
 
 

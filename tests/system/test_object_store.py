@@ -11,10 +11,10 @@ from typing import NamedTuple
 import pytest
 
 from beam_retrain.pipelines import bottlenecks, cli, convert, datasets, evaluate
-from beam_retrain.pipelines.jobs.runner import DONE
 from beam_retrain.pipelines.plan import command as plan
 from beam_retrain.pipelines.reevaluate import command as reevaluate
 from beam_retrain.transforms.core.errors import InputError
+from beam_retrain.transforms.core.run.cli import ExitCode
 from beam_retrain.transforms.io import cache, files
 from beam_retrain.transforms.io.transfer import put_file, put_folder
 from tests.object_stores import KEY, SECRET, Server, gs, s3, serve_s3
@@ -57,10 +57,10 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> Work:
   work = tmp_path_factory.mktemp("local")
   found = Work(*(work / name for name in Work._fields))
   datasets.digits(str(found.idx))
-  assert convert.run(_convert(str(found.idx), str(found.images))) == DONE
-  assert bottlenecks.run(_embed(str(found.images), str(found.bottlenecks))) == DONE
-  assert cli.dispatch(_train(str(found.bottlenecks), str(found.model))) == DONE
-  assert evaluate.run(_evaluate(str(found.images), str(found.model), str(found.evaluation))) == DONE
+  assert convert.run(_convert(str(found.idx), str(found.images))) == ExitCode.DONE
+  assert bottlenecks.run(_embed(str(found.images), str(found.bottlenecks))) == ExitCode.DONE
+  assert cli.dispatch(_train(str(found.bottlenecks), str(found.model))) == ExitCode.DONE
+  assert evaluate.run(_evaluate(str(found.images), str(found.model), str(found.evaluation))) == ExitCode.DONE
   return found
 
 
@@ -83,14 +83,14 @@ def _evaluate(given: str, model: str, output: str) -> list[str]:
 @_BOTH
 def test_convert_with_processes_that_are_forked(server, local):
   argv = [f"--input={server.url}/in/idx", f"--output={server.url}/forked", *server.flags]
-  assert convert.run(argv) == DONE
+  assert convert.run(argv) == ExitCode.DONE
   assert_same(server.bucket / "forked", local.images, has_same_inputs=False)
 
 
 def test_records_are_read(server, local, tmp_path):
   of_trunk = ["--trunk=bundled", *ONE_WORKER]
   argv = ["--input=s3://bucket/in/images", f"--output={tmp_path / 'bottlenecks'}", *of_trunk, *server.flags]
-  assert bottlenecks.run(argv) == DONE
+  assert bottlenecks.run(argv) == ExitCode.DONE
   assert len(list((tmp_path / "bottlenecks" / "records").glob("*.tfrecord"))) == 3
 
 
@@ -98,23 +98,23 @@ def test_records_are_read(server, local, tmp_path):
 def test_bottlenecks_train_evaluate(server, local, capfd):
   url, brought = server.url, Path(cache.folder(), "trunks", "brought")
   before = set(brought.glob("*"))
-  assert bottlenecks.run([*_embed(f"{url}/in/images", f"{url}/b"), *server.flags]) == DONE
+  assert bottlenecks.run([*_embed(f"{url}/in/images", f"{url}/b"), *server.flags]) == ExitCode.DONE
   assert_same(server.bucket / "b", local.bottlenecks, has_same_inputs=False)
   assert len(set(brought.iterdir()) - before) == 1  # once for this machine, and whole
   assert not list(brought.glob(".*"))
 
-  assert cli.dispatch([*_train(f"{url}/b", f"{url}/m"), *server.flags]) == DONE
+  assert cli.dispatch([*_train(f"{url}/b", f"{url}/m"), *server.flags]) == ExitCode.DONE
   assert f"the model is in {url}/m/saved_model" in capfd.readouterr().out
   assert_same_model(server.bucket / "m", local.model)
 
   argv = _evaluate(f"{url}/in/images", f"{url}/m", f"{url}/e")
-  assert evaluate.run([*argv, *server.flags]) == DONE
+  assert evaluate.run([*argv, *server.flags]) == ExitCode.DONE
   assert_same(server.bucket / "e", local.evaluation, has_same_inputs=False)
 
   # Over what is there: as on a disk, and no neighbour is touched.
   for name in ("b/mine.txt", "m/mine.txt", "m/saved_model/old", "m/trunk-of-mine/a"):
     put_file(str(local.model / "labels.txt"), f"{url}/{name}")
-  assert cli.dispatch([*_train(f"{url}/b", f"{url}/m"), *server.flags, "--seed=1"]) == DONE
+  assert cli.dispatch([*_train(f"{url}/b", f"{url}/m"), *server.flags, "--seed=1"]) == ExitCode.DONE
   added = ("mine.txt", "saved_model/old", "trunk-of-mine/a")
   assert [name for name in added if (server.bucket / "m" / name).exists()] == ["mine.txt", "trunk-of-mine/a"]
   assert not Path(url.partition("//")[0]).exists()
@@ -130,7 +130,7 @@ def test_bottlenecks_are_reused_and_a_manifest_is_read(server, local, capfd):
   files.write_text(f"{url}/in/images/manifest.csv", "\n".join(["file_name,label", *rows]) + "\n")
   places = [f"--input={url}/in/images/manifest.csv", f"--output={url}/listed", f"--reuse={url}/reused"]
   processes = ["--runner=FnApiRunner", "--direct_running_mode=multi_processing", "--direct_num_workers=2"]
-  assert bottlenecks.run([*places, "--trunk=bundled", *processes, *server.flags]) == DONE
+  assert bottlenecks.run([*places, "--trunk=bundled", *processes, *server.flags]) == ExitCode.DONE
   counts = f"{len(rows):,} of {len(rows):,} bottlenecks reused from {url}/reused, 0 computed"
   assert counts in capfd.readouterr().out
 
@@ -142,14 +142,14 @@ def test_a_night_of_reevaluate(server, local, tmp_path):
     ("s3://bucket/nightly", "s3://bucket/in/images", tmp_path / "remote"),
   ):
     argv = [f"--model={model}", f"--input={given}/testing", f"--history={history}", "--date=2026-03-01"]
-    assert reevaluate.run([*argv, *ONE_WORKER, *server.flags]) == DONE
+    assert reevaluate.run([*argv, *ONE_WORKER, *server.flags]) == ExitCode.DONE
   assert_same(tmp_path / "remote" / "2026-03-01", tmp_path / "local" / "2026-03-01", has_same_inputs=False)
   with pytest.raises(InputError, match="--history s3://bucket/history is remote, where folders cannot be renamed"):
     reevaluate.run([*argv[:2], "--history=s3://bucket/history", *server.flags])
 
 
 def test_plan(server, capfd):
-  assert plan.run(["--input=s3://bucket/in/images", "--trunk=bundled", *server.flags]) == DONE
+  assert plan.run(["--input=s3://bucket/in/images", "--trunk=bundled", *server.flags]) == ExitCode.DONE
   assert "images    1,797" in capfd.readouterr().out
 
 
@@ -229,19 +229,19 @@ def test_what_cannot_be_read_is_one_sentence(given, key, secret, said, server, t
 def test_on_flink(server, local, tmp_path):
   jar = engine_file("flink", "job-server.jar")
   on_flink = ["--runner=FlinkRunner", "--flink_master=[local]", f"--flink_job_server_jar={jar}", *server.flags]
-  assert convert.run(["--input=s3://bucket/in/idx", "--output=s3://bucket/flink/p", *on_flink]) == DONE
+  assert convert.run(["--input=s3://bucket/in/idx", "--output=s3://bucket/flink/p", *on_flink]) == ExitCode.DONE
   assert_same(server.bucket / "flink" / "p", local.images, has_same_inputs=False)
 
   argv = ["--input=s3://bucket/flink/p/training", "--output=s3://bucket/flink/b", "--trunk=bundled", *on_flink]
   with pytest.raises(InputError, match=r"on FlinkRunner TensorFlow writes the transform graph .* --temp_location"):
     bottlenecks.run(argv)
-  assert bottlenecks.run([*argv, f"--temp_location={tmp_path / 'temp'}"]) == DONE
+  assert bottlenecks.run([*argv, f"--temp_location={tmp_path / 'temp'}"]) == ExitCode.DONE
   assert_same(server.bucket / "flink" / "b", local.bottlenecks, has_same_inputs=False)
   assert list((tmp_path / "temp").iterdir()) == []
 
-  assert cli.dispatch([*_train("s3://bucket/flink/b", "s3://bucket/flink/m"), *server.flags]) == DONE
+  assert cli.dispatch([*_train("s3://bucket/flink/b", "s3://bucket/flink/m"), *server.flags]) == ExitCode.DONE
   places = ["--model=s3://bucket/flink/m", "--output=s3://bucket/flink/e"]
-  assert evaluate.run(["--input=s3://bucket/flink/p/testing", *places, *on_flink]) == DONE
+  assert evaluate.run(["--input=s3://bucket/flink/p/testing", *places, *on_flink]) == ExitCode.DONE
   assert_same(server.bucket / "flink" / "e", local.evaluation, has_same_inputs=False)
 
 
@@ -261,8 +261,8 @@ def test_webdataset_tars(server, local, tmp_path):
     (f"{server.url}/in/tars", f"{server.url}/tars-b"),
   ):
     argv = [f"--input={given}", f"--output={output}", "--trunk=bundled", *processes, *server.flags]
-    assert bottlenecks.run(argv) == DONE
+    assert bottlenecks.run(argv) == ExitCode.DONE
   assert_same(server.bucket / "tars-b", tmp_path / "b", has_same_inputs=False)
   argv = [f"--input={server.url}/in/tars", f"--model={local.model}", f"--output={tmp_path / 'e'}", *ONE_WORKER]
-  assert evaluate.run([*argv, *server.flags]) == DONE
+  assert evaluate.run([*argv, *server.flags]) == ExitCode.DONE
   assert "data:image/" in (tmp_path / "e" / "report.html").read_text()

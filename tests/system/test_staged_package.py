@@ -12,7 +12,7 @@ from pathlib import Path
 import apache_beam as beam
 import pytest
 
-from beam_retrain.pipelines.jobs.runner import DONE
+from beam_retrain.transforms.core.run.cli import ExitCode
 from tests.system.engine_suite import ONE_WORKER, assert_same, engine_file, needs_engines, said
 from tests.system.test_bad_input import lay_out_idx
 
@@ -79,9 +79,12 @@ def convert(*argv: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 @needs_engines
 def test_workers_install_what_setup_file_packs(checkout, environment, flags, tmp_path):
   idx = lay_out_idx(tmp_path / "idx")
-  assert convert(f"--input={idx}", f"--output={tmp_path / 'expected'}", *ONE_WORKER, cwd=tmp_path).returncode == DONE
+  assert (
+    convert(f"--input={idx}", f"--output={tmp_path / 'expected'}", *ONE_WORKER, cwd=tmp_path).returncode
+    == ExitCode.DONE
+  )
   done = convert(f"--input={idx}", f"--output={tmp_path / 'output'}", "--setup_file=./setup.py", *flags, cwd=checkout)
-  assert (done.returncode, said(done)) == (DONE, "")
+  assert (done.returncode, said(done)) == (ExitCode.DONE, "")
   assert_same(tmp_path / "output", tmp_path / "expected")
   (installed,) = environment.glob("lib/python*/site-packages/beam_retrain/pipelines/convert.py")
   assert not installed.is_symlink()

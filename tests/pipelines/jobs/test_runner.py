@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from beam_retrain.pipelines.jobs.runner import DONE, FAILED, TOO_MANY_BAD, exit_code, run_command, run_pipeline
+from beam_retrain.pipelines.jobs.runner import exit_code, run_command, run_pipeline
 from beam_retrain.transforms.core.errors import InputError
+from beam_retrain.transforms.core.run.cli import ExitCode
 from beam_retrain.transforms.core.run.stats import Stats
 from tests.helpers import ROOT
 
@@ -87,7 +88,7 @@ def test_what_a_worker_refuses_is_one_sentence(tmp_path, flags):
   ended = _run_command(tmp_path, "refuse", *flags)
   assert ended.stderr == "beam-retrain: a.jpg has 0 bytes: remove it.\n"
   assert ended.stdout == ""
-  assert ended.returncode == FAILED
+  assert ended.returncode == ExitCode.FAILED
 
 
 @_RUNNERS
@@ -99,25 +100,25 @@ def test_an_unexpected_fault_is_one_sentence_and_the_traceback_is_in_the_file_it
   log = Path(said[1]).read_text()
   assert "Traceback" in log
   assert "ZeroDivisionError: what nobody thought of" in log
-  assert ended.returncode == FAILED
+  assert ended.returncode == ExitCode.FAILED
 
 
 def test_without_a_runner_a_job_runs_here_and_says_nothing_of_its_own(tmp_path):
   ended = _run_command(tmp_path, "work")
-  assert (ended.returncode, ended.stdout, ended.stderr) == (DONE, "done\n", "")
+  assert (ended.returncode, ended.stdout, ended.stderr) == (ExitCode.DONE, "done\n", "")
 
 
 @pytest.mark.parametrize("kind", [["forked"], ["--direct_running_mode=multi_processing", "--direct_num_workers=2"]])
 def test_a_worker_process_that_is_killed_ends_the_job(kind, tmp_path):
   ended = _run_command(tmp_path, "die", *kind)
-  assert ended.returncode == FAILED
+  assert ended.returncode == ExitCode.FAILED
   sentence = "a worker process was killed, perhaps because memory ran out: run the same command again to resume."
   assert ended.stderr == f"beam-retrain: {sentence}\n"
 
 
 def test_an_interrupt_that_hits_a_worker_s_thread_is_one_too(tmp_path):
   ended = _run_command(tmp_path, "interrupt")
-  assert ended.returncode == FAILED
+  assert ended.returncode == ExitCode.FAILED
   assert ended.stderr == "beam-retrain: interrupted; run the same command again to resume.\n"
 
 
@@ -137,7 +138,7 @@ def test_a_refusal_is_printed_as_it_is(capsys):
   def refuse(argv):
     raise InputError(f"{argv[0]} is not there: give another.")
 
-  assert run_command(refuse, ["/data"]) == FAILED
+  assert run_command(refuse, ["/data"]) == ExitCode.FAILED
   assert capsys.readouterr() == ("", "beam-retrain: /data is not there: give another.\n")
 
 
@@ -145,7 +146,7 @@ def test_an_interrupt_says_how_to_go_on(capsys):
   def interrupt(argv):
     raise KeyboardInterrupt
 
-  assert run_command(interrupt, []) == FAILED
+  assert run_command(interrupt, []) == ExitCode.FAILED
   assert capsys.readouterr().err == "beam-retrain: interrupted; run the same command again to resume.\n"
 
 
@@ -154,13 +155,13 @@ def test_sigterm_is_an_interrupt_while_a_command_runs_unless_somebody_else_sees_
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(10)
 
-  assert run_command(end, []) == FAILED
+  assert run_command(end, []) == ExitCode.FAILED
   assert capsys.readouterr().err == "beam-retrain: interrupted; run the same command again to resume.\n"
   assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
   seen: list[int] = []
   signal.signal(signal.SIGTERM, lambda number, frame: seen.append(number))
   try:
-    assert run_command(lambda argv: os.kill(os.getpid(), signal.SIGTERM) or DONE, []) == DONE
+    assert run_command(lambda argv: os.kill(os.getpid(), signal.SIGTERM) or ExitCode.DONE, []) == ExitCode.DONE
   finally:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
   assert seen == [signal.SIGTERM]
@@ -170,7 +171,7 @@ def test_a_full_or_read_only_disk_is_told_in_one_sentence(capsys):
   def write(argv):
     raise OSError(errno.EROFS, "Read-only file system", "/data/nights")
 
-  assert run_command(write, []) == FAILED
+  assert run_command(write, []) == ExitCode.FAILED
   expected = "beam-retrain: /data/nights: Read-only file system: free some space, or write elsewhere.\n"
   assert capsys.readouterr().err == expected
 
@@ -181,7 +182,7 @@ def test_a_fault_with_a_long_text_is_still_one_line(capsys, tmp_path, monkeypatc
   def fail(argv):
     raise ValueError("x" * 1_000 + "\nsecond line")
 
-  assert run_command(fail, []) == FAILED
+  assert run_command(fail, []) == ExitCode.FAILED
   said = capsys.readouterr().err
   assert said.startswith("beam-retrain: the job failed: ValueError: xxx")
   assert len(said) < 400
@@ -194,12 +195,13 @@ def _stats(bad: int, inputs: int = 1_000) -> Stats:
 
 
 def test_no_bad_inputs_is_done_without_a_word(capsys):
-  assert exit_code(_stats(0), "/out", 0.0) == DONE
+  assert exit_code(_stats(0), "/out", 0.0) == ExitCode.DONE
+  assert exit_code(_stats(0), "/out", 0.0, gate_missed=True) == ExitCode.GATE_MISSED
   assert capsys.readouterr() == ("", "")
 
 
 def test_accepted_losses_are_done_and_told(capsys):
-  assert exit_code(_stats(2), "/out", 0.002) == DONE
+  assert exit_code(_stats(2), "/out", 0.002) == ExitCode.DONE
   assert capsys.readouterr() == ("2 of 1000 inputs left out (2 EMPTY), listed in /out/quarantine.csv\n", "")
 
 
@@ -207,12 +209,14 @@ def test_accepted_losses_are_done_and_told(capsys):
 @pytest.mark.parametrize("inputs", [1_000, 1_797, 70_000])
 def test_more_losses_than_accepted_are_3_and_the_remedy_it_names_works(bad, inputs, capsys):
   stats = _stats(bad, inputs)
-  assert exit_code(stats, "/out", 0.0) == TOO_MANY_BAD
+  assert exit_code(stats, "/out", 0.0) == ExitCode.TOO_MANY_BAD
   said = capsys.readouterr().err
   assert f"{bad} of {inputs} inputs are bad ({bad} EMPTY): see /out/quarantine.csv" in said
-  named = re.search(r"--max_bad_fraction=([0-9.e-]+) ", said)
+  named = re.search(r"--max_bad_fraction=([0-9.e-]+), ", said)
   assert named, said
-  assert exit_code(stats, "/out", float(named[1])) == DONE
+  assert exit_code(stats, "/out", float(named[1])) == ExitCode.DONE
+  assert exit_code(stats, "/out", float(named[1]), gate_missed=True) == ExitCode.GATE_MISSED
+  assert exit_code(stats, "/out", 0.0, gate_missed=True) == ExitCode.TOO_MANY_BAD
 
 
 def test_what_worker_processes_say_for_us_is_told_once_and_nothing_else(tmp_path):

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 import pytest
 
 from beam_retrain.pipelines import cli
-from beam_retrain.pipelines.jobs.runner import FAILED
 from beam_retrain.transforms.core.errors import InputError
+from beam_retrain.transforms.core.run.cli import ExitCode
 from beam_retrain.transforms.io.transfer import place_of
 from tests.helpers import ROOT
 from tests.object_stores import NO_GOOGLE
@@ -89,7 +89,7 @@ def test_the_command_line_prints_the_sentence_alone(closed, tmp_path):
     timeout=90,
     check=False,
   )
-  assert (ended.returncode, ended.stdout) == (FAILED, "")
+  assert (ended.returncode, ended.stdout) == (ExitCode.FAILED, "")
   assert ended.stderr.startswith(f"beam-retrain: s3://b/m cannot be reached: {closed} does not answer: ")
   assert ended.stderr.count("\n") == 1
 

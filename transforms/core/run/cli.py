@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import difflib
+import enum
 import errno
 import io
 import logging
@@ -25,8 +26,16 @@ from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.records.quarantine import MAX_PIXELS
 from beam_retrain.transforms.core.run.argparse_internals import FlagGroup, flags_of
 
-DONE, GATE_MISSED, FAILED, TOO_MANY_BAD = 0, 1, 2, 3
 _NO_ROOM = (errno.ENOSPC, errno.EROFS, errno.EDQUOT)
+
+
+class ExitCode(enum.IntEnum):
+  """Exit code of a command."""
+
+  DONE = 0
+  GATE_MISSED = 1  # a gate that the user set
+  FAILED = 2  # wrong usage, or the job failed
+  TOO_MANY_BAD = 3  # more bad inputs than allowed
 
 
 class ArgumentParser(argparse.ArgumentParser):
@@ -162,7 +171,7 @@ def run_command(run: Callable[[Sequence[str]], int], argv: Sequence[str]) -> int
     print("beam-retrain: interrupted; run the same command again to resume.", file=sys.stderr)
   except Exception as error:
     return _failed(error)
-  return FAILED
+  return ExitCode.FAILED
 
 
 @contextlib.contextmanager
@@ -191,7 +200,7 @@ def _failed(error: Exception) -> int:
   with tempfile.NamedTemporaryFile("w", prefix="beam-retrain-", suffix=".log", delete=False) as log:
     traceback.print_exception(error, file=log)
   print(f"beam-retrain: the job failed: {error_line(error)} (see the traceback in {log.name}).", file=sys.stderr)
-  return FAILED
+  return ExitCode.FAILED
 
 
 def error_line(error: Exception) -> str:
