@@ -32,7 +32,7 @@ from beam_retrain.transforms.core.run.cli import (
   positive_int,
   run_command,
 )
-from beam_retrain.transforms.core.run.progress_line import CountProgress
+from beam_retrain.transforms.core.run.progress_line import ProgressLine
 from beam_retrain.transforms.core.runtimes.variant import BFLOAT16, INT8
 from beam_retrain.transforms.core.system.prefetch import batched
 from beam_retrain.transforms.core.system.tensorflow import load_tensorflow
@@ -138,7 +138,7 @@ def run(argv: Sequence[str]) -> int:
 def _compare(first: str, second: str) -> int:
   check_comparable(first, second)
   load_tensorflow()
-  with CountProgress("same", "records, rows and files") as progress:
+  with ProgressLine("same", "records, rows and files") as progress:
     counted = 0
 
     def count(number: int) -> None:
@@ -186,7 +186,7 @@ def _verify(flags: argparse.Namespace) -> int:
   count = None if flags.all else flags.images or _IMAGES
   images = source.read_sample(splits, percentages, count) if count else source.read_all(splits, percentages)
   good, bad = 0, 0
-  with CountProgress("verify", total=count) as progress:
+  with ProgressLine("verify", total=count) as progress:
     for entries in batched(exact.infer(images, exact.load_once), BATCH_SIZE):
       for entry in entries:
         if isinstance(entry, Quarantined):

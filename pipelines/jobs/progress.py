@@ -78,7 +78,7 @@ class _Watched:
   def __init__(self, work: Work, stream: TextIO):
     reports_folder = os.path.join(work.folder, REPORTS_FOLDER)
     delete_killed_counts(reports_folder)
-    self.line = ProgressLine(work.name, work.unit, stream)
+    self.line = ProgressLine(work.name, work.unit, stream=stream)
     self._progress = ShardProgress(reports_folder)
     # An earlier run's shards and the time until the first image do not count for the speed.
     self._reported = self._progress.look().done

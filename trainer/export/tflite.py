@@ -37,7 +37,7 @@ from beam_retrain.transforms.core.records.schema import (
 )
 from beam_retrain.transforms.core.records.splits import SplitPercentages, stable_hash
 from beam_retrain.transforms.core.records.tfrecord import read_records
-from beam_retrain.transforms.core.run.progress_line import CountProgress
+from beam_retrain.transforms.core.run.progress_line import ProgressLine
 from beam_retrain.transforms.core.system import local_files
 from beam_retrain.transforms.core.system.prefetch import batched
 
@@ -162,7 +162,7 @@ def _accuracy(model: LiteModel, wanted: Mapping[str, ImageRef], folder: str) -> 
   decode = tf.function(
     lambda encoded: preprocess(encoded, model.input_px), input_signature=[tf.TensorSpec([None], tf.string)]
   )
-  with CountProgress("int8 accuracy", total=len(wanted)) as progress:
+  with ProgressLine("int8 accuracy", total=len(wanted)) as progress:
     for batch in batched(_find(folder, wanted), _BATCH_SIZE):
       images = decode(tf.constant([encoded for _, encoded in batch])).numpy()
       predicted = model.score(images).argmax(axis=1)

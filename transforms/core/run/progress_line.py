@@ -18,17 +18,29 @@ class ProgressLine:
   """Prints progress, rate and time left of a task.
 
   On a terminal, one line is updated and finally cleared. The rate is that of the last minute, so that the time left
-  adapts quickly. `clock` returns seconds.
+  adapts quickly. `clock` returns seconds. `total`: number expected;
+  None if unknown.
   """
 
-  def __init__(self, name: str, unit: str, stream: TextIO, clock: Callable[[], float] = time.monotonic):
+  def __init__(
+    self,
+    name: str,
+    unit: str = "images",
+    total: int | None = None,
+    *,
+    stream: TextIO | None = None,
+    clock: Callable[[], float] = time.monotonic,
+  ):
     self._name = name
     self._unit = unit
-    self._stream = stream
+    self._total = total
+    self._stream = stream or sys.stderr
     self._clock = clock
+    self._count = 0
+    self._shown_at = clock()
     self._seen: deque[tuple[float, int]] = deque()
     self._on_line = False
-    self.on_terminal = stream.isatty()
+    self.on_terminal = self._stream.isatty()
 
   @property
   def interval_secs(self) -> float:
@@ -57,6 +69,23 @@ class ProgressLine:
       self._stream.flush()
       self._on_line = False
 
+  def __enter__(self) -> ProgressLine:
+    self.see(0)
+    return self
+
+  def add(self, count: int = 1) -> None:
+    """Counts more of them, and prints the line if it is time."""
+    self._count += count
+    now = self._clock()
+    if now - self._shown_at >= self.interval_secs:
+      self._shown_at = now
+      self.show(self._count, self._total)
+
+  def __exit__(
+    self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+  ) -> None:
+    self.clear()
+
   def _rate(self) -> float:
     (since, before), (now, count) = self._seen[0], self._seen[-1]
     return (count - before) / (now - since) if now > since else 0.0
@@ -81,38 +110,3 @@ def _clock_time(seconds: float) -> str:
   minutes, seconds = divmod(round(seconds), 60)
   hours, minutes = divmod(minutes, 60)
   return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
-
-
-class CountProgress:
-  """A `ProgressLine` for a counting loop; `total` is None if unknown."""
-
-  def __init__(
-    self,
-    name: str,
-    unit: str = "images",
-    total: int | None = None,
-    *,
-    stream: TextIO | None = None,
-    clock: Callable[[], float] = time.monotonic,
-  ):
-    self._total = total
-    self._clock = clock
-    self._line = ProgressLine(name, unit, stream or sys.stderr, clock)
-    self._line.see(0)
-    self._last_shown = clock()
-    self._count = 0
-
-  def add(self, count: int = 1) -> None:
-    self._count += count
-    now = self._clock()
-    if now - self._last_shown >= self._line.interval_secs:
-      self._last_shown = now
-      self._line.show(self._count, self._total)
-
-  def __enter__(self) -> CountProgress:
-    return self
-
-  def __exit__(
-    self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-  ) -> None:
-    self._line.clear()

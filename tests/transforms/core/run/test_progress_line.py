@@ -6,7 +6,7 @@ import io
 
 import pytest
 
-from beam_retrain.transforms.core.run.progress_line import CountProgress, ProgressLine, describe
+from beam_retrain.transforms.core.run.progress_line import ProgressLine, describe
 
 
 class Terminal(io.StringIO):
@@ -40,7 +40,7 @@ class Clock:
 )
 def test_told_now_and_then(stream, expected):
   clock = Clock()
-  with CountProgress("verify", total=4000, stream=stream, clock=clock) as progress:
+  with ProgressLine("verify", total=4000, stream=stream, clock=clock) as progress:
     for _ in range(20):
       clock.now += 2
       progress.add(200)
@@ -49,7 +49,7 @@ def test_told_now_and_then(stream, expected):
 
 def test_nothing_is_said_of_what_is_quick():
   stream = Terminal()
-  with CountProgress("verify", stream=stream, clock=Clock()) as progress:
+  with ProgressLine("verify", stream=stream, clock=Clock()) as progress:
     progress.add(10_000)
   assert stream.getvalue() == ""
 
@@ -70,7 +70,7 @@ def test_described(arguments, expected):
 
 def test_the_rate_is_that_of_the_last_minute():
   clock, stream = Clock(), io.StringIO()
-  line = ProgressLine("slow start", "images", stream, clock)
+  line = ProgressLine("slow start", stream=stream, clock=clock)
   line.see(0)
   for second in range(1, 201):
     clock.now += 1
