@@ -15,8 +15,9 @@ import tempfile
 from collections.abc import Iterator
 from typing import TextIO
 
+from beam_retrain.transforms.core.system.stderr import STDERR, redirect_native_stderr
+
 _KEPT_CHARACTERS = 1_000_000
-_STDERR = 2
 _OURS = "beam-retrain: "
 
 
@@ -49,7 +50,7 @@ def capture_output() -> Iterator[TextIO]:
 def _hush() -> None:
   """Drops the output of job servers and workers stopped at exit."""
   sys.stderr.flush()
-  os.dup2(os.open(os.devnull, os.O_WRONLY), _STDERR)
+  os.dup2(os.open(os.devnull, os.O_WRONLY), STDERR)
 
 
 @contextlib.contextmanager
@@ -65,20 +66,17 @@ def _logged_to(log: TextIO) -> Iterator[None]:
 @contextlib.contextmanager
 def _stderr_sent_to(log: TextIO) -> Iterator[TextIO]:
   """Yields the stream that `sys.stderr` wrote to before."""
-  descriptor = os.dup(_STDERR)
   python_stderr = sys.stderr
-  python_stderr.flush()
-  os.dup2(log.fileno(), _STDERR)
-  try:
-    with open(descriptor, "w", buffering=1, closefd=False) as terminal, contextlib.redirect_stderr(log):
-      yield terminal if _writes_to_stderr(python_stderr) else python_stderr
-  finally:
-    os.dup2(descriptor, _STDERR)
-    os.close(descriptor)
+  with (
+    redirect_native_stderr(log) as descriptor,
+    open(descriptor, "w", buffering=1, closefd=False) as terminal,
+    contextlib.redirect_stderr(log),
+  ):
+    yield terminal if _writes_to_stderr(python_stderr) else python_stderr
 
 
 def _writes_to_stderr(stream: TextIO) -> bool:
   try:
-    return stream.fileno() == _STDERR
+    return stream.fileno() == STDERR
   except (AttributeError, OSError):  # a notebook's or a test's stream has no file
     return False

@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from beam_retrain.transforms.core.errors import InputError, first_line
-from beam_retrain.transforms.core.system.tensorflow import native_stderr_captured
+from beam_retrain.transforms.core.system.stderr import native_stderr_captured
 
 
 @contextlib.contextmanager

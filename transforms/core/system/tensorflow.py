@@ -6,10 +6,10 @@ import contextlib
 import importlib
 import os
 import sys
-import tempfile
 from collections.abc import Iterator
 
 from beam_retrain.transforms.core.system.imports import gc_paused
+from beam_retrain.transforms.core.system.stderr import native_stderr_captured
 
 _LEVEL = "TF_CPP_MIN_LOG_LEVEL"
 
@@ -44,24 +44,3 @@ def block_import(package: str) -> Iterator[None]:
     yield
   finally:
     del sys.modules[package]
-
-
-@contextlib.contextmanager
-def native_stderr_captured() -> Iterator[None]:
-  """Captures the process's standard error; prints it if the block fails.
-
-  Works on the file descriptor: native code writes some lines before any log level applies.
-  """
-  sys.stderr.flush()
-  kept = os.dup(2)
-  with tempfile.TemporaryFile() as held:
-    os.dup2(held.fileno(), 2)
-    try:
-      yield
-    except Exception:
-      held.seek(0)
-      os.write(kept, held.read())
-      raise
-    finally:
-      os.dup2(kept, 2)
-      os.close(kept)
