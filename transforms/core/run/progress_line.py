@@ -18,8 +18,7 @@ class ProgressLine:
   """Prints progress, rate and time left of a task.
 
   On a terminal, one line is updated and finally cleared. The rate is that of the last minute, so that the time left
-  adapts quickly. `clock` returns seconds. `total`: number expected;
-  None if unknown.
+  adapts quickly. `clock` returns seconds. `total` is None if unknown.
   """
 
   def __init__(
