@@ -144,10 +144,10 @@ def calibrated(calibration: Calibration) -> str:
   lean = sum(row.images * (row.mean_confidence or 0.0) - row.correct for row in bins)
   total = sum(row.images for row in bins)
   if abs(lean) / total < 0.001:
-    which = "neither too sure nor too unsure on the whole"
+    balance = "neither over- nor underconfident"
   else:
-    which = f"on the whole {'too sure' if lean > 0 else 'less sure than it could be'}"
+    balance = "overconfident" if lean > 0 else "underconfident"
   return (
-    f"The confidence is {100 * calibration.expected_error:.2f} percentage points away from the share that is right,"
-    f" averaged over all images (expected calibration error): {which}."
+    f"Confidence and accuracy differ by {100 * calibration.expected_error:.2f} percentage points on average (expected"
+    f" calibration error); overall, the model is {balance}."
   )

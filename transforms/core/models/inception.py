@@ -170,7 +170,7 @@ def load_weights(model: keras.Model, path: pathlib.Path) -> None:
       arrays = {name: archive[name] for name in archive.files}
   except FileNotFoundError as error:
     raise FileNotFoundError(
-      f"{path} is missing: reinstall the package, or remake it as the README beside it says."
+      f"{path} is missing: reinstall the package, or rebuild it as described in its README."
     ) from error
   except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile, zlib.error) as error:
     raise ValueError(f"{path} is damaged ({error}): reinstall the package.") from error
