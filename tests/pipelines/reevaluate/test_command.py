@@ -263,7 +263,7 @@ def test_bad_images_keep_the_night_from_being_published_until_they_are_accepted(
 @pytest.mark.parametrize(
   ("more", "sentence"),
   [
-    (["--date=24.11.2026"], "--date '24.11.2026' is not a day"),
+    (["--date=24.11.2026"], "--date '24.11.2026' is not a date"),
     (["--baseline=2026-01-01"], "has no such night: give one of 2026-03-01, 2026-03-02"),
     (["--min_accuracy=98"], "98 is not between 0 and 1"),
     (["--max_dorp=0.1"], "the nearest flag is --max_drop"),
