@@ -146,7 +146,7 @@ def test_a_dry_run_of_an_evaluation_builds_it(tmp_path, trained_model, small_ima
     f"--output={tmp_path}/o",
   )
   dry = _run(*words, *_CLOUD, _TEMP, "--dry_run=True")
-  assert (dry.returncode, dry.stdout) == (0, "dry run: the job could be built, and was not sent\n"), dry.stderr
+  assert (dry.returncode, dry.stdout) == (0, "dry run: the job was built but not sent\n"), dry.stderr
 
 
 def _parse(parser, *words: str) -> PipelineOptions:
