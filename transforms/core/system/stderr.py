@@ -1,4 +1,4 @@
-"""Redirects the process's standard error, also that of native code and child processes."""
+"""Redirects standard error, also that of native code and child processes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ STDERR = 2
 
 @contextlib.contextmanager
 def redirect_native_stderr(file: IO) -> Iterator[int]:
-  """Sends file descriptor 2 to `file`; yields a descriptor of what it was before."""
+  """Sends file descriptor 2 to `file`; yields the old descriptor."""
   sys.stderr.flush()
   before = os.dup(STDERR)
   os.dup2(file.fileno(), STDERR)
