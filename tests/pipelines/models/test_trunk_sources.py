@@ -169,7 +169,7 @@ def test_each_trunk_that_cannot_be_had_is_told(tmp_path, tiny_trunk, inception_w
     (("keras:InceptionV3", str(tmp_path / "gone.h5")), "no such file"),
     (("keras:InceptionV3", str(tmp_path / "weights.h5")), "does not fit InceptionV3"),
     (("keras:InceptionV3", str(inception_weights), 20), "--trunk_input_px 20 is too small for"),
-    (("bundled", "some.h5"), "--trunk_weights goes with --trunk keras"),
+    (("bundled", "some.h5"), "--trunk_weights is for --trunk keras"),
     ((str(tiny_trunk), None, 299), "takes 75 x 75 pixels: leave out --trunk_input_px"),
   ]
   for arguments, sentence in cases:

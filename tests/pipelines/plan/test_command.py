@@ -151,9 +151,7 @@ def test_more_images_are_shared_out_as_those_that_are_there(total, expected):
 
 
 def test_what_passes_between_the_processes_comes_back_from_json():
-  measured = Measurement(
-    COSTS, {"training": 6}, 80, {"EMPTY": 2}, {"dimensions": 64}, {"batch_size": 32}, 9.5, True, 1.5
-  )
+  measured = Measurement(COSTS, {"training": 6}, 80, {"EMPTY": 2}, {"dimensions": 64}, {"batch_size": 32}, 1.5)
   assert Measurement.from_json(json.loads(json.dumps(dataclasses.asdict(measured)))) == measured
   request = PlanRequest(input="a", pictures=7, split_hash="legacy", beam_options=("--runner=PrismRunner",))
   assert PlanRequest.from_json(request.to_json()) == request
