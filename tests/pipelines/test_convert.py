@@ -305,8 +305,8 @@ def test_a_foreign_folder_is_refused_and_left_alone(source, tmp_path):
 @pytest.mark.parametrize(
   ("flags", "said"),
   [
-    (["--formats", "jpeg"], "'jpeg' is none of jpg, png, tfrecord"),
-    (["--formats", ""], "'' is none of"),
+    (["--formats", "jpeg"], "'jpeg' is not one of jpg, png, tfrecord"),
+    (["--formats", ""], "'' is not one of"),
     (["--quality", "0"], "0 is not between 1 and 100"),
     (["--classes", "257"], "257 is not between 1 and 256"),
     (["--qality", "50"], "the nearest flag is --quality"),

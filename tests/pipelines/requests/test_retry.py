@@ -152,7 +152,7 @@ def test_other_images_are_refused(broken, tmp_path, change):
   else:
     shutil.copytree(last.parent, last.parent.with_name("zoo"))
   words = "the labels in" if change == "moved" else r"the input has \d+ (training|testing) images, but had \d+"
-  with pytest.raises(InputError, match=f"{words}.*[Gg]ive --reuse {broken.output} instead"):
+  with pytest.raises(InputError, match=f"{words}.*[Uu]se --reuse {broken.output} instead"):
     retry(broken.output, output)
   assert file_contents(output) == before
 
