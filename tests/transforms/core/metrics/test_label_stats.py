@@ -165,7 +165,7 @@ def test_nothing_at_all() -> None:
 def test_an_unknown_or_doubled_label_is_refused() -> None:
   with pytest.raises(ValueError, match="'c'"):
     evaluate_in_memory([("a", "c")], ["a", "b"])
-  with pytest.raises(ValueError, match="twice"):
+  with pytest.raises(ValueError, match="duplicates"):
     evaluate_in_memory([("a", "a")], ["a", "a"])
 
 
