@@ -50,7 +50,7 @@ class ClusterSuite:
     workers = json.loads((output / "info.json").read_text())["execution"]["workers"]
     assert len(workers) == 2
     planned = json.loads((output / "stats.json").read_text())["inputs"]
-    assert sum(worker["images"] for worker in workers.values()) == planned
+    assert sum(worker["pictures"] for worker in workers.values()) == planned
     assert [worker["loads"] for worker in workers.values()] == [1, 1]
     encoded = sum(path.stat().st_size for path in images.rglob("*.png"))
     assert 0 < self.exchanged_bytes(started) < encoded / 2
