@@ -191,7 +191,7 @@ class JobServerSuite(EngineSuite):
     assert code == ExitCode.DONE, lines
     assert [line for line in lines if not line.startswith(("ok: driver", "ok: memory", "warning: memory"))] == [
       f"ok: engine: {self.runner} did a tiny job in N s",
-      "warning: workers: 1 process on this machine, which is the command's own, where 2 were meant: add"
+      "warning: workers: 1 process on this machine, which is the command's own, where 2 were expected: add"
       " --experiments=use_loopback_process_worker=true --sdk_worker_parallelism=2.",
       "ok: versions: the same in the driver and the workers",
       "ok: paths: the workers read and write the same paths as this machine",
