@@ -347,7 +347,8 @@ def test_a_model_without_a_head_is_told_before_the_output_is_touched(made: Any, 
   model = Path(shutil.copytree(made.model, tmp_path / "model"))
   (model / "head.npz").unlink()
   flags = [f"--model={model}", f"--input={made.data}", f"--reuse={made.bottlenecks}", RUNNER]
-  with pytest.raises(InputError, match=r"has no head\.npz, which `beam-retrain train` writes .*: train again"):
+  sentence = r"has no head\.npz, which `beam-retrain train` writes since 0\.2\.0: train again\.$"
+  with pytest.raises(InputError, match=sentence):
     evaluate.run([*flags, f"--output={tmp_path / 'evaluation'}"])
   assert not (tmp_path / "evaluation").exists()
 

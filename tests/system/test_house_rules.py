@@ -16,7 +16,8 @@ _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 MOST_LINES = 60
 MOST_MODULES = 12
 MOST_WORDS = 12
-MOST_UNTYPED = 72  # 60 is the aim
+# With the aliases. It only ever falls: at most 60 are wanted, and this many are left.
+MOST_UNTYPED = 122
 MOST_TEST_LINES = 400
 
 
@@ -37,7 +38,7 @@ def _wordy_docstrings(source: str) -> list[str]:
 
 
 def _untyped(source: str) -> int:
-  return len(re.findall(r"\b(?:dict|Mapping)\[str, Any\]", source))
+  return len(re.findall(r"\b(?:dict|Mapping)\[str, Any\]|\b(?:Json|Entries|View)\b", source))
 
 
 def _where(check: Callable[[str], list[str]]) -> Iterator[str]:
@@ -52,7 +53,7 @@ def test_the_rules_see_what_breaks_them():
   assert _long_functions(f"def f():\n{body.split(chr(10), 1)[1]}\n") == []
   words = " ".join(["word"] * (MOST_WORDS + 1))
   assert _wordy_docstrings(f'"""Fine."""\ndef f():\n  """{words}\n\n  More."""\n') == [words]
-  assert _untyped("def f(a: dict[str, Any], b: Mapping[str, Any]) -> dict[str, int]: ...") == 2
+  assert _untyped("def f(a: dict[str, Any], b: Mapping[str, Any], c: Json) -> dict[str, int]: ...") == 3
 
 
 def test_no_function_is_long():

@@ -215,7 +215,13 @@ def test_a_model_that_cannot_be_taken_back_is_kept(server, local):
       "s3://bucket/in/idx: the credentials are refused (SignatureDoesNotMatch): set",
     ),
     ("s3://none/in/idx", KEY, SECRET, "s3://none/in/idx: there is no bucket none: create it, or give another path"),
-    ("s3://bucket/nothing", KEY, SECRET, "s3://bucket/nothing does not exist: give a "),
+    (
+      "s3://bucket/nothing",
+      KEY,
+      SECRET,
+      "s3://bucket/nothing does not exist: give a CSV manifest, file_name,label[,split]; the output folder of"
+      " `beam-retrain convert`; a folder of MNIST-style IDX files;",
+    ),
   ],
 )
 def test_what_cannot_be_read_is_one_sentence(given, key, secret, said, server, tmp_path, monkeypatch):

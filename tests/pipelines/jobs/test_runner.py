@@ -212,7 +212,7 @@ def test_more_losses_than_accepted_are_3_and_the_remedy_it_names_works(bad, inpu
   assert exit_code(stats, "/out", 0.0) == ExitCode.TOO_MANY_BAD
   said = capsys.readouterr().err
   assert f"{bad} of {inputs} inputs are bad ({bad} EMPTY): see /out/quarantine.csv" in said
-  named = re.search(r"--max_bad_fraction=([0-9.e-]+),? ", said)
+  named = re.search(r"the loss with --max_bad_fraction=([0-9.e-]+) and run the command again\.$", said)
   assert named, said
   assert exit_code(stats, "/out", float(named[1])) == ExitCode.DONE
   assert exit_code(stats, "/out", float(named[1]), gate_missed=True) == ExitCode.GATE_MISSED
