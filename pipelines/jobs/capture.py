@@ -12,8 +12,9 @@ import logging
 import os
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
-from typing import TextIO
+from typing import Any, TextIO, cast
 
 from beam_retrain.transforms.core.system.stderr import STDERR, redirect_native_stderr
 
@@ -43,8 +44,28 @@ def capture_output() -> Iterator[TextIO]:
       for sentence in dict.fromkeys(line for line in log if line.startswith(_OURS)):
         sys.stderr.write(sentence)
     finally:
+      if not isinstance(sys.stderr, _MainThreadStream):
+        sys.stderr = cast(TextIO, _MainThreadStream(sys.stderr))
       # Each time, to be called before Beam's own handlers: the last one registered is called first.
       atexit.register(_hush)
+
+
+class _MainThreadStream:
+  """A stream that drops what other threads write.
+
+  A worker in a thread of this process prints the traceback of each bundle that fails after the job has.
+  """
+
+  def __init__(self, stream: TextIO):
+    self._stream = stream
+
+  def write(self, text: str) -> int:
+    if threading.current_thread() is threading.main_thread():
+      self._stream.write(text)
+    return len(text)
+
+  def __getattr__(self, name: str) -> Any:
+    return getattr(self._stream, name)
 
 
 def _hush() -> None:
