@@ -36,7 +36,7 @@ from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.records.schema import QUARANTINE_FILE
 from beam_retrain.transforms.core.run.run_info import describe_run, is_completed, request_digest
 from beam_retrain.transforms.core.run.stats import Stats, read_stats
-from beam_retrain.transforms.evaluation.evaluate import CheckNotEmpty
+from beam_retrain.transforms.evaluation.evaluate import check_not_empty
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.shards.ledger import CloseLedger, mark_completed
 from beam_retrain.transforms.shards.work import WorkShards
@@ -159,9 +159,7 @@ def _refuse_inside(goes_to: str, folder: str, shown_as: str) -> None:
 def build(root: beam.Pipeline, config: Config) -> None:
   """Plan, work, close."""
   shards = root | "Plan" >> PlanImageTree(config.folder, config.shown_as)
-  checked = shards | "CheckNotEmpty" >> CheckNotEmpty(
-    f"{config.shown_as} has no files: give a folder of images as --directory_name."
-  )
+  checked = check_not_empty(shards, f"{config.shown_as} has no files: give a folder of images as --directory_name.")
   reports = shards | "Work" >> WorkShards(
     LabelShard(config.handler, config.labels), output=config.parts_folder, request=config.request, checked=checked
   )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import time
 from collections.abc import Mapping, Sequence
 
@@ -11,20 +10,21 @@ import apache_beam as beam
 
 from beam_retrain.transforms.bottlenecks.model_handler import ImageModelHandler
 from beam_retrain.transforms.bottlenecks.reuse import EmbedOnlyNew
+from beam_retrain.transforms.core.metrics import label_stats
 from beam_retrain.transforms.core.metrics.figures import MODEL
 from beam_retrain.transforms.core.records.schema import parse_shard_name
 from beam_retrain.transforms.core.records.shards import Shard, ShardReport
 from beam_retrain.transforms.evaluation.compare import CompareNights
 from beam_retrain.transforms.evaluation.evaluate import (
   PARTS_FOLDER,
-  CheckNotEmpty,
-  CombineLabelStats,
   EvaluateShard,
-  WriteFigures,
-  WritePredictions,
+  check_not_empty,
+  counts_of,
+  read_thumbnails,
+  write_figures,
+  write_predictions,
 )
 from beam_retrain.transforms.evaluation.scoring import Scorer
-from beam_retrain.transforms.evaluation.thumbnails import ReadThumbnails
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.shards.ledger import CloseLedger, mark_completed
 from beam_retrain.transforms.shards.work import REPORTS_FOLDER, WorkShards
@@ -37,15 +37,12 @@ FRESH_FOLDER = ".fresh"
 class TrunkStore:
   """A folder for the bottlenecks of all images by one trunk.
 
-  Attributes:
-    handler: the trunk, by a path that workers can read.
-    reuse: stores with bottlenecks of this trunk, to copy from.
-    request: digest of what determines the bytes of the records.
+  `reuse`: stores of the same trunk to copy from; `request`: digest of what determines the records' bytes.
   """
 
   folder: str
   handler: ImageModelHandler
-  reuse: Sequence[str] = ()
+  reuse: Sequence[str]
   request: str
 
   @property
@@ -73,11 +70,8 @@ class EvaluateClassifier(beam.PTransform):
   Attributes:
     scorer: computes the scores. With `stores` it reads their records, one file per store; else the shards' inputs.
     models: name -> label list, in the order of the scores; the first is `model`.
-    output: folder for the results.
     request: digest, or any text, of what determines the scores; shards with the same one are resumed.
-    execution_time: of the predictions, as from `time.ctime()`; now by default.
     stores: bottlenecks to compute or reuse first.
-    compare: compares the predictions with earlier ones and slices them, if given.
     empty_message: of the InputError that the job raises if there are no images.
 
   Raises:
@@ -91,7 +85,6 @@ class EvaluateClassifier(beam.PTransform):
     models: Mapping[str, Sequence[str]],
     output: str,
     request: str,
-    execution_time: str | None = None,
     stores: Sequence[TrunkStore] = (),
     compare: CompareNights | None = None,
     empty_message: str = "there are no images to evaluate: give another input.",
@@ -104,70 +97,66 @@ class EvaluateClassifier(beam.PTransform):
         raise ValueError(f"the label list of {name!r} is empty or repeats a label: {list(labels)}")
     if not output:
       raise ValueError("the output folder is empty")
+    self.output = output
+    self.stores = tuple(stores)
     self._scorer = scorer
     self._models = {name: tuple(labels) for name, labels in models.items()}
-    self._output = output
     self._request = request
-    self._execution_time = execution_time or time.ctime()
-    self._stores = tuple(stores)
     self._compare = compare
     self._empty_message = empty_message
 
   @property
-  def output(self) -> str:
-    return self._output
-
-  @property
-  def stores(self) -> tuple[TrunkStore, ...]:
-    return self._stores
-
-  @property
   def parts_folder(self) -> str:
     """Folder of the shards' predictions, temporary."""
-    return files.join(self._output, PARTS_FOLDER)
+    return files.join(self.output, PARTS_FOLDER)
 
   @property
   def longest_work_folder(self) -> str:
     """Folder whose shards show the progress: the first trunk's, if any."""
-    return self._stores[0].fresh_folder if self._stores else self.parts_folder
+    return self.stores[0].fresh_folder if self.stores else self.parts_folder
 
   def expand(self, shards: beam.PCollection) -> beam.PCollection:
     # Workers use these to check that they see the same folders.
-    for folder in (self.parts_folder, *(store.records_folder for store in self._stores)):
+    for folder in (self.parts_folder, *(store.records_folder for store in self.stores)):
       files.make_folder(files.join(folder, REPORTS_FOLDER))
-    checked = shards | "CheckNotEmpty" >> CheckNotEmpty(self._empty_message)
-    to_score = self._embed(shards, checked) if self._stores else shards
+    checked = check_not_empty(shards, self._empty_message)
+    to_score = self._embed(shards, checked) if self.stores else shards
     # Shard
     task = EvaluateShard(self._scorer, self._models)
     reports = to_score | "Work" >> WorkShards(task, output=self.parts_folder, request=self._request, checked=checked)
     # ShardReport
-    predictions = reports | "WritePredictions" >> WritePredictions(
-      parts_folder=self.parts_folder,
-      output=self._output,
-      models=list(self._models),
-      execution_time=self._execution_time,
+    predictions = (
+      reports
+      | "NameOfPart" >> beam.Map(lambda report: report.file)
+      | "CollectNames" >> beam.combiners.ToList()
+      # list of str, one per shard
+      | "WritePredictions" >> beam.Map(write_predictions, self.output, list(self._models), time.ctime())
+    )  # PredictionsWritten
+    shown = {"predictions": beam.pvalue.AsSingleton(predictions)}
+    if self._compare:
+      shown["compared"] = beam.pvalue.AsSingleton(reports | "Compare" >> self._compare)  # NightsCompared
+    thumbnails = shards | "ReadThumbnails" >> beam.FlatMap(read_thumbnails, **shown)  # (key, str)
+    counts = (
+      reports
+      | "CountsOfShard" >> beam.FlatMap(counts_of)
+      # (model, LabelCounts)
+      | "MergeCounts" >> beam.CombinePerKey(label_stats.merge)
     )
-    compared = reports | "Compare" >> self._compare if self._compare else None
-    shown = [predictions] if compared is None else [predictions, compared]
-    stats = {
-      model: reports | f"CombineLabelStats[{model}]" >> CombineLabelStats(labels, model)
-      for model, labels in self._models.items()
-    }
-    ledger = (shards, reports) | "Close" >> CloseLedger(output=self._output, shards_folder=self.parts_folder)
+    ledger = (shards, reports) | "Close" >> CloseLedger(output=self.output, shards_folder=self.parts_folder)
     # Stats
-    return ledger | "WriteFigures" >> WriteFigures(
-      parts_folder=self.parts_folder,
-      output=self._output,
-      stats=stats,
-      predictions=predictions,
-      thumbnails=shards | "Thumbnails" >> ReadThumbnails(*shown),
-      compared=compared,
-    )
+    return ledger | "WriteFigures" >> beam.Map(
+      write_figures,
+      self.output,
+      self._models,
+      counts=beam.pvalue.AsDict(counts),
+      thumbnails=beam.pvalue.AsDict(thumbnails),
+      **shown,
+    )  # str
 
   def _embed(self, shards: beam.PCollection, checked: beam.PCollection) -> beam.PCollection:
     """Fills the stores; returns PCollection[Shard] of one record file per store."""
     written = {}
-    for number, store in enumerate(self._stores):
+    for number, store in enumerate(self.stores):
       name = f"[{number}]"
       reports = shards | f"Embed{name}" >> EmbedOnlyNew(
         handler=store.handler,
@@ -186,16 +175,7 @@ class EvaluateClassifier(beam.PTransform):
       _ = ledger | f"MarkStore{name}" >> beam.Map(mark_completed, store.folder, 1.0)
       written[number] = reports | f"RecordsOfShard{name}" >> beam.Map(_records_of, store.records_folder)
       # (shard's file name, RecordsFile)
-    if len(written) == 1:
-      return written[0] | "ShardOfRecords" >> beam.MapTuple(lambda name, records: _shard_of(name, [records]))
-    return (
-      written
-      | "JoinStores" >> beam.CoGroupByKey()
-      | "ShardOfRecords"
-      >> beam.MapTuple(
-        lambda name, found: _shard_of(name, list(itertools.chain.from_iterable(found[key] for key in sorted(found))))
-      )
-    )  # Shard
+    return written | "JoinStores" >> beam.CoGroupByKey() | "ShardOfRecords" >> beam.MapTuple(_shard_of)  # Shard
 
 
 def _records_of(report: ShardReport, folder: str) -> tuple[str, RecordsFile]:
@@ -204,7 +184,7 @@ def _records_of(report: ShardReport, folder: str) -> tuple[str, RecordsFile]:
   return report.file, RecordsFile(*stat)
 
 
-def _shard_of(name: str, records: Sequence[RecordsFile]) -> Shard:
+def _shard_of(name: str, records: Mapping[int, Sequence[RecordsFile]]) -> Shard:
   parsed = parse_shard_name(name)
   assert parsed is not None, f"{name} is no shard name"
-  return Shard(*parsed, inputs=tuple(records))
+  return Shard(*parsed, inputs=tuple(file for number in sorted(records) for file in records[number]))

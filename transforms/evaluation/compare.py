@@ -22,7 +22,7 @@ import apache_beam as beam
 
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.metrics import comparison
-from beam_retrain.transforms.core.metrics.comparison import CHANGE_TYPES, Bucket, Change, Comparison, Gone, New, Plan
+from beam_retrain.transforms.core.metrics.comparison import CHANGE_TYPES, Bucket, Change, Comparison, Plan
 from beam_retrain.transforms.core.metrics.figures import ColumnSlices, ComparisonResult, ShownImage
 from beam_retrain.transforms.core.metrics.predictions import Row, read_part, read_predictions
 from beam_retrain.transforms.core.metrics.slices import extract_slices
@@ -37,18 +37,7 @@ CHANGES_FILES = tuple(f"{kind}.csv" for kind in CHANGE_TYPES)
 SLICES_FILE = "slices.csv"
 MAX_SHOWN = 60
 
-_SLICES_COLUMNS = (
-  "model",
-  "column",
-  "kind",
-  "value",
-  "pictures",
-  "correct",
-  "accuracy",
-  "accuracy_low",
-  "accuracy_high",
-)
-_SHOWN_KINDS = ("regressed", "fixed")
+_SLICES_HEADER = "model,column,kind,value,pictures,correct,accuracy,accuracy_low,accuracy_high\n"
 _SALT = b"beam-retrain-compare-1:"
 _ROWS_HELD = 50_000  # held in memory while a file is packed
 
@@ -72,11 +61,8 @@ class Compared(NamedTuple):
 class NightsCompared:
   """The comparison of all models.
 
-  Attributes:
-    comparison: by model; empty with `slices_only`.
-    slices: by model and column; empty without a manifest.
-    images: `regressed` and `fixed` -> at most `MAX_SHOWN` images in all, as many of each model, the highest confidence
-      first.
+  `comparison` (by model) is empty with `slices_only`, `slices` (by model and column) without a manifest. `images` has
+  at most `MAX_SHOWN` of `regressed` and of `fixed`, as many of each model, the highest confidence first.
   """
 
   comparison: Mapping[str, ComparisonResult] = dataclasses.field(default_factory=dict)
@@ -127,16 +113,12 @@ class CompareNights(beam.PTransform):
     self._plan = Plan(tuple(models), name, manifest, columns)
 
   def expand(self, reports: beam.PCollection) -> beam.PCollection:
-    names = reports | "NameOfPart" >> beam.Map(lambda report: report.file)
-    # The number of names is the number of buckets.
-    buckets = beam.pvalue.AsList(names)
+    buckets = beam.pvalue.AsSingleton(reports | "CountParts" >> beam.combiners.Count.Globally())
     packed = [reports | "PackPart" >> beam.FlatMap(_pack_part, self._parts_folder, buckets)]
-    if self._baseline is not None:
-      start = reports.pipeline | "Baseline" >> beam.Create([self._baseline])
-      packed.append(start | "PackBaseline" >> beam.FlatMap(_pack_baseline, buckets))
-    if self._plan.manifest is not None:
-      start = reports.pipeline | "Manifest" >> beam.Create([self._plan.manifest])
-      packed.append(start | "PackManifest" >> beam.FlatMap(_pack_manifest, buckets))
+    for kind, path in {_BASELINE: self._baseline, _MANIFEST: self._plan.manifest}.items():
+      if path is not None:
+        start = reports.pipeline | f"Start[{kind}]" >> beam.Create([path])
+        packed.append(start | f"Pack[{kind}]" >> beam.FlatMap(_pack_file, kind, buckets))
     return (
       packed
       | "Flatten" >> beam.Flatten()
@@ -149,19 +131,17 @@ class CompareNights(beam.PTransform):
     )  # NightsCompared
 
 
-def _pack_part(report: ShardReport, parts_folder: str, names: Sequence[str]) -> Iterator[tuple[int, Packed]]:
+def _pack_part(report: ShardReport, parts_folder: str, buckets: int) -> Iterator[tuple[int, Packed]]:
   rows = read_part(files.read_lines(files.join(parts_folder, report.file)))
-  yield from _pack(_TONIGHT, ((model, *row) for model, row in rows), 1, len(names))
-  yield from _pack(_UNSCORED, ([escape_cell(entry.key)] for entry in report.quarantined), 0, len(names))
+  yield from _pack(_TONIGHT, ((*row, model) for model, row in rows), buckets)
+  yield from _pack(_UNSCORED, ([escape_cell(entry.key)] for entry in report.quarantined), buckets)
 
 
-def _pack_baseline(path: str, names: Sequence[str]) -> Iterator[tuple[int, Packed]]:
-  yield from _pack(_BASELINE, _read_baseline(path), 0, len(names))
-
-
-def _pack_manifest(path: str, names: Sequence[str]) -> Iterator[tuple[int, Packed]]:
+def _pack_file(path: str, kind: str, buckets: int) -> Iterator[tuple[int, Packed]]:
+  if kind == _BASELINE:
+    return _pack(kind, _read_baseline(path), buckets)
   rows = read_manifest(files.read_lines(path), path)
-  yield from _pack(_MANIFEST, ((str(row.line), row.key, *row.values) for row in rows), 1, len(names))
+  return _pack(kind, ((row.key, str(row.line), *row.values) for row in rows), buckets)
 
 
 def _read_baseline(path: str) -> Iterator[Row]:
@@ -184,12 +164,12 @@ def _is_percent(text: str) -> bool:
     return False
 
 
-def _pack(kind: str, rows: Iterable[Sequence[str]], key_at: int, buckets: int) -> Iterator[tuple[int, Packed]]:
-  """Yields (bucket, packed rows); `key_at`: index of the key."""
+def _pack(kind: str, rows: Iterable[Sequence[str]], buckets: int) -> Iterator[tuple[int, Packed]]:
+  """Yields (bucket, packed rows); rows begin with the key."""
   for batch in batched(rows, _ROWS_HELD):
     by_bucket: defaultdict[int, list[Sequence[str]]] = defaultdict(list)
     for row in batch:
-      by_bucket[stable_hash(row[key_at], _SALT) % buckets].append(row)
+      by_bucket[stable_hash(row[0], _SALT) % buckets].append(row)
     for bucket, members in by_bucket.items():
       yield bucket, (kind, _squeeze(members))
 
@@ -208,14 +188,14 @@ def _compare_bucket(bucket_packed: tuple[int, Iterable[Packed]], plan: Plan) -> 
   rows: dict[str, list[list[str]]] = {kind: [] for kind in (_UNSCORED, _BASELINE, _MANIFEST)}
   for kind, squeezed in bucket_packed[1]:
     if kind == _TONIGHT:
-      for model, *cells in _expand(squeezed):
+      for *cells, model in _expand(squeezed):
         tonight[model].append(Row(*cells))
     else:
       rows[kind].extend(_expand(squeezed))
   bucket = Bucket(
     tonight,
     [Row(*cells) for cells in rows[_BASELINE]],
-    [ManifestRow(int(line), key, tuple(values)) for line, key, *values in rows[_MANIFEST]],
+    [ManifestRow(int(line), key, tuple(values)) for key, line, *values in rows[_MANIFEST]],
     [key for (key,) in rows[_UNSCORED]],
   )
   counts, changes = comparison.compare(bucket, plan)
@@ -230,31 +210,32 @@ def _merge(parts: Iterable[Compared]) -> Compared:
 
 def _write(compared: Compared, plan: Plan, output: str, min_slice_size: int, slices_only: bool) -> NightsCompared:
   comparison.check(compared.counts, plan)
-  found = NightsCompared()
+  result = NightsCompared()
   if not slices_only:
     shown = {kind: _write_changes(kind, compared.changes[kind], output) for kind in CHANGE_TYPES}
-    images = {kind: shown[kind] for kind in _SHOWN_KINDS}
-    found = NightsCompared(comparison.extract(compared.counts, plan), images=images)
+    images = {kind: shown[kind] for kind in ("regressed", "fixed")}
+    result = NightsCompared(comparison.extract(compared.counts, plan), images=images)
   if plan.manifest is None:
-    return found
+    return result
   slices = extract_slices(compared.counts, plan, min_slice_size)
   files.write_text(files.join(output, SLICES_FILE), slices_csv(slices))
-  return dataclasses.replace(found, slices=slices)
+  return dataclasses.replace(result, slices=slices)
 
 
 def _write_changes(kind: str, buckets: Sequence[bytes], output: str) -> list[ShownImage]:
   """Writes one of `CHANGES_FILES`; returns its images to show."""
   change_type = CHANGE_TYPES[kind]
+  sorted_changes = [itertools.starmap(change_type, _expand(squeezed)) for squeezed in buckets]
   with files.write_atomically(files.join(output, f"{kind}.csv")) as file:
 
-    def written() -> Iterator[Change | New | Gone]:
-      sorted_changes = [(change_type(*cells) for cells in _expand(squeezed)) for squeezed in buckets]
+    def written() -> Iterator[Change]:
       for change in heapq.merge(*sorted_changes, key=operator.attrgetter("order")):
         file.write(csv_line(change).encode())
-        yield change
+        if isinstance(change, Change):
+          yield change
 
     file.write(csv_line(change_type._fields).encode())
-    return _choose_shown(change for change in written() if isinstance(change, Change))
+    return _choose_shown(written())
 
 
 def _choose_shown(changes: Iterable[Change]) -> list[ShownImage]:
@@ -268,30 +249,29 @@ def _choose_shown(changes: Iterable[Change]) -> list[ShownImage]:
   for _, model_changes in itertools.groupby(changes, key=operator.attrgetter("model")):
     places += enumerate(heapq.nsmallest(MAX_SHOWN, model_changes, key=rank))
   places.sort(key=lambda entry: (entry[0], rank(entry[1])))
-  return [_as_image(change) for change in sorted((change for _, change in places[:MAX_SHOWN]), key=rank)]
-
-
-def _as_image(change: Change) -> ShownImage:
-  return ShownImage(
-    change.model,
-    change.file_name,
-    change.actual_digit,
-    change.predicted_digit,
-    float(change.confidence),
-    baseline_predicted=change.baseline_digit,
-    baseline_confidence=float(change.baseline_confidence),
-    edited=change.edited == str(True),
-  )
+  return [
+    ShownImage(
+      change.model,
+      change.file_name,
+      change.actual_digit,
+      change.predicted_digit,
+      float(change.confidence),
+      baseline_predicted=change.baseline_digit,
+      baseline_confidence=float(change.baseline_confidence),
+      edited=change.edited == str(True),
+    )
+    for change in sorted((change for _, change in places[:MAX_SHOWN]), key=rank)
+  ]
 
 
 def slices_csv(slices: Mapping[str, Mapping[str, ColumnSlices]]) -> str:
   """Returns `slices.csv`: one line per slice, the pooled and unlisted last."""
-  lines = [csv_line(_SLICES_COLUMNS)]
+  lines = [_SLICES_HEADER]
   for model, columns in slices.items():
-    for column, found in columns.items():
-      rows = [("value", escape_cell(value), figures) for value, figures in found.values.items()]
-      rows += [("small", "", found.small.figures)] if found.small else []
-      rows += [("unlisted", "", found.unlisted)] if found.unlisted else []
+    for column, slices_of in columns.items():
+      rows = [("value", escape_cell(value), figures) for value, figures in slices_of.values.items()]
+      rows += [("small", "", slices_of.small.figures)] if slices_of.small else []
+      rows += [("unlisted", "", slices_of.unlisted)] if slices_of.unlisted else []
       for kind, value, figures in rows:
         rates = [f"{rate:.6f}" for rate in (figures.accuracy, *figures.interval)]
         counts = [str(figures.images), str(figures.correct)]

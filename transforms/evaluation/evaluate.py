@@ -1,4 +1,4 @@
-"""The steps of an evaluation: predictions, counts and figures.
+"""The steps of an evaluation: predictions, counts, thumbnails and figures.
 
 The figures go to one file, `figures.json`, which the command reads and judges.
 """
@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any, NamedTuple
 
 import apache_beam as beam
 
 from beam_retrain.transforms.core.errors import InputError
+from beam_retrain.transforms.core.images.thumbnails import thumbnail
 from beam_retrain.transforms.core.metrics import label_stats
 from beam_retrain.transforms.core.metrics.figures import (
   MODEL,
@@ -40,8 +41,9 @@ from beam_retrain.transforms.core.metrics.predictions import (
   row_of,
   whole_line,
 )
-from beam_retrain.transforms.core.records.csv_format import csv_line
+from beam_retrain.transforms.core.records.csv_format import csv_line, escape_cell
 from beam_retrain.transforms.core.records.quarantine import Quarantined
+from beam_retrain.transforms.core.records.schema import Image
 from beam_retrain.transforms.core.records.shards import Shard, ShardReport
 from beam_retrain.transforms.core.run.stats import Stats
 from beam_retrain.transforms.evaluation.compare import NightsCompared
@@ -60,7 +62,7 @@ _COUNTS = "label_counts"
 _NOTHING_COMPARED = NightsCompared()
 
 
-def folder_of(output: str, model: str) -> str:
+def _folder_of(output: str, model: str) -> str:
   """Returns the folder of a model's files; a candidate has its own."""
   return output if model == MODEL else files.join(output, model)
 
@@ -103,15 +105,14 @@ class JobFigures(NamedTuple):
 class EvaluateShard(ShardTask):
   """Writes a shard's predictions, and each model's `LabelCounts` in its report.
 
-  Attributes:
-    models: name -> label list, in the order of the scores.
+  `models`: name -> label list, in the order of the scores.
   """
 
   suffix = "csv"
 
   def __init__(self, scorer: Scorer, models: Mapping[str, Sequence[str]]):
     self._scorer = scorer
-    self._models = {name: list(labels) for name, labels in models.items()}
+    self._models = models
     self._counts: dict[str, LabelCounts] = {}
 
   def setup(self) -> None:
@@ -134,109 +135,47 @@ class EvaluateShard(ShardTask):
     return {_COUNTS: {name: counts.to_json() for name, counts in self._counts.items()}}
 
 
-class CheckNotEmpty(beam.PTransform):
+def check_not_empty(shards: beam.PCollection, message: str) -> beam.PCollection:
   """Fails without shards: PCollection[Shard] -> PCollection of their number.
 
-  Attributes:
-    message: of the InputError.
+  `message` is that of the InputError.
   """
-
-  def __init__(self, message: str):
-    super().__init__()
-    self._message = message
-
-  def expand(self, shards: beam.PCollection) -> beam.PCollection:
-    return shards | "CountShards" >> beam.combiners.Count.Globally() | "CheckCount" >> beam.Map(_check, self._message)
+  return shards | "CountShards" >> beam.combiners.Count.Globally() | "CheckNotEmpty" >> beam.Map(_check_count, message)
 
 
-def _check(count: int, message: str) -> int:
+def _check_count(count: int, message: str) -> int:
   if not count:
     raise InputError(message)
   return count
 
 
-class CombineLabelStats(beam.PTransform):
-  """PCollection[ShardReport] of `EvaluateShard` -> PCollection of one `ModelMetrics`."""
-
-  def __init__(self, labels: Sequence[str], model: str = MODEL):
-    super().__init__()
-    self._labels = list(labels)
-    self._model = model
-
-  def expand(self, reports: beam.PCollection) -> beam.PCollection:
-    return (
-      reports
-      | "CountsOfShard" >> beam.Map(_counts_of, self._model)
-      # LabelCounts
-      | "MergeCounts" >> beam.CombineGlobally(LabelStatsFn(self._labels))
-    )  # ModelMetrics
+def counts_of(report: ShardReport) -> Iterator[tuple[str, LabelCounts]]:
+  """Yields (model, its counts) of a shard that `EvaluateShard` evaluated."""
+  for model, counts in report.extra[_COUNTS].items():
+    yield model, LabelCounts.from_json(counts)
 
 
-def _counts_of(report: ShardReport, model: str) -> LabelCounts:
-  return LabelCounts.from_json(report.extra[_COUNTS][model])
-
-
-class LabelStatsFn(beam.CombineFn):
-  """Combines `LabelCounts` to `ModelMetrics` with `label_stats`."""
-
-  def __init__(self, labels: Sequence[str]):
-    self._labels = list(labels)
-
-  def create_accumulator(self) -> LabelCounts:
-    return label_stats.create()
-
-  def add_input(self, accumulator: LabelCounts, counts: LabelCounts) -> LabelCounts:
-    return label_stats.merge([accumulator, counts])
-
-  def merge_accumulators(self, accumulators: Iterable[LabelCounts]) -> LabelCounts:
-    return label_stats.merge(accumulators)
-
-  def extract_output(self, accumulator: LabelCounts) -> ModelMetrics:
-    return label_stats.extract(accumulator, self._labels)
-
-
-class WritePredictions(beam.PTransform):
+def write_predictions(names: list[str], output: str, models: Sequence[str], execution_time: str) -> PredictionsWritten:
   """Joins the shards' files to `predictions.csv`; writes `suspicious_labels.csv`.
 
-  PCollection[ShardReport] -> PCollection of one `PredictionsWritten`.
-
-  Attributes:
-    execution_time: start of the job, as from `time.ctime()`.
+  `execution_time`: start of the job, as from `time.ctime()`.
   """
-
-  def __init__(self, *, parts_folder: str, output: str, models: Sequence[str], execution_time: str):
-    super().__init__()
-    self._arguments = (parts_folder, output, list(models), execution_time)
-
-  def expand(self, reports: beam.PCollection) -> beam.PCollection:
-    return (
-      reports
-      | "NameOfPart" >> beam.Map(lambda report: report.file)
-      | "CollectNames" >> beam.combiners.ToList()
-      # list of str, one per shard
-      | "JoinParts" >> beam.Map(_join_parts, *self._arguments)
-    )  # PredictionsWritten
-
-
-def _join_parts(
-  names: list[str], parts_folder: str, output: str, models: Sequence[str], execution_time: str
-) -> PredictionsWritten:
   mistakes = {model: Mistakes() for model in models}
   with ExitStack() as stack:
     written = {}
     for model in models:
-      path = files.join(folder_of(output, model), PREDICTIONS_FILE)
-      files.make_folder(folder_of(output, model))
+      path = files.join(_folder_of(output, model), PREDICTIONS_FILE)
+      files.make_folder(_folder_of(output, model))
       written[model] = stack.enter_context(files.write_atomically(path))
       written[model].write(HEADER.encode())
     for name in sorted(names):
-      for model, cells in read_part_cells(files.read_lines(files.join(parts_folder, name))):
+      for model, cells in read_part_cells(files.read_lines(files.join(output, PARTS_FOLDER, name))):
         written[model].write(whole_line(cells, execution_time).encode())
         mistakes[model].add(row_of(cells))
   for model, seen in mistakes.items():
     lines = [csv_line(SUSPICIOUS_COLUMNS)]
     lines += [csv_line([row.key, row.actual, row.predicted, row.confidence, row.sha256]) for row in seen.suspicious()]
-    files.write_text(files.join(folder_of(output, model), SUSPICIOUS_FILE), "".join(lines))
+    files.write_text(files.join(_folder_of(output, model), SUSPICIOUS_FILE), "".join(lines))
   chosen = {
     "mistakes": [(model, row) for model in models for row in mistakes[model].shown(MAX_SHOWN // len(models))],
     "suspicious": [
@@ -249,60 +188,40 @@ def _join_parts(
   )
 
 
-class WriteFigures(beam.PTransform):
+def read_thumbnails(
+  shard: Shard, predictions: PredictionsWritten, compared: NightsCompared = _NOTHING_COMPARED
+) -> Iterator[tuple[str, str]]:
+  """Yields (key as in the CSVs, `data:` URI) of the shard's images to show."""
+  shown = [*predictions.images.values(), *compared.images.values()]
+  wanted = {image.key for images in shown for image in images}
+  for entry in shard.inputs:
+    for image in entry.read_where(shard.split, lambda key: escape_cell(key) in wanted):
+      # An image deleted meanwhile has no thumbnail.
+      if isinstance(image, Image) and (small := thumbnail(image.encoded)):
+        yield escape_cell(image.key), small
+
+
+def write_figures(
+  ledger: Stats,
+  output: str,
+  models: Mapping[str, Sequence[str]],
+  *,
+  counts: Mapping[str, LabelCounts],
+  thumbnails: Mapping[str, str],
+  predictions: PredictionsWritten,
+  compared: NightsCompared = _NOTHING_COMPARED,
+) -> str:
   """Writes `per_label.csv`, `confusion_matrix.csv` and `figures.json`.
 
-  PCollection of one `Stats` -> PCollection of one str, the path of `figures.json`.
-
-  Attributes:
-    thumbnails: PCollection of one dict, key -> data URI.
-    compared: PCollection of one `NightsCompared`, or None.
+  Returns the path of `figures.json`. `models`: name -> label list.
   """
-
-  def __init__(
-    self,
-    *,
-    parts_folder: str,
-    output: str,
-    stats: Mapping[str, beam.PCollection],
-    predictions: beam.PCollection,
-    thumbnails: beam.PCollection,
-    compared: beam.PCollection | None = None,
-  ):
-    super().__init__()
-    self._parts_folder = parts_folder
-    self._output = output
-    self._stats = dict(stats)
-    self._sides = {"predictions": predictions, "thumbnails": thumbnails}
-    if compared is not None:
-      self._sides["compared"] = compared
-
-  def expand(self, ledger: beam.PCollection) -> beam.PCollection:
-    sides = {name: beam.pvalue.AsSingleton(side) for name, side in {**self._sides, **self._stats}.items()}
-    return ledger | "WriteFigures" >> beam.Map(
-      _write_figures, self._parts_folder, self._output, list(self._stats), **sides
-    )  # str
-
-
-# `stats` has no annotation: Beam takes one for the type of the whole dict.
-def _write_figures(  # type: ignore[no-untyped-def]
-  ledger: Stats,
-  parts_folder: str,
-  output: str,
-  models: Sequence[str],
-  *,
-  predictions: PredictionsWritten,
-  thumbnails: dict[str, str],
-  compared: NightsCompared = _NOTHING_COMPARED,
-  **stats,
-) -> str:
   figures = {}
-  for model in models:
-    folder = folder_of(output, model)
-    files.write_text(files.join(folder, PER_LABEL_FILE), label_stats.per_label_csv(stats[model]))
-    files.write_text(files.join(folder, CONFUSION_FILE), label_stats.confusion_csv(stats[model]))
+  for model, labels in models.items():
+    folder, stats = _folder_of(output, model), label_stats.extract(counts[model], labels)
+    files.write_text(files.join(folder, PER_LABEL_FILE), label_stats.per_label_csv(stats))
+    files.write_text(files.join(folder, CONFUSION_FILE), label_stats.confusion_csv(stats))
     figures[model] = dataclasses.replace(
-      stats[model],
+      stats,
       suspicious=predictions.suspicious[model],
       comparison=compared.comparison.get(model),
       slices=compared.slices.get(model),
@@ -313,6 +232,6 @@ def _write_figures(  # type: ignore[no-untyped-def]
     kind: [dataclasses.replace(image, thumbnail=thumbnails.get(image.key)) for image in shown]
     for kind, shown in {**predictions.images, **compared.images}.items()
   }
-  path = files.join(parts_folder, FIGURES_FILE)
+  path = files.join(output, PARTS_FOLDER, FIGURES_FILE)
   files.write_text(path, JobFigures(figures, images).to_json() + "\n")
   return path

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import itertools
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -40,11 +40,7 @@ class Scorer(abc.ABC):
 
 
 class ScoreImages(Scorer):
-  """Runs an exported model over images.
-
-  Attributes:
-    handler: the exported model, by a path that workers can read.
-  """
+  """Runs an exported model over images."""
 
   def __init__(self, handler: ImageModelHandler, labels: Sequence[str]):
     self._handler = handler
@@ -64,10 +60,7 @@ class ScoreImages(Scorer):
 class ScoreBottlenecks(Scorer):
   """Runs a model's head over stored bottlenecks.
 
-  Attributes:
-    saved_model: folder of the exported model, readable by the workers; loaded if there is no `head`.
-    head: its `head.npz`, which needs no TensorFlow; None for older models without one.
-    batch_size: bottlenecks per call of the head.
+  `head` is the path of its `head.npz`, which needs no TensorFlow; older models without one (None) are loaded.
   """
 
   def __init__(
@@ -101,21 +94,22 @@ class ScoreBottlenecks(Scorer):
     for batch in batched(records, self._batch_size):
       scores = head(np.stack([bottleneck.vector for bottleneck in batch]))
       for bottleneck, row in zip(batch, scores, strict=True):
-        yield self._checked(bottleneck, row)
-
-  def _checked(self, bottleneck: Bottleneck, scores: np.ndarray) -> tuple[Scored] | Quarantined:
-    fault = _fault(bottleneck, scores, self._labels)
-    return fault or (Scored(bottleneck.key, bottleneck.label, bottleneck.sha256, scores),)
+        yield _scored(bottleneck, [(row, self._labels)])
 
 
-def _fault(bottleneck: Bottleneck, scores: np.ndarray, labels: Collection[str]) -> Quarantined | None:
-  if bottleneck.label not in labels:
-    detail = f"label {bottleneck.label!r} is not one of the {len(labels)} labels"
-    return Quarantined(bottleneck.key, bottleneck.vector.nbytes, Reason.BAD_LABEL, detail)
-  if not np.isfinite(scores).all():
-    detail = "the model gave values that are not finite"
-    return Quarantined(bottleneck.key, bottleneck.vector.nbytes, Reason.MODEL_ERROR, detail)
-  return None
+def _scored(
+  bottleneck: Bottleneck, scores: Iterable[tuple[np.ndarray, Collection[str]]]
+) -> tuple[Scored, ...] | Quarantined:
+  """Checks the scores of all models, each with its labels."""
+  key, label, size = bottleneck.key, bottleneck.label, bottleneck.vector.nbytes
+  rows = []
+  for row, labels in scores:
+    if label not in labels:
+      return Quarantined(key, size, Reason.BAD_LABEL, f"label {label!r} is not one of the {len(labels)} labels")
+    if not np.isfinite(row).all():
+      return Quarantined(key, size, Reason.MODEL_ERROR, "the model gave values that are not finite")
+    rows.append(Scored(key, label, bottleneck.sha256, row))
+  return tuple(rows)
 
 
 def _read_bottlenecks(records_file: Input) -> Iterator[Bottleneck]:
@@ -131,12 +125,7 @@ def _read_bottlenecks(records_file: Input) -> Iterator[Bottleneck]:
 
 
 class HeadOf(NamedTuple):
-  """One of several heads.
-
-  Attributes:
-    path: its `head.npz`.
-    records: index of the shard's record file with its trunk's bottlenecks.
-  """
+  """A `head.npz`; `records` is the index of its trunk's bottlenecks in a shard's inputs."""
 
   path: str
   records: int
@@ -147,9 +136,6 @@ class ScoreWithHeads(Scorer):
   """Runs several heads over stored bottlenecks read once, without TensorFlow.
 
   A shard's inputs are record files of `WorkShards` with reports, one per trunk.
-
-  Attributes:
-    heads: in the order of the scores.
   """
 
   def __init__(self, heads: Sequence[HeadOf]):
@@ -174,14 +160,8 @@ class ScoreWithHeads(Scorer):
     ]
     places = [{key: place for place, key in enumerate(table)} for table in tables]
     for key, bottleneck in tables[0].items():
-      rows = [matrix[places[head.records][key]] for matrix, head in zip(scores, self._heads, strict=True)]
-      yield self._checked(bottleneck, rows)
-
-  def _checked(self, bottleneck: Bottleneck, rows: Sequence[np.ndarray]) -> tuple[Scored, ...] | Quarantined:
-    for head, row in zip(self._heads, rows, strict=True):
-      if fault := _fault(bottleneck, row, head.labels):
-        return fault
-    return tuple(Scored(bottleneck.key, bottleneck.label, bottleneck.sha256, row) for row in rows)
+      rows = (matrix[places[head.records][key]] for matrix, head in zip(scores, self._heads, strict=True))
+      yield _scored(bottleneck, zip(rows, (head.labels for head in self._heads), strict=True))
 
 
 def _quarantined_of(records: Input) -> Sequence[Quarantined]:

@@ -326,7 +326,7 @@ def test_what_is_no_baseline_or_no_manifest_is_told_before_the_job(tmp_path):
 def test_rows_cross_the_shuffle_as_few_elements():
   picks = random.Random(5)
   rows = [Row(f"{number}\n.jpg", "5", '"', str(picks.random()), "") for number in range(500)]
-  packed = list(compare._pack("baseline", iter(rows), 0, 7))
+  packed = list(compare._pack("baseline", iter(rows), 7))
   assert sorted(bucket for bucket, _ in packed) == list(range(7))
   assert {kind for _, (kind, _) in packed} == {"baseline"}
   assert sorted(Row(*cells) for _, (_, squeezed) in packed for cells in compare._expand(squeezed)) == sorted(rows)

@@ -14,8 +14,7 @@ from PIL import Image
 from beam_retrain.transforms.core.images.thumbnails import SIDE_PX, thumbnail
 from beam_retrain.transforms.core.metrics.figures import ShownImage
 from beam_retrain.transforms.core.records.shards import Shard
-from beam_retrain.transforms.evaluation.compare import NightsCompared
-from beam_retrain.transforms.evaluation.thumbnails import ReadThumbnails
+from beam_retrain.transforms.evaluation.evaluate import PredictionsWritten, read_thumbnails
 from beam_retrain.transforms.sources.find import find_source
 
 
@@ -56,17 +55,18 @@ def test_an_image_with_too_many_pixels_is_not_decoded() -> None:
   assert thumbnail(_encoded(60, 60, "PNG"), max_pixels=3599) is None
 
 
-def _shown(*kinds: list[str]) -> NightsCompared:
+def _shown(*kinds: list[str]) -> PredictionsWritten:
   """Returns images to show, by their keys."""
   images = {str(kind): [ShownImage("model", key, "a", "b", 50.0) for key in keys] for kind, keys in enumerate(kinds)}
-  return NightsCompared(images=images)
+  return PredictionsWritten(images, {})
 
 
-def _thumbnails(collect, folder: Path, splits: list[str], shown: NightsCompared) -> dict[str, str]:
+def _thumbnails(collect, folder: Path, splits: list[str], shown: PredictionsWritten) -> dict[str, str]:
   class Read(beam.PTransform):
     def expand(self, root):
-      side = root | "Shown" >> beam.Create([shown])
-      return root | find_source(str(folder)).plan(splits, None) | ReadThumbnails(side)
+      side = beam.pvalue.AsSingleton(root | "Shown" >> beam.Create([shown]))
+      shards = root | find_source(str(folder)).plan(splits, None)
+      return shards | beam.FlatMap(read_thumbnails, predictions=side) | beam.combiners.ToDict()
 
   (found,) = collect(Read())
   return found
@@ -92,10 +92,9 @@ def test_the_chosen_ones_of_idx_files_and_of_records(collect, mnist_folder: Path
 
 
 def test_a_formula_for_a_name_is_found_as_the_csv_spells_it(tmp_path: Path) -> None:
-  from beam_retrain.transforms.evaluation.thumbnails import _read
   from beam_retrain.transforms.sources.image_files import ImageFile
 
   path = tmp_path / "one.png"
   path.write_bytes(_encoded(9, 9, "PNG"))
   shard = Shard("all", 0, 1, (ImageFile("=1.png", "a", str(path), 9, 0.0), ImageFile("b.png", "a", "", 9, 0.0)))
-  assert [key for key, _ in _read(shard, _shown(["'=1.png", "b.png"]))] == ["'=1.png"]
+  assert [key for key, _ in read_thumbnails(shard, _shown(["'=1.png", "b.png"]))] == ["'=1.png"]

@@ -17,7 +17,6 @@ from sklearn import metrics as sk
 from beam_retrain.transforms.core.metrics import label_stats
 from beam_retrain.transforms.core.metrics.label_stats import LabelCounts, Outcome, evaluate_in_memory, extract, merge
 from beam_retrain.transforms.core.metrics.metrics_file import model_to_json
-from beam_retrain.transforms.evaluation.evaluate import LabelStatsFn
 
 # Not in sorted order; `quince` occurs nowhere; nothing is ever taken for a `fig`.
 LABELS = ["zebra", "ant", "fig", "=cmd", "quince", "mule"]
@@ -138,7 +137,8 @@ def test_the_beam_combine_gives_what_its_twin_gives(shards: int) -> None:
       pipeline
       | beam.Create([label_stats.create(), *parts])
       | beam.Reshuffle()
-      | beam.CombineGlobally(LabelStatsFn(LABELS))
+      | beam.CombineGlobally(merge)
+      | beam.Map(extract, LABELS)
     )
 
     def check(found: list) -> None:
