@@ -88,7 +88,7 @@ def put_outputs(flags: argparse.Namespace) -> None:
   if flags.saved_model_dir:
     folder = os.path.realpath(flags.saved_model_dir)  # a link to an empty folder cannot be replaced
     if not (os.path.isdir(folder) and os.listdir(folder)):
-      with local_files.folder_becomes(folder) as temporary:
+      with local_files.atomic_folder(folder) as temporary:
         shutil.copytree(os.path.join(trained, _SAVED_MODEL), temporary)
 
 

@@ -68,7 +68,7 @@ class Exporter:
     """Writes all but the TensorFlow Lite files; returns the head's arrays."""
     flat = self.flatten(head)
     exported = self.assemble(head.get_weights())
-    with local_files.folder_becomes(os.path.join(output, output_dir.SAVED_MODEL)) as folder:
+    with local_files.atomic_folder(os.path.join(output, output_dir.SAVED_MODEL)) as folder:
       saved_model.save_exported(exported, folder, self.trunk)
     local_files.write_bytes(os.path.join(output, FROZEN_GRAPH_FILE), self.freeze(head.get_weights()))
     local_files.write_bytes(os.path.join(output, HEAD_FILE), encode_head(flat))
@@ -81,5 +81,5 @@ class Exporter:
     """Copies the prepared trunk, which computed the bottlenecks."""
     prepared = os.path.join(self.trunk_folder, output_dir.PREPARED)
     if os.path.isdir(prepared):  # early versions have none
-      with local_files.folder_becomes(os.path.join(output, output_dir.TRUNK)) as folder:
+      with local_files.atomic_folder(os.path.join(output, output_dir.TRUNK)) as folder:
         shutil.copytree(prepared, os.path.join(folder, output_dir.PREPARED))

@@ -16,7 +16,7 @@ from beam_retrain.trainer.fit.optimizers import Adam, Optimizer, Sgd
 from beam_retrain.trainer.fit.results import EvalResult, Score
 from beam_retrain.trainer.fit.schedule import Schedule
 from beam_retrain.transforms.core.records.schema import TRAINING
-from beam_retrain.transforms.core.system.local_files import becomes
+from beam_retrain.transforms.core.system.local_files import atomic_file
 
 
 class TrainingState:
@@ -76,7 +76,7 @@ class TrainingState:
       "steps": np.array(self.steps),
       "sums": self._sums,
     }
-    with becomes(path) as temporary, open(temporary, "wb") as file:
+    with atomic_file(path) as temporary, open(temporary, "wb") as file:
       np.savez(file, allow_pickle=False, **arrays)
 
   def restore(self, path: str) -> None:

@@ -22,7 +22,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from beam_retrain.transforms.core.system import local_files
@@ -36,25 +36,22 @@ _LEFT_AFTER_SECS = 24 * 60 * 60.0  # longer than making any entry takes
 
 def find(name: str) -> str:
   """Returns the folder of an intact entry, else ""."""
-  place = _place(name)
+  place = os.path.join(folder(), name)
   return place if _is_intact(place) else ""
 
 
 def get_or_create(name: str, write: Callable[[str], None]) -> str:
   """Returns the folder of an entry; makes it if missing or damaged.
 
-  If the cache cannot be written, the entry goes to a temporary folder of this process.
-
-  Args:
-    write: fills the empty folder it is called with.
+  `write` fills an empty folder. If the cache cannot be written, the entry goes to a temporary folder of this process.
   """
-  if found := find(name):
-    return found
-  place = _place(name)
+  place = os.path.join(folder(), name)
+  if _is_intact(place):
+    return place
   try:
     return _make(place, write)
   except OSError as error:
-    if place == (instead := os.path.join(_own_root(), *name.split("/"))):
+    if place == (instead := os.path.join(_own_root(), name)):
       raise
     _report_not_kept(folder(), error.strerror or str(error))
     return instead if _is_intact(instead) else _make(instead, write)
@@ -78,10 +75,15 @@ def _make(place: str, write: Callable[[str], None]) -> str:
 def _remove_left() -> None:
   """Removes old temporary folders of killed processes; safe to run in parallel."""
   for prefix in (_MAKING, _DAMAGED):
-    for path in glob.iglob(os.path.join(glob.escape(folder()), "trunks", "*", f"{prefix}*")):
-      with contextlib.suppress(OSError):
-        if time.time() - os.stat(path).st_mtime > _LEFT_AFTER_SECS:
-          shutil.rmtree(path, ignore_errors=True)
+    remove_old(glob.iglob(os.path.join(glob.escape(folder()), "trunks", "*", f"{prefix}*")), _LEFT_AFTER_SECS)
+
+
+def remove_old(folders: Iterable[str], seconds: float) -> None:
+  """Removes folders that nobody has touched for so long."""
+  for path in folders:
+    with contextlib.suppress(OSError):
+      if time.time() - os.stat(path).st_mtime > seconds:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def copy_entry(entry: str, target: str) -> None:
@@ -97,22 +99,17 @@ def copy_entry(entry: str, target: str) -> None:
 def read_source(digest: str) -> Any:
   """Returns what `write_source` stored, or None."""
   try:
-    with open(_source_file(digest), encoding="utf-8") as file:
-      return json.load(file)
+    return json.loads(files.read_bytes(_source_file(digest)))
   except (OSError, ValueError):
     return None
 
 
-def write_source(digest: str, card: Mapping[str, Any]) -> None:
+def write_source(digest: str, info: Mapping[str, str | float | bool]) -> None:
   """Stores a trunk's info; does nothing if the cache cannot be written."""
   path = _source_file(digest)
   with contextlib.suppress(OSError):
     files.make_folder(os.path.dirname(path))
-    files.write_text(path, json.dumps(dict(card), indent=2))
-
-
-def _place(name: str) -> str:
-  return os.path.join(folder(), *name.split("/"))
+    files.write_text(path, json.dumps(dict(info), indent=2))
 
 
 def _source_file(digest: str) -> str:
@@ -141,21 +138,14 @@ def _put(made: str, place: str) -> None:
 
 def _is_intact(place: str) -> bool:
   try:
-    with open(os.path.join(place, _SUMS_FILE), encoding="utf-8") as file:
-      return bool(json.load(file) == _sums(place))
+    return bool(json.loads(files.read_bytes(os.path.join(place, _SUMS_FILE))) == _sums(place))
   except (OSError, ValueError):
     return False
 
 
 def _sums(entry: str) -> dict[str, str]:
-  sums = {}
-  for parent, folders, names in os.walk(entry):
-    folders.sort()
-    for name in sorted(names):
-      path = os.path.join(parent, name)
-      if os.path.relpath(path, entry) != _SUMS_FILE:
-        sums[os.path.relpath(path, entry)] = local_files.sha256(path)
-  return sums
+  paths = sorted(os.path.join(parent, name) for parent, _, names in os.walk(entry) for name in names)
+  return {name: local_files.sha256(path) for path in paths if (name := os.path.relpath(path, entry)) != _SUMS_FILE}
 
 
 def folder() -> str:

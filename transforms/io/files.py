@@ -1,7 +1,8 @@
 """File access of the Beam jobs, for local and remote paths.
 
-Writes are atomic and repeatable: to a temporary name, then a rename. A killed bundle leaves only a temporary file,
-which `sweep` removes.
+Writes are atomic and repeatable. Local ones go to a temporary name, then a rename: a killed bundle leaves only a
+temporary file, which `sweep` removes. Objects appear whole or not at all; they have no folders, only names with
+slashes.
 """
 
 from __future__ import annotations
@@ -24,11 +25,20 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.system import local_files
-from beam_retrain.transforms.io import remote
-from beam_retrain.transforms.io.object_stores.base import FileStat, threads
+from beam_retrain.transforms.io.object_stores import beam
+from beam_retrain.transforms.io.object_stores.base import FileStat, HttpStore, ObjectStore, split_path, threads
+from beam_retrain.transforms.io.object_stores.gs import GoogleStorage
+from beam_retrain.transforms.io.object_stores.s3 import S3
 
+HTTP_STORES: dict[str, HttpStore] = {"s3": S3(), "gs": GoogleStorage()}
+"""By the scheme of their paths."""
+_OTHERS: ObjectStore = beam
 _IN_MEMORY_BYTES = 1 << 24
 _GLOB = {"**": ".*", "*": "[^/]*", "?": "[^/]"}
+
+
+def _store(path: str) -> ObjectStore:
+  return HTTP_STORES.get(FileSystems.get_scheme(path), _OTHERS)
 
 
 def join(folder: str, *names: str) -> str:
@@ -43,15 +53,13 @@ def split(path: str) -> tuple[str, str]:
 def absolute(path: str) -> str:
   """Returns an absolute local path, or a remote path without trailing slashes.
 
-  Workers may have another current folder than the user.
-
-  Raises:
-    InputError: a remote path has an empty step, `.` or `..`.
+  Workers may have another current folder than the user. Raises InputError if a remote path has an empty step, `.` or
+  `..`.
   """
   if is_local(path):
     return os.path.abspath(path)
   scheme, _, names = path.partition("://")
-  if scheme in ("s3", "gs") and any(step in ("", ".", "..") for step in names.rstrip("/").split("/")):
+  if scheme in HTTP_STORES and any(step in ("", ".", "..") for step in names.rstrip("/").split("/")):
     raise InputError(f"{path} contains '.', '..' or an empty step, which object stores do not resolve: write it out.")
   return f"{scheme}://{names.rstrip('/')}"
 
@@ -77,25 +85,31 @@ def is_local(path: str) -> bool:
 
 
 def exists(path: str) -> bool:
-  return os.path.exists(path) if is_local(path) else remote.stat(path) is not None
+  return os.path.exists(path) if is_local(path) else _store(path).stat(path) is not None
 
 
 def stat(path: str) -> FileStat | None:
   """Returns a file's status; None for a folder or if missing."""
   if not is_local(path):
-    return remote.stat(path)
+    return _store(path).stat(path)
   try:
-    found = os.stat(path)
+    status = os.stat(path)
   except OSError:
     return None
-  return FileStat(path, found.st_size, found.st_mtime) if not S_ISDIR(found.st_mode) else None
+  return FileStat(path, status.st_size, status.st_mtime) if not S_ISDIR(status.st_mode) else None
 
 
 def stat_each(paths: Sequence[str]) -> list[FileStat | None]:
   """Returns `stat` of each file; remote ones in parallel."""
-  if all(map(is_local, paths)):
-    return list(map(stat, paths))
-  return list(threads().map(stat, paths))
+  return list(map(stat, paths) if all(map(is_local, paths)) else threads().map(stat, paths))
+
+
+def _stat_or_broken_link(path: str) -> FileStat | None:
+  """Lists a broken link as an empty file: its reader reports it."""
+  status = stat(path)
+  if status is None and os.path.islink(path) and not os.path.exists(path):
+    return FileStat(path, 0, os.lstat(path).st_mtime)
+  return status
 
 
 def use_options(options: PipelineOptions | None = None) -> None:
@@ -113,16 +127,11 @@ def is_supported(path: str) -> bool:
   return FileSystems.get_scheme(path) != "s3" or importlib.util.find_spec("boto3") is not None
 
 
-def _stat_of_broken_link(path: str) -> FileStat | None:
-  """Lists a broken link as an empty file: its reader reports it."""
-  return FileStat(path, 0, os.lstat(path).st_mtime) if os.path.islink(path) and not os.path.exists(path) else None
-
-
 def open_to_read(path: str) -> BinaryIO:
   """Opens a file without decompressing it."""
   if is_local(path):
     return open(path, "rb")  # five times as fast as Beam's
-  return remote.open_to_read(path)
+  return _store(path).open_to_read(path)
 
 
 def read_bytes(path: str) -> bytes:
@@ -137,14 +146,9 @@ def read_lines(path: str) -> Iterator[str]:
 
 
 def sha256(path: str) -> str:
-  """Returns the SHA-256 of a file, 64 hex digits, reading in blocks."""
-  if is_local(path):
-    return local_files.sha256(path)
-  digest = hashlib.sha256()
+  """Returns the SHA-256 of a file's bytes, 64 hex digits."""
   with open_to_read(path) as file:
-    while block := file.read(1 << 20):
-      digest.update(block)
-  return digest.hexdigest()
+    return hashlib.file_digest(cast(io.BufferedReader, file), "sha256").hexdigest()
 
 
 def match_in(folder: str, pattern: str) -> list[FileStat]:
@@ -155,17 +159,22 @@ def match_in(folder: str, pattern: str) -> list[FileStat]:
   if is_local(folder):
     # Beam's own would stat the whole tree below the first `*`, such as 70,000 images.
     paths = glob.glob(join(glob.escape(folder), pattern), recursive=True, include_hidden=True)
-    return sorted(found for path in paths if (found := stat(path) or _stat_of_broken_link(path)))
-  plain = re.match(r"[^*?]*", pattern)
+    return sorted(filter(None, map(_stat_or_broken_link, paths)))
+  plain, *_ = re.split(r"[*?]", pattern)
   parts = re.split(r"(\*\*|\*|\?)", pattern)
   fits = re.compile("".join(_GLOB.get(part, re.escape(part)) for part in parts), re.DOTALL)
-  found_all = remote.list_prefix(f"{folder}/{plain[0] if plain else ''}")
-  return sorted(found for found in found_all if fits.fullmatch(found.path.removeprefix(f"{folder}/")))
+  below = _list_prefix(f"{folder}/{plain}")
+  return sorted(status for status in below if fits.fullmatch(status.path.removeprefix(f"{folder}/")))
+
+
+def _list_prefix(prefix: str) -> Iterator[FileStat]:
+  """Yields all objects with a prefix, sorted by name, without folder markers."""
+  return (status for status in _store(prefix).list_prefix(prefix) if not status.path.endswith("/"))
 
 
 def find_in(folder: str, pattern: str) -> list[str]:
   """Returns the files directly in a folder whose names match a pattern."""
-  return local_files.find_in(folder, pattern) if is_local(folder) else [s.path for s in match_in(folder, pattern)]
+  return [status.path for status in match_in(folder, pattern)]
 
 
 def list_tree(folder: str) -> Iterator[FileStat]:
@@ -173,39 +182,33 @@ def list_tree(folder: str) -> Iterator[FileStat]:
 
   Links are followed, but no real folder is visited twice. Holds only names in memory.
   """
-  if not is_local(folder):
-    yield from remote.list_prefix(f"{folder}/")
-    return
-  for path in sorted(walk(folder)):
-    if found := stat(path) or _stat_of_broken_link(path):
-      yield found
+  if is_local(folder):
+    return filter(None, map(_stat_or_broken_link, sorted(walk(folder))))
+  return _list_prefix(f"{folder}/")
 
 
 def subfolders(folder: str) -> list[str]:
   """Returns the names of the visible subfolders, sorted; empty without a folder."""
+  names: Iterable[str] = ()
   if not is_local(folder):
-    names: Iterable[str] = remote.subfolders(folder)
+    names = _store(folder).subfolders(folder)
   elif os.path.isdir(folder):
     with os.scandir(folder) as entries:
       names = [entry.name for entry in entries if entry.is_dir()]
-  else:
-    names = []
   return sorted(name for name in names if not name.startswith("."))
 
 
 def walk(folder: str) -> Iterator[str]:
   """Yields the paths of all files below a folder, unordered.
 
-  Links are followed, but no real folder is visited twice.
-
-  Raises:
-    InputError: a visible folder cannot be listed; its images would be lost silently.
+  Links are followed, but no real folder is visited twice. Raises InputError if a visible folder cannot be listed: its
+  images would be lost silently.
   """
   if not is_local(folder):
-    yield from (found.path for found in list_tree(folder))
+    yield from (status.path for status in list_tree(folder))
     return
   visited: set[str] = set()
-  for parent, folders, names in os.walk(folder, followlinks=True, onerror=_refuse_unlisted):
+  for parent, folders, names in os.walk(folder, followlinks=True, onerror=_raise_unlisted):
     if os.path.realpath(parent) in visited:
       folders.clear()  # a link led back here
       continue
@@ -215,7 +218,7 @@ def walk(folder: str) -> Iterator[str]:
       yield os.path.join(parent, name)
 
 
-def _refuse_unlisted(error: OSError) -> None:
+def _raise_unlisted(error: OSError) -> None:
   # Hidden folders hold no images.
   if not isinstance(error, FileNotFoundError) and not os.path.basename(error.filename).startswith("."):
     raise InputError(
@@ -225,17 +228,11 @@ def _refuse_unlisted(error: OSError) -> None:
 
 def is_empty(folder: str) -> bool:
   """Returns whether a folder is empty or missing."""
-  if is_local(folder):
-    return local_files.is_empty(folder)
-  return next(list_tree(folder), None) is None
+  return local_files.is_empty(folder) if is_local(folder) else next(list_tree(folder), None) is None
 
 
 def check_seen(folder: str) -> None:
-  """Checks that this worker sees a local folder of the command.
-
-  Raises:
-    InputError: it does not.
-  """
+  """Raises InputError if this worker does not see a local folder of the command."""
   if is_local(folder) and not os.path.isdir(folder):
     raise InputError(
       f"the worker on {platform.node()} does not see the folder {folder}: give paths on a shared disk or in a bucket"
@@ -253,14 +250,19 @@ def make_folder(folder: str) -> None:
 def write_atomically(path: str) -> Iterator[BinaryIO]:
   """Opens a temporary file that becomes `path` if the block succeeds."""
   if is_local(path):
-    with local_files.becomes(path) as temporary, open(temporary, "wb") as file:
+    with local_files.atomic_file(path) as temporary, open(temporary, "wb") as file:
       yield file
   else:
     # An exception would close Beam's writer and leave a truncated object.
     with tempfile.SpooledTemporaryFile(_IN_MEMORY_BYTES) as file:
       yield cast(BinaryIO, file)
       file.seek(0)
-      remote.upload(path, cast(BinaryIO, file))
+      upload(path, cast(BinaryIO, file))
+
+
+def upload(path: str, file: BinaryIO) -> None:
+  """Uploads an open local file from its current position."""
+  _store(path).upload(path, file)
 
 
 def write_bytes(path: str, data: bytes) -> None:
@@ -268,8 +270,7 @@ def write_bytes(path: str, data: bytes) -> None:
   if is_local(path):
     local_files.write_bytes(path, data)
   else:
-    with write_atomically(path) as file:
-      file.write(data)
+    upload(path, io.BytesIO(data))
 
 
 def write_each(contents: Sequence[tuple[str, bytes]]) -> None:
@@ -289,15 +290,28 @@ def write_text(path: str, text: str) -> None:
 
 
 def delete(paths: Iterable[str]) -> None:
-  """Deletes files and whole folders, if they exist; no patterns, no buckets."""
+  """Deletes files and whole folders, if they exist; no patterns, no buckets.
+
+  Raises ValueError if a remote path is a whole bucket, or has an empty step, `.` or `..`.
+  """
   for path in paths:
     if is_local(path):  # Beam would read `[a]` as a pattern and delete `a`
       local_files.delete([path])
-    else:
-      remote.delete(path)
+      continue
+    path = path.rstrip("/")
+    bucket, name = split_path(path)
+    if not bucket or any(step in ("", ".", "..") for step in name.split("/")):
+      raise ValueError(f"refusing to delete {path}")
+    delete_objects([*(status.path for status in _list_prefix(f"{path}/")), path])
+
+
+def delete_objects(paths: list[str]) -> None:
+  """Deletes objects of one bucket, if they exist, and nothing below them."""
+  if paths:
+    _store(paths[0]).delete(paths)
 
 
 def sweep(folder: str) -> None:
   """Deletes temporary files of killed workers directly in a folder."""
   if is_local(folder):  # objects have no temporary names
-    delete(stat.path for stat in match_in(folder, f"*{local_files.TEMPORARY}*"))
+    delete(find_in(folder, f"*{local_files.TEMPORARY}*"))

@@ -6,66 +6,55 @@ TensorFlow and OpenVINO read and write local files only. Downloads go to the tru
 from __future__ import annotations
 
 import contextlib
+import glob
 import hashlib
 import json
 import os
 import shutil
 import tempfile
-import time
 from collections.abc import Iterator
 
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.system import local_files
-from beam_retrain.transforms.io import cache, files, remote
+from beam_retrain.transforms.io import cache, files
 from beam_retrain.transforms.io.object_stores.base import threads
 
-_BROUGHT = "trunks/brought"
+_DOWNLOADS = "trunks/brought"
 _CONTENTS = "folder"  # the cache adds a file beside it
 _KEPT_SECS = 7 * 24 * 60 * 60.0
 
 
 def download(folder: str) -> str:
-  """Downloads a remote folder; returns its local copy.
+  """Returns a local copy of a remote folder, or a local folder as it is.
 
-  A local folder is returned as it is.
-
-  Raises:
-    InputError: the remote folder is empty or missing.
+  Raises InputError if the remote folder is empty or missing.
   """
   if files.is_local(folder):
     return folder
-  found = [(stat.path, stat.size_bytes, stat.modified_secs) for stat in files.list_tree(folder)]
-  if not found:
+  listed = list(files.list_tree(folder))
+  if not listed:
     raise InputError(f"{folder} is empty or does not exist: give the folder that beam-retrain wrote.")
-  digest = hashlib.sha256(json.dumps([folder, found]).encode()).hexdigest()
+  digest = hashlib.sha256(json.dumps([folder, listed]).encode()).hexdigest()
 
   def write(empty: str) -> None:
     get_folder(folder, os.path.join(empty, _CONTENTS))
-    _remove_unused()
+    cache.remove_old(glob.iglob(os.path.join(glob.escape(cache.folder()), _DOWNLOADS, "*")), _KEPT_SECS)
 
-  entry = cache.get_or_create(f"{_BROUGHT}/{digest}", write)
+  entry = cache.get_or_create(f"{_DOWNLOADS}/{digest}", write)
   with contextlib.suppress(OSError):  # the cache may belong to another user
     os.utime(entry)
   return os.path.join(entry, _CONTENTS)
 
 
-def _remove_unused() -> None:
-  """Removes downloads that were not used for a week."""
-  with contextlib.suppress(OSError), os.scandir(os.path.join(cache.folder(), *_BROUGHT.split("/"))) as entries:
-    for entry in entries:
-      if time.time() - entry.stat().st_mtime > _KEPT_SECS:
-        shutil.rmtree(entry.path, ignore_errors=True)
-
-
 @contextlib.contextmanager
 def replace_folder(folder: str) -> Iterator[str]:
-  """Gives an empty local folder that replaces `folder` if the block succeeds."""
+  """Yields an empty local folder that replaces `folder` on success."""
   if not files.is_local(folder):
     with tempfile.TemporaryDirectory(prefix="beam-retrain-") as made:
       yield made
       put_folder(made, folder)
     return
-  with local_files.folder_becomes(folder) as temporary:
+  with local_files.atomic_folder(folder) as temporary:
     os.makedirs(temporary)
     yield temporary
 
@@ -74,20 +63,16 @@ def put_folder(made: str, folder: str) -> None:
   """Uploads a local folder; deletes other objects in the remote one."""
   targets = {files.join(folder, os.path.relpath(path, made)): path for path in files.walk(made)}
   list(threads().map(put_file, targets.values(), targets))
-  remote.delete_objects([stat.path for stat in files.list_tree(folder) if stat.path not in targets])
+  files.delete_objects([stat.path for stat in files.list_tree(folder) if stat.path not in targets])
 
 
 def put_file(path: str, target: str) -> None:
   with open(path, "rb") as file:
-    remote.upload(target, file)
+    files.upload(target, file)
 
 
 def get_folder(folder: str, made: str) -> None:
-  """Downloads a remote folder to a new local one.
-
-  Raises:
-    InputError: see `place_of`.
-  """
+  """Downloads a remote folder to a new local one; may raise InputError."""
 
   def get(path: str) -> None:
     target = place_of(path, folder, made)
@@ -101,8 +86,7 @@ def get_folder(folder: str, made: str) -> None:
 def place_of(path: str, folder: str, made: str) -> str:
   """Returns an object's local path when `folder` is copied to `made`.
 
-  Raises:
-    InputError: no file can have the object's name.
+  Raises InputError if no file can have the object's name.
   """
   steps = path.removeprefix(f"{folder}/").split("/")
   if any(step in ("", ".", "..") for step in steps):

@@ -47,7 +47,7 @@ def sha256(path: str) -> str:
 
 
 @contextlib.contextmanager
-def becomes(path: str) -> Iterator[str]:
+def atomic_file(path: str) -> Iterator[str]:
   """Yields a temporary path that is renamed to `path` on success."""
   temporary = f"{path}{TEMPORARY}{os.urandom(16).hex()}"
   try:
@@ -62,7 +62,7 @@ def becomes(path: str) -> Iterator[str]:
 def write_bytes(path: str, data: bytes) -> None:
   """Writes a whole file, in as few system calls as possible."""
   rest = memoryview(data)
-  with becomes(path) as temporary, open(temporary, "wb", buffering=0) as file:
+  with atomic_file(path) as temporary, open(temporary, "wb", buffering=0) as file:
     while rest:
       rest = rest[file.write(rest) :]
 
@@ -72,7 +72,7 @@ def write_text(path: str, text: str) -> None:
 
 
 @contextlib.contextmanager
-def folder_becomes(folder: str) -> Iterator[str]:
+def atomic_folder(folder: str) -> Iterator[str]:
   """Yields the path of a new folder that replaces `folder` on success."""
   temporary = f"{folder}.tmp"
   shutil.rmtree(temporary, ignore_errors=True)

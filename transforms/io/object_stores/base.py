@@ -1,23 +1,29 @@
-"""The protocol of object stores, their errors, reading in ranges, threads."""
+"""The protocol of object stores; what stores reached by HTTP have in common."""
 
 from __future__ import annotations
 
+import abc
+import errno
 import functools
 import io
 import os
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import BinaryIO, NamedTuple, Protocol, cast
+from typing import Any, BinaryIO, ClassVar, NamedTuple, Protocol, cast
 
 from apache_beam.io.filesystemio import Downloader, DownloaderStream
+from apache_beam.options.pipeline_options import PipelineOptions
 
 from beam_retrain.transforms.core.errors import InputError
+from beam_retrain.transforms.io.beam_internals import options_in_use
 
-REFUSED = (401, 403)
-"""HTTP statuses of unknown or insufficient credentials."""
-RANGE_BYTES = 1 << 24
-"""An image takes one request; a large file takes no more memory than this."""
+CHECK_SECS = 5
+"""Timeout of the request that checks a bucket."""
+_RANGE_BYTES = 1 << 24  # an image takes one request; a large file takes no more memory than this
 _THREADS = 10  # boto3's number of connections
+_REFUSED = (401, 403)
+_MISSING, _BEYOND_THE_END = 404, 416
 
 
 class FileStat(NamedTuple):
@@ -36,12 +42,7 @@ class ObjectStore(Protocol):
     """Returns an object's status; None if it is missing or not visible."""
 
   def open_to_read(self, path: str) -> BinaryIO:
-    """Opens an object without decompressing it.
-
-    Raises:
-      FileNotFoundError: it does not exist.
-      InputError: the credentials do not allow reading.
-    """
+    """Opens an object without decompressing it; raises FileNotFoundError."""
 
   def list_prefix(self, prefix: str) -> Iterator[FileStat]:
     """Yields all objects with a literal prefix, sorted by name."""
@@ -50,53 +51,121 @@ class ObjectStore(Protocol):
     """Returns the names of the subfolders."""
 
   def upload(self, path: str, file: BinaryIO) -> None:
-    """Uploads an open local file from its current position, atomically.
-
-    Raises:
-      InputError: the credentials do not allow writing.
-    """
+    """Uploads an open local file from its current position, atomically."""
 
   def delete(self, paths: list[str]) -> None:
-    """Deletes objects of one bucket by their exact names, if they exist.
-
-    Raises:
-      PermissionError: the credentials do not allow deleting.
-    """
+    """Deletes objects of one bucket by their exact names, if they exist."""
 
 
-def may_not_read(path: str, reason: object) -> InputError:
-  """Returns the error of `open_to_read`; `reason` is the store's.
+class HttpStore(ObjectStore):
+  """An object store whose client raises errors with an HTTP status.
 
-  Not an OSError, which would quarantine the image: credentials can expire during a job.
+  Credentials that do not allow reading or writing raise InputError. Not an OSError, which would quarantine the image:
+  credentials can expire during a job. Those that do not allow deleting raise PermissionError.
   """
-  return InputError(f"{path} cannot be read with these credentials ({reason}): allow reading, or remove the object.")
 
+  packages: ClassVar[str]
+  """What `pip install` needs, if the store's packages are missing."""
+  shares_client: ClassVar[bool]
+  """Whether threads share one client."""
 
-def may_not_write(path: str, reason: object) -> InputError:
-  """Returns the error of `upload`; `reason` is the store's."""
-  return InputError(
-    f"{path} cannot be written with these credentials ({reason}): allow writing, or give another output."
-  )
+  def __init__(self) -> None:
+    self._forget_clients()
+    os.register_at_fork(after_in_child=self._forget_clients)  # connections cannot be shared
 
+  def _forget_clients(self) -> None:
+    self._lock = threading.Lock()
+    self._clients: dict[int, tuple[PipelineOptions, Any]] = {}
 
-def open_ranges(read: Callable[[int, int], bytes], size_bytes: Callable[[], int]) -> BinaryIO:
-  """Opens an object that is read in ranges of `RANGE_BYTES`.
+  @property
+  def client(self) -> Any:
+    """The client for the options in use, which retries failed requests."""
+    user = 0 if self.shares_client else threading.get_ident()
+    options = options_in_use()
+    with self._lock:
+      made_for, client = self._clients.get(user, (None, None))
+      if made_for is not options:
+        client = self.new_client(options)
+        self._clients[user] = options, client
+      return client
 
-  Reads the first range at once, and so raises what `read` raises.
+  @abc.abstractmethod
+  def new_client(self, options: PipelineOptions) -> Any: ...
 
-  Args:
-    read: (start, end) -> the bytes from start to end, exclusive, or to the object's end.
-    size_bytes: returns the object's size; called for large objects only.
-  """
-  ranges = _Ranges(read, size_bytes)
-  return cast(BinaryIO, io.BufferedReader(DownloaderStream(ranges), min(RANGE_BYTES, ranges.size + 1)))
+  @abc.abstractmethod
+  def check_reachable(self, path: str) -> None:
+    """Raises InputError if the bucket of `path` cannot be listed."""
+
+  @abc.abstractmethod
+  def _head(self, path: str) -> FileStat: ...
+
+  @abc.abstractmethod
+  def _get(self, path: str, start: int, end: int) -> bytes:
+    """Returns the bytes from start to end, exclusive, or to the object's end."""
+
+  @abc.abstractmethod
+  def _put(self, path: str, file: BinaryIO) -> None: ...
+
+  @abc.abstractmethod
+  def _failure(self, error: Exception) -> tuple[int, str]:
+    """Returns the HTTP status of a client's error, else 0, and the reason."""
+
+  def stat(self, path: str) -> FileStat | None:
+    if not split_path(path)[1]:
+      return None
+    try:
+      return self._head(path)
+    except Exception as error:
+      if self._failure(error)[0] not in (_MISSING, *_REFUSED):
+        raise
+      return None
+
+  def open_to_read(self, path: str) -> BinaryIO:
+    ranges = _Ranges(self, path)
+    return cast(BinaryIO, io.BufferedReader(DownloaderStream(ranges), min(_RANGE_BYTES, ranges.size + 1)))
+
+  def read_range(self, path: str, start: int, end: int) -> bytes:
+    try:
+      return self._get(path, start, end)
+    except Exception as error:
+      status, reason = self._failure(error)
+      if status == _BEYOND_THE_END:  # the object is empty
+        return b""
+      if status == _MISSING:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path) from error
+      if status in _REFUSED:
+        raise InputError(
+          f"{path} cannot be read with these credentials ({reason}): allow reading, or remove the object."
+        ) from error
+      raise
+
+  def upload(self, path: str, file: BinaryIO) -> None:
+    try:
+      self._put(path, file)
+    except Exception as error:
+      status, reason = self._failure(error)
+      if status not in _REFUSED:
+        raise
+      raise InputError(
+        f"{path} cannot be written with these credentials ({reason}): allow writing, or give another output."
+      ) from error
+
+  def _ignore_missing(self, path: str, error: Exception) -> None:
+    """Handles an error of deleting an object."""
+    status, reason = self._failure(error)
+    if status in _REFUSED:
+      raise cannot_delete(path, reason) from error
+    if status != _MISSING:
+      raise error
 
 
 class _Ranges(Downloader):
-  def __init__(self, read: Callable[[int, int], bytes], size_bytes: Callable[[], int]):
-    self._read = read
-    self._first = read(0, RANGE_BYTES)
-    self._size = len(self._first) if len(self._first) < RANGE_BYTES else size_bytes()
+  """Reads an object in ranges; the first at once, so that opening raises."""
+
+  def __init__(self, store: HttpStore, path: str):
+    self._store, self._path = store, path
+    self._first = store.read_range(path, 0, _RANGE_BYTES)
+    self._size = len(self._first) if len(self._first) < _RANGE_BYTES else store._head(path).size_bytes
 
   @property
   def size(self) -> int:
@@ -106,7 +175,17 @@ class _Ranges(Downloader):
     if end <= len(self._first):
       return self._first[start:end]
     self._first = b""  # no longer needed: reads go forward
-    return self._read(start, end)
+    return self._store.read_range(self._path, start, end)
+
+
+def split_path(path: str) -> tuple[str, str]:
+  """Returns (bucket, object name)."""
+  bucket, _, name = path.partition("://")[2].partition("/")
+  return bucket, name
+
+
+def cannot_delete(path: str, reason: str) -> PermissionError:
+  return PermissionError(errno.EACCES, f"cannot be deleted ({reason})", path)
 
 
 @functools.cache

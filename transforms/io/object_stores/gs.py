@@ -1,149 +1,93 @@
 """`gs://`, by Google's own client.
 
 Beam would create a client per call, read `[a]` in a folder's name as a pattern, and leave truncated objects after
-errors. Each thread has its own client: connections are not thread-safe.
+errors.
 """
 
 from __future__ import annotations
 
-import errno
 import functools
-import os
-import threading
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 from apache_beam.options.pipeline_options import PipelineOptions
 
+from beam_retrain.transforms.core.errors import InputError, first_line
 from beam_retrain.transforms.io.beam_internals import options_in_use
-from beam_retrain.transforms.io.object_stores.base import (
-  REFUSED,
-  FileStat,
-  may_not_read,
-  may_not_write,
-  open_ranges,
-  threads,
-)
-
-_OF_THREAD = threading.local()
+from beam_retrain.transforms.io.object_stores.base import CHECK_SECS, FileStat, HttpStore, split_path, threads
 
 
-def stat(path: str) -> FileStat | None:
-  from google.api_core.exceptions import GoogleAPICallError, NotFound
+class GoogleStorage(HttpStore):
+  packages = "apache-beam[gcp]"
+  shares_client = False  # its connections are not thread-safe
 
-  if not _bucket_and_name(path)[1]:
-    return None
-  try:
-    return _stat_of(_described(path))
-  except NotFound:
-    return None
-  except GoogleAPICallError as error:
-    if error.code in REFUSED:
-      return None
-    raise
+  def new_client(self, options: PipelineOptions) -> Any:
+    """Returns Google's client, without credentials if there are none."""
+    from apache_beam.io.gcp.gcsio import create_storage_client
 
+    return create_storage_client(options, use_credentials=_has_credentials())
 
-def open_to_read(path: str) -> BinaryIO:
-  return open_ranges(lambda start, end: _read(path, start, end), lambda: _described(path).size)
+  def check_reachable(self, path: str) -> None:
+    from google.api_core.exceptions import GoogleAPIError, NotFound
+    from google.auth.exceptions import GoogleAuthError, TransportError
+    from requests.exceptions import RequestException
 
+    bucket, prefix = split_path(path)
+    try:
+      client = self.new_client(options_in_use())
+      next(iter(client.list_blobs(bucket, prefix=prefix, max_results=1, timeout=CHECK_SECS, retry=None)), None)
+    except NotFound as error:
+      raise InputError(f"{path}: there is no bucket {bucket}: create it, or give another path.") from error
+    except (RequestException, TransportError) as error:
+      raise InputError(f"{path} cannot be reached: Google Cloud Storage does not answer: check the network.") from error
+    except (GoogleAPIError, GoogleAuthError, ValueError) as error:
+      raise InputError(
+        f"{path} cannot be read ({first_line(error).rstrip('.: ')}): run `gcloud auth application-default login`, or"
+        " set GOOGLE_APPLICATION_CREDENTIALS to a key that may list the bucket."
+      ) from error
 
-def _read(path: str, start: int, end: int) -> bytes:
-  from google.api_core.exceptions import GoogleAPICallError, NotFound, RequestRangeNotSatisfiable
+  def _head(self, path: str) -> FileStat:
+    blob = self._blob(path)
+    blob.reload()
+    return _stat_of(blob)
 
-  try:
-    data: bytes = _blob(path).download_as_bytes(start=start, end=end - 1, raw_download=True)
+  def _get(self, path: str, start: int, end: int) -> bytes:
+    data: bytes = self._blob(path).download_as_bytes(start=start, end=end - 1, raw_download=True)
     return data
-  except RequestRangeNotSatisfiable:  # the object is empty
-    return b""
-  except NotFound as error:
-    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path) from error
-  except GoogleAPICallError as error:
-    if error.code not in REFUSED:
-      raise
-    raise may_not_read(path, _reason(error)) from error
 
+  def _put(self, path: str, file: BinaryIO) -> None:
+    self._blob(path).upload_from_file(file)
 
-def list_prefix(prefix: str) -> Iterator[FileStat]:
-  bucket, name = _bucket_and_name(prefix)
-  yield from map(_stat_of, _client().list_blobs(bucket, prefix=name))
+  def _failure(self, error: Exception) -> tuple[int, str]:
+    from google.api_core.exceptions import GoogleAPICallError
 
+    return (error.code or 0, str(error.reason or error.code)) if isinstance(error, GoogleAPICallError) else (0, "")
 
-def subfolders(folder: str) -> set[str]:
-  bucket, prefix = _bucket_and_name(f"{folder}/")
-  listed = _client().list_blobs(bucket, prefix=prefix, delimiter="/")
-  return {found.removeprefix(prefix)[:-1] for page in listed.pages for found in page.prefixes}
+  def list_prefix(self, prefix: str) -> Iterator[FileStat]:
+    bucket, name = split_path(prefix)
+    yield from map(_stat_of, self.client.list_blobs(bucket, prefix=name))
 
+  def subfolders(self, folder: str) -> set[str]:
+    bucket, prefix = split_path(f"{folder}/")
+    listed = self.client.list_blobs(bucket, prefix=prefix, delimiter="/")
+    return {name.removeprefix(prefix)[:-1] for page in listed.pages for name in page.prefixes}
 
-def upload(path: str, file: BinaryIO) -> None:
-  from google.api_core.exceptions import GoogleAPICallError
+  def delete(self, paths: list[str]) -> None:
+    list(threads().map(self._delete, paths))  # not every server of this protocol supports batches
 
-  try:
-    _blob(path).upload_from_file(file)
-  except GoogleAPICallError as error:
-    if error.code not in REFUSED:
-      raise
-    raise may_not_write(path, _reason(error)) from error
+  def _delete(self, path: str) -> None:
+    try:
+      self._blob(path).delete()
+    except Exception as error:
+      self._ignore_missing(path, error)
 
-
-def delete(paths: list[str]) -> None:
-  # Not every server of this protocol supports batches.
-  list(threads().map(_delete, paths))
-
-
-def _delete(path: str) -> None:
-  from google.api_core.exceptions import GoogleAPICallError, NotFound
-
-  try:
-    _blob(path).delete()
-  except NotFound:
-    pass
-  except GoogleAPICallError as error:
-    if error.code not in REFUSED:
-      raise
-    raise PermissionError(errno.EACCES, f"cannot be deleted ({_reason(error)})", path) from error
+  def _blob(self, path: str) -> Any:
+    bucket, name = split_path(path)
+    return self.client.bucket(bucket).blob(name)
 
 
 def _stat_of(blob: Any) -> FileStat:
   return FileStat(f"gs://{blob.bucket.name}/{blob.name}", blob.size, blob.updated.timestamp())
-
-
-def _described(path: str) -> Any:
-  blob = _blob(path)
-  blob.reload()
-  return blob
-
-
-def _blob(path: str) -> Any:
-  bucket, name = _bucket_and_name(path)
-  return _client().bucket(bucket).blob(name)
-
-
-def _bucket_and_name(path: str) -> tuple[str, str]:
-  bucket, _, name = path.removeprefix("gs://").partition("/")
-  return bucket, name
-
-
-def _reason(error: Any) -> str:
-  return str(error.reason or error.code)
-
-
-def _client() -> Any:
-  """Returns this thread's client, renewed after a fork or new options.
-
-  It retries failed requests for two minutes.
-  """
-  options = options_in_use()
-  if getattr(_OF_THREAD, "pid", None) != os.getpid() or _OF_THREAD.options is not options:
-    _OF_THREAD.client = new_client(options)
-    _OF_THREAD.pid, _OF_THREAD.options = os.getpid(), options
-  return _OF_THREAD.client
-
-
-def new_client(options: PipelineOptions) -> Any:
-  """Returns Google's client, without credentials if there are none."""
-  from apache_beam.io.gcp.gcsio import create_storage_client
-
-  return create_storage_client(options, use_credentials=_has_credentials())
 
 
 @functools.cache

@@ -1,131 +1,133 @@
 """`s3://`, by boto3.
 
 Beam would create a client per call (a second of CPU time), leave truncated objects after errors, and retry for hours
-without a server. All threads share one client.
+without a server.
 """
 
 from __future__ import annotations
 
-import errno
-import os
-import threading
+import contextlib
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
+from apache_beam.options.pipeline_options import PipelineOptions, S3Options
+
+from beam_retrain.transforms.core.errors import InputError, first_line
+from beam_retrain.transforms.core.system.prefetch import batched
 from beam_retrain.transforms.io.beam_internals import options_in_use
-from beam_retrain.transforms.io.object_stores.base import REFUSED, FileStat, may_not_read, may_not_write, open_ranges
+from beam_retrain.transforms.io.object_stores.base import CHECK_SECS, FileStat, HttpStore, cannot_delete, split_path
 
 _DELETED_AT_ONCE = 1000
 _READ_ATTEMPTS = 3
-_NOT_THERE, _BEYOND_THE_END = 404, 416  # HTTP
-_LOCK = threading.Lock()
-_CLIENTS: dict[str, Any] = {}
 
 
-def stat(path: str) -> FileStat | None:
-  from botocore.exceptions import ClientError
+class S3(HttpStore):
+  packages = "beam-retrain[aws]"
+  shares_client = True
 
-  if not _named(path)["Key"]:
-    return None
-  try:
-    found = _boto().head_object(**_named(path))
-  except ClientError as error:
-    if _status(error) in (_NOT_THERE, *REFUSED):
-      return None
-    raise
-  return FileStat(path, found["ContentLength"], found["LastModified"].timestamp())
+  def new_client(self, options: PipelineOptions, config: Any = None) -> Any:
+    """Returns boto3's client, as Beam configures it; `config` is botocore's."""
+    import boto3
 
+    s3 = options.view_as(S3Options)
+    return boto3.session.Session().client(
+      service_name="s3",
+      region_name=s3.s3_region_name,
+      api_version=s3.s3_api_version,
+      use_ssl=not s3.s3_disable_ssl,
+      verify=s3.s3_verify,
+      endpoint_url=s3.s3_endpoint_url,
+      aws_access_key_id=s3.s3_access_key_id,
+      aws_secret_access_key=s3.s3_secret_access_key,
+      aws_session_token=s3.s3_session_token,
+      config=config,
+    )
 
-def open_to_read(path: str) -> BinaryIO:
-  return open_ranges(
-    lambda start, end: _read(path, start, end), lambda: _boto().head_object(**_named(path))["ContentLength"]
-  )
+  def check_reachable(self, path: str) -> None:
+    from botocore import exceptions
+    from botocore.config import Config
 
-
-def _read(path: str, start: int, end: int) -> bytes:
-  from botocore.exceptions import BotoCoreError, ClientError
-
-  attempt = 1
-  while True:
+    bucket, prefix = split_path(path)
+    endpoint = options_in_use().view_as(S3Options).s3_endpoint_url or "the address of S3"
+    quick = Config(connect_timeout=CHECK_SECS, read_timeout=CHECK_SECS, retries={"total_max_attempts": 1})
     try:
-      data: bytes = _boto().get_object(**_named(path), Range=f"bytes={start}-{end - 1}")["Body"].read()
+      self.new_client(options_in_use(), quick).list_objects_v2(Bucket=bucket, Prefix=prefix, MaxKeys=1)
+    except (exceptions.NoCredentialsError, exceptions.PartialCredentialsError) as error:
+      raise InputError(
+        f"{path} cannot be read without credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile."
+      ) from error
+    except (exceptions.ConnectionError, exceptions.HTTPClientError) as error:
+      raise InputError(
+        f"{path} cannot be reached: {endpoint} does not answer: check --s3_endpoint_url and the network."
+      ) from error
+    except exceptions.ClientError as error:
+      raise InputError(_refusal(path, bucket, *self._failure(error))) from error
+    except (exceptions.BotoCoreError, ValueError) as error:
+      reason = first_line(error).rstrip(".: ")
+      raise InputError(f"{path} cannot be reached ({reason}): check the path and the --s3_ options.") from error
+
+  def _head(self, path: str) -> FileStat:
+    head = self.client.head_object(**_named(path))
+    return FileStat(path, head["ContentLength"], head["LastModified"].timestamp())
+
+  def _get(self, path: str, start: int, end: int) -> bytes:
+    from botocore.exceptions import BotoCoreError
+
+    def get() -> bytes:
+      data: bytes = self.client.get_object(**_named(path), Range=f"bytes={start}-{end - 1}")["Body"].read()
       return data
-    except ClientError as error:
-      if _status(error) == _BEYOND_THE_END:
-        return b""
-      if _status(error) == _NOT_THERE:
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path) from error
-      if _status(error) in REFUSED:
-        raise may_not_read(path, error.response["Error"]["Code"]) from error
-      raise
-    except BotoCoreError:  # the connection broke during the body, which boto3 does not retry
-      if attempt == _READ_ATTEMPTS:
-        raise
-      attempt += 1
 
+    for _ in range(_READ_ATTEMPTS - 1):
+      with contextlib.suppress(BotoCoreError):  # the connection broke during the body, which boto3 does not retry
+        return get()
+    return get()
 
-def list_prefix(prefix: str) -> Iterator[FileStat]:
-  named = _named(prefix)
-  for page in _boto().get_paginator("list_objects_v2").paginate(Bucket=named["Bucket"], Prefix=named["Key"]):
-    for entry in page.get("Contents", ()):
-      yield FileStat(f"s3://{named['Bucket']}/{entry['Key']}", entry["Size"], entry["LastModified"].timestamp())
+  def _put(self, path: str, file: BinaryIO) -> None:
+    from boto3.s3.transfer import TransferConfig
 
+    self.client.upload_fileobj(file, **_named(path), Config=TransferConfig(use_threads=False))
 
-def subfolders(folder: str) -> set[str]:
-  bucket, prefix = _named(f"{folder}/").values()
-  pages = _boto().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix, Delimiter="/")
-  return {entry["Prefix"].removeprefix(prefix)[:-1] for page in pages for entry in page.get("CommonPrefixes", ())}
+  def _failure(self, error: Exception) -> tuple[int, str]:
+    from botocore.exceptions import ClientError
 
+    if not isinstance(error, ClientError):
+      return 0, ""
+    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    return int(status), error.response["Error"].get("Code", "")
 
-def upload(path: str, file: BinaryIO) -> None:
-  from boto3.s3.transfer import TransferConfig
-  from botocore.exceptions import ClientError
+  def list_prefix(self, prefix: str) -> Iterator[FileStat]:
+    bucket, name = split_path(prefix)
+    for page in self.client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=name):
+      for entry in page.get("Contents", ()):
+        yield FileStat(f"s3://{bucket}/{entry['Key']}", entry["Size"], entry["LastModified"].timestamp())
 
-  try:
-    _boto().upload_fileobj(file, **_named(path), Config=TransferConfig(use_threads=False))
-  except ClientError as error:
-    if _status(error) not in REFUSED:
-      raise
-    raise may_not_write(path, error.response["Error"]["Code"]) from error
+  def subfolders(self, folder: str) -> set[str]:
+    bucket, prefix = split_path(f"{folder}/")
+    pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix, Delimiter="/")
+    return {entry["Prefix"].removeprefix(prefix)[:-1] for page in pages for entry in page.get("CommonPrefixes", ())}
 
-
-def delete(paths: list[str]) -> None:
-  bucket = _named(paths[0])["Bucket"]
-  for start in range(0, len(paths), _DELETED_AT_ONCE):
-    keys = [{"Key": _named(path)["Key"]} for path in paths[start : start + _DELETED_AT_ONCE]]
-    for error in _boto().delete_objects(Bucket=bucket, Delete={"Objects": keys, "Quiet": True}).get("Errors", ()):
-      raise PermissionError(errno.EACCES, f"cannot be deleted ({error['Code']})", f"s3://{bucket}/{error['Key']}")
+  def delete(self, paths: list[str]) -> None:
+    bucket, _ = split_path(paths[0])
+    for batch in batched(paths, _DELETED_AT_ONCE):
+      keys = [{"Key": split_path(path)[1]} for path in batch]
+      for error in self.client.delete_objects(Bucket=bucket, Delete={"Objects": keys, "Quiet": True}).get("Errors", ()):
+        raise cannot_delete(f"s3://{bucket}/{error['Key']}", error["Code"])
 
 
 def _named(path: str) -> dict[str, str]:
   """Returns boto3's arguments that name an object."""
-  bucket, _, key = path.removeprefix("s3://").partition("/")
+  bucket, key = split_path(path)
   return {"Bucket": bucket, "Key": key}
 
 
-def _status(error: Any) -> int:
-  return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
-
-
-def _boto() -> Any:
-  """Returns the process's client, renewed after a fork or new options.
-
-  It retries failed requests for some seconds.
-  """
-  from apache_beam.io.aws.clients.s3.boto3_client import Client
-
-  options = options_in_use()
-  with _LOCK:
-    if _CLIENTS.get("options") is not options:
-      _CLIENTS.update(client=Client(options=options).client, options=options)
-    return _CLIENTS["client"]
-
-
-def _forget() -> None:
-  """Drops the client after a fork: connections cannot be shared."""
-  global _LOCK
-  _LOCK = threading.Lock()
-  _CLIENTS.clear()
-
-
-os.register_at_fork(after_in_child=_forget)
+def _refusal(path: str, bucket: str, status: int, code: str) -> str:
+  if code == "NoSuchBucket":
+    return f"{path}: there is no bucket {bucket}: create it, or give another path."
+  if status in (401, 403, 404):  # 404: what some servers answer for an unknown key
+    return (
+      f"{path}: the credentials are refused ({code}): set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY to ones that may"
+      f" list the bucket {bucket}."
+    )
+  if status in (301, 307, 400):
+    return f"{path}: S3 refuses the request ({code}): check the bucket's name and --s3_region_name."
+  return f"{path}: S3 cannot answer ({code or status}): try again later."

@@ -14,7 +14,7 @@ from botocore.exceptions import EndpointConnectionError
 from beam_retrain.pipelines.jobs import output_dir
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.run.run_info import describe_run
-from beam_retrain.transforms.io import files, remote
+from beam_retrain.transforms.io import files
 from beam_retrain.transforms.io.transfer import download, get_folder, replace_folder
 from tests.object_stores import Server, gs, s3
 from tests.system.engine_suite import needs_engines
@@ -69,7 +69,7 @@ def test_patterns_and_folders(server):
 def test_one_object_is_deleted_and_not_what_lies_below_its_name(server):
   for name in ("a", "b/c", "b/d"):
     files.write_text(f"{server.url}/named/{name}", name)
-  remote.delete_objects([f"{server.url}/named/a", f"{server.url}/named/b"])
+  files.delete_objects([f"{server.url}/named/a", f"{server.url}/named/b"])
   left = [found.path for found in files.list_tree(f"{server.url}/named")]
   assert left == [f"{server.url}/named/b/{name}" for name in "cd"]
 
