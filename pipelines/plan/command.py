@@ -2,33 +2,32 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import sys
 from collections.abc import Mapping, Sequence
 
 from beam_retrain.pipelines.jobs.runner import run_command
-from beam_retrain.pipelines.plan.measure import Measurement, listed_reasons, measure_apart
+from beam_retrain.pipelines.plan.measure import Measurement, listed_reasons, measure
 from beam_retrain.pipelines.plan.request import PlanRequest
 from beam_retrain.reporting.cost_table import plan_table
 from beam_retrain.transforms.core.run.cli import ExitCode
-from beam_retrain.transforms.core.run.cost_model import Expectation, expect, in_words_of_json
-from beam_retrain.transforms.core.runtimes.trunk_info import TrunkInfo
+from beam_retrain.transforms.core.run.cost_model import Expectation, expect, to_json_entries
+from beam_retrain.transforms.core.run.run_info import RunInfo
 
 make_parser = PlanRequest.make_parser
 
 
 def run(argv: Sequence[str]) -> int:
   request = PlanRequest.parse(argv)
-  engine = request.find_input().engine
+  whole = request.find_input()
   if not request.json:
     print("measuring the job on a few of the images: takes half a minute", file=sys.stderr, flush=True)
-  measured = measure_apart(request)
+  measured = measure(request, whole)
   expected = expect(measured.costs, scaled(measured.images, request.pictures), request.workers)
   if request.json:
     print(_to_json(measured, expected))
   else:
-    print(plan_table(expected, _describe_trunk(measured), notes(measured, engine)))
+    print(plan_table(expected, _describe_trunk(measured.job), notes(measured, whole.engine)))
   return ExitCode.DONE
 
 
@@ -36,21 +35,19 @@ def scaled(images: Mapping[str, int], total: int | None) -> dict[str, int]:
   """Scales split -> images to `total` in all; None: unchanged."""
   if total is None:
     return dict(images)
-  found = sum(images.values())
-  scaled_down = {split: total * count // found for split, count in images.items()}
-  first = next(iter(scaled_down))
-  scaled_down[first] += total - sum(scaled_down.values())
-  return scaled_down
+  present = sum(images.values())
+  scaled_images = {split: total * count // present for split, count in images.items()}
+  scaled_images[next(iter(images))] += total - sum(scaled_images.values())
+  return scaled_images
 
 
-def _describe_trunk(measured: Measurement) -> list[str]:
-  trunk, execution = TrunkInfo.from_json(measured.trunk), measured.execution
-  threads = execution["threads_per_process"]
+def _describe_trunk(job: RunInfo) -> list[str]:
+  threads = job.execution["threads_per_process"]
   return [
-    trunk.handle,
-    f"{trunk.dimensions:,} numbers each",
-    str(trunk.variant),
-    f"{execution['batch_size']} images at a time",
+    job.trunk.handle,
+    f"{job.trunk.dimensions:,} numbers each",
+    str(job.trunk.variant),
+    f"{job.execution['batch_size']} images at a time",
     *([f"{threads} thread{'s' if threads > 1 else ''} a process"] if isinstance(threads, int) else []),
   ]
 
@@ -69,16 +66,16 @@ def notes(measured: Measurement, engine: str = "") -> list[str]:
 
 
 def _to_json(measured: Measurement, expected: Expectation) -> str:
-  found = {
-    "expected": expected.to_json(),
-    "costs": in_words_of_json(dataclasses.asdict(measured.costs)),
+  values = {
+    "expected": to_json_entries(expected),
+    "costs": to_json_entries(measured.costs),
     "looked_at": measured.looked_at,
     "bad": measured.bad,
     "first_secs": measured.first_secs,
-    "trunk": measured.trunk,
-    "execution": measured.execution,
+    "trunk": measured.job.trunk.to_json(),
+    "execution": measured.job.execution,
   }
-  return json.dumps(found, indent=2)
+  return json.dumps(values, indent=2)
 
 
 if __name__ == "__main__":

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
-from typing import ClassVar, NamedTuple, Self
+from typing import ClassVar, NamedTuple
 
 from apache_beam.options.pipeline_options import PipelineOptions
 
@@ -115,12 +114,3 @@ class PlanRequest(TrunkRequest):
       max_bad_fraction=1.0,
       beam_options=() if engine else self.beam_options,
     )
-
-  def to_json(self) -> str:
-    values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name != "given"}
-    return json.dumps(values)
-
-  @classmethod
-  def from_json(cls, text: str) -> Self:
-    values = json.loads(text)
-    return cls(**{**values, "beam_options": tuple(values["beam_options"])})

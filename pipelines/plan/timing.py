@@ -1,4 +1,4 @@
-"""Measures each image's cost in a `bottlenecks` job, by its own steps."""
+"""Measures, by its own steps, the parts of a `bottlenecks` job that grow with the input."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from typing import TypeVar
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 
+from beam_retrain.pipelines.jobs.runner import run_pipeline
 from beam_retrain.pipelines.models.sample import sample_images
 from beam_retrain.transforms.bottlenecks.compute import ComputeBottlenecks
 from beam_retrain.transforms.bottlenecks.embed import EmbedShard
 from beam_retrain.transforms.bottlenecks.model_handler import ImageModelHandler
 from beam_retrain.transforms.bottlenecks.store import record_files
 from beam_retrain.transforms.core.models.inference import CALLS_AT_ONCE
-from beam_retrain.transforms.core.records.leaks import OnLeak
 from beam_retrain.transforms.core.records.quarantine import Quarantined
 from beam_retrain.transforms.core.records.schema import (
   TESTING,
@@ -38,14 +38,17 @@ from beam_retrain.transforms.core.records.splits import SplitPercentages
 from beam_retrain.transforms.core.records.tfrecord import frame, read_records
 from beam_retrain.transforms.core.run.cost_model import shard_costs, whole_rounds
 from beam_retrain.transforms.core.runtimes.trunk_info import TrunkInfo
-from beam_retrain.transforms.core.system.cpu import Threads
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.io.beam_internals import options_in_use
-from beam_retrain.transforms.leaks.policy import Planned, SplitAudit
+from beam_retrain.transforms.leaks.policy import Planned
+from beam_retrain.transforms.shards.checks import CheckSplits
 from beam_retrain.transforms.shards.work import Written
 from beam_retrain.transforms.sources.base import Source
 
 T = TypeVar("T")
+
+PREFIX = "beam-retrain-plan-"
+"""Of temporary folders."""
 
 _WORK_SECS = 3.0
 _LEAST_ROUNDS = 4
@@ -67,14 +70,10 @@ def least_secs(call: Callable[[], object], budget_secs: float = 1.0) -> float:
   return min(times)
 
 
-def time_work(
-  handler: ImageModelHandler, shard: Shard, images: int, labels: Sequence[str], budget_secs: float = _WORK_SECS
-) -> tuple[float, float]:
+def time_work(handler: ImageModelHandler, shard: Shard, images: int, labels: Sequence[str]) -> tuple[float, float]:
   """Returns (seconds per shard, seconds per image); see `shard_costs`.
 
-  Args:
-    shard: processed repeatedly, in whole or in part.
-    labels: class index -> label.
+  `shard` is processed repeatedly, in whole or in part.
   """
   task = EmbedShard(handler, labels)
 
@@ -85,7 +84,7 @@ def time_work(
   few = min(CALLS_AT_ONCE * handler.batch_size, images)
   work(few)  # loads the trunk
   few_secs = statistics.median(work(few) for _ in range(3))
-  many, repeats = whole_rounds(few, images, max(_LEAST_ROUNDS, round(budget_secs / few_secs)))
+  many, repeats = whole_rounds(few, images, max(_LEAST_ROUNDS, round(_WORK_SECS / few_secs)))
   return shard_costs(few, few_secs, many, statistics.median(work(many) for _ in range(repeats)))
 
 
@@ -131,15 +130,15 @@ def time_listing(source: Source, percentages: SplitPercentages, least: Source) -
 
 
 def _plan(source: Source, percentages: SplitPercentages) -> dict[str, int]:
-  with tempfile.TemporaryDirectory(prefix="beam-retrain-plan-") as folder:
+  with tempfile.TemporaryDirectory(prefix=PREFIX) as folder:
     path = os.path.join(folder, "counts.json")
 
     def build(root: beam.Pipeline) -> None:
       shards = root | "Plan" >> source.plan((TRAINING, TESTING), percentages)
-      planned = _audit(source, percentages).plan(shards)
-      _ = planned.checked | "WriteCounts" >> beam.Map(_write_counts, path)
+      checked = shards | "CheckSplits" >> CheckSplits(source.labels, percentages)
+      _ = checked | "WriteCounts" >> beam.Map(_write_counts, path)
 
-    _run_here(build)
+    _run_here(build, folder)
     counts: dict[str, int] = json.loads(files.read_bytes(path))
     return counts
 
@@ -154,30 +153,24 @@ def _write_counts(counts: dict[tuple[str, str], int], path: str) -> None:
 def time_closing(output: str, source: Source, handler: ImageModelHandler, trunk: TrunkInfo, count: int) -> float:
   """Returns seconds per record for the analysis, the audit and the ledger.
 
-  Args:
-    count: number of records to measure with, repeats of the job's training images. If that is not much more than they
-      are, returns 0: the job itself has shown all.
+  Measures with `count` records, repeats of the job's training images. If that is not much more than they are, returns
+  0: the job itself has shown all.
   """
-  records = _read_training(output)
+  records = []
+  for path in record_files(output):
+    if os.path.basename(path).startswith(TRAINING):
+      with files.open_to_read(path) as file:
+        records += [decode_bottleneck(record) for record in read_records(file, path)]
   if not records or count < 2 * len(records):
     return 0.0
   few_secs, many_secs = (_close(records, number, source, handler, trunk) for number in (len(records), count))
   return max(0.0, many_secs - few_secs) / (count - len(records))
 
 
-def _read_training(output: str) -> list[Bottleneck]:
-  records = []
-  for path in record_files(output):
-    if os.path.basename(path).startswith(TRAINING):
-      with files.open_to_read(path) as file:
-        records += [decode_bottleneck(record) for record in read_records(file, path)]
-  return records
-
-
 def _close(
   records: Sequence[Bottleneck], count: int, source: Source, handler: ImageModelHandler, trunk: TrunkInfo
 ) -> float:
-  with tempfile.TemporaryDirectory(prefix="beam-retrain-plan-") as folder:
+  with tempfile.TemporaryDirectory(prefix=PREFIX) as folder:
     compute = ComputeBottlenecks(
       handler, labels=source.labels, output=folder, trunk=trunk, percentages=_AS_GIVEN, max_bad_fraction=1.0
     )
@@ -187,21 +180,20 @@ def _close(
       shards = root | "Shards" >> beam.Create([Shard(TRAINING, 0, 1, ()) for _ in reports])
       compute.close(Planned(shards, checked=shards, leaks=None), root | "Reports" >> beam.Create(reports))
 
-    return timed(lambda: _run_here(build))[0]
+    return timed(lambda: _run_here(build, folder))[0]
 
 
 def _write_records(folder: str, records: Sequence[Bottleneck], count: int) -> list[ShardReport]:
   """Writes `count` records with keys of their own into shards."""
   files.make_folder(folder)
   of = -(-count // IMAGES_PER_SHARD)
-  again = itertools.cycle(records)
+  numbered = enumerate(itertools.islice(itertools.cycle(records), count))
   reports = []
   for index in range(of):
     name = Shard(TRAINING, index, of, ()).name()
     labels: Counter[str] = Counter()
     with files.write_atomically(files.join(folder, name)) as file:
-      for number in range(index * IMAGES_PER_SHARD, min(count, (index + 1) * IMAGES_PER_SHARD)):
-        record = next(again)
+      for number, record in itertools.islice(numbered, IMAGES_PER_SHARD):
         sha256 = hashlib.sha256(b"%d" % number).hexdigest()
         renamed = dataclasses.replace(record, key=f"{TRAINING}/{record.label}/{number}", sha256=sha256)
         file.write(frame(encode_bottleneck(renamed)))
@@ -211,12 +203,11 @@ def _write_records(folder: str, records: Sequence[Bottleneck], count: int) -> li
   return reports
 
 
-def _run_here(build: Callable[[beam.Pipeline], None]) -> None:
+def _run_here(build: Callable[[beam.Pipeline], None], folder: str) -> None:
   of_the_input = options_in_use()
-  with beam.Pipeline(options=PipelineOptions(flags=["--runner=FnApiRunner"])) as root:
+
+  def build_here(root: beam.Pipeline) -> None:
     files.use_options(of_the_input)  # Beam has replaced them by the pipeline's
     build(root)
 
-
-def _audit(source: Source, percentages: SplitPercentages) -> SplitAudit:
-  return SplitAudit(OnLeak.WARN, source.labels, percentages, max_pixels=1, threads=Threads())
+  run_pipeline(build_here, PipelineOptions(flags=["--runner=FnApiRunner"]), stage="plan", shards_folder=folder)

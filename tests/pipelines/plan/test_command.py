@@ -16,9 +16,11 @@ from beam_retrain.pipelines.plan.measure import Measurement
 from beam_retrain.pipelines.plan.request import PlanRequest
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.run.cost_model import JobCosts
+from beam_retrain.transforms.core.run.run_info import RunInfo
 from tests.helpers import ROOT
 
 COSTS = JobCosts(8.0, 0.0, 0.0, 0.1, 0.01, 0.0, 10**9, 8400.0, 10**6)
+MEASURED = Measurement(COSTS, {}, 80, {}, RunInfo("bottlenecks"))
 
 
 def trunk_of(made) -> str:
@@ -125,12 +127,12 @@ def test_an_engine_is_left_out_of_the_sample_and_named(made):
   request = PlanRequest.parse([f"--input={made.data}", "--runner=PrismRunner", "--batch_size=16"])
   engine = request.find_input().engine
   assert request.of_sample("pictures", "output", engine).beam_options == ()
-  (line,) = plan.notes(Measurement(COSTS, {}, 80, {}, {}, {}), engine)
+  (line,) = plan.notes(MEASURED, engine)
   assert "PrismRunner" in line
 
 
 def test_bad_images_and_a_first_run_are_told():
-  measured = Measurement(COSTS, {}, 80, {"EMPTY": 2, "TRUNCATED": 1}, {}, {}, first_secs=9.4)
+  measured = dataclasses.replace(MEASURED, bad={"EMPTY": 2, "TRUNCATED": 1}, first_secs=9.4)
   bad, first = plan.notes(measured)
   assert bad == "of 80 images in the sample, 3 cannot be used (2 EMPTY, 1 TRUNCATED)"
   assert "9 s more" in first
@@ -148,10 +150,3 @@ def test_bad_images_and_a_first_run_are_told():
 )
 def test_more_images_are_shared_out_as_those_that_are_there(total, expected):
   assert plan.scaled({"training": 6, "testing": 1}, total) == expected
-
-
-def test_what_passes_between_the_processes_comes_back_from_json():
-  measured = Measurement(COSTS, {"training": 6}, 80, {"EMPTY": 2}, {"dimensions": 64}, {"batch_size": 32}, 1.5)
-  assert Measurement.from_json(json.loads(json.dumps(dataclasses.asdict(measured)))) == measured
-  request = PlanRequest(input="a", pictures=7, split_hash="legacy", beam_options=("--runner=PrismRunner",))
-  assert PlanRequest.from_json(request.to_json()) == request

@@ -1,18 +1,17 @@
 """What `plan` measures with."""
 
-import json
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
 
-from beam_retrain.pipelines.plan.measure import main, peak_memory, write_sample
+from beam_retrain.pipelines.plan.measure import Measurement, measure, write_sample
 from beam_retrain.pipelines.plan.request import PlanRequest
+from beam_retrain.pipelines.plan.timing import time_planning
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.records.quarantine import Quarantined, Reason
 from beam_retrain.transforms.core.records.schema import TESTING, TRAINING, Image
+from beam_retrain.transforms.core.records.splits import SplitPercentages
+from beam_retrain.transforms.sources.find import find_source
 from beam_retrain.transforms.sources.folders import find_class_folders
 
 
@@ -55,26 +54,25 @@ def test_nothing_readable_is_told_with_the_first_cause(tmp_path):
     write_sample({TRAINING: [], TESTING: []}, str(tmp_path))
 
 
-def told(tmp_path: Path, images: Path, *flags: str) -> str:
-  """Measures, in this process; returns the sentence that is handed over."""
+def measured(images: Path, *flags: str) -> Measurement:
   request = PlanRequest.parse([f"--input={images}", *flags])
-  main(str(tmp_path / "result.json"), request.to_json(), "anyhow", str(time.time()))
-  found = json.loads((tmp_path / "result.json").read_text())
-  assert found.keys() == {"error"}
-  return found["error"]
+  return measure(request, request.find_input())
 
 
-def test_what_the_user_has_to_mend_is_handed_over(tmp_path):
+def test_what_the_user_has_to_mend_is_said(tmp_path):
   for label in ("a", "b"):
     (tmp_path / "pictures" / label).mkdir(parents=True)
     (tmp_path / "pictures" / label / "gone.png").symlink_to(tmp_path / "nowhere.png")
-  assert "gone.png: No such file or directory" in told(tmp_path, tmp_path / "pictures")
+  with pytest.raises(InputError, match=r"gone\.png: No such file or directory"):
+    measured(tmp_path / "pictures")
 
 
-def test_what_a_step_of_the_job_says_is_handed_over_as_it_said_it(tmp_path, made, draw_digits):
-  images = tmp_path / "pictures"
-  draw_digits(images, 60, lambda number, label: f"many/{number}.png" if number else "one/0.png")
-  assert told(tmp_path, images, f"--trunk={made.data.parent / 'trunk'}").endswith(
+def test_what_a_step_of_the_job_says_is_handed_over_as_it_said_it(tmp_path, draw_digits):
+  draw_digits(tmp_path, 60, lambda number, label: f"many/{number}.png" if number else "one/0.png")
+  source = find_source(str(tmp_path))
+  with pytest.raises(InputError) as error:
+    time_planning(source, SplitPercentages(), source)
+  assert str(error.value).endswith(
     "image of class 'one': add images, remove the class, or change --testing_percentage and --validation_percentage."
   )
 
@@ -84,20 +82,20 @@ def test_images_of_which_none_can_be_used_are_no_plan(tmp_path, made):
     (tmp_path / "pictures" / label).mkdir(parents=True)
     for number in range(20):
       (tmp_path / "pictures" / label / f"{number}.png").write_bytes(b"no image" * (number % 2))
-  sentence = told(tmp_path, tmp_path / "pictures", f"--trunk={made.data.parent / 'trunk'}")
-  assert sentence.startswith(f"none of 40 sample images of {tmp_path / 'pictures'} ")
-  assert "(20 EMPTY, 20 NOT_AN_IMAGE)" in sentence
+  with pytest.raises(InputError) as error:
+    measured(tmp_path / "pictures", f"--trunk={made.data.parent / 'trunk'}")
+  assert str(error.value).startswith(f"none of 40 sample images of {tmp_path / 'pictures'} ")
+  assert "(20 EMPTY, 20 NOT_AN_IMAGE)" in str(error.value)
 
 
-def test_a_process_that_prepared_the_trunk_measures_no_more_than_the_job(tmp_path, made, monkeypatch):
+def test_the_first_job_that_prepares_the_trunk_is_run_twice(tmp_path, made, monkeypatch):
   monkeypatch.setenv("BEAM_RETRAIN_CACHE_DIR", str(tmp_path / "cache"))
-  request = PlanRequest.parse([f"--input={made.data}", f"--trunk={made.data.parent / 'trunk'}"])
-  main(str(tmp_path / "result.json"), request.to_json(), "if-prepared", str(time.time()))
-  found = json.loads((tmp_path / "result.json").read_text())
-  assert found.pop("job_secs") > 0
-  assert found == {"has_prepared": True, "measurement": None}
+  trunk = f"--trunk={made.data.parent / 'trunk'}"
+  assert measured(made.data, trunk).first_secs > 0
+  assert measured(made.data, trunk).first_secs == 0
 
 
-def test_peak_memory_is_of_processes_that_have_ended_too():
-  subprocess.run([sys.executable, "-c", "b'x' * 700_000_000"], check=True)
-  assert 700_000_000 < peak_memory() < 1 << 40
+def test_a_job_that_dies_is_told_with_its_last_line(tmp_path, made, monkeypatch):
+  monkeypatch.setattr("beam_retrain.pipelines.plan.measure._CHILD", "raise SystemExit('no more')")
+  with pytest.raises(RuntimeError, match="ended with exit code 1: no more"):
+    measured(made.data)

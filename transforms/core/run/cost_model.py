@@ -44,8 +44,7 @@ class Expectation:
   """Expected duration and size of a job.
 
   Attributes:
-    images: split -> images.
-    shards: split -> shards.
+    images, shards: by split.
     workers: machines that share the work, each like the measured one.
     rounds: shards of the busiest worker.
     seconds: part of the job (`start`, `listing`, `planning`, `trunk`, `closing`) -> seconds.
@@ -63,23 +62,13 @@ class Expectation:
   records_bytes: int
   folder_bytes: int
   images_per_sec: float
-
-  @property
-  def total_secs(self) -> float:
-    return sum(self.seconds.values())
-
-  @property
-  def disk_bytes(self) -> int:
-    return self.records_bytes + self.folder_bytes
-
-  def to_json(self) -> dict[str, Any]:
-    derived = {"total_secs": self.total_secs, "disk_bytes": self.disk_bytes}
-    return {**in_words_of_json(dataclasses.asdict(self)), **derived}
+  total_secs: float
+  disk_bytes: int
 
 
-def in_words_of_json(fields: Mapping[str, Any]) -> dict[str, Any]:
-  """Renames fields to the keys of `plan --json`: picture for image."""
-  return {name.replace("image", "picture"): value for name, value in fields.items()}
+def to_json_entries(record: JobCosts | Expectation) -> dict[str, Any]:
+  """Returns the entries of `plan --json`, which say picture for image."""
+  return {name.replace("image", "picture"): value for name, value in dataclasses.asdict(record).items()}
 
 
 def expect(costs: JobCosts, images: Mapping[str, int], workers: int = 1) -> Expectation:
@@ -95,22 +84,26 @@ def expect(costs: JobCosts, images: Mapping[str, int], workers: int = 1) -> Expe
   # The busiest worker's fraction of the work.
   share = rounds / total_shards if total_shards else 0.0
   trunk = total_shards * costs.shard_secs + total * costs.image_secs
+  seconds = {
+    "start": costs.start_secs,
+    "listing": total * costs.listing_secs,
+    "planning": share * total * costs.planning_secs,
+    "trunk": share * trunk,
+    "closing": share * total * costs.closing_secs,
+  }
+  records_bytes = round(total * costs.record_bytes)
   return Expectation(
     images=dict(images),
     shards=shards,
     workers=workers,
     rounds=rounds,
-    seconds={
-      "start": costs.start_secs,
-      "listing": total * costs.listing_secs,
-      "planning": share * total * costs.planning_secs,
-      "trunk": share * trunk,
-      "closing": share * total * costs.closing_secs,
-    },
+    seconds=seconds,
     memory_bytes=costs.memory_bytes,
-    records_bytes=round(total * costs.record_bytes),
+    records_bytes=records_bytes,
     folder_bytes=costs.folder_bytes,
     images_per_sec=1 / costs.image_secs,
+    total_secs=sum(seconds.values()),
+    disk_bytes=records_bytes + costs.folder_bytes,
   )
 
 

@@ -47,9 +47,9 @@ def _entry(path: Path, name: str) -> int | None:
   return None
 
 
-def peak_memory() -> int:
-  """Returns the peak memory of this process in bytes."""
-  peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+def peak_memory(of: int = resource.RUSAGE_SELF) -> int:
+  """Returns the peak memory, bytes, of this process or a finished child."""
+  peak = resource.getrusage(of).ru_maxrss
   return peak if sys.platform == "darwin" else peak << 10
 
 

@@ -1,6 +1,9 @@
 """The cores and the memory that a process may use: its own, and what its control groups allow, of both versions."""
 
 import os
+import resource
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -117,3 +120,8 @@ def test_the_peak_is_in_bytes():
   held = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmRSS"))
   resident = int(held.split()[1]) * 1024
   assert resident * 0.9 <= peak_memory() < 1 << 40
+
+
+def test_the_peak_is_of_processes_that_have_ended_too():
+  subprocess.run([sys.executable, "-c", "b'x' * 700_000_000"], check=True)
+  assert 700_000_000 < peak_memory(resource.RUSAGE_CHILDREN) < 1 << 40
