@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import filelock
 import pytest
 
 import beam_retrain.transforms.core  # noqa: F401  # before TensorFlow, which reads what it sets
@@ -68,6 +69,25 @@ def _shared(name: str) -> Path:
 
 
 @pytest.fixture(scope="session")
+def make_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[Path], object]], Path]:
+  """Makes a folder of this name unless another process of the session has; returns it."""
+  root = tmp_path_factory.getbasetemp()
+  if _IS_WORKER:
+    root = root.parent
+
+  def get(name: str, make: Callable[[Path], object]) -> Path:
+    folder, is_made = root / f"session-{name}", root / f"session-{name}.made"
+    with filelock.FileLock(root / f"session-{name}.lock"):
+      if not is_made.exists():
+        folder.mkdir()
+        make(folder)
+        is_made.touch()
+    return folder
+
+  return get
+
+
+@pytest.fixture(scope="session")
 def mnist_folder() -> Path:
   """The four MNIST files, gzip-compressed, as published."""
   return _shared("mnist")
@@ -80,18 +100,20 @@ def inception_weights() -> Path:
 
 
 @pytest.fixture(scope="session")
-def tiny_trunk(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny_trunk(make_once: Callable) -> Path:
   """A trunk's SavedModel folder: a real Inception v3, 75 px, a twentieth of the width, seeded random weights."""
-  import keras
 
-  from beam_retrain.transforms.core.models.inception import build_inception_v3
-  from beam_retrain.transforms.core.models.saved_model import freeze, save_trunk
+  def make(folder: Path) -> None:
+    import keras
 
-  keras.utils.set_random_seed(7)
-  model = build_inception_v3(0.05, 75)
-  folder = tmp_path_factory.mktemp("trunk") / "tiny"
-  save_trunk(freeze(lambda images: model(images, training=False), 75), str(folder))
-  return folder
+    from beam_retrain.transforms.core.models.inception import build_inception_v3
+    from beam_retrain.transforms.core.models.saved_model import freeze, save_trunk
+
+    keras.utils.set_random_seed(7)
+    model = build_inception_v3(0.05, 75)
+    save_trunk(freeze(lambda images: model(images, training=False), 75), str(folder / "tiny"))
+
+  return make_once("trunk", make) / "tiny"
 
 
 @pytest.fixture
@@ -114,45 +136,46 @@ def collect(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Any], list]:
 
 
 @pytest.fixture(scope="session")
-def small_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def small_images(make_once: Callable) -> Path:
   """Class folders `black`, `grey` and `white` of 40 noisy images each, seeded, as JPEG, PNG, BMP and GIF in turn."""
-  import numpy as np
-  from PIL import Image
 
-  folder = tmp_path_factory.mktemp("pictures")
-  rng = np.random.default_rng(11)
-  for label, brightness in (("black", 0), ("grey", 95), ("white", 190)):
-    (folder / label).mkdir()
-    for number in range(40):
-      pixels = rng.integers(0, 60, (30, 42, 3), dtype=np.uint8) + np.uint8(brightness)
-      Image.fromarray(pixels).save(folder / label / f"{number}.{('jpg', 'png', 'bmp', 'gif')[number % 4]}")
-  return folder
+  def make(folder: Path) -> None:
+    import numpy as np
+    from PIL import Image
+
+    rng = np.random.default_rng(11)
+    for label, brightness in (("black", 0), ("grey", 95), ("white", 190)):
+      (folder / label).mkdir()
+      for number in range(40):
+        pixels = rng.integers(0, 60, (30, 42, 3), dtype=np.uint8) + np.uint8(brightness)
+        Image.fromarray(pixels).save(folder / label / f"{number}.{('jpg', 'png', 'bmp', 'gif')[number % 4]}")
+
+  return make_once("images", make)
 
 
 @pytest.fixture(scope="session")
-def bottlenecks_folder(tmp_path_factory: pytest.TempPathFactory, small_images: Path, tiny_trunk: Path) -> Path:
+def bottlenecks_folder(make_once: Callable, small_images: Path, tiny_trunk: Path) -> Path:
   """What `bottlenecks` writes for `small_images`."""
-  folder = tmp_path_factory.mktemp("bottlenecks") / "output"
-  # A process of its own: tensorflow_transform would switch tf.keras to Keras 2 in this one.
-  subprocess.run(
-    [
-      *(sys.executable, "-m", "beam_retrain.pipelines.bottlenecks"),
-      *(f"--input={small_images}", f"--trunk={tiny_trunk}", f"--output={folder}", "--runner=FnApiRunner", *EXACT),
-    ],
-    cwd=ROOT,
-    check=True,
-  )
-  return folder
+
+  def make(folder: Path) -> None:
+    # A process of its own: tensorflow_transform would switch tf.keras to Keras 2 in this one.
+    flags = (f"--input={small_images}", f"--trunk={tiny_trunk}", f"--output={folder / 'output'}", *EXACT)
+    command = [sys.executable, "-m", "beam_retrain.pipelines.bottlenecks", *flags, "--runner=FnApiRunner"]
+    subprocess.run(command, cwd=ROOT, check=True)
+
+  return make_once("bottlenecks", make) / "output"
 
 
 @pytest.fixture(scope="session")
-def trained_model(tmp_path_factory: pytest.TempPathFactory, bottlenecks_folder: Path) -> Path:
+def trained_model(make_once: Callable, bottlenecks_folder: Path) -> Path:
   """What `train` writes for `bottlenecks_folder`."""
-  from beam_retrain.trainer import task
 
-  folder = tmp_path_factory.mktemp("trained") / "output"
-  assert task.run([f"--input={bottlenecks_folder}", f"--output={folder}", "--rounds=20"]) == 0
-  return folder
+  def make(folder: Path) -> None:
+    from beam_retrain.trainer import task
+
+    assert task.run([f"--input={bottlenecks_folder}", f"--output={folder / 'output'}", "--rounds=20"]) == 0
+
+  return make_once("trained", make) / "output"
 
 
 class DigitsRun(NamedTuple):
@@ -193,20 +216,21 @@ def draw_digits() -> Callable[[Path, int, Callable[[int, str], str]], None]:
 
 
 @pytest.fixture(scope="session")
-def made(tmp_path_factory: pytest.TempPathFactory, draw_digits: Callable) -> DigitsRun:
-  import tensorflow as tf
+def made(make_once: Callable, draw_digits: Callable) -> DigitsRun:
+  def make(work: Path) -> None:
+    import tensorflow as tf
 
-  from beam_retrain.pipelines import bottlenecks
-  from beam_retrain.trainer import task
-  from beam_retrain.transforms.core.models.saved_model import freeze, save_trunk
+    from beam_retrain.pipelines import bottlenecks
+    from beam_retrain.trainer import task
+    from beam_retrain.transforms.core.models.saved_model import freeze, save_trunk
 
-  work = tmp_path_factory.mktemp("digits")
-  draw_digits(work / "data", 1797, lambda number, label: f"{label}/{number}.png")
-  # float32 [N, 16, 16, 3] -> float32 [N, 64].
-  frozen = freeze(lambda images: tf.reshape(tf.nn.avg_pool2d(images[..., :1], 2, 2, "SAME"), [-1, 64]), 16)
-  save_trunk(frozen, str(work / "trunk"))
-  made = DigitsRun(work / "data", work / "bottlenecks", work / "model")
-  trunk = [f"--trunk={work / 'trunk'}", "--testing_percentage=30", "--runner=FnApiRunner"]
-  assert bottlenecks.run([f"--input={made.data}", f"--output={made.bottlenecks}", *trunk]) == 0
-  assert task.run([f"--input={made.bottlenecks}", f"--output={made.model}"]) == 0
-  return made
+    draw_digits(work / "data", 1797, lambda number, label: f"{label}/{number}.png")
+    # float32 [N, 16, 16, 3] -> float32 [N, 64].
+    frozen = freeze(lambda images: tf.reshape(tf.nn.avg_pool2d(images[..., :1], 2, 2, "SAME"), [-1, 64]), 16)
+    save_trunk(frozen, str(work / "trunk"))
+    trunk = [f"--trunk={work / 'trunk'}", "--testing_percentage=30", "--runner=FnApiRunner"]
+    assert bottlenecks.run([f"--input={work / 'data'}", f"--output={work / 'bottlenecks'}", *trunk]) == 0
+    assert task.run([f"--input={work / 'bottlenecks'}", f"--output={work / 'model'}"]) == 0
+
+  work = make_once("digits", make)
+  return DigitsRun(work / "data", work / "bottlenecks", work / "model")
