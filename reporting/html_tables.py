@@ -18,6 +18,7 @@ from beam_retrain.transforms.core.metrics.figures import (
   Interval,
   LabelRow,
   ModelMetrics,
+  PooledSlices,
   ShownImage,
   SliceFigures,
 )
@@ -64,12 +65,10 @@ def label_table(model: ModelMetrics, candidate: ModelMetrics | None, matrix: Mat
         "label": shortened(row.label),
         "support": count(row.support),
         "correct": count(row.correct),
-        "recall": _rate(row.recall, row.interval("recall"), scale),
-        "precision": _rate(row.precision, row.interval("precision"), scale),
+        "recall": _rate(row.recall, row.recall_interval, scale),
+        "precision": _rate(row.precision, row.precision_interval, scale),
         "f1": percent(row.f1),
-        "candidate": _rate(others[row.label].recall, others[row.label].interval("recall"), scale)
-        if candidate
-        else None,
+        "candidate": _rate(others[row.label].recall, others[row.label].recall_interval, scale) if candidate else None,
         "confused": _confused(row, labels, matrix),
       }
       for row in shown
@@ -269,10 +268,10 @@ def slice_tables(slices: Mapping[str, ColumnSlices]) -> list[View]:
 
 def _slice_table(column: str, column_slices: ColumnSlices) -> View:
   rows = sorted(column_slices.values.items(), key=lambda entry: (entry[1].accuracy, entry[0]))
-  others = []
+  others: list[tuple[str, SliceFigures | PooledSlices]] = []
   if small := column_slices.small:
     slices, images = counted(small.slices, "slice"), number_of_images(small.fewer_than)
-    others.append((f"{slices} of fewer than {images}", small.figures))
+    others.append((f"{slices} of fewer than {images}", small))
   if column_slices.unlisted:
     others.append(("not in the manifest", column_slices.unlisted))
   scale = _scale([figures.accuracy for _, figures in (*rows, *others)])
@@ -285,7 +284,7 @@ def _slice_table(column: str, column_slices: ColumnSlices) -> View:
   }
 
 
-def _slice_row(name: str, figures: SliceFigures, scale: float) -> View:
+def _slice_row(name: str, figures: SliceFigures | PooledSlices, scale: float) -> View:
   return {
     "value": shortened(name),
     "images": count(figures.images),

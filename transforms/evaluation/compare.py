@@ -23,9 +23,14 @@ import apache_beam as beam
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.metrics import comparison
 from beam_retrain.transforms.core.metrics.comparison import CHANGE_TYPES, Bucket, Change, Comparison, Plan
-from beam_retrain.transforms.core.metrics.figures import ColumnSlices, ComparisonResult, ShownImage
-from beam_retrain.transforms.core.metrics.predictions import Row, read_part, read_predictions
-from beam_retrain.transforms.core.metrics.slices import extract_slices
+from beam_retrain.transforms.core.metrics.figures import (
+  ColumnSlices,
+  ComparisonResult,
+  PooledSlices,
+  ShownImage,
+  SliceFigures,
+)
+from beam_retrain.transforms.core.metrics.predictions import Row, read_part, read_predictions, row_of
 from beam_retrain.transforms.core.records.csv_format import csv_line, csv_text, escape_cell
 from beam_retrain.transforms.core.records.shards import ShardReport
 from beam_retrain.transforms.core.records.slice_manifest import ManifestRow, read_columns, read_manifest
@@ -133,7 +138,7 @@ class CompareNights(beam.PTransform):
 
 def _pack_part(report: ShardReport, parts_folder: str, buckets: int) -> Iterator[tuple[int, Packed]]:
   rows = read_part(files.read_lines(files.join(parts_folder, report.file)))
-  yield from _pack(_TONIGHT, ((*row, model) for model, row in rows), buckets)
+  yield from _pack(_TONIGHT, ((*row_of(cells), model) for model, cells in rows), buckets)
   yield from _pack(_UNSCORED, ([escape_cell(entry.key)] for entry in report.quarantined), buckets)
 
 
@@ -217,7 +222,7 @@ def _write(compared: Compared, plan: Plan, output: str, min_slice_size: int, sli
     result = NightsCompared(comparison.extract(compared.counts, plan), images=images)
   if plan.manifest is None:
     return result
-  slices = extract_slices(compared.counts, plan, min_slice_size)
+  slices = comparison.extract_slices(compared.counts, plan, min_slice_size)
   files.write_text(files.join(output, SLICES_FILE), slices_csv(slices))
   return dataclasses.replace(result, slices=slices)
 
@@ -229,7 +234,7 @@ def _write_changes(kind: str, buckets: Sequence[bytes], output: str) -> list[Sho
   with files.write_atomically(files.join(output, f"{kind}.csv")) as file:
 
     def written() -> Iterator[Change]:
-      for change in heapq.merge(*sorted_changes, key=operator.attrgetter("order")):
+      for change in heapq.merge(*sorted_changes, key=comparison.order):
         file.write(csv_line(change).encode())
         if isinstance(change, Change):
           yield change
@@ -269,8 +274,10 @@ def slices_csv(slices: Mapping[str, Mapping[str, ColumnSlices]]) -> str:
   lines = [_SLICES_HEADER]
   for model, columns in slices.items():
     for column, slices_of in columns.items():
-      rows = [("value", escape_cell(value), figures) for value, figures in slices_of.values.items()]
-      rows += [("small", "", slices_of.small.figures)] if slices_of.small else []
+      rows: list[tuple[str, str, SliceFigures | PooledSlices]] = [
+        ("value", escape_cell(value), figures) for value, figures in slices_of.values.items()
+      ]
+      rows += [("small", "", slices_of.small)] if slices_of.small else []
       rows += [("unlisted", "", slices_of.unlisted)] if slices_of.unlisted else []
       for kind, value, figures in rows:
         rates = [f"{rate:.6f}" for rate in (figures.accuracy, *figures.interval)]

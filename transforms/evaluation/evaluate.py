@@ -28,20 +28,20 @@ from beam_retrain.transforms.core.metrics.metrics_file import model_from_json, m
 from beam_retrain.transforms.core.metrics.mistakes import (
   MAX_SHOWN,
   MAX_SHOWN_SUSPICIOUS,
-  SUSPICIOUS_COLUMNS,
   SUSPICIOUS_PERCENT,
   Mistakes,
   shown_image,
 )
 from beam_retrain.transforms.core.metrics.predictions import (
   HEADER,
+  ROW_COLUMNS,
   part_line,
   predict,
-  read_part_cells,
+  read_part,
   row_of,
   whole_line,
 )
-from beam_retrain.transforms.core.records.csv_format import csv_line, escape_cell
+from beam_retrain.transforms.core.records.csv_format import csv_text, escape_cell
 from beam_retrain.transforms.core.records.quarantine import Quarantined
 from beam_retrain.transforms.core.records.schema import Image
 from beam_retrain.transforms.core.records.shards import Shard, ShardReport
@@ -119,7 +119,7 @@ class EvaluateShard(ShardTask):
     self._scorer.setup()
 
   def work(self, shard: Shard) -> Iterator[Written | Quarantined]:
-    self._counts = {name: label_stats.create() for name in self._models}
+    self._counts = {name: LabelCounts() for name in self._models}
     for item in self._scorer.score(shard):
       if isinstance(item, Quarantined):
         yield item.in_split(shard.split)
@@ -127,7 +127,7 @@ class EvaluateShard(ShardTask):
       lines = []
       for (name, labels), scored in zip(self._models.items(), item, strict=True):
         prediction = predict(scored, labels)
-        self._counts[name] = label_stats.add(self._counts[name], prediction.outcome)
+        label_stats.add(self._counts[name], prediction.outcome)
         lines.append(part_line(name, prediction, shard.split))
       yield Written(item[0].actual, b"".join(lines))
 
@@ -169,13 +169,12 @@ def write_predictions(names: list[str], output: str, models: Sequence[str], exec
       written[model] = stack.enter_context(files.write_atomically(path))
       written[model].write(HEADER.encode())
     for name in sorted(names):
-      for model, cells in read_part_cells(files.read_lines(files.join(output, PARTS_FOLDER, name))):
+      for model, cells in read_part(files.read_lines(files.join(output, PARTS_FOLDER, name))):
         written[model].write(whole_line(cells, execution_time).encode())
         mistakes[model].add(row_of(cells))
   for model, seen in mistakes.items():
-    lines = [csv_line(SUSPICIOUS_COLUMNS)]
-    lines += [csv_line([row.key, row.actual, row.predicted, row.confidence, row.sha256]) for row in seen.suspicious()]
-    files.write_text(files.join(_folder_of(output, model), SUSPICIOUS_FILE), "".join(lines))
+    text = csv_text([ROW_COLUMNS, *seen.suspicious()])
+    files.write_text(files.join(_folder_of(output, model), SUSPICIOUS_FILE), text)
   chosen = {
     "mistakes": [(model, row) for model in models for row in mistakes[model].shown(MAX_SHOWN // len(models))],
     "suspicious": [

@@ -1,21 +1,31 @@
 """Compares two nights image by image.
 
 A *bucket* holds any set of keys with everything known of each. `compare` counts one bucket, `merge` adds up the
-results in any order, and `extract` (for slices, `slices`) turns the sum into figures. Each night's prediction is
-judged by that night's label. The first model is compared with its baseline, every other model with the first.
+results in any order, and `extract` and `extract_slices` turn the sum into figures. Each night's prediction is judged
+by that night's label. The first model is compared with its baseline, every other model with the first.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from beam_retrain.transforms.core.errors import InputError
-from beam_retrain.transforms.core.metrics.figures import BETTER, NO_BASELINE, NO_DIFFERENCE, WORSE, ComparisonResult
+from beam_retrain.transforms.core.metrics.figures import (
+  BETTER,
+  NO_BASELINE,
+  NO_DIFFERENCE,
+  WORSE,
+  ColumnSlices,
+  ComparisonResult,
+  Interval,
+  PooledSlices,
+  SliceFigures,
+)
 from beam_retrain.transforms.core.metrics.predictions import Row
-from beam_retrain.transforms.core.metrics.statistics import mcnemar_p_value
+from beam_retrain.transforms.core.metrics.statistics import mcnemar_p_value, wilson_interval
 from beam_retrain.transforms.core.records import slice_manifest as manifest
 from beam_retrain.transforms.core.records.csv_format import by_key, escape_cell
 from beam_retrain.transforms.core.records.slice_manifest import ManifestRow
@@ -24,18 +34,7 @@ SIGNIFICANT = 0.05
 MAX_SLICES = 100_000
 """Distinct values of one column, counted in memory. A column with more is numeric rather than categorical."""
 
-_COUNTED = (
-  "paired",
-  "baseline_correct",
-  "correct",
-  "regressed",
-  "fixed",
-  "new",
-  "gone",
-  "edited",
-  "regressed_edited",
-  "fixed_edited",
-)
+_COUNTED = [field.name for field in dataclasses.fields(ComparisonResult) if field.type == "int | None"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,10 +85,6 @@ class Change(NamedTuple):
   baseline: str
   sha256: str
 
-  @property
-  def order(self) -> tuple[str, str]:
-    return self.model, self.file_name
-
 
 class New(NamedTuple):
   """A line of `new.csv`: an image missing from the baseline."""
@@ -101,10 +96,6 @@ class New(NamedTuple):
   prediction_accuracy: str
   sha256: str
 
-  @property
-  def order(self) -> tuple[str, str]:
-    return "", self.file_name
-
 
 class Gone(NamedTuple):
   """A line of `gone.csv`: a baseline image without a prediction tonight."""
@@ -114,10 +105,6 @@ class Gone(NamedTuple):
   baseline_digit: str
   baseline_confidence: str
   sha256: str
-
-  @property
-  def order(self) -> tuple[str, str]:
-    return "", self.file_name
 
 
 class Changes(NamedTuple):
@@ -140,18 +127,24 @@ CHANGE_TYPES: Mapping[str, type[Change] | type[New] | type[Gone]] = {
 }
 
 
+def order(change: Change | New | Gone) -> tuple[str, str]:
+  """Returns the key by which the files are sorted."""
+  return change.model if isinstance(change, Change) else "", change.file_name
+
+
 @dataclasses.dataclass(frozen=True)
 class Comparison:
   """Counts so far.
 
   Attributes:
     counts: (model, one of `_COUNTED`) -> images.
-    slices: (column, value) -> model -> (images, correct).
+    slices, slices_correct: (model, column, value) -> images.
     strays, first_stray: manifest rows without an image: number, and (line, key) of the first.
   """
 
   counts: Counter[tuple[str, str]] = dataclasses.field(default_factory=Counter)
-  slices: Mapping[tuple[str, str], Mapping[str, tuple[int, int]]] = dataclasses.field(default_factory=dict)
+  slices: Counter[tuple[str, str, str]] = dataclasses.field(default_factory=Counter)
+  slices_correct: Counter[tuple[str, str, str]] = dataclasses.field(default_factory=Counter)
   strays: int = 0
   first_stray: tuple[int, str] | None = None
 
@@ -171,14 +164,14 @@ def compare(bucket: Bucket, plan: Plan) -> tuple[Comparison, Changes]:
     if plan.baseline_of(model) is not None:
       _compare_rows(rows, before if rows is first else first, model, plan, counts, changes)
   for listed in changes:
-    listed.sort(key=lambda change: change.order)
+    listed.sort(key=order)
   if plan.manifest is None:
     return Comparison(counts), changes
   manifest_rows = by_key(bucket.manifest, plan.manifest)
   known = first.keys() | set(bucket.unscored)
   strays = [(row.line, row.key) for row in manifest_rows.values() if row.key not in known]
   slices = _count_slices(tonight, manifest_rows, plan.columns)
-  return Comparison(counts, slices, len(strays), min(strays, default=None)), changes
+  return Comparison(counts, *slices, len(strays), min(strays, default=None)), changes
 
 
 def _by_key(rows: Iterable[Row], where: str) -> dict[str, Row]:
@@ -241,16 +234,17 @@ def _compare_rows(
 
 def _count_slices(
   tonight: Mapping[str, Mapping[str, Row]], rows: Mapping[str, ManifestRow], columns: Sequence[str]
-) -> dict[tuple[str, str], dict[str, tuple[int, int]]]:
+) -> tuple[Counter[tuple[str, str, str]], Counter[tuple[str, str, str]]]:
   unknown = (manifest.NOT_IN_MANIFEST,) * len(columns)
-  slices: defaultdict[tuple[str, str], dict[str, tuple[int, int]]] = defaultdict(dict)
+  images: Counter[tuple[str, str, str]] = Counter()
+  correct: Counter[tuple[str, str, str]] = Counter()
   for model, model_rows in tonight.items():
     for key, row in model_rows.items():
       values = rows[key].values if key in rows else unknown
-      for place in zip(columns, values, strict=True):
-        images, right = slices[place].get(model, (0, 0))
-        slices[place][model] = (images + 1, right + row.right)
-  return dict(slices)
+      for column, value in zip(columns, values, strict=True):
+        images[model, column, value] += 1
+        correct[model, column, value] += row.right
+  return images, correct
 
 
 def merge(comparisons: Iterable[Comparison]) -> Comparison:
@@ -259,26 +253,21 @@ def merge(comparisons: Iterable[Comparison]) -> Comparison:
   Raises:
     InputError: a manifest column has more than `MAX_SLICES` values.
   """
-  counts: Counter[tuple[str, str]] = Counter()
-  slices: defaultdict[tuple[str, str], dict[str, tuple[int, int]]] = defaultdict(dict)
-  strays = 0
-  first_strays = []
+  merged, strays, first_strays = Comparison(), 0, []
   for comparison in comparisons:
-    counts.update(comparison.counts)
+    merged.counts.update(comparison.counts)
+    merged.slices.update(comparison.slices)
+    merged.slices_correct.update(comparison.slices_correct)
     strays += comparison.strays
     if comparison.first_stray:
       first_strays.append(comparison.first_stray)
-    for place, by_model in comparison.slices.items():
-      for model, (images, right) in by_model.items():
-        images_too, right_too = slices[place].get(model, (0, 0))
-        slices[place][model] = (images + images_too, right + right_too)
-  for column, values in Counter(column for column, _ in slices).items():
+  for column, values in Counter(column for column, _ in {place[1:] for place in merged.slices}).items():
     if values > MAX_SLICES:
       raise InputError(
         f"column {column!r} of the manifest has more than {MAX_SLICES:,} different values: remove it or group its"
         " values."
       )
-  return Comparison(counts, dict(slices), strays, min(first_strays, default=None))
+  return dataclasses.replace(merged, strays=strays, first_stray=min(first_strays, default=None))
 
 
 def check(comparison: Comparison, plan: Plan) -> None:
@@ -318,3 +307,34 @@ def _result(counts: Mapping[tuple[str, str], int], model: str, baseline: str | N
   paired = counted["paired"]
   drop = (counted["baseline_correct"] - counted["correct"]) / paired if paired else None
   return ComparisonResult(baseline, **counted, drop=drop, p_value=p_value, verdict=verdict)
+
+
+def extract_slices(comparison: Comparison, plan: Plan, min_slice_size: int) -> dict[str, dict[str, ColumnSlices]]:
+  """Returns model -> column -> slices.
+
+  Slices of fewer than `min_slice_size` images are pooled.
+  """
+  counts: dict[str, dict[str, dict[str, tuple[int, int]]]] = {
+    model: {column: {} for column in plan.columns} for model in plan.models
+  }
+  for (model, column, value), images in sorted(comparison.slices.items()):
+    counts[model][column][value] = images, comparison.slices_correct[model, column, value]
+  return {
+    model: {column: _column(values, min_slice_size) for column, values in columns.items()}
+    for model, columns in counts.items()
+  }
+
+
+def _column(counts: dict[str, tuple[int, int]], min_slice_size: int) -> ColumnSlices:
+  unlisted = counts.pop(manifest.NOT_IN_MANIFEST, None)
+  small = [count for count in counts.values() if count[0] < min_slice_size]
+  pooled = [sum(numbers) for numbers in zip(*small, strict=True)]
+  return ColumnSlices(
+    {value: SliceFigures(*_rates(*count)) for value, count in counts.items() if count[0] >= min_slice_size},
+    PooledSlices(len(small), min_slice_size, *_rates(*pooled)) if small else None,
+    SliceFigures(*_rates(*unlisted)) if unlisted else None,
+  )
+
+
+def _rates(images: int, correct: int) -> tuple[int, int, float, Interval]:
+  return images, correct, correct / images, wilson_interval(correct, images)

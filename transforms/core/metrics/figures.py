@@ -32,18 +32,16 @@ Interval = tuple[float, float]
 
 @dataclasses.dataclass(frozen=True)
 class LabelRow:
-  """Figures of one label: the columns of `per_label.csv`, in order.
+  """Figures of one label, in the order of `per_label.csv`.
 
   Attributes:
     support: images with this label.
     predicted: images that the model gave this label.
     correct: images with this label that the model gave it.
-    accuracy: the article's name for the recall.
+    accuracy: the article's name for the recall, correct / support.
     precision: correct / predicted.
-    recall: correct / support.
     f1: 2 correct / (support + predicted), the harmonic mean of precision and recall.
-    most_confused_with: the wrong label given most often (in a tie, the first in the label list); empty if none was.
-    recall_low, recall_high, precision_low, precision_high: 95 % intervals, see `statistics.wilson_interval`.
+    most_confused_with: the wrong label given most often; in a tie, the first in the label list.
   """
 
   label: str
@@ -54,16 +52,10 @@ class LabelRow:
   precision: float | None = None
   recall: float | None = None
   f1: float | None = None
-  most_confused_with: str = ""
+  most_confused_with: str | None = None
   most_confused_count: int = 0
-  recall_low: float | None = None
-  recall_high: float | None = None
-  precision_low: float | None = None
-  precision_high: float | None = None
-
-  def interval(self, rate: str) -> Interval | None:
-    low, high = getattr(self, f"{rate}_low"), getattr(self, f"{rate}_high")
-    return None if low is None else (low, high)
+  recall_interval: Interval | None = None
+  precision_interval: Interval | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,7 +90,7 @@ class Calibration:
 
 @dataclasses.dataclass(frozen=True)
 class SuspiciousLabels:
-  """Number of mistakes with a confidence of at least `threshold`."""
+  """Number of mistakes with a confidence of at least `threshold`, 0..1."""
 
   threshold: float
   images: int
@@ -166,7 +158,10 @@ class PooledSlices:
 
   slices: int
   fewer_than: int
-  figures: SliceFigures
+  images: int
+  correct: int
+  accuracy: float
+  interval: Interval
 
 
 @dataclasses.dataclass(frozen=True)
@@ -183,12 +178,9 @@ class ColumnSlices:
 
 @dataclasses.dataclass(frozen=True)
 class GateResult:
-  """Result of one gate for one model.
+  """Result of one gate: threshold (0..1, if set) and measurement (if known).
 
-  Attributes:
-    threshold: 0..1; None if not set.
-    value: the measurement; None if unknown.
-    failing: labels below the threshold; None for gates that are not per label.
+  `failing`: the labels below the threshold; None for gates that are not per label.
   """
 
   state: str
@@ -220,14 +212,15 @@ class ModelMetrics:
   """Figures of one model; None if not measured.
 
   Attributes:
+    trunk_kind: see `ModelTrunk.to_info`.
     macro, weighted: averages in which each label counts once, or by its support.
     top_3_accuracy: share of the images whose label has one of the three highest scores.
     log_loss: mean of -ln(score of the actual label).
     rows: in the order of the label list.
     confusion: `confusion[i][j]` images of label i were predicted as label j.
-    trunk_kind: see `ModelTrunk.to_info`.
   """
 
+  trunk_kind: Mapping[str, object] | None = None
   total: int = 0
   correct: int = 0
   accuracy: float | None = None
@@ -247,14 +240,13 @@ class ModelMetrics:
   slices: Mapping[str, ColumnSlices] | None = None
   quarantined: QuarantineCounts | None = None
   gates: Mapping[str, GateResult] = dataclasses.field(default_factory=dict)
-  trunk_kind: Mapping[str, object] | None = None
 
   @property
   def labels(self) -> list[str]:
     return [row.label for row in self.rows]
 
   def recalls(self) -> dict[str, float]:
-    """Returns label -> recall, for the labels that have images."""
+    """Returns the recall of each label that has images."""
     return {row.label: row.recall for row in self.rows if row.support and row.recall is not None}
 
 
@@ -272,13 +264,12 @@ class TrendPoint:
 
 @dataclasses.dataclass(frozen=True)
 class Metrics:
-  """The contents of `metrics.json`.
+  """The contents of `metrics.json`; None where a version did not record them.
 
   Attributes:
     night: `YYYY-MM-DD`; None for an evaluation.
     trunk: the handle given by the user.
     stored_bottlenecks, bottlenecks: of an evaluation and of a night.
-    bad_inputs: None in files of versions that did not record them.
   """
 
   model: ModelMetrics
@@ -293,16 +284,15 @@ class Metrics:
 
   @property
   def models(self) -> dict[str, ModelMetrics]:
-    """The models by name: `model` and, if given, `candidate`."""
+    """`model` and, if given, `candidate`."""
     return {MODEL: self.model, **({CANDIDATE: self.candidate} if self.candidate else {})}
 
   @property
   def verdict(self) -> str:
-    """The verdict over all gates of all models."""
+    """Over all gates of all models."""
     return verdict_over(gate for model in self.models.values() for gate in model.gates.values())
 
   def trend_point(self) -> TrendPoint:
-    """Returns this night's point in the trend."""
     model = self.model
     return TrendPoint(
       night=self.night or "",

@@ -1,11 +1,15 @@
 """Counts right and wrong predictions per label.
 
-The Beam combine consists of `create`, `add`, `merge` and `extract`. All sums are integers, so that merging in any order
-gives the same bits.
+The Beam combine consists of `add`, `merge` and `extract`. All sums are integers, so that merging in any order gives
+the same bits.
 
 The figures equal those of scikit-learn's `precision_recall_fscore_support`, `accuracy_score`, `confusion_matrix` and
 `log_loss`. Where scikit-learn returns its `zero_division`, 0 / 0 is None here (null in JSON, an empty cell in CSV).
 Averages count it as 0 and leave out labels that are neither actual nor predicted, as scikit-learn does by default.
+
+Expected calibration error: the mean of |accuracy - mean confidence| over bins of equal width, weighted by their
+images. M. P. Naeini, G. F. Cooper, M. Hauskrecht, "Obtaining well calibrated probabilities using Bayesian binning",
+AAAI 2015.
 """
 
 from __future__ import annotations
@@ -18,13 +22,22 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from beam_retrain.transforms.core.metrics import calibration
-from beam_retrain.transforms.core.metrics.calibration import UNIT as _UNIT
-from beam_retrain.transforms.core.metrics.figures import Averages, LabelRow, ModelMetrics
+from beam_retrain.transforms.core.metrics.figures import (
+  Averages,
+  Calibration,
+  CalibrationBin,
+  Interval,
+  LabelRow,
+  ModelMetrics,
+)
 from beam_retrain.transforms.core.metrics.statistics import wilson_interval
 from beam_retrain.transforms.core.records.csv_format import csv_text, escape_cell
 
 TOP = 3
+BINS = 10
+UNIT = 10**9
+"""Sums of confidences and losses are integers, in billionths."""
+_IMAGES = "pictures"  # the key in shard reports of version 0.4, which a resumed run reads
 _SMALLEST_SCORE = float(np.finfo(np.float32).eps)  # as scikit-learn's `log_loss` clips float32 scores
 
 
@@ -45,7 +58,7 @@ class Outcome(NamedTuple):
   actual_rank: int | None = None
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass
 class LabelCounts:
   """Counts so far: the combine's accumulator.
 
@@ -54,6 +67,7 @@ class LabelCounts:
     in_top: images whose label is among the `TOP` highest scores.
     log_loss: sum of -ln(score of the actual label), in billionths.
     confidence_right, confidence_wrong: sums of the confidence, in billionths.
+    bins: (`_IMAGES`, `correct` or `confidence`; bin 0..9) -> count or sum.
   """
 
   confusion: Counter[tuple[str, str]] = dataclasses.field(default_factory=Counter)
@@ -67,8 +81,8 @@ class LabelCounts:
 
   def to_json(self) -> dict[str, Any]:
     """Returns JSON values; `from_json` is the inverse."""
-    fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-    return {**fields, **{name: _listed(fields[name]) for name in _TABLES}}
+    tables = {name: [[*pair, count] for pair, count in sorted(getattr(self, name).items())] for name in _TABLES}
+    return {**vars(self), **tables}
 
   @classmethod
   def from_json(cls, fields: Mapping[str, Any]) -> LabelCounts:
@@ -79,42 +93,34 @@ class LabelCounts:
 _TABLES = ("confusion", "bins")
 
 
-def _listed(table: Counter[Any]) -> list[list[Any]]:
-  return [[*pair, count] for pair, count in sorted(table.items())]
-
-
-def create() -> LabelCounts:
-  return LabelCounts()
-
-
-def add(counts: LabelCounts, outcome: Outcome) -> LabelCounts:
-  """Counts one image; reuses the tables of `counts`, which becomes invalid."""
+def add(counts: LabelCounts, outcome: Outcome) -> None:
+  """Counts one image."""
   right = outcome.actual == outcome.predicted
   counts.confusion[outcome.actual, outcome.predicted] += 1
   if outcome.confidence is None or outcome.actual_score is None or outcome.actual_rank is None:
-    return counts
-  confidence = round(outcome.confidence * _UNIT)
-  calibration.add(counts.bins, confidence, right)
-  return LabelCounts(
-    counts.confusion,
-    counts.scored + 1,
-    counts.scored_right + right,
-    counts.in_top + (outcome.actual_rank <= TOP),
-    counts.log_loss + round(-math.log(min(max(outcome.actual_score, _SMALLEST_SCORE), 1.0)) * _UNIT),
-    counts.confidence_right + (confidence if right else 0),
-    counts.confidence_wrong + (0 if right else confidence),
-    counts.bins,
-  )
+    return
+  confidence = round(outcome.confidence * UNIT)
+  place = min(confidence * BINS // UNIT, BINS - 1)
+  counts.bins[_IMAGES, place] += 1
+  counts.bins["correct", place] += right
+  counts.bins["confidence", place] += confidence
+  counts.scored += 1
+  counts.scored_right += right
+  counts.in_top += outcome.actual_rank <= TOP
+  counts.log_loss += round(-math.log(min(max(outcome.actual_score, _SMALLEST_SCORE), 1.0)) * UNIT)
+  counts.confidence_right += confidence if right else 0
+  counts.confidence_wrong += 0 if right else confidence
 
 
 def merge(all_counts: Iterable[LabelCounts]) -> LabelCounts:
-  parts = list(all_counts)
-  merged = create()
-  for counts in parts:
-    for name in _TABLES:
-      getattr(merged, name).update(getattr(counts, name))
-  sums = [field.name for field in dataclasses.fields(LabelCounts) if field.name not in _TABLES]
-  return dataclasses.replace(merged, **{name: sum(getattr(counts, name) for counts in parts) for name in sums})
+  merged = LabelCounts()
+  for counts in all_counts:
+    for name, value in vars(counts).items():
+      if name in _TABLES:
+        getattr(merged, name).update(value)
+      else:
+        setattr(merged, name, getattr(merged, name) + value)
+  return merged
 
 
 def extract(counts: LabelCounts, labels: Sequence[str]) -> ModelMetrics:
@@ -141,11 +147,11 @@ def extract(counts: LabelCounts, labels: Sequence[str]) -> ModelMetrics:
     macro=_averages(rows, weighted=False),
     weighted=_averages(rows, weighted=True),
     top_3_accuracy=_ratio(counts.in_top, counts.scored),
-    top_3_accuracy_interval=wilson_interval(counts.in_top, counts.scored) if counts.scored else None,
-    log_loss=_ratio(counts.log_loss, counts.scored * _UNIT),
-    mean_confidence_right=_ratio(counts.confidence_right, counts.scored_right * _UNIT),
-    mean_confidence_wrong=_ratio(counts.confidence_wrong, scored_wrong * _UNIT),
-    calibration=calibration.extract(counts.bins),
+    top_3_accuracy_interval=_interval(counts.in_top, counts.scored),
+    log_loss=_ratio(counts.log_loss, counts.scored * UNIT),
+    mean_confidence_right=_ratio(counts.confidence_right, counts.scored_right * UNIT),
+    mean_confidence_wrong=_ratio(counts.confidence_wrong, scored_wrong * UNIT),
+    calibration=_calibration(counts.bins),
     rows=rows,
     confusion=tuple(map(tuple, confusion.tolist())),
   )
@@ -153,9 +159,9 @@ def extract(counts: LabelCounts, labels: Sequence[str]) -> ModelMetrics:
 
 def evaluate_in_memory(outcomes: Iterable[tuple], labels: Sequence[str]) -> ModelMetrics:
   """Returns the figures of `Outcome`s, or (actual, predicted) pairs, without Beam."""
-  counts = create()
+  counts = LabelCounts()
   for outcome in outcomes:
-    counts = add(counts, Outcome(*outcome))
+    add(counts, Outcome(*outcome))
   return extract(counts, labels)
 
 
@@ -165,8 +171,6 @@ def _row(labels: Sequence[str], confusion: np.ndarray, index: int) -> LabelRow:
   wrong = confusion[index].copy()
   wrong[index] = 0
   most = int(wrong.argmax())
-  recall_low, recall_high = wilson_interval(correct, support) if support else (None, None)
-  precision_low, precision_high = wilson_interval(correct, predicted) if predicted else (None, None)
   return LabelRow(
     label=labels[index],
     support=support,
@@ -176,17 +180,19 @@ def _row(labels: Sequence[str], confusion: np.ndarray, index: int) -> LabelRow:
     precision=_ratio(correct, predicted),
     recall=_ratio(correct, support),
     f1=_ratio(2 * correct, support + predicted),
-    most_confused_with=labels[most] if wrong[most] else "",
+    most_confused_with=labels[most] if wrong[most] else None,
     most_confused_count=int(wrong[most]),
-    recall_low=recall_low,
-    recall_high=recall_high,
-    precision_low=precision_low,
-    precision_high=precision_high,
+    recall_interval=_interval(correct, support),
+    precision_interval=_interval(correct, predicted),
   )
 
 
 def _ratio(part: int, whole: int) -> float | None:
   return part / whole if whole else None
+
+
+def _interval(part: int, whole: int) -> Interval | None:
+  return wilson_interval(part, whole) if whole else None
 
 
 def _averages(rows: Sequence[LabelRow], weighted: bool) -> Averages:
@@ -200,16 +206,44 @@ def _averages(rows: Sequence[LabelRow], weighted: bool) -> Averages:
   return Averages(mean("precision"), mean("recall"), mean("f1"))
 
 
+def _calibration(bins: Counter[tuple[str, int]]) -> Calibration:
+  rows = tuple(_bin(bins, place) for place in range(BINS))
+  gaps = [
+    row.images * abs(row.accuracy - row.mean_confidence)
+    for row in rows
+    if row.accuracy is not None and row.mean_confidence is not None
+  ]
+  total = sum(row.images for row in rows)
+  return Calibration(rows, math.fsum(gaps) / total if total else None)
+
+
+def _bin(bins: Counter[tuple[str, int]], place: int) -> CalibrationBin:
+  images, correct = bins[_IMAGES, place], bins["correct", place]
+  return CalibrationBin(
+    low=place / BINS,
+    high=(place + 1) / BINS,
+    images=images,
+    correct=correct,
+    mean_confidence=_ratio(bins["confidence", place], images * UNIT),
+    accuracy=_ratio(correct, images),
+    interval=_interval(correct, images),
+  )
+
+
 def per_label_csv(stats: ModelMetrics) -> str:
   """Returns the text of `per_label.csv`, fractions with six decimals."""
-  names = [field.name for field in dataclasses.fields(LabelRow)]
-  return csv_text([names, *([_cell(getattr(row, name)) for name in names] for row in stats.rows)])
+  names = [field.name for field in dataclasses.fields(LabelRow) if not field.name.endswith("interval")]
+  lines = [[*names, "recall_low", "recall_high", "precision_low", "precision_high"]]
+  for row in stats.rows:
+    bounds = [bound for ends in (row.recall_interval, row.precision_interval) for bound in ends or (None, None)]
+    lines.append([_cell(value) for value in (*(getattr(row, name) for name in names), *bounds)])
+  return csv_text(lines)
 
 
 def confusion_csv(stats: ModelMetrics) -> str:
   """Returns the text of `confusion_matrix.csv`: one line per actual label."""
-  labels = [escape_cell(row.label) for row in stats.rows]
-  lines = [[label, *map(str, row)] for label, row in zip(labels, stats.confusion, strict=True)]
+  labels = [escape_cell(label) for label in stats.labels]
+  lines = [[label, *row] for label, row in zip(labels, stats.confusion, strict=True)]
   return csv_text([["actual", *labels], *lines])
 
 

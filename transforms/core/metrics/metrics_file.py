@@ -6,46 +6,28 @@ Its keys are those of version 0.1, so that nights of any version can be compared
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
+import types
+import typing
 from collections.abc import Callable, Collection, Mapping
-from typing import Any, TypeVar
+from typing import Any
 
-from beam_retrain.transforms.core.metrics.figures import (
-  CANDIDATE,
-  Averages,
-  BadInputs,
-  Calibration,
-  CalibrationBin,
-  ColumnSlices,
-  ComparisonResult,
-  GateResult,
-  LabelRow,
-  Metrics,
-  ModelMetrics,
-  PooledSlices,
-  QuarantineCounts,
-  SliceFigures,
-  SuspiciousLabels,
-)
+from beam_retrain.transforms.core.metrics.figures import Metrics, ModelMetrics
 from beam_retrain.transforms.core.records.shards import BottleneckCounts
 
 METRICS_FILE = "metrics.json"
-
-Json = dict[str, Any]
-Entries = Mapping[str, Any]
-"""A JSON object, as it is written and as it is read."""
 
 _KEYS = {
   "images": "pictures",
   "low": "from",
   "high": "to",
-  "interval": "interval_95",
-  "accuracy_interval": "accuracy_interval_95",
-  "top_3_accuracy_interval": "top_3_accuracy_interval_95",
   "expected_error": "expected_calibration_error",
   "suspicious": "suspicious_labels",
   "confusion": "confusion_matrix",
 }
+_LEFT_OUT = ("trunk_kind", "suspicious", "comparison", "slices", "quarantined", "failing")
+"""Fields without an entry if None; others are null."""
 
 
 class MetricsError(ValueError):
@@ -57,80 +39,75 @@ def write_metrics(metrics: Metrics) -> str:
   return f"{_layout(metrics_to_json(metrics))}\n"
 
 
-def metrics_to_json(metrics: Metrics) -> Json:
+def metrics_to_json(metrics: Metrics) -> dict[str, Any]:
   """Returns the contents of `metrics.json`; inverse of `metrics_from_json`."""
-  model = model_to_json(metrics.model)
   about = {
     "night": metrics.night,
-    "splits": list(metrics.splits),
+    "splits": metrics.splits,
     "trunk": metrics.trunk,
     "stored_bottlenecks": metrics.stored_bottlenecks,
-    "bottlenecks": _to_json(metrics.bottlenecks),
-    "trunk_kind": model.pop("trunk_kind", None),
+    "bottlenecks": metrics.bottlenecks,
+    "trunk_kind": metrics.model.trunk_kind,
     "predictions_sha256": metrics.predictions_sha256,
-    "bad_inputs": _to_json(metrics.bad_inputs),
-  }
-  candidate = {CANDIDATE: model_to_json(metrics.candidate)} if metrics.candidate else {}
-  return {**_known(about), **model, **candidate, "verdict": metrics.verdict}
-
-
-def model_to_json(model: ModelMetrics) -> Json:
-  """Returns one model's figures; inverse of `model_from_json`."""
-  names = [field.name for field in dataclasses.fields(model)]
-  measured = {_key(name): _to_json(getattr(model, name)) for name in names[: names.index("rows")]}
-  slices: dict[str, Json] = {} if model.slices is None else {"slices": {}, "slices_beside": {}}
-  for column, column_slices in (model.slices or {}).items():
-    slices["slices"][column] = {value: _to_json(row) for value, row in column_slices.values.items()}
-    slices["slices_beside"][column] = _beside_to_json(column_slices)
-  optional = {
-    "suspicious_labels": _to_json(model.suspicious),
-    "comparison": _to_json(model.comparison),
-    **slices,
-    "quarantined": _to_json(model.quarantined),
-    "gates": {name: _gate_to_json(gate) for name, gate in model.gates.items()} or None,
+    "bad_inputs": metrics.bad_inputs,
   }
   return {
-    **_known({"trunk_kind": model.trunk_kind}),
-    **measured,
-    "labels": model.labels,
-    "per_label": {row.label: _row_to_json(row) for row in model.rows},
-    "confusion_matrix": [list(row) for row in model.confusion],
-    **_known(optional),
+    **{key: _to_json(value) for key, value in about.items() if value is not None},
+    **model_to_json(metrics.model),
+    **({"candidate": model_to_json(metrics.candidate)} if metrics.candidate else {}),
+    "verdict": metrics.verdict,
   }
 
 
-def _known(entries: Entries) -> Json:
-  return {key: value for key, value in entries.items() if value is not None}
-
-
-def _row_to_json(row: LabelRow) -> Json:
-  entries = {name: value for name, value in vars(row).items() if not name.endswith(("_low", "_high"))}
-  del entries["label"]
-  intervals = {f"{rate}_interval_95": _to_json(row.interval(rate)) for rate in ("recall", "precision")}
-  return {**entries, **intervals, "most_confused_with": row.most_confused_with or None}
-
-
-def _beside_to_json(column: ColumnSlices) -> Json:
-  small = column.small
-  pooled = small and {"slices": small.slices, "fewer_than": small.fewer_than, **_to_json(small.figures)}
-  return {"small": pooled, "unlisted": _to_json(column.unlisted)}
-
-
-def _gate_to_json(gate: GateResult) -> Json:
-  entries: Json = _to_json(gate)
-  if gate.failing is None:
-    del entries["failing"]
+def model_to_json(model: ModelMetrics) -> dict[str, Any]:
+  """Returns one model's figures; inverse of `model_from_json`."""
+  entries: dict[str, Any] = {}
+  for key, value in _to_json(model).items():
+    if key == "rows":
+      entries |= {"labels": model.labels, "per_label": {row.pop("label"): row for row in value}}
+    elif key == "slices":
+      values = {column: slices.pop("values") for column, slices in value.items()}
+      entries |= {"slices": values, "slices_beside": value}
+    elif key != "gates" or value:
+      entries[key] = value
   return entries
 
 
 def _key(name: str) -> str:
-  return _KEYS.get(name, name)
+  return f"{name}_95" if name.endswith("interval") else _KEYS.get(name, name)
 
 
 def _to_json(value: Any) -> Any:
   if dataclasses.is_dataclass(value):
-    return {_key(field.name): _to_json(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    fields = ((field.name, getattr(value, field.name)) for field in dataclasses.fields(value))
+    return {_key(name): _to_json(entry) for name, entry in fields if entry is not None or name not in _LEFT_OUT}
+  if isinstance(value, Mapping):
+    return {key: _to_json(entry) for key, entry in value.items()}
   return [_to_json(entry) for entry in value] if isinstance(value, tuple) else value
+
+
+def _from_json(kind: Any, value: Any) -> Any:
+  """Returns a value of the type `kind`; missing keys keep their defaults."""
+  if value is None:
+    return None
+  if isinstance(kind, type) and dataclasses.is_dataclass(kind):
+    hints = _hints(kind).items()
+    return kind(**{name: _from_json(hint, value[key]) for name, (key, hint) in hints if key in value})
+  arguments = typing.get_args(kind)
+  if isinstance(kind, types.UnionType):
+    return _from_json(arguments[0], value)
+  if typing.get_origin(kind) is tuple:
+    return tuple(value) if arguments[0] in (int, float, str) else tuple(_from_json(arguments[0], one) for one in value)
+  if typing.get_origin(kind) is Mapping:
+    return {key: _from_json(arguments[1], entry) for key, entry in value.items()}
+  return value
+
+
+@functools.cache
+def _hints(kind: type) -> dict[str, tuple[str, Any]]:
+  """Returns the key and type of each field."""
+  hints = typing.get_type_hints(kind, localns={"BottleneckCounts": BottleneckCounts})
+  return {name: (_key(name), hint) for name, hint in hints.items()}
 
 
 def _layout(value: Any, indent: str = "") -> str:
@@ -150,10 +127,7 @@ def _layout(value: Any, indent: str = "") -> str:
   return opening + ",".join(f"\n{inner}{entry}" for entry in entries) + f"\n{indent}{closing}"
 
 
-_Record = TypeVar("_Record")
-
-
-def metrics_from_json(entries: Entries, required: Collection[str] = ()) -> Metrics:
+def metrics_from_json(entries: Mapping[str, Any], required: Collection[str] = ()) -> Metrics:
   """Reads a `metrics.json` of any version.
 
   Raises:
@@ -165,77 +139,32 @@ def metrics_from_json(entries: Entries, required: Collection[str] = ()) -> Metri
         raise MetricsError(f"its {METRICS_FILE} has no {name!r}")
     elif not holds(entries[name]):
       raise MetricsError(f"its {name!r} in {METRICS_FILE} is not {kind}")
-  _check_tables(entries)
-  candidate = entries.get(CANDIDATE)
-  return Metrics(
-    model=model_from_json(entries),
-    candidate=model_from_json(candidate) if candidate else None,
-    night=entries.get("night"),
-    splits=tuple(entries.get("splits", ())),
-    trunk=entries.get("trunk", ""),
-    stored_bottlenecks=entries.get("stored_bottlenecks"),
-    bottlenecks=_optional(BottleneckCounts, entries.get("bottlenecks")),
-    predictions_sha256=entries.get("predictions_sha256"),
-    bad_inputs=_optional(BadInputs, entries.get("bad_inputs")),
-  )
+  for label in entries.get("labels", ()) if "per_label" in entries else ():
+    if label not in entries["per_label"]:
+      raise MetricsError(f"its 'per_label' in {METRICS_FILE} is not a table of all labels")
+    if not _is_rate(entries["per_label"][label].get("recall", "")):
+      raise MetricsError(f"the recall of {label!r} in its {METRICS_FILE} is not a rate")
+  if not all(_is_text(gate.get("state")) for gate in entries.get("gates", {}).values()):
+    raise MetricsError(f"a gate in its {METRICS_FILE} has no state")
+  models = {"model": _as_fields(entries), "candidate": _as_fields(entries.get("candidate") or None)}
+  return _from_json(Metrics, {**entries, **models})
 
 
-def model_from_json(entries: Entries) -> ModelMetrics:
-  rows, columns, beside = entries.get("per_label", {}), entries.get("slices"), entries.get("slices_beside", {})
-  plain = {key: value for key, value in entries.items() if not isinstance(value, dict)}
-  return dataclasses.replace(
-    _record(ModelMetrics, plain),
-    macro=_optional(Averages, entries.get("macro")),
-    weighted=_optional(Averages, entries.get("weighted")),
-    calibration=_calibration_from_json(entries["calibration"]) if entries.get("calibration") else None,
-    rows=tuple(_row_from_json(label, rows.get(label, {})) for label in entries.get("labels", ())),
-    confusion=tuple(map(tuple, entries.get("confusion_matrix", ()))),
-    suspicious=_optional(SuspiciousLabels, entries.get("suspicious_labels")),
-    comparison=_optional(ComparisonResult, entries.get("comparison")),
-    slices=None
-    if columns is None
-    else {name: _column_from_json(columns[name], beside.get(name, {})) for name in columns},
-    quarantined=_optional(QuarantineCounts, entries.get("quarantined")),
-    gates={name: _record(GateResult, gate) for name, gate in entries.get("gates", {}).items()},
-    trunk_kind=entries.get("trunk_kind"),
-  )
+def model_from_json(entries: Mapping[str, Any]) -> ModelMetrics:
+  """Reads one model's figures."""
+  return _from_json(ModelMetrics, _as_fields(entries))
 
 
-def _calibration_from_json(entries: Entries) -> Calibration:
-  bins = tuple(_record(CalibrationBin, row) for row in entries["bins"])
-  return Calibration(bins, entries["expected_calibration_error"])
-
-
-def _row_from_json(label: str, entries: Entries) -> LabelRow:
-  bounds = {}
-  for rate in ("recall", "precision"):
-    bounds[f"{rate}_low"], bounds[f"{rate}_high"] = entries.get(f"{rate}_interval_95") or (None, None)
-  confused = entries.get("most_confused_with") or ""
-  return _record(LabelRow, {**entries, **bounds, "label": label, "most_confused_with": confused})
-
-
-def _column_from_json(values: Entries, beside: Entries) -> ColumnSlices:
-  small = beside.get("small")
-  return ColumnSlices(
-    {value: _slice_from_json(row) for value, row in values.items()},
-    PooledSlices(small["slices"], small["fewer_than"], _slice_from_json(small)) if small else None,
-    _slice_from_json(beside["unlisted"]) if beside.get("unlisted") else None,
-  )
-
-
-def _slice_from_json(entries: Entries) -> SliceFigures:
-  return SliceFigures(entries["pictures"], entries["correct"], entries["accuracy"], tuple(entries["interval_95"]))
-
-
-def _record(kind: type[_Record], entries: Entries) -> _Record:
-  """Returns a dataclass of plain values; missing keys keep their defaults."""
-  names = {_key(field.name): field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
-  known = {names[key]: value for key, value in entries.items() if key in names}
-  return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in known.items()})
-
-
-def _optional(kind: type[_Record], entries: Entries | None) -> _Record | None:
-  return _record(kind, entries) if entries is not None else None
+def _as_fields(entries: Any) -> Any:
+  """Returns one model's entries, nested as the fields of `ModelMetrics`."""
+  if entries is None:
+    return None
+  per_label, beside = entries.get("per_label", {}), entries.get("slices_beside", {})
+  rows = [{**per_label.get(label, {}), "label": label} for label in entries.get("labels", ())]
+  slices = entries.get("slices")
+  if slices is not None:
+    slices = {column: {"values": values, **beside.get(column, {})} for column, values in slices.items()}
+  return {**entries, "rows": rows, "slices": slices}
 
 
 def _is_rate(value: Any) -> bool:
@@ -268,15 +197,3 @@ _CHECKS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
   "per_label": (_is_table, "a table of all labels"),
   "gates": (_is_table, "a table of gates"),
 }
-
-
-def _check_tables(entries: Entries) -> None:
-  rows = entries.get("per_label")
-  if rows is not None:
-    for label in entries.get("labels", ()):
-      if label not in rows:
-        raise MetricsError(f"its 'per_label' in {METRICS_FILE} is not a table of all labels")
-      if not _is_rate(rows[label].get("recall", "")):
-        raise MetricsError(f"the recall of {label!r} in its {METRICS_FILE} is not a rate")
-  if not all(isinstance(gate.get("state"), str) for gate in entries.get("gates", {}).values()):
-    raise MetricsError(f"a gate in its {METRICS_FILE} has no state")

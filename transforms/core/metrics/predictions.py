@@ -46,9 +46,9 @@ COLUMNS = (
   "split",
 )
 _EXECUTION_TIME_AT = COLUMNS.index(EXECUTION_TIME)
-_ROW_COLUMNS = ("file_name", "actual_digit", "predicted_digit", "confidence", "sha256")
+ROW_COLUMNS = ("file_name", "actual_digit", "predicted_digit", "confidence", "sha256")
 _PART_COLUMNS = tuple(name for name in COLUMNS if name != EXECUTION_TIME)
-_PART_PLACES = tuple(_PART_COLUMNS.index(name) for name in _ROW_COLUMNS)
+_PART_PLACES = tuple(_PART_COLUMNS.index(name) for name in ROW_COLUMNS)
 HEADER = ",".join(COLUMNS) + "\n"
 
 
@@ -87,7 +87,7 @@ def predict(scored: Scored, labels: Sequence[str]) -> Prediction:
 
 
 class Row(NamedTuple):
-  """The columns that are read back, spelled as in the file."""
+  """The columns that are read back (`ROW_COLUMNS`), spelled as in the file."""
 
   key: str
   actual: str
@@ -104,23 +104,17 @@ def part_line(model: str, prediction: Prediction, split: str) -> bytes:
   """Returns a prediction's line in a shard, UTF-8."""
   scored, outcome = prediction.scored, prediction.outcome
   (_, first), *others = prediction.top
-  cells = [model, escape_cell(scored.key), escape_cell(outcome.actual), escape_cell(outcome.predicted), _percent(first)]
+  cells = [model, *map(escape_cell, (scored.key, outcome.actual, outcome.predicted)), _percent(first)]
   cells.append(str(outcome.actual == outcome.predicted))
-  for place in range(TOP - 1):
-    label, score = others[place] if place < len(others) else ("", None)
-    cells += [escape_cell(label), "" if score is None else _percent(score)]
+  for label, score in others:
+    cells += [escape_cell(label), _percent(score)]
+  cells += [""] * (2 * (TOP - 1 - len(others)))
   margin = _percent(first - others[0][1]) if others else ""
   return csv_line([*cells, margin, scored.sha256, split]).encode()
 
 
-def read_part(lines: Iterable[str]) -> Iterator[tuple[str, Row]]:
-  """Yields (model, row) per line of a shard."""
-  for model, cells in read_part_cells(lines):
-    yield model, row_of(cells)
-
-
-def read_part_cells(lines: Iterable[str]) -> Iterator[tuple[str, list[str]]]:
-  """Yields (model, cells without the execution time) per line."""
+def read_part(lines: Iterable[str]) -> Iterator[tuple[str, list[str]]]:
+  """Yields (model, cells without the execution time) per line of a shard."""
   for model, *cells in csv.reader(lines):
     yield model, cells
 
@@ -144,10 +138,10 @@ def read_predictions(lines: Iterable[str], source: str) -> Iterator[Row]:
   """
   reader = csv.reader(lines)
   header = next(reader, [])
-  missing = [name for name in _ROW_COLUMNS if name not in header]
+  missing = [name for name in ROW_COLUMNS if name not in header]
   if missing:
     raise InputError(f"{source} has no column {missing[0]!r}: give a predictions.csv written by `beam-retrain`.")
-  places = [header.index(name) for name in _ROW_COLUMNS]
+  places = [header.index(name) for name in ROW_COLUMNS]
   for cells in reader:
     if len(cells) != len(header):
       raise InputError(

@@ -18,12 +18,12 @@ from beam_retrain.transforms.core.metrics.comparison import (
   Plan,
   check,
   compare,
+  extract_slices,
   merge,
 )
 from beam_retrain.transforms.core.metrics.figures import ModelMetrics
 from beam_retrain.transforms.core.metrics.metrics_file import model_to_json
 from beam_retrain.transforms.core.metrics.predictions import Row
-from beam_retrain.transforms.core.metrics.slices import extract_slices
 from beam_retrain.transforms.core.metrics.statistics import wilson_interval
 from beam_retrain.transforms.core.records.slice_manifest import ManifestRow
 from tests.transforms.core.metrics.random_nights import NIGHT, plainly, random_case

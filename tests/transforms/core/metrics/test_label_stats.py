@@ -1,4 +1,4 @@
-"""The counting, cut in several ways, against scikit-learn's metrics."""
+"""The counting, cut in several ways, against scikit-learn's metrics; by confidence, against a plain loop."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+from collections.abc import Iterable
 
 import apache_beam as beam
 import numpy as np
@@ -15,6 +16,7 @@ from apache_beam.testing.util import assert_that
 from sklearn import metrics as sk
 
 from beam_retrain.transforms.core.metrics import label_stats
+from beam_retrain.transforms.core.metrics.figures import Calibration
 from beam_retrain.transforms.core.metrics.label_stats import LabelCounts, Outcome, evaluate_in_memory, extract, merge
 from beam_retrain.transforms.core.metrics.metrics_file import model_to_json
 
@@ -41,9 +43,9 @@ def _draw(count: int, seed: int = 5) -> tuple[list[Outcome], np.ndarray]:
 
 
 def _count(outcomes: list[Outcome]) -> LabelCounts:
-  counts = label_stats.create()
+  counts = LabelCounts()
   for outcome in outcomes:
-    counts = label_stats.add(counts, outcome)
+    label_stats.add(counts, outcome)
   return counts
 
 
@@ -118,7 +120,7 @@ def test_any_cut_and_any_order_give_the_same_bits(cuts: list[int]) -> None:
   parts = [_count(OUTCOMES[start:end]) for start, end in zip([0, *cuts], [*cuts, 500], strict=True)]
   for order in (parts, parts[::-1], sorted(parts, key=lambda part: part.log_loss)):
     assert extract(merge(order), LABELS) == STATS
-  nested = merge([merge([]), merge(parts[:2]), label_stats.create(), merge(parts[2:])])
+  nested = merge([merge([]), merge(parts[:2]), LabelCounts(), merge(parts[2:])])
   assert extract(nested, LABELS) == STATS
 
 
@@ -135,7 +137,7 @@ def test_the_beam_combine_gives_what_its_twin_gives(shards: int) -> None:
   with beam.Pipeline(options=PipelineOptions(flags=["--runner=FnApiRunner"])) as pipeline:
     stats = (
       pipeline
-      | beam.Create([label_stats.create(), *parts])
+      | beam.Create([LabelCounts(), *parts])
       | beam.Reshuffle()
       | beam.CombineGlobally(merge)
       | beam.Map(extract, LABELS)
@@ -155,7 +157,7 @@ def test_counts_survive_json() -> None:
 
 
 def test_nothing_at_all() -> None:
-  stats = extract(label_stats.create(), ["a", "b"])
+  stats = extract(LabelCounts(), ["a", "b"])
   assert (stats.total, stats.accuracy) == (0, None)
   assert [row.f1 for row in stats.rows] == [None, None]
   assert stats.macro.f1 is None
@@ -174,7 +176,7 @@ def test_most_confused_with() -> None:
   rows = evaluate_in_memory(pairs, ["c", "b", "a"]).rows
   confused = {row.label: (row.most_confused_with, row.most_confused_count) for row in rows}
   # `a` was taken for `b` and `c` once each: the first in the label list.
-  assert confused == {"a": ("c", 1), "b": ("c", 2), "c": ("", 0)}
+  assert confused == {"a": ("c", 1), "b": ("c", 2), "c": (None, 0)}
 
 
 def test_per_label_csv() -> None:
@@ -224,3 +226,38 @@ def test_metrics_json_is_json_with_nulls() -> None:
   assert low < metrics["per_label"]["ant"]["recall"] < high
   assert metrics["labels"] == LABELS
   assert metrics["total"] == 500
+
+
+def _by_confidence(outcomes: Iterable[tuple[float, bool]]) -> Calibration:
+  made = [Outcome("a", "a" if right else "b", confidence, 0.5, 1) for confidence, right in outcomes]
+  found = evaluate_in_memory(made, ["a", "b"]).calibration
+  assert found is not None
+  return found
+
+
+def test_a_model_that_is_too_sure_of_itself() -> None:
+  found = _by_confidence((0.95, right) for right in (True, False, False, False))
+  (filled,) = [row for row in found.bins if row.images]
+  assert (filled.low, filled.high, filled.images, filled.correct) == (0.9, 1.0, 4, 1)
+  assert filled.mean_confidence == pytest.approx(0.95)
+  assert found.expected_error == pytest.approx(0.7)
+
+
+def test_the_calibration_error_is_the_weighted_mean_of_the_gaps() -> None:
+  rng = np.random.default_rng(3)
+  confidence, right = rng.random(1000), rng.random(1000) < 0.6
+  found = _by_confidence(zip(confidence.tolist(), right.tolist(), strict=True))
+  place = np.minimum((confidence * 10).astype(int), 9)
+  gaps = [
+    abs(confidence[place == number].mean() - right[place == number].mean()) * (place == number).sum()
+    for number in range(10)
+  ]
+  assert found.expected_error == pytest.approx(sum(gaps) / 1000, abs=1e-9)
+  assert [row.images for row in found.bins] == [(place == number).sum() for number in range(10)]
+
+
+def test_confidence_of_one_is_in_the_last_bin_and_nothing_is_nothing() -> None:
+  assert _by_confidence([(1.0, True)]).bins[9].correct == 1
+  empty = _by_confidence([])
+  assert empty.expected_error is None
+  assert {row.accuracy for row in empty.bins} == {None}

@@ -18,8 +18,8 @@ from beam_retrain.transforms.core.metrics.predictions import (
   part_line,
   predict,
   read_part,
-  read_part_cells,
   read_predictions,
+  row_of,
   whole_line,
 )
 
@@ -35,7 +35,7 @@ def _scored(scores: list[float], actual: str = "ant", key: str = "testing/ant/1.
 def predictions_lines(parts):
   yield HEADER
   for part in parts:
-    for model, cells in read_part_cells(part):
+    for model, cells in read_part(part):
       assert model == "model"
       yield whole_line(cells, WHEN)
 
@@ -126,11 +126,12 @@ def test_parts_come_one_after_the_other_under_one_header() -> None:
 def test_a_row_reads_the_same_from_a_part_and_from_the_whole_file() -> None:
   scored = _scored([0.1, 0.7, 0.1, 0.1], actual="=cmd", key='testing/=cmd/a,"b".jpg')
   line = part_line("candidate", predict(scored, LABELS), "testing").decode()
-  ((model, row),) = read_part([line])
+  ((model, cells),) = read_part([line])
+  row = row_of(cells)
   assert model == "candidate"
   assert row == Row('testing/=cmd/a,"b".jpg', "'=cmd", "ant", "70.0000", SHA256)
   assert not row.right
-  ((_, cells),) = read_part_cells([line])
+  ((_, cells),) = read_part([line])
   whole = HEADER + whole_line(cells, WHEN)
   assert list(read_predictions(io.StringIO(whole, newline=""), "some.csv")) == [row]
 
