@@ -83,7 +83,9 @@ def _to_json(value: Any) -> Any:
     return {_key(name): _to_json(entry) for name, entry in fields if entry is not None or name not in _LEFT_OUT}
   if isinstance(value, Mapping):
     return {key: _to_json(entry) for key, entry in value.items()}
-  return [_to_json(entry) for entry in value] if isinstance(value, tuple) else value
+  if isinstance(value, tuple):  # of numbers: a row of the confusion matrix, which may be long
+    return list(value) if value and isinstance(value[0], (int, float)) else [_to_json(entry) for entry in value]
+  return value
 
 
 def _from_json(kind: Any, value: Any) -> Any:

@@ -58,7 +58,7 @@ def _order(row: Row) -> tuple[float, str]:
 
 
 def _keep(rows: list[Row], row: Row, limit: int) -> None:
-  """Adds a row; keeps the `limit` most confident ones, and fewer than as many others."""
+  """Adds a row; keeps the `limit` most confident ones and some more."""
   rows.append(row)
   if len(rows) == 2 * limit:
     rows.sort(key=_order)
