@@ -230,7 +230,7 @@ def _write(compared: Compared, plan: Plan, output: str, min_slice_size: int, sli
 def _write_changes(kind: str, buckets: Sequence[bytes], output: str) -> list[ShownImage]:
   """Writes one of `CHANGES_FILES`; returns its images to show."""
   change_type = CHANGE_TYPES[kind]
-  sorted_changes = [itertools.starmap(change_type, _expand(squeezed)) for squeezed in buckets]
+  sorted_changes = [(change_type(*cells) for cells in _expand(squeezed)) for squeezed in buckets]
   with files.write_atomically(files.join(output, f"{kind}.csv")) as file:
 
     def written() -> Iterator[Change]:

@@ -330,7 +330,7 @@ def test_rows_cross_the_shuffle_as_few_elements():
   assert sorted(bucket for bucket, _ in packed) == list(range(7))
   assert {kind for _, (kind, _) in packed} == {"baseline"}
   assert sorted(Row(*cells) for _, (_, squeezed) in packed for cells in compare._expand(squeezed)) == sorted(rows)
-  again = {bucket: squeezed for bucket, (_, squeezed) in compare._pack("baseline", reversed(rows[:250]), 0, 7)}
+  again = {bucket: squeezed for bucket, (_, squeezed) in compare._pack("baseline", reversed(rows[:250]), 7)}
   for bucket, (_, squeezed) in packed:
     of_bucket = {cells[0] for cells in compare._expand(squeezed)}
     assert {cells[0] for cells in compare._expand(again[bucket])} == of_bucket & {row.key for row in rows[:250]}
