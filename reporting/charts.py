@@ -10,7 +10,7 @@ import datetime
 import io
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -137,6 +137,12 @@ def small_trend(
     axes.set_xlim(at[0] - room, at[-1] + room)
     axes.set_axis_off()
     return _svg(figure, name, description)
+
+
+def recall_limits(recalls: Iterable[Sequence[float | None]]) -> tuple[float, float]:
+  """Returns the rates between which `small_trend` draws all labels."""
+  lowest = min((rate for rates in recalls for rate in rates if rate is not None), default=0.99)
+  return int(100 * lowest - 1e-9) / 100, 1.0
 
 
 def _percent(rate: float | None) -> float:

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from beam_retrain.reporting import text_tables
-from beam_retrain.reporting.gates import GATES, edited_note, gate_value, unusable
+from beam_retrain.reporting.gates import GATES, edited_note, unusable
 from beam_retrain.transforms.core.metrics.figures import (
-  CANDIDATE,
   MISSED,
-  MODEL,
   NO_BASELINE,
   NO_DIFFERENCE,
   NONE_SET,
@@ -19,23 +17,23 @@ from beam_retrain.transforms.core.metrics.figures import (
   Metrics,
 )
 
-MODELS = {MODEL: "Model", CANDIDATE: "Candidate"}
 _UNKNOWN = "\N{EN DASH}"
 _NBSP = "\N{NO-BREAK SPACE}"
 _LONGEST = 160  # characters of a file name that are shown
 
 
-def count(number: int) -> str:
-  return f"{number:,}"
+def number(value: int | None) -> str:
+  """Returns for example `2,000`; a dash if unknown."""
+  return _UNKNOWN if value is None else f"{value:,}"
 
 
-def counted(number: int, thing: str, things: str = "") -> str:
+def counted(value: int, thing: str, things: str = "") -> str:
   """Returns for example `1 slice`, `2,000 slices`; `things`: an irregular plural."""
-  return f"{number:,} {thing if number == 1 else things or f'{thing}s'}"
+  return f"{value:,} {thing if value == 1 else things or f'{thing}s'}"
 
 
-def images(number: int) -> str:
-  return counted(number, "image")
+def images_in_words(value: int) -> str:
+  return counted(value, "image")
 
 
 def percent(rate: float | None, places: int = 2) -> str:
@@ -68,33 +66,15 @@ def _meaning(metrics: Metrics) -> str:
     return "no gate was set, so nothing passed or was missed"
   if metrics.verdict == PASSED:
     return "every gate that was set holds"
-  missed = {
-    MODELS[name]: [
-      shortened(_spaced(GATES[gate].reason(result))) for gate, result in model.gates.items() if result.state == MISSED
-    ]
-    for name, model in metrics.models.items()
-  }
+  missed: dict[str, list[str]] = {}
+  for name, _, gate, result in metrics.gates():
+    if result.state == MISSED:
+      missed.setdefault(name, []).append(shortened(spaced(GATES[gate].reason(result))))
   named = metrics.candidate is not None
-  return "; ".join((f"{name}: " if named else "") + ", ".join(reasons) for name, reasons in missed.items() if reasons)
+  return "; ".join(f"{name.capitalize()}: " * named + ", ".join(reasons) for name, reasons in missed.items())
 
 
-def gate_rows(metrics: Metrics) -> list[dict[str, str]]:
-  return [
-    {
-      "model": MODELS[name],
-      "gate": GATES[gate].quantity,
-      "threshold": ""
-      if result.threshold is None
-      else _spaced(f"{GATES[gate].bound} {GATES[gate].shown(result.threshold)}"),
-      "measured": _spaced(gate_value(name, model, gate)),
-      "state": result.state,
-    }
-    for name, model in metrics.models.items()
-    for gate, result in model.gates.items()
-  ]
-
-
-def _spaced(text: str) -> str:
+def spaced(text: str) -> str:
   """Returns `text` with no-break spaces before units."""
   return text.replace(" %", f"{_NBSP}%").replace(" point", f"{_NBSP}point")
 
@@ -109,8 +89,8 @@ def compared(comparison: ComparisonResult, subject: str, against: str) -> tuple[
   if not regressed + fixed:
     return f"No change: {subject} is right and wrong on the same images as {against}.", ""
   changes = ", ".join(
-    f"{number} {kind}{edited_note(comparison, kind)}"
-    for number, kind in ((images(regressed), "regressed"), (count(fixed), "fixed"))
+    f"{changed} {kind}{edited_note(comparison, kind)}"
+    for changed, kind in ((images_in_words(regressed), "regressed"), (number(fixed), "fixed"))
   )
   chance = how_often(comparison.p_value or 0.0)
   if comparison.verdict == NO_DIFFERENCE:
@@ -131,8 +111,10 @@ def how_often(p_value: float) -> str:
   return f"If nothing had really changed, chance alone would split the changes at least this unevenly in {often}."
 
 
-def change(drop: float) -> str:
-  """Returns a drop in accuracy as `0.22 points lower`."""
+def change(drop: float | None) -> str:
+  """Returns a drop in accuracy as `0.22 points lower`; a dash if unknown."""
+  if drop is None:
+    return _UNKNOWN
   return f"{100 * abs(drop):.2f}{_NBSP}points {'lower' if drop > 0 else 'higher'}" if drop else "none"
 
 

@@ -12,7 +12,7 @@ import sys
 
 import pytest
 
-from beam_retrain.reporting.html_tables import Labels
+from beam_retrain.reporting.html_tables import label_positions
 from beam_retrain.transforms.core.metrics.label_stats import evaluate_in_memory
 from beam_retrain.transforms.core.metrics.metrics_file import model_to_json
 from tests.helpers import ROOT
@@ -189,12 +189,9 @@ def test_labels_that_are_not_in_the_list_have_groups_of_their_own() -> None:
     assert group.only("span", class_="file").text == f"{name}.png"
 
 
-def test_asking_for_a_label_changes_nothing() -> None:
-  labels = Labels(["a", "=b"])
-  with pytest.raises(KeyError):
-    labels.place("c")
-  assert "c" not in labels
-  assert (labels.place("a"), labels.place("=b"), labels.place("'=b")) == (0, 1, 1)
+def test_a_label_is_found_as_it_is_and_as_a_cell() -> None:
+  assert label_positions(["a", "=b"]) == {"a": 0, "=b": 1, "'=b": 1}
+  assert label_positions(["=b", "'=b"]) == {"=b": 0, "'=b": 1, "''=b": 1}, "a label itself comes first"
 
 
 def test_one_is_told_as_one() -> None:

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -290,7 +290,13 @@ class Metrics:
   @property
   def verdict(self) -> str:
     """Over all gates of all models."""
-    return verdict_over(gate for model in self.models.values() for gate in model.gates.values())
+    return verdict_over(result for *_, result in self.gates())
+
+  def gates(self) -> Iterator[tuple[str, ModelMetrics, str, GateResult]]:
+    """Yields (name, model, gate, result) for each gate of each model."""
+    for name, model in self.models.items():
+      for gate, result in model.gates.items():
+        yield name, model, gate, result
 
   def trend_point(self) -> TrendPoint:
     model = self.model
