@@ -10,18 +10,11 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple, TextIO
 
-from beam_retrain.transforms.core.records.schema import parse_shard_name
+from beam_retrain.transforms.core.records.schema import REPORTS_FOLDER, parse_shard_name
 from beam_retrain.transforms.core.records.shards import ShardReport
 from beam_retrain.transforms.core.run.progress_line import ProgressLine
 from beam_retrain.transforms.io import files
-from beam_retrain.transforms.shards.progress import (
-  LIVE_SUFFIX,
-  REPORTS_FOLDER,
-  Counts,
-  counts_of,
-  read_live,
-  read_planned,
-)
+from beam_retrain.transforms.shards.progress import LIVE_SUFFIX, Counts, counts_of, read_live, read_planned
 
 _LOOK_SECS = 1.0
 _MAX_SHARE = 0.005

@@ -28,7 +28,7 @@ from beam_retrain.transforms.core.runtimes.variant import TENSORFLOW
 from beam_retrain.transforms.core.system.cpu import Threads, available_cores
 from beam_retrain.transforms.core.system.tensorflow import load_tensorflow
 from beam_retrain.transforms.io import files
-from beam_retrain.transforms.shards.worker_metrics import TRUNK_IMAGES, TRUNK_LOADS, counts_by_worker
+from beam_retrain.transforms.shards.progress import TRUNK_IMAGES, TRUNK_LOADS, counts_by_worker
 
 LEAST_IMAGES = 2_000
 """For fewer images, trying batch sizes takes longer than it saves."""

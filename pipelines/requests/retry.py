@@ -19,6 +19,7 @@ from beam_retrain.transforms.core.records.quarantine import DROPPED
 from beam_retrain.transforms.core.records.schema import (
   PREPROCESSING_VERSION,
   RECORDS_FOLDER,
+  REPORTS_FOLDER,
   STATS_FILE,
   TESTING,
   TRAINING,
@@ -30,7 +31,6 @@ from beam_retrain.transforms.core.run.stats import read_stats
 from beam_retrain.transforms.core.runtimes.variant import AUTO
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.shards.checks import CheckSameImages
-from beam_retrain.transforms.shards.work import REPORTS_FOLDER
 from beam_retrain.transforms.sources.base import Source
 
 _NOT_WITH = ("reuse", "trunk_weights", "trunk_input_px")

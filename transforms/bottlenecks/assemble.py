@@ -15,11 +15,12 @@ from beam_retrain.transforms.bottlenecks.store import locate_bottlenecks
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.images.headers import check_size
 from beam_retrain.transforms.core.records.quarantine import Quarantined, Reason
-from beam_retrain.transforms.core.records.schema import Image, describe_bottleneck, relabel_bottleneck
+from beam_retrain.transforms.core.records.schema import REPORTS_FOLDER, Image, describe_bottleneck, relabel_bottleneck
 from beam_retrain.transforms.core.records.shards import BOTTLENECKS, Input, Shard, ShardReport, StoredBottleneck
 from beam_retrain.transforms.core.records.tfrecord import DamagedError, frame, read_record_at
 from beam_retrain.transforms.io import files
-from beam_retrain.transforms.shards.work import METRICS_NAMESPACE, REPORTS_FOLDER, ShardTask, Written, report_path
+from beam_retrain.transforms.shards.progress import METRICS_NAMESPACE
+from beam_retrain.transforms.shards.work import ShardTask, Written, report_path
 
 ASSEMBLED = "assembled"
 """Key in the report of an assembled shard."""

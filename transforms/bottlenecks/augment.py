@@ -19,13 +19,14 @@ from beam_retrain.transforms.bottlenecks.model_handler import ImageModelHandler
 from beam_retrain.transforms.core.images.augment import DISTORTED, Distortions, count_distorted, variant_key
 from beam_retrain.transforms.core.models.inference import Inferred, LoadedModel, Outputs, infer_images
 from beam_retrain.transforms.core.records.quarantine import Quarantined
-from beam_retrain.transforms.core.records.schema import PREPROCESSING_VERSION, TRAINING, Image
+from beam_retrain.transforms.core.records.schema import PREPROCESSING_VERSION, REPORTS_FOLDER, TRAINING, Image
 from beam_retrain.transforms.core.records.shards import Shard, ShardReport
 from beam_retrain.transforms.core.records.splits import SplitPercentages
 from beam_retrain.transforms.core.run.run_info import request_digest
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.shards.ledger import delete_strays
-from beam_retrain.transforms.shards.work import METRICS_NAMESPACE, REPORTS_FOLDER, WorkShards, Written
+from beam_retrain.transforms.shards.progress import METRICS_NAMESPACE
+from beam_retrain.transforms.shards.work import WorkShards, Written
 
 
 class EmbedVariants(beam.PTransform):

@@ -12,14 +12,14 @@ from beam_retrain.transforms.bottlenecks.model_handler import ImageModelHandler
 from beam_retrain.transforms.bottlenecks.reuse import EmbedOnlyNew
 from beam_retrain.transforms.core.images.augment import DISTORTED, Distortions
 from beam_retrain.transforms.core.records.leaks import OnLeak
-from beam_retrain.transforms.core.records.schema import PREPROCESSING_VERSION, RECORDS_FOLDER
+from beam_retrain.transforms.core.records.schema import PREPROCESSING_VERSION, RECORDS_FOLDER, REPORTS_FOLDER
 from beam_retrain.transforms.core.records.splits import SplitPercentages
 from beam_retrain.transforms.core.run.run_info import request_digest
 from beam_retrain.transforms.core.runtimes.trunk_info import TrunkInfo
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.leaks.policy import Planned, SplitAudit
 from beam_retrain.transforms.shards.ledger import CloseLedger, mark_completed
-from beam_retrain.transforms.shards.work import REPORTS_FOLDER, WorkShards
+from beam_retrain.transforms.shards.work import WorkShards
 
 FRESH_FOLDER = ".fresh"
 TRANSFORM_FOLDER, TEMP_FOLDER = "transform", "temp"

@@ -13,8 +13,8 @@ from beam_retrain.transforms.core.records.quarantine import Quarantined
 from beam_retrain.transforms.core.records.schema import Bottleneck, Image, encode_bottleneck
 from beam_retrain.transforms.core.records.shards import BOTTLENECKS, Shard
 from beam_retrain.transforms.core.records.tfrecord import frame
-from beam_retrain.transforms.shards.work import METRICS_NAMESPACE, ShardTask, Written
-from beam_retrain.transforms.shards.worker_metrics import TRUNK_IMAGES, count_here
+from beam_retrain.transforms.shards.progress import METRICS_NAMESPACE, TRUNK_IMAGES, count_here
+from beam_retrain.transforms.shards.work import ShardTask, Written
 
 
 class EmbedShard(ShardTask):

@@ -28,7 +28,7 @@ from beam_retrain.transforms.core.records.schema import Image
 from beam_retrain.transforms.core.system.cpu import Threads
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.io.transfer import download
-from beam_retrain.transforms.shards.worker_metrics import TRUNK_LOADS, count_here
+from beam_retrain.transforms.shards.progress import TRUNK_LOADS, count_here
 
 BATCH_METRIC = "trunk_batch_pictures"
 """Distribution of the trunk's batch size, updated after each shard."""

@@ -16,11 +16,18 @@ import numpy as np
 from beam_retrain.transforms.compat.text_bottlenecks import Texts, read_vector, wrong_length
 from beam_retrain.transforms.core.images.headers import ImageInfo, find_damage, probe_image
 from beam_retrain.transforms.core.records.quarantine import Quarantined
-from beam_retrain.transforms.core.records.schema import RECORDS_FOLDER, STATS_FILE, Bottleneck, Image, encode_bottleneck
+from beam_retrain.transforms.core.records.schema import (
+  RECORDS_FOLDER,
+  REPORTS_FOLDER,
+  STATS_FILE,
+  Bottleneck,
+  Image,
+  encode_bottleneck,
+)
 from beam_retrain.transforms.core.records.shards import Shard, ShardReport
 from beam_retrain.transforms.core.records.tfrecord import frame
 from beam_retrain.transforms.io import files
-from beam_retrain.transforms.shards.work import REPORTS_FOLDER, ShardTask, WorkShards, Written
+from beam_retrain.transforms.shards.work import ShardTask, WorkShards, Written
 
 IMPORTED, DAMAGED = "imported", "damaged"
 

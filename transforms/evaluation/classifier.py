@@ -12,7 +12,7 @@ from beam_retrain.transforms.bottlenecks.model_handler import ImageModelHandler
 from beam_retrain.transforms.bottlenecks.reuse import EmbedOnlyNew
 from beam_retrain.transforms.core.metrics import label_stats
 from beam_retrain.transforms.core.metrics.figures import MODEL
-from beam_retrain.transforms.core.records.schema import parse_shard_name
+from beam_retrain.transforms.core.records.schema import REPORTS_FOLDER, parse_shard_name
 from beam_retrain.transforms.core.records.shards import Shard, ShardReport
 from beam_retrain.transforms.evaluation.compare import CompareNights
 from beam_retrain.transforms.evaluation.evaluate import (
@@ -27,7 +27,7 @@ from beam_retrain.transforms.evaluation.evaluate import (
 from beam_retrain.transforms.evaluation.scoring import Scorer
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.shards.ledger import CloseLedger, mark_completed
-from beam_retrain.transforms.shards.work import REPORTS_FOLDER, WorkShards
+from beam_retrain.transforms.shards.work import WorkShards
 from beam_retrain.transforms.sources.records import RecordsFile
 
 FRESH_FOLDER = ".fresh"

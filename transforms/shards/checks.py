@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from types import MappingProxyType
 
 import apache_beam as beam
 
@@ -17,10 +16,8 @@ from beam_retrain.transforms.core.records.splits import SplitPercentages
 class CheckSplits(beam.PTransform):
   """Counts planned images by split and label; fails without any.
 
-  PCollection[Shard] -> PCollection of one dict, (split, label) -> images. Reads keys and labels only.
-
-  Attributes:
-    leaks: PCollection[LeakedImage] that were dropped from the shards, so that the message can name the cause.
+  PCollection[Shard] -> PCollection of one dict, (split, label) -> images. Reads keys and labels only. `leaks`, a
+  PCollection[LeakedImage], were dropped from the shards: the message can then name the cause.
   """
 
   def __init__(self, labels: Sequence[str], percentages: SplitPercentages, leaks: beam.PCollection | None = None):
@@ -32,12 +29,7 @@ class CheckSplits(beam.PTransform):
   def expand(self, shards: beam.PCollection) -> beam.PCollection:
     dropped = []
     if self._leaks is not None:
-      counted = (
-        self._leaks
-        | "CountDropped" >> beam.FlatMap(_count_dropped)
-        # ((split, label), int)
-        | "SumDropped" >> beam.CombinePerKey(sum)
-      )
+      counted = self._leaks | "CountDropped" >> beam.FlatMap(_count_dropped) | "SumDropped" >> beam.CombinePerKey(sum)
       dropped = [beam.pvalue.AsDict(counted)]
     return (
       shards
@@ -65,19 +57,14 @@ def check_counts(
   counts: Mapping[tuple[str, str], int],
   labels: Sequence[str],
   percentages: SplitPercentages,
-  dropped: Mapping[tuple[str, str], int] = MappingProxyType({}),
+  dropped: Mapping[tuple[str, str], int] | None = None,
 ) -> dict[tuple[str, str], int]:
-  """Checks that every split has images of every label; returns `counts`.
+  """Returns `counts`, (split, label) -> images; raises InputError if one is missing.
 
-  Validation is checked only if `percentages` or the data set asks for validation images.
-
-  Args:
-    counts: (split, label) -> images.
-    dropped: (split, label) -> images left out by `--on_leak drop`, not in `counts`.
-
-  Raises:
-    InputError: a label has no image in a split.
+  Validation is checked only if `percentages` or the data set asks for validation images. `dropped` has those left out
+  by `--on_leak drop`.
   """
+  dropped = dropped or {}
   validated = percentages.validation or any(split == VALIDATION for split, _ in (*counts, *dropped))
   for split in (TRAINING, VALIDATION, TESTING) if validated else (TRAINING, TESTING):
     missing = [label for label in labels if not counts.get((split, label))]
@@ -103,7 +90,7 @@ def _shown(labels: Sequence[str]) -> str:
 class CheckSameImages(beam.PTransform):
   """Counts planned images by split; fails if an earlier ledger differs.
 
-  PCollection[Shard] -> PCollection of one dict, split -> images. Attributes: as of `check_same`.
+  PCollection[Shard] -> PCollection of one dict, split -> images. See `check_same`.
   """
 
   def __init__(self, folder: str, inputs: Mapping[str, int]):
@@ -114,7 +101,7 @@ class CheckSameImages(beam.PTransform):
   def expand(self, shards: beam.PCollection) -> beam.PCollection:
     return (
       shards
-      | "CountImages" >> beam.Map(_count_images)
+      | "CountImages" >> beam.Map(lambda shard: (shard.split, sum(1 for _ in shard.names())))
       # (split, int)
       | "SumImages" >> beam.CombinePerKey(sum)
       | "CollectCounts" >> beam.combiners.ToDict()
@@ -122,19 +109,10 @@ class CheckSameImages(beam.PTransform):
     )  # dict
 
 
-def _count_images(shard: Shard) -> tuple[str, int]:
-  return shard.split, sum(1 for _ in shard.names())
-
-
 def check_same(planned: Mapping[str, int], folder: str, inputs: Mapping[str, int]) -> dict[str, int]:
-  """Compares planned image counts with an earlier ledger; returns the former.
+  """Returns `planned`, split -> images; raises InputError if `inputs` differ.
 
-  Args:
-    folder: output of the earlier run, for the message.
-    inputs: split -> images in the earlier ledger.
-
-  Raises:
-    InputError: a split has more or fewer images than before.
+  `inputs` are those of the earlier ledger in `folder`.
   """
   for split in sorted({*planned, *inputs}):
     today, then = planned.get(split, 0), inputs.get(split, 0)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import io
 import itertools
 from collections.abc import Iterable
 
@@ -16,6 +15,7 @@ from beam_retrain.transforms.core.records.quarantine import Quarantined
 from beam_retrain.transforms.core.records.schema import (
   LEAKS_FILE,
   QUARANTINE_FILE,
+  REPORTS_FOLDER,
   STATS_FILE,
   parse_shard_name,
 )
@@ -23,7 +23,6 @@ from beam_retrain.transforms.core.records.shards import ShardReport
 from beam_retrain.transforms.core.run.output_dir import OutputDir
 from beam_retrain.transforms.core.run.stats import Stats, sum_reports
 from beam_retrain.transforms.io import files
-from beam_retrain.transforms.shards.work import REPORTS_FOLDER
 
 
 class CloseLedger(beam.PTransform):
@@ -84,11 +83,8 @@ def _close(
   distorted: dict[str, int] | None,
 ) -> Stats:
   reports = sorted(reports, key=lambda report: report.file)
-  stats = dataclasses.replace(
-    sum_reports(reports, planned),
-    distorted=distorted,
-    leaks=None if leaks is None else count_leaks(leaks),
-  )
+  counts = None if leaks is None else count_leaks(leaks)
+  stats = dataclasses.replace(sum_reports(reports, planned), distorted=distorted, leaks=counts)
   delete_strays(shards_folder, {report.file for report in reports})
   if leaks is not None:
     files.write_text(files.join(output, LEAKS_FILE), leaks_csv(leaks))
@@ -100,17 +96,12 @@ def _close(
 
 def delete_strays(folder: str, current: set[str]) -> None:
   """Deletes shards and reports of earlier runs with other shard counts."""
-  files.sweep(folder)
-  reports_folder = files.join(folder, REPORTS_FOLDER)
-  files.sweep(reports_folder)
-  for stat in files.match_in(folder, "*-of-*"):
-    name = stat.path.rsplit("/", 1)[-1]
-    if parse_shard_name(name) and name not in current:
-      files.delete([stat.path])
-  for stat in files.match_in(reports_folder, "*.json"):
-    name = stat.path.rsplit("/", 1)[-1].removesuffix(".json")
-    if name not in current:
-      files.delete([stat.path])
+  for place, suffix in ((folder, ""), (files.join(folder, REPORTS_FOLDER), ".json")):
+    files.sweep(place)
+    for path in files.find_in(place, "*.json" if suffix else "*-of-*"):
+      name = path.rsplit("/", 1)[-1].removesuffix(suffix)
+      if name not in current and (suffix or parse_shard_name(name)):
+        files.delete([path])
 
 
 def quarantine_csv(entries: Iterable[Quarantined]) -> str:
@@ -124,8 +115,7 @@ def quarantine_csv(entries: Iterable[Quarantined]) -> str:
 
 def read_quarantine(path: str, limit: int) -> list[list[str]]:
   """Returns the first `limit` rows of a `quarantine.csv`."""
-  with files.open_to_read(path) as file, io.TextIOWrapper(file, "utf-8", newline="") as text:
-    return list(itertools.islice(csv.reader(text), 1, limit + 1))
+  return list(itertools.islice(csv.reader(files.read_lines(path)), 1, limit + 1))
 
 
 # `*_` has no annotation: Beam takes one for the type of the whole tuple.

@@ -8,25 +8,30 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 import time
+from collections import Counter
 from collections.abc import Iterable
-from types import TracebackType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import apache_beam as beam
-from apache_beam.metrics import Metrics
+from apache_beam.metrics import Metrics, MetricsFilter
 
 from beam_retrain.transforms.core.records.quarantine import DROPPED, Reason
 from beam_retrain.transforms.core.records.schema import REPORTS_FOLDER
-from beam_retrain.transforms.core.records.shards import Shard, ShardReport
+from beam_retrain.transforms.core.records.shards import ShardReport
 from beam_retrain.transforms.io import files
 
 METRICS_NAMESPACE = "beam_retrain"
+TRUNK_IMAGES = "trunk_pictures"
+"""Images read, decoded, embedded and written."""
+TRUNK_LOADS = "trunk_loads"
 LIVE_SUFFIX = ".tmp-live"
 """Marks a temporary file for `files.sweep`."""
 
 _EVERY_SECS = 0.5
 _PLANNED = f"planned{LIVE_SUFFIX}"
+_OF = "_of:"
 
 
 class Counts(NamedTuple):
@@ -40,60 +45,51 @@ class LiveCounts:
   """Counts a shard's images; updates counters and a file twice a second."""
 
   def __init__(self, output: str, name: str):
-    self._path = files.join(output, REPORTS_FOLDER, f"{name}{LIVE_SUFFIX}") if files.is_local(output) else None
-    self._counters = {
-      "records_written": Metrics.counter(METRICS_NAMESPACE, "records_written"),
-      "inputs_quarantined": Metrics.counter(METRICS_NAMESPACE, "inputs_quarantined"),
-    }
-    self._fresh = dict.fromkeys(self._counters, 0)
+    self._path = _live_path(output, name) if files.is_local(output) else None
+    self._fresh = Counter[str]()
     self._done = self._bad = 0
     self._next = 0.0
 
   def written(self) -> None:
-    self._fresh["records_written"] += 1
-    self._count()
+    self._count("records_written")
 
   def quarantined(self, reason: Reason) -> None:
-    self._fresh["inputs_quarantined"] += 1
     self._bad += reason not in DROPPED
-    self._count()
+    self._count("inputs_quarantined")
 
-  def _count(self) -> None:
+  def _count(self, counter: str) -> None:
+    self._fresh[counter] += 1
     self._done += 1
     if time.monotonic() >= self._next:
-      self._publish()
+      self.close()
 
-  def _publish(self) -> None:
-    for name, counter in self._counters.items():
-      if self._fresh[name]:
-        counter.inc(self._fresh[name])
-        self._fresh[name] = 0
+  def close(self) -> None:
+    """Publishes the counts; more may follow."""
+    for name, count in self._fresh.items():
+      Metrics.counter(METRICS_NAMESPACE, name).inc(count)
+    self._fresh.clear()
     # Progress is optional: an unwritable file must not fail the job.
     if self._path is not None:
       with contextlib.suppress(OSError), open(self._path, "w") as file:
         file.write(f"{self._done} {self._bad}")
     self._next = time.monotonic() + _EVERY_SECS
 
-  def __enter__(self) -> LiveCounts:
-    return self
 
-  def __exit__(
-    self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-  ) -> None:
-    self._publish()
+def _live_path(output: str, name: str) -> str:
+  return files.join(output, REPORTS_FOLDER, f"{name}{LIVE_SUFFIX}")
 
 
 def delete_live_counts(output: str, name: str) -> None:
   """Deletes the live counts of a finished shard."""
   if files.is_local(output):
-    files.delete([files.join(output, REPORTS_FOLDER, f"{name}{LIVE_SUFFIX}")])
+    files.delete([_live_path(output, name)])
 
 
 def read_live(reports_folder: str, entry: str) -> Counts | None:
   """Returns a shard's live counts; None while the file is being written."""
   with contextlib.suppress(OSError, ValueError), open(os.path.join(reports_folder, entry)) as file:
-    done, bad = file.read().split()
-    return Counts(int(done), int(bad))
+    done, bad = map(int, file.read().split())
+    return Counts(done, bad)
   return None
 
 
@@ -105,10 +101,8 @@ def counts_of(report: ShardReport) -> Counts:
 class RecordPlanned(beam.PTransform):
   """Writes the number of planned images for `read_planned`.
 
-  PCollection[Shard] -> PCollection of one int; -1 if some counts are known only after reading.
-
-  Attributes:
-    output: local folder of the shard files.
+  PCollection[Shard] -> PCollection of one int, or None if some counts are known only after reading. `output` is the
+  local folder of the shard files.
   """
 
   def __init__(self, output: str):
@@ -118,28 +112,23 @@ class RecordPlanned(beam.PTransform):
   def expand(self, shards: beam.PCollection) -> beam.PCollection:
     return (
       shards
-      | "CountImages" >> beam.Map(_count_images)
-      # int
+      | "CountImages" >> beam.Map(lambda shard: _sum_known(entry.count_images() for entry in shard.inputs))
+      # int or None
       | "SumImages" >> beam.CombineGlobally(_sum_known)
       | "WritePlanned" >> beam.Map(_write_planned, self._output)
-    )  # int
+    )
 
 
-def _count_images(shard: Shard) -> int:
-  counts = (entry.count_images() for entry in shard.inputs)
-  return _sum_known(-1 if count is None else count for count in counts)
-
-
-def _sum_known(counts: Iterable[int]) -> int:
+def _sum_known(counts: Iterable[int | None]) -> int | None:
   total = 0
   for count in counts:
-    if count < 0:
-      return -1
+    if count is None:
+      return None
     total += count
   return total
 
 
-def _write_planned(count: int, output: str) -> int:
+def _write_planned(count: int | None, output: str) -> int | None:
   reports_folder = files.join(output, REPORTS_FOLDER)
   if read_planned(reports_folder) != count:
     with contextlib.suppress(OSError):
@@ -150,6 +139,23 @@ def _write_planned(count: int, output: str) -> int:
 def read_planned(reports_folder: str) -> int | None:
   """Returns the number of planned images; None if unknown."""
   with contextlib.suppress(OSError, ValueError), open(os.path.join(reports_folder, _PLANNED)) as file:
-    count = int(file.read())
-    return count if count >= 0 else None
+    return int(file.read())
   return None
+
+
+def count_here(name: str, number: int) -> None:
+  """Adds to this process's counter; call it on the bundle's thread."""
+  Metrics.counter(METRICS_NAMESPACE, f"{name}{_OF}{socket.gethostname()}/{os.getpid()}").inc(number)
+
+
+def counts_by_worker(result: Any, name: str) -> dict[str, int]:
+  """Returns `host/process id` -> count, sorted, from a finished job's result.
+
+  Raises an exception of the runner's own if that has no metrics.
+  """
+  counts = Counter[str]()
+  for counter in result.metrics().query(MetricsFilter().with_namespace(METRICS_NAMESPACE))["counters"]:
+    prefix, of, worker = counter.key.metric.name.partition(_OF)
+    if of and prefix == name:
+      counts[worker] += counter.result  # Spark has no `committed` values
+  return dict(sorted(counts.items()))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import abc
 import contextlib
+import dataclasses
 import hashlib
 import io
 from collections import Counter
@@ -18,26 +19,10 @@ import apache_beam as beam
 from apache_beam.metrics import Metrics
 
 from beam_retrain.transforms.core.records.quarantine import Quarantined, Reason
+from beam_retrain.transforms.core.records.schema import REPORTS_FOLDER
 from beam_retrain.transforms.core.records.shards import Shard, ShardReport
 from beam_retrain.transforms.io import files
-from beam_retrain.transforms.shards.progress import (
-  METRICS_NAMESPACE,
-  REPORTS_FOLDER,
-  LiveCounts,
-  RecordPlanned,
-  delete_live_counts,
-)
-
-__all__ = [
-  "METRICS_NAMESPACE",
-  "REPORTS_FOLDER",
-  "ShardTask",
-  "WorkShards",
-  "Written",
-  "read_quarantined",
-  "read_report",
-  "report_path",
-]
+from beam_retrain.transforms.shards.progress import METRICS_NAMESPACE, LiveCounts, RecordPlanned, delete_live_counts
 
 
 class Written(NamedTuple):
@@ -99,76 +84,64 @@ class WorkShards(beam.PTransform):
     earlier: Sequence[str] = (),
   ):
     super().__init__()
-    self._task = task
-    self._output = output
-    self._request = request
+    self._worker = _WorkShard(task, output, request, list(earlier))
     self._checked = checked
-    self._earlier = list(earlier)
 
   def expand(self, shards: beam.PCollection) -> beam.PCollection:
     sides: list[beam.pvalue.AsSideInput] = []
     if self._checked is not None:
       sides.append(beam.pvalue.AsList(self._checked))
-    if files.is_local(self._output) and self._task.counts_images:
-      sides.append(beam.pvalue.AsSingleton(shards | "RecordPlanned" >> RecordPlanned(self._output)))
+    if files.is_local(self._worker.output) and self._worker.task.counts_images:
+      sides.append(beam.pvalue.AsSingleton(shards | "RecordPlanned" >> RecordPlanned(self._worker.output)))
     return (
       shards
       | "SpreadShards" >> beam.Reshuffle()
       # Shard
-      | "WorkShard" >> beam.ParDo(_WorkShard(self._task, self._output, self._request, self._earlier), *sides)
+      | "WorkShard" >> beam.ParDo(self._worker, *sides)
     )  # ShardReport
 
 
+@dataclasses.dataclass(eq=False)
 class _WorkShard(beam.DoFn):
-  def __init__(self, task: ShardTask, output: str, request: str, earlier: Sequence[str]):
-    self._task = task
-    self._output = output
-    self._request = request
-    self._earlier = earlier
-    self._worked = Metrics.counter(METRICS_NAMESPACE, "shards_worked")
-    self._kept = Metrics.counter(METRICS_NAMESPACE, "shards_kept")
+  task: ShardTask
+  output: str
+  request: str
+  earlier: Sequence[str]
 
   def setup(self) -> None:
-    self._task.setup()
+    self.task.setup()
 
   # `*_` has no annotation: Beam takes one for the type of the whole tuple.
   def process(self, shard: Shard, *_) -> Iterator[ShardReport]:  # type: ignore[no-untyped-def]
-    files.check_seen(files.join(self._output, REPORTS_FOLDER))
-    digest = shard.digest(self._request)
-    report = read_report(self._output, shard.name(self._task.suffix), digest, self._task.writes_file)
-    report = report or self._copy(shard, digest)
-    if report is None:
-      report = self._work(shard, digest)
-      self._worked.inc()
-    else:
-      self._kept.inc()
-    yield report
+    files.check_seen(files.join(self.output, REPORTS_FOLDER))
+    digest = shard.digest(self.request)
+    name = shard.name(self.task.suffix)
+    report = read_report(self.output, name, digest, self.task.writes_file) or self._copy(name, digest)
+    Metrics.counter(METRICS_NAMESPACE, "shards_kept" if report else "shards_worked").inc()
+    yield report or self._work(shard, name, digest)
 
-  def _copy(self, shard: Shard, digest: str) -> ShardReport | None:
+  def _copy(self, name: str, digest: str) -> ShardReport | None:
     """Copies the shard from an earlier run, if there is one."""
-    name = shard.name(self._task.suffix)
-    for folder in self._earlier:
-      report = read_report(folder, name, digest, self._task.writes_file)
-      if report:
-        if self._task.writes_file:
-          files.write_bytes(files.join(self._output, name), files.read_bytes(files.join(folder, name)))
-        files.write_text(report_path(self._output, name), report.to_json())
+    for folder in self.earlier:
+      if report := read_report(folder, name, digest, self.task.writes_file):
+        if self.task.writes_file:
+          files.write_bytes(files.join(self.output, name), files.read_bytes(files.join(folder, name)))
+        files.write_text(report_path(self.output, name), report.to_json())
         return report
     return None
 
   def _open(self, name: str) -> contextlib.AbstractContextManager[BinaryIO]:
-    if self._task.writes_file:
-      return files.write_atomically(files.join(self._output, name))
+    if self.task.writes_file:
+      return files.write_atomically(files.join(self.output, name))
     return contextlib.nullcontext(io.BytesIO())  # such a task's payloads are empty
 
-  def _work(self, shard: Shard, digest: str) -> ShardReport:
-    name = shard.name(self._task.suffix)
+  def _work(self, shard: Shard, name: str, digest: str) -> ShardReport:
     checksum = hashlib.sha256()
     size_bytes = 0
     labels: Counter[str] = Counter()
     quarantined: list[Quarantined] = []
-    with self._open(name) as file, LiveCounts(self._output, name) as live:
-      for item in self._task.work(shard):
+    with self._open(name) as file, contextlib.closing(LiveCounts(self.output, name)) as live:
+      for item in self.task.work(shard):
         if isinstance(item, Quarantined):
           quarantined.append(item)
           live.quarantined(item.reason)
@@ -188,10 +161,10 @@ class _WorkShard(beam.DoFn):
       digest=digest,
       labels=dict(sorted(labels.items())),
       quarantined=tuple(quarantined),
-      extra=dict(self._task.extra()),
+      extra=dict(self.task.extra()),
     )
-    files.write_text(report_path(self._output, name), report.to_json())
-    delete_live_counts(self._output, name)
+    files.write_text(report_path(self.output, name), report.to_json())
+    delete_live_counts(self.output, name)
     return report
 
 
@@ -207,17 +180,15 @@ def read_quarantined(shard_path: str) -> tuple[Quarantined, ...]:
 
 def read_report(output: str, name: str, digest: str, writes_file: bool = True) -> ShardReport | None:
   """Returns the report of an intact shard with this digest, else None."""
-  path = report_path(output, name)
-  shard_path = files.join(output, name)
+  path, shard_path = report_path(output, name), files.join(output, name)
   if not files.exists(path) or (writes_file and not files.exists(shard_path)):
     return None
-  with contextlib.suppress(ValueError, TypeError, KeyError):  # a damaged report counts as missing
+  try:
     report = ShardReport.from_json(files.read_bytes(path).decode())
-    written = files.read_bytes(shard_path) if writes_file else b""
-    # An unreadable file may have been repaired since, without a new size or time.
-    unreadable = any(entry.reason == Reason.UNREADABLE for entry in report.quarantined)
-    if unreadable:
-      return None
-    if report.digest == digest and report.sha256 == hashlib.sha256(written).hexdigest():
-      return report
-  return None
+  except (ValueError, TypeError, KeyError):  # a damaged report counts as missing
+    return None
+  # An unreadable file may have been repaired since, without a new size or time.
+  if report.digest != digest or any(entry.reason == Reason.UNREADABLE for entry in report.quarantined):
+    return None
+  written = files.read_bytes(shard_path) if writes_file else b""
+  return report if report.sha256 == hashlib.sha256(written).hexdigest() else None

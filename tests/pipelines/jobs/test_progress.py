@@ -10,9 +10,10 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from beam_retrain.pipelines.jobs import progress
 from beam_retrain.transforms.core.records.quarantine import Quarantined, Reason
+from beam_retrain.transforms.core.records.schema import REPORTS_FOLDER
 from beam_retrain.transforms.core.records.shards import Shard, ShardReport
 from beam_retrain.transforms.shards.progress import RecordPlanned, read_planned
-from beam_retrain.transforms.shards.work import REPORTS_FOLDER, ShardTask, WorkShards, Written
+from beam_retrain.transforms.shards.work import ShardTask, WorkShards, Written
 from beam_retrain.transforms.sources.image_files import ImageFile
 from beam_retrain.transforms.sources.records import PickedRecords, RecordsFile
 

@@ -18,11 +18,12 @@ from beam_retrain.transforms.bottlenecks.embed import EmbedShard
 from beam_retrain.transforms.bottlenecks.model_handler import ImageModelHandler
 from beam_retrain.transforms.bottlenecks.reuse import EmbedOnlyNew
 from beam_retrain.transforms.core.images.idx import encode_idx
-from beam_retrain.transforms.core.records.schema import describe_bottleneck
+from beam_retrain.transforms.core.records.schema import REPORTS_FOLDER, describe_bottleneck
 from beam_retrain.transforms.core.records.splits import SplitPercentages
 from beam_retrain.transforms.core.records.tfrecord import read_records
 from beam_retrain.transforms.shards.ledger import CloseLedger
-from beam_retrain.transforms.shards.work import METRICS_NAMESPACE, REPORTS_FOLDER, WorkShards
+from beam_retrain.transforms.shards.progress import METRICS_NAMESPACE
+from beam_retrain.transforms.shards.work import WorkShards
 from beam_retrain.transforms.sources.folders import PlanImageFolders, find_class_folders
 from beam_retrain.transforms.sources.idx import PlanIdxShards, find_idx_splits
 from beam_retrain.transforms.sources.records import RecordsSource

@@ -26,10 +26,9 @@ from beam_retrain.trainer.fit.data import load_bottlenecks
 from beam_retrain.trainer.options import TrainRequest
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.images.augment import Distortions, key_of_original
-from beam_retrain.transforms.core.records.schema import decode_bottleneck
+from beam_retrain.transforms.core.records.schema import REPORTS_FOLDER, decode_bottleneck
 from beam_retrain.transforms.core.records.splits import SplitPercentages
 from beam_retrain.transforms.core.records.tfrecord import read_records
-from beam_retrain.transforms.shards.work import REPORTS_FOLDER
 
 PIXELS = 16
 COPIES = 3

@@ -18,10 +18,9 @@ from beam_retrain.transforms.bottlenecks.assemble import AssembleShard
 from beam_retrain.transforms.bottlenecks.reuse import EmbedOnlyNew
 from beam_retrain.transforms.bottlenecks.store import locate_bottlenecks
 from beam_retrain.transforms.core.errors import InputError
-from beam_retrain.transforms.core.records.schema import describe_bottleneck
+from beam_retrain.transforms.core.records.schema import REPORTS_FOLDER, describe_bottleneck
 from beam_retrain.transforms.core.records.shards import Shard, StoredBottleneck
 from beam_retrain.transforms.core.records.tfrecord import read_records
-from beam_retrain.transforms.shards.work import REPORTS_FOLDER
 from beam_retrain.transforms.sources.image_files import ImageFile
 from tests.helpers import ROOT
 from tests.transforms.bottlenecks.reuse_suite import (

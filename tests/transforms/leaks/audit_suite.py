@@ -22,7 +22,7 @@ from beam_retrain.transforms.bottlenecks.store import record_files
 from beam_retrain.transforms.core.images.encode import encode_pixels
 from beam_retrain.transforms.core.images.idx import encode_idx, read_images_header, read_items, read_labels_header
 from beam_retrain.transforms.core.records.leaks import OnLeak
-from beam_retrain.transforms.core.records.schema import decode_bottleneck, decode_image
+from beam_retrain.transforms.core.records.schema import REPORTS_FOLDER, decode_bottleneck, decode_image
 from beam_retrain.transforms.core.records.shards import Shard
 from beam_retrain.transforms.core.records.splits import SplitPercentages
 from beam_retrain.transforms.core.records.tfrecord import read_records
@@ -30,7 +30,7 @@ from beam_retrain.transforms.core.system.cpu import Threads
 from beam_retrain.transforms.leaks.audit import AuditImages, WriteLeaks, drop_leaks, leaked_images
 from beam_retrain.transforms.leaks.policy import SplitAudit
 from beam_retrain.transforms.shards.ledger import CloseLedger
-from beam_retrain.transforms.shards.work import REPORTS_FOLDER, WorkShards
+from beam_retrain.transforms.shards.work import WorkShards
 from beam_retrain.transforms.sources.find import find_source
 from tests.helpers import read_csv
 

@@ -14,15 +14,10 @@ import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from beam_retrain.transforms.core.records.quarantine import Quarantined, Reason
+from beam_retrain.transforms.core.records.schema import REPORTS_FOLDER
 from beam_retrain.transforms.core.records.shards import Shard, ShardReport
-from beam_retrain.transforms.shards.work import (
-  METRICS_NAMESPACE,
-  REPORTS_FOLDER,
-  ShardTask,
-  WorkShards,
-  Written,
-  read_report,
-)
+from beam_retrain.transforms.shards.progress import METRICS_NAMESPACE
+from beam_retrain.transforms.shards.work import ShardTask, WorkShards, Written, read_report
 from beam_retrain.transforms.sources.image_files import ImageFile
 from tests.helpers import ROOT
 

@@ -60,10 +60,9 @@ def csv_line(cells: Iterable[object], end: str = "\n") -> str:
 
 
 class TableKind(NamedTuple):
-  """Required columns (name -> content) of a CSV file.
+  """Required columns (name -> content) of a CSV file, and parts of messages.
 
-  The others are parts of messages: what an empty file lacks, and the remedies for a file that is unreadable or has no
-  rows.
+  `first_line` is what an empty file lacks, `other` and `without_rows` are remedies.
   """
 
   columns: Mapping[str, str]
@@ -77,7 +76,6 @@ class Row(Protocol):
 
   @property
   def line(self) -> int: ...
-
   @property
   def key(self) -> str: ...
 
@@ -90,11 +88,8 @@ def open_table(
 ) -> tuple[list[str], Iterator[tuple[int, Sequence[str]]]]:
   """Returns the header and an iterator over (line number, cells).
 
-  Reads no further than the header. `lines` come from a file opened with `newline=""`, which may be opened late.
-
-  Raises:
-    InputError: unreadable, not CSV, not UTF-8, or without a required column; while iterating: no rows, or a wrong
-      number of cells.
+  Reads no further than the header. `lines` come from a file opened with `newline=""`, which may be opened late. Raises
+  InputError if the table is invalid, also while iterating.
   """
   records = _records(lines, source, kind.other)
   _, cells = next(records, (0, ()))
@@ -134,9 +129,9 @@ def _rows(
   line = 0
   for line, cells in records:
     if len(cells) != columns:
+      count = f"{len(cells)} {'cell' if len(cells) == 1 else 'cells'}"
       raise InputError(
-        f"{source}: line {line} has {len(cells)} {'cell' if len(cells) == 1 else 'cells'}, but the header has"
-        f" {columns}: give every row one cell per column."
+        f"{source}: line {line} has {count}, but the header has {columns}: give every row one cell per column."
       )
     yield line, cells
   if not line:

@@ -85,23 +85,21 @@ def _serialize(example: Any, features: Mapping[str, Value]) -> bytes:
     elif isinstance(value, int | np.integer):
       feature.int64_list.value.append(int(value))
     elif isinstance(value, np.ndarray) and value.dtype == np.float32 and value.ndim == 1:
-      feature.float_list.MergeFromString(_packed(value))
+      feature.float_list.MergeFromString(_pack_floats(value))
     else:
       raise TypeError(f"feature {name!r}: cannot store a {type(value).__name__}")
   serialized: bytes = example.SerializeToString(deterministic=True)
   return serialized
 
 
-def decode_example(serialized: bytes, names: Collection[str] | None = None) -> dict[str, Any]:
+def decode_example(serialized: bytes, names: Collection[str] | None = None) -> dict[str, list[Any] | np.ndarray]:
   """Returns feature name -> list of bytes or int, or float32 [D].
 
-  Converts the features in `names` that are present (None: all).
-
-  Raises:
-    google.protobuf.message.DecodeError: the bytes are not an Example.
+  Decodes the features in `names` that are present (None: all). Raises `google.protobuf.message.DecodeError` if the
+  bytes are not an Example.
   """
   stored = _Example.FromString(serialized).features.feature
-  features: dict[str, Any] = {}
+  features: dict[str, list[Any] | np.ndarray] = {}
   for name in list(stored) if names is None else names:
     if name not in stored:  # a lookup would create it
       continue
@@ -114,7 +112,7 @@ def decode_example(serialized: bytes, names: Collection[str] | None = None) -> d
   return features
 
 
-def _packed(value: np.ndarray) -> bytes:
+def _pack_floats(value: np.ndarray) -> bytes:
   """Encodes a float32 [D] array as a FloatList, in wire format.
 
   Field 1, byte count as a varint, little-endian values: six times as fast as appending each number.

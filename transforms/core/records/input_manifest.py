@@ -44,10 +44,9 @@ class ManifestRow(NamedTuple):
 
 
 class Summary(NamedTuple):
-  """Contents of a manifest, before its images are read.
+  """Sorted labels, splits, and number of images of a manifest.
 
-  `labels` are sorted; `splits` is empty without the column; `images` is the number of rows; `schemes` maps schemes of
-  remote paths (`gs`, `s3`, ...) to (line, path) of the first.
+  `schemes` maps schemes of remote paths (`gs`, `s3`, ...) to (line, path) of the first.
   """
 
   labels: list[str]
@@ -59,11 +58,8 @@ class Summary(NamedTuple):
 def read_images(lines: Iterable[str], source: str) -> Iterator[ManifestRow]:
   """Yields the rows of a manifest, one line at a time.
 
-  `lines` come from a file opened with `newline=""`, `source` is its absolute path. Does not check that keys are unique:
-  see `csv_format.by_key`.
-
-  Raises:
-    InputError: as `open_table`; or a cell is invalid.
+  `lines` come from a file opened with `newline=""`, `source` is its absolute path. Raises InputError as `open_table`,
+  or for an invalid cell; `csv_format.by_key` checks that keys are unique.
   """
   header, rows = open_table(lines, source, _KIND)
   validate_once(header, (FILE_NAME, LABEL, SPLIT), source)

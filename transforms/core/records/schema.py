@@ -17,7 +17,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import re
-from typing import NamedTuple
+from collections.abc import Collection
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -69,24 +70,33 @@ RECORDS_FOLDER = "records"
 PREPROCESSING_VERSION = "1: decode to RGB, bilinear resize without antialiasing, 0..1"
 """Version of `images.decode`: changes when its numbers would, which invalidates stored bottlenecks."""
 
+_ATTRIBUTES = {
+  KEY: "key",
+  ENCODED: "encoded",
+  FORMAT: "format",
+  HEIGHT: "height",
+  WIDTH: "width",
+  CLASS_INDEX: "class_index",
+  LABEL: "label",
+  SHA256: "sha256",
+  BOTTLENECK: "vector",
+}
+"""Feature name -> attribute of `Image` or `Bottleneck`."""
+_OF_IMAGE = (KEY, ENCODED, FORMAT, HEIGHT, WIDTH, LABEL)
+_OF_BOTTLENECK = tuple(name for name in _ATTRIBUTES if name != ENCODED)
+
 _SHARD_NAME = re.compile(r"(?P<split>[a-z]+)-(?P<index>\d{5,})-of-(?P<of>\d{5,})\.(?P<suffix>[a-z]+)")
 
 
 def bottleneck_record(dimensions: int) -> dict[str, str]:
-  """Returns feature name -> type of a bottleneck record.
-
-  `float32[D]` has D values, the others one.
-  """
+  """Returns feature name -> type of a bottleneck record; `float32[D]` has D values."""
   image = {name: kind for name, kind in IMAGE_RECORD.items() if name != ENCODED}
   return {**image, BOTTLENECK: f"float32[{dimensions}]"}
 
 
 def shard_name(split: str, index: int, of: int, suffix: str = "tfrecord") -> str:
-  """Returns a shard's file name, for example `training-00003-of-00060.tfrecord`.
-
-  Zero-padded, so that names sort.
-  """
-  digits = max(5, len(str(of)))
+  """Returns a shard's file name, for example `training-00003-of-00060.tfrecord`."""
+  digits = max(5, len(str(of)))  # so that names sort
   return f"{split}-{index:0{digits}d}-of-{of:0{digits}d}.{suffix}"
 
 
@@ -133,91 +143,45 @@ class Bottleneck:
   sha256: str
 
 
+_Record = TypeVar("_Record", Image, Bottleneck)
+
+
 def encode_image(image: Image, class_index: int) -> bytes:
   """Returns the image record: a serialised Example."""
-  return encode_example(
-    {
-      KEY: image.key,
-      ENCODED: image.encoded,
-      FORMAT: image.format,
-      HEIGHT: image.height,
-      WIDTH: image.width,
-      CLASS_INDEX: class_index,
-      LABEL: image.label,
-      SHA256: image.sha256,
-    }
-  )
-
-
-def decode_image(record: bytes) -> Image:
-  """Inverse of `encode_image`; raises KeyError for other records."""
-  features = decode_example(record)
-  return Image(
-    key=features[KEY][0].decode(),
-    label=features[LABEL][0].decode(),
-    encoded=features[ENCODED][0],
-    format=features[FORMAT][0].decode(),
-    height=features[HEIGHT][0],
-    width=features[WIDTH][0],
-  )
+  features = {name: getattr(image, _ATTRIBUTES[name]) for name in (*_OF_IMAGE, SHA256)}
+  return encode_example({**features, CLASS_INDEX: class_index})
 
 
 def encode_bottleneck(bottleneck: Bottleneck) -> bytes:
   """Returns the bottleneck record: a serialised Example."""
-  return encode_example(
-    {
-      KEY: bottleneck.key,
-      FORMAT: bottleneck.format,
-      HEIGHT: bottleneck.height,
-      WIDTH: bottleneck.width,
-      CLASS_INDEX: bottleneck.class_index,
-      LABEL: bottleneck.label,
-      SHA256: bottleneck.sha256,
-      BOTTLENECK: bottleneck.vector,
-    }
-  )
+  return encode_example({name: getattr(bottleneck, _ATTRIBUTES[name]) for name in _OF_BOTTLENECK})
+
+
+def decode_image(record: bytes) -> Image:
+  """Inverse of `encode_image`; raises KeyError for other records."""
+  return _decode(Image, record, _OF_IMAGE)
 
 
 def decode_bottleneck(record: bytes) -> Bottleneck:
   """Inverse of `encode_bottleneck`; raises KeyError for other records."""
-  features = decode_example(record)
-  return Bottleneck(
-    key=features[KEY][0].decode(),
-    label=features[LABEL][0].decode(),
-    class_index=features[CLASS_INDEX][0],
-    vector=np.asarray(features[BOTTLENECK], np.float32),
-    format=features[FORMAT][0].decode(),
-    height=features[HEIGHT][0],
-    width=features[WIDTH][0],
-    sha256=features[SHA256][0].decode(),
-  )
+  return _decode(Bottleneck, record, _OF_BOTTLENECK)
 
 
-class Described(NamedTuple):
-  """A bottleneck record without its vector and format."""
+def describe_bottleneck(record: bytes) -> Bottleneck:
+  """Decodes a bottleneck record without its vector, which is slow.
 
-  key: str
-  label: str
-  class_index: int
-  height: int
-  width: int
-  sha256: str
-
-
-def describe_bottleneck(record: bytes) -> Described:
-  """Reads a bottleneck record without its vector, which is slow.
-
-  Raises KeyError for other records.
+  `vector` is then empty. Raises KeyError for other records.
   """
-  features = decode_example(record, (KEY, LABEL, CLASS_INDEX, HEIGHT, WIDTH, SHA256))
-  return Described(
-    key=features[KEY][0].decode(),
-    label=features[LABEL][0].decode(),
-    class_index=features[CLASS_INDEX][0],
-    height=features[HEIGHT][0],
-    width=features[WIDTH][0],
-    sha256=features[SHA256][0].decode(),
-  )
+  return _decode(Bottleneck, record, _OF_BOTTLENECK[:-1], vector=np.empty(0, np.float32))
+
+
+def _decode(kind: type[_Record], record: bytes, names: Collection[str], **attributes: Any) -> _Record:
+  features = decode_example(record, names)
+  for name in names:
+    value: Any = features[name] if name == BOTTLENECK else features[name][0]
+    is_text = isinstance(value, bytes) and name != ENCODED
+    attributes[_ATTRIBUTES[name]] = value.decode() if is_text else value
+  return kind(**attributes)
 
 
 def relabel_bottleneck(record: bytes, key: str, label: str, class_index: int) -> bytes:
@@ -226,8 +190,5 @@ def relabel_bottleneck(record: bytes, key: str, label: str, class_index: int) ->
 
 
 def digest_of_record(record: bytes) -> bytes:
-  """Returns the SHA-256, 32 bytes, of a record's image.
-
-  Raises KeyError for records of other schemas.
-  """
+  """Returns the SHA-256, 32 bytes, of a record's image; raises KeyError without one."""
   return bytes.fromhex(decode_example(record, (SHA256,))[SHA256][0].decode())

@@ -40,19 +40,16 @@ class ManifestRow(NamedTuple):
 def read_columns(lines: Iterable[str], source: str) -> tuple[str, ...]:
   """Returns the columns to slice by; reads no further than the header.
 
-  `lines` come from a file opened with `newline=""`, `source` is its path.
-
-  Raises:
-    InputError: unreadable; or the header lacks `file_name` or other columns, or has one without a name or twice.
+  `lines` come from a file opened with `newline=""`, `source` is its path. May raise InputError.
   """
   header, _ = _open(lines, source)
   return tuple(name for name in header if name != FILE_NAME)
 
 
 def read_manifest(lines: Iterable[str], source: str) -> Iterator[ManifestRow]:
-  """Yields the rows of a manifest, one line at a time.
+  """Yields the rows of a manifest, one line at a time; may raise InputError.
 
-  Raises InputError as `read_columns` and `open_table`. Does not check that keys are unique: see `csv_format.by_key`.
+  `csv_format.by_key` checks that keys are unique.
   """
   header, rows = _open(lines, source)
   at = header.index(FILE_NAME)

@@ -41,10 +41,7 @@ class SplitPercentages:
   """Percentages, 0..100, for testing and validation; the rest is for training.
 
   `legacy_root` is None for this project's rule; for `retrain.py`'s, the data set's folder as typed for its
-  `--image_dir` (possibly relative).
-
-  Raises:
-    ValueError: a percentage is negative, or nothing is left to train on.
+  `--image_dir` (possibly relative). Raises ValueError if a percentage is negative, or nothing is left to train on.
   """
 
   testing: float = 10.0
@@ -73,9 +70,9 @@ class SplitPercentages:
       legacy_root=str(settings["split_root"]) if split_hash == LEGACY else None,
     )
 
-  def to_settings(self) -> dict[str, Any]:
+  def to_settings(self) -> dict[str, float | str]:
     """Inverse of `from_settings`."""
-    percentages = {"testing_percentage": self.testing, "validation_percentage": self.validation}
+    percentages: dict[str, float | str] = {"testing_percentage": self.testing, "validation_percentage": self.validation}
     if self.legacy_root is None:
       return percentages
     return {**percentages, "split_hash": LEGACY, "split_root": self.legacy_root}

@@ -45,15 +45,11 @@ def frame(payload: bytes) -> bytes:
 
 
 def read_records(file: BinaryIO, name: str) -> Iterator[bytes]:
-  """Yields the payloads of a TFRecord file, one at a time.
+  """Yields the payloads of a TFRecord file, opened at its start.
 
-  `file` is opened for reading bytes, at its start; `name` is for errors.
-
-  Raises:
-    DamagedError: the file ends inside a record, or a checksum does not match.
+  `name` is for errors. Raises DamagedError if the file ends inside a record, or a checksum does not match.
   """
-  for _, payload in locate_records(file, name):
-    yield payload
+  return (payload for _, payload in locate_records(file, name))
 
 
 def locate_records(file: BinaryIO, name: str) -> Iterator[tuple[int, bytes]]:
@@ -89,10 +85,8 @@ def pick_records(file: BinaryIO, positions: Collection[int], name: str) -> Itera
       length = None if payload is None else len(payload)
       if payload is not None:
         yield payload
-    else:
-      length = _read_length(file, name, start)
-      if length is not None:
-        file.seek(length + _FOOTER.size, os.SEEK_CUR)
+    elif (length := _read_length(file, name, start)) is not None:
+      file.seek(length + _FOOTER.size, os.SEEK_CUR)
     if length is None:
       raise InputError(f"{name} has only {number} records, fewer than when the job began: run the command again.")
     start += FRAME_BYTES + length
