@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from beam_retrain.transforms.core.models.inference import LoadedModel, load_model
-from beam_retrain.transforms.core.system.tensorflow import load_tensorflow
+from beam_retrain.transforms.core.system.imports import load_tensorflow
 from benchmarks.measurements import steady_rate
 from benchmarks.peers.protocol import End, end_of_batch, hand_back, read_task
 

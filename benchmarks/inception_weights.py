@@ -34,7 +34,7 @@ import numpy as np
 
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.run.cli import ArgumentParser, ExitCode, parse_flags, run_command
-from beam_retrain.transforms.core.system.tensorflow import load_tensorflow
+from beam_retrain.transforms.core.system.imports import load_tensorflow
 
 if TYPE_CHECKING:
   import keras

@@ -36,7 +36,7 @@ def best_gflops(size: int, multiply: Callable[[], Any]) -> float:
 
 def _with_tensorflow(threads: int) -> Iterator[tuple[str, str, int, Callable[[], Any]]]:
   from beam_retrain.transforms.core.models.inference import set_threads
-  from beam_retrain.transforms.core.system.tensorflow import load_tensorflow
+  from beam_retrain.transforms.core.system.imports import load_tensorflow
 
   load_tensorflow()
   import tensorflow as tf
@@ -54,7 +54,7 @@ def _with_openvino(threads: int) -> Iterator[tuple[str, str, int, Callable[[], A
 
   if not has_openvino():
     return
-  from beam_retrain.transforms.core.system.openvino import load_openvino
+  from beam_retrain.transforms.core.system.imports import load_openvino
 
   load_openvino()
   import openvino

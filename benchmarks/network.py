@@ -44,7 +44,7 @@ def fold_batch_norms(variables: Mapping[str, np.ndarray], epsilon: float = _EPSI
 
 def write_network(trunk_weights: Path, folder: Path) -> None:
   """Writes all forms; see above."""
-  from beam_retrain.transforms.core.system.tensorflow import load_tensorflow
+  from beam_retrain.transforms.core.system.imports import load_tensorflow
 
   load_tensorflow()
   import keras

@@ -34,8 +34,8 @@ from beam_retrain.transforms.core.run.cli import (
 )
 from beam_retrain.transforms.core.run.progress_line import ProgressLine
 from beam_retrain.transforms.core.runtimes.variant import BFLOAT16, INT8
+from beam_retrain.transforms.core.system.imports import load_tensorflow
 from beam_retrain.transforms.core.system.prefetch import batched
-from beam_retrain.transforms.core.system.tensorflow import load_tensorflow
 from beam_retrain.transforms.core.verify.agreement import Disagreement, Tally
 from beam_retrain.transforms.evaluation.compare_outputs import check_comparable, compare_outputs
 from beam_retrain.transforms.io import files

@@ -11,7 +11,7 @@ from beam_retrain.trainer.options import TrainRequest
 from beam_retrain.trainer.plan import plan
 from beam_retrain.transforms.core.records.schema import TESTING, VALIDATION
 from beam_retrain.transforms.core.run.cli import ExitCode, run_command
-from beam_retrain.transforms.core.system.tensorflow import load_tensorflow
+from beam_retrain.transforms.core.system.imports import load_tensorflow
 
 if TYPE_CHECKING:
   from beam_retrain.trainer.export.metrics import TrainMetrics

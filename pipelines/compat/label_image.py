@@ -151,7 +151,7 @@ def open_graph(flags: argparse.Namespace) -> Graph:
   from beam_retrain.transforms.core.compat.digit_file import check_labels, parse_labels
   from beam_retrain.transforms.core.models.inference import set_threads
   from beam_retrain.transforms.core.system.cpu import Threads
-  from beam_retrain.transforms.core.system.tensorflow import load_tensorflow
+  from beam_retrain.transforms.core.system.imports import load_tensorflow
 
   data, labels = read_file(flags.graph, "graph"), parse_labels(read_file(flags.labels, "labels"), flags.labels)
   load_tensorflow()

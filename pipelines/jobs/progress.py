@@ -83,7 +83,7 @@ class _Watched:
       self.line.show(seen.done, self._progress.planned, seen.bad)
       self._reported, self._next_line = seen.done, now + self.line.interval_secs
     elif seen.done > self._reported:
-      self.line.see(seen.done)
+      self.line.record(seen.done)
 
 
 def delete_killed_counts(reports_folder: str) -> None:

@@ -32,7 +32,7 @@ from beam_retrain.transforms.core.runtimes.variant import (
   has_openvino,
   unsupported_reason,
 )
-from beam_retrain.transforms.core.system.openvino import nncf_fault
+from beam_retrain.transforms.core.system.imports import nncf_fault
 from beam_retrain.transforms.io import cache, files
 
 CALIBRATION_IMAGES = 128

@@ -26,7 +26,7 @@ from beam_retrain.transforms.core.runtimes.prepared import (
 from beam_retrain.transforms.core.runtimes.trunk_info import TrunkInfo
 from beam_retrain.transforms.core.runtimes.variant import INT8, OPENVINO, Variant
 from beam_retrain.transforms.core.system import local_files
-from beam_retrain.transforms.core.system.tensorflow import load_tensorflow
+from beam_retrain.transforms.core.system.imports import load_tensorflow
 from beam_retrain.transforms.io import cache
 from beam_retrain.transforms.io.transfer import download, replace_folder
 

@@ -23,7 +23,7 @@ from beam_retrain.transforms.core.models.inference import BATCH_SIZE, LoadedMode
 from beam_retrain.transforms.core.records.quarantine import Quarantined
 from beam_retrain.transforms.core.records.schema import ALL
 from beam_retrain.transforms.core.records.shards import Shard, ShardReport
-from beam_retrain.transforms.core.system.tensorflow import load_tensorflow
+from beam_retrain.transforms.core.system.imports import load_tensorflow
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.shards.work import ShardTask, Written
 from beam_retrain.transforms.sources.folders import ClassFolder, list_folder

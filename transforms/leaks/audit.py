@@ -39,7 +39,7 @@ from beam_retrain.transforms.core.records.shards import Shard, ShardReport, pick
 from beam_retrain.transforms.core.records.splits import SplitPercentages
 from beam_retrain.transforms.core.records.tfrecord import locate_records, read_record_at, read_records
 from beam_retrain.transforms.core.system.cpu import Threads
-from beam_retrain.transforms.core.system.tensorflow import load_tensorflow
+from beam_retrain.transforms.core.system.imports import load_tensorflow
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.leaks.duplicate_candidates import find_candidates, mark_of, unpack_marks
 

@@ -197,7 +197,7 @@ def test_an_openvino_that_cannot_be_imported_is_gone_without_in_words(content, f
     "from beam_retrain.pipelines.jobs.runner import run_command\n"
     "for asked in ('auto', 'openvino'):\n"
     "  print(asked, run_command(bottlenecks.run, [*sys.argv[1:], f'--runtime={asked}']))\n"
-    "from beam_retrain.transforms.core.system.openvino import nncf_fault\n"
+    "from beam_retrain.transforms.core.system.imports import nncf_fault\n"
     "print('nncf:', nncf_fault())"
   )
   flags = [

@@ -18,7 +18,7 @@ from beam_retrain.transforms.core.records.schema import (
   REPORTS_FOLDER,
   STATS_FILE,
 )
-from beam_retrain.transforms.core.run.run_info import RunInfo, WritableFiles, find_info, is_completed
+from beam_retrain.transforms.core.run.run_info import Files, RunInfo, find_info, is_completed
 from beam_retrain.transforms.core.run.stats import Stats
 from beam_retrain.transforms.core.system import local_files
 
@@ -29,7 +29,7 @@ _ALWAYS_OWNED = (COMPLETED_FILE, STATS_FILE, QUARANTINE_FILE, LABELS_FILE, REPOR
 class OutputDir:
   """Claims, resumes and completes an output directory."""
 
-  def __init__(self, path: str, files: WritableFiles = local_files):
+  def __init__(self, path: str, files: Files = local_files):
     self.path = path
     self.files = files
 
@@ -61,7 +61,6 @@ class OutputDir:
     Raises InputError as `find_earlier`.
 
     Args:
-      info: of this run.
       owned: names or glob patterns of what this stage writes into the directory besides the common files.
       work_folder: subfolder of work that can be resumed; created here.
     """
@@ -70,7 +69,8 @@ class OutputDir:
     if earlier and not resumes:
       self._clear(owned)
     elif resumes:
-      self._sweep("", f"/{work_folder}")
+      for folder in (self.path, f"{self.path}/{work_folder}"):  # a killed run left temporary files
+        self.files.delete(self.files.find_in(folder, f"*{local_files.TEMPORARY}*"))
     self.files.make_folder(f"{self.path}/{work_folder}")
     self.files.write_text(f"{self.path}/{INFO_FILE}", info.to_json())
     return resumes
@@ -88,11 +88,6 @@ class OutputDir:
   def reopen(self) -> None:
     """Removes `COMPLETED`, so that no reader takes the directory for finished."""
     self.files.delete([f"{self.path}/{COMPLETED_FILE}"])
-
-  def _sweep(self, *folders: str) -> None:
-    """Removes temporary files of killed runs."""
-    for folder in folders:
-      self.files.delete(self.files.find_in(f"{self.path}{folder}", f"*{local_files.TEMPORARY}*"))
 
   def _clear(self, owned: Sequence[str]) -> None:
     for pattern in owned:

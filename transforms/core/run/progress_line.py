@@ -6,7 +6,6 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable
-from types import TracebackType
 from typing import TextIO
 
 TERMINAL_SECS = 1.0
@@ -37,8 +36,8 @@ class ProgressLine:
     self._clock = clock
     self._count = 0
     self._shown_at = clock()
-    self._seen: deque[tuple[float, int]] = deque()
-    self._on_line = False
+    self._recorded: deque[tuple[float, int]] = deque()
+    self._is_shown = False
     self.on_terminal = self._stream.isatty()
 
   @property
@@ -46,47 +45,44 @@ class ProgressLine:
     """Minimum time between two lines."""
     return TERMINAL_SECS if self.on_terminal else PLAIN_SECS
 
-  def see(self, count: int) -> None:
+  def record(self, count: int) -> None:
     """Records a count for the rate."""
     now = self._clock()
-    self._seen.append((now, count))
-    while now - self._seen[0][0] > _RATE_SECS and len(self._seen) > 1:
-      self._seen.popleft()
+    self._recorded.append((now, count))
+    while now - self._recorded[0][0] > _RATE_SECS and len(self._recorded) > 1:
+      self._recorded.popleft()
 
   def show(self, count: int, total: int | None = None, bad: int = 0) -> None:
     """Prints the line; `total` is None if unknown."""
-    self.see(count)
+    self.record(count)
     line = f"{self._name}: {describe(count, total, self._unit, self._rate(), bad)}"
     self._stream.write(f"\r\033[K{line}" if self.on_terminal else f"{line}\n")
     self._stream.flush()
-    self._on_line = self.on_terminal
+    self._is_shown = self.on_terminal
 
   def clear(self) -> None:
     """Clears the line on a terminal."""
-    if self._on_line:
+    if self._is_shown:
       self._stream.write("\r\033[K")
       self._stream.flush()
-      self._on_line = False
+      self._is_shown = False
 
   def __enter__(self) -> ProgressLine:
-    self.see(0)
+    self.record(0)
     return self
 
   def add(self, count: int = 1) -> None:
-    """Counts more of them, and prints the line if it is time."""
+    """Adds to the count, and prints the line if it is time."""
     self._count += count
-    now = self._clock()
-    if now - self._shown_at >= self.interval_secs:
-      self._shown_at = now
+    if self._clock() - self._shown_at >= self.interval_secs:
+      self._shown_at = self._clock()
       self.show(self._count, self._total)
 
-  def __exit__(
-    self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-  ) -> None:
+  def __exit__(self, *_: object) -> None:
     self.clear()
 
   def _rate(self) -> float:
-    (since, before), (now, count) = self._seen[0], self._seen[-1]
+    (since, before), (now, count) = self._recorded[0], self._recorded[-1]
     return (count - before) / (now - since) if now > since else 0.0
 
 

@@ -22,25 +22,15 @@ _SECRET = ("--s3_access_key_id", "--s3_secret_access_key", "--s3_session_token")
 _VERSIONED = ("apache-beam", "tensorflow", "tensorflow-transform", "keras", "numpy", "pillow")
 
 
-class ReadableFiles(Protocol):
-  """A file system to read: `local_files` or `transforms.io.files`."""
+class Files(Protocol):
+  """A file system: `local_files` or `transforms.io.files`."""
 
   def exists(self, path: str) -> bool: ...
-
-  def read_bytes(self, path: str) -> bytes: ...
-
-
-class WritableFiles(ReadableFiles, Protocol):
-  """A file system to write: `local_files` or `transforms.io.files`."""
-
   def is_empty(self, folder: str) -> bool: ...
-
   def make_folder(self, folder: str) -> None: ...
-
   def find_in(self, folder: str, pattern: str) -> list[str]: ...
-
+  def read_bytes(self, path: str) -> bytes: ...
   def write_text(self, path: str, text: str) -> None: ...
-
   def delete(self, paths: Iterable[str]) -> None: ...
 
 
@@ -49,17 +39,15 @@ class RunInfo:
   """Contents of an `info.json`; omits fields at their defaults.
 
   Attributes:
-    stage: `convert`, `bottlenecks`, `train`, `evaluate`, `reevaluate`, `store` or `label_image`.
     request: digest of stage and settings, 64 hex digits.
     settings: what determines the output's bytes besides the inputs, JSON values.
     command: the command line, without secrets.
     labels: class index -> label.
-    trunk: of the bottlenecks; `NO_TRUNK` in stages without one.
     execution: how the trunk was run, JSON values.
-    preprocessing: of a model: version of its preprocessing.
-    retrain_names: of a model: whether its class folders were named as in `retrain.py`.
-    has_splits: of bottlenecks and models: whether the data set had testing images of its own; None before 0.3.
-    model: of an evaluation: the model's folder.
+    preprocessing: version of a model's preprocessing.
+    retrain_names: whether a model's class folders were named as in `retrain.py`.
+    has_splits: whether the data set had testing images of its own; None before 0.3.
+    model: folder of the evaluated model.
     models: of a night: name -> the model's folder.
     others: further entries, JSON values.
   """
@@ -134,27 +122,24 @@ def versions() -> dict[str, str]:
 
 
 def _without_secrets(argv: Sequence[str]) -> Iterator[str]:
-  flag = ""
-  for argument in argv:
-    if flag in _SECRET:
+  for before, argument in zip(("", *argv), argv, strict=False):
+    name, equals, _ = argument.partition("=")
+    if before in _SECRET:
       yield "..."
     else:
-      name, equals, _ = argument.partition("=")
       yield f"{name}=..." if equals and name in _SECRET else argument
-    flag = argument
 
 
-def find_info(folder: str, files: ReadableFiles = local_files) -> RunInfo | None:
+def find_info(folder: str, files: Files = local_files) -> RunInfo | None:
   """Returns a folder's `info.json`, or None if beam-retrain did not write it."""
   path = os.path.join(folder, INFO_FILE)
   return RunInfo.from_json(files.read_bytes(path)) if files.exists(path) else None
 
 
-def read_info(folder: str, stage: str, files: ReadableFiles = local_files) -> RunInfo:
+def read_info(folder: str, stage: str, files: Files = local_files) -> RunInfo:
   """Returns the `info.json` that a finished stage wrote as its `--output`.
 
-  Raises:
-    InputError: the folder is missing, unfinished or of another stage.
+  Raises InputError if the folder is missing, unfinished or of another stage.
   """
   if not files.exists(os.path.join(folder, INFO_FILE)):
     raise InputError(f"{folder} has no {INFO_FILE}: give the folder that `beam-retrain {stage}` wrote.")
@@ -167,18 +152,16 @@ def read_info(folder: str, stage: str, files: ReadableFiles = local_files) -> Ru
   return info
 
 
-def is_completed(folder: str, files: ReadableFiles = local_files) -> bool:
+def is_completed(folder: str, files: Files = local_files) -> bool:
   """Returns whether a folder's run completed."""
   return files.exists(os.path.join(folder, COMPLETED_FILE))
 
 
-def read_labels(folder: str, files: ReadableFiles = local_files) -> list[str]:
+def read_labels(folder: str, files: Files = local_files) -> list[str]:
   """Returns a folder's label list: class index -> label."""
   return files.read_bytes(os.path.join(folder, LABELS_FILE)).decode().splitlines()
 
 
-def write_labels(
-  folder: str, labels: Sequence[str], files: WritableFiles = local_files, name: str = LABELS_FILE
-) -> None:
+def write_labels(folder: str, labels: Sequence[str], files: Files = local_files, name: str = LABELS_FILE) -> None:
   """Writes a label list, one label per line."""
   files.write_text(os.path.join(folder, name), "".join(f"{label}\n" for label in labels))

@@ -13,7 +13,7 @@ from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.records.quarantine import DROPPED
 from beam_retrain.transforms.core.records.schema import STATS_FILE, TESTING, TRAINING
 from beam_retrain.transforms.core.records.shards import BOTTLENECKS, BottleneckCounts, ShardReport
-from beam_retrain.transforms.core.run.run_info import ReadableFiles
+from beam_retrain.transforms.core.run.run_info import Files
 from beam_retrain.transforms.core.system import local_files
 
 
@@ -31,13 +31,8 @@ class SplitCounts(NamedTuple):
 class Stats:
   """Contents of a `stats.json`.
 
-  Attributes:
-    splits: split -> its counts.
-    reasons: reason -> images quarantined for it.
-    bad_fraction: 0..1, without images dropped on request.
-    bottlenecks: None unless the job makes some.
-    distorted: see `count_distorted`; None without distortions.
-    leaks: see `count_leaks`; None without an audit.
+  `reasons` has the number of quarantined images by reason; `bad_fraction`, 0..1, is without images dropped on request.
+  See also `count_distorted` and `count_leaks`.
   """
 
   splits: Mapping[str, SplitCounts]
@@ -68,29 +63,26 @@ class Stats:
     return cls(**known)
 
 
-def read_stats(folder: str, files: ReadableFiles = local_files) -> Stats:
+def read_stats(folder: str, files: Files = local_files) -> Stats:
   return Stats.from_json(files.read_bytes(os.path.join(folder, STATS_FILE)))
 
 
 def sum_reports(reports: Iterable[ShardReport], planned: Mapping[str, int]) -> Stats:
-  """Sums the reports of a finished job; checks that nothing is lost.
+  """Sums the reports of a finished job, one per shard.
 
-  `reports` has one per shard, `planned` the number of shards per split.
-
-  Raises:
-    InputError: the counts do not add up.
+  `planned` has the number of shards per split. Raises InputError if the counts do not add up.
   """
   # Sorted, since `planned` is in arbitrary order: `stats.json` must always have the same bytes.
   splits = sorted(planned, key=lambda split: (split != TRAINING, split == TESTING, split))
-  counts = {split: Counter[str]() for split in splits}
+  counts = {split: Counter(inputs=0, outputs=0, quarantined=0, shards=0) for split in splits}
   labels = {split: Counter[str]() for split in splits}
   reasons: Counter[str] = Counter()
   bottlenecks: Counter[str] = Counter()
-  seen: set[str] = set()
+  files: set[str] = set()
   for report in reports:
-    if report.file in seen:
+    if report.file in files:
       raise InputError(f"the counts do not add up: shard {report.file} was reported twice; run the command again.")
-    seen.add(report.file)
+    files.add(report.file)
     quarantined = len(report.quarantined)
     if report.inputs != report.outputs + quarantined or report.outputs != sum(report.labels.values()):
       raise InputError(
@@ -107,19 +99,10 @@ def sum_reports(reports: Iterable[ShardReport], planned: Mapping[str, int]) -> S
         f"the counts do not add up: {counts[split]['shards']} of {shards} {split} shards were reported;"
         " run the command again to compute the rest."
       )
-  inputs = sum(split_counts["inputs"] for split_counts in counts.values())
+  inputs = sum(counts[split]["inputs"] for split in splits)
   bad = sum(count for reason, count in reasons.items() if reason not in DROPPED)
   return Stats(
-    splits={
-      split: SplitCounts(
-        split_counts["inputs"],
-        split_counts["outputs"],
-        split_counts["quarantined"],
-        split_counts["shards"],
-        dict(sorted(labels[split].items())),
-      )
-      for split, split_counts in counts.items()
-    },
+    splits={split: SplitCounts(**counts[split], labels=dict(sorted(labels[split].items()))) for split in splits},
     reasons=dict(sorted(reasons.items())),
     inputs=inputs,
     outputs=inputs - reasons.total(),

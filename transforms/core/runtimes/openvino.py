@@ -20,7 +20,7 @@ import numpy as np
 from beam_retrain.transforms.core.errors import InputError, first_line
 from beam_retrain.transforms.core.runtimes.trunk_info import PreparedInfo
 from beam_retrain.transforms.core.runtimes.variant import FLOAT32, INT8, Variant, has_bfloat16
-from beam_retrain.transforms.core.system.openvino import load_nncf, load_openvino
+from beam_retrain.transforms.core.system.imports import load_nncf, load_openvino
 
 openvino = load_openvino()
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from beam_retrain.transforms.core.errors import InputError
-from beam_retrain.transforms.core.system.openvino import openvino_fault
+from beam_retrain.transforms.core.system.imports import openvino_fault
 
 AUTO = "auto"
 TENSORFLOW, OPENVINO = "tensorflow", "openvino"

@@ -1,4 +1,4 @@
-"""Pauses garbage collection while large packages are imported."""
+"""Loads TensorFlow, OpenVINO and NNCF fast, without messages and telemetry."""
 
 from __future__ import annotations
 
@@ -6,7 +6,18 @@ import atexit
 import contextlib
 import functools
 import gc
-from collections.abc import Iterator
+import importlib
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from beam_retrain.transforms.core.errors import first_line
+from beam_retrain.transforms.core.system.stderr import native_stderr_captured
+
+_LEVEL = "TF_CPP_MIN_LOG_LEVEL"
+_TELEMETRY = "openvino_telemetry"
 
 
 @contextlib.contextmanager
@@ -32,3 +43,67 @@ def gc_paused() -> Iterator[None]:
 def _freeze_at_exit() -> None:
   """Skips the final collection, just before all memory is freed anyway."""
   atexit.register(gc.freeze)
+
+
+@contextlib.contextmanager
+def _without(package: str) -> Iterator[None]:
+  """Makes an optional package appear not to be installed."""
+  if package in sys.modules:
+    yield
+    return
+  sys.modules[package] = None  # type: ignore[assignment]
+  try:
+    yield
+  finally:
+    del sys.modules[package]
+
+
+def load_tensorflow() -> None:
+  """Imports TensorFlow; silent unless the user has set TF_CPP_MIN_LOG_LEVEL.
+
+  Level 3 also hides its messages about damaged images, which the quarantine reports. Without scikit-learn, which Keras
+  imports for wrappers that nothing here uses, it loads a sixth faster.
+  """
+  if "tensorflow" in sys.modules:
+    return
+  with contextlib.ExitStack() as stack:
+    stack.enter_context(gc_paused())
+    stack.enter_context(_without("sklearn"))
+    if _LEVEL not in os.environ:
+      os.environ[_LEVEL] = "3"
+      stack.enter_context(native_stderr_captured())
+    importlib.import_module("tensorflow")
+
+
+def load_openvino() -> Any:
+  with _without(_TELEMETRY):
+    return importlib.import_module("openvino")
+
+
+def load_nncf() -> Any:
+  os.environ["NNCF_CI"] = "1"  # NNCF's own switch for its telemetry
+  with _without(_TELEMETRY):
+    nncf = importlib.import_module("nncf")
+  nncf.set_log_level(logging.ERROR)
+  return nncf
+
+
+@functools.cache
+def openvino_fault() -> str:
+  """Returns why an installed OpenVINO cannot be imported; empty if it can."""
+  return _import_error(lambda: load_openvino().Core)
+
+
+@functools.cache
+def nncf_fault() -> str:
+  """Returns why an installed NNCF cannot be imported; empty if it can."""
+  return _import_error(lambda: load_nncf().quantize)
+
+
+def _import_error(access: Callable[[], Any]) -> str:
+  # Reads an attribute: remains of an uninstalled package may still be importable.
+  try:
+    access()
+  except Exception as error:  # a broken package may raise anything
+    return first_line(error)
+  return ""

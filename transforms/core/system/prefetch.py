@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import collections
 import itertools
-import queue
-import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 R = TypeVar("R")
+_END = object()
 
 
 def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
@@ -22,46 +21,13 @@ def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
 
 
 def prefetch(items: Iterable[T], depth: int = 2) -> Iterator[T]:
-  """Yields `items` in order; a thread computes up to `depth` ahead.
+  """Yields `items` in order; while `depth` wait, a thread computes the next.
 
   An exception raised by `items` is raised here, after the items before it. Leaving the loop early stops the thread.
   """
-  # Entries: (item, None), and at the end (end, None) or (end, exception).
-  ready: queue.Queue[tuple[T | None, BaseException | None]] = queue.Queue(maxsize=depth)
-  stop = threading.Event()
-  end = object()
-
-  def put(entry: object) -> None:
-    while not stop.is_set():
-      try:
-        ready.put(entry, timeout=0.1)  # type: ignore[arg-type]
-        return
-      except queue.Full:
-        continue
-
-  def make() -> None:
-    try:
-      for item in items:
-        put((item, None))
-        if stop.is_set():
-          return
-      put((end, None))
-    except BaseException as error:  # raised again in the consumer
-      put((end, error))
-
-  thread = threading.Thread(target=make, name="prefetch", daemon=True)
-  thread.start()
-  try:
-    while True:
-      item, error = ready.get()
-      if error is not None:
-        raise error
-      if item is end:
-        return
-      yield item  # type: ignore[misc]
-  finally:
-    stop.set()
-    thread.join()
+  iterator, pool = iter(items), ThreadPoolExecutor(1, "prefetch")
+  futures: Iterator[Future[Any]] = (pool.submit(next, iterator, _END) for _ in itertools.count())
+  return _results(pool, futures, depth + 1)
 
 
 def map_ahead(function: Callable[[T], R], items: Iterable[T], threads: int = 2) -> Iterator[R]:
@@ -70,17 +36,8 @@ def map_ahead(function: Callable[[T], R], items: Iterable[T], threads: int = 2) 
   They are at most `threads` items ahead. An exception of `items` or of `function` is raised here, after the results
   before it. Leaving the loop early stops the threads once they finish their current items.
   """
-  running: collections.deque[Future[R]] = collections.deque()
-  with ThreadPoolExecutor(threads, "map_ahead") as pool:
-    try:
-      for future in _submit(pool, function, items):
-        running.append(future)
-        if len(running) > threads:
-          yield running.popleft().result()
-      while running:
-        yield running.popleft().result()
-    finally:
-      pool.shutdown(cancel_futures=True)
+  pool = ThreadPoolExecutor(threads, "map_ahead")
+  return _results(pool, _submit(pool, function, items), threads)
 
 
 def _submit(pool: ThreadPoolExecutor, function: Callable[[T], R], items: Iterable[T]) -> Iterator[Future[R]]:
@@ -91,3 +48,16 @@ def _submit(pool: ThreadPoolExecutor, function: Callable[[T], R], items: Iterabl
     failed: Future[R] = Future()
     failed.set_exception(error)
     yield failed
+
+
+def _results(pool: ThreadPoolExecutor, futures: Iterator[Future[R]], ahead: int) -> Iterator[R]:
+  """Yields the futures' results, with `ahead` more of them submitted."""
+  try:
+    running = deque(itertools.islice(futures, ahead))
+    while running:
+      running.extend(itertools.islice(futures, 1))
+      if (result := running.popleft().result()) is _END:
+        return
+      yield result
+  finally:
+    pool.shutdown(cancel_futures=True)

@@ -71,9 +71,9 @@ def test_described(arguments, expected):
 def test_the_rate_is_that_of_the_last_minute():
   clock, stream = Clock(), io.StringIO()
   line = ProgressLine("slow start", stream=stream, clock=clock)
-  line.see(0)
+  line.record(0)
   for second in range(1, 201):
     clock.now += 1
-    line.see(max(0, second - 100) * 10)
+    line.record(max(0, second - 100) * 10)
   line.show(1000, total=1600)
   assert stream.getvalue() == "slow start: 1,000 of 1,600 images, 10/s, 1:00 left\n"

@@ -80,7 +80,7 @@ def test_tensorflow_computes_with_onednn_unless_the_user_says_otherwise(given, e
   code = """
 import os
 from beam_retrain.pipelines import worker
-from beam_retrain.transforms.core.system.tensorflow import load_tensorflow
+from beam_retrain.transforms.core.system.imports import load_tensorflow
 load_tensorflow()
 from tensorflow.python.util import _pywrap_util_port
 print(os.environ["TF_ENABLE_ONEDNN_OPTS"], int(_pywrap_util_port.IsMklEnabled()))

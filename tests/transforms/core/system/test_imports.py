@@ -38,7 +38,7 @@ def test_what_was_made_in_the_block_is_not_looked_at_again():
 @pytest.mark.parametrize(
   "code",
   [
-    "from beam_retrain.transforms.core.system.tensorflow import load_tensorflow; load_tensorflow()",
+    "from beam_retrain.transforms.core.system.imports import load_tensorflow; load_tensorflow()",
     "from beam_retrain.pipelines.cli import main\ntry: main(['convert', '--help'])\nexcept SystemExit: pass",
   ],
 )
@@ -52,7 +52,7 @@ def test_tensorflow_and_the_commands_are_imported_so(code):
 def test_tensorflow_is_imported_without_scikit_learn_which_can_be_afterwards():
   code = (
     "import sys\n"
-    "from beam_retrain.transforms.core.system.tensorflow import load_tensorflow\n"
+    "from beam_retrain.transforms.core.system.imports import load_tensorflow\n"
     "load_tensorflow()\n"
     "print('sklearn' in sys.modules)\n"
     "from sklearn.datasets import load_digits\n"

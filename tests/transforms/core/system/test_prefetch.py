@@ -11,7 +11,7 @@ from beam_retrain.transforms.core.system.prefetch import map_ahead, prefetch
 
 
 def _threads() -> list[threading.Thread]:
-  return [thread for thread in threading.enumerate() if thread.name == "prefetch"]
+  return [thread for thread in threading.enumerate() if thread.name.startswith("prefetch")]
 
 
 def test_items_come_in_order():
