@@ -138,20 +138,15 @@ def add_decoding_flags(parser: argparse.ArgumentParser) -> None:
   )
 
 
-class _StderrHandler(logging.StreamHandler):
-  """Logs to `sys.stderr` as it is at the time, which `capture_output` replaces."""
-
-  def emit(self, record: logging.LogRecord) -> None:
-    self.stream = sys.stderr
-    super().emit(record)
-
-
 def run_command(run: Callable[[Sequence[str]], int], argv: Sequence[str]) -> int:
   """Runs a command; prints one sentence on standard error if it fails.
 
   The traceback of an unexpected error goes to a log file that the sentence names.
   """
-  logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[_StderrHandler()])
+  # `lastResort` writes to `sys.stderr` as it is at the time, which `capture_output` replaces.
+  logging.basicConfig(
+    level=logging.WARNING, format="%(message)s", handlers=[logging.lastResort or logging.NullHandler()]
+  )
   for stream in (sys.stdout, sys.stderr):
     if isinstance(stream, io.TextIOWrapper):
       stream.reconfigure(errors="backslashreplace")  # file names may not be valid text

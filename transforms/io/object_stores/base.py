@@ -35,26 +35,17 @@ class FileStat(NamedTuple):
 class ObjectStore(Protocol):
   """Access to one object store. Called by several threads at once.
 
-  Paths include the scheme. A name that ends in a slash, an empty folder, is an ordinary object here.
+  Paths include the scheme. A name that ends in a slash, an empty folder, is an ordinary object here. `stat` returns
+  None for an object that is missing or not visible; `list_prefix` is sorted by name; `upload` is atomic; `delete` takes
+  exact names in one bucket and ignores missing ones.
   """
 
-  def stat(self, path: str) -> FileStat | None:
-    """Returns an object's status; None if it is missing or not visible."""
-
-  def open_to_read(self, path: str) -> BinaryIO:
-    """Opens an object without decompressing it; raises FileNotFoundError."""
-
-  def list_prefix(self, prefix: str) -> Iterator[FileStat]:
-    """Yields all objects with a literal prefix, sorted by name."""
-
-  def subfolders(self, folder: str) -> set[str]:
-    """Returns the names of the subfolders."""
-
-  def upload(self, path: str, file: BinaryIO) -> None:
-    """Uploads an open local file from its current position, atomically."""
-
-  def delete(self, paths: list[str]) -> None:
-    """Deletes objects of one bucket by their exact names, if they exist."""
+  def stat(self, path: str) -> FileStat | None: ...
+  def open_to_read(self, path: str) -> BinaryIO: ...
+  def list_prefix(self, prefix: str) -> Iterator[FileStat]: ...
+  def subfolders(self, folder: str) -> set[str]: ...
+  def upload(self, path: str, file: BinaryIO) -> None: ...
+  def delete(self, paths: list[str]) -> None: ...
 
 
 class HttpStore(ObjectStore):
@@ -62,12 +53,14 @@ class HttpStore(ObjectStore):
 
   Credentials that do not allow reading or writing raise InputError. Not an OSError, which would quarantine the image:
   credentials can expire during a job. Those that do not allow deleting raise PermissionError.
+
+  Attributes:
+    packages: what `pip install` needs, if the store's packages are missing.
+    shares_client: whether threads share one client.
   """
 
   packages: ClassVar[str]
-  """What `pip install` needs, if the store's packages are missing."""
   shares_client: ClassVar[bool]
-  """Whether threads share one client."""
 
   def __init__(self) -> None:
     self._forget_clients()
@@ -89,26 +82,22 @@ class HttpStore(ObjectStore):
         self._clients[user] = options, client
       return client
 
+  # What each store implements. `check_reachable` raises InputError if the bucket cannot be listed; `_get` returns the
+  # bytes from start to end, exclusive, or to the object's end; `_failure` the HTTP status of a client's error, else 0,
+  # and the reason.
+
   @abc.abstractmethod
   def new_client(self, options: PipelineOptions) -> Any: ...
-
   @abc.abstractmethod
-  def check_reachable(self, path: str) -> None:
-    """Raises InputError if the bucket of `path` cannot be listed."""
-
+  def check_reachable(self, path: str) -> None: ...
   @abc.abstractmethod
   def _head(self, path: str) -> FileStat: ...
-
   @abc.abstractmethod
-  def _get(self, path: str, start: int, end: int) -> bytes:
-    """Returns the bytes from start to end, exclusive, or to the object's end."""
-
+  def _get(self, path: str, start: int, end: int) -> bytes: ...
   @abc.abstractmethod
   def _put(self, path: str, file: BinaryIO) -> None: ...
-
   @abc.abstractmethod
-  def _failure(self, error: Exception) -> tuple[int, str]:
-    """Returns the HTTP status of a client's error, else 0, and the reason."""
+  def _failure(self, error: Exception) -> tuple[int, str]: ...
 
   def stat(self, path: str) -> FileStat | None:
     if not split_path(path)[1]:
@@ -150,8 +139,8 @@ class HttpStore(ObjectStore):
         f"{path} cannot be written with these credentials ({reason}): allow writing, or give another output."
       ) from error
 
-  def _ignore_missing(self, path: str, error: Exception) -> None:
-    """Handles an error of deleting an object."""
+  def _check_deleted(self, path: str, error: Exception) -> None:
+    """Raises the error of deleting an object, unless it is missing."""
     status, reason = self._failure(error)
     if status in _REFUSED:
       raise cannot_delete(path, reason) from error

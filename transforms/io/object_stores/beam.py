@@ -31,7 +31,7 @@ def list_prefix(prefix: str) -> Iterator[FileStat]:
 
 def subfolders(folder: str) -> set[str]:
   prefix = f"{folder}/"
-  inside = (found.path.removeprefix(prefix) for found in list_prefix(prefix))
+  inside = (status.path.removeprefix(prefix) for status in list_prefix(prefix))
   return {name.split("/")[0] for name in inside if "/" in name}
 
 

@@ -79,7 +79,7 @@ class GoogleStorage(HttpStore):
     try:
       self._blob(path).delete()
     except Exception as error:
-      self._ignore_missing(path, error)
+      self._check_deleted(path, error)
 
   def _blob(self, path: str) -> Any:
     bucket, name = split_path(path)
