@@ -14,11 +14,7 @@ import tempfile
 from collections.abc import Sequence
 
 import grpc
-from apache_beam.portability.api import (
-  beam_provision_api_pb2,
-  beam_provision_api_pb2_grpc,
-  endpoints_pb2,
-)
+from apache_beam.portability.api import beam_provision_api_pb2, beam_provision_api_pb2_grpc, endpoints_pb2
 from google.protobuf import json_format, text_format
 
 import beam_retrain.transforms.core  # noqa: F401  # sets variables that TensorFlow reads when imported
@@ -42,13 +38,10 @@ def fetch_provision(worker_id: str, endpoint: str) -> beam_provision_api_pb2.Pro
   Raises:
     grpc.RpcError: it did not answer within a minute.
   """
+  request, caller = beam_provision_api_pb2.GetProvisionInfoRequest(), [("worker_id", worker_id)]
   with grpc.insecure_channel(endpoint) as channel:
     stub = beam_provision_api_pb2_grpc.ProvisionServiceStub(channel)
-    request = beam_provision_api_pb2.GetProvisionInfoRequest()
-    answer = stub.GetProvisionInfo(
-      request, timeout=_PROVISION_SECS, metadata=[("worker_id", worker_id)], wait_for_ready=True
-    )
-  return answer.info
+    return stub.GetProvisionInfo(request, timeout=_PROVISION_SECS, metadata=caller, wait_for_ready=True).info
 
 
 def worker_environment(
@@ -60,23 +53,21 @@ def worker_environment(
     arguments: see `read_arguments`; provisioning takes precedence.
     folder: of this worker alone: Beam loads a pickled session from it.
   """
-
-  def descriptor(of_info: endpoints_pb2.ApiServiceDescriptor, argument: str) -> str:
-    # Beam Python has no authentication here, and takes the address alone.
-    found = endpoints_pb2.ApiServiceDescriptor(url=of_info.url or argument)
-    return text_format.MessageToString(found)
-
-  variables = {
+  urls = {
+    "CONTROL": info.control_endpoint.url or arguments.control_endpoint,
+    "LOGGING": info.logging_endpoint.url or arguments.logging_endpoint,
+  }
+  if info.status_endpoint.url:
+    urls["STATUS"] = info.status_endpoint.url
+  # Beam Python has no authentication here, and takes the address alone.
+  addresses = {name: endpoints_pb2.ApiServiceDescriptor(url=url) for name, url in urls.items()}
+  return {
     "WORKER_ID": arguments.id,
     "SEMI_PERSISTENT_DIRECTORY": folder,
     "PIPELINE_OPTIONS": json_format.MessageToJson(info.pipeline_options),
-    "CONTROL_API_SERVICE_DESCRIPTOR": descriptor(info.control_endpoint, arguments.control_endpoint),
-    "LOGGING_API_SERVICE_DESCRIPTOR": descriptor(info.logging_endpoint, arguments.logging_endpoint),
     "RUNNER_CAPABILITIES": " ".join(info.runner_capabilities),
+    **{f"{name}_API_SERVICE_DESCRIPTOR": text_format.MessageToString(at) for name, at in addresses.items()},
   }
-  if info.status_endpoint.url:
-    variables["STATUS_API_SERVICE_DESCRIPTOR"] = descriptor(info.status_endpoint, "")
-  return variables
 
 
 def main(argv: Sequence[str]) -> None:

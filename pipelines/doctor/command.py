@@ -11,41 +11,17 @@ import re
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
-from apache_beam.options.pipeline_options import (
-  DirectOptions,
-  FlinkRunnerOptions,
-  PipelineOptions,
-  PortableOptions,
-  SparkRunnerOptions,
-)
+from apache_beam.options.pipeline_options import PipelineOptions
 
 import beam_retrain.transforms.core
-from beam_retrain.pipelines.doctor.comparison import (
-  Process,
-  check_memory,
-  check_paths,
-  compare_versions,
-  count_processes,
-  describe_driver,
-)
+from beam_retrain.pipelines.doctor.comparison import check_memory, check_paths, compare_versions, count_processes
 from beam_retrain.pipelines.doctor.probe_job import ProbeResult, run_probe
-from beam_retrain.pipelines.doctor.worker_report import describe_process, read_start
+from beam_retrain.pipelines.doctor.worker_report import Process, describe_process, read_start
+from beam_retrain.pipelines.engines import runners
 from beam_retrain.pipelines.engines.checks import check_engine
-from beam_retrain.pipelines.engines.findings import Finding, Severity, explain, fine, problem, warning
-from beam_retrain.pipelines.engines.runners import (
-  FLINK,
-  LOOPBACK,
-  SPARK,
-  environment_of,
-  is_dataflow,
-  is_embedded,
-  is_local,
-  loopback_is_processes,
-  runner_name,
-  runner_of,
-)
+from beam_retrain.pipelines.engines.findings import Finding, explain, fine, problem, warning
+from beam_retrain.pipelines.engines.runners import JobOptions, is_embedded, is_local, runner_name, runner_of
 from beam_retrain.pipelines.models.trunk_sources import BUNDLED, INCEPTION_V3
 from beam_retrain.pipelines.models.trunk_sources import HELP as TRUNK_HELP
 from beam_retrain.pipelines.options.arguments import ArgumentParser, parse_with_beam_options, positive_int
@@ -96,18 +72,18 @@ def run(argv: Sequence[str]) -> int:
   problems = 0
   for finding in examine(flags, options, parser.parse_known_args(argv)[1]):
     print(finding, flush=True)
-    problems += finding.severity == Severity.PROBLEM
+    problems += finding.is_problem
   return ExitCode.FAILED if problems else ExitCode.DONE
 
 
 def examine(flags: argparse.Namespace, options: PipelineOptions, beam_flags: Sequence[str]) -> Iterator[Finding]:
   """Yields findings; sends no job to an engine that cannot be used."""
-  trunk = _find_trunk(flags.trunk)
-  driver = Process.from_json(describe_process())
-  yield describe_driver(driver)
-  findings = [*check_engine(options), *_check_cache(options)]
+  trunk_file, trunk_bytes = _find_trunk(flags.trunk)
+  driver = describe_process()
+  yield fine("driver", ", ".join(f"{name} {version}" for name, version in driver.versions.items() if version))
+  findings = list(check_engine(options))
   yield from findings
-  if any(finding.severity == Severity.PROBLEM for finding in findings):
+  if any(finding.is_problem for finding in findings):
     return
   # Workers also write a report: Beam's local runner returns the metrics of only one of its processes.
   here = files.join(tempfile.gettempdir(), "output") if is_local(options) or is_embedded(options) else ""
@@ -118,29 +94,43 @@ def examine(flags: argparse.Namespace, options: PipelineOptions, beam_flags: Seq
     except OSError as error:
       cause = f"this machine cannot write next to it ({error.strerror or error})"
       yield problem(f"--output {flags.output}", cause, "give another path, or change its permissions")
-    yield from _send_probe(driver, trunk, folder, flags, options, beam_flags)
+    paths = {trunk_file: f"--trunk {flags.trunk}"} if trunk_file else {}
+    output = f"--output {flags.output}" if flags.output and folder else ""
+    if output:
+      paths[files.join(folder, _DRIVER_FILE)] = output
+    secs = flags.timeout_secs or (_DATAFLOW_SECS if runners.is_dataflow(options) else _SECS)
+    try:
+      result = run_probe(beam_flags, {path: read_start(path) for path in paths}, folder, secs)
+    except (TimeoutError, RuntimeError) as error:
+      yield _describe_failure(error, runner_name(options), secs)
+      return
+    yield _describe_success(result, options)
+    reports = [files.read_bytes(found.path) for found in files.match_in(folder, "*.json")] if folder else []
+  written = {Process(**json.loads(report)) for report in reports}
+  workers = sorted({Process(**json.loads(report)) for report in result.reports} | written)
+  if not workers:
+    remedy = "give --output, a folder that the workers and this machine share"
+    yield problem("workers", "they did the job, but this engine has no metrics to report with", remedy)
+    return
+  yield count_processes(dataclasses.replace(driver, pid=result.pid), workers, *_expected_processes(options))
+  yield from compare_versions(driver, workers)
+  unseen = [worker for worker in workers if folder and not worker.unwritten and worker not in written]
+  yield from check_paths(workers, paths, output, unseen)
+  yield from check_memory(workers, trunk_bytes, flags.trunk)
 
 
-class _Trunk(NamedTuple):
-  """A trunk that may not be downloaded yet.
+def _find_trunk(handle: str) -> tuple[str, int | None]:
+  """Returns a file that workers should read, or "", and the size.
 
-  Attributes:
-    file: a file that workers should be able to read, or "".
+  The size is the trunk's in bytes; None if unknown.
   """
-
-  handle: str
-  file: str
-  size_bytes: int | None
-
-
-def _find_trunk(handle: str) -> _Trunk:
   if handle == BUNDLED:
-    return _Trunk(handle, "", os.path.getsize(_BUNDLED))
+    return "", os.path.getsize(_BUNDLED)
   if os.path.isdir(handle):
     found = files.match_in(files.absolute(handle), "**")
-    return _Trunk(handle, found[0].path if found else "", sum(file.size_bytes for file in found))
+    return found[0].path if found else "", sum(file.size_bytes for file in found)
   if handle == INCEPTION_V3 or ":" in handle:
-    return _Trunk(handle, "", None)
+    return "", None
   raise InputError(f"--trunk {handle} is neither a folder nor a TF Hub handle: give one of {TRUNK_HELP}.")
 
 
@@ -159,83 +149,41 @@ def _folder_beside(output: str) -> Iterator[str]:
     files.write_bytes(files.join(folder, _DRIVER_FILE), os.urandom(16))
     yield folder
   finally:
-    files.delete([*(file.path for file in files.match_in(folder, "*")), *([folder] if files.is_local(folder) else [])])
+    files.delete([folder] if files.is_local(folder) else files.find_in(folder, "*"))
 
 
-def _send_probe(
-  driver: Process,
-  trunk: _Trunk,
-  folder: str,
-  flags: argparse.Namespace,
-  options: PipelineOptions,
-  beam_flags: Sequence[str],
-) -> Iterator[Finding]:
-  """Runs the tiny job; yields what its workers report."""
-  output = f"--output {flags.output}" if flags.output and folder else ""
-  paths = {trunk.file: f"--trunk {trunk.handle}"} if trunk.file else {}
-  if output:
-    paths[files.join(folder, _DRIVER_FILE)] = output
-  timeout_secs = flags.timeout_secs or (_DATAFLOW_SECS if is_dataflow(options) else _SECS)
-  starts = {path: read_start(path).hex() for path in paths}
-  result = run_probe(beam_flags, {"read": starts, "folder": folder}, timeout_secs)
-  yield _describe_job(result, options, timeout_secs)
-  if result.is_late or result.error:
-    return
-  written = {Process.from_json(json.loads(files.read_bytes(path))) for path in _reports_in(folder)}
-  workers = sorted({Process.from_json(report) for report in result.processes} | written)
-  if not workers:
-    remedy = "give --output, a folder that the workers and this machine share"
-    yield problem("workers", "they did the job, but this engine has no metrics to report with", remedy)
-    return
-  yield count_processes(dataclasses.replace(driver, pid=result.pid), workers, *_expected_processes(options))
-  yield from compare_versions(driver, workers)
-  unseen = [worker for worker in workers if folder and not worker.unwritten and worker not in written]
-  yield from check_paths(workers, paths, output, unseen)
-  yield from check_memory(workers, trunk.size_bytes, trunk.handle)
+def _describe_failure(error: Exception, runner: str, timeout_secs: int) -> Finding:
+  known = explain(str(error))
+  if isinstance(error, TimeoutError):
+    cause = f"{runner} did not do a tiny job within {timeout_secs} seconds" + (f", as {known[0]}" if known else "")
+    remedy = "find out what it waits for, usually workers, and cancel the tiny job there; or raise --timeout_secs"
+  else:
+    cause = known[0] if known else f"a tiny job failed ({error})"
+    remedy = "try the job on this machine, without --runner, to see whether the engine is the cause"
+  return problem("engine", cause, known[1] if known else remedy)
 
 
-def _reports_in(folder: str) -> list[str]:
-  return [file.path for file in files.match_in(folder, "*.json")] if folder else []
+def _describe_success(result: ProbeResult, options: PipelineOptions) -> Finding:
+  if runner_of(options) != "directrunner":
+    return fine("engine", f"{runner_name(options)} did a tiny job in {result.secs:.1f} s")
+  in_vain = ", after each job has looked for Prism in vain" if result.runner != "PrismRunner" else ""
+  remedy = f"use --runner={result.runner}, which is the same on every machine"
+  return warning(f"--runner={runner_name(options)}", f"on this machine it is {result.runner}{in_vain}", remedy)
 
 
-def _describe_job(result: ProbeResult, options: PipelineOptions, timeout_secs: int) -> Finding:
-  runner = runner_name(options)
-  if result.is_late or result.error:
-    known = explain(result.error or result.log)
-    if result.is_late:
-      cause = f"{runner} did not do a tiny job within {timeout_secs} seconds" + (f", as {known[0]}" if known else "")
-      remedy = "find out what it waits for, usually workers, and cancel the tiny job there; or raise --timeout_secs"
-    else:
-      cause = known[0] if known else f"a tiny job failed ({result.error})"
-      remedy = "try the job on this machine, without --runner, to see whether the engine is the cause"
-    return problem("engine", cause, known[1] if known else remedy)
-  if runner_of(options) == "directrunner":
-    thing, remedy = f"--runner={runner}", f"use --runner={result.runner}, which is the same on every machine"
-    in_vain = ", after each job has looked for Prism in vain" if result.runner != "PrismRunner" else ""
-    return warning(thing, f"on this machine it is {result.runner}{in_vain}", remedy)
-  return fine("engine", f"{runner} did a tiny job in {result.secs:.1f} s")
-
-
-def _expected_processes(options: PipelineOptions) -> tuple[int, str]:
+def _expected_processes(pipeline_options: PipelineOptions) -> tuple[int, str]:
   """Returns the expected number of worker processes, and how to get more."""
+  options = pipeline_options.view_as(JobOptions)
   if is_local(options):
-    expected = options.view_as(DirectOptions).direct_num_workers or available_cores()
+    expected = options.direct_num_workers or available_cores()
     return expected, "add --runner=FnApiRunner --direct_running_mode=multi_processing"
-  expected = max(1, int(options.view_as(PortableOptions).sdk_worker_parallelism))  # Beam parses it as text
-  if runner_of(options) == FLINK:
-    expected = max(expected, options.view_as(FlinkRunnerOptions).parallelism)
-  elif runner_of(options) == SPARK and is_embedded(options):
-    threads = re.search(r"\d+", options.view_as(SparkRunnerOptions).spark_master_url)
+  expected = max(1, int(options.sdk_worker_parallelism))  # Beam parses it as text
+  if runner_of(options) == runners.FLINK:
+    expected = max(expected, options.parallelism)
+  elif runner_of(options) == runners.SPARK and is_embedded(options):
+    threads = re.search(r"\d+", options.spark_master_url)
     expected = max(expected, int(threads[0]) if threads else 1)
   as_processes = f"--sdk_worker_parallelism={expected}"
-  if environment_of(options) == LOOPBACK and not loopback_is_processes(options):
+  if runners.environment_of(options) == runners.LOOPBACK and not runners.loopback_is_processes(options):
     return expected, f"add --experiments=use_loopback_process_worker=true {as_processes}"
   return expected, f"add {as_processes}, or start more workers"
-
-
-def _check_cache(options: PipelineOptions) -> Iterator[Finding]:
-  millis = int(options.view_as(PortableOptions).environment_cache_millis)
-  if millis > 0 and runner_of(options) == SPARK and not is_embedded(options):
-    cause = "Spark retries a failed task with the cached worker, even a dead one"
-    remedy = "leave it out if workers may die; each stage then loads the trunk again"
-    yield warning(f"--environment_cache_millis={millis}", cause, remedy)

@@ -2,57 +2,25 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
 
-from beam_retrain.pipelines.engines.findings import Finding, fine, problem, warning, worker_memory_bytes
+from beam_retrain.pipelines.doctor.worker_report import UNKNOWN, Process
+from beam_retrain.pipelines.engines.dataflow import worker_memory_bytes
+from beam_retrain.pipelines.engines.findings import Finding, fine, minor_version, problem, warning
 
 _GIB = 1 << 30
-_PYTHON = "Python"
-UNKNOWN = "unknown"
-"""Version of a package that can be imported but is not installed."""
-
-
-@dataclasses.dataclass(frozen=True, order=True)
-class Process:
-  """A report of a worker's Python process, or of the driver.
-
-  Attributes:
-    versions: name -> version; empty if not installed.
-    memory_bytes: available to all such processes of its machine; 0 if unknown.
-    unread: path -> why it could not be read.
-    unwritten: why it could not write into the given folder, or "".
-  """
-
-  host: str
-  pid: int
-  versions: Mapping[str, str] = dataclasses.field(compare=False)
-  memory_bytes: int = dataclasses.field(default=0, compare=False)
-  unread: Mapping[str, str] = dataclasses.field(default_factory=dict, compare=False)
-  unwritten: str = dataclasses.field(default="", compare=False)
-
-  @classmethod
-  def from_json(cls, values: Mapping[str, Any]) -> Process:
-    return cls(**{field.name: values[field.name] for field in dataclasses.fields(cls) if field.name in values})
-
-
-def describe_driver(driver: Process) -> Finding:
-  return fine("driver", ", ".join(f"{name} {version}" for name, version in driver.versions.items() if version))
 
 
 def count_processes(driver: Process, workers: Sequence[Process], expected: int, remedy: str) -> Finding:
   """Compares the number of worker processes with the expected one.
 
   Args:
-    workers: not empty.
     expected: number of processes that the flags ask for; 1 if they do not say.
     remedy: how to get more processes on this engine.
   """
-  hosts = Counter(worker.host for worker in workers)
-  where = "this machine" if set(hosts) == {driver.host} else ", ".join(sorted(hosts))
-  counted = f"{_processes(len(workers))} on {where}"
+  hosts = sorted({worker.host for worker in workers})
+  counted = f"{_processes(len(workers))} on {'this machine' if hosts == [driver.host] else ', '.join(hosts)}"
   if len(workers) == 1 and expected > 1:
     shared = ", which is the command's own" if workers[0] == driver else ""
     return warning("workers", f"{counted}{shared}, where {expected} were expected", remedy)
@@ -61,23 +29,26 @@ def count_processes(driver: Process, workers: Sequence[Process], expected: int, 
 
 def compare_versions(driver: Process, workers: Sequence[Process]) -> list[Finding]:
   """Returns a problem for each package whose version differs in workers."""
+  different: dict[tuple[str, str], set[str]] = {}  # (name, version) -> hosts
+  for worker in workers:
+    for name, version in worker.versions.items():
+      if not _is_compatible(name, version, driver.versions[name]):
+        different.setdefault((name, version), set()).add(worker.host)
   findings = []
-  for name, own in driver.versions.items():
-    others = {worker.versions.get(name, "") for worker in workers} if own else set()
-    for other in sorted(version for version in others if not _is_compatible(name, version, own)):
-      hosts = sorted({worker.host for worker in workers if worker.versions.get(name, "") == other})
-      cause = f"the workers on {', '.join(hosts)} have {other or 'none'}, but the driver has {own}"
-      remedy = f"install {name}=={own} in the workers' Python, or in their image"
-      if name == _PYTHON:
-        remedy = f"start the command with Python {'.'.join(other.split('.')[:2])}, or the workers with {own}"
-      findings.append(problem(name, cause, remedy))
+  for (name, version), hosts in sorted(different.items()):
+    own = driver.versions[name]
+    cause = f"the workers on {', '.join(sorted(hosts))} have {version or 'none'}, but the driver has {own}"
+    remedy = f"install {name}=={own} in the workers' Python, or in their image"
+    if name == "Python":
+      remedy = f"start the command with Python {minor_version(version)}, or the workers with {own}"
+    findings.append(problem(name, cause, remedy))
   return findings or [fine("versions", "the same in the driver and the workers")]
 
 
 def _is_compatible(name: str, version: str, own: str) -> bool:
-  if name == _PYTHON:  # pickles are compatible within a minor version
-    return version.split(".")[:2] == own.split(".")[:2]
-  return version == own or (bool(version) and UNKNOWN in (version, own))
+  if name == "Python":  # pickles are compatible within a minor version
+    return minor_version(version) == minor_version(own)
+  return own in ("", version) or (bool(version) and UNKNOWN in (version, own))
 
 
 def check_paths(
@@ -110,18 +81,16 @@ def check_memory(workers: Sequence[Process], model_bytes: int | None, trunk: str
   """
   need = worker_memory_bytes(model_bytes or 0)
   counts = Counter(worker.host for worker in workers)
-  left: dict[str, int] = {}
-  for worker in workers:
-    if worker.memory_bytes:
-      left[worker.host] = min(worker.memory_bytes, left.get(worker.host, worker.memory_bytes))
-  if not left:
+  known = [worker for worker in workers if worker.memory_bytes]
+  if not known:
     return []
-  host = min(left, key=lambda name: (left[name] / counts[name], name))
-  with_trunk = f"and the trunk {trunk}" if model_bytes is None else f"with the trunk {trunk}"
-  room = f"{left[host] / _GIB:.1f} GiB for {_processes(counts[host])} of up to {need / _GIB:.1f} GiB {with_trunk}"
-  if left[host] < counts[host] * need:
+  tightest = min(known, key=lambda worker: (worker.memory_bytes / counts[worker.host], worker))
+  count, left = counts[tightest.host], tightest.memory_bytes
+  with_trunk = f"{'and' if model_bytes is None else 'with'} the trunk {trunk}"
+  room = f"{left / _GIB:.1f} GiB for {_processes(count)} of up to {need / _GIB:.1f} GiB {with_trunk}"
+  if left < count * need:
     remedy = "start fewer worker processes on a machine, or give it more memory"
-    return [warning("memory", f"{host} has left {room}", remedy)]
+    return [warning("memory", f"{tightest.host} has left {room}", remedy)]
   return [fine("memory", room)]
 
 

@@ -1,17 +1,16 @@
-"""The runner and the workers' location in Beam's options."""
+"""The engine and its workers, as Beam's options name them."""
 
 from __future__ import annotations
 
+import argparse
 import re
+from collections.abc import Sequence
 
-from apache_beam.options.pipeline_options import (
-  DebugOptions,
-  FlinkRunnerOptions,
-  PipelineOptions,
-  PortableOptions,
-  SparkRunnerOptions,
-  StandardOptions,
-)
+from apache_beam.options import pipeline_options
+from apache_beam.options.pipeline_options import PipelineOptions
+
+from beam_retrain.transforms.core.errors import InputError
+from beam_retrain.transforms.core.run.argparse_internals import flags_of
 
 FLINK, SPARK, PORTABLE, PRISM = "flinkrunner", "sparkrunner", "portablerunner", "prismrunner"
 LOOPBACK, DOCKER, PROCESS, EXTERNAL = "LOOPBACK", "DOCKER", "PROCESS", "EXTERNAL"
@@ -19,19 +18,82 @@ _DEFAULT = "FnApiRunner"
 _IN_PROCESS = ("fnapirunner", "directrunner", "bundlebaseddirectrunner", "switchingdirectrunner")
 _THIS_MACHINE = ("localhost", "127.0.0.1", "[::1]")
 
+_PORTABLE = (("load_balance_bundles", "retain_docker_containers"), ("environment_expiration_millis",))
+ENGINE_OPTIONS = {
+  "FlinkRunner": (
+    (
+      *_PORTABLE[0],
+      *("disable_metrics", "faster_copy", "object_reuse", "operator_chaining", "re_iterable_group_by_key_result"),
+      "use_data_stream_for_batch",
+    ),
+    (
+      *_PORTABLE[1],
+      *("execution_mode_for_batch", "execution_retry_delay", "file_input_split_max_size_m_b", "flink_conf_dir"),
+      *("max_bundle_size", "max_bundle_time_mills", "number_of_execution_retries", "state_backend"),
+      "state_backend_storage_path",
+    ),
+  ),
+  "SparkRunner": (
+    (*_PORTABLE[0], "cache_disabled", "enable_spark_metric_sinks"),
+    (*_PORTABLE[1], "bundle_size", "storage_level"),
+  ),
+}
+"""Runner -> switches, options with a value, of the Java job servers, which Beam Python does not know.
+
+Beam asks the job server for them only on submission, and drops unknown ones with a line in a log: a typo in
+`--number_of_execution_retries` would show only when a worker dies. So it is an error before the job. The names are
+those that DescribePipelineOptions of the job servers 2.62.0 lists (the engine tests ask again), without streaming's.
+"""
+
+
+class JobOptions(
+  pipeline_options.DebugOptions,
+  pipeline_options.DirectOptions,
+  pipeline_options.FlinkRunnerOptions,
+  pipeline_options.GoogleCloudOptions,
+  pipeline_options.JobServerOptions,
+  pipeline_options.PortableOptions,
+  pipeline_options.PrismRunnerOptions,
+  pipeline_options.SetupOptions,
+  pipeline_options.SparkRunnerOptions,
+  pipeline_options.StandardOptions,
+  pipeline_options.TestOptions,
+):
+  """All of Beam's options about engines and workers, in one view."""
+
+
+def add_engine_options(parser: argparse.ArgumentParser) -> None:
+  """Adds the options of all job servers to a parser of Beam's."""
+  for kind, action in enumerate(("store_true", "store")):
+    names = {f"--{name}" for kinds in ENGINE_OPTIONS.values() for name in kinds[kind]}
+    for flag in sorted(names - set(flags_of(parser))):
+      parser.add_argument(flag, action=action, default=None)
+
+
+def validate_engine_options(prog: str, runner: str, argv: Sequence[str]) -> None:
+  """Checks that the runner has each given job server's option.
+
+  Args:
+    runner: its name, in any case; PortableRunner's job server may be any.
+  """
+  for flag in (argument.split("=")[0] for argument in argv):
+    engines = [engine for engine, kinds in ENGINE_OPTIONS.items() if flag in map("--{}".format, sum(kinds, ()))]
+    if engines and runner.lower() not in (PORTABLE, *map(str.lower, engines)):
+      raise InputError(f"{prog}: {flag} is an option of {' and '.join(engines)}, not of {runner}: leave it out.")
+
 
 def choose_runner(options: PipelineOptions) -> None:
   """Sets FnApiRunner if no runner is given.
 
   Not DirectRunner, which tries to download Prism and then silently takes another runner.
   """
-  standard = options.view_as(StandardOptions)
+  standard = options.view_as(JobOptions)
   standard.runner = standard.runner or _DEFAULT
 
 
 def runner_name(options: PipelineOptions) -> str:
   """Returns the runner's name as given, without its module."""
-  return str(options.view_as(StandardOptions).runner or _DEFAULT).rsplit(".", 1)[-1]
+  return str(options.view_as(JobOptions).runner or _DEFAULT).rsplit(".", 1)[-1]
 
 
 def runner_of(options: PipelineOptions) -> str:
@@ -46,7 +108,7 @@ def is_in_process(options: PipelineOptions) -> bool:
 
 def is_local(options: PipelineOptions) -> bool:
   """Whether Beam runs the job on this machine, itself or in Prism."""
-  return is_in_process(options) or runner_of(options) == PRISM
+  return runner_of(options) in (*_IN_PROCESS, PRISM)
 
 
 def is_dataflow(options: PipelineOptions) -> bool:
@@ -55,27 +117,25 @@ def is_dataflow(options: PipelineOptions) -> bool:
 
 def is_embedded(options: PipelineOptions) -> bool:
   """Whether the engine runs within its job server, on this machine."""
-  if options.view_as(PortableOptions).job_endpoint:
+  found = options.view_as(JobOptions)
+  if found.job_endpoint:
     return False
-  runner = runner_of(options)
-  if runner == FLINK:
-    return options.view_as(FlinkRunnerOptions).flink_master.strip() in ("[local]", "[auto]")
-  return runner == SPARK and bool(re.match(r"local(\[.+\])?$", options.view_as(SparkRunnerOptions).spark_master_url))
+  if runner_of(found) == FLINK:
+    return found.flink_master.strip() in ("[local]", "[auto]")
+  return runner_of(found) == SPARK and bool(re.match(r"local(\[.+\])?$", found.spark_master_url))
 
 
 def remote_master(options: PipelineOptions) -> str:
   """Returns the address of an engine on another machine; else ""."""
-  masters = (
-    options.view_as(PortableOptions).job_endpoint,
-    options.view_as(FlinkRunnerOptions).flink_master if runner_of(options) == FLINK else "",
-    options.view_as(SparkRunnerOptions).spark_master_url if runner_of(options) == SPARK else "",
-  )
-  master = next((master for master in masters if master and master != "embed"), "")
-  return "" if is_embedded(options) or any(host in master for host in _THIS_MACHINE) else master
+  found = options.view_as(JobOptions)
+  masters = {FLINK: found.flink_master, SPARK: found.spark_master_url}
+  master: str = found.job_endpoint or masters.get(runner_of(found), "")
+  is_here = master == "embed" or is_embedded(found) or any(host in master for host in _THIS_MACHINE)
+  return "" if is_here else master
 
 
 def environment_of(options: PipelineOptions) -> str:
-  environment = options.view_as(PortableOptions).environment_type
+  environment = options.view_as(JobOptions).environment_type
   if not environment:
     return LOOPBACK if is_embedded(options) else DOCKER
   kind: str = environment.removeprefix("beam:env:").split(":")[0]  # beam:env:docker:v1
@@ -84,4 +144,4 @@ def environment_of(options: PipelineOptions) -> str:
 
 def loopback_is_processes(options: PipelineOptions) -> bool:
   """Whether LOOPBACK workers are processes, not threads of the command."""
-  return bool(options.view_as(DebugOptions).lookup_experiment("use_loopback_process_worker", False))
+  return bool(options.view_as(JobOptions).lookup_experiment("use_loopback_process_worker", False))

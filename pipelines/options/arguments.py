@@ -15,8 +15,13 @@ from apache_beam.runners import create_runner
 
 from beam_retrain.pipelines.engines.checks import validate_engine
 from beam_retrain.pipelines.engines.dataflow import configure_dataflow
-from beam_retrain.pipelines.engines.options import add_engine_options, validate_engine_options
-from beam_retrain.pipelines.engines.runners import is_dataflow, remote_master, runner_name
+from beam_retrain.pipelines.engines.runners import (
+  add_engine_options,
+  is_dataflow,
+  remote_master,
+  runner_name,
+  validate_engine_options,
+)
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.run.argparse_internals import flags_of
 from beam_retrain.transforms.core.run.cli import (

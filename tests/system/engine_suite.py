@@ -34,7 +34,7 @@ from apache_beam.portability.api import beam_job_api_pb2
 from apache_beam.runners import create_runner
 
 from beam_retrain.pipelines import bottlenecks, convert, datasets, evaluate
-from beam_retrain.pipelines.engines.options import ENGINE_OPTIONS
+from beam_retrain.pipelines.engines.runners import ENGINE_OPTIONS
 from beam_retrain.trainer import task
 from beam_retrain.transforms.core.records.schema import REPORTS_FOLDER
 from beam_retrain.transforms.core.run.cli import ExitCode
@@ -199,9 +199,12 @@ class JobServerSuite(EngineSuite):
 
   def test_what_doctor_advises_gives_two_processes(self, flags):
     more = ["--experiments=use_loopback_process_worker=true", "--sdk_worker_parallelism=2"]
-    code, lines = run_doctor(*flags, *more)
-    assert code == ExitCode.DONE, lines
-    assert "ok: workers: 2 processes on this machine" in lines
+    for _ in range(4):  # an engine may give both halves of so small a job to one of its two processes
+      code, lines = run_doctor(*flags, *more)
+      assert code == ExitCode.DONE, lines
+      if "ok: workers: 2 processes on this machine" in lines:
+        return
+    pytest.fail("\n".join(lines))
 
 
 def run_doctor(*flags: str) -> tuple[int, list[str]]:

@@ -208,7 +208,7 @@ def test_a_trunk_that_is_none_is_wrong_usage(capsys):
 
 def test_what_workers_get_is_text_that_other_versions_of_python_understand():
   pipeline = beam.Pipeline(options=PipelineOptions(flags=_LOCAL))
-  build(pipeline, {"read": {}, "folder": ""})
+  build(pipeline, {}, "")
   sent = [
     beam_runner_api_pb2.ParDoPayload.FromString(transform.spec.payload).do_fn.payload
     for transform in pipeline.to_runner_api().components.transforms.values()

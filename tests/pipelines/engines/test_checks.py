@@ -13,7 +13,6 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from beam_retrain.pipelines.cli import main
 from beam_retrain.pipelines.engines.checks import check_engine
-from beam_retrain.pipelines.engines.findings import Severity
 from beam_retrain.pipelines.engines.runners import environment_of, is_embedded
 from beam_retrain.pipelines.options.arguments import refuse_unreachable
 from tests.pipelines.engines.test_jars import write_jar
@@ -87,14 +86,14 @@ def test_jars_that_are_not_the_engine_s(tmp_path):
   )
   damaged.write_bytes(b"PK")
   for jar, cause in (
-    (tmp_path / "none.jar", "it cannot be read (No such file or directory)"),
-    (damaged, "it is not a jar, or is damaged (File is not a zip file)"),
-    (write_jar(tmp_path / "spark.jar", main_class=_SPARK_CLASS), f"of this engine (its main class is {_SPARK_CLASS})"),
-    (moved, "the jars that it names are not next to it"),
+    (tmp_path / "none.jar", "No such file or directory"),
+    (damaged, "File is not a zip file"),
+    (write_jar(tmp_path / "spark.jar", main_class=_SPARK_CLASS), f"its main class is {_SPARK_CLASS}"),
+    (moved, "the jars that it names are not next to it, in its `lib/`"),
   ):
     (said,) = said_of("--runner=FlinkRunner", "--flink_master=[local]", _JAVA, f"--flink_job_server_jar={jar}")
-    assert said.startswith(f"problem: --flink_job_server_jar={jar}: ")
-    assert f"{cause}: give " in said
+    told = f"problem: --flink_job_server_jar={jar}: it is not a job server of this engine ({cause}): give the path of "
+    assert said.startswith(told)
 
 
 def test_a_job_server_that_can_neither_be_found_nor_fetched(tmp_path, monkeypatch, closed_port):
@@ -122,12 +121,12 @@ def test_masters_that_do_not_answer(flink, spark, closed_port, somebody_else):
     (
       [*flink, f"--flink_master=127.0.0.1:{closed_port}"],
       "--flink_master",
-      "nothing answers there (Connection refused)",
+      "no JobManager of Flink answers there (Connection refused): start the cluster, or give HOST:PORT",
     ),
     (
       [*flink, f"--flink_master=127.0.0.1:{somebody_else}"],
       "--flink_master",
-      "not a JobManager of Flink (HTTP 404)",
+      "no JobManager of Flink answers there (HTTP Error 404: File not found): start the cluster",
     ),
     ([*spark, f"--spark_master_url=spark://127.0.0.1:{closed_port}"], "--spark_master_url", "nothing answers there"),
     (
@@ -198,7 +197,7 @@ def test_loopback_to_other_machines_is_doubtful(flink):
   found = list(
     check_engine(PipelineOptions(flags=[*flink, "--flink_master=a.invalid:1", "--environment_type=LOOPBACK"]))
   )
-  assert [finding.severity for finding in found] == [Severity.PROBLEM, Severity.WARNING]
+  assert [finding.severity for finding in found] == ["problem", "warning"]
   assert "cannot reach this process" in str(found[1])
 
 
@@ -260,7 +259,8 @@ def test_each_job_command_refuses_it_before_its_work(command, closed_port, flink
   master = f"--flink_master=127.0.0.1:{closed_port}"
   assert main([*command, *flink, master, "--environment_type=LOOPBACK"]) == 2
   said = capsys.readouterr().err
-  assert said.startswith(f"beam-retrain {command[0]}: {master}: nothing answers there (Connection refused): start")
+  told = f"beam-retrain {command[0]}: {master}: no JobManager of Flink answers there (Connection refused): start"
+  assert said.startswith(told)
   assert said.count("\n") == 1
   assert sorted(tmp_path.iterdir()) == before
 

@@ -16,7 +16,7 @@ from apache_beam.options.pipeline_options import DebugOptions, PipelineOptions, 
 from apache_beam.portability.api import beam_runner_api_pb2
 
 from beam_retrain.pipelines import bottlenecks, convert, evaluate
-from beam_retrain.pipelines.engines.dataflow import memory_gib
+from beam_retrain.pipelines.engines.dataflow import worker_memory_bytes
 from beam_retrain.pipelines.models.execution import worker_processes
 from beam_retrain.pipelines.options.arguments import parse_with_beam_options
 from beam_retrain.pipelines.reevaluate import command as reevaluate
@@ -99,13 +99,17 @@ def test_workers_are_asked_for_that_hold_the_trunk(embedding):
   (container,) = pipeline.components.environments.values()
   stored = sum(path.stat().st_size for path in (embedding / "output" / "trunk").rglob("*") if path.is_file())
   assert stored > 0
-  assert dict(container.resource_hints) == {"beam:resources:min_ram_bytes:v1": str(memory_gib(stored) << 30).encode()}
+  assert dict(container.resource_hints) == {"beam:resources:min_ram_bytes:v1": str(_whole_gib(stored)).encode()}
+
+
+def _whole_gib(model_bytes: int) -> int:
+  return -(-worker_memory_bytes(model_bytes) // (1 << 30)) << 30
 
 
 def test_memory_grows_with_the_trunk():
-  assert memory_gib(0) == 2
-  assert memory_gib(5_000_000) == 3
-  assert memory_gib(1 << 30) == 10
+  assert worker_memory_bytes(0) == 2 << 30
+  assert 2 << 30 < worker_memory_bytes(5_000_000) < 3 << 30
+  assert worker_memory_bytes(1 << 30) == 10 << 30
 
 
 def test_nothing_is_staged_that_the_image_has(embedding):

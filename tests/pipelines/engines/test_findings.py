@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from beam_retrain.pipelines.engines.findings import explain, fine, problem
+from beam_retrain.pipelines.engines.findings import explain, fine, minor_version, problem
 
 
 def test_a_finding_is_a_line():
@@ -43,3 +43,7 @@ def test_what_engines_say_is_explained(said, cause):
 @pytest.mark.parametrize("said", ["", "ZeroDivisionError: division by zero", "No module named 'numpy'"])
 def test_other_faults_are_not(said):
   assert explain(said) is None
+
+
+def test_a_minor_version_is_two_numbers():
+  assert [minor_version(version) for version in ("1.19.3", "2.0", "")] == ["1.19", "2.0", ""]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from beam_retrain.pipelines.engines.checks import flink_line, read_jar
+from beam_retrain.pipelines.engines.checks import read_jar
 
 _FLINK = "org.apache.beam.runners.flink.FlinkJobServerDriver"
 
@@ -27,7 +27,7 @@ def write_jar(path: Path, main_class: str = _FLINK, libraries: tuple[str, ...] =
 
 def test_a_jar_that_holds_all(tmp_path):
   jar = write_jar(tmp_path / "fat.jar", version="1.20.1")
-  assert read_jar(str(jar)) == (_FLINK, "1.20", True)
+  assert read_jar(str(jar), _FLINK) == "1.20"
 
 
 def test_a_jar_that_names_others(tmp_path):
@@ -35,15 +35,18 @@ def test_a_jar_that_names_others(tmp_path):
     f"lib/{name}.jar" for name in ("beam-runners-core-java-2.62.0", "flink-runtime-1.19.0", "flink-core-1.18")
   )
   jar = write_jar(tmp_path / "thin.jar", libraries=names)
-  assert read_jar(str(jar)) == (_FLINK, "1.19", False)
+  with pytest.raises(ValueError, match="the jars that it names are not next to it"):
+    read_jar(str(jar))
   (tmp_path / "lib").mkdir()
   (tmp_path / names[1]).write_bytes(b"")
-  assert read_jar(str(jar)) == (_FLINK, "1.19", True)
+  assert read_jar(str(jar), _FLINK) == "1.19"
 
 
 def test_a_jar_of_something_else(tmp_path):
   jar = write_jar(tmp_path / "other.jar", main_class="org.other.Main")
-  assert read_jar(str(jar)) == ("org.other.Main", "", True)
+  assert read_jar(str(jar)) == ""
+  with pytest.raises(ValueError, match=r"its main class is org\.other\.Main"):
+    read_jar(str(jar), "org.apache.beam.")
 
 
 def test_no_jar(tmp_path):
@@ -56,7 +59,3 @@ def test_no_jar(tmp_path):
     read_jar(str(tmp_path / "images.zip"))
   with pytest.raises(FileNotFoundError):
     read_jar(str(tmp_path / "none.jar"))
-
-
-def test_a_line_is_two_numbers():
-  assert [flink_line(version) for version in ("1.19.3", "2.0", "")] == ["1.19", "2.0", ""]
