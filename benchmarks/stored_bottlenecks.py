@@ -18,8 +18,7 @@ from typing import Any
 import apache_beam as beam
 import numpy as np
 
-from beam_retrain.pipelines.jobs import output_dir
-from beam_retrain.pipelines.jobs.runner import run_command, run_pipeline
+from beam_retrain.pipelines.jobs.runner import claim_output, run_command, run_pipeline
 from beam_retrain.pipelines.models.trunk_sources import Trunk, load_trunk
 from beam_retrain.transforms.core.records.schema import (
   LABELS_FILE,
@@ -123,7 +122,7 @@ def write_stored(output: str, trunk: Trunk, counts: Mapping[str, int], argv: Seq
     others={"schema": bottleneck_record(trunk.info.dimensions)},
   )
   owned = (RECORDS_FOLDER, "trunk", "transform", "temp", "schema.pbtxt")
-  output_dir.claim(output, info, owned=owned, shards_folder=RECORDS_FOLDER)
+  claim_output(output, info, owned=owned, shards_folder=RECORDS_FOLDER)
   files.write_text(files.join(output, LABELS_FILE), "".join(f"{label}\n" for label in LABELS))
   files.write_text(files.join(output, "schema.pbtxt"), record_schema_text(trunk.info.dimensions))
   trunk.save(files.join(output, "trunk"))

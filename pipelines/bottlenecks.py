@@ -15,9 +15,8 @@ from apache_beam.runners.runner import PipelineResult
 
 from beam_retrain.pipelines.engines.dataflow import describe_built_job, request_memory, validate_single_job
 from beam_retrain.pipelines.engines.runners import is_local
-from beam_retrain.pipelines.jobs import output_dir
 from beam_retrain.pipelines.jobs.progress import Work
-from beam_retrain.pipelines.jobs.runner import exit_code, run_command, run_pipeline
+from beam_retrain.pipelines.jobs.runner import claim_output, exit_code, run_command, run_pipeline, validate_apart
 from beam_retrain.pipelines.models.execution import (
   LEAST_IMAGES,
   Execution,
@@ -53,6 +52,7 @@ from beam_retrain.transforms.core.records.schema import (
 )
 from beam_retrain.transforms.core.records.splits import SplitPercentages
 from beam_retrain.transforms.core.run.cli import ExitCode
+from beam_retrain.transforms.core.run.output_dir import OutputDir
 from beam_retrain.transforms.core.run.run_info import describe_run, is_completed, request_digest
 from beam_retrain.transforms.core.run.stats import Stats, read_stats
 from beam_retrain.transforms.io import files
@@ -146,7 +146,7 @@ class Job:
       has_splits=self.source.has_splits,
       others={"schema": bottleneck_record(self.trunk.info.dimensions)},
     )
-    output_dir.claim(self.output, info, owned=_OWNED, shards_folder=RECORDS_FOLDER)
+    claim_output(self.output, info, owned=_OWNED, shards_folder=RECORDS_FOLDER)
     if self.audit.on_leak == OnLeak.FAIL and not replaces and self.is_refused(files.join(self.output, LEAKS_FILE)):
       return False
     self._write_beside_records()
@@ -250,7 +250,7 @@ def plan(request: BottlenecksRequest) -> Job:
     request.trunk_threads,
     options,
     choice.trunk,
-    earlier=output_dir.find_earlier(request.output, STAGE),
+    earlier=OutputDir(request.output, files).find_earlier(STAGE),
     is_large=lambda: source.has_at_least(LEAST_IMAGES),
   )
   return Job(
@@ -270,7 +270,7 @@ def plan(request: BottlenecksRequest) -> Job:
 def _validate_output(request: BottlenecksRequest, options: PipelineOptions) -> None:
   """Checks that the output is separate, and writable for the workers."""
   output = request.output
-  output_dir.validate_apart(request.input, output)
+  validate_apart(request.input, output)
   for name, folder in (*(("reuse", folder) for folder in request.reuse), ("retry_from", request.retry_from)):
     if folder and files.overlap(folder, output):
       raise InputError(f"{flag('output')} {output} overlaps with {flag(name)} {folder}: give a separate folder.")

@@ -13,9 +13,8 @@ import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from beam_retrain.pipelines.engines.dataflow import describe_built_job, validate_single_job
-from beam_retrain.pipelines.jobs import output_dir
 from beam_retrain.pipelines.jobs.forked_workers import default_processes
-from beam_retrain.pipelines.jobs.runner import exit_code, run_command, run_pipeline
+from beam_retrain.pipelines.jobs.runner import claim_output, exit_code, run_command, run_pipeline
 from beam_retrain.pipelines.options.arguments import add_max_bad_fraction, refuse_unreachable
 from beam_retrain.pipelines.options.request import JobRequest
 from beam_retrain.transforms.convert import FORMATS, IMAGE_FORMATS, JPG, TFRECORD, ConvertShard, sweep_tree
@@ -146,7 +145,7 @@ class Job:
   def claim(self) -> None:
     """Claims the output folder; keeps a killed run's finished shards."""
     others = {"formats": list(self.task.formats), "schema": IMAGE_RECORD}
-    output_dir.claim(
+    claim_output(
       self.output,
       describe_run(STAGE, self.settings(), self.request.to_argv(), labels=self.task.labels, others=others),
       owned=[RECORDS_FOLDER, *(pair.split for pair in self.pairs)],

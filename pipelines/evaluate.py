@@ -26,8 +26,7 @@ from beam_retrain.pipelines.evaluation.job import (
   write_report,
 )
 from beam_retrain.pipelines.evaluation.request import EvaluationRequest
-from beam_retrain.pipelines.jobs import output_dir
-from beam_retrain.pipelines.jobs.runner import exit_code, run_command, run_pipeline
+from beam_retrain.pipelines.jobs.runner import claim_output, exit_code, run_command, run_pipeline, validate_apart
 from beam_retrain.pipelines.models.execution import Execution, choose_execution
 from beam_retrain.pipelines.models.model_trunk import ModelTrunk
 from beam_retrain.pipelines.models.trained import Model, split_settings, which_images
@@ -144,7 +143,7 @@ class Job:
   def claim(self) -> EvaluateClassifier:
     """Claims the output folder; returns the step that fills it."""
     output = self.request.output
-    output_dir.claim(output, self.info, owned=_OWNED, shards_folder=PARTS_FOLDER)
+    claim_output(output, self.info, owned=_OWNED, shards_folder=PARTS_FOLDER)
     stores = []
     if self.trunk and self.request.reuse:
       stores = [claim_store(output, self.trunk, self.reuse, self.execution, self.request.max_pixels)]
@@ -209,7 +208,7 @@ def plan(request: EvaluateRequest) -> Job:
   stored = _holds_bottlenecks(request.input)
   source = _stored_bottlenecks(request, model) if stored else find_images(request.input, model)
   images = choose_images(source, request.split, [model])
-  output_dir.validate_apart(request.input, request.output)
+  validate_apart(request.input, request.output)
   trunk = None if stored else ModelTrunk(model, request.precision, request.runtime)
   reuse = find_stores(request.reuse, trunk.fingerprint, model.preprocessing) if trunk else []
   if request.reuse:

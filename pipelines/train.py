@@ -61,7 +61,7 @@ def execute_remote(request: TrainRequest, store_options: Mapping[str, object]) -
   """
   from apache_beam.options.pipeline_options import PipelineOptions
 
-  from beam_retrain.pipelines.jobs import output_dir
+  from beam_retrain.pipelines.jobs.runner import validate_apart
   from beam_retrain.transforms.io import files
   from beam_retrain.transforms.io.access import check_reachable, check_writable
   from beam_retrain.transforms.io.transfer import get_folder
@@ -72,8 +72,8 @@ def execute_remote(request: TrainRequest, store_options: Mapping[str, object]) -
   folder, output = request.input, request.output
   check_reachable(folder, output)
   read_info(folder, "bottlenecks", files)
-  output_dir.find_earlier(output, STAGE)
-  output_dir.validate_apart(folder, output)
+  OutputDir(output, files).find_earlier(STAGE)
+  validate_apart(folder, output)
   if not files.is_local(output):
     check_writable(output)
   with tempfile.TemporaryDirectory(prefix="beam-retrain-") as scratch:

@@ -19,8 +19,7 @@ from pathlib import Path
 import apache_beam as beam
 
 from beam_retrain.pipelines.compat.label_image import EXAMPLE_FOLDER, PROG, make_parser, open_graph
-from beam_retrain.pipelines.jobs import output_dir
-from beam_retrain.pipelines.jobs.runner import exit_code, run_pipeline
+from beam_retrain.pipelines.jobs.runner import claim_output, exit_code, run_pipeline
 from beam_retrain.pipelines.options.arguments import parse_job
 from beam_retrain.transforms.compat.frozen_graph import (
   ACCURATE,
@@ -125,7 +124,7 @@ def _claim(flags: argparse.Namespace, argv: Sequence[str]) -> Config:
   else:
     work_folder, prefix = files.join(goes_to, f".{STAGE}-{request_digest(STAGE, settings)[:16]}"), str(start_secs)
   info = describe_run(STAGE, settings, argv, labels=graph.labels, others={"graph": flags.graph})
-  output_dir.claim(work_folder, info, owned=(PARTS_FOLDER, FILE_NAME), shards_folder=PARTS_FOLDER, has_labels=False)
+  claim_output(work_folder, info, owned=(PARTS_FOLDER, FILE_NAME), shards_folder=PARTS_FOLDER, has_labels=False)
   handler = FrozenGraphHandler(
     files.absolute(flags.graph),
     graph.call._asdict(),

@@ -14,7 +14,6 @@ from typing import Any
 from beam_retrain.pipelines import bottlenecks, evaluate, train
 from beam_retrain.pipelines.compat.retrain_options import PROG, work_dir
 from beam_retrain.pipelines.evaluate import EvaluateRequest
-from beam_retrain.pipelines.jobs.output_dir import find_earlier
 from beam_retrain.pipelines.models.trunk_sources import HUB_INCEPTION_V3, INCEPTION_V3
 from beam_retrain.pipelines.options.precision import AUTO, given_precision
 from beam_retrain.pipelines.requests.bottlenecks import BottlenecksRequest
@@ -25,6 +24,7 @@ from beam_retrain.transforms.core.errors import InputError, flag_names
 from beam_retrain.transforms.core.records.schema import PREPROCESSING_VERSION
 from beam_retrain.transforms.core.records.splits import LEGACY
 from beam_retrain.transforms.core.run.cli import ExitCode
+from beam_retrain.transforms.core.run.output_dir import OutputDir
 from beam_retrain.transforms.core.run.run_info import find_info, is_completed
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.sources.folders import ClassFolder
@@ -146,7 +146,7 @@ class Stages:
     """Checks each stage's folder now, not when its turn comes."""
     with flag_names(FLAG_NAMES):
       for folder, stage in ((_NOW, _NOW), (_NEXT, _NOW), ("train", "train"), ("evaluate", "evaluate")):
-        find_earlier(str(self._work / folder), stage)
+        OutputDir(str(self._work / folder), files).find_earlier(stage)
     old = self._work / _OLD
     if old.exists() and not self.chain.remembered(_OLD):
       raise InputError(f"{PROG}: {old} was not written by this command: move it away, or give another --work_dir.")

@@ -119,11 +119,8 @@ class _ForkedEnvironment(Environment):
 
 @WorkerHandler.register_environment(_URN, None)
 class _ForkedWorkerHandler(WatchedWorkerHandler):
-  def __init__(self, payload: Any, state: Any, provision_info: Any, grpc_server: Any):
-    super().__init__(payload, state, provision_info, grpc_server)
-    self._worker = _WAITING.pop(0)
-
   def start(self, environment: Mapping[str, str]) -> int:
+    self._worker = _WAITING.pop(0)
     with contextlib.suppress(BrokenPipeError):  # it was killed before: `wait` notices
       self._worker.connection.send_bytes(json.dumps(environment).encode())
     return self._worker.pid

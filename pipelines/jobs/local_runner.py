@@ -37,22 +37,13 @@ _DEAD: list[int] = []  # process ids of workers that ended too early, ever since
 
 def local_runner(options: PipelineOptions, environment: Environment | None = None) -> FnApiRunner:
   """Returns a runner for one pipeline; `environment` overrides the options' own."""
-  info = beam_provision_api_pb2.ProvisionInfo(retrieval_token="unused")
-  json_format.Parse(json.dumps(_sent(options), default=str), info.pipeline_options)
-  return FnApiRunner(default_environment=environment, provision_info=ExtendedProvisionInfo(info))
-
-
-def _sent(options: PipelineOptions) -> dict[str, object]:
-  """Returns JSON values, with numbers as text.
-
-  In this format 2 would become 2.0, an invalid integer.
-  """
   given = options.get_all_options(drop_default=True)
-  return {
-    f"beam:option:{name}:v1": str(value) if type(value) is int else value
-    for name, value in given.items()
-    if value is not None
-  }
+  # Numbers as text: in this format 2 would become 2.0, an invalid integer.
+  values = {name: str(value) if type(value) is int else value for name, value in given.items() if value is not None}
+  info = beam_provision_api_pb2.ProvisionInfo(retrieval_token="unused")
+  sent = json.dumps({f"beam:option:{name}:v1": value for name, value in values.items()}, default=str)
+  json_format.Parse(sent, info.pipeline_options)
+  return FnApiRunner(default_environment=environment, provision_info=ExtendedProvisionInfo(info))
 
 
 @contextlib.contextmanager

@@ -15,10 +15,22 @@ _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL)
 
 
 @contextlib.contextmanager
-def hold(path: str) -> Iterator[None]:
-  """Waits for the lock file `path` and holds it; the file stays."""
-  lock = _acquire(path, blocking=True)
-  assert lock is not None, "waited for without a limit"
+def hold(path: str, *, blocking: bool = True) -> Iterator[None]:
+  """Waits for the lock file `path` and holds it; the file stays.
+
+  Raises:
+    filelock.Timeout: another process holds it, and this one should not wait.
+  """
+  # A soft lock, a mere file, would outlive a killed holder.
+  lock = filelock.FileLock(path, thread_local=False, fallback_to_soft=False)
+  try:
+    lock.acquire(blocking=blocking)
+  except OSError as error:
+    if error.errno not in _NO_LOCKS:
+      raise
+    raise InputError(
+      f"the file system of {os.path.dirname(path)} cannot lock files ({error.strerror}): use another file system."
+    ) from error
   try:
     yield
   finally:
@@ -32,38 +44,21 @@ def hold_alone(path: str, busy: str) -> Iterator[None]:
   Args:
     busy: the error message if another process holds it.
   """
-  lock = _acquire(path, blocking=False)
-  if lock is None:
-    raise InputError(busy)
-  try:
-    yield
-  finally:
-    with contextlib.suppress(FileNotFoundError):
-      os.unlink(path)
-    lock.release()
+  with contextlib.ExitStack() as stack:
+    try:
+      stack.enter_context(hold(path, blocking=False))
+    except filelock.Timeout as error:
+      raise InputError(busy) from error
+    try:
+      yield
+    finally:
+      with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
 
 
 def is_held(path: str) -> bool:
-  if not os.path.exists(path):
-    return False
-  lock = _acquire(path, blocking=False)
-  if lock is None:
-    return True
-  lock.release()
-  return False
-
-
-def _acquire(path: str, *, blocking: bool) -> filelock.BaseFileLock | None:
-  # A soft lock, a mere file, would outlive a killed holder.
-  lock = filelock.FileLock(path, thread_local=False, fallback_to_soft=False)
   try:
-    lock.acquire(blocking=blocking)
+    with hold(path, blocking=False) if os.path.exists(path) else contextlib.nullcontext():
+      return False
   except filelock.Timeout:
-    return None
-  except OSError as error:
-    if error.errno not in _NO_LOCKS:
-      raise
-    raise InputError(
-      f"the file system of {os.path.dirname(path)} cannot lock files ({error.strerror}): use another file system."
-    ) from error
-  return lock
+    return True

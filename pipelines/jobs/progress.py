@@ -70,7 +70,8 @@ class _Watched:
 
   def __init__(self, work: Work, stream: TextIO):
     reports_folder = os.path.join(work.folder, REPORTS_FOLDER)
-    delete_killed_counts(reports_folder)
+    with contextlib.suppress(FileNotFoundError):  # live counts that killed workers left
+      files.delete(file.path for file in os.scandir(reports_folder) if file.name.endswith(LIVE_SUFFIX))
     self.line = ProgressLine(work.name, work.unit, stream=stream)
     self._progress = ShardProgress(reports_folder)
     # An earlier run's shards and the time until the first image do not count for the speed.
@@ -84,14 +85,6 @@ class _Watched:
       self._reported, self._next_line = seen.done, now + self.line.interval_secs
     elif seen.done > self._reported:
       self.line.record(seen.done)
-
-
-def delete_killed_counts(reports_folder: str) -> None:
-  """Deletes live counts that killed workers left."""
-  with contextlib.suppress(FileNotFoundError):
-    files.delete(
-      os.path.join(reports_folder, name) for name in os.listdir(reports_folder) if name.endswith(LIVE_SUFFIX)
-    )
 
 
 class ShardProgress:

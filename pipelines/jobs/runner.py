@@ -1,4 +1,4 @@
-"""Runs a job and reports the result: exit codes and messages."""
+"""Claims the output, runs a job and reports: exit codes and messages."""
 
 from __future__ import annotations
 
@@ -15,14 +15,16 @@ from beam_retrain.pipelines.jobs.capture import capture_output
 from beam_retrain.pipelines.jobs.forked_workers import forked_workers
 from beam_retrain.pipelines.jobs.local_runner import local_runner, raise_on_worker_death
 from beam_retrain.pipelines.jobs.progress import Work, shard_progress
-from beam_retrain.transforms.core.errors import InputError, user_sentence
+from beam_retrain.transforms.core.errors import InputError, flag, user_sentence
 from beam_retrain.transforms.core.records.quarantine import DROPPED
-from beam_retrain.transforms.core.records.schema import QUARANTINE_FILE
+from beam_retrain.transforms.core.records.schema import QUARANTINE_FILE, REPORTS_FOLDER
 from beam_retrain.transforms.core.run.cli import ExitCode, run_command
+from beam_retrain.transforms.core.run.output_dir import OutputDir
+from beam_retrain.transforms.core.run.run_info import RunInfo, write_labels
 from beam_retrain.transforms.core.run.stats import Stats
 from beam_retrain.transforms.io import files
 
-__all__ = ["ExitCode", "exit_code", "run_command", "run_pipeline"]
+__all__ = ["ExitCode", "claim_output", "exit_code", "run_command", "run_pipeline", "validate_apart"]
 
 
 def run_pipeline(
@@ -70,6 +72,30 @@ def run_pipeline(
       raise KeyboardInterrupt from error
     raise
   return result
+
+
+def claim_output(
+  output: str, info: RunInfo, *, owned: Sequence[str], shards_folder: str = "", has_labels: bool = True
+) -> None:
+  """Claims an output directory; writes `info.json` and, by default, `labels.txt`.
+
+  Args:
+    owned: see `OutputDir.claim`.
+    shards_folder: name of the folder in `output` for the shard files; empty: `output` itself.
+
+  Raises:
+    InputError: the directory holds something that this stage did not write.
+  """
+  work_folder = f"{shards_folder}/{REPORTS_FOLDER}".lstrip("/")
+  OutputDir(output, files).claim(info, owned=owned, work_folder=work_folder)
+  if has_labels:
+    write_labels(output, info.labels, files)
+
+
+def validate_apart(input_folder: str, output: str, name: str = "output") -> None:
+  """Checks that a stage does not write into its input; `name`: the flag of `output`."""
+  if files.overlap(input_folder, output):
+    raise InputError(f"{flag(name)} {output} overlaps with {flag('input')} {input_folder}: give a folder of its own.")
 
 
 def exit_code(

@@ -27,8 +27,7 @@ from beam_retrain.pipelines.evaluation.job import (
   write_report,
 )
 from beam_retrain.pipelines.evaluation.request import EvaluationRequest
-from beam_retrain.pipelines.jobs import output_dir
-from beam_retrain.pipelines.jobs.runner import exit_code, run_command, run_pipeline
+from beam_retrain.pipelines.jobs.runner import claim_output, exit_code, run_command, run_pipeline, validate_apart
 from beam_retrain.pipelines.models.execution import Execution, choose_execution
 from beam_retrain.pipelines.models.model_trunk import ModelTrunk
 from beam_retrain.pipelines.models.trained import Model, check_same_labels, split_settings, which_images
@@ -162,7 +161,7 @@ class Job:
 
     Must be called within `history.tonight`.
     """
-    output_dir.claim(working, self.info, owned=_OWNED, shards_folder=PARTS_FOLDER)
+    claim_output(working, self.info, owned=_OWNED, shards_folder=PARTS_FOLDER)
     kept: dict[str, TrunkStore] = {}
     for fingerprint, trunk in _by_fingerprint(self.trunks).items():
       reuse = [*stores(self.request.history, self.date, fingerprint, working), *self.reuse[fingerprint]]
@@ -220,7 +219,7 @@ def plan(request: ReevaluateRequest, today: datetime.date) -> Job:
   refuse_unreachable(options, request.model, request.candidate, request.input, request.reuse, request.manifest)
   models = _read_models(request)
   source = find_images(request.input, models[MODEL])
-  output_dir.validate_apart(request.input, request.history, "history")
+  validate_apart(request.input, request.history, "history")
   finished, damaged = history.look(request.history)
   date = check_date(request.date, today, finished)
   baseline = choose_baseline(request.history, date, request.baseline, models[MODEL].labels)

@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from beam_retrain.pipelines.jobs import output_dir
+from beam_retrain.pipelines.jobs.runner import claim_output, validate_apart
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.run.run_info import describe_run, request_digest
 from beam_retrain.transforms.core.runtimes.trunk_info import TrunkInfo
@@ -16,7 +16,7 @@ from beam_retrain.transforms.core.runtimes.trunk_info import TrunkInfo
 def _claim(folder, **changes) -> str:
   given = {"stage": "convert", "settings": {"formats": ["jpg"]}, "argv": ["--input", "a b"], **changes}
   info = describe_run(**given)
-  output_dir.claim(str(folder), info, owned=["records", "*.rec"])
+  claim_output(str(folder), info, owned=["records", "*.rec"])
   return info.request
 
 
@@ -130,8 +130,8 @@ def test_writing_into_what_is_read_is_refused(tmp_path, output):
   (tmp_path / "in").mkdir()
   (tmp_path / "link").symlink_to(tmp_path / "in")
   with pytest.raises(InputError, match="overlaps"):
-    output_dir.validate_apart(str(tmp_path / "in"), os.path.join(tmp_path, output))
+    validate_apart(str(tmp_path / "in"), os.path.join(tmp_path, output))
 
 
 def test_a_neighbour_with_a_longer_name_is_no_overlap(tmp_path):
-  output_dir.validate_apart(str(tmp_path / "in"), str(tmp_path / "in_2"))
+  validate_apart(str(tmp_path / "in"), str(tmp_path / "in_2"))

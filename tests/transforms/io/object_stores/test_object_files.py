@@ -11,7 +11,7 @@ import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
 from botocore.exceptions import EndpointConnectionError
 
-from beam_retrain.pipelines.jobs import output_dir
+from beam_retrain.pipelines.jobs.runner import claim_output
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.run.run_info import describe_run
 from beam_retrain.transforms.io import files
@@ -80,7 +80,7 @@ def test_what_a_stage_replaces_is_its_own(server):
   output = f"{server.url}/above/out"
   for settings in ({"a": 1}, {"a": 2}):
     owned = ["records", "*.csv"]
-    output_dir.claim(output, describe_run("convert", settings, []), owned=owned, shards_folder="records")
+    claim_output(output, describe_run("convert", settings, []), owned=owned, shards_folder="records")
     for name in ("records/.shards/1.json", "records/1", "2.csv", "mine", "deeper/3.csv", "records-of-mine/1"):
       if settings == {"a": 1}:
         files.write_text(f"{output}/{name}", "")
@@ -91,7 +91,7 @@ def test_what_a_stage_replaces_is_its_own(server):
   }
   for name in ("", ".", "..", "../neighbour", "a/b", "*", "**"):
     with pytest.raises(ValueError, match="is not a plain file name"):
-      output_dir.claim(output, describe_run("convert", {"a": name}, []), owned=[name])
+      claim_output(output, describe_run("convert", {"a": name}, []), owned=[name])
 
 
 def test_a_folder_is_brought_once_and_again_when_it_has_changed(server, tmp_path, monkeypatch):
