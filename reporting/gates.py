@@ -30,15 +30,16 @@ from beam_retrain.transforms.core.metrics.figures import (
 NOT_PUBLISHED = "not published"
 UNFINISHED = "unfinished"
 """States of a night and of an evaluation with too many bad inputs, whatever their gates say."""
-_FIRST_WORD = {PASSED: "PASSED", MISSED: "MISSED", NONE_SET: "NO GATE SET"}
 _MAX_LABELS = 5
 _MAX_DECIMALS = 6
 
 
 class Case(NamedTuple):
+  """A test case; `result` is `failure`, `error`, `skipped` or empty."""
+
   name: str
-  failure: str = ""
-  skipped: str = ""
+  result: str = ""
+  message: str = ""
 
 
 class Gate(abc.ABC):
@@ -84,17 +85,18 @@ class Gate(abc.ABC):
     """Returns why it is missed: `accuracy 97.10 % is below 98 %`."""
     if result.value is None or result.threshold is None:
       return f"{self.quantity} unknown"
-    return f"{self._found(result, result.value, result.threshold)} {self.shown(result.threshold)}"
+    side = "below" if self.bound == "at least" else "above"
+    return f"{self._subject(result, percent(result.value, result.threshold))} is {side} {self.shown(result.threshold)}"
 
-  @abc.abstractmethod
-  def _found(self, result: GateResult, value: float, threshold: float) -> str:
-    """Returns the reason up to the threshold: `accuracy 97.10 % is below`."""
+  def _subject(self, result: GateResult, value: str) -> str:
+    return f"{self.quantity} {value}"
 
   def shown(self, threshold: float) -> str:
     """Returns a threshold with its unit, as the user gave it."""
     return f"{100 * threshold:.10g} {self.unit}"
 
   def cases(self, model: ModelMetrics, result: GateResult) -> Iterator[Case]:
+    """Yields additional test cases."""
     yield from ()
 
 
@@ -110,9 +112,6 @@ class _MinAccuracy(Gate):
   def measured(self, model: ModelMetrics, result: GateResult, against: str) -> str:
     return _accuracy(model)
 
-  def _found(self, result: GateResult, value: float, threshold: float) -> str:
-    return f"accuracy {percent(value, threshold)} is below"
-
 
 class _MaxDrop(Gate):
   name = "max_drop"
@@ -127,19 +126,14 @@ class _MaxDrop(Gate):
   needs_comparison = True
 
   def _measure(self, model: ModelMetrics) -> float | None:
-    # One division: the difference of two rounded quotients could exceed a threshold that is only reached.
-    result = model.comparison
-    if result is None or not result.paired or result.baseline_correct is None or result.correct is None:
-      return None
-    return (result.baseline_correct - result.correct) / result.paired
+    return model.comparison.drop if model.comparison else None
 
   def _holds(self, model: ModelMetrics, value: float | None, threshold: float) -> bool:
-    if model.comparison is None or model.comparison.baseline is None:
-      return True  # without a baseline nothing has dropped
-    return value is not None and value <= threshold
+    # Without a baseline nothing has dropped.
+    return not _has_baseline(model) or (value is not None and value <= threshold)
 
   def measured(self, model: ModelMetrics, result: GateResult, against: str) -> str:
-    if model.comparison is None or model.comparison.baseline is None:
+    if not _has_baseline(model):
       return "no baseline"
     if result.value is None:
       return f"no image in common with {against}"
@@ -148,8 +142,8 @@ class _MaxDrop(Gate):
     points = percent(abs(result.value), result.threshold).removesuffix(" %")
     return f"accuracy {points} percentage points {'below' if result.value > 0 else 'above'} that of {against}"
 
-  def _found(self, result: GateResult, value: float, threshold: float) -> str:
-    return f"drop of {percent(value, threshold).removesuffix(' %')} points is above"
+  def _subject(self, result: GateResult, value: str) -> str:
+    return f"drop of {value.removesuffix(' %')} points"
 
   def shown(self, threshold: float) -> str:
     text = super().shown(threshold)
@@ -181,9 +175,9 @@ class _MinLabelRecall(Gate):
     more = f" and {len(shown) - _MAX_LABELS:,} more" if len(shown) > _MAX_LABELS else ""
     return f"{'recall of' if result.failing else 'lowest recall:'} {', '.join(words)}{more}"
 
-  def _found(self, result: GateResult, value: float, threshold: float) -> str:
+  def _subject(self, result: GateResult, value: str) -> str:
     failing = result.failing or ()
-    return f"recall of {f'{len(failing):,} labels' if len(failing) > 1 else failing[0]} is below"
+    return f"recall of {f'{len(failing):,} labels' if len(failing) > 1 else failing[0]}"
 
   def cases(self, model: ModelMetrics, result: GateResult) -> Iterator[Case]:
     threshold = result.threshold
@@ -192,16 +186,20 @@ class _MinLabelRecall(Gate):
     for row in model.rows:
       name = printable(row.label)
       if not row.support or row.recall is None:
-        yield Case(name, skipped="no image has this label")
+        yield Case(name, "skipped", "no image has this label")
       elif row.label in (result.failing or ()):
         right = f"{row.correct:,} of {row.support:,} right"
         recall = percent(row.recall, threshold)
-        yield Case(name, failure=f"recall {recall} is below {self.shown(threshold)} ({right})")
+        yield Case(name, "failure", f"recall {recall} is below {self.shown(threshold)} ({right})")
       else:
         yield Case(name)
 
 
 GATES: Mapping[str, Gate] = {gate.name: gate for gate in (_MinAccuracy(), _MaxDrop(), _MinLabelRecall())}
+
+
+def _has_baseline(model: ModelMetrics) -> bool:
+  return model.comparison is not None and model.comparison.baseline is not None
 
 
 def judge(model: ModelMetrics, thresholds: Mapping[str, float | None]) -> dict[str, GateResult]:
@@ -239,8 +237,12 @@ def verdict_line(metrics: Metrics) -> str:
     change = [_change(name, model.comparison, verdict)] if model.comparison else []
     if accuracy or change:
       findings.append(_of(name) + ", ".join([*accuracy, *change]))
-  state, reason = unusable(metrics) or (_FIRST_WORD[verdict], "")
-  return f"{state.upper()}: {'; '.join([*filter(None, [reason]), *missed, *findings])}"
+  state, *reason = unusable(metrics) or (verdict,)
+  return f"{verdict_in_words(state).upper()}: {'; '.join([*reason, *missed, *findings])}"
+
+
+def verdict_in_words(verdict: str) -> str:
+  return "no gate set" if verdict == NONE_SET else verdict
 
 
 def gate_lines(metrics: Metrics) -> list[str]:
@@ -248,8 +250,7 @@ def gate_lines(metrics: Metrics) -> list[str]:
   return [
     f"{_of(name)}gate {named(gate, result)}: {result.state}"
     + ("" if result.state == NONE_SET else f" ({gate_value(name, model, gate)})")
-    for name, model in metrics.models.items()
-    for gate, result in model.gates.items()
+    for name, model, gate, result in metrics.gates()
   ]
 
 
@@ -284,10 +285,18 @@ def baseline_name(name: str, comparison: ComparisonResult) -> str:
   return "the model" if name == CANDIDATE else printable(comparison.baseline or "no baseline")
 
 
-def edited_note(comparison: ComparisonResult, kind: str) -> str:
-  """Returns how many `regressed` or `fixed` images were edited, if any."""
-  edited = comparison.regressed_edited if kind == "regressed" else comparison.fixed_edited
-  return f", {edited:,} of them edited" if edited else ""
+def describe_changes(comparison: ComparisonResult, images: str = "") -> str:
+  """Returns for example `3 regressed, 1 of them edited, 2 fixed`.
+
+  `images`: word after the first number, with a space before it.
+  """
+  return ", ".join(
+    f"{number or 0:,}{word} {kind}" + (f", {edited:,} of them edited" if edited else "")
+    for number, word, kind, edited in (
+      (comparison.regressed, images, "regressed", comparison.regressed_edited),
+      (comparison.fixed, "", "fixed", comparison.fixed_edited),
+    )
+  )
 
 
 def _of(model: str) -> str:
@@ -314,14 +323,6 @@ def _change(name: str, comparison: ComparisonResult, verdict: str) -> str:
   else:
     change = f"no difference from {baseline} beyond chance"
   but = "but " if comparison.verdict == WORSE and verdict != MISSED else ""
-  counts = ", ".join(
-    f"{number or 0:,} {kind}{edited_note(comparison, kind)}"
-    for kind, number in (("regressed", comparison.regressed), ("fixed", comparison.fixed))
-  )
-  return f"{but}{change} ({counts}, {_p_value(comparison.p_value or 0.0)})"
-
-
-def _p_value(p_value: float) -> str:
-  if p_value < 0.0001:
-    return "p < 0.0001"
-  return f"p = {p_value:.2f}" if p_value >= 0.1 else f"p = {p_value:.4f}"
+  p_value = comparison.p_value or 0.0
+  chance = "p < 0.0001" if p_value < 0.0001 else f"p = {p_value:.{2 if p_value >= 0.1 else 4}f}"
+  return f"{but}{change} ({describe_changes(comparison)}, {chance})"

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from beam_retrain.reporting import charts, html_tables, wording
-from beam_retrain.reporting.gates import GATES, NOT_PUBLISHED, UNFINISHED, gate_value
+from beam_retrain.reporting.gates import GATES, NOT_PUBLISHED, UNFINISHED, gate_value, verdict_in_words
 from beam_retrain.reporting.html_tables import LabelMistakes, Matrix, ThumbnailBudget
 from beam_retrain.transforms.core.metrics.figures import (
   CANDIDATE,
@@ -35,13 +35,8 @@ if TYPE_CHECKING:
 
 MAX_TREND_LABELS = 12
 # Each state has a symbol and a word, never a colour alone.
-_WORDS = {
-  PASSED: ("\N{CHECK MARK}", "Passed"),
-  MISSED: ("\N{BALLOT X}", "Missed"),
-  NONE_SET: ("\N{WHITE CIRCLE}", "No gate set"),
-  NOT_PUBLISHED: ("\N{BALLOT X}", "Not published"),
-  UNFINISHED: ("\N{BALLOT X}", "Unfinished"),
-}
+_SYMBOLS = dict.fromkeys((MISSED, NOT_PUBLISHED, UNFINISHED), "✗")
+_SYMBOLS |= {PASSED: "\N{CHECK MARK}", NONE_SET: "\N{WHITE CIRCLE}"}
 _MAX_SETTING = 300  # characters
 _S = "\N{RIGHT SINGLE QUOTATION MARK}s"
 
@@ -82,6 +77,7 @@ def render_report(report: Report) -> str:
       models=metrics.models,
       several=len(metrics.models) > 1,
       state=state,
+      verdict=verdict_in_words(state).capitalize(),
       sentence=sentence,
       gates=list(metrics.gates()),
       comparisons=list(_comparisons(report, thumbnails)),
@@ -118,7 +114,7 @@ def _environment() -> jinja2.Environment:
   }
   environment.globals |= {
     "GATES": GATES,
-    "WORDS": _WORDS,
+    "SYMBOLS": _SYMBOLS,
     "calibrated": wording.calibrated,
     "charts": charts,
     "gate_value": gate_value,

@@ -9,9 +9,10 @@ from __future__ import annotations
 from xml.etree import ElementTree
 
 from beam_retrain.reporting.gates import GATES, Case, describe_bad_inputs, gate_line
-from beam_retrain.transforms.core.metrics.figures import MISSED, NONE_SET, BadInputs, Metrics, ModelMetrics
+from beam_retrain.transforms.core.metrics.figures import MISSED, NONE_SET, Metrics
 
 _COUNTED = {"tests": "testcase", "failures": "failure", "errors": "error", "skipped": "skipped"}
+_TYPES = {"failure": "gate missed", "error": "bad inputs"}
 
 
 def junit_xml(metrics: Metrics) -> str:
@@ -22,46 +23,33 @@ def junit_xml(metrics: Metrics) -> str:
   root = ElementTree.Element("testsuites", name=f"beam-retrain {metrics.night or ''}".rstrip())
   for name, model in metrics.models.items():
     suite = ElementTree.SubElement(root, "testsuite", name=name)
-    if model is metrics.model and metrics.bad_inputs:
-      _add_inputs(suite, f"beam_retrain.{name}.inputs", metrics.bad_inputs)
-    _add_gates(suite, name, model)
+    if model is metrics.model and (bad := metrics.bad_inputs):
+      error = f"{describe_bad_inputs(bad)}, more than allowed" if bad.too_many else ""
+      _add_case(suite, f"beam_retrain.{name}.inputs", Case("inputs", "error" if error else "", error))
+    for gate, result in model.gates.items():
+      case = Case(gate)
+      if result.state == MISSED:
+        case = Case(gate, "failure", gate_line(name, model, gate))
+      elif result.state == NONE_SET:
+        case = Case(gate, "skipped", NONE_SET)
+      _add_case(suite, f"beam_retrain.{name}.gates", case)
+    for gate, result in model.gates.items():
+      for case in GATES[gate].cases(model, result):
+        _add_case(suite, f"beam_retrain.{name}.{GATES[gate].case_class}", case)
     _count(suite, "tests", "failures", "errors", "skipped")
   _count(root, "tests", "failures", "errors")  # the schema has no `skipped` here
   ElementTree.indent(root)
   return f'<?xml version="1.0" encoding="UTF-8"?>\n{ElementTree.tostring(root, encoding="unicode")}\n'
 
 
-def _add_inputs(suite: ElementTree.Element, class_name: str, bad: BadInputs) -> None:
-  case = _add_element(suite, class_name, "inputs")
-  if bad.too_many:
-    _add_fault(case, "error", f"{describe_bad_inputs(bad)}, more than allowed", "bad inputs")
-
-
-def _add_gates(suite: ElementTree.Element, name: str, model: ModelMetrics) -> None:
-  for gate, result in model.gates.items():
-    failure = gate_line(name, model, gate) if result.state == MISSED else ""
-    case = Case(gate, failure, NONE_SET if result.state == NONE_SET else "")
-    _add_case(suite, f"beam_retrain.{name}.gates", case)
-  for gate, result in model.gates.items():
-    for case in GATES[gate].cases(model, result):
-      _add_case(suite, f"beam_retrain.{name}.{GATES[gate].case_class}", case)
-
-
 def _add_case(suite: ElementTree.Element, class_name: str, case: Case) -> None:
-  element = _add_element(suite, class_name, case.name)
-  if case.skipped:
-    ElementTree.SubElement(element, "skipped", message=case.skipped)
-  elif case.failure:
-    _add_fault(element, "failure", case.failure, "gate missed")
-
-
-def _add_element(suite: ElementTree.Element, class_name: str, name: str) -> ElementTree.Element:
-  return ElementTree.SubElement(suite, "testcase", classname=class_name, name=name, time="0")
-
-
-def _add_fault(case: ElementTree.Element, tag: str, message: str, kind: str) -> None:
-  # Jenkins shows the attribute, GitLab the text.
-  ElementTree.SubElement(case, tag, message=message, type=kind).text = message
+  element = ElementTree.SubElement(suite, "testcase", classname=class_name, name=case.name, time="0")
+  if case.result:
+    result = ElementTree.SubElement(element, case.result, message=case.message)
+    if kind := _TYPES.get(case.result):
+      # Jenkins shows the attribute, GitLab the text.
+      result.set("type", kind)
+      result.text = case.message
 
 
 def _count(element: ElementTree.Element, *attributes: str) -> None:

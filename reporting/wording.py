@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from beam_retrain.reporting import text_tables
-from beam_retrain.reporting.gates import GATES, edited_note, unusable
+from beam_retrain.reporting.gates import GATES, describe_changes, unusable
 from beam_retrain.transforms.core.metrics.figures import (
   MISSED,
   NO_BASELINE,
@@ -88,10 +88,7 @@ def compared(comparison: ComparisonResult, subject: str, against: str) -> tuple[
   regressed, fixed = comparison.regressed or 0, comparison.fixed or 0
   if not regressed + fixed:
     return f"No change: {subject} is right and wrong on the same images as {against}.", ""
-  changes = ", ".join(
-    f"{changed} {kind}{edited_note(comparison, kind)}"
-    for changed, kind in ((images_in_words(regressed), "regressed"), (number(fixed), "fixed"))
-  )
+  changes = describe_changes(comparison, " image" if regressed == 1 else " images")
   chance = how_often(comparison.p_value or 0.0)
   if comparison.verdict == NO_DIFFERENCE:
     return f"No difference shown between {subject} and {against}: {changes}.", chance

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from typing import Any
 
 import pytest
 
 from beam_retrain.reporting import gates
 from beam_retrain.reporting.gates import judge, named, percent
+from beam_retrain.transforms.core.metrics import comparison
 from beam_retrain.transforms.core.metrics.figures import GateResult
 from beam_retrain.transforms.core.metrics.metrics_file import metrics_from_json, model_from_json, model_to_json
 
@@ -39,7 +41,7 @@ def _comparison(regressed: int = 3, fixed: int = 2, paired: int = 1_000, **chang
     "correct": correct,
     "regressed": regressed,
     "fixed": fixed,
-    "drop": baseline_correct / paired - correct / paired if paired else None,
+    "drop": (baseline_correct - correct) / paired if paired else None,
     "p_value": 1.0,
     "verdict": "no difference shown",
     **changes,
@@ -116,9 +118,12 @@ def test_the_drop_gate_is_missed_only_above_its_threshold(regressed, fixed, stat
 
 
 def test_a_drop_that_reaches_the_threshold_passes_however_the_difference_is_rounded():
-  comparison = _comparison(10, 0)
-  assert comparison["drop"] > 0.01
-  assert _model(comparison=comparison, max_drop=0.01)["gates"]["max_drop"]["state"] == "passed"
+  assert 950 / 1_000 - 940 / 1_000 > 0.01
+  counts = {"paired": 1_000, "baseline_correct": 950, "correct": 940, "regressed": 10}
+  compared = comparison.Comparison(Counter({("model", what): count for what, count in counts.items()}))
+  result = comparison.extract(compared, comparison.Plan(("model",), "2026-11-23"))["model"]
+  gate = _model(comparison=dataclasses.asdict(result), max_drop=0.01)["gates"]["max_drop"]
+  assert gate == {"state": "passed", "threshold": 0.01, "value": 0.01}
 
 
 def test_without_a_baseline_nothing_has_dropped():
