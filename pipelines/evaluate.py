@@ -20,9 +20,7 @@ from beam_retrain.pipelines.evaluation.job import (
   claim_store,
   complete,
   find_images,
-  judge_figures,
   print_figures,
-  read_figures,
   write_report,
 )
 from beam_retrain.pipelines.evaluation.request import EvaluationRequest
@@ -291,9 +289,7 @@ def report(job: Job, evaluation: EvaluateClassifier) -> int:
     trunk=job.model.info.trunk.handle,
     stored_bottlenecks=job.trunk is None,
   )
-  figures = read_figures(output)
-  metrics = judge_figures(figures, about, request, output)
-  write_report(metrics, figures, job.info, f"Evaluation of {files.shown(request.input)}", output)
+  metrics = write_report(about, evaluation, request, job.info, f"Evaluation of {files.shown(request.input)}")
   complete(evaluation, request.max_bad_fraction)
   print(verdict_line(metrics))
   kind = "" if job.trunk else ", from stored bottlenecks"

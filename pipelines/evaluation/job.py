@@ -28,7 +28,7 @@ from beam_retrain.transforms.core.run.output_dir import OutputDir
 from beam_retrain.transforms.core.run.run_info import RunInfo, describe_run
 from beam_retrain.transforms.core.run.stats import read_stats
 from beam_retrain.transforms.evaluation.classifier import EvaluateClassifier, TrunkStore
-from beam_retrain.transforms.evaluation.evaluate import FIGURES_FILE, PARTS_FOLDER, PREDICTIONS_FILE, JobFigures
+from beam_retrain.transforms.evaluation.evaluate import FIGURES_FILE, PREDICTIONS_FILE, JobFigures
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.shards.ledger import read_quarantine
 from beam_retrain.transforms.sources.base import Source
@@ -99,12 +99,7 @@ def claim_store(
 
 
 class CheckedTrunk(NamedTuple):
-  """How a trunk ran.
-
-  Attributes:
-    info: for `metrics.json`, JSON values.
-    description: one line for the user.
-  """
+  """How a trunk ran: JSON values for `metrics.json`, and one line for the user."""
 
   info: Mapping[str, object]
   description: str
@@ -125,16 +120,20 @@ def check_trunk(
   return CheckedTrunk(trunk.to_info(agreement), f"{trunk.describe(agreement)}; {execution.describe()}")
 
 
-def read_figures(output: str) -> JobFigures:
-  """Reads the figures that the job wrote."""
-  return JobFigures.from_json(files.read_bytes(files.join(output, PARTS_FOLDER, FIGURES_FILE)))
+def write_report(
+  about: Metrics,
+  evaluation: EvaluateClassifier,
+  request: EvaluationRequest,
+  info: RunInfo,
+  title: str,
+  nights: Sequence[TrendPoint] = (),
+) -> Metrics:
+  """Judges the job's figures; writes `metrics.json` and `report.html`.
 
-
-def judge_figures(figures: JobFigures, about: Metrics, request: EvaluationRequest, output: str) -> Metrics:
-  """Returns the figures with the gates' results.
-
-  `about` is the rest of `metrics.json`; its models hold their `trunk_kind`.
+  `about` is the rest of `metrics.json`, with each model's `trunk_kind`; `nights` are the earlier ones, oldest first.
   """
+  output = evaluation.output
+  figures = JobFigures.from_json(files.read_bytes(files.join(evaluation.parts_folder, FIGURES_FILE)))
   models = {
     name: dataclasses.replace(
       figures.models[name], gates=judge(figures.models[name], request.thresholds), trunk_kind=described.trunk_kind
@@ -142,27 +141,13 @@ def judge_figures(figures: JobFigures, about: Metrics, request: EvaluationReques
     for name, described in about.models.items()
   }
   stats, allowed = read_stats(output, files), request.max_bad_fraction
-  return dataclasses.replace(
+  metrics = dataclasses.replace(
     about,
     model=models[MODEL],
     candidate=models.get(CANDIDATE),
     predictions_sha256=files.sha256(files.join(output, PREDICTIONS_FILE)),
     bad_inputs=BadInputs(stats.quarantined, stats.inputs, allowed, stats.bad_fraction > allowed),
   )
-
-
-def write_report(
-  metrics: Metrics,
-  figures: JobFigures,
-  info: RunInfo,
-  title: str,
-  output: str,
-  nights: Sequence[TrendPoint] = (),
-) -> None:
-  """Writes `metrics.json` and `report.html`.
-
-  `nights` are the earlier ones, the oldest first.
-  """
   files.write_text(files.join(output, METRICS_FILE), write_metrics(metrics))
   report = Report(
     metrics,
@@ -173,6 +158,7 @@ def write_report(
     title=title,
   )
   files.write_text(files.join(output, REPORT_FILE), render_report(report))
+  return metrics
 
 
 def print_figures(metrics: Metrics, tables: Sequence[str] = ()) -> None:

@@ -21,9 +21,7 @@ from beam_retrain.pipelines.evaluation.job import (
   claim_store,
   complete,
   find_images,
-  judge_figures,
   print_figures,
-  read_figures,
   write_report,
 )
 from beam_retrain.pipelines.evaluation.request import EvaluationRequest
@@ -220,7 +218,7 @@ def plan(request: ReevaluateRequest, today: datetime.date) -> Job:
   models = _read_models(request)
   source = find_images(request.input, models[MODEL])
   validate_apart(request.input, request.history, "history")
-  finished, damaged = history.look(request.history)
+  finished, damaged = history.read_nights(request.history)
   date = check_date(request.date, today, finished)
   baseline = choose_baseline(request.history, date, request.baseline, models[MODEL].labels)
   if not request.baseline:
@@ -330,9 +328,8 @@ def report(job: Job, evaluation: EvaluateClassifier) -> int:
     trunk=job.models[MODEL].info.trunk.handle,
     bottlenecks=_count_bottlenecks(evaluation.stores),
   )
-  figures = read_figures(working)
-  metrics = judge_figures(figures, about, request, working)
-  write_report(metrics, figures, job.info, f"Night of {job.date}", working, trend(job.finished, job.date))
+  nights = trend(job.finished, job.date)
+  metrics = write_report(about, evaluation, request, job.info, f"Night of {job.date}", nights)
   files.write_text(files.join(working, JUNIT_FILE), junit_xml(metrics))
   folder = working
   if complete(evaluation, request.max_bad_fraction):

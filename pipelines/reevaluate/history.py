@@ -43,7 +43,7 @@ _REPLACED = "replaced"
 _WORK = re.compile(rf"(?P<date>{DATE.pattern})-(?P<what>[0-9a-f]{{12}}|{_REPLACED})")
 
 
-def look(history: str) -> tuple[list[Night], list[Damaged]]:
+def read_nights(history: str) -> tuple[list[Night], list[Damaged]]:
   """Returns the finished nights and the damaged ones, both by date.
 
   Restores a night that a killed `publish` set aside. Checksums are not verified.

@@ -16,7 +16,7 @@ from tests.pipelines.reevaluate.history_suite import PREDICTIONS, TODAY, change,
 
 
 def test_tonight_is_today_or_the_day_that_was_given(tmp_path):
-  finished, _ = history.look(str(make_history(tmp_path, "2026-11-23", "2026-11-24")))
+  finished, _ = history.read_nights(str(make_history(tmp_path, "2026-11-23", "2026-11-24")))
   assert snapshot.check_date(None, TODAY, finished) == "2026-11-24"
   assert snapshot.check_date(None, TODAY, []) == "2026-11-24"
   assert snapshot.check_date("2026-11-20", TODAY, finished) == "2026-11-20"
@@ -31,7 +31,7 @@ def test_what_is_no_day_is_refused(text):
 
 
 def test_a_clock_that_went_back_is_told_with_both_dates(tmp_path):
-  finished, _ = history.look(str(make_history(tmp_path, "2026-11-23", "2026-11-25")))
+  finished, _ = history.read_nights(str(make_history(tmp_path, "2026-11-23", "2026-11-25")))
   with pytest.raises(InputError) as refused:
     snapshot.check_date(None, TODAY, finished)
   assert str(refused.value) == (
@@ -58,7 +58,7 @@ def test_predictions_that_changed_are_named_and_the_night_before_is_taken(tmp_pa
   folder = make_history(tmp_path, "2026-11-21", "2026-11-22", "2026-11-23")
   for name in ("2026-11-22", "2026-11-23"):
     (folder / name / "predictions.csv").write_bytes(PREDICTIONS.replace(b"7", b"1"))
-  assert history.look(str(folder))[1] == []
+  assert history.read_nights(str(folder))[1] == []
   assert baselines.choose_baseline(str(folder), "2026-11-24", None, ["7", "1"]).name == "2026-11-21"
   why = "is damaged and is not used as the baseline: its predictions.csv has changed since it was written"
   assert capsys.readouterr().err.splitlines() == [f"the night {name} {why}" for name in ("2026-11-23", "2026-11-22")]
@@ -178,7 +178,7 @@ def test_a_baseline_that_is_replaced_meanwhile_is_told(tmp_path):
 
 def test_the_trend_is_of_the_last_nights_before_tonight(tmp_path):
   folder = make_history(tmp_path, *(f"2026-11-{day:02}" for day in range(1, 12)))
-  finished, _ = history.look(str(folder))
+  finished, _ = history.read_nights(str(folder))
   for night in finished:
     shutil.rmtree(night.path)  # each is read once, by `look`
   found = snapshot.trend(finished, "2026-11-10", limit=3)
