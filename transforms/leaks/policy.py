@@ -10,13 +10,21 @@ from typing import NamedTuple
 
 import apache_beam as beam
 
-from beam_retrain.transforms.core.records.leaks import OnLeak, count_rows, describe, warnings_of
+from beam_retrain.transforms.core.records.leaks import (
+  LeakedImage,
+  OnLeak,
+  count_rows,
+  describe,
+  leaks_csv,
+  warnings_of,
+)
 from beam_retrain.transforms.core.records.schema import LEAKS_FILE, REFUSED_LEAKS_FILE
+from beam_retrain.transforms.core.records.shards import unpack
 from beam_retrain.transforms.core.records.splits import SplitPercentages
 from beam_retrain.transforms.core.run.stats import Stats
 from beam_retrain.transforms.core.system.cpu import Threads
 from beam_retrain.transforms.io import files
-from beam_retrain.transforms.leaks.audit import AuditImages, AuditRecords, DropLeaks, WriteLeaks, leaked_images
+from beam_retrain.transforms.leaks.audit import AuditImages, AuditRecords, drop_leaks
 from beam_retrain.transforms.shards.checks import CheckSplits
 
 OWNED = (LEAKS_FILE, REFUSED_LEAKS_FILE)
@@ -57,11 +65,11 @@ class SplitAudit:
     leaks = None
     if self.on_leak == OnLeak.DROP or (self.on_leak == OnLeak.FAIL and leaks_path):
       audited = shards | "Audit" >> AuditImages(self.labels, self.percentages, self.max_pixels, self.threads)
-      leaks = audited | "Leaks" >> beam.FlatMapTuple(leaked_images)  # LeakedImage
+      leaks = audited | "Leaks" >> beam.FlatMapTuple(lambda _, packed: unpack(packed))  # LeakedImage
       if self.on_leak == OnLeak.FAIL:
-        _ = leaks | "WriteLeaks" >> WriteLeaks(leaks_path)
+        _ = leaks | "CollectLeaks" >> beam.combiners.ToList() | "WriteLeaks" >> beam.Map(_write, leaks_path)
       else:
-        shards = (shards, audited) | "Drop" >> DropLeaks()
+        shards = shards | "DropLeaks" >> beam.Map(drop_leaks, beam.pvalue.AsDict(audited))
     dropped = leaks if self.on_leak == OnLeak.DROP else None
     checked = shards | "CheckSplits" >> CheckSplits(self.labels, self.percentages, dropped)
     return Planned(shards, checked, leaks)
@@ -70,7 +78,7 @@ class SplitAudit:
     """Returns PCollection[LeakedImage] for the ledger; audits the records if necessary."""
     if planned.leaks is not None:
       return planned.leaks
-    return reports | "Audit" >> AuditRecords(self.labels, self.percentages, records_folder=records_folder)
+    return reports | "Audit" >> AuditRecords(self.labels, self.percentages, records_folder)
 
   def refuses(self, leaks_path: str) -> bool:
     """Returns whether the leaks written by `plan` end the command; prints why."""
@@ -91,3 +99,7 @@ class SplitAudit:
     """Prints a line for each kind of leak that `stats.json` counts."""
     for line in warnings_of(stats.leaks or {}, files.shown(files.join(output, LEAKS_FILE)), self.on_leak):
       print(line, file=sys.stderr)
+
+
+def _write(leaks: list[LeakedImage], path: str) -> None:
+  files.write_text(path, leaks_csv(leaks))

@@ -21,13 +21,15 @@ from beam_retrain.transforms.bottlenecks.reuse import EmbedOnlyNew
 from beam_retrain.transforms.bottlenecks.store import record_files
 from beam_retrain.transforms.core.images.encode import encode_pixels
 from beam_retrain.transforms.core.images.idx import encode_idx, read_images_header, read_items, read_labels_header
-from beam_retrain.transforms.core.records.leaks import OnLeak
+from beam_retrain.transforms.core.records.leaks import OnLeak, leaks_csv
+from beam_retrain.transforms.core.records.quarantine import MAX_PIXELS
 from beam_retrain.transforms.core.records.schema import REPORTS_FOLDER, decode_bottleneck, decode_image
-from beam_retrain.transforms.core.records.shards import Shard
+from beam_retrain.transforms.core.records.shards import Shard, unpack
 from beam_retrain.transforms.core.records.splits import SplitPercentages
 from beam_retrain.transforms.core.records.tfrecord import read_records
 from beam_retrain.transforms.core.system.cpu import Threads
-from beam_retrain.transforms.leaks.audit import AuditImages, WriteLeaks, drop_leaks, leaked_images
+from beam_retrain.transforms.io.files import write_text
+from beam_retrain.transforms.leaks.audit import AuditImages, drop_leaks
 from beam_retrain.transforms.leaks.policy import SplitAudit
 from beam_retrain.transforms.shards.ledger import CloseLedger
 from beam_retrain.transforms.shards.work import WorkShards
@@ -218,8 +220,9 @@ def audit_images(
 
   def build(root: beam.Pipeline) -> None:
     shards = root | "Plan" >> source.plan(("training", "testing"), percentages)
-    audited = shards | "Audit" >> AuditImages(source.labels, percentages)
-    _ = audited | "Leaks" >> beam.FlatMapTuple(leaked_images) | "Write" >> WriteLeaks(str(folder / "leaks.csv"))
+    audited = shards | "Audit" >> AuditImages(source.labels, percentages, MAX_PIXELS, Threads(1))
+    leaks = audited | "Leaks" >> beam.FlatMapTuple(lambda _, packed: unpack(packed)) | beam.combiners.ToList()
+    _ = leaks | "Write" >> beam.Map(lambda leaks, path: write_text(path, leaks_csv(leaks)), str(folder / "leaks.csv"))
     _ = (
       shards
       | "Drop" >> beam.Map(drop_leaks, beam.pvalue.AsDict(audited))

@@ -24,6 +24,9 @@ DIFFERENT_LABELS = "different_labels"
 TRAINING_AND_TESTING = "training_and_testing"
 KINDS = (DIFFERENT_LABELS, TRAINING_AND_TESTING)
 
+HASH_BYTES = 16
+"""Of a SHA-256: half of it tells images apart."""
+
 _COLUMNS = ["kind", "sha256", "file_name", "split", "label"]
 
 
@@ -36,38 +39,31 @@ class OnLeak(enum.StrEnum):
 
 
 class HashedImages(NamedTuple):
-  """Images of one shard in one hash bucket.
+  """Images of one shard, or those in one hash bucket.
 
-  `count` is the number of images in the shard. Each of `images` is (SHA-256, 32 bytes; position in the shard, as its
-  reader defines it; class index).
+  Each of `images` is (the first `HASH_BYTES` of its SHA-256, position in the shard, class index).
   """
 
   shard: str
   split: str
-  count: int  # type: ignore[assignment]  # hides tuple.count, which is not used
   images: list[tuple[bytes, int, int]]
 
 
 class Leak(NamedTuple):
   """A copy of a leaking image, by its position in its shard.
 
-  `classes` are the class indices of all copies, ascending.
+  `digest` is as in `HashedImages`; `classes` are the class indices of all copies, ascending.
   """
 
-  place: int
+  position: int
   digest: bytes
   kinds: tuple[str, ...]
   classes: tuple[int, ...]
 
-
-class ShardLeaks(NamedTuple):
-  """Leaks of one shard; as one element, Beam pickles them together.
-
-  `count` is the number of images in the shard; the leaks are in any order.
-  """
-
-  count: int  # type: ignore[assignment]  # hides tuple.count, which is not used
-  leaks: list[Leak]
+  def named(self, sha256: str, key: str, split: str, label: str, labels: Sequence[str]) -> LeakedImage:
+    """Returns the image by name; `labels` is the label list."""
+    all_labels = tuple(labels[index] for index in self.classes)
+    return LeakedImage(sha256, key, split, label, self.kinds, all_labels, self.position)
 
 
 class LeakedImage(NamedTuple):
@@ -77,6 +73,8 @@ class LeakedImage(NamedTuple):
     sha256: 64 hex digits.
     kinds: its kinds of leak, of `KINDS`.
     labels: of all copies, in the order of the label list.
+    position: in its shard.
+    size_bytes: of the image; 0 if only its bottleneck was read.
   """
 
   sha256: str
@@ -85,41 +83,39 @@ class LeakedImage(NamedTuple):
   label: str
   kinds: tuple[str, ...]
   labels: tuple[str, ...]
+  position: int = 0
+  size_bytes: int = 0
 
   @property
   def is_dropped(self) -> bool:
     """Whether `--on_leak drop` leaves this copy out."""
     return DIFFERENT_LABELS in self.kinds or self.split != TESTING
 
-  def quarantined(self, size_bytes: int, split: str) -> Quarantined:
-    """Returns the quarantine entry of a dropped copy."""
+  def quarantined(self, split: str) -> Quarantined:
+    """Returns the quarantine entry of a dropped copy from a shard of `split`."""
     if DIFFERENT_LABELS in self.kinds:
       labels = ", ".join(map(repr, self.labels[:5])) + (", ..." if len(self.labels) > 5 else "")
       detail = f"identical images have different labels ({labels}): see the group {self.sha256[:12]} in leaks.csv"
-      return Quarantined(self.key, size_bytes, Reason.CONFLICTING_LABELS, detail, split)
+      return Quarantined(self.key, self.size_bytes, Reason.CONFLICTING_LABELS, detail, split)
     detail = f"an identical image is in testing: see the group {self.sha256[:12]} in leaks.csv"
-    return Quarantined(self.key, size_bytes, Reason.LEAKED, detail, split)
+    return Quarantined(self.key, self.size_bytes, Reason.LEAKED, detail, split)
 
 
-def find_leaks(bucket: Iterable[HashedImages]) -> Iterator[tuple[str, ShardLeaks]]:
+def find_leaks(bucket: Iterable[HashedImages]) -> Iterator[tuple[str, list[Leak]]]:
   """Yields (shard file name, its leaks) of one bucket, in any order."""
-  copies: dict[bytes, list[tuple[str, int, int]]] = defaultdict(list)
-  shards: dict[str, tuple[str, int]] = {}
-  for shard, split, count, images in bucket:
-    shards[shard] = split, count
-    for digest, place, class_index in images:
-      copies[digest].append((shard, place, class_index))
+  copies: dict[bytes, list[tuple[str, str, int, int]]] = defaultdict(list)
+  for shard, split, images in bucket:
+    for digest, position, class_index in images:
+      copies[digest].append((shard, split, position, class_index))
   leaks: dict[str, list[Leak]] = defaultdict(list)
   for digest, group in copies.items():
     if len(group) == 1:
       continue
-    classes = tuple(sorted({class_index for _, _, class_index in group}))
-    kinds = kinds_of(classes, {shards[shard][0] for shard, _, _ in group})
-    if kinds:
-      for shard, place, _ in group:
-        leaks[shard].append(Leak(place, digest, kinds, classes))
-  for shard, shard_leaks in leaks.items():
-    yield shard, ShardLeaks(shards[shard][1], shard_leaks)
+    classes = tuple(sorted({class_index for *_, class_index in group}))
+    if kinds := kinds_of(classes, {split for _, split, *_ in group}):
+      for shard, _, position, _ in group:
+        leaks[shard].append(Leak(position, digest, kinds, classes))
+  yield from leaks.items()
 
 
 def kinds_of(classes: Collection[object], splits: Collection[str]) -> tuple[str, ...]:

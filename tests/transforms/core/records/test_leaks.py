@@ -67,16 +67,14 @@ def test_leaks_of_random_shards_in_buckets_of_any_order(seed):
   buckets: dict[int, list[HashedImages]] = {}
   for shard, split, images in shards:
     for bucket, dealt in partition_by_hash(images, bucket_count(len(shards))).items():
-      buckets.setdefault(bucket, []).append(HashedImages(shard, split, len(images), dealt))
+      buckets.setdefault(bucket, []).append(HashedImages(shard, split, dealt))
   assert len(buckets) > 2
   expected = _plain(shards)
   assert {kinds for _, _, _, kinds, _ in expected} == {(_BOTH[0],), (_BOTH[1],), _BOTH}
   for order in (1, -1):
     found = [leaks for met in buckets.values() for leaks in find_leaks(met[::order])]
-    assert {(shard, *leak) for shard, leaks in found for leak in leaks.leaks} == expected
-    assert sum(len(leaks.leaks) for _, leaks in found) == len(expected)
-    counts = {shard: len(images) for shard, _, images in shards}
-    assert all(leaks.count == counts[shard] for shard, leaks in found)
+    assert {(shard, *leak) for shard, leaks in found for leak in leaks} == expected
+    assert sum(len(leaks) for _, leaks in found) == len(expected)
 
 
 @pytest.mark.parametrize(
@@ -98,17 +96,17 @@ def test_what_is_a_leak(classes, splits, kinds):
 
 def test_what_is_dropped_and_as_what():
   cases = itertools.product((_BOTH[:1], _BOTH[1:], _BOTH), ("training", "validation", "testing"))
-  images = [LeakedImage("ab" * 32, "k.png", split, "a", kinds, ("a", "b")) for kinds, split in cases]
+  images = [LeakedImage("ab" * 32, "k.png", split, "a", kinds, ("a", "b"), size_bytes=7) for kinds, split in cases]
   kept = [(image.kinds, image.split) for image in images if not image.is_dropped]
   assert kept == [(_BOTH[1:], "testing")]
-  assert images[0].quarantined(7, "training") == Quarantined(
+  assert images[0].quarantined("training") == Quarantined(
     "k.png",
     7,
     Reason.CONFLICTING_LABELS,
     "identical images have different labels ('a', 'b'): see the group abababababab in leaks.csv",
     "training",
   )
-  reasons = [image.quarantined(7, "training").reason for image in images]
+  reasons = [image.quarantined("training").reason for image in images]
   assert reasons == [Reason.CONFLICTING_LABELS] * 3 + [Reason.LEAKED] * 3 + [Reason.CONFLICTING_LABELS] * 3
 
 
