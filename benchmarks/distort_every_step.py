@@ -21,7 +21,6 @@ import tensorflow as tf
 
 from beam_retrain.transforms.core.images.augment_tf import distort
 from beam_retrain.transforms.core.images.decode import decode_rgb, preprocess
-from beam_retrain.transforms.core.images.lookup import lookup_images
 from beam_retrain.transforms.core.models.saved_model import load_saved_model
 from beam_retrain.transforms.core.records.schema import (
   RECORDS_FOLDER,
@@ -34,6 +33,7 @@ from beam_retrain.transforms.core.records.schema import (
 from beam_retrain.transforms.core.records.splits import SplitPercentages
 from beam_retrain.transforms.core.records.tfrecord import read_records
 from beam_retrain.transforms.core.run.run_info import read_info
+from beam_retrain.transforms.sources.find import find_source
 
 _STEPS_PER_LOOK = 100
 _STEPS_TO_WARM_UP = 5
@@ -105,10 +105,10 @@ def _read(
   splits = (TRAINING, VALIDATION, TESTING)
   classes: dict[str, list[int]] = {split: [] for split in splits}
   pictures: dict[str, list[bytes]] = {split: [] for split in splits}
-  for key, encoded in lookup_images(data, split_and_class):
-    split, class_index = split_and_class[key]
+  for image in find_source(data).read_keys(split_and_class):
+    split, class_index = split_and_class[image.key]
     classes[split].append(class_index)
-    pictures[split].append(encoded)
+    pictures[split].append(image.encoded)
   return {split: np.array(found, np.int32) for split, found in classes.items()}, pictures
 
 

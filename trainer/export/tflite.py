@@ -25,9 +25,9 @@ from beam_retrain.trainer.export.metrics import Int8Measures, LiteFile
 from beam_retrain.trainer.export.tflite_options import TfliteOptions, labels_file
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.images.decode import preprocess
-from beam_retrain.transforms.core.images.lookup import lookup_images
 from beam_retrain.transforms.core.models.head import Head
 from beam_retrain.transforms.core.models.tflite import LiteModel, quiet_interpreter
+from beam_retrain.transforms.core.records.quarantine import Quarantined
 from beam_retrain.transforms.core.records.schema import (
   RECORDS_FOLDER,
   TESTING,
@@ -189,13 +189,15 @@ def _find(folder: str, wanted: Mapping[str, ImageRef]) -> Iterator[tuple[str, by
 
   Raises InputError if one is missing or has changed since its bottleneck was computed.
   """
+  from beam_retrain.transforms.sources.find import find_source  # loads Beam, which training does without
+
   remedy = "pass the folder with the unchanged images that `bottlenecks` read as --tflite_calibration_input."
   left = dict(wanted)
-  for key, encoded in lookup_images(folder, wanted):
-    image = left.pop(key, None)
-    if image and hashlib.sha256(encoded).hexdigest() != image.sha256:
-      raise InputError(f"{key} in {folder} has changed since its bottleneck was computed: {remedy}")
-    if image:
-      yield key, encoded
+  for found in find_source(folder, min_classes=1).read_keys(wanted):
+    if isinstance(found, Quarantined) or not (image := left.pop(found.key, None)):
+      continue
+    if found.sha256 != image.sha256:
+      raise InputError(f"{found.key} in {folder} has changed since its bottleneck was computed: {remedy}")
+    yield found.key, found.encoded
   if left:
     raise InputError(f"{folder} lacks {len(left)} of {len(wanted)} images, {min(left)} for example: {remedy}")

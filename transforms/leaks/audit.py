@@ -1,6 +1,6 @@
 """Finds equal images with different labels, or in both training and testing.
 
-Images are equal if their bytes are. Half a SHA-256 of each is shuffled, to spare the local runner's memory; leaking
+Images are equal if their bytes are. Part of the SHA-256 of each is shuffled, which the local runner keeps in memory; leaking
 images are read once more, for their keys and labels.
 """
 
@@ -16,7 +16,14 @@ from beam_retrain.transforms.core.images.headers import Fault, probe_image
 from beam_retrain.transforms.core.models.inference import set_threads
 from beam_retrain.transforms.core.records.example import decode_example
 from beam_retrain.transforms.core.records.hash_buckets import bucket_count, partition_by_hash
-from beam_retrain.transforms.core.records.leaks import HASH_BYTES, HashedImages, Leak, LeakedImage, find_leaks
+from beam_retrain.transforms.core.records.leaks import (
+  HASH_BYTES,
+  HashedImage,
+  HashedImages,
+  Leak,
+  LeakedImage,
+  find_leaks,
+)
 from beam_retrain.transforms.core.records.schema import (
   CLASS_INDEX,
   SHA256,
@@ -100,10 +107,10 @@ class _FindLeaks(beam.PTransform):
   """PCollection of shards or reports -> PCollection[(shard's name, its Leaks by position, packed)].
 
   Attributes:
-    hash_shard: from an element and `arguments` to its `HashedImages`.
+    hash_shard: from an element and `arguments` to (name, split, list of HashedImage).
   """
 
-  def __init__(self, hash_shard: Callable[..., HashedImages], *arguments: Any):
+  def __init__(self, hash_shard: Callable[..., tuple[str, str, list[HashedImage]]], *arguments: Any):
     super().__init__()
     self._hash_shard = hash_shard
     self._arguments = arguments
@@ -114,7 +121,6 @@ class _FindLeaks(beam.PTransform):
       shards
       | "SpreadShards" >> beam.Reshuffle()
       | "HashShard" >> beam.Map(self._hash_shard, *self._arguments)
-      # HashedImages
       | "PartitionByHash" >> beam.FlatMap(_partition, beam.pvalue.AsSingleton(buckets))
       # (bucket, HashedImages)
       | "GroupByHash" >> beam.GroupByKey()
@@ -126,16 +132,17 @@ class _FindLeaks(beam.PTransform):
     )
 
 
-def _partition(hashed: HashedImages, buckets: int) -> Iterator[tuple[int, HashedImages]]:
-  for bucket, images in partition_by_hash(hashed.images, buckets).items():
-    yield bucket, hashed._replace(images=images)
+def _partition(shard: tuple[str, str, list[HashedImage]], buckets: int) -> Iterator[tuple[int, HashedImages]]:
+  name, split, hashed = shard
+  for bucket, images in partition_by_hash(hashed, buckets).items():
+    yield bucket, HashedImages.pack(name, split, images)
 
 
 def _join(name: str, packed: Iterable[bytes]) -> tuple[str, bytes]:
   return name, pack(sorted(leak for leaks in packed for leak in unpack(leaks)))
 
 
-def _hash_records(report: ShardReport, folder: str) -> HashedImages:
+def _hash_records(report: ShardReport, folder: str) -> tuple[str, str, list[HashedImage]]:
   path = files.join(folder, report.file)
   hashed = []
   with files.open_to_read(path) as file:
@@ -143,7 +150,7 @@ def _hash_records(report: ShardReport, folder: str) -> HashedImages:
       features = decode_example(record, (SHA256, CLASS_INDEX))
       digest = bytes.fromhex(features[SHA256][0].decode())
       hashed.append((digest[:HASH_BYTES], position, features[CLASS_INDEX][0]))
-  return HashedImages(report.file, report.split, hashed)
+  return report.file, report.split, hashed
 
 
 def _name_records(
@@ -159,14 +166,14 @@ def _name_records(
       yield leak.named(record.sha256, record.key, percentages.split_of(record.key, split), record.label, labels)
 
 
-def _hash_images(shard: Shard, labels: Sequence[str]) -> HashedImages:
+def _hash_images(shard: Shard, labels: Sequence[str]) -> tuple[str, str, list[HashedImage]]:
   class_indices = {label: index for index, label in enumerate(labels)}
   hashed = [
     (hashlib.sha256(image.encoded).digest()[:HASH_BYTES], position, class_indices[image.label])
     for position, image in enumerate(shard.read_images(labels))
     if isinstance(image, Image) and image.encoded
   ]
-  return HashedImages(shard.name(), shard.split, hashed)
+  return shard.name(), shard.split, hashed
 
 
 def _pick_leaks(shard: Shard, leaks: Mapping[str, bytes]) -> Iterator[tuple[Shard, bytes]]:

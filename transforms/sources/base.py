@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import abc
 import heapq
+import itertools
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import apache_beam as beam
 
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.records.quarantine import Quarantined
-from beam_retrain.transforms.core.records.schema import Image
+from beam_retrain.transforms.core.records.schema import ALL, TESTING, TRAINING, Image
 from beam_retrain.transforms.core.records.shards import IMAGES_PER_SHARD, Shard, pick_inputs
 from beam_retrain.transforms.core.records.splits import SplitPercentages, stable_hash
 
@@ -117,6 +118,12 @@ class Source(abc.ABC):
     for shard in self._sample_shards(splits, percentages, count, max_files):
       yield from shard.read_images(self.labels)
 
+  def read_keys(self, keys: Collection[str]) -> Iterator[Image | Quarantined]:
+    """Yields the images with some keys, without a job; reads only the keys of the others."""
+    for shard in self.list_shards((TRAINING, TESTING) if self.has_splits else (ALL,), None):
+      for entry in shard.inputs:
+        yield from entry.read_where(shard.split, keys.__contains__)
+
   def typical_shard(self, splits: Sequence[str], percentages: SplitPercentages | None, count: int) -> tuple[Shard, int]:
     """Returns a shard for measurements and its image count, at most `IMAGES_PER_SHARD`.
 
@@ -153,3 +160,15 @@ class Source(abc.ABC):
 def sample_hash(name: str) -> int:
   """Returns the hash by which images and files are sampled."""
   return stable_hash(name, _SAMPLE_SALT)
+
+
+def check_classes(path: str, labels: Collection[str], min_classes: int) -> None:
+  """Raises InputError if there are too few classes."""
+  if len(labels) < min_classes:
+    found = f"only one class, {next(iter(labels))!r}" if labels else "no labelled images"
+    raise InputError(f"{path} has {found}: a classifier needs at least two.")
+
+
+def has_items(items: Iterable[object], count: int) -> bool:
+  """Returns whether there are at least `count` items."""
+  return sum(1 for _ in itertools.islice(items, count)) == count

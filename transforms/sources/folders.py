@@ -14,7 +14,7 @@ from beam_retrain.transforms.core.records.schema import RECORDS_FOLDER, TESTING,
 from beam_retrain.transforms.core.records.shards import IMAGES_PER_SHARD
 from beam_retrain.transforms.core.records.splits import SplitPercentages
 from beam_retrain.transforms.io import files
-from beam_retrain.transforms.sources.base import SourceOptions
+from beam_retrain.transforms.sources.base import SourceOptions, check_classes, has_items
 from beam_retrain.transforms.sources.image_files import AssignShards, ImageFile, ImageFilesSource, assign_split
 from beam_retrain.transforms.sources.retrain_names import check_labels_differ, is_image, label_of_folder
 
@@ -65,8 +65,7 @@ def find_class_folders(root: str, min_classes: int = 2, retrain_names: bool = Fa
   labels = {folder.label for folder in found}
   if not labels:
     raise InputError(f"{root} has no class folders: give a folder with one folder of images per class.")
-  if len(labels) < min_classes:
-    raise InputError(f"{root} has only one class, {labels.pop()!r}: a classifier needs at least two.")
+  check_classes(root, labels, min_classes)
   if labels <= _OTHER_SPLIT_NAMES:
     raise InputError(
       f"{root}: the folders {', '.join(sorted(labels))} look like splits, not classes: rename them to {TRAINING} and"
@@ -135,8 +134,7 @@ class FolderSource(ImageFilesSource):
     return itertools.chain.from_iterable(map(list_folder, self.class_folders))
 
   def has_at_least(self, count: int) -> bool:
-    names = itertools.chain.from_iterable(files.walk(folder.path) for folder in self.class_folders)
-    return sum(1 for _ in itertools.islice(names, count)) == count
+    return has_items((path for folder in self.class_folders for path in files.walk(folder.path)), count)
 
   def count_left_out(self) -> int:
     return sum(count_files(folder).others for folder in self.class_folders if folder.retrain_names)

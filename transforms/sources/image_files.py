@@ -47,8 +47,7 @@ class ImageFile(NamedTuple):
 
   def read(self, split: str) -> Iterator[Image | Quarantined]:
     if self.size_bytes > MAX_FILE_BYTES:
-      detail = f"more than the {MAX_FILE_BYTES} bytes allowed of a file"
-      yield Quarantined(self.key, self.size_bytes, Reason.TOO_LARGE, detail, split)
+      yield too_large(self.key, self.size_bytes, split)
     elif not self.path:
       yield self._unreadable("its name is not UTF-8: rename it", split)
     else:
@@ -71,6 +70,11 @@ class ImageFile(NamedTuple):
 
   def _unreadable(self, detail: str, split: str) -> Quarantined:
     return Quarantined(self.key, self.size_bytes, Reason.UNREADABLE, detail, split)
+
+
+def too_large(key: str, size_bytes: int, split: str) -> Quarantined:
+  detail = f"more than the {MAX_FILE_BYTES} bytes allowed of a file"
+  return Quarantined(key, size_bytes, Reason.TOO_LARGE, detail, split)
 
 
 ListedImage = ImageFile | Quarantined

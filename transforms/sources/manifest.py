@@ -5,7 +5,6 @@ The driver reads it once for labels and splits; workers plan the shards.
 
 from __future__ import annotations
 
-import itertools
 import os
 from collections.abc import Collection, Iterable, Iterator, Sequence
 
@@ -15,12 +14,12 @@ from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.records.csv_format import by_key
 from beam_retrain.transforms.core.records.input_manifest import ManifestRow, read_images, summarise
 from beam_retrain.transforms.core.records.quarantine import Quarantined, Reason
-from beam_retrain.transforms.core.records.schema import VALIDATION
+from beam_retrain.transforms.core.records.schema import ALL, VALIDATION, Image
 from beam_retrain.transforms.core.records.shards import IMAGES_PER_SHARD
 from beam_retrain.transforms.core.records.splits import SplitPercentages, stable_hash, with_validation
 from beam_retrain.transforms.core.system.prefetch import batched
 from beam_retrain.transforms.io import files
-from beam_retrain.transforms.sources.base import SourceOptions
+from beam_retrain.transforms.sources.base import SourceOptions, check_classes, has_items
 from beam_retrain.transforms.sources.image_files import (
   AssignShards,
   ImageFile,
@@ -49,8 +48,7 @@ class ManifestSource(ImageFilesSource):
     for line, image in self._summary.schemes.values():
       if not files.is_supported(image):
         raise InputError(f"{path}: line {line}: {image} cannot be read here: {_REMEDY}.")
-    if len(self.labels) < options.min_classes:
-      raise InputError(f"{path} has only one class, {self.labels[0]!r}: a classifier needs at least two.")
+    check_classes(path, self.labels, options.min_classes)
 
   @classmethod
   def recognises(cls, path: str) -> bool:
@@ -70,8 +68,14 @@ class ManifestSource(ImageFilesSource):
     for block in batched(rows, IMAGES_PER_SHARD):
       yield from _stat_rows(block)
 
+  def read_keys(self, keys: Collection[str]) -> Iterator[Image | Quarantined]:
+    for row in read_images(files.read_lines(self.path), self.path):
+      if row.key in keys:
+        for split, image in _stat_rows([row]):
+          yield from image.read_where(split or ALL, keys.__contains__)
+
   def has_at_least(self, count: int) -> bool:
-    return sum(1 for _ in itertools.islice(files.read_lines(self.path), count)) == count
+    return has_items(files.read_lines(self.path), count)
 
 
 _REMEDY = "give another path, or install what Beam needs for it (`pip install 'beam-retrain[aws]'` for s3://)"

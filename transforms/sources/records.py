@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import heapq
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import apache_beam as beam
@@ -49,21 +49,18 @@ class RecordsFile(NamedTuple):
     return None
 
   def names(self, split: str) -> Iterator[tuple[str, str | None]]:
-    with files.open_to_read(self.path) as file:
-      yield from _decode_names(read_records(file, self.path), self.path)
+    return _read_names(self.path)
 
   def read(self, split: str) -> Iterator[Image]:
-    with files.open_to_read(self.path) as file:
-      yield from _decode_images(read_records(file, self.path), self.path)
+    return _read_images(self.path)
 
   def read_where(self, split: str, is_wanted: Callable[[str], bool]) -> Iterator[Image]:
-    with files.open_to_read(self.path) as file:
-      for record in read_records(file, self.path):
-        features = decode_example(record, (KEY, ENCODED))
-        if ENCODED not in features:
-          return  # bottlenecks
-        if is_wanted(features[KEY][0].decode()):
-          yield decode_image(record)
+    for record in _read(self.path):
+      features = decode_example(record, (KEY, ENCODED))
+      if ENCODED not in features:
+        return  # bottlenecks
+      if is_wanted(features[KEY][0].decode()):
+        yield decode_image(record)
 
   def pick(self, numbers: Sequence[int]) -> Iterator[Input]:
     yield PickedRecords(*self, tuple(numbers))
@@ -81,12 +78,10 @@ class PickedRecords(NamedTuple):
     return len(self.numbers)
 
   def names(self, split: str) -> Iterator[tuple[str, str | None]]:
-    with files.open_to_read(self.path) as file:
-      yield from _decode_names(pick_records(file, self.numbers, self.path), self.path)
+    return _read_names(self.path, self.numbers)
 
   def read(self, split: str) -> Iterator[Image]:
-    with files.open_to_read(self.path) as file:
-      yield from _decode_images(pick_records(file, self.numbers, self.path), self.path)
+    return _read_images(self.path, self.numbers)
 
   def read_where(self, split: str, is_wanted: Callable[[str], bool]) -> Iterator[Image | Quarantined]:
     return read_picked(self, split, is_wanted)
@@ -95,21 +90,26 @@ class PickedRecords(NamedTuple):
     yield self._replace(numbers=tuple(self.numbers[number] for number in numbers))
 
 
-def _decode_images(records: Iterable[bytes], path: str) -> Iterator[Image]:
-  for record in records:
+def _read_images(path: str, numbers: Sequence[int] | None = None) -> Iterator[Image]:
+  for record in _read(path, numbers):
     try:
       yield decode_image(record)
     except KeyError as error:
       raise _incomplete(path, error) from error
 
 
-def _decode_names(records: Iterable[bytes], path: str) -> Iterator[tuple[str, str]]:
-  for record in records:
+def _read_names(path: str, numbers: Sequence[int] | None = None) -> Iterator[tuple[str, str]]:
+  for record in _read(path, numbers):
     features = decode_example(record, (KEY, LABEL))
     try:
       yield features[KEY][0].decode(), features[LABEL][0].decode()
     except KeyError as error:
       raise _incomplete(path, error) from error
+
+
+def _read(path: str, numbers: Sequence[int] | None = None) -> Iterator[bytes]:
+  with files.open_to_read(path) as file:
+    yield from read_records(file, path) if numbers is None else pick_records(file, numbers, path)
 
 
 def _incomplete(path: str, missing: KeyError) -> InputError:

@@ -10,12 +10,13 @@ follow, sorted. The driver reads all headers once for the labels; workers read t
 
 from __future__ import annotations
 
+import heapq
 import itertools
 import os
 import re
 import tarfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, cast
 
 import apache_beam as beam
 
@@ -33,14 +34,14 @@ from beam_retrain.transforms.core.records.shards import (
 )
 from beam_retrain.transforms.core.records.splits import SplitPercentages
 from beam_retrain.transforms.io import files
-from beam_retrain.transforms.sources.base import Source, SourceOptions, sample_hash
-from beam_retrain.transforms.sources.image_files import MAX_FILE_BYTES, split_by_hash
+from beam_retrain.transforms.sources.base import Source, SourceOptions, check_classes, has_items, sample_hash
+from beam_retrain.transforms.sources.image_files import MAX_FILE_BYTES, split_by_hash, too_large
 
 _IMAGES = ("jpg", "jpeg", "png", "gif", "bmp")
 _LABELS = ("cls", "txt")  # the first wins
 _COMPRESSED = (".tar.gz", ".tgz")
 _MAX_LABEL_BYTES = 1 << 12
-_NAME = re.compile(r"((?:.*/)?[^./][^./]*)\.([^/]+)", re.DOTALL)
+_NAME = re.compile(rf"((?:.*/)?[^./][^./]*)\.({'|'.join((*_IMAGES, *_LABELS))})", re.DOTALL | re.IGNORECASE | re.ASCII)
 _BLOCK = 512
 
 
@@ -55,7 +56,7 @@ class Tar(NamedTuple):
 
 
 class TarMember(NamedTuple):
-  """An image in a tar file; `start`: offset of its bytes."""
+  """An image or a label in a tar file; `start`: offset of its bytes."""
 
   name: str
   label: str
@@ -87,8 +88,7 @@ class TarImages(NamedTuple):
       for member in self.members:
         key = f"{self.key}/{member.name}"
         if member.size_bytes > MAX_FILE_BYTES:
-          detail = f"more than the {MAX_FILE_BYTES} bytes allowed of a file"
-          yield Quarantined(key, member.size_bytes, Reason.TOO_LARGE, detail, split)
+          yield too_large(key, member.size_bytes, split)
           continue
         file.seek(member.start)
         encoded = file.read(member.size_bytes)
@@ -124,10 +124,7 @@ class WebDatasetSource(Source):
         raise InputError(f"{tar.path} is compressed and cannot be read in parts: decompress it with gunzip.")
     entries = itertools.chain.from_iterable(map(index_tar, self._tars))
     self.labels = sorted({entry.label for entry in entries if isinstance(entry, TarMember)}, key=_label_order)
-    if len(self.labels) < options.min_classes:
-      raise InputError(
-        f"{path} has too few classes ({len(self.labels)}): give labelled images of at least {options.min_classes}."
-      )
+    check_classes(path, self.labels, options.min_classes)
 
   @classmethod
   def recognises(cls, path: str) -> bool:
@@ -142,17 +139,17 @@ class WebDatasetSource(Source):
   def list_shards(
     self, splits: Sequence[str], percentages: SplitPercentages | None, max_files: int | None = None
   ) -> Iterator[Shard]:
-    tars: Iterable[Tar] = [tar for tar in self._tars if tar.split is None or tar.split in splits]
+    tars = self._tars
     if max_files is not None:
-      tars = sorted(sorted(tars, key=lambda tar: sample_hash(tar.key))[:max_files])
+      wanted = [tar for tar in tars if tar.split is None or tar.split in splits]
+      tars = sorted(heapq.nsmallest(max_files, wanted, key=lambda tar: sample_hash(tar.key)))
     for tar in tars:
       for split, entries in index_by_split(tar, splits, percentages):
         for _, inputs in cut_into_inputs(tar, entries):
           yield Shard(split, 0, 1, inputs)
 
   def has_at_least(self, count: int) -> bool:
-    entries = itertools.chain.from_iterable(map(index_tar, self._tars))
-    return sum(1 for _ in itertools.islice(entries, count)) == count
+    return has_items(itertools.chain.from_iterable(map(index_tar, self._tars)), count)
 
 
 def _label_order(label: str) -> tuple[bool, int, str]:
@@ -165,26 +162,34 @@ def find_tars(path: str) -> list[Tar]:
   Raises:
     InputError: there are tars both inside and outside of `training` and `testing`.
   """
-  if path.lower().endswith((".tar", *_COMPRESSED)) and (stat := files.stat(path)):
+  if _is_tar(path) and (stat := files.stat(path)):
     return [Tar(None, os.path.basename(path), *stat)]
   folders = files.subfolders(path)
   if not {TRAINING, TESTING}.issuperset(folders):
     return []
-  found = _tars_in(path)
+  tars = _tars_in(path, None)
   in_splits = [
-    tar._replace(split=split, key=f"{split}/{tar.key}")
+    tar
     for split in folders
     if not files.subfolders(files.join(path, split))
-    for tar in _tars_in(files.join(path, split))
+    for tar in _tars_in(files.join(path, split), split)
   ]
-  if found and in_splits:
+  if tars and in_splits:
     raise InputError(f"{path} has tars beside its folders {' and '.join(folders)}: move them into {TRAINING}.")
-  return found or in_splits
+  return tars or in_splits
 
 
-def _tars_in(folder: str) -> list[Tar]:
-  found = [Tar(None, os.path.basename(stat.path), *stat) for stat in files.match_in(folder, "*.t*")]
-  return [tar for tar in found if tar.key.lower().endswith((".tar", *_COMPRESSED)) and not tar.key.startswith(".")]
+def _tars_in(folder: str, split: str | None) -> list[Tar]:
+  named = ((os.path.basename(stat.path), stat) for stat in files.match_in(folder, "*.t*"))
+  return [
+    Tar(split, f"{split}/{name}" if split else name, *stat)
+    for name, stat in named
+    if _is_tar(name) and not name.startswith(".")
+  ]
+
+
+def _is_tar(path: str) -> bool:
+  return path.lower().endswith((".tar", *_COMPRESSED))
 
 
 class PlanTars(beam.PTransform):
@@ -280,31 +285,22 @@ def cut_into_inputs(
 
 
 def _to_inputs(tar: Tar, entries: Iterable[Entry]) -> Iterator[Input]:
-  members: list[TarMember] = []
-  for entry in (*entries, None):
-    if isinstance(entry, TarMember):
-      members.append(entry)
-      continue
-    if members:
-      yield TarImages(*tar[1:], tuple(members))
-      members = []
-    if entry:
-      yield entry
+  for are_images, run in itertools.groupby(entries, lambda entry: isinstance(entry, TarMember)):
+    if are_images:
+      yield TarImages(*tar[1:], cast(tuple[TarMember, ...], tuple(run)))
+    else:
+      yield from cast(Iterator[Quarantined], run)
 
 
 def index_by_split(
   tar: Tar, splits: Sequence[str], percentages: SplitPercentages | None
 ) -> Iterator[tuple[str, list[Entry]]]:
   """Yields (split, its images in a tar) for splits with images."""
-  if tar.split is not None and tar.split not in splits:
-    return
   by_split: dict[str, list[Entry]] = {}
-  for entry in index_tar(tar):
+  for entry in index_tar(tar) if tar.split is None or tar.split in splits else ():
     key = entry.key if isinstance(entry, Quarantined) else f"{tar.key}/{entry.name}"
     by_split.setdefault(tar.split or split_by_hash(key, percentages), []).append(entry)
-  for split in splits:
-    if split in by_split:
-      yield split, by_split[split]
+  yield from ((split, by_split[split]) for split in splits if split in by_split)
 
 
 def index_tar(tar: Tar) -> Iterator[Entry]:
@@ -313,51 +309,40 @@ def index_tar(tar: Tar) -> Iterator[Entry]:
   Raises:
     InputError: the tar cannot be read, or repeats a name.
   """
-  samples: dict[str, dict[str, tuple[str, int, int]]] = {}  # NAME -> extension -> (name, offset, bytes)
-  labels: dict[str, str] = {}  # name of a label's member -> label
-  fault: Quarantined | None = None
+  samples: dict[str, dict[str, TarMember]] = {}  # NAME -> extension -> member
   try:
     with files.open_to_read(tar.path) as file, tarfile.open(fileobj=file, mode="r:") as members:
-      fault = _scan(tar, file, members, samples, labels)
+      fault = _scan(tar, file, members, samples)
   except (OSError, tarfile.TarError) as error:
     raise InputError(f"{tar.path} cannot be read as a tar ({error}): replace or remove it.") from error
-  for sample, found in samples.items():
-    yield from _entries_of(tar, sample, found, labels)
+  for name, sample in samples.items():
+    yield from _entries_of(tar, os.path.basename(name), sample)
   if fault:
-    yield fault
+    detail = f"the tar is {fault}: what followed is lost"
+    yield Quarantined(tar.key, tar.size_bytes, Reason.TRUNCATED, detail, tar.split or "")
 
 
-def _scan(
-  tar: Tar,
-  file: BinaryIO,
-  members: tarfile.TarFile,
-  samples: dict[str, dict[str, tuple[str, int, int]]],
-  labels: dict[str, str],
-) -> Quarantined | None:
-  """Fills `samples` and `labels`; returns the tar's fault, if any."""
+def _scan(tar: Tar, file: BinaryIO, members: tarfile.TarFile, samples: dict[str, dict[str, TarMember]]) -> str:
+  """Fills `samples`; returns what is wrong with the tar, if anything."""
   try:
     while member := members.next():
       members.members = []  # type: ignore[attr-defined]  # frees memory
-      matched = _NAME.fullmatch(member.name) if member.isreg() else None
-      if not matched or (extension := matched[2].lower()) not in (*_IMAGES, *_LABELS):
+      if not member.isreg() or not (matched := _NAME.fullmatch(member.name)):
         continue
-      sample = samples.setdefault(matched[1], {})
+      sample, extension = samples.setdefault(matched[1], {}), matched[2].lower()
       if extension in sample:
         raise InputError(f"{tar.path} contains {member.name} twice: keys must differ; write it again.")
-      # Names that are not UTF-8 cannot be written to a record or a CSV.
-      name = member.name.encode(errors="surrogateescape").decode(errors="backslashreplace")
-      sample[extension] = (name, member.offset_data, member.size)
+      label = ""
       if extension in _LABELS and member.size <= _MAX_LABEL_BYTES:
         file.seek(member.offset_data)
-        labels[name] = _decode_label(file.read(member.size), extension)
-    end = members.offset
-    file.seek(end)
-    if file.read(_BLOCK) == bytes(_BLOCK):
-      return None
-    detail = f"the tar is damaged or cut off at byte {end}: what followed is lost"
+        label = _decode_label(file.read(member.size), extension)
+      # Names that are not UTF-8 cannot be written to a record or a CSV.
+      name = member.name.encode(errors="surrogateescape").decode(errors="backslashreplace")
+      sample[extension] = TarMember(name, label, member.offset_data, member.size)
+    file.seek(members.offset)
+    return "" if file.read(_BLOCK) == bytes(_BLOCK) else f"damaged or cut off at byte {members.offset}"
   except tarfile.ReadError as error:
-    detail = f"the tar is cut off ({error}): what followed is lost"
-  return Quarantined(tar.key, tar.size_bytes, Reason.TRUNCATED, detail, tar.split or "")
+    return f"cut off ({error})"
 
 
 def _decode_label(data: bytes, extension: str) -> str:
@@ -371,24 +356,21 @@ def _decode_label(data: bytes, extension: str) -> str:
   return str(int(text)) if extension == "cls" and text.isdecimal() else text
 
 
-def _entries_of(
-  tar: Tar, sample: str, found: Mapping[str, tuple[str, int, int]], labels: Mapping[str, str]
-) -> Iterator[Entry]:
-  images = [extension for extension in found if extension in _IMAGES]
-  label_name = next((found[extension][0] for extension in _LABELS if extension in found), None)
-  for extension in images:
-    name, start, size = found[extension]
-    key = f"{tar.key}/{name}"
-    if start + size > tar.size_bytes:
-      yield Quarantined(key, size, Reason.TRUNCATED, "the tar is cut off inside this image", tar.split or "")
-    elif label_name is None:
-      detail = f"the tar has no {os.path.basename(sample)}.cls or .txt beside it"
-      yield Quarantined(key, size, Reason.BAD_LABEL, detail, tar.split or "")
-    elif label := labels.get(label_name):
-      yield TarMember(name, label, start, size)
+def _entries_of(tar: Tar, name: str, sample: Mapping[str, TarMember]) -> Iterator[Entry]:
+  images = [member for extension, member in sample.items() if extension in _IMAGES]
+  label = next((sample[extension] for extension in _LABELS if extension in sample), None)
+  for image in images:
+    reason = Reason.BAD_LABEL
+    if image.start + image.size_bytes > tar.size_bytes:
+      reason, detail = Reason.TRUNCATED, "the tar is cut off inside this image"
+    elif label is None:
+      detail = f"the tar has no {name}.cls or .txt beside it"
+    elif label.label:
+      yield image._replace(label=label.label)
+      continue
     else:
-      detail = f"{os.path.basename(label_name)} is empty, or not one line of text: it cannot be a label"
-      yield Quarantined(key, size, Reason.BAD_LABEL, detail, tar.split or "")
-  if not images and label_name:
-    detail = f"a label without an image: the tar has no {os.path.basename(sample)}.jpg, .png, .gif or .bmp"
-    yield Quarantined(f"{tar.key}/{label_name}", 0, Reason.NOT_AN_IMAGE, detail, tar.split or "")
+      detail = f"{os.path.basename(label.name)} is empty, or not one line of text: it cannot be a label"
+    yield Quarantined(f"{tar.key}/{image.name}", image.size_bytes, reason, detail, tar.split or "")
+  if label and not images:
+    detail = f"a label without an image: the tar has no {name}.jpg, .png, .gif or .bmp"
+    yield Quarantined(f"{tar.key}/{label.name}", 0, Reason.NOT_AN_IMAGE, detail, tar.split or "")

@@ -12,6 +12,7 @@ import pytest
 
 from beam_retrain.transforms.core.records.hash_buckets import bucket_count, partition_by_hash
 from beam_retrain.transforms.core.records.leaks import (
+  HASH_BYTES,
   HashedImages,
   LeakedImage,
   OnLeak,
@@ -28,7 +29,7 @@ _BOTH = ("different_labels", "training_and_testing")
 
 
 def _digest(number: int) -> bytes:
-  return hashlib.sha256(bytes([number])).digest()
+  return hashlib.sha256(bytes([number])).digest()[:HASH_BYTES]
 
 
 def _random_shards(seed: int) -> list[tuple[str, str, list[tuple[bytes, int, int]]]]:
@@ -67,7 +68,7 @@ def test_leaks_of_random_shards_in_buckets_of_any_order(seed):
   buckets: dict[int, list[HashedImages]] = {}
   for shard, split, images in shards:
     for bucket, dealt in partition_by_hash(images, bucket_count(len(shards))).items():
-      buckets.setdefault(bucket, []).append(HashedImages(shard, split, dealt))
+      buckets.setdefault(bucket, []).append(HashedImages.pack(shard, split, dealt))
   assert len(buckets) > 2
   expected = _plain(shards)
   assert {kinds for _, _, _, kinds, _ in expected} == {(_BOTH[0],), (_BOTH[1],), _BOTH}
