@@ -1,6 +1,6 @@
 """Finds equal images with different labels, or in both training and testing.
 
-Images are equal if their bytes are. Part of the SHA-256 of each is shuffled, which the local runner keeps in memory; leaking
+Images are equal if their bytes are. Part of each SHA-256 is shuffled, as the local runner holds that in memory; leaking
 images are read once more, for their keys and labels.
 """
 

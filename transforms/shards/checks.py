@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 
 import apache_beam as beam
 
 from beam_retrain.transforms.core.errors import InputError
+from beam_retrain.transforms.core.images.headers import find_fault
 from beam_retrain.transforms.core.records.leaks import LeakedImage
+from beam_retrain.transforms.core.records.quarantine import Quarantined
 from beam_retrain.transforms.core.records.schema import TESTING, TRAINING, VALIDATION
 from beam_retrain.transforms.core.records.shards import Shard
 from beam_retrain.transforms.core.records.splits import SplitPercentages
+
+_PROBED_SHARDS, _PROBED_IMAGES = 3, 1000
 
 
 class CheckSplits(beam.PTransform):
   """Counts planned images by split and label; fails without any.
 
-  PCollection[Shard] -> PCollection of one dict, (split, label) -> images. Reads keys and labels only. `leaks`, a
-  PCollection[LeakedImage], were dropped from the shards: the message can then name the cause.
+  PCollection[Shard] -> PCollection of one dict, (split, label) -> images. Reads keys and labels only, and for an
+  error message some images. `leaks`, a PCollection[LeakedImage], were dropped from the shards.
   """
 
   def __init__(self, labels: Sequence[str], percentages: SplitPercentages, leaks: beam.PCollection | None = None):
@@ -27,17 +32,18 @@ class CheckSplits(beam.PTransform):
     self._leaks = leaks
 
   def expand(self, shards: beam.PCollection) -> beam.PCollection:
-    dropped = []
+    first = shards | "TakeFirst" >> beam.combiners.Top.Of(_PROBED_SHARDS, key=Shard.name, reverse=True)
+    side_inputs = [beam.pvalue.AsSingleton(first)]
     if self._leaks is not None:
       counted = self._leaks | "CountDropped" >> beam.FlatMap(_count_dropped) | "SumDropped" >> beam.CombinePerKey(sum)
-      dropped = [beam.pvalue.AsDict(counted)]
+      side_inputs.append(beam.pvalue.AsDict(counted))
     return (
       shards
       | "CountLabels" >> beam.FlatMap(count_labels, self._percentages)
       # ((split, label), int)
       | "SumLabels" >> beam.CombinePerKey(sum)
       | "CollectCounts" >> beam.combiners.ToDict()
-      | "CheckCounts" >> beam.Map(check_counts, self._labels, self._percentages, *dropped)
+      | "CheckCounts" >> beam.Map(check_counts, self._labels, self._percentages, *side_inputs)
     )  # dict
 
 
@@ -57,12 +63,13 @@ def check_counts(
   counts: Mapping[tuple[str, str], int],
   labels: Sequence[str],
   percentages: SplitPercentages,
+  shards: Sequence[Shard] = (),
   dropped: Mapping[tuple[str, str], int] | None = None,
 ) -> dict[tuple[str, str], int]:
   """Returns `counts`, (split, label) -> images; raises InputError if one is missing.
 
   Validation is checked only if `percentages` or the data set asks for validation images. `dropped` has those left out
-  by `--on_leak drop`.
+  by `--on_leak drop`; `shards` are some of those counted.
   """
   dropped = dropped or {}
   validated = percentages.validation or any(split == VALIDATION for split, _ in (*counts, *dropped))
@@ -75,11 +82,25 @@ def check_counts(
         " add images, or remove the class."
       )
     if missing:
+      _check_any_usable(shards, labels)
       raise InputError(
         f"no {split} image of {_shown(missing)}: add images, remove the class, or change --testing_percentage and"
         " --validation_percentage."
       )
   return dict(counts)
+
+
+def _check_any_usable(shards: Sequence[Shard], labels: Sequence[str]) -> None:
+  """Raises InputError if all images of some shards are bad."""
+  images = itertools.chain.from_iterable(shard.read_images(labels) for shard in shards)
+  count, example = 0, ""
+  for image in itertools.islice(images, _PROBED_IMAGES):
+    fault = image if isinstance(image, Quarantined) else find_fault(image.encoded)
+    if not fault:
+      return
+    count, example = count + 1, example or f"{image.key} ({fault.detail})"
+  if count:
+    raise InputError(f"none of {count:,} images can be used, such as {example}: give JPEG, PNG, BMP or GIF files.")
 
 
 def _shown(labels: Sequence[str]) -> str:

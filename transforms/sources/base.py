@@ -44,7 +44,8 @@ class Source(abc.ABC):
   checks.
 
   Attributes:
-    form: the format, for messages.
+    name: the format, for messages.
+    details: what the format consists of, for `--help`.
     path: as given by the user.
     labels: class index -> label, as far as known without reading images.
     has_splits: whether the source has its own training and testing split.
@@ -52,7 +53,8 @@ class Source(abc.ABC):
     class_folders: the folders of the images; empty for other formats.
   """
 
-  form: ClassVar[str]
+  name: ClassVar[str]
+  details: ClassVar[str] = ""
   path: str
   labels: list[str]
   has_splits: bool = True

@@ -6,6 +6,7 @@ To add a format, write a `Source` in its own module and list it in `FORMATS`.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.io import files
@@ -32,10 +33,18 @@ def find_source(path: str, classes: int = 10, min_classes: int = 2, retrain_name
   Raises:
     InputError: `path` does not exist, is unfinished or has no usable images.
   """
-  source_class = find_format(path)
-  if source_class is None:
-    raise InputError(f"{path} {_describe(path)}: give {list_formats()}.")
-  return source_class(path, SourceOptions(classes, min_classes, retrain_names))
+  if source_class := find_format(path):
+    return source_class(path, SourceOptions(classes, min_classes, retrain_names))
+  is_local = files.is_local(path)
+  if not (os.path.exists(path) if is_local else next(files.list_tree(path), None)):
+    problem = "does not exist"
+  elif is_local and not os.path.isdir(path):
+    problem = "is neither a folder nor a file"
+  elif files.is_empty(path):
+    raise InputError(f"{path} is empty: give a folder with one folder of images per class.")
+  else:
+    problem = "holds no images in a known format"
+  raise InputError(f"{path} {problem}: give {_join([form.name for form in FORMATS], ', ', ' or ')}.")
 
 
 def find_format(path: str) -> type[Source] | None:
@@ -48,9 +57,8 @@ def find_format(path: str) -> type[Source] | None:
 
 
 def list_formats() -> str:
-  """Returns the formats, for messages."""
-  *others, last = (form.form for form in FORMATS)
-  return f"{'; '.join(others)}; or {last}"
+  """Returns the formats and what they consist of, for `--help`."""
+  return _join([f"{form.name}{form.details}" for form in FORMATS], "; ", "; or ")
 
 
 def is_manifest(path: str) -> bool:
@@ -58,7 +66,5 @@ def is_manifest(path: str) -> bool:
   return find_format(path) is ManifestSource
 
 
-def _describe(path: str) -> str:
-  if files.is_local(path) and os.path.exists(path):
-    return "holds no images in a known format" if os.path.isdir(path) else "is neither a folder nor a file"
-  return "does not exist" if files.is_empty(path) else "holds no images in a known format"
+def _join(names: Sequence[str], comma: str, last: str) -> str:
+  return f"{comma.join(names[:-1])}{last}{names[-1]}"

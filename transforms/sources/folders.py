@@ -112,7 +112,8 @@ class FolderSource(ImageFilesSource):
   They may be in folders `training` and `testing`.
   """
 
-  form = "a folder of class folders, maybe in training/ and testing/ (JPEG, PNG, BMP, GIF; any size)"
+  name = "a folder with one folder of images per class"
+  details = ", maybe in training/ and testing/ (JPEG, PNG, BMP, GIF; any size)"
 
   def __init__(self, path: str, options: SourceOptions = SourceOptions()):  # noqa: B008
     self.path = path

@@ -126,7 +126,7 @@ class IdxRange(NamedTuple):
 class IdxSource(Source):
   """A folder of MNIST-style IDX files."""
 
-  form = "a folder of MNIST-style IDX files"
+  name = "a folder of MNIST-style IDX files"
 
   def __init__(self, path: str, options: SourceOptions = SourceOptions()):  # noqa: B008
     self.path = path

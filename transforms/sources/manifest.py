@@ -35,7 +35,8 @@ _BUCKET_SALT = b"beam-retrain-manifest-1:"
 class ManifestSource(ImageFilesSource):
   """A CSV file with columns `file_name`, `label` and optionally `split`."""
 
-  form = "a CSV manifest, file_name,label[,split]"
+  name = "a CSV manifest"
+  details = ", file_name,label[,split]"
 
   def __init__(self, path: str, options: SourceOptions = SourceOptions()):  # noqa: B008
     if not files.is_supported(path):

@@ -119,7 +119,7 @@ def _incomplete(path: str, missing: KeyError) -> InputError:
 class RecordsSource(Source):
   """The output folder of `beam-retrain convert`, with records."""
 
-  form = "the output folder of `beam-retrain convert`"
+  name = "the output folder of `beam-retrain convert`"
   has_validation = False  # validation images are in their own files and not drawn again
 
   def __init__(self, path: str, options: SourceOptions = SourceOptions()):  # noqa: B008

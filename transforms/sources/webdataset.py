@@ -113,7 +113,8 @@ class WebDatasetSource(Source):
   The tars may be in folders `training` and `testing`.
   """
 
-  form = "WebDataset tars, or a folder of them, maybe in training/ and testing/ (NAME.jpg beside NAME.cls or NAME.txt)"
+  name = "WebDataset tars"
+  details = ", or a folder of them, maybe in training/ and testing/ (NAME.jpg beside NAME.cls or NAME.txt)"
 
   def __init__(self, path: str, options: SourceOptions = SourceOptions()):  # noqa: B008
     self.path = path

@@ -1,21 +1,24 @@
 """A class without an image in some split is told before the long work."""
 
+import re
 import struct
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
-from beam_retrain.transforms.core.errors import InputError
+from beam_retrain.transforms.core.errors import InputError, user_sentence
 from beam_retrain.transforms.core.records.quarantine import Quarantined, Reason
 from beam_retrain.transforms.core.records.schema import TESTING, TRAINING, VALIDATION, Image, encode_image
 from beam_retrain.transforms.core.records.shards import Shard
 from beam_retrain.transforms.core.records.splits import SplitPercentages
 from beam_retrain.transforms.core.records.tfrecord import frame
-from beam_retrain.transforms.shards.checks import check_counts, count_labels
+from beam_retrain.transforms.shards.checks import CheckSplits, check_counts, count_labels
+from beam_retrain.transforms.sources.find import find_source
 from beam_retrain.transforms.sources.idx import IdxRange
 from beam_retrain.transforms.sources.image_files import ImageFile
 from beam_retrain.transforms.sources.records import PickedRecords, RecordsFile
+from tests.helpers import noise_image, write
 
 _FULL = {(split, label): 1 for split in (TRAINING, VALIDATION, TESTING) for label in "ab"}
 
@@ -45,14 +48,41 @@ def test_validation_that_the_data_set_names_is_missed_where_a_class_has_none():
 def test_where_dropping_left_none_that_is_said():
   counts = {**_FULL, (TRAINING, "a"): 0, (TRAINING, "b"): 0}
   with pytest.raises(InputError) as raised:
-    check_counts(counts, "ab", SplitPercentages(), {(TRAINING, "b"): 2, (TESTING, "a"): 1})
+    check_counts(counts, "ab", SplitPercentages(), dropped={(TRAINING, "b"): 2, (TESTING, "a"): 1})
   assert str(raised.value) == (
     "--on_leak drop leaves no training image of class 'b': list the leaks with --on_leak warn and fix them,"
     " add images, or remove the class."
   )
   only_validation = {key: count for key, count in _FULL.items() if key[0] != VALIDATION}
   with pytest.raises(InputError, match="--on_leak drop leaves no validation image of class 'a'"):
-    check_counts(only_validation, "ab", SplitPercentages(validation=0), {(VALIDATION, "a"): 1})
+    check_counts(only_validation, "ab", SplitPercentages(validation=0), dropped={(VALIDATION, "a"): 1})
+
+
+def test_images_that_are_all_bad_are_no_matter_of_their_number(tmp_path: Path, collect):
+  write(tmp_path, {"a/1.jpg": b"no image", "a/2.jpg": b"", "b/1.png": noise_image(1)[:60]})
+  source = find_source(str(tmp_path))
+
+  def check() -> None:
+    plan = source.plan((TRAINING, TESTING), SplitPercentages())
+    collect(plan | CheckSplits(source.labels, SplitPercentages()))
+
+  with pytest.raises(Exception, match="images") as raised:
+    check()
+  assert user_sentence(raised.value) == (
+    "none of 3 images can be used, such as a/1.jpg (neither JPEG, PNG, BMP nor GIF): give JPEG, PNG, BMP or GIF files."
+  )
+  write(tmp_path, {"b/2.png": noise_image(1)})
+  with pytest.raises(Exception, match="image") as raised:
+    check()
+  assert re.match(r"no \w+ image of class(es)? '[ab]'.*: add images", user_sentence(raised.value))
+
+
+def test_a_manifest_of_missing_files_is_no_matter_of_their_number(tmp_path: Path, collect):
+  write(tmp_path, {"m.csv": b"file_name,label\n1.png,a\n2.png,b\n"})
+  source = find_source(str(tmp_path / "m.csv"))
+  with pytest.raises(Exception, match="images") as raised:
+    collect(source.plan((TRAINING,), SplitPercentages()) | CheckSplits(source.labels, SplitPercentages()))
+  assert user_sentence(raised.value).startswith("none of 2 images can be used, such as ")
 
 
 def test_counts_records(tmp_path: Path):

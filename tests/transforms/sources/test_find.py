@@ -20,7 +20,7 @@ from beam_retrain.transforms.sources.folders import FolderSource
 from beam_retrain.transforms.sources.idx import IdxSource
 from beam_retrain.transforms.sources.image_files import MAX_FILE_BYTES, ImageFile
 from beam_retrain.transforms.sources.records import RecordsSource
-from tests.helpers import noise_image
+from tests.helpers import noise_image, write
 
 _LABELS = [str(number) for number in range(10)]
 
@@ -108,7 +108,12 @@ def test_all_know_their_labels(idx_folder, converted):
       "is not UTF-8 text: .* or give a CSV manifest of images, or a folder.",
     ),
     (lambda path: os.mkfifo(path), "is neither a folder nor a file"),
-    (lambda path: path.mkdir(), "holds no images in a known format"),
+    (lambda path: path.mkdir(), "data is empty: give a folder with one folder of images per class.$"),
+    (
+      lambda path: write(path, {"1.jpg": b"x"}),
+      "data holds no images in a known format: give a CSV manifest, the output folder of `beam-retrain convert`, a"
+      " folder of MNIST-style IDX files, WebDataset tars or a folder with one folder of images per class.$",
+    ),
   ],
 )
 def test_what_is_no_source_is_told(tmp_path, make, sentence):

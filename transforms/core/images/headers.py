@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import struct
+import sys
 import warnings
 import zlib
 from typing import NamedTuple
@@ -90,6 +91,12 @@ def find_damage(encoded: bytes) -> Fault | None:
       raise
     return Fault(Reason.TRUNCATED, f"the file ends too early or is damaged: {error}")
   return None
+
+
+def find_fault(encoded: bytes) -> Fault | None:
+  """Probes and decodes an image of any size; returns what is wrong with it."""
+  probed = probe_image(encoded, sys.maxsize)
+  return probed if isinstance(probed, Fault) else find_damage(encoded)
 
 
 def explain(encoded: bytes) -> Fault:
