@@ -212,27 +212,19 @@ def _find(folder: str, split: str, dimensions: int) -> files.FileStat:
 
 
 def _check_pair(split: str, images: files.FileStat, labels: files.FileStat) -> IdxPair:
-  with _open_decompressed(images.path) as file:
-    images_header = idx.read_images_header(file, images.path)
-  with _open_decompressed(labels.path) as file:
-    labels_header = idx.read_labels_header(file, labels.path)
-  for stat, header in ((images, images_header), (labels, labels_header)):
+  headers = []
+  for stat, dimensions in ((images, 3), (labels, 1)):
+    with _open_decompressed(stat.path) as file:
+      headers.append(idx.read_header(file, stat.path, dimensions))
     if not _is_gzip(stat.path):
-      idx.check_length(header, stat.size_bytes, stat.path)
+      idx.check_length(headers[-1], stat.size_bytes, stat.path)
+  images_header, labels_header = headers
   idx.check_same_count(images_header, images.path, labels_header, labels.path)
   if not images_header.count:
     raise InputError(f"{images.path}: byte 4: 0 images: there is nothing to read.")
+  size_bytes, modified_secs = images.size_bytes + labels.size_bytes, max(images.modified_secs, labels.modified_secs)
   count, rows, columns = images_header.dimensions
-  return IdxPair(
-    split=split,
-    images_path=images.path,
-    labels_path=labels.path,
-    count=count,
-    rows=rows,
-    columns=columns,
-    size_bytes=images.size_bytes + labels.size_bytes,
-    modified_secs=max(images.modified_secs, labels.modified_secs),
-  )
+  return IdxPair(split, images.path, labels.path, count, rows, columns, size_bytes, modified_secs)
 
 
 def _is_gzip(path: str) -> bool:
@@ -242,11 +234,11 @@ def _is_gzip(path: str) -> bool:
 @contextlib.contextmanager
 def _open_decompressed(path: str) -> Iterator[BinaryIO]:
   with files.open_to_read(path) as stored:
-    if not _is_gzip(path):
+    if _is_gzip(path):
+      with _GzipReader(stored, path) as file:
+        yield cast(BinaryIO, file)
+    else:
       yield stored
-      return
-    with _GzipReader(stored, path) as file:
-      yield cast(BinaryIO, file)
 
 
 class _GzipReader(gzip.GzipFile):
@@ -317,71 +309,43 @@ def cut_into_shards(pair: IdxPair, images_per_shard: int, scratch_folder: str = 
     scratch_folder: local folder for a gzip file's pixels; if empty, the shards carry them.
   """
   of = count_shards(pair, images_per_shard)
-  with (
-    _blocks(pair.images_path, idx.read_images_header, pair.count, images_per_shard) as pixels,
-    _blocks(pair.labels_path, idx.read_labels_header, pair.count, images_per_shard) as labels,
-  ):
-    blocks: Iterator[bytes | SpilledBytes | None] = pixels
-    if scratch_folder and _is_gzip(pair.images_path):
-      blocks = _spill(cast(Iterator[bytes], pixels), os.path.join(scratch_folder, pair.split))
-    for index in range(of):
-      start = index * images_per_shard
-      idx_range = IdxRange(
-        images_path=pair.images_path,
-        labels_path=pair.labels_path,
-        start=start,
-        count=min(images_per_shard, pair.count - start),
-        rows=pair.rows,
-        columns=pair.columns,
-        pixels=next(blocks),
-        labels=next(labels),
-        modified_secs=pair.modified_secs,
-      )
-      yield Shard(pair.split, index, of, (idx_range,))
-    # Checks that a gzip stream ends where its header says.
-    next(blocks, None)
-    next(labels, None)
+  pixels: Iterator[bytes | SpilledBytes | None] = _blocks(pair.images_path, of, images_per_shard)
+  if scratch_folder and _is_gzip(pair.images_path):
+    pixels = _spill(cast(Iterator[bytes], pixels), os.path.join(scratch_folder, pair.split))
+  labels = _blocks(pair.labels_path, of, images_per_shard)
+  # Reads both to their ends, which checks that a gzip stream ends where its header says.
+  for index, blocks in enumerate(zip(pixels, labels, strict=True)):
+    start = index * images_per_shard
+    count = min(images_per_shard, pair.count - start)
+    where = (pair.images_path, pair.labels_path, start, count, pair.rows, pair.columns)
+    yield Shard(pair.split, index, of, (IdxRange(*where, *blocks, pair.modified_secs),))
 
 
-@contextlib.contextmanager
-def _blocks(
-  path: str, read_header: Callable[[BinaryIO, str], idx.IdxHeader], count: int, items_per_block: int
-) -> Iterator[Iterator[bytes | None]]:
-  """Opens a gzip file's blocks; as many None for other files."""
-  number = -(-count // items_per_block)
+def _blocks(path: str, number: int, items_per_block: int) -> Iterator[bytes | None]:
+  """Yields the blocks of a gzip file; as many None for another file."""
   if not _is_gzip(path):
-    yield iter([None] * number)
+    yield from itertools.repeat(None, number)
     return
   with _open_decompressed(path) as file:
-    yield _stream(file, read_header(file, path), items_per_block, path)
+    header = idx.read_header(file, path)
+    for start in range(0, header.count, items_per_block):
+      yield idx.read_items(file, header, start, min(items_per_block, header.count - start), path)
+    idx.check_end(file, header, path)
 
 
 def _spill(blocks: Iterator[bytes], path: str) -> Iterator[bytes | SpilledBytes]:
   """Writes blocks to a scratch file; yields them if that fails."""
   start = 0
   for block in blocks:
-    if _append(path, block, start):
+    try:
+      with open(path, "r+b" if start else "wb") as file:
+        file.seek(start)
+        file.write(block)
+    except OSError:
+      yield block
+    else:
       yield SpilledBytes(path, start, len(block), hashlib.sha256(block).hexdigest())
       start += len(block)
-    else:
-      yield block
-
-
-def _append(path: str, block: bytes, start: int) -> bool:
-  """Writes a block at `start`; returns whether it succeeded."""
-  try:
-    with open(path, "r+b" if start else "wb") as file:
-      file.seek(start)
-      file.write(block)
-  except OSError:
-    return False
-  return True
-
-
-def _stream(file: BinaryIO, header: idx.IdxHeader, items_per_block: int, path: str) -> Iterator[bytes]:
-  for start in range(0, header.count, items_per_block):
-    yield idx.read_items(file, header, start, min(items_per_block, header.count - start), path)
-  idx.check_end(file, header, path)
 
 
 def _read_at(path: str, position: int, size: int) -> bytes:

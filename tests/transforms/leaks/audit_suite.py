@@ -20,7 +20,7 @@ from beam_retrain.transforms.bottlenecks.model_handler import ImageModelHandler
 from beam_retrain.transforms.bottlenecks.reuse import EmbedOnlyNew
 from beam_retrain.transforms.bottlenecks.store import record_files
 from beam_retrain.transforms.core.images.encode import encode_pixels
-from beam_retrain.transforms.core.images.idx import encode_idx, read_images_header, read_items, read_labels_header
+from beam_retrain.transforms.core.images.idx import encode_idx, read_header, read_items
 from beam_retrain.transforms.core.records.leaks import OnLeak, leaks_csv
 from beam_retrain.transforms.core.records.quarantine import MAX_PIXELS
 from beam_retrain.transforms.core.records.schema import REPORTS_FOLDER, decode_bottleneck, decode_image
@@ -78,13 +78,10 @@ def digits(mnist_folder) -> Digits:
   """The first digits of MNIST, of which a few hundred are overwritten with copies of others."""
   pixels, labels = {}, {}
   for split, prefix, count in (("training", "train", TRAINING), ("testing", "t10k", TESTING)):
-    for name, read_header, found in (
-      ("images-idx3", read_images_header, pixels),
-      ("labels-idx1", read_labels_header, labels),
-    ):
+    for name, dimensions, found in (("images-idx3", 3, pixels), ("labels-idx1", 1, labels)):
       path = mnist_folder / f"{prefix}-{name}-ubyte.gz"
       with gzip.open(path) as file:
-        header = read_header(file, path.name)
+        header = read_header(file, path.name, dimensions)
         data = read_items(file, header, 0, count, path.name)
       found[split] = np.frombuffer(data, np.uint8).reshape(count, *header.dimensions[1:]).copy()
   rng = np.random.default_rng(3)

@@ -51,13 +51,13 @@ class IdxHeader:
     return self.data_offset + self.count * self.item_bytes
 
 
-def read_header(file: BinaryIO, name: str) -> IdxHeader:
+def read_header(file: BinaryIO, name: str, dimensions: int | None = None) -> IdxHeader:
   """Reads and checks a header; leaves `file` at the first data byte.
 
-  `file` is at its start, decompressed; `name` is for errors.
+  `file` is at its start, decompressed; `name` is for errors. `dimensions` are 3 for images, 1 for labels.
 
   Raises:
-    InputError: not an IDX file of unsigned bytes with one or three dimensions.
+    InputError: not an IDX file of unsigned bytes with one or three dimensions, or not with as many as asked for.
   """
   magic = _read_header_bytes(file, name, 0, 4)
   if magic[:2] == _GZIP_MAGIC:
@@ -78,24 +78,9 @@ def read_header(file: BinaryIO, name: str) -> IdxHeader:
       )
   if header.item_bytes > _MAX_HEADER_PIXELS:
     raise InputError(f"{name}: byte 8: images of {header.item_bytes} pixels, expected at most {_MAX_HEADER_PIXELS}.")
-  return header
-
-
-def read_images_header(file: BinaryIO, name: str) -> IdxHeader:
-  """`read_header` of a file that must contain images."""
-  return _require(3, read_header(file, name), name)
-
-
-def read_labels_header(file: BinaryIO, name: str) -> IdxHeader:
-  """`read_header` of a file that must contain labels."""
-  return _require(1, read_header(file, name), name)
-
-
-def _require(dimensions: int, header: IdxHeader, name: str) -> IdxHeader:
-  actual = len(header.dimensions)
-  if actual != dimensions:
+  if dimensions not in (None, magic[3]):
     raise InputError(
-      f"{name}: byte 3: {actual} dimensions ({_KINDS[actual]}), expected {dimensions} ({_KINDS[dimensions]}):"
+      f"{name}: byte 3: {magic[3]} dimensions ({_KINDS[magic[3]]}), expected {dimensions} ({_KINDS[dimensions]}):"
       " the images and labels files may be swapped."
     )
   return header
@@ -110,16 +95,14 @@ def _read_header_bytes(file: BinaryIO, name: str, position: int, size: int) -> b
 
 def check_length(header: IdxHeader, size_bytes: int, name: str) -> None:
   """Raises InputError if a file's length differs from its header's."""
-  if size_bytes < header.file_bytes:
-    raise InputError(
-      f"{name}: byte {size_bytes}: the file ends here, but {describe(header)} take {header.file_bytes} bytes:"
-      " get the file again."
-    )
-  if size_bytes > header.file_bytes:
-    raise InputError(
-      f"{name}: byte {header.file_bytes}: {describe(header)} end here, but the file goes on to byte {size_bytes}:"
-      " get the file again."
-    )
+  end = header.file_bytes
+  if size_bytes < end:
+    problem = f"byte {size_bytes}: the file ends here, but {describe(header)} take {end} bytes"
+  elif size_bytes > end:
+    problem = f"byte {end}: {describe(header)} end here, but the file goes on to byte {size_bytes}"
+  else:
+    return
+  raise InputError(f"{name}: {problem}: get the file again.")
 
 
 def check_same_count(images: IdxHeader, images_name: str, labels: IdxHeader, labels_name: str) -> None:

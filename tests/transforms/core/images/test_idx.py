@@ -32,7 +32,7 @@ def test_reads_the_header_of_images_and_of_labels():
 
 def test_leaves_the_file_at_the_first_data_byte():
   file = io.BytesIO(IMAGES)
-  idx.read_images_header(file, "images")
+  idx.read_header(file, "images", 3)
   assert file.read() == bytes(range(12))
 
 
@@ -83,9 +83,9 @@ def test_a_gzip_file_under_a_plain_name_is_told_from_rubbish():
 
 def test_images_and_labels_that_changed_places():
   with pytest.raises(InputError, match=r"some: byte 3: 1 dimensions \(labels\), expected 3 \(images\)"):
-    idx.read_images_header(io.BytesIO(LABELS), "some")
+    idx.read_header(io.BytesIO(LABELS), "some", 3)
   with pytest.raises(InputError, match=r"some: byte 3: 3 dimensions \(images\), expected 1 \(labels\)"):
-    idx.read_labels_header(io.BytesIO(IMAGES), "some")
+    idx.read_header(io.BytesIO(IMAGES), "some", 1)
 
 
 def test_the_length_is_exact():
@@ -106,7 +106,7 @@ def test_one_label_per_image():
 
 def test_a_stream_is_read_item_by_item_and_must_end():
   file = io.BytesIO(IMAGES)
-  header = idx.read_images_header(file, "f")
+  header = idx.read_header(file, "f", 3)
   assert idx.read_items(file, header, 0, 1, "f") == bytes(range(6))
   assert idx.read_items(file, header, 1, 1, "f") == bytes(range(6, 12))
   idx.check_end(file, header, "f")
@@ -116,7 +116,7 @@ def test_a_stream_is_read_item_by_item_and_must_end():
 
 def test_a_stream_that_ends_early_is_named_with_its_byte():
   file = io.BytesIO(IMAGES[:-2])
-  header = idx.read_images_header(file, "f")
+  header = idx.read_header(file, "f", 3)
   idx.read_items(file, header, 0, 1, "f")
   with pytest.raises(InputError, match=r"f: byte 26: the file ends here"):
     idx.read_items(file, header, 1, 1, "f")
