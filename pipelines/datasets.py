@@ -82,11 +82,7 @@ def digits(folder: str) -> str:
 
 
 def like_mnist(image: np.ndarray) -> np.ndarray:
-  """Converts one of scikit-learn's digits to uint8 [28, 28], 0..255.
-
-  Args:
-    image: float [8, 8], 0 (paper) to 16 (ink).
-  """
+  """Converts a digit, float [8, 8], 0 (paper) to 16 (ink), to uint8 [28, 28], 0..255."""
   bright = PIL.Image.fromarray((image * (255 / _DIGITS_MAX)).astype(np.float32))
   box = np.asarray(bright.resize((_BOX_PX, _BOX_PX), PIL.Image.Resampling.BICUBIC))
   box = np.rint(np.clip(box, 0, 255)).astype(np.uint8)  # bicubic overshoots at edges
@@ -117,27 +113,17 @@ def mnist(
     checksums: file name -> MD5, 32 hex digits.
     timeout_secs: how long a mirror may stay silent.
     max_secs: how long one file may take.
-
-  Raises:
-    InputError: no mirror has the right file; says what each answered, and what to do.
   """
   os.makedirs(folder, exist_ok=True)
   for name, checksum in checksums.items():
     path = os.path.join(folder, name)
-    if not _is_right(path, checksum):
+    if not (os.path.exists(path) and _md5(local_files.read_bytes(path)) == checksum):
       _write(path, _download(name, checksum, mirrors, timeout_secs, max_secs))
   return folder
 
 
-def _is_right(path: str, checksum: str) -> bool:
-  if not os.path.exists(path):
-    return False
-  with open(path, "rb") as file:
-    return hashlib.file_digest(file, _md5).hexdigest() == checksum
-
-
-def _md5(data: bytes = b"") -> hashlib._Hash:
-  return hashlib.md5(data, usedforsecurity=False)  # else FIPS systems forbid it
+def _md5(data: bytes) -> str:
+  return hashlib.md5(data, usedforsecurity=False).hexdigest()  # else FIPS systems forbid it
 
 
 def _download(name: str, checksum: str, mirrors: Sequence[str], timeout_secs: float, max_secs: float) -> bytes:
@@ -149,10 +135,10 @@ def _download(name: str, checksum: str, mirrors: Sequence[str], timeout_secs: fl
     except (OSError, HTTPException) as error:  # URLError and timeouts are OSErrors
       faults.append(f"{mirror}: {error}")
       continue
-    found = _md5(data).hexdigest()
-    if found == checksum:
+    actual = _md5(data)
+    if actual == checksum:
       return data
-    faults.append(f"{mirror}: {len(data)} bytes of MD5 {found}, expected {checksum}")
+    faults.append(f"{mirror}: {len(data)} bytes of MD5 {actual}, expected {checksum}")
   raise InputError(
     f"{name} cannot be downloaded ({'; '.join(faults)}): check the network and run the command again, or give a folder"
     f" with the four MNIST files as --data; --data {DIGITS} needs no network."

@@ -39,26 +39,16 @@ from beam_retrain.transforms.core.system.imports import load_tensorflow
 from beam_retrain.transforms.io import files
 
 
-class AuditRecords(beam.PTransform):
-  """Finds leaks in bottleneck records: PCollection[ShardReport] -> PCollection[LeakedImage].
+def audit_records(labels: Sequence[str], percentages: SplitPercentages, folder: str) -> beam.PTransform:
+  """Returns PCollection[ShardReport] -> PCollection[LeakedImage], the leaks in bottleneck records.
 
-  Attributes:
-    percentages: how training images are drawn for validation.
+  `percentages` are how training images are drawn for validation.
   """
-
-  def __init__(self, labels: Sequence[str], percentages: SplitPercentages, records_folder: str):
-    super().__init__()
-    self._labels = list(labels)
-    self._percentages = percentages
-    self._folder = records_folder
-
-  def expand(self, reports: beam.PCollection) -> beam.PCollection:
-    return (
-      reports
-      | "FindLeaks" >> _FindLeaks(_hash_records, self._folder)
-      # (shard's name, packed Leaks)
-      | "NameRecords" >> beam.FlatMap(_name_records, self._folder, self._labels, self._percentages)
-    )  # LeakedImage
+  return (
+    "FindLeaks" >> _FindLeaks(_hash_records, folder)
+    # (shard's name, packed Leaks)
+    | "NameRecords" >> beam.FlatMap(_name_records, folder, labels, percentages)
+  )
 
 
 class AuditImages(beam.PTransform):

@@ -24,7 +24,7 @@ from beam_retrain.transforms.core.records.splits import SplitPercentages
 from beam_retrain.transforms.core.run.stats import Stats
 from beam_retrain.transforms.core.system.cpu import Threads
 from beam_retrain.transforms.io import files
-from beam_retrain.transforms.leaks.audit import AuditImages, AuditRecords, drop_leaks
+from beam_retrain.transforms.leaks.audit import AuditImages, audit_records, drop_leaks
 from beam_retrain.transforms.shards.checks import CheckSplits
 
 OWNED = (LEAKS_FILE, REFUSED_LEAKS_FILE)
@@ -78,7 +78,7 @@ class SplitAudit:
     """Returns PCollection[LeakedImage] for the ledger; audits the records if necessary."""
     if planned.leaks is not None:
       return planned.leaks
-    return reports | "Audit" >> AuditRecords(self.labels, self.percentages, records_folder)
+    return reports | "Audit" >> audit_records(list(self.labels), self.percentages, records_folder)
 
   def refuses(self, leaks_path: str) -> bool:
     """Returns whether the leaks written by `plan` end the command; prints why."""

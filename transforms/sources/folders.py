@@ -129,7 +129,7 @@ class FolderSource(ImageFilesSource):
     for split in splits:
       if self.has_splits and not any(folder.split == split for folder in self.class_folders):
         raise InputError(f"{self.path} has no folder {split} with class folders: put the {split} images there.")
-    return PlanImageFolders(self.class_folders, tuple(splits), percentages)
+    return plan_folders(self.class_folders, splits, percentages)
 
   def list_images(self) -> Iterator[tuple[str | None, ImageFile]]:
     return itertools.chain.from_iterable(map(list_folder, self.class_folders))
@@ -141,38 +141,23 @@ class FolderSource(ImageFilesSource):
     return sum(count_files(folder).others for folder in self.class_folders if folder.retrain_names)
 
 
-class PlanImageFolders(beam.PTransform):
-  """Plans class folders: PBegin -> PCollection[Shard]. See `AssignShards`.
-
-  Attributes:
-    images_per_shard: average number of images in a shard.
-  """
-
-  def __init__(
-    self,
-    folders: Sequence[ClassFolder],
-    splits: Sequence[str],
-    percentages: SplitPercentages | None,
-    images_per_shard: int = IMAGES_PER_SHARD,
-  ):
-    super().__init__()
-    self._folders = list(folders)
-    self._splits = frozenset(splits)
-    self._percentages = percentages
-    self._images_per_shard = images_per_shard
-
-  def expand(self, root: beam.pvalue.PBegin) -> beam.PCollection:
-    return (
-      root
-      | "CreateFolders" >> beam.Create(self._folders)
-      | "SpreadFolders" >> beam.Reshuffle()
-      # ClassFolder
-      | "ListFolder" >> beam.FlatMap(list_folder)
-      # (split or None, ImageFile)
-      | "AssignSplit" >> beam.FlatMap(assign_split, self._splits, self._percentages)
-      # (split, ImageFile)
-      | "AssignShards" >> AssignShards(self._images_per_shard)
-    )  # Shard
+def plan_folders(
+  folders: Sequence[ClassFolder],
+  splits: Sequence[str],
+  percentages: SplitPercentages | None,
+  images_per_shard: int = IMAGES_PER_SHARD,
+) -> beam.PTransform:
+  """Returns PBegin -> PCollection[Shard], of `images_per_shard` on average."""
+  return (
+    "CreateFolders" >> beam.Create(folders)
+    | "SpreadFolders" >> beam.Reshuffle()
+    # ClassFolder
+    | "ListFolder" >> beam.FlatMap(list_folder)
+    # (split or None, ImageFile)
+    | "AssignSplit" >> beam.FlatMap(assign_split, frozenset(splits), percentages)
+    # (split, ImageFile)
+    | "AssignShards" >> AssignShards(images_per_shard)
+  )
 
 
 def list_folder(folder: ClassFolder) -> Iterator[tuple[str | None, ImageFile]]:

@@ -62,7 +62,19 @@ class ManifestSource(ImageFilesSource):
       if self.has_splits and split not in self._summary.splits:
         raise InputError(f"{self.path} has no {split} images: add rows with the split {split}.")
     buckets = -(-self._summary.images // IMAGES_PER_SHARD)
-    return _PlanManifest(self.path, with_validation(splits), percentages, buckets)
+    # Rows are grouped by key into buckets of about a shard's size, to find repeated keys and check the files.
+    return (
+      "Manifest" >> beam.Create([self.path], reshuffle=False)
+      # str
+      | "ReadRows" >> beam.FlatMap(_read_rows, buckets)
+      # (bucket, ManifestRow)
+      | "GroupByKey" >> beam.GroupByKey()
+      | "StatImages" >> beam.FlatMap(_stat_bucket, self.path)
+      # (split or None, ImageFile or Quarantined)
+      | "AssignSplit" >> beam.FlatMap(assign_split, with_validation(splits), percentages)
+      # (split, ImageFile or Quarantined)
+      | "AssignShards" >> AssignShards()
+    )
 
   def list_images(self) -> Iterator[tuple[str | None, ListedImage]]:
     rows = by_key(read_images(files.read_lines(self.path), self.path), self.path).values()
@@ -90,35 +102,6 @@ def image_stats(path: str) -> Iterator[files.FileStat | None]:
   """
   for block in batched(read_images(files.read_lines(path), path), IMAGES_PER_SHARD):
     yield from files.stat_each([row.path for row in block])
-
-
-class _PlanManifest(beam.PTransform):
-  """PBegin -> PCollection[Shard].
-
-  Groups rows by key into buckets of about a shard's size, finds repeated keys and checks the files.
-  """
-
-  def __init__(self, path: str, splits: Collection[str], percentages: SplitPercentages | None, buckets: int):
-    super().__init__()
-    self._path = path
-    self._splits = splits
-    self._percentages = percentages
-    self._buckets = buckets
-
-  def expand(self, root: beam.pvalue.PBegin) -> beam.PCollection:
-    return (
-      root
-      | "Manifest" >> beam.Create([self._path], reshuffle=False)
-      # str
-      | "ReadRows" >> beam.FlatMap(_read_rows, self._buckets)
-      # (bucket, a row's fields)
-      | "GroupByKey" >> beam.GroupByKey()
-      | "StatImages" >> beam.FlatMap(_stat_bucket, self._path)
-      # (split or None, ImageFile or Quarantined)
-      | "AssignSplit" >> beam.FlatMap(assign_split, self._splits, self._percentages)
-      # (split, ImageFile or Quarantined)
-      | "AssignShards" >> AssignShards()
-    )  # Shard
 
 
 def _read_rows(path: str, buckets: int) -> Iterator[tuple[int, ManifestRow]]:

@@ -24,7 +24,7 @@ from beam_retrain.transforms.core.records.tfrecord import read_records
 from beam_retrain.transforms.shards.ledger import CloseLedger
 from beam_retrain.transforms.shards.progress import METRICS_NAMESPACE
 from beam_retrain.transforms.shards.work import WorkShards
-from beam_retrain.transforms.sources.folders import PlanImageFolders, find_class_folders
+from beam_retrain.transforms.sources.folders import find_class_folders, plan_folders
 from beam_retrain.transforms.sources.idx import PlanIdxShards, find_idx_splits
 from beam_retrain.transforms.sources.records import RecordsSource
 from tests.helpers import file_contents, noise_image, write
@@ -83,7 +83,7 @@ Plan = Callable[[], beam.PTransform]  # Beam wants a new one for each pipeline
 
 def plan(tree: Path) -> Plan:
   folders = find_class_folders(str(tree))
-  return lambda: PlanImageFolders(folders, SPLITS, PERCENTAGES, images_per_shard=IMAGES_PER_SHARD)
+  return lambda: plan_folders(folders, SPLITS, PERCENTAGES, images_per_shard=IMAGES_PER_SHARD)
 
 
 def plan_idx(folder: Path) -> Plan:

@@ -10,7 +10,7 @@ from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.records.schema import TESTING, TRAINING
 from beam_retrain.transforms.core.records.shards import Shard
 from beam_retrain.transforms.core.records.splits import SplitPercentages
-from beam_retrain.transforms.sources.folders import PlanImageFolders, find_class_folders, list_folder
+from beam_retrain.transforms.sources.folders import find_class_folders, list_folder, plan_folders
 
 _PERCENTAGES = SplitPercentages()
 
@@ -25,7 +25,7 @@ def lay_out(root: Path, *names: str) -> Path:
 @pytest.fixture
 def plan(collect):
   def plan_folder(root: Path, splits=(TRAINING, TESTING), percentages=_PERCENTAGES, size=8) -> list[Shard]:
-    return sorted(collect(PlanImageFolders(find_class_folders(str(root)), splits, percentages, size)))
+    return sorted(collect(plan_folders(find_class_folders(str(root)), splits, percentages, size)))
 
   return plan_folder
 

@@ -95,7 +95,7 @@ class Distortions:
     distortions = settings.get("distortions")
     return cls(**distortions) if distortions else None
 
-  def to_settings(self) -> dict[str, Any]:
+  def to_settings(self) -> dict[str, int]:
     return dataclasses.asdict(self)
 
   def variants(self, key: str, input_px: int) -> list[Variant]:
@@ -133,21 +133,16 @@ def count_distorted(
 ) -> dict[str, int]:
   """Counts variants; raises InputError if an image is unaccounted for.
 
-  Args:
-    distortions: those applied.
-    reports: of the images, all splits.
-    distorted: of the variants, one per training shard.
-
-  Returns:
-    Entries of `stats.json`: `copies` of each of `pictures` images make `records`; `left_out`: images with a bottleneck
-      but without variants, since the trunk failed on one.
+  `reports` are of the images, all splits; `distorted` of the variants, one per training shard. In the counts, `copies`
+  of each of `pictures` images make `records`; `left_out` images have a bottleneck but no variants, since the trunk
+  failed on one.
   """
   image_reports = {report.file: report for report in reports if report.split == TRAINING}
   variant_reports = {report.file: report for report in distorted}
   if image_reports.keys() != variant_reports.keys():
     odd = min(image_reports.keys() ^ variant_reports.keys())
     raise InputError(f"the counts do not add up: {odd} is not in both records/ and distorted/: run the command again.")
-  images = left_out = 0
+  pictures = left_out = 0
   for name, report in variant_reports.items():
     counts = report.extra[DISTORTED]
     total = counts["pictures"] + counts["validation"] + len(report.quarantined)
@@ -157,12 +152,8 @@ def count_distorted(
         f" distorted, into {report.outputs} records, {counts['validation']} are for validation and"
         f" {len(report.quarantined)} are bad; please report this as a bug."
       )
-    images += counts["pictures"]
+    pictures += counts["pictures"]
     bad = {entry.key for entry in image_reports[name].quarantined}
     left_out += sum(entry.key not in bad for entry in report.quarantined)
-  return {
-    "copies": distortions.copies,
-    "pictures": images,
-    "records": images * distortions.copies,
-    "left_out": left_out,
-  }
+  copies = distortions.copies
+  return {"copies": copies, "pictures": pictures, "records": pictures * copies, "left_out": left_out}
