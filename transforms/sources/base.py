@@ -24,50 +24,31 @@ _SAMPLE_SALT = b"beam-retrain-sample-1:"
 
 
 class SourceOptions(NamedTuple):
-  """Options of all formats.
+  """Options of all formats; each uses some."""
 
-  Attributes:
-    classes: number of classes of an IDX folder, whose labels are "0", "1", ...
-    min_classes: minimum number of classes; 2 for training, 1 for evaluation.
-    retrain_names: whether class folders are read as by `retrain.py`.
-  """
-
-  classes: int = 10
-  min_classes: int = 2
-  retrain_names: bool = False
+  classes: int = 10  # of an IDX folder, whose labels are "0", "1", ...
+  min_classes: int = 2  # 2 for training, 1 for evaluation
+  retrain_names: bool = False  # whether class folders are read as by `retrain.py`
 
 
 class Source(abc.ABC):
   """Labelled images in one format.
 
   A source plans shards in a job, which moves only keys, paths and offsets, or lists them without a job, for samples and
-  checks.
-
-  Attributes:
-    name: the format, for messages.
-    details: what the format consists of, for `--help`.
-    path: as given by the user.
-    labels: class index -> label, as far as known without reading images.
-    has_splits: whether the source has its own training and testing split.
-    has_validation: whether it has a validation split, too.
-    class_folders: the folders of the images; empty for other formats.
+  checks. In all methods, `percentages` split a source without splits; None puts all its images in `all`.
   """
 
   name: ClassVar[str]
-  details: ClassVar[str] = ""
+  details: ClassVar[str] = ""  # what the format consists of, for `--help`
   path: str
-  labels: list[str]
+  labels: list[str]  # class index -> label, as far as known without reading images
   has_splits: bool = True
-  has_validation: bool = False
-  class_folders: Sequence[ClassFolder] = ()
+  has_validation: bool = False  # whether it has a validation split of its own, too
+  class_folders: Sequence[ClassFolder] = ()  # empty for other formats
 
   @abc.abstractmethod
   def __init__(self, path: str, options: SourceOptions = SourceOptions()):  # noqa: B008
-    """Reads labels and splits, but no images.
-
-    Raises:
-      InputError: `path` is incomplete, damaged or without usable images.
-    """
+    """Reads labels and splits, but no images; raises InputError if that is impossible."""
 
   @classmethod
   @abc.abstractmethod
@@ -76,15 +57,10 @@ class Source(abc.ABC):
 
   @abc.abstractmethod
   def plan(self, splits: Sequence[str], percentages: SplitPercentages | None) -> beam.PTransform:
-    """Returns PBegin -> PCollection[Shard].
+    """Returns PBegin -> PCollection[Shard]; raises InputError if a split is missing.
 
-    Args:
-      splits: to plan, of `training`, `testing` or `all`. Validation images are drawn from the training shards later; a
-        source's own ones come with `training`, in shards of the split `validation`.
-      percentages: splits a source without splits; None puts all images in `all`.
-
-    Raises:
-      InputError: the source lacks one of the splits.
+    `splits` are `training`, `testing` or `all`. Validation images are drawn from the training shards later; a source's
+    own ones come with `training`, in shards of the split `validation`.
     """
 
   @abc.abstractmethod
@@ -93,8 +69,7 @@ class Source(abc.ABC):
   ) -> Iterator[Shard]:
     """Yields small shards without a job, unlike those of `plan`, in order.
 
-    Args:
-      max_files: maximum of files to list, if keys are inside the files; None for all.
+    `max_files` limits the files that are listed, if keys are inside the files.
     """
 
   @abc.abstractmethod
@@ -130,9 +105,7 @@ class Source(abc.ABC):
     """Returns a shard for measurements and its image count, at most `IMAGES_PER_SHARD`.
 
     This is the first shard, as images in one file are much alike. Sources of image files repeat a sample of `count`.
-
-    Raises:
-      InputError: the splits have no image.
+    Raises InputError if there is no image.
     """
     for shard in self.list_shards(splits, percentages):
       images = min(sum(1 for _ in shard.names()), IMAGES_PER_SHARD)

@@ -30,8 +30,7 @@ FORMATS: tuple[type[Source], ...] = (
 def find_source(path: str, classes: int = 10, min_classes: int = 2, retrain_names: bool = False) -> Source:
   """Opens an input as the source of its format; see `SourceOptions`.
 
-  Raises:
-    InputError: `path` does not exist, is unfinished or has no usable images.
+  Raises InputError if it does not exist, is unfinished or has no usable images.
   """
   if source_class := find_format(path):
     return source_class(path, SourceOptions(classes, min_classes, retrain_names))
@@ -48,11 +47,7 @@ def find_source(path: str, classes: int = 10, min_classes: int = 2, retrain_name
 
 
 def find_format(path: str) -> type[Source] | None:
-  """Returns the source class of an input; None if unknown.
-
-  Raises:
-    InputError: the input is unfinished.
-  """
+  """Returns the source class of an input, or None; raises InputError if unfinished."""
   return next((form for form in FORMATS if form.recognises(path)), None)
 
 

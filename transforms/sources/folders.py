@@ -24,19 +24,13 @@ _OTHER_SPLIT_NAMES = {"train", "test", "val", "valid", "validation", "eval", "de
 
 
 class ClassFolder(NamedTuple):
-  """A folder of one class.
+  """A folder of one class; `prefix` is its path relative to the data set."""
 
-  Attributes:
-    split: `training` or `testing`; None if the data set has no splits.
-    prefix: path relative to the data set.
-    retrain_names: whether to read only files with the extensions of `retrain.py`.
-  """
-
-  split: str | None
+  split: str | None  # None if the data set has no splits
   label: str
   path: str
   prefix: str
-  retrain_names: bool = False
+  retrain_names: bool = False  # whether to read only files with the extensions of `retrain.py`
 
 
 class FileCounts(NamedTuple):
@@ -49,20 +43,15 @@ class FileCounts(NamedTuple):
 def find_class_folders(root: str, min_classes: int = 2, retrain_names: bool = False) -> list[ClassFolder]:
   """Lists the class folders of a data set, but not their files.
 
-  Args:
-    min_classes: see `SourceOptions`.
-    retrain_names: as in `retrain.py`, labels are normalised folder names, only files named as JPEG or PNG are read, and
-      folders without any are ignored.
-
-  Raises:
-    InputError: there are too few classes, or a name that cannot be a label.
+  With `retrain_names`, as in `retrain.py`, labels are normalised folder names, only files named as JPEG or PNG are
+  read, and folders without any are ignored. Raises InputError for too few classes, or a name that cannot be a label.
   """
-  found = list_class_folders(root)
+  folders = list_class_folders(root)
   if retrain_names:
-    found = _as_retrain_named(found)
-    if not found:
+    folders = _as_retrain_named(folders)
+    if not folders:
       raise InputError(f"{root} has no folders of .jpg, .jpeg or .png files: give one folder of images per class.")
-  labels = {folder.label for folder in found}
+  labels = {folder.label for folder in folders}
   if not labels:
     raise InputError(f"{root} has no class folders: give a folder with one folder of images per class.")
   check_classes(root, labels, min_classes)
@@ -74,14 +63,13 @@ def find_class_folders(root: str, min_classes: int = 2, retrain_names: bool = Fa
   for label in sorted(labels):
     if not label.isprintable():
       raise InputError(f"{root}: the folder name {label!r} cannot be a label: rename it without control characters.")
-  return found
+  return folders
 
 
 def list_class_folders(root: str) -> list[ClassFolder]:
   """Lists all folders that may be classes, labelled by their names.
 
-  Raises:
-    InputError: there are other folders beside `training` and `testing`.
+  Raises InputError if there are others beside `training` and `testing`.
   """
   split_names = [name for name in (TRAINING, TESTING) if files.subfolders(files.join(root, name))]
   others = set(files.subfolders(root)) - set(split_names) - {TRAINING, TESTING, RECORDS_FOLDER}
@@ -107,10 +95,7 @@ def _as_retrain_named(folders: Sequence[ClassFolder]) -> list[ClassFolder]:
 
 
 class FolderSource(ImageFilesSource):
-  """Folders named by class, with image files at any depth.
-
-  They may be in folders `training` and `testing`.
-  """
+  """Folders named by class, maybe in `training` and `testing`, with images at any depth."""
 
   name = "a folder with one folder of images per class"
   details = ", maybe in training/ and testing/ (JPEG, PNG, BMP, GIF; any size)"
@@ -192,12 +177,8 @@ def _may_be_image(folder: ClassFolder, path: str) -> bool:
 
 
 def _in_utf8(image: ImageFile) -> ImageFile:
-  """Escapes a key that is not UTF-8 and drops its path.
-
-  Such a name cannot be sent to a worker or written to a record or a CSV. Reading the image reports it.
-  """
   try:
     image.path.encode()
     return image
-  except UnicodeEncodeError:
+  except UnicodeEncodeError:  # it cannot be sent to a worker or written to a record; reading the image reports it
     return image._replace(key=image.key.encode(errors="backslashreplace").decode(), path="")

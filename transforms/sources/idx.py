@@ -94,11 +94,7 @@ class IdxRange(NamedTuple):
       yield self._cut(first, 1 + len(others))
 
   def read_arrays(self) -> tuple[np.ndarray, bytes]:
-    """Returns the images, uint8[count, rows, columns], and the label bytes.
-
-    Raises:
-      InputError: a file was truncated after it was checked.
-    """
+    """Returns the images, uint8 [count, rows, columns], and the label bytes."""
     pixels = self._read_pixels()
     if pixels is None:
       item_bytes = self.rows * self.columns
@@ -151,23 +147,16 @@ class IdxSource(Source):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class IdxPair:
-  """The images and labels file of one split, with checked headers.
-
-  Attributes:
-    images_path: gzip if it ends in `.gz`.
-    count: images in the one file, and labels in the other.
-    size_bytes: of both files, as stored.
-    modified_secs: the later of both files.
-  """
+  """The images and labels file of one split, with checked headers."""
 
   split: str
-  images_path: str
+  images_path: str  # gzip if it ends in `.gz`, as the other one
   labels_path: str
   count: int
   rows: int
   columns: int
-  size_bytes: int
-  modified_secs: float
+  size_bytes: int  # of both files, as stored
+  modified_secs: float  # the later of both files
 
 
 def image_key(split: str, label: object, index: int, extension: str) -> str:
@@ -190,12 +179,9 @@ def _names(split: str, dimensions: int) -> list[str]:
 
 
 def find_idx_splits(folder: str, splits: Sequence[str] = (TRAINING, TESTING)) -> list[IdxPair]:
-  """Finds the files of each split; checks headers, lengths and counts.
+  """Finds the files of each split; raises InputError if one is missing or wrong.
 
   Lengths of gzip files are checked later, when `PlanIdxShards` streams them.
-
-  Raises:
-    InputError: a file is missing or wrong.
   """
   return [_check_pair(split, _find(folder, split, 3), _find(folder, split, 1)) for split in splits]
 
@@ -258,12 +244,7 @@ class _GzipReader(gzip.GzipFile):
 
 
 class PlanIdxShards(beam.PTransform):
-  """Plans shards of one `IdxRange` each: PBegin -> PCollection[Shard].
-
-  Attributes:
-    pairs: from `find_idx_splits`.
-    images_per_shard: at least 1; shard i of a split starts at image i * images_per_shard.
-  """
+  """Plans shards of one `IdxRange` each: PBegin -> PCollection[Shard]."""
 
   def __init__(self, pairs: Sequence[IdxPair], *, images_per_shard: int = IMAGES_PER_SHARD):
     super().__init__()
@@ -304,9 +285,7 @@ def count_shards(pair: IdxPair, images_per_shard: int = IMAGES_PER_SHARD) -> int
 def cut_into_shards(pair: IdxPair, images_per_shard: int, scratch_folder: str = "") -> Iterator[Shard]:
   """Yields the shards of one pair; streams gzip files shard by shard.
 
-  Args:
-    images_per_shard: at least 1.
-    scratch_folder: local folder for a gzip file's pixels; if empty, the shards carry them.
+  A gzip file's pixels go to the local `scratch_folder`; if empty, the shards carry them.
   """
   of = count_shards(pair, images_per_shard)
   pixels: Iterator[bytes | SpilledBytes | None] = _blocks(pair.images_path, of, images_per_shard)

@@ -126,11 +126,7 @@ def _by_split_and_key(assigned: tuple[str, ListedImage]) -> tuple[str, str]:
 def assign_split(
   listed: tuple[str | None, ListedImage], splits: Collection[str], percentages: SplitPercentages | None
 ) -> Iterator[tuple[str, ListedImage]]:
-  """Yields (split of the shard, image) for splits to plan.
-
-  Args:
-    listed: (the source's own split or None, image).
-  """
+  """Yields (split of the shard, image) if that is to be planned."""
   own_split, image = listed
   split = own_split or split_by_hash(image.key, percentages)
   if split in splits:
@@ -147,10 +143,8 @@ def split_by_hash(key: str, percentages: SplitPercentages | None) -> str:
 class AssignShards(beam.PTransform):
   """Assigns images to shards by key and size of the split.
 
-  PCollection[(split, ImageFile or Quarantined)] -> PCollection[Shard]. Only names are shuffled.
-
-  Attributes:
-    images_per_shard: on average.
+  PCollection[(split, ImageFile or Quarantined)] -> PCollection[Shard]. Only names are shuffled. `images_per_shard` is
+  an average.
   """
 
   def __init__(self, images_per_shard: int = IMAGES_PER_SHARD):

@@ -95,11 +95,7 @@ _REMEDY = "give another path, or install what Beam needs for it (`pip install 'b
 
 
 def image_stats(path: str) -> Iterator[files.FileStat | None]:
-  """Yields the status of each row's file, in order; None if missing.
-
-  Raises:
-    InputError: the manifest cannot be read.
-  """
+  """Yields the status of each row's file, in order; None if missing."""
   for block in batched(read_images(files.read_lines(path), path), IMAGES_PER_SHARD):
     yield from files.stat_each([row.path for row in block])
 

@@ -108,10 +108,7 @@ Entry = TarMember | Quarantined
 
 
 class WebDatasetSource(Source):
-  """A WebDataset tar, or a folder of them.
-
-  The tars may be in folders `training` and `testing`.
-  """
+  """A WebDataset tar, or a folder of them, maybe in `training` and `testing`."""
 
   name = "WebDataset tars"
   details = ", or a folder of them, maybe in training/ and testing/ (NAME.jpg beside NAME.cls or NAME.txt)"
@@ -160,8 +157,7 @@ def _label_order(label: str) -> tuple[bool, int, str]:
 def find_tars(path: str) -> list[Tar]:
   """Lists the tars of a data set, sorted; empty for another format.
 
-  Raises:
-    InputError: there are tars both inside and outside of `training` and `testing`.
+  Raises InputError if there are some both inside and outside of `training` and `testing`.
   """
   if _is_tar(path) and (stat := files.stat(path)):
     return [Tar(None, os.path.basename(path), *stat)]
@@ -194,11 +190,7 @@ def _is_tar(path: str) -> bool:
 
 
 class PlanTars(beam.PTransform):
-  """Plans shards of neighbours in the sorted tars: PBegin -> PCollection[Shard].
-
-  Attributes:
-    images_per_shard: of each shard but a split's last.
-  """
+  """Plans full shards of neighbours in the sorted tars: PBegin -> PCollection[Shard]."""
 
   def __init__(
     self,
@@ -274,9 +266,7 @@ def cut_into_inputs(
 ) -> Iterator[tuple[int, tuple[Input, ...]]]:
   """Yields (number of the first image, inputs), cut at multiples of `size`.
 
-  Args:
-    entries: its images of one split.
-    start: number of the first one in the split.
+  `entries` are of one split, in which the first one has the number `start`.
   """
   first = start
   while first < start + len(entries):
@@ -307,8 +297,7 @@ def index_by_split(
 def index_tar(tar: Tar) -> Iterator[Entry]:
   """Yields the images of a tar, then its fault, if any.
 
-  Raises:
-    InputError: the tar cannot be read, or repeats a name.
+  Raises InputError if the tar cannot be read, or repeats a name.
   """
   samples: dict[str, dict[str, TarMember]] = {}  # NAME -> extension -> member
   try:
