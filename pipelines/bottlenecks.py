@@ -56,8 +56,8 @@ from beam_retrain.transforms.core.run.output_dir import OutputDir
 from beam_retrain.transforms.core.run.run_info import describe_run, is_completed, request_digest
 from beam_retrain.transforms.core.run.stats import Stats, read_stats
 from beam_retrain.transforms.io import files
-from beam_retrain.transforms.leaks.policy import OWNED as AUDIT_OWNED
-from beam_retrain.transforms.leaks.policy import SplitAudit
+from beam_retrain.transforms.leaks.audit import OWNED as AUDIT_OWNED
+from beam_retrain.transforms.leaks.audit import SplitAudit
 from beam_retrain.transforms.sources.base import Source
 from beam_retrain.transforms.sources.find import find_source
 

@@ -40,7 +40,7 @@ from beam_retrain.transforms.core.run.cost_model import shard_costs, whole_round
 from beam_retrain.transforms.core.runtimes.trunk_info import TrunkInfo
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.io.beam_internals import options_in_use
-from beam_retrain.transforms.leaks.policy import Planned
+from beam_retrain.transforms.leaks.audit import Planned
 from beam_retrain.transforms.shards.checks import CheckSplits
 from beam_retrain.transforms.shards.work import Written
 from beam_retrain.transforms.sources.base import Source

@@ -17,7 +17,7 @@ from beam_retrain.transforms.core.records.splits import SplitPercentages
 from beam_retrain.transforms.core.run.run_info import request_digest
 from beam_retrain.transforms.core.runtimes.trunk_info import TrunkInfo
 from beam_retrain.transforms.io import files
-from beam_retrain.transforms.leaks.policy import Planned, SplitAudit
+from beam_retrain.transforms.leaks.audit import Planned, SplitAudit
 from beam_retrain.transforms.shards.ledger import CloseLedger, mark_completed
 from beam_retrain.transforms.shards.work import WorkShards
 

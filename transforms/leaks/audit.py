@@ -1,4 +1,4 @@
-"""Finds equal images with different labels, or in both training and testing.
+"""Finds equal images with different labels, or in both training and testing: `--on_leak`.
 
 Images are equal if their bytes are. Part of each SHA-256 is shuffled, as the local runner holds that in memory; leaking
 images are read once more, for their keys and labels.
@@ -6,9 +6,11 @@ images are read once more, for their keys and labels.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import apache_beam as beam
 
@@ -22,10 +24,17 @@ from beam_retrain.transforms.core.records.leaks import (
   HashedImages,
   Leak,
   LeakedImage,
+  OnLeak,
+  count_rows,
+  describe,
   find_leaks,
+  leaks_csv,
+  warnings_of,
 )
 from beam_retrain.transforms.core.records.schema import (
   CLASS_INDEX,
+  LEAKS_FILE,
+  REFUSED_LEAKS_FILE,
   SHA256,
   Image,
   describe_bottleneck,
@@ -34,49 +43,99 @@ from beam_retrain.transforms.core.records.schema import (
 from beam_retrain.transforms.core.records.shards import Shard, ShardReport, pack, pick_inputs, unpack
 from beam_retrain.transforms.core.records.splits import SplitPercentages
 from beam_retrain.transforms.core.records.tfrecord import pick_records, read_records
+from beam_retrain.transforms.core.run.stats import Stats
 from beam_retrain.transforms.core.system.cpu import Threads
 from beam_retrain.transforms.core.system.imports import load_tensorflow
 from beam_retrain.transforms.io import files
+from beam_retrain.transforms.shards.checks import CheckSplits
+
+OWNED = (LEAKS_FILE, REFUSED_LEAKS_FILE)
+"""Files that the audit writes to the stage's folder."""
 
 
-def audit_records(labels: Sequence[str], percentages: SplitPercentages, folder: str) -> beam.PTransform:
-  """Returns PCollection[ShardReport] -> PCollection[LeakedImage], the leaks in bottleneck records.
+class Planned(NamedTuple):
+  """Audited shards, ready for the work."""
 
-  `percentages` are how training images are drawn for validation.
-  """
-  return (
-    "FindLeaks" >> _FindLeaks(_hash_records, folder)
-    # (shard's name, packed Leaks)
-    | "NameRecords" >> beam.FlatMap(_name_records, folder, labels, percentages)
-  )
+  shards: beam.PCollection  # Shard, without dropped images
+  checked: beam.PCollection  # computed once each split is known to have images of each label
+  leaks: beam.PCollection | None  # LeakedImage, of all planned images; None: not audited yet
+
+
+@dataclasses.dataclass(frozen=True)
+class SplitAudit:
+  """The split audit of a job."""
+
+  on_leak: OnLeak
+  labels: Sequence[str]
+  percentages: SplitPercentages  # how training images are drawn for validation
+  max_pixels: int  # largest height x width that is decoded
+  threads: Threads  # of TensorFlow in a process that decodes leaks
+
+  def plan(self, shards: beam.PCollection, leaks_path: str = "") -> Planned:
+    """Checks the splits; with `drop` or `fail`, audits the images first.
+
+    `leaks_path` is the CSV for `refuses`, with `fail`; empty: audit the records after the work.
+    """
+    leaks = None
+    if self.on_leak == OnLeak.DROP or (self.on_leak == OnLeak.FAIL and leaks_path):
+      audited = shards | "Audit" >> AuditImages(self)
+      leaks = audited | "Leaks" >> beam.FlatMapTuple(lambda _, packed: unpack(packed))  # LeakedImage
+      if self.on_leak == OnLeak.FAIL:
+        _ = leaks | "CollectLeaks" >> beam.combiners.ToList() | "WriteLeaks" >> beam.Map(_write, leaks_path)
+      else:
+        shards = shards | "DropLeaks" >> beam.Map(drop_leaks, beam.pvalue.AsDict(audited))
+    dropped = leaks if self.on_leak == OnLeak.DROP else None
+    checked = shards | "CheckSplits" >> CheckSplits(self.labels, self.percentages, dropped)
+    return Planned(shards, checked, leaks)
+
+  def audit(self, planned: Planned, reports: beam.PCollection, records_folder: str) -> beam.PCollection:
+    """Returns PCollection[LeakedImage] for the ledger; audits the records if necessary."""
+    if planned.leaks is not None:
+      return planned.leaks
+    named = beam.FlatMap(_name_records, records_folder, self.labels, self.percentages)
+    return reports | "Audit" >> ("FindLeaks" >> _FindLeaks(_hash_records, records_folder) | "NameRecords" >> named)
+
+  def refuses(self, leaks_path: str) -> bool:
+    """Returns whether the leaks written by `plan` end the command; prints why."""
+    if self.on_leak != OnLeak.FAIL:
+      return False
+    if not (sentences := describe(count_rows(files.read_lines(leaks_path)))):
+      return False
+    print(
+      f"beam-retrain: {' and '.join(sentences.values())}: see {files.shown(leaks_path)}; fix them, or exclude them with"
+      " --on_leak drop.",
+      file=sys.stderr,
+    )
+    return True
+
+  def tell(self, stats: Stats, output: str) -> None:
+    """Prints a line for each kind of leak that `stats.json` counts."""
+    for line in warnings_of(stats.leaks or {}, files.shown(files.join(output, LEAKS_FILE)), self.on_leak):
+      print(line, file=sys.stderr)
+
+
+def _write(leaks: list[LeakedImage], path: str) -> None:
+  files.write_text(path, leaks_csv(leaks))
 
 
 class AuditImages(beam.PTransform):
   """Finds leaks among planned images: PCollection[Shard] -> PCollection[(shard's name, packed LeakedImages)].
 
   Unusable images are left for the work to quarantine.
-
-  Attributes:
-    percentages: how training images are drawn for validation.
-    max_pixels: largest height x width that is decoded.
-    threads: of TensorFlow in a process that decodes leaks.
   """
 
-  def __init__(self, labels: Sequence[str], percentages: SplitPercentages, max_pixels: int, threads: Threads):
+  def __init__(self, audit: SplitAudit):
     super().__init__()
-    self._labels = list(labels)
-    self._percentages = percentages
-    self._max_pixels = max_pixels
-    self._threads = threads
+    self._audit = audit
 
   def expand(self, shards: beam.PCollection) -> beam.PCollection:
-    leaks = shards | "FindLeaks" >> _FindLeaks(_hash_images, self._labels)  # (shard's name, packed Leaks)
+    leaks = shards | "FindLeaks" >> _FindLeaks(_hash_images, self._audit.labels)  # (shard's name, packed Leaks)
     return (
       shards
       | "PickLeaks" >> beam.FlatMap(_pick_leaks, beam.pvalue.AsDict(leaks))
       # (Shard of the leaks alone, packed Leaks)
       | "SpreadLeaks" >> beam.Reshuffle()
-      | "NameImages" >> beam.FlatMap(_name_images, self._labels, self._percentages, self._max_pixels, self._threads)
+      | "NameImages" >> beam.FlatMap(_name_images, self._audit)
     )  # (shard's name, packed LeakedImages)
 
 
@@ -172,25 +231,19 @@ def _pick_leaks(shard: Shard, leaks: Mapping[str, bytes]) -> Iterator[tuple[Shar
     yield shard._replace(inputs=pick_inputs(shard.inputs, positions)), packed
 
 
-def _name_images(
-  picked: tuple[Shard, bytes],
-  labels: Sequence[str],
-  percentages: SplitPercentages,
-  max_pixels: int,
-  threads: Threads,
-) -> Iterator[tuple[str, bytes]]:
+def _name_images(picked: tuple[Shard, bytes], audit: SplitAudit) -> Iterator[tuple[str, bytes]]:
   shard, packed = picked
   leaks: Sequence[Leak] = unpack(packed)
   load_tensorflow()
-  set_threads(threads.here)
+  set_threads(audit.threads.here)
   named = []
-  for leak, image in zip(leaks, shard.read_images(labels), strict=True):
+  for leak, image in zip(leaks, shard.read_images(audit.labels), strict=True):
     # Changed or deleted meanwhile, or unusable: the work reports it.
     if not isinstance(image, Image) or not bytes.fromhex(image.sha256).startswith(leak.digest):
       continue
-    if _is_sound(image.encoded, max_pixels):
-      split = percentages.split_of(image.key, shard.split)
-      leaked = leak.named(image.sha256, image.key, split, image.label, labels)
+    if _is_sound(image.encoded, audit.max_pixels):
+      split = audit.percentages.split_of(image.key, shard.split)
+      leaked = leak.named(image.sha256, image.key, split, image.label, audit.labels)
       named.append(leaked._replace(size_bytes=len(image.encoded)))
   if named:
     yield shard.name(), pack(named)

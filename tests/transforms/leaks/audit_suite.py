@@ -29,8 +29,7 @@ from beam_retrain.transforms.core.records.splits import SplitPercentages
 from beam_retrain.transforms.core.records.tfrecord import read_records
 from beam_retrain.transforms.core.system.cpu import Threads
 from beam_retrain.transforms.io.files import write_text
-from beam_retrain.transforms.leaks.audit import AuditImages, drop_leaks
-from beam_retrain.transforms.leaks.policy import SplitAudit
+from beam_retrain.transforms.leaks.audit import AuditImages, SplitAudit, drop_leaks
 from beam_retrain.transforms.shards.ledger import CloseLedger
 from beam_retrain.transforms.shards.work import WorkShards
 from beam_retrain.transforms.sources.find import find_source
@@ -217,7 +216,8 @@ def audit_images(
 
   def build(root: beam.Pipeline) -> None:
     shards = root | "Plan" >> source.plan(("training", "testing"), percentages)
-    audited = shards | "Audit" >> AuditImages(source.labels, percentages, MAX_PIXELS, Threads(1))
+    audit = SplitAudit(OnLeak.DROP, source.labels, percentages, MAX_PIXELS, Threads(1))
+    audited = shards | "Audit" >> AuditImages(audit)
     leaks = audited | "Leaks" >> beam.FlatMapTuple(lambda _, packed: unpack(packed)) | beam.combiners.ToList()
     _ = leaks | "Write" >> beam.Map(lambda leaks, path: write_text(path, leaks_csv(leaks)), str(folder / "leaks.csv"))
     _ = (

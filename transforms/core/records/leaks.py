@@ -79,24 +79,16 @@ class Leak(NamedTuple):
 
 
 class LeakedImage(NamedTuple):
-  """A copy of a leaking image, by name.
+  """A copy of a leaking image, by name."""
 
-  Attributes:
-    sha256: 64 hex digits.
-    kinds: its kinds of leak, of `KINDS`.
-    labels: of all copies, in the order of the label list.
-    position: in its shard.
-    size_bytes: of the image; 0 if only its bottleneck was read.
-  """
-
-  sha256: str
+  sha256: str  # 64 hex digits
   key: str
   split: str
   label: str
-  kinds: tuple[str, ...]
-  labels: tuple[str, ...]
-  position: int = 0
-  size_bytes: int = 0
+  kinds: tuple[str, ...]  # of `KINDS`
+  labels: tuple[str, ...]  # of all copies, in the order of the label list
+  position: int = 0  # in its shard
+  size_bytes: int = 0  # of the image, if it was read
 
   @property
   def is_dropped(self) -> bool:
@@ -172,18 +164,14 @@ def leaks_csv(images: Iterable[LeakedImage]) -> str:
 def describe(counts: Mapping[str, Mapping[str, int]]) -> dict[str, str]:
   """Returns kind -> phrase with its counts, for the kinds found."""
   words = {
-    DIFFERENT_LABELS: ("has different labels", "have different labels"),
-    TRAINING_AND_TESTING: ("is in training and in testing alike", "are in training and in testing alike"),
+    DIFFERENT_LABELS: ("image has different labels", "images have different labels"),
+    TRAINING_AND_TESTING: ("image is in training and in testing alike", "images are in training and in testing alike"),
   }
   return {
-    kind: f"{_images(count['groups'])} {words[kind][count['groups'] != 1]} ({count['images']:,} copies)"
+    kind: f"{count['groups']:,} {words[kind][count['groups'] != 1]} ({count['images']:,} copies)"
     for kind, count in counts.items()
     if count["groups"]
   }
-
-
-def _images(count: int) -> str:
-  return "1 image" if count == 1 else f"{count:,} images"
 
 
 def warnings_of(counts: Mapping[str, Mapping[str, int]], path: str, on_leak: OnLeak) -> Sequence[str]:
