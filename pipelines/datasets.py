@@ -108,11 +108,7 @@ def mnist(
 ) -> str:
   """Downloads the four files of MNIST, if missing; returns `folder`.
 
-  Args:
-    mirrors: addresses to try in turn, each ending in `/`.
-    checksums: file name -> MD5, 32 hex digits.
-    timeout_secs: how long a mirror may stay silent.
-    max_secs: how long one file may take.
+  A mirror, whose address ends in `/`, may be silent for `timeout_secs`; a file may take `max_secs`.
   """
   os.makedirs(folder, exist_ok=True)
   for name, checksum in checksums.items():

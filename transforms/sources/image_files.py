@@ -20,6 +20,7 @@ from beam_retrain.transforms.core.records.quarantine import Quarantined, Reason
 from beam_retrain.transforms.core.records.schema import ALL, TRAINING, VALIDATION, Image
 from beam_retrain.transforms.core.records.shards import IMAGES_PER_SHARD, Input, Shard, pack, unpack
 from beam_retrain.transforms.core.records.splits import SplitPercentages, stable_hash, with_validation
+from beam_retrain.transforms.core.system.prefetch import batched
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.sources.base import Source, sample_hash
 
@@ -92,8 +93,8 @@ class ImageFilesSource(Source):
     self, splits: Sequence[str], percentages: SplitPercentages | None, max_files: int | None = None
   ) -> Iterator[Shard]:
     listed = sorted(self._assigned(splits, percentages), key=_by_split_and_key)
-    for start in range(0, len(listed), IMAGES_PER_SHARD):
-      for split, group in itertools.groupby(listed[start : start + IMAGES_PER_SHARD], lambda entry: entry[0]):
+    for block in batched(listed, IMAGES_PER_SHARD):
+      for split, group in itertools.groupby(block, lambda entry: entry[0]):
         yield Shard(split, 0, 1, tuple(image for _, image in group))
 
   def typical_shard(self, splits: Sequence[str], percentages: SplitPercentages | None, count: int) -> tuple[Shard, int]:

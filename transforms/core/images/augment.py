@@ -33,39 +33,27 @@ _DRAWS = 1 << 32
 
 
 class Variant(NamedTuple):
-  """A distorted variant, for a trunk of S x S pixels.
+  """A distorted variant, for a trunk of S x S pixels; the steps are taken in this order."""
 
-  Resized to `side_px` (at least S) square; cropped from `top_px` and `left_px`, 0..side_px - S; mirrored; multiplied by
-  `brightness`, 0..2.
-  """
-
-  side_px: int
-  top_px: int
+  side_px: int  # height and width to resize to, at least S
+  top_px: int  # where the crop begins, 0..side_px - S, as `left_px`
   left_px: int
   is_mirrored: bool
-  brightness: float
+  brightness: float  # a factor, 0..2
 
 
 @dataclasses.dataclass(frozen=True)
 class Distortions:
   """Distortions of training images, named as the flags of `retrain.py`.
 
-  Attributes:
-    flip_left_right: mirror half of them.
-    random_crop: margin for the crop's position, percent of the trunk's side, at least 0.
-    random_scale: largest random enlargement, percent, at least 0.
-    random_brightness: largest random change of brightness, percent, 0..100.
-    copies: variants of each image, 1..100.
-
-  Raises:
-    ValueError: a value is out of range, or nothing is distorted.
+  Raises ValueError if a value is out of range, or nothing is distorted.
   """
 
-  flip_left_right: bool = False
-  random_crop: int = 0
-  random_scale: int = 0
-  random_brightness: int = 0
-  copies: int = 4
+  flip_left_right: bool = False  # mirrors half of them
+  random_crop: int = 0  # margin for the crop's position, percent of the trunk's side, at least 0
+  random_scale: int = 0  # largest random enlargement, percent, at least 0
+  random_brightness: int = 0  # largest random change of brightness, percent, 0..100
+  copies: int = 4  # of each image, 1..100
   seed: int = 0
 
   def __post_init__(self) -> None:

@@ -21,13 +21,8 @@ _BYTES_AT_ONCE = 1 << 28
 def distort(pixels: tf.Tensor, geometry: tf.Tensor, brightness: tf.Tensor, input_px: int) -> tf.Tensor:
   """Makes one variant: float32 [S, S, 3], 0..2, not clipped.
 
-  Operations and order are those of `retrain.py`'s `add_input_distortions`.
-
-  Args:
-    pixels: uint8 [H, W, 3], 0..255.
-    geometry: int32 [4]: `side_px`, `top_px`, `left_px` and `is_mirrored` of a `Variant`.
-    brightness: float32 scalar, 0..2.
-    input_px: S, the trunk's height and width.
+  Operations and order are those of `retrain.py`'s `add_input_distortions`. `pixels` are uint8 [H, W, 3], 0..255;
+  `geometry` is int32 [4], the first fields of a `Variant`; `brightness` is a float32 scalar, 0..2; S is `input_px`.
   """
   side, top, left, mirrored = tf.unstack(geometry)
   resized = tf.image.resize(pixels, [side, side], method="bilinear", antialias=False) / 255.0  # 0..1

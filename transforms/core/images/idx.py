@@ -28,14 +28,13 @@ _GZIP_MAGIC = b"\x1f\x8b"
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class IdxHeader:
-  """Header of an IDX file; `data_offset` is in bytes.
+  """Header of an IDX file of unsigned bytes."""
 
-  `dimensions` are (count, rows, columns) of images, (count,) of labels.
-  """
+  dimensions: tuple[int, ...]  # (count, rows, columns) of images, (count,) of labels
 
-  type_code: int
-  dimensions: tuple[int, ...]
-  data_offset: int
+  @property
+  def data_offset(self) -> int:
+    return 4 + 4 * len(self.dimensions)
 
   @property
   def count(self) -> int:
@@ -70,7 +69,7 @@ def read_header(file: BinaryIO, name: str, dimensions: int | None = None) -> Idx
   if magic[3] not in _KINDS:
     raise InputError(f"{name}: byte 3: {magic[3]} dimensions, expected 3 (images) or 1 (labels).")
   sizes = _read_header_bytes(file, name, 4, 4 * magic[3])
-  header = IdxHeader(magic[2], struct.unpack(f">{magic[3]}I", sizes), 4 + len(sizes))
+  header = IdxHeader(struct.unpack(f">{magic[3]}I", sizes))
   for number, side in enumerate(header.dimensions[1:], start=1):
     if not 1 <= side <= MAX_SIDE_PX:
       raise InputError(

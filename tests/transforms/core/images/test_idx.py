@@ -25,8 +25,9 @@ def _changed(data: bytes, position: int, value: int) -> bytes:
 
 
 def test_reads_the_header_of_images_and_of_labels():
-  assert _header(IMAGES) == idx.IdxHeader(type_code=8, dimensions=(2, 2, 3), data_offset=16)
-  assert _header(LABELS) == idx.IdxHeader(type_code=8, dimensions=(2,), data_offset=8)
+  assert _header(IMAGES) == idx.IdxHeader((2, 2, 3))
+  assert _header(LABELS) == idx.IdxHeader((2,))
+  assert (_header(IMAGES).data_offset, _header(LABELS).data_offset) == (16, 8)
   assert (_header(IMAGES).file_bytes, _header(LABELS).file_bytes) == (len(IMAGES), len(LABELS))
 
 
