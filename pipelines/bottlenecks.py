@@ -30,7 +30,7 @@ from beam_retrain.pipelines.models.precision import Choice, choose_variant
 from beam_retrain.pipelines.models.sample import sample_images
 from beam_retrain.pipelines.models.trunk_sources import Trunk, load_trunk
 from beam_retrain.pipelines.options.arguments import refuse_unreachable
-from beam_retrain.pipelines.options.splits import tell_left_out
+from beam_retrain.pipelines.options.splits import report_left_out
 from beam_retrain.pipelines.requests.bottlenecks import BottlenecksRequest
 from beam_retrain.pipelines.requests.retry import Retry, read_retry
 from beam_retrain.pipelines.requests.text_import import IMPORTED_FOLDER, TextImport, find_text_import
@@ -231,7 +231,7 @@ def plan(request: BottlenecksRequest) -> Job:
   source = find_source(request.input, request.classes, retrain_names=request.retrain_names)
   percentages = request.percentages(typed_input, source)
   source.plan(_SPLITS, percentages)  # fails before the old output is touched
-  tell_left_out(source)
+  report_left_out(source)
   if retry:
     retry.check_unchanged(f"the labels in {source.path}", source.labels, list(retry.info.labels))
   limit_tensorflow(trunk_threads(request.trunk_threads, options))
@@ -337,7 +337,7 @@ def report(job: Job, result: PipelineResult) -> int:
   stats = read_stats(job.output, files)
   for line in _summary(job, stats):
     print(line)
-  job.audit.tell(stats, job.output)
+  job.audit.report(stats, job.output)
   return exit_code(stats, job.output, job.request.max_bad_fraction)
 
 

@@ -98,7 +98,7 @@ def retrain_names_setting(retrain_names: bool) -> dict[str, bool]:
   return {"retrain_names": True} if retrain_names else {}
 
 
-def tell_left_out(source: Source) -> None:
+def report_left_out(source: Source) -> None:
   """Reports on standard error how many files were left out."""
   if others := source.count_left_out():
     print(f"files left out, as their names do not end in .jpg, .jpeg or .png: {others:,}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Finds equal images with different labels, or in both training and testing: `--on_leak`.
+"""Finds equal images with different labels, or in training and testing.
 
 Images are equal if their bytes are. Part of each SHA-256 is shuffled, as the local runner holds that in memory; leaking
 images are read once more, for their keys and labels.
@@ -108,7 +108,7 @@ class SplitAudit:
     )
     return True
 
-  def tell(self, stats: Stats, output: str) -> None:
+  def report(self, stats: Stats, output: str) -> None:
     """Prints a line for each kind of leak that `stats.json` counts."""
     for line in warnings_of(stats.leaks or {}, files.shown(files.join(output, LEAKS_FILE)), self.on_leak):
       print(line, file=sys.stderr)
@@ -153,7 +153,7 @@ def drop_leaks(shard: Shard, audited: Mapping[str, bytes]) -> Shard:
 
 
 class _FindLeaks(beam.PTransform):
-  """PCollection of shards or reports -> PCollection[(shard's name, its Leaks by position, packed)].
+  """PCollection of shards -> PCollection[(shard's name, its Leaks by position, packed)].
 
   Attributes:
     hash_shard: from an element and `arguments` to (name, split, list of HashedImage).

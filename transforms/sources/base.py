@@ -48,7 +48,7 @@ class Source(abc.ABC):
 
   @abc.abstractmethod
   def __init__(self, path: str, options: SourceOptions = SourceOptions()):  # noqa: B008
-    """Reads labels and splits, but no images; raises InputError if that is impossible."""
+    """Reads labels and splits, but no images; may raise InputError."""
 
   @classmethod
   @abc.abstractmethod
@@ -96,7 +96,7 @@ class Source(abc.ABC):
       yield from shard.read_images(self.labels)
 
   def read_keys(self, keys: Collection[str]) -> Iterator[Image | Quarantined]:
-    """Yields the images with some keys, without a job; reads only the keys of the others."""
+    """Yields the images with some keys; reads nothing else of others."""
     for shard in self.list_shards((TRAINING, TESTING) if self.has_splits else (ALL,), None):
       for entry in shard.inputs:
         yield from entry.read_where(shard.split, keys.__contains__)

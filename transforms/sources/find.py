@@ -47,7 +47,7 @@ def find_source(path: str, classes: int = 10, min_classes: int = 2, retrain_name
 
 
 def find_format(path: str) -> type[Source] | None:
-  """Returns the source class of an input, or None; raises InputError if unfinished."""
+  """Returns the source class of an input; InputError if unfinished."""
   return next((form for form in FORMATS if form.recognises(path)), None)
 
 

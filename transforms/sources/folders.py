@@ -24,12 +24,12 @@ _OTHER_SPLIT_NAMES = {"train", "test", "val", "valid", "validation", "eval", "de
 
 
 class ClassFolder(NamedTuple):
-  """A folder of one class; `prefix` is its path relative to the data set."""
+  """A folder of one class."""
 
   split: str | None  # None if the data set has no splits
   label: str
   path: str
-  prefix: str
+  prefix: str  # path relative to the data set
   retrain_names: bool = False  # whether to read only files with the extensions of `retrain.py`
 
 
@@ -95,7 +95,7 @@ def _as_retrain_named(folders: Sequence[ClassFolder]) -> list[ClassFolder]:
 
 
 class FolderSource(ImageFilesSource):
-  """Folders named by class, maybe in `training` and `testing`, with images at any depth."""
+  """Folders named by class, with image files at any depth."""
 
   name = "a folder with one folder of images per class"
   details = ", maybe in training/ and testing/ (JPEG, PNG, BMP, GIF; any size)"

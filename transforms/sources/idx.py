@@ -179,9 +179,9 @@ def _names(split: str, dimensions: int) -> list[str]:
 
 
 def find_idx_splits(folder: str, splits: Sequence[str] = (TRAINING, TESTING)) -> list[IdxPair]:
-  """Finds the files of each split; raises InputError if one is missing or wrong.
+  """Finds the files of each split.
 
-  Lengths of gzip files are checked later, when `PlanIdxShards` streams them.
+  Raises InputError if one is missing or wrong. Lengths of gzip files are checked later, when `PlanIdxShards` streams them.
   """
   return [_check_pair(split, _find(folder, split, 3), _find(folder, split, 1)) for split in splits]
 
@@ -301,7 +301,7 @@ def cut_into_shards(pair: IdxPair, images_per_shard: int, scratch_folder: str = 
 
 
 def _blocks(path: str, number: int, items_per_block: int) -> Iterator[bytes | None]:
-  """Yields the blocks of a gzip file; as many None for another file."""
+  """Yields a gzip file's blocks, or as many None for another file."""
   if not _is_gzip(path):
     yield from itertools.repeat(None, number)
     return

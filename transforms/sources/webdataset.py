@@ -56,7 +56,7 @@ class Tar(NamedTuple):
 
 
 class TarMember(NamedTuple):
-  """An image or a label in a tar file; `start`: offset of its bytes."""
+  """An image or a label in a tar file, from byte `start`."""
 
   name: str
   label: str
@@ -108,7 +108,7 @@ Entry = TarMember | Quarantined
 
 
 class WebDatasetSource(Source):
-  """A WebDataset tar, or a folder of them, maybe in `training` and `testing`."""
+  """A WebDataset tar, or a folder of them."""
 
   name = "WebDataset tars"
   details = ", or a folder of them, maybe in training/ and testing/ (NAME.jpg beside NAME.cls or NAME.txt)"

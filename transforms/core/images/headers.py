@@ -94,7 +94,7 @@ def find_damage(encoded: bytes) -> Fault | None:
 
 
 def find_fault(encoded: bytes) -> Fault | None:
-  """Probes and decodes an image of any size; returns what is wrong with it."""
+  """Probes and decodes an image of any size; returns its fault."""
   probed = probe_image(encoded, sys.maxsize)
   return probed if isinstance(probed, Fault) else find_damage(encoded)
 

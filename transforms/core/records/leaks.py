@@ -47,7 +47,7 @@ _HASHED = np.dtype([("digest", f"S{HASH_BYTES}"), ("position", "<u4"), ("class_i
 
 
 class HashedImages(NamedTuple):
-  """Images of one shard in one hash bucket, as bytes of an array."""
+  """Images of one shard in one hash bucket, packed."""
 
   shard: str
   split: str
@@ -96,7 +96,7 @@ class LeakedImage(NamedTuple):
     return DIFFERENT_LABELS in self.kinds or self.split != TESTING
 
   def quarantined(self, split: str) -> Quarantined:
-    """Returns the quarantine entry of a dropped copy from a shard of `split`."""
+    """Returns the quarantine entry of a dropped copy; `split`: the shard's."""
     if DIFFERENT_LABELS in self.kinds:
       labels = ", ".join(map(repr, self.labels[:5])) + (", ..." if len(self.labels) > 5 else "")
       detail = f"identical images have different labels ({labels}): see the group {self.sha256[:12]} in leaks.csv"
