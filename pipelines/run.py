@@ -23,7 +23,7 @@ from beam_retrain.pipelines.stages import Chain, Stage, digest_of_images, digest
 from beam_retrain.pipelines.train import TrainRequest
 from beam_retrain.transforms.core.run.cli import ExitCode
 from beam_retrain.transforms.io import files
-from beam_retrain.transforms.sources.idx import looks_like_idx
+from beam_retrain.transforms.sources.idx import IdxSource
 
 _DESCRIPTION = """\
 Trains a model on labelled images and evaluates it:
@@ -150,7 +150,7 @@ def execute(request: RunRequest) -> int:
   data = datasets.resolve(request.data, str(output / "data"))
   state = digest_of_images(data)
   images = data
-  if looks_like_idx(data):
+  if IdxSource.recognises(data):
     images = str(output / "convert")
     state = chain.keep_or_run(request.convert(data), after=state)
   after = json.dumps([state, digests_of_trunk(request.trunk, request.trunk_weights)])

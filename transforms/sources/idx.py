@@ -130,7 +130,10 @@ class IdxSource(Source):
 
   @classmethod
   def recognises(cls, path: str) -> bool:
-    return looks_like_idx(path)
+    """Returns whether a folder directly contains one of MNIST's IDX files."""
+    return any(
+      files.stat(files.join(path, name)) for split in _PREFIXES for kind in (3, 1) for name in _names(split, kind)
+    )
 
   def plan(self, splits: Sequence[str], percentages: SplitPercentages | None) -> beam.PTransform:
     return PlanIdxShards(find_idx_splits(self.path, tuple(splits)))
@@ -164,13 +167,6 @@ def image_key(split: str, label: object, index: int, extension: str) -> str:
   return f"{split}/{label}/{index}.{extension}"
 
 
-def looks_like_idx(folder: str) -> bool:
-  """Returns whether a folder directly contains one of MNIST's IDX files."""
-  return any(
-    files.stat(files.join(folder, name)) for split in _PREFIXES for kind in (3, 1) for name in _names(split, kind)
-  )
-
-
 def _names(split: str, dimensions: int) -> list[str]:
   """Returns a file's possible names, preferred first: MNIST's, the article's, gzipped."""
   kind = {3: "images", 1: "labels"}[dimensions]
@@ -181,7 +177,7 @@ def _names(split: str, dimensions: int) -> list[str]:
 def find_idx_splits(folder: str, splits: Sequence[str] = (TRAINING, TESTING)) -> list[IdxPair]:
   """Finds the files of each split.
 
-  Raises InputError if one is missing or wrong. Lengths of gzip files are checked later, when `PlanIdxShards` streams them.
+  Raises InputError if one is missing or wrong. Lengths of gzip files are checked later, when they are streamed.
   """
   return [_check_pair(split, _find(folder, split, 3), _find(folder, split, 1)) for split in splits]
 

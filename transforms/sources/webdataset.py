@@ -132,7 +132,7 @@ class WebDatasetSource(Source):
     for split in splits:
       if self.has_splits and not any(tar.split == split for tar in self._tars):
         raise InputError(f"{self.path} has no folder {split} with tars: put the tars of {split} images there.")
-    return PlanTars(self._tars, splits, percentages)
+    return plan_tars(self._tars, splits, percentages)
 
   def list_shards(
     self, splits: Sequence[str], percentages: SplitPercentages | None, max_files: int | None = None
@@ -189,40 +189,40 @@ def _is_tar(path: str) -> bool:
   return path.lower().endswith((".tar", *_COMPRESSED))
 
 
-class PlanTars(beam.PTransform):
-  """Plans full shards of neighbours in the sorted tars: PBegin -> PCollection[Shard]."""
+def plan_tars(
+  tars: Sequence[Tar],
+  splits: Sequence[str],
+  percentages: SplitPercentages | None,
+  images_per_shard: int = IMAGES_PER_SHARD,
+) -> beam.PTransform:
+  """Returns PBegin -> PCollection[Shard], full ones of neighbours in the sorted tars."""
+  return (
+    "CreateTars" >> beam.Create(tars)
+    | "SpreadTars" >> beam.Reshuffle()
+    # Tar
+    | "IndexTar" >> beam.FlatMap(_pack_index, tuple(splits), percentages)
+    # (split, Tar, count, packed entries)
+    | "CutTars" >> _CutTars(images_per_shard)
+  )
 
-  def __init__(
-    self,
-    tars: Sequence[Tar],
-    splits: Sequence[str],
-    percentages: SplitPercentages | None,
-    images_per_shard: int = IMAGES_PER_SHARD,
-  ):
+
+class _CutTars(beam.PTransform):
+  """PCollection[(split, Tar, count, packed entries)] -> PCollection[Shard]."""
+
+  def __init__(self, images_per_shard: int):
     super().__init__()
-    self._tars = list(tars)
-    self._splits = tuple(splits)
-    self._percentages = percentages
     self._images_per_shard = images_per_shard
 
-  def expand(self, root: beam.pvalue.PBegin) -> beam.PCollection:
-    indexed = (
-      root
-      | "CreateTars" >> beam.Create(self._tars)
-      | "SpreadTars" >> beam.Reshuffle()
-      # Tar
-      | "IndexTar" >> beam.FlatMap(_pack_index, self._splits, self._percentages)
-    )  # (split, Tar, count, packed entries)
+  def expand(self, indexed: beam.PCollection) -> beam.PCollection:
     starts = (
       indexed
       | "CountEntries" >> beam.MapTuple(lambda split, tar, count, _: (split, (tar.key, count)))
       | "GroupCounts" >> beam.GroupByKey()
       | "PlaceTars" >> beam.MapTuple(_place_tars)
     )  # (split, tar's key -> number of its first image)
-    size = self._images_per_shard
     return (
       indexed
-      | "CutTar" >> beam.FlatMap(_cut_tar, starts=beam.pvalue.AsDict(starts), size=size)
+      | "CutTar" >> beam.FlatMap(_cut_tar, starts=beam.pvalue.AsDict(starts), size=self._images_per_shard)
       # ((split, index, of), (number of the first image, inputs))
       | "GroupShards" >> beam.GroupByKey()
       | "MakeShard" >> beam.MapTuple(_make_shard)

@@ -18,12 +18,12 @@ from beam_retrain.transforms.core.errors import InputError, user_sentence
 from beam_retrain.transforms.core.images.idx import encode_idx
 from beam_retrain.transforms.core.records.shards import pick_inputs
 from beam_retrain.transforms.sources.idx import (
+  IdxSource,
   PlanIdxShards,
   SpilledBytes,
   cut_into_shards,
   find_idx_splits,
   image_key,
-  looks_like_idx,
 )
 
 _NAMES = {"training": "train", "testing": "t10k"}
@@ -60,7 +60,7 @@ def _keep(shards, path):
 def test_both_spellings_plain_or_gzip(tmp_path, mark, gz):
   _write_split(tmp_path, "training", mark, gz)
   _write_split(tmp_path, "testing", mark, gz)
-  assert looks_like_idx(str(tmp_path))
+  assert IdxSource.recognises(str(tmp_path))
   pairs = find_idx_splits(str(tmp_path))
   assert [(pair.split, pair.count, pair.rows, pair.columns) for pair in pairs] == [
     ("training", 10, 4, 3),
@@ -78,15 +78,15 @@ def test_plain_wins_over_gzip_whatever_its_spelling(tmp_path):
 def test_another_folder_is_not_idx(tmp_path):
   (tmp_path / "train-images-idx3-ubyte").mkdir()
   (tmp_path / "0.jpg").write_bytes(b"")
-  assert not looks_like_idx(str(tmp_path))
-  assert not looks_like_idx(str(tmp_path / "missing"))
+  assert not IdxSource.recognises(str(tmp_path))
+  assert not IdxSource.recognises(str(tmp_path / "missing"))
 
 
 def test_a_folder_whose_name_is_a_pattern(tmp_path):
   folder = tmp_path / "mnist [1]*"
   folder.mkdir()
   _write_split(folder)
-  assert looks_like_idx(str(folder))
+  assert IdxSource.recognises(str(folder))
   assert len(_shards(folder)) == 3
 
 

@@ -52,8 +52,7 @@ def probe_image(encoded: bytes, max_pixels: int = MAX_PIXELS) -> ImageInfo | Fau
   if plain and plain.height * plain.width <= min(max_pixels, _PILLOWS_BOUND):
     return plain
   try:
-    with warnings.catch_warnings():
-      warnings.simplefilter("ignore")  # Pillow warns of large images; `check_size` decides
+    with warnings.catch_warnings(action="ignore"):  # Pillow warns of large images; `check_size` decides
       image = Pillow.open(io.BytesIO(encoded), formats=FORMATS)
   except Pillow.DecompressionBombError as error:
     return Fault(Reason.TOO_LARGE, str(error))
@@ -82,10 +81,8 @@ def check_size(height: int, width: int, max_pixels: int) -> Fault | None:
 def find_damage(encoded: bytes) -> Fault | None:
   """Decodes a probed image with Pillow; returns what is wrong with it."""
   try:
-    with warnings.catch_warnings():
-      warnings.simplefilter("ignore")
-      with Pillow.open(io.BytesIO(encoded), formats=FORMATS) as image:
-        image.load()
+    with warnings.catch_warnings(action="ignore"), Pillow.open(io.BytesIO(encoded), formats=FORMATS) as image:
+      image.load()
   except Exception as error:
     if is_out_of_memory(error):
       raise
