@@ -11,10 +11,9 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-from beam_retrain.reporting.text_tables import printable
+from beam_retrain.reporting.text_tables import baseline_name, printable
 from beam_retrain.transforms.core.metrics.figures import (
   BETTER,
-  CANDIDATE,
   MISSED,
   MODEL,
   NONE_SET,
@@ -43,11 +42,9 @@ class Case(NamedTuple):
 
 
 class Gate(abc.ABC):
-  """A threshold that a user can set.
+  """A threshold that a user can set; its flag has its name.
 
   Attributes:
-    metavar, help: of its flag, which is called like the gate.
-    quantity: what it measures, in the report's table.
     bound: which side of the threshold passes.
     unit: of the threshold, which is 0..1 and shown times 100.
     case_class: group of its additional test cases.
@@ -272,17 +269,14 @@ def gate_value(name: str, model: ModelMetrics, gate: str) -> str:
 
 def percent(fraction: float, threshold: float | None = None) -> str:
   """Returns a rate in percent, with enough decimals to differ from `threshold`."""
-  text = f"{100 * fraction:.2f}"
-  for decimals in range(3, _MAX_DECIMALS + 1):
-    if threshold is None or fraction == threshold or float(text) != round(100 * threshold, _MAX_DECIMALS):
-      break
-    text = f"{100 * fraction:.{decimals}f}"
-  return f"{text} %"
-
-
-def baseline_name(name: str, comparison: ComparisonResult) -> str:
-  """Returns the name of what a model is compared with."""
-  return "the model" if name == CANDIDATE else printable(comparison.baseline or "no baseline")
+  decimals = 2
+  while (
+    threshold not in (None, fraction)
+    and decimals < _MAX_DECIMALS
+    and round(100 * fraction, decimals) == round(100 * threshold, _MAX_DECIMALS)
+  ):
+    decimals += 1
+  return f"{100 * fraction:.{decimals}f} %"
 
 
 def describe_changes(comparison: ComparisonResult, images: str = "") -> str:

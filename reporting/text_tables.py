@@ -11,10 +11,7 @@ _LONGEST = 40  # characters of a label
 
 
 def align(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
-  """Returns a table with columns two spaces apart.
-
-  The first `left` columns and the last one are left-aligned.
-  """
+  """Returns a table; the first `left` and the last column are left-aligned."""
   widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
 
   def line(row: Sequence[str]) -> str:
@@ -39,12 +36,17 @@ def changes_table(metrics: Metrics) -> str:
       [
         name,
         _percent(model.accuracy),
-        "the model" if name == CANDIDATE else printable(result.baseline or "no baseline"),
+        baseline_name(name, result),
         *("-" if count is None else f"{count:,}" for count in counts),
         "-" if result.p_value is None else f"{result.p_value:.3g}",
       ]
     )
   return align(["", "accuracy", "compared with", *counted, "p"], rows)
+
+
+def baseline_name(name: str, comparison: ComparisonResult) -> str:
+  """Returns the name of what a model is compared with."""
+  return "the model" if name == CANDIDATE else printable(comparison.baseline or "no baseline")
 
 
 def per_label_table(model: ModelMetrics, max_labels: int = MAX_LABELS) -> str:

@@ -41,9 +41,7 @@ MAX_QUARANTINED_SHOWN = 500
 class Images(NamedTuple):
   """The images to evaluate, or their stored bottlenecks.
 
-  Attributes:
-    splits: which of the source's splits.
-    percentages: how a source without its own splits is split; None: not at all.
+  `percentages`: how a source without its own splits is split; None: not at all.
   """
 
   source: Source
@@ -108,10 +106,7 @@ class CheckedTrunk(NamedTuple):
 def check_trunk(
   trunk: ModelTrunk, images: Images, evaluation: EvaluateClassifier, execution: Execution, max_pixels: int
 ) -> CheckedTrunk:
-  """Compares a trunk with float32 on a sample, if it ran.
-
-  `evaluation` is the finished job.
-  """
+  """Compares a trunk with float32 on a sample, if it ran in the job."""
   folder = store_folder(evaluation.output, trunk.fingerprint)
   counts = [read_stats(store.folder, files).bottlenecks for store in evaluation.stores if store.folder == folder]
   agreement = None
@@ -171,10 +166,7 @@ def print_figures(metrics: Metrics, tables: Sequence[str] = ()) -> None:
 
 
 def complete(evaluation: EvaluateClassifier, max_bad_fraction: float) -> bool:
-  """Completes the folder and deletes temporary files, or returns False.
-
-  The folder stays unfinished if the fraction of bad inputs exceeds `max_bad_fraction`.
-  """
+  """Completes the folder and deletes temporary files, unless too many inputs are bad."""
   output = evaluation.output
   if not OutputDir(output, files).complete(read_stats(output, files), max_bad_fraction):
     return False

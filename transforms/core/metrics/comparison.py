@@ -39,11 +39,9 @@ _COUNTED = [field.name for field in dataclasses.fields(ComparisonResult) if fiel
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-  """What is compared with what.
+  """What is compared: the first model with the baseline, others with it.
 
-  Attributes:
-    models: the first is compared with the baseline, the others with the first.
-    columns: columns of the manifest to slice by.
+  `columns`: of the manifest, to slice by.
   """
 
   models: tuple[str, ...]
@@ -56,10 +54,7 @@ class Plan:
 
 
 class Bucket(NamedTuple):
-  """Everything known of some keys, in any order.
-
-  `unscored`: keys of tonight's quarantined images.
-  """
+  """Everything known of some keys; `unscored`: tonight's quarantined ones."""
 
   tonight: Mapping[str, Sequence[Row]]
   baseline: Sequence[Row] = ()
@@ -132,7 +127,7 @@ def order(change: Change | New | Gone) -> tuple[str, str]:
   return change.model if isinstance(change, Change) else "", change.file_name
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass
 class Comparison:
   """Counts so far.
 
@@ -229,7 +224,7 @@ def _compare_rows(
   if model == plan.models[0]:
     changes.new.extend(new)
     changes.gone.extend(gone)
-  counts.update({(model, what): count for what, count in counted.items() if count})
+  counts.update({(model, what): count for what, count in counted.items()})
 
 
 def _count_slices(
@@ -253,21 +248,20 @@ def merge(comparisons: Iterable[Comparison]) -> Comparison:
   Raises:
     InputError: a manifest column has more than `MAX_SLICES` values.
   """
-  merged, strays, first_strays = Comparison(), 0, []
+  merged = Comparison()
   for comparison in comparisons:
     merged.counts.update(comparison.counts)
     merged.slices.update(comparison.slices)
     merged.slices_correct.update(comparison.slices_correct)
-    strays += comparison.strays
-    if comparison.first_stray:
-      first_strays.append(comparison.first_stray)
+    merged.strays += comparison.strays
+    merged.first_stray = min(filter(None, (merged.first_stray, comparison.first_stray)), default=None)
   for column, values in Counter(column for column, _ in {place[1:] for place in merged.slices}).items():
     if values > MAX_SLICES:
       raise InputError(
         f"column {column!r} of the manifest has more than {MAX_SLICES:,} different values: remove it or group its"
         " values."
       )
-  return dataclasses.replace(merged, strays=strays, first_stray=min(first_strays, default=None))
+  return merged
 
 
 def check(comparison: Comparison, plan: Plan) -> None:
@@ -305,6 +299,7 @@ def _result(counts: Mapping[tuple[str, str], int], model: str, baseline: str | N
   if p_value < SIGNIFICANT:
     verdict = WORSE if counted["regressed"] > counted["fixed"] else BETTER
   paired = counted["paired"]
+  # One division: the difference of two rounded quotients could exceed a gate that is only reached.
   drop = (counted["baseline_correct"] - counted["correct"]) / paired if paired else None
   return ComparisonResult(baseline, **counted, drop=drop, p_value=p_value, verdict=verdict)
 

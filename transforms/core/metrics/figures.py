@@ -34,14 +34,8 @@ Interval = tuple[float, float]
 class LabelRow:
   """Figures of one label, in the order of `per_label.csv`.
 
-  Attributes:
-    support: images with this label.
-    predicted: images that the model gave this label.
-    correct: images with this label that the model gave it.
-    accuracy: the article's name for the recall, correct / support.
-    precision: correct / predicted.
-    f1: 2 correct / (support + predicted), the harmonic mean of precision and recall.
-    most_confused_with: the wrong label given most often; in a tie, the first in the label list.
+  `support` images have the label, `predicted` were given it, `correct` both. `accuracy` is the article's name for the
+  recall. `most_confused_with` is the wrong label given most often; in a tie, the first in the label list.
   """
 
   label: str
@@ -98,12 +92,9 @@ class SuspiciousLabels:
 
 @dataclasses.dataclass(frozen=True)
 class ShownImage:
-  """An image shown in the report; names are escaped as CSV cells.
+  """An image in the report; its names are escaped as CSV cells.
 
-  Attributes:
-    confidence, baseline_confidence: percent.
-    edited: whether its bytes have changed since the baseline.
-    thumbnail: `data:image/...` URI.
+  Confidences are in percent; `edited`: its bytes have changed since the baseline; `thumbnail`: `data:image/...` URI.
   """
 
   model: str
@@ -119,13 +110,9 @@ class ShownImage:
 
 @dataclasses.dataclass(frozen=True)
 class ComparisonResult:
-  """One model against its baseline; see `comparison` for the counts.
+  """One model against its baseline; without one, only the verdict is known.
 
-  Without a baseline, all fields but the verdict are None.
-
-  Attributes:
-    drop: fall in accuracy over the images of both; None if they have none in common.
-    p_value: McNemar's exact test, 0..1.
+  `drop`: fall in accuracy over the `paired` images, None without any; `p_value`: McNemar's exact test, 0..1.
   """
 
   baseline: str | None = None
@@ -191,8 +178,6 @@ class GateResult:
 
 @dataclasses.dataclass(frozen=True)
 class QuarantineCounts:
-  """How many images were quarantined, and why."""
-
   total: int
   reasons: Mapping[str, int]
 
@@ -214,9 +199,7 @@ class ModelMetrics:
   Attributes:
     trunk_kind: see `ModelTrunk.to_info`.
     macro, weighted: averages in which each label counts once, or by its support.
-    top_3_accuracy: share of the images whose label has one of the three highest scores.
     log_loss: mean of -ln(score of the actual label).
-    rows: in the order of the label list.
     confusion: `confusion[i][j]` images of label i were predicted as label j.
   """
 
@@ -266,10 +249,7 @@ class TrendPoint:
 class Metrics:
   """The contents of `metrics.json`; None where a version did not record them.
 
-  Attributes:
-    night: `YYYY-MM-DD`; None for an evaluation.
-    trunk: the handle given by the user.
-    stored_bottlenecks, bottlenecks: of an evaluation and of a night.
+  `night`: `YYYY-MM-DD`, None for an evaluation; `trunk`: the handle given by the user.
   """
 
   model: ModelMetrics

@@ -42,13 +42,9 @@ _SMALLEST_SCORE = float(np.finfo(np.float32).eps)  # as scikit-learn's `log_loss
 
 
 class Outcome(NamedTuple):
-  """The prediction for one image, as counted.
+  """The prediction for one image; scores 0..1 and rank (1: the highest).
 
   The last three fields are None where only the labels are known.
-
-  Attributes:
-    confidence, actual_score: scores of the predicted and of the actual label, 0..1.
-    actual_rank: 1 if `actual` has the highest score, 2 if the second, ...
   """
 
   actual: str

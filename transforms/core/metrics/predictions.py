@@ -129,9 +129,7 @@ def row_of(cells: Sequence[str]) -> Row:
 
 
 def read_predictions(lines: Iterable[str], source: str) -> Iterator[Row]:
-  """Reads a `predictions.csv`, opened with `newline=""`, line by line.
-
-  `source` is its path.
+  """Reads a `predictions.csv`, opened with `newline=""`; `source` is its path.
 
   Raises:
     InputError: a column is missing, or a line has another number of cells than the header.
