@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions, StandardOptions
@@ -29,12 +29,18 @@ from beam_retrain.pipelines.models.execution import (
 from beam_retrain.pipelines.models.precision import Choice, choose_variant
 from beam_retrain.pipelines.models.sample import sample_images
 from beam_retrain.pipelines.models.trunk_sources import Trunk, load_trunk
-from beam_retrain.pipelines.options.arguments import refuse_unreachable
-from beam_retrain.pipelines.options.splits import report_left_out
+from beam_retrain.pipelines.options.flags import report_left_out, retrain_names_setting
+from beam_retrain.pipelines.options.request import check_paths
 from beam_retrain.pipelines.requests.bottlenecks import BottlenecksRequest
 from beam_retrain.pipelines.requests.retry import Retry, read_retry
 from beam_retrain.pipelines.requests.text_import import IMPORTED_FOLDER, TextImport, find_text_import
-from beam_retrain.transforms.bottlenecks.compute import FRESH_FOLDER, TEMP_FOLDER, TRANSFORM_FOLDER, ComputeBottlenecks
+from beam_retrain.transforms.bottlenecks.compute import (
+  FRESH_FOLDER,
+  TEMP_FOLDER,
+  TRANSFORM_FOLDER,
+  ComputeBottlenecks,
+  record_settings,
+)
 from beam_retrain.transforms.bottlenecks.model_handler import ImageModelHandler
 from beam_retrain.transforms.bottlenecks.store import find_stores
 from beam_retrain.transforms.core.errors import InputError, flag
@@ -53,19 +59,17 @@ from beam_retrain.transforms.core.records.schema import (
 from beam_retrain.transforms.core.records.splits import SplitPercentages
 from beam_retrain.transforms.core.run.cli import ExitCode
 from beam_retrain.transforms.core.run.output_dir import OutputDir
-from beam_retrain.transforms.core.run.run_info import describe_run, is_completed, request_digest
+from beam_retrain.transforms.core.run.run_info import RunInfo, describe_run, is_completed
 from beam_retrain.transforms.core.run.stats import Stats, read_stats
 from beam_retrain.transforms.io import files
-from beam_retrain.transforms.leaks.audit import OWNED as AUDIT_OWNED
 from beam_retrain.transforms.leaks.audit import SplitAudit
 from beam_retrain.transforms.sources.base import Source
-from beam_retrain.transforms.sources.find import find_source
 
 STAGE = "bottlenecks"
 TRUNK_FOLDER = "trunk"
 _SPLITS = (TRAINING, TESTING)
 _FOLDERS = (RECORDS_FOLDER, DISTORTED, FRESH_FOLDER, IMPORTED_FOLDER, TRUNK_FOLDER, TRANSFORM_FOLDER, TEMP_FOLDER)
-_OWNED = (*_FOLDERS, SCHEMA_FILE, *AUDIT_OWNED)
+_OWNED = (*_FOLDERS, SCHEMA_FILE, LEAKS_FILE, REFUSED_LEAKS_FILE)
 
 make_parser = BottlenecksRequest.make_parser
 
@@ -103,15 +107,36 @@ class Job:
     on_leak, threads = OnLeak(self.request.on_leak), self.execution.threads
     return SplitAudit(on_leak, self.source.labels, self.percentages, self.request.max_pixels, threads)
 
-  def settings(self) -> dict[str, Any]:
-    """Returns what decides the output's bytes, JSON values."""
-    texts = self.imported.texts if self.imported else None
-    batch_size = self.execution.batch_size
-    return self.request.settings(self.source.labels, self.percentages, self.trunk.info.fingerprint, batch_size, texts)
-
   @property
-  def digest(self) -> str:
-    return request_digest(STAGE, self.settings())
+  def handler(self) -> ImageModelHandler:
+    trunk_folder, max_pixels = files.join(self.output, TRUNK_FOLDER), self.request.max_pixels
+    return ImageModelHandler(trunk_folder, **self.execution.handler_kwargs, max_pixels=max_pixels)
+
+  @functools.cached_property
+  def info(self) -> RunInfo:
+    """The new `info.json`, with settings that decide the output's bytes.
+
+    Flags that came later are left out of them at their default, so that older outputs stay valid.
+    """
+    request, source, trunk = self.request, self.source, self.trunk.info
+    settings = {
+      "input": request.input,
+      **record_settings(self.handler, trunk.fingerprint, self.percentages, source.labels),
+      **retrain_names_setting(request.retrain_names),
+      **({"on_leak": request.on_leak} if request.on_leak != OnLeak.WARN else {}),
+      **({"distortions": request.distortions.to_settings()} if request.distortions else {}),
+      **({"bottleneck_dir": self.imported.texts.to_settings()} if self.imported else {}),
+    }
+    return describe_run(
+      STAGE,
+      settings,
+      self.argv,
+      trunk=trunk,
+      execution={**self.choice.to_info(), **self.execution.to_info()},
+      labels=source.labels,
+      has_splits=source.has_splits,
+      others={"schema": bottleneck_record(trunk.dimensions)},
+    )
 
   def is_refused(self, leaks_path: str) -> bool:
     """Checks splits, leaks and texts; returns whether `--on_leak fail` applies.
@@ -136,41 +161,21 @@ class Job:
     replaces = is_completed(self.output, files)
     if replaces and self.is_refused(files.join(self.output, REFUSED_LEAKS_FILE)):
       return False
-    info = describe_run(
-      STAGE,
-      self.settings(),
-      self.argv,
-      trunk=self.trunk.info,
-      execution={**self.choice.to_info(), **self.execution.to_info()},
-      labels=self.source.labels,
-      has_splits=self.source.has_splits,
-      others={"schema": bottleneck_record(self.trunk.info.dimensions)},
-    )
-    claim_output(self.output, info, owned=_OWNED, shards_folder=RECORDS_FOLDER)
+    claim_output(self.output, self.info, owned=_OWNED, shards_folder=RECORDS_FOLDER)
     if self.audit.on_leak == OnLeak.FAIL and not replaces and self.is_refused(files.join(self.output, LEAKS_FILE)):
       return False
-    self._write_beside_records()
-    return True
-
-  def _write_beside_records(self) -> None:
     from beam_retrain.transforms.bottlenecks.analyze import record_schema_text  # loads TensorFlow
 
     files.write_text(files.join(self.output, SCHEMA_FILE), record_schema_text(self.trunk.info.dimensions))
     trunk_folder = files.join(self.output, TRUNK_FOLDER)
     self.trunk.save(trunk_folder)
     request_memory(self.options, trunk_folder)
+    return True
 
   def build(self, root: beam.Pipeline, scratch: str = "") -> None:
-    """Plan, work, close; `scratch`: as of `ComputeBottlenecks`."""
-    shards = root | "Plan" >> self.source.plan(_SPLITS, self.percentages)
-    _ = shards | "ComputeBottlenecks" >> self.compute(scratch)
-
-  def compute(self, scratch: str = "") -> ComputeBottlenecks:
-    handler = ImageModelHandler(
-      files.join(self.output, TRUNK_FOLDER), **self.execution.handler_kwargs, max_pixels=self.request.max_pixels
-    )
-    return ComputeBottlenecks(
-      handler,
+    """Plans, works and closes; `scratch`: as of `ComputeBottlenecks`."""
+    compute = ComputeBottlenecks(
+      self.handler,
       labels=self.source.labels,
       output=self.output,
       trunk=self.trunk.info,
@@ -179,20 +184,21 @@ class Job:
       stores=self.stores,
       distortions=self.request.distortions,
       max_bad_fraction=self.request.max_bad_fraction,
-      request=self.digest,
+      request=self.info.request,
       scratch=scratch,
     )
+    _ = root | "Plan" >> self.source.plan(_SPLITS, self.percentages) | "ComputeBottlenecks" >> compute
 
   def works(self) -> list[Work]:
     """Returns the long parts of the job, the longest first."""
     records = files.join(self.output, RECORDS_FOLDER)
     # With stores, the new images take long; the records are then merged quickly.
-    found = [Work(STAGE, files.join(self.output, FRESH_FOLDER) if self.stores else records)]
+    works = [Work(STAGE, records)]
     if self.stores:
-      found.append(Work("records", records, "records"))
+      works = [Work(STAGE, files.join(self.output, FRESH_FOLDER)), Work("records", records, "records")]
     if self.request.distortions:
-      found.append(Work("variants", files.join(self.output, DISTORTED), "variants"))
-    return found
+      works.append(Work("variants", files.join(self.output, DISTORTED), "variants"))
+    return works
 
 
 def run(argv: Sequence[str]) -> int:
@@ -205,7 +211,7 @@ def execute(request: BottlenecksRequest) -> int:
   if not job.claim():
     return ExitCode.GATE_MISSED
   if job.imported:
-    print(job.imported.run(job.digest, job.options))
+    print(job.imported.run(job.info.request, job.options))
   slowest, *others = job.works()
   with _scratch_folder(job) as scratch:
     result = run_pipeline(
@@ -218,33 +224,25 @@ def plan(request: BottlenecksRequest) -> Job:
   """Checks the request and loads the trunk; changes nothing."""
   argv = request.to_argv()
   options = request.pipeline_options()
-  refuse_unreachable(options, request.input, request.output, request.reuse, request.retry_from)
+  check_paths(options, request.input, request.output, request.reuse, request.retry_from)
   retry = read_retry(files.absolute(request.retry_from)) if request.retry_from else None
   if retry:
     request = retry.apply(request)
   elif not request.input:
     raise InputError(f"{request.prog()}: the following arguments are required: {flag('input')}.")
-  typed_input = retry.typed_input if retry else request.input
   _ = request.distortions  # validates their flags
-  request = request.with_absolute_paths()
+  typed, request = request, request.with_absolute_paths()
   _validate_output(request, options)
-  source = find_source(request.input, request.classes, retrain_names=request.retrain_names)
-  percentages = request.percentages(typed_input, source)
+  source, percentages = typed.find_source(request.input)
+  if retry:
+    percentages = retry.percentages
   source.plan(_SPLITS, percentages)  # fails before the old output is touched
   report_left_out(source)
-  if retry:
-    retry.check_unchanged(f"the labels in {source.path}", source.labels, list(retry.info.labels))
   limit_tensorflow(trunk_threads(request.trunk_threads, options))
   choice = retry.choose_variant() if retry else _choose_variant(request, source, percentages)
   imported = find_text_import(request, source, percentages, choice.trunk.info)
-  if retry:
-    if imported:
-      then = retry.info.settings["bottleneck_dir"]
-      retry.check_unchanged(f"the text bottlenecks in {imported.texts.folder}", imported.texts.to_settings(), then)
-    retry.check_images(source, percentages, options)
-    stores = [retry.folder]
-  else:
-    stores = find_stores(request.reuse, choice.trunk.info.fingerprint, PREPROCESSING_VERSION, imported is not None)
+  fingerprint, has_texts = choice.trunk.info.fingerprint, imported is not None
+  stores = [retry.folder] if retry else find_stores(request.reuse, fingerprint, PREPROCESSING_VERSION, has_texts)
   execution = choose_execution(
     request.batch_size,
     request.trunk_threads,
@@ -253,7 +251,7 @@ def plan(request: BottlenecksRequest) -> Job:
     earlier=OutputDir(request.output, files).find_earlier(STAGE),
     is_large=lambda: source.has_at_least(LEAST_IMAGES),
   )
-  return Job(
+  job = Job(
     request=request,
     argv=argv,
     options=options,
@@ -265,6 +263,9 @@ def plan(request: BottlenecksRequest) -> Job:
     retry=retry,
     imported=imported,
   )
+  if retry:
+    retry.check_unchanged(job.info, source, _SPLITS, options)
+  return job
 
 
 def _validate_output(request: BottlenecksRequest, options: PipelineOptions) -> None:
@@ -335,27 +336,25 @@ def report(job: Job, result: PipelineResult) -> int:
     # Without COMPLETED the next run resumes from them.
     files.delete([files.join(job.output, name) for name in (FRESH_FOLDER, IMPORTED_FOLDER)])
   stats = read_stats(job.output, files)
-  for line in _summary(job, stats):
-    print(line)
+  _print_summary(job, stats)
   job.audit.report(stats, job.output)
   return exit_code(stats, job.output, job.request.max_bad_fraction)
 
 
-def _summary(job: Job, stats: Stats) -> Iterator[str]:
-  shown, trunk = files.shown(job.output), job.trunk
+def _print_summary(job: Job, stats: Stats) -> None:
+  shown, trunk, request = files.shown(job.output), job.trunk.info, job.request
   counts = ", ".join(f"{of_split.outputs:,} {split}" for split, of_split in sorted(stats.splits.items(), reverse=True))
-  yield f"bottlenecks: {counts}; {trunk.info.dimensions} numbers each, by the trunk {trunk.info.handle}; in {shown}"
+  print(f"bottlenecks: {counts}; {trunk.dimensions} numbers each, by the trunk {trunk.handle}; in {shown}")
   if variants := stats.distorted:
-    yield (
+    print(
       f"{variants['records']:,} distorted variants, {variants['copies']} of each of {variants['pictures']:,} training"
       f" images, in {files.shown(files.join(job.output, DISTORTED))}"
     )
   if job.retry:
-    yield job.retry.describe(job.output)
+    print(job.retry.describe(job.output))
   if job.stores and (made := stats.bottlenecks):
-    request = job.request
     folders = [folder for folder in (request.bottleneck_dir, request.retry_from, *request.reuse) if folder]
-    yield (
+    print(
       f"{made.reused:,} of {stats.outputs:,} bottlenecks reused from {' and '.join(map(files.shown, folders))},"
       f" {made.computed:,} computed"
     )

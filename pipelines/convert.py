@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import os
 import sys
-from collections.abc import Sequence
-from typing import Any, ClassVar
+from collections.abc import Callable, Sequence
+from typing import ClassVar
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
@@ -15,15 +16,14 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from beam_retrain.pipelines.engines.dataflow import describe_built_job, validate_single_job
 from beam_retrain.pipelines.jobs.forked_workers import default_processes
 from beam_retrain.pipelines.jobs.runner import claim_output, exit_code, run_command, run_pipeline
-from beam_retrain.pipelines.options.arguments import add_max_bad_fraction, refuse_unreachable
-from beam_retrain.pipelines.options.request import JobRequest
+from beam_retrain.pipelines.options.request import JobRequest, check_paths
 from beam_retrain.transforms.convert import FORMATS, IMAGE_FORMATS, JPG, TFRECORD, ConvertShard, sweep_tree
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.images.encode import DEFAULT_QUALITY
 from beam_retrain.transforms.core.records.schema import IMAGE_RECORD
-from beam_retrain.transforms.core.run.cli import ExitCode
+from beam_retrain.transforms.core.run.cli import ExitCode, add_max_bad_fraction
 from beam_retrain.transforms.core.run.request import ONE_ARGUMENT
-from beam_retrain.transforms.core.run.run_info import describe_run, request_digest
+from beam_retrain.transforms.core.run.run_info import RunInfo, describe_run
 from beam_retrain.transforms.core.run.stats import read_stats
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.shards.ledger import CloseLedger, mark_completed
@@ -51,26 +51,19 @@ core. Any Beam option may follow, for example --direct_num_workers=1 for one pro
 
 
 def _formats(text: str) -> tuple[str, ...]:
-  asked = [name.strip() for name in text.split(",")]
-  for name in asked:
-    if name not in FORMATS:
-      raise argparse.ArgumentTypeError(f"{name!r} is not one of {', '.join(FORMATS)}")
-  return tuple(name for name in FORMATS if name in asked)
+  names = [name.strip() for name in text.split(",")]
+  if unknown := [name for name in names if name not in FORMATS]:
+    raise argparse.ArgumentTypeError(f"{unknown[0]!r} is not one of {', '.join(FORMATS)}")
+  return tuple(name for name in FORMATS if name in names)
 
 
-def _quality(text: str) -> int:
-  return _between(text, 1, 100)
+def _up_to(high: int) -> Callable[[str], int]:
+  def number(text: str) -> int:
+    if not 1 <= (value := int(text)) <= high:
+      raise argparse.ArgumentTypeError(f"{text} is not between 1 and {high}")
+    return value
 
-
-def _classes(text: str) -> int:
-  return _between(text, 1, 256)
-
-
-def _between(text: str, low: int, high: int) -> int:
-  value = int(text)
-  if not low <= value <= high:
-    raise argparse.ArgumentTypeError(f"{text} is not between {low} and {high}")
-  return value
+  return number
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -100,11 +93,11 @@ class ConvertRequest(JobRequest):
       " them and jpg is not, else JPEG",
     )
     parser.add_argument(
-      "--quality", type=_quality, metavar="Q", help="quality of JPEGs, 1 to 100 (default: %(default)d, Pillow's)"
+      "--quality", type=_up_to(100), metavar="Q", help="quality of JPEGs, 1 to 100 (default: %(default)d, Pillow's)"
     )
     parser.add_argument(
       "--classes",
-      type=_classes,
+      type=_up_to(256),
       metavar="N",
       help="labels are 0 to N-1 (default: %(default)d); images with other labels are quarantined",
     )
@@ -132,33 +125,32 @@ class Job:
     """Folder of the shards, or of reports alone without records."""
     return files.join(self.output, RECORDS_FOLDER) if self.task.writes_file else self.output
 
-  def settings(self) -> dict[str, Any]:
-    """Returns what decides the output's bytes, JSON values."""
-    return {
-      "formats": list(self.task.formats),
-      "quality": self.task.quality,
-      "labels": list(self.task.labels),
+  @functools.cached_property
+  def info(self) -> RunInfo:
+    """The new `info.json`, with settings that decide the output's bytes."""
+    task = self.task
+    settings = {
+      "formats": task.formats,
+      "quality": task.quality,
+      "labels": task.labels,
       # A changed input is another request: the old one's images must not stay in the tree.
       "inputs": [dataclasses.asdict(pair) for pair in self.pairs],
     }
+    others = {"formats": task.formats, "schema": IMAGE_RECORD}
+    return describe_run(STAGE, settings, self.request.to_argv(), labels=task.labels, others=others)
 
   def claim(self) -> None:
     """Claims the output folder; keeps a killed run's finished shards."""
-    others = {"formats": list(self.task.formats), "schema": IMAGE_RECORD}
-    claim_output(
-      self.output,
-      describe_run(STAGE, self.settings(), self.request.to_argv(), labels=self.task.labels, others=others),
-      owned=[RECORDS_FOLDER, *(pair.split for pair in self.pairs)],
-      shards_folder=RECORDS_FOLDER if self.task.writes_file else "",
-    )
+    owned = [RECORDS_FOLDER, *(pair.split for pair in self.pairs)]
+    shards_folder = RECORDS_FOLDER if self.task.writes_file else ""
+    claim_output(self.output, self.info, owned=owned, shards_folder=shards_folder)
 
   def build(self, root: beam.Pipeline) -> None:
-    """Plan, work, close."""
+    """Plans, works and closes."""
     splits = tuple(pair.split for pair in self.pairs)
-    digest = request_digest(STAGE, self.settings())
     shards = root | "Plan" >> PlanIdxShards(self.pairs)
     # Shard
-    reports = shards | "Work" >> WorkShards(self.task, output=self.shards_folder, request=digest)
+    reports = shards | "Work" >> WorkShards(self.task, output=self.shards_folder, request=self.info.request)
     # ShardReport
     _ = (
       (shards, reports)
@@ -186,7 +178,7 @@ def plan(request: ConvertRequest) -> Job:
   """Finds and checks the IDX files; changes nothing."""
   options = request.pipeline_options()
   source, output = files.absolute(request.input), files.absolute(request.output)
-  refuse_unreachable(options, source, output)
+  check_paths(options, source, output)
   validate_single_job(options, output)
   if files.is_local(source) and not os.path.isdir(source):
     raise InputError(f"{source} is not a folder: give the folder of the four IDX files.")

@@ -28,14 +28,14 @@ from beam_retrain.pipelines.jobs.runner import claim_output, exit_code, run_comm
 from beam_retrain.pipelines.models.execution import Execution, choose_execution
 from beam_retrain.pipelines.models.model_trunk import ModelTrunk
 from beam_retrain.pipelines.models.trained import Model, split_settings, which_images
-from beam_retrain.pipelines.options.arguments import refuse_unreachable
-from beam_retrain.pipelines.options.splits import retrain_names_setting
+from beam_retrain.pipelines.options.flags import retrain_names_setting
+from beam_retrain.pipelines.options.request import check_paths
 from beam_retrain.reporting.gates import verdict_line
-from beam_retrain.transforms.bottlenecks.model_handler import BATCH_SIZE
 from beam_retrain.transforms.bottlenecks.store import STORES_FOLDER, find_stores
 from beam_retrain.transforms.core.errors import InputError, flag
 from beam_retrain.transforms.core.metrics.figures import MISSED, MODEL, Metrics, ModelMetrics
 from beam_retrain.transforms.core.metrics.metrics_file import METRICS_FILE
+from beam_retrain.transforms.core.models.inference import BATCH_SIZE
 from beam_retrain.transforms.core.records.schema import QUARANTINE_FILE
 from beam_retrain.transforms.core.run.cli import ExitCode
 from beam_retrain.transforms.core.run.run_info import RunInfo, describe_run, find_info, read_info
@@ -199,7 +199,7 @@ def plan(request: EvaluateRequest) -> Job:
   """
   options = request.pipeline_options()
   arguments, request = request.to_argv(), request.with_absolute_paths()
-  refuse_unreachable(options, request.model, request.input, request.output, request.reuse, request.manifest)
+  check_paths(options, request.model, request.input, request.output, request.reuse, request.manifest)
   execution = choose_execution(request.batch_size, request.trunk_threads, options)
   validate_single_job(options, request.output)
   model = Model(request.model)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from beam_retrain.pipelines.options.precision import add_model_precision_flags
+from beam_retrain.pipelines.options.flags import add_model_precision_flags
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.models.choose_variant import TRUNK_FOLDER, choose_serving_variant
 from beam_retrain.transforms.core.models.head import HEAD_FILE, decode_head

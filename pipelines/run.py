@@ -5,24 +5,26 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from types import MappingProxyType
+from typing import ClassVar
 
 from beam_retrain.pipelines import bottlenecks, convert, datasets, evaluate, train
 from beam_retrain.pipelines.convert import ConvertRequest
 from beam_retrain.pipelines.evaluate import EvaluateRequest
 from beam_retrain.pipelines.jobs.runner import run_command
 from beam_retrain.pipelines.models.trunk_sources import BUNDLED
-from beam_retrain.pipelines.options.arguments import add_max_bad_fraction, fraction, refuse_unreachable
-from beam_retrain.pipelines.options.precision import AUTO, add_precision_flags
-from beam_retrain.pipelines.options.request import JobRequest
+from beam_retrain.pipelines.options.flags import AUTO, add_precision_flags
+from beam_retrain.pipelines.options.request import JobRequest, check_paths
 from beam_retrain.pipelines.requests.bottlenecks import BottlenecksRequest
-from beam_retrain.pipelines.stages import Chain, Stage, digest_of_images, digests_of_trunk, make_request
+from beam_retrain.pipelines.stages import Chain, RequestT, Stage, digest_of_images, digests_of_trunk, make_request
 from beam_retrain.pipelines.train import TrainRequest
-from beam_retrain.transforms.core.run.cli import ExitCode
+from beam_retrain.transforms.core.run.cli import ExitCode, add_max_bad_fraction, fraction
 from beam_retrain.transforms.io import files
+from beam_retrain.transforms.sources.find import find_source
 from beam_retrain.transforms.sources.idx import IdxSource
 
 _DESCRIPTION = """\
@@ -82,49 +84,42 @@ class RunRequest(JobRequest):
     parser.add_argument("--output", type=_local_folder, required=True, metavar="DIR", help="folder for everything")
     add_max_bad_fraction(parser)
 
-  def _folder(self, stage: str) -> str:
+  def folder(self, stage: str) -> str:
     return str(Path(self.output) / stage)
 
-  def _for_job(self) -> dict[str, Any]:
-    """What every Beam job gets, and what changes no output."""
-    return {"max_bad_fraction": self.max_bad_fraction, "beam_options": self.beam_options}
-
   def convert(self, data: str) -> Stage:
-    request = make_request(
-      ConvertRequest, input=data, classes=self.classes, output=self._folder("convert"), **self._for_job()
-    )
-    return Stage(request, convert.execute, ("input", "classes"))
+    return self._stage(ConvertRequest, convert.execute, {"input": data, "classes": self.classes})
 
   def bottlenecks(self, images: str) -> Stage:
-    request = make_request(
-      BottlenecksRequest,
-      input=images,
-      trunk=self.trunk,
-      trunk_weights=self.trunk_weights,
-      precision=self.precision if self.precision != AUTO else None,
-      runtime=self.runtime if self.runtime != AUTO else None,
-      output=self._folder("bottlenecks"),
-      **self._for_job(),
-    )
-    return Stage(request, bottlenecks.execute, ("input", "trunk", "trunk_weights", "precision", "runtime"))
+    decisive = {
+      "input": images,
+      "trunk": self.trunk,
+      "trunk_weights": self.trunk_weights,
+      "precision": self.precision if self.precision != AUTO else None,
+      "runtime": self.runtime if self.runtime != AUTO else None,
+    }
+    return self._stage(BottlenecksRequest, bottlenecks.execute, decisive)
 
   def train(self) -> Stage:
-    folders = {"input": self._folder("bottlenecks"), "output": self._folder("train")}
-    request = make_request(TrainRequest, preset=self.preset, **folders)
-    return Stage(request, train.execute, ("input", "preset"))
+    return self._stage(TrainRequest, train.execute, {"input": self.folder("bottlenecks"), "preset": self.preset})
 
   def evaluate(self, images: str) -> Stage:
     gates = None if self.min_accuracy is None else (("min_accuracy", self.min_accuracy),)
-    request = make_request(
-      EvaluateRequest,
-      input=images,
-      model=self._folder("train"),
-      split="testing",
-      gates=gates,
-      output=self._folder("evaluate"),
-      **self._for_job(),
-    )
-    return Stage(request, evaluate.execute, ())
+    others = {"input": images, "model": self.folder("train"), "split": "testing", "gates": gates}
+    return self._stage(EvaluateRequest, evaluate.execute, {}, others)
+
+  def _stage(
+    self,
+    cls: type[RequestT],
+    execute: Callable[[RequestT], int],
+    decisive: Mapping[str, object],
+    others: Mapping[str, object] = MappingProxyType({}),
+  ) -> Stage:
+    """Returns a stage in the folder of its command; `decisive`: see `Stage`."""
+    values = {**decisive, **others, "output": self.folder(cls.command)}
+    if issubclass(cls, JobRequest):
+      values |= {"max_bad_fraction": self.max_bad_fraction, "beam_options": self.beam_options}
+    return Stage(make_request(cls, **values), execute, tuple(decisive))
 
 
 make_parser = RunRequest.make_parser
@@ -144,14 +139,13 @@ def run(argv: Sequence[str]) -> int:
 
 def execute(request: RunRequest) -> int:
   """Runs the chain; returns the first exit code that is not 0."""
-  refuse_unreachable(request.pipeline_options(), request.data)
-  output = Path(request.output)
-  chain = Chain(output, "run.json")
-  data = datasets.resolve(request.data, str(output / "data"))
+  check_paths(request.pipeline_options(), request.data)
+  chain = Chain(Path(request.output), "run.json")
+  images = data = datasets.resolve(request.data, request.folder("data"))
+  find_source(files.absolute(data), request.classes)  # unusable images fail before a stage is announced
   state = digest_of_images(data)
-  images = data
   if IdxSource.recognises(data):
-    images = str(output / "convert")
+    images = request.folder("convert")
     state = chain.keep_or_run(request.convert(data), after=state)
   after = json.dumps([state, digests_of_trunk(request.trunk, request.trunk_weights)])
   state = chain.keep_or_run(request.bottlenecks(images), after)
@@ -159,14 +153,11 @@ def execute(request: RunRequest) -> int:
   # Evaluation always runs: it prints the summary, and its gates decide the exit code.
   chain.run(request.evaluate(images))
   if chain.code in (ExitCode.DONE, ExitCode.GATE_MISSED):
-    _print_folders(output)
+    names = ("data", "convert", "bottlenecks", "train", "evaluate")
+    stages = [name for name in names if os.path.isdir(request.folder(name))]
+    shown = ", ".join(stages).replace("train", "train (the model: train/saved_model)")
+    print(f"\neverything is in {request.output}: {shown}")
   return chain.code
-
-
-def _print_folders(output: Path) -> None:
-  stages = ("data", "convert", "bottlenecks", "train", "evaluate")
-  found = ", ".join(stage for stage in stages if (output / stage).is_dir())
-  print(f"\neverything is in {output}: {found.replace('train', 'train (the model: train/saved_model)')}")
 
 
 if __name__ == "__main__":

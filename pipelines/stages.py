@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import itertools
@@ -21,10 +22,7 @@ from beam_retrain.transforms.sources.find import is_manifest
 from beam_retrain.transforms.sources.manifest import image_stats
 
 _BUNDLED_TRUNK = str(Path(beam_retrain.transforms.core.__file__).parent / "bundled_trunk")
-
-
 RequestT = TypeVar("RequestT", bound=Request)
-
 _WHOLE = ("testing_percentage", "validation_percentage")  # `retrain` takes whole numbers, other commands any
 
 
@@ -33,8 +31,7 @@ class Stage:
   """A request, and the command that executes it.
 
   Attributes:
-    request: its output folder is below that of the chain.
-    execute: the command; returns the exit code.
+    execute: returns the exit code.
     decisive: fields that decide the output, in the order in which a state digests them.
   """
 
@@ -51,18 +48,11 @@ class Stage:
     return str(vars(self.request)["output"])
 
   def state(self, after: str) -> str:
-    """Returns a digest, 64 hex digits, of request, input and versions.
-
-    Args:
-      after: the state of the input.
-    """
+    """Returns a digest, 64 hex digits, of request, versions and the input's state."""
     return hashlib.sha256(json.dumps([self.command, self.words(), after, versions()]).encode()).hexdigest()
 
   def words(self) -> list[str]:
-    """Returns the decisive fields that are given, as 0.4 wrote them.
-
-    So its states stay valid.
-    """
+    """Returns the given decisive fields as 0.4 wrote them, so its states stay valid."""
     values = {name: getattr(self.request, name) for name in self.decisive if name in self.request.given}
     values |= {name: int(values[name]) for name in _WHOLE if name in values}
     return [f"--{name}" if value is True else f"--{name}={value}" for name, value in values.items()]
@@ -89,28 +79,24 @@ class Chain:
   def keep_or_run(self, stage: Stage, after: str) -> str:
     """Runs a stage unless its output is current; returns its state.
 
-    Args:
-      stage: its folder is named after its command.
-      after: the state of its input.
+    Its folder must be named after its command. `after` is the state of its input.
     """
     state = stage.state(after)
-    if self.code == ExitCode.DONE:
-      if self.is_kept(stage.command, state):
-        print(f"{stage.command}: finished and unchanged, kept")
-      else:
-        self.run(stage)
-        if self.code == ExitCode.DONE:
-          self.remember(stage.command, state)
+    if self.code == ExitCode.DONE and self.is_kept(stage.command, state):
+      print(f"{stage.command}: finished and unchanged, kept")
+    elif self.run(stage) == ExitCode.DONE:
+      self.remember(stage.command, state)
     return state
 
   def is_kept(self, command: str, state: str) -> bool:
     return is_completed(str(self._output / command)) and self.remembered(command) == state
 
-  def run(self, stage: Stage) -> None:
-    """Runs a stage, unless an earlier one failed."""
+  def run(self, stage: Stage) -> int:
+    """Runs a stage, unless an earlier one failed; returns `code`."""
     if self.code == ExitCode.DONE:
       print(f"{stage.command}: into {files.shown(stage.output)}", flush=True)
       self.code = stage.execute(stage.request)
+    return self.code
 
   def remembered(self, name: str) -> str | None:
     return self._states().get(name)
@@ -120,11 +106,10 @@ class Chain:
     files.write_text(str(self._state_path), json.dumps(states, indent=2, sort_keys=True) + "\n")
 
   def _states(self) -> dict[str, str]:
-    try:
-      states: dict[str, str] = json.loads(self._state_path.read_text())
-      return states
-    except (FileNotFoundError, ValueError):
-      return {}
+    states: dict[str, str] = {}
+    with contextlib.suppress(FileNotFoundError, ValueError):
+      states = json.loads(self._state_path.read_text())
+    return states
 
 
 def digests_of_trunk(handle: str, weights: str | None) -> list[str]:
@@ -139,8 +124,8 @@ def digest_of_files(path: str) -> str:
   Reading the files below the path would take as long as the stage. The digests are added up, so that no list is held.
   """
   if not files.is_local(path):
-    return _digest_of((found.path, found) for found in files.list_tree(path))
-  return _digest_of((found, files.stat(found)) for found in (files.walk(path) if os.path.isdir(path) else [path]))
+    return _digest_of((stat.path, stat) for stat in files.list_tree(path))
+  return _digest_of((name, files.stat(name)) for name in (files.walk(path) if os.path.isdir(path) else [path]))
 
 
 def digest_of_images(path: str) -> str:

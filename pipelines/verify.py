@@ -16,7 +16,7 @@ import numpy as np
 
 from beam_retrain.pipelines.models.model_trunk import ModelTrunk
 from beam_retrain.pipelines.models.trained import Model, check_labels, choose_splits
-from beam_retrain.pipelines.options.precision import add_model_precision_flags, given_precision
+from beam_retrain.pipelines.options.flags import add_model_precision_flags, given_precision
 from beam_retrain.transforms.bottlenecks.model_handler import ImageModelHandler
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.metrics.metrics_file import METRICS_FILE

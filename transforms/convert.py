@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Iterator
 from typing import cast
 
@@ -44,22 +43,15 @@ class ConvertShard(ShardTask):
   def writes_file(self) -> bool:
     return TFRECORD in self.formats
 
-  @property
-  def record_extension(self) -> str:
-    return PNG if PNG in self.formats and JPG not in self.formats else JPG
-
-  @functools.cached_property
-  def _tree_extensions(self) -> list[str]:
-    return [extension for extension in IMAGE_FORMATS if extension in self.formats]
-
   def work(self, shard: Shard) -> Iterator[Written | Quarantined]:
+    in_tree = [extension for extension in IMAGE_FORMATS if extension in self.formats]
+    extensions = in_tree or [JPG]  # the first is that of the records
     for idx_range in cast(tuple[IdxRange, ...], shard.inputs):
       images, label_bytes = idx_range.read_arrays()
-      known = {byte: self.labels[byte] for byte in set(label_bytes) if byte < len(self.labels)}
-      if self._tree_extensions:
-        for label in known.values():
-          files.make_folder(files.join(self.output, shard.split, label))
-      extensions = self._tree_extensions or [self.record_extension]
+      if in_tree:
+        for byte in set(label_bytes):
+          if byte < len(self.labels):
+            files.make_folder(files.join(self.output, shard.split, self.labels[byte]))
       encoded = (encode_each(images, IMAGE_FORMATS[extension], self.quality) for extension in extensions)
       numbered = enumerate(zip(label_bytes, *encoded, strict=True))
       for block in batched(numbered, _WRITTEN_TOGETHER):
@@ -67,38 +59,20 @@ class ConvertShard(ShardTask):
         items: list[Written | Quarantined] = []
         for number, (byte, *in_formats) in block:
           index = idx_range.start + number
-          if byte in known:
-            by_extension = dict(zip(extensions, in_formats, strict=True))
-            tree += self._tree_files(shard.split, index, byte, by_extension)
-            items.append(self._record(shard.split, index, byte, by_extension, images.shape[1:]))
-          else:
+          if byte >= len(self.labels):
             items.append(self._bad_label(shard.split, index, byte, images[number].size))
+            continue
+          label = self.labels[byte]
+          keys = [image_key(shard.split, label, index, extension) for extension in extensions]
+          if in_tree:  # a key is also a path
+            tree += [(f"{self.output}/{key}", data) for key, data in zip(keys, in_formats, strict=True)]
+          payload = b""
+          if self.writes_file:
+            image = Image(keys[0], label, in_formats[0], IMAGE_FORMATS[extensions[0]], *images.shape[1:])
+            payload = frame(encode_image(image, byte))
+          items.append(Written(label, payload))
         files.write_each(tree)
         yield from items
-
-  def _tree_files(
-    self, split: str, index: int, label_byte: int, encoded: dict[str, bytes]
-  ) -> Iterator[tuple[str, bytes]]:
-    for extension in self._tree_extensions:
-      # The key of an image is also its path.
-      yield f"{self.output}/{image_key(split, self.labels[label_byte], index, extension)}", encoded[extension]
-
-  def _record(
-    self, split: str, index: int, label_byte: int, encoded: dict[str, bytes], shape: tuple[int, ...]
-  ) -> Written:
-    label = self.labels[label_byte]
-    if not self.writes_file:
-      return Written(label, b"")
-    extension = self.record_extension
-    image = Image(
-      key=image_key(split, label, index, extension),
-      label=label,
-      encoded=encoded[extension],
-      format=IMAGE_FORMATS[extension],
-      height=shape[0],
-      width=shape[1],
-    )
-    return Written(label, frame(encode_image(image, label_byte)))
 
   def _bad_label(self, split: str, index: int, label_byte: int, size_bytes: int) -> Quarantined:
     return Quarantined(

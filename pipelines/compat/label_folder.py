@@ -20,7 +20,7 @@ import apache_beam as beam
 
 from beam_retrain.pipelines.compat.label_image import EXAMPLE_FOLDER, PROG, make_parser, open_graph
 from beam_retrain.pipelines.jobs.runner import claim_output, exit_code, run_pipeline
-from beam_retrain.pipelines.options.arguments import parse_job
+from beam_retrain.pipelines.options.request import parse_job
 from beam_retrain.transforms.compat.frozen_graph import (
   ACCURATE,
   FIGURES_FILE,

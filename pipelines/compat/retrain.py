@@ -12,7 +12,7 @@ from beam_retrain.pipelines.compat.retrain_options import check_flags, make_pars
 from beam_retrain.pipelines.compat.retrain_outputs import check_outputs, check_saved_model, hold_outputs, put_outputs
 from beam_retrain.pipelines.compat.retrain_stages import Stages, train_request
 from beam_retrain.pipelines.jobs.runner import run_command
-from beam_retrain.pipelines.options.arguments import parse_job
+from beam_retrain.pipelines.options.request import parse_job
 from beam_retrain.transforms.core.compat.final_accuracy import final_accuracy, judge
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.run.cli import ExitCode

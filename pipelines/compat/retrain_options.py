@@ -8,13 +8,12 @@ import math
 import os
 from collections.abc import Callable
 
-from beam_retrain.pipelines.options.arguments import ArgumentParser, add_max_bad_fraction
-from beam_retrain.pipelines.options.distortions import DistortionFlags
-from beam_retrain.pipelines.options.precision import add_precision_flags
+from beam_retrain.pipelines.options.flags import DistortionFlags, add_precision_flags
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.records.schema import FINAL_TENSOR
 from beam_retrain.transforms.core.records.splits import SPLIT_HASHES, STABLE
 from beam_retrain.transforms.core.run.argparse_internals import FlagGroup
+from beam_retrain.transforms.core.run.cli import ArgumentParser, add_max_bad_fraction
 
 PROG = "beam-retrain retrain"
 _HUB_MODULE = "https://tfhub.dev/google/imagenet/inception_v3/feature_vector/3"

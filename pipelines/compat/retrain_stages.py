@@ -15,7 +15,7 @@ from beam_retrain.pipelines import bottlenecks, evaluate, train
 from beam_retrain.pipelines.compat.retrain_options import PROG, work_dir
 from beam_retrain.pipelines.evaluate import EvaluateRequest
 from beam_retrain.pipelines.models.trunk_sources import HUB_INCEPTION_V3, INCEPTION_V3
-from beam_retrain.pipelines.options.precision import AUTO, given_precision
+from beam_retrain.pipelines.options.flags import AUTO, given_precision
 from beam_retrain.pipelines.requests.bottlenecks import BottlenecksRequest
 from beam_retrain.pipelines.stages import Chain, Stage, digest_of_files, digests_of_trunk, make_request
 from beam_retrain.pipelines.train import TrainRequest

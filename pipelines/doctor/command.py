@@ -24,9 +24,9 @@ from beam_retrain.pipelines.engines.findings import Finding, explain, fine, prob
 from beam_retrain.pipelines.engines.runners import JobOptions, is_embedded, is_local, runner_name, runner_of
 from beam_retrain.pipelines.models.trunk_sources import BUNDLED, INCEPTION_V3
 from beam_retrain.pipelines.models.trunk_sources import HELP as TRUNK_HELP
-from beam_retrain.pipelines.options.arguments import ArgumentParser, parse_with_beam_options, positive_int
+from beam_retrain.pipelines.options.request import parse_job
 from beam_retrain.transforms.core.errors import InputError
-from beam_retrain.transforms.core.run.cli import ExitCode
+from beam_retrain.transforms.core.run.cli import ArgumentParser, ExitCode, positive_int
 from beam_retrain.transforms.core.system.cpu import available_cores
 from beam_retrain.transforms.io import files
 
@@ -68,7 +68,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 def run(argv: Sequence[str]) -> int:
   parser = make_parser()
-  flags, options = parse_with_beam_options(parser, argv)
+  flags, options = parse_job(parser, argv, check_engine=False)
   problems = 0
   for finding in examine(flags, options, parser.parse_known_args(argv)[1]):
     print(finding, flush=True)

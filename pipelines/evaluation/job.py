@@ -15,7 +15,7 @@ from beam_retrain.pipelines.models.model_trunk import ModelTrunk
 from beam_retrain.pipelines.models.sample import sample_images
 from beam_retrain.pipelines.models.trained import Model, check_labels, choose_splits, shared_percentages
 from beam_retrain.pipelines.models.trunk_sources import BUNDLED
-from beam_retrain.pipelines.options.splits import report_left_out
+from beam_retrain.pipelines.options.flags import report_left_out
 from beam_retrain.reporting.gates import gate_lines, judge
 from beam_retrain.reporting.html_report import Report, render_report
 from beam_retrain.reporting.text_tables import per_label_table

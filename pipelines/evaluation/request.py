@@ -7,11 +7,11 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
-from beam_retrain.pipelines.options.arguments import add_max_bad_fraction, add_model_flags, add_slice_flags, fraction
-from beam_retrain.pipelines.options.precision import add_model_precision_flags
+from beam_retrain.pipelines.options.flags import add_model_flags, add_model_precision_flags
 from beam_retrain.pipelines.options.request import JobRequest
 from beam_retrain.reporting.gates import GATES
 from beam_retrain.transforms.core.records.quarantine import MAX_PIXELS
+from beam_retrain.transforms.core.run.cli import add_max_bad_fraction, fraction, positive_int
 from beam_retrain.transforms.core.runtimes.variant import AUTO
 
 Threshold = tuple[str, float]
@@ -55,7 +55,18 @@ class EvaluationRequest(JobRequest):
     """Adds all flags except `model` and `input`, whose help differs."""
     parser.add_argument("--split", choices=("auto", "testing", "all"), help=split_help)
     parser.add_argument("--reuse", action="append", metavar="DIR", help=reuse_help)
-    add_slice_flags(parser)
+    parser.add_argument(
+      "--manifest",
+      metavar="CSV",
+      help="also evaluate by slice: a CSV with a column file_name, the image's key as in predictions.csv, and others"
+      " (writer, device, ...), each of whose values is a slice",
+    )
+    parser.add_argument(
+      "--min_slice_size",
+      type=positive_int,
+      metavar="N",
+      help="merge slices of fewer images (default: %(default)d)",
+    )
     for gate in GATES.values():
       if with_comparison or not gate.needs_comparison:
         parser.add_argument(

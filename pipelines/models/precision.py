@@ -11,7 +11,7 @@ import numpy as np
 
 from beam_retrain.pipelines.models.sample import IMAGES, decode, digest_of_check, embed
 from beam_retrain.pipelines.models.trunk_sources import Trunk, prepare
-from beam_retrain.pipelines.options.precision import LEAST_COSINE
+from beam_retrain.pipelines.options.flags import LEAST_COSINE
 from beam_retrain.transforms.bottlenecks.store import trunks_in
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.metrics.statistics import cosines

@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Sequence
 from typing import Any
 
-from beam_retrain.pipelines.options.splits import check_split_hash
+from beam_retrain.pipelines.options.flags import check_split_hash
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.models.choose_variant import TRUNK_FOLDER
 from beam_retrain.transforms.core.models.head import HEAD_FILE

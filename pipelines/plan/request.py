@@ -9,15 +9,13 @@ from typing import ClassVar, NamedTuple
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from beam_retrain.pipelines.engines.runners import is_in_process, runner_name
-from beam_retrain.pipelines.options.arguments import add_model_flags, positive_int, refuse_unreachable
-from beam_retrain.pipelines.options.precision import add_precision_flags
-from beam_retrain.pipelines.options.splits import add_retrain_names, add_split_flags
-from beam_retrain.pipelines.requests.bottlenecks import BottlenecksRequest, TrunkRequest, add_trunk_flags
-from beam_retrain.transforms.bottlenecks.model_handler import BATCH_SIZE
+from beam_retrain.pipelines.options.request import check_paths
+from beam_retrain.pipelines.requests.bottlenecks import BottlenecksRequest, TrunkRequest
+from beam_retrain.transforms.core.models.inference import BATCH_SIZE
 from beam_retrain.transforms.core.records.splits import SplitPercentages
+from beam_retrain.transforms.core.run.cli import positive_int
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.sources.base import Source
-from beam_retrain.transforms.sources.find import find_source
 
 _DESCRIPTION = """\
 Estimates the time, memory, disk and shards that `bottlenecks` will take over these images. Leaves nothing behind but
@@ -79,19 +77,13 @@ class PlanRequest(TrunkRequest):
       help="plan for N images like those in --input (default: the number in --input)",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
-    of_job = parser.add_argument_group("flags of bottlenecks, see `beam-retrain bottlenecks --help`")
-    add_trunk_flags(of_job)
-    add_precision_flags(of_job)
-    add_model_flags(parser, str(BATCH_SIZE))
-    add_split_flags(parser)
-    add_retrain_names(parser)
+    cls.add_trunk_flags(parser, str(BATCH_SIZE))
 
   def find_input(self) -> PlannedInput:
     options = self.pipeline_options(check_engine=False)
     path = files.absolute(self.input)
-    refuse_unreachable(options, path)
-    source = find_source(path, self.classes, retrain_names=self.retrain_names)
-    return PlannedInput(options, source, self.percentages(self.input, source))
+    check_paths(options, path)
+    return PlannedInput(options, *self.find_source(path))
 
   def of_sample(self, images: str, output: str, engine: str) -> BottlenecksRequest:
     """Returns the request of the job over a sample, on this machine.

@@ -29,20 +29,21 @@ from beam_retrain.pipelines.jobs.runner import claim_output, exit_code, run_comm
 from beam_retrain.pipelines.models.execution import Execution, choose_execution
 from beam_retrain.pipelines.models.model_trunk import ModelTrunk
 from beam_retrain.pipelines.models.trained import Model, check_same_labels, split_settings, which_images
-from beam_retrain.pipelines.options.arguments import positive_int, refuse_unreachable
-from beam_retrain.pipelines.options.splits import retrain_names_setting
+from beam_retrain.pipelines.options.flags import retrain_names_setting
+from beam_retrain.pipelines.options.request import check_paths
 from beam_retrain.pipelines.reevaluate import history
 from beam_retrain.pipelines.reevaluate.baseline import Baseline, check_unchanged, choose_baseline
 from beam_retrain.pipelines.reevaluate.snapshot import STAGE, Damaged, Night, check_date, stores, trend
 from beam_retrain.reporting.gates import verdict_line
 from beam_retrain.reporting.junit import junit_xml
 from beam_retrain.reporting.text_tables import changes_table
-from beam_retrain.transforms.bottlenecks.model_handler import BATCH_SIZE
 from beam_retrain.transforms.bottlenecks.store import STORES_FOLDER, find_stores
 from beam_retrain.transforms.core.metrics.figures import CANDIDATE, MISSED, MODEL, Metrics, ModelMetrics
 from beam_retrain.transforms.core.metrics.metrics_file import METRICS_FILE
+from beam_retrain.transforms.core.models.inference import BATCH_SIZE
 from beam_retrain.transforms.core.records.schema import QUARANTINE_FILE
 from beam_retrain.transforms.core.records.shards import BottleneckCounts
+from beam_retrain.transforms.core.run.cli import positive_int
 from beam_retrain.transforms.core.run.run_info import RunInfo, describe_run
 from beam_retrain.transforms.core.run.stats import read_stats
 from beam_retrain.transforms.evaluation.classifier import EvaluateClassifier, TrunkStore
@@ -214,7 +215,7 @@ def plan(request: ReevaluateRequest, today: datetime.date) -> Job:
   """
   options = request.pipeline_options()
   arguments, request = request.to_argv(), request.with_absolute_paths()
-  refuse_unreachable(options, request.model, request.candidate, request.input, request.reuse, request.manifest)
+  check_paths(options, request.model, request.candidate, request.input, request.reuse, request.manifest)
   models = _read_models(request)
   source = find_images(request.input, models[MODEL])
   validate_apart(request.input, request.history, "history")

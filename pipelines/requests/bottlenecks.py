@@ -1,42 +1,37 @@
-"""The request and the flags of `bottlenecks`, partly shared with `plan`."""
+"""The requests of `bottlenecks` and `plan`: the flags that they share."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import ClassVar
 
 from beam_retrain.pipelines.models.execution import LEAST_IMAGES
 from beam_retrain.pipelines.models.trunk_sources import BUNDLED
 from beam_retrain.pipelines.models.trunk_sources import HELP as TRUNK_HELP
-from beam_retrain.pipelines.options.arguments import add_max_bad_fraction, add_model_flags, positive_int
-from beam_retrain.pipelines.options.distortions import DistortionFlags, add_distortion_flags
-from beam_retrain.pipelines.options.precision import add_precision_flags
-from beam_retrain.pipelines.options.request import JobRequest
-from beam_retrain.pipelines.options.splits import (
-  SplitFlags,
-  add_on_leak,
-  add_retrain_names,
-  add_split_flags,
-  retrain_names_setting,
+from beam_retrain.pipelines.options.flags import (
+  DistortionFlags,
+  add_distortion_flags,
+  add_model_flags,
+  add_precision_flags,
+  check_split_hash,
 )
-from beam_retrain.transforms.bottlenecks.model_handler import BATCH_SIZE
+from beam_retrain.pipelines.options.request import JobRequest
+from beam_retrain.transforms.core.errors import InputError, flag
+from beam_retrain.transforms.core.models.inference import BATCH_SIZE
 from beam_retrain.transforms.core.records.leaks import OnLeak
 from beam_retrain.transforms.core.records.quarantine import MAX_PIXELS
-from beam_retrain.transforms.core.records.schema import PREPROCESSING_VERSION
-from beam_retrain.transforms.core.records.splits import SplitPercentages
-from beam_retrain.transforms.core.run.argparse_internals import FlagGroup
+from beam_retrain.transforms.core.records.schema import LEAKS_FILE
+from beam_retrain.transforms.core.records.splits import LEGACY, SPLIT_HASHES, STABLE, SplitPercentages
+from beam_retrain.transforms.core.run.cli import add_max_bad_fraction, positive_int
 from beam_retrain.transforms.core.runtimes.variant import AUTO
-from beam_retrain.transforms.sources.find import list_formats
-
-if TYPE_CHECKING:
-  from beam_retrain.transforms.compat.text_bottlenecks import Texts
+from beam_retrain.transforms.sources.base import Source
+from beam_retrain.transforms.sources.find import find_source, list_formats
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TrunkRequest(JobRequest, SplitFlags):
-  """Flags that `bottlenecks` and `plan` share: images and a trunk."""
+class TrunkRequest(JobRequest):
+  """Flags that `bottlenecks` and `plan` share: images, their splits, a trunk."""
 
   input: str = ""
   trunk: str = BUNDLED
@@ -45,10 +40,76 @@ class TrunkRequest(JobRequest, SplitFlags):
   precision: str = AUTO
   runtime: str = AUTO
   classes: int = 10
+  testing_percentage: float = 10.0
+  validation_percentage: float = 10.0
+  split_hash: str = STABLE
   retrain_names: bool = False
   batch_size: int | None = None
   trunk_threads: int | None = None
   max_pixels: int = MAX_PIXELS
+
+  @classmethod
+  def add_trunk_flags(cls, parser: argparse.ArgumentParser, default_batch_size: str) -> None:
+    """Adds all flags of these fields but `input`."""
+    parser.add_argument("--trunk", help=f"{TRUNK_HELP} (default: %(default)s)")
+    parser.add_argument(
+      "--trunk_weights", metavar="FILE", help="local weights of a keras: trunk, if they cannot be downloaded"
+    )
+    parser.add_argument(
+      "--trunk_input_px",
+      type=positive_int,
+      metavar="PX",
+      help="input size of a trunk that takes any (default: the trunk's own)",
+    )
+    parser.add_argument(
+      "--classes", type=positive_int, metavar="N", help="classes of an IDX folder (default: %(default)d)"
+    )
+    add_precision_flags(parser)
+    add_model_flags(parser, default_batch_size)
+    parser.add_argument(
+      "--retrain_names",
+      action="store_true",
+      help="read class folders as retrain.py did: a label is the folder's name in lower case, with one space for"
+      " whatever is not a-z or 0-9, and only files named .jpg, .jpeg or .png are images",
+    )
+    group = parser.add_argument_group("splits")
+    group.add_argument(
+      "--testing_percentage",
+      type=float,
+      help="percent of the images for testing, by a stable hash of their names, if there is no folder testing/"
+      " (default: %(default)g)",
+    )
+    group.add_argument(
+      "--validation_percentage",
+      type=float,
+      help="percent of the images for validation, unless a manifest names them (default: %(default)g)",
+    )
+    group.add_argument(
+      "--split_hash",
+      choices=SPLIT_HASHES,
+      help="stable: by names within --input, so that the folder can move. legacy: as retrain.py, which hashed the path"
+      " including --image_dir as typed: type --input the same way; for class folders only (default: %(default)s)",
+    )
+
+  def find_source(self, path: str) -> tuple[Source, SplitPercentages]:
+    """Returns the images in an absolute path, and how they are split.
+
+    Raises:
+      InputError: there are none, nothing is left to train on, or the split hash does not apply to them.
+    """
+    source = find_source(path, self.classes, retrain_names=self.retrain_names)
+    return source, self.percentages(source)
+
+  def percentages(self, source: Source) -> SplitPercentages:
+    """Returns how a source is split; its own validation images are kept."""
+    root = self.input if self.split_hash == LEGACY else None  # as typed
+    validation = 0.0 if source.has_validation else self.validation_percentage
+    try:
+      percentages = SplitPercentages(self.testing_percentage, validation, root)
+    except ValueError as error:
+      raise InputError(f"{error}.") from error
+    check_split_hash(source, percentages, f"leave out {flag('split_hash')} legacy")
+    return percentages
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -80,70 +141,26 @@ class BottlenecksRequest(TrunkRequest, DistortionFlags):
 
   @classmethod
   def add_flags(cls, parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-      "--input",
-      metavar="DIR",
-      help=f"{list_formats()}; recognised automatically",
-    )
+    parser.add_argument("--input", metavar="DIR", help=f"{list_formats()}; recognised automatically")
     parser.add_argument(
       "--output", required=True, metavar="DIR", help="output folder; new, empty, or of an earlier run"
     )
     _add_earlier_flags(parser)
-    add_trunk_flags(parser)
-    add_precision_flags(parser)
-    add_split_flags(parser)
-    add_on_leak(parser)
-    add_distortion_flags(parser)
-    add_retrain_names(parser)
-    add_model_flags(
+    cls.add_trunk_flags(
       parser,
       f"the earlier run's, if it resumes one; the fastest in a trial, for at least {LEAST_IMAGES:,} images; else"
       f" {BATCH_SIZE}",
     )
+    parser.add_argument_group("split audit").add_argument(
+      "--on_leak",
+      choices=[str(value) for value in OnLeak],
+      help=f"what to do about identical images (by their bytes) with different labels, or in training and testing:"
+      f" `warn` lists them in {LEAKS_FILE} and counts them in stats.json; `drop` also leaves out all copies with"
+      " different labels, and the training copies of testing images; `fail` ends with exit code 1 before the trunk runs"
+      " (default: %(default)s)",
+    )
+    add_distortion_flags(parser)
     add_max_bad_fraction(parser)
-
-  def settings(
-    self,
-    labels: Sequence[str],
-    percentages: SplitPercentages,
-    trunk_fingerprint: str,
-    batch_size: int,
-    texts: Texts | None = None,
-  ) -> dict[str, Any]:
-    """Returns what decides the output's bytes, JSON values.
-
-    `input` must be absolute. Flags that came later are left out at their default, so that older outputs stay valid.
-    """
-    return {
-      "input": self.input,
-      "trunk_fingerprint": trunk_fingerprint,
-      "preprocessing": PREPROCESSING_VERSION,
-      **percentages.to_settings(),
-      "max_pixels": self.max_pixels,
-      "batch_size": batch_size,
-      "labels": list(labels),
-      **retrain_names_setting(self.retrain_names),
-      **({"on_leak": self.on_leak} if self.on_leak != OnLeak.WARN else {}),
-      **({"distortions": self.distortions.to_settings()} if self.distortions else {}),
-      **({"bottleneck_dir": texts.to_settings()} if texts else {}),
-    }
-
-
-def add_trunk_flags(parser: FlagGroup) -> None:
-  """Adds `trunk`, `trunk_weights`, `trunk_input_px` and `classes`."""
-  parser.add_argument("--trunk", help=f"{TRUNK_HELP} (default: %(default)s)")
-  parser.add_argument(
-    "--trunk_weights", metavar="FILE", help="local weights of a keras: trunk, if they cannot be downloaded"
-  )
-  parser.add_argument(
-    "--trunk_input_px",
-    type=positive_int,
-    metavar="PX",
-    help="input size of a trunk that takes any (default: the trunk's own)",
-  )
-  parser.add_argument(
-    "--classes", type=positive_int, metavar="N", help="classes of an IDX folder (default: %(default)d)"
-  )
 
 
 def _add_earlier_flags(parser: argparse.ArgumentParser) -> None:

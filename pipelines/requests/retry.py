@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
@@ -12,7 +10,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from beam_retrain.pipelines.jobs.runner import run_pipeline
 from beam_retrain.pipelines.models.precision import Choice
 from beam_retrain.pipelines.models.trunk_sources import load_stored_trunk, prepare
-from beam_retrain.pipelines.options.distortions import distortion_values
+from beam_retrain.pipelines.options.flags import DistortionFlags
 from beam_retrain.pipelines.requests.bottlenecks import BottlenecksRequest
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.records.quarantine import DROPPED
@@ -21,8 +19,6 @@ from beam_retrain.transforms.core.records.schema import (
   RECORDS_FOLDER,
   REPORTS_FOLDER,
   STATS_FILE,
-  TESTING,
-  TRAINING,
 )
 from beam_retrain.transforms.core.records.shards import ShardReport
 from beam_retrain.transforms.core.records.splits import LEGACY, STABLE, SplitPercentages
@@ -30,10 +26,11 @@ from beam_retrain.transforms.core.run.run_info import RunInfo, find_info
 from beam_retrain.transforms.core.run.stats import read_stats
 from beam_retrain.transforms.core.runtimes.variant import AUTO
 from beam_retrain.transforms.io import files
-from beam_retrain.transforms.shards.checks import CheckSameImages
+from beam_retrain.transforms.shards.checks import check_same
 from beam_retrain.transforms.sources.base import Source
 
 _NOT_WITH = ("reuse", "trunk_weights", "trunk_input_px")
+_SAME = ("input", "testing_percentage", "validation_percentage", "max_pixels", "batch_size")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,19 +38,12 @@ class Retry:
   """An earlier run to repeat; it may have ended without COMPLETED.
 
   Attributes:
-    inputs: split -> images, of its ledger.
     bad: keys of its quarantined images.
   """
 
   folder: str
   info: RunInfo
-  inputs: Mapping[str, int]
   bad: frozenset[str]
-
-  @property
-  def typed_input(self) -> str:
-    """`--input` as it was typed, if that decides the split."""
-    return str(self.info.settings.get("split_root", self.info.settings["input"]))
 
   def apply(self, request: BottlenecksRequest) -> BottlenecksRequest:
     """Returns the request with the earlier run's settings.
@@ -64,7 +54,21 @@ class Retry:
     for name in _NOT_WITH:
       if name in request.given:
         raise InputError(f"--{name} cannot be used with --retry_from, which repeats {self.folder}: leave it out.")
-    values = self._values()
+    settings, trunk = self.info.settings, self.info.trunk
+    distortions = settings.get("distortions", {}).items()
+    values = {
+      **{name: settings[name] for name in _SAME},
+      "trunk": trunk.handle,
+      "precision": trunk.variant.precision,
+      "runtime": trunk.variant.runtime,
+      "split_hash": LEGACY if "split_root" in settings else STABLE,
+      "classes": len(settings["labels"]),
+      "on_leak": settings.get("on_leak", "warn"),
+      "retrain_names": settings.get("retrain_names", False),
+      "bottleneck_dir": settings.get("bottleneck_dir", {}).get("path"),
+      **dataclasses.asdict(DistortionFlags()),
+      **{f"distortion_{name}" if name in ("copies", "seed") else name: value for name, value in distortions},
+    }
     for name, then in values.items():
       given = getattr(request, name) if name in request.given else None
       comparable = files.absolute(given) if given and name in ("input", "bottleneck_dir") else given
@@ -76,22 +80,9 @@ class Retry:
         )
     return dataclasses.replace(request, **values)
 
-  def _values(self) -> dict[str, Any]:
-    """Returns the fields of the request that the earlier run decides."""
-    texts = self.info.settings.get("bottleneck_dir")
-    same = ("input", "testing_percentage", "validation_percentage", "max_pixels", "batch_size")
-    return {
-      **{name: self.info.settings[name] for name in same},
-      "trunk": self.info.trunk.handle,
-      "precision": self.info.trunk.variant.precision,
-      "runtime": self.info.trunk.variant.runtime,
-      "split_hash": LEGACY if "split_root" in self.info.settings else STABLE,
-      "classes": len(self.info.settings["labels"]),
-      "on_leak": self.info.settings.get("on_leak", "warn"),
-      "retrain_names": self.info.settings.get("retrain_names", False),
-      "bottleneck_dir": texts and texts["path"],
-      **distortion_values(self.info.settings),
-    }
+  @property
+  def percentages(self) -> SplitPercentages:
+    return SplitPercentages.from_settings(self.info.settings)
 
   def choose_variant(self) -> Choice:
     """Returns the trunk stored there, in its variant, without looking for weights.
@@ -106,29 +97,37 @@ class Retry:
       raise InputError(f"the bottlenecks in {self.folder} are in {variant}, which this machine cannot run: {cause}.")
     return Choice(prepare(trunk, variant), why=f"as for the bottlenecks in {files.shown(self.folder)}")
 
-  def check_unchanged(self, what: str, today: object, then: object) -> None:
-    """Raises InputError if something has changed since."""
-    if today != then:
-      raise InputError(
-        f"{what} have changed since the run that wrote {self.folder}, from {then} to {today}: use --reuse"
-        f" {self.folder} instead of --retry_from, with the flags of that run."
-      )
-
-  def check_images(self, source: Source, percentages: SplitPercentages, options: PipelineOptions) -> None:
-    """Runs a job that counts the images.
+  def check_unchanged(self, info: RunInfo, source: Source, splits: tuple[str, ...], options: PipelineOptions) -> None:
+    """Compares settings and images with the earlier run's, by a job that counts them.
 
     Raises:
-      InputError: their number differs from the ledger's.
+      InputError: something has changed.
     """
+    for name, then in self.info.settings.items():
+      if (today := info.settings.get(name)) != then:
+        what = {"labels": f"the labels in {source.path}", "bottleneck_dir": "the text bottlenecks"}.get(name, name)
+        raise InputError(
+          f"{what} have changed since the run that wrote {self.folder}, from {then} to {today}: use --reuse"
+          f" {self.folder} instead of --retry_from, with the flags of that run."
+        )
+    inputs = {split: counts.inputs for split, counts in read_stats(self.folder, files).splits.items()}
 
     def build(root: beam.Pipeline) -> None:
-      shards = root | "Plan" >> source.plan((TRAINING, TESTING), percentages)
-      _ = shards | "CheckSameImages" >> CheckSameImages(self.folder, self.inputs)
+      _ = (
+        root
+        | "Plan" >> source.plan(splits, self.percentages)
+        # Shard
+        | "CountImages" >> beam.Map(lambda shard: (shard.split, sum(1 for _ in shard.names())))
+        # (split, int)
+        | "SumImages" >> beam.CombinePerKey(sum)
+        | "CollectCounts" >> beam.combiners.ToDict()
+        | "CompareCounts" >> beam.Map(check_same, self.folder, inputs)
+      )
 
     run_pipeline(build, options, stage="retry", shards_folder=self.folder)
 
   def describe(self, output: str) -> str:
-    """Returns what became of the bad images, after the job."""
+    """Returns what happened to the bad images, after the job."""
     bad = _read_bad_keys(output)
     still, new = len(bad & self.bad), len(bad - self.bad)
     line = f"{len(self.bad) - still:,} of {len(self.bad):,} quarantined images are good now, {still:,} still bad"
@@ -146,15 +145,14 @@ def read_retry(folder: str) -> Retry:
     raise InputError(f"--retry_from {folder} is not an output of `beam-retrain bottlenecks`: give such a folder.")
   if not files.exists(files.join(folder, STATS_FILE)):
     raise InputError(f"--retry_from {folder} is not finished: run the command that wrote it again, to resume it.")
-  if (found := info.settings["preprocessing"]) != PREPROCESSING_VERSION:
+  if (version := info.settings["preprocessing"]) != PREPROCESSING_VERSION:
     raise InputError(
-      f"the bottlenecks in {folder} were made with the preprocessing {found!r}, not {PREPROCESSING_VERSION!r}: make"
+      f"the bottlenecks in {folder} were made with the preprocessing {version!r}, not {PREPROCESSING_VERSION!r}: make"
       " them again, without --retry_from."
     )
   if not (bad := _read_bad_keys(folder)):
     raise InputError(f"--retry_from {folder} has no quarantined images: there is nothing to retry.")
-  inputs = {split: counts.inputs for split, counts in read_stats(folder, files).splits.items()}
-  return Retry(folder, info, inputs, bad)
+  return Retry(folder, info, bad)
 
 
 def _read_bad_keys(folder: str) -> frozenset[str]:

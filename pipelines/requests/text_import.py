@@ -95,5 +95,5 @@ def find_text_import(
   texts = find_texts(request.bottleneck_dir, {folder.prefix for folder in source.class_folders}, handles)
   check_lengths(texts, trunk.dimensions)
   store = files.join(request.output, IMPORTED_FOLDER)
-  task = ImportTexts(texts, source.labels, trunk.dimensions, request.max_pixels, files.join(store, RECORDS_FOLDER))
+  task = ImportTexts(texts, source.labels, trunk.dimensions, request.max_pixels)
   return TextImport(texts, task, source, percentages, store, trunk.handle)

@@ -18,8 +18,8 @@ from tensorflow_metadata.proto.v0 import schema_pb2
 from tensorflow_transform.tf_metadata import schema_utils
 
 from beam_retrain.pipelines.bottlenecks import run
-from beam_retrain.transforms.bottlenecks.model_handler import load_model
 from beam_retrain.transforms.core.errors import InputError
+from beam_retrain.transforms.core.models.inference import load_model
 from beam_retrain.transforms.core.records.schema import decode_bottleneck
 from beam_retrain.transforms.core.records.tfrecord import read_records
 from beam_retrain.transforms.core.run.run_info import read_info, read_labels

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from beam_retrain.pipelines.run import run
+from beam_retrain.transforms.core.errors import InputError
 
 _STAGES = ("convert", "bottlenecks", "train", "evaluate")
 
@@ -93,3 +94,10 @@ def test_a_bad_image_stops_the_chain_with_3_until_it_is_accepted(finished, tmp_p
   assert not (tmp_path / "out" / "train").exists()
   assert run([*arguments, "--max_bad_fraction=0.01"]) == 0
   assert "EMPTY" in (tmp_path / "out" / "bottlenecks" / "quarantine.csv").read_text()
+
+
+def test_images_that_cannot_be_used_are_refused_before_a_stage_is_announced(tmp_path, capsys):
+  (tmp_path / "empty").mkdir()
+  with pytest.raises(InputError, match="empty"):
+    run([f"--data={tmp_path / 'empty'}", f"--output={tmp_path / 'out'}", "--runner=FnApiRunner"])
+  assert capsys.readouterr().out == ""

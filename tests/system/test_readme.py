@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from beam_retrain.pipelines.cli import COMMANDS, main
-from beam_retrain.pipelines.options.arguments import parse_with_beam_options
+from beam_retrain.pipelines.options.request import parse_job
 from beam_retrain.transforms.core.run.request import Request
 from tests.helpers import ROOT
 
@@ -60,7 +60,7 @@ def understood_commands() -> list[str]:
 @pytest.mark.parametrize("command", understood_commands())
 def test_each_other_command_has_flags_that_are_known(command):
   words = shlex.split(command)
-  module = COMMANDS[words[1]][0] if words[0] == "beam-retrain" else words[2]
+  module = f"beam_retrain.pipelines.{COMMANDS[words[1]][0]}" if words[0] == "beam-retrain" else words[2]
   rest = words[2:] if words[0] == "beam-retrain" else words[3:]
   found = importlib.import_module(module)
   requests = [one for one in vars(found).values() if isinstance(one, type) and issubclass(one, Request)]
@@ -68,7 +68,7 @@ def test_each_other_command_has_flags_that_are_known(command):
   if request := commands.get(module.split(".")[2]):
     request.parse(rest)
   else:
-    parse_with_beam_options(found.make_parser(), rest)
+    parse_job(found.make_parser(), rest, check_engine=False)
 
 
 def test_there_are_such_commands():

@@ -6,6 +6,7 @@ switches tf.keras to Keras 2 for the whole process.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 
 import apache_beam as beam
@@ -13,7 +14,6 @@ import tensorflow as tf
 import tensorflow_transform as tft
 import tensorflow_transform.beam as tft_beam
 from google.protobuf import text_format
-from tensorflow_metadata.proto.v0 import schema_pb2
 from tensorflow_transform.tf_metadata import schema_utils
 from tfx_bsl.public import tfxio
 
@@ -40,12 +40,7 @@ def record_schema_text(dimensions: int) -> str:
   return text
 
 
-def raw_schema(dimensions: int) -> schema_pb2.Schema:
-  """Returns the schema of the features: `bottleneck` float32[dimensions], `label`."""
-  spec = feature_spec(dimensions)
-  return schema_utils.schema_from_feature_spec({name: spec[name] for name in (BOTTLENECK, LABEL)})
-
-
+@dataclasses.dataclass(kw_only=True, eq=False, repr=False)
 class AnalyzeBottlenecks(beam.PTransform):
   """Writes a `tft.TFTransformOutput` folder.
 
@@ -53,28 +48,25 @@ class AnalyzeBottlenecks(beam.PTransform):
   shuffle.
 
   Attributes:
-    output: folder for the transform graph.
     temp_folder: scratch folder that all workers share. If it is local and `output` is not, the graph is written there
       and copied: TensorFlow cannot write to every file system.
     labels: class index -> label; the order of the vocabulary.
   """
 
-  def __init__(self, *, records_folder: str, output: str, temp_folder: str, dimensions: int, labels: Sequence[str]):
-    super().__init__()
-    self._records_folder = records_folder
-    self._output = output
-    self._temp_folder = temp_folder
-    self._dimensions = dimensions
-    self._labels = list(labels)
+  records_folder: str
+  output: str
+  temp_folder: str
+  dimensions: int
+  labels: Sequence[str]
 
   def expand(self, reports: beam.PCollection) -> beam.PCollection:
-    source = tfxio.TFExampleBeamRecord(
-      physical_format="inmem", telemetry_descriptors=["beam_retrain"], schema=raw_schema(self._dimensions)
-    )
+    spec = feature_spec(self.dimensions)
+    schema = schema_utils.schema_from_feature_spec({name: spec[name] for name in (BOTTLENECK, LABEL)})
+    source = tfxio.TFExampleBeamRecord("inmem", ["beam_retrain"], schema=schema)
     batches = (
       reports
       # ShardReport
-      | "TrainingShardPaths" >> beam.FlatMap(_training_path, self._records_folder, self._temp_folder)
+      | "TrainingShardPaths" >> beam.FlatMap(_training_path, self.records_folder, self.temp_folder)
       # str
       # Prevents fusion with the step that writes the records.
       | "SpreadShards" >> beam.Reshuffle()
@@ -83,25 +75,22 @@ class AnalyzeBottlenecks(beam.PTransform):
       # bytes
       | "DecodeBatches" >> source.BeamSource(batch_size=_BATCH_SIZE)
     )  # pa.RecordBatch
-    is_put = files.is_local(self._temp_folder) and not files.is_local(self._output)
-    made = files.join(self._temp_folder, "made") if is_put else self._output
-    with tft_beam.Context(temp_dir=self._temp_folder):
+    is_put = files.is_local(self.temp_folder) and not files.is_local(self.output)
+    made = files.join(self.temp_folder, "made") if is_put else self.output
+    with tft_beam.Context(temp_dir=self.temp_folder):
       transform = (batches, source.TensorAdapterConfig()) | "Analyze" >> tft_beam.AnalyzeDataset(self._preprocess)
       written = transform | "WriteTransform" >> tft_beam.WriteTransformFn(made)
     return (
       reports.pipeline
-      | "TransformFolder" >> beam.Create([self._output])
+      | "TransformFolder" >> beam.Create([self.output])
       | "WaitForTransform" >> beam.Map(_put, made, beam.pvalue.AsList(written))
     )  # str
 
   def _preprocess(self, inputs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
     index = tft.compute_and_apply_vocabulary(
-      inputs[LABEL], vocab_filename=VOCABULARY, reserved_tokens=self._labels, default_value=-1
+      inputs[LABEL], vocab_filename=VOCABULARY, reserved_tokens=list(self.labels), default_value=-1
     )
-    return {
-      BOTTLENECK: tft.scale_to_z_score(inputs[BOTTLENECK], elementwise=True),
-      CLASS_INDEX: index,
-    }
+    return {BOTTLENECK: tft.scale_to_z_score(inputs[BOTTLENECK], elementwise=True), CLASS_INDEX: index}
 
 
 # `*_` has no annotation: Beam takes one for the type of the whole tuple.

@@ -7,23 +7,20 @@ graph never see a distorted image.
 from __future__ import annotations
 
 import dataclasses
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import apache_beam as beam
 from apache_beam.metrics import Metrics
 
-from beam_retrain.transforms.bottlenecks.embed import EmbedShard, framed_bottleneck
+from beam_retrain.transforms.bottlenecks.embed import EmbedShard
 from beam_retrain.transforms.bottlenecks.model_handler import ImageModelHandler
 from beam_retrain.transforms.core.images.augment import DISTORTED, Distortions, count_distorted, variant_key
 from beam_retrain.transforms.core.models.inference import Inferred, LoadedModel, Outputs, infer_images
 from beam_retrain.transforms.core.records.quarantine import Quarantined
-from beam_retrain.transforms.core.records.schema import PREPROCESSING_VERSION, REPORTS_FOLDER, TRAINING, Image
+from beam_retrain.transforms.core.records.schema import TRAINING, Image
 from beam_retrain.transforms.core.records.shards import Shard, ShardReport
 from beam_retrain.transforms.core.records.splits import SplitPercentages
-from beam_retrain.transforms.core.run.run_info import request_digest
-from beam_retrain.transforms.io import files
 from beam_retrain.transforms.shards.ledger import delete_strays
 from beam_retrain.transforms.shards.progress import METRICS_NAMESPACE
 from beam_retrain.transforms.shards.work import WorkShards, Written
@@ -33,43 +30,16 @@ class EmbedVariants(beam.PTransform):
   """Embeds variants of the training images and checks that none is missing.
 
   (planned PCollection[Shard], PCollection[ShardReport] of their records) -> PCollection of one dict, `Stats.distorted`.
-
-  Attributes:
-    percentages: selects validation images, which are not distorted.
-    distortions: number and kind of the variants.
   """
 
-  def __init__(
-    self,
-    handler: ImageModelHandler,
-    *,
-    labels: Sequence[str],
-    percentages: SplitPercentages,
-    distortions: Distortions,
-    output: str,
-    fingerprint: str,
-    checked: beam.PCollection,
-    earlier: Sequence[str] = (),
-  ):
+  def __init__(self, task: DistortShard, output: str, request: str, checked: beam.PCollection, earlier: Sequence[str]):
     super().__init__()
-    settings = {
-      "distortions": distortions.to_settings(),
-      **percentages.to_settings(),
-      "trunk_fingerprint": fingerprint,
-      "preprocessing": PREPROCESSING_VERSION,
-      "max_pixels": handler.max_pixels,
-      "batch_size": handler.batch_size,
-      "labels": list(labels),
-    }
-    self._distortions = distortions
+    self._distortions = task.distortions
     self._output = output
-    task = DistortShard(handler, labels, percentages, distortions)
-    request = request_digest(DISTORTED, settings)
     self._work = WorkShards(task, output=output, request=request, checked=checked, earlier=earlier)
 
   def expand(self, inputs: tuple[beam.PCollection, beam.PCollection]) -> beam.PCollection:
     shards, reports = inputs
-    files.make_folder(files.join(self._output, REPORTS_FOLDER))
     return (
       shards
       | "TrainingShards" >> beam.Filter(lambda shard: shard.split == TRAINING)
@@ -91,43 +61,39 @@ def _close(
 
 
 class DistortShard(EmbedShard):
-  """Writes the bottleneck records of a shard's variants. Attributes: as of `EmbedVariants`."""
+  """Writes the bottleneck records of a shard's variants.
+
+  `percentages` select validation images, which are not distorted.
+  """
+
+  counts_images = False  # yields variants, and skips validation images
 
   def __init__(
-    self,
-    handler: ImageModelHandler,
-    labels: Sequence[str],
-    percentages: SplitPercentages,
-    distortions: Distortions,
+    self, handler: ImageModelHandler, labels: Sequence[str], percentages: SplitPercentages, distortions: Distortions
   ):
     super().__init__(handler, labels)
     self._percentages = percentages
-    self._distortions = distortions
-    self._counts: Counter[str] = Counter()
+    self.distortions = distortions
+    self._counts = {"pictures": 0, "validation": 0}
     self._variants = Metrics.counter(METRICS_NAMESPACE, "variants_computed")
 
-  @property
-  def counts_images(self) -> bool:
-    return False  # yields variants, and skips validation images
-
   def work(self, shard: Shard) -> Iterator[Written | Quarantined]:
-    self._counts = Counter()
+    self._counts = {"pictures": 0, "validation": 0}
     # The variants of one batch of images fill one batch of the trunk.
-    batch_size = max(1, self._handler.batch_size // self._distortions.copies)
+    batch_size = max(1, self._handler.batch_size // self.distortions.copies)
     for item in infer_images(self._read(shard), self._load, batch_size=batch_size, max_pixels=self._handler.max_pixels):
       match item:
         case Quarantined():
           yield item.in_split(shard.split)
         case Inferred(image, outputs):
           self._counts["pictures"] += 1
-          self._variants.inc(self._distortions.copies)
+          self._variants.inc(self.distortions.copies)
           for copy, vector in enumerate(outputs["bottleneck"], start=1):
-            variant = dataclasses.replace(image, key=variant_key(image.key, copy))
-            yield Written(image.label, framed_bottleneck(variant, self._class_indices[image.label], vector))
+            yield self._record(dataclasses.replace(image, key=variant_key(image.key, copy)), vector)
     self._handler.count_loads()
 
-  def extra(self) -> Mapping[str, Any]:
-    return {DISTORTED: {"pictures": self._counts["pictures"], "validation": self._counts["validation"]}}
+  def extra(self) -> Mapping[str, Mapping[str, int | str]]:
+    return {DISTORTED: self._counts}
 
   def _read(self, shard: Shard) -> Iterator[Image | Quarantined]:
     for image in super()._read(shard):
@@ -138,7 +104,7 @@ class DistortShard(EmbedShard):
 
   def _load(self) -> LoadedModel:
     if self._model is None:
-      self._model = _distorting(self._handler.load_once(), self._distortions)
+      self._model = _distorting(self._handler.load_once(), self.distortions)
     return self._model
 
 
@@ -146,23 +112,19 @@ class DistortShard(EmbedShard):
 class _DistortingModel(LoadedModel):
   """A trunk from one image to its K variants' bottlenecks, [K, D]."""
 
-  make_variants: Callable[[Sequence[Image]], Any] = dataclasses.field(kw_only=True)
+  make_variants: Callable[[Sequence[bytes], Sequence[str]], Any] = dataclasses.field(kw_only=True)
 
   def decode(self, images: Sequence[Image]) -> Any:
-    return self.make_variants(images)
+    return self.make_variants([image.encoded for image in images], [image.key for image in images])
 
 
 def _distorting(trunk: LoadedModel, distortions: Distortions) -> LoadedModel:
   from beam_retrain.transforms.core.images.augment_tf import make_distort_all  # loads TensorFlow
-
-  distort_all = make_distort_all(distortions, trunk.input_px)
-
-  def make_variants(images: Sequence[Image]) -> Any:
-    return distort_all([image.encoded for image in images], [image.key for image in images])
 
   def infer(variants: Any) -> Outputs:
     images, copies, *shape = variants.shape
     flat = trunk.infer(variants.numpy().reshape(images * copies, *shape))
     return {name: values.reshape(images, copies, *values.shape[1:]) for name, values in flat.items()}
 
+  make_variants = make_distort_all(distortions, trunk.input_px)
   return _DistortingModel(trunk.preprocess, infer, trunk.input_px, make_variants=make_variants)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import apache_beam as beam
 
-from beam_retrain.transforms.bottlenecks.augment import EmbedVariants
+from beam_retrain.transforms.bottlenecks.augment import DistortShard, EmbedVariants
 from beam_retrain.transforms.bottlenecks.embed import EmbedShard
 from beam_retrain.transforms.bottlenecks.model_handler import ImageModelHandler
 from beam_retrain.transforms.bottlenecks.reuse import EmbedOnlyNew
 from beam_retrain.transforms.core.images.augment import DISTORTED, Distortions
 from beam_retrain.transforms.core.records.leaks import OnLeak
-from beam_retrain.transforms.core.records.schema import PREPROCESSING_VERSION, RECORDS_FOLDER, REPORTS_FOLDER
+from beam_retrain.transforms.core.records.schema import PREPROCESSING_VERSION, RECORDS_FOLDER
 from beam_retrain.transforms.core.records.splits import SplitPercentages
 from beam_retrain.transforms.core.run.run_info import request_digest
 from beam_retrain.transforms.core.runtimes.trunk_info import TrunkInfo
@@ -25,6 +27,7 @@ FRESH_FOLDER = ".fresh"
 TRANSFORM_FOLDER, TEMP_FOLDER = "transform", "temp"
 
 
+@dataclasses.dataclass(kw_only=True, eq=False, repr=False)
 class ComputeBottlenecks(beam.PTransform):
   """Computes, stores, scales and audits bottlenecks.
 
@@ -50,71 +53,57 @@ class ComputeBottlenecks(beam.PTransform):
     ValueError: `labels` are empty or repeat, or `max_bad_fraction` is out of range.
   """
 
-  def __init__(
-    self,
-    handler: ImageModelHandler,
-    *,
-    labels: Sequence[str],
-    output: str,
-    trunk: TrunkInfo,
-    percentages: SplitPercentages | None = None,
-    on_leak: OnLeak = OnLeak.WARN,
-    stores: Sequence[str] = (),
-    distortions: Distortions | None = None,
-    max_bad_fraction: float = 0.0,
-    request: str = "",
-    scratch: str = "",
-  ):
-    super().__init__()
-    if not labels or len(set(labels)) != len(labels):
-      raise ValueError(f"labels are {list(labels)}, must be at least one, each once")
-    if not 0 <= max_bad_fraction <= 1:
-      raise ValueError(f"max_bad_fraction is {max_bad_fraction}, must be in 0..1")
-    self._handler = handler
-    self._labels = tuple(labels)
-    self._output = output
-    self._trunk = trunk
-    self._percentages = percentages or SplitPercentages()
-    self._audit = SplitAudit(on_leak, labels, self._percentages, handler.max_pixels, handler.thread_limits)
-    self._stores = tuple(stores)
-    self._distortions = distortions
-    self._max_bad_fraction = max_bad_fraction
-    self._request = request or self._default_request()
-    self._scratch = scratch
+  handler: ImageModelHandler = dataclasses.field(kw_only=False)
+  labels: Sequence[str]
+  output: str
+  trunk: TrunkInfo
+  percentages: SplitPercentages = dataclasses.field(default_factory=SplitPercentages)
+  on_leak: OnLeak = OnLeak.WARN
+  stores: Sequence[str] = ()
+  distortions: Distortions | None = None
+  max_bad_fraction: float = 0.0
+  request: str = ""
+  scratch: str = ""
+
+  def __post_init__(self) -> None:
+    if not self.labels or len(set(self.labels)) != len(self.labels):
+      raise ValueError(f"labels are {list(self.labels)}, must be at least one, each once")
+    if not 0 <= self.max_bad_fraction <= 1:
+      raise ValueError(f"max_bad_fraction is {self.max_bad_fraction}, must be in 0..1")
+    handler = self.handler
+    self._audit = SplitAudit(self.on_leak, self.labels, self.percentages, handler.max_pixels, handler.thread_limits)
+    self._settings = record_settings(handler, self.trunk.fingerprint, self.percentages, self.labels)
+    self._request = self.request or request_digest("bottlenecks", self._settings)
 
   @property
   def records_folder(self) -> str:
-    return files.join(self._output, RECORDS_FOLDER)
+    return files.join(self.output, RECORDS_FOLDER)
 
   def expand(self, shards: beam.PCollection) -> beam.PCollection:
-    files.make_folder(files.join(self.records_folder, REPORTS_FOLDER))
     planned = self._audit.plan(shards)
     reports = planned.shards | "Work" >> self._work(planned.checked)
     # ShardReport
     variants = None
-    if self._distortions:
+    if self.distortions:
       variants = (planned.shards, reports) | "EmbedVariants" >> EmbedVariants(
-        self._handler,
-        labels=self._labels,
-        percentages=self._percentages,
-        distortions=self._distortions,
-        output=files.join(self._output, DISTORTED),
-        fingerprint=self._trunk.fingerprint,
+        DistortShard(self.handler, self.labels, self.percentages, self.distortions),
+        output=files.join(self.output, DISTORTED),
+        request=request_digest(DISTORTED, {**self._settings, "distortions": self.distortions.to_settings()}),
         checked=planned.checked,
-        earlier=[files.join(store, DISTORTED) for store in self._stores],
+        earlier=[files.join(store, DISTORTED) for store in self.stores],
       )  # dict
     return self.close(planned, reports, variants)
 
   def _work(self, checked: beam.PCollection) -> beam.PTransform:
-    if not self._stores:
-      task = EmbedShard(self._handler, self._labels)
+    if not self.stores:
+      task = EmbedShard(self.handler, self.labels)
       return WorkShards(task, output=self.records_folder, request=self._request, checked=checked)
     return EmbedOnlyNew(
-      handler=self._handler,
-      labels=self._labels,
-      stores=self._stores,
+      handler=self.handler,
+      labels=self.labels,
+      stores=self.stores,
       output=self.records_folder,
-      fresh_folder=files.join(self._output, FRESH_FOLDER),
+      fresh_folder=files.join(self.output, FRESH_FOLDER),
       request=self._request,
       checked=checked,
     )
@@ -132,26 +121,29 @@ class ComputeBottlenecks(beam.PTransform):
 
     transform = reports | "Analyze" >> AnalyzeBottlenecks(
       records_folder=self.records_folder,
-      output=files.join(self._output, TRANSFORM_FOLDER),
-      temp_folder=files.join(self._scratch or self._output, TEMP_FOLDER),
-      dimensions=self._trunk.dimensions,
-      labels=self._labels,
+      output=files.join(self.output, TRANSFORM_FOLDER),
+      temp_folder=files.join(self.scratch or self.output, TEMP_FOLDER),
+      dimensions=self.trunk.dimensions,
+      labels=self.labels,
     )
     leaks = self._audit.audit(planned, reports, self.records_folder)
     return (
       (planned.shards, reports)
-      | "Close" >> CloseLedger(output=self._output, shards_folder=self.records_folder, leaks=leaks, distorted=variants)
+      | "Close" >> CloseLedger(output=self.output, shards_folder=self.records_folder, leaks=leaks, distorted=variants)
       # Stats
-      | "MarkCompleted" >> beam.Map(mark_completed, self._output, self._max_bad_fraction, beam.pvalue.AsList(transform))
+      | "MarkCompleted" >> beam.Map(mark_completed, self.output, self.max_bad_fraction, beam.pvalue.AsList(transform))
     )  # Stats
 
-  def _default_request(self) -> str:
-    settings = {
-      "trunk_fingerprint": self._trunk.fingerprint,
-      "preprocessing": PREPROCESSING_VERSION,
-      **self._percentages.to_settings(),
-      "max_pixels": self._handler.max_pixels,
-      "batch_size": self._handler.batch_size,
-      "labels": list(self._labels),
-    }
-    return request_digest("bottlenecks", settings)
+
+def record_settings(
+  handler: ImageModelHandler, trunk_fingerprint: str, percentages: SplitPercentages, labels: Sequence[str]
+) -> dict[str, Any]:
+  """Returns what decides the records' bytes besides the images, JSON values."""
+  return {
+    "trunk_fingerprint": trunk_fingerprint,
+    "preprocessing": PREPROCESSING_VERSION,
+    **percentages.to_settings(),
+    "max_pixels": handler.max_pixels,
+    "batch_size": handler.batch_size,
+    "labels": list(labels),
+  }

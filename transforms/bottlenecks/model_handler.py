@@ -19,7 +19,6 @@ from beam_retrain.transforms.core.models.inference import (
   LoadedModel,
   infer_images,
   load_model,
-  quarantine,
   with_head,
 )
 from beam_retrain.transforms.core.models.oom_fallback import load_with_oom_fallback
@@ -33,8 +32,6 @@ from beam_retrain.transforms.shards.progress import TRUNK_LOADS, count_here
 BATCH_METRIC = "trunk_batch_pictures"
 """Distribution of the trunk's batch size, updated after each shard."""
 
-__all__ = ["BATCH_SIZE", "ImageModelHandler", "Inferred", "LoadedModel", "load_model", "quarantine"]
-
 
 class ImageModelHandler(ModelHandler[Image, "Inferred | Quarantined", LoadedModel]):
   """Runs a SavedModel over images, loaded once per process; for `RunInference` too.
@@ -42,7 +39,7 @@ class ImageModelHandler(ModelHandler[Image, "Inferred | Quarantined", LoadedMode
   Attributes:
     path: folder of a trunk (`B/trunk`) or an exported model (`M/saved_model`), readable by the workers; a remote one is
       downloaded to each machine.
-    batch_size: images per call of the graph; a last batch is padded to one shape. Halved if memory runs out.
+    batch_size: images per call of the graph; halved if memory runs out.
     threads: of the graph, per process; 0: the available cores divided by `processes`.
     processes: worker processes per machine; 0: one per core.
     max_pixels: largest height x width that is decoded.
@@ -73,20 +70,19 @@ class ImageModelHandler(ModelHandler[Image, "Inferred | Quarantined", LoadedMode
     self._shared = Shared()
     self._loads = 0
 
-  @property
-  def threads(self) -> int:
-    return self.thread_limits.here
-
   def load_model(self) -> LoadedModel:
     files.check_seen(self._path)
     self._loads += 1
-    loaded = load_with_oom_fallback(self._load_for_batch, self.batch_size)
+
+    def load(batch_size: int) -> LoadedModel:
+      return load_model(
+        download(self._path), self.thread_limits.here, trunk_only=self._trunk_only, batch_size=batch_size
+      )
+
+    loaded = load_with_oom_fallback(load, self.batch_size)
     if not self._head:
       return loaded
     return with_head(loaded, decode_head(files.read_bytes(self._head), self._head), self._head)
-
-  def _load_for_batch(self, batch_size: int) -> LoadedModel:
-    return load_model(download(self._path), self.threads, trunk_only=self._trunk_only, batch_size=batch_size)
 
   def load_once(self) -> LoadedModel:
     """Returns the process's copy of the model; loads it if necessary."""
@@ -118,7 +114,7 @@ class ImageModelHandler(ModelHandler[Image, "Inferred | Quarantined", LoadedMode
   def get_num_bytes(self, batch: Sequence[Image]) -> int:
     return sum(len(image.encoded) for image in batch)
 
-  def batch_elements_kwargs(self) -> Mapping[str, Any]:
+  def batch_elements_kwargs(self) -> Mapping[str, int]:
     return {"min_batch_size": self.batch_size, "max_batch_size": self.batch_size}
 
   def get_metrics_namespace(self) -> str:

@@ -14,7 +14,7 @@ An assembled file has the same bytes, name and digest as one computed by the tru
 
 from __future__ import annotations
 
-import hashlib
+import dataclasses
 import itertools
 import sys
 from collections import defaultdict
@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 import apache_beam as beam
 
-from beam_retrain.transforms.bottlenecks.assemble import ASSEMBLED, AssembleShard, EmbedFresh
+from beam_retrain.transforms.bottlenecks.embed import ASSEMBLED, AssembleShard, EmbedFresh
 from beam_retrain.transforms.bottlenecks.model_handler import ImageModelHandler
 from beam_retrain.transforms.bottlenecks.store import locate_sound, record_files
 from beam_retrain.transforms.core.records.hash_buckets import bucket_count, partition_by_hash
@@ -34,8 +34,9 @@ from beam_retrain.transforms.core.records.shards import (
   Input,
   Shard,
   StoredBottleneck,
+  pack,
   pick_inputs,
-  reduce_packed,
+  unpack,
 )
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.shards.work import WorkShards, read_report
@@ -45,6 +46,7 @@ _MISSING = "missing"
 _OWN_RUN = sys.maxsize  # ranks last: finished shards of a killed run without reuse
 
 
+@dataclasses.dataclass(kw_only=True, eq=False, repr=False)
 class EmbedOnlyNew(beam.PTransform):
   """Writes bottleneck records: PCollection[Shard] -> PCollection[ShardReport].
 
@@ -57,70 +59,56 @@ class EmbedOnlyNew(beam.PTransform):
     images_per_shard: maximum of new images in a fresh shard, unless one planned shard has more.
   """
 
-  def __init__(
-    self,
-    *,
-    handler: ImageModelHandler,
-    labels: Sequence[str],
-    stores: Sequence[str],
-    output: str,
-    fresh_folder: str,
-    request: str,
-    checked: beam.PCollection | None = None,
-    images_per_shard: int = IMAGES_PER_SHARD,
-  ):
-    super().__init__()
-    self._handler = handler
-    self._labels = list(labels)
-    self._stores = list(stores)
-    self._output = output
-    self._fresh_folder = fresh_folder
-    self._request = request
-    self._checked = checked
-    self._images_per_shard = images_per_shard
+  handler: ImageModelHandler
+  labels: Sequence[str]
+  stores: Sequence[str]
+  output: str
+  fresh_folder: str
+  request: str
+  checked: beam.PCollection | None = None
+  images_per_shard: int = IMAGES_PER_SHARD
 
   def expand(self, shards: beam.PCollection) -> beam.PCollection:
-    placed = self._place(shards)  # Shard of StoredBottleneck or Quarantined; Missing
+    placed = self._place(shards)  # Shard of StoredBottleneck or Quarantined; (Shard of missing images, their number)
     packing = beam.pvalue.AsSingleton(
       placed[_MISSING]
-      | "CountMissing" >> beam.Map(lambda missing: (missing.split, missing.shard, missing.count_missing))
+      | "CountMissing" >> beam.MapTuple(lambda shard, count: (shard.split, shard.name(), count))
       # (split, shard's name, int)
       | "CollectMissing" >> beam.combiners.ToList()
-      | "PackFresh" >> beam.Map(pack, self._images_per_shard)
+      | "PackFresh" >> beam.Map(assign_fresh, self.images_per_shard)
     )  # shard's name -> (split, index, of) of the fresh shard
-    embed = EmbedFresh(self._handler, self._labels, self._fresh_folder)
     fresh = (
       placed[_MISSING]
-      | "AssignFresh" >> beam.Map(lambda missing, packing: (packing[missing.shard], missing), packing)
+      | "AssignFresh" >> beam.Map(lambda missing, packing: (packing[missing[0].name()], missing[0]), packing)
       | "GroupFresh" >> beam.GroupByKey()
       | "MakeFresh" >> beam.MapTuple(_make_fresh)
       # Shard
-      | "Embed" >> WorkShards(embed, output=self._fresh_folder, request=self._request)
+      | "Embed" >> WorkShards(EmbedFresh(self.handler, self.labels), output=self.fresh_folder, request=self.request)
     )  # ShardReport
-    assemble = AssembleShard(self._labels, self._handler.max_pixels, self._output)
+    assemble = AssembleShard(self.labels, self.handler.max_pixels)
     return (
       placed.shards
-      | "FindFresh" >> beam.Map(_find_fresh, self._fresh_folder, packing)
+      | "FindFresh" >> beam.Map(_find_fresh, self.fresh_folder, packing)
       # Shard of StoredBottleneck or Quarantined
-      | "Assemble" >> WorkShards(assemble, output=self._output, request=self._request, checked=fresh)
+      | "Assemble" >> WorkShards(assemble, output=self.output, request=self.request, checked=fresh)
     )  # ShardReport
 
   def _place(self, shards: beam.PCollection) -> beam.DoOutputsTuple:
     """Returns `shards` with the places of their bottlenecks, and `missing` images."""
-    checked = [beam.pvalue.AsList(self._checked)] if self._checked is not None else []
+    checked = [beam.pvalue.AsList(self.checked)] if self.checked is not None else []
     buckets = beam.pvalue.AsSingleton(
       shards | "CountShards" >> beam.combiners.Count.Globally() | "ChooseBuckets" >> beam.Map(bucket_count)
     )
-    hash_shard = _HashShard(self._labels, self._output, self._request)
+    hash_shard = _HashShard(self.labels, self.output, self.request)
     hashed = (
       shards
       | "SpreadShards" >> beam.Reshuffle()
       # Shard
       | "HashShard" >> beam.ParDo(hash_shard, buckets, *checked).with_outputs(_TO_MATCH, main="listed")
-    )  # (shard's name, Listing); (bucket, Hashed or Stored)
+    )  # (shard's name, (planned Shard, Shard without places)); (bucket, Hashed or Stored)
     stored = (
       shards.pipeline
-      | "CreateStores" >> beam.Create(list(enumerate(itertools.chain.from_iterable(map(record_files, self._stores)))))
+      | "CreateStores" >> beam.Create(list(enumerate(itertools.chain.from_iterable(map(record_files, self.stores)))))
       # (rank, path)
       | "IndexStore" >> beam.FlatMap(_index_store, buckets)
     )  # (bucket, Stored)
@@ -130,23 +118,12 @@ class EmbedOnlyNew(beam.PTransform):
       | "GroupByHash" >> beam.GroupByKey()
       # (bucket, iterable of Hashed or Stored)
       | "Match" >> beam.FlatMapTuple(lambda _, entries: match(entries))
-    )  # (shard's name, Matched)
+    )  # (shard's name, packed Places)
     return (
       {"listed": hashed.listed, "matched": matched}
       | "GroupByShard" >> beam.CoGroupByKey()
       | "PlaceShard" >> beam.FlatMapTuple(_place_shard).with_outputs(_MISSING, main="shards")
     )
-
-
-class Listing(NamedTuple):
-  """A planned shard with its digest and its images, without places."""
-
-  shard: Shard
-  digest: str
-  images: list[StoredBottleneck | Quarantined]
-
-  def __reduce__(self) -> Any:
-    return reduce_packed(self)
 
 
 class Hashed(NamedTuple):
@@ -157,51 +134,20 @@ class Hashed(NamedTuple):
 
 
 class Stored(NamedTuple):
-  """Bottlenecks of a record file, (SHA-256 of 32 bytes, start byte) each.
+  """Bottlenecks of a record file, (SHA-256 of 32 bytes, start byte) each."""
 
-  The lowest rank wins.
-  """
-
-  rank: int
+  rank: int  # the lowest wins
   path: str
   records: list[tuple[bytes, int]]
 
 
 class Place(NamedTuple):
-  """The place of an image's bottleneck.
+  """The place of an image's bottleneck."""
 
-  Attributes:
-    position: of the image in its shard.
-    source: the record file; if `start` is None, the name of the owner's planned shard.
-    start: first byte of the record.
-    computed: whether the image is an owner that no store has.
-  """
-
-  position: int
-  source: str
-  start: int | None
-  computed: bool
-
-
-class Matched(NamedTuple):
-  """The places of a shard's images, pickled as one item."""
-
-  places: list[Place]
-
-  def __reduce__(self) -> Any:
-    return reduce_packed(self)
-
-
-class Missing(NamedTuple):
-  """The images of a shard that the trunk must embed."""
-
-  split: str
-  shard: str
-  count_missing: int
-  inputs: tuple[Input, ...]
-
-  def __reduce__(self) -> Any:
-    return reduce_packed(self)
+  position: int  # of the image in its shard
+  source: str  # the record file; if `start` is None, the name of the owner's planned shard
+  start: int | None  # first byte of the record
+  computed: bool  # whether the image is an owner that no store has
 
 
 def _index_store(ranked: tuple[int, str], buckets: int) -> Iterator[tuple[int, Stored]]:
@@ -210,42 +156,40 @@ def _index_store(ranked: tuple[int, str], buckets: int) -> Iterator[tuple[int, S
     yield bucket, Stored(rank, path, records)
 
 
+@dataclasses.dataclass(eq=False)
 class _HashShard(beam.DoFn):
-  def __init__(self, labels: Sequence[str], output: str, request: str):
-    self._labels = list(labels)
-    self._output = output
-    self._request = request
+  labels: Sequence[str]
+  output: str
+  request: str
 
   # `*_` has no annotation: Beam takes one for the type of the whole tuple.
   def process(self, shard: Shard, buckets: int, *_) -> Iterator[Any]:  # type: ignore[no-untyped-def]
-    digest = shard.digest(self._request)
-    finished = read_report(self._output, shard.name(), digest)
+    digest = shard.digest(self.request)
+    finished = read_report(self.output, shard.name(), digest)
     if finished and ASSEMBLED in finished.extra:
-      # Its new images are still in the fresh folder; reused from here, the fresh shards would change.
-      finished = None
+      finished = None  # its new images are still in the fresh folder; reused from here, the fresh shards would change
     bad = {entry.key: entry for entry in finished.quarantined} if finished else {}
     images: list[StoredBottleneck | Quarantined] = []
     hashed: list[tuple[bytes, int]] = []
-    for position, image in enumerate(shard.read_images(self._labels)):
+    for position, image in enumerate(shard.read_images(self.labels)):
       if isinstance(image, Quarantined):
         images.append(image.in_split(shard.split))
-        continue
-      if image.key in bad:
+      elif image.key in bad:
         images.append(bad[image.key])
-        continue
-      sha256 = hashlib.sha256(image.encoded)
-      hashed.append((sha256.digest(), position))
-      images.append(StoredBottleneck(image.key, image.label, len(image.encoded), sha256.hexdigest(), "", None, False))
-    yield shard.name(), Listing(shard, digest, images)
+      else:
+        sha256 = image.sha256
+        hashed.append((bytes.fromhex(sha256), position))
+        images.append(StoredBottleneck(image.key, image.label, len(image.encoded), sha256, "", None, False))
+    yield shard.name(), (shard, shard._replace(inputs=tuple(images), same_as=digest))
     for bucket, members in partition_by_hash(hashed, buckets).items():
       yield beam.pvalue.TaggedOutput(_TO_MATCH, (bucket, Hashed(shard.name(), members)))
     if finished:
-      for entry in _index_store((_OWN_RUN, files.join(self._output, shard.name())), buckets):
+      for entry in _index_store((_OWN_RUN, files.join(self.output, shard.name())), buckets):
         yield beam.pvalue.TaggedOutput(_TO_MATCH, entry)
 
 
-def match(entries: Iterable[Hashed | Stored]) -> Iterator[tuple[str, Matched]]:
-  """Yields (shard's name, places) for the images of one bucket."""
+def match(entries: Iterable[Hashed | Stored]) -> Iterator[tuple[str, bytes]]:
+  """Yields (shard's name, packed `Place`s) for the images of one bucket."""
   wanted: dict[bytes, list[tuple[str, int]]] = defaultdict(list)
   stored: list[Stored] = []
   for entry in entries:
@@ -263,44 +207,33 @@ def match(entries: Iterable[Hashed | Stored]) -> Iterator[tuple[str, Matched]]:
   places: dict[str, list[Place]] = defaultdict(list)
   for digest, images in wanted.items():
     owner = min(images)
-    found = best.get(digest)
-    source = found[1] if found else owner[0]
-    begins = found[2] if found else None
-    in_stores = found is not None and found[0] != _OWN_RUN
-    for image in images:
-      shard, position = image
-      places[shard].append(Place(position, source, begins, computed=image == owner and not in_stores))
-  for shard, found_places in places.items():
-    yield shard, Matched(found_places)
+    rank, source, begins = best.get(digest, (_OWN_RUN, owner[0], None))
+    for shard, position in images:
+      is_computed = rank == _OWN_RUN and (shard, position) == owner
+      places[shard].append(Place(position, source, begins, is_computed))
+  for shard, in_shard in places.items():
+    yield shard, pack(in_shard)
 
 
-def _place_shard(name: str, grouped: Mapping[str, Iterable[Any]]) -> Iterator[Any]:
-  (listing,) = grouped["listed"]
-  images = list(listing.images)
+def _place_shard(_: str, grouped: Mapping[str, Iterable[Any]]) -> Iterator[Any]:
+  ((shard, listed),) = grouped["listed"]
+  images = list(listed.inputs)
   missing = []
-  for position, source, start, computed in itertools.chain.from_iterable(found.places for found in grouped["matched"]):
+  for position, source, start, computed in itertools.chain.from_iterable(map(unpack, grouped["matched"])):
     images[position] = images[position]._replace(path=source, position=start, computed=computed)
     if computed and start is None:
       missing.append(position)
-  shard = listing.shard
-  yield shard._replace(inputs=tuple(images), same_as=listing.digest)
+  yield listed._replace(inputs=tuple(images))
   if missing:
-    inputs = pick_inputs(shard.inputs, sorted(missing))
-    yield beam.pvalue.TaggedOutput(_MISSING, Missing(shard.split, name, len(missing), inputs))
+    of_missing = shard._replace(inputs=pick_inputs(shard.inputs, sorted(missing)))
+    yield beam.pvalue.TaggedOutput(_MISSING, (of_missing, len(missing)))
 
 
-def pack(counts: Iterable[tuple[str, str, int]], size: int) -> dict[str, tuple[str, int, int]]:
-  """Assigns each planned shard's missing images to a fresh shard.
+def assign_fresh(counts: Iterable[tuple[str, str, int]], size: int) -> dict[str, tuple[str, int, int]]:
+  """Returns planned shard's name -> (split, index, of) of its fresh shard.
 
   Neighbouring shards share a fresh one of at most `size` images; a shard's images stay together, so that one more image
-  moves few others.
-
-  Args:
-    counts: (split, planned shard's name, missing images), in any order.
-    size: images.
-
-  Returns:
-    Planned shard's name -> (split, index, of) of the fresh shard.
+  moves few others. `counts` are (split, planned shard's name, missing images), in any order.
   """
   indices: dict[str, tuple[str, int]] = {}
   last: dict[str, tuple[int, int]] = {}  # split -> (index of the last fresh shard, images in it)
@@ -313,9 +246,9 @@ def pack(counts: Iterable[tuple[str, str, int]], size: int) -> dict[str, tuple[s
   return {name: (split, index, last[split][0] + 1) for name, (split, index) in indices.items()}
 
 
-def _make_fresh(name: tuple[str, int, int], missing: Iterable[Missing]) -> Shard:
-  by_shard = sorted(missing, key=lambda entry: entry.shard)
-  return Shard(*name, inputs=tuple(itertools.chain.from_iterable(entry.inputs for entry in by_shard)))
+def _make_fresh(name: tuple[str, int, int], missing: Iterable[Shard]) -> Shard:
+  in_order = sorted(missing, key=Shard.name)
+  return Shard(*name, inputs=tuple(itertools.chain.from_iterable(shard.inputs for shard in in_order)))
 
 
 def _find_fresh(shard: Shard, fresh_folder: str, packing: Mapping[str, tuple[str, int, int]]) -> Shard:

@@ -34,22 +34,20 @@ def find_stores(
 
   Args:
     folders: stores, or folders of stores.
-    fingerprint: of the current trunk.
-    preprocessing: the current `PREPROCESSING_VERSION`.
+    fingerprint: of the current trunk; `preprocessing` is the current version.
     may_be_imported: whether to accept bottlenecks of `retrain.py` (`--bottleneck_dir`).
 
   Raises:
     InputError: a folder has no finished store with records of this trunk and preprocessing.
   """
-  stores = list(dict.fromkeys(_find_store(folder, fingerprint, preprocessing) for folder in folders))
-  for path in stores:
-    info = _find_store_info(path)
-    if not may_be_imported and info and info.settings.get("bottleneck_dir"):
+  stores = dict(_find_store(folder, fingerprint, preprocessing) for folder in folders)
+  for path, info in stores.items():
+    if not may_be_imported and info.settings.get("bottleneck_dir"):
       raise InputError(
         f"some bottlenecks in {path} were imported from retrain.py with --bottleneck_dir: use that flag here too, or"
         " omit --reuse."
       )
-  return stores
+  return list(stores)
 
 
 def trunks_in(folder: str) -> list[TrunkInfo]:
@@ -61,10 +59,11 @@ def _stores_in(folder: str) -> dict[str, RunInfo]:
   """Returns path -> info of the stores in a folder, itself included."""
   within = files.match_in(folder, f"{STORES_FOLDER}/*/{INFO_FILE}")
   candidates = [folder, *(stat.path.removesuffix(f"/{INFO_FILE}") for stat in within)]
-  return {path: info for path in candidates if (info := _find_store_info(path))}
+  infos = ((path, find_info(path, files)) for path in candidates)
+  return {path: info for path, info in infos if info and info.stage in STAGES and info.trunk != NO_TRUNK}
 
 
-def _find_store(folder: str, fingerprint: str, preprocessing: str) -> str:
+def _find_store(folder: str, fingerprint: str, preprocessing: str) -> tuple[str, RunInfo]:
   stores, leave_out = _stores_in(folder), f"omit {flag('reuse')} {folder}"
   if not stores:
     raise InputError(
@@ -73,35 +72,28 @@ def _find_store(folder: str, fingerprint: str, preprocessing: str) -> str:
     )
   path = next((path for path, info in stores.items() if info.trunk.fingerprint == fingerprint), "")
   if not path:
-    infos = [info.trunk for info in stores.values()]
-    trunks = "; ".join(map(str, infos))
-    reasons = [info.variant.unsupported_reason() for info in infos]
+    trunks = [info.trunk for info in stores.values()]
+    shown = "; ".join(map(str, trunks))
+    reasons = [trunk.variant.unsupported_reason() for trunk in trunks]
     if all(reasons):
       raise InputError(
-        f"the bottlenecks in {folder} are of a trunk ({trunks}) that this machine cannot run ({reasons[0]}), not of the"
+        f"the bottlenecks in {folder} are of a trunk ({shown}) that this machine cannot run ({reasons[0]}), not of the"
         f" current one ({fingerprint[:12]}): {leave_out} to compute all bottlenecks again."
       )
     raise InputError(
-      f"the bottlenecks in {folder} are of another trunk ({trunks}) than the current one ({fingerprint[:12]}):"
+      f"the bottlenecks in {folder} are of another trunk ({shown}) than the current one ({fingerprint[:12]}):"
       f" {leave_out}, or use that trunk with the same {flag('precision')} and {flag('runtime')}."
     )
-  found = stores[path].settings["preprocessing"]
-  if found != preprocessing:
+  if (version := stores[path].settings["preprocessing"]) != preprocessing:
     raise InputError(
-      f"the bottlenecks in {path} were computed with preprocessing {found!r}, but the current one is"
+      f"the bottlenecks in {path} were computed with preprocessing {version!r}, but the current one is"
       f" {preprocessing!r}: {leave_out}."
     )
   if not is_completed(path, files):
     raise InputError(f"{path} is not finished: finish the run that wrote it, or {leave_out}.")
   if not record_files(path):
     raise InputError(f"{path} has no {RECORDS_FOLDER}: {leave_out}, or compute them again.")
-  return path
-
-
-def _find_store_info(folder: str) -> RunInfo | None:
-  """Returns a store's info; None if the folder is not a store."""
-  info = find_info(folder, files)
-  return info if info and info.stage in STAGES and info.trunk != NO_TRUNK else None
+  return path, stores[path]
 
 
 def record_files(store: str) -> list[str]:

@@ -18,7 +18,6 @@ from beam_retrain.transforms.core.images.headers import ImageInfo, find_damage, 
 from beam_retrain.transforms.core.records.quarantine import Quarantined
 from beam_retrain.transforms.core.records.schema import (
   RECORDS_FOLDER,
-  REPORTS_FOLDER,
   STATS_FILE,
   Bottleneck,
   Image,
@@ -42,17 +41,13 @@ class ImportTexts(ShardTask):
     InputError: a text file has more than D numbers. One with fewer was cut off (`check_lengths` rejects other trunks).
   """
 
-  def __init__(self, texts: Texts, labels: Sequence[str], dimensions: int, max_pixels: int, folder: str):
+  def __init__(self, texts: Texts, labels: Sequence[str], dimensions: int, max_pixels: int):
     self._texts = texts
     self._labels = list(labels)
     self._class_indices = {label: index for index, label in enumerate(labels)}
     self._dimensions = dimensions
     self._max_pixels = max_pixels
-    self._folder = folder
     self._damaged = 0
-
-  def setup(self) -> None:
-    files.make_folder(files.join(self._folder, REPORTS_FOLDER))
 
   def work(self, shard: Shard) -> Iterator[Written | Quarantined]:
     self._damaged = 0

@@ -12,7 +12,7 @@ from beam_retrain.transforms.bottlenecks.model_handler import ImageModelHandler
 from beam_retrain.transforms.bottlenecks.reuse import EmbedOnlyNew
 from beam_retrain.transforms.core.metrics import label_stats
 from beam_retrain.transforms.core.metrics.figures import MODEL
-from beam_retrain.transforms.core.records.schema import REPORTS_FOLDER, parse_shard_name
+from beam_retrain.transforms.core.records.schema import parse_shard_name
 from beam_retrain.transforms.core.records.shards import Shard, ShardReport
 from beam_retrain.transforms.evaluation.compare import CompareNights
 from beam_retrain.transforms.evaluation.evaluate import (
@@ -116,9 +116,6 @@ class EvaluateClassifier(beam.PTransform):
     return self.stores[0].fresh_folder if self.stores else self.parts_folder
 
   def expand(self, shards: beam.PCollection) -> beam.PCollection:
-    # Workers use these to check that they see the same folders.
-    for folder in (self.parts_folder, *(store.records_folder for store in self.stores)):
-      files.make_folder(files.join(folder, REPORTS_FOLDER))
     checked = check_not_empty(shards, self._empty_message)
     to_score = self._embed(shards, checked) if self.stores else shards
     # Shard

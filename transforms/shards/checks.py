@@ -108,28 +108,6 @@ def _shown(labels: Sequence[str]) -> str:
   return f"{'class' if len(labels) == 1 else 'classes'} {shown}"
 
 
-class CheckSameImages(beam.PTransform):
-  """Counts planned images by split; fails if an earlier ledger differs.
-
-  PCollection[Shard] -> PCollection of one dict, split -> images. See `check_same`.
-  """
-
-  def __init__(self, folder: str, inputs: Mapping[str, int]):
-    super().__init__()
-    self._folder = folder
-    self._inputs = dict(inputs)
-
-  def expand(self, shards: beam.PCollection) -> beam.PCollection:
-    return (
-      shards
-      | "CountImages" >> beam.Map(lambda shard: (shard.split, sum(1 for _ in shard.names())))
-      # (split, int)
-      | "SumImages" >> beam.CombinePerKey(sum)
-      | "CollectCounts" >> beam.combiners.ToDict()
-      | "CompareCounts" >> beam.Map(check_same, self._folder, self._inputs)
-    )  # dict
-
-
 def check_same(planned: Mapping[str, int], folder: str, inputs: Mapping[str, int]) -> dict[str, int]:
   """Returns `planned`, split -> images; raises InputError if `inputs` differ.
 

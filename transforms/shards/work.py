@@ -88,6 +88,7 @@ class WorkShards(beam.PTransform):
     self._checked = checked
 
   def expand(self, shards: beam.PCollection) -> beam.PCollection:
+    files.make_folder(files.join(self._worker.output, REPORTS_FOLDER))  # workers check that they see it
     sides: list[beam.pvalue.AsSideInput] = []
     if self._checked is not None:
       sides.append(beam.pvalue.AsList(self._checked))

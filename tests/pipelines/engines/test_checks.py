@@ -14,7 +14,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from beam_retrain.pipelines.cli import main
 from beam_retrain.pipelines.engines.checks import check_engine
 from beam_retrain.pipelines.engines.runners import environment_of, is_embedded
-from beam_retrain.pipelines.options.arguments import refuse_unreachable
+from beam_retrain.pipelines.options.request import check_paths
 from tests.pipelines.engines.test_jars import write_jar
 
 _JAVA = f"--job_server_java_launcher={sys.executable}"  # some program that is there; nothing is started here
@@ -278,7 +278,7 @@ def test_each_job_command_refuses_it_before_its_work(command, closed_port, flink
   ],
 )
 def test_local_paths_of_workers_on_other_machines_get_a_warning(flags, is_warned, capsys):
-  refuse_unreachable(PipelineOptions(flags=flags), "/here/images", None, ["/here/earlier"])
+  check_paths(PipelineOptions(flags=flags), "/here/images", None, ["/here/earlier"])
   told = capsys.readouterr().err
   if not is_warned:
     assert told == ""

@@ -18,7 +18,7 @@ from apache_beam.portability.api import beam_runner_api_pb2
 from beam_retrain.pipelines import bottlenecks, convert, evaluate
 from beam_retrain.pipelines.engines.dataflow import worker_memory_bytes
 from beam_retrain.pipelines.models.execution import worker_processes
-from beam_retrain.pipelines.options.arguments import parse_with_beam_options
+from beam_retrain.pipelines.options.request import parse_job
 from beam_retrain.pipelines.reevaluate import command as reevaluate
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.run.argparse_internals import actions_of
@@ -155,7 +155,7 @@ def test_a_dry_run_of_an_evaluation_builds_it(tmp_path, trained_model, small_ima
 
 
 def _parse(parser, *words: str) -> PipelineOptions:
-  return parse_with_beam_options(parser.make_parser(), [*words])[1]
+  return parse_job(parser.make_parser(), [*words], check_engine=False)[1]
 
 
 _CONVERT = ("--input=gs://bucket/idx", "--output=gs://bucket/images")

@@ -26,7 +26,8 @@ from beam_retrain.pipelines.models.execution import (
 )
 from beam_retrain.pipelines.models.trunk_sources import load_trunk, prepare
 from beam_retrain.transforms.bottlenecks.embed import EmbedShard
-from beam_retrain.transforms.bottlenecks.model_handler import ImageModelHandler, LoadedModel
+from beam_retrain.transforms.bottlenecks.model_handler import ImageModelHandler
+from beam_retrain.transforms.core.models.inference import LoadedModel
 from beam_retrain.transforms.core.records.shards import Shard
 from beam_retrain.transforms.core.run.run_info import RunInfo
 from beam_retrain.transforms.core.runtimes.variant import Variant

@@ -13,9 +13,9 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.testing.util import assert_that
 from PIL import Image as Pillow
 
-from beam_retrain.transforms.bottlenecks.model_handler import ImageModelHandler, Inferred, LoadedModel, load_model
+from beam_retrain.transforms.bottlenecks.model_handler import ImageModelHandler
 from beam_retrain.transforms.core.errors import InputError
-from beam_retrain.transforms.core.models.inference import infer_images
+from beam_retrain.transforms.core.models.inference import Inferred, LoadedModel, infer_images, load_model
 from beam_retrain.transforms.core.models.oom_fallback import load_with_oom_fallback
 from beam_retrain.transforms.core.records.quarantine import Quarantined, Reason
 from beam_retrain.transforms.core.records.schema import Image
@@ -264,7 +264,7 @@ def test_what_is_for_want_of_memory(error, is_it):
 
 def test_threads_are_the_cores_shared_out_to_the_processes():
   cores = available_cores()
-  assert ImageModelHandler("x").threads == cores
-  assert ImageModelHandler("x", processes=0).threads == 1
-  assert ImageModelHandler("x", processes=2).threads == max(1, cores // 2)
-  assert ImageModelHandler("x", processes=2, threads=7).threads == 7
+  assert ImageModelHandler("x").thread_limits.here == cores
+  assert ImageModelHandler("x", processes=0).thread_limits.here == 1
+  assert ImageModelHandler("x", processes=2).thread_limits.here == max(1, cores // 2)
+  assert ImageModelHandler("x", processes=2, threads=7).thread_limits.here == 7

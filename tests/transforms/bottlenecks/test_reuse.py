@@ -13,8 +13,9 @@ import pytest
 from beam_retrain.pipelines.bottlenecks import run
 from beam_retrain.pipelines.convert import run as convert
 from beam_retrain.transforms.bottlenecks.model_handler import ImageModelHandler
-from beam_retrain.transforms.bottlenecks.reuse import Hashed, Place, Stored, bucket_count, match, pack
+from beam_retrain.transforms.bottlenecks.reuse import Hashed, Place, Stored, assign_fresh, bucket_count, match
 from beam_retrain.transforms.core.errors import InputError
+from beam_retrain.transforms.core.records.shards import unpack
 from tests.helpers import ROOT
 from tests.transforms.bottlenecks.reuse_suite import (
   LABELS,
@@ -62,7 +63,7 @@ def test_new_edited_renamed_double_and_bad_images(new_tree, cold, store, handler
 
 def test_new_images_are_worked_in_full_batches(new_tree, store, handler, tmp_path):
   embed(plan(new_tree), handler, tmp_path / "out", [store])
-  fresh = [json.loads(path.read_text()) for path in sorted((tmp_path / "out" / ".fresh" / ".shards").iterdir())]
+  fresh = [json.loads(path.read_text()) for path in sorted((tmp_path / "out" / ".fresh" / ".shards").glob("*.json"))]
   # 13 good ones and 3 bad, each once, of two splits, in shards of up to 8.
   assert sum(report["inputs"] for report in fresh) == 16
   assert len(fresh) <= 4
@@ -176,7 +177,7 @@ def test_equal_images_have_one_owner_whatever_the_order():
     "s0": [Place(5, "s0", None, True), Place(6, "/own", 10, True)],
   }
   for order in (met, met[::-1]):
-    assert {shard: sorted(matched.places) for shard, matched in match(order)} == expected
+    assert {shard: sorted(unpack(places)) for shard, places in match(order)} == expected
 
 
 def test_neighbours_share_a_fresh_shard_until_it_is_full():
@@ -186,8 +187,8 @@ def test_neighbours_share_a_fresh_shard_until_it_is_full():
     **{"t3": ("training", 2, 4), "t4": ("training", 3, 4), "t5": ("training", 3, 4)},
     "e0": ("testing", 0, 1),
   }
-  assert pack(counts, 8) == pack(counts[::-1], 8) == expected
-  assert pack([], 8) == {}
+  assert assign_fresh(counts, 8) == assign_fresh(counts[::-1], 8) == expected
+  assert assign_fresh([], 8) == {}
 
 
 @pytest.mark.parametrize(("shards", "buckets"), [(0, 1), (1, 1), (2, 2), (4, 2), (5, 3), (100, 10), (101, 11)])

@@ -14,7 +14,7 @@ from pathlib import Path
 import apache_beam as beam
 import pytest
 
-from beam_retrain.transforms.bottlenecks.assemble import AssembleShard
+from beam_retrain.transforms.bottlenecks.embed import AssembleShard
 from beam_retrain.transforms.bottlenecks.reuse import EmbedOnlyNew
 from beam_retrain.transforms.bottlenecks.store import locate_bottlenecks
 from beam_retrain.transforms.core.errors import InputError
@@ -129,7 +129,7 @@ def test_a_store_that_changes_while_it_is_read_gives_no_wrong_vector(store, tmp_
   path = sorted((store / "records").glob("*.tfrecord"))[0]
   with path.open("rb") as file:
     found = describe_bottleneck(next(read_records(file, path.name)))
-  task = AssembleShard(LABELS, 10**9, str(tmp_path))
+  task = AssembleShard(LABELS, 10**9)
   task.setup()
   wanted = StoredBottleneck(found.key, found.label, 9, found.sha256, str(path), 0, False)
   (written,) = task.work(Shard("training", 0, 1, (wanted,)))

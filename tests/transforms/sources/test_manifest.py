@@ -8,11 +8,10 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-import apache_beam as beam
 import pytest
 
 from beam_retrain.pipelines import bottlenecks, evaluate, verify
-from beam_retrain.pipelines.options.splits import SplitFlags
+from beam_retrain.pipelines.requests.bottlenecks import BottlenecksRequest
 from beam_retrain.pipelines.stages import digest_of_images
 from beam_retrain.trainer import task
 from beam_retrain.transforms.core.errors import InputError
@@ -28,7 +27,6 @@ from beam_retrain.transforms.core.records.schema import (
 )
 from beam_retrain.transforms.core.records.splits import SplitPercentages
 from beam_retrain.transforms.core.records.tfrecord import read_records
-from beam_retrain.transforms.shards.checks import CheckSameImages
 from beam_retrain.transforms.sources.find import find_source
 from beam_retrain.transforms.sources.manifest import ManifestSource
 
@@ -56,17 +54,6 @@ def with_splits(small_images, tmp_path) -> str:
   """By absolute paths from elsewhere: every fourth image of a class for testing, every third for validation."""
   rows = [(small_images / key, label, _TURN[at % 4]) for at, (key, label) in enumerate(list_images(small_images))]
   return write_manifest(tmp_path / "m.csv", rows)
-
-
-class _Chained(beam.PTransform):
-  def __init__(self, *steps: beam.PTransform):
-    super().__init__()
-    self._steps = steps
-
-  def expand(self, root):
-    for number, step in enumerate(self._steps):
-      root = root | f"Step{number}" >> step
-    return root
 
 
 def read_planned(source, splits, percentages, collect) -> dict[str, list]:
@@ -118,14 +105,15 @@ def test_where_no_validation_images_are_named_they_are_drawn_from_the_training_o
 @pytest.mark.parametrize(("named", "validation"), [(True, 0.0), (False, 25.0)])
 def test_named_validation_images_leave_nothing_to_be_drawn(with_splits, small_images, named, validation):
   source = find_source(with_splits if named else str(small_images))
-  assert SplitFlags(validation_percentage=25.0).percentages("x", source) == SplitPercentages(10.0, validation)
+  request = BottlenecksRequest(input="x", output="out", validation_percentage=25.0)
+  assert request.percentages(source) == SplitPercentages(10.0, validation)
 
 
 def test_legacy_splits_are_for_class_folders(small_images, tmp_path):
   rows = [(small_images / key, label) for key, label in list_images(small_images)]
   source = find_source(write_manifest(tmp_path / "m.csv", rows, "file_name,label"))
   with pytest.raises(InputError, match="--split_hash legacy splits class folders"):
-    SplitFlags(split_hash="legacy").percentages("m.csv", source)
+    BottlenecksRequest(input="m.csv", output="out", split_hash="legacy").percentages(source)
 
 
 def test_what_is_listed_and_not_there_is_left_out_and_counted(small_images, collect, tmp_path):
@@ -138,8 +126,7 @@ def test_what_is_listed_and_not_there_is_left_out_and_counted(small_images, coll
   ]
   source = find_source(write_manifest(tmp_path / "m.csv", rows, "file_name,label"))
   (shard,) = collect(source.plan((ALL,), None))
-  checked = collect(_Chained(source.plan((ALL,), None), CheckSameImages("earlier", {ALL: 4})))
-  assert checked == [{ALL: 4}]  # what is gone was in an earlier run's ledger, too
+  assert sum(1 for _ in shard.names()) == 4  # what is gone was in an earlier run's ledger, too
   for items in (list(shard.read_images(source.labels)), list(source.read_all((ALL,), None))):
     bad = [item for item in items if isinstance(item, Quarantined)]
     assert [(item.key, item.reason, item.split) for item in bad] == [

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Iterable
+from typing import NamedTuple
 
 import numpy as np
 
@@ -76,12 +76,6 @@ class Distortions:
   def enlargement(self) -> float:
     """Largest side before the crop, in sides of the trunk's input."""
     return (100 + self.random_crop) * (100 + self.random_scale) / 10_000
-
-  @classmethod
-  def from_settings(cls, settings: Mapping[str, Any]) -> Distortions | None:
-    """Reads the `settings` of an `info.json`; None without distortions."""
-    distortions = settings.get("distortions")
-    return cls(**distortions) if distortions else None
 
   def to_settings(self) -> dict[str, int]:
     return dataclasses.asdict(self)

@@ -20,14 +20,14 @@ import abc
 import argparse
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 from beam_retrain.transforms.core.run.cli import ArgumentParser, parse_flags
 
-NO_FLAG: Mapping[str, Any] = {"flag": False}
+NO_FLAG: Mapping[str, bool] = {"flag": False}
 """Metadata of a field that is not a flag."""
 
-ONE_ARGUMENT: Mapping[str, Any] = {"separator": ","}
+ONE_ARGUMENT: Mapping[str, str] = {"separator": ","}
 """Metadata of a tuple given as one argument, `--formats=jpg,png`; others repeat their flag."""
 
 

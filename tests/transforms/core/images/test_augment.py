@@ -146,8 +146,7 @@ def test_what_makes_no_sense_is_refused(values, sentence):
 
 
 def test_the_settings_are_read_back():
-  assert Distortions.from_settings({"distortions": _ALL.to_settings()}) == _ALL
-  assert Distortions.from_settings({}) is None
+  assert Distortions(**_ALL.to_settings()) == _ALL
 
 
 def test_a_variant_leads_to_its_image_whatever_that_is_called():

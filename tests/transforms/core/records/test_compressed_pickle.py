@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pickle
 
-from beam_retrain.transforms.bottlenecks.reuse import Listing, Missing
 from beam_retrain.transforms.core.records.quarantine import Quarantined, Reason
 from beam_retrain.transforms.core.records.shards import Shard, pack, unpack
 from beam_retrain.transforms.sources.idx import IdxRange
@@ -36,14 +35,6 @@ def test_a_range_travels_as_it_is():
   shard = Shard("training", 0, 1, (IdxRange("images", "labels", 0, 2, 2, 2, b"pixels--", b"12"),))
   assert b"pixels--" in pickle.dumps(shard)
   assert pickle.loads(pickle.dumps(shard)) == shard
-
-
-def test_what_reuse_sends_arrives():
-  shard = files_shard(20)
-  for sent in (Listing(shard, "digest", list(shard.inputs[-1:])), Missing("training", "name", 20, shard.inputs)):
-    arrived = pickle.loads(pickle.dumps(sent))
-    assert arrived == sent
-    assert type(arrived) is type(sent)
 
 
 def test_packed_and_unpacked():
