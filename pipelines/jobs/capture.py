@@ -32,7 +32,7 @@ def capture_output() -> Iterator[TextIO]:
   """
   with tempfile.TemporaryFile("w+", buffering=1, errors="replace") as log:
     try:
-      with _stderr_sent_to(log) as terminal, _logged_to(log):
+      with _sent_to(log) as terminal:
         yield terminal
     except Exception as error:
       log.seek(0)
@@ -75,25 +75,19 @@ def _hush() -> None:
 
 
 @contextlib.contextmanager
-def _logged_to(log: TextIO) -> Iterator[None]:
-  root = logging.getLogger()
+def _sent_to(log: TextIO) -> Iterator[TextIO]:
+  """Yields the stream that `sys.stderr` wrote to before."""
+  python_stderr, root = sys.stderr, logging.getLogger()
   handlers, root.handlers = root.handlers, [logging.StreamHandler(log)]
   try:
-    yield
+    with (
+      redirect_native_stderr(log) as descriptor,
+      open(descriptor, "w", buffering=1, closefd=False) as terminal,
+      contextlib.redirect_stderr(log),
+    ):
+      yield terminal if _writes_to_stderr(python_stderr) else python_stderr
   finally:
     root.handlers = handlers
-
-
-@contextlib.contextmanager
-def _stderr_sent_to(log: TextIO) -> Iterator[TextIO]:
-  """Yields the stream that `sys.stderr` wrote to before."""
-  python_stderr = sys.stderr
-  with (
-    redirect_native_stderr(log) as descriptor,
-    open(descriptor, "w", buffering=1, closefd=False) as terminal,
-    contextlib.redirect_stderr(log),
-  ):
-    yield terminal if _writes_to_stderr(python_stderr) else python_stderr
 
 
 def _writes_to_stderr(stream: TextIO) -> bool:

@@ -36,25 +36,14 @@ _CHOSEN_BY = ("--runner", "--direct_", "--environment_")  # prefixes of flags by
 def default_processes(argv: Sequence[str], shards: int) -> int:
   """Returns the number of processes for a job of single-core workers.
 
-  One per core, unless flags or the state of this process prevent it; else 1.
-
-  Args:
-    argv: the command's arguments: flags that name a runner or its workers take precedence.
-    shards: of the job, the most processes that it can use.
+  One per core, but at most one per shard; 1 if the arguments name a runner or its workers, or if forking is not safe.
   """
-  if any(argument.startswith(_CHOSEN_BY) for argument in argv) or not _can_fork():
+  # A lock that another thread holds stays locked in the child for ever. TensorFlow, OpenVINO and gRPC, once they run,
+  # have threads that Python does not count. macOS's own libraries do not survive a fork.
+  alone = threading.active_count() == 1 and sys.modules.keys().isdisjoint(_WITH_THREADS) and not _FORKED
+  if sys.platform != "linux" or not alone or any(argument.startswith(_CHOSEN_BY) for argument in argv):
     return 1
   return min(available_cores(), max(1, shards))
-
-
-def _can_fork() -> bool:
-  """Whether forking is safe.
-
-  A lock that another thread holds stays locked in the child for ever. TensorFlow, OpenVINO and gRPC, once they run,
-  have threads that Python does not count. macOS's own libraries do not survive a fork.
-  """
-  alone = threading.active_count() == 1 and sys.modules.keys().isdisjoint(_WITH_THREADS)
-  return sys.platform == "linux" and alone and not _FORKED
 
 
 class _Forked(NamedTuple):

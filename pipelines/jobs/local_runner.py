@@ -29,7 +29,6 @@ from google.protobuf import json_format, text_format
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.io.beam_internals import end_data_channel
 
-_HARNESS = "apache_beam.runners.worker.sdk_worker_main"
 _PATIENCE_SECS = 10.0
 _ABORT_SECS = 0.1
 _DEAD: list[int] = []  # process ids of workers that ended too early, ever since this process began
@@ -117,7 +116,8 @@ class _StartedWorkerHandler(WatchedWorkerHandler):
   """Replaces Beam's own for `--direct_running_mode=multi_processing`."""
 
   def start(self, environment: Mapping[str, str]) -> int:
-    self._process = subprocess.Popen([sys.executable, "-m", _HARNESS], env={**os.environ, **environment})
+    command = [sys.executable, "-m", "apache_beam.runners.worker.sdk_worker_main"]
+    self._process = subprocess.Popen(command, env={**os.environ, **environment})
     return self._process.pid
 
   def wait(self) -> int:

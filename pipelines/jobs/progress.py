@@ -36,65 +36,54 @@ class Work(NamedTuple):
 
 @contextlib.contextmanager
 def shard_progress(works: Sequence[Work], stream: TextIO | None = None) -> Iterator[None]:
-  """Prints progress while the block runs, on a terminal in one line.
-
-  Args:
-    works: the long parts of the job.
-    stream: where to print; default: standard error.
-  """
-  watched = [_Watched(work, stream or sys.stderr) for work in works if files.is_local(work.folder)]
+  """Prints progress while the block runs; by default on standard error."""
+  watched = [
+    (ProgressLine(work.name, work.unit, stream=stream or sys.stderr), ShardProgress(f"{work.folder}/{REPORTS_FOLDER}"))
+    for work in works
+    if files.is_local(work.folder)
+  ]
+  # An earlier run's shards and the time until the first image do not count for the speed.
+  reported = [shards.look().done for _, shards in watched]
   stop = threading.Event()
-  thread = threading.Thread(target=_report, args=(watched, stop), name="progress", daemon=True)
+  thread = threading.Thread(target=_report, args=(watched, reported, stop), name="progress", daemon=True)
   thread.start()
   try:
     yield
   finally:
     stop.set()
     thread.join()
-    for work in watched:
-      work.line.clear()
+    for line, _ in watched:
+      line.clear()
 
 
-def _report(watched: Sequence[_Watched], stop: threading.Event) -> None:
-  wait_secs = min((work.line.interval_secs for work in watched), default=_LOOK_SECS)
-  while not stop.wait(min(_LOOK_SECS, wait_secs)):
-    for work in watched:
+def _report(watched: Sequence[tuple[ProgressLine, ShardProgress]], reported: list[int], stop: threading.Event) -> None:
+  due = [time.monotonic() + line.interval_secs for line, _ in watched]
+  wait_secs = min([_LOOK_SECS, *(line.interval_secs for line, _ in watched)])
+  while not stop.wait(wait_secs):
+    for number, (line, shards) in enumerate(watched):
       began = time.thread_time()  # not wall time, which grows on a busy machine
-      work.look(time.monotonic())
+      seen, now = shards.look(), time.monotonic()
+      if seen.done > reported[number] and now >= due[number]:
+        line.show(seen.done, shards.planned, seen.bad)
+        reported[number], due[number] = seen.done, now + line.interval_secs
+      elif seen.done > reported[number]:
+        line.record(seen.done)
       if stop.wait((time.thread_time() - began) / _MAX_SHARE):
         return
 
 
-class _Watched:
-  """A part of a job, and its progress line."""
-
-  def __init__(self, work: Work, stream: TextIO):
-    reports_folder = os.path.join(work.folder, REPORTS_FOLDER)
-    with contextlib.suppress(FileNotFoundError):  # live counts that killed workers left
-      files.delete(file.path for file in os.scandir(reports_folder) if file.name.endswith(LIVE_SUFFIX))
-    self.line = ProgressLine(work.name, work.unit, stream=stream)
-    self._progress = ShardProgress(reports_folder)
-    # An earlier run's shards and the time until the first image do not count for the speed.
-    self._reported = self._progress.look().done
-    self._next_line = time.monotonic() + self.line.interval_secs
-
-  def look(self, now: float) -> None:
-    seen = self._progress.look()
-    if seen.done > self._reported and now >= self._next_line:
-      self.line.show(seen.done, self._progress.planned, seen.bad)
-      self._reported, self._next_line = seen.done, now + self.line.interval_secs
-    elif seen.done > self._reported:
-      self.line.record(seen.done)
-
-
 class ShardProgress:
   """Adds up finished shards' reports and the live counts of others.
+
+  Deletes live counts that killed workers left.
 
   Attributes:
     planned: images in all shards; None if unknown.
   """
 
   def __init__(self, reports_folder: str):
+    with contextlib.suppress(FileNotFoundError):
+      files.delete(file.path for file in os.scandir(reports_folder) if file.name.endswith(LIVE_SUFFIX))
     self._folder = reports_folder
     self._finished: set[str] = set()
     self._done = self._bad = 0

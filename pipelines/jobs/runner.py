@@ -123,13 +123,10 @@ def exit_code(
   if accepted:
     print(f"{bad} of {stats.inputs} inputs left out ({reasons}), listed in {listed}")
     return code
+  rounded_up = min(1.0, int(stats.bad_fraction * 1000 + 1) / 1000)
   print(
     f"beam-retrain: {bad} of {stats.inputs} inputs are bad ({reasons}): see {listed}; repair or remove them, or accept"
-    f" the loss with --max_bad_fraction={_rounded_up(stats.bad_fraction)} and run the command again.",
+    f" the loss with --max_bad_fraction={rounded_up} and run the command again.",
     file=sys.stderr,
   )
   return ExitCode.TOO_MANY_BAD
-
-
-def _rounded_up(value: float) -> float:
-  return min(1.0, int(value * 1000 + 1) / 1000)
