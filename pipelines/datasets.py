@@ -82,7 +82,7 @@ def digits(folder: str) -> str:
 
 
 def like_mnist(image: np.ndarray) -> np.ndarray:
-  """Converts float [8, 8], 0 (paper) to 16 (ink), to uint8 [28, 28]."""
+  """Resizes float [8, 8], 0..16 (ink), to uint8 [28, 28], 0..255."""
   bright = PIL.Image.fromarray((image * (255 / _DIGITS_MAX)).astype(np.float32))
   box = np.asarray(bright.resize((_BOX_PX, _BOX_PX), PIL.Image.Resampling.BICUBIC))
   box = np.rint(np.clip(box, 0, 255)).astype(np.uint8)  # bicubic overshoots at edges

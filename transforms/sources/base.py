@@ -140,8 +140,9 @@ def sample_hash(name: str) -> int:
 def check_classes(path: str, labels: Collection[str], min_classes: int) -> None:
   """Raises InputError if there are too few classes."""
   if len(labels) < min_classes:
-    found = f"only one class, {next(iter(labels))!r}" if labels else "no labelled images"
-    raise InputError(f"{path} has {found}: a classifier needs at least two.")
+    if not labels:
+      raise InputError(f"{path} has no images with a label: give some of each class.")
+    raise InputError(f"{path} has only one class, {next(iter(labels))!r}: a classifier needs at least two.")
 
 
 def has_items(items: Iterable[object], count: int) -> bool:

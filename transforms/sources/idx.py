@@ -153,7 +153,7 @@ class IdxPair:
   """The images and labels file of one split, with checked headers."""
 
   split: str
-  images_path: str  # gzip if it ends in `.gz`, as the other one
+  images_path: str  # gzip if it ends in `.gz`, as may the labels
   labels_path: str
   count: int
   rows: int

@@ -220,6 +220,11 @@ def test_a_tar_beside_class_folders_is_none_of_the_data(tmp_path):
   assert find_source(str(tmp_path)).labels == ["a", "b"]
 
 
+def test_images_without_labels_are_an_error(tmp_path):
+  with pytest.raises(InputError, match="has no images with a label: give some of each class"):
+    find_source(str(write(tmp_path, {"0.tar": tar_of({"1.jpg": b"x"})})), min_classes=1)
+
+
 def test_one_class_is_an_error(tmp_path):
   path = write(tmp_path, {"0.tar": tar_of({"1.jpg": b"x", "1.cls": b"1"})})
   with pytest.raises(InputError, match="has only one class, '1': a classifier needs"):

@@ -33,7 +33,7 @@ _DRAWS = 1 << 32
 
 
 class Variant(NamedTuple):
-  """A distorted variant for a trunk of S x S pixels, in steps."""
+  """A distorted variant for a trunk of S x S pixels."""
 
   side_px: int  # height and width to resize to, at least S
   top_px: int  # where the crop begins, 0..side_px - S, as `left_px`
