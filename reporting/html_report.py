@@ -17,7 +17,6 @@ from beam_retrain.reporting.html_tables import LabelMistakes, Matrix, ThumbnailB
 from beam_retrain.transforms.core.metrics.figures import (
   CANDIDATE,
   MISSED,
-  MODEL,
   NONE_SET,
   PASSED,
   ComparisonResult,
@@ -38,7 +37,6 @@ MAX_TREND_LABELS = 12
 _SYMBOLS = dict.fromkeys((MISSED, NOT_PUBLISHED, UNFINISHED), "✗")
 _SYMBOLS |= {PASSED: "\N{CHECK MARK}", NONE_SET: "\N{WHITE CIRCLE}"}
 _MAX_SETTING = 300  # characters
-_S = "\N{RIGHT SINGLE QUOTATION MARK}s"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,7 +83,6 @@ def render_report(report: Report) -> str:
       labels=html_tables.label_table(metrics.model, metrics.candidate),
       details=details,
       quarantine=metrics.model.quarantined or QuarantineCounts(len(report.quarantined), {}),
-      facts=_facts(metrics, report.info),
     )
   )
 
@@ -181,26 +178,3 @@ def _lowest_recalls(nights: Sequence[TrendPoint]) -> dict[str, list[float | None
   tonight = {label: rate for label, rate in nights[-1].recalls.items() if rate is not None} if nights else {}
   lowest = sorted(tonight, key=lambda label: tonight[label])[:MAX_TREND_LABELS]
   return {label: [night.recalls.get(label) for night in nights] for label in lowest}
-
-
-def _facts(metrics: Metrics, info: RunInfo) -> list[tuple[str, str]]:
-  settings, trunk = info.settings, info.trunk
-  # A night has `models`, an evaluation one `model`.
-  paths = dict(sorted(info.models.items())) or {MODEL: info.model or ""}
-  fingerprints = settings.get("models") or {MODEL: settings.get("model_fingerprint")}
-  stored = metrics.bottlenecks
-  facts = [
-    ("Images", settings.get("input")),
-    ("Splits", ", ".join(metrics.splits)),
-    *((name.capitalize(), path) for name, path in paths.items()),
-    *((f"{name.capitalize()}{_S} fingerprint", fingerprint) for name, fingerprint in fingerprints.items()),
-    ("Trunk", trunk.handle),
-    (f"Trunk{_S} fingerprint", trunk.fingerprint),
-    (
-      "Bottlenecks",
-      stored and f"{wording.number(stored.computed)} computed, {wording.number(stored.reused)} reused",
-    ),
-    ("SHA-256 of the predictions", metrics.predictions_sha256),
-    ("Request", info.request),
-  ]
-  return [(name, str(value)) for name, value in facts if value]
