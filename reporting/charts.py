@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from beam_retrain.transforms.core.metrics.figures import MISSED, PASSED, CalibrationBin, TrendPoint
 
 if TYPE_CHECKING:
+  import numpy as np
   from markupsafe import Markup
   from matplotlib.axes import Axes
   from matplotlib.figure import Figure
@@ -69,13 +70,13 @@ def heat_level(number: int, most: int) -> int:
 def reliability(bins: Sequence[CalibrationBin], name: str, description: str) -> Markup:
   """Draws accuracy against confidence, with 95 % intervals and image counts."""
   seen = [row for row in bins if row.images]
-  confidence = [_percent(row.mean_confidence) for row in seen]
-  accuracy = [_percent(row.accuracy) for row in seen]
+  confidence = _percents([row.mean_confidence for row in seen])
+  accuracy = _percents([row.accuracy for row in seen])
+  bounds = _percents([row.interval or (row.accuracy, row.accuracy) for row in seen])
   with _figure(380, 300) as figure:
     axes = figure.add_axes((0.13, 0.30, 0.84, 0.66))
     axes.plot([0, 100], [0, 100], color=_MUTED, linewidth=1, linestyle=(0, (4, 3)))
-    bounds = [row.interval or (row.accuracy or 0.0, row.accuracy or 0.0) for row in seen]
-    axes.vlines(confidence, [100 * low for low, _ in bounds], [100 * high for _, high in bounds], color=_ACCENT)
+    axes.vlines(confidence, *bounds.T, color=_ACCENT)
     axes.plot(confidence, accuracy, color=_ACCENT, linewidth=1, alpha=0.5)
     axes.plot(confidence, accuracy, color=_ACCENT, linestyle="none", marker="o", markersize=5, clip_on=False)
     _style(axes, y_ticks=[0, 25, 50, 75, 100])
@@ -97,20 +98,15 @@ def reliability(bins: Sequence[CalibrationBin], name: str, description: str) -> 
 def trend(nights: Sequence[TrendPoint], threshold: float | None, name: str, description: str) -> Markup:
   """Draws the nights' accuracy, its 95 % interval, and the threshold."""
   at = _places([night.night for night in nights])
-  accuracy = [_percent(night.accuracy) for night in nights]
-  bounds = [
-    (math.nan, math.nan) if night.accuracy is None else tuple(map(_percent, night.accuracy_interval))
-    for night in nights
-  ]
+  accuracy = _percents([night.accuracy for night in nights])
+  bounds = _percents([(None, None) if night.accuracy is None else night.accuracy_interval for night in nights])
   with _figure(480, 210) as figure:
     axes = figure.add_axes((0.105, 0.15, 0.875, 0.80))
-    axes.fill_between(
-      at, [low for low, _ in bounds], [high for _, high in bounds], color=_ACCENT, alpha=0.18, linewidth=0
-    )
+    axes.fill_between(at, *bounds.T, color=_ACCENT, alpha=0.18, linewidth=0)
     axes.plot(at, accuracy, color=_ACCENT, linewidth=1.5)
     if len(nights) <= _MAX_MARKERS:
       _mark(axes, at, accuracy, [night.verdict for night in nights])
-    shown = [value for pair in bounds for value in pair if not math.isnan(value)]
+    shown = [value for value in bounds.flat if not math.isnan(value)]
     if threshold is not None:
       axes.axhline(100 * threshold, color=_BAD, linewidth=1, linestyle=(0, (5, 3)))
       shown.append(100 * threshold)
@@ -124,7 +120,7 @@ def small_trend(
   nights: Sequence[str], rates: Sequence[float | None], limits: tuple[float, float], name: str, description: str
 ) -> Markup:
   """Draws one label's recall per night between `limits`, without axes."""
-  at, values = _places(nights), [_percent(rate) for rate in rates]
+  at, values = _places(nights), _percents(rates)
   with _figure(170, 52) as figure:
     axes = figure.add_axes((0.01, 0.06, 0.98, 0.88))
     axes.axhline(100 * limits[1], color=_GRID, linewidth=1)
@@ -145,8 +141,11 @@ def recall_limits(recalls: Iterable[Sequence[float | None]]) -> tuple[float, flo
   return int(100 * lowest - 1e-9) / 100, 1.0
 
 
-def _percent(rate: float | None) -> float:
-  return math.nan if rate is None else 100 * rate
+def _percents(rates: Sequence[float | None] | Sequence[tuple[float | None, float | None]]) -> np.ndarray:
+  """Returns percent, NaN where unknown."""
+  import numpy as np
+
+  return 100 * np.array(rates, np.float64)
 
 
 def _places(nights: Sequence[str]) -> list[int]:
@@ -157,20 +156,19 @@ def _places(nights: Sequence[str]) -> list[int]:
     return list(range(len(nights)))
 
 
-def _mark(axes: Axes, at: Sequence[int], accuracy: Sequence[float], verdicts: Sequence[str]) -> None:
+def _mark(axes: Axes, at: Sequence[int], accuracy: np.ndarray, verdicts: Sequence[str]) -> None:
   """Marks verdicts by shape, not by colour alone."""
   for kind in dict.fromkeys(verdicts):
     marker, face = _MARKERS.get(kind, _PLAIN_MARKER)
-    edge = _BAD if kind == MISSED else _ACCENT
     chosen = [place for place, verdict in enumerate(verdicts) if verdict == kind]
     axes.plot(
       [at[place] for place in chosen],
-      [accuracy[place] for place in chosen],
+      accuracy[chosen],
       linestyle="none",
       marker=marker,
       markersize=7 if kind == MISSED else 5,
       markerfacecolor=face,
-      markeredgecolor=edge,
+      markeredgecolor=_BAD if kind == MISSED else _ACCENT,
     )
 
 
