@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 MAX_TREND_LABELS = 12
 # Each state has a symbol and a word, never a colour alone.
-_SYMBOLS = dict.fromkeys((MISSED, NOT_PUBLISHED, UNFINISHED), "✗")
+_SYMBOLS = dict.fromkeys((MISSED, NOT_PUBLISHED, UNFINISHED), "\N{BALLOT X}")
 _SYMBOLS |= {PASSED: "\N{CHECK MARK}", NONE_SET: "\N{WHITE CIRCLE}"}
 _MAX_SETTING = 300  # characters
 
@@ -66,24 +66,21 @@ def render_report(report: Report) -> str:
   metrics, thumbnails = report.metrics, ThumbnailBudget()
   details = [_details(report, name, model, thumbnails) for name, model in metrics.models.items()]
   state, sentence = wording.headline(metrics)
-  return (
-    _environment()
-    .get_template("report.html")
-    .render(
-      report=report,
-      metrics=metrics,
-      models=metrics.models,
-      several=len(metrics.models) > 1,
-      state=state,
-      verdict=verdict_in_words(state).capitalize(),
-      sentence=sentence,
-      gates=list(metrics.gates()),
-      comparisons=list(_comparisons(report, thumbnails)),
-      recalls=_lowest_recalls(report.trend),
-      labels=html_tables.label_table(metrics.model, metrics.candidate),
-      details=details,
-      quarantine=metrics.model.quarantined or QuarantineCounts(len(report.quarantined), {}),
-    )
+  template = _environment().get_template("report.html")
+  return template.render(
+    report=report,
+    metrics=metrics,
+    models=metrics.models,
+    several=len(metrics.models) > 1,
+    state=state,
+    verdict=verdict_in_words(state).capitalize(),
+    sentence=sentence,
+    gates=list(metrics.gates()),
+    comparisons=list(_comparisons(report, thumbnails)),
+    recalls=_lowest_recalls(report.trend),
+    labels=html_tables.label_table(metrics.model, metrics.candidate),
+    details=details,
+    quarantine=metrics.model.quarantined or QuarantineCounts(len(report.quarantined), {}),
   )
 
 

@@ -17,8 +17,7 @@ from beam_retrain.transforms.core.metrics.comparison import Bucket, Change, Plan
 from beam_retrain.transforms.core.metrics.figures import ModelMetrics, ShownImage, SuspiciousLabels, TrendPoint
 from beam_retrain.transforms.core.metrics.label_stats import Outcome, evaluate_in_memory
 from beam_retrain.transforms.core.metrics.metrics_file import metrics_from_json, model_from_json, model_to_json
-from beam_retrain.transforms.core.metrics.mistakes import Mistakes, shown_image
-from beam_retrain.transforms.core.metrics.predictions import Row
+from beam_retrain.transforms.core.metrics.predictions import Mistakes, Row, shown_image
 from beam_retrain.transforms.core.metrics.statistics import wilson_interval
 from beam_retrain.transforms.core.records.csv_format import escape_cell
 from beam_retrain.transforms.core.records.slice_manifest import ManifestRow

@@ -25,20 +25,18 @@ from beam_retrain.transforms.core.metrics.figures import (
 )
 from beam_retrain.transforms.core.metrics.label_stats import LabelCounts
 from beam_retrain.transforms.core.metrics.metrics_file import model_from_json, model_to_json
-from beam_retrain.transforms.core.metrics.mistakes import (
-  MAX_SHOWN,
-  MAX_SHOWN_SUSPICIOUS,
-  SUSPICIOUS_PERCENT,
-  Mistakes,
-  shown_image,
-)
 from beam_retrain.transforms.core.metrics.predictions import (
   HEADER,
+  MAX_SHOWN,
+  MAX_SHOWN_SUSPICIOUS,
   ROW_COLUMNS,
+  SUSPICIOUS_PERCENT,
+  Mistakes,
   part_line,
   predict,
   read_part,
   row_of,
+  shown_image,
   whole_line,
 )
 from beam_retrain.transforms.core.records.csv_format import csv_text, escape_cell

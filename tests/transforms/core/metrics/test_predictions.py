@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import csv
 import io
+import random
 
 import numpy as np
 import pytest
 
 from beam_retrain.transforms.core.errors import InputError
+from beam_retrain.transforms.core.metrics import predictions
 from beam_retrain.transforms.core.metrics.label_stats import Outcome
 from beam_retrain.transforms.core.metrics.predictions import (
   COLUMNS,
   HEADER,
+  MAX_PER_CELL,
+  Mistakes,
   Row,
   Scored,
   part_line,
@@ -144,3 +148,58 @@ def test_a_file_without_a_column_is_told() -> None:
 def test_a_line_that_ends_too_early_is_told() -> None:
   with pytest.raises(InputError, match=r"cut\.csv: line 2 has 3 cells instead of 13"):
     list(read_predictions([HEADER, "a,b,c\n"], "cut.csv"))
+
+
+def _mistake(key: str, actual: str, predicted: str, confidence: float) -> Row:
+  return Row(key, actual, predicted, f"{confidence:.4f}", "ab" * 32)
+
+
+def _seen(rows: list[Row]) -> Mistakes:
+  found = Mistakes()
+  for row in rows:
+    found.add(row)
+  return found
+
+
+def _draw_mistakes(count: int) -> list[Row]:
+  rng = random.Random(5)
+  labels = "abcd"
+  return [_mistake(f"{n:05d}.jpg", rng.choice(labels), rng.choice(labels), rng.randint(30, 100)) for n in range(count)]
+
+
+def test_every_kind_of_mistake_comes_before_the_second_of_any() -> None:
+  rows = [
+    _mistake("1", "a", "b", 99),
+    _mistake("2", "a", "b", 98),
+    _mistake("3", "c", "a", 40),
+    _mistake("4", "a", "a", 100),
+  ]
+  assert [row.key for row in _seen(rows).shown()] == ["1", "3", "2"]
+
+
+def test_what_is_shown_does_not_depend_on_the_order(monkeypatch: pytest.MonkeyPatch) -> None:
+  monkeypatch.setattr(predictions, "MAX_SUSPICIOUS", 20)
+  rows = _draw_mistakes(3000)
+  first = _seen(rows)
+  random.Random(1).shuffle(rows)
+  second = _seen(rows)
+  assert first.shown() == second.shown()
+  assert first.shown(100) == first.shown()[:100]
+  assert first.suspicious() == second.suspicious()
+  wrong = [row for row in rows if not row.right]
+  best = sorted(wrong, key=lambda row: (-float(row.confidence), row.key))
+  assert first.suspicious() == best[:20]
+  assert first.suspicious_count == sum(float(row.confidence) >= 95 for row in wrong) > 20
+  assert len(first.shown(100)) == 100
+  assert first.shown()[0] == best[0]
+  of_cell = [row for row in best if (row.actual, row.predicted) == ("a", "b")]
+  assert [row for row in first.shown(100) if (row.actual, row.predicted) == ("a", "b")] == of_cell[: 100 // 12]
+
+
+def test_a_cell_is_bounded() -> None:
+  assert len(_seen([_mistake(str(n), "a", "b", 50) for n in range(100)]).shown()) == MAX_PER_CELL
+
+
+def test_below_the_threshold_nothing_is_suspicious() -> None:
+  found = _seen([_mistake("1", "a", "b", 94.9999), _mistake("2", "a", "b", 95), _mistake("3", "a", "a", 100)])
+  assert [row.key for row in found.suspicious()] == ["2"]
