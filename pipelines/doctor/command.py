@@ -156,14 +156,13 @@ def _folder_beside(output: str) -> Iterator[str]:
 
 
 def _describe_failure(error: Exception, runner: str, timeout_secs: int) -> Finding:
-  known = explain(str(error))
+  cause, remedy = explain(str(error)) or ("", "")
   if isinstance(error, TimeoutError):
-    cause = f"{runner} did not do a tiny job within {timeout_secs} seconds" + (f", as {known[0]}" if known else "")
-    remedy = "find out what it waits for, usually workers, and cancel the tiny job there; or raise --timeout_secs"
-  else:
-    cause = known[0] if known else f"a tiny job failed ({error})"
-    remedy = "try the job on this machine, without --runner, to see whether the engine is the cause"
-  return problem("engine", cause, known[1] if known else remedy)
+    late = f"{runner} did not do a tiny job within {timeout_secs} seconds" + (f", as {cause}" if cause else "")
+    wait = "find out what it waits for, usually workers, and cancel the tiny job there; or raise --timeout_secs"
+    return problem("engine", late, remedy or wait)
+  compare = "try the job on this machine, without --runner, to see whether the engine is the cause"
+  return problem("engine", cause or f"a tiny job failed ({error})", remedy or compare)
 
 
 def _describe_success(result: ProbeResult, options: PipelineOptions) -> Finding:

@@ -46,23 +46,18 @@ def configure_dataflow(prog: str, flags: object, pipeline_options: PipelineOptio
     raise InputError(
       f"{prog}: DataflowRunner needs packages that are not installed ({error}): pip install 'apache-beam[gcp]'."
     ) from error
+  region = options.region or create_runner("DataflowRunner").get_default_gcp_region()
   for flag, value, remedy in (
     ("project", options.project, "give the id of your Google Cloud project"),
-    (
-      "region",
-      options.region or create_runner("DataflowRunner").get_default_gcp_region(),
-      "give one, for example europe-west1",
-    ),
+    ("region", region, "give one, for example europe-west1"),
     ("temp_location", options.temp_location, "give a folder in a bucket, gs://BUCKET/temp"),
   ):
     if not value:
       raise InputError(f"{prog}: DataflowRunner needs --{flag}: {remedy}.")
   # In a dry run, or at a local endpoint, no worker reads the paths.
   if not options.dry_run and urlparse(options.dataflow_endpoint or "").hostname != "localhost":
-    for name, found in [
-      ("temp_location", options.temp_location),
-      *((name, getattr(flags, name, None)) for name in _PATHS),
-    ]:
+    paths = {"temp_location": options.temp_location, **{name: getattr(flags, name, None) for name in _PATHS}}
+    for name, found in paths.items():
       for path in [found] if isinstance(found, str) else found or []:
         if not path.startswith("gs://"):
           raise InputError(f"{prog}: --{name} {path}: Dataflow's workers cannot read it: give a path on gs://.")

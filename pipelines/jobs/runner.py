@@ -93,7 +93,7 @@ def claim_output(
 
 
 def validate_apart(input_folder: str, output: str, name: str = "output") -> None:
-  """Checks that a stage does not write into its input; `name`: the flag of `output`."""
+  """Checks that a stage does not write into its input."""
   if files.overlap(input_folder, output):
     raise InputError(f"{flag(name)} {output} overlaps with {flag('input')} {input_folder}: give a folder of its own.")
 
