@@ -5,9 +5,10 @@ from __future__ import annotations
 import abc
 import heapq
 import itertools
+import os
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, BinaryIO, ClassVar, NamedTuple
 
 import apache_beam as beam
 
@@ -148,3 +149,13 @@ def check_classes(path: str, labels: Collection[str], min_classes: int) -> None:
 def has_items(items: Iterable[object], count: int) -> bool:
   """Returns whether there are at least `count` items."""
   return sum(1 for _ in itertools.islice(items, count)) == count
+
+
+def read_range(file: BinaryIO, path: str, start: int, size: int) -> bytes:
+  """Reads bytes of a planned file; InputError if it ends earlier."""
+  file.seek(start)
+  data = file.read(size)
+  if len(data) < size:
+    end = file.seek(0, os.SEEK_END)
+    raise InputError(f"{path}: byte {end}: the file ends here: it was truncated while the job ran.")
+  return data

@@ -30,7 +30,7 @@ from beam_retrain.transforms.core.records.schema import TESTING, TRAINING, Image
 from beam_retrain.transforms.core.records.shards import IMAGES_PER_SHARD, Input, Shard, read_picked
 from beam_retrain.transforms.core.records.splits import SplitPercentages
 from beam_retrain.transforms.io import files
-from beam_retrain.transforms.sources.base import Source, SourceOptions
+from beam_retrain.transforms.sources.base import Source, SourceOptions, read_range
 
 _PREFIXES = {TRAINING: "train", TESTING: "t10k"}
 
@@ -169,8 +169,7 @@ def image_key(split: str, label: object, index: int, extension: str) -> str:
 
 def _names(split: str, dimensions: int) -> list[str]:
   """Returns a file's possible names, preferred first: MNIST's, the article's, gzipped."""
-  kind = {3: "images", 1: "labels"}[dimensions]
-  spellings = [f"{_PREFIXES[split]}-{kind}{mark}idx{dimensions}-ubyte" for mark in ("-", ".")]
+  spellings = [f"{_PREFIXES[split]}-{idx.KINDS[dimensions]}{mark}idx{dimensions}-ubyte" for mark in ("-", ".")]
   return spellings + [f"{name}.gz" for name in spellings]
 
 
@@ -185,12 +184,9 @@ def find_idx_splits(folder: str, splits: Sequence[str] = (TRAINING, TESTING)) ->
 def _find(folder: str, split: str, dimensions: int) -> files.FileStat:
   names = _names(split, dimensions)
   for name in names:
-    stat = files.stat(files.join(folder, name))
-    if stat:
+    if stat := files.stat(files.join(folder, name)):
       return stat
-  raise InputError(
-    f"{folder} has no file of {split} {'images' if dimensions == 3 else 'labels'}: add one of {', '.join(names)}."
-  )
+  raise InputError(f"{folder} has no file of {split} {idx.KINDS[dimensions]}: add one of {', '.join(names)}.")
 
 
 def _check_pair(split: str, images: files.FileStat, labels: files.FileStat) -> IdxPair:
@@ -325,8 +321,4 @@ def _spill(blocks: Iterator[bytes], path: str) -> Iterator[bytes | SpilledBytes]
 
 def _read_at(path: str, position: int, size: int) -> bytes:
   with files.open_to_read(path) as file:
-    file.seek(position)
-    data = file.read(size)
-  if len(data) < size:
-    raise InputError(f"{path}: byte {position + len(data)}: the file ends here: it was truncated while the job ran.")
-  return data
+    return read_range(file, path, position, size)

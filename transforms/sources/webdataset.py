@@ -34,7 +34,14 @@ from beam_retrain.transforms.core.records.shards import (
 )
 from beam_retrain.transforms.core.records.splits import SplitPercentages
 from beam_retrain.transforms.io import files
-from beam_retrain.transforms.sources.base import Source, SourceOptions, check_classes, has_items, sample_hash
+from beam_retrain.transforms.sources.base import (
+  Source,
+  SourceOptions,
+  check_classes,
+  has_items,
+  read_range,
+  sample_hash,
+)
 from beam_retrain.transforms.sources.image_files import MAX_FILE_BYTES, split_by_hash, too_large
 
 _IMAGES = ("jpg", "jpeg", "png", "gif", "bmp")
@@ -89,13 +96,8 @@ class TarImages(NamedTuple):
         key = f"{self.key}/{member.name}"
         if member.size_bytes > MAX_FILE_BYTES:
           yield too_large(key, member.size_bytes, split)
-          continue
-        file.seek(member.start)
-        encoded = file.read(member.size_bytes)
-        if len(encoded) < member.size_bytes:
-          end = file.seek(0, os.SEEK_END)
-          raise InputError(f"{self.path}: byte {end}: the file ends here: it was truncated while the job ran.")
-        yield Image(key, member.label, encoded)
+        else:
+          yield Image(key, member.label, read_range(file, self.path, member.start, member.size_bytes))
 
   def read_where(self, split: str, is_wanted: Callable[[str], bool]) -> Iterator[Image | Quarantined]:
     return read_picked(self, split, is_wanted)

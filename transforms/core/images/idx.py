@@ -22,7 +22,7 @@ LABELS_OFFSET = 8  # bytes before the first label: magic and one dimension
 MAX_SIDE_PX = 65_500  # libjpeg's JPEG_MAX_DIMENSION
 _MAX_HEADER_PIXELS = 1 << 26  # of one image, so that a wrong header cannot claim all memory
 
-_KINDS = {3: "images", 1: "labels"}
+KINDS = {3: "images", 1: "labels"}
 _GZIP_MAGIC = b"\x1f\x8b"
 
 
@@ -66,7 +66,7 @@ def read_header(file: BinaryIO, name: str, dimensions: int | None = None) -> Idx
       raise InputError(f"{name}: byte {position}: 0x{magic[position]:02x}, expected 0x00: this is not an IDX file.")
   if magic[2] != UNSIGNED_BYTE:
     raise InputError(f"{name}: byte 2: type code 0x{magic[2]:02x}, expected 0x08 (unsigned byte).")
-  if magic[3] not in _KINDS:
+  if magic[3] not in KINDS:
     raise InputError(f"{name}: byte 3: {magic[3]} dimensions, expected 3 (images) or 1 (labels).")
   sizes = _read_header_bytes(file, name, 4, 4 * magic[3])
   header = IdxHeader(struct.unpack(f">{magic[3]}I", sizes))
@@ -79,7 +79,7 @@ def read_header(file: BinaryIO, name: str, dimensions: int | None = None) -> Idx
     raise InputError(f"{name}: byte 8: images of {header.item_bytes} pixels, expected at most {_MAX_HEADER_PIXELS}.")
   if dimensions not in (None, magic[3]):
     raise InputError(
-      f"{name}: byte 3: {magic[3]} dimensions ({_KINDS[magic[3]]}), expected {dimensions} ({_KINDS[dimensions]}):"
+      f"{name}: byte 3: {magic[3]} dimensions ({KINDS[magic[3]]}), expected {dimensions} ({KINDS[dimensions]}):"
       " the images and labels files may be swapped."
     )
   return header
@@ -142,6 +142,6 @@ def describe(header: IdxHeader) -> str:
 
 def encode_idx(array: np.ndarray) -> bytes:
   """Returns an IDX file of uint8 [count, rows, columns] or [count]."""
-  if array.dtype != np.uint8 or array.ndim not in _KINDS:
+  if array.dtype != np.uint8 or array.ndim not in KINDS:
     raise ValueError(f"{array.dtype} with {array.ndim} dimensions: images are uint8 with 3, labels with 1")
   return struct.pack(f">4B{array.ndim}I", 0, 0, UNSIGNED_BYTE, array.ndim, *array.shape) + array.tobytes()
