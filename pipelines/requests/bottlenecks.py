@@ -94,14 +94,12 @@ class TrunkRequest(JobRequest):
   def find_source(self, path: str) -> tuple[Source, SplitPercentages]:
     """Returns the images in an absolute path, and how they are split.
 
+    A source's own validation images are kept.
+
     Raises:
       InputError: there are none, nothing is left to train on, or the split hash does not apply to them.
     """
     source = find_source(path, self.classes, retrain_names=self.retrain_names)
-    return source, self.percentages(source)
-
-  def percentages(self, source: Source) -> SplitPercentages:
-    """Returns how a source is split; its own validation images are kept."""
     root = self.input if self.split_hash == LEGACY else None  # as typed
     validation = 0.0 if source.has_validation else self.validation_percentage
     try:
@@ -109,7 +107,7 @@ class TrunkRequest(JobRequest):
     except ValueError as error:
       raise InputError(f"{error}.") from error
     check_split_hash(source, percentages, f"leave out {flag('split_hash')} legacy")
-    return percentages
+    return source, percentages
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -145,7 +143,28 @@ class BottlenecksRequest(TrunkRequest, DistortionFlags):
     parser.add_argument(
       "--output", required=True, metavar="DIR", help="output folder; new, empty, or of an earlier run"
     )
-    _add_earlier_flags(parser)
+    group = parser.add_argument_group("existing bottlenecks")
+    group.add_argument(
+      "--reuse",
+      action="append",
+      metavar="DIR",
+      help="take bottlenecks from DIR, the output of an earlier run of the same trunk, and run the trunk over other"
+      " images only; DIR is not changed; may be repeated",
+    )
+    group.add_argument(
+      "--retry_from",
+      metavar="DIR",
+      help="repeat the run that wrote DIR after some of its images have been repaired: take good images' bottlenecks"
+      " from there, and run the trunk (DIR/trunk) over the others only. --input and all other settings are those of"
+      " DIR; DIR is not changed, and its run may have ended with exit code 3",
+    )
+    group.add_argument(
+      "--bottleneck_dir",
+      metavar="DIR",
+      help="take bottlenecks from the text files that retrain.py wrote to its --bottleneck_dir, and run the trunk over"
+      " images whose file is missing or damaged. The numbers are then retrain.py's: TensorFlow 1 resized images"
+      " slightly differently from the exported model; for class folders only",
+    )
     cls.add_trunk_flags(
       parser,
       f"the earlier run's, if it resumes one; the fastest in a trial, for at least {LEAST_IMAGES:,} images; else"
@@ -161,28 +180,3 @@ class BottlenecksRequest(TrunkRequest, DistortionFlags):
     )
     add_distortion_flags(parser)
     add_max_bad_fraction(parser)
-
-
-def _add_earlier_flags(parser: argparse.ArgumentParser) -> None:
-  group = parser.add_argument_group("existing bottlenecks")
-  group.add_argument(
-    "--reuse",
-    action="append",
-    metavar="DIR",
-    help="take bottlenecks from DIR, the output of an earlier run of the same trunk, and run the trunk over other"
-    " images only; DIR is not changed; may be repeated",
-  )
-  group.add_argument(
-    "--retry_from",
-    metavar="DIR",
-    help="repeat the run that wrote DIR after some of its images have been repaired: good images' bottlenecks are taken"
-    " from there, and the trunk (DIR/trunk) runs over the others only. --input and all other settings are those of"
-    " DIR; DIR is not changed, and its run may have ended with exit code 3",
-  )
-  group.add_argument(
-    "--bottleneck_dir",
-    metavar="DIR",
-    help="take bottlenecks from the text files that retrain.py wrote to its --bottleneck_dir, and run the trunk over"
-    " images whose file is missing or damaged. The numbers are then retrain.py's: TensorFlow 1 resized images slightly"
-    " differently from the exported model; for class folders only",
-  )

@@ -10,54 +10,18 @@ import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-import apache_beam as beam
 from apache_beam.metrics import Metrics
 
 from beam_retrain.transforms.bottlenecks.embed import EmbedShard
 from beam_retrain.transforms.bottlenecks.model_handler import ImageModelHandler
-from beam_retrain.transforms.core.images.augment import DISTORTED, Distortions, count_distorted, variant_key
+from beam_retrain.transforms.core.images.augment import DISTORTED, Distortions, variant_key
 from beam_retrain.transforms.core.models.inference import Inferred, LoadedModel, Outputs, infer_images
 from beam_retrain.transforms.core.records.quarantine import Quarantined
 from beam_retrain.transforms.core.records.schema import TRAINING, Image
-from beam_retrain.transforms.core.records.shards import Shard, ShardReport
+from beam_retrain.transforms.core.records.shards import Shard
 from beam_retrain.transforms.core.records.splits import SplitPercentages
-from beam_retrain.transforms.shards.ledger import delete_strays
 from beam_retrain.transforms.shards.progress import METRICS_NAMESPACE
-from beam_retrain.transforms.shards.work import WorkShards, Written
-
-
-class EmbedVariants(beam.PTransform):
-  """Embeds variants of the training images and checks that none is missing.
-
-  (planned PCollection[Shard], PCollection[ShardReport] of their records) -> PCollection of one dict, `Stats.distorted`.
-  """
-
-  def __init__(self, task: DistortShard, output: str, request: str, checked: beam.PCollection, earlier: Sequence[str]):
-    super().__init__()
-    self._distortions = task.distortions
-    self._output = output
-    self._work = WorkShards(task, output=output, request=request, checked=checked, earlier=earlier)
-
-  def expand(self, inputs: tuple[beam.PCollection, beam.PCollection]) -> beam.PCollection:
-    shards, reports = inputs
-    return (
-      shards
-      | "TrainingShards" >> beam.Filter(lambda shard: shard.split == TRAINING)
-      # Shard
-      | "Distort" >> self._work
-      # ShardReport
-      | "CollectReports" >> beam.combiners.ToList()
-      # list of ShardReport
-      | "Close" >> beam.Map(_close, self._output, self._distortions, beam.pvalue.AsList(reports))
-    )  # dict
-
-
-def _close(
-  variant_reports: list[ShardReport], folder: str, distortions: Distortions, reports: list[ShardReport]
-) -> dict[str, int]:
-  counts = count_distorted(distortions, reports, variant_reports)
-  delete_strays(folder, {report.file for report in variant_reports})
-  return counts
+from beam_retrain.transforms.shards.work import Written
 
 
 class DistortShard(EmbedShard):

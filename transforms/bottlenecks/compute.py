@@ -8,19 +8,20 @@ from typing import Any
 
 import apache_beam as beam
 
-from beam_retrain.transforms.bottlenecks.augment import DistortShard, EmbedVariants
+from beam_retrain.transforms.bottlenecks.augment import DistortShard
 from beam_retrain.transforms.bottlenecks.embed import EmbedShard
 from beam_retrain.transforms.bottlenecks.model_handler import ImageModelHandler
 from beam_retrain.transforms.bottlenecks.reuse import EmbedOnlyNew
-from beam_retrain.transforms.core.images.augment import DISTORTED, Distortions
+from beam_retrain.transforms.core.images.augment import DISTORTED, Distortions, count_distorted
 from beam_retrain.transforms.core.records.leaks import OnLeak
-from beam_retrain.transforms.core.records.schema import PREPROCESSING_VERSION, RECORDS_FOLDER
+from beam_retrain.transforms.core.records.schema import PREPROCESSING_VERSION, RECORDS_FOLDER, TRAINING
+from beam_retrain.transforms.core.records.shards import ShardReport
 from beam_retrain.transforms.core.records.splits import SplitPercentages
 from beam_retrain.transforms.core.run.run_info import request_digest
 from beam_retrain.transforms.core.runtimes.trunk_info import TrunkInfo
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.leaks.audit import Planned, SplitAudit
-from beam_retrain.transforms.shards.ledger import CloseLedger, mark_completed
+from beam_retrain.transforms.shards.ledger import CloseLedger, delete_strays, mark_completed
 from beam_retrain.transforms.shards.work import WorkShards
 
 FRESH_FOLDER = ".fresh"
@@ -83,16 +84,29 @@ class ComputeBottlenecks(beam.PTransform):
     planned = self._audit.plan(shards)
     reports = planned.shards | "Work" >> self._work(planned.checked)
     # ShardReport
-    variants = None
-    if self.distortions:
-      variants = (planned.shards, reports) | "EmbedVariants" >> EmbedVariants(
-        DistortShard(self.handler, self.labels, self.percentages, self.distortions),
-        output=files.join(self.output, DISTORTED),
-        request=request_digest(DISTORTED, {**self._settings, "distortions": self.distortions.to_settings()}),
-        checked=planned.checked,
-        earlier=[files.join(store, DISTORTED) for store in self.stores],
-      )  # dict
+    variants = self._embed_variants(planned, reports, self.distortions) if self.distortions else None
     return self.close(planned, reports, variants)
+
+  def _embed_variants(self, planned: Planned, reports: beam.PCollection, distortions: Distortions) -> beam.PCollection:
+    """Embeds the training images' variants; returns PCollection of one dict, `Stats.distorted`."""
+    output = files.join(self.output, DISTORTED)
+    work = WorkShards(
+      DistortShard(self.handler, self.labels, self.percentages, distortions),
+      output=output,
+      request=request_digest(DISTORTED, {**self._settings, "distortions": distortions.to_settings()}),
+      checked=planned.checked,
+      earlier=[files.join(store, DISTORTED) for store in self.stores],
+    )
+    return (
+      planned.shards
+      | "TrainingShards" >> beam.Filter(lambda shard: shard.split == TRAINING)
+      # Shard
+      | "Distort" >> work
+      # ShardReport
+      | "CollectVariants" >> beam.combiners.ToList()
+      # list of ShardReport
+      | "CloseVariants" >> beam.Map(_close_variants, output, distortions, beam.pvalue.AsList(reports))
+    )  # dict
 
   def _work(self, checked: beam.PCollection) -> beam.PTransform:
     if not self.stores:
@@ -133,6 +147,14 @@ class ComputeBottlenecks(beam.PTransform):
       # Stats
       | "MarkCompleted" >> beam.Map(mark_completed, self.output, self.max_bad_fraction, beam.pvalue.AsList(transform))
     )  # Stats
+
+
+def _close_variants(
+  variant_reports: list[ShardReport], folder: str, distortions: Distortions, reports: list[ShardReport]
+) -> dict[str, int]:
+  counts = count_distorted(distortions, reports, variant_reports)
+  delete_strays(folder, {report.file for report in variant_reports})
+  return counts
 
 
 def record_settings(

@@ -104,16 +104,16 @@ def test_where_no_validation_images_are_named_they_are_drawn_from_the_training_o
 
 @pytest.mark.parametrize(("named", "validation"), [(True, 0.0), (False, 25.0)])
 def test_named_validation_images_leave_nothing_to_be_drawn(with_splits, small_images, named, validation):
-  source = find_source(with_splits if named else str(small_images))
   request = BottlenecksRequest(input="x", output="out", validation_percentage=25.0)
-  assert request.percentages(source) == SplitPercentages(10.0, validation)
+  _, percentages = request.find_source(with_splits if named else str(small_images))
+  assert percentages == SplitPercentages(10.0, validation)
 
 
 def test_legacy_splits_are_for_class_folders(small_images, tmp_path):
   rows = [(small_images / key, label) for key, label in list_images(small_images)]
-  source = find_source(write_manifest(tmp_path / "m.csv", rows, "file_name,label"))
+  path = write_manifest(tmp_path / "m.csv", rows, "file_name,label")
   with pytest.raises(InputError, match="--split_hash legacy splits class folders"):
-    BottlenecksRequest(input="m.csv", output="out", split_hash="legacy").percentages(source)
+    BottlenecksRequest(input="m.csv", output="out", split_hash="legacy").find_source(path)
 
 
 def test_what_is_listed_and_not_there_is_left_out_and_counted(small_images, collect, tmp_path):
