@@ -35,13 +35,11 @@ def best_gflops(size: int, multiply: Callable[[], Any]) -> float:
 
 
 def _with_tensorflow(threads: int) -> Iterator[tuple[str, str, int, Callable[[], Any]]]:
-  from beam_retrain.transforms.core.models.inference import set_threads
   from beam_retrain.transforms.core.system.imports import load_tensorflow
 
-  load_tensorflow()
+  load_tensorflow(threads)
   import tensorflow as tf
 
-  set_threads(threads)
   for size in _SIZES:
     matrix = tf.random.stateless_normal([size, size], (1, size))
     for precision in ("float32", "bfloat16"):

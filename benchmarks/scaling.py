@@ -48,7 +48,8 @@ class Plan:
   def read(cls, path: Path) -> Plan:
     found = json.loads(path.read_text())
     trunk = TrunkInfo.from_json(found["trunk"])
-    return cls(f"{trunk.handle}, {trunk.variant}", trunk.dimensions, JobCosts(**found["costs"]))
+    costs = JobCosts(**{name.replace("picture", "image"): value for name, value in found["costs"].items()})
+    return cls(f"{trunk.handle}, {trunk.variant}", trunk.dimensions, costs)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -24,7 +24,6 @@ from beam_retrain.pipelines.models.execution import (
   limit_tensorflow,
   report_halved_batch,
   report_workers,
-  trunk_threads,
 )
 from beam_retrain.pipelines.models.precision import Choice, choose_variant
 from beam_retrain.pipelines.models.sample import sample_images
@@ -109,8 +108,7 @@ class Job:
 
   @property
   def handler(self) -> ImageModelHandler:
-    trunk_folder, max_pixels = files.join(self.output, TRUNK_FOLDER), self.request.max_pixels
-    return ImageModelHandler(trunk_folder, **self.execution.handler_kwargs, max_pixels=max_pixels)
+    return self.execution.handler(files.join(self.output, TRUNK_FOLDER), self.request.max_pixels)
 
   @functools.cached_property
   def info(self) -> RunInfo:
@@ -238,7 +236,7 @@ def plan(request: BottlenecksRequest) -> Job:
     percentages = retry.percentages
   source.plan(_SPLITS, percentages)  # fails before the old output is touched
   report_left_out(source)
-  limit_tensorflow(trunk_threads(request.trunk_threads, options))
+  limit_tensorflow(request.trunk_threads, options)
   choice = retry.choose_variant() if retry else _choose_variant(request, source, percentages)
   imported = find_text_import(request, source, percentages, choice.trunk.info)
   fingerprint, has_texts = choice.trunk.info.fingerprint, imported is not None

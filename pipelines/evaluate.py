@@ -26,8 +26,7 @@ from beam_retrain.pipelines.evaluation.job import (
 from beam_retrain.pipelines.evaluation.request import EvaluationRequest
 from beam_retrain.pipelines.jobs.runner import claim_output, exit_code, run_command, run_pipeline, validate_apart
 from beam_retrain.pipelines.models.execution import Execution, choose_execution
-from beam_retrain.pipelines.models.model_trunk import ModelTrunk
-from beam_retrain.pipelines.models.trained import Model, split_settings, which_images
+from beam_retrain.pipelines.models.trained import Model, ModelTrunk, split_settings, which_images
 from beam_retrain.pipelines.options.flags import retrain_names_setting
 from beam_retrain.pipelines.options.request import check_paths
 from beam_retrain.reporting.gates import verdict_line
@@ -164,7 +163,7 @@ class Job:
       )
     if self.request.reuse:
       return ScoreWithHeads([HeadOf(model.head, 0, tuple(labels))])
-    handler = self.trunk.to_scores(**self.execution.handler_kwargs, max_pixels=self.request.max_pixels)
+    handler = self.trunk.to_scores(self.execution, self.request.max_pixels)
     return ScoreImages(handler, labels)
 
   def build(self, root: beam.Pipeline, evaluation: EvaluateClassifier) -> None:

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from beam_retrain.pipelines.models.model_trunk import ModelTrunk
-from beam_retrain.pipelines.models.trained import Model, check_labels, choose_splits
+from beam_retrain.pipelines.models.execution import Execution
+from beam_retrain.pipelines.models.trained import Model, ModelTrunk, check_labels, choose_splits
 from beam_retrain.pipelines.options.flags import add_model_precision_flags, given_precision
 from beam_retrain.transforms.bottlenecks.model_handler import ImageModelHandler
 from beam_retrain.transforms.core.errors import InputError
@@ -177,7 +177,7 @@ def _verify(flags: argparse.Namespace) -> int:
     *map(score_paths.lite_file, lite_files),
   ]
   if trunk.serving.is_prepared:  # otherwise the batch path is the exported model
-    batch = trunk.to_scores(max_pixels=flags.max_pixels)
+    batch = trunk.to_scores(Execution(), flags.max_pixels)
     paths.insert(0, score_paths.loaded_model(batch.load_once(), f"{_BATCH_PATH} ({trunk.serving.variant})"))
   tallies = [Tally(path.name, bound if path.is_exact else None) for path in paths]
   if trunk.serving.is_prepared and precision != INT8:

@@ -149,16 +149,14 @@ class Graph(NamedTuple):
 def open_graph(flags: argparse.Namespace) -> Graph:
   """Loads and tries the graph, and reads its labels; reports peculiarities."""
   from beam_retrain.transforms.core.compat.digit_file import check_labels, parse_labels
-  from beam_retrain.transforms.core.models.inference import set_threads
   from beam_retrain.transforms.core.system.cpu import Threads
   from beam_retrain.transforms.core.system.imports import load_tensorflow
 
   data, labels = read_file(flags.graph, "graph"), parse_labels(read_file(flags.labels, "labels"), flags.labels)
-  load_tensorflow()
+  load_tensorflow(Threads(flags.trunk_threads or 0).here)
   from beam_retrain.transforms.core.compat.frozen_graph import load_graph, try_out
   from beam_retrain.transforms.core.compat.graph_call import find_call, parse_graph
 
-  set_threads(Threads(flags.trunk_threads or 0).here)
   graph = parse_graph(data, flags.graph)
   call = find_call(
     graph,

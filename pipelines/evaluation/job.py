@@ -11,9 +11,8 @@ from typing import NamedTuple
 
 from beam_retrain.pipelines.evaluation.request import EvaluationRequest
 from beam_retrain.pipelines.models.execution import Execution
-from beam_retrain.pipelines.models.model_trunk import ModelTrunk
 from beam_retrain.pipelines.models.sample import sample_images
-from beam_retrain.pipelines.models.trained import Model, check_labels, choose_splits, shared_percentages
+from beam_retrain.pipelines.models.trained import Model, ModelTrunk, check_labels, choose_splits, shared_percentages
 from beam_retrain.pipelines.models.trunk_sources import BUNDLED
 from beam_retrain.pipelines.options.flags import report_left_out
 from beam_retrain.reporting.gates import gate_lines, judge
@@ -92,7 +91,7 @@ def claim_store(
   info = describe_run("store", settings, [], trunk=trunk.info, labels=model.labels)
   files.make_folder(folder)
   files.write_text(files.join(folder, INFO_FILE), info.to_json())
-  handler = trunk.to_bottlenecks(**execution.handler_kwargs, max_pixels=max_pixels)
+  handler = trunk.to_bottlenecks(execution, max_pixels)
   return TrunkStore(folder=folder, handler=handler, reuse=reuse, request=info.request)
 
 

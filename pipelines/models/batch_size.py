@@ -9,7 +9,6 @@ import contextlib
 import hashlib
 import json
 import math
-import os
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -20,7 +19,7 @@ from beam_retrain.transforms.core.models.inference import BATCH_SIZE
 from beam_retrain.transforms.core.runtimes.variant import processor_name
 from beam_retrain.transforms.core.system.memory import available_memory, is_out_of_memory, peak_memory
 from beam_retrain.transforms.core.system.prefetch import map_ahead
-from beam_retrain.transforms.io import cache, files
+from beam_retrain.transforms.io import cache
 
 CANDIDATES = (8, 16, 32, 64)
 SECS = 2.0
@@ -33,6 +32,8 @@ _MIN_SECS = 0.05
 
 _IN_FLIGHT = 6
 """Batches of pixels in memory at a time: see transforms/core/models/inference.py."""
+
+_BATCHES = "batches"  # in the cache
 
 Embed = Callable[[np.ndarray], Any]
 
@@ -89,16 +90,18 @@ def _smallest_of_fastest(rates: dict[int, float]) -> int:
 def _rate(embed: Embed, batch_size: int, input_px: int, clock: Callable[[], float]) -> float:
   """Returns images per second of the best round of two batches."""
   pixels = np.zeros((batch_size, input_px, input_px, 3), np.float32)
-  best, began = math.inf, clock()
-  for number in range(_MAX_ROUNDS):
+
+  def run_round() -> float:
     started = clock()
     for _ in map_ahead(embed, [pixels, pixels]):
       pass
-    if number:
-      best = min(best, clock() - started)
-    else:
-      began = clock()
-    if number and clock() - began > _MIN_SECS:
+    return clock() - started
+
+  run_round()  # slower than the next
+  best, began = math.inf, clock()
+  for _ in range(_MAX_ROUNDS - 1):
+    best = min(best, run_round())
+    if clock() - began > _MIN_SECS:
       break
   return 2 * batch_size / max(best, 1e-9)
 
@@ -112,22 +115,19 @@ class Remembered(NamedTuple):
 
 def find_batch(fingerprint: str, threads: int) -> Remembered | None:
   """Returns the cached batch size for a trunk, this processor and threads."""
-  with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-    found = json.loads(files.read_bytes(_path(fingerprint, threads)))
-    return Remembered(max(1, int(found["batch_size"])), bool(found["is_halved"]))
+  with contextlib.suppress(ValueError, KeyError, TypeError):
+    entries = cache.read_source(_digest(fingerprint, threads), _BATCHES)
+    return Remembered(max(1, int(entries["batch_size"])), bool(entries["is_halved"]))
   return None
 
 
 def keep_batch(fingerprint: str, threads: int, batch_size: int, is_halved: bool = False) -> Remembered:
-  """Caches and returns a batch size; ignores an unwritable cache."""
+  """Caches and returns a batch size."""
   remembered = Remembered(batch_size, is_halved)
-  path = _path(fingerprint, threads)
-  with contextlib.suppress(OSError):
-    files.make_folder(os.path.dirname(path))
-    files.write_text(path, json.dumps({**remembered._asdict(), "processor": processor_name(), "threads": threads}))
+  entries = {**remembered._asdict(), "processor": processor_name(), "threads": threads}
+  cache.write_source(_digest(fingerprint, threads), entries, _BATCHES)
   return remembered
 
 
-def _path(fingerprint: str, threads: int) -> str:
-  digest = hashlib.sha256(json.dumps([fingerprint, processor_name(), threads]).encode()).hexdigest()
-  return os.path.join(cache.folder(), "batches", f"{digest}.json")
+def _digest(fingerprint: str, threads: int) -> str:
+  return hashlib.sha256(json.dumps([fingerprint, processor_name(), threads]).encode()).hexdigest()

@@ -7,20 +7,15 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from apache_beam.metrics import MetricsFilter
-from apache_beam.options.pipeline_options import (
-  DebugOptions,
-  DirectOptions,
-  PipelineOptions,
-  PortableOptions,
-)
+from apache_beam.options.pipeline_options import DebugOptions, DirectOptions, PipelineOptions, PortableOptions
 from apache_beam.runners.runner import PipelineResult
 
 from beam_retrain.pipelines.engines.dataflow import ONE_CONTAINER
 from beam_retrain.pipelines.engines.runners import is_dataflow, is_local
 from beam_retrain.pipelines.models.batch_size import find_batch, keep_batch, probe_batch
 from beam_retrain.pipelines.models.trunk_sources import Trunk
-from beam_retrain.transforms.bottlenecks.model_handler import BATCH_METRIC
-from beam_retrain.transforms.core.models.inference import BATCH_SIZE, set_threads
+from beam_retrain.transforms.bottlenecks.model_handler import BATCH_METRIC, ImageModelHandler
+from beam_retrain.transforms.core.models.inference import BATCH_SIZE
 from beam_retrain.transforms.core.records.schema import INFO_FILE
 from beam_retrain.transforms.core.run.run_info import RunInfo, find_info
 from beam_retrain.transforms.core.runtimes.prepared import load_prepared
@@ -38,39 +33,37 @@ _LOOPBACK_PROCESSES = "use_loopback_process_worker=true"
 
 @dataclasses.dataclass(frozen=True)
 class Execution:
-  """How a trunk is run.
+  """How a trunk is run; `reason`: why this batch size."""
 
-  Attributes:
-    reason: of the batch size, in a few words.
-  """
+  batch_size: int = BATCH_SIZE
+  reason: str = "the default"
+  threads: Threads = dataclasses.field(default_factory=Threads)
+  is_local: bool = True
 
-  batch_size: int
-  reason: str
-  threads: Threads
-  is_local: bool
-
-  @property
-  def handler_kwargs(self) -> dict[str, Any]:
-    return {
-      "batch_size": self.batch_size,
-      "threads": self.threads.given,
-      "processes": self.threads.processes,
-    }
+  def handler(self, path: str, max_pixels: int, *, trunk_only: bool = False, head: str = "") -> ImageModelHandler:
+    """Returns a handler of a model that runs like this; see `ImageModelHandler`."""
+    return ImageModelHandler(
+      path,
+      batch_size=self.batch_size,
+      threads=self.threads.given,
+      processes=self.threads.processes,
+      max_pixels=max_pixels,
+      trunk_only=trunk_only,
+      head=head,
+    )
 
   def describe(self) -> str:
-    return f"{self.batch_size} images at a time ({self.reason}), {self._describe_threads()}"
-
-  def _describe_threads(self) -> str:
     given, processes = self.threads.given, self.threads.processes
     if self.is_local or given:
       count = processes or (available_cores() if self.is_local else 0)
-      return f"{_count(count, 'process', 'processes')} of {_count(self.threads.here, 'thread', 'threads')}"
-    if not processes:
-      return "a process of one thread for each core of a worker"
-    return f"a worker's cores shared by its {_count(processes, 'process', 'processes')}"
+      split = f"{_count(count, 'process', 'processes')} of {_count(self.threads.here, 'thread', 'threads')}"
+    elif processes:
+      split = f"a worker's cores shared by its {_count(processes, 'process', 'processes')}"
+    else:
+      split = "a process of one thread for each core of a worker"
+    return f"{self.batch_size} images at a time ({self.reason}), {split}"
 
-  def to_info(self) -> dict[str, Any]:
-    """Returns entries of `execution` in `info.json`."""
+  def to_info(self) -> dict[str, int | str]:
     return {
       "batch_size": self.batch_size,
       "batch_size_reason": self.reason,
@@ -101,14 +94,9 @@ def worker_processes(options: PipelineOptions) -> int:
   return int(portable.sdk_worker_parallelism)
 
 
-def trunk_threads(given: int | None, options: PipelineOptions) -> Threads:
-  return Threads(given or 0, worker_processes(options))
-
-
-def limit_tensorflow(threads: Threads) -> None:
-  """Loads TensorFlow with a number of threads, which is then fixed."""
-  load_tensorflow()
-  set_threads(threads.here)
+def limit_tensorflow(threads: int | None, options: PipelineOptions) -> None:
+  """Loads TensorFlow with the job's number of threads, which is then fixed."""
+  load_tensorflow(Threads(threads or 0, worker_processes(options)).here)
 
 
 def choose_execution(
@@ -117,34 +105,31 @@ def choose_execution(
   options: PipelineOptions,
   trunk: Trunk | None = None,
   *,
-  default: int = BATCH_SIZE,
   earlier: RunInfo | None = None,
   is_large: Callable[[], bool] = lambda: False,
 ) -> Execution:
-  """Chooses how a trunk is run.
+  """Chooses how a trunk is run; tries a prepared one's batch sizes.
 
   Args:
-    trunk: prepared for its variant; if it is not, or None, no batch sizes are tried.
-    default: images per call.
     earlier: `info.json` of an earlier run into the same folder: its batch size is kept, so that shards stay valid.
     is_large: whether the job has at least `LEAST_IMAGES`.
   """
-  chosen = trunk_threads(threads, options)
+  chosen = Threads(threads or 0, worker_processes(options))
   local = is_local(options)
   if batch_size:
     return Execution(batch_size, "as given", chosen, local)
   if kept := _batch_of(earlier, trunk):
     return Execution(kept, "as in the run before", chosen, local)
   if not (local and trunk and trunk.prepared_folder):
-    return Execution(default, "the default", chosen, local)
-  found = find_batch(trunk.info.fingerprint, chosen.here)
-  if found and found.is_halved and found.batch_size < default:
-    return Execution(found.batch_size, "as memory allows", chosen, local)
+    return Execution(threads=chosen, is_local=local)
+  cached = find_batch(trunk.info.fingerprint, chosen.here)
+  if cached and cached.is_halved and cached.batch_size < BATCH_SIZE:
+    return Execution(cached.batch_size, "as memory allows", chosen, local)
   if not is_large():
-    return Execution(default, "the default", chosen, local)
-  if not found:
-    found = keep_batch(trunk.info.fingerprint, chosen.here, _probe(trunk, chosen))
-  return Execution(found.batch_size, "the fastest of those tried here", chosen, local)
+    return Execution(threads=chosen, is_local=local)
+  if not cached:
+    cached = keep_batch(trunk.info.fingerprint, chosen.here, _probe(trunk, chosen))
+  return Execution(cached.batch_size, "the fastest of those tried here", chosen, local)
 
 
 def _probe(trunk: Trunk, threads: Threads) -> int:
@@ -172,9 +157,13 @@ def _batch_of(earlier: RunInfo | None, trunk: Trunk | None) -> int:
 def report_halved_batch(result: PipelineResult, execution: Execution, trunk: Trunk, output: str) -> str:
   """Returns a message if a worker halved its batch, else "".
 
-  Caches the batch for the next run and records it in `info.json`. Runners without metrics report none.
+  Caches the batch for the next run and records it in `info.json`.
   """
-  least = _least_batch(result, execution.batch_size)
+  try:
+    batches = result.metrics().query(MetricsFilter().with_name(BATCH_METRIC))["distributions"]
+    least = min((int(entry.result.min) for entry in batches if entry.result.count), default=execution.batch_size)
+  except Exception:  # without metrics; each runner raises its own kind, and the job is done anyway
+    return ""
   if least >= execution.batch_size:
     return ""
   if execution.is_local:
@@ -183,23 +172,14 @@ def report_halved_batch(result: PipelineResult, execution: Execution, trunk: Tru
   return f"not enough memory for {execution.batch_size} images at a time: the trunk ran over {least}"
 
 
-def _least_batch(result: PipelineResult, default: int) -> int:
-  try:
-    found = result.metrics().query(MetricsFilter().with_name(BATCH_METRIC))["distributions"]
-    return min((int(entry.result.min) for entry in found if entry.result.count), default=default)
-  except Exception:  # each runner raises its own kind; the job is done anyway
-    return default
-
-
 def report_workers(result: PipelineResult, output: str) -> str:
-  """Returns a sentence on the processes that ran the trunk, or "".
+  """Returns a sentence on the processes that ran the trunk, if several.
 
-  Empty for one process, or without metrics. Records the images and trunk loads of each in `info.json`.
+  Records the images and trunk loads of each in `info.json`.
   """
   try:
-    images = counts_by_worker(result, TRUNK_IMAGES)
-    loads = counts_by_worker(result, TRUNK_LOADS)
-  except Exception:  # each runner raises its own kind; the job is done anyway
+    images, loads = counts_by_worker(result, TRUNK_IMAGES), counts_by_worker(result, TRUNK_LOADS)
+  except Exception:  # without metrics
     return ""
   if not images:
     return ""
@@ -210,9 +190,7 @@ def report_workers(result: PipelineResult, output: str) -> str:
 def describe_workers(images: Mapping[str, int], loads: Mapping[str, int]) -> str:
   """Describes how the work was spread over processes; "" for one.
 
-  Args:
-    images: process -> images that it ran the trunk over.
-    loads: process -> times that it loaded the trunk.
+  `images` and `loads` of the trunk are by process.
   """
   if len(images) == 1:
     return ""

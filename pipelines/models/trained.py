@@ -1,29 +1,31 @@
-"""Trained models, checked before an evaluation begins."""
+"""Trained models and their trunks, for evaluations."""
 
 from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
+from beam_retrain.pipelines.models.execution import Execution
+from beam_retrain.pipelines.models.sample import Agreement, check_agreement, variant_entries
 from beam_retrain.pipelines.options.flags import check_split_hash
+from beam_retrain.transforms.bottlenecks.model_handler import ImageModelHandler
 from beam_retrain.transforms.core.errors import InputError
-from beam_retrain.transforms.core.models.choose_variant import TRUNK_FOLDER
+from beam_retrain.transforms.core.models.choose_variant import TRUNK_FOLDER, choose_serving_variant
 from beam_retrain.transforms.core.models.head import HEAD_FILE
-from beam_retrain.transforms.core.records.schema import ALL, LABELS_FILE, TESTING, TRAINING
+from beam_retrain.transforms.core.models.inference import load_model
+from beam_retrain.transforms.core.records.schema import ALL, LABELS_FILE, TESTING, TRAINING, Image
 from beam_retrain.transforms.core.records.splits import SplitPercentages
 from beam_retrain.transforms.core.run.run_info import RunInfo, read_info, read_labels
 from beam_retrain.transforms.core.runtimes.prepared import CARD_FILE, PREPARED_FOLDER
+from beam_retrain.transforms.core.runtimes.variant import AUTO, FLOAT32
 from beam_retrain.transforms.io import files
+from beam_retrain.transforms.io.transfer import download
 from beam_retrain.transforms.sources.base import Source
 
 
 class Model:
-  """A finished output folder of `train`.
-
-  Attributes:
-    labels: class index -> label.
+  """A finished output folder of `train`; `labels`: class index -> label.
 
   Raises:
     InputError: the folder is missing, unfinished, or of another command.
@@ -73,14 +75,6 @@ class Model:
     """Whether its class folders were read as `retrain.py` read them."""
     return bool(self.info.retrain_names)
 
-  @property
-  def has_splits(self) -> bool:
-    """Whether its training data named the splits: no hash reproduces them.
-
-    False for older models, which do not record it.
-    """
-    return bool(self.info.has_splits)
-
   @functools.cached_property
   def percentages(self) -> SplitPercentages:
     """How its images were split.
@@ -103,6 +97,51 @@ class Model:
       digest.update(stat.path.removeprefix(self.path).encode() + b"\0")
       digest.update(bytes.fromhex(files.sha256(stat.path)))
     return digest.hexdigest()
+
+
+class ModelTrunk:
+  """A model's trunk, in the variant that runs here; see `choose_serving_variant`."""
+
+  def __init__(self, model: Model, precision: str = AUTO, runtime: str = AUTO):
+    own = model.info.trunk
+    self.model = model
+    self.serving = choose_serving_variant(
+      model.path, own.variant, model.preprocessing, model.has_prepared, precision, runtime
+    )
+    self.info = own.with_variant(self.serving.variant)
+
+  @property
+  def fingerprint(self) -> str:
+    """Key of its stored bottlenecks, 64 hex digits."""
+    return self.info.fingerprint
+
+  def to_scores(self, execution: Execution, max_pixels: int) -> ImageModelHandler:
+    if self.serving.is_prepared:
+      return execution.handler(self.model.trunk, max_pixels, head=self.model.head)
+    return execution.handler(self.model.saved_model, max_pixels)
+
+  def to_bottlenecks(self, execution: Execution, max_pixels: int) -> ImageModelHandler:
+    if self.serving.is_prepared:
+      return execution.handler(self.model.trunk, max_pixels)
+    return execution.handler(self.model.saved_model, max_pixels, trunk_only=True)
+
+  def check(self, sample: Sequence[Image], threads: int) -> Agreement | None:
+    """Compares its predictions with float32, unless it is in float32."""
+    if self.serving.variant.precision == FLOAT32:
+      return None
+    return check_agreement(
+      [self.model.fingerprint, self.fingerprint],
+      lambda: load_model(download(self.model.trunk), threads),
+      lambda: load_model(download(self.model.saved_model), threads, trunk_only=True),
+      sample,
+      self.model.head,
+    )
+
+  def to_info(self, agreement: Agreement | None) -> dict[str, str | dict[str, float]]:
+    return variant_entries(self.serving.variant, self.serving.why, agreement)
+
+  def describe(self, agreement: Agreement | None) -> str:
+    return f"{self.serving}{f': {agreement}' if agreement else ''}"
 
 
 def check_labels(source: Source, model: Model) -> None:
@@ -144,11 +183,12 @@ def choose_splits(
   if source.has_splits:
     return ((TRAINING, TESTING) if split == "all" else (TESTING,)), None
   if split == "testing":
-    if given := [model.path for model in models if model.has_splits]:
-      raise InputError(
-        f"{source.path} does not say which images are for testing, unlike the images that {given[0]} was trained on:"
-        " give the images with their splits, or use --split all."
-      )
+    for model in models:
+      if model.info.has_splits:  # no hash reproduces them; models before 0.3 do not record it
+        raise InputError(
+          f"{source.path} does not say which images are for testing, unlike the images that {model.path} was trained"
+          " on: give the images with their splits, or use --split all."
+        )
     check_split_hash(source, percentages, "use --split all")
     return (TESTING,), percentages
   return (ALL,), None
@@ -160,19 +200,19 @@ def shared_percentages(models: Sequence[Model]) -> SplitPercentages:
   Raises:
     InputError: there is none, as their splits are unrelated.
   """
-  found = {model.percentages: model for model in models}
-  if all(percentages.legacy_root is None for percentages in found):
-    return min(found, key=lambda percentages: percentages.testing)  # the smallest testing split is in all others
-  if len(found) > 1:
-    first, second, *_ = found.values()
+  by_split = {model.percentages: model for model in models}
+  if all(percentages.legacy_root is None for percentages in by_split):
+    return min(by_split, key=lambda percentages: percentages.testing)  # the smallest testing split is in all others
+  if len(by_split) > 1:
+    first, second, *_ = by_split.values()
     raise InputError(
       f"the models in {first.path} and {second.path} were trained on different splits (--split_hash): testing images of"
       " one may be training images of the other; use --split all, or train both on the same split."
     )
-  return next(iter(found))
+  return next(iter(by_split))
 
 
-def split_settings(percentages: SplitPercentages | None) -> dict[str, Any]:
+def split_settings(percentages: SplitPercentages | None) -> Mapping[str, float | str | None]:
   """Returns the splits' entries in the settings of an evaluation."""
   if percentages is not None and percentages.legacy_root is not None:
     return percentages.to_settings()

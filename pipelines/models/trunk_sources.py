@@ -1,6 +1,6 @@
 """Loads trunks from TF Hub, Keras, SavedModels or the package, at submission.
 
-To add a source, write a function that returns a `Trunk` and add a line in `_load`. Workers load only the SavedModel
+To add a source, write a function that returns a `Trunk` and add it to `_find_source`. Workers load only the SavedModel
 folder (transforms/core/models/saved_model.py) and download nothing.
 """
 
@@ -14,17 +14,26 @@ import os
 import shutil
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from beam_retrain.transforms.core.errors import InputError, first_line, flag
+from beam_retrain.transforms.core.models.saved_model import (
+  BUNDLED_WEIGHTS,
+  fingerprint_folder,
+  freeze,
+  load_saved_model,
+  save_trunk,
+)
 from beam_retrain.transforms.core.runtimes.prepared import (
   PREPARED_FOLDER,
   find_prepared,
+  import_runtime,
   is_intact,
   write_prepared_info,
 )
 from beam_retrain.transforms.core.runtimes.trunk_info import TrunkInfo
-from beam_retrain.transforms.core.runtimes.variant import INT8, OPENVINO, Variant
+from beam_retrain.transforms.core.runtimes.variant import INT8, Variant
 from beam_retrain.transforms.core.system import local_files
 from beam_retrain.transforms.core.system.imports import load_tensorflow
 from beam_retrain.transforms.io import cache
@@ -49,46 +58,33 @@ HELP = (
 
 @dataclasses.dataclass(frozen=True)
 class Trunk:
-  """A loaded feature extractor and its metadata.
-
-  Attributes:
-    frozen: concrete function float32 [N, S, S, 3] in 0..1 -> float32 [N, D]; None if not loaded.
-    folder: its SavedModel; empty if there is none yet.
-    prepared_folder: its files prepared for the variant; empty before `prepare`.
-  """
+  """A loaded feature extractor and its metadata."""
 
   info: TrunkInfo
-  frozen: Any = dataclasses.field(default=None, repr=False)
-  folder: str = ""
-  prepared_folder: str = ""
+  frozen: Any = dataclasses.field(default=None, repr=False)  # float32 [N, S, S, 3] in 0..1 -> float32 [N, D]; or None
+  folder: str = ""  # its SavedModel, if there is one yet
+  prepared_folder: str = ""  # its files prepared for the variant; empty before `prepare`
 
   def load_frozen(self) -> Any:
-    from beam_retrain.transforms.core.models.saved_model import freeze, load_saved_model
-
     return self.frozen or freeze(load_saved_model(self.folder).embed, self.info.input_px)
 
   def save(self, folder: str) -> None:
     """Writes the SavedModel and `prepared/` into a folder, which may be remote."""
-    from beam_retrain.transforms.core.models.saved_model import save_trunk
-
     with replace_folder(folder) as made:
       if self.folder:
         cache.copy_entry(self.folder, made)
         shutil.rmtree(os.path.join(made, PREPARED_FOLDER), ignore_errors=True)
       else:
         save_trunk(self.frozen, made)
-      with open(os.path.join(made, _INFO_FILE), "w") as file:
-        json.dump(self.info.to_json(), file, indent=2)
+      Path(made, _INFO_FILE).write_text(json.dumps(self.info.to_json(), indent=2))
       if self.prepared_folder:
         cache.copy_entry(self.prepared_folder, os.path.join(made, PREPARED_FOLDER))
 
 
 def load_stored_trunk(folder: str, info: TrunkInfo) -> Trunk:
-  """Loads the trunk that an earlier run saved, without its source.
+  """Loads what `Trunk.save` wrote to a folder, which may be remote.
 
-  Args:
-    folder: an output of `Trunk.save`; may be remote.
-    info: what that run's `info.json` says of it.
+  `info` is that run's, from `info.json`.
   """
   local = download(folder)
   if _read_info(local) != info:
@@ -100,8 +96,7 @@ def load_stored_trunk(folder: str, info: TrunkInfo) -> Trunk:
 
 def _read_info(folder: str) -> TrunkInfo | None:
   try:
-    with open(os.path.join(folder, _INFO_FILE)) as file:
-      return TrunkInfo.from_json(json.load(file))
+    return TrunkInfo.from_json(json.loads(Path(folder, _INFO_FILE).read_bytes()))
   except (OSError, ValueError, KeyError):
     return None
 
@@ -121,11 +116,7 @@ def prepare(trunk: Trunk, variant: Variant, sample: Any = None, *, stored: str =
   handle, base = trunk.info.handle, trunk.info.base_fingerprint
   if reason := variant.unsupported_reason():
     raise InputError(f"the trunk {handle} cannot be prepared for {variant}: {reason}.")
-  runtime: Any
-  if variant.runtime == OPENVINO:
-    from beam_retrain.transforms.core.runtimes import openvino as runtime
-  else:
-    from beam_retrain.transforms.core.runtimes import tensorflow as runtime
+  runtime = import_runtime(variant.runtime)
   info = trunk.info.with_variant(variant)
   versions = runtime.versions(variant)
   digest = hashlib.sha256(json.dumps([_PREPARATION, versions], sort_keys=True).encode()).hexdigest()
@@ -137,8 +128,8 @@ def prepare(trunk: Trunk, variant: Variant, sample: Any = None, *, stored: str =
       return
     if variant.precision == INT8 and sample is None:
       raise InputError(
-        f"the trunk {handle} in {variant} is damaged or missing, and its calibration images are not available: make"
-        " the bottlenecks again."
+        f"the trunk {handle} in {variant} is damaged or missing, and its calibration images are not available: run"
+        " `beam-retrain bottlenecks` again."
       )
     tensors = runtime.write(trunk.load_frozen(), variant, folder, sample)
     write_prepared_info(folder, info, versions, tensors)
@@ -152,85 +143,72 @@ def load_trunk(handle: str, weights: str | None = None, input_px: int | None = N
 
   Args:
     handle: see `HELP`.
-    weights: a local weights file, for `keras:` trunks only.
-    input_px: input size, for trunks that take any; otherwise it must be the trunk's own.
+    weights: a local file, for `keras:` trunks only.
+    input_px: for trunks that take any; otherwise it must be the trunk's own.
 
   Raises:
-    InputError: it cannot be downloaded or is no feature extractor; names the remedy.
+    InputError: it cannot be downloaded or is no feature extractor.
   """
   load_tensorflow()
   if weights and not handle.startswith(_KERAS):
     raise InputError(f"--trunk_weights is for {flag('trunk')} keras:InceptionV3, not for {handle}: leave it out.")
-  path = _resolve_hub(handle) if _is_hub_handle(handle) and not os.path.isdir(handle) else handle
-  source = _digest_source(handle, path, weights, input_px)
+  content, load = _find_source(handle, weights, input_px)
+  source = _source_digest(content, input_px) if content else ""
   known = cache.read_source(source) if source else None
   if known and (folder := cache.find(_saved_model_entry(known["fingerprint"]))):
     return Trunk(TrunkInfo(handle, **known, base_fingerprint=known["fingerprint"]), folder=folder)
-  trunk = _load(handle, path, weights, input_px)
+  trunk = load()
   info = trunk.info
   if input_px and info.input_px != input_px:
     raise InputError(f"the trunk {handle} takes {info.input_px} x {info.input_px} pixels: leave out --trunk_input_px.")
   if not source:
     return trunk
-  from beam_retrain.transforms.core.models.saved_model import save_trunk
-
   folder = cache.get_or_create(_saved_model_entry(info.fingerprint), lambda empty: save_trunk(trunk.frozen, empty))
   cache.write_source(source, {name: getattr(info, name) for name in ("fingerprint", "input_px", "dimensions")})
   return dataclasses.replace(trunk, folder=folder)
 
 
-def _load(handle: str, path: str, weights: str | None, input_px: int | None) -> Trunk:
+def _find_source(handle: str, weights: str | None, input_px: int | None) -> tuple[list[str], Callable[[], Trunk]]:
+  """Returns (what identifies the trunk, if known before loading; its loader)."""
   if handle == BUNDLED:
-    return _load_bundled()
+    content = [BUNDLED, local_files.sha256(str(BUNDLED_WEIGHTS))] if BUNDLED_WEIGHTS.exists() else []
+    return content, lambda: _load_bundled(content)
   if handle.startswith(_KERAS):
-    return _load_keras(handle, weights, input_px)
-  if os.path.isdir(path) or _is_hub_handle(handle):
-    return _load_saved_model(handle, path, input_px)
-  raise InputError(f"{flag('trunk')} {handle} is neither a folder nor a TF Hub handle: give one of {HELP}.")
+    content = [handle, local_files.sha256(weights)] if weights and os.path.isfile(weights) else []
+    return content, lambda: _load_keras(handle, weights, input_px)
+  if os.path.isdir(handle):
+    path = handle
+  elif handle == INCEPTION_V3 or handle.startswith(("https://", "http://", "gs://")):
+    path = _resolve_hub(HUB_INCEPTION_V3 if handle == INCEPTION_V3 else handle)
+  else:
+    raise InputError(f"{flag('trunk')} {handle} is neither a folder nor a TF Hub handle: give one of {HELP}.")
+  content = [_SAVED_MODEL, fingerprint_folder(path)]
+  return content, lambda: _load_saved_model(handle, path, input_px, content)
 
 
 def _saved_model_entry(fingerprint: str) -> str:
   return f"trunks/{fingerprint}/saved_model"
 
 
-def _digest_source(handle: str, path: str, weights: str | None, input_px: int | None) -> str:
-  """Returns a trunk source's key in the cache; "" if unknown."""
+def _source_digest(content: list[str], input_px: int | None) -> str:
+  """Returns a trunk source's key in the cache."""
   import tensorflow as tf
 
-  from beam_retrain.transforms.core.models.saved_model import BUNDLED_WEIGHTS, fingerprint_folder
-
-  if handle == BUNDLED:
-    content = [BUNDLED, local_files.sha256(str(BUNDLED_WEIGHTS))] if BUNDLED_WEIGHTS.exists() else []
-  elif handle.startswith(_KERAS):
-    content = [handle, local_files.sha256(weights)] if weights and os.path.isfile(weights) else []
-  else:
-    content = [_SAVED_MODEL, fingerprint_folder(path)] if os.path.isdir(path) else []
   versions = [_PREPARATION, tf.__version__, importlib.metadata.version("keras")]
-  return hashlib.sha256(json.dumps([content, input_px, versions]).encode()).hexdigest() if content else ""
+  return hashlib.sha256(json.dumps([content, input_px, versions]).encode()).hexdigest()
 
 
 def _freeze(handle: str, made_of: list[str], embed: Callable[[Any], Any], input_px: int) -> Trunk:
-  from beam_retrain.transforms.core.models.saved_model import freeze
-
   frozen = freeze(embed, input_px)
   fingerprint = hashlib.sha256(json.dumps([*made_of, input_px]).encode()).hexdigest()
   return Trunk(TrunkInfo(handle, fingerprint, input_px, int(frozen.outputs[0].shape[1]), fingerprint), frozen)
 
 
-def _load_bundled() -> Trunk:
+def _load_bundled(content: list[str]) -> Trunk:
   from beam_retrain.transforms.core.models import inception
-  from beam_retrain.transforms.core.models.saved_model import BUNDLED_WEIGHTS
 
-  try:
-    model = inception.load_bundled_trunk()
-  except (FileNotFoundError, ValueError) as error:
-    raise InputError(str(error)) from error
-  return _freeze(
-    BUNDLED,
-    [BUNDLED, local_files.sha256(str(BUNDLED_WEIGHTS))],
-    lambda images: model(images, training=False),
-    inception.BUNDLED_INPUT_PX,
-  )
+  model = inception.load_bundled_trunk()
+  return _freeze(BUNDLED, content, lambda images: model(images, training=False), inception.BUNDLED_INPUT_PX)
 
 
 def _load_keras(handle: str, weights: str | None, input_px: int | None) -> Trunk:
@@ -267,11 +245,9 @@ def _load_keras(handle: str, weights: str | None, input_px: int | None) -> Trunk
     ) from error
 
 
-def _load_saved_model(handle: str, path: str, input_px: int | None) -> Trunk:
+def _load_saved_model(handle: str, path: str, input_px: int | None, content: list[str]) -> Trunk:
   import tensorflow as tf
   import tensorflow_hub as hub
-
-  from beam_retrain.transforms.core.models.saved_model import fingerprint_folder
 
   if not any(os.path.exists(os.path.join(path, name)) for name in ("saved_model.pb", "saved_model.pbtxt")):
     raise InputError(f"{flag('trunk')} {handle}: {path} holds no saved_model.pb: give the folder of a SavedModel.")
@@ -279,14 +255,13 @@ def _load_saved_model(handle: str, path: str, input_px: int | None) -> Trunk:
     is_of_tensorflow_1 = os.path.exists(os.path.join(path, _TENSORFLOW_1_MODULE))
     loaded = _load_tensorflow_1_module(path) if is_of_tensorflow_1 else hub.load(path)
   except Exception as error:
-    first = first_line(error)
     raise InputError(
-      f"{flag('trunk')} {handle} cannot be loaded as a SavedModel ({first}): download or export it again."
+      f"{flag('trunk')} {handle} cannot be loaded as a SavedModel ({first_line(error)}): download or export it again."
     ) from error
   embed, shape = _embedding_function(loaded, handle)
   own_px = shape[1] if shape is not None and shape.rank == 4 else None
   try:
-    return _freeze(handle, [_SAVED_MODEL, fingerprint_folder(path)], embed, int(own_px or input_px or 299))
+    return _freeze(handle, content, embed, int(own_px or input_px or 299))
   except (ValueError, TypeError, tf.errors.OpError) as error:
     first = first_line(error)
     raise InputError(
@@ -305,13 +280,13 @@ def _load_tensorflow_1_module(path: str) -> Any:
   v1 = tf.compat.v1
   with tf.Graph().as_default() as graph, v1.Session() as session:
     signature = v1.saved_model.load(session, [], path).signature_def["default"]
-    (given,) = signature.inputs.values()
+    (tensor,) = signature.inputs.values()
     result = signature.outputs["default"].name
     constants = v1.graph_util.convert_variables_to_constants(session, graph.as_graph_def(), [result.split(":")[0]])
-  spec = tf.TensorSpec(given.tensor_shape, tf.float32)
+  spec = tf.TensorSpec(tensor.tensor_shape, tf.float32)
 
   def embed(images: Any) -> Any:
-    (vectors,) = tf.graph_util.import_graph_def(constants, input_map={given.name: images}, return_elements=[result])
+    (vectors,) = tf.graph_util.import_graph_def(constants, input_map={tensor.name: images}, return_elements=[result])
     return vectors
 
   module = tf.Module()
@@ -328,20 +303,16 @@ def _embedding_function(loaded: Any, handle: str) -> tuple[Callable[[Any], Any],
   if hasattr(loaded, "embed"):
     return loaded.embed, loaded.embed.input_signature[0].shape
   signatures = getattr(loaded, "signatures", {})
-  name = next((name for name in ("default", "serving_default") if name in signatures), None)
-  shape = None
-  if name is not None:
-    inputs = signatures[name].structured_input_signature[1]
-    if len(inputs) == 1:
-      shape = next(iter(inputs.values())).shape
+  signature: Any = next((signatures[name] for name in ("default", "serving_default") if name in signatures), None)
+  inputs = signature.structured_input_signature[1] if signature else {}
+  shape = next(iter(inputs.values())).shape if len(inputs) == 1 else None
   if callable(loaded):
     return loaded, shape
-  if name is None or shape is None:
+  if shape is None:
     raise InputError(
       f"{flag('trunk')} {handle} is a SavedModel without a function of images: give a feature-vector model."
     )
   (input_name,) = inputs
-  signature = signatures[name]
 
   def embed(images: Any) -> Any:
     outputs = signature(**{input_name: images})
@@ -356,15 +327,10 @@ def _embedding_function(loaded: Any, handle: str) -> tuple[Callable[[Any], Any],
   return embed, shape
 
 
-def _is_hub_handle(handle: str) -> bool:
-  return handle == INCEPTION_V3 or handle.startswith(("https://", "http://", "gs://"))
-
-
-def _resolve_hub(handle: str) -> str:
+def _resolve_hub(url: str) -> str:
   """Returns the folder of a TF Hub handle, downloaded unless cached."""
   import tensorflow_hub as hub
 
-  url = HUB_INCEPTION_V3 if handle == INCEPTION_V3 else handle
   try:
     path: str = hub.resolve(url)
   except Exception as error:

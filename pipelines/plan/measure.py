@@ -1,4 +1,4 @@
-"""Measures a `bottlenecks` job over a few images, and the parts that grow with the input."""
+"""Measures a `bottlenecks` job over a sample, and what further images cost."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import dataclasses
 import itertools
 import os
 import pickle
-import resource
 import shutil
 import subprocess
 import sys
@@ -17,13 +16,13 @@ from pathlib import Path
 
 import beam_retrain
 from beam_retrain.pipelines import bottlenecks
-from beam_retrain.pipelines.models.execution import LEAST_IMAGES, choose_execution, limit_tensorflow, trunk_threads
+from beam_retrain.pipelines.models.execution import LEAST_IMAGES, choose_execution, limit_tensorflow
 from beam_retrain.pipelines.models.precision import CALIBRATION_IMAGES
 from beam_retrain.pipelines.models.sample import IMAGES as CHECKED_IMAGES
-from beam_retrain.pipelines.models.sample import RECORD_FILES
+from beam_retrain.pipelines.models.sample import RECORD_FILES, sample_images
 from beam_retrain.pipelines.models.trunk_sources import load_stored_trunk
 from beam_retrain.pipelines.plan.request import PlannedInput, PlanRequest
-from beam_retrain.pipelines.plan.timing import PREFIX, time_closing, time_listing, time_planning, time_work, timed
+from beam_retrain.pipelines.plan.timing import PREFIX, plan_images, time_closing, time_growth, time_work, timed
 from beam_retrain.pipelines.requests.bottlenecks import BottlenecksRequest
 from beam_retrain.transforms.bottlenecks.model_handler import ImageModelHandler
 from beam_retrain.transforms.bottlenecks.store import record_files
@@ -35,6 +34,7 @@ from beam_retrain.transforms.core.run.cost_model import JobCosts
 from beam_retrain.transforms.core.run.run_info import RunInfo, read_info
 from beam_retrain.transforms.core.run.stats import read_stats
 from beam_retrain.transforms.core.runtimes.variant import INT8
+from beam_retrain.transforms.core.system.cpu import Threads
 from beam_retrain.transforms.core.system.memory import peak_memory
 from beam_retrain.transforms.io import cache, files
 from beam_retrain.transforms.sources.find import find_source
@@ -44,11 +44,13 @@ _CLOSING_RECORDS = 8 * IMAGES_PER_SHARD
 _LABELS = ("a", "b")
 # Imports as `beam-retrain` does.
 _CHILD = """\
-import pickle, sys
+import pickle, resource, sys
 from beam_retrain.transforms.core.system.imports import gc_paused
 with gc_paused():
   from beam_retrain.pipelines import bottlenecks
-bottlenecks.execute(pickle.load(sys.stdin.buffer))"""
+from beam_retrain.transforms.core.system.memory import peak_memory
+bottlenecks.execute(pickle.load(sys.stdin.buffer))
+print(max(peak_memory(), peak_memory(resource.RUSAGE_CHILDREN)))"""
 # The folder that holds the package, in a checkout and installed.
 _ROOT = str(Path(beam_retrain.__file__).parents[1])
 
@@ -57,26 +59,18 @@ Sample = Mapping[str, Sequence[Image | Quarantined]]  # by split
 
 @dataclasses.dataclass(frozen=True)
 class Measurement:
-  """Result of a measurement.
-
-  Attributes:
-    images: split -> images in the input; training includes the images that will be drawn for validation.
-    looked_at: images in the sample.
-    bad: reason -> how many of them cannot be used.
-    job: `info.json` of the job over the sample, with the execution of the whole job.
-    first_secs: how much longer the first such job takes, which prepares the trunk; 0: it is already prepared.
-  """
+  """Result of a measurement."""
 
   costs: JobCosts
-  images: Mapping[str, int]
-  looked_at: int
-  bad: Mapping[str, int]
-  job: RunInfo
-  first_secs: float = 0.0
+  images: Mapping[str, int]  # by split; training includes the images that will be drawn for validation
+  looked_at: int  # images in the sample
+  bad: Mapping[str, int]  # reason -> how many of them cannot be used
+  job: RunInfo  # of the job over the sample, with the execution of the whole job
+  first_secs: float = 0.0  # how much longer the first such job takes, which prepares the trunk
 
 
 def measure(request: PlanRequest, whole: PlannedInput) -> Measurement:
-  """Runs the job over a sample, then measures what each further image costs.
+  """Runs the job over a sample; measures what each further image costs.
 
   Raises:
     InputError: the job cannot run, or no image of the sample can be used.
@@ -86,8 +80,7 @@ def measure(request: PlanRequest, whole: PlannedInput) -> Measurement:
   with tempfile.TemporaryDirectory(prefix=PREFIX) as folder:
     images, output = os.path.join(folder, "pictures"), os.path.join(folder, "bottlenecks")
     in_shards = write_sample(sample, images)
-    job_secs, first_secs = _time_job(request.of_sample(images, output, whole.engine), folder)
-    memory_bytes = peak_memory(resource.RUSAGE_CHILDREN)
+    job_secs, memory_bytes, first_secs = _run_job(request.of_sample(images, output, whole.engine), folder)
     info, stats, few = read_info(output, bottlenecks.STAGE), read_stats(output), find_source(images)
     looked_at, bad = sum(map(len, sample.values())), _count_bad(sample, stats.reasons)
     if not stats.outputs:
@@ -95,7 +88,10 @@ def measure(request: PlanRequest, whole: PlannedInput) -> Measurement:
         f"none of {looked_at} sample images of {files.absolute(request.input)} can be used ({listed_reasons(bad)}):"
         " repair or remove them, and plan again."
       )
-    planning_secs, counts = time_planning(whole.source, whole.percentages, few)
+    planning_secs, counts = time_growth(plan_images, whole.source, whole.percentages, few)
+    listing_secs, _ = time_growth(
+      lambda source, percentages: sample_images(source, (TRAINING,), percentages), whole.source, whole.percentages, few
+    )
     total = sum(counts.values())
     wanted = request.pictures or total
     handler, job = _choose_handler(request, whole, os.path.join(output, bottlenecks.TRUNK_FOLDER), info, wanted)
@@ -106,11 +102,11 @@ def measure(request: PlanRequest, whole: PlannedInput) -> Measurement:
     records_bytes = sum(map(os.path.getsize, record_files(output)))
     costs = JobCosts(
       start_secs=max(0.0, job_secs - len(in_shards) * shard_secs - sum(in_shards) * image_secs),
-      listing_secs=time_listing(whole.source, whole.percentages, few) / total,
+      listing_secs=listing_secs / total,
       planning_secs=planning_secs / total,
       shard_secs=shard_secs,
       image_secs=image_secs,
-      closing_secs=time_closing(output, few, handler, info.trunk, min(wanted, _CLOSING_RECORDS)),
+      closing_secs=time_closing(handler, few.labels, info.trunk, min(wanted, _CLOSING_RECORDS)),
       memory_bytes=memory_bytes,
       record_bytes=records_bytes / stats.outputs,
       folder_bytes=sum(map(os.path.getsize, files.walk(output))) - records_bytes,
@@ -121,8 +117,8 @@ def measure(request: PlanRequest, whole: PlannedInput) -> Measurement:
 def _choose_handler(
   request: PlanRequest, whole: PlannedInput, trunk_folder: str, info: RunInfo, images: int
 ) -> tuple[ImageModelHandler, RunInfo]:
-  """Returns the trunk as the whole job will run it, and the job's `info.json`."""
-  limit_tensorflow(trunk_threads(request.trunk_threads, whole.options))
+  """Returns the trunk as the whole job runs it, and its info."""
+  limit_tensorflow(request.trunk_threads, whole.options)
   execution = choose_execution(
     request.batch_size,
     request.trunk_threads,
@@ -131,32 +127,31 @@ def _choose_handler(
     is_large=lambda: images >= LEAST_IMAGES,
   )
   # One process with all cores is as fast as several with a part of them each.
-  threads = execution.threads.given * max(1, execution.threads.processes)
-  handler = ImageModelHandler(
-    trunk_folder, batch_size=execution.batch_size, threads=threads, max_pixels=request.max_pixels
-  )
+  threads = Threads(execution.threads.given * max(1, execution.threads.processes))
+  handler = dataclasses.replace(execution, threads=threads).handler(trunk_folder, request.max_pixels)
   return handler, dataclasses.replace(info, execution={**info.execution, **execution.to_info()})
 
 
-def _time_job(request: BottlenecksRequest, folder: str) -> tuple[float, float]:
-  """Runs a job in a new process, so that start and memory are the job's alone.
+def _run_job(request: BottlenecksRequest, folder: str) -> tuple[float, int, float]:
+  """Runs a job in a process of its own.
 
-  Runs it again if it had to prepare the trunk.
+  Start and memory are then the job's alone. Runs it again if it prepared the trunk.
 
   Returns:
-    (seconds, how much longer the first such job takes).
+    (seconds, peak memory in bytes, how much longer the first such job takes).
   """
   cached = _cached()
-  first_secs, _ = timed(lambda: _run_job(request, folder))
+  first_secs, memory_bytes = timed(lambda: _run_child(request, folder))
   if (now := _cached()) == cached:
-    return first_secs, 0.0
+    return first_secs, memory_bytes, 0.0
   shutil.rmtree(request.output)
-  secs, _ = timed(lambda: _run_job(request, folder))
+  secs, memory_bytes = timed(lambda: _run_child(request, folder))
   # If the second also had to prepare it, the cache keeps nothing: every job will.
-  return secs, max(0.0, first_secs - secs) if _cached() == now else 0.0
+  return secs, memory_bytes, max(0.0, first_secs - secs) if _cached() == now else 0.0
 
 
-def _run_job(request: BottlenecksRequest, folder: str) -> None:
+def _run_child(request: BottlenecksRequest, folder: str) -> int:
+  """Runs a job, with its temporary files in `folder`; returns its memory."""
   # Not from the current folder, which may contain another `beam_retrain`.
   path = os.pathsep.join(filter(None, [_ROOT, os.environ.get("PYTHONPATH")]))
   # This process cleans up after an interrupted child. TF Hub's downloads are kept.
@@ -170,6 +165,7 @@ def _run_job(request: BottlenecksRequest, folder: str) -> None:
       raise InputError(sentence)
     last = (output.splitlines() or ["it printed nothing"])[-1]
     raise RuntimeError(f"the job over a sample ended with exit code {done.returncode}: {last}")
+  return int(done.stdout.split()[-1])
 
 
 def _cached() -> set[str]:

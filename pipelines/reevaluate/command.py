@@ -27,8 +27,7 @@ from beam_retrain.pipelines.evaluation.job import (
 from beam_retrain.pipelines.evaluation.request import EvaluationRequest
 from beam_retrain.pipelines.jobs.runner import claim_output, exit_code, run_command, run_pipeline, validate_apart
 from beam_retrain.pipelines.models.execution import Execution, choose_execution
-from beam_retrain.pipelines.models.model_trunk import ModelTrunk
-from beam_retrain.pipelines.models.trained import Model, check_same_labels, split_settings, which_images
+from beam_retrain.pipelines.models.trained import Model, ModelTrunk, check_same_labels, split_settings, which_images
 from beam_retrain.pipelines.options.flags import retrain_names_setting
 from beam_retrain.pipelines.options.request import check_paths
 from beam_retrain.pipelines.reevaluate import history

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from beam_retrain.transforms.core.run.cost_model import JobCosts, expect
+from beam_retrain.transforms.core.run.cost_model import JobCosts, expect, to_json_entries
 from beam_retrain.transforms.core.runtimes.trunk_info import TrunkInfo
 from beam_retrain.transforms.core.runtimes.variant import Variant
 from benchmarks.scaling import Limit, bytes_per_image, fewest_workers, limits_table, main, put_into
@@ -55,7 +55,7 @@ def test_what_breaks_first_comes_first():
 def test_the_page_keeps_its_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
   plan = {
     "trunk": TrunkInfo("bundled", "f" * 64, 75, 512, "f" * 64, Variant("openvino", "bfloat16")).to_json(),
-    "costs": vars(COSTS),
+    "costs": to_json_entries(COSTS),
   }
   (tmp_path / "plan.json").write_text(json.dumps(plan))
   page = tmp_path / "scaling.md"

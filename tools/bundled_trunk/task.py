@@ -21,6 +21,7 @@ import tensorflow as tf
 
 from beam_retrain.transforms.core.models import inception
 from tools.bundled_trunk import fonts, glyphs, mixture, probes, warps
+from tools.bundled_trunk.weights import save_weights
 
 HELD_OUT_IMAGES = 4096
 _HELD_OUT_SEED = (1, 1)
@@ -161,7 +162,7 @@ def train(arguments: argparse.Namespace, banks: dict[str, glyphs.Bank]) -> pathl
     if step % arguments.check_every == 0 or step == arguments.steps:
       scores = judge.score(learner)
       _log(work_dir / "checks.csv", {"step": step, **scores})
-      inception.save_weights(learner.averaged_trunk, work_dir / "latest.npz")
+      save_weights(learner.averaged_trunk, work_dir / "latest.npz")
       if scores["score"] > float(learner.best_score):
         learner.best_score.assign(scores["score"])
         shutil.copyfile(work_dir / "latest.npz", best_path)

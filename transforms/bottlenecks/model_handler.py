@@ -19,9 +19,9 @@ from beam_retrain.transforms.core.models.inference import (
   LoadedModel,
   infer_images,
   load_model,
+  load_with_oom_fallback,
   with_head,
 )
-from beam_retrain.transforms.core.models.oom_fallback import load_with_oom_fallback
 from beam_retrain.transforms.core.records.quarantine import Quarantined
 from beam_retrain.transforms.core.records.schema import Image
 from beam_retrain.transforms.core.system.cpu import Threads

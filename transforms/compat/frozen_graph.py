@@ -19,7 +19,7 @@ from beam_retrain.transforms.core.compat.digit_file import (
   whole_lines,
 )
 from beam_retrain.transforms.core.images.headers import MAX_PIXELS
-from beam_retrain.transforms.core.models.inference import BATCH_SIZE, LoadedModel, set_threads
+from beam_retrain.transforms.core.models.inference import BATCH_SIZE, LoadedModel
 from beam_retrain.transforms.core.records.quarantine import Quarantined
 from beam_retrain.transforms.core.records.schema import ALL
 from beam_retrain.transforms.core.records.shards import Shard, ShardReport
@@ -58,11 +58,10 @@ class FrozenGraphHandler(ImageModelHandler):
     self._call = dict(call)
 
   def load_model(self) -> LoadedModel:
-    load_tensorflow()
+    load_tensorflow(self.threads)
     from beam_retrain.transforms.core.compat.frozen_graph import load_graph
     from beam_retrain.transforms.core.compat.graph_call import GraphCall, parse_graph
 
-    set_threads(self.threads)
     return load_graph(parse_graph(files.read_bytes(self._path), self._path), GraphCall(**self._call), self._path)
 
 

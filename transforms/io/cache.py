@@ -3,6 +3,7 @@
   trunks/<fingerprint of the trunk itself>/saved_model/           as `Trunk.save` writes it
   trunks/<the same>/<runtime>-<precision>[-<calibration>]-<versions>/  prepared, see core/runtimes/prepared.py
   sources/<digest>.json                                           the trunk's info, by what the user gave
+  batches/<digest>.json                                           the fastest batch size
 
 Location: BEAM_RETRAIN_CACHE_DIR, else `beam-retrain` in XDG_CACHE_HOME, else ~/.cache/beam-retrain. It may be deleted
 at any time. Entries are written to a temporary folder and renamed; if two processes make the same entry, the first one
@@ -96,24 +97,24 @@ def copy_entry(entry: str, target: str) -> None:
         shutil.copyfile(os.path.join(parent, name), os.path.join(folder, name))
 
 
-def read_source(digest: str) -> Any:
+def read_source(digest: str, kind: str = "sources") -> Any:
   """Returns what `write_source` stored, or None."""
   try:
-    return json.loads(files.read_bytes(_source_file(digest)))
+    return json.loads(files.read_bytes(_source_file(digest, kind)))
   except (OSError, ValueError):
     return None
 
 
-def write_source(digest: str, info: Mapping[str, str | float | bool]) -> None:
+def write_source(digest: str, info: Mapping[str, str | float | bool], kind: str = "sources") -> None:
   """Stores a trunk's info; does nothing if the cache cannot be written."""
-  path = _source_file(digest)
+  path = _source_file(digest, kind)
   with contextlib.suppress(OSError):
     files.make_folder(os.path.dirname(path))
     files.write_text(path, json.dumps(dict(info), indent=2))
 
 
-def _source_file(digest: str) -> str:
-  return os.path.join(folder(), "sources", f"{digest}.json")
+def _source_file(digest: str, kind: str) -> str:
+  return os.path.join(folder(), kind, f"{digest}.json")
 
 
 def _put(made: str, place: str) -> None:

@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 import apache_beam as beam
 
 from beam_retrain.transforms.core.images.headers import Fault, probe_image
-from beam_retrain.transforms.core.models.inference import set_threads
 from beam_retrain.transforms.core.records.example import decode_example
 from beam_retrain.transforms.core.records.hash_buckets import bucket_count, partition_by_hash
 from beam_retrain.transforms.core.records.leaks import (
@@ -234,8 +233,7 @@ def _pick_leaks(shard: Shard, leaks: Mapping[str, bytes]) -> Iterator[tuple[Shar
 def _name_images(picked: tuple[Shard, bytes], audit: SplitAudit) -> Iterator[tuple[str, bytes]]:
   shard, packed = picked
   leaks: Sequence[Leak] = unpack(packed)
-  load_tensorflow()
-  set_threads(audit.threads.here)
+  load_tensorflow(audit.threads.here)
   named = []
   for leak, image in zip(leaks, shard.read_images(audit.labels), strict=True):
     # Changed or deleted meanwhile, or unusable: the work reports it.

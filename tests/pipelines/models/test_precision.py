@@ -13,10 +13,12 @@ import pytest
 import tensorflow as tf
 
 from beam_retrain.pipelines import bottlenecks
-from beam_retrain.pipelines.models import precision
-from beam_retrain.pipelines.models.precision import Check, choose_variant
+from beam_retrain.pipelines.models import precision, sample
+from beam_retrain.pipelines.models.precision import choose_variant
+from beam_retrain.pipelines.models.sample import Agreement
 from beam_retrain.pipelines.models.trunk_sources import load_trunk
 from beam_retrain.transforms.core.errors import InputError
+from beam_retrain.transforms.core.models.inference import Inferred
 from beam_retrain.transforms.core.models.saved_model import freeze, save_trunk
 from beam_retrain.transforms.core.records.schema import Image
 from beam_retrain.transforms.core.runtimes import variant
@@ -105,10 +107,10 @@ def test_auto_stays_with_float32_where_the_check_fails_and_says_why(trunk, machi
 
 
 @needs_bfloat16
-@pytest.mark.parametrize("sample", [[], [Image("bad.png", "a", b"no image")]])
-def test_without_an_image_there_is_no_check_and_no_bfloat16(trunk, machine, sample):
+@pytest.mark.parametrize("images", [[], [Image("bad.png", "a", b"no image")]])
+def test_without_an_image_there_is_no_check_and_no_bfloat16(trunk, machine, images):
   machine(bfloat16=True, openvino=False)
-  choice = choose_variant(trunk, "auto", "auto", lambda count: sample)
+  choice = choose_variant(trunk, "auto", "auto", lambda count: images)
   assert choice.trunk.info.variant == Variant()
   assert choice.why == "not in bfloat16, as no image can be decoded to check it with"
 
@@ -245,18 +247,18 @@ def test_int8_is_calibrated_on_a_sample_which_is_part_of_its_kind(trunk, machine
 def test_the_same_images_are_not_looked_at_twice(trunk, machine, monkeypatch):
   machine(bfloat16=True, openvino=False)
   first = choose_variant(trunk, "auto", "auto", pictures)
-  monkeypatch.setattr(precision, "embed", lambda *_: pytest.fail("the trunk was run again"))
+  monkeypatch.setattr(sample, "_infer", lambda *_: pytest.fail("the trunk was run again"))
   assert choose_variant(trunk, "auto", "auto", pictures) == first
   with pytest.raises(pytest.fail.Exception):
     choose_variant(trunk, "auto", "auto", lambda count: [*pictures(count), picture(99)])
 
 
 def test_an_image_that_gets_no_finite_numbers_counts_as_far_off(trunk, monkeypatch):
-  vector = np.ones(4, np.float32)
-  found = iter([{"a": vector}, {"a": vector, "b": vector}])
-  monkeypatch.setattr(precision, "embed", lambda *_: next(found))
+  one, other = (Inferred(Image(key, "a", b""), {"bottleneck": np.ones(4, np.float32)}) for key in "ab")
+  inferred = iter([[one], [one, other]])
+  monkeypatch.setattr(sample, "_infer", lambda *_: next(inferred))
   monkeypatch.setattr(precision, "load_prepared_model", lambda folder: None)
-  assert precision.check_variant(trunk, trunk, [picture(1234)]) == Check(2, -1.0)
+  assert precision.check_variant(trunk, trunk, [picture(1234)]) == Agreement(2, -1.0)
 
 
 def store(folder, trunk, kind: Variant) -> str:

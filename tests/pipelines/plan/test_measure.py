@@ -6,7 +6,7 @@ import pytest
 
 from beam_retrain.pipelines.plan.measure import Measurement, measure, write_sample
 from beam_retrain.pipelines.plan.request import PlanRequest
-from beam_retrain.pipelines.plan.timing import time_planning
+from beam_retrain.pipelines.plan.timing import plan_images
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.records.quarantine import Quarantined, Reason
 from beam_retrain.transforms.core.records.schema import TESTING, TRAINING, Image
@@ -71,7 +71,7 @@ def test_what_a_step_of_the_job_says_is_handed_over_as_it_said_it(tmp_path, draw
   draw_digits(tmp_path, 60, lambda number, label: f"many/{number}.png" if number else "one/0.png")
   source = find_source(str(tmp_path))
   with pytest.raises(InputError) as error:
-    time_planning(source, SplitPercentages(), source)
+    plan_images(source, SplitPercentages())
   assert str(error.value).endswith(
     "image of class 'one': add images, remove the class, or change --testing_percentage and --validation_percentage."
   )

@@ -15,8 +15,13 @@ from PIL import Image as Pillow
 
 from beam_retrain.transforms.bottlenecks.model_handler import ImageModelHandler
 from beam_retrain.transforms.core.errors import InputError
-from beam_retrain.transforms.core.models.inference import Inferred, LoadedModel, infer_images, load_model
-from beam_retrain.transforms.core.models.oom_fallback import load_with_oom_fallback
+from beam_retrain.transforms.core.models.inference import (
+  Inferred,
+  LoadedModel,
+  infer_images,
+  load_model,
+  load_with_oom_fallback,
+)
 from beam_retrain.transforms.core.records.quarantine import Quarantined, Reason
 from beam_retrain.transforms.core.records.schema import Image
 from beam_retrain.transforms.core.system.cpu import available_cores

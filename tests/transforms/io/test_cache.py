@@ -158,7 +158,7 @@ def test_where_it_is(tmp_path, monkeypatch):
 def test_a_known_trunk_is_not_loaded_again_unless_it_is_damaged(monkeypatch):
   first = load_trunk("bundled")
   with monkeypatch.context() as patched:
-    patched.setattr("beam_retrain.pipelines.models.trunk_sources._load_bundled", lambda: refuse(""))
+    patched.setattr("beam_retrain.pipelines.models.trunk_sources._load_bundled", lambda content: refuse(""))
     again = load_trunk("bundled")
   assert again.info == first.info
   assert again.frozen is None

@@ -16,16 +16,11 @@ TRUNK_FOLDER = "trunk"
 
 
 class ServingVariant(NamedTuple):
-  """How a model's trunk runs on this machine.
-
-  Attributes:
-    is_prepared: whether to run the model's own prepared trunk, then its head in numpy, instead of the exported model.
-    why: why the model's own variant is not used, unless the user asked for another; else empty.
-  """
+  """How a model's trunk runs on this machine."""
 
   variant: Variant
-  is_prepared: bool
-  why: str = ""
+  is_prepared: bool  # runs the model's own prepared trunk, then its head in numpy, instead of the exported model
+  why: str = ""  # the model's own variant is not used, unless the user asked for another
 
   def __str__(self) -> str:
     return f"the trunk runs in {self.variant}{f', {self.why}' if self.why else ''}"

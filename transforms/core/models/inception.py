@@ -7,14 +7,16 @@ as from `tf.image.convert_image_dtype`, scaled inside the model.
 
 from __future__ import annotations
 
+import itertools
 import pathlib
 import zipfile
 import zlib
-from typing import Any
+from collections.abc import Iterator
 
 import keras
 import numpy as np
 
+from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.models.saved_model import BUNDLED_WEIGHTS
 
 BUNDLED_WIDTH = 0.25
@@ -73,67 +75,55 @@ _BLOCKS = (
 )
 
 
-class _Builder:
-  """Turns steps into layers, named by their position in the model."""
+def _follow(x: keras.KerasTensor, steps: tuple, width: float, numbers: Iterator[int]) -> keras.KerasTensor:
+  """Applies the steps of one branch to `x`.
 
-  def __init__(self, width: float):
-    self._width = width
-    self._convolutions = 0
-
-  def convolve(
-    self, x: keras.KerasTensor, filters: int, rows: int, cols: int, strides: int = 1, padding: str = "same"
-  ) -> keras.KerasTensor:
-    """Convolution without bias, batch norm without scale, ReLU."""
-    number = f"{self._convolutions:02d}"
-    self._convolutions += 1
-    filters = max(1, round(filters * self._width))
-    x = keras.layers.Conv2D(
-      filters, (rows, cols), strides=strides, padding=padding, use_bias=False, name=f"conv_{number}"
-    )(x)
-    x = keras.layers.BatchNormalization(scale=False, name=f"norm_{number}")(x)
-    return keras.layers.Activation("relu", name=f"relu_{number}")(x)
-
-  def follow(self, x: keras.KerasTensor, steps: tuple) -> keras.KerasTensor:
-    """Applies the steps of one branch to `x`."""
-    options: dict[str, Any] = {}  # of the next convolution
-    for step in steps:
-      if step == "half":
-        options = {"strides": 2, "padding": "valid"}
-      elif step == "valid":
-        options = {"padding": "valid"}
-      elif step == "avg":
-        x = keras.layers.AveragePooling2D(3, strides=1, padding="same")(x)
-      elif step == "max":
-        x = keras.layers.MaxPooling2D(3, strides=2)(x)
-      elif isinstance(step[0], tuple):
-        x = keras.layers.Concatenate()([self.follow(x, (way,)) for way in step])
-      else:
-        x = self.convolve(x, *step, **options)
-        options = {}
-    return x
+  A convolution has no bias, its batch norm no scale, and ReLU follows. `numbers` count the model's convolutions.
+  """
+  strides, padding = 1, "same"  # of the next convolution
+  for step in steps:
+    if step == "half":
+      strides, padding = 2, "valid"
+    elif step == "valid":
+      padding = "valid"
+    elif step == "avg":
+      x = keras.layers.AveragePooling2D(3, strides=1, padding="same")(x)
+    elif step == "max":
+      x = keras.layers.MaxPooling2D(3, strides=2)(x)
+    elif isinstance(step[0], tuple):
+      x = keras.layers.Concatenate()([_follow(x, (way,), width, numbers) for way in step])
+    else:
+      filters, *kernel = step
+      number = f"{next(numbers):02d}"
+      x = keras.layers.Conv2D(
+        max(1, round(filters * width)), kernel, strides, padding, use_bias=False, name=f"conv_{number}"
+      )(x)
+      x = keras.layers.BatchNormalization(scale=False, name=f"norm_{number}")(x)
+      x = keras.layers.Activation("relu", name=f"relu_{number}")(x)
+      strides, padding = 1, "same"
+  return x
 
 
 def build_inception_v3(width: float = 1.0, input_px: int = 299) -> keras.Model:
   """Returns an untrained Inception v3 without its classifier.
 
+  float32 [N, input_px, input_px, 3], 0..1 -> float32 [N, D], D about 2048 * width: the last block's channels, averaged
+  over the grid; never negative.
+
   Args:
     width: factor on every layer's channels; 1.0 is the published network, 21.8 M parameters.
-    input_px: side of the square input, at least 75.
-
-  Returns:
-    A model float32 [N, input_px, input_px, 3], 0..1 -> float32 [N, D], D about 2048 * width (2,048 at 1.0, 512 at
-    0.25): the last block's channels, averaged over the grid; never negative.
+    input_px: at least 75.
   """
   if not width > 0:
     raise ValueError(f"width={width!r}: give a factor above 0, such as 0.25.")
   if input_px < MIN_INPUT_PX:
     raise ValueError(f"input_px={input_px!r}: Inception v3 needs at least {MIN_INPUT_PX} pixels a side.")
-  builder = _Builder(width)
+  numbers = itertools.count()
   image = keras.Input((input_px, input_px, 3), name="image")
   x = keras.layers.Rescaling(2.0, offset=-1.0, name="to_minus_1_to_1")(image)
-  x = builder.follow(x, _STEM)
+  x = _follow(x, _STEM, width, numbers)
   for number, branches in enumerate(_BLOCKS):
-    ends = [builder.follow(x, branch) for branch in branches]
+    ends = [_follow(x, branch, width, numbers) for branch in branches]
     x = keras.layers.Concatenate(name=f"mixed_{number:02d}")(ends)
   x = keras.layers.GlobalAveragePooling2D(name="bottleneck")(x)
   return keras.Model(image, x, name="inception_v3")
@@ -142,8 +132,7 @@ def build_inception_v3(width: float = 1.0, input_px: int = 299) -> keras.Model:
 def load_bundled_trunk() -> keras.Model:
   """Loads the bundled trunk, described in bundled_trunk/README.md.
 
-  Returns:
-    A model float32 [N, 75, 75, 3], 0..1 -> float32 [N, 512], not trainable.
+  float32 [N, 75, 75, 3], 0..1 -> float32 [N, 512]; not trainable.
   """
   model = build_inception_v3(BUNDLED_WIDTH, BUNDLED_INPUT_PX)
   load_weights(model, BUNDLED_WEIGHTS)
@@ -151,34 +140,23 @@ def load_bundled_trunk() -> keras.Model:
   return model
 
 
-def save_weights(model: keras.Model, path: pathlib.Path) -> None:
-  """Writes every variable as float16 under its path, for `load_weights`."""
-  arrays: dict[str, Any] = {}
-  for variable in model.variables:
-    array = np.asarray(keras.ops.convert_to_numpy(variable), np.float32).astype(np.float16)
-    if not np.isfinite(array).all():
-      raise ValueError(f"{variable.path} has values that float16 cannot hold: the weights are not saved.")
-    arrays[variable.path] = array
-  with open(path, "wb") as file:
-    np.savez_compressed(file, **arrays)
-
-
 def load_weights(model: keras.Model, path: pathlib.Path) -> None:
-  """Loads what `save_weights` wrote, without pickle."""
+  """Loads arrays, variable path -> float16, without pickle.
+
+  Raises:
+    InputError: the file is missing, damaged, or of another model.
+  """
   try:
     with np.load(path, allow_pickle=False) as archive:
       arrays = {name: archive[name] for name in archive.files}
   except FileNotFoundError as error:
-    raise FileNotFoundError(
-      f"{path} is missing: reinstall the package, or rebuild it as described in its README."
-    ) from error
+    raise InputError(f"{path} is missing: reinstall the package, or rebuild it as described in its README.") from error
   except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile, zlib.error) as error:
-    raise ValueError(f"{path} is damaged ({error}): reinstall the package.") from error
+    raise InputError(f"{path} is damaged ({error}): reinstall the package.") from error
   expected = {variable.path: tuple(variable.shape) for variable in model.variables}
   actual = {name: array.shape for name, array in arrays.items()}
-  if actual != expected:
-    wrong = sorted(name for name in expected.keys() | actual.keys() if expected.get(name) != actual.get(name))
-    raise ValueError(
+  if wrong := sorted(name for name in expected.keys() | actual.keys() if expected.get(name) != actual.get(name)):
+    raise InputError(
       f"{path} does not fit the model: {len(wrong)} of {len(expected)} arrays differ, the first is "
       f"{wrong[0]} (expected {expected.get(wrong[0])}, found {actual.get(wrong[0])})."
     )

@@ -8,6 +8,7 @@ that the next batch is computed while Python handles the last one's output.
 from __future__ import annotations
 
 import dataclasses
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeVar
 
@@ -16,6 +17,7 @@ import numpy as np
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.images.headers import MAX_PIXELS, Fault, explain, probe_image
 from beam_retrain.transforms.core.models.head import Head
+from beam_retrain.transforms.core.models.saved_model import load_saved_model
 from beam_retrain.transforms.core.records.quarantine import Quarantined, Reason
 from beam_retrain.transforms.core.records.schema import Image
 from beam_retrain.transforms.core.runtimes.prepared import find_prepared, load_prepared
@@ -43,22 +45,16 @@ class Inferred(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class LoadedModel:
-  """A loaded model.
+  """A loaded model; no tuple, since `Shared` keeps weak references."""
 
-  Not a tuple, because `Shared` keeps weak references, which tuples do not support.
-
-  Attributes:
-    preprocess: list of N image bytes -> float32 [N, S, S, 3], 0..1; raises if any of them cannot be decoded.
-    infer: float32 [N, S, S, 3] -> output name -> array [N, ...]; may be called by two threads at a time.
-    input_px: S; 0 if unknown.
-    preprocess_alike: a faster `preprocess` for small images of one size, see `decode.preprocess_alike`.
-    largest_batch: returns how many images `infer` computes at a time, see `oom_fallback`; None: all.
-  """
-
+  # N encoded images -> float32 [N, S, S, 3], 0..1; raises if any of them cannot be decoded
   preprocess: Callable[[Sequence[bytes]], Any]
+  # float32 [N, S, S, 3] -> output name -> array [N, ...]; may be called by two threads at a time
   infer: Callable[[Any], Outputs]
-  input_px: int = 0
+  input_px: int = 0  # S; 0 if unknown
+  # a faster `preprocess` for small images of one size, see `decode.preprocess_alike`
   preprocess_alike: Callable[[Sequence[bytes]], Any] | None = None
+  # returns how many images `infer` computes at a time, see `load_with_oom_fallback`; None: all
   largest_batch: Callable[[], int] | None = None
 
   def decode(self, images: Sequence[Image]) -> Any:
@@ -86,19 +82,24 @@ def infer_images(
 ) -> Iterator[Inferred | Quarantined]:
   """Yields one item per input, in order; passes quarantined ones through.
 
-  Reading and decoding run one thread ahead of the graph, and the graph ahead of the consumer.
+  Reading and decoding run one thread ahead of the graph, and the graph ahead of the consumer. A model that is given as
+  a function is loaded at the first image that may be decoded.
 
   Args:
-    model: see `load_model`; or a function that loads it, called at the first image that may be decoded.
-    batch_size: images per call; a smaller rest is padded, so that the graph sees one shape only.
+    batch_size: images per call; a smaller rest is padded.
     max_pixels: largest height x width that is decoded.
   """
   load = model if callable(model) else lambda: model
   checked = (_check(image, max_pixels) for image in images)
-  batches = (_prepare(items, load, batch_size) for items in batched(checked, batch_size))
-  ready = prefetch(batches, depth=1)
-  for computed in map_ahead(lambda prepared: _infer_prepared(prepared, load), ready, CALLS_AT_ONCE):
-    yield from computed
+  batches = (_decode_batch(items, load, batch_size) for items in batched(checked, batch_size))
+  for results in map_ahead(_infer_batch, prefetch(batches, depth=1), CALLS_AT_ONCE):
+    yield from results
+
+
+class _Batch(NamedTuple):
+  items: Sequence[Image | Quarantined]
+  model: LoadedModel | None = None  # None without images
+  pixels: Any = None  # float32 [batch_size, S, S, 3]: the images among `items`, then padding
 
 
 def _check(image: Image | Quarantined, max_pixels: int) -> Image | Quarantined:
@@ -110,10 +111,10 @@ def _check(image: Image | Quarantined, max_pixels: int) -> Image | Quarantined:
   return Image(image.key, image.label, image.encoded, info.format, info.height, info.width)
 
 
-def _prepare(items: Sequence[Image | Quarantined], load: Callable[[], LoadedModel], batch_size: int) -> _Prepared:
+def _decode_batch(items: Sequence[Image | Quarantined], load: Callable[[], LoadedModel], batch_size: int) -> _Batch:
   """Decodes a batch; quarantines the images that cannot be decoded."""
   if not any(isinstance(item, Image) for item in items):
-    return _Prepared(items, None)
+    return _Batch(items)
   model = load()  # outside the `try`: its errors do not quarantine images
   try:
     return _decode(items, model, batch_size)
@@ -121,14 +122,10 @@ def _prepare(items: Sequence[Image | Quarantined], load: Callable[[], LoadedMode
     return _decode([_decodable(item, model) for item in items], model, batch_size)
 
 
-def _decode(items: Sequence[Image | Quarantined], model: LoadedModel, batch_size: int) -> _Prepared:
+def _decode(items: Sequence[Image | Quarantined], model: LoadedModel, batch_size: int) -> _Batch:
   images = [item for item in items if isinstance(item, Image)]
-  return _Prepared(items, model.decode(_padded(images, batch_size)) if images else None)
-
-
-class _Prepared(NamedTuple):
-  items: Sequence[Image | Quarantined]
-  pixels: Any  # float32 [batch_size, S, S, 3]: the images among `items`, then padding; None without images
+  padding = images[-1:] * (batch_size - len(images))  # so that the graph sees one shape only
+  return _Batch(items, model, model.decode(images + padding)) if images else _Batch(items)
 
 
 def _decodable(item: Image | Quarantined, model: LoadedModel) -> Image | Quarantined:
@@ -142,35 +139,31 @@ def _decodable(item: Image | Quarantined, model: LoadedModel) -> Image | Quarant
   return item
 
 
-def _infer_prepared(prepared: _Prepared, load: Callable[[], LoadedModel]) -> list[Inferred | Quarantined]:
-  rows = iter(_infer_rows(prepared, load))
-  return [item if isinstance(item, Quarantined) else _with_outputs(item, next(rows)) for item in prepared.items]
+def _infer_batch(batch: _Batch) -> list[Inferred | Quarantined]:
+  """Raises the model's error if all images fail or memory runs out."""
+  count = sum(isinstance(item, Image) for item in batch.items)
+  rows = iter(_infer_rows(batch.model, batch.pixels, count) if batch.model else ())
+  results: list[Inferred | Quarantined] = []
+  for item in batch.items:
+    if isinstance(item, Quarantined):
+      results.append(item)
+    else:
+      outputs = next(rows)
+      results.append(quarantine(item, outputs) if isinstance(outputs, Fault) else Inferred(item, outputs))
+  return results
 
 
-def _with_outputs(image: Image, outputs: Outputs | Fault) -> Inferred | Quarantined:
-  return quarantine(image, outputs) if isinstance(outputs, Fault) else Inferred(image, outputs)
-
-
-def _infer_rows(prepared: _Prepared, load: Callable[[], LoadedModel]) -> list[Outputs | Fault]:
-  """Returns each image's outputs, or why they cannot be used.
-
-  Raises:
-    Exception: the model fails on every image, or memory runs out: the images are not to blame.
-  """
-  count = sum(isinstance(item, Image) for item in prepared.items)
-  if not count:
-    return []
-  model = load()
+def _infer_rows(model: LoadedModel, pixels: Any, count: int) -> list[Outputs | Fault]:
   try:
-    return _rows(model.infer(prepared.pixels), count)
+    return _rows(model.infer(pixels), count)
   except Exception:
-    alone = [_infer_alone(prepared.pixels[row : row + 1], model) for row in range(count)]
+    alone = [_infer_alone(model, pixels[row : row + 1]) for row in range(count)]
     if all(outputs is _REFUSED for outputs in alone):
       raise
     return alone
 
 
-def _infer_alone(pixels: Any, model: LoadedModel) -> Outputs | Fault:
+def _infer_alone(model: LoadedModel, pixels: Any) -> Outputs | Fault:
   try:
     return _rows(model.infer(pixels), 1)[0]
   except Exception as error:
@@ -194,29 +187,21 @@ def quarantine(image: Image, fault: Fault) -> Quarantined:
   return Quarantined(image.key, len(image.encoded), fault.reason, fault.detail)
 
 
-def _padded(images: list[Image], size: int) -> list[Image]:
-  return images + [images[-1]] * (size - len(images))
-
-
 def load_model(path: str, threads: int = 0, *, trunk_only: bool = False, batch_size: int = BATCH_SIZE) -> LoadedModel:
   """Loads a trunk or an exported model from its folder.
 
   Args:
     path: folder of a trunk (`B/trunk`, `M/trunk`), run prepared if it is, or of a SavedModel.
-    threads: the runtime's threads in this process; 0: the runtime's own choice.
+    threads: of this process; 0: the runtime's own choice.
     trunk_only: of an exported model, load the trunk only; its output is `bottleneck` instead of `scores`.
     batch_size: images in most calls of `infer`, see `load_prepared`.
 
   Raises:
-    InputError: the folder cannot be loaded or is neither, the model is too old for `trunk_only`, or this machine cannot
-      run it.
+    InputError: it is neither, is damaged or too old for `trunk_only`, or this machine cannot run it.
   """
-  load_tensorflow()
-  set_threads(threads)
+  load_tensorflow(threads)
   if prepared := find_prepared(path):
     return load_prepared_model(prepared, threads, batch_size)
-  from beam_retrain.transforms.core.models.saved_model import load_saved_model
-
   loaded = load_saved_model(path)
   if trunk_only and not hasattr(loaded, "embed"):
     raise InputError(
@@ -225,13 +210,10 @@ def load_model(path: str, threads: int = 0, *, trunk_only: bool = False, batch_s
     )
   input_px = int((loaded.embed if hasattr(loaded, "embed") else loaded.score_images).input_signature[0].shape[1])
 
-  def embed(images: Any) -> dict[str, Any]:
-    return {"bottleneck": loaded.embed(images)}
-
-  graph = loaded.score_images if hasattr(loaded, "score_images") and not trunk_only else embed
-
   def infer(images: Any) -> Outputs:
-    return {name: values.numpy() for name, values in graph(images).items()}
+    if trunk_only or not hasattr(loaded, "score_images"):
+      return {"bottleneck": loaded.embed(images).numpy()}
+    return {name: values.numpy() for name, values in loaded.score_images(images).items()}
 
   if hasattr(loaded, "preprocess"):  # the preprocessing that it was trained with
     return LoadedModel(lambda encoded: loaded.preprocess(_strings(encoded)), infer, input_px)
@@ -247,8 +229,7 @@ def load_prepared_model(folder: str, threads: int = 0, batch_size: int = BATCH_S
 def with_head(trunk: LoadedModel, head: Head, path: str) -> LoadedModel:
   """Returns a model of images -> `scores`, float32 [N, C], 0..1.
 
-  An image's scores equal those of its stored bottleneck, because the head is the same. `path` is the head's, for the
-  error raised with the first batch.
+  `path` is the head's, for the error raised with the first batch.
   """
 
   def infer(images: Any) -> Outputs:
@@ -284,16 +265,41 @@ def _strings(encoded: Sequence[bytes]) -> Any:
   return tf.constant(encoded, tf.string)
 
 
-def set_threads(threads: int) -> None:
-  """Limits TensorFlow's threads in this process (0: its own choice).
+def load_with_oom_fallback(load: Callable[[int], LoadedModel], batch_size: int) -> LoadedModel:
+  """Loads a model that halves its batches when memory runs out.
 
-  Must be called before TensorFlow starts.
+  `load` is called again for each smaller size, down to one image; larger batches are then split. Results change by the
+  last bits of float32 at most.
   """
-  import tensorflow as tf
+  halving = _Halving(load, batch_size)
+  return dataclasses.replace(halving.model, infer=halving.infer, largest_batch=lambda: halving.batch_size)
 
-  if threads:
-    try:
-      tf.config.threading.set_intra_op_parallelism_threads(threads)
-      tf.config.threading.set_inter_op_parallelism_threads(threads)
-    except RuntimeError:
-      pass  # too late: TensorFlow has already started in this process
+
+class _Halving:
+  def __init__(self, load: Callable[[int], LoadedModel], batch_size: int):
+    self._load = load
+    self._lock = threading.Lock()
+    self.batch_size = batch_size
+    self.model = load(batch_size)
+
+  def infer(self, pixels: Any) -> Outputs:
+    while True:
+      with self._lock:
+        model, size = self.model, self.batch_size
+      try:
+        return _in_parts(model, pixels, size)
+      except Exception as error:
+        if size == 1 or not is_out_of_memory(error):
+          raise
+      with self._lock:
+        if self.batch_size == size:  # else another thread has halved it
+          self.batch_size = size // 2
+          self.model = self._load(self.batch_size)
+
+
+def _in_parts(model: LoadedModel, pixels: Any, size: int) -> Outputs:
+  count = int(pixels.shape[0])
+  if count <= size:
+    return model.infer(pixels)
+  parts = [model.infer(pixels[start : start + size]) for start in range(0, count, size)]
+  return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

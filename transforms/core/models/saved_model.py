@@ -9,14 +9,14 @@ import errno
 import hashlib
 import os
 import pathlib
-from typing import Any
-
-import tensorflow as tf
+from typing import TYPE_CHECKING, Any
 
 from beam_retrain.transforms.core.errors import InputError, first_line
-from beam_retrain.transforms.core.runtimes.prepared import PREPARED_FOLDER
+from beam_retrain.transforms.core.runtimes.prepared import PREPARED_FOLDER, REWRITE
 from beam_retrain.transforms.core.system import local_files
-from beam_retrain.transforms.core.system.tensorflow_internals import convert_variables_to_constants_v2
+
+if TYPE_CHECKING:
+  import tensorflow as tf
 
 BUNDLED_WEIGHTS = pathlib.Path(__file__).parents[1] / "bundled_trunk" / "weights.npz"
 
@@ -27,11 +27,12 @@ def load_saved_model(path: str) -> Any:
   Raises:
     InputError: it cannot be loaded, or has neither `embed` nor `score_images`.
   """
+  import tensorflow as tf
+
   try:
     loaded = tf.saved_model.load(path)
   except Exception as error:
-    first = first_line(error)
-    raise InputError(f"{path} cannot be loaded as a SavedModel ({first}): write it again.") from error
+    raise InputError(f"{path} cannot be loaded as a SavedModel ({first_line(error)}): {REWRITE}.") from error
   if not (hasattr(loaded, "embed") or hasattr(loaded, "score_images")):
     raise InputError(f"{path} is a SavedModel, but neither a trunk nor a model of beam-retrain: give another folder.")
   return loaded
@@ -45,6 +46,10 @@ def freeze(embed: Any, input_px: int) -> tf.types.experimental.ConcreteFunction:
   Raises:
     InputError: the output is not one vector per image.
   """
+  import tensorflow as tf
+
+  from beam_retrain.transforms.core.system.tensorflow_internals import convert_variables_to_constants_v2
+
   signature = tf.TensorSpec([None, input_px, input_px, 3], tf.float32, name="images")
   traced = tf.function(lambda images: tf.cast(embed(images), tf.float32)).get_concrete_function(signature)
   shape = traced.outputs[0].shape
@@ -62,6 +67,8 @@ def save_trunk(frozen: tf.types.experimental.ConcreteFunction, folder: str) -> N
   Raises:
     OSError: the folder cannot be written.
   """
+  import tensorflow as tf
+
   spec = frozen.inputs[0]
   module = tf.Module()
 

@@ -29,8 +29,6 @@ def quiet_interpreter() -> Iterator[None]:
 class LiteModel:
   """A loaded TensorFlow Lite model.
 
-  If `is_quantized`, weights are int8, and scores are only close to the float model's.
-
   Raises:
     InputError: the file is missing, is not a TensorFlow Lite file, or has another input or output.
   """
@@ -46,7 +44,10 @@ class LiteModel:
         self._interpreter.allocate_tensors()
     except (ValueError, RuntimeError) as error:
       first = first_line(error)
-      raise InputError(f"{path} cannot be loaded as a TensorFlow Lite file ({first}): write it again.") from error
+      raise InputError(
+        f"{path} cannot be loaded as a TensorFlow Lite file ({first}): write it again with"
+        " `beam-retrain train --tflite_output_file`."
+      ) from error
     inputs, outputs = self._interpreter.get_input_details(), self._interpreter.get_output_details()
     shape = inputs[0]["shape_signature"].tolist()
     is_ours = len(inputs) == len(outputs) == 1 and len(shape) == 4 and shape[0] == -1 and shape[3] == 3
@@ -56,6 +57,7 @@ class LiteModel:
         " `beam-retrain train --tflite_output_file`."
       )
     self.input_px = int(shape[1])
+    # With weights in int8, scores are only close to the float model's.
     self.is_quantized = any(detail["dtype"] == np.int8 for detail in self._interpreter.get_tensor_details())
     self._input, self._output = inputs[0]["index"], outputs[0]["index"]
     self._count = int(inputs[0]["shape"][0])

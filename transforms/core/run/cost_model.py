@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import Any
 
 from beam_retrain.transforms.core.records.shards import IMAGES_PER_SHARD
 
@@ -15,58 +14,37 @@ class JobCosts:
   """Measured costs of a job's parts.
 
   Seconds are wall time on a machine with all its available cores.
-
-  Attributes:
-    start_secs: process start: Python, libraries, trunk, Beam's steps, transform graph.
-    listing_secs: per image, before the job: listing its name to draw the sample that checks the trunk.
-    planning_secs: per image, in the job: listing, counting, and assigning it to a shard.
-    shard_secs: per shard, in addition to its images: until its batches follow each other without a gap.
-    image_secs: per image: reading, decoding, computing, and writing its record.
-    closing_secs: per record: analysis, split audit and ledger.
-    memory_bytes: peak of a process.
-    record_bytes: per record on disk.
-    folder_bytes: other files in the output folder: trunk, transform graph, small files.
   """
 
-  start_secs: float
-  listing_secs: float
-  planning_secs: float
-  shard_secs: float
-  image_secs: float
-  closing_secs: float
-  memory_bytes: int
-  record_bytes: float
-  folder_bytes: int
+  start_secs: float  # process start: Python, libraries, trunk, Beam's steps, transform graph
+  listing_secs: float  # per image, before the job: listing its name to draw the sample that checks the trunk
+  planning_secs: float  # per image, in the job: listing, counting, and assigning it to a shard
+  shard_secs: float  # per shard, in addition to its images: until its batches follow each other without a gap
+  image_secs: float  # per image: reading, decoding, computing, and writing its record
+  closing_secs: float  # per record: analysis, split audit and ledger
+  memory_bytes: int  # peak of a process
+  record_bytes: float  # per record on disk
+  folder_bytes: int  # other files in the output folder: trunk, transform graph, small files
 
 
 @dataclasses.dataclass(frozen=True)
 class Expectation:
-  """Expected duration and size of a job.
-
-  Attributes:
-    images, shards: by split.
-    workers: machines that share the work, each like the measured one.
-    rounds: shards of the busiest worker.
-    seconds: part of the job (`start`, `listing`, `planning`, `trunk`, `closing`) -> seconds.
-    memory_bytes: peak of each process.
-    folder_bytes: of files other than records.
-    images_per_sec: of one worker, within a shard.
-  """
+  """Expected duration and size of a job; images and shards by split."""
 
   images: Mapping[str, int]
   shards: Mapping[str, int]
-  workers: int
-  rounds: int
-  seconds: Mapping[str, float]
-  memory_bytes: int
+  workers: int  # machines that share the work, each like the measured one
+  rounds: int  # shards of the busiest worker
+  seconds: Mapping[str, float]  # by part of the job: `start`, `listing`, `planning`, `trunk`, `closing`
+  memory_bytes: int  # peak of each process
   records_bytes: int
-  folder_bytes: int
-  images_per_sec: float
+  folder_bytes: int  # of files other than records
+  images_per_sec: float  # of one worker, within a shard
   total_secs: float
   disk_bytes: int
 
 
-def to_json_entries(record: JobCosts | Expectation) -> dict[str, Any]:
+def to_json_entries(record: JobCosts | Expectation) -> dict[str, float | dict[str, float]]:
   """Returns the entries of `plan --json`, which say picture for image."""
   return {name.replace("image", "picture"): value for name, value in dataclasses.asdict(record).items()}
 

@@ -13,6 +13,7 @@ import io
 import os
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -36,15 +37,9 @@ def versions(variant: Variant) -> dict[str, str]:
 
 
 def write(frozen: Any, variant: Variant, folder: str, sample: Any = None) -> dict[str, str]:
-  """Writes the trunk, float32 or quantized, in OpenVINO's format.
+  """Writes the trunk, float32 or quantized, in OpenVINO's format; returns {}.
 
-  Workers cast float32 weights. See `tensorflow.write` for the arguments.
-
-  Args:
-    sample: for int8, calibration images, float32 [K, S, S, 3], 0..1.
-
-  Returns:
-    An empty dict: `load` needs no tensor names.
+  Workers cast float32 weights. See `tensorflow.write`; `sample` is for int8, float32 [K, S, S, 3], 0..1.
 
   Raises:
     InputError: OpenVINO cannot run the trunk.
@@ -84,20 +79,16 @@ def _core() -> Any:
 
 
 def _read_frozen(frozen: Any, folder: str) -> Any:
-  path = os.path.join(folder, _GRAPH_FILE)
-  with open(path, "wb") as file:
-    file.write(frozen.graph.as_graph_def().SerializeToString())
+  path = Path(folder, _GRAPH_FILE)
+  path.write_bytes(frozen.graph.as_graph_def().SerializeToString())
   try:
-    model = _core().read_model(path)
+    model = _core().read_model(str(path))
     result = model.output(frozen.outputs[0].name)
-    if len(model.outputs) > 1:
-      model = openvino.Model([result], model.get_parameters(), "trunk")
-    return model
+    return model if len(model.outputs) == 1 else openvino.Model([result], model.get_parameters(), "trunk")
   except Exception as error:
-    first = first_line(error)
-    raise InputError(f"OpenVINO cannot run this trunk ({first}): use --runtime tensorflow.") from error
+    raise InputError(f"OpenVINO cannot run this trunk ({first_line(error)}): use --runtime tensorflow.") from error
   finally:
-    os.remove(path)
+    path.unlink()
 
 
 _FIRST_CALL = threading.Lock()
@@ -120,13 +111,8 @@ def _alone_the_first_time() -> Iterator[None]:
 
 
 def load(folder: str, info: PreparedInfo, threads: int, batch_size: int) -> Callable[[np.ndarray], np.ndarray]:
-  """Returns float32 [N, S, S, 3] -> float32 [N, D]; see `load_prepared`.
-
-  Raises:
-    InputError: the model cannot be loaded.
-  """
-  path = os.path.join(folder, _MODEL_FILE)
-  settings: dict[str, Any] = {
+  """Returns float32 [N, S, S, 3] -> float32 [N, D]; see `load_prepared`."""
+  settings: dict[str, str | int | bool] = {
     # `infer_images` runs two batches at a time; each gets half of the threads. Threads that share a batch wait for each
     # other after every layer, even longer if decoding occupies a core.
     "NUM_STREAMS": 1 if threads == 1 else 2,
@@ -134,18 +120,13 @@ def load(folder: str, info: PreparedInfo, threads: int, batch_size: int) -> Call
     "ENABLE_CPU_PINNING": False,
     # Layers that are not int8 use bfloat16 if available, whose error is below that of int8.
     "INFERENCE_PRECISION_HINT": "bf16" if info.variant.precision != FLOAT32 and has_bfloat16() else "f32",
+    **({"INFERENCE_NUM_THREADS": threads} if threads else {}),
   }
-  if threads:
-    settings["INFERENCE_NUM_THREADS"] = threads
-  try:
-    core = _core()
-    model = core.read_model(path)
-    # float32 [batch_size, S, S, 3]: a static shape is faster than a dynamic one.
-    model.reshape([batch_size, *model.input().partial_shape[1:]])
-    compiled = core.compile_model(model, "CPU", settings)
-  except Exception as error:
-    first = first_line(error)
-    raise InputError(f"{path} cannot be loaded ({first}): make the trunk again.") from error
+  core = _core()
+  model = core.read_model(os.path.join(folder, _MODEL_FILE))
+  # float32 [batch_size, S, S, 3]: a static shape is faster than a dynamic one.
+  model.reshape([batch_size, *model.input().partial_shape[1:]])
+  compiled = core.compile_model(model, "CPU", settings)
   idle: list[Any] = []  # requests not in use; append and pop are atomic
 
   def embed(images: np.ndarray) -> np.ndarray:

@@ -14,14 +14,16 @@ same bits for any number of threads and in any batch; with TensorFlow this needs
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import os
 import platform
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from beam_retrain.transforms.core.errors import InputError
+from beam_retrain.transforms.core.errors import InputError, first_line
 from beam_retrain.transforms.core.runtimes.trunk_info import PreparedInfo, TrunkInfo
 from beam_retrain.transforms.core.runtimes.variant import OPENVINO, TENSORFLOW, Variant
 from beam_retrain.transforms.core.system import local_files
@@ -31,18 +33,17 @@ CARD_FILE = "card.json"
 FILES = {TENSORFLOW: ("graph.pb",), OPENVINO: ("model.xml", "model.bin")}
 """Runtime -> names of its files."""
 
+REWRITE = "run `beam-retrain bottlenecks` again, or `beam-retrain train` for the trunk of a model"
+
 
 @dataclasses.dataclass(frozen=True)
 class PreparedTrunk:
-  """A loaded prepared trunk.
-
-  `embed`: float32 [N, S, S, 3], 0..1, array or tensor, any N -> float32 [N, D]; thread-safe.
-  """
+  """A loaded prepared trunk."""
 
   variant: Variant
   input_px: int
   dimensions: int
-  embed: Callable[[Any], np.ndarray]
+  embed: Callable[[Any], np.ndarray]  # float32 [N, S, S, 3], 0..1, array or tensor -> float32 [N, D]; thread-safe
 
 
 def find_prepared(folder: str) -> str:
@@ -52,17 +53,12 @@ def find_prepared(folder: str) -> str:
 
 
 def read_prepared_info(folder: str) -> PreparedInfo:
-  """Reads `card.json`.
-
-  Raises:
-    InputError: it is missing or damaged.
-  """
+  """Reads `card.json`; raises InputError if it is missing or damaged."""
   path = os.path.join(folder, CARD_FILE)
   try:
-    with open(path, encoding="utf-8") as file:
-      return PreparedInfo.parse(file.read())
+    return PreparedInfo.parse(Path(path).read_text(encoding="utf-8"))
   except (OSError, ValueError) as error:
-    raise InputError(f"{path} cannot be read ({error}): make the trunk again.") from error
+    raise InputError(f"{path} cannot be read ({error}): {REWRITE}.") from error
 
 
 def write_prepared_info(folder: str, trunk: TrunkInfo, versions: dict[str, str], tensors: Mapping[str, str]) -> None:
@@ -72,8 +68,7 @@ def write_prepared_info(folder: str, trunk: TrunkInfo, versions: dict[str, str],
   """
   hashes = {name: local_files.sha256(os.path.join(folder, name)) for name in FILES[trunk.variant.runtime]}
   info = PreparedInfo(trunk.variant, trunk.fingerprint, trunk.input_px, trunk.dimensions, versions, hashes, **tensors)
-  with open(os.path.join(folder, CARD_FILE), "w", encoding="utf-8") as file:
-    file.write(info.encode())
+  Path(folder, CARD_FILE).write_text(info.encode(), encoding="utf-8")
 
 
 def is_intact(folder: str) -> bool:
@@ -93,6 +88,11 @@ def _damaged_file(folder: str, info: PreparedInfo) -> str:
   return ""
 
 
+def import_runtime(name: str) -> Any:
+  """Imports the module of a runtime, and with it TensorFlow or OpenVINO."""
+  return importlib.import_module(f"{__package__}.{name}")
+
+
 def load_prepared(folder: str, threads: int = 0, batch_size: int = 32) -> PreparedTrunk:
   """Loads a prepared trunk, in under three seconds for Inception v3.
 
@@ -108,12 +108,12 @@ def load_prepared(folder: str, threads: int = 0, batch_size: int = 32) -> Prepar
   if reason := info.variant.unsupported_reason():
     raise InputError(f"the trunk {folder} was prepared for {info.variant}, not for {platform.node()}: {reason}.")
   if path := _damaged_file(folder, info):
-    raise InputError(f"{path} is damaged or missing: make the trunk again.")
-  if info.variant.runtime == TENSORFLOW:
-    from beam_retrain.transforms.core.runtimes.tensorflow import load
-  else:
-    from beam_retrain.transforms.core.runtimes.openvino import load
-  embed = load(folder, info, threads, batch_size)
+    raise InputError(f"{path} is damaged or missing: {REWRITE}.")
+  runtime = import_runtime(info.variant.runtime)
+  try:
+    embed = runtime.load(folder, info, threads, batch_size)
+  except Exception as error:
+    raise InputError(f"the trunk {folder} cannot be loaded ({first_line(error)}): {REWRITE}.") from error
   return PreparedTrunk(info.variant, info.input_px, info.dimensions, lambda images: embed(_as_array(images)))
 
 

@@ -12,34 +12,24 @@ from beam_retrain.transforms.core.runtimes.variant import Variant
 
 @dataclasses.dataclass(frozen=True)
 class TrunkInfo:
-  """The trunk that computed bottlenecks.
+  """The trunk that computed bottlenecks."""
 
-  Attributes:
-    handle: value of `--trunk`.
-    fingerprint: SHA-256, 64 hex digits, of weights, architecture, input scaling and variant.
-    input_px: S, side of its square input.
-    dimensions: D, length of a bottleneck.
-    base_fingerprint: the fingerprint without the variant.
-    bottlenecks_request: in a trained model's `info.json`, the request of its bottlenecks; else empty.
-  """
-
-  handle: str
-  fingerprint: str
-  input_px: int
-  dimensions: int
-  base_fingerprint: str
+  handle: str  # value of `--trunk`
+  fingerprint: str  # SHA-256, 64 hex digits, of weights, architecture, input scaling and variant
+  input_px: int  # S, side of its square input
+  dimensions: int  # D, length of a bottleneck
+  base_fingerprint: str  # without the variant
   variant: Variant = dataclasses.field(default_factory=Variant)
-  bottlenecks_request: str = ""
+  bottlenecks_request: str = ""  # in a trained model's `info.json`, the request of its bottlenecks
 
   def __str__(self) -> str:
     return f"{self.handle} in {self.variant}, {self.fingerprint[:12]}"
 
   @classmethod
   def from_json(cls, values: Mapping[str, Any]) -> TrunkInfo:
-    """Inverse of `to_json`; also reads files from before variants existed.
+    """Inverse of `to_json`; raises KeyError.
 
-    Raises:
-      KeyError: an entry is missing.
+    Also reads files from before variants existed.
     """
     return cls(
       values["handle"],
@@ -51,7 +41,7 @@ class TrunkInfo:
       values.get("bottlenecks_request", ""),
     )
 
-  def to_json(self) -> dict[str, Any]:
+  def to_json(self) -> dict[str, str | int]:
     own = {name: getattr(self, name) for name in ("handle", "fingerprint", "input_px", "dimensions")}
     request = {"bottlenecks_request": self.bottlenecks_request} if self.bottlenecks_request else {}
     return {**own, "base_fingerprint": self.base_fingerprint, **self.variant.to_json(), **request}
@@ -66,30 +56,20 @@ NO_TRUNK = TrunkInfo("", "", 0, 0, "")
 
 @dataclasses.dataclass(frozen=True)
 class PreparedInfo:
-  """Contents of a prepared trunk's `card.json`.
-
-  Attributes:
-    versions: package -> version, of what prepared it.
-    files: file name -> SHA-256, 64 hex digits.
-    input, output: for TensorFlow, names of the graph's tensors; else empty.
-  """
+  """Contents of a prepared trunk's `card.json`."""
 
   variant: Variant
   fingerprint: str
   input_px: int
   dimensions: int
-  versions: dict[str, str]
-  files: dict[str, str]
-  input: str = ""
+  versions: dict[str, str]  # package -> version, of what prepared it
+  files: dict[str, str]  # file name -> SHA-256, 64 hex digits
+  input: str = ""  # for TensorFlow, name of the graph's tensor
   output: str = ""
 
   @classmethod
   def parse(cls, text: str) -> PreparedInfo:
-    """Inverse of `encode`.
-
-    Raises:
-      ValueError: the text is not such a file.
-    """
+    """Inverse of `encode`; raises ValueError."""
     values = json.loads(text)
     try:
       known = {field.name: values[field.name] for field in dataclasses.fields(cls)[1:] if field.name in values}

@@ -29,14 +29,11 @@ _BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16"}
 
 @dataclasses.dataclass(frozen=True)
 class Variant:
-  """The runtime and precision that compute a trunk.
-
-  `calibration` is, for int8, the sample's `digest_of_sample`.
-  """
+  """The runtime and precision that compute a trunk."""
 
   runtime: str = TENSORFLOW
   precision: str = FLOAT32
-  calibration: str = ""
+  calibration: str = ""  # for int8, the sample's `digest_of_sample`
 
   def __post_init__(self) -> None:
     known = self.runtime in (TENSORFLOW, OPENVINO) and self.precision in (FLOAT32, BFLOAT16, INT8)
@@ -58,10 +55,7 @@ class Variant:
     return {**values, "calibration": self.calibration} if self.calibration else values
 
   def fingerprint(self, base: str) -> str:
-    """Returns the fingerprint of a trunk in this variant.
-
-    `base` is that of the trunk in float32 by TensorFlow, 64 hex digits.
-    """
+    """Returns a trunk's fingerprint; `base` is in float32 by TensorFlow."""
     if self == Variant():
       return base
     content = [base, self.runtime, self.precision, self.calibration]
@@ -72,10 +66,7 @@ class Variant:
 
 
 def unsupported_reason(runtime: str, precision: str) -> str:
-  """Returns why this machine cannot run a variant, or "".
-
-  The reason ends a sentence and includes the remedy.
-  """
+  """Returns why this machine cannot run a variant, with remedy, or ""."""
   if precision == INT8 and runtime == TENSORFLOW:
     return "TensorFlow cannot run trunks in int8: use --runtime openvino (pip install 'beam-retrain[fast]')"
   if runtime == OPENVINO and not has_openvino():

@@ -124,7 +124,7 @@ def test_a_damaged_trunk_is_told(prepared, tmp_path):
   name = next(iter(json.loads((folder / CARD_FILE).read_text())["files"]))
   with open(folder / name, "r+b") as file:
     file.write(b"\0\0\0")
-  with pytest.raises(InputError, match=rf"{name} is damaged or missing: make the trunk again"):
+  with pytest.raises(InputError, match=rf"{name} is damaged or missing: run `beam-retrain bottlenecks` again, or"):
     load_prepared(str(folder))
 
 
@@ -137,7 +137,7 @@ def test_a_damaged_one_that_is_stored_is_not_copied_into_the_cache(prepared, tmp
   monkeypatch.setenv("BEAM_RETRAIN_CACHE_DIR", str(tmp_path / "cache"))
   again = load_stored_trunk(str(tmp_path / "there"), prepared.info)
   if prepared.info.variant.precision == INT8:  # nothing to calibrate it with
-    with pytest.raises(InputError, match=r"is damaged or missing, .* make the bottlenecks again"):
+    with pytest.raises(InputError, match=r"is damaged or missing, .* run `beam-retrain bottlenecks` again"):
       prepare(again, prepared.info.variant, stored=stored)
     return
   for folder in ("", stored):
