@@ -65,9 +65,6 @@ def choose_variant(
   Args:
     sample: number -> that many training images, or all if fewer; always the same for the same data.
     earlier: folders of bottlenecks to reuse; their variant is preferred if the flags allow it.
-
-  Raises:
-    InputError: this machine cannot run the requested variant, or the runtime cannot run this trunk.
   """
   for folder in earlier:
     if choice := _as_in(folder, trunk, precision, runtime):

@@ -25,11 +25,7 @@ from beam_retrain.transforms.sources.base import Source
 
 
 class Model:
-  """A finished output folder of `train`; `labels`: class index -> label.
-
-  Raises:
-    InputError: the folder is missing, unfinished, or of another command.
-  """
+  """A finished output folder of `train`; `labels`: class index -> label."""
 
   def __init__(self, path: str):
     self.path = path
@@ -47,11 +43,7 @@ class Model:
 
   @property
   def head(self) -> str:
-    """Path of the head alone.
-
-    Raises:
-      InputError: the model is older than 0.2.0.
-    """
+    """Path of the head alone."""
     path = files.join(self.path, HEAD_FILE)
     if not self.has_head:
       raise InputError(f"{self.path} has no {HEAD_FILE}, which `beam-retrain train` writes since 0.2.0: train again.")
@@ -77,11 +69,7 @@ class Model:
 
   @functools.cached_property
   def percentages(self) -> SplitPercentages:
-    """How its images were split.
-
-    Raises:
-      InputError: a later version's rule split them.
-    """
+    """How its images were split."""
     try:
       return SplitPercentages.from_settings(self.info.settings)
     except ValueError as error:
@@ -176,9 +164,6 @@ def choose_splits(
   Args:
     split: `auto`, `testing` or `all`.
     percentages: those of the model's bottlenecks, so that no training image is tested on.
-
-  Raises:
-    InputError: the model's testing images cannot be identified in the source.
   """
   if source.has_splits:
     return ((TRAINING, TESTING) if split == "all" else (TESTING,)), None
@@ -195,11 +180,7 @@ def choose_splits(
 
 
 def shared_percentages(models: Sequence[Model]) -> SplitPercentages:
-  """Returns a split whose testing images no model was trained on.
-
-  Raises:
-    InputError: there is none, as their splits are unrelated.
-  """
+  """Returns a split whose testing images no model was trained on."""
   by_split = {model.percentages: model for model in models}
   if all(percentages.legacy_root is None for percentages in by_split):
     return min(by_split, key=lambda percentages: percentages.testing)  # the smallest testing split is in all others

@@ -145,9 +145,6 @@ def load_trunk(handle: str, weights: str | None = None, input_px: int | None = N
     handle: see `HELP`.
     weights: a local file, for `keras:` trunks only.
     input_px: for trunks that take any; otherwise it must be the trunk's own.
-
-  Raises:
-    InputError: it cannot be downloaded or is no feature extractor.
   """
   load_tensorflow()
   if weights and not handle.startswith(_KERAS):

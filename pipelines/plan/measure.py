@@ -70,12 +70,7 @@ class Measurement:
 
 
 def measure(request: PlanRequest, whole: PlannedInput) -> Measurement:
-  """Runs the job over a sample; measures what each further image costs.
-
-  Raises:
-    InputError: the job cannot run, or no image of the sample can be used.
-    RuntimeError: the job over the sample failed otherwise; with its last line.
-  """
+  """Runs the job over a sample; measures what each further image costs."""
   sample = _read_sample(request, whole)
   with tempfile.TemporaryDirectory(prefix=PREFIX) as folder:
     images, output = os.path.join(folder, "pictures"), os.path.join(folder, "bottlenecks")
@@ -199,9 +194,6 @@ def write_sample(sample: Sample, folder: str) -> list[int]:
 
   Labels are made up, so that each split has images of each: a job's costs do not depend on them. Names keep the
   sample's order. If a split has too few images, some are written twice.
-
-  Raises:
-    InputError: there is no image, or none can be read.
   """
   counts = []
   readable = {split: [item for item in items if isinstance(item, Image)] for split, items in sample.items()}

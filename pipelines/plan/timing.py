@@ -70,9 +70,6 @@ def plan_images(source: Source, percentages: SplitPercentages) -> dict[str, int]
   """Plans an input as a job does; returns split -> images.
 
   Training includes images that will be drawn for validation.
-
-  Raises:
-    InputError: a class has no images in some split.
   """
   with tempfile.TemporaryDirectory(prefix=PREFIX) as folder:
     path = os.path.join(folder, "counts.json")

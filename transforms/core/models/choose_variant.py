@@ -36,9 +36,6 @@ def choose_serving_variant(
     own: the variant that computed the model's bottlenecks.
     preprocessing: the model's `PREPROCESSING_VERSION`.
     has_prepared: whether `TRUNK_FOLDER` has a prepared trunk; models of earlier versions have none.
-
-  Raises:
-    InputError: the flags match neither variant, or this machine cannot run the one they match.
   """
   is_own = precision in (AUTO, own.precision) and runtime in (AUTO, own.runtime)
   is_exported = precision in (AUTO, FLOAT32) and runtime in (AUTO, TENSORFLOW)

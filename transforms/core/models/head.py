@@ -54,11 +54,7 @@ def encode_head(head: Head) -> bytes:
 
 
 def decode_head(data: bytes, path: str) -> Head:
-  """Inverse of `encode_head`.
-
-  Raises:
-    InputError: the data are damaged, or the arrays do not fit together; names `path`.
-  """
+  """Inverse of `encode_head`."""
   try:
     with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
       head = Head(*(np.asarray(arrays[name], np.float32) for name in Head._fields))

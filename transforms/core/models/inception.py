@@ -141,11 +141,7 @@ def load_bundled_trunk() -> keras.Model:
 
 
 def load_weights(model: keras.Model, path: pathlib.Path) -> None:
-  """Loads arrays, variable path -> float16, without pickle.
-
-  Raises:
-    InputError: the file is missing, damaged, or of another model.
-  """
+  """Loads arrays, variable path -> float16, without pickle."""
   try:
     with np.load(path, allow_pickle=False) as archive:
       arrays = {name: archive[name] for name in archive.files}

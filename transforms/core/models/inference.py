@@ -195,9 +195,6 @@ def load_model(path: str, threads: int = 0, *, trunk_only: bool = False, batch_s
     threads: of this process; 0: the runtime's own choice.
     trunk_only: of an exported model, load the trunk only; its output is `bottleneck` instead of `scores`.
     batch_size: images in most calls of `infer`, see `load_prepared`.
-
-  Raises:
-    InputError: it is neither, is damaged or too old for `trunk_only`, or this machine cannot run it.
   """
   load_tensorflow(threads)
   if prepared := find_prepared(path):

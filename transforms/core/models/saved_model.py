@@ -22,11 +22,7 @@ BUNDLED_WEIGHTS = pathlib.Path(__file__).parents[1] / "bundled_trunk" / "weights
 
 
 def load_saved_model(path: str) -> Any:
-  """Loads a SavedModel written by `save_trunk` or the trainer's export.
-
-  Raises:
-    InputError: it cannot be loaded, or has neither `embed` nor `score_images`.
-  """
+  """Loads a SavedModel written by `save_trunk` or the trainer's export."""
   import tensorflow as tf
 
   try:
@@ -42,9 +38,6 @@ def freeze(embed: Any, input_px: int) -> tf.types.experimental.ConcreteFunction:
   """Traces `embed` and turns its variables into constants.
 
   `embed`: [N, S, S, 3] -> [N, D], S = `input_px`.
-
-  Raises:
-    InputError: the output is not one vector per image.
   """
   import tensorflow as tf
 

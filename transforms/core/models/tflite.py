@@ -27,11 +27,7 @@ def quiet_interpreter() -> Iterator[None]:
 
 
 class LiteModel:
-  """A loaded TensorFlow Lite model.
-
-  Raises:
-    InputError: the file is missing, is not a TensorFlow Lite file, or has another input or output.
-  """
+  """A loaded TensorFlow Lite model."""
 
   def __init__(self, path: str):
     self.path = path

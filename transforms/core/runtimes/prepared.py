@@ -100,9 +100,6 @@ def load_prepared(folder: str, threads: int = 0, batch_size: int = 32) -> Prepar
     folder: the one with `card.json`.
     threads: of this process; 0: the runtime's own choice.
     batch_size: images in most calls: OpenVINO's graph is compiled for it, and smaller batches are padded.
-
-  Raises:
-    InputError: the trunk is damaged, or this machine cannot run it.
   """
   info = read_prepared_info(folder)
   if reason := info.variant.unsupported_reason():
