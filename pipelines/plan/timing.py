@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import statistics
@@ -17,12 +18,13 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from beam_retrain.pipelines.jobs.runner import run_pipeline
 from beam_retrain.transforms.bottlenecks.compute import ComputeBottlenecks
-from beam_retrain.transforms.bottlenecks.embed import EmbedShard, framed_bottleneck
+from beam_retrain.transforms.bottlenecks.embed import EmbedShard
 from beam_retrain.transforms.bottlenecks.model_handler import ImageModelHandler
 from beam_retrain.transforms.core.models.inference import CALLS_AT_ONCE
-from beam_retrain.transforms.core.records.schema import TESTING, TRAINING, VALIDATION, Image
+from beam_retrain.transforms.core.records.schema import TESTING, TRAINING, VALIDATION, Bottleneck, encode_bottleneck
 from beam_retrain.transforms.core.records.shards import IMAGES_PER_SHARD, Shard, ShardReport, pick_inputs
 from beam_retrain.transforms.core.records.splits import SplitPercentages
+from beam_retrain.transforms.core.records.tfrecord import frame
 from beam_retrain.transforms.core.run.cost_model import shard_costs, whole_rounds
 from beam_retrain.transforms.core.runtimes.trunk_info import TrunkInfo
 from beam_retrain.transforms.io import files
@@ -145,9 +147,10 @@ def _write_records(folder: str, labels: Sequence[str], dimensions: int, count: i
     written: Counter[str] = Counter()
     with files.write_atomically(files.join(folder, name)) as file:
       for number in range(start, min(count, start + IMAGES_PER_SHARD)):
-        label = labels[number % len(labels)]
-        image = Image(f"{TRAINING}/{label}/{number}", label, b"%d" % number, "png", 1, 1)
-        file.write(framed_bottleneck(image, number % len(labels), vectors[number - start]))
+        label, vector = labels[number % len(labels)], vectors[number - start]
+        key, sha256 = f"{TRAINING}/{label}/{number}", hashlib.sha256(b"%d" % number).hexdigest()
+        record = Bottleneck(key, label, number % len(labels), vector, "png", 1, 1, sha256)
+        file.write(frame(encode_bottleneck(record)))
         written[label] += 1
     total = written.total()
     reports.append(ShardReport(name, TRAINING, total, total, 0, "", "", dict(written)))
