@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from beam_retrain.transforms.core.run.cli import ArgumentParser, ExitCode, parse_flags, run_command
-from beam_retrain.transforms.core.system.cpu import available_cores
+from beam_retrain.transforms.core.system.machine import available_cores
 from benchmarks.bench_inputs import find_data, find_weights
 from benchmarks.bench_session import Bench, describe_load
 from benchmarks.bench_tables import make_claims, make_table

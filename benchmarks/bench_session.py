@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from beam_retrain.transforms.core.errors import InputError
-from beam_retrain.transforms.core.system.cpu import available_cores
+from beam_retrain.transforms.core.system.machine import available_cores
 from benchmarks.bench_inputs import link_some, read_vectors
 from benchmarks.commands import timed
 from benchmarks.contenders import FLOAT32, INT8, OPENVINO, OTHERS, SOME, Contender

@@ -149,8 +149,8 @@ class Graph(NamedTuple):
 def open_graph(flags: argparse.Namespace) -> Graph:
   """Loads and tries the graph, and reads its labels; reports peculiarities."""
   from beam_retrain.transforms.core.compat.digit_file import check_labels, parse_labels
-  from beam_retrain.transforms.core.system.cpu import Threads
   from beam_retrain.transforms.core.system.imports import load_tensorflow
+  from beam_retrain.transforms.core.system.machine import Threads
 
   data, labels = read_file(flags.graph, "graph"), parse_labels(read_file(flags.labels, "labels"), flags.labels)
   load_tensorflow(Threads(flags.trunk_threads or 0).here)

@@ -28,7 +28,7 @@ from beam_retrain.pipelines.models.trunk_sources import HELP as TRUNK_HELP
 from beam_retrain.pipelines.options.request import parse_job
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.run.cli import ArgumentParser, ExitCode, positive_int
-from beam_retrain.transforms.core.system.cpu import available_cores
+from beam_retrain.transforms.core.system.machine import available_cores
 from beam_retrain.transforms.io import files
 
 _SECS, _DATAFLOW_SECS = 60, 900

@@ -53,7 +53,7 @@ def describe_process() -> Process:
   found = importlib.util.find_spec("beam_retrain")
   versions["beam-retrain"] = (_version("beam-retrain") or UNKNOWN) if found else ""
   try:
-    from beam_retrain.transforms.core.system.memory import available_memory
+    from beam_retrain.transforms.core.system.machine import available_memory
   except ImportError:
     return Process(socket.gethostname(), os.getpid(), versions)
   return Process(socket.gethostname(), os.getpid(), versions, available_memory())

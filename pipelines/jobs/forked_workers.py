@@ -26,7 +26,7 @@ from apache_beam.runners.worker import sdk_worker_main
 from apache_beam.transforms.environments import Environment, python_sdk_capabilities
 
 from beam_retrain.pipelines.jobs.local_runner import WatchedWorkerHandler, local_runner
-from beam_retrain.transforms.core.system.cpu import available_cores
+from beam_retrain.transforms.core.system.machine import available_cores
 
 _URN = "beam_retrain:env:forked:v1"
 _WITH_THREADS = ("tensorflow", "openvino")

@@ -20,8 +20,8 @@ from beam_retrain.transforms.core.records.schema import INFO_FILE
 from beam_retrain.transforms.core.run.run_info import RunInfo, find_info
 from beam_retrain.transforms.core.runtimes.prepared import load_prepared
 from beam_retrain.transforms.core.runtimes.variant import TENSORFLOW
-from beam_retrain.transforms.core.system.cpu import Threads, available_cores
 from beam_retrain.transforms.core.system.imports import load_tensorflow
+from beam_retrain.transforms.core.system.machine import Threads, available_cores
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.shards.progress import TRUNK_IMAGES, TRUNK_LOADS, counts_by_worker
 

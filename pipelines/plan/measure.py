@@ -34,8 +34,7 @@ from beam_retrain.transforms.core.run.cost_model import JobCosts
 from beam_retrain.transforms.core.run.run_info import RunInfo, read_info
 from beam_retrain.transforms.core.run.stats import read_stats
 from beam_retrain.transforms.core.runtimes.variant import INT8
-from beam_retrain.transforms.core.system.cpu import Threads
-from beam_retrain.transforms.core.system.memory import peak_memory
+from beam_retrain.transforms.core.system.machine import Threads, peak_memory
 from beam_retrain.transforms.io import cache, files
 from beam_retrain.transforms.sources.find import find_source
 
@@ -48,7 +47,7 @@ import pickle, resource, sys
 from beam_retrain.transforms.core.system.imports import gc_paused
 with gc_paused():
   from beam_retrain.pipelines import bottlenecks
-from beam_retrain.transforms.core.system.memory import peak_memory
+from beam_retrain.transforms.core.system.machine import peak_memory
 bottlenecks.execute(pickle.load(sys.stdin.buffer))
 print(max(peak_memory(), peak_memory(resource.RUSAGE_CHILDREN)))"""
 # The folder that holds the package, in a checkout and installed.

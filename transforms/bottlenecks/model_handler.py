@@ -24,7 +24,7 @@ from beam_retrain.transforms.core.models.inference import (
 )
 from beam_retrain.transforms.core.records.quarantine import Quarantined
 from beam_retrain.transforms.core.records.schema import Image
-from beam_retrain.transforms.core.system.cpu import Threads
+from beam_retrain.transforms.core.system.machine import Threads
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.io.transfer import download
 from beam_retrain.transforms.shards.progress import TRUNK_LOADS, count_here

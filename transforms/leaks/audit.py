@@ -43,8 +43,8 @@ from beam_retrain.transforms.core.records.shards import Shard, ShardReport, pack
 from beam_retrain.transforms.core.records.splits import SplitPercentages
 from beam_retrain.transforms.core.records.tfrecord import pick_records, read_records
 from beam_retrain.transforms.core.run.stats import Stats
-from beam_retrain.transforms.core.system.cpu import Threads
 from beam_retrain.transforms.core.system.imports import load_tensorflow
+from beam_retrain.transforms.core.system.machine import Threads
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.shards.checks import CheckSplits
 

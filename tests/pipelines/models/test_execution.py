@@ -31,7 +31,7 @@ from beam_retrain.transforms.core.models.inference import LoadedModel
 from beam_retrain.transforms.core.records.shards import Shard
 from beam_retrain.transforms.core.run.run_info import RunInfo
 from beam_retrain.transforms.core.runtimes.variant import Variant
-from beam_retrain.transforms.core.system.cpu import available_cores
+from beam_retrain.transforms.core.system.machine import available_cores
 from beam_retrain.transforms.shards.work import WorkShards
 from beam_retrain.transforms.sources.image_files import ImageFile
 

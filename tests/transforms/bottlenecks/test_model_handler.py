@@ -24,8 +24,7 @@ from beam_retrain.transforms.core.models.inference import (
 )
 from beam_retrain.transforms.core.records.quarantine import Quarantined, Reason
 from beam_retrain.transforms.core.records.schema import Image
-from beam_retrain.transforms.core.system.cpu import available_cores
-from beam_retrain.transforms.core.system.memory import is_out_of_memory
+from beam_retrain.transforms.core.system.machine import available_cores, is_out_of_memory
 from tests.helpers import encode, noise_image
 
 

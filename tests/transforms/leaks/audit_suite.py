@@ -27,7 +27,7 @@ from beam_retrain.transforms.core.records.schema import REPORTS_FOLDER, decode_b
 from beam_retrain.transforms.core.records.shards import Shard, unpack
 from beam_retrain.transforms.core.records.splits import SplitPercentages
 from beam_retrain.transforms.core.records.tfrecord import read_records
-from beam_retrain.transforms.core.system.cpu import Threads
+from beam_retrain.transforms.core.system.machine import Threads
 from beam_retrain.transforms.io.files import write_text
 from beam_retrain.transforms.leaks.audit import AuditImages, SplitAudit, drop_leaks
 from beam_retrain.transforms.shards.ledger import CloseLedger

@@ -17,7 +17,7 @@ from PIL import Image as Pillow
 from PIL import ImageFile, UnidentifiedImageError
 
 from beam_retrain.transforms.core.records.quarantine import MAX_PIXELS, Reason
-from beam_retrain.transforms.core.system.memory import is_out_of_memory
+from beam_retrain.transforms.core.system.machine import is_out_of_memory
 
 FORMATS = ("JPEG", "PNG", "BMP", "GIF")
 

@@ -22,7 +22,7 @@ from beam_retrain.transforms.core.records.quarantine import Quarantined, Reason
 from beam_retrain.transforms.core.records.schema import Image
 from beam_retrain.transforms.core.runtimes.prepared import find_prepared, load_prepared
 from beam_retrain.transforms.core.system.imports import load_tensorflow
-from beam_retrain.transforms.core.system.memory import is_out_of_memory
+from beam_retrain.transforms.core.system.machine import is_out_of_memory
 from beam_retrain.transforms.core.system.prefetch import batched, map_ahead, prefetch
 
 T = TypeVar("T")

@@ -34,16 +34,20 @@ LABEL = "image/class/text"
 SHA256 = "image/sha256"
 BOTTLENECK = "bottleneck"
 
-IMAGE_RECORD = {
-  KEY: "bytes",
-  ENCODED: "bytes",
-  FORMAT: "bytes",
-  HEIGHT: "int64",
-  WIDTH: "int64",
-  CLASS_INDEX: "int64",
-  LABEL: "bytes",
-  SHA256: "bytes",
+_FEATURES = {
+  KEY: ("key", "bytes"),
+  ENCODED: ("encoded", "bytes"),
+  FORMAT: ("format", "bytes"),
+  HEIGHT: ("height", "int64"),
+  WIDTH: ("width", "int64"),
+  CLASS_INDEX: ("class_index", "int64"),
+  LABEL: ("label", "bytes"),
+  SHA256: ("sha256", "bytes"),
+  BOTTLENECK: ("vector", "float32[D]"),
 }
+"""Feature name -> attribute of `Image` or `Bottleneck`, and type."""
+
+IMAGE_RECORD = {name: kind for name, (_, kind) in _FEATURES.items() if name != BOTTLENECK}
 """Feature name -> type; each has exactly one value."""
 
 TRAINING = "training"
@@ -70,21 +74,8 @@ RECORDS_FOLDER = "records"
 PREPROCESSING_VERSION = "1: decode to RGB, bilinear resize without antialiasing, 0..1"
 """Version of `images.decode`: changes when its numbers would, which invalidates stored bottlenecks."""
 
-_ATTRIBUTES = {
-  KEY: "key",
-  ENCODED: "encoded",
-  FORMAT: "format",
-  HEIGHT: "height",
-  WIDTH: "width",
-  CLASS_INDEX: "class_index",
-  LABEL: "label",
-  SHA256: "sha256",
-  BOTTLENECK: "vector",
-}
-"""Feature name -> attribute of `Image` or `Bottleneck`."""
 _OF_IMAGE = (KEY, ENCODED, FORMAT, HEIGHT, WIDTH, LABEL)
-_OF_BOTTLENECK = tuple(name for name in _ATTRIBUTES if name != ENCODED)
-
+_OF_BOTTLENECK = tuple(name for name in _FEATURES if name != ENCODED)
 _SHARD_NAME = re.compile(r"(?P<split>[a-z]+)-(?P<index>\d{5,})-of-(?P<of>\d{5,})\.(?P<suffix>[a-z]+)")
 
 
@@ -148,13 +139,13 @@ _Record = TypeVar("_Record", Image, Bottleneck)
 
 def encode_image(image: Image, class_index: int) -> bytes:
   """Returns the image record: a serialised Example."""
-  features = {name: getattr(image, _ATTRIBUTES[name]) for name in (*_OF_IMAGE, SHA256)}
+  features = {name: getattr(image, _FEATURES[name][0]) for name in (*_OF_IMAGE, SHA256)}
   return encode_example({**features, CLASS_INDEX: class_index})
 
 
 def encode_bottleneck(bottleneck: Bottleneck) -> bytes:
   """Returns the bottleneck record: a serialised Example."""
-  return encode_example({name: getattr(bottleneck, _ATTRIBUTES[name]) for name in _OF_BOTTLENECK})
+  return encode_example({name: getattr(bottleneck, _FEATURES[name][0]) for name in _OF_BOTTLENECK})
 
 
 def decode_image(record: bytes) -> Image:
@@ -180,7 +171,7 @@ def _decode(kind: type[_Record], record: bytes, names: Collection[str], **attrib
   for name in names:
     value: Any = features[name] if name == BOTTLENECK else features[name][0]
     is_text = isinstance(value, bytes) and name != ENCODED
-    attributes[_ATTRIBUTES[name]] = value.decode() if is_text else value
+    attributes[_FEATURES[name][0]] = value.decode() if is_text else value
   return kind(**attributes)
 
 

@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from beam_retrain.transforms.core.system import cpu
-from beam_retrain.transforms.core.system.cpu import Threads, available_cores
-from beam_retrain.transforms.core.system.memory import available_memory, peak_memory
+from beam_retrain.transforms.core.system import machine as machine_module
+from beam_retrain.transforms.core.system.machine import Threads, available_cores, available_memory, peak_memory
 
 
 def machine(folder: Path, cgroup: str, **files: str) -> Path:
@@ -74,7 +73,7 @@ def test_a_part_of_a_core_is_one(tmp_path):
   ("given", "processes", "threads"), [(0, 1, 8), (0, 2, 4), (0, 3, 2), (0, 16, 1), (0, 0, 1), (5, 2, 5), (5, 0, 5)]
 )
 def test_threads_of_all_processes_together_are_the_cores(given, processes, threads, monkeypatch):
-  monkeypatch.setattr(cpu, "available_cores", lambda: 8)
+  monkeypatch.setattr(machine_module, "available_cores", lambda: 8)
   assert Threads(given, processes).here == threads
 
 
