@@ -46,10 +46,7 @@ def flag(name: str) -> str:
 
 @contextlib.contextmanager
 def flag_names(names: Mapping[str, str]) -> Iterator[None]:
-  """Makes `flag` use the names of the command that runs a stage.
-
-  For example `flag_names({"input": "image_dir"})`.
-  """
+  """Makes `flag` use a command's names, for example `{"input": "image_dir"}`."""
   token = _FLAG_NAMES.set(names)
   try:
     yield

@@ -178,10 +178,7 @@ def find_in(folder: str, pattern: str) -> list[str]:
 
 
 def list_tree(folder: str) -> Iterator[FileStat]:
-  """Yields all files below a folder, sorted by path.
-
-  Links are followed, but no real folder is visited twice. Holds only names in memory.
-  """
+  """Yields all files below a folder, sorted by path; see `walk`."""
   if is_local(folder):
     return filter(None, map(_stat_or_broken_link, sorted(walk(folder))))
   return _list_prefix(f"{folder}/")
@@ -274,11 +271,8 @@ def write_bytes(path: str, data: bytes) -> None:
 
 
 def write_each(contents: Sequence[tuple[str, bytes]]) -> None:
-  """Writes whole files, (path, bytes) each; remote ones in parallel.
-
-  For small local files, threads cost more than they gain.
-  """
-  if all(is_local(path) for path, _ in contents):
+  """Writes (path, bytes) each, remote ones in parallel, atomically."""
+  if all(is_local(path) for path, _ in contents):  # for small files, threads cost more than they gain
     for path, data in contents:
       write_bytes(path, data)
   else:

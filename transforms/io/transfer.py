@@ -25,10 +25,7 @@ _KEPT_SECS = 7 * 24 * 60 * 60.0
 
 
 def download(folder: str) -> str:
-  """Returns a local copy of a remote folder, or a local folder as it is.
-
-  Raises InputError if the remote folder is empty or missing.
-  """
+  """Returns a local copy of a remote folder; may raise InputError."""
   if files.is_local(folder):
     return folder
   listed = list(files.list_tree(folder))
@@ -84,10 +81,7 @@ def get_folder(folder: str, made: str) -> None:
 
 
 def place_of(path: str, folder: str, made: str) -> str:
-  """Returns an object's local path when `folder` is copied to `made`.
-
-  Raises InputError if no file can have the object's name.
-  """
+  """Returns an object's path in a copy; may raise InputError."""
   steps = path.removeprefix(f"{folder}/").split("/")
   if any(step in ("", ".", "..") for step in steps):
     raise InputError(f"{path} cannot be downloaded, as no file can have that name: rename or delete the object.")

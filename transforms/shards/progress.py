@@ -149,10 +149,7 @@ def count_here(name: str, number: int) -> None:
 
 
 def counts_by_worker(result: Any, name: str) -> dict[str, int]:
-  """Returns `host/process id` -> count, sorted, from a finished job's result.
-
-  Raises an exception of the runner's own if that has no metrics.
-  """
+  """Returns `host/process id` -> count, sorted; raises without metrics."""
   counts = Counter[str]()
   for counter in result.metrics().query(MetricsFilter().with_namespace(METRICS_NAMESPACE))["counters"]:
     prefix, of, worker = counter.key.metric.name.partition(_OF)

@@ -65,10 +65,7 @@ def encode_example(features: Mapping[str, Value]) -> bytes:
 
 
 def replace_features(serialized: bytes, features: Mapping[str, Value]) -> bytes:
-  """Returns a serialised Example with some features replaced.
-
-  Raises TypeError as `encode_example`, and DecodeError as `decode_example`.
-  """
+  """Returns a serialised Example with some features replaced."""
   example = _Example.FromString(serialized)
   for name in features:
     example.features.feature.pop(name, None)

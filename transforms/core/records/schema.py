@@ -99,19 +99,12 @@ def parse_shard_name(name: str) -> tuple[str, int, int] | None:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Image:
-  """A labelled image as read, not decoded.
+  """A labelled image as read, not decoded: `encoded` are the file's bytes."""
 
-  Attributes:
-    key: stable name relative to the data set, `/`-separated, with the file's extension.
-    encoded: the file's bytes.
-    format: `jpeg`, `png`, `bmp`, `gif`; empty until probed.
-    height: pixels, as `width`; 0 until probed.
-  """
-
-  key: str
+  key: str  # stable name relative to the data set, `/`-separated, with the file's extension
   label: str
   encoded: bytes
-  format: str = ""
+  format: str = ""  # `jpeg`, `png`, `bmp` or `gif`; empty until probed, as height and width are 0
   height: int = 0
   width: int = 0
 

@@ -18,13 +18,12 @@ IMAGES_PER_SHARD = 1024
 _ZLIB_LEVEL = 1
 
 BOTTLENECKS = "bottlenecks"
-"""In a report's `extra` and in `stats.json`: {"computed": n, "reused": m}, n + m records written. The trunk ran over n
-images; the other m are identical to images of this or an earlier run."""
+"""In a report's `extra` and in `stats.json`: the `BottleneckCounts`."""
 
 
 @dataclasses.dataclass(frozen=True)
 class BottleneckCounts:
-  """Numbers of images computed by the trunk, and reused from earlier."""
+  """Numbers of images that the trunk ran over, and identical ones, now or earlier."""
 
   computed: int
   reused: int
@@ -38,40 +37,28 @@ class Input(Protocol):
 
   def count_images(self) -> int | None:
     """Returns the number of images; None if unknown until read."""
-    ...
 
   def names(self, split: str) -> Iterator[tuple[str, str | None]]:
-    """Yields (key, label) of each image; the label is None if bad.
-
-    Reads as little as possible.
-    """
-    ...
+    """Yields (key, label) of each image; the label is None if bad."""
 
   def read(self, split: str) -> Iterator[Image | Quarantined]:
     """Yields one item per image, in order.
 
     Raises InputError if a file has changed since it was planned.
     """
-    ...
 
   def read_where(self, split: str, is_wanted: Callable[[str], bool]) -> Iterator[Image | Quarantined]:
     """Yields the wanted images; nothing if the input holds no images."""
-    ...
 
   def pick(self, numbers: Sequence[int]) -> Iterator[Input]:
     """Yields inputs of some images: ascending numbers, 0 for the first."""
-    ...
 
 
 class StoredBottleneck(NamedTuple):
   """An image whose bottleneck is, or will be, in a record file.
 
-  Attributes:
-    key: today's, as `label`.
-    sha256: 64 hex digits.
-    path: the file of bottleneck records.
-    position: the record's start byte; None if it must be looked up by its sha256.
-    computed: whether the trunk ran over this very image rather than an identical one.
+  `key` and `label` are today's; `position` is the start byte in the file at `path`, or None if it must be looked up by
+  its sha256; `computed` is whether the trunk ran over this very image rather than an identical one.
   """
 
   key: str
@@ -102,7 +89,7 @@ class Shard(NamedTuple):
   """The unit of work: its `inputs`, in order, become one file.
 
   `same_as`, if not empty, is the digest of a shard with other inputs but the same output bytes, for example when
-  bottlenecks come from a store here. It then also identifies this shard.
+  bottlenecks come from a store here. It then identifies this shard.
   """
 
   split: str
@@ -182,13 +169,8 @@ def _describe(value: Any) -> Any:
 class ShardReport:
   """Report of a finished shard; `inputs` is `outputs` plus quarantined images.
 
-  Attributes:
-    file: the shard's file name.
-    size_bytes: the file's size.
-    sha256: the file's checksum, 64 hex digits.
-    digest: see `Shard.digest`.
-    labels: label -> records written.
-    extra: entries of one kind of job only, JSON values.
+  `file` is the name, `size_bytes` and `sha256` are of its file; `labels` are label -> records written; `extra` are
+  entries of one kind of job only, JSON values.
   """
 
   file: str
@@ -223,15 +205,10 @@ def pack(items: Sequence[Any]) -> bytes:
   return zlib.compress(pickle.dumps(tuple(items), pickle.HIGHEST_PROTOCOL), _ZLIB_LEVEL)
 
 
-def unpack(packed: bytes) -> tuple[Any, ...]:
-  items: tuple[Any, ...] = pickle.loads(zlib.decompress(packed))
-  return items
+def unpack(packed: bytes, kind: Callable[..., Any] = lambda *items: items) -> Any:
+  return kind(*pickle.loads(zlib.decompress(packed)))
 
 
 def reduce_packed(record: tuple[Any, ...]) -> tuple[Callable[..., Any], tuple[Any, ...]]:
   """Implements `__reduce__` of a named tuple, so that it is pickled compressed."""
-  return _make, (type(record), pack(record))
-
-
-def _make(kind: type[Any], packed: bytes) -> Any:
-  return kind(*unpack(packed))
+  return unpack, (pack(record), type(record))

@@ -38,19 +38,13 @@ class ManifestRow(NamedTuple):
 
 
 def read_columns(lines: Iterable[str], source: str) -> tuple[str, ...]:
-  """Returns the columns to slice by; reads no further than the header.
-
-  `lines` come from a file opened with `newline=""`, `source` is its path. May raise InputError.
-  """
+  """Returns the columns to slice by; reads only the header."""
   header, _ = _open(lines, source)
   return tuple(name for name in header if name != FILE_NAME)
 
 
 def read_manifest(lines: Iterable[str], source: str) -> Iterator[ManifestRow]:
-  """Yields the rows of a manifest, one line at a time; may raise InputError.
-
-  `csv_format.by_key` checks that keys are unique.
-  """
+  """Yields the rows of a manifest, whose keys may repeat."""
   header, rows = _open(lines, source)
   at = header.index(FILE_NAME)
   for line, cells in rows:

@@ -57,10 +57,7 @@ class SplitPercentages:
 
   @classmethod
   def from_settings(cls, settings: Mapping[str, Any]) -> SplitPercentages:
-    """Reads the `settings` of an `info.json`, of any version.
-
-    Raises ValueError as above, or if the split hash is unknown.
-    """
+    """Reads the `settings` of an `info.json`; may raise ValueError."""
     split_hash = settings.get("split_hash", STABLE)
     if split_hash not in SPLIT_HASHES:
       raise ValueError(f"the split hash {split_hash!r} is not one of {', '.join(SPLIT_HASHES)}")

@@ -61,10 +61,7 @@ def locate_records(file: BinaryIO, name: str) -> Iterator[tuple[int, bytes]]:
 
 
 def read_record_at(file: BinaryIO, position: int, name: str) -> bytes:
-  """Returns the payload of the record at a byte from `locate_records`.
-
-  Raises DamagedError as `read_records`, or if the file ends before it.
-  """
+  """Returns the payload of the record at a byte from `locate_records`."""
   file.seek(position)
   payload = _read_one(file, name, position)
   if payload is None:

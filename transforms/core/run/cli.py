@@ -53,10 +53,7 @@ class ArgumentParser(argparse.ArgumentParser):
 def parse_flags(
   parser: argparse.ArgumentParser, argv: Sequence[str], flags: argparse.Namespace | None = None
 ) -> argparse.Namespace:
-  """Parses the flags of a command that runs no Beam job.
-
-  Raises InputError for an unknown flag, and suggests the nearest one.
-  """
+  """Parses the flags of a command without a job; may raise InputError."""
   known, complaint = flags_of(parser), "unknown flag"
   validate_spelling(parser, argv, known, complaint)
   namespace, unknown = parser.parse_known_args(argv, flags)
@@ -139,10 +136,7 @@ def add_decoding_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def run_command(run: Callable[[Sequence[str]], int], argv: Sequence[str]) -> int:
-  """Runs a command; prints one sentence on standard error if it fails.
-
-  The traceback of an unexpected error goes to a log file that the sentence names.
-  """
+  """Runs a command; prints one sentence on standard error if it fails."""
   # `lastResort` writes to `sys.stderr` as it is at the time, which `capture_output` replaces.
   logging.basicConfig(
     level=logging.WARNING, format="%(message)s", handlers=[logging.lastResort or logging.NullHandler()]
@@ -207,11 +201,8 @@ def _failed(error: Exception) -> int:
 
 
 def error_line(error: Exception) -> str:
-  """Returns an exception's class and first line, at most 200 characters.
-
-  If it contains a worker's traceback, returns the last line of that.
-  """
+  """Returns an exception's class and first line, at most 200 characters."""
   lines = [line for line in str(error).splitlines() if line.strip()] or [""]
-  if "Traceback (most recent call last):" in lines:
+  if "Traceback (most recent call last):" in lines:  # a worker's
     return lines[-1][:200]
   return f"{type(error).__name__}: {lines[0]}"[:200]

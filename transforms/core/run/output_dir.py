@@ -76,10 +76,7 @@ class OutputDir:
     return resumes
 
   def complete(self, stats: Stats | None = None, max_bad_fraction: float = 1.0) -> bool:
-    """Writes `COMPLETED` unless too many inputs were bad; returns whether it did.
-
-    `stats` is None if nothing was counted; `max_bad_fraction` is 0..1.
-    """
+    """Writes `COMPLETED` unless too many inputs were bad; returns whether it did."""
     if stats is not None and stats.bad_fraction > max_bad_fraction:
       return False
     self.files.write_text(f"{self.path}/{COMPLETED_FILE}", "")

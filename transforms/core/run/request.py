@@ -63,10 +63,7 @@ class Request(abc.ABC):
 
   @classmethod
   def parse(cls, argv: Sequence[str]) -> Self:
-    """Parses a command line; opens nothing that it names.
-
-    Raises InputError for an unknown flag or an invalid value.
-    """
+    """Parses a command line; opens nothing that it names; may raise InputError."""
     # argparse keeps values already in the namespace, so flags that are not given keep these.
     unset = {field.name: [] if isinstance(field.default, tuple) else object() for field in dataclasses.fields(cls)}
     parsed = vars(cls._parse_flags(cls.make_parser(), argv, argparse.Namespace(**unset)))

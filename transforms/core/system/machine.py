@@ -25,10 +25,9 @@ def available_cores(root: Path = _ROOT) -> int:
   """Returns the number of cores that this process may keep busy.
 
   That is its CPU affinity, or the quota of its control groups if lower, rounded down, at least 1: threads beyond a
-  quota would stand still for most of each period. `root` is the directory of `proc` and `sys`.
-
-  Formats (`cgroups(7)`): version 2, `cpu.max`: "<microseconds or max> <period>"; version 1, `cpu.cfs_quota_us` (-1:
-  none) and `cpu.cfs_period_us`. A group is also bound by the limits of its parents.
+  quota would stand still for most of each period. `root` is the directory of `proc` and `sys`. Formats (`cgroups(7)`):
+  version 2, `cpu.max`: "<microseconds or max> <period>"; version 1, `cpu.cfs_quota_us` (-1: none) and
+  `cpu.cfs_period_us`.
   """
   try:
     allowed = len(os.sched_getaffinity(0))
@@ -86,15 +85,13 @@ def available_memory(root: Path = _ROOT) -> int:
 
 
 def _groups_of(controller: str, root: Path) -> Iterator[tuple[Path, bool]]:
-  """Yields (directory, is version 2) of each control group above this process.
-
-  `controller` is `cpu` or `memory`.
-  """
+  """Yields (directory, is version 2) of each control group above this process."""
   for line in _read_text(root / "proc/self/cgroup").splitlines():
     _, controllers, path = line.split(":", 2)
     version_2 = not controllers
     if version_2 or controller in controllers.split(","):
-      # In a container the path may be the host's and not exist: then the root is the container's own group.
+      # A group is also bound by its parents' limits. In a container the path may be the host's and not exist: then the
+      # root is the container's own group.
       for group in (PurePosixPath(path), *PurePosixPath(path).parents):
         yield root / "sys/fs/cgroup" / ("" if version_2 else controller) / str(group).lstrip("/"), version_2
 
