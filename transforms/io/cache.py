@@ -151,14 +151,10 @@ def _sums(entry: str) -> dict[str, str]:
 
 def folder() -> str:
   """Returns the cache's folder, which exists and can be written."""
-  return _check_root(_root())
-
-
-def _root() -> str:
-  if override := os.environ.get(_OVERRIDE):
-    return os.path.abspath(override)
+  override = os.environ.get(_OVERRIDE)
   # Without HOME, for a user unknown to the system, "~" stays.
-  return os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "beam-retrain")
+  home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+  return _check_root(os.path.abspath(override) if override else os.path.join(home, "beam-retrain"))
 
 
 @functools.cache

@@ -14,10 +14,10 @@ _RATE_SECS = 60.0
 
 
 class ProgressLine:
-  """Prints progress, rate and time left of a task.
+  """Prints progress, rate and time left of a task; `clock` returns seconds.
 
   On a terminal, one line is updated and finally cleared. The rate is that of the last minute, so that the time left
-  adapts quickly. `clock` returns seconds. `total` is None if unknown.
+  adapts quickly.
   """
 
   def __init__(
@@ -55,7 +55,9 @@ class ProgressLine:
   def show(self, count: int, total: int | None = None, bad: int = 0) -> None:
     """Prints the line; `total` is None if unknown."""
     self.record(count)
-    line = f"{self._name}: {describe(count, total, self._unit, self._rate(), bad)}"
+    (since, before), (now, _) = self._recorded[0], self._recorded[-1]
+    rate = (count - before) / (now - since) if now > since else 0.0
+    line = f"{self._name}: {describe(count, total, self._unit, rate, bad)}"
     self._stream.write(f"\r\033[K{line}" if self.on_terminal else f"{line}\n")
     self._stream.flush()
     self._is_shown = self.on_terminal
@@ -80,10 +82,6 @@ class ProgressLine:
 
   def __exit__(self, *_: object) -> None:
     self.clear()
-
-  def _rate(self) -> float:
-    (since, before), (now, count) = self._recorded[0], self._recorded[-1]
-    return (count - before) / (now - since) if now > since else 0.0
 
 
 def describe(count: int, total: int | None, unit: str, rate: float, bad: int = 0) -> str:
