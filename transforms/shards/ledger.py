@@ -25,31 +25,21 @@ from beam_retrain.transforms.core.run.stats import Stats, sum_reports
 from beam_retrain.transforms.io import files
 
 
+@dataclasses.dataclass(eq=False, repr=False, kw_only=True)
 class CloseLedger(beam.PTransform):
   """Checks the reports, deletes stale shards and writes statistics and quarantine.
 
   (PCollection[Shard], PCollection[ShardReport]) -> PCollection of one `Stats`. Every planned shard must be reported
   once, with inputs = outputs + quarantined.
-
-  Attributes:
-    shards_folder: folder of the shard files; `output` by default.
-    leaks: PCollection[LeakedImage] to count and to list in `leaks.csv`; None: no audit.
-    distorted: PCollection of one dict, the counts of distorted variants; None: no variants.
   """
 
-  def __init__(
-    self,
-    *,
-    output: str,
-    shards_folder: str | None = None,
-    leaks: beam.PCollection | None = None,
-    distorted: beam.PCollection | None = None,
-  ):
+  output: str
+  shards_folder: str = ""  # folder of the shard files; empty: `output`
+  leaks: beam.PCollection | None = None  # of LeakedImage, to count and to list in `leaks.csv`
+  distorted: beam.PCollection | None = None  # of one dict, the counts of distorted variants
+
+  def __post_init__(self) -> None:
     super().__init__()
-    self._output = output
-    self._shards_folder = shards_folder or output
-    self._leaks = leaks
-    self._distorted = distorted
 
   def expand(self, inputs: tuple[beam.PCollection, beam.PCollection]) -> beam.PCollection:
     shards, reports = inputs
@@ -65,11 +55,11 @@ class CloseLedger(beam.PTransform):
       | "CloseLedger"
       >> beam.Map(
         _close,
-        self._output,
-        self._shards_folder,
+        self.output,
+        self.shards_folder or self.output,
         planned=beam.pvalue.AsDict(planned),
-        leaks=None if self._leaks is None else beam.pvalue.AsList(self._leaks),
-        distorted=None if self._distorted is None else beam.pvalue.AsSingleton(self._distorted),
+        leaks=None if self.leaks is None else beam.pvalue.AsList(self.leaks),
+        distorted=None if self.distorted is None else beam.pvalue.AsSingleton(self.distorted),
       )
     )  # Stats
 

@@ -62,43 +62,35 @@ class ShardTask(abc.ABC):
     return {}
 
 
+@dataclasses.dataclass(eq=False, repr=False)
 class WorkShards(beam.PTransform):
   """Writes one file per shard: PCollection[Shard] -> PCollection[ShardReport].
 
   A finished shard with the same inputs and request is kept, so that a killed run can resume.
-
-  Attributes:
-    output: folder of the shard files; the reports go to `.shards` in it.
-    request: digest of everything but the inputs that determines the bytes: settings, trunk, preprocessing.
-    checked: a PCollection that must be computed before any work starts.
-    earlier: outputs of earlier runs; their finished shards with the same inputs and request are copied.
   """
 
-  def __init__(
-    self,
-    task: ShardTask,
-    *,
-    output: str,
-    request: str,
-    checked: beam.PCollection | None = None,
-    earlier: Sequence[str] = (),
-  ):
+  task: ShardTask
+  _: dataclasses.KW_ONLY
+  output: str  # folder of the shard files; the reports go to `.shards` in it
+  request: str  # digest of everything but the inputs that determines the bytes: settings, trunk, preprocessing
+  checked: beam.PCollection | None = None  # computed before any work starts
+  earlier: Sequence[str] = ()  # outputs of earlier runs, whose shards with the same inputs and request are copied
+
+  def __post_init__(self) -> None:
     super().__init__()
-    self._worker = _WorkShard(task, output, request, list(earlier))
-    self._checked = checked
 
   def expand(self, shards: beam.PCollection) -> beam.PCollection:
     files.make_folder(files.join(self._worker.output, REPORTS_FOLDER))  # workers check that they see it
     sides: list[beam.pvalue.AsSideInput] = []
-    if self._checked is not None:
-      sides.append(beam.pvalue.AsList(self._checked))
-    if files.is_local(self._worker.output) and self._worker.task.counts_images:
-      sides.append(beam.pvalue.AsSingleton(shards | "RecordPlanned" >> RecordPlanned(self._worker.output)))
+    if self.checked is not None:
+      sides.append(beam.pvalue.AsList(self.checked))
+    if files.is_local(self.output) and self.task.counts_images:
+      sides.append(beam.pvalue.AsSingleton(shards | "RecordPlanned" >> RecordPlanned(self.output)))
     return (
       shards
       | "SpreadShards" >> beam.Reshuffle()
       # Shard
-      | "WorkShard" >> beam.ParDo(self._worker, *sides)
+      | "WorkShard" >> beam.ParDo(_WorkShard(self.task, self.output, self.request, self.earlier), *sides)
     )  # ShardReport
 
 
