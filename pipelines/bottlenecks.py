@@ -246,7 +246,7 @@ def plan(request: BottlenecksRequest) -> Job:
     request.trunk_threads,
     options,
     choice.trunk,
-    earlier=OutputDir(request.output, files).find_earlier(STAGE),
+    earlier=find_earlier(request.output, STAGE, files),
     is_large=lambda: source.has_at_least(LEAST_IMAGES),
   )
   job = Job(

@@ -17,8 +17,7 @@ from beam_retrain.trainer.options import TrainRequest
 from beam_retrain.transforms.core.errors import InputError, first_line
 from beam_retrain.transforms.core.records.schema import COMPLETED_FILE, INFO_FILE
 from beam_retrain.transforms.core.run.cli import ArgumentParser, ExitCode, run_command
-from beam_retrain.transforms.core.run.output_dir import OutputDir
-from beam_retrain.transforms.core.run.run_info import read_info
+from beam_retrain.transforms.core.run.run_info import complete_folder, find_earlier, read_info, reopen_folder
 
 make_parser = TrainRequest.make_parser
 
@@ -72,7 +71,7 @@ def execute_remote(request: TrainRequest, store_options: Mapping[str, object]) -
   folder, output = request.input, request.output
   check_reachable(folder, output)
   read_info(folder, "bottlenecks", files)
-  OutputDir(output, files).find_earlier(STAGE)
+  find_earlier(output, STAGE, files)
   validate_apart(folder, output)
   if not files.is_local(output):
     check_writable(output)
@@ -126,8 +125,7 @@ def _upload(copy: str, output: str) -> None:
   from beam_retrain.transforms.io import files
   from beam_retrain.transforms.io.transfer import put_file, put_folder
 
-  claimed = OutputDir(output, files)
-  claimed.reopen()
+  reopen_folder(output, files)
   put_file(os.path.join(copy, INFO_FILE), files.join(output, INFO_FILE))
   for name in OWNED:
     path, target = os.path.join(copy, name), files.join(output, name)
@@ -139,7 +137,7 @@ def _upload(copy: str, output: str) -> None:
       put_file(path, target)
     else:
       files.delete([target])  # of an earlier model
-  claimed.complete()
+  complete_folder(output, files)
 
 
 if __name__ == "__main__":

@@ -21,8 +21,7 @@ from beam_retrain.trainer.fit.tensorboard import Summaries
 from beam_retrain.trainer.plan import Job
 from beam_retrain.transforms.core.models.head import Head
 from beam_retrain.transforms.core.records.schema import TESTING, TRAINING, VALIDATION
-from beam_retrain.transforms.core.run.output_dir import OutputDir
-from beam_retrain.transforms.core.run.run_info import RunInfo, describe_run
+from beam_retrain.transforms.core.run.run_info import RunInfo, claim_folder, complete_folder, describe_run
 from beam_retrain.transforms.core.system import local_files
 
 _STAND_IN = " (the small stand-in that ships with beam-retrain; for real work, use --trunk inception_v3)"
@@ -45,8 +44,8 @@ def train_and_export(job: Job) -> TrainMetrics:
   calibration = _draw_calibration(job)  # before the training, so that a missing image is reported at once
   schedule = job.request.make_schedule(len(data.learned_rows))
   _print_data(job, data)
-  claimed = OutputDir(job.output)
-  resumes = claimed.claim(_describe(job, schedule, data), owned=output_dir.OWNED, work_folder=output_dir.CHECKPOINTS)
+  info = _describe(job, schedule, data)
+  resumes = claim_folder(job.output, info, owned=output_dir.OWNED, work_folder=output_dir.CHECKPOINTS)
   if resumes:
     print(f"resuming the training of an earlier run in {job.request.output}")
   exporter = Exporter(
@@ -70,7 +69,7 @@ def train_and_export(job: Job) -> TrainMetrics:
   lite = _write_tflite(job, exporter, exporter.write(head, job.output), calibration)
   metrics = TrainMetrics(len(data.labels), job.request.seed, rounds, scores, lite)
   local_files.write_text(os.path.join(job.output, output_dir.METRICS), metrics.to_json())
-  claimed.complete()
+  complete_folder(job.output)
   return metrics
 
 

@@ -24,8 +24,7 @@ from beam_retrain.transforms.core.errors import InputError, flag_names
 from beam_retrain.transforms.core.records.schema import PREPROCESSING_VERSION
 from beam_retrain.transforms.core.records.splits import LEGACY
 from beam_retrain.transforms.core.run.cli import ExitCode
-from beam_retrain.transforms.core.run.output_dir import OutputDir
-from beam_retrain.transforms.core.run.run_info import find_info, is_completed
+from beam_retrain.transforms.core.run.run_info import find_earlier, find_info, is_completed
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.sources.folders import ClassFolder
 
@@ -146,7 +145,7 @@ class Stages:
     """Checks each stage's folder now, not when its turn comes."""
     with flag_names(FLAG_NAMES):
       for folder, stage in ((_NOW, _NOW), (_NEXT, _NOW), ("train", "train"), ("evaluate", "evaluate")):
-        OutputDir(str(self._work / folder), files).find_earlier(stage)
+        find_earlier(str(self._work / folder), stage, files)
     old = self._work / _OLD
     if old.exists() and not self.chain.remembered(_OLD):
       raise InputError(f"{PROG}: {old} was not written by this command: move it away, or give another --work_dir.")

@@ -23,8 +23,7 @@ from beam_retrain.transforms.core.metrics.figures import CANDIDATE, MODEL, BadIn
 from beam_retrain.transforms.core.metrics.metrics_file import METRICS_FILE, write_metrics
 from beam_retrain.transforms.core.records.schema import INFO_FILE, QUARANTINE_FILE
 from beam_retrain.transforms.core.records.splits import SplitPercentages
-from beam_retrain.transforms.core.run.output_dir import OutputDir
-from beam_retrain.transforms.core.run.run_info import RunInfo, describe_run
+from beam_retrain.transforms.core.run.run_info import RunInfo, complete_folder, describe_run
 from beam_retrain.transforms.core.run.stats import read_stats
 from beam_retrain.transforms.evaluation.classifier import EvaluateClassifier, TrunkStore
 from beam_retrain.transforms.evaluation.evaluate import FIGURES_FILE, PREDICTIONS_FILE, JobFigures
@@ -167,7 +166,8 @@ def print_figures(metrics: Metrics, tables: Sequence[str] = ()) -> None:
 def complete(evaluation: EvaluateClassifier, max_bad_fraction: float) -> bool:
   """Completes the folder and deletes temporary files, unless too many inputs are bad."""
   output = evaluation.output
-  if not OutputDir(output, files).complete(read_stats(output, files), max_bad_fraction):
+  if read_stats(output, files).bad_fraction > max_bad_fraction:
     return False
+  complete_folder(output, files)
   files.delete([evaluation.parts_folder, *(store.fresh_folder for store in evaluation.stores)])
   return True

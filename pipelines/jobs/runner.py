@@ -19,8 +19,7 @@ from beam_retrain.transforms.core.errors import InputError, flag, user_sentence
 from beam_retrain.transforms.core.records.quarantine import DROPPED
 from beam_retrain.transforms.core.records.schema import QUARANTINE_FILE, REPORTS_FOLDER
 from beam_retrain.transforms.core.run.cli import ExitCode, run_command
-from beam_retrain.transforms.core.run.output_dir import OutputDir
-from beam_retrain.transforms.core.run.run_info import RunInfo, write_labels
+from beam_retrain.transforms.core.run.run_info import RunInfo, claim_folder, write_labels
 from beam_retrain.transforms.core.run.stats import Stats
 from beam_retrain.transforms.io import files
 
@@ -80,14 +79,14 @@ def claim_output(
   """Claims an output directory; writes `info.json` and, by default, `labels.txt`.
 
   Args:
-    owned: see `OutputDir.claim`.
+    owned: see `claim_folder`.
     shards_folder: name of the folder in `output` for the shard files; empty: `output` itself.
 
   Raises:
     InputError: the directory holds something that this stage did not write.
   """
   work_folder = f"{shards_folder}/{REPORTS_FOLDER}".lstrip("/")
-  OutputDir(output, files).claim(info, owned=owned, work_folder=work_folder)
+  claim_folder(output, info, owned=owned, work_folder=work_folder, files=files)
   if has_labels:
     write_labels(output, info.labels, files)
 

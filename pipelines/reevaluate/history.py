@@ -35,7 +35,7 @@ from beam_retrain.pipelines.reevaluate.snapshot import (
 from beam_retrain.transforms.bottlenecks.store import STORES_FOLDER
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.records.schema import INFO_FILE
-from beam_retrain.transforms.core.run.output_dir import OutputDir
+from beam_retrain.transforms.core.run.run_info import reopen_folder
 from beam_retrain.transforms.io import files
 
 _LOCK = ".lock"
@@ -207,7 +207,7 @@ def _delete_stores(night: str) -> None:
   if os.path.isdir(folder) and not os.path.islink(folder):
     for store in os.scandir(folder):
       if store.is_dir(follow_symlinks=False):
-        OutputDir(store.path).reopen()  # first, so that no reader takes a partial store for a finished one
+        reopen_folder(store.path)  # first, so that no reader takes a partial store for a finished one
     files.delete([folder])
 
 

@@ -20,7 +20,7 @@ from beam_retrain.transforms.core.records.schema import (
   parse_shard_name,
 )
 from beam_retrain.transforms.core.records.shards import ShardReport
-from beam_retrain.transforms.core.run.output_dir import OutputDir
+from beam_retrain.transforms.core.run.run_info import complete_folder
 from beam_retrain.transforms.core.run.stats import Stats, sum_reports
 from beam_retrain.transforms.io import files
 
@@ -116,5 +116,6 @@ def mark_completed(  # type: ignore[no-untyped-def]
 
   Further arguments are side inputs to wait for.
   """
-  OutputDir(output, files).complete(stats, max_bad_fraction)
+  if stats.bad_fraction <= max_bad_fraction:
+    complete_folder(output, files)
   return stats
