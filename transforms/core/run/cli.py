@@ -26,8 +26,6 @@ from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.records.quarantine import MAX_PIXELS
 from beam_retrain.transforms.core.run.argparse_internals import FlagGroup, flags_of
 
-_NO_ROOM = (errno.ENOSPC, errno.EROFS, errno.EDQUOT)
-
 
 class ExitCode(enum.IntEnum):
   """Exit code of a command."""
@@ -149,26 +147,28 @@ def run_command(run: Callable[[Sequence[str]], int], argv: Sequence[str]) -> int
       code = run(argv)
     sys.stdout.flush()  # now rather than at exit, where a BrokenPipeError could not be caught
     return code
-  except InputError as error:
-    # Command line errors begin with the command.
-    print(error if str(error).startswith("beam-retrain ") else f"beam-retrain: {error}", file=sys.stderr)
   except BrokenPipeError:
     # The reader has closed the pipe, as `| head` does: not an error. Discards what is still buffered.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-  except (PermissionError, NotADirectoryError, IsADirectoryError) as error:
-    print(f"beam-retrain: {error.filename}: {error.strerror}: fix it, or give another path.", file=sys.stderr)
-  except OSError as error:
-    if error.errno not in _NO_ROOM:
-      return _failed(error)
-    print(
-      f"beam-retrain: {error.filename or 'the output'}: {error.strerror}: free some space, or write elsewhere.",
-      file=sys.stderr,
-    )
-  except KeyboardInterrupt:
-    print("beam-retrain: interrupted; run the same command again to resume.", file=sys.stderr)
-  except Exception as error:
-    return _failed(error)
+  except (Exception, KeyboardInterrupt) as error:
+    print(_explain(error), file=sys.stderr)
   return ExitCode.FAILED
+
+
+def _explain(error: BaseException) -> str:
+  match error:
+    case InputError():  # those of the command line begin with the command
+      return str(error) if str(error).startswith("beam-retrain ") else f"beam-retrain: {error}"
+    case KeyboardInterrupt():
+      return "beam-retrain: interrupted; run the same command again to resume."
+    case PermissionError() | NotADirectoryError() | IsADirectoryError():
+      return f"beam-retrain: {error.filename}: {error.strerror}: fix it, or give another path."
+    case OSError(errno=errno.ENOSPC | errno.EROFS | errno.EDQUOT):
+      place = error.filename or "the output"
+      return f"beam-retrain: {place}: {error.strerror}: free some space, or write elsewhere."
+  with tempfile.NamedTemporaryFile("w", prefix="beam-retrain-", suffix=".log", delete=False) as log:
+    traceback.print_exception(error, file=log)
+  return f"beam-retrain: the job failed: {error_line(error)} (see the traceback in {log.name})."
 
 
 @contextlib.contextmanager
@@ -193,14 +193,7 @@ def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
   raise KeyboardInterrupt
 
 
-def _failed(error: Exception) -> int:
-  with tempfile.NamedTemporaryFile("w", prefix="beam-retrain-", suffix=".log", delete=False) as log:
-    traceback.print_exception(error, file=log)
-  print(f"beam-retrain: the job failed: {error_line(error)} (see the traceback in {log.name}).", file=sys.stderr)
-  return ExitCode.FAILED
-
-
-def error_line(error: Exception) -> str:
+def error_line(error: BaseException) -> str:
   """Returns an exception's class and first line, at most 200 characters."""
   lines = [line for line in str(error).splitlines() if line.strip()] or [""]
   if "Traceback (most recent call last):" in lines:  # a worker's
