@@ -26,7 +26,6 @@ import apache_beam as beam
 from beam_retrain.transforms.bottlenecks.embed import ASSEMBLED, AssembleShard, EmbedFresh
 from beam_retrain.transforms.bottlenecks.model_handler import ImageModelHandler
 from beam_retrain.transforms.bottlenecks.store import locate_sound, record_files
-from beam_retrain.transforms.core.records.hash_buckets import bucket_count, partition_by_hash
 from beam_retrain.transforms.core.records.quarantine import Quarantined
 from beam_retrain.transforms.core.records.schema import shard_name
 from beam_retrain.transforms.core.records.shards import (

@@ -16,7 +16,6 @@ import apache_beam as beam
 
 from beam_retrain.transforms.core.images.headers import Fault, probe_image
 from beam_retrain.transforms.core.records.example import decode_example
-from beam_retrain.transforms.core.records.hash_buckets import bucket_count, partition_by_hash
 from beam_retrain.transforms.core.records.leaks import (
   HASH_BYTES,
   HashedImage,
@@ -39,7 +38,15 @@ from beam_retrain.transforms.core.records.schema import (
   describe_bottleneck,
   parse_shard_name,
 )
-from beam_retrain.transforms.core.records.shards import Shard, ShardReport, pack, pick_inputs, unpack
+from beam_retrain.transforms.core.records.shards import (
+  Shard,
+  ShardReport,
+  bucket_count,
+  pack,
+  partition_by_hash,
+  pick_inputs,
+  unpack,
+)
 from beam_retrain.transforms.core.records.splits import SplitPercentages
 from beam_retrain.transforms.core.records.tfrecord import pick_records, read_records
 from beam_retrain.transforms.core.run.stats import Stats

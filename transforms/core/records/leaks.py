@@ -19,9 +19,6 @@ from beam_retrain.transforms.core.records.csv_format import csv_text, escape_cel
 from beam_retrain.transforms.core.records.quarantine import Quarantined, Reason
 from beam_retrain.transforms.core.records.schema import TESTING
 
-LEAKS = "leaks"
-"""In `stats.json`: kind -> {"groups": different images, "images": all their copies}."""
-
 DIFFERENT_LABELS = "different_labels"
 TRAINING_AND_TESTING = "training_and_testing"
 KINDS = (DIFFERENT_LABELS, TRAINING_AND_TESTING)
@@ -123,20 +120,14 @@ def find_leaks(bucket: Iterable[HashedImages]) -> Iterator[tuple[str, list[Leak]
 
 
 def kinds_of(classes: Collection[object], splits: Collection[str]) -> tuple[str, ...]:
-  """Returns the kinds of leak, of `KINDS`, among identical images.
-
-  `classes` and `splits` are the different ones among them.
-  """
+  """Returns the kinds of leak among identical images with these classes and splits."""
   different_labels = (DIFFERENT_LABELS,) if len(classes) > 1 else ()
   training_and_testing = (TRAINING_AND_TESTING,) if TESTING in splits and len(splits) > 1 else ()
   return different_labels + training_and_testing
 
 
 def count_leaks(images: Iterable[LeakedImage]) -> dict[str, dict[str, int]]:
-  """Counts leaks: kind -> {"groups": different images, "images": all copies}.
-
-  An image with both kinds counts in both.
-  """
+  """Counts leaks: kind -> {"groups": different images, "images": all copies}."""
   return _count((kind, image.sha256) for image in images for kind in image.kinds)
 
 
@@ -175,10 +166,7 @@ def describe(counts: Mapping[str, Mapping[str, int]]) -> dict[str, str]:
 
 
 def warnings_of(counts: Mapping[str, Mapping[str, int]], path: str, on_leak: OnLeak) -> Sequence[str]:
-  """Returns a line for each kind of leak in `counts`.
-
-  `path` is the CSV file, as a user would type it.
-  """
+  """Returns a line for each kind of leak in `counts`; `path` is of the CSV file."""
   remedies = {DIFFERENT_LABELS: "leaves them out", TRAINING_AND_TESTING: "leaves them out of training"}
   done = {DIFFERENT_LABELS: "all left out", TRAINING_AND_TESTING: "left out of training"}
   return [

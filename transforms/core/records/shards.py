@@ -5,14 +5,18 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import pickle
 import sys
 import zlib
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from beam_retrain.transforms.core.records.quarantine import Quarantined, Reason
 from beam_retrain.transforms.core.records.schema import Image, shard_name
+
+HashedEntry = TypeVar("HashedEntry", bound=tuple[Any, ...])
 
 IMAGES_PER_SHARD = 1024
 _ZLIB_LEVEL = 1
@@ -212,3 +216,19 @@ def unpack(packed: bytes, kind: Callable[..., Any] = lambda *items: items) -> An
 def reduce_packed(record: tuple[Any, ...]) -> tuple[Callable[..., Any], tuple[Any, ...]]:
   """Implements `__reduce__` of a named tuple, so that it is pickled compressed."""
   return unpack, (pack(record), type(record))
+
+
+def bucket_count(shards: int) -> int:
+  """Returns the number of buckets for a data set's hashes: the square root.
+
+  A million images in 1,000 shards make 32,000 elements of 32 hashes, and buckets of 31,000.
+  """
+  return max(1, math.isqrt(max(0, shards - 1)) + 1)
+
+
+def partition_by_hash(hashed: Iterable[HashedEntry], buckets: int) -> dict[int, list[HashedEntry]]:
+  """Returns bucket -> entries; each entry begins with a SHA-256, 32 bytes."""
+  partitioned: dict[int, list[HashedEntry]] = defaultdict(list)
+  for entry in hashed:
+    partitioned[int.from_bytes(entry[0][:8], "big") % buckets].append(entry)
+  return partitioned

@@ -10,7 +10,6 @@ import random
 
 import pytest
 
-from beam_retrain.transforms.core.records.hash_buckets import bucket_count, partition_by_hash
 from beam_retrain.transforms.core.records.leaks import (
   HASH_BYTES,
   HashedImages,
@@ -24,6 +23,7 @@ from beam_retrain.transforms.core.records.leaks import (
   warnings_of,
 )
 from beam_retrain.transforms.core.records.quarantine import Quarantined, Reason
+from beam_retrain.transforms.core.records.shards import bucket_count, partition_by_hash
 
 _BOTH = ("different_labels", "training_and_testing")
 
