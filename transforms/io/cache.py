@@ -60,7 +60,8 @@ def get_or_create(name: str, write: Callable[[str], None]) -> str:
 
 def _make(place: str, write: Callable[[str], None]) -> str:
   os.makedirs(os.path.dirname(place), exist_ok=True)
-  _remove_left()
+  for prefix in (_MAKING, _DAMAGED):  # of killed processes
+    remove_old(glob.iglob(os.path.join(glob.escape(folder()), "trunks", "*", f"{prefix}*")), _LEFT_AFTER_SECS)
   made = tempfile.mkdtemp(prefix=_MAKING, dir=os.path.dirname(place))
   entry = os.path.join(made, "entry")
   try:
@@ -73,14 +74,8 @@ def _make(place: str, write: Callable[[str], None]) -> str:
   return place
 
 
-def _remove_left() -> None:
-  """Removes old temporary folders of killed processes; safe to run in parallel."""
-  for prefix in (_MAKING, _DAMAGED):
-    remove_old(glob.iglob(os.path.join(glob.escape(folder()), "trunks", "*", f"{prefix}*")), _LEFT_AFTER_SECS)
-
-
 def remove_old(folders: Iterable[str], seconds: float) -> None:
-  """Removes folders that nobody has touched for so long."""
+  """Removes folders that nobody has touched for so long; safe to run in parallel."""
   for path in folders:
     with contextlib.suppress(OSError):
       if time.time() - os.stat(path).st_mtime > seconds:

@@ -64,12 +64,9 @@ def read_images(lines: Iterable[str], source: str) -> Iterator[ManifestRow]:
   header, rows = open_table(lines, source, _KIND)
   validate_once(header, (FILE_NAME, LABEL, SPLIT), source)
   folder = posixpath.dirname(source)
-  name_at, label_at = header.index(FILE_NAME), header.index(LABEL)
-  split_at = header.index(SPLIT) if SPLIT in header else None
   for line, cells in rows:
-    where = f"{source}: line {line}"
-    name, label = cells[name_at], cells[label_at]
-    split = None if split_at is None else cells[split_at]
+    where, row = f"{source}: line {line}", dict(zip(header, cells, strict=True))
+    name, label, split = row[FILE_NAME], row[LABEL], row.get(SPLIT)
     key = key_of(name, folder)
     if not key or "\0" in name:
       raise InputError(f"{where}: {name!r} is not a valid {FILE_NAME}: give the path of an image.")

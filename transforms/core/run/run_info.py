@@ -49,36 +49,22 @@ class Files(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class RunInfo:
-  """Contents of an `info.json`; omits fields at their defaults.
-
-  Attributes:
-    request: digest of stage and settings, 64 hex digits.
-    settings: what determines the output's bytes besides the inputs, JSON values.
-    command: the command line, without secrets.
-    labels: class index -> label.
-    execution: how the trunk was run, JSON values.
-    preprocessing: version of a model's preprocessing.
-    retrain_names: whether a model's class folders were named as in `retrain.py`.
-    has_splits: whether the data set had testing images of its own; None before 0.3.
-    model: folder of the evaluated model.
-    models: of a night: name -> the model's folder.
-    others: further entries, JSON values.
-  """
+  """Contents of an `info.json`; omits fields at their defaults."""
 
   stage: str
-  request: str = ""
-  settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-  command: str = ""
+  request: str = ""  # digest of stage and settings, 64 hex digits
+  settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # determine the output's bytes, JSON values
+  command: str = ""  # the command line, without secrets
   versions: Mapping[str, str] = dataclasses.field(default_factory=dict)
-  labels: Sequence[str] = ()
+  labels: Sequence[str] = ()  # class index -> label
   trunk: TrunkInfo = NO_TRUNK
-  execution: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-  preprocessing: str | None = None
-  retrain_names: bool | None = None
-  has_splits: bool | None = None
-  model: str | None = None
-  models: Mapping[str, str] = dataclasses.field(default_factory=dict)
-  others: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  execution: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # how the trunk was run, JSON values
+  preprocessing: str | None = None  # version of a model's preprocessing
+  retrain_names: bool | None = None  # whether a model's class folders were named as in `retrain.py`
+  has_splits: bool | None = None  # whether the data set had testing images of its own; None before 0.3
+  model: str | None = None  # folder of the evaluated model
+  models: Mapping[str, str] = dataclasses.field(default_factory=dict)  # of a night: name -> the model's folder
+  others: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # further entries, JSON values
 
   def to_json(self) -> str:
     entries = {name: getattr(self, name) for name in _KEYS}

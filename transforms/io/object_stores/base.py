@@ -22,8 +22,8 @@ CHECK_SECS = 5
 """Timeout of the request that checks a bucket."""
 _RANGE_BYTES = 1 << 24  # an image takes one request; a large file takes no more memory than this
 _THREADS = 10  # boto3's number of connections
-_REFUSED = (401, 403)
-_MISSING, _BEYOND_THE_END = 404, 416
+REFUSED = (401, 403)
+MISSING, _BEYOND_THE_END = 404, 416
 
 
 class FileStat(NamedTuple):
@@ -53,14 +53,10 @@ class HttpStore(ObjectStore):
 
   Credentials that do not allow reading or writing raise InputError. Not an OSError, which would quarantine the image:
   credentials can expire during a job. Those that do not allow deleting raise PermissionError.
-
-  Attributes:
-    packages: what `pip install` needs, if the store's packages are missing.
-    shares_client: whether threads share one client.
   """
 
-  packages: ClassVar[str]
-  shares_client: ClassVar[bool]
+  packages: ClassVar[str]  # what `pip install` needs, if the store's packages are missing
+  shares_client: ClassVar[bool]  # by all threads
 
   def __init__(self) -> None:
     self._forget_clients()
@@ -105,7 +101,7 @@ class HttpStore(ObjectStore):
     try:
       return self._head(path)
     except Exception as error:
-      if self._failure(error)[0] not in (_MISSING, *_REFUSED):
+      if self._failure(error)[0] not in (MISSING, *REFUSED):
         raise
       return None
 
@@ -120,9 +116,9 @@ class HttpStore(ObjectStore):
       status, reason = self._failure(error)
       if status == _BEYOND_THE_END:  # the object is empty
         return b""
-      if status == _MISSING:
+      if status == MISSING:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path) from error
-      if status in _REFUSED:
+      if status in REFUSED:
         raise InputError(
           f"{path} cannot be read with these credentials ({reason}): allow reading, or remove the object."
         ) from error
@@ -133,19 +129,11 @@ class HttpStore(ObjectStore):
       self._put(path, file)
     except Exception as error:
       status, reason = self._failure(error)
-      if status not in _REFUSED:
+      if status not in REFUSED:
         raise
       raise InputError(
         f"{path} cannot be written with these credentials ({reason}): allow writing, or give another output."
       ) from error
-
-  def _check_deleted(self, path: str, error: Exception) -> None:
-    """Raises the error of deleting an object, unless it is missing."""
-    status, reason = self._failure(error)
-    if status in _REFUSED:
-      raise cannot_delete(path, reason) from error
-    if status != _MISSING:
-      raise error
 
 
 class _Ranges(Downloader):

@@ -14,7 +14,16 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from beam_retrain.transforms.core.errors import InputError, first_line
 from beam_retrain.transforms.io.beam_internals import options_in_use
-from beam_retrain.transforms.io.object_stores.base import CHECK_SECS, FileStat, HttpStore, split_path, threads
+from beam_retrain.transforms.io.object_stores.base import (
+  CHECK_SECS,
+  MISSING,
+  REFUSED,
+  FileStat,
+  HttpStore,
+  cannot_delete,
+  split_path,
+  threads,
+)
 
 
 class GoogleStorage(HttpStore):
@@ -79,7 +88,11 @@ class GoogleStorage(HttpStore):
     try:
       self._blob(path).delete()
     except Exception as error:
-      self._check_deleted(path, error)
+      status, reason = self._failure(error)
+      if status in REFUSED:
+        raise cannot_delete(path, reason) from error
+      if status != MISSING:
+        raise
 
   def _blob(self, path: str) -> Any:
     bucket, name = split_path(path)
