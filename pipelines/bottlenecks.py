@@ -57,8 +57,7 @@ from beam_retrain.transforms.core.records.schema import (
 )
 from beam_retrain.transforms.core.records.splits import SplitPercentages
 from beam_retrain.transforms.core.run.cli import ExitCode
-from beam_retrain.transforms.core.run.output_dir import OutputDir
-from beam_retrain.transforms.core.run.run_info import RunInfo, describe_run, is_completed
+from beam_retrain.transforms.core.run.run_info import RunInfo, describe_run, find_earlier, is_completed
 from beam_retrain.transforms.core.run.stats import Stats, read_stats
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.leaks.audit import SplitAudit

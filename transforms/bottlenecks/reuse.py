@@ -33,7 +33,9 @@ from beam_retrain.transforms.core.records.shards import (
   Input,
   Shard,
   StoredBottleneck,
+  bucket_count,
   pack,
+  partition_by_hash,
   pick_inputs,
   unpack,
 )
