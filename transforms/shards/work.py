@@ -80,7 +80,7 @@ class WorkShards(beam.PTransform):
     super().__init__()
 
   def expand(self, shards: beam.PCollection) -> beam.PCollection:
-    files.make_folder(files.join(self._worker.output, REPORTS_FOLDER))  # workers check that they see it
+    files.make_folder(files.join(self.output, REPORTS_FOLDER))  # workers check that they see it
     sides: list[beam.pvalue.AsSideInput] = []
     if self.checked is not None:
       sides.append(beam.pvalue.AsList(self.checked))
