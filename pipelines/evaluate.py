@@ -6,70 +6,35 @@ import argparse
 import dataclasses
 import sys
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import ClassVar, NamedTuple
 
-import apache_beam as beam
-from apache_beam.options.pipeline_options import PipelineOptions
-
-from beam_retrain.pipelines.engines.dataflow import describe_built_job, request_memory, validate_single_job
-from beam_retrain.pipelines.evaluation.job import (
-  REPORT_FILE,
-  Images,
-  check_trunk,
-  choose_images,
-  claim_store,
-  complete,
-  find_images,
-  print_figures,
-  write_report,
-)
-from beam_retrain.pipelines.evaluation.request import EvaluationRequest
-from beam_retrain.pipelines.jobs.runner import claim_output, exit_code, run_command, run_pipeline, validate_apart
-from beam_retrain.pipelines.models.execution import Execution, choose_execution
-from beam_retrain.pipelines.models.trained import Model, ModelTrunk, split_settings, which_images
-from beam_retrain.pipelines.options.flags import retrain_names_setting
+from beam_retrain.pipelines.engines.dataflow import describe_built_job, validate_single_job
+from beam_retrain.pipelines.evaluation import FILES, Evaluation, EvaluationRequest, find_images
+from beam_retrain.pipelines.jobs.runner import run_command, validate_apart
+from beam_retrain.pipelines.models.trained import Model
 from beam_retrain.pipelines.options.request import check_paths
-from beam_retrain.reporting.gates import verdict_line
-from beam_retrain.transforms.bottlenecks.store import STORES_FOLDER, find_stores
+from beam_retrain.transforms.bottlenecks.store import STORES_FOLDER
 from beam_retrain.transforms.core.errors import InputError, flag
-from beam_retrain.transforms.core.metrics.figures import MISSED, MODEL, Metrics, ModelMetrics
-from beam_retrain.transforms.core.metrics.metrics_file import METRICS_FILE
+from beam_retrain.transforms.core.metrics.figures import MODEL
 from beam_retrain.transforms.core.models.inference import BATCH_SIZE
 from beam_retrain.transforms.core.records.schema import QUARANTINE_FILE
 from beam_retrain.transforms.core.run.cli import ExitCode
 from beam_retrain.transforms.core.run.run_info import RunInfo, describe_run, find_info, read_info
-from beam_retrain.transforms.core.run.stats import read_stats
 from beam_retrain.transforms.core.runtimes.variant import AUTO
 from beam_retrain.transforms.evaluation.classifier import EvaluateClassifier
-from beam_retrain.transforms.evaluation.compare import SLICES_FILE, CompareNights
-from beam_retrain.transforms.evaluation.evaluate import (
-  CONFUSION_FILE,
-  PARTS_FOLDER,
-  PER_LABEL_FILE,
-  PREDICTIONS_FILE,
-  SUSPICIOUS_FILE,
-)
-from beam_retrain.transforms.evaluation.scoring import (
-  BOTTLENECKS_BATCH_SIZE,
-  HeadOf,
-  ScoreBottlenecks,
-  ScoreImages,
-  Scorer,
-  ScoreWithHeads,
-)
+from beam_retrain.transforms.evaluation.compare import CompareNights
+from beam_retrain.transforms.evaluation.scoring import BOTTLENECKS_BATCH_SIZE
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.sources.records import RecordsSource
 
 STAGE = "evaluate"
-_FILES = (REPORT_FILE, PREDICTIONS_FILE, PER_LABEL_FILE, CONFUSION_FILE, SUSPICIOUS_FILE, METRICS_FILE)
-_OWNED = (*_FILES, SLICES_FILE, PARTS_FOLDER, STORES_FOLDER)
 
-_DESCRIPTION = f"""\
+_DESCRIPTION = """\
 Predicts the label of every image and counts the correct predictions per label.
 
-writes   OUTPUT/{REPORT_FILE} (everything in one file), {PREDICTIONS_FILE} (the article's columns first),
-         {PER_LABEL_FILE}, {CONFUSION_FILE}, {SUSPICIOUS_FILE}, {METRICS_FILE},
-         {QUARANTINE_FILE}, stats.json, info.json and, last, COMPLETED
+writes   OUTPUT/report.html (everything in one file), predictions.csv (the article's columns first),
+         per_label.csv, confusion_matrix.csv, suspicious_labels.csv, metrics.json,
+         quarantine.csv, stats.json, info.json and, last, COMPLETED
 
 A killed run is resumed by the same command: finished shards are kept."""
 
@@ -117,58 +82,13 @@ class EvaluateRequest(EvaluationRequest):
 make_parser = EvaluateRequest.make_parser
 
 
-@dataclasses.dataclass(frozen=True)
-class Job:
-  """A planned evaluation.
+class Job(NamedTuple):
+  """A planned evaluation; `compare` slices the predictions, None without a manifest."""
 
-  Attributes:
-    trunk: None if the input is stored bottlenecks.
-    reuse: folders of the trunk's finished bottlenecks.
-    compare: slices the predictions; None without a manifest.
-  """
-
-  request: EvaluateRequest
-  options: PipelineOptions
-  model: Model
-  images: Images
-  execution: Execution
-  trunk: ModelTrunk | None
-  reuse: Sequence[str]
+  evaluation: Evaluation
+  output: str
   compare: CompareNights | None
   info: RunInfo
-
-  def claim(self) -> EvaluateClassifier:
-    """Claims the output folder; returns the step that fills it."""
-    output = self.request.output
-    claim_output(output, self.info, owned=_OWNED, shards_folder=PARTS_FOLDER)
-    stores = []
-    if self.trunk and self.request.reuse:
-      stores = [claim_store(output, self.trunk, self.reuse, self.execution, self.request.max_pixels)]
-    return EvaluateClassifier(
-      scorer=self._scorer(),
-      models={MODEL: self.model.labels},
-      output=output,
-      request=self.info.request,
-      stores=stores,
-      compare=self.compare,
-      empty_message=self.images.empty_message,
-    )
-
-  def _scorer(self) -> Scorer:
-    model, labels = self.model, self.model.labels
-    if self.trunk is None:
-      batch_size = self.info.settings["batch_size"]
-      return ScoreBottlenecks(
-        model.saved_model, labels, head=model.head if model.has_head else None, batch_size=batch_size
-      )
-    if self.request.reuse:
-      return ScoreWithHeads([HeadOf(model.head, 0, tuple(labels))])
-    handler = self.trunk.to_scores(self.execution, self.request.max_pixels)
-    return ScoreImages(handler, labels)
-
-  def build(self, root: beam.Pipeline, evaluation: EvaluateClassifier) -> None:
-    source, splits, percentages = self.images
-    _ = root | "Plan" >> source.plan(splits, percentages) | "Evaluate" >> evaluation
 
 
 def run(argv: Sequence[str]) -> int:
@@ -177,17 +97,10 @@ def run(argv: Sequence[str]) -> int:
 
 
 def execute(request: EvaluateRequest) -> int:
-  """Runs the command; returns the exit code.
-
-  Raises:
-    InputError: an option, model or input cannot be used.
-  """
+  """Runs the command; returns the exit code."""
   job = plan(request)
-  evaluation = job.claim()
-  request_memory(job.options, job.request.model)
-  shards_folder = evaluation.longest_work_folder
-  run_pipeline(lambda root: job.build(root, evaluation), job.options, stage=STAGE, shards_folder=shards_folder)
-  return report(job, evaluation)
+  step = job.evaluation.run(job.info, job.output, compare=job.compare)
+  return report(job, step)
 
 
 def plan(request: EvaluateRequest) -> Job:
@@ -199,58 +112,37 @@ def plan(request: EvaluateRequest) -> Job:
   options = request.pipeline_options()
   arguments, request = request.to_argv(), request.with_absolute_paths()
   check_paths(options, request.model, request.input, request.output, request.reuse, request.manifest)
-  execution = choose_execution(request.batch_size, request.trunk_threads, options)
   validate_single_job(options, request.output)
   model = Model(request.model)
-  stored = _holds_bottlenecks(request.input)
-  source = _stored_bottlenecks(request, model) if stored else find_images(request.input, model)
-  images = choose_images(source, request.split, [model])
+  is_stored = _holds_bottlenecks(request.input)
+  source = _stored_bottlenecks(request, model) if is_stored else find_images(request.input, model)
   validate_apart(request.input, request.output)
-  trunk = None if stored else ModelTrunk(model, request.precision, request.runtime)
-  reuse = find_stores(request.reuse, trunk.fingerprint, model.preprocessing) if trunk else []
-  if request.reuse:
-    _ = model.head  # raises for older models, which have none
+  evaluation = Evaluation.plan(
+    request, options, {MODEL: model}, source, is_stored=is_stored, keeps_bottlenecks=bool(request.reuse)
+  )
   compare = None
   if request.manifest:
     compare = CompareNights(
-      parts_folder=files.join(request.output, PARTS_FOLDER),
       output=request.output,
       models=[MODEL],
       manifest=request.manifest,
       min_slice_size=request.min_slice_size,
       slices_only=True,
     )
-  info = describe_run(
-    STAGE,
-    _settings(request, model, images, execution, trunk),
-    arguments,
-    model=request.model,
-    trunk=trunk.info if trunk else model.info.trunk,
-    labels=model.labels,
-    execution=execution.to_info() if trunk else {},
-  )
-  return Job(request, options, model, images, execution, trunk, reuse, compare, info)
-
-
-def _settings(
-  request: EvaluateRequest, model: Model, images: Images, execution: Execution, trunk: ModelTrunk | None
-) -> dict[str, Any]:
-  """Returns the settings that determine the output's bytes, as JSON values."""
-  return {
-    "splits": list(images.splits),
+  trunk = model.info.trunk if is_stored else evaluation.trunks[MODEL].info
+  settings = {
+    **evaluation.settings(),
     "trunk": model.info.trunk.handle,
-    "stored_bottlenecks": trunk is None,
-    "input": request.input,
+    "stored_bottlenecks": is_stored,
     "model_fingerprint": model.fingerprint,
-    "labels": model.labels,
-    **split_settings(images.percentages),
-    **retrain_names_setting(model.retrain_names),
-    "trunk_fingerprint": trunk.fingerprint if trunk else model.info.trunk.fingerprint,
-    "batch_size": execution.batch_size if trunk else request.batch_size or BOTTLENECKS_BATCH_SIZE,
-    "max_pixels": request.max_pixels,
+    "trunk_fingerprint": trunk.fingerprint,
     "reuse": bool(request.reuse),
-    "preprocessing": model.preprocessing,
   }
+  execution = {} if is_stored else evaluation.execution.to_info()
+  info = describe_run(
+    STAGE, settings, arguments, model=request.model, trunk=trunk, labels=model.labels, execution=execution
+  )
+  return Job(evaluation, request.output, compare, info)
 
 
 def _holds_bottlenecks(folder: str) -> bool:
@@ -273,33 +165,20 @@ def _stored_bottlenecks(request: EvaluateRequest, model: Model) -> RecordsSource
   return RecordsSource(request.input)
 
 
-def report(job: Job, evaluation: EvaluateClassifier) -> int:
+def report(job: Job, step: EvaluateClassifier) -> int:
   """Judges, writes and prints the figures; returns the exit code."""
-  if built := describe_built_job(job.options):
+  evaluation, output = job.evaluation, step.output
+  if built := describe_built_job(evaluation.options):
     print(built)
     return ExitCode.DONE
-  request, output = job.request, evaluation.output
-  checked = None
-  if job.trunk:
-    checked = check_trunk(job.trunk, job.images, evaluation, job.execution, request.max_pixels)
-  about = Metrics(
-    ModelMetrics(trunk_kind=checked.info if checked else None),
-    splits=job.images.splits,
-    trunk=job.model.info.trunk.handle,
-    stored_bottlenecks=job.trunk is None,
-  )
-  metrics = write_report(about, evaluation, request, job.info, f"Evaluation of {files.shown(request.input)}")
-  complete(evaluation, request.max_bad_fraction)
-  print(verdict_line(metrics))
-  kind = "" if job.trunk else ", from stored bottlenecks"
-  print(f"{which_images(job.images.splits)} of {files.shown(job.images.source.path)}{kind}")
-  if checked:
-    print(checked.description)
-  print_figures(metrics)
-  for name in (*_FILES, QUARANTINE_FILE):
+  is_stored = not evaluation.trunks
+  title = f"Evaluation of {files.shown(evaluation.request.input)}"
+  metrics, trunks = evaluation.judge(step, job.info, title, stored_bottlenecks=is_stored)
+  evaluation.complete(step)
+  evaluation.print_results(metrics, trunks, ", from stored bottlenecks" if is_stored else "")
+  for name in (*FILES, QUARANTINE_FILE):
     print(files.shown(files.join(output, name)))
-  stats = read_stats(output, files)
-  return exit_code(stats, output, request.max_bad_fraction, gate_missed=metrics.verdict == MISSED)
+  return evaluation.exit_code(metrics, output)
 
 
 if __name__ == "__main__":

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
@@ -19,16 +20,11 @@ from beam_retrain.transforms.core.models.inference import LoadedModel, infer_ima
 from beam_retrain.transforms.core.records.csv_format import csv_line, escape_cell
 from beam_retrain.transforms.core.records.quarantine import Quarantined, Reason
 from beam_retrain.transforms.core.records.schema import Image
-from beam_retrain.transforms.core.run.cli import (
-  ArgumentParser,
-  ExitCode,
-  add_max_bad_fraction,
-  parse_flags,
-  positive_int,
-  run_command,
-)
-from beam_retrain.transforms.core.run.run_info import RunInfo, read_info, read_labels
+from beam_retrain.transforms.core.run.cli import add_max_bad_fraction, exit_code_for_images, positive_int, run_command
+from beam_retrain.transforms.core.run.request import NO_FLAG, Request
+from beam_retrain.transforms.core.run.run_info import read_info, read_labels
 from beam_retrain.transforms.core.runtimes.prepared import find_prepared
+from beam_retrain.transforms.core.runtimes.variant import AUTO
 from beam_retrain.transforms.core.system import local_files
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif")
@@ -41,79 +37,96 @@ below. Images that cannot be used are reported on standard error and skipped; th
   beam-retrain predict --model work/model --top 3 --format csv photos/ > predicted.csv"""
 
 
-class Prediction(NamedTuple):
-  """One image and its (label, score 0..1), the best first."""
-
-  path: str
-  ranked: list[tuple[str, float]]
+Prediction = tuple[str, list[tuple[str, float]]]
+"""An image's path and its (label, score 0..1), the best first."""
 
 
-def make_parser() -> argparse.ArgumentParser:
-  parser = ArgumentParser(prog="beam-retrain predict", description=_DESCRIPTION)
-  parser.add_argument("--model", required=True, metavar="DIR", help="output of `train`")
-  parser.add_argument("images", nargs="+", metavar="IMAGE", help="image file, or folder of images")
-  parser.add_argument("--top", type=positive_int, default=1, metavar="N", help="labels per image (default 1)")
-  parser.add_argument("--format", choices=tuple(_FORMATS), default="text", help="of the output (default text)")
-  add_model_precision_flags(parser)
-  add_max_bad_fraction(parser)
-  return parser
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PredictRequest(Request):
+  """Options of `predict`; see the flags' help."""
+
+  command: ClassVar[str] = "predict"
+  description: ClassVar[str] = _DESCRIPTION
+
+  model: str
+  images: tuple[str, ...] = dataclasses.field(metadata=NO_FLAG)
+  top: int = 1
+  format: str = "text"
+  precision: str = AUTO
+  runtime: str = AUTO
+  max_bad_fraction: float = 0.0
+
+  @classmethod
+  def add_flags(cls, parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", required=True, metavar="DIR", help="output of `train`")
+    parser.add_argument("images", nargs="+", metavar="IMAGE", help="image file, or folder of images")
+    parser.add_argument("--top", type=positive_int, metavar="N", help="labels per image (default 1)")
+    parser.add_argument("--format", choices=tuple(_FORMATS), help="of the output (default text)")
+    add_model_precision_flags(parser)
+    add_max_bad_fraction(parser)
+
+
+class Job(NamedTuple):
+  """The loaded model, its labels, and the files to predict."""
+
+  request: PredictRequest
+  model: LoadedModel
+  labels: Sequence[str]
+  paths: Sequence[str]
 
 
 def run(argv: Sequence[str]) -> int:
-  """Runs the command line; returns the exit code.
+  """Runs the command line; returns the exit code."""
+  job = plan(PredictRequest.parse(argv))
+  bad: list[Quarantined] = []
+  for line in _FORMATS[job.request.format](predict(job, bad)):
+    print(line, flush=True)
+  return exit_code_for_images(len(bad), len(job.paths), job.request.max_bad_fraction)
+
+
+def plan(request: PredictRequest) -> Job:
+  """Finds the images and loads the model.
 
   Raises:
     InputError: the model or an argument cannot be used.
   """
-  args = parse_flags(make_parser(), argv)
-  for path in (args.model, *args.images):
+  for path in (request.model, *request.images):
     if "://" in path:
       raise InputError(f"{path} is remote, but predict reads local files only: give a local copy, or use `evaluate`.")
-  info = read_info(args.model, "train")
-  labels = read_labels(args.model)
-  paths = find_images(args.images)
-  model = _load(args.model, info, args.precision, args.runtime)
-  if info.trunk.handle == "bundled":
-    print("predicted with the small bundled trunk: for real work, train with --trunk inception_v3", file=sys.stderr)
-
-  bad = 0
-
-  def predictions() -> Iterator[Prediction]:
-    nonlocal bad
-    for result in infer_images(_read_images(paths), model):
-      if isinstance(result, Quarantined):
-        bad += 1
-        print(f"{result.key}: {result.reason}: {result.detail}", file=sys.stderr)
-      else:
-        yield Prediction(result.image.key, _rank(result.outputs["scores"], labels, args.top))
-
-  for line in _FORMATS[args.format](predictions()):
-    print(line, flush=True)
-  if bad / len(paths) <= args.max_bad_fraction:
-    return ExitCode.DONE
-  print(f"beam-retrain: {bad} of {len(paths)} images could not be used; see above.", file=sys.stderr)
-  return ExitCode.TOO_MANY_BAD
-
-
-def _load(folder: str, info: RunInfo, precision: str, runtime: str) -> LoadedModel:
-  trunk = os.path.join(folder, TRUNK_FOLDER)
-  own = info.trunk.variant
+  info, labels = read_info(request.model, "train"), read_labels(request.model)
+  paths = find_images(request.images)
+  trunk = os.path.join(request.model, TRUNK_FOLDER)
   has_prepared = bool(find_prepared(trunk))
-  serving = choose_serving_variant(folder, own, info.preprocessing or "", has_prepared, precision, runtime)
+  serving = choose_serving_variant(
+    request.model, info.trunk.variant, info.preprocessing or "", has_prepared, request.precision, request.runtime
+  )
   if serving.why:
     print(serving, file=sys.stderr)
-  if not serving.is_prepared:
-    return load_model(os.path.join(folder, "saved_model"))
-  path = os.path.join(folder, HEAD_FILE)
-  return with_head(load_model(trunk), decode_head(local_files.read_bytes(path), path), path)
+  if serving.is_prepared:
+    head = os.path.join(request.model, HEAD_FILE)
+    model = with_head(load_model(trunk), decode_head(local_files.read_bytes(head), head), head)
+  else:
+    model = load_model(os.path.join(request.model, "saved_model"))
+  if info.trunk.handle == "bundled":
+    print("predicted with the small bundled trunk: for real work, train with --trunk inception_v3", file=sys.stderr)
+  return Job(request, model, labels, paths)
+
+
+def predict(job: Job, bad: list[Quarantined]) -> Iterator[Prediction]:
+  """Yields a prediction per image; reports bad ones, also in `bad`."""
+  for result in infer_images(_read_images(job.paths), job.model):
+    if isinstance(result, Quarantined):
+      bad.append(result)
+      print(f"{result.key}: {result.reason}: {result.detail}", file=sys.stderr)
+    else:
+      scores = result.outputs["scores"]
+      # Stable, so that the first label wins a tie, as in the exported model's own top-k.
+      best = np.argsort(-scores, kind="stable")[: job.request.top]
+      yield result.image.key, [(job.labels[index], float(scores[index])) for index in best]
 
 
 def find_images(arguments: Iterable[str]) -> list[str]:
-  """Returns the files to predict, without duplicates.
-
-  Raises:
-    InputError: an argument does not exist, or a folder has no images.
-  """
+  """Returns the files to predict, without duplicates."""
   paths: dict[str, None] = {}
   for argument in arguments:
     if os.path.isdir(argument):
@@ -140,12 +153,6 @@ def _read_images(paths: Iterable[str]) -> Iterator[Image | Quarantined]:
         yield Image(key=path, label="", encoded=file.read())
     except OSError as error:
       yield Quarantined(path, 0, Reason.UNREADABLE, str(error.strerror))
-
-
-def _rank(scores: np.ndarray, labels: Sequence[str], top: int) -> list[tuple[str, float]]:
-  # Stable, so that the first label wins a tie, as in the exported model's own top-k.
-  order = np.argsort(-scores, kind="stable")[:top]
-  return [(labels[index], float(scores[index])) for index in order]
 
 
 def _as_text(predictions: Iterable[Prediction]) -> Iterator[str]:

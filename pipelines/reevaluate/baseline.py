@@ -3,19 +3,12 @@
 from __future__ import annotations
 
 import csv
-import dataclasses
 import os
 import sys
 from collections.abc import Sequence
+from typing import NamedTuple
 
-from beam_retrain.pipelines.reevaluate.snapshot import (
-  STAGE,
-  DamagedError,
-  dates,
-  is_date,
-  read_metrics,
-  read_night,
-)
+from beam_retrain.pipelines.reevaluate.history import STAGE, DamagedError, dates, is_date, read_metrics, read_night
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.metrics.figures import Metrics
 from beam_retrain.transforms.core.metrics.predictions import read_predictions
@@ -27,12 +20,8 @@ NO_BASELINE = "none"
 _MAX_LISTED = 10
 
 
-@dataclasses.dataclass(frozen=True)
-class Baseline:
-  """What tonight is compared with.
-
-  `sha256` is that of its `predictions.csv`, 64 hex digits.
-  """
+class Baseline(NamedTuple):
+  """What tonight is compared with; `sha256` is that of its `predictions.csv`."""
 
   name: str
   predictions: str
@@ -44,36 +33,23 @@ def choose_baseline(history: str, date: str, given: str | None, labels: Sequence
   """Returns what the night of `date` is compared with, if anything.
 
   Args:
-    history: the history folder.
-    date: tonight's name.
     given: `none`; a night; a folder written by `evaluate` or `reevaluate`; or None: the last finished night before
       `date` whose predictions are intact (damaged ones are reported on standard error).
     labels: the model's label list.
-
-  Raises:
-    InputError: the baseline is missing, damaged, tonight itself, or has other labels.
   """
   if given == NO_BASELINE:
     return None
-  if given is None:
-    chosen = _last_baseline(history, date)
-  elif not given:
-    raise InputError(f"--baseline is empty: {_choices(history, date)}.")
-  elif is_date(given):
-    chosen = _given_night(history, date, given)
-  else:
-    chosen = _given_folder(history, date, given)
+  try:
+    chosen = _last_baseline(history, date) if given is None else _given_baseline(history, date, given)
+  except DamagedError as error:
+    raise InputError(f"--baseline {given} is damaged, {error}: {_choices(history, date)}.") from error
   if chosen and set(chosen.labels) != set(labels):
     raise InputError(_labels_differ(chosen, labels))
   return chosen
 
 
 def check_unchanged(baseline: Baseline) -> None:
-  """Checks that no rerun of its night has replaced the baseline.
-
-  Raises:
-    InputError: its predictions are missing or have changed.
-  """
+  """Raises InputError if a rerun of its night has replaced the baseline."""
   try:
     unchanged = files.sha256(baseline.predictions) == baseline.sha256
   except OSError:
@@ -85,48 +61,38 @@ def check_unchanged(baseline: Baseline) -> None:
 def _last_baseline(history: str, date: str) -> Baseline | None:
   for name in reversed(dates(history)):
     if name < date:
-      folder = os.path.join(history, name)
       try:
-        metrics = read_night(folder, name)
-      except DamagedError:
-        continue  # already reported, see `look`
-      try:
-        return _baseline(name, folder, metrics)
+        return _night(history, name)
       except DamagedError as error:
         print(f"the night {name} is damaged and is not used as the baseline: {error}", file=sys.stderr)
   return None
 
 
-def _given_night(history: str, date: str, name: str) -> Baseline:
-  folder = os.path.join(history, name)
-  if name == date:
-    raise InputError(f"--baseline {name} is tonight itself: {_choices(history, date)}.")
-  if not os.path.lexists(folder):
-    raise InputError(f"--baseline {name}: {history} has no such night: {_choices(history, date)}.")
-  try:
-    return _baseline(name, folder, read_night(folder, name))
-  except DamagedError as error:
-    raise InputError(f"--baseline {name} is damaged, {error}: {_choices(history, date)}.") from error
-
-
-def _given_folder(history: str, date: str, given: str) -> Baseline:
-  folder = files.absolute(given)
+def _given_baseline(history: str, date: str, given: str) -> Baseline:
+  if not given:
+    raise InputError(f"--baseline is empty: {_choices(history, date)}.")
+  folder = os.path.join(history, given) if is_date(given) else files.absolute(given)
   parent, name = os.path.split(folder.rstrip("/"))
   if files.is_local(folder) and is_date(name) and os.path.realpath(parent) == os.path.realpath(history):
-    return _given_night(history, date, name)
+    if name == date:
+      raise InputError(f"--baseline {name} is tonight itself: {_choices(history, date)}.")
+    if not os.path.lexists(folder):
+      raise InputError(f"--baseline {name}: {history} has no such night: {_choices(history, date)}.")
+    return _night(history, name)
   info = find_info(folder, files)
-  stage = info.stage if info else None
-  if stage not in (STAGE, "evaluate"):
+  if info is None or info.stage not in (STAGE, "evaluate"):
     raise InputError(
       f"--baseline {given} is neither a night nor an output of evaluate or reevaluate: {_choices(history, date)}."
     )
-  try:
-    if stage == STAGE:
-      return _baseline(given, folder, read_night(folder))
-    read_info(folder, "evaluate", files)
-    return _baseline(given, folder, read_metrics(folder))
-  except DamagedError as error:
-    raise InputError(f"--baseline {given} is damaged, {error}: {_choices(history, date)}.") from error
+  if info.stage == STAGE:
+    return _baseline(given, folder, read_night(folder))
+  read_info(folder, "evaluate", files)
+  return _baseline(given, folder, read_metrics(folder))
+
+
+def _night(history: str, name: str) -> Baseline:
+  folder = os.path.join(history, name)
+  return _baseline(name, folder, read_night(folder, name))
 
 
 def _baseline(name: str, folder: str, metrics: Metrics) -> Baseline:
@@ -145,11 +111,7 @@ def _baseline(name: str, folder: str, metrics: Metrics) -> Baseline:
 
 
 def _count_rows(predictions: str) -> int | None:
-  """Returns the number of rows of a `predictions.csv`; None if unreadable.
-
-  Raises:
-    InputError: a column or a cell is missing.
-  """
+  """Returns the number of rows of a `predictions.csv`; None if unreadable."""
   try:
     return sum(1 for _ in read_predictions(files.read_lines(predictions), predictions))
   except (ValueError, csv.Error):

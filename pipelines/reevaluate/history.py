@@ -14,58 +14,94 @@ A lock (`locks`) ends with the process that holds it, even if killed.
 from __future__ import annotations
 
 import contextlib
+import datetime
+import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
+from typing import Any
 
 from beam_retrain.pipelines.jobs import locks
-from beam_retrain.pipelines.reevaluate.snapshot import (
-  DATE,
-  STAGE,
-  UNFINISHED_FOLDER,
-  Damaged,
-  DamagedError,
-  Night,
-  check_history,
-  dates,
-  is_completed,
-  read_json,
-  read_night,
-)
-from beam_retrain.transforms.bottlenecks.store import STORES_FOLDER
+from beam_retrain.transforms.bottlenecks.store import STORES_FOLDER, store_folder
 from beam_retrain.transforms.core.errors import InputError
-from beam_retrain.transforms.core.records.schema import INFO_FILE
-from beam_retrain.transforms.core.run.run_info import reopen_folder
+from beam_retrain.transforms.core.metrics.figures import Metrics, TrendPoint
+from beam_retrain.transforms.core.metrics.metrics_file import METRICS_FILE, MetricsError, metrics_from_json
+from beam_retrain.transforms.core.records.schema import COMPLETED_FILE, INFO_FILE
+from beam_retrain.transforms.core.run.run_info import is_completed, reopen_folder
+from beam_retrain.transforms.evaluation.evaluate import PREDICTIONS_FILE
 from beam_retrain.transforms.io import files
 
+STAGE = "reevaluate"
+_UNFINISHED_FOLDER = "unfinished"
 _LOCK = ".lock"
 _REPLACED = "replaced"
-_WORK = re.compile(rf"(?P<date>{DATE.pattern})-(?P<what>[0-9a-f]{{12}}|{_REPLACED})")
+_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+_WORK = re.compile(rf"(?P<date>{_DATE.pattern})-(?P<what>[0-9a-f]{{12}}|{_REPLACED})")
+_IN_TREND = ("labels", "night", "accuracy", "accuracy_interval_95", "total", "per_label", "gates")
 
 
-def read_nights(history: str) -> tuple[list[Night], list[Damaged]]:
-  """Returns the finished nights and the damaged ones, both by date.
+class DamagedError(Exception):
+  """What is wrong with a folder, in a few words."""
+
+
+def read_nights(history: str) -> list[TrendPoint]:
+  """Returns the finished nights by date; leaves out damaged ones.
 
   Restores a night that a killed `publish` set aside. Checksums are not verified.
-
-  Raises:
-    InputError: the folder is remote, a file, or not a history folder.
   """
-  check_history(history)
-  _recover(history)
-  finished, damaged = [], []
+  _check_history(history)
+  if _set_aside_works(history):
+    with _changing(history):
+      _recover(history)
+  nights = []
   for name in dates(history):
-    path = os.path.join(history, name)
-    try:
-      finished.append(Night(name, path, read_night(path, name).trend_point()))
-    except DamagedError as error:
-      damaged.append(Damaged(name, str(error)))
-  return finished, damaged
+    with contextlib.suppress(DamagedError):
+      nights.append(read_night(os.path.join(history, name), name).trend_point())
+  return nights
+
+
+def choose_date(text: str | None, today: datetime.date, history: str, nights: Sequence[TrendPoint]) -> str:
+  """Returns tonight's name: `--date`, or else today, but no earlier night."""
+  if text is not None:
+    if not is_date(text):
+      raise InputError(f"--date {text!r} is not a date: give it as YYYY-MM-DD, for example {today.isoformat()}.")
+    return text
+  name = today.isoformat()
+  if nights and nights[-1].night > name:
+    last = nights[-1].night
+    raise InputError(
+      f"today is {name} by this machine's clock, but there is a finished night of {last}: set the clock, give --date,"
+      f" or move {files.shown(os.path.join(history, last))} away."
+    )
+  return name
+
+
+def trend(nights: Sequence[TrendPoint], until: str, limit: int = 90) -> list[TrendPoint]:
+  """Returns the last `limit` nights before `until`, oldest first."""
+  return [night for night in nights if night.night < until][-limit:]
+
+
+def earlier_stores(history: str, date: str, fingerprint: str, working: str = "") -> list[str]:
+  """Returns finished folders of a trunk's bottlenecks.
+
+  These are: an older night of the same date, the last night before it, and the last unfinished work up to then except
+  `working`. Call it within `tonight`: otherwise another night may delete them.
+  """
+  stores: list[str] = []
+  for name in reversed(dates(history)):
+    night = os.path.join(history, name)
+    store = store_folder(night, fingerprint)
+    if name <= date and is_completed(night) and is_completed(store):
+      stores.append(store)
+      if name < date:
+        break
+  works = [store_folder(path, fingerprint) for path, of in _works(history) if of <= date and path != working]
+  return [*stores, *[store for store in works if is_completed(store)][-1:]]
 
 
 def working_folder(history: str, date: str, request: str) -> str:
   """Returns the folder of a night's unfinished work."""
-  return os.path.join(history, UNFINISHED_FOLDER, f"{date}-{request[:12]}")
+  return os.path.join(history, _UNFINISHED_FOLDER, f"{date}-{request[:12]}")
 
 
 @contextlib.contextmanager
@@ -73,19 +109,15 @@ def tonight(history: str, date: str, request: str) -> Iterator[str]:
   """Locks the night `date` and yields its working folder.
 
   A killed run of the same request is resumed. At the end, older unfinished work is deleted if this night has its
-  bottlenecks, too.
-
-  Raises:
-    InputError: another process works on this night, or `history/date` was not written by `reevaluate`. Nothing has been
-      changed.
+  bottlenecks, too. Changes nothing if another process works on this night, or `history/date` is not of `reevaluate`.
   """
-  check_history(history)
+  _check_history(history)
   os.makedirs(history, exist_ok=True)
   busy = f"another process is working on the night {date} in {history}: wait until it ends, or stop it."
   with locks.hold_alone(_lock_path(history, date), busy):
     working = working_folder(history, date, request)
     with _changing(history):
-      _recover_set_aside(history)
+      _recover(history)
       _check_replaceable(os.path.join(history, date))
       if os.path.islink(working):
         raise InputError(f"{working} is a link: remove it.")
@@ -95,16 +127,13 @@ def tonight(history: str, date: str, request: str) -> Iterator[str]:
     finally:
       with contextlib.suppress(OSError), _changing(history):
         _prune_older_work(history, working, date)
-        os.rmdir(os.path.join(history, UNFINISHED_FOLDER))  # fails if not empty
+        os.rmdir(os.path.join(history, _UNFINISHED_FOLDER))  # fails if not empty
 
 
 def publish(working: str, history: str, date: str) -> str:
   """Publishes a finished working folder as a night; returns its path.
 
   Replaces an older night of that date and deletes its other unfinished work. Must be called within `tonight`.
-
-  Raises:
-    InputError: `history/date` was not written by `reevaluate`.
   """
   if not is_completed(working):
     raise ValueError(f"{working} is not finished")
@@ -147,7 +176,7 @@ def _prune_older_work(history: str, working: str, date: str) -> None:
   trunks = _finished_stores(working)
   if not trunks or _others_at_work(history, date):
     return
-  for path, of in reversed(_works(history)):  # the newest first, as in `stores`
+  for path, of in reversed(_works(history)):  # the newest first, as in `earlier_stores`
     if of <= date and path not in (working, _set_aside(history, of)):
       stored = _finished_stores(path)
       if stored <= trunks:
@@ -163,7 +192,7 @@ def _finished_stores(work: str) -> set[str]:
 
 def _works(history: str) -> list[tuple[str, str]]:
   """Returns (path, date) of each folder of unfinished work."""
-  folder = os.path.join(history, UNFINISHED_FOLDER)
+  folder = os.path.join(history, _UNFINISHED_FOLDER)
   names = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
   return [(os.path.join(folder, name), match["date"]) for name in names if (match := _WORK.fullmatch(name))]
 
@@ -171,7 +200,7 @@ def _works(history: str) -> list[tuple[str, str]]:
 def _is_ours(folder: str) -> bool:
   """Whether `reevaluate` wrote this folder; links do not count."""
   with contextlib.suppress(DamagedError):
-    return not os.path.islink(folder) and read_json(os.path.join(folder, INFO_FILE)).get("stage") == STAGE
+    return not os.path.islink(folder) and _read_json(os.path.join(folder, INFO_FILE)).get("stage") == STAGE
   return False
 
 
@@ -183,23 +212,21 @@ def _check_replaceable(night: str) -> None:
 
 
 def _set_aside(history: str, date: str) -> str:
-  return os.path.join(history, UNFINISHED_FOLDER, f"{date}-{_REPLACED}")
+  return os.path.join(history, _UNFINISHED_FOLDER, f"{date}-{_REPLACED}")
+
+
+def _set_aside_works(history: str) -> list[tuple[str, str]]:
+  return [(path, date) for path, date in _works(history) if path == _set_aside(history, date)]
 
 
 def _recover(history: str) -> None:
-  if any(path == _set_aside(history, date) for path, date in _works(history)):
-    with _changing(history):
-      _recover_set_aside(history)
-
-
-def _recover_set_aside(history: str) -> None:
   """Undoes or completes a killed `publish`; the caller holds the lock."""
-  for path, date in _works(history):
-    if path == _set_aside(history, date):
-      if os.path.lexists(os.path.join(history, date)):
-        files.delete([path])
-      else:
-        os.rename(path, os.path.join(history, date))
+  for path, date in _set_aside_works(history):
+    night = os.path.join(history, date)
+    if os.path.lexists(night):
+      files.delete([path])
+    else:
+      os.rename(path, night)
 
 
 def _delete_stores(night: str) -> None:
@@ -223,3 +250,74 @@ def _others_at_work(history: str, date: str) -> bool:
 def _changing(history: str) -> contextlib.AbstractContextManager[None]:
   """Locks the history for renames and deletions; held for seconds."""
   return locks.hold(os.path.join(history, _LOCK))
+
+
+def is_date(text: str) -> bool:
+  try:
+    return bool(_DATE.fullmatch(text) and datetime.date.fromisoformat(text))
+  except ValueError:
+    return False
+
+
+def dates(history: str) -> list[str]:
+  return sorted(filter(is_date, os.listdir(history))) if os.path.isdir(history) else []
+
+
+def _check_history(history: str) -> None:
+  if not files.is_local(history):
+    raise InputError(
+      f"--history {history} is remote, where folders cannot be renamed atomically: give a local or mounted folder."
+    )
+  if not os.path.lexists(history):
+    return
+  if not os.path.isdir(history):
+    raise InputError(f"--history {history} is a file: give a folder.")
+  if os.path.islink(os.path.join(history, _UNFINISHED_FOLDER)):
+    raise InputError(
+      f"{os.path.join(history, _UNFINISHED_FOLDER)} is a link, but all nights must be on one disk: remove it."
+    )
+  # Hidden files and a mounted disk's `lost+found` do not count.
+  names = [name for name in os.listdir(history) if not name.startswith(".") and name != "lost+found"]
+  if names and not any(is_date(name) or name == _UNFINISHED_FOLDER for name in names):
+    raise InputError(
+      f"--history {history} contains {sorted(names)[0]!r} but no nights of reevaluate: give a new or empty folder, or"
+      " the one with earlier nights."
+    )
+
+
+def _read_json(path: str) -> dict[str, Any]:
+  name = os.path.basename(path)
+  try:
+    value = json.loads(files.read_bytes(path))
+  except OSError as error:
+    raise DamagedError(f"{name} is missing or cannot be read") from error
+  except (ValueError, RecursionError) as error:  # RecursionError: thousands of nested brackets
+    raise DamagedError(f"{name} is not valid JSON") from error
+  if not isinstance(value, dict):
+    raise DamagedError(f"{name} is not a JSON object")
+  return value
+
+
+def read_night(folder: str, name: str | None = None) -> Metrics:
+  """Reads a finished night's `metrics.json`; `name` is its expected name.
+
+  Raises DamagedError. Does not verify the predictions' checksum.
+  """
+  if not is_completed(folder, files):
+    raise DamagedError(f"it has no {COMPLETED_FILE}")
+  if _read_json(files.join(folder, INFO_FILE)).get("stage") != STAGE:
+    raise DamagedError(f"its {INFO_FILE} was not written by `beam-retrain {STAGE}`")
+  metrics = read_metrics(folder, ("predictions_sha256", *_IN_TREND))
+  if name is not None and metrics.night != name:
+    raise DamagedError(f"its {METRICS_FILE} is of the night {metrics.night!r}")
+  if not files.exists(files.join(folder, PREDICTIONS_FILE)):
+    raise DamagedError(f"it has no {PREDICTIONS_FILE}")
+  return metrics
+
+
+def read_metrics(folder: str, required: Collection[str] = ("labels",)) -> Metrics:
+  """Reads a folder's `metrics.json`; raises DamagedError."""
+  try:
+    return metrics_from_json(_read_json(files.join(folder, METRICS_FILE)), required)
+  except MetricsError as error:
+    raise DamagedError(str(error)) from error

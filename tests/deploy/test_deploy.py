@@ -148,7 +148,7 @@ def test_the_systemd_command_is_understood_and_none_of_its_failures_hidden():
   flags = understood([*words, *values["FLAGS"].split()])
   assert (flags.model, flags.input, flags.history) == (values["MODEL"], values["INPUT"], values["HISTORY"])
   assert Path(flags.history).parent == Path("/var/lib") / service["StateDirectory"]  # else it could not be written
-  assert flags.thresholds["min_accuracy"] > 0
+  assert dict(flags.gates)["min_accuracy"] > 0
 
 
 def manifests() -> list[dict]:
@@ -206,7 +206,7 @@ def test_the_airflow_variable_that_is_shown_has_flags_that_are_known(name):
   (shown,) = re.findall(r'\{\s*"python":.*?\}\}', (_DEPLOY / name).read_text(), re.DOTALL)
   variable = json.loads(shown)
   assert variable["python"] == "/opt/beam-retrain/bin/python"
-  assert understood([f"--{flag}={value}" for flag, value in variable["flags"].items()]).thresholds["min_accuracy"] > 0
+  assert dict(understood([f"--{flag}={value}" for flag, value in variable["flags"].items()]).gates)["min_accuracy"] > 0
 
 
 def test_each_file_that_the_readme_names_is_there():

@@ -38,6 +38,7 @@ from beam_retrain.transforms.core.records.splits import stable_hash
 from beam_retrain.transforms.core.system.prefetch import batched
 from beam_retrain.transforms.io import files
 
+PARTS_FOLDER = ".parts"
 CHANGES_FILES = tuple(f"{kind}.csv" for kind in CHANGE_TYPES)
 SLICES_FILE = "slices.csv"
 MAX_SHOWN = 60
@@ -81,10 +82,9 @@ class CompareNights(beam.PTransform):
   PCollection[ShardReport] of `EvaluateShard` -> PCollection of one `NightsCompared`.
 
   Attributes:
+    output: of the evaluation, with the shards' predictions in `PARTS_FOLDER`.
     models: names; the first is compared with the baseline, the others with the first.
-    baseline: path of a `predictions.csv`, or None.
-    baseline_name: shown instead of its path.
-    manifest: path of a manifest, or None.
+    baseline: path of a `predictions.csv`; `baseline_name` is shown instead.
     min_slice_size: slices of fewer images are pooled.
     slices_only: writes only `SLICES_FILE`.
 
@@ -95,7 +95,6 @@ class CompareNights(beam.PTransform):
   def __init__(
     self,
     *,
-    parts_folder: str,
     output: str,
     models: Sequence[str],
     baseline: str | None = None,
@@ -105,7 +104,6 @@ class CompareNights(beam.PTransform):
     slices_only: bool = False,
   ):
     super().__init__()
-    self._parts_folder = parts_folder
     self._output = output
     self._baseline = baseline
     self._min_slice_size = min_slice_size
@@ -119,7 +117,7 @@ class CompareNights(beam.PTransform):
 
   def expand(self, reports: beam.PCollection) -> beam.PCollection:
     buckets = beam.pvalue.AsSingleton(reports | "CountParts" >> beam.combiners.Count.Globally())
-    packed = [reports | "PackPart" >> beam.FlatMap(_pack_part, self._parts_folder, buckets)]
+    packed = [reports | "PackPart" >> beam.FlatMap(_pack_part, self._output, buckets)]
     for kind, path in {_BASELINE: self._baseline, _MANIFEST: self._plan.manifest}.items():
       if path is not None:
         start = reports.pipeline | f"Start[{kind}]" >> beam.Create([path])
@@ -136,8 +134,8 @@ class CompareNights(beam.PTransform):
     )  # NightsCompared
 
 
-def _pack_part(report: ShardReport, parts_folder: str, buckets: int) -> Iterator[tuple[int, Packed]]:
-  rows = read_part(files.read_lines(files.join(parts_folder, report.file)))
+def _pack_part(report: ShardReport, output: str, buckets: int) -> Iterator[tuple[int, Packed]]:
+  rows = read_part(files.read_lines(files.join(output, PARTS_FOLDER, report.file)))
   yield from _pack(_TONIGHT, ((*row_of(cells), model) for model, cells in rows), buckets)
   yield from _pack(_UNSCORED, ([escape_cell(entry.key)] for entry in report.quarantined), buckets)
 

@@ -44,7 +44,7 @@ from beam_retrain.transforms.core.records.quarantine import Quarantined
 from beam_retrain.transforms.core.records.schema import Image
 from beam_retrain.transforms.core.records.shards import Shard, ShardReport
 from beam_retrain.transforms.core.run.stats import Stats
-from beam_retrain.transforms.evaluation.compare import NightsCompared
+from beam_retrain.transforms.evaluation.compare import PARTS_FOLDER, NightsCompared
 from beam_retrain.transforms.evaluation.scoring import Scorer
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.shards.work import ShardTask, Written
@@ -53,7 +53,6 @@ PREDICTIONS_FILE = "predictions.csv"
 PER_LABEL_FILE = "per_label.csv"
 CONFUSION_FILE = "confusion_matrix.csv"
 SUSPICIOUS_FILE = "suspicious_labels.csv"
-PARTS_FOLDER = ".parts"
 FIGURES_FILE = "figures.json"
 
 _COUNTS = "label_counts"
@@ -188,7 +187,7 @@ def write_predictions(names: list[str], output: str, models: Sequence[str], exec
 def read_thumbnails(
   shard: Shard, predictions: PredictionsWritten, compared: NightsCompared = _NOTHING_COMPARED
 ) -> Iterator[tuple[str, str]]:
-  """Yields (key as in the CSVs, `data:` URI) of the shard's images to show."""
+  """Yields (key as in the CSVs, `data:` URI) of images to show."""
   shown = [*predictions.images.values(), *compared.images.values()]
   wanted = {image.key for images in shown for image in images}
   for entry in shard.inputs:

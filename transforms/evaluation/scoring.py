@@ -125,7 +125,7 @@ def _read_bottlenecks(records_file: Input) -> Iterator[Bottleneck]:
 
 
 class HeadOf(NamedTuple):
-  """A `head.npz`; `records` is the index of its trunk's bottlenecks in a shard's inputs."""
+  """A `head.npz`; `records`: index of its bottlenecks among a shard's inputs."""
 
   path: str
   records: int

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from beam_retrain.pipelines.reevaluate import baseline as baselines
-from beam_retrain.pipelines.reevaluate import history, snapshot
+from beam_retrain.pipelines.reevaluate import history
 from beam_retrain.transforms.core.errors import InputError
 from tests.helpers import ROOT
 from tests.pipelines.reevaluate.history_suite import (
@@ -32,7 +32,7 @@ from tests.pipelines.reevaluate.history_suite import (
 
 
 def test_a_history_that_is_not_there_yet_has_no_nights(tmp_path):
-  assert history.read_nights(str(tmp_path / "new" / "history")) == ([], [])
+  assert history.read_nights(str(tmp_path / "new" / "history")) == []
   assert not (tmp_path / "new").exists()
 
 
@@ -40,10 +40,8 @@ def test_the_finished_nights_are_sorted_and_what_has_no_date_is_no_night(tmp_pat
   folder = make_history(tmp_path, "2026-11-23", "2025-12-31", "2026-11-22")
   for name in ("2026-11-31", "2026-11-1", "20261120", "notes", "\u0662026-11-20"):
     fill_night(folder / name, name)
-  finished, damaged = history.read_nights(str(folder))
-  expected = [(name, str(folder / name)) for name in ("2025-12-31", "2026-11-22", "2026-11-23")]
-  assert [(night.name, night.path) for night in finished] == expected
-  assert damaged == []
+  finished = history.read_nights(str(folder))
+  assert [night.night for night in finished] == ["2025-12-31", "2026-11-22", "2026-11-23"]
 
 
 _DAMAGES = {
@@ -87,15 +85,13 @@ _DAMAGES = {
 def test_a_damaged_night_is_named_and_no_baseline(tmp_path, why, damage, capsys):
   folder = make_history(tmp_path, "2026-11-22", "2026-11-23")
   damage(folder / "2026-11-23")
-  finished, damaged = history.read_nights(str(folder))
-  assert [night.name for night in finished] == ["2026-11-22"]
-  ((name, told),) = damaged
-  assert name == "2026-11-23"
-  assert why in told
+  finished = history.read_nights(str(folder))
+  assert [night.night for night in finished] == ["2026-11-22"]
   baseline = baselines.choose_baseline(str(folder), "2026-11-24", None, ["7", "1"])
   assert baseline.name == "2026-11-22"
-  assert [night.night for night in snapshot.trend(finished, "2026-11-24")] == ["2026-11-22"]
-  assert capsys.readouterr().err == ""  # the caller tells what `look` found
+  (told,) = capsys.readouterr().err.splitlines()
+  assert told.startswith("the night 2026-11-23 is damaged and is not used as the baseline: ")
+  assert why in told
   with pytest.raises(InputError, match=r"--baseline 2026-11-23 is damaged, .*: give one of 2026-11-22, 2026-11-23, "):
     baselines.choose_baseline(str(folder), "2026-11-24", "2026-11-23", ["7", "1"])
 
@@ -106,13 +102,15 @@ def test_a_night_of_nothing_is_a_night(tmp_path):
   change(folder / "2026-11-23" / "metrics.json", labels=["7"], per_label=empty, accuracy_interval_95=[0.0, 1.0])
   metrics = folder / "2026-11-23" / "metrics.json"
   metrics.write_text(metrics.read_text().replace('"accuracy": 0.945', '"accuracy": null'))
-  assert history.read_nights(str(folder))[1] == []
+  assert [night.night for night in history.read_nights(str(folder))] == ["2026-11-23"]
 
 
-def test_a_date_that_is_no_folder_is_damaged(tmp_path):
-  folder = make_history(tmp_path, "2026-11-23")
-  (folder / "2026-11-22").write_text("")
-  assert [night.name for night in history.read_nights(str(folder))[1]] == ["2026-11-22"]
+def test_a_date_that_is_no_folder_is_damaged(tmp_path, capsys):
+  folder = make_history(tmp_path, "2026-11-22")
+  (folder / "2026-11-23").write_text("")
+  assert [night.night for night in history.read_nights(str(folder))] == ["2026-11-22"]
+  assert baselines.choose_baseline(str(folder), "2026-11-24", None, ["7", "1"]).name == "2026-11-22"
+  assert "the night 2026-11-23 is damaged" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["photo.jpg", "class/photo.jpg", "info.json", "2026-11-2/x"])
@@ -134,7 +132,7 @@ def test_a_mounted_disk_s_own_folders_and_notes_beside_the_nights_are_no_harm(tm
   publish_night(tmp_path, "2026-11-24")
   (tmp_path / "README.txt").write_text("ours are the nights of the flower model")
   publish_night(tmp_path, "2026-11-25")
-  assert [night.name for night in history.read_nights(str(tmp_path))[0]] == ["2026-11-24", "2026-11-25"]
+  assert [night.night for night in history.read_nights(str(tmp_path))] == ["2026-11-24", "2026-11-25"]
 
 
 def test_a_remote_history_and_a_file_are_refused(tmp_path):
@@ -154,7 +152,7 @@ def test_the_stores_are_those_of_the_night_itself_and_of_the_last_before_it(tmp_
   (folder / "2026-11-21" / "bottlenecks" / "other").mkdir()
 
   def names(date: str, fingerprint: str = FINGERPRINT) -> list[str]:
-    found = snapshot.stores(str(folder), date, fingerprint)
+    found = history.earlier_stores(str(folder), date, fingerprint)
     assert {Path(path).name for path in found} <= {FINGERPRINT[:12]}
     return [Path(path).parts[-3] for path in found]
 
@@ -188,7 +186,7 @@ def test_the_stores_of_all_but_the_last_nights_are_deleted(tmp_path):
     ]
     history.prune_stores(str(folder), 0, "2026-11-24")
     assert _with_stores(folder) == ["2026-11-01"]
-  assert len(history.read_nights(str(folder))[0]) == 4
+  assert len(history.read_nights(str(folder))) == 4
 
 
 def test_no_store_is_deleted_while_another_night_may_read_it(tmp_path):
@@ -262,7 +260,7 @@ def test_a_night_that_a_kill_left_set_aside_is_not_taken_for_work(tmp_path):
   with history.tonight(str(tmp_path), "2026-11-22", REQUEST) as working:
     os.rename(tmp_path / "2026-11-20", tmp_path / "unfinished" / "2026-11-20-replaced")
     fill_night(Path(working), "2026-11-22")
-  assert [night.name for night in history.read_nights(str(tmp_path))[0]] == ["2026-11-20"]
+  assert [night.night for night in history.read_nights(str(tmp_path))] == ["2026-11-20"]
 
 
 # Two at once
@@ -270,7 +268,7 @@ def test_a_night_that_a_kill_left_set_aside_is_not_taken_for_work(tmp_path):
 
 _HOLDER = """
 import sys
-from beam_retrain.pipelines.reevaluate import baseline as baselines, history, snapshot as nights
+from beam_retrain.pipelines.reevaluate import history
 with history.tonight(sys.argv[1], sys.argv[2], sys.argv[3]) as working:
   open(working + "/half", "w").close()
   print("held", flush=True)
@@ -301,7 +299,7 @@ def test_two_processes_at_one_night_and_a_kill_of_the_first(tmp_path):
   finally:
     holder.send_signal(signal.SIGKILL)
     holder.communicate()
-  assert history.read_nights(str(tmp_path))[1] == []
+  assert [night.night for night in history.read_nights(str(tmp_path))] == ["2026-11-25"]
   with history.tonight(str(tmp_path), "2026-11-24", REQUEST) as working:
     assert os.listdir(working) == ["half"]
     fill_night(Path(working), "2026-11-24")

@@ -27,16 +27,16 @@ def test_a_night_is_published_whole_and_nothing_else_is_left(tmp_path):
   with history.tonight(str(folder), "2026-11-24", REQUEST) as working:
     assert working == str(folder / "unfinished" / "2026-11-24-fedcba987654")
     fill_night(Path(working), "2026-11-24")
-    assert history.read_nights(str(folder)) == ([], [])
+    assert history.read_nights(str(folder)) == []
     history.publish(working, str(folder), "2026-11-24")
-    assert [night.name for night in history.read_nights(str(folder))[0]] == ["2026-11-24"]
+    assert [night.night for night in history.read_nights(str(folder))] == ["2026-11-24"]
   assert sorted(os.listdir(folder)) == [".lock", "2026-11-24"]
 
 
 def test_a_killed_night_is_no_night_and_the_same_request_goes_on(tmp_path):
   with history.tonight(str(tmp_path), "2026-11-24", REQUEST) as working:
     (Path(working) / "half").write_text("")
-  assert history.read_nights(str(tmp_path)) == ([], [])
+  assert history.read_nights(str(tmp_path)) == []
   with history.tonight(str(tmp_path), "2026-11-24", "0" * 64) as working:
     assert os.listdir(working) == []
   with history.tonight(str(tmp_path), "2026-11-24", REQUEST) as working:
@@ -49,7 +49,7 @@ def test_what_is_unfinished_is_not_published(tmp_path):
     (Path(working) / "COMPLETED").unlink()
     with pytest.raises(ValueError, match="is not finished"):
       history.publish(working, str(tmp_path), "2026-11-24")
-  assert history.read_nights(str(tmp_path)) == ([], [])
+  assert history.read_nights(str(tmp_path)) == []
 
 
 def test_a_rerun_replaces_the_night_and_sweeps_that_date_s_work(tmp_path):
@@ -71,7 +71,7 @@ def test_a_damaged_night_is_replaced_too(tmp_path):
   (tmp_path / "2026-11-24" / "COMPLETED").unlink()
   (tmp_path / "2026-11-24" / "metrics.json").write_text("")
   publish_night(tmp_path, "2026-11-24", "new")
-  assert [night.name for night in history.read_nights(str(tmp_path))[0]] == ["2026-11-24"]
+  assert [night.night for night in history.read_nights(str(tmp_path))] == ["2026-11-24"]
 
 
 def test_a_folder_of_that_date_that_we_did_not_write_is_refused_untouched(tmp_path):
@@ -99,7 +99,7 @@ def test_a_kill_between_the_two_renames_is_mended_at_the_next_start(tmp_path):
   aside = tmp_path / "unfinished" / "2026-11-24-replaced"
   (tmp_path / "unfinished").mkdir()
   os.rename(tmp_path / "2026-11-24", aside)
-  assert [night.name for night in history.read_nights(str(tmp_path))[0]] == ["2026-11-24"]
+  assert [night.night for night in history.read_nights(str(tmp_path))] == ["2026-11-24"]
   assert (tmp_path / "2026-11-24" / "mark").read_text() == "old"
   assert not aside.exists()
 
@@ -150,7 +150,7 @@ def test_nothing_behind_a_link_is_touched(tmp_path):
   (folder / "unfinished").mkdir()
   (folder / "unfinished" / "2026-11-24-000000000000").symlink_to(outside)
   before = tree_of(outside)
-  assert [night.name for night in history.read_nights(str(folder))[0]] == ["2026-11-20", "2026-11-22", "2026-11-24"]
+  assert [night.night for night in history.read_nights(str(folder))] == ["2026-11-20", "2026-11-22", "2026-11-24"]
   with history.tonight(str(folder), "2026-11-24", REQUEST) as working:
     history.prune_stores(str(folder), 0, "2026-11-24")
     fill_night(Path(working), "2026-11-24")

@@ -15,10 +15,10 @@ from beam_retrain.trainer.fit.head import build_head
 from beam_retrain.trainer.fit.results import Score
 from beam_retrain.transforms.core.compat.graph_call import find_call, parse_graph
 from beam_retrain.transforms.core.models.head import Head, decode_head
+from beam_retrain.transforms.core.models.score_paths import frozen_graph
 from beam_retrain.transforms.core.records.schema import decode_bottleneck
 from beam_retrain.transforms.core.records.tfrecord import read_records
 from beam_retrain.transforms.core.run.cli import ArgumentParser
-from beam_retrain.transforms.core.verify.score_paths import frozen_graph
 from tests.trainer.compat.retrain_suite import GRAPHS, everything_in, flags_below, like_retrain, run
 
 __all__ = ["like_retrain"]  # fixtures

@@ -93,9 +93,8 @@ def _run(reports: Sequence[ShardReport], step: CompareNights, folder: Path, *fla
 
 
 def _compare(tmp_path: Path, bucket: Bucket, plan: Plan, shards: int = 2, bad: Sequence[str] = (), **more: Any) -> dict:
-  reports = _write_parts(tmp_path / "parts", bucket.tonight, shards, bad)
+  reports = _write_parts(tmp_path / ".parts", bucket.tonight, shards, bad)
   step = CompareNights(
-    parts_folder=str(tmp_path / "parts"),
     output=str(tmp_path),
     models=plan.models,
     baseline=_write_predictions(tmp_path / "baseline.csv", bucket.baseline) if plan.baseline else None,
@@ -170,9 +169,8 @@ def test_processes_and_shards_change_nothing(tmp_path):
   for folder in ("one", "two"):
     (tmp_path / folder).mkdir()
   found = _compare(tmp_path / "one", bucket, plan, shards=1)
-  reports = _write_parts(tmp_path / "two/parts", bucket.tonight, 5)
+  reports = _write_parts(tmp_path / "two/.parts", bucket.tonight, 5)
   step = CompareNights(
-    parts_folder=str(tmp_path / "two/parts"),
     output=str(tmp_path / "two"),
     models=plan.models,
     baseline=str(tmp_path / "one/baseline.csv") if plan.baseline else None,
@@ -217,9 +215,8 @@ def test_without_a_baseline_the_files_have_a_header_alone(tmp_path):
 def test_slices_alone(tmp_path):
   (tmp_path / "m.csv").write_text("file_name,=writer\n000.jpg,=1\n001.jpg,=1\n002.jpg,w2\n")
   found = _run(
-    _write_parts(tmp_path / "parts", {"model": [*_rows(4, "5")[:3], *_rows(5, "6")[3:]]}, 2),
+    _write_parts(tmp_path / ".parts", {"model": [*_rows(4, "5")[:3], *_rows(5, "6")[3:]]}, 2),
     CompareNights(
-      parts_folder=str(tmp_path / "parts"),
       output=str(tmp_path),
       models=["model"],
       manifest=str(tmp_path / "m.csv"),
@@ -242,20 +239,18 @@ def test_slices_alone(tmp_path):
 
 def test_an_image_that_could_not_be_used_may_be_in_the_manifest(tmp_path):
   (tmp_path / "m.csv").write_text("file_name,w\n000.jpg,1\n=bad.jpg,1\n")
-  reports = _write_parts(tmp_path / "parts", {"model": _rows(1, "5")}, 3, ["=bad.jpg"])
-  step = CompareNights(
-    parts_folder=str(tmp_path / "parts"), output=str(tmp_path), models=["model"], manifest=str(tmp_path / "m.csv")
-  )
+  reports = _write_parts(tmp_path / ".parts", {"model": _rows(1, "5")}, 3, ["=bad.jpg"])
+  step = CompareNights(output=str(tmp_path), models=["model"], manifest=str(tmp_path / "m.csv"))
   assert _run(reports, step, tmp_path)["slices_beside"]["model"]["w"]["small"]["pictures"] == 1
 
 
 def _sentence(tmp_path: Path, tonight: Sequence[Row], **more: Any) -> str:
   """Returns what the job, or its construction, says; no file is written then."""
-  reports = _write_parts(tmp_path / "parts", {"model": tonight}, 3)
+  reports = _write_parts(tmp_path / ".parts", {"model": tonight}, 3)
   with pytest.raises(Exception, match=r"\S") as raised:
     _run(
       reports,
-      CompareNights(parts_folder=str(tmp_path / "parts"), output=str(tmp_path), models=["model"], **more),
+      CompareNights(output=str(tmp_path), models=["model"], **more),
       tmp_path,
     )
   assert not [name for name in (*CHANGES_FILES, SLICES_FILE) if (tmp_path / name).exists()]
@@ -309,7 +304,7 @@ def test_what_is_no_baseline_or_no_manifest_is_told_before_the_job(tmp_path):
   (tmp_path / "some.csv").write_text("a,b\n1,2\n")
 
   def construct(**more: str) -> None:
-    CompareNights(parts_folder="", output="", models=["model"], **more)
+    CompareNights(output="", models=["model"], **more)
 
   with pytest.raises(InputError, match=r"some\.csv has no column 'file_name': give a predictions\.csv"):
     construct(baseline=str(tmp_path / "some.csv"))

@@ -36,6 +36,14 @@ class ExitCode(enum.IntEnum):
   TOO_MANY_BAD = 3  # more bad inputs than allowed
 
 
+def exit_code_for_images(bad: int, images: int, max_bad_fraction: float) -> ExitCode:
+  """Reports bad images of a command that runs no job; returns the exit code."""
+  if bad <= max_bad_fraction * images:
+    return ExitCode.DONE
+  print(f"beam-retrain: {bad} of {images} images could not be used; see above.", file=sys.stderr)
+  return ExitCode.TOO_MANY_BAD
+
+
 class ArgumentParser(argparse.ArgumentParser):
   """Raises `InputError` instead of exiting; allows no abbreviated flags."""
 

@@ -1,14 +1,13 @@
-"""The ways in which users score images with a model's folder.
+"""The ways to score images with a model's folder, and their agreement.
 
-Each is a function: list of N image bytes -> float32 [N, C], 0..1. The reference is the exported model in the batches
-of a job, see `beam_retrain.transforms.bottlenecks.model_handler`.
+The reference is the exported model in the batches of a job, see `beam_retrain.transforms.bottlenecks.model_handler`.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -16,7 +15,7 @@ import tensorflow as tf
 from beam_retrain.transforms.core.errors import InputError, first_line
 from beam_retrain.transforms.core.images.decode import preprocess
 from beam_retrain.transforms.core.models.head import HEAD_FILE, decode_head
-from beam_retrain.transforms.core.models.inference import LoadedModel, load_model
+from beam_retrain.transforms.core.models.inference import load_model
 from beam_retrain.transforms.core.models.saved_model import load_saved_model
 from beam_retrain.transforms.core.models.tflite import LiteModel
 from beam_retrain.transforms.core.records.schema import FINAL_TENSOR, FROZEN_GRAPH_FILE
@@ -24,17 +23,57 @@ from beam_retrain.transforms.core.run.run_info import find_info
 from beam_retrain.transforms.core.system import local_files
 
 SAVED_MODEL_FOLDER = "saved_model"
+REFERENCE = "exported model"
 
 
-class ScoringPath(NamedTuple):
-  """One way to score images.
+@dataclasses.dataclass
+class ScoringPath:
+  """One way to score images, and its differences from the reference.
 
-  If `is_exact`, its scores are the float model's, up to rounding.
+  Attributes:
+    score: list of N image bytes -> float32 [N, C], 0..1.
+    is_exact: whether its scores are the float model's, up to rounding.
+    bound: largest difference of scores, 0..1, that counts as rounding; None: compares labels instead.
+    largest: largest difference of two scores of one label, 0..1; infinite if a score was not finite.
+    beyond: images with a difference above the bound.
+    first: describes the first of these; without a bound, the first with another label.
   """
 
   name: str
   score: Callable[[Sequence[bytes]], np.ndarray]
   is_exact: bool = True
+  bound: float | None = None
+  images: int = 0
+  largest: float = 0.0
+  other_labels: int = 0
+  beyond: int = 0
+  first: str = ""
+
+  def add(self, keys: Sequence[str], encoded: Sequence[bytes], expected: np.ndarray, labels: Sequence[str]) -> None:
+    """Scores N images and compares with the reference's scores, float32 [N, C]."""
+    scores = self.score(encoded)
+    if scores.shape != (len(keys), len(labels)):
+      raise InputError(
+        f"{self.name} belongs to another model: it gives {scores.shape[-1]} scores per image, but there are"
+        f" {len(labels)} labels."
+      )
+    differences = np.abs(scores.astype(np.float64) - expected)
+    differences[~np.isfinite(differences)] = np.inf
+    rows = differences.max(axis=1)
+    others = scores.argmax(axis=1) != expected.argmax(axis=1)
+    beyond = np.zeros(len(keys), bool) if self.bound is None else rows > self.bound
+    self.images += len(keys)
+    self.largest = max(self.largest, float(rows.max()))
+    self.other_labels += int(others.sum())
+    self.beyond += int(beyond.sum())
+    disagreements = np.flatnonzero(others if self.bound is None else beyond)
+    if not self.first and len(disagreements):
+      row = disagreements[0]
+      answers = (f"{labels[each[row].argmax()]!r} {each[row].max():.4%}" for each in (expected, scores))
+      self.first = (
+        f"{keys[row]}: {REFERENCE} {next(answers)}, {self.name} {next(answers)}; their scores of"
+        f" {labels[differences[row].argmax()]!r} differ by {rows[row]:.6f}"
+      )
 
 
 def serving_signature(model: str) -> ScoringPath:
@@ -49,17 +88,8 @@ def serving_signature(model: str) -> ScoringPath:
   return ScoringPath("serving signature", score)
 
 
-def loaded_model(model: LoadedModel, name: str) -> ScoringPath:
-  """The model as a worker loads it; accuracy depends on the variant."""
-  return ScoringPath(name, lambda encoded: model.infer(model.preprocess(encoded))["scores"], False)
-
-
 def stored_head(model: str) -> ScoringPath:
-  """Bottlenecks into the numpy head, as `evaluate --reuse` and `reevaluate` do.
-
-  Raises:
-    InputError: the head is missing, damaged, or for another bottleneck size.
-  """
+  """Bottlenecks into the numpy head, as `evaluate --reuse` and `reevaluate` do."""
   path = os.path.join(model, HEAD_FILE)
   head = decode_head(_read(path), path)
   trunk = load_model(os.path.join(model, SAVED_MODEL_FOLDER), trunk_only=True)
@@ -77,11 +107,7 @@ def stored_head(model: str) -> ScoringPath:
 
 
 def frozen_graph(model: str) -> ScoringPath:
-  """Pixels into `Placeholder` of `retrained_graph.pb`, as scripts for `retrain.py` do.
-
-  Raises:
-    InputError: the file is missing, is not a graph, or lacks the tensors.
-  """
+  """Pixels into `Placeholder` of `retrained_graph.pb`, as scripts for `retrain.py` do."""
   path = os.path.join(model, FROZEN_GRAPH_FILE)
   data = _read(path)
   info = find_info(model)
@@ -106,7 +132,7 @@ def frozen_graph(model: str) -> ScoringPath:
 
 
 def lite_file(path: str) -> ScoringPath:
-  """A TensorFlow Lite file; raises as `LiteModel` does."""
+  """A TensorFlow Lite file."""
   model = LiteModel(path)
   decode = _decoder(model.input_px)
   name = f"{os.path.basename(path)}{' (int8)' if model.is_quantized else ''}"

@@ -13,7 +13,7 @@ from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.records.example import encode_example
 from beam_retrain.transforms.core.records.schema import Bottleneck, encode_bottleneck
 from beam_retrain.transforms.core.records.tfrecord import frame
-from beam_retrain.transforms.core.verify import output_diff
+from beam_retrain.transforms.evaluation import output_diff
 
 
 def compare(function, first: bytes, second: bytes) -> tuple[str | None, int]:

@@ -1,8 +1,19 @@
-"""Describes the first difference of two files.
+"""Compares two finished output folders, file by file.
 
-Each function takes two binary files and returns what differs, or None. What may differ between two runs is ignored.
-`count` is called with the number of records or rows compared. Records and rows are read one at a time; JSON, arrays
-and graphs are held in memory.
+| file             | compared                                                                                       |
+|------------------|------------------------------------------------------------------------------------------------|
+| *.tfrecord       | record by record, feature by feature                                                           |
+| *.csv            | row by row, without the column `Execution time`                                                |
+| *.json           | value by value, without command, versions, paths, times, ...                                   |
+| *.npz            | array by array                                                                                 |
+| saved_model.pb   | operations and their numbers; TensorFlow names functions differently each time                 |
+| all others       | byte by byte                                                                                   |
+
+Ignored: fingerprint.pb (random), logs/ (times), report.html and junit.xml (made from compared files), prepared/ (made
+from the trunk, which info.json identifies), leaks.refused.csv (of a rejected input), and hidden files.
+
+A comparison takes two binary files and returns the first difference, or None. It calls `count` with the number of
+records, rows or whole files compared.
 """
 
 from __future__ import annotations
@@ -22,8 +33,11 @@ from google.protobuf.message import DecodeError
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.metrics.predictions import EXECUTION_TIME
 from beam_retrain.transforms.core.records.example import decode_example
-from beam_retrain.transforms.core.records.schema import KEY
+from beam_retrain.transforms.core.records.schema import INFO_FILE, KEY, REFUSED_LEAKS_FILE
 from beam_retrain.transforms.core.records.tfrecord import read_records
+from beam_retrain.transforms.core.run.run_info import find_info, read_info
+from beam_retrain.transforms.core.runtimes.prepared import PREPARED_FOLDER
+from beam_retrain.transforms.io import files
 
 Count = Callable[[int], None]
 
@@ -31,19 +45,9 @@ Count = Callable[[int], None]
 _MAY_DIFFER = frozenset(
   {
     # info.json
-    *(
-      "baseline",
-      "command",
-      "execution",
-      "model",
-      "models",
-      "night",
-      "request",
-      "trunk.bottlenecks_request",
-      "trunk.handle",
-    ),
+    *("baseline", "command", "execution", "model", "models", "night", "request", "versions"),
+    *("trunk.bottlenecks_request", "trunk.handle"),
     *("settings.input", "settings.inputs", "settings.model_fingerprint", "settings.models", "settings.reuse"),
-    "versions",
     # metrics.json; `trunk` is what the user called it
     *("bottlenecks", "candidate.comparison.baseline", "comparison.baseline", "predictions_sha256", "trunk"),
     *("tflite.float.file", "tflite.int8.file"),
@@ -51,16 +55,53 @@ _MAY_DIFFER = frozenset(
     "handle",
   }
 )
+_LEFT_OUT = frozenset({"fingerprint.pb", "logs", "report.html", "junit.xml", PREPARED_FOLDER, REFUSED_LEAKS_FILE})
 _CHUNK_BYTES = 1 << 20
 _SHOWN = 60
 
 
-def difference_of_records(first: BinaryIO, second: BinaryIO, name: str, count: Count) -> str | None:
-  """Compares TFRecord files, feature by feature.
+def check_comparable(first: str, second: str) -> None:
+  """Raises InputError unless both folders are finished outputs of the same stage."""
+  stages = []
+  for folder in (first, second):
+    info = find_info(folder, files)
+    if info is None:
+      raise InputError(f"{folder} has no {INFO_FILE} of beam-retrain: give a folder that one of its commands wrote.")
+    read_info(folder, info.stage, files)
+    stages.append(info.stage)
+  if len(set(stages)) > 1:
+    raise InputError(
+      f"{first} was written by `beam-retrain {stages[0]}`, {second} by `beam-retrain {stages[1]}`: give two outputs of"
+      " the same command."
+    )
 
-  Raises:
-    InputError: a file is damaged.
+
+def compare_outputs(first: str, second: str, count: Count) -> tuple[int, str | None]:
+  """Returns the number of files compared and the first difference.
+
+  `info.json` comes last: other settings are reported only if all other files are equal.
   """
+  names, others = _list(first), _list(second)
+  for number, name in enumerate(sorted(names | others, key=lambda name: (name == INFO_FILE, name))):
+    if name not in names or name not in others:
+      return number, f"{name} is only in the {'first' if name in names else 'second'}"
+    paths = (files.join(folder, *name.split("/")) for folder in (first, second))
+    compare = next((compare for suffix, compare in _BY_SUFFIX.items() if name.endswith(suffix)), difference_of_bytes)
+    with files.open_to_read(next(paths)) as file, files.open_to_read(next(paths)) as other:
+      difference = compare(file, other, name, count)
+    if difference:
+      return number + 1, f"{name}: {difference}"
+  return len(names), None
+
+
+def _list(folder: str) -> set[str]:
+  """Returns the relative names of the files to compare."""
+  names = (stat.path.removeprefix(folder).lstrip("/") for stat in files.list_tree(folder))
+  return {name for name in names if not any(part.startswith(".") or part in _LEFT_OUT for part in name.split("/"))}
+
+
+def difference_of_records(first: BinaryIO, second: BinaryIO, name: str, count: Count) -> str | None:
+  """Compares TFRecord files, feature by feature."""
   pairs = itertools.zip_longest(read_records(first, name), read_records(second, name))
   for number, (ours, theirs) in enumerate(pairs):
     count(1)
@@ -235,3 +276,12 @@ def _shown(value: Any) -> str:
     value = value.decode(errors="backslashreplace")
   text = str(value) if isinstance(value, float | np.floating) else repr(value)
   return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
+
+
+_BY_SUFFIX: Mapping[str, Callable[[BinaryIO, BinaryIO, str, Count], str | None]] = {
+  ".tfrecord": difference_of_records,
+  ".csv": difference_of_rows,
+  ".json": difference_of_json,
+  ".npz": difference_of_arrays,
+  "saved_model.pb": difference_of_graphs,
+}

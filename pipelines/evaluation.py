@@ -1,0 +1,397 @@
+"""A planned evaluation, as `evaluate` and `reevaluate` run it.
+
+The job (`EvaluateClassifier`) writes figures. The command judges them, renders the report and completes the folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple, Self
+
+from apache_beam.options.pipeline_options import PipelineOptions
+
+from beam_retrain.pipelines.engines.dataflow import request_memory
+from beam_retrain.pipelines.jobs.runner import claim_output, exit_code, run_pipeline
+from beam_retrain.pipelines.models.execution import Execution, choose_execution
+from beam_retrain.pipelines.models.sample import sample_images
+from beam_retrain.pipelines.models.trained import (
+  Agreement,
+  Model,
+  ModelTrunk,
+  check_labels,
+  choose_splits,
+  shared_percentages,
+  split_settings,
+  which_images,
+)
+from beam_retrain.pipelines.models.trunk_sources import BUNDLED
+from beam_retrain.pipelines.options.flags import (
+  add_model_flags,
+  add_model_precision_flags,
+  report_left_out,
+  retrain_names_setting,
+)
+from beam_retrain.pipelines.options.request import JobRequest
+from beam_retrain.reporting.gates import GATES, gate_lines, judge, verdict_line
+from beam_retrain.reporting.html_report import Report, render_report
+from beam_retrain.reporting.text_tables import per_label_table
+from beam_retrain.transforms.bottlenecks.store import STORES_FOLDER, find_stores, store_folder
+from beam_retrain.transforms.core.metrics.figures import CANDIDATE, MISSED, MODEL, BadInputs, Metrics, TrendPoint
+from beam_retrain.transforms.core.metrics.metrics_file import METRICS_FILE, write_metrics
+from beam_retrain.transforms.core.records.quarantine import MAX_PIXELS
+from beam_retrain.transforms.core.records.schema import INFO_FILE, QUARANTINE_FILE
+from beam_retrain.transforms.core.records.splits import SplitPercentages
+from beam_retrain.transforms.core.run.cli import ExitCode, add_max_bad_fraction, fraction, positive_int
+from beam_retrain.transforms.core.run.run_info import RunInfo, complete_folder, describe_run
+from beam_retrain.transforms.core.run.stats import read_stats
+from beam_retrain.transforms.core.runtimes.variant import AUTO
+from beam_retrain.transforms.evaluation.classifier import EvaluateClassifier, TrunkStore
+from beam_retrain.transforms.evaluation.compare import PARTS_FOLDER, SLICES_FILE, CompareNights
+from beam_retrain.transforms.evaluation.evaluate import (
+  CONFUSION_FILE,
+  FIGURES_FILE,
+  PER_LABEL_FILE,
+  PREDICTIONS_FILE,
+  SUSPICIOUS_FILE,
+  JobFigures,
+)
+from beam_retrain.transforms.evaluation.scoring import (
+  BOTTLENECKS_BATCH_SIZE,
+  HeadOf,
+  ScoreBottlenecks,
+  ScoreImages,
+  Scorer,
+  ScoreWithHeads,
+)
+from beam_retrain.transforms.io import files
+from beam_retrain.transforms.shards.ledger import read_quarantine
+from beam_retrain.transforms.sources.base import Source
+from beam_retrain.transforms.sources.find import find_source
+
+REPORT_FILE = "report.html"
+FILES = (REPORT_FILE, PREDICTIONS_FILE, PER_LABEL_FILE, CONFUSION_FILE, SUSPICIOUS_FILE, METRICS_FILE)
+_OWNED = (*FILES, SLICES_FILE, PARTS_FOLDER, STORES_FOLDER)
+MAX_QUARANTINED_SHOWN = 500
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EvaluationRequest(JobRequest):
+  """Options of both commands; see the flags' help.
+
+  Attributes:
+    gates: (gate, threshold 0..1) of those that are set; each gate has its own flag.
+  """
+
+  paths: ClassVar[tuple[str, ...]] = ("model", "input", "reuse", "manifest")
+
+  model: str
+  input: str
+  split: str = "auto"
+  reuse: tuple[str, ...] = ()
+  manifest: str | None = None
+  min_slice_size: int = 30
+  gates: tuple[tuple[str, float], ...] = ()
+  batch_size: int | None = None
+  trunk_threads: int | None = None
+  max_pixels: int = MAX_PIXELS
+  precision: str = AUTO
+  runtime: str = AUTO
+  max_bad_fraction: float = 0.0
+
+  @classmethod
+  def add_common_flags(
+    cls,
+    parser: argparse.ArgumentParser,
+    *,
+    split_help: str,
+    reuse_help: str,
+    default_batch_size: str,
+    with_comparison: bool = False,
+  ) -> None:
+    """Adds all flags except `model` and `input`, whose help differs."""
+    parser.add_argument("--split", choices=("auto", "testing", "all"), help=split_help)
+    parser.add_argument("--reuse", action="append", metavar="DIR", help=reuse_help)
+    parser.add_argument(
+      "--manifest",
+      metavar="CSV",
+      help="also evaluate by slice: a CSV with a column file_name, the image's key as in predictions.csv, and others"
+      " (writer, device, ...), each of whose values is a slice",
+    )
+    parser.add_argument(
+      "--min_slice_size",
+      type=positive_int,
+      metavar="N",
+      help="merge slices of fewer images (default: %(default)d)",
+    )
+    for gate in GATES.values():
+      if with_comparison or not gate.needs_comparison:
+        parser.add_argument(
+          f"--{gate.name}", dest="gates", action=_SetGate, type=fraction, metavar=gate.metavar, help=gate.help
+        )
+    add_model_flags(parser, default_batch_size)
+    add_model_precision_flags(parser)
+    add_max_bad_fraction(parser)
+
+  def _arguments(self, field: dataclasses.Field) -> Iterator[str]:
+    if field.name == "gates":
+      yield from (f"--{name}={threshold}" for name, threshold in self.gates)
+    else:
+      yield from super()._arguments(field)
+
+
+class _SetGate(argparse.Action):
+  def __call__(
+    self,
+    parser: argparse.ArgumentParser,
+    namespace: argparse.Namespace,
+    values: str | Sequence[Any] | None,
+    option_string: str | None = None,
+  ) -> None:
+    (flag_name,) = self.option_strings
+    setattr(namespace, self.dest, [*getattr(namespace, self.dest, ()), (flag_name.removeprefix("--"), values)])
+
+
+class Images(NamedTuple):
+  """The images to evaluate, or their stored bottlenecks.
+
+  `percentages`: how a source without its own splits is split; None: not at all.
+  """
+
+  source: Source
+  splits: tuple[str, ...]
+  percentages: SplitPercentages | None
+
+  @property
+  def empty_message(self) -> str:
+    return f"{self.source.path} has no images of the split {' or '.join(self.splits)}: give another --input or --split."
+
+
+def find_images(folder: str, model: Model) -> Source:
+  """Returns the images of a folder, with a model's labels."""
+  source = find_source(folder, len(model.labels), min_classes=1, retrain_names=model.retrain_names)
+  report_left_out(source)
+  return source
+
+
+def choose_images(source: Source, split: str, models: Sequence[Model]) -> Images:
+  """Returns the images of `--split`, whose labels all models must know."""
+  for model in models:
+    check_labels(source, model)
+  splits, percentages = choose_splits(source, split, shared_percentages(models), models)
+  source.plan(splits, percentages)  # raises for missing inputs before anything is changed
+  return Images(source, splits, percentages)
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+  """Models, and the images that they score.
+
+  Attributes:
+    models: `model` and perhaps `candidate`.
+    trunks: by model; empty if the input is stored bottlenecks.
+    reuse: trunk fingerprint -> folders of its bottlenecks; None: no bottlenecks are kept.
+  """
+
+  request: EvaluationRequest
+  options: PipelineOptions
+  models: Mapping[str, Model]
+  images: Images
+  execution: Execution
+  trunks: Mapping[str, ModelTrunk]
+  reuse: Mapping[str, Sequence[str]] | None
+
+  @classmethod
+  def plan(
+    cls,
+    request: EvaluationRequest,
+    options: PipelineOptions,
+    models: Mapping[str, Model],
+    source: Source,
+    *,
+    is_stored: bool = False,
+    keeps_bottlenecks: bool,
+  ) -> Self:
+    """Checks the models' labels and trunks, the images and reusable bottlenecks."""
+    execution = choose_execution(request.batch_size, request.trunk_threads, options)
+    images = choose_images(source, request.split, list(models.values()))
+    trunks: dict[str, ModelTrunk] = {}
+    if not is_stored:
+      trunks = {name: ModelTrunk(model, request.precision, request.runtime) for name, model in models.items()}
+    reuse: dict[str, Sequence[str]] = {}
+    for trunk in trunks.values() if keeps_bottlenecks else ():
+      _ = trunk.model.head  # raises for older models, which have none
+      if trunk.fingerprint not in reuse:
+        reuse[trunk.fingerprint] = find_stores(request.reuse, trunk.fingerprint, trunk.model.preprocessing)
+    return cls(request, options, models, images, execution, trunks, reuse if keeps_bottlenecks else None)
+
+  def settings(self) -> dict[str, Any]:
+    """Returns settings that determine the output's bytes, as JSON values."""
+    model = self.models[MODEL]
+    return {
+      "input": self.request.input,
+      "splits": list(self.images.splits),
+      **split_settings(self.images.percentages),
+      **retrain_names_setting(model.retrain_names),
+      "labels": model.labels,
+      "preprocessing": model.preprocessing,
+      "batch_size": self._batch_size,
+      "max_pixels": self.request.max_pixels,
+    }
+
+  @property
+  def _batch_size(self) -> int:
+    return self.execution.batch_size if self.trunks else self.request.batch_size or BOTTLENECKS_BATCH_SIZE
+
+  def run(
+    self,
+    info: RunInfo,
+    output: str,
+    *,
+    also_owned: Sequence[str] = (),
+    compare: CompareNights | None,
+    find_earlier: Callable[[str], list[str]] = lambda fingerprint: [],
+  ) -> EvaluateClassifier:
+    """Claims the output folder and runs the job; returns its step.
+
+    `find_earlier` returns further folders of a trunk's bottlenecks, given its fingerprint. For `also_owned`, see
+    `OutputDir.claim`.
+    """
+    claim_output(output, info, owned=(*_OWNED, *also_owned), shards_folder=PARTS_FOLDER)
+    stores = [
+      self._claim_store(output, fingerprint, [*find_earlier(fingerprint), *reuse])
+      for fingerprint, reuse in (self.reuse or {}).items()
+    ]
+    step = EvaluateClassifier(
+      scorer=self._scorer(),
+      models={name: model.labels for name, model in self.models.items()},
+      output=output,
+      request=info.request,
+      stores=stores,
+      compare=compare,
+      empty_message=self.images.empty_message,
+    )
+    source, splits, percentages = self.images
+    request_memory(self.options, self.request.model)
+    run_pipeline(
+      lambda root: root | "Plan" >> source.plan(splits, percentages) | "Evaluate" >> step,
+      self.options,
+      stage=info.stage,
+      shards_folder=step.longest_work_folder,
+    )
+    return step
+
+  def _claim_store(self, output: str, fingerprint: str, reuse: Sequence[str]) -> TrunkStore:
+    """Creates the store of a trunk's bottlenecks in the claimed output folder."""
+    trunk = next(trunk for trunk in self.trunks.values() if trunk.fingerprint == fingerprint)
+    folder, labels = store_folder(output, fingerprint), trunk.model.labels
+    settings = {
+      "trunk_fingerprint": fingerprint,
+      "preprocessing": trunk.model.preprocessing,
+      "labels": labels,
+      "batch_size": self.execution.batch_size,
+      "max_pixels": self.request.max_pixels,
+    }
+    info = describe_run("store", settings, [], trunk=trunk.info, labels=labels)
+    files.make_folder(folder)
+    files.write_text(files.join(folder, INFO_FILE), info.to_json())
+    handler = trunk.to_bottlenecks(self.execution, self.request.max_pixels)
+    return TrunkStore(folder=folder, handler=handler, reuse=reuse, request=info.request)
+
+  def _scorer(self) -> Scorer:
+    model = self.models[MODEL]
+    if not self.trunks:
+      head = model.head if model.has_head else None
+      return ScoreBottlenecks(model.saved_model, model.labels, head=head, batch_size=self._batch_size)
+    if self.reuse is None:
+      handler = self.trunks[MODEL].to_scores(self.execution, self.request.max_pixels)
+      return ScoreImages(handler, model.labels)
+    places = list(self.reuse)
+    return ScoreWithHeads(
+      [
+        HeadOf(each.model.head, places.index(each.fingerprint), tuple(each.model.labels))
+        for each in self.trunks.values()
+      ]
+    )
+
+  def judge(
+    self, step: EvaluateClassifier, info: RunInfo, title: str, nights: Sequence[TrendPoint] = (), **about: Any
+  ) -> tuple[Metrics, dict[str, str]]:
+    """Judges the job's figures; writes `metrics.json` and the report.
+
+    Returns the contents of `metrics.json`, and how each model's trunk ran, in words.
+
+    Args:
+      nights: the earlier ones, the oldest first.
+      about: further fields of `Metrics`.
+    """
+    output, allowed = step.output, self.request.max_bad_fraction
+    agreements = {name: self._check(trunk, step) for name, trunk in self.trunks.items()}
+    figures = JobFigures.from_json(files.read_bytes(files.join(step.parts_folder, FIGURES_FILE)))
+    models = {
+      name: dataclasses.replace(
+        model,
+        gates=judge(model, dict(self.request.gates)),
+        trunk_kind=self.trunks[name].to_info(agreements[name]) if self.trunks else None,
+      )
+      for name, model in figures.models.items()
+    }
+    stats = read_stats(output, files)
+    metrics = Metrics(
+      models[MODEL],
+      models.get(CANDIDATE),
+      splits=self.images.splits,
+      trunk=self.models[MODEL].info.trunk.handle,
+      predictions_sha256=files.sha256(files.join(output, PREDICTIONS_FILE)),
+      bad_inputs=BadInputs(stats.quarantined, stats.inputs, allowed, stats.bad_fraction > allowed),
+      **about,
+    )
+    files.write_text(files.join(output, METRICS_FILE), write_metrics(metrics))
+    report = Report(
+      metrics,
+      images=figures.images,
+      quarantined=read_quarantine(files.join(output, QUARANTINE_FILE), MAX_QUARANTINED_SHOWN),
+      info=info,
+      trend=[*nights, metrics.trend_point()] if nights else [],
+      title=title,
+    )
+    files.write_text(files.join(output, REPORT_FILE), render_report(report))
+    how = self.execution.describe()
+    return metrics, {name: f"{trunk.describe(agreements[name])}; {how}" for name, trunk in self.trunks.items()}
+
+  def _check(self, trunk: ModelTrunk, step: EvaluateClassifier) -> Agreement | None:
+    """Compares a trunk with float32 on a sample, if it ran."""
+    folder = store_folder(step.output, trunk.fingerprint)
+    counts = [read_stats(store.folder, files).bottlenecks for store in step.stores if store.folder == folder]
+    if not all(count.computed for count in counts if count):
+      return None
+    return trunk.check(sample_images(*self.images, max_pixels=self.request.max_pixels), self.execution.threads.here)
+
+  def complete(self, step: EvaluateClassifier) -> bool:
+    """Completes the folder unless too many inputs are bad; returns whether."""
+    if read_stats(step.output, files).bad_fraction > self.request.max_bad_fraction:
+      return False
+    complete_folder(step.output, files)
+    files.delete([step.parts_folder, *(store.fresh_folder for store in step.stores)])
+    return True
+
+  def print_results(self, metrics: Metrics, trunks: Mapping[str, str], about: str, tables: Sequence[str] = ()) -> None:
+    """Prints the verdict, how the `trunks` ran, the tables and the gates."""
+    print(verdict_line(metrics))
+    print(f"{which_images(metrics.splits)} of {files.shown(self.images.source.path)}{about}")
+    for name, description in trunks.items():
+      if name == MODEL:
+        print(description)
+      elif description != trunks[MODEL]:
+        print(f"{name}: {description}")
+    if metrics.trunk == BUNDLED:
+      print("the trunk is the bundled stand-in: for real work train with --trunk inception_v3")
+    print("\n" + "\n\n".join([*tables, per_label_table(metrics.model)]) + "\n")
+    for line in gate_lines(metrics):
+      print(line)
+
+  def exit_code(self, metrics: Metrics, output: str) -> ExitCode:
+    """Reports bad inputs; returns the exit code."""
+    stats, allowed = read_stats(output, files), self.request.max_bad_fraction
+    return exit_code(stats, output, allowed, gate_missed=metrics.verdict == MISSED)

@@ -1,1 +1,0 @@
-"""Shared by `evaluate` and `reevaluate`: request, figures, gates, files."""

@@ -1,1 +1,0 @@
-"""Comparing outputs, and the ways to an image's scores."""
