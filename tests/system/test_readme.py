@@ -105,3 +105,10 @@ def test_the_rooms_of_the_architecture_are_those_that_are_there():
   for room in ("pipelines", "transforms", "transforms/core", "trainer"):
     there = {path.parent for path in (ROOT / room).glob("*/*") if path.parent.name != "__pycache__"}
     assert there <= named
+
+
+def test_of_a_killed_run_documents_say_what_messages_say():
+  documents = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / "deploy").rglob("*.*")]
+  said = {path.relative_to(ROOT): path.read_text() for path in documents if path.suffix in (".md", ".yaml")}
+  assert [path for path, text in said.items() if "goes on where it was" in text] == []
+  assert "it resumes" in said[Path("README.md")]

@@ -16,6 +16,7 @@ from beam_retrain.transforms.bottlenecks.model_handler import ImageModelHandler
 from beam_retrain.transforms.bottlenecks.reuse import Hashed, Place, Stored, assign_fresh, bucket_count, match
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.records.shards import unpack
+from beam_retrain.transforms.shards.progress import read_planned
 from tests.helpers import ROOT
 from tests.transforms.bottlenecks.reuse_suite import (
   LABELS,
@@ -67,6 +68,7 @@ def test_new_images_are_worked_in_full_batches(new_tree, store, handler, tmp_pat
   # 13 good ones and 3 bad, each once, of two splits, in shards of up to 8.
   assert sum(report["inputs"] for report in fresh) == 16
   assert len(fresh) <= 4
+  assert read_planned(str(tmp_path / "out" / ".fresh" / ".shards")) == 16  # so that the progress line shows the total
 
 
 def test_without_any_store_each_distinct_image_is_computed_once(new_tree, cold, handler, tmp_path):
