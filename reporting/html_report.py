@@ -98,7 +98,6 @@ def _environment() -> jinja2.Environment:
     "bar_width": lambda rate, scale: round(100 * min(rate / scale, 1.0), 2),
     "change": wording.change,
     "counted": wording.counted,
-    "images": wording.images_in_words,
     "interval": wording.interval,
     "number": wording.number,
     "percent": wording.percent,

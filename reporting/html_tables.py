@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from beam_retrain.reporting.text_tables import lowest_f1
-from beam_retrain.reporting.wording import counted, images_in_words
+from beam_retrain.reporting.wording import counted
 from beam_retrain.transforms.core.metrics.figures import (
   ColumnSlices,
   LabelRow,
@@ -181,17 +181,16 @@ class ThumbnailBudget:
 class SliceTable(NamedTuple):
   """Slices by one column, the lowest accuracy first; `others`: the pooled and the unlisted."""
 
-  column: str
   scale: float
   rows: Sequence[tuple[str, SliceFigures]]
   others: Sequence[tuple[str, SliceFigures | PooledSlices]]
 
 
-def slice_table(column: str, slices: ColumnSlices) -> SliceTable:
+def slice_table(slices: ColumnSlices) -> SliceTable:
   rows = sorted(slices.values.items(), key=lambda entry: (entry[1].accuracy, entry[0]))
   others: list[tuple[str, SliceFigures | PooledSlices]] = []
   if small := slices.small:
-    others.append((f"{counted(small.slices, 'slice')} of fewer than {images_in_words(small.fewer_than)}", small))
+    others.append((f"{counted(small.slices, 'slice')} of fewer than {counted(small.fewer_than, 'image')}", small))
   if slices.unlisted:
     others.append(("not in the manifest", slices.unlisted))
-  return SliceTable(column, _scale(figures.accuracy for _, figures in (*rows, *others)), rows, others)
+  return SliceTable(_scale(figures.accuracy for _, figures in (*rows, *others)), rows, others)

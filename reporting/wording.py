@@ -32,10 +32,6 @@ def counted(value: int, thing: str, things: str = "") -> str:
   return f"{value:,} {thing if value == 1 else things or f'{thing}s'}"
 
 
-def images_in_words(value: int) -> str:
-  return counted(value, "image")
-
-
 def percent(rate: float | None, places: int = 2) -> str:
   """Returns a rate, 0..1, as `98.21 %`; a dash if unknown."""
   return _UNKNOWN if rate is None else f"{100 * rate:.{places}f}{_NBSP}%"
