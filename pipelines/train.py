@@ -62,19 +62,18 @@ def execute_remote(request: TrainRequest, store_options: Mapping[str, object]) -
 
   from beam_retrain.pipelines.jobs.runner import validate_apart
   from beam_retrain.transforms.io import files
-  from beam_retrain.transforms.io.access import check_reachable, check_writable
   from beam_retrain.transforms.io.transfer import get_folder
 
   request.validate()
   _validate_local_files(request, not files.is_local(request.output))
   files.use_options(PipelineOptions(flags=[], **store_options))
   folder, output = request.input, request.output
-  check_reachable(folder, output)
+  files.check_reachable((folder, output))
   read_info(folder, "bottlenecks", files)
   find_earlier(output, STAGE, files)
   validate_apart(folder, output)
   if not files.is_local(output):
-    check_writable(output)
+    files.check_writable(output)
   with tempfile.TemporaryDirectory(prefix="beam-retrain-") as scratch:
     copies = {path: os.path.join(scratch, name) for path, name in ((folder, "input"), (output, "output"))}
     copies = {path: copy for path, copy in copies.items() if not files.is_local(path)}

@@ -29,7 +29,6 @@ from beam_retrain.transforms.core.run.argparse_internals import flags_of
 from beam_retrain.transforms.core.run.cli import ArgumentParser, unknown_argument, validate_spelling
 from beam_retrain.transforms.core.run.request import NO_FLAG, Request
 from beam_retrain.transforms.io import files
-from beam_retrain.transforms.io.access import check_reachable
 from beam_retrain.transforms.io.beam_internals import add_beam_flags
 
 
@@ -142,10 +141,10 @@ def check_paths(options: PipelineOptions, *paths: str | Sequence[str] | None) ->
   Raises:
     InputError: a bucket cannot be reached.
   """
+  flat = [path for given in paths for path in ([given] if isinstance(given, str) else given or ())]
   if not is_dataflow(options):  # its workers may have other credentials, and its service checks by itself
-    check_reachable(*paths)
+    files.check_reachable(flat)
   if master := remote_master(options):
-    flat = [path for given in paths for path in ([given] if isinstance(given, str) else given or ())]
     local = [path for path in flat if files.is_local(path)]
     if local:
       print(

@@ -23,7 +23,7 @@ from typing import BinaryIO, cast
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from beam_retrain.transforms.core.errors import InputError
+from beam_retrain.transforms.core.errors import InputError, flag
 from beam_retrain.transforms.core.system import local_files
 from beam_retrain.transforms.io.object_stores import beam
 from beam_retrain.transforms.io.object_stores.base import FileStat, HttpStore, ObjectStore, split_path, threads
@@ -309,3 +309,34 @@ def sweep(folder: str) -> None:
   """Deletes temporary files of killed workers directly in a folder."""
   if is_local(folder):  # objects have no temporary names
     delete(find_in(folder, f"*{local_files.TEMPORARY}*"))
+
+
+def check_reachable(paths: Iterable[str]) -> None:
+  """Checks that each `s3://` and `gs://` bucket can be listed, in seconds.
+
+  Beam itself would retry for minutes. Raises InputError if a bucket does not exist, its credentials are refused or
+  missing, or the server does not answer.
+  """
+  checked = set()
+  for path in paths:
+    scheme, _, rest = path.partition("://")
+    store, bucket = HTTP_STORES.get(scheme), (scheme, rest.partition("/")[0])
+    if store is None or bucket in checked:
+      continue
+    checked.add(bucket)
+    if not is_supported(path):
+      raise InputError(f"{path}: {scheme}:// needs packages that are not installed: pip install '{store.packages}'.")
+    store.check_reachable(path)
+
+
+def check_writable(folder: str) -> None:
+  """Writes and deletes a probe object in a remote folder; may raise InputError."""
+  path = f"{folder}/.beam-retrain-writes"
+  write_bytes(path, b"")
+  try:
+    delete([path])
+  except PermissionError as error:
+    raise InputError(
+      f"these credentials cannot delete objects in {folder}, which replacing a model needs: allow it, or give another"
+      f" {flag('output')}."
+    ) from error
