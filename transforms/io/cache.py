@@ -75,7 +75,7 @@ def _make(place: str, write: Callable[[str], None]) -> str:
 
 
 def remove_old(folders: Iterable[str], seconds: float) -> None:
-  """Removes folders that nobody has touched for so long; safe to run in parallel."""
+  """Removes folders untouched for so long; safe to run in parallel."""
   for path in folders:
     with contextlib.suppress(OSError):
       if time.time() - os.stat(path).st_mtime > seconds:

@@ -229,7 +229,7 @@ def is_empty(folder: str) -> bool:
 
 
 def check_seen(folder: str) -> None:
-  """Raises InputError if this worker does not see a local folder of the command."""
+  """Raises InputError if this worker does not see a local folder."""
   if is_local(folder) and not os.path.isdir(folder):
     raise InputError(
       f"the worker on {platform.node()} does not see the folder {folder}: give paths on a shared disk or in a bucket"
@@ -330,7 +330,7 @@ def check_reachable(paths: Iterable[str]) -> None:
 
 
 def check_writable(folder: str) -> None:
-  """Writes and deletes a probe object in a remote folder; may raise InputError."""
+  """Writes and deletes a remote probe object; may raise InputError."""
   path = f"{folder}/.beam-retrain-writes"
   write_bytes(path, b"")
   try:

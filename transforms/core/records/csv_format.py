@@ -60,7 +60,7 @@ def csv_line(cells: Iterable[object], end: str = "\n") -> str:
 
 
 class TableKind(NamedTuple):
-  """Required columns (name -> content) of a CSV file, and parts of messages.
+  """Required columns, name -> content, of a CSV file; parts of messages.
 
   `first_line` is what an empty file lacks, `other` and `without_rows` are remedies.
   """

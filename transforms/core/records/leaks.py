@@ -120,7 +120,7 @@ def find_leaks(bucket: Iterable[HashedImages]) -> Iterator[tuple[str, list[Leak]
 
 
 def kinds_of(classes: Collection[object], splits: Collection[str]) -> tuple[str, ...]:
-  """Returns the kinds of leak among identical images with these classes and splits."""
+  """Returns the kinds of leak of images with these classes and splits."""
   different_labels = (DIFFERENT_LABELS,) if len(classes) > 1 else ()
   training_and_testing = (TRAINING_AND_TESTING,) if TESTING in splits and len(splits) > 1 else ()
   return different_labels + training_and_testing
@@ -166,7 +166,7 @@ def describe(counts: Mapping[str, Mapping[str, int]]) -> dict[str, str]:
 
 
 def warnings_of(counts: Mapping[str, Mapping[str, int]], path: str, on_leak: OnLeak) -> Sequence[str]:
-  """Returns a line for each kind of leak in `counts`; `path` is of the CSV file."""
+  """Returns a line for each kind; `path` is of the CSV file."""
   remedies = {DIFFERENT_LABELS: "leaves them out", TRAINING_AND_TESTING: "leaves them out of training"}
   done = {DIFFERENT_LABELS: "all left out", TRAINING_AND_TESTING: "left out of training"}
   return [

@@ -80,7 +80,7 @@ _SHARD_NAME = re.compile(r"(?P<split>[a-z]+)-(?P<index>\d{5,})-of-(?P<of>\d{5,})
 
 
 def bottleneck_record(dimensions: int) -> dict[str, str]:
-  """Returns feature name -> type of a bottleneck record; `float32[D]` has D values."""
+  """Returns feature name -> type of a bottleneck record; `float32[D]`: D values."""
   image = {name: kind for name, kind in IMAGE_RECORD.items() if name != ENCODED}
   return {**image, BOTTLENECK: f"float32[{dimensions}]"}
 
@@ -174,5 +174,5 @@ def relabel_bottleneck(record: bytes, key: str, label: str, class_index: int) ->
 
 
 def digest_of_record(record: bytes) -> bytes:
-  """Returns the SHA-256, 32 bytes, of a record's image; raises KeyError without one."""
+  """Returns the SHA-256, 32 bytes, of a record's image; may raise KeyError."""
   return bytes.fromhex(decode_example(record, (SHA256,))[SHA256][0].decode())

@@ -27,7 +27,7 @@ BOTTLENECKS = "bottlenecks"
 
 @dataclasses.dataclass(frozen=True)
 class BottleneckCounts:
-  """Numbers of images that the trunk ran over, and identical ones, now or earlier."""
+  """Numbers of images that the trunk ran over, and identical ones."""
 
   computed: int
   reused: int
@@ -219,7 +219,7 @@ def reduce_packed(record: tuple[Any, ...]) -> tuple[Callable[..., Any], tuple[An
 
 
 def bucket_count(shards: int) -> int:
-  """Returns the number of buckets for a data set's hashes: the square root.
+  """Returns the number of hash buckets: the square root of `shards`.
 
   A million images in 1,000 shards make 32,000 elements of 32 hashes, and buckets of 31,000.
   """

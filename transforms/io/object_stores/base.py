@@ -1,4 +1,4 @@
-"""The protocol of object stores; what stores reached by HTTP have in common."""
+"""The protocol of object stores, and a base for those over HTTP."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ class HttpStore(ObjectStore):
 
 
 class _Ranges(Downloader):
-  """Reads an object in ranges; the first at once, so that opening raises."""
+  """Reads an object in ranges; opening reads the first."""
 
   def __init__(self, store: HttpStore, path: str):
     self._store, self._path = store, path
