@@ -123,7 +123,7 @@ class _SentAsText(beam.DoFn):
 
 
 class Spread(_SentAsText):
-  """Any element -> the given number of pairs (0, 0), (1, 1), ..."""
+  """Yields pairs (0, 0), (1, 1), ... for any element."""
 
   def process(self, element):  # type: ignore[no-untyped-def]
     for number in range(*self.arguments):
