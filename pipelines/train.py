@@ -5,11 +5,11 @@ TensorFlow cannot read `s3://`, and the trainer does not use Beam, which this mo
 
 from __future__ import annotations
 
-import argparse
+import dataclasses
 import os
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from beam_retrain.trainer import task
 from beam_retrain.trainer.export.output_dir import OWNED, STAGE
@@ -20,54 +20,40 @@ from beam_retrain.transforms.core.run.cli import ArgumentParser, ExitCode, run_c
 from beam_retrain.transforms.core.run.run_info import complete_folder, find_earlier, read_info, reopen_folder
 
 make_parser = TrainRequest.make_parser
+execute = task.execute
 
 
 def run(argv: Sequence[str]) -> int:
-  """Trains; returns the exit code. Beam's `--s3_*` options may follow remote folders."""
+  """Trains; Beam's `--s3_*` options may follow remote folders."""
   if not any("://" in argument for argument in argv):
     return task.run(argv)
-  flags, rest = _make_remote_parser().parse_known_args(argv)
+  from apache_beam.options.pipeline_options import PipelineOptions, S3Options
+
   from beam_retrain.transforms.io import files
-
-  folders = [path for path in (flags.input, flags.output) if path]
-  if len(folders) < 2 or all(files.is_local(path) for path in folders):
-    return task.run(argv)
-  argv = [f"--input={files.absolute(flags.input)}", f"--output={files.absolute(flags.output)}", *rest]
-  return execute_remote(TrainRequest.parse(argv), {k: v for k, v in vars(flags).items() if k.startswith("s3_")})
-
-
-def _make_remote_parser() -> argparse.ArgumentParser:
-  from apache_beam.options.pipeline_options import S3Options
-
   from beam_retrain.transforms.io.beam_internals import add_beam_flags
 
-  parser = ArgumentParser(prog="beam-retrain train", add_help=False)
+  parser = ArgumentParser(prog=TrainRequest.prog(), add_help=False)
   parser.add_argument("--input")
   parser.add_argument("--output")
   add_beam_flags(parser, S3Options)
-  return parser
+  flags, rest = parser.parse_known_args(argv)
+  folders = [path for path in (flags.input, flags.output) if path]
+  if len(folders) < 2 or all(files.is_local(path) for path in folders):
+    return task.run(argv)
+  files.use_options(PipelineOptions(flags=[], **{k: v for k, v in vars(flags).items() if k.startswith("s3_")}))
+  return execute_remote(TrainRequest.parse([f"--input={flags.input}", f"--output={flags.output}", *rest]))
 
 
-def execute(request: TrainRequest) -> int:
-  return task.execute(request)
-
-
-def execute_remote(request: TrainRequest, store_options: Mapping[str, object]) -> int:
-  """Trains on local copies; replaces a remote output at the end.
-
-  Args:
-    request: with absolute paths.
-  """
-  from apache_beam.options.pipeline_options import PipelineOptions
-
+def execute_remote(request: TrainRequest) -> int:
+  """Trains on local copies; replaces a remote output at the end."""
   from beam_retrain.pipelines.jobs.runner import validate_apart
   from beam_retrain.transforms.io import files
   from beam_retrain.transforms.io.transfer import get_folder
 
   request.validate()
   _validate_local_files(request, not files.is_local(request.output))
-  files.use_options(PipelineOptions(flags=[], **store_options))
-  folder, output = request.input, request.output
+  folder, output = files.absolute(request.input), files.absolute(request.output)
+  request = dataclasses.replace(request, input=folder, output=output)
   files.check_reachable((folder, output))
   read_info(folder, "bottlenecks", files)
   find_earlier(output, STAGE, files)
@@ -82,7 +68,10 @@ def execute_remote(request: TrainRequest, store_options: Mapping[str, object]) -
     try:
       code = task.execute(request, copies)
     except InputError as error:
-      raise InputError(_with_remote_paths(str(error), copies)) from error
+      message = str(error)
+      for path, copy in copies.items():
+        message = message.replace(copy, path)
+      raise InputError(message) from error
     if output in copies and code in (ExitCode.DONE, ExitCode.GATE_MISSED):
       try:
         _upload(copies[output], output)
@@ -101,15 +90,8 @@ def _validate_local_files(request: TrainRequest, has_remote_output: bool) -> Non
       raise InputError(f"train: --{name} needs a local --output: use one, and copy the files afterwards.")
 
 
-def _with_remote_paths(message: str, copies: Mapping[str, str]) -> str:
-  """Names the remote folders in an error about their copies."""
-  for path, copy in copies.items():
-    message = message.replace(copy, path)
-  return message
-
-
 def _keep_model(copy: str, output: str, error: Exception) -> str:
-  """Moves the model to a folder that stays; returns the error message."""
+  """Moves the model to a folder that stays; returns the message."""
   kept = tempfile.mkdtemp(prefix="beam-retrain-model-")
   os.replace(copy, kept)
   cause = first_line(error).rstrip(".")
@@ -125,8 +107,7 @@ def _upload(copy: str, output: str) -> None:
   from beam_retrain.transforms.io.transfer import put_file, put_folder
 
   reopen_folder(output, files)
-  put_file(os.path.join(copy, INFO_FILE), files.join(output, INFO_FILE))
-  for name in OWNED:
+  for name in (INFO_FILE, *OWNED):
     path, target = os.path.join(copy, name), files.join(output, name)
     if name == COMPLETED_FILE:
       continue

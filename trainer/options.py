@@ -11,7 +11,7 @@ from beam_retrain.trainer.compat.retrain_options import RetrainOptions, add_retr
 from beam_retrain.trainer.export.tflite_options import TfliteOptions, add_tflite_flags
 from beam_retrain.trainer.fit.schedule import Schedule, steps_in_round
 from beam_retrain.transforms.core.errors import InputError
-from beam_retrain.transforms.core.run.cli import fraction, positive_int
+from beam_retrain.transforms.core.run.cli import fraction, positive_int, positive_number, seed_number
 from beam_retrain.transforms.core.run.request import Request
 
 _RETRAIN_EVAL_EVERY = 100  # steps, unless --eval_step_interval is given
@@ -65,7 +65,7 @@ class TrainRequest(Request, RetrainOptions, TfliteOptions):
       metavar="P",
       help="images held back to decide when to stop, in percent of all (default: as planned by `bottlenecks`)",
     )
-    parser.add_argument("--seed", type=_seed, metavar="N", help="same seed, same model (default %(default)d)")
+    parser.add_argument("--seed", type=seed_number, metavar="N", help="same seed, same model (default %(default)d)")
     parser.add_argument(
       "--assert_accuracy_at_least",
       type=fraction,
@@ -84,26 +84,19 @@ class TrainRequest(Request, RetrainOptions, TfliteOptions):
     self.validate_options()
 
   def make_schedule(self, training_images: int) -> Schedule:
-    return self._retrain_schedule() if self.preset == "retrain" else self._adam_schedule(training_images)
-
-  def _retrain_schedule(self) -> Schedule:
-    eval_every = self.eval_step_interval or _RETRAIN_EVAL_EVERY
-    return Schedule(
-      optimizer="sgd",
-      learning_rate=self.learning_rate or 0.01,
-      is_decaying=False,
-      batch_size=self.batch_size or 100,
-      is_balanced=True,
-      steps=self.training_steps or 4000,
-      first_eval=0 if self.eval_step_interval else eval_every - 1,
-      eval_every=eval_every,
-      is_measured_on_batch=bool(self.eval_step_interval),
-      validation_images=self.validation_images,
-      patience=None,
-      l2=0.0,
-    )
-
-  def _adam_schedule(self, training_images: int) -> Schedule:
+    if self.preset == "retrain":
+      eval_every = self.eval_step_interval or _RETRAIN_EVAL_EVERY
+      return Schedule(
+        optimizer="sgd",
+        learning_rate=self.learning_rate or 0.01,
+        batch_size=self.batch_size or 100,
+        is_balanced=True,
+        steps=self.training_steps or 4000,
+        first_eval=0 if self.eval_step_interval else eval_every - 1,
+        eval_every=eval_every,
+        is_measured_on_batch=bool(self.eval_step_interval),
+        validation_images=self.validation_images,
+      )
     batch_size = self.batch_size or 512
     steps = steps_in_round(training_images, batch_size)
     return Schedule(
@@ -111,12 +104,9 @@ class TrainRequest(Request, RetrainOptions, TfliteOptions):
       learning_rate=self.learning_rate or 0.001,
       is_decaying=True,
       batch_size=batch_size,
-      is_balanced=False,
       steps=(self.rounds or 100) * steps,
       first_eval=steps - 1,
       eval_every=steps,
-      is_measured_on_batch=False,
-      validation_images=None,
       patience=self.patience or 6,
       l2=10.0 if self.l2 is None else self.l2,
     )
@@ -124,7 +114,7 @@ class TrainRequest(Request, RetrainOptions, TfliteOptions):
 
 def _add_fit_flags(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
-    "--learning_rate", type=_positive_float, metavar="R", help="initial learning rate (adam 0.001, retrain 0.01)"
+    "--learning_rate", type=positive_number, metavar="R", help="initial learning rate (adam 0.001, retrain 0.01)"
   )
   parser.add_argument(
     "--batch_size",
@@ -161,22 +151,8 @@ def _add_fit_flags(parser: argparse.ArgumentParser) -> None:
   )
 
 
-def _positive_float(text: str) -> float:
-  value = float(text)
-  if not 0 < value < float("inf"):
-    raise argparse.ArgumentTypeError(f"{text} is not above 0")
-  return value
-
-
 def _not_negative_float(text: str) -> float:
   value = float(text)
   if not 0 <= value < float("inf"):
     raise argparse.ArgumentTypeError(f"{text} is below 0")
-  return value
-
-
-def _seed(text: str) -> int:
-  value = int(text)
-  if not 0 <= value < 1 << 63:
-    raise argparse.ArgumentTypeError(f"{text} is not between 0 and {(1 << 63) - 1}")
   return value

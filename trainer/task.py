@@ -2,23 +2,40 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
+from beam_retrain.trainer.export.output_dir import Int8File, TrainMetrics
+from beam_retrain.trainer.export.tflite_options import TfliteOptions
 from beam_retrain.trainer.options import TrainRequest
-from beam_retrain.trainer.plan import plan
+from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.records.schema import TESTING, VALIDATION
+from beam_retrain.transforms.core.records.splits import SplitPercentages
 from beam_retrain.transforms.core.run.cli import ExitCode, run_command
+from beam_retrain.transforms.core.run.run_info import RunInfo, read_info, read_labels
 from beam_retrain.transforms.core.system.imports import load_tensorflow
 
-if TYPE_CHECKING:
-  from beam_retrain.trainer.export.metrics import TrainMetrics
-
-__all__ = ["execute", "make_parser", "run"]
-
 make_parser = TrainRequest.make_parser
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+  """A planned training.
+
+  Attributes:
+    bottlenecks: the folder to read; `info` and `labels` are its own.
+    percentages: the planned splits, with the requested validation percentage.
+  """
+
+  request: TrainRequest
+  bottlenecks: str
+  output: str
+  info: RunInfo
+  labels: Sequence[str]
+  percentages: SplitPercentages
+  tflite: TfliteOptions
 
 
 def run(argv: Sequence[str]) -> int:
@@ -38,6 +55,44 @@ def execute(request: TrainRequest, copies: Mapping[str, str] | None = None) -> i
   return report(train_and_export(job), request)
 
 
+def plan(request: TrainRequest, copies: Mapping[str, str]) -> Job:
+  """Checks all that needs no TensorFlow; writes nothing."""
+  request.validate()
+  bottlenecks, output = (copies.get(path, path) for path in (request.input, request.output))
+  for path in (bottlenecks, output):
+    if "://" in path:
+      raise InputError(f"{path} is remote: use `beam-retrain train`, which copies such a folder; the trainer does not.")
+  info = read_info(bottlenecks, "bottlenecks")
+  return Job(
+    request,
+    bottlenecks=bottlenecks,
+    output=output,
+    info=info,
+    percentages=_split_percentages(request, info),
+    labels=read_labels(bottlenecks),
+    tflite=request.resolve_tflite(str(info.settings.get("input", ""))),
+  )
+
+
+def _split_percentages(request: TrainRequest, info: RunInfo) -> SplitPercentages:
+  try:
+    planned = SplitPercentages.from_settings(info.settings)
+  except ValueError as error:
+    raise InputError(
+      f"{request.input} was written by another version of beam-retrain: {error}: run `bottlenecks` again."
+    ) from error
+  validation = planned.validation if request.validation_percentage is None else request.validation_percentage
+  if validation != planned.validation and planned.legacy_root is not None:
+    raise InputError(
+      f"--validation_percentage {validation:g}: with --split_hash legacy it also decides which images are for testing:"
+      f" leave it out, or run `bottlenecks` with it (it was {planned.validation:g} there)."
+    )
+  try:
+    return dataclasses.replace(planned, validation=validation)
+  except ValueError as error:
+    raise InputError(f"--validation_percentage: {error}.") from error
+
+
 def report(metrics: TrainMetrics, request: TrainRequest) -> int:
   tested = metrics.scores[TESTING]
   where = f"{request.output}/saved_model"
@@ -48,14 +103,14 @@ def report(metrics: TrainMetrics, request: TrainRequest) -> int:
     print(f"validation accuracy {validated:.2%}; there are no testing images; the model is in {where}")
   for kind, lite in metrics.tflite.items():
     path = os.path.normpath(os.path.join(request.output, lite.file))
-    accuracy = lite.int8.testing_accuracy if lite.int8 else None
+    accuracy = lite.testing_accuracy if isinstance(lite, Int8File) else None
     measured = f"testing accuracy {accuracy:.2%}, " if accuracy is not None else ""
     print(f"TensorFlow Lite, {kind}: {measured}{lite.bytes:,} bytes, in {path}")
   wanted = request.assert_accuracy_at_least
   if wanted is None or (tested.images and tested.accuracy >= wanted):
     return ExitCode.DONE
-  found = f"testing accuracy is {tested.accuracy:.4f}" if tested.images else "there are no testing images"
-  print(f"beam-retrain: {found}, but --assert_accuracy_at_least is {wanted:g}.", file=sys.stderr)
+  measured = f"testing accuracy is {tested.accuracy:.4f}" if tested.images else "there are no testing images"
+  print(f"beam-retrain: {measured}, but --assert_accuracy_at_least is {wanted:g}.", file=sys.stderr)
   return ExitCode.GATE_MISSED
 
 

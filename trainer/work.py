@@ -5,24 +5,22 @@ from __future__ import annotations
 import dataclasses
 import os
 import sys
-from collections.abc import Sequence
-
-import tensorflow as tf
+from typing import TYPE_CHECKING
 
 from beam_retrain.trainer.export import output_dir, tflite
 from beam_retrain.trainer.export.exporter import Exporter
-from beam_retrain.trainer.export.metrics import LiteFile, TrainMetrics
-from beam_retrain.trainer.export.transform_graph import load_transform
+from beam_retrain.trainer.export.output_dir import TrainMetrics
 from beam_retrain.trainer.fit import training
-from beam_retrain.trainer.fit.callbacks import RoundLine, TrainingCallback, TrainingCallbacks
-from beam_retrain.trainer.fit.data import Bottlenecks, load_bottlenecks
+from beam_retrain.trainer.fit.callbacks import RoundLine, TrainingCallback
+from beam_retrain.trainer.fit.data import Bottlenecks, load_bottlenecks, load_transform
 from beam_retrain.trainer.fit.schedule import Schedule
 from beam_retrain.trainer.fit.tensorboard import Summaries
-from beam_retrain.trainer.plan import Job
-from beam_retrain.transforms.core.models.head import Head
 from beam_retrain.transforms.core.records.schema import TESTING, TRAINING, VALIDATION
 from beam_retrain.transforms.core.run.run_info import RunInfo, claim_folder, complete_folder, describe_run
 from beam_retrain.transforms.core.system import local_files
+
+if TYPE_CHECKING:
+  from beam_retrain.trainer.task import Job
 
 _STAND_IN = " (the small stand-in that ships with beam-retrain; for real work, use --trunk inception_v3)"
 
@@ -30,18 +28,21 @@ _STAND_IN = " (the small stand-in that ships with beam-retrain; for real work, u
 def train_and_export(job: Job) -> TrainMetrics:
   """Trains the head and writes the model; returns its metrics.
 
-  Raises:
-    InputError: the bottlenecks cannot be used, or the training diverges.
+  Raises InputError if the bottlenecks cannot be used, or the training diverges.
   """
-  transform = load_transform(os.path.join(job.bottlenecks, "transform"), job.labels, job.trunk.dimensions)
+  trunk, options = job.info.trunk, job.tflite
+  transform = load_transform(os.path.join(job.bottlenecks, "transform"), job.labels, trunk.dimensions)
   data = load_bottlenecks(
     job.bottlenecks,
     labels=job.labels,
-    dimensions=job.trunk.dimensions,
+    dimensions=trunk.dimensions,
     percentages=job.percentages,
     transform=transform,
   )
-  calibration = _draw_calibration(job)  # before the training, so that a missing image is reported at once
+  calibration: list[bytes] = []
+  if options.tflite_int8_output_file:  # before the training, so that a missing image is reported at once
+    images, count = str(options.tflite_calibration_input), options.tflite_calibration_images or 0
+    calibration = tflite.draw_calibration(job.bottlenecks, job.percentages, images, count)
   schedule = job.request.make_schedule(len(data.learned_rows))
   _print_data(job, data)
   info = _describe(job, schedule, data)
@@ -52,40 +53,36 @@ def train_and_export(job: Job) -> TrainMetrics:
     trunk_folder=os.path.join(job.bottlenecks, "trunk"),
     transform=transform,
     labels=job.labels,
-    input_px=job.trunk.input_px,
-    dimensions=job.trunk.dimensions,
+    input_px=trunk.input_px,
+    dimensions=trunk.dimensions,
     final_tensor_name=job.request.output_name,
   )
-  callbacks = _make_callbacks(job, schedule, exporter, resumes, len(data.rows[VALIDATION]))
   head, rounds = training.train(
     data,
     schedule,
     seed=job.request.seed,
     checkpoint=os.path.join(job.output, output_dir.CHECKPOINTS, "head.npz"),
-    callback=callbacks,
+    callbacks=_make_callbacks(job, schedule, exporter, resumes, len(data.rows[VALIDATION])),
   )
-  callbacks.finish(head)
   scores = training.evaluate_splits(head, data, (TRAINING, VALIDATION, TESTING), rounds)
-  lite = _write_tflite(job, exporter, exporter.write(head, job.output), calibration)
+  flat = exporter.write(head, job.output)
+  lite = tflite.write_tflite(
+    options, exporter, flat, output=job.output, bottlenecks=job.bottlenecks, calibration=calibration
+  )
   metrics = TrainMetrics(len(data.labels), job.request.seed, rounds, scores, lite)
   local_files.write_text(os.path.join(job.output, output_dir.METRICS), metrics.to_json())
   complete_folder(job.output)
   return metrics
 
 
-def _draw_calibration(job: Job) -> list[bytes]:
-  options = job.tflite
-  if not options.tflite_int8_output_file:
-    return []
-  count = options.tflite_calibration_images or 0
-  return tflite.draw_calibration(job.bottlenecks, job.percentages, str(options.tflite_calibration_input), count)
-
-
 def _print_data(job: Job, data: Bottlenecks) -> None:
   counts = ", ".join(f"{len(data.rows[split]):,} {split}" for split in (TRAINING, VALIDATION, TESTING))
-  handle = job.trunk.handle
-  trunk = f"the trunk {handle}{_STAND_IN if handle == 'bundled' else ''}"
-  print(f"{counts} images of {len(job.labels)} labels, {job.trunk.dimensions:,} numbers each, from {trunk}")
+  trunk = job.info.trunk
+  stand_in = _STAND_IN if trunk.handle == "bundled" else ""
+  print(
+    f"{counts} images of {len(job.labels)} labels, {trunk.dimensions:,} numbers each, from the trunk"
+    f" {trunk.handle}{stand_in}"
+  )
   if variants := len(data.learned_rows) - len(data.rows[TRAINING]):
     print(f"and {variants:,} distorted variants of the training images")
 
@@ -104,7 +101,7 @@ def _describe(job: Job, schedule: Schedule, data: Bottlenecks) -> RunInfo:
     },
     request.to_argv(),
     labels=job.labels,
-    trunk=dataclasses.replace(job.trunk, bottlenecks_request=job.info.request),
+    trunk=dataclasses.replace(job.info.trunk, bottlenecks_request=job.info.request),
     preprocessing=settings.get("preprocessing"),
     retrain_names=bool(settings.get("retrain_names")),
     has_splits=bool(job.info.has_splits),
@@ -113,27 +110,11 @@ def _describe(job: Job, schedule: Schedule, data: Bottlenecks) -> RunInfo:
 
 def _make_callbacks(
   job: Job, schedule: Schedule, exporter: Exporter, resumes: bool, validation_images: int
-) -> TrainingCallbacks:
+) -> list[TrainingCallback]:
   options = job.request
   callbacks: list[TrainingCallback] = []
   if not (options.is_quiet or options.eval_step_interval):
     callbacks.append(RoundLine(sys.stdout, schedule.rounds))
   logs = options.summaries_dir or os.path.join(job.output, output_dir.LOGS)
   callbacks.append(Summaries(logs, is_every_step=bool(options.eval_step_interval), resumes=resumes))
-  return TrainingCallbacks([*callbacks, *options.make_callbacks(exporter, validation_images, sys.stdout)])
-
-
-def _write_tflite(job: Job, exporter: Exporter, head: Head, calibration: Sequence[bytes]) -> dict[str, LiteFile]:
-  options = job.tflite
-  if not (options.tflite_output_file or options.tflite_int8_output_file):
-    return {}
-  return tflite.write_tflite(
-    options,
-    output=job.output,
-    embed=tf.saved_model.load(exporter.trunk_folder).embed,
-    head=head,
-    input_px=job.trunk.input_px,
-    labels=job.labels,
-    calibration=calibration,
-    bottlenecks=job.bottlenecks,
-  )
+  return [*callbacks, *options.make_callbacks(exporter, validation_images, sys.stdout)]

@@ -261,7 +261,7 @@ def _names(folder: Path) -> list[str]:
 @functools.cache
 def _transformed(folder: Path) -> np.ndarray:
   """float32 [1501 or so, D]: the training bottlenecks as the folder's own transform leaves them."""
-  from beam_retrain.trainer.export.transform_graph import load_transform
+  from beam_retrain.trainer.fit.data import load_transform
   from beam_retrain.transforms.core.records.schema import decode_bottleneck
   from beam_retrain.transforms.core.records.tfrecord import read_records
 

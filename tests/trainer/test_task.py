@@ -16,8 +16,7 @@ import pytest
 import tensorflow as tf
 
 from beam_retrain.trainer import task
-from beam_retrain.trainer.fit.callbacks import RoundLine
-from beam_retrain.trainer.fit.results import EvalResult
+from beam_retrain.trainer.fit.callbacks import EvalResult, RoundLine
 from beam_retrain.trainer.fit.schedule import Schedule
 from beam_retrain.trainer.options import TrainRequest
 from beam_retrain.transforms.core.errors import InputError
@@ -151,7 +150,7 @@ def test_a_missed_gate_is_exit_code_1_after_everything_is_written(tmp_path, bott
     (["--learning_rte=1"], "--learning_rte: unknown flag; the nearest flag is --learning_rate"),
     (["--seed=-1"], "argument --seed: -1 is not between 0 and 9223372036854775807"),
     (["--seed=9223372036854775808"], "argument --seed: 9223372036854775808 is not between 0"),
-    (["--learning_rate=0"], "argument --learning_rate: 0 is not above 0"),
+    (["--learning_rate=0"], "argument --learning_rate: '0' is not a number above 0"),
     (["--batch_size=x"], "argument --batch_size/--train_batch_size: 'x' is not a whole number"),
     (["--validation_percentage=95"], "--validation_percentage: testing 10 % and validation 95 %"),
     (["--validation_percentage=0"], "no validation image for 3 of 3 labels"),

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.records.schema import FINAL_TENSOR
-from beam_retrain.transforms.core.run.cli import positive_int
+from beam_retrain.transforms.core.run.cli import positive_int, whole_number
 
 if TYPE_CHECKING:
   from beam_retrain.trainer.export.exporter import Exporter
@@ -29,7 +29,7 @@ _RESERVED = ("placeholder", "retrained")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RetrainOptions:
-  """The flags of the same names; None: not given."""
+  """The flags of the same names; None if they are left out."""
 
   eval_step_interval: int | None = None
   validation_batch_size: int | None = None
@@ -53,21 +53,15 @@ class RetrainOptions:
     return self.logging_verbosity in ("WARN", "ERROR", "FATAL")
 
   def given_options(self) -> list[str]:
-    names = [field.name for field in dataclasses.fields(RetrainOptions)]
-    return [name for name in names if getattr(self, name) is not None]
+    return [field.name for field in dataclasses.fields(RetrainOptions) if getattr(self, field.name) is not None]
 
-  def option_settings(self) -> dict[str, object]:
-    """Returns flag -> JSON value of given options that decide the output."""
+  def option_settings(self) -> dict[str, str | int]:
+    """Returns the options that decide the output."""
     values = {name: getattr(self, name) for name in self.given_options() if name != "logging_verbosity"}
     return {name: os.path.abspath(value) if name in _PATHS else value for name, value in values.items()}
 
   def validate_options(self) -> None:
-    """Checks the options; leaves nothing on the disk.
-
-    Raises:
-      InputError: options that contradict each other, a folder or file that cannot be written, or a name that TensorFlow
-        does not accept.
-    """
+    """Checks the options; leaves nothing on the disk."""
     folder, every = self.intermediate_output_graphs_dir, self.intermediate_store_frequency
     if every and folder is None:
       raise InputError(
@@ -126,7 +120,7 @@ def add_retrain_flags(parser: argparse.ArgumentParser) -> None:
     "N",
     "number of validation images drawn for each evaluation, uniformly over the labels, with replacement, different ones"
     " each time; -1: all of them, once each (default -1)",
-    _images_or_all,
+    _at_least_1_or(-1, "all"),
   )
   add(
     "summaries_dir",
@@ -139,7 +133,7 @@ def add_retrain_flags(parser: argparse.ArgumentParser) -> None:
     "N",
     "after every N steps, write the graph as trained so far, frozen, as intermediate_<step>.pb into"
     " --intermediate_output_graphs_dir; 0: never (default 0)",
-    _steps_or_never,
+    _at_least_1_or(0, "never"),
   )
   add("intermediate_output_graphs_dir", "DIR", "folder for intermediate graphs; created if needed")
   add(
@@ -163,18 +157,14 @@ def add_retrain_flags(parser: argparse.ArgumentParser) -> None:
   )
 
 
-def _images_or_all(text: str) -> int:
-  value = int(text)
-  if value == 0 or value < -1:
-    raise argparse.ArgumentTypeError(f"{text} is not at least 1, or -1 for all")
-  return value
+def _at_least_1_or(special: int, meaning: str) -> Callable[[str], int]:
+  def parse(text: str) -> int:
+    value = whole_number()(text)
+    if value < 1 and value != special:
+      raise argparse.ArgumentTypeError(f"{text} is not at least 1, or {special} for {meaning}")
+    return value
 
-
-def _steps_or_never(text: str) -> int:
-  value = int(text)
-  if value < 0:
-    raise argparse.ArgumentTypeError(f"{text} is not at least 1, or 0 for never")
-  return value
+  return parse
 
 
 def _validate_writable(flag: str, value: str, folder: str) -> None:

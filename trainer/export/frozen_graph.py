@@ -7,12 +7,12 @@ with loops.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
 
-from beam_retrain.trainer.export.stored_trunk import StoredTrunk, join_graphs
+from beam_retrain.trainer.export.stored_trunk import StoredTrunk
 from beam_retrain.transforms.core.models.subgraph import extract_subgraph
 from beam_retrain.transforms.core.system.tensorflow_internals import convert_variables_to_constants_v2
 
@@ -46,55 +46,43 @@ def freeze_scores(
 def freeze_behind(
   trunk: StoredTrunk, score_bottlenecks: tf.types.experimental.GenericFunction, output_name: str
 ) -> tf.compat.v1.GraphDef:
-  """Freezes `score_bottlenecks` behind a stored trunk.
-
-  The graph maps float32 [N, S, S, 3] to float32 [N, C].
-  """
+  """Freezes `score_bottlenecks` behind a stored trunk."""
   graph = trunk.to_graph()
   if graph is None:
     embed = tf.saved_model.load(trunk.folder).embed
     score_images = tf.function(lambda images: score_bottlenecks(embed(images)), input_signature=embed.input_signature)
     return freeze_scores(score_images, output_name)
   head = freeze_scores(score_bottlenecks, output_name, _BOTTLENECK)
-  joined = join_graphs(graph, head, bottleneck=_BOTTLENECK, images=INPUT_NAME, prefix=f"{_PREFIX}/trunk/")
-  return extract_subgraph(joined, output_name)
+  return extract_subgraph(_join(*graph, head), output_name)
 
 
-def freeze_for_any_head(
-  freeze: Callable[[Weights], tf.compat.v1.GraphDef], dimensions: int, classes: int
-) -> Callable[[Weights], bytes]:
-  """Freezes a graph once, whatever the head's weights.
+def _join(
+  graph: tf.compat.v1.GraphDef, trunk_input: str, trunk_output: str, head: tf.compat.v1.GraphDef
+) -> tf.compat.v1.GraphDef:
+  """Adds the head, whose nodes keep their names, to the trunk's graph."""
 
-  Freezing an Inception v3 takes seconds and hundreds of megabytes; replacing the head's two constants takes neither and
-  gives the same bytes.
+  def renamed(source: str) -> str:
+    control, name = ("^", source[1:]) if source.startswith("^") else ("", source)
+    node, colon, output = name.partition(":")
+    return f"{control}{INPUT_NAME if node == trunk_input else f'{_PREFIX}/trunk/{node}'}{colon}{output}"
 
-  Args:
-    freeze: a head's weights -> the graph.
-
-  Returns:
-    A function from a head's weights to the graph's file; freezes on its first call.
-  """
-  rng = np.random.default_rng(0)
-  # Random weights mark the head's constants: no trunk has the same.
-  marks = [rng.normal(size=shape).astype(np.float32) for shape in ((dimensions, classes), (classes,))]
-  frozen: list[tuple[tf.compat.v1.GraphDef, list[tf.compat.v1.NodeDef]]] = []
-
-  def with_weights(weights: Weights) -> bytes:
-    if not frozen:
-      graph = freeze(marks)
-      frozen.append((graph, [_find_constant(graph, mark) for mark in marks]))
-    ((graph, constants),) = frozen
-    for constant, values in zip(constants, weights, strict=True):
-      constant.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(values))
-    return graph.SerializeToString(deterministic=True)
-
-  return with_weights
+  for node in graph.node:
+    node.name = renamed(node.name)
+    node.input[:] = [renamed(source) for source in node.input]
+  result = renamed(trunk_output).removesuffix(":0")
+  graph.versions.CopyFrom(head.versions)
+  for node in head.node:
+    if node.name != _BOTTLENECK:
+      copy = graph.node.add()
+      copy.CopyFrom(node)
+      copy.input[:] = [result if source == _BOTTLENECK else source for source in node.input]
+  return graph
 
 
-def _find_constant(graph: tf.compat.v1.GraphDef, values: np.ndarray) -> tf.compat.v1.NodeDef:
-  """Raises ValueError unless exactly one constant has these values."""
+def find_constant(graph: tf.compat.v1.GraphDef, values: np.ndarray) -> tf.compat.v1.NodeDef:
+  """Returns the only constant with these values."""
   shape = list(values.shape)
   constants = [node for node in graph.node if node.op == "Const"]
   of_this_shape = [one for one in constants if [dim.size for dim in one.attr["value"].tensor.tensor_shape.dim] == shape]
-  (found,) = [one for one in of_this_shape if np.array_equal(tf.make_ndarray(one.attr["value"].tensor), values)]
-  return found
+  (constant,) = [one for one in of_this_shape if np.array_equal(tf.make_ndarray(one.attr["value"].tensor), values)]
+  return constant

@@ -11,7 +11,8 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
-from tensorflow.core.framework import attr_value_pb2, function_pb2, graph_pb2
+import tensorflow as tf
+from tensorflow.core.framework import attr_value_pb2, function_pb2
 from tensorflow.core.protobuf import saved_model_pb2
 
 from beam_retrain.transforms.core.errors import InputError
@@ -27,11 +28,11 @@ class StoredTrunk:
   It maps float32 [N, S, S, 3] to float32 [N, D].
 
   Attributes:
+    folder: written by `transforms.core.models.saved_model.save_trunk`.
     functions: name -> function, of all that it calls, directly or not.
   """
 
   def __init__(self, folder: str):
-    """Reads a folder of `transforms.core.models.saved_model.save_trunk`."""
     self.folder = folder
     model = _read(folder)
     library = {one.signature.name: one for one in model.meta_graphs[0].graph_def.library.function}
@@ -47,10 +48,10 @@ class StoredTrunk:
           self.functions[name] = library[name]
           to_visit.append(library[name])
 
-  def to_graph(self) -> tuple[graph_pb2.GraphDef, str, str] | None:
+  def to_graph(self) -> tuple[tf.compat.v1.GraphDef, str, str] | None:
     """Returns the trunk without functions, and names of input and output.
 
-    None if it calls functions that cannot be inlined here, such as a loop's.
+    None if some cannot be inlined here, such as a loop's.
     """
     body = self.embed
     while (inner := self._wrapped_by(body)) is not None:
@@ -77,12 +78,7 @@ class StoredTrunk:
     return inner if passes_on and is_returned else None
 
   def put_into(self, saved_model: str, function: str) -> None:
-    """Replaces a stored model's placeholder function by `embed`.
-
-    Args:
-      saved_model: the model's folder.
-      function: an attribute of the model: a function with the same input and output.
-    """
+    """Replaces the placeholder `function` of a stored model by `embed`."""
     model = _read(saved_model)
     library = model.meta_graphs[0].graph_def.library
     (stand_in,) = (one for one in library.function if one.signature.name == _name_of(model, function))
@@ -130,47 +126,10 @@ def _name_of(model: saved_model_pb2.SavedModel, attribute: str) -> str:
 
 
 def _calls(function: function_pb2.FunctionDef) -> Iterator[attr_value_pb2.NameAttrList]:
-  """Yields the names of called functions, as mutable parts of `function`."""
+  """Yields the mutable names of called functions."""
   for node in function.node_def:
     for value in node.attr.values():
       if value.WhichOneof("value") == "func":
         yield value.func
       elif value.WhichOneof("value") == "list":
         yield from value.list.func
-
-
-def join_graphs(
-  trunk: tuple[graph_pb2.GraphDef, str, str],
-  head: graph_pb2.GraphDef,
-  *,
-  bottleneck: str,
-  images: str,
-  prefix: str,
-) -> graph_pb2.GraphDef:
-  """Joins trunk and head into one graph.
-
-  Args:
-    trunk: the result of `StoredTrunk.to_graph`; modified, and part of the result.
-    head: a graph whose input is the bottleneck; its nodes keep their names.
-    bottleneck: the name of the head's placeholder, which is left out.
-    images: the new name of the trunk's placeholder.
-    prefix: prepended to the names of the trunk's other nodes.
-  """
-  graph, trunk_input, trunk_output = trunk
-
-  def renamed(source: str) -> str:
-    control, name = ("^", source[1:]) if source.startswith("^") else ("", source)
-    node, colon, output = name.partition(":")
-    return f"{control}{images if node == trunk_input else prefix + node}{colon}{output}"
-
-  for node in graph.node:
-    node.name = renamed(node.name)
-    node.input[:] = [renamed(source) for source in node.input]
-  result = renamed(trunk_output).removesuffix(":0")
-  graph.versions.CopyFrom(head.versions)
-  for node in head.node:
-    if node.name != bottleneck:
-      copy = graph.node.add()
-      copy.CopyFrom(node)
-      copy.input[:] = [result if source == bottleneck else source for source in node.input]
-  return graph

@@ -11,18 +11,18 @@ without, 91.9 % in float. The layer is a ten-thousandth of the arithmetic.
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import heapq
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 import tensorflow as tf
 
-from beam_retrain.trainer.export.metrics import Int8Measures, LiteFile
+from beam_retrain.trainer.export.exporter import Exporter
+from beam_retrain.trainer.export.output_dir import Int8File, LiteFile
 from beam_retrain.trainer.export.tflite_options import TfliteOptions, labels_file
+from beam_retrain.trainer.fit.data import shard_files
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.images.decode import preprocess
 from beam_retrain.transforms.core.models.head import Head
@@ -32,8 +32,8 @@ from beam_retrain.transforms.core.records.schema import (
   RECORDS_FOLDER,
   TESTING,
   TRAINING,
+  Bottleneck,
   describe_bottleneck,
-  parse_shard_name,
 )
 from beam_retrain.transforms.core.records.splits import SplitPercentages, stable_hash
 from beam_retrain.transforms.core.records.tfrecord import read_records
@@ -46,64 +46,48 @@ _BATCH_SIZE = 32
 _HEAD_OPERATIONS = ["FULLY_CONNECTED", "SOFTMAX"]
 
 
-class ImageRef(NamedTuple):
-  """An image's class index and SHA-256, 64 hex digits."""
-
-  class_index: int
-  sha256: str
-
-
 def draw_calibration(bottlenecks: str, percentages: SplitPercentages, images: str, count: int) -> list[bytes]:
   """Returns the training images with the smallest salted hashes of their keys.
 
-  Args:
-    percentages: decides which images are training images.
-    images: folder, or CSV manifest, with the images.
+  `images` is the folder, or CSV manifest, with the images.
   """
-  hashed = (
-    (stable_hash(key, _SALT), key, image)
-    for key, image in _describe(bottlenecks, TRAINING)
-    if percentages.split_of(key, given=TRAINING) == TRAINING
+  training = (
+    record
+    for record in _describe(bottlenecks, TRAINING)
+    if percentages.split_of(record.key, given=TRAINING) == TRAINING
   )
-  drawn = {key: image for _, key, image in heapq.nsmallest(count, hashed)}
+  drawn = heapq.nsmallest(count, training, key=lambda record: (stable_hash(record.key, _SALT), record.key))
   encoded = dict(_find(images, drawn))
-  return [encoded[key] for key in drawn]
+  return [encoded[record.key] for record in drawn]
 
 
 def write_tflite(
   options: TfliteOptions,
+  exporter: Exporter,
+  head: Head,
   *,
   output: str,
-  embed: Callable[[tf.Tensor], tf.Tensor],
-  head: Head,
-  input_px: int,
-  labels: Iterable[str],
-  calibration: Iterable[bytes],
   bottlenecks: str,
+  calibration: list[bytes],
 ) -> dict[str, LiteFile]:
-  """Writes the requested files and their labels; measures the int8 one.
+  """Writes the requested files and their labels, the paths relative to `output`.
 
-  Args:
-    output: the model's folder; reported paths are relative to it.
-    embed: the trunk, float32 [N, S, S, 3] -> float32 [N, D]; its weights are constants.
-    labels: class index -> label.
-    bottlenecks: the output folder of `bottlenecks`; the int8 file is measured on its testing images.
-
-  Returns:
-    Kind, `float` or `int8`, -> the written file.
+  Measures the int8 one on the testing images of `bottlenecks`. Returns kind, `float` or `int8`, -> file.
   """
-  scores = _fold(embed, head, input_px)
-  lines = "".join(f"{label}\n" for label in labels).encode()
   written: dict[str, LiteFile] = {}
+  if not (options.tflite_output_file or options.tflite_int8_output_file):
+    return written
+  scores = _fold(tf.saved_model.load(exporter.trunk_folder).embed, head, exporter.input_px)
+  lines = "".join(f"{label}\n" for label in exporter.labels).encode()
   if path := options.tflite_output_file:
     written["float"] = _write(path, _convert(scores), lines, output)
   if path := options.tflite_int8_output_file:
-    images = list(calibration)
-    file = _write(path, _convert(scores, images), lines, output)
-    testing = dict(_describe(bottlenecks, TESTING))
+    file = _write(path, _convert(scores, calibration), lines, output)
+    testing = list(_describe(bottlenecks, TESTING))
     accuracy = _accuracy(LiteModel(path), testing, str(options.tflite_calibration_input)) if testing else None
-    int8 = Int8Measures(len(images), len(testing), accuracy)
-    written["int8"] = dataclasses.replace(file, int8=int8)
+    written["int8"] = Int8File(
+      **vars(file), calibration_images=len(calibration), testing_images=len(testing), testing_accuracy=accuracy
+    )
   return written
 
 
@@ -118,10 +102,7 @@ def _fold(embed: Callable[[tf.Tensor], tf.Tensor], head: Head, input_px: int) ->
 
 
 def _convert(scores: tf.types.experimental.ConcreteFunction, calibration: list[bytes] | None = None) -> bytes:
-  """Returns the file's contents, given calibration images in int8.
-
-  The head stays in float.
-  """
+  """Returns the file's contents; with calibration images, the trunk is int8."""
   converter = tf.lite.TFLiteConverter.from_concrete_functions([scores], tf.Module())
   convert = converter.convert
   if calibration is not None:
@@ -135,7 +116,7 @@ def _convert(scores: tf.types.experimental.ConcreteFunction, calibration: list[b
     converter.representative_dataset = representative
     # Fail rather than leave other operations in float.
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-    # Only the debugger can exclude operations; nothing is debugged.
+    # Only the debugger can exclude operations.
     options = tf.lite.experimental.QuantizationDebugOptions(denylisted_ops=_HEAD_OPERATIONS)
 
     def convert() -> bytes:
@@ -157,47 +138,40 @@ def _write(path: str, data: bytes, labels: bytes, output: str) -> LiteFile:
   return LiteFile(os.path.relpath(path, output), len(data), hashlib.sha256(data).hexdigest())
 
 
-def _accuracy(model: LiteModel, wanted: Mapping[str, ImageRef], folder: str) -> float:
+def _accuracy(model: LiteModel, records: Sequence[Bottleneck], folder: str) -> float:
   right = 0
+  classes = {record.key: record.class_index for record in records}
   decode = tf.function(
     lambda encoded: preprocess(encoded, model.input_px), input_signature=[tf.TensorSpec([None], tf.string)]
   )
-  with ProgressLine("int8 accuracy", total=len(wanted)) as progress:
-    for batch in batched(_find(folder, wanted), _BATCH_SIZE):
+  with ProgressLine("int8 accuracy", total=len(records)) as progress:
+    for batch in batched(_find(folder, records), _BATCH_SIZE):
       images = decode(tf.constant([encoded for _, encoded in batch])).numpy()
       predicted = model.score(images).argmax(axis=1)
-      right += int(np.sum(predicted == [wanted[key].class_index for key, _ in batch]))
+      right += int(np.sum(predicted == [classes[key] for key, _ in batch]))
       progress.add(len(batch))
-  return right / len(wanted)
+  return right / len(records)
 
 
-def _describe(bottlenecks: str, split: str) -> Iterator[tuple[str, ImageRef]]:
-  """Yields (key, image) of each bottleneck record in a split's files."""
-  folder = os.path.join(bottlenecks, RECORDS_FOLDER)
-  for name in sorted(os.listdir(folder)):
-    parsed = parse_shard_name(name)
-    if parsed and parsed[0] == split:
-      path = os.path.join(folder, name)
-      with open(path, "rb") as file:
-        for record in read_records(file, path):
-          described = describe_bottleneck(record)
-          yield described.key, ImageRef(described.class_index, described.sha256)
+def _describe(bottlenecks: str, split: str) -> Iterator[Bottleneck]:
+  """Yields the records of a split's files, without their vectors."""
+  for path in shard_files(os.path.join(bottlenecks, RECORDS_FOLDER), split):
+    with open(path, "rb") as file:
+      yield from map(describe_bottleneck, read_records(file, path))
 
 
-def _find(folder: str, wanted: Mapping[str, ImageRef]) -> Iterator[tuple[str, bytes]]:
-  """Yields (key, bytes) of every wanted image once, in order.
-
-  Raises InputError if one is missing or has changed since its bottleneck was computed.
-  """
+def _find(folder: str, records: Iterable[Bottleneck]) -> Iterator[tuple[str, bytes]]:
+  """Yields (key, bytes) of every record's image once, in the folder's order."""
   from beam_retrain.transforms.sources.find import find_source  # loads Beam, which training does without
 
   remedy = "pass the folder with the unchanged images that `bottlenecks` read as --tflite_calibration_input."
-  left = dict(wanted)
-  for found in find_source(folder, min_classes=1).read_keys(wanted):
-    if isinstance(found, Quarantined) or not (image := left.pop(found.key, None)):
+  checksums = {record.key: record.sha256 for record in records}
+  wanted = len(checksums)
+  for image in find_source(folder, min_classes=1).read_keys(frozenset(checksums)):
+    if isinstance(image, Quarantined) or not (checksum := checksums.pop(image.key, None)):
       continue
-    if found.sha256 != image.sha256:
-      raise InputError(f"{found.key} in {folder} has changed since its bottleneck was computed: {remedy}")
-    yield found.key, found.encoded
-  if left:
-    raise InputError(f"{folder} lacks {len(left)} of {len(wanted)} images, {min(left)} for example: {remedy}")
+    if image.sha256 != checksum:
+      raise InputError(f"{image.key} in {folder} has changed since its bottleneck was computed: {remedy}")
+    yield image.key, image.encoded
+  if checksums:
+    raise InputError(f"{folder} lacks {len(checksums)} of {wanted} images, {min(checksums)} for example: {remedy}")

@@ -1,8 +1,7 @@
 """The options of `train` for TensorFlow Lite. No TensorFlow.
 
-An int8 file is calibrated on images, but the trainer reads bottlenecks. Their records name the images, `info.json`
-names the data set, and the images there are checked by their SHA-256: no folder has to be prepared, and the sample
-comes from the training images. `--tflite_calibration_input` is for data that has moved.
+An int8 file is calibrated on images, but the trainer reads bottlenecks: their records name the images, `info.json` the
+data set, and the images there are checked by their SHA-256.
 """
 
 from __future__ import annotations
@@ -27,15 +26,12 @@ class TfliteOptions:
   tflite_calibration_images: int | None = None
 
   def resolve_tflite(self, bottlenecks_input: str) -> TfliteOptions:
-    """Checks the options, and fills in the defaults.
+    """Checks the options; fills in the defaults, images of `bottlenecks_input`.
 
-    Args:
-      bottlenecks_input: where `bottlenecks` read the images.
-
-    Raises:
-      InputError: options that contradict each other, or a file that cannot be written.
+    Raises InputError if options contradict each other, or a file cannot be written.
     """
-    files = {name: path for name, path in self._files().items() if path is not None}
+    names = ("tflite_output_file", "tflite_int8_output_file")
+    files = {name: path for name in names if (path := getattr(self, name)) is not None}
     for name in ("tflite_calibration_input", "tflite_calibration_images"):
       if getattr(self, name) is not None and self.tflite_int8_output_file is None:
         raise InputError(f"--{name} is only for an int8 file: add --tflite_int8_output_file, or leave it out.")
@@ -52,12 +48,6 @@ class TfliteOptions:
       )
     count = self.tflite_calibration_images or _DEFAULT_IMAGES
     return TfliteOptions(**files, tflite_calibration_input=images, tflite_calibration_images=count)
-
-  def _files(self) -> dict[str, str | None]:
-    return {
-      "tflite_output_file": self.tflite_output_file,
-      "tflite_int8_output_file": self.tflite_int8_output_file,
-    }
 
 
 def add_tflite_flags(parser: argparse.ArgumentParser) -> None:

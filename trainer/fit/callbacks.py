@@ -1,13 +1,34 @@
-"""Observers of a training, and its progress line."""
+"""Results of a training's rounds, and their observers."""
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Sequence
 from typing import TextIO
 
-from beam_retrain.trainer.fit.head import LinearHead
-from beam_retrain.trainer.fit.results import EvalResult, Score
+from beam_retrain.trainer.fit.head import LinearHead, Score
+
+
+@dataclasses.dataclass(frozen=True)
+class EvalResult:
+  """The result of one round: losses in nats, accuracies 0..1.
+
+  Training loss and accuracy are means over steps whose weights still moved, unless `Schedule.is_measured_on_batch`.
+  """
+
+  number: int
+  steps: int
+  learning_rate: float
+  training_loss: float
+  training_accuracy: float
+  validation_loss: float
+  validation_accuracy: float
+
+
+def best_round(rounds: Sequence[EvalResult]) -> EvalResult:
+  """Returns the first round with the lowest validation loss."""
+  return min(rounds, key=lambda one: one.validation_loss)
 
 
 class TrainingCallback:
@@ -21,25 +42,6 @@ class TrainingCallback:
 
   def finish(self, head: LinearHead) -> None:
     """Called with the trained head."""
-
-
-class TrainingCallbacks(TrainingCallback):
-  """Calls several callbacks in turn."""
-
-  def __init__(self, callbacks: Sequence[TrainingCallback]):
-    self._callbacks = callbacks
-
-  def on_step(self, step: int, score: Score, head: LinearHead) -> None:
-    for one in self._callbacks:
-      one.on_step(step, score, head)
-
-  def on_eval(self, step: int, result: EvalResult) -> None:
-    for one in self._callbacks:
-      one.on_eval(step, result)
-
-  def finish(self, head: LinearHead) -> None:
-    for one in self._callbacks:
-      one.finish(head)
 
 
 class RoundLine(TrainingCallback):

@@ -10,53 +10,50 @@ import zipfile
 
 import numpy as np
 
+from beam_retrain.trainer.fit.callbacks import EvalResult
 from beam_retrain.trainer.fit.data import Bottlenecks
-from beam_retrain.trainer.fit.head import Comparison, build_head
-from beam_retrain.trainer.fit.optimizers import Adam, Optimizer, Sgd
-from beam_retrain.trainer.fit.results import EvalResult, Score
+from beam_retrain.trainer.fit.head import Adam, GradientDescent, Score, build_head
 from beam_retrain.trainer.fit.schedule import Schedule
 from beam_retrain.transforms.core.records.schema import TRAINING
 from beam_retrain.transforms.core.system.local_files import atomic_file
 
 
 class TrainingState:
-  """Everything that a training step starts from.
-
-  Attributes:
-    best: the weights of the best round so far.
-  """
+  """What a training step starts from, and the best round's weights."""
 
   def __init__(self, data: Bottlenecks, schedule: Schedule, seed: int):
     self.head = build_head(data.dimensions, len(data.labels), seed)
     self._weights = [self.head.kernel, self.head.bias]
-    self._optimizer: Optimizer = Adam(self._weights) if schedule.optimizer == "adam" else Sgd()
+    self._optimizer = Adam(self._weights) if schedule.optimizer == "adam" else GradientDescent()
     self._penalty = np.float32(schedule.l2 / len(data.rows[TRAINING]))
     self.best: list[np.ndarray] = self.head.get_weights()
     self.steps = 0
-    # There may be a round for every step.
     self.rounds: list[EvalResult] = []
+    # Of the rounds, kept because there may be one for every step.
     self.steps_in_rounds = 0
     self._lowest = math.inf
     self._history: list[str] = []
-    # Since the last evaluation: summed cross-entropy, correct predictions, images.
+    # A `Score`, of the steps since the last evaluation.
     self._sums = np.zeros(3)
 
   @np.errstate(over="ignore", invalid="ignore", divide="ignore")  # the caller checks that the loss is finite
-  def take_step(self, vectors: np.ndarray, classes: np.ndarray, rate: float) -> Comparison:
+  def take_step(self, vectors: np.ndarray, classes: np.ndarray, rate: float) -> Score:
     """Descends the gradient of cross-entropy + l2 / 2n * kernel squares."""
-    compared, gradients = self.head.differentiate(vectors, classes)
+    score, gradients = self.head.differentiate(vectors, classes)
     gradients[0] += self._penalty * self.head.kernel
     self._optimizer.apply(gradients, self._weights, rate)
     self.steps += 1
-    self._sums += (compared.loss, compared.correct, len(classes))
-    return compared
+    self._sums += score
+    return score
 
-  def mean_of_steps(self) -> Score:
-    """Returns the mean over the steps since the last evaluation."""
+  def score_steps(self) -> Score:
+    """Returns the score of the steps since the last evaluation."""
     loss, correct, images = self._sums.tolist()
-    return Score(loss / images, correct / images, int(images))
+    return Score(loss, correct, int(images))
 
-  def finish_round(self, result: EvalResult) -> None:
+  def finish_round(self, number: int, rate: float, trained: Score, validated: Score) -> None:
+    scores = (trained.loss, trained.accuracy, validated.loss, validated.accuracy)
+    result = EvalResult(number, self.steps - self.steps_in_rounds, rate, *scores)
     self._sums[:] = 0
     self.rounds.append(result)
     self._history.append(_to_json(result))
@@ -68,10 +65,9 @@ class TrainingState:
   def save(self, path: str) -> None:
     """Writes one .npz by a rename, so that it is always whole."""
     history = f"[{', '.join(self._history)}]".encode()
+    groups = {"head": self.head.get_weights(), "best": self.best, "optimizer": self._optimizer.variables}
     arrays = {
-      **{f"head_{index}": array for index, array in enumerate(self.head.get_weights())},
-      **{f"best_{index}": array for index, array in enumerate(self.best)},
-      **{f"optimizer_{index}": array for index, array in enumerate(self._optimizer.variables)},
+      **{f"{name}_{index}": array for name, group in groups.items() for index, array in enumerate(group)},
       "rounds": np.frombuffer(history, np.uint8),
       "steps": np.array(self.steps),
       "sums": self._sums,

@@ -1,4 +1,4 @@
-"""Loads bottleneck records into one array.
+"""Loads the transform and the records of a `bottlenecks` output.
 
 Memory holds the data once: tf.data parses a batch of records at a time, which is transformed and written into an array
 of the final size.
@@ -14,12 +14,14 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 import tensorflow as tf
 
-from beam_retrain.transforms.core.errors import InputError
+from beam_retrain.transforms.core.errors import InputError, first_line
 from beam_retrain.transforms.core.images.augment import DISTORTED, key_of_original
+from beam_retrain.transforms.core.models.subgraph import extract_subgraph
 from beam_retrain.transforms.core.records.schema import (
   BOTTLENECK,
   CLASS_INDEX,
   KEY,
+  LABEL,
   RECORDS_FOLDER,
   TESTING,
   TRAINING,
@@ -41,9 +43,7 @@ class Bottlenecks:
   Attributes:
     vectors: float32 [N, D], transformed.
     classes: int32 [N], class indices.
-    rows: split -> int64 [n], its rows of `vectors`: training, validation, testing; and `DISTORTED`, variants of the
-      training images, if there are any.
-    labels: class index -> label.
+    rows: split -> int64 [n], its rows of `vectors`; `DISTORTED` has variants of the training images.
     sha256: digest of keys, classes and untransformed vectors, 64 hex digits.
   """
 
@@ -78,18 +78,14 @@ def load_bottlenecks(
 ) -> Bottlenecks:
   """Loads the records of a finished `bottlenecks` output.
 
-  Args:
-    labels: class index -> label.
-    percentages: divides the records of the training files into training and validation.
-    transform: float32 [n, D] -> float32 [n, D].
-
-  Raises:
-    InputError: records are missing, damaged or of another trunk, or a class has no training or validation image.
+  `transform` maps float32 [n, D] to float32 [n, D]; `percentages` divide the training files' records into training and
+  validation. Raises InputError if records are missing, damaged or of another trunk, or a class has no training or
+  validation image.
   """
-  files = {split: _shard_files(os.path.join(folder, RECORDS_FOLDER), split) for split in _FILES}
+  files = {split: shard_files(os.path.join(folder, RECORDS_FOLDER), split) for split in _FILES}
   expected = _expected_counts(folder)
   if DISTORTED in expected:
-    files[DISTORTED] = _shard_files(os.path.join(folder, DISTORTED), TRAINING)
+    files[DISTORTED] = shard_files(os.path.join(folder, DISTORTED), TRAINING)
   total = sum(expected.values())
   vectors = np.empty((total, dimensions), np.float32)
   classes = np.empty(total, np.int32)
@@ -126,7 +122,8 @@ def _split_of(key: str, of_file: str, percentages: SplitPercentages) -> str:
   return DISTORTED if percentages.split_of(key_of_original(key), given=TRAINING) == TRAINING else ""
 
 
-def _shard_files(folder: str, split: str) -> list[str]:
+def shard_files(folder: str, split: str) -> list[str]:
+  """Returns a split's shards; raises InputError if some are missing."""
   names = os.listdir(folder) if os.path.isdir(folder) else []  # a missing folder fails by its record count
   shards = {name: parsed for name in names if (parsed := parse_shard_name(name)) and parsed[0] == split}
   missing = {of for _, _, of in shards.values()} - {len(shards)}
@@ -141,9 +138,9 @@ def _expected_counts(folder: str) -> dict[str, int]:
   return {**expected, DISTORTED: stats.distorted["records"]} if stats.distorted else expected
 
 
-def _wrong_count(folder: str, split: str, found: str, expected: int) -> InputError:
+def _wrong_count(folder: str, split: str, count: str, expected: int) -> InputError:
   return InputError(
-    f"{folder} holds {found} {split} records, but its stats.json says {expected}: run `bottlenecks` again."
+    f"{folder} holds {count} {split} records, but its stats.json says {expected}: run `bottlenecks` again."
   )
 
 
@@ -171,7 +168,7 @@ def _read_batches(files: Sequence[str], dimensions: int) -> Iterator[tuple[list[
 
 
 def _raise_on_damage(files: Sequence[str]) -> None:
-  """Raises an `InputError` that names the first damaged file; TensorFlow's does not."""
+  """Names the first damaged file, which TensorFlow does not."""
   for path in files:
     with open(path, "rb") as file:
       for _ in read_records(file, path):
@@ -188,3 +185,51 @@ def _validate_classes(data: Bottlenecks, percentages: SplitPercentages) -> None:
     if len(empty):
       names = ", ".join(repr(data.labels[index]) for index in empty[:5]) + (", ..." if len(empty) > 5 else "")
       raise InputError(f"no {split} image for {len(empty)} of {len(data.labels)} labels ({names}): {remedy}.")
+
+
+def load_transform(folder: str, labels: Sequence[str], dimensions: int) -> tf.types.experimental.ConcreteFunction:
+  """Loads tensorflow-transform's graph: float32 [N, D] -> float32 [N, D].
+
+  The folder is loaded as a plain SavedModel: importing tensorflow_transform would turn `tf.keras` into Keras 2 for the
+  whole process. The graph also looks labels up in a table, which only checks the label list here and is then left out,
+  so that trainer, exported model and frozen graph share one pure function with constant statistics.
+  """
+  try:
+    transform_fn = tf.saved_model.load(os.path.join(folder, "transform_fn")).transform_fn
+    features = {BOTTLENECK: tf.zeros([len(labels), dimensions]), LABEL: tf.constant(list(labels), tf.string)}
+    transformed = transform_fn(features)
+  except Exception as error:
+    raise InputError(
+      f"{folder} cannot be used as a transform graph ({first_line(error)}): run `bottlenecks` again."
+    ) from error
+  if not np.array_equal(transformed[CLASS_INDEX].numpy(), np.arange(len(labels))):
+    raise InputError(f"{folder} numbers the labels differently from labels.txt: run `bottlenecks` again.")
+  return _bottleneck_only(transform_fn)
+
+
+def _bottleneck_only(transform_fn: tf.types.experimental.ConcreteFunction) -> tf.types.experimental.ConcreteFunction:
+  ((features,), _) = transform_fn.structured_input_signature
+  input_index = sorted(features).index(BOTTLENECK)
+  output_index = sorted(transform_fn.structured_outputs).index(BOTTLENECK)
+  placeholder = transform_fn.inputs[input_index]
+  output = transform_fn.outputs[output_index].op.name
+
+  # Without the control inputs, which wait for the label's look-up, the table is left out.
+  graph = extract_subgraph(transform_fn.graph.as_graph_def(), output)
+  kept = {node.name for node in graph.node}
+  # The captured statistics become constants.
+  captures = zip(transform_fn.inputs[-len(transform_fn.captured_inputs) :], transform_fn.captured_inputs, strict=True)
+  statistics = {inner.op.name: outer.numpy() for inner, outer in captures if inner.op.name in kept}
+
+  @tf.function(input_signature=[tf.TensorSpec(placeholder.shape, tf.float32, name=BOTTLENECK)])
+  def transform(bottleneck: tf.Tensor) -> tf.Tensor:
+    constants = {name: tf.constant(value) for name, value in statistics.items()}
+    (transformed,) = tf.import_graph_def(
+      graph,
+      input_map={placeholder.op.name: bottleneck, **constants},
+      return_elements=[f"{output}:0"],
+      name="transform",
+    )
+    return tf.ensure_shape(transformed, placeholder.shape)
+
+  return transform.get_concrete_function()

@@ -1,11 +1,12 @@
-"""The head, one softmax layer on transformed bottlenecks, in numpy.
+"""The head, one softmax layer on transformed bottlenecks, and its optimizers.
 
-A training step is two products of a batch with a narrow matrix, bound by memory bandwidth: the overhead per step
-matters, and numpy has the least.
+They are in numpy: a training step is two products of a batch with a narrow matrix, bound by memory bandwidth, so
+that the overhead per step matters, and numpy has the least.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -14,11 +15,21 @@ import numpy as np
 _DEVIATION = 0.001  # standard deviation of the initial weights, as in `retrain.py`
 
 
-class Comparison(NamedTuple):
-  """Result of a batch's predictions; `loss`: summed cross-entropy, nats."""
+class Score(NamedTuple):
+  """Predictions of images, added up: cross-entropy in nats, and correct ones."""
 
-  loss: float
-  correct: int
+  total_loss: float
+  correct: float
+  images: int
+
+  @property
+  def loss(self) -> float:
+    """The mean per image; NaN without images, as `accuracy`."""
+    return self.total_loss / self.images if self.images else math.nan
+
+  @property
+  def accuracy(self) -> float:
+    return self.correct / self.images if self.images else math.nan
 
 
 class LinearHead:
@@ -44,19 +55,19 @@ class LinearHead:
     self.kernel[:], self.bias[:] = kernel, bias
 
   @np.errstate(over="ignore", invalid="ignore", divide="ignore")  # the caller checks that the loss is finite
-  def compare(self, vectors: np.ndarray, classes: np.ndarray) -> Comparison:
-    """Compares the predictions for float32 [n, D] with class indices, int [n]."""
-    return self._compare(vectors, classes)[0]
+  def score(self, vectors: np.ndarray, classes: np.ndarray) -> Score:
+    """Scores the predictions for float32 [n, D] against class indices, int [n]."""
+    return self._score(vectors, classes)[0]
 
-  def differentiate(self, vectors: np.ndarray, classes: np.ndarray) -> tuple[Comparison, list[np.ndarray]]:
+  def differentiate(self, vectors: np.ndarray, classes: np.ndarray) -> tuple[Score, list[np.ndarray]]:
     """Also returns the gradients of the mean cross-entropy by `kernel` and `bias`."""
-    compared, errors = self._compare(vectors, classes)
+    score, errors = self._score(vectors, classes)
     errors[np.arange(len(classes)), classes] -= 1
     errors /= len(classes)
-    return compared, [vectors.T @ errors, errors.sum(axis=0)]
+    return score, [vectors.T @ errors, errors.sum(axis=0)]
 
-  def _compare(self, vectors: np.ndarray, classes: np.ndarray) -> tuple[Comparison, np.ndarray]:
-    """Returns the comparison and the softmax, float32 [n, C]."""
+  def _score(self, vectors: np.ndarray, classes: np.ndarray) -> tuple[Score, np.ndarray]:
+    """Also returns the softmax, float32 [n, C]."""
     logits = vectors @ self.kernel
     logits += self.bias
     correct = int(np.count_nonzero(logits.argmax(axis=1) == classes))
@@ -66,18 +77,66 @@ class LinearHead:
     sums = powers.sum(axis=1, keepdims=True)
     loss = float((np.log(sums[:, 0]) - of_truth).sum(dtype=np.float64))
     powers /= sums
-    return Comparison(loss, correct), powers
+    return Score(loss, correct, len(classes)), powers
 
 
 def build_head(dimensions: int, classes: int, seed: int) -> LinearHead:
-  """Returns the untrained head.
+  """Returns the untrained head, its weights drawn as in `retrain.py`.
 
-  Args:
-    seed: decides the initial weights, drawn as in `retrain.py`: normal with standard deviation 0.001, truncated at
-      two of them.
+  They are normal with standard deviation 0.001, truncated at two of them.
   """
   rng = np.random.default_rng(seed)
   kernel = rng.standard_normal((dimensions, classes))
   while (too_far := np.abs(kernel) > 2).any():
     kernel[too_far] = rng.standard_normal(np.count_nonzero(too_far))
   return LinearHead((kernel * _DEVIATION).astype(np.float32), np.zeros(classes, np.float32))
+
+
+class GradientDescent:
+  """Plain gradient descent, without momentum. Equal to Keras' SGD.
+
+  Attributes:
+    variables: what a step needs besides the weights.
+  """
+
+  variables: Sequence[np.ndarray] = ()
+
+  def apply(self, gradients: Sequence[np.ndarray], weights: Sequence[np.ndarray], rate: float) -> None:
+    """Updates `weights` in place by one step; may overwrite `gradients`."""
+    for gradient, weight in zip(gradients, weights, strict=True):
+      gradient *= np.float32(rate)
+      weight -= gradient
+
+  def restore(self, variables: Sequence[np.ndarray]) -> None:
+    """Restores `variables`; raises ValueError, and changes nothing, if the shapes differ."""
+    if [own.shape for own in self.variables] != [value.shape for value in variables]:
+      raise ValueError("variables of another optimizer")
+    for own, value in zip(self.variables, variables, strict=True):
+      own[...] = value
+
+
+class Adam(GradientDescent):
+  """Adam, with the bias correction in the learning rate, as in Keras.
+
+  Kingma and Ba, Adam: A Method for Stochastic Optimization, 2015, algorithm 1 and the end of section 2.
+  """
+
+  _BETA_1 = 0.9
+  _BETA_2 = 0.999
+  _EPSILON = 1e-7
+
+  def __init__(self, weights: Sequence[np.ndarray]):
+    self._steps = np.zeros((), np.int64)
+    self._means = [np.zeros_like(weight) for weight in weights]
+    self._squares = [np.zeros_like(weight) for weight in weights]
+    self.variables = [self._steps, *self._means, *self._squares]
+
+  def apply(self, gradients: Sequence[np.ndarray], weights: Sequence[np.ndarray], rate: float) -> None:
+    self._steps += 1
+    steps = int(self._steps)
+    step_size = np.float32(rate * math.sqrt(1 - self._BETA_2**steps) / (1 - self._BETA_1**steps))
+    for gradient, weight, mean, square in zip(gradients, weights, self._means, self._squares, strict=True):
+      mean += (gradient - mean) * np.float32(1 - self._BETA_1)
+      gradient *= gradient
+      square += (gradient - square) * np.float32(1 - self._BETA_2)
+      weight -= step_size * mean / (np.sqrt(square) + np.float32(self._EPSILON))

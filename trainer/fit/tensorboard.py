@@ -13,12 +13,10 @@ from collections.abc import Callable, Mapping
 
 import tensorflow as tf
 
-from beam_retrain.trainer.fit.callbacks import TrainingCallback
-from beam_retrain.trainer.fit.head import LinearHead
-from beam_retrain.trainer.fit.results import EvalResult, Score
+from beam_retrain.trainer.fit.callbacks import EvalResult, TrainingCallback
+from beam_retrain.trainer.fit.head import LinearHead, Score
 
 _PREFIX = "events.out.tfevents."
-_FOLDERS = ("train", "validation")
 
 
 class EventFile:
@@ -62,22 +60,16 @@ def _scalar(tag: str) -> tf.compat.v1.Summary.Value:
 class Summaries(TrainingCallback):
   """Writes the curves `accuracy` and `cross_entropy` of training and validation.
 
-  A point of `train` is a round's mean, at the number of steps trained, with the learning rate as a third curve; or, as
-  in `retrain.py`, one step's batch before that step, at the step's number, from 0.
+  A point of `train` is a round's mean, at the number of steps trained, with the learning rate as a third curve. With
+  `is_every_step` it is, as in `retrain.py`, one step's batch before that step, at the step's number, from 0.
   """
 
   def __init__(self, folder: str, *, is_every_step: bool, resumes: bool):
-    """Opens new event files.
-
-    Args:
-      is_every_step: the training curve has a point for every step, not for every round.
-      resumes: keeps the event files of a killed run; otherwise those in `train` and `validation` are removed, and
-        nothing else.
-    """
-    folders = [os.path.join(folder, name) for name in _FOLDERS]
+    """Opens new event files; removes earlier ones, unless it `resumes` their run."""
+    folders = [os.path.join(folder, name) for name in ("train", "validation")]
     if not resumes:
-      for one in folders:
-        _remove_event_files(one)
+      for path in itertools.chain.from_iterable(map(_event_files, folders)):
+        os.unlink(path)
     self._train, self._validation = (EventFile(one) for one in folders)
     self._is_every_step = is_every_step
 
@@ -98,8 +90,8 @@ class Summaries(TrainingCallback):
     self._validation.close()
 
 
-def _remove_event_files(folder: str) -> None:
-  if os.path.isdir(folder):
-    with os.scandir(folder) as entries:
-      for path in [one.path for one in entries if one.name.startswith(_PREFIX) and one.is_file(follow_symlinks=False)]:
-        os.unlink(path)
+def _event_files(folder: str) -> list[str]:
+  if not os.path.isdir(folder):
+    return []
+  with os.scandir(folder) as entries:
+    return [one.path for one in entries if one.name.startswith(_PREFIX) and one.is_file(follow_symlinks=False)]

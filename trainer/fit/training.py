@@ -8,21 +8,21 @@ weights, unless they stop the training.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Generator, Iterator, Sequence
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from beam_retrain.trainer.fit.batches import draw_balanced, stream_batches
-from beam_retrain.trainer.fit.callbacks import TrainingCallback
+from beam_retrain.trainer.fit.callbacks import EvalResult, TrainingCallback, best_round
 from beam_retrain.trainer.fit.checkpoint import TrainingState
 from beam_retrain.trainer.fit.data import Bottlenecks
-from beam_retrain.trainer.fit.head import Comparison, LinearHead
-from beam_retrain.trainer.fit.results import EvalResult, Score, best_round, mean_score
+from beam_retrain.trainer.fit.head import LinearHead, Score
 from beam_retrain.trainer.fit.schedule import Schedule
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.records.schema import VALIDATION
+from beam_retrain.transforms.core.system.prefetch import prefetch
 
 _ROWS_PER_EVALUATION = 4096
 _VALIDATION_DRAW = 1  # with seed and step: a random stream separate from the batches'
@@ -36,23 +36,13 @@ def train(
   *,
   seed: int,
   checkpoint: str,
-  callback: TrainingCallback | None = None,
+  callbacks: Sequence[TrainingCallback] = (),
 ) -> tuple[LinearHead, list[EvalResult]]:
-  """Trains a head, resuming from `checkpoint` if it exists.
+  """Trains a head, resuming from the file `checkpoint` if it exists.
 
-  Args:
-    seed: decides the initial weights and the order of the images.
-    checkpoint: a file, replaced after every block of steps.
-    callback: observes the steps and evaluations. When a killed run resumes, those after its last checkpoint come
-      again.
-
-  Returns:
-    The trained head, and the results of all rounds, including those before an interruption.
-
-  Raises:
-    InputError: the loss is no longer finite.
+  When a killed run resumes, the steps and evaluations after its last checkpoint come again. The results returned are
+  those of all rounds. Raises InputError if the loss is no longer finite.
   """
-  callback = callback or TrainingCallback()
   state = TrainingState(data, schedule, seed)
   state.restore(checkpoint)
   batches = stream_batches(data, schedule, seed, first_block=state.steps // schedule.steps_per_block)
@@ -62,76 +52,54 @@ def train(
       number = len(state.rounds) + 1
       for step in range(state.steps, last + 1):
         vectors, classes = next(batches)
-        compared = state.take_step(vectors, classes, rate)
-        if not math.isfinite(compared.loss):
-          raise diverged(number, rate)
-        callback.on_step(step, mean_score(compared, len(classes)), state.head)
+        score = state.take_step(vectors, classes, rate)
+        if not math.isfinite(score.loss):
+          raise _diverged(number, rate)
+        for one in callbacks:
+          one.on_step(step, score, state.head)
         if step < last and state.steps % schedule.steps_per_block == 0:
           state.save(checkpoint)
-      trained = state.mean_of_steps()
-      if schedule.is_measured_on_batch:
-        trained = mean_score(state.head.compare(vectors, classes), len(classes))
-      state.finish_round(_result(number, state, rate, trained, _validate(state.head, data, schedule, seed, last)))
-      callback.on_eval(last, state.rounds[-1])
+      trained = state.head.score(vectors, classes) if schedule.is_measured_on_batch else state.score_steps()
+      validated = _validate(state.head, data, schedule, seed, last)
+      if not all(math.isfinite(score.loss) for score in (trained, validated) if score.images):
+        raise _diverged(number, rate)
+      state.finish_round(number, rate, trained, validated)
+      for one in callbacks:
+        one.on_eval(last, state.rounds[-1])
       if state.steps % schedule.steps_per_block == 0 or _is_over(state, schedule):
         state.save(checkpoint)
   if schedule.patience is not None:
     state.head.set_weights(state.best)
+  for one in callbacks:
+    one.finish(state.head)
   return state.head, state.rounds
 
 
-def _result(number: int, state: TrainingState, rate: float, trained: Score, validated: Score) -> EvalResult:
-  """Raises an `InputError` if one of the losses is not finite."""
-  if not all(math.isfinite(score.loss) for score in (trained, validated) if score.images):
-    raise diverged(number, rate)
-  return EvalResult(
-    number=number,
-    steps=state.steps - state.steps_in_rounds,
-    learning_rate=rate,
-    training_loss=trained.loss,
-    training_accuracy=trained.accuracy,
-    validation_loss=validated.loss,
-    validation_accuracy=validated.accuracy,
-  )
-
-
-def diverged(number: int, rate: float) -> InputError:
-  """Returns the error for a loss that is not finite."""
+def _diverged(number: int, rate: float) -> InputError:
   return InputError(f"training diverged in round {number}: use a --learning_rate below {rate:g}.")
 
 
 def _one_blas_thread() -> contextlib.AbstractContextManager[object]:
-  """Limits BLAS to one thread: a step is too short to share.
-
-  So the weights do not depend on the number of cores.
-  """
+  """Makes the weights independent of the number of cores."""
   return threadpool_limits(limits=1, user_api="blas")
 
 
 def evaluate(head: LinearHead, data: Bottlenecks, split: str) -> Score:
   """Scores the head on a split; an empty one gives NaN."""
   rows = data.rows[split]
-  loss, correct = 0.0, 0
+  parts = [rows[start : start + _ROWS_PER_EVALUATION] for start in range(0, len(rows), _ROWS_PER_EVALUATION)]
   with _one_blas_thread():
-    for start in range(0, len(rows), _ROWS_PER_EVALUATION):
-      part = rows[start : start + _ROWS_PER_EVALUATION]
-      compared = head.compare(data.vectors[part], data.classes[part])
-      loss += compared.loss
-      correct += compared.correct
-  return mean_score(Comparison(loss, correct), len(rows))
+    scores = [head.score(data.vectors[part], data.classes[part]) for part in parts]
+  return Score(*map(sum, zip(Score(0.0, 0, 0), *scores, strict=True)))
 
 
 def evaluate_splits(
   head: LinearHead, data: Bottlenecks, splits: Sequence[str], rounds: Sequence[EvalResult]
 ) -> dict[str, Score]:
-  """Scores the trained head on each of `splits`.
-
-  Raises:
-    InputError: a loss is not finite.
-  """
+  """Scores the trained head; raises InputError if a loss is not finite."""
   scores = {split: evaluate(head, data, split) for split in splits}
   if any(score.images and not math.isfinite(score.loss) for score in scores.values()):
-    raise diverged(rounds[-1].number, rounds[-1].learning_rate)
+    raise _diverged(rounds[-1].number, rounds[-1].learning_rate)
   return scores
 
 
@@ -140,7 +108,44 @@ def _validate(head: LinearHead, data: Bottlenecks, schedule: Schedule, seed: int
     return evaluate(head, data, VALIDATION)
   rng = np.random.default_rng([seed, step, _VALIDATION_DRAW])
   rows = next(draw_balanced(data, data.rows[VALIDATION], schedule.validation_images, rng))
-  return mean_score(head.compare(data.vectors[rows], data.classes[rows]), len(rows))
+  return head.score(data.vectors[rows], data.classes[rows])
+
+
+def stream_batches(
+  data: Bottlenecks, schedule: Schedule, seed: int, first_block: int
+) -> Generator[tuple[np.ndarray, np.ndarray]]:
+  """Yields (float32 [n, D], int32 [n]), gathered in the background."""
+
+  def gather() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    for block in range(first_block, math.ceil(schedule.steps / schedule.steps_per_block)):
+      for rows in draw_rows(data, schedule, np.random.default_rng([seed, block])):
+        yield data.vectors[rows], data.classes[rows]
+
+  yield from prefetch(gather())
+
+
+def draw_rows(data: Bottlenecks, schedule: Schedule, rng: np.random.Generator) -> Iterator[np.ndarray]:
+  """Yields the rows of each batch of a block."""
+  rows, size = data.learned_rows, schedule.batch_size
+  if schedule.is_balanced:
+    yield from itertools.islice(draw_balanced(data, rows, size, rng), schedule.steps_per_block)
+    return
+  for _ in range(schedule.steps_per_block // math.ceil(len(rows) / size)):
+    order = rng.permutation(rows)
+    yield from (order[start : start + size] for start in range(0, len(order), size))
+
+
+def draw_balanced(data: Bottlenecks, rows: np.ndarray, count: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
+  """Yields `count` of `rows`, endlessly, with replacement.
+
+  Draws uniformly over classes, then within one.
+  """
+  by_class = rows[np.argsort(data.classes[rows], kind="stable")]
+  counts = np.bincount(data.classes[rows], minlength=len(data.labels))
+  starts = np.cumsum(counts) - counts
+  while True:
+    drawn = rng.integers(len(counts), size=count)
+    yield by_class[starts[drawn] + (rng.random(count) * counts[drawn]).astype(np.int64)]
 
 
 def _is_over(state: TrainingState, schedule: Schedule) -> bool:

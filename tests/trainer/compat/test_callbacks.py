@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from beam_retrain.trainer.fit.head import build_head
-from beam_retrain.trainer.fit.results import EvalResult, Score
+from beam_retrain.trainer.fit.callbacks import EvalResult
+from beam_retrain.trainer.fit.head import Score, build_head
 from beam_retrain.trainer.fit.tensorboard import Summaries
 from beam_retrain.transforms.core.errors import InputError
 from tests.helpers import ROOT
@@ -129,7 +129,7 @@ def test_only_event_files_of_an_earlier_run_are_removed(tmp_path):
   before = everything_in(logs)
   head = build_head(1, 2, seed=0)
   resumed = Summaries(str(logs), is_every_step=True, resumes=True)
-  resumed.on_step(3, Score(0.5, 0.25, 4), head)
+  resumed.on_step(3, Score(2.0, 1, 4), head)
   resumed.on_eval(3, EvalResult(1, 4, 0.01, 1.0, 0.5, 2.0, 0.75))
   resumed.finish(head)
   after = everything_in(logs)

@@ -11,8 +11,7 @@ import tensorflow as tf
 
 from beam_retrain.trainer.compat.callbacks import Snapshots
 from beam_retrain.trainer.compat.retrain_options import RetrainOptions, add_retrain_flags
-from beam_retrain.trainer.fit.head import build_head
-from beam_retrain.trainer.fit.results import Score
+from beam_retrain.trainer.fit.head import Score, build_head
 from beam_retrain.transforms.core.compat.graph_call import find_call, parse_graph
 from beam_retrain.transforms.core.models.head import Head, decode_head
 from beam_retrain.transforms.core.models.score_paths import frozen_graph
@@ -120,7 +119,7 @@ def test_a_checkpoint_stands_at_each_graph(tmp_path):
   snapshots = Snapshots(options, Exporter(), io.StringIO())
   for step in range(8):
     model.set_weights([np.full((5, 2), step, np.float32), np.full(2, step, np.float32)])
-    snapshots.on_step(step, Score(0.5, 0.25, 4), model)
+    snapshots.on_step(step, Score(2.0, 1, 4), model)
     last = step // 3 * 3
     assert (tmp_path / "_checkpoint.index").exists() == bool(last)
     if last:

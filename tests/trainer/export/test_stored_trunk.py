@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from beam_retrain.trainer.export.exporter import Exporter
 from beam_retrain.trainer.export.frozen_graph import freeze_behind
-from beam_retrain.trainer.export.saved_model import build_exported, save_exported
 from beam_retrain.trainer.export.stored_trunk import StoredTrunk
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.models.saved_model import freeze, save_trunk
@@ -39,14 +39,16 @@ def test_what_is_exported_embeds_as_the_trunk_does(tmp_path, embed):
   trunk = store(tmp_path / "trunk", embed)
   assert (trunk.to_graph() is None) == (embed is looping)
   kernel, bias = np.eye(DIMENSIONS, 3, dtype=np.float32), np.float32([0.1, 0.2, 0.3])
-  module = build_exported(
-    labels=["a", "b", "c"],
+  exporter = Exporter(
+    trunk_folder=trunk.folder,
     transform=lambda bottleneck: bottleneck * 2 - 1,
-    weights=[kernel, bias],
+    labels=["a", "b", "c"],
     input_px=INPUT_PX,
     dimensions=DIMENSIONS,
+    final_tensor_name="final_result",
   )
-  save_exported(module, str(tmp_path / "model"), trunk)
+  module = exporter.assemble([kernel, bias])
+  exporter.save(module, str(tmp_path / "model"))
   exported = tf.saved_model.load(str(tmp_path / "model"))
   images = np.random.default_rng(2).random((5, INPUT_PX, INPUT_PX, 3), np.float32)
   bottlenecks = embed(images).numpy()

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from beam_retrain.trainer.export.transform_graph import load_transform
-from beam_retrain.trainer.fit.data import load_bottlenecks
+from beam_retrain.trainer.fit.data import load_bottlenecks, load_transform
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.records.schema import (
   BOTTLENECK,

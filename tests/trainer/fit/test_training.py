@@ -8,10 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from beam_retrain.trainer.fit import batches, training
-from beam_retrain.trainer.fit.callbacks import TrainingCallback
+from beam_retrain.trainer.fit import training
+from beam_retrain.trainer.fit.callbacks import TrainingCallback, best_round
 from beam_retrain.trainer.fit.data import Bottlenecks
-from beam_retrain.trainer.fit.results import best_round
 from beam_retrain.trainer.fit.schedule import Schedule, steps_in_round
 from beam_retrain.transforms.core.errors import InputError
 
@@ -105,8 +104,8 @@ def test_interrupted_at_any_moment_it_ends_alike(tmp_path, schedule):
 
   for last in (0, 60, 99, 100, 107, 162, 230):
     with pytest.raises(KeyboardInterrupt):
-      train(tmp_path, schedule, name="stopped.npz", callback=StopAt(last))
-  resumed, rounds_resumed = train(tmp_path, schedule, name="stopped.npz", callback=StopAt(-1))
+      train(tmp_path, schedule, name="stopped.npz", callbacks=[StopAt(last)])
+  resumed, rounds_resumed = train(tmp_path, schedule, name="stopped.npz", callbacks=[StopAt(-1)])
   assert rounds_resumed == rounds
   assert weight_bytes(resumed) == weight_bytes(undisturbed)
   # It did go on, every time, from the block that it was in, and nothing was left out.
@@ -147,7 +146,7 @@ def test_retrain_preset_keeps_the_last_weights_and_its_rate(tmp_path):
 
 def test_a_round_passes_over_every_training_image_equally_often():
   data = clusters()
-  drawn = np.concatenate(list(batches.draw_rows(data, ADAM, np.random.default_rng(0))))
+  drawn = np.concatenate(list(training.draw_rows(data, ADAM, np.random.default_rng(0))))
   rows, counts = np.unique(drawn, return_counts=True)
   assert rows.tolist() == data.rows["training"].tolist()
   assert steps_in_round(len(rows), 20) == ADAM.eval_every == 9 * 6
@@ -157,8 +156,8 @@ def test_a_round_passes_over_every_training_image_equally_often():
 def test_every_round_has_an_order_of_its_own():
   data = clusters()
   schedule = dataclasses.replace(ADAM, steps=2 * 54)
-  both = list(batches.stream_batches(data, schedule, seed=0, first_block=0))
-  second = list(batches.stream_batches(data, schedule, seed=0, first_block=1))
+  both = list(training.stream_batches(data, schedule, seed=0, first_block=0))
+  second = list(training.stream_batches(data, schedule, seed=0, first_block=1))
   assert (len(both), len(second)) == (2 * 54, 54)
   assert not np.array_equal(both[0][0], second[0][0])
   np.testing.assert_array_equal(both[len(second)][0], second[0][0])
@@ -166,7 +165,7 @@ def test_every_round_has_an_order_of_its_own():
 
 def test_retrain_preset_draws_uniformly_over_classes():
   data = clusters(counts=(900, 60, 30))
-  blocks = [list(batches.draw_rows(data, RETRAIN, np.random.default_rng(seed))) for seed in range(3)]
+  blocks = [list(training.draw_rows(data, RETRAIN, np.random.default_rng(seed))) for seed in range(3)]
   assert [[len(batch) for batch in block] for block in blocks] == [[20] * 100] * 3
   drawn = np.concatenate([batch for block in blocks for batch in block])
   assert set(drawn) <= set(data.rows["training"])

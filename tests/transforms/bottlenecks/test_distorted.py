@@ -21,8 +21,8 @@ from PIL import Image as Pillow
 from beam_retrain.pipelines.bottlenecks import run
 from beam_retrain.pipelines.verify import run as verify
 from beam_retrain.trainer import task
-from beam_retrain.trainer.fit.batches import draw_rows
 from beam_retrain.trainer.fit.data import load_bottlenecks
+from beam_retrain.trainer.fit.training import draw_rows
 from beam_retrain.trainer.options import TrainRequest
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.images.augment import Distortions, key_of_original

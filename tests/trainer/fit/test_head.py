@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from beam_retrain.trainer.fit.head import build_head
-from beam_retrain.trainer.fit.optimizers import Adam, Sgd
+from beam_retrain.trainer.fit.head import Adam, GradientDescent, build_head
 
 DIMENSIONS, CLASSES = 7, 4
 
@@ -28,12 +27,12 @@ def test_the_gradient_is_that_of_the_mean_cross_entropy():
     losses = tf.nn.sparse_softmax_cross_entropy_with_logits(classes, logits)
     loss = tf.reduce_mean(losses)
   expected = [gradient.numpy() for gradient in tape.gradient(loss, [kernel, bias])]
-  compared, gradients = head.differentiate(vectors, classes)
+  score, gradients = head.differentiate(vectors, classes)
   for found, wanted in zip(gradients, expected, strict=True):
     np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-6)
-  assert compared.loss == pytest.approx(float(tf.reduce_sum(losses)), rel=1e-5)
-  assert compared.correct == np.count_nonzero(logits.numpy().argmax(axis=1) == classes)
-  assert head.compare(vectors, classes) == compared
+  assert score.total_loss == pytest.approx(float(tf.reduce_sum(losses)), rel=1e-5)
+  assert score.correct == np.count_nonzero(logits.numpy().argmax(axis=1) == classes)
+  assert head.score(vectors, classes) == score
 
 
 @pytest.mark.parametrize("name", ["adam", "sgd"])
@@ -41,7 +40,7 @@ def test_the_steps_are_those_of_keras(name):
   head = build_head(DIMENSIONS, CLASSES, seed=1)
   weights = [head.kernel, head.bias]
   variables = [keras.Variable(weight) for weight in head.get_weights()]
-  ours = Adam(weights) if name == "adam" else Sgd()
+  ours = Adam(weights) if name == "adam" else GradientDescent()
   theirs = {"adam": keras.optimizers.Adam, "sgd": keras.optimizers.SGD}[name](0.01)
   for number in range(20):
     rate = 0.02 if number < 10 else 0.003
