@@ -7,7 +7,7 @@ import dataclasses
 import functools
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import ClassVar
 
 import apache_beam as beam
@@ -21,7 +21,7 @@ from beam_retrain.transforms.convert import FORMATS, IMAGE_FORMATS, JPG, TFRECOR
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.images.encode import DEFAULT_QUALITY
 from beam_retrain.transforms.core.records.schema import IMAGE_RECORD
-from beam_retrain.transforms.core.run.cli import ExitCode, add_max_bad_fraction
+from beam_retrain.transforms.core.run.cli import ExitCode, add_max_bad_fraction, whole_number
 from beam_retrain.transforms.core.run.request import ONE_ARGUMENT
 from beam_retrain.transforms.core.run.run_info import RunInfo, describe_run
 from beam_retrain.transforms.core.run.stats import read_stats
@@ -57,15 +57,6 @@ def _formats(text: str) -> tuple[str, ...]:
   return tuple(name for name in FORMATS if name in names)
 
 
-def _up_to(high: int) -> Callable[[str], int]:
-  def number(text: str) -> int:
-    if not 1 <= (value := int(text)) <= high:
-      raise argparse.ArgumentTypeError(f"{text} is not between 1 and {high}")
-    return value
-
-  return number
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ConvertRequest(JobRequest):
   """The flags of `convert`; see their help."""
@@ -93,11 +84,14 @@ class ConvertRequest(JobRequest):
       " them and jpg is not, else JPEG",
     )
     parser.add_argument(
-      "--quality", type=_up_to(100), metavar="Q", help="quality of JPEGs, 1 to 100 (default: %(default)d, Pillow's)"
+      "--quality",
+      type=whole_number(1, 100),
+      metavar="Q",
+      help="quality of JPEGs, 1 to 100 (default: %(default)d, Pillow's)",
     )
     parser.add_argument(
       "--classes",
-      type=_up_to(256),
+      type=whole_number(1, 256),
       metavar="N",
       help="labels are 0 to N-1 (default: %(default)d); images with other labels are quarantined",
     )

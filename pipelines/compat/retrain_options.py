@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import math
+import functools
 import os
 from collections.abc import Callable
 
@@ -13,10 +13,19 @@ from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.records.schema import FINAL_TENSOR
 from beam_retrain.transforms.core.records.splits import SPLIT_HASHES, STABLE
 from beam_retrain.transforms.core.run.argparse_internals import FlagGroup
-from beam_retrain.transforms.core.run.cli import ArgumentParser, add_max_bad_fraction
+from beam_retrain.transforms.core.run.cli import (
+  ArgumentParser,
+  add_max_bad_fraction,
+  positive_int,
+  positive_number,
+  seed_number,
+  whole_number,
+)
 
 PROG = "beam-retrain retrain"
 _HUB_MODULE = "https://tfhub.dev/google/imagenet/inception_v3/feature_vector/3"
+_whole = whole_number()
+_percent = whole_number(0)
 _VERBOSITIES = ("DEBUG", "INFO", "WARN", "ERROR", "FATAL")
 
 _DESCRIPTION = """\
@@ -55,21 +64,21 @@ def _add_flags_of_script(group: FlagGroup) -> None:
   add("intermediate_store_frequency", _frequency, 0, "N", "steps between two of these graphs; 0: none")
   add("output_labels", _path, "/tmp/output_labels.txt", "FILE", "the labels, one per line, in the scores' order")
   add("summaries_dir", _path, "/tmp/retrain_logs", "DIR", "TensorBoard's summaries, in train/ and validation/")
-  add("how_many_training_steps", _at_least_1, 4000, "N", "steps of training")
-  add("learning_rate", _positive_number, 0.01, "R", "learning rate of gradient descent")
+  add("how_many_training_steps", positive_int, 4000, "N", "steps of training")
+  add("learning_rate", positive_number, 0.01, "R", "learning rate of gradient descent")
   add("testing_percentage", _percentage, 10, "P", "percent of the images for the test")
   add("validation_percentage", _percentage, 10, "P", "percent of the images for validation")
-  add("eval_step_interval", _at_least_1, 10, "N", "steps between evaluations")
-  add("train_batch_size", _at_least_1, 100, "N", "images per step")
+  add("eval_step_interval", positive_int, 10, "N", "steps between evaluations")
+  add("train_batch_size", positive_int, 100, "N", "images per step")
   add("test_batch_size", _number_or_all, -1, "N", "images of the test, drawn uniformly over the labels; -1: all")
   add("validation_batch_size", _number_or_all, 100, "N", "images of each validation; -1: all")
   group.add_argument("--print_misclassified_test_images", action="store_true", help="list them at the end")
   add("bottleneck_dir", _path, "/tmp/bottleneck", "DIR", "where bottlenecks are kept")
   add("final_tensor_name", str, FINAL_TENSOR, "NAME", "operation of the graph that returns the scores")
   group.add_argument("--flip_left_right", action="store_true", help="distort: mirror half of the training images")
-  add("random_crop", _at_least_0, 0, "PERCENT", "distort: margin to crop off at random")
-  add("random_scale", _at_least_0, 0, "PERCENT", "distort: largest random enlargement")
-  add("random_brightness", _at_least_0, 0, "PERCENT", "distort: largest random change of brightness")
+  add("random_crop", _percent, 0, "PERCENT", "distort: margin to crop off at random")
+  add("random_scale", _percent, 0, "PERCENT", "distort: largest random enlargement")
+  add("random_brightness", _percent, 0, "PERCENT", "distort: largest random change of brightness")
   add("tfhub_module", _trunk, _HUB_MODULE, "TRUNK", "any --trunk of `beam-retrain bottlenecks`")
   add("saved_model_dir", str, "", "DIR", "folder for a SavedModel of the whole model; new or empty")
   group.add_argument(
@@ -94,7 +103,7 @@ def _add_own_flags(group: FlagGroup) -> None:
     " is (default: %(default)s)",
   )
   group.add_argument(
-    "--distortion_copies", type=_at_least_1, metavar="K", help="distorted variants of each training image"
+    "--distortion_copies", type=positive_int, metavar="K", help="distorted variants of each training image"
   )
   group.add_argument("--distortion_seed", type=_whole, metavar="N", help="seed of the variants")
   group.add_argument(
@@ -102,9 +111,11 @@ def _add_own_flags(group: FlagGroup) -> None:
     choices=("warn", "drop", "fail"),
     help="what to do about identical images with two labels, or in training and testing (default: warn)",
   )
-  group.add_argument("--seed", type=_seed, default=0, metavar="N", help="same seed, same model (default: %(default)s)")
+  group.add_argument(
+    "--seed", type=seed_number, default=0, metavar="N", help="same seed, same model (default: %(default)s)"
+  )
   group.add_argument("--trunk_weights", metavar="FILE", help="local weights of --tfhub_module=keras:...")
-  group.add_argument("--trunk_input_px", type=_at_least_1, metavar="PX", help="input size of a trunk that takes any")
+  group.add_argument("--trunk_input_px", type=positive_int, metavar="PX", help="input size of a trunk that takes any")
   add_precision_flags(group)
   group.add_argument("--model_dir", metavar="DIR", help="does nothing, as in retrain.py: ignored with a warning")
   add_max_bad_fraction(group)
@@ -119,65 +130,25 @@ def check_flags(flags: argparse.Namespace) -> None:
       f"{PROG}: --testing_percentage {flags.testing_percentage} and --validation_percentage"
       f" {flags.validation_percentage} leave nothing to train on: their sum must be below 100."
     )
-  # Validates them.
-  _ = DistortionFlags(
-    **{field.name: getattr(flags, field.name) for field in dataclasses.fields(DistortionFlags)}
-  ).distortions
+  names = [field.name for field in dataclasses.fields(DistortionFlags)]
+  _ = DistortionFlags(**{name: getattr(flags, name) for name in names}).distortions  # validates them
   for name in ("image_dir", "output_graph", "output_labels", "bottleneck_dir", "saved_model_dir", "work_dir"):
-    given = getattr(flags, name)
-    if given and "://" in given:
-      raise InputError(f"{PROG}: --{name} {given} is remote: give a path on a local disk.")
+    path = getattr(flags, name)
+    if path and "://" in path:
+      raise InputError(f"{PROG}: --{name} {path} is remote: give a path on a local disk.")
 
 
 def work_dir(flags: argparse.Namespace) -> str:
   return os.path.abspath(flags.work_dir or os.path.join(flags.bottleneck_dir, "beam_retrain"))
 
 
-def _path(text: str) -> str:
+def _not_empty(what: str, text: str) -> str:
   if not text:
-    raise argparse.ArgumentTypeError("the path is empty")
+    raise argparse.ArgumentTypeError(f"the {what} is empty")
   return text
 
 
-def _trunk(text: str) -> str:
-  if not text:
-    raise argparse.ArgumentTypeError("the trunk is empty")
-  return text
-
-
-def _positive_number(text: str) -> float:
-  try:
-    value = float(text)
-  except ValueError:
-    value = math.nan
-  if not (math.isfinite(value) and value > 0):
-    raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
-  return value
-
-
-def _whole(text: str) -> int:
-  try:
-    return int(text)
-  except ValueError as error:
-    raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from error
-
-
-def _seed(text: str) -> int:
-  if not 0 <= (value := _whole(text)) < 1 << 63:
-    raise argparse.ArgumentTypeError(f"{text} is not between 0 and {(1 << 63) - 1}")
-  return value
-
-
-def _at_least_1(text: str) -> int:
-  if (value := _whole(text)) < 1:
-    raise argparse.ArgumentTypeError(f"{value} is not at least 1")
-  return value
-
-
-def _at_least_0(text: str) -> int:
-  if (value := _whole(text)) < 0:
-    raise argparse.ArgumentTypeError(f"{value} is below 0")
-  return value
+_path, _trunk = (functools.partial(_not_empty, what) for what in ("path", "trunk"))
 
 
 def _percentage(text: str) -> int:

@@ -9,7 +9,6 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from beam_retrain.pipelines import bottlenecks, evaluate, train
 from beam_retrain.pipelines.compat.retrain_options import PROG, work_dir
@@ -31,40 +30,26 @@ from beam_retrain.transforms.sources.folders import ClassFolder
 _NOW, _NEXT, _OLD = "bottlenecks", "bottlenecks.next", "bottlenecks.old"
 _OUTSIDE = "train, outside"
 _DISTORTIONS = ("random_crop", "random_scale", "random_brightness")
-_TRAIN_PATHS = ("summaries_dir", "intermediate_output_graphs_dir", "checkpoint_path")
-_TRAIN_VALUES = (
-  "learning_rate",
-  "eval_step_interval",
-  "validation_batch_size",
-  "seed",
-  "final_tensor_name",
-  "intermediate_store_frequency",
-  "logging_verbosity",
-)
-
 # In the order in which 0.4 digested them, so that its outputs are recognised.
 _DECISIVE = (
   *("input", "retrain_names", "trunk", "trunk_weights", "trunk_input_px", "precision", "runtime"),
   *("testing_percentage", "validation_percentage", "split_hash", "flip_left_right", *_DISTORTIONS),
   *("distortion_copies", "distortion_seed", "on_leak", "bottleneck_dir"),
 )
-_TRAIN_DECISIVE = (
-  *("preset", "training_steps", "learning_rate", "batch_size", "eval_step_interval", "validation_batch_size", "seed"),
+_TRAIN_FLAGS = (
+  *("training_steps", "learning_rate", "batch_size", "eval_step_interval", "validation_batch_size", "seed"),
   *("final_tensor_name", "summaries_dir", "intermediate_output_graphs_dir", "intermediate_store_frequency"),
   "checkpoint_path",
 )
+_PATHS = ("summaries_dir", "intermediate_output_graphs_dir", "checkpoint_path")
 
-FLAG_NAMES = {"input": "image_dir", "output": "work_dir", "trunk": "tfhub_module"}
-"""Flag of a stage -> flag of `retrain`, for messages."""
+# Flag of a stage -> flag of `retrain`.
+_FLAG_NAMES = {"input": "image_dir", "output": "work_dir", "trunk": "tfhub_module"}
+_TRAIN_NAMES = {"training_steps": "how_many_training_steps", "batch_size": "train_batch_size"}
 
 
 class Stages:
-  """Runs the stages in a folder that no other run uses.
-
-  Attributes:
-    chain: the stages; says whether one has failed.
-    is_trained: whether an earlier run trained the same, and all its outputs still exist.
-  """
+  """Runs the stages in a folder that no other run uses."""
 
   def __init__(self, flags: argparse.Namespace, folders: Sequence[ClassFolder], beam_options: Sequence[str]):
     """Reads the state of earlier runs."""
@@ -85,6 +70,7 @@ class Stages:
     self._bottlenecks_state = self._bottlenecks(_NOW).state(json.dumps(read))
     self._train = train_stage(train_request(flags, str(self._work / _NOW), str(self._work / "train")))
     self._train_state = self._train.state(self._bottlenecks_state)
+    # Whether an earlier run trained the same, and all its outputs still exist.
     self.is_trained = (
       self.chain.is_kept("train", self._train_state) and self.chain.remembered(_OUTSIDE) == self._digest_of_outside()
     )
@@ -103,7 +89,7 @@ class Stages:
     folder = _NEXT if is_completed(str(self._work / _NOW)) else _NOW
     reuse = (str(self._work / _NOW),) if folder == _NEXT and self.is_reusable() else None
     self.chain.remember(folder, state)  # now: a later run may finish this folder, in this state
-    with flag_names(FLAG_NAMES):
+    with flag_names(_FLAG_NAMES):
       self.chain.run(self._bottlenecks(folder, reuse))
     if self.chain.code == ExitCode.DONE and folder == _NEXT:
       self._end_replacement()
@@ -115,10 +101,7 @@ class Stages:
     return bottlenecks_stage(self._flags, str(self._work / folder), **more)
 
   def is_reusable(self) -> bool:
-    """Returns whether the last bottlenecks are of this trunk.
-
-    False if they are partly `retrain.py`'s and it is no longer asked for.
-    """
+    """Whether the last bottlenecks are of this trunk and these texts."""
     info = find_info(str(self._work / _NOW))
     of_texts = info is not None and "bottleneck_dir" in info.settings
     of_trunk = (self.chain.remembered(_NOW) or "").endswith(f" {self._trunk_state}")
@@ -143,7 +126,7 @@ class Stages:
 
   def _validate_work_dir(self) -> None:
     """Checks each stage's folder now, not when its turn comes."""
-    with flag_names(FLAG_NAMES):
+    with flag_names(_FLAG_NAMES):
       for folder, stage in ((_NOW, _NOW), (_NEXT, _NOW), ("train", "train"), ("evaluate", "evaluate")):
         find_earlier(str(self._work / folder), stage, files)
     old = self._work / _OLD
@@ -169,64 +152,48 @@ class Stages:
     self.chain.keep_or_run(Stage(request, evaluate.execute, ("split",)), after=self._train_state)
 
   def _digest_of_outside(self) -> str:
-    """Returns a digest of what `train` writes outside its own folder.
-
-    Another run may have written there since.
-    """
+    """Returns a digest of what is outside the folder of `train`."""
     flags = self._flags
     paths = [os.path.join(flags.summaries_dir, name) for name in ("train", "validation")]
     paths += glob.glob(f"{glob.escape(flags.checkpoint_path)}.*")
     if flags.intermediate_store_frequency:
       paths += glob.glob(os.path.join(glob.escape(flags.intermediate_output_graphs_dir), "intermediate_*.pb"))
-    return hashlib.sha256(
-      json.dumps([digest_of_files(os.path.abspath(path)) for path in sorted(paths)]).encode()
-    ).hexdigest()
+    digests = [digest_of_files(os.path.abspath(path)) for path in sorted(paths)]
+    return hashlib.sha256(json.dumps(digests).encode()).hexdigest()
 
 
-def bottlenecks_stage(flags: argparse.Namespace, output: str, **more: Any) -> Stage:
+def bottlenecks_stage(flags: argparse.Namespace, output: str, **more: object) -> Stage:
   """Returns the stage `bottlenecks`; `more`: further request fields."""
   # Legacy splits hash the path as it was typed; everything else uses the absolute path.
   images = flags.image_dir if flags.split_hash == LEGACY else os.path.abspath(flags.image_dir)
-  optional = ("trunk_weights", "trunk_input_px", "distortion_copies", "distortion_seed", "on_leak")
+  same = ("split_hash", "trunk_weights", "trunk_input_px", "distortion_copies", "distortion_seed", "on_leak")
   request = make_request(
     BottlenecksRequest,
     input=images,
     output=output,
     retrain_names=True,
     trunk=flags.tfhub_module,
-    testing_percentage=float(flags.testing_percentage),
-    validation_percentage=float(flags.validation_percentage),
-    split_hash=flags.split_hash,
+    **{name: float(getattr(flags, name)) for name in ("testing_percentage", "validation_percentage")},
     **{name: value for name in ("precision", "runtime") if (value := getattr(flags, name)) != AUTO},
     **{name: getattr(flags, name) or None for name in ("flip_left_right", *_DISTORTIONS)},
-    **{name: getattr(flags, name) for name in optional},
+    **{name: getattr(flags, name) for name in same},
     **more,
   )
   return Stage(request, bottlenecks.execute, _DECISIVE)
 
 
 def train_request(flags: argparse.Namespace, bottlenecks_folder: str, output: str) -> TrainRequest:
-  return make_request(
-    TrainRequest,
-    input=bottlenecks_folder,
-    output=output,
-    preset="retrain",
-    training_steps=flags.how_many_training_steps,
-    batch_size=flags.train_batch_size,
-    **{name: os.path.abspath(getattr(flags, name)) for name in _TRAIN_PATHS},
-    **{name: getattr(flags, name) for name in _TRAIN_VALUES},
-  )
+  values = {name: getattr(flags, _TRAIN_NAMES.get(name, name)) for name in (*_TRAIN_FLAGS, "logging_verbosity")}
+  values |= {name: os.path.abspath(values[name]) for name in _PATHS}
+  return make_request(TrainRequest, input=bottlenecks_folder, output=output, preset="retrain", **values)
 
 
 def train_stage(request: TrainRequest) -> Stage:
-  return Stage(request, train.execute, _TRAIN_DECISIVE)
+  return Stage(request, train.execute, ("preset", *_TRAIN_FLAGS))
 
 
 def find_own_texts(flags: argparse.Namespace, folders: Sequence[ClassFolder]) -> Texts | None:
-  """Returns what `retrain.py` cached of these images with the same module.
-
-  `retrain.py` did not read what it had cached with another module, either.
-  """
+  """Returns what `retrain.py` cached of these images with the same module."""
   if folders[0].split is not None:
     return None
   handles = [flags.tfhub_module, *([HUB_INCEPTION_V3] if flags.tfhub_module == INCEPTION_V3 else [])]

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from beam_retrain.pipelines.compat.retrain import make_parser, run
-from beam_retrain.pipelines.compat.retrain_outputs import put_outputs
+from beam_retrain.pipelines.compat.retrain import make_parser, put_outputs, run
 from beam_retrain.pipelines.compat.retrain_stages import bottlenecks_stage, train_request, train_stage
 from beam_retrain.transforms.core.errors import InputError
 from tests.helpers import ROOT
@@ -129,8 +128,8 @@ def test_help_shows_both_groups():
     ("--final_tensor_name=result:0", "--final_tensor_name 'result:0' is not a valid name"),
     ("--final_tensor_name=Placeholder", "--final_tensor_name Placeholder is reserved"),
     ("--flip_left_right=True", "--flip_left_right: ignored explicit argument 'True'"),
-    ("--random_crop=-10", "--random_crop: -10 is below 0"),
-    ("--random_scale=-10", "--random_scale: -10 is below 0"),
+    ("--random_crop=-10", "--random_crop: -10 is not at least 0"),
+    ("--random_scale=-10", "--random_scale: -10 is not at least 0"),
     ("--random_brightness=much", "--random_brightness: 'much' is not a whole number"),
     ("--tfhub_module=", "--tfhub_module: the trunk is empty"),
     ("--saved_model_dir=FOLDER/images", "--saved_model_dir FOLDER/images is not empty"),

@@ -12,6 +12,7 @@ import enum
 import errno
 import io
 import logging
+import math
 import os
 import signal
 import sys
@@ -97,14 +98,34 @@ def fraction(text: str) -> float:
   return value
 
 
-def positive_int(text: str) -> int:
-  """Argparse type: an integer, at least 1."""
+def whole_number(low: float = -math.inf, high: float = math.inf) -> Callable[[str], int]:
+  """Returns an argparse type: an integer from `low` to `high`."""
+
+  def parse(text: str) -> int:
+    try:
+      value = int(text)
+    except ValueError as error:
+      raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from error
+    if not low <= value <= high:
+      limits = f"at least {low}" if high == math.inf else f"between {low} and {high}"
+      raise argparse.ArgumentTypeError(f"{text} is not {limits}")
+    return value
+
+  return parse
+
+
+positive_int = whole_number(1)
+seed_number = whole_number(0, (1 << 63) - 1)
+
+
+def positive_number(text: str) -> float:
+  """Argparse type: a finite number above 0."""
   try:
-    value = int(text)
-  except ValueError as error:
-    raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from error
-  if value < 1:
-    raise argparse.ArgumentTypeError(f"{text} is not at least 1")
+    value = float(text)
+  except ValueError:
+    value = 0.0
+  if not 0 < value < math.inf:
+    raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
   return value
 
 
