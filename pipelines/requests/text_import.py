@@ -13,14 +13,22 @@ from beam_retrain.pipelines.models.trunk_sources import HUB_INCEPTION_V3, INCEPT
 from beam_retrain.pipelines.requests.bottlenecks import BottlenecksRequest
 
 # The old scripts' layer is registered here.
-from beam_retrain.transforms.compat.import_texts import DAMAGED, IMPORTED, ImportTextBottlenecks, ImportTexts
-from beam_retrain.transforms.compat.text_bottlenecks import Texts, check_lengths, find_texts
+from beam_retrain.transforms.compat.text_bottlenecks import (
+  DAMAGED,
+  IMPORTED,
+  ImportTexts,
+  Texts,
+  check_lengths,
+  find_texts,
+  write_counts,
+)
 from beam_retrain.transforms.core.errors import InputError, flag
-from beam_retrain.transforms.core.records.schema import RECORDS_FOLDER, STATS_FILE, TESTING, TRAINING
+from beam_retrain.transforms.core.records.schema import RECORDS_FOLDER, REPORTS_FOLDER, STATS_FILE, TESTING, TRAINING
 from beam_retrain.transforms.core.records.splits import SplitPercentages
 from beam_retrain.transforms.core.runtimes.trunk_info import TrunkInfo
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.shards.checks import CheckSplits
+from beam_retrain.transforms.shards.work import WorkShards
 from beam_retrain.transforms.sources.base import Source
 
 IMPORTED_FOLDER = ".imported"
@@ -28,12 +36,7 @@ IMPORTED_FOLDER = ".imported"
 
 @dataclasses.dataclass(frozen=True)
 class TextImport:
-  """Text bottlenecks, and the store to import them to.
-
-  Attributes:
-    store: the folder to write, in the stage's own.
-    handle: the trunk's, as the user gave it.
-  """
+  """Text bottlenecks, and the store to import them to; `handle`: the trunk's."""
 
   texts: Texts
   task: ImportTexts
@@ -48,18 +51,21 @@ class TextImport:
     _ = shards | "SpreadTexts" >> beam.Reshuffle() | "CheckTexts" >> beam.Map(self.task.check)
 
   def run(self, request: str, options: PipelineOptions) -> str:
-    """Makes the store by a job; returns a line for the user.
+    """Makes the store by a job; returns lines for the user.
 
     Args:
       request: digest of all but the images that decides the store.
     """
+    records = files.join(self.store, RECORDS_FOLDER)
+    files.make_folder(files.join(records, REPORTS_FOLDER))
 
     def build(root: beam.Pipeline) -> None:
       shards = root | "Plan" >> self.source.plan((TRAINING, TESTING), self.percentages)
       checked = shards | "CheckSplits" >> CheckSplits(self.source.labels, self.percentages)
-      _ = shards | "ImportTexts" >> ImportTextBottlenecks(self.task, self.store, request, checked)
+      reports = shards | "ImportTexts" >> WorkShards(self.task, output=records, request=request, checked=checked)
+      _ = reports | "CollectReports" >> beam.combiners.ToList() | "WriteCounts" >> beam.Map(write_counts, self.store)
 
-    run_pipeline(build, options, stage="import", shards_folder=files.join(self.store, RECORDS_FOLDER))
+    run_pipeline(build, options, stage="import", shards_folder=records)
     counts = json.loads(files.read_bytes(files.join(self.store, STATS_FILE)))
     line = (
       f"imported {counts[IMPORTED]:,} text bottlenecks from {files.shown(self.texts.folder)};"
@@ -78,11 +84,7 @@ def find_text_import(
 ) -> TextImport | None:
   """Finds text bottlenecks to import, if asked for, and checks them.
 
-  Args:
-    request: with absolute paths.
-
-  Raises:
-    InputError: there are none, or they are of another trunk.
+  Raises InputError if there are none, or they are of another trunk.
   """
   if not request.bottleneck_dir:
     return None

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from beam_retrain.pipelines import bottlenecks, evaluate
-from beam_retrain.transforms.core.compat.text_bottlenecks import (
+from beam_retrain.transforms.compat.text_bottlenecks import (
   choose_module,
   module_name,
   module_of_file,
