@@ -11,8 +11,10 @@ import math
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from beam_retrain.transforms.core.compat.graph_call import GraphCall, find_call, parse_graph
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.run.cli import (
   ArgumentParser,
@@ -26,7 +28,6 @@ from beam_retrain.transforms.core.run.cli import (
 from beam_retrain.transforms.core.system import local_files
 
 if TYPE_CHECKING:
-  from beam_retrain.transforms.core.compat.graph_call import GraphCall
   from beam_retrain.transforms.core.models.inference import LoadedModel
 
 PROG = "beam-retrain label_image"
@@ -86,9 +87,7 @@ def make_parser() -> argparse.ArgumentParser:
     "--output_layer", default="InceptionV3/Predictions/Reshape_1", metavar="NAME", help="default: %(default)s"
   )
   parser.add_argument(
-    "--output",
-    metavar="DIR",
-    help="with --process_mode=2: output folder; new, empty, or of an earlier run",
+    "--output", metavar="DIR", help="with --process_mode=2: output folder; new, empty, or of an earlier run"
   )
   parser.add_argument(
     "--resize",
@@ -134,11 +133,7 @@ def run(argv: Sequence[str]) -> int:
 
 
 class Graph(NamedTuple):
-  """A graph, loaded and tried before the work.
-
-  Attributes:
-    labels: class index -> label, as many as it gives scores.
-  """
+  """A graph, loaded and tried, and a label for each score."""
 
   data: bytes
   labels: list[str]
@@ -155,7 +150,6 @@ def open_graph(flags: argparse.Namespace) -> Graph:
   data, labels = read_file(flags.graph, "graph"), parse_labels(read_file(flags.labels, "labels"), flags.labels)
   load_tensorflow(Threads(flags.trunk_threads or 0).here)
   from beam_retrain.transforms.core.compat.frozen_graph import load_graph, try_out
-  from beam_retrain.transforms.core.compat.graph_call import find_call, parse_graph
 
   graph = parse_graph(data, flags.graph)
   call = find_call(
@@ -172,14 +166,14 @@ def open_graph(flags: argparse.Namespace) -> Graph:
   model = load_graph(graph, call, flags.graph)
   classes, call = try_out(model, call, flags.graph)
   check_labels(labels, classes, labels_path=flags.labels, graph_path=flags.graph, output_layer=call.output_layer)
+  notes = []
   if call.batch:
     count = "one image" if call.batch == 1 else f"{call.batch} images"
-    print(f"{PROG}: {flags.graph} takes {count} at a time; --batch_size is ignored.", file=sys.stderr)
+    notes.append(f"takes {count} at a time; --batch_size is ignored.")
   if call.half_pixel_centers and flags.resize == "auto":
-    print(
-      f"{PROG}: {flags.graph} was made by beam-retrain: images are resized as in its training (--resize=tf2).",
-      file=sys.stderr,
-    )
+    notes.append("was made by beam-retrain: images are resized as in its training (--resize=tf2).")
+  for note in notes:
+    print(f"{PROG}: {flags.graph} {note}", file=sys.stderr)
   return Graph(data, labels, call, model)
 
 
@@ -188,22 +182,16 @@ def read_file(path: str, flag: str) -> bytes:
   if "://" in path:
     from beam_retrain.transforms.io import files
 
-    exists, read = files.exists, files.read_bytes
-  else:
-    exists, read = os.path.isfile, _read_local
-  if not exists(path):
-    kind = "is a folder" if os.path.isdir(path) else "does not exist"
-    raise InputError(f"{path} {kind}: give a file as --{flag}.")
-  return read(path)
-
-
-def _read_local(path: str) -> bytes:
-  with open(path, "rb") as file:
-    return file.read()
+    if files.exists(path):
+      return files.read_bytes(path)
+  elif os.path.isfile(path):
+    return Path(path).read_bytes()
+  kind = "is a folder" if os.path.isdir(path) else "does not exist"
+  raise InputError(f"{path} {kind}: give a file as --{flag}.")
 
 
 def label_single(flags: argparse.Namespace) -> int:
-  """Labels one image; prints and writes what the script did."""
+  """Labels one image; prints and writes as the script did."""
   path = flags.image or f"{EXAMPLE_FOLDER}grace_hopper.jpg"
   encoded = read_file(path, "image")
   graph = open_graph(flags)

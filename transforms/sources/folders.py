@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import apache_beam as beam
@@ -16,8 +17,8 @@ from beam_retrain.transforms.core.records.splits import SplitPercentages
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.sources.base import SourceOptions, check_classes, has_items
 from beam_retrain.transforms.sources.image_files import AssignShards, ImageFile, ImageFilesSource, assign_split
-from beam_retrain.transforms.sources.retrain_names import check_labels_differ, is_image, label_of_folder
 
+_RETRAIN_SUFFIXES = (".jpg", ".jpeg", ".png")  # compared without case, unlike in `retrain.py` on Linux
 _NOT_IMAGES = {"thumbs.db", "desktop.ini"}  # of file managers; dot files are hidden, too
 # As classes, these would train a classifier to tell training images from testing ones.
 _OTHER_SPLIT_NAMES = {"train", "test", "val", "valid", "validation", "eval", "dev", TRAINING, TESTING}
@@ -94,6 +95,27 @@ def _as_retrain_named(folders: Sequence[ClassFolder]) -> list[ClassFolder]:
   return kept
 
 
+def label_of_folder(name: str) -> str:
+  """Returns the label that `retrain.py` made of a folder's name.
+
+  As `create_image_lists` of TensorFlow Hub's `examples/image_retraining/retrain.py`.
+  """
+  return re.sub("[^a-z0-9]+", " ", name.lower())
+
+
+def check_labels_differ(names: Iterable[str]) -> None:
+  """Raises InputError if two folders have the same label."""
+  seen: dict[str, str] = {}
+  for name in sorted(names):
+    label = label_of_folder(name)
+    if label in seen:
+      raise InputError(
+        f"the folders {seen[label]!r} and {name!r} both get the label {label!r}: rename one, or put their images into"
+        " one folder."
+      )
+    seen[label] = name
+
+
 class FolderSource(ImageFilesSource):
   """Folders named by class, with image files at any depth."""
 
@@ -168,7 +190,11 @@ def count_files(folder: ClassFolder) -> FileCounts:
 
 
 def _takes(folder: ClassFolder, path: str) -> bool:
-  return _may_be_image(folder, path) and (not folder.retrain_names or is_image(path))
+  return _may_be_image(folder, path) and (not folder.retrain_names or is_retrain_image(path))
+
+
+def is_retrain_image(file_name: str) -> bool:
+  return file_name.lower().endswith(_RETRAIN_SUFFIXES)
 
 
 def _may_be_image(folder: ClassFolder, path: str) -> bool:

@@ -19,6 +19,7 @@ from beam_retrain.pipelines import evaluate, predict
 from beam_retrain.pipelines.cli import main
 from beam_retrain.pipelines.compat.label_image import make_parser
 from beam_retrain.transforms.compat.frozen_graph import FrozenGraphHandler
+from beam_retrain.transforms.core.compat.graph_call import GraphCall
 from beam_retrain.transforms.core.images.headers import MAX_PIXELS
 from beam_retrain.transforms.core.models.inference import BATCH_SIZE
 from beam_retrain.transforms.core.records.quarantine import Quarantined, Reason
@@ -241,10 +242,10 @@ def test_defaults_are_those_of_the_other_stages():
 def test_the_handler_works_in_anyones_pipeline(tf1_graph, small_images, collect):
   paths = [small_images / "grey" / "0.jpg", small_images / "white" / "1.png"]
   images = [Image(str(path), "", path.read_bytes()) for path in paths] + [Image("empty", "", b"")]
-  call = {
-    **{name: getattr(tf1_graph, name) for name in ("input_layer", "output_layer", "height", "width", "mean", "std")},
-    **{"half_pixel_centers": False, "batch": 0, "dtype": "float32"},
-  }
+  names = ("input_layer", "output_layer", "height", "width", "mean", "std")
+  call = GraphCall(
+    **{name: getattr(tf1_graph, name) for name in names}, half_pixel_centers=False, batch=0, dtype="float32"
+  )
   handler = FrozenGraphHandler(str(tf1_graph.path), call)
   good, bad = [], []
   for item in collect(beam.Create(images) | RunInference(handler)):

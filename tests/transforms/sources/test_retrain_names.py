@@ -13,8 +13,15 @@ from beam_retrain.trainer import task
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.sources.base import SourceOptions
 from beam_retrain.transforms.sources.find import find_source
-from beam_retrain.transforms.sources.folders import FolderSource, count_files, find_class_folders, list_folder
-from beam_retrain.transforms.sources.retrain_names import check_labels_differ, is_image, label_of_folder
+from beam_retrain.transforms.sources.folders import (
+  FolderSource,
+  check_labels_differ,
+  count_files,
+  find_class_folders,
+  is_retrain_image,
+  label_of_folder,
+  list_folder,
+)
 from tests.helpers import ROOT
 
 
@@ -41,8 +48,8 @@ def test_labels_are_lower_case_words(name, label):
 
 
 def test_images_are_told_by_their_names():
-  assert all(map(is_image, ("a.jpg", "a.JPEG", "b.c.Png")))
-  assert not any(map(is_image, ("a.gif", "jpg", "a.jpg.txt", "apng")))
+  assert all(map(is_retrain_image, ("a.jpg", "a.JPEG", "b.c.Png")))
+  assert not any(map(is_retrain_image, ("a.gif", "jpg", "a.jpg.txt", "apng")))
 
 
 def test_two_folders_of_one_label_are_both_named():

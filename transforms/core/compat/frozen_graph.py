@@ -1,7 +1,6 @@
 """Loads, tests and runs any frozen image graph, as `label_imageV3.py` did.
 
-Images are preprocessed as in that script: decoded to RGB, 0..255; resized bilinearly; (x - mean) / std. But their
-format is detected by content, not by file name, and the graph is loaded once and run in batches.
+Images are preprocessed as in that script: decoded to RGB, 0..255; resized bilinearly; (x - mean) / std.
 """
 
 from __future__ import annotations
@@ -27,8 +26,15 @@ def load_graph(graph: tf.compat.v1.GraphDef, call: GraphCall, path: str) -> Load
 
   Raises InputError if the output does not depend on the input, or depends on variables, files or Python.
   """
-  needed = _extract_needed(graph, call, path)
-  _check_operations(needed, path)
+  needed = extract_subgraph(graph, call.output_layer, cut_at=call.input_layer, keep_control=True)
+  own_input = [index for index, node in enumerate(needed.node) if node.name == call.input_layer]
+  if not own_input or call.input_layer == call.output_layer:
+    raise InputError(
+      f"{call.output_layer} of {path} is not computed from {call.input_layer}: give another --input_layer or"
+      " --output_layer."
+    )
+  del needed.node[own_input[0]]
+  _validate_operations(needed, path)
 
   def run_graph(images: tf.Tensor) -> tf.Tensor:
     (scores,) = tf.import_graph_def(
@@ -55,20 +61,7 @@ def load_graph(graph: tf.compat.v1.GraphDef, call: GraphCall, path: str) -> Load
   return LoadedModel(lambda encoded: decode(tf.constant(encoded, tf.string)), infer)
 
 
-def _extract_needed(graph: tf.compat.v1.GraphDef, call: GraphCall, path: str) -> tf.compat.v1.GraphDef:
-  """Returns the nodes that compute the output, without the input itself."""
-  needed = extract_subgraph(graph, call.output_layer, cut_at=call.input_layer, keep_control=True)
-  own_input = [index for index, node in enumerate(needed.node) if node.name == call.input_layer]
-  if not own_input or call.input_layer == call.output_layer:
-    raise InputError(
-      f"{call.output_layer} of {path} is not computed from {call.input_layer}: give another --input_layer or"
-      " --output_layer."
-    )
-  del needed.node[own_input[0]]
-  return needed
-
-
-def _check_operations(graph: tf.compat.v1.GraphDef, path: str) -> None:
+def _validate_operations(graph: tf.compat.v1.GraphDef, path: str) -> None:
   nodes = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
   operations = {node.op for node in nodes}
   if operations & _VARIABLES:
@@ -81,29 +74,23 @@ def _check_operations(graph: tf.compat.v1.GraphDef, path: str) -> None:
 
 def _read_images(encoded: tf.Tensor, call: GraphCall) -> tf.Tensor:
   """string [N] -> float32 [N, height, width, 3], normalised."""
-  return tf.map_fn(
-    lambda one: _read_image(one, call),
-    encoded,
-    fn_output_signature=tf.TensorSpec([call.height, call.width, 3], tf.float32),
-    parallel_iterations=8,
-  )
 
+  def read_image(one: tf.Tensor) -> tf.Tensor:
+    resized = tf.raw_ops.ResizeBilinear(
+      images=decode_rgb(one)[tf.newaxis],
+      size=[call.height, call.width],
+      half_pixel_centers=call.half_pixel_centers,
+    )
+    return (resized[0] - call.mean) / call.std
 
-def _read_image(encoded: tf.Tensor, call: GraphCall) -> tf.Tensor:
-  # float32 [1, height, width, 3], 0..255
-  resized = tf.raw_ops.ResizeBilinear(
-    images=decode_rgb(encoded)[tf.newaxis],
-    size=[call.height, call.width],
-    half_pixel_centers=call.half_pixel_centers,
-  )
-  return (resized[0] - call.mean) / call.std
+  spec = tf.TensorSpec([call.height, call.width, 3], tf.float32)
+  return tf.map_fn(read_image, encoded, fn_output_signature=spec, parallel_iterations=8)
 
 
 def try_out(model: LoadedModel, call: GraphCall, path: str) -> tuple[int, GraphCall]:
-  """Runs a graph on two random images, one by one and together.
+  """Runs a graph on two random images; raises InputError if it fails.
 
-  Returns (scores per image, `call`), with a `batch` of 1 if the graph cannot take two images at once, or its scores
-  then differ. Raises InputError if it cannot take one image either.
+  Returns (scores per image, `call`), with a `batch` of 1 if two images at once fail, or give other scores.
   """
   pixels = np.random.default_rng(0).uniform(0, 255, (2, call.height, call.width, 3))
   images = tf.constant((pixels - call.mean) / call.std, tf.float32)

@@ -7,25 +7,25 @@ A graph needs what it was trained with: the former, unless beam-retrain has froz
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
-
-import tensorflow as tf
+from typing import TYPE_CHECKING, NamedTuple
 
 from beam_retrain.transforms.core.errors import InputError, first_line
 
+if TYPE_CHECKING:
+  import tensorflow as tf
+
 DEFAULT_PX = 299
-SHOWN_NAMES = 5
-OURS = "retrained/"
-"""Name prefix of all but input and output in graphs of `beam_retrain.trainer.export.frozen_graph`."""
+_SHOWN_NAMES = 5
+# Name prefix of all but input and output in graphs of `beam_retrain.trainer.export.frozen_graph`.
+_OURS = "retrained/"
 
 
 class GraphCall(NamedTuple):
-  """How to call a graph.
+  """How to call a graph. Workers unpickle it without TensorFlow.
 
   Attributes:
-    input_layer: operation that takes the images.
+    input_layer: operation that takes the images, of `height` x `width` pixels.
     output_layer: operation that gives the scores.
-    height: of its images, pixels, as `width`.
     mean: subtracted from each value, 0..255.
     std: divides the result.
     half_pixel_centers: whether to resize as TensorFlow 2, not 1, does.
@@ -46,18 +46,16 @@ class GraphCall(NamedTuple):
 
 def parse_graph(data: bytes, path: str) -> tf.compat.v1.GraphDef:
   """Parses a GraphDef; raises InputError for other files."""
+  import tensorflow as tf
+
   graph = tf.compat.v1.GraphDef()
   try:
     graph.ParseFromString(data)
-  except Exception as error:
-    raise InputError(_not_a_graph(path)) from error
-  if not graph.node:
-    raise InputError(_not_a_graph(path))
-  return graph
-
-
-def _not_a_graph(path: str) -> str:
-  return f"{path} is not a frozen graph (a GraphDef, .pb): give the file that `retrain` wrote, as --graph."
+    if graph.node:
+      return graph
+  except Exception:  # each implementation of protobuf raises its own
+    pass
+  raise InputError(f"{path} is not a frozen graph (a GraphDef, .pb): give the file that `retrain` wrote, as --graph.")
 
 
 def find_call(
@@ -74,8 +72,7 @@ def find_call(
 ) -> GraphCall:
   """Determines a graph's call from the user's flags and the graph itself.
 
-  None for `height` or `width` means the graph's own, else `DEFAULT_PX`; None for `half_pixel_centers`, as the graph was
-  trained.
+  None: the graph's own size, else `DEFAULT_PX`; or resizing as in its training.
 
   Raises:
     InputError: an operation does not exist (suggests others), or does not take images, or not of this size.
@@ -98,9 +95,9 @@ def find_call(
       f" give --input_layer={' or '.join(inputs) or 'another'}."
     )
   batch, *size_px = taken.shape.as_list()[:3] if taken.shape.rank else (None, None, None)
-  for flag, given, own in (("input_height", height, size_px[0]), ("input_width", width, size_px[1])):
-    if given and own and given != own:
-      raise InputError(f"{input_layer} of {path} takes {taken.shape}, not --{flag}={given}: leave --{flag} out.")
+  for flag, asked, own in (("input_height", height, size_px[0]), ("input_width", width, size_px[1])):
+    if asked and own and asked != own:
+      raise InputError(f"{input_layer} of {path} takes {taken.shape}, not --{flag}={asked}: leave --{flag} out.")
   return GraphCall(
     input_layer,
     output_layer,
@@ -116,6 +113,8 @@ def find_call(
 
 def _import(graph: tf.compat.v1.GraphDef, path: str) -> dict[str, tf.Operation]:
   """Returns name -> operation, for those with outputs, with inferred shapes."""
+  import tensorflow as tf
+
   with tf.Graph().as_default() as imported:
     try:
       tf.import_graph_def(graph, name="")
@@ -125,14 +124,12 @@ def _import(graph: tf.compat.v1.GraphDef, path: str) -> dict[str, tf.Operation]:
 
 
 def _candidate_inputs(operations: dict[str, tf.Operation]) -> list[str]:
-  """Returns the placeholders for images, else all tensors of image shape.
-
-  The last first: graphs of the first `retrain.py` decode images themselves, and are fed between decoding and the trunk.
-  """
+  """Returns the placeholders for images, else all tensors of image shape."""
   images = [operation for operation in operations.values() if _may_be_images(operation.outputs[0])]
   placeholders = [operation.name for operation in images if operation.type.startswith("Placeholder")]
   shaped = [operation.name for operation in images if operation.outputs[0].shape.rank and operation.type != "Const"]
-  return (placeholders or shaped[::-1])[:SHOWN_NAMES]
+  # The last first: graphs of the first `retrain.py` decode images themselves, and are fed after that.
+  return (placeholders or shaped[::-1])[:_SHOWN_NAMES]
 
 
 def _may_be_images(tensor: tf.Tensor) -> bool:
@@ -142,10 +139,7 @@ def _may_be_images(tensor: tf.Tensor) -> bool:
 
 
 def _candidate_outputs(operations: dict[str, tf.Operation], inputs: Sequence[str]) -> list[str]:
-  """Returns final outputs and softmaxes computed from `inputs`.
-
-  Softmaxes that are final outputs come first.
-  """
+  """Returns final outputs and softmaxes computed from `inputs`, the likeliest first."""
   reached: set[str] = set()
   to_visit = [operations[name] for name in inputs]
   while to_visit:
@@ -160,9 +154,8 @@ def _candidate_outputs(operations: dict[str, tf.Operation], inputs: Sequence[str
   ]
   ends = [operation.name for operation in floats if not operation.outputs[0].consumers()]
   softmaxes = [operation.name for operation in floats if operation.type == "Softmax"]
-  return list(dict.fromkeys([name for name in softmaxes if name in ends] + ends + softmaxes))[:SHOWN_NAMES]
+  return list(dict.fromkeys([name for name in softmaxes if name in ends] + ends + softmaxes))[:_SHOWN_NAMES]
 
 
 def _is_ours(graph: tf.compat.v1.GraphDef) -> bool:
-  """Returns whether beam-retrain froze the graph."""
-  return sum(not node.name.startswith(OURS) for node in graph.node) <= 2 < len(graph.node)
+  return sum(not node.name.startswith(_OURS) for node in graph.node) <= 2 < len(graph.node)

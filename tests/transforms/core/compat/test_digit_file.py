@@ -7,12 +7,10 @@ import numpy as np
 import pytest
 
 from beam_retrain.transforms.core.compat.digit_file import (
-  ActualLabels,
+  HEADER,
   Answer,
   best,
   check_labels,
-  header,
-  normalised,
   parse_labels,
   part_line,
   single_line,
@@ -39,26 +37,6 @@ def test_as_many_labels_as_scores():
     check_labels(["a", "b"], 3, labels_path="l", graph_path="g", output_layer="o")
 
 
-@pytest.mark.parametrize(
-  ("folder", "label"), [("7", "7"), ("Red Roses", "red roses"), ("rock_&_roll!", "rock roll "), ("Ü", " "), (".", " ")]
-)
-def test_a_folders_name_becomes_a_label_as_in_2018(folder, label):
-  assert normalised(folder) == label
-
-
-def test_the_label_that_a_folder_stands_for():
-  actual = ActualLabels(["Rose-Bush", "rose bush", "daisy", "=cmd", "red"])
-  found = {
-    "rose bush": "rose bush",  # spelled just so: before any that is only normalised to it
-    "ROSE bush": "Rose-Bush",
-    "Daisy": "daisy",
-    "=cmd": "=cmd",
-    "Red!": "red",
-    "tulips": None,
-  }
-  assert {folder: actual.find(folder) for folder in found} == found
-
-
 def test_the_best_of_equal_scores_is_the_first():
   assert best(np.array([0.1, 0.4, 0.4, 0.1], np.float32), ["a", "b", "c", "d"]) == Answer(
     "b", 100 * float(np.float32(0.4))
@@ -66,7 +44,7 @@ def test_the_best_of_equal_scores_is_the_first():
 
 
 def test_lines_are_those_of_the_script():
-  assert header() == "file_name,actual_digit,predicted_digit,confidence,prediction_accuracy,Execution time\r\n"
+  assert HEADER == "file_name,actual_digit,predicted_digit,confidence,prediction_accuracy,Execution time\r\n"
   part = part_line("a/7/1.jpg", "7", Answer("7", 99.5)) + part_line("a/7/2.jpg", "7", Answer("1", 1e-05))
   assert list(whole_lines(io.StringIO(part, newline=""), "Tue")) == [
     "a/7/1.jpg,7,7,99.5,True,Tue\r\n",
