@@ -23,7 +23,7 @@ from beam_retrain.transforms.compat.text_bottlenecks import (
   write_counts,
 )
 from beam_retrain.transforms.core.errors import InputError, flag
-from beam_retrain.transforms.core.records.schema import RECORDS_FOLDER, REPORTS_FOLDER, STATS_FILE, TESTING, TRAINING
+from beam_retrain.transforms.core.records.schema import RECORDS_FOLDER, STATS_FILE, TESTING, TRAINING
 from beam_retrain.transforms.core.records.splits import SplitPercentages
 from beam_retrain.transforms.core.runtimes.trunk_info import TrunkInfo
 from beam_retrain.transforms.io import files
@@ -57,7 +57,6 @@ class TextImport:
       request: digest of all but the images that decides the store.
     """
     records = files.join(self.store, RECORDS_FOLDER)
-    files.make_folder(files.join(records, REPORTS_FOLDER))
 
     def build(root: beam.Pipeline) -> None:
       shards = root | "Plan" >> self.source.plan((TRAINING, TESTING), self.percentages)
