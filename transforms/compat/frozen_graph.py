@@ -45,7 +45,7 @@ class FrozenGraphHandler(ImageModelHandler):
     self._call = call
 
   def load_model(self) -> LoadedModel:
-    load_tensorflow(self.threads)
+    load_tensorflow(self.thread_limits.here)
     from beam_retrain.transforms.core.compat.frozen_graph import load_graph
 
     return load_graph(parse_graph(files.read_bytes(self._path), self._path), self._call, self._path)
