@@ -19,11 +19,9 @@ _WITHOUT_TENSORFLOW = (
   "images.headers",
   "images.idx",
   "images.thumbnails",
-  "metrics.calibration",
   "metrics.comparison",
   "metrics.statistics",
   "metrics.label_stats",
-  "metrics.mistakes",
   "metrics.predictions",
   "models.head",
   "records.csv_format",
@@ -39,6 +37,8 @@ _WITHOUT_TENSORFLOW = (
   "run.stats",
   "runtimes.prepared",
   "runtimes.variant",
+  "system.imports",
+  "system.machine",
   "system.prefetch",
 )
 
