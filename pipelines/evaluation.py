@@ -256,7 +256,7 @@ class Evaluation:
     """Claims the output folder and runs the job; returns its step.
 
     `find_earlier` returns further folders of a trunk's bottlenecks, given its fingerprint. For `also_owned`, see
-    `OutputDir.claim`.
+    `claim_folder`.
     """
     claim_output(output, info, owned=(*_OWNED, *also_owned), shards_folder=PARTS_FOLDER)
     stores = [
