@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import sys
+from typing import TYPE_CHECKING
 
 from beam_retrain.transforms.core.errors import InputError, flag
 from beam_retrain.transforms.core.images.augment import Distortions
@@ -12,7 +13,9 @@ from beam_retrain.transforms.core.records.splits import SplitPercentages
 from beam_retrain.transforms.core.run.argparse_internals import FlagGroup
 from beam_retrain.transforms.core.run.cli import add_decoding_flags, positive_int
 from beam_retrain.transforms.core.runtimes.variant import AUTO, BFLOAT16, FLOAT32, INT8, OPENVINO, TENSORFLOW
-from beam_retrain.transforms.sources.base import Source
+
+if TYPE_CHECKING:
+  from beam_retrain.transforms.sources.base import Source  # loads Beam, which `predict` does without
 
 LEAST_COSINE = 0.999
 """Smallest cosine with float32 at which auto takes another precision."""
