@@ -22,7 +22,6 @@ if TYPE_CHECKING:
   from matplotlib.axes import Axes
   from matplotlib.figure import Figure
 
-LEVELS = 10  # of the heat map; the lowest means none
 # Placeholders, replaced by the page's CSS colours so that charts follow its dark mode.
 _INK, _MUTED, _GRID, _ACCENT, _BAD, _PAPER = "#010101", "#010102", "#010103", "#010104", "#010105", "#010106"
 _OF_PAGE = {
@@ -36,35 +35,6 @@ _OF_PAGE = {
 _MAX_MARKERS = 60  # with more nights, only the line is drawn
 _MARKERS = {PASSED: ("o", _ACCENT), MISSED: ("X", _BAD)}
 _PLAIN_MARKER = ("o", _PAPER)
-
-
-def heat_colours() -> list[tuple[str, str]]:
-  """Returns (background, text) colours of each level, as `#rrggbb`.
-
-  Backgrounds are cividis; the text is black or white, whichever contrasts more. J. R. Nuñez, C. R. Anderton,
-  R. S. Renslow, "Optimizing colormaps with consideration for color vision deficiency to enable accurate interpretation
-  of scientific data", PLoS ONE 13 (2018).
-  """
-  from matplotlib import colormaps
-  from matplotlib.colors import to_hex
-
-  backgrounds = [colormaps["cividis"](level / (LEVELS - 1)) for level in range(LEVELS)]
-  # Black and white contrast equally with a luminance of 0.1791.
-  texts = ["#000000" if luminance(colour[:3]) > 0.1791 else "#ffffff" for colour in backgrounds]
-  return [(to_hex(background), text) for background, text in zip(backgrounds, texts, strict=True)]
-
-
-def luminance(colour: Sequence[float]) -> float:
-  """Returns the relative luminance, 0..1, of an sRGB colour (WCAG 2.2)."""
-  linear = [value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4 for value in colour]
-  return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-
-
-def heat_level(number: int, most: int) -> int:
-  """Returns a cell's level, by the square root of its images."""
-  if not number:
-    return 0
-  return max(1, round((LEVELS - 1) * math.sqrt(number / max(most, number, 5))))
 
 
 def reliability(bins: Sequence[CalibrationBin], name: str, description: str) -> Markup:

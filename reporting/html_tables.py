@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 import operator
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
@@ -27,6 +28,7 @@ MAX_MATRIX_LABELS = 40
 MAX_ROWS = 100
 MAX_SLICED_COLUMNS = 20
 MAX_SLICES = 50
+HEAT_LEVELS = 10  # of a cell of the confusion matrix; the lowest means none
 _THUMBNAIL_BUDGET = 7_000_000  # characters
 _SCALES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 
@@ -96,6 +98,35 @@ class Matrix(NamedTuple):
 
   def group_id(self, cell: Cell) -> str:
     return f"{self.prefix}-{cell[0]}-{cell[1]}"
+
+
+def heat_colours() -> list[tuple[str, str]]:
+  """Returns (background, text) colours of each level, as `#rrggbb`.
+
+  Backgrounds are cividis; the text is black or white, whichever contrasts more. J. R. Nuñez, C. R. Anderton,
+  R. S. Renslow, "Optimizing colormaps with consideration for color vision deficiency to enable accurate interpretation
+  of scientific data", PLoS ONE 13 (2018).
+  """
+  from matplotlib import colormaps
+  from matplotlib.colors import to_hex
+
+  backgrounds = [colormaps["cividis"](level / (HEAT_LEVELS - 1)) for level in range(HEAT_LEVELS)]
+  # Black and white contrast equally with a luminance of 0.1791.
+  texts = ["#000000" if luminance(colour[:3]) > 0.1791 else "#ffffff" for colour in backgrounds]
+  return [(to_hex(background), text) for background, text in zip(backgrounds, texts, strict=True)]
+
+
+def luminance(colour: Sequence[float]) -> float:
+  """Returns the relative luminance, 0..1, of an sRGB colour (WCAG 2.2)."""
+  linear = [value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4 for value in colour]
+  return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def heat_level(number: int, most: int) -> int:
+  """Returns a cell's level, by the square root of its images."""
+  if not number:
+    return 0
+  return max(1, round((HEAT_LEVELS - 1) * math.sqrt(number / max(most, number, 5))))
 
 
 def confusion(model: ModelMetrics, prefix: str, linked: bool) -> Matrix:
