@@ -22,7 +22,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from beam_retrain.transforms.core.run.cli import ArgumentParser, ExitCode, parse_flags, run_command
+from beam_retrain.transforms.core.run.exit_codes import ExitCode, run_command
+from beam_retrain.transforms.core.run.flags import ArgumentParser, parse_flags
 from beam_retrain.transforms.core.system.machine import available_cores
 from benchmarks.bench_inputs import find_data, find_weights
 from benchmarks.bench_session import Bench, describe_load

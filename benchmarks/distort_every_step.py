@@ -32,7 +32,7 @@ from beam_retrain.transforms.core.records.schema import (
 )
 from beam_retrain.transforms.core.records.splits import SplitPercentages
 from beam_retrain.transforms.core.records.tfrecord import read_records
-from beam_retrain.transforms.core.run.run_info import read_info
+from beam_retrain.transforms.core.run.output_folder import read_info
 from beam_retrain.transforms.sources.find import find_source
 
 _STEPS_PER_LOOK = 100

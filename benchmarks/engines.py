@@ -24,7 +24,7 @@ from typing import NamedTuple
 import numpy as np
 
 from beam_retrain.transforms.core.images.idx import encode_idx
-from beam_retrain.transforms.core.run.cli import positive_int
+from beam_retrain.transforms.core.run.flags import positive_int
 from benchmarks.commands import COMMAND, table, timed
 from benchmarks.process_tree import peak_mb, run_watched
 

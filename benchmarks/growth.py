@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from beam_retrain.transforms.core.run.cli import positive_int
+from beam_retrain.transforms.core.run.flags import positive_int
 from benchmarks.commands import COMMAND, table
 from benchmarks.process_tree import TreePeaks, run_watched
 

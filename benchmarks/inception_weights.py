@@ -33,7 +33,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from beam_retrain.transforms.core.errors import InputError
-from beam_retrain.transforms.core.run.cli import ArgumentParser, ExitCode, parse_flags, run_command
+from beam_retrain.transforms.core.run.exit_codes import ExitCode, run_command
+from beam_retrain.transforms.core.run.flags import ArgumentParser, parse_flags
 from beam_retrain.transforms.core.system.imports import load_tensorflow
 
 if TYPE_CHECKING:

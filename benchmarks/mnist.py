@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from beam_retrain.transforms.core.metrics.label_stats import evaluate_in_memory, per_label_csv
-from beam_retrain.transforms.core.run.run_info import read_labels
+from beam_retrain.transforms.core.run.output_folder import read_labels
 from benchmarks.commands import table, timed
 
 # Images per label, 0 to 9, as published.

@@ -56,8 +56,9 @@ from beam_retrain.transforms.core.records.schema import (
   bottleneck_record,
 )
 from beam_retrain.transforms.core.records.splits import SplitPercentages
-from beam_retrain.transforms.core.run.cli import ExitCode
-from beam_retrain.transforms.core.run.run_info import RunInfo, describe_run, find_earlier, is_completed
+from beam_retrain.transforms.core.run.exit_codes import ExitCode
+from beam_retrain.transforms.core.run.output_folder import find_earlier, is_completed
+from beam_retrain.transforms.core.run.run_info import RunInfo, describe_run
 from beam_retrain.transforms.core.run.stats import Stats, read_stats
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.leaks.audit import SplitAudit

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from beam_retrain.transforms.core.errors import InputError
-from beam_retrain.transforms.core.run.cli import run_command
+from beam_retrain.transforms.core.run.exit_codes import run_command
 from beam_retrain.transforms.core.system.imports import gc_paused
 
 # Command -> (module below `pipelines` with a `run(argv) -> exit code`, help).

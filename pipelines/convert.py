@@ -21,7 +21,8 @@ from beam_retrain.transforms.convert import FORMATS, IMAGE_FORMATS, JPG, TFRECOR
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.images.encode import DEFAULT_QUALITY
 from beam_retrain.transforms.core.records.schema import IMAGE_RECORD
-from beam_retrain.transforms.core.run.cli import ExitCode, add_max_bad_fraction, whole_number
+from beam_retrain.transforms.core.run.exit_codes import ExitCode
+from beam_retrain.transforms.core.run.flags import add_max_bad_fraction, whole_number
 from beam_retrain.transforms.core.run.request import ONE_ARGUMENT
 from beam_retrain.transforms.core.run.run_info import RunInfo, describe_run
 from beam_retrain.transforms.core.run.stats import read_stats

@@ -18,11 +18,12 @@ from beam_retrain.transforms.core.errors import InputError, flag
 from beam_retrain.transforms.core.metrics.figures import MODEL
 from beam_retrain.transforms.core.models.inference import BATCH_SIZE
 from beam_retrain.transforms.core.records.schema import QUARANTINE_FILE
-from beam_retrain.transforms.core.run.cli import ExitCode
-from beam_retrain.transforms.core.run.run_info import RunInfo, describe_run, find_info, read_info
+from beam_retrain.transforms.core.run.exit_codes import ExitCode
+from beam_retrain.transforms.core.run.output_folder import find_info, read_info
+from beam_retrain.transforms.core.run.run_info import RunInfo, describe_run
 from beam_retrain.transforms.core.runtimes.variant import AUTO
 from beam_retrain.transforms.evaluation.classifier import EvaluateClassifier
-from beam_retrain.transforms.evaluation.compare import CompareNights
+from beam_retrain.transforms.evaluation.compare_nights import CompareNights
 from beam_retrain.transforms.evaluation.scoring import BOTTLENECKS_BATCH_SIZE
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.sources.records import RecordsSource

@@ -43,12 +43,14 @@ from beam_retrain.transforms.core.metrics.metrics_file import METRICS_FILE, writ
 from beam_retrain.transforms.core.records.quarantine import MAX_PIXELS
 from beam_retrain.transforms.core.records.schema import INFO_FILE, QUARANTINE_FILE
 from beam_retrain.transforms.core.records.splits import SplitPercentages
-from beam_retrain.transforms.core.run.cli import ExitCode, add_max_bad_fraction, fraction, positive_int
-from beam_retrain.transforms.core.run.run_info import RunInfo, complete_folder, describe_run
+from beam_retrain.transforms.core.run.exit_codes import ExitCode
+from beam_retrain.transforms.core.run.flags import add_max_bad_fraction, fraction, positive_int
+from beam_retrain.transforms.core.run.output_folder import complete_folder
+from beam_retrain.transforms.core.run.run_info import RunInfo, describe_run
 from beam_retrain.transforms.core.run.stats import read_stats
 from beam_retrain.transforms.core.runtimes.variant import AUTO
 from beam_retrain.transforms.evaluation.classifier import EvaluateClassifier, TrunkStore
-from beam_retrain.transforms.evaluation.compare import PARTS_FOLDER, SLICES_FILE, CompareNights
+from beam_retrain.transforms.evaluation.compare_nights import PARTS_FOLDER, SLICES_FILE, CompareNights
 from beam_retrain.transforms.evaluation.evaluate import (
   CONFUSION_FILE,
   FIGURES_FILE,

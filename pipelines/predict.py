@@ -20,9 +20,10 @@ from beam_retrain.transforms.core.models.inference import LoadedModel, infer_ima
 from beam_retrain.transforms.core.records.csv_format import csv_line, escape_cell
 from beam_retrain.transforms.core.records.quarantine import Quarantined, Reason
 from beam_retrain.transforms.core.records.schema import Image
-from beam_retrain.transforms.core.run.cli import add_max_bad_fraction, exit_code_for_images, positive_int, run_command
+from beam_retrain.transforms.core.run.exit_codes import exit_code_for_images, run_command
+from beam_retrain.transforms.core.run.flags import add_max_bad_fraction, positive_int
+from beam_retrain.transforms.core.run.output_folder import read_info, read_labels
 from beam_retrain.transforms.core.run.request import NO_FLAG, Request
-from beam_retrain.transforms.core.run.run_info import read_info, read_labels
 from beam_retrain.transforms.core.runtimes.prepared import find_prepared
 from beam_retrain.transforms.core.runtimes.variant import AUTO
 from beam_retrain.transforms.core.system import local_files

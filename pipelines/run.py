@@ -22,7 +22,8 @@ from beam_retrain.pipelines.options.request import JobRequest, check_paths
 from beam_retrain.pipelines.requests.bottlenecks import BottlenecksRequest
 from beam_retrain.pipelines.stages import Chain, RequestT, Stage, digest_of_images, digests_of_trunk, make_request
 from beam_retrain.pipelines.train import TrainRequest
-from beam_retrain.transforms.core.run.cli import ExitCode, add_max_bad_fraction, fraction
+from beam_retrain.transforms.core.run.exit_codes import ExitCode
+from beam_retrain.transforms.core.run.flags import add_max_bad_fraction, fraction
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.sources.find import find_source
 from beam_retrain.transforms.sources.idx import IdxSource

@@ -14,9 +14,10 @@ from typing import Any, TypeVar
 
 import beam_retrain.transforms.core
 from beam_retrain.pipelines.models.trunk_sources import BUNDLED
-from beam_retrain.transforms.core.run.cli import ExitCode
+from beam_retrain.transforms.core.run.exit_codes import ExitCode
+from beam_retrain.transforms.core.run.output_folder import is_completed
 from beam_retrain.transforms.core.run.request import Request
-from beam_retrain.transforms.core.run.run_info import is_completed, versions
+from beam_retrain.transforms.core.run.run_info import versions
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.sources.find import is_manifest
 from beam_retrain.transforms.sources.manifest import image_stats

@@ -12,12 +12,13 @@ import tempfile
 from collections.abc import Sequence
 
 from beam_retrain.trainer import task
-from beam_retrain.trainer.export.output_dir import OWNED, STAGE
-from beam_retrain.trainer.options import TrainRequest
+from beam_retrain.trainer.export.output_files import OWNED, STAGE
+from beam_retrain.trainer.request import TrainRequest
 from beam_retrain.transforms.core.errors import InputError, first_line
 from beam_retrain.transforms.core.records.schema import COMPLETED_FILE, INFO_FILE
-from beam_retrain.transforms.core.run.cli import ArgumentParser, ExitCode, run_command
-from beam_retrain.transforms.core.run.run_info import complete_folder, find_earlier, read_info, reopen_folder
+from beam_retrain.transforms.core.run.exit_codes import ExitCode, run_command
+from beam_retrain.transforms.core.run.flags import ArgumentParser
+from beam_retrain.transforms.core.run.output_folder import complete_folder, find_earlier, read_info, reopen_folder
 
 make_parser = TrainRequest.make_parser
 execute = task.execute

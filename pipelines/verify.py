@@ -24,15 +24,8 @@ from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.metrics.metrics_file import METRICS_FILE
 from beam_retrain.transforms.core.models.inference import BATCH_SIZE, Inferred
 from beam_retrain.transforms.core.records.quarantine import MAX_PIXELS, Quarantined
-from beam_retrain.transforms.core.run.cli import (
-  ExitCode,
-  add_max_bad_fraction,
-  add_max_pixels,
-  exit_code_for_images,
-  fraction,
-  positive_int,
-  run_command,
-)
+from beam_retrain.transforms.core.run.exit_codes import ExitCode, exit_code_for_images, run_command
+from beam_retrain.transforms.core.run.flags import add_max_bad_fraction, add_max_pixels, fraction, positive_int
 from beam_retrain.transforms.core.run.progress_line import ProgressLine
 from beam_retrain.transforms.core.run.request import Request
 from beam_retrain.transforms.core.runtimes.variant import AUTO, BFLOAT16, INT8

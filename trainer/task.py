@@ -7,14 +7,15 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 
-from beam_retrain.trainer.export.output_dir import Int8File, TrainMetrics
+from beam_retrain.trainer.export.output_files import Int8File, TrainMetrics
 from beam_retrain.trainer.export.tflite_options import TfliteOptions
-from beam_retrain.trainer.options import TrainRequest
+from beam_retrain.trainer.request import TrainRequest
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.records.schema import TESTING, VALIDATION
 from beam_retrain.transforms.core.records.splits import SplitPercentages
-from beam_retrain.transforms.core.run.cli import ExitCode, run_command
-from beam_retrain.transforms.core.run.run_info import RunInfo, read_info, read_labels
+from beam_retrain.transforms.core.run.exit_codes import ExitCode, run_command
+from beam_retrain.transforms.core.run.output_folder import read_info, read_labels
+from beam_retrain.transforms.core.run.run_info import RunInfo
 from beam_retrain.transforms.core.system.imports import load_tensorflow
 
 make_parser = TrainRequest.make_parser

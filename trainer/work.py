@@ -7,16 +7,17 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from beam_retrain.trainer.export import output_dir, tflite
+from beam_retrain.trainer.export import output_files, tflite
 from beam_retrain.trainer.export.exporter import Exporter
-from beam_retrain.trainer.export.output_dir import TrainMetrics
+from beam_retrain.trainer.export.output_files import TrainMetrics
 from beam_retrain.trainer.fit import training
 from beam_retrain.trainer.fit.callbacks import RoundLine, TrainingCallback
 from beam_retrain.trainer.fit.data import Bottlenecks, load_bottlenecks, load_transform
 from beam_retrain.trainer.fit.schedule import Schedule
 from beam_retrain.trainer.fit.tensorboard import Summaries
 from beam_retrain.transforms.core.records.schema import TESTING, TRAINING, VALIDATION
-from beam_retrain.transforms.core.run.run_info import RunInfo, claim_folder, complete_folder, describe_run
+from beam_retrain.transforms.core.run.output_folder import claim_folder, complete_folder
+from beam_retrain.transforms.core.run.run_info import RunInfo, describe_run
 from beam_retrain.transforms.core.system import local_files
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def train_and_export(job: Job) -> TrainMetrics:
   schedule = job.request.make_schedule(len(data.learned_rows))
   _print_data(job, data)
   info = _describe(job, schedule, data)
-  resumes = claim_folder(job.output, info, owned=output_dir.OWNED, work_folder=output_dir.CHECKPOINTS)
+  resumes = claim_folder(job.output, info, owned=output_files.OWNED, work_folder=output_files.CHECKPOINTS)
   if resumes:
     print(f"resuming the training of an earlier run in {job.request.output}")
   exporter = Exporter(
@@ -61,7 +62,7 @@ def train_and_export(job: Job) -> TrainMetrics:
     data,
     schedule,
     seed=job.request.seed,
-    checkpoint=os.path.join(job.output, output_dir.CHECKPOINTS, "head.npz"),
+    checkpoint=os.path.join(job.output, output_files.CHECKPOINTS, "head.npz"),
     callbacks=_make_callbacks(job, schedule, exporter, resumes, len(data.rows[VALIDATION])),
   )
   scores = training.evaluate_splits(head, data, (TRAINING, VALIDATION, TESTING), rounds)
@@ -70,7 +71,7 @@ def train_and_export(job: Job) -> TrainMetrics:
     options, exporter, flat, output=job.output, bottlenecks=job.bottlenecks, calibration=calibration
   )
   metrics = TrainMetrics(len(data.labels), job.request.seed, rounds, scores, lite)
-  local_files.write_text(os.path.join(job.output, output_dir.METRICS), metrics.to_json())
+  local_files.write_text(os.path.join(job.output, output_files.METRICS), metrics.to_json())
   complete_folder(job.output)
   return metrics
 
@@ -90,7 +91,7 @@ def _print_data(job: Job, data: Bottlenecks) -> None:
 def _describe(job: Job, schedule: Schedule, data: Bottlenecks) -> RunInfo:
   request, settings = job.request, job.info.settings
   return describe_run(
-    output_dir.STAGE,
+    output_files.STAGE,
     {
       "preset": request.preset,
       **schedule.to_settings(),
@@ -115,6 +116,6 @@ def _make_callbacks(
   callbacks: list[TrainingCallback] = []
   if not (options.is_quiet or options.eval_step_interval):
     callbacks.append(RoundLine(sys.stdout, schedule.rounds))
-  logs = options.summaries_dir or os.path.join(job.output, output_dir.LOGS)
+  logs = options.summaries_dir or os.path.join(job.output, output_files.LOGS)
   callbacks.append(Summaries(logs, is_every_step=bool(options.eval_step_interval), resumes=resumes))
   return [*callbacks, *options.make_callbacks(exporter, validation_images, sys.stdout)]

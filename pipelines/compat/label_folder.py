@@ -31,7 +31,8 @@ from beam_retrain.transforms.compat.frozen_graph import (
 from beam_retrain.transforms.core.compat.digit_file import FILE_NAME, QUARANTINE_NAME
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.records.schema import QUARANTINE_FILE
-from beam_retrain.transforms.core.run.run_info import describe_run, is_completed, request_digest
+from beam_retrain.transforms.core.run.output_folder import is_completed
+from beam_retrain.transforms.core.run.run_info import describe_run, request_digest
 from beam_retrain.transforms.core.run.stats import read_stats
 from beam_retrain.transforms.evaluation.evaluate import check_not_empty
 from beam_retrain.transforms.io import files

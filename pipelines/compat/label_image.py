@@ -16,14 +16,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from beam_retrain.transforms.core.compat.graph_call import GraphCall, find_call, parse_graph
 from beam_retrain.transforms.core.errors import InputError
-from beam_retrain.transforms.core.run.cli import (
+from beam_retrain.transforms.core.run.exit_codes import ExitCode, run_command
+from beam_retrain.transforms.core.run.flags import (
   ArgumentParser,
-  ExitCode,
   add_decoding_flags,
   add_max_bad_fraction,
   parse_flags,
   positive_int,
-  run_command,
 )
 from beam_retrain.transforms.core.system import local_files
 

@@ -22,7 +22,7 @@ from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.metrics.predictions import Row, read_predictions
 from beam_retrain.transforms.core.records.csv_format import unescape_cell
 from beam_retrain.transforms.core.records.schema import FROZEN_GRAPH_FILE, RETRAINED_LABELS_FILE
-from beam_retrain.transforms.core.run.cli import ExitCode
+from beam_retrain.transforms.core.run.exit_codes import ExitCode
 from beam_retrain.transforms.core.system import local_files
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.sources.folders import ClassFolder, count_files, find_class_folders, list_class_folders

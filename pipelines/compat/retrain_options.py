@@ -13,7 +13,7 @@ from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.records.schema import FINAL_TENSOR
 from beam_retrain.transforms.core.records.splits import SPLIT_HASHES, STABLE
 from beam_retrain.transforms.core.run.argparse_internals import FlagGroup
-from beam_retrain.transforms.core.run.cli import (
+from beam_retrain.transforms.core.run.flags import (
   ArgumentParser,
   add_max_bad_fraction,
   positive_int,

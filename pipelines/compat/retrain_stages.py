@@ -22,8 +22,8 @@ from beam_retrain.transforms.compat.text_bottlenecks import Texts, find_texts
 from beam_retrain.transforms.core.errors import InputError, flag_names
 from beam_retrain.transforms.core.records.schema import PREPROCESSING_VERSION
 from beam_retrain.transforms.core.records.splits import LEGACY
-from beam_retrain.transforms.core.run.cli import ExitCode
-from beam_retrain.transforms.core.run.run_info import find_earlier, find_info, is_completed
+from beam_retrain.transforms.core.run.exit_codes import ExitCode
+from beam_retrain.transforms.core.run.output_folder import find_earlier, find_info, is_completed
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.sources.folders import ClassFolder
 

@@ -25,7 +25,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from beam_retrain.pipelines.doctor.worker_report import REPORTS, Report, Spread
 from beam_retrain.pipelines.engines.runners import choose_runner
-from beam_retrain.transforms.core.run.cli import error_line
+from beam_retrain.transforms.core.run.exit_codes import error_line
 
 # Only the job's process finds the package this way: workers must find it as for any job.
 _CHILD = "import sys; sys.path[:] = {}; from beam_retrain.pipelines.doctor.probe_job import main; main(*sys.argv[1:])"

@@ -10,7 +10,7 @@ from apache_beam.runners import create_runner
 
 from beam_retrain.pipelines.engines.runners import JobOptions, is_dataflow
 from beam_retrain.transforms.core.errors import InputError
-from beam_retrain.transforms.core.run.run_info import is_completed
+from beam_retrain.transforms.core.run.output_folder import is_completed
 from beam_retrain.transforms.io import files
 
 ONE_CONTAINER = "no_use_multiple_sdk_containers"

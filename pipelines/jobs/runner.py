@@ -18,8 +18,9 @@ from beam_retrain.pipelines.jobs.progress import Work, shard_progress
 from beam_retrain.transforms.core.errors import InputError, flag, user_sentence
 from beam_retrain.transforms.core.records.quarantine import DROPPED
 from beam_retrain.transforms.core.records.schema import QUARANTINE_FILE, REPORTS_FOLDER
-from beam_retrain.transforms.core.run.cli import ExitCode, run_command
-from beam_retrain.transforms.core.run.run_info import RunInfo, claim_folder, write_labels
+from beam_retrain.transforms.core.run.exit_codes import ExitCode, run_command
+from beam_retrain.transforms.core.run.output_folder import claim_folder, write_labels
+from beam_retrain.transforms.core.run.run_info import RunInfo
 from beam_retrain.transforms.core.run.stats import Stats
 from beam_retrain.transforms.io import files
 

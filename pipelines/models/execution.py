@@ -17,7 +17,8 @@ from beam_retrain.pipelines.models.trunk_sources import Trunk
 from beam_retrain.transforms.bottlenecks.model_handler import BATCH_METRIC, ImageModelHandler
 from beam_retrain.transforms.core.models.inference import BATCH_SIZE
 from beam_retrain.transforms.core.records.schema import INFO_FILE
-from beam_retrain.transforms.core.run.run_info import RunInfo, find_info
+from beam_retrain.transforms.core.run.output_folder import find_info
+from beam_retrain.transforms.core.run.run_info import RunInfo
 from beam_retrain.transforms.core.runtimes.prepared import load_prepared
 from beam_retrain.transforms.core.runtimes.variant import TENSORFLOW
 from beam_retrain.transforms.core.system.imports import load_tensorflow

@@ -16,7 +16,7 @@ from beam_retrain.transforms.bottlenecks.store import trunks_in
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.models.inference import load_prepared_model
 from beam_retrain.transforms.core.records.schema import Image
-from beam_retrain.transforms.core.run.run_info import find_info
+from beam_retrain.transforms.core.run.output_folder import find_info
 from beam_retrain.transforms.core.runtimes.prepared import find_prepared
 from beam_retrain.transforms.core.runtimes.trunk_info import TrunkInfo
 from beam_retrain.transforms.core.runtimes.variant import (

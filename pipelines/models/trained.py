@@ -16,7 +16,8 @@ from beam_retrain.transforms.core.models.head import HEAD_FILE
 from beam_retrain.transforms.core.models.inference import load_model
 from beam_retrain.transforms.core.records.schema import ALL, LABELS_FILE, TESTING, TRAINING, Image
 from beam_retrain.transforms.core.records.splits import SplitPercentages
-from beam_retrain.transforms.core.run.run_info import RunInfo, read_info, read_labels
+from beam_retrain.transforms.core.run.output_folder import read_info, read_labels
+from beam_retrain.transforms.core.run.run_info import RunInfo
 from beam_retrain.transforms.core.runtimes.prepared import CARD_FILE, PREPARED_FOLDER
 from beam_retrain.transforms.core.runtimes.variant import AUTO, FLOAT32
 from beam_retrain.transforms.io import files

@@ -11,7 +11,7 @@ from beam_retrain.transforms.core.errors import InputError, flag
 from beam_retrain.transforms.core.images.augment import Distortions
 from beam_retrain.transforms.core.records.splits import SplitPercentages
 from beam_retrain.transforms.core.run.argparse_internals import FlagGroup
-from beam_retrain.transforms.core.run.cli import add_decoding_flags, positive_int
+from beam_retrain.transforms.core.run.flags import add_decoding_flags, positive_int
 from beam_retrain.transforms.core.runtimes.variant import AUTO, BFLOAT16, FLOAT32, INT8, OPENVINO, TENSORFLOW
 
 if TYPE_CHECKING:

@@ -26,7 +26,7 @@ from beam_retrain.pipelines.engines.runners import (
 )
 from beam_retrain.transforms.core.errors import InputError, flag
 from beam_retrain.transforms.core.run.argparse_internals import flags_of
-from beam_retrain.transforms.core.run.cli import ArgumentParser, unknown_argument, validate_spelling
+from beam_retrain.transforms.core.run.flags import ArgumentParser, unknown_argument, validate_spelling
 from beam_retrain.transforms.core.run.request import NO_FLAG, Request
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.io.beam_internals import add_beam_flags

@@ -10,8 +10,8 @@ from beam_retrain.pipelines.jobs.runner import run_command
 from beam_retrain.pipelines.plan.measure import Measurement, listed_reasons, measure
 from beam_retrain.pipelines.plan.request import PlanRequest
 from beam_retrain.reporting.cost_table import plan_table
-from beam_retrain.transforms.core.run.cli import ExitCode
 from beam_retrain.transforms.core.run.cost_model import Expectation, expect, to_json_entries
+from beam_retrain.transforms.core.run.exit_codes import ExitCode
 from beam_retrain.transforms.core.run.run_info import RunInfo
 
 make_parser = PlanRequest.make_parser

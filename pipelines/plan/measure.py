@@ -31,7 +31,8 @@ from beam_retrain.transforms.core.records.quarantine import Quarantined
 from beam_retrain.transforms.core.records.schema import TESTING, TRAINING, Image
 from beam_retrain.transforms.core.records.shards import IMAGES_PER_SHARD
 from beam_retrain.transforms.core.run.cost_model import JobCosts
-from beam_retrain.transforms.core.run.run_info import RunInfo, read_info
+from beam_retrain.transforms.core.run.output_folder import read_info
+from beam_retrain.transforms.core.run.run_info import RunInfo
 from beam_retrain.transforms.core.run.stats import read_stats
 from beam_retrain.transforms.core.runtimes.variant import INT8
 from beam_retrain.transforms.core.system.machine import Threads, peak_memory

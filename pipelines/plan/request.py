@@ -13,7 +13,7 @@ from beam_retrain.pipelines.options.request import check_paths
 from beam_retrain.pipelines.requests.bottlenecks import BottlenecksRequest, TrunkRequest
 from beam_retrain.transforms.core.models.inference import BATCH_SIZE
 from beam_retrain.transforms.core.records.splits import SplitPercentages
-from beam_retrain.transforms.core.run.cli import positive_int
+from beam_retrain.transforms.core.run.flags import positive_int
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.sources.base import Source
 

@@ -23,11 +23,11 @@ from beam_retrain.transforms.core.metrics.metrics_file import METRICS_FILE
 from beam_retrain.transforms.core.models.inference import BATCH_SIZE
 from beam_retrain.transforms.core.records.schema import QUARANTINE_FILE
 from beam_retrain.transforms.core.records.shards import BottleneckCounts
-from beam_retrain.transforms.core.run.cli import positive_int
+from beam_retrain.transforms.core.run.flags import positive_int
 from beam_retrain.transforms.core.run.run_info import RunInfo, describe_run
 from beam_retrain.transforms.core.run.stats import read_stats
 from beam_retrain.transforms.evaluation.classifier import EvaluateClassifier
-from beam_retrain.transforms.evaluation.compare import CHANGES_FILES, CompareNights
+from beam_retrain.transforms.evaluation.compare_nights import CHANGES_FILES, CompareNights
 from beam_retrain.transforms.evaluation.evaluate import PER_LABEL_FILE, PREDICTIONS_FILE, SUSPICIOUS_FILE
 from beam_retrain.transforms.io import files
 

@@ -27,7 +27,7 @@ from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.metrics.figures import Metrics, TrendPoint
 from beam_retrain.transforms.core.metrics.metrics_file import METRICS_FILE, MetricsError, metrics_from_json
 from beam_retrain.transforms.core.records.schema import COMPLETED_FILE, INFO_FILE
-from beam_retrain.transforms.core.run.run_info import is_completed, reopen_folder
+from beam_retrain.transforms.core.run.output_folder import is_completed, reopen_folder
 from beam_retrain.transforms.evaluation.evaluate import PREDICTIONS_FILE
 from beam_retrain.transforms.io import files
 

@@ -23,7 +23,7 @@ from beam_retrain.transforms.core.records.leaks import OnLeak
 from beam_retrain.transforms.core.records.quarantine import MAX_PIXELS
 from beam_retrain.transforms.core.records.schema import LEAKS_FILE
 from beam_retrain.transforms.core.records.splits import LEGACY, SPLIT_HASHES, STABLE, SplitPercentages
-from beam_retrain.transforms.core.run.cli import add_max_bad_fraction, positive_int
+from beam_retrain.transforms.core.run.flags import add_max_bad_fraction, positive_int
 from beam_retrain.transforms.core.runtimes.variant import AUTO
 from beam_retrain.transforms.sources.base import Source
 from beam_retrain.transforms.sources.find import find_source, list_formats

@@ -22,7 +22,8 @@ from beam_retrain.transforms.core.records.schema import (
 )
 from beam_retrain.transforms.core.records.shards import ShardReport
 from beam_retrain.transforms.core.records.splits import LEGACY, STABLE, SplitPercentages
-from beam_retrain.transforms.core.run.run_info import RunInfo, find_info
+from beam_retrain.transforms.core.run.output_folder import find_info
+from beam_retrain.transforms.core.run.run_info import RunInfo
 from beam_retrain.transforms.core.run.stats import read_stats
 from beam_retrain.transforms.core.runtimes.variant import AUTO
 from beam_retrain.transforms.io import files

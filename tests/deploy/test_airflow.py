@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from beam_retrain.transforms.core.run.cli import ExitCode
+from beam_retrain.transforms.core.run.exit_codes import ExitCode
 from tests.helpers import ROOT
 
 _DEPLOY = ROOT / "deploy" / "airflow"

@@ -18,7 +18,7 @@ import pytest
 import yaml
 
 from beam_retrain.pipelines.reevaluate import command as reevaluate
-from beam_retrain.transforms.core.run.cli import ExitCode
+from beam_retrain.transforms.core.run.exit_codes import ExitCode
 from tests.helpers import ROOT
 
 _DEPLOY = ROOT / "deploy"

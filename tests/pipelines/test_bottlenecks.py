@@ -22,7 +22,7 @@ from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.models.inference import load_model
 from beam_retrain.transforms.core.records.schema import decode_bottleneck
 from beam_retrain.transforms.core.records.tfrecord import read_records
-from beam_retrain.transforms.core.run.run_info import read_info, read_labels
+from beam_retrain.transforms.core.run.output_folder import read_info, read_labels
 from beam_retrain.transforms.core.system.machine import available_cores
 from tests.helpers import noise_image
 

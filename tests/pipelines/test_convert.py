@@ -21,7 +21,7 @@ import pytest
 from beam_retrain.pipelines import convert
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.images.idx import encode_idx
-from beam_retrain.transforms.core.run.cli import run_command
+from beam_retrain.transforms.core.run.exit_codes import run_command
 from tests.helpers import ROOT
 
 _RUNNER = "--runner=FnApiRunner"

@@ -97,7 +97,7 @@ def test_without_scikit_learn_a_sentence_says_what_to_install(tmp_path):
   # A process in which the import fails, as it does where the package is not installed.
   code = (
     "import sys; sys.modules['sklearn'] = None; sys.modules['sklearn.datasets'] = None;"
-    "from beam_retrain.pipelines import datasets; from beam_retrain.transforms.core.run.cli import run_command;"
+    "from beam_retrain.pipelines import datasets; from beam_retrain.transforms.core.run.exit_codes import run_command;"
     "sys.exit(run_command(lambda argv: print(datasets.digits(*argv)), sys.argv[1:]))"
   )
   done = subprocess.run(

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from beam_retrain.pipelines import bottlenecks
-from beam_retrain.transforms.core.run.cli import ExitCode
+from beam_retrain.transforms.core.run.exit_codes import ExitCode
 from tests.helpers import ROOT
 from tests.system.engine_suite import ONE_WORKER, engine_file
 

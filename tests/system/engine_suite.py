@@ -37,7 +37,7 @@ from beam_retrain.pipelines import bottlenecks, convert, datasets, evaluate
 from beam_retrain.pipelines.engines.runners import ENGINE_OPTIONS
 from beam_retrain.trainer import task
 from beam_retrain.transforms.core.records.schema import REPORTS_FOLDER
-from beam_retrain.transforms.core.run.cli import ExitCode
+from beam_retrain.transforms.core.run.exit_codes import ExitCode
 from beam_retrain.transforms.evaluation.output_diff import difference_of_graphs, difference_of_json, difference_of_rows
 from tests.helpers import ROOT
 

@@ -20,7 +20,7 @@ from PIL import Image, ImageOps
 
 from beam_retrain.pipelines import bottlenecks, evaluate
 from beam_retrain.pipelines.reevaluate import command as reevaluate
-from beam_retrain.transforms.core.run.cli import ExitCode
+from beam_retrain.transforms.core.run.exit_codes import ExitCode
 from deploy.engines.cluster import flink, spark
 from tests.system.cluster_suite import Running, cluster, embed_arguments, images, running, undisturbed
 from tests.system.engine_suite import ENGINES, ONE_WORKER, Inputs, assert_same, expected, inputs, needs_engines

@@ -13,7 +13,7 @@ import apache_beam as beam
 import pytest
 
 from beam_retrain.pipelines.cli import main
-from beam_retrain.transforms.core.run.cli import ExitCode
+from beam_retrain.transforms.core.run.exit_codes import ExitCode
 from tests.pipelines.engines.test_jars import write_jar
 from tests.system.engine_suite import (
   ONE_WORKER,

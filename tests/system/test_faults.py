@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from beam_retrain.transforms.core.images.idx import encode_idx
-from beam_retrain.transforms.core.run.cli import ExitCode
+from beam_retrain.transforms.core.run.exit_codes import ExitCode
 from deploy.engines.cluster import MARKER, processes_of
 from tests.helpers import ROOT
 from tests.system.cluster_suite import Running, embed_arguments, images, running, undisturbed

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 from beam_retrain.transforms.core.errors import InputError
-from beam_retrain.transforms.core.run.cli import ExitCode, run_command
+from beam_retrain.transforms.core.run.exit_codes import ExitCode, run_command
 from benchmarks import inception_weights
 from benchmarks.inception_weights import MODEL_FOLDER
 

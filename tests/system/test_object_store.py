@@ -14,7 +14,7 @@ from beam_retrain.pipelines import bottlenecks, cli, convert, datasets, evaluate
 from beam_retrain.pipelines.plan import command as plan
 from beam_retrain.pipelines.reevaluate import command as reevaluate
 from beam_retrain.transforms.core.errors import InputError
-from beam_retrain.transforms.core.run.cli import ExitCode
+from beam_retrain.transforms.core.run.exit_codes import ExitCode
 from beam_retrain.transforms.io import cache, files
 from beam_retrain.transforms.io.transfer import put_file, put_folder
 from tests.object_stores import KEY, SECRET, Server, gs, s3, serve_s3

@@ -12,7 +12,7 @@ from pathlib import Path
 import apache_beam as beam
 import pytest
 
-from beam_retrain.transforms.core.run.cli import ExitCode
+from beam_retrain.transforms.core.run.exit_codes import ExitCode
 from tests.system.engine_suite import ONE_WORKER, assert_same, engine_file, needs_engines, said
 from tests.system.test_bad_input import lay_out_idx
 

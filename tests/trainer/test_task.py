@@ -18,11 +18,11 @@ import tensorflow as tf
 from beam_retrain.trainer import task
 from beam_retrain.trainer.fit.callbacks import EvalResult, RoundLine
 from beam_retrain.trainer.fit.schedule import Schedule
-from beam_retrain.trainer.options import TrainRequest
+from beam_retrain.trainer.request import TrainRequest
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.records.schema import decode_bottleneck
 from beam_retrain.transforms.core.records.tfrecord import read_records
-from beam_retrain.transforms.core.run.run_info import read_info
+from beam_retrain.transforms.core.run.output_folder import read_info
 from tests.helpers import ROOT
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.records.schema import FINAL_TENSOR
-from beam_retrain.transforms.core.run.cli import positive_int, whole_number
+from beam_retrain.transforms.core.run.flags import positive_int, whole_number
 
 if TYPE_CHECKING:
   from beam_retrain.trainer.export.exporter import Exporter

@@ -28,13 +28,13 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import tensorflow as tf
 
-from beam_retrain.trainer.export import frozen_graph, output_dir
+from beam_retrain.trainer.export import frozen_graph, output_files
 from beam_retrain.trainer.export.stored_trunk import StoredTrunk
 from beam_retrain.trainer.fit.head import LinearHead
 from beam_retrain.transforms.core.images.decode import preprocess
 from beam_retrain.transforms.core.models.head import HEAD_FILE, Head, encode_head
 from beam_retrain.transforms.core.records.schema import FROZEN_GRAPH_FILE, LABELS_FILE, RETRAINED_LABELS_FILE
-from beam_retrain.transforms.core.run.run_info import write_labels
+from beam_retrain.transforms.core.run.output_folder import write_labels
 from beam_retrain.transforms.core.system import local_files
 
 _TOP = 5
@@ -161,14 +161,14 @@ class Exporter:
     """Writes all but the TensorFlow Lite files; returns the head's arrays."""
     flat = self.flatten(head)
     exported = self.assemble(head.get_weights())
-    with local_files.atomic_folder(os.path.join(output, output_dir.SAVED_MODEL)) as folder:
+    with local_files.atomic_folder(os.path.join(output, output_files.SAVED_MODEL)) as folder:
       self.save(exported, folder)
     local_files.write_bytes(os.path.join(output, FROZEN_GRAPH_FILE), self.freeze(head.get_weights()))
     local_files.write_bytes(os.path.join(output, HEAD_FILE), encode_head(flat))
-    prepared = os.path.join(self.trunk_folder, output_dir.PREPARED)  # computed the bottlenecks
+    prepared = os.path.join(self.trunk_folder, output_files.PREPARED)  # computed the bottlenecks
     if os.path.isdir(prepared):  # early versions have none
-      with local_files.atomic_folder(os.path.join(output, output_dir.TRUNK)) as folder:
-        shutil.copytree(prepared, os.path.join(folder, output_dir.PREPARED))
+      with local_files.atomic_folder(os.path.join(output, output_files.TRUNK)) as folder:
+        shutil.copytree(prepared, os.path.join(folder, output_files.PREPARED))
     for name in (LABELS_FILE, RETRAINED_LABELS_FILE):
       write_labels(output, self.labels, name=name)
     return flat

@@ -20,7 +20,7 @@ import numpy as np
 import tensorflow as tf
 
 from beam_retrain.trainer.export.exporter import Exporter
-from beam_retrain.trainer.export.output_dir import Int8File, LiteFile
+from beam_retrain.trainer.export.output_files import Int8File, LiteFile
 from beam_retrain.trainer.export.tflite_options import TfliteOptions, labels_file
 from beam_retrain.trainer.fit.data import shard_files
 from beam_retrain.transforms.core.errors import InputError

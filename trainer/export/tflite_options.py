@@ -11,7 +11,7 @@ import dataclasses
 import os
 
 from beam_retrain.transforms.core.errors import InputError
-from beam_retrain.transforms.core.run.cli import positive_int
+from beam_retrain.transforms.core.run.flags import positive_int
 
 _DEFAULT_IMAGES = 200
 

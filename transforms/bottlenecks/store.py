@@ -13,7 +13,8 @@ from collections.abc import Iterable, Iterator
 from beam_retrain.transforms.core.errors import InputError, flag
 from beam_retrain.transforms.core.records.schema import INFO_FILE, RECORDS_FOLDER, digest_of_record
 from beam_retrain.transforms.core.records.tfrecord import DamagedError, locate_records
-from beam_retrain.transforms.core.run.run_info import RunInfo, find_info, is_completed
+from beam_retrain.transforms.core.run.output_folder import find_info, is_completed
+from beam_retrain.transforms.core.run.run_info import RunInfo
 from beam_retrain.transforms.core.runtimes.trunk_info import NO_TRUNK, TrunkInfo
 from beam_retrain.transforms.io import files
 

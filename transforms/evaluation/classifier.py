@@ -14,7 +14,7 @@ from beam_retrain.transforms.core.metrics import label_stats
 from beam_retrain.transforms.core.metrics.figures import MODEL
 from beam_retrain.transforms.core.records.schema import parse_shard_name
 from beam_retrain.transforms.core.records.shards import Shard, ShardReport
-from beam_retrain.transforms.evaluation.compare import PARTS_FOLDER, CompareNights
+from beam_retrain.transforms.evaluation.compare_nights import PARTS_FOLDER, CompareNights
 from beam_retrain.transforms.evaluation.evaluate import (
   EvaluateShard,
   check_not_empty,

@@ -44,7 +44,7 @@ from beam_retrain.transforms.core.records.quarantine import Quarantined
 from beam_retrain.transforms.core.records.schema import Image
 from beam_retrain.transforms.core.records.shards import Shard, ShardReport
 from beam_retrain.transforms.core.run.stats import Stats
-from beam_retrain.transforms.evaluation.compare import PARTS_FOLDER, NightsCompared
+from beam_retrain.transforms.evaluation.compare_nights import PARTS_FOLDER, NightsCompared
 from beam_retrain.transforms.evaluation.scoring import Scorer
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.shards.work import ShardTask, Written

@@ -20,7 +20,7 @@ from beam_retrain.transforms.core.records.schema import (
   parse_shard_name,
 )
 from beam_retrain.transforms.core.records.shards import ShardReport
-from beam_retrain.transforms.core.run.run_info import complete_folder
+from beam_retrain.transforms.core.run.output_folder import complete_folder
 from beam_retrain.transforms.core.run.stats import Stats, sum_reports
 from beam_retrain.transforms.io import files
 

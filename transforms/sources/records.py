@@ -26,7 +26,7 @@ from beam_retrain.transforms.core.records.schema import (
 from beam_retrain.transforms.core.records.shards import Input, Shard, ShardReport, read_picked
 from beam_retrain.transforms.core.records.splits import SplitPercentages, with_validation
 from beam_retrain.transforms.core.records.tfrecord import pick_records, read_records
-from beam_retrain.transforms.core.run.run_info import find_info, read_info, read_labels
+from beam_retrain.transforms.core.run.output_folder import find_info, read_info, read_labels
 from beam_retrain.transforms.core.run.stats import read_stats
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.sources.base import Source, SourceOptions, sample_hash

@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from beam_retrain.pipelines.jobs.capture import capture_output
-from beam_retrain.transforms.core.run.cli import ExitCode, run_command
+from beam_retrain.transforms.core.run.exit_codes import ExitCode, run_command
 
 
 def _job_with_a_late_worker(fails: bool) -> None:

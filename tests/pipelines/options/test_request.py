@@ -10,7 +10,7 @@ from apache_beam.options.pipeline_options import DirectOptions, StandardOptions
 from beam_retrain.pipelines.convert import ConvertRequest
 from beam_retrain.pipelines.options.request import parse_job
 from beam_retrain.transforms.core.errors import InputError
-from beam_retrain.transforms.core.run.cli import ArgumentParser, add_max_bad_fraction, parse_flags
+from beam_retrain.transforms.core.run.flags import ArgumentParser, add_max_bad_fraction, parse_flags
 
 _parse = functools.partial(parse_job, check_engine=False)
 

@@ -17,7 +17,7 @@ from beam_retrain.transforms.core.models.head import Head, decode_head
 from beam_retrain.transforms.core.models.score_paths import frozen_graph
 from beam_retrain.transforms.core.records.schema import decode_bottleneck
 from beam_retrain.transforms.core.records.tfrecord import read_records
-from beam_retrain.transforms.core.run.cli import ArgumentParser
+from beam_retrain.transforms.core.run.flags import ArgumentParser
 from tests.trainer.compat.retrain_suite import GRAPHS, everything_in, flags_below, like_retrain, run
 
 __all__ = ["like_retrain"]  # fixtures

@@ -23,7 +23,7 @@ from beam_retrain.pipelines.verify import run as verify
 from beam_retrain.trainer import task
 from beam_retrain.trainer.fit.data import load_bottlenecks
 from beam_retrain.trainer.fit.training import draw_rows
-from beam_retrain.trainer.options import TrainRequest
+from beam_retrain.trainer.request import TrainRequest
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.images.augment import Distortions, key_of_original
 from beam_retrain.transforms.core.records.schema import REPORTS_FOLDER, decode_bottleneck

@@ -13,7 +13,7 @@ import pytest
 
 from beam_retrain.pipelines import cli
 from beam_retrain.transforms.core.errors import InputError
-from beam_retrain.transforms.core.run.cli import ExitCode
+from beam_retrain.transforms.core.run.exit_codes import ExitCode
 from beam_retrain.transforms.io.transfer import place_of
 from tests.helpers import ROOT
 from tests.object_stores import NO_GOOGLE

@@ -22,7 +22,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar, Self
 
-from beam_retrain.transforms.core.run.cli import ArgumentParser, parse_flags
+from beam_retrain.transforms.core.run.flags import ArgumentParser, parse_flags
 
 NO_FLAG: Mapping[str, bool] = {"flag": False}
 """Metadata of a field that is not a flag."""

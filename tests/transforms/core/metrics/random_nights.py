@@ -19,7 +19,7 @@ from beam_retrain.transforms.core.records.slice_manifest import ManifestRow
 NIGHT = "2026-11-23"
 
 
-# Random nights, counted plainly and by the product. `test_compare.py` sends the same ones through Beam.
+# Random nights, counted plainly and by the product. `test_compare_nights.py` sends the same ones through Beam.
 
 
 def random_bucket(picks: random.Random, models: tuple[str, ...], columns: int) -> Bucket:

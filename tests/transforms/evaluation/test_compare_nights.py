@@ -22,8 +22,8 @@ from beam_retrain.transforms.core.metrics.predictions import HEADER, Row, csv_li
 from beam_retrain.transforms.core.records.quarantine import Quarantined, Reason
 from beam_retrain.transforms.core.records.schema import shard_name
 from beam_retrain.transforms.core.records.shards import ShardReport
-from beam_retrain.transforms.evaluation import compare
-from beam_retrain.transforms.evaluation.compare import (
+from beam_retrain.transforms.evaluation import compare_nights
+from beam_retrain.transforms.evaluation.compare_nights import (
   CHANGES_FILES,
   MAX_SHOWN,
   SLICES_FILE,
@@ -136,7 +136,7 @@ def _shown(lines: Sequence[Sequence[str]]) -> list[dict]:
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_random_nights(tmp_path, seed, monkeypatch):
-  monkeypatch.setattr(compare, "_ROWS_HELD", 1 + 7 * seed)  # files are packed in several goes
+  monkeypatch.setattr(compare_nights, "_ROWS_HELD", 1 + 7 * seed)  # files are packed in several goes
   bucket, plan, min_slice_size = random_case(seed)
   found = _compare(tmp_path, bucket, plan, shards=1 + seed % 6, min_slice_size=min_slice_size)
   figures, slices, beside, lines = plainly(bucket, plan, min_slice_size)
@@ -321,11 +321,13 @@ def test_what_is_no_baseline_or_no_manifest_is_told_before_the_job(tmp_path):
 def test_rows_cross_the_shuffle_as_few_elements():
   picks = random.Random(5)
   rows = [Row(f"{number}\n.jpg", "5", '"', str(picks.random()), "") for number in range(500)]
-  packed = list(compare._pack("baseline", iter(rows), 7))
+  packed = list(compare_nights._pack("baseline", iter(rows), 7))
   assert sorted(bucket for bucket, _ in packed) == list(range(7))
   assert {kind for _, (kind, _) in packed} == {"baseline"}
-  assert sorted(Row(*cells) for _, (_, squeezed) in packed for cells in compare._expand(squeezed)) == sorted(rows)
-  again = {bucket: squeezed for bucket, (_, squeezed) in compare._pack("baseline", reversed(rows[:250]), 7)}
+  assert sorted(Row(*cells) for _, (_, squeezed) in packed for cells in compare_nights._expand(squeezed)) == sorted(
+    rows
+  )
+  again = {bucket: squeezed for bucket, (_, squeezed) in compare_nights._pack("baseline", reversed(rows[:250]), 7)}
   for bucket, (_, squeezed) in packed:
-    of_bucket = {cells[0] for cells in compare._expand(squeezed)}
-    assert {cells[0] for cells in compare._expand(again[bucket])} == of_bucket & {row.key for row in rows[:250]}
+    of_bucket = {cells[0] for cells in compare_nights._expand(squeezed)}
+    assert {cells[0] for cells in compare_nights._expand(again[bucket])} == of_bucket & {row.key for row in rows[:250]}

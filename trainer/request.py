@@ -11,7 +11,7 @@ from beam_retrain.trainer.compat.retrain_options import RetrainOptions, add_retr
 from beam_retrain.trainer.export.tflite_options import TfliteOptions, add_tflite_flags
 from beam_retrain.trainer.fit.schedule import Schedule, steps_in_round
 from beam_retrain.transforms.core.errors import InputError
-from beam_retrain.transforms.core.run.cli import fraction, positive_int, positive_number, seed_number
+from beam_retrain.transforms.core.run.flags import fraction, positive_int, positive_number, seed_number
 from beam_retrain.transforms.core.run.request import Request
 
 _RETRAIN_EVAL_EVERY = 100  # steps, unless --eval_step_interval is given

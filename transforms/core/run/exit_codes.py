@@ -1,18 +1,16 @@
-"""Flags, error messages and exit codes common to all commands.
+"""Runs a command: its exit code, and the one sentence if it fails.
 
 Exit codes: 0 done; 1 a gate set by the user was missed; 2 wrong usage or a failed job; 3 more bad inputs than allowed.
+That of a finished Beam job is decided by `exit_code` in `pipelines/jobs/runner.py`.
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
-import difflib
 import enum
 import errno
 import io
 import logging
-import math
 import os
 import signal
 import sys
@@ -21,11 +19,9 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from beam_retrain.transforms.core.errors import InputError
-from beam_retrain.transforms.core.records.quarantine import MAX_PIXELS
-from beam_retrain.transforms.core.run.argparse_internals import FlagGroup, flags_of
 
 
 class ExitCode(enum.IntEnum):
@@ -43,123 +39,6 @@ def exit_code_for_images(bad: int, images: int, max_bad_fraction: float) -> Exit
     return ExitCode.DONE
   print(f"beam-retrain: {bad} of {images} images could not be used; see above.", file=sys.stderr)
   return ExitCode.TOO_MANY_BAD
-
-
-class ArgumentParser(argparse.ArgumentParser):
-  """Raises `InputError` instead of exiting; allows no abbreviated flags."""
-
-  def __init__(self, *args: Any, **kwargs: Any) -> None:
-    kwargs.setdefault("allow_abbrev", False)
-    kwargs.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
-    super().__init__(*args, **kwargs)
-
-  def error(self, message: str) -> NoReturn:
-    raise InputError(f"{self.prog}: {message}; see `{self.prog} --help`.")
-
-
-def parse_flags(
-  parser: argparse.ArgumentParser, argv: Sequence[str], flags: argparse.Namespace | None = None
-) -> argparse.Namespace:
-  """Parses the flags of a command without a job; may raise InputError."""
-  known, complaint = flags_of(parser), "unknown flag"
-  validate_spelling(parser, argv, known, complaint)
-  namespace, unknown = parser.parse_known_args(argv, flags)
-  if unknown:
-    raise InputError(unknown_argument(parser, unknown[0], known, complaint))
-  return namespace
-
-
-def validate_spelling(
-  parser: argparse.ArgumentParser, argv: Sequence[str], known: Sequence[str], complaint: str
-) -> None:
-  """Raises InputError for an unknown flag, before parsing.
-
-  With `--inputt DIR`, argparse would report that `--input` is missing.
-  """
-  for argument in argv:
-    if argument.startswith("--") and argument.split("=")[0] not in (*known, "--"):
-      raise InputError(unknown_argument(parser, argument, known, complaint))
-
-
-def unknown_argument(parser: argparse.ArgumentParser, argument: str, known: Sequence[str], complaint: str) -> str:
-  """Returns the message for an unknown argument, with the nearest flag."""
-  if not argument.startswith("-"):
-    return f"{parser.prog}: {argument!r} is not expected here; see `{parser.prog} --help`."
-  flag = argument.split("=")[0]
-  nearest = difflib.get_close_matches(flag, known, n=1, cutoff=0.0)
-  return f"{parser.prog}: {flag}: {complaint}; the nearest flag is {nearest[0]}."
-
-
-def fraction(text: str) -> float:
-  """Argparse type: a number 0..1."""
-  value = float(text)
-  if not 0 <= value <= 1:
-    raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
-  return value
-
-
-def whole_number(low: float = -math.inf, high: float = math.inf) -> Callable[[str], int]:
-  """Returns an argparse type: an integer from `low` to `high`."""
-
-  def parse(text: str) -> int:
-    try:
-      value = int(text)
-    except ValueError as error:
-      raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from error
-    if not low <= value <= high:
-      limits = f"at least {low}" if high == math.inf else f"between {low} and {high}"
-      raise argparse.ArgumentTypeError(f"{text} is not {limits}")
-    return value
-
-  return parse
-
-
-positive_int = whole_number(1)
-seed_number = whole_number(0, (1 << 63) - 1)
-
-
-def positive_number(text: str) -> float:
-  """Argparse type: a finite number above 0."""
-  try:
-    value = float(text)
-  except ValueError:
-    value = 0.0
-  if not 0 < value < math.inf:
-    raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
-  return value
-
-
-def add_max_bad_fraction(parser: FlagGroup) -> None:
-  parser.add_argument(
-    "--max_bad_fraction",
-    type=fraction,
-    default=0.0,
-    metavar="F",
-    help="largest accepted fraction of bad inputs, 0..1; above it the exit code is 3, but everything else is written"
-    " (default: 0)",
-  )
-
-
-def add_max_pixels(parser: argparse.ArgumentParser) -> None:
-  parser.add_argument(
-    "--max_pixels",
-    type=positive_int,
-    default=MAX_PIXELS,
-    metavar="N",
-    help="decode images of at most N pixels, height x width (default: %(default)d)",
-  )
-
-
-def add_decoding_flags(parser: argparse.ArgumentParser) -> None:
-  """Adds `--max_pixels` and `--trunk_threads` (None: auto)."""
-  add_max_pixels(parser)
-  parser.add_argument(
-    "--trunk_threads",
-    type=positive_int,
-    metavar="N",
-    help="trunk threads per process (default: the machine's cores, or the container's limit, divided by its worker"
-    " processes)",
-  )
 
 
 def run_command(run: Callable[[Sequence[str]], int], argv: Sequence[str]) -> int:
