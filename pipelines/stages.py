@@ -49,11 +49,11 @@ class Stage:
     return str(vars(self.request)["output"])
 
   def state(self, after: str) -> str:
-    """Returns a digest, 64 hex digits, of request, versions and the input's state."""
+    """Returns the digest of request, versions and input, 64 hex digits."""
     return hashlib.sha256(json.dumps([self.command, self.words(), after, versions()]).encode()).hexdigest()
 
   def words(self) -> list[str]:
-    """Returns the given decisive fields as 0.4 wrote them, so its states stay valid."""
+    """Returns the decisive fields as 0.4 wrote them: its states stay valid."""
     values = {name: getattr(self.request, name) for name in self.decisive if name in self.request.given}
     values |= {name: int(values[name]) for name in _WHOLE if name in values}
     return [f"--{name}" if value is True else f"--{name}={value}" for name, value in values.items()]

@@ -170,7 +170,7 @@ def _comparisons(report: Report, thumbnails: ThumbnailBudget) -> Iterator[_Compa
 
 
 def _lowest_recalls(nights: Sequence[TrendPoint]) -> dict[str, list[float | None]]:
-  """Returns the labels with the lowest recall tonight -> their recall per night."""
+  """Returns label -> recall per night, of tonight's lowest recalls."""
   tonight = {label: rate for label, rate in nights[-1].recalls.items() if rate is not None} if nights else {}
   lowest = sorted(tonight, key=lambda label: tonight[label])[:MAX_TREND_LABELS]
   return {label: [night.recalls.get(label) for night in nights] for label in lowest}

@@ -37,13 +37,13 @@ Cell = tuple[int, int]
 
 
 def label_positions(labels: Sequence[str]) -> dict[str, int]:
-  """Returns the position of each label, as it is and as a CSV cell."""
+  """Returns label -> position, also by its CSV cell."""
   places = {label: place for place, label in enumerate(labels)}
   return {**{escape_cell(label): place for label, place in places.items()}, **places}
 
 
 class LabelTable(NamedTuple):
-  """All labels, or those with the lowest F1; `rows`: the model's and the candidate's."""
+  """Rows (model's, candidate's) of all labels or the lowest F1."""
 
   rows: Sequence[tuple[LabelRow, LabelRow | None]]
   scale: float
@@ -141,7 +141,7 @@ def confusion(model: ModelMetrics, prefix: str, linked: bool) -> Matrix:
 
 
 class MistakeGroup(NamedTuple):
-  """Images of one mistake, the most confident first; `number` counts those not shown too."""
+  """Images of one mistake, most confident first; `number` counts all."""
 
   cell: Cell
   predicted: str
@@ -150,7 +150,7 @@ class MistakeGroup(NamedTuple):
 
 
 class LabelMistakes(NamedTuple):
-  """Mistakes of one label; `table_row` is empty for a label not in the label list."""
+  """Mistakes of one label; unknown labels have an empty `table_row`."""
 
   label: str
   position: int
@@ -210,7 +210,7 @@ class ThumbnailBudget:
 
 
 class SliceTable(NamedTuple):
-  """Slices by one column, the lowest accuracy first; `others`: the pooled and the unlisted."""
+  """Slices of a column, lowest accuracy first; `others`: pooled and unlisted."""
 
   scale: float
   rows: Sequence[tuple[str, SliceFigures]]

@@ -105,7 +105,7 @@ def how_often(p_value: float) -> str:
 
 
 def change(drop: float | None) -> str:
-  """Returns a drop in accuracy as `0.22 points lower`; a dash if unknown."""
+  """Returns a drop as `0.22 points lower`; a dash if unknown."""
   if drop is None:
     return _UNKNOWN
   return f"{100 * abs(drop):.2f}{_NBSP}points {'lower' if drop > 0 else 'higher'}" if drop else "none"

@@ -1,4 +1,4 @@
-"""Compares what workers report on themselves with this machine: number, versions, paths, memory."""
+"""Compares workers with this machine: number, versions, paths, memory."""
 
 from __future__ import annotations
 

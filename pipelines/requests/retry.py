@@ -99,7 +99,7 @@ class Retry:
     return Choice(prepare(trunk, variant), why=f"as for the bottlenecks in {files.shown(self.folder)}")
 
   def check_unchanged(self, info: RunInfo, source: Source, splits: tuple[str, ...], options: PipelineOptions) -> None:
-    """Compares settings and images with the earlier run's, by a job that counts them.
+    """Compares settings and counted images with the earlier run's.
 
     Raises:
       InputError: something has changed.

@@ -16,8 +16,8 @@ _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 MOST_LINES = 60
 MOST_MODULES = 12
 MOST_WORDS = 12
-# With the aliases. It only ever falls: at most 60 are wanted, and this many are left.
-MOST_UNTYPED = 122
+# With the aliases. It only ever falls.
+MOST_UNTYPED = 24
 MOST_TEST_LINES = 400
 
 

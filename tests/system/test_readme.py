@@ -100,7 +100,8 @@ def test_the_rooms_of_the_architecture_are_those_that_are_there():
     depth = (len(line) - len(line.lstrip())) // 2
     rooms = re.findall(r"([a-z_]+)/(?=\s|$)", line)
     named |= {ROOT.joinpath(*above[:depth], room) for room in rooms}
-    above = [*above[:depth], rooms[-1]]
+    if rooms:
+      above = [*above[:depth], rooms[-1]]
   assert [room for room in named if not room.is_dir()] == []
   for room in ("pipelines", "transforms", "transforms/core", "trainer"):
     there = {path.parent for path in (ROOT / room).glob("*/*") if path.parent.name != "__pycache__"}

@@ -1,4 +1,4 @@
-"""The tasks on a shard: embed images; copy bottlenecks of stores and fresh shards."""
+"""Tasks on a shard: embed images, copy bottlenecks."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ class EmbedFresh(EmbedShard):
 
 
 def _read_fresh(path: str) -> dict[str, int | Quarantined]:
-  """Returns the start byte or fault of a fresh shard's images, by hex SHA-256."""
+  """Returns hex SHA-256 -> start byte or fault of fresh images."""
   report = ShardReport.from_json(files.read_bytes(report_path(*files.split(path))).decode())
   digests = report.extra[_DIGESTS]
   faults = {digests[entry.key]: entry for entry in report.quarantined if entry.key in digests}

@@ -1,4 +1,4 @@
-"""The spine's middle step: the same bytes for any number of workers, and a killed run that goes on."""
+"""The work on shards: the same bytes for any number of workers, and a killed run that resumes."""
 
 from __future__ import annotations
 

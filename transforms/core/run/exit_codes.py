@@ -1,4 +1,4 @@
-"""Runs a command: its exit code, and the one sentence if it fails.
+"""Runs a command; returns its exit code, prints why it fails.
 
 Exit codes: 0 done; 1 a gate set by the user was missed; 2 wrong usage or a failed job; 3 more bad inputs than allowed.
 That of a finished Beam job is decided by `exit_code` in `pipelines/jobs/runner.py`.
@@ -34,7 +34,7 @@ class ExitCode(enum.IntEnum):
 
 
 def exit_code_for_images(bad: int, images: int, max_bad_fraction: float) -> ExitCode:
-  """Reports bad images of a command that runs no job; returns the exit code."""
+  """Reports bad images of a command without a job."""
   if bad <= max_bad_fraction * images:
     return ExitCode.DONE
   print(f"beam-retrain: {bad} of {images} images could not be used; see above.", file=sys.stderr)
