@@ -27,7 +27,7 @@ from beam_retrain.pipelines.models.execution import (
 from beam_retrain.pipelines.models.trunk_sources import load_trunk, prepare
 from beam_retrain.transforms.bottlenecks.embed import EmbedShard
 from beam_retrain.transforms.bottlenecks.model_handler import ImageModelHandler
-from beam_retrain.transforms.core.models.inference import LoadedModel
+from beam_retrain.transforms.core.models.inference import LoadedModel, load_with_oom_fallback
 from beam_retrain.transforms.core.records.shards import Shard
 from beam_retrain.transforms.core.run.run_info import RunInfo
 from beam_retrain.transforms.core.runtimes.variant import Variant
@@ -135,12 +135,16 @@ def test_the_choice_of_an_earlier_run_is_kept_so_that_its_shards_are(trunk):
 class _Needy(ImageModelHandler):
   """A trunk that needs more, above two images, than the 2**47 bytes that a process can address."""
 
-  def _load_for_batch(self, batch_size: int) -> LoadedModel:
+  def load_model(self) -> LoadedModel:
     def infer(pixels):
       np.empty(max(0, len(pixels) - 2) << 46)
       return {"bottleneck": pixels.sum((1, 2))}
 
-    return LoadedModel(lambda encoded: np.ones((len(encoded), 8, 8, 3), np.float32), infer)
+    def load(batch_size: int) -> LoadedModel:
+      return LoadedModel(lambda encoded: np.ones((len(encoded), 8, 8, 3), np.float32), infer)
+
+    self._loads += 1
+    return load_with_oom_fallback(load, self.batch_size)
 
 
 def test_a_batch_that_was_halved_on_a_worker_is_told_and_remembered(trunk, tmp_path):
