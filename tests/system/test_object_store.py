@@ -219,8 +219,8 @@ def test_a_model_that_cannot_be_taken_back_is_kept(server, local):
       "s3://bucket/nothing",
       KEY,
       SECRET,
-      "s3://bucket/nothing does not exist: give a CSV manifest, file_name,label[,split]; the output folder of"
-      " `beam-retrain convert`; a folder of MNIST-style IDX files;",
+      "s3://bucket/nothing does not exist: give a CSV manifest, the output folder of `beam-retrain convert`, a folder"
+      " of MNIST-style IDX files, WebDataset tars or a folder with one folder of images per class.",
     ),
   ],
 )

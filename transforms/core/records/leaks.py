@@ -96,9 +96,10 @@ class LeakedImage(NamedTuple):
     """Returns the quarantine entry of a dropped copy; `split`: the shard's."""
     if DIFFERENT_LABELS in self.kinds:
       labels = ", ".join(map(repr, self.labels[:5])) + (", ..." if len(self.labels) > 5 else "")
-      detail = f"identical images have different labels ({labels}): see the group {self.sha256[:12]} in leaks.csv"
+      # "pictures": bytes of quarantine.csv and of shard reports are those of 0.4.
+      detail = f"identical pictures have different labels ({labels}): see the group {self.sha256[:12]} in leaks.csv"
       return Quarantined(self.key, self.size_bytes, Reason.CONFLICTING_LABELS, detail, split)
-    detail = f"an identical image is in testing: see the group {self.sha256[:12]} in leaks.csv"
+    detail = f"an identical picture is in testing: see the group {self.sha256[:12]} in leaks.csv"
     return Quarantined(self.key, self.size_bytes, Reason.LEAKED, detail, split)
 
 

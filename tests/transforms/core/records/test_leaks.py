@@ -104,7 +104,7 @@ def test_what_is_dropped_and_as_what():
     "k.png",
     7,
     Reason.CONFLICTING_LABELS,
-    "identical images have different labels ('a', 'b'): see the group abababababab in leaks.csv",
+    "identical pictures have different labels ('a', 'b'): see the group abababababab in leaks.csv",
     "training",
   )
   reasons = [image.quarantined("training").reason for image in images]
