@@ -107,8 +107,9 @@ class Retry:
     for name, then in self.info.settings.items():
       if (today := info.settings.get(name)) != then:
         what = {"labels": f"the labels in {source.path}", "bottleneck_dir": "the text bottlenecks"}.get(name, name)
+        before, after = (", ".join(value) if isinstance(value, list) else value for value in (then, today))
         raise InputError(
-          f"{what} have changed since the run that wrote {self.folder}, from {then} to {today}: use --reuse"
+          f"{what} have changed since the run that wrote {self.folder}, from {before} to {after}: use --reuse"
           f" {self.folder} instead of --retry_from, with the flags of that run."
         )
     inputs = {split: counts.inputs for split, counts in read_stats(self.folder, files).splits.items()}

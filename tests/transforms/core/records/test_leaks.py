@@ -107,6 +107,8 @@ def test_what_is_dropped_and_as_what():
     "identical pictures have different labels ('a', 'b'): see the group abababababab in leaks.csv",
     "training",
   )
+  leaked = LeakedImage("ab" * 32, "k.png", "training", "a", _BOTH[1:], ("a",)).quarantined("training")
+  assert leaked.detail == "an identical picture is in testing: see the group abababababab in leaks.csv"
   reasons = [image.quarantined("training").reason for image in images]
   assert reasons == [Reason.CONFLICTING_LABELS] * 3 + [Reason.LEAKED] * 3 + [Reason.CONFLICTING_LABELS] * 3
 
