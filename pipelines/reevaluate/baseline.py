@@ -118,8 +118,16 @@ def _count_rows(predictions: str) -> int | None:
     return None
 
 
+def _is_usable(history: str, name: str) -> bool:
+  try:
+    _night(history, name)
+  except DamagedError:
+    return False
+  return True
+
+
 def _choices(history: str, date: str) -> str:
-  nights = [name for name in dates(history) if name != date]
+  nights = [name for name in dates(history) if name != date and _is_usable(history, name)]
   more = f" and {len(nights) - _MAX_LISTED} earlier ones" if len(nights) > _MAX_LISTED else ""
   listed = f"one of {', '.join(nights[-_MAX_LISTED:])}{more}, " if nights else "(there is no other night) "
   return f"give {listed}the output folder of an evaluate, or {NO_BASELINE}"
