@@ -23,10 +23,12 @@ from beam_retrain.transforms.core.run.output_folder import claim_folder, write_l
 from beam_retrain.transforms.core.run.run_info import RunInfo
 from beam_retrain.transforms.core.run.stats import Stats
 from beam_retrain.transforms.io import files
+from beam_retrain.transforms.io.beam_internals import remembered_inspections
 
 __all__ = ["ExitCode", "claim_output", "exit_code", "run_command", "run_pipeline", "validate_apart"]
 
 
+@remembered_inspections()
 def run_pipeline(
   build: Callable[[beam.Pipeline], None],
   options: PipelineOptions,
