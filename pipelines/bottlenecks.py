@@ -44,6 +44,7 @@ from beam_retrain.transforms.bottlenecks.model_handler import ImageModelHandler
 from beam_retrain.transforms.bottlenecks.store import find_stores
 from beam_retrain.transforms.core.errors import InputError, flag
 from beam_retrain.transforms.core.images.augment import DISTORTED
+from beam_retrain.transforms.core.printing import print
 from beam_retrain.transforms.core.records.leaks import OnLeak
 from beam_retrain.transforms.core.records.schema import (
   LEAKS_FILE,
@@ -209,7 +210,7 @@ def execute(request: BottlenecksRequest) -> int:
   if not job.claim():
     return ExitCode.GATE_MISSED
   if job.imported:
-    print(job.imported.run(job.info.request, job.options))
+    print(*job.imported.run(job.info.request, job.options), sep="\n")
   slowest, *others = job.works()
   with _scratch_folder(job) as scratch:
     result = run_pipeline(

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from beam_retrain.transforms.core.errors import InputError
+from beam_retrain.transforms.core.printing import print
 from beam_retrain.transforms.core.run.exit_codes import run_command
 from beam_retrain.transforms.core.system.imports import gc_paused
 
@@ -56,7 +57,8 @@ def dispatch(argv: Sequence[str]) -> int:
     InputError: there is no such command; names the nearest.
   """
   if not argv or argv[0] in ("-h", "--help", "help"):
-    print(_USAGE.format(commands="\n".join(f"  {name:<12} {what}" for name, (_, what) in COMMANDS.items())))
+    commands = "\n".join(f"  {name:<12} {what}" for name, (_, what) in COMMANDS.items())
+    print(*_USAGE.format(commands=commands).split("\n"), sep="\n")
     return 0 if argv else 2
   if argv[0] == "--version":
     print(f"beam-retrain {importlib.metadata.version('beam-retrain')}")

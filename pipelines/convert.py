@@ -20,6 +20,7 @@ from beam_retrain.pipelines.options.request import JobRequest, check_paths
 from beam_retrain.transforms.convert import FORMATS, IMAGE_FORMATS, JPG, TFRECORD, ConvertShard, sweep_tree
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.images.encode import DEFAULT_QUALITY
+from beam_retrain.transforms.core.printing import print
 from beam_retrain.transforms.core.records.schema import IMAGE_RECORD
 from beam_retrain.transforms.core.run.exit_codes import ExitCode
 from beam_retrain.transforms.core.run.flags import add_max_bad_fraction, whole_number

@@ -18,6 +18,7 @@ import PIL.Image
 
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.images.idx import encode_idx
+from beam_retrain.transforms.core.printing import print
 from beam_retrain.transforms.core.system import local_files
 
 DIGITS, MNIST = "digits", "mnist"

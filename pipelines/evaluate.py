@@ -17,6 +17,7 @@ from beam_retrain.transforms.bottlenecks.store import STORES_FOLDER
 from beam_retrain.transforms.core.errors import InputError, flag
 from beam_retrain.transforms.core.metrics.figures import MODEL
 from beam_retrain.transforms.core.models.inference import BATCH_SIZE
+from beam_retrain.transforms.core.printing import print
 from beam_retrain.transforms.core.records.schema import QUARANTINE_FILE
 from beam_retrain.transforms.core.run.exit_codes import ExitCode
 from beam_retrain.transforms.core.run.output_folder import find_info, read_info

@@ -40,6 +40,7 @@ from beam_retrain.reporting.text_tables import per_label_table
 from beam_retrain.transforms.bottlenecks.store import STORES_FOLDER, find_stores, store_folder
 from beam_retrain.transforms.core.metrics.figures import CANDIDATE, MISSED, MODEL, BadInputs, Metrics, TrendPoint
 from beam_retrain.transforms.core.metrics.metrics_file import METRICS_FILE, write_metrics
+from beam_retrain.transforms.core.printing import print
 from beam_retrain.transforms.core.records.quarantine import MAX_PIXELS
 from beam_retrain.transforms.core.records.schema import INFO_FILE, QUARANTINE_FILE
 from beam_retrain.transforms.core.records.splits import SplitPercentages
@@ -389,9 +390,10 @@ class Evaluation:
         print(f"{name}: {description}")
     if metrics.trunk == BUNDLED:
       print("the trunk is the bundled stand-in: for real work train with --trunk inception_v3")
-    print("\n" + "\n\n".join([*tables, per_label_table(metrics.model)]) + "\n")
-    for line in gate_lines(metrics):
-      print(line)
+    for table in (*tables, per_label_table(metrics.model)):
+      print("", *table.split("\n"), sep="\n")
+    print()
+    print(*gate_lines(metrics), sep="\n")
 
   def exit_code(self, metrics: Metrics, output: str) -> ExitCode:
     """Reports bad inputs; returns the exit code."""

@@ -17,6 +17,7 @@ from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.models.choose_variant import TRUNK_FOLDER, choose_serving_variant
 from beam_retrain.transforms.core.models.head import HEAD_FILE, decode_head
 from beam_retrain.transforms.core.models.inference import LoadedModel, infer_images, load_model, with_head
+from beam_retrain.transforms.core.printing import print
 from beam_retrain.transforms.core.records.csv_format import csv_line, escape_cell
 from beam_retrain.transforms.core.records.quarantine import Quarantined, Reason
 from beam_retrain.transforms.core.records.schema import Image

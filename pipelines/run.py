@@ -22,6 +22,7 @@ from beam_retrain.pipelines.options.request import JobRequest, check_paths
 from beam_retrain.pipelines.requests.bottlenecks import BottlenecksRequest
 from beam_retrain.pipelines.stages import Chain, RequestT, Stage, digest_of_images, digests_of_trunk, make_request
 from beam_retrain.pipelines.train import TrainRequest
+from beam_retrain.transforms.core.printing import print
 from beam_retrain.transforms.core.run.exit_codes import ExitCode
 from beam_retrain.transforms.core.run.flags import add_max_bad_fraction, fraction
 from beam_retrain.transforms.io import files
@@ -157,7 +158,7 @@ def execute(request: RunRequest) -> int:
     names = ("data", "convert", "bottlenecks", "train", "evaluate")
     stages = [name for name in names if os.path.isdir(request.folder(name))]
     shown = ", ".join(stages).replace("train", "train (the model: train/saved_model)")
-    print(f"\neverything is in {request.output}: {shown}")
+    print("", f"everything is in {request.output}: {shown}", sep="\n")
   return chain.code
 
 

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 import beam_retrain.transforms.core
 from beam_retrain.pipelines.models.trunk_sources import BUNDLED
+from beam_retrain.transforms.core.printing import print
 from beam_retrain.transforms.core.run.exit_codes import ExitCode
 from beam_retrain.transforms.core.run.output_folder import is_completed
 from beam_retrain.transforms.core.run.request import Request

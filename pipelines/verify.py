@@ -23,6 +23,7 @@ from beam_retrain.transforms.bottlenecks.model_handler import ImageModelHandler
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.metrics.metrics_file import METRICS_FILE
 from beam_retrain.transforms.core.models.inference import BATCH_SIZE, Inferred
+from beam_retrain.transforms.core.printing import print
 from beam_retrain.transforms.core.records.quarantine import MAX_PIXELS, Quarantined
 from beam_retrain.transforms.core.run.exit_codes import ExitCode, exit_code_for_images, run_command
 from beam_retrain.transforms.core.run.flags import add_max_bad_fraction, add_max_pixels, fraction, positive_int
@@ -264,8 +265,8 @@ def report(job: Job, paths: Sequence[ScoringPath], images: int, bad: int) -> int
   request = job.request
   if job.trunk.serving.why:
     print(job.trunk.serving, file=sys.stderr)
-  print(f"{images - bad:,} images, compared with the exported model; differences of scores, 0..1\n")
-  print(_table(paths))
+  compared = f"{images - bad:,} images, compared with the exported model; differences of scores, 0..1"
+  print(compared, "", *_table(paths), sep="\n")
   failed = False
   for path in paths:
     if path.first and (path.bound is not None or path.other_labels > request.int8_bound * path.images):
@@ -280,16 +281,16 @@ def report(job: Job, paths: Sequence[ScoringPath], images: int, bad: int) -> int
   return ExitCode.GATE_MISSED if failed else exit_code_for_images(bad, images, request.max_bad_fraction)
 
 
-def _table(paths: Sequence[ScoringPath]) -> str:
+def _table(paths: Sequence[ScoringPath]) -> list[str]:
   rows = [("path", "images", "largest difference", "allowed", "other label")]
   for path in paths:
     allowed = "any" if path.bound is None else f"{path.bound:g}"
     rows.append((path.name, f"{path.images:,}", f"{path.largest:.2e}", allowed, f"{path.other_labels:,}"))
   first, *others = (max(map(len, column)) for column in zip(*rows, strict=True))
-  return "\n".join(
+  return [
     "  ".join([row[0].ljust(first), *(cell.rjust(width) for cell, width in zip(row[1:], others, strict=True))])
     for row in rows
-  )
+  ]
 
 
 if __name__ == "__main__":

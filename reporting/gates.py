@@ -11,7 +11,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-from beam_retrain.reporting.text_tables import baseline_name, printable
+from beam_retrain.reporting.text_tables import baseline_name
 from beam_retrain.transforms.core.metrics.figures import (
   BETTER,
   MISSED,
@@ -25,6 +25,7 @@ from beam_retrain.transforms.core.metrics.figures import (
   Metrics,
   ModelMetrics,
 )
+from beam_retrain.transforms.core.printing import printable
 
 NOT_PUBLISHED = "not published"
 UNFINISHED = "unfinished"

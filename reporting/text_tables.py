@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from beam_retrain.transforms.core.metrics.figures import CANDIDATE, ComparisonResult, LabelRow, Metrics, ModelMetrics
+from beam_retrain.transforms.core.printing import printable
 
 MAX_LABELS = 40
 _LONGEST = 40  # characters of a label
@@ -78,11 +79,6 @@ def _label_cells(row: LabelRow) -> list[str]:
 
 def _percent(fraction: float | None) -> str:
   return "-" if fraction is None else f"{100 * fraction:.2f} %"
-
-
-def printable(text: str) -> str:
-  """Returns `text` without control characters, which folder names may contain."""
-  return text if text.isprintable() else ascii(text)[1:-1]
 
 
 def shortened(text: str, longest: int, gap: str) -> str:

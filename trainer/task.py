@@ -11,6 +11,7 @@ from beam_retrain.trainer.export.output_files import Int8File, TrainMetrics
 from beam_retrain.trainer.export.tflite_options import TfliteOptions
 from beam_retrain.trainer.request import TrainRequest
 from beam_retrain.transforms.core.errors import InputError
+from beam_retrain.transforms.core.printing import print
 from beam_retrain.transforms.core.records.schema import TESTING, VALIDATION
 from beam_retrain.transforms.core.records.splits import SplitPercentages
 from beam_retrain.transforms.core.run.exit_codes import ExitCode, run_command

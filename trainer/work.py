@@ -15,6 +15,7 @@ from beam_retrain.trainer.fit.callbacks import RoundLine, TrainingCallback
 from beam_retrain.trainer.fit.data import Bottlenecks, load_bottlenecks, load_transform
 from beam_retrain.trainer.fit.schedule import Schedule
 from beam_retrain.trainer.fit.tensorboard import Summaries
+from beam_retrain.transforms.core.printing import print
 from beam_retrain.transforms.core.records.schema import TESTING, TRAINING, VALIDATION
 from beam_retrain.transforms.core.run.output_folder import claim_folder, complete_folder
 from beam_retrain.transforms.core.run.run_info import RunInfo, describe_run

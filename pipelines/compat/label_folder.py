@@ -30,6 +30,7 @@ from beam_retrain.transforms.compat.frozen_graph import (
 )
 from beam_retrain.transforms.core.compat.digit_file import FILE_NAME, QUARANTINE_NAME
 from beam_retrain.transforms.core.errors import InputError
+from beam_retrain.transforms.core.printing import print
 from beam_retrain.transforms.core.records.schema import QUARANTINE_FILE
 from beam_retrain.transforms.core.run.output_folder import is_completed
 from beam_retrain.transforms.core.run.run_info import describe_run, request_digest

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from beam_retrain.transforms.core.compat.graph_call import GraphCall, find_call, parse_graph
 from beam_retrain.transforms.core.errors import InputError
+from beam_retrain.transforms.core.printing import print
 from beam_retrain.transforms.core.run.exit_codes import ExitCode, run_command
 from beam_retrain.transforms.core.run.flags import (
   ArgumentParser,

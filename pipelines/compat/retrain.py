@@ -20,6 +20,7 @@ from beam_retrain.pipelines.jobs.runner import run_command
 from beam_retrain.pipelines.options.request import parse_job
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.metrics.predictions import Row, read_predictions
+from beam_retrain.transforms.core.printing import print
 from beam_retrain.transforms.core.records.csv_format import unescape_cell
 from beam_retrain.transforms.core.records.schema import FROZEN_GRAPH_FILE, RETRAINED_LABELS_FILE
 from beam_retrain.transforms.core.run.exit_codes import ExitCode
@@ -186,7 +187,7 @@ def _report(flags: argparse.Namespace, predictions: str) -> None:
     print("=== MISCLASSIFIED TEST IMAGES ===")
     for row, times in draw_tested(predictions, flags.test_batch_size, flags.seed):
       if not row.right:
-        print(f"{os.path.join(flags.image_dir, row.key):>70s}  {row.predicted}\n" * times, end="")
+        print(*[f"{os.path.join(flags.image_dir, row.key):>70s}  {row.predicted}"] * times, sep="\n")
 
 
 def draw_tested(path: str, how_many: int, seed: int) -> Iterator[tuple[Row, int]]:

@@ -20,6 +20,7 @@ from beam_retrain.pipelines.stages import Chain, Stage, digest_of_files, digests
 from beam_retrain.pipelines.train import TrainRequest
 from beam_retrain.transforms.compat.text_bottlenecks import Texts, find_texts
 from beam_retrain.transforms.core.errors import InputError, flag_names
+from beam_retrain.transforms.core.printing import print
 from beam_retrain.transforms.core.records.schema import PREPROCESSING_VERSION
 from beam_retrain.transforms.core.records.splits import LEGACY
 from beam_retrain.transforms.core.run.exit_codes import ExitCode

@@ -26,6 +26,7 @@ from beam_retrain.pipelines.models.trunk_sources import BUNDLED, INCEPTION_V3
 from beam_retrain.pipelines.models.trunk_sources import HELP as TRUNK_HELP
 from beam_retrain.pipelines.options.request import parse_job
 from beam_retrain.transforms.core.errors import InputError
+from beam_retrain.transforms.core.printing import print
 from beam_retrain.transforms.core.run.exit_codes import ExitCode
 from beam_retrain.transforms.core.run.flags import ArgumentParser, positive_int
 from beam_retrain.transforms.core.system.machine import available_cores

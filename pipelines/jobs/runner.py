@@ -16,6 +16,7 @@ from beam_retrain.pipelines.jobs.forked_workers import forked_workers
 from beam_retrain.pipelines.jobs.local_runner import local_runner, raise_on_worker_death
 from beam_retrain.pipelines.jobs.progress import Work, shard_progress
 from beam_retrain.transforms.core.errors import InputError, flag, user_sentence
+from beam_retrain.transforms.core.printing import print
 from beam_retrain.transforms.core.records.quarantine import DROPPED
 from beam_retrain.transforms.core.records.schema import QUARANTINE_FILE, REPORTS_FOLDER
 from beam_retrain.transforms.core.run.exit_codes import ExitCode, run_command

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from beam_retrain.transforms.core.errors import InputError, flag
 from beam_retrain.transforms.core.images.augment import Distortions
+from beam_retrain.transforms.core.printing import print
 from beam_retrain.transforms.core.records.splits import SplitPercentages
 from beam_retrain.transforms.core.run.argparse_internals import FlagGroup
 from beam_retrain.transforms.core.run.flags import add_decoding_flags, positive_int

@@ -25,6 +25,7 @@ from beam_retrain.pipelines.engines.runners import (
   validate_engine_options,
 )
 from beam_retrain.transforms.core.errors import InputError, flag
+from beam_retrain.transforms.core.printing import print
 from beam_retrain.transforms.core.run.argparse_internals import flags_of
 from beam_retrain.transforms.core.run.flags import ArgumentParser, unknown_argument, validate_spelling
 from beam_retrain.transforms.core.run.request import NO_FLAG, Request

@@ -10,6 +10,7 @@ from beam_retrain.pipelines.jobs.runner import run_command
 from beam_retrain.pipelines.plan.measure import Measurement, listed_reasons, measure
 from beam_retrain.pipelines.plan.request import PlanRequest
 from beam_retrain.reporting.cost_table import plan_table
+from beam_retrain.transforms.core.printing import print
 from beam_retrain.transforms.core.run.cost_model import Expectation, expect, to_json_entries
 from beam_retrain.transforms.core.run.exit_codes import ExitCode
 from beam_retrain.transforms.core.run.run_info import RunInfo
@@ -25,9 +26,10 @@ def run(argv: Sequence[str]) -> int:
   measured = measure(request, whole)
   expected = expect(measured.costs, scaled(measured.images, request.pictures), request.workers)
   if request.json:
-    print(_to_json(measured, expected))
+    text = _to_json(measured, expected)
   else:
-    print(plan_table(expected, _describe_trunk(measured.job), notes(measured, whole.engine)))
+    text = plan_table(expected, _describe_trunk(measured.job), notes(measured, whole.engine))
+  print(*text.split("\n"), sep="\n")
   return ExitCode.DONE
 
 

@@ -12,6 +12,7 @@ from beam_retrain.pipelines.reevaluate.history import STAGE, DamagedError, dates
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.metrics.figures import Metrics
 from beam_retrain.transforms.core.metrics.predictions import read_predictions
+from beam_retrain.transforms.core.printing import print
 from beam_retrain.transforms.core.run.output_folder import find_info, read_info
 from beam_retrain.transforms.evaluation.evaluate import PREDICTIONS_FILE
 from beam_retrain.transforms.io import files

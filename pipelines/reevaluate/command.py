@@ -21,6 +21,7 @@ from beam_retrain.reporting.text_tables import changes_table
 from beam_retrain.transforms.core.metrics.figures import CANDIDATE, MODEL, TrendPoint
 from beam_retrain.transforms.core.metrics.metrics_file import METRICS_FILE
 from beam_retrain.transforms.core.models.inference import BATCH_SIZE
+from beam_retrain.transforms.core.printing import print
 from beam_retrain.transforms.core.records.schema import QUARANTINE_FILE
 from beam_retrain.transforms.core.records.shards import BottleneckCounts
 from beam_retrain.transforms.core.run.flags import positive_int

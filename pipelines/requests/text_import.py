@@ -50,7 +50,7 @@ class TextImport:
     shards = root | "PlanTexts" >> self.source.plan((TRAINING, TESTING), self.percentages)
     _ = shards | "SpreadTexts" >> beam.Reshuffle() | "CheckTexts" >> beam.Map(self.task.check)
 
-  def run(self, request: str, options: PipelineOptions) -> str:
+  def run(self, request: str, options: PipelineOptions) -> list[str]:
     """Makes the store by a job; returns lines for the user.
 
     Args:
@@ -71,11 +71,12 @@ class TextImport:
       f" {counts[DAMAGED]:,} damaged, to be computed"
     )
     if not self.texts.module or self.texts.is_of_trunk:
-      return line
-    return (
-      f"{line}\ntheir files name the module {self.texts.module}, not {self.handle}: unless these are the same network,"
-      " a model trained on them is useless"
-    )
+      return [line]
+    return [
+      line,
+      f"their files name the module {self.texts.module}, not {self.handle}: unless these are the same network,"
+      " a model trained on them is useless",
+    ]
 
 
 def find_text_import(

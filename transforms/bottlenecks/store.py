@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterable, Iterator
 
 from beam_retrain.transforms.core.errors import InputError, flag
+from beam_retrain.transforms.core.printing import print
 from beam_retrain.transforms.core.records.schema import INFO_FILE, RECORDS_FOLDER, digest_of_record
 from beam_retrain.transforms.core.records.tfrecord import DamagedError, locate_records
 from beam_retrain.transforms.core.run.output_folder import find_info, is_completed

@@ -26,6 +26,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from beam_retrain.transforms.core.printing import print
 from beam_retrain.transforms.core.system import local_files
 from beam_retrain.transforms.io import files
 

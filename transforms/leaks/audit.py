@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import apache_beam as beam
 
 from beam_retrain.transforms.core.images.headers import Fault, probe_image
+from beam_retrain.transforms.core.printing import print
 from beam_retrain.transforms.core.records.example import decode_example
 from beam_retrain.transforms.core.records.leaks import (
   HASH_BYTES,

@@ -22,6 +22,7 @@ from types import FrameType
 from typing import NoReturn
 
 from beam_retrain.transforms.core.errors import InputError
+from beam_retrain.transforms.core.printing import PrintableFormatter, print
 
 
 class ExitCode(enum.IntEnum):
@@ -44,9 +45,9 @@ def exit_code_for_images(bad: int, images: int, max_bad_fraction: float) -> Exit
 def run_command(run: Callable[[Sequence[str]], int], argv: Sequence[str]) -> int:
   """Runs a command; prints one sentence on standard error if it fails."""
   # `lastResort` writes to `sys.stderr` as it is at the time, which `capture_output` replaces.
-  logging.basicConfig(
-    level=logging.WARNING, format="%(message)s", handlers=[logging.lastResort or logging.NullHandler()]
-  )
+  handler = logging.lastResort or logging.NullHandler()
+  handler.setFormatter(PrintableFormatter())
+  logging.basicConfig(level=logging.WARNING, handlers=[handler])
   for stream in (sys.stdout, sys.stderr):
     if isinstance(stream, io.TextIOWrapper):
       stream.reconfigure(errors="backslashreplace")  # file names may not be valid text
