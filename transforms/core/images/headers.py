@@ -6,11 +6,14 @@ of the time that Pillow takes; all others, and those that may be damaged, by Pil
 
 from __future__ import annotations
 
+import functools
 import io
+import re
 import struct
 import sys
 import warnings
 import zlib
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from PIL import Image as Pillow
@@ -27,6 +30,11 @@ _PNG_START = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
 _JPEG_START = b"\xff\xd8\xff\xe0\0\x10JFIF\0"
 _SKIPPED = (0xFFC4, 0xFFDD, 0xFFFE)  # Huffman tables, restart interval, comment
 _DQT_BYTES = 65  # of one quantization table of 8-bit numbers, with the byte before it
+_PIXELS_PER_BYTE = 1024  # at most, in a JPEG: an empty block of 8 x 8 takes half a bit or more
+_ARITHMETIC = re.compile(rb"\xff[\xc9\xca]")  # SOF9, SOF10: a coder that has no such bound
+_SOF2, _EOI, _SOS = 0xC2, 0xD9, 0xDA
+_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # after a scan's data; restart markers are part of it
+_FILLERS = (b"\x00" * 64, b"\x55" * 64)  # as data of further blocks, they give two different pictures
 
 
 class ImageInfo(NamedTuple):
@@ -50,7 +58,7 @@ def probe_image(encoded: bytes, max_pixels: int = MAX_PIXELS) -> ImageInfo | Fau
     return Fault(Reason.EMPTY, "the file has 0 bytes")
   plain = probe_plain(encoded)
   if plain and plain.height * plain.width <= min(max_pixels, _PILLOWS_BOUND):
-    return plain
+    return _check_bytes(plain, encoded)
   try:
     with warnings.catch_warnings(action="ignore"):  # Pillow warns of large images; `check_size` decides
       image = Pillow.open(io.BytesIO(encoded), formats=FORMATS)
@@ -69,7 +77,19 @@ def probe_image(encoded: bytes, max_pixels: int = MAX_PIXELS) -> ImageInfo | Fau
     if image.format == "BMP" and image.mode in ("P", "1"):
       # TensorFlow takes palette indices for grey values: the exported model would be silently wrong.
       return Fault(Reason.UNSUPPORTED, "a BMP with a colour palette: save it as PNG")
-    return ImageInfo(str(image.format).lower(), height, width)
+    info = _check_bytes(ImageInfo(str(image.format).lower(), height, width), encoded)
+    if isinstance(info, ImageInfo) and image.info.get("progressive") and not _has_all_scans(encoded):
+      return find_missing_pixels(encoded) or info
+    return info
+
+
+def _check_bytes(info: ImageInfo, encoded: bytes) -> ImageInfo | Fault:
+  """Checks that a JPEG is long enough for its pixels at all."""
+  if info.format != "jpeg" or len(encoded) * _PIXELS_PER_BYTE >= info.height * info.width:
+    return info
+  if _ARITHMETIC.search(encoded):
+    return info
+  return Fault(Reason.TRUNCATED, f"{len(encoded)} bytes cannot hold {info.width} x {info.height} pixels")
 
 
 def check_size(height: int, width: int, max_pixels: int) -> Fault | None:
@@ -88,6 +108,71 @@ def find_damage(encoded: bytes) -> Fault | None:
       raise
     return Fault(Reason.TRUNCATED, f"the file ends too early or is damaged: {error}")
   return None
+
+
+def find_missing_pixels(encoded: bytes) -> Fault | None:
+  """Returns the fault of a JPEG whose data end too early.
+
+  Where they end with a marker, as if whole, every decoder built on libjpeg fills the rest with grey and only warns. So
+  the image is decoded again with something else behind the data: that changes no pixel of a whole image.
+  """
+  end = _scans_end(encoded)
+  if not end or find_damage(encoded):  # other damage is for the decoder to tell
+    return None
+  seen = {_decoded(encoded[:end] + filler + encoded[end:]) for filler in (b"", *_FILLERS)}
+  return Fault(Reason.TRUNCATED, "the data end before the last pixel") if len(seen) > 1 else None
+
+
+@functools.cache
+def jpegs_without_data() -> list[bytes]:
+  """Returns JPEGs without any data, grey and CMYK."""
+  jpegs = []
+  for mode in ("L", "CMYK"):
+    file = io.BytesIO()
+    Pillow.new(mode, (8, 8)).save(file, "JPEG")
+    data_start = next(end for marker, _, end in _segments(file.getvalue()) if marker == _SOS)
+    jpegs.append(file.getvalue()[:data_start] + bytes((0xFF, _EOI)))
+  return jpegs
+
+
+def _decoded(encoded: bytes) -> bytes:
+  with warnings.catch_warnings(action="ignore"), Pillow.open(io.BytesIO(encoded), formats=FORMATS) as image:
+    return image.tobytes()
+
+
+def _segments(encoded: bytes) -> Iterator[tuple[int, int, int]]:
+  """Yields marker, start and end of a JPEG's segments (ITU T.81, B.1.1)."""
+  start = 2
+  while match := _MARKER.search(encoded, start):
+    marker, start = encoded[match.end() - 1], match.end()
+    size = 0 if marker == _EOI else int.from_bytes(encoded[start : start + 2])
+    yield marker, start, start + size
+    if marker == _EOI:
+      return
+    start += size
+
+
+def _scans_end(encoded: bytes) -> int:
+  """Returns where the data of the last scan end, 0 if nowhere."""
+  return next((start - 2 for marker, start, _ in _segments(encoded) if marker == _EOI), 0)
+
+
+def _has_all_scans(encoded: bytes) -> bool:
+  """Whether a progressive JPEG's scans give all bits of all coefficients.
+
+  Few encoders leave some out, as T.81 allows; a file that was cut short has lost the last ones.
+  """
+  layers = 0
+  missing: set[tuple[int, int]] = set()
+  for marker, start, end in _segments(encoded):
+    if marker == _SOF2:
+      layers = encoded[start + 7]
+      missing = {(encoded[start + 8 + 3 * n], at) for n in range(layers) for at in range(64)}
+    elif marker == _SOS and start + 6 <= end <= len(encoded):
+      first, last, bits = encoded[end - 3 : end]
+      if not bits & 0x0F:  # down to the lowest bit
+        missing -= {(encoded[at], k) for at in range(start + 3, end - 3, 2) for k in range(first, last + 1)}
+  return not missing
 
 
 def find_fault(encoded: bytes) -> Fault | None:

@@ -8,6 +8,7 @@ that the next batch is computed while Python handles the last one's output.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeVar
@@ -15,7 +16,14 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from beam_retrain.transforms.core.errors import InputError
-from beam_retrain.transforms.core.images.headers import MAX_PIXELS, Fault, explain, probe_image
+from beam_retrain.transforms.core.images.headers import (
+  MAX_PIXELS,
+  Fault,
+  explain,
+  find_missing_pixels,
+  jpegs_without_data,
+  probe_image,
+)
 from beam_retrain.transforms.core.models.head import Head
 from beam_retrain.transforms.core.models.saved_model import load_saved_model
 from beam_retrain.transforms.core.records.quarantine import Quarantined, Reason
@@ -63,6 +71,11 @@ class LoadedModel:
     if self.preprocess_alike is not None and self._are_alike(images):
       return self.preprocess_alike(encoded)
     return self.preprocess(encoded)
+
+  @functools.cached_property
+  def missing_pixels(self) -> set[float]:
+    """What it makes of the pixels that a JPEG lacks."""
+    return set(np.asarray(self.preprocess(jpegs_without_data())[:, -1, -1]).ravel().tolist())
 
   def _are_alike(self, images: Sequence[Image]) -> bool:
     """Whether the images have one known size that `preprocess_alike` takes."""
@@ -117,9 +130,32 @@ def _decode_batch(items: Sequence[Image | Quarantined], load: Callable[[], Loade
     return _Batch(items)
   model = load()  # outside the `try`: its errors do not quarantine images
   try:
-    return _decode(items, model, batch_size)
+    batch = _decode(items, model, batch_size)
   except Exception:  # at least one image cannot be decoded: try each alone
-    return _decode([_decodable(item, model) for item in items], model, batch_size)
+    batch = _decode([_decodable(item, model) for item in items], model, batch_size)
+  whole = _whole(batch)
+  return batch if whole == batch.items else _decode(whole, model, batch_size)
+
+
+def _whole(batch: _Batch) -> Sequence[Image | Quarantined]:
+  """Quarantines JPEGs whose data end too early.
+
+  They end grey; the few whole ones that do are told by `find_missing_pixels`.
+  """
+  if batch.model is None or batch.pixels.ndim != 4 or not any(_is_jpeg(item) for item in batch.items):
+    return batch.items
+  last_pixels = np.asarray(batch.pixels[:, -1, -1])
+  suspects = iter([set(pixel) <= batch.model.missing_pixels for pixel in last_pixels.tolist()])
+  return [
+    quarantine(item, fault)
+    if isinstance(item, Image) and next(suspects) and _is_jpeg(item) and (fault := find_missing_pixels(item.encoded))
+    else item
+    for item in batch.items
+  ]
+
+
+def _is_jpeg(item: Image | Quarantined) -> bool:
+  return isinstance(item, Image) and item.format == "jpeg"
 
 
 def _decode(items: Sequence[Image | Quarantined], model: LoadedModel, batch_size: int) -> _Batch:
