@@ -129,7 +129,7 @@ class EvaluationRequest(JobRequest):
       help="merge slices of fewer images (default: %(default)d)",
     )
     for gate in GATES.values():
-      if with_comparison or not gate.needs_comparison:
+      if gate.has_flag and (with_comparison or not gate.needs_comparison):
         parser.add_argument(
           f"--{gate.name}", dest="gates", action=_SetGate, type=fraction, metavar=gate.metavar, help=gate.help
         )
@@ -254,6 +254,7 @@ class Evaluation:
     *,
     also_owned: Sequence[str] = (),
     compare: CompareNights | None,
+    finds_leaks: bool = False,
     find_earlier: Callable[[str], list[str]] = lambda fingerprint: [],
   ) -> EvaluateClassifier:
     """Claims the output folder and runs the job; returns its step.
@@ -273,6 +274,7 @@ class Evaluation:
       request=info.request,
       stores=stores,
       compare=compare,
+      finds_leaks=finds_leaks,
       empty_message=self.images.empty_message,
     )
     source, splits, percentages = self.images
@@ -347,6 +349,7 @@ class Evaluation:
       splits=self.images.splits,
       trunk=self.models[MODEL].info.trunk.handle,
       predictions_sha256=files.sha256(files.join(output, PREDICTIONS_FILE)),
+      leaks=stats.leaks,
       bad_inputs=BadInputs(stats.quarantined, stats.inputs, allowed, stats.bad_fraction > allowed),
       **about,
     )

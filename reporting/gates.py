@@ -11,7 +11,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-from beam_retrain.reporting.text_tables import baseline_name
+from beam_retrain.reporting.text_tables import comparisons
 from beam_retrain.transforms.core.metrics.figures import (
   BETTER,
   MISSED,
@@ -50,6 +50,7 @@ class Gate(abc.ABC):
     unit: of the threshold, which is 0..1 and shown times 100.
     case_class: group of its additional test cases.
     needs_comparison: whether it exists only with something to compare with.
+    threshold_of: the gate whose flag sets the threshold; empty: its own.
   """
 
   name: str
@@ -60,6 +61,14 @@ class Gate(abc.ABC):
   unit = "%"
   case_class = ""
   needs_comparison = False
+  threshold_of = ""
+
+  @property
+  def has_flag(self) -> bool:
+    return not self.threshold_of
+
+  def applies(self, model: ModelMetrics) -> bool:
+    return True
 
   def judge(self, model: ModelMetrics, threshold: float | None) -> GateResult:
     """Returns the result; an unknown measurement misses a threshold."""
@@ -76,7 +85,7 @@ class Gate(abc.ABC):
     return value is not None and value >= threshold
 
   @abc.abstractmethod
-  def measured(self, model: ModelMetrics, result: GateResult, against: str) -> str:
+  def measured(self, name: str, model: ModelMetrics, result: GateResult) -> str:
     """Returns the measurement in words: `accuracy 97.12 % (...)`."""
 
   def reason(self, result: GateResult) -> str:
@@ -107,7 +116,7 @@ class _MinAccuracy(Gate):
   def _measure(self, model: ModelMetrics) -> float | None:
     return model.accuracy
 
-  def measured(self, model: ModelMetrics, result: GateResult, against: str) -> str:
+  def measured(self, name: str, model: ModelMetrics, result: GateResult) -> str:
     return _accuracy(model)
 
 
@@ -115,24 +124,34 @@ class _MaxDrop(Gate):
   name = "max_drop"
   metavar = "D"
   help = (
-    "gate, 0..1: exit with code 1 if the accuracy on the images of the baseline fell by more; a candidate's drop is"
-    " measured against the model of tonight (default: none set)"
+    "gate, 0..1: exit with code 1 if the accuracy on the images of the baseline, or of the reference, fell by more; a"
+    " candidate's drop is measured against the model of tonight, and the reference (default: none set)"
   )
   quantity = "drop in accuracy"
   bound = "at most"
   unit = "points"
   needs_comparison = True
 
+  def _comparison(self, model: ModelMetrics) -> ComparisonResult | None:
+    return model.comparison
+
+  def applies(self, model: ModelMetrics) -> bool:
+    return self._comparison(model) is not None
+
   def _measure(self, model: ModelMetrics) -> float | None:
-    return model.comparison.drop if model.comparison else None
+    comparison = self._comparison(model)
+    return comparison.drop if comparison else None
 
   def _holds(self, model: ModelMetrics, value: float | None, threshold: float) -> bool:
     # Without a baseline nothing has dropped.
-    return not _has_baseline(model) or (value is not None and value <= threshold)
+    comparison = self._comparison(model)
+    return comparison is None or comparison.baseline is None or (value is not None and value <= threshold)
 
-  def measured(self, model: ModelMetrics, result: GateResult, against: str) -> str:
-    if not _has_baseline(model):
+  def measured(self, name: str, model: ModelMetrics, result: GateResult) -> str:
+    comparison = self._comparison(model)
+    if comparison is None or comparison.baseline is None:
       return "no baseline"
+    against = next(against for against, each in comparisons(name, model) if each is comparison)
     if result.value is None:
       return f"no image in common with {against}"
     if not result.value:
@@ -146,6 +165,18 @@ class _MaxDrop(Gate):
   def shown(self, threshold: float) -> str:
     text = super().shown(threshold)
     return text.removesuffix("s") if text == "1 points" else text
+
+
+class _MaxDropFromReference(_MaxDrop):
+  name = "max_drop_from_reference"
+  quantity = "drop in accuracy since the reference"
+  threshold_of = _MaxDrop.name
+
+  def _comparison(self, model: ModelMetrics) -> ComparisonResult | None:
+    return model.reference
+
+  def _subject(self, result: GateResult, value: str) -> str:
+    return f"{super()._subject(result, value)} since the reference"
 
 
 class _MinLabelRecall(Gate):
@@ -164,7 +195,7 @@ class _MinLabelRecall(Gate):
   def _measure(self, model: ModelMetrics) -> float | None:
     return min(model.recalls().values(), default=None)
 
-  def measured(self, model: ModelMetrics, result: GateResult, against: str) -> str:
+  def measured(self, name: str, model: ModelMetrics, result: GateResult) -> str:
     if result.value is None:
       return "no label has images"
     recalls = model.recalls()
@@ -193,18 +224,15 @@ class _MinLabelRecall(Gate):
         yield Case(name)
 
 
-GATES: Mapping[str, Gate] = {gate.name: gate for gate in (_MinAccuracy(), _MaxDrop(), _MinLabelRecall())}
-
-
-def _has_baseline(model: ModelMetrics) -> bool:
-  return model.comparison is not None and model.comparison.baseline is not None
+GATES: Mapping[str, Gate] = {
+  gate.name: gate for gate in (_MinAccuracy(), _MaxDrop(), _MaxDropFromReference(), _MinLabelRecall())
+}
 
 
 def judge(model: ModelMetrics, thresholds: Mapping[str, float | None]) -> dict[str, GateResult]:
   """Returns the result of each gate that applies to a model."""
-  compared = model.comparison is not None
-  gates = [gate for gate in GATES.values() if compared or not gate.needs_comparison]
-  return {gate.name: gate.judge(model, thresholds.get(gate.name)) for gate in gates}
+  gates = [gate for gate in GATES.values() if gate.applies(model)]
+  return {gate.name: gate.judge(model, thresholds.get(gate.threshold_of or gate.name)) for gate in gates}
 
 
 def unusable(metrics: Metrics) -> tuple[str, str] | None:
@@ -232,9 +260,9 @@ def verdict_line(metrics: Metrics) -> str:
     gates = model.gates
     missed += [f"{_of(name)}{gate_line(name, model, gate)}" for gate in gates if gates[gate].state == MISSED]
     accuracy = [] if gates["min_accuracy"].state == MISSED else [_accuracy(model)]
-    change = [_change(name, model.comparison, verdict)] if model.comparison else []
-    if accuracy or change:
-      findings.append(_of(name) + ", ".join([*accuracy, *change]))
+    changes = [_change(against, result, verdict) for against, result in comparisons(name, model)]
+    if accuracy or changes:
+      findings.append(_of(name) + ", ".join([*accuracy, *changes]))
   state, *reason = unusable(metrics) or (verdict,)
   return f"{verdict_in_words(state).upper()}: {'; '.join([*reason, *missed, *findings])}"
 
@@ -264,8 +292,7 @@ def named(gate: str, result: GateResult) -> str:
 
 def gate_value(name: str, model: ModelMetrics, gate: str) -> str:
   """Returns a gate's measurement in words, for `model` or `candidate`."""
-  against = baseline_name(name, model.comparison) if model.comparison else ""
-  return GATES[gate].measured(model, model.gates[gate], against)
+  return GATES[gate].measured(name, model, model.gates[gate])
 
 
 def percent(fraction: float, threshold: float | None = None) -> str:
@@ -307,17 +334,27 @@ def _accuracy(model: ModelMetrics) -> str:
   return f"accuracy {value} ({counts}; 95 % interval {100 * low:.1f} to {100 * high:.1f})"
 
 
-def _change(name: str, comparison: ComparisonResult, verdict: str) -> str:
+def on_both(comparison: ComparisonResult) -> str:
+  """Returns words that limit a finding to the images of both, if there are others."""
+  if not comparison.new and not comparison.gone:
+    return ""
+  return f" on the {comparison.paired:,} {'image' if comparison.paired == 1 else 'images'} of both"
+
+
+def _change(against: str, comparison: ComparisonResult, verdict: str) -> str:
   if comparison.baseline is None:
     return "no baseline to compare with"
-  baseline = baseline_name(name, comparison)
   if not comparison.paired:
-    return f"no image in common with {baseline}"
+    return f"no image in common with {against}"
   if comparison.verdict in (WORSE, BETTER):
-    change = f"{comparison.verdict} than {baseline} by more than chance explains"
+    change = f"{comparison.verdict} than {against} by more than chance explains"
   else:
-    change = f"no difference from {baseline} beyond chance"
+    change = f"no difference from {against} beyond chance"
+  change += on_both(comparison)
   but = "but " if comparison.verdict == WORSE and verdict != MISSED else ""
   p_value = comparison.p_value or 0.0
   chance = "p < 0.0001" if p_value < 0.0001 else f"p = {p_value:.{2 if p_value >= 0.1 else 4}f}"
-  return f"{but}{change} ({describe_changes(comparison)}, {chance})"
+  new, gone = comparison.new, comparison.gone
+  others = f", {comparison.new_correct or 0:,} of {new:,} new images right" if new else ""
+  others += f", {comparison.gone_correct or 0:,} of {gone:,} gone images right before" if gone else ""
+  return f"{but}{change} ({describe_changes(comparison)}, {chance}){others}"

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from beam_retrain.reporting import charts, html_tables, wording
 from beam_retrain.reporting.gates import GATES, NOT_PUBLISHED, UNFINISHED, gate_value, verdict_in_words
 from beam_retrain.reporting.html_tables import LabelMistakes, Matrix, ThumbnailBudget
+from beam_retrain.reporting.text_tables import comparisons
 from beam_retrain.transforms.core.metrics.figures import (
   CANDIDATE,
   MISSED,
@@ -63,6 +64,8 @@ class Report:
 
 def render_report(report: Report) -> str:
   """Returns the report as HTML; equal contents give equal text."""
+  from beam_retrain.transforms.core.records.leaks import describe  # loads numpy
+
   metrics, thumbnails = report.metrics, ThumbnailBudget()
   details = [_details(report, name, model, thumbnails) for name, model in metrics.models.items()]
   state, sentence = wording.headline(metrics)
@@ -80,6 +83,7 @@ def render_report(report: Report) -> str:
     recalls=_lowest_recalls(report.trend),
     labels=html_tables.label_table(metrics.model, metrics.candidate),
     details=details,
+    leaks=list(describe(metrics.leaks or {}).values()),
     quarantine=metrics.model.quarantined or QuarantineCounts(len(report.quarantined), {}),
   )
 
@@ -147,9 +151,13 @@ def _details(report: Report, name: str, model: ModelMetrics, thumbnails: Thumbna
 
 
 class _Comparison(NamedTuple):
-  """One model's comparison; `changed`: (`regressed` or `fixed`, number, images)."""
+  """One model's comparison; `changed`: (`regressed` or `fixed`, number, images).
+
+  `of_models`: whether a candidate is compared with the model.
+  """
 
   name: str
+  of_models: bool
   against: str
   result: ComparisonResult
   finding: str
@@ -159,14 +167,16 @@ class _Comparison(NamedTuple):
 
 def _comparisons(report: Report, thumbnails: ThumbnailBudget) -> Iterator[_Comparison]:
   for name, model in report.metrics.models.items():
-    if result := model.comparison:
+    for to, result in comparisons(name, model):
       # A candidate is compared with the model, whose own baseline does not matter here.
-      against = "the model tonight" if name == CANDIDATE else wording.shortened(result.baseline or "")
+      of_models = name == CANDIDATE and result is model.comparison
+      against = "the model tonight" if of_models else wording.shortened(to)
       changed = [
         (kind, number or 0, thumbnails.fit(report.images_of(name, kind)))
         for kind, number in (("regressed", result.regressed), ("fixed", result.fixed))
+        if result is model.comparison and (result.regressed or result.fixed)
       ]
-      yield _Comparison(name, against, result, *wording.compared(result, f"the {name}", against), changed)
+      yield _Comparison(name, of_models, against, result, *wording.compared(result, f"the {name}", against), changed)
 
 
 def _lowest_recalls(nights: Sequence[TrendPoint]) -> dict[str, list[float | None]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from beam_retrain.transforms.core.metrics.figures import CANDIDATE, ComparisonResult, LabelRow, Metrics, ModelMetrics
 from beam_retrain.transforms.core.printing import printable
@@ -27,27 +27,63 @@ def align(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -
 
 
 def changes_table(metrics: Metrics) -> str:
-  """Returns a line per model: its baseline, and its changed images."""
+  """Returns a line per comparison, then what other images did to the accuracy."""
   counted = ["regressed", "fixed", "new", "gone", "edited"]
-  rows = []
+  rows, sentences = [], []
   for name, model in metrics.models.items():
-    result = model.comparison or ComparisonResult()
-    counts = [getattr(result, kind) for kind in counted]
-    rows.append(
-      [
-        name,
-        _percent(model.accuracy),
-        baseline_name(name, result),
-        *("-" if count is None else f"{count:,}" for count in counts),
-        "-" if result.p_value is None else f"{result.p_value:.3g}",
-      ]
+    for against, result in comparisons(name, model):
+      counts = [getattr(result, kind) for kind in counted]
+      rows.append(
+        [
+          name,
+          _percent(model.accuracy),
+          against,
+          *("-" if count is None else f"{count:,}" for count in counts),
+          "-" if result.p_value is None else f"{result.p_value:.3g}",
+        ]
+      )
+      if sentence := describe_images(result):
+        sentences.append(f"\n{name} against {against}: {sentence}")
+  return align(["", "accuracy", "compared with", *counted, "p"], rows) + "".join(sentences)
+
+
+def comparisons(name: str, model: ModelMetrics) -> Iterator[tuple[str, ComparisonResult]]:
+  """Yields (name of what a model is compared with, result)."""
+  if result := model.comparison:
+    yield "the model" if name == CANDIDATE else printable(result.baseline or "no baseline"), result
+  if result := model.reference:
+    yield f"the reference {printable(result.baseline or '')}", result
+
+
+def describe_images(result: ComparisonResult) -> str:
+  """Returns what new, gone and changed images did to the accuracy.
+
+  Empty if there are none: then the accuracy can only have changed on the same images.
+  """
+  new, gone, changed = (count or 0 for count in (result.new, result.gone, result.changed))
+  if result.gone_correct is None or not new + gone + changed:
+    return ""
+  paired, now, before = (count or 0 for count in (result.paired, result.correct, result.baseline_correct))
+  new_right, changed_right, was_right = (
+    count or 0 for count in (result.new_correct, result.changed_correct, result.changed_baseline_correct)
+  )
+  kinds = []
+  for kind, images, was, right in (
+    ("unchanged", paired - changed, before - was_right, now - changed_right),
+    ("changed", changed, was_right, changed_right),
+  ):
+    if images:
+      rates = f"from {_percent(was / images)} to {_percent(right / images)}"
+      kinds.append(f"{kind} images {rates} ({was:,} and {right:,} of {images:,} right)")
+  if new:
+    kinds.append(f"new images {_percent(new_right / new)} ({new_right:,} of {new:,} right)")
+  if gone:
+    kinds.append(
+      f"gone images {_percent(result.gone_correct / gone)} before ({result.gone_correct:,} of {gone:,} right)"
     )
-  return align(["", "accuracy", "compared with", *counted, "p"], rows)
-
-
-def baseline_name(name: str, comparison: ComparisonResult) -> str:
-  """Returns the name of what a model is compared with."""
-  return "the model" if name == CANDIDATE else printable(comparison.baseline or "no baseline")
+  was_all = (before + result.gone_correct) / (paired + gone) if paired + gone else None
+  now_all = (now + new_right) / (paired + new) if paired + new else None
+  return f"the accuracy on all images went from {_percent(was_all)} to {_percent(now_all)}: {', '.join(kinds)}."
 
 
 def per_label_table(model: ModelMetrics, max_labels: int = MAX_LABELS) -> str:

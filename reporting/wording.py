@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from beam_retrain.reporting import text_tables
-from beam_retrain.reporting.gates import GATES, describe_changes, unusable
+from beam_retrain.reporting.gates import GATES, describe_changes, on_both, unusable
+from beam_retrain.reporting.text_tables import describe_images
 from beam_retrain.transforms.core.metrics.figures import (
   MISSED,
   NO_BASELINE,
@@ -76,19 +77,26 @@ def spaced(text: str) -> str:
 
 
 def compared(comparison: ComparisonResult, subject: str, against: str) -> tuple[str, str]:
-  """Returns the result of a comparison, and the role of chance."""
+  """Returns the result of a comparison, and the role of chance.
+
+  The result includes what new, gone and changed images did to the accuracy.
+  """
+  others = spaced(describe_images(comparison))
+  others = others and f" {others[0].upper()}{others[1:]}"
   if comparison.verdict == NO_BASELINE:
     return "There is no baseline: nothing was compared, but later nights can be compared with this one.", ""
   if not comparison.paired:
     return f"Nothing compared: {subject} and {against} have no image in common.", ""
   regressed, fixed = comparison.regressed or 0, comparison.fixed or 0
   if not regressed + fixed:
-    return f"No change: {subject} is right and wrong on the same images as {against}.", ""
+    return f"No change: {subject} is right and wrong on the same images as {against}.{others}", ""
   changes = describe_changes(comparison, " image" if regressed == 1 else " images")
   chance = how_often(comparison.p_value or 0.0)
   if comparison.verdict == NO_DIFFERENCE:
-    return f"No difference shown between {subject} and {against}: {changes}.", chance
-  return f"{subject.capitalize()} is {comparison.verdict} than {against}: {changes}.", chance
+    finding = f"No difference shown between {subject} and {against}"
+  else:
+    finding = f"{subject.capitalize()} is {comparison.verdict} than {against}"
+  return f"{finding}{on_both(comparison)}: {changes}.{others}", chance
 
 
 def how_often(p_value: float) -> str:

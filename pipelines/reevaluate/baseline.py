@@ -1,4 +1,4 @@
-"""The baseline: an earlier night, or an output of `evaluate`."""
+"""Baseline and reference: an earlier night, or an output of `evaluate`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 from beam_retrain.pipelines.reevaluate.history import STAGE, DamagedError, dates, is_date, read_metrics, read_night
 from beam_retrain.transforms.core.errors import InputError
-from beam_retrain.transforms.core.metrics.figures import Metrics
+from beam_retrain.transforms.core.metrics.comparison import BASELINE, REFERENCE
+from beam_retrain.transforms.core.metrics.figures import MISSED, Metrics
 from beam_retrain.transforms.core.metrics.predictions import read_predictions
 from beam_retrain.transforms.core.printing import print
 from beam_retrain.transforms.core.run.output_folder import find_info, read_info
@@ -35,55 +36,74 @@ def choose_baseline(history: str, date: str, given: str | None, labels: Sequence
 
   Args:
     given: `none`; a night; a folder written by `evaluate` or `reevaluate`; or None: the last finished night before
-      `date` whose predictions are intact (damaged ones are reported on standard error).
+      `date` that passed its gates and whose predictions are intact (the others are named on standard error). A
+      candidate's gates do not count.
     labels: the model's label list.
   """
   if given == NO_BASELINE:
     return None
-  try:
-    chosen = _last_baseline(history, date) if given is None else _given_baseline(history, date, given)
-  except DamagedError as error:
-    raise InputError(f"--baseline {given} is damaged, {error}: {_choices(history, date)}.") from error
-  if chosen and set(chosen.labels) != set(labels):
-    raise InputError(_labels_differ(chosen, labels))
-  return chosen
+  chosen = _last_passed(history, date) if given is None else _given(history, date, given, BASELINE)
+  return chosen and _with_labels(chosen, labels, BASELINE)
+
+
+def choose_reference(history: str, date: str, given: str | None, labels: Sequence[str]) -> Baseline | None:
+  """Returns what `--reference` names, a night or a folder, if given."""
+  return None if given is None else _with_labels(_given(history, date, given, REFERENCE), labels, REFERENCE)
 
 
 def check_unchanged(baseline: Baseline) -> None:
-  """Raises InputError if a rerun of its night has replaced the baseline."""
+  """Raises InputError if a rerun of its night has replaced it."""
   try:
     unchanged = files.sha256(baseline.predictions) == baseline.sha256
   except OSError:
     unchanged = False
   if not unchanged:
-    raise InputError(f"the baseline {baseline.name} was replaced during the comparison: run the command again.")
+    raise InputError(f"{baseline.name} was replaced while tonight was compared with it: run the command again.")
 
 
-def _last_baseline(history: str, date: str) -> Baseline | None:
-  for name in reversed(dates(history)):
-    if name < date:
-      try:
-        return _night(history, name)
-      except DamagedError as error:
-        print(f"the night {name} is damaged and is not used as the baseline: {error}", file=sys.stderr)
-  return None
+def _last_passed(history: str, date: str) -> Baseline | None:
+  chosen: Baseline | None = None
+  missed: list[str] = []
+  for name in reversed([name for name in dates(history) if name < date]):
+    folder = os.path.join(history, name)
+    try:
+      metrics = read_night(folder, name)
+      if metrics.trend_point().verdict != MISSED:
+        chosen = _baseline(name, folder, metrics)
+        break
+      missed.insert(0, name)
+    except DamagedError as error:
+      print(f"the night {name} is damaged and is not used as the baseline: {error}", file=sys.stderr)
+  if missed:
+    what = f"{chosen.name}, the last night that passed" if chosen else f"nothing, as no night before {date} passed"
+    print(
+      f"compared with {what} its gates: {_listed(missed)} did not (--baseline NIGHT chooses another)", file=sys.stderr
+    )
+  return chosen
 
 
-def _given_baseline(history: str, date: str, given: str) -> Baseline:
+def _given(history: str, date: str, given: str, kind: str) -> Baseline:
+  try:
+    return _read_given(history, date, given, kind)
+  except DamagedError as error:
+    raise InputError(f"--{kind} {given} is damaged, {error}: {_choices(history, date, kind)}.") from error
+
+
+def _read_given(history: str, date: str, given: str, kind: str) -> Baseline:
   if not given:
-    raise InputError(f"--baseline is empty: {_choices(history, date)}.")
+    raise InputError(f"--{kind} is empty: {_choices(history, date, kind)}.")
   folder = os.path.join(history, given) if is_date(given) else files.absolute(given)
   parent, name = os.path.split(folder.rstrip("/"))
   if files.is_local(folder) and is_date(name) and os.path.realpath(parent) == os.path.realpath(history):
     if name == date:
-      raise InputError(f"--baseline {name} is tonight itself: {_choices(history, date)}.")
+      raise InputError(f"--{kind} {name} is tonight itself: {_choices(history, date, kind)}.")
     if not os.path.lexists(folder):
-      raise InputError(f"--baseline {name}: {history} has no such night: {_choices(history, date)}.")
+      raise InputError(f"--{kind} {name}: {history} has no such night: {_choices(history, date, kind)}.")
     return _night(history, name)
   info = find_info(folder, files)
   if info is None or info.stage not in (STAGE, "evaluate"):
     raise InputError(
-      f"--baseline {given} is neither a night nor an output of evaluate or reevaluate: {_choices(history, date)}."
+      f"--{kind} {given} is neither a night nor an output of evaluate or reevaluate: {_choices(history, date, kind)}."
     )
   if info.stage == STAGE:
     return _baseline(given, folder, read_night(folder))
@@ -127,16 +147,24 @@ def _is_usable(history: str, name: str) -> bool:
   return True
 
 
-def _choices(history: str, date: str) -> str:
+def _choices(history: str, date: str, kind: str) -> str:
   nights = [name for name in dates(history) if name != date and _is_usable(history, name)]
+  listed = f"one of {_listed(nights)}, " if nights else "(there is no other night) "
+  an_evaluation = "the output folder of an evaluate"
+  return f"give {listed}" + (f"{an_evaluation}, or {NO_BASELINE}" if kind == BASELINE else f"or {an_evaluation}")
+
+
+def _listed(nights: Sequence[str]) -> str:
   more = f" and {len(nights) - _MAX_LISTED} earlier ones" if len(nights) > _MAX_LISTED else ""
-  listed = f"one of {', '.join(nights[-_MAX_LISTED:])}{more}, " if nights else "(there is no other night) "
-  return f"give {listed}the output folder of an evaluate, or {NO_BASELINE}"
+  return ", ".join(nights[-_MAX_LISTED:]) + more
 
 
-def _labels_differ(baseline: Baseline, labels: Sequence[str]) -> str:
+def _with_labels(baseline: Baseline, labels: Sequence[str], kind: str) -> Baseline:
+  """Returns `baseline`; raises InputError if it has other labels."""
+  if set(baseline.labels) == set(labels):
+    return baseline
   sides = {
-    "only the baseline has": [label for label in baseline.labels if label not in labels],
+    f"only the {kind} has": [label for label in baseline.labels if label not in labels],
     "only the model has": [label for label in labels if label not in baseline.labels],
   }
   differences = "; ".join(
@@ -145,7 +173,8 @@ def _labels_differ(baseline: Baseline, labels: Sequence[str]) -> str:
     for side, extra in sides.items()
     if extra
   )
-  return (
-    f"the baseline {baseline.name} has other labels than the model ({differences}): give another --baseline, or"
-    f" --baseline {NO_BASELINE} to start over."
+  start_over = f"--baseline {NO_BASELINE} to start over" if kind == BASELINE else "leave it out"
+  raise InputError(
+    f"the {kind} {baseline.name} has other labels than the model ({differences}): give another --{kind}, or"
+    f" {start_over}."
   )

@@ -14,7 +14,7 @@ from beam_retrain.pipelines.jobs.runner import run_command, validate_apart
 from beam_retrain.pipelines.models.trained import Model, check_same_labels
 from beam_retrain.pipelines.options.request import check_paths
 from beam_retrain.pipelines.reevaluate import history
-from beam_retrain.pipelines.reevaluate.baseline import Baseline, check_unchanged, choose_baseline
+from beam_retrain.pipelines.reevaluate.baseline import Baseline, check_unchanged, choose_baseline, choose_reference
 from beam_retrain.pipelines.reevaluate.history import STAGE
 from beam_retrain.reporting.junit import junit_xml
 from beam_retrain.reporting.text_tables import changes_table
@@ -22,7 +22,8 @@ from beam_retrain.transforms.core.metrics.figures import CANDIDATE, MODEL, Trend
 from beam_retrain.transforms.core.metrics.metrics_file import METRICS_FILE
 from beam_retrain.transforms.core.models.inference import BATCH_SIZE
 from beam_retrain.transforms.core.printing import print
-from beam_retrain.transforms.core.records.schema import QUARANTINE_FILE
+from beam_retrain.transforms.core.records.leaks import describe
+from beam_retrain.transforms.core.records.schema import LEAKS_FILE, QUARANTINE_FILE
 from beam_retrain.transforms.core.records.shards import BottleneckCounts
 from beam_retrain.transforms.core.run.flags import positive_int
 from beam_retrain.transforms.core.run.run_info import RunInfo, describe_run
@@ -33,7 +34,10 @@ from beam_retrain.transforms.evaluation.evaluate import PER_LABEL_FILE, PREDICTI
 from beam_retrain.transforms.io import files
 
 JUNIT_FILE = "junit.xml"
-_FILES = (REPORT_FILE, PREDICTIONS_FILE, PER_LABEL_FILE, *CHANGES_FILES, SUSPICIOUS_FILE, METRICS_FILE, JUNIT_FILE)
+_FILES = (
+  *(REPORT_FILE, PREDICTIONS_FILE, PER_LABEL_FILE, *CHANGES_FILES, SUSPICIOUS_FILE, LEAKS_FILE, METRICS_FILE),
+  *(JUNIT_FILE, QUARANTINE_FILE),
+)
 
 _DESCRIPTION = """\
 Evaluates a model every night and compares it with an earlier night: is it still as good, on the same images and on
@@ -42,10 +46,12 @@ others are reused.
 
 writes   HISTORY/DATE/report.html (everything in one file), predictions.csv, per_label.csv,
          regressed.csv (right in the baseline, wrong now), fixed.csv, new.csv, gone.csv,
-         suspicious_labels.csv, metrics.json, junit.xml, ..., and candidate/ for the candidate
+         suspicious_labels.csv, leaks.csv (the same image under two labels), metrics.json, junit.xml, ..., and
+         candidate/ for the candidate
 
 A night appears in HISTORY when it is finished. A rerun of the same night replaces it; a killed run is resumed. The
-model is compared with the last finished night, the candidate with tonight's model."""
+model is compared with the last night that passed its gates, the candidate with tonight's model, and both with the
+reference, if one is given: nights that get a little worse each time pass --max_drop, but not against a reference."""
 
 _EXAMPLE = """\
 example:
@@ -68,6 +74,7 @@ class ReevaluateRequest(EvaluationRequest):
   candidate: str | None = None
   date: str | None = None
   baseline: str | None = None
+  reference: str | None = None
   keep_stores: int = 2
 
   @classmethod
@@ -83,7 +90,12 @@ class ReevaluateRequest(EvaluationRequest):
       "--baseline",
       metavar="NIGHT",
       help="what to compare with: a night's date or folder, the output of `evaluate`, or none (default: the last"
-      " finished night before DATE)",
+      " finished night before DATE that passed its gates)",
+    )
+    parser.add_argument(
+      "--reference",
+      metavar="NIGHT",
+      help="also compare with a fixed night, given as for --baseline; --max_drop applies to it too (default: none)",
     )
     parser.add_argument(
       "--keep_stores",
@@ -105,7 +117,10 @@ make_parser = ReevaluateRequest.make_parser
 
 
 class Job(NamedTuple):
-  """Tonight's planned evaluation; `nights` are the finished ones."""
+  """Tonight's planned evaluation; `nights` are the finished ones.
+
+  `compared_with` are the baseline and the reference, if any.
+  """
 
   evaluation: Evaluation
   info: RunInfo
@@ -113,7 +128,7 @@ class Job(NamedTuple):
   keep_stores: int
   date: str
   nights: Sequence[TrendPoint]
-  baseline: Baseline | None
+  compared_with: Sequence[Baseline]
   compare: CompareNights
 
 
@@ -124,8 +139,9 @@ def run(argv: Sequence[str], today: Callable[[], datetime.date] = datetime.date.
     step = job.evaluation.run(
       job.info,
       working,
-      also_owned=(*CHANGES_FILES, JUNIT_FILE, CANDIDATE),
+      also_owned=(*CHANGES_FILES, LEAKS_FILE, JUNIT_FILE, CANDIDATE),
       compare=job.compare,
+      finds_leaks=True,
       find_earlier=lambda fingerprint: history.earlier_stores(job.history, job.date, fingerprint, working),
     )
     return report(job, step)
@@ -150,6 +166,7 @@ def plan(request: ReevaluateRequest, today: datetime.date) -> Job:
   nights = history.read_nights(request.history)
   date = history.choose_date(request.date, today, request.history, nights)
   baseline = choose_baseline(request.history, date, request.baseline, labels)
+  reference = choose_reference(request.history, date, request.reference, labels)
   evaluation = Evaluation.plan(request, options, models, source, keeps_bottlenecks=True)
   settings = {
     **evaluation.settings(),
@@ -164,7 +181,11 @@ def plan(request: ReevaluateRequest, today: datetime.date) -> Job:
     trunk=evaluation.trunks[MODEL].info,
     execution=evaluation.execution.to_info(),
     labels=labels,
-    others={"night": date, "baseline": baseline.name if baseline else None},
+    others={
+      "night": date,
+      "baseline": baseline.name if baseline else None,
+      **({"reference": reference.name} if reference else {}),
+    },
   )
   working = history.working_folder(request.history, date, info.request)
   compare = CompareNights(
@@ -172,10 +193,12 @@ def plan(request: ReevaluateRequest, today: datetime.date) -> Job:
     models=list(models),
     baseline=baseline.predictions if baseline else None,
     baseline_name=baseline.name if baseline else None,
+    reference=(reference.name, reference.predictions) if reference else None,
     manifest=request.manifest,
     min_slice_size=request.min_slice_size,
   )
-  return Job(evaluation, info, request.history, request.keep_stores, date, nights, baseline, compare)
+  compared_with = [one for one in (baseline, reference) if one]
+  return Job(evaluation, info, request.history, request.keep_stores, date, nights, compared_with, compare)
 
 
 def report(job: Job, step: EvaluateClassifier) -> int:
@@ -187,13 +210,15 @@ def report(job: Job, step: EvaluateClassifier) -> int:
   metrics, trunks = evaluation.judge(step, job.info, f"Night of {job.date}", trend, night=job.date, bottlenecks=counts)
   files.write_text(files.join(folder, JUNIT_FILE), junit_xml(metrics))
   if evaluation.complete(step):
-    if job.baseline:
-      check_unchanged(job.baseline)
+    for compared in job.compared_with:
+      check_unchanged(compared)
     folder = history.publish(folder, job.history, job.date)
     history.prune_stores(job.history, job.keep_stores, job.date)
   about = f": {counts.reused:,} bottlenecks reused, {counts.computed:,} computed"
   evaluation.print_results(metrics, trunks, about, [changes_table(metrics)])
-  print(f"everything is in {files.shown(folder)}: {', '.join((*_FILES, QUARANTINE_FILE))}")
+  print(f"everything is in {files.shown(folder)}: {', '.join(_FILES)}")
+  for words in describe(metrics.leaks or {}).values():
+    print(f"warning: {words}: see {files.shown(files.join(folder, LEAKS_FILE))}", file=sys.stderr)
   return evaluation.exit_code(metrics, folder)
 
 

@@ -120,7 +120,7 @@ def test_the_drop_gate_is_missed_only_above_its_threshold(regressed, fixed, stat
 def test_a_drop_that_reaches_the_threshold_passes_however_the_difference_is_rounded():
   assert 950 / 1_000 - 940 / 1_000 > 0.01
   counts = {"paired": 1_000, "baseline_correct": 950, "correct": 940, "regressed": 10}
-  compared = comparison.Comparison(Counter({("model", what): count for what, count in counts.items()}))
+  compared = comparison.Comparison(Counter({("model", "baseline", what): count for what, count in counts.items()}))
   result = comparison.extract(compared, comparison.Plan(("model",), "2026-11-23"))["model"]
   gate = _model(comparison=dataclasses.asdict(result), max_drop=0.01)["gates"]["max_drop"]
   assert gate == {"state": "passed", "threshold": 0.01, "value": 0.01}

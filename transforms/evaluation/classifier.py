@@ -25,6 +25,7 @@ from beam_retrain.transforms.evaluation.evaluate import (
 )
 from beam_retrain.transforms.evaluation.scoring import Scorer
 from beam_retrain.transforms.io import files
+from beam_retrain.transforms.leaks.audit import AuditPredictions
 from beam_retrain.transforms.shards.ledger import CloseLedger, mark_completed
 from beam_retrain.transforms.shards.work import WorkShards
 from beam_retrain.transforms.sources.records import RecordsFile
@@ -71,6 +72,7 @@ class EvaluateClassifier(beam.PTransform):
     models: name -> label list, in the order of the scores; the first is `model`.
     request: digest, or any text, of what determines the scores; shards with the same one are resumed.
     stores: bottlenecks to compute or reuse first.
+    finds_leaks: whether to list identical images in `leaks.csv`.
     empty_message: of the InputError that the job raises if there are no images.
 
   Raises:
@@ -86,6 +88,7 @@ class EvaluateClassifier(beam.PTransform):
     request: str,
     stores: Sequence[TrunkStore] = (),
     compare: CompareNights | None = None,
+    finds_leaks: bool = False,
     empty_message: str = "there are no images to evaluate: give another input.",
   ):
     super().__init__()
@@ -102,6 +105,7 @@ class EvaluateClassifier(beam.PTransform):
     self._models = {name: tuple(labels) for name, labels in models.items()}
     self._request = request
     self._compare = compare
+    self._finds_leaks = finds_leaks
     self._empty_message = empty_message
 
   @property
@@ -138,7 +142,11 @@ class EvaluateClassifier(beam.PTransform):
       # (model, LabelCounts)
       | "MergeCounts" >> beam.CombinePerKey(label_stats.merge)
     )
-    ledger = (shards, reports) | "Close" >> CloseLedger(output=self.output, shards_folder=self.parts_folder)
+    leaks = None
+    if self._finds_leaks:
+      leaks = reports | "Audit" >> AuditPredictions(self.parts_folder, self._models[MODEL])  # LeakedImage
+    close = CloseLedger(output=self.output, shards_folder=self.parts_folder, leaks=leaks)
+    ledger = (shards, reports) | "Close" >> close
     # Stats
     return ledger | "WriteFigures" >> beam.Map(
       write_figures,

@@ -1,4 +1,4 @@
-"""Compares tonight's predictions with a baseline and counts slices.
+"""Compares tonight's predictions with earlier ones and counts slices.
 
 Rows are grouped by buckets of keys, as many as there are shards; all rows of a file in one bucket are shuffled as one
 packed element. The changes of all buckets are merged into the CSVs by one worker, which unpacks one row of each at a
@@ -22,7 +22,15 @@ import apache_beam as beam
 
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.metrics import comparison
-from beam_retrain.transforms.core.metrics.comparison import CHANGE_TYPES, Bucket, Change, Comparison, Plan
+from beam_retrain.transforms.core.metrics.comparison import (
+  BASELINE,
+  CHANGE_TYPES,
+  REFERENCE,
+  Bucket,
+  Change,
+  Comparison,
+  Plan,
+)
 from beam_retrain.transforms.core.metrics.figures import (
   ColumnSlices,
   ComparisonResult,
@@ -49,7 +57,6 @@ _ROWS_HELD = 50_000  # held in memory while a file is packed
 
 _TONIGHT = "tonight"
 _UNSCORED = "unscored"
-_BASELINE = "baseline"
 _MANIFEST = "manifest"
 
 Packed = tuple[str, bytes]
@@ -67,11 +74,13 @@ class Compared(NamedTuple):
 class NightsCompared:
   """The comparison of all models.
 
-  `comparison` (by model) is empty with `slices_only`, `slices` (by model and column) without a manifest. `images` has
-  at most `MAX_SHOWN` of `regressed` and of `fixed`, as many of each model, the highest confidence first.
+  `comparison` (by model) is empty with `slices_only`, `reference` without one, `slices` (by model and column) without a
+  manifest. `images` has at most `MAX_SHOWN` of `regressed` and of `fixed`, as many of each model, the highest
+  confidence first.
   """
 
   comparison: Mapping[str, ComparisonResult] = dataclasses.field(default_factory=dict)
+  reference: Mapping[str, ComparisonResult] = dataclasses.field(default_factory=dict)
   slices: Mapping[str, Mapping[str, ColumnSlices]] = dataclasses.field(default_factory=dict)
   images: Mapping[str, Sequence[ShownImage]] = dataclasses.field(default_factory=dict)
 
@@ -85,11 +94,12 @@ class CompareNights(beam.PTransform):
     output: of the evaluation, with the shards' predictions in `PARTS_FOLDER`.
     models: names; the first is compared with the baseline, the others with the first.
     baseline: path of a `predictions.csv`; `baseline_name` is shown instead.
+    reference: name and path of another one, which all models are compared with besides.
     min_slice_size: slices of fewer images are pooled.
     slices_only: writes only `SLICES_FILE`.
 
   Raises:
-    InputError: baseline or manifest cannot be read; from the job: it is damaged, or of other images.
+    InputError: baseline, reference or manifest cannot be read; from the job: it is damaged, or of other images.
   """
 
   def __init__(
@@ -99,26 +109,29 @@ class CompareNights(beam.PTransform):
     models: Sequence[str],
     baseline: str | None = None,
     baseline_name: str | None = None,
+    reference: tuple[str, str] | None = None,
     manifest: str | None = None,
     min_slice_size: int = 30,
     slices_only: bool = False,
   ):
     super().__init__()
     self._output = output
-    self._baseline = baseline
+    reference_name, reference_path = reference or (None, None)
+    self._before = {BASELINE: baseline, REFERENCE: reference_path}
     self._min_slice_size = min_slice_size
     self._slices_only = slices_only
     # Reports errors in the first lines before any worker starts.
-    if baseline is not None:
-      next(_read_baseline(baseline), None)
+    for kind, path in self._before.items():
+      if path is not None:
+        next(_read_before(path, kind), None)
     columns = read_columns(files.read_lines(manifest), manifest) if manifest is not None else ()
     name = (baseline_name or baseline) if baseline is not None else None
-    self._plan = Plan(tuple(models), name, manifest, columns)
+    self._plan = Plan(tuple(models), name, manifest, columns, reference_name)
 
   def expand(self, reports: beam.PCollection) -> beam.PCollection:
     buckets = beam.pvalue.AsSingleton(reports | "CountParts" >> beam.combiners.Count.Globally())
     packed = [reports | "PackPart" >> beam.FlatMap(_pack_part, self._output, buckets)]
-    for kind, path in {_BASELINE: self._baseline, _MANIFEST: self._plan.manifest}.items():
+    for kind, path in {**self._before, _MANIFEST: self._plan.manifest}.items():
       if path is not None:
         start = reports.pipeline | f"Start[{kind}]" >> beam.Create([path])
         packed.append(start | f"Pack[{kind}]" >> beam.FlatMap(_pack_file, kind, buckets))
@@ -141,14 +154,14 @@ def _pack_part(report: ShardReport, output: str, buckets: int) -> Iterator[tuple
 
 
 def _pack_file(path: str, kind: str, buckets: int) -> Iterator[tuple[int, Packed]]:
-  if kind == _BASELINE:
-    return _pack(kind, _read_baseline(path), buckets)
+  if kind != _MANIFEST:
+    return _pack(kind, _read_before(path, kind), buckets)
   rows = read_manifest(files.read_lines(path), path)
   return _pack(kind, ((row.key, str(row.line), *row.values) for row in rows), buckets)
 
 
-def _read_baseline(path: str) -> Iterator[Row]:
-  remedy = "give another --baseline, or --baseline none"
+def _read_before(path: str, kind: str) -> Iterator[Row]:
+  remedy = f"give another --{kind}" + (", or --baseline none" if kind == BASELINE else "")
   try:
     for row in read_predictions(files.read_lines(path), path):
       if not _is_percent(row.confidence):
@@ -188,7 +201,7 @@ def _expand(squeezed: bytes) -> Iterator[list[str]]:
 
 def _compare_bucket(bucket_packed: tuple[int, Iterable[Packed]], plan: Plan) -> Compared:
   tonight: dict[str, list[Row]] = {model: [] for model in plan.models}
-  rows: dict[str, list[list[str]]] = {kind: [] for kind in (_UNSCORED, _BASELINE, _MANIFEST)}
+  rows: dict[str, list[list[str]]] = {kind: [] for kind in (_UNSCORED, BASELINE, REFERENCE, _MANIFEST)}
   for kind, squeezed in bucket_packed[1]:
     if kind == _TONIGHT:
       for *cells, model in _expand(squeezed):
@@ -197,9 +210,10 @@ def _compare_bucket(bucket_packed: tuple[int, Iterable[Packed]], plan: Plan) -> 
       rows[kind].extend(_expand(squeezed))
   bucket = Bucket(
     tonight,
-    [Row(*cells) for cells in rows[_BASELINE]],
+    [Row(*cells) for cells in rows[BASELINE]],
     [ManifestRow(int(line), key, tuple(values)) for key, line, *values in rows[_MANIFEST]],
     [key for (key,) in rows[_UNSCORED]],
+    [Row(*cells) for cells in rows[REFERENCE]],
   )
   counts, changes = comparison.compare(bucket, plan)
   return Compared(counts, {kind: [_squeeze(listed)] for kind, listed in changes._asdict().items() if listed})
@@ -217,7 +231,8 @@ def _write(compared: Compared, plan: Plan, output: str, min_slice_size: int, sli
   if not slices_only:
     shown = {kind: _write_changes(kind, compared.changes[kind], output) for kind in CHANGE_TYPES}
     images = {kind: shown[kind] for kind in ("regressed", "fixed")}
-    result = NightsCompared(comparison.extract(compared.counts, plan), images=images)
+    reference = comparison.extract(compared.counts, plan, REFERENCE) if plan.reference is not None else {}
+    result = NightsCompared(comparison.extract(compared.counts, plan), reference, images=images)
   if plan.manifest is None:
     return result
   slices = comparison.extract_slices(compared.counts, plan, min_slice_size)

@@ -220,6 +220,7 @@ def write_figures(
       stats,
       suspicious=predictions.suspicious[model],
       comparison=compared.comparison.get(model),
+      reference=compared.reference.get(model),
       slices=compared.slices.get(model),
     )
   quarantined = QuarantineCounts(ledger.quarantined, dict(ledger.reasons))

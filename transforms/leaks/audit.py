@@ -15,7 +15,10 @@ from typing import Any, NamedTuple
 import apache_beam as beam
 
 from beam_retrain.transforms.core.images.headers import Fault, probe_image
+from beam_retrain.transforms.core.metrics.figures import MODEL
+from beam_retrain.transforms.core.metrics.predictions import Row, read_part, row_of
 from beam_retrain.transforms.core.printing import print
+from beam_retrain.transforms.core.records.csv_format import escape_cell, unescape_cell
 from beam_retrain.transforms.core.records.example import decode_example
 from beam_retrain.transforms.core.records.leaks import (
   HASH_BYTES,
@@ -146,6 +149,21 @@ class AuditImages(beam.PTransform):
     )  # (shard's name, packed LeakedImages)
 
 
+class AuditPredictions(beam.PTransform):
+  """Finds leaks among scored images: PCollection[ShardReport] -> PCollection[LeakedImage].
+
+  `folder` has the shards' predictions, which name the SHA-256 of each image; no image is read.
+  """
+
+  def __init__(self, folder: str, labels: Sequence[str]):
+    super().__init__()
+    self._arguments = folder, labels
+
+  def expand(self, reports: beam.PCollection) -> beam.PCollection:
+    named = beam.FlatMap(_name_predictions, *self._arguments)
+    return reports | "FindLeaks" >> _FindLeaks(_hash_predictions, *self._arguments) | "NamePredictions" >> named
+
+
 def drop_leaks(shard: Shard, audited: Mapping[str, bytes]) -> Shard:
   """Moves the images that `--on_leak drop` excludes to the end, quarantined.
 
@@ -220,6 +238,28 @@ def _name_records(
     records = pick_records(file, [leak.position for leak in leaks], path)
     for leak, record in zip(leaks, map(describe_bottleneck, records), strict=True):
       yield leak.named(record.sha256, record.key, percentages.split_of(record.key, split), record.label, labels)
+
+
+def _read_predictions(folder: str, name: str) -> Iterator[Row]:
+  """Yields the first model's predictions; all models score the same images."""
+  lines = files.read_lines(files.join(folder, name))
+  return (row_of(cells) for model, cells in read_part(lines) if model == MODEL)
+
+
+def _hash_predictions(report: ShardReport, folder: str, labels: Sequence[str]) -> tuple[str, str, list[HashedImage]]:
+  class_indices = {escape_cell(label): index for index, label in enumerate(labels)}
+  rows = enumerate(_read_predictions(folder, report.file))
+  hashed = [(bytes.fromhex(row.sha256)[:HASH_BYTES], position, class_indices[row.actual]) for position, row in rows]
+  return report.file, report.split, hashed
+
+
+def _name_predictions(leaking: tuple[str, bytes], folder: str, labels: Sequence[str]) -> Iterator[LeakedImage]:
+  name, packed = leaking
+  leaks = {leak.position: leak for leak in unpack(packed)}
+  split, *_ = parse_shard_name(name) or ("",)
+  for position, row in enumerate(_read_predictions(folder, name)):
+    if leak := leaks.get(position):
+      yield leak.named(row.sha256, unescape_cell(row.key), split, unescape_cell(row.actual), labels)
 
 
 def _hash_images(shard: Shard, labels: Sequence[str]) -> tuple[str, str, list[HashedImage]]:

@@ -166,11 +166,67 @@ def test_a_baseline_that_is_replaced_meanwhile_is_told(tmp_path):
   found = baselines.choose_baseline(str(folder), "2026-11-24", None, ["7", "1"])
   baselines.check_unchanged(found)
   (folder / "2026-11-20" / "predictions.csv").write_bytes(b"others")
-  with pytest.raises(InputError, match="the baseline 2026-11-20 was replaced"):
+  with pytest.raises(InputError, match=r"^2026-11-20 was replaced while tonight was compared with it"):
     baselines.check_unchanged(found)
   shutil.rmtree(folder / "2026-11-20")
-  with pytest.raises(InputError, match="the baseline 2026-11-20 was replaced"):
+  with pytest.raises(InputError, match=r"^2026-11-20 was replaced while"):
     baselines.check_unchanged(found)
+
+
+def _miss(night):
+  missed = {"min_accuracy": {"state": "missed", "threshold": 0.99, "value": 0.945}}
+  change(night / "metrics.json", gates=missed)
+
+
+def test_the_baseline_is_the_last_night_that_passed(tmp_path, capsys):
+  nights = [f"2026-11-{day}" for day in range(19, 24)]
+  folder = make_history(tmp_path, *nights)
+  for name in (nights[0], nights[2], nights[3]):
+    _miss(folder / name)
+  change(folder / nights[4] / "metrics.json", gates={"min_accuracy": {"state": "missed"}}, candidate={"gates": {}})
+  change(folder / nights[1] / "metrics.json", gates={"min_accuracy": {"state": "none set"}})
+  assert baselines.choose_baseline(str(folder), "2026-11-24", None, ["7", "1"]).name == nights[1]
+  assert capsys.readouterr().err == (
+    f"compared with {nights[1]}, the last night that passed its gates: {', '.join(nights[2:])} did not (--baseline"
+    " NIGHT chooses another)\n"
+  )
+  assert baselines.choose_baseline(str(folder), nights[1], None, ["7", "1"]) is None
+  assert capsys.readouterr().err == (
+    f"compared with nothing, as no night before {nights[1]} passed its gates: {nights[0]} did not (--baseline NIGHT"
+    " chooses another)\n"
+  )
+  assert baselines.choose_baseline(str(folder), "2026-11-24", nights[3], ["7", "1"]).name == nights[3]
+  assert not capsys.readouterr().err
+
+
+def test_the_gates_of_a_candidate_make_no_bad_night(tmp_path, capsys):
+  folder = make_history(tmp_path, "2026-11-22", "2026-11-23")
+  candidate = {"gates": {"max_drop": {"state": "missed", "threshold": 0.01, "value": 0.2}}}
+  change(folder / "2026-11-23" / "metrics.json", candidate=candidate, verdict="missed")
+  assert baselines.choose_baseline(str(folder), "2026-11-24", None, ["7", "1"]).name == "2026-11-23"
+  assert not capsys.readouterr().err
+
+
+def test_a_reference_that_cannot_be_used_is_one_sentence(tmp_path):
+  folder = make_history(tmp_path, "2026-11-20", "2026-11-22")
+  tonight = (str(folder), "2026-11-24")
+  assert baselines.choose_reference(*tonight, None, ["7", "1"]) is None
+  assert baselines.choose_reference(*tonight, "2026-11-20", ["7", "1"]).name == "2026-11-20"
+  (folder / "2026-11-22" / "predictions.csv").write_bytes(PREDICTIONS[:-2])
+  choices = "give one of 2026-11-20, or the output folder of an evaluate."
+  for given, sentence in (
+    ("2026-11-21", f"--reference 2026-11-21: {folder} has no such night: {choices}"),
+    (
+      "2026-11-22",
+      "--reference 2026-11-22 is damaged, its predictions.csv has changed since it was written: " + choices,
+    ),
+    ("", f"--reference is empty: {choices}"),
+  ):
+    with pytest.raises(InputError) as refused:
+      baselines.choose_reference(*tonight, given, ["7", "1"])
+    assert str(refused.value) == sentence
+  with pytest.raises(InputError, match=r"^the reference 2026-11-20 has other labels .*, or leave it out\.$"):
+    baselines.choose_reference(*tonight, "2026-11-20", ["7", "8"])
 
 
 # The trend

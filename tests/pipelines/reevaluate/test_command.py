@@ -108,6 +108,7 @@ def test_a_night_holds_what_is_promised(nights: Path) -> None:
     "info.json",
     "junit.xml",
     "labels.txt",
+    "leaks.csv",
     "metrics.json",
     "new.csv",
     "per_label.csv",

@@ -2,7 +2,8 @@
 
 A *bucket* holds any set of keys with everything known of each. `compare` counts one bucket, `merge` adds up the
 results in any order, and `extract` and `extract_slices` turn the sum into figures. Each night's prediction is judged
-by that night's label. The first model is compared with its baseline, every other model with the first.
+by that night's label. The first model is compared with its baseline, every other model with the first, and all with
+the reference.
 """
 
 from __future__ import annotations
@@ -30,6 +31,10 @@ from beam_retrain.transforms.core.records import slice_manifest as manifest
 from beam_retrain.transforms.core.records.csv_format import by_key, escape_cell
 from beam_retrain.transforms.core.records.slice_manifest import ManifestRow
 
+BASELINE = "baseline"
+REFERENCE = "reference"
+"""The comparisons of a model."""
+
 SIGNIFICANT = 0.05
 MAX_SLICES = 100_000
 """Distinct values of one column, counted in memory. A column with more is numeric rather than categorical."""
@@ -41,15 +46,19 @@ _COUNTED = [field.name for field in dataclasses.fields(ComparisonResult) if fiel
 class Plan:
   """What is compared: the first model with the baseline, others with it.
 
-  `columns`: of the manifest, to slice by.
+  `columns`: of the manifest, to slice by; `reference`: what all models are compared with besides.
   """
 
   models: tuple[str, ...]
   baseline: str | None = None
   manifest: str | None = None
   columns: tuple[str, ...] = ()
+  reference: str | None = None
 
-  def baseline_of(self, model: str) -> str | None:
+  def against(self, model: str, comparison: str = BASELINE) -> str | None:
+    """Returns the name of what a model is compared with."""
+    if comparison == REFERENCE:
+      return self.reference
     return self.baseline if model == self.models[0] else self.models[0]
 
 
@@ -60,6 +69,7 @@ class Bucket(NamedTuple):
   baseline: Sequence[Row] = ()
   manifest: Sequence[ManifestRow] = ()
   unscored: Collection[str] = ()
+  reference: Sequence[Row] = ()
 
 
 class Change(NamedTuple):
@@ -103,7 +113,7 @@ class Gone(NamedTuple):
 
 
 class Changes(NamedTuple):
-  """The changed images, each list sorted as its file.
+  """The images that differ from the baseline, each list sorted as its file.
 
   `new` and `gone` come from the first model alone: all models score the same images.
   """
@@ -132,12 +142,12 @@ class Comparison:
   """Counts so far.
 
   Attributes:
-    counts: (model, one of `_COUNTED`) -> images.
+    counts: (model, `BASELINE` or `REFERENCE`, one of `_COUNTED`) -> images.
     slices, slices_correct: (model, column, value) -> images.
     strays, first_stray: manifest rows without an image: number, and (line, key) of the first.
   """
 
-  counts: Counter[tuple[str, str]] = dataclasses.field(default_factory=Counter)
+  counts: Counter[tuple[str, str, str]] = dataclasses.field(default_factory=Counter)
   slices: Counter[tuple[str, str, str]] = dataclasses.field(default_factory=Counter)
   slices_correct: Counter[tuple[str, str, str]] = dataclasses.field(default_factory=Counter)
   strays: int = 0
@@ -148,16 +158,22 @@ def compare(bucket: Bucket, plan: Plan) -> tuple[Comparison, Changes]:
   """Compares one bucket.
 
   Raises:
-    InputError: two rows of tonight, of the baseline or of the manifest have the same key.
+    InputError: two rows of tonight, of an earlier night or of the manifest have the same key.
   """
-  counts: Counter[tuple[str, str]] = Counter()
+  counts: Counter[tuple[str, str, str]] = Counter()
   changes = Changes([], [], [], [])
   tonight = {model: _by_key(bucket.tonight.get(model, ()), "tonight") for model in plan.models}
   first = tonight[plan.models[0]]
   before = _by_key(bucket.baseline, f"the baseline {plan.baseline}")
+  reference = _by_key(bucket.reference, f"the reference {plan.reference}")
   for model, rows in tonight.items():
-    if plan.baseline_of(model) is not None:
-      _compare_rows(rows, before if rows is first else first, model, plan, counts, changes)
+    for kind, others, found in (
+      (BASELINE, *((before, changes) if rows is first else (first, changes._replace(new=[], gone=[])))),
+      (REFERENCE, reference, Changes([], [], [], [])),  # counted only
+    ):
+      if (against := plan.against(model, kind)) is not None:
+        counted = _compare_rows(rows, others, model, against, found)
+        counts.update({(model, kind, what): count for what, count in counted.items()})
   for listed in changes:
     listed.sort(key=order)
   if plan.manifest is None:
@@ -178,26 +194,27 @@ def _by_key(rows: Iterable[Row], where: str) -> dict[str, Row]:
 
 
 def _compare_rows(
-  tonight: Mapping[str, Row],
-  before: Mapping[str, Row],
-  model: str,
-  plan: Plan,
-  counts: Counter[tuple[str, str]],
-  changes: Changes,
-) -> None:
-  baseline = escape_cell(plan.baseline_of(model) or "")
+  tonight: Mapping[str, Row], before: Mapping[str, Row], model: str, against: str, changes: Changes
+) -> Counter[str]:
+  """Adds to `changes`; returns the counts."""
+  baseline = escape_cell(against)
   counted = Counter[str]()
-  new: list[New] = []
   for key, row in tonight.items():
     then = before.get(key)
     if then is None:
-      new.append(New(key, row.actual, row.predicted, row.confidence, str(row.right), row.sha256))
+      changes.new.append(New(key, row.actual, row.predicted, row.confidence, str(row.right), row.sha256))
+      counted["new"] += 1
+      counted["new_correct"] += row.right
       continue
     right, was_right, edited = row.right, then.right, row.sha256 != then.sha256
+    changed = edited or row.actual != then.actual
     counted["paired"] += 1
     counted["baseline_correct"] += was_right
     counted["correct"] += right
     counted["edited"] += edited
+    counted["changed"] += changed
+    counted["changed_correct"] += changed and right
+    counted["changed_baseline_correct"] += changed and was_right
     if right != was_right:
       change = Change(
         file_name=key,
@@ -215,16 +232,12 @@ def _compare_rows(
       counted[kind] += 1
       counted[f"{kind}_edited"] += edited
       (changes.regressed if was_right else changes.fixed).append(change)
-  gone = [
-    Gone(key, row.actual, row.predicted, row.confidence, row.sha256)
-    for key, row in before.items()
-    if key not in tonight
-  ]
-  counted["new"], counted["gone"] = len(new), len(gone)
-  if model == plan.models[0]:
-    changes.new.extend(new)
-    changes.gone.extend(gone)
-  counts.update({(model, what): count for what, count in counted.items()})
+  for key, row in before.items():
+    if key not in tonight:
+      changes.gone.append(Gone(key, row.actual, row.predicted, row.confidence, row.sha256))
+      counted["gone"] += 1
+      counted["gone_correct"] += row.right
+  return counted
 
 
 def _count_slices(
@@ -265,17 +278,19 @@ def merge(comparisons: Iterable[Comparison]) -> Comparison:
 
 
 def check(comparison: Comparison, plan: Plan) -> None:
-  """Checks that the baseline and the manifest fit tonight's images.
+  """Checks that baseline, reference and manifest fit tonight's images.
 
   Raises:
-    InputError: baseline and night have no image in common, or a manifest row has no image.
+    InputError: an earlier night has no image in common with tonight, or a manifest row has no image.
   """
-  first_counts = {what: comparison.counts[plan.models[0], what] for what in _COUNTED}
-  if first_counts["new"] and first_counts["gone"] and not first_counts["paired"]:
-    raise InputError(
-      f"the baseline {plan.baseline} has none of tonight's {first_counts['new']:,} images (it has"
-      f" {first_counts['gone']:,} others): give --baseline NIGHT, --baseline none, or another --input."
-    )
+  model = plan.models[0]
+  for kind, remedy in ((BASELINE, "--baseline NIGHT, --baseline none"), (REFERENCE, "another --reference")):
+    new, gone, paired = (comparison.counts[model, kind, what] for what in ("new", "gone", "paired"))
+    if new and gone and not paired:
+      raise InputError(
+        f"the {kind} {plan.against(model, kind)} has none of tonight's {new:,} images (it has {gone:,} others): give"
+        f" {remedy}, or another --input."
+      )
   if comparison.first_stray:
     line, key = comparison.first_stray
     rows = "row has" if comparison.strays == 1 else "rows have"
@@ -285,15 +300,15 @@ def check(comparison: Comparison, plan: Plan) -> None:
     )
 
 
-def extract(comparison: Comparison, plan: Plan) -> dict[str, ComparisonResult]:
-  """Returns model -> comparison with its baseline."""
-  return {model: _result(comparison.counts, model, plan.baseline_of(model)) for model in plan.models}
+def extract(comparison: Comparison, plan: Plan, kind: str = BASELINE) -> dict[str, ComparisonResult]:
+  """Returns model -> comparison with its baseline, or with the reference."""
+  return {model: _result(comparison.counts, model, kind, plan.against(model, kind)) for model in plan.models}
 
 
-def _result(counts: Mapping[tuple[str, str], int], model: str, baseline: str | None) -> ComparisonResult:
-  if baseline is None:
+def _result(counts: Mapping[tuple[str, str, str], int], model: str, kind: str, against: str | None) -> ComparisonResult:
+  if against is None:
     return ComparisonResult(verdict=NO_BASELINE)
-  counted = {what: counts.get((model, what), 0) for what in _COUNTED}
+  counted = {what: counts.get((model, kind, what), 0) for what in _COUNTED}
   p_value = mcnemar_p_value(counted["regressed"], counted["fixed"])
   verdict = NO_DIFFERENCE
   if p_value < SIGNIFICANT:
@@ -301,7 +316,7 @@ def _result(counts: Mapping[tuple[str, str], int], model: str, baseline: str | N
   paired = counted["paired"]
   # One division: the difference of two rounded quotients could exceed a gate that is only reached.
   drop = (counted["baseline_correct"] - counted["correct"]) / paired if paired else None
-  return ComparisonResult(baseline, **counted, drop=drop, p_value=p_value, verdict=verdict)
+  return ComparisonResult(against, **counted, drop=drop, p_value=p_value, verdict=verdict)
 
 
 def extract_slices(comparison: Comparison, plan: Plan, min_slice_size: int) -> dict[str, dict[str, ColumnSlices]]:

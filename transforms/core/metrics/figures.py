@@ -26,6 +26,9 @@ NO_DIFFERENCE = "no difference shown"
 NO_BASELINE = "no baseline"
 """The verdicts of a comparison."""
 
+LeakCounts = Mapping[str, Mapping[str, int]]
+"""Kind of leak -> `groups` and `images`; see `count_leaks`."""
+
 Interval = tuple[float, float]
 """95 % interval of a rate, 0..1."""
 
@@ -113,6 +116,8 @@ class ComparisonResult:
   """One model against its baseline; without one, only the verdict is known.
 
   `drop`: fall in accuracy over the `paired` images, None without any; `p_value`: McNemar's exact test, 0..1.
+  `edited` images have other bytes than before, `changed` ones other bytes or another label; the fields from `changed`
+  on are None if an earlier version counted.
   """
 
   baseline: str | None = None
@@ -126,6 +131,11 @@ class ComparisonResult:
   edited: int | None = None
   regressed_edited: int | None = None
   fixed_edited: int | None = None
+  changed: int | None = None
+  changed_correct: int | None = None
+  changed_baseline_correct: int | None = None
+  new_correct: int | None = None
+  gone_correct: int | None = None
   drop: float | None = None
   p_value: float | None = None
   verdict: str = NO_BASELINE
@@ -220,6 +230,7 @@ class ModelMetrics:
   confusion: tuple[tuple[int, ...], ...] = ()
   suspicious: SuspiciousLabels | None = None
   comparison: ComparisonResult | None = None
+  reference: ComparisonResult | None = None
   slices: Mapping[str, ColumnSlices] | None = None
   quarantined: QuarantineCounts | None = None
   gates: Mapping[str, GateResult] = dataclasses.field(default_factory=dict)
@@ -260,6 +271,7 @@ class Metrics:
   stored_bottlenecks: bool | None = None
   bottlenecks: BottleneckCounts | None = None
   predictions_sha256: str | None = None
+  leaks: LeakCounts | None = None
   bad_inputs: BadInputs | None = None
 
   @property

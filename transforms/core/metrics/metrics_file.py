@@ -26,7 +26,7 @@ _KEYS = {
   "suspicious": "suspicious_labels",
   "confusion": "confusion_matrix",
 }
-_LEFT_OUT = ("trunk_kind", "suspicious", "comparison", "slices", "quarantined", "failing")
+_LEFT_OUT = ("trunk_kind", "suspicious", "comparison", "reference", "slices", "quarantined", "failing")
 """Fields without an entry if None; others are null."""
 
 
@@ -49,6 +49,7 @@ def metrics_to_json(metrics: Metrics) -> dict[str, Any]:
     "bottlenecks": metrics.bottlenecks,
     "trunk_kind": metrics.model.trunk_kind,
     "predictions_sha256": metrics.predictions_sha256,
+    "leaks": metrics.leaks,
     "bad_inputs": metrics.bad_inputs,
   }
   return {

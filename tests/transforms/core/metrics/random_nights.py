@@ -61,7 +61,10 @@ def random_bucket(picks: random.Random, models: tuple[str, ...], columns: int) -
 COUNTS = ["paired", "baseline_correct", "correct", "regressed", "fixed", "new", "gone", "edited"]
 
 
-COUNTS += ["regressed_edited", "fixed_edited"]
+COUNTS += ["regressed_edited", "fixed_edited", "changed", "changed_correct", "changed_baseline_correct"]
+
+
+COUNTS += ["new_correct", "gone_correct"]
 
 
 def plainly(bucket: Bucket, plan: Plan, min_slice_size: int) -> tuple[dict, dict, dict, dict[str, list[list[str]]]]:
@@ -99,6 +102,7 @@ def plainly(bucket: Bucket, plan: Plan, min_slice_size: int) -> tuple[dict, dict
       for key in sorted(before.keys() - now.keys()):
         lines["gone"].append([key, *before[key][1:]])
     worse, better = len(was - is_now), len(is_now - was)
+    changed_keys = {key for key in both if now[key][1::3] != before[key][1::3]}  # label, SHA-256
     edited_keys = {key for key in both if now[key].sha256 != before[key].sha256}
     p_value = binomtest(worse, worse + better, 0.5).pvalue if worse + better else 1.0
     significant = "worse" if worse > better else "better"
@@ -114,6 +118,11 @@ def plainly(bucket: Bucket, plan: Plan, min_slice_size: int) -> tuple[dict, dict
       "edited": len(edited_keys),
       "regressed_edited": len(edited_keys & (was - is_now)),
       "fixed_edited": len(edited_keys & (is_now - was)),
+      "changed": len(changed_keys),
+      "changed_correct": len(changed_keys & is_now),
+      "changed_baseline_correct": len(changed_keys & was),
+      "new_correct": sum(now[key].actual == now[key].predicted for key in now.keys() - before.keys()),
+      "gone_correct": sum(before[key].actual == before[key].predicted for key in before.keys() - now.keys()),
       "drop": (len(was) - len(is_now)) / len(both) if both else None,
       "p_value": pytest.approx(p_value, rel=1e-9),
       "verdict": significant if p_value < 0.05 else "no difference shown",

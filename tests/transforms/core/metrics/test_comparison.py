@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import random
 
@@ -94,6 +95,11 @@ def test_every_kind_of_image_by_hand():
       "edited": 2,
       "regressed_edited": 0,
       "fixed_edited": 1,
+      "changed": 2,
+      "changed_correct": 1,
+      "changed_baseline_correct": 0,
+      "new_correct": 1,
+      "gone_correct": 0,
       "drop": 0.0,
       "p_value": 1.0,
       "verdict": "no difference shown",
@@ -167,7 +173,8 @@ def test_lines_are_in_order_whatever_came_first():
 )
 def test_a_change_is_one_when_the_test_says_so(regressed, fixed, verdict):
   counts = Comparison()
-  counts.counts.update({("model", "paired"): 100, ("model", "regressed"): regressed, ("model", "fixed"): fixed})
+  found = {"paired": 100, "regressed": regressed, "fixed": fixed}
+  counts.counts.update({("model", "baseline", what): count for what, count in found.items()})
   assert extract(counts, MODEL)["model"]["verdict"] == verdict
 
 
@@ -319,3 +326,25 @@ def _cut(bucket: Bucket, picks: random.Random) -> list[Bucket]:
     )
     for at in range(number)
   ]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_reference_is_counted_as_a_baseline_is(seed):
+  bucket, plan, _ = random_case(seed)
+  rows = bucket.baseline or bucket.tonight["model"]
+  both = bucket._replace(baseline=rows, reference=rows)
+  plan = dataclasses.replace(plan, baseline="2026-01-01", reference="2026-01-01")
+  counts, changes = compare(both, plan)
+  reference = comparison.extract(counts, plan, comparison.REFERENCE)
+  assert reference["model"] == comparison.extract(counts, plan)["model"]
+  assert reference.keys() == set(plan.models)
+  assert changes == compare(both, dataclasses.replace(plan, reference=None))[1]  # the files are of the baseline
+
+
+def test_a_reference_of_other_images_is_told():
+  bucket = Bucket({"model": [_row("a", "5", "5")]}, reference=[_row("b", "5", "5")])
+  plan = Plan(("model",), reference=NIGHT)
+  with pytest.raises(
+    InputError, match=r"the reference 2026-11-23 has none of .*: give another --reference, or another"
+  ):
+    check(compare(bucket, plan)[0], plan)
