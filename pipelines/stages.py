@@ -8,6 +8,7 @@ import hashlib
 import itertools
 import json
 import os
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,7 +17,7 @@ import beam_retrain.transforms.core
 from beam_retrain.pipelines.models.trunk_sources import BUNDLED
 from beam_retrain.transforms.core.printing import print
 from beam_retrain.transforms.core.run.exit_codes import ExitCode
-from beam_retrain.transforms.core.run.output_folder import is_completed
+from beam_retrain.transforms.core.run.output_folder import is_completed, reopen_damaged
 from beam_retrain.transforms.core.run.request import Request
 from beam_retrain.transforms.core.run.run_info import versions
 from beam_retrain.transforms.io import files
@@ -84,14 +85,20 @@ class Chain:
     Its folder must be named after its command. `after` is the state of its input.
     """
     state = stage.state(after)
-    if self.code == ExitCode.DONE and self.is_kept(stage.command, state):
+    if self.code == ExitCode.DONE and self.keeps(stage.command, state):
       print(f"{stage.command}: finished and unchanged, kept")
     elif self.run(stage) == ExitCode.DONE:
       self.remember(stage.command, state)
     return state
 
-  def is_kept(self, command: str, state: str) -> bool:
-    return is_completed(str(self._output / command)) and self.remembered(command) == state
+  def keeps(self, command: str, state: str) -> bool:
+    """Returns whether a stage's output is current; reopens a damaged one."""
+    folder = str(self._output / command)
+    if not is_completed(folder) or self.remembered(command) != state:
+      return False
+    if fault := reopen_damaged(folder):
+      print(f"{command}: {files.shown(folder)}/{fault}; it is made again", file=sys.stderr)
+    return not fault
 
   def run(self, stage: Stage) -> int:
     """Runs a stage, unless an earlier one failed; returns `code`."""

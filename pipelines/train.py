@@ -18,7 +18,7 @@ from beam_retrain.transforms.core.errors import InputError, first_line
 from beam_retrain.transforms.core.records.schema import COMPLETED_FILE, INFO_FILE
 from beam_retrain.transforms.core.run.exit_codes import ExitCode, run_command
 from beam_retrain.transforms.core.run.flags import ArgumentParser
-from beam_retrain.transforms.core.run.output_folder import complete_folder, find_earlier, read_info, reopen_folder
+from beam_retrain.transforms.core.run.output_folder import find_earlier, read_info, reopen_folder
 
 make_parser = TrainRequest.make_parser
 execute = task.execute
@@ -108,17 +108,14 @@ def _upload(copy: str, output: str) -> None:
   from beam_retrain.transforms.io.transfer import put_file, put_folder
 
   reopen_folder(output, files)
-  for name in (INFO_FILE, *OWNED):
+  for name in (INFO_FILE, *(name for name in OWNED if name != COMPLETED_FILE), COMPLETED_FILE):
     path, target = os.path.join(copy, name), files.join(output, name)
-    if name == COMPLETED_FILE:
-      continue
     if os.path.isdir(path):
       put_folder(path, target)
     elif os.path.exists(path):
       put_file(path, target)
     else:
       files.delete([target])  # of an earlier model
-  complete_folder(output, files)
 
 
 if __name__ == "__main__":

@@ -25,8 +25,11 @@ from beam_retrain.transforms.core.metrics.metrics_file import METRICS_FILE
 from beam_retrain.transforms.core.models.inference import BATCH_SIZE, Inferred
 from beam_retrain.transforms.core.printing import print
 from beam_retrain.transforms.core.records.quarantine import MAX_PIXELS, Quarantined
+from beam_retrain.transforms.core.records.schema import COMPLETED_FILE
+from beam_retrain.transforms.core.run import contents
 from beam_retrain.transforms.core.run.exit_codes import ExitCode, exit_code_for_images, run_command
 from beam_retrain.transforms.core.run.flags import add_max_bad_fraction, add_max_pixels, fraction, positive_int
+from beam_retrain.transforms.core.run.output_folder import find_faults
 from beam_retrain.transforms.core.run.progress_line import ProgressLine
 from beam_retrain.transforms.core.run.request import Request
 from beam_retrain.transforms.core.runtimes.variant import AUTO, BFLOAT16, INT8
@@ -55,7 +58,12 @@ With --same, compares two finished output folders of one command record by recor
 they differ; the first difference is named. What may differ between two runs is ignored: the column Execution time, the
 command line, paths, versions, logs, the report's charts.
 
-  beam-retrain verify --same work/bottlenecks elsewhere/bottlenecks"""
+  beam-retrain verify --same work/bottlenecks elsewhere/bottlenecks
+
+With --folder, checks the size and SHA-256 of every file that a command wrote into the folder and its subfolders. The
+exit code is 1 if one is damaged; each is named.
+
+  beam-retrain verify --folder work"""
 
 _OF_MODEL = ("model", "input", "images", "all", "split", "bound", "bfloat16_bound", "int8_bound", "tflite")
 
@@ -77,6 +85,7 @@ class VerifyRequest(Request):
   int8_bound: float = 0.05
   tflite: tuple[str, ...] = ()
   same: tuple[str, ...] = ()
+  folder: str | None = None
   precision: str = AUTO
   runtime: str = AUTO
   max_pixels: int = MAX_PIXELS
@@ -125,6 +134,7 @@ class VerifyRequest(Request):
     parser.add_argument(
       "--same", nargs=2, metavar=("A", "B"), help="compare two finished output folders of the same command instead"
     )
+    parser.add_argument("--folder", metavar="DIR", help="check the files of the finished outputs in a folder instead")
     add_model_precision_flags(parser)
     add_max_pixels(parser)
     add_max_bad_fraction(parser)
@@ -144,12 +154,14 @@ def run(argv: Sequence[str]) -> int:
   """Runs the command line; returns the exit code."""
   request = VerifyRequest.parse(argv)
   files.use_options()
-  if request.same:
-    alone = [name for name in _OF_MODEL if name in request.given]
+  if mode := "same" if request.same else "folder" if request.folder else "":
+    alone = [name for name in (*_OF_MODEL, "folder") if name in request.given and name != mode]
     alone += [name for name in ("precision", "runtime") if getattr(request, name) != AUTO]
     if alone:
-      raise InputError(f"--same cannot be combined with --{alone[0]}: leave one out.")
-    return _compare(*map(files.absolute, request.same))
+      raise InputError(f"--{mode} cannot be combined with --{alone[0]}: leave one out.")
+    return (
+      _compare(*map(files.absolute, request.same)) if request.same else _check(files.absolute(request.folder or ""))
+    )
   job = plan(request)
   return report(job, *score(job))
 
@@ -173,6 +185,31 @@ def _compare(first: str, second: str) -> int:
   return ExitCode.GATE_MISSED
 
 
+def _check(folder: str) -> int:
+  outputs = [files.split(stat.path)[0] for stat in files.match_in(folder, f"**/{COMPLETED_FILE}")]
+  if not outputs:
+    raise InputError(
+      f"{folder} contains no finished output of beam-retrain: give a folder that one of its commands wrote."
+    )
+  checked, damaged, unlisted = 0, 0, [output for output in outputs if not contents.has_list(output, files)]
+  with ProgressLine("verify", "files") as progress:
+    for output in outputs:
+      faults = list(find_faults(output, files, with_data=True))
+      damaged += len(faults)
+      for path, fault in faults:
+        print(f"{files.shown(output)}/{path} {fault}", file=sys.stderr)
+      if output not in unlisted and not damaged:
+        listed = sum(1 for _ in contents.read_list(output, files))
+        checked += listed
+        progress.add(listed)
+  for output in unlisted:
+    print(f"{files.shown(output)} has no list of its files, as before version 0.5: not checked", file=sys.stderr)
+  if damaged:
+    return ExitCode.GATE_MISSED
+  print(f"{checked:,} files of {len(outputs) - len(unlisted)} outputs are as they were written")
+  return ExitCode.DONE if checked else ExitCode.FAILED
+
+
 def plan(request: VerifyRequest) -> Job:
   """Checks the model and the images.
 
@@ -181,7 +218,7 @@ def plan(request: VerifyRequest) -> Job:
   """
   if request.model is None or request.input is None:
     missing = "model" if request.model is None else "input"
-    raise InputError(f"--{missing} is missing: give --model DIR and --input DIR, or --same A B.")
+    raise InputError(f"--{missing} is missing: give --model DIR and --input DIR, or --same A B, or --folder DIR.")
   if request.all and "images" in request.given:
     raise InputError("--all cannot be combined with --images: leave one out.")
   if not files.is_local(request.model):

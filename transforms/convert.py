@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
-from typing import cast
+import hashlib
+from collections.abc import Iterator, Mapping
+from typing import Any, cast
 
 from beam_retrain.transforms.core.images.encode import DEFAULT_QUALITY, ImageFormat, encode_each
 from beam_retrain.transforms.core.records.quarantine import Quarantined, Reason
 from beam_retrain.transforms.core.records.schema import Image, encode_image
-from beam_retrain.transforms.core.records.shards import Shard
+from beam_retrain.transforms.core.records.shards import WRITTEN, Shard
 from beam_retrain.transforms.core.records.tfrecord import frame
 from beam_retrain.transforms.core.run.stats import Stats
 from beam_retrain.transforms.core.system.prefetch import batched
@@ -38,12 +39,14 @@ class ConvertShard(ShardTask):
   formats: tuple[str, ...]
   labels: tuple[str, ...]
   quality: int = DEFAULT_QUALITY
+  _written: list[tuple[str, int, str]] = dataclasses.field(default_factory=list, init=False, compare=False)
 
   @property
   def writes_file(self) -> bool:
     return TFRECORD in self.formats
 
   def work(self, shard: Shard) -> Iterator[Written | Quarantined]:
+    self._written.clear()
     in_tree = [extension for extension in IMAGE_FORMATS if extension in self.formats]
     extensions = in_tree or [JPG]  # the first is that of the records
     for idx_range in cast(tuple[IdxRange, ...], shard.inputs):
@@ -65,14 +68,19 @@ class ConvertShard(ShardTask):
           label = self.labels[byte]
           keys = [image_key(shard.split, label, index, extension) for extension in extensions]
           if in_tree:  # a key is also a path
-            tree += [(f"{self.output}/{key}", data) for key, data in zip(keys, in_formats, strict=True)]
+            tree += zip(keys, in_formats, strict=True)
           payload = b""
           if self.writes_file:
             image = Image(keys[0], label, in_formats[0], IMAGE_FORMATS[extensions[0]], *images.shape[1:])
             payload = frame(encode_image(image, byte))
           items.append(Written(label, payload))
-        files.write_each(tree)
+        files.write_each([(f"{self.output}/{key}", data) for key, data in tree])
+        above = "../" if self.writes_file else ""  # the reports are in `records/`
+        self._written.extend((above + key, len(data), hashlib.sha256(data).hexdigest()) for key, data in tree)
         yield from items
+
+  def extra(self) -> Mapping[str, Any]:
+    return {WRITTEN: list(self._written)} if self._written else {}
 
   def _bad_label(self, split: str, index: int, label_byte: int, size_bytes: int) -> Quarantined:
     return Quarantined(

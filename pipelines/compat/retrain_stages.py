@@ -73,7 +73,7 @@ class Stages:
     self._train_state = self._train.state(self._bottlenecks_state)
     # Whether an earlier run trained the same, and all its outputs still exist.
     self.is_trained = (
-      self.chain.is_kept("train", self._train_state) and self.chain.remembered(_OUTSIDE) == self._digest_of_outside()
+      self.chain.keeps("train", self._train_state) and self.chain.remembered(_OUTSIDE) == self._digest_of_outside()
     )
 
   @property
@@ -84,7 +84,7 @@ class Stages:
     """Computes new bottlenecks; the old ones stay until they are complete."""
     # The trunk's state is separate: bottlenecks of another trunk are not reused.
     state = f"{self._bottlenecks_state} {self._trunk_state}"
-    if self.chain.is_kept(_NOW, state):
+    if self.chain.keeps(_NOW, state):
       print(f"{_NOW}: finished and unchanged, kept")
       return
     folder = _NEXT if is_completed(str(self._work / _NOW)) else _NOW

@@ -16,8 +16,7 @@ from beam_retrain.pipelines.models.batch_size import find_batch, keep_batch, pro
 from beam_retrain.pipelines.models.trunk_sources import Trunk
 from beam_retrain.transforms.bottlenecks.model_handler import BATCH_METRIC, ImageModelHandler
 from beam_retrain.transforms.core.models.inference import BATCH_SIZE
-from beam_retrain.transforms.core.records.schema import INFO_FILE
-from beam_retrain.transforms.core.run.output_folder import find_info
+from beam_retrain.transforms.core.run.output_folder import find_info, update_info
 from beam_retrain.transforms.core.run.run_info import RunInfo
 from beam_retrain.transforms.core.runtimes.prepared import load_prepared
 from beam_retrain.transforms.core.runtimes.variant import TENSORFLOW
@@ -202,5 +201,4 @@ def describe_workers(images: Mapping[str, int], loads: Mapping[str, int]) -> str
 
 def _keep(output: str, name: str, value: Any) -> None:
   if info := find_info(output, files):
-    info = dataclasses.replace(info, execution={**info.execution, name: value})
-    files.write_text(files.join(output, INFO_FILE), info.to_json())
+    update_info(output, dataclasses.replace(info, execution={**info.execution, name: value}), files)

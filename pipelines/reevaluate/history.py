@@ -149,6 +149,7 @@ def publish(working: str, history: str, date: str) -> str:
       if replaced:
         os.rename(aside, night)
       raise
+    files.sync(history)
     files.delete(path for path, of in _works(history) if of == date)
   return night
 

@@ -9,6 +9,7 @@ import pytest
 
 from beam_retrain.pipelines.run import run
 from beam_retrain.transforms.core.errors import InputError
+from beam_retrain.transforms.evaluation.output_diff import compare_outputs
 
 _STAGES = ("convert", "bottlenecks", "train", "evaluate")
 
@@ -54,6 +55,32 @@ def test_what_is_finished_and_unchanged_is_kept(finished, capsys):
     assert f"{stage}: finished and unchanged, kept" in shown
     assert after[stage] == before[stage]
   assert "accuracy" in shown
+
+
+def test_what_is_damaged_is_made_again_and_all_else_is_kept(finished, tmp_path, capsys):
+  output, arguments = finished
+  whole = tmp_path / "whole"
+  shutil.copytree(output, whole)
+  for name in (
+    "convert/testing/5/0.jpg",
+    "bottlenecks/info.json",
+    "bottlenecks/records/testing-00000-of-00001.tfrecord",
+    "train/labels.txt",
+    "train/saved_model/saved_model.pb",
+  ):
+    (output / name).write_bytes(b"")  # as after a power cut
+  assert run(arguments) == 0
+  told = capsys.readouterr().err
+  for message in (
+    "convert/testing/5/0.jpg has 0 bytes instead of",
+    "bottlenecks/info.json has 0 bytes instead of",
+    "train/labels.txt has 0 bytes instead of",
+  ):
+    assert message in told
+  for stage in _STAGES[:3]:
+    assert compare_outputs(str(whole / stage), str(output / stage), lambda number: None)[1] is None
+  assert run(arguments) == 0
+  assert "made again" not in capsys.readouterr().err
 
 
 def test_what_has_changed_is_made_again_with_all_that_follows(finished, tmp_path, capsys):

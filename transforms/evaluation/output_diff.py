@@ -9,8 +9,9 @@
 | saved_model.pb   | operations and their numbers; TensorFlow names functions differently each time                 |
 | all others       | byte by byte                                                                                   |
 
-Ignored: fingerprint.pb (random), logs/ (times), report.html and junit.xml (made from compared files), prepared/ (made
-from the trunk, which info.json identifies), leaks.refused.csv (of a rejected input), and hidden files.
+Ignored: COMPLETED (a list of the others), fingerprint.pb (random), logs/ (times), report.html and junit.xml (made from
+compared files), prepared/ (made from the trunk, which info.json identifies), leaks.refused.csv (of a rejected input),
+and hidden files.
 
 A comparison takes two binary files and returns the first difference, or None. It calls `count` with the number of
 records, rows or whole files compared.
@@ -33,7 +34,7 @@ from google.protobuf.message import DecodeError
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.metrics.predictions import EXECUTION_TIME
 from beam_retrain.transforms.core.records.example import decode_example
-from beam_retrain.transforms.core.records.schema import INFO_FILE, KEY, REFUSED_LEAKS_FILE
+from beam_retrain.transforms.core.records.schema import COMPLETED_FILE, INFO_FILE, KEY, REFUSED_LEAKS_FILE
 from beam_retrain.transforms.core.records.tfrecord import read_records
 from beam_retrain.transforms.core.run.output_folder import find_info, read_info
 from beam_retrain.transforms.core.runtimes.prepared import PREPARED_FOLDER
@@ -45,7 +46,7 @@ Count = Callable[[int], None]
 _MAY_DIFFER = frozenset(
   {
     # info.json
-    *("baseline", "command", "execution", "model", "models", "night", "request", "versions"),
+    *("baseline", "command", "execution", "lists_files", "model", "models", "night", "request", "versions"),
     *("trunk.bottlenecks_request", "trunk.handle"),
     *("settings.input", "settings.inputs", "settings.model_fingerprint", "settings.models", "settings.reuse"),
     # metrics.json; `trunk` is what the user called it
@@ -55,7 +56,9 @@ _MAY_DIFFER = frozenset(
     "handle",
   }
 )
-_LEFT_OUT = frozenset({"fingerprint.pb", "logs", "report.html", "junit.xml", PREPARED_FOLDER, REFUSED_LEAKS_FILE})
+_LEFT_OUT = frozenset(
+  {COMPLETED_FILE, "fingerprint.pb", "logs", "report.html", "junit.xml", PREPARED_FOLDER, REFUSED_LEAKS_FILE}
+)
 _CHUNK_BYTES = 1 << 20
 _SHOWN = 60
 

@@ -16,7 +16,7 @@ import os
 import platform
 import re
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from stat import S_ISDIR
 from typing import BinaryIO, cast
 
@@ -102,6 +102,22 @@ def stat(path: str) -> FileStat | None:
 def stat_each(paths: Sequence[str]) -> list[FileStat | None]:
   """Returns `stat` of each file; remote ones in parallel."""
   return list(map(stat, paths) if all(map(is_local, paths)) else threads().map(stat, paths))
+
+
+def sizes(paths: Sequence[str]) -> list[int | None]:
+  """Returns the size in bytes of each file; None for a folder or if missing."""
+  return [status.size_bytes if status else None for status in stat_each(paths)]
+
+
+def list_sizes(folder: str, left_out: Collection[str] = ()) -> Iterator[tuple[str, int]]:
+  """Yields (relative path, size in bytes) of each file below a folder; see `local_files`."""
+  if is_local(folder):
+    yield from local_files.list_sizes(folder, left_out)
+    return
+  for status in list_tree(folder):
+    path = status.path.removeprefix(f"{folder}/")
+    if path.partition("/")[0] not in left_out:
+      yield path, status.size_bytes
 
 
 def _stat_or_broken_link(path: str) -> FileStat | None:
@@ -247,7 +263,7 @@ def make_folder(folder: str) -> None:
 def write_atomically(path: str) -> Iterator[BinaryIO]:
   """Opens a temporary file that becomes `path` if the block succeeds."""
   if is_local(path):
-    with local_files.atomic_file(path) as temporary, open(temporary, "wb") as file:
+    with local_files.write_atomically(path) as file:
       yield file
   else:
     # An exception would close Beam's writer and leave a truncated object.
@@ -303,6 +319,12 @@ def delete_objects(paths: list[str]) -> None:
   """Deletes objects of one bucket, if they exist, and nothing below them."""
   if paths:
     _store(paths[0]).delete(paths)
+
+
+def sync(folder: str) -> None:
+  """Waits until what was written to a local folder is on disk; objects are when written."""
+  if is_local(folder):
+    local_files.sync(folder)
 
 
 def sweep(folder: str) -> None:

@@ -20,7 +20,7 @@ from apache_beam.metrics import Metrics
 
 from beam_retrain.transforms.core.records.quarantine import Quarantined, Reason
 from beam_retrain.transforms.core.records.schema import REPORTS_FOLDER
-from beam_retrain.transforms.core.records.shards import Shard, ShardReport
+from beam_retrain.transforms.core.records.shards import WRITTEN, Shard, ShardReport
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.shards.progress import METRICS_NAMESPACE, LiveCounts, RecordPlanned, delete_live_counts
 
@@ -111,7 +111,9 @@ class _WorkShard(beam.DoFn):
     name = shard.name(self.task.suffix)
     report = read_report(self.output, name, digest, self.task.writes_file) or self._copy(name, digest)
     Metrics.counter(METRICS_NAMESPACE, "shards_kept" if report else "shards_worked").inc()
-    yield report or self._work(shard, name, digest)
+    report = report or self._work(shard, name, digest)
+    # The list of written files stays on disk: the reports of a job are held together in memory.
+    yield dataclasses.replace(report, extra={key: value for key, value in report.extra.items() if key != WRITTEN})
 
   def _copy(self, name: str, digest: str) -> ShardReport | None:
     """Copies the shard from an earlier run, if there is one."""
@@ -184,4 +186,20 @@ def read_report(output: str, name: str, digest: str, writes_file: bool = True) -
   if report.digest != digest or any(entry.reason == Reason.UNREADABLE for entry in report.quarantined):
     return None
   written = files.read_bytes(shard_path) if writes_file else b""
-  return report if report.sha256 == hashlib.sha256(written).hexdigest() else None
+  is_intact = report.sha256 == hashlib.sha256(written).hexdigest()
+  return report if is_intact and _has_written(output, report) else None
+
+
+def _has_written(output: str, report: ShardReport) -> bool:
+  """Whether a shard's further files are intact; of remote ones only the sizes are checked."""
+  entries = report.extra.get(WRITTEN, ())
+  parent, _ = files.split(output)
+  paths = [
+    files.join(parent, path.removeprefix("../")) if path.startswith("../") else files.join(output, path)
+    for path, *_ in entries
+  ]
+  if files.sizes(paths) != [size_bytes for _, size_bytes, _ in entries]:
+    return False
+  return not files.is_local(output) or all(
+    files.sha256(path) == sha256 for path, (*_, sha256) in zip(paths, entries, strict=True)
+  )

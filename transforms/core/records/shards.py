@@ -169,6 +169,10 @@ def _describe(value: Any) -> Any:
   return hashlib.sha256(value).hexdigest() if isinstance(value, bytes) else value.to_json()
 
 
+WRITTEN = "files"
+"""Entry of a report: (path, size in bytes, SHA-256) of each file that the shard wrote besides its own."""
+
+
 @dataclasses.dataclass(frozen=True)
 class ShardReport:
   """Report of a finished shard; `inputs` is `outputs` plus quarantined images.

@@ -1,13 +1,16 @@
 """Output folders of commands: claimed, resumed, completed, read.
 
-`info.json` is written first and names the owner; `COMPLETED` is written last. A killed run of the same request is
-resumed; any other request starts empty. Files that a command does not own are never deleted.
+`info.json` is written first and names the owner; `COMPLETED` is written last and lists all files (`contents`). A killed
+run of the same request is resumed; any other request starts empty. Files that a command does not own are never deleted.
 """
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import os
-from collections.abc import Iterable, Sequence
+import sys
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
 from beam_retrain.transforms.core.errors import InputError, flag
@@ -19,6 +22,7 @@ from beam_retrain.transforms.core.records.schema import (
   REPORTS_FOLDER,
   STATS_FILE,
 )
+from beam_retrain.transforms.core.run import contents
 from beam_retrain.transforms.core.run.run_info import RunInfo
 from beam_retrain.transforms.core.system import local_files
 
@@ -26,22 +30,25 @@ from beam_retrain.transforms.core.system import local_files
 _ALWAYS_OWNED = (COMPLETED_FILE, STATS_FILE, QUARANTINE_FILE, LABELS_FILE, REPORTS_FOLDER)
 
 
-class Files(Protocol):
+class Files(contents.Files, Protocol):
   """A file system: `local_files` or `transforms.io.files`."""
 
-  def exists(self, path: str) -> bool: ...
   def is_empty(self, folder: str) -> bool: ...
   def make_folder(self, folder: str) -> None: ...
-  def find_in(self, folder: str, pattern: str) -> list[str]: ...
-  def read_bytes(self, path: str) -> bytes: ...
   def write_text(self, path: str, text: str) -> None: ...
   def delete(self, paths: Iterable[str]) -> None: ...
 
 
 def find_info(folder: str, files: Files = local_files) -> RunInfo | None:
-  """Returns a folder's `info.json`, or None if beam-retrain did not write it."""
+  """Returns a folder's `info.json`, or None if beam-retrain did not write it.
+
+  If it is damaged or missing in a finished folder, only the stage is known.
+  """
   path = os.path.join(folder, INFO_FILE)
-  return RunInfo.from_json(files.read_bytes(path)) if files.exists(path) else None
+  info = RunInfo.from_json(files.read_bytes(path)) if files.exists(path) else None
+  if info is None and (stage := contents.read_stage(folder, files)):
+    return RunInfo(stage, lists_files=True)
+  return info
 
 
 def read_info(folder: str, stage: str, files: Files = local_files) -> RunInfo:
@@ -49,15 +56,34 @@ def read_info(folder: str, stage: str, files: Files = local_files) -> RunInfo:
 
   Raises InputError if the folder is missing, unfinished or of another stage.
   """
-  if not files.exists(os.path.join(folder, INFO_FILE)):
-    raise InputError(f"{folder} has no {INFO_FILE}: give the folder that `beam-retrain {stage}` wrote.")
   info = find_info(folder, files)
+  if info is None and not files.exists(os.path.join(folder, INFO_FILE)):
+    raise InputError(f"{folder} has no {INFO_FILE}: give the folder that `beam-retrain {stage}` wrote.")
   if info is None or info.stage != stage:
     writer = f"`beam-retrain {info.stage}`" if info else "something other than beam-retrain"
     raise InputError(f"{folder} was written by {writer}: give the folder that `beam-retrain {stage}` wrote.")
   if not is_completed(folder, files):
     raise InputError(f"{folder} is not finished: run `beam-retrain {stage}` into it again to resume.")
+  check_contents(folder, info, files)
   return info
+
+
+def check_contents(folder: str, info: RunInfo, files: Files = local_files, names: Sequence[str] = ()) -> None:
+  """Checks a finished folder against its list; see `contents.find_faults`.
+
+  Raises InputError for the first file that is not as it was written.
+  """
+  if not info.lists_files:
+    _report_unchecked(folder)
+  for path, fault in find_faults(folder, files, names=names):
+    raise InputError(f"{folder}/{path} {fault}: run `beam-retrain {info.stage}` into {folder} again.")
+
+
+@functools.cache  # once a command
+def _report_unchecked(folder: str) -> None:
+  print(
+    f"{folder} was written by an earlier version, without a list of its files: they are not checked.", file=sys.stderr
+  )
 
 
 def is_completed(folder: str, files: Files = local_files) -> bool:
@@ -112,11 +138,50 @@ def claim_folder(
       files.delete(files.find_in(folder, pattern) if "*" in pattern else [f"{folder}/{pattern}"])
   files.make_folder(f"{folder}/{work_folder}")
   files.write_text(f"{folder}/{INFO_FILE}", info.to_json())
+  files.sync(folder)  # after a power cut, too, the folder must be known as ours
   return resumes
 
 
 def complete_folder(folder: str, files: Files = local_files) -> None:
-  files.write_text(f"{folder}/{COMPLETED_FILE}", "")
+  """Writes `COMPLETED`, the list of all files, once they are on disk."""
+  info = find_info(folder, files)
+  contents.write_list(folder, info.stage if info else "", files)
+
+
+def update_info(folder: str, info: RunInfo, files: Files = local_files) -> None:
+  """Replaces a folder's `info.json`, also in the list of a finished one."""
+  entries = list(contents.read_list(folder, files)) if is_completed(folder, files) else []
+  reopen_folder(folder, files)
+  files.write_text(f"{folder}/{INFO_FILE}", info.to_json())
+  if entries:
+    data = info.to_json().encode()
+    new = contents.Entry(INFO_FILE, len(data), hashlib.sha256(data).hexdigest())
+    contents.write_list(folder, info.stage, files, [new if old.path == INFO_FILE else old for old in entries])
+
+
+def reopen_damaged(folder: str, files: Files = local_files) -> str:
+  """Makes a rerun mend a finished folder whose files are not as listed.
+
+  Returns what is wrong with the first, or "". The rerun resumes; without a readable `info.json` it starts anew.
+  """
+  faults = list(find_faults(folder, files, with_data=True))
+  if faults and INFO_FILE not in dict(faults):
+    reopen_folder(folder, files)
+    files.delete(f"{folder}/{path}" for path, _ in faults)
+  return " ".join(faults[0]) if faults else ""
+
+
+def find_faults(
+  folder: str, files: Files = local_files, *, with_data: bool = False, names: Sequence[str] = ()
+) -> Iterator[tuple[str, str]]:
+  """Yields (path, what is wrong) for a finished folder; see `contents.find_faults`.
+
+  Folders of 0.4, which have no list, have no faults.
+  """
+  if contents.has_list(folder, files):
+    yield from contents.find_faults(folder, files, with_data=with_data, names=names)
+  elif (info := find_info(folder, files)) and info.lists_files:
+    yield COMPLETED_FILE, "is empty"
 
 
 def reopen_folder(folder: str, files: Files = local_files) -> None:

@@ -35,6 +35,7 @@ class RunInfo:
   has_splits: bool | None = None  # whether the data set had testing images of its own; None before 0.3
   model: str | None = None  # folder of the evaluated model
   models: Mapping[str, str] = dataclasses.field(default_factory=dict)  # of a night: name -> the model's folder
+  lists_files: bool | None = None  # whether `COMPLETED` lists the files; None before 0.5
   others: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # further entries, JSON values
 
   def to_json(self) -> str:
@@ -72,7 +73,8 @@ def describe_run(stage: str, settings: Mapping[str, Any], argv: Sequence[str], *
   command = shlex.join(["beam-retrain", stage, *_without_secrets(argv)])
   # As read back from the file: sorted, tuples as lists.
   as_read = json.loads(json.dumps(settings, sort_keys=True))
-  return RunInfo(stage, request_digest(stage, settings), as_read, command, versions(), **entries)
+  digest = request_digest(stage, settings)
+  return RunInfo(stage, digest, as_read, command, versions(), lists_files=True, **entries)
 
 
 def request_digest(stage: str, settings: Mapping[str, Any]) -> str:

@@ -6,13 +6,19 @@ Writes are atomic: to a temporary name in the same folder, which is then renamed
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import glob
 import hashlib
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from typing import BinaryIO
 
 TEMPORARY = ".tmp-"
+
+
+def is_local(path: str) -> bool:
+  return "://" not in path
 
 
 def exists(path: str) -> bool:
@@ -35,9 +41,40 @@ def find_in(folder: str, pattern: str) -> list[str]:
   return [path for path in matches if not os.path.isdir(path)]
 
 
+def list_sizes(folder: str, left_out: Collection[str] = ()) -> Iterator[tuple[str, int]]:
+  """Yields (relative path, size in bytes) of each file below a folder.
+
+  Links to folders are not followed. `left_out` are names of subfolders.
+  """
+  for parent, folders, names in os.walk(folder):
+    if parent == folder:
+      folders[:] = [name for name in folders if name not in left_out]
+    for name in names:
+      path = os.path.join(parent, name)
+      if (size_bytes := size_of(path)) is not None:
+        yield os.path.relpath(path, folder), size_bytes
+
+
+def size_of(path: str) -> int | None:
+  """Returns a file's size in bytes; None for a folder or if missing."""
+  try:
+    return os.stat(path).st_size if not os.path.isdir(path) else None
+  except OSError:
+    return None
+
+
+def sizes(paths: Sequence[str]) -> list[int | None]:
+  return list(map(size_of, paths))
+
+
 def read_bytes(path: str) -> bytes:
   with open(path, "rb") as file:
     return file.read()
+
+
+def read_lines(path: str) -> Iterator[str]:
+  with open(path, encoding="utf-8", newline="") as file:
+    yield from file
 
 
 def sha256(path: str) -> str:
@@ -57,6 +94,13 @@ def atomic_file(path: str) -> Iterator[str]:
     with contextlib.suppress(FileNotFoundError):
       os.unlink(temporary)
     raise
+
+
+@contextlib.contextmanager
+def write_atomically(path: str) -> Iterator[BinaryIO]:
+  """Opens a temporary file that becomes `path` if the block succeeds."""
+  with atomic_file(path) as temporary, open(temporary, "wb") as file:
+    yield file
 
 
 def write_bytes(path: str, data: bytes) -> None:
@@ -79,6 +123,23 @@ def atomic_folder(folder: str) -> Iterator[str]:
   yield temporary
   shutil.rmtree(folder, ignore_errors=True)
   os.replace(temporary, folder)
+
+
+def sync(folder: str) -> None:
+  """Waits until all that was written to the folder's file system is on disk.
+
+  One call for a whole output: a file's own `fsync` takes milliseconds, and an output may have 70,000.
+  """
+  descriptor = os.open(folder, os.O_RDONLY)
+  try:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if not hasattr(libc, "syncfs"):  # it is Linux's
+      os.sync()
+    elif libc.syncfs(descriptor) != 0:
+      error = ctypes.get_errno()
+      raise OSError(error, os.strerror(error), folder)
+  finally:
+    os.close(descriptor)
 
 
 def delete(paths: Iterable[str]) -> None:
