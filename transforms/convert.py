@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from collections.abc import Iterator, Mapping
-from typing import Any, cast
+from typing import cast
 
 from beam_retrain.transforms.core.images.encode import DEFAULT_QUALITY, ImageFormat, encode_each
 from beam_retrain.transforms.core.records.quarantine import Quarantined, Reason
@@ -79,7 +79,7 @@ class ConvertShard(ShardTask):
         self._written.extend((above + key, len(data), hashlib.sha256(data).hexdigest()) for key, data in tree)
         yield from items
 
-  def extra(self) -> Mapping[str, Any]:
+  def extra(self) -> Mapping[str, list[tuple[str, int, str]]]:
     return {WRITTEN: list(self._written)} if self._written else {}
 
   def _bad_label(self, split: str, index: int, label_byte: int, size_bytes: int) -> Quarantined:

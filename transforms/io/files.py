@@ -105,12 +105,12 @@ def stat_each(paths: Sequence[str]) -> list[FileStat | None]:
 
 
 def sizes(paths: Sequence[str]) -> list[int | None]:
-  """Returns the size in bytes of each file; None for a folder or if missing."""
+  """Returns the sizes of files in bytes; None for a missing one."""
   return [status.size_bytes if status else None for status in stat_each(paths)]
 
 
 def list_sizes(folder: str, left_out: Collection[str] = ()) -> Iterator[tuple[str, int]]:
-  """Yields (relative path, size in bytes) of each file below a folder; see `local_files`."""
+  """Yields (relative path, size in bytes) of each file; see `local_files`."""
   if is_local(folder):
     yield from local_files.list_sizes(folder, left_out)
     return
@@ -322,7 +322,7 @@ def delete_objects(paths: list[str]) -> None:
 
 
 def sync(folder: str) -> None:
-  """Waits until what was written to a local folder is on disk; objects are when written."""
+  """Waits until a local folder is on disk; objects are when written."""
   if is_local(folder):
     local_files.sync(folder)
 

@@ -70,7 +70,7 @@ def write_list(folder: str, stage: str, files: Files, entries: Iterable[Entry] =
 
 
 def _entries(folder: str, files: Files) -> Iterator[Entry]:
-  """Yields an entry per file; those of a conversion's images come from the reports."""
+  """Yields an entry per file; for converted images from the reports."""
   digests: dict[str, str] = {}  # of the shards' files
   trees: set[str] = set()  # top-level folders that shards have filled
   for path in sorted(path for pattern in _REPORTS for path in files.find_in(folder, pattern)):
@@ -102,7 +102,7 @@ def _is_listed(path: str) -> bool:
 
 
 def read_stage(folder: str, files: Files) -> str:
-  """Returns the stage that completed a folder, or "" where no list says so."""
+  """Returns the stage that completed a folder, or "" without a list."""
   try:
     first = next(files.read_lines(f"{folder}/{COMPLETED_FILE}"), "{}")
     return str(json.loads(first).get("stage", ""))
@@ -116,7 +116,7 @@ def has_list(folder: str, files: Files) -> bool:
 
 
 def read_list(folder: str, files: Files) -> Iterator[Entry]:
-  """Yields the entries of a folder's list; finally raises DamagedListError unless all were right."""
+  """Yields the entries of a list; finally raises DamagedListError if damaged."""
   digest, last = hashlib.sha256(), ""
   try:
     for number, line in enumerate(files.read_lines(f"{folder}/{COMPLETED_FILE}")):
@@ -137,7 +137,7 @@ def read_list(folder: str, files: Files) -> Iterator[Entry]:
 def find_faults(
   folder: str, files: Files, *, with_data: bool = False, names: Collection[str] = ()
 ) -> Iterator[tuple[str, str]]:
-  """Yields (path, what is wrong) for each listed file that is not as it was written.
+  """Yields (path, what is wrong) for each listed file that has changed.
 
   Sizes are always checked; digests too, unless the file is large and its readers check it.
 

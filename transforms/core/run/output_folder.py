@@ -160,7 +160,7 @@ def update_info(folder: str, info: RunInfo, files: Files = local_files) -> None:
 
 
 def reopen_damaged(folder: str, files: Files = local_files) -> str:
-  """Makes a rerun mend a finished folder whose files are not as listed.
+  """Makes a rerun mend a finished folder whose files have changed.
 
   Returns what is wrong with the first, or "". The rerun resumes; without a readable `info.json` it starts anew.
   """

@@ -56,7 +56,7 @@ def list_sizes(folder: str, left_out: Collection[str] = ()) -> Iterator[tuple[st
 
 
 def size_of(path: str) -> int | None:
-  """Returns a file's size in bytes; None for a folder or if missing."""
+  """Returns a file's size in bytes, or None for a folder or nothing."""
   try:
     return os.stat(path).st_size if not os.path.isdir(path) else None
   except OSError:
@@ -126,7 +126,7 @@ def atomic_folder(folder: str) -> Iterator[str]:
 
 
 def sync(folder: str) -> None:
-  """Waits until all that was written to the folder's file system is on disk.
+  """Waits until all data of the folder's file system is on disk.
 
   One call for a whole output: a file's own `fsync` takes milliseconds, and an output may have 70,000.
   """
