@@ -191,7 +191,7 @@ def read_report(output: str, name: str, digest: str, writes_file: bool = True) -
 
 
 def _has_written(output: str, report: ShardReport) -> bool:
-  """Whether a shard's further files are intact; of remote ones only by size."""
+  """Whether a shard's further files are intact; remote ones by size."""
   entries = report.extra.get(WRITTEN, ())
   parent, _ = files.split(output)
   paths = [

@@ -56,7 +56,7 @@ def list_sizes(folder: str, left_out: Collection[str] = ()) -> Iterator[tuple[st
 
 
 def size_of(path: str) -> int | None:
-  """Returns a file's size in bytes, or None for a folder or nothing."""
+  """Returns a file's size in bytes, or None without a file."""
   try:
     return os.stat(path).st_size if not os.path.isdir(path) else None
   except OSError:
