@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
 from beam_retrain.transforms.core.errors import InputError, flag
+from beam_retrain.transforms.core.printing import print
 from beam_retrain.transforms.core.records.schema import (
   COMPLETED_FILE,
   INFO_FILE,
