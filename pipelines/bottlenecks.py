@@ -16,7 +16,7 @@ from apache_beam.runners.runner import PipelineResult
 from beam_retrain.pipelines.engines.dataflow import describe_built_job, request_memory, validate_single_job
 from beam_retrain.pipelines.engines.runners import is_local
 from beam_retrain.pipelines.jobs.progress import Work
-from beam_retrain.pipelines.jobs.runner import claim_output, exit_code, run_command, run_pipeline, validate_apart
+from beam_retrain.pipelines.jobs.runner import claim_output, exit_code, run_command, run_pipeline
 from beam_retrain.pipelines.models.execution import (
   LEAST_IMAGES,
   Execution,
@@ -270,10 +270,7 @@ def plan(request: BottlenecksRequest) -> Job:
 def _validate_output(request: BottlenecksRequest, options: PipelineOptions) -> None:
   """Checks that the output is separate, and writable for the workers."""
   output = request.output
-  validate_apart(request.input, output)
-  for name, folder in (*(("reuse", folder) for folder in request.reuse), ("retry_from", request.retry_from)):
-    if folder and files.overlap(folder, output):
-      raise InputError(f"{flag('output')} {output} overlaps with {flag(name)} {folder}: give a separate folder.")
+  request.validate_apart("input", "reuse", "retry_from", "trunk", "trunk_weights")
   if output.startswith("s3://") and not is_local(options) and not _shared_scratch(options):
     runner = options.view_as(StandardOptions).runner
     raise InputError(

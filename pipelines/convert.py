@@ -174,6 +174,7 @@ def plan(request: ConvertRequest) -> Job:
   """Finds and checks the IDX files; changes nothing."""
   options = request.pipeline_options()
   source, output = files.absolute(request.input), files.absolute(request.output)
+  request.validate_apart("input")
   check_paths(options, source, output)
   validate_single_job(options, output)
   if files.is_local(source) and not os.path.isdir(source):

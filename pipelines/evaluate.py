@@ -10,7 +10,7 @@ from typing import ClassVar, NamedTuple
 
 from beam_retrain.pipelines.engines.dataflow import describe_built_job, validate_single_job
 from beam_retrain.pipelines.evaluation import FILES, Evaluation, EvaluationRequest, find_images
-from beam_retrain.pipelines.jobs.runner import run_command, validate_apart
+from beam_retrain.pipelines.jobs.runner import run_command
 from beam_retrain.pipelines.models.trained import Model
 from beam_retrain.pipelines.options.request import check_paths
 from beam_retrain.transforms.bottlenecks.store import STORES_FOLDER
@@ -113,12 +113,12 @@ def plan(request: EvaluateRequest) -> Job:
   """
   options = request.pipeline_options()
   arguments, request = request.to_argv(), request.with_absolute_paths()
+  request.validate_apart(*EvaluationRequest.paths)
   check_paths(options, request.model, request.input, request.output, request.reuse, request.manifest)
   validate_single_job(options, request.output)
   model = Model(request.model)
   is_stored = _holds_bottlenecks(request.input)
   source = _stored_bottlenecks(request, model) if is_stored else find_images(request.input, model)
-  validate_apart(request.input, request.output)
   evaluation = Evaluation.plan(
     request, options, {MODEL: model}, source, is_stored=is_stored, keeps_bottlenecks=bool(request.reuse)
   )

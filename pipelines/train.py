@@ -47,7 +47,6 @@ def run(argv: Sequence[str]) -> int:
 
 def execute_remote(request: TrainRequest) -> int:
   """Trains on local copies; replaces a remote output at the end."""
-  from beam_retrain.pipelines.jobs.runner import validate_apart
   from beam_retrain.transforms.io import files
   from beam_retrain.transforms.io.transfer import get_folder
 
@@ -58,7 +57,7 @@ def execute_remote(request: TrainRequest) -> int:
   files.check_reachable((folder, output))
   read_info(folder, "bottlenecks", files)
   find_earlier(output, STAGE, files)
-  validate_apart(folder, output)
+  request.validate_apart("input")
   if not files.is_local(output):
     files.check_writable(output)
   with tempfile.TemporaryDirectory(prefix="beam-retrain-") as scratch:

@@ -30,6 +30,9 @@ Written to --output: saved_model/, retrained_labels.txt, retrained_graph.pb (fro
 retrain.py's), head.npz (the head alone, for `reevaluate`), metrics.json, logs/ (tensorboard --logdir), checkpoints/,
 info.json and, last, COMPLETED."""
 
+WRITTEN = ("summaries_dir", "intermediate_output_graphs_dir", "tflite_output_file", "tflite_int8_output_file")
+"""Fields with paths that are written besides `output`."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainRequest(Request, RetrainOptions, TfliteOptions):

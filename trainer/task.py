@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from beam_retrain.trainer.export.output_files import Int8File, TrainMetrics
 from beam_retrain.trainer.export.tflite_options import TfliteOptions
-from beam_retrain.trainer.request import TrainRequest
+from beam_retrain.trainer.request import WRITTEN, TrainRequest
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.printing import print
 from beam_retrain.transforms.core.records.schema import TESTING, VALIDATION
@@ -64,6 +64,9 @@ def plan(request: TrainRequest, copies: Mapping[str, str]) -> Job:
   for path in (bottlenecks, output):
     if "://" in path:
       raise InputError(f"{path} is remote: use `beam-retrain train`, which copies such a folder; the trainer does not.")
+  request.validate_apart("input", "tflite_calibration_input")
+  for written in WRITTEN:
+    request.validate_apart("input", writes=written)
   info = read_info(bottlenecks, "bottlenecks")
   return Job(
     request,

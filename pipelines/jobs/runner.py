@@ -15,7 +15,7 @@ from beam_retrain.pipelines.jobs.capture import capture_output
 from beam_retrain.pipelines.jobs.forked_workers import forked_workers
 from beam_retrain.pipelines.jobs.local_runner import local_runner, raise_on_worker_death
 from beam_retrain.pipelines.jobs.progress import Work, shard_progress
-from beam_retrain.transforms.core.errors import InputError, flag, user_sentence
+from beam_retrain.transforms.core.errors import InputError, user_sentence
 from beam_retrain.transforms.core.printing import print
 from beam_retrain.transforms.core.records.quarantine import DROPPED
 from beam_retrain.transforms.core.records.schema import QUARANTINE_FILE, REPORTS_FOLDER
@@ -26,7 +26,7 @@ from beam_retrain.transforms.core.run.stats import Stats
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.io.beam_internals import remembered_inspections
 
-__all__ = ["ExitCode", "claim_output", "exit_code", "run_command", "run_pipeline", "validate_apart"]
+__all__ = ["ExitCode", "claim_output", "exit_code", "run_command", "run_pipeline"]
 
 
 @remembered_inspections()
@@ -93,12 +93,6 @@ def claim_output(
   claim_folder(output, info, owned=owned, work_folder=work_folder, files=files)
   if has_labels:
     write_labels(output, info.labels, files)
-
-
-def validate_apart(input_folder: str, output: str, name: str = "output") -> None:
-  """Checks that a stage does not write into its input."""
-  if files.overlap(input_folder, output):
-    raise InputError(f"{flag(name)} {output} overlaps with {flag('input')} {input_folder}: give a folder of its own.")
 
 
 def exit_code(

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import ClassVar, NamedTuple
 
 from beam_retrain.pipelines.evaluation import REPORT_FILE, Evaluation, EvaluationRequest, find_images
-from beam_retrain.pipelines.jobs.runner import run_command, validate_apart
+from beam_retrain.pipelines.jobs.runner import run_command
 from beam_retrain.pipelines.models.trained import Model, check_same_labels
 from beam_retrain.pipelines.options.request import check_paths
 from beam_retrain.pipelines.reevaluate import history
@@ -155,6 +155,7 @@ def plan(request: ReevaluateRequest, today: datetime.date) -> Job:
   """
   options = request.pipeline_options()
   arguments, request = request.to_argv(), request.with_absolute_paths()
+  request.validate_apart("model", "candidate", "input", "manifest", writes="history")  # nights may be reused
   check_paths(options, request.model, request.candidate, request.input, request.reuse, request.manifest)
   models = {MODEL: Model(request.model)}
   if request.candidate:
@@ -162,7 +163,6 @@ def plan(request: ReevaluateRequest, today: datetime.date) -> Job:
     check_same_labels(models[MODEL], models[CANDIDATE])
   labels = models[MODEL].labels
   source = find_images(request.input, models[MODEL])
-  validate_apart(request.input, request.history, "history")
   nights = history.read_nights(request.history)
   date = history.choose_date(request.date, today, request.history, nights)
   baseline = choose_baseline(request.history, date, request.baseline, labels)

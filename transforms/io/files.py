@@ -64,16 +64,6 @@ def absolute(path: str) -> str:
   return f"{scheme}://{names.rstrip('/')}"
 
 
-def overlap(path: str, other: str) -> bool:
-  """Returns whether two paths are equal, or one lies in the other."""
-  if is_local(path) != is_local(other):
-    return False
-  if is_local(path):
-    paths = [os.path.realpath(path), os.path.realpath(other)]
-    return os.path.commonpath(paths) in paths
-  return path.startswith(f"{other}/") or f"{other}/".startswith(f"{path}/")
-
-
 def shown(path: str) -> str:
   """Returns a path relative to the current folder, if inside."""
   relative = os.path.relpath(path) if is_local(path) else path

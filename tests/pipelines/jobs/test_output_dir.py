@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from beam_retrain.pipelines.jobs.runner import claim_output, validate_apart
+from beam_retrain.pipelines.jobs.runner import claim_output
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.run.run_info import describe_run, request_digest
 from beam_retrain.transforms.core.runtimes.trunk_info import TrunkInfo
@@ -123,15 +123,3 @@ def test_the_request_depends_on_settings_not_on_their_order():
   digest = request_digest
   assert digest("convert", {"a": 1, "b": 2}) == digest("convert", {"b": 2, "a": 1})
   assert len({digest("convert", {"a": 1}), digest("convert", {"a": 2}), digest("train", {"a": 1})}) == 3
-
-
-@pytest.mark.parametrize("output", ["in", "in/deeper", ".", "in/../in", "link"])
-def test_writing_into_what_is_read_is_refused(tmp_path, output):
-  (tmp_path / "in").mkdir()
-  (tmp_path / "link").symlink_to(tmp_path / "in")
-  with pytest.raises(InputError, match="overlaps"):
-    validate_apart(str(tmp_path / "in"), os.path.join(tmp_path, output))
-
-
-def test_a_neighbour_with_a_longer_name_is_no_overlap(tmp_path):
-  validate_apart(str(tmp_path / "in"), str(tmp_path / "in_2"))

@@ -10,6 +10,7 @@ import sys
 import pytest
 
 from beam_retrain.transforms.core.errors import InputError
+from beam_retrain.transforms.core.system import local_files
 from beam_retrain.transforms.io import files
 from tests.helpers import ROOT
 
@@ -152,7 +153,7 @@ def test_a_remote_path_is_what_its_objects_names_begin_with():
   ],
 )
 def test_what_overlaps(path, other, overlap):
-  assert files.overlap(path, other) == files.overlap(other, path) == overlap
+  assert local_files.overlap(path, other) == local_files.overlap(other, path) == overlap
 
 
 def test_folders_in_a_folder(tmp_path):

@@ -19,10 +19,13 @@ from __future__ import annotations
 import abc
 import argparse
 import dataclasses
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar, Self
 
+from beam_retrain.transforms.core.errors import InputError, flag
 from beam_retrain.transforms.core.run.flags import ArgumentParser, parse_flags
+from beam_retrain.transforms.core.system import local_files
 
 NO_FLAG: Mapping[str, bool] = {"flag": False}
 """Metadata of a field that is not a flag."""
@@ -76,6 +79,18 @@ class Request(abc.ABC):
     cls, parser: argparse.ArgumentParser, argv: Sequence[str], flags: argparse.Namespace
   ) -> argparse.Namespace:
     return parse_flags(parser, argv, flags)
+
+  def validate_apart(self, *reads: str, writes: str = "output") -> None:
+    """Checks that what it writes is not in what it reads, nor around it.
+
+    The arguments are names of fields; links are followed, and inputs that do not exist ignored.
+    """
+    output = getattr(self, writes)
+    for name in reads:
+      value = getattr(self, name)
+      for path in (value,) if isinstance(value, str) else value or ():
+        if output and ("://" in path or os.path.exists(path)) and local_files.overlap(path, output):
+          raise InputError(f"{flag(writes)} {output} overlaps with {flag(name)} {path}: give a folder of its own.")
 
   def to_argv(self) -> list[str]:
     """Returns this request's arguments: those given, and those without defaults."""

@@ -25,6 +25,14 @@ def exists(path: str) -> bool:
   return os.path.exists(path)
 
 
+def overlap(path: str, other: str) -> bool:
+  """Returns whether two paths are equal, or one lies in the other."""
+  if ("://" in path) != ("://" in other):
+    return False
+  one, another = (f"{(each if '://' in each else os.path.realpath(each)).rstrip('/')}/" for each in (path, other))
+  return one.startswith(another) or another.startswith(one)
+
+
 def is_empty(folder: str) -> bool:
   """Returns whether a folder is empty or missing."""
   return not os.path.exists(folder) or (os.path.isdir(folder) and not os.listdir(folder))
