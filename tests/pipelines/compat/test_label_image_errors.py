@@ -143,7 +143,7 @@ def test_files_that_are_something_else_are_one_sentence(
 
 @pytest.mark.parametrize(
   ("build", "freeze", "sentence"),
-  [(without_size, False, "has variables"), (reads_files, True, "operations that access files or Python (ReadFile)")],
+  [(without_size, False, "has variables"), (reads_files, True, "operations that no image classifier needs (ReadFile)")],
 )
 def test_a_graph_that_is_more_than_a_frozen_one_is_refused(
   build, freeze, sentence, graphs, labels, small_images, here, capsys

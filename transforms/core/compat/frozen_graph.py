@@ -10,21 +10,18 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from beam_retrain.transforms.core.compat.allowed_operations import find_foreign, refuse_foreign
 from beam_retrain.transforms.core.compat.graph_call import GraphCall
 from beam_retrain.transforms.core.errors import InputError, first_line
 from beam_retrain.transforms.core.images.decode import decode_rgb
 from beam_retrain.transforms.core.models.inference import LoadedModel, Outputs
 from beam_retrain.transforms.core.models.subgraph import extract_subgraph
 
-_VARIABLES = {"Variable", "VariableV2", "VarHandleOp", "TemporaryVariable", "AutoReloadVariable"}
-# A graph is a program: one that labels images needs neither files nor Python.
-_FOREIGN = {"ReadFile", "WriteFile", "MatchingFiles", "PyFunc", "PyFuncStateless", "EagerPyFunc", "Save", "SaveV2"}
-
 
 def load_graph(graph: tf.compat.v1.GraphDef, call: GraphCall, path: str) -> LoadedModel:
   """Loads the needed part of a graph; outputs `scores`, float32 [N, C].
 
-  Raises InputError if the output does not depend on the input, or depends on variables, files or Python.
+  Raises InputError if the output does not depend on the input, or depends on operations that are not allowed.
   """
   needed = extract_subgraph(graph, call.output_layer, cut_at=call.input_layer, keep_control=True)
   own_input = [index for index, node in enumerate(needed.node) if node.name == call.input_layer]
@@ -34,7 +31,8 @@ def load_graph(graph: tf.compat.v1.GraphDef, call: GraphCall, path: str) -> Load
       " --output_layer."
     )
   del needed.node[own_input[0]]
-  _validate_operations(needed, path)
+  needed.library.CopyFrom(graph.library)
+  refuse_foreign(find_foreign(needed.node, graph), path)
 
   def run_graph(images: tf.Tensor) -> tf.Tensor:
     (scores,) = tf.import_graph_def(
@@ -59,17 +57,6 @@ def load_graph(graph: tf.compat.v1.GraphDef, call: GraphCall, path: str) -> Load
     return {"scores": scores[:count].reshape(count, -1)}
 
   return LoadedModel(lambda encoded: decode(tf.constant(encoded, tf.string)), infer)
-
-
-def _validate_operations(graph: tf.compat.v1.GraphDef, path: str) -> None:
-  nodes = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
-  operations = {node.op for node in nodes}
-  if operations & _VARIABLES:
-    raise InputError(f"{path} has variables, whose values are not in the file: freeze the graph first.")
-  if foreign := sorted(operations & _FOREIGN):
-    raise InputError(
-      f"{path} has operations that access files or Python ({', '.join(foreign)}): give a graph without them."
-    )
 
 
 def _read_images(encoded: tf.Tensor, call: GraphCall) -> tf.Tensor:

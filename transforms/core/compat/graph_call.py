@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from beam_retrain.transforms.core.compat.allowed_operations import allowed_part, refuse_foreign
 from beam_retrain.transforms.core.errors import InputError, first_line
 
 if TYPE_CHECKING:
@@ -77,10 +78,13 @@ def find_call(
   Raises:
     InputError: an operation does not exist (suggests others), or does not take images, or not of this size.
   """
-  imported = _import(graph, path)
+  # TensorFlow computes parts of a graph while it loads it, to know shapes.
+  allowed, others = allowed_part(graph)
+  imported = _import(allowed, path)
   input_layer, output_layer = input_layer.removesuffix(":0"), output_layer.removesuffix(":0")
   inputs = _candidate_inputs(imported)
   outputs = _candidate_outputs(imported, inputs)
+  refuse_foreign(others.get(input_layer, set()) | others.get(output_layer, set()), path)
   missing = [
     f"no operation {name!r}: give --{flag}={' or '.join(candidates) or 'another'}"
     for flag, name, candidates in (("input_layer", input_layer, inputs), ("output_layer", output_layer, outputs))
