@@ -335,7 +335,7 @@ def _accuracy(model: ModelMetrics) -> str:
 
 
 def on_both(comparison: ComparisonResult) -> str:
-  """Returns words that limit a finding to the images of both, if there are others."""
+  """Returns ` on the 111 images of both`; empty without other images."""
   if not comparison.new and not comparison.gone:
     return ""
   return f" on the {comparison.paired:,} {'image' if comparison.paired == 1 else 'images'} of both"

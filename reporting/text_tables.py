@@ -27,7 +27,7 @@ def align(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -
 
 
 def changes_table(metrics: Metrics) -> str:
-  """Returns a line per comparison, then what other images did to the accuracy."""
+  """Returns a line per comparison, and what other images changed."""
   counted = ["regressed", "fixed", "new", "gone", "edited"]
   rows, sentences = [], []
   for name, model in metrics.models.items():

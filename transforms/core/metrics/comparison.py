@@ -113,7 +113,7 @@ class Gone(NamedTuple):
 
 
 class Changes(NamedTuple):
-  """The images that differ from the baseline, each list sorted as its file.
+  """The changes since the baseline, each list sorted as its file.
 
   `new` and `gone` come from the first model alone: all models score the same images.
   """
