@@ -32,7 +32,8 @@ from beam_retrain.transforms.sources.records import RecordsSource
 STAGE = "evaluate"
 
 _DESCRIPTION = """\
-Predicts the label of every image and counts the correct predictions per label.
+Predicts the label of every image and counts the correct predictions per label. The accuracy that comes first, and that
+gates judge, is that on the images which the model was not trained on, told by their bytes; that on all is beside it.
 
 writes   OUTPUT/report.html (everything in one file), predictions.csv (the article's columns first),
          per_label.csv, confusion_matrix.csv, suspicious_labels.csv, metrics.json,

@@ -217,6 +217,8 @@ class Evaluation:
     keeps_bottlenecks: bool,
   ) -> Self:
     """Checks the models' labels and trunks, the images and reusable bottlenecks."""
+    for model in models.values():
+      _ = model.trained_on  # raises if it is damaged
     execution = choose_execution(request.batch_size, request.trunk_threads, options)
     images = choose_images(source, request.split, list(models.values()))
     trunks: dict[str, ModelTrunk] = {}
@@ -272,6 +274,7 @@ class Evaluation:
       models={name: model.labels for name, model in self.models.items()},
       output=output,
       request=info.request,
+      trained_on={name: model.trained_on for name, model in self.models.items() if model.trained_on},
       stores=stores,
       compare=compare,
       finds_leaks=finds_leaks,
@@ -386,6 +389,8 @@ class Evaluation:
     """Prints the verdict, how the `trunks` ran, the tables and the gates."""
     print(verdict_line(metrics))
     print(f"{which_images(metrics.splits)} of {files.shown(self.images.source.path)}{about}")
+    for line in self._unknown(metrics):
+      print(line)
     for name, description in trunks.items():
       if name == MODEL:
         print(description)
@@ -397,6 +402,15 @@ class Evaluation:
       print("", *table.split("\n"), sep="\n")
     print()
     print(*gate_lines(metrics), sep="\n")
+
+  def _unknown(self, metrics: Metrics) -> Iterator[str]:
+    """Yields why it is unknown which images a model was trained on."""
+    for name, model in self.models.items():
+      if metrics.models[name].trained_on is None and metrics.models[name].total:
+        if model.trained_on is None:
+          yield f"the model in {files.shown(model.path)} does not say what it was trained on: train it again to know"
+        else:
+          yield f"bottlenecks in {files.shown(self.images.source.path)} have no SHA-256: make them again to know"
 
   def exit_code(self, metrics: Metrics, output: str) -> ExitCode:
     """Reports bad inputs; returns the exit code."""

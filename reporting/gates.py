@@ -110,11 +110,14 @@ class Gate(abc.ABC):
 class _MinAccuracy(Gate):
   name = "min_accuracy"
   metavar = "A"
-  help = "gate, 0..1: exit with code 1 if the accuracy is below (default: none set)"
+  help = (
+    "gate, 0..1: exit with code 1 if the accuracy is below, on the images that the model was not trained on, or on all"
+    " if there are none or that is unknown (default: none set)"
+  )
   quantity = "accuracy"
 
   def _measure(self, model: ModelMetrics) -> float | None:
-    return model.accuracy
+    return model.main.accuracy
 
   def measured(self, name: str, model: ModelMetrics, result: GateResult) -> str:
     return _accuracy(model)
@@ -182,7 +185,10 @@ class _MaxDropFromReference(_MaxDrop):
 class _MinLabelRecall(Gate):
   name = "min_label_recall"
   metavar = "R"
-  help = "gate, 0..1: exit with code 1 if the recall of any label is below (default: none set)"
+  help = (
+    "gate, 0..1: exit with code 1 if the recall of any label is below, on the same images as min_accuracy (default:"
+    " none set)"
+  )
   quantity = "recall of every label"
   case_class = "recall"
 
@@ -212,13 +218,14 @@ class _MinLabelRecall(Gate):
     threshold = result.threshold
     if threshold is None:
       return
-    for row in model.rows:
-      name = printable(row.label)
-      if not row.support or row.recall is None:
-        yield Case(name, "skipped", "no image has this label")
-      elif row.label in (result.failing or ()):
-        right = f"{row.correct:,} of {row.support:,} right"
-        recall = percent(row.recall, threshold)
+    for label, row in model.main.per_label.items():
+      name = printable(label)
+      if row.accuracy is None:
+        untrained = " that the model was not trained on" if model.is_mixed else ""
+        yield Case(name, "skipped", f"no image{untrained} has this label")
+      elif label in (result.failing or ()):
+        right = f"{row.correct:,} of {row.total:,} right"
+        recall = percent(row.accuracy, threshold)
         yield Case(name, "failure", f"recall {recall} is below {self.shown(threshold)} ({right})")
       else:
         yield Case(name)
@@ -326,12 +333,17 @@ def _of(model: str) -> str:
 
 
 def _accuracy(model: ModelMetrics) -> str:
-  if model.accuracy is None:
+  main = model.main
+  if main.accuracy is None or model.accuracy is None:
     return "accuracy unknown, no image could be evaluated"
-  low, high = model.accuracy_interval or (0.0, 1.0)
-  value = percent(model.accuracy, model.gates["min_accuracy"].threshold)
-  counts = f"{model.correct:,} of {model.total:,} right"
-  return f"accuracy {value} ({counts}; 95 % interval {100 * low:.1f} to {100 * high:.1f})"
+  low, high = main.accuracy_interval or (0.0, 1.0)
+  value = percent(main.accuracy, model.gates["min_accuracy"].threshold)
+  figures = f"{main.correct:,} of {main.total:,} right; 95 % interval {100 * low:.1f} to {100 * high:.1f}"
+  if model.is_mixed:
+    beside = f"{percent(model.accuracy)} on all {model.total:,} ({model.trained_on:,} trained on)"
+    return f"accuracy {value} on images not trained on ({figures}), {beside}"
+  how_many = {None: "unknown how many", 0: "none"}.get(model.trained_on, "all")
+  return f"accuracy {value} ({figures}; {how_many} trained on)"
 
 
 def on_both(comparison: ComparisonResult) -> str:

@@ -26,6 +26,7 @@ from beam_retrain.transforms.core.metrics.figures import (
   QuarantineCounts,
   ShownImage,
   TrendPoint,
+  alike,
 )
 
 if TYPE_CHECKING:
@@ -69,6 +70,7 @@ def render_report(report: Report) -> str:
   metrics, thumbnails = report.metrics, ThumbnailBudget()
   details = [_details(report, name, model, thumbnails) for name, model in metrics.models.items()]
   state, sentence = wording.headline(metrics)
+  nights, on_unseen = alike(report.trend)
   template = _environment().get_template("report.html")
   return template.render(
     report=report,
@@ -80,7 +82,9 @@ def render_report(report: Report) -> str:
     sentence=sentence,
     gates=list(metrics.gates()),
     comparisons=list(_comparisons(report, thumbnails)),
-    recalls=_lowest_recalls(report.trend),
+    nights=nights,
+    on_unseen=on_unseen,
+    recalls=_lowest_recalls(nights),
     labels=html_tables.label_table(metrics.model, metrics.candidate),
     details=details,
     leaks=list(describe(metrics.leaks or {}).values()),
@@ -116,6 +120,7 @@ def _environment() -> jinja2.Environment:
     "charts": charts,
     "gate_value": gate_value,
     "tables": html_tables,
+    "trained_on": wording.trained_on,
   }
   return environment
 

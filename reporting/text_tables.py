@@ -36,7 +36,7 @@ def changes_table(metrics: Metrics) -> str:
       rows.append(
         [
           name,
-          _percent(model.accuracy),
+          _percent(model.main.accuracy),
           against,
           *("-" if count is None else f"{count:,}" for count in counts),
           "-" if result.p_value is None else f"{result.p_value:.3g}",
@@ -92,7 +92,12 @@ def per_label_table(model: ModelMetrics, max_labels: int = MAX_LABELS) -> str:
   if len(shown) < len(model.rows):
     note = f"\n(the {max_labels} of {len(model.rows):,} labels with the lowest F1; all are in per_label.csv)"
   header = ["label", "support", "correct", "accuracy", "precision", "recall", "f1", "most confused with"]
-  return align(header, list(map(_label_cells, shown))) + note
+  table = [header, *map(_label_cells, shown)]
+  if model.is_mixed:
+    unseen = [model.main.per_label[row.label] for row in shown]
+    columns = [("not trained on", "accuracy"), *((f"{row.total:,}", _percent(row.accuracy)) for row in unseen)]
+    table = [[*cells[:-1], *pair, cells[-1]] for cells, pair in zip(table, columns, strict=True)]
+  return align(table[0], table[1:]) + note
 
 
 def lowest_f1(rows: Sequence[LabelRow], limit: int) -> list[LabelRow]:

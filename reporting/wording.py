@@ -16,6 +16,7 @@ from beam_retrain.transforms.core.metrics.figures import (
   Calibration,
   ComparisonResult,
   Metrics,
+  ModelMetrics,
 )
 
 _UNKNOWN = "\N{EN DASH}"
@@ -97,6 +98,18 @@ def compared(comparison: ComparisonResult, subject: str, against: str) -> tuple[
   else:
     finding = f"{subject.capitalize()} is {comparison.verdict} than {against}"
   return f"{finding}{on_both(comparison)}: {changes}.{others}", chance
+
+
+def trained_on(model: ModelMetrics) -> str:
+  """Returns how many of the images the model was trained on."""
+  if model.trained_on is None:
+    return "It is not known which of these images the model was trained on."
+  if not model.is_mixed:
+    return f"The model was trained on {'all' if model.trained_on else 'none'} of these images."
+  return (
+    f"{percent(model.accuracy)} on all {number(model.total)} images: the model was trained on"
+    f" {number(model.trained_on)} of them. The sections on mistakes, confusion and calibration show all."
+  )
 
 
 def how_often(p_value: float) -> str:

@@ -27,8 +27,9 @@ image bytes and returns labels. A killed run resumes when it is started again wi
 gradient descent, batches drawn uniformly over the labels, a fixed number of steps.
 
 Written to --output: saved_model/, retrained_labels.txt, retrained_graph.pb (frozen, for scripts written for
-retrain.py's), head.npz (the head alone, for `reevaluate`), metrics.json, logs/ (tensorboard --logdir), checkpoints/,
-info.json and, last, COMPLETED."""
+retrain.py's), head.npz (the head alone, for `reevaluate`), trained_on.bin (a digest of the training and validation
+images, by which evaluations know them), metrics.json, logs/ (tensorboard --logdir), checkpoints/, info.json and, last,
+COMPLETED."""
 
 WRITTEN = ("summaries_dir", "intermediate_output_graphs_dir", "tflite_output_file", "tflite_int8_output_file")
 """Fields with paths that are written besides `output`."""

@@ -17,6 +17,7 @@ from beam_retrain.trainer.fit.schedule import Schedule
 from beam_retrain.trainer.fit.tensorboard import Summaries
 from beam_retrain.transforms.core.printing import print
 from beam_retrain.transforms.core.records.schema import TESTING, TRAINING, VALIDATION
+from beam_retrain.transforms.core.records.trained_on import TRAINED_ON_FILE
 from beam_retrain.transforms.core.run.output_folder import claim_folder, complete_folder
 from beam_retrain.transforms.core.run.run_info import RunInfo, describe_run
 from beam_retrain.transforms.core.system import local_files
@@ -68,6 +69,8 @@ def train_and_export(job: Job) -> TrainMetrics:
   )
   scores = training.evaluate_splits(head, data, (TRAINING, VALIDATION, TESTING), rounds)
   flat = exporter.write(head, job.output)
+  if trained_on := data.trained_on:
+    local_files.write_bytes(os.path.join(job.output, TRAINED_ON_FILE), trained_on.encode())
   lite = tflite.write_tflite(
     options, exporter, flat, output=job.output, bottlenecks=job.bottlenecks, calibration=calibration
   )

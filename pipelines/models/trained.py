@@ -16,6 +16,7 @@ from beam_retrain.transforms.core.models.head import HEAD_FILE
 from beam_retrain.transforms.core.models.inference import load_model
 from beam_retrain.transforms.core.records.schema import ALL, LABELS_FILE, TESTING, TRAINING, Image
 from beam_retrain.transforms.core.records.splits import SplitPercentages
+from beam_retrain.transforms.core.records.trained_on import TRAINED_ON_FILE, TrainedOn
 from beam_retrain.transforms.core.run.output_folder import read_info, read_labels
 from beam_retrain.transforms.core.run.run_info import RunInfo
 from beam_retrain.transforms.core.runtimes.prepared import CARD_FILE, PREPARED_FOLDER
@@ -50,6 +51,15 @@ class Model:
       raise InputError(f"{self.path} has no {HEAD_FILE}, which `beam-retrain train` writes since 0.2.0: train again.")
     return path
 
+  @functools.cached_property
+  def trained_on(self) -> str | None:
+    """Path of its `trained_on.bin`, checked; older models have none."""
+    path = files.join(self.path, TRAINED_ON_FILE)
+    if not files.exists(path):
+      return None
+    TrainedOn.decode(files.read_bytes(path), path)
+    return path
+
   @property
   def trunk(self) -> str:
     """Folder of its prepared trunk; older models have none."""
@@ -80,7 +90,7 @@ class Model:
   def fingerprint(self) -> str:
     """SHA-256, 64 hex digits, of names and contents that an evaluation reads."""
     digest = hashlib.sha256()
-    others = (files.stat(files.join(self.path, name)) for name in (HEAD_FILE, LABELS_FILE))
+    others = (files.stat(files.join(self.path, name)) for name in (HEAD_FILE, LABELS_FILE, TRAINED_ON_FILE))
     prepared = files.match_in(self.trunk, "**") if self.has_prepared else []
     for stat in [*files.match_in(self.saved_model, "**"), *prepared, *filter(None, others)]:
       digest.update(stat.path.removeprefix(self.path).encode() + b"\0")

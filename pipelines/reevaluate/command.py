@@ -42,7 +42,8 @@ _FILES = (
 _DESCRIPTION = """\
 Evaluates a model every night and compares it with an earlier night: is it still as good, on the same images and on
 new ones, and would a candidate be better? Only new and changed images go through the trunk; the bottlenecks of the
-others are reused.
+others are reused. The accuracy that comes first, and that gates judge, is that on the images which the model was not
+trained on, told by their bytes; that on all is beside it.
 
 writes   HISTORY/DATE/report.html (everything in one file), predictions.csv, per_label.csv,
          regressed.csv (right in the baseline, wrong now), fixed.csv, new.csv, gone.csv,

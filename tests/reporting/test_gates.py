@@ -159,7 +159,7 @@ def test_the_verdict_is_over_all_gates_of_both_models(model, candidate, verdict)
 
 
 def test_the_verdict_of_an_evaluation():
-  interval = "accuracy 94.50 % (189 of 200 right; 95 % interval 91.4 to 96.9)"
+  interval = "accuracy 94.50 % (189 of 200 right; 95 % interval 91.4 to 96.9; unknown how many trained on)"
   assert verdict_line(_model()) == f"NO GATE SET: {interval}"
   assert verdict_line(_model(min_accuracy=0.9)) == f"PASSED: {interval}"
   assert verdict_line(_model(min_accuracy=0.98)) == f"MISSED: min_accuracy 98 %: {interval}"
@@ -168,7 +168,7 @@ def test_the_verdict_of_an_evaluation():
 
 
 def test_the_verdict_tells_what_changed():
-  interval = "accuracy 94.50 % (189 of 200 right; 95 % interval 91.4 to 96.9)"
+  interval = "accuracy 94.50 % (189 of 200 right; 95 % interval 91.4 to 96.9; unknown how many trained on)"
   line = verdict_line(_model(comparison=_comparison(), max_drop=0.01))
   assert line == (f"PASSED: {interval}, no difference from 2026-11-23 beyond chance (3 regressed, 2 fixed, p = 1.00)")
   better = _comparison(2, 1_200, verdict="better", p_value=1e-9)
@@ -237,8 +237,9 @@ def test_a_missed_verdict_names_each_gate_with_its_figure():
   assert line == (
     "MISSED: max_drop 0.5 %: accuracy 1.60 percentage points below that of 2026-11-23;"
     " min_label_recall 95 %: recall of 1 90.00 %;"
-    " candidate: min_accuracy 98 %: accuracy 94.50 % (189 of 200 right; 95 % interval 91.4 to 96.9);"
-    " accuracy 94.50 % (189 of 200 right; 95 % interval 91.4 to 96.9),"
+    " candidate: min_accuracy 98 %: accuracy 94.50 % (189 of 200 right; 95 % interval 91.4 to 96.9;"
+    " unknown how many trained on);"
+    " accuracy 94.50 % (189 of 200 right; 95 % interval 91.4 to 96.9; unknown how many trained on),"
     " worse than 2026-11-23 by more than chance explains (20 regressed, 4 fixed, p = 0.0015);"
     " candidate: worse than the model by more than chance explains (30 regressed, 0 fixed, p < 0.0001)"
   )
@@ -259,7 +260,8 @@ def test_the_gate_lines_spell_out_all_three_states():
     _model(comparison=_comparison(2, 7, baseline="model"), min_label_recall=0.9, max_drop=0.0),
   )
   assert gate_lines(night) == [
-    "gate min_accuracy 98 %: missed (accuracy 94.50 % (189 of 200 right; 95 % interval 91.4 to 96.9))",
+    "gate min_accuracy 98 %: missed (accuracy 94.50 % (189 of 200 right; 95 % interval 91.4 to 96.9;"
+    " unknown how many trained on))",
     "gate max_drop 5 %: passed (accuracy 0.10 percentage points below that of 2026-11-23)",
     "gate min_label_recall: none set",
     "candidate: gate min_accuracy: none set",

@@ -15,6 +15,7 @@ from beam_retrain.transforms.core.records.schema import (
   LABELS_FILE,
   RETRAINED_LABELS_FILE,
 )
+from beam_retrain.transforms.core.records.trained_on import TRAINED_ON_FILE
 
 STAGE = "train"
 SAVED_MODEL = "saved_model"
@@ -26,7 +27,18 @@ PREPARED = "prepared"
 
 # The marker is deleted first: without it no reader treats the folder as finished.
 _LABELS = (LABELS_FILE, RETRAINED_LABELS_FILE)
-OWNED = (COMPLETED_FILE, *_LABELS, SAVED_MODEL, FROZEN_GRAPH_FILE, HEAD_FILE, TRUNK, METRICS, LOGS, CHECKPOINTS)
+OWNED = (
+  COMPLETED_FILE,
+  *_LABELS,
+  SAVED_MODEL,
+  FROZEN_GRAPH_FILE,
+  HEAD_FILE,
+  TRAINED_ON_FILE,
+  TRUNK,
+  METRICS,
+  LOGS,
+  CHECKPOINTS,
+)
 """Names in the folder, besides `info.json`."""
 
 

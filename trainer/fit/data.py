@@ -23,6 +23,7 @@ from beam_retrain.transforms.core.records.schema import (
   KEY,
   LABEL,
   RECORDS_FOLDER,
+  SHA256,
   TESTING,
   TRAINING,
   VALIDATION,
@@ -30,6 +31,7 @@ from beam_retrain.transforms.core.records.schema import (
 )
 from beam_retrain.transforms.core.records.splits import SplitPercentages
 from beam_retrain.transforms.core.records.tfrecord import read_records
+from beam_retrain.transforms.core.records.trained_on import TrainedOn, starts_of
 from beam_retrain.transforms.core.run.stats import read_stats
 
 RECORDS_PER_BATCH = 1024
@@ -45,6 +47,7 @@ class Bottlenecks:
     classes: int32 [N], class indices.
     rows: split -> int64 [n], its rows of `vectors`; `DISTORTED` has variants of the training images.
     sha256: digest of keys, classes and untransformed vectors, 64 hex digits.
+    images: uint64 [N], the images as in `starts_of`; None if a record has no SHA-256.
   """
 
   vectors: np.ndarray
@@ -52,6 +55,7 @@ class Bottlenecks:
   rows: dict[str, np.ndarray]
   labels: Sequence[str]
   sha256: str
+  images: np.ndarray | None = None
 
   @property
   def dimensions(self) -> int:
@@ -62,6 +66,13 @@ class Bottlenecks:
     """int64 [n]: the training images and their distorted variants."""
     variants = self.rows.get(DISTORTED)
     return self.rows[TRAINING] if variants is None else np.concatenate([self.rows[TRAINING], variants])
+
+  @property
+  def trained_on(self) -> TrainedOn | None:
+    """The images for training, and for choosing the round."""
+    if self.images is None:
+      return None
+    return TrainedOn.make(self.images[np.concatenate([self.rows[TRAINING], self.rows[VALIDATION]])])
 
   def counts(self, split: str) -> np.ndarray:
     """Returns int64 [C], the images of each class in a split."""
@@ -90,11 +101,12 @@ def load_bottlenecks(
   vectors = np.empty((total, dimensions), np.float32)
   classes = np.empty(total, np.int32)
   split_of_row = np.empty(total, "<U10")
+  images: np.ndarray | None = np.empty(total, np.uint64)
   checksum = hashlib.sha256()
   filled = 0
   for split, paths in files.items():
     start = filled
-    for keys, batch_classes, batch in _read_batches(paths, dimensions):
+    for keys, batch_classes, batch, digests in _read_batches(paths, dimensions):
       end = filled + len(keys)
       if end - start > expected[split]:
         raise _wrong_count(folder, split, f"more than {expected[split]}", expected[split])
@@ -106,13 +118,23 @@ def load_bottlenecks(
       classes[filled:end] = batch_classes
       vectors[filled:end] = transform(tf.constant(batch)).numpy()
       split_of_row[filled:end] = [_split_of(key.decode(), split, percentages) for key in keys]
+      images = _add_images(images, filled, digests)
       filled = end
     if filled - start != expected[split]:
       raise _wrong_count(folder, split, str(filled - start), expected[split])
   rows = {split: np.flatnonzero(split_of_row == split) for split in files}
-  loaded = Bottlenecks(vectors, classes, rows, labels, checksum.hexdigest())
+  loaded = Bottlenecks(vectors, classes, rows, labels, checksum.hexdigest(), images)
   _validate_classes(loaded, percentages)
   return loaded
+
+
+def _add_images(images: np.ndarray | None, place: int, digests: Sequence[bytes]) -> np.ndarray | None:
+  if images is not None:
+    try:
+      images[place : place + len(digests)] = starts_of([digest.decode() for digest in digests])
+    except ValueError:
+      return None
+  return images
 
 
 def _split_of(key: str, of_file: str, percentages: SplitPercentages) -> str:
@@ -144,12 +166,15 @@ def _wrong_count(folder: str, split: str, count: str, expected: int) -> InputErr
   )
 
 
-def _read_batches(files: Sequence[str], dimensions: int) -> Iterator[tuple[list[bytes], np.ndarray, np.ndarray]]:
-  """Yields (list of key bytes, int64 [n], float32 [n, D])."""
+def _read_batches(
+  files: Sequence[str], dimensions: int
+) -> Iterator[tuple[list[bytes], np.ndarray, np.ndarray, list[bytes]]]:
+  """Yields (keys, int64 [n], float32 [n, D], SHA-256 hex digests)."""
   features = {
     KEY: tf.io.FixedLenFeature([], tf.string),
     CLASS_INDEX: tf.io.FixedLenFeature([], tf.int64),
     BOTTLENECK: tf.io.FixedLenFeature([dimensions], tf.float32),
+    SHA256: tf.io.FixedLenFeature([], tf.string, default_value=""),
   }
   if not files:
     return
@@ -157,7 +182,7 @@ def _read_batches(files: Sequence[str], dimensions: int) -> Iterator[tuple[list[
   dataset = records.batch(RECORDS_PER_BATCH).map(lambda batch: tf.io.parse_example(batch, features)).prefetch(1)
   try:
     for batch in dataset.as_numpy_iterator():
-      yield list(batch[KEY]), batch[CLASS_INDEX], batch[BOTTLENECK]
+      yield list(batch[KEY]), batch[CLASS_INDEX], batch[BOTTLENECK], list(batch[SHA256])
   except tf.errors.OpError as error:
     _raise_on_damage(files)
     first = next(iter(str(error.message).splitlines()), "")

@@ -71,6 +71,7 @@ class EvaluateClassifier(beam.PTransform):
     scorer: computes the scores. With `stores` it reads their records, one file per store; else the shards' inputs.
     models: name -> label list, in the order of the scores; the first is `model`.
     request: digest, or any text, of what determines the scores; shards with the same one are resumed.
+    trained_on: name -> path of the model's `trained_on.bin`, if it has one.
     stores: bottlenecks to compute or reuse first.
     finds_leaks: whether to list identical images in `leaks.csv`.
     empty_message: of the InputError that the job raises if there are no images.
@@ -86,6 +87,7 @@ class EvaluateClassifier(beam.PTransform):
     models: Mapping[str, Sequence[str]],
     output: str,
     request: str,
+    trained_on: Mapping[str, str] | None = None,
     stores: Sequence[TrunkStore] = (),
     compare: CompareNights | None = None,
     finds_leaks: bool = False,
@@ -104,6 +106,7 @@ class EvaluateClassifier(beam.PTransform):
     self._scorer = scorer
     self._models = {name: tuple(labels) for name, labels in models.items()}
     self._request = request
+    self._trained_on = dict(trained_on or {})
     self._compare = compare
     self._finds_leaks = finds_leaks
     self._empty_message = empty_message
@@ -122,7 +125,7 @@ class EvaluateClassifier(beam.PTransform):
     checked = check_not_empty(shards, self._empty_message)
     to_score = self._embed(shards, checked) if self.stores else shards
     # Shard
-    task = EvaluateShard(self._scorer, self._models)
+    task = EvaluateShard(self._scorer, self._models, self._trained_on)
     reports = to_score | "Work" >> WorkShards(task, output=self.parts_folder, request=self._request, checked=checked)
     # ShardReport
     predictions = (
@@ -130,7 +133,8 @@ class EvaluateClassifier(beam.PTransform):
       | "NameOfPart" >> beam.Map(lambda report: report.file)
       | "CollectNames" >> beam.combiners.ToList()
       # list of str, one per shard
-      | "WritePredictions" >> beam.Map(write_predictions, self.output, list(self._models), time.ctime())
+      | "WritePredictions"
+      >> beam.Map(write_predictions, self.output, list(self._models), list(self._trained_on), time.ctime())
     )  # PredictionsWritten
     shown = {"predictions": beam.pvalue.AsSingleton(predictions)}
     if self._compare:

@@ -6,12 +6,14 @@ The figures go to one file, `figures.json`, which the command reads and judges.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any, NamedTuple
 
 import apache_beam as beam
+from apache_beam.utils.shared import Shared
 
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.images.thumbnails import thumbnail
@@ -27,6 +29,7 @@ from beam_retrain.transforms.core.metrics.label_stats import LabelCounts
 from beam_retrain.transforms.core.metrics.metrics_file import model_from_json, model_to_json
 from beam_retrain.transforms.core.metrics.predictions import (
   HEADER,
+  HEADER_TRAINED_ON,
   MAX_SHOWN,
   MAX_SHOWN_SUSPICIOUS,
   ROW_COLUMNS,
@@ -43,6 +46,7 @@ from beam_retrain.transforms.core.records.csv_format import csv_text, escape_cel
 from beam_retrain.transforms.core.records.quarantine import Quarantined
 from beam_retrain.transforms.core.records.schema import Image
 from beam_retrain.transforms.core.records.shards import Shard, ShardReport
+from beam_retrain.transforms.core.records.trained_on import TrainedOn
 from beam_retrain.transforms.core.run.stats import Stats
 from beam_retrain.transforms.evaluation.compare_nights import PARTS_FOLDER, NightsCompared
 from beam_retrain.transforms.evaluation.scoring import Scorer
@@ -102,18 +106,22 @@ class JobFigures(NamedTuple):
 class EvaluateShard(ShardTask):
   """Writes a shard's predictions, and each model's `LabelCounts` in its report.
 
-  `models`: name -> label list, in the order of the scores.
+  `models`: name -> label list, in the order of the scores. `trained_on`: name -> path of `trained_on.bin`, if any.
   """
 
   suffix = "csv"
 
-  def __init__(self, scorer: Scorer, models: Mapping[str, Sequence[str]]):
+  def __init__(self, scorer: Scorer, models: Mapping[str, Sequence[str]], trained_on: Mapping[str, str]):
     self._scorer = scorer
     self._models = models
+    self._trained_on = {name: (path, Shared()) for name, path in trained_on.items()}
+    self._images: dict[str, TrainedOn] = {}
     self._counts: dict[str, LabelCounts] = {}
 
   def setup(self) -> None:
     self._scorer.setup()
+    for name, (path, shared) in self._trained_on.items():
+      self._images[name] = shared.acquire(functools.partial(_read_trained_on, path), tag=path)
 
   def work(self, shard: Shard) -> Iterator[Written | Quarantined]:
     self._counts = {name: LabelCounts() for name in self._models}
@@ -124,12 +132,19 @@ class EvaluateShard(ShardTask):
       lines = []
       for (name, labels), scored in zip(self._models.items(), item, strict=True):
         prediction = predict(scored, labels)
-        label_stats.add(self._counts[name], prediction.outcome)
-        lines.append(part_line(name, prediction, shard.split))
+        images = [self._images[name]] if name in self._images else []
+        # Without a SHA-256 it is unknown.
+        trained_on = [scored.sha256 in known if scored.sha256 else None for known in images]
+        label_stats.add(self._counts[name], prediction.outcome, *trained_on)
+        lines.append(part_line(name, prediction, shard.split, *trained_on))
       yield Written(item[0].actual, b"".join(lines))
 
   def extra(self) -> Mapping[str, Any]:
     return {_COUNTS: {name: counts.to_json() for name, counts in self._counts.items()}}
+
+
+def _read_trained_on(path: str) -> TrainedOn:
+  return TrainedOn.decode(files.read_bytes(path), path)
 
 
 def check_not_empty(shards: beam.PCollection, message: str) -> beam.PCollection:
@@ -152,10 +167,12 @@ def counts_of(report: ShardReport) -> Iterator[tuple[str, LabelCounts]]:
     yield model, LabelCounts.from_json(counts)
 
 
-def write_predictions(names: list[str], output: str, models: Sequence[str], execution_time: str) -> PredictionsWritten:
+def write_predictions(
+  names: list[str], output: str, models: Sequence[str], known: Collection[str], execution_time: str
+) -> PredictionsWritten:
   """Joins the shards' files to `predictions.csv`; writes `suspicious_labels.csv`.
 
-  `execution_time`: start of the job, as from `time.ctime()`.
+  `known`: models with known training images; `execution_time`: start of the job, as from `time.ctime()`.
   """
   mistakes = {model: Mistakes() for model in models}
   with ExitStack() as stack:
@@ -164,13 +181,13 @@ def write_predictions(names: list[str], output: str, models: Sequence[str], exec
       path = files.join(_folder_of(output, model), PREDICTIONS_FILE)
       files.make_folder(_folder_of(output, model))
       written[model] = stack.enter_context(files.write_atomically(path))
-      written[model].write(HEADER.encode())
+      written[model].write((HEADER_TRAINED_ON if model in known else HEADER).encode())
     for name in sorted(names):
       for model, cells in read_part(files.read_lines(files.join(output, PARTS_FOLDER, name))):
         written[model].write(whole_line(cells, execution_time).encode())
         mistakes[model].add(row_of(cells))
   for model, seen in mistakes.items():
-    text = csv_text([ROW_COLUMNS, *seen.suspicious()])
+    text = csv_text([ROW_COLUMNS, *(row[: len(ROW_COLUMNS)] for row in seen.suspicious())])
     files.write_text(files.join(_folder_of(output, model), SUSPICIOUS_FILE), text)
   chosen = {
     "mistakes": [(model, row) for model in models for row in mistakes[model].shown(MAX_SHOWN // len(models))],

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -31,6 +31,23 @@ LeakCounts = Mapping[str, Mapping[str, int]]
 
 Interval = tuple[float, float]
 """95 % interval of a rate, 0..1."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Accuracy:
+  """The accuracy on some images; None without any."""
+
+  total: int = 0
+  correct: int = 0
+  accuracy: float | None = None
+  accuracy_interval: Interval | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Accuracies(Accuracy):
+  """The accuracy on some images, and that of each label: its recall."""
+
+  per_label: Mapping[str, Accuracy] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -208,6 +225,8 @@ class ModelMetrics:
 
   Attributes:
     trunk_kind: see `ModelTrunk.to_info`.
+    trained_on: how many of the images the model was trained on; None if that is unknown.
+    unseen: on the images that it was not trained on; None if `trained_on` is.
     macro, weighted: averages in which each label counts once, or by its support.
     log_loss: mean of -ln(score of the actual label).
     confusion: `confusion[i][j]` images of label i were predicted as label j.
@@ -218,6 +237,8 @@ class ModelMetrics:
   correct: int = 0
   accuracy: float | None = None
   accuracy_interval: Interval | None = None
+  trained_on: int | None = None
+  unseen: Accuracies | None = None
   macro: Averages | None = None
   weighted: Averages | None = None
   top_3_accuracy: float | None = None
@@ -239,14 +260,33 @@ class ModelMetrics:
   def labels(self) -> list[str]:
     return [row.label for row in self.rows]
 
+  @property
+  def main(self) -> Accuracies:
+    """The figures that are shown first and that gates judge.
+
+    They are of the images that the model was not trained on; of all where it was trained on all, or that is unknown.
+    """
+    if self.unseen and self.unseen.total:
+      return self.unseen
+    rows = {row.label: Accuracy(row.support, row.correct, row.recall, row.recall_interval) for row in self.rows}
+    return Accuracies(self.total, self.correct, self.accuracy, self.accuracy_interval, rows)
+
+  @property
+  def is_mixed(self) -> bool:
+    """Whether the model was trained on some images, not on all."""
+    return bool(self.trained_on and self.unseen and self.unseen.total)
+
   def recalls(self) -> dict[str, float]:
-    """Returns the recall of each label that has images."""
-    return {row.label: row.recall for row in self.rows if row.support and row.recall is not None}
+    """Returns the recall, among `main`, of each label that has images."""
+    return {label: row.accuracy for label, row in self.main.per_label.items() if row.accuracy is not None}
 
 
 @dataclasses.dataclass(frozen=True)
 class TrendPoint:
-  """A night in the report's trend; `verdict` ignores a candidate's gates."""
+  """A night in the report's trend; `verdict` ignores a candidate's gates.
+
+  The figures are those of all images; `unseen`: of those that the model was not trained on, if there are any.
+  """
 
   night: str
   accuracy: float | None
@@ -254,6 +294,27 @@ class TrendPoint:
   total: int
   verdict: str
   recalls: Mapping[str, float | None]
+  unseen: Accuracies | None = None
+
+
+def alike(nights: Sequence[TrendPoint]) -> tuple[Sequence[TrendPoint], bool]:
+  """Returns nights with figures of one kind; whether these are `unseen`.
+
+  Where one night has no such figures, as of earlier versions, all are shown with those of all images.
+  """
+  unseen = [night.unseen for night in nights if night.unseen]
+  if not unseen or len(unseen) < len(nights):
+    return nights, False
+  return [
+    dataclasses.replace(
+      night,
+      accuracy=figures.accuracy,
+      accuracy_interval=figures.accuracy_interval or (0.0, 1.0),
+      total=figures.total,
+      recalls={label: row.accuracy for label, row in figures.per_label.items()},
+    )
+    for night, figures in zip(nights, unseen, strict=True)
+  ], True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -299,6 +360,7 @@ class Metrics:
       total=model.total,
       verdict=verdict_over(model.gates.values()),
       recalls={row.label: row.recall for row in model.rows},
+      unseen=model.unseen if model.unseen and model.unseen.total else None,
     )
 
 

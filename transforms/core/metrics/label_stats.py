@@ -23,6 +23,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from beam_retrain.transforms.core.metrics.figures import (
+  Accuracies,
+  Accuracy,
   Averages,
   Calibration,
   CalibrationBin,
@@ -64,6 +66,8 @@ class LabelCounts:
     log_loss: sum of -ln(score of the actual label), in billionths.
     confidence_right, confidence_wrong: sums of the confidence, in billionths.
     bins: (`_IMAGES`, `correct` or `confidence`; bin 0..9) -> count or sum.
+    trained_on: images that the model was trained on.
+    unseen: (label, `total` or `correct`) -> images that it was not trained on.
   """
 
   confusion: Counter[tuple[str, str]] = dataclasses.field(default_factory=Counter)
@@ -74,6 +78,8 @@ class LabelCounts:
   confidence_right: int = 0
   confidence_wrong: int = 0
   bins: Counter[tuple[str, int]] = dataclasses.field(default_factory=Counter)
+  trained_on: int = 0
+  unseen: Counter[tuple[str, str]] = dataclasses.field(default_factory=Counter)
 
   def to_json(self) -> dict[str, Any]:
     """Returns JSON values; `from_json` is the inverse."""
@@ -82,17 +88,22 @@ class LabelCounts:
 
   @classmethod
   def from_json(cls, fields: Mapping[str, Any]) -> LabelCounts:
-    tables = {name: Counter({(one, two): count for one, two, count in fields[name]}) for name in _TABLES}
+    tables = {name: Counter({(one, two): count for one, two, count in fields.get(name, ())}) for name in _TABLES}
     return cls(**{**fields, **tables})
 
 
-_TABLES = ("confusion", "bins")
+_TABLES = ("confusion", "bins", "unseen")
 
 
-def add(counts: LabelCounts, outcome: Outcome) -> None:
-  """Counts one image."""
+def add(counts: LabelCounts, outcome: Outcome, trained_on: bool | None = None) -> None:
+  """Counts one image; `trained_on`: whether the model was, None if unknown."""
   right = outcome.actual == outcome.predicted
   counts.confusion[outcome.actual, outcome.predicted] += 1
+  if trained_on:
+    counts.trained_on += 1
+  elif trained_on is not None:
+    counts.unseen[outcome.actual, "total"] += 1
+    counts.unseen[outcome.actual, "correct"] += right
   if outcome.confidence is None or outcome.actual_score is None or outcome.actual_rank is None:
     return
   confidence = round(outcome.confidence * UNIT)
@@ -135,11 +146,15 @@ def extract(counts: LabelCounts, labels: Sequence[str]) -> ModelMetrics:
   rows = tuple(_row(labels, confusion, index) for index in range(len(labels)))
   total, correct = sum(row.support for row in rows), sum(row.correct for row in rows)
   scored_wrong = counts.scored - counts.scored_right
+  unseen = _unseen(counts.unseen, labels)
+  knows = 0 < total == counts.trained_on + unseen.total
   return ModelMetrics(
     total=total,
     correct=correct,
     accuracy=_ratio(correct, total),
     accuracy_interval=wilson_interval(correct, total),
+    trained_on=counts.trained_on if knows else None,
+    unseen=unseen if knows else None,
     macro=_averages(rows, weighted=False),
     weighted=_averages(rows, weighted=True),
     top_3_accuracy=_ratio(counts.in_top, counts.scored),
@@ -151,6 +166,13 @@ def extract(counts: LabelCounts, labels: Sequence[str]) -> ModelMetrics:
     rows=rows,
     confusion=tuple(map(tuple, confusion.tolist())),
   )
+
+
+def _unseen(counts: Counter[tuple[str, str]], labels: Sequence[str]) -> Accuracies:
+  pairs = {label: (counts[label, "correct"], counts[label, "total"]) for label in labels}
+  correct, total = (sum(pair[place] for pair in pairs.values()) for place in (0, 1))
+  rows = {label: Accuracy(of, part, _ratio(part, of), _interval(part, of)) for label, (part, of) in pairs.items()}
+  return Accuracies(total, correct, _ratio(correct, total), _interval(correct, total), rows)
 
 
 def evaluate_in_memory(outcomes: Iterable[tuple], labels: Sequence[str]) -> ModelMetrics:

@@ -26,7 +26,17 @@ _KEYS = {
   "suspicious": "suspicious_labels",
   "confusion": "confusion_matrix",
 }
-_LEFT_OUT = ("trunk_kind", "suspicious", "comparison", "reference", "slices", "quarantined", "failing")
+_LEFT_OUT = (
+  "trunk_kind",
+  "trained_on",
+  "unseen",
+  "suspicious",
+  "comparison",
+  "reference",
+  "slices",
+  "quarantined",
+  "failing",
+)
 """Fields without an entry if None; others are null."""
 
 

@@ -14,6 +14,9 @@ It has one line per image, the article's columns first.
 | margin                               | confidence - second_confidence, percent                                       |
 | sha256                               | of the image's bytes, 64 hex digits                                           |
 | split                                | `training`, `testing`, or `all`                                               |
+| trained_on                           | `True` if the model was trained on the image, else `False`; empty if unknown  |
+
+Where the model does not record its training images, as those of version 0.4, there is no column `trained_on`.
 
 Lines of a shard lack the execution time, because a resumed run has another start. They begin with the model's name,
 because several models may score an image in one pass.
@@ -49,11 +52,13 @@ COLUMNS = (
   "sha256",
   "split",
 )
+TRAINED_ON = "trained_on"
 _EXECUTION_TIME_AT = COLUMNS.index(EXECUTION_TIME)
+HEADER = ",".join(COLUMNS) + "\n"
+HEADER_TRAINED_ON = ",".join([*COLUMNS, TRAINED_ON]) + "\n"
 ROW_COLUMNS = ("file_name", "actual_digit", "predicted_digit", "confidence", "sha256")
 _PART_COLUMNS = tuple(name for name in COLUMNS if name != EXECUTION_TIME)
 _PART_PLACES = tuple(_PART_COLUMNS.index(name) for name in ROW_COLUMNS)
-HEADER = ",".join(COLUMNS) + "\n"
 
 SUSPICIOUS_PERCENT = 95.0
 """A mistake of at least this confidence may be a wrong label."""
@@ -98,21 +103,28 @@ def predict(scored: Scored, labels: Sequence[str]) -> Prediction:
 
 
 class Row(NamedTuple):
-  """The columns that are read back (`ROW_COLUMNS`), spelled as in the file."""
+  """The columns that are read back, spelled as in the file.
+
+  They are `ROW_COLUMNS`, and `trained_on`, which is empty if unknown.
+  """
 
   key: str
   actual: str
   predicted: str
   confidence: str
   sha256: str
+  trained_on: str = ""
 
   @property
   def right(self) -> bool:
     return self.actual == self.predicted
 
 
-def part_line(model: str, prediction: Prediction, split: str) -> bytes:
-  """Returns a prediction's line in a shard, UTF-8."""
+def part_line(model: str, prediction: Prediction, split: str, *trained_on: bool | None) -> bytes:
+  """Returns a prediction's line in a shard, UTF-8.
+
+  `trained_on` is given if the model's training images are known.
+  """
   scored, outcome = prediction.scored, prediction.outcome
   (_, first), *others = prediction.top
   cells = [model, *map(escape_cell, (scored.key, outcome.actual, outcome.predicted)), _percent(first)]
@@ -121,7 +133,8 @@ def part_line(model: str, prediction: Prediction, split: str) -> bytes:
     cells += [escape_cell(label), _percent(score)]
   cells += [""] * (2 * (TOP - 1 - len(others)))
   margin = _percent(first - others[0][1]) if others else ""
-  return csv_line([*cells, margin, scored.sha256, split]).encode()
+  known = ["" if value is None else str(value) for value in trained_on]
+  return csv_line([*cells, margin, scored.sha256, split, *known]).encode()
 
 
 def read_part(lines: Iterable[str]) -> Iterator[tuple[str, list[str]]]:
@@ -136,7 +149,7 @@ def whole_line(cells: Sequence[str], execution_time: str) -> str:
 
 
 def row_of(cells: Sequence[str]) -> Row:
-  return Row(*map(cells.__getitem__, _PART_PLACES))
+  return Row(*map(cells.__getitem__, _PART_PLACES), *cells[len(_PART_COLUMNS) :])
 
 
 def read_predictions(lines: Iterable[str], source: str) -> Iterator[Row]:
@@ -146,15 +159,15 @@ def read_predictions(lines: Iterable[str], source: str) -> Iterator[Row]:
     InputError: a column is missing, or a line has another number of cells than the header.
   """
   reader = csv.reader(lines)
-  header = next(reader, [])
-  missing = [name for name in ROW_COLUMNS if name not in header]
+  names = next(reader, [])
+  missing = [name for name in ROW_COLUMNS if name not in names]
   if missing:
     raise InputError(f"{source} has no column {missing[0]!r}: give a predictions.csv written by `beam-retrain`.")
-  places = [header.index(name) for name in ROW_COLUMNS]
+  places = [names.index(name) for name in (*ROW_COLUMNS, TRAINED_ON) if name in names]
   for cells in reader:
-    if len(cells) != len(header):
+    if len(cells) != len(names):
       raise InputError(
-        f"{source}: line {reader.line_num} has {len(cells)} cells instead of {len(header)}: the file is damaged."
+        f"{source}: line {reader.line_num} has {len(cells)} cells instead of {len(names)}: the file is damaged."
       )
     yield Row(*(cells[place] for place in places))
 

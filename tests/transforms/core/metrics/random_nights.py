@@ -100,7 +100,7 @@ def plainly(bucket: Bucket, plan: Plan, min_slice_size: int) -> tuple[dict, dict
           [key, one.actual, one.predicted, one.confidence, str(one.actual == one.predicted), one.sha256]
         )
       for key in sorted(before.keys() - now.keys()):
-        lines["gone"].append([key, *before[key][1:]])
+        lines["gone"].append([key, *before[key][1:5]])
     worse, better = len(was - is_now), len(is_now - was)
     changed_keys = {key for key in both if now[key][1::3] != before[key][1::3]}  # label, SHA-256
     edited_keys = {key for key in both if now[key].sha256 != before[key].sha256}
