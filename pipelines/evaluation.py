@@ -303,6 +303,7 @@ class Evaluation:
     }
     info = describe_run("store", settings, [], trunk=trunk.info, labels=labels)
     files.make_folder(folder)
+    files.sweep(folder)
     files.write_text(files.join(folder, INFO_FILE), info.to_json())
     handler = trunk.to_bottlenecks(self.execution, self.request.max_pixels)
     return TrunkStore(folder=folder, handler=handler, reuse=reuse, request=info.request)

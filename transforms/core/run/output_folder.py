@@ -129,16 +129,16 @@ def claim_folder(
   """
   earlier = find_earlier(folder, info.stage, files)
   resumes = earlier is not None and earlier.request == info.request and not is_completed(folder, files)
-  if resumes:
-    for place in (folder, f"{folder}/{work_folder}"):  # a killed run left temporary files
-      files.delete(files.find_in(place, f"*{local_files.TEMPORARY}*"))
-  elif earlier:
+  for place in (folder, f"{folder}/{work_folder}"):  # a killed run left temporary files
+    files.delete(files.find_in(place, f"*{local_files.TEMPORARY}*"))
+  if earlier and not resumes:
     if unsafe := [pattern for pattern in owned if "/" in pattern or pattern.strip(".*") == ""]:
       raise ValueError(f"{unsafe[0]!r} is not a plain file name")
     for pattern in (*_ALWAYS_OWNED, *owned):
       files.delete(files.find_in(folder, pattern) if "*" in pattern else [f"{folder}/{pattern}"])
+  files.make_folder(folder)
+  files.write_text(f"{folder}/{INFO_FILE}", info.to_json())  # first: without it nobody knows whose the rest is
   files.make_folder(f"{folder}/{work_folder}")
-  files.write_text(f"{folder}/{INFO_FILE}", info.to_json())
   files.sync(folder)  # after a power cut, too, the folder must be known as ours
   return resumes
 
