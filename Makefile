@@ -13,7 +13,7 @@ INSTALLED := $(VENV)/.installed
 # Say what failed, in one line, and stop.
 FAIL = { echo "make $@: $(1)" >&2; exit 1; }
 
-.PHONY: help run mnist test airflow test-airflow engines test-engines test-faults bench lint format constraints clean
+.PHONY: help run mnist test airflow test-airflow engines test-engines test-faults chaos bench lint format constraints clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -96,6 +96,10 @@ test-engines: $(INSTALLED) engines  ## whole jobs on FnApiRunner, Prism, Flink a
 
 test-faults: $(INSTALLED) engines  ## jobs on clusters of Flink and Spark whose processes are killed
 	@$(RUN_ENGINES) tests/system/test_faults.py $(ARGS)
+
+# Power cuts, full disks and read-only inputs need root, a clock set back Debian's faketime: without them it says so.
+chaos: $(INSTALLED)  ## faults on purpose: kills, damage, power cuts, rivals; half an hour, writes docs/chaos.md [ARGS=--short]
+	@$(BIN)/python -m tools.chaos $(ARGS)
 
 # Peers get environments of their own in .bench: 11 GB, a few minutes, the first time.
 bench: DATA ?= mnist

@@ -1,0 +1,1 @@
+"""Faults on purpose: kills, damage, power cuts, full disks and rivals, against every command; see docs/chaos.md."""

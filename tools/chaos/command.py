@@ -1,0 +1,80 @@
+"""`python -m tools.chaos`: tries everything, and writes the page about it."""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import os
+import random
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from tools.chaos import damage, kills, power_cuts, processes, report, surroundings, together
+from tools.chaos.trials import NOT_REACHED, Outcome, run_trials
+from tools.chaos.world import new_world
+
+_SECTIONS = {
+  "kills": kills.trials,
+  "damage": damage.trials,
+  "power": power_cuts.trials,
+  "together": together.trials,
+  "surroundings": surroundings.trials,
+}
+
+
+_PAGE = Path(__file__).parents[2] / "docs" / "chaos.md"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+  """Returns 1 if a fault was found."""
+  given = sys.argv[1:] if argv is None else argv
+  flags = _parser().parse_args(given)
+  began = time.monotonic()
+  isolated = processes.isolate()
+  processes.load()
+  gc.freeze()
+  outcomes: list[Outcome] = []
+  with new_world(isolated) as world:
+    for name in world.make():
+      _say(began, f"undisturbed: {name}")
+    jobs = (flags.jobs or os.cpu_count() or 1) if isolated else 1
+    until = began + 60 * flags.minutes
+    trials = [trial for name in flags.only or _SECTIONS for trial in _SECTIONS[name](world, flags.seed, flags.short)]
+    # Mixed, so that a run that ends early has tried something of everything.
+    random.Random(flags.seed).shuffle(trials)
+    planned = len(trials)
+    for outcome in run_trials(trials[:: flags.every], jobs, until):
+      outcomes.append(outcome)
+      _say(began, _line(outcome))
+  words = " ".join(["make chaos", *(["ARGS='" + " ".join(given) + "'"] if given else [])])
+  facts = report.Facts(words, flags.seed, time.monotonic() - began, jobs, isolated, planned)
+  page = report.page(outcomes, facts)
+  if output := flags.output or (None if flags.short else _PAGE):
+    Path(output).write_text(page)
+  bad = [outcome for outcome in outcomes if outcome.faults]
+  print(f"{len(outcomes)} tried, {len(bad)} with faults; {sum(o.result == NOT_REACHED for o in outcomes)} not reached")
+  return int(bool(bad))
+
+
+def _parser() -> argparse.ArgumentParser:
+  parser = argparse.ArgumentParser(prog="make chaos", description=__doc__)
+  parser.add_argument("--short", action="store_true", help="the part of five minutes")
+  parser.add_argument("--seed", type=int, default=1, help="the same seed, the same trials (default: %(default)s)")
+  parser.add_argument("--only", action="append", choices=tuple(_SECTIONS), help="one section; may be repeated")
+  parser.add_argument("--every", type=int, default=1, metavar="N", help="only each N-th trial")
+  parser.add_argument("--minutes", type=float, default=60, help="begin no trial later than this (default: %(default)s)")
+  parser.add_argument("--jobs", type=int, help="trials at a time (default: one per core)")
+  parser.add_argument("--output", help="write the page here (default: docs/chaos.md; of --short: nowhere)")
+  return parser
+
+
+def _line(outcome: Outcome) -> str:
+  said = "; ".join(f"FAULT ({fault.kind}): {fault.text}" for fault in outcome.faults) or outcome.result
+  note = f" ({outcome.note})" if outcome.note else ""
+  return f"{outcome.section}, {outcome.case}, {outcome.trial}: {said}{note}"
+
+
+def _say(began: float, text: str) -> None:
+  print(f"{time.monotonic() - began:6.1f} s  {text}", file=sys.stderr, flush=True)
