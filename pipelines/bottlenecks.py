@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import functools
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 
 import apache_beam as beam
@@ -15,6 +14,7 @@ from apache_beam.runners.runner import PipelineResult
 
 from beam_retrain.pipelines.engines.dataflow import describe_built_job, request_memory, validate_single_job
 from beam_retrain.pipelines.engines.runners import is_local
+from beam_retrain.pipelines.jobs.locks import holds_output
 from beam_retrain.pipelines.jobs.progress import Work
 from beam_retrain.pipelines.jobs.runner import claim_output, exit_code, run_command, run_pipeline
 from beam_retrain.pipelines.models.execution import (
@@ -51,6 +51,7 @@ from beam_retrain.transforms.core.records.schema import (
   PREPROCESSING_VERSION,
   RECORDS_FOLDER,
   REFUSED_LEAKS_FILE,
+  REPORTS_FOLDER,
   SCHEMA_FILE,
   TESTING,
   TRAINING,
@@ -61,6 +62,7 @@ from beam_retrain.transforms.core.run.exit_codes import ExitCode
 from beam_retrain.transforms.core.run.output_folder import find_earlier, is_completed
 from beam_retrain.transforms.core.run.run_info import RunInfo, describe_run
 from beam_retrain.transforms.core.run.stats import Stats, read_stats
+from beam_retrain.transforms.core.system.scratch import scratch_folder
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.leaks.audit import SplitAudit
 from beam_retrain.transforms.sources.base import Source
@@ -161,6 +163,7 @@ class Job:
     if replaces and self.is_refused(files.join(self.output, REFUSED_LEAKS_FILE)):
       return False
     claim_output(self.output, self.info, owned=_OWNED, shards_folder=RECORDS_FOLDER)
+    files.delete([files.join(self.output, TEMP_FOLDER)])  # of a killed run
     if self.audit.on_leak == OnLeak.FAIL and not replaces and self.is_refused(files.join(self.output, LEAKS_FILE)):
       return False
     from beam_retrain.transforms.bottlenecks.analyze import record_schema_text  # loads TensorFlow
@@ -204,6 +207,7 @@ def run(argv: Sequence[str]) -> int:
   return execute(BottlenecksRequest.parse(argv))
 
 
+@holds_output
 def execute(request: BottlenecksRequest) -> int:
   job = plan(request)
   print(f"{job.choice.describe()}; {job.execution.describe()}", flush=True)
@@ -309,7 +313,7 @@ def _scratch_folder(job: Job) -> Iterator[str]:
     return
   if shared:
     files.make_folder(shared)
-  with tempfile.TemporaryDirectory(prefix="beam-retrain-", dir=shared or None) as folder:
+  with scratch_folder(job.output, shared or None) as folder:
     yield folder
 
 
@@ -331,6 +335,8 @@ def report(job: Job, result: PipelineResult) -> int:
   if is_completed(job.output, files):
     # Without COMPLETED the next run resumes from them.
     files.delete([files.join(job.output, name) for name in (FRESH_FOLDER, IMPORTED_FOLDER)])
+  else:
+    files.sweep(files.join(job.output, FRESH_FOLDER, REPORTS_FOLDER))
   stats = read_stats(job.output, files)
   _print_summary(job, stats)
   job.audit.report(stats, job.output)

@@ -15,6 +15,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from beam_retrain.pipelines.engines.dataflow import describe_built_job, validate_single_job
 from beam_retrain.pipelines.jobs.forked_workers import default_processes
+from beam_retrain.pipelines.jobs.locks import holds_output
 from beam_retrain.pipelines.jobs.runner import claim_output, exit_code, run_command, run_pipeline
 from beam_retrain.pipelines.options.request import JobRequest, check_paths
 from beam_retrain.transforms.convert import FORMATS, IMAGE_FORMATS, JPG, TFRECORD, ConvertShard, sweep_tree
@@ -162,6 +163,7 @@ def run(argv: Sequence[str]) -> int:
   return execute(ConvertRequest.parse(argv))
 
 
+@holds_output
 def execute(request: ConvertRequest) -> int:
   job = plan(request)
   job.claim()

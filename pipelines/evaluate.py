@@ -10,6 +10,7 @@ from typing import ClassVar, NamedTuple
 
 from beam_retrain.pipelines.engines.dataflow import describe_built_job, validate_single_job
 from beam_retrain.pipelines.evaluation import FILES, Evaluation, EvaluationRequest, find_images
+from beam_retrain.pipelines.jobs.locks import holds_output
 from beam_retrain.pipelines.jobs.runner import run_command
 from beam_retrain.pipelines.models.trained import Model
 from beam_retrain.pipelines.options.request import check_paths
@@ -99,6 +100,7 @@ def run(argv: Sequence[str]) -> int:
   return execute(EvaluateRequest.parse(argv))
 
 
+@holds_output
 def execute(request: EvaluateRequest) -> int:
   """Runs the command; returns the exit code."""
   job = plan(request)

@@ -42,7 +42,7 @@ from beam_retrain.transforms.core.metrics.figures import CANDIDATE, MISSED, MODE
 from beam_retrain.transforms.core.metrics.metrics_file import METRICS_FILE, write_metrics
 from beam_retrain.transforms.core.printing import print
 from beam_retrain.transforms.core.records.quarantine import MAX_PIXELS
-from beam_retrain.transforms.core.records.schema import INFO_FILE, QUARANTINE_FILE
+from beam_retrain.transforms.core.records.schema import INFO_FILE, QUARANTINE_FILE, REPORTS_FOLDER
 from beam_retrain.transforms.core.records.splits import SplitPercentages
 from beam_retrain.transforms.core.run.exit_codes import ExitCode
 from beam_retrain.transforms.core.run.flags import add_max_bad_fraction, fraction, positive_int
@@ -69,6 +69,7 @@ from beam_retrain.transforms.evaluation.scoring import (
   ScoreWithHeads,
 )
 from beam_retrain.transforms.io import files
+from beam_retrain.transforms.io.lease import check_lease
 from beam_retrain.transforms.shards.ledger import read_quarantine
 from beam_retrain.transforms.sources.base import Source
 from beam_retrain.transforms.sources.find import find_source
@@ -381,7 +382,10 @@ class Evaluation:
   def complete(self, step: EvaluateClassifier) -> bool:
     """Completes the folder unless too many inputs are bad; returns whether."""
     if read_stats(step.output, files).bad_fraction > self.request.max_bad_fraction:
+      for store in step.stores:
+        files.sweep(files.join(store.fresh_folder, REPORTS_FOLDER))
       return False
+    check_lease(step.output)
     complete_folder(step.output, files)
     files.delete([step.parts_folder, *(store.fresh_folder for store in step.stores)])
     return True

@@ -15,6 +15,7 @@ from typing import ClassVar
 from beam_retrain.pipelines import bottlenecks, convert, datasets, evaluate, train
 from beam_retrain.pipelines.convert import ConvertRequest
 from beam_retrain.pipelines.evaluate import EvaluateRequest
+from beam_retrain.pipelines.jobs.locks import holds_output
 from beam_retrain.pipelines.jobs.runner import run_command
 from beam_retrain.pipelines.models.trunk_sources import BUNDLED
 from beam_retrain.pipelines.options.flags import AUTO, add_precision_flags
@@ -139,6 +140,7 @@ def run(argv: Sequence[str]) -> int:
   return execute(RunRequest.parse(argv))
 
 
+@holds_output
 def execute(request: RunRequest) -> int:
   """Runs the chain; returns the first exit code that is not 0."""
   check_paths(request.pipeline_options(), request.data)

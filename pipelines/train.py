@@ -19,6 +19,7 @@ from beam_retrain.transforms.core.records.schema import COMPLETED_FILE, INFO_FIL
 from beam_retrain.transforms.core.run.exit_codes import ExitCode, run_command
 from beam_retrain.transforms.core.run.flags import ArgumentParser
 from beam_retrain.transforms.core.run.output_folder import find_earlier, read_info, reopen_folder
+from beam_retrain.transforms.core.system import scratch
 
 make_parser = TrainRequest.make_parser
 execute = task.execute
@@ -47,26 +48,35 @@ def run(argv: Sequence[str]) -> int:
 
 def execute_remote(request: TrainRequest) -> int:
   """Trains on local copies; replaces a remote output at the end."""
+  from beam_retrain.pipelines.jobs.locks import hold_output
   from beam_retrain.transforms.io import files
-  from beam_retrain.transforms.io.transfer import get_folder
 
   request.validate()
   _validate_local_files(request, not files.is_local(request.output))
   folder, output = files.absolute(request.input), files.absolute(request.output)
   request = dataclasses.replace(request, input=folder, output=output)
   files.check_reachable((folder, output))
+  with hold_output(output, request.prog()):
+    return _train_on_copies(request)
+
+
+def _train_on_copies(request: TrainRequest) -> int:
+  from beam_retrain.transforms.io import files
+  from beam_retrain.transforms.io.transfer import get_folder
+
+  folder, output = request.input, request.output
   read_info(folder, "bottlenecks", files)
   find_earlier(output, STAGE, files)
   request.validate_apart("input")
   if not files.is_local(output):
     files.check_writable(output)
-  with tempfile.TemporaryDirectory(prefix="beam-retrain-") as scratch:
-    copies = {path: os.path.join(scratch, name) for path, name in ((folder, "input"), (output, "output"))}
+  with tempfile.TemporaryDirectory() as root:
+    copies = {path: os.path.join(root, name) for path, name in ((folder, "input"), (output, "output"))}
     copies = {path: copy for path, copy in copies.items() if not files.is_local(path)}
     if folder in copies:
       get_folder(folder, copies[folder])
     try:
-      code = task.execute(request, copies)
+      code = task.train(request, copies)
     except InputError as error:
       message = str(error)
       for path, copy in copies.items():
@@ -92,7 +102,8 @@ def _validate_local_files(request: TrainRequest, has_remote_output: bool) -> Non
 
 def _keep_model(copy: str, output: str, error: Exception) -> str:
   """Moves the model to a folder that stays; returns the message."""
-  kept = tempfile.mkdtemp(prefix="beam-retrain-model-")
+  with scratch.outside():
+    kept = tempfile.mkdtemp(prefix="beam-retrain-model-")
   os.replace(copy, kept)
   cause = first_line(error).rstrip(".")
   return (
@@ -104,11 +115,14 @@ def _keep_model(copy: str, output: str, error: Exception) -> str:
 def _upload(copy: str, output: str) -> None:
   """Replaces the remote output by the copy: `info.json` first, `COMPLETED` last."""
   from beam_retrain.transforms.io import files
+  from beam_retrain.transforms.io.lease import check_lease
   from beam_retrain.transforms.io.transfer import put_file, put_folder
 
   reopen_folder(output, files)
   for name in (INFO_FILE, *(name for name in OWNED if name != COMPLETED_FILE), COMPLETED_FILE):
     path, target = os.path.join(copy, name), files.join(output, name)
+    if name == COMPLETED_FILE:
+      check_lease(output)
     if os.path.isdir(path):
       put_folder(path, target)
     elif os.path.exists(path):

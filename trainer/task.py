@@ -18,6 +18,8 @@ from beam_retrain.transforms.core.run.exit_codes import ExitCode, run_command
 from beam_retrain.transforms.core.run.output_folder import read_info, read_labels
 from beam_retrain.transforms.core.run.run_info import RunInfo
 from beam_retrain.transforms.core.system.imports import load_tensorflow
+from beam_retrain.transforms.core.system.locks import hold_folder
+from beam_retrain.transforms.core.system.scratch import own_temporary_files
 
 make_parser = TrainRequest.make_parser
 
@@ -44,13 +46,19 @@ def run(argv: Sequence[str]) -> int:
   return execute(TrainRequest.parse(argv))
 
 
-def execute(request: TrainRequest, copies: Mapping[str, str] | None = None) -> int:
-  """Trains, exports and reports; returns the exit code.
+def execute(request: TrainRequest) -> int:
+  """Trains into the output folder, which it holds; returns the exit code."""
+  with hold_folder(request.output, request.prog()), own_temporary_files(request.output):
+    return train(request, {})
+
+
+def train(request: TrainRequest, copies: Mapping[str, str]) -> int:
+  """Trains, exports and reports; the caller holds the output.
 
   Args:
     copies: `input` or `output` of the request -> the local folder used instead.
   """
-  job = plan(request, copies or {})
+  job = plan(request, copies)
   load_tensorflow()
   from beam_retrain.trainer.work import train_and_export
 

@@ -7,6 +7,7 @@ whose name depends on the request alone: a killed run finds its own, a finished 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import hashlib
 import os
@@ -16,8 +17,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import apache_beam as beam
+from apache_beam.options.pipeline_options import PipelineOptions
 
 from beam_retrain.pipelines.compat.label_image import EXAMPLE_FOLDER, PROG, make_parser, open_graph
+from beam_retrain.pipelines.jobs.locks import hold_output
 from beam_retrain.pipelines.jobs.runner import claim_output, exit_code, run_pipeline
 from beam_retrain.pipelines.options.request import parse_job
 from beam_retrain.transforms.compat.frozen_graph import (
@@ -33,8 +36,9 @@ from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.printing import print
 from beam_retrain.transforms.core.records.schema import QUARANTINE_FILE
 from beam_retrain.transforms.core.run.output_folder import is_completed
-from beam_retrain.transforms.core.run.run_info import describe_run, request_digest
+from beam_retrain.transforms.core.run.run_info import RunInfo, describe_run, request_digest
 from beam_retrain.transforms.core.run.stats import read_stats
+from beam_retrain.transforms.core.system.local_files import LOCK_FILE
 from beam_retrain.transforms.evaluation.evaluate import check_not_empty
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.shards.ledger import CloseLedger, mark_completed
@@ -46,7 +50,7 @@ PARTS_FOLDER = ".parts"
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-  """A claimed labelling of a folder.
+  """A planned labelling of a folder.
 
   Attributes:
     folder: the images, by the path that workers read.
@@ -61,7 +65,7 @@ class Job:
   work_folder: str
   digit_file: str
   quarantine_file: str
-  request: str
+  info: RunInfo
 
   @property
   def parts_folder(self) -> str:
@@ -71,7 +75,9 @@ class Job:
     """Plan, work, close."""
     shards = plan_image_tree(root, self.folder, self.shown_as)
     checked = check_not_empty(shards, f"{self.shown_as} has no files: give a folder of images as --directory_name.")
-    reports = shards | "Work" >> WorkShards(self.work, output=self.parts_folder, request=self.request, checked=checked)
+    reports = shards | "Work" >> WorkShards(
+      self.work, output=self.parts_folder, request=self.info.request, checked=checked
+    )
     _ = (shards, reports) | "Close" >> CloseLedger(output=self.work_folder, shards_folder=self.parts_folder)
 
 
@@ -79,12 +85,25 @@ def run(argv: Sequence[str]) -> int:
   """Labels the folder; returns the exit code."""
   execution_time = time.ctime()
   flags, options = parse_job(make_parser(), argv)
-  job = _claim(flags, argv)
+  job = _plan(flags, argv)
+  if not files.is_local(job.work_folder):
+    files.check_reachable([job.work_folder])
+  try:
+    with hold_output(job.work_folder, PROG):
+      return _work(job, flags, options, execution_time)
+  finally:
+    if not flags.output:
+      with contextlib.suppress(OSError):  # something is left to resume
+        os.rmdir(job.work_folder)
+
+
+def _work(job: Job, flags: argparse.Namespace, options: PipelineOptions, execution_time: str) -> int:
+  claim_output(job.work_folder, job.info, owned=(PARTS_FOLDER, FILE_NAME), shards_folder=PARTS_FOLDER, has_labels=False)
   try:
     run_pipeline(job.build, options, stage=STAGE, shards_folder=job.parts_folder)
   except InputError:
     if not flags.output:
-      files.delete([job.work_folder])  # nothing to resume: the same request fails again
+      _delete_work(job.work_folder)  # nothing to resume: the same request fails again
     raise
   stats = read_stats(job.work_folder, files)
   counts = join_parts(job.parts_folder, job.digit_file, execution_time)
@@ -94,7 +113,10 @@ def run(argv: Sequence[str]) -> int:
     files.write_bytes(job.quarantine_file, files.read_bytes(listed))
   if is_completed(job.work_folder, files):
     # Without COMPLETED the next run resumes from them.
-    files.delete([job.parts_folder if flags.output else job.work_folder])
+    if flags.output:
+      files.delete([job.parts_folder])
+    else:
+      _delete_work(job.work_folder)
   print(f"results saved to {files.shown(job.digit_file)}")
   print(f"Total files tested: {stats.outputs}")
   print(f"Accurate predictions: {counts[ACCURATE]}")
@@ -106,8 +128,12 @@ def run(argv: Sequence[str]) -> int:
   return exit_code(stats, folder, flags.max_bad_fraction, name)
 
 
-def _claim(flags: argparse.Namespace, argv: Sequence[str]) -> Job:
-  """Checks the request, then claims the folder to work in."""
+def _delete_work(folder: str) -> None:
+  files.delete(os.path.join(folder, name) for name in os.listdir(folder) if name != LOCK_FILE)
+
+
+def _plan(flags: argparse.Namespace, argv: Sequence[str]) -> Job:
+  """Checks the request and loads the graph; changes nothing."""
   start_secs = time.time()
   if flags.image:
     print(f"{PROG}: --image is for --process_mode=1 and is ignored.", file=sys.stderr)
@@ -142,7 +168,6 @@ def _claim(flags: argparse.Namespace, argv: Sequence[str]) -> Job:
     work_folder = files.join(target, f".{STAGE}-{request_digest(STAGE, settings)[:16]}")
     digit_name, quarantine_name = f"{start_secs}{FILE_NAME}", f"{start_secs}{QUARANTINE_NAME}"
   info = describe_run(STAGE, settings, argv, labels=graph.labels, others={"graph": flags.graph})
-  claim_output(work_folder, info, owned=(PARTS_FOLDER, FILE_NAME), shards_folder=PARTS_FOLDER, has_labels=False)
   handler = FrozenGraphHandler(
     files.absolute(flags.graph),
     graph.call,
@@ -157,5 +182,5 @@ def _claim(flags: argparse.Namespace, argv: Sequence[str]) -> Job:
     work_folder=work_folder,
     digit_file=files.join(target, digit_name),
     quarantine_file=files.join(target, quarantine_name),
-    request=info.request,
+    info=info,
   )

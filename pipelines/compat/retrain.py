@@ -15,7 +15,6 @@ import numpy as np
 
 from beam_retrain.pipelines.compat.retrain_options import PROG, check_flags, make_parser, work_dir
 from beam_retrain.pipelines.compat.retrain_stages import Stages, train_request
-from beam_retrain.pipelines.jobs import locks
 from beam_retrain.pipelines.jobs.runner import run_command
 from beam_retrain.pipelines.options.request import parse_job
 from beam_retrain.transforms.core.errors import InputError
@@ -24,7 +23,7 @@ from beam_retrain.transforms.core.printing import print
 from beam_retrain.transforms.core.records.csv_format import unescape_cell
 from beam_retrain.transforms.core.records.schema import FROZEN_GRAPH_FILE, RETRAINED_LABELS_FILE
 from beam_retrain.transforms.core.run.exit_codes import ExitCode
-from beam_retrain.transforms.core.system import local_files
+from beam_retrain.transforms.core.system import local_files, locks
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.sources.folders import ClassFolder, count_files, find_class_folders, list_class_folders
 
@@ -131,9 +130,9 @@ def hold_outputs(flags: argparse.Namespace) -> Iterator[None]:
     for path, flag in sorted((path, flag) for flag, path in _targets(flags).items()):
       folder, name = os.path.split(path)
       lock = os.path.join(path, ".lock") if flag == "work_dir" else os.path.join(folder, f".{name}.lock")
-      busy = f"{PROG}: another run is writing to {path}: wait until it ends, or give another --{flag}."
+      busy, remedy = f"{PROG}: another run is writing to {path}", f"wait until it ends, or give another --{flag}"
       with _writing(flag, path):
-        held.enter_context(locks.hold_alone(lock, busy))
+        held.enter_context(locks.hold_alone(lock, PROG, busy, remedy))
     yield
 
 

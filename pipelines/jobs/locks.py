@@ -1,64 +1,44 @@
-"""Locks between processes of a machine; they end with their holder."""
+"""Keeps all commands but one out of an output folder."""
 
 from __future__ import annotations
 
 import contextlib
-import errno
-import os
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
+from typing import TypeVar
 
-import filelock
+from beam_retrain.pipelines.options.request import JobRequest
+from beam_retrain.transforms.core.system.locks import hold_folder
+from beam_retrain.transforms.core.system.scratch import own_temporary_files
+from beam_retrain.transforms.io import files
+from beam_retrain.transforms.io.lease import hold_lease
 
-from beam_retrain.transforms.core.errors import InputError
-
-_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL)
+RequestT = TypeVar("RequestT", bound=JobRequest)
 
 
 @contextlib.contextmanager
-def hold(path: str, *, blocking: bool = True) -> Iterator[None]:
-  """Waits for the lock file `path` and holds it; the file stays.
+def hold_output(output: str, command: str) -> Iterator[None]:
+  """Holds an output folder; puts temporary files into a scratch folder.
 
-  Raises:
-    filelock.Timeout: another process holds it, and this one should not wait.
+  The lock is a file on a local disk, a lease in an object store. Raises InputError if another command holds it.
   """
-  # A soft lock, a mere file, would outlive a killed holder.
-  lock = filelock.FileLock(path, thread_local=False, fallback_to_soft=False)
-  try:
-    lock.acquire(blocking=blocking)
-  except OSError as error:
-    if error.errno not in _NO_LOCKS:
-      raise
-    raise InputError(
-      f"the file system of {os.path.dirname(path)} cannot lock files ({error.strerror}): use another file system."
-    ) from error
-  try:
+  with (
+    hold_folder(output, command) if files.is_local(output) else hold_lease(output, command),
+    own_temporary_files(output),
+  ):
     yield
-  finally:
-    lock.release()
 
 
-@contextlib.contextmanager
-def hold_alone(path: str, busy: str) -> Iterator[None]:
-  """Holds the lock file `path`, and finally removes it.
+def holds_output(execute: Callable[[RequestT], int]) -> Callable[[RequestT], int]:
+  """Makes a command hold its `output` from its first look on."""
 
-  Args:
-    busy: the error message if another process holds it.
-  """
-  with contextlib.ExitStack() as stack:
-    try:
-      stack.enter_context(hold(path, blocking=False))
-    except filelock.Timeout as error:
-      raise InputError(busy) from error
-    try:
-      yield
-    finally:
-      with contextlib.suppress(FileNotFoundError):
-        os.unlink(path)
+  @functools.wraps(execute)
+  def hold(request: RequestT) -> int:
+    output = files.absolute(str(vars(request)["output"]))
+    if not files.is_local(output):
+      request.pipeline_options(check_engine=False)  # credentials and the like
+      files.check_reachable([output])
+    with hold_output(output, request.prog()):
+      return execute(request)
 
-
-def is_held(path: str) -> bool:
-  try:
-    with hold(path, blocking=False) if os.path.exists(path) else contextlib.nullcontext():
-      return False
-  except filelock.Timeout:
-    return True
+  return hold

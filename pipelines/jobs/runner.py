@@ -23,6 +23,7 @@ from beam_retrain.transforms.core.run.exit_codes import ExitCode, run_command
 from beam_retrain.transforms.core.run.output_folder import claim_folder, write_labels
 from beam_retrain.transforms.core.run.run_info import RunInfo
 from beam_retrain.transforms.core.run.stats import Stats
+from beam_retrain.transforms.core.system import scratch
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.io.beam_internals import remembered_inspections
 
@@ -63,6 +64,8 @@ def run_pipeline(
       if processes > 1:  # before there are threads
         pipeline.runner = stack.enter_context(forked_workers(processes, options))
       stack.enter_context(shard_progress([Work(stage, shards_folder), *others], terminal))
+      if runner is None:  # job servers delete theirs when the process ends
+        stack.enter_context(scratch.outside())
       result = pipeline.run()
       result.wait_until_finish()
   except Exception as error:

@@ -34,7 +34,7 @@ from beam_retrain.transforms.core.runtimes.prepared import (
 )
 from beam_retrain.transforms.core.runtimes.trunk_info import TrunkInfo
 from beam_retrain.transforms.core.runtimes.variant import INT8, Variant
-from beam_retrain.transforms.core.system import local_files
+from beam_retrain.transforms.core.system import local_files, scratch
 from beam_retrain.transforms.core.system.imports import load_tensorflow
 from beam_retrain.transforms.io import cache
 from beam_retrain.transforms.io.transfer import download, replace_folder
@@ -329,7 +329,8 @@ def _resolve_hub(url: str) -> str:
   import tensorflow_hub as hub
 
   try:
-    path: str = hub.resolve(url)
+    with scratch.outside():  # where its cache is
+      path: str = hub.resolve(url)
   except Exception as error:
     first = first_line(error)
     raise InputError(

@@ -21,13 +21,13 @@ import re
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
-from beam_retrain.pipelines.jobs import locks
 from beam_retrain.transforms.bottlenecks.store import STORES_FOLDER, store_folder
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.metrics.figures import Metrics, TrendPoint
 from beam_retrain.transforms.core.metrics.metrics_file import METRICS_FILE, MetricsError, metrics_from_json
 from beam_retrain.transforms.core.records.schema import COMPLETED_FILE, INFO_FILE
 from beam_retrain.transforms.core.run.output_folder import is_completed, reopen_folder
+from beam_retrain.transforms.core.system import locks
 from beam_retrain.transforms.evaluation.evaluate import PREDICTIONS_FILE
 from beam_retrain.transforms.io import files
 
@@ -113,8 +113,8 @@ def tonight(history: str, date: str, request: str) -> Iterator[str]:
   """
   _check_history(history)
   os.makedirs(history, exist_ok=True)
-  busy = f"another process is working on the night {date} in {history}: wait until it ends, or stop it."
-  with locks.hold_alone(_lock_path(history, date), busy):
+  busy = f"another process is working on the night {date} in {history}"
+  with locks.hold_alone(_lock_path(history, date), f"beam-retrain {STAGE}", busy):
     working = working_folder(history, date, request)
     with _changing(history):
       _recover(history)

@@ -207,7 +207,7 @@ def test_a_job_that_is_told_to_end_leaves_no_temporary_folder(tmp_path, number, 
       preexec_fn=lambda: signal.signal(signal.SIGINT, on_sigint),  # what runs the tests may ignore it, or not
     )
   try:
-    while not list(scratch.glob("*/training")):  # the pixels that wait
+    while not list(scratch.glob("*/*/training")):  # the pixels that wait
       assert job.poll() is None, log.read_text()
       time.sleep(0.01)
     send(job.pid, number)

@@ -27,7 +27,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from beam_retrain.transforms.core.printing import print
-from beam_retrain.transforms.core.system import local_files
+from beam_retrain.transforms.core.system import local_files, scratch
 from beam_retrain.transforms.io import files
 
 _SUMS_FILE = "cache.json"  # of an entry: relative path -> SHA-256
@@ -170,7 +170,8 @@ def _check_root(root: str) -> str:
 @functools.cache
 def _own_root() -> str:
   """Returns a temporary folder that is deleted with this process."""
-  temporary = tempfile.mkdtemp(prefix="beam-retrain-")
+  with scratch.outside():
+    temporary = tempfile.mkdtemp(prefix="beam-retrain-")
   atexit.register(shutil.rmtree, temporary, ignore_errors=True)
   return temporary
 

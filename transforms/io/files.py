@@ -230,8 +230,10 @@ def _raise_unlisted(error: OSError) -> None:
 
 
 def is_empty(folder: str) -> bool:
-  """Returns whether a folder is empty or missing."""
-  return local_files.is_empty(folder) if is_local(folder) else next(list_tree(folder), None) is None
+  """Returns whether a folder is missing, or empty but for a lock."""
+  if is_local(folder):
+    return local_files.is_empty(folder)
+  return all(status.path == f"{folder}/{local_files.LOCK_FILE}" for status in list_tree(folder))
 
 
 def check_seen(folder: str) -> None:

@@ -23,6 +23,7 @@ from beam_retrain.transforms.core.records.shards import ShardReport
 from beam_retrain.transforms.core.run.output_folder import complete_folder
 from beam_retrain.transforms.core.run.stats import Stats, sum_reports
 from beam_retrain.transforms.io import files
+from beam_retrain.transforms.io.lease import check_lease
 
 
 @dataclasses.dataclass(eq=False, repr=False, kw_only=True)
@@ -117,5 +118,6 @@ def mark_completed(  # type: ignore[no-untyped-def]
   Further arguments are side inputs to wait for.
   """
   if stats.bad_fraction <= max_bad_fraction:
+    check_lease(output)
     complete_folder(output, files)
   return stats

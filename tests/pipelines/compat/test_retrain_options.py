@@ -283,7 +283,7 @@ def warnings(folder: Path, capsys, *more: str) -> list[str]:
 )
 def test_two_runs_do_not_write_to_the_same_place(flag, lock, images, tmp_path):
   (tmp_path / lock).parent.mkdir(parents=True)
-  code = "import sys\nfrom beam_retrain.pipelines.jobs.locks import hold\n"
+  code = "import sys\nfrom beam_retrain.transforms.core.system.locks import hold\n"
   code += "with hold(sys.argv[1]): print(flush=True); sys.stdin.read()"
   with subprocess.Popen(
     [sys.executable, "-c", code, str(tmp_path / lock)],

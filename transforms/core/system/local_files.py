@@ -15,6 +15,8 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import BinaryIO
 
 TEMPORARY = ".tmp-"
+LOCK_FILE = ".lock"
+"""In an output folder while a command writes it; no part of the output."""
 
 
 def is_local(path: str) -> bool:
@@ -34,8 +36,8 @@ def overlap(path: str, other: str) -> bool:
 
 
 def is_empty(folder: str) -> bool:
-  """Returns whether a folder is empty or missing."""
-  return not os.path.exists(folder) or (os.path.isdir(folder) and not os.listdir(folder))
+  """Returns whether a folder is missing, or empty but for a lock."""
+  return not os.path.exists(folder) or (os.path.isdir(folder) and set(os.listdir(folder)) <= {LOCK_FILE})
 
 
 def make_folder(folder: str) -> None:

@@ -24,6 +24,11 @@ _RANGE_BYTES = 1 << 24  # an image takes one request; a large file takes no more
 _THREADS = 10  # boto3's number of connections
 REFUSED = (401, 403)
 MISSING, _BEYOND_THE_END = 404, 416
+_CHANGED, _UNKNOWN = (404, 409, 412), 501
+
+
+class UnconditionalError(Exception):
+  """The server does not know conditional writes."""
 
 
 class FileStat(NamedTuple):
@@ -80,7 +85,8 @@ class HttpStore(ObjectStore):
 
   # What each store implements. `check_reachable` raises InputError if the bucket cannot be listed; `_get` returns the
   # bytes from start to end, exclusive, or to the object's end; `_failure` the HTTP status of a client's error, else 0,
-  # and the reason.
+  # and the reason. `_write_if`, `_read_version` and `_delete_if` are as those without the underscore, but raise the
+  # client's errors.
 
   @abc.abstractmethod
   def new_client(self, options: PipelineOptions) -> Any: ...
@@ -92,6 +98,12 @@ class HttpStore(ObjectStore):
   def _get(self, path: str, start: int, end: int) -> bytes: ...
   @abc.abstractmethod
   def _put(self, path: str, file: BinaryIO) -> None: ...
+  @abc.abstractmethod
+  def _write_if(self, path: str, data: bytes, version: str) -> str: ...
+  @abc.abstractmethod
+  def _read_version(self, path: str) -> tuple[bytes, str]: ...
+  @abc.abstractmethod
+  def _delete_if(self, path: str, version: str) -> None: ...
   @abc.abstractmethod
   def _failure(self, error: Exception) -> tuple[int, str]: ...
 
@@ -131,9 +143,41 @@ class HttpStore(ObjectStore):
       status, reason = self._failure(error)
       if status not in REFUSED:
         raise
-      raise InputError(
-        f"{path} cannot be written with these credentials ({reason}): allow writing, or give another output."
-      ) from error
+      raise _cannot_write(path, reason) from error
+
+  def write_if(self, path: str, data: bytes, version: str) -> str | None:
+    """Writes an object if it has this version; "" if missing.
+
+    Returns its new version, or None if it has another. Raises UnconditionalError if the server says that it cannot.
+    """
+    try:
+      return self._write_if(path, data, version)
+    except Exception as error:
+      status, reason = self._failure(error)
+      if status == _UNKNOWN:
+        raise UnconditionalError from error
+      if status in REFUSED:
+        raise _cannot_write(path, reason) from error
+      if status not in _CHANGED or (status == MISSING and not version):  # there is no such bucket
+        raise
+      return None
+
+  def read_version(self, path: str) -> tuple[bytes, str] | None:
+    """Returns an object's bytes and version, or None if there is none."""
+    try:
+      return self._read_version(path)
+    except Exception as error:
+      if self._failure(error)[0] not in _CHANGED:
+        raise
+      return None
+
+  def delete_if(self, path: str, version: str) -> None:
+    """Deletes an object if it has this version."""
+    try:
+      self._delete_if(path, version)
+    except Exception as error:
+      if self._failure(error)[0] not in _CHANGED:
+        raise
 
 
 class _Ranges(Downloader):
@@ -159,6 +203,12 @@ def split_path(path: str) -> tuple[str, str]:
   """Returns (bucket, object name)."""
   bucket, _, name = path.partition("://")[2].partition("/")
   return bucket, name
+
+
+def _cannot_write(path: str, reason: str) -> InputError:
+  return InputError(
+    f"{path} cannot be written with these credentials ({reason}): allow writing, or give another output."
+  )
 
 
 def cannot_delete(path: str, reason: str) -> PermissionError:

@@ -67,6 +67,20 @@ class GoogleStorage(HttpStore):
   def _put(self, path: str, file: BinaryIO) -> None:
     self._blob(path).upload_from_file(file)
 
+  def _write_if(self, path: str, data: bytes, version: str) -> str:
+    blob = self._blob(path)
+    blob.upload_from_string(data, if_generation_match=int(version or 0))
+    return str(blob.generation)
+
+  def _read_version(self, path: str) -> tuple[bytes, str]:
+    blob = self._blob(path)
+    blob.reload()
+    generation = blob.generation
+    return blob.download_as_bytes(if_generation_match=generation, raw_download=True), str(generation)
+
+  def _delete_if(self, path: str, version: str) -> None:
+    self._blob(path).delete(if_generation_match=int(version))
+
   def _failure(self, error: Exception) -> tuple[int, str]:
     from google.api_core.exceptions import GoogleAPICallError
 

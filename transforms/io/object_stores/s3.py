@@ -87,6 +87,17 @@ class S3(HttpStore):
 
     self.client.upload_fileobj(file, **_named(path), Config=TransferConfig(use_threads=False))
 
+  def _write_if(self, path: str, data: bytes, version: str) -> str:
+    condition = {"IfMatch": version} if version else {"IfNoneMatch": "*"}
+    return str(self.client.put_object(Body=data, **_named(path), **condition)["ETag"])
+
+  def _read_version(self, path: str) -> tuple[bytes, str]:
+    answer = self.client.get_object(**_named(path))
+    return answer["Body"].read(), answer["ETag"]
+
+  def _delete_if(self, path: str, version: str) -> None:
+    self.client.delete_object(**_named(path), IfMatch=version)
+
   def _failure(self, error: Exception) -> tuple[int, str]:
     from botocore.exceptions import ClientError
 

@@ -1,0 +1,55 @@
+"""Scratch folders that are named after the output that they serve."""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import hashlib
+import os
+import platform
+import shutil
+import tempfile
+from collections.abc import Iterator
+
+_BEFORE: list[str | None] = []  # `tempfile.tempdir` outside the folders in use
+
+
+@contextlib.contextmanager
+def scratch_folder(output: str, root: str | None = None) -> Iterator[str]:
+  """Yields a new folder in `root`, or with temporary files; deletes it.
+
+  Also deletes those that killed runs left: the caller holds the lock of `output`.
+  """
+  place = output if "://" in output else os.path.realpath(output)
+  prefix = f"beam-retrain-{hashlib.sha256(f'{platform.node()}:{place}'.encode()).hexdigest()[:12]}-"
+  for left in glob.glob(os.path.join(glob.escape(root or tempfile.gettempdir()), f"{prefix}*")):
+    if left != tempfile.tempdir:
+      shutil.rmtree(left, ignore_errors=True)
+  folder = tempfile.mkdtemp(prefix=prefix, dir=root)
+  try:
+    yield folder
+  finally:
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def own_temporary_files(output: str) -> Iterator[None]:
+  """Puts this process's temporary files, also those of libraries, into a `scratch_folder`."""
+  with scratch_folder(output) as folder:
+    _BEFORE.append(tempfile.tempdir)
+    tempfile.tempdir = folder
+    try:
+      yield
+    finally:
+      tempfile.tempdir = _BEFORE.pop()
+
+
+@contextlib.contextmanager
+def outside() -> Iterator[None]:
+  """Puts temporary files that outlive the output's command where they were before."""
+  inside = tempfile.tempdir
+  tempfile.tempdir = _BEFORE[0] if _BEFORE else inside
+  try:
+    yield
+  finally:
+    tempfile.tempdir = inside
