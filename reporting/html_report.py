@@ -28,6 +28,7 @@ from beam_retrain.transforms.core.metrics.figures import (
   TrendPoint,
   alike,
 )
+from beam_retrain.transforms.core.printing import printable
 
 if TYPE_CHECKING:
   import jinja2
@@ -98,6 +99,7 @@ def _environment() -> jinja2.Environment:
   environment = jinja2.Environment(
     loader=jinja2.PackageLoader("beam_retrain.reporting", "templates"),
     autoescape=True,
+    finalize=lambda value: printable(value) if type(value) is str else value,  # Markup is another type
     undefined=jinja2.StrictUndefined,
     trim_blocks=True,
     lstrip_blocks=True,

@@ -199,6 +199,8 @@ class ShardReport:
   def from_json(cls, text: str) -> ShardReport:
     """Inverse of `to_json`; raises ValueError, TypeError or KeyError."""
     fields = json.loads(text)
+    if "/" in fields["file"]:
+      raise ValueError(f"{fields['file']} is not a file's name")
     fields["quarantined"] = tuple(
       Quarantined(**{**entry, "reason": Reason(entry["reason"])}) for entry in fields["quarantined"]
     )

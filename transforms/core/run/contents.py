@@ -127,6 +127,8 @@ def read_list(folder: str, files: Files) -> Iterator[Entry]:
       digest.update(line.encode())
       if number:
         path, size_bytes, sha256 = value
+        if path.startswith(("/", "../")) or path != posixpath.normpath(path):
+          raise ValueError(f"{path} is not in the folder")
         yield Entry(path, int(size_bytes), sha256)
   except (ValueError, TypeError, OSError) as error:
     raise DamagedListError from error

@@ -40,7 +40,10 @@ def test_a_report_is_the_same_text_whatever_the_order_of_its_labels():
   assert _report(labels={"five": 1, "seven": 3}).to_json() == _report().to_json()
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"quarantined": []}', '{"quarantined": [{"reason": "NEW"}]}'])
+@pytest.mark.parametrize(
+  "text",
+  ["", "[]", "{}", '{"quarantined": []}', '{"quarantined": [{"reason": "NEW"}]}', _report(file="../x").to_json()],
+)
 def test_other_text_is_no_report(text):
   with pytest.raises((ValueError, TypeError, KeyError)):
     ShardReport.from_json(text)

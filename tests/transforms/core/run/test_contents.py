@@ -167,3 +167,14 @@ def test_the_list_appears_when_all_is_on_disk(tmp_path):
   syncs = [is_there for name, is_there in calls if name == "sync"]
   assert syncs == [False, True]
   assert [name for name, _ in calls].index("sync") < [name for name, _ in calls].index("write_atomically")
+
+
+@pytest.mark.parametrize("path", ["../victim", "model/../../victim"])
+def test_a_list_from_elsewhere_names_nothing_outside_its_folder(path, folder):
+  victim = Path(folder).parent / "victim"
+  victim.write_text("of another")
+  lines = [{"stage": "train", "version": 1}, [path, 1, "0" * 64]]
+  text = "".join(f"{json.dumps(line)}\n" for line in lines)
+  Path(folder, "COMPLETED").write_text(f'{text}"{hashlib.sha256(text.encode()).hexdigest()}"\n')
+  assert reopen_damaged(folder, files) == "COMPLETED has changed since it was written"
+  assert victim.exists()
