@@ -36,8 +36,13 @@ def overlap(path: str, other: str) -> bool:
 
 
 def is_empty(folder: str) -> bool:
-  """Returns whether a folder is missing, or empty but for a lock."""
-  return not os.path.exists(folder) or (os.path.isdir(folder) and set(os.listdir(folder)) <= {LOCK_FILE})
+  """Returns whether a folder is missing, or empty but for a lock.
+
+  Temporary files, which a killed command has left, do not count.
+  """
+  if not os.path.isdir(folder):
+    return not os.path.exists(folder)
+  return all(name == LOCK_FILE or TEMPORARY in name for name in os.listdir(folder))
 
 
 def make_folder(folder: str) -> None:

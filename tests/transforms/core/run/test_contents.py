@@ -178,3 +178,10 @@ def test_a_list_from_elsewhere_names_nothing_outside_its_folder(path, folder):
   Path(folder, "COMPLETED").write_text(f'{text}"{hashlib.sha256(text.encode()).hexdigest()}"\n')
   assert reopen_damaged(folder, files) == "COMPLETED has changed since it was written"
   assert victim.exists()
+
+
+def test_a_folder_whose_first_command_was_killed_can_be_claimed(tmp_path):
+  (tmp_path / "info.json.tmp-0123").write_bytes(b"{")
+  claim_folder(str(tmp_path), _INFO, owned=(), work_folder="records/.shards", files=files)
+  assert not (tmp_path / "info.json.tmp-0123").exists()
+  assert (tmp_path / "records/.shards").is_dir()
