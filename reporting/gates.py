@@ -127,8 +127,9 @@ class _MaxDrop(Gate):
   name = "max_drop"
   metavar = "D"
   help = (
-    "gate, 0..1: exit with code 1 if the accuracy on the images of the baseline, or of the reference, fell by more; a"
-    " candidate's drop is measured against the model of tonight, and the reference (default: none set)"
+    "gate, 0..1: exit with code 1 if the accuracy on the images of the baseline, or of the reference, fell by more,"
+    " on those that the models were not trained on if there are any; a candidate's drop is measured against the model"
+    " of tonight, and the reference (default: none set)"
   )
   quantity = "drop in accuracy"
   bound = "at most"
@@ -157,10 +158,11 @@ class _MaxDrop(Gate):
     against = next(against for against, each in comparisons(name, model) if each is comparison)
     if result.value is None:
       return f"no image in common with {against}"
+    where = " on images not trained on" if 0 < (comparison.unseen_paired or 0) < (comparison.paired or 0) else ""
     if not result.value:
-      return f"accuracy equal to that of {against}"
+      return f"accuracy{where} equal to that of {against}"
     points = percent(abs(result.value), result.threshold).removesuffix(" %")
-    return f"accuracy {points} percentage points {'below' if result.value > 0 else 'above'} that of {against}"
+    return f"accuracy{where} {points} percentage points {'below' if result.value > 0 else 'above'} that of {against}"
 
   def _subject(self, result: GateResult, value: str) -> str:
     return f"drop of {value.removesuffix(' %')} points"

@@ -148,6 +148,25 @@ def test_a_candidate_has_a_digest_of_its_own(made, tmp_path, capsys):
   assert "; unknown how many trained on)" in first
 
 
+def test_a_drop_is_that_on_images_not_trained_on(made, splits, tmp_path, capsys):
+  """Some images of either kind are turned into others between two nights, which is noticed where it matters."""
+  data = tmp_path / "data"
+  shutil.copytree(made.data, data)
+  flags = [f"--model={made.model}", f"--input={data}", f"--history={tmp_path / 'nights'}", RUNNER]
+  assert reevaluate.run([*flags, "--date=2026-03-01"]) == 0
+  unseen = sum(not trained for trained in splits.values())
+  gone = [key for key, trained in splits.items() if not trained and key.startswith("bee/")]
+  for key in gone:  # another digit, also one that it was not trained on
+    other = next(one for one, trained in splits.items() if not trained and one.startswith("cow/"))
+    shutil.copyfile(made.data / other, data / key)
+  assert reevaluate.run([*flags, "--date=2026-03-02", "--max_drop=0.05"]) == 1
+  comparison = read_json(tmp_path / "nights" / "2026-03-02" / "metrics.json")["comparison"]
+  assert (comparison["paired"], comparison["unseen_paired"]) == (1797, unseen)
+  lost = comparison["unseen_baseline_correct"] - comparison["unseen_correct"]
+  assert comparison["drop"] == lost / unseen > 0.05 > lost / 1797
+  assert "MISSED: max_drop 5 %: accuracy on images not trained on " in capsys.readouterr().out
+
+
 def test_the_bytes_decide_not_the_names(made, splits, tmp_path):
   """A training image under another name is known, and an edited one is not."""
   key = next(key for key, trained in splits.items() if trained)

@@ -18,7 +18,7 @@ from beam_retrain.transforms.core.errors import InputError, user_sentence
 from beam_retrain.transforms.core.metrics.comparison import Bucket, Change, Gone, New, Plan
 from beam_retrain.transforms.core.metrics.figures import ModelMetrics
 from beam_retrain.transforms.core.metrics.metrics_file import model_to_json
-from beam_retrain.transforms.core.metrics.predictions import HEADER, Row, csv_line, whole_line
+from beam_retrain.transforms.core.metrics.predictions import HEADER_TRAINED_ON, Row, csv_line, whole_line
 from beam_retrain.transforms.core.records.quarantine import Quarantined, Reason
 from beam_retrain.transforms.core.records.schema import shard_name
 from beam_retrain.transforms.core.records.shards import ShardReport
@@ -40,11 +40,11 @@ TWO_PROCESSES = ["--direct_running_mode=multi_processing", "--direct_num_workers
 
 def _cells(row: Row) -> list[str]:
   others = ["9", "1.0000", "8", "0.5000", "50.0000"]
-  return [*row[:4], str(row.right), *others, row.sha256, "testing"]
+  return [*row[:4], str(row.right), *others, row.sha256, "testing", row.trained_on]
 
 
 def _write_predictions(path: Path, rows: Sequence[Row]) -> str:
-  path.write_text(HEADER + "".join(whole_line(_cells(row), "now") for row in rows), newline="")
+  path.write_text(HEADER_TRAINED_ON + "".join(whole_line(_cells(row), "now") for row in rows), newline="")
   return str(path)
 
 
@@ -286,7 +286,7 @@ def test_damage_further_down_a_manifest_is_told(tmp_path, rows):
   [
     (lambda text: text.replace("91.0000", "much"), "'much' of '002.jpg' is not a confidence, so the file is damaged"),
     (lambda text: text.replace("91.0000", "nan"), "'nan' of '002.jpg' is not a confidence"),
-    (lambda text: text[: text.rindex(",")], "line 4 has 12 cells instead of 13"),
+    (lambda text: text[: text.rindex(",")], "line 4 has 13 cells instead of 14"),
     (lambda text: text.replace("90.0000", "\udcff"), "cannot be read as predictions ('utf-8' codec can't decode"),
     (lambda text: text.replace("90.0000", "9" * 200_000), "cannot be read as predictions (field larger than"),
   ],

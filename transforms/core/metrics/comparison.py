@@ -215,6 +215,10 @@ def _compare_rows(
     counted["changed"] += changed
     counted["changed_correct"] += changed and right
     counted["changed_baseline_correct"] += changed and was_right
+    unseen = row.trained_on == str(False) and then.trained_on != str(True)
+    counted["unseen_paired"] += unseen
+    counted["unseen_correct"] += unseen and right
+    counted["unseen_baseline_correct"] += unseen and was_right
     if right != was_right:
       change = Change(
         file_name=key,
@@ -313,9 +317,10 @@ def _result(counts: Mapping[tuple[str, str, str], int], model: str, kind: str, a
   verdict = NO_DIFFERENCE
   if p_value < SIGNIFICANT:
     verdict = WORSE if counted["regressed"] > counted["fixed"] else BETTER
-  paired = counted["paired"]
+  kind = "unseen_" if counted["unseen_paired"] else ""
+  images = counted["unseen_paired"] or counted["paired"]
   # One division: the difference of two rounded quotients could exceed a gate that is only reached.
-  drop = (counted["baseline_correct"] - counted["correct"]) / paired if paired else None
+  drop = (counted[f"{kind}baseline_correct"] - counted[f"{kind}correct"]) / images if images else None
   return ComparisonResult(against, **counted, drop=drop, p_value=p_value, verdict=verdict)
 
 

@@ -132,7 +132,8 @@ class ShownImage:
 class ComparisonResult:
   """One model against its baseline; without one, only the verdict is known.
 
-  `drop`: fall in accuracy over the `paired` images, None without any; `p_value`: McNemar's exact test, 0..1.
+  Of the `paired` images, `unseen_paired` are known as not trained on, tonight, nor known as trained on before. `drop`:
+  fall in accuracy over these, or over all paired ones if there are none; `p_value`: McNemar's exact test, 0..1.
   `edited` images have other bytes than before, `changed` ones other bytes or another label; the fields from `changed`
   on are None if an earlier version counted.
   """
@@ -153,6 +154,9 @@ class ComparisonResult:
   changed_baseline_correct: int | None = None
   new_correct: int | None = None
   gone_correct: int | None = None
+  unseen_paired: int | None = None
+  unseen_correct: int | None = None
+  unseen_baseline_correct: int | None = None
   drop: float | None = None
   p_value: float | None = None
   verdict: str = NO_BASELINE

@@ -33,7 +33,8 @@ def random_bucket(picks: random.Random, models: tuple[str, ...], columns: int) -
     return actual if picks.random() < sure else picks.choice(labels)
 
   def row(key: str, actual: str, sha256: str) -> Row:
-    return Row(key, actual, predicted(actual), f"{picks.choice([99.5, picks.uniform(25, 100)]):.4f}", sha256)
+    guess, confidence = predicted(actual), f"{picks.choice([99.5, picks.uniform(25, 100)]):.4f}"
+    return Row(key, actual, guess, confidence, sha256, random.Random(confidence).choice(["True", "False", ""]))
 
   then = {key: row(key, picks.choice(labels), f"{picks.getrandbits(64):064x}") for key in keys}
   tonight: dict[str, list[Row]] = {model: [] for model in models}
@@ -64,7 +65,7 @@ COUNTS = ["paired", "baseline_correct", "correct", "regressed", "fixed", "new", 
 COUNTS += ["regressed_edited", "fixed_edited", "changed", "changed_correct", "changed_baseline_correct"]
 
 
-COUNTS += ["new_correct", "gone_correct"]
+COUNTS += ["new_correct", "gone_correct", "unseen_paired", "unseen_correct", "unseen_baseline_correct"]
 
 
 def plainly(bucket: Bucket, plan: Plan, min_slice_size: int) -> tuple[dict, dict, dict, dict[str, list[list[str]]]]:
@@ -104,6 +105,8 @@ def plainly(bucket: Bucket, plan: Plan, min_slice_size: int) -> tuple[dict, dict
     worse, better = len(was - is_now), len(is_now - was)
     changed_keys = {key for key in both if now[key][1::3] != before[key][1::3]}  # label, SHA-256
     edited_keys = {key for key in both if now[key].sha256 != before[key].sha256}
+    unseen = {key for key in both if now[key].trained_on == "False" and before[key].trained_on in ("", "False")}
+    of = unseen or set(both)
     p_value = binomtest(worse, worse + better, 0.5).pvalue if worse + better else 1.0
     significant = "worse" if worse > better else "better"
     figures[model] = {
@@ -123,7 +126,10 @@ def plainly(bucket: Bucket, plan: Plan, min_slice_size: int) -> tuple[dict, dict
       "changed_baseline_correct": len(changed_keys & was),
       "new_correct": sum(now[key].actual == now[key].predicted for key in now.keys() - before.keys()),
       "gone_correct": sum(before[key].actual == before[key].predicted for key in before.keys() - now.keys()),
-      "drop": (len(was) - len(is_now)) / len(both) if both else None,
+      "unseen_paired": len(unseen),
+      "unseen_correct": len(unseen & is_now),
+      "unseen_baseline_correct": len(unseen & was),
+      "drop": (len(was & of) - len(is_now & of)) / len(of) if of else None,
       "p_value": pytest.approx(p_value, rel=1e-9),
       "verdict": significant if p_value < 0.05 else "no difference shown",
     }

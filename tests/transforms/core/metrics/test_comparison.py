@@ -100,6 +100,7 @@ def test_every_kind_of_image_by_hand():
       "changed_baseline_correct": 0,
       "new_correct": 1,
       "gone_correct": 0,
+      **dict.fromkeys(("unseen_paired", "unseen_correct", "unseen_baseline_correct"), 0),
       "drop": 0.0,
       "p_value": 1.0,
       "verdict": "no difference shown",
