@@ -287,9 +287,10 @@ def test_two_processes_at_one_night_and_a_kill_of_the_first(tmp_path):
   try:
     assert holder.stdout.readline() == "held\n"
     before = tree_of(tmp_path)
+    who = rf" \(`beam-retrain reevaluate`, process {holder.pid} on .* since 20.*\): wait until it ends, or stop it"
     for request in (REQUEST, "0" * 64):
       with (
-        pytest.raises(InputError, match="another process is working on the night 2026-11-24 in "),
+        pytest.raises(InputError, match=rf"another process is working on the night 2026-11-24 in .*{who}"),
         history.tonight(str(tmp_path), "2026-11-24", request),
       ):
         pass

@@ -104,7 +104,7 @@ def hold_alone(path: str, command: str, busy: str, remedy: str = "wait until it 
       raise InputError(f"{path} was not written by beam-retrain: move it away, or give another folder.")
     held = os.stat(path)
     try:
-      with open(path, "w") as file:
+      with contextlib.suppress(OSError), open(path, "w") as file:  # on a full disk the lock names nobody
         json.dump(dataclasses.asdict(Holder.me(command)), file)
       yield
     finally:
