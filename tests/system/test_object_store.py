@@ -155,7 +155,7 @@ def test_plan(server, capfd):
 
 def assert_same_model(output: Path, expected: Path) -> None:
   assert _names(output) == _names(expected)
-  for name in ("head.npz", "labels.txt", "retrained_graph.pb", "trunk/prepared/card.json"):
+  for name in ("head.npz", "trained_on.bin", "labels.txt", "retrained_graph.pb", "trunk/prepared/card.json"):
     assert (output / name).read_bytes() == (expected / name).read_bytes(), name
 
 

@@ -43,6 +43,11 @@ def starts_of(digests: Sequence[str]) -> np.ndarray:
   return starts.astype(np.uint64)
 
 
+def _sorted_once(values: np.ndarray) -> np.ndarray:
+  values = np.sort(values)  # `np.unique` hashes, which takes ten times as long
+  return values[np.append(True, values[1:] != values[:-1])[: len(values)]]
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class TrainedOn:
   """Images by the first `width` bytes of their SHA-256: uint64 [N], ascending."""
@@ -53,9 +58,9 @@ class TrainedOn:
   @classmethod
   def make(cls, starts: np.ndarray) -> TrainedOn:
     """Returns the digest of images, given what `starts_of` returns for them."""
-    unique = np.unique(starts)
+    unique = _sorted_once(starts)
     width = _LONG if len(unique) <= MOST_LONG else _SHORT
-    return cls(np.unique(unique >> np.uint64(64 - 8 * width)), width)
+    return cls(_sorted_once(unique >> np.uint64(64 - 8 * width)), width)
 
   def __contains__(self, sha256: str) -> bool:
     start = np.uint64(int(sha256[: 2 * self.width], 16))
