@@ -26,7 +26,7 @@ from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.metrics.figures import Metrics, TrendPoint
 from beam_retrain.transforms.core.metrics.metrics_file import METRICS_FILE, MetricsError, metrics_from_json
 from beam_retrain.transforms.core.records.schema import COMPLETED_FILE, INFO_FILE
-from beam_retrain.transforms.core.run.output_folder import is_completed, reopen_folder
+from beam_retrain.transforms.core.run.output_folder import find_faults, is_completed, reopen_folder
 from beam_retrain.transforms.core.system import locks
 from beam_retrain.transforms.evaluation.evaluate import PREDICTIONS_FILE
 from beam_retrain.transforms.io import files
@@ -47,7 +47,7 @@ class DamagedError(Exception):
 def read_nights(history: str) -> list[TrendPoint]:
   """Returns the finished nights by date; leaves out damaged ones.
 
-  Restores a night that a killed `publish` set aside. Checksums are not verified.
+  Restores a night that a killed `publish` set aside. Of the files only `info.json` and `metrics.json` are checked.
   """
   _check_history(history)
   if _set_aside_works(history):
@@ -308,6 +308,8 @@ def read_night(folder: str, name: str | None = None) -> Metrics:
     raise DamagedError(f"it has no {COMPLETED_FILE}")
   if _read_json(files.join(folder, INFO_FILE)).get("stage") != STAGE:
     raise DamagedError(f"its {INFO_FILE} was not written by `beam-retrain {STAGE}`")
+  for path, fault in find_faults(folder, files, names=(INFO_FILE, METRICS_FILE)):
+    raise DamagedError(f"its {path} {fault}")
   metrics = read_metrics(folder, ("predictions_sha256", *_IN_TREND))
   if name is not None and metrics.night != name:
     raise DamagedError(f"its {METRICS_FILE} is of the night {metrics.night!r}")

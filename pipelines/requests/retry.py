@@ -22,7 +22,7 @@ from beam_retrain.transforms.core.records.schema import (
 )
 from beam_retrain.transforms.core.records.shards import ShardReport
 from beam_retrain.transforms.core.records.splits import LEGACY, STABLE, SplitPercentages
-from beam_retrain.transforms.core.run.output_folder import find_info
+from beam_retrain.transforms.core.run.output_folder import check_contents, find_info, is_completed
 from beam_retrain.transforms.core.run.run_info import RunInfo
 from beam_retrain.transforms.core.run.stats import read_stats
 from beam_retrain.transforms.core.runtimes.variant import AUTO
@@ -145,6 +145,8 @@ def read_retry(folder: str) -> Retry:
   info = find_info(folder, files)
   if info is None or info.stage != "bottlenecks":
     raise InputError(f"--retry_from {folder} is not an output of `beam-retrain bottlenecks`: give such a folder.")
+  if is_completed(folder, files):
+    check_contents(folder, info, files)
   if not files.exists(files.join(folder, STATS_FILE)):
     raise InputError(f"--retry_from {folder} is not finished: run the command that wrote it again, to resume it.")
   if (version := info.settings["preprocessing"]) != PREPROCESSING_VERSION:

@@ -14,7 +14,7 @@ from beam_retrain.transforms.core.errors import InputError, flag
 from beam_retrain.transforms.core.printing import print
 from beam_retrain.transforms.core.records.schema import INFO_FILE, RECORDS_FOLDER, digest_of_record
 from beam_retrain.transforms.core.records.tfrecord import DamagedError, locate_records
-from beam_retrain.transforms.core.run.output_folder import find_info, is_completed
+from beam_retrain.transforms.core.run.output_folder import find_faults, find_info, is_completed
 from beam_retrain.transforms.core.run.run_info import RunInfo
 from beam_retrain.transforms.core.runtimes.trunk_info import NO_TRUNK, TrunkInfo
 from beam_retrain.transforms.io import files
@@ -93,6 +93,8 @@ def _find_store(folder: str, fingerprint: str, preprocessing: str) -> tuple[str,
     )
   if not is_completed(path, files):
     raise InputError(f"{path} is not finished: finish the run that wrote it, or {leave_out}.")
+  for name, fault in find_faults(path, files, names=(INFO_FILE,)):  # damaged records are computed again
+    raise InputError(f"{path}/{name} {fault}: {leave_out}, or compute them again.")
   if not record_files(path):
     raise InputError(f"{path} has no {RECORDS_FOLDER}: {leave_out}, or compute them again.")
   return path, stores[path]

@@ -36,7 +36,9 @@ def fingerprint(store) -> str:
 def change_info(store: Path, change: Callable[[dict], object]) -> None:
   info = json.loads((store / "info.json").read_text())
   change(info)
+  del info["lists_files"]
   (store / "info.json").write_text(json.dumps(info))
+  (store / "COMPLETED").write_bytes(b"")
 
 
 def test_an_output_of_the_command_is_a_store(store, fingerprint):
@@ -45,6 +47,13 @@ def test_an_output_of_the_command_is_a_store(store, fingerprint):
     "testing-00000-of-00001.tfrecord",
     "training-00000-of-00001.tfrecord",
   ]
+
+
+def test_a_store_with_a_damaged_info_is_refused(store, fingerprint):
+  info = store / "info.json"
+  info.write_text(info.read_text().replace('"batch_size": 32', '"batch_size": 33'))
+  with pytest.raises(InputError, match=r"info\.json has changed since it was written: omit --reuse"):
+    find_stores([str(store)], fingerprint, PREPROCESSING_VERSION)
 
 
 def test_a_store_within_another_output_is_found_by_its_trunk(store, fingerprint, tmp_path):
