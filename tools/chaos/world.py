@@ -192,8 +192,9 @@ class Place:
     return found
 
   def stage_difference(self, stage: str) -> list[Fault]:
-    """Compares a finished folder as `verify --same` does."""
+    """Compares a finished folder as `verify --same` does, and with its own list as `verify --folder`."""
     from beam_retrain.transforms.core.errors import InputError
+    from beam_retrain.transforms.core.run.output_folder import find_faults
     from beam_retrain.transforms.evaluation.output_diff import check_comparable, compare_outputs
 
     first, second = str(self.world.saved / stage), str(self.root / stage)
@@ -203,7 +204,7 @@ class Place:
     except InputError as error:
       return [Fault(FAILED, f"{stage}: {error}")]
     if not difference:
-      return []
+      return [Fault(BYTES, f"{stage}: {' '.join(fault)}") for fault in find_faults(second, with_data=True)]
     kind = LOST if "is only in the first" in difference else DOUBLED if "is only in the second" in difference else BYTES
     return [Fault(kind, f"{stage}: {difference}")]
 
