@@ -32,7 +32,7 @@ from tools.chaos.cases import (
   Case,
 )
 from tools.chaos.trials import LOST, SAME, Fault, NotReachedError, Trial
-from tools.chaos.world import Place, World, anonymous
+from tools.chaos.world import Place, World, anonymous, base_name
 
 SECTION = "power cuts"
 POINTS: Sequence[tuple[Case, int, int]] = (
@@ -57,13 +57,12 @@ def trials(world: World, seed: int, short: bool) -> Iterator[Trial]:
       continue
     for name, syncs in (("after it was done", False), ("after it was done, with a commit", True)):
       yield Trial(SECTION, case.name, name, lambda case=case, syncs=syncs: cut(world, case, hook.NEVER, syncs))
-    if case.name not in world.operations:
-      world.measure(case)
-    total = len(world.operations[case.name])
+    operations = world.operations[base_name(case)]
+    total = len(operations)
     random_ = random.Random(f"{seed} power {case.name}")
     for at in sorted(random_.sample(range(2, total + 1), few if short else many)):
       syncs = random_.random() < 0.7
-      operation = anonymous(world.operations[case.name][at - 1])
+      operation = anonymous(operations[at - 1])
       name = f"{'with a commit, ' if syncs else ''}before operation {at} of {total}: {operation}"
       yield Trial(SECTION, case.name, name, lambda case=case, at=at, syncs=syncs: cut(world, case, at, syncs))
 
