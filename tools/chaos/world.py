@@ -22,7 +22,7 @@ _IMAGES = (24, 8)  # of training, of testing
 _LOADED = ("tensorflow", "openvino")
 _SET = ("tmp", "cache", "cwd")
 _RANDOM = re.compile(
-  r"[0-9a-f]{16,}|(?<=tmp/)[a-z0-9_]{8}\b|(?<=beam-pipeline-temp)\w+|(?<=generated_file)\w+|(?<=ing-)[a-z0-9_]{8}"
+  r"[0-9a-f]{12,}|(?<=-)[a-z0-9_]{8}(?=/)|(?<=tmp/)[a-z0-9_]{8}\b|(?<=beam-pipeline-temp)\w+|(?<=generated_file)\w+|(?<=ing-)[a-z0-9_]{8}"
   r"|(?<=chaos-)[a-z0-9_]{8}|(?<=tfevents\.)[\w.]+"
 )
 _RANDOM_NAMES = re.compile(r"events\.out\.tfevents\..*")
