@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 import json
 import os
+import stat
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import ClassVar, NamedTuple
@@ -19,7 +20,7 @@ from beam_retrain.transforms.core.models.head import HEAD_FILE, decode_head
 from beam_retrain.transforms.core.models.inference import LoadedModel, infer_images, load_model, with_head
 from beam_retrain.transforms.core.printing import print
 from beam_retrain.transforms.core.records.csv_format import csv_line, escape_cell
-from beam_retrain.transforms.core.records.quarantine import Quarantined, Reason
+from beam_retrain.transforms.core.records.quarantine import MAX_FILE_BYTES, Quarantined, Reason
 from beam_retrain.transforms.core.records.schema import Image
 from beam_retrain.transforms.core.run.exit_codes import exit_code_for_images, run_command
 from beam_retrain.transforms.core.run.flags import add_max_bad_fraction, positive_int
@@ -151,8 +152,13 @@ def find_images(arguments: Iterable[str]) -> list[str]:
 def _read_images(paths: Iterable[str]) -> Iterator[Image | Quarantined]:
   for path in paths:
     try:
-      with open(path, "rb") as file:
-        yield Image(key=path, label="", encoded=file.read())
+      status = os.stat(path)
+      if not stat.S_ISREG(status.st_mode):  # opening a pipe would block
+        yield Quarantined(path, 0, Reason.UNREADABLE, "is not a regular file")
+      elif status.st_size > MAX_FILE_BYTES:
+        yield Quarantined.too_large(path, status.st_size)
+      else:
+        yield Image(key=path, label="", encoded=local_files.read_bytes(path))
     except OSError as error:
       yield Quarantined(path, 0, Reason.UNREADABLE, str(error.strerror))
 

@@ -37,7 +37,8 @@ _RESIZE = {"auto": None, "tf1": False, "tf2": True}
 
 _DESCRIPTION = """\
 Labels images with any frozen graph (.pb), as label_imageV3.py did: one image, or all below a folder, where the names
-of the images' own folders are the true labels. Has all flags of that script, with its defaults.
+of the images' own folders are the true labels. Has all flags of that script, with its defaults. A graph may have the
+operations that image classifiers are made of; one with others, which could access files, is refused.
 
 writes   --process_mode=1: digit_prediction_file.csv, one line without a header
          --process_mode=2: <seconds>digit_prediction_file.csv, in the current folder as the script did, or OUTPUT/

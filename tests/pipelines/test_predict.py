@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import tensorflow as tf
 
 from beam_retrain.pipelines import predict
 from beam_retrain.transforms.core.errors import InputError
+from beam_retrain.transforms.core.records.quarantine import MAX_FILE_BYTES
 from tests.helpers import ROOT
 
 
@@ -98,6 +100,18 @@ def test_what_cannot_be_used_is_said(trained_model, tmp_path, capsys):
     run(capsys, f"--model={trained_model}", str(tmp_path))
   with pytest.raises(InputError, match="give the folder that `beam-retrain train` wrote"):
     run(capsys, f"--model={tmp_path}", str(tmp_path))
+
+
+def test_a_pipe_and_a_huge_file_are_not_read(trained_model, tmp_path, capsys):
+  os.mkfifo(tmp_path / "pipe.png")
+  with (tmp_path / "huge.png").open("wb") as file:
+    file.truncate(MAX_FILE_BYTES + 1)
+  code, out, err = run(capsys, f"--model={trained_model}", str(tmp_path))
+  assert (code, out) == (3, "")
+  assert err.splitlines()[:2] == [
+    f"{tmp_path}/huge.png: TOO_LARGE: more than the {MAX_FILE_BYTES} bytes allowed of a file",
+    f"{tmp_path}/pipe.png: UNREADABLE: is not a regular file",
+  ]
 
 
 def test_as_a_process_without_beam(trained_model, small_images):

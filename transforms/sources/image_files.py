@@ -16,16 +16,13 @@ import apache_beam as beam
 from apache_beam.transforms.window import GlobalWindows
 from apache_beam.utils.windowed_value import WindowedValue
 
-from beam_retrain.transforms.core.records.quarantine import Quarantined, Reason
+from beam_retrain.transforms.core.records.quarantine import MAX_FILE_BYTES, Quarantined, Reason
 from beam_retrain.transforms.core.records.schema import ALL, TRAINING, VALIDATION, Image
 from beam_retrain.transforms.core.records.shards import IMAGES_PER_SHARD, Input, Shard, pack, unpack
 from beam_retrain.transforms.core.records.splits import SplitPercentages, stable_hash, with_validation
 from beam_retrain.transforms.core.system.prefetch import batched
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.sources.base import Source, sample_hash
-
-MAX_FILE_BYTES = 1 << 28
-"""An image file above 256 MB is not read."""
 
 _SHARD_SALT = b"beam-retrain-shard-1:"
 _IMAGES_PER_BLOCK = 50_000
@@ -48,7 +45,7 @@ class ImageFile(NamedTuple):
 
   def read(self, split: str) -> Iterator[Image | Quarantined]:
     if self.size_bytes > MAX_FILE_BYTES:
-      yield too_large(self.key, self.size_bytes, split)
+      yield Quarantined.too_large(self.key, self.size_bytes, split)
     elif not self.path:
       yield self._unreadable("its name is not UTF-8: rename it", split)
     else:
@@ -71,11 +68,6 @@ class ImageFile(NamedTuple):
 
   def _unreadable(self, detail: str, split: str) -> Quarantined:
     return Quarantined(self.key, self.size_bytes, Reason.UNREADABLE, detail, split)
-
-
-def too_large(key: str, size_bytes: int, split: str) -> Quarantined:
-  detail = f"more than the {MAX_FILE_BYTES} bytes allowed of a file"
-  return Quarantined(key, size_bytes, Reason.TOO_LARGE, detail, split)
 
 
 ListedImage = ImageFile | Quarantined

@@ -21,7 +21,7 @@ from typing import Any, BinaryIO, NamedTuple, cast
 import apache_beam as beam
 
 from beam_retrain.transforms.core.errors import InputError
-from beam_retrain.transforms.core.records.quarantine import Quarantined, Reason
+from beam_retrain.transforms.core.records.quarantine import MAX_FILE_BYTES, Quarantined, Reason
 from beam_retrain.transforms.core.records.schema import TESTING, TRAINING, Image
 from beam_retrain.transforms.core.records.shards import (
   IMAGES_PER_SHARD,
@@ -42,7 +42,7 @@ from beam_retrain.transforms.sources.base import (
   read_range,
   sample_hash,
 )
-from beam_retrain.transforms.sources.image_files import MAX_FILE_BYTES, split_by_hash, too_large
+from beam_retrain.transforms.sources.image_files import split_by_hash
 
 _IMAGES = ("jpg", "jpeg", "png", "gif", "bmp")
 _LABELS = ("cls", "txt")  # the first wins
@@ -95,7 +95,7 @@ class TarImages(NamedTuple):
       for member in self.members:
         key = f"{self.key}/{member.name}"
         if member.size_bytes > MAX_FILE_BYTES:
-          yield too_large(key, member.size_bytes, split)
+          yield Quarantined.too_large(key, member.size_bytes, split)
         else:
           yield Image(key, member.label, read_range(file, self.path, member.start, member.size_bytes))
 

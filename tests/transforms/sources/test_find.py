@@ -11,14 +11,14 @@ import pytest
 
 from beam_retrain.pipelines.convert import run as convert
 from beam_retrain.transforms.core.errors import InputError
-from beam_retrain.transforms.core.records.quarantine import Quarantined, Reason
+from beam_retrain.transforms.core.records.quarantine import MAX_FILE_BYTES, Quarantined, Reason
 from beam_retrain.transforms.core.records.schema import TESTING, TRAINING, Image
 from beam_retrain.transforms.core.records.shards import Shard, StoredBottleneck, pick_inputs
 from beam_retrain.transforms.core.records.splits import SplitPercentages
 from beam_retrain.transforms.sources.find import find_source
 from beam_retrain.transforms.sources.folders import FolderSource
 from beam_retrain.transforms.sources.idx import IdxSource
-from beam_retrain.transforms.sources.image_files import MAX_FILE_BYTES, ImageFile
+from beam_retrain.transforms.sources.image_files import ImageFile
 from beam_retrain.transforms.sources.records import RecordsSource
 from tests.helpers import noise_image, write
 

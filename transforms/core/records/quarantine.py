@@ -9,6 +9,9 @@ from collections.abc import Callable, Iterator, Sequence
 MAX_PIXELS = 50_000_000
 """Default limit on height x width, above which an image is `TOO_LARGE`: 150 MB decoded to RGB."""
 
+MAX_FILE_BYTES = 1 << 28
+"""An image file above 256 MB is not read."""
+
 
 class Reason(enum.StrEnum):
   """Why an input was quarantined: a fixed list, to count by."""
@@ -47,6 +50,10 @@ class Quarantined:
 
   def to_json(self) -> dict[str, object]:
     return dataclasses.asdict(self)
+
+  @classmethod
+  def too_large(cls, key: str, size_bytes: int, split: str = "") -> Quarantined:
+    return cls(key, size_bytes, Reason.TOO_LARGE, f"more than the {MAX_FILE_BYTES} bytes allowed of a file", split)
 
   # Implements `shards.Input`, for images found bad while planning.
 

@@ -18,6 +18,7 @@ from beam_retrain.transforms.core.errors import InputError
 
 _HEADER = struct.Struct("<QI")
 _FOOTER = struct.Struct("<I")
+_MAX_RECORD_BYTES = 1 << 31  # of a protocol buffer
 FRAME_BYTES = _HEADER.size + _FOOTER.size
 """Overhead of a record over its payload."""
 _REMEDY = ": write it again."
@@ -112,4 +113,6 @@ def _read_length(file: BinaryIO, name: str, position: int) -> int | None:
   length, length_crc = _HEADER.unpack(header)
   if masked_crc32c(header[:8]) != length_crc:
     raise DamagedError(f"{name} is damaged: the record at byte {position} has a wrong length checksum{_REMEDY}")
+  if length > _MAX_RECORD_BYTES:  # no writer's: memory for it is taken before it is read
+    raise DamagedError(f"{name} is damaged: the record at byte {position} claims {length} bytes{_REMEDY}")
   return int(length)
