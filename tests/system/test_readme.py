@@ -82,7 +82,9 @@ def test_each_make_target_is_there(target):
   assert re.search(rf"^{target}:", makefile, re.MULTILINE)
 
 
-@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "SECURITY.md", "docs/architecture.md", "docs/security.md"])
+@pytest.mark.parametrize(
+  "name", ["README.md", "CONTRIBUTING.md", "SECURITY.md", "docs/architecture.md", "docs/security.md"]
+)
 def test_each_link_leads_somewhere(name):
   page = ROOT / name
   links = [link for link in re.findall(r"\]\(([^)]+)\)", page.read_text()) if "://" not in link]
