@@ -50,6 +50,8 @@ def hold_lease(folder: str, command: str, secs: float = LENGTH_SECS) -> Iterator
     finally:
       del _HELD[folder]
       lease.end()
+    if lease.is_lost:
+      raise lease.lost()
   except BaseException as error:
     if lease.is_lost:
       raise lease.lost() from error

@@ -235,6 +235,7 @@ def test_the_command_says_what_was_reused(small_images, bottlenecks_folder, tiny
   assert not (output / "COMPLETED").exists()
   fresh = {path: path.stat().st_mtime_ns for path in (output / ".fresh").glob("*.tfrecord")}
   assert fresh  # the next run goes on from it
+  assert not list(output.rglob("*.tmp-*"))
 
   assert run([*flags, "--max_bad_fraction=0.1"]) == 0
   assert line in capsys.readouterr().out
