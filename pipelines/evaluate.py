@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import ClassVar, NamedTuple
 
 from beam_retrain.pipelines.engines.dataflow import describe_built_job, validate_single_job
-from beam_retrain.pipelines.evaluation import FILES, Evaluation, EvaluationRequest, find_images
+from beam_retrain.pipelines.evaluation import CHECKED, FILES, Evaluation, EvaluationRequest, find_images
 from beam_retrain.pipelines.jobs.locks import holds_output
 from beam_retrain.pipelines.jobs.runner import run_command
 from beam_retrain.pipelines.models.trained import Model
@@ -32,9 +32,11 @@ from beam_retrain.transforms.sources.records import RecordsSource
 
 STAGE = "evaluate"
 
-_DESCRIPTION = """\
+_DESCRIPTION = f"""\
 Predicts the label of every image and counts the correct predictions per label. The accuracy that comes first, and that
 gates judge, is that on the images which the model was not trained on, told by their bytes; that on all is beside it.
+
+{CHECKED}
 
 writes   OUTPUT/report.html (everything in one file), predictions.csv (the article's columns first),
          per_label.csv, confusion_matrix.csv, suspicious_labels.csv, metrics.json,

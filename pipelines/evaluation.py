@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
+import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple, Self
 
@@ -15,9 +17,9 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from beam_retrain.pipelines.engines.dataflow import request_memory
 from beam_retrain.pipelines.jobs.runner import claim_output, exit_code, run_pipeline
 from beam_retrain.pipelines.models.execution import Execution, choose_execution
+from beam_retrain.pipelines.models.model_path import ModelPath
 from beam_retrain.pipelines.models.sample import sample_images
 from beam_retrain.pipelines.models.trained import (
-  Agreement,
   Model,
   ModelTrunk,
   check_labels,
@@ -40,6 +42,7 @@ from beam_retrain.reporting.text_tables import per_label_table
 from beam_retrain.transforms.bottlenecks.store import STORES_FOLDER, find_stores, store_folder
 from beam_retrain.transforms.core.metrics.figures import CANDIDATE, MISSED, MODEL, BadInputs, Metrics, TrendPoint
 from beam_retrain.transforms.core.metrics.metrics_file import METRICS_FILE, write_metrics
+from beam_retrain.transforms.core.models.agreement import BOUNDS_IN_WORDS, Agreement, Sampled
 from beam_retrain.transforms.core.printing import print
 from beam_retrain.transforms.core.records.quarantine import MAX_PIXELS
 from beam_retrain.transforms.core.records.schema import INFO_FILE, QUARANTINE_FILE, REPORTS_FOLDER
@@ -59,6 +62,7 @@ from beam_retrain.transforms.evaluation.evaluate import (
   PREDICTIONS_FILE,
   SUSPICIOUS_FILE,
   JobFigures,
+  folder_of,
 )
 from beam_retrain.transforms.evaluation.scoring import (
   BOTTLENECKS_BATCH_SIZE,
@@ -76,6 +80,14 @@ from beam_retrain.transforms.sources.find import find_source
 
 REPORT_FILE = "report.html"
 FILES = (REPORT_FILE, PREDICTIONS_FILE, PER_LABEL_FILE, CONFUSION_FILE, SUSPICIOUS_FILE, METRICS_FILE)
+CHECKED = textwrap.fill(
+  "The figures are held against the exported model (float32, by TensorFlow) on a sample of 64 images: the smallest"
+  " cosine of an image's bottlenecks, and the part of the predictions that are the same, must be at least"
+  f" {BOUNDS_IN_WORDS}. Else the exit code is 2, whatever the gates: they cannot be judged. Stored bottlenecks come"
+  " without images, so drawn ones take their place.",
+  118,
+)
+"""For the descriptions of both commands."""
 _OWNED = (*FILES, SLICES_FILE, PARTS_FOLDER, STORES_FOLDER)
 MAX_QUARANTINED_SHOWN = 500
 
@@ -246,6 +258,23 @@ class Evaluation:
       "max_pixels": self.request.max_pixels,
     }
 
+  @functools.cached_property
+  def paths(self) -> Mapping[str, ModelPath]:
+    """What the figures of each model are of."""
+    paths = {}
+    for name, model in self.models.items():
+      trunk = self.trunks.get(name)
+      with_head = trunk.serving.is_prepared or self.reuse is not None if trunk else model.has_head
+      paths[name] = ModelPath(model, trunk, with_head)
+    return paths
+
+  @functools.cached_property
+  def sampled(self) -> Mapping[str, Sampled]:
+    """What a sample of the images shows of each path, see `ModelPath.check`."""
+    sample = sample_images(*self.images, max_pixels=self.request.max_pixels) if self.trunks else []
+    checked = {name: path.check(sample, self.execution.threads.here) for name, path in self.paths.items()}
+    return {name: sampled for name, sampled in checked.items() if sampled}
+
   @property
   def _batch_size(self) -> int:
     return self.execution.batch_size if self.trunks else self.request.batch_size or BOTTLENECKS_BATCH_SIZE
@@ -265,6 +294,7 @@ class Evaluation:
     `find_earlier` returns further folders of a trunk's bottlenecks, given its fingerprint. For `also_owned`, see
     `claim_folder`.
     """
+    _ = self.sampled  # raises before anything is changed
     claim_output(output, info, owned=(*_OWNED, *also_owned), shards_folder=PARTS_FOLDER)
     stores = [
       self._claim_store(output, fingerprint, [*find_earlier(fingerprint), *reuse])
@@ -330,20 +360,23 @@ class Evaluation:
   ) -> tuple[Metrics, dict[str, str]]:
     """Judges the job's figures; writes `metrics.json` and the report.
 
-    Returns the contents of `metrics.json`, and how each model's trunk ran, in words.
+    Returns the contents of `metrics.json`, and what the figures of each model are of, in words.
 
     Args:
       nights: the earlier ones, the oldest first.
       about: further fields of `Metrics`.
     """
     output, allowed = step.output, self.request.max_bad_fraction
-    agreements = {name: self._check(trunk, step) for name, trunk in self.trunks.items()}
+    agreements = {
+      name: self.paths[name].compare(sampled, files.join(folder_of(output, name), PREDICTIONS_FILE))
+      for name, sampled in self.sampled.items()
+    }
     figures = JobFigures.from_json(files.read_bytes(files.join(step.parts_folder, FIGURES_FILE)))
     models = {
       name: dataclasses.replace(
         model,
         gates=judge(model, dict(self.request.gates)),
-        trunk_kind=self.trunks[name].to_info(agreements[name]) if self.trunks else None,
+        trunk_kind=self.paths[name].to_info(agreements.get(name)),
       )
       for name, model in figures.models.items()
     }
@@ -368,16 +401,11 @@ class Evaluation:
       title=title,
     )
     files.write_text(files.join(output, REPORT_FILE), render_report(report))
-    how = self.execution.describe()
-    return metrics, {name: f"{trunk.describe(agreements[name])}; {how}" for name, trunk in self.trunks.items()}
+    return metrics, {name: self._describe(path, agreements.get(name)) for name, path in self.paths.items()}
 
-  def _check(self, trunk: ModelTrunk, step: EvaluateClassifier) -> Agreement | None:
-    """Compares a trunk with float32 on a sample, if it ran."""
-    folder = store_folder(step.output, trunk.fingerprint)
-    counts = [read_stats(store.folder, files).bottlenecks for store in step.stores if store.folder == folder]
-    if not all(count.computed for count in counts if count):
-      return None
-    return trunk.check(sample_images(*self.images, max_pixels=self.request.max_pixels), self.execution.threads.here)
+  def _describe(self, path: ModelPath, agreement: Agreement | None) -> str:
+    how = self.execution.describe() if self.trunks else ""
+    return "; ".join(filter(None, [f"figures of {path}", str(agreement or ""), how]))
 
   def complete(self, step: EvaluateClassifier) -> bool:
     """Completes the folder unless too many inputs are bad; returns whether."""

@@ -63,6 +63,20 @@ def read_json(path: Path) -> dict[str, Any]:
   return found
 
 
+def without_entry(path: Path, name: str) -> None:
+  """Removes an entry of a JSON file, if it is there."""
+  values = read_json(path)
+  values.pop(name, None)
+  path.write_text(json.dumps(values))
+
+
+def without_list(folder: Path) -> Path:
+  """Makes a finished folder one of 0.4, without a list of its files."""
+  (folder / "COMPLETED").write_bytes(b"")
+  without_entry(folder / "info.json", "lists_files")
+  return folder
+
+
 def read_csv(path: Path) -> list[list[str]]:
   with path.open(newline="", encoding="utf-8") as file:
     return list(csv.reader(file))

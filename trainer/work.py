@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from beam_retrain.trainer.export import output_files, tflite
 from beam_retrain.trainer.export.exporter import Exporter
 from beam_retrain.trainer.export.output_files import TrainMetrics
+from beam_retrain.trainer.export.trunk_check import check_exportable
 from beam_retrain.trainer.fit import training
 from beam_retrain.trainer.fit.callbacks import RoundLine, TrainingCallback
 from beam_retrain.trainer.fit.data import Bottlenecks, load_bottlenecks, load_transform
@@ -34,6 +35,8 @@ def train_and_export(job: Job) -> TrainMetrics:
   Raises InputError if the bottlenecks cannot be used, or the training diverges.
   """
   trunk, options = job.info.trunk, job.tflite
+  trunk_folder = os.path.join(job.bottlenecks, "trunk")
+  check_exportable(trunk_folder, job.info)
   transform = load_transform(os.path.join(job.bottlenecks, "transform"), job.labels, trunk.dimensions)
   data = load_bottlenecks(
     job.bottlenecks,
@@ -53,7 +56,7 @@ def train_and_export(job: Job) -> TrainMetrics:
   if resumes:
     print(f"resuming the training of an earlier run in {job.request.output}")
   exporter = Exporter(
-    trunk_folder=os.path.join(job.bottlenecks, "trunk"),
+    trunk_folder=trunk_folder,
     transform=transform,
     labels=job.labels,
     input_px=trunk.input_px,

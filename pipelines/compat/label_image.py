@@ -25,6 +25,7 @@ from beam_retrain.transforms.core.run.flags import (
   parse_flags,
   positive_int,
 )
+from beam_retrain.transforms.core.run.output_folder import check_file
 from beam_retrain.transforms.core.system import local_files
 
 if TYPE_CHECKING:
@@ -186,6 +187,7 @@ def read_file(path: str, flag: str) -> bytes:
     if files.exists(path):
       return files.read_bytes(path)
   elif os.path.isfile(path):
+    check_file(path)
     return Path(path).read_bytes()
   kind = "is a folder" if os.path.isdir(path) else "does not exist"
   raise InputError(f"{path} {kind}: give a file as --{flag}.")

@@ -9,15 +9,16 @@ from functools import partial
 
 import numpy as np
 
-from beam_retrain.pipelines.models.sample import IMAGES, Agreement, check_agreement, decode, variant_entries
+from beam_retrain.pipelines.models.sample import IMAGES, check_agreement, decode, variant_entries
 from beam_retrain.pipelines.models.trunk_sources import Trunk, prepare
 from beam_retrain.pipelines.options.flags import LEAST_COSINE
 from beam_retrain.transforms.bottlenecks.store import trunks_in
 from beam_retrain.transforms.core.errors import InputError
+from beam_retrain.transforms.core.models.agreement import Agreement
 from beam_retrain.transforms.core.models.inference import load_prepared_model
 from beam_retrain.transforms.core.records.schema import Image
 from beam_retrain.transforms.core.run.output_folder import find_info
-from beam_retrain.transforms.core.runtimes.prepared import find_prepared
+from beam_retrain.transforms.core.runtimes.prepared import find_prepared, read_prepared_info
 from beam_retrain.transforms.core.runtimes.trunk_info import TrunkInfo
 from beam_retrain.transforms.core.runtimes.variant import (
   AUTO,
@@ -110,6 +111,8 @@ def _choose_precision(trunk: Trunk, precision: str, runtime: str, sample: Callab
       raise
     return Choice(in_float32, why="nothing of it can be computed in bfloat16")
   check = check_variant(prepared, in_float32, sample(IMAGES))
+  if check and precision != AUTO and (fault := check.fault(wanted)):
+    raise InputError(f"--precision {precision}: {fault}: use --precision auto or float32.")
   if precision == AUTO and check is None:
     return Choice(in_float32, why="not in bfloat16, as no image can be decoded to check it with")
   if precision == AUTO and check and check.least_cosine < LEAST_COSINE:
@@ -157,5 +160,8 @@ def _calibrate(in_float32: Trunk, sample: Sequence[Image]) -> Trunk:
 
 def check_variant(prepared: Trunk, in_float32: Trunk, sample: Sequence[Image]) -> Agreement | None:
   """Compares a variant with float32 on the same runtime."""
-  load, load_float32 = (partial(load_prepared_model, trunk.prepared_folder) for trunk in (prepared, in_float32))
-  return check_agreement([prepared.info.fingerprint, in_float32.info.fingerprint], load, load_float32, sample)
+  folders = [trunk.prepared_folder for trunk in (prepared, in_float32)]
+  contents = [read_prepared_info(folder).encode() for folder in folders]  # has the files' digests
+  load, load_exact = (partial(load_prepared_model, folder) for folder in folders)
+  sampled = check_agreement(contents, load, load_exact, sample)
+  return sampled.agreement if sampled else None

@@ -7,22 +7,19 @@ import hashlib
 from collections.abc import Mapping, Sequence
 
 from beam_retrain.pipelines.models.execution import Execution
-from beam_retrain.pipelines.models.sample import Agreement, check_agreement, variant_entries
 from beam_retrain.pipelines.options.flags import check_split_hash
 from beam_retrain.transforms.bottlenecks.model_handler import ImageModelHandler
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.models.choose_variant import TRUNK_FOLDER, choose_serving_variant
 from beam_retrain.transforms.core.models.head import HEAD_FILE
-from beam_retrain.transforms.core.models.inference import load_model
-from beam_retrain.transforms.core.records.schema import ALL, LABELS_FILE, TESTING, TRAINING, Image
+from beam_retrain.transforms.core.records.schema import ALL, LABELS_FILE, TESTING, TRAINING
 from beam_retrain.transforms.core.records.splits import SplitPercentages
 from beam_retrain.transforms.core.records.trained_on import TRAINED_ON_FILE, TrainedOn
 from beam_retrain.transforms.core.run.output_folder import read_info, read_labels
 from beam_retrain.transforms.core.run.run_info import RunInfo
 from beam_retrain.transforms.core.runtimes.prepared import CARD_FILE, PREPARED_FOLDER
-from beam_retrain.transforms.core.runtimes.variant import AUTO, FLOAT32
+from beam_retrain.transforms.core.runtimes.variant import AUTO
 from beam_retrain.transforms.io import files
-from beam_retrain.transforms.io.transfer import download
 from beam_retrain.transforms.sources.base import Source
 
 
@@ -123,24 +120,6 @@ class ModelTrunk:
     if self.serving.is_prepared:
       return execution.handler(self.model.trunk, max_pixels)
     return execution.handler(self.model.saved_model, max_pixels, trunk_only=True)
-
-  def check(self, sample: Sequence[Image], threads: int) -> Agreement | None:
-    """Compares its predictions with float32, unless it is in float32."""
-    if self.serving.variant.precision == FLOAT32:
-      return None
-    return check_agreement(
-      [self.model.fingerprint, self.fingerprint],
-      lambda: load_model(download(self.model.trunk), threads),
-      lambda: load_model(download(self.model.saved_model), threads, trunk_only=True),
-      sample,
-      self.model.head,
-    )
-
-  def to_info(self, agreement: Agreement | None) -> dict[str, str | dict[str, float]]:
-    return variant_entries(self.serving.variant, self.serving.why, agreement)
-
-  def describe(self, agreement: Agreement | None) -> str:
-    return f"{self.serving}{f': {agreement}' if agreement else ''}"
 
 
 def check_labels(source: Source, model: Model) -> None:

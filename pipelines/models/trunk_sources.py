@@ -14,16 +14,17 @@ import os
 import shutil
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from beam_retrain.transforms.core.errors import InputError, first_line, flag
 from beam_retrain.transforms.core.models.saved_model import (
   BUNDLED_WEIGHTS,
+  check_trunk,
   fingerprint_folder,
   freeze,
   load_saved_model,
   save_trunk,
+  write_trunk_info,
 )
 from beam_retrain.transforms.core.runtimes.prepared import (
   PREPARED_FOLDER,
@@ -47,7 +48,6 @@ BUNDLED = "bundled"
 INCEPTION_V3 = "inception_v3"
 _KERAS = "keras:"
 _SAVED_MODEL = "saved_model"
-_INFO_FILE = "trunk.json"
 
 HELP = (
   "bundled (small, part of the package, trained on rendered glyphs), inception_v3 (TF Hub's feature vector, 299 x 299,"
@@ -76,7 +76,7 @@ class Trunk:
         shutil.rmtree(os.path.join(made, PREPARED_FOLDER), ignore_errors=True)
       else:
         save_trunk(self.frozen, made)
-      Path(made, _INFO_FILE).write_text(json.dumps(self.info.to_json(), indent=2))
+      write_trunk_info(made, self.info)
       if self.prepared_folder:
         cache.copy_entry(self.prepared_folder, os.path.join(made, PREPARED_FOLDER))
 
@@ -87,18 +87,10 @@ def load_stored_trunk(folder: str, info: TrunkInfo) -> Trunk:
   `info` is that run's, from `info.json`.
   """
   local = download(folder)
-  if _read_info(local) != info:
-    raise InputError(f"{folder} is no longer the trunk {info.handle} that made its bottlenecks.")
+  check_trunk(local, info)
   load_tensorflow()
   prepared_folder = find_prepared(local)
-  return Trunk(info, folder=local, prepared_folder=prepared_folder if is_intact(prepared_folder) else "")
-
-
-def _read_info(folder: str) -> TrunkInfo | None:
-  try:
-    return TrunkInfo.from_json(json.loads(Path(folder, _INFO_FILE).read_bytes()))
-  except (OSError, ValueError, KeyError):
-    return None
+  return Trunk(info, folder=local, prepared_folder=prepared_folder if is_intact(prepared_folder, info) else "")
 
 
 def prepare(trunk: Trunk, variant: Variant, sample: Any = None, *, stored: str = "") -> Trunk:
@@ -123,7 +115,7 @@ def prepare(trunk: Trunk, variant: Variant, sample: Any = None, *, stored: str =
   name = "-".join(filter(None, [variant.runtime, variant.precision, variant.calibration[:16], digest[:16]]))
 
   def write(folder: str) -> None:
-    if is_intact(stored):
+    if is_intact(stored, info):
       cache.copy_entry(stored, folder)
       return
     if variant.precision == INT8 and sample is None:

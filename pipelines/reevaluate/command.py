@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import ClassVar, NamedTuple
 
-from beam_retrain.pipelines.evaluation import REPORT_FILE, Evaluation, EvaluationRequest, find_images
+from beam_retrain.pipelines.evaluation import CHECKED, REPORT_FILE, Evaluation, EvaluationRequest, find_images
 from beam_retrain.pipelines.jobs.runner import run_command
 from beam_retrain.pipelines.models.trained import Model, check_same_labels
 from beam_retrain.pipelines.options.request import check_paths
@@ -39,11 +39,13 @@ _FILES = (
   *(JUNIT_FILE, QUARANTINE_FILE),
 )
 
-_DESCRIPTION = """\
+_DESCRIPTION = f"""\
 Evaluates a model every night and compares it with an earlier night: is it still as good, on the same images and on
 new ones, and would a candidate be better? Only new and changed images go through the trunk; the bottlenecks of the
 others are reused. The accuracy that comes first, and that gates judge, is that on the images which the model was not
 trained on, told by their bytes; that on all is beside it.
+
+{CHECKED}
 
 writes   HISTORY/DATE/report.html (everything in one file), predictions.csv, per_label.csv,
          regressed.csv (right in the baseline, wrong now), fixed.csv, new.csv, gone.csv,

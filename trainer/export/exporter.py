@@ -38,6 +38,7 @@ from beam_retrain.transforms.core.run.output_folder import write_labels
 from beam_retrain.transforms.core.system import local_files
 
 _TOP = 5
+_SCORES_DIFFER_BY = 1e-3  # at most, as rounding
 _FAR = 1024.0  # far from 0, so that the difference of two values keeps all digits of float32
 
 
@@ -157,10 +158,20 @@ class Exporter:
       raise ValueError("the transform graph does more than scale and shift each number")
     return Head(scale, offset, *head.get_weights())
 
+  def _check(self, exported: tf.Module, flat: Head) -> None:
+    """Raises ValueError unless `head.npz` scores as the exported model does."""
+    vectors = (np.random.default_rng(0).normal(size=(64, self.dimensions)) - flat.offset) / np.where(
+      flat.scale, flat.scale, 1
+    )
+    scores = exported.score_bottlenecks(tf.constant(vectors, tf.float32))["scores"].numpy()
+    if not np.allclose(scores, flat.score(vectors.astype(np.float32)), atol=_SCORES_DIFFER_BY):
+      raise ValueError("the exported model's scores differ from those of its head alone")
+
   def write(self, head: LinearHead, output: str) -> Head:
     """Writes all but the TensorFlow Lite files; returns the head's arrays."""
     flat = self.flatten(head)
     exported = self.assemble(head.get_weights())
+    self._check(exported, flat)
     with local_files.atomic_folder(os.path.join(output, output_files.SAVED_MODEL)) as folder:
       self.save(exported, folder)
     local_files.write_bytes(os.path.join(output, FROZEN_GRAPH_FILE), self.freeze(head.get_weights()))

@@ -63,7 +63,7 @@ _COUNTS = "label_counts"
 _NOTHING_COMPARED = NightsCompared()
 
 
-def _folder_of(output: str, model: str) -> str:
+def folder_of(output: str, model: str) -> str:
   """Returns the folder of a model's files; a candidate has its own."""
   return output if model == MODEL else files.join(output, model)
 
@@ -178,8 +178,8 @@ def write_predictions(
   with ExitStack() as stack:
     written = {}
     for model in models:
-      path = files.join(_folder_of(output, model), PREDICTIONS_FILE)
-      files.make_folder(_folder_of(output, model))
+      path = files.join(folder_of(output, model), PREDICTIONS_FILE)
+      files.make_folder(folder_of(output, model))
       written[model] = stack.enter_context(files.write_atomically(path))
       written[model].write((HEADER_TRAINED_ON if model in known else HEADER).encode())
     for name in sorted(names):
@@ -188,7 +188,7 @@ def write_predictions(
         mistakes[model].add(row_of(cells))
   for model, seen in mistakes.items():
     text = csv_text([ROW_COLUMNS, *(row[: len(ROW_COLUMNS)] for row in seen.suspicious())])
-    files.write_text(files.join(_folder_of(output, model), SUSPICIOUS_FILE), text)
+    files.write_text(files.join(folder_of(output, model), SUSPICIOUS_FILE), text)
   chosen = {
     "mistakes": [(model, row) for model in models for row in mistakes[model].shown(MAX_SHOWN // len(models))],
     "suspicious": [
@@ -230,7 +230,7 @@ def write_figures(
   """
   figures = {}
   for model, labels in models.items():
-    folder, stats = _folder_of(output, model), label_stats.extract(counts[model], labels)
+    folder, stats = folder_of(output, model), label_stats.extract(counts[model], labels)
     files.write_text(files.join(folder, PER_LABEL_FILE), label_stats.per_label_csv(stats))
     files.write_text(files.join(folder, CONFUSION_FILE), label_stats.confusion_csv(stats))
     figures[model] = dataclasses.replace(

@@ -53,7 +53,7 @@ _MAY_DIFFER = frozenset(
     *("bottlenecks", "candidate.comparison.baseline", "comparison.baseline", "predictions_sha256", "trunk"),
     *("tflite.float.file", "tflite.int8.file"),
     # trunk.json
-    "handle",
+    *("handle", "saved_model_sha256"),
   }
 )
 _LEFT_OUT = frozenset(

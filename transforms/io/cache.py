@@ -17,6 +17,7 @@ import contextlib
 import errno
 import functools
 import glob
+import hashlib
 import json
 import os
 import shutil
@@ -30,6 +31,7 @@ from beam_retrain.transforms.core.printing import print
 from beam_retrain.transforms.core.system import local_files, scratch
 from beam_retrain.transforms.io import files
 
+_SUM = "sha256"  # of a source's other entries
 _SUMS_FILE = "cache.json"  # of an entry: relative path -> SHA-256
 _OVERRIDE = "BEAM_RETRAIN_CACHE_DIR"
 _MAKING, _DAMAGED = ".making-", ".damaged-"  # prefixes of temporary folders
@@ -94,19 +96,24 @@ def copy_entry(entry: str, target: str) -> None:
 
 
 def read_source(digest: str, kind: str = "sources") -> Any:
-  """Returns what `write_source` stored, or None."""
+  """Returns what `write_source` stored, or None if it is missing or damaged."""
   try:
-    return json.loads(files.read_bytes(_source_file(digest, kind)))
-  except (OSError, ValueError):
+    info = json.loads(files.read_bytes(_source_file(digest, kind)))
+    return info if info.pop(_SUM) == _sum_of(info) else None
+  except (OSError, ValueError, KeyError, TypeError, AttributeError):
     return None
 
 
-def write_source(digest: str, info: Mapping[str, str | float | bool], kind: str = "sources") -> None:
-  """Stores a trunk's info; does nothing if the cache cannot be written."""
+def write_source(digest: str, info: Mapping[str, object], kind: str = "sources") -> None:
+  """Stores JSON values with their sum, if the cache can be written."""
   path = _source_file(digest, kind)
   with contextlib.suppress(OSError):
     files.make_folder(os.path.dirname(path))
-    files.write_text(path, json.dumps(dict(info), indent=2))
+    files.write_text(path, json.dumps({**info, _SUM: _sum_of(info)}, indent=2))
+
+
+def _sum_of(info: Mapping[str, object]) -> str:
+  return hashlib.sha256(json.dumps(dict(info), sort_keys=True).encode()).hexdigest()
 
 
 def _source_file(digest: str, kind: str) -> str:

@@ -13,11 +13,12 @@ import pytest
 import tensorflow as tf
 
 from beam_retrain.pipelines import bottlenecks
-from beam_retrain.pipelines.models import precision, sample
+from beam_retrain.pipelines.models import precision
 from beam_retrain.pipelines.models.precision import choose_variant
-from beam_retrain.pipelines.models.sample import Agreement
-from beam_retrain.pipelines.models.trunk_sources import load_trunk
+from beam_retrain.pipelines.models.trunk_sources import load_trunk, prepare
 from beam_retrain.transforms.core.errors import InputError
+from beam_retrain.transforms.core.models import agreement
+from beam_retrain.transforms.core.models.agreement import BOUNDS, Agreement
 from beam_retrain.transforms.core.models.inference import Inferred
 from beam_retrain.transforms.core.models.saved_model import freeze, save_trunk
 from beam_retrain.transforms.core.records.schema import Image
@@ -83,13 +84,14 @@ def test_auto_takes_bfloat16_where_a_check_allows_it(trunk, machine):
   assert choice.check.images == 20
   assert 0.999 < choice.check.least_cosine < 1
   assert choice.describe() == (
-    "the trunk runs in bfloat16 by TensorFlow; on 20 of the images the smallest cosine with float32 is"
+    "the trunk runs in bfloat16 by TensorFlow; on a sample of 20 images the smallest cosine with float32 is"
     f" {choice.check.least_cosine:.6f}"
   )
   assert choice.to_info() == {
     "runtime": "tensorflow",
     "precision": "bfloat16",
     "sample": {"images": 20, "least_cosine": choice.check.least_cosine},
+    "bound": BOUNDS["bfloat16"]._asdict(),
   }
 
 
@@ -100,7 +102,7 @@ def test_auto_stays_with_float32_where_the_check_fails_and_says_why(trunk, machi
   choice = choose_variant(trunk, "auto", "auto", pictures)
   assert choice.trunk.info.variant == Variant()
   assert choice.trunk.info.fingerprint == trunk.info.fingerprint
-  assert choice.why.startswith("not in bfloat16, as on 20 of the images the smallest cosine with float32 is 0.99")
+  assert choice.why.startswith("not in bfloat16, as on a sample of 20 images the smallest cosine with float32 is 0.99")
   assert choice.to_info()["why"] == choice.why
   # Who asks for it gets it, and is told the same.
   assert choose_variant(trunk, "bfloat16", "auto", pictures).trunk.info.variant == BFLOAT16
@@ -247,7 +249,7 @@ def test_int8_is_calibrated_on_a_sample_which_is_part_of_its_kind(trunk, machine
 def test_the_same_images_are_not_looked_at_twice(trunk, machine, monkeypatch):
   machine(bfloat16=True, openvino=False)
   first = choose_variant(trunk, "auto", "auto", pictures)
-  monkeypatch.setattr(sample, "_infer", lambda *_: pytest.fail("the trunk was run again"))
+  monkeypatch.setattr(agreement, "infer_good", lambda *_: pytest.fail("the trunk was run again"))
   assert choose_variant(trunk, "auto", "auto", pictures) == first
   with pytest.raises(pytest.fail.Exception):
     choose_variant(trunk, "auto", "auto", lambda count: [*pictures(count), picture(99)])
@@ -255,10 +257,11 @@ def test_the_same_images_are_not_looked_at_twice(trunk, machine, monkeypatch):
 
 def test_an_image_that_gets_no_finite_numbers_counts_as_far_off(trunk, monkeypatch):
   one, other = (Inferred(Image(key, "a", b""), {"bottleneck": np.ones(4, np.float32)}) for key in "ab")
-  inferred = iter([[one], [one, other]])
-  monkeypatch.setattr(sample, "_infer", lambda *_: next(inferred))
+  inferred = iter([[one, other], [one]])  # float32 first
+  monkeypatch.setattr(agreement, "infer_good", lambda *_: next(inferred))
   monkeypatch.setattr(precision, "load_prepared_model", lambda folder: None)
-  assert precision.check_variant(trunk, trunk, [picture(1234)]) == Agreement(2, -1.0)
+  prepared = prepare(trunk, Variant())
+  assert precision.check_variant(prepared, prepared, [picture(1234)]) == Agreement(2, -1.0)
 
 
 def store(folder, trunk, kind: Variant) -> str:

@@ -23,7 +23,7 @@ from PIL import Image, ImageOps
 from beam_retrain.pipelines.reevaluate import command as reevaluate
 from beam_retrain.trainer import task
 from beam_retrain.transforms.core.errors import InputError
-from tests.helpers import ROOT
+from tests.helpers import ROOT, without_list
 
 RUNNER = "--runner=FnApiRunner"
 FIRST, SECOND, THIRD = "2026-03-01", "2026-03-02", "2026-03-03"
@@ -91,10 +91,8 @@ def test_a_night_says_in_which_kind_the_trunks_ran(made: Any, nights: Path) -> N
   first, second, third = (_metrics(nights / night) for night in (FIRST, SECOND, THIRD))
   for found in (first["trunk_kind"], second["trunk_kind"], third["trunk_kind"], third["candidate"]["trunk_kind"]):
     assert (found["runtime"], found["precision"]) == (trunk["runtime"], trunk["precision"])
-  assert "sample" not in second["trunk_kind"]  # nothing ran through the trunk
-  if trunk["precision"] != "float32":
-    assert first["trunk_kind"]["sample"]["images"] == 64
-    assert first["trunk_kind"]["sample"]["least_cosine"] > 0.999
+    assert found["sample"]["images"] == 64
+    assert found["sample"]["least_cosine"] > 0.999
 
 
 def test_a_night_holds_what_is_promised(nights: Path) -> None:
@@ -288,7 +286,7 @@ def test_a_manifest_or_a_head_that_cannot_be_read_leaves_nothing_behind(made: An
   (tmp_path / "manifest.csv").write_text("name,writer\nant/1.png,ann\n")
   with pytest.raises(InputError, match="no column 'file_name'"):
     _run(made, made.data, tmp_path / "history", FIRST, f"--manifest={tmp_path / 'manifest.csv'}")
-  model = Path(shutil.copytree(made.model, tmp_path / "model"))
+  model = without_list(Path(shutil.copytree(made.model, tmp_path / "model")))
   (model / "head.npz").unlink()
   with pytest.raises(InputError, match=r"has no head\.npz"):
     _run(made, made.data, tmp_path / "history", FIRST, f"--candidate={model}")

@@ -235,6 +235,19 @@ def load_model(path: str, threads: int = 0, *, trunk_only: bool = False, batch_s
   load_tensorflow(threads)
   if prepared := find_prepared(path):
     return load_prepared_model(prepared, threads, batch_size)
+  return _load_saved(path, trunk_only)
+
+
+def load_float32(path: str, threads: int = 0) -> LoadedModel:
+  """Loads the SavedModel in a folder, even beside a prepared trunk.
+
+  Its outputs are `bottleneck` and, of an exported model, `scores`.
+  """
+  load_tensorflow(threads)
+  return _load_saved(path, trunk_only=True, with_scores=True)
+
+
+def _load_saved(path: str, trunk_only: bool, with_scores: bool = False) -> LoadedModel:
   loaded = load_saved_model(path)
   if trunk_only and not hasattr(loaded, "embed"):
     raise InputError(
@@ -245,7 +258,9 @@ def load_model(path: str, threads: int = 0, *, trunk_only: bool = False, batch_s
 
   def infer(images: Any) -> Outputs:
     if trunk_only or not hasattr(loaded, "score_images"):
-      return {"bottleneck": loaded.embed(images).numpy()}
+      vectors = loaded.embed(images)
+      scores = loaded.score_bottlenecks(vectors) if with_scores and hasattr(loaded, "score_bottlenecks") else {}
+      return {name: values.numpy() for name, values in {"bottleneck": vectors, **scores}.items()}
     return {name: values.numpy() for name, values in loaded.score_images(images).items()}
 
   if hasattr(loaded, "preprocess"):  # the preprocessing that it was trained with

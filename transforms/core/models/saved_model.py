@@ -7,17 +7,21 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import os
 import pathlib
 from typing import TYPE_CHECKING, Any
 
 from beam_retrain.transforms.core.errors import InputError, first_line
 from beam_retrain.transforms.core.runtimes.prepared import PREPARED_FOLDER, REWRITE
+from beam_retrain.transforms.core.runtimes.trunk_info import TrunkInfo
 from beam_retrain.transforms.core.system import local_files
 
 if TYPE_CHECKING:
   import tensorflow as tf
 
+TRUNK_FILE = "trunk.json"
+_DIGEST = "saved_model_sha256"
 BUNDLED_WEIGHTS = pathlib.Path(__file__).parents[1] / "bundled_trunk" / "weights.npz"
 
 
@@ -81,15 +85,42 @@ def save_trunk(frozen: tf.types.experimental.ConcreteFunction, folder: str) -> N
     raise OSError(errno.ENOSPC, error.message.rpartition("; ")[2], folder) from error
 
 
-def fingerprint_folder(folder: str) -> str:
+def write_trunk_info(folder: str, info: TrunkInfo) -> None:
+  """Writes `trunk.json` beside a trunk's SavedModel, whose digest it holds."""
+  card = {**info.to_json(), _DIGEST: fingerprint_folder(folder, (PREPARED_FOLDER, TRUNK_FILE))}
+  pathlib.Path(folder, TRUNK_FILE).write_text(json.dumps(card, indent=2))
+
+
+def check_trunk(folder: str, trunk: TrunkInfo) -> bool:
+  """Checks that a folder holds the SavedModel of a trunk.
+
+  Returns whether it has a digest to check it by, as since version 0.5.
+
+  Raises:
+    InputError: it is another trunk, or its files have changed since they were written.
+  """
+  try:
+    card = json.loads(pathlib.Path(folder, TRUNK_FILE).read_bytes())
+    is_same, digest = TrunkInfo.from_json(card) == trunk, str(card.get(_DIGEST, ""))
+  except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    is_same, digest = False, ""
+  if not is_same:
+    raise InputError(f"{folder} is no longer the trunk {trunk.handle} that made its bottlenecks: {REWRITE}.")
+  if digest and fingerprint_folder(folder, (PREPARED_FOLDER, TRUNK_FILE)) != digest:
+    raise InputError(f"the SavedModel in {folder} has changed since it was written: {REWRITE}.")
+  return bool(digest)
+
+
+def fingerprint_folder(folder: str, without: tuple[str, ...] = (PREPARED_FOLDER,)) -> str:
   """Returns the SHA-256, 64 hex digits, of a folder's files and names.
 
-  A prepared trunk is left out, because it is derived from the rest.
+  `without` are names in it; a prepared trunk is derived from the rest.
   """
   digest = hashlib.sha256()
   for parent, folders, names in os.walk(folder):
-    folders[:] = sorted(name for name in folders if (parent, name) != (folder, PREPARED_FOLDER))
-    for name in sorted(names):
+    left_out = without if parent == folder else ()
+    folders[:] = sorted(set(folders).difference(left_out))
+    for name in sorted(set(names).difference(left_out)):
       path = os.path.join(parent, name)
       digest.update(os.path.relpath(path, folder).encode() + b"\0")
       digest.update(bytes.fromhex(local_files.sha256(path)))

@@ -80,6 +80,14 @@ def check_contents(folder: str, info: RunInfo, files: Files = local_files, names
     raise InputError(f"{folder}/{path} {fault}: run `beam-retrain {info.stage}` into {folder} again.")
 
 
+def check_file(path: str) -> None:
+  """Checks a local file, if it lies in a finished folder."""
+  folder, name = os.path.split(os.path.abspath(path))
+  info = find_info(folder)
+  if info and info.lists_files and is_completed(folder):
+    check_contents(folder, info, names=(name,))
+
+
 @functools.cache  # once a command
 def _report_unchecked(folder: str) -> None:
   print(

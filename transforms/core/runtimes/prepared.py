@@ -71,12 +71,22 @@ def write_prepared_info(folder: str, trunk: TrunkInfo, versions: dict[str, str],
   Path(folder, CARD_FILE).write_text(info.encode(), encoding="utf-8")
 
 
-def is_intact(folder: str) -> bool:
-  """Whether a folder (or "") holds a prepared trunk with correct hashes."""
+def check_prepared(folder: str, trunk: TrunkInfo) -> None:
+  """Raises InputError if a folder is not this prepared trunk, whole."""
+  info = read_prepared_info(folder)
+  if info.fingerprint != trunk.fingerprint:
+    raise InputError(f"{folder} is not the trunk {trunk} any more, but {info.fingerprint[:12]}: {REWRITE}.")
+  if path := _damaged_file(folder, info):
+    raise InputError(f"{path} is damaged or missing: {REWRITE}.")
+
+
+def is_intact(folder: str, trunk: TrunkInfo) -> bool:
+  """Whether a folder (or "") is this prepared trunk, whole."""
   try:
-    return bool(folder) and not _damaged_file(folder, read_prepared_info(folder))
+    check_prepared(folder, trunk)
   except InputError:
     return False
+  return bool(folder)
 
 
 def _damaged_file(folder: str, info: PreparedInfo) -> str:
