@@ -119,6 +119,13 @@ def _others(root: Path, keys: list[str]) -> Iterator[tuple[str, list[str]]]:
   yield "verify folder", ["verify", f"--folder={root}/evaluation"]
   for name in ("evil", "idx", f"gone{FORGED}{REVERSED}"):
     yield f"refused {name}", ["bottlenecks", f"--input={root}/{name}", f"--output={root}/none", RUNNER]
+  for cells in ((f"data/{keys[0]}", ESCAPES, "training"), (f"{FORGED}\0", "x", ""), (f"data/{keys[0]}", "x", ESCAPES)):
+    (root / "images.csv").write_text(csv_text([["file_name", "label", "split"], cells]))
+    yield f"manifest {cells}", ["bottlenecks", f"--input={root}/images.csv", f"--output={root}/none", RUNNER]
+  (root / "nights" / f"2026-01-03{ESCAPES}").mkdir()
+  more = [f"--model={root}/model", f"--input={root}/data", f"--history={root}/nights", RUNNER]
+  for night in (FORGED, f"2026-01-03{ESCAPES}"):
+    yield f"baseline {night}", ["reevaluate", *more, "--date=2026-01-04", f"--baseline={night}"]
   yield "flag", ["train", f"--rounds={ESCAPES}{FORGED}"]
   yield "command", [f"{ESCAPES}{FORGED}"]
 
@@ -178,6 +185,6 @@ def test_junit_is_well_formed(hostile):
 def test_no_name_becomes_a_path(hostile):
   assert list(hostile.root.parent.iterdir()) == [hostile.root]
   made = {path.relative_to(hostile.root) for path in hostile.root.rglob("*")}
-  names = {path for path in made if not str(path).startswith(("data", "trunk", "evil"))}
+  names = {path for path in made if not str(path).startswith(("data", "trunk", "evil", "nights/2026-01-03"))}
   assert len(names) > 100
   assert all(set(str(path)) <= {*string.ascii_letters, *string.digits, *"-_./"} for path in names)

@@ -12,6 +12,7 @@ from beam_retrain.trainer.compat.retrain_options import RetrainOptions
 from beam_retrain.trainer.export.exporter import Exporter
 from beam_retrain.trainer.fit.callbacks import EvalResult, TrainingCallback
 from beam_retrain.trainer.fit.head import LinearHead, Score
+from beam_retrain.transforms.core.printing import print
 from beam_retrain.transforms.core.system import local_files
 
 WEIGHTS_NAME = "final_retrain_ops/weights/final_weights"
@@ -56,7 +57,7 @@ class Snapshots(TrainingCallback):
       os.makedirs(folder, exist_ok=True)
       path = os.path.join(folder, f"intermediate_{step}.pb")
       if not self._options.is_quiet:
-        self._stream.write(f"Save intermediate result to : {path}\n")
+        print(f"Save intermediate result to : {path}", file=self._stream)
       local_files.write_bytes(path, self._exporter.freeze(head.get_weights()))
 
   def finish(self, head: LinearHead) -> None:
