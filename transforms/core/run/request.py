@@ -81,7 +81,7 @@ class Request(abc.ABC):
     return parse_flags(parser, argv, flags)
 
   def validate_apart(self, *reads: str, writes: str = "output") -> None:
-    """Checks that what it writes is not in what it reads, nor around it.
+    """Checks that its outputs are neither in its inputs nor around them.
 
     The arguments are names of fields; links are followed, and inputs that do not exist ignored.
     """
