@@ -50,12 +50,13 @@ def run(argv: Sequence[str]) -> int:
     if flags.logging_verbosity not in _SAYS_ALL:
       quiet.enter_context(contextlib.redirect_stdout(quiet.enter_context(open(os.devnull, "w"))))
     stages = Stages(flags, folders, beam_options)
-    check_saved_model(flags, stages.is_trained)
+    check_saved_model(flags, stages)
     stages.bottlenecks()
     stages.train()
     stages.evaluate()
     if stages.chain.code == ExitCode.DONE:
       put_outputs(flags)
+      stages.remember_model(flags.saved_model_dir)
       _report(flags, stages.predictions)
   return stages.chain.code
 
@@ -113,12 +114,12 @@ def check_outputs(flags: argparse.Namespace) -> None:
       os.makedirs(path if flag == "work_dir" else os.path.dirname(path), exist_ok=True)
 
 
-def check_saved_model(flags: argparse.Namespace, is_kept: bool) -> None:
-  """Checks that `--saved_model_dir` is empty, or holds the model that `is_kept`."""
+def check_saved_model(flags: argparse.Namespace, stages: Stages) -> None:
+  """Checks that `--saved_model_dir` is empty, or holds what the same request put there."""
   folder = flags.saved_model_dir
   if folder and os.path.isdir(folder) and os.listdir(folder):
     trained = os.path.join(work_dir(flags), "train", _SAVED_MODEL)
-    if not (is_kept and _hold_the_same(folder, trained)):
+    if not (stages.put_model(folder) or (stages.is_trained and _hold_the_same(folder, trained))):
       raise InputError(f"{PROG}: --saved_model_dir {folder} is not empty: give a new or empty folder.")
 
 
@@ -144,7 +145,7 @@ def put_outputs(flags: argparse.Namespace) -> None:
       shutil.copyfileobj(source, target)
   if flags.saved_model_dir:
     folder = os.path.realpath(flags.saved_model_dir)  # a link to an empty folder cannot be replaced
-    if not (os.path.isdir(folder) and os.listdir(folder)):
+    if not _hold_the_same(folder, os.path.join(trained, _SAVED_MODEL)):
       with local_files.atomic_folder(folder) as temporary:
         shutil.copytree(os.path.join(trained, _SAVED_MODEL), temporary)
 

@@ -25,11 +25,12 @@ from beam_retrain.transforms.core.records.schema import PREPROCESSING_VERSION
 from beam_retrain.transforms.core.records.splits import LEGACY
 from beam_retrain.transforms.core.run.exit_codes import ExitCode
 from beam_retrain.transforms.core.run.output_folder import find_earlier, find_info, is_completed
+from beam_retrain.transforms.core.system import local_files
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.sources.folders import ClassFolder
 
 _NOW, _NEXT, _OLD = "bottlenecks", "bottlenecks.next", "bottlenecks.old"
-_OUTSIDE = "train, outside"
+_OUTSIDE, _SAVED_MODEL = "train, outside", "saved_model"
 _DISTORTIONS = ("random_crop", "random_scale", "random_brightness")
 # In the order in which 0.4 digested them, so that its outputs are recognised.
 _DECISIVE = (
@@ -79,6 +80,19 @@ class Stages:
   @property
   def predictions(self) -> str:
     return str(self._work / "evaluate" / "predictions.csv")
+
+  def put_model(self, folder: str) -> bool:
+    """Whether a run of this request put what a folder holds."""
+    return self.chain.remembered(_SAVED_MODEL) == self._state_of_model(folder)
+
+  def remember_model(self, folder: str) -> None:
+    """Remembers what was put into `--saved_model_dir`, if it was given."""
+    if folder:
+      self.chain.remember(_SAVED_MODEL, self._state_of_model(folder))
+
+  def _state_of_model(self, folder: str) -> str:
+    digests = sorted((os.path.relpath(path, folder), local_files.sha256(path)) for path in files.walk(folder))
+    return hashlib.sha256(json.dumps([self._train_state, digests]).encode()).hexdigest()
 
   def bottlenecks(self) -> None:
     """Computes new bottlenecks; the old ones stay until they are complete."""

@@ -21,7 +21,7 @@ from beam_retrain.pipelines.compat.retrain import find_folders, make_parser, run
 from beam_retrain.pipelines.compat.retrain_stages import Stages, find_own_texts
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.records.splits import SplitPercentages
-from tests.helpers import ROOT
+from tests.helpers import ROOT, file_contents
 
 _STAGES = ("bottlenecks", "train", "evaluate")
 _NAMES = ("zebra", "ant", "=cmd", "mule", "yak", "bee", "cow", "dog", "eel", "fox")
@@ -217,6 +217,13 @@ def test_what_was_overwritten_since_is_trained_again(finished, capsys):
   assert after["train"] > before["train"]
   assert (finished.folder / "checkpoints" / "head.index").read_bytes() != b"of another run"
   assert (finished.folder / "models" / "1" / "saved_model.pb").exists()
+
+
+def test_a_damaged_stage_is_mended_and_its_saved_model_replaced(finished, capsys):
+  (finished.work / "train" / "saved_model" / "saved_model.pb").write_bytes(b"")
+  retrain(finished.folder, finished.arguments, capsys)
+  assert file_contents(finished.folder / "models" / "1") == file_contents(finished.work / "train" / "saved_model")
+  assert "train: finished and unchanged, kept" in retrain(finished.folder, finished.arguments, capsys)
 
 
 def test_a_saved_model_of_another_training_is_refused_before_any_work(finished, capsys):
