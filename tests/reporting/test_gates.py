@@ -291,3 +291,21 @@ def test_what_a_gate_without_a_value_says():
 )
 def test_a_rate_never_looks_like_the_threshold_that_it_misses(value, threshold, text):
   assert percent(value, threshold) == text
+
+
+def test_max_drop_is_judged_against_the_reference_too() -> None:
+  reference = {"baseline": "2026-01-01", "paired": 1_000, "regressed": 40, "fixed": 0, "drop": 0.04, "p_value": 1e-12}
+  entries = _model(comparison=_comparison(), max_drop=0.01) | {"reference": {**reference, "verdict": "worse"}}
+  model = model_from_json(entries)
+  judged = judge(model, {"max_drop": 0.01})
+  assert judged["max_drop"].state == "passed"
+  assert judged["max_drop_from_reference"] == GateResult("missed", 0.01, 0.04)
+  assert judge(model, {})["max_drop_from_reference"] == GateResult("none set", None, 0.04)
+  of_candidate = dataclasses.replace(model, gates=judged)
+  assert (
+    gates.gate_value("candidate", of_candidate, "max_drop_from_reference")
+    == "accuracy 4.00 percentage points below that of the reference 2026-01-01"
+  )
+  ungated = verdict_line(_night(model_to_json(dataclasses.replace(model, gates=judge(model, {})))))
+  assert "no difference from 2026-11-23 beyond chance (3 regressed, 2 fixed, p = 1.00), but worse than the" in ungated
+  assert ungated.endswith("the reference 2026-01-01 by more than chance explains (40 regressed, 0 fixed, p < 0.0001)")

@@ -80,3 +80,28 @@ def test_align() -> None:
   assert (
     align(["a", "bb", "c"], [["xxx", "1", "left"], ["y", "1000", ""]]) == "a      bb  c\nxxx     1  left\ny    1000"
   )
+
+
+def test_what_other_images_did_is_told_beside_the_table() -> None:
+  compared = {
+    "baseline": "2026-11-23",
+    "paired": 216,
+    "baseline_correct": 208,
+    "correct": 207,
+    "regressed": 1,
+    "fixed": 0,
+  }
+  others = {"changed": 6, "changed_correct": 2, "changed_baseline_correct": 3, "new": 36, "new_correct": 0}
+  others |= {"gone": 4, "gone_correct": 4}
+  entries = {
+    "accuracy": 0.8214,
+    "comparison": {**compared, **others},
+    "reference": {**compared, "baseline": "2026-01-01"},
+  }
+  _, model, reference, sentence = _changes(entries).splitlines()
+  assert (model.split()[3], reference.split()[3:6]) == ("2026-11-23", ["the", "reference", "2026-01-01"])
+  assert sentence == (
+    "model against 2026-11-23: the accuracy on all images went from 96.36 % to 82.14 %: unchanged images from 97.62 %"
+    " to 97.62 % (205 and 205 of 210 right), changed images from 50.00 % to 33.33 % (3 and 2 of 6 right), new images"
+    " 0.00 % (0 of 36 right), gone images 100.00 % before (4 of 4 right)."
+  )
