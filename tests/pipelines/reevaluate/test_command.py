@@ -288,7 +288,7 @@ def test_a_manifest_or_a_head_that_cannot_be_read_leaves_nothing_behind(made: An
     _run(made, made.data, tmp_path / "history", FIRST, f"--manifest={tmp_path / 'manifest.csv'}")
   model = without_list(Path(shutil.copytree(made.model, tmp_path / "model")))
   (model / "head.npz").unlink()
-  with pytest.raises(InputError, match=r"has no head\.npz"):
+  with pytest.raises(InputError, match=r"head\.npz is missing"):
     _run(made, made.data, tmp_path / "history", FIRST, f"--candidate={model}")
   assert not (tmp_path / "history").exists()
 
