@@ -28,6 +28,7 @@ from beam_retrain.transforms.core.metrics.metrics_file import METRICS_FILE, Metr
 from beam_retrain.transforms.core.records.schema import COMPLETED_FILE, INFO_FILE
 from beam_retrain.transforms.core.run.output_folder import find_faults, is_completed, reopen_folder
 from beam_retrain.transforms.core.system import locks
+from beam_retrain.transforms.core.system.scratch import own_temporary_files
 from beam_retrain.transforms.evaluation.evaluate import PREDICTIONS_FILE
 from beam_retrain.transforms.io import files
 
@@ -114,7 +115,8 @@ def tonight(history: str, date: str, request: str) -> Iterator[str]:
   _check_history(history)
   os.makedirs(history, exist_ok=True)
   busy = f"another process is working on the night {date} in {history}"
-  with locks.hold_alone(_lock_path(history, date), f"beam-retrain {STAGE}", busy):
+  lock = _lock_path(history, date)
+  with locks.hold_alone(lock, f"beam-retrain {STAGE}", busy), own_temporary_files(lock):
     working = working_folder(history, date, request)
     with _changing(history):
       _recover(history)

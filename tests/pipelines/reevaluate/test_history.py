@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -267,16 +268,20 @@ def test_a_night_that_a_kill_left_set_aside_is_not_taken_for_work(tmp_path):
 
 
 _HOLDER = """
-import sys
+import sys, tempfile
 from beam_retrain.pipelines.reevaluate import history
 with history.tonight(sys.argv[1], sys.argv[2], sys.argv[3]) as working:
   open(working + "/half", "w").close()
+  tempfile.mkdtemp()
   print("held", flush=True)
   sys.stdin.read()
 """
 
 
-def test_two_processes_at_one_night_and_a_kill_of_the_first(tmp_path):
+def test_two_processes_at_one_night_and_a_kill_of_the_first(tmp_path, tmp_path_factory, monkeypatch):
+  temporary = tmp_path_factory.mktemp("temporary")
+  monkeypatch.setenv("TMPDIR", str(temporary))
+  monkeypatch.setattr(tempfile, "tempdir", None)
   holder = subprocess.Popen(
     [sys.executable, "-c", _HOLDER, str(tmp_path), "2026-11-24", REQUEST],
     cwd=ROOT,
@@ -301,11 +306,13 @@ def test_two_processes_at_one_night_and_a_kill_of_the_first(tmp_path):
     holder.send_signal(signal.SIGKILL)
     holder.communicate()
   assert [night.night for night in history.read_nights(str(tmp_path))] == ["2026-11-25"]
+  assert len(os.listdir(temporary)) == 1
   with history.tonight(str(tmp_path), "2026-11-24", REQUEST) as working:
     assert os.listdir(working) == ["half"]
     fill_night(Path(working), "2026-11-24")
     history.publish(working, str(tmp_path), "2026-11-24")
   assert sorted(os.listdir(tmp_path)) == [".lock", "2026-11-24", "2026-11-25"]
+  assert os.listdir(temporary) == []
 
 
 def test_a_process_that_ends_lets_the_next_one_in(tmp_path):
