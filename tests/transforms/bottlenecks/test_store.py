@@ -36,7 +36,7 @@ def fingerprint(store) -> str:
 def change_info(store: Path, change: Callable[[dict], object]) -> None:
   info = json.loads((store / "info.json").read_text())
   change(info)
-  del info["lists_files"]
+  info.pop("lists_files", None)  # as 0.4 wrote it, without a list
   (store / "info.json").write_text(json.dumps(info))
   (store / "COMPLETED").write_bytes(b"")
 
