@@ -115,7 +115,7 @@ def check_outputs(flags: argparse.Namespace) -> None:
 
 
 def check_saved_model(flags: argparse.Namespace, stages: Stages) -> None:
-  """Checks that `--saved_model_dir` is empty, or holds what the same request put there."""
+  """Checks that `--saved_model_dir` is empty, or this request's own."""
   folder = flags.saved_model_dir
   if folder and os.path.isdir(folder) and os.listdir(folder):
     trained = os.path.join(work_dir(flags), "train", _SAVED_MODEL)
