@@ -25,7 +25,6 @@ from beam_retrain.transforms.core.run.flags import (
   parse_flags,
   positive_int,
 )
-from beam_retrain.transforms.core.run.output_folder import check_file
 from beam_retrain.transforms.core.system import local_files
 
 if TYPE_CHECKING:
@@ -187,6 +186,8 @@ def read_file(path: str, flag: str) -> bytes:
     if files.exists(path):
       return files.read_bytes(path)
   elif os.path.isfile(path):
+    from beam_retrain.transforms.core.run.output_folder import check_file
+
     check_file(path)
     return Path(path).read_bytes()
   kind = "is a folder" if os.path.isdir(path) else "does not exist"

@@ -139,6 +139,24 @@ def test_what_does_not_compute_the_scores_neither_runs_nor_matters(
   assert sorted((tmp_path / "made").rglob("*")) == before
 
 
+def test_a_graph_frozen_with_its_data_set_is_fed_behind_it(graphs, labels, small_images, here, capsys):
+  with tf.Graph().as_default() as graph:
+    files = tf.data.Dataset.from_tensors("/dev/zero").map(lambda path: read_pixels(path))
+    images, sizes = v1.data.make_one_shot_iterator(files.batch(2)).get_next()
+    tf.nn.softmax(tf.reduce_mean(images, [1, 2]), name="scores")
+    tf.reduce_sum(sizes, name="loss")
+  path = graphs / "with_data_set.pb"
+  path.write_bytes(graph.as_graph_def().SerializeToString())
+  flags = [f"--graph={path}", f"--labels={labels}", "--input_layer=IteratorGetNext", "--output_layer=scores"]
+  assert main(["label_image", f"--image={small_images}/grey/0.jpg", *flags]) == 0
+  assert capsys.readouterr().out.startswith("Digit: ")
+
+
+def read_pixels(path: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+  pixels = tf.cast(tf.io.decode_png(tf.io.read_file(path), 3), tf.float32)
+  return tf.ensure_shape(pixels, [PX, PX, 3]), tf.size(pixels)
+
+
 def write_spoilt(spoil: Callable[[Path, tf.Tensor], tf.Tensor], graphs: Path, folder: Path) -> Path:
   """Writes a graph that classifies images; clears what building it has left."""
   folder.mkdir()

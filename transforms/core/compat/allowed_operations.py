@@ -78,6 +78,12 @@ GROUPS: Mapping[str, str] = {
 """Why they are needed -> their names."""
 
 ALLOWED = frozenset(name for names in GROUPS.values() for name in names.split())
+# What gives a training its batches -> the attribute with their types.
+_BATCHES = {
+  "IteratorGetNext": "output_types",
+  "QueueDequeueManyV2": "component_types",
+  "QueueDequeueUpToV2": "component_types",
+}
 _VARIABLES = {"Variable", "VariableV2", "VarHandleOp", "TemporaryVariable", "AutoReloadVariable"}
 
 
@@ -103,25 +109,47 @@ def _functions_in(attributes: Mapping[str, tf.compat.v1.AttrValue]) -> Iterator[
         yield from _functions_in(function.attr)
 
 
-def allowed_part(graph: tf.compat.v1.GraphDef) -> tuple[tf.compat.v1.GraphDef, Mapping[str, set[str]]]:
+def allowed_part(graph: tf.compat.v1.GraphDef, fed: str) -> tuple[tf.compat.v1.GraphDef, Mapping[str, set[str]]]:
   """Splits a graph into what allowed operations alone compute, and the rest.
 
-  Returns the part, and for each other node the operations that it depends on and that are not allowed.
+  Returns the part, and for each other node the operations that it depends on and that are not allowed. The node `fed`
+  is not computed: if it reads a data set or a queue, it becomes a placeholder.
   """
+  graph, to_visit = _fed(graph, fed)
   consumers: dict[str, list[str]] = {}
   for node in graph.node:
     for source in node.input:
       consumers.setdefault(source.removeprefix("^").split(":")[0], []).append(node.name)
   others: dict[str, set[str]] = {}
-  to_visit = [(node.name, name) for node in graph.node for name in find_foreign([node], graph)]
+  to_visit += [(node.name, name) for node in graph.node for name in find_foreign([node], graph)]
   while to_visit:
     node_name, name = to_visit.pop()
     if name not in others.setdefault(node_name, set()):
       others[node_name].add(name)
       to_visit += [(consumer, name) for consumer in consumers.get(node_name, ())]
+  if not others:
+    return graph, others
   part = type(graph)(versions=graph.versions, library=graph.library)
   part.node.extend(node for node in graph.node if node.name not in others)
   return part, others
+
+
+def _fed(graph: tf.compat.v1.GraphDef, name: str) -> tuple[tf.compat.v1.GraphDef, list[tuple[str, str]]]:
+  """Returns the graph, and (node, operation) of what takes more than images."""
+  operations = {node.op for node in graph.node if node.name == name} & _BATCHES.keys()
+  if not operations:
+    return graph, []
+  (operation,) = operations
+  graph = type(graph).FromString(graph.SerializeToString())
+  (node,) = [node for node in graph.node if node.name == name]
+  types, shapes = node.attr[_BATCHES[operation]].list.type, node.attr["output_shapes"].list.shape
+  placeholder = type(node)(name=name, op="Placeholder")
+  placeholder.attr["dtype"].type = types[0]
+  if shapes:
+    placeholder.attr["shape"].shape.CopyFrom(shapes[0])
+  node.CopyFrom(placeholder)
+  more = [(node.name, operation) for node in graph.node if any(source.startswith(f"{name}:") for source in node.input)]
+  return graph, more
 
 
 def refuse_foreign(foreign: Iterable[str], path: str) -> None:

@@ -78,10 +78,10 @@ def find_call(
   Raises:
     InputError: an operation does not exist (suggests others), or does not take images, or not of this size.
   """
-  # TensorFlow computes parts of a graph while it loads it, to know shapes.
-  allowed, others = allowed_part(graph)
-  imported = _import(allowed, path)
   input_layer, output_layer = input_layer.removesuffix(":0"), output_layer.removesuffix(":0")
+  # TensorFlow computes parts of a graph while it loads it, to know shapes.
+  allowed, others = allowed_part(graph, fed=input_layer)
+  imported = _import(allowed, path)
   inputs = _candidate_inputs(imported)
   outputs = _candidate_outputs(imported, inputs)
   refuse_foreign(others.get(input_layer, set()) | others.get(output_layer, set()), path)

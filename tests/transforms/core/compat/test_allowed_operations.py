@@ -86,7 +86,7 @@ def test_what_depends_on_a_foreign_operation_is_named_with_it():
     with tf.control_dependencies([tf.raw_ops.PrintV2(input="a")]):
       tf.constant(1.0, name="after")
     tf.constant(1.0, name="alone")
-  part, others = allowed_part(built.as_graph_def())
+  part, others = allowed_part(built.as_graph_def(), fed="alone")
   assert "alone" in {node.name for node in part.node}
   assert others["read"] == others["length"] == {"ReadFile"}
   assert others["after"] == {"PrintV2"}
