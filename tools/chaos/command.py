@@ -8,11 +8,11 @@ import os
 import random
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tools.chaos import damage, kills, power_cuts, processes, report, surroundings, together
-from tools.chaos.trials import NOT_REACHED, Outcome, run_trials
+from tools.chaos.trials import NOT_REACHED, Outcome, Trial, run_trials
 from tools.chaos.world import new_world
 
 _SECTIONS = {
@@ -24,6 +24,8 @@ _SECTIONS = {
 }
 
 
+# How many trials of each section are among the first of all.
+_SHARES = {"kills": 240, "damage": 150, "power": 40, "together": 60, "surroundings": 50}
 _PAGE = Path(__file__).parents[2] / "docs" / "chaos.md"
 
 
@@ -41,9 +43,9 @@ def main(argv: Sequence[str] | None = None) -> int:
       _say(began, f"undisturbed: {name}")
     jobs = (flags.jobs or os.cpu_count() or 1) if isolated else 1
     until = began + 60 * flags.minutes
-    trials = [trial for name in flags.only or _SECTIONS for trial in _SECTIONS[name](world, flags.seed, flags.short)]
-    # Mixed, so that a run that ends early has tried something of everything.
-    random.Random(flags.seed).shuffle(trials)
+    trials = _mixed(
+      {name: [*_SECTIONS[name](world, flags.seed, flags.short)] for name in flags.only or _SECTIONS}, flags.seed
+    )
     planned = len(trials)
     for outcome in run_trials(trials[:: flags.every], jobs, until):
       outcomes.append(outcome)
@@ -56,6 +58,15 @@ def main(argv: Sequence[str] | None = None) -> int:
   bad = [outcome for outcome in outcomes if outcome.faults]
   print(f"{len(outcomes)} tried, {len(bad)} with faults; {sum(o.result == NOT_REACHED for o in outcomes)} not reached")
   return int(bool(bad))
+
+
+def _mixed(sections: Mapping[str, list[Trial]], seed: int) -> list[Trial]:
+  """Mixes the sections, so that a run that ends early has tried something of everything, and most of the kills."""
+  placed = []
+  for name, trials in sections.items():
+    random.Random(f"{seed} {name}").shuffle(trials)
+    placed += [(number / min(_SHARES[name], len(trials)), name, trial) for number, trial in enumerate(trials)]
+  return [trial for _, _, trial in sorted(placed, key=lambda entry: entry[:2])]
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -212,8 +212,8 @@ class Place:
     """Returns what should have been removed from TMPDIR, the current folder, the cache and beside the output."""
     names = {path.name for path in self.root.iterdir()} - {*map(placed, case.needs), case.output, *_SET, "lost+found"}
     places = [*(self.root / name for name in names), *(self.root / "tmp").iterdir(), *(self.root / "cwd").iterdir()]
-    cached = _listing(self.root / "cache") - _listing(self.world.saved / "cache")
-    places += [self.root / "cache" / name for name in cached]
+    # An entry that a killed process was making goes a day later: another one may be making it.
+    places += (path for path in (self.root / "cache").rglob("*.tmp-*") if ".making-" not in str(path))
     return [Fault(LEFT, f"{anonymous(str(path.relative_to(self.root)))} is left over") for path in sorted(places)]
 
 

@@ -66,7 +66,7 @@ _PLANTED: dict[str, tuple[Callable[[Place], object], str]] = {
   "a hidden folder stays": (lambda place: (place.root / "convert/.parts").mkdir(), LEFT),
   "a file stays in TMPDIR": (lambda place: (place.root / "tmp/left").touch(), LEFT),
   "a file stays in the current folder": (lambda place: (place.root / "cwd/left").touch(), LEFT),
-  "an entry of the cache stays": (lambda place: (place.root / "cache/.making-12345678").mkdir(), LEFT),
+  "a temporary file stays in the cache": (lambda place: (place.root / "cache/a.json.tmp-1").touch(), LEFT),
   "a folder stays beside the output": (lambda place: (place.root / "convert.tmp").mkdir(), LEFT),
   "it is not finished": (lambda place: (place.root / "convert/COMPLETED").unlink(), FAILED),
 }

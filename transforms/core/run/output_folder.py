@@ -120,11 +120,16 @@ def find_earlier(folder: str, stage: str, files: Files = local_files) -> RunInfo
   earlier = find_info(folder, files)
   if earlier and earlier.stage != stage:
     raise InputError(f"{folder} holds the output of `beam-retrain {earlier.stage}`: give another {flag('output')}.")
-  if not earlier and not files.is_empty(folder):
+  if not earlier and not files.is_empty(folder) and not _is_blank(folder, files):
     raise InputError(
       f"{folder} is not empty and was not written by beam-retrain: give a new or empty folder as {flag('output')}."
     )
   return earlier
+
+
+def _is_blank(folder: str, files: Files) -> bool:
+  """Whether a folder holds an empty `info.json` alone, after a power cut."""
+  return [entry for entry in files.list_sizes(folder, ()) if local_files.TEMPORARY not in entry[0]] == [(INFO_FILE, 0)]
 
 
 def claim_folder(

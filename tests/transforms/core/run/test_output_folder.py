@@ -8,7 +8,7 @@ import os
 import pytest
 
 from beam_retrain.transforms.core.errors import InputError
-from beam_retrain.transforms.core.run.output_folder import read_info, read_labels
+from beam_retrain.transforms.core.run.output_folder import claim_folder, read_info, read_labels
 from beam_retrain.transforms.core.run.run_info import RunInfo
 
 
@@ -46,3 +46,15 @@ def test_an_unfinished_folder_is_refused_with_the_remedy(tmp_path):
 def test_labels_are_in_the_order_of_their_class_indices(tmp_path):
   (tmp_path / "labels.txt").write_bytes("zwei\nÄpfel und Birnen\n 3\n".encode())
   assert read_labels(str(tmp_path)) == ["zwei", "Äpfel und Birnen", " 3"]
+
+
+def test_a_folder_whose_info_a_power_cut_emptied_can_be_claimed_again(tmp_path):
+  info = RunInfo("convert", "ab")
+  (tmp_path / "cut" / ".shards").mkdir(parents=True)
+  (tmp_path / "cut" / "info.json").touch()
+  assert not claim_folder(str(tmp_path / "cut"), info, owned=(), work_folder=".shards")
+  assert (tmp_path / "cut" / "info.json").read_text() == info.to_json()
+  (tmp_path / "cut" / "info.json").write_bytes(b"")
+  (tmp_path / "cut" / "notes.txt").touch()  # another's
+  with pytest.raises(InputError, match="not written by beam-retrain"):
+    claim_folder(str(tmp_path / "cut"), info, owned=(), work_folder=".shards")
