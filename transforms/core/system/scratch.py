@@ -11,7 +11,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 
-_BEFORE: list[str | None] = []  # `tempfile.tempdir` outside the folders in use
+_BEFORE: list[tuple[str | None, str | None]] = []  # result of `_places` outside the folders in use
 
 
 @contextlib.contextmanager
@@ -34,22 +34,34 @@ def scratch_folder(output: str, root: str | None = None) -> Iterator[str]:
 
 @contextlib.contextmanager
 def own_temporary_files(output: str) -> Iterator[None]:
-  """Puts this process's temporary files, also those of libraries, into a `scratch_folder`."""
+  """Puts temporary files of this process and its children into a `scratch_folder`."""
   with scratch_folder(output) as folder:
-    _BEFORE.append(tempfile.tempdir)
-    tempfile.tempdir = folder
+    _BEFORE.append(_places())
+    _put(folder, folder)
     try:
       yield
     finally:
-      tempfile.tempdir = _BEFORE.pop()
+      _put(*_BEFORE.pop())
 
 
 @contextlib.contextmanager
 def outside() -> Iterator[None]:
   """Puts temporary files that outlive the output's command where they were before."""
-  inside = tempfile.tempdir
-  tempfile.tempdir = _BEFORE[0] if _BEFORE else inside
+  inside = _places()
+  _put(*(_BEFORE[0] if _BEFORE else inside))
   try:
     yield
   finally:
-    tempfile.tempdir = inside
+    _put(*inside)
+
+
+def _places() -> tuple[str | None, str | None]:
+  return tempfile.tempdir, os.environ.get("TMPDIR")
+
+
+def _put(own: str | None, of_children: str | None) -> None:
+  tempfile.tempdir = own
+  if of_children is None:
+    os.environ.pop("TMPDIR", None)
+  else:
+    os.environ["TMPDIR"] = of_children
