@@ -53,6 +53,7 @@ from beam_retrain.transforms.core.run.output_folder import complete_folder
 from beam_retrain.transforms.core.run.run_info import RunInfo, describe_run
 from beam_retrain.transforms.core.run.stats import read_stats
 from beam_retrain.transforms.core.runtimes.variant import AUTO
+from beam_retrain.transforms.core.system.small_files import read_small
 from beam_retrain.transforms.evaluation.classifier import EvaluateClassifier, TrunkStore
 from beam_retrain.transforms.evaluation.compare_nights import PARTS_FOLDER, SLICES_FILE, CompareNights
 from beam_retrain.transforms.evaluation.evaluate import (
@@ -371,7 +372,8 @@ class Evaluation:
       name: self.paths[name].compare(sampled, files.join(folder_of(output, name), PREDICTIONS_FILE))
       for name, sampled in self.sampled.items()
     }
-    figures = JobFigures.from_json(files.read_bytes(files.join(step.parts_folder, FIGURES_FILE)))
+    path = files.join(step.parts_folder, FIGURES_FILE)
+    figures = read_small(path, JobFigures.from_json, "run the command again", files.read_bytes)
     models = {
       name: dataclasses.replace(
         model,

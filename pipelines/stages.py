@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import hashlib
 import itertools
@@ -20,6 +19,7 @@ from beam_retrain.transforms.core.run.exit_codes import ExitCode
 from beam_retrain.transforms.core.run.output_folder import is_completed, reopen_damaged
 from beam_retrain.transforms.core.run.request import Request
 from beam_retrain.transforms.core.run.run_info import versions
+from beam_retrain.transforms.core.system.small_files import DamagedInputError, read_small
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.sources.find import is_manifest
 from beam_retrain.transforms.sources.manifest import image_stats
@@ -115,10 +115,10 @@ class Chain:
     files.write_text(str(self._state_path), json.dumps(states, indent=2, sort_keys=True) + "\n")
 
   def _states(self) -> dict[str, str]:
-    states: dict[str, str] = {}
-    with contextlib.suppress(FileNotFoundError, ValueError):
-      states = json.loads(self._state_path.read_text())
-    return states
+    try:
+      return read_small(str(self._state_path), lambda data: {**json.loads(data)}, "")
+    except DamagedInputError:  # all stages run again
+      return {}
 
 
 def digests_of_trunk(handle: str, weights: str | None) -> list[str]:

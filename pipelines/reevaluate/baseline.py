@@ -14,6 +14,7 @@ from beam_retrain.transforms.core.metrics.comparison import BASELINE, REFERENCE
 from beam_retrain.transforms.core.metrics.figures import MISSED, Metrics
 from beam_retrain.transforms.core.metrics.predictions import read_predictions
 from beam_retrain.transforms.core.printing import print
+from beam_retrain.transforms.core.records.schema import INFO_FILE
 from beam_retrain.transforms.core.run.output_folder import find_info, read_info
 from beam_retrain.transforms.evaluation.evaluate import PREDICTIONS_FILE
 from beam_retrain.transforms.io import files
@@ -101,6 +102,8 @@ def _read_given(history: str, date: str, given: str, kind: str) -> Baseline:
       raise InputError(f"--{kind} {name}: {history} has no such night: {_choices(history, date, kind)}.")
     return _night(history, name)
   info = find_info(folder, files)
+  if info is None and files.exists(files.join(folder, INFO_FILE)):
+    raise DamagedError(f"its {INFO_FILE} is none of beam-retrain")
   if info is None or info.stage not in (STAGE, "evaluate"):
     raise InputError(
       f"--{kind} {given} is neither a night nor an output of evaluate or reevaluate: {_choices(history, date, kind)}."

@@ -20,7 +20,6 @@ from beam_retrain.transforms.core.records.schema import (
   REPORTS_FOLDER,
   STATS_FILE,
 )
-from beam_retrain.transforms.core.records.shards import ShardReport
 from beam_retrain.transforms.core.records.splits import LEGACY, STABLE, SplitPercentages
 from beam_retrain.transforms.core.run.output_folder import check_contents, find_info, is_completed
 from beam_retrain.transforms.core.run.run_info import RunInfo
@@ -28,6 +27,7 @@ from beam_retrain.transforms.core.run.stats import read_stats
 from beam_retrain.transforms.core.runtimes.variant import AUTO
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.shards.checks import check_same
+from beam_retrain.transforms.shards.work import read_report_file
 from beam_retrain.transforms.sources.base import Source
 
 _NOT_WITH = ("reuse", "trunk_weights", "trunk_input_px")
@@ -149,7 +149,7 @@ def read_retry(folder: str) -> Retry:
     check_contents(folder, info, files)
   if not files.exists(files.join(folder, STATS_FILE)):
     raise InputError(f"--retry_from {folder} is not finished: run the command that wrote it again, to resume it.")
-  if (version := info.settings["preprocessing"]) != PREPROCESSING_VERSION:
+  if (version := info.settings.get("preprocessing")) != PREPROCESSING_VERSION:
     raise InputError(
       f"the bottlenecks in {folder} were made with the preprocessing {version!r}, not {PREPROCESSING_VERSION!r}: make"
       " them again, without --retry_from."
@@ -163,8 +163,5 @@ def _read_bad_keys(folder: str) -> frozenset[str]:
   """Returns the keys of quarantined images, without those dropped on request."""
   reports = files.match_in(files.join(folder, RECORDS_FOLDER, REPORTS_FOLDER), "*.json")
   return frozenset(
-    entry.key
-    for stat in reports
-    for entry in ShardReport.from_json(files.read_bytes(stat.path).decode()).quarantined
-    if entry.reason not in DROPPED
+    entry.key for stat in reports for entry in read_report_file(stat.path).quarantined if entry.reason not in DROPPED
   )

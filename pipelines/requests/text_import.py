@@ -26,6 +26,7 @@ from beam_retrain.transforms.core.errors import InputError, flag
 from beam_retrain.transforms.core.records.schema import RECORDS_FOLDER, STATS_FILE, TESTING, TRAINING
 from beam_retrain.transforms.core.records.splits import SplitPercentages
 from beam_retrain.transforms.core.runtimes.trunk_info import TrunkInfo
+from beam_retrain.transforms.core.system.small_files import RUN_AGAIN, read_small
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.shards.checks import CheckSplits
 from beam_retrain.transforms.shards.work import WorkShards
@@ -65,7 +66,7 @@ class TextImport:
       _ = reports | "CollectReports" >> beam.combiners.ToList() | "WriteCounts" >> beam.Map(write_counts, self.store)
 
     run_pipeline(build, options, stage="import", shards_folder=records)
-    counts = json.loads(files.read_bytes(files.join(self.store, STATS_FILE)))
+    counts = read_small(files.join(self.store, STATS_FILE), json.loads, RUN_AGAIN, files.read_bytes)
     line = (
       f"imported {counts[IMPORTED]:,} text bottlenecks from {files.shown(self.texts.folder)};"
       f" {counts[DAMAGED]:,} damaged, to be computed"

@@ -109,9 +109,12 @@ def _read(folder: str) -> saved_model_pb2.SavedModel:
   path = os.path.join(folder, "saved_model.pb")
   try:
     with open(path, "rb") as file:
-      return saved_model_pb2.SavedModel.FromString(file.read())
+      model = saved_model_pb2.SavedModel.FromString(file.read())
+    if not model.meta_graphs:
+      raise ValueError("no graph")
   except Exception as error:  # each implementation of protobuf raises its own
     raise InputError(f"{path} cannot be read as a SavedModel ({type(error).__name__}): write it again.") from error
+  return model
 
 
 def _name_of(model: saved_model_pb2.SavedModel, attribute: str) -> str:

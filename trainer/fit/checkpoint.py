@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import io
 import json
 import math
-import zipfile
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from beam_retrain.trainer.fit.head import Adam, GradientDescent, Score, build_he
 from beam_retrain.trainer.fit.schedule import Schedule
 from beam_retrain.transforms.core.records.schema import TRAINING
 from beam_retrain.transforms.core.system.local_files import atomic_file
+from beam_retrain.transforms.core.system.small_files import DamagedInputError, parse_json, read_small
 
 
 class TrainingState:
@@ -77,21 +78,27 @@ class TrainingState:
 
   def restore(self, path: str) -> None:
     """Restores a saved state, unless the file is missing or damaged."""
-    with contextlib.suppress(FileNotFoundError, zipfile.BadZipFile, KeyError, ValueError, EOFError):
-      with np.load(path, allow_pickle=False) as archive:
-        arrays = {name: archive[name] for name in archive.files}
-      rounds = [EvalResult(**fields) for fields in json.loads(arrays["rounds"].tobytes())]
-      head = [arrays[f"head_{index}"] for index in range(len(self.best))]
-      best = [arrays[f"best_{index}"] for index in range(len(self.best))]
-      optimizer = [arrays[f"optimizer_{index}"] for index in range(len(self._optimizer.variables))]
-      steps, sums = int(arrays["steps"]), arrays["sums"]
-      # Before the head changes: raises for variables of Keras' Adam, which earlier versions saved.
-      self._optimizer.restore(optimizer)
-      self.head.set_weights(head)
-      self.best, self.steps, self._sums, self.rounds = best, steps, sums, rounds
-      self.steps_in_rounds = sum(one.steps for one in rounds)
-      self._lowest = min((one.validation_loss for one in rounds), default=math.inf)
-      self._history = [_to_json(one) for one in rounds]
+    with contextlib.suppress(DamagedInputError):
+      read_small(path, self._restore, "")
+
+  def _restore(self, data: bytes) -> None:
+    with np.load(io.BytesIO(data), allow_pickle=False) as archive:
+      arrays = {name: archive[name] for name in archive.files}
+    rounds = [parse_json(EvalResult, fields) for fields in json.loads(arrays["rounds"].tobytes())]
+    head = [arrays[f"head_{index}"] for index in range(len(self.best))]
+    best = [arrays[f"best_{index}"] for index in range(len(self.best))]
+    optimizer = [arrays[f"optimizer_{index}"] for index in range(len(self._optimizer.variables))]
+    steps, sums = int(arrays["steps"]), arrays["sums"]
+    shapes = [array.shape for array in self.best]
+    if [array.shape for array in head] != shapes or [array.shape for array in best] != shapes or sums.shape != (3,):
+      raise ValueError("arrays of another training")
+    # Before the head changes: raises for variables of Keras' Adam, which earlier versions saved.
+    self._optimizer.restore(optimizer)
+    self.head.set_weights(head)
+    self.best, self.steps, self._sums, self.rounds = best, steps, sums, rounds
+    self.steps_in_rounds = sum(one.steps for one in rounds)
+    self._lowest = min((one.validation_loss for one in rounds), default=math.inf)
+    self._history = [_to_json(one) for one in rounds]
 
 
 def _to_json(result: EvalResult) -> str:

@@ -157,7 +157,7 @@ def shard_files(folder: str, split: str) -> list[str]:
 def _expected_counts(folder: str) -> dict[str, int]:
   stats = read_stats(folder)
   expected = {split: stats.splits[split].outputs if split in stats.splits else 0 for split in _FILES}
-  return {**expected, DISTORTED: stats.distorted["records"]} if stats.distorted else expected
+  return {**expected, DISTORTED: stats.distorted.get("records", 0)} if stats.distorted else expected
 
 
 def _wrong_count(folder: str, split: str, count: str, expected: int) -> InputError:

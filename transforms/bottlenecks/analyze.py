@@ -7,6 +7,8 @@ switches tf.keras to Keras 2 for the whole process.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import itertools
 from collections.abc import Iterator, Sequence
 
 import apache_beam as beam
@@ -14,12 +16,14 @@ import tensorflow as tf
 import tensorflow_transform as tft
 import tensorflow_transform.beam as tft_beam
 from google.protobuf import text_format
+from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow_transform.tf_metadata import schema_utils
 from tfx_bsl.public import tfxio
 
 from beam_retrain.transforms.core.records.schema import BOTTLENECK, CLASS_INDEX, ENCODED, IMAGE_RECORD, LABEL, TRAINING
 from beam_retrain.transforms.core.records.shards import ShardReport
 from beam_retrain.transforms.core.records.tfrecord import read_records
+from beam_retrain.transforms.core.system.tensorflow_internals import write_fingerprint
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.io.transfer import put_folder
 
@@ -83,7 +87,7 @@ class AnalyzeBottlenecks(beam.PTransform):
     return (
       reports.pipeline
       | "TransformFolder" >> beam.Create([self.output])
-      | "WaitForTransform" >> beam.Map(_put, made, beam.pvalue.AsList(written))
+      | "WaitForTransform" >> beam.Map(_put, made, self.labels, beam.pvalue.AsList(written))
     )  # str
 
   def _preprocess(self, inputs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
@@ -94,10 +98,26 @@ class AnalyzeBottlenecks(beam.PTransform):
 
 
 # `*_` has no annotation: Beam takes one for the type of the whole tuple.
-def _put(folder: str, made: str, *_) -> str:  # type: ignore[no-untyped-def]
+def _put(folder: str, made: str, labels: Sequence[str], *_) -> str:  # type: ignore[no-untyped-def]
+  _name_table(files.join(made, tft.TFTransformOutput.TRANSFORM_FN_DIR), labels)
   if made != folder:
     put_folder(made, folder)
   return folder
+
+
+def _name_table(folder: str, labels: Sequence[str]) -> None:
+  """Names the graph's label table after its labels.
+
+  tensorflow-transform names it after the scratch folder, so that each folder would give other bytes.
+  """
+  path = files.join(folder, "saved_model.pb")
+  model = saved_model_pb2.SavedModel.FromString(files.read_bytes(path))
+  for graph in (meta.graph_def for meta in model.meta_graphs):
+    for node in itertools.chain(graph.node, *(function.node_def for function in graph.library.function)):
+      if node.op == "HashTableV2":
+        node.attr["shared_name"].s = hashlib.sha256("\n".join(labels).encode()).hexdigest().encode()
+  files.write_bytes(path, model.SerializeToString(deterministic=True))
+  write_fingerprint(folder)
 
 
 def _training_path(report: ShardReport, folder: str, temp_folder: str) -> list[str]:

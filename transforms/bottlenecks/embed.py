@@ -23,11 +23,11 @@ from beam_retrain.transforms.core.records.schema import (
   encode_bottleneck,
   relabel_bottleneck,
 )
-from beam_retrain.transforms.core.records.shards import BOTTLENECKS, Input, Shard, ShardReport, StoredBottleneck
+from beam_retrain.transforms.core.records.shards import BOTTLENECKS, Input, Shard, StoredBottleneck
 from beam_retrain.transforms.core.records.tfrecord import DamagedError, frame, read_record_at
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.shards.progress import METRICS_NAMESPACE, TRUNK_IMAGES, count_here
-from beam_retrain.transforms.shards.work import ShardTask, Written, report_path
+from beam_retrain.transforms.shards.work import ShardTask, Written, read_report_file, report_path
 
 ASSEMBLED = "assembled"
 """Key in the report of an assembled shard."""
@@ -115,7 +115,7 @@ class EmbedFresh(EmbedShard):
 
 def _read_fresh(path: str) -> dict[str, int | Quarantined]:
   """Returns hex SHA-256 -> start byte or fault of fresh images."""
-  report = ShardReport.from_json(files.read_bytes(report_path(*files.split(path))).decode())
+  report = read_report_file(report_path(*files.split(path)))
   digests = report.extra[_DIGESTS]
   faults = {digests[entry.key]: entry for entry in report.quarantined if entry.key in digests}
   return {**faults, **{digest.hex(): start for digest, start in locate_bottlenecks(path)}}

@@ -86,7 +86,7 @@ def _find_store(folder: str, fingerprint: str, preprocessing: str) -> tuple[str,
       f"the bottlenecks in {folder} are of another trunk ({shown}) than the current one ({fingerprint[:12]}):"
       f" {leave_out}, or use that trunk with the same {flag('precision')} and {flag('runtime')}."
     )
-  if (version := stores[path].settings["preprocessing"]) != preprocessing:
+  if (version := stores[path].settings.get("preprocessing")) != preprocessing:
     raise InputError(
       f"the bottlenecks in {path} were computed with preprocessing {version!r}, but the current one is"
       f" {preprocessing!r}: {leave_out}."

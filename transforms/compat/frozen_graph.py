@@ -15,10 +15,10 @@ from beam_retrain.transforms.core.images.headers import MAX_PIXELS
 from beam_retrain.transforms.core.models.inference import BATCH_SIZE, LoadedModel
 from beam_retrain.transforms.core.records.quarantine import Quarantined
 from beam_retrain.transforms.core.records.schema import ALL, REPORTS_FOLDER
-from beam_retrain.transforms.core.records.shards import Shard, ShardReport
+from beam_retrain.transforms.core.records.shards import Shard
 from beam_retrain.transforms.core.system.imports import load_tensorflow
 from beam_retrain.transforms.io import files
-from beam_retrain.transforms.shards.work import ShardTask, Written
+from beam_retrain.transforms.shards.work import ShardTask, Written, read_report_file
 from beam_retrain.transforms.sources.folders import ClassFolder, label_of_folder, list_folder
 from beam_retrain.transforms.sources.image_files import AssignShards
 
@@ -118,10 +118,7 @@ class LabelShard(ShardTask):
 
 def join_parts(parts_folder: str, path: str, execution_time: str) -> Counter[str]:
   """Writes the digit file; returns the sums of the shards' counts."""
-  reports = [
-    ShardReport.from_json(files.read_bytes(stat.path).decode())
-    for stat in files.match_in(files.join(parts_folder, REPORTS_FOLDER), "*.json")
-  ]
+  reports = [read_report_file(stat.path) for stat in files.match_in(files.join(parts_folder, REPORTS_FOLDER), "*.json")]
   with files.write_atomically(path) as file:
     file.write(digit_file.HEADER.encode())
     for name in sorted(report.file for report in reports):

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 import re
+import shutil
 from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
 
@@ -16,6 +19,61 @@ class InputError(Exception):
     super().__init__(" ".join(message.split()))
 
 
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_OF_PATHS = (errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ENOENT, errno.EROFS)
+
+
+class DamagedInputError(InputError):
+  """A file of ours is not as we wrote it."""
+
+
+class FullDiskInputError(InputError, OSError):
+  """A disk is full, or a quota used up.
+
+  Args:
+    path: the file, or a message that another such error had.
+    error: what its writer raised.
+  """
+
+  def __init__(self, path: str, error: BaseException | None = None):
+    super().__init__(_name_disk(path, error) if error else path)
+    self.errno, self.strerror = errno.ENOSPC, os.strerror(errno.ENOSPC)
+
+  def __str__(self) -> str:
+    return str(self.args[0])  # OSError's own would be the two above
+
+
+def is_full_disk(error: BaseException) -> bool:
+  """Returns whether an error, of whatever library, means a full disk."""
+  if isinstance(error, OSError) and error.errno in _FULL:
+    return True
+  return any(os.strerror(number) in str(error) for number in _FULL)
+
+
+def _name_disk(path: str, error: BaseException) -> str:
+  place = os.path.realpath(path)
+  while not os.path.exists(place):
+    place = os.path.dirname(place)
+  free, mount = shutil.disk_usage(place).free, place
+  while not os.path.ismount(mount):
+    mount = os.path.dirname(mount)
+  quota = os.strerror(errno.EDQUOT) in str(error)
+  why = f"your quota on {mount} is used up" if quota else f"the disk of {mount} is full"
+  return f"{path} cannot be written: {why} ({free / 1e6:,.1f} MB left): free some space there, or write elsewhere."
+
+
+@contextlib.contextmanager
+def naming_full_disk(path: str) -> Iterator[None]:
+  """Raises FullDiskInputError where the block cannot write `path`."""
+  try:
+    yield
+  except Exception as error:
+    if isinstance(error, InputError) or not is_full_disk(error):
+      raise
+    raise FullDiskInputError(path, error) from error
+
+
+_OS_ERROR_IN_TRACEBACK = re.compile(r"Error: \[Errno (\d+)\] ([^:\n]+): '([^'\n]+)'$", re.MULTILINE)
 _IN_TRACEBACK = re.compile(r"InputError: (?P<message>.+?)(?: \[while running .*)?$", re.MULTILINE)
 
 
@@ -27,8 +85,20 @@ def user_sentence(error: BaseException) -> str | None:
   """
   if isinstance(error, InputError):
     return re.sub(r" \[while running .*$", "", str(error), flags=re.DOTALL)
-  messages = _IN_TRACEBACK.findall(str(error))
-  return messages[-1] if messages else None
+  if messages := _IN_TRACEBACK.findall(str(error)):
+    return str(messages[-1])
+  for number, why, path in reversed(_OS_ERROR_IN_TRACEBACK.findall(str(error))):
+    if int(number) in (*_OF_PATHS, *_FULL):
+      return describe_os_error(OSError(int(number), why, path))
+  return None
+
+
+def describe_os_error(error: OSError) -> str | None:
+  """Returns the sentence for an operating system's error that names a file."""
+  path = error.filename2 or error.filename  # of a copy, the target
+  if path and error.errno in _FULL:
+    return str(FullDiskInputError(str(path), error))
+  return f"{path}: {error.strerror}: fix it, or give another path." if path and error.errno in _OF_PATHS else None
 
 
 def first_line(error: BaseException) -> str:

@@ -21,6 +21,7 @@ from apache_beam.metrics import Metrics
 from beam_retrain.transforms.core.records.quarantine import Quarantined, Reason
 from beam_retrain.transforms.core.records.schema import REPORTS_FOLDER
 from beam_retrain.transforms.core.records.shards import WRITTEN, Shard, ShardReport
+from beam_retrain.transforms.core.system.small_files import RUN_AGAIN, DamagedInputError, read_small
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.shards.progress import METRICS_NAMESPACE, LiveCounts, RecordPlanned, delete_live_counts
 
@@ -169,8 +170,11 @@ def report_path(output: str, name: str) -> str:
 
 def read_quarantined(shard_path: str) -> tuple[Quarantined, ...]:
   """Returns the quarantined images of a finished shard."""
-  folder, name = files.split(shard_path)
-  return ShardReport.from_json(files.read_bytes(report_path(folder, name)).decode()).quarantined
+  return read_report_file(report_path(*files.split(shard_path))).quarantined
+
+
+def read_report_file(path: str) -> ShardReport:
+  return read_small(path, lambda data: ShardReport.from_json(data.decode()), RUN_AGAIN, files.read_bytes)
 
 
 def read_report(output: str, name: str, digest: str, writes_file: bool = True) -> ShardReport | None:
@@ -179,8 +183,8 @@ def read_report(output: str, name: str, digest: str, writes_file: bool = True) -
   if not files.exists(path) or (writes_file and not files.exists(shard_path)):
     return None
   try:
-    report = ShardReport.from_json(files.read_bytes(path).decode())
-  except (ValueError, TypeError, KeyError):  # a damaged report counts as missing
+    report = read_report_file(path)
+  except DamagedInputError:  # counts as missing
     return None
   # An unreadable file may have been repaired since, without a new size or time.
   if report.digest != digest or any(entry.reason == Reason.UNREADABLE for entry in report.quarantined):

@@ -167,13 +167,21 @@ def test_sigterm_is_an_interrupt_while_a_command_runs_unless_somebody_else_sees_
   assert seen == [signal.SIGTERM]
 
 
-def test_a_full_or_read_only_disk_is_told_in_one_sentence(capsys):
+def test_a_read_only_disk_is_told_in_one_sentence(capsys):
   def write(argv):
     raise OSError(errno.EROFS, "Read-only file system", "/data/nights")
 
   assert run_command(write, []) == ExitCode.FAILED
-  expected = "beam-retrain: /data/nights: Read-only file system: free some space, or write elsewhere.\n"
+  expected = "beam-retrain: /data/nights: Read-only file system: fix it, or give another path.\n"
   assert capsys.readouterr().err == expected
+
+
+def test_of_a_copy_the_target_s_disk_is_full(capsys, tmp_path):
+  def write(argv):
+    raise OSError(errno.ENOSPC, "No space left on device", "/cache/source", None, str(tmp_path / "target"))
+
+  assert run_command(write, []) == ExitCode.FAILED
+  assert capsys.readouterr().err.startswith(f"beam-retrain: {tmp_path}/target cannot be written: the disk of /")
 
 
 def test_a_fault_with_a_long_text_is_still_one_line(capsys, tmp_path, monkeypatch):

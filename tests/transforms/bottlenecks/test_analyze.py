@@ -9,6 +9,7 @@ from beam_retrain.transforms.bottlenecks.analyze import AnalyzeBottlenecks
 from beam_retrain.transforms.core.records.schema import Bottleneck, encode_bottleneck
 from beam_retrain.transforms.core.records.shards import ShardReport
 from beam_retrain.transforms.core.records.tfrecord import frame
+from tests.helpers import file_contents
 
 _LABELS = ["ant", "bee", "zebra"]
 
@@ -25,7 +26,7 @@ def bottlenecks(count: int, seed: int) -> list[Bottleneck]:
 
 
 @pytest.fixture(scope="module")
-def analyzed(tmp_path_factory):
+def transform(tmp_path_factory):
   folder = tmp_path_factory.mktemp("analyze")
   reports = []
   for split, index, count in (("training", 0, 300), ("training", 1, 200), ("testing", 0, 100)):
@@ -44,7 +45,18 @@ def analyzed(tmp_path_factory):
         labels=_LABELS,
       )
     )
-  return tf.saved_model.load(str(folder / "transform" / "transform_fn")).transform_fn
+  return folder / "transform"
+
+
+@pytest.fixture(scope="module")
+def analyzed(transform):
+  return tf.saved_model.load(str(transform / "transform_fn")).transform_fn
+
+
+def test_no_file_holds_the_folders_path(transform):
+  contents = file_contents(transform)
+  assert [name for name, data in contents.items() if str(transform.parent).encode() in data] == []
+  assert len(contents) >= 6
 
 
 def test_z_score_is_of_the_training_shards_alone(analyzed):

@@ -160,7 +160,11 @@ def metrics_from_json(entries: Mapping[str, Any], required: Collection[str] = ()
   if not all(_is_text(gate.get("state")) for gate in entries.get("gates", {}).values()):
     raise MetricsError(f"a gate in its {METRICS_FILE} has no state")
   models = {"model": _as_fields(entries), "candidate": _as_fields(entries.get("candidate") or None)}
-  return _from_json(Metrics, {**entries, **models})
+  try:
+    metrics: Metrics = _from_json(Metrics, {**entries, **models})
+  except (AttributeError, TypeError, ValueError, KeyError) as error:
+    raise MetricsError(f"its {METRICS_FILE} has values of another type ({error})") from error
+  return metrics
 
 
 def model_from_json(entries: Mapping[str, Any]) -> ModelMetrics:

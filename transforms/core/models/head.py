@@ -7,12 +7,11 @@ than loading TensorFlow.
 from __future__ import annotations
 
 import io
-import zipfile
 from typing import NamedTuple
 
 import numpy as np
 
-from beam_retrain.transforms.core.errors import InputError
+from beam_retrain.transforms.core.system.small_files import read_small
 
 HEAD_FILE = "head.npz"
 
@@ -55,12 +54,15 @@ def encode_head(head: Head) -> bytes:
 
 def decode_head(data: bytes, path: str) -> Head:
   """Inverse of `encode_head`."""
-  try:
-    with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-      head = Head(*(np.asarray(arrays[name], np.float32) for name in Head._fields))
-    (dimensions, classes) = head.kernel.shape
-    if (head.scale.shape, head.offset.shape, head.bias.shape) == ((dimensions,), (dimensions,), (classes,)):
-      return head
-  except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile):
-    pass
-  raise InputError(f"{path} is damaged: run `beam-retrain train` again.")
+  return read_small(path, _decode, "run `beam-retrain train` again", lambda path: data)
+
+
+def _decode(data: bytes) -> Head:
+  with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+    head = Head(*(np.asarray(arrays[name], np.float32) for name in Head._fields))
+  (dimensions, classes) = head.kernel.shape
+  if (head.scale.shape, head.offset.shape, head.bias.shape) != ((dimensions,), (dimensions,), (classes,)):
+    raise ValueError("its arrays do not fit together")
+  if not all(np.isfinite(array).all() for array in head):
+    raise ValueError("its numbers are not finite")
+  return head

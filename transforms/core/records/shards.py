@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 
 from beam_retrain.transforms.core.records.quarantine import Quarantined, Reason
 from beam_retrain.transforms.core.records.schema import Image, shard_name
+from beam_retrain.transforms.core.system.small_files import parse_json
 
 HashedEntry = TypeVar("HashedEntry", bound=tuple[Any, ...])
 
@@ -198,13 +199,12 @@ class ShardReport:
   @classmethod
   def from_json(cls, text: str) -> ShardReport:
     """Inverse of `to_json`; raises ValueError, TypeError or KeyError."""
-    fields = json.loads(text)
-    if "/" in fields["file"]:
-      raise ValueError(f"{fields['file']} is not a file's name")
-    fields["quarantined"] = tuple(
-      Quarantined(**{**entry, "reason": Reason(entry["reason"])}) for entry in fields["quarantined"]
-    )
-    return cls(**fields)
+    values = json.loads(text)
+    if "/" in values["file"]:
+      raise ValueError(f"{values['file']} is not a file's name")
+    if unknown := values.keys() - {field.name for field in dataclasses.fields(cls)}:
+      raise ValueError(f"of another version, with {min(unknown)!r}")
+    return parse_json(cls, values)
 
 
 # Compressed pickling of records in transit: a list of a thousand files repeats the same folders a thousand times, and

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import enum
-import errno
 import io
 import logging
 import os
+import shutil
 import signal
 import sys
 import tempfile
@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
 from typing import NoReturn
 
-from beam_retrain.transforms.core.errors import InputError
+from beam_retrain.transforms.core.errors import FullDiskInputError, InputError, describe_os_error, is_full_disk
 from beam_retrain.transforms.core.printing import PrintableFormatter, print
 
 
@@ -60,24 +60,37 @@ def run_command(run: Callable[[Sequence[str]], int], argv: Sequence[str]) -> int
     # The reader has closed the pipe, as `| head` does: not an error. Discards what is still buffered.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
   except (Exception, KeyboardInterrupt) as error:
-    print(_explain(error), file=sys.stderr)
+    print(_explain(error, argv), file=sys.stderr)
   return ExitCode.FAILED
 
 
-def _explain(error: BaseException) -> str:
+def _explain(error: BaseException, argv: Sequence[str] = ()) -> str:
   match error:
     case InputError():  # those of the command line begin with the command
       return str(error) if str(error).startswith("beam-retrain ") else f"beam-retrain: {error}"
     case KeyboardInterrupt():
       return "beam-retrain: interrupted; run the same command again to resume."
-    case PermissionError() | NotADirectoryError() | IsADirectoryError():
-      return f"beam-retrain: {error.filename}: {error.strerror}: fix it, or give another path."
-    case OSError(errno=errno.ENOSPC | errno.EROFS | errno.EDQUOT):
-      place = error.filename or "the output"
-      return f"beam-retrain: {place}: {error.strerror}: free some space, or write elsewhere."
-  with tempfile.NamedTemporaryFile("w", prefix="beam-retrain-", suffix=".log", delete=False) as log:
-    traceback.print_exception(error, file=log)
-  return f"beam-retrain: the job failed: {error_line(error)} (see the traceback in {log.name})."
+    case OSError() if sentence := describe_os_error(error):
+      return f"beam-retrain: {sentence}"
+    case FileNotFoundError() if "temporary directory" in str(error):  # of `tempfile`, which has tried to write there
+      return "beam-retrain: no folder for temporary files can be written: free some space, or set TMPDIR to another."
+    case _ if is_full_disk(error):
+      return f"beam-retrain: {FullDiskInputError(_fullest(argv), error)}"
+  failure = f"beam-retrain: the job failed: {error_line(error)}"
+  try:
+    with tempfile.NamedTemporaryFile("w", prefix="beam-retrain-", suffix=".log", delete=False) as log:
+      traceback.print_exception(error, file=log)
+  except OSError:
+    return f"{failure}."
+  return f"{failure} (see the traceback in {log.name})."
+
+
+def _fullest(argv: Sequence[str]) -> str:
+  """Returns the place with the least room where a command writes."""
+  named = [argument.partition("=")[2] or argument for argument in argv]
+  standard_output = os.path.realpath("/proc/self/fd/1")  # where Linux tells it, and it is a file
+  places = [tempfile.gettempdir(), os.path.expanduser("~"), standard_output, *named]
+  return min((place for place in places if os.path.exists(place)), key=lambda place: shutil.disk_usage(place).free)
 
 
 @contextlib.contextmanager

@@ -26,6 +26,7 @@ from beam_retrain.transforms.core.records.schema import (
 from beam_retrain.transforms.core.run import contents
 from beam_retrain.transforms.core.run.run_info import RunInfo
 from beam_retrain.transforms.core.system import local_files
+from beam_retrain.transforms.core.system.small_files import RUN_AGAIN, read_small
 
 # The marker is deleted first, so that no reader takes the folder for finished.
 _ALWAYS_OWNED = (COMPLETED_FILE, STATS_FILE, QUARANTINE_FILE, LABELS_FILE, REPORTS_FOLDER)
@@ -60,9 +61,15 @@ def read_info(folder: str, stage: str, files: Files = local_files) -> RunInfo:
   info = find_info(folder, files)
   if info is None and not files.exists(os.path.join(folder, INFO_FILE)):
     raise InputError(f"{folder} has no {INFO_FILE}: give the folder that `beam-retrain {stage}` wrote.")
-  if info is None or info.stage != stage:
-    writer = f"`beam-retrain {info.stage}`" if info else "something other than beam-retrain"
-    raise InputError(f"{folder} was written by {writer}: give the folder that `beam-retrain {stage}` wrote.")
+  if info is None:
+    raise InputError(
+      f"{os.path.join(folder, INFO_FILE)} is damaged, or not of beam-retrain: give the folder that"
+      f" `beam-retrain {stage}` wrote, or run that again."
+    )
+  if info.stage != stage:
+    raise InputError(
+      f"{folder} was written by `beam-retrain {info.stage}`: give the folder that `beam-retrain {stage}` wrote."
+    )
   if not is_completed(folder, files):
     raise InputError(f"{folder} is not finished: run `beam-retrain {stage}` into it again to resume.")
   check_contents(folder, info, files)
@@ -101,13 +108,28 @@ def is_completed(folder: str, files: Files = local_files) -> bool:
 
 
 def read_labels(folder: str, files: Files = local_files) -> list[str]:
-  """Returns a folder's label list: class index -> label."""
-  return files.read_bytes(os.path.join(folder, LABELS_FILE)).decode().splitlines()
+  """Returns a folder's label list: class index -> label.
+
+  Raises InputError if it is not that of `info.json`, which names the labels since 0.1.
+  """
+  labels = list(info.labels) if (info := find_info(folder, files)) else []
+
+  def decode(data: bytes) -> list[str]:
+    text = data.decode()
+    if not text or (labels and text != _lines(labels)):
+      raise ValueError(f"not the labels of {INFO_FILE}")
+    return labels or text.splitlines()
+
+  return read_small(os.path.join(folder, LABELS_FILE), decode, RUN_AGAIN, files.read_bytes)
+
+
+def _lines(labels: Sequence[str]) -> str:
+  return "".join(f"{label}\n" for label in labels)
 
 
 def write_labels(folder: str, labels: Sequence[str], files: Files = local_files, name: str = LABELS_FILE) -> None:
   """Writes a label list, one label per line."""
-  files.write_text(os.path.join(folder, name), "".join(f"{label}\n" for label in labels))
+  files.write_text(os.path.join(folder, name), _lines(labels))
 
 
 def find_earlier(folder: str, stage: str, files: Files = local_files) -> RunInfo | None:

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from beam_retrain.transforms.core.runtimes.trunk_info import NO_TRUNK, TrunkInfo
+from beam_retrain.transforms.core.system.small_files import parse_json
 
 _SECRET = ("--s3_access_key_id", "--s3_secret_access_key", "--s3_session_token")
 _VERSIONED = ("apache-beam", "tensorflow", "tensorflow-transform", "keras", "numpy", "pillow")
@@ -50,16 +51,11 @@ class RunInfo:
     """Inverse of `to_json`; None if beam-retrain did not write the data."""
     try:
       entries = json.loads(data)
-    except ValueError:
+      others = {name: value for name, value in entries.items() if name not in _KEYS}
+      trunk = TrunkInfo.from_json(entries.pop("trunk")) if "trunk" in entries else NO_TRUNK
+      return dataclasses.replace(parse_json(cls, {**entries, "others": others}), trunk=trunk)
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
       return None
-    if not isinstance(entries, dict) or not isinstance(entries.get("stage"), str):
-      return None
-    known = {name: entries.pop(name) for name in _KEYS if name in entries}
-    try:
-      trunk = TrunkInfo.from_json(known.pop("trunk")) if "trunk" in known else NO_TRUNK
-    except (KeyError, TypeError, ValueError):
-      return None
-    return cls(**known, trunk=trunk, others=entries)
 
 
 _KEYS = tuple(field.name for field in dataclasses.fields(RunInfo) if field.name != "others")

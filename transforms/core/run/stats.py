@@ -15,6 +15,7 @@ from beam_retrain.transforms.core.records.schema import STATS_FILE, TESTING, TRA
 from beam_retrain.transforms.core.records.shards import BOTTLENECKS, BottleneckCounts, ShardReport
 from beam_retrain.transforms.core.run.output_folder import Files
 from beam_retrain.transforms.core.system import local_files
+from beam_retrain.transforms.core.system.small_files import RUN_AGAIN, parse_json, read_small
 
 
 class SplitCounts(NamedTuple):
@@ -54,17 +55,12 @@ class Stats:
 
   @classmethod
   def from_json(cls, data: bytes) -> Stats:
-    """Inverse of `to_json`; ignores unknown entries."""
-    entries = json.loads(data)
-    known = {field.name: entries[field.name] for field in dataclasses.fields(cls) if field.name in entries}
-    known["splits"] = {split: SplitCounts(**counts) for split, counts in entries["splits"].items()}
-    if bottlenecks := known.get("bottlenecks"):
-      known["bottlenecks"] = BottleneckCounts(**bottlenecks)
-    return cls(**known)
+    """Inverse of `to_json`; raises ValueError or TypeError."""
+    return parse_json(cls, json.loads(data))
 
 
 def read_stats(folder: str, files: Files = local_files) -> Stats:
-  return Stats.from_json(files.read_bytes(os.path.join(folder, STATS_FILE)))
+  return read_small(os.path.join(folder, STATS_FILE), Stats.from_json, RUN_AGAIN, files.read_bytes)
 
 
 def sum_reports(reports: Iterable[ShardReport], planned: Mapping[str, int]) -> Stats:

@@ -27,6 +27,7 @@ from beam_retrain.transforms.core.errors import InputError, first_line
 from beam_retrain.transforms.core.runtimes.trunk_info import PreparedInfo, TrunkInfo
 from beam_retrain.transforms.core.runtimes.variant import OPENVINO, TENSORFLOW, Variant
 from beam_retrain.transforms.core.system import local_files
+from beam_retrain.transforms.core.system.small_files import read_small
 
 PREPARED_FOLDER = "prepared"
 CARD_FILE = "card.json"
@@ -54,11 +55,7 @@ def find_prepared(folder: str) -> str:
 
 def read_prepared_info(folder: str) -> PreparedInfo:
   """Reads `card.json`; raises InputError if it is missing or damaged."""
-  path = os.path.join(folder, CARD_FILE)
-  try:
-    return PreparedInfo.parse(Path(path).read_text(encoding="utf-8"))
-  except (OSError, ValueError) as error:
-    raise InputError(f"{path} cannot be read ({error}): {REWRITE}.") from error
+  return read_small(os.path.join(folder, CARD_FILE), lambda data: PreparedInfo.parse(data.decode()), REWRITE)
 
 
 def write_prepared_info(folder: str, trunk: TrunkInfo, versions: dict[str, str], tensors: Mapping[str, str]) -> None:

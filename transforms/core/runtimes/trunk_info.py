@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from beam_retrain.transforms.core.runtimes.variant import Variant
+from beam_retrain.transforms.core.system.small_files import parse_json
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,19 +28,11 @@ class TrunkInfo:
 
   @classmethod
   def from_json(cls, values: Mapping[str, Any]) -> TrunkInfo:
-    """Inverse of `to_json`; raises KeyError.
+    """Inverse of `to_json`; raises KeyError, TypeError or ValueError.
 
     Also reads files from before variants existed.
     """
-    return cls(
-      values["handle"],
-      values["fingerprint"],
-      int(values["input_px"]),
-      int(values["dimensions"]),
-      values.get("base_fingerprint", values["fingerprint"]),
-      Variant.from_json(values),
-      values.get("bottlenecks_request", ""),
-    )
+    return parse_json(cls, {"base_fingerprint": values["fingerprint"], **values, "variant": values})
 
   def to_json(self) -> dict[str, str | int]:
     own = {name: getattr(self, name) for name in ("handle", "fingerprint", "input_px", "dimensions")}
@@ -62,20 +55,16 @@ class PreparedInfo:
   fingerprint: str
   input_px: int
   dimensions: int
-  versions: dict[str, str]  # package -> version, of what prepared it
-  files: dict[str, str]  # file name -> SHA-256, 64 hex digits
+  versions: Mapping[str, str]  # package -> version, of what prepared it
+  files: Mapping[str, str]  # file name -> SHA-256, 64 hex digits
   input: str = ""  # for TensorFlow, name of the graph's tensor
   output: str = ""
 
   @classmethod
   def parse(cls, text: str) -> PreparedInfo:
-    """Inverse of `encode`; raises ValueError."""
+    """Inverse of `encode`; raises ValueError or TypeError."""
     values = json.loads(text)
-    try:
-      known = {field.name: values[field.name] for field in dataclasses.fields(cls)[1:] if field.name in values}
-      return cls(Variant.from_json(values), **known)
-    except (AttributeError, TypeError) as error:
-      raise ValueError("entries are missing") from error
+    return parse_json(cls, {**values, "variant": values})
 
   def encode(self) -> str:
     values = dataclasses.asdict(self)

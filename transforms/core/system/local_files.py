@@ -14,6 +14,8 @@ import shutil
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import BinaryIO
 
+from beam_retrain.transforms.core.errors import naming_full_disk
+
 TEMPORARY = ".tmp-"
 LOCK_FILE = ".lock"
 """In an output folder while a command writes it; no part of the output."""
@@ -103,8 +105,9 @@ def atomic_file(path: str) -> Iterator[str]:
   """Yields a temporary path that is renamed to `path` on success."""
   temporary = f"{path}{TEMPORARY}{os.urandom(16).hex()}"
   try:
-    yield temporary
-    os.replace(temporary, path)
+    with naming_full_disk(path):
+      yield temporary
+      os.replace(temporary, path)
   except BaseException:
     with contextlib.suppress(FileNotFoundError):
       os.unlink(temporary)
@@ -135,7 +138,8 @@ def atomic_folder(folder: str) -> Iterator[str]:
   """Yields the path of a new folder that replaces `folder` on success."""
   temporary = f"{folder}.tmp"
   shutil.rmtree(temporary, ignore_errors=True)
-  yield temporary
+  with naming_full_disk(folder):
+    yield temporary
   shutil.rmtree(folder, ignore_errors=True)
   os.replace(temporary, folder)
 

@@ -57,7 +57,7 @@ def _pickled() -> bytes:
   ],
 )
 def test_a_damaged_file_is_told(data: bytes) -> None:
-  with pytest.raises(InputError, match=r"m/head\.npz is damaged: run `beam-retrain train` again"):
+  with pytest.raises(InputError, match=r"m/head\.npz is damaged \(.+\): run `beam-retrain train` again"):
     decode_head(data, "m/head.npz")
 
 
