@@ -168,7 +168,7 @@ def test_folders_that_cannot_be_used(tmp_path, bottlenecks_folder, trained_model
   (tmp_path / "letter.txt").write_text("mine")
   with pytest.raises(InputError, match="is not empty and was not written by beam-retrain"):
     run(bottlenecks_folder, tmp_path)
-  with pytest.raises(InputError, match="holds the output of `beam-retrain bottlenecks`"):
+  with pytest.raises(InputError, match="overlaps with --input"):
     run(bottlenecks_folder, bottlenecks_folder)
   with pytest.raises(InputError, match="give the folder that `beam-retrain bottlenecks` wrote"):
     run(trained_model, tmp_path / "model")
