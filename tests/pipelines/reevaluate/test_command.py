@@ -23,7 +23,7 @@ from PIL import Image, ImageOps
 from beam_retrain.pipelines.reevaluate import command as reevaluate
 from beam_retrain.trainer import task
 from beam_retrain.transforms.core.errors import InputError
-from tests.helpers import ROOT, without_list
+from tests.helpers import ROOT
 
 RUNNER = "--runner=FnApiRunner"
 FIRST, SECOND, THIRD = "2026-03-01", "2026-03-02", "2026-03-03"
@@ -286,7 +286,7 @@ def test_a_manifest_or_a_head_that_cannot_be_read_leaves_nothing_behind(made: An
   (tmp_path / "manifest.csv").write_text("name,writer\nant/1.png,ann\n")
   with pytest.raises(InputError, match="no column 'file_name'"):
     _run(made, made.data, tmp_path / "history", FIRST, f"--manifest={tmp_path / 'manifest.csv'}")
-  model = without_list(Path(shutil.copytree(made.model, tmp_path / "model")))
+  model = Path(shutil.copytree(made.model, tmp_path / "model"))
   (model / "head.npz").unlink()
   with pytest.raises(InputError, match=r"head\.npz is missing"):
     _run(made, made.data, tmp_path / "history", FIRST, f"--candidate={model}")
