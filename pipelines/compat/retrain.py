@@ -138,7 +138,8 @@ def hold_outputs(flags: argparse.Namespace) -> Iterator[None]:
 
 
 def put_outputs(flags: argparse.Namespace) -> None:
-  """Copies graph, labels and SavedModel to their places, each whole."""
+  """Copies graph, labels and SavedModel to their places, each whole and on disk."""
+  local_files.sync(work_dir(flags))  # what a later run knows the SavedModel by
   trained = os.path.join(work_dir(flags), "train")
   for name, path in ((FROZEN_GRAPH_FILE, flags.output_graph), (RETRAINED_LABELS_FILE, flags.output_labels)):
     with open(os.path.join(trained, name), "rb") as source, files.write_atomically(path) as target:
@@ -148,6 +149,10 @@ def put_outputs(flags: argparse.Namespace) -> None:
     if not _hold_the_same(folder, os.path.join(trained, _SAVED_MODEL)):
       with local_files.atomic_folder(folder) as temporary:
         shutil.copytree(os.path.join(trained, _SAVED_MODEL), temporary)
+        local_files.sync(temporary)
+    local_files.sync(os.path.dirname(folder))
+  for path in (flags.output_graph, flags.output_labels):
+    local_files.sync(os.path.dirname(os.path.abspath(path)))
 
 
 def _hold_the_same(folder: str, other: str) -> bool:

@@ -89,6 +89,7 @@ class Stages:
     """Remembers what was put into `--saved_model_dir`, if it was given."""
     if folder:
       self.chain.remember(_SAVED_MODEL, self._state_of_model(folder))
+      local_files.sync(str(self._work))
 
   def _state_of_model(self, folder: str) -> str:
     digests = sorted((os.path.relpath(path, folder), local_files.sha256(path)) for path in files.walk(folder))

@@ -24,7 +24,7 @@ from beam_retrain.transforms.core.records.schema import decode_bottleneck
 from beam_retrain.transforms.core.records.tfrecord import read_records
 from beam_retrain.transforms.core.run.output_folder import read_info, read_labels
 from beam_retrain.transforms.core.system.machine import available_cores
-from tests.helpers import noise_image
+from tests.helpers import noise_image, python
 
 EXACT = ("--precision=float32", "--runtime=tensorflow")
 
@@ -223,3 +223,12 @@ def test_writes_neither_into_its_input_nor_over_anything_else(tree, tiny_trunk, 
   with pytest.raises(InputError, match="is not empty and was not written by beam-retrain"):
     run(arguments(tree, tiny_trunk, tmp_path))
   assert (tmp_path / "thesis.txt").read_text() == "important"
+
+
+def test_a_run_killed_after_its_job_leaves_nothing_temporary_in_a_finished_folder(tree, tiny_trunk, tmp_path):
+  output = tmp_path / "killed"
+  killed = "import os; from beam_retrain.pipelines import bottlenecks; bottlenecks.report = lambda *_: os._exit(9);"
+  done = python("-c", f"{killed} bottlenecks.run({arguments(tree, tiny_trunk, output)})", check=False)
+  assert done.returncode == 9
+  assert (output / "COMPLETED").exists()
+  assert not (output / "temp").exists()

@@ -50,6 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for outcome in run_trials(trials[:: flags.every], jobs, until):
       outcomes.append(outcome)
       _say(began, _line(outcome))
+  given = [word for word in given if not word.startswith("--output")]
   words = " ".join(["make chaos", *(["ARGS='" + " ".join(given) + "'"] if given else [])])
   facts = report.Facts(words, flags.seed, time.monotonic() - began, jobs, isolated, planned)
   page = report.page(outcomes, facts)

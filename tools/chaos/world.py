@@ -214,7 +214,13 @@ class Place:
     places = [*(self.root / name for name in names), *(self.root / "tmp").iterdir(), *(self.root / "cwd").iterdir()]
     # An entry that a killed process was making goes a day later: another one may be making it.
     places += (path for path in (self.root / "cache").rglob("*.tmp-*") if ".making-" not in str(path))
-    return [Fault(LEFT, f"{anonymous(str(path.relative_to(self.root)))} is left over") for path in sorted(places)]
+    shown = [anonymous(str(path.relative_to(self.root))) for path in sorted(places) if not _is_probe(path)]
+    return [Fault(LEFT, f"{name} is left over") for name in shown]
+
+
+def _is_probe(path: Path) -> bool:
+  """Whether Python's `tempfile` wrote a file, to see whether its folder can be used, and was killed just then."""
+  return path.is_file() and path.read_bytes() in (b"", b"blat") and len(path.name) == 8
 
 
 def base_name(case: Case) -> str:

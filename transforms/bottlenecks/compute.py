@@ -18,6 +18,7 @@ from beam_retrain.transforms.core.records.schema import PREPROCESSING_VERSION, R
 from beam_retrain.transforms.core.records.shards import ShardReport
 from beam_retrain.transforms.core.records.splits import SplitPercentages
 from beam_retrain.transforms.core.run.run_info import request_digest
+from beam_retrain.transforms.core.run.stats import Stats
 from beam_retrain.transforms.core.runtimes.trunk_info import TrunkInfo
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.leaks.audit import Planned, SplitAudit
@@ -133,10 +134,11 @@ class ComputeBottlenecks(beam.PTransform):
     # Loads TensorFlow, which is too slow for `--help`.
     from beam_retrain.transforms.bottlenecks.analyze import AnalyzeBottlenecks
 
+    temp_folder = files.join(self.scratch or self.output, TEMP_FOLDER)
     transform = reports | "Analyze" >> AnalyzeBottlenecks(
       records_folder=self.records_folder,
       output=files.join(self.output, TRANSFORM_FOLDER),
-      temp_folder=files.join(self.scratch or self.output, TEMP_FOLDER),
+      temp_folder=temp_folder,
       dimensions=self.trunk.dimensions,
       labels=self.labels,
     )
@@ -145,8 +147,17 @@ class ComputeBottlenecks(beam.PTransform):
       (planned.shards, reports)
       | "Close" >> CloseLedger(output=self.output, shards_folder=self.records_folder, leaks=leaks, distorted=variants)
       # Stats
-      | "MarkCompleted" >> beam.Map(mark_completed, self.output, self.max_bad_fraction, beam.pvalue.AsList(transform))
+      | "MarkCompleted"
+      >> beam.Map(_complete, self.output, self.max_bad_fraction, temp_folder, beam.pvalue.AsList(transform))
     )  # Stats
+
+
+def _complete(  # type: ignore[no-untyped-def]
+  stats: Stats, output: str, max_bad_fraction: float, temp_folder: str, *_
+) -> Stats:
+  """Deletes the temporary folder first: of a killed run, too, a finished folder stays as it is."""
+  files.delete([temp_folder])
+  return mark_completed(stats, output, max_bad_fraction)
 
 
 def _close_variants(
