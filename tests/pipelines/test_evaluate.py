@@ -300,10 +300,12 @@ def test_a_confusion_matrix_has_a_line_per_label(made: Any, whole: Path) -> None
 
 @pytest.mark.parametrize("file", ["head.npz", "labels.txt", "saved_model/saved_model.pb"])
 def test_a_model_s_fingerprint_is_of_all_that_is_read_of_it(made: Any, tmp_path: Path, file: str) -> None:
-  model = without_list(Path(shutil.copytree(made.model, tmp_path / "model")))
-  assert Model(str(model)).fingerprint == Model(str(made.model)).fingerprint
-  (model / file).write_bytes((model / file).read_bytes() + b"x")
-  assert Model(str(model)).fingerprint != Model(str(made.model)).fingerprint
+  folder = without_list(Path(shutil.copytree(made.model, tmp_path / "model")))
+  model, original = Model(str(folder)), Model(str(made.model)).fingerprint
+  assert model.fingerprint == original
+  (folder / file).write_bytes((folder / file).read_bytes() + b"x")
+  del model.fingerprint  # which is kept
+  assert model.fingerprint != original
 
 
 def test_the_report_shows_the_images_that_were_wrong(made: Any, whole: Path) -> None:
