@@ -84,7 +84,7 @@ def page(outcomes: Sequence[Outcome], facts: Facts) -> str:
 
 def _table(outcomes: Sequence[Outcome]) -> Iterator[str]:
   shown = [result for result in _RESULTS if any(_result(outcome) == result for outcome in outcomes)]
-  yield "| " + " | ".join(["", "tried", *shown, "with faults"]) + " |"
+  yield "| " + " | ".join(["", "planned", *shown, "with faults"]) + " |"
   yield "|---" * (len(shown) + 3) + "|"
   for case in sorted({outcome.case for outcome in outcomes}):
     ours = [outcome for outcome in outcomes if outcome.case == case]
