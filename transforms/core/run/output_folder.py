@@ -151,7 +151,8 @@ def find_earlier(folder: str, stage: str, files: Files = local_files) -> RunInfo
 
 def _is_blank(folder: str, files: Files) -> bool:
   """Whether a folder holds an empty `info.json` alone, after a power cut."""
-  return [entry for entry in files.list_sizes(folder, ()) if local_files.TEMPORARY not in entry[0]] == [(INFO_FILE, 0)]
+  sizes = [(path, size_bytes) for path, size_bytes in files.list_sizes(folder, ()) if path != local_files.LOCK_FILE]
+  return [entry for entry in sizes if local_files.TEMPORARY not in entry[0]] == [(INFO_FILE, 0)]
 
 
 def claim_folder(

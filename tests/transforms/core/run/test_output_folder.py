@@ -52,6 +52,7 @@ def test_a_folder_whose_info_a_power_cut_emptied_can_be_claimed_again(tmp_path):
   info = RunInfo("convert", "ab")
   (tmp_path / "cut" / ".shards").mkdir(parents=True)
   (tmp_path / "cut" / "info.json").touch()
+  (tmp_path / "cut" / ".lock").write_text("{}")  # of the command itself
   assert not claim_folder(str(tmp_path / "cut"), info, owned=(), work_folder=".shards")
   assert (tmp_path / "cut" / "info.json").read_text() == info.to_json()
   (tmp_path / "cut" / "info.json").write_bytes(b"")
