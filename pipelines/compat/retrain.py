@@ -138,7 +138,7 @@ def hold_outputs(flags: argparse.Namespace) -> Iterator[None]:
 
 
 def put_outputs(flags: argparse.Namespace) -> None:
-  """Copies graph, labels and SavedModel to their places, each whole and on disk."""
+  """Copies graph, labels and SavedModel to their places, whole and synced."""
   local_files.sync(work_dir(flags))  # what a later run knows the SavedModel by
   trained = os.path.join(work_dir(flags), "train")
   for name, path in ((FROZEN_GRAPH_FILE, flags.output_graph), (RETRAINED_LABELS_FILE, flags.output_labels)):

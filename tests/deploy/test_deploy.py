@@ -16,6 +16,7 @@ from pathlib import Path
 import kubernetes_validate
 import pytest
 import yaml
+from PIL import Image
 
 from beam_retrain.pipelines.reevaluate import command as reevaluate
 from beam_retrain.transforms.core.run.exit_codes import ExitCode
@@ -81,7 +82,7 @@ def run_cron_line(command: str, folder: Path, **changed: str) -> subprocess.Comp
 def test_the_cron_line_runs_and_tells_of_a_missed_gate(tmp_path, trained_model, small_images):
   log = tmp_path / "nightly.log"
   images = shutil.copytree(small_images, tmp_path / "pictures")
-  shutil.copy(images / "black" / "0.jpg", images / "white" / "mislabelled.jpg")  # no model gets that right
+  Image.new("L", (20, 20)).save(images / "white" / "mislabelled.png")  # no model gets that right
   places = {"MODEL": trained_model, "INPUT": images, "HISTORY": tmp_path / "history", "LOG": log}
   changed = {name: str(path) for name, path in places.items()}
   command = cron_line()[6]

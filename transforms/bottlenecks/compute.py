@@ -155,7 +155,7 @@ class ComputeBottlenecks(beam.PTransform):
 def _complete(  # type: ignore[no-untyped-def]
   stats: Stats, output: str, max_bad_fraction: float, temp_folder: str, *_
 ) -> Stats:
-  """Deletes the temporary folder first: of a killed run, too, a finished folder stays as it is."""
+  """Deletes the temporary folder, also of a killed run, and completes."""
   files.delete([temp_folder])
   return mark_completed(stats, output, max_bad_fraction)
 

@@ -77,7 +77,7 @@ def test_another_stage_s_folder_is_refused_untouched(tmp_path):
   assert (tmp_path / "records" / "a").exists()
 
 
-@pytest.mark.parametrize("text", ["", "[]", '{"name": "somebody else"}'])
+@pytest.mark.parametrize("text", ["{", "[]", '{"name": "somebody else"}'])
 def test_somebody_else_s_info_is_refused_untouched(tmp_path, text):
   (tmp_path / "info.json").write_text(text)
   with pytest.raises(InputError, match="was not written by beam-retrain"):

@@ -17,7 +17,7 @@ from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.images.idx import encode_idx
 from beam_retrain.transforms.core.records.schema import decode_bottleneck, decode_image, encode_image
 from beam_retrain.transforms.core.records.tfrecord import frame, read_records
-from tests.helpers import read_json
+from tests.helpers import forget_list, read_json
 from tests.pipelines.requests.retry_suite import (
   BAD,
   PERCENTAGES,
@@ -70,6 +70,7 @@ def test_records_that_were_repaired(trunk, tmp_path):
   for number, image in enumerate(images):
     encoded = image.encoded[:-20] if number in (3, 9) else image.encoded
     spoilt.append(frame(encode_image(image.__class__(image.key, image.label, encoded, "png", 9, 8), int(image.label))))
+  forget_list(records)
   path.write_bytes(b"".join(spoilt))
   assert run(records, tmp_path / "bad", trunk, "--validation_percentage=40") == 3
   path.write_bytes(sound)

@@ -14,11 +14,12 @@ from beam_retrain.transforms.bottlenecks.model_handler import ImageModelHandler
 from beam_retrain.transforms.core.images.augment import Distortions
 from beam_retrain.transforms.core.records.schema import TESTING, TRAINING
 from beam_retrain.transforms.core.records.splits import SplitPercentages
+from beam_retrain.transforms.core.run.output_folder import find_faults
 from beam_retrain.transforms.core.runtimes.trunk_info import TrunkInfo
 from beam_retrain.transforms.sources.find import find_source
 
 _PERCENTAGES = SplitPercentages(testing=30, validation=20)
-_SAME = ("stats.json", "quarantine.csv", "leaks.csv", "COMPLETED")
+_SAME = ("stats.json", "quarantine.csv", "leaks.csv")
 _RUNNER = "--runner=FnApiRunner"
 
 
@@ -63,6 +64,7 @@ def test_a_pipeline_of_ones_own_writes_what_the_command_does(images, made, tmp_p
     assert (tmp_path / "own" / name).read_bytes() == (tmp_path / "command" / name).read_bytes()
   assert json.loads((tmp_path / "handed_on.json").read_text()) == json.loads((tmp_path / "own/stats.json").read_text())
   assert (tmp_path / "own" / "transform" / "transform_fn" / "saved_model.pb").exists()
+  assert not list(find_faults(str(tmp_path / "own"), with_data=True))
 
 
 @pytest.mark.parametrize(

@@ -90,7 +90,7 @@ def test_the_command_line_prints_the_sentence_alone(closed, tmp_path):
     check=False,
   )
   assert (ended.returncode, ended.stdout) == (ExitCode.FAILED, "")
-  assert ended.stderr.startswith(f"beam-retrain: s3://b/m cannot be reached: {closed} does not answer: ")
+  assert ended.stderr.startswith(f"beam-retrain: s3://b/o cannot be reached: {closed} does not answer: ")
   assert ended.stderr.count("\n") == 1
 
 
@@ -112,7 +112,7 @@ def test_google_that_does_not_answer(told, closed, silent, tmp_path):
   for address in (closed, silent):
     environment = {**NO_GOOGLE, "STORAGE_EMULATOR_HOST": address}
     said = told(environment, "evaluate", f"--model={tmp_path}", "--input=gs://b/a", "--output=gs://b/o")
-    assert said == "gs://b/a cannot be reached: Google Cloud Storage does not answer: check the network."
+    assert said == "gs://b/o cannot be reached: Google Cloud Storage does not answer: check the network."
 
 
 def test_commands_that_read_local_files_only_say_so(told):
