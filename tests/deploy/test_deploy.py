@@ -82,7 +82,8 @@ def run_cron_line(command: str, folder: Path, **changed: str) -> subprocess.Comp
 def test_the_cron_line_runs_and_tells_of_a_missed_gate(tmp_path, trained_model, small_images):
   log = tmp_path / "nightly.log"
   images = shutil.copytree(small_images, tmp_path / "pictures")
-  Image.new("L", (20, 20)).save(images / "white" / "mislabelled.png")  # no model gets that right
+  with Image.open(images / "black" / "1.png") as image:  # other bytes, which the model was not trained on
+    image.save(images / "white" / "mislabelled.bmp")  # no model gets that right
   places = {"MODEL": trained_model, "INPUT": images, "HISTORY": tmp_path / "history", "LOG": log}
   changed = {name: str(path) for name, path in places.items()}
   command = cron_line()[6]

@@ -124,14 +124,16 @@ def find_missing_pixels(encoded: bytes) -> Fault | None:
 
 
 @functools.cache
-def jpegs_without_data() -> list[bytes]:
-  """Returns JPEGs without any data, grey and CMYK."""
+def jpegs_like_missing_pixels() -> list[bytes]:
+  """Returns whole JPEGs, grey and CMYK, that look as missing pixels do.
+
+  Decoding one without data would print libjpeg's warning.
+  """
   jpegs = []
-  for mode in ("L", "CMYK"):
+  for mode, middle in (("L", 128), ("CMYK", (127,) * 4)):  # Pillow inverts CMYK
     file = io.BytesIO()
-    Pillow.new(mode, (8, 8)).save(file, "JPEG")
-    data_start = next(end for marker, _, end in _segments(file.getvalue()) if marker == _SOS)
-    jpegs.append(file.getvalue()[:data_start] + bytes((0xFF, _EOI)))
+    Pillow.new(mode, (8, 8), middle).save(file, "JPEG", quality=100)
+    jpegs.append(file.getvalue())
   return jpegs
 
 

@@ -21,7 +21,7 @@ from beam_retrain.transforms.core.images.headers import (
   Fault,
   explain,
   find_missing_pixels,
-  jpegs_without_data,
+  jpegs_like_missing_pixels,
   probe_image,
 )
 from beam_retrain.transforms.core.models.head import Head
@@ -75,7 +75,7 @@ class LoadedModel:
   @functools.cached_property
   def missing_pixels(self) -> set[float]:
     """What it makes of the pixels that a JPEG lacks."""
-    return set(np.asarray(self.preprocess(jpegs_without_data())[:, -1, -1]).ravel().tolist())
+    return set(np.asarray(self.preprocess(jpegs_like_missing_pixels())[:, -1, -1]).ravel().tolist())
 
   def _are_alike(self, images: Sequence[Image]) -> bool:
     """Whether the images have one known size that `preprocess_alike` takes."""

@@ -119,3 +119,9 @@ def test_a_gif_whose_pixels_end_early(model):
   """Its blocks are all there, and the code that ends the pixels comes too soon."""
   (item,) = used(model, _SHORT_GIF)
   assert item.reason == Reason.TRUNCATED
+
+
+def test_a_whole_image_is_used_without_a_warning_of_the_decoder(tiny_trunk, capfd):
+  (item,) = used(load_model(str(tiny_trunk)), _WHOLE["plain"])
+  assert isinstance(item, Inferred)
+  assert "JPEG" not in capfd.readouterr().err
