@@ -19,6 +19,7 @@ from beam_retrain.transforms.core.run.exit_codes import ExitCode
 from beam_retrain.transforms.core.run.output_folder import is_completed, reopen_damaged
 from beam_retrain.transforms.core.run.request import Request
 from beam_retrain.transforms.core.run.run_info import versions
+from beam_retrain.transforms.core.system.local_files import TEMPORARY
 from beam_retrain.transforms.core.system.small_files import DamagedInputError, read_small
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.sources.find import is_manifest
@@ -77,6 +78,7 @@ class Chain:
   def __init__(self, output: Path, state_file: str):
     self._output = output
     self._state_path = output / state_file
+    files.delete(files.find_in(str(output), f"{state_file}{TEMPORARY}*"))  # a killed run's; the caller holds the lock
     self.code: int = ExitCode.DONE
 
   def keep_or_run(self, stage: Stage, after: str) -> str:

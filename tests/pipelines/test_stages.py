@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 
 import pytest
 
 from beam_retrain.pipelines.run import RunRequest
+from beam_retrain.pipelines.stages import Chain
 from beam_retrain.transforms.core.run.run_info import versions
 
 
@@ -31,3 +33,10 @@ def test_stages_of_run_with_every_flag():
   assert request.convert("/data").state("after") == state_of("convert", "--input=/data", "--classes=3")
   assert request.bottlenecks("/i").state("after") == state_of("bottlenecks", "--input=/i", *flags)
   assert request.train().state("after") == state_of("train", "--input=/out/bottlenecks", "--preset=adam")
+
+
+def test_a_killed_run_s_temporary_state_is_swept_and_other_files_stay(tmp_path):
+  (tmp_path / "run.json.tmp-0123").write_text("{")
+  (tmp_path / "notes.tmp-0123").write_text("mine")
+  Chain(tmp_path, "run.json")
+  assert os.listdir(tmp_path) == ["notes.tmp-0123"]

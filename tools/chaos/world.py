@@ -217,7 +217,10 @@ class Place:
     places = [*(self.root / name for name in names), *(self.root / "tmp").iterdir(), *(self.root / "cwd").iterdir()]
     # An entry that a killed process was making goes a day later: another one may be making it.
     places += (path for path in (self.root / "cache").rglob("*.tmp-*") if ".making-" not in str(path))
-    shown = [anonymous(str(path.relative_to(self.root))) for path in sorted(places) if not _is_probe(path)]
+    places = [path for path in places if not _is_probe(path)]
+    if base_name(case) == "predict":  # without an output it has no scratch folder that a later command would sweep
+      places = [path for path in places if not path.name.startswith("__autograph_generated_file")]
+    shown = [anonymous(str(path.relative_to(self.root))) for path in sorted(places)]
     return [Fault(LEFT, f"{name} is left over") for name in shown]
 
 
