@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from beam_retrain.transforms.core.run.exit_codes import ExitCode
 from tests.helpers import ROOT
@@ -57,7 +58,8 @@ def airflow(tmp_path_factory) -> Callable[..., subprocess.CompletedProcess]:
 def night(airflow, tmp_path, trained_model, small_images) -> Callable[..., tuple[subprocess.CompletedProcess, Path]]:
   """Runs `airflow dags test` on images of which one has a wrong label; gives what it said, and the night's folder."""
   images = shutil.copytree(small_images, tmp_path / "pictures")
-  shutil.copy(images / "black" / "0.jpg", images / "white" / "mislabelled.jpg")
+  with Image.open(images / "black" / "1.png") as image:  # other bytes, which the model was not trained on
+    image.save(images / "white" / "mislabelled.bmp")
 
   def run(min_accuracy: float) -> tuple[subprocess.CompletedProcess, Path]:
     history = tmp_path / "history"
