@@ -187,8 +187,8 @@ def test_an_image_that_is_gone(twice, tmp_path, capsys):
   copy = Path(shutil.copytree(second, tmp_path / "copy"))
   (copy / "testing/0/0.jpg").unlink()
   code, line = same(first, copy, capsys)
-  assert code == 2
-  assert "testing/0/0.jpg is missing" in line
+  assert code == 1
+  assert "testing/0/0.jpg is only in the first" in line
 
 
 def test_folders_that_cannot_be_compared(twice, tmp_path, capsys):

@@ -22,7 +22,8 @@ from beam_retrain.transforms.core.system.prefetch import batched
 
 _REPORTS = (f"{REPORTS_FOLDER}/*.json", f"*/{REPORTS_FOLDER}/*.json")
 _TEMP_FOLDER = "temp"
-_DATA = (".tfrecord", ".jpg", ".png")  # large, many, and checked by whoever reads them
+_IMAGES = (".jpg", ".png")  # of `convert`: whoever reads them finds damage, and people move and correct them
+_DATA = (".tfrecord", *_IMAGES)  # large, many, and checked by whoever reads them
 _REMOTE_BYTES = 1 << 20  # larger remote files are not downloaded for a check
 _TOGETHER = 1000
 
@@ -141,24 +142,25 @@ def find_faults(
 ) -> Iterator[tuple[str, str]]:
   """Yields (path, what is wrong) for each listed file that has changed.
 
-  Sizes are always checked; digests too, unless the file is large and its readers check it.
+  Sizes are checked; digests too, unless the file is large and its readers check it. Converted images are left out.
 
   Args:
-    with_data: whether to check the digests of all files.
+    with_data: whether to check the digests of all files, converted images included.
     names: only these files; empty: all.
   """
   try:
-    for entries in batched(_chosen(read_list(folder, files), names), _TOGETHER):
+    chosen = (
+      entry
+      for entry in read_list(folder, files)
+      if (not names or entry.path in names) and (with_data or not entry.path.endswith(_IMAGES))
+    )
+    for entries in batched(chosen, _TOGETHER):
       found = files.sizes([f"{folder}/{entry.path}" for entry in entries])
       for entry, size_bytes in zip(entries, found, strict=True):
         if fault := _fault(folder, entry, size_bytes, files, with_data):
           yield entry.path, fault
   except DamagedListError:
     yield COMPLETED_FILE, "has changed since it was written"
-
-
-def _chosen(entries: Iterable[Entry], names: Collection[str]) -> Iterator[Entry]:
-  return (entry for entry in entries if not names or entry.path in names)
 
 
 def _fault(folder: str, entry: Entry, size_bytes: int | None, files: Files, with_data: bool) -> str:
