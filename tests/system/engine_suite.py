@@ -157,11 +157,12 @@ class EngineSuite:
     assert_same(tmp_path / "output", expected.reuse)
 
   def test_what_a_worker_refuses_is_one_sentence(self, flags, inputs, tmp_path):
+    (tmp_path / "idx").mkdir()
     for path in inputs.idx.iterdir():
-      (tmp_path / f"{path.name}.gz").write_bytes(gzip.compress(path.read_bytes(), mtime=0))
-    images = tmp_path / "train-images-idx3-ubyte.gz"
+      (tmp_path / "idx" / f"{path.name}.gz").write_bytes(gzip.compress(path.read_bytes(), mtime=0))
+    images = tmp_path / "idx" / "train-images-idx3-ubyte.gz"
     images.write_bytes(images.read_bytes()[:-9])
-    ended = run_command(f"--input={tmp_path}", f"--output={tmp_path / 'output'}", *flags)
+    ended = run_command(f"--input={tmp_path / 'idx'}", f"--output={tmp_path / 'output'}", *flags)
     assert re.fullmatch(f"beam-retrain: {images}: byte .* get the file again\\.\n", said(ended)), ended.stderr
     assert ended.returncode == ExitCode.FAILED
     assert not (tmp_path / "output" / "COMPLETED").exists()
