@@ -21,6 +21,7 @@ from tools.chaos.trials import BYTES, DOUBLED, FAILED, LEFT, LOST, TRACEBACK, Fa
 _IMAGES = (24, 8)  # of training, of testing
 _LOADED = ("tensorflow", "openvino")
 _SET = ("tmp", "cache", "cwd")
+_CHECKOUT = Path(__file__).parents[2]
 _RANDOM = re.compile(
   r"[0-9a-f]{12,}|(?<=-)[a-z0-9_]{8}(?=/)|(?<=tmp/)[a-z0-9_]{8}\b|(?<=beam-pipeline-temp)\w+|(?<=generated_file)\w+|(?<=ing-)[a-z0-9_]{8}"
   r"|(?<=chaos-)[a-z0-9_]{8}|(?<=tfevents\.)[\w.]+"
@@ -239,8 +240,8 @@ def placed(name: str) -> str:
 
 
 def anonymous(text: str) -> str:
-  """Returns a text without the random parts of names, so that reports of two runs are equal."""
-  return _RANDOM.sub("*", text)
+  """Returns a text without the random parts of names and the checkout's place: reports of two runs are equal."""
+  return _RANDOM.sub("*", text.replace(f"{_CHECKOUT}/", ""))
 
 
 def _listing(folder: Path) -> set[str]:
