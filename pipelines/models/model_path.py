@@ -10,7 +10,7 @@ from beam_retrain.pipelines.models.sample import check_agreement, variant_entrie
 from beam_retrain.pipelines.models.trained import Model, ModelTrunk
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.metrics.predictions import read_predictions
-from beam_retrain.transforms.core.models.agreement import Agreement, Sampled, drawn_images
+from beam_retrain.transforms.core.models.agreement import Agreement, Sampled, generated_images
 from beam_retrain.transforms.core.models.head import HEAD_FILE
 from beam_retrain.transforms.core.models.inference import load_float32, load_model
 from beam_retrain.transforms.core.records.csv_format import unescape_cell
@@ -52,7 +52,7 @@ class ModelPath:
   def check(self, sample: Sequence[Image], threads: int) -> Sampled | None:
     """Compares it with the exported model; None if it is that.
 
-    Where there is no image that can be used, as with stored bottlenecks, drawn ones take their place.
+    Without a usable image, as with stored bottlenecks, generated ones are compared.
 
     Raises:
       InputError: they disagree beyond the bound of the precision.
@@ -63,7 +63,7 @@ class ModelPath:
     exported = functools.partial(load_float32, download(self.model.saved_model), threads)
     own = functools.partial(load_model, download(self.model.trunk), threads) if trunk.serving.is_prepared else exported
     contents = [self.model.fingerprint, trunk.fingerprint]
-    for images in filter(None, (sample, drawn_images())):
+    for images in filter(None, (sample, generated_images())):
       if sampled := check_agreement(contents, own, exported, images, self.model.head):
         self._require(sampled.agreement)
         return sampled

@@ -7,7 +7,7 @@ import sys
 from functools import partial
 
 from beam_retrain.transforms.core.errors import InputError
-from beam_retrain.transforms.core.models.agreement import Agreement, drawn_images, measure
+from beam_retrain.transforms.core.models.agreement import Agreement, generated_images, measure
 from beam_retrain.transforms.core.models.inference import load_float32, load_model
 from beam_retrain.transforms.core.models.saved_model import check_trunk
 from beam_retrain.transforms.core.printing import print
@@ -18,7 +18,7 @@ from beam_retrain.transforms.core.runtimes.prepared import PREPARED_FOLDER, REWR
 def check_exportable(folder: str, info: RunInfo) -> None:
   """Checks the trunk of bottlenecks, whose `info.json` is given.
 
-  A SavedModel without a digest, of versions before 0.5, is run beside the prepared trunk on drawn images.
+  A SavedModel without a digest, of versions before 0.5, is run beside the prepared trunk on generated images.
 
   Raises:
     InputError: it is not the trunk that computed them, or differs too much from it.
@@ -35,6 +35,6 @@ def check_exportable(folder: str, info: RunInfo) -> None:
   if not is_prepared or info.trunk.variant.unsupported_reason():
     print(f"{folder} was written by an earlier version, so its SavedModel cannot be checked", file=sys.stderr)
     return
-  measured = measure(partial(load_model, folder), partial(load_float32, folder), drawn_images(), None)
+  measured = measure(partial(load_model, folder), partial(load_float32, folder), generated_images(), None)
   if measured and (fault := measured.agreement.fault(precision)):
     raise InputError(f"the SavedModel in {folder} is not the trunk that made the bottlenecks: {fault}: {REWRITE}.")

@@ -24,6 +24,7 @@ from beam_retrain.transforms.io import files
 from beam_retrain.transforms.io.object_stores.base import HttpStore, UnconditionalError
 
 LENGTH_SECS = 30.0
+_LONGEST_SECS = 10 * LENGTH_SECS  # an object that claims more is not ours: nobody waits for it
 _LOOK_SECS = 0.5
 
 
@@ -98,6 +99,8 @@ class Lease:
     """
     try:
       secs = float(json.loads(data)["secs"])
+      if not 0 < secs <= _LONGEST_SECS:
+        raise ValueError(secs)
     except (ValueError, TypeError, KeyError) as error:
       raise InputError(
         f"{self._path} was not written by beam-retrain: delete it, or give another {flag('output')}."

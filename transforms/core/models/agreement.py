@@ -39,8 +39,8 @@ BOUNDS: Mapping[str, Bound] = {
 }
 """By the precision of the trunk in use.
 
-Measured on 64 images: digits and MNIST through the bundled trunk, MNIST through a full Inception v3, and drawn images
-through both; in brackets the drawn ones. A trunk with 300 changed weights has 0.01 to 0.3.
+Measured on 64 images: digits and MNIST through the bundled trunk, MNIST through a full Inception v3, and generated
+images through both; in brackets the generated ones. A trunk with 300 changed weights has 0.01 to 0.3.
 
 | precision | smallest cosine   | other answers |
 |-----------|-------------------|---------------|
@@ -78,11 +78,11 @@ class Agreement:
     others = 0 if self.same_answers is None else self.images - self.same_answers
     if self.least_cosine >= bound.least_cosine and others <= math.ceil(bound.other_answers * self.images):
       return ""
-    return f"{self}; {precision} must have at least {bound.least_cosine:g} and {1 - bound.other_answers:.0%} of them"
+    return f"{self}; {precision} needs a cosine of {bound.least_cosine:g} and {1 - bound.other_answers:.0%} of them"
 
 
-def drawn_images(count: int = 16) -> list[Image]:
-  """Returns grey images of soft shapes, for want of others."""
+def generated_images(count: int = 16) -> list[Image]:
+  """Returns grey images of soft shapes, where there are no others."""
   pixels = np.random.default_rng(0).integers(0, 256, (count, 5, 5), dtype=np.uint8)
   shapes = (np.asarray(PIL.Image.fromarray(one).resize((64, 64), PIL.Image.Resampling.BICUBIC)) for one in pixels)
   return [Image(f"{number}.png", "", encode_pixels(one, "png")) for number, one in enumerate(shapes)]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from beam_retrain.transforms.core.errors import InputError
-from beam_retrain.transforms.core.models.agreement import BOUNDS, Agreement, Sampled, drawn_images, measure
+from beam_retrain.transforms.core.models.agreement import BOUNDS, Agreement, Sampled, generated_images, measure
 from beam_retrain.transforms.core.models.head import Head
 from beam_retrain.transforms.core.models.inference import LoadedModel
 
@@ -32,7 +32,7 @@ def test_an_agreement_is_within_its_bound_or_says_what_is_beyond(agreement, prec
   assert (fault == "") == is_within
   if fault:
     assert f"smallest cosine with float32 is {agreement.least_cosine:.6f}" in fault
-    assert f"{precision} must have at least {BOUNDS[precision].least_cosine:g}" in fault
+    assert f"{precision} needs a cosine of {BOUNDS[precision].least_cosine:g}" in fault
 
 
 def test_predictions_are_compared_with_the_answers_of_the_exported_model():
@@ -53,7 +53,7 @@ def model(vector: list[float], *, with_scores: bool = True) -> LoadedModel:
 
 
 def test_a_model_without_finite_values_agrees_with_nothing():
-  images = drawn_images(3)
+  images = generated_images(3)
   assert measure(lambda: model([3, 4]), lambda: model([3, 4]), images, _HEAD).agreement == Agreement(3, 1.0, 3)
   broken = model([1, float("nan")])
   for ours, exact in ((model([1, 2]), broken), (broken, model([1, 2]))):
@@ -63,7 +63,7 @@ def test_a_model_without_finite_values_agrees_with_nothing():
 
 
 def test_a_tie_is_no_other_answer():
-  images = drawn_images(3)
+  images = generated_images(3)
   assert measure(lambda: model([1, 1.001]), lambda: model([1.001, 1]), images, _HEAD).agreement.same_answers == 3
   assert measure(lambda: model([1, 2]), lambda: model([2, 1]), images, _HEAD).agreement.same_answers == 0
 
@@ -74,4 +74,4 @@ def test_a_graph_that_fails_when_it_runs_is_a_sentence():
 
   broken = LoadedModel(lambda encoded: np.zeros((len(encoded), 1, 1, 3), np.float32), infer)
   with pytest.raises(InputError, match=r"cannot be run \(no such operation\): run `beam-retrain"):
-    measure(lambda: broken, lambda: broken, drawn_images(3), None)
+    measure(lambda: broken, lambda: broken, generated_images(3), None)
