@@ -9,11 +9,12 @@ from collections.abc import Sequence
 from typing import ClassVar, NamedTuple
 
 from beam_retrain.pipelines.engines.dataflow import describe_built_job, validate_single_job
-from beam_retrain.pipelines.evaluation import CHECKED, FILES, Evaluation, EvaluationRequest, find_images
+from beam_retrain.pipelines.evaluation import FILES, Evaluation, find_images
 from beam_retrain.pipelines.jobs.locks import holds_output
 from beam_retrain.pipelines.jobs.runner import run_command
 from beam_retrain.pipelines.models.trained import Model
 from beam_retrain.pipelines.options.request import check_paths
+from beam_retrain.pipelines.requests.evaluation import CHECKED, EvaluationRequest
 from beam_retrain.transforms.bottlenecks.store import STORES_FOLDER
 from beam_retrain.transforms.core.errors import InputError, flag
 from beam_retrain.transforms.core.metrics.figures import MODEL
@@ -33,8 +34,8 @@ from beam_retrain.transforms.sources.records import RecordsSource
 STAGE = "evaluate"
 
 _DESCRIPTION = f"""\
-Predicts the label of every image and counts the correct predictions per label. The accuracy that comes first, and that
-gates judge, is that on the images which the model was not trained on, told by their bytes; that on all is beside it.
+Predicts the label of every image and counts the correct predictions per label. The first accuracy, which the gates
+judge, is on images that the model was not trained on (compared by their bytes); the accuracy on all stands beside it.
 
 {CHECKED}
 

@@ -9,13 +9,14 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import ClassVar, NamedTuple
 
-from beam_retrain.pipelines.evaluation import CHECKED, REPORT_FILE, Evaluation, EvaluationRequest, find_images
+from beam_retrain.pipelines.evaluation import REPORT_FILE, Evaluation, find_images
 from beam_retrain.pipelines.jobs.runner import run_command
 from beam_retrain.pipelines.models.trained import Model, check_same_labels
 from beam_retrain.pipelines.options.request import check_paths
 from beam_retrain.pipelines.reevaluate import history
 from beam_retrain.pipelines.reevaluate.baseline import Baseline, check_unchanged, choose_baseline, choose_reference
 from beam_retrain.pipelines.reevaluate.history import STAGE
+from beam_retrain.pipelines.requests.evaluation import CHECKED, EvaluationRequest
 from beam_retrain.reporting.junit import junit_xml
 from beam_retrain.reporting.text_tables import changes_table
 from beam_retrain.transforms.core.metrics.figures import CANDIDATE, MODEL, TrendPoint

@@ -146,3 +146,12 @@ def test_a_server_without_conditional_writes_is_told(knows_them_not, monkeypatch
   said = capfd.readouterr().err
   assert said.startswith("beam-retrain: warning: s3://bucket/out: its server has no conditional writes")
   assert len(said.splitlines()) == 1
+
+
+@pytest.mark.parametrize("secs", ["1e9", "NaN", "-1"])
+def test_nobody_waits_for_a_lease_that_is_not_ours(server, secs):
+  folder = f"{server.url}/foreign"
+  files.write_bytes(f"{folder}/.lock", f'{{"secs": {secs}}}'.encode())
+  with pytest.raises(InputError, match=r"\.lock was not written by beam-retrain"), hold_lease(folder, _COMMAND, _SECS):
+    pass
+  assert files.exists(f"{folder}/.lock")
