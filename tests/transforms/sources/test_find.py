@@ -127,7 +127,9 @@ def test_records_of_which_a_file_is_missing_are_refused(converted, tmp_path):
   shutil.copytree(converted, tmp_path / "copy")
   path = tmp_path / "copy" / "records" / "training-00000-of-00001.tfrecord"
   path.rename(path.with_name("training-00000-of-00002.tfrecord"))
-  with pytest.raises(InputError, match=r"training-00000-of-00001\.tfrecord is missing: run `beam-retrain convert`"):
+  with pytest.raises(
+    InputError, match=r"training-00000-of-00001\.tfrecord is missing: repeat the `beam-retrain convert`"
+  ):
     find_source(str(tmp_path / "copy"))
   forget_list(tmp_path / "copy")
   with pytest.raises(InputError, match="has 1 of 2 training files"):

@@ -84,7 +84,8 @@ def check_contents(folder: str, info: RunInfo, files: Files = local_files, names
   if not info.lists_files:
     _report_unchecked(folder)
   for path, fault in find_faults(folder, files, names=names):
-    raise InputError(f"{folder}/{path} {fault}: run `beam-retrain {info.stage}` into {folder} again.")
+    remedy = f"repeat the `beam-retrain {info.stage}`, or the `beam-retrain run`, that wrote {folder}"
+    raise InputError(f"{folder}/{path} {fault}: {remedy}.")
 
 
 def check_file(path: str) -> None:

@@ -110,7 +110,7 @@ def test_a_reader_notices_each_damage_and_a_rerun_may_mend_it(folder, name, dama
   with pytest.raises(InputError) as raised:
     read_info(folder, "train", files)
   assert f"{folder}/" in str(raised.value)
-  assert f"run `beam-retrain train` into {folder} again" in str(raised.value)
+  assert f"repeat the `beam-retrain train`, or the `beam-retrain run`, that wrote {folder}." in str(raised.value)
   assert reopen_damaged(folder, files)
   assert not is_completed(folder) or name == "info.json"
   assert find_earlier(folder, "train", files) is not None
