@@ -204,10 +204,10 @@ def _check(folder: str) -> int:
         progress.add(listed)
   for output in unlisted:
     print(f"{files.shown(output)} has no list of its files, as before version 0.5: not checked", file=sys.stderr)
-  if damaged:
-    return ExitCode.GATE_MISSED
+  if damaged or not checked:
+    return ExitCode.GATE_MISSED if damaged else ExitCode.FAILED
   print(f"{checked:,} files of {len(outputs) - len(unlisted)} outputs are as they were written")
-  return ExitCode.DONE if checked else ExitCode.FAILED
+  return ExitCode.DONE
 
 
 def plan(request: VerifyRequest) -> Job:
