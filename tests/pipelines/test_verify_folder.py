@@ -56,7 +56,5 @@ def test_outputs_of_0_4_are_said_to_be_unchecked(work, capsys):
 def test_nothing_to_check_is_one_sentence(tmp_path, capsys):
   code, _, said = _verify(tmp_path, capsys)
   assert code == ExitCode.FAILED
-  assert (
-    said
-    == f"beam-retrain: {tmp_path} contains no finished output of beam-retrain: give a folder that one of its commands wrote.\n"
-  )
+  remedy = "give a folder that one of its commands wrote"
+  assert said == f"beam-retrain: {tmp_path} contains no finished output of beam-retrain: {remedy}.\n"
