@@ -181,7 +181,7 @@ class Stages:
 
 
 def _digest_of_contents(path: str) -> str:
-  """Returns a digest, 64 hex digits, of a file, or of a folder's files."""
+  """Returns the SHA-256 of a file or folder in hex."""
   found = files.walk(path) if os.path.isdir(path) else filter(os.path.exists, [path])
   digests = sorted((os.path.relpath(each, path), local_files.sha256(each)) for each in found)
   return hashlib.sha256(json.dumps(digests).encode()).hexdigest()
