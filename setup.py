@@ -41,7 +41,7 @@ setuptools.setup(
     "threadpoolctl>=3.5,<4",
   ],
   extras_require={
-    # Another engine for the trunk, twice as fast in bfloat16, and what calibrates it for int8; see README.
+    # Another engine for the trunk, twice as fast in bfloat16, and what calibrates it for int8; see docs/trunks.md.
     "fast": _FAST,
     # What Beam reads and writes s3:// with.
     "aws": _AWS,

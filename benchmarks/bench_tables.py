@@ -1,4 +1,4 @@
-"""The benchmark's results as text: the one table, which the README carries, and the claims under it."""
+"""The benchmark's results as text: the one table, which docs/results.md carries, and the claims under it."""
 
 from __future__ import annotations
 

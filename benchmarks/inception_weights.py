@@ -9,7 +9,7 @@ registry that it is set to; its checksum is pinned. No code of it runs, and noth
 The layout is TensorFlow.js's: `model.min.js` holds the weights manifest, the names, shapes and ranges of all arrays in
 the order of their bytes, one byte a number; the bytes are cut into shards, JavaScript modules that export base64.
 
-Run whole, once: all 376 arrays equal those of the file that the README's figures were measured with, bit for bit, and
+Run whole, once: all 376 arrays equal those of the file behind docs/results.md, bit for bit, and
 the package's graph (inputs, strides, padding and epsilon of every layer up to `mixed10`) is that of Keras.
 """
 
@@ -116,7 +116,7 @@ def read_shard(module: str) -> bytes:
 def dequantise(codes: np.ndarray, scale: float, minimum: float) -> np.ndarray:
   """Returns `codes * scale + minimum` of uint8 codes, float32.
 
-  Every step is rounded to float32, as in the file that the README's figures were measured with. TensorFlow.js rounds
+  Every step is rounded to float32, as in the file behind docs/results.md. TensorFlow.js rounds
   once, at the end: that differs by at most 1.2e-6 in this model.
   """
   return codes.astype(np.float32) * np.float32(scale) + np.float32(minimum)

@@ -1,4 +1,4 @@
-"""Every command of the README is run, or, where it needs a network or a cluster, at least understood."""
+"""Every command of README and docs is run, or, where it needs a network or a cluster, at least understood."""
 
 import importlib
 import os
@@ -15,11 +15,16 @@ from beam_retrain.pipelines.options.request import parse_job
 from beam_retrain.transforms.core.run.request import Request
 from tests.helpers import ROOT
 
-_README = (ROOT / "README.md").read_text()
+PAGES = (
+  "README.md",
+  *(f"docs/{name}.md" for name in ("commands", "nightly", "clusters", "trunks", "migration", "concepts")),
+)
+"""In the order in which they are read: each goes on with the folders of those before."""
 
 
 def blocks(language: str) -> list[str]:
-  return re.findall(rf"```{language}\n(.*?)```", _README, re.DOTALL)
+  text = "\n".join((ROOT / page).read_text() for page in PAGES)
+  return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
 
 
 def letters(line: str) -> str:
@@ -82,9 +87,7 @@ def test_each_make_target_is_there(target):
   assert re.search(rf"^{target}:", makefile, re.MULTILINE)
 
 
-@pytest.mark.parametrize(
-  "name", ["README.md", "CONTRIBUTING.md", "SECURITY.md", "docs/architecture.md", "docs/security.md"]
-)
+@pytest.mark.parametrize("name", [*PAGES, "CONTRIBUTING.md", "SECURITY.md", "docs/architecture.md", "docs/security.md"])
 def test_each_link_leads_somewhere(name):
   page = ROOT / name
   links = [link for link in re.findall(r"\]\(([^)]+)\)", page.read_text()) if "://" not in link]
