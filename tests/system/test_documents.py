@@ -91,10 +91,21 @@ def test_each_make_target_is_there(target):
 def test_each_link_leads_somewhere(name):
   page = ROOT / name
   links = [link for link in re.findall(r"\]\(([^)]+)\)", page.read_text()) if "://" not in link]
-  headings = {heading.lower().replace(" ", "-") for heading in re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)}
   assert links
   for link in links:
-    assert link[1:] in headings if link.startswith("#") else (page.parent / link).exists(), link
+    file, _, heading = link.partition("#")
+    target = page.parent / file if file else page
+    assert target.exists(), link
+    assert not heading or heading in headings_of(target), link
+
+
+def headings_of(page: Path) -> set[str]:
+  """Returns the anchors of a page's headings, as code hosts make them."""
+  return {found.lower().replace(" ", "-") for found in re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)}
+
+
+def test_the_readme_is_read_in_five_minutes():
+  assert len((ROOT / "README.md").read_text().splitlines()) <= 160
 
 
 def test_the_rooms_of_the_architecture_are_those_that_are_there():
