@@ -42,7 +42,7 @@ def run(argv: Sequence[str]) -> int:
   # Its input does not exist yet; everything else is checked before any work.
   train_request(flags, ".", ".").validate()
   folders = find_folders(flags.image_dir)
-  check_outputs(flags)
+  check_outputs(flags, folders)
   if flags.logging_verbosity in _SAYS_WARNINGS:
     for warning in warnings_of(flags, folders):
       print(f"WARNING: {warning}", file=sys.stderr)
@@ -86,18 +86,17 @@ def warnings_of(flags: argparse.Namespace, folders: Sequence[ClassFolder]) -> It
       yield f"Folder {folder.prefix} has more than {_MANY} images."
 
 
-def check_outputs(flags: argparse.Namespace) -> None:
+def check_outputs(flags: argparse.Namespace, folders: Sequence[ClassFolder]) -> None:
   """Checks that all outputs can be written, and makes their folders.
 
-  Raises InputError, also if two have the same path, or the stages would write into the images' folder.
+  Raises InputError, also if two have the same path, or one is among the images or the text bottlenecks.
   """
   seen: dict[str, str] = {}
   for flag, path in _targets(flags).items():
     if path in seen:
       raise InputError(f"{PROG}: --{seen[path]} and --{flag} are both {path}: give two paths.")
     seen[path] = flag
-  images, work = os.path.realpath(flags.image_dir), os.path.realpath(work_dir(flags))
-  if os.path.commonpath([images, work]) in (images, work):
+  if local_files.overlap(flags.image_dir, work := os.path.realpath(work_dir(flags))):
     raise InputError(
       f"{PROG}: the stages' folder {work} overlaps with --image_dir {flags.image_dir}: give another --work_dir."
     )
@@ -109,6 +108,11 @@ def check_outputs(flags: argparse.Namespace) -> None:
       raise InputError(f"{PROG}: --{flag} {path} cannot be written: remove it, or give another path.")
   if flags.saved_model_dir and os.path.lexists(flags.saved_model_dir) and not os.path.isdir(flags.saved_model_dir):
     raise InputError(f"{PROG}: --saved_model_dir {flags.saved_model_dir} is a file: give a new or empty folder.")
+  classes = [os.path.join(flags.bottleneck_dir, folder.prefix) for folder in folders]
+  for flag, path in _targets(flags).items():
+    for name, read in (("image_dir", flags.image_dir), *(("bottleneck_dir", folder) for folder in classes)):
+      if local_files.is_within(path, read):
+        raise InputError(f"{PROG}: --{flag} {path} is in {read}, which --{name} reads: give another --{flag}.")
   for flag, path in _targets(flags).items():
     with _writing(flag, path):
       os.makedirs(path if flag == "work_dir" else os.path.dirname(path), exist_ok=True)
@@ -120,7 +124,8 @@ def check_saved_model(flags: argparse.Namespace, stages: Stages) -> None:
   if folder and os.path.isdir(folder) and os.listdir(folder):
     trained = os.path.join(work_dir(flags), "train", _SAVED_MODEL)
     if not (stages.put_model(folder) or (stages.is_trained and _hold_the_same(folder, trained))):
-      raise InputError(f"{PROG}: --saved_model_dir {folder} is not empty: give a new or empty folder.")
+      why = "is not empty, and not as this command left it: empty it, or give a new folder"
+      raise InputError(f"{PROG}: --saved_model_dir {folder} {why}.")
 
 
 @contextlib.contextmanager

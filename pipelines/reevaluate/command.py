@@ -159,7 +159,8 @@ def plan(request: ReevaluateRequest, today: datetime.date) -> Job:
   """
   options = request.pipeline_options()
   arguments, request = request.to_argv(), request.with_absolute_paths()
-  request.validate_apart("model", "candidate", "input", "manifest", writes="history")  # nights may be reused
+  reuse = tuple(path for path in request.reuse if not history.is_in_night(path, request.history))
+  dataclasses.replace(request, reuse=reuse).validate_apart(*EvaluationRequest.paths, "candidate", writes="history")
   check_paths(options, request.model, request.candidate, request.input, request.reuse, request.manifest)
   models = {MODEL: Model(request.model)}
   if request.candidate:

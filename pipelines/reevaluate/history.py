@@ -262,6 +262,12 @@ def is_date(text: str) -> bool:
     return False
 
 
+def is_in_night(path: str, history: str) -> bool:
+  """Whether a folder is, or is in, a night of a history."""
+  inside = os.path.relpath(os.path.realpath(path), os.path.realpath(history))
+  return is_date(inside.partition(os.sep)[0])
+
+
 def dates(history: str) -> list[str]:
   return sorted(filter(is_date, os.listdir(history))) if os.path.isdir(history) else []
 

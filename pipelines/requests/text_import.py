@@ -26,6 +26,7 @@ from beam_retrain.transforms.core.errors import InputError, flag
 from beam_retrain.transforms.core.records.schema import RECORDS_FOLDER, STATS_FILE, TESTING, TRAINING
 from beam_retrain.transforms.core.records.splits import SplitPercentages
 from beam_retrain.transforms.core.runtimes.trunk_info import TrunkInfo
+from beam_retrain.transforms.core.system.local_files import overlap
 from beam_retrain.transforms.core.system.small_files import RUN_AGAIN, read_small
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.shards.checks import CheckSplits
@@ -94,6 +95,10 @@ def find_text_import(
       f"{flag('bottleneck_dir')} is for class folders without splits, as retrain.py read them, but {source.path} is"
       " something else: leave it out."
     )
+  for folder in (files.join(request.bottleneck_dir, each.prefix) for each in source.class_folders):
+    if overlap(folder, request.output):
+      what = f"{flag('output')} {request.output} overlaps with {folder} of {flag('bottleneck_dir')}"
+      raise InputError(f"{what}: give a folder of its own.")
   handles = [trunk.handle, HUB_INCEPTION_V3] if trunk.handle == INCEPTION_V3 else [trunk.handle]
   texts = find_texts(request.bottleneck_dir, {folder.prefix for folder in source.class_folders}, handles)
   check_lengths(texts, trunk.dimensions)

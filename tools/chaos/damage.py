@@ -134,10 +134,17 @@ def judge(place: Place, case: Case, ended: Ended, path: str) -> Result:
 
 
 def mend(world: World, path: str, kind: str, case: Case, random_: random.Random) -> Result:
-  """Runs a command into its own damaged output: the result is as if nothing had been damaged."""
+  """Runs a command into its own damaged output, which is then as undamaged.
+
+  `retrain` replaces no model outside its work folder that may be the user's: it names the folder, and how to go on.
+  """
   with world.place(case) as place:
     damaged = damage(place.root / path, kind, random_)
-    faults = place.faults(case, place.run(case))
+    ended = place.run(case)
+    outside = place.root / path.partition("/")[0] / "saved_model"
+    if ended.is_refused and f" --saved_model_dir {outside} is not " in ended.sentence:
+      return NOTICED, []
+    faults = place.faults(case, ended)
     if not faults and (place.root / path).is_file() and (place.root / path).read_bytes() == damaged:
       faults = [Fault(PASSED, f"{path} is still damaged")]
     return MENDED, faults

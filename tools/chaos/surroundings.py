@@ -23,7 +23,7 @@ from tools.chaos.cases import (
   Case,
 )
 from tools.chaos.trials import FAILED, NOTICED, SAME, TRACEBACK, Fault, NotReachedError, Trial
-from tools.chaos.world import World
+from tools.chaos.world import World, placed
 
 SECTION = "surroundings"
 # How many sizes of a disk are tried, in the whole run and in the short one.
@@ -95,7 +95,7 @@ def read_only(world: World, case: Case) -> tuple[str, list[Fault]]:
   """Runs a command whose inputs cannot be written."""
   _need_mounts(world)
   with world.place(case) as place:
-    for name in case.needs:
+    for name in map(placed, case.needs):
       path = place.root / name
       if name != case.output:
         processes.mount("none", str(path), path, flags=_BIND)

@@ -123,6 +123,7 @@ def test_help_shows_both_groups():
     ("--bottleneck_dir=FOLDER/file", "--work_dir FOLDER/file/beam_retrain cannot be written: FOLDER/file"),
     ("--bottleneck_dir=FOLDER/images", "overlaps with --image_dir FOLDER/images: give another --work_dir"),
     ("--work_dir=FOLDER", "overlaps with --image_dir FOLDER/images: give another --work_dir"),
+    ("--saved_model_dir=FOLDER/images/a/model", "is in FOLDER/images, which --image_dir reads: give another --saved_"),
     ("--final_tensor_name=", "--final_tensor_name '' is not a valid name of a TensorFlow operation"),
     ("--final_tensor_name=my result", "--final_tensor_name 'my result' is not a valid name of a TensorFlow operation"),
     ("--final_tensor_name=result:0", "--final_tensor_name 'result:0' is not a valid name"),
@@ -132,7 +133,10 @@ def test_help_shows_both_groups():
     ("--random_scale=-10", "--random_scale: -10 is not at least 0"),
     ("--random_brightness=much", "--random_brightness: 'much' is not a whole number"),
     ("--tfhub_module=", "--tfhub_module: the trunk is empty"),
-    ("--saved_model_dir=FOLDER/images", "--saved_model_dir FOLDER/images is not empty"),
+    (
+      "--saved_model_dir=FOLDER/images",
+      "FOLDER/images is in FOLDER/images, which --image_dir reads: give ",
+    ),
     ("--saved_model_dir=FOLDER/file", "--saved_model_dir FOLDER/file is a file"),
     ("--logging_verbosity=LOUD", "--logging_verbosity: invalid choice: 'LOUD'"),
     ("--checkpoint_path=", "--checkpoint_path: the path is empty"),
@@ -165,6 +169,13 @@ def test_a_value_that_cannot_be_used_is_one_sentence_before_any_work(given, sent
   assert "beam-retrain train" not in said
   written = [path for path in tmp_path.rglob("*") if path.is_file() and path.suffix != ".jpg"]
   assert [path.name for path in written if path.name != "file"] == []
+
+
+def test_nothing_is_written_among_the_text_bottlenecks(images, tmp_path):
+  texts = tmp_path / "bottlenecks" / "a"
+  with pytest.raises(InputError, match=f"--work_dir {texts}/w is in {texts}, which --bottleneck_dir reads: give anoth"):
+    run(arguments(tmp_path, f"--work_dir={texts}/w"))
+  assert not texts.exists()
 
 
 def test_all_that_is_not_given_is_what_the_stages_are_told(tmp_path):
@@ -272,9 +283,10 @@ def test_the_warnings_of_the_script(images, tmp_path, capsys):
 
 
 def warnings(folder: Path, capsys, *more: str) -> list[str]:
-  # It ends where the images, which are empty, or the splits are looked at.
-  with contextlib.suppress(InputError):
-    run(arguments(folder, "--saved_model_dir=" + str(folder / "images"), *more))
+  (folder / "theirs").mkdir(exist_ok=True)
+  (folder / "theirs" / "model").touch()
+  with contextlib.suppress(InputError):  # it ends after the warnings
+    run(arguments(folder, f"--saved_model_dir={folder / 'theirs'}", *more))
   return [line for line in capsys.readouterr().err.splitlines() if line.startswith("WARNING")]
 
 

@@ -17,7 +17,7 @@ _READS = {
   "bottlenecks": ["input", "trunk", "reuse"],
   "train": ["input"],
   "evaluate": ["model", "input", "reuse", "manifest"],
-  "reevaluate": ["model", "candidate", "input", "manifest"],
+  "reevaluate": ["model", "candidate", "input", "manifest", "reuse"],
 }
 _PLACES = ("in it", "in a link to it", "around it", "it")
 _CASES = [

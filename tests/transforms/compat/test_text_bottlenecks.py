@@ -338,6 +338,13 @@ def test_images_with_splits_of_their_own_are_refused(cache, tmp_path):
     cache._replace(data=tmp_path / "splits").run(tmp_path / "out")
 
 
+def test_an_output_among_the_texts_is_refused(cache, tmp_path):
+  output = cache.texts / "ant" / "out"
+  with pytest.raises(InputError, match=f"--output {output} overlaps with {cache.texts / 'ant'} of --bottleneck_dir"):
+    cache.run(output)
+  assert not output.exists()
+
+
 def test_imported_numbers_are_not_reused_unawares(unchanged, made, tmp_path):
   imported = tmp_path / "imported"
   assert unchanged.run(imported) == 0

@@ -31,10 +31,15 @@ def exists(path: str) -> bool:
 
 def overlap(path: str, other: str) -> bool:
   """Returns whether two paths are equal, or one lies in the other."""
-  if ("://" in path) != ("://" in other):
+  return is_within(path, other) or is_within(other, path)
+
+
+def is_within(path: str, folder: str) -> bool:
+  """Returns whether a path is a folder or lies in it."""
+  if ("://" in path) != ("://" in folder):
     return False
-  one, another = (f"{(each if '://' in each else os.path.realpath(each)).rstrip('/')}/" for each in (path, other))
-  return one.startswith(another) or another.startswith(one)
+  inner, outer = (f"{(each if '://' in each else os.path.realpath(each)).rstrip('/')}/" for each in (path, folder))
+  return inner.startswith(outer)
 
 
 def is_empty(folder: str) -> bool:
