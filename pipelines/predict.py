@@ -33,7 +33,7 @@ from beam_retrain.transforms.core.system import local_files
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif")
 
 _DESCRIPTION = """\
-Predicts the labels of images (JPEG, PNG, BMP, GIF) and their confidence. A folder stands for all images in it and
+Predicts the labels of images (JPEG, PNG, BMP, GIF, WebP) and their confidence. A folder stands for all images in it and
 below. Images that cannot be used are reported on standard error and skipped; the exit code is then 3.
 
   beam-retrain predict --model work/model digit.png

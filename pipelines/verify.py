@@ -254,7 +254,7 @@ def score(job: Job) -> tuple[list[ScoringPath], int, int]:
         expected = np.stack([entry.outputs["scores"] for entry in inferred])
         keys = [entry.image.key for entry in inferred]
         for path in paths:
-          path.add(keys, [entry.image.encoded for entry in inferred], expected, model.labels)
+          path.add(keys, [entry.image.decodable for entry in inferred], expected, model.labels)
       progress.add(len(entries))
   if not good + bad:
     raise InputError(job.images.empty_message)

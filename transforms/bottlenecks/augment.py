@@ -79,7 +79,7 @@ class _DistortingModel(LoadedModel):
   make_variants: Callable[[Sequence[bytes], Sequence[str]], Any] = dataclasses.field(kw_only=True)
 
   def decode(self, images: Sequence[Image]) -> Any:
-    return self.make_variants([image.encoded for image in images], [image.key for image in images])
+    return self.make_variants([image.decodable for image in images], [image.key for image in images])
 
 
 def _distorting(trunk: LoadedModel, distortions: Distortions) -> LoadedModel:

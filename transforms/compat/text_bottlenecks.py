@@ -229,7 +229,7 @@ class ImportTexts(ShardTask):
 
   def _encode(self, image: Image, vector: np.ndarray) -> bytes | None:
     info = probe_image(image.encoded, self._max_pixels)
-    if not isinstance(info, ImageInfo) or find_damage(image.encoded):
+    if not isinstance(info, ImageInfo) or find_damage(info.cut or image.encoded):
       return None
     return encode_bottleneck(
       Bottleneck(

@@ -297,14 +297,15 @@ def _name_images(picked: tuple[Shard, bytes], audit: SplitAudit) -> Iterator[tup
 
 def _is_sound(encoded: bytes, max_pixels: int) -> bool:
   """Returns whether the work would accept an image."""
-  if isinstance(probe_image(encoded, max_pixels), Fault):
+  info = probe_image(encoded, max_pixels)
+  if isinstance(info, Fault):
     return False
   import tensorflow as tf
 
   from beam_retrain.transforms.core.images.decode import decode_rgb
 
   try:
-    decode_rgb(tf.constant(encoded))
+    decode_rgb(tf.constant(info.cut or encoded))
   except tf.errors.OpError:
     return False
   return True

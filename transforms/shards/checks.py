@@ -100,7 +100,9 @@ def _check_any_usable(shards: Sequence[Shard], labels: Sequence[str]) -> None:
       return
     count, example = count + 1, example or f"{image.key} ({fault.detail})"
   if count:
-    raise InputError(f"none of {count:,} images can be used, such as {example}: give JPEG, PNG, BMP or GIF files.")
+    raise InputError(
+      f"none of {count:,} images can be used, such as {example}: give JPEG, PNG, BMP, GIF or WebP files."
+    )
 
 
 def _shown(labels: Sequence[str]) -> str:

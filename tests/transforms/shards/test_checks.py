@@ -69,7 +69,8 @@ def test_images_that_are_all_bad_are_no_matter_of_their_number(tmp_path: Path, c
   with pytest.raises(Exception, match="images") as raised:
     check()
   assert user_sentence(raised.value) == (
-    "none of 3 images can be used, such as a/1.jpg (neither JPEG, PNG, BMP nor GIF): give JPEG, PNG, BMP or GIF files."
+    "none of 3 images can be used, such as a/1.jpg (neither JPEG, PNG, BMP, GIF nor WebP): give JPEG, PNG, BMP, GIF or"
+    " WebP files."
   )
   write(tmp_path, {"b/2.png": noise_image(1)})
   with pytest.raises(Exception, match="image") as raised:

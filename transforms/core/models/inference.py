@@ -67,7 +67,7 @@ class LoadedModel:
 
   def decode(self, images: Sequence[Image]) -> Any:
     """Returns the input of `infer`; raises if an image cannot be decoded."""
-    encoded = [image.encoded for image in images]
+    encoded = [image.decodable for image in images]
     if self.preprocess_alike is not None and self._are_alike(images):
       return self.preprocess_alike(encoded)
     return self.preprocess(encoded)
@@ -121,7 +121,7 @@ def _check(image: Image | Quarantined, max_pixels: int) -> Image | Quarantined:
   info = probe_image(image.encoded, max_pixels)
   if isinstance(info, Fault):
     return quarantine(image, info)
-  return Image(image.key, image.label, image.encoded, info.format, info.height, info.width)
+  return Image(image.key, image.label, image.encoded, *info)
 
 
 def _decode_batch(items: Sequence[Image | Quarantined], load: Callable[[], LoadedModel], batch_size: int) -> _Batch:
@@ -148,7 +148,7 @@ def _whole(batch: _Batch) -> Sequence[Image | Quarantined]:
   suspects = iter([set(pixel) <= batch.model.missing_pixels for pixel in last_pixels.tolist()])
   return [
     quarantine(item, fault)
-    if isinstance(item, Image) and next(suspects) and _is_jpeg(item) and (fault := find_missing_pixels(item.encoded))
+    if isinstance(item, Image) and next(suspects) and _is_jpeg(item) and (fault := find_missing_pixels(item.decodable))
     else item
     for item in batch.items
   ]
@@ -171,7 +171,7 @@ def _decodable(item: Image | Quarantined, model: LoadedModel) -> Image | Quarant
     except Exception as error:
       if is_out_of_memory(error):
         raise
-      return quarantine(item, explain(item.encoded))
+      return quarantine(item, explain(item.decodable))
   return item
 
 

@@ -18,9 +18,9 @@ class Reason(enum.StrEnum):
 
   EMPTY = "EMPTY"  # 0 bytes
   TRUNCATED = "TRUNCATED"  # starts like an image, ends too early or is damaged inside
-  NOT_AN_IMAGE = "NOT_AN_IMAGE"  # neither JPEG, PNG, BMP nor GIF
-  TOO_LARGE = "TOO_LARGE"  # more pixels than allowed: a decompression bomb, or a scan to be scaled down
-  UNSUPPORTED = "UNSUPPORTED"  # an image, in a variant that the exported model could not decode either
+  NOT_AN_IMAGE = "NOT_AN_IMAGE"  # neither JPEG, PNG, BMP, GIF nor WebP, nor a format that has a name
+  TOO_LARGE = "TOO_LARGE"  # more pixels, frames or data than allowed: a decompression bomb, or a scan to be scaled down
+  UNSUPPORTED = "UNSUPPORTED"  # an image, in a format or variant that the exported model could not decode either
   BAD_LABEL = "BAD_LABEL"  # label not in the label list
   UNREADABLE = "UNREADABLE"  # listed, but could not be opened
   MODEL_ERROR = "MODEL_ERROR"  # the trunk or the head failed, or gave values that are not finite

@@ -104,9 +104,14 @@ class Image:
   key: str  # stable name relative to the data set, `/`-separated, with the file's extension
   label: str
   encoded: bytes
-  format: str = ""  # `jpeg`, `png`, `bmp` or `gif`; empty until probed, as height and width are 0
+  format: str = ""  # `jpeg`, `png`, `bmp`, `gif` or `webp`; empty until probed, as height and width are 0
   height: int = 0
   width: int = 0
+  cut: bytes = b""  # what is decoded in place of `encoded`, see `ImageInfo`; in no record
+
+  @property
+  def decodable(self) -> bytes:
+    return self.cut or self.encoded
 
   @property
   def sha256(self) -> str:

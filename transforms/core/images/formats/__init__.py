@@ -1,0 +1,1 @@
+"""One bounded parser per image format, without Pillow and TensorFlow."""

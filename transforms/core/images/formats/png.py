@@ -1,0 +1,101 @@
+"""PNG: its chunks, of which decoders are given those that pixels are made of."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterator
+
+from beam_retrain.transforms.core.images.formats.info import Fault, ImageInfo, check_size, damaged
+from beam_retrain.transforms.core.records.quarantine import Reason
+
+START = b"\x89PNG\r\n\x1a\n"
+
+_PLAIN = START + b"\0\0\0\rIHDR"
+_END = b"\0\0\0\0IEND\xaeB`\x82"
+_FIRST = 33  # where the first chunk after the header starts
+_LAYERS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # colour type -> values per pixel
+
+_MAX_CHUNKS = 1 << 20
+_MAX_BESIDE = 1 << 16
+"""Bytes of text, profiles and the like that decoders read: libpng inflates them to 8 MB each, and keeps a thousand."""
+_MAX_UNSEEN = 1 << 21
+"""Compressed bytes that may lie behind the last pixel unseen: libpng inflates them too, to 2 GB."""
+_DEFLATE = 1032  # most bytes that one compressed byte becomes
+_STEP = 1 << 20
+
+
+def is_plain(encoded: bytes) -> bool:
+  return encoded.startswith(_PLAIN)
+
+
+def probe_plain(encoded: bytes) -> ImageInfo | None:
+  """Reads an 8-bit grey or RGB file of one small run of pixels, else None.
+
+  PNG specification, 5.3 and 11.2.2: not interlaced, and nothing besides pixels.
+  """
+  if encoded[37:41] != b"IDAT" or not encoded.endswith(_END):
+    return None
+  width, height, depth, colour, *methods, check, size = struct.unpack_from(">IIBBBBBII", encoded, 16)
+  plain = depth == 8 and colour in (0, 2) and not any(methods) and check == zlib.crc32(encoded[12:29])
+  small = size < _MAX_UNSEEN and size == len(encoded) - _FIRST - 12 - len(_END)
+  return ImageInfo("png", height, width) if plain and small and height and width else None
+
+
+def probe(encoded: bytes, max_pixels: int) -> ImageInfo | Fault:
+  if len(encoded) < _FIRST or not is_plain(encoded):
+    return damaged("it is too short, or does not begin with its size")
+  width, height, depth, colour, _, _, interlaced, check = struct.unpack_from(">IIBBBBBI", encoded, 16)
+  if not (width and height) or check != zlib.crc32(encoded[12:29]):
+    return damaged("its checksum is another, or it has no pixels")
+  if too_large := check_size(height, width, max_pixels):
+    return too_large
+  beside = data = 0
+  for number, (kind, start, end) in enumerate(_chunks(encoded)):
+    if number > _MAX_CHUNKS:
+      return Fault(Reason.TOO_LARGE, f"a PNG of more than {_MAX_CHUNKS} chunks: save it again")
+    data += end - start if kind == b"IDAT" else 0
+    beside += 0 if _is_needed(kind) else end - start
+  rows = 2 * height if interlaced else height  # at least as many as its seven passes have
+  size = height * -(-width * _LAYERS.get(colour, 4) * depth // 8) + 8 * rows
+  if data > _MAX_UNSEEN + size // _DEFLATE and _runs_on(encoded, size):
+    return Fault(Reason.TOO_LARGE, "its data go on behind the last pixel: save it again")
+  return ImageInfo("png", height, width, only_pixels(encoded) if beside > _MAX_BESIDE else b"")
+
+
+def only_pixels(encoded: bytes) -> bytes:
+  """Returns the file without text, profiles and other frames."""
+  kept = [encoded[start:end] for kind, start, end in _chunks(encoded) if _is_needed(kind)]
+  return b"".join((START, *kept))
+
+
+def _is_needed(kind: bytes) -> bool:
+  return not kind[0] & 0x20 or kind == b"tRNS"  # an upper-case letter: critical
+
+
+def _chunks(encoded: bytes) -> Iterator[tuple[bytes, int, int]]:
+  """Yields type, start and end of the chunks; the last may be cut."""
+  start = len(START)
+  while start + 8 <= len(encoded):
+    kind = encoded[start + 4 : start + 8]
+    end = start + 12 + int.from_bytes(encoded[start : start + 4])
+    yield kind, start, end
+    if kind == b"IEND":
+      return
+    start = end
+
+
+def _runs_on(encoded: bytes, size: int) -> bool:
+  """Whether the data inflate to more than `size` bytes."""
+  inflate = zlib.decompressobj()
+  for kind, start, end in _chunks(encoded):
+    rest = encoded[start + 8 : end - 4] if kind == b"IDAT" else b""
+    while rest and not inflate.eof:
+      try:
+        size -= len(inflate.decompress(rest, _STEP))
+      except zlib.error:  # for the decoder to tell, which stops there too
+        return False
+      rest = inflate.unconsumed_tail
+      if size < 0:
+        return True
+  return False
