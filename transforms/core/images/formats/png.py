@@ -22,7 +22,7 @@ _MAX_BESIDE = 1 << 16
 _MAX_UNSEEN = 1 << 21
 """Compressed bytes that may lie behind the last pixel unseen: libpng inflates them too, to 2 GB."""
 _DEFLATE = 1032  # most bytes that one compressed byte becomes
-_STEP = 1 << 20
+_STEP, _WINDOW, _LARGE = 1 << 20, 1 << 12, 1 << 25
 
 
 def is_plain(encoded: bytes) -> bool:
@@ -58,7 +58,7 @@ def probe(encoded: bytes, max_pixels: int) -> ImageInfo | Fault:
     beside += 0 if _is_needed(kind) else end - start
   rows = 2 * height if interlaced else height  # at least as many as its seven passes have
   size = height * -(-width * _LAYERS.get(colour, 4) * depth // 8) + 8 * rows
-  if data > _MAX_UNSEEN + size // _DEFLATE and _runs_on(encoded, size):
+  if data > _MAX_UNSEEN + size // _DEFLATE and _is_suspicious(encoded) and _runs_on(encoded, size):
     return Fault(Reason.TOO_LARGE, "its data go on behind the last pixel: save it again")
   return ImageInfo("png", height, width, only_pixels(encoded) if beside > _MAX_BESIDE else b"")
 
@@ -83,6 +83,15 @@ def _chunks(encoded: bytes) -> Iterator[tuple[bytes, int, int]]:
     if kind == b"IEND":
       return
     start = end
+
+
+def _is_suspicious(encoded: bytes) -> bool:
+  """Whether `_runs_on`, which takes as long as decoding, is worth it.
+
+  Compressed bytes that become hundreds are much the same and can be compressed again, those of photos cannot.
+  """
+  windows = (encoded[at : at + _WINDOW] for at in range(_FIRST, len(encoded) - _WINDOW, _STEP))
+  return len(encoded) > _LARGE or any(len(zlib.compress(window, 1)) < 0.9 * _WINDOW for window in windows)
 
 
 def _runs_on(encoded: bytes, size: int) -> bool:
