@@ -14,9 +14,15 @@ from typing import Any
 _MODULES = {
   "ComputeBottlenecks": "beam_retrain.transforms.bottlenecks.compute",
   "EvaluateClassifier": "beam_retrain.transforms.evaluation.classifier",
+  "Image": "beam_retrain.transforms.core.records.schema",
   "ImageModelHandler": "beam_retrain.transforms.bottlenecks.model_handler",
   "InputError": "beam_retrain.transforms.core.errors",
+  "Model": "beam_retrain.pipelines.library.model",
+  "Prediction": "beam_retrain.pipelines.library.model",
+  "StoredBottlenecks": "beam_retrain.pipelines.library.bottlenecks",
+  "embed": "beam_retrain.pipelines.library.bottlenecks",
   "find_source": "beam_retrain.transforms.sources.find",
+  "load_bottlenecks": "beam_retrain.pipelines.library.bottlenecks",
   "load_trunk": "beam_retrain.pipelines.models.trunk_sources",
 }
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from beam_retrain.pipelines.options.flags import add_model_precision_flags
 from beam_retrain.transforms.core.errors import InputError
-from beam_retrain.transforms.core.models.choose_variant import TRUNK_FOLDER, choose_serving_variant
+from beam_retrain.transforms.core.models.choose_variant import TRUNK_FOLDER, ServingVariant, choose_serving_variant
 from beam_retrain.transforms.core.models.head import HEAD_FILE, decode_head
 from beam_retrain.transforms.core.models.inference import LoadedModel, infer_images, load_model, with_head
 from beam_retrain.transforms.core.printing import print
@@ -26,6 +26,7 @@ from beam_retrain.transforms.core.run.exit_codes import exit_code_for_images, ru
 from beam_retrain.transforms.core.run.flags import add_max_bad_fraction, positive_int
 from beam_retrain.transforms.core.run.output_folder import read_info, read_labels
 from beam_retrain.transforms.core.run.request import NO_FLAG, Request
+from beam_retrain.transforms.core.run.run_info import RunInfo
 from beam_retrain.transforms.core.runtimes.prepared import find_prepared
 from beam_retrain.transforms.core.runtimes.variant import AUTO
 from beam_retrain.transforms.core.system import local_files
@@ -98,34 +99,50 @@ def plan(request: PredictRequest) -> Job:
       raise InputError(f"{path} is remote, but predict reads local files only: give a local copy, or use `evaluate`.")
   info, labels = read_info(request.model, "train"), read_labels(request.model)
   paths = find_images(request.images)
-  trunk = os.path.join(request.model, TRUNK_FOLDER)
-  has_prepared = bool(find_prepared(trunk))
-  serving = choose_serving_variant(
-    request.model, info.trunk.variant, info.preprocessing or "", has_prepared, request.precision, request.runtime
-  )
+  serving = choose_serving(request.model, info, request.precision, request.runtime)
   if serving.why:
     print(serving, file=sys.stderr)
-  if serving.is_prepared:
-    head = os.path.join(request.model, HEAD_FILE)
-    model = with_head(load_model(trunk), decode_head(local_files.read_bytes(head), head), head)
-  else:
-    model = load_model(os.path.join(request.model, "saved_model"))
+  model = load_classifier(request.model, serving)
   if info.trunk.handle == "bundled":
     print("predicted with the small bundled trunk: for real work, train with --trunk inception_v3", file=sys.stderr)
   return Job(request, model, labels, paths)
 
 
+def choose_serving(folder: str, info: RunInfo, precision: str = AUTO, runtime: str = AUTO) -> ServingVariant:
+  """Chooses how the model in a folder runs here; see `choose_serving_variant`."""
+  has_prepared = bool(find_prepared(os.path.join(folder, TRUNK_FOLDER)))
+  return choose_serving_variant(folder, info.trunk.variant, info.preprocessing or "", has_prepared, precision, runtime)
+
+
+def load_classifier(folder: str, serving: ServingVariant) -> LoadedModel:
+  """Loads a model; its output is `scores`."""
+  if not serving.is_prepared:
+    return load_model(os.path.join(folder, "saved_model"))
+  head = os.path.join(folder, HEAD_FILE)
+  return with_head(load_trunk_of(folder, serving), decode_head(local_files.read_bytes(head), head), head)
+
+
+def load_trunk_of(folder: str, serving: ServingVariant) -> LoadedModel:
+  """Loads the trunk of a model; its output is `bottleneck`."""
+  if serving.is_prepared:
+    return load_model(os.path.join(folder, TRUNK_FOLDER))
+  return load_model(os.path.join(folder, "saved_model"), trunk_only=True)
+
+
 def predict(job: Job, bad: list[Quarantined]) -> Iterator[Prediction]:
   """Yields a prediction per image; reports bad ones, also in `bad`."""
-  for result in infer_images(_read_images(job.paths), job.model):
+  for result in infer_images(map(read_image, job.paths), job.model):
     if isinstance(result, Quarantined):
       bad.append(result)
       print(f"{result.key}: {result.reason}: {result.detail}", file=sys.stderr)
     else:
-      scores = result.outputs["scores"]
-      # Stable, so that the first label wins a tie, as in the exported model's own top-k.
-      best = np.argsort(-scores, kind="stable")[: job.request.top]
-      yield result.image.key, [(job.labels[index], float(scores[index])) for index in best]
+      yield result.image.key, rank(result.outputs["scores"], job.labels, job.request.top)
+
+
+def rank(scores: np.ndarray, labels: Sequence[str], top: int) -> list[tuple[str, float]]:
+  """Returns (label, score 0..1) of the `top` best, the best first."""
+  # Stable, so that the first label wins a tie, as in the exported model's own top-k.
+  return [(labels[index], float(scores[index])) for index in np.argsort(-scores, kind="stable")[:top]]
 
 
 def find_images(arguments: Iterable[str]) -> list[str]:
@@ -149,18 +166,17 @@ def find_images(arguments: Iterable[str]) -> list[str]:
   return list(paths)
 
 
-def _read_images(paths: Iterable[str]) -> Iterator[Image | Quarantined]:
-  for path in paths:
-    try:
-      status = os.stat(path)
-      if not stat.S_ISREG(status.st_mode):  # opening a pipe would block
-        yield Quarantined(path, 0, Reason.UNREADABLE, "is not a regular file")
-      elif status.st_size > MAX_FILE_BYTES:
-        yield Quarantined.too_large(path, status.st_size)
-      else:
-        yield Image(key=path, label="", encoded=local_files.read_bytes(path))
-    except OSError as error:
-      yield Quarantined(path, 0, Reason.UNREADABLE, str(error.strerror))
+def read_image(path: str) -> Image | Quarantined:
+  """Reads a local image file; its key is its path."""
+  try:
+    status = os.stat(path)
+    if not stat.S_ISREG(status.st_mode):  # opening a pipe would block
+      return Quarantined(path, 0, Reason.UNREADABLE, "is not a regular file")
+    if status.st_size > MAX_FILE_BYTES:
+      return Quarantined.too_large(path, status.st_size)
+    return Image(key=path, label="", encoded=local_files.read_bytes(path))
+  except OSError as error:
+    return Quarantined(path, 0, Reason.UNREADABLE, str(error.strerror))
 
 
 def _as_text(predictions: Iterable[Prediction]) -> Iterator[str]:

@@ -17,7 +17,7 @@ from tests.helpers import ROOT
 
 PAGES = (
   "README.md",
-  *(f"docs/{name}.md" for name in ("commands", "nightly", "clusters", "trunks", "migration", "concepts")),
+  *(f"docs/{name}.md" for name in ("commands", "python", "nightly", "clusters", "trunks", "migration", "concepts")),
 )
 """In the order in which they are read: each goes on with the folders of those before."""
 
@@ -55,6 +55,15 @@ def test_each_console_block_gives_what_it_shows(tmp_path, monkeypatch, capfd):
     for line in shown.splitlines():
       if line.strip() != "...":
         assert letters(line) in lines, f"{command}\ndid not print: {line}\nbut:\n{printed}"
+  run_python_blocks()
+
+
+def run_python_blocks() -> None:
+  """Runs what README and docs show in Python, beside what the commands above have made."""
+  shown = blocks("python")
+  assert len(shown) >= 4
+  for block in shown:
+    exec(compile(block, "<a page>", "exec"), {"__name__": "__main__"})
 
 
 def understood_commands() -> list[str]:

@@ -1,0 +1,1 @@
+"""What programs import; the public names are in `beam_retrain/__init__.py`."""

@@ -1,0 +1,134 @@
+"""Bottlenecks in a program: computed from images, or as stored."""
+
+from __future__ import annotations
+
+import functools
+import os
+import tempfile
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from beam_retrain.pipelines.library.images import AnyImage, as_list, embed_all
+from beam_retrain.pipelines.models.trunk_sources import load_trunk, prepare
+from beam_retrain.transforms.core.errors import InputError
+from beam_retrain.transforms.core.models.inference import LoadedModel, load_model
+from beam_retrain.transforms.core.records.schema import (
+  RECORDS_FOLDER,
+  TESTING,
+  TRAINING,
+  VALIDATION,
+  Bottleneck,
+  decode_bottleneck,
+)
+from beam_retrain.transforms.core.records.splits import SplitPercentages
+from beam_retrain.transforms.core.records.tfrecord import read_records
+from beam_retrain.transforms.core.run.output_folder import read_info
+from beam_retrain.transforms.core.run.stats import read_stats
+from beam_retrain.transforms.core.runtimes.variant import FLOAT32, TENSORFLOW, Variant
+from beam_retrain.transforms.io import files
+
+if TYPE_CHECKING:
+  import pandas as pd
+  import tensorflow as tf
+
+SPLITS = (TRAINING, VALIDATION, TESTING)
+
+
+def embed(
+  images: Iterable[AnyImage],
+  trunk: str = "bundled",
+  *,
+  weights: str | None = None,
+  precision: str = FLOAT32,
+  runtime: str = TENSORFLOW,
+) -> np.ndarray:
+  """Runs images through a trunk: float32 [N, D].
+
+  The trunk is loaded once per process, and cached on disk, as by `beam-retrain bottlenecks`.
+
+  Args:
+    images: paths, encoded bytes, or arrays uint8 [H, W] or [H, W, 3].
+    trunk: `bundled`, `inception_v3`, a TF Hub handle, a SavedModel folder, or `keras:InceptionV3`.
+    weights: a local file, for `keras:` trunks.
+
+  Raises:
+    InputError: an image or the trunk cannot be used.
+  """
+  model, dimensions = _load(trunk, weights, precision, runtime)
+  return embed_all(as_list(images), model, dimensions)
+
+
+@functools.lru_cache(maxsize=2)
+def _load(handle: str, weights: str | None, precision: str, runtime: str) -> tuple[LoadedModel, int]:
+  prepared = prepare(load_trunk(handle, weights), Variant(runtime, precision))
+  with tempfile.TemporaryDirectory(prefix="beam-retrain-embed-") as folder:
+    prepared.save(folder)
+    return load_model(folder), prepared.info.dimensions
+
+
+class StoredBottlenecks(NamedTuple):
+  """Bottlenecks of images in the order of their records.
+
+  Attributes:
+    vectors: float32 [N, D], as the trunk gives them, unscaled.
+    labels: str [N].
+    keys: str [N], the images' names relative to the data set.
+  """
+
+  vectors: np.ndarray
+  labels: np.ndarray
+  keys: np.ndarray
+
+  def to_pandas(self) -> pd.DataFrame:
+    """Returns columns `key`, `label` and the numbers, called 0 to D-1."""
+    import pandas as pd
+
+    names = pd.DataFrame({"key": self.keys, "label": self.labels})
+    return pd.concat([names, pd.DataFrame(self.vectors)], axis=1)
+
+  def to_tf_dataset(self) -> tf.data.Dataset:
+    """Returns a dataset of (float32 [D], label as a string)."""
+    import tensorflow as tf
+
+    return tf.data.Dataset.from_tensor_slices((self.vectors, self.labels.astype("S")))
+
+
+def load_bottlenecks(folder: str | os.PathLike[str], split: str | None = None) -> StoredBottlenecks:
+  """Loads what `beam-retrain bottlenecks` wrote: vectors, labels and keys.
+
+  Args:
+    folder: the output, finished; may be remote.
+    split: `training`, `validation` or `testing`; all by default. Validation images are those that `train` takes with
+      the splits of the bottlenecks.
+
+  Raises:
+    InputError: the folder is no finished output of `bottlenecks`, or has no images of the split.
+  """
+  path = files.absolute(os.fspath(folder))
+  if split not in (None, *SPLITS):
+    raise InputError(f"{split!r} is no split: give {', '.join(SPLITS[:-1])} or {SPLITS[-1]}, or leave it out.")
+  info = read_info(path, "bottlenecks", files)
+  total = sum(counts.outputs for counts in read_stats(path, files).splits.values())
+  vectors = np.empty((total, info.trunk.dimensions), np.float32)
+  labels: list[str] = []
+  keys: list[str] = []
+  percentages = SplitPercentages.from_settings(info.settings)
+  for of_file, stored in _read(path):
+    if split in (None, percentages.split_of(stored.key, given=of_file)):
+      vectors[len(keys)] = stored.vector
+      labels.append(stored.label)
+      keys.append(stored.key)
+  if not keys:
+    raise InputError(f"{path} has no {split or ''} images: it has {', '.join(read_stats(path, files).splits)}.")
+  return StoredBottlenecks(vectors[: len(keys)], np.array(labels), np.array(keys))
+
+
+def _read(path: str) -> Iterator[tuple[str, Bottleneck]]:
+  """Yields (split of the file, bottleneck) in the order of `train`."""
+  for of_file in SPLITS:
+    for stat in files.match_in(files.join(path, RECORDS_FOLDER), f"{of_file}-*.tfrecord"):
+      with files.open_to_read(stat.path) as file:
+        for record in read_records(file, stat.path):
+          yield of_file, decode_bottleneck(record)

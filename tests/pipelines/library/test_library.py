@@ -1,0 +1,132 @@
+"""What programs import: it gives what the commands give, for paths, bytes and arrays."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image as Pillow
+
+import beam_retrain
+from beam_retrain import InputError, Model, embed, load_bottlenecks
+from beam_retrain.pipelines import predict
+from beam_retrain.pipelines.predict import PredictRequest
+from beam_retrain.trainer.fit.data import load_bottlenecks as load_for_training
+from beam_retrain.transforms.core.records.splits import SplitPercentages
+from tests.helpers import ROOT, file_contents
+
+
+@pytest.fixture(scope="module")
+def model(made) -> Model:
+  return Model(made.model)
+
+
+@pytest.fixture(scope="module")
+def paths(made) -> list[str]:
+  return [str(made.data / label / name) for label, name in [("zebra", "0.png"), ("ant", "1.png"), ("mule", "3.png")]]
+
+
+def test_a_prediction_is_that_of_the_command(made, model, paths):
+  request = PredictRequest(model=str(made.model), images=tuple(paths), top=3)
+  assert [(one.image, one.top) for one in model.predict(paths, top=3)] == list(
+    predict.predict(predict.plan(request), [])
+  )
+  assert [one.label for one in model.predict(paths)] == ["zebra", "ant", "mule"]
+  assert {(one.label, one.confidence) == one.top[0] and not one.fault for one in model.predict(paths)} == {True}
+
+
+def test_bytes_and_pixels_are_images_too(model, paths):
+  pixels = np.asarray(Pillow.open(paths[0]))
+  encoded = Path(paths[0]).read_bytes()
+  of_path, of_bytes, of_pixels = model.predict([paths[0], encoded, pixels])
+  assert of_path[1:] == of_bytes[1:] == of_pixels[1:]
+  assert [of_path.image, of_bytes.image, of_pixels.image] == [paths[0], "1", "2"]
+  coloured = model.predict([np.stack([pixels] * 3, -1)])
+  assert coloured[0].label == of_path.label
+
+
+def test_an_image_that_cannot_be_used_keeps_its_place(model, paths, tmp_path):
+  (tmp_path / "empty.png").write_bytes(b"")
+  found = model.predict([paths[0], tmp_path / "empty.png", "missing.png", paths[1]])
+  assert [one.label for one in found] == ["zebra", "", "", "ant"]
+  assert found[1].fault == "EMPTY: the file has 0 bytes"
+  assert found[2].fault.startswith("UNREADABLE: ")
+  with pytest.raises(InputError, match=r"image missing\.png cannot be used: UNREADABLE"):
+    model.embed([paths[0], "missing.png"])
+
+
+@pytest.mark.parametrize("one", ["a.png", b"bytes", np.zeros((8, 8), np.uint8)])
+def test_a_single_image_is_not_taken_for_several(model, one):
+  with pytest.raises(InputError, match="give a list of images"):
+    model.predict(one)
+
+
+@pytest.mark.parametrize("pixels", [np.zeros((8, 8, 3)), np.zeros((8, 8, 4), np.uint8)])
+def test_other_arrays_are_refused(model, pixels):
+  with pytest.raises(InputError, match=r"give uint8 \[H, W\] or \[H, W, 3\]"):
+    model.predict([pixels])
+
+
+def test_stored_bottlenecks_are_those_that_train_reads(made, model):
+  vectors, labels, keys = load_bottlenecks(made.bottlenecks)
+  percentages = SplitPercentages(testing=30)
+  read = load_for_training(
+    str(made.bottlenecks), labels=model.labels, dimensions=64, percentages=percentages, transform=lambda batch: batch
+  )
+  np.testing.assert_array_equal(vectors, read.vectors)
+  assert labels.tolist() == [model.labels[index] for index in read.classes]
+  for split, rows in read.rows.items():
+    part = load_bottlenecks(made.bottlenecks, split)
+    assert len(rows) == len(part.keys) > 0
+    np.testing.assert_array_equal(part.vectors, vectors[rows])
+    assert part.keys.tolist() == keys[rows].tolist()
+
+
+def test_embedding_gives_the_stored_bottlenecks(made, model):
+  stored = load_bottlenecks(made.bottlenecks, "testing")
+  images = [made.data / key for key in stored.keys[:5]]
+  np.testing.assert_allclose(model.embed(images), stored.vectors[:5], atol=1e-2)
+  trunk = str(made.bottlenecks / "trunk")
+  np.testing.assert_allclose(embed(images, trunk), stored.vectors[:5], atol=1e-2)
+  assert embed(images, trunk).dtype == np.float32
+
+
+def test_as_a_table_and_as_a_dataset(made):
+  stored = load_bottlenecks(made.bottlenecks, "testing")
+  table = stored.to_pandas()
+  assert list(table.columns[:3]) == ["key", "label", 0]
+  np.testing.assert_array_equal(table.drop(columns=["key", "label"]).to_numpy(), stored.vectors)
+  vector, label = next(iter(stored.to_tf_dataset()))
+  np.testing.assert_array_equal(vector.numpy(), stored.vectors[0])
+  assert label.numpy().decode() == stored.labels[0] == table["label"][0]
+
+
+def test_what_is_not_there_is_one_sentence(made, tmp_path):
+  with pytest.raises(InputError, match="'train' is no split: give training, validation or testing"):
+    load_bottlenecks(made.bottlenecks, "train")
+  with pytest.raises(InputError, match="give the folder that `beam-retrain bottlenecks` wrote"):
+    load_bottlenecks(made.model)
+  with pytest.raises(InputError, match=r"nothing"):
+    Model(tmp_path / "nothing")
+
+
+def test_nothing_is_written(made, model, paths):
+  before = file_contents(made.model)
+  model.predict(paths)
+  model.embed(paths)
+  assert file_contents(made.model) == before
+
+
+def test_each_public_name_is_there_and_described():
+  for name in beam_retrain.__all__:
+    assert getattr(beam_retrain, name).__doc__, name
+  assert set(beam_retrain.__all__) <= set(dir(beam_retrain))
+
+
+def test_importing_the_package_loads_neither_beam_nor_tensorflow():
+  code = "import sys, beam_retrain; print(sorted({'apache_beam', 'tensorflow', 'numpy'} & set(sys.modules)))"
+  done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+  assert done.stdout == "[]\n"
