@@ -66,7 +66,7 @@ class EvaluateRequest(EvaluationRequest):
 
   @classmethod
   def add_flags(cls, parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", required=True, metavar="DIR", help="output of `train`")
+    parser.add_argument("--model", required=True, metavar="DIR", help="output of `train` or `run`")
     parser.add_argument(
       "--input",
       required=True,

@@ -24,7 +24,7 @@ from beam_retrain.transforms.core.records.quarantine import MAX_FILE_BYTES, Quar
 from beam_retrain.transforms.core.records.schema import Image
 from beam_retrain.transforms.core.run.exit_codes import exit_code_for_images, run_command
 from beam_retrain.transforms.core.run.flags import add_max_bad_fraction, positive_int
-from beam_retrain.transforms.core.run.output_folder import read_info, read_labels
+from beam_retrain.transforms.core.run.output_folder import find_output, read_info, read_labels
 from beam_retrain.transforms.core.run.request import NO_FLAG, Request
 from beam_retrain.transforms.core.run.run_info import RunInfo
 from beam_retrain.transforms.core.runtimes.prepared import find_prepared
@@ -62,7 +62,7 @@ class PredictRequest(Request):
 
   @classmethod
   def add_flags(cls, parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", required=True, metavar="DIR", help="output of `train`")
+    parser.add_argument("--model", required=True, metavar="DIR", help="output of `train` or `run`")
     parser.add_argument("images", nargs="+", metavar="IMAGE", help="image file, or folder of images")
     parser.add_argument("--top", type=positive_int, metavar="N", help="labels per image (default 1)")
     parser.add_argument("--format", choices=tuple(_FORMATS), help="of the output (default text)")
@@ -97,12 +97,13 @@ def plan(request: PredictRequest) -> Job:
   for path in (request.model, *request.images):
     if "://" in path:
       raise InputError(f"{path} is remote, but predict reads local files only: give a local copy, or use `evaluate`.")
-  info, labels = read_info(request.model, "train"), read_labels(request.model)
+  folder = find_output(request.model, "train")
+  info, labels = read_info(folder, "train"), read_labels(folder)
   paths = find_images(request.images)
-  serving = choose_serving(request.model, info, request.precision, request.runtime)
+  serving = choose_serving(folder, info, request.precision, request.runtime)
   if serving.why:
     print(serving, file=sys.stderr)
-  model = load_classifier(request.model, serving)
+  model = load_classifier(folder, serving)
   if info.trunk.handle == "bundled":
     print("predicted with the small bundled trunk: for real work, train with --trunk inception_v3", file=sys.stderr)
   return Job(request, model, labels, paths)

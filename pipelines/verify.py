@@ -93,7 +93,7 @@ class VerifyRequest(Request):
 
   @classmethod
   def add_flags(cls, parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", metavar="DIR", help="output of `train`")
+    parser.add_argument("--model", metavar="DIR", help="output of `train` or `run`")
     parser.add_argument("--input", metavar="DIR", help="images: any input of `bottlenecks`")
     parser.add_argument(
       "--images",

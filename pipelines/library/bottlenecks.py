@@ -24,7 +24,7 @@ from beam_retrain.transforms.core.records.schema import (
 )
 from beam_retrain.transforms.core.records.splits import SplitPercentages
 from beam_retrain.transforms.core.records.tfrecord import read_records
-from beam_retrain.transforms.core.run.output_folder import read_info
+from beam_retrain.transforms.core.run.output_folder import find_output, read_info
 from beam_retrain.transforms.core.run.stats import read_stats
 from beam_retrain.transforms.core.runtimes.variant import FLOAT32, TENSORFLOW, Variant
 from beam_retrain.transforms.io import files
@@ -99,14 +99,14 @@ def load_bottlenecks(folder: str | os.PathLike[str], split: str | None = None) -
   """Loads what `beam-retrain bottlenecks` wrote: vectors, labels and keys.
 
   Args:
-    folder: the output, finished; may be remote.
+    folder: the output, finished, or that of `run`; may be remote.
     split: `training`, `validation` or `testing`; all by default. Validation images are those that `train` takes with
       the splits of the bottlenecks.
 
   Raises:
     InputError: the folder is no finished output of `bottlenecks`, or has no images of the split.
   """
-  path = files.absolute(os.fspath(folder))
+  path = find_output(files.absolute(os.fspath(folder)), "bottlenecks", files)
   if split not in (None, *SPLITS):
     raise InputError(f"{split!r} is no split: give {', '.join(SPLITS[:-1])} or {SPLITS[-1]}, or leave it out.")
   info = read_info(path, "bottlenecks", files)

@@ -13,7 +13,7 @@ from beam_retrain.pipelines.library.images import AnyImage, as_list, embed_all, 
 from beam_retrain.pipelines.predict import choose_serving, load_classifier, load_trunk_of, rank
 from beam_retrain.transforms.core.models.inference import LoadedModel, infer_images
 from beam_retrain.transforms.core.records.quarantine import Quarantined
-from beam_retrain.transforms.core.run.output_folder import read_info, read_labels
+from beam_retrain.transforms.core.run.output_folder import find_output, read_info, read_labels
 from beam_retrain.transforms.core.runtimes.variant import AUTO
 
 
@@ -44,14 +44,14 @@ class Model:
   """
 
   def __init__(self, folder: str | os.PathLike[str], *, precision: str = AUTO, runtime: str = AUTO):
-    """Opens a folder written by `train`.
+    """Opens a folder written by `train` or `run`.
 
     The model is loaded when it is first used. `precision` and `runtime` are as in `beam-retrain predict`.
 
     Raises:
       InputError: there is no finished model, or it cannot run so.
     """
-    self._folder = os.fspath(folder)
+    self._folder = find_output(os.fspath(folder), "train")
     info = read_info(self._folder, "train")
     self.labels = list(read_labels(self._folder))
     self.dimensions = info.trunk.dimensions

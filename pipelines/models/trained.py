@@ -15,7 +15,7 @@ from beam_retrain.transforms.core.models.head import HEAD_FILE
 from beam_retrain.transforms.core.records.schema import ALL, LABELS_FILE, TESTING, TRAINING
 from beam_retrain.transforms.core.records.splits import SplitPercentages
 from beam_retrain.transforms.core.records.trained_on import TRAINED_ON_FILE, TrainedOn
-from beam_retrain.transforms.core.run.output_folder import read_info, read_labels
+from beam_retrain.transforms.core.run.output_folder import find_output, read_info, read_labels
 from beam_retrain.transforms.core.run.run_info import RunInfo
 from beam_retrain.transforms.core.runtimes.prepared import CARD_FILE, PREPARED_FOLDER
 from beam_retrain.transforms.core.runtimes.variant import AUTO
@@ -24,12 +24,12 @@ from beam_retrain.transforms.sources.base import Source
 
 
 class Model:
-  """A finished output folder of `train`; `labels`: class index -> label."""
+  """A finished output of `train`; `labels`: class index -> label."""
 
   def __init__(self, path: str):
-    self.path = path
-    self.info: RunInfo = read_info(path, "train", files)
-    self.labels = read_labels(path, files)
+    self.path = find_output(path, "train", files)
+    self.info: RunInfo = read_info(self.path, "train", files)
+    self.labels = read_labels(self.path, files)
 
   @property
   def saved_model(self) -> str:

@@ -28,9 +28,12 @@ from beam_retrain.transforms.core.errors import InputError, flag
 from beam_retrain.transforms.core.printing import print
 from beam_retrain.transforms.core.run.argparse_internals import flags_of
 from beam_retrain.transforms.core.run.flags import ArgumentParser, unknown_argument, validate_spelling
+from beam_retrain.transforms.core.run.output_folder import find_output
 from beam_retrain.transforms.core.run.request import NO_FLAG, Request
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.io.beam_internals import add_beam_flags
+
+_MODELS = ("model", "candidate")  # among `paths`: may be given by the folder of `run`, too
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -57,7 +60,7 @@ class JobRequest(Request):
     return [*super().to_argv(), *self.beam_options]
 
   def with_absolute_paths(self) -> Self:
-    """Returns the same request with absolute paths.
+    """Returns the same request with absolute paths, of models their own.
 
     Raises:
       InputError: a path is empty, for example from an unset shell variable.
@@ -67,6 +70,8 @@ class JobRequest(Request):
       if path == "" or (isinstance(path, tuple) and "" in path):
         raise InputError(f"{flag(name)} is empty: give a {'file' if name == 'manifest' else 'folder'}.")
       paths[name] = files.absolute(path) if isinstance(path, str) else tuple(map(files.absolute, path))
+      if name in _MODELS:
+        paths[name] = find_output(paths[name], "train", files)
     return dataclasses.replace(self, **paths)
 
   def pipeline_options(self, *, check_engine: bool = True) -> PipelineOptions:

@@ -83,7 +83,7 @@ class ReevaluateRequest(EvaluationRequest):
 
   @classmethod
   def add_flags(cls, parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", required=True, metavar="DIR", help="output of `train`")
+    parser.add_argument("--model", required=True, metavar="DIR", help="output of `train` or `run`")
     parser.add_argument(
       "--candidate", metavar="DIR", help="another model to score in the same pass; every gate applies to it too"
     )

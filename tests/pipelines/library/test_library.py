@@ -130,3 +130,22 @@ def test_importing_the_package_loads_neither_beam_nor_tensorflow():
   code = "import sys, beam_retrain; print(sorted({'apache_beam', 'tensorflow', 'numpy'} & set(sys.modules)))"
   done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
   assert done.stdout == "[]\n"
+
+
+@pytest.mark.parametrize("given", ["run", "run/train", "run/train/saved_model", "run/train/saved_model/"])
+def test_a_model_is_found_from_each_folder_that_is_printed(made, paths, tmp_path, monkeypatch, capsys, given):
+  (tmp_path / "run").mkdir()
+  (tmp_path / "run" / "train").symlink_to(made.model)
+  (tmp_path / "run" / "bottlenecks").symlink_to(made.bottlenecks)
+  monkeypatch.chdir(tmp_path)
+  assert Model(given).labels == Model(made.model).labels
+  assert predict.run([f"--model={given}", paths[0]]) == 0
+  assert "zebra" in capsys.readouterr().out
+  assert len(load_bottlenecks("run", "testing").keys) > 0
+
+
+def test_a_folder_of_another_stage_is_named_as_it_was_given(made, tmp_path):
+  (tmp_path / "saved_model").mkdir()
+  for path in (made.bottlenecks, tmp_path / "saved_model"):
+    with pytest.raises(InputError, match=f"^{path}.*give the folder that `beam-retrain train` wrote"):
+      Model(path)

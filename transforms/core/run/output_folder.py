@@ -76,6 +76,22 @@ def read_info(folder: str, stage: str, files: Files = local_files) -> RunInfo:
   return info
 
 
+def find_output(path: str, stage: str, files: Files = local_files) -> str:
+  """Returns a stage's output folder, from that of `run` above it, too.
+
+  Of `train`, the `saved_model` in the output may be given as well, since the command names it. Any other path is
+  returned as it is.
+  """
+  if files.exists(os.path.join(path, INFO_FILE)):
+    return path
+  below = os.path.join(path, stage)
+  if files.exists(os.path.join(below, INFO_FILE)):
+    return below
+  above, name = os.path.split(path.rstrip("/"))
+  is_model = stage == "train" and name == "saved_model" and files.exists(os.path.join(above, INFO_FILE))
+  return above if is_model else path
+
+
 def check_contents(folder: str, info: RunInfo, files: Files = local_files, names: Sequence[str] = ()) -> None:
   """Checks a finished folder against its list; see `contents.find_faults`.
 
