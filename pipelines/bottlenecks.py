@@ -28,7 +28,7 @@ from beam_retrain.pipelines.models.execution import (
 from beam_retrain.pipelines.models.precision import Choice, choose_variant
 from beam_retrain.pipelines.models.sample import sample_images
 from beam_retrain.pipelines.models.trunk_sources import Trunk, load_trunk
-from beam_retrain.pipelines.options.flags import report_left_out, retrain_names_setting
+from beam_retrain.pipelines.options.flags import report_left_out, report_oriented, retrain_names_setting
 from beam_retrain.pipelines.options.request import check_paths
 from beam_retrain.pipelines.requests.bottlenecks import BottlenecksRequest
 from beam_retrain.pipelines.requests.retry import Retry, read_retry
@@ -339,6 +339,7 @@ def report(job: Job, result: PipelineResult) -> int:
     files.sweep(files.join(job.output, FRESH_FOLDER, REPORTS_FOLDER))
   stats = read_stats(job.output, files)
   _print_summary(job, stats)
+  report_oriented(stats.oriented, stats.outputs, files.shown(job.source.path))
   job.audit.report(stats, job.output)
   return exit_code(stats, job.output, job.request.max_bad_fraction)
 

@@ -1,13 +1,12 @@
-"""`beam-retrain convert`: IDX files to a class-folder tree and TFRecords."""
+"""`beam-retrain convert`: images to a class-folder tree and TFRecords."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
 import functools
-import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import apache_beam as beam
@@ -18,36 +17,51 @@ from beam_retrain.pipelines.jobs.forked_workers import default_processes
 from beam_retrain.pipelines.jobs.locks import holds_output
 from beam_retrain.pipelines.jobs.runner import claim_output, exit_code, run_command, run_pipeline
 from beam_retrain.pipelines.options.request import JobRequest, check_paths
-from beam_retrain.transforms.convert import FORMATS, IMAGE_FORMATS, JPG, TFRECORD, ConvertShard, sweep_tree
+from beam_retrain.transforms.convert import FORMATS, JPG, TFRECORD, ConvertShard, list_input, sweep_tree
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.images.encode import DEFAULT_QUALITY
+from beam_retrain.transforms.core.images.upright import ALPHAS, reader_versions
 from beam_retrain.transforms.core.printing import print
-from beam_retrain.transforms.core.records.schema import IMAGE_RECORD
+from beam_retrain.transforms.core.records.output_names import check_folder_names
+from beam_retrain.transforms.core.records.quarantine import MAX_PIXELS
+from beam_retrain.transforms.core.records.schema import ALL, IMAGE_RECORD, RECORDS_FOLDER, TESTING, TRAINING, VALIDATION
 from beam_retrain.transforms.core.run.exit_codes import ExitCode
-from beam_retrain.transforms.core.run.flags import add_max_bad_fraction, whole_number
+from beam_retrain.transforms.core.run.flags import add_max_bad_fraction, add_max_pixels, whole_number
+from beam_retrain.transforms.core.run.output_folder import find_earlier
 from beam_retrain.transforms.core.run.request import ONE_ARGUMENT
 from beam_retrain.transforms.core.run.run_info import RunInfo, describe_run
 from beam_retrain.transforms.core.run.stats import read_stats
+from beam_retrain.transforms.core.system.machine import available_cores
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.shards.ledger import CloseLedger, mark_completed
 from beam_retrain.transforms.shards.work import WorkShards
-from beam_retrain.transforms.sources.idx import IdxPair, PlanIdxShards, count_shards, find_idx_splits
+from beam_retrain.transforms.sources.base import Source
+from beam_retrain.transforms.sources.find import find_format, find_source
+from beam_retrain.transforms.sources.idx import IdxSource, PlanIdxShards, count_shards, find_idx_splits
 
 STAGE = "convert"
-RECORDS_FOLDER = "records"
 
 _DESCRIPTION = """\
-Turns the four IDX files of MNIST (or of any data set in its format) into images and records.
+Turns images into JPEG or PNG files and records that every other command reads: the IDX files of MNIST (or of any data
+set in that format), or any folder or manifest of images, in whatever format Pillow reads: TIFF, WebP, AVIF, JPEG 2000,
+ICO, PSD, ..., and HEIC (pip install 'beam-retrain[heic]'). Images are turned upright by their EXIF orientation and
+brought to sRGB by their colour profile; transparent ones are laid on white or black; of 16-bit grey the upper 8 bits
+are kept. Of several pages or frames, the first is taken. A plain JPEG stays as it is, byte for byte.
 
-reads    INPUT/{train,t10k}-{images-idx3,labels-idx1}-ubyte, plain or .gz, also spelled train-images.idx3-ubyte
-writes   OUTPUT/{training,testing}/LABEL/INDEX.jpg   INDEX is the position in the IDX file
-         OUTPUT/records/{training,testing}-SSSSS-of-NNNNN.tfrecord
-         OUTPUT/labels.txt, stats.json, quarantine.csv, info.json and, last, COMPLETED"""
+reads    INPUT/{train,t10k}-{images-idx3,labels-idx1}-ubyte, plain or .gz, also spelled train-images.idx3-ubyte, or
+         any other input of `bottlenecks`
+writes   OUTPUT/{training,testing}/LABEL/NAME.jpg, or OUTPUT/LABEL/NAME.jpg if the input has no splits; NAME is that
+         of the image, or its position in the IDX file
+         OUTPUT/records/SPLIT-SSSSS-of-NNNNN.tfrecord
+         OUTPUT/labels.txt, stats.json, quarantine.csv, info.json and, last, COMPLETED
+
+Where two images would have one name (a.tif and a.png of a class), both get a suffix. An input without splits is split
+later, by a hash of the images' names, into the same splits as the input itself."""
 
 _EXAMPLE = """\
 example
   beam-retrain convert --input mnist --output mnist_jpg
-  beam-retrain convert --input mnist --output mnist_png --formats png,tfrecord
+  beam-retrain convert --input photos --output photos_upright --formats png,tfrecord
 
 A killed run resumes when it is started again; a finished one is replaced. On this machine it uses a process for each
 core. Any Beam option may follow, for example --direct_num_workers=1 for one process."""
@@ -72,12 +86,16 @@ class ConvertRequest(JobRequest):
   output: str
   formats: tuple[str, ...] = dataclasses.field(default=(JPG, TFRECORD), metadata=ONE_ARGUMENT)
   quality: int = DEFAULT_QUALITY
+  alpha: str = ALPHAS[0]
   classes: int = 10
+  max_pixels: int = MAX_PIXELS
   max_bad_fraction: float = 0.0
 
   @classmethod
   def add_flags(cls, parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--input", required=True, metavar="DIR", help="folder with the four IDX files")
+    parser.add_argument(
+      "--input", required=True, metavar="DIR", help="folder of images or of the four IDX files, or a CSV manifest"
+    )
     parser.add_argument("--output", required=True, metavar="DIR", help="a new or empty folder, or an earlier output")
     parser.add_argument(
       "--formats",
@@ -96,8 +114,12 @@ class ConvertRequest(JobRequest):
       "--classes",
       type=whole_number(1, 256),
       metavar="N",
-      help="labels are 0 to N-1 (default: %(default)d); images with other labels are quarantined",
+      help="labels of IDX files are 0 to N-1 (default: %(default)d); images with other labels are quarantined",
     )
+    parser.add_argument(
+      "--alpha", choices=ALPHAS, help="colour behind transparent pixels, white or black (default: %(default)s)"
+    )
+    add_max_pixels(parser)
     add_max_bad_fraction(parser)
 
 
@@ -106,12 +128,22 @@ make_parser = ConvertRequest.make_parser
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-  """A planned conversion."""
+  """A planned conversion.
+
+  Attributes:
+    source: of images; None for IDX files.
+    splits: those of the images, or `all`.
+    shards: number of shards, if need be an estimate.
+    settings: further ones that decide the output's bytes.
+  """
 
   request: ConvertRequest
   options: PipelineOptions
-  pairs: tuple[IdxPair, ...]
   task: ConvertShard
+  plan: beam.PTransform  # PBegin -> PCollection[Shard]
+  splits: tuple[str, ...]
+  shards: int
+  settings: Mapping[str, object]
 
   @property
   def output(self) -> str:
@@ -122,38 +154,41 @@ class Job:
     """Folder of the shards, or of reports alone without records."""
     return files.join(self.output, RECORDS_FOLDER) if self.task.writes_file else self.output
 
+  @property
+  def has_splits(self) -> bool:
+    return ALL not in self.splits
+
   @functools.cached_property
   def info(self) -> RunInfo:
     """The new `info.json`, with settings that decide the output's bytes."""
     task = self.task
-    settings = {
-      "formats": task.formats,
-      "quality": task.quality,
-      "labels": task.labels,
-      # A changed input is another request: the old one's images must not stay in the tree.
-      "inputs": [dataclasses.asdict(pair) for pair in self.pairs],
-    }
+    settings = {"formats": task.formats, "quality": task.quality, "labels": task.labels, **self.settings}
     others = {"formats": task.formats, "schema": IMAGE_RECORD}
-    return describe_run(STAGE, settings, self.request.to_argv(), labels=task.labels, others=others)
+    has_splits = None if self.has_splits else False
+    return describe_run(
+      STAGE, settings, self.request.to_argv(), labels=task.labels, has_splits=has_splits, others=others
+    )
 
   def claim(self) -> None:
     """Claims the output folder; keeps a killed run's finished shards."""
-    owned = [RECORDS_FOLDER, *(pair.split for pair in self.pairs)]
+    earlier = find_earlier(self.output, STAGE, files)
+    classes = earlier.labels if earlier and earlier.has_splits is False else ()
     shards_folder = RECORDS_FOLDER if self.task.writes_file else ""
-    claim_output(self.output, self.info, owned=owned, shards_folder=shards_folder)
+    owned = (RECORDS_FOLDER, TRAINING, VALIDATION, TESTING)
+    claim_output(self.output, self.info, owned=owned, owned_folders=classes, shards_folder=shards_folder)
 
   def build(self, root: beam.Pipeline) -> None:
     """Plans, works and closes."""
-    splits = tuple(pair.split for pair in self.pairs)
-    shards = root | "Plan" >> PlanIdxShards(self.pairs)
+    shards = root | "Plan" >> self.plan
     # Shard
     reports = shards | "Work" >> WorkShards(self.task, output=self.shards_folder, request=self.info.request)
     # ShardReport
+    tree = (*self.splits, VALIDATION) if self.has_splits else self.task.labels
     _ = (
       (shards, reports)
       | "Close" >> CloseLedger(output=self.output, shards_folder=self.shards_folder)
       # Stats
-      | "SweepTree" >> beam.Map(sweep_tree, self.output, splits=splits, labels=self.task.labels)
+      | "SweepTree" >> beam.Map(sweep_tree, self.output, tree if self.task.in_tree else ())
       # Stats
       | "MarkCompleted" >> beam.Map(mark_completed, self.output, self.request.max_bad_fraction)
     )  # Stats
@@ -167,23 +202,71 @@ def run(argv: Sequence[str]) -> int:
 def execute(request: ConvertRequest) -> int:
   job = plan(request)
   job.claim()
-  processes = default_processes(request.beam_options, sum(map(count_shards, job.pairs)))
+  processes = default_processes(request.beam_options, job.shards)
   run_pipeline(job.build, job.options, stage=STAGE, shards_folder=job.shards_folder, processes=processes)
   return report(job)
 
 
 def plan(request: ConvertRequest) -> Job:
-  """Finds and checks the IDX files; changes nothing."""
+  """Lists and checks the input; changes nothing."""
   options = request.pipeline_options()
-  source, output = files.absolute(request.input), files.absolute(request.output)
+  path, output = files.absolute(request.input), files.absolute(request.output)
   request.validate_apart("input")
-  check_paths(options, source, output)
+  check_paths(options, path, output)
   validate_single_job(options, output)
-  if files.is_local(source) and not os.path.isdir(source):
-    raise InputError(f"{source} is not a folder: give the folder of the four IDX files.")
-  labels = tuple(str(number) for number in range(request.classes))
-  task = ConvertShard(output, request.formats, labels, request.quality)
-  return Job(request, options, tuple(find_idx_splits(source)), task)
+  if find_format(path) is IdxSource:
+    pairs = tuple(find_idx_splits(path))
+    labels = tuple(str(number) for number in range(request.classes))
+    task = ConvertShard(output, request.formats, labels, request.quality)
+    # A changed input is another request: the old one's images must not stay in the tree.
+    settings = {"inputs": [dataclasses.asdict(pair) for pair in pairs]}
+    shards = sum(map(count_shards, pairs))
+    return Job(request, options, task, PlanIdxShards(pairs), (TRAINING, TESTING), shards, settings)
+  return _plan_images(request, options, path, output)
+
+
+def _plan_images(request: ConvertRequest, options: PipelineOptions, path: str, output: str) -> Job:
+  source = find_source(path, min_classes=1)
+  splits = _splits_of(source)
+  shards = source.plan(splits, None)
+  listed = list_input(source, splits)
+  task = ConvertShard(
+    output,
+    request.formats,
+    tuple(source.labels),
+    request.quality,
+    alpha=request.alpha,
+    max_pixels=request.max_pixels,
+    clashing=listed.clashing,
+    threads=max(1, available_cores() // default_processes(request.beam_options, listed.shards)),
+  )
+  if task.in_tree:
+    check_folder_names(source.labels, at_top=not source.has_splits)
+  settings = {
+    "inputs": listed.digest,
+    "alpha": request.alpha,
+    "max_pixels": request.max_pixels,
+    "readers": reader_versions(),
+  }
+  return Job(request, options, task, shards, splits, listed.shards, settings)
+
+
+def _splits_of(source: Source) -> tuple[str, ...]:
+  """Returns the splits that a source has."""
+  if not source.has_splits:
+    return (ALL,)
+  splits = [split for split in (TRAINING, TESTING) if _has_split(source, split)]
+  if source.has_validation or not splits:
+    return (TRAINING, TESTING)  # validation images come with those for training
+  return tuple(splits)
+
+
+def _has_split(source: Source, split: str) -> bool:
+  try:
+    source.plan((split,), None)
+    return True
+  except InputError:
+    return False
 
 
 def report(job: Job) -> int:
@@ -191,10 +274,10 @@ def report(job: Job) -> int:
     print(built)
     return ExitCode.DONE
   stats = read_stats(job.output, files)
-  extensions = [extension for extension in IMAGE_FORMATS if extension in job.task.formats]
-  shown = files.shown(job.output)
+  shown, name = files.shown(job.output), "INDEX" if isinstance(job.plan, PlanIdxShards) else "NAME"
   for split, counts in stats.splits.items():
-    places = [files.join(shown, split, "LABEL", f"INDEX.{extension}") for extension in extensions]
+    folder = shown if split == ALL else files.join(shown, split)
+    places = [files.join(folder, "LABEL", f"{name}.{extension}") for extension in job.task.in_tree]
     if job.task.writes_file:
       places.append(files.join(shown, RECORDS_FOLDER, f"{split}-*.tfrecord"))
     print(f"{split}: {counts.outputs:,} images in {' and '.join(places)}")

@@ -29,6 +29,7 @@ from beam_retrain.pipelines.models.trained import (
 from beam_retrain.pipelines.models.trunk_sources import BUNDLED
 from beam_retrain.pipelines.options.flags import (
   report_left_out,
+  report_oriented,
   retrain_names_setting,
 )
 from beam_retrain.pipelines.requests.evaluation import EvaluationRequest
@@ -356,6 +357,7 @@ class Evaluation:
           yield f"bottlenecks in {files.shown(self.images.source.path)} have no SHA-256: make them again to know"
 
   def exit_code(self, metrics: Metrics, output: str) -> ExitCode:
-    """Reports bad inputs; returns the exit code."""
+    """Reports oriented and bad images; returns the exit code."""
     stats, allowed = read_stats(output, files), self.request.max_bad_fraction
+    report_oriented(stats.oriented, stats.outputs, files.shown(self.images.source.path))
     return exit_code(stats, output, allowed, gate_missed=metrics.verdict == MISSED)

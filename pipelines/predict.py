@@ -13,8 +13,9 @@ from typing import ClassVar, NamedTuple
 
 import numpy as np
 
-from beam_retrain.pipelines.options.flags import add_model_precision_flags
+from beam_retrain.pipelines.options.flags import add_model_precision_flags, report_oriented
 from beam_retrain.transforms.core.errors import InputError
+from beam_retrain.transforms.core.images.exif import is_oriented
 from beam_retrain.transforms.core.models.choose_variant import TRUNK_FOLDER, ServingVariant, choose_serving_variant
 from beam_retrain.transforms.core.models.head import HEAD_FILE, decode_head
 from beam_retrain.transforms.core.models.inference import LoadedModel, infer_images, load_model, with_head
@@ -83,8 +84,12 @@ def run(argv: Sequence[str]) -> int:
   """Runs the command line; returns the exit code."""
   job = plan(PredictRequest.parse(argv))
   bad: list[Quarantined] = []
-  for line in _FORMATS[job.request.format](predict(job, bad)):
+  oriented: list[str] = []
+  for line in _FORMATS[job.request.format](predict(job, bad, oriented)):
     print(line, flush=True)
+  if oriented:
+    folder = os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in oriented])
+    report_oriented(len(oriented), len(job.paths) - len(bad), folder)
   return exit_code_for_images(len(bad), len(job.paths), job.request.max_bad_fraction)
 
 
@@ -130,13 +135,18 @@ def load_trunk_of(folder: str, serving: ServingVariant) -> LoadedModel:
   return load_model(os.path.join(folder, "saved_model"), trunk_only=True)
 
 
-def predict(job: Job, bad: list[Quarantined]) -> Iterator[Prediction]:
-  """Yields a prediction per image; reports bad ones, also in `bad`."""
+def predict(job: Job, bad: list[Quarantined], oriented: list[str]) -> Iterator[Prediction]:
+  """Yields a prediction per image; reports bad ones, also in `bad`.
+
+  Adds the paths of images with an EXIF orientation to `oriented`.
+  """
   for result in infer_images(map(read_image, job.paths), job.model):
     if isinstance(result, Quarantined):
       bad.append(result)
       print(f"{result.key}: {result.reason}: {result.detail}", file=sys.stderr)
     else:
+      if is_oriented(result.image.encoded):
+        oriented.append(result.image.key)
       yield result.image.key, rank(result.outputs["scores"], job.labels, job.request.top)
 
 

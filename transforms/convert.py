@@ -1,27 +1,45 @@
-"""Converts IDX images to image files, image records, or both."""
+"""Converts images of any source to image files, image records, or both."""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
-from collections.abc import Iterator, Mapping
-from typing import cast
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
 
-from beam_retrain.transforms.core.images.encode import DEFAULT_QUALITY, ImageFormat, encode_each
-from beam_retrain.transforms.core.records.quarantine import Quarantined, Reason
+import numpy as np
+
+from beam_retrain.transforms.core.images.encode import DEFAULT_QUALITY, ImageFormat, encode_each, encode_pixels
+from beam_retrain.transforms.core.images.headers import Fault, probe_plain
+from beam_retrain.transforms.core.images.idx import MAX_SIDE_PX
+from beam_retrain.transforms.core.images.upright import ALPHAS, read_upright
+from beam_retrain.transforms.core.records.output_names import OutputName, find_clashing, name_output
+from beam_retrain.transforms.core.records.quarantine import MAX_PIXELS, Quarantined, Reason
 from beam_retrain.transforms.core.records.schema import Image, encode_image
 from beam_retrain.transforms.core.records.shards import WRITTEN, Shard
 from beam_retrain.transforms.core.records.tfrecord import frame
 from beam_retrain.transforms.core.run.stats import Stats
-from beam_retrain.transforms.core.system.prefetch import batched
+from beam_retrain.transforms.core.system.prefetch import map_ahead
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.shards.work import ShardTask, Written
+from beam_retrain.transforms.sources.base import Source
 from beam_retrain.transforms.sources.idx import IdxRange, image_key
+from beam_retrain.transforms.sources.records import RecordsSource
 
 JPG, PNG, TFRECORD = "jpg", "png", "tfrecord"
 FORMATS = (JPG, PNG, TFRECORD)
-_WRITTEN_TOGETHER = 128  # images held in memory
+_WRITTEN_TOGETHER, _BYTES_TOGETHER = 128, 1 << 24  # images held in memory, and their bytes
 IMAGE_FORMATS: dict[str, ImageFormat] = {JPG: "jpeg", PNG: "png"}  # file name extension -> `image/format`
+
+
+class _Encoded(NamedTuple):
+  """An image in each of the formats, in their order."""
+
+  name: OutputName
+  label: str
+  size: tuple[int, int]  # height, width
+  encoded: tuple[bytes, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,58 +47,111 @@ class ConvertShard(ShardTask):
   """Writes a shard's images as files and yields their records.
 
   Attributes:
-    output: image files go to `output/{split}/{label}/{index}.{extension}`.
+    output: image files go to `output/{path}.{extension}`, see `OutputName`.
     formats: at least one of `FORMATS`. Records hold PNG if PNG is given without JPG, else JPEG.
-    labels: class index -> label; a label byte is a class index.
+    labels: class index -> label; the label byte of an IDX file is a class index.
     quality: of JPEGs, 1 to 100.
+    alpha: what may be seen through transparent pixels, one of `ALPHAS`.
+    max_pixels: largest height x width that is decoded.
+    clashing: keys whose images would have one name.
+    threads: that decode and encode images, except those of IDX files.
   """
 
   output: str
   formats: tuple[str, ...]
   labels: tuple[str, ...]
   quality: int = DEFAULT_QUALITY
+  alpha: str = ALPHAS[0]
+  max_pixels: int = MAX_PIXELS
+  clashing: frozenset[str] = frozenset()
+  threads: int = 1
   _written: list[tuple[str, int, str]] = dataclasses.field(default_factory=list, init=False, compare=False)
 
   @property
   def writes_file(self) -> bool:
     return TFRECORD in self.formats
 
+  @property
+  def in_tree(self) -> list[str]:
+    """Extensions of the image files."""
+    return [extension for extension in IMAGE_FORMATS if extension in self.formats]
+
+  @property
+  def _extensions(self) -> list[str]:
+    return self.in_tree or [JPG]  # the first is that of the records
+
   def work(self, shard: Shard) -> Iterator[Written | Quarantined]:
     self._written.clear()
-    in_tree = [extension for extension in IMAGE_FORMATS if extension in self.formats]
-    extensions = in_tree or [JPG]  # the first is that of the records
-    for idx_range in cast(tuple[IdxRange, ...], shard.inputs):
-      images, label_bytes = idx_range.read_arrays()
-      if in_tree:
-        for byte in set(label_bytes):
-          if byte < len(self.labels):
-            files.make_folder(files.join(self.output, shard.split, self.labels[byte]))
-      encoded = (encode_each(images, IMAGE_FORMATS[extension], self.quality) for extension in extensions)
-      numbered = enumerate(zip(label_bytes, *encoded, strict=True))
-      for block in batched(numbered, _WRITTEN_TOGETHER):
-        tree: list[tuple[str, bytes]] = []
-        items: list[Written | Quarantined] = []
-        for number, (byte, *in_formats) in block:
-          index = idx_range.start + number
-          if byte >= len(self.labels):
-            items.append(self._bad_label(shard.split, index, byte, images[number].size))
-            continue
-          label = self.labels[byte]
-          keys = [image_key(shard.split, label, index, extension) for extension in extensions]
-          if in_tree:  # a key is also a path
-            tree += zip(keys, in_formats, strict=True)
-          payload = b""
-          if self.writes_file:
-            image = Image(keys[0], label, in_formats[0], IMAGE_FORMATS[extensions[0]], *images.shape[1:])
-            payload = frame(encode_image(image, byte))
-          items.append(Written(label, payload))
-        files.write_each([(f"{self.output}/{key}", data) for key, data in tree])
-        above = "../" if self.writes_file else ""  # the reports are in `records/`
-        self._written.extend((above + key, len(data), hashlib.sha256(data).hexdigest()) for key, data in tree)
-        yield from items
+    class_indices = {label: index for index, label in enumerate(self.labels)}
+    for block in _blocks(self._encode(shard)):
+      self._write_tree([item for item in block if isinstance(item, _Encoded)])
+      for item in block:
+        yield item if isinstance(item, Quarantined) else self._record(item, class_indices[item.label])
 
   def extra(self) -> Mapping[str, list[tuple[str, int, str]]]:
     return {WRITTEN: list(self._written)} if self._written else {}
+
+  def _encode(self, shard: Shard) -> Iterator[_Encoded | Quarantined]:
+    for entry in shard.inputs:
+      if isinstance(entry, IdxRange):
+        yield from self._encode_range(shard.split, entry)
+    images = shard._replace(inputs=tuple(entry for entry in shard.inputs if not isinstance(entry, IdxRange)))
+    yield from map_ahead(
+      functools.partial(self._encode_image, shard.split), images.read_images(self.labels), self.threads
+    )
+
+  def _encode_range(self, split: str, idx_range: IdxRange) -> Iterator[_Encoded | Quarantined]:
+    images, label_bytes = idx_range.read_arrays()
+    encoded = (encode_each(images, IMAGE_FORMATS[extension], self.quality) for extension in self._extensions)
+    for number, (byte, *in_formats) in enumerate(zip(label_bytes, *encoded, strict=True)):
+      index = idx_range.start + number
+      if byte >= len(self.labels):
+        yield self._bad_label(split, index, byte, images[number].size)
+      else:
+        name = image_key(split, self.labels[byte], index, JPG).removesuffix(f".{JPG}")
+        yield _Encoded(OutputName(name, name), self.labels[byte], images[number].shape, tuple(in_formats))
+
+  def _encode_image(self, split: str, image: Image | Quarantined) -> _Encoded | Quarantined:
+    if isinstance(image, Quarantined):
+      return image.in_split(split)
+    pixels = self._read(image.encoded)
+    if isinstance(pixels, Fault):
+      return Quarantined(image.key, len(image.encoded), pixels.reason, pixels.detail, split)
+    plain = probe_plain(image.encoded)
+    encoded = tuple(
+      # What needs no change is not encoded again, which would lose some of a JPEG.
+      image.encoded if plain and plain.format == format else encode_pixels(pixels, format, self.quality)
+      for format in map(IMAGE_FORMATS.__getitem__, self._extensions)
+    )
+    name = name_output(image.key, image.label, split, is_clashing=image.key in self.clashing)
+    return _Encoded(name, image.label, pixels.shape[:2], encoded)
+
+  def _read(self, encoded: bytes) -> np.ndarray | Fault:
+    pixels = read_upright(encoded, self.alpha, self.max_pixels)
+    if not isinstance(pixels, Fault) and JPG in self._extensions and max(pixels.shape) > MAX_SIDE_PX:
+      return Fault(Reason.TOO_LARGE, f"a JPEG has sides of at most {MAX_SIDE_PX} pixels: convert it with --formats png")
+    return pixels
+
+  def _write_tree(self, images: list[_Encoded]) -> None:
+    tree = [
+      (f"{image.name.path}.{extension}", data)
+      for image in images
+      for extension, data in zip(self.in_tree, image.encoded, strict=False)
+    ]
+    for folder in {path.rpartition("/")[0] for path, _ in tree}:
+      files.make_folder(files.join(self.output, folder))
+    files.write_each([(f"{self.output}/{path}", data) for path, data in tree])
+    above = "../" if self.writes_file else ""  # the reports are in `records/`
+    self._written.extend((above + path, len(data), hashlib.sha256(data).hexdigest()) for path, data in tree)
+
+  def _record(self, image: _Encoded, class_index: int) -> Written:
+    payload = b""
+    if self.writes_file:
+      extension = self._extensions[0]
+      key = f"{image.name.key}.{extension}"
+      record = Image(key, image.label, image.encoded[0], IMAGE_FORMATS[extension], *image.size)
+      payload = frame(encode_image(record, class_index))
+    return Written(image.label, payload)
 
   def _bad_label(self, split: str, index: int, label_byte: int, size_bytes: int) -> Quarantined:
     return Quarantined(
@@ -92,9 +163,42 @@ class ConvertShard(ShardTask):
     )
 
 
-def sweep_tree(stats: Stats, output: str, *, splits: tuple[str, ...], labels: tuple[str, ...]) -> Stats:
+def _blocks(items: Iterator[_Encoded | Quarantined]) -> Iterator[list[_Encoded | Quarantined]]:
+  block: list[_Encoded | Quarantined] = []
+  size_bytes = 0
+  for item in items:
+    block.append(item)
+    size_bytes += sum(map(len, item.encoded)) if isinstance(item, _Encoded) else 0
+    if len(block) == _WRITTEN_TOGETHER or size_bytes >= _BYTES_TOGETHER:
+      yield block
+      block, size_bytes = [], 0
+  if block:
+    yield block
+
+
+class Listed(NamedTuple):
+  """What is in an input; `digest` changes with any of its files."""
+
+  shards: int
+  digest: str
+  clashing: frozenset[str]
+
+
+def list_input(source: Source, splits: Sequence[str]) -> Listed:
+  """Lists the images of some splits; raises InputError if there are none."""
+  shards, digest, names = 0, hashlib.sha256(), []
+  for shard in source.list_shards(splits, None):
+    shards += 1
+    digest.update(shard.digest("").encode())
+    if not isinstance(source, RecordsSource):  # whose names differ, and take long to read
+      names += [(key, label, shard.split) for key, label in shard.names() if label is not None]
+  if not shards:
+    raise source.no_images(splits)
+  return Listed(shards, digest.hexdigest(), find_clashing(names))
+
+
+def sweep_tree(stats: Stats, output: str, folders: tuple[str, ...]) -> Stats:
   """Deletes temporary files of killed workers; returns `stats`."""
-  for split in splits:
-    for label in labels:
-      files.sweep(files.join(output, split, label))
+  for folder in folders:
+    files.sweep(files.join(output, folder), below=True)
   return stats

@@ -81,19 +81,25 @@ def run_pipeline(
 
 
 def claim_output(
-  output: str, info: RunInfo, *, owned: Sequence[str], shards_folder: str = "", has_labels: bool = True
+  output: str,
+  info: RunInfo,
+  *,
+  owned: Sequence[str],
+  owned_folders: Sequence[str] = (),
+  shards_folder: str = "",
+  has_labels: bool = True,
 ) -> None:
   """Claims an output directory; writes `info.json` and, by default, `labels.txt`.
 
   Args:
-    owned: see `claim_folder`.
+    owned, owned_folders: see `claim_folder`.
     shards_folder: name of the folder in `output` for the shard files; empty: `output` itself.
 
   Raises:
     InputError: the directory holds something that this stage did not write.
   """
   work_folder = f"{shards_folder}/{REPORTS_FOLDER}".lstrip("/")
-  claim_folder(output, info, owned=owned, work_folder=work_folder, files=files)
+  claim_folder(output, info, owned=owned, owned_folders=owned_folders, work_folder=work_folder, files=files)
   if has_labels:
     write_labels(output, info.labels, files)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from beam_retrain.transforms.core.errors import InputError, flag
 from beam_retrain.transforms.core.images.augment import Distortions
+from beam_retrain.transforms.core.images.exif import tell_oriented
 from beam_retrain.transforms.core.printing import print
 from beam_retrain.transforms.core.records.splits import SplitPercentages
 from beam_retrain.transforms.core.run.argparse_internals import FlagGroup
@@ -85,6 +86,12 @@ def report_left_out(source: Source) -> None:
   """Reports on standard error how many files were left out."""
   if count := source.count_left_out():
     print(f"files left out, as their names do not end in .jpg, .jpeg or .png: {count:,}", file=sys.stderr)
+
+
+def report_oriented(oriented: int | None, images: int, source: str) -> None:
+  """Reports on standard error the images that an EXIF orientation turns."""
+  if oriented:
+    print(tell_oriented(oriented, images, source), file=sys.stderr)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

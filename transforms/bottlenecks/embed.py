@@ -13,6 +13,7 @@ from apache_beam.metrics import Metrics
 from beam_retrain.transforms.bottlenecks.model_handler import BATCH_METRIC, ImageModelHandler
 from beam_retrain.transforms.bottlenecks.store import locate_bottlenecks
 from beam_retrain.transforms.core.errors import InputError
+from beam_retrain.transforms.core.images.exif import is_oriented
 from beam_retrain.transforms.core.images.headers import Fault, check_size
 from beam_retrain.transforms.core.models.inference import Inferred, LoadedModel
 from beam_retrain.transforms.core.records.quarantine import Quarantined, Reason
@@ -23,7 +24,7 @@ from beam_retrain.transforms.core.records.schema import (
   encode_bottleneck,
   relabel_bottleneck,
 )
-from beam_retrain.transforms.core.records.shards import BOTTLENECKS, Input, Shard, StoredBottleneck
+from beam_retrain.transforms.core.records.shards import BOTTLENECKS, Input, Shard, StoredBottleneck, some_oriented
 from beam_retrain.transforms.core.records.tfrecord import DamagedError, frame, read_record_at
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.shards.progress import METRICS_NAMESPACE, TRUNK_IMAGES, count_here
@@ -46,18 +47,19 @@ class EmbedShard(ShardTask):
     self._handler = handler
     self._class_indices = {label: index for index, label in enumerate(labels)}
     self._model: LoadedModel | None = None
-    self._computed = 0
+    self._computed = self._oriented = 0
     self._counter = Metrics.counter(METRICS_NAMESPACE, "bottlenecks_computed")
     self._batch = Metrics.distribution(METRICS_NAMESPACE, BATCH_METRIC)
 
   def work(self, shard: Shard) -> Iterator[Written | Quarantined]:
-    self._computed = 0
+    self._computed = self._oriented = 0
     for item in self._handler.infer(self._read(shard), self._load):
       match item:
         case Quarantined():
           yield item.in_split(shard.split)
         case Inferred(image, outputs):
           self._computed += 1
+          self._oriented += is_oriented(image.encoded)
           yield self._record(image, outputs["bottleneck"])
     self._handler.count_loads()
     if self._computed:
@@ -66,8 +68,8 @@ class EmbedShard(ShardTask):
     if self._model is not None and self._model.largest_batch is not None:
       self._batch.update(self._model.largest_batch())
 
-  def extra(self) -> Mapping[str, Mapping[str, int | str]]:
-    return {BOTTLENECKS: {"computed": self._computed, "reused": 0}}
+  def extra(self) -> Mapping[str, int | Mapping[str, int | str]]:
+    return {BOTTLENECKS: {"computed": self._computed, "reused": 0}, **some_oriented(self._oriented)}
 
   def _read(self, shard: Shard) -> Iterator[Image | Quarantined]:
     return shard.read_images(self._class_indices)
@@ -103,7 +105,7 @@ class EmbedFresh(EmbedShard):
         self._bad.append(item.key)
       yield item
 
-  def extra(self) -> Mapping[str, Mapping[str, int | str]]:
+  def extra(self) -> Mapping[str, int | Mapping[str, int | str]]:
     return {**super().extra(), _DIGESTS: {key: self._digests[key] for key in self._bad if key in self._digests}}
 
   def _read(self, shard: Shard) -> Iterator[Image | Quarantined]:
@@ -132,6 +134,7 @@ class AssembleShard(ShardTask):
     self._class_indices = {label: index for index, label in enumerate(labels)}
     self._max_pixels = max_pixels
     self._counts = {"computed": 0, "reused": 0}
+    self._oriented = 0
     self._reused = Metrics.counter(METRICS_NAMESPACE, "bottlenecks_reused")
 
   def setup(self) -> None:
@@ -140,6 +143,7 @@ class AssembleShard(ShardTask):
 
   def work(self, shard: Shard) -> Iterator[Written | Quarantined]:
     self._counts = {"computed": 0, "reused": 0}
+    self._oriented = 0
     images = [self._look_up(entry) for entry in shard.inputs]
     records = _fetch(images)
     for position, image in enumerate(images):
@@ -147,12 +151,14 @@ class AssembleShard(ShardTask):
       if isinstance(item, Quarantined):
         yield item.in_split(shard.split)
       else:
-        self._counts["computed" if cast(StoredBottleneck, image).computed else "reused"] += 1
+        stored = cast(StoredBottleneck, image)
+        self._counts["computed" if stored.computed else "reused"] += 1
+        self._oriented += stored.oriented
         yield item
     self._reused.inc(self._counts["reused"])
 
-  def extra(self) -> Mapping[str, bool | Mapping[str, int]]:
-    return {BOTTLENECKS: self._counts, ASSEMBLED: True}
+  def extra(self) -> Mapping[str, int | Mapping[str, int]]:
+    return {BOTTLENECKS: self._counts, ASSEMBLED: True, **some_oriented(self._oriented)}
 
   def _look_up(self, entry: Input) -> StoredBottleneck | Quarantined:
     """Finds the record of an image that no store had."""

@@ -26,6 +26,7 @@ import apache_beam as beam
 from beam_retrain.transforms.bottlenecks.embed import ASSEMBLED, AssembleShard, EmbedFresh
 from beam_retrain.transforms.bottlenecks.model_handler import ImageModelHandler
 from beam_retrain.transforms.bottlenecks.store import locate_sound, record_files
+from beam_retrain.transforms.core.images.exif import is_oriented
 from beam_retrain.transforms.core.records.quarantine import Quarantined
 from beam_retrain.transforms.core.records.schema import shard_name
 from beam_retrain.transforms.core.records.shards import (
@@ -180,7 +181,8 @@ class _HashShard(beam.DoFn):
       else:
         sha256 = image.sha256
         hashed.append((bytes.fromhex(sha256), position))
-        images.append(StoredBottleneck(image.key, image.label, len(image.encoded), sha256, "", None, False))
+        about = (image.key, image.label, len(image.encoded), sha256)
+        images.append(StoredBottleneck(*about, "", None, False, is_oriented(image.encoded)))
     yield shard.name(), (shard, shard._replace(inputs=tuple(images), same_as=digest))
     for bucket, members in partition_by_hash(hashed, buckets).items():
       yield beam.pvalue.TaggedOutput(_TO_MATCH, (bucket, Hashed(shard.name(), members)))

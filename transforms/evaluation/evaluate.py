@@ -45,7 +45,7 @@ from beam_retrain.transforms.core.metrics.predictions import (
 from beam_retrain.transforms.core.records.csv_format import csv_text, escape_cell
 from beam_retrain.transforms.core.records.quarantine import Quarantined
 from beam_retrain.transforms.core.records.schema import Image
-from beam_retrain.transforms.core.records.shards import Shard, ShardReport
+from beam_retrain.transforms.core.records.shards import Shard, ShardReport, some_oriented
 from beam_retrain.transforms.core.records.trained_on import TrainedOn
 from beam_retrain.transforms.core.run.stats import Stats
 from beam_retrain.transforms.evaluation.compare_nights import PARTS_FOLDER, NightsCompared
@@ -140,7 +140,10 @@ class EvaluateShard(ShardTask):
       yield Written(item[0].actual, b"".join(lines))
 
   def extra(self) -> Mapping[str, Any]:
-    return {_COUNTS: {name: counts.to_json() for name, counts in self._counts.items()}}
+    return {
+      _COUNTS: {name: counts.to_json() for name, counts in self._counts.items()},
+      **some_oriented(self._scorer.oriented),
+    }
 
 
 def _read_trained_on(path: str) -> TrainedOn:

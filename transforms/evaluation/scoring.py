@@ -12,23 +12,29 @@ from apache_beam.utils.shared import Shared
 
 from beam_retrain.transforms.bottlenecks.model_handler import ImageModelHandler
 from beam_retrain.transforms.core.errors import InputError
+from beam_retrain.transforms.core.images.exif import is_oriented
 from beam_retrain.transforms.core.metrics.predictions import Scored
 from beam_retrain.transforms.core.models.head import Head, decode_head
 from beam_retrain.transforms.core.records.quarantine import Quarantined, Reason
 from beam_retrain.transforms.core.records.schema import Bottleneck, decode_bottleneck
-from beam_retrain.transforms.core.records.shards import Input, Shard
+from beam_retrain.transforms.core.records.shards import ORIENTED, Input, Shard, ShardReport
 from beam_retrain.transforms.core.records.tfrecord import read_records
 from beam_retrain.transforms.core.system.prefetch import batched
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.io.transfer import download
-from beam_retrain.transforms.shards.work import read_quarantined
+from beam_retrain.transforms.shards.work import read_report_of
 from beam_retrain.transforms.sources.records import RecordsFile
 
 BOTTLENECKS_BATCH_SIZE = 1024
 
 
 class Scorer(abc.ABC):
-  """Scores the images of a shard; pickled to the workers."""
+  """Scores the images of a shard; pickled to the workers.
+
+  `oriented` is the number of images of the last shard that have an EXIF orientation.
+  """
+
+  oriented = 0
 
   @abc.abstractmethod
   def setup(self) -> None:
@@ -50,10 +56,12 @@ class ScoreImages(Scorer):
     self._handler.load_once()
 
   def score(self, shard: Shard) -> Iterator[tuple[Scored, ...] | Quarantined]:
+    self.oriented = 0
     for item in self._handler.infer(shard.read_images(self._labels), self._handler.load_once()):
       if isinstance(item, Quarantined):
         yield item
       else:
+        self.oriented += is_oriented(item.image.encoded)
         yield (Scored(item.image.key, item.image.label, item.image.sha256, item.outputs["scores"]),)
 
 
@@ -146,7 +154,9 @@ class ScoreWithHeads(Scorer):
     self._loaded = [decode_head(files.read_bytes(head.path), head.path) for head in self._heads]
 
   def score(self, shard: Shard) -> Iterator[tuple[Scored, ...] | Quarantined]:
-    bad = {entry.key: entry for records in reversed(shard.inputs) for entry in _quarantined_of(records)}
+    reports = [_report_of(records) for records in shard.inputs]
+    self.oriented = reports[0].extra.get(ORIENTED, 0)
+    bad = {entry.key: entry for report in reversed(reports) for entry in report.quarantined}
     yield from bad.values()
     tables = [
       {bottleneck.key: bottleneck for bottleneck in _read_bottlenecks(records) if bottleneck.key not in bad}
@@ -164,6 +174,6 @@ class ScoreWithHeads(Scorer):
       yield _scored(bottleneck, zip(rows, (head.labels for head in self._heads), strict=True))
 
 
-def _quarantined_of(records: Input) -> Sequence[Quarantined]:
+def _report_of(records: Input) -> ShardReport:
   assert isinstance(records, RecordsFile)
-  return read_quarantined(records.path)
+  return read_report_of(records.path)

@@ -179,7 +179,7 @@ def _list_prefix(prefix: str) -> Iterator[FileStat]:
 
 
 def find_in(folder: str, pattern: str) -> list[str]:
-  """Returns the files directly in a folder whose names match a pattern."""
+  """Returns the paths of the files that `match_in` finds."""
   return [status.path for status in match_in(folder, pattern)]
 
 
@@ -319,10 +319,10 @@ def sync(folder: str) -> None:
     local_files.sync(folder)
 
 
-def sweep(folder: str) -> None:
-  """Deletes temporary files of killed workers directly in a folder."""
+def sweep(folder: str, *, below: bool = False) -> None:
+  """Deletes temporary files of killed workers in a folder, or below it too."""
   if is_local(folder):  # objects have no temporary names
-    delete(find_in(folder, f"*{local_files.TEMPORARY}*"))
+    delete(find_in(folder, f"{'**/' * below}*{local_files.TEMPORARY}*"))
 
 
 def check_reachable(paths: Iterable[str]) -> None:

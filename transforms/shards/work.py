@@ -168,9 +168,9 @@ def report_path(output: str, name: str) -> str:
   return files.join(output, REPORTS_FOLDER, f"{name}.json")
 
 
-def read_quarantined(shard_path: str) -> tuple[Quarantined, ...]:
-  """Returns the quarantined images of a finished shard."""
-  return read_report_file(report_path(*files.split(shard_path))).quarantined
+def read_report_of(shard_path: str) -> ShardReport:
+  """Returns the report of a finished shard."""
+  return read_report_file(report_path(*files.split(shard_path)))
 
 
 def read_report_file(path: str) -> ShardReport:

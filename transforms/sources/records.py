@@ -14,6 +14,7 @@ from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.records.example import decode_example
 from beam_retrain.transforms.core.records.quarantine import Quarantined
 from beam_retrain.transforms.core.records.schema import (
+  ALL,
   ENCODED,
   KEY,
   LABEL,
@@ -30,6 +31,7 @@ from beam_retrain.transforms.core.run.output_folder import find_info, read_info,
 from beam_retrain.transforms.core.run.stats import read_stats
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.sources.base import Source, SourceOptions, sample_hash
+from beam_retrain.transforms.sources.image_files import split_by_hash
 
 
 class RecordsFile(NamedTuple):
@@ -126,6 +128,7 @@ class RecordsSource(Source):
     self.path = path
     self.labels = read_labels(path, files)
     self._folder = files.join(path, RECORDS_FOLDER)
+    self.has_splits = not any(shard.split == ALL for shard in self._shards())
 
   @classmethod
   def recognises(cls, path: str) -> bool:
@@ -135,27 +138,43 @@ class RecordsSource(Source):
     return bool(files.match_in(files.join(path, RECORDS_FOLDER), "*.tfrecord"))
 
   def plan(self, splits: Sequence[str], percentages: SplitPercentages | None) -> beam.PTransform:
-    shards = list(self.list_shards(splits, percentages))
-    for split in sorted(with_validation(splits)):
+    shards = [shard for shard in self._shards() if shard.split in (ALL, *with_validation(splits))]
+    for split in sorted({ALL, *with_validation(splits)}):
       of = [shard.of for shard in shards if shard.split == split]
       if of and len(of) != max(of):
         raise InputError(f"{self._folder} has {len(of)} of {max(of)} {split} files: write them again.")
     if not shards:
       raise InputError(f"{self._folder} has no records of the splits {', '.join(splits)}: convert them first.")
     # There is only one short name per file.
-    return "CreateShards" >> beam.Create(shards)
+    create = "CreateShards" >> beam.Create(shards)
+    return create if self.has_splits else create | "SplitByHash" >> beam.FlatMap(_split_shard, splits, percentages)
 
   def list_shards(
     self, splits: Sequence[str], percentages: SplitPercentages | None, max_files: int | None = None
   ) -> Iterator[Shard]:
-    shards = []
-    for stat in files.match_in(self._folder, "*.tfrecord"):
-      parsed = parse_shard_name(os.path.basename(stat.path))
-      if parsed and parsed[0] in with_validation(splits):
-        shards.append(Shard(*parsed, inputs=(RecordsFile(*stat),)))
+    shards = [shard for shard in self._shards() if shard.split in (ALL, *with_validation(splits))]
     if max_files is not None:
       shards = heapq.nsmallest(max_files, shards, key=lambda shard: sample_hash(shard.name()))
-    yield from shards
+    for shard in shards:
+      yield from _split_shard(shard, splits, percentages) if shard.split == ALL else (shard,)
+
+  def _shards(self) -> Iterator[Shard]:
+    for stat in files.match_in(self._folder, "*.tfrecord"):
+      if parsed := parse_shard_name(os.path.basename(stat.path)):
+        yield Shard(*parsed, inputs=(RecordsFile(*stat),))
 
   def has_at_least(self, count: int) -> bool:
     return read_stats(self.path, files).outputs >= count
+
+
+def _split_shard(shard: Shard, splits: Sequence[str], percentages: SplitPercentages | None) -> Iterator[Shard]:
+  """Yields the part of a shard without a split that is in each of `splits`."""
+  (file,) = shard.inputs
+  if percentages is None:
+    if ALL in splits:
+      yield shard
+    return
+  drawn = [split_by_hash(key, percentages) for key, _ in file.names(ALL)]
+  for split in splits:
+    numbers = [number for number, one in enumerate(drawn) if one == split]
+    yield shard._replace(split=split, inputs=tuple(file.pick(numbers)))

@@ -24,7 +24,8 @@ _START_OF_SCAN, _END_OF_IMAGE = b"\xff\xda", b"\xff\xd9"
 def encode_pixels(pixels: np.ndarray, format: ImageFormat, quality: int = DEFAULT_QUALITY) -> bytes:
   """Returns the bytes that `PIL.Image.fromarray(pixels).save(path)` would write.
 
-  `pixels` are uint8 [rows, columns], grey, 0 (black) to 255; the `quality` of a JPEG is 1 to 100.
+  `pixels` are uint8 [rows, columns], grey, 0 (black) to 255, or [rows, columns, 3], RGB. The `quality` of a JPEG is 1
+  to 100.
   """
   return _save(pixels, "JPEG", quality=quality) if format == "jpeg" else _save(pixels, "PNG")
 

@@ -26,12 +26,21 @@ BOTTLENECKS = "bottlenecks"
 """In a report's `extra` and in `stats.json`: the `BottleneckCounts`."""
 
 
+ORIENTED = "oriented"
+"""In a report's `extra` and in `stats.json`: the number of images whose EXIF orientation is not upright."""
+
+
 @dataclasses.dataclass(frozen=True)
 class BottleneckCounts:
   """Numbers of images that the trunk ran over, and identical ones."""
 
   computed: int
   reused: int
+
+
+def some_oriented(count: int) -> dict[str, int]:
+  """Returns the entry of a report's `extra`, if there are any."""
+  return {ORIENTED: count} if count else {}
 
 
 class Input(Protocol):
@@ -63,7 +72,8 @@ class StoredBottleneck(NamedTuple):
   """An image whose bottleneck is, or will be, in a record file.
 
   `key` and `label` are today's; `position` is the start byte in the file at `path`, or None if it must be looked up by
-  its sha256; `computed` is whether the trunk ran over this very image rather than an identical one.
+  its sha256; `computed` is whether the trunk ran over this very image rather than an identical one, `oriented` whether
+  it has an EXIF orientation.
   """
 
   key: str
@@ -73,6 +83,7 @@ class StoredBottleneck(NamedTuple):
   path: str
   position: int | None
   computed: bool
+  oriented: bool = False
 
   def count_images(self) -> int:
     return 1

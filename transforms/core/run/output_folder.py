@@ -173,22 +173,29 @@ def _is_blank(folder: str, files: Files) -> bool:
 
 
 def claim_folder(
-  folder: str, info: RunInfo, *, owned: Sequence[str], work_folder: str, files: Files = local_files
+  folder: str,
+  info: RunInfo,
+  *,
+  owned: Sequence[str],
+  work_folder: str,
+  owned_folders: Sequence[str] = (),
+  files: Files = local_files,
 ) -> bool:
   """Claims a folder for this run; returns whether it resumes one.
 
-  `owned` are names or glob patterns of what this stage writes into it besides the common files; `work_folder` in it, of
-  work that can be resumed, is created. Raises InputError as `find_earlier`.
+  `owned` are names or glob patterns of what this stage writes into it besides the common files, `owned_folders` names,
+  never patterns; `work_folder` in it, of work that can be resumed, is created. Raises InputError as `find_earlier`.
   """
   earlier = find_earlier(folder, info.stage, files)
   resumes = earlier is not None and earlier.request == info.request and not is_completed(folder, files)
   for place in (folder, f"{folder}/{work_folder}"):  # a killed run left temporary files
     files.delete(files.find_in(place, f"*{local_files.TEMPORARY}*"))
   if earlier and not resumes:
-    if unsafe := [pattern for pattern in owned if "/" in pattern or pattern.strip(".*") == ""]:
+    if unsafe := [name for name in (*owned, *owned_folders) if "/" in name or name.strip(".*") == ""]:
       raise ValueError(f"{unsafe[0]!r} is not a plain file name")
     for pattern in (*_ALWAYS_OWNED, *owned):
       files.delete(files.find_in(folder, pattern) if "*" in pattern else [f"{folder}/{pattern}"])
+    files.delete(f"{folder}/{name}" for name in owned_folders)
   files.make_folder(folder)
   files.write_text(f"{folder}/{INFO_FILE}", info.to_json())  # first: without it nobody knows whose the rest is
   files.make_folder(f"{folder}/{work_folder}")

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.records.quarantine import DROPPED
 from beam_retrain.transforms.core.records.schema import STATS_FILE, TESTING, TRAINING
-from beam_retrain.transforms.core.records.shards import BOTTLENECKS, BottleneckCounts, ShardReport
+from beam_retrain.transforms.core.records.shards import BOTTLENECKS, ORIENTED, BottleneckCounts, ShardReport
 from beam_retrain.transforms.core.run.output_folder import Files
 from beam_retrain.transforms.core.system import local_files
 from beam_retrain.transforms.core.system.small_files import RUN_AGAIN, parse_json, read_small
@@ -33,6 +33,7 @@ class Stats:
   """Contents of a `stats.json`.
 
   `reasons` has the number of quarantined images by reason; `bad_fraction`, 0..1, is without images dropped on request.
+  `oriented` is the number of images with an EXIF orientation, None for 0.
   See also `count_distorted` and `count_leaks`.
   """
 
@@ -45,6 +46,7 @@ class Stats:
   bottlenecks: BottleneckCounts | None = None
   distorted: Mapping[str, int] | None = None
   leaks: Mapping[str, Mapping[str, int]] | None = None
+  oriented: int | None = None
 
   def to_json(self) -> str:
     # Not `asdict`, which writes named tuples as lists.
@@ -74,6 +76,7 @@ def sum_reports(reports: Iterable[ShardReport], planned: Mapping[str, int]) -> S
   labels = {split: Counter[str]() for split in splits}
   reasons: Counter[str] = Counter()
   bottlenecks: Counter[str] = Counter()
+  oriented = 0
   files: set[str] = set()
   for report in reports:
     if report.file in files:
@@ -89,6 +92,7 @@ def sum_reports(reports: Iterable[ShardReport], planned: Mapping[str, int]) -> S
     labels[report.split].update(report.labels)
     reasons.update(str(entry.reason) for entry in report.quarantined)
     bottlenecks.update(report.extra.get(BOTTLENECKS, {}))
+    oriented += report.extra.get(ORIENTED, 0)
   for split, shards in planned.items():
     if counts[split]["shards"] != shards:
       raise InputError(
@@ -105,4 +109,5 @@ def sum_reports(reports: Iterable[ShardReport], planned: Mapping[str, int]) -> S
     quarantined=reasons.total(),
     bad_fraction=bad / inputs if inputs else 0.0,
     bottlenecks=BottleneckCounts(bottlenecks["computed"], bottlenecks["reused"]) if bottlenecks else None,
+    oriented=oriented or None,
   )

@@ -1,0 +1,110 @@
+"""Names of converted images, made from their keys.
+
+An image keeps its name up to the extension, so that it stays in its split (see `splits`). Where two images of a data
+set would have one name, such as `cat/a.tif` and `cat/a.png`, both get a suffix, which begins with `_nohash_` and so
+changes no split either.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import unicodedata
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from beam_retrain.transforms.core.errors import InputError
+from beam_retrain.transforms.core.records.schema import (
+  ALL,
+  COMPLETED_FILE,
+  INFO_FILE,
+  LABELS_FILE,
+  QUARANTINE_FILE,
+  RECORDS_FOLDER,
+  STATS_FILE,
+  TESTING,
+  TRAINING,
+  VALIDATION,
+)
+
+RESERVED = frozenset(
+  name.casefold()
+  for name in (
+    *(COMPLETED_FILE, INFO_FILE, LABELS_FILE, QUARANTINE_FILE, STATS_FILE),
+    *(RECORDS_FOLDER, TRAINING, VALIDATION, TESTING),
+  )
+)
+"""What an output holds besides its class folders, compared without case."""
+
+_MOST_BYTES = 200  # of a name: file systems allow 255, of which a temporary name takes some
+_SUFFIX = re.compile(r"_nohash_[0-9a-f]{16}")
+_LIKE_A_FILE = re.compile(r"\.(jpg|png)$", re.IGNORECASE)
+
+
+class OutputName(NamedTuple):
+  """An image's names, without extension.
+
+  `path` is that of the image file in the output, `key` that of its record; they differ for manifests and tars, whose
+  keys do not begin with the label.
+  """
+
+  path: str
+  key: str
+
+
+def name_output(key: str, label: str, split: str, *, is_clashing: bool = False) -> OutputName:
+  """Returns the names of a converted image: `LABEL/NAME` below its split, if any."""
+  stem = os.path.splitext(key)[0]
+  above = "" if split == ALL else f"{split}/"
+  *folders, name = _parts(stem.removeprefix(above), label)
+  parts = [_LIKE_A_FILE.sub(r"\g<0>_", folder) for folder in folders]
+  cut = [part.encode()[:_MOST_BYTES].decode(errors="ignore") for part in (*parts, name)]
+  suffix = ""
+  if is_clashing or cut != [*parts, name] or _SUFFIX.search(stem):
+    suffix = f"_nohash_{hashlib.sha256(key.encode()).hexdigest()[:16]}"
+  return OutputName(f"{above}{label}/{'/'.join(cut)}{suffix}", f"{stem}{suffix}")
+
+
+def _parts(inside: str, label: str) -> list[str]:
+  """Returns the steps of a path in a class folder, none of them hidden."""
+  steps = [step for step in inside.split("/") if step not in ("", ".", "..")]
+  if len(steps) > 1 and unicodedata.normalize("NFC", steps[0].strip()) == label:
+    del steps[0]
+  return [f"_{step}" if step.startswith(".") else step for step in steps] or ["_"]
+
+
+def find_clashing(images: Iterable[tuple[str, str, str]]) -> frozenset[str]:
+  """Returns the keys of images that would have one name with another.
+
+  `images` are (key, label, split). Names that differ only in case, or in the form of an accent, are one name on many
+  file systems.
+  """
+  first: dict[str, str] = {}
+  clashing = set()
+  for key, label, split in images:
+    name = name_output(key, label, split)
+    for kind, one in zip(("path", "key"), name, strict=True):
+      other = first.setdefault(f"{kind}:{unicodedata.normalize('NFC', one).casefold()}", key)
+      if other != key:
+        clashing |= {key, other}
+  return frozenset(clashing)
+
+
+def check_folder_names(labels: Iterable[str], *, at_top: bool) -> None:
+  """Checks that each label can be the name of a class folder.
+
+  Args:
+    at_top: whether the class folders are at the top of the output.
+  """
+  for label in labels:
+    problem = "starts with a dot" if label.startswith(".") else "contains a slash" if "/" in label else ""
+    if len(label.encode()) > _MOST_BYTES:
+      problem = f"has more than {_MOST_BYTES} bytes"
+    elif at_top and label.casefold() in RESERVED:
+      problem = "is a name that the output needs itself"
+    if problem:
+      raise InputError(
+        f"the label {label!r} {problem} and cannot be a class folder: rename it, or write records alone"
+        " (--formats tfrecord)."
+      )
