@@ -5,6 +5,7 @@ from __future__ import annotations
 import setuptools
 
 _AWS = ["boto3>=1.40,<2"]
+_HEIC = ["pillow-heif>=1.1,<2"]
 _FAST = ["openvino>=2026.4,<2027", "nncf>=3.4,<4"]
 
 setuptools.setup(
@@ -45,9 +46,12 @@ setuptools.setup(
     "fast": _FAST,
     # What Beam reads and writes s3:// with.
     "aws": _AWS,
+    # What `convert` reads HEIC with, as telephones write it: Pillow does not, and libheif brings a GPL encoder.
+    "heic": _HEIC,
     "dev": [
       *_FAST,
       *_AWS,
+      *_HEIC,
       # Which room may import which.
       "import-linter>=2.17,<3",
       # The schemas of Kubernetes, against which deploy/kubernetes is checked; brings the YAML reader too.

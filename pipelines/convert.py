@@ -256,9 +256,8 @@ def _splits_of(source: Source) -> tuple[str, ...]:
   if not source.has_splits:
     return (ALL,)
   splits = [split for split in (TRAINING, TESTING) if _has_split(source, split)]
-  if source.has_validation or not splits:
-    return (TRAINING, TESTING)  # validation images come with those for training
-  return tuple(splits)
+  # Validation images come with those for training: without these, `plan` says so.
+  return tuple(splits) if TRAINING in splits or (not source.has_validation and splits) else (TRAINING, TESTING)
 
 
 def _has_split(source: Source, split: str) -> bool:

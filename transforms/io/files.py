@@ -320,7 +320,7 @@ def sync(folder: str) -> None:
 
 
 def sweep(folder: str, *, below: bool = False) -> None:
-  """Deletes temporary files of killed workers in a folder, or below it too."""
+  """Deletes temporary files of killed workers in a folder, or below."""
   if is_local(folder):  # objects have no temporary names
     delete(find_in(folder, f"{'**/' * below}*{local_files.TEMPORARY}*"))
 

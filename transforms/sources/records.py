@@ -168,7 +168,7 @@ class RecordsSource(Source):
 
 
 def _split_shard(shard: Shard, splits: Sequence[str], percentages: SplitPercentages | None) -> Iterator[Shard]:
-  """Yields the part of a shard without a split that is in each of `splits`."""
+  """Yields the parts of a shard that are in `splits`."""
   (file,) = shard.inputs
   if percentages is None:
     if ALL in splits:

@@ -25,9 +25,9 @@ _NUMBERS = {3: "H", 4: "I"}  # TIFF type -> format of `struct`
 
 
 def orientation_of(encoded: bytes) -> int:
-  """Returns the orientation of a JPEG, PNG or WebP, 1 to 8; 1 if it has none.
+  """Returns the orientation of a JPEG, PNG or WebP, 1 to 8.
 
-  1 also if the data are damaged, as in viewers.
+  1 if it has none, or damaged data, as in viewers.
   """
   if encoded.startswith(b"\xff\xd8"):
     parts = _jpeg_parts(encoded)

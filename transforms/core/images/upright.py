@@ -1,4 +1,4 @@
-"""Reads images of any format that Pillow reads, as they are meant to be seen.
+"""Reads images of any format as they are meant to be seen.
 
 That is upright by their EXIF orientation, in sRGB by their ICC profile, opaque, and with 8 bits: of 16-bit grey the
 upper 8, as the trunk sees it. Of several pages or frames, the first.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import importlib
 import io
 import sys
 import warnings
@@ -70,7 +71,7 @@ def read_upright(encoded: bytes, alpha: str = "white", max_pixels: int = MAX_PIX
 
 
 def reader_versions() -> dict[str, str]:
-  """Returns the versions of Pillow and, if installed, of its reader for HEIC."""
+  """Returns the versions of Pillow and of its extra reader for HEIC."""
   _formats()
   return {name: sys.modules[name].__version__ for name in ("PIL", "pillow_heif") if sys.modules.get(name)}
 
@@ -78,9 +79,7 @@ def reader_versions() -> dict[str, str]:
 @functools.cache
 def _formats() -> tuple[str, ...]:
   with contextlib.suppress(ImportError):
-    import pillow_heif  # an extra
-
-    pillow_heif.register_heif_opener()
+    importlib.import_module("pillow_heif").register_heif_opener()  # an extra
   Pillow.init()
   return (*_FIRST, *sorted(Pillow.OPEN.keys() - {*_FIRST, *_NOT_READ}))
 
@@ -94,14 +93,14 @@ def _unidentified(encoded: bytes, probed: object) -> Fault:
 
 
 def _check_size(image: Pillow.Image, max_pixels: int) -> Fault | None:
-  """Checks what will be decoded: the image and, of a TIFF, a whole tile."""
+  """Checks the sizes of an image and of its tiles."""
   tags = getattr(image, "tag_v2", {})
   tile = (tags.get(_TILE_LENGTH, 1), tags.get(_TILE_WIDTH, 1))
   return check_size(image.height, image.width, max_pixels) or check_size(*tile, max_pixels)
 
 
 def _missing_pixels(image: Pillow.Image, encoded: bytes) -> Fault | None:
-  """Returns the fault of a JPEG whose data end too early, and which is then grey."""
+  """Returns the fault of a JPEG whose data end too early."""
   if image.format not in ("JPEG", "MPO"):
     return None
   last = image.crop((image.width - 1, image.height - 1, image.width, image.height)).tobytes()
@@ -129,7 +128,7 @@ def _as_seen(image: Pillow.Image, alpha: str) -> np.ndarray | Fault:
 
 
 def _orientation(image: Pillow.Image) -> int:
-  """Returns the orientation; of a TIFF or HEIC that Pillow has turned, 1."""
+  """Returns the orientation; 1 if Pillow has turned it, as a TIFF."""
   try:
     return int(image.getexif().get(ORIENTATION, UPRIGHT))
   except Exception as error:  # damaged: viewers ignore it
@@ -162,9 +161,9 @@ def _to_srgb(image: Pillow.Image, profile: bytes | None) -> Pillow.Image:
 
 @functools.lru_cache(maxsize=16)  # the images of one camera have one profile
 def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
-  """Returns the transform of a profile's colours to sRGB; None if not needed.
+  """Returns the transform of a profile's colours to sRGB, if needed.
 
-  Nor is it if the profile is damaged, or of other colours than the image.
+  It is not if the profile is damaged, or of other colours than the image.
   """
   if not profile and mode != "LAB":
     return None

@@ -54,7 +54,7 @@ class OutputName(NamedTuple):
 
 
 def name_output(key: str, label: str, split: str, *, is_clashing: bool = False) -> OutputName:
-  """Returns the names of a converted image: `LABEL/NAME` below its split, if any."""
+  """Returns the names of a converted image, below its split, if any."""
   stem = os.path.splitext(key)[0]
   above = "" if split == ALL else f"{split}/"
   *folders, name = _parts(stem.removeprefix(above), label)
@@ -67,7 +67,7 @@ def name_output(key: str, label: str, split: str, *, is_clashing: bool = False) 
 
 
 def _parts(inside: str, label: str) -> list[str]:
-  """Returns the steps of a path in a class folder, none of them hidden."""
+  """Returns the steps of a path in a class folder, none hidden."""
   steps = [step for step in inside.split("/") if step not in ("", ".", "..")]
   if len(steps) > 1 and unicodedata.normalize("NFC", steps[0].strip()) == label:
     del steps[0]
