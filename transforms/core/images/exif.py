@@ -1,4 +1,4 @@
-"""The orientation in an image's EXIF data.
+"""The orientation in an image's EXIF data, and a PNG's colour profile.
 
 Nothing is decoded. A file's parts are followed by their stated lengths, each at most once, and at most `_MOST_PARTS` of
 them.
@@ -9,8 +9,10 @@ the data, TIFF 6.0, section 2, and Exif 3.0, 4.6.5 (tag 274).
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 import struct
+import zlib
 from collections.abc import Iterator
 
 UPRIGHT = 1
@@ -20,6 +22,7 @@ ORIENTATION = 0x0112
 _EXIF = b"Exif\0\0"
 _PNG_START = b"\x89PNG\r\n\x1a\n"
 _MOST_PARTS = 100_000
+_MOST_OF_PROFILE = 1 << 24
 _START_OF_SCAN, _APP1 = 0xDA, 0xE1
 _NUMBERS = {3: "H", 4: "I"}  # TIFF type -> format of `struct`
 
@@ -32,7 +35,7 @@ def orientation_of(encoded: bytes) -> int:
   if encoded.startswith(b"\xff\xd8"):
     parts = _jpeg_parts(encoded)
   elif encoded.startswith(_PNG_START):
-    parts = _png_parts(encoded)
+    parts = _png_parts(encoded, b"eXIf")
   elif encoded.startswith(b"RIFF") and encoded[8:12] == b"WEBP":
     parts = _webp_parts(encoded)
   else:
@@ -57,6 +60,21 @@ def tell_oriented(oriented: int, images: int, source: str) -> str:
   )
 
 
+def png_profile(encoded: bytes) -> bytes | None:
+  """Returns the ICC profile of a PNG, if it has a whole one of at most 16 MB.
+
+  PNG 3.0, 11.3.2.3: a name, the compression method 0, and the data.
+  """
+  inflate = zlib.decompressobj()
+  with contextlib.suppress(struct.error, zlib.error):
+    for start in _png_parts(encoded, b"iCCP"):
+      size = int.from_bytes(encoded[start - 8 : start - 4])
+      _, _, data = encoded[start : start + size].partition(b"\0")
+      profile = inflate.decompress(data[1:], _MOST_OF_PROFILE)
+      return profile if inflate.eof else None
+  return None
+
+
 def _jpeg_parts(encoded: bytes) -> Iterator[int]:
   start = 2
   for _ in range(_MOST_PARTS):
@@ -71,11 +89,11 @@ def _jpeg_parts(encoded: bytes) -> Iterator[int]:
     start += 2 + size
 
 
-def _png_parts(encoded: bytes) -> Iterator[int]:
+def _png_parts(encoded: bytes, wanted: bytes) -> Iterator[int]:
   start = len(_PNG_START)
   for _ in range(_MOST_PARTS):
     size, kind = struct.unpack_from(">I4s", encoded, start)
-    if kind == b"eXIf":
+    if kind == wanted:
       yield start + 8
     start += 12 + size
 

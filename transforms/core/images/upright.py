@@ -17,8 +17,9 @@ import numpy as np
 from PIL import Image as Pillow
 from PIL import ImageCms, UnidentifiedImageError
 
-from beam_retrain.transforms.core.images.exif import ORIENTATION, UPRIGHT
-from beam_retrain.transforms.core.images.headers import Fault, check_size, find_missing_pixels, probe_image
+from beam_retrain.transforms.core.images.exif import ORIENTATION, UPRIGHT, orientation_of, png_profile
+from beam_retrain.transforms.core.images.formats import png
+from beam_retrain.transforms.core.images.headers import Fault, ImageInfo, check_size, find_missing_pixels, probe_image
 from beam_retrain.transforms.core.records.quarantine import MAX_PIXELS, Reason
 from beam_retrain.transforms.core.system.machine import is_out_of_memory
 
@@ -28,7 +29,6 @@ ALPHAS = ("white", "black")
 # EPS and WMF are programs, which Pillow hands to others; it knows of the rest only that they are there.
 _NOT_READ = frozenset({"EPS", "WMF", "BUFR", "GRIB", "HDF5", "MPEG"})
 _FIRST = ("JPEG", "PNG", "TIFF", "WEBP")
-_HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs")
 _TILE_WIDTH, _TILE_LENGTH = 322, 323  # TIFF 6.0, section 15
 _TURNED = {
   2: Pillow.Transpose.FLIP_LEFT_RIGHT,
@@ -53,17 +53,27 @@ def read_upright(encoded: bytes, alpha: str = "white", max_pixels: int = MAX_PIX
   probed = probe_image(encoded, max_pixels)
   if isinstance(probed, Fault) and probed.reason not in (Reason.NOT_AN_IMAGE, Reason.UNSUPPORTED):
     return probed
+  given = probed.cut if isinstance(probed, ImageInfo) else b""
+  if encoded.startswith(png.START):  # Pillow refuses long text and profiles
+    given = png.only_pixels(encoded)
   try:
-    with warnings.catch_warnings(action="ignore"), Pillow.open(io.BytesIO(encoded), formats=_formats()) as image:
+    with (
+      warnings.catch_warnings(action="ignore"),
+      Pillow.open(io.BytesIO(given or encoded), formats=_formats()) as image,
+    ):
+      if image.format == "PNG":
+        image.info["icc_profile"] = png_profile(encoded)
       if fault := _check_size(image, max_pixels):
         return fault
       image.load()
       fault = check_size(image.height, image.width, max_pixels) or _missing_pixels(image, encoded)
-      return fault or _as_seen(image, alpha)
+      # Of the formats that every command decodes, the orientation is what these count.
+      orientation = _orientation(image) if isinstance(probed, Fault) else orientation_of(encoded)
+      return fault or _as_seen(image, orientation, alpha)
   except Pillow.DecompressionBombError as error:
     return Fault(Reason.TOO_LARGE, str(error))
   except UnidentifiedImageError:
-    return _unidentified(encoded, probed)
+    return _unidentified(probed)
   except Exception as error:  # Pillow raises many types for damaged images
     if is_out_of_memory(error):
       raise
@@ -84,12 +94,16 @@ def _formats() -> tuple[str, ...]:
   return (*_FIRST, *sorted(Pillow.OPEN.keys() - {*_FIRST, *_NOT_READ}))
 
 
-def _unidentified(encoded: bytes, probed: object) -> Fault:
-  if encoded[4:8] == b"ftyp" and any(brand in encoded[8:64] for brand in _HEIC_BRANDS):
-    if "pillow_heif" not in reader_versions():
-      return Fault(Reason.UNSUPPORTED, "a HEIC image: pip install 'beam-retrain[heic]' and run the command again")
-    return Fault(Reason.TRUNCATED, "a HEIC image whose header is damaged")
-  return probed if isinstance(probed, Fault) else Fault(Reason.TRUNCATED, "the header is damaged")
+def _unidentified(probed: ImageInfo | Fault) -> Fault:
+  """Returns the fault of what Pillow does not take for an image."""
+  if isinstance(probed, ImageInfo):
+    return Fault(Reason.TRUNCATED, "the header is damaged")
+  what, _, remedy = probed.detail.partition(":")
+  if what == "a HEIC" and "pillow_heif" not in reader_versions():
+    return Fault(probed.reason, f"{what}: pip install 'beam-retrain[heic]' and run the command again")
+  if "beam-retrain convert" in remedy:  # what is running
+    return Fault(probed.reason, f"{what} that is damaged, or of a variant that Pillow does not read: save it as PNG")
+  return probed
 
 
 def _check_size(image: Pillow.Image, max_pixels: int) -> Fault | None:
@@ -107,8 +121,7 @@ def _missing_pixels(image: Pillow.Image, encoded: bytes) -> Fault | None:
   return find_missing_pixels(encoded) if set(last) <= {127, 128} else None
 
 
-def _as_seen(image: Pillow.Image, alpha: str) -> np.ndarray | Fault:
-  orientation = _orientation(image)
+def _as_seen(image: Pillow.Image, orientation: int, alpha: str) -> np.ndarray | Fault:
   profile = image.info.get("icc_profile")
   if image.mode == "F" or (image.mode == "I" and image.format != "PPM"):
     return Fault(Reason.UNSUPPORTED, _WITHOUT_RANGE)
