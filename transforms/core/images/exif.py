@@ -61,7 +61,7 @@ def tell_oriented(oriented: int, images: int, source: str) -> str:
 
 
 def png_profile(encoded: bytes) -> bytes | None:
-  """Returns the ICC profile of a PNG, if it has a whole one of at most 16 MB.
+  """Returns the ICC profile of a PNG, of at most 16 MB.
 
   PNG 3.0, 11.3.2.3: a name, the compression method 0, and the data.
   """
