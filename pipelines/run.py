@@ -108,7 +108,8 @@ class RunRequest(JobRequest):
 
   def evaluate(self, images: str) -> Stage:
     gates = None if self.min_accuracy is None else (("min_accuracy", self.min_accuracy),)
-    others = {"input": images, "model": self.folder("train"), "split": "testing", "gates": gates}
+    others: dict[str, object] = {"input": images, "model": self.folder("train"), "split": "testing", "gates": gates}
+    others["max_bad_fraction"] = 1.0  # judged for the whole data set, by the stages before
     return self._stage(EvaluateRequest, evaluate.execute, {}, others)
 
   def _stage(
@@ -119,9 +120,10 @@ class RunRequest(JobRequest):
     others: Mapping[str, object] = MappingProxyType({}),
   ) -> Stage:
     """Returns a stage in the folder of its command; `decisive`: see `Stage`."""
-    values = {**decisive, **others, "output": self.folder(cls.command)}
+    values: dict[str, object] = {"output": self.folder(cls.command)}
     if issubclass(cls, JobRequest):
       values |= {"max_bad_fraction": self.max_bad_fraction, "beam_options": self.beam_options}
+    values |= {**decisive, **others}
     return Stage(make_request(cls, **values), execute, tuple(decisive))
 
 

@@ -1,5 +1,6 @@
 """The whole chain on real handwritten digits, as the quick start runs it."""
 
+import itertools
 import json
 import os
 import shutil
@@ -9,6 +10,8 @@ import pytest
 
 from beam_retrain.pipelines.run import run
 from beam_retrain.transforms.core.errors import InputError
+from beam_retrain.transforms.core.records.schema import TESTING
+from beam_retrain.transforms.core.records.splits import SplitPercentages
 from beam_retrain.transforms.evaluation.output_diff import compare_outputs
 
 _STAGES = ("convert", "bottlenecks", "train", "evaluate")
@@ -111,15 +114,17 @@ def test_class_folders_need_no_conversion_and_gates_decide_the_exit_code(finishe
   assert 100 <= metrics["total"] <= 200
 
 
-def test_a_bad_image_stops_the_chain_with_3_until_it_is_accepted(finished, tmp_path):
+def test_a_bad_image_stops_the_chain_with_3_until_it_is_accepted_for_all_stages(finished, tmp_path):
   output, _ = finished
   data = tmp_path / "data"
   shutil.copytree(output / "convert" / "training", data)
-  (data / "3" / "empty.jpg").write_bytes(b"")
+  # Of the testing images, a tenth, it is ten times the share that it is of all.
+  names = (f"3/empty-{number}.jpg" for number in itertools.count())
+  (data / next(name for name in names if SplitPercentages().split_of(name) == TESTING)).write_bytes(b"")
   arguments = [f"--data={data}", "--trunk=bundled", f"--output={tmp_path / 'out'}", "--runner=FnApiRunner"]
   assert run(arguments) == 3
   assert not (tmp_path / "out" / "train").exists()
-  assert run([*arguments, "--max_bad_fraction=0.01"]) == 0
+  assert run([*arguments, "--max_bad_fraction=0.001"]) == 0
   assert "EMPTY" in (tmp_path / "out" / "bottlenecks" / "quarantine.csv").read_text()
 
 
