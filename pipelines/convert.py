@@ -38,6 +38,7 @@ from beam_retrain.transforms.shards.work import WorkShards
 from beam_retrain.transforms.sources.base import Source
 from beam_retrain.transforms.sources.find import find_format, find_source
 from beam_retrain.transforms.sources.idx import IdxSource, PlanIdxShards, count_shards, find_idx_splits
+from beam_retrain.transforms.sources.one_folder import OneFolderSource
 
 STAGE = "convert"
 
@@ -49,7 +50,7 @@ brought to sRGB by their colour profile; transparent ones are laid on white or b
 are kept. Of several pages or frames, the first is taken. A plain JPEG stays as it is, byte for byte.
 
 reads    INPUT/{train,t10k}-{images-idx3,labels-idx1}-ubyte, plain or .gz, also spelled train-images.idx3-ubyte, or
-         any other input of `bottlenecks`
+         any other input of `bottlenecks`, or a folder of images, which are then one class of its name
 writes   OUTPUT/{training,testing}/LABEL/NAME.jpg, or OUTPUT/LABEL/NAME.jpg if the input has no splits; NAME is that
          of the image, or its position in the IDX file
          OUTPUT/records/SPLIT-SSSSS-of-NNNNN.tfrecord
@@ -226,7 +227,8 @@ def plan(request: ConvertRequest) -> Job:
 
 
 def _plan_images(request: ConvertRequest, options: PipelineOptions, path: str, output: str) -> Job:
-  source = find_source(path, min_classes=1)
+  is_known = find_format(path) or not OneFolderSource.recognises(path)
+  source = find_source(path, min_classes=1) if is_known else OneFolderSource(path)
   splits = _splits_of(source)
   shards = source.plan(splits, None)
   listed = list_input(source, splits)

@@ -241,3 +241,11 @@ def test_a_class_that_the_output_needs_itself_is_refused_before_any_work(tmp_pat
     _convert(tmp_path / "in", tmp_path / "out")
   assert os.listdir(tmp_path) == ["in"]
   assert _convert(tmp_path / "in", tmp_path / "out", "--formats", "tfrecord") == 0
+
+
+def test_a_folder_of_images_is_one_class_of_its_name(tmp_path):
+  (tmp_path / "photos").mkdir()
+  for number in range(3):
+    (tmp_path / "photos" / f"{number}.webp").write_bytes(_encode(number, "WEBP"))
+  assert _convert(tmp_path / "photos", tmp_path / "out", "--formats", "png") == 0
+  assert sorted(path.name for path in (tmp_path / "out/photos").iterdir()) == ["0.png", "1.png", "2.png"]

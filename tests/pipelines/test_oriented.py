@@ -1,0 +1,70 @@
+"""Images with an EXIF orientation: used as stored, counted, and told once with what to type."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from beam_retrain.pipelines import convert, evaluate, predict
+from beam_retrain.pipelines.reevaluate import command as reevaluate
+from tests.conftest import EXACT
+from tests.helpers import python, read_json
+
+_RUNNER = "--runner=FnApiRunner"
+
+
+@pytest.fixture(scope="module")
+def turned_images(tmp_path_factory) -> Path:
+  """12 images of each of the trained model's classes, some of them turned: 5, of 36."""
+  folder, random = tmp_path_factory.mktemp("turned") / "phone photos", np.random.default_rng(5)
+  for label, brightness in (("black", 0), ("grey", 95), ("white", 190)):
+    (folder / label).mkdir(parents=True)
+    for number in range(12):
+      exif = Image.Exif()
+      exif[0x0112] = 6 if number < 2 and label != "white" else 3 if (label, number) == ("white", 11) else 1
+      pixels = random.integers(0, 60, (30, 42, 3), dtype=np.uint8) + np.uint8(brightness)
+      kind = ("jpg", "png")[number % 2]
+      Image.fromarray(pixels).save(folder / label / f"{number}.{kind}", exif=exif)
+  return folder
+
+
+def _said(source: Path, images: int = 36) -> str:
+  return (
+    f"5 of {images} images have an EXIF orientation and were used as they are stored; to turn them upright:"
+    f" beam-retrain convert --input '{source}' --output '{source}_upright'"
+  )
+
+
+def test_bottlenecks_counts_and_tells_them(turned_images, tiny_trunk, tmp_path):
+  flags = ["--input", turned_images, "--trunk", tiny_trunk, "--output", tmp_path / "out", "--testing_percentage=30"]
+  done = python("-m", "beam_retrain.pipelines.bottlenecks", *flags, *EXACT, _RUNNER)
+  assert done.stderr.count(_said(turned_images)) == 1
+  assert read_json(tmp_path / "out/stats.json")["oriented"] == 5
+
+
+def test_evaluations_count_and_tell_them_computed_or_reused(turned_images, trained_model, tmp_path, capsys):
+  flags = ["--model", str(trained_model), "--input", str(turned_images), "--split=all", *EXACT, _RUNNER]
+  assert evaluate.run([*flags, "--output", str(tmp_path / "out")]) == 0
+  assert capsys.readouterr().err.count(_said(turned_images)) == 1
+  assert read_json(tmp_path / "out/stats.json")["oriented"] == 5
+  for date in ("2026-01-01", "2026-01-02"):
+    assert reevaluate.run([*flags, "--history", str(tmp_path / "nights"), f"--date={date}"]) == 0
+    assert capsys.readouterr().err.count(_said(turned_images)) == 1
+    assert read_json(tmp_path / "nights" / date / "stats.json")["oriented"] == 5
+
+
+def test_what_predict_says_can_be_typed_and_then_says_nothing(turned_images, trained_model, tmp_path, capsys):
+  flat = tmp_path / "phone photos"
+  shutil.copytree(turned_images / "black", flat)
+  assert predict.run(["--model", str(trained_model), str(flat)]) == 0
+  (said,) = [line for line in capsys.readouterr().err.splitlines() if "EXIF" in line]
+  assert said.startswith("2 of 12 images have an EXIF orientation")
+  assert said.endswith(f"beam-retrain convert --input '{flat}' --output '{flat}_upright'")
+  assert convert.run(["--input", str(flat), "--output", f"{flat}_upright", _RUNNER]) == 0
+  capsys.readouterr()
+  assert predict.run(["--model", str(trained_model), f"{flat}_upright/phone photos"]) == 0
+  assert "EXIF" not in capsys.readouterr().err
