@@ -22,7 +22,7 @@ from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.images.encode import DEFAULT_QUALITY
 from beam_retrain.transforms.core.images.upright import ALPHAS, reader_versions
 from beam_retrain.transforms.core.printing import print
-from beam_retrain.transforms.core.records.output_names import check_folder_names
+from beam_retrain.transforms.core.records.output_names import check_folder_names, find_fault
 from beam_retrain.transforms.core.records.quarantine import MAX_PIXELS
 from beam_retrain.transforms.core.records.schema import ALL, IMAGE_RECORD, RECORDS_FOLDER, TESTING, TRAINING, VALIDATION
 from beam_retrain.transforms.core.run.exit_codes import ExitCode
@@ -173,7 +173,8 @@ class Job:
   def claim(self) -> None:
     """Claims the output folder; keeps a killed run's finished shards."""
     earlier = find_earlier(self.output, STAGE, files)
-    classes = earlier.labels if earlier and earlier.has_splits is False else ()
+    labels = earlier.labels if earlier and earlier.has_splits is False else ()
+    classes = [label for label in labels if not find_fault(label, at_top=True)]
     shards_folder = RECORDS_FOLDER if self.task.writes_file else ""
     owned = (RECORDS_FOLDER, TRAINING, VALIDATION, TESTING)
     claim_output(self.output, self.info, owned=owned, owned_folders=classes, shards_folder=shards_folder)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -83,7 +83,7 @@ class ConvertShard(ShardTask):
   def work(self, shard: Shard) -> Iterator[Written | Quarantined]:
     self._written.clear()
     class_indices = {label: index for index, label in enumerate(self.labels)}
-    for block in _blocks(self._encode(shard)):
+    for block in _blocks(self._encode(shard, class_indices)):
       self._write_tree([item for item in block if isinstance(item, _Encoded)])
       for item in block:
         yield item if isinstance(item, Quarantined) else self._record(item, class_indices[item.label])
@@ -91,14 +91,12 @@ class ConvertShard(ShardTask):
   def extra(self) -> Mapping[str, list[tuple[str, int, str]]]:
     return {WRITTEN: list(self._written)} if self._written else {}
 
-  def _encode(self, shard: Shard) -> Iterator[_Encoded | Quarantined]:
+  def _encode(self, shard: Shard, labels: Collection[str]) -> Iterator[_Encoded | Quarantined]:
     for entry in shard.inputs:
       if isinstance(entry, IdxRange):
         yield from self._encode_range(shard.split, entry)
     images = shard._replace(inputs=tuple(entry for entry in shard.inputs if not isinstance(entry, IdxRange)))
-    yield from map_ahead(
-      functools.partial(self._encode_image, shard.split), images.read_images(self.labels), self.threads
-    )
+    yield from map_ahead(functools.partial(self._encode_image, shard.split), images.read_images(labels), self.threads)
 
   def _encode_range(self, split: str, idx_range: IdxRange) -> Iterator[_Encoded | Quarantined]:
     images, label_bytes = idx_range.read_arrays()

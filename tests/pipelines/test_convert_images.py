@@ -16,10 +16,11 @@ import pytest
 
 from beam_retrain.pipelines import convert, verify
 from beam_retrain.transforms.core.errors import InputError
-from beam_retrain.transforms.core.records.schema import decode_image
+from beam_retrain.transforms.core.records.schema import decode_image, describe_bottleneck
 from beam_retrain.transforms.core.records.splits import SplitPercentages
 from beam_retrain.transforms.core.records.tfrecord import read_records
 from beam_retrain.transforms.sources.find import find_source
+from tests.conftest import EXACT
 from tests.helpers import file_contents, python, read_csv
 
 _RUNNER = "--runner=FnApiRunner"
@@ -249,3 +250,23 @@ def test_a_folder_of_images_is_one_class_of_its_name(tmp_path):
     (tmp_path / "photos" / f"{number}.webp").write_bytes(_encode(number, "WEBP"))
   assert _convert(tmp_path / "photos", tmp_path / "out", "--formats", "png") == 0
   assert sorted(path.name for path in (tmp_path / "out/photos").iterdir()) == ["0.png", "1.png", "2.png"]
+
+
+def test_bottlenecks_of_the_output_are_split_as_those_of_the_input(
+  small_images, bottlenecks_folder, tiny_trunk, tmp_path
+):
+  assert _convert(small_images, tmp_path / "out", "--formats", "png,tfrecord") == 0
+  flags = ["--input", tmp_path / "out", "--trunk", tiny_trunk, "--output", tmp_path / "bottlenecks"]
+  python("-m", "beam_retrain.pipelines.bottlenecks", *flags, *EXACT, _RUNNER)
+  of_input, of_output = (_splits(folder) for folder in (bottlenecks_folder, tmp_path / "bottlenecks"))
+  assert of_output == of_input
+  assert set(of_input.values()) == {"training", "testing"}
+
+
+def _splits(bottlenecks: Path) -> dict[str, str]:
+  found = {}
+  for path in (bottlenecks / "records").glob("*.tfrecord"):
+    with path.open("rb") as file:
+      records = map(describe_bottleneck, read_records(file, str(path)))
+      found |= {record.key.partition(".")[0]: path.name.partition("-")[0] for record in records}
+  return found

@@ -147,7 +147,9 @@ class RecordsSource(Source):
       raise InputError(f"{self._folder} has no records of the splits {', '.join(splits)}: convert them first.")
     # There is only one short name per file.
     create = "CreateShards" >> beam.Create(shards)
-    return create if self.has_splits else create | "SplitByHash" >> beam.FlatMap(_split_shard, splits, percentages)
+    if self.has_splits:
+      return create
+    return create | "SpreadFiles" >> beam.Reshuffle() | "SplitByHash" >> beam.FlatMap(_split_shard, splits, percentages)
 
   def list_shards(
     self, splits: Sequence[str], percentages: SplitPercentages | None, max_files: int | None = None
@@ -156,7 +158,11 @@ class RecordsSource(Source):
     if max_files is not None:
       shards = heapq.nsmallest(max_files, shards, key=lambda shard: sample_hash(shard.name()))
     for shard in shards:
-      yield from _split_shard(shard, splits, percentages) if shard.split == ALL else (shard,)
+      if shard.split == ALL:
+        parts = _split_shard(shard, splits, percentages)
+        yield from (part for part in parts if part.inputs[0].count_images() != 0)
+      else:
+        yield shard
 
   def _shards(self) -> Iterator[Shard]:
     for stat in files.match_in(self._folder, "*.tfrecord"):

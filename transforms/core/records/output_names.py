@@ -91,20 +91,25 @@ def find_clashing(images: Iterable[tuple[str, str, str]]) -> frozenset[str]:
   return frozenset(clashing)
 
 
-def check_folder_names(labels: Iterable[str], *, at_top: bool) -> None:
-  """Checks that each label can be the name of a class folder.
+def find_fault(label: str, *, at_top: bool) -> str:
+  """Returns why a label cannot be the name of a class folder, or "".
 
-  Args:
-    at_top: whether the class folders are at the top of the output.
+  `at_top`: whether the class folders are at the top of the output.
   """
+  if label.startswith("."):
+    return "starts with a dot"
+  if "/" in label:
+    return "contains a slash"
+  if len(label.encode()) > _MOST_BYTES:
+    return f"has more than {_MOST_BYTES} bytes"
+  return "is a name that the output needs itself" if at_top and label.casefold() in RESERVED else ""
+
+
+def check_folder_names(labels: Iterable[str], *, at_top: bool) -> None:
+  """Raises InputError for a label that cannot be a class folder."""
   for label in labels:
-    problem = "starts with a dot" if label.startswith(".") else "contains a slash" if "/" in label else ""
-    if len(label.encode()) > _MOST_BYTES:
-      problem = f"has more than {_MOST_BYTES} bytes"
-    elif at_top and label.casefold() in RESERVED:
-      problem = "is a name that the output needs itself"
-    if problem:
+    if fault := find_fault(label, at_top=at_top):
       raise InputError(
-        f"the label {label!r} {problem} and cannot be a class folder: rename it, or write records alone"
+        f"the label {label!r} {fault} and cannot be a class folder: rename it, or write records alone"
         " (--formats tfrecord)."
       )

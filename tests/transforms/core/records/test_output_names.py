@@ -5,7 +5,13 @@ from __future__ import annotations
 import pytest
 
 from beam_retrain.transforms.core.errors import InputError
-from beam_retrain.transforms.core.records.output_names import OutputName, check_folder_names, find_clashing, name_output
+from beam_retrain.transforms.core.records.output_names import (
+  OutputName,
+  check_folder_names,
+  find_clashing,
+  find_fault,
+  name_output,
+)
 from beam_retrain.transforms.core.records.splits import SplitPercentages
 
 
@@ -68,6 +74,12 @@ def test_a_label_that_cannot_be_a_folder_is_refused():
   for label, why in (("a/b", "contains a slash"), (".a", "starts with a dot"), ("x" * 201, "has more than 200 bytes")):
     with pytest.raises(InputError, match=why):
       check_folder_names([label], at_top=False)
+  assert [find_fault(label, at_top=True) == "" for label in ("cat", "a/b", "..", "Records")] == [
+    True,
+    False,
+    False,
+    False,
+  ]
   for label in ("records", "Training", "COMPLETED", "stats.json"):
     with pytest.raises(InputError, match="is a name that the output needs itself"):
       check_folder_names([label], at_top=True)
