@@ -56,7 +56,7 @@ def _to_rgb(pixels: tf.Tensor) -> tf.Tensor:
 
 
 def _bmp_in_bgr(encoded: tf.Tensor) -> tf.Tensor:
-  """Returns a BMP, or what no decoder takes if its colours would be wrong.
+  """Returns a BMP, or no image if its colours would be wrong.
 
   The same is refused as in `formats.bmp`. No assertion, which would make TensorFlow decode one image after the other.
   """

@@ -1,4 +1,4 @@
-"""Says of an image, before it is decoded, what it is and whether it can be used.
+"""Says what an image is and whether it can be used.
 
 Time and memory are bounded whatever the file claims; extensions are not trusted. The parsers of `formats` look at every
 image; Pillow decodes those that TensorFlow refused, and JPEGs that look as if pixels were missing.

@@ -92,7 +92,7 @@ def find_clashing(images: Iterable[tuple[str, str, str]]) -> frozenset[str]:
 
 
 def find_fault(label: str, *, at_top: bool) -> str:
-  """Returns why a label cannot be the name of a class folder, or "".
+  """Returns why a label cannot name a class folder, or "".
 
   `at_top`: whether the class folders are at the top of the output.
   """

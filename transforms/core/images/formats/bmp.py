@@ -44,7 +44,7 @@ def probe(encoded: bytes, max_pixels: int) -> ImageInfo | Fault:
 
 
 def _is_grey(encoded: bytes, size: int, colours: int) -> bool:
-  """Whether palette entry n is grey n, blue, green, red and one byte."""
+  """Whether each palette entry n is grey n, in four bytes."""
   count = min(colours or 256, 256)
   palette = encoded[14 + size : 14 + size + 4 * count]
   return all(palette[channel::4] == bytes(range(count)) for channel in range(3))

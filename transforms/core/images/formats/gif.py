@@ -37,7 +37,7 @@ class _Blocks:
     self.control = b""  # of the first frame
 
   def read(self) -> bool:
-    """Reads on to the end, or what a decoder stops at; False if too many."""
+    """Reads to where a decoder stops; False if too many."""
     encoded = self.encoded
     while self.at < len(encoded) and self.blocks <= _MAX_BLOCKS:
       kind, start = encoded[self.at], self.at
@@ -66,7 +66,7 @@ class _Blocks:
 
 
 def probe(encoded: bytes, max_pixels: int) -> ImageInfo | Fault:
-  """Reads the size of the screen, or of the first frame if that is larger.
+  """Reads the size of the screen or, if larger, first frame.
 
   TensorFlow decodes all frames, then returns the first one on a canvas as large as the largest.
   """

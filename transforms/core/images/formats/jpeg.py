@@ -1,4 +1,4 @@
-"""JPEG (ITU T.81): its segments, and the scans that a decoder goes through."""
+"""JPEG (ITU T.81): its segments, and the scans of a decoder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names of what is given in place of an image that TensorFlow decodes."""
+"""Names what is no image that TensorFlow decodes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _LOOKED_AT = 512
 
 
 def name(encoded: bytes) -> Fault:
-  """Returns the fault of a file of none of the formats that are decoded."""
+  """Returns the fault of a file that is not decoded."""
   start = encoded[:_LOOKED_AT]
   for magic, what in _STARTS.items():
     if start.startswith(magic):

@@ -1,4 +1,4 @@
-"""PNG: its chunks, of which decoders are given those that pixels are made of."""
+"""PNG: its chunks, of which decoders get those with pixels."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def is_plain(encoded: bytes) -> bool:
 
 
 def probe_plain(encoded: bytes) -> ImageInfo | None:
-  """Reads an 8-bit grey or RGB file of one small run of pixels, else None.
+  """Reads a plain 8-bit grey or RGB file, else None.
 
   PNG specification, 5.3 and 11.2.2: not interlaced, and nothing besides pixels.
   """
@@ -74,7 +74,7 @@ def _is_needed(kind: bytes) -> bool:
 
 
 def _chunks(encoded: bytes) -> Iterator[tuple[bytes, int, int]]:
-  """Yields type, start and end of the chunks; the last may be cut."""
+  """Yields type, start and end of the chunks, the last maybe cut."""
   start = len(START)
   while start + 8 <= len(encoded):
     kind = encoded[start + 4 : start + 8]
