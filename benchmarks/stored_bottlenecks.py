@@ -34,6 +34,7 @@ from beam_retrain.transforms.core.records.shards import BOTTLENECKS, IMAGES_PER_
 from beam_retrain.transforms.core.records.splits import SplitPercentages
 from beam_retrain.transforms.core.records.tfrecord import frame
 from beam_retrain.transforms.core.run.run_info import describe_run
+from beam_retrain.transforms.core.system.locks import claim_of
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.shards.ledger import CloseLedger, mark_completed
 from beam_retrain.transforms.shards.work import ShardTask, WorkShards, Written
@@ -139,7 +140,7 @@ def write_stored(output: str, trunk: Trunk, counts: Mapping[str, int], argv: Seq
       labels=LABELS,
     )
     stats = (shards, reports) | "Close" >> CloseLedger(output=output, shards_folder=records)
-    _ = stats | "MarkCompleted" >> beam.Map(mark_completed, output, 0.0, beam.pvalue.AsList(transform))
+    _ = stats | "MarkCompleted" >> beam.Map(mark_completed, claim_of(output), 0.0, beam.pvalue.AsList(transform))
 
   options = beam.options.pipeline_options.PipelineOptions(flags=["--runner=FnApiRunner"])
   run_pipeline(build, options, stage="draw", shards_folder=records)

@@ -31,6 +31,7 @@ from beam_retrain.transforms.core.run.output_folder import find_earlier
 from beam_retrain.transforms.core.run.request import ONE_ARGUMENT
 from beam_retrain.transforms.core.run.run_info import RunInfo, describe_run
 from beam_retrain.transforms.core.run.stats import read_stats
+from beam_retrain.transforms.core.system.locks import claim_of
 from beam_retrain.transforms.core.system.machine import available_cores
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.shards.ledger import CloseLedger, mark_completed
@@ -192,7 +193,7 @@ class Job:
       # Stats
       | "SweepTree" >> beam.Map(sweep_tree, self.output, tree if self.task.in_tree else ())
       # Stats
-      | "MarkCompleted" >> beam.Map(mark_completed, self.output, self.request.max_bad_fraction)
+      | "MarkCompleted" >> beam.Map(mark_completed, claim_of(self.output), self.request.max_bad_fraction)
     )  # Stats
 
 

@@ -68,7 +68,6 @@ from beam_retrain.transforms.evaluation.scoring import (
   ScoreWithHeads,
 )
 from beam_retrain.transforms.io import files
-from beam_retrain.transforms.io.lease import check_lease
 from beam_retrain.transforms.shards.ledger import read_quarantine
 from beam_retrain.transforms.sources.base import Source
 from beam_retrain.transforms.sources.find import find_source
@@ -324,7 +323,6 @@ class Evaluation:
       for store in step.stores:
         files.sweep(files.join(store.fresh_folder, REPORTS_FOLDER))
       return False
-    check_lease(step.output)
     complete_folder(step.output, files)
     files.delete([step.parts_folder, *(store.fresh_folder for store in step.stores)])
     return True

@@ -114,15 +114,15 @@ def _keep_model(copy: str, output: str, error: Exception) -> str:
 
 def _upload(copy: str, output: str) -> None:
   """Replaces the remote output by the copy: `info.json` first, `COMPLETED` last."""
+  from beam_retrain.transforms.core.system.locks import claim_of
   from beam_retrain.transforms.io import files
-  from beam_retrain.transforms.io.lease import check_lease
   from beam_retrain.transforms.io.transfer import put_file, put_folder
 
   reopen_folder(output, files)
   for name in (INFO_FILE, *(name for name in OWNED if name != COMPLETED_FILE), COMPLETED_FILE):
     path, target = os.path.join(copy, name), files.join(output, name)
     if name == COMPLETED_FILE:
-      check_lease(output)
+      claim_of(output).check(files.read_bytes)
     if os.path.isdir(path):
       put_folder(path, target)
     elif os.path.exists(path):

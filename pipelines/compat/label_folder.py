@@ -39,6 +39,7 @@ from beam_retrain.transforms.core.run.output_folder import is_completed
 from beam_retrain.transforms.core.run.run_info import RunInfo, describe_run, request_digest
 from beam_retrain.transforms.core.run.stats import read_stats
 from beam_retrain.transforms.core.system.local_files import LOCK_FILE
+from beam_retrain.transforms.core.system.locks import claim_of
 from beam_retrain.transforms.evaluation.evaluate import check_not_empty
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.shards.ledger import CloseLedger, mark_completed
@@ -107,7 +108,7 @@ def _work(job: Job, flags: argparse.Namespace, options: PipelineOptions, executi
     raise
   stats = read_stats(job.work_folder, files)
   counts = join_parts(job.parts_folder, job.digit_file, execution_time)
-  mark_completed(stats, job.work_folder, flags.max_bad_fraction)
+  mark_completed(stats, claim_of(job.work_folder), flags.max_bad_fraction)
   listed = files.join(job.work_folder, QUARANTINE_FILE)
   if stats.quarantined and listed != job.quarantine_file:
     files.write_bytes(job.quarantine_file, files.read_bytes(listed))

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 import apache_beam as beam
 from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions
 
+from beam_retrain.pipelines.engines.dataflow import describe_built_job
 from beam_retrain.pipelines.engines.findings import explain
 from beam_retrain.pipelines.engines.runners import choose_runner, runner_of
 from beam_retrain.pipelines.jobs.capture import capture_output
@@ -24,6 +25,7 @@ from beam_retrain.transforms.core.run.output_folder import claim_folder, write_l
 from beam_retrain.transforms.core.run.run_info import RunInfo
 from beam_retrain.transforms.core.run.stats import Stats
 from beam_retrain.transforms.core.system import scratch
+from beam_retrain.transforms.core.system.locks import forget_claims
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.io.beam_internals import remembered_inspections
 
@@ -56,6 +58,8 @@ def run_pipeline(
     options.view_as(DirectOptions).direct_num_workers = processes
   runner = local_runner(options) if runner_of(options) == "fnapirunner" else None  # None: the options' own
   pipeline = beam.Pipeline(runner, options=options)
+  if describe_built_job(options):
+    forget_claims()  # it runs when this command has ended
   build(pipeline)
   try:
     with contextlib.ExitStack() as stack:

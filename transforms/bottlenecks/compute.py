@@ -20,6 +20,7 @@ from beam_retrain.transforms.core.records.splits import SplitPercentages
 from beam_retrain.transforms.core.run.run_info import request_digest
 from beam_retrain.transforms.core.run.stats import Stats
 from beam_retrain.transforms.core.runtimes.trunk_info import TrunkInfo
+from beam_retrain.transforms.core.system.locks import Claim, claim_of
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.leaks.audit import Planned, SplitAudit
 from beam_retrain.transforms.shards.ledger import CloseLedger, delete_strays, mark_completed
@@ -148,16 +149,17 @@ class ComputeBottlenecks(beam.PTransform):
       | "Close" >> CloseLedger(output=self.output, shards_folder=self.records_folder, leaks=leaks, distorted=variants)
       # Stats
       | "MarkCompleted"
-      >> beam.Map(_complete, self.output, self.max_bad_fraction, temp_folder, beam.pvalue.AsList(transform))
+      >> beam.Map(_complete, claim_of(self.output), self.max_bad_fraction, temp_folder, beam.pvalue.AsList(transform))
     )  # Stats
 
 
 def _complete(  # type: ignore[no-untyped-def]
-  stats: Stats, output: str, max_bad_fraction: float, temp_folder: str, *_
+  stats: Stats, claim: Claim, max_bad_fraction: float, temp_folder: str, *_
 ) -> Stats:
   """Deletes the temporary folder, also of a killed run, and completes."""
+  claim.check(files.read_bytes)
   files.delete([temp_folder])
-  return mark_completed(stats, output, max_bad_fraction)
+  return mark_completed(stats, claim, max_bad_fraction)
 
 
 def _close_variants(

@@ -14,6 +14,7 @@ from beam_retrain.transforms.core.metrics import label_stats
 from beam_retrain.transforms.core.metrics.figures import MODEL
 from beam_retrain.transforms.core.records.schema import parse_shard_name
 from beam_retrain.transforms.core.records.shards import Shard, ShardReport
+from beam_retrain.transforms.core.system.locks import claim_of
 from beam_retrain.transforms.evaluation.compare_nights import PARTS_FOLDER, CompareNights
 from beam_retrain.transforms.evaluation.evaluate import (
   EvaluateShard,
@@ -180,7 +181,7 @@ class EvaluateClassifier(beam.PTransform):
         output=store.folder, shards_folder=store.records_folder
       )
       # 1.0: the evaluation itself limits the fraction of bad images.
-      _ = ledger | f"MarkStore{name}" >> beam.Map(mark_completed, store.folder, 1.0)
+      _ = ledger | f"MarkStore{name}" >> beam.Map(mark_completed, claim_of(store.folder), 1.0)
       written[number] = reports | f"RecordsOfShard{name}" >> beam.Map(_records_of, store.records_folder)
       # (shard's file name, RecordsFile)
     return written | "JoinStores" >> beam.CoGroupByKey() | "ShardOfRecords" >> beam.MapTuple(_shard_of)  # Shard

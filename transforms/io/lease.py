@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from beam_retrain.transforms.core.errors import InputError, flag
 from beam_retrain.transforms.core.printing import print
 from beam_retrain.transforms.core.system.local_files import LOCK_FILE
-from beam_retrain.transforms.core.system.locks import Holder
+from beam_retrain.transforms.core.system.locks import Holder, claimed
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.io.object_stores.base import HttpStore, UnconditionalError
 
@@ -44,12 +44,11 @@ def hold_lease(folder: str, command: str, secs: float = LENGTH_SECS) -> Iterator
     )
     yield
     return
-  _HELD[folder] = lease
   try:
     try:
-      yield
+      with claimed(lease.path, lease.token):
+        yield
     finally:
-      del _HELD[folder]
       lease.end()
     if lease.is_lost:
       raise lease.lost()
@@ -59,18 +58,13 @@ def hold_lease(folder: str, command: str, secs: float = LENGTH_SECS) -> Iterator
     raise
 
 
-def check_lease(folder: str) -> None:
-  """Raises InputError if this process held the folder's lease, and lost it."""
-  if folder in _HELD and not _HELD[folder].renew():
-    raise _HELD[folder].lost()
-
-
 class Lease:
   """A lease on a folder, by this process."""
 
   def __init__(self, store: HttpStore, folder: str, command: str, secs: float):
-    self._store, self._folder, self._path = store, folder, f"{folder}/{LOCK_FILE}"
-    self._entries = {**dataclasses.asdict(Holder.me(command)), "secs": secs, "token": os.urandom(16).hex()}
+    self._store, self._folder, self.path = store, folder, f"{folder}/{LOCK_FILE}"
+    self.token = os.urandom(16).hex()
+    self._entries = {**dataclasses.asdict(Holder.me(command)), "secs": secs, "token": self.token}
     self._secs = secs
     self._version, self._renewals = "", 0
     self._changing, self._ends = threading.Lock(), threading.Event()
@@ -81,11 +75,11 @@ class Lease:
     """Takes the lease; returns False if the server ignores conditions."""
     try:
       while not self._write(""):
-        found = self._store.read_version(self._path)
+        found = self._store.read_version(self.path)
         if found is not None and self._wait_for_its_end(*found) and self._write(found[1]):
           break
-      if self._store.write_if(self._path, self._data(), "") is not None:
-        self._store.delete([self._path])
+      if self._store.write_if(self.path, self._data(), "") is not None:
+        self._store.delete([self.path])
         return False
     except UnconditionalError:
       return False
@@ -103,13 +97,13 @@ class Lease:
         raise ValueError(secs)
     except (ValueError, TypeError, KeyError) as error:
       raise InputError(
-        f"{self._path} was not written by beam-retrain: delete it, or give another {flag('output')}."
+        f"{self.path} was not written by beam-retrain: delete it, or give another {flag('output')}."
       ) from error
     until = time.monotonic() + secs
-    print(f"beam-retrain: {self._path}: looking for up to {secs:g} s whether its owner still works", file=sys.stderr)
+    print(f"beam-retrain: {self.path}: looking for up to {secs:g} s whether its owner still works", file=sys.stderr)
     while time.monotonic() < until:
       time.sleep(min(_LOOK_SECS, secs / 6))
-      found = self._store.read_version(self._path)
+      found = self._store.read_version(self.path)
       if found is None:
         return False
       if found[1] != version:
@@ -137,7 +131,7 @@ class Lease:
     self._thread.join()
     if not self.is_lost:
       with contextlib.suppress(Exception):  # one that stays only makes the next command wait
-        self._store.delete_if(self._path, self._version)
+        self._store.delete_if(self.path, self._version)
 
   def _keep(self) -> None:
     while not self._ends.wait(self._secs / 3):
@@ -152,9 +146,9 @@ class Lease:
   def _write(self, version: str) -> bool:
     """Writes the lease unless it has changed; returns whether."""
     self._renewals += 1
-    written = self._store.write_if(self._path, self._data(), version)
+    written = self._store.write_if(self.path, self._data(), version)
     if written is None:  # or the answer was lost, and the client tried again
-      found = self._store.read_version(self._path)
+      found = self._store.read_version(self.path)
       written = found[1] if found is not None and found[0] == self._data() else None
     self._version = written or self._version
     return written is not None
@@ -166,7 +160,3 @@ def _interrupt() -> None:
     if callable(signal.getsignal(number)):
       signal.pthread_kill(threading.main_thread().ident or 0, number)
       return
-
-
-_HELD: dict[str, Lease] = {}  # by folder
-os.register_at_fork(after_in_child=_HELD.clear)

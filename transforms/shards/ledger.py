@@ -22,8 +22,8 @@ from beam_retrain.transforms.core.records.schema import (
 from beam_retrain.transforms.core.records.shards import ShardReport
 from beam_retrain.transforms.core.run.output_folder import complete_folder
 from beam_retrain.transforms.core.run.stats import Stats, sum_reports
+from beam_retrain.transforms.core.system.locks import Claim, claim_of
 from beam_retrain.transforms.io import files
-from beam_retrain.transforms.io.lease import check_lease
 
 
 @dataclasses.dataclass(eq=False, repr=False, kw_only=True)
@@ -56,7 +56,7 @@ class CloseLedger(beam.PTransform):
       | "CloseLedger"
       >> beam.Map(
         _close,
-        self.output,
+        claim_of(self.output),
         self.shards_folder or self.output,
         planned=beam.pvalue.AsDict(planned),
         leaks=None if self.leaks is None else beam.pvalue.AsList(self.leaks),
@@ -67,7 +67,7 @@ class CloseLedger(beam.PTransform):
 
 def _close(
   reports: list[ShardReport],
-  output: str,
+  claim: Claim,
   shards_folder: str,
   planned: dict[str, int],
   leaks: list[LeakedImage] | None,
@@ -76,12 +76,13 @@ def _close(
   reports = sorted(reports, key=lambda report: report.file)
   counts = None if leaks is None else count_leaks(leaks)
   stats = dataclasses.replace(sum_reports(reports, planned), distorted=distorted, leaks=counts)
+  claim.check(files.read_bytes)  # they may be another command's
   delete_strays(shards_folder, {report.file for report in reports})
   if leaks is not None:
-    files.write_text(files.join(output, LEAKS_FILE), leaks_csv(leaks))
+    files.write_text(files.join(claim.folder, LEAKS_FILE), leaks_csv(leaks))
   quarantined = [entry for report in reports for entry in report.quarantined]
-  files.write_text(files.join(output, QUARANTINE_FILE), quarantine_csv(quarantined))
-  files.write_text(files.join(output, STATS_FILE), stats.to_json())
+  files.write_text(files.join(claim.folder, QUARANTINE_FILE), quarantine_csv(quarantined))
+  files.write_text(files.join(claim.folder, STATS_FILE), stats.to_json())
   return stats
 
 
@@ -111,13 +112,12 @@ def read_quarantine(path: str, limit: int) -> list[list[str]]:
 
 # `*_` has no annotation: Beam takes one for the type of the whole tuple.
 def mark_completed(  # type: ignore[no-untyped-def]
-  stats: Stats, output: str, max_bad_fraction: float, *_
+  stats: Stats, claim: Claim, max_bad_fraction: float, *_
 ) -> Stats:
   """Writes `COMPLETED`, unless the bad images exceed `max_bad_fraction`, 0..1.
 
-  Further arguments are side inputs to wait for.
+  Further arguments are side inputs to wait for. Raises InputError if another command has taken the folder.
   """
   if stats.bad_fraction <= max_bad_fraction:
-    check_lease(output)
-    complete_folder(output, files)
+    complete_folder(claim.folder, files, claim)
   return stats

@@ -21,6 +21,7 @@ from apache_beam.metrics import Metrics
 from beam_retrain.transforms.core.records.quarantine import Quarantined, Reason
 from beam_retrain.transforms.core.records.schema import REPORTS_FOLDER
 from beam_retrain.transforms.core.records.shards import WRITTEN, Shard, ShardReport
+from beam_retrain.transforms.core.system.locks import Claim, claim_of
 from beam_retrain.transforms.core.system.small_files import RUN_AGAIN, DamagedInputError, read_small
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.shards.progress import METRICS_NAMESPACE, LiveCounts, RecordPlanned, delete_live_counts
@@ -91,16 +92,20 @@ class WorkShards(beam.PTransform):
       shards
       | "SpreadShards" >> beam.Reshuffle()
       # Shard
-      | "WorkShard" >> beam.ParDo(_WorkShard(self.task, self.output, self.request, self.earlier), *sides)
+      | "WorkShard" >> beam.ParDo(_WorkShard(self.task, claim_of(self.output), self.request, self.earlier), *sides)
     )  # ShardReport
 
 
 @dataclasses.dataclass(eq=False)
 class _WorkShard(beam.DoFn):
   task: ShardTask
-  output: str
+  claim: Claim
   request: str
   earlier: Sequence[str]
+
+  @property
+  def output(self) -> str:
+    return self.claim.folder
 
   def setup(self) -> None:
     self.task.setup()
@@ -108,6 +113,7 @@ class _WorkShard(beam.DoFn):
   # `*_` has no annotation: Beam takes one for the type of the whole tuple.
   def process(self, shard: Shard, *_) -> Iterator[ShardReport]:  # type: ignore[no-untyped-def]
     files.check_seen(files.join(self.output, REPORTS_FOLDER))
+    self.claim.check(files.read_bytes)  # the command may have been killed, and another one begun
     digest = shard.digest(self.request)
     name = shard.name(self.task.suffix)
     report = read_report(self.output, name, digest, self.task.writes_file) or self._copy(name, digest)
@@ -147,6 +153,7 @@ class _WorkShard(beam.DoFn):
         size_bytes += len(item.payload)
         labels[item.label] += 1
         live.written()
+      self.claim.check(files.read_bytes)
     report = ShardReport(
       file=name,
       split=shard.split,

@@ -15,10 +15,12 @@ import pytest
 from beam_retrain.pipelines.cli import main
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.run.exit_codes import ExitCode
+from beam_retrain.transforms.core.run.output_folder import complete_folder
 from beam_retrain.transforms.core.system.local_files import is_empty
 from beam_retrain.transforms.core.system.locks import hold_folder
 from tests.helpers import ROOT, file_contents
 from tests.pipelines.compat.label_image_suite import graphs, labels, tf1_graph
+from tests.pipelines.jobs.outrun_suite import check_that_it_leaves_the_output_alone
 
 __all__ = ["graphs", "labels", "tf1_graph"]  # fixtures
 
@@ -92,6 +94,19 @@ def test_a_killed_holder_keeps_nobody_out(tmp_path):
   with hold_folder(str(folder), "beam-retrain train"):
     assert f'"process": {os.getpid()}' in (folder / ".lock").read_text()
   assert os.listdir(folder) == []
+
+
+def test_a_job_that_outlives_its_command_leaves_the_next_one_s_output_alone(tmp_path):
+  (tmp_path / "idx").mkdir()
+  check_that_it_leaves_the_output_alone(str(tmp_path / "output"), tmp_path / "idx")
+
+
+def test_nothing_is_completed_without_the_lock(tmp_path):
+  with hold_folder(str(tmp_path), "beam-retrain train"):
+    (tmp_path / ".lock").unlink()
+    with pytest.raises(InputError, match=f"another command took {tmp_path} from this one, or .* was deleted"):
+      complete_folder(str(tmp_path))
+  assert os.listdir(tmp_path) == []
 
 
 def test_a_command_that_fails_at_once_leaves_no_folder(tmp_path):

@@ -11,10 +11,12 @@ import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from beam_retrain.transforms.core.errors import InputError
+from beam_retrain.transforms.core.system.locks import claim_of
 from beam_retrain.transforms.io import files
-from beam_retrain.transforms.io.lease import check_lease, hold_lease
+from beam_retrain.transforms.io.lease import hold_lease
 from tests.helpers import ROOT
 from tests.object_stores import Server, gs, s3
+from tests.pipelines.jobs.outrun_suite import check_that_it_leaves_the_output_alone
 from tests.system.engine_suite import needs_engines
 
 __all__ = ["gs", "s3"]  # fixtures
@@ -60,7 +62,7 @@ def test_a_second_command_is_told_of_the_first_and_takes_over_when_it_is_dead(se
     holder.kill()
     holder.communicate()
   with hold_lease(folder, _COMMAND, _SECS):
-    check_lease(folder)
+    claim_of(folder).check(files.read_bytes)
     assert b"beam-retrain train" in files.read_bytes(f"{folder}/.lock")
   assert not files.exists(f"{folder}/.lock")
   assert "warning" not in capfd.readouterr().err
@@ -76,8 +78,12 @@ def test_a_holder_whose_lease_was_taken_fails(server):
 def _take_and_wait(folder: str) -> None:
   files.write_text(f"{folder}/.lock", "another's")
   with pytest.raises(InputError, match=f"another command took {folder}"):
-    check_lease(folder)
+    claim_of(folder).check(files.read_bytes)
   threading.Event().wait(60)  # it is interrupted
+
+
+def test_a_job_that_outlives_its_command_leaves_the_next_one_s_output_alone(server, tmp_path):
+  check_that_it_leaves_the_output_alone(f"{server.url}/outrun", tmp_path, *server.flags)
 
 
 def test_of_commands_that_begin_at_once_one_writes(server):

@@ -15,6 +15,7 @@ from beam_retrain.transforms.core.errors import user_sentence
 from beam_retrain.transforms.core.records.leaks import LeakedImage
 from beam_retrain.transforms.core.records.quarantine import Quarantined, Reason
 from beam_retrain.transforms.core.records.shards import Shard, ShardReport
+from beam_retrain.transforms.core.system.locks import claim_of
 from beam_retrain.transforms.shards.ledger import CloseLedger, mark_completed, quarantine_csv
 
 _SHARDS = [Shard("training", 0, 2, ()), Shard("training", 1, 2, ()), Shard("testing", 0, 1, ())]
@@ -37,7 +38,7 @@ def _close(output, reports=_REPORTS, shards=_SHARDS, max_bad_fraction=1.0, **opt
     _ = (
       (planned, reported)
       | "Close" >> CloseLedger(output=str(output), **options)
-      | "MarkCompleted" >> beam.Map(mark_completed, str(output), max_bad_fraction)
+      | "MarkCompleted" >> beam.Map(mark_completed, claim_of(str(output)), max_bad_fraction)
     )
 
 

@@ -18,6 +18,7 @@ from typing import BinaryIO, NamedTuple, Protocol
 from beam_retrain.transforms.core.records.schema import COMPLETED_FILE, INFO_FILE, REPORTS_FOLDER
 from beam_retrain.transforms.core.records.shards import WRITTEN, ShardReport
 from beam_retrain.transforms.core.system.local_files import TEMPORARY
+from beam_retrain.transforms.core.system.locks import Claim, claim_of
 from beam_retrain.transforms.core.system.prefetch import batched
 
 _REPORTS = (f"{REPORTS_FOLDER}/*.json", f"*/{REPORTS_FOLDER}/*.json")
@@ -53,11 +54,17 @@ class DamagedListError(Exception):
   """`COMPLETED` is not as it was written."""
 
 
-def write_list(folder: str, stage: str, files: Files, entries: Iterable[Entry] = ()) -> None:
+def write_list(
+  folder: str, stage: str, files: Files, entries: Iterable[Entry] = (), claim: Claim | None = None
+) -> None:
   """Writes `COMPLETED`, once all other files are on disk.
 
   Args:
     entries: of all files; by default they are made from the folder.
+    claim: of the command on the folder, in another process.
+
+  Raises:
+    InputError: another command has taken the folder.
   """
   files.sync(folder)
   digest = hashlib.sha256()
@@ -67,6 +74,7 @@ def write_list(folder: str, stage: str, files: Files, entries: Iterable[Entry] =
       digest.update(line)
       file.write(line)
     file.write(f"{json.dumps(digest.hexdigest())}\n".encode())
+    (claim or claim_of(folder)).check(files.read_bytes)
   files.sync(folder)
 
 

@@ -26,6 +26,7 @@ from beam_retrain.transforms.core.records.schema import (
 from beam_retrain.transforms.core.run import contents
 from beam_retrain.transforms.core.run.run_info import RunInfo
 from beam_retrain.transforms.core.system import local_files
+from beam_retrain.transforms.core.system.locks import Claim
 from beam_retrain.transforms.core.system.small_files import RUN_AGAIN, read_small
 
 # The marker is deleted first, so that no reader takes the folder for finished.
@@ -203,10 +204,10 @@ def claim_folder(
   return resumes
 
 
-def complete_folder(folder: str, files: Files = local_files) -> None:
-  """Writes `COMPLETED`, the list of all files, once they are on disk."""
+def complete_folder(folder: str, files: Files = local_files, claim: Claim | None = None) -> None:
+  """Writes `COMPLETED`, the list of all files; see `contents.write_list`."""
   info = find_info(folder, files)
-  contents.write_list(folder, info.stage if info else "", files)
+  contents.write_list(folder, info.stage if info else "", files, claim=claim)
 
 
 def update_info(folder: str, info: RunInfo, files: Files = local_files) -> None:

@@ -13,13 +13,14 @@ import json
 import os
 import platform
 import time
-from collections.abc import Iterator
-from typing import Self
+from collections.abc import Callable, Iterator
+from typing import NamedTuple, Self
 
 from beam_retrain.transforms.core.errors import InputError, flag
 from beam_retrain.transforms.core.system.local_files import LOCK_FILE
 
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL)
+_HELD: dict[str, str] = {}  # by this process: path of a lock -> token in it
 _CHANGING_SECS = 1.0  # how long a lock that changes hands may name nobody, or a dead process
 
 
@@ -53,6 +54,52 @@ class Holder:
   def is_dead(self) -> bool:
     """Whether it was of this machine, and has ended."""
     return self.host == platform.node() and not os.path.exists(f"/proc/{self.process}") and os.path.exists("/proc/self")
+
+
+class Claim(NamedTuple):
+  """A folder, and the lock by which a command writes it.
+
+  The command tells its workers, wherever they are. Without a lock `path` and `token` are empty.
+  """
+
+  folder: str
+  path: str = ""
+  token: str = ""
+
+  def check(self, read_bytes: Callable[[str], bytes]) -> None:
+    """Raises InputError if another command has taken the folder."""
+    try:
+      token = json.loads(read_bytes(self.path))["token"] if self.path else ""
+    except (FileNotFoundError, ValueError, TypeError, KeyError):
+      token = None
+    if token != self.token:
+      raise InputError(
+        f"another command took {os.path.dirname(self.path)} from this one, or {self.path} was deleted: run one at a"
+        f" time, or give another {flag('output')}."
+      )
+
+
+def claim_of(folder: str) -> Claim:
+  """Returns a claim on a folder, by this process's nearest lock."""
+  place = folder if "://" in folder else os.path.abspath(folder)
+  around = [path for path in _HELD if f"{place}/".startswith(f"{os.path.dirname(path)}/")]
+  path = max(around, key=lambda path: len(os.path.dirname(path)), default="")
+  return Claim(folder, path, _HELD.get(path, ""))
+
+
+@contextlib.contextmanager
+def claimed(path: str, token: str) -> Iterator[None]:
+  """Makes a lock that this process holds known to `claim_of`."""
+  _HELD[path] = token
+  try:
+    yield
+  finally:
+    _HELD.pop(path, None)
+
+
+def forget_claims() -> None:
+  """Lets a job that is only built work without locks."""
+  _HELD.clear()
 
 
 @contextlib.contextmanager
@@ -102,10 +149,12 @@ def hold_alone(path: str, command: str, busy: str, remedy: str = "wait until it 
         raise InputError(f"{busy}{f' ({holder})' if holder else ''}: {remedy}.") from error
     if os.path.getsize(path) and _read(path) is None:
       raise InputError(f"{path} was not written by beam-retrain: move it away, or give another folder.")
-    held = os.stat(path)
+    held, token = os.stat(path), os.urandom(16).hex()
     try:
-      with contextlib.suppress(OSError), open(path, "w") as file:  # on a full disk the lock names nobody
-        json.dump(dataclasses.asdict(Holder.me(command)), file)
+      with contextlib.suppress(OSError):  # on a full disk the lock names nobody
+        with open(path, "w") as file:
+          json.dump({**dataclasses.asdict(Holder.me(command)), "token": token}, file)
+        stack.enter_context(claimed(os.path.abspath(path), token))
       yield
     finally:
       with contextlib.suppress(OSError):
