@@ -25,6 +25,7 @@ from beam_retrain.transforms.core.records.schema import PREPROCESSING_VERSION
 from beam_retrain.transforms.core.records.splits import LEGACY
 from beam_retrain.transforms.core.run.exit_codes import ExitCode
 from beam_retrain.transforms.core.run.output_folder import find_earlier, find_info, is_completed
+from beam_retrain.transforms.core.runtimes.trunk_info import NO_TRUNK
 from beam_retrain.transforms.core.system import local_files
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.sources.folders import ClassFolder
@@ -121,9 +122,10 @@ class Stages:
   def is_reusable(self) -> bool:
     """Whether the last bottlenecks are of this trunk and these texts."""
     info = find_info(str(self._work / _NOW))
-    of_texts = info is not None and "bottleneck_dir" in info.settings
     of_trunk = (self.chain.remembered(_NOW) or "").endswith(f" {self._trunk_state}")
-    return of_trunk and (self._texts is not None or not of_texts)
+    if info is None or info.trunk == NO_TRUNK:  # damaged
+      return False
+    return of_trunk and (self._texts is not None or "bottleneck_dir" not in info.settings)
 
   def _end_replacement(self) -> None:
     """Replaces the old bottlenecks by finished new ones; resumes if interrupted."""

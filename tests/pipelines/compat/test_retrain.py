@@ -229,6 +229,13 @@ def test_a_damaged_stage_is_mended_and_its_saved_model_replaced(finished, capsys
   assert "train: finished and unchanged, kept" in retrain(finished.folder, finished.arguments, capsys)
 
 
+def test_bottlenecks_without_a_readable_info_are_made_again(finished, capsys):
+  info = finished.work / "bottlenecks" / "info.json"
+  info.write_bytes(b"")
+  assert "now in bottlenecks/beam_retrain/bottlenecks" in retrain(finished.folder, finished.arguments, capsys)
+  assert json.loads(info.read_text())["stage"] == "bottlenecks"
+
+
 def test_a_saved_model_of_another_training_is_refused_before_any_work(finished, capsys):
   before = completed(finished.work)
   with inside(finished.folder), pytest.raises(InputError, match="--saved_model_dir models/1 is not empty"):

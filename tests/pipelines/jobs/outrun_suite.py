@@ -35,6 +35,6 @@ def check_that_it_leaves_the_output_alone(output: str, folder: Path, *flags: str
     assert files.read_bytes(stray) == b"of the second one"
     assert not files.exists(f"{output}/COMPLETED")
     again = beam.Pipeline(options=options)
-    job.build(again)
+    convert.plan(request).build(again)
     again.run().wait_until_finish()
   assert files.exists(f"{output}/COMPLETED")
