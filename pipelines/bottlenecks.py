@@ -62,6 +62,7 @@ from beam_retrain.transforms.core.run.exit_codes import ExitCode
 from beam_retrain.transforms.core.run.output_folder import find_earlier, is_completed
 from beam_retrain.transforms.core.run.run_info import RunInfo, describe_run
 from beam_retrain.transforms.core.run.stats import Stats, read_stats
+from beam_retrain.transforms.core.system.plain_path import is_plain, plain_root
 from beam_retrain.transforms.core.system.scratch import scratch_folder
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.leaks.audit import SplitAudit
@@ -124,6 +125,7 @@ class Job:
       "input": request.input,
       **record_settings(self.handler, trunk.fingerprint, self.percentages, source.labels),
       **retrain_names_setting(request.retrain_names),
+      **request.idx_settings(),
       **({"on_leak": request.on_leak} if request.on_leak != OnLeak.WARN else {}),
       **({"distortions": request.distortions.to_settings()} if request.distortions else {}),
       **({"bottleneck_dir": self.imported.texts.to_settings()} if self.imported else {}),
@@ -275,11 +277,13 @@ def _validate_output(request: BottlenecksRequest, options: PipelineOptions) -> N
   """Checks that the output is separate, and writable for the workers."""
   output = request.output
   request.validate_apart("input", "reuse", "retry_from", "trunk", "trunk_weights")
-  if output.startswith("s3://") and not is_local(options) and not _shared_scratch(options):
-    runner = options.view_as(StandardOptions).runner
+  shared = _shared_scratch(options)
+  cannot_write = not is_plain(output) or output.startswith("s3://")
+  if cannot_write and not is_local(options) and not (shared and is_plain(shared)):
+    runner, what = options.view_as(StandardOptions).runner, "to s3://" if is_plain(output) else "there"
     raise InputError(
       f"{flag('output')} {output}: on {runner} TensorFlow writes the transform graph on the workers, and cannot write"
-      " to s3://: give --temp_location, a folder that all workers see, for it to write to first."
+      f" {what}: give --temp_location, a folder that all workers see, for it to write to first."
     )
   jobs_before = {
     flag("retry_from"): request.retry_from,
@@ -287,6 +291,8 @@ def _validate_output(request: BottlenecksRequest, options: PipelineOptions) -> N
     f"{flag('on_leak')} fail": request.on_leak == OnLeak.FAIL,
   }
   validate_single_job(options, output, jobs_before)
+  if not is_plain(output):
+    plain_root()  # raises if there is none
 
 
 def _choose_variant(request: BottlenecksRequest, source: Source, percentages: SplitPercentages) -> Choice:
@@ -305,15 +311,16 @@ def _choose_variant(request: BottlenecksRequest, source: Source, percentages: Sp
 def _scratch_folder(job: Job) -> Iterator[str]:
   """Yields `scratch` of `ComputeBottlenecks`: local if the workers are, else shared.
 
-  Without either, it is empty: TensorFlow itself writes to the output, `gs://`.
+  Where TensorFlow can write to the output itself, or has to (`gs://`), it is empty.
   """
   shared = _shared_scratch(job.options)
-  if files.is_local(job.output) or not (is_local(job.options) or shared):
+  is_written = files.is_local(job.output) and is_plain(job.output)
+  if is_written or not (is_local(job.options) or shared):
     yield ""
     return
   if shared:
     files.make_folder(shared)
-  with scratch_folder(job.output, shared or None) as folder:
+  with scratch_folder(job.output, shared or plain_root()) as folder:
     yield folder
 
 

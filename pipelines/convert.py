@@ -16,6 +16,7 @@ from beam_retrain.pipelines.engines.dataflow import describe_built_job, validate
 from beam_retrain.pipelines.jobs.forked_workers import default_processes
 from beam_retrain.pipelines.jobs.locks import holds_output
 from beam_retrain.pipelines.jobs.runner import claim_output, exit_code, run_command, run_pipeline
+from beam_retrain.pipelines.options.flags import IdxFlags, add_idx_flags, report_left_out
 from beam_retrain.pipelines.options.request import JobRequest, check_paths
 from beam_retrain.transforms.convert import FORMATS, JPG, TFRECORD, ConvertShard, list_input, sweep_tree
 from beam_retrain.transforms.core.errors import InputError
@@ -36,9 +37,9 @@ from beam_retrain.transforms.core.system.machine import available_cores
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.shards.ledger import CloseLedger, mark_completed
 from beam_retrain.transforms.shards.work import WorkShards
-from beam_retrain.transforms.sources.base import Source
+from beam_retrain.transforms.sources.base import Source, SourceOptions
 from beam_retrain.transforms.sources.find import find_format, find_source
-from beam_retrain.transforms.sources.idx import IdxSource, PlanIdxShards, count_shards, find_idx_splits
+from beam_retrain.transforms.sources.idx import IdxSource, PlanIdxShards, count_shards
 from beam_retrain.transforms.sources.one_folder import OneFolderSource
 
 STAGE = "convert"
@@ -50,8 +51,9 @@ ICO, PSD, ..., and HEIC (pip install 'beam-retrain[heic]'). Images are turned up
 brought to sRGB by their colour profile; transparent ones are laid on white or black; of 16-bit grey the upper 8 bits
 are kept. Of several pages or frames, the first is taken. A plain JPEG stays as it is, byte for byte.
 
-reads    INPUT/{train,t10k}-{images-idx3,labels-idx1}-ubyte, plain or .gz, also spelled train-images.idx3-ubyte, or
-         any other input of `bottlenecks`, or a folder of images, which are then one class of its name
+reads    INPUT/{train,t10k}-{images-idx3,labels-idx1}-ubyte, plain or gzip, also spelled train-images.idx3-ubyte, and as
+         EMNIST and QMNIST name them: emnist-letters-test-images-idx3-ubyte.gz, qmnist-test-labels-idx2-int; or any
+         other input of `bottlenecks`, or a folder of images, which are then one class of its name
 writes   OUTPUT/{training,testing}/LABEL/NAME.jpg, or OUTPUT/LABEL/NAME.jpg if the input has no splits; NAME is that
          of the image, or its position in the IDX file
          OUTPUT/records/SPLIT-SSSSS-of-NNNNN.tfrecord
@@ -77,7 +79,7 @@ def _formats(text: str) -> tuple[str, ...]:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ConvertRequest(JobRequest):
+class ConvertRequest(JobRequest, IdxFlags):
   """The flags of `convert`; see their help."""
 
   command: ClassVar[str] = "convert"
@@ -89,7 +91,7 @@ class ConvertRequest(JobRequest):
   formats: tuple[str, ...] = dataclasses.field(default=(JPG, TFRECORD), metadata=ONE_ARGUMENT)
   quality: int = DEFAULT_QUALITY
   alpha: str = ALPHAS[0]
-  classes: int = 10
+  classes: int | None = None
   max_pixels: int = MAX_PIXELS
   max_bad_fraction: float = 0.0
 
@@ -116,8 +118,10 @@ class ConvertRequest(JobRequest):
       "--classes",
       type=whole_number(1, 256),
       metavar="N",
-      help="labels of IDX files are 0 to N-1 (default: %(default)d); images with other labels are quarantined",
+      help="labels of IDX files are 0 to N-1; images with other labels are quarantined (default: the labels that are"
+      " there)",
     )
+    add_idx_flags(parser)
     parser.add_argument(
       "--alpha", choices=ALPHAS, help="colour behind transparent pixels, white or black (default: %(default)s)"
     )
@@ -218,11 +222,13 @@ def plan(request: ConvertRequest) -> Job:
   check_paths(options, path, output)
   validate_single_job(options, output)
   if find_format(path) is IdxSource:
-    pairs = tuple(find_idx_splits(path))
-    labels = tuple(str(number) for number in range(request.classes))
-    task = ConvertShard(output, request.formats, labels, request.quality)
+    chosen = SourceOptions(request.classes, 1, class_names=request.class_names, transpose=request.transpose)
+    idx_source = IdxSource(path, chosen)
+    pairs = tuple(idx_source.pairs())
+    report_left_out(idx_source)
+    task = ConvertShard(output, request.formats, tuple(idx_source.labels), request.quality)
     # A changed input is another request: the old one's images must not stay in the tree.
-    settings = {"inputs": [dataclasses.asdict(pair) for pair in pairs]}
+    settings = {"inputs": [pair.to_settings() for pair in pairs]}
     shards = sum(map(count_shards, pairs))
     return Job(request, options, task, PlanIdxShards(pairs), (TRAINING, TESTING), shards, settings)
   return _plan_images(request, options, path, output)
@@ -230,7 +236,7 @@ def plan(request: ConvertRequest) -> Job:
 
 def _plan_images(request: ConvertRequest, options: PipelineOptions, path: str, output: str) -> Job:
   is_known = find_format(path) or not OneFolderSource.recognises(path)
-  source = find_source(path, min_classes=1) if is_known else OneFolderSource(path)
+  source = find_source(path, None, 1, False, request.class_names, request.transpose) if is_known else OneFolderSource(path)
   splits = _splits_of(source)
   shards = source.plan(splits, None)
   listed = list_input(source, splits)

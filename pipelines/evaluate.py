@@ -124,7 +124,7 @@ def plan(request: EvaluateRequest) -> Job:
   validate_single_job(options, request.output)
   model = Model(request.model)
   is_stored = _holds_bottlenecks(request.input)
-  source = _stored_bottlenecks(request, model) if is_stored else find_images(request.input, model)
+  source = _stored_bottlenecks(request, model) if is_stored else find_images(request, model)
   evaluation = Evaluation.plan(
     request, options, {MODEL: model}, source, is_stored=is_stored, keeps_bottlenecks=bool(request.reuse)
   )
@@ -160,6 +160,7 @@ def _holds_bottlenecks(folder: str) -> bool:
 
 def _stored_bottlenecks(request: EvaluateRequest, model: Model) -> RecordsSource:
   unused = {"reuse": bool(request.reuse), "precision": request.precision != AUTO, "runtime": request.runtime != AUTO}
+  unused |= dict.fromkeys(request.idx_settings(), True)
   for name in (name for name, is_given in unused.items() if is_given):
     raise InputError(f"{flag(name)} applies to images, but {flag('input')} holds bottlenecks: leave {flag(name)} out.")
   info = read_info(request.input, "bottlenecks", files)

@@ -93,9 +93,16 @@ class Images(NamedTuple):
     return f"{self.source.path} has no images of the split {' or '.join(self.splits)}: give another --input or --split."
 
 
-def find_images(folder: str, model: Model) -> Source:
-  """Returns the images of a folder, with a model's labels."""
-  source = find_source(folder, len(model.labels), min_classes=1, retrain_names=model.retrain_names)
+def find_images(request: EvaluationRequest, model: Model) -> Source:
+  """Returns the images of `--input`, with a model's labels."""
+  source = find_source(
+    request.input,
+    None if request.class_names else model.idx_classes,
+    min_classes=1,
+    retrain_names=model.retrain_names,
+    class_names=request.class_names,
+    transpose=request.transpose,
+  )
   report_left_out(source)
   return source
 
@@ -161,6 +168,7 @@ class Evaluation:
       "splits": list(self.images.splits),
       **split_settings(self.images.percentages),
       **retrain_names_setting(model.retrain_names),
+      **self.request.idx_settings(),
       "labels": model.labels,
       "preprocessing": model.preprocessing,
       "batch_size": self._batch_size,

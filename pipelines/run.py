@@ -18,17 +18,25 @@ from beam_retrain.pipelines.evaluate import EvaluateRequest
 from beam_retrain.pipelines.jobs.locks import holds_output
 from beam_retrain.pipelines.jobs.runner import run_command
 from beam_retrain.pipelines.models.trunk_sources import BUNDLED
-from beam_retrain.pipelines.options.flags import AUTO, add_precision_flags
+from beam_retrain.pipelines.options.flags import AUTO, IdxFlags, add_idx_flags, add_precision_flags
 from beam_retrain.pipelines.options.request import JobRequest, check_paths
 from beam_retrain.pipelines.requests.bottlenecks import BottlenecksRequest
-from beam_retrain.pipelines.stages import Chain, RequestT, Stage, digest_of_images, digests_of_trunk, make_request
+from beam_retrain.pipelines.stages import (
+  Chain,
+  RequestT,
+  Stage,
+  digest_of_files,
+  digest_of_images,
+  digests_of_trunk,
+  make_request,
+)
 from beam_retrain.pipelines.train import TrainRequest
 from beam_retrain.transforms.core.printing import print
 from beam_retrain.transforms.core.run.exit_codes import ExitCode
-from beam_retrain.transforms.core.run.flags import add_max_bad_fraction, fraction
+from beam_retrain.transforms.core.run.flags import add_max_bad_fraction, fraction, positive_int
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.sources.find import find_source
-from beam_retrain.transforms.sources.idx import IdxSource
+from beam_retrain.transforms.sources.idx import IdxSource, count_classes
 
 _DESCRIPTION = """\
 Trains a model on labelled images and evaluates it:
@@ -50,7 +58,7 @@ Any Beam option may follow, and is passed to every stage that is a Beam job."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class RunRequest(JobRequest):
+class RunRequest(JobRequest, IdxFlags):
   """The flags of `run`."""
 
   command: ClassVar[str] = "run"
@@ -62,7 +70,7 @@ class RunRequest(JobRequest):
   trunk_weights: str | None = None
   precision: str = AUTO
   runtime: str = AUTO
-  classes: int = 10
+  classes: int | None = None
   preset: str | None = None
   min_accuracy: float | None = None
   output: str
@@ -79,7 +87,13 @@ class RunRequest(JobRequest):
     parser.add_argument("--trunk", help="see `beam-retrain bottlenecks --help` (default: bundled)")
     parser.add_argument("--trunk_weights", metavar="FILE", help="local weights of a keras: trunk")
     add_precision_flags(parser)
-    parser.add_argument("--classes", type=int, metavar="N", help="number of classes of IDX data (default: 10)")
+    parser.add_argument(
+      "--classes",
+      type=positive_int,
+      metavar="N",
+      help="labels of IDX files are 0 to N-1 (default: the labels that are there)",
+    )
+    add_idx_flags(parser)
     parser.add_argument("--preset", choices=("adam", "retrain"), help="see `beam-retrain train --help`")
     parser.add_argument(
       "--min_accuracy", type=fraction, metavar="A", help="exit code 1 if the testing accuracy, 0..1, is below this"
@@ -90,8 +104,9 @@ class RunRequest(JobRequest):
   def folder(self, stage: str) -> str:
     return str(Path(self.output) / stage)
 
-  def convert(self, data: str) -> Stage:
-    return self._stage(ConvertRequest, convert.execute, {"input": data, "classes": self.classes})
+  def convert(self, data: str, classes: int | None) -> Stage:
+    decisive = {"input": data, "classes": self.classes or classes, **self.idx_settings()}
+    return self._stage(ConvertRequest, convert.execute, decisive)
 
   def bottlenecks(self, images: str) -> Stage:
     decisive = {
@@ -148,11 +163,16 @@ def execute(request: RunRequest) -> int:
   check_paths(request.pipeline_options(), request.data)
   chain = Chain(Path(request.output), "run.json")
   images = data = datasets.resolve(request.data, request.folder("data"))
-  find_source(files.absolute(data), request.classes)  # unusable images fail before a stage is announced
+  # Unusable images fail before a stage is announced.
+  source = find_source(
+    files.absolute(data), request.classes, class_names=request.class_names, transpose=request.transpose
+  )
   state = digest_of_images(data)
-  if IdxSource.recognises(data):
+  if isinstance(source, IdxSource):
     images = request.folder("convert")
-    state = chain.keep_or_run(request.convert(data), after=state)
+    if request.class_names:
+      state = json.dumps([state, digest_of_files(request.class_names)])
+    state = chain.keep_or_run(request.convert(data, count_classes(source.labels)), after=state)
   after = json.dumps([state, digests_of_trunk(request.trunk, request.trunk_weights)])
   state = chain.keep_or_run(request.bottlenecks(images), after)
   chain.keep_or_run(request.train(), after=state)

@@ -18,7 +18,7 @@ import numpy as np
 from beam_retrain.pipelines.evaluation import Images, choose_images
 from beam_retrain.pipelines.models.execution import Execution
 from beam_retrain.pipelines.models.trained import Model, ModelTrunk
-from beam_retrain.pipelines.options.flags import add_model_precision_flags
+from beam_retrain.pipelines.options.flags import IdxFlags, add_idx_flags, add_model_precision_flags
 from beam_retrain.transforms.bottlenecks.model_handler import ImageModelHandler
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.metrics.metrics_file import METRICS_FILE
@@ -65,11 +65,23 @@ exit code is 1 if one is damaged; each is named.
 
   beam-retrain verify --folder work"""
 
-_OF_MODEL = ("model", "input", "images", "all", "split", "bound", "bfloat16_bound", "int8_bound", "tflite")
+_OF_MODEL = (
+  "model",
+  "input",
+  "images",
+  "all",
+  "split",
+  "bound",
+  "bfloat16_bound",
+  "int8_bound",
+  "tflite",
+  "class_names",
+  "transpose",
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class VerifyRequest(Request):
+class VerifyRequest(Request, IdxFlags):
   """Options of `verify`; see the flags' help."""
 
   command: ClassVar[str] = "verify"
@@ -95,6 +107,7 @@ class VerifyRequest(Request):
   def add_flags(cls, parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", metavar="DIR", help="output of `train` or `run`")
     parser.add_argument("--input", metavar="DIR", help="images: any input of `bottlenecks`")
+    add_idx_flags(parser)
     parser.add_argument(
       "--images",
       type=positive_int,
@@ -224,7 +237,13 @@ def plan(request: VerifyRequest) -> Job:
   if not files.is_local(request.model):
     raise InputError(f"{request.model} is remote, but models are loaded from local files only: give a local copy.")
   model = Model(files.absolute(request.model))
-  source = find_source(files.absolute(request.input), len(model.labels), retrain_names=model.retrain_names)
+  source = find_source(
+    files.absolute(request.input),
+    None if request.class_names else model.idx_classes,
+    retrain_names=model.retrain_names,
+    class_names=request.class_names,
+    transpose=request.transpose,
+  )
   images = choose_images(source, request.split, [model])
   trunk = ModelTrunk(model, request.precision, request.runtime)
   return Job(request, model, trunk, images, request.tflite or _written_lite_files(model))

@@ -49,7 +49,7 @@ class ConvertShard(ShardTask):
   Attributes:
     output: image files go to `output/{path}.{extension}`, see `OutputName`.
     formats: at least one of `FORMATS`. Records hold PNG if PNG is given without JPG, else JPEG.
-    labels: class index -> label; the label byte of an IDX file is a class index.
+    labels: class index -> label.
     quality: of JPEGs, 1 to 100.
     alpha: what may be seen through transparent pixels, one of `ALPHAS`.
     max_pixels: largest height x width that is decoded.
@@ -99,15 +99,16 @@ class ConvertShard(ShardTask):
     yield from map_ahead(functools.partial(self._encode_image, shard.split), images.read_images(labels), self.threads)
 
   def _encode_range(self, split: str, idx_range: IdxRange) -> Iterator[_Encoded | Quarantined]:
-    images, label_bytes = idx_range.read_arrays()
+    images, labels = idx_range.read_arrays()
+    known = set(self.labels)
     encoded = (encode_each(images, IMAGE_FORMATS[extension], self.quality) for extension in self._extensions)
-    for number, (byte, *in_formats) in enumerate(zip(label_bytes, *encoded, strict=True)):
+    for number, (label, *in_formats) in enumerate(zip(labels, *encoded, strict=True)):
       index = idx_range.start + number
-      if byte >= len(self.labels):
-        yield self._bad_label(split, index, byte, images[number].size)
+      if label not in known:
+        yield self._bad_label(split, index, label, images[number].size)
       else:
-        name = image_key(split, self.labels[byte], index, JPG).removesuffix(f".{JPG}")
-        yield _Encoded(OutputName(name, name), self.labels[byte], images[number].shape, tuple(in_formats))
+        name = image_key(split, label, index, JPG).removesuffix(f".{JPG}")
+        yield _Encoded(OutputName(name, name), label, images[number].shape, tuple(in_formats))
 
   def _encode_image(self, split: str, image: Image | Quarantined) -> _Encoded | Quarantined:
     if isinstance(image, Quarantined):
@@ -151,12 +152,12 @@ class ConvertShard(ShardTask):
       payload = frame(encode_image(record, class_index))
     return Written(image.label, payload)
 
-  def _bad_label(self, split: str, index: int, label_byte: int, size_bytes: int) -> Quarantined:
+  def _bad_label(self, split: str, index: int, label: str, size_bytes: int) -> Quarantined:
     return Quarantined(
-      key=f"{split}/{label_byte}/{index}",
+      key=f"{split}/{label}/{index}",
       size_bytes=size_bytes,
       reason=Reason.BAD_LABEL,
-      detail=f"label byte {label_byte}, expected 0 to {len(self.labels) - 1}",
+      detail=f"label byte {label}, expected 0 to {len(self.labels) - 1}",
       split=split,
     )
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from beam_retrain.pipelines.models.execution import Execution
 from beam_retrain.pipelines.options.flags import check_split_hash
 from beam_retrain.transforms.bottlenecks.model_handler import ImageModelHandler
-from beam_retrain.transforms.core.errors import InputError
+from beam_retrain.transforms.core.errors import InputError, flag
 from beam_retrain.transforms.core.models.choose_variant import TRUNK_FOLDER, choose_serving_variant
 from beam_retrain.transforms.core.models.head import HEAD_FILE
 from beam_retrain.transforms.core.records.schema import ALL, LABELS_FILE, TESTING, TRAINING
@@ -21,6 +21,7 @@ from beam_retrain.transforms.core.runtimes.prepared import CARD_FILE, PREPARED_F
 from beam_retrain.transforms.core.runtimes.variant import AUTO
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.sources.base import Source
+from beam_retrain.transforms.sources.idx import IdxSource, count_classes
 
 
 class Model:
@@ -75,6 +76,11 @@ class Model:
     """Whether its class folders were read as `retrain.py` read them."""
     return bool(self.info.retrain_names)
 
+  @property
+  def idx_classes(self) -> int | None:
+    """Number of labels of IDX files that it knows; None: not 0, 1, ..."""
+    return count_classes(self.labels)
+
   @functools.cached_property
   def percentages(self) -> SplitPercentages:
     """How its images were split."""
@@ -126,9 +132,10 @@ def check_labels(source: Source, model: Model) -> None:
   """Checks that the model knows each label of the images."""
   unknown = [label for label in source.labels if label not in model.labels]
   if unknown:
+    naming = f", name them with {flag('class_names')}" if isinstance(source, IdxSource) else ""
     raise InputError(
       f"labels differ: {source.path} has {_listed(unknown)}, the model in {model.path} knows {_listed(model.labels)}:"
-      " remove or rename the unknown labels, or train on them."
+      f" remove or rename the unknown labels{naming}, or train on them."
     )
 
 

@@ -37,6 +37,7 @@ from beam_retrain.transforms.core.runtimes.trunk_info import TrunkInfo
 from beam_retrain.transforms.core.runtimes.variant import INT8, Variant
 from beam_retrain.transforms.core.system import local_files, scratch
 from beam_retrain.transforms.core.system.imports import load_tensorflow
+from beam_retrain.transforms.core.system.plain_path import plain_path
 from beam_retrain.transforms.io import cache
 from beam_retrain.transforms.io.transfer import download, replace_folder
 
@@ -242,7 +243,8 @@ def _load_saved_model(handle: str, path: str, input_px: int | None, content: lis
     raise InputError(f"{flag('trunk')} {handle}: {path} holds no saved_model.pb: give the folder of a SavedModel.")
   try:
     is_of_tensorflow_1 = os.path.exists(os.path.join(path, _TENSORFLOW_1_MODULE))
-    loaded = _load_tensorflow_1_module(path) if is_of_tensorflow_1 else hub.load(path)
+    with plain_path(path) as plain:
+      loaded = _load_tensorflow_1_module(plain) if is_of_tensorflow_1 else hub.load(plain)
   except Exception as error:
     raise InputError(
       f"{flag('trunk')} {handle} cannot be loaded as a SavedModel ({first_line(error)}): download or export it again."

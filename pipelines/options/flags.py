@@ -83,9 +83,35 @@ def retrain_names_setting(retrain_names: bool) -> dict[str, bool]:
 
 
 def report_left_out(source: Source) -> None:
-  """Reports on standard error how many files were left out."""
+  """Reports on standard error how many files were left out, and a source's hint."""
   if count := source.count_left_out():
     print(f"files left out, as their names do not end in .jpg, .jpeg or .png: {count:,}", file=sys.stderr)
+  if source.hint:
+    print(source.hint, file=sys.stderr)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class IdxFlags:
+  """Fields of a request whose input may be IDX files."""
+
+  class_names: str | None = None
+  transpose: bool = False
+
+  def idx_settings(self) -> dict[str, str | bool]:
+    """Returns the entries of the given flags in an `info.json`."""
+    return {name: value for name in ("class_names", "transpose") if (value := getattr(self, name))}
+
+
+def add_idx_flags(parser: FlagGroup) -> None:
+  parser.add_argument(
+    "--class_names",
+    metavar="FILE",
+    help="names for the numbers in IDX files: one per line, the first for 0; or NUMBER NAME; or a mapping file of"
+    " EMNIST",
+  )
+  parser.add_argument(
+    "--transpose", action="store_true", help="swap rows and columns of the images in IDX files, as EMNIST needs"
+  )
 
 
 def report_oriented(oriented: int | None, images: int, source: str) -> None:

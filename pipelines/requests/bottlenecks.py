@@ -11,7 +11,9 @@ from beam_retrain.pipelines.models.trunk_sources import BUNDLED
 from beam_retrain.pipelines.models.trunk_sources import HELP as TRUNK_HELP
 from beam_retrain.pipelines.options.flags import (
   DistortionFlags,
+  IdxFlags,
   add_distortion_flags,
+  add_idx_flags,
   add_model_flags,
   add_precision_flags,
   check_split_hash,
@@ -30,7 +32,7 @@ from beam_retrain.transforms.sources.find import find_source, list_formats
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TrunkRequest(JobRequest):
+class TrunkRequest(JobRequest, IdxFlags):
   """Flags that `bottlenecks` and `plan` share: images, their splits, a trunk."""
 
   input: str = ""
@@ -39,7 +41,7 @@ class TrunkRequest(JobRequest):
   trunk_input_px: int | None = None
   precision: str = AUTO
   runtime: str = AUTO
-  classes: int = 10
+  classes: int | None = None
   testing_percentage: float = 10.0
   validation_percentage: float = 10.0
   split_hash: str = STABLE
@@ -62,8 +64,12 @@ class TrunkRequest(JobRequest):
       help="input size of a trunk that takes any (default: the trunk's own)",
     )
     parser.add_argument(
-      "--classes", type=positive_int, metavar="N", help="classes of an IDX folder (default: %(default)d)"
+      "--classes",
+      type=positive_int,
+      metavar="N",
+      help="labels of IDX files are 0 to N-1 (default: the labels that are there)",
     )
+    add_idx_flags(parser)
     add_precision_flags(parser)
     add_model_flags(parser, default_batch_size)
     parser.add_argument(
@@ -99,7 +105,13 @@ class TrunkRequest(JobRequest):
     Raises:
       InputError: there are none, nothing is left to train on, or the split hash does not apply to them.
     """
-    source = find_source(path, self.classes, retrain_names=self.retrain_names)
+    source = find_source(
+      path,
+      self.classes,
+      retrain_names=self.retrain_names,
+      class_names=self.class_names,
+      transpose=self.transpose,
+    )
     root = self.input if self.split_hash == LEGACY else None  # as typed
     validation = 0.0 if source.has_validation else self.validation_percentage
     try:
@@ -128,7 +140,7 @@ class BottlenecksRequest(TrunkRequest, DistortionFlags):
     "  --direct_running_mode=multi_processing --direct_num_workers=2   for two processes on this machine."
   )
 
-  paths: ClassVar[tuple[str, ...]] = ("input", "output", "reuse", "retry_from", "bottleneck_dir")
+  paths: ClassVar[tuple[str, ...]] = ("input", "output", "reuse", "retry_from", "bottleneck_dir", "class_names")
 
   output: str
   reuse: tuple[str, ...] = ()

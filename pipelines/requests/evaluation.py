@@ -8,7 +8,7 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
-from beam_retrain.pipelines.options.flags import add_model_flags, add_model_precision_flags
+from beam_retrain.pipelines.options.flags import IdxFlags, add_idx_flags, add_model_flags, add_model_precision_flags
 from beam_retrain.pipelines.options.request import JobRequest
 from beam_retrain.reporting.gates import GATES
 from beam_retrain.transforms.core.models.agreement import BOUNDS_IN_WORDS
@@ -27,14 +27,14 @@ CHECKED = textwrap.fill(
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class EvaluationRequest(JobRequest):
+class EvaluationRequest(JobRequest, IdxFlags):
   """Options of both commands; see the flags' help.
 
   Attributes:
     gates: (gate, threshold 0..1) of those that are set; each gate has its own flag.
   """
 
-  paths: ClassVar[tuple[str, ...]] = ("model", "input", "reuse", "manifest")
+  paths: ClassVar[tuple[str, ...]] = ("model", "input", "reuse", "manifest", "class_names")
 
   model: str
   input: str
@@ -80,6 +80,7 @@ class EvaluationRequest(JobRequest):
         parser.add_argument(
           f"--{gate.name}", dest="gates", action=_SetGate, type=fraction, metavar=gate.metavar, help=gate.help
         )
+    add_idx_flags(parser)
     add_model_flags(parser, default_batch_size)
     add_model_precision_flags(parser)
     add_max_bad_fraction(parser)

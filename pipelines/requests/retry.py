@@ -29,6 +29,7 @@ from beam_retrain.transforms.io import files
 from beam_retrain.transforms.shards.checks import check_same
 from beam_retrain.transforms.shards.work import read_report_file
 from beam_retrain.transforms.sources.base import Source
+from beam_retrain.transforms.sources.idx import count_classes
 
 _NOT_WITH = ("reuse", "trunk_weights", "trunk_input_px")
 _SAME = ("input", "testing_percentage", "validation_percentage", "max_pixels", "batch_size")
@@ -63,7 +64,9 @@ class Retry:
       "precision": trunk.variant.precision,
       "runtime": trunk.variant.runtime,
       "split_hash": LEGACY if "split_root" in settings else STABLE,
-      "classes": len(settings["labels"]),
+      "classes": count_classes(settings["labels"]),
+      "class_names": settings.get("class_names"),
+      "transpose": settings.get("transpose", False),
       "on_leak": settings.get("on_leak", "warn"),
       "retrain_names": settings.get("retrain_names", False),
       "bottleneck_dir": settings.get("bottleneck_dir", {}).get("path"),
@@ -72,7 +75,7 @@ class Retry:
     }
     for name, then in values.items():
       given = getattr(request, name) if name in request.given else None
-      comparable = files.absolute(given) if given and name in ("input", "bottleneck_dir") else given
+      comparable = files.absolute(given) if given and name in ("input", "bottleneck_dir", "class_names") else given
       if comparable not in (then, None, AUTO):
         typed = f"--{name}" if given is True else f"--{name} {given}"
         raise InputError(

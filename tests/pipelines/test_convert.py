@@ -249,7 +249,7 @@ def test_a_bad_label_takes_no_other_image_with_it(tmp_path, capsys):
   labels = {"training": np.array([1, 10, 9, 255], np.uint8), "testing": np.array([0, 1], np.uint8)}
   source = _write_idx(tmp_path / "idx", counts, labels=labels)
   output = tmp_path / "out"
-  assert _convert(source, output) == 3
+  assert _convert(source, output, "--classes", "10") == 3
   assert "2 BAD_LABEL" in capsys.readouterr().err
   assert not (output / "COMPLETED").exists()
   with open(output / "quarantine.csv", newline="") as file:
@@ -259,7 +259,7 @@ def test_a_bad_label_takes_no_other_image_with_it(tmp_path, capsys):
     ("training/255/3", "training", "30", "BAD_LABEL"),
   ]
   assert sorted(_hashes(output, "training")) == ["training/1/0.jpg", "training/9/2.jpg"]
-  assert _convert(source, output, "--max_bad_fraction", "0.34") == 0
+  assert _convert(source, output, "--classes", "10", "--max_bad_fraction", "0.34") == 0
   assert (output / "COMPLETED").exists()
   assert _convert(source, output, "--classes", "256") == 0
   assert sorted(os.listdir(output / "training")) == ["1", "10", "255", "9"]

@@ -14,13 +14,15 @@ from pathlib import Path
 from typing import NamedTuple
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 
 from beam_retrain.pipelines.cli import main
+from beam_retrain.transforms.core.images.idx import encode_idx
 from beam_retrain.transforms.core.records.csv_format import csv_text
 from beam_retrain.transforms.core.run.output_folder import complete_folder
 from tests.conftest import EXACT, DigitsRun
-from tests.helpers import read_csv
+from tests.helpers import read_csv, write
 from tests.html_elements import read
 
 ESCAPES = "\x1b]0;owned\x07\x1b[2J\x9b31m"
@@ -28,6 +30,7 @@ FORGED = "a\nbeam-retrain: PASSED: 100.00 %\r"
 REVERSED = "\u202egnp.exe\u2028"
 FORMULA = "=cmd|' C'!A0"
 ELEMENT = '"><img src=x onerror=alert(1)>'
+PATTERN = "a [b]*?\\ c'd\"%41"
 NAMES = (ESCAPES, FORGED, REVERSED, FORMULA, ELEMENT, "\t@SUM(1)", "]]>&<b>")
 LABELS = (FORMULA, ELEMENT, "]]>&<b>")
 RUNNER = "--runner=FnApiRunner"
@@ -57,7 +60,7 @@ def call(*argv: str) -> Said:
 
 @pytest.fixture(scope="module")
 def hostile(tmp_path_factory, made: DigitsRun, draw_digits: Callable) -> Hostile:
-  root = tmp_path_factory.mktemp("hostile") / f"{ESCAPES}{FORGED}{REVERSED}"
+  root = tmp_path_factory.mktemp("hostile") / f"{ESCAPES}{FORGED}{REVERSED}{PATTERN}"
   keys = [f"{LABELS[number % 3]}/{NAMES[number % 7]}{number}.png" for number in range(84)]
   draw_digits(root / "data", len(keys), lambda number, _: keys[number])
   for name in (f"{ESCAPES}{FORGED}bad.png", os.fsdecode(b"\x1b[2Jcaf\xe9.png")):
@@ -80,7 +83,10 @@ def _jobs(root: Path, keys: list[str]) -> Iterator[tuple[str, list[str]]]:
   data, bottlenecks, model = (f"{root}/{name}" for name in ("data", "bottlenecks", "model"))
   trunk = [f"--trunk={root}/trunk{ELEMENT}", "--testing_percentage=30", *EXACT]
   yield "bottlenecks", ["bottlenecks", f"--input={data}", f"--output={bottlenecks}", *trunk, *allowed]
-  yield "train", ["train", f"--input={bottlenecks}", f"--output={model}", "--rounds=3"]
+  yield (
+    "train",
+    ["train", f"--input={bottlenecks}", f"--output={model}", "--rounds=3", f"--tflite_output_file={root}/m.tflite"],
+  )
   scored = [f"--model={model}", f"--input={data}", f"--manifest={root}/slices.csv", "--min_slice_size=2", *allowed]
   yield "evaluate", ["evaluate", *scored, f"--output={root}/evaluation"]
   for date, gates in (("2026-01-01", []), ("2026-01-02", ["--min_accuracy=1", "--min_label_recall=1"])):
@@ -107,6 +113,11 @@ def _single_images(root: Path, keys: list[str]) -> Iterator[tuple[str, list[str]
 
 def _others(root: Path, keys: list[str]) -> Iterator[tuple[str, list[str]]]:
   """A model from elsewhere, with other labels and settings, and what is refused."""
+  pixels = np.zeros((4, 8, 8), np.uint8)
+  for name in ("train", "t10k"):
+    data = {"images-idx3": encode_idx(pixels), "labels-idx1": encode_idx(np.array([3, 1, 3, 1], np.uint8))}
+    write(root / "digits", {f"{name}-{kind}-ubyte": part for kind, part in data.items()})
+  yield "convert", ["convert", f"--input={root}/digits", f"--output={root}/converted", RUNNER]
   shutil.copytree(root / "model", root / "elsewhere")
   info = json.loads((root / "elsewhere" / "info.json").read_text())
   info["labels"] = info["trunk"]["handle"] = f"{ESCAPES}{FORGED}"
@@ -131,7 +142,7 @@ def _others(root: Path, keys: list[str]) -> Iterator[tuple[str, list[str]]]:
 
 
 def test_the_commands_do_their_work(hostile):
-  done = ("bottlenecks", "train", "evaluate", "2026-01-01", "label_image folder", "label_image", "verify")
+  done = ("bottlenecks", "train", "evaluate", "2026-01-01", "label_image folder", "label_image", "verify", "convert")
   missed = ("2026-01-02", "verify folder")
   bad = ("predict text", "predict csv", "predict json", "label_image bad")
   expected = {**dict.fromkeys(done, 0), **dict.fromkeys(missed, 1), **dict.fromkeys(bad, 3)}

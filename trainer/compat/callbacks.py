@@ -67,7 +67,7 @@ class Snapshots(TrainingCallback):
     path = os.path.abspath(self._options.checkpoint_path)
     os.makedirs(os.path.dirname(path), exist_ok=True)
     tf.raw_ops.SaveV2(
-      prefix=path,
+      prefix=os.fsencode(path),
       tensor_names=[WEIGHTS_NAME, BIASES_NAME],
       shape_and_slices=["", ""],
       tensors=[tf.constant(array, tf.float32) for array in self._exporter.flatten(head).fold()],

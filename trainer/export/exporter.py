@@ -36,6 +36,7 @@ from beam_retrain.transforms.core.models.head import HEAD_FILE, Head, encode_hea
 from beam_retrain.transforms.core.records.schema import FROZEN_GRAPH_FILE, LABELS_FILE, RETRAINED_LABELS_FILE
 from beam_retrain.transforms.core.run.output_folder import write_labels
 from beam_retrain.transforms.core.system import local_files
+from beam_retrain.transforms.core.system.plain_path import plain_path
 
 _TOP = 5
 _SCORES_DIFFER_BY = 1e-3  # at most, as rounding
@@ -121,8 +122,10 @@ class Exporter:
   def save(self, module: tf.Module, folder: str) -> None:
     """Writes the result of `assemble`, with the trunk, as a SavedModel."""
     signatures = {"serving_default": module.serve_images, "bottlenecks": module.serve_bottlenecks}
-    tf.saved_model.save(module, folder, signatures=signatures)
-    self.trunk.put_into(folder, "embed")
+    os.makedirs(folder, exist_ok=True)
+    with plain_path(folder) as plain:
+      tf.saved_model.save(module, plain, signatures=signatures)
+      self.trunk.put_into(plain, "embed")
 
   @functools.cached_property
   def _frozen(self) -> tuple[tf.compat.v1.GraphDef, list[tf.compat.v1.NodeDef]]:

@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from beam_retrain.trainer.export.stored_trunk import StoredTrunk
+from beam_retrain.transforms.core.models.saved_model import load_saved_model
 from beam_retrain.transforms.core.models.subgraph import extract_subgraph
 from beam_retrain.transforms.core.system.tensorflow_internals import convert_variables_to_constants_v2
 
@@ -49,7 +50,7 @@ def freeze_behind(
   """Freezes `score_bottlenecks` behind a stored trunk."""
   graph = trunk.to_graph()
   if graph is None:
-    embed = tf.saved_model.load(trunk.folder).embed
+    embed = load_saved_model(trunk.folder).embed
     score_images = tf.function(lambda images: score_bottlenecks(embed(images)), input_signature=embed.input_signature)
     return freeze_scores(score_images, output_name)
   head = freeze_scores(score_bottlenecks, output_name, _BOTTLENECK)

@@ -26,6 +26,7 @@ from beam_retrain.trainer.fit.data import shard_files
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.images.decode import preprocess
 from beam_retrain.transforms.core.models.head import Head
+from beam_retrain.transforms.core.models.saved_model import load_saved_model
 from beam_retrain.transforms.core.models.tflite import LiteModel, quiet_interpreter
 from beam_retrain.transforms.core.records.quarantine import Quarantined
 from beam_retrain.transforms.core.records.schema import (
@@ -77,7 +78,7 @@ def write_tflite(
   written: dict[str, LiteFile] = {}
   if not (options.tflite_output_file or options.tflite_int8_output_file):
     return written
-  scores = _fold(tf.saved_model.load(exporter.trunk_folder).embed, head, exporter.input_px)
+  scores = _fold(load_saved_model(exporter.trunk_folder).embed, head, exporter.input_px)
   lines = "".join(f"{label}\n" for label in exporter.labels).encode()
   if path := options.tflite_output_file:
     written["float"] = _write(path, _convert(scores), lines, output)

@@ -33,6 +33,7 @@ from beam_retrain.transforms.core.records.splits import SplitPercentages
 from beam_retrain.transforms.core.records.tfrecord import read_records
 from beam_retrain.transforms.core.records.trained_on import TrainedOn, starts_of
 from beam_retrain.transforms.core.run.stats import read_stats
+from beam_retrain.transforms.core.system.plain_path import plain_path
 
 RECORDS_PER_BATCH = 1024
 _FILES = (TRAINING, VALIDATION, TESTING)  # validation files exist only if the data set names such images
@@ -220,7 +221,8 @@ def load_transform(folder: str, labels: Sequence[str], dimensions: int) -> tf.ty
   so that trainer, exported model and frozen graph share one pure function with constant statistics.
   """
   try:
-    transform_fn = tf.saved_model.load(os.path.join(folder, "transform_fn")).transform_fn
+    with plain_path(os.path.join(folder, "transform_fn")) as plain:
+      transform_fn = tf.saved_model.load(plain).transform_fn
     features = {BOTTLENECK: tf.zeros([len(labels), dimensions]), LABEL: tf.constant(list(labels), tf.string)}
     transformed = transform_fn(features)
   except Exception as error:

@@ -27,7 +27,8 @@ class EventFile:
     # TensorBoard reads a folder's files in the order of their names.
     started = int(clock())
     names = (os.path.join(folder, f"{_PREFIX}{started + later:010d}.beam_retrain") for later in itertools.count())
-    self._file = tf.io.TFRecordWriter(next(name for name in names if not os.path.exists(name)))
+    # As bytes: TensorFlow encodes texts as UTF-8 alone.
+    self._file = tf.io.TFRecordWriter(os.fsencode(next(name for name in names if not os.path.exists(name))))
     self._clock = clock
     self._values: dict[str, tf.compat.v1.Summary.Value] = {}
     self._append(tf.compat.v1.Event(file_version="brain.Event:2"))

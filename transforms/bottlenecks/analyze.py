@@ -23,6 +23,7 @@ from tfx_bsl.public import tfxio
 from beam_retrain.transforms.core.records.schema import BOTTLENECK, CLASS_INDEX, ENCODED, IMAGE_RECORD, LABEL, TRAINING
 from beam_retrain.transforms.core.records.shards import ShardReport
 from beam_retrain.transforms.core.records.tfrecord import read_records
+from beam_retrain.transforms.core.system.plain_path import is_plain
 from beam_retrain.transforms.core.system.tensorflow_internals import write_fingerprint
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.io.transfer import put_folder
@@ -52,8 +53,8 @@ class AnalyzeBottlenecks(beam.PTransform):
   shuffle.
 
   Attributes:
-    temp_folder: scratch folder that all workers share. If it is local and `output` is not, the graph is written there
-      and copied: TensorFlow cannot write to every file system.
+    temp_folder: scratch folder that all workers share. If `output` is remote or has no plain path, the graph is
+      written there and copied: TensorFlow cannot write to it.
     labels: class index -> label; the order of the vocabulary.
   """
 
@@ -79,7 +80,7 @@ class AnalyzeBottlenecks(beam.PTransform):
       # bytes
       | "DecodeBatches" >> source.BeamSource(batch_size=_BATCH_SIZE)
     )  # pa.RecordBatch
-    is_put = files.is_local(self.temp_folder) and not files.is_local(self.output)
+    is_put = files.is_local(self.temp_folder) and not (files.is_local(self.output) and is_plain(self.output))
     made = files.join(self.temp_folder, "made") if is_put else self.output
     with tft_beam.Context(temp_dir=self.temp_folder):
       transform = (batches, source.TensorAdapterConfig()) | "Analyze" >> tft_beam.AnalyzeDataset(self._preprocess)

@@ -50,7 +50,7 @@ class ComputeBottlenecks(beam.PTransform):
     distortions: of training images; the variants go to `distorted/`.
     max_bad_fraction: 0..1; with more bad images, `COMPLETED` is not written.
     request: digest of everything but the images that determines the records; computed by default.
-    scratch: folder that all workers share, if TensorFlow cannot write to a remote `output`.
+    scratch: folder that all workers share, if TensorFlow cannot write to `output`.
 
   Raises:
     ValueError: `labels` are empty or repeat, or `max_bad_fraction` is out of range.

@@ -57,7 +57,11 @@ def replace_folder(folder: str) -> Iterator[str]:
 
 
 def put_folder(made: str, folder: str) -> None:
-  """Uploads a local folder; deletes other objects in the remote one."""
+  """Copies a local folder to another place, whose other files it deletes."""
+  if files.is_local(folder):
+    with local_files.atomic_folder(folder) as temporary:
+      shutil.copytree(made, temporary)
+    return
   targets = {files.join(folder, os.path.relpath(path, made)): path for path in files.walk(made)}
   list(threads().map(put_file, targets.values(), targets))
   files.delete_objects([stat.path for stat in files.list_tree(folder) if stat.path not in targets])

@@ -27,9 +27,11 @@ _SAMPLE_SALT = b"beam-retrain-sample-1:"
 class SourceOptions(NamedTuple):
   """Options of all formats; each uses some."""
 
-  classes: int = 10  # of an IDX folder, whose labels are "0", "1", ...
+  classes: int | None = None  # of IDX files, whose labels are then "0", "1", ...; None: those that are there
   min_classes: int = 2  # 2 for training, 1 for evaluation
   retrain_names: bool = False  # whether class folders are read as by `retrain.py`
+  class_names: str | None = None  # path of a file that names the classes of IDX files
+  transpose: bool = False  # whether IDX images are transposed, as EMNIST's
 
 
 class Source(abc.ABC):
@@ -76,6 +78,11 @@ class Source(abc.ABC):
   @abc.abstractmethod
   def has_at_least(self, count: int) -> bool:
     """Estimates from names, headers or counts whether there are `count` images."""
+
+  @property
+  def hint(self) -> str:
+    """A sentence for the user about how the input may be meant; mostly empty."""
+    return ""
 
   def count_left_out(self) -> int:
     """Returns the number of files ignored because of their names."""

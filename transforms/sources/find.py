@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
-from beam_retrain.transforms.core.errors import InputError
+from beam_retrain.transforms.core.errors import InputError, flag
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.sources.base import Source, SourceOptions
 from beam_retrain.transforms.sources.folders import FolderSource
@@ -27,13 +27,23 @@ FORMATS: tuple[type[Source], ...] = (
 """The first that recognises a path reads it."""
 
 
-def find_source(path: str, classes: int = 10, min_classes: int = 2, retrain_names: bool = False) -> Source:
+def find_source(
+  path: str,
+  classes: int | None = None,
+  min_classes: int = 2,
+  retrain_names: bool = False,
+  class_names: str | None = None,
+  transpose: bool = False,
+) -> Source:
   """Opens an input as the source of its format; see `SourceOptions`.
 
   Raises InputError if it does not exist, is unfinished or has no usable images.
   """
   if source_class := find_format(path):
-    return source_class(path, SourceOptions(classes, min_classes, retrain_names))
+    for name, is_given in (("class_names", class_names), ("transpose", transpose)):
+      if is_given and source_class is not IdxSource:
+        raise InputError(f"{flag(name)} is for IDX files, but {path} is {source_class.name}: leave it out.")
+    return source_class(path, SourceOptions(classes, min_classes, retrain_names, class_names, transpose))
   is_local = files.is_local(path)
   if not (os.path.exists(path) if is_local else next(files.list_tree(path), None)):
     problem = "does not exist"

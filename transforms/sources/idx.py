@@ -1,38 +1,39 @@
 """MNIST-style IDX files, cut into shards.
 
 Workers read ranges of uncompressed files in parallel. A gzip file is streamed once, and its shards carry their bytes;
-with the local runner, which would hold all of them in memory, they are spilled to a scratch file.
+with the local runner, which would hold all of them in memory, they are spilled to a scratch file. So is a file whose
+images are transposed, or whose labels are not one byte each or have names.
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import gzip
 import hashlib
 import itertools
 import os
+import re
 import shutil
 import tempfile
 import weakref
-import zlib
-from collections.abc import Callable, Iterator, Sequence
-from typing import BinaryIO, NamedTuple, cast
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import apache_beam as beam
 import numpy as np
 
-from beam_retrain.transforms.core.errors import InputError
+from beam_retrain.transforms.core.errors import InputError, flag
 from beam_retrain.transforms.core.images import idx
+from beam_retrain.transforms.core.images.class_names import parse_class_names
 from beam_retrain.transforms.core.images.encode import encode_pixels
 from beam_retrain.transforms.core.records.quarantine import Quarantined
 from beam_retrain.transforms.core.records.schema import TESTING, TRAINING, Image
 from beam_retrain.transforms.core.records.shards import IMAGES_PER_SHARD, Input, Shard, read_picked
 from beam_retrain.transforms.core.records.splits import SplitPercentages
 from beam_retrain.transforms.io import files
-from beam_retrain.transforms.sources.base import Source, SourceOptions, read_range
+from beam_retrain.transforms.sources.base import Source, SourceOptions, check_classes, read_range
+from beam_retrain.transforms.sources.idx_files import IdxFile, IdxFolder, read_blocks, read_classes
 
-_PREFIXES = {TRAINING: "train", TESTING: "t10k"}
+_IS_EMNIST = re.compile(r"(?:.*[-_.])?emnist\b.*", re.IGNORECASE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,8 +58,9 @@ class SpilledBytes:
 class IdxRange(NamedTuple):
   """A range of images of an IDX file, read as PNG.
 
-  The PNGs equal those of `convert --formats png`. `pixels` and `labels` are None if they can be read from the files.
-  `modified_secs` is the later of both files, so that a change alters the digest.
+  The PNGs equal those of `convert --formats png`. `pixels` and `labels` are None if they can be read from the files;
+  `labels` are the files' bytes, one each, or texts. `modified_secs` is the later of both files, so that a change alters
+  the digest.
   """
 
   images_path: str
@@ -68,21 +70,22 @@ class IdxRange(NamedTuple):
   rows: int
   columns: int
   pixels: bytes | SpilledBytes | None
-  labels: bytes | None
+  labels: bytes | tuple[str, ...] | None
   modified_secs: float = 0.0
 
   def count_images(self) -> int:
     return self.count
 
   def names(self, split: str) -> Iterator[tuple[str, str | None]]:
-    for number, byte in enumerate(self._read_labels(), self.start):
-      yield image_key(split, byte, number, "png"), str(byte)
+    for number, label in enumerate(self._read_labels(), self.start):
+      yield image_key(split, label, number, "png"), label
 
   def read(self, split: str) -> Iterator[Image]:
     images, labels = self.read_arrays()
-    for number, (pixels, byte) in enumerate(zip(images, labels, strict=True), self.start):
-      key = image_key(split, byte, number, "png")
-      yield Image(key, str(byte), encode_pixels(pixels, "png"), "png", self.rows, self.columns)
+    for number, (pixels, label) in enumerate(zip(images, labels, strict=True), self.start):
+      yield Image(
+        image_key(split, label, number, "png"), label, encode_pixels(pixels, "png"), "png", self.rows, self.columns
+      )
 
   def read_where(self, split: str, is_wanted: Callable[[str], bool]) -> Iterator[Image | Quarantined]:
     return read_picked(self, split, is_wanted)
@@ -93,8 +96,8 @@ class IdxRange(NamedTuple):
       first, *others = (number for _, number in run)
       yield self._cut(first, 1 + len(others))
 
-  def read_arrays(self) -> tuple[np.ndarray, bytes]:
-    """Returns the images, uint8 [count, rows, columns], and the label bytes."""
+  def read_arrays(self) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Returns the images, uint8 [count, rows, columns], and their labels."""
     pixels = self._read_pixels()
     if pixels is None:
       item_bytes = self.rows * self.columns
@@ -104,10 +107,11 @@ class IdxRange(NamedTuple):
   def _read_pixels(self) -> bytes | None:
     return self.pixels.read() if isinstance(self.pixels, SpilledBytes) else self.pixels
 
-  def _read_labels(self) -> bytes:
-    if self.labels is not None:
-      return self.labels
-    return _read_at(self.labels_path, idx.LABELS_OFFSET + self.start, self.count)
+  def _read_labels(self) -> tuple[str, ...]:
+    labels = self.labels
+    if labels is None:
+      labels = _read_at(self.labels_path, idx.LABELS_OFFSET + self.start, self.count)
+    return labels if isinstance(labels, tuple) else tuple(map(str, labels))
 
   def _cut(self, start: int, count: int) -> IdxRange:
     pixels, size = self._read_pixels(), self.rows * self.columns
@@ -120,46 +124,134 @@ class IdxRange(NamedTuple):
 
 
 class IdxSource(Source):
-  """A folder of MNIST-style IDX files."""
+  """A folder of MNIST-style IDX files.
+
+  Its labels are the numbers that are there, or those below `classes`, or the names of either.
+  """
 
   name = "a folder of MNIST-style IDX files"
 
   def __init__(self, path: str, options: SourceOptions = SourceOptions()):  # noqa: B008
     self.path = path
-    self.labels = [str(number) for number in range(options.classes)]
+    self._transpose = options.transpose
+    numbers = range(options.classes) if options.classes else read_classes(path)
+    self._names: dict[int, str] | None = None
+    if options.class_names:
+      self._names = parse_class_names(_read_names(options.class_names), options.class_names, numbers)
+    self.labels = list(self._names.values()) if self._names else [str(number) for number in numbers]
+    if self.labels:  # else a file is missing or empty, which `plan` says
+      check_classes(path, self.labels, options.min_classes)
 
   @classmethod
   def recognises(cls, path: str) -> bool:
-    """Returns whether a folder directly contains one of MNIST's IDX files."""
-    return any(
-      files.stat(files.join(path, name)) for split in _PREFIXES for kind in (3, 1) for name in _names(split, kind)
-    )
+    """Returns whether a folder contains files with names such as MNIST's."""
+    return IdxFolder(path).holds_any
+
+  @property
+  def hint(self) -> str:
+    if self._transpose or not _IS_EMNIST.fullmatch(IdxFolder(self.path).name):
+      return ""
+    return f"{self.path}: by their names these are files of EMNIST, which stores images transposed: add --transpose."
+
+  def pairs(self, splits: Sequence[str] = (TRAINING, TESTING)) -> list[IdxPair]:
+    """Finds the files of each split; raises InputError if one is missing or wrong."""
+    return find_idx_splits(self.path, tuple(splits), self._names, self._transpose)
 
   def plan(self, splits: Sequence[str], percentages: SplitPercentages | None) -> beam.PTransform:
-    return PlanIdxShards(find_idx_splits(self.path, tuple(splits)))
+    return PlanIdxShards(self.pairs(splits))
 
   def list_shards(
     self, splits: Sequence[str], percentages: SplitPercentages | None, max_files: int | None = None
   ) -> Iterator[Shard]:
-    for pair in find_idx_splits(self.path, tuple(splits)):
+    for pair in self.pairs(splits):
       yield from cut_into_shards(pair, IMAGES_PER_SHARD)
 
   def has_at_least(self, count: int) -> bool:
-    return sum(pair.count for pair in find_idx_splits(self.path)) >= count
+    return sum(pair.count for pair in self.pairs()) >= count
+
+
+def count_classes(labels: Sequence[str]) -> int | None:
+  """Returns the number of labels if they are "0", "1", ... in order, else None."""
+  return len(labels) if list(labels) == [str(number) for number in range(len(labels))] else None
+
+
+def _read_names(path: str) -> bytes:
+  try:
+    return files.read_bytes(path)
+  except OSError as error:
+    raise InputError(f"{flag('class_names')} {path} cannot be read ({error.strerror}): give a text file.") from error
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class IdxPair:
-  """The images and labels file of one split, with checked headers."""
+  """The images and labels file of one split, with checked headers.
+
+  Attributes:
+    class_names: number -> label; None: each number is its own.
+    is_transposed: whether the stored rows are the images' columns, as in EMNIST.
+  """
 
   split: str
-  images_path: str  # gzip if it ends in `.gz`, as may the labels
-  labels_path: str
-  count: int
-  rows: int
-  columns: int
-  size_bytes: int  # of both files, as stored
-  modified_secs: float  # the later of both files
+  images: IdxFile
+  labels: IdxFile
+  class_names: Mapping[int, str] | None = None
+  is_transposed: bool = False
+
+  @property
+  def count(self) -> int:
+    return self.images.header.count
+
+  @property
+  def rows(self) -> int:
+    return self.images.header.dimensions[2 if self.is_transposed else 1]
+
+  @property
+  def columns(self) -> int:
+    return self.images.header.dimensions[1 if self.is_transposed else 2]
+
+  @property
+  def carries_pixels(self) -> bool:
+    """Whether workers cannot read the pixels from the file."""
+    return self.images.is_gzip or self.is_transposed
+
+  @property
+  def modified_secs(self) -> float:
+    """The later of both files."""
+    return max(self.images.stat.modified_secs, self.labels.stat.modified_secs)
+
+  def to_settings(self) -> dict[str, object]:
+    """Returns what decides the images, as JSON values; those of 0.4 for its files."""
+    return {
+      "split": self.split,
+      "images_path": self.images.path,
+      "labels_path": self.labels.path,
+      "count": self.count,
+      "rows": self.rows,
+      "columns": self.columns,
+      "size_bytes": self.images.stat.size_bytes + self.labels.stat.size_bytes,
+      "modified_secs": self.modified_secs,
+      **({"class_names": sorted(self.class_names.items())} if self.class_names else {}),
+      **({"transpose": True} if self.is_transposed else {}),
+    }
+
+  def read_pixels(self, images_per_block: int) -> Iterator[bytes | None]:
+    """Yields blocks of pixels, or None for each that workers can read."""
+    if not self.carries_pixels:
+      yield from itertools.repeat(None, count_shards(self, images_per_block))
+    for block in read_blocks(self.images, images_per_block) if self.carries_pixels else ():
+      yield idx.transpose(block, self.images.header) if self.is_transposed else block
+
+  def read_labels(self, labels_per_block: int) -> Iterator[bytes | tuple[str, ...] | None]:
+    """Yields blocks of labels, or None for each that workers can read."""
+    file, names = self.labels, self.class_names or {}
+    if file.header.has_byte_labels and not names:
+      if file.is_gzip:
+        yield from read_blocks(file, labels_per_block)
+      else:
+        yield from itertools.repeat(None, count_shards(self, labels_per_block))
+      return
+    for block in read_blocks(file, labels_per_block):
+      yield tuple(names.get(number, str(number)) for number in idx.decode_labels(block, file.header))
 
 
 def image_key(split: str, label: object, index: int, extension: str) -> str:
@@ -167,72 +259,25 @@ def image_key(split: str, label: object, index: int, extension: str) -> str:
   return f"{split}/{label}/{index}.{extension}"
 
 
-def _names(split: str, dimensions: int) -> list[str]:
-  """Returns a file's possible names, preferred first: MNIST's, the article's, gzipped."""
-  spellings = [f"{_PREFIXES[split]}-{idx.KINDS[dimensions]}{mark}idx{dimensions}-ubyte" for mark in ("-", ".")]
-  return spellings + [f"{name}.gz" for name in spellings]
-
-
-def find_idx_splits(folder: str, splits: Sequence[str] = (TRAINING, TESTING)) -> list[IdxPair]:
+def find_idx_splits(
+  path: str,
+  splits: Sequence[str] = (TRAINING, TESTING),
+  class_names: Mapping[int, str] | None = None,
+  is_transposed: bool = False,
+) -> list[IdxPair]:
   """Finds the files of each split.
 
   Raises InputError if one is missing or wrong. Lengths of gzip files are checked later, when they are streamed.
   """
-  return [_check_pair(split, _find(folder, split, 3), _find(folder, split, 1)) for split in splits]
-
-
-def _find(folder: str, split: str, dimensions: int) -> files.FileStat:
-  names = _names(split, dimensions)
-  for name in names:
-    if stat := files.stat(files.join(folder, name)):
-      return stat
-  raise InputError(f"{folder} has no file of {split} {idx.KINDS[dimensions]}: add one of {', '.join(names)}.")
-
-
-def _check_pair(split: str, images: files.FileStat, labels: files.FileStat) -> IdxPair:
-  headers = []
-  for stat, dimensions in ((images, 3), (labels, 1)):
-    with _open_decompressed(stat.path) as file:
-      headers.append(idx.read_header(file, stat.path, dimensions))
-    if not _is_gzip(stat.path):
-      idx.check_length(headers[-1], stat.size_bytes, stat.path)
-  images_header, labels_header = headers
-  idx.check_same_count(images_header, images.path, labels_header, labels.path)
-  if not images_header.count:
-    raise InputError(f"{images.path}: byte 4: 0 images: there is nothing to read.")
-  size_bytes, modified_secs = images.size_bytes + labels.size_bytes, max(images.modified_secs, labels.modified_secs)
-  count, rows, columns = images_header.dimensions
-  return IdxPair(split, images.path, labels.path, count, rows, columns, size_bytes, modified_secs)
-
-
-def _is_gzip(path: str) -> bool:
-  return path.endswith(".gz")
-
-
-@contextlib.contextmanager
-def _open_decompressed(path: str) -> Iterator[BinaryIO]:
-  with files.open_to_read(path) as stored:
-    if _is_gzip(path):
-      with _GzipReader(stored, path) as file:
-        yield cast(BinaryIO, file)
-    else:
-      yield stored
-
-
-class _GzipReader(gzip.GzipFile):
-  """Reports the file and the byte of damaged data."""
-
-  def __init__(self, stored: BinaryIO, path: str):
-    super().__init__(fileobj=stored, mode="rb")
-    self._path = path
-
-  def read(self, size: int | None = -1) -> bytes:
-    try:
-      return super().read(size)
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-      raise InputError(
-        f"{self._path}: byte {self.tell()} after decompression: the gzip data is damaged ({error}): get the file again."
-      ) from error
+  folder = IdxFolder(path)
+  pairs = []
+  for split in splits:
+    images, labels = folder.get(split, "images"), folder.get(split, "labels")
+    idx.check_same_count(images.header, images.path, labels.header, labels.path)
+    if not images.header.count:
+      raise InputError(f"{images.path}: byte 4: 0 images: there is nothing to read.")
+    pairs.append(IdxPair(split, images, labels, class_names, is_transposed))
+  return pairs
 
 
 class PlanIdxShards(beam.PTransform):
@@ -258,7 +303,7 @@ class PlanIdxShards(beam.PTransform):
     from apache_beam.runners.portability.fn_api_runner import FnApiRunner  # slow to import
 
     # Another runner may work on after the pipeline is gone, or elsewhere.
-    if not isinstance(pipeline.runner, FnApiRunner) or not any(_is_gzip(pair.images_path) for pair in self._pairs):
+    if not isinstance(pipeline.runner, FnApiRunner) or not any(pair.carries_pixels for pair in self._pairs):
       return ""
     folder = tempfile.mkdtemp(prefix="beam-retrain-")
     weakref.finalize(pipeline, _delete_scratch, folder, os.getpid())
@@ -275,33 +320,21 @@ def count_shards(pair: IdxPair, images_per_shard: int = IMAGES_PER_SHARD) -> int
 
 
 def cut_into_shards(pair: IdxPair, images_per_shard: int, scratch_folder: str = "") -> Iterator[Shard]:
-  """Yields the shards of one pair; streams gzip files shard by shard.
+  """Yields the shards of one pair; streams shard by shard what workers cannot read.
 
-  A gzip file's pixels go to the local `scratch_folder`; if empty, the shards carry them.
+  Pixels then go to the local `scratch_folder`; if empty, the shards carry them.
   """
   of = count_shards(pair, images_per_shard)
-  pixels: Iterator[bytes | SpilledBytes | None] = _blocks(pair.images_path, of, images_per_shard)
-  if scratch_folder and _is_gzip(pair.images_path):
-    pixels = _spill(cast(Iterator[bytes], pixels), os.path.join(scratch_folder, pair.split))
-  labels = _blocks(pair.labels_path, of, images_per_shard)
+  pixels: Iterator[Any] = pair.read_pixels(images_per_shard)
+  if scratch_folder and pair.carries_pixels:
+    pixels = _spill(pixels, os.path.join(scratch_folder, pair.split))
+  labels = pair.read_labels(images_per_shard)
   # Reads both to their ends, which checks that a gzip stream ends where its header says.
   for index, blocks in enumerate(zip(pixels, labels, strict=True)):
     start = index * images_per_shard
     count = min(images_per_shard, pair.count - start)
-    where = (pair.images_path, pair.labels_path, start, count, pair.rows, pair.columns)
+    where = (pair.images.path, pair.labels.path, start, count, pair.rows, pair.columns)
     yield Shard(pair.split, index, of, (IdxRange(*where, *blocks, pair.modified_secs),))
-
-
-def _blocks(path: str, number: int, items_per_block: int) -> Iterator[bytes | None]:
-  """Yields a gzip file's blocks, or as many None for another file."""
-  if not _is_gzip(path):
-    yield from itertools.repeat(None, number)
-    return
-  with _open_decompressed(path) as file:
-    header = idx.read_header(file, path)
-    for start in range(0, header.count, items_per_block):
-      yield idx.read_items(file, header, start, min(items_per_block, header.count - start), path)
-    idx.check_end(file, header, path)
 
 
 def _spill(blocks: Iterator[bytes], path: str) -> Iterator[bytes | SpilledBytes]:

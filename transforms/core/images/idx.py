@@ -3,6 +3,9 @@
 Format (LeCun, "The MNIST database of handwritten digits", section "file formats"), big-endian: bytes 0 and 1 are zero,
 byte 2 is the type code (0x08: unsigned byte), byte 3 the number of dimensions, then one uint32 per dimension, then the
 data, last dimension fastest. Images have three dimensions (count, rows, columns), labels one (count).
+
+QMNIST's labels (Yadav and Bottou, "Cold Case: The Lost MNIST Digits", README) are `idx2-int` files: type
+code 0x0c, signed 32-bit integers, in two dimensions (count, 8), the class in the first column.
 """
 
 from __future__ import annotations
@@ -10,27 +13,30 @@ from __future__ import annotations
 import dataclasses
 import math
 import struct
-from typing import BinaryIO
+from collections.abc import Mapping
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from beam_retrain.transforms.core.errors import InputError
 
-UNSIGNED_BYTE = 0x08
+UNSIGNED_BYTE, INT32 = 0x08, 0x0C
 IMAGES_OFFSET = 16  # bytes before the first image: magic and three dimensions
 LABELS_OFFSET = 8  # bytes before the first label: magic and one dimension
 MAX_SIDE_PX = 65_500  # libjpeg's JPEG_MAX_DIMENSION
 _MAX_HEADER_PIXELS = 1 << 26  # of one image, so that a wrong header cannot claim all memory
 
 KINDS = {3: "images", 1: "labels"}
-_GZIP_MAGIC = b"\x1f\x8b"
+_DTYPES: Mapping[int, np.dtype[np.integer[Any]]] = {UNSIGNED_BYTE: np.dtype("u1"), INT32: np.dtype(">i4")}
+_MAX_COLUMNS = 256  # of a label: QMNIST has 8
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class IdxHeader:
-  """Header of an IDX file of unsigned bytes."""
+  """Header of an IDX file of images or labels."""
 
-  dimensions: tuple[int, ...]  # (count, rows, columns) of images, (count,) of labels
+  dimensions: tuple[int, ...]  # (count, rows, columns) of images, (count,) or (count, columns) of labels
+  type_code: int = UNSIGNED_BYTE  # INT32 is for labels alone
 
   @property
   def data_offset(self) -> int:
@@ -42,7 +48,16 @@ class IdxHeader:
 
   @property
   def item_bytes(self) -> int:
-    return math.prod(self.dimensions[1:])
+    return math.prod(self.dimensions[1:]) * _DTYPES[self.type_code].itemsize
+
+  @property
+  def is_labels(self) -> bool:
+    return len(self.dimensions) < 3
+
+  @property
+  def has_byte_labels(self) -> bool:
+    """Whether each label is one byte, as in MNIST."""
+    return len(self.dimensions) == 1 and self.type_code == UNSIGNED_BYTE
 
   @property
   def file_bytes(self) -> int:
@@ -53,36 +68,47 @@ class IdxHeader:
 def read_header(file: BinaryIO, name: str, dimensions: int | None = None) -> IdxHeader:
   """Reads and checks a header; leaves `file` at the first data byte.
 
-  `file` is at its start, decompressed; `name` is for errors. `dimensions` are 3 for images, 1 for labels.
+  `file` is at its start, decompressed; `name` is for errors. `dimensions` are 3 for images, 1 for labels of any kind.
 
   Raises:
-    InputError: not an IDX file of unsigned bytes with one or three dimensions, or not with as many as asked for.
+    InputError: not an IDX file of images or labels, or not of what was asked for.
   """
   magic = _read_header_bytes(file, name, 0, 4)
-  if magic[:2] == _GZIP_MAGIC:
-    raise InputError(f"{name}: byte 0: 0x1f8b, expected 0x0000: this is a gzip file, add .gz to its name.")
   for position in (0, 1):
     if magic[position]:
       raise InputError(f"{name}: byte {position}: 0x{magic[position]:02x}, expected 0x00: this is not an IDX file.")
-  if magic[2] != UNSIGNED_BYTE:
-    raise InputError(f"{name}: byte 2: type code 0x{magic[2]:02x}, expected 0x08 (unsigned byte).")
-  if magic[3] not in KINDS:
-    raise InputError(f"{name}: byte 3: {magic[3]} dimensions, expected 3 (images) or 1 (labels).")
-  sizes = _read_header_bytes(file, name, 4, 4 * magic[3])
-  header = IdxHeader(struct.unpack(f">{magic[3]}I", sizes))
-  for number, side in enumerate(header.dimensions[1:], start=1):
-    if not 1 <= side <= MAX_SIDE_PX:
-      raise InputError(
-        f"{name}: byte {4 + 4 * number}: {side} {('', 'rows', 'columns')[number]}, expected 1 to {MAX_SIDE_PX}."
-      )
+  type_code, count = magic[2:]
+  may_be_int = count in (1, 2) and dimensions != 3
+  if type_code not in ((UNSIGNED_BYTE, INT32) if may_be_int else (UNSIGNED_BYTE,)):
+    expected = f"0x08 (unsigned byte){' or 0x0c (32-bit integer)' if may_be_int else ''}"
+    raise InputError(f"{name}: byte 2: type code 0x{type_code:02x}, expected {expected}.")
+  if count not in KINDS and not (count == 2 and type_code == INT32):
+    raise InputError(f"{name}: byte 3: {count} dimensions, expected 3 (images) or 1 (labels).")
+  sizes = _read_header_bytes(file, name, 4, 4 * count)
+  header = IdxHeader(struct.unpack(f">{count}I", sizes), type_code)
+  limit, words = (_MAX_COLUMNS, ("columns",)) if header.is_labels else (MAX_SIDE_PX, ("rows", "columns"))
+  for position, (side, word) in enumerate(zip(header.dimensions[1:], words, strict=False), start=2):
+    if not 1 <= side <= limit:
+      raise InputError(f"{name}: byte {4 * position}: {side} {word}, expected 1 to {limit}.")
   if header.item_bytes > _MAX_HEADER_PIXELS:
     raise InputError(f"{name}: byte 8: images of {header.item_bytes} pixels, expected at most {_MAX_HEADER_PIXELS}.")
-  if dimensions not in (None, magic[3]):
+  if dimensions not in (None, 1 if header.is_labels else 3):
     raise InputError(
-      f"{name}: byte 3: {magic[3]} dimensions ({KINDS[magic[3]]}), expected {dimensions} ({KINDS[dimensions]}):"
-      " the images and labels files may be swapped."
+      f"{name}: byte 3: {count} dimensions ({KINDS[1 if header.is_labels else 3]}), expected {dimensions}"
+      f" ({KINDS[dimensions]}): the images and labels files may be swapped."
     )
   return header
+
+
+def decode_labels(data: bytes, header: IdxHeader) -> list[int]:
+  """Returns the class of each label: the first column, if there are more."""
+  numbers = np.frombuffer(data, _DTYPES[header.type_code])
+  return numbers.reshape(-1, *header.dimensions[1:2] or (1,))[:, 0].tolist()
+
+
+def transpose(data: bytes, header: IdxHeader) -> bytes:
+  """Swaps rows and columns of some images."""
+  return np.frombuffer(data, np.uint8).reshape(-1, *header.dimensions[1:]).swapaxes(1, 2).tobytes()
 
 
 def _read_header_bytes(file: BinaryIO, name: str, position: int, size: int) -> bytes:
@@ -135,7 +161,7 @@ def check_end(file: BinaryIO, header: IdxHeader, name: str) -> None:
 
 def describe(header: IdxHeader) -> str:
   """Returns for example `60000 images of 28 x 28`."""
-  if len(header.dimensions) == 1:
+  if header.is_labels:
     return f"{header.count} labels"
   return f"{header.count} images of {header.dimensions[1]} x {header.dimensions[2]}"
 

@@ -16,6 +16,7 @@ from beam_retrain.transforms.core.errors import InputError, first_line
 from beam_retrain.transforms.core.runtimes.prepared import PREPARED_FOLDER, REWRITE
 from beam_retrain.transforms.core.runtimes.trunk_info import TrunkInfo
 from beam_retrain.transforms.core.system import local_files
+from beam_retrain.transforms.core.system.plain_path import plain_path
 
 if TYPE_CHECKING:
   import tensorflow as tf
@@ -30,7 +31,8 @@ def load_saved_model(path: str) -> Any:
   import tensorflow as tf
 
   try:
-    loaded = tf.saved_model.load(path)
+    with plain_path(path) as plain:
+      loaded = tf.saved_model.load(plain)
   except Exception as error:
     raise InputError(f"{path} cannot be loaded as a SavedModel ({first_line(error)}): {REWRITE}.") from error
   if not (hasattr(loaded, "embed") or hasattr(loaded, "score_images")):
@@ -80,7 +82,9 @@ def save_trunk(frozen: tf.types.experimental.ConcreteFunction, folder: str) -> N
 
   module.embed = embed
   try:
-    tf.saved_model.save(module, folder, signatures={"serving_default": serve})
+    os.makedirs(folder, exist_ok=True)
+    with plain_path(folder) as plain:
+      tf.saved_model.save(module, plain, signatures={"serving_default": serve})
   except tf.errors.OpError as error:
     raise OSError(errno.ENOSPC, error.message.rpartition("; ")[2], folder) from error
 

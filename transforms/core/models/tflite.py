@@ -15,6 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from beam_retrain.transforms.core.errors import InputError, first_line
+from beam_retrain.transforms.core.system.plain_path import plain_path
 from beam_retrain.transforms.core.system.stderr import native_stderr_captured
 
 
@@ -34,9 +35,9 @@ class LiteModel:
     if not os.path.isfile(path):
       raise InputError(f"{path} does not exist: give a file written by `beam-retrain train --tflite_output_file`.")
     try:
-      with quiet_interpreter():
+      with quiet_interpreter(), plain_path(path) as plain:
         # The default is one thread.
-        self._interpreter = tf.lite.Interpreter(model_path=path, num_threads=os.cpu_count())
+        self._interpreter = tf.lite.Interpreter(model_path=plain, num_threads=os.cpu_count())
         self._interpreter.allocate_tensors()
     except (ValueError, RuntimeError) as error:
       first = first_line(error)

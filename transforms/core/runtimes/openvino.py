@@ -22,6 +22,7 @@ from beam_retrain.transforms.core.errors import InputError, first_line
 from beam_retrain.transforms.core.runtimes.trunk_info import PreparedInfo
 from beam_retrain.transforms.core.runtimes.variant import FLOAT32, INT8, Variant, has_bfloat16
 from beam_retrain.transforms.core.system.imports import load_nncf, load_openvino
+from beam_retrain.transforms.core.system.plain_path import plain_path
 
 openvino = load_openvino()
 
@@ -49,7 +50,8 @@ def write(frozen: Any, variant: Variant, folder: str, sample: Any = None) -> dic
   if variant.precision == INT8:
     model = _quantize(model, sample)
   try:
-    openvino.save_model(model, os.path.join(folder, _MODEL_FILE), compress_to_fp16=False)
+    with plain_path(folder) as plain:
+      openvino.save_model(model, os.path.join(plain, _MODEL_FILE), compress_to_fp16=False)
   except RuntimeError as error:
     raise OSError(errno.ENOSPC, "a file cannot be written whole", folder) from error
   return {}
@@ -82,7 +84,8 @@ def _read_frozen(frozen: Any, folder: str) -> Any:
   path = Path(folder, _GRAPH_FILE)
   path.write_bytes(frozen.graph.as_graph_def().SerializeToString())
   try:
-    model = _core().read_model(str(path))
+    with plain_path(str(path)) as plain:
+      model = _core().read_model(plain)
     result = model.output(frozen.outputs[0].name)
     return model if len(model.outputs) == 1 else openvino.Model([result], model.get_parameters(), "trunk")
   except Exception as error:
@@ -123,7 +126,8 @@ def load(folder: str, info: PreparedInfo, threads: int, batch_size: int) -> Call
     **({"INFERENCE_NUM_THREADS": threads} if threads else {}),
   }
   core = _core()
-  model = core.read_model(os.path.join(folder, _MODEL_FILE))
+  with plain_path(folder) as plain:
+    model = core.read_model(os.path.join(plain, _MODEL_FILE))
   # float32 [batch_size, S, S, 3]: a static shape is faster than a dynamic one.
   model.reshape([batch_size, *model.input().partial_shape[1:]])
   compiled = core.compile_model(model, "CPU", settings)

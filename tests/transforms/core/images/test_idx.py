@@ -77,9 +77,33 @@ def test_says_where_a_header_ends_too_early(size):
     _header(IMAGES[:size])
 
 
-def test_a_gzip_file_under_a_plain_name_is_told_from_rubbish():
-  with pytest.raises(InputError, match=r"byte 0: 0x1f8b.*add \.gz to its name"):
-    _header(b"\x1f\x8b\x08\x00" + bytes(20))
+# Recipe: QMNIST's README: class, series, writer, number of the writer's digit, NIST's class, global number, two more.
+QMNIST = struct.pack(">BBBBII16i", 0, 0, 12, 2, 2, 8, 5, 1, 20, 3, 35, 4, 0, 0, 0, 4, 2600, 9, 30, 70000, 0, 0)
+
+
+def test_the_first_column_of_qmnists_labels_is_the_class():
+  file = io.BytesIO(QMNIST)
+  header = idx.read_header(file, "f", 1)
+  idx.check_length(header, len(QMNIST), "f")
+  assert (header.count, header.data_offset, header.has_byte_labels, idx.describe(header)) == (2, 12, False, "2 labels")
+  assert idx.decode_labels(idx.read_items(file, header, 0, 2, "f"), header) == [5, 0]
+  idx.check_end(file, header, "f")
+  plain = idx.IdxHeader((2,), idx.INT32)
+  assert idx.decode_labels(struct.pack(">ii", 300, -1), plain) == [300, -1]
+  assert idx.decode_labels(bytes([7, 3]), _header(LABELS)) == [7, 3]
+
+
+def test_images_are_not_integers():
+  with pytest.raises(InputError, match=r"type code 0x0c, expected 0x08 \(unsigned byte\)\."):
+    _header(_changed(IMAGES, 2, 12))
+  with pytest.raises(InputError, match=r"type code 0x0b, expected 0x08 \(unsigned byte\) or 0x0c \(32-bit integer\)"):
+    _header(_changed(QMNIST, 2, 11))
+  with pytest.raises(InputError, match="byte 8: 257 columns, expected 1 to 256"):
+    _header(struct.pack(">BBBBII", 0, 0, 12, 2, 1, 257))
+
+
+def test_transposes_each_image():
+  assert idx.transpose(bytes(range(12)), _header(IMAGES)) == bytes([0, 3, 1, 4, 2, 5, 6, 9, 7, 10, 8, 11])
 
 
 def test_images_and_labels_that_changed_places():
