@@ -236,7 +236,9 @@ def plan(request: ConvertRequest) -> Job:
 
 def _plan_images(request: ConvertRequest, options: PipelineOptions, path: str, output: str) -> Job:
   is_known = find_format(path) or not OneFolderSource.recognises(path)
-  source = find_source(path, None, 1, False, request.class_names, request.transpose) if is_known else OneFolderSource(path)
+  source = (
+    find_source(path, None, 1, False, request.class_names, request.transpose) if is_known else OneFolderSource(path)
+  )
   splits = _splits_of(source)
   shards = source.plan(splits, None)
   listed = list_input(source, splits)

@@ -50,7 +50,7 @@ def finished(emnist: Path, made: DigitsRun, tmp_path_factory) -> Path:
 
 
 def test_run_shows_upright_digits_by_their_names(finished, emnist):
-  assert read_json(finished / "evaluate" / "metrics.json")["accuracy"] > 0.9
+  assert read_json(finished / "evaluate" / "metrics.json")["accuracy"] > 0.85
   assert sorted((finished / "train" / "labels.txt").read_text().split()) == sorted(NAMES)
   assert sorted(path.name for path in (finished / "convert" / "training").iterdir()) == sorted(NAMES)
   (first,) = (finished / "convert" / "training").glob("*/0.jpg")
@@ -75,7 +75,7 @@ def test_the_files_themselves_are_evaluated_by_the_names(finished, emnist, tmp_p
   flags = [f"--model={finished / 'train'}", f"--input={emnist}", "--transpose", RUNNER]
   named = [*flags, f"--class_names={emnist / 'names.txt'}"]
   assert evaluate.run([*named, f"--output={tmp_path / 'named'}"]) == 0
-  assert read_json(tmp_path / "named" / "metrics.json")["accuracy"] > 0.9
+  assert read_json(tmp_path / "named" / "metrics.json")["accuracy"] > 0.85
   assert {row[0].split("/")[1] for row in read_csv(tmp_path / "named" / "predictions.csv")[1:]} <= set(NAMES)
   with pytest.raises(InputError, match=r"has '1', '2', .* knows 'eight', .*name them with --class_names, or train"):
     evaluate.run([*flags, f"--output={tmp_path / 'unnamed'}"])

@@ -38,6 +38,7 @@ from beam_retrain.transforms.core.records.schema import (
 )
 from beam_retrain.transforms.core.records.splits import SplitPercentages, stable_hash
 from beam_retrain.transforms.core.records.tfrecord import read_records
+from beam_retrain.transforms.core.run.output_folder import find_info
 from beam_retrain.transforms.core.run.progress_line import ProgressLine
 from beam_retrain.transforms.core.system import local_files
 from beam_retrain.transforms.core.system.prefetch import batched
@@ -58,7 +59,7 @@ def draw_calibration(bottlenecks: str, percentages: SplitPercentages, images: st
     if percentages.split_of(record.key, given=TRAINING) == TRAINING
   )
   drawn = heapq.nsmallest(count, training, key=lambda record: (stable_hash(record.key, _SALT), record.key))
-  encoded = dict(_find(images, drawn))
+  encoded = dict(_find(images, drawn, bottlenecks))
   return [encoded[record.key] for record in drawn]
 
 
@@ -85,7 +86,8 @@ def write_tflite(
   if path := options.tflite_int8_output_file:
     file = _write(path, _convert(scores, calibration), lines, output)
     testing = list(_describe(bottlenecks, TESTING))
-    accuracy = _accuracy(LiteModel(path), testing, str(options.tflite_calibration_input)) if testing else None
+    images = str(options.tflite_calibration_input)
+    accuracy = _accuracy(LiteModel(path), testing, images, bottlenecks) if testing else None
     written["int8"] = Int8File(
       **vars(file), calibration_images=len(calibration), testing_images=len(testing), testing_accuracy=accuracy
     )
@@ -139,14 +141,14 @@ def _write(path: str, data: bytes, labels: bytes, output: str) -> LiteFile:
   return LiteFile(os.path.relpath(path, output), len(data), hashlib.sha256(data).hexdigest())
 
 
-def _accuracy(model: LiteModel, records: Sequence[Bottleneck], folder: str) -> float:
+def _accuracy(model: LiteModel, records: Sequence[Bottleneck], folder: str, bottlenecks: str) -> float:
   right = 0
   classes = {record.key: record.class_index for record in records}
   decode = tf.function(
     lambda encoded: preprocess(encoded, model.input_px), input_signature=[tf.TensorSpec([None], tf.string)]
   )
   with ProgressLine("int8 accuracy", total=len(records)) as progress:
-    for batch in batched(_find(folder, records), _BATCH_SIZE):
+    for batch in batched(_find(folder, records, bottlenecks), _BATCH_SIZE):
       images = decode(tf.constant([encoded for _, encoded in batch])).numpy()
       predicted = model.score(images).argmax(axis=1)
       right += int(np.sum(predicted == [classes[key] for key, _ in batch]))
@@ -161,14 +163,19 @@ def _describe(bottlenecks: str, split: str) -> Iterator[Bottleneck]:
       yield from map(describe_bottleneck, read_records(file, path))
 
 
-def _find(folder: str, records: Iterable[Bottleneck]) -> Iterator[tuple[str, bytes]]:
-  """Yields (key, bytes) of every record's image once, in the folder's order."""
+def _find(folder: str, records: Iterable[Bottleneck], bottlenecks: str) -> Iterator[tuple[str, bytes]]:
+  """Yields (key, bytes) of every record's image once, in the folder's order.
+
+  IDX files are read as for `bottlenecks`, the folder that holds the records.
+  """
   from beam_retrain.transforms.sources.find import find_source  # loads Beam, which training does without
 
   remedy = "pass the folder with the unchanged images that `bottlenecks` read as --tflite_calibration_input."
   checksums = {record.key: record.sha256 for record in records}
   wanted = len(checksums)
-  for image in find_source(folder, min_classes=1).read_keys(frozenset(checksums)):
+  info = find_info(bottlenecks)
+  idx_settings = {name: value for name in ("class_names", "transpose") if info and (value := info.settings.get(name))}
+  for image in find_source(folder, min_classes=1, **idx_settings).read_keys(frozenset(checksums)):
     if isinstance(image, Quarantined) or not (checksum := checksums.pop(image.key, None)):
       continue
     if image.sha256 != checksum:
