@@ -78,7 +78,7 @@ class Model:
 
   @property
   def idx_classes(self) -> int | None:
-    """Number of labels of IDX files that it knows; None: not 0, 1, ..."""
+    """Number of labels if they are 0, 1, ..., else None."""
     return count_classes(self.labels)
 
   @functools.cached_property

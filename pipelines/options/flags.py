@@ -83,7 +83,7 @@ def retrain_names_setting(retrain_names: bool) -> dict[str, bool]:
 
 
 def report_left_out(source: Source) -> None:
-  """Reports on standard error how many files were left out, and a source's hint."""
+  """Reports files left out, and a source's hint, on standard error."""
   if count := source.count_left_out():
     print(f"files left out, as their names do not end in .jpg, .jpeg or .png: {count:,}", file=sys.stderr)
   if source.hint:

@@ -56,7 +56,7 @@ def test_run_shows_upright_digits_by_their_names(finished, emnist):
   (first,) = (finished / "convert" / "training").glob("*/0.jpg")
   pixels = np.asarray(Image.open(first)).astype(int)
   upright = np.frombuffer((emnist / "upright.npy").read_bytes(), np.uint8)[: 16 * 16].reshape(16, 16)
-  assert np.abs(pixels - upright).mean() < 4 < np.abs(pixels - upright.T).mean()
+  assert np.abs(pixels - upright).mean() < 8 < np.abs(pixels - upright.T).mean()
 
 
 def test_run_keeps_what_is_finished_until_the_names_change(finished, emnist, made, tmp_path, capsys):

@@ -60,7 +60,7 @@ def call(*argv: str) -> Said:
 
 @pytest.fixture(scope="module")
 def hostile(tmp_path_factory, made: DigitsRun, draw_digits: Callable) -> Hostile:
-  root = tmp_path_factory.mktemp("hostile") / f"{ESCAPES}{FORGED}{REVERSED}{PATTERN}"
+  root = tmp_path_factory.mktemp("hostile") / f"{PATTERN}{ESCAPES}{FORGED}{REVERSED}"
   keys = [f"{LABELS[number % 3]}/{NAMES[number % 7]}{number}.png" for number in range(84)]
   draw_digits(root / "data", len(keys), lambda number, _: keys[number])
   for name in (f"{ESCAPES}{FORGED}bad.png", os.fsdecode(b"\x1b[2Jcaf\xe9.png")):

@@ -81,7 +81,7 @@ class Source(abc.ABC):
 
   @property
   def hint(self) -> str:
-    """A sentence for the user about how the input may be meant; mostly empty."""
+    """A sentence on how the input may be meant; mostly empty."""
     return ""
 
   def count_left_out(self) -> int:

@@ -154,7 +154,7 @@ class IdxSource(Source):
     return f"{self.path}: by their names these are files of EMNIST, which stores images transposed: add --transpose."
 
   def pairs(self, splits: Sequence[str] = (TRAINING, TESTING)) -> list[IdxPair]:
-    """Finds the files of each split; raises InputError if one is missing or wrong."""
+    """Finds the files of each split; may raise InputError."""
     return find_idx_splits(self.path, tuple(splits), self._names, self._transpose)
 
   def plan(self, splits: Sequence[str], percentages: SplitPercentages | None) -> beam.PTransform:
@@ -171,7 +171,7 @@ class IdxSource(Source):
 
 
 def count_classes(labels: Sequence[str]) -> int | None:
-  """Returns the number of labels if they are "0", "1", ... in order, else None."""
+  """Returns the number of labels "0", "1", ...; None for others."""
   return len(labels) if list(labels) == [str(number) for number in range(len(labels))] else None
 
 
@@ -220,7 +220,7 @@ class IdxPair:
     return max(self.images.stat.modified_secs, self.labels.stat.modified_secs)
 
   def to_settings(self) -> dict[str, object]:
-    """Returns what decides the images, as JSON values; those of 0.4 for its files."""
+    """Returns what decides the images; for files of 0.4 as there."""
     return {
       "split": self.split,
       "images_path": self.images.path,
@@ -320,7 +320,7 @@ def count_shards(pair: IdxPair, images_per_shard: int = IMAGES_PER_SHARD) -> int
 
 
 def cut_into_shards(pair: IdxPair, images_per_shard: int, scratch_folder: str = "") -> Iterator[Shard]:
-  """Yields the shards of one pair; streams shard by shard what workers cannot read.
+  """Yields the shards of one pair; streams what workers cannot read.
 
   Pixels then go to the local `scratch_folder`; if empty, the shards carry them.
   """

@@ -115,7 +115,7 @@ class IdxFolder:
 
 
 def _list_names(path: str) -> Iterable[tuple[str, tuple[str, ...]]]:
-  """Yields (file name, folders below `path`) of files that may be IDX files."""
+  """Yields (file name, folders below `path`) of possible IDX files."""
   if not files.is_local(path):
     for stat in itertools.chain.from_iterable(files.match_in(path, f"{prefix}**") for prefix in _REMOTE_PREFIXES):
       *folder, name = stat.path.removeprefix(f"{path}/").split("/")
@@ -139,7 +139,7 @@ def _list_local(path: str) -> list[str]:
 
 
 def open_header(path: str, kind: str) -> IdxFile:
-  """Reads and checks a file's header and, if it is not gzip, its length."""
+  """Checks a file's header and, unless it is gzip, its length."""
   stat = files.stat(path)
   if stat is None:
     raise InputError(f"{path} does not exist: give the folder again.")
@@ -153,7 +153,7 @@ def open_header(path: str, kind: str) -> IdxFile:
 
 @contextlib.contextmanager
 def open_decompressed(path: str) -> Iterator[BinaryIO]:
-  """Opens a file, which is gzip if it begins so, whatever its name."""
+  """Opens a file, which is gzip if it begins so."""
   with files.open_to_read(path) as stored:
     is_gzip = stored.read(2) == _GZIP_MAGIC
     stored.seek(0)
@@ -181,7 +181,7 @@ class _GzipReader(gzip.GzipFile):
 
 
 def read_blocks(file: IdxFile, items_per_block: int) -> Iterator[bytes]:
-  """Yields a file's data from one end to the other, in blocks of whole items."""
+  """Yields all of a file's data in blocks of whole items."""
   with open_decompressed(file.path) as stored:
     header = idx.read_header(stored, file.path)
     for start in range(0, header.count, items_per_block):

@@ -101,7 +101,7 @@ def read_header(file: BinaryIO, name: str, dimensions: int | None = None) -> Idx
 
 
 def decode_labels(data: bytes, header: IdxHeader) -> list[int]:
-  """Returns the class of each label: the first column, if there are more."""
+  """Returns the class of each label, its first column."""
   numbers = np.frombuffer(data, _DTYPES[header.type_code])
   return numbers.reshape(-1, *header.dimensions[1:2] or (1,))[:, 0].tolist()
 

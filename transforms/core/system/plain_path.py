@@ -27,7 +27,7 @@ def is_plain(path: str) -> bool:
 
 
 def plain_root() -> str:
-  """Returns a folder for temporary files with a plain path; may raise InputError."""
+  """Returns a plain folder for temporary files; may raise InputError."""
   for root in (tempfile.gettempdir(), "/tmp", "/var/tmp"):
     if is_plain(root) and os.access(root, os.W_OK):
       return root
