@@ -47,7 +47,7 @@ STAGE = "convert"
 _DESCRIPTION = """\
 Turns images into JPEG or PNG files and records that every other command reads: the IDX files of MNIST (or of any data
 set in that format), or any folder or manifest of images, in whatever format Pillow reads: TIFF, WebP, AVIF, JPEG 2000,
-ICO, PSD, ..., and HEIC (pip install 'beam-retrain[heic]'). Images are turned upright by their EXIF orientation and
+ICO, PSD, ..., and HEIC (with the extra [heic]). Images are turned upright by their EXIF orientation and
 brought to sRGB by their colour profile; transparent ones are laid on white or black; of 16-bit grey the upper 8 bits
 are kept. Of several pages or frames, the first is taken. A plain JPEG stays as it is, byte for byte.
 

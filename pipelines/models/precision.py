@@ -32,6 +32,7 @@ from beam_retrain.transforms.core.runtimes.variant import (
   has_openvino,
   unsupported_reason,
 )
+from beam_retrain.transforms.core.system.extras import install_command
 from beam_retrain.transforms.core.system.imports import nncf_fault
 from beam_retrain.transforms.io import files
 
@@ -146,7 +147,7 @@ def _check_of(folder: str, trunk: TrunkInfo) -> Agreement | None:
 
 def _calibrate(in_float32: Trunk, sample: Sequence[Image]) -> Trunk:
   if importlib.util.find_spec("nncf") is None:
-    raise InputError("--precision int8 needs NNCF to calibrate it: pip install 'beam-retrain[fast]'.")
+    raise InputError(f"--precision int8 needs NNCF to calibrate it: {install_command('fast')}.")
   if fault := nncf_fault():
     raise InputError(
       f"--precision int8 needs NNCF, which cannot be imported ({fault}): pip install --force-reinstall nncf."

@@ -15,6 +15,7 @@ from beam_retrain.transforms.core.records.splits import SplitPercentages
 from beam_retrain.transforms.core.run.argparse_internals import FlagGroup
 from beam_retrain.transforms.core.run.flags import add_decoding_flags, positive_int
 from beam_retrain.transforms.core.runtimes.variant import AUTO, BFLOAT16, FLOAT32, INT8, OPENVINO, TENSORFLOW
+from beam_retrain.transforms.core.system.extras import install_command
 
 if TYPE_CHECKING:
   from beam_retrain.transforms.sources.base import Source  # loads Beam, which `predict` does without
@@ -44,7 +45,7 @@ def add_precision_flags(parser: FlagGroup) -> None:
     f" and each bottleneck of a sample of the images has a cosine of at least {LEAST_COSINE} with float32's; else"
     " float32. int8: faster still, calibrated on a sample of the training images; needs OpenVINO. Bottlenecks of"
     " different precisions never mix",
-    "what runs the trunk. auto (default): OpenVINO if installed (pip install 'beam-retrain[fast]'), else TensorFlow",
+    f"what runs the trunk. auto (default): OpenVINO if installed ({install_command('fast')}), else TensorFlow",
   )
 
 

@@ -339,7 +339,7 @@ def check_reachable(paths: Iterable[str]) -> None:
       continue
     checked.add(bucket)
     if not is_supported(path):
-      raise InputError(f"{path}: {scheme}:// needs packages that are not installed: pip install '{store.packages}'.")
+      raise InputError(f"{path}: {scheme}:// needs packages that are not installed: {store.install}.")
     store.check_reachable(path)
 
 

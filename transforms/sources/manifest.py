@@ -17,6 +17,7 @@ from beam_retrain.transforms.core.records.quarantine import Quarantined, Reason
 from beam_retrain.transforms.core.records.schema import ALL, VALIDATION, Image
 from beam_retrain.transforms.core.records.shards import IMAGES_PER_SHARD
 from beam_retrain.transforms.core.records.splits import SplitPercentages, stable_hash, with_validation
+from beam_retrain.transforms.core.system.extras import install_command
 from beam_retrain.transforms.core.system.prefetch import batched
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.sources.base import SourceOptions, check_classes, has_items
@@ -91,7 +92,7 @@ class ManifestSource(ImageFilesSource):
     return has_items(files.read_lines(self.path), count)
 
 
-_REMEDY = "give another path, or install what Beam needs for it (`pip install 'beam-retrain[aws]'` for s3://)"
+_REMEDY = f"give another path, or install what Beam needs for it (`{install_command('aws')}` for s3://)"
 
 
 def image_stats(path: str) -> Iterator[files.FileStat | None]:

@@ -21,6 +21,7 @@ from beam_retrain.transforms.core.images.exif import ORIENTATION, UPRIGHT, orien
 from beam_retrain.transforms.core.images.formats import png
 from beam_retrain.transforms.core.images.headers import Fault, ImageInfo, check_size, find_missing_pixels, probe_image
 from beam_retrain.transforms.core.records.quarantine import MAX_PIXELS, Reason
+from beam_retrain.transforms.core.system.extras import install_command
 from beam_retrain.transforms.core.system.machine import is_out_of_memory
 
 ALPHAS = ("white", "black")
@@ -100,7 +101,7 @@ def _unidentified(probed: ImageInfo | Fault) -> Fault:
     return Fault(Reason.TRUNCATED, "the header is damaged")
   what, _, remedy = probed.detail.partition(":")
   if what == "a HEIC" and "pillow_heif" not in reader_versions():
-    return Fault(probed.reason, f"{what}: pip install 'beam-retrain[heic]' and run the command again")
+    return Fault(probed.reason, f"{what}: {install_command('heic')} and run the command again")
   if "beam-retrain convert" in remedy:  # what is running
     return Fault(probed.reason, f"{what} that is damaged, or of a variant that Pillow does not read: save it as PNG")
   return probed

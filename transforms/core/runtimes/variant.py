@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from beam_retrain.transforms.core.errors import InputError
+from beam_retrain.transforms.core.system.extras import install_command
 from beam_retrain.transforms.core.system.imports import openvino_fault
 
 AUTO = "auto"
@@ -68,9 +69,9 @@ class Variant:
 def unsupported_reason(runtime: str, precision: str) -> str:
   """Returns why this machine cannot run a variant, with remedy, or ""."""
   if precision == INT8 and runtime == TENSORFLOW:
-    return "TensorFlow cannot run trunks in int8: use --runtime openvino (pip install 'beam-retrain[fast]')"
+    return f"TensorFlow cannot run trunks in int8: use --runtime openvino ({install_command('fast')})"
   if runtime == OPENVINO and not has_openvino():
-    return "OpenVINO is not installed: pip install 'beam-retrain[fast]'"
+    return f"OpenVINO is not installed: {install_command('fast')}"
   if runtime == OPENVINO and (fault := openvino_fault()):
     return f"OpenVINO is installed but cannot be imported ({fault}): pip install --force-reinstall openvino"
   if precision == BFLOAT16 and not has_bfloat16():

@@ -60,7 +60,7 @@ class HttpStore(ObjectStore):
   credentials can expire during a job. Those that do not allow deleting raise PermissionError.
   """
 
-  packages: ClassVar[str]  # what `pip install` needs, if the store's packages are missing
+  install: ClassVar[str]  # how the store's packages are installed
   shares_client: ClassVar[bool]  # by all threads
 
   def __init__(self) -> None:

@@ -27,7 +27,7 @@ from beam_retrain.transforms.io.object_stores.base import (
 
 
 class GoogleStorage(HttpStore):
-  packages = "apache-beam[gcp]"
+  install = "pip install 'apache-beam[gcp]'"
   shares_client = False  # its connections are not thread-safe
 
   def new_client(self, options: PipelineOptions) -> Any:

@@ -13,6 +13,7 @@ from typing import Any, BinaryIO
 from apache_beam.options.pipeline_options import PipelineOptions, S3Options
 
 from beam_retrain.transforms.core.errors import InputError, first_line
+from beam_retrain.transforms.core.system.extras import install_command
 from beam_retrain.transforms.core.system.prefetch import batched
 from beam_retrain.transforms.io.beam_internals import options_in_use
 from beam_retrain.transforms.io.object_stores.base import CHECK_SECS, FileStat, HttpStore, cannot_delete, split_path
@@ -22,7 +23,7 @@ _READ_ATTEMPTS = 3
 
 
 class S3(HttpStore):
-  packages = "beam-retrain[aws]"
+  install = install_command("aws")
   shares_client = True
 
   def new_client(self, options: PipelineOptions, config: Any = None) -> Any:

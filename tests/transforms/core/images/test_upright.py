@@ -15,6 +15,7 @@ from beam_retrain.transforms.core.images import upright
 from beam_retrain.transforms.core.images.headers import Fault
 from beam_retrain.transforms.core.images.upright import read_upright
 from beam_retrain.transforms.core.records.quarantine import Reason
+from beam_retrain.transforms.core.system.extras import install_command
 from tests.helpers import bomb, encode
 
 # Squares of 8 pixels: what a lossy format keeps of them is near.
@@ -197,4 +198,4 @@ def test_heic_without_its_extra_says_how(monkeypatch):
     assert "pillow_heif" not in upright.reader_versions()
   finally:
     upright._formats.cache_clear()
-  assert fault == Fault(Reason.UNSUPPORTED, "a HEIC: pip install 'beam-retrain[heic]' and run the command again")
+  assert fault == Fault(Reason.UNSUPPORTED, f"a HEIC: {install_command('heic')} and run the command again")

@@ -14,6 +14,7 @@ from beam_retrain.transforms.core.models.choose_variant import EXPORTED, Serving
 from beam_retrain.transforms.core.records.schema import PREPROCESSING_VERSION
 from beam_retrain.transforms.core.runtimes import variant
 from beam_retrain.transforms.core.runtimes.variant import Variant
+from beam_retrain.transforms.core.system.extras import install_command
 
 FAST = Variant("openvino", "bfloat16")
 RUNNER = "--runner=FnApiRunner"
@@ -49,7 +50,7 @@ def test_where_it_cannot_be_had_the_exported_model_is_run_and_it_is_said_why(mac
   assert (run.variant, run.is_prepared) == (EXPORTED, False)
   assert str(run) == (
     "the trunk runs in float32 by TensorFlow, not in bfloat16 by OpenVINO as the model's bottlenecks: OpenVINO is"
-    " not installed: pip install 'beam-retrain[fast]'"
+    f" not installed: {install_command('fast')}"
   )
   machine(has_all=True)
   assert choose(FAST, has_prepared=False).why.endswith("the model's folder has no trunk/prepared")

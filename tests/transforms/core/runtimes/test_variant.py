@@ -6,6 +6,7 @@ import pytest
 
 from beam_retrain.transforms.core.runtimes import variant
 from beam_retrain.transforms.core.runtimes.variant import unsupported_reason
+from beam_retrain.transforms.core.system.extras import install_command
 
 
 @pytest.fixture
@@ -30,7 +31,7 @@ def test_a_machine_with_all_runs_all_but_one(machine):
 def test_what_is_missing_is_named_with_the_remedy(machine):
   machine(bfloat16=False, openvino=False)
   assert unsupported_reason("tensorflow", "float32") == ""
-  assert unsupported_reason("openvino", "float32") == "OpenVINO is not installed: pip install 'beam-retrain[fast]'"
+  assert unsupported_reason("openvino", "float32") == f"OpenVINO is not installed: {install_command('fast')}"
   assert unsupported_reason("tensorflow", "bfloat16").endswith("use --precision float32")
   machine(bfloat16=False, openvino=True)
   assert unsupported_reason("openvino", "bfloat16").endswith("use --precision float32")
