@@ -28,7 +28,7 @@ from beam_retrain.pipelines.models.execution import (
 from beam_retrain.pipelines.models.precision import Choice, choose_variant
 from beam_retrain.pipelines.models.sample import sample_images
 from beam_retrain.pipelines.models.trunk_sources import Trunk, load_trunk
-from beam_retrain.pipelines.options.flags import report_left_out, report_oriented, retrain_names_setting
+from beam_retrain.pipelines.options.flags import report_notes, report_oriented, retrain_names_setting
 from beam_retrain.pipelines.options.request import check_paths
 from beam_retrain.pipelines.requests.bottlenecks import BottlenecksRequest
 from beam_retrain.pipelines.requests.retry import Retry, read_retry
@@ -242,7 +242,7 @@ def plan(request: BottlenecksRequest) -> Job:
   if retry:
     percentages = retry.percentages
   source.plan(_SPLITS, percentages)  # fails before the old output is touched
-  report_left_out(source)
+  report_notes(source)
   limit_tensorflow(request.trunk_threads, options)
   choice = retry.choose_variant() if retry else _choose_variant(request, source, percentages)
   imported = find_text_import(request, source, percentages, choice.trunk.info)

@@ -16,7 +16,7 @@ from beam_retrain.pipelines.engines.dataflow import describe_built_job, validate
 from beam_retrain.pipelines.jobs.forked_workers import default_processes
 from beam_retrain.pipelines.jobs.locks import holds_output
 from beam_retrain.pipelines.jobs.runner import claim_output, exit_code, run_command, run_pipeline
-from beam_retrain.pipelines.options.flags import IdxFlags, add_idx_flags, report_left_out
+from beam_retrain.pipelines.options.flags import IdxFlags, add_idx_flags, report_notes
 from beam_retrain.pipelines.options.request import JobRequest, check_paths
 from beam_retrain.transforms.convert import FORMATS, JPG, TFRECORD, ConvertShard, list_input, sweep_tree
 from beam_retrain.transforms.core.errors import InputError
@@ -225,7 +225,7 @@ def plan(request: ConvertRequest) -> Job:
     chosen = SourceOptions(request.classes, 1, class_names=request.class_names, transpose=request.transpose)
     idx_source = IdxSource(path, chosen)
     pairs = tuple(idx_source.pairs())
-    report_left_out(idx_source)
+    report_notes(idx_source)
     task = ConvertShard(output, request.formats, tuple(idx_source.labels), request.quality)
     # A changed input is another request: the old one's images must not stay in the tree.
     settings = {"inputs": [pair.to_settings() for pair in pairs]}
@@ -239,6 +239,7 @@ def _plan_images(request: ConvertRequest, options: PipelineOptions, path: str, o
   source = (
     find_source(path, None, 1, False, request.class_names, request.transpose) if is_known else OneFolderSource(path)
   )
+  report_notes(source)
   splits = _splits_of(source)
   shards = source.plan(splits, None)
   listed = list_input(source, splits)

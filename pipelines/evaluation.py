@@ -28,7 +28,7 @@ from beam_retrain.pipelines.models.trained import (
 )
 from beam_retrain.pipelines.models.trunk_sources import BUNDLED
 from beam_retrain.pipelines.options.flags import (
-  report_left_out,
+  report_notes,
   report_oriented,
   retrain_names_setting,
 )
@@ -103,7 +103,7 @@ def find_images(request: EvaluationRequest, model: Model) -> Source:
     class_names=request.class_names,
     transpose=request.transpose,
   )
-  report_left_out(source)
+  report_notes(source)
   return source
 
 

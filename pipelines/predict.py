@@ -30,13 +30,12 @@ from beam_retrain.transforms.core.run.request import NO_FLAG, Request
 from beam_retrain.transforms.core.run.run_info import RunInfo
 from beam_retrain.transforms.core.runtimes.prepared import find_prepared
 from beam_retrain.transforms.core.runtimes.variant import AUTO
-from beam_retrain.transforms.core.system import local_files
-
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif")
+from beam_retrain.transforms.core.system import listing, local_files
 
 _DESCRIPTION = """\
-Predicts the labels of images (JPEG, PNG, BMP, GIF, WebP) and their confidence. A folder stands for all images in it and
-below. Images that cannot be used are reported on standard error and skipped; the exit code is then 3.
+Predicts the labels of images (JPEG, PNG, BMP, GIF, WebP) and their confidence. A folder stands for all files in it and
+below, of any extension, except hidden ones, those of file managers and NAS, and READMEs and licences. Files that cannot
+be used are reported on standard error and skipped; the exit code is then 3.
 
   beam-retrain predict --model work/model digit.png
   beam-retrain predict --model work/model --top 3 --format csv photos/ > predicted.csv"""
@@ -101,7 +100,7 @@ def plan(request: PredictRequest) -> Job:
   """
   for path in (request.model, *request.images):
     if "://" in path:
-      raise InputError(f"{path} is remote, but predict reads local files only: give a local copy, or use `evaluate`.")
+      raise InputError(f"{path} is remote, but predict reads local files only: give a local copy.")
   folder = find_output(request.model, "train")
   info, labels = read_info(folder, "train"), read_labels(folder)
   paths = find_images(request.images)
@@ -159,21 +158,19 @@ def rank(scores: np.ndarray, labels: Sequence[str], top: int) -> list[tuple[str,
 def find_images(arguments: Iterable[str]) -> list[str]:
   """Returns the files to predict, without duplicates."""
   paths: dict[str, None] = {}
+  up: list[str] = []
   for argument in arguments:
     if os.path.isdir(argument):
-      inside = sorted(
-        os.path.join(parent, name)
-        for parent, _, names in os.walk(argument)
-        for name in names
-        if name.lower().endswith(EXTENSIONS)
-      )
+      inside = sorted(entry.path for entry in listing.walk(argument, images=True, up=up))
       if not inside:
-        raise InputError(f"{argument} has no files that end in {', '.join(EXTENSIONS)}: give a folder of images.")
+        raise InputError(f"{argument} has no images: give an image or a folder of images.")
       paths.update(dict.fromkeys(inside))
     elif os.path.exists(argument):
       paths[argument] = None
     else:
       raise InputError(f"{argument} does not exist: give an image or a folder of images.")
+  if line := listing.left_out([], up):
+    print(line, file=sys.stderr)
   return list(paths)
 
 

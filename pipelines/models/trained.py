@@ -133,7 +133,7 @@ def check_labels(source: Source, model: Model) -> None:
   unknown = [label for label in source.labels if label not in model.labels]
   if unknown:
     naming = f", name them with {flag('class_names')}" if isinstance(source, IdxSource) else ""
-    raise InputError(
+    raise source.find_wrapped() or InputError(
       f"labels differ: {source.path} has {_listed(unknown)}, the model in {model.path} knows {_listed(model.labels)}:"
       f" remove or rename the unknown labels{naming}, or train on them."
     )

@@ -83,12 +83,10 @@ def retrain_names_setting(retrain_names: bool) -> dict[str, bool]:
   return {"retrain_names": True} if retrain_names else {}
 
 
-def report_left_out(source: Source) -> None:
-  """Reports files left out, and a source's hint, on standard error."""
-  if count := source.count_left_out():
-    print(f"files left out, as their names do not end in .jpg, .jpeg or .png: {count:,}", file=sys.stderr)
-  if source.hint:
-    print(source.hint, file=sys.stderr)
+def report_notes(source: Source) -> None:
+  """Reports on standard error what is to be known of an input."""
+  for note in source.notes():
+    print(note, file=sys.stderr)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -22,13 +22,15 @@ from tests.helpers import ROOT
 
 @pytest.fixture
 def mixed(tmp_path, small_images) -> Path:
-  """40 good images (more than one batch), an empty one, a text, a cut one, and a file not named like one."""
+  """40 good images (more than one batch), an empty one, texts, a cut one, and rubbish that nobody looks at."""
   folder = tmp_path / "mixed"
   shutil.copytree(small_images / "white", folder / "below")
   (folder / "empty.jpg").write_bytes(b"")
   (folder / "text.PNG").write_text("not an image")
   (folder / "cut.jpg").write_bytes((small_images / "black" / "0.jpg").read_bytes()[:-300])
   (folder / "notes.txt").write_text("not even named like one")
+  (folder / "README.txt").write_text("of the data set")
+  (folder / ".hidden.jpg").write_bytes(b"")
   return folder
 
 
@@ -60,9 +62,10 @@ def test_bad_images_are_named_and_the_others_predicted(trained_model, mixed, cap
   assert [line.split(": ")[:2] for line in lines[:-1]] == [
     [str(mixed / "cut.jpg"), "TRUNCATED"],
     [str(mixed / "empty.jpg"), "EMPTY"],
+    [str(mixed / "notes.txt"), "NOT_AN_IMAGE"],
     [str(mixed / "text.PNG"), "NOT_AN_IMAGE"],
   ]
-  assert lines[-1] == "beam-retrain: 3 of 43 images could not be used; see above."
+  assert lines[-1] == "beam-retrain: 4 of 44 images could not be used; see above."
   assert run(capsys, f"--model={trained_model}", str(mixed), "--max_bad_fraction=0.1")[:2] == (0, out)
 
 
@@ -96,7 +99,7 @@ def test_each_image_once_and_folders_in_order(small_images):
 def test_what_cannot_be_used_is_said(trained_model, tmp_path, capsys):
   with pytest.raises(InputError, match=r"nowhere\.jpg does not exist"):
     run(capsys, f"--model={trained_model}", str(tmp_path / "nowhere.jpg"))
-  with pytest.raises(InputError, match=r"has no files that end in .jpg, .jpeg, .png, .bmp, .gif"):
+  with pytest.raises(InputError, match="has no images: give an image or a folder of images"):
     run(capsys, f"--model={trained_model}", str(tmp_path))
   with pytest.raises(InputError, match="give the folder that `beam-retrain train` wrote"):
     run(capsys, f"--model={tmp_path}", str(tmp_path))

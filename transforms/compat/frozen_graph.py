@@ -12,6 +12,7 @@ from beam_retrain.transforms.bottlenecks.model_handler import ImageModelHandler
 from beam_retrain.transforms.core.compat import digit_file
 from beam_retrain.transforms.core.compat.graph_call import GraphCall, parse_graph
 from beam_retrain.transforms.core.images.headers import MAX_PIXELS
+from beam_retrain.transforms.core.labels import normalise
 from beam_retrain.transforms.core.models.inference import BATCH_SIZE, LoadedModel
 from beam_retrain.transforms.core.records.quarantine import Quarantined
 from beam_retrain.transforms.core.records.schema import ALL, REPORTS_FOLDER
@@ -83,7 +84,8 @@ class ActualLabels:
       self._normalised.setdefault(label_of_folder(label).strip(), label)
 
   def find(self, folder: str) -> str | None:
-    return folder if folder in self._exact else self._normalised.get(label_of_folder(folder).strip())
+    label = normalise(folder)
+    return label if label in self._exact else self._normalised.get(label_of_folder(folder).strip())
 
 
 class LabelShard(ShardTask):

@@ -14,17 +14,19 @@ import importlib.util
 import io
 import os
 import platform
+import posixpath
 import re
 import tempfile
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from stat import S_ISDIR
 from typing import BinaryIO, cast
 
+from apache_beam.io.filesystem import BeamIOError
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from beam_retrain.transforms.core.errors import InputError, flag
-from beam_retrain.transforms.core.system import local_files
+from beam_retrain.transforms.core.system import listing, local_files
 from beam_retrain.transforms.io.object_stores import beam
 from beam_retrain.transforms.io.object_stores.base import FileStat, HttpStore, ObjectStore, split_path, threads
 from beam_retrain.transforms.io.object_stores.gs import GoogleStorage
@@ -123,14 +125,33 @@ def use_options(options: PipelineOptions | None = None) -> None:
   FileSystems.set_options(options or PipelineOptions(flags=[]))
 
 
-def is_supported(path: str) -> bool:
+def _is_supported(path: str) -> bool:
   """Returns whether the packages to read such a path are installed."""
   try:
     FileSystems.get_filesystem(path)
-  except ValueError:
+  except (ValueError, BeamIOError):
     return False
   # Beam registers `s3://` even without boto3.
   return FileSystems.get_scheme(path) != "s3" or importlib.util.find_spec("boto3") is not None
+
+
+def check_supported(path: str, where: str = "") -> None:
+  """Raises InputError if nothing that is installed can read such a path.
+
+  The message begins with `where`.
+  """
+  if is_local(path) or _is_supported(path):
+    return
+  scheme = FileSystems.get_scheme(path)
+  if store := HTTP_STORES.get(scheme):
+    problem = f"needs packages that are not installed: {store.install}"
+  elif scheme in ("http", "https"):
+    problem = "is a web address, and none is read: download what is there, and give its path"
+  elif scheme == "file":
+    problem = f"is an address, not a path: give {path.removeprefix('file://')}"
+  else:
+    problem = f"cannot be read: {scheme}:// is none of the file systems that Beam has here: give another path"
+  raise InputError(f"{where}{path} {problem}.")
 
 
 def open_to_read(path: str) -> BinaryIO:
@@ -190,43 +211,63 @@ def list_tree(folder: str) -> Iterator[FileStat]:
   return _list_prefix(f"{folder}/")
 
 
-def subfolders(folder: str) -> list[str]:
-  """Returns the names of the visible subfolders, sorted; empty without a folder."""
-  names: Iterable[str] = ()
-  if not is_local(folder):
-    names = _store(folder).subfolders(folder)
-  elif os.path.isdir(folder):
-    with os.scandir(folder) as entries:
-      names = [entry.name for entry in entries if entry.is_dir()]
-  return sorted(name for name in names if not name.startswith("."))
+def subfolders(folder: str, up: list[str] | None = None) -> list[str]:
+  """Returns the names of the subfolders that may hold images, sorted.
+
+  There are none in a folder that does not exist. `up` is as of `listing.walk`.
+  """
+  if is_local(folder):
+    return listing.subfolders(folder, up)
+  names = (name.removesuffix("/") for name in _store(folder).children(folder) if name.endswith("/"))
+  return sorted(name for name in names if name and not listing.is_rubbish_folder(name))
+
+
+def files_in(folder: str) -> list[str]:
+  """Returns the sorted names of a folder's files that may be images."""
+  if is_local(folder):
+    return listing.files_in(folder)
+  names = (name for name in _store(folder).children(folder) if not name.endswith("/"))
+  return sorted(name for name in names if name and not listing.is_rubbish_file(name))
 
 
 def walk(folder: str) -> Iterator[str]:
-  """Yields the paths of all files below a folder, unordered.
+  """Yields the paths of all files below a folder, unordered; see `listing`."""
+  if is_local(folder):
+    return (entry.path for entry in listing.walk(folder))
+  return (status.path for status in list_tree(folder))
 
-  Links are followed, but no real folder is visited twice. Raises InputError if a visible folder cannot be listed: its
-  images would be lost silently.
+
+def walk_images(folder: str, up: list[str] | None = None) -> Iterator[str]:
+  """Yields the files that may be images, by paths within the folder.
+
+  They are unordered; see `listing.walk`, also for `up`.
   """
+  if is_local(folder):
+    start = len(join(folder, ""))
+    return (entry.path[start:] for entry in listing.walk(folder, images=True, up=up))
+  return (inside for inside, _ in _list_objects(folder))
+
+
+def list_images(folder: str) -> Iterator[tuple[str, FileStat]]:
+  """Yields (path within the folder, status) of each file of `walk_images`."""
   if not is_local(folder):
-    yield from (status.path for status in list_tree(folder))
+    yield from _list_objects(folder)
     return
-  visited: set[str] = set()
-  for parent, folders, names in os.walk(folder, followlinks=True, onerror=_raise_unlisted):
-    if os.path.realpath(parent) in visited:
-      folders.clear()  # a link led back here
-      continue
-    visited.add(os.path.realpath(parent))
-    folders.sort()
-    for name in names:
-      yield os.path.join(parent, name)
+  start = len(join(folder, ""))
+  for entry in listing.walk(folder, images=True):
+    try:
+      status = entry.stat()
+      yield entry.path[start:], FileStat(entry.path, status.st_size, status.st_mtime)
+    except OSError:
+      if entry.is_symlink():  # its reader reports it
+        yield entry.path[start:], FileStat(entry.path, 0, entry.stat(follow_symlinks=False).st_mtime)
 
 
-def _raise_unlisted(error: OSError) -> None:
-  # Hidden folders hold no images.
-  if not isinstance(error, FileNotFoundError) and not os.path.basename(error.filename).startswith("."):
-    raise InputError(
-      f"the folder {error.filename} cannot be listed ({error.strerror}): make it readable, or remove it."
-    ) from error
+def _list_objects(folder: str) -> Iterator[tuple[str, FileStat]]:
+  for status in list_tree(folder):
+    inside = posixpath.normpath(status.path.removeprefix(f"{folder}/"))
+    if not listing.is_rubbish(inside):
+      yield inside, status
 
 
 def is_empty(folder: str) -> bool:
@@ -338,8 +379,7 @@ def check_reachable(paths: Iterable[str]) -> None:
     if store is None or bucket in checked:
       continue
     checked.add(bucket)
-    if not is_supported(path):
-      raise InputError(f"{path}: {scheme}:// needs packages that are not installed: {store.install}.")
+    check_supported(path)
     store.check_reachable(path)
 
 

@@ -79,14 +79,13 @@ class Source(abc.ABC):
   def has_at_least(self, count: int) -> bool:
     """Estimates from names, headers or counts whether there are `count` images."""
 
-  @property
-  def hint(self) -> str:
-    """A sentence on how the input may be meant; mostly empty."""
-    return ""
+  def notes(self) -> Iterator[str]:
+    """Yields sentences on what is left out, or taken for one label."""
+    return iter(())
 
-  def count_left_out(self) -> int:
-    """Returns the number of files ignored because of their names."""
-    return 0
+  def find_wrapped(self) -> InputError | None:
+    """Returns the error if the path only holds the folder to give."""
+    return None
 
   def read_all(self, splits: Sequence[str], percentages: SplitPercentages | None) -> Iterator[Image | Quarantined]:
     """Yields every image of some splits, without a job."""

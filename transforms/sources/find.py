@@ -58,6 +58,7 @@ def find_source(
 
 def find_format(path: str) -> type[Source] | None:
   """Returns the source class of an input; InputError if unfinished."""
+  files.check_supported(path)
   return next((form for form in FORMATS if form.recognises(path)), None)
 
 

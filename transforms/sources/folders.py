@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
@@ -11,15 +10,17 @@ from typing import NamedTuple
 import apache_beam as beam
 
 from beam_retrain.transforms.core.errors import InputError
+from beam_retrain.transforms.core.labels import is_label, merged, normalise
 from beam_retrain.transforms.core.records.schema import RECORDS_FOLDER, TESTING, TRAINING
 from beam_retrain.transforms.core.records.shards import IMAGES_PER_SHARD
 from beam_retrain.transforms.core.records.splits import SplitPercentages
+from beam_retrain.transforms.core.system.listing import EXTENSIONS, left_out
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.sources.base import SourceOptions, check_classes, has_items
 from beam_retrain.transforms.sources.image_files import AssignShards, ImageFile, ImageFilesSource, assign_split
 
 _RETRAIN_SUFFIXES = (".jpg", ".jpeg", ".png")  # compared without case, unlike in `retrain.py` on Linux
-_NOT_IMAGES = {"thumbs.db", "desktop.ini"}  # of file managers; dot files are hidden, too
+_NAMED = re.compile(rf"\.(?:{'|'.join(EXTENSIONS)})$", re.IGNORECASE)
 # As classes, these would train a classifier to tell training images from testing ones.
 _OTHER_SPLIT_NAMES = {"train", "test", "val", "valid", "validation", "eval", "dev", TRAINING, TESTING}
 
@@ -33,6 +34,11 @@ class ClassFolder(NamedTuple):
   prefix: str  # path relative to the data set
   retrain_names: bool = False  # whether to read only files with the extensions of `retrain.py`
 
+  @property
+  def name(self) -> str:
+    """Its own name, of which the label is made."""
+    return self.prefix.rpartition("/")[2]
+
 
 class FileCounts(NamedTuple):
   """Files of a class folder: images, and others by their names."""
@@ -44,8 +50,8 @@ class FileCounts(NamedTuple):
 def find_class_folders(root: str, min_classes: int = 2, retrain_names: bool = False) -> list[ClassFolder]:
   """Lists the class folders of a data set, but not their files.
 
-  With `retrain_names`, as in `retrain.py`, labels are normalised folder names, only files named as JPEG or PNG are
-  read, and folders without any are ignored. Raises InputError for too few classes, or a name that cannot be a label.
+  With `retrain_names`, as in `retrain.py`, labels are made of a-z and 0-9, only files named as JPEG or PNG are read,
+  and folders without any are ignored. Raises InputError for too few classes, or a name that cannot be a label.
   """
   folders = list_class_folders(root)
   if retrain_names:
@@ -55,43 +61,72 @@ def find_class_folders(root: str, min_classes: int = 2, retrain_names: bool = Fa
   labels = {folder.label for folder in folders}
   if not labels:
     raise InputError(f"{root} has no class folders: give a folder with one folder of images per class.")
+  if len(labels) < min_classes and (inner := find_wrapped(root)):
+    raise only_a_wrapper(root, inner)
   check_classes(root, labels, min_classes)
   if labels <= _OTHER_SPLIT_NAMES:
     raise InputError(
       f"{root}: the folders {', '.join(sorted(labels))} look like splits, not classes: rename them to {TRAINING} and"
       f" {TESTING}, or use one folder per class, whose images are split by a stable hash of their names."
     )
-  for label in sorted(labels):
-    if not label.isprintable():
-      raise InputError(f"{root}: the folder name {label!r} cannot be a label: rename it without control characters.")
+  for folder in folders:
+    if not is_label(folder.label):
+      raise InputError(
+        f"{root}: the folder name {folder.name!r} cannot be a label: rename it to one that can be seen, without control"
+        " characters."
+      )
   return folders
 
 
-def list_class_folders(root: str) -> list[ClassFolder]:
+def list_class_folders(root: str, up: list[str] | None = None) -> list[ClassFolder]:
   """Lists all folders that may be classes, labelled by their names.
 
-  Raises InputError if there are others beside `training` and `testing`.
+  Raises InputError if there are others beside `training` and `testing`; `up` is as of `listing.walk`.
   """
+  inside = files.subfolders(root, up)
   split_names = [name for name in (TRAINING, TESTING) if files.subfolders(files.join(root, name))]
-  others = set(files.subfolders(root)) - set(split_names) - {TRAINING, TESTING, RECORDS_FOLDER}
+  others = set(inside) - {TRAINING, TESTING, RECORDS_FOLDER}
   if split_names and others:
     raise InputError(
       f"{root} has folders beside {' and '.join(split_names)}: {', '.join(sorted(others))}: put their images into"
       f" {TRAINING}, from which validation images are drawn, or move them elsewhere."
     )
   return [
-    ClassFolder(split, label, files.join(root, split, label), f"{split}/{label}")
+    ClassFolder(split, normalise(name), files.join(root, split, name), f"{split}/{name}")
     for split in split_names
-    for label in files.subfolders(files.join(root, split))
-  ] or [ClassFolder(None, label, files.join(root, label), label) for label in files.subfolders(root)]
+    for name in files.subfolders(files.join(root, split), up)
+  ] or [ClassFolder(None, normalise(name), files.join(root, name), name) for name in inside]
+
+
+def find_wrapped(root: str) -> str | None:
+  """Returns the folder of the class folders if `root` has nothing else."""
+  inside = files.subfolders(root)
+  while len(inside) == 1:
+    root = files.join(root, *inside)
+    inside = files.subfolders(root)
+    if files.files_in(root):
+      return None
+    if len(inside) > 1:
+      return root
+  return None
+
+
+def only_a_wrapper(root: str, inner: str) -> InputError:
+  return InputError(f"{root} holds the folder of the class folders, not the class folders: give {inner}.")
 
 
 def _as_retrain_named(folders: Sequence[ClassFolder]) -> list[ClassFolder]:
-  """Returns the folders with images, with normalised labels."""
-  named = [folder._replace(label=label_of_folder(folder.label), retrain_names=True) for folder in folders]
-  kept = [folder for folder in named if any(_takes(folder, path) for path in files.walk(folder.path))]
+  """Returns the folders with images, with the labels of `retrain.py`."""
+  named = [folder._replace(label=normalise(label_of_folder(folder.name)), retrain_names=True) for folder in folders]
+  kept = [folder for folder in named if any(map(is_retrain_image, files.walk_images(folder.path)))]
+  for folder in kept:
+    if not folder.label:
+      raise InputError(
+        f"{folder.path}: nothing of this name is left in a label of retrain.py, which keeps a-z and 0-9 alone: rename"
+        " the folder, or use `beam-retrain run`, which takes names as they are."
+      )
   for split in {folder.split for folder in kept}:
-    check_labels_differ(os.path.basename(folder.path) for folder in kept if folder.split == split)
+    check_labels_differ(folder.name for folder in kept if folder.split == split)
   return kept
 
 
@@ -104,16 +139,19 @@ def label_of_folder(name: str) -> str:
 
 
 def check_labels_differ(names: Iterable[str]) -> None:
-  """Raises InputError if two folders have the same label."""
+  """Raises InputError if two folders have the same label.
+
+  So do two spellings of one name in Unicode, of which `retrain.py` made two labels.
+  """
   seen: dict[str, str] = {}
   for name in sorted(names):
-    label = label_of_folder(name)
-    if label in seen:
-      raise InputError(
-        f"the folders {seen[label]!r} and {name!r} both get the label {label!r}: rename one, or put their images into"
-        " one folder."
-      )
-    seen[label] = name
+    label = normalise(label_of_folder(name))
+    for text in {label, normalise(name)}:
+      if (other := seen.setdefault(text, name)) != name:
+        raise InputError(
+          f"the folders {other!r} and {name!r} both get the label {label!r}: rename one, or put their images into one"
+          " folder."
+        )
 
 
 class FolderSource(ImageFilesSource):
@@ -142,10 +180,28 @@ class FolderSource(ImageFilesSource):
     return itertools.chain.from_iterable(map(list_folder, self.class_folders))
 
   def has_at_least(self, count: int) -> bool:
-    return has_items((path for folder in self.class_folders for path in files.walk(folder.path)), count)
+    return has_items((path for folder in self.class_folders for path in files.walk_images(folder.path)), count)
 
-  def count_left_out(self) -> int:
-    return sum(count_files(folder).others for folder in self.class_folders if folder.retrain_names)
+  def find_wrapped(self) -> InputError | None:
+    inner = find_wrapped(self.path)
+    return only_a_wrapper(self.path, inner) if inner else None
+
+  def notes(self) -> Iterator[str]:
+    if not self.class_folders[0].retrain_names:
+      for split in {folder.split for folder in self.class_folders}:
+        yield from merged(folder.name for folder in self.class_folders if folder.split == split)
+    up: list[str] = []
+    list_class_folders(self.path, up)
+    # Only walks what may hold something to tell: in object stores there are no links.
+    walked = [
+      count_files(folder, up) for folder in self.class_folders if folder.retrain_names or files.is_local(self.path)
+    ]
+    if others := sum(counts.others for counts in walked if counts.others):
+      yield f"files left out, as their names do not end in .jpg, .jpeg or .png: {others:,}"
+    homes = {self.path} | {files.split(folder.path)[0] for folder in self.class_folders}
+    beside = [files.join(home, name) for home in homes for name in files.files_in(home) if _NAMED.search(name)]
+    if line := left_out(beside, up):
+      yield line
 
 
 def plan_folders(
@@ -168,38 +224,28 @@ def plan_folders(
 
 
 def list_folder(folder: ClassFolder) -> Iterator[tuple[str | None, ImageFile]]:
-  """Yields every file of a class folder, at any depth.
+  """Yields every file of a class folder, at any depth; see `listing`.
 
   Extensions are ignored, except with `retrain_names`.
   """
-  for stat in files.list_tree(folder.path):
-    if _takes(folder, stat.path):
-      inside = os.path.relpath(stat.path, folder.path).replace(os.sep, "/")
+  for inside, stat in files.list_images(folder.path):
+    if not folder.retrain_names or is_retrain_image(inside):
       yield folder.split, _in_utf8(ImageFile(f"{folder.prefix}/{inside}", folder.label, *stat))
 
 
-def count_files(folder: ClassFolder) -> FileCounts:
-  """Counts a class folder's visible files."""
+def count_files(folder: ClassFolder, up: list[str] | None = None) -> FileCounts:
+  """Counts a class folder's files; `up` is as of `listing.walk`."""
   images = others = 0
-  for path in files.walk(folder.path):
-    if _takes(folder, path):
+  for path in files.walk_images(folder.path, up):
+    if not folder.retrain_names or is_retrain_image(path):
       images += 1
-    elif _may_be_image(folder, path):
+    else:
       others += 1
   return FileCounts(images, others)
 
 
-def _takes(folder: ClassFolder, path: str) -> bool:
-  return _may_be_image(folder, path) and (not folder.retrain_names or is_retrain_image(path))
-
-
 def is_retrain_image(file_name: str) -> bool:
   return file_name.lower().endswith(_RETRAIN_SUFFIXES)
-
-
-def _may_be_image(folder: ClassFolder, path: str) -> bool:
-  parts = os.path.relpath(path, folder.path).split(os.sep)
-  return parts[-1].lower() not in _NOT_IMAGES and not any(part.startswith(".") for part in parts)
 
 
 def _in_utf8(image: ImageFile) -> ImageFile:

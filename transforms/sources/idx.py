@@ -147,11 +147,9 @@ class IdxSource(Source):
     """Returns whether a folder contains files with names such as MNIST's."""
     return IdxFolder(path).holds_any
 
-  @property
-  def hint(self) -> str:
-    if self._transpose or not _IS_EMNIST.fullmatch(IdxFolder(self.path).name):
-      return ""
-    return f"{self.path}: by their names these are files of EMNIST, which stores images transposed: add --transpose."
+  def notes(self) -> Iterator[str]:
+    if not self._transpose and _IS_EMNIST.fullmatch(IdxFolder(self.path).name):
+      yield f"{self.path}: by their names these are files of EMNIST, which stores images transposed: add --transpose."
 
   def pairs(self, splits: Sequence[str] = (TRAINING, TESTING)) -> list[IdxPair]:
     """Finds the files of each split; may raise InputError."""

@@ -11,13 +11,13 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 import apache_beam as beam
 
 from beam_retrain.transforms.core.errors import InputError
+from beam_retrain.transforms.core.labels import merged
 from beam_retrain.transforms.core.records.csv_format import by_key
 from beam_retrain.transforms.core.records.input_manifest import ManifestRow, read_images, summarise
 from beam_retrain.transforms.core.records.quarantine import Quarantined, Reason
 from beam_retrain.transforms.core.records.schema import ALL, VALIDATION, Image
 from beam_retrain.transforms.core.records.shards import IMAGES_PER_SHARD
 from beam_retrain.transforms.core.records.splits import SplitPercentages, stable_hash, with_validation
-from beam_retrain.transforms.core.system.extras import install_command
 from beam_retrain.transforms.core.system.prefetch import batched
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.sources.base import SourceOptions, check_classes, has_items
@@ -40,16 +40,14 @@ class ManifestSource(ImageFilesSource):
   details = ", file_name,label[,split]"
 
   def __init__(self, path: str, options: SourceOptions = SourceOptions()):  # noqa: B008
-    if not files.is_supported(path):
-      raise InputError(f"{path} cannot be read here: {_REMEDY}.")
+    files.check_supported(path)
     self.path = path
     self._summary = summarise(read_images(files.read_lines(path), path))
     self.labels = self._summary.labels
     self.has_splits = bool(self._summary.splits)
     self.has_validation = VALIDATION in self._summary.splits
     for line, image in self._summary.schemes.values():
-      if not files.is_supported(image):
-        raise InputError(f"{path}: line {line}: {image} cannot be read here: {_REMEDY}.")
+      files.check_supported(image, f"{path}: line {line}: ")
     check_classes(path, self.labels, options.min_classes)
 
   @classmethod
@@ -91,8 +89,8 @@ class ManifestSource(ImageFilesSource):
   def has_at_least(self, count: int) -> bool:
     return has_items(files.read_lines(self.path), count)
 
-
-_REMEDY = f"give another path, or install what Beam needs for it (`{install_command('aws')}` for s3://)"
+  def notes(self) -> Iterator[str]:
+    yield from merged(self._summary.cells)
 
 
 def image_stats(path: str) -> Iterator[files.FileStat | None]:

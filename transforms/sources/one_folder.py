@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+from beam_retrain.transforms.core.labels import normalise
+from beam_retrain.transforms.core.system.listing import left_out
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.sources.base import SourceOptions
-from beam_retrain.transforms.sources.folders import ClassFolder, FolderSource
+from beam_retrain.transforms.sources.folders import ClassFolder, FolderSource, count_files
 
 
 class OneFolderSource(FolderSource):
@@ -16,10 +20,16 @@ class OneFolderSource(FolderSource):
   def __init__(self, path: str, options: SourceOptions = SourceOptions()):  # noqa: B008
     label = files.split(path)[1]
     self.path = path
-    self.class_folders = [ClassFolder(None, label, path, label)]
-    self.labels = [label]
+    self.class_folders = [ClassFolder(None, normalise(label), path, label)]
+    self.labels = [normalise(label)]
     self.has_splits = False
 
   @classmethod
   def recognises(cls, path: str) -> bool:
-    return not files.subfolders(path) and next(files.list_tree(path), None) is not None
+    return not files.subfolders(path) and next(iter(files.walk_images(path)), None) is not None
+
+  def notes(self) -> Iterator[str]:
+    up: list[str] = []
+    count_files(self.class_folders[0], up)
+    if line := left_out([], up):
+      yield line

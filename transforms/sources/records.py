@@ -11,6 +11,7 @@ from typing import NamedTuple
 import apache_beam as beam
 
 from beam_retrain.transforms.core.errors import InputError
+from beam_retrain.transforms.core.labels import normalise
 from beam_retrain.transforms.core.records.example import decode_example
 from beam_retrain.transforms.core.records.quarantine import Quarantined
 from beam_retrain.transforms.core.records.schema import (
@@ -104,7 +105,7 @@ def _read_names(path: str, numbers: Sequence[int] | None = None) -> Iterator[tup
   for record in _read(path, numbers):
     features = decode_example(record, (KEY, LABEL))
     try:
-      yield features[KEY][0].decode(), features[LABEL][0].decode()
+      yield features[KEY][0].decode(), normalise(features[LABEL][0].decode())
     except KeyError as error:
       raise _incomplete(path, error) from error
 

@@ -1,8 +1,8 @@
 """WebDataset: tar files of images and labels, as img2dataset writes them.
 
-A sample is `NAME.jpg` (or .jpeg, .png, .gif, .bmp) and `NAME.cls` (a class index or name) or `NAME.txt` (a label); the
-`.cls` wins. NAME ends at the first dot after the last slash, as in the `webdataset` package. Other members are ignored,
-and so are other files (.parquet, _stats.json).
+A sample is `NAME.jpg` (or .jpeg, .jpe, .jfif, .png, .gif, .bmp, .webp) and `NAME.cls` (a class index or name) or
+`NAME.txt` (a label); the `.cls` wins. NAME ends at the first dot after the last slash, as in the `webdataset` package.
+Other members are ignored, and so are other files (.parquet, _stats.json).
 
 Class indices come first in the label list, sorted as numbers, so that label i is class i if all of 0..N-1 occur; names
 follow, sorted. The driver reads all headers once for the labels; workers read them again, and images by offset.
@@ -21,6 +21,7 @@ from typing import Any, BinaryIO, NamedTuple, cast
 import apache_beam as beam
 
 from beam_retrain.transforms.core.errors import InputError
+from beam_retrain.transforms.core.labels import is_label, merged, normalise
 from beam_retrain.transforms.core.records.quarantine import MAX_FILE_BYTES, Quarantined, Reason
 from beam_retrain.transforms.core.records.schema import TESTING, TRAINING, Image
 from beam_retrain.transforms.core.records.shards import (
@@ -33,6 +34,7 @@ from beam_retrain.transforms.core.records.shards import (
   unpack,
 )
 from beam_retrain.transforms.core.records.splits import SplitPercentages
+from beam_retrain.transforms.core.system.listing import EXTENSIONS
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.sources.base import (
   Source,
@@ -44,11 +46,12 @@ from beam_retrain.transforms.sources.base import (
 )
 from beam_retrain.transforms.sources.image_files import split_by_hash
 
-_IMAGES = ("jpg", "jpeg", "png", "gif", "bmp")
 _LABELS = ("cls", "txt")  # the first wins
 _COMPRESSED = (".tar.gz", ".tgz")
 _MAX_LABEL_BYTES = 1 << 12
-_NAME = re.compile(rf"((?:.*/)?[^./][^./]*)\.({'|'.join((*_IMAGES, *_LABELS))})", re.DOTALL | re.IGNORECASE | re.ASCII)
+_NAME = re.compile(
+  rf"((?:.*/)?[^./][^./]*)\.({'|'.join((*EXTENSIONS, *_LABELS))})", re.DOTALL | re.IGNORECASE | re.ASCII
+)
 _BLOCK = 512
 
 
@@ -122,7 +125,8 @@ class WebDatasetSource(Source):
     for tar in self._tars:
       if tar.path.lower().endswith(_COMPRESSED):
         raise InputError(f"{tar.path} is compressed and cannot be read in parts: decompress it with gunzip.")
-    entries = itertools.chain.from_iterable(map(index_tar, self._tars))
+    self._texts: set[str] = set()  # of the labels
+    entries = itertools.chain.from_iterable(index_tar(tar, self._texts) for tar in self._tars)
     self.labels = sorted({entry.label for entry in entries if isinstance(entry, TarMember)}, key=_label_order)
     check_classes(path, self.labels, options.min_classes)
 
@@ -150,6 +154,9 @@ class WebDatasetSource(Source):
 
   def has_at_least(self, count: int) -> bool:
     return has_items(itertools.chain.from_iterable(map(index_tar, self._tars)), count)
+
+  def notes(self) -> Iterator[str]:
+    yield from merged(self._texts)
 
 
 def _label_order(label: str) -> tuple[bool, int, str]:
@@ -296,10 +303,10 @@ def index_by_split(
   yield from ((split, by_split[split]) for split in splits if split in by_split)
 
 
-def index_tar(tar: Tar) -> Iterator[Entry]:
+def index_tar(tar: Tar, texts: set[str] | None = None) -> Iterator[Entry]:
   """Yields the images of a tar, then its fault, if any.
 
-  Raises InputError if the tar cannot be read, or repeats a name.
+  Adds to `texts` what the labels are made of. Raises InputError if the tar cannot be read, or repeats a name.
   """
   samples: dict[str, dict[str, TarMember]] = {}  # NAME -> extension -> member
   try:
@@ -308,6 +315,8 @@ def index_tar(tar: Tar) -> Iterator[Entry]:
   except (OSError, tarfile.TarError) as error:
     raise InputError(f"{tar.path} cannot be read as a tar ({error}): replace or remove it.") from error
   for name, sample in samples.items():
+    if texts is not None:
+      texts.update(member.label for member in sample.values() if member.label)
     yield from _entries_of(tar, os.path.basename(name), sample)
   if fault:
     detail = f"the tar is {fault}: what followed is lost"
@@ -343,13 +352,13 @@ def _decode_label(data: bytes, extension: str) -> str:
     text = data.decode().strip()
   except UnicodeDecodeError:
     return ""
-  if not text.isprintable():
+  if not is_label(text):
     return ""
   return str(int(text)) if extension == "cls" and text.isdecimal() else text
 
 
 def _entries_of(tar: Tar, name: str, sample: Mapping[str, TarMember]) -> Iterator[Entry]:
-  images = [member for extension, member in sample.items() if extension in _IMAGES]
+  images = [member for extension, member in sample.items() if extension in EXTENSIONS]
   label = next((sample[extension] for extension in _LABELS if extension in sample), None)
   for image in images:
     reason = Reason.BAD_LABEL
@@ -358,11 +367,11 @@ def _entries_of(tar: Tar, name: str, sample: Mapping[str, TarMember]) -> Iterato
     elif label is None:
       detail = f"the tar has no {name}.cls or .txt beside it"
     elif label.label:
-      yield image._replace(label=label.label)
+      yield image._replace(label=normalise(label.label))
       continue
     else:
       detail = f"{os.path.basename(label.name)} is empty, or not one line of text: it cannot be a label"
     yield Quarantined(f"{tar.key}/{image.name}", image.size_bytes, reason, detail, tar.split or "")
   if label and not images:
-    detail = f"a label without an image: the tar has no {name}.jpg, .png, .gif or .bmp"
+    detail = f"a label without an image: the tar has no {name}.jpg, .png, .gif, .bmp or .webp"
     yield Quarantined(f"{tar.key}/{label.name}", 0, Reason.NOT_AN_IMAGE, detail, tar.split or "")

@@ -115,8 +115,8 @@ def test_transposed_images_and_named_labels(tmp_path, name):
     (key.replace(f"/{label}/", f"/{chr(64 + int(label))}/"), chr(64 + int(label))) for key, label in KEYS
   ]
   assert {shard.digest("") for shard in shards}.isdisjoint(shard.digest("") for shard in named.list_shards(BOTH, None))
-  assert bool(named.hint) == name.startswith("emnist")
-  assert not source.hint
+  assert bool([*named.notes()]) == name.startswith("emnist")
+  assert not [*source.notes()]
 
 
 def test_other_inputs_have_no_numbers_to_name(small_images, tmp_path):

@@ -158,7 +158,10 @@ def test_one_image_twice_is_an_error_wherever_its_rows_are_read(small_images, co
     ([("a", "x", TRAINING), ("b", "x", TESTING)], "has only one class, 'x'"),
     ([("a", "x", TRAINING), ("b", "y", VALIDATION)], "has no testing images: add rows with the split testing"),
     ([("a", "x", TESTING), ("b", "y", TESTING)], "has no training images"),
-    ([("a", "x", TRAINING), ("nope://c/b", "y", TESTING)], "line 3: nope://c/b cannot be read here: give another path"),
+    (
+      [("a", "x", TRAINING), ("nope://c/b", "y", TESTING)],
+      "line 3: nope://c/b cannot be read: nope:// is none of the file systems",
+    ),
   ],
 )
 def test_what_cannot_be_planned_is_told_before_any_work(tmp_path, rows, sentence):
@@ -168,8 +171,20 @@ def test_what_cannot_be_planned_is_told_before_any_work(tmp_path, rows, sentence
 
 
 def test_a_remote_manifest_is_known_by_its_name():
-  with pytest.raises(InputError, match=r"nope://bucket/m\.CSV cannot be read here: .*beam-retrain\[aws\]"):
+  with pytest.raises(InputError, match=r"nope://bucket/m\.CSV cannot be read: .*: give another path\."):
     find_source("nope://bucket/m.CSV")
+
+
+@pytest.mark.parametrize("row", ["https://example.org/1.jpg", "http://example.org/1.jpg"])
+def test_a_web_address_is_refused_by_a_sentence_that_is_true(tmp_path, row):
+  sentence = f"{row} is a web address, and none is read: download what is there, and give its path"
+  with pytest.raises(InputError, match=f"m.csv: line 2: {sentence}"):
+    find_source(write_manifest(tmp_path / "m.csv", [(row, "x"), ("b", "y")], "file_name,label"))
+  for path in (row, row.replace("jpg", "csv")):
+    with pytest.raises(InputError, match=f"^{path} is a web address"):
+      find_source(path)
+  with pytest.raises(InputError, match=r"^file:///data/m is an address, not a path: give /data/m\.$"):
+    find_source("file:///data/m")
 
 
 def test_one_class_is_enough_to_try_a_model_on(tmp_path):

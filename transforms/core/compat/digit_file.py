@@ -21,6 +21,7 @@ from typing import NamedTuple
 import numpy as np
 
 from beam_retrain.transforms.core.errors import InputError
+from beam_retrain.transforms.core.labels import normalise
 from beam_retrain.transforms.core.records.csv_format import csv_line, escape_cell
 
 FILE_NAME = "digit_prediction_file.csv"
@@ -39,7 +40,7 @@ class Answer(NamedTuple):
 def parse_labels(data: bytes, path: str) -> list[str]:
   """Returns the labels; raises InputError if there are none, or no text."""
   try:
-    labels = [line.rstrip() for line in data.decode("utf-8-sig").splitlines()]
+    labels = [normalise(line) for line in data.decode("utf-8-sig").splitlines()]
   except UnicodeDecodeError as error:
     raise InputError(f"{path} is not UTF-8 text: give a file with one label per line as --labels.") from error
   while labels and not labels[-1]:

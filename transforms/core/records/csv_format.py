@@ -6,8 +6,8 @@ Cells (OWASP, "CSV injection"): no spreadsheet takes one for a formula, and diff
 - A bare carriage return, which only some readers take for a line end, is written as `\\r`. To keep this reversible,
   backslashes right before an `r` or a bare carriage return are doubled.
 
-Tables: UTF-8, with or without a byte order mark; the first line names the columns, in any order; blank lines are
-skipped. They are read a line at a time.
+Tables: UTF-8, with or without a byte order mark; the first line names the columns, in any order and case; blank lines
+are skipped. They are read a line at a time.
 """
 
 from __future__ import annotations
@@ -62,13 +62,15 @@ def csv_line(cells: Iterable[object], end: str = "\n") -> str:
 class TableKind(NamedTuple):
   """Required columns, name -> content, of a CSV file; parts of messages.
 
-  `first_line` is what an empty file lacks, `other` and `without_rows` are remedies.
+  `optional` are names of other columns with a meaning. `first_line` is what an empty file lacks, `other` and
+  `without_rows` are remedies.
   """
 
   columns: Mapping[str, str]
   first_line: str
   other: str
   without_rows: str
+  optional: Sequence[str] = ()
 
 
 class Row(Protocol):
@@ -96,6 +98,9 @@ def open_table(
   if not cells:
     raise InputError(f"{source} is empty: its first line must be {kind.first_line}.")
   header = [cell.strip() for cell in cells]
+  # `Label` is `label`, unless there is that too.
+  known = {name for name in (*kind.columns, *kind.optional) if name not in header}
+  header = [lower if (lower := name.lower()) in known else name for name in header]
   for name, holds in kind.columns.items():
     if name not in header:
       shown = ", ".join(map(repr, header[:5])) + (", ..." if len(header) > 5 else "")

@@ -4,36 +4,46 @@
 |-------------|----------------------------------------------------------------------------------------|
 | `file_name` | local or remote (`gs://`, `s3://`, ...) path, absolute or relative to the manifest     |
 | `label`     | the image's class, as a folder's name would be                                         |
-| `split`     | `training`, `validation` or `testing`; optional as a column, not in single rows        |
+| `split`     | `training`, `validation` or `testing`, or `train`, `val`, `valid`, `test`, in any case |
 
-The format is that of `csv_format`. Other columns are ignored; cells are not unescaped.
+`split` is optional as a column, not in single rows. The format is that of `csv_format`; white space around cells does
+not count. Other columns are ignored; cells are not unescaped. A backslash separates folders, as in Windows, unless
+there is a file with one in its name.
 """
 
 from __future__ import annotations
 
 import os
 import posixpath
+import re
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from beam_retrain.transforms.core.errors import InputError
+from beam_retrain.transforms.core.labels import is_label, normalise
 from beam_retrain.transforms.core.records.csv_format import TableKind, open_table, validate_once
 from beam_retrain.transforms.core.records.schema import TESTING, TRAINING, VALIDATION
 
 FILE_NAME, LABEL, SPLIT = "file_name", "label", "split"
-_SPLITS = (TRAINING, VALIDATION, TESTING)
+_SPLITS = {
+  **{split: split for split in (TRAINING, VALIDATION, TESTING)},
+  **{"train": TRAINING, "val": VALIDATION, "valid": VALIDATION, "test": TESTING},
+}
+_OF_WINDOWS = re.compile(r"[A-Za-z]:[\\/]|\\\\")  # a drive, or a share
 _KIND = TableKind(
   columns={FILE_NAME: "the images' paths", LABEL: "their labels"},
   first_line=f"{FILE_NAME},{LABEL} or {FILE_NAME},{LABEL},{SPLIT}",
   other="give a CSV manifest of images, or a folder",
   without_rows="add a row per image",
+  optional=(SPLIT,),
 )
 
 
 class ManifestRow(NamedTuple):
   """One image's row; see `key_of` and `path_of`.
 
-  `line` is its last line in the file, 1 for the first; `split` is None without the column.
+  `line` is its last line in the file, 1 for the first; `split` is None without the column. `cell` is what the label was
+  made of.
   """
 
   line: int
@@ -41,18 +51,21 @@ class ManifestRow(NamedTuple):
   label: str
   path: str
   split: str | None
+  cell: str
 
 
 class Summary(NamedTuple):
   """Sorted labels, splits, and number of images of a manifest.
 
-  `schemes` maps schemes of remote paths (`gs`, `s3`, ...) to (line, path) of the first.
+  `schemes` maps schemes of remote paths (`gs`, `s3`, ...) to (line, path) of the first; `cells` are what the labels
+  were made of.
   """
 
   labels: list[str]
   splits: frozenset[str]
   images: int
   schemes: dict[str, tuple[int, str]]
+  cells: frozenset[str]
 
 
 def read_images(lines: Iterable[str], source: str) -> Iterator[ManifestRow]:
@@ -66,18 +79,34 @@ def read_images(lines: Iterable[str], source: str) -> Iterator[ManifestRow]:
   folder = posixpath.dirname(source)
   for line, cells in rows:
     where, row = f"{source}: line {line}", dict(zip(header, cells, strict=True))
-    name, label, split = row[FILE_NAME], row[LABEL], row.get(SPLIT)
-    key = key_of(name, folder)
+    name, cell, given = row[FILE_NAME].strip(), row[LABEL].strip(), row.get(SPLIT)
+    if "\\" in name or name[1:2] == ":":
+      name = _from_windows(name, folder, where)
+    key, label = key_of(name, folder), normalise(cell)
     if not key or "\0" in name:
       raise InputError(f"{where}: {name!r} is not a valid {FILE_NAME}: give the path of an image.")
-    if not label.strip() or not label.isprintable():
+    if not is_label(label):
       raise InputError(f"{where}: {label!r} cannot be a label: give a name without control characters.")
-    if split is not None and split not in _SPLITS:
+    split = _SPLITS.get(given.strip().lower()) if given is not None else None
+    if given is not None and not split:
       raise InputError(
-        f"{where}: {split!r} is not a valid {SPLIT}: give {', '.join(_SPLITS[:-1])} or {_SPLITS[-1]} in every row, or"
-        " remove the column."
+        f"{where}: {given!r} is not a valid {SPLIT}: give {TRAINING}, {VALIDATION} or {TESTING} in every row, or remove"
+        " the column."
       )
-    yield ManifestRow(line, key, label, path_of(name, folder), split)
+    yield ManifestRow(line, key, label, path_of(name, folder), split, cell)
+
+
+def _from_windows(name: str, folder: str, where: str) -> str:
+  """Returns a path with slashes, unless its file is there as spelled."""
+  path = path_of(name, folder)
+  if "://" in name or ("://" not in path and "\0" not in path and os.path.lexists(path)):
+    return name
+  if _OF_WINDOWS.match(name):
+    raise InputError(
+      f"{where}: {name} is a path of a Windows drive or share, which is not known here: give paths relative to the"
+      " manifest."
+    )
+  return name.replace("\\", "/")
 
 
 def summarise(images: Iterable[ManifestRow]) -> Summary:
@@ -85,15 +114,17 @@ def summarise(images: Iterable[ManifestRow]) -> Summary:
   labels: set[str] = set()
   splits: set[str | None] = set()
   schemes: dict[str, tuple[int, str]] = {}
+  cells: set[str] = set()
   count = 0
   for image in images:
     count += 1
     labels.add(image.label)
+    cells.add(image.cell)
     splits.add(image.split)
     scheme, remote, _ = image.path.partition("://")
     if remote:
       schemes.setdefault(scheme, (image.line, image.path))
-  return Summary(sorted(labels), frozenset(split for split in splits if split), count, schemes)
+  return Summary(sorted(labels), frozenset(split for split in splits if split), count, schemes, frozenset(cells))
 
 
 def path_of(name: str, folder: str) -> str:

@@ -17,11 +17,12 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any, TypeVar
 
 import numpy as np
 
+from beam_retrain.transforms.core.labels import normalise
 from beam_retrain.transforms.core.records.example import decode_example, encode_example, replace_features
 
 KEY = "image/key"
@@ -147,29 +148,35 @@ def encode_bottleneck(bottleneck: Bottleneck) -> bytes:
 
 
 def decode_image(record: bytes) -> Image:
-  """Inverse of `encode_image`; raises KeyError for other records."""
-  return _decode(Image, record, _OF_IMAGE)
+  """Inverse of `encode_image`; raises KeyError for other records.
+
+  Normalises the label, as `decode_bottleneck` does: 0.4 wrote it as it was.
+  """
+  return _decode(Image, record, _OF_IMAGE, normalise)
 
 
 def decode_bottleneck(record: bytes) -> Bottleneck:
   """Inverse of `encode_bottleneck`; raises KeyError for other records."""
-  return _decode(Bottleneck, record, _OF_BOTTLENECK)
+  return _decode(Bottleneck, record, _OF_BOTTLENECK, normalise)
 
 
 def describe_bottleneck(record: bytes) -> Bottleneck:
   """Decodes a bottleneck record without its vector, which is slow.
 
-  `vector` is then empty. Raises KeyError for other records.
+  `vector` is then empty, the label as it was written. Raises KeyError for other records.
   """
-  return _decode(Bottleneck, record, _OF_BOTTLENECK[:-1], vector=np.empty(0, np.float32))
+  return _decode(Bottleneck, record, _OF_BOTTLENECK[:-1], str, vector=np.empty(0, np.float32))
 
 
-def _decode(kind: type[_Record], record: bytes, names: Collection[str], **attributes: Any) -> _Record:
+def _decode(
+  kind: type[_Record], record: bytes, names: Collection[str], to_label: Callable[[str], str], **attributes: Any
+) -> _Record:
   features = decode_example(record, names)
   for name in names:
     value: Any = features[name] if name == BOTTLENECK else features[name][0]
     is_text = isinstance(value, bytes) and name != ENCODED
     attributes[_FEATURES[name][0]] = value.decode() if is_text else value
+  attributes["label"] = to_label(attributes["label"])
   return kind(**attributes)
 
 

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
 from beam_retrain.transforms.core.errors import InputError, flag
+from beam_retrain.transforms.core.labels import merged, normalise
 from beam_retrain.transforms.core.printing import print
 from beam_retrain.transforms.core.records.schema import (
   COMPLETED_FILE,
@@ -126,9 +127,10 @@ def is_completed(folder: str, files: Files = local_files) -> bool:
 
 
 def read_labels(folder: str, files: Files = local_files) -> list[str]:
-  """Returns a folder's label list: class index -> label.
+  """Returns a folder's label list: class index -> normalised label.
 
-  Raises InputError if it is not that of `info.json`, which names the labels since 0.1.
+  Raises InputError if it is not that of `info.json`, which names the labels since 0.1, or two are one when normalised,
+  as 0.4 wrote them.
   """
   labels = list(info.labels) if (info := find_info(folder, files)) else []
 
@@ -138,7 +140,10 @@ def read_labels(folder: str, files: Files = local_files) -> list[str]:
       raise ValueError(f"not the labels of {INFO_FILE}")
     return labels or text.splitlines()
 
-  return read_small(os.path.join(folder, LABELS_FILE), decode, RUN_AGAIN, files.read_bytes)
+  read = read_small(os.path.join(folder, LABELS_FILE), decode, RUN_AGAIN, files.read_bytes)
+  for sentence in merged(read):
+    raise InputError(f"{folder} has classes that were told apart by earlier versions: {sentence}; {RUN_AGAIN}.")
+  return list(map(normalise, read))
 
 
 def _lines(labels: Sequence[str]) -> str:

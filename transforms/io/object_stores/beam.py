@@ -29,10 +29,10 @@ def list_prefix(prefix: str) -> Iterator[FileStat]:
     yield FileStat(entry.path, entry.size_in_bytes, entry.last_updated_in_seconds or 0.0)
 
 
-def subfolders(folder: str) -> set[str]:
+def children(folder: str) -> set[str]:
   prefix = f"{folder}/"
-  inside = (status.path.removeprefix(prefix) for status in list_prefix(prefix))
-  return {name.split("/")[0] for name in inside if "/" in name}
+  inside = (status.path.removeprefix(prefix).partition("/") for status in list_prefix(prefix))
+  return {f"{name}{slash}" for name, slash, _ in inside}
 
 
 def upload(path: str, file: BinaryIO) -> None:

@@ -90,10 +90,11 @@ class GoogleStorage(HttpStore):
     bucket, name = split_path(prefix)
     yield from map(_stat_of, self.client.list_blobs(bucket, prefix=name))
 
-  def subfolders(self, folder: str) -> set[str]:
+  def children(self, folder: str) -> set[str]:
     bucket, prefix = split_path(f"{folder}/")
     listed = self.client.list_blobs(bucket, prefix=prefix, delimiter="/")
-    return {name.removeprefix(prefix)[:-1] for page in listed.pages for name in page.prefixes}
+    paths = (path for page in listed.pages for path in (*page.prefixes, *(blob.name for blob in page)))
+    return {path.removeprefix(prefix) for path in paths if path != prefix}
 
   def delete(self, paths: list[str]) -> None:
     list(threads().map(self._delete, paths))  # not every server of this protocol supports batches

@@ -113,10 +113,16 @@ class S3(HttpStore):
       for entry in page.get("Contents", ()):
         yield FileStat(f"s3://{bucket}/{entry['Key']}", entry["Size"], entry["LastModified"].timestamp())
 
-  def subfolders(self, folder: str) -> set[str]:
+  def children(self, folder: str) -> set[str]:
     bucket, prefix = split_path(f"{folder}/")
     pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix, Delimiter="/")
-    return {entry["Prefix"].removeprefix(prefix)[:-1] for page in pages for entry in page.get("CommonPrefixes", ())}
+    paths = (
+      path
+      for page in pages
+      for listed, name in (("CommonPrefixes", "Prefix"), ("Contents", "Key"))
+      for path in (entry[name] for entry in page.get(listed, ()))
+    )
+    return {path.removeprefix(prefix) for path in paths if path != prefix}
 
   def delete(self, paths: list[str]) -> None:
     bucket, _ = split_path(paths[0])

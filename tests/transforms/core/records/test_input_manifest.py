@@ -7,6 +7,7 @@ import io
 import pytest
 
 from beam_retrain.transforms.core.errors import InputError
+from beam_retrain.transforms.core.labels import merged
 from beam_retrain.transforms.core.records.csv_format import by_key
 from beam_retrain.transforms.core.records.input_manifest import ManifestRow, key_of, path_of, read_images, summarise
 
@@ -24,8 +25,8 @@ def test_columns_come_in_any_order_with_others_and_blank_lines_between(mark):
     mark + ',split,label,note,note,file_name\r\n0,testing,"cat, big",,=1+1,a/1.jpg\r\n\r\n1,training,dog,x,y,b.png\r\n'
   )
   assert _read(text) == [
-    ManifestRow(2, "a/1.jpg", "cat, big", f"{_HOME}/a/1.jpg", "testing"),
-    ManifestRow(4, "b.png", "dog", f"{_HOME}/b.png", "training"),
+    ManifestRow(2, "a/1.jpg", "cat, big", f"{_HOME}/a/1.jpg", "testing", "cat, big"),
+    ManifestRow(4, "b.png", "dog", f"{_HOME}/b.png", "training", "dog"),
   ]
 
 
@@ -97,16 +98,22 @@ def test_a_summary_is_what_the_driver_keeps():
     ("file_name,label\nfolder/,b\n", "line 2: 'folder/' is not a valid file_name"),
     ("file_name,label\na\0b,b\n", r"line 2: 'a\\x00b' is not a valid file_name"),
     ("file_name,label\na,\n", "line 2: '' cannot be a label"),
-    ("file_name,label\na, \n", "line 2: ' ' cannot be a label"),
+    ("file_name,label\na, \n", "line 2: '' cannot be a label"),
     ('file_name,label\na,"b\nc"\n', r"line 3: 'b\\nc' cannot be a label: give a name without control characters."),
-    ("file_name,label\na,b\u2028\n", "line 2: .* cannot be a label"),
+    ("file_name,label\na,b\u2028c\n", "line 2: .* cannot be a label"),
     (
-      "file_name,label,split\na,b,test\n",
-      "line 2: 'test' is not a valid split: give training, validation or testing in every row, or remove the column.",
+      "file_name,label,split\na,b,dev\n",
+      "line 2: 'dev' is not a valid split: give training, validation or testing in every row, or remove the column.",
     ),
     ("file_name,label,split\na,b,testing\nc,d,\n", "line 3: '' is not a valid split"),
-    ("file_name,label,split\na,b,Training\n", "line 2: 'Training' is not a valid split"),
-    ("file_name,label, split\na,b, testing\n", "line 2: ' testing' is not a valid split"),
+    ("File_Name,Label,SPLIT\na,b,0\n", "line 2: '0' is not a valid split"),
+    ("file_name,Label,LABEL\na,b,c\n", "more than one column 'label': rename or remove one"),
+    ("file_name,label\nC:\\x\\1.jpg,b\n", r"line 2: C:\\x\\1.jpg is a path of a Windows drive or share"),
+    ("file_name,label\nc:/x/1.jpg,b\n", "line 2: c:/x/1.jpg is a path of a Windows drive or share"),
+    (
+      "file_name,label\n\\\\nas\\1.jpg,b\n",
+      "is a path of a Windows drive or share, which is not known here: give paths",
+    ),
     ('file_name,label\na,"b\n', r"line 2 is not CSV \(unexpected end of data\): fix it"),
   ],
 )
@@ -121,3 +128,34 @@ def test_two_spellings_of_one_image_are_told():
   assert list(by_key(rows[:2], _SOURCE)) == ["a/=1", "b"]
   with pytest.raises(InputError, match="lines 2 and 4 both name 'a/=1': remove one of them"):
     by_key(reversed(rows), _SOURCE)
+
+
+def test_white_space_case_and_short_names_of_splits_do_not_count():
+  text = "\ufeffFile_Name , LABEL,Split\n a/1.jpg , cat ,Train\nb.jpg,cat, VAL\nc.jpg,\u00a0dog,valid\nd.jpg,dog,test\n"
+  assert [(row.key, row.label, row.split) for row in _read(text)] == [
+    ("a/1.jpg", "cat", "training"),
+    ("b.jpg", "cat", "validation"),
+    ("c.jpg", "dog", "validation"),
+    ("d.jpg", "dog", "testing"),
+  ]
+  # A column that is named exactly wins, as before.
+  assert [row.label for row in _read("Label,file_name,label\nx,a,cat\n")] == ["cat"]
+
+
+def test_two_spellings_of_a_label_in_unicode_are_one_and_told():
+  summary = summarise(_read("file_name,label\na,K\u00e4fer\nb,Ka\u0308fer\nc,cat\n"))
+  assert summary.labels == ["K\u00e4fer", "cat"]
+  assert [sentence.partition(":")[0] for sentence in merged(summary.cells)] == [
+    r"'Ka\u0308fer' and 'K\xe4fer' are one label, 'K" "\u00e4fer'"
+  ]
+
+
+def test_backslashes_are_those_of_windows_unless_a_file_has_one(tmp_path):
+  (tmp_path / "odd\\1.jpg").touch()
+  rows = _read("file_name,label\nset\\cat\\1.jpg,x\n..\\b/2.jpg,x\nodd\\1.jpg,x\n", f"{tmp_path}/m.csv")
+  assert [row.key for row in rows] == ["set/cat/1.jpg", "b/2.jpg", "odd\\1.jpg"]
+  assert rows[0].path == f"{tmp_path}/set/cat/1.jpg"
+  assert [row.key for row in _read("file_name,label\na\\1.jpg,x\ns3://b/a\\2.jpg,y\n", "s3://b/m.csv")] == [
+    "a/1.jpg",
+    "a\\2.jpg",
+  ]

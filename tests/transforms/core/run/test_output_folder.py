@@ -45,7 +45,7 @@ def test_an_unfinished_folder_is_refused_with_the_remedy(tmp_path):
 
 def test_labels_are_in_the_order_of_their_class_indices(tmp_path):
   (tmp_path / "labels.txt").write_bytes("zwei\nÄpfel und Birnen\n 3\n".encode())
-  assert read_labels(str(tmp_path)) == ["zwei", "Äpfel und Birnen", " 3"]
+  assert read_labels(str(tmp_path)) == ["zwei", "Äpfel und Birnen", "3"]
 
 
 def test_a_folder_whose_info_a_power_cut_emptied_can_be_claimed_again(tmp_path):

@@ -1,0 +1,138 @@
+"""Which files of a folder every command takes for images.
+
+Names decide only what is nobody's image: hidden files and folders, those of file managers, NAS and archivers, and the
+texts that data sets come with. All other files are opened, whatever their extension.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from beam_retrain.transforms.core.errors import InputError
+
+EXTENSIONS = ("jpg", "jpeg", "jpe", "jfif", "png", "gif", "bmp", "webp")
+"""Of images that can be decoded, in any case; needed only where something else must be told from them."""
+
+# In lower case. `._x` of macOS, `.ipynb_checkpoints`, `.@__thumb` and `.Trash-1000` are hidden.
+_RUBBISH_FOLDERS = {
+  *("@eadir", "#recycle", "#snapshot", "@recycle", "@recently-snapshot"),  # Synology's and QNAP's
+  *("__macosx", "lost+found", "$recycle.bin", "system volume information"),
+}
+_RUBBISH_FILES = {
+  *("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"),
+  *("license", "licence", "readme", "copying", "notice", "authors"),
+}
+_TEXTS = ("readme", "license", "licence", "copying", "notice", "authors", "credits", "attribution", "citation")
+_TEXT = re.compile(r"[a-z]+(?:[._ -].*)?\.(?:txt|md|rst|html?|pdf|rtf|bib|cff)", re.DOTALL)
+
+
+def is_rubbish_folder(name: str) -> bool:
+  return name.startswith(".") or name.lower() in _RUBBISH_FOLDERS
+
+
+def is_rubbish_file(name: str) -> bool:
+  lower = name.lower()
+  return (
+    lower.startswith(".")
+    or lower in _RUBBISH_FILES
+    or (lower.startswith(_TEXTS) and _TEXT.fullmatch(lower) is not None)
+  )
+
+
+def is_rubbish(path: str) -> bool:
+  """Returns whether a path within a folder is nobody's image."""
+  *folders, name = path.split("/")
+  return is_rubbish_file(name) or any(map(is_rubbish_folder, folders))
+
+
+def walk(folder: str, images: bool = False, up: list[str] | None = None) -> Iterator[os.DirEntry[str]]:
+  """Yields the files below a folder, unordered; with `images`, no rubbish.
+
+  Links are followed, but no folder is visited twice, and none that a link up the tree leads to; such links are added to
+  `up`. Raises InputError if a folder cannot be listed: its images would be lost silently.
+  """
+  visited: set[str] = set()
+  waiting = [(folder, _real_parents(folder))]
+  while waiting:
+    parent, above = waiting.pop()
+    real = os.path.realpath(parent)
+    if real in visited:  # two links lead here
+      continue
+    visited.add(real)
+    folders = []
+    for entry in _scan(parent):
+      if not _is_folder(entry):
+        if not (images and is_rubbish_file(entry.name)):
+          yield entry
+      elif images and is_rubbish_folder(entry.name):
+        continue
+      elif not entry.is_symlink():
+        folders.append((entry.path, above))
+      elif not _leads_up(entry, (*above, real), up):
+        folders.append((entry.path, (*above, real)))
+    waiting.extend(sorted(folders, reverse=True))
+
+
+def subfolders(folder: str, up: list[str] | None = None) -> list[str]:
+  """Returns the sorted names of the subfolders that may hold images."""
+  above = _real_parents(folder)
+  return sorted(
+    entry.name
+    for entry in (_scan(folder) if os.path.isdir(folder) else ())
+    if _is_folder(entry)
+    and not is_rubbish_folder(entry.name)
+    and not (entry.is_symlink() and _leads_up(entry, above, up))
+  )
+
+
+def files_in(folder: str) -> list[str]:
+  """Returns the sorted names of a folder's files, without rubbish."""
+  return sorted(entry.name for entry in _scan(folder) if not _is_folder(entry) and not is_rubbish_file(entry.name))
+
+
+def left_out(beside: Sequence[str], up: Sequence[str]) -> str:
+  """Returns a line on what is left out, or ""."""
+  parts = [
+    f"{what} ({len(paths):,}, such as {min(paths)})"
+    for paths, what in ((beside, "images beside the class folders"), (up, "links that lead up the tree"))
+    if paths
+  ]
+  return f"left out: {'; '.join(parts)}" if parts else ""
+
+
+def _scan(folder: str) -> list[os.DirEntry[str]]:
+  try:
+    with os.scandir(folder) as entries:
+      return list(entries)
+  except FileNotFoundError:
+    return []
+  except OSError as error:
+    if is_rubbish_folder(os.path.basename(folder)):
+      return []
+    raise InputError(
+      f"the folder {folder} cannot be listed ({error.strerror}): make it readable, or remove it."
+    ) from error
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+  try:
+    return entry.is_dir()
+  except OSError:  # a link to itself, for example: its reader reports it
+    return False
+
+
+def _real_parents(folder: str) -> tuple[str, ...]:
+  """Returns the real paths of a folder and of its parents."""
+  path = Path(os.path.abspath(folder))
+  return tuple({os.path.realpath(each) for each in (path, *path.parents)})
+
+
+def _leads_up(link: os.DirEntry[str], above: Sequence[str], up: list[str] | None) -> bool:
+  target = os.path.join(os.path.realpath(link.path), "")
+  leads_up = any(f"{each}/".startswith(target) for each in above)
+  if leads_up and up is not None:
+    up.append(link.path)
+  return leads_up
