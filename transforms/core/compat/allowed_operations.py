@@ -46,8 +46,8 @@ GROUPS: Mapping[str, str] = {
     ImageProjectiveTransformV2 ImageProjectiveTransformV3 RGBToHSV ResizeArea ResizeBicubic ResizeBilinear
     ResizeNearestNeighbor ScaleAndTranslate""",
   "decoding of images, from bytes alone": """
-    DecodeAndCropJpeg DecodeBase64 DecodeBmp DecodeGif DecodeImage DecodeJpeg DecodePng DecodeRaw DecodeWebP
-    ExtractJpegShape StringLength Substr""",
+    BitwiseAnd BitwiseOr DecodeAndCropJpeg DecodeBase64 DecodeBmp DecodeGif DecodeImage DecodeJpeg DecodePng DecodeRaw
+    DecodeWebP ExtractJpegShape StringJoin StringLength Substr""",
   "conditions, loops and functions; what a function computes is checked too": """
     Case Enter Exit If LoopCond Merge NextIteration PartitionedCall StatefulPartitionedCall StatelessCase StatelessIf
     StatelessWhile Switch While""",

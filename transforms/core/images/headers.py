@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Callable
 
 from PIL import Image as Pillow
-from PIL import ImageFile
+from PIL import ImageFile, UnidentifiedImageError
 
 from beam_retrain.transforms.core.images.formats import bmp, gif, jpeg, others, png, webp
 from beam_retrain.transforms.core.images.formats.info import Fault, ImageInfo, check_size
@@ -65,8 +65,12 @@ def probe_plain(encoded: bytes) -> ImageInfo | None:
 
 def find_damage(encoded: bytes) -> Fault | None:
   """Decodes a probed image with Pillow; returns what is wrong with it."""
+  if encoded.startswith(png.START) and png.has_wrong_checksum(encoded):  # Pillow passes over some
+    return Fault(Reason.TRUNCATED, "the file is damaged: a checksum is another")
   try:
     _decoded(encoded, as_bytes=False)
+  except UnidentifiedImageError:  # whose text has a number that changes
+    return Fault(Reason.TRUNCATED, "the file ends too early or is damaged: its header")
   except Pillow.DecompressionBombError as error:
     return Fault(Reason.TOO_LARGE, str(error))
   except Exception as error:

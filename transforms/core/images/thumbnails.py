@@ -1,36 +1,65 @@
-"""Thumbnails, small enough for hundreds in one report."""
+"""Thumbnails of what the model sees, hundreds in one report."""
 
 from __future__ import annotations
 
 import base64
 import io
-import warnings
 
+import numpy as np
 from PIL import Image as Pillow
 
-from beam_retrain.transforms.core.images.headers import FORMATS, MAX_PIXELS, Fault, probe_image
+from beam_retrain.transforms.core.images.headers import (
+  MAX_PIXELS,
+  Fault,
+  ImageInfo,
+  find_missing_pixels,
+  jpegs_like_missing_pixels,
+  probe_image,
+)
 
 SIDE_PX = 72
 _JPEG_FROM_PX = 40 * 40
 """Below this, a lossless PNG is not much larger than a JPEG."""
+_RATIOS = (8, 4, 2)
 
 
 def thumbnail(encoded: bytes, max_pixels: int = MAX_PIXELS) -> str | None:
-  """Returns a `data:` URI, at most 72 px square; None if damaged."""
-  if isinstance(probe_image(encoded, max_pixels), Fault):
+  """Returns a `data:` URI, at most 72 px square; None if not usable."""
+  info = probe_image(encoded, max_pixels)
+  if isinstance(info, Fault):
     return None
   try:
-    with warnings.catch_warnings(action="ignore"), Pillow.open(io.BytesIO(encoded), formats=FORMATS) as image:
-      image.draft("RGB", (SIDE_PX, SIDE_PX))  # a large JPEG is decoded at a fraction of its size
-      small = image.convert("L" if image.mode in ("1", "L") else "RGB")
-    small.thumbnail((SIDE_PX, SIDE_PX))
-    file = io.BytesIO()
-    if small.width * small.height < _JPEG_FROM_PX:
-      kind = "png"
-      small.save(file, "PNG", optimize=True)
-    else:
-      kind = "jpeg"
-      small.save(file, "JPEG", quality=80)
+    pixels = _decode(info.cut or encoded, info)
   except Exception:
     return None  # damaged: the report shows a placeholder
+  if info.format == "jpeg" and _ends_grey(pixels) and find_missing_pixels(encoded):
+    return None
+  is_grey = bool((pixels == pixels[..., :1]).all())
+  small = Pillow.fromarray(pixels[..., 0] if is_grey else pixels)
+  small.thumbnail((SIDE_PX, SIDE_PX))
+  file = io.BytesIO()
+  if small.width * small.height < _JPEG_FROM_PX:
+    kind = "png"
+    small.save(file, "PNG", optimize=True)
+  else:
+    kind = "jpeg"
+    small.save(file, "JPEG", quality=80)
   return f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"
+
+
+def _decode(encoded: bytes, info: ImageInfo) -> np.ndarray:
+  """Decodes as the model does, large JPEGs smaller: uint8 [H, W, 3]."""
+  import tensorflow as tf
+
+  from beam_retrain.transforms.core.images.decode import decode_rgb
+
+  if info.format == "jpeg":
+    ratio = next((ratio for ratio in _RATIOS if min(info.height, info.width) >= SIDE_PX * ratio), 1)
+    return np.asarray(tf.io.decode_jpeg(encoded, channels=3, ratio=ratio))
+  return np.asarray(decode_rgb(tf.constant(encoded)))
+
+
+def _ends_grey(pixels: np.ndarray) -> bool:
+  """Whether the last pixel is what a JPEG that lacks some ends with."""
+  like = [_decode(one, ImageInfo("jpeg", 8, 8)) for one in jpegs_like_missing_pixels()]
+  return any((pixels[-1, -1] == one[-1, -1]).all() for one in like)

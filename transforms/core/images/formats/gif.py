@@ -66,7 +66,7 @@ class _Blocks:
 
 
 def probe(encoded: bytes, max_pixels: int) -> ImageInfo | Fault:
-  """Reads the size of the screen or, if larger, first frame.
+  """Reads the size of the screen or, if larger, the first frame.
 
   TensorFlow decodes all frames, then returns the first one on a canvas as large as the largest.
   """
@@ -78,6 +78,8 @@ def probe(encoded: bytes, max_pixels: int) -> ImageInfo | Fault:
   if not walk.frames:
     return damaged("it has no frame")
   first, frames = walk.frames[0], walk.frames
+  if not (encoded[10] | encoded[first.start + 9]) & 0x80:
+    return Fault(Reason.UNSUPPORTED, "a GIF without a palette: save it as PNG")
   width, height = struct.unpack_from("<HH", encoded, 6)
   width, height = max(width, first.right), max(height, first.bottom)
   if too_large := check_size(height, width, max_pixels):

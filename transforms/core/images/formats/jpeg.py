@@ -1,4 +1,4 @@
-"""JPEG (ITU T.81): its segments, and the scans of a decoder."""
+"""JPEG (ITU T.81): its segments and scans."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _DQT_BYTES = 65  # of one quantization table of 8-bit numbers, with the byte bef
 _PIXELS_PER_BYTE = 1024  # at most: an empty block of 8 x 8 takes half a bit or more
 _ARITHMETIC = re.compile(rb"\xff[\xc9\xca]")  # SOF9, SOF10: a coder that has no such bound
 _SOF2, _SOF10, _EOI, _SOS, _TEM = 0xC2, 0xCA, 0xD9, 0xDA, 0x01
-_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # SOF0 to SOF15
+_FRAMES = frozenset({*range(0xC0, 0xD0), 0xF7}) - {0xC4, 0xC8, 0xCC}  # SOF0 to SOF15, and SOF55 of JPEG-LS
 _DECODED = (0xC0, 0xC1, _SOF2, 0xC9, _SOF10)  # sequential and progressive; the others are lossless or hierarchical
 _MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # after a scan's data; restart markers are part of it
 

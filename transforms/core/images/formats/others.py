@@ -19,6 +19,7 @@ _STARTS = {
 _NO_REMEDY_OF_OURS = {
   b"\0\0\0\x0cJXL \r\n\x87\n": "a JPEG XL: save it as PNG or JPEG",
   b"\xff\x0a": "a JPEG XL: save it as PNG or JPEG",
+  b"%PDF-": "a PDF: save its pages as PNG or JPEG",
   b"\0\x05\x16\x07": "an AppleDouble file, which holds no pixels: delete it",
   b"version https://git-lfs.github.com/spec/": "a Git LFS pointer: run `git lfs pull`",
 }
@@ -27,6 +28,7 @@ _BRANDS = {
   "a HEIC": (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"),
 }
 _HTML = (b"<!doctype html", b"<html", b"<head")
+_SVG = (b"<svg", b"<?xml", b"<!--")
 _LOOKED_AT = 512
 
 
@@ -36,6 +38,8 @@ def name(encoded: bytes) -> Fault:
   for magic, what in _STARTS.items():
     if start.startswith(magic):
       return _unsupported(f"{what}: {_CONVERT}")
+  if start.startswith(b"\0\0\2\0") and start[4:6] > b"\0\0":  # a number of pictures, which a TGA has not
+    return _unsupported(f"a cursor: {_CONVERT}")
   for magic, what in _NO_REMEDY_OF_OURS.items():
     if start.startswith(magic):
       return _unsupported(what)
@@ -45,7 +49,10 @@ def name(encoded: bytes) -> Fault:
     for what, names in _BRANDS.items():
       if not brands.isdisjoint(names):
         return _unsupported(f"{what}: {_CONVERT}")
-  if start.removeprefix(b"\xef\xbb\xbf").lstrip().lower().startswith(_HTML):
+  text = start.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+  if text.startswith(_SVG) and b"<svg" in text:
+    return _unsupported("an SVG: save it as PNG")
+  if text.startswith(_HTML):
     return _unsupported("an HTML page in place of an image: download it again")
   return Fault(Reason.NOT_AN_IMAGE, "neither JPEG, PNG, BMP, GIF nor WebP")
 

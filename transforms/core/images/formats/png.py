@@ -15,6 +15,7 @@ _PLAIN = START + b"\0\0\0\rIHDR"
 _END = b"\0\0\0\0IEND\xaeB`\x82"
 _FIRST = 33  # where the first chunk after the header starts
 _LAYERS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # colour type -> values per pixel
+_DEPTHS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}  # and bits per value
 
 _MAX_CHUNKS = 1 << 20
 _MAX_BESIDE = 1 << 16
@@ -45,19 +46,24 @@ def probe_plain(encoded: bytes) -> ImageInfo | None:
 def probe(encoded: bytes, max_pixels: int) -> ImageInfo | Fault:
   if len(encoded) < _FIRST or not is_plain(encoded):
     return damaged("it is too short, or does not begin with its size")
-  width, height, depth, colour, _, _, interlaced, check = struct.unpack_from(">IIBBBBBI", encoded, 16)
+  width, height, depth, colour, *methods, interlaced, check = struct.unpack_from(">IIBBBBBI", encoded, 16)
   if not (width and height) or check != zlib.crc32(encoded[12:29]):
     return damaged("its checksum is another, or it has no pixels")
+  if depth not in _DEPTHS.get(colour, ()) or any(methods) or interlaced > 1:
+    return damaged("there is no such kind of PNG")
   if too_large := check_size(height, width, max_pixels):
     return too_large
-  beside = data = 0
+  beside = data = palettes = 0
   for number, (kind, start, end) in enumerate(_chunks(encoded)):
     if number > _MAX_CHUNKS:
       return Fault(Reason.TOO_LARGE, f"a PNG of more than {_MAX_CHUNKS} chunks: save it again")
     data += end - start if kind == b"IDAT" else 0
+    if data and colour == 3 and not palettes:
+      return damaged("it lacks its palette")
+    palettes += kind == b"PLTE"
     beside += 0 if _is_needed(kind) else end - start
   rows = 2 * height if interlaced else height  # at least as many as its seven passes have
-  size = height * -(-width * _LAYERS.get(colour, 4) * depth // 8) + 8 * rows
+  size = height * -(-width * _LAYERS[colour] * depth // 8) + 8 * rows
   if data > _MAX_UNSEEN + size // _DEFLATE and _is_suspicious(encoded) and _runs_on(encoded, size):
     return Fault(Reason.TOO_LARGE, "its data go on behind the last pixel: save it again")
   return ImageInfo("png", height, width, only_pixels(encoded) if beside > _MAX_BESIDE else b"")
@@ -67,6 +73,15 @@ def only_pixels(encoded: bytes) -> bytes:
   """Returns the file without text, profiles and other frames."""
   kept = [encoded[start:end] for kind, start, end in _chunks(encoded) if _is_needed(kind)]
   return b"".join((START, *kept))
+
+
+def has_wrong_checksum(encoded: bytes) -> bool:
+  """Whether the checksum of a whole chunk that pixels need is another."""
+  return any(
+    encoded[end - 4 : end] != zlib.crc32(encoded[start + 4 : end - 4]).to_bytes(4)
+    for kind, start, end in _chunks(encoded)
+    if _is_needed(kind) and end <= len(encoded)
+  )
 
 
 def _is_needed(kind: bytes) -> bool:
