@@ -50,9 +50,10 @@ def short_gzip(folder: Path) -> None:
   path.unlink()
 
 
-def no_gzip(folder: Path) -> None:
+def damaged_gzip(folder: Path) -> None:
   path = folder / "train-labels-idx1-ubyte"
-  path.rename(folder / "train-labels-idx1-ubyte.gz")
+  (folder / "train-labels-idx1-ubyte.gz").write_bytes(gzip.compress(path.read_bytes())[:10] + b"\xff" * 40)
+  path.unlink()
 
 
 def fewer_labels(folder: Path) -> None:
@@ -81,7 +82,7 @@ def said(capsys) -> str:
     (wrong_type, ("t10k-labels-idx1-ubyte", "byte 2")),
     (short_images, ("train-images-idx3-ubyte", "byte")),
     (short_gzip, ("train-images-idx3-ubyte.gz", "byte")),
-    (no_gzip, ("train-labels-idx1-ubyte.gz", "gzip")),
+    (damaged_gzip, ("train-labels-idx1-ubyte.gz", "gzip")),
     (fewer_labels, ("t10k-labels-idx1-ubyte", "29", "30")),
     (missing, ("t10k-images", "idx3-ubyte")),
   ],
@@ -100,7 +101,7 @@ def test_idx_files(command, damage, words, tmp_path, tiny_trunk, capsys):
 def test_labels_out_of_range_are_quarantined(tmp_path, capsys):
   folder = lay_out_idx(tmp_path / "idx")
   change(folder / "train-labels-idx1-ubyte", 8 + 7, b"\x4d")
-  arguments = ["convert", f"--input={folder}", f"--output={tmp_path / 'out'}", _RUNNER]
+  arguments = ["convert", f"--input={folder}", f"--output={tmp_path / 'out'}", "--classes=10", _RUNNER]
   assert main(arguments) == 3
   assert "1 of 60 inputs are bad (1 BAD_LABEL)" in said(capsys)
   assert "training/77/7" in (tmp_path / "out" / "quarantine.csv").read_text()
@@ -186,7 +187,7 @@ def test_only_one_of_the_two_split_folders(tree, tiny_trunk, tmp_path, capsys):
 
 def test_convert_of_no_folder(tmp_path, capsys):
   assert main(["convert", f"--input={tmp_path / 'gone'}", f"--output={tmp_path / 'out'}", _RUNNER]) == 2
-  assert "gone is not a folder" in said(capsys)
+  assert "gone does not exist" in said(capsys)
 
 
 def test_a_file_where_a_folder_should_be(tree, tiny_trunk, tmp_path, capsys):

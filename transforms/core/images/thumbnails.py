@@ -24,7 +24,7 @@ _RATIOS = (8, 4, 2)
 
 
 def thumbnail(encoded: bytes, max_pixels: int = MAX_PIXELS) -> str | None:
-  """Returns a `data:` URI, at most 72 px square; None if not usable."""
+  """Returns a `data:` URI, at most 72 px square, or None."""
   info = probe_image(encoded, max_pixels)
   if isinstance(info, Fault):
     return None
@@ -60,6 +60,6 @@ def _decode(encoded: bytes, info: ImageInfo) -> np.ndarray:
 
 
 def _ends_grey(pixels: np.ndarray) -> bool:
-  """Whether the last pixel is what a JPEG that lacks some ends with."""
+  """Whether the last pixel is as in a JPEG that lacks some."""
   like = [_decode(one, ImageInfo("jpeg", 8, 8)) for one in jpegs_like_missing_pixels()]
   return any((pixels[-1, -1] == one[-1, -1]).all() for one in like)
