@@ -32,7 +32,7 @@ def paths(made) -> list[str]:
 def test_a_prediction_is_that_of_the_command(made, model, paths):
   request = PredictRequest(model=str(made.model), images=tuple(paths), top=3)
   assert [(one.image, one.top) for one in model.predict(paths, top=3)] == list(
-    predict.predict(predict.plan(request), [])
+    predict.predict(predict.plan(request), [], [])
   )
   assert [one.label for one in model.predict(paths)] == ["zebra", "ant", "mule"]
   assert {(one.label, one.confidence) == one.top[0] and not one.fault for one in model.predict(paths)} == {True}
