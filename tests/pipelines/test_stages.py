@@ -21,7 +21,7 @@ def state_of(command: str, *words: str) -> str:
 @pytest.mark.parametrize("more", [[], ["--min_accuracy=0.5", "--max_bad_fraction=0.1", "--runner=FlinkRunner"]])
 def test_stages_of_run(more):
   request = RunRequest.parse(["--data=digits", "--output=out/", *more])
-  assert request.convert("out/data").state("after") == state_of("convert", "--input=out/data", "--classes=10")
+  assert request.convert("out/data", 10).state("after") == state_of("convert", "--input=out/data", "--classes=10")
   bottlenecks = ("--input=out/convert", "--trunk=bundled")
   assert request.bottlenecks("out/convert").state("after") == state_of("bottlenecks", *bottlenecks)
   assert request.train().state("after") == state_of("train", "--input=out/bottlenecks")
@@ -30,7 +30,7 @@ def test_stages_of_run(more):
 def test_stages_of_run_with_every_flag():
   flags = ["--trunk=keras:InceptionV3", "--trunk_weights=w.h5", "--precision=int8", "--runtime=openvino"]
   request = RunRequest.parse([*flags, "--classes=3", "--preset=adam", "--output=/out"])
-  assert request.convert("/data").state("after") == state_of("convert", "--input=/data", "--classes=3")
+  assert request.convert("/data", 10).state("after") == state_of("convert", "--input=/data", "--classes=3")
   assert request.bottlenecks("/i").state("after") == state_of("bottlenecks", "--input=/i", *flags)
   assert request.train().state("after") == state_of("train", "--input=/out/bottlenecks", "--preset=adam")
 
