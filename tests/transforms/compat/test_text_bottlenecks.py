@@ -300,7 +300,7 @@ def test_names_without_a_module_are_those_of_the_first_versions(cache, tmp_path)
 def test_labels_of_retrain_py_change_no_folder_name(cache, tmp_path):
   assert cache.run(tmp_path / "out", "--retrain_names") == 0
   found = read_output(tmp_path / "out")
-  assert {bottleneck.label for bottleneck in found.values()} == {" cmd", "ant", "zebra wild "}
+  assert {bottleneck.label for bottleneck in found.values()} == {"cmd", "ant", "zebra wild"}
   for key, vector in cache.vectors.items():
     np.testing.assert_array_equal(found[key].vector, vector)
 
