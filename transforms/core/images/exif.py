@@ -10,17 +10,22 @@ the data, TIFF 6.0, section 2, and Exif 3.0, 4.6.5 (tag 274).
 from __future__ import annotations
 
 import contextlib
+import itertools
 import shlex
 import struct
 import zlib
 from collections.abc import Iterator
+from typing import TypeVar
+
+from beam_retrain.transforms.core.images.formats import jpeg, png, webp
+
+T = TypeVar("T")
 
 UPRIGHT = 1
 ORIENTATION = 0x0112
 """Tag of the orientation, 1 to 8."""
 
 _EXIF = b"Exif\0\0"
-_PNG_START = b"\x89PNG\r\n\x1a\n"
 _MOST_PARTS = 100_000
 _MOST_OF_PROFILE = 1 << 24
 _START_OF_SCAN, _APP1 = 0xDA, 0xE1
@@ -32,16 +37,8 @@ def orientation_of(encoded: bytes) -> int:
 
   1 if it has none, or damaged data, as in viewers.
   """
-  if encoded.startswith(b"\xff\xd8"):
-    parts = _jpeg_parts(encoded)
-  elif encoded.startswith(_PNG_START):
-    parts = _png_parts(encoded, b"eXIf")
-  elif encoded.startswith(b"RIFF") and encoded[8:12] == b"WEBP":
-    parts = _webp_parts(encoded)
-  else:
-    return UPRIGHT
   try:
-    return next((_read_orientation(encoded, start) for start in parts), UPRIGHT)
+    return next((_read_orientation(encoded, start) for start in _exif_parts(encoded)), UPRIGHT)
   except struct.error:  # cut off
     return UPRIGHT
 
@@ -67,45 +64,33 @@ def png_profile(encoded: bytes) -> bytes | None:
   """
   inflate = zlib.decompressobj()
   with contextlib.suppress(struct.error, zlib.error):
-    for start in _png_parts(encoded, b"iCCP"):
-      size = int.from_bytes(encoded[start - 8 : start - 4])
-      _, _, data = encoded[start : start + size].partition(b"\0")
+    for kind, start, end in _first(png.chunks(encoded)):
+      if kind != b"iCCP":
+        continue
+      _, _, data = encoded[start + 8 : end - 4].partition(b"\0")
       profile = inflate.decompress(data[1:], _MOST_OF_PROFILE)
       return profile if inflate.eof else None
   return None
 
 
-def _jpeg_parts(encoded: bytes) -> Iterator[int]:
-  start = 2
-  for _ in range(_MOST_PARTS):
-    marker, size = struct.unpack_from(">HH", encoded, start)
-    if marker == 0xFFFF:  # a fill byte
-      start += 1
-      continue
-    if marker >> 8 != 0xFF or marker & 0xFF == _START_OF_SCAN or size < 2:
-      return
-    if marker & 0xFF == _APP1 and encoded.startswith(_EXIF, start + 4):
-      yield start + 4 + len(_EXIF)
-    start += 2 + size
+def _exif_parts(encoded: bytes) -> Iterator[int]:
+  """Yields where EXIF data of an image may start."""
+  if encoded.startswith(b"\xff\xd8"):
+    for marker, start, _ in _first(jpeg.segments(encoded)):
+      if marker == _START_OF_SCAN:
+        return
+      if marker == _APP1 and encoded.startswith(_EXIF, start + 2):
+        yield start + 2 + len(_EXIF)
+  elif encoded.startswith(png.START):
+    yield from (start + 8 for kind, start, _ in _first(png.chunks(encoded)) if kind == b"eXIf")
+  elif encoded.startswith(webp.START) and encoded[8:12] == webp.NAME:
+    for kind, start, _ in _first(webp.chunks(encoded)):
+      if kind == b"EXIF":
+        yield start + 8 + len(_EXIF) * encoded.startswith(_EXIF, start + 8)
 
 
-def _png_parts(encoded: bytes, wanted: bytes) -> Iterator[int]:
-  start = len(_PNG_START)
-  for _ in range(_MOST_PARTS):
-    size, kind = struct.unpack_from(">I4s", encoded, start)
-    if kind == wanted:
-      yield start + 8
-    start += 12 + size
-
-
-def _webp_parts(encoded: bytes) -> Iterator[int]:
-  start = 12
-  for _ in range(_MOST_PARTS):
-    kind, size = struct.unpack_from("<4sI", encoded, start)
-    start += 8
-    if kind == b"EXIF":
-      yield start + len(_EXIF) * encoded.startswith(_EXIF, start)
-    start += size + size % 2
+def _first(parts: Iterator[T]) -> Iterator[T]:
+  return itertools.islice(parts, _MOST_PARTS)
 
 
 def _read_orientation(encoded: bytes, start: int) -> int:

@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from beam_retrain.transforms.core.errors import InputError
+from beam_retrain.transforms.core.labels import normalise
 from beam_retrain.transforms.core.records.schema import (
   ALL,
   COMPLETED_FILE,
@@ -69,7 +70,7 @@ def name_output(key: str, label: str, split: str, *, is_clashing: bool = False) 
 def _parts(inside: str, label: str) -> list[str]:
   """Returns the steps of a path in a class folder, none hidden."""
   steps = [step for step in inside.split("/") if step not in ("", ".", "..")]
-  if len(steps) > 1 and unicodedata.normalize("NFC", steps[0].strip()) == label:
+  if len(steps) > 1 and normalise(steps[0]) == label:
     del steps[0]
   return [f"_{step}" if step.startswith(".") else step for step in steps] or ["_"]
 

@@ -73,12 +73,12 @@ def check_bytes(info: ImageInfo, encoded: bytes) -> ImageInfo | Fault:
 
 
 def probe(encoded: bytes, max_pixels: int) -> ImageInfo | Fault:
-  segments = _segments(encoded)
-  for marker, start, end in segments:
+  rest = segments(encoded)
+  for marker, start, end in rest:
     if end > len(encoded) or marker in (_SOS, _EOI):
       break
     if marker in _FRAMES:
-      return _probe_frame(encoded, marker, start, end, segments, max_pixels)
+      return _probe_frame(encoded, marker, start, end, rest, max_pixels)
   return damaged("it has no frame")
 
 
@@ -106,13 +106,13 @@ def _probe_frame(
 
 
 def _check_scans(
-  encoded: bytes, progressive: bool, layers: list[_Layer], segments: Iterator[tuple[int, int, int]]
+  encoded: bytes, progressive: bool, layers: list[_Layer], rest: Iterator[tuple[int, int, int]]
 ) -> Fault | None:
   """Bounds how often a decoder goes through the pixels."""
   by_number = dict(layers)
   all_samples = sum(samples for _, samples in layers)
   allowed, seen = max(_MAX_SAMPLES, _PASSES * all_samples), 0
-  for count, (marker, start, end) in enumerate(segments):
+  for count, (marker, start, end) in enumerate(rest):
     if count > _MAX_SEGMENTS:
       return Fault(Reason.TOO_LARGE, f"a JPEG of more than {_MAX_SEGMENTS} segments: save it again")
     if marker == _SOS:
@@ -124,8 +124,11 @@ def _check_scans(
   return None
 
 
-def _segments(encoded: bytes) -> Iterator[tuple[int, int, int]]:
-  """Yields marker, start and end of the segments (T.81, B.1.1)."""
+def segments(encoded: bytes) -> Iterator[tuple[int, int, int]]:
+  """Yields marker, start and end of the segments (T.81, B.1.1).
+
+  `start` is that of the length, behind the marker; the last may be cut.
+  """
   start = 2
   while match := _MARKER.search(encoded, start):
     marker, start = encoded[match.end() - 1], match.end()
@@ -138,7 +141,7 @@ def _segments(encoded: bytes) -> Iterator[tuple[int, int, int]]:
 
 def scans_end(encoded: bytes) -> int:
   """Returns where the data of the last scan end, 0 if nowhere."""
-  return next((start - 2 for marker, start, _ in _segments(encoded) if marker == _EOI), 0)
+  return next((start - 2 for marker, start, _ in segments(encoded) if marker == _EOI), 0)
 
 
 def lacks_scans(encoded: bytes) -> bool:
@@ -147,7 +150,7 @@ def lacks_scans(encoded: bytes) -> bool:
   Few encoders do, as T.81 allows; a file that was cut short has lost the last ones.
   """
   missing: set[tuple[int, int]] = set()
-  for marker, start, end in _segments(encoded):
+  for marker, start, end in segments(encoded):
     if end > len(encoded):
       break
     if marker in _FRAMES:

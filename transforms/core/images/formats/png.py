@@ -54,7 +54,7 @@ def probe(encoded: bytes, max_pixels: int) -> ImageInfo | Fault:
   if too_large := check_size(height, width, max_pixels):
     return too_large
   beside = data = palettes = 0
-  for number, (kind, start, end) in enumerate(_chunks(encoded)):
+  for number, (kind, start, end) in enumerate(chunks(encoded)):
     if number > _MAX_CHUNKS:
       return Fault(Reason.TOO_LARGE, f"a PNG of more than {_MAX_CHUNKS} chunks: save it again")
     data += end - start if kind == b"IDAT" else 0
@@ -71,7 +71,7 @@ def probe(encoded: bytes, max_pixels: int) -> ImageInfo | Fault:
 
 def only_pixels(encoded: bytes) -> bytes:
   """Returns the file without text, profiles and other frames."""
-  kept = [encoded[start:end] for kind, start, end in _chunks(encoded) if _is_needed(kind)]
+  kept = [encoded[start:end] for kind, start, end in chunks(encoded) if _is_needed(kind)]
   return b"".join((START, *kept))
 
 
@@ -79,7 +79,7 @@ def has_wrong_checksum(encoded: bytes) -> bool:
   """Whether the checksum of a whole chunk that pixels need is another."""
   return any(
     encoded[end - 4 : end] != zlib.crc32(encoded[start + 4 : end - 4]).to_bytes(4)
-    for kind, start, end in _chunks(encoded)
+    for kind, start, end in chunks(encoded)
     if _is_needed(kind) and end <= len(encoded)
   )
 
@@ -88,8 +88,8 @@ def _is_needed(kind: bytes) -> bool:
   return not kind[0] & 0x20 or kind == b"tRNS"  # an upper-case letter: critical
 
 
-def _chunks(encoded: bytes) -> Iterator[tuple[bytes, int, int]]:
-  """Yields type, start and end of the chunks, the last maybe cut."""
+def chunks(encoded: bytes) -> Iterator[tuple[bytes, int, int]]:
+  """Yields type, start and end of chunks; the last may be cut."""
   start = len(START)
   while start + 8 <= len(encoded):
     kind = encoded[start + 4 : start + 8]
@@ -112,7 +112,7 @@ def _is_suspicious(encoded: bytes) -> bool:
 def _runs_on(encoded: bytes, size: int) -> bool:
   """Whether the data inflate to more than `size` bytes."""
   inflate = zlib.decompressobj()
-  for kind, start, end in _chunks(encoded):
+  for kind, start, end in chunks(encoded):
     rest = encoded[start + 8 : end - 4] if kind == b"IDAT" else b""
     while rest and not inflate.eof:
       try:

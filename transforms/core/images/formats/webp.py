@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from beam_retrain.transforms.core.images.formats.info import Fault, ImageInfo, check_size, damaged
 
 START = b"RIFF"
@@ -38,14 +40,20 @@ def probe(encoded: bytes, max_pixels: int) -> ImageInfo | Fault:
 
 def _first_frame(encoded: bytes) -> bytes:
   """Returns an animation of the first of very many frames, else nothing."""
-  start, frames, first_end = 12, 0, 0
-  while start + 8 <= len(encoded) and frames <= _MAX_FRAMES:
+  first_end = end = 0
+  for number, (kind, _, end) in enumerate(chunks(encoded), start=1):  # all are as many objects to libwebp
+    first_end = first_end or (end if kind == b"ANMF" else 0)
+    if number > _MAX_FRAMES:
+      cut = encoded[8 : first_end or end]
+      return b"".join((START, len(cut).to_bytes(4, "little"), cut))
+  return b""
+
+
+def chunks(encoded: bytes) -> Iterator[tuple[bytes, int, int]]:
+  """Yields type, start and end of chunks; the last may be cut."""
+  start = 12
+  while start + 8 <= len(encoded):
     size = int.from_bytes(encoded[start + 4 : start + 8], "little")
-    frames += 1  # other chunks are as many objects to libwebp
-    is_frame = encoded[start : start + 4] == b"ANMF"
-    start += 8 + size + (size & 1)
-    first_end = first_end or (start if is_frame else 0)
-  if frames <= _MAX_FRAMES:
-    return b""
-  cut = encoded[8 : first_end or start]
-  return b"".join((START, len(cut).to_bytes(4, "little"), cut))
+    end = start + 8 + size + (size & 1)
+    yield encoded[start : start + 4], start, end
+    start = end
