@@ -16,7 +16,7 @@ from beam_retrain.pipelines.engines.dataflow import describe_built_job, validate
 from beam_retrain.pipelines.jobs.forked_workers import default_processes
 from beam_retrain.pipelines.jobs.locks import holds_output
 from beam_retrain.pipelines.jobs.runner import claim_output, exit_code, run_command, run_pipeline
-from beam_retrain.pipelines.options.flags import IdxFlags, add_idx_flags, report_notes
+from beam_retrain.pipelines.options.flags import IdxFlags, add_classes, add_idx_flags, report_notes
 from beam_retrain.pipelines.options.request import JobRequest, check_paths
 from beam_retrain.transforms.convert import FORMATS, JPG, TFRECORD, ConvertShard, list_input, sweep_tree
 from beam_retrain.transforms.core.errors import InputError
@@ -114,13 +114,7 @@ class ConvertRequest(JobRequest, IdxFlags):
       metavar="Q",
       help="quality of JPEGs, 1 to 100 (default: %(default)d, Pillow's)",
     )
-    parser.add_argument(
-      "--classes",
-      type=whole_number(1, 256),
-      metavar="N",
-      help="labels of IDX files are 0 to N-1; images with other labels are quarantined (default: the labels that are"
-      " there)",
-    )
+    add_classes(parser)
     add_idx_flags(parser)
     parser.add_argument(
       "--alpha", choices=ALPHAS, help="colour behind transparent pixels, white or black (default: %(default)s)"

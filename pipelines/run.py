@@ -18,10 +18,18 @@ from beam_retrain.pipelines.evaluate import EvaluateRequest
 from beam_retrain.pipelines.jobs.locks import holds_output
 from beam_retrain.pipelines.jobs.runner import run_command
 from beam_retrain.pipelines.models.trunk_sources import BUNDLED
-from beam_retrain.pipelines.options.flags import AUTO, IdxFlags, add_idx_flags, add_precision_flags
+from beam_retrain.pipelines.options.flags import (
+  AUTO,
+  IdxFlags,
+  add_classes,
+  add_idx_flags,
+  add_precision_flags,
+  add_split_percentages,
+)
 from beam_retrain.pipelines.options.request import JobRequest, check_paths
 from beam_retrain.pipelines.requests.bottlenecks import BottlenecksRequest
 from beam_retrain.pipelines.stages import (
+  SPLIT_PERCENTAGES,
   Chain,
   RequestT,
   Stage,
@@ -33,7 +41,7 @@ from beam_retrain.pipelines.stages import (
 from beam_retrain.pipelines.train import TrainRequest
 from beam_retrain.transforms.core.printing import print
 from beam_retrain.transforms.core.run.exit_codes import ExitCode
-from beam_retrain.transforms.core.run.flags import add_max_bad_fraction, fraction, positive_int
+from beam_retrain.transforms.core.run.flags import add_max_bad_fraction, fraction
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.sources.find import find_source
 from beam_retrain.transforms.sources.idx import IdxSource, count_classes
@@ -71,6 +79,8 @@ class RunRequest(JobRequest, IdxFlags):
   precision: str = AUTO
   runtime: str = AUTO
   classes: int | None = None
+  testing_percentage: float = 10.0
+  validation_percentage: float = 10.0
   preset: str | None = None
   min_accuracy: float | None = None
   output: str
@@ -87,13 +97,9 @@ class RunRequest(JobRequest, IdxFlags):
     parser.add_argument("--trunk", help="see `beam-retrain bottlenecks --help` (default: bundled)")
     parser.add_argument("--trunk_weights", metavar="FILE", help="local weights of a keras: trunk")
     add_precision_flags(parser)
-    parser.add_argument(
-      "--classes",
-      type=positive_int,
-      metavar="N",
-      help="labels of IDX files are 0 to N-1 (default: the labels that are there)",
-    )
+    add_classes(parser)
     add_idx_flags(parser)
+    add_split_percentages(parser)
     parser.add_argument("--preset", choices=("adam", "retrain"), help="see `beam-retrain train --help`")
     parser.add_argument(
       "--min_accuracy", type=fraction, metavar="A", help="exit code 1 if the testing accuracy, 0..1, is below this"
@@ -115,6 +121,7 @@ class RunRequest(JobRequest, IdxFlags):
       "trunk_weights": self.trunk_weights,
       "precision": self.precision if self.precision != AUTO else None,
       "runtime": self.runtime if self.runtime != AUTO else None,
+      **{name: getattr(self, name) for name in SPLIT_PERCENTAGES if name in self.given},
     }
     return self._stage(BottlenecksRequest, bottlenecks.execute, decisive)
 

@@ -27,7 +27,7 @@ from beam_retrain.transforms.sources.manifest import image_stats
 
 _BUNDLED_TRUNK = str(Path(beam_retrain.transforms.core.__file__).parent / "bundled_trunk")
 RequestT = TypeVar("RequestT", bound=Request)
-_WHOLE = ("testing_percentage", "validation_percentage")  # `retrain` takes whole numbers, other commands any
+SPLIT_PERCENTAGES = ("testing_percentage", "validation_percentage")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Stage:
   def words(self) -> list[str]:
     """Returns the decisive fields as 0.4 wrote them: its states stay valid."""
     values = {name: getattr(self.request, name) for name in self.decisive if name in self.request.given}
-    values |= {name: int(values[name]) for name in _WHOLE if name in values}
+    values |= {name: f"{values[name]:g}" for name in SPLIT_PERCENTAGES if name in values}
     return [f"--{name}" if value is True else f"--{name}={value}" for name, value in values.items()]
 
 

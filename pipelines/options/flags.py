@@ -13,7 +13,7 @@ from beam_retrain.transforms.core.images.exif import tell_oriented
 from beam_retrain.transforms.core.printing import print
 from beam_retrain.transforms.core.records.splits import SplitPercentages
 from beam_retrain.transforms.core.run.argparse_internals import FlagGroup
-from beam_retrain.transforms.core.run.flags import add_decoding_flags, positive_int
+from beam_retrain.transforms.core.run.flags import add_decoding_flags, positive_int, whole_number
 from beam_retrain.transforms.core.runtimes.variant import AUTO, BFLOAT16, FLOAT32, INT8, OPENVINO, TENSORFLOW
 from beam_retrain.transforms.core.system.extras import install_command
 
@@ -99,6 +99,30 @@ class IdxFlags:
   def idx_settings(self) -> dict[str, str | bool]:
     """Returns the entries of the given flags in an `info.json`."""
     return {name: value for name in ("class_names", "transpose") if (value := getattr(self, name))}
+
+
+def add_classes(parser: FlagGroup) -> None:
+  parser.add_argument(
+    "--classes",
+    type=whole_number(1, 256),
+    metavar="N",
+    help="labels of IDX files are 0 to N-1; images with other labels are quarantined (default: the labels that are"
+    " there)",
+  )
+
+
+def add_split_percentages(parser: FlagGroup) -> None:
+  parser.add_argument(
+    "--testing_percentage",
+    type=float,
+    help="percent of the images for testing, by a stable hash of their names, if there is no folder testing/"
+    " (default: %(default)g)",
+  )
+  parser.add_argument(
+    "--validation_percentage",
+    type=float,
+    help="percent of the images for validation, unless a manifest names them (default: %(default)g)",
+  )
 
 
 def add_idx_flags(parser: FlagGroup) -> None:

@@ -12,10 +12,12 @@ from beam_retrain.pipelines.models.trunk_sources import HELP as TRUNK_HELP
 from beam_retrain.pipelines.options.flags import (
   DistortionFlags,
   IdxFlags,
+  add_classes,
   add_distortion_flags,
   add_idx_flags,
   add_model_flags,
   add_precision_flags,
+  add_split_percentages,
   check_split_hash,
 )
 from beam_retrain.pipelines.options.request import JobRequest
@@ -63,12 +65,7 @@ class TrunkRequest(JobRequest, IdxFlags):
       metavar="PX",
       help="input size of a trunk that takes any (default: the trunk's own)",
     )
-    parser.add_argument(
-      "--classes",
-      type=positive_int,
-      metavar="N",
-      help="labels of IDX files are 0 to N-1 (default: the labels that are there)",
-    )
+    add_classes(parser)
     add_idx_flags(parser)
     add_precision_flags(parser)
     add_model_flags(parser, default_batch_size)
@@ -79,17 +76,7 @@ class TrunkRequest(JobRequest, IdxFlags):
       " whatever is not a-z or 0-9, and only files named .jpg, .jpeg or .png are images",
     )
     group = parser.add_argument_group("splits")
-    group.add_argument(
-      "--testing_percentage",
-      type=float,
-      help="percent of the images for testing, by a stable hash of their names, if there is no folder testing/"
-      " (default: %(default)g)",
-    )
-    group.add_argument(
-      "--validation_percentage",
-      type=float,
-      help="percent of the images for validation, unless a manifest names them (default: %(default)g)",
-    )
+    add_split_percentages(group)
     group.add_argument(
       "--split_hash",
       choices=SPLIT_HASHES,

@@ -35,6 +35,14 @@ def test_stages_of_run_with_every_flag():
   assert request.train().state("after") == state_of("train", "--input=/out/bottlenecks", "--preset=adam")
 
 
+def test_run_hands_on_how_images_are_split():
+  request = RunRequest.parse(["--output=/out", "--testing_percentage=12.5", "--validation_percentage=20"])
+  stage = request.bottlenecks("/i")
+  assert (stage.request.testing_percentage, stage.request.validation_percentage) == (12.5, 20)
+  words = ("--input=/i", "--trunk=bundled", "--testing_percentage=12.5", "--validation_percentage=20")
+  assert stage.state("after") == state_of("bottlenecks", *words)
+
+
 def test_a_killed_run_s_temporary_state_is_swept_and_other_files_stay(tmp_path):
   (tmp_path / "run.json.tmp-0123").write_text("{")
   (tmp_path / "notes.tmp-0123").write_text("mine")

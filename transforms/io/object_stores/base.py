@@ -61,7 +61,6 @@ class HttpStore(ObjectStore):
   credentials can expire during a job. Those that do not allow deleting raise PermissionError.
   """
 
-  install: ClassVar[str]  # how the store's packages are installed
   shares_client: ClassVar[bool]  # by all threads
 
   def __init__(self) -> None:
@@ -88,6 +87,11 @@ class HttpStore(ObjectStore):
   # bytes from start to end, exclusive, or to the object's end; `_failure` the HTTP status of a client's error, else 0,
   # and the reason. `_write_if`, `_read_version` and `_delete_if` are as those without the underscore, but raise the
   # client's errors.
+
+  @property
+  @abc.abstractmethod
+  def install(self) -> str:
+    """The command that installs the store's packages."""
 
   @abc.abstractmethod
   def new_client(self, options: PipelineOptions) -> Any: ...

@@ -27,8 +27,11 @@ from beam_retrain.transforms.io.object_stores.base import (
 
 
 class GoogleStorage(HttpStore):
-  install = "pip install 'apache-beam[gcp]'"
   shares_client = False  # its connections are not thread-safe
+
+  @property
+  def install(self) -> str:
+    return "pip install 'apache-beam[gcp]'"
 
   def new_client(self, options: PipelineOptions) -> Any:
     """Returns Google's client, without credentials if there are none."""

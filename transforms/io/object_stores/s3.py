@@ -23,8 +23,11 @@ _READ_ATTEMPTS = 3
 
 
 class S3(HttpStore):
-  install = install_command("aws")
   shares_client = True
+
+  @property
+  def install(self) -> str:
+    return install_command("aws")
 
   def new_client(self, options: PipelineOptions, config: Any = None) -> Any:
     """Returns boto3's client, as Beam configures it; `config` is botocore's."""

@@ -111,17 +111,18 @@ def _check_scans(
   """Bounds how often a decoder goes through the pixels."""
   by_number = dict(layers)
   all_samples = sum(samples for _, samples in layers)
-  allowed, seen = max(_MAX_SAMPLES, _PASSES * all_samples), 0
+  allowed, seen, scans = max(_MAX_SAMPLES, _PASSES * all_samples), 0, 0
   for count, (marker, start, end) in enumerate(rest):
     if count > _MAX_SEGMENTS:
       return Fault(Reason.TOO_LARGE, f"a JPEG of more than {_MAX_SEGMENTS} segments: save it again")
-    if marker == _SOS:
+    if marker == _SOS and end <= len(encoded):
+      scans += 1
       if not progressive and end - start == 6 + 2 * len(layers):
         return None  # the only scan that a decoder reads
       seen += sum(by_number.get(number, 0) for number in encoded[start + 3 : end - 3 : 2])
     if seen > allowed:
       return Fault(Reason.TOO_LARGE, f"its scans hold more than the {allowed} samples allowed: save it again")
-  return None
+  return None if scans else Fault(Reason.TRUNCATED, "the file ends before its first pixel")
 
 
 def segments(encoded: bytes) -> Iterator[tuple[int, int, int]]:

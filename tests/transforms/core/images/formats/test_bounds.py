@@ -185,3 +185,12 @@ def test_any_bytes_give_a_size_or_a_fault(name):
     for at in rng.integers(2, min(len(whole), 200), rng.integers(1, 6)):
       changed[at] = rng.choice([0, 1, 2, 127, 128, 255, rng.integers(256)])
     assert isinstance(probe_image(bytes(changed), 5_000), Fault | ImageInfo)
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_no_decoder_is_given_a_jpeg_that_ends_before_its_pixels(progressive):
+  whole = saved("JPEG", progressive=progressive)
+  scan = whole.index(b"\xff\xda")
+  for end in range(3, scan + 8):
+    assert probe_image(whole[:end]).reason == Reason.TRUNCATED, end
+  assert isinstance(probe_image(whole), ImageInfo)
