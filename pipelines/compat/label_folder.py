@@ -22,6 +22,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from beam_retrain.pipelines.compat.label_image import EXAMPLE_FOLDER, PROG, make_parser, open_graph
 from beam_retrain.pipelines.jobs.locks import hold_output
 from beam_retrain.pipelines.jobs.runner import claim_output, exit_code, run_pipeline
+from beam_retrain.pipelines.options.flags import report_notes
 from beam_retrain.pipelines.options.request import parse_job
 from beam_retrain.transforms.compat.frozen_graph import (
   ACCURATE,
@@ -38,13 +39,13 @@ from beam_retrain.transforms.core.records.schema import QUARANTINE_FILE
 from beam_retrain.transforms.core.run.output_folder import is_completed
 from beam_retrain.transforms.core.run.run_info import RunInfo, describe_run, request_digest
 from beam_retrain.transforms.core.run.stats import read_stats
-from beam_retrain.transforms.core.system.listing import left_out
 from beam_retrain.transforms.core.system.local_files import LOCK_FILE
 from beam_retrain.transforms.core.system.locks import claim_of
 from beam_retrain.transforms.evaluation.evaluate import check_not_empty
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.shards.ledger import CloseLedger, mark_completed
 from beam_retrain.transforms.shards.work import WorkShards
+from beam_retrain.transforms.sources.one_folder import OneFolderSource
 
 STAGE = "label_image"
 PARTS_FOLDER = ".parts"
@@ -134,15 +135,6 @@ def _delete_work(folder: str) -> None:
   files.delete(os.path.join(folder, name) for name in os.listdir(folder) if name != LOCK_FILE)
 
 
-def _report_links(folder: str) -> None:
-  """Tells of links up the tree, which are not followed."""
-  up: list[str] = []
-  for _ in files.walk_images(folder, up) if files.is_local(folder) else ():
-    pass
-  if line := left_out([], up):
-    print(line, file=sys.stderr)
-
-
 def _plan(flags: argparse.Namespace, argv: Sequence[str]) -> Job:
   """Checks the request and loads the graph; changes nothing."""
   start_secs = time.time()
@@ -155,7 +147,7 @@ def _plan(flags: argparse.Namespace, argv: Sequence[str]) -> Job:
       kind = "is not a folder" if os.path.exists(shown_as) else "does not exist"
       raise InputError(f"{shown_as} {kind}: give a folder of images as --directory_name.")
   folder = files.absolute(shown_as)
-  _report_links(shown_as)
+  report_notes(OneFolderSource(shown_as))
   target = files.absolute(flags.output or os.curdir)
   if files.is_local(target) and files.is_local(folder):
     # Or the CSV would be among the images of the next run.

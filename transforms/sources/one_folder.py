@@ -30,6 +30,7 @@ class OneFolderSource(FolderSource):
 
   def notes(self) -> Iterator[str]:
     up: list[str] = []
-    count_files(self.class_folders[0], up)
+    if files.is_local(self.path):  # in object stores there are no links
+      count_files(self.class_folders[0], up)
     if line := left_out([], up):
       yield line
