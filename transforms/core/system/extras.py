@@ -19,10 +19,11 @@ def install_command(extra: str) -> str:
   It names where the package was installed from: a folder or file (PEP 610, direct_url.json), or else an index. Without
   installation it is that of a checkout.
   """
-  try:
-    found = json.loads(importlib.metadata.distribution(_NAME).read_text("direct_url.json") or "{}")
-  except (importlib.metadata.PackageNotFoundError, ValueError):
+  # A checkout also has an .egg-info, which says nothing of that and hides the installation from its own folder.
+  installed = [one for one in importlib.metadata.distributions(name=_NAME) if one.read_text("RECORD") is not None]
+  if not installed:
     return f"pip install '.[{extra}]'"
+  found = json.loads(installed[0].read_text("direct_url.json") or "{}")
   url = urllib.parse.urlsplit(found.get("url", ""))
   editable = "--editable " if found.get("dir_info", {}).get("editable") else ""
   source = urllib.request.url2pathname(url.path) if url.scheme == "file" else _NAME

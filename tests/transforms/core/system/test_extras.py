@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import beam_retrain
 from beam_retrain.transforms.core.system.extras import install_command
 
 
@@ -19,6 +20,7 @@ def installed(tmp_path, monkeypatch):
     folder = tmp_path / "beam_retrain-9.9.dist-info"
     folder.mkdir()
     (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: beam-retrain\nVersion: 9.9\n")
+    (folder / "RECORD").write_text("")
     if direct_url:
       (folder / "direct_url.json").write_text(json.dumps(direct_url))
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -43,8 +45,12 @@ def test_it_names_where_the_package_came_from(installed, direct_url, command):
   assert install_command("fast") == command
 
 
-def test_without_installation_it_is_that_of_a_checkout():
-  folder = Path(__file__).parents[4]
+def test_without_installation_it_is_that_of_a_checkout(tmp_path):
+  folder = tmp_path / "checkout"
+  about = folder / "beam_retrain.egg-info"  # as `pip install --editable` leaves it
+  about.mkdir(parents=True)
+  (about / "PKG-INFO").write_text("Metadata-Version: 2.1\nName: beam-retrain\nVersion: 9.9\n")
+  (folder / "beam_retrain").symlink_to(Path(beam_retrain.__file__).parent)
   code = f"""
 import sys
 sys.path[:] = [{str(folder)!r}, *(path for path in sys.path if "site-packages" not in path)]
