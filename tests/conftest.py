@@ -109,7 +109,7 @@ def tiny_trunk(make_once: Callable) -> Path:
     from beam_retrain.transforms.core.models.inception import build_inception_v3
     from beam_retrain.transforms.core.models.saved_model import freeze, save_trunk
 
-    keras.utils.set_random_seed(7)
+    keras.utils.set_random_seed(9)  # no image gives a vector of zeros, which no two precisions agree on
     model = build_inception_v3(0.05, 75)
     save_trunk(freeze(lambda images: model(images, training=False), 75), str(folder / "tiny"))
 
