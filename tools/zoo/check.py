@@ -1,0 +1,123 @@
+"""Takes variants through all doors, and says where one differs from the table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from tools.zoo.doors import Doors, Seen, apart, as_drawn, drawn, read, resized
+from tools.zoo.table import REFUSES, SAME, UNBOUNDED, Variant
+
+ROUNDING = 0.01
+"""Grey levels, of float32."""
+PRECISION = 0.1
+"""Difference of two scores: the trunk of `predict` computes in another precision than the exported model."""
+SHRUNK = 12
+"""Grey levels, on average, by which a thumbnail that was made smaller, or a JPEG, may differ."""
+_SMALL = 40 * 40
+"""Pixels below which a thumbnail is a PNG of the same size."""
+
+
+def check(doors: Doors, variants: Sequence[Variant]) -> dict[str, list[str]]:
+  """Returns what is wrong with each variant, by its name."""
+  files = [variant.made.data for variant in variants]
+  ways = zip(variants, doors.batch(files), doors.exported(files), doors.predict(files), strict=True)
+  return {variant.name: list(_check_one(doors, variant, *seen)) for variant, *seen in ways}
+
+
+def _check_one(doors: Doors, variant: Variant, batch: Seen, exported: Seen, predicted: Seen) -> Iterator[str]:
+  data = variant.made.data
+  by_pillow = None if variant.pillow == UNBOUNDED else read(data)
+  truth = by_pillow if variant.made.truth is None else variant.made.truth
+  yield from differences(batch, exported, predicted)
+  small = drawn(data)
+  if variant.reason is None:
+    assert truth is not None, f"nobody says what {variant.name} shows"
+    if batch.reason:
+      yield f"batch: {batch.reason}, {batch.detail}"
+    elif (far := apart(batch.pixels, resized(truth, doors.input_px))) > variant.bound + ROUNDING:
+      yield f"batch: pixels differ by {far:.1f}"
+    if (far := far_from_drawn(small, truth)) > max(variant.bound, SHRUNK * (truth[..., 0].size >= _SMALL)):
+      yield f"thumbnail: pixels differ by {far:.1f}"
+  else:
+    if batch.reason != variant.reason:
+      yield f"batch: {batch.reason or 'shows it'} {batch.detail}, not {variant.reason}"
+    if small is not None:
+      yield "thumbnail: shows it"
+  yield from _check_pillow(variant, by_pillow, truth)
+  yield from _check_alone(doors, variant, exported)
+
+
+def differences(batch: Seen, exported: Seen, predicted: Seen) -> Iterator[str]:
+  """Yields what the three doors that use the trunk disagree about: not a bit of pixels, not a word of a reason."""
+  for name, other in (("exported", exported), ("predict", predicted)):
+    if (other.reason, other.detail) != (batch.reason, batch.detail):
+      yield f"{name}: {other.reason or 'shows it'} {other.detail}; batch: {batch.reason or 'shows it'} {batch.detail}"
+    elif not other.reason:
+      if other.pixels is not None and (far := apart(batch.pixels, other.pixels)):
+        yield f"{name}: pixels differ by {far:.2g}"
+      if (far := apart(batch.scores, other.scores)) > PRECISION:
+        yield f"{name}: scores differ by {far:.2g}"
+
+
+def far_from_drawn(small: np.ndarray | None, pixels: np.ndarray) -> float:
+  """Returns how far a thumbnail is from an image: at most in grey levels, on average if it was made smaller."""
+  whole = as_drawn(pixels)
+  if small is None or small.shape != whole.shape or pixels[..., 0].size < _SMALL:
+    return apart(small, whole)
+  return float(np.abs(small.astype(int) - whole.astype(int)).mean())
+
+
+def _check_pillow(variant: Variant, by_pillow: np.ndarray | None, truth: np.ndarray | None) -> Iterator[str]:
+  if variant.pillow == UNBOUNDED:
+    return
+  if (by_pillow is None) != (variant.pillow == REFUSES):
+    yield f"Pillow: {'refuses it' if by_pillow is None else 'shows it'}"
+  elif by_pillow is not None and truth is not None and variant.reason is None:
+    is_same = apart(by_pillow, truth) <= variant.bound
+    if is_same != (variant.pillow == SAME):
+      yield f"Pillow: {'shows the same' if is_same else 'shows something else'}"
+
+
+def _check_alone(doors: Doors, variant: Variant, exported: Seen) -> Iterator[str]:
+  if variant.alone == UNBOUNDED:
+    return
+  alone = doors.alone(variant.made.data)
+  if bool(alone.reason) != (variant.alone == REFUSES):
+    yield f"the exported model alone: {alone.detail if alone.reason else 'shows it'}"
+  elif variant.reason is None and (far := apart(alone.scores, exported.scores)) > PRECISION / 100:
+    yield f"the exported model alone: scores differ by {far:.2g}"
+
+
+def fuzzed_differences(doors: Doors, files: Sequence[bytes]) -> Iterator[tuple[str, list[str]]]:
+  """Yields the reason, or "", and what the doors disagree about, of images that nobody knows."""
+  ways = zip(files, doors.batch(files), doors.exported(files), doors.predict(files), strict=True)
+  for data, batch, exported, predicted in ways:
+    wrong = list(differences(batch, exported, predicted))
+    if " at 0x" in batch.detail:
+      wrong.append("its detail has an address in it")
+    small, by_pillow = drawn(data), read(data)
+    if batch.reason:
+      if small is not None:
+        wrong.append(f"thumbnail: shows it; batch: {batch.reason} {_kind(data)}")
+    elif small is None:
+      wrong.append(f"thumbnail: refuses it {_kind(data)}")
+    elif small[..., 0].size < _SMALL and (far := apart(resized(small, doors.input_px), batch.pixels)) > _bound(data):
+      wrong.append(f"thumbnail: pixels differ {_kind(data)}")
+    if not batch.reason:
+      if by_pillow is None:
+        wrong.append(f"Pillow refuses it {_kind(data)}")
+      elif (far := apart(resized(by_pillow, doors.input_px), batch.pixels)) > _bound(data):
+        wrong.append(f"Pillow: pixels differ {_kind(data)}")
+    elif by_pillow is not None and batch.reason not in ("UNSUPPORTED", "TOO_LARGE"):
+      wrong.append(f"Pillow shows it; batch: {batch.reason} {_kind(data)}")
+    yield batch.reason, wrong
+
+
+def _kind(data: bytes) -> str:
+  return repr(data[:3])
+
+
+def _bound(data: bytes) -> float:
+  return 8.01 if data[:1] in b"\xffR" else ROUNDING

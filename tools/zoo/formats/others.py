@@ -1,0 +1,46 @@
+"""Starts of files that are no JPEG, PNG, GIF, BMP or WebP, and what people take for images."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import struct
+import zipfile
+
+from tools.zoo.formats.made import Made
+from tools.zoo.formats.png import encode as png
+
+
+def _of(data: bytes) -> Made:
+  return Made(data)
+
+
+def _box(kind: bytes, data: bytes) -> bytes:
+  return struct.pack(">I", len(data) + 8) + kind + data
+
+
+def _zip() -> bytes:
+  file = io.BytesIO()
+  with zipfile.ZipFile(file, "w") as archive:
+    archive.writestr("a.png", png().data)
+  return file.getvalue()
+
+
+# Apple's second file of a file, as archives hold it: attributes, not the image (RFC 1740).
+APPLE_DOUBLE = _of(struct.pack(">II16sHIII", 0x00051607, 0x00020000, b"Mac OS X", 1, 9, 38, 32) + b"\0" * 32)
+CURSOR = _of(struct.pack("<HHHBBBBHHII", 0, 2, 1, 16, 16, 0, 0, 1, 1, 40, 22) + bytes(40))
+GIT_LFS = _of(b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"4d7a" * 16 + b"\nsize 12345\n")
+GZIP = _of(gzip.compress(png().data, mtime=0))
+HEIC = _of(_box(b"ftyp", b"heic\0\0\0\0mif1heic") + _box(b"meta", bytes(64)))
+HEIF_SEQUENCE = _of(_box(b"ftyp", b"hevc\0\0\0\0msf1hevc") + _box(b"meta", bytes(64)))
+HTML = _of(b"<!DOCTYPE html>\n<html><head><title>404 Not Found</title></head><body>Not Found</body></html>\n")
+HTML_WITH_BLANKS = _of(b"\xef\xbb\xbf\r\n  <HTML><head></head><body>Sign in</body></html>\n")
+JPEG_XL = _of(b"\xff\x0a" + bytes(range(64)))
+JPEG_XL_BOXES = _of(b"\0\0\0\x0cJXL \r\n\x87\n" + _box(b"ftyp", b"jxl \0\0\0\0jxl "))
+MP4 = _of(_box(b"ftyp", b"isom\0\0\2\0isomiso2avc1mp41") + _box(b"mdat", bytes(64)))
+PDF = _of(b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n1 0 obj\n<</Type/Catalog>>\nendobj\n%%EOF\n")
+PSD = _of(b"8BPS\0\1" + bytes(6) + struct.pack(">HIIHH", 3, 20, 24, 8, 3) + bytes(12) + bytes(2 + 20 * 24 * 3))
+SVG = _of(b'<?xml version="1.0"?>\n<svg xmlns="http://www.w3.org/2000/svg" width="24" height="20"/>\n')
+TEXT = _of(b"The quick brown fox jumps over the lazy dog.\n")
+ZEROS = _of(bytes(4096))
+ZIP = _of(_zip())
