@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from tools.zoo.doors import Doors, Seen, apart, as_drawn, drawn, read, resized
+from tools.zoo.doors import Doors, Seen, apart, as_drawn, drawn, read, read_exactly, resized
 from tools.zoo.table import REFUSES, SAME, UNBOUNDED, Variant
 
 ROUNDING = 0.01
@@ -91,33 +91,25 @@ def _check_alone(doors: Doors, variant: Variant, exported: Seen) -> Iterator[str
 
 
 def fuzzed_differences(doors: Doors, files: Sequence[bytes]) -> Iterator[tuple[str, list[str]]]:
-  """Yields the reason, or "", and what the doors disagree about, of images that nobody knows."""
+  """Yields the reason, or "", and what the doors disagree about, of images of which nobody knows what they show."""
   ways = zip(files, doors.batch(files), doors.exported(files), doors.predict(files), strict=True)
   for data, batch, exported, predicted in ways:
-    wrong = list(differences(batch, exported, predicted))
-    if " at 0x" in batch.detail:
-      wrong.append("its detail has an address in it")
-    small, by_pillow = drawn(data), read(data)
-    if batch.reason:
-      if small is not None:
-        wrong.append(f"thumbnail: shows it; batch: {batch.reason} {_kind(data)}")
-    elif small is None:
-      wrong.append(f"thumbnail: refuses it {_kind(data)}")
-    elif small[..., 0].size < _SMALL and (far := apart(resized(small, doors.input_px), batch.pixels)) > _bound(data):
-      wrong.append(f"thumbnail: pixels differ {_kind(data)}")
-    if not batch.reason:
-      if by_pillow is None:
-        wrong.append(f"Pillow refuses it {_kind(data)}")
-      elif (far := apart(resized(by_pillow, doors.input_px), batch.pixels)) > _bound(data):
-        wrong.append(f"Pillow: pixels differ {_kind(data)}")
-    elif by_pillow is not None and batch.reason not in ("UNSUPPORTED", "TOO_LARGE"):
-      wrong.append(f"Pillow shows it; batch: {batch.reason} {_kind(data)}")
-    yield batch.reason, wrong
+    yield batch.reason, [*differences(batch, exported, predicted), *_of_fuzzed(doors, data, batch)]
 
 
-def _kind(data: bytes) -> str:
-  return repr(data[:3])
-
-
-def _bound(data: bytes) -> float:
-  return 8.01 if data[:1] in b"\xffR" else ROUNDING
+def _of_fuzzed(doors: Doors, data: bytes, batch: Seen) -> Iterator[str]:
+  start, small = repr(data[:3]), drawn(data)
+  if " at 0x" in batch.detail:
+    yield f"batch: {batch.reason}: its detail has an address in it"
+  if batch.reason:
+    if small is not None:
+      yield f"thumbnail: shows {start}; batch: {batch.reason}"
+    return
+  assert batch.pixels is not None
+  if small is None:
+    yield f"thumbnail: refuses {start}"
+  elif small[..., 0].size < _SMALL and apart(resized(small, doors.input_px), batch.pixels) > ROUNDING:
+    yield f"thumbnail: pixels of {start} differ"
+  by_pillow = read_exactly(data)
+  if by_pillow is not None and apart(resized(by_pillow, doors.input_px), batch.pixels) > ROUNDING:
+    yield f"Pillow: pixels of {start} differ"
