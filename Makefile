@@ -13,7 +13,7 @@ INSTALLED := $(VENV)/.installed
 # Say what failed, in one line, and stop.
 FAIL = { echo "make $@: $(1)" >&2; exit 1; }
 
-.PHONY: help run mnist test airflow test-airflow engines test-engines test-faults chaos bench lint format constraints clean
+.PHONY: help run mnist test airflow test-airflow engines test-engines test-faults chaos fuzz bench lint format constraints clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -100,6 +100,10 @@ test-faults: $(INSTALLED) engines  ## jobs on clusters of Flink and Spark whose 
 # Power cuts, full disks and read-only inputs need root, a clock set back Debian's faketime: without them it says so.
 chaos: $(INSTALLED)  ## faults on purpose: kills, damage, power cuts, rivals; half an hour, writes docs/chaos.md [ARGS=--short]
 	@$(BIN)/python -m tools.chaos $(ARGS)
+
+# Every image is made from a seed and its number; the pages' table of what is decoded is `python -m tools.zoo`.
+fuzz: $(INSTALLED)  ## 50,000 damaged images through every decoder of the product: an hour [ARGS='--count 1000 --seconds 60']
+	@$(BIN)/python -m tools.zoo.fuzz $(ARGS)
 
 # Peers get environments of their own in .bench: 11 GB, a few minutes, the first time.
 bench: DATA ?= mnist

@@ -234,3 +234,18 @@ def made(make_once: Callable, draw_digits: Callable) -> DigitsRun:
 
   work = make_once("digits", make)
   return DigitsRun(work / "data", work / "bottlenecks", work / "model")
+
+
+@pytest.fixture(scope="session")
+def bundled_digits(make_once: Callable, draw_digits: Callable) -> Path:
+  """300 digits (`data`), their `bottlenecks` by the bundled trunk, 30 % for testing, and a `model`."""
+
+  def make(work: Path) -> None:
+    from beam_retrain.pipelines.cli import main
+
+    draw_digits(work / "data", 300, lambda number, label: f"{label}/{number}.png")
+    given = (f"--input={work / 'data'}", "--trunk=bundled", "--testing_percentage=30", "--runner=FnApiRunner")
+    assert main(["bottlenecks", *given, f"--output={work / 'bottlenecks'}"]) == 0
+    assert main(["train", f"--input={work / 'bottlenecks'}", f"--output={work / 'model'}"]) == 0
+
+  return make_once("bundled-digits", make)

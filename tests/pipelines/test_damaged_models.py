@@ -6,7 +6,6 @@ import dataclasses
 import json
 import re
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -24,25 +23,12 @@ RUNNER = "--runner=FnApiRunner"
 GATE = "--min_accuracy=0.6"
 
 
-@pytest.fixture(scope="module")
-def whole(make_once: Callable, draw_digits: Callable) -> Path:
-  """Digits, their bottlenecks by the bundled trunk and a model; a store of the same bottlenecks."""
-
-  def make(work: Path) -> None:
-    draw_digits(work / "data", 300, lambda number, label: f"{label}/{number}.png")
-    given = (f"--input={work / 'data'}", "--trunk=bundled", "--testing_percentage=30", RUNNER)
-    assert main(["bottlenecks", *given, f"--output={work / 'bottlenecks'}"]) == 0
-    assert main(["train", f"--input={work / 'bottlenecks'}", f"--output={work / 'model'}"]) == 0
-
-  return make_once("damaged-models", make)
-
-
 @pytest.fixture
-def work(whole: Path, tmp_path: Path) -> Path:
+def work(bundled_digits: Path, tmp_path: Path) -> Path:
   """A copy of the bottlenecks and the model."""
   for name in ("bottlenecks", "model"):
-    shutil.copytree(whole / name, tmp_path / name)
-  (tmp_path / "data").symlink_to(whole / "data")
+    shutil.copytree(bundled_digits / name, tmp_path / name)
+  (tmp_path / "data").symlink_to(bundled_digits / "data")
   return tmp_path
 
 

@@ -62,7 +62,7 @@ class Doors:
       Path(path).write_bytes(data)
     bad: list[Quarantined] = []
     with contextlib.redirect_stderr(io.StringIO()):
-      ranked = dict(predict(self._job._replace(paths=paths), bad))
+      ranked = dict(predict(self._job._replace(paths=paths), bad, []))
     seen = {result.key: Seen(reason=str(result.reason), detail=result.detail) for result in bad}
     for path, scores in ranked.items():
       found = dict(scores)

@@ -50,7 +50,7 @@ class Tried(NamedTuple):
 def main(argv: Sequence[str] | None = None) -> int:
   parser = argparse.ArgumentParser(prog="python -m tools.zoo.fuzz", description=(__doc__ or "").splitlines()[0])
   parser.add_argument("--count", type=int, default=50_000, help="images (default 50,000)")
-  parser.add_argument("--seconds", type=float, default=float("inf"), help="stop after so long")
+  parser.add_argument("--seconds", type=float, default=float("inf"), help="stop so long after the processes are ready")
   parser.add_argument("--seed", type=int, default=1)
   parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes")
   parser.add_argument("--model", help="output of `train` (default: one is trained on digits)")
@@ -70,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
       batches = [[given.only]]
     else:
       batches = [list(range(at, min(at + BATCH, given.count))) for at in range(0, given.count, BATCH)]
-    tried = list(_run(model, given.seed, batches, given.jobs, started + given.seconds))
+    tried = list(_run(model, given.seed, batches, given.jobs, given.seconds))
   return _report(tried, time.monotonic() - started)
 
 
@@ -99,7 +99,8 @@ class _Worker:
     self.numbers: list[int] = []
     self.until = 0.0
     self.pipe.poll(300)  # until it is ready
-    self.is_ready = self._receive() is not None
+    if self.receive() is None:
+      raise SystemExit("a process could not load the model")
 
   def send(self, numbers: list[int]) -> None:
     self.numbers, self.until = numbers, time.monotonic() + (BATCH_SECONDS if len(numbers) > 1 else IMAGE_SECONDS)
@@ -107,9 +108,6 @@ class _Worker:
 
   def receive(self) -> Tried | None:
     """Returns what came of the batch; None if the process has died."""
-    return self._receive()
-
-  def _receive(self) -> Tried | None:
     try:
       found: Tried = self.pipe.recv()
       return found
@@ -123,17 +121,19 @@ class _Worker:
     return self.process.exitcode
 
 
-def _run(model: str, seed: int, batches: list[list[int]], jobs: int, until: float) -> Iterator[Tried]:
-  """Gives batches to processes; tries one that fails image by image."""
-  waiting = batches[::-1]
+def _run(model: str, seed: int, batches: list[list[int]], jobs: int, seconds: float) -> Iterator[Tried]:
+  """Gives batches to processes, each at least one; tries one that fails image by image."""
+  waiting, again = batches[::-1], list[list[int]]()
   workers: list[_Worker] = []
+  until = float("inf")
   try:
-    while (waiting and time.monotonic() < until) or any(worker.numbers for worker in workers):
+    while again or (waiting and time.monotonic() < until) or any(worker.numbers for worker in workers):
       while len(workers) < min(jobs, len(batches)):
         workers.append(_Worker(model, seed))
       for worker in workers:
-        if not worker.numbers and waiting and time.monotonic() < until:
-          worker.send(waiting.pop())
+        if not worker.numbers and (again or (waiting and time.monotonic() < until)):
+          worker.send((again or waiting).pop())
+      until = min(until, time.monotonic() + seconds)
       ready = wait([worker.pipe for worker in workers if worker.numbers], timeout=0.5)
       for worker in list(workers):
         if not worker.numbers:
@@ -149,8 +149,9 @@ def _run(model: str, seed: int, batches: list[list[int]], jobs: int, until: floa
           if len(numbers) == 1:
             what = "hangs" if is_late else f"its process dies: exit code {code}"
             yield Tried([Finding(numbers[0], mutant(seed, numbers[0])[0].name, what)], Counter({"": 1}), 0)
-          else:
-            waiting += [[number] for number in numbers]
+          elif not is_late:  # even if each image alone does not end it
+            yield Tried([Finding(numbers[0], "a batch", f"their process dies: exit code {code}")], Counter(), 0)
+          again += [[number] for number in numbers if len(numbers) > 1]
   finally:
     for worker in workers:
       worker.stop()
