@@ -18,7 +18,7 @@ import PIL.Image
 
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.images.idx import encode_idx
-from beam_retrain.transforms.core.printing import print
+from beam_retrain.transforms.core.printing import say
 from beam_retrain.transforms.core.system import local_files
 
 DIGITS, MNIST = "digits", "mnist"
@@ -126,7 +126,7 @@ def _md5(data: bytes) -> str:
 def _download(name: str, checksum: str, mirrors: Sequence[str], timeout_secs: float, max_secs: float) -> bytes:
   faults = []
   for mirror in mirrors:
-    print(f"downloading {mirror}{name}")
+    say(f"downloading {mirror}{name}")
     try:
       data = _fetch(mirror + name, timeout_secs, time.monotonic() + max_secs)
     except (OSError, HTTPException) as error:  # URLError and timeouts are OSErrors

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import beam_retrain.transforms.core
 from beam_retrain.pipelines.models.trunk_sources import BUNDLED
-from beam_retrain.transforms.core.printing import print
+from beam_retrain.transforms.core.printing import as_stage, say
 from beam_retrain.transforms.core.run.exit_codes import ExitCode
 from beam_retrain.transforms.core.run.output_folder import is_completed, reopen_damaged
 from beam_retrain.transforms.core.run.request import Request
@@ -88,7 +88,7 @@ class Chain:
     """
     state = stage.state(after)
     if self.code == ExitCode.DONE and self.keeps(stage.command, state):
-      print(f"{stage.command}: finished and unchanged, kept")
+      say(f"{stage.command}: finished and unchanged, kept")
     elif self.run(stage) == ExitCode.DONE:
       self.remember(stage.command, state)
     return state
@@ -99,14 +99,15 @@ class Chain:
     if not is_completed(folder) or self.remembered(command) != state:
       return False
     if fault := reopen_damaged(folder):
-      print(f"{command}: {files.shown(folder)}/{fault}; it is made again", file=sys.stderr)
+      say(f"{command}: {files.shown(folder)}/{fault}; it is made again", file=sys.stderr)
     return not fault
 
   def run(self, stage: Stage) -> int:
     """Runs a stage, unless an earlier one failed; returns `code`."""
     if self.code == ExitCode.DONE:
-      print(f"{stage.command}: into {files.shown(stage.output)}", flush=True)
-      self.code = stage.execute(stage.request)
+      say(f"{stage.command}: into {files.shown(stage.output)}")
+      with as_stage():
+        self.code = stage.execute(stage.request)
     return self.code
 
   def remembered(self, name: str) -> str | None:

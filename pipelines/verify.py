@@ -23,7 +23,7 @@ from beam_retrain.transforms.bottlenecks.model_handler import ImageModelHandler
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.metrics.metrics_file import METRICS_FILE
 from beam_retrain.transforms.core.models.inference import BATCH_SIZE, Inferred
-from beam_retrain.transforms.core.printing import print
+from beam_retrain.transforms.core.printing import detail, print, say
 from beam_retrain.transforms.core.records.quarantine import MAX_PIXELS, Quarantined
 from beam_retrain.transforms.core.records.schema import COMPLETED_FILE
 from beam_retrain.transforms.core.run import contents
@@ -216,7 +216,7 @@ def _check(folder: str) -> int:
         checked += listed
         progress.add(listed)
   for output in unlisted:
-    print(f"{files.shown(output)} has no list of its files, as before version 0.5: not checked", file=sys.stderr)
+    say(f"{files.shown(output)} has no list of its files, as before version 0.5: not checked", file=sys.stderr)
   if damaged or not checked:
     return ExitCode.GATE_MISSED if damaged else ExitCode.FAILED
   print(f"{checked:,} files of {len(outputs) - len(unlisted)} outputs are as they were written")
@@ -312,7 +312,7 @@ def _written_lite_files(model: Model) -> list[str]:
     if os.path.isfile(path):
       paths.append(path)
     else:
-      print(f"{files.shown(path)} no longer exists: skipped", file=sys.stderr)
+      say(f"{files.shown(path)} no longer exists: skipped", file=sys.stderr)
   return paths
 
 
@@ -320,7 +320,7 @@ def report(job: Job, paths: Sequence[ScoringPath], images: int, bad: int) -> int
   """Prints the differences; returns the exit code."""
   request = job.request
   if job.trunk.serving.why:
-    print(job.trunk.serving, file=sys.stderr)
+    detail(job.trunk.serving, file=sys.stderr)
   compared = f"{images - bad:,} images, compared with the exported model; differences of scores, 0..1"
   print(compared, "", *_table(paths), sep="\n")
   failed = False

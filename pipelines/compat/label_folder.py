@@ -34,7 +34,7 @@ from beam_retrain.transforms.compat.frozen_graph import (
 )
 from beam_retrain.transforms.core.compat.digit_file import FILE_NAME, QUARANTINE_NAME
 from beam_retrain.transforms.core.errors import InputError
-from beam_retrain.transforms.core.printing import print
+from beam_retrain.transforms.core.printing import print, say
 from beam_retrain.transforms.core.records.schema import QUARANTINE_FILE
 from beam_retrain.transforms.core.run.output_folder import is_completed
 from beam_retrain.transforms.core.run.run_info import RunInfo, describe_run, request_digest
@@ -126,7 +126,7 @@ def _work(job: Job, flags: argparse.Namespace, options: PipelineOptions, executi
   if stats.outputs:
     print(f"Accuracy rate {counts[ACCURATE] * 100 / stats.outputs}")
   if unknown := counts[UNKNOWN_FOLDER]:
-    print(f"{PROG}: {unknown} of them count as wrong, as their folder's name is not a label.", file=sys.stderr)
+    say(f"{PROG}: {unknown} of them count as wrong, as their folder's name is not a label.", file=sys.stderr)
   folder, name = files.split(job.quarantine_file)
   return exit_code(stats, folder, flags.max_bad_fraction, name)
 
@@ -139,7 +139,7 @@ def _plan(flags: argparse.Namespace, argv: Sequence[str]) -> Job:
   """Checks the request and loads the graph; changes nothing."""
   start_secs = time.time()
   if flags.image:
-    print(f"{PROG}: --image is for --process_mode=1 and is ignored.", file=sys.stderr)
+    say(f"{PROG}: --image is for --process_mode=1 and is ignored.", file=sys.stderr)
   shown_as = flags.directory_name or EXAMPLE_FOLDER
   if files.is_local(shown_as):
     shown_as = str(Path(shown_as))  # without a trailing slash, as in the script

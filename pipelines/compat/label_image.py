@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from beam_retrain.transforms.core.compat.graph_call import GraphCall, find_call, parse_graph
 from beam_retrain.transforms.core.errors import InputError
-from beam_retrain.transforms.core.printing import print
+from beam_retrain.transforms.core.printing import print, say
 from beam_retrain.transforms.core.run.exit_codes import ExitCode, run_command
 from beam_retrain.transforms.core.run.flags import (
   ArgumentParser,
@@ -174,7 +174,7 @@ def open_graph(flags: argparse.Namespace) -> Graph:
   if call.half_pixel_centers and flags.resize == "auto":
     notes.append("was made by beam-retrain: images are resized as in its training (--resize=tf2).")
   for note in notes:
-    print(f"{PROG}: {flags.graph} {note}", file=sys.stderr)
+    say(f"{PROG}: {flags.graph} {note}", file=sys.stderr)
   return Graph(data, labels, call, model)
 
 

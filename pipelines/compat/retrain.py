@@ -19,7 +19,7 @@ from beam_retrain.pipelines.jobs.runner import run_command
 from beam_retrain.pipelines.options.request import parse_job
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.metrics.predictions import Row, read_predictions
-from beam_retrain.transforms.core.printing import print
+from beam_retrain.transforms.core.printing import print, say
 from beam_retrain.transforms.core.records.csv_format import unescape_cell
 from beam_retrain.transforms.core.records.schema import FROZEN_GRAPH_FILE, RETRAINED_LABELS_FILE
 from beam_retrain.transforms.core.run.exit_codes import ExitCode
@@ -45,7 +45,7 @@ def run(argv: Sequence[str]) -> int:
   check_outputs(flags, folders)
   if flags.logging_verbosity in _SAYS_WARNINGS:
     for warning in warnings_of(flags, folders):
-      print(f"WARNING: {warning}", file=sys.stderr)
+      say(f"WARNING: {warning}", file=sys.stderr)
   with hold_outputs(flags), contextlib.ExitStack() as quiet:
     if flags.logging_verbosity not in _SAYS_ALL:
       quiet.enter_context(contextlib.redirect_stdout(quiet.enter_context(open(os.devnull, "w"))))

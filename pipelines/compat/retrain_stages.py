@@ -20,7 +20,7 @@ from beam_retrain.pipelines.stages import Chain, Stage, digest_of_files, digests
 from beam_retrain.pipelines.train import TrainRequest
 from beam_retrain.transforms.compat.text_bottlenecks import Texts, find_texts
 from beam_retrain.transforms.core.errors import InputError, flag_names
-from beam_retrain.transforms.core.printing import print
+from beam_retrain.transforms.core.printing import say
 from beam_retrain.transforms.core.records.schema import PREPROCESSING_VERSION
 from beam_retrain.transforms.core.records.splits import LEGACY
 from beam_retrain.transforms.core.run.exit_codes import ExitCode
@@ -103,7 +103,7 @@ class Stages:
     # The trunk's state is separate: bottlenecks of another trunk are not reused.
     state = f"{self._bottlenecks_state} {self._trunk_state}"
     if self.chain.keeps(_NOW, state):
-      print(f"{_NOW}: finished and unchanged, kept")
+      say(f"{_NOW}: finished and unchanged, kept")
       return
     folder = _NEXT if is_completed(str(self._work / _NOW)) else _NOW
     reuse = (str(self._work / _NOW),) if folder == _NEXT and self.is_reusable() else None
@@ -112,7 +112,7 @@ class Stages:
       self.chain.run(self._bottlenecks(folder, reuse))
     if self.chain.code == ExitCode.DONE and folder == _NEXT:
       self._end_replacement()
-      print(f"{_NOW}: now in {self._work / _NOW}, replacing the earlier ones")
+      say(f"{_NOW}: now in {self._work / _NOW}, replacing the earlier ones")
 
   def _bottlenecks(self, folder: str, reuse: tuple[str, ...] | None = None) -> Stage:
     texts = os.path.abspath(self._flags.bottleneck_dir) if self._texts else None
@@ -158,7 +158,7 @@ class Stages:
     if self.chain.code != ExitCode.DONE:
       return
     if self.is_trained:
-      print("train: finished and unchanged, kept")
+      say("train: finished and unchanged, kept")
       return
     self.chain.run(self._train)
     if self.chain.code == ExitCode.DONE:

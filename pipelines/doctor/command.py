@@ -26,7 +26,7 @@ from beam_retrain.pipelines.models.trunk_sources import BUNDLED, INCEPTION_V3
 from beam_retrain.pipelines.models.trunk_sources import HELP as TRUNK_HELP
 from beam_retrain.pipelines.options.request import parse_job
 from beam_retrain.transforms.core.errors import InputError
-from beam_retrain.transforms.core.printing import print
+from beam_retrain.transforms.core.printing import print, say
 from beam_retrain.transforms.core.run.exit_codes import ExitCode
 from beam_retrain.transforms.core.run.flags import ArgumentParser, positive_int
 from beam_retrain.transforms.core.system.machine import available_cores
@@ -73,7 +73,7 @@ def run(argv: Sequence[str]) -> int:
   flags, options = parse_job(parser, argv, check_engine=False)
   problems = 0
   for finding in examine(flags, options, parser.parse_known_args(argv)[1]):
-    print(finding, flush=True)
+    (print if finding.is_problem else say)(finding)
     problems += finding.is_problem
   return ExitCode.FAILED if problems else ExitCode.DONE
 

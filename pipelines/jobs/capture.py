@@ -16,7 +16,7 @@ import threading
 from collections.abc import Iterator
 from typing import Any, TextIO, cast
 
-from beam_retrain.transforms.core.printing import print
+from beam_retrain.transforms.core.printing import say
 from beam_retrain.transforms.core.system.stderr import STDERR, redirect_native_stderr
 
 _KEPT_CHARACTERS = 1_000_000
@@ -43,7 +43,7 @@ def capture_output() -> Iterator[TextIO]:
     else:
       log.seek(0)
       for sentence in dict.fromkeys(line for line in log if line.startswith(_OURS)):
-        print(sentence.rstrip("\n"), file=sys.stderr)
+        say(sentence.rstrip("\n"), file=sys.stderr)
     finally:
       if not isinstance(sys.stderr, _MainThreadStream):
         sys.stderr = cast(TextIO, _MainThreadStream(sys.stderr))

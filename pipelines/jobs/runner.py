@@ -17,7 +17,7 @@ from beam_retrain.pipelines.jobs.forked_workers import forked_workers
 from beam_retrain.pipelines.jobs.local_runner import local_runner, raise_on_worker_death
 from beam_retrain.pipelines.jobs.progress import Work, shard_progress
 from beam_retrain.transforms.core.errors import InputError, user_sentence
-from beam_retrain.transforms.core.printing import print
+from beam_retrain.transforms.core.printing import print, say
 from beam_retrain.transforms.core.records.quarantine import DROPPED
 from beam_retrain.transforms.core.records.schema import QUARANTINE_FILE, REPORTS_FOLDER
 from beam_retrain.transforms.core.run.exit_codes import ExitCode, run_command
@@ -131,7 +131,7 @@ def exit_code(
   reasons = ", ".join(f"{count} {reason}" for reason, count in counts.items())
   listed = files.shown(files.join(output, quarantine_file))
   if accepted:
-    print(f"{bad} of {stats.inputs} inputs left out ({reasons}), listed in {listed}")
+    say(f"{bad} of {stats.inputs} inputs left out ({reasons}), listed in {listed}")
     return code
   rounded_up = min(1.0, int(stats.bad_fraction * 1000 + 1) / 1000)
   print(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from beam_retrain.transforms.core.errors import InputError, flag
 from beam_retrain.transforms.core.images.augment import Distortions
 from beam_retrain.transforms.core.images.exif import tell_oriented
-from beam_retrain.transforms.core.printing import print
+from beam_retrain.transforms.core.printing import say
 from beam_retrain.transforms.core.records.splits import SplitPercentages
 from beam_retrain.transforms.core.run.argparse_internals import FlagGroup
 from beam_retrain.transforms.core.run.flags import add_decoding_flags, positive_int, whole_number
@@ -86,7 +86,7 @@ def retrain_names_setting(retrain_names: bool) -> dict[str, bool]:
 def report_notes(source: Source) -> None:
   """Reports on standard error what is to be known of an input."""
   for note in source.notes():
-    print(note, file=sys.stderr)
+    say(note, file=sys.stderr)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -140,7 +140,7 @@ def add_idx_flags(parser: FlagGroup) -> None:
 def report_oriented(oriented: int | None, images: int, source: str) -> None:
   """Reports on standard error the images that an EXIF orientation turns."""
   if oriented:
-    print(tell_oriented(oriented, images, source), file=sys.stderr)
+    say(tell_oriented(oriented, images, source), file=sys.stderr)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -25,7 +25,7 @@ from beam_retrain.pipelines.engines.runners import (
   validate_engine_options,
 )
 from beam_retrain.transforms.core.errors import InputError, flag
-from beam_retrain.transforms.core.printing import print
+from beam_retrain.transforms.core.printing import say
 from beam_retrain.transforms.core.run.argparse_internals import flags_of
 from beam_retrain.transforms.core.run.flags import ArgumentParser, unknown_argument, validate_spelling
 from beam_retrain.transforms.core.run.output_folder import find_output
@@ -153,7 +153,7 @@ def check_paths(options: PipelineOptions, *paths: str | Sequence[str] | None) ->
   if master := remote_master(options):
     local = [path for path in flat if files.is_local(path)]
     if local:
-      print(
+      say(
         f"beam-retrain: warning: {', '.join(local)}: local to this machine, but the workers of {master} need the same"
         " path: use a disk that all mount, or a bucket (s3://, gs://).",
         file=sys.stderr,

@@ -10,7 +10,7 @@ from beam_retrain.pipelines.jobs.runner import run_command
 from beam_retrain.pipelines.plan.measure import Measurement, listed_reasons, measure
 from beam_retrain.pipelines.plan.request import PlanRequest
 from beam_retrain.reporting.cost_table import plan_table
-from beam_retrain.transforms.core.printing import print
+from beam_retrain.transforms.core.printing import print, say
 from beam_retrain.transforms.core.run.cost_model import Expectation, expect, to_json_entries
 from beam_retrain.transforms.core.run.exit_codes import ExitCode
 from beam_retrain.transforms.core.run.run_info import RunInfo
@@ -22,7 +22,7 @@ def run(argv: Sequence[str]) -> int:
   request = PlanRequest.parse(argv)
   whole = request.find_input()
   if not request.json:
-    print("measuring the job on a few of the images: takes half a minute", file=sys.stderr, flush=True)
+    say("measuring the job on a few of the images: takes half a minute", file=sys.stderr)
   measured = measure(request, whole)
   expected = expect(measured.costs, scaled(measured.images, request.pictures), request.workers)
   if request.json:

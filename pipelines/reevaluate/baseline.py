@@ -13,7 +13,7 @@ from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.metrics.comparison import BASELINE, REFERENCE
 from beam_retrain.transforms.core.metrics.figures import MISSED, Metrics
 from beam_retrain.transforms.core.metrics.predictions import read_predictions
-from beam_retrain.transforms.core.printing import print
+from beam_retrain.transforms.core.printing import say
 from beam_retrain.transforms.core.records.schema import INFO_FILE
 from beam_retrain.transforms.core.run.output_folder import find_info, read_info
 from beam_retrain.transforms.evaluation.evaluate import PREDICTIONS_FILE
@@ -74,10 +74,10 @@ def _last_passed(history: str, date: str) -> Baseline | None:
         break
       missed.insert(0, name)
     except DamagedError as error:
-      print(f"the night {name} is damaged and is not used as the baseline: {error}", file=sys.stderr)
+      say(f"the night {name} is damaged and is not used as the baseline: {error}", file=sys.stderr)
   if missed:
     what = f"{chosen.name}, the last night that passed" if chosen else f"nothing, as no night before {date} passed"
-    print(
+    say(
       f"compared with {what} its gates: {_listed(missed)} did not (--baseline NIGHT chooses another)", file=sys.stderr
     )
   return chosen

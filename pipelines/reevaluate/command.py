@@ -22,7 +22,7 @@ from beam_retrain.reporting.text_tables import changes_table
 from beam_retrain.transforms.core.metrics.figures import CANDIDATE, MODEL, TrendPoint
 from beam_retrain.transforms.core.metrics.metrics_file import METRICS_FILE
 from beam_retrain.transforms.core.models.inference import BATCH_SIZE
-from beam_retrain.transforms.core.printing import print
+from beam_retrain.transforms.core.printing import say
 from beam_retrain.transforms.core.records.leaks import describe
 from beam_retrain.transforms.core.records.schema import LEAKS_FILE, QUARANTINE_FILE
 from beam_retrain.transforms.core.records.shards import BottleneckCounts
@@ -221,9 +221,9 @@ def report(job: Job, step: EvaluateClassifier) -> int:
     history.prune_stores(job.history, job.keep_stores, job.date)
   about = f": {counts.reused:,} bottlenecks reused, {counts.computed:,} computed"
   evaluation.print_results(metrics, trunks, about, [changes_table(metrics)])
-  print(f"everything is in {files.shown(folder)}: {', '.join(_FILES)}")
+  say(f"everything is in {files.shown(folder)}: {', '.join(_FILES)}")
   for words in describe(metrics.leaks or {}).values():
-    print(f"warning: {words}: see {files.shown(files.join(folder, LEAKS_FILE))}", file=sys.stderr)
+    say(f"warning: {words}: see {files.shown(files.join(folder, LEAKS_FILE))}", file=sys.stderr)
   return evaluation.exit_code(metrics, folder)
 
 

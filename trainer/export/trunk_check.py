@@ -10,7 +10,7 @@ from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.models.agreement import Agreement, generated_images, measure
 from beam_retrain.transforms.core.models.inference import load_float32, load_model
 from beam_retrain.transforms.core.models.saved_model import check_trunk
-from beam_retrain.transforms.core.printing import print
+from beam_retrain.transforms.core.printing import say
 from beam_retrain.transforms.core.run.run_info import RunInfo
 from beam_retrain.transforms.core.runtimes.prepared import PREPARED_FOLDER, REWRITE, check_prepared
 
@@ -33,7 +33,7 @@ def check_exportable(folder: str, info: RunInfo) -> None:
   if is_checked:
     return
   if not is_prepared or info.trunk.variant.unsupported_reason():
-    print(f"{folder} was written by an earlier version, so its SavedModel cannot be checked", file=sys.stderr)
+    say(f"{folder} was written by an earlier version, so its SavedModel cannot be checked", file=sys.stderr)
     return
   measured = measure(partial(load_model, folder), partial(load_float32, folder), generated_images(), None)
   if measured and (fault := measured.agreement.fault(precision)):

@@ -3,14 +3,62 @@
 File names, labels and the messages of libraries may hold terminal escapes, line ends, bytes that are not text, and
 characters that reorder a line ("Trojan Source", CVE-2021-42574). They are printed as Python writes them in a string:
 `\\x1b`, `\\n`, `\\u202e`, `\\udcff`.
+
+`print` is for results and errors, `say` for what `-q` leaves out, `detail` for what only `-v` shows.
 """
 
 from __future__ import annotations
 
 import builtins
+import contextlib
+import enum
 import logging
 import re
+from collections.abc import Iterator
 from typing import TextIO
+
+
+class Level(enum.IntEnum):
+  """How much commands print."""
+
+  SILENT = 0  # errors alone: of a stage whose command prints the result
+  QUIET = 1  # the result
+  NORMAL = 2
+  VERBOSE = 3
+
+
+_level = Level.NORMAL
+_is_stage = False
+
+
+def level() -> Level:
+  return _level
+
+
+def set_level(chosen: Level) -> None:
+  """Sets how much this process prints."""
+  global _level
+  _level = chosen
+
+
+@contextlib.contextmanager
+def as_stage() -> Iterator[None]:
+  """Marks the block as a stage of another command."""
+  global _is_stage
+  before = _level, _is_stage
+  _is_stage = True
+  if _level == Level.QUIET:
+    set_level(Level.SILENT)
+  try:
+    yield
+  finally:
+    set_level(before[0])
+    _is_stage = before[1]
+
+
+def is_stage() -> bool:
+  return _is_stage
+
 
 # Control, format and surrogate characters, line ends and what XML forbids, but not the joiners that scripts need.
 _UNSAFE = re.compile(
@@ -29,7 +77,21 @@ def print(*values: object, sep: str = " ", end: str = "\n", file: TextIO | None 
 
   Several lines are several values, with `sep="\\n"`.
   """
+  if _level == Level.SILENT and file is None:
+    return
   builtins.print(*(printable(str(value)) for value in values), sep=sep, end=end, file=file, flush=flush)
+
+
+def say(*values: object, sep: str = " ", end: str = "\n", file: TextIO | None = None) -> None:
+  """Prints as `print` does, unless the user wants the result alone (`-q`)."""
+  if _level >= Level.NORMAL:
+    print(*values, sep=sep, end=end, file=file, flush=True)
+
+
+def detail(*values: object, sep: str = " ", end: str = "\n", file: TextIO | None = None) -> None:
+  """Prints as `print` does, if the user wants details (`-v`)."""
+  if _level >= Level.VERBOSE:
+    print(*values, sep=sep, end=end, file=file, flush=True)
 
 
 class PrintableFormatter(logging.Formatter):

@@ -27,7 +27,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from beam_retrain.transforms.core.printing import print
+from beam_retrain.transforms.core.printing import say
 from beam_retrain.transforms.core.system import local_files, scratch
 from beam_retrain.transforms.io import files
 
@@ -185,7 +185,7 @@ def _own_root() -> str:
 
 @functools.cache  # print once
 def _report_not_kept(root: str, why: str) -> None:
-  print(
+  say(
     f"the cache folder {root} cannot be written ({why}), so the next run prepares its trunk again: set {_OVERRIDE} to"
     " another folder.",
     file=sys.stderr,

@@ -17,7 +17,7 @@ import time
 from collections.abc import Iterator
 
 from beam_retrain.transforms.core.errors import InputError, flag
-from beam_retrain.transforms.core.printing import print
+from beam_retrain.transforms.core.printing import say
 from beam_retrain.transforms.core.system.local_files import LOCK_FILE
 from beam_retrain.transforms.core.system.locks import Holder, claimed
 from beam_retrain.transforms.io import files
@@ -37,7 +37,7 @@ def hold_lease(folder: str, command: str, secs: float = LENGTH_SECS) -> Iterator
   store = files.HTTP_STORES.get(folder.partition("://")[0])
   lease = Lease(store, folder, command, secs) if store else None
   if lease is None or not lease.take():
-    print(
+    say(
       f"beam-retrain: warning: {folder}: its server has no conditional writes, by which commands keep out of each"
       " other's way: run one at a time there.",
       file=sys.stderr,
@@ -100,7 +100,7 @@ class Lease:
         f"{self.path} was not written by beam-retrain: delete it, or give another {flag('output')}."
       ) from error
     until = time.monotonic() + secs
-    print(f"beam-retrain: {self.path}: looking for up to {secs:g} s whether its owner still works", file=sys.stderr)
+    say(f"beam-retrain: {self.path}: looking for up to {secs:g} s whether its owner still works", file=sys.stderr)
     while time.monotonic() < until:
       time.sleep(min(_LOOK_SECS, secs / 6))
       found = self._store.read_version(self.path)

@@ -17,7 +17,7 @@ import apache_beam as beam
 from beam_retrain.transforms.core.images.headers import Fault, probe_image
 from beam_retrain.transforms.core.metrics.figures import MODEL
 from beam_retrain.transforms.core.metrics.predictions import Row, read_part, row_of
-from beam_retrain.transforms.core.printing import print
+from beam_retrain.transforms.core.printing import print, say
 from beam_retrain.transforms.core.records.csv_format import escape_cell, unescape_cell
 from beam_retrain.transforms.core.records.example import decode_example
 from beam_retrain.transforms.core.records.leaks import (
@@ -121,7 +121,7 @@ class SplitAudit:
   def report(self, stats: Stats, output: str) -> None:
     """Prints a line for each kind of leak that `stats.json` counts."""
     for line in warnings_of(stats.leaks or {}, files.shown(files.join(output, LEAKS_FILE)), self.on_leak):
-      print(line, file=sys.stderr)
+      say(line, file=sys.stderr)
 
 
 def _write(leaks: list[LeakedImage], path: str) -> None:

@@ -4,11 +4,22 @@ from __future__ import annotations
 
 import io
 import logging
+import sys
 import unicodedata
 
 import pytest
 
-from beam_retrain.transforms.core.printing import PrintableFormatter, print, printable
+from beam_retrain.transforms.core.printing import (
+  Level,
+  PrintableFormatter,
+  as_stage,
+  detail,
+  level,
+  print,
+  printable,
+  say,
+)
+from beam_retrain.transforms.core.run.flags import ArgumentParser
 
 
 @pytest.mark.parametrize(
@@ -49,3 +60,22 @@ def test_each_value_stays_on_one_line():
 def test_what_libraries_log_keeps_its_lines():
   record = logging.LogRecord("beam", logging.WARNING, "", 0, "cannot read %s\n  twice", ("\x1b[2J",), None)
   assert PrintableFormatter().format(record) == "cannot read \\x1b[2J\n  twice"
+
+
+LEVELS = {"-q": "result|", "": "result|said|", "-v": "result|said|detailed|", "--quiet": "result|"}
+
+
+@pytest.mark.parametrize("flag", LEVELS)
+def test_quiet_leaves_the_result_and_verbose_adds_details(flag, capsys):
+  ArgumentParser(prog="command").parse_args([flag] if flag else [])
+  print("result", end="|")
+  say("said", end="|")
+  detail("detailed", end="|")
+  assert capsys.readouterr().out == LEVELS[flag]
+  with as_stage():
+    print("a stage's", end="|")
+    print("its error", file=sys.stderr)
+  shown = capsys.readouterr()
+  assert (shown.out, shown.err) == ("" if LEVELS[flag] == "result|" else "a stage's|", "its error\n")
+  ArgumentParser(prog="next").parse_args([])
+  assert level() == Level.NORMAL

@@ -9,8 +9,19 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from beam_retrain.transforms.core.errors import InputError
+from beam_retrain.transforms.core.printing import Level, set_level
 from beam_retrain.transforms.core.records.quarantine import MAX_PIXELS
 from beam_retrain.transforms.core.run.argparse_internals import FlagGroup, flags_of
+
+
+class _SetLevel(argparse.Action):
+  """Sets how much is printed; leaves nothing in the namespace."""
+
+  def __init__(self, option_strings: Sequence[str], dest: str, const: Level, help: str):
+    super().__init__(option_strings, argparse.SUPPRESS, nargs=0, const=const, default=argparse.SUPPRESS, help=help)
+
+  def __call__(self, *_: object) -> None:
+    set_level(self.const)
 
 
 class ArgumentParser(argparse.ArgumentParser):
@@ -20,6 +31,15 @@ class ArgumentParser(argparse.ArgumentParser):
     kwargs.setdefault("allow_abbrev", False)
     kwargs.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
     super().__init__(*args, **kwargs)
+    if self.add_help:
+      both = self.add_mutually_exclusive_group()
+      both.add_argument("-q", "--quiet", action=_SetLevel, const=Level.QUIET, help="print nothing but the result")
+      both.add_argument("-v", "--verbose", action=_SetLevel, const=Level.VERBOSE, help="print what was chosen, and why")
+
+  def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+    if self.add_help:
+      set_level(Level.NORMAL)
+    return super().parse_known_args(args, namespace)
 
   def error(self, message: str) -> NoReturn:
     raise InputError(f"{self.prog}: {message}; see `{self.prog} --help`.")

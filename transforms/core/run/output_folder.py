@@ -15,7 +15,7 @@ from typing import Protocol
 
 from beam_retrain.transforms.core.errors import InputError, flag
 from beam_retrain.transforms.core.labels import merged, normalise
-from beam_retrain.transforms.core.printing import print
+from beam_retrain.transforms.core.printing import say
 from beam_retrain.transforms.core.records.schema import (
   COMPLETED_FILE,
   INFO_FILE,
@@ -116,7 +116,7 @@ def check_file(path: str) -> None:
 
 @functools.cache  # once a command
 def _report_unchecked(folder: str) -> None:
-  print(
+  say(
     f"{folder} was written by an earlier version, without a list of its files: they are not checked.", file=sys.stderr
   )
 

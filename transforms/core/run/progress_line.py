@@ -8,6 +8,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import TextIO
 
+from beam_retrain.transforms.core.printing import Level, level
+
 TERMINAL_SECS = 1.0
 PLAIN_SECS = 15.0
 _RATE_SECS = 60.0
@@ -55,6 +57,8 @@ class ProgressLine:
   def show(self, count: int, total: int | None = None, bad: int = 0) -> None:
     """Prints the line; `total` is None if unknown."""
     self.record(count)
+    if level() < Level.NORMAL:
+      return
     (since, before), (now, _) = self._recorded[0], self._recorded[-1]
     rate = (count - before) / (now - since) if now > since else 0.0
     line = f"{self._name}: {describe(count, total, self._unit, rate, bad)}"
