@@ -31,6 +31,8 @@ setuptools.setup(
     "matplotlib>=3.10,<4",
     "numpy>=2.1,<3",
     "pillow>=12,<13",
+    # The bar on a terminal. keras asks for it too, so that it adds nothing, unlike tqdm, which is smaller.
+    "rich>=14,<16",
     # The handwritten digits of `--data digits`.
     "scikit-learn>=1.6,<2",
     # tensorflow-hub imports pkg_resources: later ones warn of it on every start, then no longer have it.

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import fcntl
 import io
 import json
+import os
+import pty
 import struct
 import subprocess
 import sys
+import termios
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +61,23 @@ def write(root: Path, files: Mapping[str, bytes]) -> Path:
 def file_contents(folder: Path) -> dict[str, bytes]:
   """Returns what all files below a folder hold, by their paths in it."""
   return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def run_in_terminal(argv: Sequence[str], columns: int = 80, **env: str) -> str:
+  """Returns what a command shows on a terminal of its own, which it has for all three streams."""
+  ours, theirs = pty.openpty()
+  fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+  shown = b""
+  process = subprocess.Popen(
+    argv, stdin=theirs, stdout=theirs, stderr=theirs, env={**os.environ, "TERM": "xterm-256color", **env}
+  )
+  with process:
+    os.close(theirs)
+    with contextlib.suppress(OSError):  # Linux's end of a terminal
+      while part := os.read(ours, 65536):
+        shown += part
+  os.close(ours)
+  return shown.decode()
 
 
 def read_json(path: Path) -> dict[str, Any]:

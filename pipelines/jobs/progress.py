@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple, TextIO
 
+from beam_retrain.transforms.core.printing import clear_line
 from beam_retrain.transforms.core.records.schema import REPORTS_FOLDER, parse_shard_name
 from beam_retrain.transforms.core.records.shards import ShardReport
 from beam_retrain.transforms.core.run.progress_line import ProgressLine
@@ -52,8 +53,7 @@ def shard_progress(works: Sequence[Work], stream: TextIO | None = None) -> Itera
   finally:
     stop.set()
     thread.join()
-    for line, _ in watched:
-      line.clear()
+    clear_line()
 
 
 def _report(watched: Sequence[tuple[ProgressLine, ShardProgress]], reported: list[int], stop: threading.Event) -> None:

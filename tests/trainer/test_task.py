@@ -23,22 +23,33 @@ from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.records.schema import decode_bottleneck
 from beam_retrain.transforms.core.records.tfrecord import read_records
 from beam_retrain.transforms.core.run.output_folder import read_info
-from tests.helpers import ROOT
+from tests.helpers import ROOT, run_in_terminal
+
+_ROUNDS = """
+import itertools, sys
+from beam_retrain.trainer.fit.callbacks import EvalResult, RoundLine
+line = RoundLine(sys.stdout, 30, clock=itertools.count(100.0, 3.5).__next__)
+line.on_eval(349, EvalResult(6, 50, 0.001, 0.6, 0.8, 0.7, 0.75))
+line.on_eval(399, EvalResult(7, 50, 0.001, 0.51234, 0.9, 0.6, 0.875))
+line.finish(None)
+"""
 
 
-class Terminal(io.StringIO):
-  def isatty(self) -> bool:
-    return True
+def test_a_terminal_has_one_line_for_all_rounds():
+  first, second, last = run_in_terminal([sys.executable, "-c", _ROUNDS], NO_COLOR="1").split("\r\033[K")
+  assert first.endswith(" epoch 6/30, validation accuracy 75.00%, 3.5 s")
+  assert second.endswith(" epoch 7/30, validation accuracy 87.50%, 7.0 s")
+  assert last.endswith("accuracy 87.50%; 7.0 s\r\n")
 
 
-@pytest.mark.parametrize(("stream", "start", "end"), [(Terminal(), "\r", "\x1b[K"), (io.StringIO(), "", "\n")])
-def test_progress_line(stream, start, end):
+def test_elsewhere_each_round_has_a_line():
   times = iter([100.0, 103.5])
+  stream = io.StringIO()
   line = RoundLine(stream, 30, clock=lambda: next(times))
   line.on_eval(349, EvalResult(7, 50, 0.001, 0.51234, 0.9, 0.6, 0.875))
+  line.finish(np.zeros(0))
   assert stream.getvalue() == (
-    f"{start}round 7/30 (50 steps): training loss 0.5123, accuracy 90.00%; validation loss 0.6000,"
-    f" accuracy 87.50%; 3.5 s{end}"
+    "round 7/30 (50 steps): training loss 0.5123, accuracy 90.00%; validation loss 0.6000, accuracy 87.50%; 3.5 s\n"
   )
 
 

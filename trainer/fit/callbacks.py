@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from typing import TextIO
 
 from beam_retrain.trainer.fit.head import LinearHead, Score
+from beam_retrain.transforms.core.printing import Level, is_terminal, level, say
+from beam_retrain.transforms.core.run.progress_line import show_bar
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,24 +47,27 @@ class TrainingCallback:
 
 
 class RoundLine(TrainingCallback):
-  """Prints a line per round; a terminal's line is overwritten."""
+  """Prints a line per epoch; a terminal gets a bar."""
 
   def __init__(self, stream: TextIO, rounds: int, clock: Callable[[], float] = time.monotonic):
     self._stream = stream
     self._rounds = rounds
     self._clock = clock
     self._start = clock()
+    self._line = ""
 
   def on_eval(self, step: int, result: EvalResult) -> None:
-    line = (
+    accuracy, secs = f"accuracy {result.validation_accuracy:.2%}", f"{self._clock() - self._start:.1f} s"
+    self._line = (
       f"round {result.number}/{self._rounds} ({result.steps} steps): training loss {result.training_loss:.4f},"
-      f" accuracy {result.training_accuracy:.2%}; validation loss {result.validation_loss:.4f},"
-      f" accuracy {result.validation_accuracy:.2%}; {self._clock() - self._start:.1f} s"
+      f" accuracy {result.training_accuracy:.2%}; validation loss {result.validation_loss:.4f}, {accuracy}; {secs}"
     )
-    # \x1b[K clears the rest of a longer line.
-    self._stream.write(f"\r{line}\x1b[K" if self._stream.isatty() else f"{line}\n")
-    self._stream.flush()
+    if is_terminal(self._stream) and level() >= Level.NORMAL:
+      text = f"epoch {result.number}/{self._rounds}, validation {accuracy}, {secs}"
+      show_bar("train", text, result.number, self._rounds, self._stream)
+    else:
+      say(self._line, file=self._stream)
 
   def finish(self, head: LinearHead) -> None:
-    if self._stream.isatty():
-      self._stream.write("\n")
+    if self._line and is_terminal(self._stream):
+      say(self._line, file=self._stream)

@@ -1,4 +1,4 @@
-"""Prints messages whose names cannot act on a terminal.
+"""Prints lines whose names cannot act on a terminal; updates one.
 
 File names, labels and the messages of libraries may hold terminal escapes, line ends, bytes that are not text, and
 characters that reorder a line ("Trojan Source", CVE-2021-42574). They are printed as Python writes them in a string:
@@ -13,7 +13,9 @@ import builtins
 import contextlib
 import enum
 import logging
+import os
 import re
+import sys
 from collections.abc import Iterator
 from typing import TextIO
 
@@ -66,6 +68,12 @@ _UNSAFE = re.compile(
   "\ufff9-\ufffb\ufffe\uffff\ud800-\udfff\U000e0000-\U000e007f]"
 )
 
+# First words of a line -> SGR codes: bold, and red, yellow or green.
+_COLOURS = {"beam-retrain: warning:": "1;33", "beam-retrain:": "1;31", "NO GATE SET": "1;33", "warning:": "1;33"}
+_COLOURS |= {"FAILED": "1;31", "problem:": "1;31", "PASSED": "1;32", "ok:": "1;32"}
+_FIRST_WORDS = re.compile(f"^(?:{'|'.join(_COLOURS)})")
+_updated: list[TextIO] = []  # the terminal that shows an updated line, if any
+
 
 def printable(text: str) -> str:
   """Returns `text` on one line, with its control characters escaped."""
@@ -75,11 +83,42 @@ def printable(text: str) -> str:
 def print(*values: object, sep: str = " ", end: str = "\n", file: TextIO | None = None, flush: bool = False) -> None:
   """Prints each value on one line, escaped, as `print` does otherwise.
 
-  Several lines are several values, with `sep="\\n"`.
+  Several lines are several values, with `sep="\\n"`. On a terminal, words such as FAILED have a colour.
   """
   if _level == Level.SILENT and file is None:
     return
-  builtins.print(*(printable(str(value)) for value in values), sep=sep, end=end, file=file, flush=flush)
+  clear_line()
+  texts = [printable(str(value)) for value in values]
+  if has_colours(file or sys.stdout):
+    texts = [_FIRST_WORDS.sub(lambda word: f"\033[{_COLOURS[word[0]]}m{word[0]}\033[0m", text) for text in texts]
+  builtins.print(*texts, sep=sep, end=end, file=file, flush=flush)
+
+
+def is_terminal(stream: TextIO) -> bool:
+  """Returns whether a stream shows lines that are updated."""
+  return stream.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def has_colours(stream: TextIO) -> bool:
+  """Returns whether a stream is a terminal, and NO_COLOR is not set."""
+  return is_terminal(stream) and not os.environ.get("NO_COLOR")
+
+
+def update_line(line: str, stream: TextIO) -> None:
+  """Shows a line on a terminal, instead of the last such line."""
+  clear_line()
+  stream.write(line)
+  stream.flush()
+  _updated[:] = [stream]
+
+
+def clear_line() -> None:
+  """Clears the line that `update_line` has shown."""
+  while _updated:
+    with contextlib.suppress(ValueError):  # its stream is closed
+      stream = _updated.pop()
+      stream.write("\r\033[K")
+      stream.flush()
 
 
 def say(*values: object, sep: str = " ", end: str = "\n", file: TextIO | None = None) -> None:

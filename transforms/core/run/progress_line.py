@@ -1,18 +1,20 @@
-"""Progress on standard error: one line, updated from time to time."""
+"""Progress: a bar on a terminal, elsewhere lines now and then."""
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections import deque
 from collections.abc import Callable
 from typing import TextIO
 
-from beam_retrain.transforms.core.printing import Level, level
+from beam_retrain.transforms.core.printing import Level, clear_line, has_colours, is_terminal, level, update_line
 
 TERMINAL_SECS = 1.0
 PLAIN_SECS = 15.0
 _RATE_SECS = 60.0
+_BAR_WIDTH = 30
 
 
 class ProgressLine:
@@ -39,8 +41,7 @@ class ProgressLine:
     self._count = 0
     self._shown_at = clock()
     self._recorded: deque[tuple[float, int]] = deque()
-    self._is_shown = False
-    self.on_terminal = self._stream.isatty()
+    self.on_terminal = is_terminal(self._stream)
 
   @property
   def interval_secs(self) -> float:
@@ -61,17 +62,12 @@ class ProgressLine:
       return
     (since, before), (now, _) = self._recorded[0], self._recorded[-1]
     rate = (count - before) / (now - since) if now > since else 0.0
-    line = f"{self._name}: {describe(count, total, self._unit, rate, bad)}"
-    self._stream.write(f"\r\033[K{line}" if self.on_terminal else f"{line}\n")
-    self._stream.flush()
-    self._is_shown = self.on_terminal
-
-  def clear(self) -> None:
-    """Clears the line on a terminal."""
-    if self._is_shown:
-      self._stream.write("\r\033[K")
+    text = describe(count, total, self._unit, rate, bad)
+    if self.on_terminal:
+      show_bar(self._name, text, count, total, self._stream)
+    else:
+      self._stream.write(f"{self._name}: {text}\n")
       self._stream.flush()
-      self._is_shown = False
 
   def __enter__(self) -> ProgressLine:
     self.record(0)
@@ -85,7 +81,31 @@ class ProgressLine:
       self.show(self._count, self._total)
 
   def __exit__(self, *_: object) -> None:
-    self.clear()
+    clear_line()
+
+
+def show_bar(name: str, text: str, count: int, total: int | None, stream: TextIO) -> None:
+  """Updates a terminal's line, cut to its width: name, bar, text.
+
+  Without a total there is no bar, without colours none of what is left.
+  """
+  from rich.console import Console  # slow to import
+  from rich.progress_bar import ProgressBar
+  from rich.table import Table
+  from rich.text import Text
+
+  try:
+    columns = os.get_terminal_size(stream.fileno()).columns or 80
+  except OSError:  # no terminal of the system's
+    columns = 80
+  # A full line would make some terminals begin the next.
+  console = Console(file=stream, width=columns - 1, force_terminal=True, no_color=not has_colours(stream))
+  line = Table.grid(padding=(0, 1))
+  bar = [ProgressBar(total, min(count, total), width=max(4, min(_BAR_WIDTH, columns // 4)))] if total else []
+  line.add_row(Text(name, no_wrap=True), *bar, Text(text, no_wrap=True, overflow="ellipsis"))
+  with console.capture() as capture:
+    console.print(line, end="")
+  update_line(capture.get().rstrip("\n"), stream)
 
 
 def describe(count: int, total: int | None, unit: str, rate: float, bad: int = 0) -> str:
