@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from beam_retrain.transforms.core.images.thumbnails import JPEG_FROM_PX, MAX_ERROR, SIDE_PX
 from tools.zoo.doors import Doors, Seen, apart, as_drawn, drawn, read, read_exactly, resized
 from tools.zoo.table import REFUSES, SAME, UNBOUNDED, Variant
 
@@ -13,10 +14,6 @@ ROUNDING = 0.01
 """Grey levels, of float32."""
 PRECISION = 0.1
 """Difference of two scores: the trunk of `predict` computes in another precision than the exported model."""
-SHRUNK = 12
-"""Grey levels, on average, by which a thumbnail that was made smaller, or a JPEG, may differ."""
-_SMALL = 40 * 40
-"""Pixels below which a thumbnail is a PNG of the same size."""
 
 
 def check(doors: Doors, variants: Sequence[Variant]) -> dict[str, list[str]]:
@@ -38,7 +35,7 @@ def _check_one(doors: Doors, variant: Variant, batch: Seen, exported: Seen, pred
       yield f"batch: {batch.reason}, {batch.detail}"
     elif (far := apart(batch.pixels, resized(truth, doors.input_px))) > variant.bound + ROUNDING:
       yield f"batch: pixels differ by {far:.1f}"
-    if (far := far_from_drawn(small, truth)) > max(variant.bound, SHRUNK * (truth[..., 0].size >= _SMALL)):
+    if (far := apart(small, as_drawn(truth))) > variant.bound + _thumbnail_bound(small):
       yield f"thumbnail: pixels differ by {far:.1f}"
   else:
     if batch.reason != variant.reason:
@@ -61,12 +58,9 @@ def differences(batch: Seen, exported: Seen, predicted: Seen) -> Iterator[str]:
         yield f"{name}: scores differ by {far:.2g}"
 
 
-def far_from_drawn(small: np.ndarray | None, pixels: np.ndarray) -> float:
-  """Returns how far a thumbnail is from an image: at most in grey levels, on average if it was made smaller."""
-  whole = as_drawn(pixels)
-  if small is None or small.shape != whole.shape or pixels[..., 0].size < _SMALL:
-    return apart(small, whole)
-  return float(np.abs(small.astype(int) - whole.astype(int)).mean())
+def _thumbnail_bound(small: np.ndarray | None) -> float:
+  """Returns by how many grey levels a thumbnail may differ from what the model was given, made smaller."""
+  return 0 if small is None or small[..., 0].size < JPEG_FROM_PX else MAX_ERROR
 
 
 def _check_pillow(variant: Variant, by_pillow: np.ndarray | None, truth: np.ndarray | None) -> Iterator[str]:
@@ -108,7 +102,9 @@ def _of_fuzzed(doors: Doors, data: bytes, batch: Seen) -> Iterator[str]:
   assert batch.pixels is not None
   if small is None:
     yield f"thumbnail: refuses {start}"
-  elif small[..., 0].size < _SMALL and apart(resized(small, doors.input_px), batch.pixels) > ROUNDING:
+  elif max(small.shape) < SIDE_PX and (  # not made smaller
+    apart(resized(small, doors.input_px), batch.pixels) > _thumbnail_bound(small) + ROUNDING
+  ):
     yield f"thumbnail: pixels of {start} differ"
   by_pillow = read_exactly(data)
   if by_pillow is not None and apart(resized(by_pillow, doors.input_px), batch.pixels) > ROUNDING:

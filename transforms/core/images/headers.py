@@ -84,12 +84,13 @@ def find_missing_pixels(encoded: bytes) -> Fault | None:
   """Returns the fault of a JPEG whose data end too early.
 
   Where they end with a marker, as if whole, every decoder built on libjpeg fills the rest with grey and only warns. So
-  the image is decoded again with something else behind the data: that changes no pixel of a whole image.
+  the image is decoded again with something else behind the data: that changes no pixel of a whole image. Of another
+  one it may make an error.
   """
   end = jpeg.scans_end(encoded)
   if not end or find_damage(encoded):  # other damage is for the decoder to tell
     return None
-  seen = {_decoded(encoded[:end] + filler + encoded[end:]) for filler in (b"", *_FILLERS)}
+  seen = {_decoded_if_whole(encoded[:end] + filler + encoded[end:]) for filler in (b"", *_FILLERS)}
   return Fault(Reason.TRUNCATED, "the data end before the last pixel") if len(seen) > 1 else None
 
 
@@ -105,6 +106,15 @@ def jpegs_like_missing_pixels() -> list[bytes]:
     Pillow.new(mode, (8, 8), middle).save(file, "JPEG", quality=100)
     jpegs.append(file.getvalue())
   return jpegs
+
+
+def _decoded_if_whole(encoded: bytes) -> bytes | None:
+  try:
+    return _decoded(encoded)
+  except Exception as error:
+    if is_out_of_memory(error):
+      raise
+    return None
 
 
 def _decoded(encoded: bytes, as_bytes: bool = True) -> bytes:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image as Pillow
 
-from beam_retrain.transforms.core.images.headers import ImageInfo, probe_image
+from beam_retrain.transforms.core.images.headers import ImageInfo, find_missing_pixels, probe_image
 from beam_retrain.transforms.core.models.inference import Inferred, LoadedModel, infer_images, load_model
 from beam_retrain.transforms.core.records.quarantine import Quarantined, Reason
 from beam_retrain.transforms.core.records.schema import Image
@@ -125,3 +125,11 @@ def test_a_whole_image_is_used_without_a_warning_of_the_decoder(tiny_trunk, capf
   (item,) = used(load_model(str(tiny_trunk)), _WHOLE["plain"])
   assert isinstance(item, Inferred)
   assert "JPEG" not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}], ids=["baseline", "progressive"])
+def test_a_jpeg_that_ends_anywhere_with_an_end_marker_is_no_crash(options):
+  whole = picture(pixels=_PIXELS[:20, :24], quality=50, **options)
+  start = whole.index(b"\xff\xda") + 12
+  faults = [find_missing_pixels(whole[:end] + _END) for end in range(start, len(whole) - 40)]
+  assert {fault.reason for fault in faults if fault} == {Reason.TRUNCATED}

@@ -85,8 +85,10 @@ def probe(encoded: bytes, max_pixels: int) -> ImageInfo | Fault:
   if too_large := check_size(height, width, max_pixels):
     return too_large
   info = ImageInfo("gif", height, width)
-  canvas = max(frame.width for frame in frames) * max(frame.height for frame in frames)
-  pixels = max(canvas, sum(frame.width * frame.height for frame in frames))
+  canvas_width, canvas_height = max(frame.width for frame in frames), max(frame.height for frame in frames)
+  if first.right > canvas_width or first.bottom > canvas_height:
+    return Fault(Reason.UNSUPPORTED, "a GIF whose first frame TensorFlow would cut: save it as PNG")
+  pixels = max(canvas_width * canvas_height, sum(frame.width * frame.height for frame in frames))
   few_blocks = walk.kept <= _MAX_KEPT and len(frames) <= _MAX_FRAMES
   if few_blocks and pixels <= min(max_pixels, MAX_PIXELS):
     return info
