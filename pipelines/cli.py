@@ -54,7 +54,7 @@ def dispatch(argv: Sequence[str]) -> int:
   """Runs the command named by `argv[0]`.
 
   Raises:
-    InputError: there is no such command; names the nearest.
+    InputError: there is no such command; names a near one.
   """
   if not argv or argv[0] in ("-h", "--help", "help"):
     commands = "\n".join(f"  {name:<12} {what}" for name, (_, what) in COMMANDS.items())
@@ -65,8 +65,9 @@ def dispatch(argv: Sequence[str]) -> int:
     return 0
   command, *rest = argv
   if command not in COMMANDS:
-    nearest = difflib.get_close_matches(command, COMMANDS, n=1, cutoff=0.0)[0]
-    raise InputError(f"there is no command {command!r}; the nearest is `beam-retrain {nearest}`.")
+    near = difflib.get_close_matches(command, COMMANDS, n=1)
+    remedy = f"the nearest is `beam-retrain {near[0]}`" if near else "`beam-retrain --help` lists them"
+    raise InputError(f"there is no command {command!r}; {remedy}.")
   with gc_paused():
     module = importlib.import_module(f"beam_retrain.pipelines.{COMMANDS[command][0]}")
   code: int = module.run(rest)

@@ -19,7 +19,7 @@ from beam_retrain.transforms.core.images.exif import is_oriented
 from beam_retrain.transforms.core.models.choose_variant import TRUNK_FOLDER, ServingVariant, choose_serving_variant
 from beam_retrain.transforms.core.models.head import HEAD_FILE, decode_head
 from beam_retrain.transforms.core.models.inference import LoadedModel, infer_images, load_model, with_head
-from beam_retrain.transforms.core.printing import detail, print, say
+from beam_retrain.transforms.core.printing import print, say
 from beam_retrain.transforms.core.records.csv_format import csv_line, escape_cell
 from beam_retrain.transforms.core.records.quarantine import MAX_FILE_BYTES, Quarantined, Reason
 from beam_retrain.transforms.core.records.schema import Image
@@ -106,7 +106,7 @@ def plan(request: PredictRequest) -> Job:
   paths = find_images(request.images)
   serving = choose_serving(folder, info, request.precision, request.runtime)
   if serving.why:
-    detail(serving, file=sys.stderr)
+    say(serving, file=sys.stderr)
   model = load_classifier(folder, serving)
   if info.trunk.handle == "bundled":
     say("predicted with the small bundled trunk: for real work, train with --trunk inception_v3", file=sys.stderr)

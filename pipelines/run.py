@@ -9,7 +9,6 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import ClassVar
 
 from beam_retrain.pipelines import bottlenecks, convert, datasets, evaluate, train
@@ -18,15 +17,8 @@ from beam_retrain.pipelines.evaluate import EvaluateRequest
 from beam_retrain.pipelines.jobs.locks import holds_output
 from beam_retrain.pipelines.jobs.runner import run_command
 from beam_retrain.pipelines.models.trunk_sources import BUNDLED
-from beam_retrain.pipelines.options.flags import (
-  AUTO,
-  IdxFlags,
-  add_classes,
-  add_idx_flags,
-  add_precision_flags,
-  add_split_percentages,
-)
 from beam_retrain.pipelines.options.request import JobRequest, check_paths
+from beam_retrain.pipelines.options.stage_flags import Offered, add_stage_flags, names_here
 from beam_retrain.pipelines.requests.bottlenecks import BottlenecksRequest
 from beam_retrain.pipelines.stages import (
   SPLIT_PERCENTAGES,
@@ -41,7 +33,8 @@ from beam_retrain.pipelines.stages import (
 from beam_retrain.pipelines.train import TrainRequest
 from beam_retrain.transforms.core.printing import print
 from beam_retrain.transforms.core.run.exit_codes import ExitCode
-from beam_retrain.transforms.core.run.flags import add_max_bad_fraction, fraction
+from beam_retrain.transforms.core.run.request import NO_FLAG, Request
+from beam_retrain.transforms.core.runtimes.variant import AUTO
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.sources.find import find_source
 from beam_retrain.transforms.sources.idx import IdxSource, count_classes
@@ -65,26 +58,34 @@ example
 Any Beam option may follow, and is passed to every stage that is a Beam job."""
 
 
+_IDX = ("classes", "class_names", "transpose")
+# What `run` decides itself. Of two stages with a flag, the first one's help is shown.
+_STAGES = (
+  Offered(BottlenecksRequest, ("input", "output", "retry_from", *_IDX)),
+  Offered(ConvertRequest, ("input", "output")),
+  Offered(TrainRequest, ("input", "output", "validation_percentage", "assert_accuracy_at_least")),
+  Offered(EvaluateRequest, ("model", "input", "output", "reuse", "precision", "runtime", "max_bad_fraction", *_IDX)),
+)
+# In the order in which 0.4 digested them, so that its outputs are recognised.
+_FIRST = ("input", *_IDX, "trunk", "trunk_weights", "precision", "runtime", *SPLIT_PERCENTAGES, "preset")
+_DECIDE_NOTHING = ("reuse", "trunk_threads", "logging_verbosity", "max_bad_fraction")
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class RunRequest(JobRequest, IdxFlags):
-  """The flags of `run`."""
+class RunRequest(JobRequest):
+  """The flags of `run`: its own, and those of its stages.
+
+  Attributes:
+    stage_flags: attribute in the namespace -> value, of those that were given.
+  """
 
   command: ClassVar[str] = "run"
   description: ClassVar[str] = _DESCRIPTION
   epilog: ClassVar[str] = _EXAMPLE
 
   data: str = "digits"
-  trunk: str = BUNDLED
-  trunk_weights: str | None = None
-  precision: str = AUTO
-  runtime: str = AUTO
-  classes: int | None = None
-  testing_percentage: float = 10.0
-  validation_percentage: float = 10.0
-  preset: str | None = None
-  min_accuracy: float | None = None
   output: str
-  max_bad_fraction: float = 0.0
+  stage_flags: Mapping[str, object] = dataclasses.field(default_factory=dict, metadata=NO_FLAG)
 
   @classmethod
   def add_flags(cls, parser: argparse.ArgumentParser) -> None:
@@ -94,59 +95,50 @@ class RunRequest(JobRequest, IdxFlags):
       help="digits (scikit-learn's 1,797 real handwritten digits, offline), mnist (70,000, downloaded), a folder of IDX"
       " files or of class folders, or a CSV manifest, file_name,label[,split] (default: digits)",
     )
-    parser.add_argument("--trunk", help="see `beam-retrain bottlenecks --help` (default: bundled)")
-    parser.add_argument("--trunk_weights", metavar="FILE", help="local weights of a keras: trunk")
-    add_precision_flags(parser)
-    add_classes(parser)
-    add_idx_flags(parser)
-    add_split_percentages(parser)
-    parser.add_argument("--preset", choices=("adam", "retrain"), help="see `beam-retrain train --help`")
-    parser.add_argument(
-      "--min_accuracy", type=fraction, metavar="A", help="exit code 1 if the testing accuracy, 0..1, is below this"
-    )
     parser.add_argument("--output", type=_local_folder, required=True, metavar="DIR", help="folder for everything")
-    add_max_bad_fraction(parser)
+    add_stage_flags(parser, _STAGES)
+
+  @classmethod
+  def _parse_flags(
+    cls, parser: argparse.ArgumentParser, argv: Sequence[str], flags: argparse.Namespace
+  ) -> argparse.Namespace:
+    names = {name for of_stage in names_here(_STAGES).values() for name in of_stage.values()}
+    unset: dict[str, object] = {name: [] if name in ("reuse", "gates") else object() for name in names}
+    parsed = super()._parse_flags(parser, argv, argparse.Namespace(**unset, **vars(flags)))
+    given = {name: vars(parsed)[name] for name in names if vars(parsed)[name] is not unset[name]}
+    parsed.stage_flags = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
+    return parsed
 
   def folder(self, stage: str) -> str:
     return str(Path(self.output) / stage)
 
+  def flags_of(self, cls: type[Request]) -> dict[str, object]:
+    """Returns the given flags of a stage, by its fields."""
+    here = names_here(_STAGES)[cls]
+    return {field: self.stage_flags[name] for field, name in here.items() if name in self.stage_flags}
+
   def convert(self, data: str, classes: int | None) -> Stage:
-    decisive = {"input": data, "classes": self.classes or classes, **self.idx_settings()}
-    return self._stage(ConvertRequest, convert.execute, decisive)
+    return self._stage(ConvertRequest, convert.execute, input=data, classes=classes)
 
   def bottlenecks(self, images: str) -> Stage:
-    decisive = {
-      "input": images,
-      "trunk": self.trunk,
-      "trunk_weights": self.trunk_weights,
-      "precision": self.precision if self.precision != AUTO else None,
-      "runtime": self.runtime if self.runtime != AUTO else None,
-      **{name: getattr(self, name) for name in SPLIT_PERCENTAGES if name in self.given},
-    }
-    return self._stage(BottlenecksRequest, bottlenecks.execute, decisive)
+    return self._stage(BottlenecksRequest, bottlenecks.execute, input=images, trunk=BUNDLED)
 
   def train(self) -> Stage:
-    return self._stage(TrainRequest, train.execute, {"input": self.folder("bottlenecks"), "preset": self.preset})
+    return self._stage(TrainRequest, train.execute, input=self.folder("bottlenecks"))
 
   def evaluate(self, images: str) -> Stage:
-    gates = None if self.min_accuracy is None else (("min_accuracy", self.min_accuracy),)
-    others: dict[str, object] = {"input": images, "model": self.folder("train"), "split": "testing", "gates": gates}
-    others["max_bad_fraction"] = 1.0  # judged for the whole data set, by the stages before
-    return self._stage(EvaluateRequest, evaluate.execute, {}, others)
+    # Bad images were judged for the whole data set, by the stages before.
+    model = {"model": self.folder("train"), "split": "testing", "max_bad_fraction": 1.0}
+    return self._stage(EvaluateRequest, evaluate.execute, input=images, **model)
 
-  def _stage(
-    self,
-    cls: type[RequestT],
-    execute: Callable[[RequestT], int],
-    decisive: Mapping[str, object],
-    others: Mapping[str, object] = MappingProxyType({}),
-  ) -> Stage:
-    """Returns a stage in the folder of its command; `decisive`: see `Stage`."""
-    values: dict[str, object] = {"output": self.folder(cls.command)}
+  def _stage(self, cls: type[RequestT], execute: Callable[[RequestT], int], **values: object) -> Stage:
+    """Returns a stage in its folder; given flags replace `values`."""
+    values = {"output": self.folder(cls.command), **values, **self.flags_of(cls)}
     if issubclass(cls, JobRequest):
-      values |= {"max_bad_fraction": self.max_bad_fraction, "beam_options": self.beam_options}
-    values |= {**decisive, **others}
-    return Stage(make_request(cls, **values), execute, tuple(decisive))
+      values["beam_options"] = self.beam_options
+    values |= {name: None for name in ("precision", "runtime") if values.get(name) == AUTO}
+    names = [name for name in values if name not in (*_FIRST, *_DECIDE_NOTHING, "output", "beam_options")]
+    return Stage(make_request(cls, **values), execute, (*_FIRST, *sorted(names)))
 
 
 make_parser = RunRequest.make_parser
@@ -171,17 +163,23 @@ def execute(request: RunRequest) -> int:
   chain = Chain(Path(request.output), "run.json")
   images = data = datasets.resolve(request.data, request.folder("data"))
   # Unusable images fail before a stage is announced.
+  idx = make_request(ConvertRequest, input=data, output=request.output, **request.flags_of(ConvertRequest))
   source = find_source(
-    files.absolute(data), request.classes, class_names=request.class_names, transpose=request.transpose
+    files.absolute(data),
+    idx.classes,
+    retrain_names="retrain_names" in request.stage_flags,
+    class_names=idx.class_names,
+    transpose=idx.transpose,
   )
   state = digest_of_images(data)
   if isinstance(source, IdxSource):
     images = request.folder("convert")
-    if request.class_names:
-      state = json.dumps([state, digest_of_files(request.class_names)])
+    if idx.class_names:
+      state = json.dumps([state, digest_of_files(idx.class_names)])
     state = chain.keep_or_run(request.convert(data, count_classes(source.labels)), after=state)
-  after = json.dumps([state, digests_of_trunk(request.trunk, request.trunk_weights)])
-  state = chain.keep_or_run(request.bottlenecks(images), after)
+  stage = request.bottlenecks(images)
+  trunk, weights = (vars(stage.request)[name] for name in ("trunk", "trunk_weights"))
+  state = chain.keep_or_run(stage, after=json.dumps([state, digests_of_trunk(trunk, weights)]))
   chain.keep_or_run(request.train(), after=state)
   # Evaluation always runs: it prints the summary, and its gates decide the exit code.
   chain.run(request.evaluate(images))

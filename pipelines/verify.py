@@ -23,7 +23,7 @@ from beam_retrain.transforms.bottlenecks.model_handler import ImageModelHandler
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.metrics.metrics_file import METRICS_FILE
 from beam_retrain.transforms.core.models.inference import BATCH_SIZE, Inferred
-from beam_retrain.transforms.core.printing import detail, print, say
+from beam_retrain.transforms.core.printing import print, say
 from beam_retrain.transforms.core.records.quarantine import MAX_PIXELS, Quarantined
 from beam_retrain.transforms.core.records.schema import COMPLETED_FILE
 from beam_retrain.transforms.core.run import contents
@@ -320,7 +320,7 @@ def report(job: Job, paths: Sequence[ScoringPath], images: int, bad: int) -> int
   """Prints the differences; returns the exit code."""
   request = job.request
   if job.trunk.serving.why:
-    detail(job.trunk.serving, file=sys.stderr)
+    say(job.trunk.serving, file=sys.stderr)
   compared = f"{images - bad:,} images, compared with the exported model; differences of scores, 0..1"
   print(compared, "", *_table(paths), sep="\n")
   failed = False

@@ -9,7 +9,7 @@ from typing import ClassVar
 # The old scripts' layer is registered here.
 from beam_retrain.trainer.compat.retrain_options import RetrainOptions, add_retrain_flags
 from beam_retrain.trainer.export.tflite_options import TfliteOptions, add_tflite_flags
-from beam_retrain.trainer.fit.schedule import Schedule, steps_in_round
+from beam_retrain.trainer.fit.schedule import Schedule, steps_in_epoch
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.run.flags import fraction, positive_int, positive_number, seed_number
 from beam_retrain.transforms.core.run.request import Request
@@ -47,7 +47,7 @@ class TrainRequest(Request, RetrainOptions, TfliteOptions):
   preset: str = "adam"
   learning_rate: float | None = None
   batch_size: int | None = None
-  rounds: int | None = None
+  epochs: int | None = None
   patience: int | None = None
   l2: float | None = None
   training_steps: int | None = None
@@ -81,7 +81,7 @@ class TrainRequest(Request, RetrainOptions, TfliteOptions):
 
   def validate(self) -> None:
     """Checks what does not depend on the input; writes nothing."""
-    presets = {"rounds": "adam", "patience": "adam", "l2": "adam", "training_steps": "retrain"}
+    presets = {"epochs": "adam", "patience": "adam", "l2": "adam", "training_steps": "retrain"}
     for name in [name for name in presets if getattr(self, name) is not None] + self.given_options():
       if (preset := presets.get(name, "retrain")) != self.preset:
         raise InputError(f"--{name} belongs to --preset {preset}, not to --preset {self.preset}: leave it out.")
@@ -102,13 +102,13 @@ class TrainRequest(Request, RetrainOptions, TfliteOptions):
         validation_images=self.validation_images,
       )
     batch_size = self.batch_size or 512
-    steps = steps_in_round(training_images, batch_size)
+    steps = steps_in_epoch(training_images, batch_size)
     return Schedule(
       optimizer="adam",
       learning_rate=self.learning_rate or 0.001,
       is_decaying=True,
       batch_size=batch_size,
-      steps=(self.rounds or 100) * steps,
+      steps=(self.epochs or 100) * steps,
       first_eval=steps - 1,
       eval_every=steps,
       patience=self.patience or 6,
@@ -128,17 +128,18 @@ def _add_fit_flags(parser: argparse.ArgumentParser) -> None:
     help="images per training step (adam 512, retrain 100; retrain.py's --train_batch_size)",
   )
   parser.add_argument(
+    "--epochs",
     "--rounds",
     type=positive_int,
     metavar="N",
-    help="adam only: maximum number of rounds; a round is one pass over the training images, or more until 50 steps"
+    help="adam only: maximum number of epochs; an epoch is one pass over the training images, or more until 50 steps"
     " (default 100)",
   )
   parser.add_argument(
     "--patience",
     type=positive_int,
     metavar="N",
-    help="adam only: rounds without a lower validation loss before training stops (default 6)",
+    help="adam only: epochs without a lower validation loss before training stops (default 6)",
   )
   parser.add_argument(
     "--l2",

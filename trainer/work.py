@@ -12,11 +12,11 @@ from beam_retrain.trainer.export.exporter import Exporter
 from beam_retrain.trainer.export.output_files import TrainMetrics
 from beam_retrain.trainer.export.trunk_check import check_exportable
 from beam_retrain.trainer.fit import training
-from beam_retrain.trainer.fit.callbacks import RoundLine, TrainingCallback
+from beam_retrain.trainer.fit.callbacks import EpochLine, TrainingCallback
 from beam_retrain.trainer.fit.data import Bottlenecks, load_bottlenecks, load_transform
 from beam_retrain.trainer.fit.schedule import Schedule
 from beam_retrain.trainer.fit.tensorboard import Summaries
-from beam_retrain.transforms.core.printing import print
+from beam_retrain.transforms.core.printing import print, say
 from beam_retrain.transforms.core.records.schema import TESTING, TRAINING, VALIDATION
 from beam_retrain.transforms.core.records.trained_on import TRAINED_ON_FILE
 from beam_retrain.transforms.core.run.output_folder import claim_folder, complete_folder
@@ -54,7 +54,7 @@ def train_and_export(job: Job) -> TrainMetrics:
   info = _describe(job, schedule, data)
   resumes = claim_folder(job.output, info, owned=output_files.OWNED, work_folder=output_files.CHECKPOINTS)
   if resumes:
-    print(f"resuming the training of an earlier run in {job.request.output}")
+    say(f"resuming the training of an earlier run in {job.request.output}")
   exporter = Exporter(
     trunk_folder=trunk_folder,
     transform=transform,
@@ -122,7 +122,7 @@ def _make_callbacks(
   options = job.request
   callbacks: list[TrainingCallback] = []
   if not (options.is_quiet or options.eval_step_interval):
-    callbacks.append(RoundLine(sys.stdout, schedule.rounds))
+    callbacks.append(EpochLine(sys.stdout, schedule))
   logs = options.summaries_dir or os.path.join(job.output, output_files.LOGS)
   callbacks.append(Summaries(logs, is_every_step=bool(options.eval_step_interval), resumes=resumes))
   return [*callbacks, *options.make_callbacks(exporter, validation_images, sys.stdout)]

@@ -45,6 +45,9 @@ def test_version(capsys):
       ["bottlenecks", "--runer=FnApiRunner"],
       "--runer: neither beam-retrain nor Beam has this flag; the nearest flag is --runner.",
     ),
+    (["flowers"], "there is no command 'flowers'; `beam-retrain --help` lists them."),
+    (["train", "--lr=1"], "--lr: unknown flag; see `beam-retrain train --help`."),
+    (["bottlenecks", "--testing_percent=1"], "the nearest flag is --testing_percentage."),  # not Beam's
     (["train", "--inptu=x"], "--inptu: unknown flag; the nearest flag is --input."),
     (["run", "--output=x", "--trunk_weight=y"], "the nearest flag is --trunk_weights."),
     (["evaluate", "--input=x", "--output=y"], "required: --model"),

@@ -16,7 +16,7 @@ import pytest
 import tensorflow as tf
 
 from beam_retrain.trainer import task
-from beam_retrain.trainer.fit.callbacks import EvalResult, RoundLine
+from beam_retrain.trainer.fit.callbacks import EpochLine, EvalResult
 from beam_retrain.trainer.fit.schedule import Schedule
 from beam_retrain.trainer.request import TrainRequest
 from beam_retrain.transforms.core.errors import InputError
@@ -27,8 +27,10 @@ from tests.helpers import ROOT, run_in_terminal
 
 _ROUNDS = """
 import itertools, sys
-from beam_retrain.trainer.fit.callbacks import EvalResult, RoundLine
-line = RoundLine(sys.stdout, 30, clock=itertools.count(100.0, 3.5).__next__)
+from beam_retrain.trainer.fit.callbacks import EpochLine, EvalResult
+from beam_retrain.trainer.fit.schedule import Schedule
+schedule = Schedule(optimizer="adam", learning_rate=0.001, batch_size=512, steps=1500, first_eval=49, eval_every=50)
+line = EpochLine(sys.stdout, schedule, clock=itertools.count(100.0, 3.5).__next__)
 line.on_eval(349, EvalResult(6, 50, 0.001, 0.6, 0.8, 0.7, 0.75))
 line.on_eval(399, EvalResult(7, 50, 0.001, 0.51234, 0.9, 0.6, 0.875))
 line.finish(None)
@@ -42,14 +44,16 @@ def test_a_terminal_has_one_line_for_all_rounds():
   assert last.endswith("accuracy 87.50%; 7.0 s\r\n")
 
 
-def test_elsewhere_each_round_has_a_line():
+@pytest.mark.parametrize("where", ["epoch 7/30", "step 350/4000"])
+def test_elsewhere_each_evaluation_has_a_line(where):
   times = iter([100.0, 103.5])
   stream = io.StringIO()
-  line = RoundLine(stream, 30, clock=lambda: next(times))
+  schedule = schedule_of("--epochs=30" if where.startswith("epoch") else "--preset=retrain")
+  line = EpochLine(stream, schedule, clock=lambda: next(times))
   line.on_eval(349, EvalResult(7, 50, 0.001, 0.51234, 0.9, 0.6, 0.875))
   line.finish(np.zeros(0))
   assert stream.getvalue() == (
-    "round 7/30 (50 steps): training loss 0.5123, accuracy 90.00%; validation loss 0.6000, accuracy 87.50%; 3.5 s\n"
+    f"{where}: training loss 0.5123, accuracy 90.00%; validation loss 0.6000, accuracy 87.50%; 3.5 s\n"
   )
 
 
@@ -158,7 +162,7 @@ def test_a_missed_gate_is_exit_code_1_after_everything_is_written(tmp_path, bott
 @pytest.mark.parametrize(
   ("flags", "sentence"),
   [
-    (["--rounds=3", "--preset=retrain"], "--rounds belongs to --preset adam"),
+    (["--rounds=3", "--preset=retrain"], "--epochs belongs to --preset adam"),
     (["--how_many_training_steps=3"], "--training_steps belongs to --preset retrain"),
     (["--learning_rte=1"], "--learning_rte: unknown flag; the nearest flag is --learning_rate"),
     (["--seed=-1"], "argument --seed: -1 is not between 0 and 9223372036854775807"),
@@ -196,5 +200,5 @@ def test_old_flag_names_and_presets():
   old_names = schedule_of("--preset=retrain", "--how_many_training_steps=301", "--train_batch_size=7")
   assert (old_names.steps, old_names.batch_size) == (301, 7)
   assert schedule_of().optimizer == "adam"
-  assert schedule_of("--rounds=4").steps == 4 * 50
+  assert schedule_of("--epochs=4").steps == schedule_of("--rounds=4").steps == 4 * 50
   assert schedule_of("--l2=0").l2 == 0

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import TextIO
 
 from beam_retrain.trainer.fit.head import LinearHead, Score
+from beam_retrain.trainer.fit.schedule import Schedule
 from beam_retrain.transforms.core.printing import Level, is_terminal, level, say
 from beam_retrain.transforms.core.run.progress_line import show_bar
 
@@ -46,25 +47,27 @@ class TrainingCallback:
     """Called with the trained head."""
 
 
-class RoundLine(TrainingCallback):
-  """Prints a line per epoch; a terminal gets a bar."""
+class EpochLine(TrainingCallback):
+  """Prints a line per evaluation; a terminal gets a bar."""
 
-  def __init__(self, stream: TextIO, rounds: int, clock: Callable[[], float] = time.monotonic):
+  def __init__(self, stream: TextIO, schedule: Schedule, clock: Callable[[], float] = time.monotonic):
     self._stream = stream
-    self._rounds = rounds
+    self._schedule = schedule
     self._clock = clock
     self._start = clock()
     self._line = ""
 
   def on_eval(self, step: int, result: EvalResult) -> None:
     accuracy, secs = f"accuracy {result.validation_accuracy:.2%}", f"{self._clock() - self._start:.1f} s"
+    epoch, steps = f"epoch {result.number}/{self._schedule.rounds}", f"step {step + 1}/{self._schedule.steps}"
+    where = steps if self._schedule.is_balanced else epoch
     self._line = (
-      f"round {result.number}/{self._rounds} ({result.steps} steps): training loss {result.training_loss:.4f},"
-      f" accuracy {result.training_accuracy:.2%}; validation loss {result.validation_loss:.4f}, {accuracy}; {secs}"
+      f"{where}: training loss {result.training_loss:.4f}, accuracy {result.training_accuracy:.2%};"
+      f" validation loss {result.validation_loss:.4f}, {accuracy}; {secs}"
     )
     if is_terminal(self._stream) and level() >= Level.NORMAL:
-      text = f"epoch {result.number}/{self._rounds}, validation {accuracy}, {secs}"
-      show_bar("train", text, result.number, self._rounds, self._stream)
+      text = f"{where}, validation {accuracy}, {secs}"
+      show_bar("train", text, result.number, self._schedule.rounds, self._stream)
     else:
       say(self._line, file=self._stream)
 

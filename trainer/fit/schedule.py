@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 
-_MIN_STEPS = 50  # per round: with few images, one pass is too short
+_MIN_STEPS = 50  # per epoch: with few images, one pass is too short
 _STEPS_PER_BLOCK = 100
 
 
@@ -15,7 +15,7 @@ class Schedule:
 
   Attributes:
     optimizer: `adam` or `sgd`.
-    learning_rate: that of the first round. A round lasts from one evaluation to the next.
+    learning_rate: that of the first epoch, or of the first steps until an evaluation: a round.
     is_decaying: the learning rate is multiplied by 0.3 after every 2 rounds in a row without a lower validation loss.
     is_balanced: batches are drawn uniformly over classes, then over the class's images, with replacement; otherwise a
       round is whole passes over the shuffled training images.
@@ -64,7 +64,7 @@ class Schedule:
     return min(step + (self.first_eval - step) % self.eval_every, self.steps - 1)
 
 
-def steps_in_round(training_images: int, batch_size: int) -> int:
+def steps_in_epoch(training_images: int, batch_size: int) -> int:
   """Returns the steps of whole passes, at least 50."""
   steps_in_pass = math.ceil(training_images / batch_size)
   return steps_in_pass * math.ceil(_MIN_STEPS / steps_in_pass)

@@ -54,7 +54,7 @@ def train(
         vectors, classes = next(batches)
         score = state.take_step(vectors, classes, rate)
         if not math.isfinite(score.loss):
-          raise _diverged(number, rate)
+          raise _diverged(rate)
         for one in callbacks:
           one.on_step(step, score, state.head)
         if step < last and state.steps % schedule.steps_per_block == 0:
@@ -62,7 +62,7 @@ def train(
       trained = state.head.score(vectors, classes) if schedule.is_measured_on_batch else state.score_steps()
       validated = _validate(state.head, data, schedule, seed, last)
       if not all(math.isfinite(score.loss) for score in (trained, validated) if score.images):
-        raise _diverged(number, rate)
+        raise _diverged(rate)
       state.finish_round(number, rate, trained, validated)
       for one in callbacks:
         one.on_eval(last, state.rounds[-1])
@@ -75,8 +75,8 @@ def train(
   return state.head, state.rounds
 
 
-def _diverged(number: int, rate: float) -> InputError:
-  return InputError(f"training diverged in round {number}: use a --learning_rate below {rate:g}.")
+def _diverged(rate: float) -> InputError:
+  return InputError(f"training diverged: use a --learning_rate below {rate:g}.")
 
 
 def _one_blas_thread() -> contextlib.AbstractContextManager[object]:
@@ -99,7 +99,7 @@ def evaluate_splits(
   """Scores the trained head; raises InputError if a loss is not finite."""
   scores = {split: evaluate(head, data, split) for split in splits}
   if any(score.images and not math.isfinite(score.loss) for score in scores.values()):
-    raise _diverged(rounds[-1].number, rounds[-1].learning_rate)
+    raise _diverged(rounds[-1].learning_rate)
   return scores
 
 

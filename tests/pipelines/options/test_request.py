@@ -124,7 +124,7 @@ def test_help_is_printed_and_leaves_with_0(capsys):
 
 def test_a_command_without_a_beam_job_takes_no_beam_flags():
   assert parse_flags(_parser(), ["--input=a"]).input == "a"
-  with pytest.raises(InputError, match="--runner: unknown flag; the nearest flag is --"):
+  with pytest.raises(InputError, match="--runner: unknown flag; see `beam-retrain convert --help`"):
     parse_flags(_parser(), ["--input=a", "--runner=FnApiRunner"])
 
 

@@ -11,7 +11,7 @@ import pytest
 from beam_retrain.trainer.fit import training
 from beam_retrain.trainer.fit.callbacks import TrainingCallback, best_round
 from beam_retrain.trainer.fit.data import Bottlenecks
-from beam_retrain.trainer.fit.schedule import Schedule, steps_in_round
+from beam_retrain.trainer.fit.schedule import Schedule, steps_in_epoch
 from beam_retrain.transforms.core.errors import InputError
 
 # Six steps make a pass over the training images of `clusters`.
@@ -149,7 +149,7 @@ def test_a_round_passes_over_every_training_image_equally_often():
   drawn = np.concatenate(list(training.draw_rows(data, ADAM, np.random.default_rng(0))))
   rows, counts = np.unique(drawn, return_counts=True)
   assert rows.tolist() == data.rows["training"].tolist()
-  assert steps_in_round(len(rows), 20) == ADAM.eval_every == 9 * 6
+  assert steps_in_epoch(len(rows), 20) == ADAM.eval_every == 9 * 6
   assert set(counts) == {9}
 
 
@@ -197,7 +197,7 @@ def test_every_evaluation_draws_other_validation_images(tmp_path):
 
 def test_a_training_that_diverges_is_told(tmp_path):
   schedule = dataclasses.replace(ADAM, optimizer="sgd", learning_rate=1e30)
-  with pytest.raises(InputError, match=r"training diverged in round .: use a --learning_rate below 1e\+30"):
+  with pytest.raises(InputError, match=r"training diverged: use a --learning_rate below 1e\+30"):
     train(tmp_path, schedule)
 
 
@@ -205,7 +205,7 @@ def test_a_training_that_diverges_is_told(tmp_path):
 @pytest.mark.parametrize("schedule", [ADAM, RETRAIN, MANY_EVALS], ids=["adam", "retrain", "many evaluations"])
 def test_the_last_step_of_a_training_may_be_the_one_that_diverges(tmp_path, schedule):
   schedule = dataclasses.replace(schedule, optimizer="sgd", learning_rate=1e38, steps=1)
-  with pytest.raises(InputError, match=r"training diverged in round 1: use a --learning_rate below 1e\+38"):
+  with pytest.raises(InputError, match=r"training diverged: use a --learning_rate below 1e\+38"):
     train(tmp_path, schedule)
 
 
@@ -216,7 +216,7 @@ def test_what_is_measured_at_the_end_is_finite(tmp_path):
     data, dataclasses.replace(ADAM, steps=54, l2=0.0), seed=0, checkpoint=str(tmp_path / "head.npz")
   )
   head.kernel *= np.float32(3e38)
-  with pytest.raises(InputError, match=r"training diverged in round 1: use a --learning_rate below 0\.01"):
+  with pytest.raises(InputError, match=r"training diverged: use a --learning_rate below 0\.01"):
     training.evaluate_splits(head, data, ["testing"], rounds)
 
 

@@ -3,6 +3,7 @@
 | private name              | reason                                                               |
 |---------------------------|----------------------------------------------------------------------|
 | `_ActionsContainer`       | the common type of a parser and its groups, which both take flags    |
+| `_add_action`             | adds a flag that another parser declares; `parents` takes all or none |
 | `ArgumentParser._actions` | a parser does not list its flags; used to suggest the nearest one    |
 
 `tests/transforms/core/run/test_argparse_internals.py` fails when one is gone, or when argparse has a public way.
@@ -19,6 +20,11 @@ FlagGroup = argparse._ActionsContainer
 
 def actions_of(parser: argparse.ArgumentParser) -> Sequence[argparse.Action]:
   return parser._actions
+
+
+def add_action(group: FlagGroup, action: argparse.Action) -> None:
+  """Adds an action of another parser."""
+  group._add_action(action)
 
 
 def flags_of(parser: argparse.ArgumentParser) -> list[str]:

@@ -13,6 +13,8 @@ from beam_retrain.transforms.core.printing import Level, set_level
 from beam_retrain.transforms.core.records.quarantine import MAX_PIXELS
 from beam_retrain.transforms.core.run.argparse_internals import FlagGroup, flags_of
 
+_NEAR = 0.8  # of difflib's ratio
+
 
 class _SetLevel(argparse.Action):
   """Sets how much is printed; leaves nothing in the namespace."""
@@ -74,8 +76,11 @@ def unknown_argument(parser: argparse.ArgumentParser, argument: str, known: Sequ
   if not argument.startswith("-"):
     return f"{parser.prog}: {argument!r} is not expected here; see `{parser.prog} --help`."
   flag = argument.split("=")[0]
-  nearest = difflib.get_close_matches(flag, known, n=1, cutoff=0.0)
-  return f"{parser.prog}: {flag}: {complaint}; the nearest flag is {nearest[0]}."
+  # Ours first: Beam has hundreds, one of which is near to nearly anything.
+  near = [*difflib.get_close_matches(flag, flags_of(parser), n=1, cutoff=_NEAR)]
+  near += difflib.get_close_matches(flag, known, n=1, cutoff=_NEAR)
+  remedy = f"the nearest flag is {near[0]}" if near else f"see `{parser.prog} --help`"
+  return f"{parser.prog}: {flag}: {complaint}; {remedy}."
 
 
 def fraction(text: str) -> float:

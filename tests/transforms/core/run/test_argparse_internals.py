@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from beam_retrain.transforms.core.run.argparse_internals import FlagGroup, actions_of, flags_of
+from beam_retrain.transforms.core.run.argparse_internals import FlagGroup, actions_of, add_action, flags_of
 
 
 def test_a_parser_and_its_groups_are_flag_groups():
@@ -21,3 +21,10 @@ def test_a_parser_s_flags_are_read_and_it_has_no_public_list_of_them():
   assert flags_of(parser) == ["--input", "--output"]
   assert [action.dest for action in actions_of(parser)] == ["input", "output"]
   assert not [name for name in ("actions", "get_actions") if hasattr(parser, name)], "use the public one"
+
+
+def test_a_flag_of_another_parser_is_taken_as_it_is():
+  declared = argparse.ArgumentParser(add_help=False).add_argument("--number", type=int)
+  parser = argparse.ArgumentParser()
+  add_action(parser.add_argument_group("more"), declared)
+  assert parser.parse_args(["--number=3"]).number == 3
