@@ -12,13 +12,16 @@ import importlib
 from typing import Any
 
 _MODULES = {
-  "ComputeBottlenecks": "beam_retrain.transforms.bottlenecks.compute",
-  "EvaluateClassifier": "beam_retrain.transforms.evaluation.classifier",
+  "ComputeBottlenecks": "beam_retrain.pipelines.library.transforms",
+  "EvaluateClassifier": "beam_retrain.pipelines.library.transforms",
+  "Evaluation": "beam_retrain.pipelines.library.evaluation",
   "Image": "beam_retrain.transforms.core.records.schema",
   "ImageModelHandler": "beam_retrain.transforms.bottlenecks.model_handler",
   "InputError": "beam_retrain.transforms.core.errors",
   "Model": "beam_retrain.pipelines.library.model",
-  "Prediction": "beam_retrain.pipelines.library.model",
+  "Prediction": "beam_retrain.pipelines.library.evaluation",
+  "ReadImages": "beam_retrain.transforms.sources.read",
+  "SeparateBad": "beam_retrain.transforms.sources.read",
   "StoredBottlenecks": "beam_retrain.pipelines.library.bottlenecks",
   "embed": "beam_retrain.pipelines.library.bottlenecks",
   "find_source": "beam_retrain.transforms.sources.find",

@@ -176,8 +176,11 @@ class Job:
     request_memory(self.options, trunk_folder)
     return True
 
-  def build(self, root: beam.Pipeline, scratch: str = "") -> None:
-    """Plans, works and closes; `scratch`: as of `ComputeBottlenecks`."""
+  def build(self, root: beam.Pipeline | beam.pvalue.PBegin, scratch: str = "") -> beam.PCollection:
+    """Plans, works and closes; returns a PCollection of one `Stats`.
+
+    `scratch`: as of `ComputeBottlenecks`.
+    """
     compute = ComputeBottlenecks(
       self.handler,
       labels=self.source.labels,
@@ -191,7 +194,7 @@ class Job:
       request=self.info.request,
       scratch=scratch,
     )
-    _ = root | "Plan" >> self.source.plan(_SPLITS, self.percentages) | "ComputeBottlenecks" >> compute
+    return root | "Plan" >> self.source.plan(_SPLITS, self.percentages) | "ComputeBottlenecks" >> compute
 
   def works(self) -> list[Work]:
     """Returns the long parts of the job, the longest first."""

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import ClassVar, NamedTuple
 
 from beam_retrain.pipelines.engines.dataflow import describe_built_job, validate_single_job
-from beam_retrain.pipelines.evaluation import FILES, Evaluation, find_images
+from beam_retrain.pipelines.evaluation import FILES, Evaluation, find_images, holds_bottlenecks, open_bottlenecks
 from beam_retrain.pipelines.jobs.locks import holds_output
 from beam_retrain.pipelines.jobs.runner import run_command
 from beam_retrain.pipelines.models.trained import Model
@@ -22,7 +22,6 @@ from beam_retrain.transforms.core.models.inference import BATCH_SIZE
 from beam_retrain.transforms.core.printing import print
 from beam_retrain.transforms.core.records.schema import QUARANTINE_FILE
 from beam_retrain.transforms.core.run.exit_codes import ExitCode
-from beam_retrain.transforms.core.run.output_folder import find_info, read_info
 from beam_retrain.transforms.core.run.run_info import RunInfo, describe_run
 from beam_retrain.transforms.core.runtimes.variant import AUTO
 from beam_retrain.transforms.evaluation.classifier import EvaluateClassifier
@@ -107,7 +106,8 @@ def run(argv: Sequence[str]) -> int:
 def execute(request: EvaluateRequest) -> int:
   """Runs the command; returns the exit code."""
   job = plan(request)
-  step = job.evaluation.run(job.info, job.output, compare=job.compare)
+  step = job.evaluation.begin(job.info, job.output, compare=job.compare)
+  job.evaluation.run(step, STAGE)
   return report(job, step)
 
 
@@ -123,7 +123,7 @@ def plan(request: EvaluateRequest) -> Job:
   check_paths(options, request.model, request.input, request.output, request.reuse, request.manifest)
   validate_single_job(options, request.output)
   model = Model(request.model)
-  is_stored = _holds_bottlenecks(request.input)
+  is_stored = holds_bottlenecks(request.input)
   source = _stored_bottlenecks(request, model) if is_stored else find_images(request, model)
   evaluation = Evaluation.plan(
     request, options, {MODEL: model}, source, is_stored=is_stored, keeps_bottlenecks=bool(request.reuse)
@@ -153,25 +153,12 @@ def plan(request: EvaluateRequest) -> Job:
   return Job(evaluation, request.output, compare, info)
 
 
-def _holds_bottlenecks(folder: str) -> bool:
-  info = find_info(folder, files)
-  return info is not None and info.stage == "bottlenecks"
-
-
 def _stored_bottlenecks(request: EvaluateRequest, model: Model) -> RecordsSource:
   unused = {"reuse": bool(request.reuse), "precision": request.precision != AUTO, "runtime": request.runtime != AUTO}
   unused |= dict.fromkeys(request.idx_settings(), True)
   for name in (name for name, is_given in unused.items() if is_given):
     raise InputError(f"{flag(name)} applies to images, but {flag('input')} holds bottlenecks: leave {flag(name)} out.")
-  info = read_info(request.input, "bottlenecks", files)
-  stored, wanted = info.trunk, model.info.trunk
-  if stored.fingerprint != wanted.fingerprint:
-    raise InputError(
-      f"the bottlenecks in {request.input} are of another trunk ({stored.handle}, {stored.fingerprint[:12]}) than the"
-      f" model in {request.model} ({wanted.handle}, {wanted.fingerprint[:12]}): evaluate images, or run"
-      " `beam-retrain bottlenecks` with the model's trunk."
-    )
-  return RecordsSource(request.input)
+  return open_bottlenecks(request.input, model)
 
 
 def report(job: Job, step: EvaluateClassifier) -> int:

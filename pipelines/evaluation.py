@@ -10,6 +10,7 @@ import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Self
 
+import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from beam_retrain.pipelines.engines.dataflow import request_memory
@@ -37,6 +38,7 @@ from beam_retrain.reporting.gates import gate_lines, judge, verdict_line
 from beam_retrain.reporting.html_report import Report, render_report
 from beam_retrain.reporting.text_tables import per_label_table
 from beam_retrain.transforms.bottlenecks.store import STORES_FOLDER, find_stores, store_folder
+from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.metrics.figures import CANDIDATE, MISSED, MODEL, BadInputs, Metrics, TrendPoint
 from beam_retrain.transforms.core.metrics.metrics_file import METRICS_FILE, write_metrics
 from beam_retrain.transforms.core.models.agreement import Agreement, Sampled
@@ -44,7 +46,7 @@ from beam_retrain.transforms.core.printing import print
 from beam_retrain.transforms.core.records.schema import INFO_FILE, QUARANTINE_FILE, REPORTS_FOLDER
 from beam_retrain.transforms.core.records.splits import SplitPercentages
 from beam_retrain.transforms.core.run.exit_codes import ExitCode
-from beam_retrain.transforms.core.run.output_folder import complete_folder
+from beam_retrain.transforms.core.run.output_folder import complete_folder, find_info, read_info
 from beam_retrain.transforms.core.run.run_info import RunInfo, describe_run
 from beam_retrain.transforms.core.run.stats import read_stats
 from beam_retrain.transforms.core.system.small_files import read_small
@@ -71,6 +73,7 @@ from beam_retrain.transforms.io import files
 from beam_retrain.transforms.shards.ledger import read_quarantine
 from beam_retrain.transforms.sources.base import Source
 from beam_retrain.transforms.sources.find import find_source
+from beam_retrain.transforms.sources.records import RecordsSource
 
 REPORT_FILE = "report.html"
 FILES = (REPORT_FILE, PREDICTIONS_FILE, PER_LABEL_FILE, CONFUSION_FILE, SUSPICIOUS_FILE, METRICS_FILE)
@@ -105,6 +108,24 @@ def find_images(request: EvaluationRequest, model: Model) -> Source:
   )
   report_notes(source)
   return source
+
+
+def holds_bottlenecks(folder: str) -> bool:
+  """Whether the images to evaluate are stored bottlenecks."""
+  info = find_info(folder, files)
+  return info is not None and info.stage == "bottlenecks"
+
+
+def open_bottlenecks(folder: str, model: Model) -> RecordsSource:
+  """Returns stored bottlenecks; raises InputError unless by the model's trunk."""
+  stored, wanted = read_info(folder, "bottlenecks", files).trunk, model.info.trunk
+  if stored.fingerprint != wanted.fingerprint:
+    raise InputError(
+      f"the bottlenecks in {folder} are of another trunk ({stored.handle}, {stored.fingerprint[:12]}) than the"
+      f" model in {model.path} ({wanted.handle}, {wanted.fingerprint[:12]}): evaluate images, or run"
+      " `beam-retrain bottlenecks` with the model's trunk."
+    )
+  return RecordsSource(folder)
 
 
 def choose_images(source: Source, split: str, models: Sequence[Model]) -> Images:
@@ -196,17 +217,17 @@ class Evaluation:
   def _batch_size(self) -> int:
     return self.execution.batch_size if self.trunks else self.request.batch_size or BOTTLENECKS_BATCH_SIZE
 
-  def run(
+  def begin(
     self,
     info: RunInfo,
     output: str,
     *,
     also_owned: Sequence[str] = (),
-    compare: CompareNights | None,
+    compare: CompareNights | None = None,
     finds_leaks: bool = False,
     find_earlier: Callable[[str], list[str]] = lambda fingerprint: [],
   ) -> EvaluateClassifier:
-    """Claims the output folder and runs the job; returns its step.
+    """Claims the output folder; returns the job's step.
 
     `find_earlier` returns further folders of a trunk's bottlenecks, given its fingerprint. For `also_owned`, see
     `claim_folder`.
@@ -217,7 +238,7 @@ class Evaluation:
       self._claim_store(output, fingerprint, [*find_earlier(fingerprint), *reuse])
       for fingerprint, reuse in (self.reuse or {}).items()
     ]
-    step = EvaluateClassifier(
+    return EvaluateClassifier(
       scorer=self._scorer(),
       models={name: model.labels for name, model in self.models.items()},
       output=output,
@@ -228,15 +249,16 @@ class Evaluation:
       finds_leaks=finds_leaks,
       empty_message=self.images.empty_message,
     )
+
+  def build(self, root: beam.Pipeline | beam.pvalue.PBegin, step: EvaluateClassifier) -> beam.PCollection:
+    """Plans and evaluates; returns a PCollection of the path of `figures.json`."""
     source, splits, percentages = self.images
+    return root | "Plan" >> source.plan(splits, percentages) | "Evaluate" >> step
+
+  def run(self, step: EvaluateClassifier, stage: str) -> None:
+    """Runs the job of `begin`."""
     request_memory(self.options, self.request.model)
-    run_pipeline(
-      lambda root: root | "Plan" >> source.plan(splits, percentages) | "Evaluate" >> step,
-      self.options,
-      stage=info.stage,
-      shards_folder=step.longest_work_folder,
-    )
-    return step
+    run_pipeline(lambda root: self.build(root, step), self.options, stage=stage, shards_folder=step.longest_work_folder)
 
   def _claim_store(self, output: str, fingerprint: str, reuse: Sequence[str]) -> TrunkStore:
     """Creates the store of a trunk's bottlenecks in the claimed output folder."""

@@ -82,8 +82,17 @@ class StoredBottlenecks(NamedTuple):
   keys: np.ndarray
 
   def to_pandas(self) -> pd.DataFrame:
-    """Returns columns `key`, `label` and the numbers, called 0 to D-1."""
-    import pandas as pd
+    """Returns columns `key`, `label` and the numbers, called 0 to D-1.
+
+    The first two are str, the others float32.
+
+    Raises:
+      InputError: pandas is not installed, which beam-retrain does not ask for.
+    """
+    try:
+      import pandas as pd
+    except ImportError as error:
+      raise InputError("pandas is not installed: pip install pandas.") from error
 
     names = pd.DataFrame({"key": self.keys, "label": self.labels})
     return pd.concat([names, pd.DataFrame(self.vectors)], axis=1)

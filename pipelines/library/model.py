@@ -4,39 +4,31 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from beam_retrain.pipelines.library.evaluation import Evaluation, Prediction, evaluate, label_images, score_images
 from beam_retrain.pipelines.library.images import AnyImage, as_list, embed_all, read_images
 from beam_retrain.pipelines.predict import choose_serving, load_classifier, load_trunk_of, rank
+from beam_retrain.transforms.core.errors import InputError
+from beam_retrain.transforms.core.labels import normalise
+from beam_retrain.transforms.core.models.choose_variant import TRUNK_FOLDER
+from beam_retrain.transforms.core.models.head import HEAD_FILE
 from beam_retrain.transforms.core.models.inference import LoadedModel, infer_images
 from beam_retrain.transforms.core.records.quarantine import Quarantined
+from beam_retrain.transforms.core.records.trained_on import TRAINED_ON_FILE, TrainedOn
 from beam_retrain.transforms.core.run.output_folder import find_output, read_info, read_labels
 from beam_retrain.transforms.core.runtimes.variant import AUTO
+from beam_retrain.transforms.core.system import local_files
 
-
-class Prediction(NamedTuple):
-  """A model's answer for one image, or why there is none.
-
-  Attributes:
-    image: its path, or its position in the list.
-    label: the label with the highest score; empty for an image that cannot be used.
-    confidence: its score, 0..1.
-    top: (label, score 0..1) of the best, the first being `label`.
-    fault: why the image cannot be used, such as `TRUNCATED: the file ends too early`; else empty.
-  """
-
-  image: str
-  label: str = ""
-  confidence: float = 0.0
-  top: list[tuple[str, float]] = []  # noqa: RUF012 - of a tuple, never changed
-  fault: str = ""
+if TYPE_CHECKING:
+  from beam_retrain.transforms.bottlenecks.model_handler import ImageModelHandler
 
 
 class Model:
-  """A trained model: labels images, and gives their bottlenecks.
+  """A trained model: labels images, gives their bottlenecks, and is evaluated.
 
   Attributes:
     labels: class index -> label.
@@ -68,7 +60,7 @@ class Model:
     predictions = []
     for result in infer_images(read_images(as_list(images)), self._classifier):
       if isinstance(result, Quarantined):
-        predictions.append(Prediction(result.key, fault=f"{result.reason}: {result.detail}"))
+        predictions.append(Prediction.of_bad(result))
       else:
         best = rank(result.outputs["scores"], self.labels, top)
         predictions.append(Prediction(result.image.key, *best[0], best))
@@ -81,6 +73,56 @@ class Model:
       InputError: an image cannot be used.
     """
     return embed_all(as_list(images), self._trunk, self.dimensions)
+
+  def evaluate(
+    self,
+    images: Iterable[AnyImage] | str | os.PathLike[str],
+    labels: Sequence[str] | None = None,
+    *,
+    split: str = "auto",
+  ) -> Evaluation:
+    """Labels images and counts, in this process, what is right.
+
+    Gives the figures of `beam-retrain evaluate`, which does the same as a job and writes a report.
+
+    Args:
+      images: a folder, or another `--input` of `beam-retrain evaluate`, bottlenecks too; or a list as of `predict`.
+      labels: of a list, one for each image.
+      split: of a folder: `auto`, `testing` or `all`, as `--split`.
+
+    Raises:
+      InputError: the folder cannot be used, or a label is missing or unknown.
+    """
+    if isinstance(images, str | os.PathLike):
+      if labels is not None:
+        raise InputError("a folder has its own labels: leave them out, or give a list of images.")
+      from beam_retrain.pipelines.library.sources import open_scored  # loads Beam
+
+      scored = open_scored(os.fspath(images), self._folder, split, lambda: self._classifier)
+    else:
+      given = as_list(images)
+      if labels is None or len(labels) != len(given):
+        raise InputError(f"{len(given)} images have {len(labels or ())} labels: give one for each image.")
+      labelled = label_images(read_images(given), list(map(normalise, labels)), self.labels)
+      scored = score_images(labelled, self._classifier, [isinstance(image, np.ndarray) for image in given])
+    return evaluate(scored, self.labels, self._trained_on)
+
+  def handler(self) -> ImageModelHandler:
+    """Returns a handler for Beam's `RunInference`; its output is `scores`, float32 [C].
+
+    It runs on machines of another kind, too; see `ImageModelHandler`.
+    """
+    from beam_retrain.transforms.bottlenecks.model_handler import ImageModelHandler  # loads Beam
+
+    folder = os.path.abspath(self._folder)
+    if not self._serving.is_prepared:
+      return ImageModelHandler(os.path.join(folder, "saved_model"))
+    return ImageModelHandler(os.path.join(folder, TRUNK_FOLDER), head=os.path.join(folder, HEAD_FILE))
+
+  @functools.cached_property
+  def _trained_on(self) -> TrainedOn | None:
+    path = os.path.join(self._folder, TRAINED_ON_FILE)
+    return TrainedOn.decode(local_files.read_bytes(path), path) if os.path.exists(path) else None
 
   @functools.cached_property
   def _classifier(self) -> LoadedModel:

@@ -50,6 +50,7 @@ class Execution:
       max_pixels=max_pixels,
       trunk_only=trunk_only,
       head=head,
+      exact=True,
     )
 
   def describe(self) -> str:

@@ -140,7 +140,7 @@ def run(argv: Sequence[str], today: Callable[[], datetime.date] = datetime.date.
   """Runs the command line; returns the exit code."""
   job = plan(ReevaluateRequest.parse(argv), today())
   with history.tonight(job.history, job.date, job.info.request) as working:
-    step = job.evaluation.run(
+    step = job.evaluation.begin(
       job.info,
       working,
       also_owned=(*CHANGES_FILES, LEAKS_FILE, JUNIT_FILE, CANDIDATE),
@@ -148,6 +148,7 @@ def run(argv: Sequence[str], today: Callable[[], datetime.date] = datetime.date.
       finds_leaks=True,
       find_earlier=lambda fingerprint: history.earlier_stores(job.history, job.date, fingerprint, working),
     )
+    job.evaluation.run(step, job.info.stage)
     return report(job, step)
 
 

@@ -5,6 +5,7 @@ Beam's own TensorFlow handlers cannot load a SavedModel under Keras 3.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -22,8 +23,10 @@ from beam_retrain.transforms.core.models.inference import (
   load_with_oom_fallback,
   with_head,
 )
+from beam_retrain.transforms.core.printing import print
 from beam_retrain.transforms.core.records.quarantine import Quarantined
 from beam_retrain.transforms.core.records.schema import Image
+from beam_retrain.transforms.core.runtimes.prepared import find_prepared, foreign_reason
 from beam_retrain.transforms.core.system.machine import Threads
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.io.transfer import download
@@ -45,6 +48,11 @@ class ImageModelHandler(ModelHandler[Image, "Inferred | Quarantined", LoadedMode
     max_pixels: largest height x width that is decoded.
     trunk_only: run only the trunk of an exported model.
     head: `head.npz` to put on the trunk, for `scores` instead of bottlenecks.
+    exact: whether all machines must run a prepared trunk as it was prepared, for bottlenecks with the same bits. Else a
+      machine of another kind runs its SavedModel in float32, by TensorFlow.
+
+  Raises:
+    InputError: when it is loaded, the model cannot be used, or not on this machine.
   """
 
   def __init__(
@@ -57,6 +65,7 @@ class ImageModelHandler(ModelHandler[Image, "Inferred | Quarantined", LoadedMode
     max_pixels: int = MAX_PIXELS,
     trunk_only: bool = False,
     head: str = "",
+    exact: bool = False,
   ):
     super().__init__()
     if batch_size < 1:
@@ -67,6 +76,7 @@ class ImageModelHandler(ModelHandler[Image, "Inferred | Quarantined", LoadedMode
     self.max_pixels = max_pixels
     self._trunk_only = trunk_only
     self._head = head
+    self._exact = exact
     self._shared = Shared()
     self._loads = 0
 
@@ -74,15 +84,36 @@ class ImageModelHandler(ModelHandler[Image, "Inferred | Quarantined", LoadedMode
     files.check_seen(self._path)
     self._loads += 1
 
+    path, head, use_prepared = self._path, self._head, True
+    if not self._exact and (saved := self._saved_model_instead()):
+      # An exported model has the head inside.
+      path, head, use_prepared = saved, head if saved == path else "", False
+    trunk_only = self._trunk_only or (path != self._path and not self._head)
+
     def load(batch_size: int) -> LoadedModel:
       return load_model(
-        download(self._path), self.thread_limits.here, trunk_only=self._trunk_only, batch_size=batch_size
+        download(path),
+        self.thread_limits.here,
+        trunk_only=trunk_only,
+        batch_size=batch_size,
+        use_prepared=use_prepared,
       )
 
     loaded = load_with_oom_fallback(load, self.batch_size)
-    if not self._head:
-      return loaded
-    return with_head(loaded, decode_head(files.read_bytes(self._head), self._head), self._head)
+    return with_head(loaded, decode_head(files.read_bytes(head), head), head) if head else loaded
+
+  def _saved_model_instead(self) -> str:
+    """Returns the SavedModel to run instead of a foreign trunk, or ""."""
+    prepared = find_prepared(download(self._path))
+    reason = foreign_reason(prepared) if prepared else ""
+    if not reason:
+      return ""
+    # Beside the prepared trunk, or of a trained model.
+    for folder in (self._path, files.join(files.split(self._path)[0], "saved_model")):
+      if files.exists(files.join(folder, "saved_model.pb")):
+        print(f"{self._path}: {reason}; so it runs in float32 by TensorFlow, from {folder}", file=sys.stderr)
+        return folder
+    return ""
 
   def load_once(self) -> LoadedModel:
     """Returns the process's copy of the model; loads it if necessary."""

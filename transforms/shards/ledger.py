@@ -5,13 +5,13 @@ from __future__ import annotations
 import csv
 import dataclasses
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import apache_beam as beam
 
-from beam_retrain.transforms.core.records.csv_format import csv_text, escape_cell
+from beam_retrain.transforms.core.records.csv_format import csv_text, escape_cell, unescape_cell
 from beam_retrain.transforms.core.records.leaks import LeakedImage, count_leaks, leaks_csv
-from beam_retrain.transforms.core.records.quarantine import Quarantined
+from beam_retrain.transforms.core.records.quarantine import Quarantined, Reason
 from beam_retrain.transforms.core.records.schema import (
   LEAKS_FILE,
   QUARANTINE_FILE,
@@ -108,6 +108,13 @@ def quarantine_csv(entries: Iterable[Quarantined]) -> str:
 def read_quarantine(path: str, limit: int) -> list[list[str]]:
   """Returns the first `limit` rows of a `quarantine.csv`."""
   return list(itertools.islice(csv.reader(files.read_lines(path)), 1, limit + 1))
+
+
+def parse_quarantine(path: str) -> Iterator[Quarantined]:
+  """Yields the entries of a `quarantine.csv`."""
+  for row in csv.DictReader(files.read_lines(path)):
+    key, detail = unescape_cell(row["file_name"]), unescape_cell(row["detail"])
+    yield Quarantined(key, int(row["size_bytes"]), Reason(row["reason"]), detail, row["split"])
 
 
 # `*_` has no annotation: Beam takes one for the type of the whole tuple.

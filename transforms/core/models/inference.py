@@ -223,7 +223,9 @@ def quarantine(image: Image, fault: Fault) -> Quarantined:
   return Quarantined(image.key, len(image.encoded), fault.reason, fault.detail)
 
 
-def load_model(path: str, threads: int = 0, *, trunk_only: bool = False, batch_size: int = BATCH_SIZE) -> LoadedModel:
+def load_model(
+  path: str, threads: int = 0, *, trunk_only: bool = False, batch_size: int = BATCH_SIZE, use_prepared: bool = True
+) -> LoadedModel:
   """Loads a trunk or an exported model from its folder.
 
   Args:
@@ -231,9 +233,10 @@ def load_model(path: str, threads: int = 0, *, trunk_only: bool = False, batch_s
     threads: of this process; 0: the runtime's own choice.
     trunk_only: of an exported model, load the trunk only; its output is `bottleneck` instead of `scores`.
     batch_size: images in most calls of `infer`, see `load_prepared`.
+    use_prepared: False to load a trunk's SavedModel, in float32, even if it is prepared.
   """
   load_tensorflow(threads)
-  if prepared := find_prepared(path):
+  if use_prepared and (prepared := find_prepared(path)):
     return load_prepared_model(prepared, threads, batch_size)
   return _load_saved(path, trunk_only)
 

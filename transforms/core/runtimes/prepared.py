@@ -64,7 +64,16 @@ def write_prepared_info(folder: str, trunk: TrunkInfo, versions: dict[str, str],
   `tensors` are the graph's `input` and `output`, for TensorFlow.
   """
   hashes = {name: local_files.sha256(os.path.join(folder, name)) for name in FILES[trunk.variant.runtime]}
-  info = PreparedInfo(trunk.variant, trunk.fingerprint, trunk.input_px, trunk.dimensions, versions, hashes, **tensors)
+  info = PreparedInfo(
+    trunk.variant,
+    trunk.fingerprint,
+    trunk.input_px,
+    trunk.dimensions,
+    versions,
+    hashes,
+    machine=platform.machine(),
+    **tensors,
+  )
   Path(folder, CARD_FILE).write_text(info.encode(), encoding="utf-8")
 
 
@@ -84,6 +93,14 @@ def is_intact(folder: str, trunk: TrunkInfo) -> bool:
   except InputError:
     return False
   return bool(folder)
+
+
+def foreign_reason(folder: str) -> str:
+  """Returns why a prepared trunk is not for this machine, or ""."""
+  info = read_prepared_info(folder)
+  if info.machine not in ("", platform.machine()):
+    return f"it was prepared on {info.machine}, and this is {platform.machine()}"
+  return info.variant.unsupported_reason()
 
 
 def _damaged_file(folder: str, info: PreparedInfo) -> str:

@@ -59,6 +59,7 @@ class PreparedInfo:
   files: Mapping[str, str]  # file name -> SHA-256, 64 hex digits
   input: str = ""  # for TensorFlow, name of the graph's tensor
   output: str = ""
+  machine: str = ""  # kind of processor that prepared it, such as x86_64; empty before 0.5
 
   @classmethod
   def parse(cls, text: str) -> PreparedInfo:
@@ -68,5 +69,5 @@ class PreparedInfo:
 
   def encode(self) -> str:
     values = dataclasses.asdict(self)
-    order = ("fingerprint", "input_px", "dimensions", "input", "output", "versions", "files")
+    order = ("fingerprint", "input_px", "dimensions", "input", "output", "machine", "versions", "files")
     return json.dumps({**self.variant.to_json(), **{name: values[name] for name in order if values[name]}}, indent=2)

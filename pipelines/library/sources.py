@@ -1,0 +1,37 @@
+"""Images and bottlenecks of a folder, scored in this process; imports Beam."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from beam_retrain.pipelines.evaluate import EvaluateRequest
+from beam_retrain.pipelines.evaluation import choose_images, find_images, holds_bottlenecks, open_bottlenecks
+from beam_retrain.pipelines.library.evaluation import ScoredImage, score_images
+from beam_retrain.pipelines.models.trained import Model
+from beam_retrain.transforms.core.errors import InputError
+from beam_retrain.transforms.core.models.inference import LoadedModel
+from beam_retrain.transforms.core.records.quarantine import Quarantined
+from beam_retrain.transforms.evaluation.scoring import ScoreBottlenecks
+from beam_retrain.transforms.io import files
+
+
+def open_scored(path: str, folder: str, split: str, load: Callable[[], LoadedModel]) -> Iterator[ScoredImage]:
+  """Scores the images that `evaluate --model folder --input path --split split` scores.
+
+  Raises:
+    InputError: the images cannot be used.
+  """
+  if split not in ("auto", "testing", "all"):
+    raise InputError(f"{split!r} is no split: give auto, testing or all.")
+  model = Model(folder)
+  request = EvaluateRequest(model=folder, input=files.absolute(path), output="", split=split)
+  is_stored = holds_bottlenecks(request.input)
+  found = open_bottlenecks(request.input, model) if is_stored else find_images(request, model)
+  images = choose_images(found, split, [model])
+  shards = images.source.list_shards(images.splits, images.percentages)
+  if not is_stored:
+    labelled = (image for shard in shards for image in shard.read_images(model.labels))
+    return score_images(labelled, load())
+  scorer = ScoreBottlenecks(model.saved_model, model.labels, head=model.head if model.has_head else None)
+  scored = (item for shard in shards for item in scorer.score(shard))
+  return (item if isinstance(item, Quarantined) else item[0] for item in scored)
