@@ -51,7 +51,7 @@ def test_plan_says_what_the_job_took(made, temporary, capsys):
   assert list(expected["pictures"].items()) == [(split, stats[split]["inputs"]) for split in ("training", "testing")]
   assert expected["shards"] == {split: stats[split]["shards"] for split in ("training", "testing")}
   assert expected["disk_bytes"] == pytest.approx(size(made.bottlenecks), rel=0.2)
-  assert (found["looked_at"], found["bad"]) == (80, {})
+  assert (found["looked_at"], found["bad"], found["first_secs"]) == (80, {}, 0)  # the trunk is prepared already
   info = json.loads((made.bottlenecks / "info.json").read_text())
   assert found["trunk"] == info["trunk"]
   assert found["execution"]["batch_size"] == info["settings"]["batch_size"]
@@ -65,12 +65,6 @@ def test_plan_says_what_the_job_took(made, temporary, capsys):
   assert 2e8 < costs["memory_bytes"] < 2e10
   assert expected["total_secs"] == pytest.approx(sum(expected["seconds"].values()))
   assert os.listdir(temporary) == []  # nothing is left behind
-
-
-def test_a_trunk_that_is_not_kept_is_no_matter_of_the_first_job(made, monkeypatch, capsys):
-  monkeypatch.setenv("BEAM_RETRAIN_CACHE_DIR", os.devnull)
-  assert plan.run([f"--input={made.data}", trunk_of(made), "--json"]) == 0
-  assert json.loads(capsys.readouterr().out)["first_secs"] == 0
 
 
 # A shell starts background commands with SIGINT ignored, and the tests may be one: what is to hear of it gets Python's

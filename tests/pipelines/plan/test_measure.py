@@ -1,6 +1,8 @@
 """What `plan` measures with."""
 
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -89,21 +91,24 @@ def test_images_of_which_none_can_be_used_are_no_plan(tmp_path, made):
   assert "(20 EMPTY, 20 NOT_AN_IMAGE)" in str(error.value)
 
 
-def test_a_job_that_prepares_the_trunk_is_run_again(tmp_path, made, monkeypatch):
+@pytest.mark.parametrize(("cache", "count"), [("there", 2), (os.devnull, 1)])
+def test_a_job_that_prepares_the_trunk_is_run_again_if_the_next_finds_it(tmp_path, made, monkeypatch, cache, count):
   jobs = []
 
-  def run_child(*job: object) -> int:
+  def run_child(*job: Any) -> int:
     jobs.append(job)
     return run_really(*job)
 
   run_really = plan_measure._run_child
   monkeypatch.setattr(plan_measure, "_run_child", run_child)
-  monkeypatch.setenv("BEAM_RETRAIN_CACHE_DIR", str(tmp_path / "cache"))
-  trunk = f"--trunk={made.data.parent / 'trunk'}"
-  assert measured(made.data, trunk).first_secs >= 0
-  assert len(jobs) == 2
-  assert measured(made.data, trunk).first_secs == 0
-  assert len(jobs) == 3
+  monkeypatch.setenv("BEAM_RETRAIN_CACHE_DIR", str(tmp_path / cache))
+  digits = [Image(path.name, "digit", path.read_bytes()) for path in made.data.glob("*/?.png")]
+  assert write_sample({TRAINING: digits, TESTING: digits}, str(tmp_path / "pictures")) == [10, 10]
+  request = PlanRequest.parse([f"--input={made.data}", f"--trunk={made.data.parent / 'trunk'}"])
+  job = request.of_sample(str(tmp_path / "pictures"), str(tmp_path / "output"), "")
+  _, _, first_secs = plan_measure._run_job(job, str(tmp_path))
+  assert len(jobs) == count
+  assert first_secs >= 0 if count == 2 else first_secs == 0
 
 
 def test_a_job_that_dies_is_told_with_its_last_line(tmp_path, made, monkeypatch):

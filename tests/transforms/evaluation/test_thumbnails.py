@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from beam_retrain.transforms.core.images.idx import encode_idx
 from beam_retrain.transforms.core.images.thumbnails import SIDE_PX, thumbnail
 from beam_retrain.transforms.core.metrics.figures import ShownImage
 from beam_retrain.transforms.core.records.shards import Shard
@@ -79,14 +80,21 @@ def test_the_chosen_ones_of_class_folders(collect, small_images: Path) -> None:
   np.testing.assert_array_equal(np.asarray(_opened(found["white/1.png"])), np.asarray(original))
 
 
-def test_the_chosen_ones_of_idx_files_and_of_records(collect, mnist_folder: Path, tmp_path: Path) -> None:
+def test_the_chosen_ones_of_idx_files_and_of_records(collect, tmp_path: Path) -> None:
   from beam_retrain.pipelines import convert
 
+  idx = tmp_path / "idx"
+  idx.mkdir()
+  pixels = np.random.default_rng(4).integers(0, 256, (40, 28, 28), dtype=np.uint8)
+  labels = np.array([7, 2, *range(10), *range(10), *range(10), *range(8)], np.uint8)
+  for split in ("train", "t10k"):
+    (idx / f"{split}-images-idx3-ubyte").write_bytes(encode_idx(pixels))
+    (idx / f"{split}-labels-idx1-ubyte").write_bytes(encode_idx(labels))
   first = _shown(["testing/7/0.png", "testing/2/1.png", "testing/2/0.png"])
-  of_idx = _thumbnails(collect, mnist_folder, ["testing"], first)
+  of_idx = _thumbnails(collect, idx, ["testing"], first)
   assert sorted(of_idx) == ["testing/2/1.png", "testing/7/0.png"]
   output = tmp_path / "records"
-  flags = [f"--input={mnist_folder}", f"--output={output}", "--formats=png,tfrecord", "--runner=FnApiRunner"]
+  flags = [f"--input={idx}", f"--output={output}", "--formats=png,tfrecord", "--runner=FnApiRunner"]
   assert convert.run(flags) == 0
   assert _thumbnails(collect, output, ["testing"], first) == of_idx
 
