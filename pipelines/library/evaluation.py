@@ -93,7 +93,7 @@ class Evaluation:
 
   @functools.cached_property
   def confusion(self) -> np.ndarray:
-    """Images of label i that were predicted as label j: int64 [C, C]."""
+    """Images by actual and by predicted label: int64 [C, C]."""
     return np.array(self.metrics.confusion, np.int64)
 
   @property
