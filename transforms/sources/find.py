@@ -52,7 +52,10 @@ def find_source(
   elif files.is_empty(path):
     raise InputError(f"{path} is empty: give a folder with one folder of images per class.")
   else:
-    problem = "holds no images in a known format"
+    raise InputError(
+      f"{path} holds files, but no class folders: move the images of each class into a folder named like the class, or"
+      " list them in a CSV manifest."
+    )
   raise InputError(f"{path} {problem}: give {_join([form.name for form in FORMATS], ', ', ' or ')}.")
 
 

@@ -111,8 +111,8 @@ def test_all_know_their_labels(idx_folder, converted):
     (lambda path: path.mkdir(), "data is empty: give a folder with one folder of images per class.$"),
     (
       lambda path: write(path, {"1.jpg": b"x"}),
-      "data holds no images in a known format: give a CSV manifest, the output folder of `beam-retrain convert`, a"
-      " folder of MNIST-style IDX files, WebDataset tars or a folder with one folder of images per class.$",
+      "data holds files, but no class folders: move the images of each class into a folder named like the class, or"
+      " list them in a CSV manifest.$",
     ),
   ],
 )
