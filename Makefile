@@ -1,19 +1,23 @@
-# All that a new machine needs is Python 3.11 and a package index that pip reaches. `make help` lists the targets.
+# All that a new machine needs is Python 3.11, 3.12 or 3.13 and a package index that pip reaches. `make help` lists the targets.
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
-PYTHON ?= $(shell command -v python3.11 || command -v python3 || echo python3)
+# Of each version the one on PATH, else pyenv's.
+PYTHONS := $(foreach each,3.11 3.12 3.13,$(shell for python in python$(each) ~/.pyenv/versions/$(each).*/bin/python$(each); do \
+  $$python -c 0 2> /dev/null && echo $$python && break; done))
+PYTHON ?= $(firstword $(PYTHONS) python3)
 VENV := .venv
 BIN := $(VENV)/bin
 AIRFLOW := .venv-airflow
 ENGINES := .engines
 INSTALLED := $(VENV)/.installed
+comma := ,
 # Say what failed, in one line, and stop.
 FAIL = { echo "make $@: $(1)" >&2; exit 1; }
 
-.PHONY: help run mnist test airflow test-airflow engines test-engines test-faults chaos fuzz bench lint format constraints clean
+.PHONY: help run mnist test airflow test-airflow engines test-engines test-faults test-pythons chaos fuzz bench docs lint format constraints clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,9 +25,9 @@ help:  ## list the targets
 $(INSTALLED): constraints.txt setup.py
 	@echo "Making $(VENV) from constraints.txt: a minute or two."
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' \
-	  || $(call FAIL,Python 3.11 is needed and $(PYTHON) is not: say where it is with PYTHON=/path/to/python3.11)
+	  || $(call FAIL,Python 3.11 to 3.13 is needed and $(PYTHON) is not: say where it is with PYTHON=/path/to/python3.11)
 	@$(PYTHON) -m venv $(VENV) \
-	  || $(call FAIL,$(PYTHON) could not make a virtual environment: see above; on Debian install python3.11-venv)
+	  || $(call FAIL,$(PYTHON) could not make a virtual environment: see above; on Debian install python3-venv)
 	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]' \
 	  || $(call FAIL,pip could not install what constraints.txt lists: see above)
 	@touch $@
@@ -41,6 +45,19 @@ mnist: $(INSTALLED)  ## the same on all 70,000 MNIST images, downloaded unless D
 # ones first: else one process would end minutes before the other.
 test: $(INSTALLED)  ## all tests [ARGS='-k name']
 	@$(BIN)/pytest -q -n 2 --dist loadfile --no-loadscope-reorder --durations 15 $(ARGS)
+
+# An environment for each Python that is there, one after the other, without [fast]: the quick start as users have it.
+test-pythons:  ## the quick start on each Python, without [fast]; with TESTS=1 all tests that need no engine too
+	@for python in $(PYTHONS); do \
+	  version=$$(basename $$python) && folder=.pythons/$$version && echo "$$version: an environment without [fast], the quick start"; \
+	  rm -rf $$folder && $$python -m venv $$folder \
+	    && $$folder/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt . \
+	    && $$folder/bin/beam-retrain run --data digits --trunk bundled --output $$folder/digits < /dev/null \
+	    || $(call FAIL,the quick start failed on $$version: see above); \
+	  [ -z "$(TESTS)" ] || { $$folder/bin/pip install --quiet --constraint constraints.txt --editable '.[dev]' \
+	    && $$folder/bin/pytest -q -n 2 --dist loadfile --no-loadscope-reorder; } || exit 1; \
+	  rm -rf $$folder; \
+	done
 
 # Its own environment: what Airflow needs and what TensorFlow needs do not go together.
 $(AIRFLOW)/.installed: deploy/airflow/requirements.txt deploy/airflow/constraints.txt
@@ -110,6 +127,13 @@ bench: DATA ?= mnist
 bench: $(INSTALLED)  ## speed beside its peers, a table of ratios: a quarter of an hour on two cores [DATA=DIR ARGS=--full]
 	@$(BIN)/python -m benchmarks.bench --data $(DATA) $(ARGS)
 
+# The repository's Markdown files as they lie, so that a link holds here and on a code host.
+docs: $(INSTALLED)  ## the documentation as a site, in build/site
+	@rm -rf build/pages build/site && mkdir -p build/pages
+	@git ls-files -z '*.md' 'docs/*' | xargs -0 cp --parents --target-directory build/pages
+	@$(BIN)/mkdocs build --quiet
+	@echo "build/site/index.html"
+
 lint: $(INSTALLED)  ## ruff, mypy, and who may import whom
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -120,17 +144,21 @@ format: $(INSTALLED)  ## let ruff mend what it can
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-# A new environment without constraints, so that each version is the newest that setup.py allows.
-constraints:  ## make constraints.txt anew from setup.py
+# New environments without constraints, so that each version is the newest that setup.py allows.
+constraints:  ## make constraints.txt anew from setup.py, for each Python that is there
+	@[ $(words $(PYTHONS)) -eq 3 ] || $(call FAIL,Python 3.11$(comma) 3.12 and 3.13 are needed and only $(PYTHONS) are here)
 	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT \
-	  && $(PYTHON) -m venv "$$folder" \
-	  && "$$folder/bin/pip" install --quiet --disable-pip-version-check --upgrade --upgrade-strategy eager \
-	       setuptools --editable '.[dev]' \
-	  && { echo '# The exact set that the tests ran with (pip --constraint). Made by `make constraints`; not edited by hand.'; \
-	       "$$folder/bin/pip" freeze --all --exclude-editable --exclude pip; } > constraints.new \
+	  && for python in $(PYTHONS); do \
+	    version=$$(basename $$python) && $$python -m venv "$$folder/$$version" \
+	    && "$$folder/$$version/bin/pip" install --quiet --disable-pip-version-check --upgrade --upgrade-strategy eager \
+	         setuptools --editable '.[dev]' \
+	    && "$$folder/$$version/bin/pip" freeze --all --exclude-editable --exclude pip > "$$folder/$$version.txt" || exit 1; \
+	  done \
+	  && $(PYTHON) tools/constraints.py $(foreach each,$(notdir $(PYTHONS)),$(each:python%=%)="$$folder/$(each).txt") \
+	       > constraints.new \
 	  && mv constraints.new constraints.txt \
 	  || $(call FAIL,pip could not resolve setup.py: see above; constraints.txt is as it was)
 
 clean:  ## remove what make made: environments, output, caches
-	rm -rf $(VENV) $(AIRFLOW) $(ENGINES) .bench output build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache constraints.new
+	rm -rf $(VENV) $(AIRFLOW) $(ENGINES) .bench .pythons output build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache constraints.new
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

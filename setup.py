@@ -2,22 +2,45 @@
 
 from __future__ import annotations
 
+import pathlib
+
 import setuptools
 
 _AWS = ["boto3>=1.40,<2"]
 _HEIC = ["pillow-heif>=1.1,<2"]
 _FAST = ["openvino>=2026.4,<2027", "nncf>=3.4,<4"]
+_PYTHONS = ("3.11", "3.12", "3.13")
 
 setuptools.setup(
   name="beam-retrain",
   version="0.4.0",
   description="Image transfer learning as a data-parallel Apache Beam job",
+  long_description=pathlib.Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+  long_description_content_type="text/markdown",
+  author="the beam-retrain authors",
   license="Apache-2.0",
-  # The tests run on 3.11; the dependencies are published up to 3.13.
+  license_files=["LICENSE"],
+  keywords=["transfer learning", "image classification", "apache beam", "tensorflow", "inception v3", "mnist"],
+  classifiers=[
+    "Development Status :: 4 - Beta",
+    "Environment :: Console",
+    "Intended Audience :: Developers",
+    "Intended Audience :: Science/Research",
+    "Operating System :: POSIX :: Linux",
+    *(f"Programming Language :: Python :: {python}" for python in ("3", *_PYTHONS)),
+    "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    "Topic :: Scientific/Engineering :: Image Recognition",
+    "Typing :: Typed",
+  ],
+  # `make test-pythons` runs the tests on each.
   python_requires=">=3.11,<3.14",
   # The rooms are linked below beam_retrain/; what is packed are files, not links.
   packages=setuptools.find_packages(include=["beam_retrain*"]),
-  package_data={"beam_retrain.transforms.core": ["bundled_trunk/*"], "beam_retrain.reporting": ["templates/*"]},
+  package_data={
+    "beam_retrain": ["py.typed"],
+    "beam_retrain.transforms.core": ["bundled_trunk/*"],
+    "beam_retrain.reporting": ["templates/*"],
+  },
   install_requires=[
     # tensorflow-transform asks for [gcp] too, so that leaving it out here would save nothing.
     "apache-beam[gcp]>=2.77,<3",
@@ -58,6 +81,8 @@ setuptools.setup(
       "import-linter>=2.17,<3",
       # The schemas of Kubernetes, against which deploy/kubernetes is checked; brings the YAML reader too.
       "kubernetes-validate>=1.37,<2",
+      # The pages of `make docs`.
+      "mkdocs-material>=9.8,<10",
       "mypy>=2.4,<3",
       "pre-commit>=4.7,<5",
       "pytest>=9.2,<10",

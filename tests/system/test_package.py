@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import email
+import functools
 import shutil
 import subprocess
 import sys
@@ -33,12 +35,13 @@ class Packed(NamedTuple):
 
 @pytest.fixture(scope="module")
 def packed(tmp_path_factory: pytest.TempPathFactory) -> Packed:
-  """Builds both, as `--setup_file=./setup.py` and `pip wheel` do."""
+  """Builds both, as `--setup_file=./setup.py` and `pip wheel` do, of what the Dockerfile's build is given."""
   copy = tmp_path_factory.mktemp("package")
-  for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
-    shutil.copy(ROOT / name, copy)
-  for name in ("beam_retrain", *_ROOMS):
-    shutil.copytree(ROOT / name, copy / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+  for line in (ROOT / "deploy" / "kubernetes" / "Dockerfile.dockerignore").read_text().splitlines():
+    if line.startswith("!"):
+      source = ROOT / line[1:]
+      put = functools.partial(shutil.copytree, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+      (put if source.is_dir() else shutil.copy)(source, copy / source.name)
   python("setup.py", "--quiet", "sdist", "bdist_wheel", cwd=copy)
   (archive,) = (copy / "dist").glob("*.tar.gz")
   (wheel,) = (copy / "dist").glob("*.whl")
@@ -64,6 +67,21 @@ def test_nothing_but_the_one_package_is_packed(packed):
   about = {"beam_retrain.egg-info", "LICENSE", "PKG-INFO", "README.md", "pyproject.toml", "setup.cfg", "setup.py"}
   assert _tops(packed.sdist) == {"beam_retrain"} | about
   assert _tops(packed.wheel) == {"beam_retrain", "beam_retrain-0.4.0.dist-info"}
+
+
+def test_the_metadata_is_complete(packed):
+  with zipfile.ZipFile(packed.wheel_path) as wheel:
+    metadata = email.message_from_bytes(wheel.read("beam_retrain-0.4.0.dist-info/METADATA"))
+  assert metadata["Author"] == "the beam-retrain authors"
+  assert set(metadata["Requires-Python"].split(",")) == {">=3.11", "<3.14"}
+  assert metadata["Description-Content-Type"] == "text/markdown"
+  assert metadata.get_payload().lstrip().startswith("# beam-retrain")
+  assert "transfer learning" in metadata["Keywords"]
+  kinds = metadata.get_all("Classifier")
+  assert {f"Programming Language :: Python :: {python}" for python in ("3.11", "3.12", "3.13")} <= set(kinds)
+  assert {"fast", "aws", "heic", "dev"} == set(metadata.get_all("Provides-Extra"))
+  assert "beam_retrain/py.typed" in packed.wheel
+  assert any(name.endswith("LICENSE") for name in packed.wheel)
 
 
 def test_what_is_packed_are_files_and_no_links(packed):

@@ -269,7 +269,7 @@ def test_the_image_has_what_the_template_and_the_workers_start():
   assert f"COPY deploy/dataflow/launch.py {launched}" in text
   assert 'ENTRYPOINT ["/opt/apache/beam/boot"]' in text
   # The same Beam and Python on both sides: what is pickled by one is read by the other.
-  pins = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line)
+  pins = dict(line.split("==", 1) for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line)
   assert f"apache/beam_python3.11_sdk:{pins['apache-beam']} " in text
   assert re.search(r"^FROM python:3\.11", text, re.MULTILINE)
   kept = (_DEPLOY / "Dockerfile.dockerignore").read_text().splitlines()
