@@ -130,8 +130,8 @@ bench: $(INSTALLED)  ## speed beside its peers, a table of ratios: a quarter of 
 # The repository's Markdown files as they lie, so that a link holds here and on a code host.
 docs: $(INSTALLED)  ## the documentation as a site, in build/site
 	@rm -rf build/pages build/site && mkdir -p build/pages
-	@git ls-files -z '*.md' 'docs/*' | xargs -0 cp --parents --target-directory build/pages
-	@$(BIN)/mkdocs build --quiet
+	@git ls-files -z '*.md' docs deploy 'benchmarks/*.py' ':!tools' ':!tests' | xargs -0 cp --parents --target-directory build/pages
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 	@echo "build/site/index.html"
 
 lint: $(INSTALLED)  ## ruff, mypy, and who may import whom
