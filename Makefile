@@ -17,7 +17,7 @@ comma := ,
 # Say what failed, in one line, and stop.
 FAIL = { echo "make $@: $(1)" >&2; exit 1; }
 
-.PHONY: help run mnist test airflow test-airflow engines test-engines test-faults test-pythons chaos fuzz bench docs lint format constraints clean
+.PHONY: help run mnist test airflow test-airflow engines test-engines test-faults pythons test-pythons chaos fuzz bench docs lint format constraints clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,6 +45,9 @@ mnist: $(INSTALLED)  ## the same on all 70,000 MNIST images, downloaded unless D
 # ones first: else one process would end minutes before the other.
 test: $(INSTALLED)  ## all tests [ARGS='-k name']
 	@$(BIN)/pytest -q -n 2 --dist loadfile --no-loadscope-reorder --durations 15 $(ARGS)
+
+pythons:  ## list the Pythons that are here
+	@echo $(PYTHONS)
 
 # An environment for each Python that is there, one after the other, without [fast]: the quick start as users have it.
 test-pythons:  ## the quick start on each Python, without [fast]; with TESTS=1 all tests that need no engine too
