@@ -54,6 +54,8 @@ setuptools.setup(
     "matplotlib>=3.10,<4",
     "numpy>=2.1,<3",
     "pillow>=12,<13",
+    # Parquet files of `export`; Beam asks for it within these bounds.
+    "pyarrow>=14.0.1,<26",
     # The bar on a terminal. keras asks for it too, so that it adds nothing, unlike tqdm, which is smaller.
     "rich>=14,<16",
     # The handwritten digits of `--data digits`.

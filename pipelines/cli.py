@@ -26,6 +26,7 @@ COMMANDS = {
     "nightly evaluation: what got worse, per image; compares a candidate model",
   ),
   "predict": ("predict", "label and confidence of single images"),
+  "export": ("export.command", "bottlenecks, predictions and figures as Parquet, npz or CSV"),
   "doctor": ("doctor.command", "checks of an engine, its workers and this machine before a long job"),
   "verify": ("verify", "checks that all ways to an image's scores agree, or that two output folders are equal"),
   "retrain": ("compat.retrain", "what retrain.py did, with its flags: from images to a graph and its labels"),

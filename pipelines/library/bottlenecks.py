@@ -3,27 +3,21 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import os
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from beam_retrain.pipelines.library.images import AnyImage, as_list, embed_all
 from beam_retrain.pipelines.models.trunk_sources import load_trunk, prepare
+from beam_retrain.transforms.bottlenecks.store import read_shards
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.models.inference import LoadedModel, load_model
-from beam_retrain.transforms.core.records.schema import (
-  RECORDS_FOLDER,
-  TESTING,
-  TRAINING,
-  VALIDATION,
-  Bottleneck,
-  decode_bottleneck,
-)
+from beam_retrain.transforms.core.records.schema import TESTING, TRAINING, VALIDATION
 from beam_retrain.transforms.core.records.splits import SplitPercentages
-from beam_retrain.transforms.core.records.tfrecord import read_records
 from beam_retrain.transforms.core.run.output_folder import find_output, read_info
 from beam_retrain.transforms.core.run.stats import read_stats
 from beam_retrain.transforms.core.runtimes.variant import FLOAT32, TENSORFLOW, Variant
@@ -124,20 +118,11 @@ def load_bottlenecks(folder: str | os.PathLike[str], split: str | None = None) -
   labels: list[str] = []
   keys: list[str] = []
   percentages = SplitPercentages.from_settings(info.settings)
-  for of_file, stored in _read(path):
-    if split in (None, percentages.split_of(stored.key, given=of_file)):
+  for of_image, stored in itertools.chain.from_iterable(read_shards(path, percentages)):
+    if split in (None, of_image):
       vectors[len(keys)] = stored.vector
       labels.append(stored.label)
       keys.append(stored.key)
   if not keys:
     raise InputError(f"{path} has no {split or ''} images: it has {', '.join(read_stats(path, files).splits)}.")
   return StoredBottlenecks(vectors[: len(keys)], np.array(labels), np.array(keys))
-
-
-def _read(path: str) -> Iterator[tuple[str, Bottleneck]]:
-  """Yields (split of the file, bottleneck) in the order of `train`."""
-  for of_file in SPLITS:
-    for stat in files.match_in(files.join(path, RECORDS_FOLDER), f"{of_file}-*.tfrecord"):
-      with files.open_to_read(stat.path) as file:
-        for record in read_records(file, stat.path):
-          yield of_file, decode_bottleneck(record)

@@ -12,8 +12,18 @@ from collections.abc import Iterable, Iterator
 
 from beam_retrain.transforms.core.errors import InputError, flag
 from beam_retrain.transforms.core.printing import print
-from beam_retrain.transforms.core.records.schema import INFO_FILE, RECORDS_FOLDER, digest_of_record
-from beam_retrain.transforms.core.records.tfrecord import DamagedError, locate_records
+from beam_retrain.transforms.core.records.schema import (
+  INFO_FILE,
+  RECORDS_FOLDER,
+  TESTING,
+  TRAINING,
+  VALIDATION,
+  Bottleneck,
+  decode_bottleneck,
+  digest_of_record,
+)
+from beam_retrain.transforms.core.records.splits import SplitPercentages
+from beam_retrain.transforms.core.records.tfrecord import DamagedError, locate_records, read_records
 from beam_retrain.transforms.core.run.output_folder import find_faults, find_info, is_completed
 from beam_retrain.transforms.core.run.run_info import RunInfo
 from beam_retrain.transforms.core.runtimes.trunk_info import NO_TRUNK, TrunkInfo
@@ -127,3 +137,17 @@ def locate_sound(path: str) -> Iterator[tuple[bytes, int]]:
   except (DamagedError, OSError) as error:
     cause = error.cause if isinstance(error, DamagedError) else f"{path} cannot be read: {error.strerror or error}"
     print(f"beam-retrain: {cause}: its remaining bottlenecks are computed again.", file=sys.stderr)
+
+
+def read_shards(folder: str, percentages: SplitPercentages) -> Iterator[list[tuple[str, Bottleneck]]]:
+  """Yields the (split, bottleneck) pairs of each shard.
+
+  Order and splits are those of `train`: `percentages` select validation images among the training ones. Empty shards
+  are left out.
+  """
+  for of_file in (TRAINING, VALIDATION, TESTING):
+    for stat in files.match_in(files.join(folder, RECORDS_FOLDER), f"{of_file}-*.tfrecord"):
+      with files.open_to_read(stat.path) as file:
+        stored = [decode_bottleneck(record) for record in read_records(file, stat.path)]
+      if stored:
+        yield [(percentages.split_of(one.key, given=of_file), one) for one in stored]

@@ -1,0 +1,1 @@
+"""`beam-retrain export`: bottlenecks, predictions and figures as tables."""
