@@ -20,7 +20,7 @@ BOUNDS = {"JPEG": 8, "WebP": 1}
 
 TensorFlow decodes a JPEG with libjpeg's fast transform (JDCT_IFAST), Pillow with its accurate one (JDCT_ISLOW).
 """
-_AT_QUALITY_100 = 20  # where the fast transform rounds by more than the encoder did
+_AT_QUALITY = {95: 20, 100: 40}  # where the fast transform rounds by more than the encoder did
 
 SAME, REFUSES = "the same", "refuses it"
 SHOWS = "shows something"
@@ -73,7 +73,11 @@ VARIANTS = [
   shown("JPEG", "baseline, 4:2:2", jpeg.encode(subsampling=1)),
   shown("JPEG", "baseline, 4:4:4", jpeg.encode(subsampling=0)),
   shown("JPEG", "quality 1", jpeg.encode(quality=1)),
-  shown("JPEG", "quality 100", jpeg.encode(quality=100), bound=_AT_QUALITY_100),
+  *(
+    shown("JPEG", f"quality {quality}, 640 x 480", jpeg.encode(quality=quality, size=(640, 480)), bound=bound)
+    for quality, bound in ((90, 8), *_AT_QUALITY.items())
+  ),
+  shown("JPEG", "quality 100", jpeg.encode(quality=100), bound=_AT_QUALITY[100]),
   shown("JPEG", "optimized Huffman tables", jpeg.encode(optimize=True)),
   shown("JPEG", "grey", jpeg.encode("L")),
   shown("JPEG", "progressive", jpeg.encode(progressive=True)),
