@@ -100,6 +100,7 @@ def test_of_all_images_those_not_trained_on_come_first(made, splits, run, capsys
   assert f"on all 1,797 images: the model was trained on {seen:,} of them." in report
 
 
+@pytest.mark.parametrize("run", ["evaluate"], indirect=True)
 def test_where_all_were_trained_on_the_first_line_says_so(made, splits, run, tmp_path, capsys):
   data = _part(made, tmp_path / "data", [key for key in splits if splits[key]][:200])
   folder = run(made.model, data, "--min_accuracy=0.5")
@@ -113,6 +114,7 @@ def test_where_all_were_trained_on_the_first_line_says_so(made, splits, run, tmp
   assert "The model was trained on all of these images." in (folder / "report.html").read_text()
 
 
+@pytest.mark.parametrize("run", ["evaluate"], indirect=True)
 def test_where_none_was_trained_on_there_is_one_figure(made, run, capsys):
   folder = run(made.model, made.data, "--split=testing")
   metrics = read_json(folder / "metrics.json")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -89,15 +89,31 @@ def break_and_accept(drawn: Path, folder: Path, trunk: str) -> Broken:
   return Broken(data, sound, folder / "bad", (trunk, *PERCENTAGES))
 
 
-@pytest.fixture
-def broken(drawn: Path, trunk: str, tmp_path: Path) -> Broken:
-  return break_images(drawn, tmp_path, trunk, *PERCENTAGES)
-
-
 @pytest.fixture(scope="module")
 def kept_broken(drawn: Path, trunk: str, tmp_path_factory: pytest.TempPathFactory) -> Broken:
   """For tests that change nothing of it."""
   return break_images(drawn, tmp_path_factory.mktemp("broken"), trunk, *PERCENTAGES)
+
+
+@pytest.fixture
+def broken(kept_broken: Broken, tmp_path: Path) -> Iterator[Broken]:
+  """For tests that change its images, which are bad again afterwards; its output is the one of `kept_broken`."""
+  before = shutil.copytree(kept_broken.data, tmp_path / "before", symlinks=True)
+  yield kept_broken
+  shutil.rmtree(kept_broken.data)
+  shutil.copytree(before, kept_broken.data, symlinks=True)
+
+
+@pytest.fixture(scope="module")
+def cold(kept_broken: Broken, tmp_path_factory: pytest.TempPathFactory) -> Path:
+  """What `bottlenecks` writes for the images of `kept_broken` when all of them are repaired."""
+  folder = tmp_path_factory.mktemp("cold")
+  before = shutil.copytree(kept_broken.data, folder / "before", symlinks=True)
+  kept_broken.repair()
+  assert run(kept_broken.data, folder / "output", *kept_broken.flags) == 0
+  shutil.rmtree(kept_broken.data)
+  shutil.copytree(before, kept_broken.data, symlinks=True)
+  return folder / "output"
 
 
 def run(data: Path | str, output: Path, *flags: str) -> int:
