@@ -191,19 +191,15 @@ def test_a_package_trainer_beside_it_does_no_harm_nor_does_its_removal(installed
   assert done.returncode == 0, done.stderr
 
 
-def test_folders_of_these_names_in_the_current_one_do_no_harm(installed, made: DigitsRun, tmp_path):
+def test_folders_of_these_names_in_the_current_one_do_no_harm(installed, tmp_path):
   """Python puts the current folder first on the path of `python -m`, and Beam's workers are started so."""
   for room in _ROOMS:
     (tmp_path / room).mkdir()
     (tmp_path / room / "__init__.py").write_text(_RAISES)
-  for label in ("ant", "bee"):
-    for path in sorted((made.data / label).iterdir())[:30]:
-      (tmp_path / "data" / label).mkdir(parents=True, exist_ok=True)
-      shutil.copy(path, tmp_path / "data" / label)
+  _write_idx(tmp_path / "idx")
   two = ("--direct_running_mode=multi_processing", "--direct_num_workers=2")
-  flags = ("--input=data", f"--trunk={made.data.parent / 'trunk'}", "--output=out", "--validation_percentage=20")
-  splits = ("--testing_percentage=30", "--runner=FnApiRunner", *two)
-  done = installed.run(tmp_path, "python", "-m", "beam_retrain.pipelines.bottlenecks", *flags, *splits)
+  flags = ("--input=idx", "--output=out", "--runner=FnApiRunner", *two)
+  done = installed.run(tmp_path, "python", "-m", "beam_retrain.pipelines.convert", *flags)
   assert done.returncode == 0, done.stderr
   assert (tmp_path / "out" / "COMPLETED").exists()
 
