@@ -18,6 +18,7 @@ from beam_retrain.pipelines.reevaluate.baseline import Baseline, check_unchanged
 from beam_retrain.pipelines.reevaluate.history import STAGE
 from beam_retrain.pipelines.requests.evaluation import CHECKED, EvaluationRequest
 from beam_retrain.reporting.junit import junit_xml
+from beam_retrain.reporting.prometheus import prometheus_text
 from beam_retrain.reporting.text_tables import changes_table
 from beam_retrain.transforms.core.metrics.figures import CANDIDATE, MODEL, TrendPoint
 from beam_retrain.transforms.core.metrics.metrics_file import METRICS_FILE
@@ -35,9 +36,10 @@ from beam_retrain.transforms.evaluation.evaluate import PER_LABEL_FILE, PREDICTI
 from beam_retrain.transforms.io import files
 
 JUNIT_FILE = "junit.xml"
+PROMETHEUS_FILE = "metrics.prom"
 _FILES = (
   *(REPORT_FILE, PREDICTIONS_FILE, PER_LABEL_FILE, *CHANGES_FILES, SUSPICIOUS_FILE, LEAKS_FILE, METRICS_FILE),
-  *(JUNIT_FILE, QUARANTINE_FILE),
+  *(JUNIT_FILE, PROMETHEUS_FILE, QUARANTINE_FILE),
 )
 
 _DESCRIPTION = f"""\
@@ -50,8 +52,8 @@ trained on, told by their bytes; that on all is beside it.
 
 writes   HISTORY/DATE/report.html (everything in one file), predictions.csv, per_label.csv,
          regressed.csv (right in the baseline, wrong now), fixed.csv, new.csv, gone.csv,
-         suspicious_labels.csv, leaks.csv (the same image under two labels), metrics.json, junit.xml, ..., and
-         candidate/ for the candidate
+         suspicious_labels.csv, leaks.csv (the same image under two labels), metrics.json, junit.xml, metrics.prom (for
+         Prometheus), ..., and candidate/ for the candidate
 
 A night appears in HISTORY when it is finished. A rerun of the same night replaces it; a killed run is resumed. The
 model is compared with the last night that passed its gates, the candidate with tonight's model, and both with the
@@ -143,7 +145,7 @@ def run(argv: Sequence[str], today: Callable[[], datetime.date] = datetime.date.
     step = job.evaluation.begin(
       job.info,
       working,
-      also_owned=(*CHANGES_FILES, LEAKS_FILE, JUNIT_FILE, CANDIDATE),
+      also_owned=(*CHANGES_FILES, LEAKS_FILE, JUNIT_FILE, PROMETHEUS_FILE, CANDIDATE),
       compare=job.compare,
       finds_leaks=True,
       find_earlier=lambda fingerprint: history.earlier_stores(job.history, job.date, fingerprint, working),
@@ -215,6 +217,7 @@ def report(job: Job, step: EvaluateClassifier) -> int:
   trend = history.trend(job.nights, job.date)
   metrics, trunks = evaluation.judge(step, job.info, f"Night of {job.date}", trend, night=job.date, bottlenecks=counts)
   files.write_text(files.join(folder, JUNIT_FILE), junit_xml(metrics))
+  files.write_text(files.join(folder, PROMETHEUS_FILE), prometheus_text(metrics))
   if evaluation.complete(step):
     for compared in job.compared_with:
       check_unchanged(compared)

@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import os
+import re
 import shutil
 import string
 import unicodedata
@@ -191,6 +192,13 @@ def test_junit_is_well_formed(hostile):
   for path in paths:
     ElementTree.parse(path)
   assert ELEMENT in {case.get("name") for case in ElementTree.parse(max(paths)).iter("testcase")}
+
+
+def test_each_line_for_prometheus_is_a_sample(hostile):
+  paths = list(hostile.root.rglob("metrics.prom"))
+  assert len(paths) == 2
+  for line in "".join(path.read_text() for path in paths).splitlines():
+    assert re.fullmatch(r'# .*|\w+\{(\w+="([^"\\]|\\.)*",?)*\} \S+', line), line
 
 
 def test_no_name_becomes_a_path(hostile):

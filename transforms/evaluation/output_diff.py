@@ -9,9 +9,9 @@
 | saved_model.pb   | operations and their numbers; TensorFlow names functions differently each time                 |
 | all others       | byte by byte                                                                                   |
 
-Ignored: COMPLETED (a list of the others), fingerprint.pb (random), logs/ (times), report.html and junit.xml (made from
-compared files), prepared/ (made from the trunk, which info.json identifies), leaks.refused.csv (of a rejected input),
-and hidden files.
+Ignored: COMPLETED (a list of the others), fingerprint.pb (random), logs/ (times), report.html, junit.xml and
+metrics.prom (made from compared files), prepared/ (made from the trunk, which info.json identifies), leaks.refused.csv
+(of a rejected input), and hidden files.
 
 A comparison takes two binary files and returns the first difference, or None. It calls `count` with the number of
 records, rows or whole files compared.
@@ -56,8 +56,9 @@ _MAY_DIFFER = frozenset(
     *("handle", "saved_model_sha256"),
   }
 )
+_MADE_FROM_OTHERS = ("report.html", "junit.xml", "metrics.prom")
 _LEFT_OUT = frozenset(
-  {COMPLETED_FILE, "fingerprint.pb", "logs", "report.html", "junit.xml", PREPARED_FOLDER, REFUSED_LEAKS_FILE}
+  {COMPLETED_FILE, "fingerprint.pb", "logs", *_MADE_FROM_OTHERS, PREPARED_FOLDER, REFUSED_LEAKS_FILE}
 )
 _CHUNK_BYTES = 1 << 20
 _SHOWN = 60

@@ -105,6 +105,7 @@ def test_a_night_holds_what_is_promised(nights: Path) -> None:
     "gone.csv",
     "info.json",
     "junit.xml",
+    "metrics.prom",
     "labels.txt",
     "leaks.csv",
     "metrics.json",

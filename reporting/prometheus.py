@@ -1,0 +1,56 @@
+"""Figures of a night as text for Prometheus.
+
+The format is Prometheus' text exposition format 0.0.4, which node_exporter's textfile collector reads. When the night
+was written is the file's time, which node_exporter exports by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from beam_retrain.transforms.core.metrics.figures import MISSED, NONE_SET, Metrics
+
+_HELP: Mapping[str, str] = {
+  "images": "Images that were evaluated.",
+  "accuracy": "Accuracy on all images, 0 to 1.",
+  "unseen_images": "Images that the model was not trained on.",
+  "unseen_accuracy": "Accuracy on the images that the model was not trained on, 0 to 1.",
+  "recall": "Recall of a label, 0 to 1.",
+  "gate_missed": "1 where a gate that is set was missed, else 0.",
+  "bad_inputs": "Inputs that could not be used.",
+}
+
+
+def prometheus_text(metrics: Metrics) -> str:
+  """Returns one gauge for each figure, by model, label and gate."""
+  lines: dict[str, list[str]] = {}
+  for name, labels, value in _samples(metrics):
+    pairs = ",".join(f'{key}="{_escape(text)}"' for key, text in labels.items())
+    lines.setdefault(name, []).append(f"beam_retrain_{name}{{{pairs}}} {value:.10g}\n")
+  return "".join(f"{_heading(name)}{''.join(samples)}" for name, samples in lines.items())
+
+
+def _samples(metrics: Metrics) -> Iterator[tuple[str, dict[str, str], float]]:
+  for name, model in metrics.models.items():
+    of_model = {"model": name}
+    yield "images", of_model, model.total
+    yield "accuracy", of_model, model.accuracy
+    if model.unseen and model.unseen.total:
+      yield "unseen_images", of_model, model.unseen.total
+      yield "unseen_accuracy", of_model, model.unseen.accuracy
+    for row in model.rows:
+      if row.recall is not None:
+        yield "recall", {**of_model, "label": row.label}, row.recall
+    for gate, result in model.gates.items():
+      if result.state != NONE_SET:
+        yield "gate_missed", {**of_model, "gate": gate}, result.state == MISSED
+  if metrics.bad_inputs:
+    yield "bad_inputs", {"model": next(iter(metrics.models))}, metrics.bad_inputs.quarantined
+
+
+def _heading(name: str) -> str:
+  return f"# HELP beam_retrain_{name} {_HELP[name]}\n# TYPE beam_retrain_{name} gauge\n"
+
+
+def _escape(text: str) -> str:
+  return text.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
