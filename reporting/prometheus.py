@@ -25,12 +25,14 @@ def prometheus_text(metrics: Metrics) -> str:
   """Returns one gauge for each figure, by model, label and gate."""
   lines: dict[str, list[str]] = {}
   for name, labels, value in _samples(metrics):
+    if value is None:  # of no images
+      continue
     pairs = ",".join(f'{key}="{_escape(text)}"' for key, text in labels.items())
     lines.setdefault(name, []).append(f"beam_retrain_{name}{{{pairs}}} {value:.10g}\n")
   return "".join(f"{_heading(name)}{''.join(samples)}" for name, samples in lines.items())
 
 
-def _samples(metrics: Metrics) -> Iterator[tuple[str, dict[str, str], float]]:
+def _samples(metrics: Metrics) -> Iterator[tuple[str, dict[str, str], float | None]]:
   for name, model in metrics.models.items():
     of_model = {"model": name}
     yield "images", of_model, model.total
@@ -39,8 +41,7 @@ def _samples(metrics: Metrics) -> Iterator[tuple[str, dict[str, str], float]]:
       yield "unseen_images", of_model, model.unseen.total
       yield "unseen_accuracy", of_model, model.unseen.accuracy
     for row in model.rows:
-      if row.recall is not None:
-        yield "recall", {**of_model, "label": row.label}, row.recall
+      yield "recall", {**of_model, "label": row.label}, row.recall
     for gate, result in model.gates.items():
       if result.state != NONE_SET:
         yield "gate_missed", {**of_model, "gate": gate}, result.state == MISSED
