@@ -137,11 +137,12 @@ docs: $(INSTALLED)  ## the documentation as a site, in build/site
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 	@echo "build/site/index.html"
 
-lint: $(INSTALLED)  ## ruff, mypy, and who may import whom
+lint: $(INSTALLED)  ## ruff, mypy, who may import whom, and the English
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+	@$(BIN)/python -m tools.prose
 
 format: $(INSTALLED)  ## let ruff mend what it can
 	@$(BIN)/ruff check --fix .

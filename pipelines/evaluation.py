@@ -198,7 +198,7 @@ class Evaluation:
 
   @functools.cached_property
   def paths(self) -> Mapping[str, ModelPath]:
-    """What the figures of each model are of."""
+    """Returns what each model's figures are of."""
     paths = {}
     for name, model in self.models.items():
       trunk = self.trunks.get(name)
@@ -208,7 +208,7 @@ class Evaluation:
 
   @functools.cached_property
   def sampled(self) -> Mapping[str, Sampled]:
-    """What a sample of the images shows of each path, see `ModelPath.check`."""
+    """Returns the checks of each path on a sample, see `ModelPath.check`."""
     sample = sample_images(*self.images, max_pixels=self.request.max_pixels) if self.trunks else []
     checked = {name: path.check(sample, self.execution.threads.here) for name, path in self.paths.items()}
     return {name: sampled for name, sampled in checked.items() if sampled}

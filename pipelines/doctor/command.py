@@ -168,7 +168,7 @@ def _describe_failure(error: Exception, runner: str, timeout_secs: int) -> Findi
 def _describe_success(result: ProbeResult, options: PipelineOptions) -> Finding:
   if runner_of(options) != "directrunner":
     return fine("engine", f"{runner_name(options)} did a tiny job in {result.secs:.1f} s")
-  in_vain = ", after each job has looked for Prism in vain" if result.runner != "PrismRunner" else ""
+  in_vain = ", after each job has looked for Prism without success" if result.runner != "PrismRunner" else ""
   remedy = f"use --runner={result.runner}, which is the same on every machine"
   return warning(f"--runner={runner_name(options)}", f"on this machine it is {result.runner}{in_vain}", remedy)
 

@@ -83,7 +83,7 @@ class Model:
 
   @functools.cached_property
   def percentages(self) -> SplitPercentages:
-    """How its images were split."""
+    """Returns the percentages by which its images were split."""
     try:
       return SplitPercentages.from_settings(self.info.settings)
     except ValueError as error:

@@ -159,7 +159,7 @@ class DistortionFlags:
     """The distortions of training images, if any.
 
     Raises:
-      InputError: a value is out of its range, or variants are asked for without a distortion.
+      InputError: a value is out of its range, or there are variants without a distortion.
     """
     values = {name: value for name in _DISTORTIONS if (value := getattr(self, name))}
     variants = {name: getattr(self, f"distortion_{name}") for name in ("copies", "seed")}

@@ -31,7 +31,7 @@ _PARSERS: dict[bytes, Callable[[bytes, int], ImageInfo | Fault]] = {
   gif.START: gif.probe,
   bmp.START: bmp.probe,
 }
-_FILLERS = (b"\x00" * 64, b"\x55" * 64)  # as data of further blocks, they give two different pictures
+_FILLERS = (b"\x00" * 64, b"\x55" * 64)  # as data of further blocks, they give two different images
 
 
 def probe_image(encoded: bytes, max_pixels: int = MAX_PIXELS) -> ImageInfo | Fault:

@@ -71,7 +71,7 @@ def read_header(file: BinaryIO, name: str, dimensions: int | None = None) -> Idx
   `file` is at its start, decompressed; `name` is for errors. `dimensions` are 3 for images, 1 for labels of any kind.
 
   Raises:
-    InputError: not an IDX file of images or labels, or not of what was asked for.
+    InputError: not an IDX file of images or labels, or not of the kind that is wanted.
   """
   magic = _read_header_bytes(file, name, 0, 4)
   for position in (0, 1):

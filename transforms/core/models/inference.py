@@ -74,7 +74,7 @@ class LoadedModel:
 
   @functools.cached_property
   def missing_pixels(self) -> set[float]:
-    """What it makes of the pixels that a JPEG lacks."""
+    """Returns the values of pixels that a JPEG lacks."""
     return set(np.asarray(self.preprocess(jpegs_like_missing_pixels())[:, -1, -1]).ravel().tolist())
 
   def _are_alike(self, images: Sequence[Image]) -> bool:
@@ -140,7 +140,7 @@ def _decode_batch(items: Sequence[Image | Quarantined], load: Callable[[], Loade
 def _whole(batch: _Batch) -> Sequence[Image | Quarantined]:
   """Quarantines JPEGs whose data end too early.
 
-  They end grey; the few whole ones that do are told by `find_missing_pixels`.
+  They end grey; the few whole ones that do are found by `find_missing_pixels`.
   """
   if batch.model is None or batch.pixels.ndim != 4 or not any(_is_jpeg(item) for item in batch.items):
     return batch.items

@@ -45,7 +45,7 @@ class Expectation:
 
 
 def to_json_entries(record: JobCosts | Expectation) -> dict[str, float | dict[str, float]]:
-  """Returns the entries of `plan --json`, which say picture for image."""
+  """Returns the entries of `plan --json`, with `picture` for image."""
   return {name.replace("image", "picture"): value for name, value in dataclasses.asdict(record).items()}
 
 

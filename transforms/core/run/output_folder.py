@@ -142,7 +142,7 @@ def read_labels(folder: str, files: Files = local_files) -> list[str]:
 
   read = read_small(os.path.join(folder, LABELS_FILE), decode, RUN_AGAIN, files.read_bytes)
   for sentence in merged(read):
-    raise InputError(f"{folder} has classes that were told apart by earlier versions: {sentence}; {RUN_AGAIN}.")
+    raise InputError(f"{folder} has classes that earlier versions told apart: {sentence}; {RUN_AGAIN}.")
   return list(map(normalise, read))
 
 

@@ -1,7 +1,7 @@
 """Which files of a folder every command takes for images.
 
-Names decide only what is nobody's image: hidden files and folders, those of file managers, NAS and archivers, and the
-texts that data sets come with. All other files are opened, whatever their extension.
+Names decide only what is no image of the data set: hidden files and folders, those of file managers, NAS and archivers,
+and the texts that data sets come with. All other files are opened, whatever their extension.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 from beam_retrain.transforms.core.errors import InputError
 
 EXTENSIONS = ("jpg", "jpeg", "jpe", "jfif", "png", "gif", "bmp", "webp")
-"""Of images that can be decoded, in any case; needed only where something else must be told from them."""
+"""Of images that can be decoded, in any case; needed only to tell images from other files."""
 
 # In lower case. `._x` of macOS, `.ipynb_checkpoints`, `.@__thumb` and `.Trash-1000` are hidden.
 _RUBBISH_FOLDERS = {
@@ -43,7 +43,7 @@ def is_rubbish_file(name: str) -> bool:
 
 
 def is_rubbish(path: str) -> bool:
-  """Returns whether a path within a folder is nobody's image."""
+  """Returns whether a path within a folder is rubbish."""
   *folders, name = path.split("/")
   return is_rubbish_file(name) or any(map(is_rubbish_folder, folders))
 

@@ -38,7 +38,7 @@ def name(encoded: bytes) -> Fault:
   for magic, what in _STARTS.items():
     if start.startswith(magic):
       return _unsupported(f"{what}: {_CONVERT}")
-  if start.startswith(b"\0\0\2\0") and start[4:6] > b"\0\0":  # a number of pictures, which a TGA has not
+  if start.startswith(b"\0\0\2\0") and start[4:6] > b"\0\0":  # a number of images, which a TGA has not
     return _unsupported(f"a cursor: {_CONVERT}")
   for magic, what in _NO_REMEDY_OF_OURS.items():
     if start.startswith(magic):
