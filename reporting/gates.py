@@ -158,7 +158,7 @@ class _MaxDrop(Gate):
     against = next(against for against, each in comparisons(name, model) if each is comparison)
     if result.value is None:
       return f"no image in common with {against}"
-    where = " on images not trained on" if 0 < (comparison.unseen_paired or 0) < (comparison.paired or 0) else ""
+    where = " on images not trained on" if comparison.is_mixed else ""
     if not result.value:
       return f"accuracy{where} equal to that of {against}"
     points = percent(abs(result.value), result.threshold).removesuffix(" %")
@@ -348,11 +348,15 @@ def _accuracy(model: ModelMetrics) -> str:
   return f"accuracy {value} ({figures}; {how_many} trained on)"
 
 
-def on_both(comparison: ComparisonResult) -> str:
-  """Returns ` on the 111 images of both`; empty without other images."""
-  if not comparison.new and not comparison.gone:
-    return ""
-  return f" on the {comparison.paired:,} {'image' if comparison.paired == 1 else 'images'} of both"
+def on_which(comparison: ComparisonResult) -> str:
+  """Returns ` on the 111 images of both not trained on`.
+
+  These are the images of the verdict; empty if there are no others.
+  """
+  parts = [" of both"] if comparison.new or comparison.gone else []
+  parts += [" not trained on"] if comparison.is_mixed else []
+  number = comparison.unseen_paired if comparison.is_mixed else comparison.paired
+  return f" on the {number:,} {'image' if number == 1 else 'images'}{''.join(parts)}" if parts else ""
 
 
 def _change(against: str, comparison: ComparisonResult, verdict: str) -> str:
@@ -364,11 +368,15 @@ def _change(against: str, comparison: ComparisonResult, verdict: str) -> str:
     change = f"{comparison.verdict} than {against} by more than chance explains"
   else:
     change = f"no difference from {against} beyond chance"
-  change += on_both(comparison)
+  change += on_which(comparison)
   but = "but " if comparison.verdict == WORSE and verdict != MISSED else ""
   p_value = comparison.p_value or 0.0
   chance = "p < 0.0001" if p_value < 0.0001 else f"p = {p_value:.{2 if p_value >= 0.1 else 4}f}"
   new, gone = comparison.new, comparison.gone
   others = f", {comparison.new_correct or 0:,} of {new:,} new images right" if new else ""
   others += f", {comparison.gone_correct or 0:,} of {gone:,} gone images right before" if gone else ""
-  return f"{but}{change} ({describe_changes(comparison)}, {chance}){others}"
+  changes = f"{describe_changes(comparison)}, {chance}"
+  if comparison.is_mixed:
+    changes = f"{comparison.unseen_regressed or 0:,} regressed, {comparison.unseen_fixed or 0:,} fixed, {chance}"
+    changes += f"; on all {comparison.paired:,}: {describe_changes(comparison)}"
+  return f"{but}{change} ({changes}){others}"

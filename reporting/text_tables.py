@@ -29,22 +29,27 @@ def align(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -
 def changes_table(metrics: Metrics) -> str:
   """Returns a line per comparison, and what other images changed."""
   counted = ["regressed", "fixed", "new", "gone", "edited"]
-  rows, sentences = [], []
+  rows, sentences, are_mixed = [], [], False
   for name, model in metrics.models.items():
     for against, result in comparisons(name, model):
       counts = [getattr(result, kind) for kind in counted]
+      cells = ["-" if count is None else f"{count:,}" for count in counts]
+      if result.is_mixed:
+        are_mixed = True
+        cells[:2] = [f"{result.unseen_regressed or 0:,} of {cells[0]}", f"{result.unseen_fixed or 0:,} of {cells[1]}"]
       rows.append(
         [
           name,
           _percent(model.main.accuracy),
           against,
-          *("-" if count is None else f"{count:,}" for count in counts),
+          *cells,
           "-" if result.p_value is None else f"{result.p_value:.3g}",
         ]
       )
       if sentence := describe_images(result):
         sentences.append(f"\n{name} against {against}: {sentence}")
-  return align(["", "accuracy", "compared with", *counted, "p"], rows) + "".join(sentences)
+  note = "\n(of the regressed and fixed images, the first number were not trained on; p is of these alone)"
+  return align(["", "accuracy", "compared with", *counted, "p"], rows) + note * are_mixed + "".join(sentences)
 
 
 def comparisons(name: str, model: ModelMetrics) -> Iterator[tuple[str, ComparisonResult]]:

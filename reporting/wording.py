@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from beam_retrain.reporting import text_tables
-from beam_retrain.reporting.gates import GATES, describe_changes, on_both, unusable
+from beam_retrain.reporting.gates import GATES, describe_changes, on_which, unusable
 from beam_retrain.reporting.text_tables import describe_images
 from beam_retrain.transforms.core.metrics.figures import (
   MISSED,
@@ -92,12 +92,15 @@ def compared(comparison: ComparisonResult, subject: str, against: str) -> tuple[
   if not regressed + fixed:
     return f"No change: {subject} is right and wrong on the same images as {against}.{others}", ""
   changes = describe_changes(comparison, " image" if regressed == 1 else " images")
+  if comparison.is_mixed:
+    unseen = f"{counted(comparison.unseen_regressed or 0, 'image')} regressed, {number(comparison.unseen_fixed)} fixed"
+    changes = f"{unseen}. On all {number(comparison.paired)}: {changes}"
   chance = how_often(comparison.p_value or 0.0)
   if comparison.verdict == NO_DIFFERENCE:
     finding = f"No difference shown between {subject} and {against}"
   else:
     finding = f"{subject.capitalize()} is {comparison.verdict} than {against}"
-  return f"{finding}{on_both(comparison)}: {changes}.{others}", chance
+  return f"{finding}{on_which(comparison)}: {changes}.{others}", chance
 
 
 def trained_on(model: ModelMetrics) -> str:

@@ -182,6 +182,20 @@ def test_the_verdict_tells_what_changed():
   assert verdict_line(_model(comparison=other)).endswith(", no image in common with old\\x1b[2J")
 
 
+def test_the_verdict_tells_of_which_images_chance_was_asked():
+  unseen = {"unseen_paired": 300, "unseen_regressed": 2, "unseen_fixed": 1}
+  line = verdict_line(_model(comparison=_comparison(5, 9, edited=4, fixed_edited=4, **unseen)))
+  assert line.endswith(
+    ", no difference from 2026-11-23 beyond chance on the 300 images not trained on (2 regressed, 1 fixed, p = 1.00;"
+    " on all 1,000: 5 regressed, 9 fixed, 4 of them edited)"
+  )
+  line = verdict_line(_model(comparison=_comparison(5, 9, new=7, new_correct=6, gone=0, **unseen)))
+  assert " beyond chance on the 300 images of both not trained on (2 regressed, 1 fixed, p = 1.00; on all" in line
+  assert line.endswith(", 6 of 7 new images right")
+  alone = _comparison(5, 9, **{**unseen, "unseen_paired": 1_000})
+  assert verdict_line(_model(comparison=alone)).endswith(" beyond chance (5 regressed, 9 fixed, p = 1.00)")
+
+
 def test_a_drop_beyond_chance_is_told_although_no_gate_is_missed():
   worse = _comparison(20, 4, verdict="worse", p_value=0.0015)
   line = verdict_line(_model(comparison=worse, max_drop=0.05))

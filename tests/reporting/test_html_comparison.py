@@ -36,6 +36,20 @@ def test_the_comparison_in_words_and_numbers(night_sample: Sample, night_page: E
   assert facts["edited, same name"] == str(comparison["edited"])
 
 
+def test_the_comparison_says_of_which_images_chance_was_asked() -> None:
+  sample = night(number=600)
+  comparison = sample.metrics["comparison"]
+  comparison |= {"unseen_paired": 200, "unseen_regressed": 2, "unseen_fixed": 1, "verdict": "worse", "p_value": 0.04}
+  section = section_of(read(render(sample)), "compared")
+  assert "on the 200 images of both not trained on: 2 images regressed, 1 fixed. On all 500: " in section.text
+  facts = section.every("dl", class_="facts")[0].text
+  assert (
+    f" regressed {comparison['regressed']} (2 not trained on) fixed {comparison['fixed']} (1 not trained on) " in facts
+  )
+  assert "change in accuracy, on images not trained on " in facts
+  assert "exact p, on images not trained on 0.04 " in facts
+
+
 def test_regressed_and_fixed_stand_side_by_side(night_sample: Sample, night_page: Element) -> None:
   sides = section_of(night_page, "compared").every("div", class_="sides")
   for model, pair in zip(("model", "candidate"), sides, strict=True):

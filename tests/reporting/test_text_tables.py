@@ -76,6 +76,14 @@ def test_changes_table() -> None:
   assert len(_changes({"accuracy": 0.5, "comparison": first}).splitlines()) == 2
 
 
+def test_the_table_says_of_which_images_chance_was_asked() -> None:
+  compared = {"baseline": "2026-11-23", "paired": 1_000, "regressed": 14, "fixed": 3, "p_value": 0.004}
+  unseen = {"unseen_paired": 300, "unseen_regressed": 12, "unseen_fixed": 0}
+  _, row, note = _changes({"accuracy": 0.5, "comparison": {**compared, **unseen}}).splitlines()
+  assert row.split()[3:10] == ["2026-11-23", "12", "of", "14", "0", "of", "3"]
+  assert note == "(of the regressed and fixed images, the first number were not trained on; p is of these alone)"
+
+
 def test_align() -> None:
   assert (
     align(["a", "bb", "c"], [["xxx", "1", "left"], ["y", "1000", ""]]) == "a      bb  c\nxxx     1  left\ny    1000"

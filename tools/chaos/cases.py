@@ -63,6 +63,21 @@ BOTTLENECKS = Case(
   "bottlenecks",
   ("bottlenecks",),
 )
+CONVERT_IMAGES = dataclasses.replace(
+  CONVERT,
+  name="convert, images alone",
+  argv=("convert", "--input={}/data", "--output={}/images", "--classes=2", "--formats=jpg"),
+  output="images",
+  stages=("images",),
+)
+EMBED_IMAGES = dataclasses.replace(
+  BOTTLENECKS,
+  name="bottlenecks of images alone",
+  argv=("bottlenecks", "--input={}/images", "--output={}/embedded", *BOTTLENECKS.argv[3:]),
+  needs=("images",),
+  output="embedded",
+  stages=("embedded",),
+)
 TRAIN = Case(
   "train",
   ("train", "--input={}/bottlenecks", "--output={}/train"),
@@ -124,5 +139,5 @@ LABEL_IMAGE = Case(
 )
 ALL = (CONVERT, BOTTLENECKS, TRAIN, EVALUATE, REEVALUATE, PREDICT, RUN, RETRAIN, LABEL_IMAGE)
 """Every command, once."""
-UNDISTURBED = (*ALL[:4], FIRST_NIGHT, *ALL[4:])
+UNDISTURBED = (*ALL[:4], CONVERT_IMAGES, EMBED_IMAGES, FIRST_NIGHT, *ALL[4:])
 """What makes the finished folders, in an order in which each finds what it needs."""

@@ -46,6 +46,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     trials = _mixed(
       {name: [*_SECTIONS[name](world, flags.seed, flags.short)] for name in flags.only or _SECTIONS}, flags.seed
     )
+    if flags.named:
+      trials = [trial for trial in trials if any(text in ", ".join(trial[:3]) for text in flags.named)]
     planned = len(trials)
     for outcome in run_trials(trials[:: flags.every], jobs, until):
       outcomes.append(outcome)
@@ -75,6 +77,7 @@ def _parser() -> argparse.ArgumentParser:
   parser.add_argument("--short", action="store_true", help="the part of five minutes")
   parser.add_argument("--seed", type=int, default=1, help="the same seed, the same trials (default: %(default)s)")
   parser.add_argument("--only", action="append", choices=tuple(_SECTIONS), help="one section; may be repeated")
+  parser.add_argument("--named", action="append", metavar="TEXT", help="only trials whose line has it; may be repeated")
   parser.add_argument("--every", type=int, default=1, metavar="N", help="only each N-th trial")
   parser.add_argument("--minutes", type=float, default=60, help="begin no trial later than this (default: %(default)s)")
   parser.add_argument("--jobs", type=int, help="trials at a time (default: one per core)")

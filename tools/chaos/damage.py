@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tools.chaos.cases import (
   BOTTLENECKS,
+  EMBED_IMAGES,
   EVALUATE,
   NIGHT_BEFORE,
   PREDICT,
@@ -40,6 +41,7 @@ KINDS = (EMPTY, HALF, FLIP)
 # A folder and the command that reads it.
 READERS = (
   ("convert", BOTTLENECKS),
+  ("images", EMBED_IMAGES),
   ("bottlenecks", TRAIN),
   ("train", EVALUATE),
   ("train", PREDICT),

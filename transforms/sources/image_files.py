@@ -23,6 +23,7 @@ from beam_retrain.transforms.core.records.splits import SplitPercentages, stable
 from beam_retrain.transforms.core.system.prefetch import batched
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.sources.base import Source, sample_hash
+from beam_retrain.transforms.sources.converted import find_change
 
 _SHARD_SALT = b"beam-retrain-shard-1:"
 _IMAGES_PER_BLOCK = 50_000
@@ -62,7 +63,10 @@ class ImageFile(NamedTuple):
       # Opening a pipe would block, and reading a device may never end.
       if files.is_local(self.path) and not stat.S_ISREG(os.stat(self.path).st_mode):
         return self._unreadable("is not a regular file", split)
-      return Image(self.key, self.label, files.read_bytes(self.path))
+      encoded = files.read_bytes(self.path)
+      if change := find_change(self.path, self.key, encoded):
+        return self._unreadable(change, split)
+      return Image(self.key, self.label, encoded)
     except OSError as error:
       return self._unreadable(error.strerror or "cannot be opened", split)
 

@@ -155,8 +155,9 @@ def test_new_images_that_are_wrong_are_the_reason_beside_no_difference(
   now, total = was - 1, both + 36
   assert told.code == 0
   line = told.out.splitlines()[0]
-  both_sides = f"no difference from {FIRST} beyond chance on the {both} images of both (0 regressed, 0 fixed"
-  assert line.endswith(f"{both_sides}, p = 1.00), 0 of 36 new images right, 1 of 1 gone images right before")
+  both_sides = f"no difference from {FIRST} beyond chance on the {nights.unseen - 1} images of both not trained on"
+  changes = f"(0 regressed, 0 fixed, p = 1.00; on all {both}: 0 regressed, 0 fixed)"
+  assert line.endswith(f"{both_sides} {changes}, 0 of 36 new images right, 1 of 1 gone images right before")
   before, after, same = (f"{100 * rate:.2f} %" for rate in (was / IMAGES, now / total, now / both))
   sentence = (
     f"he accuracy on all images went from {before} to {after}: unchanged images from {same} to {same} ({now} and {now}"

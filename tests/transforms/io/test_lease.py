@@ -154,6 +154,14 @@ def test_a_server_without_conditional_writes_is_told(knows_them_not, monkeypatch
   assert len(said.splitlines()) == 1
 
 
+def test_a_file_system_without_conditional_writes_is_told(capfd):
+  with hold_lease("hdfs://namenode/out", _COMMAND, _SECS):
+    assert claim_of("hdfs://namenode/out").path == ""
+  said = capfd.readouterr().err
+  assert said.startswith("beam-retrain: warning: hdfs://namenode/out: its server has no conditional writes")
+  assert said.endswith(": run one at a time there.\n")
+
+
 @pytest.mark.parametrize("secs", ["1e9", "NaN", "-1"])
 def test_nobody_waits_for_a_lease_that_is_not_ours(server, secs):
   folder = f"{server.url}/foreign"

@@ -234,6 +234,7 @@ def _compare_rows(
       )
       kind = "regressed" if was_right else "fixed"
       counted[kind] += 1
+      counted[f"unseen_{kind}"] += unseen
       counted[f"{kind}_edited"] += edited
       (changes.regressed if was_right else changes.fixed).append(change)
   for key, row in before.items():
@@ -313,12 +314,12 @@ def _result(counts: Mapping[tuple[str, str, str], int], model: str, kind: str, a
   if against is None:
     return ComparisonResult(verdict=NO_BASELINE)
   counted = {what: counts.get((model, kind, what), 0) for what in _COUNTED}
-  p_value = mcnemar_p_value(counted["regressed"], counted["fixed"])
+  kind = "unseen_" if counted["unseen_paired"] else ""
+  regressed, fixed, images = (counted[f"{kind}{what}"] for what in ("regressed", "fixed", "paired"))
+  p_value = mcnemar_p_value(regressed, fixed)
   verdict = NO_DIFFERENCE
   if p_value < SIGNIFICANT:
-    verdict = WORSE if counted["regressed"] > counted["fixed"] else BETTER
-  kind = "unseen_" if counted["unseen_paired"] else ""
-  images = counted["unseen_paired"] or counted["paired"]
+    verdict = WORSE if regressed > fixed else BETTER
   # One division: the difference of two rounded quotients could exceed a gate that is only reached.
   drop = (counted[f"{kind}baseline_correct"] - counted[f"{kind}correct"]) / images if images else None
   return ComparisonResult(against, **counted, drop=drop, p_value=p_value, verdict=verdict)

@@ -132,10 +132,10 @@ class ShownImage:
 class ComparisonResult:
   """One model against its baseline; without one, only the verdict is known.
 
-  Of the `paired` images, `unseen_paired` are known as not trained on, tonight, nor known as trained on before. `drop`:
-  fall in accuracy over these, or over all paired ones if there are none; `p_value`: McNemar's exact test, 0..1.
-  `edited` images have other bytes than before, `changed` ones other bytes or another label; the fields from `changed`
-  on are None if an earlier version counted.
+  Of the `paired` images, `unseen_paired` are known as not trained on, tonight, nor known as trained on before. `drop`
+  (the fall in accuracy), `p_value` (McNemar's exact test, 0..1) and `verdict` are of these, or of all paired ones if
+  there are none. `edited` images have other bytes than before, `changed` ones other bytes or another label; the fields
+  from `changed` on are None if an earlier version counted.
   """
 
   baseline: str | None = None
@@ -157,9 +157,16 @@ class ComparisonResult:
   unseen_paired: int | None = None
   unseen_correct: int | None = None
   unseen_baseline_correct: int | None = None
+  unseen_regressed: int | None = None
+  unseen_fixed: int | None = None
   drop: float | None = None
   p_value: float | None = None
   verdict: str = NO_BASELINE
+
+  @property
+  def is_mixed(self) -> bool:
+    """Whether some of the paired images were trained on, not all."""
+    return 0 < (self.unseen_paired or 0) < (self.paired or 0)
 
 
 @dataclasses.dataclass(frozen=True)

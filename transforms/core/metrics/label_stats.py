@@ -93,6 +93,8 @@ class LabelCounts:
 
 
 _TABLES = ("confusion", "bins", "unseen")
+_UNSEEN = ("support", "correct", "recall", "recall_low", "recall_high")
+_NO_INTERVAL = (None, None)
 
 
 def add(counts: LabelCounts, outcome: Outcome, trained_on: bool | None = None) -> None:
@@ -249,12 +251,20 @@ def _bin(bins: Counter[tuple[str, int]], place: int) -> CalibrationBin:
 
 
 def per_label_csv(stats: ModelMetrics) -> str:
-  """Returns the text of `per_label.csv`, fractions with six decimals."""
+  """Returns the text of `per_label.csv`, fractions with six decimals.
+
+  The figures are of all images. Where the model was trained on some, the recall on the others has columns of its own.
+  """
   names = [field.name for field in dataclasses.fields(LabelRow) if not field.name.endswith("interval")]
-  lines = [[*names, "recall_low", "recall_high", "precision_low", "precision_high"]]
+  header = [*names, "recall_low", "recall_high", "precision_low", "precision_high"]
+  lines = [[*header, *(f"unseen_{name}" for name in _UNSEEN)] if stats.is_mixed else header]
   for row in stats.rows:
-    bounds = [bound for ends in (row.recall_interval, row.precision_interval) for bound in ends or (None, None)]
-    lines.append([_cell(value) for value in (*(getattr(row, name) for name in names), *bounds)])
+    values = [*(getattr(row, name) for name in names), *(row.recall_interval or _NO_INTERVAL)]
+    values += row.precision_interval or _NO_INTERVAL
+    if stats.is_mixed:
+      unseen = stats.main.per_label[row.label]
+      values += [unseen.total, unseen.correct, unseen.accuracy, *(unseen.accuracy_interval or _NO_INTERVAL)]
+    lines.append(list(map(_cell, values)))
   return csv_text(lines)
 
 

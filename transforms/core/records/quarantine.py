@@ -22,7 +22,7 @@ class Reason(enum.StrEnum):
   TOO_LARGE = "TOO_LARGE"  # more pixels, frames or data than allowed: a decompression bomb, or a scan to be scaled down
   UNSUPPORTED = "UNSUPPORTED"  # an image, in a format or variant that the exported model could not decode either
   BAD_LABEL = "BAD_LABEL"  # label not in the label list
-  UNREADABLE = "UNREADABLE"  # listed, but could not be opened
+  UNREADABLE = "UNREADABLE"  # listed, but could not be opened, or is not what `convert` wrote
   MODEL_ERROR = "MODEL_ERROR"  # the trunk or the head failed, or gave values that are not finite
   CONFLICTING_LABELS = "CONFLICTING_LABELS"  # --on_leak drop: identical images have different labels
   LEAKED = "LEAKED"  # --on_leak drop: a training image is identical to a testing image

@@ -23,7 +23,7 @@ from beam_retrain.transforms.core.system.prefetch import batched
 
 _REPORTS = (f"{REPORTS_FOLDER}/*.json", f"*/{REPORTS_FOLDER}/*.json")
 _TEMP_FOLDER = "temp"
-_IMAGES = (".jpg", ".png")  # of `convert`: whoever reads them finds damage, and people move and correct them
+_IMAGES = (".jpg", ".png")  # of `convert`: whoever reads one compares it with the list; people move and delete them
 _DATA = (".tfrecord", *_IMAGES)  # large, many, and checked by whoever reads them
 _REMOTE_BYTES = 1 << 20  # larger remote files are not downloaded for a check
 _TOGETHER = 1000

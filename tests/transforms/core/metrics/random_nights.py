@@ -28,13 +28,14 @@ def random_bucket(picks: random.Random, models: tuple[str, ...], columns: int) -
   keys = [f"{picks.choice(['testing', 'é,x', '=y'])}/{number}.jpg" for number in range(picks.randint(1, 120))]
   keys = [f"'{key}" if key.startswith("=") else key for key in keys]
   sure = picks.random()
+  known = ["False"] * 30 + ["True", ""]
 
   def predicted(actual: str) -> str:
     return actual if picks.random() < sure else picks.choice(labels)
 
   def row(key: str, actual: str, sha256: str) -> Row:
     guess, confidence = predicted(actual), f"{picks.choice([99.5, picks.uniform(25, 100)]):.4f}"
-    return Row(key, actual, guess, confidence, sha256, random.Random(confidence).choice(["True", "False", ""]))
+    return Row(key, actual, guess, confidence, sha256, random.Random(confidence).choice(known))
 
   then = {key: row(key, picks.choice(labels), f"{picks.getrandbits(64):064x}") for key in keys}
   tonight: dict[str, list[Row]] = {model: [] for model in models}
@@ -66,6 +67,9 @@ COUNTS += ["regressed_edited", "fixed_edited", "changed", "changed_correct", "ch
 
 
 COUNTS += ["new_correct", "gone_correct", "unseen_paired", "unseen_correct", "unseen_baseline_correct"]
+
+
+COUNTS += ["unseen_regressed", "unseen_fixed"]
 
 
 def plainly(bucket: Bucket, plan: Plan, min_slice_size: int) -> tuple[dict, dict, dict, dict[str, list[list[str]]]]:
@@ -102,11 +106,11 @@ def plainly(bucket: Bucket, plan: Plan, min_slice_size: int) -> tuple[dict, dict
         )
       for key in sorted(before.keys() - now.keys()):
         lines["gone"].append([key, *before[key][1:5]])
-    worse, better = len(was - is_now), len(is_now - was)
     changed_keys = {key for key in both if now[key][1::3] != before[key][1::3]}  # label, SHA-256
     edited_keys = {key for key in both if now[key].sha256 != before[key].sha256}
     unseen = {key for key in both if now[key].trained_on == "False" and before[key].trained_on in ("", "False")}
     of = unseen or set(both)
+    worse, better = len((was - is_now) & of), len((is_now - was) & of)
     p_value = binomtest(worse, worse + better, 0.5).pvalue if worse + better else 1.0
     significant = "worse" if worse > better else "better"
     figures[model] = {
@@ -114,8 +118,8 @@ def plainly(bucket: Bucket, plan: Plan, min_slice_size: int) -> tuple[dict, dict
       "paired": len(both),
       "baseline_correct": len(was),
       "correct": len(is_now),
-      "regressed": worse,
-      "fixed": better,
+      "regressed": len(was - is_now),
+      "fixed": len(is_now - was),
       "new": len(now.keys() - before.keys()),
       "gone": len(before.keys() - now.keys()),
       "edited": len(edited_keys),
@@ -129,6 +133,8 @@ def plainly(bucket: Bucket, plan: Plan, min_slice_size: int) -> tuple[dict, dict
       "unseen_paired": len(unseen),
       "unseen_correct": len(unseen & is_now),
       "unseen_baseline_correct": len(unseen & was),
+      "unseen_regressed": len(unseen & was - is_now),
+      "unseen_fixed": len(unseen & is_now - was),
       "drop": (len(was & of) - len(is_now & of)) / len(of) if of else None,
       "p_value": pytest.approx(p_value, rel=1e-9),
       "verdict": significant if p_value < 0.05 else "no difference shown",

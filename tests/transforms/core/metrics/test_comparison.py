@@ -54,8 +54,10 @@ def _beside(counts: Comparison, plan: Plan, min_slice_size: int) -> dict[str, di
   return _slices(counts, plan, min_slice_size, "slices_beside")
 
 
-def _row(key: str, actual: str, predicted: str, confidence: str = "90.0000", sha256: str = "") -> Row:
-  return Row(key, actual, predicted, confidence, sha256 or f"sha256 of {key}")
+def _row(
+  key: str, actual: str, predicted: str, confidence: str = "90.0000", sha256: str = "", trained_on: str = ""
+) -> Row:
+  return Row(key, actual, predicted, confidence, sha256 or f"sha256 of {key}", trained_on)
 
 
 def test_every_kind_of_image_by_hand():
@@ -100,12 +102,27 @@ def test_every_kind_of_image_by_hand():
       "changed_baseline_correct": 0,
       "new_correct": 1,
       "gone_correct": 0,
-      **dict.fromkeys(("unseen_paired", "unseen_correct", "unseen_baseline_correct"), 0),
+      **dict.fromkeys(
+        [f"unseen_{what}" for what in ("paired", "correct", "baseline_correct", "regressed", "fixed")], 0
+      ),
       "drop": 0.0,
       "p_value": 1.0,
       "verdict": "no difference shown",
     }
   }
+
+
+def test_chance_is_asked_of_the_images_not_trained_on():
+  """A candidate that was trained on ten images gets them right; on the others it is no better."""
+  tonight = [_row(f"learned {number}", "5", "5", trained_on="True") for number in range(10)]
+  tonight += [_row("better", "5", "5", trained_on="False"), _row("worse", "5", "6", trained_on="False")]
+  baseline = [_row(f"learned {number}", "5", "6", trained_on="False") for number in range(10)]
+  baseline += [_row("better", "5", "6", trained_on="False"), _row("worse", "5", "5", trained_on="False")]
+  counts, changes = compare(Bucket({"model": tonight}, baseline), MODEL)
+  found = extract(counts, MODEL)["model"]
+  assert (found["fixed"], found["regressed"], len(changes.fixed)) == (11, 1, 11)
+  assert (found["unseen_fixed"], found["unseen_regressed"], found["unseen_paired"]) == (1, 1, 2)
+  assert (found["p_value"], found["verdict"], found["drop"]) == (1.0, "no difference shown", 0.0)
 
 
 def test_the_columns_are_those_that_people_read():

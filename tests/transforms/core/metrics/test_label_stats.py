@@ -209,6 +209,26 @@ def test_per_label_csv() -> None:
   assert float(rows[0]["precision"]) == pytest.approx(STATS.rows[0].precision, abs=5e-7)
 
 
+def test_per_label_csv_has_the_images_not_trained_on_besides() -> None:
+  counts = label_stats.LabelCounts()
+  for predicted, trained_on in (("a", True), ("a", True), ("a", False), ("b", False), ("b", False)):
+    label_stats.add(counts, label_stats.Outcome("a", predicted), trained_on)
+  text = label_stats.per_label_csv(label_stats.extract(counts, ["a", "b"]))
+  first, other = csv.DictReader(io.StringIO(text))
+  assert list(first)[-6:] == [
+    "precision_high",
+    "unseen_support",
+    "unseen_correct",
+    "unseen_recall",
+    "unseen_recall_low",
+    "unseen_recall_high",
+  ]
+  assert (first["support"], first["recall"]) == ("5", "0.600000")
+  assert (first["unseen_support"], first["unseen_correct"], first["unseen_recall"]) == ("3", "1", "0.333333")
+  assert (other["unseen_support"], other["unseen_recall"], other["unseen_recall_low"]) == ("0", "", "")
+  assert float(first["unseen_recall_low"]) < 1 / 3 < float(first["unseen_recall_high"])
+
+
 def test_confusion_csv() -> None:
   rows = list(csv.reader(io.StringIO(label_stats.confusion_csv(STATS))))
   assert rows[0] == ["actual", "zebra", "ant", "fig", "'=cmd", "quince", "mule"]

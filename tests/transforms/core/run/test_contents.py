@@ -171,6 +171,21 @@ def test_the_list_appears_when_all_is_on_disk(tmp_path):
   assert [name for name, _ in calls].index("sync") < [name for name, _ in calls].index("write_atomically")
 
 
+def test_info_is_on_disk_before_any_work(tmp_path):
+  synced = []
+
+  class Recording:
+    """The real files, whose state at each `sync` is noted."""
+
+    def __getattr__(self, name):
+      if name == "sync":
+        synced.append(sorted(os.listdir(tmp_path)))
+      return getattr(files, name)
+
+  claim_folder(str(tmp_path), _INFO, owned=(), work_folder="records/.shards", files=Recording())
+  assert synced == [["info.json", "records"]]
+
+
 @pytest.mark.parametrize("path", ["../victim", "model/../../victim"])
 def test_a_list_from_elsewhere_names_nothing_outside_its_folder(path, folder):
   victim = Path(folder).parent / "victim"
