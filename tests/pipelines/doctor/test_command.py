@@ -182,12 +182,12 @@ def test_an_engine_that_does_not_answer(capsys):
     address = f"127.0.0.1:{silent.getsockname()[1]}"
     started = time.monotonic()
     code, lines = examine(
-      capsys, "--runner=PortableRunner", f"--job_endpoint={address}", "--environment_type=LOOPBACK", "--timeout_secs=6"
+      capsys, "--runner=PortableRunner", f"--job_endpoint={address}", "--environment_type=LOOPBACK", "--timeout_secs=2"
     )
   assert code == 2
   assert time.monotonic() - started < 60
   assert lines[1:] == [
-    "problem: engine: PortableRunner did not do a tiny job within 6 seconds: find out what it waits for, usually"
+    "problem: engine: PortableRunner did not do a tiny job within 2 seconds: find out what it waits for, usually"
     " workers, and cancel the tiny job there; or raise --timeout_secs."
   ]
 
