@@ -148,6 +148,10 @@ def test_two_processes_write_the_same_bytes(made, pictures, trunk, tmp_path):
   two = ("--direct_num_workers=2", "--direct_running_mode=multi_processing")
   assert run(arguments(pictures, trunk, tmp_path / "two", *two)) == 0
   assert distorted_bytes(tmp_path / "two") == distorted_bytes(made)
+  for path in (made / "records").glob("*.tfrecord"):
+    assert (tmp_path / "two" / "records" / path.name).read_bytes() == path.read_bytes()
+  for name in ("stats.json", "labels.txt", "quarantine.csv"):
+    assert (tmp_path / "two" / name).read_bytes() == (made / name).read_bytes()
   assert verify(["--same", str(made), str(tmp_path / "two")]) == 0
 
 

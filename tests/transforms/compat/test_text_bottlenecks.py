@@ -290,15 +290,10 @@ def test_several_other_modules_are_refused(cache, tmp_path):
   assert not (tmp_path / "out").exists()
 
 
-def test_names_without_a_module_are_those_of_the_first_versions(cache, tmp_path):
+def test_names_of_the_first_versions_without_a_module_and_labels_of_retrain_py(cache, tmp_path):
   for key in cache.vectors:
     cache.path(key).rename(cache.texts / f"{key}.txt")
-  assert cache.run(tmp_path / "out") == 0
-  check_records(tmp_path / "out", cache, set(cache.vectors))
-
-
-def test_labels_of_retrain_py_change_no_folder_name(cache, tmp_path):
-  assert cache.run(tmp_path / "out", "--retrain_names") == 0
+  assert cache.run(tmp_path / "out", "--retrain_names") == 0  # which changes no folder's name
   found = read_output(tmp_path / "out")
   assert {bottleneck.label for bottleneck in found.values()} == {"cmd", "ant", "zebra wild"}
   for key, vector in cache.vectors.items():
