@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -25,7 +26,7 @@ from beam_retrain.transforms.core.records.schema import Image
 from beam_retrain.transforms.core.runtimes import variant
 from beam_retrain.transforms.core.runtimes.prepared import load_prepared
 from beam_retrain.transforms.core.runtimes.variant import Variant, digest_of_sample, has_bfloat16, has_openvino
-from tests.helpers import noise_image
+from tests.helpers import ROOT, noise_image, python
 
 needs_openvino = pytest.mark.skipif(not has_openvino(), reason="OpenVINO is not installed: beam-retrain[fast]")
 needs_bfloat16 = pytest.mark.skipif(not has_bfloat16(), reason="this processor has no bfloat16")
@@ -180,15 +181,17 @@ def test_auto_takes_tensorflow_for_a_trunk_that_openvino_cannot_run(trunk, machi
     choose_variant(trunk, "auto", "openvino", pictures)
 
 
-@pytest.mark.parametrize(
-  ("content", "fault"),
-  [
-    ("raise ImportError('libopenvino.so.1: cannot open\\nand more')", "libopenvino.so.1: cannot open"),
-    ("", "module 'openvino' has no attribute 'Core'"),  # as where one was removed, and something of it is left
-  ],
-)
-def test_an_openvino_that_cannot_be_imported_is_gone_without_in_words(content, fault, saved, tmp_path):
-  for package, text in (("openvino", content), ("nncf", "raise OSError")):
+def test_remains_of_an_openvino_that_was_removed_are_none(tmp_path):
+  (tmp_path / "openvino").mkdir()
+  (tmp_path / "openvino" / "__init__.py").write_text("")
+  code = "from beam_retrain.transforms.core.system.imports import openvino_fault; print(openvino_fault())"
+  done = python("-c", code, env={**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"})
+  assert done.stdout == "module 'openvino' has no attribute 'Core'\n"
+
+
+def test_an_openvino_that_cannot_be_imported_is_gone_without_in_words(saved, tmp_path):
+  broken, fault = "raise ImportError('libopenvino.so.1: cannot open\\nand more')", "libopenvino.so.1: cannot open"
+  for package, text in (("openvino", broken), ("nncf", "raise OSError")):
     (tmp_path / "broken" / package).mkdir(parents=True)
     (tmp_path / "broken" / package / "__init__.py").write_text(text)
   for number, place in enumerate(("training/a", "training/b", "testing/a", "testing/b")):

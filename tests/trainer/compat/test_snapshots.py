@@ -68,14 +68,18 @@ def test_the_final_tensor_has_the_name_that_was_asked_for(like_retrain, small_im
   )
 
 
+@pytest.fixture(scope="module")
+def exported(like_retrain):
+  return tf.saved_model.load(str(like_retrain.folder / "model" / "saved_model"))
+
+
 @pytest.mark.parametrize(
   "name", ["final_result", "softmax", "a/b/c", "retrained_result", "PLACEHOLDER_2", ".x", "a>b", "1-2", "x" * 200]
 )
-def test_a_graph_of_any_final_name_is_known_to_be_ours(like_retrain, name):
+def test_a_graph_of_any_final_name_is_known_to_be_ours(exported, name):
   from beam_retrain.trainer.export.frozen_graph import freeze_scores
 
   assert parse(f"--final_tensor_name={name}").output_name == name
-  exported = tf.saved_model.load(str(like_retrain.folder / "model" / "saved_model"))
   graph = freeze_scores(exported.score_images, name)
   unknown = {"height": None, "width": None, "mean": 0.0, "std": 255.0, "half_pixel_centers": None}
   assert find_call(graph, "graph", input_layer="Placeholder", output_layer=name, **unknown).half_pixel_centers
