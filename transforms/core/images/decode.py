@@ -71,7 +71,8 @@ def _bmp_in_bgr(encoded: tf.Tensor) -> tf.Tensor:
   plain = tf.logical_and(compression == 0, tf.logical_or(bits != 8, is_grey))
   masked = tf.logical_and(tf.logical_or(compression == 3, compression == 6), tf.logical_and(bits != 8, no_masks))
   right = tf.logical_and(tf.reduce_any(size == bmp.HEADERS), tf.logical_or(plain, masked))
-  return tf.where(right, encoded, b"a BMP with a palette, masks or a compression of its own")
+  wrong = tf.constant(b"a BMP with a palette, masks or a compression of its own")
+  return tf.cond(right, lambda: encoded, lambda: wrong)  # tf.where would copy the file
 
 
 def _webp_with_alpha(encoded: tf.Tensor) -> tf.Tensor:
