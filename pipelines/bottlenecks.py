@@ -44,7 +44,7 @@ from beam_retrain.transforms.bottlenecks.model_handler import ImageModelHandler
 from beam_retrain.transforms.bottlenecks.store import find_stores
 from beam_retrain.transforms.core.errors import InputError, flag
 from beam_retrain.transforms.core.images.augment import DISTORTED
-from beam_retrain.transforms.core.printing import print
+from beam_retrain.transforms.core.printing import detail, print, say
 from beam_retrain.transforms.core.records.leaks import OnLeak
 from beam_retrain.transforms.core.records.schema import (
   LEAKS_FILE,
@@ -59,6 +59,7 @@ from beam_retrain.transforms.core.records.schema import (
 )
 from beam_retrain.transforms.core.records.splits import SplitPercentages
 from beam_retrain.transforms.core.run.exit_codes import ExitCode
+from beam_retrain.transforms.core.run.next_steps import beside, say_next
 from beam_retrain.transforms.core.run.output_folder import find_earlier, is_completed
 from beam_retrain.transforms.core.run.run_info import RunInfo, describe_run
 from beam_retrain.transforms.core.run.stats import Stats, read_stats
@@ -215,11 +216,11 @@ def run(argv: Sequence[str]) -> int:
 @holds_output
 def execute(request: BottlenecksRequest) -> int:
   job = plan(request)
-  print(f"{job.choice.describe()}; {job.execution.describe()}", flush=True)
+  detail(f"{job.choice.describe()}; {job.execution.describe()}")
   if not job.claim():
     return ExitCode.GATE_MISSED
   if job.imported:
-    print(*job.imported.run(job.info.request, job.options), sep="\n")
+    say(*job.imported.run(job.info.request, job.options), sep="\n")
   slowest, *others = job.works()
   with _scratch_folder(job) as scratch:
     result = run_pipeline(
@@ -340,7 +341,7 @@ def report(job: Job, result: PipelineResult) -> int:
     return ExitCode.DONE
   for line in (report_halved_batch(result, job.execution, job.trunk, job.output), report_workers(result, job.output)):
     if line:
-      print(line)
+      detail(line)
   files.delete([files.join(job.output, TEMP_FOLDER)])
   if is_completed(job.output, files):
     # Without COMPLETED the next run resumes from them.
@@ -351,23 +352,28 @@ def report(job: Job, result: PipelineResult) -> int:
   _print_summary(job, stats)
   report_oriented(stats.oriented, stats.outputs, files.shown(job.source.path))
   job.audit.report(stats, job.output)
-  return exit_code(stats, job.output, job.request.max_bad_fraction)
+  code = exit_code(stats, job.output, job.request.max_bad_fraction)
+  if code == ExitCode.DONE:
+    model = beside(job.output, "model", files.exists)
+    say_next("train", "--input", files.shown(job.output), "--output", files.shown(model))
+  return code
 
 
 def _print_summary(job: Job, stats: Stats) -> None:
   shown, trunk, request = files.shown(job.output), job.trunk.info, job.request
   counts = ", ".join(f"{of_split.outputs:,} {split}" for split, of_split in sorted(stats.splits.items(), reverse=True))
-  print(f"bottlenecks: {counts}; {trunk.dimensions} numbers each, by the trunk {trunk.handle}; in {shown}")
+  print(f"{counts} images through the trunk {trunk.handle}, into {shown}")
+  detail(f"{trunk.dimensions:,} numbers each, in {trunk.variant}")
   if variants := stats.distorted:
-    print(
+    say(
       f"{variants['records']:,} distorted variants, {variants['copies']} of each of {variants['pictures']:,} training"
       f" images, in {files.shown(files.join(job.output, DISTORTED))}"
     )
   if job.retry:
-    print(job.retry.describe(job.output))
+    say(job.retry.describe(job.output))
   if job.stores and (made := stats.bottlenecks):
     folders = [folder for folder in (request.bottleneck_dir, request.retry_from, *request.reuse) if folder]
-    print(
+    say(
       f"{made.reused:,} of {stats.outputs:,} bottlenecks reused from {' and '.join(map(files.shown, folders))},"
       f" {made.computed:,} computed"
     )

@@ -28,6 +28,7 @@ from beam_retrain.transforms.core.records.quarantine import MAX_PIXELS
 from beam_retrain.transforms.core.records.schema import ALL, IMAGE_RECORD, RECORDS_FOLDER, TESTING, TRAINING, VALIDATION
 from beam_retrain.transforms.core.run.exit_codes import ExitCode
 from beam_retrain.transforms.core.run.flags import add_max_bad_fraction, add_max_pixels, whole_number
+from beam_retrain.transforms.core.run.next_steps import beside, say_next
 from beam_retrain.transforms.core.run.output_folder import find_earlier
 from beam_retrain.transforms.core.run.request import ONE_ARGUMENT
 from beam_retrain.transforms.core.run.run_info import RunInfo, describe_run
@@ -287,7 +288,11 @@ def report(job: Job) -> int:
     if job.task.writes_file:
       places.append(files.join(shown, RECORDS_FOLDER, f"{split}-*.tfrecord"))
     print(f"{split}: {counts.outputs:,} images in {' and '.join(places)}")
-  return exit_code(stats, job.output, job.request.max_bad_fraction)
+  code = exit_code(stats, job.output, job.request.max_bad_fraction)
+  if code == ExitCode.DONE:
+    output = beside(job.output, "bottlenecks", files.exists)
+    say_next("bottlenecks", "--input", shown, "--output", files.shown(output))
+  return code
 
 
 if __name__ == "__main__":

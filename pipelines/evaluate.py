@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import os
 import sys
 from collections.abc import Sequence
 from typing import ClassVar, NamedTuple
@@ -18,14 +19,18 @@ from beam_retrain.pipelines.requests.evaluation import CHECKED, EvaluationReques
 from beam_retrain.transforms.bottlenecks.store import STORES_FOLDER
 from beam_retrain.transforms.core.errors import InputError, flag
 from beam_retrain.transforms.core.metrics.figures import MODEL
+from beam_retrain.transforms.core.metrics.predictions import Row, read_predictions
 from beam_retrain.transforms.core.models.inference import BATCH_SIZE
-from beam_retrain.transforms.core.printing import print
+from beam_retrain.transforms.core.printing import detail, print
+from beam_retrain.transforms.core.records.csv_format import unescape_cell
 from beam_retrain.transforms.core.records.schema import QUARANTINE_FILE
 from beam_retrain.transforms.core.run.exit_codes import ExitCode
+from beam_retrain.transforms.core.run.next_steps import say_next
 from beam_retrain.transforms.core.run.run_info import RunInfo, describe_run
 from beam_retrain.transforms.core.runtimes.variant import AUTO
 from beam_retrain.transforms.evaluation.classifier import EvaluateClassifier
 from beam_retrain.transforms.evaluation.compare_nights import CompareNights
+from beam_retrain.transforms.evaluation.evaluate import PREDICTIONS_FILE
 from beam_retrain.transforms.evaluation.scoring import BOTTLENECKS_BATCH_SIZE
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.sources.records import RecordsSource
@@ -171,10 +176,21 @@ def report(job: Job, step: EvaluateClassifier) -> int:
   title = f"Evaluation of {files.shown(evaluation.request.input)}"
   metrics, trunks = evaluation.judge(step, job.info, title, stored_bottlenecks=is_stored)
   evaluation.complete(step)
-  evaluation.print_results(metrics, trunks, ", from stored bottlenecks" if is_stored else "")
+  evaluation.print_results(metrics, trunks, "; from stored bottlenecks" if is_stored else "")
+  code = evaluation.exit_code(metrics, output)
+  say_ends(output, evaluation.request.model, evaluation.request.input)
+  return code
+
+
+def say_ends(output: str, model: str, images: str) -> None:
+  """Prints the report's path and a command that predicts an image."""
   for name in (*FILES, QUARANTINE_FILE):
-    print(files.shown(files.join(output, name)))
-  return evaluation.exit_code(metrics, output)
+    detail(files.shown(files.join(output, name)))
+  rows = read_predictions(files.read_lines(files.join(output, PREDICTIONS_FILE)), PREDICTIONS_FILE)
+  key = unescape_cell(next(iter(rows), Row("", "", "", "", "")).key)
+  image = files.join(images, key)
+  words = ("predict", "--model", files.shown(model), files.shown(image))
+  say_next(*(words if key and os.path.isfile(image) else ()), report=files.shown(files.join(output, FILES[0])))
 
 
 if __name__ == "__main__":

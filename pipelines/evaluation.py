@@ -27,22 +27,30 @@ from beam_retrain.pipelines.models.trained import (
   split_settings,
   which_images,
 )
-from beam_retrain.pipelines.models.trunk_sources import BUNDLED
 from beam_retrain.pipelines.options.flags import (
   report_notes,
   report_oriented,
   retrain_names_setting,
 )
 from beam_retrain.pipelines.requests.evaluation import EvaluationRequest
-from beam_retrain.reporting.gates import gate_lines, judge, verdict_line
+from beam_retrain.reporting.gates import gate_lines, judge, trained_on, unusable, verdict_line
 from beam_retrain.reporting.html_report import Report, render_report
 from beam_retrain.reporting.text_tables import per_label_table
 from beam_retrain.transforms.bottlenecks.store import STORES_FOLDER, find_stores, store_folder
 from beam_retrain.transforms.core.errors import InputError
-from beam_retrain.transforms.core.metrics.figures import CANDIDATE, MISSED, MODEL, BadInputs, Metrics, TrendPoint
+from beam_retrain.transforms.core.metrics.figures import (
+  CANDIDATE,
+  MISSED,
+  MODEL,
+  NONE_SET,
+  BadInputs,
+  Metrics,
+  TrendPoint,
+)
 from beam_retrain.transforms.core.metrics.metrics_file import METRICS_FILE, write_metrics
+from beam_retrain.transforms.core.metrics.wording import accuracy_line, too_few
 from beam_retrain.transforms.core.models.agreement import Agreement, Sampled
-from beam_retrain.transforms.core.printing import print
+from beam_retrain.transforms.core.printing import detail, print, say
 from beam_retrain.transforms.core.records.schema import INFO_FILE, QUARANTINE_FILE, REPORTS_FOLDER
 from beam_retrain.transforms.core.records.splits import SplitPercentages
 from beam_retrain.transforms.core.run.exit_codes import ExitCode
@@ -358,22 +366,31 @@ class Evaluation:
     return True
 
   def print_results(self, metrics: Metrics, trunks: Mapping[str, str], about: str, tables: Sequence[str] = ()) -> None:
-    """Prints the verdict, how the `trunks` ran, the tables and the gates."""
-    print(verdict_line(metrics))
-    print(f"{which_images(metrics.splits)} of {files.shown(self.images.source.path)}{about}")
+    """Prints accuracy, verdict and tables; how the `trunks` ran."""
+    main = metrics.model.main
+    if metrics.night is None:
+      print(accuracy_line(main.correct, main.total, " on images not trained on" if metrics.model.is_mixed else ""))
+    if metrics.night or unusable(metrics) or metrics.verdict != NONE_SET:
+      print(verdict_line(metrics))
+    say(f"{which_images(metrics.splits)} of {files.shown(self.images.source.path)}{trained_on(metrics.model)}{about}")
+    if few := too_few(main.total, self._testing_percentage):
+      say(few)
     for line in self._unknown(metrics):
-      print(line)
+      say(line)
     for name, description in trunks.items():
       if name == MODEL:
-        print(description)
+        detail(description)
       elif description != trunks[MODEL]:
-        print(f"{name}: {description}")
-    if metrics.trunk == BUNDLED:
-      print("the trunk is the bundled stand-in: for real work train with --trunk inception_v3")
+        detail(f"{name}: {description}")
     for table in (*tables, per_label_table(metrics.model)):
-      print("", *table.split("\n"), sep="\n")
-    print()
-    print(*gate_lines(metrics), sep="\n")
+      say("", *table.split("\n"), sep="\n")
+    say("")
+    for line in gate_lines(metrics):
+      say(line)
+
+  @property
+  def _testing_percentage(self) -> float | None:
+    return self.images.percentages.testing if self.images.percentages else None
 
   def _unknown(self, metrics: Metrics) -> Iterator[str]:
     """Yields why it is unknown which images a model was trained on."""

@@ -31,7 +31,7 @@ from beam_retrain.pipelines.stages import (
   make_request,
 )
 from beam_retrain.pipelines.train import TrainRequest
-from beam_retrain.transforms.core.printing import print
+from beam_retrain.transforms.core.printing import say
 from beam_retrain.transforms.core.run.exit_codes import ExitCode
 from beam_retrain.transforms.core.run.request import NO_FLAG, Request
 from beam_retrain.transforms.core.runtimes.variant import AUTO
@@ -182,12 +182,14 @@ def execute(request: RunRequest) -> int:
   state = chain.keep_or_run(stage, after=json.dumps([state, digests_of_trunk(trunk, weights)]))
   chain.keep_or_run(request.train(), after=state)
   # Evaluation always runs: it prints the summary, and its gates decide the exit code.
-  chain.run(request.evaluate(images))
-  if chain.code in (ExitCode.DONE, ExitCode.GATE_MISSED):
+  was_done = chain.code == ExitCode.DONE
+  chain.run(request.evaluate(images), has_result=True)
+  if was_done and chain.code in (ExitCode.DONE, ExitCode.GATE_MISSED):
     names = ("data", "convert", "bottlenecks", "train", "evaluate")
     stages = [name for name in names if os.path.isdir(request.folder(name))]
     shown = ", ".join(stages).replace("train", "train (the model: train/saved_model)")
-    print("", f"everything is in {request.output}: {shown}", sep="\n")
+    say(f"everything is in {request.output}: {shown}")
+    evaluate.say_ends(request.folder("evaluate"), request.output, images)
   return chain.code
 
 

@@ -102,11 +102,14 @@ class Chain:
       say(f"{command}: {files.shown(folder)}/{fault}; it is made again", file=sys.stderr)
     return not fault
 
-  def run(self, stage: Stage) -> int:
-    """Runs a stage, unless an earlier one failed; returns `code`."""
+  def run(self, stage: Stage, has_result: bool = False) -> int:
+    """Runs a stage, unless an earlier one failed; returns `code`.
+
+    `has_result`: whether what it prints is the result of the chain.
+    """
     if self.code == ExitCode.DONE:
       say(f"{stage.command}: into {files.shown(stage.output)}")
-      with as_stage():
+      with as_stage(has_result):
         self.code = stage.execute(stage.request)
     return self.code
 

@@ -280,12 +280,22 @@ def verdict_in_words(verdict: str) -> str:
   return "no gate set" if verdict == NONE_SET else verdict
 
 
+def trained_on(model: ModelMetrics) -> str:
+  """Returns how many images were trained on; "" if unknown."""
+  if not model.total or model.trained_on is None:
+    return ""
+  if model.is_mixed:
+    rate = percent(model.accuracy or 0.0)
+    return f"; {rate} on all {model.total:,}, of which the model was trained on {model.trained_on:,}"
+  return f", {'all' if model.trained_on else 'none'} of which the model was trained on"
+
+
 def gate_lines(metrics: Metrics) -> list[str]:
-  """Returns one line per gate and model."""
+  """Returns one line per model and gate that is set."""
   return [
-    f"{_of(name)}gate {named(gate, result)}: {result.state}"
-    + ("" if result.state == NONE_SET else f" ({gate_value(name, model, gate)})")
+    f"{_of(name)}gate {named(gate, result)}: {result.state} ({gate_value(name, model, gate)})"
     for name, model, gate, result in metrics.gates()
+    if result.state != NONE_SET
   ]
 
 

@@ -11,12 +11,15 @@ from beam_retrain.trainer.export.output_files import Int8File, TrainMetrics
 from beam_retrain.trainer.export.tflite_options import TfliteOptions
 from beam_retrain.trainer.request import WRITTEN, TrainRequest
 from beam_retrain.transforms.core.errors import InputError
+from beam_retrain.transforms.core.metrics.wording import accuracy_line
 from beam_retrain.transforms.core.printing import print
 from beam_retrain.transforms.core.records.schema import TESTING, VALIDATION
 from beam_retrain.transforms.core.records.splits import SplitPercentages
 from beam_retrain.transforms.core.run.exit_codes import ExitCode, run_command
+from beam_retrain.transforms.core.run.next_steps import beside, say_next
 from beam_retrain.transforms.core.run.output_folder import read_info, read_labels
 from beam_retrain.transforms.core.run.run_info import RunInfo
+from beam_retrain.transforms.core.system import local_files
 from beam_retrain.transforms.core.system.imports import load_tensorflow
 from beam_retrain.transforms.core.system.locks import hold_folder
 from beam_retrain.transforms.core.system.scratch import own_temporary_files
@@ -62,7 +65,7 @@ def train(request: TrainRequest, copies: Mapping[str, str]) -> int:
   load_tensorflow()
   from beam_retrain.trainer.work import train_and_export
 
-  return report(train_and_export(job), request)
+  return report(train_and_export(job), job)
 
 
 def plan(request: TrainRequest, copies: Mapping[str, str]) -> Job:
@@ -106,14 +109,15 @@ def _split_percentages(request: TrainRequest, info: RunInfo) -> SplitPercentages
     raise InputError(f"--validation_percentage: {error}.") from error
 
 
-def report(metrics: TrainMetrics, request: TrainRequest) -> int:
-  tested = metrics.scores[TESTING]
+def report(metrics: TrainMetrics, job: Job) -> int:
+  tested, request = metrics.scores[TESTING], job.request
   where = f"{request.output}/saved_model"
   if tested.images:
-    print(f"testing accuracy {tested.accuracy:.2%} of {tested.images:,} images; the model is in {where}")
+    print(f"{accuracy_line(round(tested.correct), tested.images, ' of the testing images')}; the model is in {where}")
   else:
-    validated = metrics.scores[VALIDATION].accuracy
-    print(f"validation accuracy {validated:.2%}; there are no testing images; the model is in {where}")
+    validated = metrics.scores[VALIDATION]
+    line = accuracy_line(round(validated.correct), validated.images, " of the validation images")
+    print(f"{line}; there are no testing images; the model is in {where}")
   for kind, lite in metrics.tflite.items():
     path = os.path.normpath(os.path.join(request.output, lite.file))
     accuracy = lite.testing_accuracy if isinstance(lite, Int8File) else None
@@ -121,10 +125,27 @@ def report(metrics: TrainMetrics, request: TrainRequest) -> int:
     print(f"TensorFlow Lite, {kind}: {measured}{lite.bytes:,} bytes, in {path}")
   wanted = request.assert_accuracy_at_least
   if wanted is None or (tested.images and tested.accuracy >= wanted):
+    if tested.images:
+      _say_next(job)
     return ExitCode.DONE
   measured = f"testing accuracy is {tested.accuracy:.4f}" if tested.images else "there are no testing images"
   print(f"beam-retrain: {measured}, but --assert_accuracy_at_least is {wanted:g}.", file=sys.stderr)
   return ExitCode.GATE_MISSED
+
+
+def _say_next(job: Job) -> None:
+  """Names the evaluation of the images, or of their bottlenecks."""
+  settings, output = job.info.settings, job.request.output
+  exists = os.path.exists if "://" not in output else lambda path: False
+  words = ["evaluate", "--model", output, "--output", beside(output, "evaluation", exists)]
+  images = str(settings.get("input", ""))
+  if os.path.exists(images):
+    words += ["--input", local_files.shown(images), "--split", "testing"]
+    words += [f"--class_names={settings['class_names']}"] if settings.get("class_names") else []
+    words += ["--transpose"] if settings.get("transpose") else []
+  else:
+    words += ["--input", job.request.input]
+  say_next(*words)
 
 
 def main() -> None:

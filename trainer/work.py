@@ -16,7 +16,7 @@ from beam_retrain.trainer.fit.callbacks import EpochLine, TrainingCallback
 from beam_retrain.trainer.fit.data import Bottlenecks, load_bottlenecks, load_transform
 from beam_retrain.trainer.fit.schedule import Schedule
 from beam_retrain.trainer.fit.tensorboard import Summaries
-from beam_retrain.transforms.core.printing import print, say
+from beam_retrain.transforms.core.printing import detail, say
 from beam_retrain.transforms.core.records.schema import TESTING, TRAINING, VALIDATION
 from beam_retrain.transforms.core.records.trained_on import TRAINED_ON_FILE
 from beam_retrain.transforms.core.run.output_folder import claim_folder, complete_folder
@@ -25,8 +25,6 @@ from beam_retrain.transforms.core.system import local_files
 
 if TYPE_CHECKING:
   from beam_retrain.trainer.task import Job
-
-_STAND_IN = " (the small stand-in that ships with beam-retrain; for real work, use --trunk inception_v3)"
 
 
 def train_and_export(job: Job) -> TrainMetrics:
@@ -86,13 +84,10 @@ def train_and_export(job: Job) -> TrainMetrics:
 def _print_data(job: Job, data: Bottlenecks) -> None:
   counts = ", ".join(f"{len(data.rows[split]):,} {split}" for split in (TRAINING, VALIDATION, TESTING))
   trunk = job.info.trunk
-  stand_in = _STAND_IN if trunk.handle == "bundled" else ""
-  print(
-    f"{counts} images of {len(job.labels)} labels, {trunk.dimensions:,} numbers each, from the trunk"
-    f" {trunk.handle}{stand_in}"
-  )
+  say(f"{counts} images of {len(job.labels)} labels, through the trunk {trunk.handle}")
+  detail(f"{trunk.dimensions:,} numbers each, in {trunk.variant}")
   if variants := len(data.learned_rows) - len(data.rows[TRAINING]):
-    print(f"and {variants:,} distorted variants of the training images")
+    say(f"and {variants:,} distorted variants of the training images")
 
 
 def _describe(job: Job, schedule: Schedule, data: Bottlenecks) -> RunInfo:

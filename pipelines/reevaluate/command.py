@@ -28,6 +28,7 @@ from beam_retrain.transforms.core.records.leaks import describe
 from beam_retrain.transforms.core.records.schema import LEAKS_FILE, QUARANTINE_FILE
 from beam_retrain.transforms.core.records.shards import BottleneckCounts
 from beam_retrain.transforms.core.run.flags import positive_int
+from beam_retrain.transforms.core.run.next_steps import say_next
 from beam_retrain.transforms.core.run.run_info import RunInfo, describe_run
 from beam_retrain.transforms.core.run.stats import read_stats
 from beam_retrain.transforms.evaluation.classifier import EvaluateClassifier
@@ -228,6 +229,7 @@ def report(job: Job, step: EvaluateClassifier) -> int:
   say(f"everything is in {files.shown(folder)}: {', '.join(_FILES)}")
   for words in describe(metrics.leaks or {}).values():
     say(f"warning: {words}: see {files.shown(files.join(folder, LEAKS_FILE))}", file=sys.stderr)
+  say_next(report=files.shown(files.join(folder, REPORT_FILE)))
   return evaluation.exit_code(metrics, folder)
 
 

@@ -44,12 +44,15 @@ def set_level(chosen: Level) -> None:
 
 
 @contextlib.contextmanager
-def as_stage() -> Iterator[None]:
-  """Marks the block as a stage of another command."""
+def as_stage(has_result: bool = False) -> Iterator[None]:
+  """Marks the block as a stage of another command.
+
+  With `-q` it prints its result only if it `has_result`, that of the command.
+  """
   global _is_stage
   before = _level, _is_stage
   _is_stage = True
-  if _level == Level.QUIET:
+  if _level == Level.QUIET and not has_result:
     set_level(Level.SILENT)
   try:
     yield
@@ -70,7 +73,7 @@ _UNSAFE = re.compile(
 
 # First words of a line -> SGR codes: bold, and red, yellow or green.
 _COLOURS = {"beam-retrain: warning:": "1;33", "beam-retrain:": "1;31", "NO GATE SET": "1;33", "warning:": "1;33"}
-_COLOURS |= {"FAILED": "1;31", "problem:": "1;31", "PASSED": "1;32", "ok:": "1;32"}
+_COLOURS |= {"FAILED": "1;31", "problem:": "1;31", "MISSED": "1;31", "PASSED": "1;32", "ok:": "1;32"}
 _FIRST_WORDS = re.compile(f"^(?:{'|'.join(_COLOURS)})")
 _updated: list[TextIO] = []  # the terminal that shows an updated line, if any
 

@@ -68,8 +68,7 @@ def absolute(path: str) -> str:
 
 def shown(path: str) -> str:
   """Returns a path relative to the current folder, if inside."""
-  relative = os.path.relpath(path) if is_local(path) else path
-  return path if relative.startswith("..") or os.getcwd() == os.sep else relative
+  return local_files.shown(path) if is_local(path) else path
 
 
 def is_local(path: str) -> bool:

@@ -212,6 +212,7 @@ def test_an_openvino_that_cannot_be_imported_is_gone_without_in_words(saved, tmp
     f"--trunk={saved}",
     f"--output={tmp_path / 'out'}",
     "--validation_percentage=0",
+    "-v",
   ]
   command = [sys.executable, "-c", script, str(tmp_path / "broken"), *flags, "--runner=FnApiRunner"]
   done = subprocess.run(command, capture_output=True, text=True, timeout=300)

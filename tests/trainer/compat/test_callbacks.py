@@ -43,7 +43,7 @@ def test_three_lines_at_every_look_as_retrain_prints_them(like_retrain):
     )
   ]
   assert [one["steps"] for one in rounds] == [1, 10, 10, 10, 10, 4]
-  assert "round 1/" not in like_retrain.out
+  assert "step 1/" not in like_retrain.out
 
 
 def test_what_looks_and_how_often_changes_no_weight(like_retrain, plain_run):
@@ -141,9 +141,10 @@ def test_quiet(tmp_path, bottlenecks_folder, capsys):
   quiet = ["--logging_verbosity=WARN"]
   for name, flags in (("looks", flags_below(tmp_path)), ("rounds", flags_below(tmp_path)[:4])):
     assert run(bottlenecks_folder, tmp_path / name, *flags, *quiet) == 0
-    first, last = capsys.readouterr().out.splitlines()
+    first, result, following = capsys.readouterr().out.splitlines()
     assert "training, " in first
-    assert last.startswith("testing accuracy ")
+    assert result.startswith("Accuracy ")
+    assert following.startswith("next: beam-retrain evaluate --model ")
 
 
 def test_a_killed_run_goes_on_and_leaves_what_an_undisturbed_one_leaves(tmp_path, bottlenecks_folder):

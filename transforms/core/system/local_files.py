@@ -21,6 +21,12 @@ LOCK_FILE = ".lock"
 """In an output folder while a command writes it; no part of the output."""
 
 
+def shown(path: str) -> str:
+  """Returns a path relative to the current folder, if inside."""
+  relative = os.path.relpath(path)
+  return path if relative.startswith("..") or os.getcwd() == os.sep else relative
+
+
 def is_local(path: str) -> bool:
   return "://" not in path
 

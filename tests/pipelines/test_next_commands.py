@@ -1,0 +1,72 @@
+"""A command's last lines are commands that run as they are typed, and with -q there is nothing but the result."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+from pathlib import Path
+
+import pytest
+
+from beam_retrain.pipelines.cli import main
+
+ACCURACY = r"Accuracy \d+\.\d % \(\d+ of \d+; 95 % interval \d+ to \d+\)"
+
+
+def following(out: str) -> list[str]:
+  """Returns the words of the command that is printed last, if it is one."""
+  last = out.splitlines()[-1]
+  return shlex.split(last.removeprefix("next: ")) if last.startswith("next: ") else []
+
+
+def test_each_command_names_the_next_which_runs_as_it_is_typed(small_images, tmp_path, monkeypatch, capsys):
+  monkeypatch.chdir(tmp_path)
+  (tmp_path / "my work").mkdir()
+  typed = ["beam-retrain", "convert", "--input", str(small_images), "--output", "my work/images", "--formats=jpg"]
+  commands = []
+  while typed:
+    commands.append(typed[1])
+    assert main(typed[1:]) == 0
+    out = capsys.readouterr().out
+    typed = following(out)
+    if commands[-1] == "evaluate":
+      first, *_, report, _ = out.splitlines()
+      assert re.fullmatch(ACCURACY, first)
+      assert Path(report.removeprefix("report: ")).is_file()
+      assert "testing images are too few for a narrower interval: set more aside with --testing_percentage 30" in out
+  assert commands == ["convert", "bottlenecks", "train", "evaluate", "predict"]
+
+
+def test_run_begins_with_its_result_where_nothing_else_is_wanted(small_images, tmp_path, monkeypatch, capfd):
+  monkeypatch.chdir(tmp_path)
+  shutil.copytree(small_images, "photos")
+  (tmp_path / "photos" / "white" / "empty.png").write_bytes(b"")
+  typed = ["run", "--data", "photos", "--output", "out", "--testing_percentage=30", "--max_bad_fraction=0.1"]
+  assert main([*typed, "-q"]) == 0
+  out, err = capfd.readouterr()
+  assert re.fullmatch(f"{ACCURACY}\n", out)
+  assert err == ""
+
+  assert main([*typed, "-v"]) == 0
+  out, _ = capfd.readouterr()
+  assert "figures of the model's" in out
+  assert "out/evaluate/metrics.json" in out
+
+  assert main(typed) == 0
+  out, _ = capfd.readouterr()
+  assert "figures of the model's" not in out
+  lines = out.splitlines()
+  assert lines[-2] == "report: out/evaluate/report.html"
+  assert following(out)[:4] == ["beam-retrain", "predict", "--model", "out"]
+  assert main(following(out)[1:]) == 0
+
+
+@pytest.mark.parametrize("level", ["-q", "-v"])
+def test_what_predict_prints_is_the_same_at_every_level(trained_model, small_images, level, capsys):
+  typed = ["predict", f"--model={trained_model}", str(small_images / "white" / "1.png"), "--format=csv"]
+  printed = []
+  for more in ([], [level]):
+    assert main([*typed, *more]) == 0
+    printed.append(capsys.readouterr().out)
+  assert printed[0] == printed[1] != ""

@@ -1,0 +1,26 @@
+"""Last lines of a command: its report, and the next command."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Callable
+
+from beam_retrain.transforms.core.printing import is_stage, say
+
+
+def say_next(*words: str, report: str = "") -> None:
+  """Prints a report's path and a command; nothing for a stage."""
+  if is_stage():
+    return
+  if report:
+    say(f"report: {report}")
+  if words:
+    say(f"next: {shlex.join(('beam-retrain', *words))}")
+
+
+def beside(output: str, name: str, exists: Callable[[str], bool] = os.path.exists) -> str:
+  """Returns a new path beside an output: `name`, or `name_2`, ..."""
+  folder = os.path.dirname(output.rstrip("/"))
+  paths = (os.path.join(folder, name if number == 1 else f"{name}_{number}") for number in range(1, 1000))
+  return next(path for path in paths if not exists(path))
