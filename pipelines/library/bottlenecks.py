@@ -46,6 +46,8 @@ def embed(
     images: paths, encoded bytes, or arrays uint8 [H, W] or [H, W, 3].
     trunk: `bundled`, `inception_v3`, a TF Hub handle, a SavedModel folder, or `keras:InceptionV3`.
     weights: a local file, for `keras:` trunks.
+    precision: `float32` or `bfloat16`, which not every processor has.
+    runtime: `tensorflow`, or `openvino` if it is installed.
 
   Raises:
     InputError: an image or the trunk cannot be used.
@@ -63,7 +65,7 @@ def _load(handle: str, weights: str | None, precision: str, runtime: str) -> tup
 
 
 class StoredBottlenecks(NamedTuple):
-  """Bottlenecks of images in the order of their records.
+  """Bottlenecks of images, in the order of their records.
 
   Attributes:
     vectors: float32 [N, D], as the trunk gives them, unscaled.

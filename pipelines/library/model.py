@@ -30,19 +30,23 @@ if TYPE_CHECKING:
 class Model:
   """A trained model: labels images, gives their bottlenecks, and is evaluated.
 
+  An image is a path, the bytes of a file, or an array, uint8 [H, W] or [H, W, 3]. The model is loaded when it is first
+  used.
+
+  Args:
+    folder: local, written by `beam-retrain train` or `run`.
+    precision: `auto`, as the model's bottlenecks were made, where this machine can; or as of `beam-retrain predict`.
+    runtime: likewise.
+
   Attributes:
     labels: class index -> label.
-    dimensions: of a bottleneck.
+    dimensions: D, the length of a bottleneck.
+
+  Raises:
+    InputError: there is no finished model, or it cannot run so.
   """
 
   def __init__(self, folder: str | os.PathLike[str], *, precision: str = AUTO, runtime: str = AUTO):
-    """Opens a folder written by `train` or `run`.
-
-    The model is loaded when it is first used. `precision` and `runtime` are as in `beam-retrain predict`.
-
-    Raises:
-      InputError: there is no finished model, or it cannot run so.
-    """
     self._folder = find_output(os.fspath(folder), "train")
     info = read_info(self._folder, "train")
     self.labels = list(read_labels(self._folder))
@@ -56,6 +60,13 @@ class Model:
     """Labels images, one prediction for each, in order.
 
     An image that cannot be used has a `fault` instead of a label.
+
+    Args:
+      images: paths, bytes or arrays.
+      top: labels in each prediction's `top`, by falling score.
+
+    Raises:
+      InputError: a single image, or an array of another dtype or shape.
     """
     predictions = []
     for result in infer_images(read_images(as_list(images)), self._classifier):

@@ -132,12 +132,17 @@ def prepare(trunk: Trunk, variant: Variant, sample: Any = None, *, stored: str =
 
 
 def load_trunk(handle: str, weights: str | None = None, input_px: int | None = None) -> Trunk:
-  """Loads the trunk that the user named.
+  """Loads a trunk, from the cache if it was loaded before.
+
+  `save(folder)` writes it for `ImageModelHandler`; `info` has its fingerprint and the length of a bottleneck.
 
   Args:
-    handle: see `HELP`.
+    handle: `bundled`, `inception_v3`, a TF Hub handle, a SavedModel folder, or `keras:InceptionV3`.
     weights: a local file, for `keras:` trunks only.
-    input_px: for trunks that take any; otherwise it must be the trunk's own.
+    input_px: side of its input in pixels, for trunks that take any; otherwise it must be the trunk's own.
+
+  Raises:
+    InputError: it cannot be found, downloaded or used.
   """
   load_tensorflow()
   if weights and not handle.startswith(_KERAS):

@@ -35,9 +35,21 @@ def find_source(
   class_names: str | None = None,
   transpose: bool = False,
 ) -> Source:
-  """Opens an input as the source of its format; see `SourceOptions`.
+  """Opens an input as the source of its format.
 
-  Raises InputError if it does not exist, is unfinished or has no usable images.
+  Its `labels` are class index -> label; `plan(splits, percentages)` is a PTransform, PBegin -> PCollection[Shard], and
+  `read_all(splits, percentages)` yields images without a job.
+
+  Args:
+    path: class folders, a CSV manifest, IDX files, WebDataset shards, or what `convert` wrote.
+    classes: of IDX files, whose labels are then `0`, `1`, ...
+    min_classes: 2 to train on, 1 to evaluate.
+    retrain_names: whether class folders are read as by `retrain.py`.
+    class_names: path of a file that names the classes of IDX files.
+    transpose: whether IDX images are transposed, as EMNIST's.
+
+  Raises:
+    InputError: it does not exist, is unfinished or has no usable images.
   """
   if source_class := find_format(path):
     for name, is_given in (("class_names", class_names), ("transpose", transpose)):

@@ -100,15 +100,23 @@ def parse_shard_name(name: str) -> tuple[str, int, int] | None:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Image:
-  """A labelled image as read, not decoded: `encoded` are the file's bytes."""
+  """A labelled image as read, not decoded.
 
-  key: str  # stable name relative to the data set, `/`-separated, with the file's extension
+  Attributes:
+    key: stable name relative to the data set, `/`-separated, with the file's extension.
+    label: empty if unknown.
+    encoded: the file's bytes.
+    format: `jpeg`, `png`, `bmp`, `gif` or `webp`; empty until it is probed, as height and width, in pixels, are 0.
+    cut: what is decoded in place of `encoded`, see `ImageInfo`; in no record.
+  """
+
+  key: str
   label: str
   encoded: bytes
-  format: str = ""  # `jpeg`, `png`, `bmp`, `gif` or `webp`; empty until probed, as height and width are 0
+  format: str = ""
   height: int = 0
   width: int = 0
-  cut: bytes = b""  # what is decoded in place of `encoded`, see `ImageInfo`; in no record
+  cut: bytes = b""
 
   @property
   def decodable(self) -> bytes:
