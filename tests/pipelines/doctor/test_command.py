@@ -115,8 +115,8 @@ def test_which_runner_direct_runner_is(capsys, monkeypatch, tmp_path):
   assert code == 0
   (line,) = [line for line in lines if "DirectRunner" in line]
   assert line == (
-    "warning: --runner=DirectRunner: on this machine it is FnApiRunner, after each job has looked for Prism without success:"
-    " use --runner=FnApiRunner, which is the same on every machine."
+    "warning: --runner=DirectRunner: on this machine it is FnApiRunner, after each job has looked for Prism without"
+    " success: use --runner=FnApiRunner, which is the same on every machine."
   )
 
 
