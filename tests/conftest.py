@@ -20,6 +20,8 @@ import beam_retrain.transforms.core  # noqa: F401  # before TensorFlow, which re
 from tests.helpers import ROOT
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# Where that is set, each of the hundreds of processes that tests start would compile the checkout's modules anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 # The collector takes a tenth of the suite's time, nearly all of it over what Beam and TensorFlow made while they were
 # imported, and that stays.
 gc.disable()
