@@ -339,7 +339,7 @@ def test_a_lock_that_is_removed_and_made_again_still_keeps_all_but_one_out(tmp_p
     nonlocal inside, most
     start.wait()
     entered = 0
-    while entered < 40:
+    while entered < 20:
       try:
         with history.tonight(str(tmp_path), "2026-11-24", REQUEST):
           inside += 1
