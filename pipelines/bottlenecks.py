@@ -25,9 +25,10 @@ from beam_retrain.pipelines.models.execution import (
   report_halved_batch,
   report_workers,
 )
+from beam_retrain.pipelines.models.photos import say_trunk_for_photos
 from beam_retrain.pipelines.models.precision import Choice, choose_variant
 from beam_retrain.pipelines.models.sample import sample_images
-from beam_retrain.pipelines.models.trunk_sources import Trunk, load_trunk
+from beam_retrain.pipelines.models.trunk_sources import BUNDLED, Trunk, load_trunk
 from beam_retrain.pipelines.options.flags import report_notes, report_oriented, retrain_names_setting
 from beam_retrain.pipelines.options.request import check_paths
 from beam_retrain.pipelines.requests.bottlenecks import BottlenecksRequest
@@ -44,7 +45,7 @@ from beam_retrain.transforms.bottlenecks.model_handler import ImageModelHandler
 from beam_retrain.transforms.bottlenecks.store import find_stores
 from beam_retrain.transforms.core.errors import InputError, flag
 from beam_retrain.transforms.core.images.augment import DISTORTED
-from beam_retrain.transforms.core.printing import detail, print, say
+from beam_retrain.transforms.core.printing import detail, is_stage, print, say
 from beam_retrain.transforms.core.records.leaks import OnLeak
 from beam_retrain.transforms.core.records.schema import (
   LEAKS_FILE,
@@ -216,6 +217,8 @@ def run(argv: Sequence[str]) -> int:
 @holds_output
 def execute(request: BottlenecksRequest) -> int:
   job = plan(request)
+  if job.trunk.info.handle == BUNDLED and not is_stage():
+    say_trunk_for_photos(job.source, (request.command, *(request.typed or job.argv)))
   detail(f"{job.choice.describe()}; {job.execution.describe()}")
   if not job.claim():
     return ExitCode.GATE_MISSED

@@ -390,7 +390,8 @@ class Evaluation:
 
   @property
   def _testing_percentage(self) -> float | None:
-    return self.images.percentages.testing if self.images.percentages else None
+    model = self.models[MODEL]
+    return None if model.info.has_splits else model.percentages.testing
 
   def _unknown(self, metrics: Metrics) -> Iterator[str]:
     """Yields why it is unknown which images a model was trained on."""

@@ -16,6 +16,7 @@ from beam_retrain.pipelines.convert import ConvertRequest
 from beam_retrain.pipelines.evaluate import EvaluateRequest
 from beam_retrain.pipelines.jobs.locks import holds_output
 from beam_retrain.pipelines.jobs.runner import run_command
+from beam_retrain.pipelines.models.photos import say_trunk_for_photos
 from beam_retrain.pipelines.models.trunk_sources import BUNDLED
 from beam_retrain.pipelines.options.request import JobRequest, check_paths
 from beam_retrain.pipelines.options.stage_flags import Offered, add_stage_flags, names_here
@@ -171,6 +172,8 @@ def execute(request: RunRequest) -> int:
     class_names=idx.class_names,
     transpose=idx.transpose,
   )
+  if request.stage_flags.get("trunk", BUNDLED) == BUNDLED:
+    say_trunk_for_photos(source, (request.command, *request.typed))
   state = digest_of_images(data)
   if isinstance(source, IdxSource):
     images = request.folder("convert")

@@ -65,7 +65,7 @@ class Stage:
 def make_request(cls: type[RequestT], **values: object) -> RequestT:
   """Returns a request with the values that are not None."""
   given = {name: value for name, value in values.items() if value is not None}
-  return cls(**given, given=frozenset(given))
+  return cls(**given, given=frozenset(given), typed=())
 
 
 class Chain:

@@ -38,7 +38,8 @@ ONE_ARGUMENT: Mapping[str, str] = {"separator": ","}
 class Request(abc.ABC):
   """Base class of a command's request.
 
-  `given` has the fields set on the command line, even to their default; it is empty for a request made in code.
+  `given` has the fields set on the command line, even to their default, `typed` the command line; both are empty for a
+  request made in code.
   """
 
   command: ClassVar[str]
@@ -46,6 +47,7 @@ class Request(abc.ABC):
   epilog: ClassVar[str | None] = None
 
   given: frozenset[str] = dataclasses.field(default=frozenset(), compare=False, repr=False, metadata=NO_FLAG)
+  typed: tuple[str, ...] = dataclasses.field(default=(), compare=False, repr=False, metadata=NO_FLAG)
 
   @classmethod
   @abc.abstractmethod
@@ -72,7 +74,7 @@ class Request(abc.ABC):
     parsed = vars(cls._parse_flags(cls.make_parser(), argv, argparse.Namespace(**unset)))
     given = {name: parsed[name] for name in unset if parsed[name] is not unset[name]}
     values = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
-    return cls(**values, given=frozenset(given))
+    return cls(**values, given=frozenset(given), typed=tuple(argv))
 
   @classmethod
   def _parse_flags(

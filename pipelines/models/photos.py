@@ -1,0 +1,113 @@
+"""Which trunk photos need, and what is missing for it."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import os
+import shlex
+import sys
+import tempfile
+import threading
+import urllib.request
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+from PIL import Image as Pillow
+
+from beam_retrain.pipelines.models.sample import sample_images
+from beam_retrain.pipelines.models.trunk_sources import HUB_INCEPTION_V3, INCEPTION_V3
+from beam_retrain.transforms.core.images.headers import Fault, probe_image
+from beam_retrain.transforms.core.printing import Level, level, say
+from beam_retrain.transforms.core.records.schema import TRAINING
+from beam_retrain.transforms.core.records.splits import SplitPercentages
+from beam_retrain.transforms.core.system import scratch
+from beam_retrain.transforms.sources.base import Source
+
+_PROBED = 8
+_GLYPH_PX = 64  # a larger image is hardly a glyph
+_COLOURED = 8.0  # mean difference of the channels, of 255, above which an image is not grey
+_SECS = 3.0
+_WEIGHTS = "inception_v3_weights_tf_dim_ordering_tf_kernels_notop.h5"
+_WEIGHTS_ADDRESS = f"https://storage.googleapis.com/tensorflow/keras-applications/inception_v3/{_WEIGHTS}"
+
+
+def say_trunk_for_photos(source: Source, command: Sequence[str]) -> None:
+  """Says which trunk to take if the images look like photos.
+
+  `command` is what the user typed, with the bundled trunk: words after `beam-retrain`.
+  """
+  if level() < Level.NORMAL:
+    return
+  sample = sample_images(source, (TRAINING,), SplitPercentages(), _PROBED)
+  if not are_photos(image.encoded for image in sample):
+    return
+  flags, where = photo_trunk()
+  typed = shlex.join(("beam-retrain", *replace_flags(command, flags)))
+  say(
+    "beam-retrain: warning: these are colour photos, and the bundled trunk knows only glyphs: take Inception v3,"
+    f" {where}: {typed}",
+    file=sys.stderr,
+  )
+
+
+def are_photos(images: Iterable[bytes]) -> bool:
+  """Returns whether most images are larger than glyphs, and coloured."""
+  found = [_is_photo(encoded) for encoded in images]
+  return sum(found) * 2 > len(found)
+
+
+def _is_photo(encoded: bytes) -> bool:
+  info = probe_image(encoded)
+  if isinstance(info, Fault) or min(info.height, info.width) <= _GLYPH_PX:
+    return False
+  try:
+    with Pillow.open(io.BytesIO(encoded)) as image:
+      pixels = np.asarray(image.convert("RGB").resize((_GLYPH_PX, _GLYPH_PX)), np.float32)
+  except Exception:  # damaged: the job says so
+    return False
+  return float(np.ptp(pixels, axis=2).mean()) > _COLOURED
+
+
+def photo_trunk() -> tuple[dict[str, str], str]:
+  """Returns a trunk for photos, as flags, and its place."""
+  in_hub, by_keras = {"trunk": INCEPTION_V3}, {"trunk": "keras:InceptionV3"}
+  with scratch.outside():  # where TF Hub has its cache
+    hub_cache = os.environ.get("TFHUB_CACHE_DIR") or os.path.join(tempfile.gettempdir(), "tfhub_modules")
+  if os.path.isdir(os.path.join(hub_cache, hashlib.sha1(HUB_INCEPTION_V3.encode(), usedforsecurity=False).hexdigest())):
+    return in_hub, f"which is in {hub_cache}"
+  keras_cache = os.path.join(os.environ.get("KERAS_HOME") or os.path.expanduser("~/.keras"), "models", _WEIGHTS)
+  if os.path.isfile(keras_cache):
+    return by_keras, f"whose weights are in {keras_cache}"
+  if reaches(f"{HUB_INCEPTION_V3}?tf-hub-format=compressed"):
+    return in_hub, "which is downloaded from TF Hub"
+  missing = f"for which this machine lacks a network to TF Hub, or this weights file: {_WEIGHTS_ADDRESS}"
+  return {**by_keras, "trunk_weights": _WEIGHTS}, f"{missing}; with it here"
+
+
+def reaches(address: str, secs: float = _SECS) -> bool:
+  """Returns whether a server answers, by any proxy that is set."""
+  answers: list[bool] = []
+
+  def ask() -> None:
+    with contextlib.suppress(Exception), urllib.request.urlopen(address, timeout=secs):
+      answers.append(True)
+
+  asking = threading.Thread(target=ask, daemon=True)  # to look up a name has no time limit of its own
+  asking.start()
+  asking.join(secs)
+  return bool(answers)
+
+
+def replace_flags(words: Sequence[str], flags: Mapping[str, str]) -> list[str]:
+  """Returns a command line with these flags instead of those given."""
+  kept: list[str] = []
+  follows = False
+  for word in words:
+    name, is_joined, _ = word.partition("=")
+    is_replaced = name.removeprefix("--") in flags and name.startswith("--")
+    if not (is_replaced or follows):
+      kept.append(word)
+    follows = is_replaced and not is_joined
+  return [*kept, *(f"--{name}={value}" for name, value in flags.items())]
