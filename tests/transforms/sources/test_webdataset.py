@@ -132,6 +132,10 @@ def test_labels_are_texts_or_classes_and_names_end_at_the_first_dot(tmp_path):
     "a/3.cls": b"dog",
     "b.d/4.bmp": noise_image(4, "BMP"),
     "b.d/4.cls": b"10",
+    "b.d/5.jpg": noise_image(5, "JPEG"),
+    "b.d/5.txt": "Ka\u0308fer".encode(),  # two characters for one
+    "b.d/6.jpg": noise_image(6, "JPEG"),
+    "b.d/6.txt": "K\xe4fer ".encode(),
   }
   read = read_one(tmp_path, tar_of(members))
   assert {key: item.label for key, item in read.items()} == {
@@ -139,8 +143,12 @@ def test_labels_are_texts_or_classes_and_names_end_at_the_first_dot(tmp_path):
     "0.tar/a/2.png": "7",
     "0.tar/a/3.gif": "dog",
     "0.tar/b.d/4.bmp": "10",
+    "0.tar/b.d/5.jpg": "K\xe4fer",
+    "0.tar/b.d/6.jpg": "K\xe4fer",
   }
-  assert find_source(str(tmp_path)).labels == ["7", "10", "dog", "tabby cat"]
+  source = find_source(str(tmp_path))
+  assert source.labels == ["7", "10", "K\xe4fer", "dog", "tabby cat"]
+  assert [note for note in source.notes() if "are one label" in note]
 
 
 def test_bad_members_are_quarantined(tmp_path):
