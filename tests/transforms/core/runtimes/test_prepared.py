@@ -128,6 +128,7 @@ def test_a_damaged_trunk_is_told(prepared, tmp_path):
     load_prepared(str(folder))
 
 
+@pytest.mark.parametrize("prepared", [_KINDS[1], _KINDS[2], _KINDS[4]], ids=str, indirect=True)
 def test_a_damaged_one_that_is_stored_is_not_copied_into_the_cache(prepared, tmp_path, monkeypatch):
   prepared.save(str(tmp_path / "there"))
   stored = find_prepared(str(tmp_path / "there"))
