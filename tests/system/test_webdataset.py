@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
 
 from beam_retrain.pipelines import bottlenecks, evaluate
-from beam_retrain.pipelines.plan import command as plan
+from beam_retrain.pipelines.plan import measure
+from beam_retrain.pipelines.plan.request import PlanRequest
+from beam_retrain.pipelines.plan.timing import plan_images
 from beam_retrain.pipelines.reevaluate import command as reevaluate
+from beam_retrain.transforms.bottlenecks.embed import EmbedShard
+from beam_retrain.transforms.bottlenecks.model_handler import ImageModelHandler
 from beam_retrain.transforms.bottlenecks.store import record_files
 from beam_retrain.transforms.core.records.schema import decode_bottleneck
+from beam_retrain.transforms.core.records.shards import pick_inputs
 from beam_retrain.transforms.core.records.tfrecord import read_records
 from tests.helpers import file_contents, read_csv, read_json, write
 from tests.transforms.sources.test_webdataset import tar_of
@@ -87,6 +91,17 @@ def test_evaluate_and_a_night_show_thumbnails(made, tars, tmp_path):
   assert "data:image/" in (tmp_path / "history" / "2026-03-01" / "report.html").read_text()
 
 
-def test_plan(made, tars, capfd):
-  assert plan.run([f"--input={tars}", f"--trunk={made.model.parent / 'trunk'}", "--json"]) == 0
-  assert json.loads(capfd.readouterr().out)
+def test_what_plan_takes_of_tars(made, tars, tmp_path):
+  """All that depends on the format; its job over the sample is over class folders."""
+  request = PlanRequest.parse([f"--input={tars}", "--testing_percentage=30"])
+  whole = request.find_input()
+  sample = measure._read_sample(request, whole)
+  assert measure.write_sample(sample, str(tmp_path)) == [64, 16]
+  counts = plan_images(whole.source, whole.percentages)
+  assert counts.keys() == {"training", "testing"}
+  assert sum(counts.values()) == 1799  # but for the one without a label
+  shard, images = whole.source.typical_shard(("training",), whole.percentages, 64)
+  assert images > 200
+  few = shard._replace(inputs=pick_inputs(shard.inputs, range(9)))
+  handler = ImageModelHandler(str(made.bottlenecks / "trunk"))
+  assert len(list(EmbedShard(handler, whole.source.labels).work(few))) == 9
