@@ -18,6 +18,7 @@ from beam_retrain.transforms.bottlenecks.store import read_shards
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.metrics.figures import LabelRow, Metrics
 from beam_retrain.transforms.core.metrics.metrics_file import METRICS_FILE, metrics_from_json
+from beam_retrain.transforms.core.metrics.predictions import ROW_COLUMNS
 from beam_retrain.transforms.core.records.csv_format import unescape_cell
 from beam_retrain.transforms.core.records.schema import INFO_FILE
 from beam_retrain.transforms.core.records.splits import SplitPercentages
@@ -154,12 +155,23 @@ def _small(name: str, columns: Mapping[str, Kind], rows: Sequence[Mapping[str, o
 def _predictions(folder: str, metrics: Metrics) -> Iterator[Sequence[Cells]]:
   for model in metrics.models:
     path = files.join(folder_of(folder, model), PREDICTIONS_FILE)
-    for rows in batched(csv.DictReader(files.read_lines(path)), ROWS):
-      try:
+    try:
+      for rows in batched(_rows(path), ROWS):
         cells = [[_cell(row.get(name), kind) for row in rows] for name, kind in _OF_PREDICTION.values()]
-      except (ValueError, TypeError) as error:
-        raise InputError(f"{path} is damaged ({error}): {RUN_AGAIN}.") from error
-      yield [[model] * len(rows), *cells]
+        yield [[model] * len(rows), *cells]
+    except (ValueError, csv.Error) as error:
+      raise InputError(f"{path} is damaged ({error}): {RUN_AGAIN}.") from error
+
+
+def _rows(path: str) -> Iterator[Mapping[str, str]]:
+  reader = csv.reader(files.read_lines(path), strict=True)
+  names = next(reader, [])
+  if missing := [name for name in ROW_COLUMNS if name not in names]:
+    raise ValueError(f"it has no column {missing[0]!r}")
+  for cells in reader:
+    if len(cells) != len(names):
+      raise ValueError(f"line {reader.line_num} has {len(cells)} cells instead of {len(names)}")
+    yield dict(zip(names, cells, strict=True))
 
 
 def _cell(cell: str | None, kind: Kind) -> object:

@@ -75,6 +75,14 @@ _COMMANDS: dict[str, tuple[list[str], dict[str, str]]] = {
       "evaluation/stats.json": "",
     },
   ),
+  "export": (
+    ["--input=0.4/evaluation", "--output=out"],
+    {
+      "evaluation/info.json": "0.4/evaluation",
+      "evaluation/metrics.json": "metrics.json",
+      "evaluation/predictions.csv": "predictions.csv",
+    },
+  ),
 }
 _CASES = [(command, path) for command, (_, paths) in _COMMANDS.items() for path in paths]
 

@@ -23,7 +23,7 @@ pytestmark = needs_engines
 
 _NAME = "a [b]*?\\ c#d%41&e+f é猫"
 _IMAGES = 90
-_STEPS = ("converted", "bottlenecks", "listed", "model", "evaluation")
+_STEPS = ("converted", "bottlenecks", "listed", "model", "evaluation", "arrays", "tables")
 
 
 def _commands(root: str, trunk: Path) -> Iterator[list[str]]:
@@ -35,6 +35,8 @@ def _commands(root: str, trunk: Path) -> Iterator[list[str]]:
   yield ["bottlenecks", *listed, *of_trunk]
   yield ["train", f"--input={root}/bottlenecks", f"--output={root}/model", "--rounds=3"]
   yield ["evaluate", f"--input={root}/converted", f"--model={root}/model", f"--output={root}/evaluation"]
+  yield ["export", f"--input={root}/bottlenecks", f"--output={root}/arrays", "--format=npz"]
+  yield ["export", f"--input={root}/evaluation", f"--output={root}/tables", "--format=parquet"]
 
 
 def _run(root: str, trunk: Path, flags: list[str]) -> None:

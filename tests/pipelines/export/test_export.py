@@ -177,9 +177,16 @@ def test_folders_of_0_4_and_a_damaged_one(tmp_path):
   assert run([f"--input={_OLD / 'bottlenecks'}", f"--output={tmp_path / 'old'}", "--format=npz"]) == 0
   shutil.copytree(_OLD / "evaluation", tmp_path / "cut")
   path = tmp_path / "cut" / "predictions.csv"
-  path.write_bytes(path.read_bytes().replace(b",True,", b",True,x", 1).replace(b".", b"!", 5))
-  with pytest.raises(InputError, match=r"predictions\.csv is damaged"):
-    run([f"--input={tmp_path / 'cut'}", f"--output={tmp_path / 'out'}"])
+  text = path.read_bytes()
+  for damaged, words in [
+    (text.replace(b",True,", b",True,x,", 1), "line 2 has"),
+    (text.rpartition(b",")[0], r"line \d+ has"),
+    (b"", "it has no column 'file_name'"),
+    (text.replace(b".", b"!", 5), "could not convert"),
+  ]:
+    path.write_bytes(damaged)
+    with pytest.raises(InputError, match=rf"predictions\.csv is damaged \({words}"):
+      run([f"--input={tmp_path / 'cut'}", f"--output={tmp_path / 'out'}"])
   assert not (tmp_path / "out" / "predictions.parquet").exists()
   assert not (tmp_path / "out" / "COMPLETED").exists()
 
