@@ -33,8 +33,11 @@ from beam_retrain.pipelines.stages import (
 )
 from beam_retrain.pipelines.train import TrainRequest
 from beam_retrain.transforms.core.printing import say
+from beam_retrain.transforms.core.records.schema import CONFIG_FILE
+from beam_retrain.transforms.core.run.config import to_toml
 from beam_retrain.transforms.core.run.exit_codes import ExitCode
 from beam_retrain.transforms.core.run.request import NO_FLAG, Request
+from beam_retrain.transforms.core.run.run_info import without_secrets
 from beam_retrain.transforms.core.runtimes.variant import AUTO
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.sources.find import find_source
@@ -174,6 +177,7 @@ def execute(request: RunRequest) -> int:
   )
   if request.stage_flags.get("trunk", BUNDLED) == BUNDLED:
     say_trunk_for_photos(source, (request.command, *request.typed))
+  files.write_text(request.folder(CONFIG_FILE), to_toml(request.command, without_secrets(request.typed)))
   state = digest_of_images(data)
   if isinstance(source, IdxSource):
     images = request.folder("convert")

@@ -15,9 +15,9 @@ from beam_retrain.trainer import task
 from beam_retrain.trainer.export.output_files import OWNED, STAGE
 from beam_retrain.trainer.request import TrainRequest
 from beam_retrain.transforms.core.errors import InputError, first_line
-from beam_retrain.transforms.core.records.schema import COMPLETED_FILE, INFO_FILE
+from beam_retrain.transforms.core.records.schema import COMPLETED_FILE, CONFIG_FILE, INFO_FILE
 from beam_retrain.transforms.core.run.exit_codes import ExitCode, run_command
-from beam_retrain.transforms.core.run.flags import ArgumentParser
+from beam_retrain.transforms.core.run.flags import ArgumentParser, expand
 from beam_retrain.transforms.core.run.output_folder import find_earlier, read_info, reopen_folder
 from beam_retrain.transforms.core.system import scratch
 
@@ -27,7 +27,8 @@ execute = task.execute
 
 def run(argv: Sequence[str]) -> int:
   """Trains; Beam's `--s3_*` options may follow remote folders."""
-  if not any("://" in argument for argument in argv):
+  expanded = expand(make_parser(), argv)
+  if not any("://" in argument for argument in expanded):
     return task.run(argv)
   from apache_beam.options.pipeline_options import PipelineOptions, S3Options
 
@@ -38,7 +39,7 @@ def run(argv: Sequence[str]) -> int:
   parser.add_argument("--input")
   parser.add_argument("--output")
   add_beam_flags(parser, S3Options)
-  flags, rest = parser.parse_known_args(argv)
+  flags, rest = parser.parse_known_args(expanded)
   folders = [path for path in (flags.input, flags.output) if path]
   if len(folders) < 2 or all(files.is_local(path) for path in folders):
     return task.run(argv)
@@ -119,7 +120,7 @@ def _upload(copy: str, output: str) -> None:
   from beam_retrain.transforms.io.transfer import put_file, put_folder
 
   reopen_folder(output, files)
-  for name in (INFO_FILE, *(name for name in OWNED if name != COMPLETED_FILE), COMPLETED_FILE):
+  for name in (INFO_FILE, CONFIG_FILE, *(name for name in OWNED if name != COMPLETED_FILE), COMPLETED_FILE):
     path, target = os.path.join(copy, name), files.join(output, name)
     if name == COMPLETED_FILE:
       claim_of(output).check(files.read_bytes)

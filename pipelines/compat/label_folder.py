@@ -36,6 +36,7 @@ from beam_retrain.transforms.core.compat.digit_file import FILE_NAME, QUARANTINE
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.printing import print, say
 from beam_retrain.transforms.core.records.schema import QUARANTINE_FILE
+from beam_retrain.transforms.core.run.flags import expand
 from beam_retrain.transforms.core.run.output_folder import is_completed
 from beam_retrain.transforms.core.run.run_info import RunInfo, describe_run, request_digest
 from beam_retrain.transforms.core.run.stats import read_stats
@@ -88,7 +89,7 @@ def run(argv: Sequence[str]) -> int:
   """Labels the folder; returns the exit code."""
   execution_time = time.ctime()
   flags, options = parse_job(make_parser(), argv)
-  job = _plan(flags, argv)
+  job = _plan(flags, expand(make_parser(), argv))
   if not files.is_local(job.work_folder):
     files.check_reachable([job.work_folder])
   try:

@@ -21,8 +21,11 @@ from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.metrics.predictions import Row, read_predictions
 from beam_retrain.transforms.core.printing import print, say
 from beam_retrain.transforms.core.records.csv_format import unescape_cell
-from beam_retrain.transforms.core.records.schema import FROZEN_GRAPH_FILE, RETRAINED_LABELS_FILE
+from beam_retrain.transforms.core.records.schema import CONFIG_FILE, FROZEN_GRAPH_FILE, RETRAINED_LABELS_FILE
+from beam_retrain.transforms.core.run.config import to_toml
 from beam_retrain.transforms.core.run.exit_codes import ExitCode
+from beam_retrain.transforms.core.run.flags import expand
+from beam_retrain.transforms.core.run.run_info import without_secrets
 from beam_retrain.transforms.core.system import local_files, locks
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.sources.folders import ClassFolder, count_files, find_class_folders, list_class_folders
@@ -51,6 +54,8 @@ def run(argv: Sequence[str]) -> int:
       quiet.enter_context(contextlib.redirect_stdout(quiet.enter_context(open(os.devnull, "w"))))
     stages = Stages(flags, folders, beam_options)
     check_saved_model(flags, stages)
+    config = to_toml("retrain", without_secrets(expand(parser, argv)))
+    files.write_text(os.path.join(work_dir(flags), CONFIG_FILE), config)
     stages.bottlenecks()
     stages.train()
     stages.evaluate()

@@ -90,7 +90,10 @@ def test_the_tree_is_byte_for_byte_what_pillow_saves(converted, tmp_path):
 
 def test_the_folder_holds_what_a_reader_asks_for(converted):
   assert sorted(os.listdir(converted)) == sorted(
-    ["COMPLETED", "info.json", "labels.txt", "quarantine.csv", "records", "stats.json", "testing", "training"]
+    (
+      *("COMPLETED", "config.toml", "info.json", "labels.txt", "quarantine.csv", "records", "stats.json"),
+      *("testing", "training"),
+    )
   )
   assert sorted(name for name in os.listdir(converted / "records") if name != ".shards") == [
     "testing-00000-of-00001.tfrecord",

@@ -65,7 +65,7 @@ def _convert(source: Path, output: Path, *flags: str) -> int:
 def _hashes(folder: Path) -> dict[str, str]:
   """Path -> hash of all but what names the command line, and the reports."""
   contents = file_contents(folder)
-  left_out = ("info.json", "COMPLETED", ".lock")
+  left_out = ("info.json", "config.toml", "COMPLETED", ".lock")
   return {
     path: hashlib.sha256(data).hexdigest()
     for path, data in contents.items()
@@ -118,7 +118,7 @@ def test_the_records_hold_what_the_tree_holds(converted):
 def test_an_image_stays_in_its_split_whatever_reads_the_output(source, converted, tmp_path):
   tree = tmp_path / "tree"
   shutil.copytree(
-    converted, tree, ignore=shutil.ignore_patterns("records", "*.json", "*.txt", "*.csv", "COMPLETED", ".*")
+    converted, tree, ignore=shutil.ignore_patterns("records", "*.json", "*.toml", "*.txt", "*.csv", "COMPLETED", ".*")
   )
 
   def splits(folder: Path) -> dict[str, str]:

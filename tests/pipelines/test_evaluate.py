@@ -74,6 +74,7 @@ def test_names_are_compared_and_most_are_right(made: Any, whole: Path) -> None:
 def test_the_folder_is_finished_and_holds_nothing_else(whole: Path) -> None:
   assert sorted(path.name for path in whole.iterdir()) == [
     "COMPLETED",
+    "config.toml",
     "confusion_matrix.csv",
     "info.json",
     "labels.txt",

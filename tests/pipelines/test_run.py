@@ -3,16 +3,20 @@
 import itertools
 import json
 import os
+import shlex
 import shutil
 from pathlib import Path
 
 import pytest
 
-from beam_retrain.pipelines.run import run
+from beam_retrain.pipelines.evaluate import EvaluateRequest
+from beam_retrain.pipelines.run import RunRequest, run
+from beam_retrain.pipelines.train import TrainRequest
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.records.schema import TESTING
 from beam_retrain.transforms.core.records.splits import SplitPercentages
 from beam_retrain.transforms.evaluation.output_diff import compare_outputs
+from tests.helpers import read_json
 
 _STAGES = ("convert", "bottlenecks", "train", "evaluate")
 
@@ -51,7 +55,13 @@ def test_every_stage_passes_on_every_image(finished):
 def test_what_is_finished_and_unchanged_is_kept(finished, capsys):
   output, arguments = finished
   before = completed(output)
-  assert run([*arguments, "--max_bad_fraction=0.5", "--direct_num_workers=1"]) == 0  # changes nothing that comes out
+  for cls in (TrainRequest, EvaluateRequest):
+    folder = output / cls.command
+    again = cls.parse([f"--config={folder / 'config.toml'}"]).to_argv()
+    assert shlex.join(["beam-retrain", cls.command, *again]) == read_json(folder / "info.json")["command"]
+  assert RunRequest.parse([f"--config={output / 'config.toml'}"]) == RunRequest.parse(arguments)
+  more = ["--max_bad_fraction=0.5", "--direct_num_workers=1"]  # change nothing that comes out
+  assert run([f"--config={output / 'config.toml'}", *more]) == 0
   after = completed(output)
   shown = capsys.readouterr().out
   for stage in ("convert", "bottlenecks", "train"):

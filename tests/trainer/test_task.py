@@ -64,7 +64,7 @@ def run(bottlenecks_folder: Path, output: Path, *flags: str) -> int:
 def test_everything_promised_is_written(trained_model, bottlenecks_folder):
   names = {"saved_model", "retrained_labels.txt", "retrained_graph.pb", "head.npz", "metrics.json", "logs", "info.json"}
   assert {path.name for path in trained_model.iterdir()} == names | {
-    *("labels.txt", "checkpoints", "trunk", "trained_on.bin", "COMPLETED")
+    *("labels.txt", "checkpoints", "trunk", "trained_on.bin", "COMPLETED", "config.toml")
   }
   assert (trained_model / "retrained_labels.txt").read_text() == "black\ngrey\nwhite\n"
   assert (trained_model / "labels.txt").read_text() == "black\ngrey\nwhite\n"

@@ -9,9 +9,9 @@
 | saved_model.pb   | operations and their numbers; TensorFlow names functions differently each time                 |
 | all others       | byte by byte                                                                                   |
 
-Ignored: COMPLETED (a list of the others), fingerprint.pb (random), logs/ (times), report.html, junit.xml and
-metrics.prom (made from compared files), prepared/ (made from the trunk, which info.json identifies), leaks.refused.csv
-(of a rejected input), and hidden files.
+Ignored: COMPLETED (a list of the others), config.toml (flags), fingerprint.pb (random), logs/ (times), report.html,
+junit.xml and metrics.prom (made from compared files), prepared/ (made from the trunk, which info.json identifies),
+leaks.refused.csv (of a rejected input), and hidden files.
 
 A comparison takes two binary files and returns the first difference, or None. It calls `count` with the number of
 records, rows or whole files compared.
@@ -34,7 +34,7 @@ from google.protobuf.message import DecodeError
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.metrics.predictions import EXECUTION_TIME
 from beam_retrain.transforms.core.records.example import decode_example
-from beam_retrain.transforms.core.records.schema import COMPLETED_FILE, INFO_FILE, KEY, REFUSED_LEAKS_FILE
+from beam_retrain.transforms.core.records.schema import COMPLETED_FILE, CONFIG_FILE, INFO_FILE, KEY, REFUSED_LEAKS_FILE
 from beam_retrain.transforms.core.records.tfrecord import read_records
 from beam_retrain.transforms.core.run.output_folder import find_info, read_info
 from beam_retrain.transforms.core.runtimes.prepared import PREPARED_FOLDER
@@ -58,7 +58,7 @@ _MAY_DIFFER = frozenset(
 )
 _MADE_FROM_OTHERS = ("report.html", "junit.xml", "metrics.prom")
 _LEFT_OUT = frozenset(
-  {COMPLETED_FILE, "fingerprint.pb", "logs", *_MADE_FROM_OTHERS, PREPARED_FOLDER, REFUSED_LEAKS_FILE}
+  {COMPLETED_FILE, CONFIG_FILE, "fingerprint.pb", "logs", *_MADE_FROM_OTHERS, PREPARED_FOLDER, REFUSED_LEAKS_FILE}
 )
 _CHUNK_BYTES = 1 << 20
 _SHOWN = 60

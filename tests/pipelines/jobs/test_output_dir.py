@@ -105,7 +105,7 @@ def test_a_finished_or_a_changed_request_starts_empty_and_clears_only_what_is_ow
   left = {
     os.path.relpath(os.path.join(where, file), tmp_path) for where, _, files in os.walk(tmp_path) for file in files
   }
-  assert left == {"info.json", "labels.txt", "notes.txt", "mine/training.rec"}
+  assert left == {"config.toml", "info.json", "labels.txt", "notes.txt", "mine/training.rec"}
   assert os.path.isdir(tmp_path / ".shards")
 
 

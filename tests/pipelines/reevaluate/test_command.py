@@ -100,6 +100,7 @@ def test_a_night_holds_what_is_promised(nights: Path) -> None:
     "COMPLETED",
     "bottlenecks",
     "candidate",
+    "config.toml",
     "confusion_matrix.csv",
     "fixed.csv",
     "gone.csv",

@@ -19,6 +19,7 @@ from beam_retrain.transforms.core.labels import normalise
 from beam_retrain.transforms.core.records.schema import (
   ALL,
   COMPLETED_FILE,
+  CONFIG_FILE,
   INFO_FILE,
   LABELS_FILE,
   QUARANTINE_FILE,
@@ -32,7 +33,7 @@ from beam_retrain.transforms.core.records.schema import (
 RESERVED = frozenset(
   name.casefold()
   for name in (
-    *(COMPLETED_FILE, INFO_FILE, LABELS_FILE, QUARANTINE_FILE, STATS_FILE),
+    *(COMPLETED_FILE, CONFIG_FILE, INFO_FILE, LABELS_FILE, QUARANTINE_FILE, STATS_FILE),
     *(RECORDS_FOLDER, TRAINING, VALIDATION, TESTING),
   )
 )

@@ -57,6 +57,7 @@ TESTING = "testing"
 ALL = "all"  # the only split of a data set without splits, unless some were requested
 
 INFO_FILE = "info.json"
+CONFIG_FILE = "config.toml"  # the command's flags, see core/run/config.py
 STATS_FILE = "stats.json"
 LABELS_FILE = "labels.txt"
 QUARANTINE_FILE = "quarantine.csv"

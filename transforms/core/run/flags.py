@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from beam_retrain.transforms.core.errors import InputError
-from beam_retrain.transforms.core.printing import Level, set_level
+from beam_retrain.transforms.core.printing import Level, print, set_level
 from beam_retrain.transforms.core.records.quarantine import MAX_PIXELS
-from beam_retrain.transforms.core.run.argparse_internals import FlagGroup, flags_of
-
-_NEAR = 0.8  # of difflib's ratio
+from beam_retrain.transforms.core.run import config
+from beam_retrain.transforms.core.run.argparse_internals import FlagGroup, actions_of, flags_of
+from beam_retrain.transforms.core.run.run_info import without_secrets
 
 
 class _SetLevel(argparse.Action):
@@ -24,6 +23,15 @@ class _SetLevel(argparse.Action):
 
   def __call__(self, *_: object) -> None:
     set_level(self.const)
+
+
+class _Elsewhere(argparse.Action):
+  """A flag that `expand` and `parse_known_args` look at before."""
+
+  def __init__(self, option_strings: Sequence[str], dest: str, **kwargs: Any):
+    super().__init__(option_strings, argparse.SUPPRESS, default=argparse.SUPPRESS, **kwargs)
+
+  def __call__(self, *_: object) -> None: ...
 
 
 class ArgumentParser(argparse.ArgumentParser):
@@ -37,14 +45,51 @@ class ArgumentParser(argparse.ArgumentParser):
       both = self.add_mutually_exclusive_group()
       both.add_argument("-q", "--quiet", action=_SetLevel, const=Level.QUIET, help="print nothing but the result")
       both.add_argument("-v", "--verbose", action=_SetLevel, const=Level.VERBOSE, help="print what was chosen, and why")
+      self.add_argument(
+        "--config", action=_Elsewhere, metavar="FILE", help="flags from a TOML file, by name; the command line wins"
+      )
+      self.add_argument(
+        "--print_config", action=_Elsewhere, nargs=0, help="print the given flags as such a file, and do nothing else"
+      )
 
   def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-    if self.add_help:
-      set_level(Level.NORMAL)
-    return super().parse_known_args(args, namespace)
+    if not self.add_help:
+      return super().parse_known_args(args, namespace)
+    set_level(Level.NORMAL)
+    args = expand(self, args)
+    parsed = super().parse_known_args(args, namespace)
+    if "--print_config" in args:
+      argv = without_secrets(one for one in args if one != "--print_config")
+      print(*config.to_toml(command_of(self), argv).splitlines(), sep="\n")
+      raise SystemExit(0)
+    return parsed
 
   def error(self, message: str) -> NoReturn:
     raise InputError(f"{self.prog}: {message}; see `{self.prog} --help`.")
+
+
+def command_of(parser: argparse.ArgumentParser) -> str:
+  return parser.prog.split()[-1]
+
+
+def expand(parser: argparse.ArgumentParser, argv: Sequence[str]) -> list[str]:
+  """Returns the arguments with those of `--config` in its place."""
+  path, rest = _split_config(argv)
+  return [*config.to_arguments(path, command_of(parser), parser, rest), *rest] if path else rest
+
+
+def _split_config(argv: Sequence[str]) -> tuple[str, list[str]]:
+  """Returns the file of `--config`, or "", and the other arguments."""
+  file, rest, words = "", [], iter(argv)
+  for argument in words:
+    name, equals, value = argument.partition("=")
+    if name != "--config":
+      rest.append(argument)
+    elif path := value if equals else next(words, ""):
+      file = path
+    else:
+      rest.append("--config")  # argparse says what is missing
+  return file, rest
 
 
 def parse_flags(
@@ -66,6 +111,9 @@ def validate_spelling(
 
   With `--inputt DIR`, argparse would report that `--input` is missing.
   """
+  if path := _split_config(argv)[0]:
+    places = [f"--{action.dest}" for action in actions_of(parser) if not action.option_strings]
+    config.validate(path, command_of(parser), [*flags_of(parser), *places], known)
   for argument in argv:
     if argument.startswith("--") and argument.split("=")[0] not in (*known, "--"):
       raise InputError(unknown_argument(parser, argument, known, complaint))
@@ -77,9 +125,8 @@ def unknown_argument(parser: argparse.ArgumentParser, argument: str, known: Sequ
     return f"{parser.prog}: {argument!r} is not expected here; see `{parser.prog} --help`."
   flag = argument.split("=")[0]
   # Ours first: Beam has hundreds, one of which is near to nearly anything.
-  near = [*difflib.get_close_matches(flag, flags_of(parser), n=1, cutoff=_NEAR)]
-  near += difflib.get_close_matches(flag, known, n=1, cutoff=_NEAR)
-  remedy = f"the nearest flag is {near[0]}" if near else f"see `{parser.prog} --help`"
+  near = config.nearest(flag, flags_of(parser), known)
+  remedy = f"the nearest flag is {near}" if near else f"see `{parser.prog} --help`"
   return f"{parser.prog}: {flag}: {complaint}; {remedy}."
 
 

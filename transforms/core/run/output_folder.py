@@ -18,20 +18,21 @@ from beam_retrain.transforms.core.labels import merged, normalise
 from beam_retrain.transforms.core.printing import say
 from beam_retrain.transforms.core.records.schema import (
   COMPLETED_FILE,
+  CONFIG_FILE,
   INFO_FILE,
   LABELS_FILE,
   QUARANTINE_FILE,
   REPORTS_FOLDER,
   STATS_FILE,
 )
-from beam_retrain.transforms.core.run import contents
+from beam_retrain.transforms.core.run import config, contents
 from beam_retrain.transforms.core.run.run_info import RunInfo
 from beam_retrain.transforms.core.system import local_files
 from beam_retrain.transforms.core.system.locks import Claim
 from beam_retrain.transforms.core.system.small_files import RUN_AGAIN, read_small
 
 # The marker is deleted first, so that no reader takes the folder for finished.
-_ALWAYS_OWNED = (COMPLETED_FILE, STATS_FILE, QUARANTINE_FILE, LABELS_FILE, REPORTS_FOLDER)
+_ALWAYS_OWNED = (COMPLETED_FILE, CONFIG_FILE, STATS_FILE, QUARANTINE_FILE, LABELS_FILE, REPORTS_FOLDER)
 
 
 class Files(contents.Files, Protocol):
@@ -204,6 +205,8 @@ def claim_folder(
     files.delete(f"{folder}/{name}" for name in owned_folders)
   files.make_folder(folder)
   files.write_text(f"{folder}/{INFO_FILE}", info.to_json())  # first: without it nobody knows whose the rest is
+  if text := config.to_toml_of(info.command):
+    files.write_text(f"{folder}/{CONFIG_FILE}", text)
   files.make_folder(f"{folder}/{work_folder}")
   files.sync(folder)  # after a power cut, too, the folder must be known as ours
   return resumes

@@ -24,7 +24,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar, Self
 
 from beam_retrain.transforms.core.errors import InputError, flag
-from beam_retrain.transforms.core.run.flags import ArgumentParser, parse_flags
+from beam_retrain.transforms.core.run.flags import ArgumentParser, expand, parse_flags
 from beam_retrain.transforms.core.system import local_files
 
 NO_FLAG: Mapping[str, bool] = {"flag": False}
@@ -71,10 +71,11 @@ class Request(abc.ABC):
     """Parses a command line; opens nothing that it names; may raise InputError."""
     # argparse keeps values already in the namespace, so flags that are not given keep these.
     unset = {field.name: [] if isinstance(field.default, tuple) else object() for field in dataclasses.fields(cls)}
-    parsed = vars(cls._parse_flags(cls.make_parser(), argv, argparse.Namespace(**unset)))
+    parser = cls.make_parser()
+    parsed = vars(cls._parse_flags(parser, argv, argparse.Namespace(**unset)))
     given = {name: parsed[name] for name in unset if parsed[name] is not unset[name]}
     values = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
-    return cls(**values, given=frozenset(given), typed=tuple(argv))
+    return cls(**values, given=frozenset(given), typed=tuple(expand(parser, argv)))
 
   @classmethod
   def _parse_flags(

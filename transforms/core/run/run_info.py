@@ -9,13 +9,15 @@ import json
 import platform
 import shlex
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from beam_retrain.transforms.core.runtimes.trunk_info import NO_TRUNK, TrunkInfo
 from beam_retrain.transforms.core.system.small_files import parse_json
 
 _SECRET = ("--s3_access_key_id", "--s3_secret_access_key", "--s3_session_token")
+HIDDEN = "..."
+"""Instead of a secret in a command line."""
 _VERSIONED = ("apache-beam", "tensorflow", "tensorflow-transform", "keras", "numpy", "pillow")
 
 
@@ -66,7 +68,7 @@ def describe_run(stage: str, settings: Mapping[str, Any], argv: Sequence[str], *
 
   `settings` determine the output's bytes, JSON values; `entries` are further fields of `RunInfo`.
   """
-  command = shlex.join(["beam-retrain", stage, *_without_secrets(argv)])
+  command = shlex.join(["beam-retrain", stage, *without_secrets(argv)])
   # As read back from the file: sorted, tuples as lists.
   as_read = json.loads(json.dumps(settings, sort_keys=True))
   digest = request_digest(stage, settings)
@@ -89,10 +91,12 @@ def versions() -> dict[str, str]:
   return package_versions
 
 
-def _without_secrets(argv: Sequence[str]) -> Iterator[str]:
+def without_secrets(arguments: Iterable[str]) -> Iterator[str]:
+  """Yields the arguments with secrets hidden."""
+  argv = list(arguments)
   for before, argument in zip(("", *argv), argv, strict=False):
     name, equals, _ = argument.partition("=")
     if before in _SECRET:
-      yield "..."
+      yield HIDDEN
     else:
-      yield f"{name}=..." if equals and name in _SECRET else argument
+      yield f"{name}={HIDDEN}" if equals and name in _SECRET else argument

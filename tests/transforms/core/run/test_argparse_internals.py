@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from beam_retrain.transforms.core.run.argparse_internals import FlagGroup, actions_of, add_action, flags_of
+from beam_retrain.transforms.core.run.argparse_internals import FlagGroup, actions_of, add_action, flags_of, is_repeated
 
 
 def test_a_parser_and_its_groups_are_flag_groups():
@@ -28,3 +28,10 @@ def test_a_flag_of_another_parser_is_taken_as_it_is():
   parser = argparse.ArgumentParser()
   add_action(parser.add_argument_group("more"), declared)
   assert parser.parse_args(["--number=3"]).number == 3
+
+
+def test_a_flag_that_may_be_repeated_is_told_by_its_class():
+  parser = argparse.ArgumentParser(add_help=False)
+  once, often = parser.add_argument("--once"), parser.add_argument("--often", action="append")
+  assert (is_repeated(once), is_repeated(often)) == (False, True)
+  assert not hasattr(argparse, "AppendAction"), "use the public one"
