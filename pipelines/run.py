@@ -36,6 +36,7 @@ from beam_retrain.transforms.core.printing import say
 from beam_retrain.transforms.core.records.schema import CONFIG_FILE
 from beam_retrain.transforms.core.run.config import to_toml
 from beam_retrain.transforms.core.run.exit_codes import ExitCode
+from beam_retrain.transforms.core.run.log_file import keep_in
 from beam_retrain.transforms.core.run.request import NO_FLAG, Request
 from beam_retrain.transforms.core.run.run_info import without_secrets
 from beam_retrain.transforms.core.runtimes.variant import AUTO
@@ -177,6 +178,7 @@ def execute(request: RunRequest) -> int:
   )
   if request.stage_flags.get("trunk", BUNDLED) == BUNDLED:
     say_trunk_for_photos(source, (request.command, *request.typed))
+  keep_in(request.output, files)
   files.write_text(request.folder(CONFIG_FILE), to_toml(request.command, without_secrets(request.typed)))
   state = digest_of_images(data)
   if isinstance(source, IdxSource):

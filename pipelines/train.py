@@ -18,6 +18,7 @@ from beam_retrain.transforms.core.errors import InputError, first_line
 from beam_retrain.transforms.core.records.schema import COMPLETED_FILE, CONFIG_FILE, INFO_FILE
 from beam_retrain.transforms.core.run.exit_codes import ExitCode, run_command
 from beam_retrain.transforms.core.run.flags import ArgumentParser, expand
+from beam_retrain.transforms.core.run.log_file import keep_in
 from beam_retrain.transforms.core.run.output_folder import find_earlier, read_info, reopen_folder
 from beam_retrain.transforms.core.system import scratch
 
@@ -71,6 +72,7 @@ def _train_on_copies(request: TrainRequest) -> int:
   request.validate_apart("input")
   if not files.is_local(output):
     files.check_writable(output)
+  keep_in(output, files)
   with tempfile.TemporaryDirectory() as root:
     copies = {path: os.path.join(root, name) for path, name in ((folder, "input"), (output, "output"))}
     copies = {path: copy for path, copy in copies.items() if not files.is_local(path)}

@@ -25,6 +25,7 @@ from beam_retrain.transforms.core.records.schema import CONFIG_FILE, FROZEN_GRAP
 from beam_retrain.transforms.core.run.config import to_toml
 from beam_retrain.transforms.core.run.exit_codes import ExitCode
 from beam_retrain.transforms.core.run.flags import expand
+from beam_retrain.transforms.core.run.log_file import keep_in
 from beam_retrain.transforms.core.run.run_info import without_secrets
 from beam_retrain.transforms.core.system import local_files, locks
 from beam_retrain.transforms.io import files
@@ -54,6 +55,8 @@ def run(argv: Sequence[str]) -> int:
       quiet.enter_context(contextlib.redirect_stdout(quiet.enter_context(open(os.devnull, "w"))))
     stages = Stages(flags, folders, beam_options)
     check_saved_model(flags, stages)
+    files.make_folder(work_dir(flags))
+    keep_in(work_dir(flags), files)
     config = to_toml("retrain", without_secrets(expand(parser, argv)))
     files.write_text(os.path.join(work_dir(flags), CONFIG_FILE), config)
     stages.bottlenecks()

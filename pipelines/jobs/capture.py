@@ -16,10 +16,11 @@ import threading
 from collections.abc import Iterator
 from typing import Any, TextIO, cast
 
-from beam_retrain.transforms.core.printing import say
+from beam_retrain.transforms.core.printing import record, say
 from beam_retrain.transforms.core.system.stderr import STDERR, redirect_native_stderr
 
 _KEPT_CHARACTERS = 1_000_000
+_LOGGED_BYTES = 100_000  # of a job that succeeds
 _OURS = "beam-retrain: "
 
 
@@ -36,12 +37,14 @@ def capture_output() -> Iterator[TextIO]:
       with _sent_to(log) as terminal:
         yield terminal
     except Exception as error:
-      log.seek(0)
+      log.seek(0)  # with the error's traceback, it goes into the command's log
       if text := log.read()[-_KEPT_CHARACTERS:]:
         error.add_note(f"Output of Beam and its workers:\n{text}")
       raise
     else:
       log.seek(0)
+      if text := _tail(log):
+        record(f"output of Beam and its workers:\n{text}")
       for sentence in dict.fromkeys(line for line in log if line.startswith(_OURS)):
         say(sentence.rstrip("\n"), file=sys.stderr)
     finally:
@@ -49,6 +52,11 @@ def capture_output() -> Iterator[TextIO]:
         sys.stderr = cast(TextIO, _MainThreadStream(sys.stderr))
       # Each time, to be called before Beam's own handlers: the last one registered is called first.
       atexit.register(_hush)
+
+
+def _tail(log: TextIO) -> str:
+  size_bytes = os.fstat(log.fileno()).st_size
+  return os.pread(log.fileno(), _LOGGED_BYTES, max(0, size_bytes - _LOGGED_BYTES)).decode(errors="replace").rstrip()
 
 
 class _MainThreadStream:

@@ -16,7 +16,7 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TextIO
 
 
@@ -30,6 +30,7 @@ class Level(enum.IntEnum):
 
 
 _level = Level.NORMAL
+_listener: Callable[[str], None] | None = None
 _is_stage = False
 
 
@@ -88,10 +89,11 @@ def print(*values: object, sep: str = " ", end: str = "\n", file: TextIO | None 
 
   Several lines are several values, with `sep="\\n"`. On a terminal, words such as FAILED have a colour.
   """
+  texts = [printable(str(value)) for value in values]
+  record(sep.join(texts))
   if _level == Level.SILENT and file is None:
     return
   clear_line()
-  texts = [printable(str(value)) for value in values]
   if has_colours(file or sys.stdout):
     texts = [_FIRST_WORDS.sub(lambda word: f"\033[{_COLOURS[word[0]]}m{word[0]}\033[0m", text) for text in texts]
   builtins.print(*texts, sep=sep, end=end, file=file, flush=flush)
@@ -126,14 +128,32 @@ def clear_line() -> None:
 
 def say(*values: object, sep: str = " ", end: str = "\n", file: TextIO | None = None) -> None:
   """Prints as `print` does, unless the user wants the result alone (`-q`)."""
-  if _level >= Level.NORMAL:
-    print(*values, sep=sep, end=end, file=file, flush=True)
+  _print_from(Level.NORMAL, values, sep, end, file)
 
 
 def detail(*values: object, sep: str = " ", end: str = "\n", file: TextIO | None = None) -> None:
   """Prints as `print` does, if the user wants details (`-v`)."""
-  if _level >= Level.VERBOSE:
+  _print_from(Level.VERBOSE, values, sep, end, file)
+
+
+def _print_from(least: Level, values: Sequence[object], sep: str, end: str, file: TextIO | None) -> None:
+  if _level >= least:
     print(*values, sep=sep, end=end, file=file, flush=True)
+  else:
+    record(sep.join(printable(str(value)) for value in values))
+
+
+def listen(listener: Callable[[str], None] | None) -> None:
+  """Gives what is printed, and what `-q` hides, to a listener, too."""
+  global _listener
+  _listener = listener
+
+
+def record(text: str) -> None:
+  """Gives the listener a text that is not printed."""
+  if _listener:
+    with contextlib.suppress(OSError, ValueError):  # of the log: a full disk, a closed file
+      _listener(text)
 
 
 class PrintableFormatter(logging.Formatter):

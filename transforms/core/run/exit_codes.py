@@ -23,6 +23,7 @@ from typing import NoReturn
 
 from beam_retrain.transforms.core.errors import FullDiskInputError, InputError, describe_os_error, is_full_disk
 from beam_retrain.transforms.core.printing import PrintableFormatter, print
+from beam_retrain.transforms.core.run.log_file import add_ending, logged
 
 
 class ExitCode(enum.IntEnum):
@@ -51,9 +52,15 @@ def run_command(run: Callable[[Sequence[str]], int], argv: Sequence[str]) -> int
   for stream in (sys.stdout, sys.stderr):
     if isinstance(stream, io.TextIOWrapper):
       stream.reconfigure(errors="backslashreplace")  # file names may not be valid text
+  with logged(argv):
+    return _run(run, argv)
+
+
+def _run(run: Callable[[Sequence[str]], int], argv: Sequence[str]) -> int:
   try:
     with _interrupted_by_sigterm():
       code = run(argv)
+    add_ending(int(code))
     sys.stdout.flush()  # now rather than at exit, where a BrokenPipeError could not be caught
     return code
   except BrokenPipeError:
@@ -61,6 +68,7 @@ def run_command(run: Callable[[Sequence[str]], int], argv: Sequence[str]) -> int
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
   except (Exception, KeyboardInterrupt) as error:
     print(_explain(error, argv), file=sys.stderr)
+    add_ending(error)
   return ExitCode.FAILED
 
 

@@ -26,6 +26,7 @@ from beam_retrain.transforms.core.records.schema import (
   STATS_FILE,
 )
 from beam_retrain.transforms.core.run import config, contents
+from beam_retrain.transforms.core.run.log_file import keep_in
 from beam_retrain.transforms.core.run.run_info import RunInfo
 from beam_retrain.transforms.core.system import local_files
 from beam_retrain.transforms.core.system.locks import Claim
@@ -41,6 +42,7 @@ class Files(contents.Files, Protocol):
   def is_empty(self, folder: str) -> bool: ...
   def make_folder(self, folder: str) -> None: ...
   def write_text(self, path: str, text: str) -> None: ...
+  def write_bytes(self, path: str, data: bytes) -> None: ...
   def delete(self, paths: Iterable[str]) -> None: ...
 
 
@@ -207,6 +209,7 @@ def claim_folder(
   files.write_text(f"{folder}/{INFO_FILE}", info.to_json())  # first: without it nobody knows whose the rest is
   if text := config.to_toml_of(info.command):
     files.write_text(f"{folder}/{CONFIG_FILE}", text)
+  keep_in(folder, files)
   files.make_folder(f"{folder}/{work_folder}")
   files.sync(folder)  # after a power cut, too, the folder must be known as ours
   return resumes

@@ -9,7 +9,15 @@ from collections import deque
 from collections.abc import Callable
 from typing import TextIO
 
-from beam_retrain.transforms.core.printing import Level, clear_line, has_colours, is_terminal, level, update_line
+from beam_retrain.transforms.core.printing import (
+  Level,
+  clear_line,
+  has_colours,
+  is_terminal,
+  level,
+  record,
+  update_line,
+)
 
 TERMINAL_SECS = 1.0
 PLAIN_SECS = 15.0
@@ -39,7 +47,7 @@ class ProgressLine:
     self._stream = stream or sys.stderr
     self._clock = clock
     self._count = 0
-    self._shown_at = clock()
+    self._shown_at = self._logged_at = clock()
     self._recorded: deque[tuple[float, int]] = deque()
     self.on_terminal = is_terminal(self._stream)
 
@@ -58,11 +66,14 @@ class ProgressLine:
   def show(self, count: int, total: int | None = None, bad: int = 0) -> None:
     """Prints the line; `total` is None if unknown."""
     self.record(count)
-    if level() < Level.NORMAL:
-      return
     (since, before), (now, _) = self._recorded[0], self._recorded[-1]
     rate = (count - before) / (now - since) if now > since else 0.0
     text = describe(count, total, self._unit, rate, bad)
+    if now - self._logged_at >= PLAIN_SECS:
+      record(f"{self._name}: {text}")
+      self._logged_at = now
+    if level() < Level.NORMAL:
+      return
     if self.on_terminal:
       show_bar(self._name, text, count, total, self._stream)
     else:
