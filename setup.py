@@ -65,6 +65,8 @@ setuptools.setup(
     "tensorflow>=2.21,<2.22",
     "tensorflow-hub>=0.16.1,<0.17",
     "tensorflow-transform>=1.21,<1.22",
+    # Completion in shells; a small package without dependencies. argcomplete would start the command for each tab.
+    "shtab>=1.7,<2",
     # One BLAS thread trains the head: a step is too short to share.
     "threadpoolctl>=3.5,<4",
   ],

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import difflib
 import importlib
 import importlib.metadata
 import sys
 from collections.abc import Sequence
+from types import ModuleType
 
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.printing import print
@@ -29,10 +31,12 @@ COMMANDS = {
   "export": ("export.command", "bottlenecks, predictions and figures as Parquet, npz or CSV"),
   "doctor": ("doctor.command", "checks of an engine, its workers and this machine before a long job"),
   "verify": ("verify", "checks that all ways to an image's scores agree, or that two output folders are equal"),
+  "cache": ("models.cache_command", "shows and clears the prepared trunks of this machine"),
   "retrain": ("compat.retrain", "what retrain.py did, with its flags: from images to a graph and its labels"),
   "label_image": ("compat.label_image", "what label_imageV3.py did, with any frozen graph, in batches"),
 }
 
+_COMPLETION, _SHELLS = "--print_completion", ("bash", "zsh", "fish")
 _USAGE = """\
 usage: beam-retrain COMMAND [flags]
 
@@ -43,6 +47,7 @@ is trained on the resulting vectors, and a second Beam job evaluates it, per ima
 
   beam-retrain run --data digits --trunk bundled --output output/digits      the quick start: offline, half a minute
   beam-retrain COMMAND --help                                                 what a command reads and writes, its flags
+  beam-retrain --print_completion bash|zsh|fish                               a script that completes commands and flags
 
 exit codes: 0 done, 1 a gate that you set was missed, 2 wrong usage or the job failed, 3 more bad inputs than allowed"""
 
@@ -64,15 +69,35 @@ def dispatch(argv: Sequence[str]) -> int:
   if argv[0] == "--version":
     print(f"beam-retrain {importlib.metadata.version('beam-retrain')}")
     return 0
+  if argv[0].startswith(_COMPLETION):
+    sys.stdout.write(complete_in(argv[0].partition("=")[2] or " ".join(argv[1:])))
+    return 0
   command, *rest = argv
   if command not in COMMANDS:
     near = difflib.get_close_matches(command, COMMANDS, n=1)
     remedy = f"the nearest is `beam-retrain {near[0]}`" if near else "`beam-retrain --help` lists them"
     raise InputError(f"there is no command {command!r}; {remedy}.")
   with gc_paused():
-    module = importlib.import_module(f"beam_retrain.pipelines.{COMMANDS[command][0]}")
+    module = _import(command)
   code: int = module.run(rest)
   return code
+
+
+def _import(command: str) -> ModuleType:
+  return importlib.import_module(f"beam_retrain.pipelines.{COMMANDS[command][0]}")
+
+
+def complete_in(shell: str) -> str:
+  """Returns the script that completes commands and flags in a shell."""
+  import shtab
+
+  if shell not in _SHELLS:
+    raise InputError(f"beam-retrain {_COMPLETION} needs a shell: give {', '.join(_SHELLS[:-1])} or {_SHELLS[-1]}.")
+  parser = argparse.ArgumentParser(prog="beam-retrain")
+  commands = parser.add_subparsers()
+  for command, (_, what) in COMMANDS.items():
+    commands.add_parser(command, parents=[_import(command).make_parser()], add_help=False, help=what)
+  return shtab.complete(parser, shell)
 
 
 if __name__ == "__main__":

@@ -70,6 +70,9 @@ class PredictRequest(Request):
     add_max_bad_fraction(parser)
 
 
+make_parser = PredictRequest.make_parser
+
+
 class Job(NamedTuple):
   """The loaded model, its labels, and the files to predict."""
 

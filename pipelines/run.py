@@ -32,11 +32,11 @@ from beam_retrain.pipelines.stages import (
   make_request,
 )
 from beam_retrain.pipelines.train import TrainRequest
+from beam_retrain.transforms.core.log_file import keep_in
 from beam_retrain.transforms.core.printing import say
 from beam_retrain.transforms.core.records.schema import CONFIG_FILE
 from beam_retrain.transforms.core.run.config import to_toml
 from beam_retrain.transforms.core.run.exit_codes import ExitCode
-from beam_retrain.transforms.core.run.log_file import keep_in
 from beam_retrain.transforms.core.run.request import NO_FLAG, Request
 from beam_retrain.transforms.core.run.run_info import without_secrets
 from beam_retrain.transforms.core.runtimes.variant import AUTO

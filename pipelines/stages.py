@@ -14,7 +14,9 @@ from typing import Any, TypeVar
 
 import beam_retrain.transforms.core
 from beam_retrain.pipelines.models.trunk_sources import BUNDLED
+from beam_retrain.transforms.core.log_file import LOG_FILE
 from beam_retrain.transforms.core.printing import as_stage, say
+from beam_retrain.transforms.core.records.schema import CONFIG_FILE
 from beam_retrain.transforms.core.run.exit_codes import ExitCode
 from beam_retrain.transforms.core.run.output_folder import is_completed, reopen_damaged
 from beam_retrain.transforms.core.run.request import Request
@@ -78,7 +80,8 @@ class Chain:
   def __init__(self, output: Path, state_file: str):
     self._output = output
     self._state_path = output / state_file
-    files.delete(files.find_in(str(output), f"{state_file}{TEMPORARY}*"))  # a killed run's; the caller holds the lock
+    for name in (state_file, CONFIG_FILE, LOG_FILE):  # of a killed run; the caller holds the lock
+      files.delete(files.find_in(str(output), f"{name}{TEMPORARY}*"))
     self.code: int = ExitCode.DONE
 
   def keep_or_run(self, stage: Stage, after: str) -> str:

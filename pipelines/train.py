@@ -15,10 +15,10 @@ from beam_retrain.trainer import task
 from beam_retrain.trainer.export.output_files import OWNED, STAGE
 from beam_retrain.trainer.request import TrainRequest
 from beam_retrain.transforms.core.errors import InputError, first_line
+from beam_retrain.transforms.core.log_file import keep_in
 from beam_retrain.transforms.core.records.schema import COMPLETED_FILE, CONFIG_FILE, INFO_FILE
 from beam_retrain.transforms.core.run.exit_codes import ExitCode, run_command
 from beam_retrain.transforms.core.run.flags import ArgumentParser, expand
-from beam_retrain.transforms.core.run.log_file import keep_in
 from beam_retrain.transforms.core.run.output_folder import find_earlier, read_info, reopen_folder
 from beam_retrain.transforms.core.system import scratch
 

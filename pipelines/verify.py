@@ -153,6 +153,9 @@ class VerifyRequest(Request, IdxFlags):
     add_max_bad_fraction(parser)
 
 
+make_parser = VerifyRequest.make_parser
+
+
 class Job(NamedTuple):
   """A model, and the images to score in each of its ways."""
 

@@ -18,6 +18,7 @@ from beam_retrain.pipelines.compat.retrain_stages import Stages, train_request
 from beam_retrain.pipelines.jobs.runner import run_command
 from beam_retrain.pipelines.options.request import parse_job
 from beam_retrain.transforms.core.errors import InputError
+from beam_retrain.transforms.core.log_file import keep_in
 from beam_retrain.transforms.core.metrics.predictions import Row, read_predictions
 from beam_retrain.transforms.core.printing import print, say
 from beam_retrain.transforms.core.records.csv_format import unescape_cell
@@ -25,7 +26,6 @@ from beam_retrain.transforms.core.records.schema import CONFIG_FILE, FROZEN_GRAP
 from beam_retrain.transforms.core.run.config import to_toml
 from beam_retrain.transforms.core.run.exit_codes import ExitCode
 from beam_retrain.transforms.core.run.flags import expand
-from beam_retrain.transforms.core.run.log_file import keep_in
 from beam_retrain.transforms.core.run.run_info import without_secrets
 from beam_retrain.transforms.core.system import local_files, locks
 from beam_retrain.transforms.io import files

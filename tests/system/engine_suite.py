@@ -37,6 +37,7 @@ from apache_beam.runners import create_runner
 from beam_retrain.pipelines import bottlenecks, convert, datasets, evaluate
 from beam_retrain.pipelines.engines.runners import ENGINE_OPTIONS
 from beam_retrain.trainer import task
+from beam_retrain.transforms.core.log_file import LOG_FILE
 from beam_retrain.transforms.core.records.schema import COMPLETED_FILE, REPORTS_FOLDER
 from beam_retrain.transforms.core.run.exit_codes import ExitCode
 from beam_retrain.transforms.evaluation.output_diff import difference_of_graphs, difference_of_json, difference_of_rows
@@ -57,7 +58,7 @@ _BY_NAME = {
   "predictions.csv": difference_of_rows,
   "trunk/saved_model.pb": difference_of_graphs,
 }
-_THERE = ("report.html", "fingerprint.pb")
+_THERE = ("report.html", "fingerprint.pb", "config.toml")
 _TRANSFORM = "transform/transform_fn/saved_model.pb"
 
 
@@ -264,7 +265,8 @@ def _other_bytes(*_) -> str:
 
 
 def _names(folder: Path) -> list[str]:
-  return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+  paths = (path for path in folder.rglob("*") if path.is_file() and path.name != LOG_FILE)
+  return sorted(path.relative_to(folder).as_posix() for path in paths)
 
 
 @functools.cache

@@ -51,6 +51,7 @@ def test_each_console_block_gives_what_it_shows(tmp_path, monkeypatch, capfd):
       code = main(shlex.split(command)[1:])
       printed, said = capfd.readouterr()
     assert code == 0, f"{command}\n{printed}{said}"
+    assert number or " exit code 0\n" in (tmp_path / "output/digits/.beam-retrain.log").read_text()
     lines = {letters(line) for line in printed.splitlines()}
     for line in shown.splitlines():
       if line.strip() != "...":

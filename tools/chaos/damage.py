@@ -100,7 +100,8 @@ def _trial(
 def _files(world: World, folder: str) -> list[str]:
   """Returns the names of a saved folder's files that are not empty."""
   root = world.saved / folder
-  return sorted(str(path.relative_to(root)) for path in root.rglob("*") if path.is_file() and path.stat().st_size)
+  paths = (path for path in root.rglob("*") if path.name != ".beam-retrain.log")  # which no command reads
+  return sorted(str(path.relative_to(root)) for path in paths if path.is_file() and path.stat().st_size)
 
 
 def damage(path: Path, kind: str, random_: random.Random) -> bytes:

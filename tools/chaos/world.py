@@ -251,7 +251,9 @@ def _listing(folder: Path) -> set[str]:
 
 def _may_differ(path: str) -> bool:
   """Whether a file outside the stages' folders changes from run to run: times, names that TensorFlow makes up."""
-  return path.endswith(("/events", "fingerprint.pb", "saved_model.pb", "checkpoint.meta", "retrain.json"))
+  return path.endswith(
+    ("/events", "fingerprint.pb", "saved_model.pb", "checkpoint.meta", "retrain.json", ".beam-retrain.log")
+  )
 
 
 def draw(saved: Path) -> None:

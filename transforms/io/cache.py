@@ -7,7 +7,8 @@
 
 Location: BEAM_RETRAIN_CACHE_DIR, else `beam-retrain` in XDG_CACHE_HOME, else ~/.cache/beam-retrain. It may be deleted
 at any time. Entries are written to a temporary folder and renamed; if two processes make the same entry, the first one
-stays. A damaged entry is made again. Temporary folders of killed processes are removed a day later.
+stays. A damaged entry is made again. Temporary folders of killed processes are removed a day later. A process that uses
+an entry holds a shared lock on its cache.json, whose time is that of the last use; `remove` needs an exclusive one.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import errno
+import fcntl
 import functools
 import glob
 import hashlib
@@ -25,7 +27,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from beam_retrain.transforms.core.printing import say
 from beam_retrain.transforms.core.system import local_files, scratch
@@ -35,13 +37,15 @@ _SUM = "sha256"  # of a source's other entries
 _SUMS_FILE = "cache.json"  # of an entry: relative path -> SHA-256
 _OVERRIDE = "BEAM_RETRAIN_CACHE_DIR"
 _MAKING, _DAMAGED = ".making-", ".damaged-"  # prefixes of temporary folders
+_KINDS = ("sources", "batches")
+_used: dict[str, int] = {}  # place of an entry that this process uses -> descriptor that holds its lock
 _LEFT_AFTER_SECS = 24 * 60 * 60.0  # longer than making any entry takes
 
 
 def find(name: str) -> str:
   """Returns the folder of an intact entry, else ""."""
   place = os.path.join(folder(), name)
-  return place if _is_intact(place) else ""
+  return place if _use(place) else ""
 
 
 def get_or_create(name: str, write: Callable[[str], None]) -> str:
@@ -50,7 +54,7 @@ def get_or_create(name: str, write: Callable[[str], None]) -> str:
   `write` fills an empty folder. If the cache cannot be written, the entry goes to a temporary folder of this process.
   """
   place = os.path.join(folder(), name)
-  if _is_intact(place):
+  if _use(place):
     return place
   try:
     return _make(place, write)
@@ -74,7 +78,72 @@ def _make(place: str, write: Callable[[str], None]) -> str:
     _put(entry, place)
   finally:
     shutil.rmtree(made, ignore_errors=True)
+  _use(place)
   return place
+
+
+def _use(place: str) -> bool:
+  """Returns whether an entry is intact; it then stays."""
+  try:
+    descriptor = os.open(os.path.join(place, _SUMS_FILE), os.O_RDONLY)
+  except OSError:
+    return False
+  with contextlib.suppress(OSError):  # a file system without locks
+    fcntl.flock(descriptor, fcntl.LOCK_SH)
+  if not _is_intact(place):
+    os.close(descriptor)
+    return False
+  with contextlib.suppress(OSError):  # the cache may belong to another user
+    os.utime(descriptor)
+  if (earlier := _used.pop(place, None)) is not None:  # one step, for threads
+    os.close(earlier)
+  _used[place] = descriptor
+  return True
+
+
+class Entry(NamedTuple):
+  """A folder of the cache, or all files of one kind.
+
+  `used_secs`: when it was used or written, in seconds since 1970.
+  """
+
+  name: str
+  size_bytes: int
+  used_secs: float
+
+
+def entries() -> list[Entry]:
+  """Returns what is in the cache, what was used last first."""
+  root = folder()
+  named = glob.glob(os.path.join(glob.escape(root), "trunks", "*", "*")) + [os.path.join(root, kind) for kind in _KINDS]
+  found = []
+  for place in named:
+    paths = [os.path.join(parent, name) for parent, _, names in os.walk(place) for name in names]
+    stats = [os.stat(path) for path in paths if os.path.exists(path)]
+    if stats:
+      sums = [path for path in paths if path == os.path.join(place, _SUMS_FILE)]
+      used_secs = os.stat(sums[0]).st_mtime if sums else max(stat.st_mtime for stat in stats)
+      found.append(Entry(os.path.relpath(place, root), sum(stat.st_size for stat in stats), used_secs))
+  return sorted(found, key=lambda entry: -entry.used_secs)
+
+
+def remove(entry: Entry) -> bool:
+  """Removes an entry; returns False if another process is using it."""
+  place = os.path.join(folder(), entry.name)
+  with contextlib.ExitStack() as stack:
+    with contextlib.suppress(FileNotFoundError):  # files of one kind, each of which is read at once
+      lock = stack.enter_context(open(os.path.join(place, _SUMS_FILE), "rb"))
+      try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+      except BlockingIOError:
+        return False
+    aside = tempfile.mkdtemp(prefix=_DAMAGED, dir=os.path.dirname(place))
+    with contextlib.suppress(FileNotFoundError):  # another process was first
+      os.rename(place, os.path.join(aside, "entry"))
+  shutil.rmtree(aside)
+  with contextlib.suppress(OSError):  # there are others
+    os.rmdir(os.path.dirname(place))
+  return True
 
 
 def remove_old(folders: Iterable[str], seconds: float) -> None:

@@ -20,6 +20,7 @@ from beam_retrain.pipelines.compat import label_image
 from beam_retrain.pipelines.compat.retrain import find_folders, make_parser, run
 from beam_retrain.pipelines.compat.retrain_stages import Stages, find_own_texts
 from beam_retrain.transforms.core.errors import InputError
+from beam_retrain.transforms.core.log_file import LOG_FILE
 from beam_retrain.transforms.core.records.splits import SplitPercentages
 from tests.helpers import ROOT, file_contents
 
@@ -265,7 +266,14 @@ def test_of_images_that_were_added_only_those_run_through_the_trunk(finished, ca
   assert (stats["outputs"], stats["quarantined"]) == (302, 1)
   assert stats["bottlenecks"] == {"reused": 301, "computed": 1}
   assert "EMPTY" in (finished.work / "bottlenecks" / "quarantine.csv").read_text()
-  assert sorted(os.listdir(finished.work)) == ["bottlenecks", "evaluate", "retrain.json", "train"]
+  assert sorted(os.listdir(finished.work)) == [
+    LOG_FILE,
+    "bottlenecks",
+    "config.toml",
+    "evaluate",
+    "retrain.json",
+    "train",
+  ]
   assert "bottlenecks: finished and unchanged, kept" in retrain(finished.folder, arguments, capsys)
 
 
@@ -306,7 +314,7 @@ def test_a_kill_while_bottlenecks_are_replaced_loses_nothing(killed_after, finis
   (work / "retrain.json").write_text(json.dumps(states))
   assert "bottlenecks: finished and unchanged, kept" in retrain(finished.folder, finished.arguments, capsys)
   assert not (now / "old").exists()
-  assert sorted(os.listdir(work)) == ["bottlenecks", "evaluate", "retrain.json", "train"]
+  assert sorted(os.listdir(work)) == [LOG_FILE, "bottlenecks", "config.toml", "evaluate", "retrain.json", "train"]
 
 
 @pytest.mark.parametrize("name", ["bottlenecks", "bottlenecks.next", "bottlenecks.old", "train", "evaluate"])

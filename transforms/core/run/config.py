@@ -19,7 +19,8 @@ from beam_retrain.transforms.core.run.argparse_internals import actions_of, is_r
 from beam_retrain.transforms.core.run.run_info import HIDDEN
 
 COMMANDS = (
-  *("run", "convert", "bottlenecks", "plan", "train", "evaluate", "reevaluate", "predict", "doctor", "verify"),
+  *("run", "convert", "bottlenecks", "plan", "train", "evaluate", "reevaluate", "predict", "export"),
+  *("doctor", "verify", "cache"),
   *("retrain", "label_image"),
 )
 

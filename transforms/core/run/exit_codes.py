@@ -11,6 +11,8 @@ import enum
 import io
 import logging
 import os
+import platform
+import shlex
 import shutil
 import signal
 import sys
@@ -22,8 +24,9 @@ from types import FrameType
 from typing import NoReturn
 
 from beam_retrain.transforms.core.errors import FullDiskInputError, InputError, describe_os_error, is_full_disk
+from beam_retrain.transforms.core.log_file import add_ending, logged
 from beam_retrain.transforms.core.printing import PrintableFormatter, print
-from beam_retrain.transforms.core.run.log_file import add_ending, logged
+from beam_retrain.transforms.core.run.run_info import versions, without_secrets
 
 
 class ExitCode(enum.IntEnum):
@@ -52,7 +55,8 @@ def run_command(run: Callable[[Sequence[str]], int], argv: Sequence[str]) -> int
   for stream in (sys.stdout, sys.stderr):
     if isinstance(stream, io.TextIOWrapper):
       stream.reconfigure(errors="backslashreplace")  # file names may not be valid text
-  with logged(argv):
+  about = f"process {os.getpid()} on {platform.node()}: {', '.join(map(' '.join, versions().items()))}"
+  with logged([shlex.join(["beam-retrain", *without_secrets(argv)]), about]):
     return _run(run, argv)
 
 

@@ -15,6 +15,7 @@ from typing import Protocol
 
 from beam_retrain.transforms.core.errors import InputError, flag
 from beam_retrain.transforms.core.labels import merged, normalise
+from beam_retrain.transforms.core.log_file import keep_in
 from beam_retrain.transforms.core.printing import say
 from beam_retrain.transforms.core.records.schema import (
   COMPLETED_FILE,
@@ -26,7 +27,6 @@ from beam_retrain.transforms.core.records.schema import (
   STATS_FILE,
 )
 from beam_retrain.transforms.core.run import config, contents
-from beam_retrain.transforms.core.run.log_file import keep_in
 from beam_retrain.transforms.core.run.run_info import RunInfo
 from beam_retrain.transforms.core.system import local_files
 from beam_retrain.transforms.core.system.locks import Claim

@@ -9,14 +9,11 @@ from __future__ import annotations
 import contextlib
 import datetime
 import os
-import platform
-import shlex
 import traceback
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from beam_retrain.transforms.core import printing
-from beam_retrain.transforms.core.run.run_info import versions, without_secrets
 
 LOG_FILE = ".beam-retrain.log"
 _MOST_CHARACTERS = 1 << 20
@@ -73,13 +70,16 @@ _log: _Log | None = None
 
 
 @contextlib.contextmanager
-def logged(argv: Sequence[str]) -> Iterator[None]:
-  """Keeps a log of the command while the block runs."""
+def logged(beginning: Sequence[str]) -> Iterator[None]:
+  """Keeps a log of the command while the block runs.
+
+  `beginning`: its first lines.
+  """
   global _log
   before, _log = _log, _Log()
   printing.listen(_log.add)
-  _log.add(shlex.join(["beam-retrain", *without_secrets(argv)]))
-  _log.add(f"process {os.getpid()} on {platform.node()}: {', '.join(map(' '.join, versions().items()))}")
+  for line in beginning:
+    _log.add(line)
   try:
     yield
   finally:

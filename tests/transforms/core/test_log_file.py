@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from beam_retrain.transforms.core.errors import InputError
+from beam_retrain.transforms.core.log_file import LOG_FILE, keep_in
 from beam_retrain.transforms.core.printing import Level, detail, print, say, set_level
 from beam_retrain.transforms.core.run.contents import read_list
 from beam_retrain.transforms.core.run.exit_codes import run_command
-from beam_retrain.transforms.core.run.log_file import LOG_FILE, keep_in
 from beam_retrain.transforms.core.run.output_folder import claim_folder, complete_folder
 from beam_retrain.transforms.core.run.run_info import describe_run
 from beam_retrain.transforms.core.system import local_files
