@@ -32,6 +32,7 @@ from beam_retrain.pipelines.stages import (
   make_request,
 )
 from beam_retrain.pipelines.train import TrainRequest
+from beam_retrain.transforms.core.errors import flag_names
 from beam_retrain.transforms.core.log_file import keep_in
 from beam_retrain.transforms.core.printing import say
 from beam_retrain.transforms.core.records.schema import CONFIG_FILE
@@ -167,7 +168,8 @@ def execute(request: RunRequest) -> int:
   check_paths(request.pipeline_options(), request.data)
   chain = Chain(Path(request.output), "run.json")
   images = data = datasets.resolve(request.data, request.folder("data"))
-  # Unusable images fail before a stage is announced.
+  # Unusable flags and images fail before a stage is announced.
+  make_request(TrainRequest, input=data, output=request.output, **request.flags_of(TrainRequest)).validate()
   idx = make_request(ConvertRequest, input=data, output=request.output, **request.flags_of(ConvertRequest))
   source = find_source(
     files.absolute(data),
@@ -188,7 +190,8 @@ def execute(request: RunRequest) -> int:
     state = chain.keep_or_run(request.convert(data, count_classes(source.labels)), after=state)
   stage = request.bottlenecks(images)
   trunk, weights = (vars(stage.request)[name] for name in ("trunk", "trunk_weights"))
-  state = chain.keep_or_run(stage, after=json.dumps([state, digests_of_trunk(trunk, weights)]))
+  with flag_names({"input": "data"}):
+    state = chain.keep_or_run(stage, after=json.dumps([state, digests_of_trunk(trunk, weights)]))
   chain.keep_or_run(request.train(), after=state)
   # Evaluation always runs: it prints the summary, and its gates decide the exit code.
   was_done = chain.code == ExitCode.DONE

@@ -11,7 +11,7 @@ import sys
 import tempfile
 import threading
 import urllib.request
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from PIL import Image as Pillow
@@ -22,6 +22,7 @@ from beam_retrain.transforms.core.images.headers import Fault, probe_image
 from beam_retrain.transforms.core.printing import Level, level, say
 from beam_retrain.transforms.core.records.schema import TRAINING
 from beam_retrain.transforms.core.records.splits import SplitPercentages
+from beam_retrain.transforms.core.run.next_steps import replace_flags
 from beam_retrain.transforms.core.system import scratch
 from beam_retrain.transforms.sources.base import Source
 
@@ -98,16 +99,3 @@ def reaches(address: str, secs: float = _SECS) -> bool:
   asking.start()
   asking.join(secs)
   return bool(answers)
-
-
-def replace_flags(words: Sequence[str], flags: Mapping[str, str]) -> list[str]:
-  """Returns a command line with these flags instead of those given."""
-  kept: list[str] = []
-  follows = False
-  for word in words:
-    name, is_joined, _ = word.partition("=")
-    is_replaced = name.removeprefix("--") in flags and name.startswith("--")
-    if not (is_replaced or follows):
-      kept.append(word)
-    follows = is_replaced and not is_joined
-  return [*kept, *(f"--{name}={value}" for name, value in flags.items())]

@@ -13,7 +13,9 @@ from beam_retrain.reporting.cost_table import plan_table
 from beam_retrain.transforms.core.printing import print, say
 from beam_retrain.transforms.core.run.cost_model import Expectation, expect, to_json_entries
 from beam_retrain.transforms.core.run.exit_codes import ExitCode
+from beam_retrain.transforms.core.run.next_steps import beside, say_next
 from beam_retrain.transforms.core.run.run_info import RunInfo
+from beam_retrain.transforms.io import files
 
 make_parser = PlanRequest.make_parser
 
@@ -30,6 +32,10 @@ def run(argv: Sequence[str]) -> int:
   else:
     text = plan_table(expected, _describe_trunk(measured.job), notes(measured, whole.engine))
   print(*text.split("\n"), sep="\n")
+  if not request.json and request.pictures is None and request.workers == 1:
+    folder = files.absolute(request.input)
+    output = files.shown(beside(folder, "bottlenecks", files.exists))
+    say_next("bottlenecks", *request.typed, "--output", output)
   return ExitCode.DONE
 
 

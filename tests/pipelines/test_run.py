@@ -139,6 +139,17 @@ def test_a_bad_image_stops_the_chain_with_3_until_it_is_accepted_for_all_stages(
   assert "EMPTY" in (tmp_path / "out" / "bottlenecks" / "quarantine.csv").read_text()
 
 
+def test_what_a_later_stage_refuses_is_said_before_the_first(small_images, tmp_path, capsys):
+  flags = [f"--data={small_images}", "--runner=FnApiRunner"]
+  with pytest.raises(InputError, match="--epochs belongs to --preset adam"):
+    run([*flags, f"--output={tmp_path / 'out'}", "--preset=retrain", "--epochs=3"])
+  assert capsys.readouterr().out == ""
+  with pytest.raises(InputError, match="out/bottlenecks overlaps with --data "):
+    run(
+      [f"--data={shutil.copytree(small_images, tmp_path / 'photos').parent}/photos", f"--output={tmp_path}/photos/out"]
+    )
+
+
 def test_images_that_cannot_be_used_are_refused_before_a_stage_is_announced(tmp_path, capsys):
   (tmp_path / "empty").mkdir()
   with pytest.raises(InputError, match="empty"):

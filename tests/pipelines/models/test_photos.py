@@ -14,9 +14,10 @@ import pytest
 from PIL import Image as Pillow
 from sklearn.datasets import load_sample_images
 
-from beam_retrain.pipelines.models.photos import are_photos, photo_trunk, reaches, replace_flags, say_trunk_for_photos
+from beam_retrain.pipelines.models.photos import are_photos, photo_trunk, reaches, say_trunk_for_photos
 from beam_retrain.pipelines.models.trunk_sources import HUB_INCEPTION_V3
 from beam_retrain.pipelines.run import RunRequest
+from beam_retrain.transforms.core.run.next_steps import replace_flags
 from beam_retrain.transforms.sources.find import find_source
 from tests.helpers import encode, noise_image
 
@@ -98,3 +99,4 @@ def test_a_server_that_answers_is_reached_and_another_is_not(monkeypatch):
 def test_given_flags_are_replaced_in_either_form():
   words = ["run", "--trunk", "bundled", "--trunk_weights=x", "--data", "d", "--trunk=bundled", "-q"]
   assert replace_flags(words, {"trunk": "a"}) == ["run", "--trunk_weights=x", "--data", "d", "-q", "--trunk=a"]
+  assert replace_flags(words, {"trunk": None, "data": "e"}) == ["run", "--trunk_weights=x", "-q", "--data=e"]

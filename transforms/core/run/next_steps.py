@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 from beam_retrain.transforms.core.printing import is_stage, say
 
@@ -24,3 +24,16 @@ def beside(output: str, name: str, exists: Callable[[str], bool] = os.path.exist
   folder = os.path.dirname(output.rstrip("/"))
   paths = (os.path.join(folder, name if number == 1 else f"{name}_{number}") for number in range(1, 1000))
   return next(path for path in paths if not exists(path))
+
+
+def replace_flags(words: Sequence[str], flags: Mapping[str, str | None]) -> list[str]:
+  """Returns a command line with other flags; None: without one."""
+  kept: list[str] = []
+  follows = False
+  for word in words:
+    name, is_joined, _ = word.partition("=")
+    is_replaced = name.removeprefix("--") in flags and name.startswith("--")
+    if not (is_replaced or follows):
+      kept.append(word)
+    follows = is_replaced and not is_joined
+  return [*kept, *(f"--{name}={value}" for name, value in flags.items() if value is not None)]
