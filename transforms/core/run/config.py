@@ -133,7 +133,8 @@ def to_toml(command: str, argv: Iterable[str], place: str = "images") -> str:
   """
   flags: dict[str, list[str | bool]] = {}
   for name, value in _given(argv, place):
-    flags.setdefault(name, []).append(value)
+    if f"--{name}" not in _SWITCHES:  # how much is printed is no part of a run
+      flags.setdefault(name, []).append(value)
   lines = [f"# beam-retrain {command} --config config.toml"] if flags else []
   for name, values in flags.items():
     if any(value == HIDDEN or not _is_text(value) for value in values):

@@ -109,6 +109,10 @@ def test_values_keep_their_types_and_secrets_are_left_out():
   assert tomllib.loads(to_toml("run", ["--output=\udcff"])) == {}
 
 
+def test_how_much_is_printed_is_not_kept():
+  assert tomllib.loads(to_toml("run", ["-q", "--output", "o", "--verbose"])) == {"output": "o"}
+
+
 def test_print_config_does_nothing_else(capsys, tmp_path, monkeypatch, write):
   monkeypatch.chdir(tmp_path)
   file = write('data = "digits"\noutput = "out"\n')
