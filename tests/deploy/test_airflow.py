@@ -32,7 +32,7 @@ def airflow(tmp_path_factory) -> Callable[..., subprocess.CompletedProcess]:
   """Runs an Airflow command, given the DAG's Variable, with the DAG as it is and a database of its own."""
   home = tmp_path_factory.mktemp("airflow")
 
-  def run(*arguments: str, variable: dict | None = None) -> subprocess.CompletedProcess:
+  def run(*arguments: str, variable: dict | None = None, name: str = "NIGHTLY") -> subprocess.CompletedProcess:
     return subprocess.run(
       [Path(os.environ[_VARIABLE]) / "bin" / "airflow", *arguments],
       cwd=home,
@@ -41,7 +41,7 @@ def airflow(tmp_path_factory) -> Callable[..., subprocess.CompletedProcess]:
         "AIRFLOW_HOME": str(home),
         "AIRFLOW__CORE__DAGS_FOLDER": str(_DEPLOY),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
-        "AIRFLOW_VAR_BEAM_RETRAIN_NIGHTLY": json.dumps(variable),
+        f"AIRFLOW_VAR_BEAM_RETRAIN_{name}": json.dumps(variable),
         "PYTHONDONTWRITEBYTECODE": "1",
       },
       stdout=subprocess.PIPE,
@@ -91,3 +91,27 @@ def test_a_missed_gate_is_a_red_run_that_is_not_tried_again(night):
   assert re.findall(r"Process exited with return code: (\d+)", ran.stdout) == [str(ExitCode.GATE_MISSED)]
   # Python itself ends with 1 where a module is missing: it was the gate.
   assert json.loads((folder / "metrics.json").read_text())["gates"]["min_accuracy"]["state"] == "missed"
+
+
+@pytest.mark.parametrize(("max_drop", "promoted"), [(0.5, True), (0.0, False)])
+def test_a_week_promotes_a_candidate_that_is_no_worse(
+  airflow, tmp_path, trained_model, small_images, tiny_trunk, max_drop, promoted
+):
+  models, config = tmp_path / "models", tmp_path / "weekly.toml"
+  shutil.copytree(trained_model, models / "first")
+  (models / "current").symlink_to("first")
+  text = (_DEPLOY / "weekly.toml").read_text()
+  values = {"input": str(small_images), "trunk": str(tiny_trunk), "max_drop": max_drop}
+  for name, value in values.items():
+    text = re.sub(rf"^{name} = .*$", f"{name} = {json.dumps(value)}", text, flags=re.MULTILINE)
+  # A head that has learned nothing, where it is to be worse.
+  config.write_text(text if promoted else f"{text}\n[train]\nepochs = 1\nlearning_rate = 1e-9\n")
+  command = Path(sys.executable).with_name("beam-retrain")
+  variable = {"command": str(command), "config": str(config), "models": str(models), "work": str(tmp_path / "work")}
+  ran = airflow("dags", "test", "beam_retrain_weekly", variable=variable, name="WEEKLY")
+  assert (ran.returncode == 0) == promoted, ran.stdout
+  (candidate,) = [path for path in models.iterdir() if path.name not in ("first", "current")]
+  assert (candidate / "COMPLETED").exists()
+  assert (models / "current").resolve().name == (candidate.name if promoted else "first")
+  metrics = json.loads((tmp_path / "work" / "comparisons" / candidate.name / "metrics.json").read_text())
+  assert metrics["candidate"]["gates"]["max_drop"]["state"] == ("passed" if promoted else "missed")

@@ -153,14 +153,28 @@ def test_the_systemd_command_is_understood_and_none_of_its_failures_hidden():
   assert dict(flags.gates)["min_accuracy"] > 0
 
 
-def manifests() -> list[dict]:
-  return list(yaml.safe_load_all((_DEPLOY / "kubernetes" / "cronjob.yaml").read_text()))
+def manifests(name: str = "cronjob.yaml") -> list[dict]:
+  return list(yaml.safe_load_all((_DEPLOY / "kubernetes" / name).read_text()))
+
+
+def test_the_claims_are_those_that_the_job_mounts_and_the_pod_fills_them_as_its_user():
+  *claims, pod = manifests("claims.yaml")
+  job = manifests()[1]["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+  mounted = {mount["mountPath"]: mount["name"] for mount in job["containers"][0]["volumeMounts"]}
+  of_job = {volume["name"]: volume.get("persistentVolumeClaim", {}).get("claimName") for volume in job["volumes"]}
+  of_pod = {volume["name"]: volume["persistentVolumeClaim"]["claimName"] for volume in pod["spec"]["volumes"]}
+  (container,) = pod["spec"]["containers"]
+  for mount in container["volumeMounts"]:
+    assert of_pod[mount["name"]] == of_job[mounted[mount["mountPath"]]]
+  assert set(of_pod.values()) == {claim["metadata"]["name"] for claim in claims}
+  assert container["image"] == job["containers"][0]["image"]
+  assert pod["spec"]["securityContext"]["runAsUser"] == job["securityContext"]["runAsUser"]
 
 
 @pytest.mark.parametrize("version", _KUBERNETES)
 def test_kubernetes_takes_the_manifests(version):
   claim, cron_job = manifests()
-  for manifest in (claim, cron_job):
+  for manifest in (claim, cron_job, *manifests("claims.yaml")):
     kubernetes_validate.validate(manifest, version, strict=True)
   wrong = copy.deepcopy(cron_job)
   wrong["spec"]["concurrencyPolice"] = wrong["spec"].pop("concurrencyPolicy")

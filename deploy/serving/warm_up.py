@@ -1,0 +1,36 @@
+"""Writes the requests with which TensorFlow Serving warms up a model.
+
+Its first request would wait for the graph to be optimised. Serving replays the requests of
+`assets.extra/tf_serving_warmup_requests` before it takes others: a TFRecord file of PredictionLog messages. They come
+with tensorflow-serving-api, which tfx-bsl depends on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import pathlib
+
+import tensorflow as tf
+from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
+
+
+def main() -> None:
+  parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser.add_argument("version", type=pathlib.Path, help="a copy of the saved_model, as models/flowers/1")
+  parser.add_argument("images", type=pathlib.Path, nargs="+", help="of sizes as they will come; one request each")
+  arguments = parser.parse_args()
+  file = arguments.version / "assets.extra" / "tf_serving_warmup_requests"
+  file.parent.mkdir(exist_ok=True)
+  with tf.io.TFRecordWriter(str(file)) as writer:
+    for image in arguments.images:
+      request = predict_pb2.PredictRequest()
+      request.model_spec.name = arguments.version.resolve().parent.name
+      request.model_spec.signature_name = "serving_default"
+      request.inputs["image_bytes"].CopyFrom(tf.make_tensor_proto([image.read_bytes()]))
+      request.inputs["key"].CopyFrom(tf.make_tensor_proto([image.name]))
+      log = prediction_log_pb2.PredictionLog(predict_log=prediction_log_pb2.PredictLog(request=request))
+      writer.write(log.SerializeToString())
+
+
+if __name__ == "__main__":
+  main()
