@@ -163,7 +163,7 @@ def test_two_processes_write_the_same_bytes(tmp_path):
 
 def test_every_file_is_vouched_for(converted, capsys):
   assert verify.run(["--folder", str(converted)]) == 0
-  assert "57 files of 1 outputs are as they were written" in capsys.readouterr().out
+  assert "58 files of 1 outputs are as they were written" in capsys.readouterr().out
 
 
 def test_a_plain_jpeg_stays_as_it_is_and_others_become_jpegs(source, tmp_path):

@@ -150,7 +150,7 @@ def test_no_gate_passes_a_damaged_model(work, damage, given, capsys):
 def test_the_gate_passes_the_whole_model_and_says_what_the_figures_are_of(work, capsys):
   for name, give in INPUTS.items():
     flags = [f"--model={work}/model", *give(work), GATE, RUNNER]
-    assert main(["evaluate", *flags, f"--output={work}/{name}"]) == 0
+    assert main(["evaluate", "-v", *flags, f"--output={work}/{name}"]) == 0
     kind = read_json(work / name / "metrics.json")["trunk_kind"]
     assert kind["figures_of"].startswith({"stored": "the stored bottlenecks, in "}.get(name, "the model's prepared"))
     assert f"figures of {kind['figures_of']}; on a sample of {kind['sample']['images']}" in capsys.readouterr().out

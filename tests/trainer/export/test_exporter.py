@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import subprocess
 import sys
 
@@ -141,13 +142,14 @@ def test_the_trunk_is_in_the_model_once(trained_model, bottlenecks_folder):
   assert model < 1.5 * trunk
 
 
-def test_stands_alone(exported, trained_model, small_images, tmp_path):
+def test_stands_alone(exported, trained_model, bottlenecks_folder, small_images, tmp_path):
   """In a process that cannot import any of our code, from another place on the disk."""
-  moved = tmp_path / "elsewhere"
-  (trained_model / "saved_model").rename(moved)
-  try:
-    image = small_images / "white" / "0.jpg"
-    script = f"""
+  moved = shutil.copytree(trained_model / "saved_model", tmp_path / "elsewhere")
+  for path in moved.rglob("*"):
+    for place in (trained_model, bottlenecks_folder):
+      assert path.is_dir() or str(place).encode() not in path.read_bytes(), path
+  image = small_images / "white" / "0.jpg"
+  script = f"""
 import json, sys
 import tensorflow as tf
 model = tf.saved_model.load({str(moved)!r})
@@ -156,9 +158,7 @@ with open({str(image)!r}, "rb") as file:
 ours = [name for name in sys.modules if name.split(".")[0] == "beam_retrain"]
 print(json.dumps([result["label"][0].numpy().decode(), result["scores"][0].numpy().tolist(), ours]))
 """
-    ran = subprocess.run([sys.executable, "-I", "-c", script], cwd=tmp_path, check=True, capture_output=True, text=True)
-  finally:
-    moved.rename(trained_model / "saved_model")
+  ran = subprocess.run([sys.executable, "-I", "-c", script], cwd=tmp_path, check=True, capture_output=True, text=True)
   label, scores, ours = json.loads(ran.stdout.splitlines()[-1])
   here = exported.signatures["serving_default"](key=tf.constant(["k"]), image_bytes=tf.constant([image.read_bytes()]))
   assert (label, ours) == ("white", [])

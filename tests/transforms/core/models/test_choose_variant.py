@@ -87,7 +87,7 @@ def test_a_model_has_the_trunk_that_made_its_bottlenecks(made):
 def test_an_evaluation_says_how_near_to_float32_it_is(made, tmp_path, capsys):
   flags = [f"--model={made.model}", f"--input={made.data}", RUNNER]
   kind = info_of(made.model)["trunk"]
-  assert evaluate.run([*flags, f"--output={tmp_path / 'own'}"]) == 0
+  assert evaluate.run([*flags, "-v", f"--output={tmp_path / 'own'}"]) == 0
   out = capsys.readouterr().out
   found = json.loads((tmp_path / "own/metrics.json").read_text())["trunk_kind"]
   assert (found["runtime"], found["precision"]) == (kind["runtime"], kind["precision"])
@@ -139,7 +139,7 @@ def test_kinds_do_not_mix_and_auto_takes_the_one_that_is_there(made, tmp_path, c
     with pytest.raises(InputError, match=rf"of another trunk \(.* in {trunk['precision']} by .*\) than the current"):
       bottlenecks.run([*flags, *asked, f"--output={tmp_path / 'mixed'}"])
     assert not (tmp_path / "mixed").exists()
-  assert bottlenecks.run([*flags, f"--output={tmp_path / 'more'}"]) == 0
+  assert bottlenecks.run([*flags, "-v", f"--output={tmp_path / 'more'}"]) == 0
   out = capsys.readouterr().out
   assert f"; as for the bottlenecks in {made.bottlenecks}" in out
   assert "60 of 60 bottlenecks reused" in out
