@@ -102,6 +102,16 @@ def test_a_folder_converted_again_while_this_process_runs_is_known(folder, conve
   assert len(set(_read(folder))) == 300
 
 
+def test_an_image_of_a_folder_whose_list_was_deleted_while_this_process_runs_is_the_users_own(folder):
+  """As the sentence on a changed image advises."""
+  assert len(set(_read(folder))) == 300
+  for name in ("COMPLETED", "info.json"):
+    (folder / name).unlink()
+  with (folder / "ant" / "1.jpg").open("ab") as file:
+    file.write(b"\n")
+  assert len(set(_read(folder))) == 300
+
+
 def test_one_split_of_a_converted_folder_is_checked_too(draw_digits, tmp_path):
   draw_digits(
     tmp_path / "data", 40, lambda number, label: f"{('training', 'testing')[number // 10 % 2]}/{label}/{number}.png"

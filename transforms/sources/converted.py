@@ -40,14 +40,14 @@ def find_change(path: str, key: str, encoded: bytes) -> str:
     return ""
   digest = hashlib.sha256(encoded).hexdigest()
   for folder, status, digests in lists:
-    if digest in digests or _digest(path.removeprefix(f"{folder}/")) not in _listed_paths(folder):
+    if digest in digests or not _may_be_listed(folder, path):
       continue
     if status == files.stat(files.join(folder, COMPLETED_FILE)):
       return (
         "has changed since `beam-retrain convert` wrote it: repeat that; if you changed it yourself, delete"
         f" {COMPLETED_FILE} and {INFO_FILE} in {folder}"
       )
-    _lists.cache_clear()  # converted again while this process ran
+    _lists.cache_clear()  # converted again, or the list deleted, while this process ran
     _listed_paths.cache_clear()
     return find_change(path, key, encoded)
   return ""
@@ -68,6 +68,14 @@ def _read_list(folder: str) -> _Listed | None:
   if status is None or read_stage(folder, files) != "convert":
     return None
   return _Listed(folder, status, _read(folder, lambda entry: entry.sha256))
+
+
+def _may_be_listed(folder: str, path: str) -> bool:
+  """Returns whether a path is listed, or the list gone."""
+  try:
+    return _digest(path.removeprefix(f"{folder}/")) in _listed_paths(folder)
+  except InputError:
+    return True
 
 
 @functools.lru_cache(maxsize=4)
