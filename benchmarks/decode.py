@@ -3,8 +3,8 @@
   python -m benchmarks.decode --data FOLDER_OF_MNIST [--before CHECKOUT_OF_0.4] [--photos 1000]
 
 Every contender is a process of its own on the same core, with all images in memory; one after the other goes through
-the same few of them, and so on, so that what else the machine does hits all alike. The photos are synthesised from a
-seed, 1 to 12 megapixels, evenly in the logarithm: a few dozen different ones, each many times.
+the same few of them, and so on. Seconds are the processor's, since other work would spoil those of a clock. The photos
+are synthesised from a seed, 1 to 12 megapixels, evenly in the logarithm: a few dozen different ones, each many times.
 """
 
 from __future__ import annotations
@@ -94,16 +94,16 @@ def _ask(worker: subprocess.Popen[str], start: int, end: int) -> float:
 
 
 def _work(name: str, way: str, path: str, tree: str) -> None:
-  """A contender's process: reads which images to go through, and answers with the seconds."""
+  """A contender's process: reads which images to go through, and answers with the processor's seconds."""
   os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
   sys.path.insert(0, tree)
   images = pickle.loads(Path(path).read_bytes())
   go = _contender(name, way)
   for line in sys.stdin:
     start, end = map(int, line.split())
-    began = time.perf_counter()
+    began = time.process_time()
     go(images[start:end])
-    print(time.perf_counter() - began, flush=True)
+    print(time.process_time() - began, flush=True)
 
 
 def _contender(name: str, way: str) -> Callable[[Sequence[bytes]], object]:
