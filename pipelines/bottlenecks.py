@@ -18,7 +18,6 @@ from beam_retrain.pipelines.jobs.locks import holds_output
 from beam_retrain.pipelines.jobs.progress import Work
 from beam_retrain.pipelines.jobs.runner import claim_output, exit_code, run_command, run_pipeline
 from beam_retrain.pipelines.models.execution import (
-  LEAST_IMAGES,
   Execution,
   choose_execution,
   limit_tensorflow,
@@ -28,9 +27,9 @@ from beam_retrain.pipelines.models.execution import (
 from beam_retrain.pipelines.models.photos import say_trunk_for_photos
 from beam_retrain.pipelines.models.precision import Choice, choose_variant
 from beam_retrain.pipelines.models.sample import sample_images
-from beam_retrain.pipelines.models.trunk_sources import BUNDLED, Trunk, load_trunk
-from beam_retrain.pipelines.options.flags import report_notes, report_oriented, retrain_names_setting
-from beam_retrain.pipelines.options.request import check_paths
+from beam_retrain.pipelines.models.trunk_sources import Trunk, load_trunk
+from beam_retrain.pipelines.options.engine import check_paths
+from beam_retrain.pipelines.options.flags import LEAST_IMAGES, report_notes, report_oriented, retrain_names_setting
 from beam_retrain.pipelines.requests.bottlenecks import BottlenecksRequest
 from beam_retrain.pipelines.requests.retry import Retry, read_retry
 from beam_retrain.pipelines.requests.text_import import IMPORTED_FOLDER, TextImport, find_text_import
@@ -46,7 +45,7 @@ from beam_retrain.transforms.bottlenecks.store import find_stores
 from beam_retrain.transforms.core.errors import InputError, flag
 from beam_retrain.transforms.core.images.augment import DISTORTED
 from beam_retrain.transforms.core.printing import detail, is_stage, print, say
-from beam_retrain.transforms.core.records.leaks import OnLeak
+from beam_retrain.transforms.core.records.quarantine import OnLeak
 from beam_retrain.transforms.core.records.schema import (
   LEAKS_FILE,
   PREPROCESSING_VERSION,
@@ -64,6 +63,7 @@ from beam_retrain.transforms.core.run.next_steps import beside, say_next
 from beam_retrain.transforms.core.run.output_folder import find_earlier, is_completed
 from beam_retrain.transforms.core.run.run_info import RunInfo, describe_run
 from beam_retrain.transforms.core.run.stats import Stats, read_stats
+from beam_retrain.transforms.core.runtimes.trunk_info import BUNDLED
 from beam_retrain.transforms.core.system.plain_path import is_plain, plain_root
 from beam_retrain.transforms.core.system.scratch import scratch_folder
 from beam_retrain.transforms.io import files
@@ -71,12 +71,12 @@ from beam_retrain.transforms.leaks.audit import SplitAudit
 from beam_retrain.transforms.sources.base import Source
 
 STAGE = "bottlenecks"
+
+run = BottlenecksRequest.run
 TRUNK_FOLDER = "trunk"
 _SPLITS = (TRAINING, TESTING)
 _FOLDERS = (RECORDS_FOLDER, DISTORTED, FRESH_FOLDER, IMPORTED_FOLDER, TRUNK_FOLDER, TRANSFORM_FOLDER, TEMP_FOLDER)
 _OWNED = (*_FOLDERS, SCHEMA_FILE, LEAKS_FILE, REFUSED_LEAKS_FILE)
-
-make_parser = BottlenecksRequest.make_parser
 
 
 @dataclasses.dataclass(frozen=True)
@@ -208,10 +208,6 @@ class Job:
     if self.request.distortions:
       works.append(Work("variants", files.join(self.output, DISTORTED), "variants"))
     return works
-
-
-def run(argv: Sequence[str]) -> int:
-  return execute(BottlenecksRequest.parse(argv))
 
 
 @holds_output

@@ -1,38 +1,44 @@
-"""`beam-retrain COMMAND`: imports and runs the module of a command."""
+"""`beam-retrain COMMAND`: parses a command's flags, loads and runs it."""
 
 from __future__ import annotations
 
 import argparse
 import difflib
-import importlib
 import importlib.metadata
+import pkgutil
 import sys
 from collections.abc import Sequence
-from types import ModuleType
+from typing import Any
 
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.printing import print
 from beam_retrain.transforms.core.run.exit_codes import run_command
 from beam_retrain.transforms.core.system.imports import gc_paused
 
-# Command -> (module below `pipelines` with a `run(argv) -> exit code`, help).
+# Command -> (its flags below `pipelines`: `make_parser` and `run(argv) -> exit code`; help).
 COMMANDS = {
-  "run": ("run", "the whole chain: data, images, bottlenecks, head, evaluation"),
-  "convert": ("convert", "MNIST-style IDX files to a class-folder tree and to records"),
-  "bottlenecks": ("bottlenecks", "images through the frozen trunk to one vector each"),
-  "plan": ("plan.command", "estimate of the time, memory and disk of bottlenecks, measured on a few images"),
+  "run": ("requests.run:RunRequest", "the whole chain: data, images, bottlenecks, head, evaluation"),
+  "convert": ("requests.convert:ConvertRequest", "MNIST-style IDX files to a class-folder tree and to records"),
+  "bottlenecks": ("requests.bottlenecks:BottlenecksRequest", "images through the frozen trunk to one vector each"),
+  "plan": (
+    "plan.request:PlanRequest",
+    "estimate of the time, memory and disk of bottlenecks, measured on a few images",
+  ),
   "train": ("train", "a softmax head on the bottlenecks, exported with all it needs"),
-  "evaluate": ("evaluate", "right and wrong, per image and per label"),
+  "evaluate": ("requests.evaluation:EvaluateRequest", "right and wrong, per image and per label"),
   "reevaluate": (
-    "reevaluate.command",
+    "requests.evaluation:ReevaluateRequest",
     "nightly evaluation: what got worse, per image; compares a candidate model",
   ),
-  "predict": ("predict", "label and confidence of single images"),
-  "export": ("export.command", "bottlenecks, predictions and figures as Parquet, npz or CSV"),
-  "doctor": ("doctor.command", "checks of an engine, its workers and this machine before a long job"),
-  "verify": ("verify", "checks that all ways to an image's scores agree, or that two output folders are equal"),
-  "cache": ("models.cache_command", "shows and clears the prepared trunks of this machine"),
-  "retrain": ("compat.retrain", "what retrain.py did, with its flags: from images to a graph and its labels"),
+  "predict": ("requests.predict:PredictRequest", "label and confidence of single images"),
+  "export": ("requests.export:ExportRequest", "bottlenecks, predictions and figures as Parquet, npz or CSV"),
+  "doctor": ("requests.doctor:DoctorRequest", "checks of an engine, its workers and this machine before a long job"),
+  "verify": (
+    "requests.verify:VerifyRequest",
+    "checks that all ways to an image's scores agree, or that two output folders are equal",
+  ),
+  "cache": ("options.cache:CacheRequest", "shows and clears the prepared trunks of this machine"),
+  "retrain": ("compat.retrain_options", "what retrain.py did, with its flags: from images to a graph and its labels"),
   "label_image": ("compat.label_image", "what label_imageV3.py did, with any frozen graph, in batches"),
 }
 
@@ -78,13 +84,14 @@ def dispatch(argv: Sequence[str]) -> int:
     remedy = f"the nearest is `beam-retrain {near[0]}`" if near else "`beam-retrain --help` lists them"
     raise InputError(f"there is no command {command!r}; {remedy}.")
   with gc_paused():
-    module = _import(command)
-  code: int = module.run(rest)
+    flags = flags_of(command)
+  code: int = flags.run(rest)
   return code
 
 
-def _import(command: str) -> ModuleType:
-  return importlib.import_module(f"beam_retrain.pipelines.{COMMANDS[command][0]}")
+def flags_of(command: str) -> Any:
+  """Imports what parses a command's flags: a class or a module."""
+  return pkgutil.resolve_name(f"beam_retrain.pipelines.{COMMANDS[command][0]}")
 
 
 def complete_in(shell: str) -> str:
@@ -96,7 +103,7 @@ def complete_in(shell: str) -> str:
   parser = argparse.ArgumentParser(prog="beam-retrain")
   commands = parser.add_subparsers()
   for command, (_, what) in COMMANDS.items():
-    commands.add_parser(command, parents=[_import(command).make_parser()], add_help=False, help=what)
+    commands.add_parser(command, parents=[flags_of(command).make_parser()], add_help=False, help=what)
   return shtab.complete(parser, shell)
 
 

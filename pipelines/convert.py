@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import functools
 import sys
-from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from collections.abc import Mapping
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
@@ -16,21 +14,18 @@ from beam_retrain.pipelines.engines.dataflow import describe_built_job, validate
 from beam_retrain.pipelines.jobs.forked_workers import default_processes
 from beam_retrain.pipelines.jobs.locks import holds_output
 from beam_retrain.pipelines.jobs.runner import claim_output, exit_code, run_command, run_pipeline
-from beam_retrain.pipelines.options.flags import IdxFlags, add_classes, add_idx_flags, report_notes
-from beam_retrain.pipelines.options.request import JobRequest, check_paths
-from beam_retrain.transforms.convert import FORMATS, JPG, TFRECORD, ConvertShard, list_input, sweep_tree
+from beam_retrain.pipelines.options.engine import check_paths
+from beam_retrain.pipelines.options.flags import report_notes
+from beam_retrain.pipelines.requests.convert import ConvertRequest
+from beam_retrain.transforms.convert import ConvertShard, list_input, sweep_tree
 from beam_retrain.transforms.core.errors import InputError
-from beam_retrain.transforms.core.images.encode import DEFAULT_QUALITY
-from beam_retrain.transforms.core.images.upright import ALPHAS, reader_versions
+from beam_retrain.transforms.core.images.upright import reader_versions
 from beam_retrain.transforms.core.printing import print
 from beam_retrain.transforms.core.records.output_names import check_folder_names, find_fault
-from beam_retrain.transforms.core.records.quarantine import MAX_PIXELS
 from beam_retrain.transforms.core.records.schema import ALL, IMAGE_RECORD, RECORDS_FOLDER, TESTING, TRAINING, VALIDATION
 from beam_retrain.transforms.core.run.exit_codes import ExitCode
-from beam_retrain.transforms.core.run.flags import add_max_bad_fraction, add_max_pixels, whole_number
 from beam_retrain.transforms.core.run.next_steps import beside, say_next
 from beam_retrain.transforms.core.run.output_folder import find_earlier
-from beam_retrain.transforms.core.run.request import ONE_ARGUMENT
 from beam_retrain.transforms.core.run.run_info import RunInfo, describe_run
 from beam_retrain.transforms.core.run.stats import read_stats
 from beam_retrain.transforms.core.system.locks import claim_of
@@ -45,86 +40,7 @@ from beam_retrain.transforms.sources.one_folder import OneFolderSource
 
 STAGE = "convert"
 
-_DESCRIPTION = """\
-Turns images into JPEG or PNG files and records that every other command reads: the IDX files of MNIST (or of any data
-set in that format), or any folder or manifest of images, in whatever format Pillow reads: TIFF, WebP, AVIF, JPEG 2000,
-ICO, PSD, ..., and HEIC (with the extra [heic]). Images are turned upright by their EXIF orientation and
-brought to sRGB by their colour profile; transparent ones are laid on white or black; of 16-bit grey the upper 8 bits
-are kept. Of several pages or frames, the first is taken. A plain JPEG stays as it is, byte for byte.
-
-reads    INPUT/{train,t10k}-{images-idx3,labels-idx1}-ubyte, plain or gzip, also spelled train-images.idx3-ubyte, and as
-         EMNIST and QMNIST name them: emnist-letters-test-images-idx3-ubyte.gz, qmnist-test-labels-idx2-int; or any
-         other input of `bottlenecks`, or a folder of images, which are then one class of its name
-writes   OUTPUT/{training,testing}/LABEL/NAME.jpg, or OUTPUT/LABEL/NAME.jpg if the input has no splits; NAME is that
-         of the image, or its position in the IDX file
-         OUTPUT/records/SPLIT-SSSSS-of-NNNNN.tfrecord
-         OUTPUT/labels.txt, stats.json, quarantine.csv, info.json and, last, COMPLETED
-
-Where two images would have one name (a.tif and a.png of a class), both get a suffix. An input without splits is split
-later, by a hash of the images' names, into the same splits as the input itself."""
-
-_EXAMPLE = """\
-example
-  beam-retrain convert --input mnist --output mnist_jpg
-  beam-retrain convert --input photos --output photos_upright --formats png,tfrecord
-
-A killed run resumes when it is started again; a finished one is replaced. On this machine it uses a process for each
-core. Any Beam option may follow, for example --direct_num_workers=1 for one process."""
-
-
-def _formats(text: str) -> tuple[str, ...]:
-  names = [name.strip() for name in text.split(",")]
-  if unknown := [name for name in names if name not in FORMATS]:
-    raise argparse.ArgumentTypeError(f"{unknown[0]!r} is not one of {', '.join(FORMATS)}")
-  return tuple(name for name in FORMATS if name in names)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ConvertRequest(JobRequest, IdxFlags):
-  """The flags of `convert`; see their help."""
-
-  command: ClassVar[str] = "convert"
-  description: ClassVar[str] = _DESCRIPTION
-  epilog: ClassVar[str] = _EXAMPLE
-
-  input: str
-  output: str
-  formats: tuple[str, ...] = dataclasses.field(default=(JPG, TFRECORD), metadata=ONE_ARGUMENT)
-  quality: int = DEFAULT_QUALITY
-  alpha: str = ALPHAS[0]
-  classes: int | None = None
-  max_pixels: int = MAX_PIXELS
-  max_bad_fraction: float = 0.0
-
-  @classmethod
-  def add_flags(cls, parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-      "--input", required=True, metavar="DIR", help="folder of images or of the four IDX files, or a CSV manifest"
-    )
-    parser.add_argument("--output", required=True, metavar="DIR", help="a new or empty folder, or an earlier output")
-    parser.add_argument(
-      "--formats",
-      type=_formats,
-      metavar="LIST",
-      help=f"formats to write, any of {', '.join(FORMATS)} (default: jpg,tfrecord); records hold PNG if png is among"
-      " them and jpg is not, else JPEG",
-    )
-    parser.add_argument(
-      "--quality",
-      type=whole_number(1, 100),
-      metavar="Q",
-      help="quality of JPEGs, 1 to 100 (default: %(default)d, Pillow's)",
-    )
-    add_classes(parser)
-    add_idx_flags(parser)
-    parser.add_argument(
-      "--alpha", choices=ALPHAS, help="colour behind transparent pixels, white or black (default: %(default)s)"
-    )
-    add_max_pixels(parser)
-    add_max_bad_fraction(parser)
-
-
-make_parser = ConvertRequest.make_parser
+run = ConvertRequest.run
 
 
 @dataclasses.dataclass(frozen=True)
@@ -194,10 +110,6 @@ class Job:
       # Stats
       | "MarkCompleted" >> beam.Map(mark_completed, claim_of(self.output), self.request.max_bad_fraction)
     )  # Stats
-
-
-def run(argv: Sequence[str]) -> int:
-  return execute(ConvertRequest.parse(argv))
 
 
 @holds_output

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import argparse
-import dataclasses
 import os
 import sys
-from collections.abc import Sequence
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 from beam_retrain.pipelines.engines.dataflow import describe_built_job, validate_single_job
 from beam_retrain.pipelines.evaluation import FILES, Evaluation, find_images, holds_bottlenecks, open_bottlenecks
 from beam_retrain.pipelines.jobs.locks import holds_output
 from beam_retrain.pipelines.jobs.runner import run_command
 from beam_retrain.pipelines.models.trained import Model
-from beam_retrain.pipelines.options.request import check_paths
-from beam_retrain.pipelines.requests.evaluation import CHECKED, EvaluationRequest
-from beam_retrain.transforms.bottlenecks.store import STORES_FOLDER
+from beam_retrain.pipelines.options.engine import check_paths
+from beam_retrain.pipelines.requests.evaluation import EvaluateRequest, EvaluationRequest
 from beam_retrain.transforms.core.errors import InputError, flag
 from beam_retrain.transforms.core.metrics.figures import MODEL
 from beam_retrain.transforms.core.metrics.predictions import Row, read_predictions
-from beam_retrain.transforms.core.models.inference import BATCH_SIZE
 from beam_retrain.transforms.core.printing import detail, print
 from beam_retrain.transforms.core.records.csv_format import unescape_cell
 from beam_retrain.transforms.core.records.schema import QUARANTINE_FILE
@@ -31,66 +26,12 @@ from beam_retrain.transforms.core.runtimes.variant import AUTO
 from beam_retrain.transforms.evaluation.classifier import EvaluateClassifier
 from beam_retrain.transforms.evaluation.compare_nights import CompareNights
 from beam_retrain.transforms.evaluation.evaluate import PREDICTIONS_FILE
-from beam_retrain.transforms.evaluation.scoring import BOTTLENECKS_BATCH_SIZE
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.sources.records import RecordsSource
 
 STAGE = "evaluate"
 
-_DESCRIPTION = f"""\
-Predicts the label of every image and counts the correct predictions per label. The first accuracy, which the gates
-judge, is on images that the model was not trained on (compared by their bytes); the accuracy on all stands beside it.
-
-{CHECKED}
-
-writes   OUTPUT/report.html (everything in one file), predictions.csv (the article's columns first),
-         per_label.csv, confusion_matrix.csv, suspicious_labels.csv, metrics.json,
-         quarantine.csv, stats.json, info.json and, last, COMPLETED
-
-A killed run is resumed by the same command: finished shards are kept."""
-
-_EXAMPLE = """\
-example:
-  beam-retrain evaluate --model flowers/model --input flower_photos --split testing --output flowers/evaluation
-
-Any Beam option may follow, for example --runner=FlinkRunner, or
-  --direct_running_mode=multi_processing --direct_num_workers=2   for two processes on this machine."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class EvaluateRequest(EvaluationRequest):
-  """Options of `evaluate`; see the flags' help."""
-
-  command: ClassVar[str] = STAGE
-  description: ClassVar[str] = _DESCRIPTION
-  epilog: ClassVar[str] = _EXAMPLE
-  paths: ClassVar[tuple[str, ...]] = (*EvaluationRequest.paths, "output")
-
-  output: str
-
-  @classmethod
-  def add_flags(cls, parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", required=True, metavar="DIR", help="output of `train` or `run`")
-    parser.add_argument(
-      "--input",
-      required=True,
-      metavar="DIR",
-      help="images: any input of `bottlenecks`; or the output of `bottlenecks`, which needs the model's head only",
-    )
-    parser.add_argument("--output", required=True, metavar="DIR", help="a new or empty folder, or an earlier output")
-    cls.add_common_flags(
-      parser,
-      split_help="auto (default): the testing images if the input has splits (IDX files, folders training/ and"
-      " testing/, records, bottlenecks), else all images. testing: of class folders or a manifest without splits, the"
-      " images whose names hash into the model's testing set. all: the training images too",
-      reuse_help="reuse the bottlenecks in DIR (output of `bottlenecks`, an evaluation with --reuse, or a night of"
-      " `reevaluate`), run the trunk only on the other images, and keep all bottlenecks in"
-      f" OUTPUT/{STORES_FOLDER}; may be repeated",
-      default_batch_size=f"{BATCH_SIZE}; {BOTTLENECKS_BATCH_SIZE} for stored bottlenecks",
-    )
-
-
-make_parser = EvaluateRequest.make_parser
+run = EvaluateRequest.run
 
 
 class Job(NamedTuple):
@@ -100,11 +41,6 @@ class Job(NamedTuple):
   output: str
   compare: CompareNights | None
   info: RunInfo
-
-
-def run(argv: Sequence[str]) -> int:
-  """Runs the command line; returns the exit code."""
-  return execute(EvaluateRequest.parse(argv))
 
 
 @holds_output

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import argparse
-import dataclasses
 import json
 import os
 import stat
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from beam_retrain.pipelines.options.flags import add_model_precision_flags, report_oriented
+from beam_retrain.pipelines.options.flags import report_oriented
+from beam_retrain.pipelines.requests.predict import PredictRequest
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.images.exif import is_oriented
 from beam_retrain.transforms.core.models.choose_variant import TRUNK_FOLDER, ServingVariant, choose_serving_variant
@@ -24,53 +23,17 @@ from beam_retrain.transforms.core.records.csv_format import csv_line, escape_cel
 from beam_retrain.transforms.core.records.quarantine import MAX_FILE_BYTES, Quarantined, Reason
 from beam_retrain.transforms.core.records.schema import Image
 from beam_retrain.transforms.core.run.exit_codes import exit_code_for_images, run_command
-from beam_retrain.transforms.core.run.flags import add_max_bad_fraction, positive_int
 from beam_retrain.transforms.core.run.output_folder import find_output, read_info, read_labels
-from beam_retrain.transforms.core.run.request import NO_FLAG, Request
 from beam_retrain.transforms.core.run.run_info import RunInfo
 from beam_retrain.transforms.core.runtimes.prepared import find_prepared
 from beam_retrain.transforms.core.runtimes.variant import AUTO
 from beam_retrain.transforms.core.system import listing, local_files
 
-_DESCRIPTION = """\
-Predicts the labels of images (JPEG, PNG, BMP, GIF, WebP) and their confidence. A folder stands for all files in it and
-below, of any extension, except hidden ones, those of file managers and NAS, and READMEs and licences. Files that cannot
-be used are reported on standard error and skipped; the exit code is then 3.
-
-  beam-retrain predict --model work/model digit.png
-  beam-retrain predict --model work/model --top 3 --format csv photos/ > predicted.csv"""
-
-
 Prediction = tuple[str, list[tuple[str, float]]]
 """An image's path and its (label, score 0..1), the best first."""
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class PredictRequest(Request):
-  """Options of `predict`; see the flags' help."""
-
-  command: ClassVar[str] = "predict"
-  description: ClassVar[str] = _DESCRIPTION
-
-  model: str
-  images: tuple[str, ...] = dataclasses.field(metadata=NO_FLAG)
-  top: int = 1
-  format: str = "text"
-  precision: str = AUTO
-  runtime: str = AUTO
-  max_bad_fraction: float = 0.0
-
-  @classmethod
-  def add_flags(cls, parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", required=True, metavar="DIR", help="output of `train` or `run`")
-    parser.add_argument("images", nargs="+", metavar="IMAGE", help="image file, or folder of images")
-    parser.add_argument("--top", type=positive_int, metavar="N", help="labels per image (default 1)")
-    parser.add_argument("--format", choices=tuple(_FORMATS), help="of the output (default text)")
-    add_model_precision_flags(parser)
-    add_max_bad_fraction(parser)
-
-
-make_parser = PredictRequest.make_parser
+run = PredictRequest.run
 
 
 class Job(NamedTuple):
@@ -82,9 +45,8 @@ class Job(NamedTuple):
   paths: Sequence[str]
 
 
-def run(argv: Sequence[str]) -> int:
-  """Runs the command line; returns the exit code."""
-  job = plan(PredictRequest.parse(argv))
+def execute(request: PredictRequest) -> int:
+  job = plan(request)
   bad: list[Quarantined] = []
   oriented: list[str] = []
   for line in _FORMATS[job.request.format](predict(job, bad, oriented)):

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import itertools
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, TypeVar
 
 import beam_retrain.transforms.core
-from beam_retrain.pipelines.models.trunk_sources import BUNDLED
+from beam_retrain.pipelines.options.stage_flags import Stage
 from beam_retrain.transforms.core.log_file import LOG_FILE
 from beam_retrain.transforms.core.printing import as_stage, say
 from beam_retrain.transforms.core.records.schema import CONFIG_FILE
 from beam_retrain.transforms.core.run.exit_codes import ExitCode
 from beam_retrain.transforms.core.run.output_folder import is_completed, reopen_damaged
-from beam_retrain.transforms.core.run.request import Request
-from beam_retrain.transforms.core.run.run_info import versions
+from beam_retrain.transforms.core.runtimes.trunk_info import BUNDLED
 from beam_retrain.transforms.core.system.local_files import TEMPORARY
 from beam_retrain.transforms.core.system.small_files import DamagedInputError, read_small
 from beam_retrain.transforms.io import files
@@ -28,46 +25,6 @@ from beam_retrain.transforms.sources.find import is_manifest
 from beam_retrain.transforms.sources.manifest import image_stats
 
 _BUNDLED_TRUNK = str(Path(beam_retrain.transforms.core.__file__).parent / "bundled_trunk")
-RequestT = TypeVar("RequestT", bound=Request)
-SPLIT_PERCENTAGES = ("testing_percentage", "validation_percentage")
-
-
-@dataclasses.dataclass(frozen=True)
-class Stage:
-  """A request, and the command that executes it.
-
-  Attributes:
-    execute: returns the exit code.
-    decisive: fields that decide the output, in the order in which a state digests them.
-  """
-
-  request: Request
-  execute: Callable[[Any], int]
-  decisive: Sequence[str]
-
-  @property
-  def command(self) -> str:
-    return self.request.command
-
-  @property
-  def output(self) -> str:
-    return str(vars(self.request)["output"])
-
-  def state(self, after: str) -> str:
-    """Returns the digest of request, versions and input, 64 hex digits."""
-    return hashlib.sha256(json.dumps([self.command, self.words(), after, versions()]).encode()).hexdigest()
-
-  def words(self) -> list[str]:
-    """Returns the decisive fields as 0.4 wrote them: its states stay valid."""
-    values = {name: getattr(self.request, name) for name in self.decisive if name in self.request.given}
-    values |= {name: f"{values[name]:g}" for name in SPLIT_PERCENTAGES if name in values}
-    return [f"--{name}" if value is True else f"--{name}={value}" for name, value in values.items()]
-
-
-def make_request(cls: type[RequestT], **values: object) -> RequestT:
-  """Returns a request with the values that are not None."""
-  given = {name: value for name, value in values.items() if value is not None}
-  return cls(**given, given=frozenset(given), typed=())
 
 
 class Chain:
@@ -113,7 +70,7 @@ class Chain:
     if self.code == ExitCode.DONE:
       say(f"{stage.command}: into {files.shown(stage.output)}")
       with as_stage(has_result):
-        self.code = stage.execute(stage.request)
+        self.code = stage.request.execute()
     return self.code
 
   def remembered(self, name: str) -> str | None:

@@ -1,6 +1,7 @@
 """`beam-retrain train`: runs the trainer, on local copies of remote folders.
 
-TensorFlow cannot read `s3://`, and the trainer does not use Beam, which this module imports only for such folders.
+TensorFlow cannot read `s3://`, and the trainer does not use Beam, which is imported only for such folders; the trainer
+itself only when the flags are right.
 """
 
 from __future__ import annotations
@@ -11,8 +12,6 @@ import sys
 import tempfile
 from collections.abc import Sequence
 
-from beam_retrain.trainer import task
-from beam_retrain.trainer.export.output_files import OWNED, STAGE
 from beam_retrain.trainer.request import TrainRequest
 from beam_retrain.transforms.core.errors import InputError, first_line
 from beam_retrain.transforms.core.log_file import keep_in
@@ -23,14 +22,13 @@ from beam_retrain.transforms.core.run.output_folder import find_earlier, read_in
 from beam_retrain.transforms.core.system import scratch
 
 make_parser = TrainRequest.make_parser
-execute = task.execute
 
 
 def run(argv: Sequence[str]) -> int:
   """Trains; Beam's `--s3_*` options may follow remote folders."""
   expanded = expand(make_parser(), argv)
   if not any("://" in argument for argument in expanded):
-    return task.run(argv)
+    return TrainRequest.run(argv)
   from apache_beam.options.pipeline_options import PipelineOptions, S3Options
 
   from beam_retrain.transforms.io import files
@@ -43,7 +41,7 @@ def run(argv: Sequence[str]) -> int:
   flags, rest = parser.parse_known_args(expanded)
   folders = [path for path in (flags.input, flags.output) if path]
   if len(folders) < 2 or all(files.is_local(path) for path in folders):
-    return task.run(argv)
+    return TrainRequest.run(argv)
   files.use_options(PipelineOptions(flags=[], **{k: v for k, v in vars(flags).items() if k.startswith("s3_")}))
   return execute_remote(TrainRequest.parse([f"--input={flags.input}", f"--output={flags.output}", *rest]))
 
@@ -63,12 +61,13 @@ def execute_remote(request: TrainRequest) -> int:
 
 
 def _train_on_copies(request: TrainRequest) -> int:
+  from beam_retrain.trainer import task
   from beam_retrain.transforms.io import files
   from beam_retrain.transforms.io.transfer import get_folder
 
   folder, output = request.input, request.output
   read_info(folder, "bottlenecks", files)
-  find_earlier(output, STAGE, files)
+  find_earlier(output, request.command, files)
   request.validate_apart("input")
   if not files.is_local(output):
     files.check_writable(output)
@@ -117,6 +116,7 @@ def _keep_model(copy: str, output: str, error: Exception) -> str:
 
 def _upload(copy: str, output: str) -> None:
   """Replaces the remote output by the copy: `info.json` first, `COMPLETED` last."""
+  from beam_retrain.trainer.export.output_files import OWNED
   from beam_retrain.transforms.core.system.locks import claim_of
   from beam_retrain.transforms.io import files
   from beam_retrain.transforms.io.transfer import put_file, put_folder

@@ -5,33 +5,30 @@ Runs in this process, without a Beam job.
 
 from __future__ import annotations
 
-import argparse
-import dataclasses
 import json
 import os
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from beam_retrain.pipelines.evaluation import Images, choose_images
 from beam_retrain.pipelines.models.execution import Execution
 from beam_retrain.pipelines.models.trained import Model, ModelTrunk
-from beam_retrain.pipelines.options.flags import IdxFlags, add_idx_flags, add_model_precision_flags
+from beam_retrain.pipelines.requests.verify import VerifyRequest
 from beam_retrain.transforms.bottlenecks.model_handler import ImageModelHandler
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.metrics.metrics_file import METRICS_FILE
-from beam_retrain.transforms.core.models.inference import BATCH_SIZE, Inferred
+from beam_retrain.transforms.core.models.inference import Inferred
 from beam_retrain.transforms.core.printing import print, say
-from beam_retrain.transforms.core.records.quarantine import MAX_PIXELS, Quarantined
+from beam_retrain.transforms.core.records.quarantine import Quarantined
 from beam_retrain.transforms.core.records.schema import COMPLETED_FILE
 from beam_retrain.transforms.core.run import contents
 from beam_retrain.transforms.core.run.exit_codes import ExitCode, exit_code_for_images, run_command
-from beam_retrain.transforms.core.run.flags import add_max_bad_fraction, add_max_pixels, fraction, positive_int
 from beam_retrain.transforms.core.run.output_folder import find_faults
 from beam_retrain.transforms.core.run.progress_line import ProgressLine
-from beam_retrain.transforms.core.run.request import Request
+from beam_retrain.transforms.core.runtimes.trunk_info import BATCH_SIZE
 from beam_retrain.transforms.core.runtimes.variant import AUTO, BFLOAT16, INT8
 from beam_retrain.transforms.core.system.imports import load_tensorflow
 from beam_retrain.transforms.core.system.prefetch import batched
@@ -42,28 +39,6 @@ from beam_retrain.transforms.sources.find import find_source
 if TYPE_CHECKING:
   from beam_retrain.transforms.core.models.score_paths import ScoringPath  # loads TensorFlow
 
-
-_DESCRIPTION = """\
-Scores images in every way that a model offers, and compares the scores with those of the exported model in the batches
-of a job. The other ways: its serving signature on the images' bytes, its trunk's bottlenecks through head.npz in numpy,
-the frozen graph, the TensorFlow Lite files that `train` wrote, and the batch path (what `evaluate` runs): the prepared
-trunk of the model's bottlenecks, then head.npz. The exit code is 1 if a score, 0..1, differs by more than --bound; the
-first such image is named. In a batch path with bfloat16, --bfloat16_bound applies instead. In int8, scores are not
-comparable: labels are compared, and may differ for the fraction --int8_bound of the images.
-
-  beam-retrain verify --model work/model --input work/images
-  beam-retrain verify --model work/model --input work/images --split testing --all
-
-With --same, compares two finished output folders of one command record by record and row by row. The exit code is 1 if
-they differ; the first difference is named. What may differ between two runs is ignored: the column Execution time, the
-command line, paths, versions, logs, the report's charts.
-
-  beam-retrain verify --same work/bottlenecks elsewhere/bottlenecks
-
-With --folder, checks the size and SHA-256 of every file that a command wrote into the folder and its subfolders. The
-exit code is 1 if one is damaged; each is named.
-
-  beam-retrain verify --folder work"""
 
 _OF_MODEL = (
   "model",
@@ -80,80 +55,7 @@ _OF_MODEL = (
 )
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class VerifyRequest(Request, IdxFlags):
-  """Options of `verify`; see the flags' help."""
-
-  command: ClassVar[str] = "verify"
-  description: ClassVar[str] = _DESCRIPTION
-
-  model: str | None = None
-  input: str | None = None
-  images: int = 200
-  all: bool = False
-  split: str = "all"
-  bound: float = 1e-3
-  bfloat16_bound: float = 0.1
-  int8_bound: float = 0.05
-  tflite: tuple[str, ...] = ()
-  same: tuple[str, ...] = ()
-  folder: str | None = None
-  precision: str = AUTO
-  runtime: str = AUTO
-  max_pixels: int = MAX_PIXELS
-  max_bad_fraction: float = 0.0
-
-  @classmethod
-  def add_flags(cls, parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", metavar="DIR", help="output of `train` or `run`")
-    parser.add_argument("--input", metavar="DIR", help="images: any input of `bottlenecks`")
-    add_idx_flags(parser)
-    parser.add_argument(
-      "--images",
-      type=positive_int,
-      metavar="N",
-      help="size of the sample, which is reproducible (default %(default)d)",
-    )
-    parser.add_argument("--all", action="store_true", help="use all images, not a sample")
-    parser.add_argument(
-      "--split", choices=("auto", "testing", "all"), help="images to use, as in `evaluate` (default: all)"
-    )
-    parser.add_argument(
-      "--bound",
-      type=fraction,
-      metavar="B",
-      help="largest difference of two scores, 0..1, that counts as rounding (default %(default)g)",
-    )
-    parser.add_argument(
-      "--bfloat16_bound",
-      type=fraction,
-      metavar="B",
-      help="largest difference of two scores, 0..1, that counts as rounding in bfloat16 (default"
-      " %(default)g; the largest on the 10,000 testing images of MNIST was 0.044)",
-    )
-    parser.add_argument(
-      "--int8_bound",
-      type=fraction,
-      metavar="F",
-      help="fraction of the images, 0..1, to which a file or trunk in int8 may give another label (default"
-      " %(default)g)",
-    )
-    parser.add_argument(
-      "--tflite",
-      action="append",
-      metavar="FILE",
-      help="a TensorFlow Lite file; may be repeated (default: those that `train` wrote, if they are still there)",
-    )
-    parser.add_argument(
-      "--same", nargs=2, metavar=("A", "B"), help="compare two finished output folders of the same command instead"
-    )
-    parser.add_argument("--folder", metavar="DIR", help="check the files of the finished outputs in a folder instead")
-    add_model_precision_flags(parser)
-    add_max_pixels(parser)
-    add_max_bad_fraction(parser)
-
-
-make_parser = VerifyRequest.make_parser
+run = VerifyRequest.run
 
 
 class Job(NamedTuple):
@@ -166,9 +68,7 @@ class Job(NamedTuple):
   lite_files: Sequence[str]
 
 
-def run(argv: Sequence[str]) -> int:
-  """Runs the command line; returns the exit code."""
-  request = VerifyRequest.parse(argv)
+def execute(request: VerifyRequest) -> int:
   files.use_options()
   if mode := "same" if request.same else "folder" if request.folder else "":
     alone = [name for name in (*_OF_MODEL, "folder") if name in request.given and name != mode]

@@ -40,6 +40,7 @@ class TrainRequest(Request, RetrainOptions, TfliteOptions):
   """The flags of `train`; None: the preset's default."""
 
   command: ClassVar[str] = "train"
+  module: ClassVar[str] = "beam_retrain.trainer.task"
   description: ClassVar[str] = _DESCRIPTION
 
   input: str

@@ -24,7 +24,7 @@ from beam_retrain.transforms.core.system.imports import load_tensorflow
 from beam_retrain.transforms.core.system.locks import hold_folder
 from beam_retrain.transforms.core.system.scratch import own_temporary_files
 
-make_parser = TrainRequest.make_parser
+run = TrainRequest.run
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,10 +43,6 @@ class Job:
   labels: Sequence[str]
   percentages: SplitPercentages
   tflite: TfliteOptions
-
-
-def run(argv: Sequence[str]) -> int:
-  return execute(TrainRequest.parse(argv))
 
 
 def execute(request: TrainRequest) -> int:

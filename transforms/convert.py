@@ -11,10 +11,11 @@ from typing import NamedTuple
 import numpy as np
 
 from beam_retrain.transforms.core.images.encode import DEFAULT_QUALITY, ImageFormat, encode_each, encode_pixels
+from beam_retrain.transforms.core.images.formats.info import ALPHAS
 from beam_retrain.transforms.core.images.headers import Fault, probe_plain
 from beam_retrain.transforms.core.images.idx import MAX_SIDE_PX
-from beam_retrain.transforms.core.images.upright import ALPHAS, read_upright
-from beam_retrain.transforms.core.records.output_names import OutputName, find_clashing, name_output
+from beam_retrain.transforms.core.images.upright import read_upright
+from beam_retrain.transforms.core.records.output_names import JPG, PNG, TFRECORD, OutputName, find_clashing, name_output
 from beam_retrain.transforms.core.records.quarantine import MAX_PIXELS, Quarantined, Reason
 from beam_retrain.transforms.core.records.schema import Image, encode_image
 from beam_retrain.transforms.core.records.shards import WRITTEN, Shard
@@ -27,8 +28,6 @@ from beam_retrain.transforms.sources.base import Source
 from beam_retrain.transforms.sources.idx import IdxRange, image_key
 from beam_retrain.transforms.sources.records import RecordsSource
 
-JPG, PNG, TFRECORD = "jpg", "png", "tfrecord"
-FORMATS = (JPG, PNG, TFRECORD)
 _WRITTEN_TOGETHER, _BYTES_TOGETHER = 128, 1 << 24  # images held in memory, and their bytes
 IMAGE_FORMATS: dict[str, ImageFormat] = {JPG: "jpeg", PNG: "png"}  # file name extension -> `image/format`
 

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from beam_retrain.pipelines.options.request import separate_beam_options
 from beam_retrain.transforms.core.compat.graph_call import GraphCall, find_call, parse_graph
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.printing import print, say
@@ -122,6 +123,7 @@ def _divisor(text: str) -> float:
 def run(argv: Sequence[str]) -> int:
   """Labels an image or a folder; returns the exit code."""
   if make_parser().parse_known_args(argv)[0].process_mode == FOLDER:
+    separate_beam_options(make_parser(), argv)
     from beam_retrain.pipelines.compat import label_folder
 
     return label_folder.run(argv)

@@ -6,9 +6,10 @@ import argparse
 import dataclasses
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from beam_retrain.pipelines.options.flags import DistortionFlags, add_precision_flags
+from beam_retrain.pipelines.options.request import separate_beam_options
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.records.schema import FINAL_TENSOR
 from beam_retrain.transforms.core.records.splits import SPLIT_HASHES, STABLE
@@ -21,6 +22,7 @@ from beam_retrain.transforms.core.run.flags import (
   seed_number,
   whole_number,
 )
+from beam_retrain.transforms.core.system.imports import gc_paused
 
 PROG = "beam-retrain retrain"
 _HUB_MODULE = "https://tfhub.dev/google/imagenet/inception_v3/feature_vector/3"
@@ -51,6 +53,14 @@ def make_parser() -> argparse.ArgumentParser:
   _add_flags_of_script(parser.add_argument_group("flags of retrain.py"))
   _add_own_flags(parser.add_argument_group("flags that retrain.py did not have"))
   return parser
+
+
+def run(argv: Sequence[str]) -> int:
+  """Runs a command line; loads Beam when its flags are right."""
+  separate_beam_options(make_parser(), argv)
+  with gc_paused():
+    from beam_retrain.pipelines.compat import retrain
+  return retrain.run(argv)
 
 
 def _add_flags_of_script(group: FlagGroup) -> None:

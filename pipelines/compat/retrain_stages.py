@@ -10,14 +10,13 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from beam_retrain.pipelines import bottlenecks, evaluate, train
 from beam_retrain.pipelines.compat.retrain_options import PROG, work_dir
-from beam_retrain.pipelines.evaluate import EvaluateRequest
-from beam_retrain.pipelines.models.trunk_sources import HUB_INCEPTION_V3, INCEPTION_V3
 from beam_retrain.pipelines.options.flags import AUTO, given_precision
+from beam_retrain.pipelines.options.stage_flags import Stage, make_request
 from beam_retrain.pipelines.requests.bottlenecks import BottlenecksRequest
-from beam_retrain.pipelines.stages import Chain, Stage, digest_of_files, digests_of_trunk, make_request
-from beam_retrain.pipelines.train import TrainRequest
+from beam_retrain.pipelines.requests.evaluation import EvaluateRequest
+from beam_retrain.pipelines.stages import Chain, digest_of_files, digests_of_trunk
+from beam_retrain.trainer.request import TrainRequest
 from beam_retrain.transforms.compat.text_bottlenecks import Texts, find_texts
 from beam_retrain.transforms.core.errors import InputError, flag_names
 from beam_retrain.transforms.core.printing import say
@@ -25,7 +24,7 @@ from beam_retrain.transforms.core.records.schema import PREPROCESSING_VERSION
 from beam_retrain.transforms.core.records.splits import LEGACY
 from beam_retrain.transforms.core.run.exit_codes import ExitCode
 from beam_retrain.transforms.core.run.output_folder import find_earlier, find_info, is_completed
-from beam_retrain.transforms.core.runtimes.trunk_info import NO_TRUNK
+from beam_retrain.transforms.core.runtimes.trunk_info import HUB_INCEPTION_V3, INCEPTION_V3, NO_TRUNK
 from beam_retrain.transforms.core.system import local_files
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.sources.folders import ClassFolder
@@ -169,7 +168,7 @@ class Stages:
     """Predicts the testing images, from their bottlenecks."""
     folders = {name: str(self._work / of) for name, of in (("model", "train"), ("input", _NOW), ("output", "evaluate"))}
     request = make_request(EvaluateRequest, split="testing", **folders, **self._for_job)
-    self.chain.keep_or_run(Stage(request, evaluate.execute, ("split",)), after=self._train_state)
+    self.chain.keep_or_run(Stage(request, ("split",)), after=self._train_state)
 
   def _digest_of_outside(self, digest_of: Callable[[str], str]) -> str:
     """Returns a digest of what is outside the folder of `train`."""
@@ -206,7 +205,7 @@ def bottlenecks_stage(flags: argparse.Namespace, output: str, **more: object) ->
     **{name: getattr(flags, name) for name in same},
     **more,
   )
-  return Stage(request, bottlenecks.execute, _DECISIVE)
+  return Stage(request, _DECISIVE)
 
 
 def train_request(flags: argparse.Namespace, bottlenecks_folder: str, output: str) -> TrainRequest:
@@ -216,7 +215,7 @@ def train_request(flags: argparse.Namespace, bottlenecks_folder: str, output: st
 
 
 def train_stage(request: TrainRequest) -> Stage:
-  return Stage(request, train.execute, ("preset", *_TRAIN_FLAGS))
+  return Stage(request, ("preset", *_TRAIN_FLAGS))
 
 
 def find_own_texts(flags: argparse.Namespace, folders: Sequence[ClassFolder]) -> Texts | None:

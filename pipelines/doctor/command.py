@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import dataclasses
 import json
 import os
 import re
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 from apache_beam.options.pipeline_options import PipelineOptions
@@ -22,65 +21,31 @@ from beam_retrain.pipelines.engines import runners
 from beam_retrain.pipelines.engines.checks import check_engine
 from beam_retrain.pipelines.engines.findings import Finding, explain, fine, problem, warning
 from beam_retrain.pipelines.engines.runners import JobOptions, is_embedded, is_local, runner_name, runner_of
-from beam_retrain.pipelines.models.trunk_sources import BUNDLED, INCEPTION_V3
-from beam_retrain.pipelines.models.trunk_sources import HELP as TRUNK_HELP
-from beam_retrain.pipelines.options.request import parse_job
+from beam_retrain.pipelines.requests.doctor import DATAFLOW_SECS, SECS, DoctorRequest
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.printing import print, say
 from beam_retrain.transforms.core.run.exit_codes import ExitCode
-from beam_retrain.transforms.core.run.flags import ArgumentParser, positive_int
+from beam_retrain.transforms.core.runtimes.trunk_info import BUNDLED, INCEPTION_V3, TRUNK_HELP
 from beam_retrain.transforms.core.system.machine import available_cores
 from beam_retrain.transforms.io import files
 
-_SECS, _DATAFLOW_SECS = 60, 900
 _DRIVER_FILE = "driver"
 _BUNDLED = str(Path(beam_retrain.transforms.core.__file__).parent / "bundled_trunk" / "weights.npz")
 
-_DESCRIPTION = """\
-Checks the engine that the flags name with a tiny job, whose workers report on themselves. Prints a line for each check:
-`ok`, a `warning`, or a `problem` with its remedy. Give the same flags as for the real job.
-
-It checks Java, the job server's jar and the master; which of Beam's local runners DirectRunner uses here; the number
-and machines of the worker processes; their versions of Python, Beam, TensorFlow and beam-retrain; whether they read
-and write the same paths as this machine; and whether they have memory for the trunk. It leaves no file behind."""
-
-_EPILOG = """\
-examples:
-  beam-retrain doctor --output /shared/flowers/bottlenecks --runner=FlinkRunner --flink_master=localhost:8081 \\
-    --environment_type=EXTERNAL --environment_config=localhost:50000
-  beam-retrain doctor --direct_running_mode=multi_processing --direct_num_workers=2
-
-The exit code is 0 without problems, else 2."""
+run = DoctorRequest.run
 
 
-def make_parser() -> argparse.ArgumentParser:
-  parser = ArgumentParser(prog="beam-retrain doctor", description=_DESCRIPTION, epilog=_EPILOG)
-  parser.add_argument("--trunk", default=BUNDLED, help=f"{TRUNK_HELP}; not downloaded (default: %(default)s)")
-  parser.add_argument(
-    "--output", metavar="DIR", help="the job's output folder; a file next to it is written and deleted"
-  )
-  parser.add_argument(
-    "--timeout_secs",
-    type=positive_int,
-    metavar="N",
-    help=f"time limit of the tiny job in seconds (default: {_SECS}, Dataflow {_DATAFLOW_SECS})",
-  )
-  return parser
-
-
-def run(argv: Sequence[str]) -> int:
-  parser = make_parser()
-  flags, options = parse_job(parser, argv, check_engine=False)
+def execute(request: DoctorRequest) -> int:
   problems = 0
-  for finding in examine(flags, options, parser.parse_known_args(argv)[1]):
+  for finding in examine(request, request.pipeline_options(check_engine=False)):
     (print if finding.is_problem else say)(finding)
     problems += finding.is_problem
   return ExitCode.FAILED if problems else ExitCode.DONE
 
 
-def examine(flags: argparse.Namespace, options: PipelineOptions, beam_flags: Sequence[str]) -> Iterator[Finding]:
+def examine(request: DoctorRequest, options: PipelineOptions) -> Iterator[Finding]:
   """Yields findings; sends no job to an engine that cannot be used."""
-  trunk_file, trunk_bytes = _find_trunk(flags.trunk)
+  trunk_file, trunk_bytes = _find_trunk(request.trunk)
   driver = describe_process()
   yield fine("driver", ", ".join(f"{name} {version}" for name, version in driver.versions.items() if version))
   findings = list(check_engine(options))
@@ -92,18 +57,18 @@ def examine(flags: argparse.Namespace, options: PipelineOptions, beam_flags: Seq
   with contextlib.ExitStack() as stack:
     folder = ""
     try:
-      folder = stack.enter_context(_folder_beside(flags.output or here))
+      folder = stack.enter_context(_folder_beside(request.output or here))
     except OSError as error:
       cause = f"this machine cannot write next to it ({error.strerror or error})"
-      yield problem(f"--output {flags.output}", cause, "give another path, or change its permissions")
-    paths = {trunk_file: f"--trunk {flags.trunk}"} if trunk_file else {}
-    output = f"--output {flags.output}" if flags.output and folder else ""
+      yield problem(f"--output {request.output}", cause, "give another path, or change its permissions")
+    paths = {trunk_file: f"--trunk {request.trunk}"} if trunk_file else {}
+    output = f"--output {request.output}" if request.output and folder else ""
     if output:
       paths[files.join(folder, _DRIVER_FILE)] = output
-    secs = flags.timeout_secs or (_DATAFLOW_SECS if runners.is_dataflow(options) else _SECS)
+    secs = request.timeout_secs or (DATAFLOW_SECS if runners.is_dataflow(options) else SECS)
     starts = {path: read_start(path) for path in paths}
     try:
-      result = run_probe(beam_flags, starts, folder, secs)
+      result = run_probe(request.beam_options, starts, folder, secs)
     except (TimeoutError, RuntimeError) as error:
       yield _describe_failure(error, runner_name(options), secs)
       return
@@ -119,7 +84,7 @@ def examine(flags: argparse.Namespace, options: PipelineOptions, beam_flags: Seq
   yield from compare_versions(driver, workers)
   unseen = [worker for worker in workers if folder and not worker.unwritten and worker not in written]
   yield from check_paths(workers, paths, output, unseen)
-  yield from check_memory(workers, trunk_bytes, flags.trunk)
+  yield from check_memory(workers, trunk_bytes, request.trunk)
 
 
 def _find_trunk(handle: str) -> tuple[str, int | None]:

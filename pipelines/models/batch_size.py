@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from beam_retrain.transforms.core.models.inference import BATCH_SIZE
+from beam_retrain.transforms.core.runtimes.trunk_info import BATCH_SIZE
 from beam_retrain.transforms.core.runtimes.variant import processor_name
 from beam_retrain.transforms.core.system.machine import available_memory, is_out_of_memory, peak_memory
 from beam_retrain.transforms.core.system.prefetch import map_ahead

@@ -2,58 +2,25 @@
 
 from __future__ import annotations
 
-import argparse
-import dataclasses
 import time
 from collections.abc import Sequence
-from typing import ClassVar
 
+from beam_retrain.pipelines.options.cache import CacheRequest
 from beam_retrain.reporting.cost_table import size
 from beam_retrain.reporting.text_tables import align
 from beam_retrain.reporting.wording import counted
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.printing import print
 from beam_retrain.transforms.core.run.exit_codes import ExitCode
-from beam_retrain.transforms.core.run.flags import positive_number
-from beam_retrain.transforms.core.run.request import Request
 from beam_retrain.transforms.io import cache
 
 _DAY_SECS = 24 * 60 * 60
 
-_DESCRIPTION = """\
-Shows the trunks that are prepared for this machine, each for a runtime and a precision, and what was measured with
-them. The next job starts sooner with them, and makes anew what is missing.
 
-  beam-retrain cache
-  beam-retrain cache --clear --older_than 30
-
-It is in ~/.cache/beam-retrain, or where BEAM_RETRAIN_CACHE_DIR or XDG_CACHE_HOME say. What a running command uses
-stays."""
+run = CacheRequest.run
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class CacheRequest(Request):
-  """The flags of `cache`."""
-
-  command: ClassVar[str] = "cache"
-  description: ClassVar[str] = _DESCRIPTION
-
-  clear: bool = False
-  older_than: float | None = None
-
-  @classmethod
-  def add_flags(cls, parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--clear", action="store_true", help="remove all that no running command uses")
-    parser.add_argument(
-      "--older_than", type=positive_number, metavar="DAYS", help="with --clear: only what was not used for so long"
-    )
-
-
-make_parser = CacheRequest.make_parser
-
-
-def run(argv: Sequence[str]) -> int:
-  request = CacheRequest.parse(argv)
+def execute(request: CacheRequest) -> int:
   if request.older_than and not request.clear:
     raise InputError("--older_than says what --clear removes: add that, or leave it out.")
   entries = cache.entries()

@@ -15,18 +15,15 @@ from beam_retrain.pipelines.engines.runners import is_dataflow, is_local
 from beam_retrain.pipelines.models.batch_size import find_batch, keep_batch, probe_batch
 from beam_retrain.pipelines.models.trunk_sources import Trunk
 from beam_retrain.transforms.bottlenecks.model_handler import BATCH_METRIC, ImageModelHandler
-from beam_retrain.transforms.core.models.inference import BATCH_SIZE
 from beam_retrain.transforms.core.run.output_folder import find_info, update_info
 from beam_retrain.transforms.core.run.run_info import RunInfo
 from beam_retrain.transforms.core.runtimes.prepared import load_prepared
+from beam_retrain.transforms.core.runtimes.trunk_info import BATCH_SIZE
 from beam_retrain.transforms.core.runtimes.variant import TENSORFLOW
 from beam_retrain.transforms.core.system.imports import load_tensorflow
 from beam_retrain.transforms.core.system.machine import Threads, available_cores
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.shards.progress import TRUNK_IMAGES, TRUNK_LOADS, counts_by_worker
-
-LEAST_IMAGES = 2_000
-"""For fewer images, trying batch sizes takes longer than it saves."""
 
 _LOOPBACK_PROCESSES = "use_loopback_process_worker=true"
 

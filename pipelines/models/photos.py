@@ -17,12 +17,12 @@ import numpy as np
 from PIL import Image as Pillow
 
 from beam_retrain.pipelines.models.sample import sample_images
-from beam_retrain.pipelines.models.trunk_sources import HUB_INCEPTION_V3, INCEPTION_V3
 from beam_retrain.transforms.core.images.headers import Fault, probe_image
 from beam_retrain.transforms.core.printing import Level, level, say
 from beam_retrain.transforms.core.records.schema import TRAINING
 from beam_retrain.transforms.core.records.splits import SplitPercentages
 from beam_retrain.transforms.core.run.next_steps import replace_flags
+from beam_retrain.transforms.core.runtimes.trunk_info import HUB_INCEPTION_V3, INCEPTION_V3
 from beam_retrain.transforms.core.system import scratch
 from beam_retrain.transforms.sources.base import Source
 

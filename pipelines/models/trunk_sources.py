@@ -33,7 +33,13 @@ from beam_retrain.transforms.core.runtimes.prepared import (
   is_intact,
   write_prepared_info,
 )
-from beam_retrain.transforms.core.runtimes.trunk_info import TrunkInfo
+from beam_retrain.transforms.core.runtimes.trunk_info import (
+  BUNDLED,
+  HUB_INCEPTION_V3,
+  INCEPTION_V3,
+  TRUNK_HELP,
+  TrunkInfo,
+)
 from beam_retrain.transforms.core.runtimes.variant import INT8, Variant
 from beam_retrain.transforms.core.system import local_files, scratch
 from beam_retrain.transforms.core.system.imports import load_tensorflow
@@ -44,17 +50,8 @@ from beam_retrain.transforms.io.transfer import download, replace_folder
 # Version of the prepared files: raise it when they change.
 _PREPARATION = 1
 _TENSORFLOW_1_MODULE = "tfhub_module.pb"
-HUB_INCEPTION_V3 = "https://tfhub.dev/google/imagenet/inception_v3/feature_vector/5"
-BUNDLED = "bundled"
-INCEPTION_V3 = "inception_v3"
 _KERAS = "keras:"
 _SAVED_MODEL = "saved_model"
-
-HELP = (
-  "bundled (small, part of the package, trained on rendered glyphs), inception_v3 (TF Hub's feature vector, 299 x 299,"
-  " 2,048 numbers), any TF Hub handle, the path of a SavedModel folder, or keras:InceptionV3 (or another name of"
-  " keras.applications)"
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -176,7 +173,7 @@ def _find_source(handle: str, weights: str | None, input_px: int | None) -> tupl
   elif handle == INCEPTION_V3 or handle.startswith(("https://", "http://", "gs://")):
     path = _resolve_hub(HUB_INCEPTION_V3 if handle == INCEPTION_V3 else handle)
   else:
-    raise InputError(f"{flag('trunk')} {handle} is neither a folder nor a TF Hub handle: give one of {HELP}.")
+    raise InputError(f"{flag('trunk')} {handle} is neither a folder nor a TF Hub handle: give one of {TRUNK_HELP}.")
   content = [_SAVED_MODEL, fingerprint_folder(path)]
   return content, lambda: _load_saved_model(handle, path, input_px, content)
 

@@ -20,6 +20,9 @@ from beam_retrain.transforms.core.system.extras import install_command
 if TYPE_CHECKING:
   from beam_retrain.transforms.sources.base import Source  # loads Beam, which `predict` does without
 
+LEAST_IMAGES = 2_000
+"""For fewer images, trying batch sizes takes longer than it saves."""
+
 LEAST_COSINE = 0.999
 """Smallest cosine with float32 at which auto takes another precision."""
 

@@ -1,13 +1,55 @@
-"""Flags of stages that the command which runs them offers, too."""
+"""Stages of a chain, and their flags in the chain's command."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import hashlib
+import json
 from collections.abc import Iterator, Sequence
+from typing import TypeVar
 
 from beam_retrain.transforms.core.run.argparse_internals import actions_of, add_action
 from beam_retrain.transforms.core.run.request import Request
+from beam_retrain.transforms.core.run.run_info import versions
+
+RequestT = TypeVar("RequestT", bound=Request)
+SPLIT_PERCENTAGES = ("testing_percentage", "validation_percentage")
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+  """A request of a chain.
+
+  `decisive` are the fields that decide the output, in the order in which a state digests them.
+  """
+
+  request: Request
+  decisive: Sequence[str]
+
+  @property
+  def command(self) -> str:
+    return self.request.command
+
+  @property
+  def output(self) -> str:
+    return str(vars(self.request)["output"])
+
+  def state(self, after: str) -> str:
+    """Returns the digest of request, versions and input, 64 hex digits."""
+    return hashlib.sha256(json.dumps([self.command, self.words(), after, versions()]).encode()).hexdigest()
+
+  def words(self) -> list[str]:
+    """Returns the decisive fields as 0.4 wrote them: its states stay valid."""
+    values = {name: getattr(self.request, name) for name in self.decisive if name in self.request.given}
+    values |= {name: f"{values[name]:g}" for name in SPLIT_PERCENTAGES if name in values}
+    return [f"--{name}" if value is True else f"--{name}={value}" for name, value in values.items()]
+
+
+def make_request(cls: type[RequestT], **values: object) -> RequestT:
+  """Returns a request with the values that are not None."""
+  given = {name: value for name, value in values.items() if value is not None}
+  return cls(**given, given=frozenset(given), typed=())
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from beam_retrain.pipelines.jobs.runner import run_command
 from beam_retrain.pipelines.plan.measure import Measurement, listed_reasons, measure
@@ -17,11 +17,10 @@ from beam_retrain.transforms.core.run.next_steps import beside, say_next
 from beam_retrain.transforms.core.run.run_info import RunInfo
 from beam_retrain.transforms.io import files
 
-make_parser = PlanRequest.make_parser
+run = PlanRequest.run
 
 
-def run(argv: Sequence[str]) -> int:
-  request = PlanRequest.parse(argv)
+def execute(request: PlanRequest) -> int:
   whole = request.find_input()
   if not request.json:
     say("measuring the job on a few of the images: takes half a minute", file=sys.stderr)

@@ -16,11 +16,12 @@ from pathlib import Path
 
 import beam_retrain
 from beam_retrain.pipelines import bottlenecks
-from beam_retrain.pipelines.models.execution import LEAST_IMAGES, choose_execution, limit_tensorflow
+from beam_retrain.pipelines.models.execution import choose_execution, limit_tensorflow
 from beam_retrain.pipelines.models.precision import CALIBRATION_IMAGES
 from beam_retrain.pipelines.models.sample import IMAGES as CHECKED_IMAGES
 from beam_retrain.pipelines.models.sample import RECORD_FILES, sample_images
 from beam_retrain.pipelines.models.trunk_sources import load_stored_trunk
+from beam_retrain.pipelines.options.flags import LEAST_IMAGES
 from beam_retrain.pipelines.plan.request import PlannedInput, PlanRequest
 from beam_retrain.pipelines.plan.timing import PREFIX, plan_images, time_closing, time_growth, time_work, timed
 from beam_retrain.pipelines.requests.bottlenecks import BottlenecksRequest

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from typing import ClassVar, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
-from apache_beam.options.pipeline_options import PipelineOptions
-
-from beam_retrain.pipelines.engines.runners import is_in_process, runner_name
-from beam_retrain.pipelines.options.request import check_paths
 from beam_retrain.pipelines.requests.bottlenecks import BottlenecksRequest, TrunkRequest
-from beam_retrain.transforms.core.models.inference import BATCH_SIZE
 from beam_retrain.transforms.core.records.splits import SplitPercentages
 from beam_retrain.transforms.core.run.flags import positive_int
-from beam_retrain.transforms.io import files
-from beam_retrain.transforms.sources.base import Source
+from beam_retrain.transforms.core.runtimes.trunk_info import BATCH_SIZE
+
+if TYPE_CHECKING:
+  from apache_beam.options.pipeline_options import PipelineOptions
+
+  from beam_retrain.transforms.sources.base import Source
 
 _DESCRIPTION = """\
 Estimates the time, memory, disk and shards that `bottlenecks` will take over these images. Leaves nothing behind but
@@ -35,16 +34,15 @@ how fast the workers' disks and networks are, or which of the other images are d
 
 
 class PlannedInput(NamedTuple):
-  """The images of a plan."""
+  """The images of a plan.
+
+  `engine` is the runner, or empty if it works within the command.
+  """
 
   options: PipelineOptions
   source: Source
   percentages: SplitPercentages
-
-  @property
-  def engine(self) -> str:
-    """The runner, unless it works within the command; else empty."""
-    return "" if is_in_process(self.options) else runner_name(self.options)
+  engine: str
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -52,6 +50,7 @@ class PlanRequest(TrunkRequest):
   """The flags of `plan`; see their help."""
 
   command: ClassVar[str] = "plan"
+  module: ClassVar[str] = "beam_retrain.pipelines.plan.command"
   description: ClassVar[str] = _DESCRIPTION
   epilog: ClassVar[str] = _EPILOG
 
@@ -80,10 +79,15 @@ class PlanRequest(TrunkRequest):
     cls.add_trunk_flags(parser, str(BATCH_SIZE))
 
   def find_input(self) -> PlannedInput:
+    from beam_retrain.pipelines.engines.runners import is_in_process, runner_name
+    from beam_retrain.pipelines.options.engine import check_paths
+    from beam_retrain.transforms.io import files
+
     options = self.pipeline_options(check_engine=False)
     path = files.absolute(self.input)
     check_paths(options, path)
-    return PlannedInput(options, *self.find_source(path))
+    engine = "" if is_in_process(options) else runner_name(options)
+    return PlannedInput(options, *self.find_source(path), engine)
 
   def of_sample(self, images: str, output: str, engine: str) -> BottlenecksRequest:
     """Returns the request of the job over a sample, on this machine.

@@ -2,32 +2,29 @@
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import datetime
 import sys
 from collections.abc import Callable, Sequence
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 from beam_retrain.pipelines.evaluation import REPORT_FILE, Evaluation, find_images
 from beam_retrain.pipelines.jobs.runner import run_command
 from beam_retrain.pipelines.models.trained import Model, check_same_labels
-from beam_retrain.pipelines.options.request import check_paths
+from beam_retrain.pipelines.options.engine import check_paths
 from beam_retrain.pipelines.reevaluate import history
 from beam_retrain.pipelines.reevaluate.baseline import Baseline, check_unchanged, choose_baseline, choose_reference
 from beam_retrain.pipelines.reevaluate.history import STAGE
-from beam_retrain.pipelines.requests.evaluation import CHECKED, EvaluationRequest
+from beam_retrain.pipelines.requests.evaluation import EvaluationRequest, ReevaluateRequest
 from beam_retrain.reporting.junit import junit_xml
 from beam_retrain.reporting.prometheus import prometheus_text
 from beam_retrain.reporting.text_tables import changes_table
 from beam_retrain.transforms.core.metrics.figures import CANDIDATE, MODEL, TrendPoint
 from beam_retrain.transforms.core.metrics.metrics_file import METRICS_FILE
-from beam_retrain.transforms.core.models.inference import BATCH_SIZE
 from beam_retrain.transforms.core.printing import say
 from beam_retrain.transforms.core.records.leaks import describe
 from beam_retrain.transforms.core.records.schema import LEAKS_FILE, QUARANTINE_FILE
 from beam_retrain.transforms.core.records.shards import BottleneckCounts
-from beam_retrain.transforms.core.run.flags import positive_int
 from beam_retrain.transforms.core.run.next_steps import say_next
 from beam_retrain.transforms.core.run.run_info import RunInfo, describe_run
 from beam_retrain.transforms.core.run.stats import read_stats
@@ -43,84 +40,8 @@ _FILES = (
   *(JUNIT_FILE, PROMETHEUS_FILE, QUARANTINE_FILE),
 )
 
-_DESCRIPTION = f"""\
-Evaluates a model every night and compares it with an earlier night: is it still as good, on the same images and on
-new ones, and would a candidate be better? Only new and changed images go through the trunk; the bottlenecks of the
-others are reused. The accuracy that comes first, and that gates judge, is that on the images which the model was not
-trained on, told by their bytes; that on all is beside it.
 
-{CHECKED}
-
-writes   HISTORY/DATE/report.html (everything in one file), predictions.csv, per_label.csv,
-         regressed.csv (right in the baseline, wrong now), fixed.csv, new.csv, gone.csv,
-         suspicious_labels.csv, leaks.csv (the same image under two labels), metrics.json, junit.xml, metrics.prom (for
-         Prometheus), ..., and candidate/ for the candidate
-
-A night appears in HISTORY when it is finished. A rerun of the same night replaces it; a killed run is resumed. The
-model is compared with the last night that passed its gates, the candidate with tonight's model, and both with the
-reference, if one is given: nights that get a little worse each time pass --max_drop, but not against a reference."""
-
-_EXAMPLE = """\
-example:
-  beam-retrain reevaluate --model flowers/model --input flower_photos --history nights --min_accuracy 0.9
-
-exit codes: 0 done, 1 a gate was missed, 2 wrong usage or the job failed, 3 more bad inputs than allowed (the night is
-not published). Any Beam option may follow."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ReevaluateRequest(EvaluationRequest):
-  """Options of `reevaluate`; see the flags' help."""
-
-  command: ClassVar[str] = STAGE
-  description: ClassVar[str] = _DESCRIPTION
-  epilog: ClassVar[str] = _EXAMPLE
-  paths: ClassVar[tuple[str, ...]] = (*EvaluationRequest.paths, "candidate", "history")
-
-  history: str
-  candidate: str | None = None
-  date: str | None = None
-  baseline: str | None = None
-  reference: str | None = None
-  keep_stores: int = 2
-
-  @classmethod
-  def add_flags(cls, parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", required=True, metavar="DIR", help="output of `train` or `run`")
-    parser.add_argument(
-      "--candidate", metavar="DIR", help="another model to score in the same pass; every gate applies to it too"
-    )
-    parser.add_argument("--input", required=True, metavar="DIR", help="images: any input of `bottlenecks`")
-    parser.add_argument("--history", required=True, metavar="DIR", help="folder of all nights, one folder each")
-    parser.add_argument("--date", metavar="YYYY-MM-DD", help="name of the night (default: today)")
-    parser.add_argument(
-      "--baseline",
-      metavar="NIGHT",
-      help="what to compare with: a night's date or folder, the output of `evaluate`, or none (default: the last"
-      " finished night before DATE that passed its gates)",
-    )
-    parser.add_argument(
-      "--reference",
-      metavar="NIGHT",
-      help="also compare with a fixed night, given as for --baseline; --max_drop applies to it too (default: none)",
-    )
-    parser.add_argument(
-      "--keep_stores",
-      type=positive_int,
-      metavar="N",
-      help="number of nights that keep their bottlenecks; all keep their figures and report (default: %(default)d)",
-    )
-    cls.add_common_flags(
-      parser,
-      split_help="images to evaluate, see `beam-retrain evaluate --help` (default: auto)",
-      reuse_help="also reuse bottlenecks from DIR (output of `bottlenecks`, or an evaluation with --reuse); may be"
-      " repeated",
-      default_batch_size=str(BATCH_SIZE),
-      with_comparison=True,
-    )
-
-
-make_parser = ReevaluateRequest.make_parser
+run = ReevaluateRequest.run
 
 
 class Job(NamedTuple):
@@ -139,9 +60,8 @@ class Job(NamedTuple):
   compare: CompareNights
 
 
-def run(argv: Sequence[str], today: Callable[[], datetime.date] = datetime.date.today) -> int:
-  """Runs the command line; returns the exit code."""
-  job = plan(ReevaluateRequest.parse(argv), today())
+def execute(request: ReevaluateRequest, today: Callable[[], datetime.date] = datetime.date.today) -> int:
+  job = plan(request, today())
   with history.tonight(job.history, job.date, job.info.request) as working:
     step = job.evaluation.begin(
       job.info,

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from beam_retrain.pipelines.models.execution import LEAST_IMAGES
-from beam_retrain.pipelines.models.trunk_sources import BUNDLED
-from beam_retrain.pipelines.models.trunk_sources import HELP as TRUNK_HELP
 from beam_retrain.pipelines.options.flags import (
+  LEAST_IMAGES,
   DistortionFlags,
   IdxFlags,
   add_classes,
@@ -22,15 +20,22 @@ from beam_retrain.pipelines.options.flags import (
 )
 from beam_retrain.pipelines.options.request import JobRequest
 from beam_retrain.transforms.core.errors import InputError, flag
-from beam_retrain.transforms.core.models.inference import BATCH_SIZE
-from beam_retrain.transforms.core.records.leaks import OnLeak
-from beam_retrain.transforms.core.records.quarantine import MAX_PIXELS
+from beam_retrain.transforms.core.records.quarantine import MAX_PIXELS, OnLeak
 from beam_retrain.transforms.core.records.schema import LEAKS_FILE
 from beam_retrain.transforms.core.records.splits import LEGACY, SPLIT_HASHES, STABLE, SplitPercentages
 from beam_retrain.transforms.core.run.flags import add_max_bad_fraction, positive_int
+from beam_retrain.transforms.core.runtimes.trunk_info import BATCH_SIZE, BUNDLED, TRUNK_HELP
 from beam_retrain.transforms.core.runtimes.variant import AUTO
-from beam_retrain.transforms.sources.base import Source
-from beam_retrain.transforms.sources.find import find_source, list_formats
+
+if TYPE_CHECKING:
+  from beam_retrain.transforms.sources.base import Source
+
+_FORMATS = (
+  "a CSV manifest, file_name,label[,split]; the output folder of `beam-retrain convert`; a folder of MNIST-style IDX"
+  " files; WebDataset tars, or a folder of them, maybe in training/ and testing/ (NAME.jpg beside NAME.cls or NAME.txt)"
+  "; or a folder with one folder of images per class, maybe in training/ and testing/ (JPEG, PNG, BMP, GIF, WebP; any"
+  " size)"
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -92,6 +97,8 @@ class TrunkRequest(JobRequest, IdxFlags):
     Raises:
       InputError: there are none, nothing is left to train on, or the split hash does not apply to them.
     """
+    from beam_retrain.transforms.sources.find import find_source
+
     source = find_source(
       path,
       self.classes,
@@ -114,6 +121,7 @@ class BottlenecksRequest(TrunkRequest, DistortionFlags):
   """The flags of `bottlenecks`; see their help."""
 
   command: ClassVar[str] = "bottlenecks"
+  module: ClassVar[str] = "beam_retrain.pipelines.bottlenecks"
   description: ClassVar[str] = (
     "Runs labelled images through a frozen trunk, once, and stores one vector (bottleneck) per image.\n"
     "Then tensorflow-transform learns the scaling of the vectors from the training images.\n\n"
@@ -138,7 +146,7 @@ class BottlenecksRequest(TrunkRequest, DistortionFlags):
 
   @classmethod
   def add_flags(cls, parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--input", metavar="DIR", help=f"{list_formats()}; recognised automatically")
+    parser.add_argument("--input", metavar="DIR", help=f"{_FORMATS}; recognised automatically")
     parser.add_argument(
       "--output", required=True, metavar="DIR", help="output folder; new, empty, or of an earlier run"
     )

@@ -9,7 +9,6 @@ import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from beam_retrain.pipelines.jobs.runner import run_pipeline
-from beam_retrain.pipelines.models.trunk_sources import HUB_INCEPTION_V3, INCEPTION_V3
 from beam_retrain.pipelines.requests.bottlenecks import BottlenecksRequest
 
 # The old scripts' layer is registered here.
@@ -25,7 +24,7 @@ from beam_retrain.transforms.compat.text_bottlenecks import (
 from beam_retrain.transforms.core.errors import InputError, flag
 from beam_retrain.transforms.core.records.schema import RECORDS_FOLDER, STATS_FILE, TESTING, TRAINING
 from beam_retrain.transforms.core.records.splits import SplitPercentages
-from beam_retrain.transforms.core.runtimes.trunk_info import TrunkInfo
+from beam_retrain.transforms.core.runtimes.trunk_info import HUB_INCEPTION_V3, INCEPTION_V3, TrunkInfo
 from beam_retrain.transforms.core.system.local_files import overlap
 from beam_retrain.transforms.core.system.small_files import RUN_AGAIN, read_small
 from beam_retrain.transforms.io import files

@@ -1,6 +1,5 @@
 """Every command of README and docs is run, or, where it needs a network or a cluster, at least understood."""
 
-import importlib
 import os
 import re
 import shlex
@@ -10,9 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from beam_retrain.pipelines.cli import COMMANDS, main
+from beam_retrain.pipelines.cli import COMMANDS, flags_of, main
 from beam_retrain.pipelines.options.request import parse_job
-from beam_retrain.transforms.core.run.request import Request
 from tests.helpers import ROOT
 
 PAGES = (
@@ -75,15 +73,12 @@ def understood_commands() -> list[str]:
 @pytest.mark.parametrize("command", understood_commands())
 def test_each_other_command_has_flags_that_are_known(command):
   words = shlex.split(command)
-  module = f"beam_retrain.pipelines.{COMMANDS[words[1]][0]}" if words[0] == "beam-retrain" else words[2]
-  rest = words[2:] if words[0] == "beam-retrain" else words[3:]
-  found = importlib.import_module(module)
-  requests = [one for one in vars(found).values() if isinstance(one, type) and issubclass(one, Request)]
-  commands = {request.command: request for request in requests if hasattr(request, "command")}
-  if request := commands.get(module.split(".")[2]):
-    request.parse(rest)
+  command, rest = (words[1], words[2:]) if words[0] == "beam-retrain" else (words[2].split(".")[2], words[3:])
+  flags = flags_of(command)
+  if isinstance(flags, type):
+    flags.parse(rest)
   else:
-    parse_job(found.make_parser(), rest, check_engine=False)
+    parse_job(flags.make_parser(), rest, check_engine=False)
 
 
 def test_there_are_such_commands():

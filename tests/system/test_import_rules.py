@@ -10,6 +10,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from beam_retrain.pipelines.cli import COMMANDS
 from tests.helpers import ROOT
 
 _TENSORFLOW = {"tensorflow", "tensorflow_hub", "tensorflow_transform", "keras", "tf_keras", "tfx_bsl"}
@@ -61,8 +64,12 @@ def _is_in(name: str, package: str) -> bool:
 def _loaded_by(modules: list[str]) -> set[str]:
   """Imports the modules in a new process and returns what is then in `sys.modules`."""
   assert modules, "nothing to import: the rule would check nothing"
-  code = f"import gc, importlib, json, sys\ngc.disable()\nfor name in {modules!r}: importlib.import_module(name)\n"
-  code += "print('loaded', json.dumps(sorted(sys.modules)))\ngc.freeze()"
+  return _loaded_after(f"for name in {modules!r}: importlib.import_module(name)\n")
+
+
+def _loaded_after(code: str) -> set[str]:
+  code = f"import gc, importlib, json, sys\ngc.disable()\n{code}"
+  code += "print('\\nloaded', json.dumps(sorted(sys.modules)))\ngc.freeze()"
   ended = subprocess.run(
     [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=300, check=False
   )
@@ -132,3 +139,19 @@ def test_the_command_line_loads_a_stage_only_when_it_is_asked_for():
   stages = {"convert", "bottlenecks", "evaluate", "predict", "reevaluate", "run"}
   assert not loaded & ({f"beam_retrain.pipelines.{stage}" for stage in stages} | _TENSORFLOW)
   assert not {name for name in loaded if _is_in(name, "beam_retrain.trainer")}
+
+
+_QUESTIONS = {
+  **{command: [[command, "--help"], [command, "--inputt=x"]] for command in COMMANDS},
+  "label_image, a folder": [["label_image", "--process_mode=2", "--inputt=x"]],
+  "all": [["--version"], ["--print_completion=bash"]],
+}
+
+
+@pytest.mark.parametrize("asked", _QUESTIONS.values(), ids=_QUESTIONS)
+def test_help_and_a_wrong_flag_are_answered_without_what_takes_seconds_to_load(asked):
+  code = f"from beam_retrain.pipelines import cli\nfor argv in {asked!r}:\n"
+  code += "  try: cli.main(argv)\n  except SystemExit: pass\n"
+  loaded = {name.split(".")[0] for name in _loaded_after(code)}
+  assert "beam_retrain" in loaded
+  assert not loaded & (_TENSORFLOW | {"apache_beam", "numpy", "google", "PIL", "matplotlib", "jinja2", "pyarrow"})

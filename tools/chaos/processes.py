@@ -118,8 +118,10 @@ def load() -> None:
 
   for name in ("tensorflow", "keras", "tensorflow_transform.beam", "jinja2", "matplotlib.figure", "sklearn.datasets"):
     importlib.import_module(name)
-  for module, _ in cli.COMMANDS.values():
-    importlib.import_module(f"beam_retrain.pipelines.{module}")
+  for command in cli.COMMANDS:
+    flags = cli.flags_of(command)
+    importlib.import_module(getattr(flags, "module", flags.run.__module__))
+  importlib.import_module("beam_retrain.pipelines.compat.retrain")
 
 
 def start(

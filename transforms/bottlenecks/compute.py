@@ -13,7 +13,7 @@ from beam_retrain.transforms.bottlenecks.embed import EmbedShard
 from beam_retrain.transforms.bottlenecks.model_handler import ImageModelHandler
 from beam_retrain.transforms.bottlenecks.reuse import EmbedOnlyNew
 from beam_retrain.transforms.core.images.augment import DISTORTED, Distortions, count_distorted
-from beam_retrain.transforms.core.records.leaks import OnLeak
+from beam_retrain.transforms.core.records.quarantine import OnLeak
 from beam_retrain.transforms.core.records.schema import PREPROCESSING_VERSION, RECORDS_FOLDER, TRAINING
 from beam_retrain.transforms.core.records.shards import ShardReport
 from beam_retrain.transforms.core.records.splits import SplitPercentages

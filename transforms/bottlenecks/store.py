@@ -15,6 +15,7 @@ from beam_retrain.transforms.core.printing import print
 from beam_retrain.transforms.core.records.schema import (
   INFO_FILE,
   RECORDS_FOLDER,
+  STORES_FOLDER,
   TESTING,
   TRAINING,
   VALIDATION,
@@ -29,7 +30,6 @@ from beam_retrain.transforms.core.run.run_info import RunInfo
 from beam_retrain.transforms.core.runtimes.trunk_info import NO_TRUNK, TrunkInfo
 from beam_retrain.transforms.io import files
 
-STORES_FOLDER = "bottlenecks"
 STAGES = ("bottlenecks", "store")
 """Values of `stage` in a store's `info.json`: a command, or part of another."""
 

@@ -13,10 +13,11 @@ from beam_retrain.transforms.core.compat import digit_file
 from beam_retrain.transforms.core.compat.graph_call import GraphCall, parse_graph
 from beam_retrain.transforms.core.images.headers import MAX_PIXELS
 from beam_retrain.transforms.core.labels import normalise
-from beam_retrain.transforms.core.models.inference import BATCH_SIZE, LoadedModel
+from beam_retrain.transforms.core.models.inference import LoadedModel
 from beam_retrain.transforms.core.records.quarantine import Quarantined
 from beam_retrain.transforms.core.records.schema import ALL, REPORTS_FOLDER
 from beam_retrain.transforms.core.records.shards import Shard
+from beam_retrain.transforms.core.runtimes.trunk_info import BATCH_SIZE
 from beam_retrain.transforms.core.system.imports import load_tensorflow
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.shards.work import ShardTask, Written, read_report_file

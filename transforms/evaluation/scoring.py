@@ -19,13 +19,12 @@ from beam_retrain.transforms.core.records.quarantine import Quarantined, Reason
 from beam_retrain.transforms.core.records.schema import Bottleneck, decode_bottleneck
 from beam_retrain.transforms.core.records.shards import ORIENTED, Input, Shard, ShardReport
 from beam_retrain.transforms.core.records.tfrecord import read_records
+from beam_retrain.transforms.core.runtimes.trunk_info import BOTTLENECKS_BATCH_SIZE
 from beam_retrain.transforms.core.system.prefetch import batched
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.io.transfer import download
 from beam_retrain.transforms.shards.work import read_report_of
 from beam_retrain.transforms.sources.records import RecordsFile
-
-BOTTLENECKS_BATCH_SIZE = 1024
 
 
 class Scorer(abc.ABC):

@@ -42,7 +42,6 @@ class Source(abc.ABC):
   """
 
   name: ClassVar[str]
-  details: ClassVar[str] = ""  # what the format consists of, for `--help`
   path: str
   labels: list[str]  # class index -> label, as far as known without reading images
   has_splits: bool = True

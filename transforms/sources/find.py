@@ -77,11 +77,6 @@ def find_format(path: str) -> type[Source] | None:
   return next((form for form in FORMATS if form.recognises(path)), None)
 
 
-def list_formats() -> str:
-  """Returns the formats and what they consist of, for `--help`."""
-  return _join([f"{form.name}{form.details}" for form in FORMATS], "; ", "; or ")
-
-
 def is_manifest(path: str) -> bool:
   """Returns whether an input is read as a manifest."""
   return find_format(path) is ManifestSource

@@ -158,7 +158,6 @@ class FolderSource(ImageFilesSource):
   """Folders named by class, with image files at any depth."""
 
   name = "a folder with one folder of images per class"
-  details = ", maybe in training/ and testing/ (JPEG, PNG, BMP, GIF, WebP; any size)"
 
   def __init__(self, path: str, options: SourceOptions = SourceOptions()):  # noqa: B008
     self.path = path

@@ -37,7 +37,6 @@ class ManifestSource(ImageFilesSource):
   """A CSV file with columns `file_name`, `label` and optionally `split`."""
 
   name = "a CSV manifest"
-  details = ", file_name,label[,split]"
 
   def __init__(self, path: str, options: SourceOptions = SourceOptions()):  # noqa: B008
     files.check_supported(path)

@@ -15,7 +15,6 @@ class OneFolderSource(FolderSource):
   """Images of one class, which has the name of their folder."""
 
   name = "a folder of images"
-  details = ""
 
   def __init__(self, path: str, options: SourceOptions = SourceOptions()):  # noqa: B008
     label = files.split(path)[1]

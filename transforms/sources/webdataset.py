@@ -116,7 +116,6 @@ class WebDatasetSource(Source):
   """A WebDataset tar, or a folder of them."""
 
   name = "WebDataset tars"
-  details = ", or a folder of them, maybe in training/ and testing/ (NAME.jpg beside NAME.cls or NAME.txt)"
 
   def __init__(self, path: str, options: SourceOptions = SourceOptions()):  # noqa: B008
     self.path = path

@@ -21,9 +21,9 @@ from beam_retrain.pipelines.compat.label_image import make_parser
 from beam_retrain.transforms.compat.frozen_graph import FrozenGraphHandler
 from beam_retrain.transforms.core.compat.graph_call import GraphCall
 from beam_retrain.transforms.core.images.headers import MAX_PIXELS
-from beam_retrain.transforms.core.models.inference import BATCH_SIZE
 from beam_retrain.transforms.core.records.quarantine import Quarantined, Reason
 from beam_retrain.transforms.core.records.schema import Image
+from beam_retrain.transforms.core.runtimes.trunk_info import BATCH_SIZE
 from tests.pipelines.compat.label_image_suite import (
   HEADER,
   LABELS,

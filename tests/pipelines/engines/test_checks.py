@@ -14,7 +14,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from beam_retrain.pipelines.cli import main
 from beam_retrain.pipelines.engines.checks import check_engine
 from beam_retrain.pipelines.engines.runners import environment_of, is_embedded
-from beam_retrain.pipelines.options.request import check_paths
+from beam_retrain.pipelines.options.engine import check_paths
 from tests.pipelines.engines.test_jars import write_jar
 
 _JAVA = f"--job_server_java_launcher={sys.executable}"  # some program that is there; nothing is started here

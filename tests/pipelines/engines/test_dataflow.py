@@ -154,8 +154,8 @@ def test_a_dry_run_of_an_evaluation_builds_it(tmp_path, trained_model, small_ima
   assert (dry.returncode, dry.stdout) == (0, "dry run: the job was built but not sent\n"), dry.stderr
 
 
-def _parse(parser, *words: str) -> PipelineOptions:
-  return parse_job(parser.make_parser(), [*words], check_engine=False)[1]
+def _parse(request, *words: str) -> PipelineOptions:
+  return parse_job(request.make_parser(), [*words], check_engine=False)[1]
 
 
 _CONVERT = ("--input=gs://bucket/idx", "--output=gs://bucket/images")
@@ -179,7 +179,7 @@ def test_what_is_missing_is_told_in_one_sentence(monkeypatch, words, told):
   monkeypatch.delenv("CLOUDSDK_COMPUTE_REGION", raising=False)
   monkeypatch.setenv("PATH", "/nowhere")  # a gcloud that knows a region
   with pytest.raises(InputError, match=re.escape(f"beam-retrain convert: {told}")) as raised:
-    _parse(convert, *_CONVERT, "--runner=DataflowRunner", *words)
+    _parse(convert.ConvertRequest, *_CONVERT, "--runner=DataflowRunner", *words)
   assert "\n" not in str(raised.value)
 
 
@@ -205,13 +205,13 @@ def test_the_exit_code_is_2():
 def test_a_command_of_several_jobs_cannot_be_built_only(flag):
   words = ("--model=gs://bucket/model", "--input=gs://bucket/images")
   with pytest.raises(InputError, match=f"{flag.split('=')[0]} works only with commands of a single job"):
-    _parse(reevaluate, *words, "--history=gs://bucket/history", *_CLOUD, _TEMP, flag)
+    _parse(reevaluate.ReevaluateRequest, *words, "--history=gs://bucket/history", *_CLOUD, _TEMP, flag)
 
 
 def test_an_evaluation_is_no_template():
   words = ("--model=gs://bucket/model", "--input=gs://bucket/images", "--output=gs://bucket/evaluation")
   with pytest.raises(InputError, match="--template_location works only with commands of a single job"):
-    _parse(evaluate, *words, *_CLOUD, _TEMP, "--template_location=gs://bucket/job.json")
+    _parse(evaluate.EvaluateRequest, *words, *_CLOUD, _TEMP, "--template_location=gs://bucket/job.json")
 
 
 def test_building_a_job_takes_no_finished_output_away(bottlenecks_folder, small_images, tiny_trunk):
@@ -223,13 +223,13 @@ def test_building_a_job_takes_no_finished_output_away(bottlenecks_folder, small_
 
 
 def test_what_the_user_says_of_processes_and_threads_holds():
-  ours = _parse(convert, *_CONVERT, *_CLOUD, _TEMP)
+  ours = _parse(convert.ConvertRequest, *_CONVERT, *_CLOUD, _TEMP)
   assert worker_processes(ours) == 1
   assert ours.view_as(SetupOptions).save_main_session is False
-  many = _parse(convert, *_CONVERT, *_CLOUD, _TEMP, "--experiments=use_multiple_sdk_containers")
+  many = _parse(convert.ConvertRequest, *_CONVERT, *_CLOUD, _TEMP, "--experiments=use_multiple_sdk_containers")
   assert worker_processes(many) == 0
   assert many.view_as(DebugOptions).number_of_worker_harness_threads is None
-  three = _parse(convert, *_CONVERT, *_CLOUD, _TEMP, "--number_of_worker_harness_threads=3")
+  three = _parse(convert.ConvertRequest, *_CONVERT, *_CLOUD, _TEMP, "--number_of_worker_harness_threads=3")
   assert three.view_as(DebugOptions).number_of_worker_harness_threads == 3
 
 
@@ -238,7 +238,8 @@ def test_the_template_s_parameters_are_flags_of_its_commands():
   command, *others = metadata["parameters"]
   assert command["name"] == "command"
   assert not metadata["streaming"]
-  known = [action.option_strings for parser in (bottlenecks, convert) for action in actions_of(parser.make_parser())]
+  requests = (bottlenecks.BottlenecksRequest, convert.ConvertRequest)
+  known = [action.option_strings for request in requests for action in actions_of(request.make_parser())]
   for parameter in others:
     assert [f"--{parameter['name']}"] in known
     assert parameter["label"]
@@ -254,7 +255,7 @@ def test_the_template_s_parameters_are_flags_of_its_commands():
 def test_the_commands_that_are_shown_are_understood():
   text = (_DEPLOY / "README.md").read_text().replace("\\\n", " ").replace("PROJECT", "a-project")
   (shown,) = re.findall(r"^beam-retrain convert (.*)$", text, re.MULTILINE)
-  options = _parse(convert, *shlex.split(shown.replace("$IMAGE", _IMAGE)))
+  options = _parse(convert.ConvertRequest, *shlex.split(shown.replace("$IMAGE", _IMAGE)))
   assert options.view_as(WorkerOptions).sdk_container_image == _IMAGE
   (parameters,) = re.findall(r"--parameters=(\S+)", text)
   given = dict(parameter.split("=") for parameter in parameters.split(","))

@@ -8,8 +8,10 @@ import pytest
 from apache_beam.options.pipeline_options import DirectOptions, StandardOptions
 
 from beam_retrain.pipelines.convert import ConvertRequest
-from beam_retrain.pipelines.options.request import parse_job
+from beam_retrain.pipelines.options.engine import beam_parser
+from beam_retrain.pipelines.options.request import beam_flags, parse_job
 from beam_retrain.transforms.core.errors import InputError
+from beam_retrain.transforms.core.run.argparse_internals import flags_of
 from beam_retrain.transforms.core.run.flags import ArgumentParser, add_max_bad_fraction, parse_flags
 
 _parse = functools.partial(parse_job, check_engine=False)
@@ -38,6 +40,14 @@ def test_without_beam_flags_nothing_is_taken_from_the_process_s_own(monkeypatch)
   monkeypatch.setattr("sys.argv", ["pytest", "--runner=DataflowRunner"])
   _, beam = _parse(_parser(), ["--input=a"])
   assert beam.view_as(StandardOptions).runner is None
+
+
+def test_the_flags_that_are_read_from_beam_s_source_are_those_that_it_has():
+  others = {*beam_flags()} - {*flags_of(beam_parser("beam-retrain convert"))}
+  assert others <= {"--abc", "--xyz", "--vp_arg1", "--vp_arg2", "--non_vp_arg"}  # of its docstrings
+  assert {*flags_of(beam_parser("beam-retrain convert"))} <= {*beam_flags()}
+  with pytest.raises(InputError, match="--xyz: neither beam-retrain nor Beam has this flag"):
+    _parse(_parser(), ["--input=a", "--xyz=1"])
 
 
 @pytest.mark.parametrize(

@@ -295,7 +295,7 @@ def test_a_manifest_or_a_head_that_cannot_be_read_leaves_nothing_behind(made: An
 
 
 def test_the_help_says_what_the_gates_are_to_a_candidate() -> None:
-  told = " ".join(reevaluate.make_parser().format_help().split())
+  told = " ".join(reevaluate.ReevaluateRequest.make_parser().format_help().split())
   assert "every gate applies to it too" in told
   assert "a candidate's drop is measured against the model of tonight" in told
 
@@ -303,7 +303,7 @@ def test_the_help_says_what_the_gates_are_to_a_candidate() -> None:
 def test_a_clock_that_went_back(made: Any, nights: Path) -> None:
   flags = [f"--model={made.model}", f"--input={made.data}", f"--history={nights}", RUNNER]
   with pytest.raises(InputError, match=r"today is 2026-03-02 .*there is a finished night of 2026-03-03"):
-    reevaluate.run(flags, today=lambda: datetime.date(2026, 3, 2))
+    reevaluate.execute(reevaluate.ReevaluateRequest.parse(flags), today=lambda: datetime.date(2026, 3, 2))
 
 
 def test_other_images_are_no_baseline(

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from beam_retrain.transforms.bottlenecks.store import record_files
-from beam_retrain.transforms.core.records.leaks import OnLeak
+from beam_retrain.transforms.core.records.quarantine import OnLeak
 from beam_retrain.transforms.core.records.splits import SplitPercentages
 from tests.helpers import file_contents, read_csv
 from tests.transforms.leaks.audit_suite import (

@@ -16,7 +16,7 @@ from beam_retrain.pipelines.bottlenecks import run
 from beam_retrain.transforms.bottlenecks.store import record_files
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.images.encode import encode_pixels
-from beam_retrain.transforms.core.records.leaks import OnLeak
+from beam_retrain.transforms.core.records.quarantine import OnLeak
 from beam_retrain.transforms.core.records.schema import REPORTS_FOLDER
 from tests.helpers import file_contents, read_csv
 from tests.transforms.leaks.audit_suite import (

@@ -11,10 +11,9 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import struct
 from collections.abc import Iterable
 from typing import NamedTuple
-
-import numpy as np
 
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.records.schema import TRAINING
@@ -87,7 +86,7 @@ class Distortions:
   def _variant(self, key: str, copy: int, input_px: int) -> Variant:
     digest = hashlib.sha256(_SALT + f"{self.seed}:{copy}:{key}".encode()).digest()
     # 0..2**32-1 each
-    scale, top, left, mirror, bright = (int(draw) for draw in np.frombuffer(digest, ">u4")[:5])
+    scale, top, left, mirror, bright = struct.unpack_from(">5I", digest)
     # Rounded down, as in retrain.py: input_px * (1 + crop/100) * (1 + scale/100 * draw).
     side = input_px * (100 + self.random_crop) * (100 * _DRAWS + self.random_scale * scale) // (10_000 * _DRAWS)
     room = side - input_px + 1

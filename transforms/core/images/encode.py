@@ -10,9 +10,9 @@ from typing import Any, Literal
 import numpy as np
 import PIL.Image
 
-ImageFormat = Literal["jpeg", "png"]
+from beam_retrain.transforms.core.images.formats.jpeg import DEFAULT_QUALITY
 
-DEFAULT_QUALITY = 75  # Pillow's own
+ImageFormat = Literal["jpeg", "png"]
 
 _BLOCK_PX = 8  # JPEG cuts a grey image into blocks of 8 x 8
 _STRIP_ROWS = 65_500  # libjpeg's JPEG_MAX_DIMENSION

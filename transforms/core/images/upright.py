@@ -24,9 +24,6 @@ from beam_retrain.transforms.core.records.quarantine import MAX_PIXELS, Reason
 from beam_retrain.transforms.core.system.extras import install_command
 from beam_retrain.transforms.core.system.machine import is_out_of_memory
 
-ALPHAS = ("white", "black")
-"""What may be seen through transparent pixels."""
-
 # EPS and WMF are programs, which Pillow hands to others; it knows of the rest only that they are there.
 _NOT_READ = frozenset({"EPS", "WMF", "BUFR", "GRIB", "HDF5", "MPEG"})
 _FIRST = ("JPEG", "PNG", "TIFF", "WEBP")

@@ -18,40 +18,8 @@ from beam_retrain.transforms.core.models.head import Head
 from beam_retrain.transforms.core.models.inference import Inferred, LoadedModel, infer_images
 from beam_retrain.transforms.core.records.schema import Image
 from beam_retrain.transforms.core.runtimes.prepared import REWRITE
-from beam_retrain.transforms.core.runtimes.variant import BFLOAT16, FLOAT32, INT8
+from beam_retrain.transforms.core.runtimes.variant import BOUNDS
 from beam_retrain.transforms.core.system.machine import is_out_of_memory
-
-
-class Bound(NamedTuple):
-  """Smallest cosine of an image's two bottlenecks, and fraction of other answers.
-
-  Of few images, one may have another answer, unless none may.
-  """
-
-  least_cosine: float
-  other_answers: float
-
-
-BOUNDS: Mapping[str, Bound] = {
-  FLOAT32: Bound(0.9999, 0.0),
-  BFLOAT16: Bound(0.98, 0.05),
-  INT8: Bound(0.85, 0.2),
-}
-"""By the precision of the trunk in use.
-
-Measured on 64 images: digits and MNIST through the bundled trunk, MNIST through a full Inception v3, and generated
-images through both; in brackets the generated ones. A trunk with 300 changed weights has 0.01 to 0.3.
-
-| precision | smallest cosine   | other answers |
-|-----------|-------------------|---------------|
-| float32   | 1.0000 (1.0000)   | 0             |
-| bfloat16  | 0.9996 (0.9923)   | 1             |
-| int8      | 0.9688 (0.9281)   | 4             |
-"""
-
-BOUNDS_IN_WORDS = ", ".join(
-  f"{bound.least_cosine:g} and {1 - bound.other_answers:.0%} in {precision}" for precision, bound in BOUNDS.items()
-)
 
 TIE = 0.01
 """Difference of two scores of the exported model, 0..1, below which either label is its answer."""

@@ -29,6 +29,7 @@ from beam_retrain.transforms.core.models.saved_model import load_saved_model
 from beam_retrain.transforms.core.records.quarantine import Quarantined, Reason
 from beam_retrain.transforms.core.records.schema import Image
 from beam_retrain.transforms.core.runtimes.prepared import find_prepared, load_prepared
+from beam_retrain.transforms.core.runtimes.trunk_info import BATCH_SIZE
 from beam_retrain.transforms.core.system.imports import load_tensorflow
 from beam_retrain.transforms.core.system.machine import is_out_of_memory
 from beam_retrain.transforms.core.system.prefetch import batched, map_ahead, prefetch
@@ -36,7 +37,6 @@ from beam_retrain.transforms.core.system.prefetch import batched, map_ahead, pre
 T = TypeVar("T")
 Outputs = dict[str, np.ndarray]
 
-BATCH_SIZE = 32
 CALLS_AT_ONCE = 2
 """Batches that a trunk computes at the same time."""
 

@@ -7,7 +7,6 @@ trained on tests nothing. Validation counts as training: it decides when trainin
 from __future__ import annotations
 
 import csv
-import enum
 import itertools
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -16,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from beam_retrain.transforms.core.records.csv_format import csv_text, escape_cell
-from beam_retrain.transforms.core.records.quarantine import Quarantined, Reason
+from beam_retrain.transforms.core.records.quarantine import OnLeak, Quarantined, Reason
 from beam_retrain.transforms.core.records.schema import TESTING
 
 DIFFERENT_LABELS = "different_labels"
@@ -27,14 +26,6 @@ HASH_BYTES = 12
 """Of a SHA-256: 96 bits tell a billion images apart."""
 
 _COLUMNS = ["kind", "sha256", "file_name", "split", "label"]
-
-
-class OnLeak(enum.StrEnum):
-  """How to handle leaks: the values of `--on_leak`."""
-
-  WARN = "warn"  # list and count them
-  DROP = "drop"  # also leave out all copies with different labels, and the training copies of testing images
-  FAIL = "fail"  # stop before the trunk runs
 
 
 HashedImage = tuple[bytes, int, int]

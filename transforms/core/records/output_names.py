@@ -30,6 +30,10 @@ from beam_retrain.transforms.core.records.schema import (
   VALIDATION,
 )
 
+JPG, PNG, TFRECORD = "jpg", "png", "tfrecord"
+FORMATS = (JPG, PNG, TFRECORD)
+"""What `convert` writes."""
+
 RESERVED = frozenset(
   name.casefold()
   for name in (

@@ -32,6 +32,14 @@ DROPPED = frozenset({Reason.CONFLICTING_LABELS, Reason.LEAKED})
 """Reasons for leaving out sound images at the user's request: not part of `bad_fraction`."""
 
 
+class OnLeak(enum.StrEnum):
+  """How to handle leaks: the values of `--on_leak`."""
+
+  WARN = "warn"  # list and count them
+  DROP = "drop"  # also leave out all copies with different labels, and the training copies of testing images
+  FAIL = "fail"  # stop before the trunk runs
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Quarantined:
   """An input that was left out.

@@ -18,12 +18,12 @@ import dataclasses
 import hashlib
 import re
 from collections.abc import Callable, Collection
-from typing import Any, TypeVar
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from beam_retrain.transforms.core.labels import normalise
-from beam_retrain.transforms.core.records.example import decode_example, encode_example, replace_features
+
+if TYPE_CHECKING:
+  import numpy as np  # that and protobuf are loaded by what makes or reads a record: `--help` needs neither
 
 KEY = "image/key"
 ENCODED = "image/encoded"
@@ -72,6 +72,8 @@ FINAL_TENSOR = "final_result"
 
 SCHEMA_FILE = "schema.pbtxt"
 RECORDS_FOLDER = "records"
+STORES_FOLDER = "bottlenecks"
+"""In an evaluation with `--reuse` and in a night: a folder of bottlenecks for each trunk."""
 
 PREPROCESSING_VERSION = "1: decode to RGB, bilinear resize without antialiasing, 0..1"
 """Version of `images.decode`: changes when its numbers would, which invalidates stored bottlenecks."""
@@ -147,12 +149,16 @@ _Record = TypeVar("_Record", Image, Bottleneck)
 
 def encode_image(image: Image, class_index: int) -> bytes:
   """Returns the image record: a serialised Example."""
+  from beam_retrain.transforms.core.records.example import encode_example
+
   features = {name: getattr(image, _FEATURES[name][0]) for name in (*_OF_IMAGE, SHA256)}
   return encode_example({**features, CLASS_INDEX: class_index})
 
 
 def encode_bottleneck(bottleneck: Bottleneck) -> bytes:
   """Returns the bottleneck record: a serialised Example."""
+  from beam_retrain.transforms.core.records.example import encode_example
+
   return encode_example({name: getattr(bottleneck, _FEATURES[name][0]) for name in _OF_BOTTLENECK})
 
 
@@ -174,12 +180,16 @@ def describe_bottleneck(record: bytes) -> Bottleneck:
 
   `vector` is then empty, the label as it was written. Raises KeyError for other records.
   """
+  import numpy as np
+
   return _decode(Bottleneck, record, _OF_BOTTLENECK[:-1], str, vector=np.empty(0, np.float32))
 
 
 def _decode(
   kind: type[_Record], record: bytes, names: Collection[str], to_label: Callable[[str], str], **attributes: Any
 ) -> _Record:
+  from beam_retrain.transforms.core.records.example import decode_example
+
   features = decode_example(record, names)
   for name in names:
     value: Any = features[name] if name == BOTTLENECK else features[name][0]
@@ -191,9 +201,13 @@ def _decode(
 
 def relabel_bottleneck(record: bytes, key: str, label: str, class_index: int) -> bytes:
   """Returns a bottleneck record with another key and label."""
+  from beam_retrain.transforms.core.records.example import replace_features
+
   return replace_features(record, {KEY: key, LABEL: label, CLASS_INDEX: class_index})
 
 
 def digest_of_record(record: bytes) -> bytes:
   """Returns the SHA-256, 32 bytes, of a record's image; may raise KeyError."""
+  from beam_retrain.transforms.core.records.example import decode_example
+
   return bytes.fromhex(decode_example(record, (SHA256,))[SHA256][0].decode())

@@ -2,8 +2,7 @@
 
 Each command module reads as parse, plan, build, run, report:
 
-  def run(argv):                    # called by the command line
-    return execute(ConvertRequest.parse(argv))
+  run = ConvertRequest.run          # called by the command line: parses, loads this module, and calls `execute`
 
   def execute(request):             # called by other commands
     job = plan(request)             # inspects the inputs; raises InputError, changes nothing
@@ -11,7 +10,8 @@ Each command module reads as parse, plan, build, run, report:
     run_pipeline(job.build, ...)    # builds and runs the pipeline
     return report(job)              # prints the results; returns the exit code
 
-Fields have the names and defaults of the flags.
+Fields have the names and defaults of the flags. A request's own module loads neither Beam nor numpy, so that `--help`
+and a wrong flag are answered at once; the command's module is loaded to execute it.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from __future__ import annotations
 import abc
 import argparse
 import dataclasses
+import importlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar, Self
@@ -26,6 +27,7 @@ from typing import ClassVar, Self
 from beam_retrain.transforms.core.errors import InputError, flag
 from beam_retrain.transforms.core.run.flags import ArgumentParser, expand, parse_flags
 from beam_retrain.transforms.core.system import local_files
+from beam_retrain.transforms.core.system.imports import gc_paused
 
 NO_FLAG: Mapping[str, bool] = {"flag": False}
 """Metadata of a field that is not a flag."""
@@ -43,6 +45,8 @@ class Request(abc.ABC):
   """
 
   command: ClassVar[str]
+  module: ClassVar[str]
+  """Of the command: its `execute` takes the request and returns the exit code."""
   description: ClassVar[str]
   epilog: ClassVar[str | None] = None
 
@@ -76,6 +80,18 @@ class Request(abc.ABC):
     given = {name: parsed[name] for name in unset if parsed[name] is not unset[name]}
     values = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
     return cls(**values, given=frozenset(given), typed=tuple(expand(parser, argv)))
+
+  @classmethod
+  def run(cls, argv: Sequence[str]) -> int:
+    """Runs a command line; returns the exit code."""
+    return cls.parse(argv).execute()
+
+  def execute(self) -> int:
+    """Loads the command and runs the request; returns the exit code."""
+    with gc_paused():
+      command = importlib.import_module(self.module)
+    code: int = command.execute(self)
+    return code
 
   @classmethod
   def _parse_flags(

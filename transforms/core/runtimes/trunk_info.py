@@ -10,6 +10,21 @@ from typing import Any
 from beam_retrain.transforms.core.runtimes.variant import Variant
 from beam_retrain.transforms.core.system.small_files import parse_json
 
+HUB_INCEPTION_V3 = "https://tfhub.dev/google/imagenet/inception_v3/feature_vector/5"
+BUNDLED = "bundled"
+INCEPTION_V3 = "inception_v3"
+TRUNK_HELP = (
+  "bundled (small, part of the package, trained on rendered glyphs), inception_v3 (TF Hub's feature vector, 299 x 299,"
+  " 2,048 numbers), any TF Hub handle, the path of a SavedModel folder, or keras:InceptionV3 (or another name of"
+  " keras.applications)"
+)
+
+BATCH_SIZE = 32
+"""Images per call of a trunk, by default."""
+
+BOTTLENECKS_BATCH_SIZE = 1024
+"""Stored bottlenecks per call of a head."""
+
 
 @dataclasses.dataclass(frozen=True)
 class TrunkInfo:

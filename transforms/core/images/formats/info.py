@@ -6,6 +6,9 @@ from typing import NamedTuple
 
 from beam_retrain.transforms.core.records.quarantine import Reason
 
+ALPHAS = ("white", "black")
+"""What `convert` shows through transparent pixels."""
+
 
 class ImageInfo(NamedTuple):
   """Format (`jpeg`, `png`, `bmp`, `gif`, `webp`), height and width in pixels.

@@ -11,6 +11,7 @@ from beam_retrain.transforms.core.images.formats.info import Fault, ImageInfo, c
 from beam_retrain.transforms.core.records.quarantine import Reason
 
 START = b"\xff\xd8\xff"
+DEFAULT_QUALITY = 75  # Pillow's own
 
 _JFIF = b"\xff\xd8\xff\xe0\0\x10JFIF\0"
 _SKIPPED = (0xFFC4, 0xFFDD, 0xFFFE)  # Huffman tables, restart interval, comment

@@ -1,0 +1,39 @@
+"""The flags of `cache`."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from typing import ClassVar
+
+from beam_retrain.transforms.core.run.flags import positive_number
+from beam_retrain.transforms.core.run.request import Request
+
+_DESCRIPTION = """\
+Shows the trunks that are prepared for this machine, each for a runtime and a precision, and what was measured with
+them. The next job starts sooner with them, and makes anew what is missing.
+
+  beam-retrain cache
+  beam-retrain cache --clear --older_than 30
+
+It is in ~/.cache/beam-retrain, or where BEAM_RETRAIN_CACHE_DIR or XDG_CACHE_HOME say. What a running command uses
+stays."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CacheRequest(Request):
+  """The flags of `cache`."""
+
+  command: ClassVar[str] = "cache"
+  module: ClassVar[str] = "beam_retrain.pipelines.models.cache_command"
+  description: ClassVar[str] = _DESCRIPTION
+
+  clear: bool = False
+  older_than: float | None = None
+
+  @classmethod
+  def add_flags(cls, parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--clear", action="store_true", help="remove all that no running command uses")
+    parser.add_argument(
+      "--older_than", type=positive_number, metavar="DAYS", help="with --clear: only what was not used for so long"
+    )

@@ -1,0 +1,57 @@
+"""The flags of `doctor`."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from typing import ClassVar
+
+from beam_retrain.pipelines.options.request import JobRequest
+from beam_retrain.transforms.core.run.flags import positive_int
+from beam_retrain.transforms.core.runtimes.trunk_info import BUNDLED, TRUNK_HELP
+
+SECS, DATAFLOW_SECS = 60, 900
+"""Time limits of the tiny job."""
+
+_DESCRIPTION = """\
+Checks the engine that the flags name with a tiny job, whose workers report on themselves. Prints a line for each check:
+`ok`, a `warning`, or a `problem` with its remedy. Give the same flags as for the real job.
+
+It checks Java, the job server's jar and the master; which of Beam's local runners DirectRunner uses here; the number
+and machines of the worker processes; their versions of Python, Beam, TensorFlow and beam-retrain; whether they read
+and write the same paths as this machine; and whether they have memory for the trunk. It leaves no file behind."""
+
+_EPILOG = """\
+examples:
+  beam-retrain doctor --output /shared/flowers/bottlenecks --runner=FlinkRunner --flink_master=localhost:8081 \\
+    --environment_type=EXTERNAL --environment_config=localhost:50000
+  beam-retrain doctor --direct_running_mode=multi_processing --direct_num_workers=2
+
+The exit code is 0 without problems, else 2."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DoctorRequest(JobRequest):
+  """The flags of `doctor`; see their help."""
+
+  command: ClassVar[str] = "doctor"
+  module: ClassVar[str] = "beam_retrain.pipelines.doctor.command"
+  description: ClassVar[str] = _DESCRIPTION
+  epilog: ClassVar[str] = _EPILOG
+
+  trunk: str = BUNDLED
+  output: str | None = None
+  timeout_secs: int | None = None
+
+  @classmethod
+  def add_flags(cls, parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--trunk", help=f"{TRUNK_HELP}; not downloaded (default: %(default)s)")
+    parser.add_argument(
+      "--output", metavar="DIR", help="the job's output folder; a file next to it is written and deleted"
+    )
+    parser.add_argument(
+      "--timeout_secs",
+      type=positive_int,
+      metavar="N",
+      help=f"time limit of the tiny job in seconds (default: {SECS}, Dataflow {DATAFLOW_SECS})",
+    )
