@@ -81,6 +81,8 @@ setuptools.setup(
       *_FAST,
       *_AWS,
       *_HEIC,
+      # axe, which finds what keeps people with a screen reader or a keyboard out of the report.
+      "axe-core-python==0.1.0",
       # Which room may import which.
       "import-linter>=2.17,<3",
       # The schemas of Kubernetes, against which deploy/kubernetes is checked; brings the YAML reader too.

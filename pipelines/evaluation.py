@@ -6,6 +6,7 @@ The job (`EvaluateClassifier`) writes figures. The command judges them, renders 
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Self
@@ -347,6 +348,9 @@ class Evaluation:
       info=info,
       trend=[*nights, metrics.trend_point()] if nights else [],
       title=title,
+      date=metrics.night or datetime.date.today().isoformat(),
+      training={name: model.training for name, model in self.models.items()},
+      map=figures.map,
     )
     files.write_text(files.join(output, REPORT_FILE), render_report(report))
     return metrics, {name: self._describe(path, agreements.get(name)) for name, path in self.paths.items()}

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
   from matplotlib.axes import Axes
   from matplotlib.figure import Figure
 
+  from beam_retrain.transforms.core.metrics.training_log import TrainingLog
+
 # Placeholders, replaced by the page's CSS colours so that charts follow its dark mode.
 _INK, _MUTED, _GRID, _ACCENT, _BAD, _PAPER = "#010101", "#010102", "#010103", "#010104", "#010105", "#010106"
 _OF_PAGE = {
@@ -32,6 +34,7 @@ _OF_PAGE = {
   _BAD: "var(--bad)",
   _PAPER: "var(--paper)",
 }
+_MAX_EPOCHS = 400  # with more, some are left out
 _MAX_MARKERS = 60  # with more nights, only the line is drawn
 _MARKERS = {PASSED: ("o", _ACCENT), MISSED: ("X", _BAD)}
 _PLAIN_MARKER = ("o", _PAPER)
@@ -83,6 +86,25 @@ def trend(nights: Sequence[TrendPoint], threshold: float | None, name: str, desc
     _style(axes)
     _fit(axes, shown)
     _night_ticks(axes, at, [night.night for night in nights])
+    return _svg(figure, name, description)
+
+
+def training(log: TrainingLog, kind: str, name: str, description: str) -> Markup:
+  """Draws `loss` or `accuracy` over the epochs; the best epoch is marked."""
+  chosen = log.rounds[:: -(-len(log.rounds) // _MAX_EPOCHS)]
+  at = [one.number for one in chosen]
+  with _figure(380, 220) as figure:
+    axes = figure.add_axes((0.14, 0.2, 0.83, 0.75))
+    for split, style in (("training", (0, (4, 2))), ("validation", "-")):
+      values = [getattr(one, f"{split}_{kind}") * (100 if kind == "accuracy" else 1) for one in chosen]
+      axes.plot(
+        at, values, color=_MUTED if split == "training" else _ACCENT, linestyle=style, linewidth=1.6, label=split
+      )
+    axes.axvline(log.best_round, color=_BAD, linewidth=1, linestyle=(0, (1, 2)))
+    _style(axes)
+    axes.locator_params(nbins=5)
+    axes.set_xlabel("epoch", color=_INK, fontsize=10)
+    axes.legend(frameon=False, fontsize=10, labelcolor=_INK)
     return _svg(figure, name, description)
 
 

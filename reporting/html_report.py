@@ -1,23 +1,29 @@
 """The report: one self-contained HTML file of an evaluation or a night.
 
-It loads no resources and runs no script. Its content security policy forbids both, so that a file name or label that
-escaped the escaping would do nothing. Jinja2 and matplotlib are imported with the first report.
+It loads nothing, and all of it can be read without its script, which sorts, filters and turns pages. Its content
+security policy forbids all other scripts and any request, so that a file name or label that escaped the escaping would
+do nothing. Jinja2 and matplotlib are imported with the first report.
 """
 
 from __future__ import annotations
 
+import base64
 import dataclasses
+import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
+from importlib import resources
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from beam_retrain.reporting import charts, html_tables, wording
 from beam_retrain.reporting.gates import GATES, NOT_PUBLISHED, UNFINISHED, gate_value, verdict_in_words
-from beam_retrain.reporting.html_tables import LabelMistakes, Matrix, ThumbnailBudget
+from beam_retrain.reporting.html_tables import LabelMistakes, Matrix, Picture, Thumbnails
 from beam_retrain.reporting.text_tables import comparisons
 from beam_retrain.transforms.core.metrics.figures import (
   CANDIDATE,
   MISSED,
+  MODEL,
   NONE_SET,
   PASSED,
   ComparisonResult,
@@ -32,8 +38,12 @@ from beam_retrain.transforms.core.printing import printable
 
 if TYPE_CHECKING:
   import jinja2
+  from markupsafe import Markup
 
-  from beam_retrain.transforms.core.run.run_info import RunInfo  # not at run time: it loads numpy
+  # Not at run time: they load numpy.
+  from beam_retrain.transforms.core.metrics.embedding_map import EmbeddingMap
+  from beam_retrain.transforms.core.metrics.training_log import TrainingLog
+  from beam_retrain.transforms.core.run.run_info import RunInfo
 
 MAX_TREND_LABELS = 12
 # Each state has a symbol and a word, never a colour alone.
@@ -48,9 +58,12 @@ class Report:
 
   Attributes:
     metrics: parts that are missing (calibration, gates, comparison, slices, a candidate, ...) are left out.
-    images: `mistakes`, `suspicious`, `regressed`, `fixed` -> images to show.
+    images: `mistakes`, `suspicious`, `right`, `regressed`, `fixed` -> images to show.
     quarantined: file_name, split, size_bytes, reason, detail of each image listed; `metrics` has the total.
     trend: nights, the oldest first, tonight last; empty: no trend.
+    date: `YYYY-MM-DD`, or empty.
+    training: model -> how it was trained.
+    map: of the model's bottlenecks; None: no map.
   """
 
   metrics: Metrics
@@ -59,6 +72,9 @@ class Report:
   info: RunInfo
   trend: Sequence[TrendPoint]
   title: str
+  date: str = ""
+  training: Mapping[str, TrainingLog] = dataclasses.field(default_factory=dict)
+  map: EmbeddingMap | None = None
 
   def images_of(self, model: str, kind: str) -> list[ShownImage]:
     return [image for image in self.images.get(kind, ()) if image.model == model]
@@ -66,14 +82,17 @@ class Report:
 
 def render_report(report: Report) -> str:
   """Returns the report as HTML; equal contents give equal text."""
+  from markupsafe import Markup
+
   from beam_retrain.transforms.core.records.leaks import describe  # loads numpy
 
-  metrics, thumbnails = report.metrics, ThumbnailBudget()
+  metrics, thumbnails, environment = report.metrics, Thumbnails(), _environment()
   details = [_details(report, name, model, thumbnails) for name, model in metrics.models.items()]
   state, sentence = wording.headline(metrics)
   nights, on_unseen = alike(report.trend)
-  template = _environment().get_template("report.html")
-  return template.render(
+  counts = report.training[MODEL].label_counts if MODEL in report.training else {}
+  script = Markup((resources.files("beam_retrain.reporting") / "templates" / "report.js").read_text("utf-8"))
+  return environment.get_template("report.html").render(
     report=report,
     metrics=metrics,
     models=metrics.models,
@@ -81,20 +100,26 @@ def render_report(report: Report) -> str:
     state=state,
     verdict=verdict_in_words(state).capitalize(),
     sentence=sentence,
-    gates=list(metrics.gates()),
+    gates=[] if metrics.verdict == NONE_SET else list(metrics.gates()),
     comparisons=list(_comparisons(report, thumbnails)),
     nights=nights,
     on_unseen=on_unseen,
     recalls=_lowest_recalls(nights),
-    labels=html_tables.label_table(metrics.model, metrics.candidate),
+    labels=html_tables.label_table(metrics.model, metrics.candidate, counts),
     details=details,
+    on_map=html_tables.places_of(report.map, metrics.model.labels, thumbnails) if report.map else [],
+    logs={name: log for name, log in report.training.items() if log.best and len(log.rounds) > 1},
     leaks=list(describe(metrics.leaks or {}).values()),
     quarantine=metrics.model.quarantined or QuarantineCounts(len(report.quarantined), {}),
+    script=script,
+    script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
   )
 
 
 def _environment() -> jinja2.Environment:
   import jinja2
+
+  from beam_retrain.transforms.core.metrics.wording import places_of_interval  # loads numpy
 
   environment = jinja2.Environment(
     loader=jinja2.PackageLoader("beam_retrain.reporting", "templates"),
@@ -105,11 +130,12 @@ def _environment() -> jinja2.Environment:
     lstrip_blocks=True,
   )
   environment.filters |= {
-    "bar_width": lambda rate, scale: round(100 * min(rate / scale, 1.0), 2),
+    "breakable": _breakable,
     "change": wording.change,
     "counted": wording.counted,
     "interval": wording.interval,
     "number": wording.number,
+    "of_hundred": lambda rate: round(100 * rate, 2),
     "percent": wording.percent,
     "short_json": _short_json,
     "shortened": wording.shortened,
@@ -121,10 +147,19 @@ def _environment() -> jinja2.Environment:
     "calibrated": wording.calibrated,
     "charts": charts,
     "gate_value": gate_value,
+    "places_for": wording.places_for,
+    "places_of_interval": places_of_interval,
     "tables": html_tables,
     "trained_on": wording.trained_on,
   }
   return environment
+
+
+def _breakable(text: str) -> Markup:
+  """Returns a shortened name that may break within words, after `-_/`."""
+  from markupsafe import Markup
+
+  return Markup("<wbr>").join(re.split(r"(?<=[-_/\\])(?=.)", printable(wording.shortened(text))))
 
 
 def _short_json(value: Any) -> str:
@@ -135,26 +170,23 @@ def _short_json(value: Any) -> str:
 class _Details(NamedTuple):
   """The sections of one model.
 
-  `suspicious`: None if there are such labels, but no image of them.
+  `by_label`: images, right and wrong. `suspicious`: None if there are such labels, but no image of them.
   """
 
   name: str
   model: ModelMetrics
   matrix: Matrix
-  mistakes: list[LabelMistakes]
-  suspicious: list[ShownImage] | None
+  by_label: list[LabelMistakes]
+  suspicious: list[Picture] | None
 
 
-def _details(report: Report, name: str, model: ModelMetrics, thumbnails: ThumbnailBudget) -> _Details:
-  images = report.images_of(name, "mistakes")
+def _details(report: Report, name: str, model: ModelMetrics, thumbnails: Thumbnails) -> _Details:
+  images, right = report.images_of(name, "mistakes"), report.images_of(name, "right")
   matrix = html_tables.confusion(model, name[0], linked=bool(images) or model.total == model.correct)
-  mistakes = [
-    label._replace(groups=[group._replace(images=thumbnails.fit(group.images)) for group in label.groups])
-    for label in html_tables.mistakes_by_label(images, model, matrix)
-  ]
+  by_label = html_tables.images_by_label(images, right, model, matrix, thumbnails)
   suspicious = html_tables.surest_first(report.images_of(name, "suspicious"))
   unknown = model.suspicious is None or (model.suspicious.images and not suspicious)
-  return _Details(name, model, matrix, mistakes, None if unknown else thumbnails.fit(suspicious))
+  return _Details(name, model, matrix, by_label, None if unknown else thumbnails.fit(suspicious))
 
 
 class _Comparison(NamedTuple):
@@ -169,10 +201,10 @@ class _Comparison(NamedTuple):
   result: ComparisonResult
   finding: str
   chance: str
-  changed: list[tuple[str, int, list[ShownImage]]]
+  changed: list[tuple[str, int, list[Picture]]]
 
 
-def _comparisons(report: Report, thumbnails: ThumbnailBudget) -> Iterator[_Comparison]:
+def _comparisons(report: Report, thumbnails: Thumbnails) -> Iterator[_Comparison]:
   for name, model in report.metrics.models.items():
     for to, result in comparisons(name, model):
       # A candidate is compared with the model, whose own baseline does not matter here.

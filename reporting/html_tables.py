@@ -8,13 +8,15 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-import operator
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from statistics import median
+from typing import TYPE_CHECKING, NamedTuple
 
 from beam_retrain.reporting.text_tables import lowest_f1
-from beam_retrain.reporting.wording import counted
+from beam_retrain.reporting.wording import counted, places_for
 from beam_retrain.transforms.core.metrics.figures import (
+  MODEL,
   ColumnSlices,
   LabelRow,
   ModelMetrics,
@@ -24,13 +26,18 @@ from beam_retrain.transforms.core.metrics.figures import (
 )
 from beam_retrain.transforms.core.records.csv_format import escape_cell
 
+if TYPE_CHECKING:
+  from beam_retrain.transforms.core.metrics.embedding_map import EmbeddingMap, MapPoint  # not at run time: numpy
+
 MAX_MATRIX_LABELS = 40
 MAX_ROWS = 100
+MAX_FREQUENT = 12
 MAX_SLICED_COLUMNS = 20
 MAX_SLICES = 50
 HEAT_LEVELS = 10  # of a cell of the confusion matrix; the lowest means none
-_THUMBNAIL_BUDGET = 7_000_000  # characters
-_SCALES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+_THUMBNAIL_BUDGET = 6_500_000  # characters
+MAP_PX = (640, 420)
+_CHARACTER_PX, _LINE_PX = 14, 26  # of a label's name, on a phone
 
 Cell = tuple[int, int]
 """Actual and predicted label of a mistake, as positions in the label list."""
@@ -43,23 +50,24 @@ def label_positions(labels: Sequence[str]) -> dict[str, int]:
 
 
 class LabelTable(NamedTuple):
-  """Rows (model's, candidate's) of all labels or the lowest F1."""
+  """Rows (model's, candidate's) of all labels or the lowest F1.
+
+  `counts`: split -> label -> images that the model was made from; `places`: decimals of the rates.
+  """
 
   rows: Sequence[tuple[LabelRow, LabelRow | None]]
-  scale: float
+  counts: Mapping[str, Mapping[str, int]]
+  places: int
 
 
-def label_table(model: ModelMetrics, candidate: ModelMetrics | None) -> LabelTable:
+def label_table(
+  model: ModelMetrics, candidate: ModelMetrics | None, counts: Mapping[str, Mapping[str, int]]
+) -> LabelTable:
   shown = set(lowest_f1(model.rows, MAX_ROWS))
   others = {row.label: row for row in candidate.rows} if candidate else {}
   rows = [(row, others.get(row.label)) for row in model.rows if row in shown]
-  return LabelTable(rows, _scale(rate for pair in rows for row in pair if row for rate in (row.recall, row.precision)))
-
-
-def _scale(rates: Iterable[float | None]) -> float:
-  """Returns the error rate, 0..1, of a bar's full width."""
-  most = max((1 - rate for rate in rates if rate is not None), default=0.0)
-  return next(scale for scale in _SCALES if scale >= min(1.25 * most, 1.0))
+  known = {split: counts[split] for split in ("training", "validation") if any(counts.get(split, {}).values())}
+  return LabelTable(rows, known, places_for(model.total / max(len(model.rows), 1)))
 
 
 class Matrix(NamedTuple):
@@ -83,6 +91,11 @@ class Matrix(NamedTuple):
     return max(self.mistakes.values(), default=0)
 
   @property
+  def frequent(self) -> list[tuple[Cell, int]]:
+    """The mistakes made most often, the most frequent first."""
+    return sorted(self.mistakes.items(), key=lambda entry: (-entry[1], entry[0]))[:MAX_FREQUENT]
+
+  @property
   def has_long_labels(self) -> bool:
     """Whether any label is too long to stand upright above a column."""
     return any(len(self.labels[place]) > 3 for place in self.shown)
@@ -100,20 +113,20 @@ class Matrix(NamedTuple):
     return f"{self.prefix}-{cell[0]}-{cell[1]}"
 
 
-def heat_colours() -> list[tuple[str, str]]:
-  """Returns (background, text) colours of each level, as `#rrggbb`.
+def heat_colours(paper: str, most: str) -> list[tuple[str, str]]:
+  """Returns (background, text) of each level, from `paper` to `most`, all `#rrggbb`.
 
-  Backgrounds are cividis; the text is black or white, whichever contrasts more. J. R. Nuñez, C. R. Anderton,
-  R. S. Renslow, "Optimizing colormaps with consideration for color vision deficiency to enable accurate interpretation
-  of scientific data", PLoS ONE 13 (2018).
+  The text is black or white, whichever contrasts more.
   """
-  from matplotlib import colormaps
-  from matplotlib.colors import to_hex
-
-  backgrounds = [colormaps["cividis"](level / (HEAT_LEVELS - 1)) for level in range(HEAT_LEVELS)]
-  # Black and white contrast equally with a luminance of 0.1791.
-  texts = ["#000000" if luminance(colour[:3]) > 0.1791 else "#ffffff" for colour in backgrounds]
-  return [(to_hex(background), text) for background, text in zip(backgrounds, texts, strict=True)]
+  ends = [[int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)] for colour in (paper, most)]
+  levels = []
+  for level in range(HEAT_LEVELS):
+    share = level and 0.1 + 0.9 * level / (HEAT_LEVELS - 1)
+    colour = [round(low + share * (high - low), 3) for low, high in zip(*ends, strict=True)]
+    # Black and white contrast equally with a luminance of 0.1791.
+    text = "#000000" if luminance(colour) > 0.1791 else "#ffffff"
+    levels.append(("#" + "".join(f"{round(255 * value):02x}" for value in colour), text))
+  return levels
 
 
 def luminance(colour: Sequence[float]) -> float:
@@ -140,51 +153,93 @@ def confusion(model: ModelMetrics, prefix: str, linked: bool) -> Matrix:
   return Matrix(prefix, model.labels, shown, mistakes, linked)
 
 
+class Picture(NamedTuple):
+  """An image as the page shows it, with its figure's id."""
+
+  id: str
+  image: ShownImage
+
+
+class Thumbnails:
+  """Numbers images; leaves out thumbnails that would exceed the page's budget.
+
+  Attributes:
+    shown: key -> id of the first figure of the model that has a thumbnail.
+  """
+
+  def __init__(self) -> None:
+    self._left = _THUMBNAIL_BUDGET
+    self._number = itertools.count(1)
+    self.shown: dict[str, str] = {}
+
+  def fit(self, images: Iterable[ShownImage]) -> list[Picture]:
+    return list(map(self._fit, images))
+
+  def _fit(self, image: ShownImage) -> Picture:
+    thumbnail, name = image.thumbnail or "", f"i{next(self._number)}"
+    if not thumbnail.startswith("data:image/") or len(thumbnail) > self._left:
+      return Picture(name, dataclasses.replace(image, thumbnail=None))
+    self._left -= len(thumbnail)
+    if image.model == MODEL:
+      self.shown.setdefault(image.key, name)
+    return Picture(name, image)
+
+
 class MistakeGroup(NamedTuple):
   """Images of one mistake, most confident first; `number` counts all."""
 
   cell: Cell
   predicted: str
   number: int
-  images: Sequence[ShownImage]
+  pictures: Sequence[Picture]
 
 
 class LabelMistakes(NamedTuple):
-  """Mistakes of one label; unknown labels have an empty `table_row`."""
+  """Images of one label; unknown labels have an empty `table_row`."""
 
   label: str
   position: int
   table_row: Sequence[int]
+  right: Sequence[Picture]
   groups: Sequence[MistakeGroup]
 
 
-def mistakes_by_label(images: Sequence[ShownImage], model: ModelMetrics, matrix: Matrix) -> list[LabelMistakes]:
+def images_by_label(
+  images: Sequence[ShownImage],
+  right: Sequence[ShownImage],
+  model: ModelMetrics,
+  matrix: Matrix,
+  thumbnails: Thumbnails,
+) -> list[LabelMistakes]:
   """Groups images by label and predicted label.
 
   Each mistake in the matrix has a group, possibly empty, as the target of its cell's link. Labels not in the label
   list come last.
   """
-  used = {label for image in images for label in (image.actual, image.predicted)}
+  used = {label for image in (*images, *right) for label in (image.actual, image.predicted)}
   labels = [*model.labels, *sorted(used - label_positions(model.labels).keys())]
   positions, table = label_positions(labels), model.confusion
-  shown: dict[Cell, list[ShownImage]] = {cell: [] for cell in matrix.mistakes} if matrix.linked else {}
-  for image in images:
-    shown.setdefault((positions[image.actual], positions[image.predicted]), []).append(image)
+  shown: dict[int, dict[int, list[ShownImage]]] = defaultdict(lambda: defaultdict(list))
+  for actual, predicted in matrix.mistakes if matrix.linked else ():
+    _ = shown[actual][predicted]
+  for image in (*images, *right):
+    shown[positions[image.actual]][positions[image.predicted]].append(image)
   by_label = []
-  for actual, cells in itertools.groupby(sorted(shown), key=operator.itemgetter(0)):
+  for actual, of_label in sorted(shown.items()):
     row = table[actual] if actual < len(table) else ()
     groups = [
       MistakeGroup(
         (actual, predicted),
         labels[predicted],
-        row[predicted] if predicted < len(row) else len(shown[actual, predicted]),
-        surest_first(shown[actual, predicted]),
+        row[predicted] if predicted < len(row) else len(chosen),
+        thumbnails.fit(surest_first(chosen)),
       )
-      for _, predicted in cells
+      for predicted, chosen in of_label.items()
+      if predicted != actual
     ]
     # Groups with images first: the others take one line each.
-    groups.sort(key=lambda group: (not group.images, -group.number, group.cell))
-    by_label.append(LabelMistakes(labels[actual], actual, row, groups))
+    groups.sort(key=lambda group: (not group.pictures, -group.number, group.cell))
+    by_label.append(LabelMistakes(labels[actual], actual, row, thumbnails.fit(of_label.get(actual, ())), groups))
   return by_label
 
 
@@ -192,27 +247,49 @@ def surest_first(images: Iterable[ShownImage]) -> list[ShownImage]:
   return sorted(images, key=lambda image: (-image.confidence, image.key))
 
 
-class ThumbnailBudget:
-  """Leaves out the thumbnails that would make the page too large."""
+class Place(NamedTuple):
+  """A point of the map; `id` of its figure, or empty."""
 
-  def __init__(self) -> None:
-    self._left = _THUMBNAIL_BUDGET
+  x: int
+  y: int
+  point: MapPoint
+  wrong: bool
+  id: str
 
-  def fit(self, images: Iterable[ShownImage]) -> list[ShownImage]:
-    return list(map(self._fit, images))
 
-  def _fit(self, image: ShownImage) -> ShownImage:
-    thumbnail = image.thumbnail or ""
-    if not thumbnail.startswith("data:image/") or len(thumbnail) > self._left:
-      return dataclasses.replace(image, thumbnail=None)
-    self._left -= len(thumbnail)
-    return image
+class LabelPlaces(NamedTuple):
+  """A label's points; `x` of its name is None without room."""
+
+  label: str
+  x: int | None
+  y: int
+  places: Sequence[Place]
+
+
+def places_of(embedding_map: EmbeddingMap, labels: Sequence[str], thumbnails: Thumbnails) -> list[LabelPlaces]:
+  """Returns the map's points by label, those with most first."""
+  positions = label_positions(labels)
+  by_label: dict[int, list[Place]] = defaultdict(list)
+  for point in embedding_map.points:
+    x, y = round(12 + point.x * (MAP_PX[0] - 24)), round(12 + (1 - point.y) * (MAP_PX[1] - 24))
+    name = thumbnails.shown.get(point.key, "")
+    by_label[positions[point.actual]].append(Place(x, y, point, point.actual != point.predicted, name))
+  found: list[LabelPlaces] = []
+  named: list[tuple[int, int, int]] = []
+  for place, of in sorted(by_label.items(), key=lambda entry: (-len(entry[1]), entry[0])):
+    half = _CHARACTER_PX * len(labels[place]) // 2
+    x = min(max(int(median(one.x for one in of)), half), MAP_PX[0] - half)
+    y = int(median(one.y for one in of))
+    has_room = x >= half and all(abs(x - at) > half + other or abs(y - line) > _LINE_PX for at, line, other in named)
+    named += [(x, y, half)] * has_room
+    found.append(LabelPlaces(labels[place], x if has_room else None, y, of))
+  return found
 
 
 class SliceTable(NamedTuple):
   """Slices of a column, lowest accuracy first; `others`: pooled and unlisted."""
 
-  scale: float
+  places: int
   rows: Sequence[tuple[str, SliceFigures]]
   others: Sequence[tuple[str, SliceFigures | PooledSlices]]
 
@@ -224,4 +301,5 @@ def slice_table(slices: ColumnSlices) -> SliceTable:
     others.append((f"{counted(small.slices, 'slice')} of fewer than {counted(small.fewer_than, 'image')}", small))
   if slices.unlisted:
     others.append(("not in the manifest", slices.unlisted))
-  return SliceTable(_scale(figures.accuracy for _, figures in (*rows, *others)), rows, others)
+  images = [figures.images for _, figures in (*rows, *others)]
+  return SliceTable(places_for(sum(images) / max(len(images), 1)), rows, others)

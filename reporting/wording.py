@@ -34,14 +34,27 @@ def counted(value: int, thing: str, things: str = "") -> str:
   return f"{value:,} {thing if value == 1 else things or f'{thing}s'}"
 
 
-def percent(rate: float | None, places: int = 2) -> str:
-  """Returns a rate, 0..1, as `98.21 %`; a dash if unknown."""
+def places_for(images: float) -> int:
+  """Returns how many decimals of a percentage so many images are worth."""
+  return 0 if images < 20 else 1 if images < 5_000 else 2
+
+
+def percent(rate: float | None, places: int = 1) -> str:
+  """Returns a rate, 0..1, as `98.2 %`; a dash if unknown.
+
+  It is 100 % only where the rate is 1.
+  """
+  while rate is not None and rate < 1 and float(f"{100 * rate:.{places}f}") == 100 and places < 6:
+    places += 1
   return _UNKNOWN if rate is None else f"{100 * rate:.{places}f}{_NBSP}%"
 
 
 def interval(bounds: Sequence[float] | None) -> str:
-  """Returns bounds, 0..1, as `97.9 to 98.5 %`."""
-  return _UNKNOWN if bounds is None else f"{100 * bounds[0]:.1f} to {100 * bounds[1]:.1f}{_NBSP}%"
+  """Returns bounds, 0..1, as `97.9 to 98.5 %`, wide ones without decimals."""
+  if bounds is None:
+    return _UNKNOWN
+  low, high = (f"{100 * bound:.{0 if bounds[1] - bounds[0] > 0.05 else 1}f}" for bound in bounds)
+  return f"{low} to {high}{_NBSP}%"
 
 
 def shortened(text: str) -> str:

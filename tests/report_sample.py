@@ -14,11 +14,13 @@ from beam_retrain.reporting.gates import judge
 from beam_retrain.reporting.html_report import Report
 from beam_retrain.transforms.core.images.thumbnails import thumbnail
 from beam_retrain.transforms.core.metrics.comparison import Bucket, Change, Plan, compare, extract, extract_slices
+from beam_retrain.transforms.core.metrics.embedding_map import EmbeddingMap, SampledVector, VectorSample, project
 from beam_retrain.transforms.core.metrics.figures import ModelMetrics, ShownImage, SuspiciousLabels, TrendPoint
 from beam_retrain.transforms.core.metrics.label_stats import Outcome, evaluate_in_memory
 from beam_retrain.transforms.core.metrics.metrics_file import metrics_from_json, model_from_json, model_to_json
 from beam_retrain.transforms.core.metrics.predictions import Mistakes, Row, shown_image
 from beam_retrain.transforms.core.metrics.statistics import wilson_interval
+from beam_retrain.transforms.core.metrics.training_log import TrainingEpoch, TrainingLog
 from beam_retrain.transforms.core.records.csv_format import escape_cell
 from beam_retrain.transforms.core.records.slice_manifest import ManifestRow
 from beam_retrain.transforms.core.run.run_info import RunInfo
@@ -46,6 +48,8 @@ class Sample:
   info: RunInfo = dataclasses.field(default_factory=lambda: RunInfo("evaluate"))
   trend: list[dict[str, Any]] = dataclasses.field(default_factory=list)
   title: str = "MNIST, 10,000 test images"
+  training: TrainingLog = dataclasses.field(default_factory=TrainingLog)
+  map: EmbeddingMap | None = None
 
   def report(self) -> Report:
     return Report(
@@ -55,6 +59,9 @@ class Sample:
       self.info,
       [_trend_point(**night) for night in self.trend],
       self.title,
+      "2026-11-24",
+      {"model": self.training},
+      self.map,
     )
 
 
@@ -120,6 +127,27 @@ def digits() -> list[tuple[int, str]]:
   return made
 
 
+def _map(labels: Sequence[str], found: Sequence[Outcome]) -> EmbeddingMap:
+  """Returns a map of random vectors around one for each label; a mistake lies between its two."""
+  rng = np.random.default_rng(8)
+  middles = dict(zip(labels, rng.normal(size=(len(labels), 16)), strict=True))
+  sample = VectorSample(1)
+  for row, one in zip(rows(found), found, strict=True):
+    vector = middles[one.actual] + middles[one.predicted] + rng.normal(size=16, scale=0.6)
+    sample.add(row.key.replace(escape_cell(one.actual), one.actual), row.sha256, one, vector)
+  return project(SampledVector(*one) for one in sample.to_json())
+
+
+def _training(labels: Sequence[str]) -> TrainingLog:
+  epochs = [
+    TrainingEpoch(number, 1.9 / number, 1 - 0.4 / number, 0.05 + 1.8 / number + number / 80, 1 - 0.5 / number)
+    for number in range(1, 21)
+  ]
+  best = min(epochs, key=lambda one: one.validation_loss).number
+  counts = {"training": 900, "validation": 100, "testing": 0}
+  return TrainingLog(tuple(epochs), best, {split: dict.fromkeys(labels, number) for split, number in counts.items()})
+
+
 def _figures(labels: Sequence[str], found: Sequence[Outcome]) -> tuple[ModelMetrics, Mistakes]:
   chosen = Mistakes()
   for row in rows(found):
@@ -138,7 +166,8 @@ def _image(model: str, row: Row) -> dict[str, Any]:
 
 def evaluation(labels: Sequence[str] = DIGITS, number: int = 3_000, wrong: float = 0.03, **gates: float) -> Sample:
   """Returns a sample of `evaluate`."""
-  model, chosen = _figures(labels, outcomes(labels, number, wrong))
+  found = outcomes(labels, number, wrong)
+  model, chosen = _figures(labels, found)
   metrics = _judged(model, gates)
   metrics["quarantined"] = {"total": 3, "reasons": {"EMPTY": 1, "TRUNCATED": 2}}
   metrics["splits"] = ["testing"]
@@ -147,6 +176,7 @@ def evaluation(labels: Sequence[str] = DIGITS, number: int = 3_000, wrong: float
     {
       "mistakes": [_image("model", row) for row in chosen.shown()],
       "suspicious": [_image("model", row) for row in chosen.suspicious()[:60]],
+      "right": [_image("model", row) for row in chosen.right()],
     },
     [
       ("testing/4/empty.jpg", "testing", 0, "EMPTY", "The file has 0 bytes."),
@@ -167,6 +197,8 @@ def evaluation(labels: Sequence[str] = DIGITS, number: int = 3_000, wrong: float
       trunk=TrunkInfo("bundled", "3731b802" * 8, 75, 512, "3731b802" * 8),
       versions={"beam-retrain": "0.1.0", "apache-beam": "2.77.0", "tensorflow": "2.21.0", "python": "3.11.7"},
     ),
+    training=_training(labels),
+    map=_map(labels, found),
   )
   give_thumbnails(sample)
   return sample

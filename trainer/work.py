@@ -75,7 +75,8 @@ def train_and_export(job: Job) -> TrainMetrics:
   lite = tflite.write_tflite(
     options, exporter, flat, output=job.output, bottlenecks=job.bottlenecks, calibration=calibration
   )
-  metrics = TrainMetrics(len(data.labels), job.request.seed, rounds, scores, lite)
+  counts = {split: dict(zip(data.labels, data.counts(split).tolist(), strict=True)) for split in scores}
+  metrics = TrainMetrics(len(data.labels), job.request.seed, rounds, scores, lite, counts)
   local_files.write_text(os.path.join(job.output, output_files.METRICS), metrics.to_json())
   complete_folder(job.output)
   return metrics

@@ -9,7 +9,9 @@ from collections.abc import Mapping, Sequence
 from beam_retrain.pipelines.models.execution import Execution
 from beam_retrain.pipelines.options.flags import check_split_hash
 from beam_retrain.transforms.bottlenecks.model_handler import ImageModelHandler
-from beam_retrain.transforms.core.errors import InputError, flag
+from beam_retrain.transforms.core.errors import DamagedInputError, InputError, flag
+from beam_retrain.transforms.core.metrics.metrics_file import METRICS_FILE
+from beam_retrain.transforms.core.metrics.training_log import TrainingLog
 from beam_retrain.transforms.core.models.choose_variant import TRUNK_FOLDER, choose_serving_variant
 from beam_retrain.transforms.core.models.head import HEAD_FILE
 from beam_retrain.transforms.core.records.schema import ALL, LABELS_FILE, TESTING, TRAINING
@@ -19,6 +21,7 @@ from beam_retrain.transforms.core.run.output_folder import find_output, read_inf
 from beam_retrain.transforms.core.run.run_info import RunInfo
 from beam_retrain.transforms.core.runtimes.prepared import CARD_FILE, PREPARED_FOLDER
 from beam_retrain.transforms.core.runtimes.variant import AUTO
+from beam_retrain.transforms.core.system.small_files import RUN_AGAIN, read_small
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.sources.base import Source
 from beam_retrain.transforms.sources.idx import IdxSource, count_classes
@@ -57,6 +60,14 @@ class Model:
       return None
     TrainedOn.decode(files.read_bytes(path), path)
     return path
+
+  @functools.cached_property
+  def training(self) -> TrainingLog:
+    """Returns how it was trained; empty if it does not say."""
+    try:
+      return read_small(files.join(self.path, METRICS_FILE), TrainingLog.from_json, RUN_AGAIN, files.read_bytes)
+    except DamagedInputError:  # the report goes without
+      return TrainingLog()
 
   @property
   def trunk(self) -> str:

@@ -10,7 +10,7 @@ from beam_retrain.transforms.core.metrics.label_stats import evaluate_in_memory
 from beam_retrain.transforms.core.metrics.metrics_file import model_to_json
 from tests.html_elements import Element, read
 from tests.report_sample import Sample, evaluation
-from tests.reporting.report_suite import night_page, night_sample, render, section_of
+from tests.reporting.report_suite import has_section, night_page, night_sample, render, section_of
 
 __all__ = ["night_page", "night_sample"]  # fixtures
 
@@ -19,7 +19,7 @@ def test_each_mistake_of_the_matrix_leads_to_its_images(night_sample: Sample, ni
   for prefix, figures in (("m", night_sample.metrics), ("c", night_sample.metrics["candidate"])):
     table = figures["confusion_matrix"]
     section = section_of(night_page, f"{prefix}-matrix")
-    rows = section.only("table").every("tr")[1:]
+    rows = section.only("table", class_="matrix").every("tr")[1:]
     led = {}
     for i, row in enumerate(rows):
       cells = row.every("td")
@@ -45,7 +45,7 @@ def test_a_mistake_with_no_image_to_show_leads_to_its_name() -> None:
   sample = evaluation(number=300)
   del sample.images["mistakes"][1:]
   page = read(render(sample))
-  links = section_of(page, "m-matrix").only("table").every("a")
+  links = section_of(page, "m-matrix").only("table", class_="matrix").every("a")
   bare = ["none shown" in page.only("div", id=link.attributes["href"][1:]).text for link in links]
   assert len(links) > 2
   assert bare.count(False) == 1
@@ -53,8 +53,11 @@ def test_a_mistake_with_no_image_to_show_leads_to_its_name() -> None:
 
 def test_a_model_without_mistakes_says_so() -> None:
   page = read(render(evaluation(number=100, wrong=0.0)))
-  assert section_of(page, "m-mistakes").only("p").text == "There are no mistakes."
-  assert "The model contradicts no label" in section_of(page, "m-suspicious").text
+  section = section_of(page, "m-mistakes")
+  assert section.every("p")[0].text.startswith("There are no mistakes. Beside them: right ones")
+  assert len(section.every("figure")) == 40
+  assert not has_section(page, "m-suspicious")
+  assert "the model contradicts no label" in section_of(page, "made").text
 
 
 def test_an_image_of_the_gallery_says_everything(night_sample: Sample, night_page: Element) -> None:
@@ -82,7 +85,7 @@ def test_a_label_spelled_as_in_a_csv_cell_finds_its_group() -> None:
   picture = {"model": "model", "key": "'=cmd/1.png", "actual": "'=cmd", "predicted": "ant", "confidence": 60.0}
   picture |= {"baseline_predicted": None, "baseline_confidence": None, "thumbnail": None}
   page = read(render(Sample(model_to_json(stats), {"mistakes": [picture]})))
-  (link,) = section_of(page, "m-matrix").only("table").every("a")
+  (link,) = section_of(page, "m-matrix").only("table", class_="matrix").every("a")
   assert page.only("div", id=link.attributes["href"][1:]).only("span", class_="file").text == "'=cmd/1.png"
 
 
@@ -94,7 +97,7 @@ def test_of_many_labels_the_matrix_shows_those_with_most_mistakes() -> None:
     pairs += [(label, bad[place - 1])] * (100 - place)
   page = read(render(Sample(model_to_json(evaluate_in_memory(pairs, labels)), {})))
   section = section_of(page, "m-matrix")
-  shown = [row.only("th").text for row in section.only("tbody").every("tr")]
+  shown = [row.only("th").text for row in section.only("table", class_="matrix").only("tbody").every("tr")]
   assert shown == sorted(shown)
   wrong = {label: 100 - place + 100 - (place + 1) % 45 for place, label in enumerate(bad)}
   assert set(shown) == set(sorted(bad, key=lambda label: -wrong[label])[:40])
@@ -129,15 +132,38 @@ def test_without_an_image_there_are_words(thumbnail: str | None) -> None:
   assert page.every("span", class_="missing")[0].text == "no image"
 
 
-def test_the_bars_are_what_went_wrong() -> None:
+def test_the_bar_is_the_recall() -> None:
   pairs = [("a", "a")] * 90 + [("a", "b")] * 10 + [("b", "b")] * 96 + [("b", "a")] * 4
   page = read(render(Sample(model_to_json(evaluate_in_memory(pairs, ["a", "b"])), {})))
   section = section_of(page, "labels")
-  assert "from 0 to 20 %" in section.text
   first = section.only("tbody").every("tr")[0]
   bar = first.every("span", class_="bar")[0]
-  assert bar.only("i").attributes["style"] == "width:50.0%"
+  assert bar.only("i").attributes["style"] == "width:90.0%"
   left, width = (float(number) for number in re.findall(r":([\d.]+)%", bar.only("b").attributes["style"]))
-  low, high = 1 - 0.944_77, 1 - 0.825_61  # Wilson's interval of 90 of 100
-  assert left == pytest.approx(100 * low / 0.2, abs=0.05)
-  assert left + width == pytest.approx(100 * high / 0.2, abs=0.05)
+  low, high = 0.825_61, 0.944_77  # Wilson's interval of 90 of 100
+  assert left == pytest.approx(100 * low, abs=0.05)
+  assert left + width == pytest.approx(100 * high, abs=0.05)
+  assert first.every("td", class_="rate")[0].text == "90.0 % 83 to 94 %"
+
+
+def test_right_ones_stand_beside_the_mistakes(night_sample: Sample, night_page: Element) -> None:
+  section = section_of(night_page, "m-mistakes")
+  shown = {
+    label.only("h3").text.split()[0]: [file.text for file in group.every("span", class_="file")]
+    for label in section.every("div", class_="label")
+    for group in label.every("div", class_="good")
+  }
+  expected: dict[str, list[str]] = {}
+  for picture in night_sample.images["right"]:
+    expected.setdefault(picture["actual"], []).append(picture["key"])
+  assert {label: sorted(keys) for label, keys in shown.items()} == {k: sorted(v) for k, v in expected.items()}
+  assert list(map(len, shown.values())) == [4] * 10
+  assert not section_of(night_page, "c-mistakes").every("div", class_="good")
+
+
+def test_each_image_is_a_link_to_itself_enlarged(night_page: Element) -> None:
+  figures = [figure for figure in night_page.every("figure") if figure.every("img")]
+  assert len(figures) > 100
+  for figure in figures:
+    assert figure.only("a", class_="enlarge").attributes["href"] == f"#{figure.attributes['id']}"
+    assert figure.only("a", class_="close").attributes["href"] != f"#{figure.attributes['id']}"

@@ -6,18 +6,21 @@ import re
 
 import pytest
 
-from beam_retrain.reporting.html_tables import HEAT_LEVELS, heat_colours, heat_level, luminance
+from beam_retrain.reporting.html_tables import HEAT_LEVELS, heat_level, luminance
 from tests.html_elements import Element
 from tests.reporting.report_suite import night_page, night_sample
 
 __all__ = ["night_page", "night_sample"]  # fixtures
 
 
-def test_text_on_the_heat_map_can_be_read() -> None:
-  colours = heat_colours()
+@pytest.mark.parametrize("scheme", [0, 1])
+def test_nothing_is_the_paper_and_text_on_the_heat_map_can_be_read(night_page: Element, scheme: int) -> None:
+  style = night_page.only("style").text
+  colours = re.findall(r"\.h\d { background: (#\w{6}); color: (#\w{6}) }", style)[HEAT_LEVELS * scheme :][:HEAT_LEVELS]
+  assert colours[0][0] == re.findall(r"--paper: (#\w{6})", style)[scheme]
   assert len(set(colours)) == HEAT_LEVELS
   brightness = [luminance(_rgb(background)) for background, _ in colours]
-  assert brightness == sorted(brightness)
+  assert brightness == sorted(brightness, reverse=not scheme)
   assert all(_contrast(background, text) >= 4.5 for background, text in colours)
 
 

@@ -1,7 +1,6 @@
-"""The report as a browser shows it: headless Chromium, driven by Selenium.
+"""The report as a browser shows it: its size, its links, its colours.
 
-Where there is no Chromium the tests are skipped, unless BEAM_RETRAIN_REQUIRE_CHROMIUM=1. With
-BEAM_RETRAIN_SCREENSHOTS=DIR what they saw is kept, for people to look at.
+With BEAM_RETRAIN_SCREENSHOTS=DIR what the tests saw is kept, for people to look at.
 """
 
 from __future__ import annotations
@@ -10,108 +9,25 @@ import base64
 import io
 import json
 import os
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from PIL import Image
 
-from beam_retrain.reporting.html_report import render_report
-from tests.report_sample import HOSTILE, Sample, evaluation, night
+from tests.system.report_browser_suite import DESK, PHONE, browser, open_page, pages, requests
 
 if TYPE_CHECKING:
   from selenium.webdriver.chrome.webdriver import WebDriver
 
-_FLAGS = (
-  "--headless",
-  "--no-sandbox",
-  "--disable-gpu",
-  "--no-first-run",
-  "--disable-background-networking",
-  "--disable-component-update",
-  "--disable-sync",
-)
-_PHONE = (375, 812)
-_DESK = (1200, 900)
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebDriver]:
-  from selenium import webdriver
-  from selenium.webdriver.chrome.service import Service
-
-  chromium = shutil.which("chromium") or shutil.which("google-chrome")
-  driver = shutil.which("chromedriver")
-  if not chromium or not driver:
-    missing = "chromium" if not chromium else "chromedriver"
-    if os.environ.get("BEAM_RETRAIN_REQUIRE_CHROMIUM") == "1":
-      pytest.fail(f"{missing} is not on the PATH, and BEAM_RETRAIN_REQUIRE_CHROMIUM=1 asks for it")
-    pytest.skip(f"{missing} is not on the PATH: install Debian's packages chromium and chromium-driver")
-  options = webdriver.ChromeOptions()
-  options.binary_location = chromium
-  for flag in (*_FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"):
-    options.add_argument(flag)
-  options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-  started = webdriver.Chrome(options=options, service=Service(driver))
-  yield started
-  started.quit()
-
-
-@pytest.fixture(scope="module")
-def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-  """name -> `file:` address of a report."""
-  folder = tmp_path_factory.mktemp("reports")
-  samples = {
-    "evaluation": evaluation(min_accuracy=0.97),
-    "night": night(min_accuracy=0.965, max_drop=0.005, min_label_recall=0.93),
-    "hostile": _hostile(),
-    "many": night([f"a rather long label of a folder {number}" for number in range(120)], number=2_000),
-  }
-  for name, sample in samples.items():
-    (folder / f"{name}.html").write_text(_render(sample), encoding="utf-8")
-  return {name: (folder / f"{name}.html").as_uri() for name in samples}
-
-
-def _render(sample: Sample) -> str:
-  return render_report(sample.report())
-
-
-def _hostile() -> Sample:
-  sample = night(HOSTILE, number=800)
-  for kind in sample.images.values():
-    for number, image in enumerate(kind):
-      image["key"] = f'{HOSTILE[number % len(HOSTILE)]}" onerror="alert(4)" ' + "long" * number
-  sample.quarantined = [("x" * 500, name, 1, "EMPTY", name) for name in HOSTILE]
-  return sample
-
-
-def _open(browser: WebDriver, address: str, size: tuple[int, int] = _DESK, scheme: str = "light") -> None:
-  width, height = size
-  screen = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": size == _PHONE}
-  browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
-  features = [{"name": "prefers-color-scheme", "value": scheme}]
-  browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
-  browser.get("about:blank")
-  for kind in ("browser", "performance"):
-    browser.get_log(kind)  # what was before does not count
-  browser.get(address)
-
-
-def _requests(browser: WebDriver) -> list[str]:
-  messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
-  urls = [
-    message["params"]["request"]["url"] for message in messages if message["method"] == "Network.requestWillBeSent"
-  ]
-  return [url for url in urls if not url.startswith("data:")]
+__all__ = ["browser", "pages"]  # fixtures
 
 
 @pytest.mark.parametrize("name", ["evaluation", "night", "hostile", "many"])
 def test_it_loads_with_no_request_and_no_complaint(browser: WebDriver, pages: dict[str, str], name: str) -> None:
-  _open(browser, pages[name])
+  open_page(browser, pages[name])
   assert browser.execute_script("return document.readyState") == "complete"
-  assert _requests(browser) == [pages[name]]
+  assert requests(browser) == [pages[name]]
   assert browser.get_log("browser") == []
   broken = "return [...document.images].filter(image => !image.complete || !image.naturalWidth).length"
   assert browser.execute_script("return document.images.length") > 10
@@ -121,15 +37,15 @@ def test_it_loads_with_no_request_and_no_complaint(browser: WebDriver, pages: di
 def test_what_hostile_names_ask_for_is_not_done(browser: WebDriver, pages: dict[str, str]) -> None:
   from selenium.common.exceptions import NoAlertPresentException
 
-  _open(browser, pages["hostile"])
+  open_page(browser, pages["hostile"])
   with pytest.raises(NoAlertPresentException):
     _ = browser.switch_to.alert
-  assert browser.execute_script("return document.scripts.length") == 0
+  assert browser.execute_script("return document.scripts.length") == 1
   assert browser.execute_script("return document.querySelectorAll('[onerror]').length") == 0
 
 
-def test_the_policy_of_the_page_forbids_requests(browser: WebDriver, pages: dict[str, str]) -> None:
-  _open(browser, pages["evaluation"])
+def test_the_policy_of_the_page_forbidsrequests(browser: WebDriver, pages: dict[str, str]) -> None:
+  open_page(browser, pages["evaluation"])
   add = "const image = new Image(); image.onerror = () => done(1); image.src = 'http://127.0.0.1:9/x.png'"
   browser.execute_async_script(f"const done = arguments[0]; {add}")
   (complaint,) = browser.get_log("browser")
@@ -146,7 +62,7 @@ return [target.matches(':target'), box.top >= 0 && box.top < innerHeight && box.
 
 
 def _cell_links(browser: WebDriver, prefix: str) -> list[Any]:
-  return browser.find_elements("css selector", f"section[aria-labelledby={prefix}-matrix] td a")
+  return browser.find_elements("css selector", f"section[aria-labelledby={prefix}-matrix] .matrix td a")
 
 
 _CLICKED = [("evaluation", "m"), ("night", "c"), ("hostile", "m"), ("many", "c")]
@@ -156,7 +72,7 @@ _CLICKED = [("evaluation", "m"), ("night", "c"), ("hostile", "m"), ("many", "c")
 def test_a_click_on_a_cell_leads_to_its_images(
   browser: WebDriver, pages: dict[str, str], name: str, prefix: str
 ) -> None:
-  _open(browser, pages[name])
+  open_page(browser, pages[name])
   links = _cell_links(browser, prefix)
   assert len(links) > 5
   for link in (links[0], links[len(links) // 2], links[-1]):
@@ -164,13 +80,13 @@ def test_a_click_on_a_cell_leads_to_its_images(
     link.click()
     assert browser.execute_script("return location.hash") == f"#{link.get_attribute('href').split('#')[1]}"
     assert browser.execute_script(_TARGET_SEEN) == [True, True]
-  assert len(_requests(browser)) == 1
+  assert len(requests(browser)) == 1
 
 
 def test_the_keyboard_reaches_a_cell_and_enter_shows_its_images(browser: WebDriver, pages: dict[str, str]) -> None:
   from selenium.webdriver.common.keys import Keys
 
-  _open(browser, pages["evaluation"])
+  open_page(browser, pages["evaluation"])
   focused = "return document.activeElement"
   browser.find_element("tag name", "body").send_keys(Keys.TAB)
   assert browser.execute_script(f"{focused}.className") == "skip"
@@ -189,35 +105,35 @@ def test_the_keyboard_reaches_a_cell_and_enter_shows_its_images(browser: WebDriv
 
 
 def test_a_cell_with_the_focus_is_not_behind_the_labels(browser: WebDriver, pages: dict[str, str]) -> None:
-  _open(browser, pages["many"], _PHONE)
+  open_page(browser, pages["many"], PHONE)
   hidden = """
     const hidden = link => {
       link.focus();
       const box = link.getBoundingClientRect(), label = link.closest("tr").firstElementChild.getBoundingClientRect();
       return box.left + box.width / 2 < label.right;
     };
-    const links = [...document.querySelectorAll("section[aria-labelledby=c-matrix] td a")];
+    const links = [...document.querySelectorAll("section[aria-labelledby=c-matrix] .matrix td a")];
     return [...links, ...links.reverse()].filter(hidden).length;
   """
   assert browser.execute_script(hidden) == 0
 
 
 @pytest.mark.parametrize("name", ["evaluation", "night", "hostile", "many"])
-@pytest.mark.parametrize("width", [375, 1200])
+@pytest.mark.parametrize("width", [PHONE[0], DESK[0]])
 def test_the_page_itself_never_scrolls_sideways(
   browser: WebDriver, pages: dict[str, str], name: str, width: int
 ) -> None:
-  _open(browser, pages[name], (width, 812))
+  open_page(browser, pages[name], (width, 844))
   browser.execute_script("document.querySelectorAll('details').forEach(details => details.open = true)")
   assert browser.execute_script("return document.documentElement.scrollWidth") <= width
-  wide = "return [...document.querySelectorAll('body *')].filter(e => !e.closest('.scroll, svg, .skip, .past')"
+  wide = "return [...document.querySelectorAll('body *')].filter(e => !e.closest('.scroll, svg, .skip, .past, .close')"
   beyond = f"{wide} && e.getBoundingClientRect().right > innerWidth + 1).map(e => e.outerHTML.slice(0, 80))"
   assert browser.execute_script(beyond) == []
 
 
 @pytest.mark.parametrize("name", ["evaluation", "night", "hostile"])
 def test_a_phone_shows_what_the_gates_measured(browser: WebDriver, pages: dict[str, str], name: str) -> None:
-  _open(browser, pages[name], _PHONE)
+  open_page(browser, pages[name], PHONE)
   hidden = """
     const box = document.querySelector(".gates").parentElement;
     const ends = element => element.getBoundingClientRect();
@@ -232,12 +148,12 @@ def test_a_phone_shows_what_the_gates_measured(browser: WebDriver, pages: dict[s
   assert browser.execute_script(f"{shorten};{hidden}") == [False, 0, 0, gates]
 
 
-@pytest.mark.parametrize("size", [_PHONE, _DESK])
+@pytest.mark.parametrize("size", [PHONE, DESK])
 @pytest.mark.parametrize("name", ["evaluation", "night", "many"])
 def test_links_in_tables_are_large_enough_for_a_thumb(
   browser: WebDriver, pages: dict[str, str], name: str, size: tuple[int, int]
 ) -> None:
-  _open(browser, pages[name], size)
+  open_page(browser, pages[name], size)
   heights = browser.execute_script(
     "return [...document.querySelectorAll('table a')].map(link => link.getBoundingClientRect().height)"
   )
@@ -248,12 +164,12 @@ def test_links_in_tables_are_large_enough_for_a_thumb(
 @pytest.mark.parametrize(
   ("name", "size", "scheme", "paper"),
   [
-    ("evaluation", _DESK, "light", (255, 255, 255)),
-    ("evaluation", _PHONE, "dark", (19, 22, 25)),
-    ("night", _DESK, "dark", (19, 22, 25)),
-    ("night", _PHONE, "light", (255, 255, 255)),
-    ("many", _DESK, "light", (255, 255, 255)),
-    ("hostile", _PHONE, "light", (255, 255, 255)),
+    ("evaluation", DESK, "light", (255, 255, 255)),
+    ("evaluation", PHONE, "dark", (19, 22, 25)),
+    ("night", DESK, "dark", (19, 22, 25)),
+    ("night", PHONE, "light", (255, 255, 255)),
+    ("many", DESK, "light", (255, 255, 255)),
+    ("hostile", PHONE, "light", (255, 255, 255)),
   ],
 )
 def test_screenshots(
@@ -265,7 +181,7 @@ def test_screenshots(
   scheme: str,
   paper: tuple[int, int, int],
 ) -> None:
-  _open(browser, pages[name], size, scheme)
+  open_page(browser, pages[name], size, scheme)
   height = min(browser.execute_cdp_cmd("Page.getLayoutMetrics", {})["cssContentSize"]["height"], 6_000)
   clip = {"x": 0, "y": 0, "width": size[0], "height": height, "scale": 1}
   shot = browser.execute_cdp_cmd("Page.captureScreenshot", {"captureBeyondViewport": True, "clip": clip})

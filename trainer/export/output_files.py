@@ -62,13 +62,17 @@ class Int8File(LiteFile):
 
 @dataclasses.dataclass(frozen=True)
 class TrainMetrics:
-  """The contents of `metrics.json`; `tflite`: kind -> TensorFlow Lite file."""
+  """The contents of `metrics.json`.
+
+  `tflite`: kind -> TensorFlow Lite file; `label_counts`: split -> label -> images.
+  """
 
   labels: int
   seed: int
   rounds: Sequence[EvalResult]
   scores: Mapping[str, Score]
   tflite: Mapping[str, LiteFile] = dataclasses.field(default_factory=dict)
+  label_counts: Mapping[str, Mapping[str, int]] = dataclasses.field(default_factory=dict)
 
   def to_json(self) -> str:
     values = {
@@ -77,6 +81,7 @@ class TrainMetrics:
       "rounds_trained": len(self.rounds),
       "best_round": best_round(self.rounds).number,
       "steps_trained": sum(one.steps for one in self.rounds),
+      "label_counts": self.label_counts,
       "rounds": [dataclasses.asdict(one) for one in self.rounds],
       **({"tflite": {kind: dataclasses.asdict(file) for kind, file in self.tflite.items()}} if self.tflite else {}),
     }

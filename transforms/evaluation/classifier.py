@@ -21,6 +21,7 @@ from beam_retrain.transforms.evaluation.evaluate import (
   check_not_empty,
   counts_of,
   read_thumbnails,
+  vectors_of,
   write_figures,
   write_predictions,
 )
@@ -147,6 +148,7 @@ class EvaluateClassifier(beam.PTransform):
       # (model, LabelCounts)
       | "MergeCounts" >> beam.CombinePerKey(label_stats.merge)
     )
+    vectors = reports | "VectorsOfShard" >> beam.FlatMap(vectors_of)  # SampledVector
     leaks = None
     if self._finds_leaks:
       leaks = reports | "Audit" >> AuditPredictions(self.parts_folder, self._models[MODEL])  # LeakedImage
@@ -159,6 +161,7 @@ class EvaluateClassifier(beam.PTransform):
       self._models,
       counts=beam.pvalue.AsDict(counts),
       thumbnails=beam.pvalue.AsDict(thumbnails),
+      vectors=beam.pvalue.AsList(vectors),
       **shown,
     )  # str
 

@@ -18,6 +18,12 @@ from apache_beam.utils.shared import Shared
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.images.thumbnails import thumbnail
 from beam_retrain.transforms.core.metrics import label_stats
+from beam_retrain.transforms.core.metrics.embedding_map import (
+  EmbeddingMap,
+  SampledVector,
+  VectorSample,
+  project,
+)
 from beam_retrain.transforms.core.metrics.figures import (
   MODEL,
   ModelMetrics,
@@ -31,6 +37,7 @@ from beam_retrain.transforms.core.metrics.predictions import (
   HEADER,
   HEADER_TRAINED_ON,
   MAX_SHOWN,
+  MAX_SHOWN_RIGHT,
   MAX_SHOWN_SUSPICIOUS,
   ROW_COLUMNS,
   SUSPICIOUS_PERCENT,
@@ -48,6 +55,7 @@ from beam_retrain.transforms.core.records.schema import Image
 from beam_retrain.transforms.core.records.shards import Shard, ShardReport, some_oriented
 from beam_retrain.transforms.core.records.trained_on import TrainedOn
 from beam_retrain.transforms.core.run.stats import Stats
+from beam_retrain.transforms.core.system.small_files import parse_json
 from beam_retrain.transforms.evaluation.compare_nights import PARTS_FOLDER, NightsCompared
 from beam_retrain.transforms.evaluation.scoring import Scorer
 from beam_retrain.transforms.io import files
@@ -60,6 +68,7 @@ SUSPICIOUS_FILE = "suspicious_labels.csv"
 FIGURES_FILE = "figures.json"
 
 _COUNTS = "label_counts"
+_VECTORS = "vectors"
 _NOTHING_COMPARED = NightsCompared()
 
 
@@ -69,7 +78,7 @@ def folder_of(output: str, model: str) -> str:
 
 
 class PredictionsWritten(NamedTuple):
-  """Images to show (`mistakes`, `suspicious`) and counts by model."""
+  """Images to show (`mistakes`, `suspicious`, `right`) and counts by model."""
 
   images: Mapping[str, Sequence[ShownImage]]
   suspicious: Mapping[str, SuspiciousLabels]
@@ -80,17 +89,20 @@ class JobFigures(NamedTuple):
 
   Attributes:
     models: figures by model, without gates.
-    images: to show in the report, by `mistakes`, `suspicious`, `regressed` and `fixed`.
+    images: to show in the report, by `mistakes`, `suspicious`, `right`, `regressed` and `fixed`.
+    map: of the model's bottlenecks, if it saw some.
   """
 
   models: Mapping[str, ModelMetrics]
   images: Mapping[str, Sequence[ShownImage]]
+  map: EmbeddingMap = EmbeddingMap()
 
   def to_json(self) -> str:
     return json.dumps(
       {
         "models": {name: model_to_json(model) for name, model in self.models.items()},
         "images": {kind: [dataclasses.asdict(image) for image in images] for kind, images in self.images.items()},
+        "map": dataclasses.asdict(self.map),
       }
     )
 
@@ -100,6 +112,7 @@ class JobFigures(NamedTuple):
     return cls(
       {name: model_from_json(model) for name, model in entries["models"].items()},
       {kind: [ShownImage(**image) for image in images] for kind, images in entries["images"].items()},
+      parse_json(EmbeddingMap, entries["map"]),
     )
 
 
@@ -117,6 +130,7 @@ class EvaluateShard(ShardTask):
     self._trained_on = {name: (path, Shared()) for name, path in trained_on.items()}
     self._images: dict[str, TrainedOn] = {}
     self._counts: dict[str, LabelCounts] = {}
+    self._sample = VectorSample(1)
 
   def setup(self) -> None:
     self._scorer.setup()
@@ -125,6 +139,7 @@ class EvaluateShard(ShardTask):
 
   def work(self, shard: Shard) -> Iterator[Written | Quarantined]:
     self._counts = {name: LabelCounts() for name in self._models}
+    self._sample = VectorSample(shard.of)
     for item in self._scorer.score(shard):
       if isinstance(item, Quarantined):
         yield item.in_split(shard.split)
@@ -136,12 +151,15 @@ class EvaluateShard(ShardTask):
         # Without a SHA-256 it is unknown.
         trained_on = [scored.sha256 in known if scored.sha256 else None for known in images]
         label_stats.add(self._counts[name], prediction.outcome, *trained_on)
+        if name == MODEL and scored.vector is not None:
+          self._sample.add(scored.key, scored.sha256, prediction.outcome, scored.vector)
         lines.append(part_line(name, prediction, shard.split, *trained_on))
       yield Written(item[0].actual, b"".join(lines))
 
   def extra(self) -> Mapping[str, Any]:
     return {
       _COUNTS: {name: counts.to_json() for name, counts in self._counts.items()},
+      _VECTORS: self._sample.to_json(),
       **some_oriented(self._scorer.oriented),
     }
 
@@ -168,6 +186,12 @@ def counts_of(report: ShardReport) -> Iterator[tuple[str, LabelCounts]]:
   """Yields (model, its counts) of a shard that `EvaluateShard` evaluated."""
   for model, counts in report.extra[_COUNTS].items():
     yield model, LabelCounts.from_json(counts)
+
+
+def vectors_of(report: ShardReport) -> Iterator[SampledVector]:
+  """Yields the bottlenecks that `EvaluateShard` drew."""
+  for sampled in report.extra.get(_VECTORS, ()):
+    yield SampledVector(*sampled)
 
 
 def write_predictions(
@@ -197,6 +221,7 @@ def write_predictions(
     "suspicious": [
       (model, row) for model in models for row in mistakes[model].suspicious(MAX_SHOWN_SUSPICIOUS // len(models))
     ],
+    "right": [(MODEL, row) for row in mistakes[MODEL].right(MAX_SHOWN_RIGHT)],
   }
   return PredictionsWritten(
     {kind: [shown_image(model, row) for model, row in rows] for kind, rows in chosen.items()},
@@ -226,6 +251,7 @@ def write_figures(
   thumbnails: Mapping[str, str],
   predictions: PredictionsWritten,
   compared: NightsCompared = _NOTHING_COMPARED,
+  vectors: Sequence[SampledVector] = (),
 ) -> str:
   """Writes `per_label.csv`, `confusion_matrix.csv` and `figures.json`.
 
@@ -250,5 +276,5 @@ def write_figures(
     for kind, shown in {**predictions.images, **compared.images}.items()
   }
   path = files.join(output, PARTS_FOLDER, FIGURES_FILE)
-  files.write_text(path, JobFigures(figures, images).to_json() + "\n")
+  files.write_text(path, JobFigures(figures, images, project(vectors)).to_json() + "\n")
   return path

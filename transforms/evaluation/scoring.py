@@ -61,7 +61,10 @@ class ScoreImages(Scorer):
         yield item
       else:
         self.oriented += is_oriented(item.image.encoded)
-        yield (Scored(item.image.key, item.image.label, item.image.sha256, item.outputs["scores"]),)
+        outputs = item.outputs
+        yield (
+          Scored(item.image.key, item.image.label, item.image.sha256, outputs["scores"], outputs.get("bottleneck")),
+        )
 
 
 class ScoreBottlenecks(Scorer):
@@ -115,7 +118,7 @@ def _scored(
       return Quarantined(key, size, Reason.BAD_LABEL, f"label {label!r} is not one of the {len(labels)} labels")
     if not np.isfinite(row).all():
       return Quarantined(key, size, Reason.MODEL_ERROR, "the model gave values that are not finite")
-    rows.append(Scored(key, label, bottleneck.sha256, row))
+    rows.append(Scored(key, label, bottleneck.sha256, row, bottleneck.vector))
   return tuple(rows)
 
 

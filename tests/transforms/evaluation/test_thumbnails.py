@@ -36,7 +36,7 @@ def test_a_large_image_becomes_small_and_keeps_its_shape(kind: str) -> None:
   uri = thumbnail(_encoded(400, 200, kind))
   assert uri is not None
   assert _opened(uri).size == (SIDE_PX, SIDE_PX // 2)
-  assert len(uri) < 6_000
+  assert len(uri) < 30_000, "noise, which hardly shrinks"
 
 
 def test_a_small_one_keeps_every_pixel() -> None:

@@ -18,7 +18,7 @@ from beam_retrain.transforms.core.images.headers import (
   probe_image,
 )
 
-SIDE_PX = 72
+SIDE_PX = 128
 JPEG_FROM_PX = 40 * 40
 """Below this, a lossless PNG is not much larger than a JPEG."""
 MAX_ERROR = 40
@@ -27,7 +27,7 @@ _RATIOS = (8, 4, 2)
 
 
 def thumbnail(encoded: bytes, max_pixels: int = MAX_PIXELS) -> str | None:
-  """Returns a `data:` URI, at most 72 px square, or None."""
+  """Returns a `data:` URI, at most 128 px square, or None."""
   info = probe_image(encoded, max_pixels)
   if isinstance(info, Fault):
     return None

@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import csv
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -66,15 +66,21 @@ MAX_SUSPICIOUS = 10_000
 MAX_SHOWN = 600
 MAX_SHOWN_SUSPICIOUS = 60
 MAX_PER_CELL = 12
+MAX_SHOWN_RIGHT = 240
+MAX_RIGHT_PER_LABEL = 4
 
 
 class Scored(NamedTuple):
-  """One image and its scores, float32 [C], 0..1."""
+  """One image and its scores, float32 [C], 0..1.
+
+  `vector`: its bottleneck, float32 [D], if it is at hand.
+  """
 
   key: str
   actual: str
   sha256: str
   scores: np.ndarray
+  vector: np.ndarray | None = None
 
 
 class Prediction(NamedTuple):
@@ -177,7 +183,7 @@ def _percent(score: float) -> str:
 
 
 class Mistakes:
-  """Selects the mistakes of one model to show, and likely wrong labels.
+  """Selects the images of one model to show, and likely wrong labels.
 
   Memory stays bounded, and the selection depends on the set of predictions, not on their order.
 
@@ -188,10 +194,12 @@ class Mistakes:
   def __init__(self) -> None:
     self._cells: defaultdict[tuple[str, str], list[Row]] = defaultdict(list)
     self._suspicious: list[Row] = []
+    self._right: defaultdict[str, list[Row]] = defaultdict(list)
     self.suspicious_count = 0
 
   def add(self, row: Row) -> None:
     if row.right:
+      _keep(self._right[row.actual], row, MAX_RIGHT_PER_LABEL, _by_digest)
       return
     _keep(self._cells[row.actual, row.predicted], row, MAX_PER_CELL)
     if float(row.confidence) >= SUSPICIOUS_PERCENT:
@@ -202,6 +210,18 @@ class Mistakes:
     """Returns up to `limit` mistakes: each pair's most confident, then others."""
     places = [entry for rows in self._cells.values() for entry in enumerate(sorted(rows, key=_order)[:MAX_PER_CELL])]
     places.sort(key=lambda entry: (entry[0], _order(entry[1])))
+    return [row for _, row in places[:limit]]
+
+  def right(self, limit: int = MAX_SHOWN_RIGHT) -> list[Row]:
+    """Returns up to `limit` right images, drawn by digest.
+
+    Labels with mistakes come first.
+    """
+    wrong = {actual for actual, _ in self._cells}
+    places = [
+      entry for rows in self._right.values() for entry in enumerate(sorted(rows, key=_by_digest)[:MAX_RIGHT_PER_LABEL])
+    ]
+    places.sort(key=lambda entry: (entry[0], entry[1].actual not in wrong, _by_digest(entry[1])))
     return [row for _, row in places[:limit]]
 
   def suspicious(self, limit: int = MAX_SUSPICIOUS) -> list[Row]:
@@ -217,9 +237,13 @@ def _order(row: Row) -> tuple[float, str]:
   return -float(row.confidence), row.key
 
 
-def _keep(rows: list[Row], row: Row, limit: int) -> None:
-  """Adds a row; keeps the `limit` most confident ones and some more."""
+def _by_digest(row: Row) -> tuple[float | str, str]:
+  return row.sha256, row.key
+
+
+def _keep(rows: list[Row], row: Row, limit: int, order: Callable[[Row], tuple[float | str, str]] = _order) -> None:
+  """Adds a row; keeps the first `limit` ones and some more."""
   rows.append(row)
   if len(rows) == 2 * limit:
-    rows.sort(key=_order)
+    rows.sort(key=order)
     del rows[limit:]

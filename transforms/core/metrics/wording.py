@@ -18,13 +18,18 @@ def accuracy_line(correct: int, total: int, where: str = "") -> str:
   if not total:
     return "Accuracy unknown: no image could be evaluated"
   low, high = wilson_interval(correct, total)
-  places = 2 if high - low < 0.01 else 1
+  places = places_of_interval(low, high)
   rate = f"{100 * correct / total:.{places}f}"
   while correct < total and float(rate) == 100 and places < 6:
     places += 1
     rate = f"{100 * correct / total:.{places}f}"
   bounds = " to ".join(f"{100 * bound:.{0 if high - low > 0.05 else 1}f}" for bound in (low, high))
   return f"Accuracy {rate} %{where} ({correct:,} of {total:,}; 95 % interval {bounds})"
+
+
+def places_of_interval(low: float, high: float) -> int:
+  """Returns how many decimals of a percentage an interval, 0..1, is worth."""
+  return 2 if high - low < 0.01 else 1
 
 
 def too_few(total: int, percentage: float | None) -> str:

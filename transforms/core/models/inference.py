@@ -287,9 +287,9 @@ def load_prepared_model(folder: str, threads: int = 0, batch_size: int = BATCH_S
 
 
 def with_head(trunk: LoadedModel, head: Head, path: str) -> LoadedModel:
-  """Returns a model of images -> `scores`, float32 [N, C], 0..1.
+  """Returns a model of images -> `bottleneck` and `scores`.
 
-  `path` is the head's, for the error raised with the first batch.
+  Scores are float32 [N, C], 0..1. `path` is the head's, for the error raised with the first batch.
   """
 
   def infer(images: Any) -> Outputs:
@@ -299,7 +299,7 @@ def with_head(trunk: LoadedModel, head: Head, path: str) -> LoadedModel:
         f"{path} belongs to another model: it takes {len(head.scale)} numbers per image, but the trunk gives"
         f" {vectors.shape[1]}."
       )
-    return {"scores": head.score(vectors)}
+    return {"bottleneck": vectors, "scores": head.score(vectors)}
 
   return dataclasses.replace(trunk, infer=infer)
 
