@@ -182,7 +182,7 @@ class Exporter:
     prepared = os.path.join(self.trunk_folder, output_files.PREPARED)  # computed the bottlenecks
     if os.path.isdir(prepared):  # early versions have none
       with local_files.atomic_folder(os.path.join(output, output_files.TRUNK)) as folder:
-        shutil.copytree(prepared, os.path.join(folder, output_files.PREPARED))
+        shutil.copytree(prepared, os.path.join(folder, output_files.PREPARED), copy_function=local_files.link_or_copy)
     for name in (LABELS_FILE, RETRAINED_LABELS_FILE):
       write_labels(output, self.labels, name=name)
     return flat

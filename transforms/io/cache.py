@@ -155,13 +155,13 @@ def remove_old(folders: Iterable[str], seconds: float) -> None:
 
 
 def copy_entry(entry: str, target: str) -> None:
-  """Copies an entry to a new folder, without its permissions."""
+  """Links or copies an entry's files into a new folder."""
   for parent, _, names in os.walk(entry):
     folder = os.path.normpath(os.path.join(target, os.path.relpath(parent, entry)))
     os.makedirs(folder, exist_ok=True)
     for name in names:
       if (parent, name) != (entry, _SUMS_FILE):
-        shutil.copyfile(os.path.join(parent, name), os.path.join(folder, name))
+        local_files.link_or_copy(os.path.join(parent, name), os.path.join(folder, name))
 
 
 def read_source(digest: str, kind: str = "sources") -> Any:

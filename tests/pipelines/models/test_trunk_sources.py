@@ -1,5 +1,6 @@
 """Every trunk source ends as one kind of SavedModel folder; what cannot be had is told in a sentence."""
 
+import dataclasses
 import hashlib
 from pathlib import Path
 
@@ -10,7 +11,8 @@ import tensorflow as tf
 
 from beam_retrain.pipelines.models.trunk_sources import HUB_INCEPTION_V3, load_stored_trunk, load_trunk, prepare
 from beam_retrain.transforms.core.errors import InputError
-from beam_retrain.transforms.core.models.saved_model import load_saved_model
+from beam_retrain.transforms.core.models.saved_model import check_trunk, load_saved_model
+from beam_retrain.transforms.core.run.output_folder import read_info
 from beam_retrain.transforms.core.runtimes.prepared import load_prepared
 from beam_retrain.transforms.core.runtimes.variant import Variant
 
@@ -128,7 +130,8 @@ def test_what_is_in_its_folder_is_replaced_since_it_may_be_damaged(tiny_trunk, t
   folder = tmp_path / "trunk"
   trunk.save(str(folder))
   for name in ("saved_model.pb", "prepared/graph.pb"):
-    (folder / name).write_bytes(b"damaged")
+    (folder / name).write_bytes(b"damaged")  # in place, and so in the cache, too, which the next command makes anew
+  trunk = prepare(load_trunk(str(tiny_trunk)), Variant())
   trunk.save(str(folder))
   assert load_prepared(str(folder / "prepared")).dimensions == trunk.info.dimensions
   stored = load_stored_trunk(str(folder), trunk.info)
@@ -170,3 +173,19 @@ def test_each_trunk_that_cannot_be_had_is_told(tmp_path, tiny_trunk, inception_w
     with pytest.raises(InputError, match=sentence) as raised:
       load_trunk(*arguments)
     assert "\n" not in str(raised.value)
+
+
+def test_a_stored_trunk_is_there_once_and_each_output_has_its_own_card(bottlenecks_folder, trained_model, tmp_path):
+  stored = bottlenecks_folder / "trunk"
+  card, info = (stored / "trunk.json").read_bytes(), read_info(str(bottlenecks_folder), "bottlenecks").trunk
+  trunk = load_stored_trunk(str(stored), info)
+  again = dataclasses.replace(trunk, info=dataclasses.replace(info, handle="given by another name"))
+  again.save(str(tmp_path / "trunk"))
+  shared = {path.relative_to(stored) for path in stored.rglob("*") if path.is_file()} - {Path("trunk.json")}
+  assert len(shared) >= 2
+  assert all((stored / path).samefile(tmp_path / "trunk" / path) for path in shared)
+  prepared = [path for path in shared if path.parts[0] == "prepared"]
+  assert prepared
+  assert all((stored / path).samefile(trained_model / "trunk" / path) for path in prepared)
+  assert (stored / "trunk.json").read_bytes() == card != (tmp_path / "trunk" / "trunk.json").read_bytes()
+  check_trunk(str(stored), info)

@@ -3,6 +3,7 @@
 import errno
 import os
 import shutil
+import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 from beam_retrain.pipelines.models.trunk_sources import load_trunk
 from beam_retrain.transforms.io import cache as trunk_cache
+from beam_retrain.transforms.io import files
 
 
 @pytest.fixture(autouse=True)
@@ -44,6 +46,31 @@ def test_found_again_and_copied_without_its_sums(cache, tmp_path):
   assert trunk_cache.get_or_create("trunks/x/one", refuse) == entry
   trunk_cache.copy_entry(entry, str(tmp_path / "copy"))
   assert sorted(os.listdir(tmp_path / "copy")) == ["a", "sub"]
+
+
+def test_a_copy_takes_no_room_and_has_its_own_life(tmp_path):
+  entry = Path(trunk_cache.get_or_create("trunks/x/one", write))
+  trunk_cache.copy_entry(str(entry), str(tmp_path / "one"))
+  trunk_cache.copy_entry(str(tmp_path / "one"), str(tmp_path / "two"))
+  one, two = tmp_path / "one" / "a", tmp_path / "two" / "a"
+  assert (entry / "a").samefile(one)
+  assert one.samefile(two)
+  files.write_bytes(str(one), b"written anew")  # as every writer of ours
+  assert (two.read_text(), (entry / "a").read_text()) == ("a", "a")
+  shutil.rmtree(tmp_path / "one")
+  trunk_cache.remove(trunk_cache.Entry("trunks/x/one", 0, 0.0))
+  assert two.read_text() == "a"
+
+
+def test_what_cannot_be_linked_is_copied(tmp_path, monkeypatch):
+  entry = Path(trunk_cache.get_or_create("trunks/x/one", write))
+  (entry / "a").chmod(0o600)  # another user's umask: others could not read the output
+  trunk_cache.copy_entry(str(entry), str(tmp_path / "copy"))
+  assert not (entry / "a").samefile(tmp_path / "copy" / "a")
+  assert (tmp_path / "copy" / "sub" / "b").samefile(entry / "sub" / "b")
+  with tempfile.TemporaryDirectory(dir="/dev/shm") as elsewhere:  # another file system
+    trunk_cache.copy_entry(str(entry), f"{elsewhere}/copy")
+    assert contents(f"{elsewhere}/copy") == contents(str(entry))
 
 
 @pytest.mark.parametrize("damage", ["a", "sub/b", "cache.json"])

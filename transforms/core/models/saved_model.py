@@ -92,7 +92,7 @@ def save_trunk(frozen: tf.types.experimental.ConcreteFunction, folder: str) -> N
 def write_trunk_info(folder: str, info: TrunkInfo) -> None:
   """Writes `trunk.json` beside a trunk's SavedModel, whose digest it holds."""
   card = {**info.to_json(), _DIGEST: fingerprint_folder(folder, (PREPARED_FOLDER, TRUNK_FILE))}
-  pathlib.Path(folder, TRUNK_FILE).write_text(json.dumps(card, indent=2))
+  local_files.write_text(os.path.join(folder, TRUNK_FILE), json.dumps(card, indent=2))  # it may be a link
 
 
 def check_trunk(folder: str, trunk: TrunkInfo) -> bool:

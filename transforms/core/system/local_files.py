@@ -144,6 +144,21 @@ def write_text(path: str, text: str) -> None:
   write_bytes(path, text.encode())
 
 
+def link_or_copy(source: str, target: str) -> None:
+  """Gives a file a second name, or copies it.
+
+  For files that are only ever replaced, never written in place. A link has the owner and permissions of its file: where
+  a new file would have others, as in a cache that another user fills, it is copied.
+  """
+  source = os.path.realpath(source)
+  status, folder = os.stat(source), os.stat(os.path.dirname(target))
+  if status.st_uid == os.geteuid() and status.st_mode & 0o666 == folder.st_mode & 0o666:
+    with contextlib.suppress(OSError):  # another file system, or one without links
+      os.link(source, target)
+      return
+  shutil.copyfile(source, target)
+
+
 @contextlib.contextmanager
 def atomic_folder(folder: str) -> Iterator[str]:
   """Yields the path of a new folder that replaces `folder` on success."""
