@@ -53,6 +53,9 @@ setuptools.setup(
     "keras>=3.12,<4",
     "matplotlib>=3.10,<4",
     "numpy>=2.1,<3",
+    # Beam 2.77 fails in IPython with pandas 3, and without pandas; its extra [dataframe] has this bound. tfx-bsl, which
+    # tensorflow-transform needs, brings pandas anyway, the newest one.
+    "pandas>=2.2.3,<2.4",
     "pillow>=12,<13",
     # Parquet files of `export`; Beam asks for it within these bounds.
     "pyarrow>=14.0.1,<26",
@@ -85,6 +88,8 @@ setuptools.setup(
       "axe-core-python==0.1.0",
       # Which room may import which.
       "import-linter>=2.17,<3",
+      # What Jupyter runs cells in: Beam behaves otherwise there.
+      "ipython>=9.10,<10",
       # The schemas of Kubernetes, against which deploy/kubernetes is checked; brings the YAML reader too.
       "kubernetes-validate>=1.37,<2",
       # The pages of `make docs`.

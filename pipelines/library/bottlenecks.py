@@ -21,6 +21,7 @@ from beam_retrain.transforms.core.records.splits import SplitPercentages
 from beam_retrain.transforms.core.run.output_folder import find_output, read_info
 from beam_retrain.transforms.core.run.stats import read_stats
 from beam_retrain.transforms.core.runtimes.variant import FLOAT32, TENSORFLOW, Variant
+from beam_retrain.transforms.core.system.imports import load_tensorflow
 from beam_retrain.transforms.io import files
 
 if TYPE_CHECKING:
@@ -78,23 +79,16 @@ class StoredBottlenecks(NamedTuple):
   keys: np.ndarray
 
   def to_pandas(self) -> pd.DataFrame:
-    """Returns columns `key`, `label` and the numbers, called 0 to D-1.
-
-    The first two are str, the others float32.
-
-    Raises:
-      InputError: pandas is not installed, which beam-retrain does not ask for.
-    """
-    try:
-      import pandas as pd
-    except ImportError as error:
-      raise InputError("pandas is not installed: pip install pandas.") from error
+    """Returns columns `key` and `label`, str, and `0` to `D-1`, float32."""
+    import pandas as pd
 
     names = pd.DataFrame({"key": self.keys, "label": self.labels})
-    return pd.concat([names, pd.DataFrame(self.vectors)], axis=1)
+    numbers = pd.DataFrame(self.vectors, columns=list(map(str, range(self.vectors.shape[1]))))
+    return pd.concat([names, numbers], axis=1)
 
   def to_tf_dataset(self) -> tf.data.Dataset:
     """Returns a dataset of (float32 [D], label as a string)."""
+    load_tensorflow()
     import tensorflow as tf
 
     return tf.data.Dataset.from_tensor_slices((self.vectors, self.labels.astype("S")))

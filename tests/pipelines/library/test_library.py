@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import os
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,7 @@ from beam_retrain.pipelines import predict
 from beam_retrain.pipelines.predict import PredictRequest
 from beam_retrain.trainer.fit.data import load_bottlenecks as load_for_training
 from beam_retrain.transforms.core.records.splits import SplitPercentages
-from tests.helpers import file_contents
+from tests.helpers import file_contents, python
 
 
 @pytest.fixture(scope="module")
@@ -96,19 +96,18 @@ def test_embedding_gives_the_stored_bottlenecks(made, model):
 def test_as_a_table_and_as_a_dataset(made):
   stored = load_bottlenecks(made.bottlenecks, "testing")
   table = stored.to_pandas()
-  assert list(table.columns[:3]) == ["key", "label", 0]
+  assert list(table.columns[:3]) == ["key", "label", "0"]
+  assert len({type(name) for name in table.columns}) == 1  # as sklearn and Parquet want them
   np.testing.assert_array_equal(table.drop(columns=["key", "label"]).to_numpy(), stored.vectors)
   vector, label = next(iter(stored.to_tf_dataset()))
   np.testing.assert_array_equal(vector.numpy(), stored.vectors[0])
   assert label.numpy().decode() == stored.labels[0] == table["label"][0]
 
 
-def test_without_pandas_there_are_arrays(made, monkeypatch):
-  monkeypatch.setitem(sys.modules, "pandas", None)
-  stored = load_bottlenecks(made.bottlenecks, "testing")
-  assert stored.vectors.dtype == np.float32
-  with pytest.raises(InputError, match=r"^pandas is not installed: pip install pandas\.$"):
-    stored.to_pandas()
+def test_a_dataset_in_a_new_process_prints_nothing_of_tensorflow(made):
+  script = f"import beam_retrain; beam_retrain.load_bottlenecks({str(made.bottlenecks)!r}, 'testing').to_tf_dataset()"
+  as_of_a_user = {name: value for name, value in os.environ.items() if not name.startswith("TF_")}
+  assert python("-c", script, env=as_of_a_user).stderr == ""
 
 
 def test_what_is_not_there_is_one_sentence(made, tmp_path):
