@@ -9,6 +9,7 @@ import setuptools
 _AWS = ["boto3>=1.40,<2"]
 _HEIC = ["pillow-heif>=1.1,<2"]
 _FAST = ["openvino>=2026.4,<2027", "nncf>=3.4,<4"]
+_SERVE = ["starlette>=1.10,<2", "uvicorn>=0.54,<0.60"]
 _PYTHONS = ("3.11", "3.12", "3.13")
 
 setuptools.setup(
@@ -39,6 +40,7 @@ setuptools.setup(
   package_data={
     "beam_retrain": ["py.typed"],
     "beam_retrain.transforms.core": ["bundled_trunk/*"],
+    "beam_retrain.pipelines.serve": ["pages/*"],
     "beam_retrain.reporting": ["templates/*"],
   },
   install_requires=[
@@ -80,7 +82,10 @@ setuptools.setup(
     "aws": _AWS,
     # What `convert` reads HEIC with, as telephones write it: Pillow does not, and libheif brings a GPL encoder.
     "heic": _HEIC,
+    # What `serve` answers HTTP with: a small framework and its server, no more than h11 and anyio behind them.
+    "serve": _SERVE,
     "dev": [
+      *_SERVE,
       *_FAST,
       *_AWS,
       *_HEIC,

@@ -31,6 +31,7 @@ COMMANDS = {
     "nightly evaluation: what got worse, per image; compares a candidate model",
   ),
   "predict": ("requests.predict:PredictRequest", "label and confidence of single images"),
+  "serve": ("requests.serve:ServeRequest", "the model over HTTP, with pages to try it and to correct labels"),
   "export": ("requests.export:ExportRequest", "bottlenecks, predictions and figures as Parquet, npz or CSV"),
   "doctor": ("requests.doctor:DoctorRequest", "checks of an engine, its workers and this machine before a long job"),
   "verify": (

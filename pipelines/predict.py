@@ -17,7 +17,7 @@ from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.images.exif import is_oriented
 from beam_retrain.transforms.core.models.choose_variant import TRUNK_FOLDER, ServingVariant, choose_serving_variant
 from beam_retrain.transforms.core.models.head import HEAD_FILE, decode_head
-from beam_retrain.transforms.core.models.inference import LoadedModel, infer_images, load_model, with_head
+from beam_retrain.transforms.core.models.inference import BATCH_SIZE, LoadedModel, infer_images, load_model, with_head
 from beam_retrain.transforms.core.printing import print, say
 from beam_retrain.transforms.core.records.csv_format import csv_line, escape_cell
 from beam_retrain.transforms.core.records.quarantine import MAX_FILE_BYTES, Quarantined, Reason
@@ -84,18 +84,18 @@ def choose_serving(folder: str, info: RunInfo, precision: str = AUTO, runtime: s
   return choose_serving_variant(folder, info.trunk.variant, info.preprocessing or "", has_prepared, precision, runtime)
 
 
-def load_classifier(folder: str, serving: ServingVariant) -> LoadedModel:
-  """Loads a model; its output is `scores`."""
+def load_classifier(folder: str, serving: ServingVariant, batch_size: int = BATCH_SIZE) -> LoadedModel:
+  """Loads a model; its output is `scores`, for `batch_size` see `load_model`."""
   if not serving.is_prepared:
     return load_model(os.path.join(folder, "saved_model"))
   head = os.path.join(folder, HEAD_FILE)
-  return with_head(load_trunk_of(folder, serving), decode_head(local_files.read_bytes(head), head), head)
+  return with_head(load_trunk_of(folder, serving, batch_size), decode_head(local_files.read_bytes(head), head), head)
 
 
-def load_trunk_of(folder: str, serving: ServingVariant) -> LoadedModel:
+def load_trunk_of(folder: str, serving: ServingVariant, batch_size: int = BATCH_SIZE) -> LoadedModel:
   """Loads the trunk of a model; its output is `bottleneck`."""
   if serving.is_prepared:
-    return load_model(os.path.join(folder, TRUNK_FOLDER))
+    return load_model(os.path.join(folder, TRUNK_FOLDER), batch_size=batch_size)
   return load_model(os.path.join(folder, "saved_model"), trunk_only=True)
 
 

@@ -6,33 +6,41 @@ was written is the file's time, which node_exporter exports by itself.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from beam_retrain.transforms.core.metrics.figures import MISSED, NONE_SET, Metrics
 
-_HELP: Mapping[str, str] = {
-  "images": "Images that were evaluated.",
-  "accuracy": "Accuracy on all images, 0 to 1.",
-  "unseen_images": "Images that the model was not trained on.",
-  "unseen_accuracy": "Accuracy on the images that the model was not trained on, 0 to 1.",
-  "recall": "Recall of a label, 0 to 1.",
-  "gate_missed": "1 where a gate that is set was missed, else 0.",
-  "bad_inputs": "Inputs that could not be used.",
+_GAUGES: Mapping[str, tuple[str, str]] = {
+  "images": ("gauge", "Images that were evaluated."),
+  "accuracy": ("gauge", "Accuracy on all images, 0 to 1."),
+  "unseen_images": ("gauge", "Images that the model was not trained on."),
+  "unseen_accuracy": ("gauge", "Accuracy on the images that the model was not trained on, 0 to 1."),
+  "recall": ("gauge", "Recall of a label, 0 to 1."),
+  "gate_missed": ("gauge", "1 where a gate that is set was missed, else 0."),
+  "bad_inputs": ("gauge", "Inputs that could not be used."),
 }
+
+Sample = tuple[str, Mapping[str, str], float | None]
+"""Name, labels and value of a sample."""
 
 
 def prometheus_text(metrics: Metrics) -> str:
   """Returns one gauge for each figure, by model, label and gate."""
+  return exposition(_samples(metrics), _GAUGES)
+
+
+def exposition(samples: Iterable[Sample], kinds: Mapping[str, tuple[str, str]]) -> str:
+  """Returns samples as text; `kinds`: name -> type and help."""
   lines: dict[str, list[str]] = {}
-  for name, labels, value in _samples(metrics):
+  for name, labels, value in samples:
     if value is None:  # of no images
       continue
     pairs = ",".join(f'{key}="{_escape(text)}"' for key, text in labels.items())
-    lines.setdefault(name, []).append(f"beam_retrain_{name}{{{pairs}}} {value:.10g}\n")
-  return "".join(f"{_heading(name)}{''.join(samples)}" for name, samples in lines.items())
+    lines.setdefault(name, []).append(f"beam_retrain_{name}{f'{{{pairs}}}' if pairs else ''} {value:.10g}\n")
+  return "".join(f"{_heading(name, *kinds[name])}{''.join(found)}" for name, found in lines.items())
 
 
-def _samples(metrics: Metrics) -> Iterator[tuple[str, dict[str, str], float | None]]:
+def _samples(metrics: Metrics) -> Iterator[Sample]:
   for name, model in metrics.models.items():
     of_model = {"model": name}
     yield "images", of_model, model.total
@@ -49,8 +57,8 @@ def _samples(metrics: Metrics) -> Iterator[tuple[str, dict[str, str], float | No
     yield "bad_inputs", {"model": next(iter(metrics.models))}, metrics.bad_inputs.quarantined
 
 
-def _heading(name: str) -> str:
-  return f"# HELP beam_retrain_{name} {_HELP[name]}\n# TYPE beam_retrain_{name} gauge\n"
+def _heading(name: str, kind: str, meaning: str) -> str:
+  return f"# HELP beam_retrain_{name} {meaning}\n# TYPE beam_retrain_{name} {kind}\n"
 
 
 def _escape(text: str) -> str:

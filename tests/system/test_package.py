@@ -79,7 +79,7 @@ def test_the_metadata_is_complete(packed):
   assert "transfer learning" in metadata["Keywords"]
   kinds = metadata.get_all("Classifier")
   assert {f"Programming Language :: Python :: {python}" for python in ("3.11", "3.12", "3.13")} <= set(kinds)
-  assert {"fast", "aws", "heic", "dev"} == set(metadata.get_all("Provides-Extra"))
+  assert {"fast", "aws", "heic", "serve", "dev"} == set(metadata.get_all("Provides-Extra"))
   assert "beam_retrain/py.typed" in packed.wheel
   assert any(name.endswith("LICENSE") for name in packed.wheel)
 

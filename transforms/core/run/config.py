@@ -19,7 +19,7 @@ from beam_retrain.transforms.core.run.argparse_internals import actions_of, is_r
 from beam_retrain.transforms.core.run.run_info import HIDDEN
 
 COMMANDS = (
-  *("run", "convert", "bottlenecks", "plan", "train", "evaluate", "reevaluate", "predict", "export"),
+  *("run", "convert", "bottlenecks", "plan", "train", "evaluate", "reevaluate", "predict", "serve", "export"),
   *("doctor", "verify", "cache"),
   *("retrain", "label_image"),
 )

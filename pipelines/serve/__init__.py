@@ -1,0 +1,1 @@
+"""`beam-retrain serve`: a model behind HTTP, with pages."""
