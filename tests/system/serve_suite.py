@@ -128,6 +128,8 @@ def served(*flags: str, cwd: Path | None = None, port: int = 0) -> Iterator[Serv
           break
       else:
         raise AssertionError("".join(lines))
-      yield Served(process, int(found[1]))
+      one = Served(process, int(found[1]))
+      assert one.ask("/healthz").status == 200  # it takes signals by now
+      yield one
     finally:
       process.kill()

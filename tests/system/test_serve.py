@@ -8,20 +8,19 @@ import itertools
 import json
 import random
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
 
 import pytest
 
+from beam_retrain.pipelines.cli import main
 from beam_retrain.transforms.core.metrics.predictions import read_predictions
 from beam_retrain.transforms.core.records.csv_format import unescape_cell
 from beam_retrain.transforms.core.records.quarantine import Reason
 from beam_retrain.transforms.io import files
-from tests.helpers import ROOT, bomb, noise_image, python
-from tests.system.serve_suite import Served, as_rows, as_users_have_it, served
+from tests.helpers import bomb, noise_image
+from tests.system.serve_suite import Served, as_rows, served
 
 MODEL = "/v1/models/model"
 TOKEN = "0123456789abcdef"
@@ -39,20 +38,21 @@ def pictures(made) -> dict[str, bytes]:
   return {path.relative_to(made.data).as_posix(): path.read_bytes() for path in paths}
 
 
-def test_it_says_what_predict_and_evaluate_say_of_a_thousand_images(server, made, pictures, tmp_path):
+def test_it_says_what_predict_and_evaluate_say_of_a_thousand_images(server, made, pictures, tmp_path, capsys):
   keys, answered = list(pictures), {}
   for start in range(0, len(keys), 100):
     for row in server.predict({key: pictures[key] for key in keys[start : start + 100]})["predictions"]:
       answered[row["key"]] = row
   assert list(answered) == keys
-  command = ("-m", "beam_retrain.pipelines.cli", "predict", f"--model={made.model}", "--format=json")
-  predicted = [json.loads(line) for line in python(*command, *(made.data / key for key in keys)).stdout.splitlines()]
+  capsys.readouterr()
+  assert main(["predict", f"--model={made.model}", "--format=json", *(str(made.data / key) for key in keys)]) == 0
+  predicted = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
   for row, (key, answer) in zip(predicted, answered.items(), strict=True):
     assert row["file_name"] == str(made.data / key)
     assert row["label"] == answer["label"] == answer["top_labels"][0]
     assert row["confidence"] == pytest.approx(answer["confidence"], abs=5e-5)
   flags = (f"--input={made.data}", f"--model={made.model}", f"--output={tmp_path / 'e'}", "--runner=FnApiRunner")
-  python("-m", "beam_retrain.pipelines.evaluate", *flags, "--split=all")
+  assert main(["evaluate", *flags, "--split=all"]) == 0
   path = str(tmp_path / "e" / "predictions.csv")
   rows = {unescape_cell(row.key): row for row in read_predictions(files.read_lines(path), path)}
   for key, answer in answered.items():
@@ -256,30 +256,3 @@ def test_others_need_the_token(made, tmp_path):
     assert "SameSite=strict" in cookie
     assert one.ask("/", Cookie=cookie.partition(";")[0]).status == 200
     assert one.ask("/", Cookie=cookie.partition(";")[0], Host="evil.example").status == 421
-
-
-@pytest.mark.parametrize(
-  ("flags", "words"),
-  [
-    (("--host=0.0.0.0",), "give a --token, too"),
-    (("--token=short",), "openssl rand -hex 16"),
-    (("--token=@/nowhere",), "cannot be read from /nowhere"),
-    (("--name=a/b",), "cannot be part of an address"),
-    (("--host=192.0.2.1", f"--token={TOKEN}"), "give another --port, or another --host"),
-    (("--history=/nowhere",), "/nowhere is no folder"),
-    (("--evaluation=/nowhere",), "/nowhere has no info.json"),
-    (("--bottlenecks=/nowhere",), "/nowhere has no info.json"),
-  ],
-)
-def test_what_cannot_be_served_is_said_in_one_sentence(made, flags, words):
-  done = subprocess.run(
-    [sys.executable, "-m", "beam_retrain.pipelines.serve", f"--model={made.model}", "--port=0", *flags],
-    cwd=ROOT,
-    env=as_users_have_it(),
-    capture_output=True,
-    text=True,
-    check=False,
-  )
-  assert done.returncode == 2
-  assert words in done.stderr
-  assert done.stderr.count("\n") == 1
