@@ -316,6 +316,8 @@ def test_the_report_shows_the_images_that_were_wrong(made: Any, whole: Path) -> 
   assert 10 < len(wrong) < 300
   assert all(row["file_name"] in report for row in wrong[:5])
   assert report.count("data:image/png;base64,") >= 10
+  assert all(f'<h2 id="{section}">' in report for section in ("map", "training"))
+  assert report.count("<circle") + report.count("<path ") >= 1_000
   with (whole / "suspicious_labels.csv").open(newline="") as file:
     suspicious = list(csv.DictReader(file))
   expected = [row for row in wrong if float(row["confidence"]) >= 95]

@@ -86,6 +86,9 @@ def test_metrics_are_the_exported_models(trained_model, bottlenecks_folder):
   assert metrics["testing_accuracy"] == pytest.approx(np.mean(scores.argmax(axis=1) == classes))
   assert metrics["testing_loss"] == pytest.approx(-np.log(scores[np.arange(len(classes)), classes]).mean(), abs=1e-4)
   assert metrics["training_images"] + metrics["validation_images"] + metrics["testing_images"] == 120
+  assert {split: sum(counts.values()) for split, counts in metrics["label_counts"].items()} == {
+    split: metrics[f"{split}_images"] for split in ("training", "validation", "testing")
+  }
   assert metrics["rounds_trained"] == len(metrics["rounds"]) <= 20
   assert metrics["training_accuracy"] > 0.9
 

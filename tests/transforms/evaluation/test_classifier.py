@@ -38,7 +38,8 @@ class ScoreBrightness(Scorer):
         yield image
         continue
       white = float(np.asarray(Image.open(io.BytesIO(image.encoded)).convert("L")).mean() / 255)
-      yield (Scored(image.key, image.label, image.sha256, np.array([white, 1 - white], np.float32)),)
+      scores = np.array([white, 1 - white], np.float32)
+      yield (Scored(image.key, image.label, image.sha256, scores, np.array([1, white, white**2], np.float32)),)
 
 
 def _images(folder: Path) -> Path:
@@ -81,6 +82,9 @@ def test_everything_is_written(tmp_path: Path) -> None:
   (mistake,) = figures.images["mistakes"]
   assert (mistake.key, mistake.actual, mistake.predicted) == ("black/wrong.png", "black", "white")
   assert (mistake.thumbnail or "").startswith("data:image/png;base64,")
+  right = {image.key for image in figures.images["right"]}
+  assert right == {*(f"white/{number}.png" for number in range(4)), *(f"black/{number}.png" for number in range(3))}
+  assert {point.key for point in figures.map.points} == {*right, "black/wrong.png"}
 
 
 def test_no_image_at_all_fails_the_job(tmp_path: Path) -> None:
