@@ -139,16 +139,15 @@ _IN_PIECES = """
 const names = [...document.querySelectorAll('.name, figcaption b, .matrix th span, h3')];
 const split = [];
 for (const element of names) {
-  const room = parseFloat(getComputedStyle(element).maxWidth) || element.closest('figure, main').clientWidth;
+  const side = getComputedStyle(element).writingMode.startsWith('vertical') ? 'left' : 'top';
   const walker = document.createTreeWalker(element, NodeFilter.SHOW_TEXT);
   for (let node; (node = walker.nextNode());)
     for (const word of node.textContent.matchAll(/[^\\s\\-_\\/]+[\\-_\\/]?/g)) {
       const range = document.createRange();
       range.setStart(node, word.index);
       range.setEnd(node, word.index + word[0].length);
-      const lines = new Set([...range.getClientRects()].map(box => Math.round(box.top)));
-      const columns = new Set([...range.getClientRects()].map(box => Math.round(box.left)));
-      if (Math.min(lines.size, columns.size) > 1) split.push(word[0]);
+      const lines = new Set([...range.getClientRects()].map(box => Math.round(box[side])));
+      if (lines.size > 1) split.push(word[0]);
     }
 }
 return [names.length, split];
