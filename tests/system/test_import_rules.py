@@ -155,3 +155,9 @@ def test_help_and_a_wrong_flag_are_answered_without_what_takes_seconds_to_load(a
   loaded = {name.split(".")[0] for name in _loaded_after(code)}
   assert "beam_retrain" in loaded
   assert not loaded & (_TENSORFLOW | {"apache_beam", "numpy", "google", "PIL", "matplotlib", "jinja2", "pyarrow"})
+
+
+def test_the_digits_are_read_without_scikit_learn(tmp_path):
+  loaded = _loaded_after(f"from beam_retrain.pipelines import datasets\ndatasets.digits({str(tmp_path)!r})\n")
+  assert not loaded & {"sklearn", "scipy"}
+  assert len(list(tmp_path.iterdir())) == 4
