@@ -8,7 +8,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -54,20 +55,22 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebDriver]:
   started.quit()
 
 
-@pytest.fixture(scope="module")
-def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+@pytest.fixture(scope="session")
+def pages(make_once: Callable[[str, Callable[[Path], object]], Path]) -> dict[str, str]:
   """name -> `file:` address of a report."""
-  folder = tmp_path_factory.mktemp("reports")
-  samples = {
-    "evaluation": evaluation(min_accuracy=0.97),
-    "night": night(min_accuracy=0.965, max_drop=0.005, min_label_recall=0.93),
-    "short": night(number=300, min_accuracy=0.965),
-    "hostile": _hostile(),
-    "many": night([f"a rather long label of a folder {number}" for number in range(120)], number=2_000),
-  }
-  for name, sample in samples.items():
-    (folder / f"{name}.html").write_text(_render(sample), encoding="utf-8")
-  return {name: (folder / f"{name}.html").as_uri() for name in samples}
+
+  def make(folder: Path) -> None:
+    samples = {
+      "evaluation": evaluation(min_accuracy=0.97),
+      "night": night(min_accuracy=0.965, max_drop=0.005, min_label_recall=0.93),
+      "short": night(number=300, min_accuracy=0.965),
+      "hostile": _hostile(),
+      "many": night([f"a rather long label of a folder {number}" for number in range(120)], number=2_000),
+    }
+    for name, sample in samples.items():
+      (folder / f"{name}.html").write_text(_render(sample), encoding="utf-8")
+
+  return {path.stem: path.as_uri() for path in make_once("reports", make).glob("*.html")}
 
 
 def _render(sample: Sample) -> str:
