@@ -65,6 +65,8 @@ setuptools.setup(
     "rich>=14,<16",
     # The handwritten digits of `--data digits`.
     "scikit-learn>=1.6,<2",
+    # Cholesky factors for the head's steps; scikit-learn asks for it anyway.
+    "scipy>=1.14,<2",
     # tensorflow-hub imports pkg_resources: later ones warn of it on every start, then no longer have it.
     "setuptools>=65,<80.9",
     "tensorflow>=2.21,<2.22",
@@ -72,7 +74,7 @@ setuptools.setup(
     "tensorflow-transform>=1.21,<1.22",
     # Completion in shells; a small package without dependencies. argcomplete would start the command for each tab.
     "shtab>=1.7,<2",
-    # One BLAS thread trains the head: a step is too short to share.
+    # One BLAS thread for each block of the head's training, so that cores change no bit.
     "threadpoolctl>=3.5,<4",
   ],
   extras_require={

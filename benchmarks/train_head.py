@@ -27,14 +27,14 @@ from typing import Any
 
 import numpy as np
 
-from beam_retrain.transforms.core.records.schema import TESTING, TRAINING, decode_bottleneck
+from beam_retrain.transforms.core.records.schema import TESTING, TRAINING, VALIDATION, decode_bottleneck
 from beam_retrain.transforms.core.records.tfrecord import read_records
 from benchmarks.commands import COMMAND, table
 
 _ROOT = Path(__file__).resolve().parents[1]
 _SEED = 0
 _BATCH = 512
-_L2 = 10.0  # of `train`; 1/C of scikit-learn
+_L2 = 30.0  # of `train`; 1/C of scikit-learn
 _OURS = "beam-retrain train"
 
 
@@ -104,24 +104,26 @@ def draw(folder: str) -> None:
 
 
 def write_arrays(bottlenecks: str, folder: str) -> None:
-  """Writes float32 [N, D] and int64 [N] of both splits for the peers."""
-  stats = json.loads(Path(bottlenecks, "stats.json").read_text())
-  for split in (TRAINING, TESTING):
-    count = stats["splits"][split]["outputs"]
+  """Writes float32 [N, D] and int64 [N] of both splits for the peers; validation images are for training."""
+  counts = {
+    split: one["outputs"] for split, one in json.loads(Path(bottlenecks, "stats.json").read_text())["splits"].items()
+  }
+  for target, splits in ((TRAINING, (TRAINING, VALIDATION)), (TESTING, (TESTING,))):
+    count = sum(counts.get(split, 0) for split in splits)
     classes, vectors, row = np.empty(count, np.int64), None, 0
-    for path in sorted(Path(bottlenecks, "records").glob(f"{split}-*.tfrecord")):
+    for path in [path for split in splits for path in sorted(Path(bottlenecks, "records").glob(f"{split}-*.tfrecord"))]:
       with path.open("rb") as file:
         for one in map(decode_bottleneck, read_records(file, str(path))):
           if vectors is None:
             shape = (count, one.vector.size)
-            vectors = np.lib.format.open_memmap(f"{folder}/{split}.npy", "w+", np.float32, shape)
+            vectors = np.lib.format.open_memmap(f"{folder}/{target}.npy", "w+", np.float32, shape)
           vectors[row], classes[row] = one.vector, one.class_index
           row += 1
     # A source's order may be that of its labels; what is held back would then be one of them.
     order = np.array(sorted(range(count), key=lambda number: hashlib.sha256(b"%d" % number).digest()))
-    assert vectors is not None, f"{bottlenecks} has no {split} records"
+    assert vectors is not None, f"{bottlenecks} has no {target} records"
     vectors[:] = vectors[order]
-    np.save(f"{folder}/{split}_classes.npy", classes[order])
+    np.save(f"{folder}/{target}_classes.npy", classes[order])
 
 
 def measure(command: Sequence[str]) -> tuple[float, float, float, str]:

@@ -9,11 +9,16 @@ from typing import ClassVar
 # The old scripts' layer is registered here.
 from beam_retrain.trainer.compat.retrain_options import RetrainOptions, add_retrain_flags
 from beam_retrain.trainer.export.tflite_options import TfliteOptions, add_tflite_flags
-from beam_retrain.trainer.fit.schedule import Schedule, steps_in_epoch
+from beam_retrain.trainer.fit.schedule import FullBatch, Schedule
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.run.flags import fraction, positive_int, positive_number, seed_number
 from beam_retrain.transforms.core.run.request import Request
 
+PRESETS = ("lbfgs", "retrain")
+_PRESET_OF = {
+  **dict.fromkeys(("epochs", "patience", "l2"), "lbfgs"),
+  **dict.fromkeys(("learning_rate", "batch_size", "training_steps"), "retrain"),
+}
 _RETRAIN_EVAL_EVERY = 100  # steps, unless --eval_step_interval is given
 
 _DESCRIPTION = """\
@@ -23,8 +28,8 @@ image bytes and returns labels. A killed run resumes when it is started again wi
   beam-retrain train --input work/bottlenecks --output work/model
   beam-retrain train --input work/bottlenecks --output work/model --preset retrain
 
---preset adam, the default, trains until the validation loss stops falling. --preset retrain trains as retrain.py did:
-gradient descent, batches drawn uniformly over the labels, a fixed number of steps.
+--preset lbfgs, the default, passes over all images until the validation loss stops falling. --preset retrain trains as
+retrain.py did: gradient descent, batches drawn uniformly over the labels, a fixed number of steps.
 
 Written to --output: saved_model/, retrained_labels.txt, retrained_graph.pb (frozen, for scripts written for
 retrain.py's), head.npz (the head alone, for `reevaluate`), trained_on.bin (a digest of the training and validation
@@ -45,7 +50,7 @@ class TrainRequest(Request, RetrainOptions, TfliteOptions):
 
   input: str
   output: str
-  preset: str = "adam"
+  preset: str = "lbfgs"
   learning_rate: float | None = None
   batch_size: int | None = None
   epochs: int | None = None
@@ -62,7 +67,7 @@ class TrainRequest(Request, RetrainOptions, TfliteOptions):
     parser.add_argument(
       "--output", required=True, metavar="DIR", help="folder for the model; new, empty, or written by this command"
     )
-    parser.add_argument("--preset", choices=("adam", "retrain"), help="how to train (default %(default)s)")
+    parser.add_argument("--preset", choices=PRESETS, help="how to train (default %(default)s)")
     _add_fit_flags(parser)
     parser.add_argument(
       "--validation_percentage",
@@ -82,71 +87,56 @@ class TrainRequest(Request, RetrainOptions, TfliteOptions):
 
   def validate(self) -> None:
     """Checks what does not depend on the input; writes nothing."""
-    presets = {"epochs": "adam", "patience": "adam", "l2": "adam", "training_steps": "retrain"}
-    for name in [name for name in presets if getattr(self, name) is not None] + self.given_options():
-      if (preset := presets.get(name, "retrain")) != self.preset:
+    for name in [name for name in _PRESET_OF if getattr(self, name) is not None] + self.given_options():
+      if (preset := _PRESET_OF.get(name, "retrain")) != self.preset:
         raise InputError(f"--{name} belongs to --preset {preset}, not to --preset {self.preset}: leave it out.")
     self.validate_options()
 
-  def make_schedule(self, training_images: int) -> Schedule:
-    if self.preset == "retrain":
-      eval_every = self.eval_step_interval or _RETRAIN_EVAL_EVERY
-      return Schedule(
-        optimizer="sgd",
-        learning_rate=self.learning_rate or 0.01,
-        batch_size=self.batch_size or 100,
-        is_balanced=True,
-        steps=self.training_steps or 4000,
-        first_eval=0 if self.eval_step_interval else eval_every - 1,
-        eval_every=eval_every,
-        is_measured_on_batch=bool(self.eval_step_interval),
-        validation_images=self.validation_images,
-      )
-    batch_size = self.batch_size or 512
-    steps = steps_in_epoch(training_images, batch_size)
+  def make_schedule(self) -> FullBatch | Schedule:
+    if self.preset == "lbfgs":
+      l2 = 30.0 if self.l2 is None else self.l2
+      return FullBatch(epochs=self.epochs or 100, patience=self.patience or 6, l2=l2)
+    eval_every = self.eval_step_interval or _RETRAIN_EVAL_EVERY
     return Schedule(
-      optimizer="adam",
-      learning_rate=self.learning_rate or 0.001,
-      is_decaying=True,
-      batch_size=batch_size,
-      steps=(self.epochs or 100) * steps,
-      first_eval=steps - 1,
-      eval_every=steps,
-      patience=self.patience or 6,
-      l2=10.0 if self.l2 is None else self.l2,
+      learning_rate=self.learning_rate or 0.01,
+      batch_size=self.batch_size or 100,
+      steps=self.training_steps or 4000,
+      first_eval=0 if self.eval_step_interval else eval_every - 1,
+      eval_every=eval_every,
+      is_measured_on_batch=bool(self.eval_step_interval),
+      validation_images=self.validation_images,
     )
 
 
 def _add_fit_flags(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
-    "--learning_rate", type=positive_number, metavar="R", help="initial learning rate (adam 0.001, retrain 0.01)"
+    "--learning_rate", type=positive_number, metavar="R", help="retrain only: learning rate (default 0.01)"
   )
   parser.add_argument(
     "--batch_size",
     "--train_batch_size",
     type=positive_int,
     metavar="N",
-    help="images per training step (adam 512, retrain 100; retrain.py's --train_batch_size)",
+    help="retrain only: images per training step (default 100; retrain.py's --train_batch_size)",
   )
   parser.add_argument(
     "--epochs",
     "--rounds",
     type=positive_int,
     metavar="N",
-    help="adam only: maximum number of epochs; an epoch is one pass over the training images, or more until 50 steps"
-    " (default 100)",
+    help="lbfgs only: maximum number of epochs, passes over the training images (default 100)",
   )
   parser.add_argument(
     "--patience",
     type=positive_int,
     metavar="N",
-    help="adam only: epochs without a lower validation loss before training stops (default 6)",
+    help="lbfgs only: epochs without a lower validation loss before training stops (default 6)",
   )
   parser.add_argument(
     "--l2",
     type=_not_negative_float,
     metavar="S",
-    help="adam only: strength of the L2 penalty, as 1/C in scikit-learn's LogisticRegression (default 10)",
+    help="lbfgs only: strength of the L2 penalty, as 1/C in scikit-learn's LogisticRegression (default 30)",
   )
   parser.add_argument(
     "--training_steps",

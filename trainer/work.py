@@ -14,7 +14,7 @@ from beam_retrain.trainer.export.trunk_check import check_exportable
 from beam_retrain.trainer.fit import training
 from beam_retrain.trainer.fit.callbacks import EpochLine, TrainingCallback
 from beam_retrain.trainer.fit.data import Bottlenecks, load_bottlenecks, load_transform
-from beam_retrain.trainer.fit.schedule import Schedule
+from beam_retrain.trainer.fit.schedule import FullBatch, Schedule
 from beam_retrain.trainer.fit.tensorboard import Summaries
 from beam_retrain.transforms.core.printing import detail, say
 from beam_retrain.transforms.core.records.schema import TESTING, TRAINING, VALIDATION
@@ -47,7 +47,7 @@ def train_and_export(job: Job) -> TrainMetrics:
   if options.tflite_int8_output_file:  # before the training, so that a missing image is reported at once
     images, count = str(options.tflite_calibration_input), options.tflite_calibration_images or 0
     calibration = tflite.draw_calibration(job.bottlenecks, job.percentages, images, count)
-  schedule = job.request.make_schedule(len(data.learned_rows))
+  schedule = job.request.make_schedule()
   _print_data(job, data)
   info = _describe(job, schedule, data)
   resumes = claim_folder(job.output, info, owned=output_files.OWNED, work_folder=output_files.CHECKPOINTS)
@@ -68,7 +68,7 @@ def train_and_export(job: Job) -> TrainMetrics:
     checkpoint=os.path.join(job.output, output_files.CHECKPOINTS, "head.npz"),
     callbacks=_make_callbacks(job, schedule, exporter, resumes, len(data.rows[VALIDATION])),
   )
-  scores = training.evaluate_splits(head, data, (TRAINING, VALIDATION, TESTING), rounds)
+  scores = training.evaluate_splits(head, data, (TRAINING, VALIDATION, TESTING), schedule)
   flat = exporter.write(head, job.output)
   if trained_on := data.trained_on:
     local_files.write_bytes(os.path.join(job.output, TRAINED_ON_FILE), trained_on.encode())
@@ -91,7 +91,7 @@ def _print_data(job: Job, data: Bottlenecks) -> None:
     say(f"and {variants:,} distorted variants of the training images")
 
 
-def _describe(job: Job, schedule: Schedule, data: Bottlenecks) -> RunInfo:
+def _describe(job: Job, schedule: FullBatch | Schedule, data: Bottlenecks) -> RunInfo:
   request, settings = job.request, job.info.settings
   return describe_run(
     output_files.STAGE,
@@ -113,7 +113,7 @@ def _describe(job: Job, schedule: Schedule, data: Bottlenecks) -> RunInfo:
 
 
 def _make_callbacks(
-  job: Job, schedule: Schedule, exporter: Exporter, resumes: bool, validation_images: int
+  job: Job, schedule: FullBatch | Schedule, exporter: Exporter, resumes: bool, validation_images: int
 ) -> list[TrainingCallback]:
   options = job.request
   callbacks: list[TrainingCallback] = []

@@ -34,10 +34,10 @@ def test_stages_of_run(more):
 
 def test_stages_of_run_with_every_flag():
   flags = ["--trunk=keras:InceptionV3", "--trunk_weights=w.h5", "--precision=int8", "--runtime=openvino"]
-  request = RunRequest.parse([*flags, "--classes=3", "--preset=adam", "--output=/out"])
+  request = RunRequest.parse([*flags, "--classes=3", "--preset=retrain", "--output=/out"])
   assert request.convert("/data", 10).state("after") == state_of("convert", "--input=/data", "--classes=3")
   assert request.bottlenecks("/i").state("after") == state_of("bottlenecks", "--input=/i", *flags)
-  assert request.train().state("after") == state_of("train", "--input=/out/bottlenecks", "--preset=adam")
+  assert request.train().state("after") == state_of("train", "--input=/out/bottlenecks", "--preset=retrain")
 
 
 def test_run_hands_on_how_images_are_split():

@@ -11,12 +11,10 @@ import csv
 import io
 import json
 import os
-import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from beam_retrain.pipelines.cli import main
@@ -203,11 +201,10 @@ def test_stored_bottlenecks_are_trained_on(name, old):
   run("train", f"--input={old}/{name}", f"--output={old}/new", "--rounds=20")
   found, before = (metrics(old / folder) for folder in ("new", "model"))
   assert found.keys() == before.keys()
+  # Trained by another optimizer since, to a loss that is no higher.
+  assert found["testing_accuracy"] >= before["testing_accuracy"]
   if name == "bottlenecks":
-    with np.load(old / "new" / "head.npz") as new_head, np.load(old / "model" / "head.npz") as old_head:
-      assert sorted(new_head) == sorted(old_head)
-      for array in old_head:
-        np.testing.assert_allclose(new_head[array], old_head[array], atol=1e-3)
+    assert found["validation_loss"] <= before["validation_loss"] + 1e-3
 
 
 def test_an_old_model_predicts_the_same(old, capsys, monkeypatch):
@@ -332,15 +329,13 @@ def test_finished_shards_of_a_killed_run_are_kept(in_place, capsys):
   assert not [path for path in folder.rglob("*") if ".tmp" in path.name]
 
 
-def test_a_killed_training_goes_on(in_place, capsys):
+def test_a_killed_training_of_the_default_of_its_time_is_begun_anew(in_place, capsys):
+  run("train", f"--input={in_place}/bottlenecks", f"--output={in_place}/new")
   capsys.readouterr()
-  run("train", f"--input={in_place}/bottlenecks", f"--output={in_place}/killed/model", "--rounds=20")
-  said = capsys.readouterr()
-  rounds = re.findall(r"\b([0-9]+)/20\b", said.out + said.err)
-  assert rounds[0] == "3"  # its checkpoint was not written yet
-  with np.load(in_place / "killed/model/head.npz") as new_head, np.load(in_place / "model/head.npz") as old_head:
-    for array in old_head:
-      np.testing.assert_allclose(new_head[array], old_head[array], atol=1e-3)
+  run("train", f"--input={in_place}/bottlenecks", f"--output={in_place}/killed/model")
+  assert "epoch 1/" in capsys.readouterr().out
+  for name in ("head.npz", "metrics.json"):
+    assert (in_place / "killed/model" / name).read_bytes() == (in_place / "new" / name).read_bytes()
 
 
 # --- the commands that run others ------------------------------------------------------------------------------------

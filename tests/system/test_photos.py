@@ -47,7 +47,7 @@ def photos(make_once: Callable, tiny_trunk: Path) -> Photos:
     cut_tiles(work / "flower_photos")
     flags = [f"--trunk={tiny_trunk}", "--testing_percentage=30", "--flip_left_right", "--distortion_copies=1"]
     output = f"--output={work / 'output'}"
-    assert main(["run", f"--data={work / 'flower_photos'}", output, *flags, "--epochs=20", "--learning_rate=0.01"]) == 0
+    assert main(["run", f"--data={work / 'flower_photos'}", output, *flags, "--epochs=20"]) == 0
 
   work = make_once("flower_photos", make)
   return Photos(work / "flower_photos", work / "output")

@@ -17,7 +17,7 @@ import tensorflow as tf
 
 from beam_retrain.trainer import task
 from beam_retrain.trainer.fit.callbacks import EpochLine, EvalResult
-from beam_retrain.trainer.fit.schedule import Schedule
+from beam_retrain.trainer.fit.schedule import FullBatch, Schedule
 from beam_retrain.trainer.request import TrainRequest
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.records.schema import decode_bottleneck
@@ -28,8 +28,8 @@ from tests.helpers import ROOT, run_in_terminal
 _ROUNDS = """
 import itertools, sys
 from beam_retrain.trainer.fit.callbacks import EpochLine, EvalResult
-from beam_retrain.trainer.fit.schedule import Schedule
-schedule = Schedule(optimizer="adam", learning_rate=0.001, batch_size=512, steps=1500, first_eval=49, eval_every=50)
+from beam_retrain.trainer.fit.schedule import FullBatch
+schedule = FullBatch(epochs=30, patience=6, l2=30.0)
 line = EpochLine(sys.stdout, schedule, clock=itertools.count(100.0, 3.5).__next__)
 line.on_eval(349, EvalResult(6, 50, 0.001, 0.6, 0.8, 0.7, 0.75))
 line.on_eval(399, EvalResult(7, 50, 0.001, 0.51234, 0.9, 0.6, 0.875))
@@ -165,7 +165,10 @@ def test_a_missed_gate_is_exit_code_1_after_everything_is_written(tmp_path, bott
 @pytest.mark.parametrize(
   ("flags", "sentence"),
   [
-    (["--rounds=3", "--preset=retrain"], "--epochs belongs to --preset adam"),
+    (["--rounds=3", "--preset=retrain"], "--epochs belongs to --preset lbfgs, not to --preset retrain: leave it out"),
+    (["--learning_rate=1"], "--learning_rate belongs to --preset retrain, not to --preset lbfgs: leave it out"),
+    (["--batch_size=9"], "--batch_size belongs to --preset retrain"),
+    (["--preset=adam"], "argument --preset: invalid choice: 'adam'"),
     (["--how_many_training_steps=3"], "--training_steps belongs to --preset retrain"),
     (["--learning_rte=1"], "--learning_rte: unknown flag; the nearest flag is --learning_rate"),
     (["--seed=-1"], "argument --seed: -1 is not between 0 and 9223372036854775807"),
@@ -193,15 +196,23 @@ def test_folders_that_cannot_be_used(tmp_path, bottlenecks_folder, trained_model
   assert (tmp_path / "letter.txt").read_text() == "mine"
 
 
-def schedule_of(*flags: str) -> Schedule:
-  return TrainRequest.parse(["--input=a", "--output=b", *flags]).make_schedule(training_images=1000)
+def schedule_of(*flags: str) -> FullBatch | Schedule:
+  return TrainRequest.parse(["--input=a", "--output=b", *flags]).make_schedule()
 
 
 def test_old_flag_names_and_presets():
   retrain = schedule_of("--preset=retrain")
-  assert (retrain.optimizer, retrain.learning_rate, retrain.batch_size, retrain.steps) == ("sgd", 0.01, 100, 4000)
+  assert (retrain.learning_rate, retrain.batch_size, retrain.steps) == (0.01, 100, 4000)
   old_names = schedule_of("--preset=retrain", "--how_many_training_steps=301", "--train_batch_size=7")
   assert (old_names.steps, old_names.batch_size) == (301, 7)
-  assert schedule_of().optimizer == "adam"
-  assert schedule_of("--epochs=4").steps == schedule_of("--rounds=4").steps == 4 * 50
-  assert schedule_of("--l2=0").l2 == 0
+  assert schedule_of() == FullBatch(epochs=100, patience=6, l2=30.0)
+  assert schedule_of("--epochs=4") == schedule_of("--rounds=4") == FullBatch(epochs=4, patience=6, l2=30.0)
+  assert schedule_of("--l2=0", "--patience=2") == FullBatch(epochs=100, patience=2, l2=0.0)
+
+
+def test_the_settings_of_gradient_descent_are_those_of_earlier_versions():
+  assert schedule_of("--preset=retrain", "--training_steps=30").to_settings() == {
+    **{"optimizer": "sgd", "learning_rate": 0.01, "is_decaying": False, "batch_size": 100, "is_balanced": True},
+    **{"steps": 30, "first_look": 99, "look_every": 100, "is_measured_on_batch": False, "validation_images": None},
+    **{"patience": None, "l2": 0.0},
+  }

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import TextIO
 
 from beam_retrain.trainer.fit.head import LinearHead, Score
-from beam_retrain.trainer.fit.schedule import Schedule
+from beam_retrain.trainer.fit.schedule import FullBatch, Schedule
 from beam_retrain.transforms.core.printing import Level, is_terminal, level, say
 from beam_retrain.transforms.core.run.progress_line import show_bar
 
@@ -17,7 +17,8 @@ from beam_retrain.transforms.core.run.progress_line import show_bar
 class EvalResult:
   """The result of one round: losses in nats, accuracies 0..1.
 
-  Training loss and accuracy are means over steps whose weights still moved, unless `Schedule.is_measured_on_batch`.
+  Of gradient descent, training loss and accuracy are means over steps whose weights still moved, unless
+  `Schedule.is_measured_on_batch`. Of L-BFGS a round is an epoch, and `learning_rate` the length of the step before it.
   """
 
   number: int
@@ -50,7 +51,7 @@ class TrainingCallback:
 class EpochLine(TrainingCallback):
   """Prints a line per evaluation; a terminal gets a bar."""
 
-  def __init__(self, stream: TextIO, schedule: Schedule, clock: Callable[[], float] = time.monotonic):
+  def __init__(self, stream: TextIO, schedule: FullBatch | Schedule, clock: Callable[[], float] = time.monotonic):
     self._stream = stream
     self._schedule = schedule
     self._clock = clock
@@ -59,8 +60,7 @@ class EpochLine(TrainingCallback):
 
   def on_eval(self, step: int, result: EvalResult) -> None:
     accuracy, secs = f"accuracy {result.validation_accuracy:.2%}", f"{self._clock() - self._start:.1f} s"
-    epoch, steps = f"epoch {result.number}/{self._schedule.rounds}", f"step {step + 1}/{self._schedule.steps}"
-    where = steps if self._schedule.is_balanced else epoch
+    where = self._schedule.place(result.number, step)
     self._line = (
       f"{where}: training loss {result.training_loss:.4f}, accuracy {result.training_accuracy:.2%};"
       f" validation loss {result.validation_loss:.4f}, {accuracy}; {secs}"

@@ -1,8 +1,7 @@
 """Fits the head to bottlenecks in memory, with early stopping and checkpoints.
 
-The batches of a block of steps are drawn from (seed, block), and a checkpoint after each block holds all that the next
-one needs: a killed and resumed run ends with the same weights, bit for bit. Evaluations change neither batches nor
-weights, unless they stop the training.
+A checkpoint holds all that the next epoch or block of steps needs, the batches of a block are drawn from (seed, block):
+a killed and resumed run ends with the same weights, bit for bit.
 """
 
 from __future__ import annotations
@@ -10,29 +9,35 @@ from __future__ import annotations
 import contextlib
 import itertools
 import math
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
 from beam_retrain.trainer.fit.callbacks import EvalResult, TrainingCallback, best_round
 from beam_retrain.trainer.fit.checkpoint import TrainingState
+from beam_retrain.trainer.fit.curvature import MAX_DIMENSIONS, Curvature
 from beam_retrain.trainer.fit.data import Bottlenecks
-from beam_retrain.trainer.fit.head import LinearHead, Score
-from beam_retrain.trainer.fit.schedule import Schedule
+from beam_retrain.trainer.fit.head import LinearHead, Score, total
+from beam_retrain.trainer.fit.lbfgs import Lbfgs
+from beam_retrain.trainer.fit.objective import Objective
+from beam_retrain.trainer.fit.schedule import FullBatch, Schedule
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.records.schema import VALIDATION
 from beam_retrain.transforms.core.system.prefetch import prefetch
 
 _ROWS_PER_EVALUATION = 4096
 _VALIDATION_DRAW = 1  # with seed and step: a random stream separate from the batches'
-_ROUNDS_PER_DROP = 2
-_DROP = 0.3
+_CONVERGED = 5e-3  # of the loss, what one more step promises
+_TOO_LARGE = (
+  "training diverged: some bottlenecks are too large for float32, even scaled: look for them with `beam-retrain"
+  " export`, and run `bottlenecks` again without their images."
+)
 
 
 def train(
   data: Bottlenecks,
-  schedule: Schedule,
+  schedule: Schedule | FullBatch,
   *,
   seed: int,
   checkpoint: str,
@@ -43,18 +48,76 @@ def train(
   When a killed run resumes, the steps and evaluations after its last checkpoint come again. The results returned are
   those of all rounds. Raises InputError if the loss is no longer finite.
   """
-  state = TrainingState(data, schedule, seed)
+  state = TrainingState(data, seed)
+  with _one_blas_thread():
+    if isinstance(schedule, FullBatch):
+      _descend_whole(state, data, schedule, checkpoint, callbacks)
+    else:
+      _descend_in_steps(state, data, schedule, seed, checkpoint, callbacks)
+  for one in callbacks:
+    one.finish(state.head)
+  return state.head, state.rounds
+
+
+def _descend_whole(
+  state: TrainingState,
+  data: Bottlenecks,
+  schedule: FullBatch,
+  checkpoint: str,
+  callbacks: Sequence[TrainingCallback],
+) -> None:
+  """Evaluates the head on all images, moves it, and so on."""
+  objective = Objective(data, schedule.l2)
+  weights = np.vstack([state.head.kernel, state.head.bias])
+  state.head.kernel, state.head.bias = weights[:-1], weights[-1]
+  optimizer = Lbfgs(weights)
+  optimizer.restore(state.restore(checkpoint))
+  divide: Callable[[np.ndarray], np.ndarray] = np.copy
+  if data.dimensions <= MAX_DIMENSIONS:
+    divide = Curvature(objective.second_moments(), len(data.labels), objective.penalty).divide
+  if not state.steps:
+    untrained = objective.evaluate(state.head)
+    optimizer.advance(untrained.loss, untrained.gradient, divide)
+  while not _is_over(state, schedule, optimizer):
+    found = objective.evaluate(state.head)
+    if not math.isfinite(found.loss + found.validated.loss):
+      raise _diverged(schedule)
+    state.steps += 1
+    state.finish_round(state.steps, optimizer.length, found.trained, found.validated)
+    for one in callbacks:
+      one.on_eval(state.steps - 1, state.rounds[-1])
+    optimizer.advance(found.loss, found.gradient, divide)
+    state.save(checkpoint, optimizer.variables)
+  state.head.set_weights(state.best)
+
+
+def _is_over(state: TrainingState, schedule: FullBatch, optimizer: Lbfgs) -> bool:
+  if not (rounds := state.rounds):
+    return False
+  without_better = len(rounds) - best_round(rounds).number
+  has_converged = optimizer.promised <= _CONVERGED * rounds[-1].training_loss
+  return len(rounds) >= schedule.epochs or without_better >= schedule.patience or has_converged
+
+
+def _descend_in_steps(
+  state: TrainingState,
+  data: Bottlenecks,
+  schedule: Schedule,
+  seed: int,
+  checkpoint: str,
+  callbacks: Sequence[TrainingCallback],
+) -> None:
   state.restore(checkpoint)
+  rate = schedule.learning_rate
   batches = stream_batches(data, schedule, seed, first_block=state.steps // schedule.steps_per_block)
-  with contextlib.closing(batches), _one_blas_thread():
-    while not _is_over(state, schedule):
-      rate, last = _learning_rate(schedule, state.rounds), schedule.next_eval(state.steps)
-      number = len(state.rounds) + 1
+  with contextlib.closing(batches):
+    while state.steps < schedule.steps:
+      last = schedule.next_eval(state.steps)
       for step in range(state.steps, last + 1):
         vectors, classes = next(batches)
         score = state.take_step(vectors, classes, rate)
         if not math.isfinite(score.loss):
-          raise _diverged(rate)
+          raise _diverged(schedule)
         for one in callbacks:
           one.on_step(step, score, state.head)
         if step < last and state.steps % schedule.steps_per_block == 0:
@@ -62,21 +125,18 @@ def train(
       trained = state.head.score(vectors, classes) if schedule.is_measured_on_batch else state.score_steps()
       validated = _validate(state.head, data, schedule, seed, last)
       if not all(math.isfinite(score.loss) for score in (trained, validated) if score.images):
-        raise _diverged(rate)
-      state.finish_round(number, rate, trained, validated)
+        raise _diverged(schedule)
+      state.finish_round(len(state.rounds) + 1, rate, trained, validated)
       for one in callbacks:
         one.on_eval(last, state.rounds[-1])
-      if state.steps % schedule.steps_per_block == 0 or _is_over(state, schedule):
+      if state.steps % schedule.steps_per_block == 0 or state.steps == schedule.steps:
         state.save(checkpoint)
-  if schedule.patience is not None:
-    state.head.set_weights(state.best)
-  for one in callbacks:
-    one.finish(state.head)
-  return state.head, state.rounds
 
 
-def _diverged(rate: float) -> InputError:
-  return InputError(f"training diverged: use a --learning_rate below {rate:g}.")
+def _diverged(schedule: Schedule | FullBatch) -> InputError:
+  if isinstance(schedule, FullBatch):
+    return InputError(_TOO_LARGE)
+  return InputError(f"training diverged: use a --learning_rate below {schedule.learning_rate:g}.")
 
 
 def _one_blas_thread() -> contextlib.AbstractContextManager[object]:
@@ -89,17 +149,16 @@ def evaluate(head: LinearHead, data: Bottlenecks, split: str) -> Score:
   rows = data.rows[split]
   parts = [rows[start : start + _ROWS_PER_EVALUATION] for start in range(0, len(rows), _ROWS_PER_EVALUATION)]
   with _one_blas_thread():
-    scores = [head.score(data.vectors[part], data.classes[part]) for part in parts]
-  return Score(*map(sum, zip(Score(0.0, 0, 0), *scores, strict=True)))
+    return total(head.score(data.vectors[part], data.classes[part]) for part in parts)
 
 
 def evaluate_splits(
-  head: LinearHead, data: Bottlenecks, splits: Sequence[str], rounds: Sequence[EvalResult]
+  head: LinearHead, data: Bottlenecks, splits: Sequence[str], schedule: Schedule | FullBatch
 ) -> dict[str, Score]:
   """Scores the trained head; raises InputError if a loss is not finite."""
   scores = {split: evaluate(head, data, split) for split in splits}
   if any(score.images and not math.isfinite(score.loss) for score in scores.values()):
-    raise _diverged(rounds[-1].learning_rate)
+    raise _diverged(schedule)
   return scores
 
 
@@ -118,21 +177,11 @@ def stream_batches(
 
   def gather() -> Iterator[tuple[np.ndarray, np.ndarray]]:
     for block in range(first_block, math.ceil(schedule.steps / schedule.steps_per_block)):
-      for rows in draw_rows(data, schedule, np.random.default_rng([seed, block])):
+      drawn = draw_balanced(data, data.learned_rows, schedule.batch_size, np.random.default_rng([seed, block]))
+      for rows in itertools.islice(drawn, schedule.steps_per_block):
         yield data.vectors[rows], data.classes[rows]
 
   yield from prefetch(gather())
-
-
-def draw_rows(data: Bottlenecks, schedule: Schedule, rng: np.random.Generator) -> Iterator[np.ndarray]:
-  """Yields the rows of each batch of a block."""
-  rows, size = data.learned_rows, schedule.batch_size
-  if schedule.is_balanced:
-    yield from itertools.islice(draw_balanced(data, rows, size, rng), schedule.steps_per_block)
-    return
-  for _ in range(schedule.steps_per_block // math.ceil(len(rows) / size)):
-    order = rng.permutation(rows)
-    yield from (order[start : start + size] for start in range(0, len(order), size))
 
 
 def draw_balanced(data: Bottlenecks, rows: np.ndarray, count: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
@@ -146,21 +195,3 @@ def draw_balanced(data: Bottlenecks, rows: np.ndarray, count: int, rng: np.rando
   while True:
     drawn = rng.integers(len(counts), size=count)
     yield by_class[starts[drawn] + (rng.random(count) * counts[drawn]).astype(np.int64)]
-
-
-def _is_over(state: TrainingState, schedule: Schedule) -> bool:
-  if state.steps >= schedule.steps:
-    return True
-  rounds = state.rounds
-  return schedule.patience is not None and bool(rounds) and len(rounds) - best_round(rounds).number >= schedule.patience
-
-
-def _learning_rate(schedule: Schedule, rounds: list[EvalResult]) -> float:
-  if not schedule.is_decaying:
-    return schedule.learning_rate
-  best, without_better, drops = math.inf, 0, 0
-  for one in rounds:
-    without_better = 0 if one.validation_loss < best else without_better + 1
-    best = min(best, one.validation_loss)
-    drops += without_better > 0 and without_better % _ROUNDS_PER_DROP == 0
-  return schedule.learning_rate * _DROP**drops

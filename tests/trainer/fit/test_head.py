@@ -1,4 +1,4 @@
-"""The head's gradient and its optimizers, beside those of TensorFlow and Keras."""
+"""The head's gradient and its steps, beside those of TensorFlow and Keras."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from beam_retrain.trainer.fit.head import Adam, GradientDescent, build_head
+from beam_retrain.trainer.fit.checkpoint import TrainingState
+from beam_retrain.trainer.fit.data import Bottlenecks
+from beam_retrain.trainer.fit.head import build_head
 
 DIMENSIONS, CLASSES = 7, 4
 
@@ -35,20 +37,18 @@ def test_the_gradient_is_that_of_the_mean_cross_entropy():
   assert head.score(vectors, classes) == score
 
 
-@pytest.mark.parametrize("name", ["adam", "sgd"])
-def test_the_steps_are_those_of_keras(name):
-  head = build_head(DIMENSIONS, CLASSES, seed=1)
-  weights = [head.kernel, head.bias]
-  variables = [keras.Variable(weight) for weight in head.get_weights()]
-  ours = Adam(weights) if name == "adam" else GradientDescent()
-  theirs = {"adam": keras.optimizers.Adam, "sgd": keras.optimizers.SGD}[name](0.01)
+def test_the_steps_are_those_of_keras():
+  nothing = np.empty((0, DIMENSIONS), np.float32)
+  state = TrainingState(Bottlenecks(nothing, np.empty(0, np.int32), {}, ["a", "b", "c", "d"], ""), seed=1)
+  variables = [keras.Variable(weight) for weight in state.head.get_weights()]
+  theirs = keras.optimizers.SGD(0.01)
   for number in range(20):
     rate = 0.02 if number < 10 else 0.003
-    _, gradients = head.differentiate(*batch(number))
+    _, gradients = state.head.differentiate(*batch(number))
     theirs.learning_rate.assign(rate)
     theirs.apply([tf.constant(gradient) for gradient in gradients], variables)
-    ours.apply(gradients, weights, rate)
-    for found, wanted in zip(weights, variables, strict=True):
+    state.take_step(*batch(number), rate)
+    for found, wanted in zip(state.head.get_weights(), variables, strict=True):
       np.testing.assert_allclose(found, wanted.numpy(), rtol=1e-4, atol=1e-6)
 
 
@@ -59,13 +59,3 @@ def test_initial_weights_are_small_and_of_the_seed():
   assert kernel.std() == pytest.approx(0.00088, rel=0.02)  # of a normal one, cut at two deviations
   assert np.array_equal(kernel, build_head(500, 20, seed=3).kernel)
   assert not np.array_equal(kernel, build_head(500, 20, seed=4).kernel)
-
-
-def test_what_another_optimizer_kept_changes_nothing():
-  ours = Adam([np.zeros((DIMENSIONS, CLASSES), np.float32), np.zeros(CLASSES, np.float32)])
-  of_keras = keras.optimizers.Adam(0.01)
-  of_keras.build([keras.Variable(np.zeros((DIMENSIONS, CLASSES))), keras.Variable(np.zeros(CLASSES))])
-  of_keras.iterations.assign(17)
-  with pytest.raises(ValueError, match="another optimizer"):
-    ours.restore([variable.numpy() for variable in of_keras.variables][: len(ours.variables)])
-  assert not any(variable.any() for variable in ours.variables)
