@@ -9,10 +9,10 @@ from beam_retrain.transforms.core.records.quarantine import MAX_PIXELS, Quaranti
 from beam_retrain.transforms.core.run.output_folder import read_info
 
 
-@pytest.fixture(scope="module")
-def models(made):
+@pytest.fixture(scope="module", params=[("auto", "auto"), ("float32", "tensorflow")])  # a prepared trunk, and none
+def models(made, request):
   folder = str(made.model)
-  return load_sizes(folder, choose_serving(folder, read_info(folder, "train")), with_vectors=True)
+  return load_sizes(folder, choose_serving(folder, read_info(folder, "train"), *request.param), with_vectors=True)
 
 
 @pytest.fixture(scope="module")
