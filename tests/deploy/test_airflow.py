@@ -105,7 +105,8 @@ def test_a_week_promotes_a_candidate_that_is_no_worse(
   for name, value in values.items():
     text = re.sub(rf"^{name} = .*$", f"{name} = {json.dumps(value)}", text, flags=re.MULTILINE)
   # A head that has learned nothing, where it is to be worse.
-  config.write_text(text if promoted else f"{text}\n[train]\nepochs = 1\nlearning_rate = 1e-9\n")
+  worse = '[train]\npreset = "retrain"\ntraining_steps = 1\nlearning_rate = 1e-9\n'
+  config.write_text(text if promoted else f"{text}\n{worse}")
   command = Path(sys.executable).with_name("beam-retrain")
   variable = {"command": str(command), "config": str(config), "models": str(models), "work": str(tmp_path / "work")}
   ran = airflow("dags", "test", "beam_retrain_weekly", variable=variable, name="WEEKLY")

@@ -63,10 +63,11 @@ class Lbfgs:
     return [state, self._point, self._gradient, self._direction, *itertools.chain.from_iterable(self._pairs)]
 
   def restore(self, variables: Sequence[np.ndarray]) -> None:
-    """Inverse of `variables`."""
+    """Inverse of `variables`; the first is enough once it is over."""
     if variables:
-      state, self._point, self._gradient, self._direction, *pairs = variables
-      self.length, self.promised, self._loss = state.tolist()
+      self.length, self.promised, self._loss = variables[0].tolist()
+    if len(variables) > 1:
+      _, self._point, self._gradient, self._direction, *pairs = variables
       self._pairs = [(step, change) for step, change in batched(pairs, 2)]
 
   def _remember(self, step: np.ndarray, change: np.ndarray) -> None:

@@ -87,7 +87,8 @@ def _descend_whole(
     for one in callbacks:
       one.on_eval(state.steps - 1, state.rounds[-1])
     optimizer.advance(found.loss, found.gradient, divide)
-    state.save(checkpoint, optimizer.variables)
+    # What the pairs of a thousand labels take is not left behind.
+    state.save(checkpoint, optimizer.variables[: 1 if _is_over(state, schedule, optimizer) else None])
   state.head.set_weights(state.best)
 
 

@@ -104,6 +104,12 @@ def test_interrupted_in_any_epoch_it_ends_alike(tmp_path):
   assert rounds_resumed == rounds
   assert weight_bytes(resumed) == weight_bytes(undisturbed)
   assert told == sorted([*range(len(rounds)), 0, 1, 2, 5])
+  # A finished one stays as it is, and keeps little.
+  with np.load(tmp_path / "stopped.npz") as archive:
+    assert "optimizer_1" not in archive.files
+  again, rounds_again = train(tmp_path, schedule, name="stopped.npz", callbacks=[StopAtEval(-1, told := [])])
+  assert (rounds_again, told) == (rounds, [])
+  assert weight_bytes(again) == weight_bytes(undisturbed)
 
 
 @pytest.mark.parametrize("schedule", [WHOLE, RETRAIN], ids=["lbfgs", "retrain"])
