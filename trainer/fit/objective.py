@@ -96,11 +96,16 @@ class Objective:
     samples = (block.vectors[block.is_learned][::every] for block in blocks_of(self._data))
     moments = np.zeros((self._data.dimensions, self._data.dimensions), np.float32)
     images = 0
-    for count, part in map_ahead(lambda sample: (len(sample), sample.T @ sample), samples, available_cores()):
+    for count, part in map_ahead(_square, samples, available_cores()):
       moments += part
       images += count
     moments /= images
     return moments
+
+
+@np.errstate(over="ignore", invalid="ignore")  # the caller checks that they are finite
+def _square(sample: np.ndarray) -> tuple[int, np.ndarray]:
+  return len(sample), sample.T @ sample
 
 
 def _evaluate(head: LinearHead, block: Block) -> tuple[np.ndarray, Score, Score]:

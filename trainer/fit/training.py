@@ -74,7 +74,10 @@ def _descend_whole(
   optimizer.restore(state.restore(checkpoint))
   divide: Callable[[np.ndarray], np.ndarray] = np.copy
   if data.dimensions <= MAX_DIMENSIONS:
-    divide = Curvature(objective.second_moments(), len(data.labels), objective.penalty).divide
+    moments = objective.second_moments()
+    if not np.isfinite(moments).all():
+      raise _diverged(schedule)
+    divide = Curvature(moments, len(data.labels), objective.penalty).divide
   if not state.steps:
     untrained = objective.evaluate(state.head)
     optimizer.advance(untrained.loss, untrained.gradient, divide)

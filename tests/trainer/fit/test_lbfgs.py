@@ -116,8 +116,10 @@ def test_numbers_that_are_hard(tmp_path, kind, l2):
   assert len(rounds) < 100
 
 
-def test_numbers_beyond_float32_are_told(tmp_path):
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("number", [3e38, 1e25])
+def test_numbers_beyond_float32_are_told(tmp_path, number):
   data = clouds(count=300)
-  data.vectors[7] = np.float32(3e38)
+  data.vectors[7] = np.float32(number)
   with pytest.raises(InputError, match=r"training diverged: some bottlenecks are too large .* `beam-retrain export`"):
     fit(data, tmp_path)
