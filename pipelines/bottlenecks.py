@@ -349,7 +349,8 @@ def report(job: Job, result: PipelineResult) -> int:
     files.sweep(files.join(job.output, FRESH_FOLDER, REPORTS_FOLDER))
   stats = read_stats(job.output, files)
   _print_summary(job, stats)
-  report_oriented(stats.oriented, stats.outputs, files.shown(job.source.path))
+  accepted = [f"--max_bad_fraction={fraction:g}"] if (fraction := job.request.max_bad_fraction) else []
+  report_oriented(stats.oriented, stats.outputs, files.shown(job.source.path), accepted)
   job.audit.report(stats, job.output)
   code = exit_code(stats, job.output, job.request.max_bad_fraction)
   if code == ExitCode.DONE:

@@ -18,7 +18,10 @@ from beam_retrain.transforms.core.system.imports import gc_paused
 # Command -> (its flags below `pipelines`: `make_parser` and `run(argv) -> exit code`; help).
 COMMANDS = {
   "run": ("requests.run:RunRequest", "the whole chain: data, images, bottlenecks, head, evaluation"),
-  "convert": ("requests.convert:ConvertRequest", "MNIST-style IDX files to a class-folder tree and to records"),
+  "convert": (
+    "requests.convert:ConvertRequest",
+    "images of any format, or MNIST-style IDX files, to JPG or PNG folders and to records",
+  ),
   "bottlenecks": ("requests.bottlenecks:BottlenecksRequest", "images through the frozen trunk to one vector each"),
   "plan": (
     "plan.request:PlanRequest",

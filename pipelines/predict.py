@@ -11,10 +11,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from beam_retrain.pipelines.options.flags import report_oriented
 from beam_retrain.pipelines.requests.predict import PredictRequest
 from beam_retrain.transforms.core.errors import InputError
-from beam_retrain.transforms.core.images.exif import is_oriented
+from beam_retrain.transforms.core.images.exif import is_oriented, tell_oriented
 from beam_retrain.transforms.core.models.choose_variant import TRUNK_FOLDER, ServingVariant, choose_serving_variant
 from beam_retrain.transforms.core.models.head import HEAD_FILE, decode_head
 from beam_retrain.transforms.core.models.inference import BATCH_SIZE, LoadedModel, infer_images, load_model, with_head
@@ -52,8 +51,10 @@ def execute(request: PredictRequest) -> int:
   for line in _FORMATS[job.request.format](predict(job, bad, oriented)):
     print(line, flush=True)
   if oriented:
-    folder = os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in oriented])
-    report_oriented(len(oriented), len(job.paths) - len(bad), folder)
+    source = request.images[0] if len(request.images) == 1 and os.path.isdir(request.images[0]) else ""
+    # Beside a folder that is one class of a data set, the converted images would be another class.
+    upright = f"{os.path.basename(os.path.abspath(source))}_upright"
+    say(tell_oriented(len(oriented), len(job.paths) - len(bad), source, upright), file=sys.stderr)
   return exit_code_for_images(len(bad), len(job.paths), job.request.max_bad_fraction)
 
 

@@ -39,6 +39,8 @@ def execute(request: RunRequest) -> int:
   check_paths(request.pipeline_options(), request.data)
   chain = Chain(Path(request.output), "run.json")
   images = data = datasets.resolve(request.data, request.folder("data"))
+  if data == request.data:  # before anything is written among the images
+    request.validate_apart("data")
   # Unusable flags and images fail before a stage is announced.
   make_request(TrainRequest, input=data, output=request.output, **request.flags_of(TrainRequest)).validate()
   idx = make_request(ConvertRequest, input=data, output=request.output, **request.flags_of(ConvertRequest))

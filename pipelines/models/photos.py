@@ -21,7 +21,7 @@ from beam_retrain.transforms.core.images.headers import Fault, probe_image
 from beam_retrain.transforms.core.printing import Level, level, say
 from beam_retrain.transforms.core.records.schema import TRAINING
 from beam_retrain.transforms.core.records.splits import SplitPercentages
-from beam_retrain.transforms.core.run.next_steps import replace_flags
+from beam_retrain.transforms.core.run.next_steps import program, replace_flags
 from beam_retrain.transforms.core.runtimes.trunk_info import HUB_INCEPTION_V3, INCEPTION_V3
 from beam_retrain.transforms.core.system import scratch
 from beam_retrain.transforms.sources.base import Source
@@ -45,10 +45,10 @@ def say_trunk_for_photos(source: Source, command: Sequence[str]) -> None:
   if not are_photos(image.encoded for image in sample):
     return
   flags, where = photo_trunk()
-  typed = shlex.join(("beam-retrain", *replace_flags(command, flags)))
+  typed = shlex.join((program(), *replace_flags(command, flags)))
   say(
-    "beam-retrain: warning: these are colour photos, and the bundled trunk knows only glyphs: take Inception v3,"
-    f" {where}: {typed}",
+    "beam-retrain: warning: these are colour photos, and the bundled trunk knows only glyphs: take Inception"
+    f" v3{where}: {typed}",
     file=sys.stderr,
   )
 
@@ -72,19 +72,19 @@ def _is_photo(encoded: bytes) -> bool:
 
 
 def photo_trunk() -> tuple[dict[str, str], str]:
-  """Returns a trunk for photos, as flags, and its place."""
+  """Returns a trunk for photos, as flags, and where it is."""
   in_hub, by_keras = {"trunk": INCEPTION_V3}, {"trunk": "keras:InceptionV3"}
   with scratch.outside():  # where TF Hub has its cache
     hub_cache = os.environ.get("TFHUB_CACHE_DIR") or os.path.join(tempfile.gettempdir(), "tfhub_modules")
   if os.path.isdir(os.path.join(hub_cache, hashlib.sha1(HUB_INCEPTION_V3.encode(), usedforsecurity=False).hexdigest())):
-    return in_hub, f"which is in {hub_cache}"
+    return in_hub, f", which is in {hub_cache}"
   keras_cache = os.path.join(os.environ.get("KERAS_HOME") or os.path.expanduser("~/.keras"), "models", _WEIGHTS)
   if os.path.isfile(keras_cache):
-    return by_keras, f"whose weights are in {keras_cache}"
+    return by_keras, f", whose weights are in {keras_cache}"
   if reaches(f"{HUB_INCEPTION_V3}?tf-hub-format=compressed"):
-    return in_hub, "which is downloaded from TF Hub"
-  missing = f"for which this machine lacks a network to TF Hub, or this weights file: {_WEIGHTS_ADDRESS}"
-  return {**by_keras, "trunk_weights": _WEIGHTS}, f"{missing}; with it here"
+    return in_hub, ", which is downloaded from TF Hub"
+  fetch = f". TF Hub cannot be reached from here: bring {_WEIGHTS_ADDRESS} here, then"
+  return {**by_keras, "trunk_weights": _WEIGHTS}, fetch
 
 
 def reaches(address: str, secs: float = _SECS) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from beam_retrain.transforms.core.errors import InputError, flag
@@ -140,10 +141,10 @@ def add_idx_flags(parser: FlagGroup) -> None:
   )
 
 
-def report_oriented(oriented: int | None, images: int, source: str) -> None:
+def report_oriented(oriented: int | None, images: int, source: str, flags: Sequence[str] = ()) -> None:
   """Reports on standard error the images that an EXIF orientation turns."""
   if oriented:
-    say(tell_oriented(oriented, images, source), file=sys.stderr)
+    say(tell_oriented(oriented, images, source, flags=flags), file=sys.stderr)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

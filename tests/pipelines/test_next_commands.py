@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from beam_retrain.pipelines.cli import main
+from beam_retrain.transforms.core.run.next_steps import program
 
 ACCURACY = r"Accuracy \d+\.\d % \(\d+ of \d+; 95 % interval \d+ to \d+\)"
 
@@ -36,6 +37,17 @@ def test_each_command_names_the_next_which_runs_as_it_is_typed(small_images, tmp
       assert Path(report.removeprefix("report: ")).is_file()
       assert "testing images are too few for a narrower interval: set more aside with --testing_percentage 30" in out
   assert commands == ["convert", "bottlenecks", "train", "evaluate", "predict"]
+
+
+def test_a_program_that_the_shell_does_not_find_is_named_by_its_path(tmp_path, monkeypatch):
+  folder = tmp_path / "bin"
+  folder.mkdir()
+  (folder / "beam-retrain").write_text("#!/bin/sh\n")
+  (folder / "beam-retrain").chmod(0o755)
+  monkeypatch.setattr("sys.argv", [f"{folder}/beam-retrain"])
+  assert program() == f"{folder}/beam-retrain"
+  monkeypatch.setenv("PATH", str(folder))
+  assert program() == "beam-retrain"
 
 
 def test_run_begins_with_its_result_where_nothing_else_is_wanted(small_images, tmp_path, monkeypatch, capfd):

@@ -34,7 +34,7 @@ def turned_images(tmp_path_factory) -> Path:
 
 def _said(source: Path, images: int = 36) -> str:
   return (
-    f"5 of {images} images have an EXIF orientation and were used as they are stored; to turn them upright:"
+    f"5 of {images} images have an EXIF orientation and were used as stored; to turn them upright:"
     f" beam-retrain convert --input '{source}' --output '{source}_upright'"
   )
 
@@ -57,14 +57,24 @@ def test_evaluations_count_and_tell_them_computed_or_reused(turned_images, train
     assert read_json(tmp_path / "nights" / date / "stats.json")["oriented"] == 5
 
 
-def test_what_predict_says_can_be_typed_and_then_says_nothing(turned_images, trained_model, tmp_path, capsys):
+def test_accepted_bad_images_are_accepted_by_the_next_command_too(turned_images, tiny_trunk, tmp_path):
+  flags = ["--input", turned_images, "--trunk", tiny_trunk, "--output", tmp_path / "out", "--testing_percentage=30"]
+  done = python("-m", "beam_retrain.pipelines.bottlenecks", *flags, "--max_bad_fraction=0.02", *EXACT, _RUNNER)
+  assert f"{_said(turned_images)} --max_bad_fraction=0.02\n" in done.stderr
+
+
+def test_what_predict_says_can_be_typed_and_then_says_nothing(
+  turned_images, trained_model, tmp_path, capsys, monkeypatch
+):
+  (tmp_path / "here").mkdir()
+  monkeypatch.chdir(tmp_path / "here")
   flat = tmp_path / "phone photos"
   shutil.copytree(turned_images / "black", flat)
   assert predict.run(["--model", str(trained_model), str(flat)]) == 0
   (said,) = [line for line in capsys.readouterr().err.splitlines() if "EXIF" in line]
   assert said.startswith("2 of 12 images have an EXIF orientation")
-  assert said.endswith(f"beam-retrain convert --input '{flat}' --output '{flat}_upright'")
-  assert convert.run(["--input", str(flat), "--output", f"{flat}_upright", _RUNNER]) == 0
+  assert said.endswith(f"beam-retrain convert --input '{flat}' --output 'phone photos_upright'")
+  assert convert.run(["--input", str(flat), "--output", "phone photos_upright", _RUNNER]) == 0
   capsys.readouterr()
-  assert predict.run(["--model", str(trained_model), f"{flat}_upright/phone photos"]) == 0
+  assert predict.run(["--model", str(trained_model), "phone photos_upright/phone photos"]) == 0
   assert "EXIF" not in capsys.readouterr().err

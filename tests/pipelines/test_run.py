@@ -144,10 +144,15 @@ def test_what_a_later_stage_refuses_is_said_before_the_first(small_images, tmp_p
   with pytest.raises(InputError, match="--epochs belongs to --preset lbfgs"):
     run([*flags, f"--output={tmp_path / 'out'}", "--preset=retrain", "--epochs=3"])
   assert capsys.readouterr().out == ""
-  with pytest.raises(InputError, match="out/bottlenecks overlaps with --data "):
-    run(
-      [f"--data={shutil.copytree(small_images, tmp_path / 'photos').parent}/photos", f"--output={tmp_path}/photos/out"]
-    )
+
+
+def test_an_output_among_the_images_is_refused_and_leaves_nothing_there(small_images, tmp_path):
+  photos = shutil.copytree(small_images, tmp_path / "photos")
+  before = sorted(photos.rglob("*"))
+  for output in (photos, photos / "out"):
+    with pytest.raises(InputError, match=f"{output} overlaps with --data {photos}: give a folder of its own"):
+      run([f"--data={photos}", f"--output={output}"])
+    assert sorted(photos.rglob("*")) == before
 
 
 def test_images_that_cannot_be_used_are_refused_before_a_stage_is_announced(tmp_path, capsys):

@@ -16,6 +16,8 @@ from beam_retrain.transforms.core.records.shards import Shard
 from beam_retrain.transforms.core.records.splits import SplitPercentages
 
 _PROBED_SHARDS, _PROBED_IMAGES = 3, 1000
+_SPLITS = (TRAINING, VALIDATION, TESTING)
+_ENOUGH = 50  # with a tenth for each of two splits, 1 in 100 such classes lacks one
 
 
 class CheckSplits(beam.PTransform):
@@ -73,7 +75,7 @@ def check_counts(
   """
   dropped = dropped or {}
   validated = percentages.validation or any(split == VALIDATION for split, _ in (*counts, *dropped))
-  for split in (TRAINING, VALIDATION, TESTING) if validated else (TRAINING, TESTING):
+  for split in _SPLITS if validated else (TRAINING, TESTING):
     missing = [label for label in labels if not counts.get((split, label))]
     emptied = [label for label in missing if dropped.get((split, label))]
     if emptied:
@@ -83,9 +85,11 @@ def check_counts(
       )
     if missing:
       _check_any_usable(shards, labels)
+      most = max(sum(counts.get((each, label), 0) for each in _SPLITS) for label in missing)
+      change = ", or change --testing_percentage and --validation_percentage" if most >= len(_SPLITS) else ""
       raise InputError(
-        f"no {split} image of {_shown(missing)}: add images, remove the class, or change --testing_percentage and"
-        " --validation_percentage."
+        f"no {split} image of {_shown(missing)}: add images, of which {_ENOUGH} in a class are enough as a rule, or"
+        f" remove the class{change}."
       )
   return dict(counts)
 

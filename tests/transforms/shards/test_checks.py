@@ -34,6 +34,12 @@ def test_the_class_and_the_split_are_named(split):
     check_counts(counts, "ab", SplitPercentages())
 
 
+@pytest.mark.parametrize(("images", "remedy"), [(2, "class."), (3, "class, or change --testing_percentage and --val")])
+def test_percentages_are_a_remedy_only_for_a_class_that_could_be_split(images, remedy):
+  with pytest.raises(InputError, match=f"50 in a class are enough as a rule, or remove the {remedy}"):
+    check_counts({**_FULL, (TRAINING, "b"): images - 1, (VALIDATION, "b"): 0}, "ab", SplitPercentages())
+
+
 def test_validation_that_nobody_wants_is_not_missed():
   counts = {key: count for key, count in _FULL.items() if key[0] != VALIDATION}
   assert check_counts(counts, "ab", SplitPercentages(validation=0)) == counts

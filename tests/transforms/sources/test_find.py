@@ -139,7 +139,9 @@ def test_records_of_which_a_file_is_missing_are_refused(converted, tmp_path):
 def test_an_unfinished_conversion_is_refused(tmp_path):
   (tmp_path / "training" / "1").mkdir(parents=True)
   (tmp_path / "info.json").write_text(json.dumps({"stage": "convert"}))
-  with pytest.raises(InputError, match="is not finished: run `beam-retrain convert` into it again"):
+  with pytest.raises(
+    InputError, match="is not finished: repeat the `beam-retrain convert`, or the `beam-retrain run`, that writes it"
+  ):
     find_source(str(tmp_path))
 
 

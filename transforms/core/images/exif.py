@@ -14,7 +14,7 @@ import itertools
 import shlex
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TypeVar
 
 from beam_retrain.transforms.core.images.formats import jpeg, png, webp
@@ -48,13 +48,22 @@ def is_oriented(encoded: bytes) -> bool:
   return orientation_of(encoded) != UPRIGHT
 
 
-def tell_oriented(oriented: int, images: int, source: str) -> str:
-  """Returns the sentence about `oriented` images of the input `source`."""
-  upright = f"{source.removesuffix('.csv')}_upright"
-  return (
-    f"{oriented:,} of {images:,} images have an EXIF orientation and were used as they are stored; to turn them"
-    f" upright: beam-retrain convert --input {shlex.quote(source)} --output {shlex.quote(upright)}"
-  )
+def tell_oriented(oriented: int, images: int, source: str, upright: str = "", flags: Sequence[str] = ()) -> str:
+  """Returns the sentence about `oriented` images of the input `source`.
+
+  Without a source, no command is given: converted images beside single files could become a class of their data set.
+
+  Args:
+    upright: where to write the converted images; beside the source by default.
+    flags: further ones of `convert`.
+  """
+  found = f"{oriented:,} of {images:,} image{'s' if images > 1 else ''} {'have' if oriented > 1 else 'has'}"
+  used = f"{found} an EXIF orientation and {'were' if oriented > 1 else 'was'} used as stored"
+  if not source:
+    return f"{used}, as in training; an image editor turns {'them' if oriented > 1 else 'it'} upright"
+  upright = upright or f"{source.removesuffix('.csv')}_upright"
+  command = ("beam-retrain", "convert", "--input", source, "--output", upright, *flags)
+  return f"{used}; to turn them upright: {shlex.join(command)}"
 
 
 def png_profile(encoded: bytes) -> bytes | None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
+import sys
 from collections.abc import Callable, Mapping, Sequence
 
 from beam_retrain.transforms.core.printing import is_stage, say
@@ -16,7 +18,15 @@ def say_next(*words: str, report: str = "") -> None:
   if report:
     say(f"report: {report}")
   if words:
-    say(f"next: {shlex.join(('beam-retrain', *words))}")
+    say(f"next: {shlex.join((program(), *words))}")
+
+
+def program() -> str:
+  """Returns what to type: a path if `PATH` lacks the program."""
+  typed = sys.argv[0]
+  found = shutil.which("beam-retrain")
+  is_found = found and os.path.exists(typed) and os.path.samefile(found, typed)
+  return "beam-retrain" if is_found or os.path.basename(typed) != "beam-retrain" else typed
 
 
 def beside(output: str, name: str, exists: Callable[[str], bool] = os.path.exists) -> str:

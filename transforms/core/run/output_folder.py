@@ -76,7 +76,9 @@ def read_info(folder: str, stage: str, files: Files = local_files) -> RunInfo:
       f"{folder} was written by `beam-retrain {info.stage}`: give the folder that `beam-retrain {stage}` wrote."
     )
   if not is_completed(folder, files):
-    raise InputError(f"{folder} is not finished: run `beam-retrain {stage}` into it again to resume.")
+    raise InputError(
+      f"{folder} is not finished: repeat the `beam-retrain {stage}`, or the `beam-retrain run`, that writes it."
+    )
   check_contents(folder, info, files)
   return info
 

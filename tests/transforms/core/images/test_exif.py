@@ -74,6 +74,9 @@ def test_a_file_of_the_smallest_parts_is_not_followed_for_ever():
 
 def test_what_to_do_can_be_typed():
   assert tell_oriented(18, 60, "my photos/manifest.csv") == (
-    "18 of 60 images have an EXIF orientation and were used as they are stored; to turn them upright:"
+    "18 of 60 images have an EXIF orientation and were used as stored; to turn them upright:"
     " beam-retrain convert --input 'my photos/manifest.csv' --output 'my photos/manifest_upright'"
+  )
+  assert tell_oriented(1, 1, "") == (
+    "1 of 1 image has an EXIF orientation and was used as stored, as in training; an image editor turns it upright"
   )
