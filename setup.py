@@ -8,7 +8,7 @@ import setuptools
 
 _AWS = ["boto3>=1.40,<2"]
 _HEIC = ["pillow-heif>=1.1,<2"]
-_FAST = ["openvino>=2026.4,<2027", "nncf>=3.4,<4"]
+_FAST = ["openvino>=2026.4,<2027", "nncf>=3.4,<4", "simplejpeg>=1.9,<2"]
 _SERVE = ["starlette>=1.10,<2", "uvicorn>=0.54,<0.60"]
 _PYTHONS = ("3.11", "3.12", "3.13")
 
@@ -79,6 +79,7 @@ setuptools.setup(
   ],
   extras_require={
     # Another engine for the trunk, twice as fast in bfloat16, and what calibrates it for int8; see docs/trunks.md.
+    # And TensorFlow's decoder of JPEGs without TensorFlow, which a job with that engine then need not load.
     "fast": _FAST,
     # What Beam reads and writes s3:// with.
     "aws": _AWS,

@@ -25,6 +25,7 @@ import numpy as np
 
 from beam_retrain.pipelines.jobs.runner import claim_output, run_command, run_pipeline
 from beam_retrain.pipelines.models.trunk_sources import Trunk, load_trunk
+from beam_retrain.transforms.bottlenecks.analyze import AnalyzeBottlenecks
 from beam_retrain.transforms.core.records.schema import (
   LABELS_FILE,
   PREPROCESSING_VERSION,
@@ -36,6 +37,7 @@ from beam_retrain.transforms.core.records.schema import (
   bottleneck_record,
   decode_bottleneck,
   encode_bottleneck,
+  schema_text,
 )
 from beam_retrain.transforms.core.records.shards import BOTTLENECKS, IMAGES_PER_SHARD, Shard
 from beam_retrain.transforms.core.records.splits import SplitPercentages
@@ -134,8 +136,6 @@ def write_stored(
     task: makes the records.
     argv: for `info.json`.
   """
-  from beam_retrain.transforms.bottlenecks.analyze import AnalyzeBottlenecks, record_schema_text
-
   percentages = SplitPercentages(testing=10.0, validation=10.0)
   info = describe_run(
     "bottlenecks",
@@ -152,10 +152,10 @@ def write_stored(
     has_splits=True,
     others={"schema": bottleneck_record(trunk.info.dimensions)},
   )
-  owned = (RECORDS_FOLDER, "trunk", "transform", "temp", "schema.pbtxt")
+  owned = (RECORDS_FOLDER, "trunk", "transform", "schema.pbtxt")
   claim_output(output, info, owned=owned, shards_folder=RECORDS_FOLDER)
   files.write_text(files.join(output, LABELS_FILE), "".join(f"{label}\n" for label in labels))
-  files.write_text(files.join(output, "schema.pbtxt"), record_schema_text(trunk.info.dimensions))
+  files.write_text(files.join(output, "schema.pbtxt"), schema_text(trunk.info.dimensions))
   trunk.save(files.join(output, "trunk"))
   records = files.join(output, RECORDS_FOLDER)
 
@@ -165,8 +165,7 @@ def write_stored(
     transform = reports | "Analyze" >> AnalyzeBottlenecks(
       records_folder=records,
       output=files.join(output, "transform"),
-      temp_folder=files.join(output, "temp"),
-      dimensions=trunk.info.dimensions,
+      trunk=trunk.info,
       labels=labels,
     )
     stats = (shards, reports) | "Close" >> CloseLedger(output=output, shards_folder=records)
@@ -174,7 +173,6 @@ def write_stored(
 
   options = beam.options.pipeline_options.PipelineOptions(flags=["--runner=FnApiRunner"])
   run_pipeline(build, options, stage="draw", shards_folder=records)
-  files.delete([files.join(output, "temp")])
 
 
 def run(argv: Sequence[str]) -> int:

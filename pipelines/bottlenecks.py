@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import apache_beam as beam
-from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions, StandardOptions
+from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.runner import PipelineResult
 
 from beam_retrain.pipelines.engines.dataflow import describe_built_job, request_memory, validate_single_job
-from beam_retrain.pipelines.engines.runners import is_local
 from beam_retrain.pipelines.jobs.locks import holds_output
 from beam_retrain.pipelines.jobs.progress import Work
 from beam_retrain.pipelines.jobs.runner import claim_output, exit_code, run_command, run_pipeline
@@ -35,7 +33,6 @@ from beam_retrain.pipelines.requests.retry import Retry, read_retry
 from beam_retrain.pipelines.requests.text_import import IMPORTED_FOLDER, TextImport, find_text_import
 from beam_retrain.transforms.bottlenecks.compute import (
   FRESH_FOLDER,
-  TEMP_FOLDER,
   TRANSFORM_FOLDER,
   ComputeBottlenecks,
   record_settings,
@@ -56,6 +53,7 @@ from beam_retrain.transforms.core.records.schema import (
   TESTING,
   TRAINING,
   bottleneck_record,
+  schema_text,
 )
 from beam_retrain.transforms.core.records.splits import SplitPercentages
 from beam_retrain.transforms.core.run.exit_codes import ExitCode
@@ -64,8 +62,6 @@ from beam_retrain.transforms.core.run.output_folder import find_earlier, is_comp
 from beam_retrain.transforms.core.run.run_info import RunInfo, describe_run
 from beam_retrain.transforms.core.run.stats import Stats, read_stats
 from beam_retrain.transforms.core.runtimes.trunk_info import BUNDLED
-from beam_retrain.transforms.core.system.plain_path import is_plain, plain_root
-from beam_retrain.transforms.core.system.scratch import scratch_folder
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.leaks.audit import SplitAudit
 from beam_retrain.transforms.sources.base import Source
@@ -74,8 +70,9 @@ STAGE = "bottlenecks"
 
 run = BottlenecksRequest.run
 TRUNK_FOLDER = "trunk"
+_TEMP_FOLDER = "temp"  # of killed runs of 0.4
 _SPLITS = (TRAINING, TESTING)
-_FOLDERS = (RECORDS_FOLDER, DISTORTED, FRESH_FOLDER, IMPORTED_FOLDER, TRUNK_FOLDER, TRANSFORM_FOLDER, TEMP_FOLDER)
+_FOLDERS = (RECORDS_FOLDER, DISTORTED, FRESH_FOLDER, IMPORTED_FOLDER, TRUNK_FOLDER, TRANSFORM_FOLDER, _TEMP_FOLDER)
 _OWNED = (*_FOLDERS, SCHEMA_FILE, LEAKS_FILE, REFUSED_LEAKS_FILE)
 
 
@@ -167,22 +164,17 @@ class Job:
     if replaces and self.is_refused(files.join(self.output, REFUSED_LEAKS_FILE)):
       return False
     claim_output(self.output, self.info, owned=_OWNED, shards_folder=RECORDS_FOLDER)
-    files.delete([files.join(self.output, TEMP_FOLDER)])  # of a killed run
+    files.delete([files.join(self.output, _TEMP_FOLDER)])
     if self.audit.on_leak == OnLeak.FAIL and not replaces and self.is_refused(files.join(self.output, LEAKS_FILE)):
       return False
-    from beam_retrain.transforms.bottlenecks.analyze import record_schema_text  # loads TensorFlow
-
-    files.write_text(files.join(self.output, SCHEMA_FILE), record_schema_text(self.trunk.info.dimensions))
+    files.write_text(files.join(self.output, SCHEMA_FILE), schema_text(self.trunk.info.dimensions))
     trunk_folder = files.join(self.output, TRUNK_FOLDER)
     self.trunk.save(trunk_folder)
     request_memory(self.options, trunk_folder)
     return True
 
-  def build(self, root: beam.Pipeline | beam.pvalue.PBegin, scratch: str = "") -> beam.PCollection:
-    """Plans, works and closes; returns a PCollection of one `Stats`.
-
-    `scratch`: as of `ComputeBottlenecks`.
-    """
+  def build(self, root: beam.Pipeline | beam.pvalue.PBegin) -> beam.PCollection:
+    """Plans, works and closes; returns a PCollection of one `Stats`."""
     compute = ComputeBottlenecks(
       self.handler,
       labels=self.source.labels,
@@ -194,7 +186,6 @@ class Job:
       distortions=self.request.distortions,
       max_bad_fraction=self.request.max_bad_fraction,
       request=self.info.request,
-      scratch=scratch,
     )
     return root | "Plan" >> self.source.plan(_SPLITS, self.percentages) | "ComputeBottlenecks" >> compute
 
@@ -221,10 +212,7 @@ def execute(request: BottlenecksRequest) -> int:
   if job.imported:
     say(*job.imported.run(job.info.request, job.options), sep="\n")
   slowest, *others = job.works()
-  with _scratch_folder(job) as scratch:
-    result = run_pipeline(
-      lambda root: job.build(root, scratch), job.options, stage=STAGE, shards_folder=slowest.folder, others=others
-    )
+  result = run_pipeline(job.build, job.options, stage=STAGE, shards_folder=slowest.folder, others=others)
   return report(job, result)
 
 
@@ -278,24 +266,13 @@ def plan(request: BottlenecksRequest) -> Job:
 
 def _validate_output(request: BottlenecksRequest, options: PipelineOptions) -> None:
   """Checks that the output is separate, and writable for the workers."""
-  output = request.output
   request.validate_apart("input", "reuse", "retry_from", "trunk", "trunk_weights")
-  shared = _shared_scratch(options)
-  cannot_write = not is_plain(output) or output.startswith("s3://")
-  if cannot_write and not is_local(options) and not (shared and is_plain(shared)):
-    runner, what = options.view_as(StandardOptions).runner, "to s3://" if is_plain(output) else "there"
-    raise InputError(
-      f"{flag('output')} {output}: on {runner} TensorFlow writes the transform graph on the workers, and cannot write"
-      f" {what}: give --temp_location, a folder that all workers see, for it to write to first."
-    )
   jobs_before = {
     flag("retry_from"): request.retry_from,
     flag("bottleneck_dir"): request.bottleneck_dir,
     f"{flag('on_leak')} fail": request.on_leak == OnLeak.FAIL,
   }
-  validate_single_job(options, output, jobs_before)
-  if not is_plain(output):
-    plain_root()  # raises if there is none
+  validate_single_job(options, request.output, jobs_before)
 
 
 def _choose_variant(request: BottlenecksRequest, source: Source, percentages: SplitPercentages) -> Choice:
@@ -310,29 +287,6 @@ def _choose_variant(request: BottlenecksRequest, source: Source, percentages: Sp
   )
 
 
-@contextlib.contextmanager
-def _scratch_folder(job: Job) -> Iterator[str]:
-  """Yields `scratch` of `ComputeBottlenecks`: local if the workers are, else shared.
-
-  Where TensorFlow can write to the output itself, or has to (`gs://`), it is empty.
-  """
-  shared = _shared_scratch(job.options)
-  is_written = files.is_local(job.output) and is_plain(job.output)
-  if is_written or not (is_local(job.options) or shared):
-    yield ""
-    return
-  if shared:
-    files.make_folder(shared)
-  with scratch_folder(job.output, shared or plain_root()) as folder:
-    yield folder
-
-
-def _shared_scratch(options: PipelineOptions) -> str:
-  """Returns the shared local folder of `--temp_location`, or ""."""
-  path = options.view_as(GoogleCloudOptions).temp_location
-  return files.absolute(path) if path and files.is_local(path) else ""
-
-
 def report(job: Job, result: PipelineResult) -> int:
   """Deletes temporary files and prints the result; returns the exit code."""
   if built := describe_built_job(job.options):
@@ -341,7 +295,6 @@ def report(job: Job, result: PipelineResult) -> int:
   for line in (report_halved_batch(result, job.execution, job.trunk, job.output), report_workers(result, job.output)):
     if line:
       detail(line)
-  files.delete([files.join(job.output, TEMP_FOLDER)])
   if is_completed(job.output, files):
     # Without COMPLETED the next run resumes from them.
     files.delete([files.join(job.output, name) for name in (FRESH_FOLDER, IMPORTED_FOLDER)])

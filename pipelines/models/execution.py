@@ -20,7 +20,7 @@ from beam_retrain.transforms.core.run.run_info import RunInfo
 from beam_retrain.transforms.core.runtimes.prepared import load_prepared
 from beam_retrain.transforms.core.runtimes.trunk_info import BATCH_SIZE
 from beam_retrain.transforms.core.runtimes.variant import TENSORFLOW
-from beam_retrain.transforms.core.system.imports import load_tensorflow
+from beam_retrain.transforms.core.system import imports
 from beam_retrain.transforms.core.system.machine import Threads, available_cores
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.shards.progress import TRUNK_IMAGES, TRUNK_LOADS, counts_by_worker
@@ -93,8 +93,8 @@ def worker_processes(options: PipelineOptions) -> int:
 
 
 def limit_tensorflow(threads: int | None, options: PipelineOptions) -> None:
-  """Loads TensorFlow with the job's number of threads, which is then fixed."""
-  load_tensorflow(Threads(threads or 0, worker_processes(options)).here)
+  """Tells TensorFlow the job's threads, fixed once it has begun."""
+  imports.limit_tensorflow(Threads(threads or 0, worker_processes(options)).here)
 
 
 def choose_execution(

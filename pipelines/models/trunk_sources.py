@@ -86,7 +86,6 @@ def load_stored_trunk(folder: str, info: TrunkInfo) -> Trunk:
   """
   local = download(folder)
   check_trunk(local, info)
-  load_tensorflow()
   prepared_folder = find_prepared(local)
   return Trunk(info, folder=local, prepared_folder=prepared_folder if is_intact(prepared_folder, info) else "")
 
@@ -141,7 +140,6 @@ def load_trunk(handle: str, weights: str | None = None, input_px: int | None = N
   Raises:
     InputError: it cannot be found, downloaded or used.
   """
-  load_tensorflow()
   if weights and not handle.startswith(_KERAS):
     raise InputError(f"--trunk_weights is for {flag('trunk')} keras:InceptionV3, not for {handle}: leave it out.")
   content, load = _find_source(handle, weights, input_px)
@@ -149,6 +147,7 @@ def load_trunk(handle: str, weights: str | None = None, input_px: int | None = N
   known = cache.read_source(source) if source else None
   if known and (folder := cache.find(_saved_model_entry(known["fingerprint"]))):
     return Trunk(TrunkInfo(handle, **known, base_fingerprint=known["fingerprint"]), folder=folder)
+  load_tensorflow()
   trunk = load()
   info = trunk.info
   if input_px and info.input_px != input_px:
@@ -184,9 +183,7 @@ def _saved_model_entry(fingerprint: str) -> str:
 
 def _source_digest(content: list[str], input_px: int | None) -> str:
   """Returns a trunk source's key in the cache."""
-  import tensorflow as tf
-
-  versions = [_PREPARATION, tf.__version__, importlib.metadata.version("keras")]
+  versions = [_PREPARATION, *map(importlib.metadata.version, ("tensorflow", "keras"))]
   return hashlib.sha256(json.dumps([content, input_px, versions]).encode()).hexdigest()
 
 
@@ -322,6 +319,7 @@ def _embedding_function(loaded: Any, handle: str) -> tuple[Callable[[Any], Any],
 
 def _resolve_hub(url: str) -> str:
   """Returns the folder of a TF Hub handle, downloaded unless cached."""
+  load_tensorflow()
   import tensorflow_hub as hub
 
   try:

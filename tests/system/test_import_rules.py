@@ -6,11 +6,13 @@ A rule's modules are found by walking the rooms, so that a new file is under the
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from beam_retrain.pipelines.cli import COMMANDS
 from tests.helpers import ROOT
@@ -18,6 +20,7 @@ from tests.helpers import ROOT
 _TENSORFLOW = {"tensorflow", "tensorflow_hub", "tensorflow_transform", "keras", "tf_keras", "tfx_bsl"}
 _WITHOUT_TENSORFLOW = (
   "errors",
+  "images.decode_plain",
   "images.encode",
   "images.headers",
   "images.idx",
@@ -27,6 +30,9 @@ _WITHOUT_TENSORFLOW = (
   "metrics.label_stats",
   "metrics.predictions",
   "models.head",
+  "models.inference",
+  "models.moments",
+  "models.transform_graph",
   "records.csv_format",
   "records.example",
   "records.quarantine",
@@ -42,6 +48,7 @@ _WITHOUT_TENSORFLOW = (
   "run.stats",
   "runtimes.prepared",
   "runtimes.variant",
+  "models.farmhash",
   "system.imports",
   "system.machine",
   "system.prefetch",
@@ -117,6 +124,23 @@ def test_converting_loads_no_tensorflow():
 
 def test_a_night_without_new_images_need_not_load_tensorflow():
   assert not _loaded_by(["beam_retrain.pipelines.reevaluate.command"]) & _TENSORFLOW
+
+
+def test_a_job_by_openvino_loads_no_tensorflow(bundled_digits, tmp_path):
+  """Once the trunk is prepared, and the transform graph is known for so many labels."""
+  for path in sorted((bundled_digits / "data").rglob("*.png")):
+    jpg = tmp_path / "data" / path.relative_to(bundled_digits / "data").with_suffix(".jpg")
+    jpg.parent.mkdir(parents=True, exist_ok=True)
+    Image.open(path).save(jpg) if len(path.stem) == 3 else shutil.copy(path, jpg.with_suffix(".png"))
+  job = "import sys; from beam_retrain.pipelines.cli import main; code = main(sys.argv[1:]);"
+  job += " print('loaded', code, *sys.modules); raise SystemExit(code)"
+  flags = [f"--input={tmp_path / 'data'}", "--trunk=bundled", "--runtime=openvino", "--testing_percentage=30"]
+  for number in range(2):
+    command = [sys.executable, "-c", job, "bottlenecks", *flags, f"--output={tmp_path / str(number)}"]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    assert ended.returncode == 0, ended.stderr[-3_000:]
+  (line,) = [line for line in ended.stdout.splitlines() if line.startswith("loaded ")]
+  assert not set(line.split()) & _TENSORFLOW
 
 
 def test_the_trainer_loads_no_beam():

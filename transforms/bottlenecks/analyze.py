@@ -1,48 +1,38 @@
-"""Computes z-scores and the label vocabulary with tensorflow-transform.
-
-Trainer, evaluation and exported model use the resulting graph. Import this only where it runs: tensorflow_transform
-switches tf.keras to Keras 2 for the whole process.
-"""
+"""Computes the z-scores' means and variances, and writes tensorflow-transform's folder with them."""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
-import itertools
+import importlib.metadata
+import json
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import apache_beam as beam
-import tensorflow as tf
-import tensorflow_transform as tft
-import tensorflow_transform.beam as tft_beam
-from google.protobuf import text_format
-from tensorflow.core.protobuf import saved_model_pb2
-from tensorflow_transform.tf_metadata import schema_utils
-from tfx_bsl.public import tfxio
+import numpy as np
 
-from beam_retrain.transforms.core.records.schema import BOTTLENECK, CLASS_INDEX, ENCODED, IMAGE_RECORD, LABEL, TRAINING
+from beam_retrain.transforms.core.models.moments import BATCH_SIZE, Moments, merge, of_batch
+from beam_retrain.transforms.core.models.transform_graph import TransformTemplate
+from beam_retrain.transforms.core.records.example import decode_example
+from beam_retrain.transforms.core.records.schema import BOTTLENECK, TRAINING
 from beam_retrain.transforms.core.records.shards import ShardReport
-from beam_retrain.transforms.core.records.tfrecord import read_records
-from beam_retrain.transforms.core.system.plain_path import is_plain
-from beam_retrain.transforms.core.system.tensorflow_internals import write_fingerprint
-from beam_retrain.transforms.io import files
-from beam_retrain.transforms.io.transfer import put_folder
+from beam_retrain.transforms.core.records.tfrecord import pick_records
+from beam_retrain.transforms.core.runtimes.trunk_info import TrunkInfo
+from beam_retrain.transforms.core.system.imports import load_tensorflow
+from beam_retrain.transforms.core.system.prefetch import batched
+from beam_retrain.transforms.io import cache, files
 
-VOCABULARY = "labels"
-_BATCH_SIZE = 1024
-
-
-def feature_spec(dimensions: int) -> dict[str, tf.io.FixedLenFeature]:
-  """Returns tf.data's parsing specification of a bottleneck record."""
-  scalars = {"bytes": tf.string, "int64": tf.int64}
-  spec = {name: tf.io.FixedLenFeature([], scalars[kind]) for name, kind in IMAGE_RECORD.items() if name != ENCODED}
-  return {**spec, BOTTLENECK: tf.io.FixedLenFeature([dimensions], tf.float32)}
+_BATCHES_TOGETHER = 64
+"""So that a million images have sixteen results to merge at the end, and sixty thousand the order of one process."""
 
 
-def record_schema_text(dimensions: int) -> str:
-  """Returns the schema of a bottleneck record, as `schema.pbtxt`."""
-  text: str = text_format.MessageToString(schema_utils.schema_from_feature_spec(feature_spec(dimensions)))
-  return text
+class Rows(NamedTuple):
+  """Training records `start` to `stop` of a shard's file."""
+
+  file: str
+  start: int
+  stop: int
 
 
 @dataclasses.dataclass(kw_only=True, eq=False, repr=False)
@@ -50,83 +40,88 @@ class AnalyzeBottlenecks(beam.PTransform):
   """Writes a `tft.TFTransformOutput` folder.
 
   PCollection[ShardReport] -> PCollection of its path. Reads the training shards again, so that no vector crosses a
-  shuffle.
+  shuffle. The result is the same for any number of workers.
 
   Attributes:
-    temp_folder: scratch folder that all workers share. If `output` is remote or has no plain path, the graph is
-      written there and copied: TensorFlow cannot write to it.
     labels: class index -> label; the order of the vocabulary.
   """
 
   records_folder: str
   output: str
-  temp_folder: str
-  dimensions: int
+  trunk: TrunkInfo
   labels: Sequence[str]
 
   def expand(self, reports: beam.PCollection) -> beam.PCollection:
-    spec = feature_spec(self.dimensions)
-    schema = schema_utils.schema_from_feature_spec({name: spec[name] for name in (BOTTLENECK, LABEL)})
-    source = tfxio.TFExampleBeamRecord("inmem", ["beam_retrain"], schema=schema)
-    batches = (
-      reports
-      # ShardReport
-      | "TrainingShardPaths" >> beam.FlatMap(_training_path, self.records_folder, self.temp_folder)
-      # str
-      # Prevents fusion with the step that writes the records.
-      | "SpreadShards" >> beam.Reshuffle()
-      # str
-      | "ReadTrainingShards" >> beam.FlatMap(_read_shard)
-      # bytes
-      | "DecodeBatches" >> source.BeamSource(batch_size=_BATCH_SIZE)
-    )  # pa.RecordBatch
-    is_put = files.is_local(self.temp_folder) and not (files.is_local(self.output) and is_plain(self.output))
-    made = files.join(self.temp_folder, "made") if is_put else self.output
-    with tft_beam.Context(temp_dir=self.temp_folder):
-      transform = (batches, source.TensorAdapterConfig()) | "Analyze" >> tft_beam.AnalyzeDataset(self._preprocess)
-      written = transform | "WriteTransform" >> tft_beam.WriteTransformFn(made)
+    moments = (
+      reports.pipeline
+      | "Plan" >> beam.Create([None])
+      | "PlanParts" >> beam.FlatMap(lambda _, reports: plan_parts(reports), beam.pvalue.AsList(reports))
+      # (number, list of Rows)
+      | "SpreadParts" >> beam.Reshuffle()
+      | "AddUp" >> beam.Map(_add_up, self.records_folder)
+    )  # (number, Moments)
     return (
       reports.pipeline
       | "TransformFolder" >> beam.Create([self.output])
-      | "WaitForTransform" >> beam.Map(_put, made, self.labels, beam.pvalue.AsList(written))
+      | "WriteTransform"
+      >> beam.Map(_write, find_template(self.trunk, len(self.labels)), self.labels, beam.pvalue.AsList(moments))
     )  # str
 
-  def _preprocess(self, inputs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-    index = tft.compute_and_apply_vocabulary(
-      inputs[LABEL], vocab_filename=VOCABULARY, reserved_tokens=list(self.labels), default_value=-1
-    )
-    return {BOTTLENECK: tft.scale_to_z_score(inputs[BOTTLENECK], elementwise=True), CLASS_INDEX: index}
+
+def find_template(trunk: TrunkInfo, labels: int) -> TransformTemplate:
+  """Returns the template for so many labels, from the cache if possible."""
+  versions = [importlib.metadata.version(name) for name in ("tensorflow", "tensorflow-transform")]
+  made_up = [str(number) for number in range(labels)]
+  digest = hashlib.sha256(json.dumps([1, trunk.dimensions, labels, versions]).encode()).hexdigest()
+
+  def write(folder: str) -> None:
+    load_tensorflow()
+    from beam_retrain.transforms.bottlenecks.transform_template import make_template
+
+    make_template(trunk.dimensions, made_up).write(folder)
+
+  return TransformTemplate.read(
+    cache.get_or_create(f"trunks/{trunk.base_fingerprint}/transform-{digest[:16]}", write), made_up
+  )
 
 
-# `*_` has no annotation: Beam takes one for the type of the whole tuple.
-def _put(folder: str, made: str, labels: Sequence[str], *_) -> str:  # type: ignore[no-untyped-def]
-  _name_table(files.join(made, tft.TFTransformOutput.TRANSFORM_FN_DIR), labels)
-  if made != folder:
-    put_folder(made, folder)
+def plan_parts(reports: Sequence[ShardReport]) -> Iterator[tuple[int, list[Rows]]]:
+  """Yields numbered parts of the training records, in whole batches."""
+  size, number, part, room = BATCH_SIZE * _BATCHES_TOGETHER, 0, list[Rows](), BATCH_SIZE * _BATCHES_TOGETHER
+  for report in sorted(reports, key=lambda report: report.file):
+    start = 0
+    while report.split == TRAINING and start < report.outputs:
+      stop = min(report.outputs, start + room)
+      part.append(Rows(report.file, start, stop))
+      start, room = stop, room - (stop - start)
+      if not room:
+        yield number, part
+        number, part, room = number + 1, [], size
+  if part:
+    yield number, part
+
+
+def _add_up(part: tuple[int, Sequence[Rows]], folder: str) -> tuple[int, Moments]:
+  number, rows = part
+  batches = batched(_read(rows, folder), BATCH_SIZE)
+  return number, merge(of_batch(np.stack(vectors)) for vectors in batches)
+
+
+def _read(part: Sequence[Rows], folder: str) -> Iterator[np.ndarray]:
+  for rows in part:
+    path = files.join(folder, rows.file)
+    with files.open_to_read(path) as file:
+      for record in pick_records(file, range(rows.start, rows.stop), path):
+        vector = decode_example(record, (BOTTLENECK,))[BOTTLENECK]
+        assert isinstance(vector, np.ndarray)
+        yield vector
+
+
+def _write(
+  folder: str, template: TransformTemplate, labels: Sequence[str], moments: Sequence[tuple[int, Moments]]
+) -> str:
+  of_all = merge(part for _, part in sorted(moments, key=lambda numbered: numbered[0]))
+  for name, data in template.fill(of_all, labels):
+    files.make_folder(files.split(files.join(folder, name))[0])
+    files.write_bytes(files.join(folder, name), data)
   return folder
-
-
-def _name_table(folder: str, labels: Sequence[str]) -> None:
-  """Names the graph's label table after its labels.
-
-  tensorflow-transform names it after the scratch folder, so that each folder would give other bytes.
-  """
-  path = files.join(folder, "saved_model.pb")
-  model = saved_model_pb2.SavedModel.FromString(files.read_bytes(path))
-  for graph in (meta.graph_def for meta in model.meta_graphs):
-    for node in itertools.chain(graph.node, *(function.node_def for function in graph.library.function)):
-      if node.op == "HashTableV2":
-        node.attr["shared_name"].s = hashlib.sha256("\n".join(labels).encode()).hexdigest().encode()
-  files.write_bytes(path, model.SerializeToString(deterministic=True))
-  write_fingerprint(folder)
-
-
-def _training_path(report: ShardReport, folder: str, temp_folder: str) -> list[str]:
-  if not files.is_local(folder):
-    files.check_seen(temp_folder)
-  return [files.join(folder, report.file)] if report.split == TRAINING and report.outputs else []
-
-
-def _read_shard(path: str) -> Iterator[bytes]:
-  with files.open_to_read(path) as file:
-    yield from read_records(file, path)

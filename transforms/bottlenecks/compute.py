@@ -8,6 +8,7 @@ from typing import Any
 
 import apache_beam as beam
 
+from beam_retrain.transforms.bottlenecks.analyze import AnalyzeBottlenecks
 from beam_retrain.transforms.bottlenecks.augment import DistortShard
 from beam_retrain.transforms.bottlenecks.embed import EmbedShard
 from beam_retrain.transforms.bottlenecks.model_handler import ImageModelHandler
@@ -18,16 +19,15 @@ from beam_retrain.transforms.core.records.schema import PREPROCESSING_VERSION, R
 from beam_retrain.transforms.core.records.shards import ShardReport
 from beam_retrain.transforms.core.records.splits import SplitPercentages
 from beam_retrain.transforms.core.run.run_info import request_digest
-from beam_retrain.transforms.core.run.stats import Stats
 from beam_retrain.transforms.core.runtimes.trunk_info import TrunkInfo
-from beam_retrain.transforms.core.system.locks import Claim, claim_of
+from beam_retrain.transforms.core.system.locks import claim_of
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.leaks.audit import Planned, SplitAudit
 from beam_retrain.transforms.shards.ledger import CloseLedger, delete_strays, mark_completed
 from beam_retrain.transforms.shards.work import WorkShards
 
 FRESH_FOLDER = ".fresh"
-TRANSFORM_FOLDER, TEMP_FOLDER = "transform", "temp"
+TRANSFORM_FOLDER = "transform"
 
 
 @dataclasses.dataclass(kw_only=True, eq=False, repr=False)
@@ -50,7 +50,6 @@ class ComputeBottlenecks(beam.PTransform):
     distortions: of training images; the variants go to `distorted/`.
     max_bad_fraction: 0..1; with more bad images, `COMPLETED` is not written.
     request: digest of everything but the images that determines the records; computed by default.
-    scratch: folder that all workers share, if TensorFlow cannot write to `output`.
 
   Raises:
     ValueError: `labels` are empty or repeat, or `max_bad_fraction` is out of range.
@@ -66,7 +65,6 @@ class ComputeBottlenecks(beam.PTransform):
   distortions: Distortions | None = None
   max_bad_fraction: float = 0.0
   request: str = ""
-  scratch: str = ""
 
   def __post_init__(self) -> None:
     if not self.labels or len(set(self.labels)) != len(self.labels):
@@ -132,15 +130,10 @@ class ComputeBottlenecks(beam.PTransform):
     Args:
       variants: PCollection of one dict, `Stats.distorted`, if there are distortions.
     """
-    # Loads TensorFlow, which is too slow for `--help`.
-    from beam_retrain.transforms.bottlenecks.analyze import AnalyzeBottlenecks
-
-    temp_folder = files.join(self.scratch or self.output, TEMP_FOLDER)
     transform = reports | "Analyze" >> AnalyzeBottlenecks(
       records_folder=self.records_folder,
       output=files.join(self.output, TRANSFORM_FOLDER),
-      temp_folder=temp_folder,
-      dimensions=self.trunk.dimensions,
+      trunk=self.trunk,
       labels=self.labels,
     )
     leaks = self._audit.audit(planned, reports, self.records_folder)
@@ -149,17 +142,8 @@ class ComputeBottlenecks(beam.PTransform):
       | "Close" >> CloseLedger(output=self.output, shards_folder=self.records_folder, leaks=leaks, distorted=variants)
       # Stats
       | "MarkCompleted"
-      >> beam.Map(_complete, claim_of(self.output), self.max_bad_fraction, temp_folder, beam.pvalue.AsList(transform))
+      >> beam.Map(mark_completed, claim_of(self.output), self.max_bad_fraction, beam.pvalue.AsList(transform))
     )  # Stats
-
-
-def _complete(  # type: ignore[no-untyped-def]
-  stats: Stats, claim: Claim, max_bad_fraction: float, temp_folder: str, *_
-) -> Stats:
-  """Deletes the temporary folder, also of a killed run, and completes."""
-  claim.check(files.read_bytes)
-  files.delete([temp_folder])
-  return mark_completed(stats, claim, max_bad_fraction)
 
 
 def _close_variants(

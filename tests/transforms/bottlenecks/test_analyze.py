@@ -1,17 +1,26 @@
-"""tensorflow-transform's graph, checked against numpy."""
+"""The transform folder, checked against numpy, and against tensorflow-transform's own for the same bottlenecks."""
+
+import io
 
 import apache_beam as beam
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from beam_retrain.transforms.bottlenecks.analyze import AnalyzeBottlenecks
+from beam_retrain.transforms.bottlenecks.analyze import AnalyzeBottlenecks, Rows, find_template, plan_parts
+from beam_retrain.transforms.bottlenecks.transform_template import analyze
+from beam_retrain.transforms.core.models.moments import BATCH_SIZE, merge, of_batch
+from beam_retrain.transforms.core.models.transform_graph import FINGERPRINT, GRAPH
 from beam_retrain.transforms.core.records.schema import Bottleneck, encode_bottleneck
 from beam_retrain.transforms.core.records.shards import ShardReport
 from beam_retrain.transforms.core.records.tfrecord import frame
+from beam_retrain.transforms.core.runtimes.trunk_info import TrunkInfo
+from beam_retrain.transforms.core.system.tensorflow_internals import write_fingerprint
+from beam_retrain.transforms.evaluation.output_diff import difference_of_graphs
 from tests.helpers import file_contents
 
 _LABELS = ["ant", "bee", "zebra"]
+_TRUNK = TrunkInfo("made up", "1" * 64, 75, 6, "1" * 64)
 
 
 def bottlenecks(count: int, seed: int) -> list[Bottleneck]:
@@ -25,25 +34,22 @@ def bottlenecks(count: int, seed: int) -> list[Bottleneck]:
   return found
 
 
+def report_of(split: str, index: int, count: int) -> ShardReport:
+  return ShardReport(f"{split}-{index:05d}-of-00002.tfrecord", split, count, count, 0, "", "", {})
+
+
 @pytest.fixture(scope="module")
 def transform(tmp_path_factory):
   folder = tmp_path_factory.mktemp("analyze")
-  reports = []
-  for split, index, count in (("training", 0, 300), ("training", 1, 200), ("testing", 0, 100)):
-    name = f"{split}-{index:05d}-of-00002.tfrecord"
-    (folder / name).write_bytes(b"".join(frame(encode_bottleneck(one)) for one in bottlenecks(count, len(reports))))
-    reports.append(ShardReport(name, split, count, count, 0, "", "", {}))
+  reports = [report_of("training", 1, 200), report_of("training", 0, 1100), report_of("testing", 0, 100)]
+  for seed, report in enumerate(reports):
+    records = map(encode_bottleneck, bottlenecks(report.outputs, seed))
+    (folder / report.file).write_bytes(b"".join(map(frame, records)))
   with beam.Pipeline(options=beam.options.pipeline_options.PipelineOptions(flags=["--runner=FnApiRunner"])) as root:
     _ = (
       root
       | beam.Create(reports)
-      | AnalyzeBottlenecks(
-        records_folder=str(folder),
-        output=str(folder / "transform"),
-        temp_folder=str(folder / "temp"),
-        dimensions=6,
-        labels=_LABELS,
-      )
+      | AnalyzeBottlenecks(records_folder=str(folder), output=str(folder / "transform"), trunk=_TRUNK, labels=_LABELS)
     )
   return folder / "transform"
 
@@ -60,7 +66,7 @@ def test_no_file_holds_the_folders_path(transform):
 
 
 def test_z_score_is_of_the_training_shards_alone(analyzed):
-  training = np.stack([one.vector for one in bottlenecks(300, 0) + bottlenecks(200, 1)]).astype(np.float64)
+  training = np.stack([one.vector for one in bottlenecks(200, 0) + bottlenecks(1100, 1)]).astype(np.float64)
   testing = bottlenecks(100, 2)
   raw = np.stack([one.vector for one in testing])
   result = analyzed(
@@ -83,3 +89,42 @@ def test_the_vocabulary_has_the_label_lists_order(analyzed):
     }
   )
   np.testing.assert_array_equal(result["image/class/label"].numpy(), [2, 0, 1, -1])
+
+
+@pytest.mark.parametrize(
+  ("rows", "dimensions", "labels"),
+  [
+    (2100, 21, ["ant", "bee", "zebra"]),
+    (15, 512, ["é", 'a "b"', "c\\d", "[x]*", "日本", "e, f"]),
+    (150, 2048, [str(number) for number in range(130)]),
+  ],
+)
+def test_the_folder_is_the_one_that_tensorflow_transform_writes(rows, dimensions, labels, tmp_path):
+  """Numbers to the bit, and every other file byte by byte; function names in the graph have running numbers."""
+  vectors = np.random.default_rng(rows).normal(0.4, 0.7, (rows, dimensions)).astype(np.float32)
+  analyze(vectors, labels, str(tmp_path))
+  theirs = file_contents(tmp_path / "transform")
+  trunk = TrunkInfo("made up", "2" * 64, 75, dimensions, "2" * 64)
+  batches = [vectors[start : start + BATCH_SIZE] for start in range(0, rows, BATCH_SIZE)]
+  ours = dict(find_template(trunk, len(labels)).fill(merge(map(of_batch, batches)), labels))
+  assert ours.keys() == theirs.keys()
+  assert difference_of_graphs(io.BytesIO(ours[GRAPH]), io.BytesIO(theirs[GRAPH]), GRAPH, lambda _: None) is None
+  assert {name for name in ours if ours[name] != theirs[name]} <= {GRAPH, FINGERPRINT}
+  folder = tmp_path / "ours"
+  for name, data in ours.items():
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_bytes(data)
+  written = tf.saved_model.experimental.read_fingerprint(str(folder / "transform_fn"))
+  (folder / FINGERPRINT).unlink()
+  write_fingerprint(str(folder / "transform_fn"))
+  made = tf.saved_model.experimental.read_fingerprint(str(folder / "transform_fn"))
+  assert made.singleprint() == written.singleprint()
+
+
+def test_parts_are_of_whole_batches_in_the_order_of_the_shards():
+  reports = [report_of("training", 1, 70_000), report_of("testing", 0, 10), report_of("training", 0, 100)]
+  first, second = (report.file for report in (reports[2], reports[0]))
+  assert list(plan_parts(reports)) == [
+    (0, [Rows(first, 0, 100), Rows(second, 0, 65_436)]),
+    (1, [Rows(second, 65_436, 70_000)]),
+  ]

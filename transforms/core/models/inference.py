@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from beam_retrain.transforms.core.errors import InputError
+from beam_retrain.transforms.core.images.decode_plain import MISSING_PIXELS, decode_plain
 from beam_retrain.transforms.core.images.headers import (
   MAX_PIXELS,
   Fault,
@@ -65,6 +66,11 @@ class LoadedModel:
   # returns how many images `infer` computes at a time, see `load_with_oom_fallback`; None: all
   largest_batch: Callable[[], int] | None = None
 
+  def decode_plain(self, images: Sequence[Image]) -> np.ndarray | None:
+    """Returns what `decode` does, of plain images alone, without TensorFlow; else None."""
+    is_ours = self.preprocess_alike is not None  # not the one that an exported model brings
+    return decode_plain([image.decodable for image in images], self.input_px) if is_ours else None
+
   def decode(self, images: Sequence[Image]) -> Any:
     """Returns the input of `infer`; raises if an image cannot be decoded."""
     encoded = [image.decodable for image in images]
@@ -113,6 +119,7 @@ class _Batch(NamedTuple):
   items: Sequence[Image | Quarantined]
   model: LoadedModel | None = None  # None without images
   pixels: Any = None  # float32 [batch_size, S, S, 3]: the images among `items`, then padding
+  is_plain: bool = False  # by `decode_plain`
 
 
 def _check(image: Image | Quarantined, max_pixels: int) -> Image | Quarantined:
@@ -144,8 +151,9 @@ def _whole(batch: _Batch) -> Sequence[Image | Quarantined]:
   """
   if batch.model is None or batch.pixels.ndim != 4 or not any(_is_jpeg(item) for item in batch.items):
     return batch.items
+  missing = MISSING_PIXELS if batch.is_plain else batch.model.missing_pixels
   # float32 [N, 3] == [M, 1, 1]
-  are_suspect = (_last_pixels(batch.pixels) == batch.model.missing_pixels[:, None, None]).any(axis=0).all(axis=1)
+  are_suspect = (_last_pixels(batch.pixels) == missing[:, None, None]).any(axis=0).all(axis=1)
   if not are_suspect.any():
     return batch.items
   suspects = iter(are_suspect.tolist())
@@ -170,7 +178,11 @@ def _is_jpeg(item: Image | Quarantined) -> bool:
 def _decode(items: Sequence[Image | Quarantined], model: LoadedModel, batch_size: int) -> _Batch:
   images = [item for item in items if isinstance(item, Image)]
   padding = images[-1:] * (batch_size - len(images))  # so that the graph sees one shape only
-  return _Batch(items, model, model.decode(images + padding)) if images else _Batch(items)
+  if not images:
+    return _Batch(items)
+  if (pixels := model.decode_plain(images + padding)) is not None:
+    return _Batch(items, model, pixels, is_plain=True)
+  return _Batch(items, model, model.decode(images + padding))
 
 
 def _decodable(item: Image | Quarantined, model: LoadedModel) -> Image | Quarantined:
@@ -244,9 +256,9 @@ def load_model(
     batch_size: images in most calls of `infer`, see `load_prepared`.
     use_prepared: False to load a trunk's SavedModel, in float32, even if it is prepared.
   """
-  load_tensorflow(threads)
   if use_prepared and (prepared := find_prepared(path)):
     return load_prepared_model(prepared, threads, batch_size)
+  load_tensorflow(threads)
   return _load_saved(path, trunk_only)
 
 
@@ -283,7 +295,7 @@ def _load_saved(path: str, trunk_only: bool, with_scores: bool = False) -> Loade
 def load_prepared_model(folder: str, threads: int = 0, batch_size: int = BATCH_SIZE) -> LoadedModel:
   """Loads the prepared trunk in `folder`, which has the `card.json`."""
   trunk = load_prepared(folder, threads, batch_size)
-  return _decoding_model(trunk.input_px, lambda images: {"bottleneck": trunk.embed(images)})
+  return _decoding_model(trunk.input_px, lambda images: {"bottleneck": trunk.embed(images)}, threads)
 
 
 def with_head(trunk: LoadedModel, head: Head, path: str) -> LoadedModel:
@@ -304,18 +316,26 @@ def with_head(trunk: LoadedModel, head: Head, path: str) -> LoadedModel:
   return dataclasses.replace(trunk, infer=infer)
 
 
-def _decoding_model(input_px: int, infer: Callable[[Any], Outputs]) -> LoadedModel:
-  """Returns a model of a graph and the current preprocessing."""
-  import tensorflow as tf
+def _decoding_model(input_px: int, infer: Callable[[Any], Outputs], threads: int = 0) -> LoadedModel:
+  """Returns a model of a graph and the current preprocessing.
 
-  from beam_retrain.transforms.core.images.decode import preprocess, preprocess_alike
+  TensorFlow, with its `threads`, is loaded for the first images that need it.
+  """
 
-  decode = tf.function(
-    lambda encoded: preprocess(encoded, input_px), input_signature=[tf.TensorSpec([None], tf.string)]
-  )
-  decode_alike = tf.function(lambda encoded: preprocess_alike(encoded, input_px))  # traced once per batch length
+  @functools.cache
+  def graphs() -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
+    load_tensorflow(threads)
+    import tensorflow as tf
+
+    from beam_retrain.transforms.core.images.decode import preprocess, preprocess_alike
+
+    decode = tf.function(
+      lambda encoded: preprocess(encoded, input_px), input_signature=[tf.TensorSpec([None], tf.string)]
+    )
+    return decode, tf.function(lambda encoded: preprocess_alike(encoded, input_px))  # traced once per batch length
+
   return LoadedModel(
-    lambda encoded: decode(_strings(encoded)), infer, input_px, lambda encoded: decode_alike(_strings(encoded))
+    lambda encoded: graphs()[0](_strings(encoded)), infer, input_px, lambda encoded: graphs()[1](_strings(encoded))
   )
 
 

@@ -16,6 +16,7 @@ from beam_retrain.transforms.core.errors import InputError, first_line
 from beam_retrain.transforms.core.runtimes.prepared import PREPARED_FOLDER, REWRITE
 from beam_retrain.transforms.core.runtimes.trunk_info import TrunkInfo
 from beam_retrain.transforms.core.system import local_files
+from beam_retrain.transforms.core.system.imports import load_tensorflow
 from beam_retrain.transforms.core.system.plain_path import plain_path
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ BUNDLED_WEIGHTS = pathlib.Path(__file__).parents[1] / "bundled_trunk" / "weights
 
 def load_saved_model(path: str) -> Any:
   """Loads a SavedModel written by `save_trunk` or the trainer's export."""
+  load_tensorflow()
   import tensorflow as tf
 
   try:

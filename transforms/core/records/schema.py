@@ -89,6 +89,17 @@ def bottleneck_record(dimensions: int) -> dict[str, str]:
   return {**image, BOTTLENECK: f"float32[{dimensions}]"}
 
 
+def schema_text(dimensions: int) -> str:
+  """Returns a bottleneck record's `schema.pbtxt`, as tensorflow-metadata prints it."""
+  kinds = {"bytes": "BYTES", "int64": "INT", f"float32[{dimensions}]": "FLOAT"}
+  sides = {f"float32[{dimensions}]": f"    dim {{\n      size: {dimensions}\n    }}\n"}
+  return "".join(
+    f'feature {{\n  name: "{name}"\n  type: {kinds[kind]}\n  presence {{\n    min_fraction: 1.0\n  }}\n'
+    f"  shape {{\n{sides.get(kind, '')}  }}\n}}\n"
+    for name, kind in sorted(bottleneck_record(dimensions).items())
+  )
+
+
 def shard_name(split: str, index: int, of: int, suffix: str = "tfrecord") -> str:
   """Returns a shard's file name, for example `training-00003-of-00060.tfrecord`."""
   digits = max(5, len(str(of)))  # so that names sort

@@ -27,6 +27,7 @@ from beam_retrain.transforms.core.errors import InputError, first_line
 from beam_retrain.transforms.core.runtimes.trunk_info import PreparedInfo, TrunkInfo
 from beam_retrain.transforms.core.runtimes.variant import OPENVINO, TENSORFLOW, Variant
 from beam_retrain.transforms.core.system import local_files
+from beam_retrain.transforms.core.system.imports import load_tensorflow
 from beam_retrain.transforms.core.system.small_files import read_small
 
 PREPARED_FOLDER = "prepared"
@@ -112,8 +113,10 @@ def _damaged_file(folder: str, info: PreparedInfo) -> str:
   return ""
 
 
-def import_runtime(name: str) -> Any:
-  """Imports the module of a runtime, and with it TensorFlow or OpenVINO."""
+def import_runtime(name: str, threads: int = 0) -> Any:
+  """Imports a runtime's module, and with it TensorFlow or OpenVINO."""
+  if name == TENSORFLOW:
+    load_tensorflow(threads)
   return importlib.import_module(f"{__package__}.{name}")
 
 
@@ -130,7 +133,7 @@ def load_prepared(folder: str, threads: int = 0, batch_size: int = 32) -> Prepar
     raise InputError(f"the trunk {folder} was prepared for {info.variant}, not for {platform.node()}: {reason}.")
   if path := _damaged_file(folder, info):
     raise InputError(f"{path} is damaged or missing: {REWRITE}.")
-  runtime = import_runtime(info.variant.runtime)
+  runtime = import_runtime(info.variant.runtime, threads)
   try:
     embed = runtime.load(folder, info, threads, batch_size)
   except Exception as error:

@@ -58,6 +58,16 @@ def _without(package: str) -> Iterator[None]:
     del sys.modules[package]
 
 
+_limits: list[int] = []  # the last one holds
+
+
+def limit_tensorflow(threads: int) -> None:
+  """Sets TensorFlow's threads, also if it is loaded later; 0: its choice."""
+  _limits.append(threads)
+  if "tensorflow" in sys.modules:
+    load_tensorflow()
+
+
 def load_tensorflow(threads: int = 0) -> None:
   """Imports TensorFlow; silent unless the user has set TF_CPP_MIN_LOG_LEVEL.
 
@@ -65,7 +75,7 @@ def load_tensorflow(threads: int = 0) -> None:
   matplotlib, which Keras imports for wrappers and plots that nothing here uses, it loads a quarter faster.
 
   Args:
-    threads: of this process, unless TensorFlow has already started; 0: its own choice.
+    threads: of this process, unless TensorFlow has already started; 0: those of `limit_tensorflow`.
   """
   if "tensorflow" not in sys.modules:
     with contextlib.ExitStack() as stack:
@@ -76,7 +86,7 @@ def load_tensorflow(threads: int = 0) -> None:
         os.environ[_LEVEL] = "3"
         stack.enter_context(native_stderr_captured())
       importlib.import_module("tensorflow")
-  if threads:
+  if threads := threads or (_limits[-1] if _limits else 0):
     import tensorflow as tf
 
     with contextlib.suppress(RuntimeError):  # it has already started

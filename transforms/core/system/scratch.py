@@ -15,17 +15,17 @@ _BEFORE: list[tuple[str | None, str | None]] = []  # result of `_places` outside
 
 
 @contextlib.contextmanager
-def scratch_folder(output: str, root: str | None = None) -> Iterator[str]:
-  """Yields a new folder in `root`, or with temporary files; deletes it.
+def scratch_folder(output: str) -> Iterator[str]:
+  """Yields a new folder for temporary files; deletes it.
 
   Also deletes those that killed runs left: the caller holds the lock of `output`.
   """
   place = output if "://" in output else os.path.realpath(output)
   prefix = f"beam-retrain-{hashlib.sha256(f'{platform.node()}:{place}'.encode()).hexdigest()[:12]}-"
-  for left in glob.glob(os.path.join(glob.escape(root or tempfile.gettempdir()), f"{prefix}*")):
+  for left in glob.glob(os.path.join(glob.escape(tempfile.gettempdir()), f"{prefix}*")):
     if left != tempfile.tempdir:
       shutil.rmtree(left, ignore_errors=True)
-  folder = tempfile.mkdtemp(prefix=prefix, dir=root)
+  folder = tempfile.mkdtemp(prefix=prefix)
   try:
     yield folder
   finally:

@@ -43,6 +43,21 @@ def probe_plain(encoded: bytes) -> ImageInfo | None:
   return ImageInfo("png", height, width) if plain and small and height and width else None
 
 
+def has_only_pixels(encoded: bytes) -> bool:
+  """Whether a whole file has 8-bit grey or RGB values alone."""
+  depth, colour, *methods = encoded[24:29] or (0, 0)
+  if not is_plain(encoded) or depth != 8 or colour not in (0, 2) or any(methods) or has_wrong_checksum(encoded):
+    return False
+  found = list(chunks(encoded))
+  width, height = struct.unpack_from(">II", encoded, 16)
+  size = height * (1 + width * _LAYERS[colour])
+  inflate = zlib.decompressobj()
+  data = b"".join(encoded[start + 8 : end - 4] for kind, start, end in found if kind == b"IDAT")
+  whole = len(inflate.decompress(data, size + 1)) == size and inflate.eof and not inflate.unused_data
+  ends = encoded.endswith(_END) and found[-1][2] == len(encoded)
+  return whole and ends and {kind for kind, _, _ in found} == {b"IHDR", b"IDAT", b"IEND"}
+
+
 def probe(encoded: bytes, max_pixels: int) -> ImageInfo | Fault:
   if len(encoded) < _FIRST or not is_plain(encoded):
     return damaged("it is too short, or does not begin with its size")
