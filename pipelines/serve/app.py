@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 import importlib.resources
 import json
+import operator
 import re
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from http import HTTPStatus
@@ -239,7 +240,7 @@ class Server:
       given = json.loads(body)
       seen = Correction(**given["seen"]) if given["seen"] else None
       texts = str(given.get("label", "")), str(given.get("note", ""))
-      arguments = int(given["item"]), given["sha256"], given["decision"], *texts, seen
+      arguments = operator.index(given["item"]), given["sha256"], given["decision"], *texts, seen
     except (ValueError, TypeError, KeyError, RecursionError) as error:
       raise HTTPException(400, "the body is {item, sha256, decision, label, note, seen}.") from error
     try:

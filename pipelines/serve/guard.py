@@ -27,6 +27,7 @@ from beam_retrain.transforms.core.run.exit_codes import error_line
 MAX_BODY_BYTES = 1 << 25
 MAX_BODIES_BYTES = 1 << 28
 """Of all requests together."""
+MAX_PATH = 1_000
 BODY_SECS = 30.0
 REQUEST_SECS = 120.0
 COOKIE = "beam-retrain"
@@ -64,6 +65,8 @@ class Access:
   def refuse(self, headers: Headers, path: str, method: str) -> Response | None:
     """Returns the answer to a request that may not pass."""
     host, origin = headers.get("host", ""), headers.get("origin")
+    if len(path) > MAX_PATH:
+      return _error(404, "there is no such address.")
     if not self._is_ours(host):
       return _error(421, "the Host is not this server's: open the address that it printed.")
     if origin is not None and urlsplit(origin).netloc.lower() != host.lower():

@@ -56,11 +56,15 @@ def parse(body: bytes) -> Asked:
       raise RefusedError('"inputs" is {"key": ["...", ...], "image_bytes": [{"b64": "..."}, ...]}.')
     encoded = columns["image_bytes"]
     keys = columns.get("key", [""] * len(encoded))
-  if not isinstance(keys, list) or len(keys) != len(encoded) or not all(isinstance(key, str) for key in keys):
+  if not isinstance(keys, list) or len(keys) != len(encoded) or not all(map(_is_text, keys)):
     raise RefusedError('"key" is a text for each image.')
   if not 0 < len(encoded) <= MAX_IMAGES:
     raise RefusedError(f"a request has 1 to {MAX_IMAGES} images, this one {len(encoded)}.")
   return Asked(keys, [_decode(value, number) for number, value in enumerate(encoded)], "instances" in request)
+
+
+def _is_text(value: object) -> bool:
+  return isinstance(value, str) and not any("\ud800" <= character <= "\udfff" for character in value)  # UTF-8 has none
 
 
 def _decode(value: object, number: int) -> bytes:

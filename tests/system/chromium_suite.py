@@ -1,54 +1,14 @@
-"""Headless Chromium, driven by Selenium, for tests of pages that a server gives."""
+"""What a person does with a page of a server: waits, presses keys, looks."""
 
 from __future__ import annotations
 
 import base64
-import contextlib
 import os
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pytest
-
 if TYPE_CHECKING:
   from selenium.webdriver.chrome.webdriver import WebDriver
-
-PHONE, DESK = (390, 844), (1400, 900)
-_FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking")
-
-
-@contextlib.contextmanager
-def chromium(profile: Path) -> Iterator[WebDriver]:
-  """Starts a browser; skips where there is none, unless BEAM_RETRAIN_REQUIRE_CHROMIUM=1."""
-  from selenium import webdriver
-  from selenium.webdriver.chrome.service import Service
-
-  found, driver = shutil.which("chromium") or shutil.which("google-chrome"), shutil.which("chromedriver")
-  if not found or not driver:
-    stop = pytest.fail if os.environ.get("BEAM_RETRAIN_REQUIRE_CHROMIUM") == "1" else pytest.skip
-    stop("chromium and chromedriver are not on the PATH: install Debian's packages chromium and chromium-driver")
-  options = webdriver.ChromeOptions()
-  options.binary_location = found
-  for flag in (*_FLAGS, f"--user-data-dir={profile}"):
-    options.add_argument(flag)
-  options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-  started = webdriver.Chrome(options=options, service=Service(driver))
-  try:
-    yield started
-  finally:
-    started.quit()
-
-
-def open_page(browser: WebDriver, address: str, size: tuple[int, int] = DESK, scheme: str = "light") -> None:
-  screen = {"width": size[0], "height": size[1], "deviceScaleFactor": 1, "mobile": size == PHONE}
-  browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
-  features = [{"name": "prefers-color-scheme", "value": scheme}]
-  browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
-  browser.get("about:blank")
-  browser.get_log("browser")  # what was before does not count
-  browser.get(address)
 
 
 def wait_for(browser: WebDriver, script: str) -> Any:

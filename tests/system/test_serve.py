@@ -132,7 +132,7 @@ def test_a_link_of_another_site_may_open_the_page_and_this_machine_has_several_n
 
 _PATHS = ["/../etc/passwd", "/static/../app.py", "/static/..%2fapp.py", "/static/app.py", "/static/base.html"]
 _PATHS += ["/images/-1", "/images/999999", "/images/0%2f..", "/images/x", "/nights", "/nights/..%2f..", "/review"]
-_PATHS += ["/review/items", "/v1/models/other", "/nowhere", "//etc/passwd", "/images/" + "9" * 400]
+_PATHS += ["/review/items", "/v1/models/other", "/nowhere", "//etc/passwd", "/images/" + "9" * 5_000]
 
 
 @pytest.mark.parametrize("path", _PATHS)

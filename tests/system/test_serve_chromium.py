@@ -11,11 +11,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.helpers import read_csv
-from tests.system.chromium_suite import DESK, PHONE, chromium, open_page, press, shoot, wait_for
+from tests.system.chromium_suite import press, shoot, wait_for
+from tests.system.report_browser_suite import DESK, PHONE, browser, open_page
 from tests.system.serve_suite import Served, everything, make_work, served
 
 if TYPE_CHECKING:
   from selenium.webdriver.chrome.webdriver import WebDriver
+
+__all__ = ["browser"]  # a fixture
 
 _MESSAGE = "return document.getElementById('message').textContent"
 _LEFT = "return Number(document.getElementById('left').textContent.split(' ')[0])"
@@ -24,12 +27,6 @@ _LEFT = "return Number(document.getElementById('left').textContent.split(' ')[0]
 @pytest.fixture(scope="module")
 def work(make_once: Callable, mnist_folder: Path) -> Path:
   return make_once("served", lambda folder: make_work(mnist_folder, folder))
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebDriver]:
-  with chromium(tmp_path_factory.mktemp("chromium")) as started:
-    yield started
 
 
 @pytest.fixture(scope="module")

@@ -43,6 +43,7 @@ def test_rows_and_columns_ask_the_same():
     b'{"instances": [{"image_bytes": {"b64": "?"}}]}',
     b'{"instances": [{"image_bytes": {"b64": 5}}]}',
     b'{"instances": [{"image_bytes": {"b64": ""}, "key": 5}]}',
+    b'{"instances": [{"image_bytes": {"b64": ""}, "key": "\\ud800"}]}',
     b'{"inputs": {"image_bytes": {"b64": ""}}}',
     b'{"inputs": {"image_bytes": [{"b64": ""}], "key": ["a", "b"]}}',
     b'{"inputs": {"image_bytes": [{"b64": ""}]}, "signature_name": "bottlenecks"}',
