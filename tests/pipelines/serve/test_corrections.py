@@ -60,8 +60,8 @@ def _write(path: str, name: str, count: int) -> None:
 def test_processes_at_once_lose_nothing_and_a_killed_one_leaves_a_whole_file(tmp_path):
   path = str(tmp_path / "c.csv")
   context = multiprocessing.get_context("fork")
-  writers = [context.Process(target=_write, args=(path, name, 25)) for name in "ab"]
-  victim = context.Process(target=_write, args=(path, "killed", 100_000))
+  writers = [context.Process(target=_write, args=(path, name, 25), daemon=True) for name in "ab"]
+  victim = context.Process(target=_write, args=(path, "killed", 100_000), daemon=True)
   for process in (victim, *writers):
     process.start()
   while not any(name == "killed-3" for name, _ in Corrections(path).read()):
