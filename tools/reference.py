@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import pkgutil
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,8 +17,17 @@ _ABOUT = """\
 # Reference
 
 The public names of `beam_retrain`, written from their docstrings by `python -m tools.reference`. [python.md](python.md)
-says how they are used.
+says how they are used. `AnyImage` is the path of an image file, its bytes, an array, uint8 [H, W] or [H, W, 3], or an
+image of PIL; `AnyPath` is str or `pathlib.Path`.
 """
+_RETURNED = (
+  "beam_retrain.pipelines.library.evaluation:LabelFigures",
+  "beam_retrain.transforms.core.metrics.figures:ModelMetrics",
+  "beam_retrain.transforms.core.metrics.figures:Accuracies",
+  "beam_retrain.transforms.core.records.quarantine:Quarantined",
+  "beam_retrain.transforms.sources.read:Separated",
+  "beam_retrain.transforms.core.run.stats:Stats",
+)
 _SECTION = re.compile(r"(Args|Attributes|Raises|Returns):")
 _ENTRY = re.compile(r"  (\S[^:]*): (.*)")
 _METHODS_OF = "beam_retrain.pipelines.library."
@@ -27,12 +37,16 @@ _FORWARD = re.compile(r"ForwardRef\(('[^']*')\)")
 
 def page() -> str:
   """Returns the page's text."""
-  return "\n".join([_ABOUT, *(line for name in beam_retrain.__all__ for line in _describe(name))]).rstrip() + "\n"
+  described = {name: getattr(beam_retrain, name) for name in beam_retrain.__all__}
+  described |= {path.partition(":")[2]: pkgutil.resolve_name(path) for path in _RETURNED}
+  lines = (line for name, found in described.items() for line in _describe(name, found))
+  return "\n".join([_ABOUT, *lines]).rstrip() + "\n"
 
 
-def _describe(name: str) -> Iterator[str]:
-  found = getattr(beam_retrain, name)
+def _describe(name: str, found: object) -> Iterator[str]:
   yield f"## {name}\n"
+  if not hasattr(beam_retrain, name):
+    yield "Returned by the above; nobody needs to import it.\n"
   yield from _signature(name, found)
   yield from _body(found)
   if inspect.isclass(found) and found.__module__.startswith(_METHODS_OF):

@@ -18,7 +18,6 @@ from beam_retrain.pipelines.jobs.local_runner import local_runner, raise_on_work
 from beam_retrain.pipelines.jobs.progress import Work, shard_progress
 from beam_retrain.transforms.core.errors import InputError, user_sentence
 from beam_retrain.transforms.core.printing import print, say
-from beam_retrain.transforms.core.records.quarantine import DROPPED
 from beam_retrain.transforms.core.records.schema import QUARANTINE_FILE, REPORTS_FOLDER
 from beam_retrain.transforms.core.run.exit_codes import ExitCode, run_command
 from beam_retrain.transforms.core.run.output_folder import claim_folder, write_labels
@@ -125,18 +124,10 @@ def exit_code(
   code = ExitCode.GATE_MISSED if gate_missed else ExitCode.DONE
   if not stats.quarantined:
     return code
-  accepted = stats.bad_fraction <= max_bad_fraction
-  counts = {reason: count for reason, count in stats.reasons.items() if accepted or reason not in DROPPED}
-  bad = sum(counts.values())
-  reasons = ", ".join(f"{count} {reason}" for reason, count in counts.items())
   listed = files.shown(files.join(output, quarantine_file))
-  if accepted:
-    say(f"{bad} of {stats.inputs} inputs left out ({reasons}), listed in {listed}")
+  if stats.bad_fraction <= max_bad_fraction:
+    reasons = ", ".join(f"{count} {reason}" for reason, count in stats.reasons.items())
+    say(f"{stats.quarantined} of {stats.inputs} inputs left out ({reasons}), listed in {listed}")
     return code
-  rounded_up = min(1.0, int(stats.bad_fraction * 1000 + 1) / 1000)
-  print(
-    f"beam-retrain: {bad} of {stats.inputs} inputs are bad ({reasons}): see {listed}; repair or remove them, or accept"
-    f" the loss with --max_bad_fraction={rounded_up} and run the command again.",
-    file=sys.stderr,
-  )
+  print(f"beam-retrain: {stats.describe_bad(listed)} and run the command again.", file=sys.stderr)
   return ExitCode.TOO_MANY_BAD

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import itertools
-import os
 import tempfile
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple
@@ -14,13 +13,14 @@ import numpy as np
 from beam_retrain.pipelines.library.images import AnyImage, as_list, embed_all
 from beam_retrain.pipelines.models.trunk_sources import load_trunk, prepare
 from beam_retrain.transforms.bottlenecks.store import read_shards
+from beam_retrain.transforms.core.arguments import AnyPath, as_path, check_one_of, naming_arguments
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.models.inference import LoadedModel, load_model
 from beam_retrain.transforms.core.records.schema import TESTING, TRAINING, VALIDATION
 from beam_retrain.transforms.core.records.splits import SplitPercentages
 from beam_retrain.transforms.core.run.output_folder import find_output, read_info
 from beam_retrain.transforms.core.run.stats import read_stats
-from beam_retrain.transforms.core.runtimes.variant import FLOAT32, TENSORFLOW, Variant
+from beam_retrain.transforms.core.runtimes.variant import BFLOAT16, FLOAT32, OPENVINO, TENSORFLOW, Variant
 from beam_retrain.transforms.core.system.imports import load_tensorflow
 from beam_retrain.transforms.io import files
 
@@ -31,20 +31,22 @@ if TYPE_CHECKING:
 SPLITS = (TRAINING, VALIDATION, TESTING)
 
 
+@naming_arguments(trunk_weights="weights")
 def embed(
   images: Iterable[AnyImage],
-  trunk: str = "bundled",
+  trunk: AnyPath = "bundled",
   *,
-  weights: str | None = None,
+  weights: AnyPath | None = None,
   precision: str = FLOAT32,
   runtime: str = TENSORFLOW,
 ) -> np.ndarray:
   """Runs images through a trunk: float32 [N, D].
 
-  The trunk is loaded once per process, and cached on disk, as by `beam-retrain bottlenecks`.
+  The trunk is loaded once per process, and cached on disk, as by `beam-retrain bottlenecks`. That one may choose
+  bfloat16, and stored bottlenecks then differ from these: give `precision` likewise, or call `Model.embed`.
 
   Args:
-    images: paths, encoded bytes, or arrays uint8 [H, W] or [H, W, 3].
+    images: as of `Model.predict`.
     trunk: `bundled`, `inception_v3`, a TF Hub handle, a SavedModel folder, or `keras:InceptionV3`.
     weights: a local file, for `keras:` trunks.
     precision: `float32` or `bfloat16`, which not every processor has.
@@ -53,8 +55,12 @@ def embed(
   Raises:
     InputError: an image or the trunk cannot be used.
   """
-  model, dimensions = _load(trunk, weights, precision, runtime)
-  return embed_all(as_list(images), model, dimensions)
+  check_one_of("precision", precision, (FLOAT32, BFLOAT16))
+  check_one_of("runtime", runtime, (TENSORFLOW, OPENVINO))
+  given = as_list(images)
+  weights_path = as_path(weights, "weights") if weights else None
+  model, dimensions = _load(as_path(trunk, "trunk"), weights_path, precision, runtime)
+  return embed_all(given, model, dimensions)
 
 
 @functools.lru_cache(maxsize=2)
@@ -94,7 +100,8 @@ class StoredBottlenecks(NamedTuple):
     return tf.data.Dataset.from_tensor_slices((self.vectors, self.labels.astype("S")))
 
 
-def load_bottlenecks(folder: str | os.PathLike[str], split: str | None = None) -> StoredBottlenecks:
+@naming_arguments()
+def load_bottlenecks(folder: AnyPath, split: str | None = None) -> StoredBottlenecks:
   """Loads what `beam-retrain bottlenecks` wrote: vectors, labels and keys.
 
   Args:
@@ -105,7 +112,7 @@ def load_bottlenecks(folder: str | os.PathLike[str], split: str | None = None) -
   Raises:
     InputError: the folder is no finished output of `bottlenecks`, or has no images of the split.
   """
-  path = find_output(files.absolute(os.fspath(folder)), "bottlenecks", files)
+  path = find_output(files.absolute(as_path(folder, "folder")), "bottlenecks", files)
   if split not in (None, *SPLITS):
     raise InputError(f"{split!r} is no split: give {', '.join(SPLITS[:-1])} or {SPLITS[-1]}, or leave it out.")
   info = read_info(path, "bottlenecks", files)

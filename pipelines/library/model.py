@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import os
 from collections.abc import Iterable, Sequence
@@ -9,11 +10,26 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from beam_retrain.pipelines.library.evaluation import Evaluation, Prediction, evaluate, label_images, score_images
-from beam_retrain.pipelines.library.images import AnyImage, as_list, embed_all, read_images
+from beam_retrain.pipelines.library.evaluation import (
+  Evaluation,
+  Prediction,
+  check_labels,
+  evaluate,
+  label_images,
+  score_images,
+  without_label,
+)
+from beam_retrain.pipelines.library.images import (
+  AnyImage,
+  Pixels,
+  as_list,
+  embed_all,
+  read_images,
+  refuse_after_fork,
+)
 from beam_retrain.pipelines.predict import choose_serving, load_classifier, load_trunk_of, rank
+from beam_retrain.transforms.core.arguments import AnyPath, as_path, check_count, naming_arguments
 from beam_retrain.transforms.core.errors import InputError
-from beam_retrain.transforms.core.labels import normalise
 from beam_retrain.transforms.core.models.choose_variant import TRUNK_FOLDER
 from beam_retrain.transforms.core.models.head import HEAD_FILE
 from beam_retrain.transforms.core.models.inference import LoadedModel, infer_images
@@ -30,8 +46,8 @@ if TYPE_CHECKING:
 class Model:
   """A trained model: labels images, gives their bottlenecks, and is evaluated.
 
-  An image is a path, the bytes of a file, or an array, uint8 [H, W] or [H, W, 3]. The model is loaded when it is first
-  used.
+  An image is a path, the bytes of a file, an array, uint8 [H, W] or [H, W, 3], or an image of PIL. The model is loaded
+  when it is first used, by each process anew.
 
   Args:
     folder: local, written by `beam-retrain train` or `run`.
@@ -46,8 +62,9 @@ class Model:
     InputError: there is no finished model, or it cannot run so.
   """
 
-  def __init__(self, folder: str | os.PathLike[str], *, precision: str = AUTO, runtime: str = AUTO):
-    self._folder = find_output(os.fspath(folder), "train")
+  @naming_arguments()
+  def __init__(self, folder: AnyPath, *, precision: str = AUTO, runtime: str = AUTO):
+    self._folder = find_output(as_path(folder, "folder"), "train")
     info = read_info(self._folder, "train")
     self.labels = list(read_labels(self._folder))
     self.dimensions = info.trunk.dimensions
@@ -56,22 +73,27 @@ class Model:
   def __repr__(self) -> str:
     return f"<Model {self._folder!r}: {len(self.labels)} labels>"
 
+  def __getstate__(self) -> dict[str, object]:
+    """Returns what is pickled: without what has been loaded."""
+    return {name: value for name, value in vars(self).items() if name not in _LOADED}
+
   def predict(self, images: Iterable[AnyImage], top: int = 1) -> list[Prediction]:
     """Labels images, one prediction for each, in order.
 
     An image that cannot be used has a `fault` instead of a label.
 
     Args:
-      images: paths, bytes or arrays.
+      images: paths, bytes, arrays or images of PIL; or an array of several, uint8 [N, H, W] or [N, H, W, 3].
       top: labels in each prediction's `top`, by falling score.
 
     Raises:
-      InputError: a single image, or an array of another dtype or shape.
+      InputError: a single image, one that is none of these, or a `top` below 1.
     """
+    check_count("top", top)
     predictions = []
     for result in infer_images(read_images(as_list(images)), self._classifier):
       if isinstance(result, Quarantined):
-        predictions.append(Prediction.of_bad(result))
+        predictions.append(without_label(result))
       else:
         best = rank(result.outputs["scores"], self.labels, top)
         predictions.append(Prediction(result.image.key, *best[0], best))
@@ -85,10 +107,11 @@ class Model:
     """
     return embed_all(as_list(images), self._trunk, self.dimensions)
 
+  @naming_arguments(input="images")
   def evaluate(
     self,
-    images: Iterable[AnyImage] | str | os.PathLike[str],
-    labels: Sequence[str] | None = None,
+    images: Iterable[AnyImage] | AnyPath,
+    labels: Sequence[str | int] | None = None,
     *,
     split: str = "auto",
   ) -> Evaluation:
@@ -97,26 +120,30 @@ class Model:
     Gives the figures of `beam-retrain evaluate`, which does the same as a job and writes a report.
 
     Args:
-      images: a folder, or another `--input` of `beam-retrain evaluate`, bottlenecks too; or a list as of `predict`.
-      labels: of a list, one for each image.
+      images: a folder, or another `--input` of `beam-retrain evaluate`, bottlenecks and the folder of `run` too; or a
+        list as of `predict`.
+      labels: of a list, one of the model's for each image; numbers where its labels are called so.
       split: of a folder: `auto`, `testing` or `all`, as `--split`.
 
     Raises:
       InputError: the folder cannot be used, or a label is missing or unknown.
     """
     if isinstance(images, str | os.PathLike):
+      refuse_after_fork()
       if labels is not None:
         raise InputError("a folder has its own labels: leave them out, or give a list of images.")
       from beam_retrain.pipelines.library.sources import open_scored  # loads Beam
 
       scored = open_scored(os.fspath(images), self._folder, split, lambda: self._classifier)
-    else:
-      given = as_list(images)
-      if labels is None or len(labels) != len(given):
-        raise InputError(f"{len(given)} images have {len(labels or ())} labels: give one for each image.")
-      labelled = label_images(read_images(given), list(map(normalise, labels)), self.labels)
-      scored = score_images(labelled, self._classifier, [isinstance(image, np.ndarray) for image in given])
-    return evaluate(scored, self.labels, self._trained_on)
+      return evaluate(scored, self.labels, self._trained_on)
+    given, actual = as_list(images), [] if labels is None else check_labels(labels, self.labels)
+    if len(actual) != len(given):
+      raise InputError(f"{len(given)} images have {len(actual)} labels: give one for each image.")
+    labelled = label_images(read_images(given), actual)
+    scored = score_images(labelled, self._classifier, [isinstance(image, Pixels) for image in given])
+    found = evaluate(scored, self.labels, self._trained_on)
+    predictions = [one._replace(actual=label) for one, label in zip(found.predictions, actual, strict=True)]
+    return dataclasses.replace(found, predictions=predictions)  # bad ones have their label, too
 
   def handler(self) -> ImageModelHandler:
     """Returns a handler for Beam's `RunInference`; its output is `scores`, float32 [C].
@@ -142,3 +169,6 @@ class Model:
   @functools.cached_property
   def _trunk(self) -> LoadedModel:
     return load_trunk_of(self._folder, self._serving)
+
+
+_LOADED = {name for name, value in vars(Model).items() if isinstance(value, functools.cached_property)}

@@ -11,6 +11,7 @@ from beam_retrain.pipelines.models.trained import Model
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.models.inference import LoadedModel
 from beam_retrain.transforms.core.records.quarantine import Quarantined
+from beam_retrain.transforms.core.run.output_folder import find_output
 from beam_retrain.transforms.evaluation.scoring import ScoreBottlenecks
 from beam_retrain.transforms.io import files
 
@@ -24,7 +25,8 @@ def open_scored(path: str, folder: str, split: str, load: Callable[[], LoadedMod
   if split not in ("auto", "testing", "all"):
     raise InputError(f"{split!r} is no split: give auto, testing or all.")
   model = Model(folder)
-  request = EvaluateRequest(model=folder, input=files.absolute(path), output="", split=split)
+  path = find_output(files.absolute(path), "bottlenecks", files)  # of `run`
+  request = EvaluateRequest(model=folder, input=path, output="", split=split)
   is_stored = holds_bottlenecks(request.input)
   found = open_bottlenecks(request.input, model) if is_stored else find_images(request, model)
   images = choose_images(found, split, [model])

@@ -16,6 +16,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from beam_retrain.transforms.core.arguments import AnyPath, as_path
 from beam_retrain.transforms.core.errors import InputError, first_line, flag
 from beam_retrain.transforms.core.models.saved_model import (
   BUNDLED_WEIGHTS,
@@ -127,7 +128,7 @@ def prepare(trunk: Trunk, variant: Variant, sample: Any = None, *, stored: str =
   return dataclasses.replace(trunk, info=info, prepared_folder=prepared_folder)
 
 
-def load_trunk(handle: str, weights: str | None = None, input_px: int | None = None) -> Trunk:
+def load_trunk(handle: AnyPath, weights: AnyPath | None = None, input_px: int | None = None) -> Trunk:
   """Loads a trunk, from the cache if it was loaded before.
 
   `save(folder)` writes it for `ImageModelHandler`; `info` has its fingerprint and the length of a bottleneck.
@@ -140,6 +141,7 @@ def load_trunk(handle: str, weights: str | None = None, input_px: int | None = N
   Raises:
     InputError: it cannot be found, downloaded or used.
   """
+  handle, weights = as_path(handle, "handle"), as_path(weights, "weights") if weights else None
   if weights and not handle.startswith(_KERAS):
     raise InputError(f"--trunk_weights is for {flag('trunk')} keras:InceptionV3, not for {handle}: leave it out.")
   content, load = _find_source(handle, weights, input_px)

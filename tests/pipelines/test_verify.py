@@ -229,7 +229,7 @@ def test_a_bad_image_is_told_and_costs_the_others_nothing(lite_model, made, tmp_
     (["--model=MODEL"], "--input is missing"),
     (["--input=DATA"], "--model is missing"),
     (["--model=MODEL", "--input=/nowhere"], "/nowhere does not exist"),
-    (["--model=/nowhere", "--input=DATA"], "/nowhere has no info.json"),
+    (["--model=/nowhere", "--input=DATA"], "/nowhere does not exist"),
     (["--model=BOTTLENECKS", "--input=DATA"], "was written by `beam-retrain bottlenecks`"),
     (["--model=MODEL", "--input=DATA", "--all", "--images=3"], "--all cannot be combined with --images"),
     (["--model=MODEL", "--input=DATA", "--images=0"], "0 is not at least 1"),

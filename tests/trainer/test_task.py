@@ -133,7 +133,7 @@ def test_a_killed_run_goes_on_and_ends_as_an_undisturbed_one(tmp_path, bottlenec
     rounds_before = len(json.loads(archive["rounds"].tobytes()))
   assert 1 <= rounds_before < 60
   assert not (killed / "COMPLETED").exists()
-  with pytest.raises(InputError, match="not finished: run `beam-retrain train` into it again"):
+  with pytest.raises(InputError, match="not finished: repeat the `beam-retrain train`"):
     read_info(str(killed), "train")
 
   assert run(bottlenecks_folder, killed, *flags) == 0

@@ -12,6 +12,7 @@ from typing import Any
 from apache_beam.ml.inference.base import ModelHandler
 from apache_beam.utils.shared import Shared
 
+from beam_retrain.transforms.core.arguments import AnyPath, as_path
 from beam_retrain.transforms.core.images.headers import MAX_PIXELS
 from beam_retrain.transforms.core.models.head import decode_head
 from beam_retrain.transforms.core.models.inference import (
@@ -57,25 +58,25 @@ class ImageModelHandler(ModelHandler[Image, "Inferred | Quarantined", LoadedMode
 
   def __init__(
     self,
-    path: str,
+    path: AnyPath,
     *,
     batch_size: int = BATCH_SIZE,
     threads: int = 0,
     processes: int = 1,
     max_pixels: int = MAX_PIXELS,
     trunk_only: bool = False,
-    head: str = "",
+    head: AnyPath = "",
     exact: bool = False,
   ):
     super().__init__()
     if batch_size < 1:
       raise ValueError(f"batch_size is {batch_size}, must be at least 1")
-    self._path = path
+    self._path = as_path(path)
     self.batch_size = batch_size
     self.thread_limits = Threads(threads, processes)
     self.max_pixels = max_pixels
     self._trunk_only = trunk_only
-    self._head = head
+    self._head = as_path(head, "head")
     self._exact = exact
     self._shared = Shared()
     self._loads = 0

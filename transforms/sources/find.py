@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
+from beam_retrain.transforms.core.arguments import AnyPath, as_path
 from beam_retrain.transforms.core.errors import InputError, flag
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.sources.base import Source, SourceOptions
@@ -28,7 +29,7 @@ FORMATS: tuple[type[Source], ...] = (
 
 
 def find_source(
-  path: str,
+  path: AnyPath,
   classes: int | None = None,
   min_classes: int = 2,
   retrain_names: bool = False,
@@ -38,7 +39,8 @@ def find_source(
   """Opens an input as the source of its format.
 
   Its `labels` are class index -> label; `plan(splits, percentages)` is a PTransform, PBegin -> PCollection[Shard], and
-  `read_all(splits, percentages)` yields images without a job.
+  `read_all(splits, percentages)` yields images without a job. Of an input with splits, as `has_splits` says, these are
+  `(("training", "testing"), None)`, or one of them; of another, `(("all",), None)`.
 
   Args:
     path: class folders, a CSV manifest, IDX files, WebDataset shards, or what `convert` wrote.
@@ -51,6 +53,7 @@ def find_source(
   Raises:
     InputError: it does not exist, is unfinished or has no usable images.
   """
+  path = as_path(path)
   if source_class := find_format(path):
     for name, is_given in (("class_names", class_names), ("transpose", transpose)):
       if is_given and source_class is not IdxSource:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import apache_beam as beam
 
+from beam_retrain.transforms.core.arguments import AnyPath
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.records.quarantine import Quarantined
 from beam_retrain.transforms.core.records.schema import ALL, TESTING, TRAINING, Image
@@ -51,20 +52,24 @@ class ReadImages(beam.PTransform):
   Attributes:
     path: what `--input` of `beam-retrain bottlenecks` takes.
     split: `training`, which includes validation images, `testing` or, by default, all. In an input without splits
-      `testing_percentage`, 0..100, of the images are for testing, by a stable hash of their keys.
+      `testing_percentage`, 0 to below 100, of the images are for testing, by a stable hash of their keys.
 
   Raises:
     InputError: the input cannot be used, or has no images of the split.
   """
 
-  def __init__(self, path: str, split: str | None = None, testing_percentage: float = 10.0):
+  def __init__(self, path: AnyPath, split: str | None = None, testing_percentage: float = 10.0):
     super().__init__()
     if split not in (None, TRAINING, TESTING):
       raise InputError(f"{split!r} is no split here: give {TRAINING} or {TESTING}, or leave it out.")
+    try:
+      percentages = SplitPercentages(float(testing_percentage), validation=0.0)
+    except (TypeError, ValueError) as error:
+      raise InputError(f"testing_percentage is {testing_percentage!r}: give a number from 0 to below 100.") from error
     source = find_source(path, min_classes=1)
     splits = (split,) if split else (TRAINING, TESTING) if source.has_splits else (ALL,)
     is_drawn = split is not None and not source.has_splits
-    self._plan = source.plan(splits, SplitPercentages(testing_percentage) if is_drawn else None)
+    self._plan = source.plan(splits, percentages if is_drawn else None)
 
   def expand(self, root: beam.pvalue.PBegin) -> Separated:
     return (

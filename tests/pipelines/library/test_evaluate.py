@@ -78,6 +78,10 @@ def test_a_folder_gives_the_figures_of_the_command(model, images, by_command):
   assert found.confusion.sum() == found.metrics.total
   assert found.confusion[1, -1] >= 1  # a zebra among the ants
   assert sum(row.support for row in found.per_label.values()) == found.metrics.total
+  unseen = [row.unseen.total for row in found.per_label.values()]
+  assert sum(unseen) == found.total
+  assert sum(one.trained_on is False for one in found.predictions) == found.total
+  assert {one.trained_on for one in found.bad} == {None}
   assert repr(found).startswith(f"<Evaluation: accuracy {found.accuracy:.2%} ({found.correct} of {found.total}; 95 %")
 
 
@@ -88,6 +92,7 @@ def test_a_list_gives_the_figures_of_the_folder(model, images, by_command):
   in_folder = model.evaluate(images)
   assert found.metrics == in_folder.metrics
   assert [one.image for one in found.predictions[:2]] == [str(paths[0]), "1"]
+  assert [one.actual for one in found.bad] == ["mule"]
 
 
 def test_of_pixels_nobody_knows_whether_they_were_trained_on(model, images):
@@ -96,6 +101,7 @@ def test_of_pixels_nobody_knows_whether_they_were_trained_on(model, images):
   of_pixels = model.evaluate([np.asarray(Pillow.open(path)) for path in paths], ["zebra", "ant"])
   assert of_files.metrics.trained_on is not None
   assert of_pixels.metrics.trained_on is None
+  assert of_pixels.per_label["ant"].unseen is None
   assert of_pixels.confusion.tolist() == of_files.confusion.tolist()
 
 
@@ -103,6 +109,9 @@ def test_stored_bottlenecks_need_the_head_alone(made, model, tmp_path):
   found = model.evaluate(made.bottlenecks)
   _same_figures(found, _command(made, made.bottlenecks, tmp_path / "evaluation"))
   assert model.evaluate(made.bottlenecks, split="all").metrics.total == 1797
+  (tmp_path / "run").mkdir()
+  (tmp_path / "run" / "bottlenecks").symlink_to(made.bottlenecks)
+  assert model.evaluate(tmp_path / "run").metrics == found.metrics
 
 
 @pytest.mark.parametrize(
@@ -110,7 +119,7 @@ def test_stored_bottlenecks_need_the_head_alone(made, model, tmp_path):
   [
     (["a.png"], None, "1 images have 0 labels: give one for each image"),
     (["a.png", "b.png"], ["ant"], "2 images have 1 labels"),
-    (["a.png"], ["cat"], r"image a.png has the label 'cat', which is none of the model's 10: =cmd, ant, "),
+    (["a.png"], ["cat"], r"image 0 has the label 'cat', which is none of the model's 10: =cmd, ant, "),
     ("folder", ["ant"], "a folder has its own labels"),
     (b"bytes", ["ant"], "give a list of images"),
     ("nothing", None, "nothing does not exist"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,17 @@ import pytest
 from PIL import Image as Pillow
 
 import beam_retrain
-from beam_retrain import InputError, Model, embed, load_bottlenecks
+from beam_retrain import (
+  ComputeBottlenecks,
+  ImageModelHandler,
+  InputError,
+  Model,
+  ReadImages,
+  embed,
+  find_source,
+  load_bottlenecks,
+  load_trunk,
+)
 from beam_retrain.pipelines import predict
 from beam_retrain.pipelines.predict import PredictRequest
 from beam_retrain.trainer.fit.data import load_bottlenecks as load_for_training
@@ -47,26 +58,107 @@ def test_bytes_and_pixels_are_images_too(model, paths):
   assert coloured[0].label == of_path.label
 
 
-def test_an_image_that_cannot_be_used_keeps_its_place(model, paths, tmp_path):
-  (tmp_path / "empty.png").write_bytes(b"")
-  found = model.predict([paths[0], tmp_path / "empty.png", "missing.png", paths[1]])
-  assert [one.label for one in found] == ["zebra", "", "", "ant"]
-  assert found[1].fault == "EMPTY: the file has 0 bytes"
-  assert found[2].fault.startswith("UNREADABLE: ")
-  with pytest.raises(InputError, match=r"image missing\.png cannot be used: UNREADABLE"):
-    model.embed([paths[0], "missing.png"])
+def test_what_a_notebook_has_are_images_too(model, paths, tmp_path):
+  encoded = Path(paths[0]).read_bytes()
+  opened = Pillow.open(paths[0])
+  (tmp_path / "cut.png").write_bytes(encoded[:-40])
+  kinds = [opened, opened.convert("P"), opened.convert("RGBA"), bytearray(encoded), memoryview(encoded)]
+  *found, cut = model.predict([*kinds, Pillow.open(tmp_path / "cut.png")])
+  assert {one.label for one in found} == {"zebra"}
+  assert found[0].confidence == model.predict(paths[:1])[0].confidence
+  assert cut.fault.startswith("UNREADABLE: ")
+  several = np.stack([np.asarray(Pillow.open(path).convert("L").resize((28, 28))) for path in paths])
+  assert [one.label for one in model.predict(several)] == ["zebra", "ant", "mule"]
+  assert model.embed(several[:0]).shape == (0, model.dimensions)
 
 
-@pytest.mark.parametrize("one", ["a.png", b"bytes", np.zeros((8, 8), np.uint8)])
+def test_a_used_model_can_be_pickled(model, paths):
+  expected = model.predict(paths)
+  kept = pickle.dumps(model)
+  assert len(kept) < 5000
+  assert pickle.loads(kept).predict(paths) == expected
+
+
+_IN_A_FORK = """
+import multiprocessing, sys
+from beam_retrain import InputError, Model
+
+def label(path):
+  try:
+    return Model(sys.argv[1]).predict([path])[0].label
+  except InputError as error:
+    return str(error)
+
+Model(sys.argv[1]).predict(sys.argv[2:])
+print(multiprocessing.get_context("fork").Pool(1).map(label, sys.argv[2:3]))
+"""
+
+
+def test_a_process_forked_after_a_prediction_does_not_hang(made, paths):
+  found = python("-c", _IN_A_FORK, str(made.model), paths[0], timeout=120)
+  assert "a model was used before this process was forked" in found.stdout
+
+
+@pytest.mark.parametrize(
+  "one",
+  [
+    "a.png",
+    b"bytes",
+    bytearray(b"bytes"),
+    np.zeros((8, 8), np.uint8),
+    np.zeros((8, 8, 3), np.uint8),
+    Pillow.new("L", (8, 8)),
+    None,
+  ],
+)
 def test_a_single_image_is_not_taken_for_several(model, one):
   with pytest.raises(InputError, match="give a list of images"):
     model.predict(one)
 
 
-@pytest.mark.parametrize("pixels", [np.zeros((8, 8, 3)), np.zeros((8, 8, 4), np.uint8)])
+@pytest.mark.parametrize("pixels", [np.zeros((8, 8, 3)), np.zeros((8, 8, 4), np.uint8), np.zeros((0, 8), np.uint8)])
 def test_other_arrays_are_refused(model, pixels):
   with pytest.raises(InputError, match=r"give uint8 \[H, W\] or \[H, W, 3\]"):
     model.predict([pixels])
+
+
+@pytest.mark.parametrize(
+  ("call", "words"),
+  [
+    (lambda model: model.predict([None]), "image 0 is of type NoneType: give a path, bytes"),
+    (lambda model: model.predict(["a.png", [1, 2]]), "image 1 is of type list"),
+    (lambda model: model.predict([Pillow.new("I;16", (8, 8))]), "image 0 is of PIL's mode I;16"),
+    *((lambda model, top=top: model.predict([], top=top), f"top is {top!r}: give a whole") for top in (0, -1, "3")),
+    (lambda model: model.evaluate(["a.png"], [1]), "image 0 has the label 1, which is none of the model's 10"),
+    (lambda model: model.evaluate(["a.png"], [None]), "image 0 has the label None"),
+    (lambda model: embed([], precision="float16"), "precision is 'float16': give 'float32' or 'bfloat16'"),
+    (lambda model: embed([], runtime="torch"), "runtime is 'torch': give"),
+    (lambda model: embed([], trunk="nope"), "^trunk nope is neither a folder"),
+    (lambda model: embed([], weights="nope.h5"), "^weights is for trunk keras:InceptionV3, not for bundled"),
+    (lambda model: load_bottlenecks(3), "folder is of type int: give a str or a pathlib.Path"),
+    (lambda model: Model(None), "folder is None: give"),
+    (lambda model: Model("nope"), "^nope does not exist: give the folder that `beam-retrain train` wrote"),
+    (lambda model: ReadImages("nope", testing_percentage=200), "testing_percentage is 200: give a number"),
+    (lambda model: ReadImages("nope", testing_percentage="many"), "testing_percentage is 'many'"),
+    (lambda model: ComputeBottlenecks("a", output="b", testing_percent=3), "the nearest is testing_percentage"),
+    (lambda model: ComputeBottlenecks("a", output="b", testing_percentage="many"), "testing_percentage: invalid"),
+    (lambda model: ComputeBottlenecks("a", output=None), "^output is None: give"),
+  ],
+)
+def test_a_wrong_argument_is_one_sentence(model, call, words):
+  with pytest.raises(InputError, match=words) as raised:
+    call(model)
+  assert "--" not in str(raised.value).partition("`")[0]
+  assert not [entry for entry in raised.traceback if "thread" in str(entry.path)]
+
+
+def test_paths_may_be_of_pathlib(made, paths):
+  trunk = made.bottlenecks / "trunk"
+  assert embed(paths[:1], trunk).shape == (1, 64)
+  assert find_source(made.data).labels == find_source(str(made.data)).labels
+  assert ReadImages(made.data, "testing")
+  assert ImageModelHandler(trunk).load_model().input_px == 16
+  assert load_trunk(trunk).info.dimensions == 64
 
 
 def test_stored_bottlenecks_are_those_that_train_reads(made, model):

@@ -92,6 +92,17 @@ def test_stored_bottlenecks_are_those_of_the_command(made, images, results, tmp_
   assert len(load_bottlenecks(results / "bottlenecks").keys) == _COUNT
 
 
+def test_too_many_bad_images_end_the_pipeline(made, images, tmp_path):
+  options = {"trunk": made.data.parent / "trunk", "testing_percentage": 30}
+  compute = ComputeBottlenecks(images, output=tmp_path / "bottlenecks", **options)
+  pipeline = _pipeline()
+  _ = pipeline | compute
+  with pytest.raises(Exception, match=r"1 of 301 inputs are bad \(1 TRUNCATED\).*the loss with max_bad_fraction=0\.00"):
+    pipeline.run()
+  with pytest.raises(InputError, match="is not finished: 1 of 301 inputs are bad"):
+    load_bottlenecks(tmp_path / "bottlenecks")
+
+
 def test_figures_are_those_of_the_model(made, images, results):
   (metrics,) = _kept(results / "metrics.pickle")
   found = Model(made.model).evaluate(images).metrics
@@ -183,7 +194,7 @@ def test_a_job_with_one_kind_of_bits_refuses_such_a_machine(made, monkeypatch, t
 
 
 def test_wrong_options_fail_where_they_are_given(made, images, tmp_path):
-  with pytest.raises(InputError, match="overlaps with --input"):
+  with pytest.raises(InputError, match="overlaps with path"):
     ComputeBottlenecks(images, output=images / "out")
   with pytest.raises(InputError, match="nowhere does not exist"):
     EvaluateClassifier(made.model, tmp_path / "nowhere", output=tmp_path / "out")

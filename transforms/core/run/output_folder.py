@@ -65,7 +65,9 @@ def read_info(folder: str, stage: str, files: Files = local_files) -> RunInfo:
   """
   info = find_info(folder, files)
   if info is None and not files.exists(os.path.join(folder, INFO_FILE)):
-    raise InputError(f"{folder} has no {INFO_FILE}: give the folder that `beam-retrain {stage}` wrote.")
+    is_there = "://" in folder or os.path.exists(folder)
+    problem = f"has no {INFO_FILE}" if is_there else "does not exist"
+    raise InputError(f"{folder} {problem}: give the folder that `beam-retrain {stage}` wrote.")
   if info is None:
     raise InputError(
       f"{os.path.join(folder, INFO_FILE)} is damaged, or not of beam-retrain: give the folder that"
@@ -76,11 +78,24 @@ def read_info(folder: str, stage: str, files: Files = local_files) -> RunInfo:
       f"{folder} was written by `beam-retrain {info.stage}`: give the folder that `beam-retrain {stage}` wrote."
     )
   if not is_completed(folder, files):
+    _refuse_too_many_bad(folder, stage, files)
     raise InputError(
       f"{folder} is not finished: repeat the `beam-retrain {stage}`, or the `beam-retrain run`, that writes it."
     )
   check_contents(folder, info, files)
   return info
+
+
+def _refuse_too_many_bad(folder: str, stage: str, files: Files) -> None:
+  """Raises InputError if bad inputs are why a folder is not finished."""
+  from beam_retrain.transforms.core.run.stats import read_stats  # it imports this module
+
+  if files.exists(os.path.join(folder, STATS_FILE)) and (stats := read_stats(folder, files)).bad_fraction:
+    listed = stats.describe_bad(os.path.join(folder, QUARANTINE_FILE))
+    raise InputError(
+      f"{folder} is not finished: {listed} and repeat the `beam-retrain {stage}`, or the `beam-retrain run`, that"
+      " writes it."
+    )
 
 
 def find_output(path: str, stage: str, files: Files = local_files) -> str:

@@ -48,6 +48,19 @@ class Stats:
   leaks: Mapping[str, Mapping[str, int]] | None = None
   oriented: int | None = None
 
+  def describe_bad(self, quarantine: str) -> str:
+    """Returns the bad inputs' number, reasons and list, and what to do.
+
+    `quarantine` is the path of the list. Images that were left out on request are not bad.
+    """
+    counts = {reason: count for reason, count in self.reasons.items() if reason not in DROPPED}
+    reasons = ", ".join(f"{count} {reason}" for reason, count in counts.items())
+    rounded_up = min(1.0, int(self.bad_fraction * 1000 + 1) / 1000)
+    return (
+      f"{sum(counts.values())} of {self.inputs} inputs are bad ({reasons}): see {quarantine}; repair or remove them, or"
+      f" accept the loss with --max_bad_fraction={rounded_up}"
+    )
+
   def to_json(self) -> str:
     # Not `asdict`, which writes named tuples as lists.
     entries = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}

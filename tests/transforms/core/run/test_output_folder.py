@@ -23,12 +23,10 @@ def test_a_finished_folder_is_read(tmp_path):
   assert read_info(_write(tmp_path), "convert") == RunInfo("convert", "ab")
 
 
-@pytest.mark.parametrize("name", ["", "not there"])
-def test_a_folder_without_info_is_refused(tmp_path, name):
+@pytest.mark.parametrize(("name", "problem"), [("", r"has no info\.json"), ("not there", "does not exist")])
+def test_a_folder_without_info_is_refused(tmp_path, name, problem):
   folder = os.path.join(tmp_path, name)
-  with pytest.raises(
-    InputError, match=r"has no info\.json: give the folder that `beam-retrain convert` wrote"
-  ) as raised:
+  with pytest.raises(InputError, match=f"{problem}: give the folder that `beam-retrain convert` wrote") as raised:
     read_info(folder, "convert")
   assert folder in str(raised.value)
 
@@ -39,7 +37,7 @@ def test_a_folder_of_another_stage_is_refused(tmp_path):
 
 
 def test_an_unfinished_folder_is_refused_with_the_remedy(tmp_path):
-  with pytest.raises(InputError, match="not finished: run `beam-retrain convert` into it again"):
+  with pytest.raises(InputError, match="not finished: repeat the `beam-retrain convert`"):
     read_info(_write(tmp_path, completed=False), "convert")
 
 
