@@ -13,7 +13,9 @@ from scipy.linalg import cho_factor, cho_solve
 MAX_DIMENSIONS = 4096
 """Longest vectors for which it pays: 67 MB of moments."""
 
-_CERTAIN = 20  # how many times less the cross-entropy curves at the end than at first; the penalty does not change
+# How many times less the cross-entropy curves at the end than at first, while the penalty does not change: 20 at most,
+# as found with few classes; of many classes most predictions stay uncertain.
+_CERTAIN, _CERTAIN_CLASSES = 20.0, 200
 _SMALLEST = np.float32(1e-3)  # of their mean, added so that there is an inverse
 
 
@@ -30,7 +32,8 @@ class Curvature:
     self._scale = np.float32(1 / classes)
     moments *= self._scale
     diagonal = np.einsum("ii->i", moments)
-    diagonal += np.float32(_CERTAIN * penalty) + _SMALLEST * max(diagonal.mean(), np.float32(1e-20))
+    damping = np.float32(min(_CERTAIN, 1 + _CERTAIN_CLASSES / classes) * penalty)
+    diagonal += damping + _SMALLEST * max(diagonal.mean(), np.float32(1e-20))
     self._factor = cho_factor(moments, lower=True, overwrite_a=True, check_finite=False)
 
   def divide(self, gradient: np.ndarray) -> np.ndarray:
