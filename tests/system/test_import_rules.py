@@ -185,3 +185,12 @@ def test_the_digits_are_read_without_scikit_learn(tmp_path):
   loaded = _loaded_after(f"from beam_retrain.pipelines import datasets\ndatasets.digits({str(tmp_path)!r})\n")
   assert not loaded & {"sklearn", "scipy"}
   assert len(list(tmp_path.iterdir())) == 4
+
+
+def test_thumbnails_of_small_jpegs_and_pngs_load_no_tensorflow():
+  code = "import io\nfrom PIL import Image\nfrom beam_retrain.transforms.core.images.thumbnails import thumbnail\n"
+  code += "for kind in ('JPEG', 'PNG'):\n  for mode in ('L', 'RGB'):\n    file = io.BytesIO()\n"
+  code += "    Image.new(mode, (28, 28)).save(file, kind)\n    assert thumbnail(file.getvalue()), (kind, mode)\n"
+  loaded = _loaded_after(code)
+  assert "beam_retrain.transforms.core.images.thumbnails" in loaded
+  assert not loaded & _TENSORFLOW

@@ -34,15 +34,15 @@ def decode_plain(encoded: Sequence[bytes], input_px: int) -> np.ndarray | None:
   """
   resized = np.empty((len(encoded), input_px, input_px, 3), np.float32)
   for row, data in zip(resized, encoded, strict=True):
-    pixels = _decode(data)
+    pixels = decode_pixels(data)
     if pixels is None:
       return None
     _resize(pixels, row)
   return resized
 
 
-def _decode(encoded: bytes) -> np.ndarray | None:
-  """Returns uint8 [H, W, 1 or 3], 0..255, or None."""
+def decode_pixels(encoded: bytes) -> np.ndarray | None:
+  """Returns a whole image, uint8 [H, W, 1 or 3], or None."""
   try:
     # Missing bits of coefficients are smoothed over, in each version of libjpeg-turbo in another way.
     if encoded.startswith(jpeg.START) and not jpeg.lacks_scans(encoded) and (simplejpeg := _simplejpeg()):

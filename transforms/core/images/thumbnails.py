@@ -9,6 +9,7 @@ import io
 import numpy as np
 from PIL import Image as Pillow
 
+from beam_retrain.transforms.core.images.decode_plain import decode_pixels
 from beam_retrain.transforms.core.images.headers import (
   MAX_PIXELS,
   Fault,
@@ -17,6 +18,7 @@ from beam_retrain.transforms.core.images.headers import (
   jpegs_like_missing_pixels,
   probe_image,
 )
+from beam_retrain.transforms.core.system.imports import load_tensorflow
 
 SIDE_PX = 128
 JPEG_FROM_PX = 40 * 40
@@ -31,14 +33,17 @@ def thumbnail(encoded: bytes, max_pixels: int = MAX_PIXELS) -> str | None:
   info = probe_image(encoded, max_pixels)
   if isinstance(info, Fault):
     return None
-  try:
-    pixels = _decode(info.cut or encoded, info)
-  except Exception:
-    return None  # damaged: the report shows a placeholder
-  if info.format == "jpeg" and _ends_grey(pixels) and find_missing_pixels(encoded):
-    return None
+  data, ratio = info.cut or encoded, _ratio(info)
+  pixels = decode_pixels(data) if ratio == 1 else None  # of a whole image
+  if pixels is None:
+    try:
+      pixels = _decode(data, info.format, ratio)
+    except Exception:
+      return None  # damaged: the report shows a placeholder
+    if info.format == "jpeg" and _ends_grey(pixels) and find_missing_pixels(encoded):
+      return None
   is_grey = bool((pixels == pixels[..., :1]).all())
-  small = Pillow.fromarray(pixels[..., 0] if is_grey else pixels)
+  small = Pillow.fromarray(np.ascontiguousarray(pixels[..., 0]) if is_grey else pixels)
   small.thumbnail((SIDE_PX, SIDE_PX))
   data = _as_jpeg(small) if small.width * small.height >= JPEG_FROM_PX else b""
   kind, data = ("jpeg", data) if data else ("png", _saved(small, "PNG", optimize=True))
@@ -59,14 +64,20 @@ def _saved(image: Pillow.Image, kind: str, **options: bool | int) -> bytes:
   return file.getvalue()
 
 
-def _decode(encoded: bytes, info: ImageInfo) -> np.ndarray:
-  """Decodes as the model does, large JPEGs smaller: uint8 [H, W, 3]."""
+def _ratio(info: ImageInfo) -> int:
+  """Returns how many times smaller an image is decoded: large JPEGs."""
+  ratios = _RATIOS if info.format == "jpeg" else ()
+  return next((ratio for ratio in ratios if min(info.height, info.width) >= SIDE_PX * ratio), 1)
+
+
+def _decode(encoded: bytes, format: str, ratio: int) -> np.ndarray:
+  """Decodes as the model does, but smaller: uint8 [H, W, 3]."""
+  load_tensorflow()
   import tensorflow as tf
 
   from beam_retrain.transforms.core.images.decode import decode_rgb
 
-  if info.format == "jpeg":
-    ratio = next((ratio for ratio in _RATIOS if min(info.height, info.width) >= SIDE_PX * ratio), 1)
+  if format == "jpeg":
     return np.asarray(tf.io.decode_jpeg(encoded, channels=3, ratio=ratio))
   return np.asarray(decode_rgb(tf.constant(encoded)))
 
@@ -79,4 +90,4 @@ def _ends_grey(pixels: np.ndarray) -> bool:
 @functools.cache
 def _missing_pixels() -> set[tuple[int, ...]]:
   """Returns what the decoder makes of pixels that are not there."""
-  return {tuple(_decode(one, ImageInfo("jpeg", 8, 8))[-1, -1]) for one in jpegs_like_missing_pixels()}
+  return {tuple(_decode(one, "jpeg", 1)[-1, -1]) for one in jpegs_like_missing_pixels()}
