@@ -1,11 +1,12 @@
 """Figures of a night as text for Prometheus.
 
-The format is Prometheus' text exposition format 0.0.4, which node_exporter's textfile collector reads. When the night
-was written is the file's time, which node_exporter exports by itself.
+The format is Prometheus' text exposition format 0.0.4, which node_exporter's textfile collector reads. Each sample has
+the path of the history as a label, since a host may evaluate several models.
 """
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Iterable, Iterator, Mapping
 
 from beam_retrain.transforms.core.metrics.figures import MISSED, NONE_SET, Metrics
@@ -17,16 +18,21 @@ _GAUGES: Mapping[str, tuple[str, str]] = {
   "unseen_accuracy": ("gauge", "Accuracy on the images that the model was not trained on, 0 to 1."),
   "recall": ("gauge", "Recall of a label, 0 to 1."),
   "gate_missed": ("gauge", "1 where a gate that is set was missed, else 0."),
+  "drop": ("gauge", "Fall in accuracy since the baseline, 0 to 1; negative where it rose."),
+  "regressed": ("gauge", "Images that were right in the baseline and are wrong now."),
+  "fixed": ("gauge", "Images that were wrong in the baseline and are right now."),
   "bad_inputs": ("gauge", "Inputs that could not be used."),
+  "night_timestamp_seconds": ("gauge", "Start of the night's date in UTC, as Unix time."),
 }
 
 Sample = tuple[str, Mapping[str, str], float | None]
 """Name, labels and value of a sample."""
 
 
-def prometheus_text(metrics: Metrics) -> str:
-  """Returns one gauge for each figure, by model, label and gate."""
-  return exposition(_samples(metrics), _GAUGES)
+def prometheus_text(metrics: Metrics, history: str) -> str:
+  """Returns one gauge for each figure, by history, model, label and gate."""
+  samples = ((name, {"history": history, **labels}, value) for name, labels, value in _samples(metrics))
+  return exposition(samples, _GAUGES)
 
 
 def exposition(samples: Iterable[Sample], kinds: Mapping[str, tuple[str, str]]) -> str:
@@ -53,8 +59,15 @@ def _samples(metrics: Metrics) -> Iterator[Sample]:
     for gate, result in model.gates.items():
       if result.state != NONE_SET:
         yield "gate_missed", {**of_model, "gate": gate}, result.state == MISSED
+    if model.comparison:
+      yield "drop", of_model, model.comparison.drop
+      yield "regressed", of_model, model.comparison.regressed
+      yield "fixed", of_model, model.comparison.fixed
   if metrics.bad_inputs:
     yield "bad_inputs", {"model": next(iter(metrics.models))}, metrics.bad_inputs.quarantined
+  if metrics.night:
+    start = datetime.datetime.combine(datetime.date.fromisoformat(metrics.night), datetime.time(), datetime.UTC)
+    yield "night_timestamp_seconds", {}, start.timestamp()
 
 
 def _heading(name: str, kind: str, meaning: str) -> str:

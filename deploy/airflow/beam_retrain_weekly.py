@@ -1,9 +1,10 @@
 """Weekly training of a candidate, its comparison with the model in use, and its promotion, as an Apache Airflow DAG.
 
 `models/current` is a link to the model in use, which the nights evaluate. Each week the images go through the trunk
-(only new and changed ones do), a candidate is trained into `models/DATE` and compared with the model in use on the
+(only new and changed ones do), a candidate is trained into `models/TIME` and compared with the model in use on the
 testing images, and the link is set to it where it is no worse than `max_drop` allows. A candidate that is worse is a
-failed task, which is not retried; the link stays.
+failed task, which is not retried; the link stays. TIME is the run's: a run that is cleared after its candidate was
+promoted fails before it trains, and changes nothing.
 
 What differs from place to place stands in one Airflow Variable, `beam_retrain_weekly`, as JSON:
 
@@ -23,17 +24,22 @@ from airflow.sdk import DAG, chain
 
 _COMMANDS = {
   "bottlenecks": '"$COMMAND" bottlenecks --config "$CONFIG" --output "$WORK/bottlenecks"',
-  "train": '"$COMMAND" train --config "$CONFIG" --input "$WORK/bottlenecks" --output "$MODELS/$DAY"',
+  "train": (
+    'if [ "$MODELS/$CANDIDATE" -ef "$MODELS/current" ]; then'
+    ' echo "$MODELS/$CANDIDATE is the model in use: trigger a new run."; exit 1; fi; '
+    '"$COMMAND" train --config "$CONFIG" --input "$WORK/bottlenecks" --output "$MODELS/$CANDIDATE"'
+  ),
   # Without a baseline the gate is the candidate's alone: its drop is measured against the model.
   "compare": (
-    '"$COMMAND" reevaluate --config "$CONFIG" --model "$MODELS/current" --candidate "$MODELS/$DAY"'
+    '"$COMMAND" reevaluate --config "$CONFIG" --model "$MODELS/current" --candidate "$MODELS/$CANDIDATE"'
     ' --history "$WORK/comparisons" --date "$DAY" --baseline none'
   ),
   # A link is replaced at once: a night has the old model or the new one.
-  "promote": 'ln -sfn "$DAY" "$MODELS/.next" && mv -T "$MODELS/.next" "$MODELS/current"',
+  "promote": 'ln -sfn "$CANDIDATE" "$MODELS/.next" && mv -T "$MODELS/.next" "$MODELS/current"',
 }
 
 _VARIABLE = ("command", "config", "models", "work")
+_RUN_TIME = "dag_run.run_after.astimezone(dag.timezone)"
 
 with DAG(
   dag_id="beam_retrain_weekly",
@@ -51,11 +57,9 @@ with DAG(
         bash_command=command,
         # Values reach the shell as variables: nothing in them is a command.
         env={
-          "DAY": "{{ dag_run.run_after.astimezone(dag.timezone) | ds }}",
-          **{
-            key.upper(): f"{{{{ var.json.beam_retrain_weekly.{key} }}}}"
-            for key in ("command", "config", "models", "work")
-          },
+          "DAY": f"{{{{ {_RUN_TIME} | ds }}}}",
+          "CANDIDATE": f"{{{{ {_RUN_TIME}.strftime('%Y-%m-%dT%H%M%S') }}}}",
+          **{key.upper(): f"{{{{ var.json.beam_retrain_weekly.{key} }}}}" for key in _VARIABLE},
         },
         append_env=True,
         retries=0,

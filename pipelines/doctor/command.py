@@ -70,7 +70,7 @@ def examine(request: DoctorRequest, options: PipelineOptions) -> Iterator[Findin
     try:
       result = run_probe(request.beam_options, starts, folder, secs)
     except (TimeoutError, RuntimeError) as error:
-      yield _describe_failure(error, runner_name(options), secs)
+      yield _describe_failure(error, options, secs)
       return
     yield _describe_success(result, options)
     reports = [files.read_bytes(found.path) for found in files.match_in(folder, "*.json")] if folder else []
@@ -120,11 +120,19 @@ def _folder_beside(output: str) -> Iterator[str]:
     files.delete([folder] if files.is_local(folder) else files.find_in(folder, "*"))
 
 
-def _describe_failure(error: Exception, runner: str, timeout_secs: int) -> Finding:
+def _describe_failure(error: Exception, options: PipelineOptions, timeout_secs: int) -> Finding:
   cause, remedy = explain(str(error)) or ("", "")
   if isinstance(error, TimeoutError):
-    late = f"{runner} did not do a tiny job within {timeout_secs} seconds" + (f", as {cause}" if cause else "")
+    late = f"{runner_name(options)} did not do a tiny job within {timeout_secs} seconds" + (
+      f", as {cause}" if cause else ""
+    )
     wait = "find out what it waits for, usually workers, and cancel the tiny job there; or raise --timeout_secs"
+    if runner_of(options) == runners.FLINK and not is_embedded(options):
+      where = f"look at http://{options.view_as(JobOptions).flink_master.split('://')[-1]}"
+      wait = (
+        f"{where}: if the tiny job is at work or finished there, raise --timeout_secs; if it waits for slots, start"
+        " workers and cancel it"
+      )
     return problem("engine", late, remedy or wait)
   compare = "try the job on this machine, without --runner, to see whether the engine is the cause"
   return problem("engine", cause or f"a tiny job failed ({error})", remedy or compare)

@@ -14,7 +14,7 @@ from beam_retrain.pipelines.models.trained import Model, check_same_labels
 from beam_retrain.pipelines.options.engine import check_paths
 from beam_retrain.pipelines.reevaluate import history
 from beam_retrain.pipelines.reevaluate.baseline import Baseline, check_unchanged, choose_baseline, choose_reference
-from beam_retrain.pipelines.reevaluate.history import STAGE
+from beam_retrain.pipelines.reevaluate.history import PROMETHEUS_FILE, STAGE
 from beam_retrain.pipelines.requests.evaluation import EvaluationRequest, ReevaluateRequest
 from beam_retrain.reporting.junit import junit_xml
 from beam_retrain.reporting.prometheus import prometheus_text
@@ -34,7 +34,6 @@ from beam_retrain.transforms.evaluation.evaluate import PER_LABEL_FILE, PREDICTI
 from beam_retrain.transforms.io import files
 
 JUNIT_FILE = "junit.xml"
-PROMETHEUS_FILE = "metrics.prom"
 _FILES = (
   *(REPORT_FILE, PREDICTIONS_FILE, PER_LABEL_FILE, *CHANGES_FILES, SUSPICIOUS_FILE, LEAKS_FILE, METRICS_FILE),
   *(JUNIT_FILE, PROMETHEUS_FILE, QUARANTINE_FILE),
@@ -138,12 +137,15 @@ def report(job: Job, step: EvaluateClassifier) -> int:
   trend = history.trend(job.nights, job.date)
   metrics, trunks = evaluation.judge(step, job.info, f"Night of {job.date}", trend, night=job.date, bottlenecks=counts)
   files.write_text(files.join(folder, JUNIT_FILE), junit_xml(metrics))
-  files.write_text(files.join(folder, PROMETHEUS_FILE), prometheus_text(metrics))
+  figures = prometheus_text(metrics, job.history)
+  files.write_text(files.join(folder, PROMETHEUS_FILE), figures)
   if evaluation.complete(step):
     for compared in job.compared_with:
       check_unchanged(compared)
     folder = history.publish(folder, job.history, job.date)
     history.prune_stores(job.history, job.keep_stores, job.date)
+    if job.date == history.dates(job.history)[-1]:
+      files.write_text(files.join(job.history, PROMETHEUS_FILE), figures)
   about = f": {counts.reused:,} bottlenecks reused, {counts.computed:,} computed"
   evaluation.print_results(metrics, trunks, about, [changes_table(metrics)])
   say(f"everything is in {files.shown(folder)}: {', '.join(_FILES)}")

@@ -4,6 +4,7 @@
 HISTORY/2026-11-23/                          a finished night: published by a rename, replaced whole or not at all
         unfinished/2026-11-24-0123456789ab/  tonight's work: its date and the start of the request's digest
         unfinished/2026-11-24-replaced/      only while a night is replaced: the old one
+        metrics.prom                         that of the last night, at a path that stays
         .lock                                held over each step that renames or deletes
         .lock-2026-11-24                     held over that whole night
 ```
@@ -33,7 +34,9 @@ from beam_retrain.transforms.evaluation.evaluate import PREDICTIONS_FILE
 from beam_retrain.transforms.io import files
 
 STAGE = "reevaluate"
+PROMETHEUS_FILE = "metrics.prom"
 _UNFINISHED_FOLDER = "unfinished"
+_NOT_NIGHTS = (PROMETHEUS_FILE, "lost+found")  # the latter of a mounted disk
 _LOCK = ".lock"
 _REPLACED = "replaced"
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
@@ -285,8 +288,8 @@ def _check_history(history: str) -> None:
     raise InputError(
       f"{os.path.join(history, _UNFINISHED_FOLDER)} is a link, but all nights must be on one disk: remove it."
     )
-  # Hidden files and a mounted disk's `lost+found` do not count.
-  names = [name for name in os.listdir(history) if not name.startswith(".") and name != "lost+found"]
+  # Hidden files do not count either.
+  names = [name for name in os.listdir(history) if not name.startswith(".") and name not in _NOT_NIGHTS]
   if names and not any(is_date(name) or name == _UNFINISHED_FOLDER for name in names):
     raise InputError(
       f"--history {history} contains {sorted(names)[0]!r} but no nights of reevaluate: give a new or empty folder, or"

@@ -109,10 +109,15 @@ def test_a_week_promotes_a_candidate_that_is_no_worse(
   config.write_text(text if promoted else f"{text}\n{worse}")
   command = Path(sys.executable).with_name("beam-retrain")
   variable = {"command": str(command), "config": str(config), "models": str(models), "work": str(tmp_path / "work")}
-  ran = airflow("dags", "test", "beam_retrain_weekly", variable=variable, name="WEEKLY")
+
+  def week() -> subprocess.CompletedProcess:
+    return airflow("dags", "test", "beam_retrain_weekly", variable=variable, name="WEEKLY")
+
+  ran = week()
   assert (ran.returncode == 0) == promoted, ran.stdout
   (candidate,) = [path for path in models.iterdir() if path.name not in ("first", "current")]
   assert (candidate / "COMPLETED").exists()
   assert (models / "current").resolve().name == (candidate.name if promoted else "first")
-  metrics = json.loads((tmp_path / "work" / "comparisons" / candidate.name / "metrics.json").read_text())
+  (night,) = (tmp_path / "work" / "comparisons").glob("*-*-*")
+  metrics = json.loads((night / "metrics.json").read_text())
   assert metrics["candidate"]["gates"]["max_drop"]["state"] == ("passed" if promoted else "missed")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import configparser
 import copy
 import json
@@ -169,12 +170,17 @@ def test_the_claims_are_those_that_the_job_mounts_and_the_pod_fills_them_as_its_
   assert set(of_pod.values()) == {claim["metadata"]["name"] for claim in claims}
   assert container["image"] == job["containers"][0]["image"]
   assert pod["spec"]["securityContext"]["runAsUser"] == job["securityContext"]["runAsUser"]
+  (look,) = manifests("look.yaml")
+  assert look["spec"]["securityContext"] == pod["spec"]["securityContext"]
+  (mount,) = look["spec"]["containers"][0]["volumeMounts"]
+  (volume,) = look["spec"]["volumes"]
+  assert volume["persistentVolumeClaim"]["claimName"] == of_job[mounted[mount["mountPath"]]]
 
 
 @pytest.mark.parametrize("version", _KUBERNETES)
 def test_kubernetes_takes_the_manifests(version):
   claim, cron_job = manifests()
-  for manifest in (claim, cron_job, *manifests("claims.yaml")):
+  for manifest in (claim, cron_job, *manifests("claims.yaml"), *manifests("look.yaml")):
     kubernetes_validate.validate(manifest, version, strict=True)
   wrong = copy.deepcopy(cron_job)
   wrong["spec"]["concurrencyPolice"] = wrong["spec"].pop("concurrencyPolicy")
@@ -212,6 +218,7 @@ def test_kubernetes_does_not_try_again_what_would_come_out_the_same():
 def test_the_image_has_what_setup_py_asks_for():
   text = (_DEPLOY / "kubernetes" / "Dockerfile").read_text()
   assert re.search(r"^FROM python:3\.11", text, re.MULTILINE)
+  assert "'/source[fast,aws]'" in text  # the model and the images may be in a bucket
   user, group = re.search(r"^USER (\d+):(\d+)$", text, re.MULTILINE).groups()
   context = manifests()[1]["spec"]["jobTemplate"]["spec"]["template"]["spec"]["securityContext"]
   assert (context["runAsUser"], context["runAsGroup"]) == (int(user), int(group))
@@ -225,11 +232,30 @@ def test_the_airflow_variable_that_is_shown_has_flags_that_are_known(name):
   assert dict(understood([f"--{flag}={value}" for flag, value in variable["flags"].items()]).gates)["min_accuracy"] > 0
 
 
+def test_a_cleared_week_does_not_train_what_is_in_use(tmp_path):
+  module = ast.parse((_DEPLOY / "airflow" / "beam_retrain_weekly.py").read_text())
+  (commands,) = [
+    ast.literal_eval(step.value)
+    for step in module.body
+    if isinstance(step, ast.Assign) and "_COMMANDS" in ast.dump(step)
+  ]
+  (tmp_path / "promoted").mkdir()
+  (tmp_path / "current").symlink_to("promoted")
+  fixed = {"PATH": os.environ["PATH"], "COMMAND": "echo", "CONFIG": "c", "WORK": "w", "MODELS": str(tmp_path)}
+  for candidate, said, code in (
+    ("promoted", f"{tmp_path}/promoted is the model in use: trigger a new run.\n", 1),
+    ("new", f"train --config c --input w/bottlenecks --output {tmp_path}/new\n", 0),
+  ):
+    command = ["bash", "-c", commands["train"]]
+    ran = subprocess.run(command, env={**fixed, "CANDIDATE": candidate}, capture_output=True, text=True)
+    assert (ran.stdout, ran.stderr, ran.returncode) == (said, "", code)
+
+
 def test_each_file_that_the_readme_names_is_there():
   text = (_DEPLOY / "README.md").read_text()
   links = [link for link in re.findall(r"\]\(([^)]+)\)", text) if "://" not in link]
   paths = re.findall(r"\bdeploy/[\w./*-]+", text)
   assert links
   assert paths
-  assert all((_DEPLOY / link).exists() for link in links)
+  assert all((_DEPLOY / link.partition("#")[0]).exists() for link in links)
   assert all(any(_DEPLOY.parent.glob(path)) for path in paths)

@@ -28,7 +28,7 @@ def _text(labels: dict[str, tuple[int, int]], **entries: object) -> str:
   judged = model_to_json(
     dataclasses.replace(model, gates=judge(model, {"min_accuracy": 0.98, "min_label_recall": 0.1}))
   )
-  return prometheus_text(metrics_from_json({**judged, **entries}))
+  return prometheus_text(metrics_from_json({**judged, **entries}), "/srv/nights")
 
 
 def _read(text: str) -> dict[tuple[str, str], float]:
@@ -37,20 +37,28 @@ def _read(text: str) -> dict[tuple[str, str], float]:
     if not line.startswith("#"):
       match = _SAMPLE.fullmatch(line)
       assert match, line
-      samples[match[1], match[2]] = float(match[3])
+      history, *labels = match[2].split(",", 1)
+      assert history == 'history="/srv/nights"'
+      samples[match[1], "".join(labels)] = float(match[3])
   return samples
 
 
 def test_each_figure_is_a_sample():
   bad = {"quarantined": 3, "inputs": 203, "allowed": 0.1, "too_many": False}
-  assert _read(_text({"7": (99, 100), "1": (90, 100), "0": (0, 0)}, bad_inputs=bad)) == {
+  compared = {"comparison": {"baseline": "2026-11-23", "paired": 199, "regressed": 3, "fixed": 1, "drop": 0.01}}
+  night = {"night": "2026-11-24", **compared}
+  assert _read(_text({"7": (99, 100), "1": (90, 100), "0": (0, 0)}, bad_inputs=bad, **night)) == {
     ("beam_retrain_images", 'model="model"'): 200,
     ("beam_retrain_accuracy", 'model="model"'): 0.945,
     ("beam_retrain_recall", 'model="model",label="7"'): 0.99,
     ("beam_retrain_recall", 'model="model",label="1"'): 0.9,
     ("beam_retrain_gate_missed", 'model="model",gate="min_accuracy"'): 1,
     ("beam_retrain_gate_missed", 'model="model",gate="min_label_recall"'): 0,
+    ("beam_retrain_drop", 'model="model"'): 0.01,
+    ("beam_retrain_regressed", 'model="model"'): 3,
+    ("beam_retrain_fixed", 'model="model"'): 1,
     ("beam_retrain_bad_inputs", 'model="model"'): 3,
+    ("beam_retrain_night_timestamp_seconds", ""): 1795478400,
   }
 
 

@@ -8,7 +8,7 @@ A subclass says which flags its engine takes. What is compared, and how:
 | trunk/saved_model.pb                     | the same operations and numbers: TensorFlow names functions anew      |
 | transform_fn/saved_model.pb              | a transform whose output differs by at most `TRANSFORM_TOLERANCE`;    |
 |                                          | beyond five standard deviations by a fifth of that for each           |
-| report.html, fingerprint.pb              | there: times and random numbers                                       |
+| report.html, metrics.prom, fingerprint.pb | there: times, paths and random numbers                               |
 | all others                               | the same, byte for byte                                               |
 
 The transform is the one place where an engine shows. The mean and the variance of tensorflow-transform's z-score are
@@ -58,7 +58,7 @@ _BY_NAME = {
   "predictions.csv": difference_of_rows,
   "trunk/saved_model.pb": difference_of_graphs,
 }
-_THERE = ("report.html", "fingerprint.pb", "config.toml")
+_THERE = ("report.html", "metrics.prom", "fingerprint.pb", "config.toml")
 _TRANSFORM = "transform/transform_fn/saved_model.pb"
 
 

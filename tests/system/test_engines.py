@@ -133,7 +133,9 @@ class TestFlink(JobServerSuite):
   def test_doctor_does_not_wait_for_a_cluster_without_workers(self, flags, master):
     code, lines = run_doctor(*flags, f"--flink_master={master}", "--environment_type=LOOPBACK", "--timeout_secs=20")
     assert code == ExitCode.FAILED
-    assert lines[1].startswith("problem: engine: FlinkRunner did not do a tiny job within 20 seconds")
+    late = "problem: engine: FlinkRunner did not do a tiny job within 20 seconds"
+    assert lines[1].startswith(late)
+    assert f": look at http://{master}: if the tiny job is " in lines[1]
 
 
 class TestSpark(JobServerSuite):

@@ -40,7 +40,11 @@ _GLOB = {"**": ".*", "*": "[^/]*", "?": "[^/]"}
 
 
 def _store(path: str) -> ObjectStore:
-  return HTTP_STORES.get(FileSystems.get_scheme(path), _OTHERS)
+  """Raises InputError if the packages of `s3://` or `gs://` are missing."""
+  store = HTTP_STORES.get(FileSystems.get_scheme(path))
+  if store:
+    check_supported(path)
+  return store or _OTHERS
 
 
 def join(folder: str, *names: str) -> str:

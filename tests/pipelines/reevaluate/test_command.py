@@ -125,6 +125,7 @@ def test_a_night_holds_what_is_promised(nights: Path) -> None:
     "predictions.csv",
     "suspicious_labels.csv",
   }
+  assert (nights / "metrics.prom").read_bytes() == (nights / THIRD / "metrics.prom").read_bytes()
   assert not (nights / "unfinished").exists()
   assert not (nights / FIRST / "bottlenecks").exists()  # the last two nights keep theirs
 

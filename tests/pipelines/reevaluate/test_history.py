@@ -130,6 +130,7 @@ def test_a_folder_of_something_else_is_refused_untouched(tmp_path, name):
 def test_a_mounted_disk_s_own_folders_and_notes_beside_the_nights_are_no_harm(tmp_path):
   (tmp_path / "lost+found").mkdir()
   (tmp_path / ".snapshot").mkdir()
+  (tmp_path / "metrics.prom").touch()  # all nights have been deleted
   publish_night(tmp_path, "2026-11-24")
   (tmp_path / "README.txt").write_text("ours are the nights of the flower model")
   publish_night(tmp_path, "2026-11-25")

@@ -14,6 +14,7 @@ import pytest
 from beam_retrain.pipelines import cli
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.run.exit_codes import ExitCode
+from beam_retrain.transforms.core.system.extras import install_command
 from beam_retrain.transforms.io.transfer import place_of
 from tests.helpers import ROOT
 from tests.object_stores import NO_GOOGLE
@@ -92,6 +93,28 @@ def test_the_command_line_prints_the_sentence_alone(closed, tmp_path):
   assert (ended.returncode, ended.stdout) == (ExitCode.FAILED, "")
   assert ended.stderr.startswith(f"beam-retrain: s3://b/o cannot be reached: {closed} does not answer: ")
   assert ended.stderr.count("\n") == 1
+
+
+def test_s3_without_its_packages(tmp_path):
+  code = """
+import sys
+from importlib.machinery import PathFinder
+class WithoutBoto(PathFinder):
+  @classmethod
+  def find_spec(cls, name, path=None, target=None):
+    return None if name in ("boto3", "botocore") else super().find_spec(name, path, target)
+sys.meta_path[:] = [WithoutBoto if finder is PathFinder else finder for finder in sys.meta_path]
+from beam_retrain.pipelines import cli
+for command, output in (("reevaluate", "history"), ("evaluate", "output")):
+  sys.argv[1:] = [command, "--model=s3://b/m", "--input=s3://b/i", f"--{output}=o"]
+  print(int(cli.main()))
+"""
+  command = [sys.executable, "-c", code]
+  environment = {**os.environ, "PYTHONPATH": str(ROOT.parent)}
+  ended = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+  needs = f"s3://b/m/info.json needs packages that are not installed: {install_command('aws')}."
+  assert ended.stderr == f"beam-retrain: {needs}\n" * 2
+  assert ended.stdout.split() == [str(ExitCode.FAILED)] * 2
 
 
 def test_s3_without_credentials(told, closed, tmp_path):

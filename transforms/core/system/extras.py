@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 import importlib.metadata
 import json
+import os
+import re
 import shlex
 import urllib.parse
 import urllib.request
@@ -16,8 +18,9 @@ _NAME = "beam-retrain"
 def install_command(extra: str) -> str:
   """Returns the command that adds an extra to this installation.
 
-  It names where the package was installed from: a folder or file (PEP 610, direct_url.json), or else an index. Without
-  installation it is that of a checkout.
+  It names where the package was installed from: a folder or file (PEP 610, direct_url.json), or else an index. Where
+  the folder or file is gone, as in an image, it names the extra's own packages. Without installation it is that of a
+  checkout.
   """
   # A checkout also has an .egg-info, which says nothing of that and hides the installation from its own folder.
   installed = [one for one in importlib.metadata.distributions(name=_NAME) if one.read_text("RECORD") is not None]
@@ -27,4 +30,12 @@ def install_command(extra: str) -> str:
   url = urllib.parse.urlsplit(found.get("url", ""))
   editable = "--editable " if found.get("dir_info", {}).get("editable") else ""
   source = urllib.request.url2pathname(url.path) if url.scheme == "file" else _NAME
+  if url.scheme == "file" and not os.path.exists(source) and (needed := _requirements(installed[0], extra)):
+    return f"pip install {shlex.join(needed)}"
   return f"pip install {editable}{shlex.quote(f'{source}[{extra}]')}"
+
+
+def _requirements(installed: importlib.metadata.Distribution, extra: str) -> list[str]:
+  """Returns the requirements of an extra, without their markers."""
+  of_extra = re.compile(rf"""\bextra\s*==\s*["']{extra}["']""")
+  return [one.partition(";")[0].strip() for one in installed.requires or () if of_extra.search(one)]

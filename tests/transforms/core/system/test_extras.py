@@ -19,7 +19,9 @@ def installed(tmp_path, monkeypatch):
   def lay_out(direct_url: dict | None) -> None:
     folder = tmp_path / "beam_retrain-9.9.dist-info"
     folder.mkdir()
-    (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: beam-retrain\nVersion: 9.9\n")
+    extras = ("fast", "openvino<2027,>=2025"), ("fast", "nncf<4"), ("aws", "boto3<2")
+    needs = "".join(f'Requires-Dist: {name}; extra == "{extra}"\n' for extra, name in extras)
+    (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: beam-retrain\nVersion: 9.9\n{needs}")
     (folder / "RECORD").write_text("")
     if direct_url:
       (folder / "direct_url.json").write_text(json.dumps(direct_url))
@@ -35,12 +37,16 @@ def installed(tmp_path, monkeypatch):
   ("direct_url", "command"),
   [
     (None, "pip install 'beam-retrain[fast]'"),
-    ({"url": "file:///home/me/beam%20retrain", "dir_info": {}}, "pip install '/home/me/beam retrain[fast]'"),
-    ({"url": "file:///src", "dir_info": {"editable": True}}, "pip install --editable '/src[fast]'"),
-    ({"url": "file:///w/beam_retrain-1-py3-none-any.whl"}, "pip install '/w/beam_retrain-1-py3-none-any.whl[fast]'"),
+    ({"url": "file://HERE/beam%20retrain", "dir_info": {}}, "pip install 'HERE/beam retrain[fast]'"),
+    ({"url": "file://HERE/src", "dir_info": {"editable": True}}, "pip install --editable 'HERE/src[fast]'"),
+    ({"url": "file://HERE/one-1-py3-none-any.whl"}, "pip install 'HERE/one-1-py3-none-any.whl[fast]'"),
+    ({"url": "file://HERE/gone", "dir_info": {}}, "pip install 'openvino<2027,>=2025' 'nncf<4'"),
   ],
 )
-def test_it_names_where_the_package_came_from(installed, direct_url, command):
+def test_it_names_where_the_package_came_from_or_else_what_it_needs(installed, tmp_path, direct_url, command):
+  for name in ("beam retrain", "src", "one-1-py3-none-any.whl"):
+    (tmp_path / name).touch()
+  direct_url, command = json.loads(json.dumps([direct_url, command]).replace("HERE", str(tmp_path)))
   installed(direct_url)
   assert install_command("fast") == command
 
