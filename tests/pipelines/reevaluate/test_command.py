@@ -47,7 +47,7 @@ def _run(made: Any, data: Path, history: Path, date: str, *more: str) -> int:
 def weak(made: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
   """A candidate that was hardly trained: wrong more often than chance explains."""
   output = tmp_path_factory.mktemp("weak") / "model"
-  assert task.run([f"--input={made.bottlenecks}", f"--output={output}", "--rounds=1", "--batch_size=1400"]) == 0
+  assert task.run([f"--input={made.bottlenecks}", f"--output={output}", "--preset=retrain", "--training_steps=1"]) == 0
   return output
 
 
