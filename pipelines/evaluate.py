@@ -16,7 +16,7 @@ from beam_retrain.pipelines.requests.evaluation import EvaluateRequest, Evaluati
 from beam_retrain.transforms.core.errors import InputError, flag
 from beam_retrain.transforms.core.metrics.figures import MODEL
 from beam_retrain.transforms.core.metrics.predictions import Row, read_predictions
-from beam_retrain.transforms.core.printing import detail, print
+from beam_retrain.transforms.core.printing import detail, is_stage, print
 from beam_retrain.transforms.core.records.csv_format import unescape_cell
 from beam_retrain.transforms.core.records.schema import QUARANTINE_FILE
 from beam_retrain.transforms.core.run.exit_codes import ExitCode
@@ -119,7 +119,9 @@ def report(job: Job, step: EvaluateClassifier) -> int:
 
 
 def say_ends(output: str, model: str, images: str) -> None:
-  """Prints the report's path and a command that predicts an image."""
+  """Prints the report and a command; nothing for a stage."""
+  if is_stage():
+    return
   for name in (*FILES, QUARANTINE_FILE):
     detail(files.shown(files.join(output, name)))
   rows = read_predictions(files.read_lines(files.join(output, PREDICTIONS_FILE)), PREDICTIONS_FILE)
