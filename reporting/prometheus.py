@@ -7,6 +7,7 @@ the path of the history as a label, since a host may evaluate several models.
 from __future__ import annotations
 
 import datetime
+import os
 from collections.abc import Iterable, Iterator, Mapping
 
 from beam_retrain.transforms.core.metrics.figures import MISSED, NONE_SET, Metrics
@@ -31,6 +32,7 @@ Sample = tuple[str, Mapping[str, str], float | None]
 
 def prometheus_text(metrics: Metrics, history: str) -> str:
   """Returns one gauge for each figure, by history, model, label and gate."""
+  history = os.fsencode(history).decode(errors="replace")  # a path may be no text
   samples = ((name, {"history": history, **labels}, value) for name, labels, value in _samples(metrics))
   return exposition(samples, _GAUGES)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 
 import pytest
@@ -77,3 +78,9 @@ def test_a_label_stays_inside_its_quotes(label):
   found = [labels for name, labels in samples if name == "beam_retrain_recall" and "other" not in labels]
   (value,) = re.findall(r'label="((?:[^"\\]|\\.)*)"', found[0])
   assert value.replace(r"\n", "\n").replace(r"\"", '"').replace("\\\\", "\\") == label
+
+
+def test_a_history_whose_name_is_no_text_is_written():
+  model = model_from_json({"accuracy": 1.0, "correct": 1, "total": 1, "accuracy_interval_95": [0.2, 1.0]})
+  text = prometheus_text(metrics_from_json(model_to_json(model)), os.fsdecode(b"/srv/\xff"))
+  assert 'history="/srv/\ufffd"' in text.encode().decode()
