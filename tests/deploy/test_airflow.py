@@ -110,6 +110,9 @@ def test_a_week_promotes_a_candidate_that_is_no_worse(
   command = Path(sys.executable).with_name("beam-retrain")
   variable = {"command": str(command), "config": str(config), "models": str(models), "work": str(tmp_path / "work")}
 
+  def written(folder: Path) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+
   def week() -> subprocess.CompletedProcess:
     return airflow("dags", "test", "beam_retrain_weekly", variable=variable, name="WEEKLY")
 
@@ -121,3 +124,10 @@ def test_a_week_promotes_a_candidate_that_is_no_worse(
   (night,) = (tmp_path / "work" / "comparisons").glob("*-*-*")
   metrics = json.loads((night / "metrics.json").read_text())
   assert metrics["candidate"]["gates"]["max_drop"]["state"] == ("passed" if promoted else "missed")
+
+  if promoted:  # another run on this day leaves what is in use as it is
+    before = written(candidate)
+    again = week()
+    assert again.returncode == 0, again.stdout
+    assert written(candidate) == before
+    assert (models / "current").resolve() not in (candidate, models / "first")
