@@ -60,11 +60,11 @@ class AnalyzeBottlenecks(beam.PTransform):
       | "SpreadParts" >> beam.Reshuffle()
       | "AddUp" >> beam.Map(_add_up, self.records_folder)
     )  # (number, Moments)
+    template = find_template(self.trunk, len(self.labels))
     return (
       reports.pipeline
       | "TransformFolder" >> beam.Create([self.output])
-      | "WriteTransform"
-      >> beam.Map(_write, find_template(self.trunk, len(self.labels)), self.labels, beam.pvalue.AsList(moments))
+      | "WriteTransform" >> beam.Map(_write, template, self.labels, self.trunk.dimensions, beam.pvalue.AsList(moments))
     )  # str
 
 
@@ -118,9 +118,14 @@ def _read(part: Sequence[Rows], folder: str) -> Iterator[np.ndarray]:
 
 
 def _write(
-  folder: str, template: TransformTemplate, labels: Sequence[str], moments: Sequence[tuple[int, Moments]]
+  folder: str,
+  template: TransformTemplate,
+  labels: Sequence[str],
+  dimensions: int,
+  moments: Sequence[tuple[int, Moments]],
 ) -> str:
-  of_all = merge(part for _, part in sorted(moments, key=lambda numbered: numbered[0]))
+  none = Moments(0, np.zeros(dimensions), np.zeros(dimensions))  # of no training images, as in a sample
+  of_all = merge(part for _, part in sorted(moments, key=lambda numbered: numbered[0])) if moments else none
   for name, data in template.fill(of_all, labels):
     files.make_folder(files.split(files.join(folder, name))[0])
     files.write_bytes(files.join(folder, name), data)

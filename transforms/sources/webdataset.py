@@ -1,8 +1,9 @@
 """WebDataset: tar files of images and labels, as img2dataset writes them.
 
 A sample is `NAME.jpg` (or .jpeg, .jpe, .jfif, .png, .gif, .bmp, .webp) and `NAME.cls` (a class index or name) or
-`NAME.txt` (a label); the `.cls` wins. NAME ends at the first dot after the last slash, as in the `webdataset` package.
-Other members are ignored, and so are other files (.parquet, _stats.json).
+`NAME.txt` (a label); the `.cls` wins. NAME ends at the first dot after the last slash, as in the `webdataset` package;
+an image whose NAME has nothing else, as of `2024.05.jpg`, is quarantined. Other members are ignored, and so are other
+files (.parquet, _stats.json).
 
 Class indices come first in the label list, sorted as numbers, so that label i is class i if all of 0..N-1 occur; names
 follow, sorted. The driver reads all headers once for the labels; workers read them again, and images by offset.
@@ -52,6 +53,7 @@ _MAX_LABEL_BYTES = 1 << 12
 _NAME = re.compile(
   rf"((?:.*/)?[^./][^./]*)\.({'|'.join((*EXTENSIONS, *_LABELS))})", re.DOTALL | re.IGNORECASE | re.ASCII
 )
+_DOTTED = re.compile(rf"((?:.*/)?[^./][^./]*)\.[^/]*\.(?:{'|'.join(EXTENSIONS)})", re.DOTALL | re.IGNORECASE | re.ASCII)
 _BLOCK = 512
 
 
@@ -308,26 +310,40 @@ def index_tar(tar: Tar, texts: set[str] | None = None) -> Iterator[Entry]:
   Adds to `texts` what the labels are made of. Raises InputError if the tar cannot be read, or repeats a name.
   """
   samples: dict[str, dict[str, TarMember]] = {}  # NAME -> extension -> member
+  dotted: list[tuple[str, Quarantined]] = []
   try:
     with files.open_to_read(tar.path) as file, tarfile.open(fileobj=file, mode="r:") as members:
-      fault = _scan(tar, file, members, samples)
+      fault = _scan(tar, file, members, samples, dotted)
   except (OSError, tarfile.TarError) as error:
     raise InputError(f"{tar.path} cannot be read as a tar ({error}): replace or remove it.") from error
   for name, sample in samples.items():
     if texts is not None:
       texts.update(member.label for member in sample.values() if member.label)
     yield from _entries_of(tar, os.path.basename(name), sample)
+  yield from (fault for name, fault in dotted if name not in samples)  # otherwise another field of that sample
   if fault:
     detail = f"the tar is {fault}: what followed is lost"
     yield Quarantined(tar.key, tar.size_bytes, Reason.TRUNCATED, detail, tar.split or "")
 
 
-def _scan(tar: Tar, file: BinaryIO, members: tarfile.TarFile, samples: dict[str, dict[str, TarMember]]) -> str:
-  """Fills `samples`; returns what is wrong with the tar, if anything."""
+def _scan(
+  tar: Tar,
+  file: BinaryIO,
+  members: tarfile.TarFile,
+  samples: dict[str, dict[str, TarMember]],
+  dotted: list[tuple[str, Quarantined]],
+) -> str:
+  """Fills `samples` and `dotted`; returns what is wrong with the tar, if anything."""
   try:
     while member := members.next():
       members.members = []  # type: ignore[attr-defined]  # frees memory
+      # Names that are not UTF-8 cannot be written to a record or a CSV.
+      name = member.name.encode(errors="surrogateescape").decode(errors="backslashreplace")
       if not member.isreg() or not (matched := _NAME.fullmatch(member.name)):
+        if member.isreg() and (matched := _DOTTED.fullmatch(member.name)):
+          detail = "its name has a dot before its ending, where names of WebDataset end: rename it and its label"
+          image = Quarantined(f"{tar.key}/{name}", member.size, Reason.BAD_LABEL, detail, tar.split or "")
+          dotted.append((matched[1], image))
         continue
       sample, extension = samples.setdefault(matched[1], {}), matched[2].lower()
       if extension in sample:
@@ -336,8 +352,6 @@ def _scan(tar: Tar, file: BinaryIO, members: tarfile.TarFile, samples: dict[str,
       if extension in _LABELS and member.size <= _MAX_LABEL_BYTES:
         file.seek(member.offset_data)
         label = _decode_label(file.read(member.size), extension)
-      # Names that are not UTF-8 cannot be written to a record or a CSV.
-      name = member.name.encode(errors="surrogateescape").decode(errors="backslashreplace")
       sample[extension] = TarMember(name, label, member.offset_data, member.size)
     file.seek(members.offset)
     return "" if file.read(_BLOCK) == bytes(_BLOCK) else f"damaged or cut off at byte {members.offset}"

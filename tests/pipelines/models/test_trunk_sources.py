@@ -130,8 +130,8 @@ def test_what_is_in_its_folder_is_replaced_since_it_may_be_damaged(tiny_trunk, t
   folder = tmp_path / "trunk"
   trunk.save(str(folder))
   for name in ("saved_model.pb", "prepared/graph.pb"):
-    (folder / name).write_bytes(b"damaged")  # in place, and so in the cache, too, which the next command makes anew
-  trunk = prepare(load_trunk(str(tiny_trunk)), Variant())
+    (folder / name).unlink()  # which the cache and other outputs share
+    (folder / name).write_bytes(b"damaged")
   trunk.save(str(folder))
   assert load_prepared(str(folder / "prepared")).dimensions == trunk.info.dimensions
   stored = load_stored_trunk(str(folder), trunk.info)

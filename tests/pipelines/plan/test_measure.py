@@ -76,7 +76,7 @@ def test_what_a_step_of_the_job_says_is_handed_over_as_it_said_it(tmp_path, draw
   with pytest.raises(InputError) as error:
     plan_images(source, SplitPercentages())
   assert str(error.value).endswith(
-    "image of class 'one': add images, remove the class, or change --testing_percentage and --validation_percentage."
+    "image of class 'one': add images, of which 50 in a class are enough as a rule, or remove the class."
   )
 
 

@@ -120,6 +120,15 @@ def test_folders_of_splits(tmp_path, collect):
     find_source(str(tmp_path)).plan((TRAINING, TESTING), _PERCENTAGES)
 
 
+def test_an_image_with_a_dot_in_its_name_is_told_unless_it_is_another_field_of_a_sample(tmp_path):
+  members = {**samples(0, 2), "000000001.seg.png": noise_image(1), "a/IMG_2024.05.10.jpg": noise_image(3, "JPEG")}
+  read = read_one(tmp_path, tar_of({**members, "a/IMG_2024.05.10.cls": b"1"}))
+  (fault,) = [item for item in read.values() if isinstance(item, Quarantined)]
+  assert (fault.key, fault.reason) == ("0.tar/a/IMG_2024.05.10.jpg", Reason.BAD_LABEL)
+  assert fault.detail.startswith("its name has a dot before its ending")
+  assert len(read) == 3
+
+
 def test_labels_are_texts_or_classes_and_names_end_at_the_first_dot(tmp_path):
   members = {
     "a/1.txt": b" tabby cat\n",

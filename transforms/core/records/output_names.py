@@ -43,7 +43,8 @@ RESERVED = frozenset(
 )
 """What an output holds besides its class folders, compared without case."""
 
-_MOST_BYTES = 200  # of a name: file systems allow 255, of which a temporary name takes some
+_MOST_BYTES = 200  # of a name: file systems allow 255, of which an ending and a temporary name take 41
+_MOST_WITH_SUFFIX = 190
 _SUFFIX = re.compile(r"_nohash_[0-9a-f]{16}")
 _LIKE_A_FILE = re.compile(r"\.(jpg|png)$", re.IGNORECASE)
 
@@ -65,11 +66,16 @@ def name_output(key: str, label: str, split: str, *, is_clashing: bool = False) 
   above = "" if split == ALL else f"{split}/"
   *folders, name = _parts(stem.removeprefix(above), label)
   parts = [_LIKE_A_FILE.sub(r"\g<0>_", folder) for folder in folders]
-  cut = [part.encode()[:_MOST_BYTES].decode(errors="ignore") for part in (*parts, name)]
+  cut = [_cut(part, _MOST_BYTES) for part in (*parts, name)]
   suffix = ""
   if is_clashing or cut != [*parts, name] or _SUFFIX.search(stem):
     suffix = f"_nohash_{hashlib.sha256(key.encode()).hexdigest()[:16]}"
+    cut[-1] = _cut(name, _MOST_WITH_SUFFIX)
   return OutputName(f"{above}{label}/{'/'.join(cut)}{suffix}", f"{stem}{suffix}")
+
+
+def _cut(name: str, most: int) -> str:
+  return name.encode()[:most].decode(errors="ignore")
 
 
 def _parts(inside: str, label: str) -> list[str]:

@@ -1,6 +1,8 @@
 """What is decoded without TensorFlow has the very pixels of TensorFlow's decoder and resize."""
 
 import io
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -8,8 +10,10 @@ from PIL import Image as Pillow
 
 from beam_retrain.transforms.core.images.decode_plain import MISSING_PIXELS, decode_plain
 from beam_retrain.transforms.core.images.formats.info import Fault
+from beam_retrain.transforms.core.images.formats.png import START
 from beam_retrain.transforms.core.images.headers import probe_image
 from beam_retrain.transforms.core.models.inference import _decoding_model
+from tools.zoo.formats.png import chunk
 from tools.zoo.mutate import mutant
 from tools.zoo.table import VARIANTS
 
@@ -40,6 +44,35 @@ def test_any_size_is_resized_to_the_same_bits(height, width, tensorflow):
   np.testing.assert_array_equal(decode_plain(images, _INPUT_PX), tensorflow.preprocess(images))
   if max(height, width) <= _INPUT_PX:
     np.testing.assert_array_equal(decode_plain(images, _INPUT_PX), tensorflow.preprocess_alike(images))
+
+
+def _png(data: bytes, width: int = 40, height: int = 30, before: bytes = b"", after: bytes = b"") -> bytes:
+  header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
+  return b"".join((START, header, before, chunk(b"IDAT", data), after, chunk(b"IEND", b"")))
+
+
+def _in_small_window(rows: bytes) -> bytes:
+  """Claims a window of 512 bytes for data that look further back."""
+  data = zlib.compress(rows, 9)
+  return bytes([0x18, 0x19]) + data[2:]
+
+
+@pytest.mark.parametrize(
+  "made",
+  [
+    _png(zlib.compress(bytes(30 * 41)), before=chunk(b"IHDR", struct.pack(">IIBBBBB", 40, 30, 8, 0, 0, 0, 0))),
+    _png(zlib.compress(bytes(30 * 41)), after=chunk(b"IHDR", struct.pack(">IIBBBBB", 40, 30, 8, 0, 0, 0, 0))),
+    _png(zlib.compress(bytes(1_000_002)), 1_000_001, 1),
+    _png(_in_small_window((b"\0" + np.random.default_rng(1).bytes(999)) * 30), 999, 30),
+  ],
+  ids=["two headers", "a header behind", "a side above a million", "a small window"],
+)
+def test_what_libpng_refuses_is_left_to_tensorflow(made, tensorflow):
+  with Pillow.open(io.BytesIO(made)) as image:
+    image.load()  # Pillow takes it
+  assert decode_plain([made], _INPUT_PX) is None
+  with pytest.raises(Exception, match="PNG"):
+    tensorflow.preprocess([made])
 
 
 def test_every_variant_and_damaged_image_is_the_same_or_left_to_tensorflow(tensorflow):

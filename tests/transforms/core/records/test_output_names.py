@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from beam_retrain.transforms.core.errors import InputError
@@ -31,6 +33,14 @@ from beam_retrain.transforms.core.records.splits import SplitPercentages
 )
 def test_the_path_is_the_label_and_the_name(key, label, split, path):
   assert name_output(key, label, split).path == path
+
+
+@pytest.mark.parametrize("is_clashing", [False, True])
+@pytest.mark.parametrize("length", [180, 195, 200, 201, 251])
+def test_a_long_name_leaves_room_for_its_ending_and_a_temporary_name(length, is_clashing):
+  for stem in ("a" * length, "\u72ac" * (length // 3)):
+    path = name_output(f"cat/{stem}.tif", "cat", "all", is_clashing=is_clashing).path
+    assert len(f"{os.path.basename(path)}.jpg.tmp-".encode()) + 32 <= 255
 
 
 def test_the_key_keeps_its_stem_and_so_its_split():

@@ -22,8 +22,11 @@ _MAX_BESIDE = 1 << 16
 """Bytes of text, profiles and the like that decoders read: libpng inflates them to 8 MB each, and keeps a thousand."""
 _MAX_UNSEEN = 1 << 21
 """Compressed bytes that may lie behind the last pixel unseen: libpng inflates them too, to 2 GB."""
+_MAX_SIDE = 1_000_000
+"""libpng's own limit."""
 _DEFLATE = 1032  # most bytes that one compressed byte becomes
 _STEP, _WINDOW, _LARGE = 1 << 20, 1 << 12, 1 << 25
+_FULL_WINDOW = 1 << 15
 
 
 def is_plain(encoded: bytes) -> bool:
@@ -44,7 +47,10 @@ def probe_plain(encoded: bytes) -> ImageInfo | None:
 
 
 def has_only_pixels(encoded: bytes) -> bool:
-  """Whether a whole file has 8-bit grey or RGB values alone."""
+  """Whether a whole file has 8-bit grey or RGB values alone.
+
+  False for what libpng refuses and Pillow takes: a second header, a long side, a window too small for the data.
+  """
   depth, colour, *methods = encoded[24:29] or (0, 0)
   if not is_plain(encoded) or depth != 8 or colour not in (0, 2) or any(methods) or has_wrong_checksum(encoded):
     return False
@@ -53,9 +59,11 @@ def has_only_pixels(encoded: bytes) -> bool:
   size = height * (1 + width * _LAYERS[colour])
   inflate = zlib.decompressobj()
   data = b"".join(encoded[start + 8 : end - 4] for kind, start, end in found if kind == b"IDAT")
+  if max(width, height) > _MAX_SIDE or 1 << (data[0] >> 4) + 8 < min(size, _FULL_WINDOW):  # RFC 1950, 2.2
+    return False
   whole = len(inflate.decompress(data, size + 1)) == size and inflate.eof and not inflate.unused_data
   ends = encoded.endswith(_END) and found[-1][2] == len(encoded)
-  return whole and ends and {kind for kind, _, _ in found} == {b"IHDR", b"IDAT", b"IEND"}
+  return whole and ends and [kind for kind, _, _ in found] == [b"IHDR", *[b"IDAT"] * (len(found) - 2), b"IEND"]
 
 
 def probe(encoded: bytes, max_pixels: int) -> ImageInfo | Fault:
@@ -128,13 +136,14 @@ def _runs_on(encoded: bytes, size: int) -> bool:
   """Whether the data inflate to more than `size` bytes."""
   inflate = zlib.decompressobj()
   for kind, start, end in chunks(encoded):
-    rest = encoded[start + 8 : end - 4] if kind == b"IDAT" else b""
-    while rest and not inflate.eof:
-      try:
-        size -= len(inflate.decompress(rest, _STEP))
-      except zlib.error:  # for the decoder to tell, which stops there too
-        return False
-      rest = inflate.unconsumed_tail
-      if size < 0:
-        return True
+    for at in range(start + 8, end - 4, _STEP) if kind == b"IDAT" else ():  # what is left is copied for each call
+      rest = encoded[at : min(at + _STEP, end - 4)]
+      while rest and not inflate.eof:
+        try:
+          size -= len(inflate.decompress(rest, _STEP))
+        except zlib.error:  # for the decoder to tell, which stops there too
+          return False
+        rest = inflate.unconsumed_tail
+        if size < 0:
+          return True
   return False
