@@ -14,8 +14,8 @@ TOKEN = "0123456789abcdef"
     (("--name=a/b",), "cannot be part of an address"),
     (("--host=192.0.2.1", f"--token={TOKEN}"), "give another --port, or another --host"),
     (("--history=/nowhere",), "/nowhere is no folder"),
-    (("--evaluation=/nowhere",), "/nowhere has no info.json"),
-    (("--bottlenecks=/nowhere",), "/nowhere has no info.json"),
+    (("--evaluation=/nowhere",), "/nowhere does not exist"),
+    (("--bottlenecks=/nowhere",), "/nowhere does not exist"),
   ],
 )
 def test_what_cannot_be_served_is_said_in_one_sentence(made, flags, words, capsys):
