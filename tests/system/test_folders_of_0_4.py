@@ -201,10 +201,10 @@ def test_stored_bottlenecks_are_trained_on(name, old):
   run("train", f"--input={old}/{name}", f"--output={old}/new", "--rounds=20")
   found, before = (metrics(old / folder) for folder in ("new", "model"))
   assert found.keys() == {*before, "label_counts"}
-  # Trained by another optimizer since, to a loss that is no higher.
+  # Trained by another optimizer since, with a stronger penalty: of so few images it is less sure.
   assert found["testing_accuracy"] >= before["testing_accuracy"]
   if name == "bottlenecks":
-    assert found["validation_loss"] <= before["validation_loss"] + 1e-3
+    assert found["validation_loss"] < 0.5
 
 
 def test_an_old_model_predicts_the_same(old, capsys, monkeypatch):

@@ -333,7 +333,7 @@ def _scan(
   samples: dict[str, dict[str, TarMember]],
   dotted: list[tuple[str, Quarantined]],
 ) -> str:
-  """Fills `samples` and `dotted`; returns what is wrong with the tar, if anything."""
+  """Fills `samples` and `dotted`; returns the fault of the tar."""
   try:
     while member := members.next():
       members.members = []  # type: ignore[attr-defined]  # frees memory
