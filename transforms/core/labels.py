@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable
 
+_SPACES = re.compile("[\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000]")  # of Unicode's category Zs
+_JOINERS = "\u200c\u200d"  # with which Persian, Hindi and emoji are spelled
+
 
 def normalise(text: str) -> str:
-  """Returns a label in NFC, without white space around it.
+  """Returns a label in NFC, with plain spaces, and none around it.
 
   Texts that differ in nothing else are one label, and `merged` tells so. They look alike on every screen, and nobody
   means two classes by them: typing makes `cat `, and a copy from macOS may make NFD. An error would only make the user
   merge by hand what keeps its own keys anyway.
   """
-  return unicodedata.normalize("NFC", text).strip()
+  return _SPACES.sub(" ", unicodedata.normalize("NFC", text)).strip()
 
 
 def is_label(text: str) -> bool:
   """Returns whether a normalised text can be a label."""
-  return bool(text) and text.isprintable()
+  return text.strip(_JOINERS) != "" and re.sub(f"[{_JOINERS}]", "", text).isprintable()
 
 
 def merged(texts: Iterable[str]) -> list[str]:

@@ -11,6 +11,8 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 
+from beam_retrain.transforms.core.errors import InputError, flag
+
 _BEFORE: list[tuple[str | None, str | None]] = []  # result of `_places` outside the folders in use
 
 
@@ -18,10 +20,17 @@ _BEFORE: list[tuple[str | None, str | None]] = []  # result of `_places` outside
 def scratch_folder(output: str) -> Iterator[str]:
   """Yields a new folder for temporary files; deletes it.
 
-  Also deletes those that killed runs left: the caller holds the lock of `output`.
+  Also deletes those that killed runs left: the caller holds the lock of `output`. Raises InputError if its path is
+  not UTF-8.
   """
   place = output if "://" in output else os.path.realpath(output)
-  prefix = f"beam-retrain-{hashlib.sha256(f'{platform.node()}:{place}'.encode()).hexdigest()[:12]}-"
+  try:
+    named = f"{platform.node()}:{place}".encode()
+  except UnicodeEncodeError as error:  # nor could records, tables or TensorFlow name it
+    raise InputError(
+      f"{flag('output')} {output}: its path is not UTF-8: rename the folder, or give another."
+    ) from error
+  prefix = f"beam-retrain-{hashlib.sha256(named).hexdigest()[:12]}-"
   for left in glob.glob(os.path.join(glob.escape(tempfile.gettempdir()), f"{prefix}*")):
     if left != tempfile.tempdir:
       shutil.rmtree(left, ignore_errors=True)

@@ -7,6 +7,9 @@ import subprocess
 import sys
 import tempfile
 
+import pytest
+
+from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.system.scratch import outside, own_temporary_files
 
 _CHILD = [sys.executable, "-c", "import tempfile; print(tempfile.gettempdir())"]
@@ -28,3 +31,9 @@ def test_temporary_files_of_a_process_and_its_children_go_into_the_scratch_folde
     assert tempfile.gettempdir() == inside == os.environ["TMPDIR"]
   assert tempfile.gettempdir() == str(tmp_path) == os.environ["TMPDIR"]
   assert os.listdir(tmp_path) == []
+
+
+def test_a_path_that_is_not_utf_8_is_told(tmp_path):
+  path = os.path.join(tmp_path, os.fsdecode(b"o\xe9"), "out")
+  with pytest.raises(InputError, match="its path is not UTF-8: rename the folder, or give"), own_temporary_files(path):
+    pass
