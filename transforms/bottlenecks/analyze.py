@@ -129,4 +129,5 @@ def _write(
   for name, data in template.fill(of_all, labels):
     files.make_folder(files.split(files.join(folder, name))[0])
     files.write_bytes(files.join(folder, name), data)
+  files.sweep(folder, below=True)
   return folder

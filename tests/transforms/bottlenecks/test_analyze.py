@@ -54,6 +54,24 @@ def transform(tmp_path_factory):
   return folder / "transform"
 
 
+def test_what_a_killed_worker_left_is_deleted_and_no_training_images_are_no_fault(tmp_path):
+  left = tmp_path / "transform" / "transform_fn" / "saved_model.pb.tmp-0123"
+  left.parent.mkdir(parents=True)
+  left.write_bytes(b"")
+  with beam.Pipeline(options=beam.options.pipeline_options.PipelineOptions(flags=["--runner=FnApiRunner"])) as root:
+    _ = (
+      root
+      | beam.Create([report_of("testing", 0, 100)])
+      | AnalyzeBottlenecks(
+        records_folder=str(tmp_path), output=str(tmp_path / "transform"), trunk=_TRUNK, labels=_LABELS
+      )
+    )
+  assert not left.exists()
+  loaded = tf.saved_model.load(str(tmp_path / "transform" / "transform_fn")).transform_fn
+  scaled = loaded({"bottleneck": tf.zeros([1, 6]), "image/class/text": tf.constant(["ant"])})["bottleneck"]
+  assert np.isfinite(scaled).all()
+
+
 @pytest.fixture(scope="module")
 def analyzed(transform):
   return tf.saved_model.load(str(transform / "transform_fn")).transform_fn
