@@ -38,6 +38,8 @@ from beam_retrain.transforms.core.system.prefetch import batched, map_ahead, pre
 T = TypeVar("T")
 Outputs = dict[str, np.ndarray]
 
+PLAIN_IMAGES = 2_000
+"""That a model decodes without TensorFlow, whose decoder is faster, but takes seconds to load."""
 CALLS_AT_ONCE = 2
 """Batches that a trunk computes at the same time."""
 
@@ -66,10 +68,16 @@ class LoadedModel:
   # returns how many images `infer` computes at a time, see `load_with_oom_fallback`; None: all
   largest_batch: Callable[[], int] | None = None
 
+  # how many images `decode_plain` was given
+  plain: list[int] = dataclasses.field(default_factory=lambda: [0], compare=False)
+
   def decode_plain(self, images: Sequence[Image]) -> np.ndarray | None:
     """Returns what `decode` does, of plain images alone, without TensorFlow; else None."""
-    is_ours = self.preprocess_alike is not None  # not the one that an exported model brings
-    return decode_plain([image.decodable for image in images], self.input_px) if is_ours else None
+    # Without `preprocess_alike`, an exported model brings a preprocessing of its own.
+    if self.preprocess_alike is None or self.plain[0] >= PLAIN_IMAGES:
+      return None
+    self.plain[0] += len(images)
+    return decode_plain([image.decodable for image in images], self.input_px)
 
   def decode(self, images: Sequence[Image]) -> Any:
     """Returns the input of `infer`; raises if an image cannot be decoded."""

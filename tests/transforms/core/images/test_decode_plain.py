@@ -12,7 +12,8 @@ from beam_retrain.transforms.core.images.decode_plain import MISSING_PIXELS, dec
 from beam_retrain.transforms.core.images.formats.info import Fault
 from beam_retrain.transforms.core.images.formats.png import START
 from beam_retrain.transforms.core.images.headers import probe_image
-from beam_retrain.transforms.core.models.inference import _decoding_model
+from beam_retrain.transforms.core.models.inference import PLAIN_IMAGES, _decoding_model, infer_images
+from beam_retrain.transforms.core.records.schema import Image
 from tools.zoo.formats.png import chunk
 from tools.zoo.mutate import mutant
 from tools.zoo.table import VARIANTS
@@ -91,3 +92,17 @@ def test_every_variant_and_damaged_image_is_the_same_or_left_to_tensorflow(tenso
   assert others == []
   assert decoded > 60
   assert np.isin(MISSING_PIXELS, tensorflow.missing_pixels).all()
+
+
+def test_after_many_images_tensorflow_decodes_to_the_same_bits():
+  rng = np.random.default_rng(3)
+  made = [encode(rng.integers(0, 256, (28, 28), dtype=np.uint8), "JPEG") for _ in range(48)]
+  found = []
+  for before in (0, PLAIN_IMAGES - 32, PLAIN_IMAGES):
+    model = _decoding_model(_INPUT_PX, lambda pixels: {"pixels": np.array(pixels)})
+    model.plain[0] = before
+    images = [Image(str(number), "", encoded) for number, encoded in enumerate(made)]
+    found.append([item.outputs["pixels"] for item in infer_images(images, model, batch_size=16)])
+    assert model.plain[0] == max(48, min(PLAIN_IMAGES, before + 48))
+  np.testing.assert_array_equal(found[0], found[1])
+  np.testing.assert_array_equal(found[0], found[2])
