@@ -39,7 +39,7 @@ T = TypeVar("T")
 Outputs = dict[str, np.ndarray]
 
 PLAIN_IMAGES = 2_000
-"""That a model decodes without TensorFlow, whose decoder is faster, but takes seconds to load."""
+"""Images, and megapixels, that a model decodes without TensorFlow, which is faster, but takes seconds to load."""
 CALLS_AT_ONCE = 2
 """Batches that a trunk computes at the same time."""
 
@@ -68,7 +68,7 @@ class LoadedModel:
   # returns how many images `infer` computes at a time, see `load_with_oom_fallback`; None: all
   largest_batch: Callable[[], int] | None = None
 
-  # how many images `decode_plain` was given
+  # how many images and whole megapixels `decode_plain` was given
   plain: list[int] = dataclasses.field(default_factory=lambda: [0], compare=False)
 
   def decode_plain(self, images: Sequence[Image]) -> np.ndarray | None:
@@ -76,7 +76,7 @@ class LoadedModel:
     # Without `preprocess_alike`, an exported model brings a preprocessing of its own.
     if self.preprocess_alike is None or self.plain[0] >= PLAIN_IMAGES:
       return None
-    self.plain[0] += len(images)
+    self.plain[0] += sum(1 + (image.height * image.width >> 20) for image in images)
     return decode_plain([image.decodable for image in images], self.input_px)
 
   def decode(self, images: Sequence[Image]) -> Any:

@@ -106,3 +106,11 @@ def test_after_many_images_tensorflow_decodes_to_the_same_bits():
     assert model.plain[0] == max(48, min(PLAIN_IMAGES, before + 48))
   np.testing.assert_array_equal(found[0], found[1])
   np.testing.assert_array_equal(found[0], found[2])
+
+
+def test_large_images_are_left_to_tensorflow_sooner():
+  model = _decoding_model(_INPUT_PX, lambda pixels: {"pixels": np.array(pixels)})
+  large = encode(np.zeros((1500, 1500), np.uint8), "JPEG")
+  images = [Image(str(number), "", large) for number in range(2)]
+  assert len(list(infer_images(images, model, batch_size=2))) == 2
+  assert model.plain[0] == 2 * 3
