@@ -60,7 +60,8 @@ class ServeRequest(Request):
     parser.add_argument("--host", help="address to listen on; one that others reach needs --token (default: 127.0.0.1)")
     parser.add_argument("--port", type=whole_number(0, 65535), metavar="N", help="0: any that is free (default: 8501)")
     parser.add_argument(
-      "--token", help=f"what who asks must know, {MIN_TOKEN} characters at least; @FILE: the first line of a file"
+      "--token",
+      help=f"secret that clients send, at least {MIN_TOKEN} characters; @FILE: the first line of a file",
     )
     add_model_precision_flags(parser)
     add_max_pixels(parser)

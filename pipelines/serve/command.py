@@ -86,7 +86,7 @@ def _read_token(given: str | None) -> str | None:
     except (OSError, UnicodeDecodeError) as error:
       raise InputError(f"the token cannot be read from {given[1:]} ({error}): give another file.") from error
   if token is not None and (len(token) < MIN_TOKEN or not token.isascii()):
-    raise InputError(f"the token is no {MIN_TOKEN} ASCII characters: take one of `openssl rand -hex 16`.")
+    raise InputError(f"the token needs at least {MIN_TOKEN} ASCII characters: take one of `openssl rand -hex 16`.")
   return token
 
 
