@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import json
 import os
 import pickle
 import shutil
@@ -37,7 +38,7 @@ from beam_retrain.transforms.core.run.run_info import RunInfo
 from beam_retrain.transforms.core.run.stats import read_stats
 from beam_retrain.transforms.core.runtimes.variant import INT8
 from beam_retrain.transforms.core.system.machine import Threads, peak_memory
-from beam_retrain.transforms.io import cache, files
+from beam_retrain.transforms.io import files
 from beam_retrain.transforms.sources.find import find_source
 
 _TESTING_IMAGES = 16
@@ -45,13 +46,14 @@ _CLOSING_RECORDS = 8 * IMAGES_PER_SHARD
 _LABELS = ("a", "b")
 # Imports as `beam-retrain` does.
 _CHILD = """\
-import pickle, resource, sys
+import json, pickle, resource, sys
 from beam_retrain.transforms.core.system.imports import gc_paused
 with gc_paused():
   from beam_retrain.pipelines import bottlenecks
 from beam_retrain.transforms.core.system.machine import peak_memory
 bottlenecks.execute(pickle.load(sys.stdin.buffer))
-print(max(peak_memory(), peak_memory(resource.RUSAGE_CHILDREN)))"""
+from beam_retrain.transforms.io import cache
+print(json.dumps([max(peak_memory(), peak_memory(resource.RUSAGE_CHILDREN)), sorted(cache.written)]))"""
 # The folder that holds the package, in a checkout and installed.
 _ROOT = str(Path(beam_retrain.__file__).parents[1])
 
@@ -136,20 +138,19 @@ def _run_job(request: BottlenecksRequest, folder: str) -> tuple[float, int, floa
   Returns:
     (seconds, peak memory in bytes, how much longer the first such job takes).
   """
-  cached = _cached()
-  first_secs, memory_bytes = timed(lambda: _run_child(request, folder))
-  if (now := _cached()) == cached:
+  first_secs, (memory_bytes, written) = timed(lambda: _run_child(request, folder))
+  if not written:
     return first_secs, memory_bytes, 0.0
   shutil.rmtree(request.output)
-  secs, memory_bytes = timed(lambda: _run_child(request, folder))
+  secs, (memory_bytes, written_again) = timed(lambda: _run_child(request, folder))
   # If the second also had to prepare it, the cache keeps nothing: every job will. A sample with fewer labels than the
   # input has a transform graph of its own, which is no cost of the job.
-  is_kept = _cached() == now and any("/transform-" not in path for path in now - cached)
+  is_kept = not written_again and any("/transform-" not in name for name in written)
   return secs, memory_bytes, max(0.0, first_secs - secs) if is_kept else 0.0
 
 
-def _run_child(request: BottlenecksRequest, folder: str) -> int:
-  """Runs a job, with its temporary files in `folder`; returns its memory."""
+def _run_child(request: BottlenecksRequest, folder: str) -> tuple[int, list[str]]:
+  """Runs a job, with its temporary files in `folder`; returns its memory, and what it put into the cache."""
   # Not from the current folder, which may contain another `beam_retrain`.
   path = os.pathsep.join(filter(None, [_ROOT, os.environ.get("PYTHONPATH")]))
   # This process cleans up after an interrupted child. TF Hub's downloads are kept.
@@ -163,11 +164,8 @@ def _run_child(request: BottlenecksRequest, folder: str) -> int:
       raise InputError(sentence)
     last = (output.splitlines() or ["it printed nothing"])[-1]
     raise RuntimeError(f"the job over a sample ended with exit code {done.returncode}: {last}")
-  return int(done.stdout.split()[-1])
-
-
-def _cached() -> set[str]:
-  return {os.path.join(parent, name) for parent, _, names in os.walk(cache.folder()) for name in names}
+  memory_bytes, written = json.loads(done.stdout.splitlines()[-1])
+  return memory_bytes, [path for path in written if os.path.exists(path)]  # a cache of its own is gone
 
 
 def _count_bad(sample: Sample, reasons: Mapping[str, int]) -> dict[str, int]:

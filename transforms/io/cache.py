@@ -38,6 +38,8 @@ _SUMS_FILE = "cache.json"  # of an entry: relative path -> SHA-256
 _OVERRIDE = "BEAM_RETRAIN_CACHE_DIR"
 _MAKING, _DAMAGED = ".making-", ".damaged-"  # prefixes of temporary folders
 _KINDS = ("sources", "batches")
+written: set[str] = set()
+"""Paths of what this process put into the cache."""
 _used: dict[str, int] = {}  # place of an entry that this process uses -> descriptor that holds its lock
 _LEFT_AFTER_SECS = 24 * 60 * 60.0  # longer than making any entry takes
 
@@ -57,7 +59,9 @@ def get_or_create(name: str, write: Callable[[str], None]) -> str:
   if _use(place):
     return place
   try:
-    return _make(place, write)
+    made = _make(place, write)
+    written.add(made)
+    return made
   except OSError as error:
     if place == (instead := os.path.join(_own_root(), name)):
       raise
@@ -179,6 +183,7 @@ def write_source(digest: str, info: Mapping[str, object], kind: str = "sources")
   with contextlib.suppress(OSError):
     files.make_folder(os.path.dirname(path))
     files.write_text(path, json.dumps({**info, _SUM: _sum_of(info)}, indent=2))
+    written.add(path)
 
 
 def _sum_of(info: Mapping[str, object]) -> str:
