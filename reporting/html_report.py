@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import functools
 import hashlib
 import json
 import re
@@ -116,6 +117,7 @@ def render_report(report: Report) -> str:
   )
 
 
+@functools.cache  # to compile the templates takes longer than to fill them in
 def _environment() -> jinja2.Environment:
   import jinja2
 
