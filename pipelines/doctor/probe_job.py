@@ -28,7 +28,14 @@ from beam_retrain.pipelines.engines.runners import choose_runner
 from beam_retrain.transforms.core.run.exit_codes import error_line
 
 # Only the job's process finds the package this way: workers must find it as for any job.
-_CHILD = "import sys; sys.path[:] = {}; from beam_retrain.pipelines.doctor.probe_job import main; main(*sys.argv[1:])"
+_CHILD = """\
+import gc, sys
+gc.disable()
+sys.path[:] = {}
+from beam_retrain.pipelines.doctor.probe_job import main
+gc.freeze()
+gc.enable()
+main(*sys.argv[1:])"""
 _ELEMENTS = 16
 _PATIENCE_SECS = 10.0
 _KEPT_BYTES = 1_000_000

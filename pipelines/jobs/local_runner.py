@@ -31,6 +31,15 @@ from beam_retrain.transforms.io.beam_internals import end_data_channel
 
 _PATIENCE_SECS = 10.0
 _ABORT_SECS = 0.1
+# `python -m apache_beam.runners.worker.sdk_worker_main`, loaded in six tenths of the time: see `gc_paused`, which a
+# worker that lacks this package cannot import.
+_WORKER = """\
+import gc
+gc.disable()
+from apache_beam.runners.worker import sdk_worker_main
+gc.freeze()
+gc.enable()
+sdk_worker_main.main([])"""
 _DEAD: list[int] = []  # process ids of workers that ended too early, ever since this process began
 
 
@@ -116,8 +125,7 @@ class _StartedWorkerHandler(WatchedWorkerHandler):
   """Replaces Beam's own for `--direct_running_mode=multi_processing`."""
 
   def start(self, environment: Mapping[str, str]) -> int:
-    command = [sys.executable, "-m", "apache_beam.runners.worker.sdk_worker_main"]
-    self._process = subprocess.Popen(command, env={**os.environ, **environment})
+    self._process = subprocess.Popen([sys.executable, "-c", _WORKER], env={**os.environ, **environment})
     return self._process.pid
 
   def wait(self) -> int:
