@@ -20,7 +20,7 @@ from tests.system.engine_suite import engine_file
 
 KEY, SECRET = "tests", "only for tests"
 NO_GOOGLE = {"NO_GCE_CHECK": "true", "CLOUDSDK_CONFIG": os.devnull, "GOOGLE_APPLICATION_CREDENTIALS": ""}
-_PATIENCE_SECS = 30
+_PATIENCE_SECS = 120
 
 
 class Server(NamedTuple):

@@ -214,7 +214,7 @@ def test_a_job_that_is_told_to_end_leaves_no_temporary_folder(tmp_path, number, 
       assert job.poll() is None, log.read_text()
       time.sleep(0.01)
     send(job.pid, number)
-    assert job.wait(30) == 2
+    assert job.wait(300) == 2
   finally:
     job.kill()
     job.wait()

@@ -101,7 +101,7 @@ def test_without_scikit_learn_a_sentence_says_what_to_install(tmp_path):
     "sys.exit(run_command(lambda argv: print(datasets.digits(*argv)), sys.argv[1:]))"
   )
   done = subprocess.run(
-    [sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+    [sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, capture_output=True, text=True, timeout=300, check=False
   )
   assert (done.returncode, done.stdout) == (2, "")
   assert "pip install scikit-learn" in done.stderr
@@ -151,7 +151,7 @@ def _dead_mirror() -> str:
 
 
 def _mnist(folder: Path, *mirrors: str, **more) -> str:
-  return datasets.mnist(str(folder), mirrors=mirrors, checksums=_CHECKSUMS, timeout_secs=5, **more)
+  return datasets.mnist(str(folder), mirrors=mirrors, checksums=_CHECKSUMS, timeout_secs=60, **more)
 
 
 def test_the_first_mirror_that_gives_the_right_bytes_wins(serve, tmp_path):

@@ -76,7 +76,7 @@ class Served(NamedTuple):
 
   def ask(self, path: str, body: bytes | str | None = None, **headers: str) -> Answer:
     """Asks once; names of headers have `_` for `-`."""
-    connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+    connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=300)
     with contextlib.closing(connection):
       given = {name.replace("_", "-"): value for name, value in headers.items()}
       connection.request("GET" if body is None else "POST", path, body, given)
@@ -90,7 +90,7 @@ class Served(NamedTuple):
   def end(self, number: int = signal.SIGTERM) -> tuple[int, str]:
     """Ends it; returns the exit code and what it printed since."""
     self.process.send_signal(number)
-    out, _ = self.process.communicate(timeout=60)
+    out, _ = self.process.communicate(timeout=300)
     return self.process.returncode, out
 
 

@@ -66,7 +66,7 @@ def test_plain_lines_where_it_is_no_terminal(tmp_path, monkeypatch):
     assert stream.getvalue() == ""  # what an earlier run has finished is no progress of this one
     (reports / "planned.tmp-live").write_text("1500")
     work(reports, "training", 1, 3, "250 1")
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 120
     while not stream.getvalue() and time.monotonic() < deadline:
       time.sleep(0.01)
     work(reports, "training", 1, 3, "500 1")
@@ -94,7 +94,7 @@ class _Slow(ShardTask):
     yield Quarantined("bad", 0, Reason.EMPTY, "", shard.split)
     for number, _ in enumerate(shard.inputs[1:]):
       if number == 2:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 120
         while not os.path.exists(self._go_on) and time.monotonic() < deadline:
           time.sleep(0.01)
       yield Written("a", b"-")

@@ -294,5 +294,5 @@ try:
 except InputError as error:
   print(error)
 """
-  ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+  ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=300)
   assert ended.stdout.startswith("a worker process was killed"), ended.stderr

@@ -90,7 +90,7 @@ def test_interrupted_it_leaves_nothing(made, temporary, number, on_sigint):
       time.sleep(0.02)
     # To it alone, so that its process hears of it by being killed.
     started.send_signal(number)
-    said = started.communicate(timeout=60)[1]
+    said = started.communicate(timeout=300)[1]
   assert (started.returncode, said.splitlines()[-1].split(";")[0]) == (2, "beam-retrain: interrupted")
   assert os.listdir(temporary) == []
 

@@ -55,7 +55,7 @@ def told(monkeypatch, capfd):
       began = time.monotonic()
       with pytest.raises(InputError) as caught:
         cli.dispatch(argv)
-      assert time.monotonic() - began < 30
+      assert time.monotonic() - began < 120
     assert capfd.readouterr() == ("", "")
     return str(caught.value)
 
@@ -87,7 +87,7 @@ def test_the_command_line_prints_the_sentence_alone(closed, tmp_path):
     env={**os.environ, **_SOMEBODY},
     capture_output=True,
     text=True,
-    timeout=90,
+    timeout=300,
     check=False,
   )
   assert (ended.returncode, ended.stdout) == (ExitCode.FAILED, "")

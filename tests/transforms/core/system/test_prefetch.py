@@ -59,7 +59,7 @@ def test_it_is_ahead_by_no_more_than_it_was_told():
 
   ahead = prefetch(items(), depth=3)
   next(ahead)
-  deadline = time.monotonic() + 10
+  deadline = time.monotonic() + 120
   while len(made) < 5 and time.monotonic() < deadline:
     time.sleep(0.01)
   time.sleep(0.3)  # time enough to run further ahead, if it would
@@ -77,7 +77,7 @@ def test_making_goes_on_while_the_taker_works():
 
   ahead = prefetch(items())
   assert next(ahead) == 1
-  assert started.wait(10)  # set although the second item has not been asked for
+  assert started.wait(120)  # set although the second item has not been asked for
   assert list(ahead) == [2]
 
 
@@ -95,7 +95,7 @@ def test_results_come_in_the_order_of_the_items():
 
 
 def test_two_at_a_time():
-  together = threading.Barrier(2, timeout=10)
+  together = threading.Barrier(2, timeout=120)
   assert len(list(map_ahead(lambda _: together.wait(), range(4)))) == 4  # alone, each would wait for ever
 
 
@@ -103,7 +103,7 @@ def test_the_next_is_worked_at_while_the_taker_works():
   third = threading.Event()
   results = map_ahead(lambda number: third.set() if number == 2 else number, range(4))
   assert next(results) == 0
-  assert third.wait(10)
+  assert third.wait(120)
 
 
 def test_an_error_of_the_function_comes_in_its_place_and_ends_it():
