@@ -150,7 +150,10 @@ def _run_job(request: BottlenecksRequest, folder: str) -> tuple[float, int, floa
 
 
 def _run_child(request: BottlenecksRequest, folder: str) -> tuple[int, list[str]]:
-  """Runs a job, with its temporary files in `folder`; returns its memory, and what it put into the cache."""
+  """Runs a job; returns its memory, and what it cached.
+
+  Its temporary files are in `folder`.
+  """
   # Not from the current folder, which may contain another `beam_retrain`.
   path = os.pathsep.join(filter(None, [_ROOT, os.environ.get("PYTHONPATH")]))
   # This process cleans up after an interrupted child. TF Hub's downloads are kept.

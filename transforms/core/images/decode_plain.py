@@ -88,7 +88,10 @@ def _weights(size: int, input_px: int) -> _Weights:
 
 @functools.lru_cache(maxsize=256)
 def _weights_of_columns(size: int, channels: int, input_px: int) -> _Weights:
-  """Returns the weights of a row's values: of `channels` for each input place, and 3 for each output place."""
+  """Returns the weights of a row's values.
+
+  There are `channels` for each input place, and 3 for each output place.
+  """
   weights = _weights(size, input_px)
   of_channels = functools.partial(_places, channels=channels)
   pair = of_channels(weights.pair) if channels == 3 else weights.pair.repeat(3)
@@ -117,7 +120,7 @@ def _resize(pixels: np.ndarray, out: np.ndarray) -> None:
 
 
 def _across(rows: np.ndarray, columns: _Weights) -> np.ndarray:
-  """Resizes uint8 [R, W * C] to float32 [R, S * 3], 0..255."""
+  """Resizes rows of uint8 [R, W * C] to float32 [R, S * 3]."""
   # `take` with a bound is several times as fast as an index.
   left = rows.take(columns.first, 1, mode="clip").astype(np.float32)
   right = rows.take(columns.second, 1, mode="clip") - left
