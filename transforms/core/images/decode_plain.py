@@ -120,7 +120,7 @@ def _resize(pixels: np.ndarray, out: np.ndarray) -> None:
 
 
 def _across(rows: np.ndarray, columns: _Weights) -> np.ndarray:
-  """Resizes rows of uint8 [R, W * C] to float32 [R, S * 3]."""
+  """Resizes the rows of uint8 [R, W * C], to float32."""
   # `take` with a bound is several times as fast as an index.
   left = rows.take(columns.first, 1, mode="clip").astype(np.float32)
   right = rows.take(columns.second, 1, mode="clip") - left
