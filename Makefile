@@ -17,7 +17,7 @@ comma := ,
 # Say what failed, in one line, and stop.
 FAIL = { echo "make $@: $(1)" >&2; exit 1; }
 
-.PHONY: help run mnist test airflow test-airflow engines test-engines test-faults pythons test-pythons chaos fuzz bench docs lint format constraints clean
+.PHONY: help run mnist test airflow test-airflow engines test-engines test-faults test-hosts pythons test-pythons chaos fuzz bench docs lint format constraints clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -112,10 +112,15 @@ engines: $(ENGINES)/flink/job-server.jar $(ENGINES)/spark/job-server.jar $(PRISM
 RUN_ENGINES = BEAM_RETRAIN_ENGINES=$(abspath $(ENGINES)) $(BIN)/pytest -q --durations 0
 test-engines: $(INSTALLED) engines  ## whole jobs on FnApiRunner, Prism, Flink and Spark, on clusters of both, on s3:// and gs://
 	@$(RUN_ENGINES) tests/system/test_clusters.py $(ARGS)
-	@$(RUN_ENGINES) -n 2 --dist loadscope tests/system/test_engines.py tests/system/test_staged_package.py tests/transforms/io/object_stores/test_object_files.py tests/transforms/io/test_lease.py tests/system/test_object_store.py tests/system/test_object_names.py $(ARGS)
+	@$(RUN_ENGINES) -n 2 --dist loadscope tests/system/test_engines.py tests/system/test_staged_package.py tests/transforms/io/object_stores/test_object_files.py tests/transforms/io/test_lease.py tests/system/test_object_store.py tests/system/test_object_names.py tests/system/test_bucket_history.py $(ARGS)
 
 test-faults: $(INSTALLED) engines  ## jobs on clusters of Flink and Spark whose processes are killed
 	@$(RUN_ENGINES) tests/system/test_faults.py $(ARGS)
+
+# On hosts of their own, which Linux namespaces make of this machine: without root it says so. The rest of the trials:
+# ARGS='-k on_request'.
+test-hosts: $(INSTALLED) engines  ## jobs on hosts that have only a bucket in common, one of which goes silent
+	@$(RUN_ENGINES) -rs tests/system/test_hosts.py -k 'not on_request' $(ARGS)
 
 # Power cuts, full disks and read-only inputs need root, a clock set back Debian's faketime: without them it says so.
 chaos: $(INSTALLED)  ## faults on purpose: kills, damage, power cuts, rivals; half an hour, writes docs/chaos.md [ARGS=--short]

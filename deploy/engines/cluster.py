@@ -24,8 +24,9 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 WORKERS = 2
@@ -38,6 +39,7 @@ _STOP_SECS = 10
 _LOG_LINES = 40
 _FLINK_RETRY_SECS = 10
 _HOST = "127.0.0.1"
+_KEEPALIVE = Path(__file__).with_name("flink-keepalive.yaml")
 # Packages that Flink and Spark access by reflection, closed by default in Java 17.
 _OPENED = (
   *("java.lang", "java.lang.invoke", "java.lang.reflect", "java.io", "java.net", "java.nio", "java.text", "java.time"),
@@ -48,10 +50,40 @@ _OPENED = (
 _HEAP = ("-Xms512m", "-Xmx512m", "-XX:+AlwaysPreTouch")
 _FLINK = "org.apache.flink.runtime"
 _SPARK = "org.apache.spark.deploy"
+_SPARK_TIMEOUT = "-Dspark.worker.timeout=30"  # after which a silent Worker is lost
 
 
 class ClusterError(Exception):
   """An error message for the user."""
+
+
+class Here:
+  """Where a cluster's processes run: on this machine; `hosts.py` has others.
+
+  `driver` is the name of the place where a job is started.
+  """
+
+  bound_to = _HOST
+
+  def address(self, name: str) -> str:
+    """Returns the address of the process `name`, or of the driver."""
+    return _HOST
+
+  def environment(self, name: str) -> dict[str, str]:
+    return dict(os.environ)
+
+  def command(self, name: str, argv: list[str]) -> list[str]:
+    """Returns what runs a command where the process `name` is."""
+    return argv
+
+  def get(self, url: str) -> dict:
+    """Returns the JSON at a master's URL."""
+    with urllib.request.urlopen(url, timeout=5) as answer:
+      found: dict = json.load(answer)
+    return found
+
+
+_HERE = Here()
 
 
 class Cluster(NamedTuple):
@@ -71,25 +103,30 @@ class Cluster(NamedTuple):
   variables: dict[str, str]
 
 
-def flink(engines: Path, folder: Path, retries: int, workers: int) -> Cluster:
+def flink(engines: Path, folder: Path, retries: int, workers: int, places: Here = _HERE) -> Cluster:
   """Describes a session cluster; each TaskManager has a slot for each worker."""
   rpc, rest = _free_ports(2)
-  conf = _flink_conf(folder, retries, workers, rpc, rest)
+  master = places.address("master")
+  conf = _flink_conf(folder, retries, workers, rpc, rest, master, places.bound_to)
   (folder / "conf").mkdir()
-  (folder / "conf" / "flink-conf.yaml").write_text("".join(f"{key}: {value}\n" for key, value in conf.items()))
+  lines = [f"{key}: {value}\n" for key, value in conf.items()]
+  (folder / "conf" / "flink-conf.yaml").write_text("".join(lines) + _KEEPALIVE.read_text())
   config = ["--configDir", str(folder / "conf")]
   manager = f"{_FLINK}.entrypoint.StandaloneSessionClusterEntrypoint"
   worker = [*_HEAP, "-XX:MaxDirectMemorySize=448m", f"{_FLINK}.taskexecutor.TaskManagerRunner", *config]
   return Cluster(
     processes={
       "master": ["-Xmx512m", manager, *config, "--executionMode", "cluster"],
-      **{f"worker{n}": [*worker, "-D", f"taskmanager.resource-id=worker{n}"] for n in range(workers)},
+      **{
+        name: [*worker, "-D", f"taskmanager.resource-id={name}", "-D", f"taskmanager.host={places.address(name)}"]
+        for name in (f"worker{n}" for n in range(workers))
+      },
     },
-    overview=f"http://{_HOST}:{rest}/overview",
+    overview=f"http://{master}:{rest}/overview",
     workers_in=lambda overview: int(overview["taskmanagers"]),
     flags=[
       "--runner=FlinkRunner",
-      f"--flink_master={_HOST}:{rest}",
+      f"--flink_master={master}:{rest}",
       f"--flink_job_server_jar={engines / 'flink' / 'job-server.jar'}",
       f"--parallelism={workers}",
       # A Python worker, with its loaded trunk, outlives a stage; a dead one does not outlive a retry.
@@ -99,16 +136,17 @@ def flink(engines: Path, folder: Path, retries: int, workers: int) -> Cluster:
   )
 
 
-def _flink_conf(folder: Path, retries: int, workers: int, rpc: int, rest: int) -> dict[str, object]:
+def _flink_conf(
+  folder: Path, retries: int, workers: int, rpc: int, rest: int, master: str, bound_to: str
+) -> dict[str, object]:
   return {
-    "jobmanager.rpc.address": _HOST,
+    "jobmanager.rpc.address": master,
     "jobmanager.rpc.port": rpc,
-    "jobmanager.bind-host": _HOST,
-    "rest.address": _HOST,
-    "rest.bind-address": _HOST,
+    "jobmanager.bind-host": bound_to,
+    "rest.address": master,
+    "rest.bind-address": bound_to,
     "rest.port": rest,
-    "taskmanager.host": _HOST,
-    "taskmanager.bind-host": _HOST,
+    "taskmanager.bind-host": bound_to,
     # One TaskManager can do all the work if the others have died.
     "taskmanager.numberOfTaskSlots": workers,
     "taskmanager.load-balance.mode": "SLOTS",
@@ -132,23 +170,24 @@ def _flink_conf(folder: Path, retries: int, workers: int, rpc: int, rest: int) -
     # Attempts times delay exceed the time until a lost TaskManager is noticed.
     "heartbeat.interval": 2000,
     "heartbeat.timeout": 10000,
+    "cluster.registration.error-delay": 1000,  # a TaskManager that found no JobManager looks again soon
     "restart-strategy.type": "fixed-delay" if retries else "none",
     "restart-strategy.fixed-delay.attempts": retries,
     "restart-strategy.fixed-delay.delay": f"{_FLINK_RETRY_SECS} s",
   }
 
 
-def spark(engines: Path, folder: Path, retries: int, workers: int) -> Cluster:
+def spark(engines: Path, folder: Path, retries: int, workers: int, places: Here = _HERE) -> Cluster:
   """Describes a standalone cluster; each Worker has one core."""
   port, web, *worker_webs = _free_ports(2 + workers)
   (folder / "home").mkdir()
   (folder / "home" / "jars").symlink_to(engines / "spark" / "lib")  # where Spark looks for its executors' jars
-  master = f"spark://{_HOST}:{port}"
-  here = ["--host", _HOST]
+  at = places.address
+  master = f"spark://{at('master')}:{port}"
   limits = ["-c", "1", "-m", "1g", "-d", str(folder / "temp")]
   properties = {
-    "spark.driver.host": _HOST,
-    "spark.driver.bindAddress": _HOST,
+    "spark.driver.host": at("driver"),
+    "spark.driver.bindAddress": at("driver"),
     "spark.executor.memory": "512m",
     "spark.executor.extraJavaOptions": "-Xms512m -XX:+AlwaysPreTouch",
     "spark.task.maxFailures": retries + 1,
@@ -156,16 +195,25 @@ def spark(engines: Path, folder: Path, retries: int, workers: int) -> Cluster:
     # that if a task may fail at most twice.
     "spark.excludeOnFailure.enabled": "true" if retries >= 2 else "false",
     "spark.excludeOnFailure.stage.maxFailedTasksPerExecutor": 1,
+    # An executor whose host is silent is given up after a minute, not two.
+    "spark.network.timeout": "60s",
+    "spark.executor.heartbeatInterval": "5s",
   }
   return Cluster(
     processes={
-      "master": ["-Xmx384m", f"{_SPARK}.master.Master", *here, "--port", str(port), "--webui-port", str(web)],
+      "master": [
+        *("-Xmx384m", _SPARK_TIMEOUT, f"{_SPARK}.master.Master", "--host", at("master"), "--port", str(port)),
+        *("--webui-port", str(web)),
+      ],
       **{
-        f"worker{n}": ["-Xmx256m", f"{_SPARK}.worker.Worker", *here, "--webui-port", str(web_port), *limits, master]
-        for n, web_port in enumerate(worker_webs)
+        name: [
+          *("-Xmx256m", _SPARK_TIMEOUT, f"{_SPARK}.worker.Worker", "--host", at(name), "--webui-port", str(web_port)),
+          *(*limits, master),
+        ]
+        for name, web_port in ((f"worker{n}", web_port) for n, web_port in enumerate(worker_webs))
       },
     },
-    overview=f"http://{_HOST}:{web}/json/",
+    overview=f"http://{at('master')}:{web}/json/",
     workers_in=lambda overview: int(overview["aliveworkers"]),
     flags=[
       "--runner=SparkRunner",
@@ -178,12 +226,11 @@ def spark(engines: Path, folder: Path, retries: int, workers: int) -> Cluster:
     variables={
       "SPARK_HOME": str(folder / "home"),
       "SPARK_SCALA_VERSION": "2.12",  # else it looks for a build of its own
-      "SPARK_LOCAL_IP": _HOST,
     },
   )
 
 
-_KINDS: dict[str, Callable[[Path, Path, int, int], Cluster]] = {"flink": flink, "spark": spark}
+KINDS: dict[str, Callable[[Path, Path, int, int, Here], Cluster]] = {"flink": flink, "spark": spark}
 
 
 def start(kind: str, engines: Path, folder: Path, retries: int = RETRIES, workers: int = WORKERS) -> list[str]:
@@ -199,43 +246,70 @@ def start(kind: str, engines: Path, folder: Path, retries: int = RETRIES, worker
   Raises:
     ClusterError: it is already running, the jars are missing, or it did not start and has been stopped again.
   """
+  prepare(kind, engines, folder, f"cluster.py stop {kind}")
+  return launch(kind, engines, folder, retries, workers)
+
+
+def prepare(kind: str, engines: Path, folder: Path, stops: str) -> None:
+  """Empties the folder of a cluster that can be started; may raise ClusterError."""
   if not (engines / kind / "job-server.jar").exists():
     raise ClusterError(f"{engines / kind / 'job-server.jar'} does not exist: run `make engines`.")
   if processes_of(folder):
-    raise ClusterError(f"{folder} is running already: stop it first with `cluster.py stop {kind}`.")
+    raise ClusterError(f"{folder} is running already: stop it first with `{stops}`.")
   shutil.rmtree(folder, ignore_errors=True)
   (folder / "temp").mkdir(parents=True, mode=0o700)
-  cluster = _KINDS[kind](engines, folder, retries, workers)
-  environment = {**os.environ, **cluster.variables, MARKER: str(folder)}
+  boot = folder / "worker"
+  boot.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m beam_retrain.pipelines.worker "$@"\n')
+  boot.chmod(0o700)
+
+
+def launch(
+  kind: str,
+  engines: Path,
+  folder: Path,
+  retries: int,
+  workers: int,
+  places: Here = _HERE,
+  others: Mapping[str, subprocess.Popen] = MappingProxyType({}),
+) -> list[str]:
+  """Starts a cluster's processes in a prepared folder; see `start`.
+
+  `others` are processes that must live, too, each with a log in the folder.
+  """
+  cluster = KINDS[kind](engines, folder, retries, workers, places)
   opened = [f"--add-opens=java.base/{package}=ALL-UNNAMED" for package in _OPENED]
   java = ["java", *opened, "-cp", f"{engines / kind / 'lib'}/*"]
-  started = {}
+  started = dict(others)
   for name, arguments in cluster.processes.items():
-    with (folder / f"{name}.log").open("wb") as log:
-      started[name] = subprocess.Popen(
-        [*java, *arguments], env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
-      )
-  complaint = _wait(cluster, started, workers)
+    own = {"SPARK_LOCAL_IP": places.address(name), MARKER: str(folder)}
+    environment = {**places.environment(name), **cluster.variables, **own}
+    started[name] = run_beside(places.command(name, [*java, *arguments]), environment, folder / f"{name}.log")
+  complaint = _wait(cluster, started, workers, places)
   if complaint:
     logs = (folder / f"{name}.log" for name in started)
     tails = "\n".join(f"--- {log}\n" + "\n".join(_last_lines(log)) for log in logs)
     stop(folder)
     print(tails, file=sys.stderr)
     raise ClusterError(f"{complaint}; the last lines of the logs are above.")
-  boot = folder / "worker"
-  boot.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m beam_retrain.pipelines.worker "$@"\n')
-  boot.chmod(0o700)
   flags = [
     *cluster.flags,
     "--environment_type=PROCESS",
-    f"--environment_config={json.dumps({'command': str(boot)})}",
+    f"--environment_config={json.dumps({'command': str(folder / 'worker')})}",
   ]
   state = {"flags": flags, "overview": cluster.overview, "pids": {name: one.pid for name, one in started.items()}}
   (folder / "state.json").write_text(json.dumps(state, indent=2) + "\n")
   return flags
 
 
-def _wait(cluster: Cluster, started: dict[str, subprocess.Popen], workers: int) -> str:
+def run_beside(argv: list[str], environment: Mapping[str, str], log: Path) -> subprocess.Popen:
+  """Starts a process that outlives this one."""
+  with log.open("wb") as file:
+    return subprocess.Popen(
+      argv, env=environment, stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True
+    )
+
+
+def _wait(cluster: Cluster, started: Mapping[str, subprocess.Popen], workers: int, places: Here) -> str:
   """Waits for the workers; returns an error message, or ""."""
   deadline = time.monotonic() + _START_SECS
   while time.monotonic() < deadline:
@@ -243,7 +317,7 @@ def _wait(cluster: Cluster, started: dict[str, subprocess.Popen], workers: int) 
       if process.poll() is not None:
         return f"{name} ended with exit code {process.returncode}"
     with contextlib.suppress(OSError, ValueError):
-      if cluster.workers_in(_get(cluster.overview)) == workers:
+      if cluster.workers_in(places.get(cluster.overview)) == workers:
         return ""
     time.sleep(0.5)
   return f"{workers} workers were not registered within {_START_SECS} seconds"
@@ -290,12 +364,6 @@ def status(folder: Path) -> str:
   return f"{folder}: {len(found)} processes, {state['overview']}\n{shlex.join(state['flags'])}"
 
 
-def _get(url: str) -> dict:
-  with urllib.request.urlopen(url, timeout=5) as answer:
-    found: dict = json.load(answer)
-  return found
-
-
 def _free_ports(count: int) -> list[int]:
   """Returns different free ports: all are bound at once."""
   with contextlib.ExitStack() as stack:
@@ -312,7 +380,7 @@ def _last_lines(log: Path) -> list[str]:
 def main() -> None:
   parser = argparse.ArgumentParser(prog="cluster.py", allow_abbrev=False)
   parser.add_argument("action", choices=["start", "stop", "status"])
-  parser.add_argument("engine", choices=sorted(_KINDS))
+  parser.add_argument("engine", choices=sorted(KINDS))
   parser.add_argument("--engines", type=Path, default=_ENGINES, metavar="DIR", help="what `make engines` made")
   parser.add_argument(
     "--retries",

@@ -1,0 +1,294 @@
+"""Jobs over hosts that share nothing but a bucket, and what becomes of them when a host goes silent.
+
+The hosts are namespaces of this machine: see deploy/engines/hosts.py. `make test-hosts` runs all but the trials that
+are named `on_request`; the table in docs/clusters.md has the command of each.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+
+from beam_retrain.pipelines import bottlenecks, cli, convert, evaluate
+from beam_retrain.pipelines.reevaluate import command as reevaluate
+from beam_retrain.transforms.core.images.idx import encode_idx
+from beam_retrain.transforms.core.run.exit_codes import ExitCode
+from deploy.engines import hosts as layout
+from tests.helpers import ROOT
+from tests.system.engine_suite import ENGINES, ONE_WORKER, assert_same, engine_file, needs_engines
+
+_HOSTS = [sys.executable, str(ROOT / "deploy" / "engines" / "hosts.py")]
+_BOUND_SECS = 240
+"""A job with a host that has gone silent ends within that."""
+_CLI = [sys.executable, "-m", "beam_retrain.pipelines.cli"]
+_UPLOAD = """
+import sys
+from apache_beam.options.pipeline_options import PipelineOptions
+from beam_retrain.transforms.io import files, transfer
+files.use_options(PipelineOptions(flags=sys.argv[3:]))
+transfer.put_folder(*sys.argv[1:3])
+"""
+
+
+def _missing() -> str:
+  """Returns why hosts cannot be laid out here, or ""."""
+  try:
+    layout.check_machine(Path(os.environ.get(ENGINES, ROOT / ".engines")))
+  except layout.ClusterError as error:
+    return str(error)
+  return ""
+
+
+needs_hosts = pytest.mark.skipif(bool(os.environ.get(ENGINES) and _missing()), reason=_missing() or "-")
+
+
+class Lab(NamedTuple):
+  """Hosts that are up. `flags` are a job's; `bucket` is where its objects lie as files."""
+
+  hosts: layout.Hosts
+  flags: Sequence[str]
+
+  @property
+  def bucket(self) -> Path:
+    return self.hosts.folder / "store" / "objects" / "bucket"
+
+  def start(self, *argv: str, with_engine: bool = True) -> subprocess.Popen:
+    """Starts a command of beam-retrain on the driver."""
+    flags = self.flags if with_engine else [flag for flag in self.flags if flag.startswith("--s3_")]
+    command = self.hosts.command("driver", [*_CLI, *argv, *flags])
+    environment = self.hosts.environment("driver")
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+  def run(self, *argv: str, with_engine: bool = True) -> str:
+    """Runs one to its end; returns what it printed."""
+    return finish(self.start(*argv, with_engine=with_engine))
+
+  def upload(self, folder: Path, name: str) -> None:
+    own = self.hosts.folder / "driver" / name
+    shutil.copytree(folder, own)
+    s3 = [flag for flag in self.flags if flag.startswith("--s3_")]
+    ended = self.hosts.run("driver", [sys.executable, "-c", _UPLOAD, str(own), f"s3://bucket/{name}", *s3])
+    assert ended.returncode == 0, ended.stderr
+
+
+def finish(job: subprocess.Popen, secs: float = _BOUND_SECS) -> str:
+  try:
+    printed, _ = job.communicate(timeout=secs)
+  finally:
+    job.kill()
+  assert job.returncode == ExitCode.DONE, printed
+  return str(printed)
+
+
+@contextlib.contextmanager
+def up(engine: str, folder: Path, workers: int = 2) -> Iterator[Lab]:
+  lab = layout.Layout(workers, engine, engine_file(engine).parent, folder)
+  flags = lab.up()
+  try:
+    yield Lab(layout.Hosts.find(folder), flags)
+  finally:
+    subprocess.run([*_HOSTS, f"--folder={folder}", "down"], check=True, capture_output=True)
+
+
+class Local(NamedTuple):
+  """What commands on this machine write: of 1,000 images, and of 5,120, which are five shards or more."""
+
+  idx: Path
+  images: Path
+  bottlenecks: Path
+  model: Path
+  evaluation: Path
+  history: Path
+  many: Path
+  bottlenecks_of_many: Path
+
+
+def write_idx(folder: Path, training: int, testing: int) -> None:
+  """Writes MNIST's files of scikit-learn's digits, each in noise of its own."""
+  from sklearn.datasets import load_digits
+
+  digits, rng = load_digits(), np.random.default_rng(3)
+  folder.mkdir()
+  for name, count in (("train", training), ("t10k", testing)):
+    chosen = rng.integers(0, len(digits.images), count)
+    pixels = np.kron(digits.images[chosen], np.ones((3, 3))) * 12 + rng.integers(0, 60, (count, 24, 24))
+    padded = np.pad(pixels.astype(np.uint8), ((0, 0), (2, 2), (2, 2)))
+    (folder / f"{name}-images-idx3-ubyte").write_bytes(encode_idx(padded))
+    (folder / f"{name}-labels-idx1-ubyte").write_bytes(encode_idx(digits.target[chosen].astype(np.uint8)))
+
+
+@pytest.fixture(scope="module")
+def local(tmp_path_factory: pytest.TempPathFactory) -> Local:
+  return make_local(tmp_path_factory.mktemp("local"))
+
+
+def make_local(work: Path) -> Local:
+  found = Local(*(work / name for name in Local._fields))
+  write_idx(found.idx, 900, 100)
+  write_idx(found.many, 4608, 512)
+  for given, output in ((found.idx, found.bottlenecks), (found.many, found.bottlenecks_of_many)):
+    assert bottlenecks.run([*embed(str(given), str(output)), *ONE_WORKER]) == ExitCode.DONE
+  assert convert.run([*_convert(str(found.idx), str(found.images)), *ONE_WORKER]) == ExitCode.DONE
+  assert cli.dispatch(["train", *_train(str(found.bottlenecks), str(found.model))]) == ExitCode.DONE
+  places = (str(found.idx), str(found.model))
+  assert evaluate.run([*_evaluate(*places, str(found.evaluation)), *ONE_WORKER]) == ExitCode.DONE
+  assert reevaluate.run([*_night(*places, str(found.history)), *ONE_WORKER]) == ExitCode.DONE
+  return found
+
+
+def _convert(given: str, output: str) -> list[str]:
+  return [f"--input={given}", f"--output={output}", "--formats=tfrecord"]
+
+
+def embed(given: str, output: str) -> list[str]:
+  return [f"--input={given}", f"--output={output}", "--trunk=bundled", "--batch_size=32"]
+
+
+def _train(given: str, output: str) -> list[str]:
+  return [f"--input={given}", f"--output={output}", "--rounds=9"]
+
+
+def _evaluate(given: str, model: str, output: str) -> list[str]:
+  return [f"--input={given}", f"--model={model}", f"--output={output}", "--batch_size=32"]
+
+
+def _night(given: str, model: str, history: str) -> list[str]:
+  return [f"--input={given}", f"--model={model}", f"--history={history}", "--date=2026-03-01", "--batch_size=32"]
+
+
+class HostsSuite:
+  """A subclass gives `engine`."""
+
+  engine: str
+
+  @pytest.fixture(scope="class")
+  @classmethod
+  def lab(cls, tmp_path_factory: pytest.TempPathFactory, local: Local) -> Iterator[Lab]:
+    with up(cls.engine, tmp_path_factory.mktemp("hosts") / cls.engine) as found:
+      found.upload(local.idx, "idx")
+      found.upload(local.many, "many")
+      yield found
+
+  def test_every_stage_with_a_bucket_alone(self, lab, local):
+    lab.run("convert", *_convert("s3://bucket/idx", "s3://bucket/images"))
+    assert_same(lab.bucket / "images", local.images, has_same_inputs=False)
+    lab.run("bottlenecks", *embed("s3://bucket/idx", "s3://bucket/b"))
+    assert_same(lab.bucket / "b", local.bottlenecks, has_same_inputs=False)
+    lab.run("train", *_train("s3://bucket/b", "s3://bucket/model"), with_engine=False)
+    places = ("s3://bucket/idx", "s3://bucket/model")
+    lab.run("evaluate", *_evaluate(*places, "s3://bucket/evaluation"))
+    assert_same(lab.bucket / "evaluation", local.evaluation, has_same_inputs=False)
+    lab.run("reevaluate", *_night(*places, "s3://bucket/history"))
+    night = json.loads((lab.bucket / "history" / "2026-03-01.json").read_text())["folder"]
+    assert_same(lab.bucket / "history" / "nights" / night, local.history / "2026-03-01", has_same_inputs=False)
+
+  @pytest.mark.parametrize(
+    ("host", "secs"), [("worker1", 30), ("master", 20), ("store", 20)], ids=lambda value: str(value)
+  )
+  def test_on_request_a_host_is_silent_for_a_while(self, lab, local, host, secs):
+    output = f"{host}-{secs}"
+    job = self.cut(lab, host, output)
+    mending = threading.Timer(secs, lab.hosts.connect, (host, True))
+    mending.start()
+    try:
+      finish(job)
+    finally:
+      mending.join()
+    assert_same(lab.bucket / output, local.bottlenecks_of_many, has_same_inputs=False)
+
+  def test_a_worker_s_host_is_cut_off_for_good_and_its_orphans_come_back(self, lab, local):
+    job = self.cut(lab, "worker1", "cut")
+    try:
+      finish(job)
+      assert_same(lab.bucket / "cut", local.bottlenecks_of_many, has_same_inputs=False)
+    finally:
+      lab.hosts.connect("worker1", True)
+    time.sleep(5)  # in which its orphaned workers may write what they have
+    assert_same(lab.bucket / "cut", local.bottlenecks_of_many, has_same_inputs=False)
+
+  def cut(self, lab: Lab, host: str, output: str) -> subprocess.Popen:
+    """Starts a job, and cuts a host off when a shard is finished; not all are."""
+    job = lab.start("bottlenecks", *embed("s3://bucket/many", f"s3://bucket/{output}"))
+    reports, deadline = lab.bucket / output / "records" / ".shards", time.monotonic() + _BOUND_SECS
+    while not list(reports.glob("*.json")):
+      assert job.poll() is None, job.communicate()[0]
+      assert time.monotonic() < deadline, "no shard was finished"
+      time.sleep(0.05)
+    lab.hosts.connect(host, False)
+    assert len(list(reports.glob("*.json"))) < 5, "it was cut off too late"
+    return job
+
+
+@needs_engines
+@needs_hosts
+class TestFlinkHosts(HostsSuite):
+  engine = "flink"
+
+  def test_hosts_share_no_folder_and_reach_only_each_other(self, lab):
+    folder, names = lab.hosts.folder, lab.hosts.names
+    places = [*layout._OWN, *(folder / name for name in names), folder / "temp", folder, ROOT, "/root", "/etc"]
+    for name in names:
+      for place in map(str, places):
+        written = lab.hosts.run(name, ["touch", f"{place}/from-{name}"]).returncode == 0
+        assert written == (place in (*layout._OWN, str(folder / name), str(folder / "temp"))), (name, place)
+      seen = lab.hosts.run(name, ["sh", "-c", f"hostname; ls {' '.join(layout._OWN)} {folder}/temp"]).stdout.split()
+      assert seen[0] == name
+      assert {each for each in seen if each.startswith("from-")} == {f"from-{name}"}
+    connect = "import socket, sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), 3)"
+    assert lab.hosts.run("worker0", [sys.executable, "-c", connect, "store", "7070"]).returncode == 0
+    outside = lab.hosts.run("worker0", [sys.executable, "-c", connect, "192.0.2.1", "80"])
+    assert "Network is unreachable" in outside.stderr
+    with pytest.raises(OSError, match=r"unreachable|timed out|refused"):
+      socket.create_connection((lab.hosts.address("store"), 7070), 1)
+
+
+@needs_engines
+@needs_hosts
+def test_what_a_kill_leaves_is_taken_down(tmp_path):
+  engines = engine_file("flink").parent
+  at_folder = [*_HOSTS, f"--folder={tmp_path / 'hosts'}", f"--engines={engines}"]
+  with subprocess.Popen([*at_folder, "up", "1"], stdout=subprocess.PIPE) as starting:
+    while starting.poll() is None and not (tmp_path / "hosts" / "hosts.json").exists():
+      time.sleep(0.02)
+    starting.kill()
+  assert layout.cluster.processes_of(tmp_path / "hosts")
+  again = subprocess.run([*at_folder, "up", "1"], capture_output=True, text=True)
+  assert "is running already: stop it first with `hosts.py down`." in again.stderr
+  subprocess.run([*at_folder, "down"], check=True, capture_output=True)
+  assert layout.cluster.processes_of(tmp_path / "hosts") == []
+  gone = subprocess.run([*at_folder, "cut", "worker0"], capture_output=True, text=True)
+  assert gone.stderr == f"hosts.py: no hosts are up in {tmp_path / 'hosts'}: start them with `hosts.py up 2`.\n"
+
+
+def test_without_root_it_says_so():
+  code = f"""
+import os, sys
+sys.path.insert(0, {str(ROOT / "deploy" / "engines")!r})
+import hosts
+os.geteuid() or os.setuid(65534)
+try:
+  hosts.check_machine(hosts.Path("."))
+except hosts.ClusterError as error:
+  print(error)
+"""
+  ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+  assert ended.stdout == "hosts are Linux namespaces, which only root can make: run this as root, on Linux.\n"
+
+
+@needs_engines
+@needs_hosts
+class TestSparkHosts(HostsSuite):
+  engine = "spark"
