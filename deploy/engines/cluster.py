@@ -251,7 +251,7 @@ def start(kind: str, engines: Path, folder: Path, retries: int = RETRIES, worker
 
 
 def prepare(kind: str, engines: Path, folder: Path, stops: str) -> None:
-  """Empties the folder of a cluster that can be started; may raise ClusterError."""
+  """Empties a cluster's folder; raises ClusterError if it cannot start."""
   if not (engines / kind / "job-server.jar").exists():
     raise ClusterError(f"{engines / kind / 'job-server.jar'} does not exist: run `make engines`.")
   if processes_of(folder):

@@ -1,4 +1,4 @@
-"""Lays out hosts on this machine, with a cluster of Flink or Spark and a server of S3 on them.
+"""Lays out hosts on this machine: a cluster and a server of S3.
 
   python deploy/engines/hosts.py up 2 --engine flink     # or spark; prints the flags of a job
   python deploy/engines/hosts.py run driver beam-retrain doctor FLAGS
@@ -99,7 +99,7 @@ class Hosts(Here):
     )
 
   def connect(self, name: str, is_connected: bool) -> None:
-    """Plugs a host into the switch, or out of it; its own link stays up."""
+    """Plugs a host into the switch, or out; its link stays up."""
     self.command(name, [])  # that there is one
     _ip(self.pids[_SWITCH], "link", "set", "dev", name, *(("master", _SWITCH) if is_connected else ("nomaster",)))
 
@@ -114,7 +114,7 @@ class Layout(NamedTuple):
   retries: int = cluster.RETRIES
 
   def up(self) -> list[str]:
-    """Starts everything, or nothing; returns the flags of a job; may raise ClusterError."""
+    """Starts everything, or nothing; returns the flags of a job."""
     check_machine(self.engines)
     cluster.prepare(self.engine, self.engines, self.folder, "hosts.py down")
     try:
