@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pathlib
+import shutil
 
 import setuptools
+from setuptools.command.build_py import build_py
 
 _AWS = ["boto3>=1.40,<2"]
 _HEIC = ["pillow-heif>=1.1,<2"]
@@ -12,7 +14,18 @@ _FAST = ["openvino>=2026.4,<2027", "nncf>=3.4,<4", "simplejpeg>=1.9,<2"]
 _SERVE = ["starlette>=1.10,<2", "uvicorn>=0.54,<0.60"]
 _PYTHONS = ("3.11", "3.12", "3.13")
 
+
+class _BuildAnew(build_py):
+  """Packs what is there now, and nothing that an earlier build has left."""
+
+  def run(self) -> None:
+    if not self.editable_mode:
+      shutil.rmtree(self.build_lib, ignore_errors=True)
+    super().run()
+
+
 setuptools.setup(
+  cmdclass={"build_py": _BuildAnew},
   name="beam-retrain",
   version="0.4.0",
   description="Image transfer learning as a data-parallel Apache Beam job",

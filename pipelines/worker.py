@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-import tempfile
 from collections.abc import Sequence
 
 import grpc
@@ -44,14 +43,10 @@ def fetch_provision(worker_id: str, endpoint: str) -> beam_provision_api_pb2.Pro
     return stub.GetProvisionInfo(request, timeout=_PROVISION_SECS, metadata=caller, wait_for_ready=True).info
 
 
-def worker_environment(
-  arguments: argparse.Namespace, info: beam_provision_api_pb2.ProvisionInfo, folder: str
-) -> dict[str, str]:
+def worker_environment(arguments: argparse.Namespace, info: beam_provision_api_pb2.ProvisionInfo) -> dict[str, str]:
   """Returns the variables that Beam's worker reads.
 
-  Args:
-    arguments: see `read_arguments`; provisioning takes precedence.
-    folder: of this worker alone: Beam loads a pickled session from it.
+  Provisioning takes precedence over `arguments`; see `read_arguments`.
   """
   urls = {
     "CONTROL": info.control_endpoint.url or arguments.control_endpoint,
@@ -63,7 +58,7 @@ def worker_environment(
   addresses = {name: endpoints_pb2.ApiServiceDescriptor(url=url) for name, url in urls.items()}
   return {
     "WORKER_ID": arguments.id,
-    "SEMI_PERSISTENT_DIRECTORY": folder,
+    "SEMI_PERSISTENT_DIRECTORY": "",  # of a pickled session, and there is none
     "PIPELINE_OPTIONS": json_format.MessageToJson(info.pipeline_options),
     "RUNNER_CAPABILITIES": " ".join(info.runner_capabilities),
     **{f"{name}_API_SERVICE_DESCRIPTOR": text_format.MessageToString(at) for name, at in addresses.items()},
@@ -74,12 +69,10 @@ def main(argv: Sequence[str]) -> None:
   """Works until the engine closes the connection."""
   arguments = read_arguments(argv)
   info = fetch_provision(arguments.id, arguments.provision_endpoint)
-  # Not /tmp, as in Beam's own containers: here anyone could put a session there.
-  with tempfile.TemporaryDirectory(prefix="beam-retrain-worker-") as folder:
-    os.environ.update(worker_environment(arguments, info, folder))
-    from apache_beam.runners.worker import sdk_worker_main  # after the variables: it may read them when imported
+  os.environ.update(worker_environment(arguments, info))
+  from apache_beam.runners.worker import sdk_worker_main  # after the variables: it may read them when imported
 
-    sdk_worker_main.main([])
+  sdk_worker_main.main([])
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ from beam_retrain.transforms.core.metrics.metrics_file import METRICS_FILE, Metr
 from beam_retrain.transforms.core.records.schema import COMPLETED_FILE, INFO_FILE
 from beam_retrain.transforms.core.run.output_folder import find_faults, is_completed, reopen_folder
 from beam_retrain.transforms.core.system import locks
-from beam_retrain.transforms.core.system.scratch import own_temporary_files
+from beam_retrain.transforms.core.system.scratch import own_temporary_files, scratch_folder
 from beam_retrain.transforms.evaluation.evaluate import PREDICTIONS_FILE
 from beam_retrain.transforms.io import files
 
@@ -162,8 +162,8 @@ def publish(working: str, history: str, date: str) -> str:
 def prune_stores(history: str, keep: int, date: str) -> None:
   """Deletes bottlenecks of all but the last `keep` nights.
 
-  Also deletes older unfinished work. Does nothing while another night is in progress, which may read them. `date` is
-  the night that the caller holds.
+  Also deletes older unfinished work, and locks and temporary files of killed nights. Does nothing while another night
+  is in progress, which may read them. `date` is the night that the caller holds.
   """
   with _changing(history):
     if _others_at_work(history, date):
@@ -175,6 +175,9 @@ def prune_stores(history: str, keep: int, date: str) -> None:
       if name not in kept:
         _delete_stores(os.path.join(history, name))
     files.delete(path for path, of in _works(history) if kept and of < kept[0] and of != date)
+    for lock in _other_locks(history, date):
+      with contextlib.suppress(InputError), locks.hold_alone(lock, f"beam-retrain {STAGE}", lock), scratch_folder(lock):
+        pass
 
 
 def _prune_older_work(history: str, working: str, date: str) -> None:
@@ -249,8 +252,12 @@ def _lock_path(history: str, date: str) -> str:
 
 
 def _others_at_work(history: str, date: str) -> bool:
-  others = [name.removeprefix(f"{_LOCK}-") for name in os.listdir(history) if name.startswith(f"{_LOCK}-")]
-  return any(locks.is_held(_lock_path(history, other)) for other in others if other != date)
+  return any(map(locks.is_held, _other_locks(history, date)))
+
+
+def _other_locks(history: str, date: str) -> list[str]:
+  others = (name.removeprefix(f"{_LOCK}-") for name in os.listdir(history) if name.startswith(f"{_LOCK}-"))
+  return [_lock_path(history, other) for other in others if other != date]
 
 
 def _changing(history: str) -> contextlib.AbstractContextManager[None]:

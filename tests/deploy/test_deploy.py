@@ -73,6 +73,7 @@ def run_cron_line(command: str, folder: Path, **changed: str) -> subprocess.Comp
     command = command.replace(installed, str(here))
   return subprocess.run(
     ["/bin/sh", "-c", command],
+    umask=0o077,  # as hardened machines have it
     cwd=_DEPLOY.parent,
     env={"PATH": "/usr/bin:/bin", "HOME": str(folder), "SHELL": "/bin/sh"},  # all that cron hands on
     capture_output=True,
@@ -92,6 +93,8 @@ def test_the_cron_line_runs_and_tells_of_a_missed_gate(tmp_path, trained_model, 
   passed = run_cron_line(command, tmp_path, **changed, FLAGS="--date=2026-11-24 --min_accuracy=0.5")
   assert (passed.stdout, passed.stderr, passed.returncode) == ("", "", 0), log.read_text()
   assert (tmp_path / "history" / "2026-11-24" / "COMPLETED").exists()
+  assert (tmp_path / "history" / "metrics.prom").stat().st_mode & 0o777 == 0o644  # for node_exporter
+  assert re.match(r"20\d\d-\d\d-\d\dT", log.read_text())
 
   missed = run_cron_line(command, tmp_path, **changed, FLAGS="--date=2026-11-25 --min_accuracy=1")
   assert (tmp_path / "history" / "2026-11-25" / "COMPLETED").exists(), log.read_text()
@@ -202,7 +205,8 @@ def test_the_kubernetes_command_is_understood_and_its_folders_are_mounted():
   volumes = {volume["name"]: volume for volume in pod["volumes"]}
   assert {mount["name"] for mount in mounts.values()} == set(volumes)
   assert volumes[mounts["/history"]["name"]]["persistentVolumeClaim"]["claimName"] == claim["metadata"]["name"]
-  assert str(flags.trunk_threads) == container["resources"]["limits"]["cpu"]
+  assert not flags.trunk_threads  # the CPU limit is found
+  assert pod["hostname"]  # a part of the temporary folders' names; else each pod has another
 
 
 def test_kubernetes_does_not_try_again_what_would_come_out_the_same():
@@ -217,7 +221,7 @@ def test_kubernetes_does_not_try_again_what_would_come_out_the_same():
 
 def test_the_image_has_what_setup_py_asks_for():
   text = (_DEPLOY / "kubernetes" / "Dockerfile").read_text()
-  assert re.search(r"^FROM python:3\.11", text, re.MULTILINE)
+  assert re.search(r"^ARG PYTHON=python:3\.11-slim\nFROM \${PYTHON}$", text, re.MULTILINE)
   assert "'/source[fast,aws]'" in text  # the model and the images may be in a bucket
   user, group = re.search(r"^USER (\d+):(\d+)$", text, re.MULTILINE).groups()
   context = manifests()[1]["spec"]["jobTemplate"]["spec"]["template"]["spec"]["securityContext"]

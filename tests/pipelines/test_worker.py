@@ -40,11 +40,11 @@ def endpoint():
   server.stop(None)
 
 
-def test_the_worker_gets_what_the_engine_says_and_else_what_the_command_says(endpoint, tmp_path):
+def test_the_worker_gets_what_the_engine_says_and_else_what_the_command_says(endpoint):
   arguments = read_arguments(
     ["--id=1-1", f"--provision_endpoint={endpoint}", "--control_endpoint=localhost:1", "--logging_endpoint=localhost:2"]
   )
-  variables = worker_environment(arguments, fetch_provision("1-1", endpoint), str(tmp_path))
+  variables = worker_environment(arguments, fetch_provision("1-1", endpoint))
   assert _address(variables.pop("CONTROL_API_SERVICE_DESCRIPTOR")) == "localhost:1"
   assert _address(variables.pop("LOGGING_API_SERVICE_DESCRIPTOR")) == "localhost:3"
   assert json.loads(variables.pop("PIPELINE_OPTIONS")) == {
@@ -53,7 +53,7 @@ def test_the_worker_gets_what_the_engine_says_and_else_what_the_command_says(end
   }
   assert variables == {
     "WORKER_ID": "1-1",
-    "SEMI_PERSISTENT_DIRECTORY": str(tmp_path),
+    "SEMI_PERSISTENT_DIRECTORY": "",
     "RUNNER_CAPABILITIES": "beam:protocol:control_response_elements_embedding:v1",
   }
 

@@ -42,6 +42,8 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> Packed:
       source = ROOT / line[1:]
       put = functools.partial(shutil.copytree, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
       (put if source.is_dir() else shutil.copy)(source, copy / source.name)
+  (copy / "build" / "lib" / "trainer").mkdir(parents=True)  # as an installation of 0.4 left it
+  (copy / "build" / "lib" / "trainer" / "__init__.py").touch()
   python("setup.py", "--quiet", "sdist", "bdist_wheel", cwd=copy)
   (archive,) = (copy / "dist").glob("*.tar.gz")
   (wheel,) = (copy / "dist").glob("*.whl")

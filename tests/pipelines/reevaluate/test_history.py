@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -17,6 +18,7 @@ import pytest
 from beam_retrain.pipelines.reevaluate import baseline as baselines
 from beam_retrain.pipelines.reevaluate import history
 from beam_retrain.transforms.core.errors import InputError
+from beam_retrain.transforms.core.system.scratch import scratch_folder
 from tests.helpers import ROOT
 from tests.pipelines.reevaluate.history_suite import (
   FINGERPRINT,
@@ -197,9 +199,13 @@ def test_no_store_is_deleted_while_another_night_may_read_it(tmp_path):
     with history.tonight(str(folder), "2026-11-23", REQUEST):
       history.prune_stores(str(folder), 1, "2026-11-24")
       assert _with_stores(folder) == ["2026-11-20", "2026-11-21"]
-    (folder / ".lock-2026-11-22").write_text("")  # of a killed one
+    killed, lock = contextlib.ExitStack(), folder / ".lock-2026-11-22"
+    lock.write_text("")
+    temporary = killed.enter_context(scratch_folder(str(lock)))
     history.prune_stores(str(folder), 1, "2026-11-24")
     assert _with_stores(folder) == ["2026-11-21"]
+    assert not os.path.exists(temporary)
+    assert not lock.exists()
 
 
 # What nights that were not published leave
