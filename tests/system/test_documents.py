@@ -20,12 +20,14 @@ PAGES = (
     for name in ("commands", "python", "nightly", "clusters", "trunks", "migration", "concepts", "serve")
   ),
 )
-"""In the order in which they are read: each goes on with the folders of those before."""
+GOES_ON = {"docs/nightly.md": "docs/commands.md", "docs/clusters.md": "docs/commands.md"}
+"""Page -> the one with whose folders it goes on; all others, those of README."""
 
 
-def blocks(language: str) -> list[str]:
-  text = "\n".join((ROOT / page).read_text() for page in PAGES)
-  return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
+def blocks(language: str, *pages: str) -> list[str]:
+  """Returns what is shown in a language, on some pages or on all."""
+  text = "\n".join((ROOT / page).read_text() for page in pages or PAGES)
+  return re.findall(rf"```(?:{language})\n(.*?)```", text, re.DOTALL)
 
 
 def letters(line: str) -> str:
@@ -41,31 +43,53 @@ def run_as_a_user(command: str) -> tuple[int, str, str]:
   return ran.returncode, ran.stdout, ran.stderr
 
 
-def test_each_console_block_gives_what_it_shows(tmp_path, monkeypatch, capfd):
-  consoles = [block.removeprefix("$ ").split("\n", 1) for block in blocks("console")]
-  assert {shlex.split(command)[1] for command, _ in consoles} == set(COMMANDS) - {"serve"}  # which does not end
-  monkeypatch.chdir(tmp_path)
-  for number, (command, shown) in enumerate(consoles):
-    if number == 0:
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> Path:
+  """Where the pages are followed."""
+  return tmp_path_factory.mktemp("reader")
+
+
+@pytest.fixture(scope="module")
+def followed() -> set[str]:
+  """Those that have been."""
+  return set()
+
+
+def follow(page: str, followed: set[str], capfd: pytest.CaptureFixture[str]) -> None:
+  """Runs the commands of a page, after those of the pages that it goes on with."""
+  if page in followed:
+    return
+  if page != PAGES[0]:
+    follow(GOES_ON.get(page, PAGES[0]), followed, capfd)
+  followed.add(page)
+  for number, block in enumerate(blocks("console", page)):
+    command, shown = block.removeprefix("$ ").split("\n", 1)
+    if is_first := page == PAGES[0] and number == 0:
       code, printed, said = run_as_a_user(command)
     else:  # here, where TensorFlow and Beam are loaded already
+      capfd.readouterr()
       code = main(shlex.split(command)[1:])
       printed, said = capfd.readouterr()
     assert code == 0, f"{command}\n{printed}{said}"
-    assert number or " exit code 0\n" in (tmp_path / "output/digits/.beam-retrain.log").read_text()
+    assert not is_first or " exit code 0\n" in Path("output/digits/.beam-retrain.log").read_text()
     lines = {letters(line) for line in printed.splitlines()}
     for line in shown.splitlines():
       if line.strip() != "...":
         assert letters(line) in lines, f"{command}\ndid not print: {line}\nbut:\n{printed}"
-  run_python_blocks()
 
 
-def run_python_blocks() -> None:
-  """Runs what README and docs show in Python, beside what the commands above have made."""
-  shown = blocks("python")
-  assert len(shown) >= 4
-  for block in shown:
-    exec(compile(block, "<a page>", "exec"), {"__name__": "__main__"})
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks("console|python", page)])
+def test_each_block_gives_what_it_shows(page, place, followed, monkeypatch, capfd):
+  monkeypatch.chdir(place)
+  follow(page, followed, capfd)
+  for block in blocks("python", page):
+    exec(compile(block, page, "exec"), {"__name__": "__main__"})
+
+
+def test_each_command_is_shown():
+  shown = {shlex.split(block.removeprefix("$ ").split("\n", 1)[0])[1] for block in blocks("console")}
+  assert shown == set(COMMANDS) - {"serve"}  # which does not end
+  assert len(blocks("python")) >= 4
 
 
 def understood_commands() -> list[str]:
