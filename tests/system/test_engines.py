@@ -1,4 +1,7 @@
-"""The same jobs, the same output, on every engine that runs on one machine: `make engines` brings them."""
+"""The same jobs, the same output, on every engine that runs on one machine: `make engines` brings them.
+
+They are held against FnApiRunner with one process, which writes the same twice: tests/pipelines/test_verify_same.py.
+"""
 
 from __future__ import annotations
 
@@ -36,15 +39,6 @@ pytestmark = [
 
 # A job server that lives for seconds is done before the better compiler pays: a third less of the processors' time.
 _SHORT_LIVED = "--job_server_jvm_properties=-XX:TieredStopAtLevel=1"
-
-
-class TestFnApiRunner(EngineSuite):
-  """A second time, with nothing changed: what differs here is no engine's doing."""
-
-  @pytest.fixture(scope="class")
-  @classmethod
-  def flags(cls):
-    return ONE_WORKER
 
 
 class TestFnApiRunnerWithTwoProcesses(EngineSuite):
