@@ -6,8 +6,6 @@ import gc
 import os
 import pickle
 import shutil
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -160,10 +158,10 @@ def bottlenecks_folder(make_once: Callable, small_images: Path, tiny_trunk: Path
   """What `bottlenecks` writes for `small_images`."""
 
   def make(folder: Path) -> None:
-    # A process of its own: tensorflow_transform would switch tf.keras to Keras 2 in this one.
+    from beam_retrain.pipelines import bottlenecks
+
     flags = (f"--input={small_images}", f"--trunk={tiny_trunk}", f"--output={folder / 'output'}", *EXACT)
-    command = [sys.executable, "-m", "beam_retrain.pipelines.bottlenecks", *flags, "--runner=FnApiRunner"]
-    subprocess.run(command, cwd=ROOT, check=True)
+    assert bottlenecks.run([*flags, "--runner=FnApiRunner"]) == 0
 
   return make_once("bottlenecks", make) / "output"
 

@@ -14,7 +14,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from beam_retrain.pipelines import convert, verify
+from beam_retrain.pipelines import bottlenecks, convert, verify
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.records.schema import decode_image, describe_bottleneck
 from beam_retrain.transforms.core.records.splits import SplitPercentages
@@ -256,8 +256,8 @@ def test_bottlenecks_of_the_output_are_split_as_those_of_the_input(
   small_images, bottlenecks_folder, tiny_trunk, tmp_path
 ):
   assert _convert(small_images, tmp_path / "out", "--formats", "png,tfrecord") == 0
-  flags = ["--input", tmp_path / "out", "--trunk", tiny_trunk, "--output", tmp_path / "bottlenecks"]
-  python("-m", "beam_retrain.pipelines.bottlenecks", *flags, *EXACT, _RUNNER)
+  flags = [f"--input={tmp_path / 'out'}", f"--trunk={tiny_trunk}", f"--output={tmp_path / 'bottlenecks'}"]
+  assert bottlenecks.run([*flags, *EXACT, _RUNNER]) == 0
   of_input, of_output = (_splits(folder) for folder in (bottlenecks_folder, tmp_path / "bottlenecks"))
   assert of_output == of_input
   assert set(of_input.values()) == {"training", "testing"}

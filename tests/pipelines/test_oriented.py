@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from beam_retrain.pipelines import convert, evaluate, predict
+from beam_retrain.pipelines import bottlenecks, convert, evaluate, predict
 from beam_retrain.pipelines.reevaluate import command as reevaluate
 from tests.conftest import EXACT
-from tests.helpers import python, read_json
+from tests.helpers import read_json
 
 _RUNNER = "--runner=FnApiRunner"
 
@@ -39,10 +39,15 @@ def _said(source: Path, images: int = 36) -> str:
   )
 
 
-def test_bottlenecks_counts_and_tells_them(turned_images, tiny_trunk, tmp_path):
-  flags = ["--input", turned_images, "--trunk", tiny_trunk, "--output", tmp_path / "out", "--testing_percentage=30"]
-  done = python("-m", "beam_retrain.pipelines.bottlenecks", *flags, *EXACT, _RUNNER)
-  assert done.stderr.count(_said(turned_images)) == 1
+@pytest.fixture
+def flags(turned_images, tiny_trunk, tmp_path) -> list[str]:
+  given = [f"--input={turned_images}", f"--trunk={tiny_trunk}", f"--output={tmp_path / 'out'}"]
+  return [*given, "--testing_percentage=30", *EXACT, _RUNNER]
+
+
+def test_bottlenecks_counts_and_tells_them(turned_images, flags, tmp_path, capsys):
+  assert bottlenecks.run(flags) == 0
+  assert capsys.readouterr().err.count(_said(turned_images)) == 1
   assert read_json(tmp_path / "out/stats.json")["oriented"] == 5
 
 
@@ -57,10 +62,9 @@ def test_evaluations_count_and_tell_them_computed_or_reused(turned_images, train
     assert read_json(tmp_path / "nights" / date / "stats.json")["oriented"] == 5
 
 
-def test_accepted_bad_images_are_accepted_by_the_next_command_too(turned_images, tiny_trunk, tmp_path):
-  flags = ["--input", turned_images, "--trunk", tiny_trunk, "--output", tmp_path / "out", "--testing_percentage=30"]
-  done = python("-m", "beam_retrain.pipelines.bottlenecks", *flags, "--max_bad_fraction=0.02", *EXACT, _RUNNER)
-  assert f"{_said(turned_images)} --max_bad_fraction=0.02\n" in done.stderr
+def test_accepted_bad_images_are_accepted_by_the_next_command_too(turned_images, flags, capsys):
+  assert bottlenecks.run([*flags, "--max_bad_fraction=0.02"]) == 0
+  assert f"{_said(turned_images)} --max_bad_fraction=0.02\n" in capsys.readouterr().err
 
 
 def test_what_predict_says_can_be_typed_and_then_says_nothing(

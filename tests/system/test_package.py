@@ -180,16 +180,16 @@ def _write_idx(folder: Path) -> None:
 
 def test_a_package_trainer_beside_it_does_no_harm_nor_does_its_removal(installed, theirs, made: DigitsRun, tmp_path):
   before = installed.files()
-  command = ["beam-retrain", "train", f"--input={made.bottlenecks}", "--rounds=1"]
   installed.pip("install", "--no-deps", "--no-index", theirs)
   find = "import importlib.util as u; print(u.find_spec('trainer').origin)"
   assert installed.run(tmp_path, "python", "-c", find).stdout.endswith("site-packages/trainer/__init__.py\n")
-  done = installed.run(tmp_path, *command, "--output=beside")
+  given = (f"--input={made.bottlenecks}", "--output=beside", "--rounds=1")
+  done = installed.run(tmp_path, "beam-retrain", "train", *given)
   assert done.returncode == 0, done.stderr
   installed.pip("uninstall", "--yes", "trainer")
   assert "No module named 'trainer'" in installed.run(tmp_path, "python", "-c", "import trainer").stderr
   assert installed.files() == before
-  done = installed.run(tmp_path, *command, "--output=after")
+  done = installed.run(tmp_path, "python", "-c", "import beam_retrain.trainer.task")
   assert done.returncode == 0, done.stderr
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
+import contextlib
+import io
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,7 +11,6 @@ import pytest
 import tensorflow as tf
 
 from beam_retrain.trainer import task
-from tests.helpers import ROOT
 
 # Of the 45 steps 0 to 44, the looks are after 0, 10, 20, 30, 40 and 44, the graphs after 22 and 44, which is the last.
 LOOKS = [0, 10, 20, 30, 40, 44]
@@ -50,15 +49,9 @@ def run(bottlenecks: Path, output: Path, *flags: str) -> int:
 @pytest.fixture(scope="module")
 def like_retrain(tmp_path_factory, bottlenecks_folder) -> LikeRetrain:
   folder = tmp_path_factory.mktemp("like_retrain")
-  command = [
-    sys.executable,
-    "-m",
-    "beam_retrain.trainer.task",
-    f"--input={bottlenecks_folder}",
-    f"--output={folder}/model",
-  ]
-  ran = subprocess.run([*command, *flags_below(folder)], cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True)
-  return LikeRetrain(folder, ran.stdout)
+  with contextlib.redirect_stdout(io.StringIO()) as shown:
+    assert run(bottlenecks_folder, folder / "model", *flags_below(folder)) == 0
+  return LikeRetrain(folder, shown.getvalue())
 
 
 @pytest.fixture(scope="module")

@@ -1,14 +1,14 @@
 """Class folders read as retrain.py read them, by every command that reads some."""
 
+import contextlib
 import csv
+import io
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from beam_retrain.pipelines import evaluate, verify
+from beam_retrain.pipelines import bottlenecks, evaluate, verify
 from beam_retrain.trainer import task
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.sources.base import SourceOptions
@@ -22,7 +22,6 @@ from beam_retrain.transforms.sources.folders import (
   label_of_folder,
   list_folder,
 )
-from tests.helpers import ROOT
 
 
 def lay_out(root: Path, *names: str) -> str:
@@ -118,15 +117,10 @@ def images(tmp_path_factory, draw_digits) -> Path:
 def model(tmp_path_factory, images, made) -> Path:
   """What `bottlenecks --retrain_names`, `train` make of them."""
   folder = tmp_path_factory.mktemp("of_names")
-  command = [sys.executable, "-m", "beam_retrain.pipelines.bottlenecks", "--retrain_names", "--runner=FnApiRunner"]
-  ran = subprocess.run(
-    [*command, f"--input={images}", f"--trunk={made.data.parent / 'trunk'}", f"--output={folder / 'bottlenecks'}"],
-    cwd=ROOT,
-    capture_output=True,
-    text=True,
-  )
-  assert ran.returncode == 0, ran.stderr
-  assert "files left out, as their names do not end in .jpg, .jpeg or .png: 1" in ran.stderr
+  given = [f"--input={images}", f"--trunk={made.data.parent / 'trunk'}", f"--output={folder / 'bottlenecks'}"]
+  with contextlib.redirect_stderr(io.StringIO()) as said:
+    assert bottlenecks.run([*given, "--retrain_names", "--runner=FnApiRunner"]) == 0
+  assert "files left out, as their names do not end in .jpg, .jpeg or .png: 1" in said.getvalue()
   assert task.run([f"--input={folder / 'bottlenecks'}", f"--output={folder / 'model'}", "--rounds=2"]) == 0
   return folder / "model"
 
