@@ -18,7 +18,7 @@ from beam_retrain.transforms.core.metrics.figures import MODEL
 from beam_retrain.transforms.core.metrics.predictions import Row, read_predictions
 from beam_retrain.transforms.core.printing import detail, is_stage, print
 from beam_retrain.transforms.core.records.csv_format import unescape_cell
-from beam_retrain.transforms.core.records.schema import QUARANTINE_FILE
+from beam_retrain.transforms.core.records.schema import LEAKS_FILE, QUARANTINE_FILE
 from beam_retrain.transforms.core.run.exit_codes import ExitCode
 from beam_retrain.transforms.core.run.next_steps import say_next
 from beam_retrain.transforms.core.run.run_info import RunInfo, describe_run
@@ -47,7 +47,9 @@ class Job(NamedTuple):
 def execute(request: EvaluateRequest) -> int:
   """Runs the command; returns the exit code."""
   job = plan(request)
-  step = job.evaluation.begin(job.info, job.output, compare=job.compare)
+  step = job.evaluation.begin(
+    job.info, job.output, also_owned=(LEAKS_FILE,), compare=job.compare, finds_errors=request.label_errors
+  )
   job.evaluation.run(step, STAGE)
   return report(job, step)
 
@@ -65,6 +67,11 @@ def plan(request: EvaluateRequest) -> Job:
   validate_single_job(options, request.output)
   model = Model(request.model)
   is_stored = holds_bottlenecks(request.input)
+  if request.label_errors and not (is_stored or request.reuse):
+    raise InputError(
+      "--label_errors looks at stored bottlenecks: give the output of `beam-retrain bottlenecks` with --reuse, or as"
+      " --input."
+    )
   source = _stored_bottlenecks(request, model) if is_stored else find_images(request, model)
   evaluation = Evaluation.plan(
     request, options, {MODEL: model}, source, is_stored=is_stored, keeps_bottlenecks=bool(request.reuse)
@@ -86,6 +93,7 @@ def plan(request: EvaluateRequest) -> Job:
     "model_fingerprint": model.fingerprint,
     "trunk_fingerprint": trunk.fingerprint,
     "reuse": bool(request.reuse),
+    **({"label_errors": True} if request.label_errors else {}),
   }
   execution = {} if is_stored else evaluation.execution.to_info()
   info = describe_run(
@@ -114,6 +122,7 @@ def report(job: Job, step: EvaluateClassifier) -> int:
   evaluation.complete(step)
   evaluation.print_results(metrics, trunks, "; from stored bottlenecks" if is_stored else "")
   code = evaluation.exit_code(metrics, output)
+  evaluation.say_leaks(metrics, output)
   say_ends(output, evaluation.request.model, evaluation.request.input)
   return code
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import functools
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Self
 
@@ -52,7 +53,8 @@ from beam_retrain.transforms.core.metrics.metrics_file import METRICS_FILE, writ
 from beam_retrain.transforms.core.metrics.wording import accuracy_line, too_few
 from beam_retrain.transforms.core.models.agreement import Agreement, Sampled
 from beam_retrain.transforms.core.printing import detail, print, say
-from beam_retrain.transforms.core.records.schema import INFO_FILE, QUARANTINE_FILE, REPORTS_FOLDER
+from beam_retrain.transforms.core.records.leaks import NEAR_DUPLICATES, describe
+from beam_retrain.transforms.core.records.schema import INFO_FILE, LEAKS_FILE, QUARANTINE_FILE, REPORTS_FOLDER
 from beam_retrain.transforms.core.records.splits import SplitPercentages
 from beam_retrain.transforms.core.run.exit_codes import ExitCode
 from beam_retrain.transforms.core.run.output_folder import complete_folder, find_info, read_info
@@ -234,6 +236,7 @@ class Evaluation:
     also_owned: Sequence[str] = (),
     compare: CompareNights | None = None,
     finds_leaks: bool = False,
+    finds_errors: bool = False,
     find_earlier: Callable[[str], list[str]] = lambda fingerprint: [],
   ) -> EvaluateClassifier:
     """Claims the output folder; returns the job's step.
@@ -256,6 +259,7 @@ class Evaluation:
       stores=stores,
       compare=compare,
       finds_leaks=finds_leaks,
+      finds_errors=finds_errors,
       empty_message=self.images.empty_message,
     )
 
@@ -405,6 +409,16 @@ class Evaluation:
           yield f"the model in {files.shown(model.path)} does not say what it was trained on: train it again to know"
         else:
           yield f"bottlenecks in {files.shown(self.images.source.path)} have no SHA-256: make them again to know"
+
+  def say_leaks(self, metrics: Metrics, folder: str) -> None:
+    """Prints label errors, leaks and near-duplicates, and where they are listed."""
+    suspicious = metrics.model.suspicious
+    if suspicious and suspicious.label_errors is not None:
+      path = files.shown(files.join(folder, SUSPICIOUS_FILE))
+      say(f"{suspicious.label_errors:,} labels are likely wrong: see {path}")
+    for kind, words in describe(metrics.leaks or {}).items():
+      warning = "" if kind == NEAR_DUPLICATES else "warning: "
+      say(f"{warning}{words}: see {files.shown(files.join(folder, LEAKS_FILE))}", file=sys.stderr)
 
   def exit_code(self, metrics: Metrics, output: str) -> ExitCode:
     """Reports oriented and bad images; returns the exit code."""

@@ -186,7 +186,7 @@ def _details(report: Report, name: str, model: ModelMetrics, thumbnails: Thumbna
   images, right = report.images_of(name, "mistakes"), report.images_of(name, "right")
   matrix = html_tables.confusion(model, name[0], linked=bool(images) or model.total == model.correct)
   by_label = html_tables.images_by_label(images, right, model, matrix, thumbnails)
-  suspicious = html_tables.surest_first(report.images_of(name, "suspicious"))
+  suspicious = report.images_of(name, "suspicious")  # in the order of their ranks
   unknown = model.suspicious is None or (model.suspicious.images and not suspicious)
   return _Details(name, model, matrix, by_label, None if unknown else thumbnails.fit(suspicious))
 

@@ -22,7 +22,6 @@ from beam_retrain.reporting.text_tables import changes_table
 from beam_retrain.transforms.core.metrics.figures import CANDIDATE, MODEL, TrendPoint
 from beam_retrain.transforms.core.metrics.metrics_file import METRICS_FILE
 from beam_retrain.transforms.core.printing import say
-from beam_retrain.transforms.core.records.leaks import describe
 from beam_retrain.transforms.core.records.schema import LEAKS_FILE, QUARANTINE_FILE
 from beam_retrain.transforms.core.records.shards import BottleneckCounts
 from beam_retrain.transforms.core.run.next_steps import say_next
@@ -149,8 +148,7 @@ def report(job: Job, step: EvaluateClassifier) -> int:
   about = f": {counts.reused:,} bottlenecks reused, {counts.computed:,} computed"
   evaluation.print_results(metrics, trunks, about, [changes_table(metrics)])
   say(f"everything is in {files.shown(folder)}: {', '.join(_FILES)}")
-  for words in describe(metrics.leaks or {}).values():
-    say(f"warning: {words}: see {files.shown(files.join(folder, LEAKS_FILE))}", file=sys.stderr)
+  evaluation.say_leaks(metrics, folder)
   say_next(report=files.shown(files.join(folder, REPORT_FILE)))
   return evaluation.exit_code(metrics, folder)
 

@@ -136,6 +136,7 @@ class EvaluateRequest(EvaluationRequest):
   paths: ClassVar[tuple[str, ...]] = (*EvaluationRequest.paths, "output")
 
   output: str
+  label_errors: bool = False
 
   @classmethod
   def add_flags(cls, parser: argparse.ArgumentParser) -> None:
@@ -156,6 +157,12 @@ class EvaluateRequest(EvaluationRequest):
       " `reevaluate`), run the trunk only on the other images, and keep all bottlenecks in"
       f" OUTPUT/{STORES_FOLDER}; may be repeated",
       default_batch_size=f"{BATCH_SIZE}; {BOTTLENECKS_BATCH_SIZE} for stored bottlenecks",
+    )
+    parser.add_argument(
+      "--label_errors",
+      action="store_true",
+      help="also look for wrong labels, by heads that are trained without the image (confident learning) and by the"
+      " nearest images, and for near-duplicates; needs stored bottlenecks, as --input or by --reuse",
     )
 
 

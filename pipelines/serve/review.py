@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from beam_retrain.pipelines.reevaluate.history import STAGE as NIGHT
 from beam_retrain.pipelines.serve.corrections import (
@@ -44,6 +45,8 @@ class Item:
 
   Attributes:
     kinds: why: `mistakes`, `suspicious`, `leaks` and `near-duplicates`.
+    suggested: the label that heads trained on other images suggest; empty without `--label_errors`.
+    ranks: kind -> place among the images of this kind, 0 for what to look at first.
     like: numbers of images beside it, with words: copies under another name, or a near training image.
   """
 
@@ -52,8 +55,10 @@ class Item:
   label: str
   image: int
   predicted: str = ""
+  suggested: str = ""
   confidence: float | None = None
   kinds: list[str] = dataclasses.field(default_factory=list)
+  ranks: dict[str, int] = dataclasses.field(default_factory=dict)
   like: list[tuple[int, str]] = dataclasses.field(default_factory=list)
 
   @property
@@ -80,6 +85,7 @@ class Review:
     self.left_out: dict[str, int] = {}
     self.items: list[Item] = []
     self._by_id: dict[ImageId, Item] = {}
+    self._found: Counter[str] = Counter()
     self._folder, self._images = folder, images
     rows = {MISTAKES: [row for row in _rows(folder, PREDICTIONS_FILE) if not row.right]}
     rows[MISTAKES].sort(key=lambda row: (-float(row.confidence), row.key))
@@ -88,13 +94,34 @@ class Review:
     for kind, found in rows.items():
       for row in self._some(kind, found):
         self._add(kind, row)
-    for key, sha256, label in self._some(LEAKS, list(_leaks(folder))):
-      self._add(LEAKS, Row(key, label, "", "", sha256))
+    for id, label in _suggestions(folder):
+      if item := self._by_id.get(id):
+        item.suggested = label
+    copies, near = _leaks(folder)
+    for leak in self._some(LEAKS, copies):
+      self._add(LEAKS, leak.row)
     self._join_copies()
+    self._add_similar(self._some(NEAR, near))
     corrections.read()  # raises if it is damaged
 
+  def _add_similar(self, found: Sequence[_Leak]) -> None:
+    """Adds the near-duplicates that the evaluation found."""
+    digests = dict.fromkeys(leak.like for leak in found)
+    if digests:
+      digests |= {row.key: row.sha256 for row in _rows(self._folder, PREDICTIONS_FILE) if row.key in digests}
+    for leak in found:
+      if sha256 := digests[leak.like]:
+        self._source.keys.add(key := unescape_cell(leak.like))
+        like = self._images.number(self._source, key, sha256), f"near-duplicate, cosine {leak.cosine}"
+        self._add(NEAR, leak.row).like.append(like)
+
   def add_near(self, neighbours: Neighbours, stored: InputImages) -> None:
-    """Adds evaluated images that look most like a training image."""
+    """Adds evaluated images that look most like a training image.
+
+    Does nothing where the evaluation has looked for near-duplicates.
+    """
+    if any(NEAR in item.kinds for item in self.items):
+      return
     evaluated = {row.sha256: row for row in _rows(self._folder, PREDICTIONS_FILE)}
     for image, near in neighbours.closest_pairs(MAX_PAIRS):
       if near.cosine >= MIN_COSINE and (row := evaluated.get(image.sha256)):
@@ -119,6 +146,8 @@ class Review:
       item.predicted, item.confidence = unescape_cell(row.predicted), float(row.confidence)
     if kind not in item.kinds:
       item.kinds.append(kind)
+      item.ranks[kind] = self._found[kind]
+      self._found[kind] += 1
     return item
 
   def _join_copies(self) -> None:
@@ -172,9 +201,31 @@ def _rows(folder: str, name: str) -> Iterator[Row]:
     yield from read_predictions(files.read_lines(path), path)
 
 
-def _leaks(folder: str) -> Iterator[tuple[str, str, str]]:
-  """Yields (key, SHA-256, label) of each copy, as cells; once each."""
+def _suggestions(folder: str) -> Iterator[tuple[ImageId, str]]:
+  """Yields what heads trained on other images suggest for an image."""
+  path = files.join(folder, SUSPICIOUS_FILE)
+  for row in csv.DictReader(files.read_lines(path)) if files.exists(path) else ():
+    if label := row.get("suggested_digit"):
+      yield (unescape_cell(row["file_name"]), row["sha256"]), unescape_cell(label)
+
+
+class _Leak(NamedTuple):
+  """An image in `leaks.csv`.
+
+  `like` and `cosine` are empty unless it is a near-duplicate.
+  """
+
+  row: Row
+  like: str
+  cosine: str
+
+
+def _leaks(folder: str) -> tuple[list[_Leak], list[_Leak]]:
+  """Returns copies and near-duplicates, once each."""
   path = files.join(folder, LEAKS_FILE)
-  if files.exists(path):
-    rows = csv.DictReader(files.read_lines(path))
-    yield from dict.fromkeys((row["file_name"], row["sha256"], row["label"]) for row in rows)
+  rows = csv.DictReader(files.read_lines(path)) if files.exists(path) else ()
+  leaks = dict.fromkeys(
+    _Leak(Row(row["file_name"], row["label"], "", "", row["sha256"]), row.get("like", ""), row.get("cosine", ""))
+    for row in rows
+  )
+  return [leak for leak in leaks if not leak.like], [leak for leak in leaks if leak.like]

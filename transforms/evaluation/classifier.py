@@ -19,12 +19,14 @@ from beam_retrain.transforms.evaluation.compare_nights import PARTS_FOLDER, Comp
 from beam_retrain.transforms.evaluation.evaluate import (
   EvaluateShard,
   check_not_empty,
+  compare_hashes,
   counts_of,
   read_thumbnails,
   vectors_of,
   write_figures,
   write_predictions,
 )
+from beam_retrain.transforms.evaluation.label_errors import find_label_errors
 from beam_retrain.transforms.evaluation.scoring import Scorer
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.leaks.audit import AuditPredictions
@@ -76,6 +78,7 @@ class EvaluateClassifier(beam.PTransform):
     trained_on: name -> path of the model's `trained_on.bin`, if it has one.
     stores: bottlenecks to compute or reuse first.
     finds_leaks: whether to list identical images in `leaks.csv`.
+    finds_errors: whether to look for label errors and near-duplicates too, in the records of the first trunk.
     empty_message: of the InputError that the job raises if there are no images.
 
   Raises:
@@ -93,6 +96,7 @@ class EvaluateClassifier(beam.PTransform):
     stores: Sequence[TrunkStore] = (),
     compare: CompareNights | None = None,
     finds_leaks: bool = False,
+    finds_errors: bool = False,
     empty_message: str = "there are no images to evaluate: give another input.",
   ):
     super().__init__()
@@ -110,7 +114,8 @@ class EvaluateClassifier(beam.PTransform):
     self._request = request
     self._trained_on = dict(trained_on or {})
     self._compare = compare
-    self._finds_leaks = finds_leaks
+    self._finds_leaks = finds_leaks or finds_errors
+    self._finds_errors = finds_errors
     self._empty_message = empty_message
 
   @property
@@ -130,18 +135,26 @@ class EvaluateClassifier(beam.PTransform):
     task = EvaluateShard(self._scorer, self._models, self._trained_on)
     reports = to_score | "Work" >> WorkShards(task, output=self.parts_folder, request=self._request, checked=checked)
     # ShardReport
+    found, errors = {}, None
+    if self._finds_errors:
+      errors = (
+        to_score
+        | "CollectRecords" >> beam.combiners.ToList()
+        | "FindLabelErrors" >> beam.Map(find_label_errors, self._models[MODEL])
+      )  # LabelErrors
+      found = {"errors": beam.pvalue.AsSingleton(errors)}
     predictions = (
       reports
       | "NameOfPart" >> beam.Map(lambda report: report.file)
       | "CollectNames" >> beam.combiners.ToList()
       # list of str, one per shard
       | "WritePredictions"
-      >> beam.Map(write_predictions, self.output, list(self._models), list(self._trained_on), time.ctime())
+      >> beam.Map(write_predictions, self.output, list(self._models), list(self._trained_on), time.ctime(), **found)
     )  # PredictionsWritten
     shown = {"predictions": beam.pvalue.AsSingleton(predictions)}
     if self._compare:
       shown["compared"] = beam.pvalue.AsSingleton(reports | "Compare" >> self._compare)  # NightsCompared
-    thumbnails = shards | "ReadThumbnails" >> beam.FlatMap(read_thumbnails, **shown)  # (key, str)
+    thumbnails = shards | "ReadThumbnails" >> beam.FlatMap(read_thumbnails, **shown, **found)  # (key, str)
     counts = (
       reports
       | "CountsOfShard" >> beam.FlatMap(counts_of)
@@ -152,6 +165,9 @@ class EvaluateClassifier(beam.PTransform):
     leaks = None
     if self._finds_leaks:
       leaks = reports | "Audit" >> AuditPredictions(self.parts_folder, self._models[MODEL])  # LeakedImage
+    if errors is not None:
+      near = errors | "CompareHashes" >> beam.FlatMap(compare_hashes, beam.pvalue.AsDict(thumbnails))
+      leaks = (leaks, near) | "JoinLeaks" >> beam.Flatten()  # LeakedImage
     close = CloseLedger(output=self.output, shards_folder=self.parts_folder, leaks=leaks)
     ledger = (shards, reports) | "Close" >> close
     # Stats

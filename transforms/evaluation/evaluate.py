@@ -16,7 +16,7 @@ import apache_beam as beam
 from apache_beam.utils.shared import Shared
 
 from beam_retrain.transforms.core.errors import InputError
-from beam_retrain.transforms.core.images.thumbnails import thumbnail
+from beam_retrain.transforms.core.images.thumbnails import perceptual_hash, thumbnail
 from beam_retrain.transforms.core.metrics import label_stats
 from beam_retrain.transforms.core.metrics.embedding_map import (
   EmbeddingMap,
@@ -39,7 +39,6 @@ from beam_retrain.transforms.core.metrics.predictions import (
   MAX_SHOWN,
   MAX_SHOWN_RIGHT,
   MAX_SHOWN_SUSPICIOUS,
-  ROW_COLUMNS,
   SUSPICIOUS_PERCENT,
   Mistakes,
   part_line,
@@ -50,6 +49,7 @@ from beam_retrain.transforms.core.metrics.predictions import (
   whole_line,
 )
 from beam_retrain.transforms.core.records.csv_format import csv_text, escape_cell
+from beam_retrain.transforms.core.records.leaks import LeakedImage
 from beam_retrain.transforms.core.records.quarantine import Quarantined
 from beam_retrain.transforms.core.records.schema import Image
 from beam_retrain.transforms.core.records.shards import Shard, ShardReport, some_oriented
@@ -57,6 +57,7 @@ from beam_retrain.transforms.core.records.trained_on import TrainedOn
 from beam_retrain.transforms.core.run.stats import Stats
 from beam_retrain.transforms.core.system.small_files import parse_json
 from beam_retrain.transforms.evaluation.compare_nights import PARTS_FOLDER, NightsCompared
+from beam_retrain.transforms.evaluation.label_errors import LabelErrors
 from beam_retrain.transforms.evaluation.scoring import Scorer
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.shards.work import ShardTask, Written
@@ -70,6 +71,8 @@ FIGURES_FILE = "figures.json"
 _COUNTS = "label_counts"
 _VECTORS = "vectors"
 _NOTHING_COMPARED = NightsCompared()
+_MAX_HASH_DISTANCE = 10
+"""Bits of 64 by which perceptual hashes of near-duplicates may differ."""
 
 
 def folder_of(output: str, model: str) -> str:
@@ -195,13 +198,18 @@ def vectors_of(report: ShardReport) -> Iterator[SampledVector]:
 
 
 def write_predictions(
-  names: list[str], output: str, models: Sequence[str], known: Collection[str], execution_time: str
+  names: list[str],
+  output: str,
+  models: Sequence[str],
+  known: Collection[str],
+  execution_time: str,
+  errors: LabelErrors | None = None,
 ) -> PredictionsWritten:
   """Joins the shards' files to `predictions.csv`; writes `suspicious_labels.csv`.
 
   `known`: models with known training images; `execution_time`: start of the job, as from `time.ctime()`.
   """
-  mistakes = {model: Mistakes() for model in models}
+  mistakes = {model: Mistakes(errors.labels if errors else None) for model in models}
   with ExitStack() as stack:
     written = {}
     for model in models:
@@ -214,8 +222,7 @@ def write_predictions(
         written[model].write(whole_line(cells, execution_time).encode())
         mistakes[model].add(row_of(cells))
   for model, seen in mistakes.items():
-    text = csv_text([ROW_COLUMNS, *(row[: len(ROW_COLUMNS)] for row in seen.suspicious())])
-    files.write_text(files.join(folder_of(output, model), SUSPICIOUS_FILE), text)
+    files.write_text(files.join(folder_of(output, model), SUSPICIOUS_FILE), csv_text(seen.suspicious_table()))
   chosen = {
     "mistakes": [(model, row) for model in models for row in mistakes[model].shown(MAX_SHOWN // len(models))],
     "suspicious": [
@@ -225,21 +232,38 @@ def write_predictions(
   }
   return PredictionsWritten(
     {kind: [shown_image(model, row) for model, row in rows] for kind, rows in chosen.items()},
-    {model: SuspiciousLabels(SUSPICIOUS_PERCENT / 100, seen.suspicious_count) for model, seen in mistakes.items()},
+    {
+      model: SuspiciousLabels(SUSPICIOUS_PERCENT / 100, seen.suspicious_count, len(errors.labels) if errors else None)
+      for model, seen in mistakes.items()
+    },
   )
 
 
 def read_thumbnails(
-  shard: Shard, predictions: PredictionsWritten, compared: NightsCompared = _NOTHING_COMPARED
+  shard: Shard,
+  predictions: PredictionsWritten,
+  compared: NightsCompared = _NOTHING_COMPARED,
+  errors: LabelErrors | None = None,
 ) -> Iterator[tuple[str, str]]:
   """Yields (key as in the CSVs, `data:` URI) of images to show."""
   shown = [*predictions.images.values(), *compared.images.values()]
   wanted = {image.key for images in shown for image in images}
+  wanted |= {escape_cell(key) for near in (errors.alike if errors else ()) for key in (near.key, near.like)}
   for entry in shard.inputs:
     for image in entry.read_where(shard.split, lambda key: escape_cell(key) in wanted):
       # An image deleted meanwhile has no thumbnail.
       if isinstance(image, Image) and (small := thumbnail(image.encoded)):
         yield escape_cell(image.key), small
+
+
+def compare_hashes(errors: LabelErrors, thumbnails: Mapping[str, str]) -> Iterator[LeakedImage]:
+  """Yields near-duplicates, but those whose perceptual hashes are unlike."""
+  for near in errors.alike:
+    both = [thumbnails.get(escape_cell(key)) for key in (near.key, near.like)]
+    hashes = [perceptual_hash(one) for one in both if one]
+    distance = (hashes[0] ^ hashes[1]).bit_count() if len(hashes) == 2 else None
+    if distance is None or distance <= _MAX_HASH_DISTANCE:
+      yield near._replace(hash_distance=distance)
 
 
 def write_figures(

@@ -5,7 +5,8 @@ const byId = id => document.getElementById(id);
 const undone = [];
 let items = [], labels = [], decisions = {}, kind = "all", at = 0, isGrid = false, work = Promise.resolve(), timer = 0;
 
-const shown = () => items.filter(item => kind === "all" || item.kinds.includes(kind));
+const shown = () => kind === "all" ? items : items.filter(item => item.kinds.includes(kind)).sort((one, other) => one.ranks[kind] - other.ranks[kind]);
+const guess = item => item.suggested || item.predicted;
 const inWords = one => one ? (one.decision === "relabel" ? `now ${one.label}` : WORDS[one.decision]) : "";
 
 async function begin() {
@@ -46,7 +47,7 @@ function render() {
 function renderOne(item) {
   if (!item) return byId("one").replaceChildren();
   const decision = decisions[item.index], near = el("div");
-  const facts = [["label", item.label], ["predicted", item.predicted && `${item.predicted}, ${percent(item.confidence / 100)}`], ["why", item.kinds.join(", ")], ["decision", inWords(decision) || "none yet"], ["note", decision && decision.note]];
+  const facts = [["label", item.label], ["predicted", item.predicted && `${item.predicted}, ${percent(item.confidence / 100)}`], ["suggested", item.suggested], ["why", item.kinds.join(", ")], ["decision", inWords(decision) || "none yet"], ["note", decision && decision.note]];
   byId("one").replaceChildren(
     picture(item.image, false, `${item.name}, labelled ${item.label}`),
     el("div", {},
@@ -67,7 +68,7 @@ function renderGrid(list) {
     grid.list = kind;
     grid.replaceChildren(...list.map((item, place) => {
       const tile = el("button", { type: "button", className: "tile", onclick: () => { at = place; render(); }, ondblclick: () => { isGrid = false; render(); } },
-        picture(item.image, true, ""), el("span", { className: "label", textContent: item.predicted ? `${item.label} \u2192 ${item.predicted}` : item.label }), el("span", { className: "decision" }));
+        picture(item.image, true, ""), el("span", { className: "label", textContent: guess(item) ? `${item.label} \u2192 ${guess(item)}` : item.label }), el("span", { className: "decision" }));
       tile.title = item.name;
       return tile;
     }));
@@ -120,7 +121,7 @@ function asked(dialog) {
 async function relabel() {
   const item = shown()[at];
   if (!item) return;
-  byId("labels").value = item.predicted || item.label;
+  byId("labels").value = guess(item) || item.label;
   if (await asked(byId("relabel"))) await decideHere("relabel", byId("labels").value);
 }
 
@@ -141,7 +142,7 @@ function move(by) {
 const columns = () => Math.max(1, getComputedStyle(byId("grid")).gridTemplateColumns.split(" ").length);
 
 const KEYS = {
-  k: () => decideHere("keep"), p: () => shown()[at]?.predicted && decideHere("relabel", shown()[at].predicted), r: relabel, x: () => decideHere("drop"), u: () => decideHere("unsure"),
+  k: () => decideHere("keep"), p: () => shown()[at] && guess(shown()[at]) && decideHere("relabel", guess(shown()[at])), r: relabel, x: () => decideHere("drop"), u: () => decideHere("unsure"),
   z: undo, n: note, g: () => { isGrid = !isGrid; render(); }, ArrowLeft: () => move(-1), ArrowRight: () => move(1),
   ArrowUp: () => move(isGrid ? -columns() : -1), ArrowDown: () => move(isGrid ? columns() : 1), Enter: () => { isGrid = false; render(); },
 };

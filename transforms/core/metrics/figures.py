@@ -104,10 +104,14 @@ class Calibration:
 
 @dataclasses.dataclass(frozen=True)
 class SuspiciousLabels:
-  """Number of mistakes with a confidence of at least `threshold`, 0..1."""
+  """Number of mistakes with a confidence of at least `threshold`, 0..1.
+
+  `label_errors` of the images are suspicious for another reason, see `LabelError`; None: not looked for.
+  """
 
   threshold: float
   images: int
+  label_errors: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -36,6 +36,7 @@ _LEFT_OUT = (
   "slices",
   "quarantined",
   "failing",
+  "label_errors",
 )
 """Fields without an entry if None; others are null."""
 

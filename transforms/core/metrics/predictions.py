@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import csv
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -59,6 +59,10 @@ HEADER_TRAINED_ON = ",".join([*COLUMNS, TRAINED_ON]) + "\n"
 ROW_COLUMNS = ("file_name", "actual_digit", "predicted_digit", "confidence", "sha256")
 _PART_COLUMNS = tuple(name for name in COLUMNS if name != EXECUTION_TIME)
 _PART_PLACES = tuple(_PART_COLUMNS.index(name) for name in ROW_COLUMNS)
+
+SUSPICIOUS_COLUMNS = (*ROW_COLUMNS, "rank")
+LABEL_ERROR_COLUMNS = (*SUSPICIOUS_COLUMNS, "out_of_fold_confidence", "suggested_digit", "agreeing_neighbours")
+"""Of `suspicious_labels.csv`, without and with a search for label errors; the last two confidences in percent."""
 
 SUSPICIOUS_PERCENT = 95.0
 """A mistake of at least this confidence may be a wrong label."""
@@ -182,27 +186,48 @@ def _percent(score: float) -> str:
   return f"{100 * score:.4f}"
 
 
+class LabelError(NamedTuple):
+  """A label that heads trained on other images, and neighbours, contradict.
+
+  `rank` is 1 for the most likely error; `confidence`, 0..1, is the heads' in the label; `agreeing`, 0..1, is the share
+  of neighbours that have it.
+  """
+
+  rank: int
+  confidence: float
+  suggested: str
+  agreeing: float
+
+
 class Mistakes:
   """Selects the images of one model to show, and likely wrong labels.
 
   Memory stays bounded, and the selection depends on the set of predictions, not on their order.
 
+  Args:
+    errors: likely wrong labels by key, at most `MAX_SUSPICIOUS`; None: not looked for.
+
   Attributes:
-    suspicious_count: mistakes with a confidence of at least `SUSPICIOUS_PERCENT`.
+    suspicious_count: `errors`, and mistakes with a confidence of at least `SUSPICIOUS_PERCENT`.
   """
 
-  def __init__(self) -> None:
+  def __init__(self, errors: Mapping[str, LabelError] | None = None) -> None:
+    self._errors = errors
+    self._wrong: list[Row] = []
     self._cells: defaultdict[tuple[str, str], list[Row]] = defaultdict(list)
     self._suspicious: list[Row] = []
     self._right: defaultdict[str, list[Row]] = defaultdict(list)
     self.suspicious_count = 0
 
   def add(self, row: Row) -> None:
+    if is_error := row.key in (self._errors or ()):
+      self._wrong.append(row)
+      self.suspicious_count += 1
     if row.right:
       _keep(self._right[row.actual], row, MAX_RIGHT_PER_LABEL, _by_digest)
       return
     _keep(self._cells[row.actual, row.predicted], row, MAX_PER_CELL)
-    if float(row.confidence) >= SUSPICIOUS_PERCENT:
+    if float(row.confidence) >= SUSPICIOUS_PERCENT and not is_error:
       self.suspicious_count += 1
       _keep(self._suspicious, row, MAX_SUSPICIOUS)
 
@@ -225,8 +250,21 @@ class Mistakes:
     return [row for _, row in places[:limit]]
 
   def suspicious(self, limit: int = MAX_SUSPICIOUS) -> list[Row]:
-    """Returns up to `limit` suspicious labels, the most confident first."""
-    return sorted(self._suspicious, key=_order)[: min(limit, MAX_SUSPICIOUS)]
+    """Returns up to `limit` suspicious labels: errors, then the most confident."""
+    errors = self._errors or {}
+    wrong = sorted(self._wrong, key=lambda row: errors[row.key].rank)
+    return [*wrong, *sorted(self._suspicious, key=_order)][: min(limit, MAX_SUSPICIOUS)]
+
+  def suspicious_table(self) -> Iterator[Sequence[object]]:
+    """Yields the rows of `suspicious_labels.csv`, the header first."""
+    yield SUSPICIOUS_COLUMNS if self._errors is None else LABEL_ERROR_COLUMNS
+    for rank, row in enumerate(self.suspicious(), 1):
+      cells = [*row[: len(ROW_COLUMNS)], rank]
+      if self._errors is not None and (error := self._errors.get(row.key)):
+        cells += [_percent(error.confidence), escape_cell(error.suggested), f"{100 * error.agreeing:.0f}"]
+      elif self._errors is not None:
+        cells += ["", "", ""]
+      yield cells
 
 
 def shown_image(model: str, row: Row) -> ShownImage:

@@ -21,11 +21,16 @@ from beam_retrain.transforms.core.records.schema import TESTING
 DIFFERENT_LABELS = "different_labels"
 TRAINING_AND_TESTING = "training_and_testing"
 KINDS = (DIFFERENT_LABELS, TRAINING_AND_TESTING)
+NEAR = "near_"
+"""Before a kind: the images are near-duplicates, not the same bytes."""
+NEAR_DUPLICATES = f"{NEAR}duplicates"
+"""Near-duplicates of one label, of one split or both of training."""
 
 HASH_BYTES = 12
 """Of a SHA-256: 96 bits tell a billion images apart."""
 
 _COLUMNS = ["kind", "sha256", "file_name", "split", "label"]
+_NEAR_COLUMNS = ["like", "cosine", "hash_distance"]
 
 
 HashedImage = tuple[bytes, int, int]
@@ -67,16 +72,28 @@ class Leak(NamedTuple):
 
 
 class LeakedImage(NamedTuple):
-  """A copy of a leaking image, by name."""
+  """A copy of a leaking image, or a near-duplicate, by name.
+
+  `like`, `like_sha256` and `cosine` are of the most similar image; `hash_distance` is in bits of 64, None if unknown.
+  """
 
   sha256: str  # 64 hex digits
   key: str
   split: str
   label: str
-  kinds: tuple[str, ...]  # of `KINDS`
+  kinds: tuple[str, ...]  # of `KINDS`, also after `NEAR`, or `NEAR_DUPLICATES`
   labels: tuple[str, ...]  # of all copies, in the order of the label list
   position: int = 0  # in its shard
   size_bytes: int = 0  # of the image, if it was read
+  like: str = ""
+  like_sha256: str = ""
+  cosine: float = 1.0
+  hash_distance: int | None = None
+
+  @property
+  def group(self) -> str:
+    """Returns what its copies, or two near-duplicates, have in common."""
+    return min(self.sha256, self.like_sha256) + max(self.sha256, self.like_sha256) if self.like else self.sha256
 
   @property
   def is_dropped(self) -> bool:
@@ -118,9 +135,14 @@ def kinds_of(classes: Collection[object], splits: Collection[str]) -> tuple[str,
   return different_labels + training_and_testing
 
 
+def near_kinds_of(labels: Collection[str], splits: Collection[str]) -> tuple[str, ...]:
+  """Returns the kinds of two near-duplicates with these labels and splits."""
+  return tuple(NEAR + kind for kind in kinds_of(labels, splits)) or (NEAR_DUPLICATES,)
+
+
 def count_leaks(images: Iterable[LeakedImage]) -> dict[str, dict[str, int]]:
   """Counts leaks: kind -> {"groups": different images, "images": all copies}."""
-  return _count((kind, image.sha256) for image in images for kind in image.kinds)
+  return _count((kind, image.group) for image in images for kind in image.kinds)
 
 
 def count_rows(lines: Iterable[str]) -> dict[str, dict[str, int]]:
@@ -131,30 +153,56 @@ def count_rows(lines: Iterable[str]) -> dict[str, dict[str, int]]:
 def _count(copies: Iterable[tuple[str, str]]) -> dict[str, dict[str, int]]:
   copies_of_kind: dict[str, Counter[str]] = {kind: Counter() for kind in KINDS}
   for kind, sha256 in copies:
-    copies_of_kind[kind][sha256] += 1
+    copies_of_kind.setdefault(kind, Counter())[sha256] += 1
   return {kind: {"groups": len(counter), "images": counter.total()} for kind, counter in copies_of_kind.items()}
 
 
 def leaks_csv(images: Iterable[LeakedImage]) -> str:
-  """Returns `leaks.csv`: one row per copy and kind, sorted, copies together."""
-  copies = sorted((kind, entry) for entry in images for kind in entry.kinds)
-  rows = (
-    [kind, sha256, escape_cell(key), split, escape_cell(label)] for kind, (sha256, key, split, label, *_) in copies
-  )
-  return csv_text([_COLUMNS, *rows])
+  """Returns `leaks.csv`: one row per copy and kind, sorted, copies together.
+
+  Near-duplicates have three columns more, the most alike first.
+  """
+  copies = sorted(((kind, entry) for entry in images for kind in entry.kinds), key=_order)
+  has_near = any(entry.like for _, entry in copies)
+  rows = ([*_cells(kind, entry), *(_near_cells(entry) if has_near else ())] for kind, entry in copies)
+  return csv_text([[*_COLUMNS, *(_NEAR_COLUMNS if has_near else ())], *rows])
+
+
+def _order(copy: tuple[str, LeakedImage]) -> tuple[str, float, str, str, str, str]:
+  kind, entry = copy
+  return kind, -entry.cosine, entry.sha256, entry.key, entry.split, entry.label
+
+
+def _cells(kind: str, entry: LeakedImage) -> list[str]:
+  return [kind, entry.sha256, escape_cell(entry.key), entry.split, escape_cell(entry.label)]
+
+
+def _near_cells(entry: LeakedImage) -> list[str]:
+  if not entry.like:
+    return ["", "", ""]
+  bits = "" if entry.hash_distance is None else str(entry.hash_distance)
+  return [escape_cell(entry.like), f"{entry.cosine:.4f}", bits]
 
 
 def describe(counts: Mapping[str, Mapping[str, int]]) -> dict[str, str]:
   """Returns kind -> phrase with its counts, for the kinds found."""
+  pairs = ("pair of near-duplicates", "pairs of near-duplicates")
   words = {
     DIFFERENT_LABELS: ("image has different labels", "images have different labels"),
     TRAINING_AND_TESTING: ("image is in training and in testing alike", "images are in training and in testing alike"),
+    NEAR + DIFFERENT_LABELS: (f"{pairs[0]} has different labels", f"{pairs[1]} have different labels"),
+    NEAR + TRAINING_AND_TESTING: (f"{pairs[0]} is in training and testing", f"{pairs[1]} are in training and testing"),
+    NEAR_DUPLICATES: pairs,
   }
   return {
-    kind: f"{count['groups']:,} {words[kind][count['groups'] != 1]} ({count['images']:,} copies)"
-    for kind, count in counts.items()
-    if count["groups"]
+    kind: f"{found['groups']:,} {phrases[found['groups'] != 1]} ({found['images']:,} {_of_kind(kind)})"
+    for kind, phrases in words.items()
+    if (found := counts.get(kind, {"groups": 0, "images": 0}))["groups"]
   }
+
+
+def _of_kind(kind: str) -> str:
+  return "images" if kind.startswith(NEAR) else "copies"
 
 
 def warnings_of(counts: Mapping[str, Mapping[str, int]], path: str, on_leak: OnLeak) -> Sequence[str]:

@@ -16,6 +16,7 @@ from beam_retrain.transforms.core.metrics.predictions import (
   COLUMNS,
   HEADER,
   MAX_PER_CELL,
+  LabelError,
   Mistakes,
   Row,
   Scored,
@@ -203,6 +204,24 @@ def test_a_cell_is_bounded() -> None:
 def test_below_the_threshold_nothing_is_suspicious() -> None:
   found = _seen([_mistake("1", "a", "b", 94.9999), _mistake("2", "a", "b", 95), _mistake("3", "a", "a", 100)])
   assert [row.key for row in found.suspicious()] == ["2"]
+
+
+def test_the_table_of_suspicious_labels_has_errors_first_then_confident_mistakes() -> None:
+  seen = [("1", "b", 99), ("2", "a", 100), ("3", "b", 97), ("4", "b", 9)]
+  rows = [_mistake(key, "a", predicted, confidence) for key, predicted, confidence in seen]
+  plain = list(_seen(rows).suspicious_table())
+  assert [(*row[:1], *row[5:]) for row in plain] == [("file_name", "rank"), ("1", 1), ("3", 2)]
+  found = Mistakes({"2": LabelError(1, 0.0123, "=b", 0.3), "3": LabelError(2, 0.25, "b", 0)})
+  for row in rows:
+    found.add(row)
+  header, *table = found.suspicious_table()
+  assert header[5:] == ("rank", "out_of_fold_confidence", "suggested_digit", "agreeing_neighbours")
+  assert [[row[0], *row[5:]] for row in table] == [
+    ["2", 1, "1.2300", "'=b", "30"],
+    ["3", 2, "25.0000", "b", "0"],
+    ["1", 3, "", "", ""],
+  ]
+  assert found.suspicious_count == 3
 
 
 def test_right_images_are_drawn_by_digest_labels_with_mistakes_first() -> None:

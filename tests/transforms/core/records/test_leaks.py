@@ -17,9 +17,11 @@ from beam_retrain.transforms.core.records.leaks import (
   OnLeak,
   count_leaks,
   count_rows,
+  describe,
   find_leaks,
   kinds_of,
   leaks_csv,
+  near_kinds_of,
   warnings_of,
 )
 from beam_retrain.transforms.core.records.quarantine import Quarantined, Reason
@@ -136,6 +138,36 @@ def test_the_csv_has_a_row_per_copy_and_kind_and_no_formula():
     ["training_and_testing", "bb", "line\nbreak.png", "testing", "'-b"],
   ]
   assert leaks_csv([]) == "kind,sha256,file_name,split,label\n"
+
+
+def test_near_duplicates_have_three_columns_more_and_come_after_copies():
+  near = LeakedImage("cc", "a.png", "training", "a", ("near_different_labels",), ("-b", "a"), like="=b.png")
+  near = near._replace(like_sha256="dd", cosine=0.98765, hash_distance=3)
+  back = near._replace(sha256="dd", key="=b.png", label="-b", like="a.png", like_sha256="cc", cosine=0.99)
+  images = [near, back._replace(hash_distance=None), *_IMAGES[:2]]
+  rows = list(csv.reader(io.StringIO(leaks_csv(images), newline="")))
+  assert rows[0][5:] == ["like", "cosine", "hash_distance"]
+  assert rows[1] == ["different_labels", "bb", "'=1+1.png", "training", "a", "", "", ""]
+  assert [row[0:1] + row[2:3] + row[5:] for row in rows[3:5]] == [
+    ["near_different_labels", "'=b.png", "a.png", "0.9900", ""],
+    ["near_different_labels", "a.png", "'=b.png", "0.9877", "3"],
+  ]
+  counts = count_leaks(images)
+  assert counts["near_different_labels"] == {"groups": 1, "images": 2}
+  assert list(describe(counts).values())[-1] == "1 pair of near-duplicates has different labels (2 images)"
+
+
+@pytest.mark.parametrize(
+  ("labels", "splits", "kinds"),
+  [
+    ("aa", ("training", "training"), ("near_duplicates",)),
+    ("aa", ("training", "validation"), ("near_duplicates",)),
+    ("ab", ("all", "all"), ("near_different_labels",)),
+    ("ab", ("training", "testing"), ("near_different_labels", "near_training_and_testing")),
+  ],
+)
+def test_kinds_of_near_duplicates(labels, splits, kinds):
+  assert near_kinds_of(set(labels), set(splits)) == kinds
 
 
 def test_counts_from_the_images_and_from_the_csv():
