@@ -135,7 +135,7 @@ def find_images(arguments: Iterable[str]) -> list[str]:
       paths[argument] = None
     else:
       raise InputError(f"{argument} does not exist: give an image or a folder of images.")
-  if line := listing.left_out([], up):
+  if line := listing.left_out({}, up):
     say(line, file=sys.stderr)
   return list(paths)
 

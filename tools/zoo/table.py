@@ -122,6 +122,19 @@ VARIANTS = [
   refused(
     _TRUNCATED, "JPEG", "cut, with an end", followed(cut(jpeg.encode(size=(64, 64)), 0.7), b"\xff\xd9"), SHOWS, SHOWS
   ),
+  *(
+    refused(_TRUNCATED, "JPEG", what, jpeg.cut_at_restart(jpeg.encode(size=(64, 64), **options), *at), SHOWS, SHOWS)
+    for what, options, at in (
+      ("cut at the first restart marker, with an end", {"restart_marker_blocks": 2}, (0,)),
+      ("cut at the last restart marker, with an end", {"restart_marker_rows": 1}, (-1,)),
+      (
+        "progressive, cut at its last restart marker, with an end",
+        {"progressive": True, "restart_marker_rows": 1},
+        (-1,),
+      ),
+      ("a part between restart markers missing", {"restart_marker_blocks": 2}, (1, 2)),
+    )
+  ),
   refused(_TRUNCATED, "JPEG", "without quantization tables", jpeg.without_all(jpeg.encode(), 0xDB)),
   refused(_TRUNCATED, "JPEG", "its first four bytes", cut(jpeg.encode(), 4)),
   refused(_TRUNCATED, "JPEG", "a height of 0", jpeg.with_header(jpeg.encode(), height=0)),
@@ -191,6 +204,8 @@ VARIANTS = [
   shown("PNG", "1 x 1", png.encode(size=(1, 1))),
   shown("PNG", "300 x 200", png.encode(size=(300, 200))),
   shown("PNG", "75 x 75, the trunk's own size", png.encode(size=(75, 75))),
+  refused(_UNSUPPORTED, "PNG", "of an iOS app (CgBI)", png.of_ios()),
+  refused(_TOO_LARGE, "PNG", "pixels in 140,000 chunks", png.very_many_chunks(), UNBOUNDED, UNBOUNDED),
   refused(_TRUNCATED, "PNG", "cut within the header", cut(png.encode(), 20)),
   refused(_TRUNCATED, "PNG", "cut in the middle", cut(png.encode(), 0.5)),
   refused(_TRUNCATED, "PNG", "its first eight bytes", cut(png.encode(), 8)),
@@ -376,11 +391,30 @@ VARIANTS = [
   refused(_UNSUPPORTED, "HTML", "page with a byte order mark", others.HTML_WITH_BLANKS),
   refused(_UNSUPPORTED, "AppleDouble", "file of attributes", others.APPLE_DOUBLE),
   refused(_UNSUPPORTED, "PDF", "document", others.PDF),
-  refused(_NOT_AN_IMAGE, "PPM", "RGB", by_pillow("PPM"), SHOWS),
+  refused(_UNSUPPORTED, "PNM", "RGB", by_pillow("PPM"), SHOWS),
+  refused(_UNSUPPORTED, "PNM", "grey", by_pillow("PPM", "L"), SHOWS),
+  refused(_UNSUPPORTED, "DDS", "RGB", by_pillow("DDS"), SHOWS),
+  refused(_UNSUPPORTED, "QOI", "RGB", others.QOI, SHOWS),
+  refused(_UNSUPPORTED, "ICNS", "icon", by_pillow("ICNS", size=(16, 16)), SHOWS),
+  refused(_UNSUPPORTED, "EPS", "drawing, header", others.EPS),
+  refused(_UNSUPPORTED, "OpenEXR", "header", others.EXR),
+  refused(_UNSUPPORTED, "DICOM", "header", others.DICOM),
+  refused(_UNSUPPORTED, "raw", "DNG", by_pillow("TIFF", tiffinfo={50706: b"\1\4\0\0"}), SHOWS),
+  refused(
+    _UNSUPPORTED,
+    "raw",
+    "NEF, ARW and alike: a TIFF that begins with a preview",
+    by_pillow("TIFF", tiffinfo={254: 1}),
+    SHOWS,
+  ),
+  refused(_UNSUPPORTED, "raw", "CR2, header", others.CANON_2),
+  refused(_UNSUPPORTED, "raw", "CR3, header", others.CANON_3),
+  refused(_UNSUPPORTED, "raw", "RAF, header", others.FUJI),
   refused(_NOT_AN_IMAGE, "TGA", "RGB", by_pillow("TGA"), SHOWS),
   refused(_NOT_AN_IMAGE, "MP4", "header", others.MP4),
   refused(_NOT_AN_IMAGE, "ZIP", "archive of a PNG", others.ZIP),
   refused(_NOT_AN_IMAGE, "gzip", "packed PNG", others.GZIP),
   refused(_NOT_AN_IMAGE, "none", "text", others.TEXT),
+  refused(_NOT_AN_IMAGE, "none", "text that begins as a BMP", others.TEXT_LIKE_BMP),
   refused(_NOT_AN_IMAGE, "none", "zeros", others.ZEROS),
 ]

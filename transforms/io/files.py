@@ -148,7 +148,7 @@ def check_supported(path: str, where: str = "") -> None:
   scheme = FileSystems.get_scheme(path)
   if store := HTTP_STORES.get(scheme):
     problem = f"needs packages that are not installed: {store.install}"
-  elif scheme in ("http", "https"):
+  elif scheme.lower() in ("http", "https", "ftp"):
     problem = "is a web address, and none is read: download what is there, and give its path"
   elif scheme == "file":
     problem = f"is an address, not a path: give {path.removeprefix('file://')}"

@@ -5,14 +5,16 @@ To add a format, write a `Source` in its own module and list it in `FORMATS`.
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Sequence
 
 from beam_retrain.transforms.core.arguments import AnyPath, as_path
 from beam_retrain.transforms.core.errors import InputError, flag
+from beam_retrain.transforms.core.system.listing import is_archive
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.sources.base import Source, SourceOptions
-from beam_retrain.transforms.sources.folders import FolderSource
+from beam_retrain.transforms.sources.folders import OTHER_SPLIT_NAMES, FolderSource
 from beam_retrain.transforms.sources.idx import IdxSource
 from beam_retrain.transforms.sources.manifest import ManifestSource
 from beam_retrain.transforms.sources.records import RecordsSource
@@ -26,6 +28,7 @@ FORMATS: tuple[type[Source], ...] = (
   FolderSource,
 )
 """The first that recognises a path reads it."""
+_MOST_FOLDERS = 3
 
 
 def find_source(
@@ -58,10 +61,14 @@ def find_source(
     for name, is_given in (("class_names", class_names), ("transpose", transpose)):
       if is_given and source_class is not IdxSource:
         raise InputError(f"{flag(name)} is for IDX files, but {path} is {source_class.name}: leave it out.")
+    if source_class is FolderSource:
+      _check_not_wrapped(path)
     return source_class(path, SourceOptions(classes, min_classes, retrain_names, class_names, transpose))
   is_local = files.is_local(path)
   if not (os.path.exists(path) if is_local else next(files.list_tree(path), None)):
     problem = "does not exist"
+  elif is_archive(path):
+    raise InputError(f"{path} is an archive: unpack it, and give the folder.")
   elif is_local and not os.path.isdir(path):
     problem = "is neither a folder nor a file"
   elif files.is_empty(path):
@@ -80,10 +87,35 @@ def find_format(path: str) -> type[Source] | None:
   return next((form for form in FORMATS if form.recognises(path)), None)
 
 
+def _check_not_wrapped(path: str) -> None:
+  """Raises InputError if IDX files or tars lie further below.
+
+  As in torchvision's `root/MNIST/raw`. Looks into few folders: listing those of many classes would take long.
+  """
+  names = files.subfolders(path)
+  if not 0 < len(names) <= (_MOST_FOLDERS if files.is_local(path) else 1) or not OTHER_SPLIT_NAMES.isdisjoint(names):
+    return
+  inner = [_find_inner(files.join(path, name)) for name in names]
+  found = list(itertools.chain.from_iterable(inner))
+  # A class folder may hold a tar besides its images, but no IDX files.
+  if all(inner) or any(form is IdxSource for _, form in found):
+    paths = [inside for inside, _ in found]
+    raise InputError(f"{path} holds {found[0][1].name} further below: give {_join(paths, ', ', ' or ')}.")
+
+
+def _find_inner(path: str, depth: int = 1) -> list[tuple[str, type[Source]]]:
+  for form in (IdxSource, WebDatasetSource):
+    if form.recognises(path):
+      return [(path, form)]
+  names = files.subfolders(path) if depth else []
+  below = (_find_inner(files.join(path, name), depth - 1) for name in names[:_MOST_FOLDERS])
+  return list(itertools.chain.from_iterable(below))
+
+
 def is_manifest(path: str) -> bool:
   """Returns whether an input is read as a manifest."""
   return find_format(path) is ManifestSource
 
 
 def _join(names: Sequence[str], comma: str, last: str) -> str:
-  return f"{comma.join(names[:-1])}{last}{names[-1]}"
+  return f"{comma.join(names[:-1])}{last if names[1:] else ''}{names[-1]}"

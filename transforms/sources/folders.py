@@ -14,15 +14,14 @@ from beam_retrain.transforms.core.labels import is_label, merged, normalise
 from beam_retrain.transforms.core.records.schema import RECORDS_FOLDER, TESTING, TRAINING
 from beam_retrain.transforms.core.records.shards import IMAGES_PER_SHARD
 from beam_retrain.transforms.core.records.splits import SplitPercentages
-from beam_retrain.transforms.core.system.listing import EXTENSIONS, left_out
+from beam_retrain.transforms.core.system.listing import is_named_as_image, is_tar, left_out
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.sources.base import SourceOptions, check_classes, has_items
 from beam_retrain.transforms.sources.image_files import AssignShards, ImageFile, ImageFilesSource, assign_split
 
 _RETRAIN_SUFFIXES = (".jpg", ".jpeg", ".png")  # compared without case, unlike in `retrain.py` on Linux
-_NAMED = re.compile(rf"\.(?:{'|'.join(EXTENSIONS)})$", re.IGNORECASE)
 # As classes, these would train a classifier to tell training images from testing ones.
-_OTHER_SPLIT_NAMES = {"train", "test", "val", "valid", "validation", "eval", "dev", TRAINING, TESTING}
+OTHER_SPLIT_NAMES = {"train", "test", "val", "valid", "validation", "eval", "dev", TRAINING, TESTING}
 
 
 class ClassFolder(NamedTuple):
@@ -64,7 +63,7 @@ def find_class_folders(root: str, min_classes: int = 2, retrain_names: bool = Fa
   if len(labels) < min_classes and (inner := find_wrapped(root)):
     raise only_a_wrapper(root, inner)
   check_classes(root, labels, min_classes)
-  if labels <= _OTHER_SPLIT_NAMES:
+  if labels <= OTHER_SPLIT_NAMES:
     raise InputError(
       f"{root}: the folders {', '.join(sorted(labels))} look like splits, not classes: rename them to {TRAINING} and"
       f" {TESTING}, or use one folder per class, whose images are split by a stable hash of their names."
@@ -198,7 +197,11 @@ class FolderSource(ImageFilesSource):
     if others := sum(counts.others for counts in walked if counts.others):
       yield f"files left out, as their names do not end in .jpg, .jpeg or .png: {others:,}"
     homes = {self.path} | {files.split(folder.path)[0] for folder in self.class_folders}
-    beside = [files.join(home, name) for home in homes for name in files.files_in(home) if _NAMED.search(name)]
+    names = [files.join(home, name) for home in homes for name in files.files_in(home)]
+    beside = {
+      f"{what} beside the class folders": list(filter(is_one, names))
+      for what, is_one in (("images", is_named_as_image), ("tars", is_tar))
+    }
     if line := left_out(beside, up):
       yield line
 

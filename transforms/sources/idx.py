@@ -29,9 +29,10 @@ from beam_retrain.transforms.core.records.quarantine import Quarantined
 from beam_retrain.transforms.core.records.schema import TESTING, TRAINING, Image
 from beam_retrain.transforms.core.records.shards import IMAGES_PER_SHARD, Input, Shard, read_picked
 from beam_retrain.transforms.core.records.splits import SplitPercentages
+from beam_retrain.transforms.core.system.listing import left_out
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.sources.base import Source, SourceOptions, check_classes, read_range
-from beam_retrain.transforms.sources.idx_files import IdxFile, IdxFolder, read_blocks, read_classes
+from beam_retrain.transforms.sources.idx_files import IdxFile, IdxFolder, is_idx_name, read_blocks, read_classes
 
 _IS_EMNIST = re.compile(r"(?:.*[-_.])?emnist\b.*", re.IGNORECASE)
 
@@ -148,7 +149,13 @@ class IdxSource(Source):
     return IdxFolder(path).holds_any
 
   def notes(self) -> Iterator[str]:
-    if not self._transpose and _IS_EMNIST.fullmatch(IdxFolder(self.path).name):
+    folder = IdxFolder(self.path)
+    beside = [name for name in files.subfolders(self.path) if not is_idx_name(name)]
+    if line := left_out(
+      {"IDX files of other splits or data sets": folder.left_out(), "folders beside the IDX files": beside}, ()
+    ):
+      yield line
+    if not self._transpose and _IS_EMNIST.fullmatch(folder.name):
       yield f"{self.path}: by their names these are files of EMNIST, which stores images transposed: add --transpose."
 
   def pairs(self, splits: Sequence[str] = (TRAINING, TESTING)) -> list[IdxPair]:

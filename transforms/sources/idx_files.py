@@ -27,7 +27,9 @@ _NAME = re.compile(
   r"idx(?P<form>3-ubyte|1-ubyte|2-int)(?P<gz>\.gz)?"
 )
 # An object store lists by first letters; all objects would take too long.
+_IDX = re.compile(r"(?!\.).*[-.]idx[1-4]-[a-z]+(?:\.gz)?")  # of any data set and split
 _REMOTE_PREFIXES = ("train-", "t10k-", "test-", "emnist-", "qmnist-", "kmnist-", "fashion-")
+_KINDS = ("images", "labels")
 _GZIP_MAGIC = b"\x1f\x8b"
 
 
@@ -87,10 +89,10 @@ class IdxFolder:
     Raises:
       InputError: it is no such file, or there is another with another count.
     """
-    found = next(filter(None, (self._found.get((self.name, word, kind)) for word in _WORDS[split])), [])
+    found = [one for word in _WORDS[split] for one in sorted(self._found.get((self.name, word, kind), []))]
     if not found:
       return None
-    first, *others = sorted(found)
+    first, *others = found
     chosen = open_header(first.path, kind)
     for other in others:
       try:
@@ -104,6 +106,15 @@ class IdxFolder:
         )
     return chosen
 
+  def left_out(self) -> list[str]:
+    """Returns the sorted names of files of other data sets and splits."""
+    test = next(
+      (word for word in _WORDS[TESTING] if any((self.name, word, kind) in self._found for kind in _KINDS)), ""
+    )
+    read = {f"{self.name}{word}" for word in (*_WORDS[TRAINING], test)}
+    names = [name for name in _list_local(self.path) if _IDX.fullmatch(name)]
+    return [name for name in names if not (match := _NAME.fullmatch(name)) or match["set"] + match["word"] not in read]
+
   def get(self, split: str, kind: str) -> IdxFile:
     """Returns what `find` returns; InputError if it is None."""
     if file := self.find(split, kind):
@@ -112,6 +123,10 @@ class IdxFolder:
     form = {"images": "idx3-ubyte", "labels": "idx1-ubyte"}[kind]
     names = [f"{self.name}{word}-{kind}{mark}{form}{gz}" for gz in ("", ".gz") for mark in ("-", ".")]
     raise InputError(f"{self.path} has no file of {split} {kind}: add one of {', '.join(names)}.")
+
+
+def is_idx_name(name: str) -> bool:
+  return _NAME.fullmatch(name) is not None
 
 
 def _list_names(path: str) -> Iterable[tuple[str, tuple[str, ...]]]:

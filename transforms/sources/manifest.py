@@ -6,6 +6,7 @@ The driver reads it once for labels and splits; workers plan the shards.
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections.abc import Collection, Iterable, Iterator, Sequence
 
 import apache_beam as beam
@@ -18,6 +19,7 @@ from beam_retrain.transforms.core.records.quarantine import Quarantined, Reason
 from beam_retrain.transforms.core.records.schema import ALL, VALIDATION, Image
 from beam_retrain.transforms.core.records.shards import IMAGES_PER_SHARD
 from beam_retrain.transforms.core.records.splits import SplitPercentages, stable_hash, with_validation
+from beam_retrain.transforms.core.system.listing import is_archive
 from beam_retrain.transforms.core.system.prefetch import batched
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.sources.base import SourceOptions, check_classes, has_items
@@ -29,7 +31,6 @@ from beam_retrain.transforms.sources.image_files import (
   assign_split,
 )
 
-_ARCHIVES = (".tar", ".tar.gz", ".tgz", ".zip")
 _BUCKET_SALT = b"beam-retrain-manifest-1:"
 
 
@@ -52,8 +53,9 @@ class ManifestSource(ImageFilesSource):
   @classmethod
   def recognises(cls, path: str) -> bool:
     """Accepts local files except archives, and remote ones ending in `.csv`."""
-    name = path.lower()
-    return os.path.isfile(path) and not name.endswith(_ARCHIVES) if files.is_local(path) else name.endswith(".csv")
+    if files.is_local(path):
+      return os.path.isfile(path) and not is_archive(path)
+    return path.lower().endswith(".csv")
 
   def plan(self, splits: Sequence[str], percentages: SplitPercentages | None) -> beam.PTransform:
     for split in splits:
@@ -95,7 +97,17 @@ class ManifestSource(ImageFilesSource):
 def image_stats(path: str) -> Iterator[files.FileStat | None]:
   """Yields the status of each row's file, in order; None if missing."""
   for block in batched(read_images(files.read_lines(path), path), IMAGES_PER_SHARD):
-    yield from files.stat_each([row.path for row in block])
+    yield from _stat_each([row.path for row in block])
+
+
+def _stat_each(paths: Sequence[str]) -> Iterator[files.FileStat | None]:
+  """Yields each status of a file, whose name may be spelled otherwise.
+
+  A copy from macOS may have decomposed letters, where an editor writes composed ones.
+  """
+  for path, status in zip(paths, files.stat_each(paths), strict=True):
+    spellings = [] if status or path.isascii() else [unicodedata.normalize(form, path) for form in ("NFC", "NFD")]
+    yield status or next(filter(None, map(files.stat, spellings)), None)
 
 
 def _read_rows(path: str, buckets: int) -> Iterator[tuple[int, ManifestRow]]:
@@ -108,9 +120,9 @@ def _stat_bucket(bucket: tuple[int, Iterable[ManifestRow]], path: str) -> Iterat
 
 
 def _stat_rows(rows: Sequence[ManifestRow]) -> Iterator[tuple[str | None, ListedImage]]:
-  for row, status in zip(rows, files.stat_each([row.path for row in rows]), strict=True):
+  for row, status in zip(rows, _stat_each([row.path for row in rows]), strict=True):
     if status:
-      yield row.split, ImageFile(row.key, row.label, row.path, status.size_bytes, status.modified_secs)
+      yield row.split, ImageFile(row.key, row.label, *status)
     else:
       detail = f"the manifest lists it, but {row.path} is no file that is there"
       yield row.split, Quarantined(row.key, 0, Reason.UNREADABLE, detail, row.split or "")

@@ -31,5 +31,5 @@ class OneFolderSource(FolderSource):
     up: list[str] = []
     if files.is_local(self.path):  # in object stores there are no links
       count_files(self.class_folders[0], up)
-    if line := left_out([], up):
+    if line := left_out({}, up):
       yield line

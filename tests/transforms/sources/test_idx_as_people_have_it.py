@@ -99,6 +99,29 @@ def test_two_data_sets_and_two_counts_are_errors(tmp_path):
     find_source(str(write(tmp_path / "missing", only))).plan(BOTH, None)
 
 
+def test_files_of_other_splits_are_told_or_an_error(tmp_path):
+  files = _files()
+  write(tmp_path / "more", {**files, "val-images-idx3-ubyte": b"", "a/1.jpg": b""})
+  assert list(find_source(str(tmp_path / "more")).notes()) == [
+    "left out: IDX files of other splits or data sets (1, such as val-images-idx3-ubyte); folders beside the IDX files"
+    " (1, such as a)"
+  ]
+  other = {name: data for name, data in _files(words=("test",), labels=LABELS[:5]).items() if "labels" in name}
+  with pytest.raises(
+    InputError, match=r"t10k-labels-idx1-ubyte has 6 labels, but .*test-labels-idx1-ubyte has 5 labels"
+  ):
+    find_source(str(write(tmp_path / "both", {**files, **other})))
+
+
+def test_a_folder_around_idx_files_names_the_one_to_give(tmp_path):
+  """As torchvision keeps them."""
+  for name in ("FashionMNIST", "MNIST"):
+    write(tmp_path / name, {"processed/training.pt": b"", **{f"raw/{file}": data for file, data in _files().items()}})
+  for path, inner in ((tmp_path, ".*/FashionMNIST/raw or .*/MNIST/raw"), (tmp_path / "MNIST", ".*/MNIST/raw")):
+    with pytest.raises(InputError, match=rf"holds a folder of MNIST-style IDX files further below: give {inner}\.$"):
+      find_source(str(path), min_classes=1)
+
+
 @pytest.mark.parametrize("name", ["{split}-{kind}-idx{form}", "emnist-letters-{split}-{kind}-idx{form}.gz"])
 def test_transposed_images_and_named_labels(tmp_path, name):
   folder, names = str(write(tmp_path / "idx", _files(name))), tmp_path / "mapping.txt"

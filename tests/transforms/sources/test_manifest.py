@@ -29,6 +29,7 @@ from beam_retrain.transforms.core.records.splits import SplitPercentages
 from beam_retrain.transforms.core.records.tfrecord import read_records
 from beam_retrain.transforms.sources.find import find_source
 from beam_retrain.transforms.sources.manifest import ManifestSource
+from tests.helpers import write
 
 _CUT = SplitPercentages(20.0, 20.0)
 _TURN = (TRAINING, TRAINING, VALIDATION, TESTING)
@@ -175,7 +176,7 @@ def test_a_remote_manifest_is_known_by_its_name():
     find_source("nope://bucket/m.CSV")
 
 
-@pytest.mark.parametrize("row", ["https://example.org/1.jpg", "http://example.org/1.jpg"])
+@pytest.mark.parametrize("row", ["https://example.org/1.jpg", "HTTP://example.org/1.jpg"])
 def test_a_web_address_is_refused_by_a_sentence_that_is_true(tmp_path, row):
   sentence = f"{row} is a web address, and none is read: download what is there, and give its path"
   with pytest.raises(InputError, match=f"m.csv: line 2: {sentence}"):
@@ -185,6 +186,23 @@ def test_a_web_address_is_refused_by_a_sentence_that_is_true(tmp_path, row):
       find_source(path)
   with pytest.raises(InputError, match=r"^file:///data/m is an address, not a path: give /data/m\.$"):
     find_source("file:///data/m")
+
+
+def test_a_file_is_found_by_another_spelling_of_its_name(tmp_path):
+  """As after a copy from macOS, whose names have decomposed letters."""
+  names = {"K\xe4fer.jpg": "Ka\u0308fer.jpg", "o\u0308l.jpg": "\xf6l.jpg"}
+  write(tmp_path, dict.fromkeys(names.values(), b"x"))
+  source = find_source(write_manifest(tmp_path / "m.csv", [(name, name[0]) for name in names], "file_name,label"))
+  read = list(source.read_all((ALL,), None))
+  assert sorted((item.key, item.encoded) for item in read) == [(name, b"x") for name in names]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
+def test_a_manifest_that_is_not_utf_8_is_told(tmp_path, encoding):
+  path = tmp_path / "m.csv"
+  path.write_bytes("file_name,label\na,x\n".encode(encoding))
+  with pytest.raises(InputError, match=r"m\.csv is not UTF-8 text: save it as CSV in UTF-8"):
+    find_source(str(path))
 
 
 def test_one_class_is_enough_to_try_a_model_on(tmp_path):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import io
 import json
+import lzma
 import tarfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -224,22 +227,106 @@ def test_what_is_no_tar_is_an_error(tmp_path, tar, sentence):
     read_one(tmp_path, tar)
 
 
-def test_a_compressed_tar_is_an_error(tmp_path):
-  for name in ("0.tar.gz", "0.tgz"):
-    write(tmp_path / name, {name: tar_of(samples(0, 5), "w:gz")})
-    for path in (tmp_path / name, tmp_path / name / name):
-      with pytest.raises(InputError, match="is compressed and cannot be read in parts: decompress it"):
-        find_source(str(path))
+@pytest.mark.parametrize(
+  ("name", "pack", "how"),
+  [
+    ("0.tar.gz", gzip.compress, "gzip -dc {} > {}/0.tar"),
+    ("0.tgz", gzip.compress, "gzip -dc {} > {}/0.tar"),
+    ("0.TAR", gzip.compress, "gzip -dc {} > {}/0-plain.tar"),
+    ("0.tar.bz2", bz2.compress, "bzip2 -dc {} > {}/0.tar"),
+    ("0.txz", lzma.compress, "xz -dc {} > {}/0.tar"),
+    ("0.tar.zst", lambda tar: b"\x28\xb5\x2f\xfd" + tar, "zstd -dc {} > {}/0.tar"),
+  ],
+)
+def test_a_compressed_tar_is_an_error_with_a_command_that_can_be_typed(tmp_path, name, pack, how):
+  write(tmp_path, {name: pack(tar_of(samples(0, 5)))})
+  for path in (tmp_path, tmp_path / name):
+    with pytest.raises(InputError, match="is compressed and cannot be read in parts: decompress it") as error:
+      find_source(str(path))
+    assert f"`{how.format(tmp_path / name, tmp_path)}`" in str(error.value)
 
 
-def test_a_tar_beside_class_folders_is_none_of_the_data(tmp_path):
+def test_a_tar_may_have_any_name_that_tars_have(tmp_path):
+  for name in ("0.TAR", "0.tar.gz"):  # which is not compressed
+    assert len(find_source(str(write(tmp_path / name, {name: tar_of(samples(0, 5))}))).labels) == 5
+
+
+def test_rubbish_of_a_tar_is_that_of_folders(tmp_path):
+  rubbish = ("__MACOSX/._0.jpg", "__MACOSX/0.jpg", "__MACOSX/0.cls", "@eaDir/1.jpg", "PaxHeaders.7/0.jpg", "._0.jpg")
+  members = {
+    **dict.fromkeys(rubbish, b"x"),
+    **samples(0, 2),
+    "README.txt": b"two\nlines",
+    "./9.cls": b"1",
+    "./9.jpg": b"x",
+  }
+  assert list(read_one(tmp_path, tar_of(members))) == [f"0.tar/{n}.jpg" for n in ("000000000", "000000001", "./9")]
+
+
+def test_links_of_a_tar_are_followed(tmp_path):
+  file = io.BytesIO()
+  links = [
+    ("a/2.jpg", tarfile.SYMTYPE, "../000000000.jpg"),
+    ("a/2.cls", tarfile.LNKTYPE, "000000001.cls"),
+    ("3.jpg", tarfile.SYMTYPE, "a/2.jpg"),
+    ("3.cls", tarfile.SYMTYPE, "a/2.cls"),
+    ("4.jpg", tarfile.SYMTYPE, "/elsewhere.jpg"),
+    ("5.jpg", tarfile.SYMTYPE, "5.jpg"),
+  ]
+  with tarfile.open(fileobj=file, mode="w") as tar:
+    for name, kind, target in links:  # before what they lead to
+      member = tarfile.TarInfo(name)
+      member.type, member.linkname = kind, target
+      tar.addfile(member)
+    for name, data in samples(0, 2).items():
+      member = tarfile.TarInfo(name)
+      member.size = len(data)
+      tar.addfile(member, io.BytesIO(data))
+  read = read_one(tmp_path, file.getvalue())
+  first = noise_image(0, "JPEG")
+  for name in ("a/2", "3"):
+    assert read[f"0.tar/{name}.jpg"] == Image(f"0.tar/{name}.jpg", "1", first)
+  bad = {key: item.reason for key, item in read.items() if isinstance(item, Quarantined)}
+  assert bad == dict.fromkeys(("0.tar/4.jpg", "0.tar/5.jpg"), Reason.UNREADABLE)
+
+
+def test_numbers_of_classes_are_numbers_and_that_is_told(tmp_path):
+  members = {
+    **samples(0, 2),
+    "2.jpg": b"x",
+    "2.cls": b"\xef\xbb\xbf007\r\n",
+    "3.jpg": b"x",
+    "3.txt": b"\xef\xbb\xbf007",
+  }
+  source = find_source(str(write(tmp_path, {"0.tar": tar_of(members), "beside.jpg": b"x"})))
+  assert source.labels == ["0", "1", "007", "7"]
+  assert list(source.notes()) == [
+    "numbers in .cls files are class indices: of '007' the label is '7' (1 such)",
+    "left out: images beside the tars (1, such as beside.jpg)",
+  ]
+
+
+def test_a_tar_behind_another_one_is_told(tmp_path):
+  read = read_one(tmp_path, tar_of(samples(0, 2)) + tar_of(samples(2, 2)))
+  assert len(read) == 3
+  assert read["0.tar"].detail.endswith("another one follows, which is not read: give each by itself")
+
+
+def test_a_tar_beside_class_folders_is_none_of_the_data_and_told(tmp_path):
   write(tmp_path, {"a/1.jpg": b"1", "b/1.jpg": b"1", "all.tar": tar_of(samples(0, 2))})
-  assert find_source(str(tmp_path)).labels == ["a", "b"]
+  source = find_source(str(tmp_path))
+  assert source.labels == ["a", "b"]
+  assert list(source.notes()) == [f"left out: tars beside the class folders (1, such as {tmp_path}/all.tar)"]
 
 
 def test_images_without_labels_are_an_error(tmp_path):
   with pytest.raises(InputError, match="has no images with a label: give some of each class"):
     find_source(str(write(tmp_path, {"0.tar": tar_of({"1.jpg": b"x"})})), min_classes=1)
+
+
+def test_a_cut_that_leaves_too_few_labels_is_why(tmp_path):
+  with pytest.raises(InputError, match=r"0.tar: the tar is .*cut off.* and too few labels are left: get the tar again"):
+    read_one(tmp_path, tar_of(samples(0, 2))[:700])
 
 
 def test_one_class_is_an_error(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import struct
 
 import numpy as np
@@ -139,6 +140,12 @@ def without_all(made: Made, marker: int) -> Made:
 def without_last_scan(made: Made) -> Made:
   """Removes the last scan of a progressive file, which stays a whole file otherwise."""
   return Made(made.data[: made.data.rindex(b"\xff\xda")] + _EOI)
+
+
+def cut_at_restart(made: Made, at: int, to: int | None = None) -> Made:
+  """Leaves out the data from one restart marker to another, or to the end, and closes the file."""
+  marks = [match.start() for match in re.finditer(rb"\xff[\xd0-\xd7]", made.data)]
+  return Made(made.data[: marks[at]] + (_EOI if to is None else made.data[marks[to] :]))
 
 
 def with_header(made: Made, depth: int = 8, height: int | None = None, width: int | None = None) -> Made:

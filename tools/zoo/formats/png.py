@@ -130,6 +130,19 @@ def profile(data: bytes) -> Made:
   return encode(before=[(b"iCCP", b"profile\0\0" + zlib.compress(data, 0))])
 
 
+def of_ios() -> Made:
+  """Writes a PNG as Xcode does: Apple's chunk first, and deflated data without zlib's header and checksum."""
+  made = encode().data
+  at, end = made.index(b"IDAT") + 4, made.index(b"IEND") - 8
+  pixels = chunk(b"IDAT", made[at + 2 : end - 4])
+  return Made(START + chunk(b"CgBI", b"\x50\0\x20\6") + made[len(START) : at - 8] + pixels + chunk(b"IEND", b""))
+
+
+def very_many_chunks() -> Made:
+  made = encode().data
+  return Made(made[:33] + chunk(b"IDAT", b"") * 140_000 + made[33:])
+
+
 def texts() -> Made:
   packed = zlib.compress(b"x" * 100)
   return encode(

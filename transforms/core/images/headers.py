@@ -43,7 +43,7 @@ def probe_image(encoded: bytes, max_pixels: int = MAX_PIXELS) -> ImageInfo | Fau
     return Fault(Reason.EMPTY, "the file has 0 bytes")
   if plain := probe_plain(encoded):
     return check_size(plain.height, plain.width, max_pixels) or (
-      jpeg.check_bytes(plain, encoded) if plain.format == "jpeg" else plain
+      jpeg.check_data(plain, encoded) if plain.format == "jpeg" else plain
     )
   for start, probe in _PARSERS.items():
     if encoded.startswith(start):

@@ -18,7 +18,7 @@ from PIL import Image as Pillow
 from PIL import ImageCms, UnidentifiedImageError
 
 from beam_retrain.transforms.core.images.exif import ORIENTATION, UPRIGHT, orientation_of, png_profile
-from beam_retrain.transforms.core.images.formats import png
+from beam_retrain.transforms.core.images.formats import bmp, others, png
 from beam_retrain.transforms.core.images.headers import Fault, ImageInfo, check_size, find_missing_pixels, probe_image
 from beam_retrain.transforms.core.records.quarantine import MAX_PIXELS, Reason
 from beam_retrain.transforms.core.system.extras import install_command
@@ -26,6 +26,7 @@ from beam_retrain.transforms.core.system.machine import is_out_of_memory
 
 # EPS and WMF are programs, which Pillow hands to others; it knows of the rest only that they are there.
 _NOT_READ = frozenset({"EPS", "WMF", "BUFR", "GRIB", "HDF5", "MPEG"})
+_PILLOWS = (Reason.NOT_AN_IMAGE, Reason.UNSUPPORTED)  # it may read what they stand for
 _FIRST = ("JPEG", "PNG", "TIFF", "WEBP")
 _TILE_WIDTH, _TILE_LENGTH = 322, 323  # TIFF 6.0, section 15
 _TURNED = {
@@ -49,7 +50,7 @@ def read_upright(encoded: bytes, alpha: str = "white", max_pixels: int = MAX_PIX
     max_pixels: largest height x width that is decoded.
   """
   probed = probe_image(encoded, max_pixels)
-  if isinstance(probed, Fault) and probed.reason not in (Reason.NOT_AN_IMAGE, Reason.UNSUPPORTED):
+  if isinstance(probed, Fault) and (probed.reason not in _PILLOWS or _misleads_pillow(encoded, probed)):
     return probed
   given = probed.cut if isinstance(probed, ImageInfo) else b""
   if encoded.startswith(png.START):  # Pillow refuses long text and profiles
@@ -76,6 +77,15 @@ def read_upright(encoded: bytes, alpha: str = "white", max_pixels: int = MAX_PIX
     if is_out_of_memory(error):
       raise
     return Fault(Reason.TRUNCATED, f"the file ends too early or is damaged: {error}")
+
+
+def _misleads_pillow(encoded: bytes, fault: Fault) -> bool:
+  """Whether Pillow would show something else.
+
+  A raw file's preview, a PNG of an iOS app with other colours, a text as a damaged image.
+  """
+  is_text = encoded.startswith(bmp.START) and bmp.is_text(encoded)
+  return is_text or others.is_raw(encoded) or (encoded.startswith(png.START) and fault.reason == Reason.UNSUPPORTED)
 
 
 def reader_versions() -> dict[str, str]:

@@ -63,7 +63,7 @@ class TableKind(NamedTuple):
   """Required columns, name -> content, of a CSV file; parts of messages.
 
   `optional` are names of other columns with a meaning. `first_line` is what an empty file lacks, `other` and
-  `without_rows` are remedies.
+  `without_rows` are remedies. With `skips_spaces`, a cell may begin with spaces before its quote.
   """
 
   columns: Mapping[str, str]
@@ -71,6 +71,7 @@ class TableKind(NamedTuple):
   other: str
   without_rows: str
   optional: Sequence[str] = ()
+  skips_spaces: bool = False
 
 
 class Row(Protocol):
@@ -93,7 +94,7 @@ def open_table(
   Reads no further than the header. `lines` come from a file opened with `newline=""`, which may be opened late. Raises
   InputError if the table is invalid, also while iterating.
   """
-  records = _records(lines, source, kind.other)
+  records = _records(lines, source, kind)
   _, cells = next(records, (0, ()))
   if not cells:
     raise InputError(f"{source} is empty: its first line must be {kind.first_line}.")
@@ -143,12 +144,14 @@ def _rows(
     raise InputError(f"{source} has a header but no rows: {kind.without_rows}.")
 
 
-def _records(lines: Iterable[str], source: str, other: str) -> Iterator[tuple[int, Sequence[str]]]:
+def _records(lines: Iterable[str], source: str, kind: TableKind) -> Iterator[tuple[int, Sequence[str]]]:
   """Yields (line number, cells) of every line that is not blank."""
   lines = iter(lines)
   try:
     first = next(lines, "").removeprefix("\N{ZERO WIDTH NO-BREAK SPACE}")
-    reader = csv.reader(itertools.chain([first], lines), strict=True)
+    if "\0" in first:  # UTF-16 without a mark, or no text at all
+      raise _not_text(source, kind)
+    reader = csv.reader(itertools.chain([first], lines), strict=True, skipinitialspace=kind.skips_spaces)
     for cells in reader:
       if cells:
         yield reader.line_num, cells
@@ -157,6 +160,10 @@ def _records(lines: Iterable[str], source: str, other: str) -> Iterator[tuple[in
       f"{source}: line {reader.line_num} is not CSV ({error}): fix it, or save the file again."
     ) from error
   except OSError as error:
-    raise InputError(f"{source} cannot be read ({error.strerror or error}): {other}.") from error
+    raise InputError(f"{source} cannot be read ({error.strerror or error}): {kind.other}.") from error
   except UnicodeDecodeError as error:
-    raise InputError(f"{source} is not UTF-8 text: save it as CSV in UTF-8, or {other}.") from error
+    raise _not_text(source, kind) from error
+
+
+def _not_text(source: str, kind: TableKind) -> InputError:
+  return InputError(f"{source} is not UTF-8 text: save it as CSV in UTF-8, or {kind.other}.")

@@ -36,6 +36,7 @@ _KIND = TableKind(
   other="give a CSV manifest of images, or a folder",
   without_rows="add a row per image",
   optional=(SPLIT,),
+  skips_spaces=True,
 )
 
 

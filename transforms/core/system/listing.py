@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from beam_retrain.transforms.core.errors import InputError
@@ -16,10 +16,11 @@ from beam_retrain.transforms.core.errors import InputError
 EXTENSIONS = ("jpg", "jpeg", "jpe", "jfif", "png", "gif", "bmp", "webp")
 """Of images that can be decoded, in any case; needed only to tell images from other files."""
 
+_NAMED = re.compile(rf".*\.(?:{'|'.join(EXTENSIONS)})", re.IGNORECASE | re.DOTALL)
 # In lower case. `._x` of macOS, `.ipynb_checkpoints`, `.@__thumb` and `.Trash-1000` are hidden.
 _RUBBISH_FOLDERS = {
   *("@eadir", "#recycle", "#snapshot", "@recycle", "@recently-snapshot"),  # Synology's and QNAP's
-  *("__macosx", "lost+found", "$recycle.bin", "system volume information"),
+  *("__macosx", "paxheader", "paxheaders", "lost+found", "$recycle.bin", "system volume information"),
 }
 _RUBBISH_FILES = {
   *("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"),
@@ -29,8 +30,28 @@ _TEXTS = ("readme", "license", "licence", "copying", "notice", "authors", "credi
 _TEXT = re.compile(r"[a-z]+(?:[._ -].*)?\.(?:txt|md|rst|html?|pdf|rtf|bib|cff)", re.DOTALL)
 
 
+_ARCHIVE = re.compile(
+  r".+\.(?:(?P<tar>tar(?:\.(?:gz|bz2|xz|zst|lz4|lzma))?|tgz|tbz2?|txz|tzst)|zip|7z|rar)", re.I | re.S
+)
+
+
+def is_named_as_image(path: str) -> bool:
+  return _NAMED.fullmatch(path) is not None
+
+
+def is_archive(path: str) -> bool:
+  return _ARCHIVE.fullmatch(path) is not None
+
+
+def is_tar(path: str) -> bool:
+  """Returns whether a path is named as a tar, compressed or not."""
+  matched = _ARCHIVE.fullmatch(path)
+  return matched is not None and matched["tar"] is not None
+
+
 def is_rubbish_folder(name: str) -> bool:
-  return name.startswith(".") or name.lower() in _RUBBISH_FOLDERS
+  lower = name.lower()
+  return lower.startswith((".", "paxheaders.")) or lower in _RUBBISH_FOLDERS
 
 
 def is_rubbish_file(name: str) -> bool:
@@ -45,7 +66,7 @@ def is_rubbish_file(name: str) -> bool:
 def is_rubbish(path: str) -> bool:
   """Returns whether a path within a folder is rubbish."""
   *folders, name = path.split("/")
-  return is_rubbish_file(name) or any(map(is_rubbish_folder, folders))
+  return is_rubbish_file(name) or any(is_rubbish_folder(folder) for folder in folders if folder.strip("."))
 
 
 def walk(folder: str, images: bool = False, up: list[str] | None = None) -> Iterator[os.DirEntry[str]]:
@@ -90,14 +111,18 @@ def subfolders(folder: str, up: list[str] | None = None) -> list[str]:
 
 def files_in(folder: str) -> list[str]:
   """Returns the sorted names of a folder's files, without rubbish."""
-  return sorted(entry.name for entry in _scan(folder) if not _is_folder(entry) and not is_rubbish_file(entry.name))
+  entries = _scan(folder) if os.path.isdir(folder) else ()
+  return sorted(entry.name for entry in entries if not _is_folder(entry) and not is_rubbish_file(entry.name))
 
 
-def left_out(beside: Sequence[str], up: Sequence[str]) -> str:
-  """Returns a line on what is left out, or ""."""
+def left_out(beside: Mapping[str, Sequence[str]], up: Sequence[str]) -> str:
+  """Returns a line on what is left out, or "".
+
+  `beside` is what -> paths.
+  """
   parts = [
     f"{what} ({len(paths):,}, such as {min(paths)})"
-    for paths, what in ((beside, "images beside the class folders"), (up, "links that lead up the tree"))
+    for what, paths in {**beside, "links that lead up the tree": up}.items()
     if paths
   ]
   return f"left out: {'; '.join(parts)}" if parts else ""

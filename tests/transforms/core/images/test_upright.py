@@ -179,7 +179,16 @@ def test_what_is_no_image_is_named():
   assert _fault(b"").reason == Reason.EMPTY
   assert _fault(b"<!DOCTYPE html><html>not found</html>").reason in (Reason.NOT_AN_IMAGE, Reason.UNSUPPORTED)
   # A program that Pillow would start Ghostscript for.
-  assert _fault(_save(_IMAGE, "EPS")).reason == Reason.NOT_AN_IMAGE
+  assert _fault(_save(_IMAGE, "EPS")).reason == Reason.UNSUPPORTED
+
+
+def test_what_pillow_would_show_otherwise_is_refused():
+  """A camera's raw file by its preview, a PNG of an iOS app with swapped colours, a text as a damaged BMP."""
+  raw = [_save(_IMAGE, "TIFF", tiffinfo=tags) for tags in ({254: 1}, {50706: b"\1\4\0\0"})]
+  assert {_fault(encoded).detail[:10] for encoded in raw} == {"a camera's"}
+  whole = _save(_IMAGE, "PNG")
+  assert _fault(whole[:8] + b"\0\0\0\4CgBI\x50\0\x20\6\x2b\xd5\xb3\x7f" + whole[8:]).reason == Reason.UNSUPPORTED
+  assert _fault(b"BMW makes cars in Munich.").reason == Reason.NOT_AN_IMAGE
 
 
 def test_heic_is_read_with_its_extra():

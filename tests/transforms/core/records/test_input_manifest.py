@@ -38,6 +38,10 @@ def test_names_are_taken_as_they_are_even_if_they_look_like_cells_of_ours():
   assert [row.path for row in _read("file_name,label\n'=a,x\n=a,y\n")] == [f"{_HOME}/'=a", f"{_HOME}/=a"]
 
 
+def test_spaces_before_a_quote_do_not_count():
+  assert [(row.key, row.label) for row in _read('file_name, label\na, "x, y"\n "b",z\n')] == [("a", "x, y"), ("b", "z")]
+
+
 @pytest.mark.parametrize(
   ("folder", "name", "path", "key"),
   [

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 
+from beam_retrain.transforms.core.images.formats import others
 from beam_retrain.transforms.core.images.formats.info import Fault, ImageInfo, check_size, damaged
 from beam_retrain.transforms.core.records.quarantine import Reason
 
@@ -22,6 +23,8 @@ _OS2 = 12
 
 
 def probe(encoded: bytes, max_pixels: int) -> ImageInfo | Fault:
+  if is_text(encoded):
+    return others.name(encoded)
   size = int.from_bytes(encoded[14:18], "little")
   if size == _OS2:
     return _unsupported("a BMP of OS/2")
@@ -41,6 +44,14 @@ def probe(encoded: bytes, max_pixels: int) -> ImageInfo | Fault:
   if bits not in (8, 24, 32):
     return _unsupported(f"a BMP of {bits} bits per pixel")
   return ImageInfo("bmp", abs(height), width)
+
+
+def is_text(encoded: bytes) -> bool:
+  """Whether a file begins with these letters by chance.
+
+  Four of a BMP's first bytes are 0.
+  """
+  return b"\0" not in encoded[:14]
 
 
 def _is_grey(encoded: bytes, size: int, colours: int) -> bool:

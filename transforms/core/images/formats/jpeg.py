@@ -18,12 +18,15 @@ _SKIPPED = (0xFFC4, 0xFFDD, 0xFFFE)  # Huffman tables, restart interval, comment
 _DQT_BYTES = 65  # of one quantization table of 8-bit numbers, with the byte before it
 _PIXELS_PER_BYTE = 1024  # at most: an empty block of 8 x 8 takes half a bit or more
 _ARITHMETIC = re.compile(rb"\xff[\xc9\xca]")  # SOF9, SOF10: a coder that has no such bound
-_SOF2, _SOF10, _EOI, _SOS, _TEM = 0xC2, 0xCA, 0xD9, 0xDA, 0x01
+_SOF2, _SOF10, _EOI, _SOS, _DRI, _TEM = 0xC2, 0xCA, 0xD9, 0xDA, 0xDD, 0x01
 _FRAMES = frozenset({*range(0xC0, 0xD0), 0xF7}) - {0xC4, 0xC8, 0xCC}  # SOF0 to SOF15, and SOF55 of JPEG-LS
 _DECODED = (0xC0, 0xC1, _SOF2, 0xC9, _SOF10)  # sequential and progressive; the others are lossless or hierarchical
 _MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # after a scan's data; restart markers are part of it
+_INTERVAL = re.compile(rb"\xff\xdd\x00\x04")
+_RESTART = re.compile(rb"\xff[\xd0-\xd7]")
 
 _MAX_SEGMENTS = 1 << 16
+_TOO_MANY_SEGMENTS = Fault(Reason.TOO_LARGE, f"a JPEG of more than {_MAX_SEGMENTS} segments: save it again")
 _MAX_SAMPLES = 300_000_000
 """What a file's scans may add up to: an empty one takes 6 ns per sample."""
 _PASSES = 8
@@ -42,7 +45,9 @@ def probe_plain(encoded: bytes) -> ImageInfo | None:
   """
   info, layers = None, 0
   start = 20
-  while start + 4 <= len(encoded):
+  for _ in range(_MAX_SEGMENTS):
+    if start + 4 > len(encoded):
+      break
     marker, size = struct.unpack_from(">HH", encoded, start)
     inside, start = start + 4, start + 2 + size
     if size < 2 or start > len(encoded):
@@ -66,16 +71,56 @@ def is_plain(encoded: bytes) -> bool:
   return encoded.startswith(_JFIF)
 
 
-def check_bytes(info: ImageInfo, encoded: bytes) -> ImageInfo | Fault:
-  """Checks that the file is long enough for its pixels at all."""
-  if len(encoded) * _PIXELS_PER_BYTE >= info.height * info.width or _ARITHMETIC.search(encoded):
-    return info
-  return Fault(Reason.TRUNCATED, f"{len(encoded)} bytes cannot hold {info.width} x {info.height} pixels")
+def check_data(info: ImageInfo, encoded: bytes) -> ImageInfo | Fault:
+  """Checks markers and length: whether there are data for all pixels."""
+  if len(encoded) * _PIXELS_PER_BYTE < info.height * info.width and not _ARITHMETIC.search(encoded):
+    return Fault(Reason.TRUNCATED, f"{len(encoded)} bytes cannot hold {info.width} x {info.height} pixels")
+  if _INTERVAL.search(encoded) and _lacks_parts(encoded):
+    return Fault(Reason.TRUNCATED, "the data end before the last pixel, or a part of them is missing")
+  return info
+
+
+def _lacks_parts(encoded: bytes) -> bool:
+  """Whether a scan has fewer restart markers than its interval asks for.
+
+  T.81, A.2 and E.1.4: one behind each interval of units but the last. A decoder fills what a file lost that was cut at
+  such a marker, and closed, with grey.
+  """
+  frame, progressive, is_last = b"", False, False
+  interval = wanted = data = 0
+  for marker, start, end in segments(encoded):
+    if wanted and len(_RESTART.findall(encoded, data, start - 2)) < wanted:
+      return True
+    if is_last or end > len(encoded):
+      break
+    wanted = 0
+    if marker == _DRI:
+      interval = int.from_bytes(encoded[start + 2 : end])
+    elif marker in _FRAMES and not frame and end >= start + 11:
+      frame, progressive = encoded[start + 2 : end], marker in (_SOF2, _SOF10)
+    elif marker == _SOS and frame:
+      numbers = encoded[start + 3 : end - 3 : 2]
+      wanted, data = (-(-_units(frame, numbers) // interval) - 1 if interval else 0), end
+      is_last = not progressive and len(numbers) == frame[5]  # the only scan that a decoder reads
+  return False
+
+
+def _units(frame: bytes, numbers: bytes) -> int:
+  """Returns how many units a scan of some components codes."""
+  height, width = struct.unpack_from(">HH", frame, 1)
+  ratios = {frame[at]: (frame[at + 1] >> 4, frame[at + 1] & 0x0F) for at in range(6, len(frame) - 2, 3)}
+  across, down = (max(sides) or 1 for sides in zip(*ratios.values(), strict=True))
+  if len(numbers) == 1:  # blocks of one component
+    part_across, part_down = ratios.get(numbers[0], (0, 0))
+    width, height, across, down = -(-width * part_across // across), -(-height * part_down // down), 1, 1
+  return -(-width // (8 * across)) * -(-height // (8 * down))
 
 
 def probe(encoded: bytes, max_pixels: int) -> ImageInfo | Fault:
   rest = segments(encoded)
-  for marker, start, end in rest:
+  for count, (marker, start, end) in enumerate(rest):
+    if count > _MAX_SEGMENTS:
+      return _TOO_MANY_SEGMENTS
     if end > len(encoded) or marker in (_SOS, _EOI):
       break
     if marker in _FRAMES:
@@ -103,7 +148,7 @@ def _probe_frame(
     for number, ratio in fields
   ]
   too_many = _check_scans(encoded, marker in (_SOF2, _SOF10), layers, rest)
-  return too_many or check_bytes(ImageInfo("jpeg", height, width), encoded)
+  return too_many or check_data(ImageInfo("jpeg", height, width), encoded)
 
 
 def _check_scans(
@@ -115,7 +160,7 @@ def _check_scans(
   allowed, seen, scans = max(_MAX_SAMPLES, _PASSES * all_samples), 0, 0
   for count, (marker, start, end) in enumerate(rest):
     if count > _MAX_SEGMENTS:
-      return Fault(Reason.TOO_LARGE, f"a JPEG of more than {_MAX_SEGMENTS} segments: save it again")
+      return _TOO_MANY_SEGMENTS
     if marker == _SOS and end <= len(encoded):
       scans += 1
       if not progressive and end - start == 6 + 2 * len(layers):

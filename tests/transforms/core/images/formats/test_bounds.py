@@ -1,6 +1,7 @@
 """Files that are small on disk and cost much to decode; what decoders are given of them has the same pixels."""
 
 import io
+import re
 import struct
 import zlib
 
@@ -104,6 +105,17 @@ def test_a_jpeg_of_very_many_scans_is_not_decoded(jpeg, hidden):
 
 def test_a_jpeg_of_very_many_segments_is_not_decoded():
   assert probe_image(scans(_PROGRESSIVE, 1, b"\xff\x01" * 70_000)).reason == Reason.TOO_LARGE
+  whole = saved("JPEG")
+  assert probe_image(whole[:20] + b"\xff\xfe\0\2" * 70_000 + whole[20:]).reason == Reason.TOO_LARGE
+
+
+@pytest.mark.parametrize("options", [{"progressive": True}, {"subsampling": 2}, {"quality": 30}])
+@pytest.mark.parametrize("interval", [{"restart_marker_rows": 1}, {"restart_marker_blocks": 3}])
+def test_a_jpeg_that_was_cut_at_a_restart_marker_and_closed_is_truncated(options, interval):
+  whole = saved("JPEG", _SAVED.resize((61, 57)), **options, **interval)
+  marks = [match.start() for match in re.finditer(rb"\xff[\xd0-\xd7]", whole)]
+  assert isinstance(probe_image(whole), ImageInfo)
+  assert {probe_image(whole[:at] + b"\xff\xd9").reason for at in marks} == {Reason.TRUNCATED}
 
 
 def chunk(kind: bytes, data: bytes) -> bytes:
