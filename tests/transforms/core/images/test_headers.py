@@ -79,7 +79,7 @@ def test_what_a_plain_header_says_is_what_the_whole_parser_says(kind, mode, monk
   monkeypatch.setattr(headers, "probe_plain", lambda encoded: None)
   for data, plain in zip(variants, said, strict=True):
     if plain:
-      assert probe_image(data) == (plain if plain.format == "png" else jpeg.check_bytes(plain, data))
+      assert probe_image(data) == (plain if plain.format == "png" else jpeg.check_data(plain, data))
 
 
 _WITH_LITTLE_MEMORY = """

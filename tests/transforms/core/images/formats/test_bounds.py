@@ -115,7 +115,9 @@ def test_a_jpeg_that_was_cut_at_a_restart_marker_and_closed_is_truncated(options
   whole = saved("JPEG", _SAVED.resize((61, 57)), **options, **interval)
   marks = [match.start() for match in re.finditer(rb"\xff[\xd0-\xd7]", whole)]
   assert isinstance(probe_image(whole), ImageInfo)
-  assert {probe_image(whole[:at] + b"\xff\xd9").reason for at in marks} == {Reason.TRUNCATED}
+  for behind in (b"", whole):  # another JPEG, whose markers are not this one's
+    assert isinstance(probe_image(whole + behind), ImageInfo)
+    assert {probe_image(whole[:at] + b"\xff\xd9" + behind).reason for at in marks} == {Reason.TRUNCATED}
 
 
 def chunk(kind: bytes, data: bytes) -> bytes:
