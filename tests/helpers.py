@@ -13,6 +13,7 @@ import struct
 import subprocess
 import sys
 import termios
+import time
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -109,6 +110,13 @@ def python(*arguments: str | Path, **options: Any) -> subprocess.CompletedProces
   options = {"cwd": ROOT, "capture_output": True, "text": True, "check": True, **options}
   done: subprocess.CompletedProcess[str] = subprocess.run([sys.executable, *arguments], **options)
   return done
+
+
+def wait_until_held(lock: Path, holder: subprocess.Popen[str]) -> None:
+  """Waits until a process holds a lock: then it has written its id there."""
+  while not lock.exists() or f'"process": {holder.pid}' not in lock.read_text():
+    assert holder.poll() is None, holder.communicate()
+    time.sleep(0.01)
 
 
 def forget_list(folder: Path) -> None:

@@ -18,7 +18,7 @@ from beam_retrain.transforms.core.run.exit_codes import ExitCode
 from beam_retrain.transforms.core.run.output_folder import complete_folder
 from beam_retrain.transforms.core.system.local_files import is_empty
 from beam_retrain.transforms.core.system.locks import hold_folder
-from tests.helpers import ROOT, file_contents
+from tests.helpers import ROOT, file_contents, wait_until_held
 from tests.pipelines.compat.label_image_suite import graphs, labels, tf1_graph
 from tests.pipelines.jobs.outrun_suite import check_that_it_leaves_the_output_alone
 
@@ -140,22 +140,18 @@ def test_a_folder_that_cannot_be_written_is_one_sentence(read_only, capsys):
 
 
 def test_of_two_commands_at_once_one_works_and_what_its_kill_leaves_goes_with_the_next(
-  small_images, tmp_path, monkeypatch
+  small_images, tmp_path, monkeypatch, capsys
 ):
   output, temporary = tmp_path / "out", tmp_path / "tmp"
   temporary.mkdir()
-  argv = [sys.executable, "-m", "beam_retrain.pipelines.bottlenecks", f"--input={small_images}", f"--output={output}"]
+  argv = ["bottlenecks", f"--input={small_images}", f"--output={output}", "--validation_percentage=10"]
   argv += ["--trunk=bundled", "--runtime=tensorflow", "--precision=float32", "--runner=FnApiRunner"]
-  options = {"cwd": ROOT, "env": {**os.environ, "TMPDIR": str(temporary)}, "stderr": subprocess.PIPE, "text": True}
-  both = [subprocess.Popen([*argv, f"--validation_percentage={each}"], **options) for each in (10, 20)]
-  while all(process.poll() is None for process in both):
-    time.sleep(0.01)
-  both.sort(key=lambda process: process.poll() is None)
-  refused, works = both
-  said = refused.communicate()[1]
-  assert refused.returncode == ExitCode.FAILED
+  command, environment = [sys.executable, "-m", "beam_retrain", *argv], {**os.environ, "TMPDIR": str(temporary)}
+  works = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
+  wait_until_held(output / ".lock", works)
+  assert main([*argv, "--validation_percentage=20"]) == ExitCode.FAILED
   busy = f"{output} is being written by another command (`beam-retrain bottlenecks`, process {works.pid} on "
-  assert said.startswith(f"beam-retrain: {busy}")
+  assert capsys.readouterr().err.startswith(f"beam-retrain: {busy}")
   while not list(output.glob("records/.shards/*")):
     assert works.poll() is None
     time.sleep(0.005)
@@ -164,7 +160,7 @@ def test_of_two_commands_at_once_one_works_and_what_its_kill_leaves_goes_with_th
   assert list(temporary.glob("**/beam-pipeline-temp*")), "it was killed too late"
   monkeypatch.setenv("TMPDIR", str(temporary))
   monkeypatch.setattr("tempfile.tempdir", None)
-  assert main(["bottlenecks", *works.args[3:]]) == ExitCode.DONE
+  assert main(argv) == ExitCode.DONE
   assert os.listdir(temporary) == []
   left = {path.relative_to(output).as_posix() for path in output.rglob("*")}
   assert "COMPLETED" in left

@@ -23,7 +23,7 @@ from PIL import Image, ImageOps
 from beam_retrain.pipelines.reevaluate import command as reevaluate
 from beam_retrain.trainer import task
 from beam_retrain.transforms.core.errors import InputError
-from tests.helpers import ROOT
+from tests.helpers import ROOT, wait_until_held
 
 RUNNER = "--runner=FnApiRunner"
 FIRST, SECOND, THIRD = "2026-03-01", "2026-03-02", "2026-03-03"
@@ -221,16 +221,16 @@ def test_a_killed_night_leaves_none_behind_and_goes_on(made: Any, tmp_path: Path
 
 
 def test_two_runs_of_a_night_at_once_do_not_mix(made: Any, tmp_path: Path) -> None:
-  command = [sys.executable, "-m", "beam_retrain.pipelines.reevaluate", f"--model={made.model}", f"--input={made.data}"]
-  command += [f"--history={tmp_path / 'history'}", f"--date={FIRST}", RUNNER]
-  both = [
-    subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)
-  ]
-  outcomes = [(process.communicate(timeout=300)[1], process.returncode) for process in both]
-  assert sorted(code for _, code in outcomes) == [0, 2]
-  (refused,) = [error for error, code in outcomes if code == 2]
-  assert re.search(r"another process is working on the night 2026-03-01 in .*: wait until it ends", refused)
-  assert _metrics(tmp_path / "history" / FIRST)["total"] == 1797
+  history = tmp_path / "history"
+  flags = [f"--model={made.model}", f"--input={made.data}", f"--history={history}", f"--date={FIRST}", RUNNER]
+  command = [sys.executable, "-m", "beam_retrain", "reevaluate", *flags]
+  works = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+  wait_until_held(history / f".lock-{FIRST}", works)
+  with pytest.raises(InputError, match=r"another process is working on the night 2026-03-01 in .*: wait until it ends"):
+    reevaluate.run(flags)
+  said = works.communicate(timeout=300)[1]
+  assert works.returncode == 0, said
+  assert _metrics(history / FIRST)["total"] == 1797
 
 
 def test_bad_images_keep_the_night_from_being_published_until_they_are_accepted(
