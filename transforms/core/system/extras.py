@@ -8,6 +8,8 @@ import json
 import os
 import re
 import shlex
+import shutil
+import sys
 import urllib.parse
 import urllib.request
 
@@ -25,14 +27,21 @@ def install_command(extra: str) -> str:
   # A checkout also has an .egg-info, which says nothing of that and hides the installation from its own folder.
   installed = [one for one in importlib.metadata.distributions(name=_NAME) if one.read_text("RECORD") is not None]
   if not installed:
-    return f"pip install '.[{extra}]'"
+    return f"{_pip()} install '.[{extra}]'"
   found = json.loads(installed[0].read_text("direct_url.json") or "{}")
   url = urllib.parse.urlsplit(found.get("url", ""))
   editable = "--editable " if found.get("dir_info", {}).get("editable") else ""
   source = urllib.request.url2pathname(url.path) if url.scheme == "file" else _NAME
   if url.scheme == "file" and not os.path.exists(source) and (needed := _requirements(installed[0], extra)):
-    return f"pip install {shlex.join(needed)}"
-  return f"pip install {editable}{shlex.quote(f'{source}[{extra}]')}"
+    return f"{_pip()} install {shlex.join(needed)}"
+  return f"{_pip()} install {editable}{shlex.quote(f'{source}[{extra}]')}"
+
+
+def _pip() -> str:
+  """Returns what to type for this Python's pip: a path if `PATH` has another, or none."""
+  ours, found = os.path.join(os.path.dirname(sys.executable), "pip"), shutil.which("pip")
+  is_found = found and os.path.realpath(os.path.dirname(found)) == os.path.realpath(os.path.dirname(ours))
+  return "pip" if is_found or not os.path.exists(ours) else shlex.quote(ours)
 
 
 def _requirements(installed: importlib.metadata.Distribution, extra: str) -> list[str]:

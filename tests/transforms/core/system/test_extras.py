@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -43,11 +44,18 @@ def installed(tmp_path, monkeypatch):
     ({"url": "file://HERE/gone", "dir_info": {}}, "pip install 'openvino<2027,>=2025' 'nncf<4'"),
   ],
 )
-def test_it_names_where_the_package_came_from_or_else_what_it_needs(installed, tmp_path, direct_url, command):
+def test_it_names_where_the_package_came_from_or_else_what_it_needs(
+  installed, tmp_path, monkeypatch, direct_url, command
+):
+  monkeypatch.setenv("PATH", "/usr/bin")
   for name in ("beam retrain", "src", "one-1-py3-none-any.whl"):
     (tmp_path / name).touch()
   direct_url, command = json.loads(json.dumps([direct_url, command]).replace("HERE", str(tmp_path)))
   installed(direct_url)
+  pip = Path(sys.executable).with_name("pip")
+  assert install_command("fast") == command.replace("pip", shlex.quote(str(pip)), 1)  # another Python's pip is no help
+  install_command.cache_clear()
+  monkeypatch.setenv("PATH", str(pip.parent))
   assert install_command("fast") == command
 
 
@@ -63,5 +71,8 @@ sys.path[:] = [{str(folder)!r}, *(path for path in sys.path if "site-packages" n
 from beam_retrain.transforms.core.system.extras import install_command
 print(install_command("aws"))
 """
-  done = subprocess.run([sys.executable, "-I", "-c", code], cwd="/", capture_output=True, text=True, check=True)
+  path = {"PATH": str(Path(sys.executable).parent)}
+  done = subprocess.run(
+    [sys.executable, "-I", "-c", code], cwd="/", env=path, capture_output=True, text=True, check=True
+  )
   assert done.stdout == "pip install '.[aws]'\n"
