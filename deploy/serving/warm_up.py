@@ -30,6 +30,7 @@ def main() -> None:
       request.inputs["key"].CopyFrom(tf.make_tensor_proto([image.name]))
       log = prediction_log_pb2.PredictionLog(predict_log=prediction_log_pb2.PredictLog(request=request))
       writer.write(log.SerializeToString())
+  print(f"{file}: {len(arguments.images)} requests")
 
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ def install_command(extra: str) -> str:
 
 
 def _pip() -> str:
-  """Returns what to type for this Python's pip: a path if `PATH` has another, or none."""
+  """Returns this Python's pip: a path if `PATH` lacks it."""
   ours, found = os.path.join(os.path.dirname(sys.executable), "pip"), shutil.which("pip")
   is_found = found and os.path.realpath(os.path.dirname(found)) == os.path.realpath(os.path.dirname(ours))
   return "pip" if is_found or not os.path.exists(ours) else shlex.quote(ours)
