@@ -76,7 +76,7 @@ setuptools.setup(
     "pyarrow>=14.0.1,<26",
     # The bar on a terminal. keras asks for it too, so that it adds nothing, unlike tqdm, which is smaller.
     "rich>=14,<16",
-    # The handwritten digits of `--data digits`.
+    # The handwritten digits of `--data digits`; heads, components and neighbours of `--label_errors`.
     "scikit-learn>=1.6,<2",
     # Cholesky factors for the head's steps; scikit-learn asks for it anyway.
     "scipy>=1.14,<2",
