@@ -105,24 +105,17 @@ def test_the_walk_finds_the_rooms():
   assert "beam_retrain.reporting" in _modules("reporting")
 
 
-def test_core_loads_no_beam():
-  assert "apache_beam" not in _loaded_by(list(_modules("transforms/core")))
-
-
 def test_files_and_records_load_no_tensorflow():
   loaded = _loaded_by(_core_without_tensorflow())
   assert not loaded & (_TENSORFLOW | {"apache_beam"})
   assert "beam_retrain.transforms.core.images.idx" in loaded
 
 
-def test_converting_loads_no_tensorflow():
-  loaded = _loaded_by(["beam_retrain.pipelines.convert", "beam_retrain.transforms.convert"])
+def test_neither_converting_nor_a_night_without_new_images_need_load_tensorflow():
+  stages = ("pipelines.convert", "transforms.convert", "pipelines.reevaluate.command")
+  loaded = _loaded_by([f"beam_retrain.{name}" for name in stages])
   assert not loaded & _TENSORFLOW
   assert "apache_beam" in loaded
-
-
-def test_a_night_without_new_images_need_not_load_tensorflow():
-  assert not _loaded_by(["beam_retrain.pipelines.reevaluate.command"]) & _TENSORFLOW
 
 
 def test_a_job_by_openvino_loads_no_tensorflow(bundled_digits, tmp_path):
@@ -142,8 +135,9 @@ def test_a_job_by_openvino_loads_no_tensorflow(bundled_digits, tmp_path):
   assert not set(line.split()) & _TENSORFLOW
 
 
-def test_the_trainer_loads_no_beam():
-  loaded = _loaded_by([name for name in _modules("trainer") if name.split(".")[-1] != "__main__"])
+def test_neither_core_nor_the_trainer_loads_beam():
+  trainer = [name for name in _modules("trainer") if name.split(".")[-1] != "__main__"]
+  loaded = _loaded_by([*_modules("transforms/core"), *trainer])
   assert not {name for name in loaded if _is_in(name, "apache_beam") or _is_in(name, "beam_retrain.pipelines")}
 
 
