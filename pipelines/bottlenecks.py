@@ -38,7 +38,8 @@ from beam_retrain.transforms.bottlenecks.compute import (
   record_settings,
 )
 from beam_retrain.transforms.bottlenecks.model_handler import ImageModelHandler
-from beam_retrain.transforms.bottlenecks.store import find_stores
+from beam_retrain.transforms.bottlenecks.store import PREVIOUS_FOLDER, find_previous, find_stores, set_aside
+from beam_retrain.transforms.core.corrections import OWNED as CORRECTIONS
 from beam_retrain.transforms.core.errors import InputError, flag
 from beam_retrain.transforms.core.images.augment import DISTORTED
 from beam_retrain.transforms.core.printing import detail, is_stage, print, say
@@ -64,6 +65,7 @@ from beam_retrain.transforms.core.run.stats import Stats, read_stats
 from beam_retrain.transforms.core.runtimes.trunk_info import BUNDLED
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.leaks.audit import SplitAudit
+from beam_retrain.transforms.shards.corrections import Opened, correct, open_corrections
 from beam_retrain.transforms.sources.base import Source
 
 STAGE = "bottlenecks"
@@ -73,7 +75,7 @@ TRUNK_FOLDER = "trunk"
 _TEMP_FOLDER = "temp"  # of killed runs of 0.4
 _SPLITS = (TRAINING, TESTING)
 _FOLDERS = (RECORDS_FOLDER, DISTORTED, FRESH_FOLDER, IMPORTED_FOLDER, TRUNK_FOLDER, TRANSFORM_FOLDER, _TEMP_FOLDER)
-_OWNED = (*_FOLDERS, SCHEMA_FILE, LEAKS_FILE, REFUSED_LEAKS_FILE)
+_OWNED = (*_FOLDERS, SCHEMA_FILE, LEAKS_FILE, REFUSED_LEAKS_FILE, *CORRECTIONS, PREVIOUS_FOLDER)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,6 +85,7 @@ class Job:
   Attributes:
     request: with absolute paths and, with `--retry_from`, the earlier run's settings.
     argv: the command line that makes the same request.
+    previous: where records with other corrections are kept, of this output, to take bottlenecks from.
   """
 
   request: BottlenecksRequest
@@ -95,6 +98,8 @@ class Job:
   stores: Sequence[str]
   retry: Retry | None
   imported: TextImport | None
+  corrected: Opened | None
+  previous: str | None
 
   @property
   def output(self) -> str:
@@ -127,6 +132,7 @@ class Job:
       **request.idx_settings(),
       **({"on_leak": request.on_leak} if request.on_leak != OnLeak.WARN else {}),
       **({"distortions": request.distortions.to_settings()} if request.distortions else {}),
+      **(self.corrected.settings() if self.corrected else {}),
       **({"bottleneck_dir": self.imported.texts.to_settings()} if self.imported else {}),
     }
     return describe_run(
@@ -150,7 +156,8 @@ class Job:
     """
 
     def build(root: beam.Pipeline) -> None:
-      self.audit.plan(root | "Plan" >> self.source.plan(_SPLITS, self.percentages), leaks_path)
+      shards = root | "Plan" >> self.source.plan(_SPLITS, self.percentages)
+      self.audit.plan(correct(shards, self.corrected.given() if self.corrected else None), leaks_path)
       if self.imported:
         self.imported.check(root)
 
@@ -163,8 +170,13 @@ class Job:
     replaces = is_completed(self.output, files)
     if replaces and self.is_refused(files.join(self.output, REFUSED_LEAKS_FILE)):
       return False
-    claim_output(self.output, self.info, owned=_OWNED, shards_folder=RECORDS_FOLDER)
+    if self.previous and replaces:
+      set_aside(self.output)
+    owned = [name for name in _OWNED if not self.previous or name != PREVIOUS_FOLDER]
+    claim_output(self.output, self.info, owned=owned, shards_folder=RECORDS_FOLDER)
     files.delete([files.join(self.output, _TEMP_FOLDER)])
+    if self.corrected:
+      self.corrected.copy_to(self.output)
     if self.audit.on_leak == OnLeak.FAIL and not replaces and self.is_refused(files.join(self.output, LEAKS_FILE)):
       return False
     files.write_text(files.join(self.output, SCHEMA_FILE), schema_text(self.trunk.info.dimensions))
@@ -175,6 +187,7 @@ class Job:
 
   def build(self, root: beam.Pipeline | beam.pvalue.PBegin) -> beam.PCollection:
     """Plans, works and closes; returns a PCollection of one `Stats`."""
+    corrections = self.corrected.in_output(self.output) if self.corrected else None
     compute = ComputeBottlenecks(
       self.handler,
       labels=self.source.labels,
@@ -186,8 +199,10 @@ class Job:
       distortions=self.request.distortions,
       max_bad_fraction=self.request.max_bad_fraction,
       request=self.info.request,
+      corrections=corrections,
     )
-    return root | "Plan" >> self.source.plan(_SPLITS, self.percentages) | "ComputeBottlenecks" >> compute
+    shards = root | "Plan" >> self.source.plan(_SPLITS, self.percentages)
+    return correct(shards, corrections) | "ComputeBottlenecks" >> compute
 
   def works(self) -> list[Work]:
     """Returns the long parts of the job, the longest first."""
@@ -220,7 +235,7 @@ def plan(request: BottlenecksRequest) -> Job:
   """Checks the request and loads the trunk; changes nothing."""
   argv = request.to_argv()
   options = request.pipeline_options()
-  check_paths(options, request.input, request.output, request.reuse, request.retry_from)
+  check_paths(options, request.input, request.output, request.reuse, request.retry_from, request.corrections)
   retry = read_retry(files.absolute(request.retry_from)) if request.retry_from else None
   if retry:
     request = retry.apply(request)
@@ -232,21 +247,26 @@ def plan(request: BottlenecksRequest) -> Job:
   source, percentages = typed.find_source(request.input)
   if retry:
     percentages = retry.percentages
+  corrected = open_corrections(request.corrections, source, min_classes=2)
   source.plan(_SPLITS, percentages)  # fails before the old output is touched
   report_notes(source)
   limit_tensorflow(request.trunk_threads, options)
   choice = retry.choose_variant() if retry else _choose_variant(request, source, percentages)
   imported = find_text_import(request, source, percentages, choice.trunk.info)
   fingerprint, has_texts = choice.trunk.info.fingerprint, imported is not None
+  earlier = find_earlier(request.output, STAGE, files)
   stores = [retry.folder] if retry else find_stores(request.reuse, fingerprint, PREPROCESSING_VERSION, has_texts)
   execution = choose_execution(
     request.batch_size,
     request.trunk_threads,
     options,
     choice.trunk,
-    earlier=find_earlier(request.output, STAGE, files),
+    earlier=earlier,
     is_large=lambda: source.has_at_least(LEAST_IMAGES),
   )
+  digest = corrected.corrections.digest if corrected else None
+  previous = find_previous(request.output, earlier, fingerprint, digest) if not imported else None
+  stores = [*([imported.store] if imported else []), *stores, *([previous] if previous else [])]
   job = Job(
     request=request,
     argv=argv,
@@ -255,9 +275,11 @@ def plan(request: BottlenecksRequest) -> Job:
     percentages=percentages,
     choice=choice,
     execution=execution,
-    stores=[imported.store, *stores] if imported else stores,
+    stores=stores,
     retry=retry,
     imported=imported,
+    corrected=corrected,
+    previous=previous,
   )
   if retry:
     retry.check_unchanged(job.info, source, _SPLITS, options)
@@ -297,7 +319,7 @@ def report(job: Job, result: PipelineResult) -> int:
       detail(line)
   if is_completed(job.output, files):
     # Without COMPLETED the next run resumes from them.
-    files.delete([files.join(job.output, name) for name in (FRESH_FOLDER, IMPORTED_FOLDER)])
+    files.delete([files.join(job.output, name) for name in (FRESH_FOLDER, IMPORTED_FOLDER, PREVIOUS_FOLDER)])
   else:
     files.sweep(files.join(job.output, FRESH_FOLDER, REPORTS_FOLDER))
   stats = read_stats(job.output, files)
@@ -305,6 +327,8 @@ def report(job: Job, result: PipelineResult) -> int:
   accepted = [f"--max_bad_fraction={fraction:g}"] if (fraction := job.request.max_bad_fraction) else []
   report_oriented(stats.oriented, stats.outputs, files.shown(job.source.path), accepted)
   job.audit.report(stats, job.output)
+  if job.corrected:
+    job.corrected.report(stats, job.output)
   code = exit_code(stats, job.output, job.request.max_bad_fraction)
   if code == ExitCode.DONE:
     model = beside(job.output, "model", files.exists)
@@ -325,7 +349,8 @@ def _print_summary(job: Job, stats: Stats) -> None:
   if job.retry:
     say(job.retry.describe(job.output))
   if job.stores and (made := stats.bottlenecks):
-    folders = [folder for folder in (request.bottleneck_dir, request.retry_from, *request.reuse) if folder]
+    own = job.output if job.previous else None
+    folders = [folder for folder in (request.bottleneck_dir, request.retry_from, *request.reuse, own) if folder]
     say(
       f"{made.reused:,} of {stats.outputs:,} bottlenecks reused from {' and '.join(map(files.shown, folders))},"
       f" {made.computed:,} computed"

@@ -18,6 +18,7 @@ from beam_retrain.pipelines.options.engine import check_paths
 from beam_retrain.pipelines.options.flags import report_notes
 from beam_retrain.pipelines.requests.convert import ConvertRequest
 from beam_retrain.transforms.convert import ConvertShard, list_input, sweep_tree
+from beam_retrain.transforms.core.corrections import OWNED as CORRECTIONS
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.images.upright import reader_versions
 from beam_retrain.transforms.core.printing import print
@@ -31,6 +32,7 @@ from beam_retrain.transforms.core.run.stats import read_stats
 from beam_retrain.transforms.core.system.locks import claim_of
 from beam_retrain.transforms.core.system.machine import available_cores
 from beam_retrain.transforms.io import files
+from beam_retrain.transforms.shards.corrections import Opened, correct, open_corrections
 from beam_retrain.transforms.shards.ledger import CloseLedger, mark_completed
 from beam_retrain.transforms.shards.work import WorkShards
 from beam_retrain.transforms.sources.base import Source, SourceOptions
@@ -61,6 +63,7 @@ class Job:
   splits: tuple[str, ...]
   shards: int
   settings: Mapping[str, object]
+  corrected: Opened | None
 
   @property
   def output(self) -> str:
@@ -80,6 +83,7 @@ class Job:
     """The new `info.json`, with settings that decide the output's bytes."""
     task = self.task
     settings = {"formats": task.formats, "quality": task.quality, "labels": task.labels, **self.settings}
+    settings |= self.corrected.settings() if self.corrected else {}
     others = {"formats": task.formats, "schema": IMAGE_RECORD}
     has_splits = None if self.has_splits else False
     return describe_run(
@@ -92,19 +96,22 @@ class Job:
     labels = earlier.labels if earlier and earlier.has_splits is False else ()
     classes = [label for label in labels if not find_fault(label, at_top=True)]
     shards_folder = RECORDS_FOLDER if self.task.writes_file else ""
-    owned = (RECORDS_FOLDER, TRAINING, VALIDATION, TESTING)
+    owned = (RECORDS_FOLDER, TRAINING, VALIDATION, TESTING, *CORRECTIONS)
     claim_output(self.output, self.info, owned=owned, owned_folders=classes, shards_folder=shards_folder)
+    if self.corrected:
+      self.corrected.copy_to(self.output)
 
   def build(self, root: beam.Pipeline) -> None:
     """Plans, works and closes."""
-    shards = root | "Plan" >> self.plan
+    corrections = self.corrected.in_output(self.output) if self.corrected else None
+    shards = correct(root | "Plan" >> self.plan, corrections)
     # Shard
     reports = shards | "Work" >> WorkShards(self.task, output=self.shards_folder, request=self.info.request)
     # ShardReport
     tree = (*self.splits, VALIDATION) if self.has_splits else self.task.labels
     _ = (
       (shards, reports)
-      | "Close" >> CloseLedger(output=self.output, shards_folder=self.shards_folder)
+      | "Close" >> CloseLedger(output=self.output, shards_folder=self.shards_folder, corrections=corrections)
       # Stats
       | "SweepTree" >> beam.Map(sweep_tree, self.output, tree if self.task.in_tree else ())
       # Stats
@@ -125,19 +132,21 @@ def plan(request: ConvertRequest) -> Job:
   """Lists and checks the input; changes nothing."""
   options = request.pipeline_options()
   path, output = files.absolute(request.input), files.absolute(request.output)
+  request = request.with_absolute_paths()
   request.validate_apart("input")
-  check_paths(options, path, output)
+  check_paths(options, path, output, request.corrections)
   validate_single_job(options, output)
   if find_format(path) is IdxSource:
     chosen = SourceOptions(request.classes, 1, class_names=request.class_names, transpose=request.transpose)
     idx_source = IdxSource(path, chosen)
     pairs = tuple(idx_source.pairs())
     report_notes(idx_source)
+    corrected = open_corrections(request.corrections, idx_source)
     task = ConvertShard(output, request.formats, tuple(idx_source.labels), request.quality)
     # A changed input is another request: the old one's images must not stay in the tree.
     settings = {"inputs": [pair.to_settings() for pair in pairs]}
     shards = sum(map(count_shards, pairs))
-    return Job(request, options, task, PlanIdxShards(pairs), (TRAINING, TESTING), shards, settings)
+    return Job(request, options, task, PlanIdxShards(pairs), (TRAINING, TESTING), shards, settings, corrected)
   return _plan_images(request, options, path, output)
 
 
@@ -147,9 +156,10 @@ def _plan_images(request: ConvertRequest, options: PipelineOptions, path: str, o
     find_source(path, None, 1, False, request.class_names, request.transpose) if is_known else OneFolderSource(path)
   )
   report_notes(source)
+  corrected = open_corrections(request.corrections, source)
   splits = _splits_of(source)
   shards = source.plan(splits, None)
-  listed = list_input(source, splits)
+  listed = list_input(source, splits, corrected.given() if corrected else None)
   task = ConvertShard(
     output,
     request.formats,
@@ -168,7 +178,7 @@ def _plan_images(request: ConvertRequest, options: PipelineOptions, path: str, o
     "max_pixels": request.max_pixels,
     "readers": reader_versions(),
   }
-  return Job(request, options, task, shards, splits, listed.shards, settings)
+  return Job(request, options, task, shards, splits, listed.shards, settings, corrected)
 
 
 def _splits_of(source: Source) -> tuple[str, ...]:
@@ -200,6 +210,8 @@ def report(job: Job) -> int:
     if job.task.writes_file:
       places.append(files.join(shown, RECORDS_FOLDER, f"{split}-*.tfrecord"))
     print(f"{split}: {counts.outputs:,} images in {' and '.join(places)}")
+  if job.corrected:
+    job.corrected.report(stats, job.output)
   code = exit_code(stats, job.output, job.request.max_bad_fraction)
   if code == ExitCode.DONE:
     output = beside(job.output, "bottlenecks", files.exists)

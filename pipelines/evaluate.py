@@ -63,7 +63,9 @@ def plan(request: EvaluateRequest) -> Job:
   options = request.pipeline_options()
   arguments, request = request.to_argv(), request.with_absolute_paths()
   request.validate_apart(*EvaluationRequest.paths)
-  check_paths(options, request.model, request.input, request.output, request.reuse, request.manifest)
+  check_paths(
+    options, request.model, request.input, request.output, request.reuse, request.manifest, request.corrections
+  )
   validate_single_job(options, request.output)
   model = Model(request.model)
   is_stored = holds_bottlenecks(request.input)

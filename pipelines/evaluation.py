@@ -38,7 +38,9 @@ from beam_retrain.pipelines.requests.evaluation import EvaluationRequest
 from beam_retrain.reporting.gates import gate_lines, judge, trained_on, unusable, verdict_line
 from beam_retrain.reporting.html_report import Report, render_report
 from beam_retrain.reporting.text_tables import per_label_table
+from beam_retrain.reporting.wording import corrected
 from beam_retrain.transforms.bottlenecks.store import STORES_FOLDER, find_stores, store_folder
+from beam_retrain.transforms.core.corrections import OWNED as CORRECTIONS
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.metrics.figures import (
   CANDIDATE,
@@ -54,7 +56,7 @@ from beam_retrain.transforms.core.metrics.wording import accuracy_line, too_few
 from beam_retrain.transforms.core.models.agreement import Agreement, Sampled
 from beam_retrain.transforms.core.printing import detail, print, say
 from beam_retrain.transforms.core.records.leaks import NEAR_DUPLICATES, describe
-from beam_retrain.transforms.core.records.schema import INFO_FILE, LEAKS_FILE, QUARANTINE_FILE, REPORTS_FOLDER
+from beam_retrain.transforms.core.records.schema import INFO_FILE, LEAKS_FILE, QUARANTINE_FILE, REPORTS_FOLDER, TESTING
 from beam_retrain.transforms.core.records.splits import SplitPercentages
 from beam_retrain.transforms.core.run.exit_codes import ExitCode
 from beam_retrain.transforms.core.run.output_folder import complete_folder, find_info, read_info
@@ -81,6 +83,7 @@ from beam_retrain.transforms.evaluation.scoring import (
   ScoreWithHeads,
 )
 from beam_retrain.transforms.io import files
+from beam_retrain.transforms.shards.corrections import Opened, open_corrections
 from beam_retrain.transforms.shards.ledger import read_quarantine
 from beam_retrain.transforms.sources.base import Source
 from beam_retrain.transforms.sources.find import find_source
@@ -88,7 +91,7 @@ from beam_retrain.transforms.sources.records import RecordsSource
 
 REPORT_FILE = "report.html"
 FILES = (REPORT_FILE, PREDICTIONS_FILE, PER_LABEL_FILE, CONFUSION_FILE, SUSPICIOUS_FILE, METRICS_FILE)
-_OWNED = (*FILES, SLICES_FILE, PARTS_FOLDER, STORES_FOLDER)
+_OWNED = (*FILES, SLICES_FILE, PARTS_FOLDER, STORES_FOLDER, *CORRECTIONS)
 MAX_QUARANTINED_SHOWN = 500
 
 
@@ -156,6 +159,7 @@ class Evaluation:
     models: `model` and perhaps `candidate`.
     trunks: by model; empty if the input is stored bottlenecks.
     reuse: trunk fingerprint -> folders of its bottlenecks; None: no bottlenecks are kept.
+    corrected: corrections of labels, if they are given.
   """
 
   request: EvaluationRequest
@@ -165,6 +169,7 @@ class Evaluation:
   execution: Execution
   trunks: Mapping[str, ModelTrunk]
   reuse: Mapping[str, Sequence[str]] | None
+  corrected: Opened | None = None
 
   @classmethod
   def plan(
@@ -181,6 +186,8 @@ class Evaluation:
     for model in models.values():
       _ = model.trained_on  # raises if it is damaged
     execution = choose_execution(request.batch_size, request.trunk_threads, options)
+    known = set.intersection(*(set(model.labels) for model in models.values()))
+    corrected = open_corrections(request.corrections, source, sorted(known))
     images = choose_images(source, request.split, list(models.values()))
     trunks: dict[str, ModelTrunk] = {}
     if not is_stored:
@@ -190,7 +197,7 @@ class Evaluation:
       _ = trunk.model.head  # raises for older models, which have none
       if trunk.fingerprint not in reuse:
         reuse[trunk.fingerprint] = find_stores(request.reuse, trunk.fingerprint, trunk.model.preprocessing)
-    return cls(request, options, models, images, execution, trunks, reuse if keeps_bottlenecks else None)
+    return cls(request, options, models, images, execution, trunks, reuse if keeps_bottlenecks else None, corrected)
 
   def settings(self) -> dict[str, Any]:
     """Returns settings that determine the output's bytes, as JSON values."""
@@ -205,6 +212,7 @@ class Evaluation:
       "preprocessing": model.preprocessing,
       "batch_size": self._batch_size,
       "max_pixels": self.request.max_pixels,
+      **(self.corrected.settings() if self.corrected else {}),
     }
 
   @functools.cached_property
@@ -246,6 +254,8 @@ class Evaluation:
     """
     _ = self.sampled  # raises before anything is changed
     claim_output(output, info, owned=(*_OWNED, *also_owned), shards_folder=PARTS_FOLDER)
+    if self.corrected:
+      self.corrected.copy_to(output)
     stores = [
       self._claim_store(output, fingerprint, [*find_earlier(fingerprint), *reuse])
       for fingerprint, reuse in (self.reuse or {}).items()
@@ -260,6 +270,8 @@ class Evaluation:
       compare=compare,
       finds_leaks=finds_leaks,
       finds_errors=finds_errors,
+      corrections=self.corrected.in_output(output) if self.corrected else None,
+      scored_labels=self.corrected.away if self.corrected else (),
       empty_message=self.images.empty_message,
     )
 
@@ -276,7 +288,7 @@ class Evaluation:
   def _claim_store(self, output: str, fingerprint: str, reuse: Sequence[str]) -> TrunkStore:
     """Creates the store of a trunk's bottlenecks in the claimed output folder."""
     trunk = next(trunk for trunk in self.trunks.values() if trunk.fingerprint == fingerprint)
-    folder, labels = store_folder(output, fingerprint), trunk.model.labels
+    folder, labels = store_folder(output, fingerprint), self._scored_labels(trunk.model)
     settings = {
       "trunk_fingerprint": fingerprint,
       "preprocessing": trunk.model.preprocessing,
@@ -295,17 +307,22 @@ class Evaluation:
     model = self.models[MODEL]
     if not self.trunks:
       head = model.head if model.has_head else None
-      return ScoreBottlenecks(model.saved_model, model.labels, head=head, batch_size=self._batch_size)
+      return ScoreBottlenecks(model.saved_model, self._scored_labels(model), head=head, batch_size=self._batch_size)
     if self.reuse is None:
       handler = self.trunks[MODEL].to_scores(self.execution, self.request.max_pixels)
-      return ScoreImages(handler, model.labels)
+      return ScoreImages(handler, self._scored_labels(model))
     places = list(self.reuse)
     return ScoreWithHeads(
       [
-        HeadOf(each.model.head, places.index(each.fingerprint), tuple(each.model.labels))
+        HeadOf(each.model.head, places.index(each.fingerprint), tuple(self._scored_labels(each.model)))
         for each in self.trunks.values()
       ]
     )
+
+  def _scored_labels(self, model: Model) -> list[str]:
+    """Returns a model's labels, and those that are corrected away."""
+    away = self.corrected.away if self.corrected else ()
+    return [*model.labels, *(label for label in away if label not in model.labels)]
 
   def judge(
     self, step: EvaluateClassifier, info: RunInfo, title: str, nights: Sequence[TrendPoint] = (), **about: Any
@@ -381,6 +398,9 @@ class Evaluation:
     if metrics.night or unusable(metrics) or metrics.verdict != NONE_SET:
       print(verdict_line(metrics))
     say(f"{which_images(metrics.splits)} of {files.shown(self.images.source.path)}{trained_on(metrics.model)}{about}")
+    if self.corrected:
+      for name, scored in metrics.models.items():
+        say(f"{name}: {corrected(scored)}" if len(metrics.models) > 1 else corrected(scored))
     if few := too_few(main.total, self._testing_percentage):
       say(few)
     for line in self._unknown(metrics):
@@ -424,4 +444,6 @@ class Evaluation:
     """Reports oriented and bad images; returns the exit code."""
     stats, allowed = read_stats(output, files), self.request.max_bad_fraction
     report_oriented(stats.oriented, stats.outputs, files.shown(self.images.source.path))
+    if self.corrected:
+      self.corrected.tell_unused(stats, output, of_all=self.images.splits != (TESTING,))
     return exit_code(stats, output, allowed, gate_missed=metrics.verdict == MISSED)

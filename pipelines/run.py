@@ -18,6 +18,7 @@ from beam_retrain.pipelines.requests.convert import ConvertRequest
 from beam_retrain.pipelines.requests.run import RunRequest
 from beam_retrain.pipelines.stages import Chain, digest_of_files, digest_of_images, digests_of_trunk
 from beam_retrain.trainer.request import TrainRequest
+from beam_retrain.transforms.core.corrections import Corrections
 from beam_retrain.transforms.core.errors import flag_names
 from beam_retrain.transforms.core.log_file import keep_in
 from beam_retrain.transforms.core.printing import say
@@ -51,6 +52,11 @@ def execute(request: RunRequest) -> int:
     class_names=idx.class_names,
     transpose=idx.transpose,
   )
+  corrected = []
+  if corrections := str(request.stage_flags.get("corrections") or ""):
+    parsed = Corrections.parse(files.read_lines(corrections), corrections)
+    parsed.check_labels(source.labels, corrections, source.path)
+    corrected = [parsed.digest]
   if request.stage_flags.get("trunk", BUNDLED) == BUNDLED:
     say_trunk_for_photos(source, (request.command, *request.typed))
   keep_in(request.output, files)
@@ -64,7 +70,7 @@ def execute(request: RunRequest) -> int:
   stage = request.bottlenecks(images)
   trunk, weights = (vars(stage.request)[name] for name in ("trunk", "trunk_weights"))
   with flag_names({"input": "data"}):
-    state = chain.keep_or_run(stage, after=json.dumps([state, digests_of_trunk(trunk, weights)]))
+    state = chain.keep_or_run(stage, after=json.dumps([state, digests_of_trunk(trunk, weights), *corrected]))
   chain.keep_or_run(request.train(), after=state)
   # Evaluation always runs: it prints the summary, and its gates decide the exit code.
   was_done = chain.code == ExitCode.DONE

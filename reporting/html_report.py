@@ -148,6 +148,7 @@ def _environment() -> jinja2.Environment:
     "SYMBOLS": _SYMBOLS,
     "calibrated": wording.calibrated,
     "charts": charts,
+    "corrected": wording.corrected,
     "gate_value": gate_value,
     "places_for": wording.places_for,
     "places_of_interval": places_of_interval,

@@ -128,6 +128,20 @@ def trained_on(model: ModelMetrics) -> str:
   )
 
 
+def corrected(model: ModelMetrics) -> str:
+  """Returns what corrections of labels did to the figures; "" without any."""
+  if not (corrections := model.corrections):
+    return ""
+  relabelled, dropped = counted(corrections.relabelled, "label"), counted(corrections.dropped, "image")
+  before, now = corrections.without, model.main
+  places = places_for(max(before.total, now.total))
+  with_them, without = (percent(one.accuracy, places).replace(_NBSP, " ") for one in (now, before))
+  return (
+    f"{relabelled} corrected and {dropped} left out: accuracy {with_them} with the corrections, {without} without"
+    f" ({number(before.correct)} of {number(before.total)})"
+  )
+
+
 def how_often(p_value: float) -> str:
   """Returns a p-value in words: `... about 1 of 1,400 comparisons.`"""
   if p_value > 0.995:

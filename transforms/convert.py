@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from beam_retrain.transforms.core.corrections import Correcting, no_class
 from beam_retrain.transforms.core.images.encode import DEFAULT_QUALITY, ImageFormat, encode_each, encode_pixels
 from beam_retrain.transforms.core.images.formats.info import ALPHAS
 from beam_retrain.transforms.core.images.headers import Fault, probe_plain
@@ -93,23 +94,38 @@ class ConvertShard(ShardTask):
   def _encode(self, shard: Shard, labels: Collection[str]) -> Iterator[_Encoded | Quarantined]:
     for entry in shard.inputs:
       if isinstance(entry, IdxRange):
-        yield from self._encode_range(shard.split, entry)
+        yield from self._encode_range(shard.split, entry, shard.corrections)
     images = shard._replace(inputs=tuple(entry for entry in shard.inputs if not isinstance(entry, IdxRange)))
-    yield from map_ahead(functools.partial(self._encode_image, shard.split), images.read_images(labels), self.threads)
+    encode = functools.partial(self._encode_image, shard.split, shard.corrections)
+    yield from map_ahead(encode, images.read_images(labels), self.threads)
 
-  def _encode_range(self, split: str, idx_range: IdxRange) -> Iterator[_Encoded | Quarantined]:
+  def _encode_range(
+    self, split: str, idx_range: IdxRange, corrections: Correcting | None
+  ) -> Iterator[_Encoded | Quarantined]:
     images, labels = idx_range.read_arrays()
     known = set(self.labels)
     encoded = (encode_each(images, IMAGE_FORMATS[extension], self.quality) for extension in self._extensions)
     for number, (label, *in_formats) in enumerate(zip(labels, *encoded, strict=True)):
       index = idx_range.start + number
-      if label not in known:
-        yield self._bad_label(split, index, label, images[number].size)
+      now = self._corrected(corrections, image_key(split, label, index, self._extensions[0]), label, images[number])
+      if now is None:
+        yield no_class(f"{split}/{label}/{index}", images[number].size).in_split(split)
+      elif now not in known:
+        yield self._bad_label(split, index, now, images[number].size)
       else:
-        name = image_key(split, label, index, JPG).removesuffix(f".{JPG}")
-        yield _Encoded(OutputName(name, name), label, images[number].shape, tuple(in_formats))
+        name = image_key(split, now, index, JPG).removesuffix(f".{JPG}")
+        yield _Encoded(OutputName(name, name), now, images[number].shape, tuple(in_formats))
 
-  def _encode_image(self, split: str, image: Image | Quarantined) -> _Encoded | Quarantined:
+  def _corrected(self, corrections: Correcting | None, key: str, label: str, pixels: np.ndarray) -> str | None:
+    """Returns a label now, corrected by any encoding of the pixels."""
+    if corrections is None:
+      return label
+    forms = (encode_pixels(pixels, format, self.quality) for format in IMAGE_FORMATS.values())
+    return corrections.label_of(key, label, *(hashlib.sha256(encoded).hexdigest() for encoded in forms))
+
+  def _encode_image(
+    self, split: str, corrections: Correcting | None, image: Image | Quarantined
+  ) -> _Encoded | Quarantined:
     if isinstance(image, Quarantined):
       return image.in_split(split)
     pixels = self._read(image.encoded)
@@ -121,7 +137,8 @@ class ConvertShard(ShardTask):
       image.encoded if plain and plain.format == format else encode_pixels(pixels, format, self.quality)
       for format in map(IMAGE_FORMATS.__getitem__, self._extensions)
     )
-    name = name_output(image.key, image.label, split, is_clashing=image.key in self.clashing)
+    is_clashing = image.key in self.clashing or (corrections is not None and corrections.is_copy(image))
+    name = name_output(image.key, image.label, split, is_clashing=is_clashing)
     return _Encoded(name, image.label, pixels.shape[:2], encoded)
 
   def _read(self, encoded: bytes) -> np.ndarray | Fault:
@@ -182,14 +199,14 @@ class Listed(NamedTuple):
   clashing: frozenset[str]
 
 
-def list_input(source: Source, splits: Sequence[str]) -> Listed:
+def list_input(source: Source, splits: Sequence[str], corrections: Correcting | None = None) -> Listed:
   """Lists the images of some splits; raises InputError if there are none."""
   shards, digest, names = 0, hashlib.sha256(), []
   for shard in source.list_shards(splits, None):
     shards += 1
     digest.update(shard.digest("").encode())
     if not isinstance(source, RecordsSource):  # whose names differ, and take long to read
-      names += [(key, label, shard.split) for key, label in shard.names() if label is not None]
+      names += [(key, label, shard.split) for key, label in shard._replace(corrections=corrections).names() if label]
   if not shards:
     raise source.no_images(splits)
   return Listed(shards, digest.hexdigest(), find_clashing(names))

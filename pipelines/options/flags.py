@@ -141,6 +141,16 @@ def add_idx_flags(parser: FlagGroup) -> None:
   )
 
 
+def add_corrections(parser: FlagGroup) -> None:
+  parser.add_argument(
+    "--corrections",
+    metavar="FILE",
+    help="correct labels as FILE says, the corrections.csv that `serve` writes: images of the same bytes get another"
+    " label, whatever their names, or are left out. Corrections that meet no image are listed in"
+    " unused_corrections.csv",
+  )
+
+
 def report_oriented(oriented: int | None, images: int, source: str, flags: Sequence[str] = ()) -> None:
   """Reports on standard error the images that an EXIF orientation turns."""
   if oriented:

@@ -83,7 +83,9 @@ def plan(request: ReevaluateRequest, today: datetime.date) -> Job:
   arguments, request = request.to_argv(), request.with_absolute_paths()
   reuse = tuple(path for path in request.reuse if not history.is_in_night(path, request.history))
   dataclasses.replace(request, reuse=reuse).validate_apart(*EvaluationRequest.paths, "candidate", writes="history")
-  check_paths(options, request.model, request.candidate, request.input, request.reuse, request.manifest)
+  check_paths(
+    options, request.model, request.candidate, request.input, request.reuse, request.manifest, request.corrections
+  )
   models = {MODEL: Model(request.model)}
   if request.candidate:
     models[CANDIDATE] = Model(request.candidate)

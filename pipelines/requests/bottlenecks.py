@@ -11,6 +11,7 @@ from beam_retrain.pipelines.options.flags import (
   DistortionFlags,
   IdxFlags,
   add_classes,
+  add_corrections,
   add_distortion_flags,
   add_idx_flags,
   add_model_flags,
@@ -135,13 +136,22 @@ class BottlenecksRequest(TrunkRequest, DistortionFlags):
     "  --direct_running_mode=multi_processing --direct_num_workers=2   for two processes on this machine."
   )
 
-  paths: ClassVar[tuple[str, ...]] = ("input", "output", "reuse", "retry_from", "bottleneck_dir", "class_names")
+  paths: ClassVar[tuple[str, ...]] = (
+    "input",
+    "output",
+    "reuse",
+    "retry_from",
+    "bottleneck_dir",
+    "class_names",
+    "corrections",
+  )
 
   output: str
   reuse: tuple[str, ...] = ()
   retry_from: str | None = None
   bottleneck_dir: str | None = None
   on_leak: str = str(OnLeak.WARN)
+  corrections: str | None = None
   max_bad_fraction: float = 0.0
 
   @classmethod
@@ -186,4 +196,5 @@ class BottlenecksRequest(TrunkRequest, DistortionFlags):
       " (default: %(default)s)",
     )
     add_distortion_flags(parser)
+    add_corrections(parser)
     add_max_bad_fraction(parser)

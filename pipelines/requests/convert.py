@@ -6,7 +6,7 @@ import argparse
 import dataclasses
 from typing import ClassVar
 
-from beam_retrain.pipelines.options.flags import IdxFlags, add_classes, add_idx_flags
+from beam_retrain.pipelines.options.flags import IdxFlags, add_classes, add_corrections, add_idx_flags
 from beam_retrain.pipelines.options.request import JobRequest
 from beam_retrain.transforms.core.images.formats.info import ALPHAS
 from beam_retrain.transforms.core.images.formats.jpeg import DEFAULT_QUALITY
@@ -58,6 +58,8 @@ class ConvertRequest(JobRequest, IdxFlags):
   description: ClassVar[str] = _DESCRIPTION
   epilog: ClassVar[str] = _EXAMPLE
 
+  paths: ClassVar[tuple[str, ...]] = ("corrections",)
+
   input: str
   output: str
   formats: tuple[str, ...] = dataclasses.field(default=(JPG, TFRECORD), metadata=ONE_ARGUMENT)
@@ -65,6 +67,7 @@ class ConvertRequest(JobRequest, IdxFlags):
   alpha: str = ALPHAS[0]
   classes: int | None = None
   max_pixels: int = MAX_PIXELS
+  corrections: str | None = None
   max_bad_fraction: float = 0.0
 
   @classmethod
@@ -92,4 +95,5 @@ class ConvertRequest(JobRequest, IdxFlags):
       "--alpha", choices=ALPHAS, help="colour behind transparent pixels, white or black (default: %(default)s)"
     )
     add_max_pixels(parser)
+    add_corrections(parser)
     add_max_bad_fraction(parser)

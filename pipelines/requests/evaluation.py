@@ -8,7 +8,13 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
-from beam_retrain.pipelines.options.flags import IdxFlags, add_idx_flags, add_model_flags, add_model_precision_flags
+from beam_retrain.pipelines.options.flags import (
+  IdxFlags,
+  add_corrections,
+  add_idx_flags,
+  add_model_flags,
+  add_model_precision_flags,
+)
 from beam_retrain.pipelines.options.request import JobRequest
 from beam_retrain.reporting.gates import GATES
 from beam_retrain.transforms.core.records.quarantine import MAX_PIXELS
@@ -35,7 +41,7 @@ class EvaluationRequest(JobRequest, IdxFlags):
     gates: (gate, threshold 0..1) of those that are set; each gate has its own flag.
   """
 
-  paths: ClassVar[tuple[str, ...]] = ("model", "input", "reuse", "manifest", "class_names")
+  paths: ClassVar[tuple[str, ...]] = ("model", "input", "reuse", "manifest", "class_names", "corrections")
 
   model: str
   input: str
@@ -46,6 +52,7 @@ class EvaluationRequest(JobRequest, IdxFlags):
   gates: tuple[tuple[str, float], ...] = ()
   batch_size: int | None = None
   trunk_threads: int | None = None
+  corrections: str | None = None
   max_pixels: int = MAX_PIXELS
   precision: str = AUTO
   runtime: str = AUTO
@@ -84,6 +91,7 @@ class EvaluationRequest(JobRequest, IdxFlags):
     add_idx_flags(parser)
     add_model_flags(parser, default_batch_size)
     add_model_precision_flags(parser)
+    add_corrections(parser)
     add_max_bad_fraction(parser)
 
   def _arguments(self, field: dataclasses.Field) -> Iterator[str]:

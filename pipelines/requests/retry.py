@@ -12,6 +12,7 @@ from beam_retrain.pipelines.models.precision import Choice
 from beam_retrain.pipelines.models.trunk_sources import load_stored_trunk, prepare
 from beam_retrain.pipelines.options.flags import DistortionFlags
 from beam_retrain.pipelines.requests.bottlenecks import BottlenecksRequest
+from beam_retrain.transforms.core.corrections import CORRECTIONS_FILE
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.records.quarantine import DROPPED
 from beam_retrain.transforms.core.records.schema import (
@@ -32,6 +33,7 @@ from beam_retrain.transforms.sources.base import Source
 from beam_retrain.transforms.sources.idx import count_classes
 
 _NOT_WITH = ("reuse", "trunk_weights", "trunk_input_px")
+_PATHS = ("input", "bottleneck_dir", "class_names", "corrections")
 _SAME = ("input", "testing_percentage", "validation_percentage", "max_pixels", "batch_size")
 
 
@@ -67,6 +69,7 @@ class Retry:
       "classes": count_classes(settings["labels"]),
       "class_names": settings.get("class_names"),
       "transpose": settings.get("transpose", False),
+      "corrections": files.join(self.folder, CORRECTIONS_FILE) if settings.get("corrections") else None,
       "on_leak": settings.get("on_leak", "warn"),
       "retrain_names": settings.get("retrain_names", False),
       "bottleneck_dir": settings.get("bottleneck_dir", {}).get("path"),
@@ -75,7 +78,7 @@ class Retry:
     }
     for name, then in values.items():
       given = getattr(request, name) if name in request.given else None
-      comparable = files.absolute(given) if given and name in ("input", "bottleneck_dir", "class_names") else given
+      comparable = files.absolute(given) if given and name in _PATHS else given
       if comparable not in (then, None, AUTO):
         typed = f"--{name}" if given is True else f"--{name} {given}"
         raise InputError(

@@ -49,13 +49,13 @@ _IDX = ("classes", "class_names", "transpose")
 # What `run` decides itself. Of two stages with a flag, the first one's help is shown.
 _STAGES = (
   Offered(BottlenecksRequest, ("input", "output", "retry_from", *_IDX)),
-  Offered(ConvertRequest, ("input", "output")),
+  Offered(ConvertRequest, ("input", "output", "corrections")),
   Offered(TrainRequest, ("input", "output", "validation_percentage", "assert_accuracy_at_least")),
   Offered(EvaluateRequest, ("model", "input", "output", "reuse", "precision", "runtime", "max_bad_fraction", *_IDX)),
 )
 # In the order in which 0.4 digested them, so that its outputs are recognised.
 _FIRST = ("input", *_IDX, "trunk", "trunk_weights", "precision", "runtime", *SPLIT_PERCENTAGES, "preset")
-_DECIDE_NOTHING = ("reuse", "trunk_threads", "logging_verbosity", "max_bad_fraction")
+_DECIDE_NOTHING = ("corrections", "reuse", "trunk_threads", "logging_verbosity", "max_bad_fraction")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

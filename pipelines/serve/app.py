@@ -24,7 +24,7 @@ from starlette.routing import Route
 from beam_retrain.pipelines.predict import rank
 from beam_retrain.pipelines.serve import rest
 from beam_retrain.pipelines.serve.batches import Answer, Batches, BusyError
-from beam_retrain.pipelines.serve.corrections import ConflictError, Correction
+from beam_retrain.pipelines.serve.corrections import ConflictError
 from beam_retrain.pipelines.serve.guard import COOKIE, Access, Bodies, Guard, busy, refused
 from beam_retrain.pipelines.serve.images import Images, InputImages
 from beam_retrain.pipelines.serve.neighbours import Neighbours
@@ -32,6 +32,7 @@ from beam_retrain.pipelines.serve.nights import History
 from beam_retrain.pipelines.serve.openapi import describe
 from beam_retrain.pipelines.serve.review import Review
 from beam_retrain.reporting.prometheus import Sample, exposition
+from beam_retrain.transforms.core.corrections import Correction
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.models.inference import Inferred
 from beam_retrain.transforms.core.printing import printable

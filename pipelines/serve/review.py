@@ -9,17 +9,10 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple, TypeVar
 
 from beam_retrain.pipelines.reevaluate.history import STAGE as NIGHT
-from beam_retrain.pipelines.serve.corrections import (
-  DROP,
-  KEEP,
-  RELABEL,
-  UNSURE,
-  Correction,
-  Corrections,
-  ImageId,
-)
+from beam_retrain.pipelines.serve.corrections import Corrections
 from beam_retrain.pipelines.serve.images import Images, InputImages
 from beam_retrain.pipelines.serve.neighbours import Neighbours
+from beam_retrain.transforms.core.corrections import DROP, KEEP, RELABEL, UNSURE, Correction, ImageId
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.labels import normalise
 from beam_retrain.transforms.core.metrics.predictions import Row, read_predictions

@@ -13,6 +13,7 @@ from beam_retrain.transforms.bottlenecks.augment import DistortShard
 from beam_retrain.transforms.bottlenecks.embed import EmbedShard
 from beam_retrain.transforms.bottlenecks.model_handler import ImageModelHandler
 from beam_retrain.transforms.bottlenecks.reuse import EmbedOnlyNew
+from beam_retrain.transforms.core.corrections import Correcting
 from beam_retrain.transforms.core.images.augment import DISTORTED, Distortions, count_distorted
 from beam_retrain.transforms.core.records.quarantine import OnLeak
 from beam_retrain.transforms.core.records.schema import PREPROCESSING_VERSION, RECORDS_FOLDER, TRAINING
@@ -50,6 +51,7 @@ class ComputeBottlenecks(beam.PTransform):
     distortions: of training images; the variants go to `distorted/`.
     max_bad_fraction: 0..1; with more bad images, `COMPLETED` is not written.
     request: digest of everything but the images that determines the records; computed by default.
+    corrections: those that the shards bring along, for the ledger.
 
   Raises:
     ValueError: `labels` are empty or repeat, or `max_bad_fraction` is out of range.
@@ -65,6 +67,7 @@ class ComputeBottlenecks(beam.PTransform):
   distortions: Distortions | None = None
   max_bad_fraction: float = 0.0
   request: str = ""
+  corrections: Correcting | None = None
 
   def __post_init__(self) -> None:
     if not self.labels or len(set(self.labels)) != len(self.labels):
@@ -139,7 +142,14 @@ class ComputeBottlenecks(beam.PTransform):
     leaks = self._audit.audit(planned, reports, self.records_folder)
     return (
       (planned.shards, reports)
-      | "Close" >> CloseLedger(output=self.output, shards_folder=self.records_folder, leaks=leaks, distorted=variants)
+      | "Close"
+      >> CloseLedger(
+        output=self.output,
+        shards_folder=self.records_folder,
+        leaks=leaks,
+        distorted=variants,
+        corrections=self.corrections,
+      )
       # Stats
       | "MarkCompleted"
       >> beam.Map(mark_completed, claim_of(self.output), self.max_bad_fraction, beam.pvalue.AsList(transform))

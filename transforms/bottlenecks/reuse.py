@@ -173,7 +173,8 @@ class _HashShard(beam.DoFn):
     bad = {entry.key: entry for entry in finished.quarantined} if finished else {}
     images: list[StoredBottleneck | Quarantined] = []
     hashed: list[tuple[bytes, int]] = []
-    for position, image in enumerate(shard.read_images(self.labels)):
+    listed = shard.begun()
+    for position, image in enumerate(listed.read_images(self.labels)):
       if isinstance(image, Quarantined):
         images.append(image.in_split(shard.split))
       elif image.key in bad:
@@ -183,7 +184,7 @@ class _HashShard(beam.DoFn):
         hashed.append((bytes.fromhex(sha256), position))
         about = (image.key, image.label, len(image.encoded), sha256)
         images.append(StoredBottleneck(*about, "", None, False, is_oriented(image.encoded)))
-    yield shard.name(), (shard, shard._replace(inputs=tuple(images), same_as=digest))
+    yield shard.name(), (shard, listed._replace(inputs=tuple(images), same_as=digest))
     for bucket, members in partition_by_hash(hashed, buckets).items():
       yield beam.pvalue.TaggedOutput(_TO_MATCH, (bucket, Hashed(shard.name(), members)))
     if finished:
@@ -251,7 +252,8 @@ def assign_fresh(counts: Iterable[tuple[str, str, int]], size: int) -> dict[str,
 
 def _make_fresh(name: tuple[str, int, int], missing: Iterable[Shard]) -> Shard:
   in_order = sorted(missing, key=Shard.name)
-  return Shard(*name, inputs=tuple(itertools.chain.from_iterable(shard.inputs for shard in in_order)))
+  inputs = tuple(itertools.chain.from_iterable(shard.inputs for shard in in_order))
+  return Shard(*name, inputs=inputs, corrections=in_order[0].corrections)
 
 
 def _find_fresh(shard: Shard, fresh_folder: str, packing: Mapping[str, tuple[str, int, int]]) -> Shard:

@@ -7,6 +7,7 @@ records are computed again.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable, Iterator
 
@@ -14,6 +15,7 @@ from beam_retrain.transforms.core.errors import InputError, flag
 from beam_retrain.transforms.core.printing import print
 from beam_retrain.transforms.core.records.schema import (
   INFO_FILE,
+  PREPROCESSING_VERSION,
   RECORDS_FOLDER,
   STORES_FOLDER,
   TESTING,
@@ -25,13 +27,39 @@ from beam_retrain.transforms.core.records.schema import (
 )
 from beam_retrain.transforms.core.records.splits import SplitPercentages
 from beam_retrain.transforms.core.records.tfrecord import DamagedError, locate_records, read_records
-from beam_retrain.transforms.core.run.output_folder import find_faults, find_info, is_completed
+from beam_retrain.transforms.core.run.output_folder import find_faults, find_info, is_completed, reopen_folder
 from beam_retrain.transforms.core.run.run_info import RunInfo
 from beam_retrain.transforms.core.runtimes.trunk_info import NO_TRUNK, TrunkInfo
 from beam_retrain.transforms.io import files
 
 STAGES = ("bottlenecks", "store")
 """Values of `stage` in a store's `info.json`: a command, or part of another."""
+
+
+PREVIOUS_FOLDER = ".previous"
+"""In an output of `bottlenecks`, while it is written: its records of before, with other labels."""
+
+
+def find_previous(output: str, earlier: RunInfo | None, fingerprint: str, corrections: str | None) -> str | None:
+  """Returns where an output keeps its bottlenecks while labels change.
+
+  None if it is remote, has none of this trunk, or has the same corrections. `earlier` is its `info.json`.
+  """
+  if not earlier or not files.is_local(output) or earlier.trunk.fingerprint != fingerprint:
+    return None
+  if earlier.settings.get("preprocessing") != PREPROCESSING_VERSION or earlier.settings.get("bottleneck_dir"):
+    return None
+  previous = files.join(output, PREVIOUS_FOLDER)
+  is_other = earlier.settings.get("corrections") != corrections and is_completed(output, files)
+  return previous if is_other or files.exists(previous) else None
+
+
+def set_aside(output: str) -> None:
+  """Moves the records of a finished local output to `PREVIOUS_FOLDER`."""
+  previous = files.join(output, PREVIOUS_FOLDER)
+  reopen_folder(output, files)
+  files.make_folder(previous)
+  os.rename(files.join(output, RECORDS_FOLDER), files.join(previous, RECORDS_FOLDER))
 
 
 def store_folder(output: str, fingerprint: str) -> str:

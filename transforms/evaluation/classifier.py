@@ -10,6 +10,7 @@ import apache_beam as beam
 
 from beam_retrain.transforms.bottlenecks.model_handler import ImageModelHandler
 from beam_retrain.transforms.bottlenecks.reuse import EmbedOnlyNew
+from beam_retrain.transforms.core.corrections import Correcting
 from beam_retrain.transforms.core.metrics import label_stats
 from beam_retrain.transforms.core.metrics.figures import MODEL
 from beam_retrain.transforms.core.records.schema import parse_shard_name
@@ -18,6 +19,7 @@ from beam_retrain.transforms.core.system.locks import claim_of
 from beam_retrain.transforms.evaluation.compare_nights import PARTS_FOLDER, CompareNights
 from beam_retrain.transforms.evaluation.evaluate import (
   EvaluateShard,
+  before_of,
   check_not_empty,
   compare_hashes,
   counts_of,
@@ -79,6 +81,8 @@ class EvaluateClassifier(beam.PTransform):
     stores: bottlenecks to compute or reuse first.
     finds_leaks: whether to list identical images in `leaks.csv`.
     finds_errors: whether to look for label errors and near-duplicates too, in the records of the first trunk.
+    corrections: of labels, after the scores are known.
+    scored_labels: labels of images that may be corrected besides the models' own.
     empty_message: of the InputError that the job raises if there are no images.
 
   Raises:
@@ -97,6 +101,8 @@ class EvaluateClassifier(beam.PTransform):
     compare: CompareNights | None = None,
     finds_leaks: bool = False,
     finds_errors: bool = False,
+    corrections: Correcting | None = None,
+    scored_labels: Sequence[str] = (),
     empty_message: str = "there are no images to evaluate: give another input.",
   ):
     super().__init__()
@@ -116,6 +122,8 @@ class EvaluateClassifier(beam.PTransform):
     self._compare = compare
     self._finds_leaks = finds_leaks or finds_errors
     self._finds_errors = finds_errors
+    self._corrections = corrections
+    self._scored_labels = tuple(scored_labels)
     self._empty_message = empty_message
 
   @property
@@ -132,7 +140,7 @@ class EvaluateClassifier(beam.PTransform):
     checked = check_not_empty(shards, self._empty_message)
     to_score = self._embed(shards, checked) if self.stores else shards
     # Shard
-    task = EvaluateShard(self._scorer, self._models, self._trained_on)
+    task = EvaluateShard(self._scorer, self._models, self._trained_on, self._corrections)
     reports = to_score | "Work" >> WorkShards(task, output=self.parts_folder, request=self._request, checked=checked)
     # ShardReport
     found, errors = {}, None
@@ -140,7 +148,7 @@ class EvaluateClassifier(beam.PTransform):
       errors = (
         to_score
         | "CollectRecords" >> beam.combiners.ToList()
-        | "FindLabelErrors" >> beam.Map(find_label_errors, self._models[MODEL])
+        | "FindLabelErrors" >> beam.Map(find_label_errors, self._models[MODEL], self._corrections)
       )  # LabelErrors
       found = {"errors": beam.pvalue.AsSingleton(errors)}
     predictions = (
@@ -162,13 +170,19 @@ class EvaluateClassifier(beam.PTransform):
       | "MergeCounts" >> beam.CombinePerKey(label_stats.merge)
     )
     vectors = reports | "VectorsOfShard" >> beam.FlatMap(vectors_of)  # SampledVector
+    before = {}
+    if self._corrections:
+      merged = (
+        reports | "BeforeOfShard" >> beam.FlatMap(before_of) | "MergeBefore" >> beam.CombinePerKey(label_stats.merge)
+      )
+      before["before"] = beam.pvalue.AsDict(merged)
     leaks = None
     if self._finds_leaks:
       leaks = reports | "Audit" >> AuditPredictions(self.parts_folder, self._models[MODEL])  # LeakedImage
     if errors is not None:
       near = errors | "CompareHashes" >> beam.FlatMap(compare_hashes, beam.pvalue.AsDict(thumbnails))
       leaks = (leaks, near) | "JoinLeaks" >> beam.Flatten()  # LeakedImage
-    close = CloseLedger(output=self.output, shards_folder=self.parts_folder, leaks=leaks)
+    close = CloseLedger(output=self.output, shards_folder=self.parts_folder, leaks=leaks, corrections=self._corrections)
     ledger = (shards, reports) | "Close" >> close
     # Stats
     return ledger | "WriteFigures" >> beam.Map(
@@ -179,6 +193,7 @@ class EvaluateClassifier(beam.PTransform):
       thumbnails=beam.pvalue.AsDict(thumbnails),
       vectors=beam.pvalue.AsList(vectors),
       **shown,
+      **before,
     )  # str
 
   def _embed(self, shards: beam.PCollection, checked: beam.PCollection) -> beam.PCollection:
@@ -188,7 +203,7 @@ class EvaluateClassifier(beam.PTransform):
       name = f"[{number}]"
       reports = shards | f"Embed{name}" >> EmbedOnlyNew(
         handler=store.handler,
-        labels=self._models[MODEL],
+        labels=[*self._models[MODEL], *self._scored_labels],
         stores=store.reuse,
         output=store.records_folder,
         fresh_folder=store.fresh_folder,

@@ -13,8 +13,10 @@ from contextlib import ExitStack
 from typing import Any, NamedTuple
 
 import apache_beam as beam
+import numpy as np
 from apache_beam.utils.shared import Shared
 
+from beam_retrain.transforms.core.corrections import Correcting, no_class
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.images.thumbnails import perceptual_hash, thumbnail
 from beam_retrain.transforms.core.metrics import label_stats
@@ -26,12 +28,14 @@ from beam_retrain.transforms.core.metrics.embedding_map import (
 )
 from beam_retrain.transforms.core.metrics.figures import (
   MODEL,
+  Accuracy,
+  CorrectionFigures,
   ModelMetrics,
   QuarantineCounts,
   ShownImage,
   SuspiciousLabels,
 )
-from beam_retrain.transforms.core.metrics.label_stats import LabelCounts
+from beam_retrain.transforms.core.metrics.label_stats import LabelCounts, Outcome
 from beam_retrain.transforms.core.metrics.metrics_file import model_from_json, model_to_json
 from beam_retrain.transforms.core.metrics.predictions import (
   HEADER,
@@ -41,6 +45,7 @@ from beam_retrain.transforms.core.metrics.predictions import (
   MAX_SHOWN_SUSPICIOUS,
   SUSPICIOUS_PERCENT,
   Mistakes,
+  Scored,
   part_line,
   predict,
   read_part,
@@ -50,7 +55,7 @@ from beam_retrain.transforms.core.metrics.predictions import (
 )
 from beam_retrain.transforms.core.records.csv_format import csv_text, escape_cell
 from beam_retrain.transforms.core.records.leaks import LeakedImage
-from beam_retrain.transforms.core.records.quarantine import Quarantined
+from beam_retrain.transforms.core.records.quarantine import Quarantined, Reason
 from beam_retrain.transforms.core.records.schema import Image
 from beam_retrain.transforms.core.records.shards import Shard, ShardReport, some_oriented
 from beam_retrain.transforms.core.records.trained_on import TrainedOn
@@ -69,6 +74,7 @@ SUSPICIOUS_FILE = "suspicious_labels.csv"
 FIGURES_FILE = "figures.json"
 
 _COUNTS = "label_counts"
+_BEFORE = "label_counts_before"  # they are corrected
 _VECTORS = "vectors"
 _NOTHING_COMPARED = NightsCompared()
 _MAX_HASH_DISTANCE = 10
@@ -127,7 +133,15 @@ class EvaluateShard(ShardTask):
 
   suffix = "csv"
 
-  def __init__(self, scorer: Scorer, models: Mapping[str, Sequence[str]], trained_on: Mapping[str, str]):
+  def __init__(
+    self,
+    scorer: Scorer,
+    models: Mapping[str, Sequence[str]],
+    trained_on: Mapping[str, str],
+    corrections: Correcting | None = None,
+  ):
+    self._corrections = corrections
+    self._before: dict[str, LabelCounts] = {}
     self._scorer = scorer
     self._models = models
     self._trained_on = {name: (path, Shared()) for name, path in trained_on.items()}
@@ -142,25 +156,50 @@ class EvaluateShard(ShardTask):
 
   def work(self, shard: Shard) -> Iterator[Written | Quarantined]:
     self._counts = {name: LabelCounts() for name in self._models}
+    self._before = {name: LabelCounts() for name in self._models if self._corrections}
+    self._corrections = self._corrections and self._corrections.begun()
     self._sample = VectorSample(shard.of)
-    for item in self._scorer.score(shard):
+    for scores in self._scorer.score(shard):
+      item = scores if isinstance(scores, Quarantined) else self._correct(scores)
       if isinstance(item, Quarantined):
         yield item.in_split(shard.split)
         continue
       lines = []
       for (name, labels), scored in zip(self._models.items(), item, strict=True):
         prediction = predict(scored, labels)
-        images = [self._images[name]] if name in self._images else []
-        # Without a SHA-256 it is unknown.
-        trained_on = [scored.sha256 in known if scored.sha256 else None for known in images]
+        trained_on = self._was_trained_on(name, scored)
         label_stats.add(self._counts[name], prediction.outcome, *trained_on)
         if name == MODEL and scored.vector is not None:
           self._sample.add(scored.key, scored.sha256, prediction.outcome, scored.vector)
         lines.append(part_line(name, prediction, shard.split, *trained_on))
       yield Written(item[0].actual, b"".join(lines))
 
+  def _was_trained_on(self, name: str, scored: Scored) -> list[bool | None]:
+    """Returns whether a model was, None without a SHA-256; empty: unknown."""
+    images = [self._images[name]] if name in self._images else []
+    return [scored.sha256 in known if scored.sha256 else None for known in images]
+
+  def _correct(self, scores: tuple[Scored, ...]) -> tuple[Scored, ...] | Quarantined:
+    """Corrects an image's label, once it is counted with that of before."""
+    if self._corrections is None:
+      return scores
+    for (name, labels), scored in zip(self._models.items(), scores, strict=True):
+      outcome = Outcome(scored.actual, labels[int(np.argmax(scored.scores))])
+      label_stats.add(self._before[name], outcome, *self._was_trained_on(name, scored))
+    key, label, sha256, *_ = scores[0]
+    now = self._corrections.label_of(key, label, *([sha256] if sha256 else []))
+    if now is None:
+      return no_class(key, 0)
+    if any(now not in labels for labels in self._models.values()):
+      return Quarantined(key, 0, Reason.BAD_LABEL, f"label {now!r} is none of the model's")
+    return tuple(scored._replace(actual=now) for scored in scores)
+
   def extra(self) -> Mapping[str, Any]:
+    corrected = self._corrections.to_extra() if self._corrections else {}
+    before = {_BEFORE: {name: counts.to_json() for name, counts in self._before.items()}} if corrected else {}
     return {
+      **corrected,
+      **before,
       _COUNTS: {name: counts.to_json() for name, counts in self._counts.items()},
       _VECTORS: self._sample.to_json(),
       **some_oriented(self._scorer.oriented),
@@ -188,6 +227,12 @@ def _check_count(count: int, message: str) -> int:
 def counts_of(report: ShardReport) -> Iterator[tuple[str, LabelCounts]]:
   """Yields (model, its counts) of a shard that `EvaluateShard` evaluated."""
   for model, counts in report.extra[_COUNTS].items():
+    yield model, LabelCounts.from_json(counts)
+
+
+def before_of(report: ShardReport) -> Iterator[tuple[str, LabelCounts]]:
+  """Yields (model, counts with uncorrected labels), if there are corrections."""
+  for model, counts in report.extra.get(_BEFORE, {}).items():
     yield model, LabelCounts.from_json(counts)
 
 
@@ -276,10 +321,11 @@ def write_figures(
   predictions: PredictionsWritten,
   compared: NightsCompared = _NOTHING_COMPARED,
   vectors: Sequence[SampledVector] = (),
+  before: Mapping[str, LabelCounts] | None = None,
 ) -> str:
   """Writes `per_label.csv`, `confusion_matrix.csv` and `figures.json`.
 
-  Returns the path of `figures.json`. `models`: name -> label list.
+  Returns the path of `figures.json`. `models`: name -> label list; `before`: counts with labels that are corrected now.
   """
   figures = {}
   for model, labels in models.items():
@@ -292,6 +338,7 @@ def write_figures(
       comparison=compared.comparison.get(model),
       reference=compared.reference.get(model),
       slices=compared.slices.get(model),
+      corrections=_corrected(ledger, before[model], labels) if before else None,
     )
   quarantined = QuarantineCounts(ledger.quarantined, dict(ledger.reasons))
   figures[MODEL] = dataclasses.replace(figures[MODEL], quarantined=quarantined)
@@ -302,3 +349,11 @@ def write_figures(
   path = files.join(output, PARTS_FOLDER, FIGURES_FILE)
   files.write_text(path, JobFigures(figures, images, project(vectors)).to_json() + "\n")
   return path
+
+
+def _corrected(ledger: Stats, before: LabelCounts, labels: Sequence[str]) -> CorrectionFigures:
+  counts = ledger.corrections or {}
+  all_labels = sorted({*labels, *(label for label, _ in before.confusion)})
+  main = label_stats.extract(before, all_labels).main
+  without = Accuracy(main.total, main.correct, main.accuracy, main.accuracy_interval)
+  return CorrectionFigures(counts["relabelled"], counts["dropped"], without)

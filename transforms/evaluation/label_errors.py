@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from beam_retrain.transforms.core.corrections import Correcting
 from beam_retrain.transforms.core.metrics.label_errors import Components, Judged, judge
 from beam_retrain.transforms.core.metrics.predictions import MAX_SUSPICIOUS, LabelError
 from beam_retrain.transforms.core.records.csv_format import escape_cell
@@ -62,7 +63,7 @@ class Table:
   places: np.ndarray  # int64 [N, 2]: of the file, and of the record in it
 
 
-def find_label_errors(shards: list[Shard], labels: Sequence[str]) -> LabelErrors:
+def find_label_errors(shards: list[Shard], labels: Sequence[str], corrections: Correcting | None = None) -> LabelErrors:
   """Judges the labels of stored bottlenecks.
 
   `labels` is the label list. Of several record files of a shard, one per trunk, the first is read.
@@ -72,11 +73,11 @@ def find_label_errors(shards: list[Shard], labels: Sequence[str]) -> LabelErrors
     for shard in sorted(shards, key=Shard.name)
     if shard.inputs and isinstance(shard.inputs[0], RecordsFile)
   ]
-  if (table := read_table(records, labels)) is None:
+  if (table := read_table(records, labels, corrections)) is None:
     return NO_LABEL_ERRORS
   judged = judge(table.components, table.classes, table.images)
   wrong, alike = judged.rows[:MAX_SUSPICIOUS], judged.alike[:MAX_ALIKE]
-  named = _name(records, table.places, np.unique(np.concatenate([wrong, alike, judged.nearest[alike]])))
+  named = _name(records, table.places, np.unique(np.concatenate([wrong, alike, judged.nearest[alike]])), corrections)
   errors: Mapping[str, LabelError] = {
     escape_cell(named[row][1].key): LabelError(
       rank, float(judged.confidence[row]), labels[judged.suggested[row]], float(judged.agreeing[row])
@@ -94,7 +95,9 @@ def _pair(rows: Sequence[int], judged: Judged, named: Mapping[int, tuple[str, Bo
     yield near._replace(like=other.key, like_sha256=other.sha256, cosine=float(judged.cosine[row]))
 
 
-def read_table(records: Sequence[RecordFile], labels: Sequence[str]) -> Table | None:
+def read_table(
+  records: Sequence[RecordFile], labels: Sequence[str], corrections: Correcting | None = None
+) -> Table | None:
   """Reads all records; None if there are too few to compare."""
   sample, every = [], 1
   for count, (_, _, record) in enumerate(_read(records)):
@@ -112,7 +115,7 @@ def read_table(records: Sequence[RecordFile], labels: Sequence[str]) -> Table | 
   images: list[np.ndarray] = []
   places: list[tuple[int, int]] = []
   for batch in batched(_read(records), _BATCH):
-    decoded = [(file, number, decode_bottleneck(record)) for file, number, record in batch]
+    decoded = [(file, number, _corrected(decode_bottleneck(record), corrections)) for file, number, record in batch]
     decoded = [one for one in decoded if one[2].label in class_indices]
     if not decoded:
       continue
@@ -133,7 +136,16 @@ def _read(records: Sequence[RecordFile]) -> Iterator[tuple[int, int, bytes]]:
         yield place, number, record
 
 
-def _name(records: Sequence[RecordFile], places: np.ndarray, rows: np.ndarray) -> dict[int, tuple[str, Bottleneck]]:
+def _corrected(one: Bottleneck, corrections: Correcting | None) -> Bottleneck:
+  """Returns a bottleneck with its label now; empty: no class."""
+  if not corrections or not one.sha256:
+    return one
+  return dataclasses.replace(one, label=corrections.begun().label_of(one.key, one.label, one.sha256) or "")
+
+
+def _name(
+  records: Sequence[RecordFile], places: np.ndarray, rows: np.ndarray, corrections: Correcting | None = None
+) -> dict[int, tuple[str, Bottleneck]]:
   """Returns row -> (split, image without its vector)."""
   named: dict[int, tuple[str, Bottleneck]] = {}
   of_file = places[rows, 0]
@@ -141,6 +153,7 @@ def _name(records: Sequence[RecordFile], places: np.ndarray, rows: np.ndarray) -
     path, split = records[place]
     chosen = rows[of_file == place]
     with files.open_to_read(path) as file:
-      picked = map(describe_bottleneck, pick_records(file, places[chosen, 1].tolist(), path))
+      described = map(describe_bottleneck, pick_records(file, places[chosen, 1].tolist(), path))
+      picked = (_corrected(one, corrections) for one in described)
       named |= {row: (split, one) for row, one in zip(chosen.tolist(), picked, strict=True)}
   return named

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 
 import apache_beam as beam
 
+from beam_retrain.transforms.core.corrections import CORRECTED, UNUSED_FILE, Correcting, Tally, sum_tallies
 from beam_retrain.transforms.core.records.csv_format import csv_text, escape_cell, unescape_cell
 from beam_retrain.transforms.core.records.leaks import LeakedImage, count_leaks, leaks_csv
 from beam_retrain.transforms.core.records.quarantine import Quarantined, Reason
@@ -38,6 +39,7 @@ class CloseLedger(beam.PTransform):
   shards_folder: str = ""  # folder of the shard files; empty: `output`
   leaks: beam.PCollection | None = None  # of LeakedImage, to count and to list in `leaks.csv`
   distorted: beam.PCollection | None = None  # of one dict, the counts of distorted variants
+  corrections: Correcting | None = None  # to count, and to list those that met no image
 
   def __post_init__(self) -> None:
     super().__init__()
@@ -58,6 +60,7 @@ class CloseLedger(beam.PTransform):
         _close,
         claim_of(self.output),
         self.shards_folder or self.output,
+        self.corrections,
         planned=beam.pvalue.AsDict(planned),
         leaks=None if self.leaks is None else beam.pvalue.AsList(self.leaks),
         distorted=None if self.distorted is None else beam.pvalue.AsSingleton(self.distorted),
@@ -69,6 +72,7 @@ def _close(
   reports: list[ShardReport],
   claim: Claim,
   shards_folder: str,
+  corrections: Correcting | None,
   planned: dict[str, int],
   leaks: list[LeakedImage] | None,
   distorted: dict[str, int] | None,
@@ -81,6 +85,10 @@ def _close(
   if leaks is not None:
     files.write_text(files.join(claim.folder, LEAKS_FILE), leaks_csv(leaks))
   quarantined = [entry for report in reports for entry in report.quarantined]
+  if corrections is not None:
+    corrected, unused = sum_tallies(corrections, (Tally(**report.extra[CORRECTED]) for report in reports), quarantined)
+    stats = dataclasses.replace(stats, corrections=corrected)
+    files.write_text(files.join(claim.folder, UNUSED_FILE), unused)
   files.write_text(files.join(claim.folder, QUARANTINE_FILE), quarantine_csv(quarantined))
   files.write_text(files.join(claim.folder, STATS_FILE), stats.to_json())
   return stats

@@ -142,6 +142,7 @@ class _WorkShard(beam.DoFn):
     size_bytes = 0
     labels: Counter[str] = Counter()
     quarantined: list[Quarantined] = []
+    shard = shard.begun()
     with self._open(name) as file, contextlib.closing(LiveCounts(self.output, name)) as live:
       for item in self.task.work(shard):
         if isinstance(item, Quarantined):
@@ -164,7 +165,7 @@ class _WorkShard(beam.DoFn):
       digest=digest,
       labels=dict(sorted(labels.items())),
       quarantined=tuple(quarantined),
-      extra=dict(self.task.extra()),
+      extra={**self.task.extra(), **(shard.corrections.to_extra() if shard.corrections else {})},
     )
     files.write_text(report_path(self.output, name), report.to_json())
     delete_live_counts(self.output, name)

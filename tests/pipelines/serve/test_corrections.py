@@ -5,7 +5,8 @@ import time
 
 import pytest
 
-from beam_retrain.pipelines.serve.corrections import COLUMNS, ConflictError, Correction, Corrections
+from beam_retrain.pipelines.serve.corrections import ConflictError, Corrections
+from beam_retrain.transforms.core.corrections import COLUMNS, Correction
 from beam_retrain.transforms.core.errors import InputError
 from tests.helpers import read_csv
 

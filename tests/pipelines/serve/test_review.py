@@ -3,9 +3,10 @@ from pathlib import Path
 
 import pytest
 
-from beam_retrain.pipelines.serve.corrections import ConflictError, Correction, Corrections
+from beam_retrain.pipelines.serve.corrections import ConflictError, Corrections
 from beam_retrain.pipelines.serve.images import Images
 from beam_retrain.pipelines.serve.review import Review, open_evaluation
+from beam_retrain.transforms.core.corrections import Correction
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.metrics.predictions import HEADER
 from beam_retrain.transforms.core.records.leaks import LeakedImage, leaks_csv

@@ -225,6 +225,15 @@ class QuarantineCounts:
 
 
 @dataclasses.dataclass(frozen=True)
+class CorrectionFigures:
+  """What corrections did; `without`: the main figure of uncorrected labels."""
+
+  relabelled: int
+  dropped: int
+  without: Accuracy
+
+
+@dataclasses.dataclass(frozen=True)
 class BadInputs:
   """Whether more inputs are bad than allowed."""
 
@@ -262,6 +271,7 @@ class ModelMetrics:
   mean_confidence_right: float | None = None
   mean_confidence_wrong: float | None = None
   calibration: Calibration | None = None
+  corrections: CorrectionFigures | None = None
   rows: tuple[LabelRow, ...] = ()
   confusion: tuple[tuple[int, ...], ...] = ()
   suspicious: SuspiciousLabels | None = None

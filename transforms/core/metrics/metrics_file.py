@@ -31,6 +31,7 @@ _LEFT_OUT = (
   "trained_on",
   "unseen",
   "suspicious",
+  "corrections",
   "comparison",
   "reference",
   "slices",

@@ -63,7 +63,8 @@ class TableKind(NamedTuple):
   """Required columns, name -> content, of a CSV file; parts of messages.
 
   `optional` are names of other columns with a meaning. `first_line` is what an empty file lacks, `other` and
-  `without_rows` are remedies. With `skips_spaces`, a cell may begin with spaces before its quote.
+  `without_rows` are remedies; without the latter, a table may have no rows. With `skips_spaces`, a cell may begin with
+  spaces before its quote.
   """
 
   columns: Mapping[str, str]
@@ -140,7 +141,7 @@ def _rows(
         f"{source}: line {line} has {count}, but the header has {columns}: give every row one cell per column."
       )
     yield line, cells
-  if not line:
+  if not line and kind.without_rows:
     raise InputError(f"{source} has a header but no rows: {kind.without_rows}.")
 
 

@@ -26,9 +26,10 @@ class Reason(enum.StrEnum):
   MODEL_ERROR = "MODEL_ERROR"  # the trunk or the head failed, or gave values that are not finite
   CONFLICTING_LABELS = "CONFLICTING_LABELS"  # --on_leak drop: identical images have different labels
   LEAKED = "LEAKED"  # --on_leak drop: a training image is identical to a testing image
+  NO_CLASS = "NO_CLASS"  # --corrections: an image of no class
 
 
-DROPPED = frozenset({Reason.CONFLICTING_LABELS, Reason.LEAKED})
+DROPPED = frozenset({Reason.CONFLICTING_LABELS, Reason.LEAKED, Reason.NO_CLASS})
 """Reasons for leaving out sound images at the user's request: not part of `bad_fraction`."""
 
 

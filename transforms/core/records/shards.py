@@ -11,11 +11,14 @@ import sys
 import zlib
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 from beam_retrain.transforms.core.records.quarantine import Quarantined, Reason
 from beam_retrain.transforms.core.records.schema import Image, shard_name
 from beam_retrain.transforms.core.system.small_files import parse_json
+
+if TYPE_CHECKING:
+  from beam_retrain.transforms.core.corrections import Correcting
 
 HashedEntry = TypeVar("HashedEntry", bound=tuple[Any, ...])
 
@@ -105,7 +108,7 @@ class Shard(NamedTuple):
   """The unit of work: its `inputs`, in order, become one file.
 
   `same_as`, if not empty, is the digest of a shard with other inputs but the same output bytes, for example when
-  bottlenecks come from a store here. It then identifies this shard.
+  bottlenecks come from a store here. It then identifies this shard. `corrections` are of its images' labels.
   """
 
   split: str
@@ -113,6 +116,7 @@ class Shard(NamedTuple):
   of: int
   inputs: tuple[Input, ...]
   same_as: str = ""
+  corrections: Correcting | None = None
 
   def __reduce__(self) -> Any:
     # A single range is not compressed: its pixels, if they are in it, would hardly shrink.
@@ -128,18 +132,28 @@ class Shard(NamedTuple):
     """
     if self.same_as:
       return self.same_as
-    described = json.dumps([request, self.split, self.index, self.of, self.inputs], default=_describe)
+    corrected = [self.corrections.digest] if self.corrections else []
+    described = json.dumps([request, self.split, self.index, self.of, self.inputs, *corrected], default=_describe)
     return hashlib.sha256(described.encode()).hexdigest()
 
   def names(self) -> Iterator[tuple[str, str | None]]:
-    """Yields (key, label) of each image; the label is None if bad."""
+    """Yields (key, label) of each image; the label is None if bad.
+
+    Labels are corrected by the names alone: no image is read.
+    """
     for entry in self.inputs:
-      yield from entry.names(self.split)
+      for key, label in entry.names(self.split):
+        yield key, self.corrections.by_name(key, label) if self.corrections else label
+
+  def begun(self) -> Shard:
+    """Returns the shard with a new tally, unless it was read."""
+    return self if self.same_as or not self.corrections else self._replace(corrections=self.corrections.begun())
 
   def read_images(self, labels: Collection[str]) -> Iterator[Image | Quarantined]:
     """Yields one item per image, in order; quarantines labels not in `labels`."""
     for entry in self.inputs:
-      for image in entry.read(self.split):
+      for read in entry.read(self.split):
+        image = self.corrections.correct(read) if self.corrections and isinstance(read, Image) else read
         if isinstance(image, Image) and image.label not in labels:
           detail = f"label {image.label!r} is not one of the {len(labels)} labels"
           yield Quarantined(image.key, len(image.encoded), Reason.BAD_LABEL, detail, self.split)

@@ -34,7 +34,7 @@ class Stats:
 
   `reasons` has the number of quarantined images by reason; `bad_fraction`, 0..1, is without images dropped on request.
   `oriented` is the number of images with an EXIF orientation, None for 0.
-  See also `count_distorted` and `count_leaks`.
+  See also `count_distorted`, `count_leaks` and, for `corrections`, `sum_tallies`.
   """
 
   splits: Mapping[str, SplitCounts]
@@ -47,6 +47,7 @@ class Stats:
   distorted: Mapping[str, int] | None = None
   leaks: Mapping[str, Mapping[str, int]] | None = None
   oriented: int | None = None
+  corrections: Mapping[str, int] | None = None
 
   def describe_bad(self, quarantine: str) -> str:
     """Returns the bad inputs' number, reasons and list, and what to do.
