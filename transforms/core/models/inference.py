@@ -17,6 +17,7 @@ import numpy as np
 
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.images.decode_plain import MISSING_PIXELS, decode_plain
+from beam_retrain.transforms.core.images.encode import encode_pixels
 from beam_retrain.transforms.core.images.headers import (
   MAX_PIXELS,
   Fault,
@@ -185,12 +186,20 @@ def _is_jpeg(item: Image | Quarantined) -> bool:
 
 def _decode(items: Sequence[Image | Quarantined], model: LoadedModel, batch_size: int) -> _Batch:
   images = [item for item in items if isinstance(item, Image)]
-  padding = images[-1:] * (batch_size - len(images))  # so that the graph sees one shape only
   if not images:
     return _Batch(items)
+  # So that the graph sees one shape only. To decode a large image once more would cost as much each time.
+  fill = images[-1] if max(images[-1].height, images[-1].width) <= model.input_px else _fill()
+  padding = [fill] * (batch_size - len(images))
   if (pixels := model.decode_plain(images + padding)) is not None:
     return _Batch(items, model, pixels, is_plain=True)
   return _Batch(items, model, model.decode(images + padding))
+
+
+@functools.cache
+def _fill() -> Image:
+  """Returns an image of one pixel."""
+  return Image("", "", encode_pixels(np.zeros((1, 1), np.uint8), "png"), "png", 1, 1)
 
 
 def _decodable(item: Image | Quarantined, model: LoadedModel) -> Image | Quarantined:

@@ -114,3 +114,13 @@ def test_large_images_are_left_to_tensorflow_sooner():
   images = [Image(str(number), "", large) for number in range(2)]
   assert len(list(infer_images(images, model, batch_size=2))) == 2
   assert model.plain[0] == 2 * 3
+
+
+def test_a_batch_is_filled_without_decoding_a_large_image_again():
+  model = _decoding_model(_INPUT_PX, lambda pixels: {"pixels": np.asarray(pixels)})
+  large = Image("", "", encode(np.random.default_rng(2).integers(0, 256, (1100, 1200), np.uint8), "PNG"))
+  (alone,) = infer_images([large], model, batch_size=1)
+  decoded = model.plain[0]
+  (one,) = infer_images([large], model, batch_size=32)
+  np.testing.assert_array_equal(one.outputs["pixels"], alone.outputs["pixels"])
+  assert model.plain[0] - decoded == decoded + 31  # small ones
