@@ -194,10 +194,10 @@ def find_limits(
   """
   limits = [
     Limit(
-      "`train`: the vectors, once",
+      "`train`: the vectors, once, in memory or in a file",
       plan.dimensions * _FLOAT_BYTES,
       f"{plan.dimensions:,} numbers of {_FLOAT_BYTES} bytes",
-      "a machine with more memory, or a part of the data: a head does not need a billion images",
+      "a file in TMPDIR takes them; or a part of the data: a head does not need a billion images",
     ),
     Limit(
       "`bottlenecks`: the reports, one per shard, where the ledger is closed",

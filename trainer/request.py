@@ -11,7 +11,7 @@ from beam_retrain.trainer.compat.retrain_options import RetrainOptions, add_retr
 from beam_retrain.trainer.export.tflite_options import TfliteOptions, add_tflite_flags
 from beam_retrain.trainer.fit.schedule import FullBatch, Schedule
 from beam_retrain.transforms.core.errors import InputError
-from beam_retrain.transforms.core.run.flags import fraction, positive_int, positive_number, seed_number
+from beam_retrain.transforms.core.run.flags import byte_count, fraction, positive_int, positive_number, seed_number
 from beam_retrain.transforms.core.run.request import Request
 
 PRESETS = ("lbfgs", "retrain")
@@ -59,6 +59,7 @@ class TrainRequest(Request, RetrainOptions, TfliteOptions):
   training_steps: int | None = None
   validation_percentage: float | None = None
   seed: int = 0
+  memory_limit: int | None = None
   assert_accuracy_at_least: float | None = None
 
   @classmethod
@@ -76,6 +77,13 @@ class TrainRequest(Request, RetrainOptions, TfliteOptions):
       help="images held back to decide when to stop, in percent of all (default: as planned by `bottlenecks`)",
     )
     parser.add_argument("--seed", type=seed_number, metavar="N", help="same seed, same model (default %(default)d)")
+    parser.add_argument(
+      "--memory_limit",
+      type=byte_count,
+      metavar="SIZE",
+      help="memory for the bottlenecks, such as 8G; if they take more, they are kept in a temporary file, in TMPDIR;"
+      " the model is the same (default: half of the available memory)",
+    )
     parser.add_argument(
       "--assert_accuracy_at_least",
       type=fraction,

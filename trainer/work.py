@@ -42,6 +42,7 @@ def train_and_export(job: Job) -> TrainMetrics:
     dimensions=trunk.dimensions,
     percentages=job.percentages,
     transform=transform,
+    memory_limit=job.request.memory_limit,
   )
   calibration: list[bytes] = []
   if options.tflite_int8_output_file:  # before the training, so that a missing image is reported at once

@@ -111,7 +111,12 @@ def test_tensorboard_reads_a_curve_of_every_round(trained_model):
       assert [value for _, value in curves[tag]] == pytest.approx([one[name] for one in rounds])
 
 
-def test_a_killed_run_goes_on_and_ends_as_an_undisturbed_one(tmp_path, bottlenecks_folder):
+@pytest.mark.parametrize(("text", "count"), [("1500", 1500), ("0.5k", 512), ("8G", 8 << 30), ("2GiB", 2 << 30)])
+def test_a_limit_of_memory(text, count):
+  assert TrainRequest.parse(["--input=a", "--output=b", f"--memory_limit={text}"]).memory_limit == count
+
+
+def test_a_killed_run_goes_on_and_ends_as_an_undisturbed_one(tmp_path, bottlenecks_folder, capsys):
   flags = ["--preset=retrain", "--training_steps=6000", "--batch_size=20", "--seed=3"]
   undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
   command = [
@@ -136,7 +141,10 @@ def test_a_killed_run_goes_on_and_ends_as_an_undisturbed_one(tmp_path, bottlenec
   with pytest.raises(InputError, match="not finished: repeat the `beam-retrain train`"):
     read_info(str(killed), "train")
 
-  assert run(bottlenecks_folder, killed, *flags) == 0
+  assert run(bottlenecks_folder, killed, *flags, "--memory_limit=1K") == 0
+  said = capsys.readouterr().out
+  assert "they are kept in a temporary file" in said
+  assert "resuming" in said
   assert run(bottlenecks_folder, undisturbed, *flags) == 0
   for name in ("retrained_graph.pb", "metrics.json", "checkpoints/head.npz"):
     assert (killed / name).read_bytes() == (undisturbed / name).read_bytes(), name
@@ -173,6 +181,7 @@ def test_a_missed_gate_is_exit_code_1_after_everything_is_written(tmp_path, bott
     (["--learning_rte=1"], "--learning_rte: unknown flag; the nearest flag is --learning_rate"),
     (["--seed=-1"], "argument --seed: -1 is not between 0 and 9223372036854775807"),
     (["--seed=9223372036854775808"], "argument --seed: 9223372036854775808 is not between 0"),
+    (["--memory_limit=8X"], "argument --memory_limit: '8X' is not a size, such as 8G or 500M"),
     (["--learning_rate=0"], "argument --learning_rate: '0' is not a number above 0"),
     (["--batch_size=x"], "argument --batch_size/--train_batch_size: 'x' is not a whole number"),
     (["--validation_percentage=95"], "--validation_percentage: testing 10 % and validation 95 %"),

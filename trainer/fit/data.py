@@ -1,7 +1,7 @@
 """Loads the transform and the records of a `bottlenecks` output.
 
-Memory holds the data once: tf.data parses a batch of records at a time, which is transformed and written into an array
-of the final size.
+Memory holds the data once, or a temporary file does: tf.data parses a batch of records at a time, which is transformed
+and written to its final place.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 import tensorflow as tf
 
+from beam_retrain.trainer.fit.vectors import Vectors, make_vectors
 from beam_retrain.transforms.core.errors import InputError, first_line
 from beam_retrain.transforms.core.images.augment import DISTORTED, key_of_original
 from beam_retrain.transforms.core.models.subgraph import extract_subgraph
@@ -44,14 +45,14 @@ class Bottlenecks:
   """All bottlenecks of a data set.
 
   Attributes:
-    vectors: float32 [N, D], transformed.
+    vectors: float32 [N, D], transformed; an array, or in a file.
     classes: int32 [N], class indices.
     rows: split -> int64 [n], its rows of `vectors`; `DISTORTED` has variants of the training images.
     sha256: digest of keys, classes and untransformed vectors, 64 hex digits.
     images: uint64 [N], the images as in `starts_of`; None if a record has no SHA-256.
   """
 
-  vectors: np.ndarray
+  vectors: Vectors
   classes: np.ndarray
   rows: dict[str, np.ndarray]
   labels: Sequence[str]
@@ -87,21 +88,23 @@ def load_bottlenecks(
   dimensions: int,
   percentages: SplitPercentages,
   transform: Callable[[tf.Tensor], tf.Tensor],
+  memory_limit: int | None = None,
 ) -> Bottlenecks:
   """Loads the records of a finished `bottlenecks` output.
 
   `transform` maps float32 [n, D] to float32 [n, D]; `percentages` divide the training files' records into training and
-  validation. Raises InputError if records are missing, damaged or of another trunk, or a class has no training or
-  validation image.
+  validation; for `memory_limit` see `make_vectors`. Raises InputError if records are missing, damaged or of another
+  trunk, or a class has no training or validation image.
   """
   files = {split: shard_files(os.path.join(folder, RECORDS_FOLDER), split) for split in _FILES}
   expected = _expected_counts(folder)
   if DISTORTED in expected:
     files[DISTORTED] = shard_files(os.path.join(folder, DISTORTED), TRAINING)
   total = sum(expected.values())
-  vectors = np.empty((total, dimensions), np.float32)
+  vectors = make_vectors((total, dimensions), memory_limit)
   classes = np.empty(total, np.int32)
-  split_of_row = np.empty(total, "<U10")
+  splits = [*files, ""]
+  split_of_row = np.empty(total, np.uint8)  # of `splits`
   images: np.ndarray | None = np.empty(total, np.uint64)
   checksum = hashlib.sha256()
   filled = 0
@@ -118,12 +121,12 @@ def load_bottlenecks(
       checksum.update(batch.data)
       classes[filled:end] = batch_classes
       vectors[filled:end] = transform(tf.constant(batch)).numpy()
-      split_of_row[filled:end] = [_split_of(key.decode(), split, percentages) for key in keys]
+      split_of_row[filled:end] = [splits.index(_split_of(key.decode(), split, percentages)) for key in keys]
       images = _add_images(images, filled, digests)
       filled = end
     if filled - start != expected[split]:
       raise _wrong_count(folder, split, str(filled - start), expected[split])
-  rows = {split: np.flatnonzero(split_of_row == split) for split in files}
+  rows = {split: np.flatnonzero(split_of_row == number) for number, split in enumerate(files)}
   loaded = Bottlenecks(vectors, classes, rows, labels, checksum.hexdigest(), images)
   _validate_classes(loaded, percentages)
   return loaded

@@ -28,16 +28,20 @@ class Block:
   """Rows that follow each other.
 
   Attributes:
-    vectors: float32 [n, D].
     classes: int [n].
     is_learned: bool [n], those learned from.
     is_validation: bool [n].
   """
 
-  vectors: np.ndarray
+  data: Bottlenecks
+  rows: slice
   classes: np.ndarray
   is_learned: np.ndarray
   is_validation: np.ndarray
+
+  def read(self) -> np.ndarray:
+    """Returns float32 [n, D]; from a file, in the thread that computes."""
+    return self.data.vectors[self.rows]
 
 
 class Evaluation(NamedTuple):
@@ -60,7 +64,7 @@ def blocks_of(data: Bottlenecks) -> Iterator[Block]:
   for start in range(0, len(data.vectors), _ROWS):
     part = slice(start, start + _ROWS)
     if (is_learned[part] | is_validation[part]).any():
-      yield Block(data.vectors[part], data.classes[part], is_learned[part], is_validation[part])
+      yield Block(data, part, data.classes[part], is_learned[part], is_validation[part])
 
 
 class Objective:
@@ -93,10 +97,9 @@ class Objective:
   def second_moments(self) -> np.ndarray:
     """Returns float32 [D, D], the mean of x x^T of some images."""
     every = max(1, self.images // (_SAMPLED * self._data.dimensions))
-    samples = (block.vectors[block.is_learned][::every] for block in blocks_of(self._data))
     moments = np.zeros((self._data.dimensions, self._data.dimensions), np.float32)
     images = 0
-    for count, part in map_ahead(_square, samples, available_cores()):
+    for count, part in map_ahead(functools.partial(_square, every), blocks_of(self._data), available_cores()):
       moments += part
       images += count
     moments /= images
@@ -104,16 +107,18 @@ class Objective:
 
 
 @np.errstate(over="ignore", invalid="ignore")  # the caller checks that they are finite
-def _square(sample: np.ndarray) -> tuple[int, np.ndarray]:
+def _square(every: int, block: Block) -> tuple[int, np.ndarray]:
+  sample = block.read()[block.is_learned][::every]
   return len(sample), sample.T @ sample
 
 
 def _evaluate(head: LinearHead, block: Block) -> tuple[np.ndarray, Score, Score]:
   """Returns a block's gradient, float32 [D + 1, C], and scores."""
-  predictions = head.predict(block.vectors, block.classes)
+  vectors = block.read()
+  predictions = head.predict(vectors, block.classes)
   trained, validated = predictions.score(block.is_learned), predictions.score(block.is_validation)
   if not trained.images:
     return np.zeros(1, np.float32), trained, validated
   errors = predictions.errors(block.classes)
   errors[~block.is_learned] = 0
-  return np.vstack([(errors.T @ block.vectors).T, errors.sum(axis=0)]), trained, validated
+  return np.vstack([(errors.T @ vectors).T, errors.sum(axis=0)]), trained, validated

@@ -1,4 +1,4 @@
-"""Fits the head to bottlenecks in memory, with early stopping and checkpoints.
+"""Fits the head to bottlenecks, with early stopping and checkpoints.
 
 A checkpoint holds all that the next epoch or block of steps needs, the batches of a block are drawn from (seed, block):
 a killed and resumed run ends with the same weights, bit for bit.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import re
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
@@ -156,6 +157,14 @@ def whole_number(low: float = -math.inf, high: float = math.inf) -> Callable[[st
 
 positive_int = whole_number(1)
 seed_number = whole_number(0, (1 << 63) - 1)
+
+
+def byte_count(text: str) -> int:
+  """Argparse type: bytes, or 1024 of them to the power that K, M, G or T names."""
+  found = re.fullmatch(r"(\d+(?:\.\d+)?)([KMGT]?)(?:i?B)?", text.strip(), re.IGNORECASE)
+  if not found:
+    raise argparse.ArgumentTypeError(f"{text!r} is not a size, such as 8G or 500M")
+  return int(float(found[1]) * 1024 ** " KMGT".index(found[2].upper() or " "))
 
 
 def positive_number(text: str) -> float:
