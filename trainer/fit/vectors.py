@@ -36,7 +36,7 @@ class StoredVectors:
     return self.shape[0]
 
   def __setitem__(self, rows: slice, vectors: np.ndarray) -> None:
-    left = memoryview(np.ascontiguousarray(vectors, np.float32)).cast("B")
+    left = np.ascontiguousarray(vectors, np.float32).data.cast("B")
     place = rows.start * self._row_bytes
     while left:
       written = os.pwrite(self._file.fileno(), left, place)
@@ -47,7 +47,7 @@ class StoredVectors:
       return self._map(*rows.indices(len(self))[:2])
     found = np.empty((len(rows), self.shape[1]), np.float32)
     for row, vector in zip(rows.tolist(), found, strict=True):
-      os.preadv(self._file.fileno(), [vector], row * self._row_bytes)
+      os.preadv(self._file.fileno(), [vector.data], row * self._row_bytes)
     return found
 
   def _map(self, start: int, end: int) -> np.ndarray:
