@@ -1,6 +1,6 @@
 """Vectors in memory, or in a temporary file where they would take too much of it.
 
-Both are asked for rows in the same way, and give the same numbers.
+Both give rows in the same way, and the same numbers.
 """
 
 from __future__ import annotations
