@@ -64,7 +64,7 @@ Vectors = np.ndarray | StoredVectors
 
 
 def make_vectors(shape: tuple[int, int], memory_limit: int | None) -> Vectors:
-  """Returns room for vectors, in memory if it takes at most so many bytes.
+  """Returns room for vectors, in memory if it takes at most `memory_limit`.
 
   Args:
     memory_limit: bytes; None: half of the available memory.

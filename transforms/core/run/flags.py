@@ -160,7 +160,7 @@ seed_number = whole_number(0, (1 << 63) - 1)
 
 
 def byte_count(text: str) -> int:
-  """Argparse type: bytes, or 1024 of them to the power that K, M, G or T names."""
+  """Argparse type: a size in bytes; K is 1024 of them."""
   found = re.fullmatch(r"(\d+(?:\.\d+)?)([KMGT]?)(?:i?B)?", text.strip(), re.IGNORECASE)
   if not found:
     raise argparse.ArgumentTypeError(f"{text!r} is not a size, such as 8G or 500M")
