@@ -1,4 +1,4 @@
-"""Vectors in memory, or in a temporary file if they are too many.
+"""Vectors in memory or in a temporary file.
 
 Both give rows in the same way, and the same numbers.
 """
