@@ -112,7 +112,7 @@ class IdxFolder:
       (word for word in _WORDS[TESTING] if any((self.name, word, kind) in self._found for kind in _KINDS)), ""
     )
     read = {f"{self.name}{word}" for word in (*_WORDS[TRAINING], test)}
-    names = [name for name in _list_local(self.path) if _IDX.fullmatch(name)]
+    names = [name for name in files.files_in(self.path) if _IDX.fullmatch(name)]
     return [name for name in names if not (match := _NAME.fullmatch(name)) or match["set"] + match["word"] not in read]
 
   def get(self, split: str, kind: str) -> IdxFile:
