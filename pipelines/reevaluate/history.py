@@ -28,8 +28,7 @@ from beam_retrain.transforms.core.metrics.figures import Metrics, TrendPoint
 from beam_retrain.transforms.core.metrics.metrics_file import METRICS_FILE, MetricsError, metrics_from_json
 from beam_retrain.transforms.core.records.schema import COMPLETED_FILE, INFO_FILE
 from beam_retrain.transforms.core.run.output_folder import find_faults, is_completed, reopen_folder
-from beam_retrain.transforms.core.system import locks
-from beam_retrain.transforms.core.system.scratch import own_temporary_files, scratch_folder
+from beam_retrain.transforms.core.system import locks, scratch
 from beam_retrain.transforms.evaluation.evaluate import PREDICTIONS_FILE
 from beam_retrain.transforms.io import files
 
@@ -119,7 +118,7 @@ def tonight(history: str, date: str, request: str) -> Iterator[str]:
   os.makedirs(history, exist_ok=True)
   busy = f"another process is working on the night {date} in {history}"
   lock = _lock_path(history, date)
-  with locks.hold_alone(lock, f"beam-retrain {STAGE}", busy), own_temporary_files(lock):
+  with locks.hold_alone(lock, f"beam-retrain {STAGE}", busy), scratch.own_temporary_files(lock):
     working = working_folder(history, date, request)
     with _changing(history):
       _recover(history)
@@ -175,9 +174,11 @@ def prune_stores(history: str, keep: int, date: str) -> None:
       if name not in kept:
         _delete_stores(os.path.join(history, name))
     files.delete(path for path, of in _works(history) if kept and of < kept[0] and of != date)
-    for lock in _other_locks(history, date):
-      with contextlib.suppress(InputError), locks.hold_alone(lock, f"beam-retrain {STAGE}", lock), scratch_folder(lock):
-        pass
+    with scratch.outside():
+      for lock in _other_locks(history, date):
+        held = locks.hold_alone(lock, f"beam-retrain {STAGE}", lock)
+        with contextlib.suppress(InputError), held, scratch.scratch_folder(lock):
+          pass
 
 
 def _prune_older_work(history: str, working: str, date: str) -> None:

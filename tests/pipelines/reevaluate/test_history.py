@@ -195,13 +195,13 @@ def test_the_stores_of_all_but_the_last_nights_are_deleted(tmp_path):
 
 def test_no_store_is_deleted_while_another_night_may_read_it(tmp_path):
   folder = make_history(tmp_path, "2026-11-20", "2026-11-21")
+  killed, lock = contextlib.ExitStack(), folder / ".lock-2026-11-22"
+  temporary = killed.enter_context(scratch_folder(str(lock)))
   with history.tonight(str(folder), "2026-11-24", REQUEST):
     with history.tonight(str(folder), "2026-11-23", REQUEST):
       history.prune_stores(str(folder), 1, "2026-11-24")
       assert _with_stores(folder) == ["2026-11-20", "2026-11-21"]
-    killed, lock = contextlib.ExitStack(), folder / ".lock-2026-11-22"
     lock.write_text("")
-    temporary = killed.enter_context(scratch_folder(str(lock)))
     history.prune_stores(str(folder), 1, "2026-11-24")
     assert _with_stores(folder) == ["2026-11-21"]
     assert not os.path.exists(temporary)
