@@ -13,7 +13,7 @@ from typing import Any
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.printing import print
 from beam_retrain.transforms.core.run.exit_codes import run_command
-from beam_retrain.transforms.core.system.imports import gc_paused
+from beam_retrain.transforms.core.system.imports import gc_paused, leave_out_of_beam
 
 # Command -> (its flags below `pipelines`: `make_parser` and `run(argv) -> exit code`; help).
 COMMANDS = {
@@ -63,6 +63,8 @@ exit codes: 0 done, 1 a gate that you set was missed, 2 wrong usage or the job f
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+  if argv is None:
+    leave_out_of_beam()
   return run_command(dispatch, sys.argv[1:] if argv is None else argv)
 
 

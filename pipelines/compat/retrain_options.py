@@ -22,7 +22,7 @@ from beam_retrain.transforms.core.run.flags import (
   seed_number,
   whole_number,
 )
-from beam_retrain.transforms.core.system.imports import gc_paused
+from beam_retrain.transforms.core.system.imports import load_command
 
 PROG = "beam-retrain retrain"
 _HUB_MODULE = "https://tfhub.dev/google/imagenet/inception_v3/feature_vector/3"
@@ -58,9 +58,8 @@ def make_parser() -> argparse.ArgumentParser:
 def run(argv: Sequence[str]) -> int:
   """Runs a command line; loads Beam when its flags are right."""
   separate_beam_options(make_parser(), argv)
-  with gc_paused():
-    from beam_retrain.pipelines.compat import retrain
-  return retrain.run(argv)
+  code: int = load_command("beam_retrain.pipelines.compat.retrain").run(argv)
+  return code
 
 
 def _add_flags_of_script(group: FlagGroup) -> None:

@@ -17,6 +17,7 @@ FLINK, SPARK, PORTABLE, PRISM = "flinkrunner", "sparkrunner", "portablerunner", 
 LOOPBACK, DOCKER, PROCESS, EXTERNAL = "LOOPBACK", "DOCKER", "PROCESS", "EXTERNAL"
 _DEFAULT = "FnApiRunner"
 _IN_PROCESS = ("fnapirunner", "directrunner", "bundlebaseddirectrunner", "switchingdirectrunner")
+_CHOSEN_BY = ("runner", "direct_", "environment_")  # prefixes of options
 _THIS_MACHINE = ("localhost", "127.0.0.1", "[::1]")
 
 
@@ -63,6 +64,11 @@ def choose_runner(options: PipelineOptions) -> None:
   """
   standard = options.view_as(JobOptions)
   standard.runner = standard.runner or _DEFAULT
+
+
+def is_by_default(options: PipelineOptions) -> bool:
+  """Whether neither a runner nor its workers are chosen."""
+  return not any(name.startswith(_CHOSEN_BY) for name in options.get_all_options(drop_default=True))
 
 
 def runner_name(options: PipelineOptions) -> str:

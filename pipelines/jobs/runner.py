@@ -11,11 +11,12 @@ from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions
 
 from beam_retrain.pipelines.engines.dataflow import describe_built_job
 from beam_retrain.pipelines.engines.findings import explain
-from beam_retrain.pipelines.engines.runners import choose_runner, runner_of
+from beam_retrain.pipelines.engines.runners import choose_runner, is_by_default, runner_of
 from beam_retrain.pipelines.jobs.capture import capture_output
 from beam_retrain.pipelines.jobs.forked_workers import forked_workers
 from beam_retrain.pipelines.jobs.local_runner import local_runner, raise_on_worker_death
 from beam_retrain.pipelines.jobs.progress import Work, shard_progress
+from beam_retrain.pipelines.jobs.thread_runner import ThreadRunner
 from beam_retrain.transforms.core.errors import InputError, user_sentence
 from beam_retrain.transforms.core.printing import print, say
 from beam_retrain.transforms.core.records.schema import QUARANTINE_FILE, REPORTS_FOLDER
@@ -52,10 +53,15 @@ def run_pipeline(
     InputError: a worker raised one, on whatever engine.
     Exception: any other failure of the job.
   """
-  choose_runner(options)
-  if processes > 1:
-    options.view_as(DirectOptions).direct_num_workers = processes
-  runner = local_runner(options) if runner_of(options) == "fnapirunner" else None  # None: the options' own
+  runner: beam.runners.runner.PipelineRunner | None = None  # None: the options' own
+  if processes == 1 and is_by_default(options):
+    runner = ThreadRunner()
+  else:
+    choose_runner(options)
+    if processes > 1:
+      options.view_as(DirectOptions).direct_num_workers = processes
+    if runner_of(options) == "fnapirunner":
+      runner = local_runner(options)
   pipeline = beam.Pipeline(runner, options=options)
   if describe_built_job(options):
     forget_claims()  # it runs when this command has ended

@@ -47,9 +47,9 @@ _LABELS = ("a", "b")
 # Imports as `beam-retrain` does.
 _CHILD = """\
 import json, pickle, resource, sys
-from beam_retrain.transforms.core.system.imports import gc_paused
-with gc_paused():
-  from beam_retrain.pipelines import bottlenecks
+from beam_retrain.transforms.core.system.imports import leave_out_of_beam, load_command
+leave_out_of_beam()
+bottlenecks = load_command("beam_retrain.pipelines.bottlenecks")
 from beam_retrain.transforms.core.system.machine import peak_memory
 bottlenecks.execute(pickle.load(sys.stdin.buffer))
 from beam_retrain.transforms.io import cache

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import glob
 import hashlib
+import importlib
 import importlib.util
 import io
 import os
@@ -130,6 +131,9 @@ def use_options(options: PipelineOptions | None = None) -> None:
 
 def _is_supported(path: str) -> bool:
   """Returns whether the packages to read such a path are installed."""
+  if path.startswith("gs://"):
+    with contextlib.suppress(ImportError):  # registers it, if that was left out of Beam's import
+      importlib.import_module("apache_beam.io.gcp.gcsfilesystem")
   try:
     FileSystems.get_filesystem(path)
   except (ValueError, BeamIOError):

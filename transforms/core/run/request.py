@@ -19,7 +19,6 @@ from __future__ import annotations
 import abc
 import argparse
 import dataclasses
-import importlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar, Self
@@ -27,7 +26,7 @@ from typing import ClassVar, Self
 from beam_retrain.transforms.core.errors import InputError, flag
 from beam_retrain.transforms.core.run.flags import ArgumentParser, expand, parse_flags
 from beam_retrain.transforms.core.system import local_files
-from beam_retrain.transforms.core.system.imports import gc_paused
+from beam_retrain.transforms.core.system.imports import load_command
 
 NO_FLAG: Mapping[str, bool] = {"flag": False}
 """Metadata of a field that is not a flag."""
@@ -88,9 +87,7 @@ class Request(abc.ABC):
 
   def execute(self) -> int:
     """Loads the command and runs the request; returns the exit code."""
-    with gc_paused():
-      command = importlib.import_module(self.module)
-    code: int = command.execute(self)
+    code: int = load_command(self.module).execute(self)
     return code
 
   @classmethod

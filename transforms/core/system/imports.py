@@ -18,6 +18,8 @@ from beam_retrain.transforms.core.system.stderr import native_stderr_captured
 
 _LEVEL = "TF_CPP_MIN_LOG_LEVEL"
 _TELEMETRY = "openvino_telemetry"
+_NOT_FOR_JOBS = ("google.cloud", "apitools", "boto3", "pymongo", "pandas", "pyarrow")
+_left_out_of_beam: list[str] = []
 
 
 @contextlib.contextmanager
@@ -56,6 +58,38 @@ def _without(package: str) -> Iterator[None]:
     yield
   finally:
     del sys.modules[package]
+
+
+def leave_out_of_beam() -> None:
+  """Lets `load_command` import Beam without clouds, databases and tables.
+
+  It takes half of the time, and 100 MB less. For a process that runs our commands alone: nobody else's pipeline there
+  would find them. An engine's flag imports all of Beam first, and `gs://` its part when it is used.
+  """
+  _left_out_of_beam[:] = _NOT_FOR_JOBS
+
+
+def load_command(module: str) -> Any:
+  """Imports a command's module, and with it Beam."""
+  with contextlib.ExitStack() as stack:
+    stack.enter_context(gc_paused())
+    if _left_out_of_beam and "apache_beam" not in sys.modules:
+      stack.enter_context(_without_warnings())
+      for package in _left_out_of_beam:
+        stack.enter_context(_without(package))
+    return importlib.import_module(module)
+
+
+@contextlib.contextmanager
+def _without_warnings() -> Iterator[None]:
+  root = logging.getLogger()
+  handlers = root.handlers[:]  # `logging.warning` adds one
+  logging.disable(logging.WARNING)
+  try:
+    yield
+  finally:
+    logging.disable(logging.NOTSET)
+    root.handlers[:] = handlers
 
 
 _limits: list[int] = []  # the last one holds

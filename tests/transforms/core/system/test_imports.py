@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from beam_retrain.transforms.core.system.imports import gc_paused
+from tests.helpers import ROOT
 
 
 @pytest.fixture
@@ -61,3 +62,21 @@ def test_tensorflow_is_imported_without_what_keras_does_not_need_which_can_be_af
   )
   done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
   assert done.stdout.splitlines() == ["False False", "(1797, 64)"]
+
+
+def test_a_command_imports_beam_without_clouds_and_tables_and_silently():
+  code = """if True:
+    import sys
+    from beam_retrain.transforms.core.system.imports import leave_out_of_beam, load_command
+    leave_out_of_beam()
+    load_command("beam_retrain.pipelines.bottlenecks")
+    left_out = ("google.cloud", "apitools", "boto3", "pymongo", "pandas", "pyarrow")
+    assert "apache_beam" in sys.modules and not [name for name in left_out if name in sys.modules]
+    import logging
+    assert not logging.getLogger().handlers
+    import pandas, pyarrow
+    from beam_retrain.transforms.io import files
+    files.check_supported("gs://bucket/data")
+    files.check_supported("s3://bucket/data")"""
+  ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+  assert (ended.returncode, ended.stderr) == (0, "")
