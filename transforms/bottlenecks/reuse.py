@@ -2,6 +2,7 @@
 
 Images are equal if their bytes are. Only names and hashes cross the shuffles.
 
+0. Carry.    Copies a shard that a store has whole, of files that have not been touched since: no image is read.
 1. Hash.     Reads each shard's images for their SHA-256, and each store's record files up to the first damage.
 2. Match.    Groups both by hash. Of equal images that no store has, the first by shard and position is the owner.
 3. Embed.    Packs the owners into fresh shards (a hundred from sixty shards are four batches, not sixty) and embeds
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import os
 import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -28,21 +30,28 @@ from beam_retrain.transforms.bottlenecks.model_handler import ImageModelHandler
 from beam_retrain.transforms.bottlenecks.store import locate_sound, record_files
 from beam_retrain.transforms.core.images.exif import is_oriented
 from beam_retrain.transforms.core.records.quarantine import Quarantined
-from beam_retrain.transforms.core.records.schema import shard_name
+from beam_retrain.transforms.core.records.schema import INFO_FILE, RECORDS_FOLDER, shard_name
 from beam_retrain.transforms.core.records.shards import (
+  BOTTLENECKS,
   IMAGES_PER_SHARD,
+  ORIENTED,
   Input,
   Shard,
+  ShardReport,
   StoredBottleneck,
   bucket_count,
   pack,
   partition_by_hash,
   pick_inputs,
+  some_oriented,
   unpack,
 )
+from beam_retrain.transforms.core.system.locks import Claim, claim_of
 from beam_retrain.transforms.io import files
-from beam_retrain.transforms.shards.work import WorkShards, read_report
+from beam_retrain.transforms.shards.work import WorkShards, copy_shard, read_report
+from beam_retrain.transforms.sources.image_files import ImageFile
 
+_CARRIED = "carried"
 _TO_MATCH = "to_match"
 _MISSING = "missing"
 _OWN_RUN = sys.maxsize  # ranks last: finished shards of a killed run without reuse
@@ -71,7 +80,8 @@ class EmbedOnlyNew(beam.PTransform):
   images_per_shard: int = IMAGES_PER_SHARD
 
   def expand(self, shards: beam.PCollection) -> beam.PCollection:
-    placed = self._place(shards)  # Shard of StoredBottleneck or Quarantined; (Shard of missing images, their number)
+    placed, carried = self._place(shards)
+    # Shard of StoredBottleneck or Quarantined; (Shard of missing images, their number); ShardReport
     packing = beam.pvalue.AsSingleton(
       placed[_MISSING]
       | "CountMissing" >> beam.MapTuple(lambda shard, count: (shard.split, shard.name(), count))
@@ -88,26 +98,27 @@ class EmbedOnlyNew(beam.PTransform):
       | "Embed" >> WorkShards(EmbedFresh(self.handler, self.labels), output=self.fresh_folder, request=self.request)
     )  # ShardReport
     assemble = AssembleShard(self.labels, self.handler.max_pixels)
-    return (
+    assembled = (
       placed.shards
       | "FindFresh" >> beam.Map(_find_fresh, self.fresh_folder, packing)
       # Shard of StoredBottleneck or Quarantined
       | "Assemble" >> WorkShards(assemble, output=self.output, request=self.request, checked=fresh)
-    )  # ShardReport
+    )
+    return (carried, assembled) | "FlattenReports" >> beam.Flatten()  # ShardReport
 
-  def _place(self, shards: beam.PCollection) -> beam.DoOutputsTuple:
-    """Returns `shards` with the places of their bottlenecks, and `missing` images."""
+  def _place(self, shards: beam.PCollection) -> tuple[beam.DoOutputsTuple, beam.PCollection]:
+    """Returns shards with the places of their bottlenecks, and `missing` images; the reports of carried ones."""
     checked = [beam.pvalue.AsList(self.checked)] if self.checked is not None else []
     buckets = beam.pvalue.AsSingleton(
       shards | "CountShards" >> beam.combiners.Count.Globally() | "ChooseBuckets" >> beam.Map(bucket_count)
     )
-    hash_shard = _HashShard(self.labels, self.output, self.request)
+    hash_shard = _HashShard(self.labels, claim_of(self.output), self.request, self.stores)
     hashed = (
       shards
       | "SpreadShards" >> beam.Reshuffle()
       # Shard
-      | "HashShard" >> beam.ParDo(hash_shard, buckets, *checked).with_outputs(_TO_MATCH, main="listed")
-    )  # (shard's name, (planned Shard, Shard without places)); (bucket, Hashed or Stored)
+      | "HashShard" >> beam.ParDo(hash_shard, buckets, *checked).with_outputs(_TO_MATCH, _CARRIED, main="listed")
+    )  # (shard's name, (planned Shard, Shard without places)); (bucket, Hashed or Stored); ShardReport
     stored = (
       shards.pipeline
       | "CreateStores" >> beam.Create(list(enumerate(itertools.chain.from_iterable(map(record_files, self.stores)))))
@@ -121,11 +132,12 @@ class EmbedOnlyNew(beam.PTransform):
       # (bucket, iterable of Hashed or Stored)
       | "Match" >> beam.FlatMapTuple(lambda _, entries: match(entries))
     )  # (shard's name, packed Places)
-    return (
+    placed = (
       {"listed": hashed.listed, "matched": matched}
       | "GroupByShard" >> beam.CoGroupByKey()
       | "PlaceShard" >> beam.FlatMapTuple(_place_shard).with_outputs(_MISSING, main="shards")
     )
+    return placed, hashed[_CARRIED]
 
 
 class Hashed(NamedTuple):
@@ -161,13 +173,17 @@ def _index_store(ranked: tuple[int, str], buckets: int) -> Iterator[tuple[int, S
 @dataclasses.dataclass(eq=False)
 class _HashShard(beam.DoFn):
   labels: Sequence[str]
-  output: str
+  claim: Claim
   request: str
+  stores: Sequence[str]
 
   # `*_` has no annotation: Beam takes one for the type of the whole tuple.
   def process(self, shard: Shard, buckets: int, *_) -> Iterator[Any]:  # type: ignore[no-untyped-def]
     digest = shard.digest(self.request)
-    finished = read_report(self.output, shard.name(), digest)
+    if carried := self._carry(shard, digest):
+      yield beam.pvalue.TaggedOutput(_CARRIED, carried)
+      return
+    finished = read_report(self.claim.folder, shard.name(), digest)
     if finished and ASSEMBLED in finished.extra:
       finished = None  # its new images are still in the fresh folder; reused from here, the fresh shards would change
     bad = {entry.key: entry for entry in finished.quarantined} if finished else {}
@@ -188,8 +204,36 @@ class _HashShard(beam.DoFn):
     for bucket, members in partition_by_hash(hashed, buckets).items():
       yield beam.pvalue.TaggedOutput(_TO_MATCH, (bucket, Hashed(shard.name(), members)))
     if finished:
-      for entry in _index_store((_OWN_RUN, files.join(self.output, shard.name())), buckets):
+      for entry in _index_store((_OWN_RUN, files.join(self.claim.folder, shard.name())), buckets):
         yield beam.pvalue.TaggedOutput(_TO_MATCH, entry)
+
+  def _carry(self, shard: Shard, digest: str) -> ShardReport | None:
+    """Copies the shard's file from a store that has it, with the report of an assembled one."""
+    for store in self.stores:
+      begun, records = files.stat(files.join(store, INFO_FILE)), files.join(store, RECORDS_FOLDER)
+      if not begun or not _is_untouched(shard, begun.modified_secs):
+        continue
+      if stored := read_report(records, shard.name(), digest):
+        extra = {BOTTLENECKS: {"computed": 0, "reused": stored.outputs}, ASSEMBLED: True}
+        report = dataclasses.replace(stored, extra={**extra, **some_oriented(stored.extra.get(ORIENTED, 0))})
+        self.claim.check(files.read_bytes)
+        copy_shard(records, self.claim.folder, report)
+        return report
+    return None
+
+
+def _is_untouched(shard: Shard, since: float) -> bool:
+  """Whether all images are local files whose contents and status are older.
+
+  Size and time of modification, which can be set, are in the shard's digest; the time of the last change cannot.
+  """
+  try:
+    return all(
+      isinstance(entry, ImageFile) and files.is_local(entry.path) and os.stat(entry.path).st_ctime < since
+      for entry in shard.inputs
+    )
+  except OSError:
+    return False
 
 
 def match(entries: Iterable[Hashed | Stored]) -> Iterator[tuple[str, bytes]]:

@@ -126,9 +126,7 @@ class _WorkShard(beam.DoFn):
     """Copies the shard from an earlier run, if there is one."""
     for folder in self.earlier:
       if report := read_report(folder, name, digest, self.task.writes_file):
-        if self.task.writes_file:
-          files.write_bytes(files.join(self.output, name), files.read_bytes(files.join(folder, name)))
-        files.write_text(report_path(self.output, name), report.to_json())
+        copy_shard(folder, self.output, report, self.task.writes_file)
         return report
     return None
 
@@ -174,6 +172,13 @@ class _WorkShard(beam.DoFn):
 
 def report_path(output: str, name: str) -> str:
   return files.join(output, REPORTS_FOLDER, f"{name}.json")
+
+
+def copy_shard(source: str, output: str, report: ShardReport, writes_file: bool = True) -> None:
+  """Copies a finished shard to another folder, with `report`."""
+  if writes_file:
+    files.write_bytes(files.join(output, report.file), files.read_bytes(files.join(source, report.file)))
+  files.write_text(report_path(output, report.file), report.to_json())
 
 
 def read_report_of(shard_path: str) -> ShardReport:
