@@ -1,4 +1,4 @@
-"""A Beam runner that works in the calling thread, for jobs whose flags name no other.
+"""The runner of jobs whose flags name none, in their thread.
 
 Beam's own local runner translates a pipeline into the format of clusters and encodes each element, which takes two
 seconds of a job of a hundred images. Here each step hands its elements to the next one's DoFn. An element that needs a
@@ -107,7 +107,7 @@ class _Job:
     return side._from_runtime_iterable(self._sides[side.pvalue], side._view_options())
 
   def open(self, applied: AppliedPTransform) -> tuple[Send, Callable[[], None]]:
-    """Makes a step's work: what takes an element, and what ends the step."""
+    """Returns what takes a step's elements, and what ends it."""
     transform = applied.transform
     if isinstance(transform, (beam.Reshuffle, beam.Flatten)):
       return self.sender(applied.outputs[None]), lambda: None
@@ -140,7 +140,7 @@ class _Job:
 
 
 class _Step:
-  """A step; it takes elements as soon as its side inputs are complete."""
+  """A step; elements wait until its side inputs are complete."""
 
   def __init__(self, job: _Job, applied: AppliedPTransform):
     self._job = job

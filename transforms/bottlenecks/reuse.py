@@ -107,7 +107,7 @@ class EmbedOnlyNew(beam.PTransform):
     return (carried, assembled) | "FlattenReports" >> beam.Flatten()  # ShardReport
 
   def _place(self, shards: beam.PCollection) -> tuple[beam.DoOutputsTuple, beam.PCollection]:
-    """Returns shards with the places of their bottlenecks, and `missing` images; the reports of carried ones."""
+    """Returns (shards with the places of their bottlenecks, `missing` images), carried reports."""
     checked = [beam.pvalue.AsList(self.checked)] if self.checked is not None else []
     buckets = beam.pvalue.AsSingleton(
       shards | "CountShards" >> beam.combiners.Count.Globally() | "ChooseBuckets" >> beam.Map(bucket_count)
@@ -208,7 +208,7 @@ class _HashShard(beam.DoFn):
         yield beam.pvalue.TaggedOutput(_TO_MATCH, entry)
 
   def _carry(self, shard: Shard, digest: str) -> ShardReport | None:
-    """Copies the shard's file from a store that has it, with the report of an assembled one."""
+    """Copies the shard from a store that has it; returns its report."""
     for store in self.stores:
       begun, records = files.stat(files.join(store, INFO_FILE)), files.join(store, RECORDS_FOLDER)
       if not begun or not _is_untouched(shard, begun.modified_secs):
