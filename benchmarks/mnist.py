@@ -31,14 +31,15 @@ def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument("--data", required=True, help="folder of the four IDX files")
   parser.add_argument("--output", required=True, type=Path, help="a new or empty folder")
-  parser.add_argument("--runner", default="FnApiRunner", help="Beam runner (default: %(default)s)")
+  parser.add_argument("--runner", help="Beam runner (default: the commands' own)")
   flags = parser.parse_args()
   output: Path = flags.output
   images, bottlenecks, model = output / "convert", output / "bottlenecks", output / "train"
+  runner = [f"--runner={flags.runner}"] if flags.runner else []
   rows = [("stage", "seconds", "checked")]
 
   def stage(name: str, checked: str, *arguments: str) -> None:
-    rows.append((name, f"{timed(*arguments, f'--runner={flags.runner}'):.1f}", checked))
+    rows.append((name, f"{timed(*arguments, *runner):.1f}", checked))
 
   stage("convert, JPG and records", "counts as published", "convert", f"--input={flags.data}", f"--output={images}")
   check_counts(images)

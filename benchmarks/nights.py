@@ -40,23 +40,23 @@ def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument("--data", required=True, help="folder of the four IDX files")
   parser.add_argument("--output", required=True, type=Path, help="a new or empty folder")
-  parser.add_argument("--runner", default="FnApiRunner", help="Beam runner (default: %(default)s)")
+  parser.add_argument("--runner", help="Beam runner (default: the commands' own)")
   parser.add_argument("--every", type=int, default=1, metavar="N", help="take every N-th image of MNIST only")
   parser.add_argument("--min_accuracy", default="0.98", help="the gate (default: %(default)s)")
   parser.add_argument("--trunk", default="bundled", help="see `beam-retrain bottlenecks --help`")
   parser.add_argument("--trunk_weights", help="likewise")
   flags = parser.parse_args()
   output: Path = flags.output
-  runner = f"--runner={flags.runner}"
+  runner = [f"--runner={flags.runner}"] if flags.runner else []
 
-  timed("convert", f"--input={flags.data}", f"--output={output / 'all'}", "--formats=jpg", runner)
+  timed("convert", f"--input={flags.data}", f"--output={output / 'all'}", "--formats=jpg", *runner)
   whole = _some(output / "all", output / "pictures", flags.every, flags.every)
   tenth = _some(whole, output / "tenth", 10, 1)
   pictures, model, candidate = whole / "testing", output / "model", output / "candidate"
   trunk = [f"--trunk={flags.trunk}", *([f"--trunk_weights={flags.trunk_weights}"] if flags.trunk_weights else [])]
   bottlenecks = output / "bottlenecks"
-  _train(whole, bottlenecks, model, runner, *trunk)
-  _train(tenth, output / "bottlenecks_of_a_tenth", candidate, runner, *trunk, f"--reuse={bottlenecks}")
+  _train(whole, bottlenecks, model, *runner, *trunk)
+  _train(tenth, output / "bottlenecks_of_a_tenth", candidate, *runner, *trunk, f"--reuse={bottlenecks}")
   images = len(list(pictures.rglob("*.jpg")))
   changed = images // 100
 
@@ -65,7 +65,7 @@ def main() -> None:
 
   def night(number: int, name: str, *more: str, expect: int = 0) -> None:
     gates = (f"--min_accuracy={flags.min_accuracy}", "--max_drop=0.01")
-    seconds = _night(history, number, model, pictures, expect, runner, *gates, *more)
+    seconds = _night(history, number, model, pictures, expect, *runner, *gates, *more)
     rows.extend(_rows(history, number, name, f"{seconds:.1f}"))
 
   night(1, "1, cold")
