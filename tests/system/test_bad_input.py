@@ -69,7 +69,7 @@ def said(capsys) -> str:
   """Returns the one sentence that was printed, besides the progress of a job that takes its time."""
   shown = capsys.readouterr().err
   assert "Traceback" not in shown
-  sentences = [line for line in shown.splitlines() if not re.match(r"bottlenecks: [\d,]+ of [\d,]+ images", line)]
+  sentences = [line for line in shown.splitlines() if not re.match(r"\w+: [\d,]+ of [\d,]+ images", line)]
   assert len(sentences) == 1, shown
   assert sentences[0].startswith("beam-retrain")
   return sentences[0]
