@@ -110,7 +110,7 @@ def render_report(report: Report) -> str:
     details=details,
     on_map=html_tables.places_of(report.map, metrics.model.labels, thumbnails) if report.map else [],
     logs={name: log for name, log in report.training.items() if log.best and len(log.rounds) > 1},
-    leaks=list(describe(metrics.leaks or {}).values()),
+    leaks=describe(metrics.leaks or {}),
     quarantine=metrics.model.quarantined or QuarantineCounts(len(report.quarantined), {}),
     script=script,
     script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -89,7 +90,8 @@ def judge(components: np.ndarray, classes: np.ndarray, images: np.ndarray) -> Ju
     images: uint64 [N], equal for equal bytes; copies are in one fold, and are no neighbours.
   """
   is_judged = np.bincount(classes)[classes] >= FEWEST
-  with _one_blas_thread():
+  with _one_blas_thread(), warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # of heads that have not converged: ranks do not need that
     confidence, suggested, is_off = out_of_fold(components, classes, images)
     agreeing, nearest, cosine = _neighbours(components, classes, images)
   # The product of what two witnesses, which err apart from each other, say of a label.
