@@ -61,4 +61,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-  return sorted([*globals(), *_MODULES, "__version__"])
+  return sorted([*(name for name in globals() if name.startswith("__")), *_MODULES, "__version__"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import sys
@@ -14,6 +15,7 @@ from beam_retrain.pipelines.jobs.runner import run_command
 from beam_retrain.pipelines.models.photos import say_trunk_for_photos
 from beam_retrain.pipelines.options.engine import check_paths
 from beam_retrain.pipelines.options.stage_flags import make_request
+from beam_retrain.pipelines.requests.bottlenecks import BottlenecksRequest
 from beam_retrain.pipelines.requests.convert import ConvertRequest
 from beam_retrain.pipelines.requests.run import RunRequest
 from beam_retrain.pipelines.stages import Chain, digest_of_files, digest_of_images, digests_of_trunk
@@ -22,14 +24,16 @@ from beam_retrain.transforms.core.corrections import Corrections
 from beam_retrain.transforms.core.errors import flag_names
 from beam_retrain.transforms.core.log_file import keep_in
 from beam_retrain.transforms.core.printing import say
-from beam_retrain.transforms.core.records.schema import CONFIG_FILE
+from beam_retrain.transforms.core.records.schema import CONFIG_FILE, PREPROCESSING_VERSION
 from beam_retrain.transforms.core.run.config import to_toml
 from beam_retrain.transforms.core.run.exit_codes import ExitCode
-from beam_retrain.transforms.core.run.run_info import without_secrets
+from beam_retrain.transforms.core.run.run_info import versions, without_secrets
 from beam_retrain.transforms.core.runtimes.trunk_info import BUNDLED
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.sources.find import find_source
 from beam_retrain.transforms.sources.idx import IdxSource, count_classes
+
+_OF_TRUNK = ("trunk", "trunk_weights", "trunk_input_px", "precision", "runtime")
 
 run = RunRequest.run
 
@@ -39,6 +43,7 @@ def execute(request: RunRequest) -> int:
   """Runs the chain; returns the first exit code that is not 0."""
   check_paths(request.pipeline_options(), request.data)
   chain = Chain(Path(request.output), "run.json")
+  chain.end_renewal(BottlenecksRequest.command)
   images = data = datasets.resolve(request.data, request.folder("data"))
   if data == request.data:  # before anything is written among the images
     request.validate_apart("data")
@@ -46,7 +51,7 @@ def execute(request: RunRequest) -> int:
   make_request(TrainRequest, input=data, output=request.output, **request.flags_of(TrainRequest)).validate()
   idx = make_request(ConvertRequest, input=data, output=request.output, **request.flags_of(ConvertRequest))
   source = find_source(
-    files.absolute(data),
+    data,
     idx.classes,
     retrain_names="retrain_names" in request.stage_flags,
     class_names=idx.class_names,
@@ -68,9 +73,13 @@ def execute(request: RunRequest) -> int:
       state = json.dumps([state, digest_of_files(idx.class_names)])
     state = chain.keep_or_run(request.convert(data, count_classes(source.labels)), after=state)
   stage = request.bottlenecks(images)
-  trunk, weights = (vars(stage.request)[name] for name in ("trunk", "trunk_weights"))
+  trunk, weights, *variant = (vars(stage.request)[name] for name in _OF_TRUNK)
+  digests = digests_of_trunk(trunk, weights)
+  of_trunk = hashlib.sha256(
+    json.dumps([trunk, digests, variant, PREPROCESSING_VERSION, versions()]).encode()
+  ).hexdigest()
   with flag_names({"input": "data"}):
-    state = chain.keep_or_run(stage, after=json.dumps([state, digests_of_trunk(trunk, weights), *corrected]))
+    state = chain.keep_or_run(stage, json.dumps([state, digests, *corrected]), of_trunk)
   chain.keep_or_run(request.train(), after=state)
   # Evaluation always runs: it prints the summary, and its gates decide the exit code.
   was_done = chain.code == ExitCode.DONE

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import itertools
 import json
@@ -9,6 +10,7 @@ import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import beam_retrain.transforms.core
 from beam_retrain.pipelines.options.stage_flags import Stage
@@ -16,13 +18,17 @@ from beam_retrain.transforms.core.log_file import LOG_FILE
 from beam_retrain.transforms.core.printing import as_stage, say
 from beam_retrain.transforms.core.records.schema import CONFIG_FILE
 from beam_retrain.transforms.core.run.exit_codes import ExitCode
-from beam_retrain.transforms.core.run.output_folder import is_completed, reopen_damaged
-from beam_retrain.transforms.core.runtimes.trunk_info import BUNDLED
+from beam_retrain.transforms.core.run.output_folder import find_info, is_completed, reopen_damaged
+from beam_retrain.transforms.core.run.request import Request
+from beam_retrain.transforms.core.runtimes.trunk_info import BUNDLED, NO_TRUNK
 from beam_retrain.transforms.core.system.local_files import TEMPORARY
 from beam_retrain.transforms.core.system.small_files import DamagedInputError, read_small
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.sources.find import is_manifest
 from beam_retrain.transforms.sources.manifest import image_stats
+
+NEXT, OLD = ".next", ".old"
+"""Ends of the folders of a stage's new output, and of the one that it replaces."""
 
 _BUNDLED_TRUNK = str(Path(beam_retrain.transforms.core.__file__).parent / "bundled_trunk")
 
@@ -41,22 +47,66 @@ class Chain:
       files.delete(files.find_in(str(output), f"{name}{TEMPORARY}*"))
     self.code: int = ExitCode.DONE
 
-  def keep_or_run(self, stage: Stage, after: str) -> str:
+  def keep_or_run(self, stage: Stage, after: str, trunk_state: str = "") -> str:
     """Runs a stage unless its output is current; returns its state.
 
-    Its folder must be named after its command. `after` is the state of its input.
+    Its folder must be named after its command. `after` is the state of its input. With `trunk_state`, it is renewed.
     """
     state = stage.state(after)
     if self.code == ExitCode.DONE and self.keeps(stage.command, state):
       say(f"{stage.command}: finished and unchanged, kept")
+    elif trunk_state:
+      self.renew(stage, f"{state} {trunk_state}")
     elif self.run(stage) == ExitCode.DONE:
       self.remember(stage.command, state)
     return state
 
+  def renew(self, stage: Stage, state: str, may_reuse: bool = True) -> None:
+    """Runs `bottlenecks`; what is finished stays, and is reused, until the new ones are complete.
+
+    `state` is that of the stage, a space, and that of its trunk: bottlenecks of another trunk are not reused.
+    """
+    name = stage.command
+    is_beside = self.code == ExitCode.DONE and is_completed(stage.output)
+    if is_beside:
+      reused = (stage.output,) if may_reuse and self._is_of_trunk(stage, state) else ()
+      stage = Stage(_beside(stage.request, str(self._output / f"{name}{NEXT}"), reused), stage.decisive)
+      self.remember(f"{name}{NEXT}", state)  # now: a later run may finish this folder, in this state
+    if self.run(stage) == ExitCode.DONE and is_beside:
+      self.end_renewal(name)
+      say(f"{name}: now in {files.shown(str(self._output / name))}, replacing the earlier ones")
+    elif self.code == ExitCode.DONE:
+      self.remember(name, state)
+
+  def _is_of_trunk(self, stage: Stage, state: str) -> bool:
+    """Whether a stage's finished bottlenecks are of a trunk, and this machine can run it."""
+    remembered, info = self.remembered(stage.command) or "", find_info(stage.output)
+    if info is None or info.trunk == NO_TRUNK:  # damaged
+      return False
+    return remembered.partition(" ")[2] == state.partition(" ")[2] and not info.trunk.variant.unsupported_reason()
+
+  def end_renewal(self, name: str) -> None:
+    """Replaces a stage's old output by a finished new one; goes on if interrupted."""
+    now, new, old = (self._output / f"{name}{end}" for end in ("", NEXT, OLD))
+    if is_completed(str(new)) and self.remembered(new.name):
+      if now.exists():
+        self._delete_old(old)
+        self.remember(old.name, "to be deleted")
+        now.rename(old)
+      self.remember(name, self.remembered(new.name) or "")
+      new.rename(now)
+    self._delete_old(old)
+
+  def _delete_old(self, old: Path) -> None:
+    if self.remembered(old.name):
+      files.delete([str(old)])
+      self.remember(old.name, "")
+
   def keeps(self, command: str, state: str) -> bool:
     """Returns whether a stage's output is current; reopens a damaged one."""
     folder = str(self._output / command)
-    if not is_completed(folder) or self.remembered(command) != state:
+    remembered = self.remembered(command) or ""
+    if not is_completed(folder) or remembered.partition(" ")[0] != state.partition(" ")[0]:
       return False
     if fault := reopen_damaged(folder):
       say(f"{command}: {files.shown(folder)}/{fault}; it is made again", file=sys.stderr)
@@ -85,6 +135,13 @@ class Chain:
       return read_small(str(self._state_path), lambda data: {**json.loads(data)}, "")
     except DamagedInputError:  # all stages run again
       return {}
+
+
+def _beside(request: Request, output: str, reused: tuple[str, ...]) -> Request:
+  values: dict[str, Any] = {"output": output}
+  if reused:
+    values["reuse"] = (*vars(request)["reuse"], *reused)
+  return dataclasses.replace(request, **values, given=request.given | {*values})
 
 
 def digests_of_trunk(handle: str, weights: str | None) -> list[str]:

@@ -193,7 +193,10 @@ def read_file(path: str, flag: str) -> bytes:
     check_file(path)
     return Path(path).read_bytes()
   kind = "is a folder" if os.path.isdir(path) else "does not exist"
-  raise InputError(f"{path} {kind}: give a file as --{flag}.")
+  name = "retrained_graph.pb" if flag == "graph" else "retrained_labels.txt"
+  inside = (os.path.join(path, *folder, name) for folder in (("train",), ()))  # of `run`, of `train`
+  file = next(filter(os.path.exists, inside), "")
+  raise InputError(f"{path} {kind}: give {f'--{flag} {file}' if file else f'a file as --{flag}'}.")
 
 
 def label_single(flags: argparse.Namespace) -> int:

@@ -15,7 +15,7 @@ from beam_retrain.pipelines.options.flags import AUTO, given_precision
 from beam_retrain.pipelines.options.stage_flags import Stage, make_request
 from beam_retrain.pipelines.requests.bottlenecks import BottlenecksRequest
 from beam_retrain.pipelines.requests.evaluation import EvaluateRequest
-from beam_retrain.pipelines.stages import Chain, digest_of_files, digests_of_trunk
+from beam_retrain.pipelines.stages import NEXT, OLD, Chain, digest_of_files, digests_of_trunk
 from beam_retrain.trainer.request import TrainRequest
 from beam_retrain.transforms.compat.text_bottlenecks import Texts, find_texts
 from beam_retrain.transforms.core.errors import InputError, flag_names
@@ -24,12 +24,12 @@ from beam_retrain.transforms.core.records.schema import PREPROCESSING_VERSION
 from beam_retrain.transforms.core.records.splits import LEGACY
 from beam_retrain.transforms.core.run.exit_codes import ExitCode
 from beam_retrain.transforms.core.run.output_folder import find_earlier, find_info, is_completed
-from beam_retrain.transforms.core.runtimes.trunk_info import HUB_INCEPTION_V3, INCEPTION_V3, NO_TRUNK
+from beam_retrain.transforms.core.runtimes.trunk_info import HUB_INCEPTION_V3, INCEPTION_V3
 from beam_retrain.transforms.core.system import local_files
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.sources.folders import ClassFolder
 
-_NOW, _NEXT, _OLD = "bottlenecks", "bottlenecks.next", "bottlenecks.old"
+_NOW = "bottlenecks"
 _OUTSIDE, _SAVED_MODEL = "train, outside", "saved_model"
 _DISTORTIONS = ("random_crop", "random_scale", "random_brightness")
 # In the order in which 0.4 digested them, so that its outputs are recognised.
@@ -60,7 +60,7 @@ class Stages:
     self._for_job = {"max_bad_fraction": flags.max_bad_fraction, "beam_options": tuple(beam_options)}
     self.chain = Chain(self._work, "retrain.json")
     self._validate_work_dir()
-    self._end_replacement()
+    self.chain.end_renewal(_NOW)
     self._texts = find_own_texts(flags, folders)
     # An automatic variant is left out: it is that of the existing bottlenecks.
     trunk = [
@@ -69,7 +69,7 @@ class Stages:
     ]
     self._trunk_state = hashlib.sha256(json.dumps([*trunk, PREPROCESSING_VERSION]).encode()).hexdigest()
     read = [digest_of_files(flags.image_dir), self._trunk_state, self._texts.fingerprint if self._texts else None]
-    self._bottlenecks_state = self._bottlenecks(_NOW).state(json.dumps(read))
+    self._bottlenecks_state = self._bottlenecks().state(json.dumps(read))
     self._train = train_stage(train_request(flags, str(self._work / _NOW), str(self._work / "train")))
     self._train_state = self._train.state(self._bottlenecks_state)
     # Whether an earlier run trained the same, and all its outputs still exist.
@@ -104,52 +104,27 @@ class Stages:
     if self.chain.keeps(_NOW, state):
       say(f"{_NOW}: finished and unchanged, kept")
       return
-    folder = _NEXT if is_completed(str(self._work / _NOW)) else _NOW
-    reuse = (str(self._work / _NOW),) if folder == _NEXT and self.is_reusable() else None
-    self.chain.remember(folder, state)  # now: a later run may finish this folder, in this state
+    if not is_completed(str(self._work / _NOW)):
+      self.chain.remember(_NOW, state)  # now: a later run may finish this folder, in this state
     with flag_names(_FLAG_NAMES):
-      self.chain.run(self._bottlenecks(folder, reuse))
-    if self.chain.code == ExitCode.DONE and folder == _NEXT:
-      self._end_replacement()
-      say(f"{_NOW}: now in {self._work / _NOW}, replacing the earlier ones")
+      self.chain.renew(self._bottlenecks(), state, self._may_reuse())
 
-  def _bottlenecks(self, folder: str, reuse: tuple[str, ...] | None = None) -> Stage:
+  def _bottlenecks(self) -> Stage:
     texts = os.path.abspath(self._flags.bottleneck_dir) if self._texts else None
-    more = {"reuse": reuse, "bottleneck_dir": texts, **self._for_job}
-    return bottlenecks_stage(self._flags, str(self._work / folder), **more)
+    return bottlenecks_stage(self._flags, str(self._work / _NOW), bottleneck_dir=texts, **self._for_job)
 
-  def is_reusable(self) -> bool:
-    """Whether the last bottlenecks are of this trunk and these texts."""
+  def _may_reuse(self) -> bool:
+    """Whether the last bottlenecks are of these texts, or of none."""
     info = find_info(str(self._work / _NOW))
-    of_trunk = (self.chain.remembered(_NOW) or "").endswith(f" {self._trunk_state}")
-    if info is None or info.trunk == NO_TRUNK:  # damaged
-      return False
-    return of_trunk and (self._texts is not None or "bottleneck_dir" not in info.settings)
-
-  def _end_replacement(self) -> None:
-    """Replaces the old bottlenecks by finished new ones; resumes if interrupted."""
-    now, new, old = (self._work / name for name in (_NOW, _NEXT, _OLD))
-    if is_completed(str(new)):
-      if now.exists():
-        self._delete_old()
-        self.chain.remember(_OLD, "to be deleted")
-        now.rename(old)
-      self.chain.remember(_NOW, self.chain.remembered(_NEXT) or "")
-      new.rename(now)
-    self._delete_old()
-
-  def _delete_old(self) -> None:
-    if self.chain.remembered(_OLD):
-      files.delete([str(self._work / _OLD)])
-      self.chain.remember(_OLD, "")
+    return self._texts is not None or (info is not None and "bottleneck_dir" not in info.settings)
 
   def _validate_work_dir(self) -> None:
     """Checks each stage's folder now, not when its turn comes."""
     with flag_names(_FLAG_NAMES):
-      for folder, stage in ((_NOW, _NOW), (_NEXT, _NOW), ("train", "train"), ("evaluate", "evaluate")):
+      for folder, stage in ((_NOW, _NOW), (f"{_NOW}{NEXT}", _NOW), ("train", "train"), ("evaluate", "evaluate")):
         find_earlier(str(self._work / folder), stage, files)
-    old = self._work / _OLD
-    if old.exists() and not self.chain.remembered(_OLD):
+    old = self._work / f"{_NOW}{OLD}"
+    if old.exists() and not self.chain.remembered(old.name):
       raise InputError(f"{PROG}: {old} was not written by this command: move it away, or give another --work_dir.")
 
   def train(self) -> None:

@@ -34,7 +34,8 @@ def as_list(images: Iterable[AnyImage]) -> list[AnyImage]:
   """
   refuse_after_fork()
   if isinstance(images, np.ndarray):
-    is_one = images.ndim < 3 or (images.ndim == 3 and images.shape[2] <= 4)
+    is_paths = images.ndim == 1 and images.dtype.kind in "UO"
+    is_one = not is_paths and (images.ndim < 3 or (images.ndim == 3 and images.shape[2] <= 4))
   else:
     is_one = isinstance(images, _Path | _Bytes | Pillow.Image)
   if is_one or not isinstance(images, Iterable):

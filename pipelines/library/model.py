@@ -136,7 +136,12 @@ class Model:
 
       scored = open_scored(os.fspath(images), self._folder, split, lambda: self._classifier)
       return evaluate(scored, self.labels, self._trained_on)
-    given, actual = as_list(images), [] if labels is None else check_labels(labels, self.labels)
+    given = as_list(images)
+    if labels is None:
+      raise InputError(
+        "images in a list have no labels: give `labels`, one for each image, or a folder of class folders."
+      )
+    actual = check_labels(labels, self.labels)
     if len(actual) != len(given):
       raise InputError(f"{len(given)} images have {len(actual)} labels: give one for each image.")
     labelled = label_images(read_images(given), actual)

@@ -22,7 +22,12 @@ from beam_retrain.transforms.core.printing import Level, level, say
 from beam_retrain.transforms.core.records.schema import TRAINING
 from beam_retrain.transforms.core.records.splits import SplitPercentages
 from beam_retrain.transforms.core.run.next_steps import program, replace_flags
-from beam_retrain.transforms.core.runtimes.trunk_info import HUB_INCEPTION_V3, INCEPTION_V3
+from beam_retrain.transforms.core.runtimes.trunk_info import (
+  HUB_INCEPTION_V3,
+  INCEPTION_V3,
+  WEIGHTS,
+  WEIGHTS_ADDRESS,
+)
 from beam_retrain.transforms.core.system import scratch
 from beam_retrain.transforms.sources.base import Source
 
@@ -30,8 +35,6 @@ _PROBED = 8
 _GLYPH_PX = 64  # a larger image is hardly a glyph
 _COLOURED = 8.0  # mean difference of the channels, of 255, above which an image is not grey
 _SECS = 3.0
-_WEIGHTS = "inception_v3_weights_tf_dim_ordering_tf_kernels_notop.h5"
-_WEIGHTS_ADDRESS = f"https://storage.googleapis.com/tensorflow/keras-applications/inception_v3/{_WEIGHTS}"
 
 
 def say_trunk_for_photos(source: Source, command: Sequence[str]) -> None:
@@ -54,9 +57,9 @@ def say_trunk_for_photos(source: Source, command: Sequence[str]) -> None:
 
 
 def are_photos(images: Iterable[bytes]) -> bool:
-  """Returns whether most images are larger than glyphs, and coloured."""
+  """Returns whether a quarter of the images are larger than glyphs, and coloured: some classes of photos are grey."""
   found = [_is_photo(encoded) for encoded in images]
-  return sum(found) * 2 > len(found)
+  return any(found) and sum(found) * 4 >= len(found)
 
 
 def _is_photo(encoded: bytes) -> bool:
@@ -78,13 +81,13 @@ def photo_trunk() -> tuple[dict[str, str], str]:
     hub_cache = os.environ.get("TFHUB_CACHE_DIR") or os.path.join(tempfile.gettempdir(), "tfhub_modules")
   if os.path.isdir(os.path.join(hub_cache, hashlib.sha1(HUB_INCEPTION_V3.encode(), usedforsecurity=False).hexdigest())):
     return in_hub, f", which is in {hub_cache}"
-  keras_cache = os.path.join(os.environ.get("KERAS_HOME") or os.path.expanduser("~/.keras"), "models", _WEIGHTS)
+  keras_cache = os.path.join(os.environ.get("KERAS_HOME") or os.path.expanduser("~/.keras"), "models", WEIGHTS)
   if os.path.isfile(keras_cache):
     return by_keras, f", whose weights are in {keras_cache}"
   if reaches(f"{HUB_INCEPTION_V3}?tf-hub-format=compressed"):
     return in_hub, ", which is downloaded from TF Hub"
-  fetch = f". TF Hub cannot be reached from here: bring {_WEIGHTS_ADDRESS} here, then"
-  return {**by_keras, "trunk_weights": _WEIGHTS}, fetch
+  fetch = f". TF Hub cannot be reached from here: bring {WEIGHTS_ADDRESS} here, then"
+  return {**by_keras, "trunk_weights": WEIGHTS}, fetch
 
 
 def reaches(address: str, secs: float = _SECS) -> bool:

@@ -39,6 +39,7 @@ from beam_retrain.transforms.core.runtimes.trunk_info import (
   HUB_INCEPTION_V3,
   INCEPTION_V3,
   TRUNK_HELP,
+  WEIGHTS_ADDRESS,
   TrunkInfo,
 )
 from beam_retrain.transforms.core.runtimes.variant import INT8, Variant
@@ -210,7 +211,8 @@ def _load_keras(handle: str, weights: str | None, input_px: int | None) -> Trunk
   if not (callable(application) and name[0].isupper()):
     raise InputError(f"{flag('trunk')} {handle}: keras.applications has no {name!r}: try keras:InceptionV3.")
   if weights and not os.path.isfile(weights):
-    raise InputError(f"--trunk_weights {weights}: no such file: give the .h5 file of {name} without its top.")
+    where = f", such as {WEIGHTS_ADDRESS}" if name == "InceptionV3" else ""
+    raise InputError(f"--trunk_weights {weights}: no such file: give the .h5 file of {name} without its top{where}.")
   if not input_px:
     input_px = int(application(weights=None).input_shape[1])
   try:

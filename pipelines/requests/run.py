@@ -35,7 +35,7 @@ Trains a model on labelled images and evaluates it:
   OUTPUT/train         the exported model, retrained_labels.txt, retrained_graph.pb, TensorBoard logs
   OUTPUT/evaluate      predictions.csv, per_label.csv, confusion_matrix.csv, metrics.json
 
-A stage that is finished and unchanged is kept; a killed run resumes."""
+A stage that is finished and unchanged is kept; only new images go through the trunk; a killed run resumes."""
 
 _EXAMPLE = """\
 example

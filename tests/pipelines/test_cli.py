@@ -53,7 +53,7 @@ def test_version(capsys):
     (["evaluate", "--input=x", "--output=y"], "required: --model"),
     (
       ["predict", "--model=nowhere", "x.jpg"],
-      "nowhere does not exist: give the folder that `beam-retrain train` wrote.",
+      "nowhere does not exist: give the folder that `beam-retrain train` wrote, or that of `beam-retrain run`.",
     ),
     (["run", "--data=nowhere", "--output=x"], "nowhere does not exist: give digits, mnist, or the path of a folder"),
   ],

@@ -52,6 +52,24 @@ def _bad(output: Path) -> list[list[str]]:
   return [[name, reason, detail] for name, _, _, reason, detail in read_csv(output / "quarantine.csv")[1:]]
 
 
+def test_it_is_told_where_the_records_are_read_and_a_class_folder_has_changed(draw_digits, tmp_path):
+  draw_digits(tmp_path / "data", 20, lambda number, label: f"{label}/{number}.png")
+  assert convert.run([f"--input={tmp_path / 'data'}", f"--output={tmp_path / 'both'}", RUNNER]) == 0
+  assert [*find_source(str(tmp_path / "both")).notes()] == []
+  moved = next((tmp_path / "both").glob("*/*.jpg"))
+  moved.rename(
+    next(path for path in (tmp_path / "both").glob("*/*.jpg") if path.parent != moved.parent).parent / "x.jpg"
+  )
+  assert [*find_source(str(tmp_path / "both")).notes()] == [
+    f"{tmp_path / 'both' / 'records'} is read as it was written, but images were moved, added or deleted in the class"
+    " folders beside it: delete records, COMPLETED and info.json there to have the class folders read"
+  ]
+  shutil.rmtree(tmp_path / "both" / "records")
+  for name in ("COMPLETED", "info.json"):
+    (tmp_path / "both" / name).unlink()
+  assert find_source(str(tmp_path / "both")).name.startswith("a folder with")
+
+
 @pytest.mark.parametrize("command", ["bottlenecks", "evaluate"])
 def test_a_flipped_bit_is_noticed_and_can_be_accepted(command, made, folder, tmp_path, capsys):
   given = {
@@ -69,7 +87,7 @@ def test_a_flipped_bit_is_noticed_and_can_be_accepted(command, made, folder, tmp
   assert _bad(tmp_path / "out") == [
     ["ant/1.jpg", "UNREADABLE", f"has changed since `beam-retrain convert` wrote it: {remedy}"]
   ]
-  assert "1 of 300 inputs are bad (1 UNREADABLE)" in capsys.readouterr().err
+  assert "1 of 300 inputs is bad (1 UNREADABLE)" in capsys.readouterr().err
   assert not (tmp_path / "out" / "COMPLETED").exists()
 
   for name in ("COMPLETED", "info.json"):

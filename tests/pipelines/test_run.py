@@ -160,3 +160,19 @@ def test_images_that_cannot_be_used_are_refused_before_a_stage_is_announced(tmp_
   with pytest.raises(InputError, match="empty"):
     run([f"--data={tmp_path / 'empty'}", f"--output={tmp_path / 'out'}", "--runner=FnApiRunner"])
   assert capsys.readouterr().out == ""
+
+
+def test_after_one_moved_image_only_new_ones_go_through_the_trunk(finished, tmp_path, capsys):
+  digits, _ = finished
+  data, output = tmp_path / "data", tmp_path / "out"
+  for label in ("3", "5"):
+    (data / label).mkdir(parents=True)
+    for image in sorted((digits / "convert" / "training" / label).iterdir())[:60]:
+      shutil.copy(image, data / label)
+  arguments = [f"--data={data}", "--trunk=bundled", f"--output={output}", "--runner=FnApiRunner"]
+  assert run(arguments) == 0
+  min((data / "3").iterdir()).rename(data / "5" / "moved.jpg")
+  shutil.copy(digits / "convert" / "testing" / "5" / "0.jpg", data / "5" / "new.jpg")
+  assert run(arguments) == 0
+  assert f"120 of 121 bottlenecks reused from {output}/bottlenecks, 1 computed" in capsys.readouterr().out
+  assert sorted(os.listdir(output)) == ["bottlenecks", "config.toml", "evaluate", "run.json", "train"]

@@ -103,7 +103,7 @@ def test_labels_out_of_range_are_quarantined(tmp_path, capsys):
   change(folder / "train-labels-idx1-ubyte", 8 + 7, b"\x4d")
   arguments = ["convert", f"--input={folder}", f"--output={tmp_path / 'out'}", "--classes=10", _RUNNER]
   assert main(arguments) == 3
-  assert "1 of 60 inputs are bad (1 BAD_LABEL)" in said(capsys)
+  assert "1 of 60 inputs is bad (1 BAD_LABEL)" in said(capsys)
   assert "training/77/7" in (tmp_path / "out" / "quarantine.csv").read_text()
   assert len(list((tmp_path / "out").rglob("*.jpg"))) == 59
   assert main([*arguments, "--max_bad_fraction=0.02"]) == 0

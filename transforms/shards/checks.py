@@ -87,6 +87,8 @@ def check_counts(
       _check_any_usable(shards, labels)
       most = max(sum(counts.get((each, label), 0) for each in _SPLITS) for label in missing)
       change = ", or change --testing_percentage and --validation_percentage" if most >= len(_SPLITS) else ""
+      if split == TESTING and 0 < percentages.testing < 1:
+        change += f" (--testing_percentage {percentages.testing:g} is less than one image in a hundred)"
       raise InputError(
         f"no {split} image of {_shown(missing)}: add images, of which {_ENOUGH} in a class are enough as a rule, or"
         f" remove the class{change}."

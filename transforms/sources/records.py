@@ -165,6 +165,28 @@ class RecordsSource(Source):
       else:
         yield shard
 
+  def notes(self) -> Iterator[str]:
+    if self._has_other_files():
+      yield (
+        f"{files.shown(self._folder)} is read as it was written, but images were moved, added or deleted in the class"
+        " folders beside it: delete records, COMPLETED and info.json there to have the class folders read"
+      )
+
+  def _has_other_files(self) -> bool:
+    """Whether class folders have other numbers of images than when they were written."""
+    info = find_info(self.path, files)
+    formats = [each for each in info.settings.get("formats", ()) if each != "tfrecord"] if info else []
+    if not formats or not files.is_local(self.path):
+      return False
+    written, found = 0, []
+    for split, counts in read_stats(self.path, files).splits.items():
+      top = self.path if split == ALL else os.path.join(self.path, split)
+      for label, count in counts.labels.items():
+        names = [name for *_, names in os.walk(os.path.join(top, label)) for name in names]
+        found.append(sum(name.endswith((".jpg", ".png")) for name in names))
+        written += abs(found[-1] - count * len(formats))
+    return bool(written and any(found))  # someone may have deleted them all, to have space
+
   def _shards(self) -> Iterator[Shard]:
     for stat in files.match_in(self._folder, "*.tfrecord"):
       if parsed := parse_shard_name(os.path.basename(stat.path)):

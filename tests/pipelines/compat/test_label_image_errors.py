@@ -8,6 +8,8 @@ import pytest
 import tensorflow as tf
 
 from beam_retrain.pipelines.cli import main
+from beam_retrain.pipelines.compat.label_image import read_file
+from beam_retrain.transforms.core.errors import InputError
 from tests.pipelines.compat.label_image_suite import (
   convolutional,
   graphs,
@@ -139,6 +141,13 @@ def test_files_that_are_something_else_are_one_sentence(
   if content is not None:
     path.write_bytes(content)
   assert f"{path} {sentence}" in refused([*tf1_graph.flags, f"--{flag}={path}"], small_images, capsys)
+
+
+def test_the_graph_in_a_folder_of_run_is_named(tmp_path):
+  (tmp_path / "train").mkdir()
+  (tmp_path / "train" / "retrained_graph.pb").touch()
+  with pytest.raises(InputError, match=rf"is a folder: give --graph {tmp_path}/train/retrained_graph.pb\.$"):
+    read_file(str(tmp_path), "graph")
 
 
 @pytest.mark.parametrize(

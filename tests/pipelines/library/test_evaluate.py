@@ -117,7 +117,7 @@ def test_stored_bottlenecks_need_the_head_alone(made, model, tmp_path):
 @pytest.mark.parametrize(
   ("given", "labels", "words"),
   [
-    (["a.png"], None, "1 images have 0 labels: give one for each image"),
+    (["a.png"], None, "images in a list have no labels: give `labels`, one for each"),
     (["a.png", "b.png"], ["ant"], "2 images have 1 labels"),
     (["a.png"], ["cat"], r"image 0 has the label 'cat', which is none of the model's 10: =cmd, ant, "),
     ("folder", ["ant"], "a folder has its own labels"),

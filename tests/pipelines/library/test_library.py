@@ -23,6 +23,7 @@ from beam_retrain import (
   load_trunk,
 )
 from beam_retrain.pipelines import predict
+from beam_retrain.pipelines.library.images import as_list
 from beam_retrain.pipelines.predict import PredictRequest
 from beam_retrain.trainer.fit.data import load_bottlenecks as load_for_training
 from beam_retrain.transforms.core.records.splits import SplitPercentages
@@ -114,6 +115,11 @@ def test_a_process_forked_after_a_prediction_does_not_hang(made, paths):
 def test_a_single_image_is_not_taken_for_several(model, one):
   with pytest.raises(InputError, match="give a list of images"):
     model.predict(one)
+
+
+@pytest.mark.parametrize("dtype", [str, object])
+def test_paths_in_an_array_are_images(dtype):
+  assert as_list(np.array(["a.png", "b.png"], dtype)) == ["a.png", "b.png"]
 
 
 @pytest.mark.parametrize("pixels", [np.zeros((8, 8, 3)), np.zeros((8, 8, 4), np.uint8), np.zeros((0, 8), np.uint8)])
@@ -221,7 +227,7 @@ def test_nothing_is_written(made, model, paths):
 def test_each_public_name_is_there_and_described():
   for name in beam_retrain.__all__:
     assert getattr(beam_retrain, name).__doc__, name
-  assert set(beam_retrain.__all__) <= set(dir(beam_retrain))
+  assert {name for name in dir(beam_retrain) if name[0] != "_"} == set(beam_retrain.__all__)
 
 
 @pytest.mark.parametrize("given", ["run", "run/train", "run/train/saved_model", "run/train/saved_model/"])

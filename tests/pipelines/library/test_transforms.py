@@ -97,9 +97,9 @@ def test_too_many_bad_images_end_the_pipeline(made, images, tmp_path):
   compute = ComputeBottlenecks(images, output=tmp_path / "bottlenecks", **options)
   pipeline = _pipeline()
   _ = pipeline | compute
-  with pytest.raises(Exception, match=r"1 of 301 inputs are bad \(1 TRUNCATED\).*the loss with max_bad_fraction=0\.00"):
+  with pytest.raises(Exception, match=r"1 of 301 inputs is bad \(1 TRUNCATED\).*the loss with max_bad_fraction=0\.00"):
     pipeline.run()
-  with pytest.raises(InputError, match="is not finished: 1 of 301 inputs are bad"):
+  with pytest.raises(InputError, match="is not finished: 1 of 301 inputs is bad"):
     load_bottlenecks(tmp_path / "bottlenecks")
 
 

@@ -36,6 +36,7 @@ def smaller(px: int, mode: str = "RGB") -> bytes:
   [
     ([PHOTO], True),
     ([PHOTO, smaller(65), smaller(200, "L")], True),
+    ([PHOTO, *[smaller(200, "L")] * 3], True),  # brick, gravel and grass are grey
     ([smaller(64)], False),  # as small as a glyph
     ([smaller(200, "L"), smaller(300, "1")], False),
     ([PHOTO[:3000]], False),  # damaged

@@ -58,6 +58,7 @@ def test_the_flags_that_are_read_from_beam_s_source_are_those_that_it_has():
     ("--runer=FnApiRunner", "--runner"),  # Beam's
     ("--direct_num_worker=2", "--direct_num_workers"),
     ("--form=png", "--formats"),  # abbreviations are not taken
+    ("--sha=2", "--shards"),  # the beginning of ours
   ],
 )
 def test_an_unknown_flag_is_an_error_that_names_the_nearest(flag, nearest):
@@ -74,7 +75,8 @@ def test_an_unknown_flag_is_an_error_that_names_the_nearest(flag, nearest):
     (["--formats=png"], "required: --input"),
     (["--input"], "expected one argument"),
     (["--input=a", "--shards=many"], "invalid int value: 'many'"),
-    (["--input=a", "stray"], "'stray' is not expected here"),
+    (["--input=a", "stray"], "'stray' is not expected here; see"),
+    (["--input=a", "/"], "'/' is not expected here; give it as --input /, or see"),
     (["--input=a", "--direct_num_workers=many"], "invalid int value: 'many'"),
     (["--input=a", "--max_bad_fraction=1.5"], "1.5 is not between 0 and 1"),
     (["--input=a", "--max_bad_fraction=nan"], "nan is not between 0 and 1"),

@@ -40,6 +40,11 @@ def test_percentages_are_a_remedy_only_for_a_class_that_could_be_split(images, r
     check_counts({**_FULL, (TRAINING, "b"): images - 1, (VALIDATION, "b"): 0}, "ab", SplitPercentages())
 
 
+def test_a_fraction_in_place_of_a_percentage_is_told():
+  with pytest.raises(InputError, match=r"\(--testing_percentage 0.3 is less than one image in a hundred\)"):
+    check_counts({**_FULL, (TESTING, "b"): 0}, "ab", SplitPercentages(testing=0.3))
+
+
 def test_validation_that_nobody_wants_is_not_missed():
   counts = {key: count for key, count in _FULL.items() if key[0] != VALIDATION}
   assert check_counts(counts, "ab", SplitPercentages(validation=0)) == counts

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import itertools
 import json
 import re
 import shlex
@@ -25,6 +26,7 @@ COMMANDS = (
 )
 
 _NEAR = 0.8  # of difflib's ratio
+_LEAST_BEGINNING = len("--out")
 
 Value = str | int | float | bool | list[str]
 _SWITCHES = ("--quiet", "--verbose", "--print_config")
@@ -72,8 +74,9 @@ def validate(path: str, command: str, ours: Sequence[str], known: Sequence[str])
 
 def nearest(name: str, *known: Sequence[str]) -> str:
   """Returns the nearest name, of the first group that has one."""
-  near = (found for names in known for found in difflib.get_close_matches(name, names, n=1, cutoff=_NEAR))
-  return next(near, "")
+  ours, *others = ([*difflib.get_close_matches(name, names, n=1, cutoff=_NEAR)] for names in known)
+  begun = sorted((each for each in known[0] if each.startswith(name) and len(name) >= _LEAST_BEGINNING), key=len)
+  return next(iter(itertools.chain(ours, begun, *others)), "")
 
 
 def to_arguments(path: str, command: str, parser: argparse.ArgumentParser, given: Sequence[str]) -> list[str]:
@@ -135,7 +138,7 @@ def to_toml(command: str, argv: Iterable[str], place: str = "images") -> str:
   for name, value in _given(argv, place):
     if f"--{name}" not in _SWITCHES:  # how much is printed is no part of a run
       flags.setdefault(name, []).append(value)
-  lines = [f"# beam-retrain {command} --config config.toml"] if flags else []
+  lines = [f"# beam-retrain {command} --config THIS_FILE"] if flags else []
   for name, values in flags.items():
     if any(value == HIDDEN or not _is_text(value) for value in values):
       lines.append(f"# --{name} is not kept here: give it on the command line")

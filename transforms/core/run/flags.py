@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 import re
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
@@ -123,7 +124,9 @@ def validate_spelling(
 def unknown_argument(parser: argparse.ArgumentParser, argument: str, known: Sequence[str], complaint: str) -> str:
   """Returns the message for an unknown argument, with the nearest flag."""
   if not argument.startswith("-"):
-    return f"{parser.prog}: {argument!r} is not expected here; see `{parser.prog} --help`."
+    takers = {"--data", "--input"}.intersection(flags_of(parser)) if os.path.exists(argument) else ()
+    remedy = "".join(f"give it as {flag} {argument}, or " for flag in takers)
+    return f"{parser.prog}: {argument!r} is not expected here; {remedy}see `{parser.prog} --help`."
   flag = argument.split("=")[0]
   # Ours first: Beam has hundreds, one of which is near to nearly anything.
   near = config.nearest(flag, flags_of(parser), known)

@@ -33,6 +33,8 @@ from beam_retrain.transforms.core.system.locks import Claim
 from beam_retrain.transforms.core.system.small_files import RUN_AGAIN, read_small
 
 # The marker is deleted first, so that no reader takes the folder for finished.
+# Read from the folder of `run` too, by `find_output`.
+_OF_RUN = ("bottlenecks", "train", "evaluate")
 _ALWAYS_OWNED = (COMPLETED_FILE, CONFIG_FILE, STATS_FILE, QUARANTINE_FILE, LABELS_FILE, REPORTS_FOLDER)
 
 
@@ -63,24 +65,22 @@ def read_info(folder: str, stage: str, files: Files = local_files) -> RunInfo:
 
   Raises InputError if the folder is missing, unfinished or of another stage.
   """
+  shown = folder if "://" in folder else local_files.shown(folder)
+  of_run = ", or that of `beam-retrain run`" if stage in _OF_RUN else ""
+  give = f"give the folder that `beam-retrain {stage}` wrote{of_run}"
   info = find_info(folder, files)
   if info is None and not files.exists(os.path.join(folder, INFO_FILE)):
     is_there = "://" in folder or os.path.exists(folder)
     problem = f"has no {INFO_FILE}" if is_there else "does not exist"
-    raise InputError(f"{folder} {problem}: give the folder that `beam-retrain {stage}` wrote.")
+    raise InputError(f"{shown} {problem}: {give}.")
   if info is None:
-    raise InputError(
-      f"{os.path.join(folder, INFO_FILE)} is damaged, or not of beam-retrain: give the folder that"
-      f" `beam-retrain {stage}` wrote, or run that again."
-    )
+    raise InputError(f"{os.path.join(shown, INFO_FILE)} is damaged, or not of beam-retrain: {give}, or run that again.")
   if info.stage != stage:
-    raise InputError(
-      f"{folder} was written by `beam-retrain {info.stage}`: give the folder that `beam-retrain {stage}` wrote."
-    )
+    raise InputError(f"{shown} was written by `beam-retrain {info.stage}`: {give}.")
   if not is_completed(folder, files):
     _refuse_too_many_bad(folder, stage, files)
     raise InputError(
-      f"{folder} is not finished: repeat the `beam-retrain {stage}`, or the `beam-retrain run`, that writes it."
+      f"{shown} is not finished: repeat the `beam-retrain {stage}`, or the `beam-retrain run`, that writes it."
     )
   check_contents(folder, info, files)
   return info
@@ -91,9 +91,10 @@ def _refuse_too_many_bad(folder: str, stage: str, files: Files) -> None:
   from beam_retrain.transforms.core.run.stats import read_stats  # it imports this module
 
   if files.exists(os.path.join(folder, STATS_FILE)) and (stats := read_stats(folder, files)).bad_fraction:
-    listed = stats.describe_bad(os.path.join(folder, QUARANTINE_FILE))
+    shown = folder if "://" in folder else local_files.shown(folder)
+    listed = stats.describe_bad(os.path.join(shown, QUARANTINE_FILE))
     raise InputError(
-      f"{folder} is not finished: {listed} and repeat the `beam-retrain {stage}`, or the `beam-retrain run`, that"
+      f"{shown} is not finished: {listed} and repeat the `beam-retrain {stage}`, or the `beam-retrain run`, that"
       " writes it."
     )
 

@@ -56,9 +56,11 @@ class Stats:
     """
     counts = {reason: count for reason, count in self.reasons.items() if reason not in DROPPED}
     reasons = ", ".join(f"{count} {reason}" for reason, count in counts.items())
+    bad = sum(counts.values())
     rounded_up = min(1.0, int(self.bad_fraction * 1000 + 1) / 1000)
     return (
-      f"{sum(counts.values())} of {self.inputs} inputs are bad ({reasons}): see {quarantine}; repair or remove them, or"
+      f"{bad} of {self.inputs} inputs {'are' if bad > 1 else 'is'} bad ({reasons}): see {quarantine}; repair or remove"
+      f" {'them' if bad > 1 else 'it'}, or"
       f" accept the loss with --max_bad_fraction={rounded_up}"
     )
 

@@ -13,6 +13,9 @@ from beam_retrain.transforms.core.system.small_files import parse_json
 HUB_INCEPTION_V3 = "https://tfhub.dev/google/imagenet/inception_v3/feature_vector/5"
 BUNDLED = "bundled"
 INCEPTION_V3 = "inception_v3"
+WEIGHTS = "inception_v3_weights_tf_dim_ordering_tf_kernels_notop.h5"
+WEIGHTS_ADDRESS = f"https://storage.googleapis.com/tensorflow/keras-applications/inception_v3/{WEIGHTS}"
+"""Where Keras has the weights of `keras:InceptionV3`."""
 TRUNK_HELP = (
   "bundled (small, part of the package, trained on rendered glyphs), inception_v3 (TF Hub's feature vector, 299 x 299,"
   " 2,048 numbers), any TF Hub handle, the path of a SavedModel folder, or keras:InceptionV3 (or another name of"

@@ -90,7 +90,7 @@ def test_a_file_that_is_not_there(tmp_path):
 )
 def test_a_written_file_is_the_same_request(argv, write):
   text = to_toml("bottlenecks", argv)
-  assert text.startswith("# beam-retrain bottlenecks --config config.toml\n")
+  assert text.startswith("# beam-retrain bottlenecks --config THIS_FILE\n")
   assert all(character.isprintable() or character == "\n" for character in text)
   assert BottlenecksRequest.parse([write(text)]).to_argv() == BottlenecksRequest.parse(_joined(argv)).to_argv()
 

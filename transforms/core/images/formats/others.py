@@ -9,6 +9,7 @@ from beam_retrain.transforms.core.images.formats.info import Fault
 from beam_retrain.transforms.core.records.quarantine import Reason
 
 _CONVERT = "convert the folder with `beam-retrain convert` and give its output"
+_CONVERT_HEIC = "convert the folder with `beam-retrain convert`, which needs the extra [heic], and give its output"
 _STARTS = {
   b"II*\0": "a TIFF",
   b"MM\0*": "a TIFF",
@@ -39,8 +40,8 @@ _NO_REMEDY_OF_OURS = {
   b"version https://git-lfs.github.com/spec/": "a Git LFS pointer: run `git lfs pull`",
 }
 _BRANDS = {
-  "an AVIF": (b"avif", b"avis"),
-  "a HEIC": (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"),
+  f"an AVIF: {_CONVERT}": (b"avif", b"avis"),
+  f"a HEIC: {_CONVERT_HEIC}": (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"),
 }
 _PNM = re.compile(rb"P[1-6]\s(?:\s|#.*\n)*[0-9]+\s+[0-9]+\s")
 _CR2 = b"II*\0\x10\0\0\0CR"
@@ -72,7 +73,7 @@ def name(encoded: bytes) -> Fault:
     brands = {box[at : at + 4] for at in range(0, len(box), 4)}
     for what, names in _BRANDS.items():
       if not brands.isdisjoint(names):
-        return _unsupported(f"{what}: {_CONVERT}")
+        return _unsupported(what)
   text = start.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
   if text.startswith(_SVG) and b"<svg" in text:
     return _unsupported("an SVG: save it as PNG")
