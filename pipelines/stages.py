@@ -10,10 +10,10 @@ import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import beam_retrain.transforms.core
 from beam_retrain.pipelines.options.stage_flags import Stage
+from beam_retrain.pipelines.requests.bottlenecks import BottlenecksRequest
 from beam_retrain.transforms.core.log_file import LOG_FILE
 from beam_retrain.transforms.core.printing import as_stage, say
 from beam_retrain.transforms.core.records.schema import CONFIG_FILE
@@ -62,7 +62,7 @@ class Chain:
     return state
 
   def renew(self, stage: Stage, state: str, may_reuse: bool = True) -> None:
-    """Runs `bottlenecks`; what is finished stays, and is reused, until the new ones are complete.
+    """Runs `bottlenecks` beside finished ones, which it reuses and then replaces.
 
     `state` is that of the stage, a space, and that of its trunk: bottlenecks of another trunk are not reused.
     """
@@ -79,14 +79,14 @@ class Chain:
       self.remember(name, state)
 
   def _is_of_trunk(self, stage: Stage, state: str) -> bool:
-    """Whether a stage's finished bottlenecks are of a trunk, and this machine can run it."""
+    """Whether finished bottlenecks are of a trunk that runs here."""
     remembered, info = self.remembered(stage.command) or "", find_info(stage.output)
     if info is None or info.trunk == NO_TRUNK:  # damaged
       return False
     return remembered.partition(" ")[2] == state.partition(" ")[2] and not info.trunk.variant.unsupported_reason()
 
   def end_renewal(self, name: str) -> None:
-    """Replaces a stage's old output by a finished new one; goes on if interrupted."""
+    """Replaces an old output by a finished new one; resumes if interrupted."""
     now, new, old = (self._output / f"{name}{end}" for end in ("", NEXT, OLD))
     if is_completed(str(new)) and self.remembered(new.name):
       if now.exists():
@@ -138,10 +138,9 @@ class Chain:
 
 
 def _beside(request: Request, output: str, reused: tuple[str, ...]) -> Request:
-  values: dict[str, Any] = {"output": output}
-  if reused:
-    values["reuse"] = (*vars(request)["reuse"], *reused)
-  return dataclasses.replace(request, **values, given=request.given | {*values})
+  assert isinstance(request, BottlenecksRequest)
+  given = request.given | {"output", *(["reuse"] if reused else [])}
+  return dataclasses.replace(request, output=output, reuse=(*request.reuse, *reused), given=given)
 
 
 def digests_of_trunk(handle: str, weights: str | None) -> list[str]:

@@ -57,7 +57,10 @@ def say_trunk_for_photos(source: Source, command: Sequence[str]) -> None:
 
 
 def are_photos(images: Iterable[bytes]) -> bool:
-  """Returns whether a quarter of the images are larger than glyphs, and coloured: some classes of photos are grey."""
+  """Returns whether a quarter are larger than glyphs, and coloured.
+
+  No more, since some classes of photos are grey.
+  """
   found = [_is_photo(encoded) for encoded in images]
   return any(found) and sum(found) * 4 >= len(found)
 

@@ -173,7 +173,7 @@ class RecordsSource(Source):
       )
 
   def _has_other_files(self) -> bool:
-    """Whether class folders have other numbers of images than when they were written."""
+    """Whether class folders have other numbers of images than written."""
     info = find_info(self.path, files)
     formats = [each for each in info.settings.get("formats", ()) if each != "tfrecord"] if info else []
     if not formats or not files.is_local(self.path):
