@@ -125,6 +125,7 @@ class Batches:
   def _infer(self, images: Sequence[bytes]) -> Answer:
     size = next((size for size in sorted(self._models) if size >= len(images)), max(self._models))
     keyed = (Image(str(number), "", encoded) for number, encoded in enumerate(images))
+    self._models[size].plain[0] = 0  # a server has no last image: to load TensorFlow stops all clients for seconds
     self.images += len(images)
     self.batches += -(-len(images) // size)
     return list(infer_images(keyed, self._models[size], batch_size=size, max_pixels=self._max_pixels))

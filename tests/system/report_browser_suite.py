@@ -104,3 +104,18 @@ def requests(browser: WebDriver) -> list[str]:
     message["params"]["request"]["url"] for message in messages if message["method"] == "Network.requestWillBeSent"
   ]
   return [url for url in urls if not url.startswith("data:")]
+
+
+def serious_faults(browser: WebDriver) -> dict[str, list[str]]:
+  """Returns what axe finds serious or critical on the open page: rule -> some elements."""
+  import axe_core_python
+
+  browser.execute_script(Path(axe_core_python.__file__).with_name("axe.min.js").read_text(encoding="utf-8"))
+  only = "{resultTypes: ['violations']}"
+  found = browser.execute_async_script(f"const done = arguments[0]; axe.run({only}).then(found => done(found))")
+  assert len(found["passes"]) > 12
+  return {
+    one["id"]: [node["html"][:200] for node in one["nodes"]][:3]
+    for one in found["violations"]
+    if one["impact"] in ("serious", "critical")
+  }

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.system.report_browser_suite import DESK, PHONE, browser, open_page, pages, requests
+from tests.system.report_browser_suite import DESK, PHONE, browser, open_page, pages, requests, serious_faults
 
 if TYPE_CHECKING:
   from selenium.webdriver.chrome.webdriver import WebDriver
@@ -192,16 +191,5 @@ def test_on_paper_there_is_no_navigation_and_the_tables_are_open(browser: WebDri
 def test_axe_finds_nothing_serious(
   browser: WebDriver, pages: dict[str, str], name: str, size: tuple[int, int], scheme: str
 ) -> None:
-  import axe_core_python
-
   open_page(browser, pages[name], size, scheme)
-  browser.execute_script(Path(axe_core_python.__file__).with_name("axe.min.js").read_text(encoding="utf-8"))
-  only = "{resultTypes: ['violations']}"
-  found = browser.execute_async_script(f"const done = arguments[0]; axe.run({only}).then(found => done(found))")
-  assert len(found["passes"]) > 15
-  serious = {
-    one["id"]: [node["html"][:200] for node in one["nodes"]][:3]
-    for one in found["violations"]
-    if one["impact"] in ("serious", "critical")
-  }
-  assert serious == {}
+  assert serious_faults(browser) == {}

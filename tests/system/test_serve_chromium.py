@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.helpers import read_csv
+from tests.helpers import read_csv, read_json
 from tests.system.chromium_suite import press, shoot, wait_for
-from tests.system.report_browser_suite import DESK, PHONE, browser, open_page
+from tests.system.report_browser_suite import DESK, PHONE, browser, open_page, serious_faults
 from tests.system.serve_suite import Served, everything, make_work, served
 
 if TYPE_CHECKING:
@@ -148,6 +148,31 @@ def test_ten_mistakes_are_reviewed_by_keyboard_through_a_kill(browser: WebDriver
   assert [row[3] for row in rows[:6]] == [items[0]["label"], "", "", items[3]["predicted"], "8", ""]
 
 
+def test_what_was_reviewed_is_evaluated_again(browser: WebDriver, work: Path, tmp_path: Path) -> None:
+  """By keyboard: one relabelled as predicted, one dropped, one kept; then `evaluate --corrections` and its report."""
+  from beam_retrain.pipelines.cli import main
+
+  with served(*everything(work), cwd=tmp_path) as one:
+    left = _open_review(browser, one)
+    mistakes = sum("mistakes" in item["kinds"] for item in one.ask("/review/items").json["items"])
+    press(browser, "p", "x", "k")
+    wait_for(browser, f"{_LEFT} === {left - 3}")
+  output = tmp_path / "corrected"
+  given = (f"--model={work / 'model'}", f"--input={work / 'bottlenecks'}", "--split=all", f"--output={output}")
+  assert main(["evaluate", *given, f"--corrections={tmp_path / 'corrections.csv'}", "--runner=FnApiRunner"]) == 0
+  before, now = (read_json(folder / "metrics.json") for folder in (work / "evaluation", output))
+  assert (now["total"], now["correct"]) == (before["total"] - 1, before["correct"] + 1)
+  assert [now["corrections"][name] for name in ("relabelled", "dropped")] == [1, 1]
+  assert now["corrections"]["without"]["correct"] == before.get("unseen", before)["correct"]
+  assert read_json(output / "stats.json")["corrections"] == {"relabelled": 1, "dropped": 1, "gone": 0, "changed": 0}
+  open_page(browser, f"file://{output / 'report.html'}")
+  assert "1 label corrected and 1 image left out: accuracy" in browser.find_element("tag name", "header").text
+  flags = [flag.replace(str(work / "evaluation"), str(output)) for flag in everything(work)]
+  with served(*flags, cwd=tmp_path) as again:
+    items = again.ask("/review/items").json["items"]
+  assert sum("mistakes" in item["kinds"] for item in items) == mistakes - 2
+
+
 def test_two_pages_at_once_overwrite_nothing(browser: WebDriver, work: Path, tmp_path: Path) -> None:
   with served(*everything(work), cwd=tmp_path) as one:
     left = _open_review(browser, one)
@@ -231,5 +256,6 @@ def test_no_page_scrolls_sideways_or_complains(
   assert browser.execute_script("return document.documentElement.scrollWidth") <= size[0]
   paper = "return getComputedStyle(document.body).backgroundColor"
   assert browser.execute_script(paper) == {"light": "rgb(255, 255, 255)", "dark": "rgb(19, 22, 25)"}[scheme]
+  assert serious_faults(browser) == {}
   assert browser.get_log("browser") == []
   shoot(browser, f"{name}-{size[0]}-{scheme}", tmp_path)
