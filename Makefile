@@ -112,7 +112,7 @@ engines: $(ENGINES)/flink/job-server.jar $(ENGINES)/spark/job-server.jar $(PRISM
 RUN_ENGINES = BEAM_RETRAIN_ENGINES=$(abspath $(ENGINES)) $(BIN)/pytest -q --durations 0
 test-engines: $(INSTALLED) engines  ## whole jobs on FnApiRunner, Prism, Flink and Spark, on clusters of both, on s3:// and gs://
 	@$(RUN_ENGINES) tests/system/test_clusters.py $(ARGS)
-	@$(RUN_ENGINES) -n 2 --dist loadscope tests/system/test_engines.py tests/system/test_staged_package.py tests/transforms/io/object_stores/test_object_files.py tests/transforms/io/test_lease.py tests/system/test_object_store.py tests/system/test_object_names.py $(ARGS)
+	@$(RUN_ENGINES) -n 2 --dist loadscope tests/system/test_engines.py tests/system/test_staged_package.py tests/transforms/io/object_stores/test_object_files.py tests/transforms/io/test_lease.py tests/system/test_object_store.py tests/system/test_object_names.py tests/system/test_bucket_history.py $(ARGS)
 
 test-faults: $(INSTALLED) engines  ## jobs on clusters of Flink and Spark whose processes are killed
 	@$(RUN_ENGINES) tests/system/test_faults.py $(ARGS)

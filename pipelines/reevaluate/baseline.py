@@ -8,7 +8,15 @@ import sys
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from beam_retrain.pipelines.reevaluate.history import STAGE, DamagedError, dates, is_date, read_metrics, read_night
+from beam_retrain.pipelines.reevaluate.history import (
+  STAGE,
+  DamagedError,
+  dates,
+  is_date,
+  night_folder,
+  read_metrics,
+  read_night,
+)
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.metrics.comparison import BASELINE, REFERENCE
 from beam_retrain.transforms.core.metrics.figures import MISSED, Metrics
@@ -66,7 +74,7 @@ def _last_passed(history: str, date: str) -> Baseline | None:
   chosen: Baseline | None = None
   missed: list[str] = []
   for name in reversed([name for name in dates(history) if name < date]):
-    folder = os.path.join(history, name)
+    folder = night_folder(history, name)
     try:
       metrics = read_night(folder, name)
       if metrics.trend_point().verdict != MISSED:
@@ -95,10 +103,10 @@ def _read_given(history: str, date: str, given: str, kind: str) -> Baseline:
     raise InputError(f"--{kind} is empty: {_choices(history, date, kind)}.")
   folder = os.path.join(history, given) if is_date(given) else files.absolute(given)
   parent, name = os.path.split(folder.rstrip("/"))
-  if files.is_local(folder) and is_date(name) and os.path.realpath(parent) == os.path.realpath(history):
+  if is_date(name) and (parent == history or os.path.realpath(parent) == os.path.realpath(history)):
     if name == date:
       raise InputError(f"--{kind} {name} is tonight itself: {_choices(history, date, kind)}.")
-    if not os.path.lexists(folder):
+    if name not in dates(history):
       raise InputError(f"--{kind} {name}: {history} has no such night: {_choices(history, date, kind)}.")
     return _night(history, name)
   info = find_info(folder, files)
@@ -115,7 +123,7 @@ def _read_given(history: str, date: str, given: str, kind: str) -> Baseline:
 
 
 def _night(history: str, name: str) -> Baseline:
-  folder = os.path.join(history, name)
+  folder = night_folder(history, name)
   return _baseline(name, folder, read_night(folder, name))
 
 

@@ -19,6 +19,7 @@ from beam_retrain.pipelines.requests.evaluation import EvaluationRequest, Reeval
 from beam_retrain.reporting.junit import junit_xml
 from beam_retrain.reporting.prometheus import prometheus_text
 from beam_retrain.reporting.text_tables import changes_table
+from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.metrics.figures import CANDIDATE, MODEL, TrendPoint
 from beam_retrain.transforms.core.metrics.metrics_file import METRICS_FILE
 from beam_retrain.transforms.core.printing import say
@@ -45,7 +46,7 @@ run = ReevaluateRequest.run
 class Job(NamedTuple):
   """Tonight's planned evaluation; `nights` are the finished ones.
 
-  `compared_with` are the baseline and the reference, if any.
+  `compared_with` are the baseline and the reference, if any; `working` is the folder that the night is made in.
   """
 
   evaluation: Evaluation
@@ -56,11 +57,14 @@ class Job(NamedTuple):
   nights: Sequence[TrendPoint]
   compared_with: Sequence[Baseline]
   compare: CompareNights
+  working: str
 
 
 def execute(request: ReevaluateRequest, today: Callable[[], datetime.date] = datetime.date.today) -> int:
   job = plan(request, today())
   with history.tonight(job.history, job.date, job.info.request) as working:
+    if working != job.working:
+      raise InputError(f"another command published the night {job.date} in the meantime: run this one again.")
     step = job.evaluation.begin(
       job.info,
       working,
@@ -127,7 +131,7 @@ def plan(request: ReevaluateRequest, today: datetime.date) -> Job:
     min_slice_size=request.min_slice_size,
   )
   compared_with = [one for one in (baseline, reference) if one]
-  return Job(evaluation, info, request.history, request.keep_stores, date, nights, compared_with, compare)
+  return Job(evaluation, info, request.history, request.keep_stores, date, nights, compared_with, compare, working)
 
 
 def report(job: Job, step: EvaluateClassifier) -> int:

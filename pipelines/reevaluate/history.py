@@ -9,7 +9,7 @@ HISTORY/2026-11-23/                          a finished night: published by a re
         .lock-2026-11-24                     held over that whole night
 ```
 
-A lock (`locks`) ends with the process that holds it, even if killed.
+A lock (`locks`) ends with the process that holds it, even if killed. In an object store it is otherwise: see `bucket`.
 """
 
 from __future__ import annotations
@@ -20,8 +20,11 @@ import json
 import os
 import re
 from collections.abc import Collection, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from beam_retrain.pipelines.reevaluate import bucket
+from beam_retrain.pipelines.reevaluate.bucket import is_bucket
 from beam_retrain.transforms.bottlenecks.store import STORES_FOLDER, store_folder
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.metrics.figures import Metrics, TrendPoint
@@ -40,6 +43,7 @@ _LOCK = ".lock"
 _REPLACED = "replaced"
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _WORK = re.compile(rf"(?P<date>{_DATE.pattern})-(?P<what>[0-9a-f]{{12}}|{_REPLACED})")
+_AT_ONCE = 10
 _IN_TREND = ("labels", "night", "accuracy", "accuracy_interval_95", "total", "per_label", "gates")
 
 
@@ -56,11 +60,22 @@ def read_nights(history: str) -> list[TrendPoint]:
   if _set_aside_works(history):
     with _changing(history):
       _recover(history)
-  nights = []
-  for name in dates(history):
+
+  def read(name: str) -> list[TrendPoint]:
     with contextlib.suppress(DamagedError):
-      nights.append(read_night(os.path.join(history, name), name).trend_point())
-  return nights
+      return [read_night(night_folder(history, name), name).trend_point()]
+    return []
+
+  with ThreadPoolExecutor(_AT_ONCE) as threads:
+    read_each = threads.map if is_bucket(history) else map  # each night takes some requests
+    return [night for nights in read_each(read, dates(history)) for night in nights]
+
+
+def night_folder(history: str, name: str) -> str:
+  """Returns the folder of a finished night, which need not exist."""
+  if is_bucket(history):
+    return bucket.night_folder(history, name) or files.join(history, name)
+  return os.path.join(history, name)
 
 
 def choose_date(text: str | None, today: datetime.date, history: str, nights: Sequence[TrendPoint]) -> str:
@@ -74,7 +89,7 @@ def choose_date(text: str | None, today: datetime.date, history: str, nights: Se
     last = nights[-1].night
     raise InputError(
       f"today is {name} by this machine's clock, but there is a finished night of {last}: set the clock, give --date,"
-      f" or move {files.shown(os.path.join(history, last))} away."
+      f" or move {files.shown(os.path.join(history, last))}{'.json' * is_bucket(history)} away."
     )
   return name
 
@@ -92,18 +107,20 @@ def earlier_stores(history: str, date: str, fingerprint: str, working: str = "")
   """
   stores: list[str] = []
   for name in reversed(dates(history)):
-    night = os.path.join(history, name)
+    night = night_folder(history, name)
     store = store_folder(night, fingerprint)
-    if name <= date and is_completed(night) and is_completed(store):
+    if name <= date and is_completed(night, files) and is_completed(store, files):
       stores.append(store)
       if name < date:
         break
   works = [store_folder(path, fingerprint) for path, of in _works(history) if of <= date and path != working]
-  return [*stores, *[store for store in works if is_completed(store)][-1:]]
+  return [*stores, *[store for store in works if is_completed(store, files)][-1:]]
 
 
 def working_folder(history: str, date: str, request: str) -> str:
   """Returns the folder of a night's unfinished work."""
+  if is_bucket(history):
+    return bucket.working_folder(history, date, request)
   return os.path.join(history, _UNFINISHED_FOLDER, f"{date}-{request[:12]}")
 
 
@@ -115,6 +132,14 @@ def tonight(history: str, date: str, request: str) -> Iterator[str]:
   bottlenecks, too. Changes nothing if another process works on this night, or `history/date` is not of `reevaluate`.
   """
   _check_history(history)
+  if is_bucket(history):
+    with bucket.tonight(history, date, request, f"beam-retrain {STAGE}") as working:
+      try:
+        yield working
+      finally:
+        with contextlib.suppress(OSError):
+          _prune_older_work(history, working, date)
+    return
   os.makedirs(history, exist_ok=True)
   busy = f"another process is working on the night {date} in {history}"
   lock = _lock_path(history, date)
@@ -139,8 +164,12 @@ def publish(working: str, history: str, date: str) -> str:
 
   Replaces an older night of that date and deletes its other unfinished work. Must be called within `tonight`.
   """
-  if not is_completed(working):
+  if not is_completed(working, files):
     raise ValueError(f"{working} is not finished")
+  if is_bucket(history):
+    bucket.publish(working, history, date)
+    files.delete(path for path, of in _works(history) if of == date)
+    return working
   night, aside = os.path.join(history, date), _set_aside(history, date)
   with _changing(history):
     _check_replaceable(night)
@@ -167,15 +196,15 @@ def prune_stores(history: str, keep: int, date: str) -> None:
   with _changing(history):
     if _others_at_work(history, date):
       return
-    ours = [name for name in dates(history) if _is_ours(os.path.join(history, name))]
-    finished = [name for name in ours if is_completed(os.path.join(history, name))]
+    ours = [name for name in dates(history) if _is_ours(night_folder(history, name))]
+    finished = [name for name in ours if is_completed(night_folder(history, name), files)]
     kept = finished[-keep:] if keep else []
     for name in ours:
       if name not in kept:
-        _delete_stores(os.path.join(history, name))
+        _delete_stores(night_folder(history, name))
     files.delete(path for path, of in _works(history) if kept and of < kept[0] and of != date)
     with scratch.outside():
-      for lock in _other_locks(history, date):
+      for lock in [] if is_bucket(history) else _other_locks(history, date):
         held = locks.hold_alone(lock, f"beam-retrain {STAGE}", lock)
         with contextlib.suppress(InputError), held, scratch.scratch_folder(lock):
           pass
@@ -195,13 +224,22 @@ def _prune_older_work(history: str, working: str, date: str) -> None:
 
 
 def _finished_stores(work: str) -> set[str]:
-  folder = os.path.join(work, STORES_FOLDER)
-  names = os.listdir(folder) if os.path.isdir(folder) and not os.path.islink(work) else []
-  return {name for name in names if is_completed(os.path.join(folder, name))}
+  return {os.path.basename(store) for store in _stores(work) if is_completed(store, files)}
+
+
+def _stores(night: str) -> list[str]:
+  folder = files.join(night, STORES_FOLDER)
+  if not files.is_local(night):
+    return [files.join(folder, name) for name in files.subfolders(folder)]
+  if not os.path.isdir(folder) or os.path.islink(folder) or os.path.islink(night):
+    return []
+  return [entry.path for entry in os.scandir(folder) if entry.is_dir(follow_symlinks=False)]
 
 
 def _works(history: str) -> list[tuple[str, str]]:
   """Returns (path, date) of each folder of unfinished work."""
+  if is_bucket(history):
+    return bucket.works(history)
   folder = os.path.join(history, _UNFINISHED_FOLDER)
   names = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
   return [(os.path.join(folder, name), match["date"]) for name in names if (match := _WORK.fullmatch(name))]
@@ -210,7 +248,7 @@ def _works(history: str) -> list[tuple[str, str]]:
 def _is_ours(folder: str) -> bool:
   """Whether `reevaluate` wrote this folder; links do not count."""
   with contextlib.suppress(DamagedError):
-    return not os.path.islink(folder) and _read_json(os.path.join(folder, INFO_FILE)).get("stage") == STAGE
+    return not os.path.islink(folder) and _read_json(files.join(folder, INFO_FILE)).get("stage") == STAGE
   return False
 
 
@@ -240,12 +278,10 @@ def _recover(history: str) -> None:
 
 
 def _delete_stores(night: str) -> None:
-  folder = os.path.join(night, STORES_FOLDER)
-  if os.path.isdir(folder) and not os.path.islink(folder):
-    for store in os.scandir(folder):
-      if store.is_dir(follow_symlinks=False):
-        reopen_folder(store.path)  # first, so that no reader takes a partial store for a finished one
-    files.delete([folder])
+  if stores := _stores(night):
+    for store in stores:
+      reopen_folder(store, files)  # first, so that no reader takes a partial store for a finished one
+    files.delete([files.join(night, STORES_FOLDER)])
 
 
 def _lock_path(history: str, date: str) -> str:
@@ -253,6 +289,8 @@ def _lock_path(history: str, date: str) -> str:
 
 
 def _others_at_work(history: str, date: str) -> bool:
+  if is_bucket(history):
+    return bucket.others_at_work(history, date)
   return any(map(locks.is_held, _other_locks(history, date)))
 
 
@@ -263,6 +301,8 @@ def _other_locks(history: str, date: str) -> list[str]:
 
 def _changing(history: str) -> contextlib.AbstractContextManager[None]:
   """Locks the history for renames and deletions; held for seconds."""
+  if is_bucket(history):  # where nothing is renamed
+    return contextlib.nullcontext()
   return locks.hold(os.path.join(history, _LOCK))
 
 
@@ -275,18 +315,26 @@ def is_date(text: str) -> bool:
 
 def is_in_night(path: str, history: str) -> bool:
   """Whether a folder is, or is in, a night of a history."""
+  if is_bucket(history):
+    return f"{path}/".startswith(f"{files.join(history, bucket.NIGHTS_FOLDER)}/")
   inside = os.path.relpath(os.path.realpath(path), os.path.realpath(history))
   return is_date(inside.partition(os.sep)[0])
 
 
 def dates(history: str) -> list[str]:
+  if is_bucket(history):
+    return bucket.dates(history)
   return sorted(filter(is_date, os.listdir(history))) if os.path.isdir(history) else []
 
 
 def _check_history(history: str) -> None:
+  if is_bucket(history):
+    bucket.check_history(history)
+    return
   if not files.is_local(history):
     raise InputError(
-      f"--history {history} is remote, where folders cannot be renamed atomically: give a local or mounted folder."
+      f"--history {history} is remote, where folders cannot be renamed atomically: give a folder of s3:// or gs://, or"
+      " a local or mounted one."
     )
   if not os.path.lexists(history):
     return

@@ -6,6 +6,7 @@ A subclass says which flags its engine takes. What is compared, and how:
 |------------------------------------------|-----------------------------------------------------------------------|
 | info.json, metrics.json, predictions.csv | the same but for command, paths and times, as `verify --same` compares |
 | trunk/saved_model.pb                     | the same operations and numbers: TensorFlow names functions anew      |
+| trunk/trunk.json                         | the same but for the digest of the former                             |
 | transform_fn/saved_model.pb              | a transform whose output differs by at most `TRANSFORM_TOLERANCE`;    |
 |                                          | beyond five standard deviations by a fifth of that for each           |
 | report.html, metrics.prom, fingerprint.pb | there: times, paths and random numbers                               |
@@ -57,6 +58,7 @@ _BY_NAME = {
   "metrics.json": difference_of_json,
   "predictions.csv": difference_of_rows,
   "trunk/saved_model.pb": difference_of_graphs,
+  "trunk/trunk.json": difference_of_json,
 }
 _THERE = ("report.html", "metrics.prom", "fingerprint.pb", "config.toml")
 _TRANSFORM = "transform/transform_fn/saved_model.pb"

@@ -3,6 +3,7 @@ store's client can change, on one that speaks the protocol of `gs://`, too. See 
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from pathlib import Path
@@ -135,17 +136,34 @@ def test_bottlenecks_are_reused_and_a_manifest_is_read(server, local, capfd):
   assert counts in capfd.readouterr().out
 
 
-def test_a_night_of_reevaluate(server, local, tmp_path):
+def test_nights_of_reevaluate(server, local, tmp_path, capfd):
+  """The second, of other images, is compared with the first, and run again; no folder of theirs is on a disk."""
   put_folder(str(local.model), "s3://bucket/nightly")
-  for model, given, history in (
-    (local.model, local.images, tmp_path / "local"),
-    ("s3://bucket/nightly", "s3://bucket/in/images", tmp_path / "remote"),
-  ):
-    argv = [f"--model={model}", f"--input={given}/testing", f"--history={history}", "--date=2026-03-01"]
-    assert reevaluate.run([*argv, *ONE_WORKER, *server.flags]) == ExitCode.DONE
-  assert_same(tmp_path / "remote" / "2026-03-01", tmp_path / "local" / "2026-03-01", has_same_inputs=False)
-  with pytest.raises(InputError, match="--history s3://bucket/history is remote, where folders cannot be renamed"):
-    reevaluate.run([*argv[:2], "--history=s3://bucket/history", *server.flags])
+  shutil.copytree(local.images / "testing", tmp_path / "images")
+  for number in range(2):
+    if number:
+      for path in sorted((tmp_path / "images" / "3").glob("*.jpg")):
+        path.unlink()
+    put_folder(str(tmp_path / "images"), "s3://bucket/tonight")
+    for model, given, history in (
+      (str(local.model), str(tmp_path / "images"), str(tmp_path / "history")),
+      ("s3://bucket/nightly", "s3://bucket/tonight", "s3://bucket/history"),
+    ):
+      argv = [f"--model={model}", f"--input={given}", f"--history={history}", f"--date=2026-03-0{number + 1}"]
+      assert reevaluate.run([*argv, *ONE_WORKER, *server.flags]) == ExitCode.DONE
+  assert "bottlenecks reused, 0 computed" in capfd.readouterr().out
+  assert reevaluate.run([*argv, *ONE_WORKER, *server.flags]) == ExitCode.DONE
+  kept = server.bucket / "history"
+  assert sorted(path.name for path in kept.glob("*")) == [
+    "2026-03-01.json",
+    "2026-03-02.json",
+    "metrics.prom",
+    "nights",
+  ]
+  night = kept / "nights" / json.loads((kept / "2026-03-02.json").read_text())["folder"]
+  assert len(list(night.parent.iterdir())) == 2
+  assert_same(night, tmp_path / "history" / "2026-03-02", has_same_inputs=False)
+  assert len((night / "gone.csv").read_text().splitlines()) > 1
 
 
 def test_plan(server, capfd):

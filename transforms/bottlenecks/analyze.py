@@ -22,6 +22,7 @@ from beam_retrain.transforms.core.runtimes.trunk_info import TrunkInfo
 from beam_retrain.transforms.core.system.imports import load_tensorflow
 from beam_retrain.transforms.core.system.prefetch import batched
 from beam_retrain.transforms.io import cache, files
+from beam_retrain.transforms.io.beam_internals import options_in_use
 
 _BATCHES_TOGETHER = 64
 """So that a million images have sixteen results to merge at the end, and sixty thousand the order of one process."""
@@ -78,7 +79,9 @@ def find_template(trunk: TrunkInfo, labels: int) -> TransformTemplate:
     load_tensorflow()
     from beam_retrain.transforms.bottlenecks.transform_template import make_template
 
+    options = options_in_use()
     make_template(trunk.dimensions, made_up).write(folder)
+    files.use_options(options)  # a pipeline of its own, without the endpoint of S3, has set others
 
   return TransformTemplate.read(
     cache.get_or_create(f"trunks/{trunk.base_fingerprint}/transform-{digest[:16]}", write), made_up

@@ -145,3 +145,22 @@ def test_how_many_records_are_planned_is_known_from_the_reports_beside_them(tmp_
 
   assert planned(RecordsFile(first, 0, 0.0), PickedRecords(second, 0, 0.0, (1, 5))) == 22
   assert planned(RecordsFile(first, 0, 0.0), RecordsFile(second, 0, 0.0)) is None
+
+
+def test_silence_is_told_each_time_that_it_has_doubled():
+  silence, told = progress.Silence(0.0), {}
+  for minute in range(1, 61):
+    told[minute] = silence.look(3 if minute >= 15 else 0, minute * 60.0)
+  minutes = [minute for minute, text in told.items() if text]
+  assert minutes == [10, 25, 35, 55]
+  assert told[35].startswith("nothing was finished for 20 minutes: see whether the engine's workers are alive and")
+
+
+def test_a_job_that_finishes_nothing_is_told_of(tmp_path, monkeypatch):
+  monkeypatch.setattr(progress, "SILENT_SECS", 0.05)
+  monkeypatch.setattr("beam_retrain.transforms.core.run.progress_line.PLAIN_SECS", 0.02)
+  stream, deadline = io.StringIO(), time.monotonic() + 10
+  with progress.shard_progress([progress.Work("bottlenecks", str(tmp_path))], stream):
+    while not stream.getvalue() and time.monotonic() < deadline:
+      time.sleep(0.02)
+  assert "beam-retrain: warning: bottlenecks: nothing was finished for 0 minutes: see whether" in stream.getvalue()

@@ -140,8 +140,8 @@ def test_a_mounted_disk_s_own_folders_and_notes_beside_the_nights_are_no_harm(tm
 
 
 def test_a_remote_history_and_a_file_are_refused(tmp_path):
-  with pytest.raises(InputError, match=r"gs://bucket/nights is remote, .*: give a local or mounted folder"):
-    history.read_nights("gs://bucket/nights")
+  with pytest.raises(InputError, match=r"hdfs://host/nights is remote, .*: give a folder of s3:// or gs://"):
+    history.read_nights("hdfs://host/nights")
   (tmp_path / "file").write_text("")
   with pytest.raises(InputError, match="is a file: give a folder"):
     history.read_nights(str(tmp_path / "file"))

@@ -6,6 +6,7 @@ import apache_beam as beam
 import numpy as np
 import pytest
 import tensorflow as tf
+from apache_beam.options.pipeline_options import PipelineOptions
 
 from beam_retrain.transforms.bottlenecks.analyze import AnalyzeBottlenecks, Rows, find_template, plan_parts
 from beam_retrain.transforms.bottlenecks.transform_template import analyze
@@ -17,6 +18,8 @@ from beam_retrain.transforms.core.records.tfrecord import frame
 from beam_retrain.transforms.core.runtimes.trunk_info import TrunkInfo
 from beam_retrain.transforms.core.system.tensorflow_internals import write_fingerprint
 from beam_retrain.transforms.evaluation.output_diff import difference_of_graphs
+from beam_retrain.transforms.io import files
+from beam_retrain.transforms.io.beam_internals import options_in_use
 from tests.helpers import file_contents
 
 _LABELS = ["ant", "bee", "zebra"]
@@ -146,3 +149,14 @@ def test_parts_are_of_whole_batches_in_the_order_of_the_shards():
     (0, [Rows(first, 0, 100), Rows(second, 0, 65_436)]),
     (1, [Rows(second, 65_436, 70_000)]),
   ]
+
+
+def test_making_a_template_leaves_the_options_of_object_stores(monkeypatch, tmp_path):
+  monkeypatch.setenv("BEAM_RETRAIN_CACHE_DIR", str(tmp_path))
+  options = PipelineOptions(flags=["--s3_endpoint_url=http://127.0.0.1:9"])
+  files.use_options(options)
+  try:
+    find_template(_TRUNK, 3)
+    assert options_in_use() is options
+  finally:
+    files.use_options()

@@ -41,7 +41,7 @@ class ProgressLine:
     stream: TextIO | None = None,
     clock: Callable[[], float] = time.monotonic,
   ):
-    self._name = name
+    self.name = name
     self._unit = unit
     self._total = total
     self._stream = stream or sys.stderr
@@ -70,14 +70,14 @@ class ProgressLine:
     rate = (count - before) / (now - since) if now > since else 0.0
     text = describe(count, total, self._unit, rate, bad)
     if now - self._logged_at >= PLAIN_SECS:
-      record(f"{self._name}: {text}")
+      record(f"{self.name}: {text}")
       self._logged_at = now
     if level() < Level.NORMAL:
       return
     if self.on_terminal:
-      show_bar(self._name, text, count, total, self._stream)
+      show_bar(self.name, text, count, total, self._stream)
     else:
-      self._stream.write(f"{self._name}: {text}\n")
+      self._stream.write(f"{self.name}: {text}\n")
       self._stream.flush()
 
   def __enter__(self) -> ProgressLine:

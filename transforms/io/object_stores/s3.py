@@ -20,6 +20,7 @@ from beam_retrain.transforms.io.object_stores.base import CHECK_SECS, FileStat, 
 
 _DELETED_AT_ONCE = 1000
 _READ_ATTEMPTS = 3
+_CONNECT_SECS, _READ_SECS, _ATTEMPTS = 10, 30, 8
 
 
 class S3(HttpStore):
@@ -30,9 +31,19 @@ class S3(HttpStore):
     return install_command("aws")
 
   def new_client(self, options: PipelineOptions, config: Any = None) -> Any:
-    """Returns boto3's client, as Beam configures it; `config` is botocore's."""
-    import boto3
+    """Returns boto3's client, as Beam configures it; `config` is botocore's.
 
+    By default a server may be silent for half a minute; one that stays silent is an error within five minutes.
+    """
+    import boto3
+    from botocore.config import Config
+
+    patient = Config(
+      connect_timeout=_CONNECT_SECS,
+      read_timeout=_READ_SECS,
+      retries={"total_max_attempts": _ATTEMPTS},
+      tcp_keepalive=True,
+    )
     s3 = options.view_as(S3Options)
     return boto3.session.Session().client(
       service_name="s3",
@@ -44,7 +55,7 @@ class S3(HttpStore):
       aws_access_key_id=s3.s3_access_key_id,
       aws_secret_access_key=s3.s3_secret_access_key,
       aws_session_token=s3.s3_session_token,
-      config=config,
+      config=config or patient,
     )
 
   def check_reachable(self, path: str) -> None:
@@ -77,14 +88,14 @@ class S3(HttpStore):
   def _get(self, path: str, start: int, end: int) -> bytes:
     from botocore.exceptions import BotoCoreError
 
-    def get() -> bytes:
-      data: bytes = self.client.get_object(**_named(path), Range=f"bytes={start}-{end - 1}")["Body"].read()
-      return data
+    def body() -> Any:
+      return self.client.get_object(**_named(path), Range=f"bytes={start}-{end - 1}")["Body"]
 
     for _ in range(_READ_ATTEMPTS - 1):
+      found = body()
       with contextlib.suppress(BotoCoreError):  # the connection broke during the body, which boto3 does not retry
-        return get()
-    return get()
+        return bytes(found.read())
+    return bytes(body().read())
 
   def _put(self, path: str, file: BinaryIO) -> None:
     from boto3.s3.transfer import TransferConfig
