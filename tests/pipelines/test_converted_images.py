@@ -62,7 +62,7 @@ def test_it_is_told_where_the_records_are_read_and_a_class_folder_has_changed(dr
   )
   assert [*find_source(str(tmp_path / "both")).notes()] == [
     f"{tmp_path / 'both' / 'records'} is read as it was written, but images were moved, added or deleted in the class"
-    " folders beside it: delete records, COMPLETED and info.json there to have the class folders read"
+    f" folders beside it: delete records, COMPLETED and info.json in {tmp_path / 'both'} to have them read"
   ]
   shutil.rmtree(tmp_path / "both" / "records")
   for name in ("COMPLETED", "info.json"):

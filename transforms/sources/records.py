@@ -169,7 +169,7 @@ class RecordsSource(Source):
     if self._has_other_files():
       yield (
         f"{files.shown(self._folder)} is read as it was written, but images were moved, added or deleted in the class"
-        " folders beside it: delete records, COMPLETED and info.json there to have the class folders read"
+        f" folders beside it: delete records, COMPLETED and info.json in {files.shown(self.path)} to have them read"
       )
 
   def _has_other_files(self) -> bool:
