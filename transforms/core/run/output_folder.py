@@ -60,6 +60,20 @@ def find_info(folder: str, files: Files = local_files) -> RunInfo | None:
   return info
 
 
+def _is_there(folder: str) -> bool:
+  """Raises InputError if this user may not look into it."""
+  try:
+    os.stat(os.path.join(folder, INFO_FILE))
+  except PermissionError as error:
+    raise InputError(
+      f"{folder} cannot be entered ({error.strerror}): give this user the right to read it, and to enter the folders"
+      " above it."
+    ) from error
+  except OSError:
+    return os.path.exists(folder)
+  return True
+
+
 def read_info(folder: str, stage: str, files: Files = local_files) -> RunInfo:
   """Returns the `info.json` that a finished stage wrote as its `--output`.
 
@@ -70,7 +84,7 @@ def read_info(folder: str, stage: str, files: Files = local_files) -> RunInfo:
   give = f"give the folder that `beam-retrain {stage}` wrote{of_run}"
   info = find_info(folder, files)
   if info is None and not files.exists(os.path.join(folder, INFO_FILE)):
-    is_there = "://" in folder or os.path.exists(folder)
+    is_there = "://" in folder or _is_there(folder)
     problem = f"has no {INFO_FILE}" if is_there else "does not exist"
     raise InputError(f"{shown} {problem}: {give}.")
   if info is None:

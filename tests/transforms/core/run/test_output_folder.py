@@ -31,6 +31,23 @@ def test_a_folder_without_info_is_refused(tmp_path, name, problem):
   assert folder in str(raised.value)
 
 
+def test_a_folder_that_this_user_may_not_enter_is_told(tmp_path):
+  folder = _write(tmp_path)
+  tmp_path.chmod(0)
+  root = os.geteuid() == 0
+  try:
+    if root:
+      os.seteuid(65534)  # root may enter every folder
+    with pytest.raises(
+      InputError, match=f"^{folder} cannot be entered \\(Permission denied\\): give this user the right"
+    ):
+      read_info(folder, "convert")
+  finally:
+    if root:
+      os.seteuid(0)
+    tmp_path.chmod(0o700)
+
+
 def test_a_folder_of_another_stage_is_refused(tmp_path):
   with pytest.raises(InputError, match="written by `beam-retrain train`"):
     read_info(_write(tmp_path, "train"), "convert")
