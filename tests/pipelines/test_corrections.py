@@ -122,7 +122,10 @@ def test_no_bottleneck_is_computed_again_for_a_new_label(
   assert _bottlenecks(made, work, tmp_path / "reused", f"--reuse={tmp_path / 'before'}", flag) == 0
   capsys.readouterr()
   assert _bottlenecks(made, work, tmp_path / "before", flag) == 0
-  assert "300 of 300 bottlenecks reused" in capsys.readouterr().out
+  captured = capsys.readouterr()
+  assert "300 of 300 bottlenecks reused" in captured.out
+  assert "corrections.csv: 4; images left out: 1" in captured.out
+  assert "1 correction is of an image changed since: see " in captured.err
   for output in (tmp_path / "reused", tmp_path / "before"):
     stats = read_json(output / "stats.json")
     assert stats["bottlenecks"] == {"computed": 0, "reused": 300}

@@ -3,6 +3,7 @@ store's client can change, on one that speaks the protocol of `gs://`, too. See 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import shutil
@@ -14,10 +15,12 @@ import pytest
 from beam_retrain.pipelines import bottlenecks, cli, convert, datasets, evaluate
 from beam_retrain.pipelines.plan import command as plan
 from beam_retrain.pipelines.reevaluate import command as reevaluate
+from beam_retrain.transforms.core.corrections import Correction, corrections_csv
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.run.exit_codes import ExitCode
 from beam_retrain.transforms.io import cache, files
 from beam_retrain.transforms.io.transfer import put_file, put_folder
+from tests.helpers import read_json
 from tests.object_stores import KEY, SECRET, Server, gs, s3, serve_s3
 from tests.system.engine_suite import ONE_WORKER, assert_same, engine_file, needs_engines
 from tests.transforms.sources.test_webdataset import tar_of
@@ -122,18 +125,23 @@ def test_bottlenecks_train_evaluate(server, local, capfd):
 
 
 @_BOTH
-def test_bottlenecks_are_reused_and_a_manifest_is_read(server, local, capfd):
+def test_bottlenecks_are_reused_and_a_manifest_and_corrections_are_read(server, local, capfd):
   """By worker processes, which have their options from the command alone."""
   url, training = server.url, local.images / "training"
   put_folder(str(local.bottlenecks), f"{url}/reused")
   paths = sorted(training.rglob("*.jpg"))[::2]
   rows = [f"training/{path.relative_to(training).as_posix()},{path.parent.name}" for path in paths]
   files.write_text(f"{url}/in/images/manifest.csv", "\n".join(["file_name,label", *rows]) + "\n")
+  was, now, sha256 = paths[0].parent.name, paths[-1].parent.name, hashlib.sha256(paths[0].read_bytes()).hexdigest()
+  corrected = corrections_csv({("any name", sha256): Correction(was, now, "relabel")})
+  files.write_text(f"{url}/in/corrections.csv", corrected)
   places = [f"--input={url}/in/images/manifest.csv", f"--output={url}/listed", f"--reuse={url}/reused"]
+  places.append(f"--corrections={url}/in/corrections.csv")
   processes = ["--runner=FnApiRunner", "--direct_running_mode=multi_processing", "--direct_num_workers=2"]
   assert bottlenecks.run([*places, "--trunk=bundled", *processes, *server.flags]) == ExitCode.DONE
   counts = f"{len(rows):,} of {len(rows):,} bottlenecks reused from {url}/reused, 0 computed"
   assert counts in capfd.readouterr().out
+  assert read_json(server.bucket / "listed" / "stats.json")["corrections"]["relabelled"] == 1
 
 
 def test_nights_of_reevaluate(server, local, tmp_path, capfd):

@@ -47,9 +47,8 @@ class Opened(NamedTuple):
   def report(self, stats: Stats, output: str) -> None:
     """Prints what the corrections of all images did."""
     counts = stats.corrections or {}
-    say(
-      f"{counts['relabelled']:,} labels corrected and {counts['dropped']:,} images left out by {files.shown(self.path)}"
-    )
+    relabelled, dropped = counts["relabelled"], counts["dropped"]
+    say(f"labels corrected by {files.shown(self.path)}: {relabelled:,}; images left out: {dropped:,}")
     self.tell_unused(stats, output)
 
   def tell_unused(self, stats: Stats, output: str, *, of_all: bool = True) -> None:
