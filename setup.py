@@ -27,7 +27,7 @@ class _BuildAnew(build_py):
 setuptools.setup(
   cmdclass={"build_py": _BuildAnew},
   name="beam-retrain",
-  version="0.4.0",
+  version="0.5.0.dev0",
   description="Image transfer learning as a data-parallel Apache Beam job",
   long_description=pathlib.Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
   long_description_content_type="text/markdown",
