@@ -357,6 +357,12 @@ def test_what_the_script_cached_is_imported_and_the_split_is_the_scripts(finishe
   assert (distorted["copies"], distorted["records"]) == (2, 2 * of_training)
 
 
+def is_reusable(stages: Stages) -> bool:
+  """Whether new bottlenecks may be taken from the finished ones."""
+  state = f"{stages._bottlenecks_state} {stages._trunk_state}"
+  return stages._may_reuse() and stages.chain._is_of_trunk(stages._bottlenecks(), state)
+
+
 def test_what_is_of_another_trunk_is_not_taken(finished, trunk, tmp_path):
   shutil.copytree(trunk, tmp_path / "other")
   cache = finished.folder / "bottlenecks" / "even_2"
@@ -373,7 +379,7 @@ def test_what_is_of_another_trunk_is_not_taken(finished, trunk, tmp_path):
         text.write_text("1,2")
       flags = make_parser().parse_args([*finished.arguments, f"--tfhub_module={module}"])
       folders = find_folders(flags.image_dir)
-      assert (find_own_texts(flags, folders) is not None, Stages(flags, folders, []).is_reusable()) == expected
+      assert (find_own_texts(flags, folders) is not None, is_reusable(Stages(flags, folders, []))) == expected
       if text:
         text.unlink()
 
@@ -384,9 +390,9 @@ def test_bottlenecks_that_are_partly_the_scripts_are_not_taken_without_it(finish
     folders = find_folders(flags.image_dir)
     stages = Stages(flags, folders, [])
     assert stages.is_trained
-    assert stages.is_reusable()
+    assert is_reusable(stages)
     info_path = finished.work / "bottlenecks" / "info.json"
     info = json.loads(info_path.read_text())
     info["settings"]["bottleneck_dir"] = {"path": "cache"}
     info_path.write_text(json.dumps(info))
-    assert not stages.is_reusable()
+    assert not is_reusable(stages)

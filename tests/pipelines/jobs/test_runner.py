@@ -218,7 +218,7 @@ def test_more_losses_than_accepted_are_3_and_the_remedy_it_names_works(bad, inpu
   stats = _stats(bad, inputs)
   assert exit_code(stats, "/out", 0.0) == ExitCode.TOO_MANY_BAD
   said = capsys.readouterr().err
-  assert f"{bad} of {inputs} inputs are bad ({bad} EMPTY): see /out/quarantine.csv" in said
+  assert f"{bad} of {inputs} inputs {'is' if bad == 1 else 'are'} bad ({bad} EMPTY): see /out/quarantine.csv" in said
   named = re.search(r"the loss with --max_bad_fraction=([0-9.e-]+) and run the command again\.$", said)
   assert named, said
   assert exit_code(stats, "/out", float(named[1])) == ExitCode.DONE

@@ -242,7 +242,7 @@ def test_both_presets_learn_from_images_and_variants(made):
   batches = itertools.islice(stream_batches(data, schedule, seed=0, first_block=0), 100)
   expected = {vector.tobytes() for vector in data.vectors[data.learned_rows]}
   assert {vector.tobytes() for vectors, _ in batches for vector in vectors} == expected
-  assert {vector.tobytes() for block in blocks_of(data) for vector in block.vectors[block.is_learned]} == expected
+  assert {vector.tobytes() for block in blocks_of(data) for vector in block.read()[block.is_learned]} == expected
 
 
 def test_variants_of_what_is_for_validation_today_are_not_learned(made, pictures):

@@ -197,6 +197,6 @@ def test_dropped_images_do_not_hide_bad_ones(small, trunk_folder, tmp_path, caps
   output = tmp_path / "out"
   assert run(arguments(tree, trunk_folder, output, "--on_leak=drop")) == 3
   count = len(read_folders(tree))
-  assert f"1 of {count} inputs are bad (1 EMPTY): see" in capsys.readouterr().err
+  assert f"1 of {count} inputs is bad (1 EMPTY): see" in capsys.readouterr().err
   assert json.loads((output / "stats.json").read_text())["bad_fraction"] == 1 / count
   assert len(read_csv(output / "quarantine.csv")) == 1 + 4 + 1
