@@ -117,7 +117,8 @@ class RunRequest(JobRequest):
   def evaluate(self, images: str) -> Stage:
     # Bad images were judged for the whole data set, by the stages before.
     model = {"model": self.folder("train"), "split": "testing", "max_bad_fraction": 1.0}
-    return self._stage(EvaluateRequest, input=images, **model)
+    stored = {"reuse": (self.folder("bottlenecks"),)} if self.stage_flags.get("label_errors") else {}
+    return self._stage(EvaluateRequest, input=images, **model, **stored)
 
   def _stage(self, cls: type[Request], **values: object) -> Stage:
     """Returns a stage in its folder; given flags replace `values`."""

@@ -114,10 +114,11 @@ def test_what_has_changed_is_made_again_with_all_that_follows(finished, tmp_path
 def test_class_folders_need_no_conversion_and_gates_decide_the_exit_code(finished, tmp_path, capsys):
   output, _ = finished
   arguments = [f"--data={output / 'convert' / 'training'}", "--trunk=bundled", "--runner=FnApiRunner"]
-  gate = ["--min_accuracy=1.0", f"--output={tmp_path / 'out'}", "--preset=retrain"]
+  gate = ["--min_accuracy=1.0", f"--output={tmp_path / 'out'}", "--preset=retrain", "--label_errors"]
   assert run([*arguments, *gate]) == 1
   shown = capsys.readouterr().out
   assert "missed" in shown
+  assert "likely wrong: see" in shown  # judged by the bottlenecks that are there
   assert not (tmp_path / "out" / "convert").exists()
   metrics = json.loads((tmp_path / "out" / "evaluate" / "metrics.json").read_text())
   # Of class folders without splits, those images are tested that were set aside: about a tenth.
