@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import functools
+import hashlib
+import math
+import os
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import cast
@@ -29,12 +32,36 @@ from beam_retrain.transforms.core.records.tfrecord import DamagedError, frame, r
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.shards.progress import METRICS_NAMESPACE, TRUNK_IMAGES, count_here
 from beam_retrain.transforms.shards.work import ShardTask, Written, read_report_file, report_path
+from beam_retrain.transforms.sources.image_files import ImageFile
 
 ASSEMBLED = "assembled"
 """Key in the report of an assembled shard."""
 
+INODES = "inodes"
+"""Key in a report: `digest_inodes` of the image files that were read."""
+
 _DIGESTS = "sha256"  # in a fresh shard's report: key of a quarantined image -> its SHA-256
 _DISAPPEARED = Fault(Reason.UNREADABLE, "it changed or disappeared while the job ran: run the command again")
+
+
+def digest_inodes(shard: Shard, before: float = math.inf) -> str:
+  """Returns a digest of the inodes of a shard's local image files.
+
+  It is empty if one is not such a file, or changed, contents or status, at the time `before` or later. A folder's new
+  name is no change of the files in it, but gives their paths other inodes.
+  """
+  inodes = []
+  for entry in shard.inputs:
+    if not isinstance(entry, ImageFile) or not files.is_local(entry.path):
+      return ""
+    try:
+      status = os.stat(entry.path)
+    except OSError:
+      return ""
+    if status.st_ctime >= before:
+      return ""
+    inodes.append(status.st_ino)
+  return hashlib.sha256(repr(inodes).encode()).hexdigest()
 
 
 class EmbedShard(ShardTask):
@@ -53,6 +80,7 @@ class EmbedShard(ShardTask):
 
   def work(self, shard: Shard) -> Iterator[Written | Quarantined]:
     self._computed = self._oriented = 0
+    self._inodes = digest_inodes(shard)  # before they are read
     for item in self._handler.infer(self._read(shard), self._load):
       match item:
         case Quarantined():
@@ -68,8 +96,9 @@ class EmbedShard(ShardTask):
     if self._model is not None and self._model.largest_batch is not None:
       self._batch.update(self._model.largest_batch())
 
-  def extra(self) -> Mapping[str, int | Mapping[str, int | str]]:
-    return {BOTTLENECKS: {"computed": self._computed, "reused": 0}, **some_oriented(self._oriented)}
+  def extra(self) -> Mapping[str, int | str | Mapping[str, int | str]]:
+    counts = {"computed": self._computed, "reused": 0}
+    return {BOTTLENECKS: counts, INODES: self._inodes, **some_oriented(self._oriented)}
 
   def _read(self, shard: Shard) -> Iterator[Image | Quarantined]:
     return shard.read_images(self._class_indices)
@@ -105,7 +134,7 @@ class EmbedFresh(EmbedShard):
         self._bad.append(item.key)
       yield item
 
-  def extra(self) -> Mapping[str, int | Mapping[str, int | str]]:
+  def extra(self) -> Mapping[str, int | str | Mapping[str, int | str]]:
     return {**super().extra(), _DIGESTS: {key: self._digests[key] for key in self._bad if key in self._digests}}
 
   def _read(self, shard: Shard) -> Iterator[Image | Quarantined]:
@@ -144,6 +173,7 @@ class AssembleShard(ShardTask):
   def work(self, shard: Shard) -> Iterator[Written | Quarantined]:
     self._counts = {"computed": 0, "reused": 0}
     self._oriented = 0
+    self._inodes = shard.inodes
     images = [self._look_up(entry) for entry in shard.inputs]
     records = _fetch(images)
     for position, image in enumerate(images):
@@ -157,8 +187,8 @@ class AssembleShard(ShardTask):
         yield item
     self._reused.inc(self._counts["reused"])
 
-  def extra(self) -> Mapping[str, int | Mapping[str, int]]:
-    return {BOTTLENECKS: self._counts, ASSEMBLED: True, **some_oriented(self._oriented)}
+  def extra(self) -> Mapping[str, int | str | Mapping[str, int]]:
+    return {BOTTLENECKS: self._counts, ASSEMBLED: True, INODES: self._inodes, **some_oriented(self._oriented)}
 
   def _look_up(self, entry: Input) -> StoredBottleneck | Quarantined:
     """Finds the record of an image that no store had."""

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import os
 import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -25,7 +24,7 @@ from typing import Any, NamedTuple
 
 import apache_beam as beam
 
-from beam_retrain.transforms.bottlenecks.embed import ASSEMBLED, AssembleShard, EmbedFresh
+from beam_retrain.transforms.bottlenecks.embed import ASSEMBLED, INODES, AssembleShard, EmbedFresh, digest_inodes
 from beam_retrain.transforms.bottlenecks.model_handler import ImageModelHandler
 from beam_retrain.transforms.bottlenecks.store import locate_sound, record_files
 from beam_retrain.transforms.core.images.exif import is_oriented
@@ -49,7 +48,6 @@ from beam_retrain.transforms.core.records.shards import (
 from beam_retrain.transforms.core.system.locks import Claim, claim_of
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.shards.work import WorkShards, copy_shard, read_report
-from beam_retrain.transforms.sources.image_files import ImageFile
 
 _CARRIED = "carried"
 _TO_MATCH = "to_match"
@@ -189,7 +187,7 @@ class _HashShard(beam.DoFn):
     bad = {entry.key: entry for entry in finished.quarantined} if finished else {}
     images: list[StoredBottleneck | Quarantined] = []
     hashed: list[tuple[bytes, int]] = []
-    listed = shard.begun()
+    inodes, listed = digest_inodes(shard), shard.begun()
     for position, image in enumerate(listed.read_images(self.labels)):
       if isinstance(image, Quarantined):
         images.append(image.in_split(shard.split))
@@ -200,7 +198,7 @@ class _HashShard(beam.DoFn):
         hashed.append((bytes.fromhex(sha256), position))
         about = (image.key, image.label, len(image.encoded), sha256)
         images.append(StoredBottleneck(*about, "", None, False, is_oriented(image.encoded)))
-    yield shard.name(), (shard, listed._replace(inputs=tuple(images), same_as=digest))
+    yield shard.name(), (shard, listed._replace(inputs=tuple(images), same_as=digest, inodes=inodes))
     for bucket, members in partition_by_hash(hashed, buckets).items():
       yield beam.pvalue.TaggedOutput(_TO_MATCH, (bucket, Hashed(shard.name(), members)))
     if finished:
@@ -208,32 +206,21 @@ class _HashShard(beam.DoFn):
         yield beam.pvalue.TaggedOutput(_TO_MATCH, entry)
 
   def _carry(self, shard: Shard, digest: str) -> ShardReport | None:
-    """Copies the shard from a store that has it; returns its report."""
+    """Copies the shard from a store that has it; returns its report.
+
+    Size and time of modification, which can be set, are in the shard's digest; the time of the last change cannot.
+    """
     for store in self.stores:
       begun, records = files.stat(files.join(store, INFO_FILE)), files.join(store, RECORDS_FOLDER)
-      if not begun or not _is_untouched(shard, begun.modified_secs):
+      if not begun or not (inodes := digest_inodes(shard, begun.modified_secs)):
         continue
-      if stored := read_report(records, shard.name(), digest):
-        extra = {BOTTLENECKS: {"computed": 0, "reused": stored.outputs}, ASSEMBLED: True}
+      if (stored := read_report(records, shard.name(), digest)) and stored.extra.get(INODES) == inodes:
+        extra = {BOTTLENECKS: {"computed": 0, "reused": stored.outputs}, ASSEMBLED: True, INODES: inodes}
         report = dataclasses.replace(stored, extra={**extra, **some_oriented(stored.extra.get(ORIENTED, 0))})
         self.claim.check(files.read_bytes)
         copy_shard(records, self.claim.folder, report)
         return report
     return None
-
-
-def _is_untouched(shard: Shard, since: float) -> bool:
-  """Whether all images are local files whose contents and status are older.
-
-  Size and time of modification, which can be set, are in the shard's digest; the time of the last change cannot.
-  """
-  try:
-    return all(
-      isinstance(entry, ImageFile) and files.is_local(entry.path) and os.stat(entry.path).st_ctime < since
-      for entry in shard.inputs
-    )
-  except OSError:
-    return False
 
 
 def match(entries: Iterable[Hashed | Stored]) -> Iterator[tuple[str, bytes]]:

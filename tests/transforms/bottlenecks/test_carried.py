@@ -42,3 +42,20 @@ def test_untouched_images_are_not_read_and_an_edit_behind_the_clock_is_seen(hand
   embed(plan(tree), handler, tmp_path / "cold")
   check_same(tmp_path / "edited", tmp_path / "cold", computed=1)
   assert 0 < counters["bottlenecks_reused"] < 8
+
+
+def test_class_folders_that_swapped_their_names_are_read(handler, tmp_path):
+  """No file has another size or time of any kind."""
+  images = {f"{label}/{n}": noise_image(100 * place + n, "BMP") for place, label in enumerate("ab") for n in range(4)}
+  tree, store = write(tmp_path / "tree", images), tmp_path / "store"
+  for path in tree.rglob("?/?"):
+    os.utime(path, (1e9, 1e9))
+  time.sleep(0.02)
+  write(store, {INFO_FILE: b""})
+  embed(plan(tree), handler, store, labels="ab")
+  for name, now in (("a", "c"), ("b", "a"), ("c", "b")):
+    (tree / name).rename(tree / now)
+  embed(plan(tree), NO_TRUNK, tmp_path / "swapped", [store], labels="ab")
+  (store / INFO_FILE).unlink()
+  embed(plan(tree), handler, tmp_path / "cold", labels="ab")
+  check_same(tmp_path / "swapped", tmp_path / "cold", computed=0)
