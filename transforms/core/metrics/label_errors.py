@@ -28,6 +28,7 @@ FEWEST = 10
 """Images of a label below which it is not judged."""
 
 _IMAGES_EACH = 8  # for each component
+_FEWEST = 8  # components; along fewer, all images have a near one
 _SMOOTH = 1e-3  # of the mean variance, below which a component is noise
 _PENALTY = 30.0  # 1 / C of scikit-learn's LogisticRegression, the default of `train`
 _TRAINED_SCORES = 1 << 26  # images x labels that a head is trained on at most
@@ -45,7 +46,8 @@ class Components:
   def __init__(self, sample: np.ndarray):
     from sklearn.decomposition import PCA
 
-    count = max(1, min(COMPONENTS, sample.shape[1], len(sample) // _IMAGES_EACH))
+    count = max(len(sample) // _IMAGES_EACH, min(_FEWEST, len(sample) // 2))
+    count = min(COMPONENTS, sample.shape[1], count)
     with np.errstate(all="ignore"), _one_blas_thread():  # the former of vectors that are all the same
       self._pca = PCA(count, svd_solver="randomized", random_state=0).fit(sample)
     variance = self._pca.explained_variance_
@@ -126,7 +128,7 @@ def out_of_fold(
     confidence[rows] = scores[np.arange(len(rows)), classes[rows]]
   counts = np.bincount(classes, minlength=number)
   thresholds = np.bincount(classes, confidence, number) / np.maximum(counts, 1)
-  thresholds[counts == 0] = np.inf
+  thresholds[(counts < FEWEST) | (thresholds == 0)] = np.inf  # the heads know too little of it, where all would pass
   for rows, scores in score():
     own = np.arange(len(rows)), classes[rows]
     confident = np.where(scores >= thresholds, scores, -1)

@@ -54,6 +54,26 @@ def test_a_label_of_few_images_is_not_judged() -> None:
   assert len(alone.rows) == 0
 
 
+@pytest.mark.parametrize("copies", [False, True])
+def test_no_label_is_mistaken_for_one_that_the_heads_do_not_know(copies: bool) -> None:
+  components, classes, _, images = _draw()
+  classes[:20] = 4
+  rows = np.arange(NUMBER) if copies else np.arange(19, NUMBER)
+  images[:20] = images[0]
+  judged = judge(components[rows], classes[rows], images[rows])
+  assert not (judged.suggested[judged.rows] == 4).any()
+
+
+@pytest.mark.parametrize("number", [8, 12, 20, 64])
+def test_of_a_handful_of_images_only_the_near_duplicates_are_said_to_be_some(number: int) -> None:
+  rng = np.random.default_rng(0)
+  vectors = np.abs(rng.normal(size=(number, 64))).astype(np.float32)
+  vectors[1] = vectors[0] + 0.01 * rng.normal(size=64)
+  components = Components(vectors).project(vectors)
+  judged = judge(components, np.arange(number) % 2, np.arange(number).astype(np.uint64))
+  assert set(judged.alike.tolist()) == {0, 1}
+
+
 @pytest.mark.parametrize("number", [2, 3, 9])
 def test_a_handful_of_images_has_no_errors(number: int) -> None:
   components, _, labels, images = _draw()
