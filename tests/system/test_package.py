@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import email
 import functools
+import re
 import shutil
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from beam_retrain.transforms.core.images.idx import encode_idx
 from tests.conftest import DigitsRun
 from tests.helpers import ROOT, python
 
+_VERSION = re.search(r'version="(.+?)"', (ROOT / "setup.py").read_text())[1]
 _ROOMS = ("pipelines", "transforms", "trainer", "reporting")
 _RAISES = 'raise ImportError("this is somebody else\'s package")\n'
 
@@ -68,12 +70,12 @@ def test_every_module_is_packed(packed):
 def test_nothing_but_the_one_package_is_packed(packed):
   about = {"beam_retrain.egg-info", "LICENSE", "PKG-INFO", "README.md", "pyproject.toml", "setup.cfg", "setup.py"}
   assert _tops(packed.sdist) == {"beam_retrain"} | about
-  assert _tops(packed.wheel) == {"beam_retrain", "beam_retrain-0.4.0.dist-info"}
+  assert _tops(packed.wheel) == {"beam_retrain", f"beam_retrain-{_VERSION}.dist-info"}
 
 
 def test_the_metadata_is_complete(packed):
   with zipfile.ZipFile(packed.wheel_path) as wheel:
-    metadata = email.message_from_bytes(wheel.read("beam_retrain-0.4.0.dist-info/METADATA"))
+    metadata = email.message_from_bytes(wheel.read(f"beam_retrain-{_VERSION}.dist-info/METADATA"))
   assert metadata["Author"] == "the beam-retrain authors"
   assert set(metadata["Requires-Python"].split(",")) == {">=3.11", "<3.14"}
   assert metadata["Description-Content-Type"] == "text/markdown"
@@ -161,7 +163,7 @@ def test_it_works_from_an_empty_folder(installed, tmp_path):
   here = tmp_path / "here"
   here.mkdir()
   shown = installed.run(here, "beam-retrain", "--version")
-  assert (shown.returncode, shown.stdout) == (0, "beam-retrain 0.4.0\n"), shown.stderr
+  assert (shown.returncode, shown.stdout) == (0, f"beam-retrain {_VERSION}\n"), shown.stderr
   _write_idx(tmp_path / "idx")
   done = installed.run(here, "beam-retrain", "convert", f"--input={tmp_path / 'idx'}", "--output=out")
   assert done.returncode == 0, done.stderr
