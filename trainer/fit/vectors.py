@@ -85,6 +85,6 @@ def make_vectors(shape: tuple[int, int], memory_limit: int | None) -> Vectors:
     ) from error
   say(
     f"the bottlenecks take {size / 1e9:.1f} GB, more than --memory_limit ({limit / 1e9:.1f} GB): they are kept in a"
-    " temporary file, where training is as fast while the system's page cache holds them"
+    f" temporary file in {tempfile.gettempdir()}"
   )
   return stored
