@@ -170,8 +170,8 @@ class EvaluateRequest(EvaluationRequest):
       "--label_errors",
       action="store_true",
       help="also look for wrong labels, by heads that are trained without the image (confident learning) and by the"
-      " nearest images, and for near-duplicates; needs stored bottlenecks: as `evaluate --input`, by --reuse, or those of a"
-      " `run`",
+      " nearest images, and for near-duplicates; needs stored bottlenecks: as `evaluate --input`, by --reuse, or"
+      " those of a `run`",
     )
 
 
