@@ -84,7 +84,7 @@ class Job:
 
   Attributes:
     request: with absolute paths and, with `--retry_from`, the earlier run's settings.
-    argv: the command line that makes the same request.
+    argv: the command line that makes the same output.
     previous: where records with other corrections are kept, of this output, to take bottlenecks from.
   """
 
@@ -233,7 +233,7 @@ def execute(request: BottlenecksRequest) -> int:
 
 def plan(request: BottlenecksRequest) -> Job:
   """Checks the request and loads the trunk; changes nothing."""
-  argv = request.to_argv()
+  argv = (request.stands_for or request).to_argv()
   options = request.pipeline_options()
   check_paths(options, request.input, request.output, request.reuse, request.retry_from, request.corrections)
   retry = read_retry(files.absolute(request.retry_from)) if request.retry_from else None
@@ -320,31 +320,32 @@ def report(job: Job, result: PipelineResult) -> int:
   if is_completed(job.output, files):
     # Without COMPLETED the next run resumes from them.
     files.delete([files.join(job.output, name) for name in (FRESH_FOLDER, IMPORTED_FOLDER, PREVIOUS_FOLDER)])
+    output = (job.request.stands_for or job.request).output
   else:
     files.sweep(files.join(job.output, FRESH_FOLDER, REPORTS_FOLDER))
+    output = job.output
   stats = read_stats(job.output, files)
-  _print_summary(job, stats)
-  accepted = [f"--max_bad_fraction={fraction:g}"] if (fraction := job.request.max_bad_fraction) else []
-  report_oriented(stats.oriented, stats.outputs, files.shown(job.source.path), accepted)
-  job.audit.report(stats, job.output)
+  _print_summary(job, stats, output)
+  report_oriented(stats, files.shown(job.source.path), job.request.max_bad_fraction)
+  job.audit.report(stats, output)
   if job.corrected:
-    job.corrected.report(stats, job.output)
-  code = exit_code(stats, job.output, job.request.max_bad_fraction)
+    job.corrected.report(stats, output)
+  code = exit_code(stats, output, job.request.max_bad_fraction)
   if code == ExitCode.DONE:
-    model = beside(job.output, "model", files.exists)
-    say_next("train", "--input", files.shown(job.output), "--output", files.shown(model))
+    model = beside(output, "model", files.exists)
+    say_next("train", "--input", files.shown(output), "--output", files.shown(model))
   return code
 
 
-def _print_summary(job: Job, stats: Stats) -> None:
-  shown, trunk, request = files.shown(job.output), job.trunk.info, job.request
+def _print_summary(job: Job, stats: Stats, output: str) -> None:
+  shown, trunk, request = files.shown(output), job.trunk.info, job.request
   counts = ", ".join(f"{of_split.outputs:,} {split}" for split, of_split in sorted(stats.splits.items(), reverse=True))
   print(f"{counts} images through the trunk {trunk.handle}, into {shown}")
   detail(f"{trunk.dimensions:,} numbers each, in {trunk.variant}")
   if variants := stats.distorted:
     say(
       f"{variants['records']:,} distorted variants, {variants['copies']} of each of {variants['pictures']:,} training"
-      f" images, in {files.shown(files.join(job.output, DISTORTED))}"
+      f" images, in {files.shown(files.join(output, DISTORTED))}"
     )
   if job.retry:
     say(job.retry.describe(job.output))

@@ -54,7 +54,7 @@ from beam_retrain.transforms.core.metrics.figures import (
 from beam_retrain.transforms.core.metrics.metrics_file import METRICS_FILE, write_metrics
 from beam_retrain.transforms.core.metrics.wording import accuracy_line, too_few
 from beam_retrain.transforms.core.models.agreement import Agreement, Sampled
-from beam_retrain.transforms.core.printing import detail, print, say
+from beam_retrain.transforms.core.printing import command_of_stage, detail, is_stage, print, say
 from beam_retrain.transforms.core.records.leaks import NEAR_DUPLICATES, describe
 from beam_retrain.transforms.core.records.schema import INFO_FILE, LEAKS_FILE, QUARANTINE_FILE, REPORTS_FOLDER, TESTING
 from beam_retrain.transforms.core.records.splits import SplitPercentages
@@ -366,7 +366,7 @@ class Evaluation:
       metrics,
       images=figures.images,
       quarantined=read_quarantine(files.join(output, QUARANTINE_FILE), MAX_QUARANTINED_SHOWN),
-      info=info,
+      info=dataclasses.replace(info, command=command_of_stage() or info.command),
       trend=[*nights, metrics.trend_point()] if nights else [],
       title=title,
       date=metrics.night or datetime.date.today().isoformat(),
@@ -443,7 +443,8 @@ class Evaluation:
   def exit_code(self, metrics: Metrics, output: str) -> ExitCode:
     """Reports oriented and bad images; returns the exit code."""
     stats, allowed = read_stats(output, files), self.request.max_bad_fraction
-    report_oriented(stats.oriented, stats.outputs, files.shown(self.images.source.path))
+    if not is_stage():  # an earlier stage has said so, of all images
+      report_oriented(stats, files.shown(self.images.source.path), allowed)
     if self.corrected:
       self.corrected.tell_unused(stats, output, of_all=self.images.splits != (TESTING,))
     return exit_code(stats, output, allowed, gate_missed=metrics.verdict == MISSED)

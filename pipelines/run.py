@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shlex
 import sys
 from pathlib import Path
 
@@ -42,7 +43,8 @@ run = RunRequest.run
 def execute(request: RunRequest) -> int:
   """Runs the chain; returns the first exit code that is not 0."""
   check_paths(request.pipeline_options(), request.data)
-  chain = Chain(Path(request.output), "run.json")
+  command = shlex.join(["beam-retrain", request.command, *without_secrets(request.typed)])
+  chain = Chain(Path(request.output), "run.json", command)
   chain.end_renewal(BottlenecksRequest.command)
   images = data = datasets.resolve(request.data, request.folder("data"))
   if data == request.data:  # before anything is written among the images

@@ -40,8 +40,9 @@ class Chain:
     code: the exit code of the stage that failed, or 0. After a failure no further stage runs.
   """
 
-  def __init__(self, output: Path, state_file: str):
-    self._output = output
+  def __init__(self, output: Path, state_file: str, command: str):
+    """`command`: the command line of the chain, as shown."""
+    self._output, self._command = output, command
     self._state_path = output / state_file
     for name in (state_file, CONFIG_FILE, LOG_FILE):  # of a killed run; the caller holds the lock
       files.delete(files.find_in(str(output), f"{name}{TEMPORARY}*"))
@@ -119,7 +120,7 @@ class Chain:
     """
     if self.code == ExitCode.DONE:
       say(f"{stage.command}: into {files.shown(stage.output)}")
-      with as_stage(has_result):
+      with as_stage(self._command, has_result):
         self.code = stage.request.execute()
     return self.code
 
@@ -139,8 +140,7 @@ class Chain:
 
 def _beside(request: Request, output: str, reused: tuple[str, ...]) -> Request:
   assert isinstance(request, BottlenecksRequest)
-  given = request.given | {"output", *(["reuse"] if reused else [])}
-  return dataclasses.replace(request, output=output, reuse=(*request.reuse, *reused), given=given)
+  return dataclasses.replace(request, output=output, reuse=(*request.reuse, *reused), stands_for=request)
 
 
 def digests_of_trunk(handle: str, weights: str | None) -> list[str]:

@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import filecmp
 import os
+import shlex
 import shutil
 import sys
 from collections import Counter
@@ -53,12 +54,12 @@ def run(argv: Sequence[str]) -> int:
   with hold_outputs(flags), contextlib.ExitStack() as quiet:
     if flags.logging_verbosity not in _SAYS_ALL:
       quiet.enter_context(contextlib.redirect_stdout(quiet.enter_context(open(os.devnull, "w"))))
-    stages = Stages(flags, folders, beam_options)
+    typed = list(without_secrets(expand(parser, argv)))
+    stages = Stages(flags, folders, beam_options, f"{PROG} {shlex.join(typed)}")
     check_saved_model(flags, stages)
     files.make_folder(work_dir(flags))
     keep_in(work_dir(flags), files)
-    config = to_toml("retrain", without_secrets(expand(parser, argv)))
-    files.write_text(os.path.join(work_dir(flags), CONFIG_FILE), config)
+    files.write_text(os.path.join(work_dir(flags), CONFIG_FILE), to_toml("retrain", typed))
     stages.bottlenecks()
     stages.train()
     stages.evaluate()

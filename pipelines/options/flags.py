@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import sys
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from beam_retrain.transforms.core.errors import InputError, flag
@@ -19,6 +18,7 @@ from beam_retrain.transforms.core.runtimes.variant import AUTO, BFLOAT16, FLOAT3
 from beam_retrain.transforms.core.system.extras import install_command
 
 if TYPE_CHECKING:
+  from beam_retrain.transforms.core.run.stats import Stats
   from beam_retrain.transforms.sources.base import Source  # loads Beam, which `predict` does without
 
 LEAST_IMAGES = 2_000
@@ -151,10 +151,11 @@ def add_corrections(parser: FlagGroup) -> None:
   )
 
 
-def report_oriented(oriented: int | None, images: int, source: str, flags: Sequence[str] = ()) -> None:
+def report_oriented(stats: Stats, source: str, max_bad_fraction: float) -> None:
   """Reports on standard error the images that an EXIF orientation turns."""
-  if oriented:
-    say(tell_oriented(oriented, images, source, flags=flags), file=sys.stderr)
+  if stats.oriented:
+    flags = [stats.accepting(max_bad_fraction)] if stats.bad_fraction or max_bad_fraction else []
+    say(tell_oriented(stats.oriented, stats.outputs, source, flags=flags), file=sys.stderr)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -25,6 +25,7 @@ from beam_retrain.transforms.core.records.quarantine import MAX_PIXELS, OnLeak
 from beam_retrain.transforms.core.records.schema import LEAKS_FILE
 from beam_retrain.transforms.core.records.splits import LEGACY, SPLIT_HASHES, STABLE, SplitPercentages
 from beam_retrain.transforms.core.run.flags import add_max_bad_fraction, positive_int
+from beam_retrain.transforms.core.run.request import NO_FLAG
 from beam_retrain.transforms.core.runtimes.trunk_info import BATCH_SIZE, BUNDLED, TRUNK_HELP
 from beam_retrain.transforms.core.runtimes.variant import AUTO
 
@@ -119,7 +120,11 @@ class TrunkRequest(JobRequest, IdxFlags):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BottlenecksRequest(TrunkRequest, DistortionFlags):
-  """The flags of `bottlenecks`; see their help."""
+  """The flags of `bottlenecks`; see their help.
+
+  Attributes:
+    stands_for: the request whose output this one's becomes when it is finished, if it is another's.
+  """
 
   command: ClassVar[str] = "bottlenecks"
   module: ClassVar[str] = "beam_retrain.pipelines.bottlenecks"
@@ -153,6 +158,7 @@ class BottlenecksRequest(TrunkRequest, DistortionFlags):
   on_leak: str = str(OnLeak.WARN)
   corrections: str | None = None
   max_bad_fraction: float = 0.0
+  stands_for: BottlenecksRequest | None = dataclasses.field(default=None, metadata=NO_FLAG)
 
   @classmethod
   def add_flags(cls, parser: argparse.ArgumentParser) -> None:

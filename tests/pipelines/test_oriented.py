@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 from pathlib import Path
 
@@ -65,6 +66,16 @@ def test_evaluations_count_and_tell_them_computed_or_reused(turned_images, train
 def test_accepted_bad_images_are_accepted_by_the_next_command_too(turned_images, flags, capsys):
   assert bottlenecks.run([*flags, "--max_bad_fraction=0.02"]) == 0
   assert f"{_said(turned_images)} --max_bad_fraction=0.02\n" in capsys.readouterr().err
+
+
+def test_what_is_said_beside_bad_images_accepts_them(turned_images, flags, tmp_path, capsys):
+  folder = tmp_path / "photos"
+  shutil.copytree(turned_images, folder)
+  (folder / "white" / "broken.jpg").write_bytes(b"")
+  assert bottlenecks.run([f"--input={folder}", *flags[1:]]) == 3
+  (said,) = [line for line in capsys.readouterr().err.splitlines() if "EXIF" in line]
+  words = shlex.split(said.partition("beam-retrain convert ")[2])
+  assert convert.run([*words, _RUNNER]) == 0
 
 
 def test_what_predict_says_can_be_typed_and_then_says_nothing(

@@ -3,12 +3,14 @@
 import itertools
 import json
 import os
+import re
 import shlex
 import shutil
 from pathlib import Path
 
 import pytest
 
+from beam_retrain.pipelines.bottlenecks import run as run_bottlenecks
 from beam_retrain.pipelines.evaluate import EvaluateRequest
 from beam_retrain.pipelines.run import RunRequest, run
 from beam_retrain.pipelines.train import TrainRequest
@@ -138,6 +140,8 @@ def test_a_bad_image_stops_the_chain_with_3_until_it_is_accepted_for_all_stages(
   assert not (tmp_path / "out" / "train").exists()
   assert run([*arguments, "--max_bad_fraction=0.003"]) == 0
   assert "EMPTY" in (tmp_path / "out" / "bottlenecks" / "quarantine.csv").read_text()
+  report = (tmp_path / "out" / "evaluate" / "report.html").read_text()
+  assert re.search("<code>beam-retrain run --data=.* --max_bad_fraction=0.003</code>", report)  # as it was typed
 
 
 def test_what_a_later_stage_refuses_is_said_before_the_first(small_images, tmp_path, capsys):
@@ -175,5 +179,11 @@ def test_after_one_moved_image_only_new_ones_go_through_the_trunk(finished, tmp_
   min((data / "3").iterdir()).rename(data / "5" / "moved.jpg")
   shutil.copy(digits / "convert" / "testing" / "5" / "0.jpg", data / "5" / "new.jpg")
   assert run(arguments) == 0
-  assert f"120 of 121 bottlenecks reused from {output}/bottlenecks, 1 computed" in capsys.readouterr().out
+  shown = capsys.readouterr().out
+  assert f"120 of 121 bottlenecks reused from {output}/bottlenecks, 1 computed" in shown
+  # Whatever names the output names the folder that it is in now.
+  assert f"images through the trunk bundled, into {output}/bottlenecks\n" in shown
+  for name in ("info.json", "config.toml"):
+    assert "bottlenecks.next" not in (output / "bottlenecks" / name).read_text()
+  assert run_bottlenecks([f"--config={output / 'bottlenecks' / 'config.toml'}"]) == 0
   assert sorted(os.listdir(output)) == ["bottlenecks", "config.toml", "evaluate", "run.json", "train"]

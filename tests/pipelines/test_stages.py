@@ -92,5 +92,5 @@ def test_what_decides_an_output_is_in_its_state_and_what_does_not_is_not(flag, s
 def test_a_killed_run_s_temporary_state_is_swept_and_other_files_stay(tmp_path):
   (tmp_path / "run.json.tmp-0123").write_text("{")
   (tmp_path / "notes.tmp-0123").write_text("mine")
-  Chain(tmp_path, "run.json")
+  Chain(tmp_path, "run.json", "beam-retrain run")
   assert os.listdir(tmp_path) == ["notes.tmp-0123"]

@@ -31,7 +31,7 @@ class Level(enum.IntEnum):
 
 _level = Level.NORMAL
 _listener: Callable[[str], None] | None = None
-_is_stage = False
+_command = ""  # of which this is a stage
 
 
 def level() -> Level:
@@ -45,25 +45,30 @@ def set_level(chosen: Level) -> None:
 
 
 @contextlib.contextmanager
-def as_stage(has_result: bool = False) -> Iterator[None]:
-  """Marks the block as a stage of another command.
+def as_stage(command: str, has_result: bool = False) -> Iterator[None]:
+  """Marks the block as a stage of another command line.
 
   With `-q` it prints its result only if it `has_result`, that of the command.
   """
-  global _is_stage
-  before = _level, _is_stage
-  _is_stage = True
+  global _command
+  before = _level, _command
+  _command = command
   if _level == Level.QUIET and not has_result:
     set_level(Level.SILENT)
   try:
     yield
   finally:
     set_level(before[0])
-    _is_stage = before[1]
+    _command = before[1]
 
 
 def is_stage() -> bool:
-  return _is_stage
+  return bool(_command)
+
+
+def command_of_stage() -> str:
+  """Returns the command line of which this is a stage; else ""."""
+  return _command
 
 
 # Control, format and surrogate characters, line ends and what XML forbids, but not the joiners that scripts need.

@@ -379,7 +379,7 @@ def test_what_is_of_another_trunk_is_not_taken(finished, trunk, tmp_path):
         text.write_text("1,2")
       flags = make_parser().parse_args([*finished.arguments, f"--tfhub_module={module}"])
       folders = find_folders(flags.image_dir)
-      assert (find_own_texts(flags, folders) is not None, is_reusable(Stages(flags, folders, []))) == expected
+      assert (find_own_texts(flags, folders) is not None, is_reusable(Stages(flags, folders, [], ""))) == expected
       if text:
         text.unlink()
 
@@ -388,7 +388,7 @@ def test_bottlenecks_that_are_partly_the_scripts_are_not_taken_without_it(finish
   flags = make_parser().parse_args(finished.arguments)
   with inside(finished.folder):
     folders = find_folders(flags.image_dir)
-    stages = Stages(flags, folders, [])
+    stages = Stages(flags, folders, [], "")
     assert stages.is_trained
     assert is_reusable(stages)
     info_path = finished.work / "bottlenecks" / "info.json"

@@ -72,7 +72,7 @@ def test_quiet_leaves_the_result_and_verbose_adds_details(flag, capsys):
   say("said", end="|")
   detail("detailed", end="|")
   assert capsys.readouterr().out == LEVELS[flag]
-  with as_stage():
+  with as_stage("beam-retrain run"):
     print("a stage's", end="|")
     print("its error", file=sys.stderr)
   shown = capsys.readouterr()

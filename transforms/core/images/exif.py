@@ -63,7 +63,7 @@ def tell_oriented(oriented: int, images: int, source: str, upright: str = "", fl
     return f"{used}, as in training; an image editor turns {'them' if oriented > 1 else 'it'} upright"
   upright = upright or f"{source.removesuffix('.csv')}_upright"
   command = ("beam-retrain", "convert", "--input", source, "--output", upright, *flags)
-  return f"{used}; to turn them upright: {shlex.join(command)}"
+  return f"{used}; to turn {'them' if oriented > 1 else 'it'} upright: {shlex.join(command)}"
 
 
 def png_profile(encoded: bytes) -> bytes | None:

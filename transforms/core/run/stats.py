@@ -57,12 +57,16 @@ class Stats:
     counts = {reason: count for reason, count in self.reasons.items() if reason not in DROPPED}
     reasons = ", ".join(f"{count} {reason}" for reason, count in counts.items())
     bad = sum(counts.values())
-    rounded_up = min(1.0, int(self.bad_fraction * 1000 + 1) / 1000)
     return (
       f"{bad} of {self.inputs} inputs {'are' if bad > 1 else 'is'} bad ({reasons}): see {quarantine}; repair or remove"
       f" {'them' if bad > 1 else 'it'}, or"
-      f" accept the loss with --max_bad_fraction={rounded_up}"
+      f" accept the loss with {self.accepting()}"
     )
+
+  def accepting(self, accepted: float = 0.0) -> str:
+    """Returns the flag that accepts the bad inputs: `accepted`, if it is enough."""
+    rounded_up = min(1.0, int(self.bad_fraction * 1000 + 1) / 1000)
+    return f"--max_bad_fraction={accepted if accepted >= self.bad_fraction else rounded_up:g}"
 
   def to_json(self) -> str:
     # Not `asdict`, which writes named tuples as lists.
