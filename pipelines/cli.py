@@ -12,6 +12,7 @@ from typing import Any
 
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.printing import print
+from beam_retrain.transforms.core.run.argparse_internals import actions_of
 from beam_retrain.transforms.core.run.exit_codes import run_command
 from beam_retrain.transforms.core.system.imports import gc_paused, leave_out_of_beam
 
@@ -109,7 +110,11 @@ def complete_in(shell: str) -> str:
   parser = argparse.ArgumentParser(prog="beam-retrain")
   commands = parser.add_subparsers()
   for command, (_, what) in COMMANDS.items():
-    commands.add_parser(command, parents=[flags_of(command).make_parser()], add_help=False, help=what)
+    flags = flags_of(command).make_parser()
+    for action in actions_of(flags):
+      if action.nargs != 0 and not action.choices:  # else a shell that has the script offers no files at all
+        action.complete = shtab.FILE  # type: ignore[attr-defined]
+    commands.add_parser(command, parents=[flags], add_help=False, help=what)
   return shtab.complete(parser, shell)
 
 

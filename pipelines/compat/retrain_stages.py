@@ -53,11 +53,11 @@ _TRAIN_NAMES = {"training_steps": "how_many_training_steps", "batch_size": "trai
 class Stages:
   """Runs the stages in a folder that no other run uses."""
 
-  def __init__(self, flags: argparse.Namespace, folders: Sequence[ClassFolder], beam_options: Sequence[str], typed: str):
-    """Reads the state of earlier runs."""
+  def __init__(self, flags: argparse.Namespace, folders: Sequence[ClassFolder], options: Sequence[str], typed: str):
+    """Reads the state of earlier runs; `options` are Beam's."""
     self._flags = flags
     self._work = Path(files.shown(work_dir(flags)))  # as messages show it
-    self._for_job = {"max_bad_fraction": flags.max_bad_fraction, "beam_options": tuple(beam_options)}
+    self._for_job = {"max_bad_fraction": flags.max_bad_fraction, "beam_options": tuple(options)}
     self.chain = Chain(self._work, "retrain.json", typed)
     self._validate_work_dir()
     self.chain.end_renewal(_NOW)

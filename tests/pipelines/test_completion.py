@@ -39,12 +39,14 @@ def script(tmp_path_factory) -> Path:
     (["run", "--data", "digits", "--min_acc"], {"--min_accuracy"}),
     (["bottlenecks", "--precision", "b"], {"bfloat16"}),
     (["cache", "--print_c"], {"--print_config"}),
+    (["run", "--data", "photo"], {"photos"}),
+    (["predict", "--model", "out", "photo"], {"photos"}),
   ],
 )
-def test_bash_completes(script, typed, completed):
-  shown = subprocess.run(
-    ["bash", "--norc", "-c", _BASH, "bash", script, *typed], capture_output=True, text=True, check=True
-  )
+def test_bash_completes(script, typed, completed, tmp_path):
+  (tmp_path / "photos").mkdir()
+  command = ["bash", "--norc", "-c", _BASH, "bash", script, *typed]
+  shown = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
   assert (set(shown.stdout.split()), shown.stderr) == (completed, "")
 
 
