@@ -64,7 +64,7 @@ class Stats:
     )
 
   def accepting(self, accepted: float = 0.0) -> str:
-    """Returns the flag that accepts the bad inputs: `accepted`, if it is enough."""
+    """Returns the flag that accepts them: `accepted`, if it is enough."""
     rounded_up = min(1.0, int(self.bad_fraction * 1000 + 1) / 1000)
     return f"--max_bad_fraction={accepted if accepted >= self.bad_fraction else rounded_up:g}"
 
