@@ -12,7 +12,7 @@ is a switch that has no other links, so nothing leaves it, and nothing from outs
 iproute2, and the jars and the server of `make engines`.
 
 All processes have the folder in their environment, by which `down` finds them, as `cluster.py stop` does; with them go
-the namespaces.
+the namespaces. Whoever imports this may let them end with its own process, however that ends.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _STATE = "hosts.json"
 _ROOT = Path(__file__).parents[2]
 _SWITCH = "switch"
 _SETTLED = "settled"
-_PATIENCE_SECS = 20
+_PATIENCE_SECS = 60
 # Each host has these for itself, in memory.
 _OWN = ("/tmp", "/var/tmp", "/dev/shm")
 _NAMESPACES = ("--net", "--mount", "--uts", "--ipc", "--propagation=private")
@@ -105,13 +105,17 @@ class Hosts(Here):
 
 
 class Layout(NamedTuple):
-  """What `up` is asked for."""
+  """What `up` is asked for.
+
+  `ends_with_caller`: the hosts die with the thread that calls `up`.
+  """
 
   workers: int
   engine: str
   engines: Path
   folder: Path
   retries: int = cluster.RETRIES
+  ends_with_caller: bool = False
 
   def up(self) -> list[str]:
     """Starts everything, or nothing; returns the flags of a job."""
@@ -130,7 +134,7 @@ class Layout(NamedTuple):
     lines = [f"{at} {name}\n" for name, at in {"localhost": "127.0.0.1", **addresses}.items()]
     (self.folder / "hosts").write_text("".join(lines))
     environment = {**os.environ, MARKER: str(self.folder)}
-    holders = {_SWITCH: _hold(["--net", "sleep", "infinity"], environment, self.folder / f"{_SWITCH}.log")}
+    holders = {_SWITCH: self._hold(["--net", "sleep", "infinity"], environment, self.folder / f"{_SWITCH}.log")}
     hosts.pids[_SWITCH] = holders[_SWITCH].pid
     _wait_for_own_network(holders[_SWITCH])
     _ip(hosts.pids[_SWITCH], "link", "add", _SWITCH, "type", "bridge", "forward_delay", "0")
@@ -139,7 +143,7 @@ class Layout(NamedTuple):
       (self.folder / name).mkdir()
       settle = [sys.executable, "-S", __file__, f"--folder={self.folder}", f"--engines={self.engines}", "settle", name]
       inside = [*_NAMESPACES, "--pid", "--fork", "--kill-child", "--mount-proc", *settle]
-      holders[name] = _hold(inside, environment, self.folder / f"{name}.host.log")
+      holders[name] = self._hold(inside, environment, self.folder / f"{name}.host.log")
       hosts.pids[name] = holders[name].pid
     for name in names:
       _wait_until_settled(self.folder / name, holders[name], self.folder / f"{name}.host.log")
@@ -150,6 +154,11 @@ class Layout(NamedTuple):
     flags += [f"--s3_endpoint_url=http://{hosts.address('store')}:{_S3_PORT}", *S3_FLAGS]
     (self.folder / "flags").write_text(shlex.join(flags) + "\n")
     return flags
+
+  def _hold(self, argv: list[str], environment: dict[str, str], log: Path) -> subprocess.Popen:
+    """Starts a process that holds namespaces, in which no other outlives it."""
+    dying = ["setpriv", "--pdeathsig", "KILL"] if self.ends_with_caller else []
+    return cluster.run_beside([*dying, "unshare", *argv], environment, log)
 
   def _start_store(self, hosts: Hosts) -> subprocess.Popen:
     """Starts the server; its objects are files below `store/objects`."""
@@ -164,7 +173,7 @@ class Layout(NamedTuple):
 
 def check_machine(engines: Path) -> None:
   """Raises ClusterError if hosts cannot be laid out here."""
-  missing = [name for name in ("ip", "unshare", "nsenter", "mount") if not shutil.which(name)]
+  missing = [name for name in ("ip", "unshare", "nsenter", "setpriv", "mount") if not shutil.which(name)]
   if sys.platform != "linux" or os.geteuid():
     raise ClusterError("hosts are Linux namespaces, which only root can make: run this as root, on Linux.")
   if missing:
@@ -174,10 +183,6 @@ def check_machine(engines: Path) -> None:
     raise ClusterError(f"no namespaces can be made here ({tried.stderr.strip()}): give the container CAP_SYS_ADMIN.")
   if not engines.joinpath(*_SERVER).exists():
     raise ClusterError(f"{engines.joinpath(*_SERVER)} does not exist: run `make engines`.")
-
-
-def _hold(argv: list[str], environment: dict[str, str], log: Path) -> subprocess.Popen:
-  return cluster.run_beside(["unshare", *argv], environment, log)
 
 
 def _wait_for_own_network(holder: subprocess.Popen) -> None:
