@@ -130,9 +130,9 @@ chaos: $(INSTALLED)  ## faults on purpose: kills, damage, power cuts, rivals; ha
 fuzz: $(INSTALLED)  ## 50,000 damaged images through every decoder of the product: an hour [ARGS='--count 1000 --seconds 60']
 	@$(BIN)/python -m tools.zoo.fuzz $(ARGS)
 
-# Peers get environments of their own in .bench: 11 GB, a few minutes, the first time.
+# Peers get environments of their own in .bench: 15 GB, ten minutes, the first time.
 bench: DATA ?= mnist
-bench: $(INSTALLED)  ## speed beside its peers, a table of ratios: a quarter of an hour on two cores [DATA=DIR ARGS=--full]
+bench: $(INSTALLED)  ## speed beside its peers, a table of ratios: twenty minutes on two cores [DATA=DIR ARGS=--full]
 	@$(BIN)/python -m benchmarks.bench --data $(DATA) $(ARGS)
 
 # The repository's Markdown files as they lie, so that a link holds here and on a code host.

@@ -2,13 +2,15 @@
 
   make bench            or   python -m benchmarks.bench [--data DIR] [--trunk_weights FILE] [--full]
 
-Bottlenecks of the full Inception v3, 299 x 299, of MNIST's JPGs: ours, its prepared graph by itself, and peers in
-environments of their own, made in WORK as they are needed (11 GB, half of it PyTorch's); then the machine's matrix
-product, conversion, head and growth. A peer that cannot be installed or fails is named in the table.
+Bottlenecks of the full Inception v3, 299 x 299, of MNIST's JPGs: ours, version 0.4, our prepared graph by itself, and
+peers, in environments of their own, made in WORK as they are needed (15 GB, a third of it PyTorch's); then the
+machine's matrix product, conversion, head, growth, and everyday commands beside version 0.4. A peer that cannot be
+installed or fails is named in the table.
 
 Each run is a process of its own. Steady state leaves out each worker's first batches, whole process leaves out nothing;
-ours and what was compiled run from caches that a first run has filled. `ratio` is a contender's steady rate beside
-ours at the same precision; of the other benchmarks, time beside the time of what is named. `cosine` is that of the
+ours and what was compiled run from caches that a first run has filled. `of ours` is a contender's rate beside ours at
+the same precision, for whole processes over the same number of images; of the other benchmarks, time beside the time of
+what is named. `cosine` is that of the
 vectors with ours in float32, the worst: OpenCV's JPEG decoder, which some peers use, differs from TensorFlow's by up to
 three grey levels.
 """
@@ -28,6 +30,7 @@ from beam_retrain.transforms.core.system.machine import available_cores
 from benchmarks.bench_inputs import find_data, find_weights
 from benchmarks.bench_session import Bench, describe_load
 from benchmarks.bench_tables import make_claims, make_table
+from benchmarks.charts import draw
 from benchmarks.contenders import CONTENDERS
 
 
@@ -44,6 +47,7 @@ def run(argv: Sequence[str]) -> int:
   bench.measure(chosen)
   limits = bench.measure_limits()
   others = {} if flags.only or flags.bottlenecks_only else bench.measure_others(data)
+  where = {} if flags.only else bench.measure_where()
   text = make_table(bench.results, limits, others, bench.faults)
   claims = make_claims(bench.results, others)
   machine = describe_machine()
@@ -56,10 +60,12 @@ def run(argv: Sequence[str]) -> int:
     "settings": bench.settings,
     "limits": limits,
     "others": others,
+    "where": where,
     "faults": bench.faults,
   }
   (work / "results.json").write_text(json.dumps(everything, indent=1))
-  print(f"\n{page}\n\nmeasured in {took}; also in {work / 'table.md'} and {work / 'results.json'}")
+  draw(everything, work / "results.svg")
+  print(f"\n{page}\n\nmeasured in {took}; also in {work}: table.md, results.json, and a chart, results.svg")
   return ExitCode.DONE
 
 

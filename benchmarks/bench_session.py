@@ -15,9 +15,11 @@ import numpy as np
 
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.system.machine import available_cores
+from benchmarks import where
+from benchmarks.before import THIS, Version, make_before
 from benchmarks.bench_inputs import link_some, read_vectors
 from benchmarks.commands import timed
-from benchmarks.contenders import FLOAT32, INT8, OPENVINO, OTHERS, SOME, Contender
+from benchmarks.contenders import BFLOAT16, FEW, FLOAT32, INT8, OPENVINO, OTHERS, SOME, Contender
 from benchmarks.environments import make_environment
 from benchmarks.measurements import Run, least_cosine, steady_rate
 from benchmarks.peers.protocol import list_images
@@ -50,6 +52,7 @@ class Bench:
     self._pythons: dict[str, Path] = {}
     self._reference: dict[str, np.ndarray] = {}
     self._weights = self._network = work
+    self._before: Version | None = None
     caches = {"BEAM_RETRAIN_CACHE_DIR": "cache", "TORCHINDUCTOR_CACHE_DIR": "inductor"}
     self._environ = {name: str(work / folder) for name, folder in caches.items()}
 
@@ -68,6 +71,11 @@ class Bench:
         self._pythons[name] = make_environment(name, self._work / "environments")
       except InputError as error:
         self._give_up([contender for contender in contenders if contender.environment == name], str(error))
+    if any(contender.is_before for contender in contenders):
+      try:
+        self._before = make_before(self._work / "0.4")
+      except InputError as error:
+        self._give_up([contender for contender in contenders if contender.is_before], str(error))
     self._make_images(data, contenders)
     if not (self._network / "network.json").exists():
       self._call("network", "benchmarks.network", f"--trunk_weights={weights}", f"--output={self._network}")
@@ -75,11 +83,8 @@ class Bench:
       self._quantise(contenders)
     self._prepare_ours(contenders)
     for contender in contenders:
-      if contender.compiles and contender.name not in self.faults:
-        try:
-          self._measure(contender, 0)
-        except ProcessError as error:
-          self._give_up([contender], str(error))
+      if contender.compiles:
+        self._warm_up(contender)
 
   def _make_images(self, data: str, contenders: Sequence[Contender]) -> None:
     converted = self._work / "convert"
@@ -102,14 +107,17 @@ class Bench:
       self._give_up([c for c in contenders if c.environment == "openvino" and c.precision == INT8], str(error))
 
   def _prepare_ours(self, contenders: Sequence[Contender]) -> None:
-    """Runs ours once in each kind over the very images that will be measured, so that all caches are filled; keeps
-    the trunks, for the bare graphs, and the vectors in float32."""
-    wanted = {_REFERENCE: self._few}
+    """Runs ours, and 0.4, once in each kind over the images that will be measured, so that all caches are filled.
+
+    Keeps the trunks, for the bare graphs, and the vectors in float32.
+    """
+    wanted = {(*_REFERENCE, self._few)}
     for contender in contenders:
-      if not contender.is_peer:
-        kind = contender.runtime, contender.precision
-        wanted[kind] = max(wanted.get(kind, 0), self._images(contender))
-    for (runtime, precision), images in wanted.items():
+      if contender.is_before:
+        self._warm_up(contender)
+      elif not contender.is_peer:
+        wanted.add((contender.runtime, contender.precision, self._images(contender)))
+    for runtime, precision, images in sorted(wanted):
       folder = self._first(runtime, precision)
       shutil.rmtree(folder, ignore_errors=True)
       try:
@@ -119,6 +127,13 @@ class Bench:
         self._give_up([c for c in contenders if (c.runtime, c.precision) == (runtime, precision)], str(error))
     reference = self._first(*_REFERENCE)
     self._reference = read_vectors(reference) if (reference / "COMPLETED").exists() else {}
+
+  def _warm_up(self, contender: Contender) -> None:
+    if contender.name not in self.faults:
+      try:
+        self._measure(contender, 0)
+      except ProcessError as error:
+        self._give_up([contender], str(error))
 
   def measure(self, contenders: Sequence[Contender]) -> None:
     """Runs all contenders in turn, as many rounds as each of them takes part in; every second round backwards."""
@@ -144,7 +159,7 @@ class Bench:
     images = self._images(contender)
     pictures = self._folder(images)
     log = f"{contender.name}-{number}"
-    if contender.is_ours:
+    if contender.is_ours or contender.is_before:
       folder = self._work / "output" / "run"
       shutil.rmtree(folder, ignore_errors=True)
       process, ends = self._run_ours(contender, pictures, folder, log)
@@ -185,8 +200,32 @@ class Bench:
     kind = [f"--precision={contender.precision}", f"--runtime={contender.runtime}"]
     # None for validation: of a trial's few images, some label would have none.
     where = [f"--input={pictures}", f"--output={folder}", "--validation_percentage=0"]
-    process = self._call(log, "benchmarks.ours", str(ends), "bottlenecks", *where, *trunk, *kind)
+    command = ["bottlenecks", *where, *trunk, *kind]
+    if contender.is_before:
+      assert self._before, "it was given up where it could not be made"
+      path, caches = self._log(log), {"BEAM_RETRAIN_CACHE_DIR": str(self._work / "cache-0.4")}
+      return run_process([*self._before.command, *command], path, caches, root=self._before.root), []
+    process = self._call(log, "benchmarks.ours", str(ends), *command)
     return process, json.loads(ends.read_text())
+
+  def measure_where(self) -> dict[str, dict[str, float]]:
+    """Returns where the seconds of few images in bfloat16 go: version -> kind -> seconds."""
+    found = {}
+    pictures, output, seconds = self._folder(FEW), self._work / "output" / "where", self._work / "where.json"
+    trunk = ["--trunk=keras:InceptionV3", f"--trunk_weights={self._weights}", f"--precision={BFLOAT16}"]
+    job = ["bottlenecks", f"--input={pictures}", f"--output={output}", "--validation_percentage=0", *trunk]
+    for version, cache in ((THIS, "cache"), (self._before, "cache-0.4")):
+      if version and pictures.exists():
+        shutil.rmtree(output, ignore_errors=True)
+        python, _, module = version.command
+        command = [python, str(Path(where.__file__)), str(seconds), module, *job, f"--runtime={OPENVINO}"]
+        caches = {"BEAM_RETRAIN_CACHE_DIR": str(self._work / cache)}
+        try:
+          run_process(command, self._log(f"where {version.name}"), caches, root=version.root)
+          found[version.name] = json.loads(seconds.read_text())["seconds"]
+        except ProcessError as error:
+          self.faults[f"where the seconds go, {version.name}"] = str(error)
+    return found
 
   def measure_limits(self) -> dict[str, Any]:
     """Returns the best matrix product: precision -> gflops, how."""
@@ -209,7 +248,7 @@ class Bench:
       if flags is None:
         self.faults[other.what] = "left out of a trial"
         continue
-      given = [flag.format(data=data) for flag in flags]
+      given = [flag.format(data=data, before=self._work / "0.4", weights=self._weights) for flag in flags]
       print(f"{other.what}: python -m benchmarks.{other.module} {' '.join(given)}", flush=True)
       try:
         self._call(other.module, f"benchmarks.{other.module}", *given, f"--json={output}", own_cache=False)
@@ -221,9 +260,11 @@ class Bench:
   def _call(
     self, log: str, module: str, *arguments: str, python: Path | None = None, own_cache: bool = True
   ) -> Process:
-    path = self._work / "logs" / f"{log.replace(' ', '_').replace('/', '_')}.txt"
     command = [str(python or sys.executable), "-m", module, *arguments]
-    return run_process(command, path, self._environ if own_cache else {})
+    return run_process(command, self._log(log), self._environ if own_cache else {})
+
+  def _log(self, name: str) -> Path:
+    return self._work / "logs" / f"{name.replace(' ', '_').replace('/', '_')}.txt"
 
   def _give_up(self, contenders: Sequence[Contender], why: str) -> None:
     for contender in contenders:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from benchmarks.commands import table
 from benchmarks.contenders import BARE, CONTENDERS, LABEL_IMAGE, OURS, Contender
-from benchmarks.measurements import GFLOP_PER_IMAGE, Claim, Run, claims_of, median_run, ratio
+from benchmarks.measurements import GFLOP_PER_IMAGE, Claim, Run, claims_of, median_run, ratio, whole_claims
 
-HEAD = ("what", "who", "ratio", "steady state", "whole process", "more")
+HEAD = ("what", "who", "steady state", "of ours", "whole process", "of ours", "more")
 Results = Mapping[str, Sequence[Run]]
 OtherRows = Mapping[str, Sequence[Mapping[str, Any]]]
 
@@ -31,27 +32,29 @@ def make_table(
     if contender.name in medians:
       rows.append(_bottleneck_row(contender, medians, len(results[contender.name])))
     elif contender.name in faults:
-      rows.append((_what(contender), contender.who, "-", "-", "-", f"not measured: {faults[contender.name]}"))
+      rows.append((_what(contender), contender.who, "-", "-", "-", "-", f"not measured: {faults[contender.name]}"))
   for precision, limit in limits.items():
     possible = limit["gflops"] / GFLOP_PER_IMAGE
-    beside = ratio(possible, _steady(medians, f"{OURS}, {precision}"))
+    beside = ratio(possible, _steady(medians, precision))
     how = f"{limit['gflops']:,.0f} GFLOP/s, {limit['how']}; {GFLOP_PER_IMAGE} GFLOP an image"
-    rows.append((f"bottlenecks, {precision}", "matrix product", _times(beside), f"{possible:,.0f}/s", "-", how))
+    rows.append((f"bottlenecks, {precision}", "matrix product", f"{possible:,.0f}/s", _times(beside), "-", "-", how))
   for title, found in others.items():
     for row in found:
-      against = f" of {row['against']}" if row.get("ratio") is not None and row.get("against") else ""
-      beside = "-" if row.get("ratio") is None else f"{row['ratio']:.2f}{against}"
-      rows.append((title, str(row["name"]), beside, "-", f"{row['seconds']:.1f} s", str(row.get("note") or "")))
+      against = f"of {row['against']}: " if row.get("ratio") is not None and row.get("against") else ""
+      beside = "-" if row.get("ratio") is None else f"{against}{row['ratio']:.2f}"
+      rows.append((title, str(row["name"]), "-", "-", f"{row['seconds']:.1f} s", beside, str(row.get("note") or "")))
   titles = {contender.name for contender in CONTENDERS}
-  rows += [(title, "-", "-", "-", "-", f"not measured: {why}") for title, why in faults.items() if title not in titles]
+  rows += [
+    (title, "-", "-", "-", "-", "-", f"not measured: {why}") for title, why in faults.items() if title not in titles
+  ]
   return table(rows)
 
 
 def _bottleneck_row(contender: Contender, medians: Mapping[str, Run], rounds: int) -> tuple[str, ...]:
   run = medians[contender.name]
-  beside = ratio(run.steady, _steady(medians, f"{OURS}, {contender.precision}"))
   steady = "-" if run.steady is None else f"{run.steady:,.1f}/s" if run.steady < 100 else f"{run.steady:,.0f}/s"
-  whole = f"{run.images:,} in {run.whole_secs:.1f} s, {run.whole_rate:,.1f}/s"
+  ours = medians.get(dataclasses.replace(contender, who=OURS).name)
+  whole = ratio(run.whole_rate, ours and ours.whole_rate)
   notes = []
   if run.cosine is not None:
     notes.append(f"cosine {run.cosine:.5f}")
@@ -61,15 +64,22 @@ def _bottleneck_row(contender: Contender, medians: Mapping[str, Run], rounds: in
     notes.append(f"loaded, first batch done in {run.ready_secs:.1f} s")
   if rounds > 1:
     notes.append(f"median of {rounds}")
-  return _what(contender), contender.who, _times(beside), steady, whole, ", ".join(notes)
+  beside = _times(ratio(run.steady, _steady(medians, contender.precision)))
+  return _what(contender), contender.who, steady, beside, f"{run.whole_secs:.1f} s", _times(whole), ", ".join(notes)
 
 
 def _what(contender: Contender) -> str:
-  return f"bottlenecks, {contender.precision}"
+  return f"bottlenecks, {contender.precision}, {contender.images:,} images"
 
 
-def _steady(medians: Mapping[str, Run], name: str) -> float | None:
-  return medians[name].steady if name in medians else None
+def _steady(medians: Mapping[str, Run], precision: str) -> float | None:
+  """Returns ours, of the run with the most images."""
+  runs = [
+    medians[each.name]
+    for each in CONTENDERS
+    if each.who == OURS and each.precision == precision and each.name in medians
+  ]
+  return max(runs, key=lambda run: run.images).steady if runs else None
 
 
 def _times(value: float | None) -> str:
@@ -81,7 +91,8 @@ def make_claims(results: Results, others: OtherRows) -> list[Claim]:
   medians = {name: median_run(runs) for name, runs in results.items() if runs}
   ours, bare = ({}, {})  # type: tuple[dict[str, Run], dict[str, Run]]
   peers: dict[str, dict[str, Run]] = {}
-  for contender in CONTENDERS:
+  small: dict[str, dict[int, dict[str, Run]]] = {}
+  for contender in CONTENDERS:  # of one precision those of more images come later
     if contender.name not in medians:
       continue
     run = medians[contender.name]
@@ -89,6 +100,14 @@ def make_claims(results: Results, others: OtherRows) -> list[Claim]:
       (ours if contender.who == OURS else bare)[contender.precision] = run
     elif contender.is_peer:
       peers.setdefault(contender.precision, {})[contender.who] = run
+    if contender.who == OURS or contender.is_peer:
+      small.setdefault(contender.precision, {}).setdefault(contender.images, {})[contender.who] = run
   seconds = {str(row["name"]): float(row["seconds"]) for rows in others.values() for row in rows}
   label_image = next((medians[c.name] for c in CONTENDERS if c.who == LABEL_IMAGE and c.name in medians), None)
-  return claims_of(ours, bare, peers, label_image, seconds)
+  return [*claims_of(ours, bare, peers, label_image, seconds), *whole_claims(small, OURS), *row_claims(others)]
+
+
+def row_claims(others: OtherRows) -> list[Claim]:
+  """Returns the claims of rows that bring one: text, value, and what it is at most."""
+  found = [row["claim"] for rows in others.values() for row in rows if "claim" in row]
+  return [Claim(text, value, bound, at_most=True) for text, value, bound in found]

@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-OURS, BARE = "beam-retrain", "bare graph"
+from benchmarks import before
+
+OURS, BARE, BEFORE = "beam-retrain", "bare graph", before.NAME
 LABEL_IMAGE = "label_imageV3.py's way"
 FLOAT32, BFLOAT16, INT8 = "float32", "bfloat16", "int8"
 OPENVINO, TENSORFLOW = "openvino", "tensorflow"
-MANY, MORE, SOME = 2000, 1000, 512
+MANY, MORE, SOME, FEW = 2000, 1000, 512, 100
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,9 +19,9 @@ class Contender:
   """One row of the table.
 
   Attributes:
-    who: its name; together with `precision` it is met once.
+    who: its name; together with `precision` and `images` it is met once.
     precision: of its numbers.
-    module: its script, in `benchmarks.peers` unless it is ours.
+    module: its script, in `benchmarks.peers` unless it is ours; empty: a version's own command.
     environment: the requirements that it runs with; empty: this project's own.
     images: how many it does.
     rounds: how many of the interleaved rounds it takes part in; 0: only in a full run.
@@ -40,11 +42,15 @@ class Contender:
 
   @property
   def name(self) -> str:
-    return f"{self.who}, {self.precision}"
+    return f"{self.who}, {self.precision}, {self.images:,} images"
 
   @property
   def is_ours(self) -> bool:
-    return self.who.startswith(OURS)
+    return self.who.startswith(OURS) and not self.is_before
+
+  @property
+  def is_before(self) -> bool:
+    return self.who == BEFORE
 
   @property
   def is_peer(self) -> bool:
@@ -52,29 +58,43 @@ class Contender:
     return bool(self.environment)
 
 
-def _own(precision: str, images: int, rounds: int, runtime: str, note: str = "") -> list[Contender]:
-  """Ours, and the same prepared graph by itself, which has less to do once it is warm."""
-  return [
-    Contender(OURS + note, precision, "ours", images=images, rounds=rounds, runtime=runtime),
-    Contender(BARE + note, precision, "ceiling", images=min(images, MORE), rounds=rounds, runtime=runtime),
-  ]
+def _sizes(precision: str) -> list[Contender]:
+  """Whole processes over few, some and many images: ours, ours before, and the engine by itself."""
+  kinds: list[Contender] = []
+  for images, rounds in ((FEW, 3), (SOME, 2), (MANY, 1)):
+    kinds += [
+      Contender(OURS, precision, "ours", images=images, rounds=rounds, runtime=OPENVINO),
+      Contender(BEFORE, precision, "", images=images, rounds=rounds, runtime=OPENVINO),
+      Contender("OpenVINO", precision, "openvino_loop", "openvino", images=images, rounds=rounds),
+    ]
+  return kinds
 
+
+def _bare(precision: str, runtime: str, rounds: int = 1) -> Contender:
+  """Our prepared graph by itself, which has less to do once it is warm."""
+  note = ", TensorFlow" if runtime == TENSORFLOW else ""
+  return Contender(BARE + note, precision, "ceiling", rounds=rounds, runtime=runtime)
+
+
+_TORCH = "PyTorch DataLoader, channels last, compiled"
 
 CONTENDERS = (
-  *_own(BFLOAT16, MANY, 3, OPENVINO),
-  Contender("OpenVINO", BFLOAT16, "openvino_loop", "openvino", images=MORE, rounds=3),
-  Contender("PyTorch DataLoader, channels last, compiled", BFLOAT16, "torch_loader", "torch", compiles=True),
-  Contender("Ray Data map_batches (OpenVINO)", BFLOAT16, "ray_data", "ray", counts_memory=False),
-  Contender("Spark predict_batch_udf (OpenVINO)", BFLOAT16, "spark_udf", "spark", counts_memory=False),
-  *_own(BFLOAT16, SOME, 1, TENSORFLOW, ", TensorFlow"),
+  *_sizes(BFLOAT16),
+  _bare(BFLOAT16, OPENVINO),
+  Contender(_TORCH, BFLOAT16, "torch_loader", "torch", compiles=True),
   Contender("Keras predict", BFLOAT16, "keras_predict", "tensorflow"),
-  *_own(INT8, MANY, 2, OPENVINO),
-  Contender("OpenVINO", INT8, "openvino_loop", "openvino", images=MORE, rounds=2),
-  *_own(FLOAT32, SOME, 2, OPENVINO),
-  Contender("OpenVINO", FLOAT32, "openvino_loop", "openvino", rounds=2),
-  *_own(FLOAT32, SOME, 0, TENSORFLOW, ", TensorFlow"),
-  Contender("PyTorch DataLoader, channels last, compiled", FLOAT32, "torch_loader", "torch", rounds=0, compiles=True),
+  Contender("Ray Data map_batches (OpenVINO)", BFLOAT16, "ray_data", "ray", rounds=0, counts_memory=False),
+  Contender("Spark predict_batch_udf (OpenVINO)", BFLOAT16, "spark_udf", "spark", rounds=0, counts_memory=False),
+  Contender(f"{OURS}, TensorFlow", BFLOAT16, "ours", rounds=0, runtime=TENSORFLOW),
+  _bare(BFLOAT16, TENSORFLOW, 0),
+  *_sizes(INT8),
+  _bare(INT8, OPENVINO),
+  *_sizes(FLOAT32),
+  _bare(FLOAT32, OPENVINO),
+  Contender(_TORCH, FLOAT32, "torch_loader", "torch", compiles=True),
   Contender("Keras predict", FLOAT32, "keras_predict", "tensorflow"),
+  Contender(f"{OURS}, TensorFlow", FLOAT32, "ours", rounds=0, runtime=TENSORFLOW),
+  _bare(FLOAT32, TENSORFLOW, 0),
   Contender("retrain.py's way", FLOAT32, "retrain_way", "tensorflow", images=64),
   Contender(LABEL_IMAGE, FLOAT32, "label_image_way", "tensorflow", images=24),
 )
@@ -87,7 +107,8 @@ class Other:
   Attributes:
     what: title of its rows.
     module: in `benchmarks`.
-    flags: its command line; `{data}` is the folder of the IDX files.
+    flags: its command line; `{data}` is the folder of the IDX files, `{before}` the checkout of version 0.4,
+      `{weights}` the trunk's file.
     full: what a full run has instead.
     trial: what a run that only tries it out has instead; None: it leaves this out.
   """
@@ -104,5 +125,6 @@ _CONVERT = ("--input={data}", "--rounds")
 OTHERS = (
   Other("JPGs of 70,000 images", "convert_mnist", (*_CONVERT, "2"), (*_CONVERT, "5"), (*_CONVERT, "1")),
   Other("head, evaluation", "train_head"),
+  Other("beside 0.4", "versions", ("--data={data}", "--before={before}", "--trunk_weights={weights}")),
   Other("growth, bundled trunk", "growth", ("--sizes", "1000", "100000"), ("--full",), ("--sizes", "1000", "3000")),
 )

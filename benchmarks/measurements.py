@@ -175,3 +175,21 @@ def claims_of(
   for name, bound in (("beam-retrain train", 30), ("beam-retrain evaluate, stored bottlenecks", 10)):
     claims.append(Claim(f"{name}, whole process, seconds", seconds.get(name), bound, at_most=True))
   return claims
+
+
+def whole_claims(runs: Mapping[str, Mapping[int, Mapping[str, Run]]], ours: str) -> list[Claim]:
+  """Returns, of each precision and number of images, the claim that our whole process is no slower than any peer's.
+
+  Args:
+    runs: precision -> images -> who -> medians.
+    ours: who we are.
+  """
+  claims = []
+  for precision, sizes in runs.items():
+    for images, who in sizes.items():
+      peers = {name: run.whole_secs for name, run in who.items() if name != ours}
+      if peers and ours in who:
+        best = min(peers, key=lambda name: peers[name])
+        text = f"{precision}: {images:,} images, whole process, rate of the best peer's ({best})"
+        claims.append(Claim(text, peers[best] / who[ours].whole_secs, 1.0))
+  return claims

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
+import os
 import re
 import subprocess
 import sys
@@ -18,7 +19,7 @@ import numpy as np
 import pytest
 
 from beam_retrain.transforms.core.errors import InputError
-from benchmarks import bench, environments
+from benchmarks import bench, charts, environments, versions, where
 from benchmarks.bench_inputs import link_some
 from benchmarks.bench_tables import make_claims, make_table
 from benchmarks.contenders import CONTENDERS, OTHERS
@@ -126,7 +127,7 @@ def test_an_environment_is_made_again_when_its_requirements_change(tmp_path, mon
 def test_every_contender_has_its_script_and_its_requirements_pinned():
   for contender in CONTENDERS:
     script = _PEERS / f"{contender.module}.py"
-    assert script.exists() == contender.is_peer
+    assert script.is_file() == contender.is_peer
     if contender.is_peer:
       assert f'"{contender.precision}"' in script.read_text(), contender.name
   used = {contender.environment for contender in CONTENDERS} - {""} | {"cleanlab"}  # of `benchmarks.label_errors`
@@ -151,32 +152,85 @@ def test_peers_import_nothing_of_this_project_but_one_another():
 
 
 def test_the_table_has_ratios_beside_ours_and_names_what_is_missing():
+  many, some = "2,000 images", "512 images"
   results = {
-    "beam-retrain, bfloat16": [Run(2000, 160.0, 14.0, 700), Run(2000, 162.0, 16.0, 800)],
-    "Keras predict, bfloat16": [Run(512, 40.25, 20.0, 900, 0.99912)],
-    "beam-retrain, TensorFlow, bfloat16": [Run(2000, None, 20.0, 700)],
-    "bare graph, int8": [Run(512, 300.0, 4.0, 500, ready_secs=1.84)],
+    f"beam-retrain, bfloat16, {many}": [Run(2000, 160.0, 14.0, 700), Run(2000, 162.0, 16.0, 800)],
+    f"beam-retrain, bfloat16, {some}": [Run(512, None, 5.0, 700)],
+    f"beam-retrain 0.4, bfloat16, {some}": [Run(512, None, 10.0, 700)],
+    f"Keras predict, bfloat16, {some}": [Run(512, 40.25, 20.0, 900, 0.99912)],
+    f"bare graph, int8, {some}": [Run(512, 300.0, 4.0, 500, ready_secs=1.84)],
   }
   limits = {"bfloat16": {"gflops": 3670.8, "how": "by hand"}}
-  others = {"JPGs": [{"name": "convert --formats jpg", "seconds": 4.0, "ratio": 0.4, "against": "the loop"}]}
-  faults = {"OpenVINO, int8": "no wheel", "growth": "exit code 1"}
+  claim = ["a night, of the first", 0.25, 0.2]
+  row = {"name": "convert --formats jpg", "seconds": 4.0, "ratio": 0.4, "against": "the loop", "claim": claim}
+  others = {"JPGs": [row]}
+  faults = {f"OpenVINO, int8, {many}": "no wheel", "growth": "exit code 1"}
   text = make_table(results, limits, others, faults)
   rows = {tuple(cell.strip() for cell in line.strip("|").split("|")) for line in text.splitlines()}
   assert rows >= {
-    ("bottlenecks, bfloat16", "beam-retrain", "1.00", "161/s", "2,000 in 15.0 s, 133.3/s", "800 MB, median of 2"),
-    ("bottlenecks, bfloat16", "Keras predict", "0.25", "40.2/s", "512 in 20.0 s, 25.6/s", "cosine 0.99912, 900 MB"),
-    ("bottlenecks, bfloat16", "beam-retrain, TensorFlow", "-", "-", "2,000 in 20.0 s, 100.0/s", "700 MB"),
-    ("bottlenecks, bfloat16", "matrix product", "2.00", "322/s", "-", "3,671 GFLOP/s, by hand; 11.4 GFLOP an image"),
+    (f"bottlenecks, bfloat16, {many}", "beam-retrain", "161/s", "1.00", "15.0 s", "1.00", "800 MB, median of 2"),
+    (f"bottlenecks, bfloat16, {some}", "beam-retrain 0.4", "-", "-", "10.0 s", "0.50", "700 MB"),
+    (f"bottlenecks, bfloat16, {some}", "Keras predict", "40.2/s", "0.25", "20.0 s", "0.25", "cosine 0.99912, 900 MB"),
     (
-      *("bottlenecks, int8", "bare graph", "-", "300/s", "512 in 4.0 s, 128.0/s"),
+      "bottlenecks, bfloat16",
+      "matrix product",
+      "322/s",
+      "2.00",
+      "-",
+      "-",
+      "3,671 GFLOP/s, by hand; 11.4 GFLOP an image",
+    ),
+    (
+      *(f"bottlenecks, int8, {some}", "bare graph", "300/s", "-", "4.0 s", "-"),
       "500 MB, loaded, first batch done in 1.8 s",
     ),
-    ("bottlenecks, int8", "OpenVINO", "-", "-", "-", "not measured: no wheel"),
-    ("JPGs", "convert --formats jpg", "0.40 of the loop", "-", "4.0 s", ""),
-    ("growth", "-", "-", "-", "-", "not measured: exit code 1"),
+    (f"bottlenecks, int8, {many}", "OpenVINO", "-", "-", "-", "-", "not measured: no wheel"),
+    ("JPGs", "convert --formats jpg", "-", "-", "4.0 s", "of the loop: 0.40", ""),
+    ("growth", "-", "-", "-", "-", "-", "not measured: exit code 1"),
   }
   claims = [str(claim) for claim in make_claims(results, others)]
   assert any(re.match(r"yes .*best peer's \(Keras predict\): 4\.00, at least 1$", claim) for claim in claims)
+  assert any(re.match(r"yes .*512 images, whole process.*\(Keras predict\): 4\.00, at least 1$", c) for c in claims)
+  assert any(re.match(r"NO .*a night, of the first: 0\.25, at most 0\.2$", claim) for claim in claims)
+
+
+def test_the_chart_has_a_bar_for_each_who_was_measured(tmp_path):
+  run = {"images": 512, "whole_secs": 4.0}
+  results = {"beam-retrain, int8, 512 images": [run, {**run, "whole_secs": 2.0}, run]}
+  charts.draw(
+    {"results": results, "where": {"beam-retrain": {"trunk": 3.0, "importing Beam": 0.5}}}, tmp_path / "a.svg"
+  )
+  charts.draw({"results": results, "where": {}}, tmp_path / "b.svg")
+  one, other = ((tmp_path / name).read_text() for name in ("a.svg", "b.svg"))
+  for text in ("beam-retrain 0.4", "OpenVINO", "512 images", "importing Beam", "where the seconds go"):
+    assert text in one
+  assert "importing Beam" in other  # the legend
+  assert one.count("<path") > other.count("<path")
+
+
+def test_where_tells_what_a_command_is_doing(tmp_path):
+  packages = tmp_path / "site-packages" / "apache_beam"
+  packages.mkdir(parents=True)
+  (packages / "__init__.py").write_text("import time\ntime.sleep(0.4)\n")
+  (packages / "runner.py").write_text("import time\ndef run():\n  time.sleep(0.8)\n")
+  (tmp_path / "job.py").write_text(
+    f"import sys; sys.path.insert(0, {str(packages.parent)!r})\n"
+    "import apache_beam.runner as beam\nbeam.run()\nassert sys.argv[1:] == ['--flag']\n"
+  )
+  command = [sys.executable, where.__file__, str(tmp_path / "seconds.json"), "job", "--flag"]
+  subprocess.run(command, cwd=tmp_path, check=True, env={"PATH": ""})
+  found = json.loads((tmp_path / "seconds.json").read_text())
+  assert min(found["seconds"][kind] for kind in ("Beam at work", "importing Beam")) > 0.2
+  assert found["cpu"] > 0
+
+
+def test_disk_counts_a_file_of_two_names_once(tmp_path):
+  for name in ("one", "other"):
+    (tmp_path / name).mkdir()
+  (tmp_path / "one" / "trunk").write_bytes(bytes(2_000_000))
+  os.link(tmp_path / "one" / "trunk", tmp_path / "other" / "trunk")
+  alone = versions.disk_mb([tmp_path / "one"])
+  assert versions.disk_mb([tmp_path / "one", tmp_path / "other"]) == alone >= 2
 
 
 def test_its_command_line_refuses_what_it_does_not_know():
