@@ -28,14 +28,16 @@ def gc_paused() -> Iterator[None]:
 
   Each import creates a million objects that live as long as the process. The garbage collector would scan them again
   and again while they are created, at each later full collection, and once more at exit: so it is paused here, and
-  ignores them afterwards (`gc.freeze`).
+  ignores them afterwards (`gc.freeze`). Where all was imported already it ignores nothing: what earlier jobs of the
+  process have left, a graph or a model in a cycle, could then never be freed.
   """
-  enabled = gc.isenabled()
+  enabled, before = gc.isenabled(), len(sys.modules)
   gc.disable()
   try:
     yield
   finally:
-    gc.freeze()
+    if len(sys.modules) > before:
+      gc.freeze()
     if enabled:
       gc.enable()
     _freeze_at_exit()

@@ -5,10 +5,12 @@ from __future__ import annotations
 import gc
 import subprocess
 import sys
+import types
+import weakref
 
 import pytest
 
-from beam_retrain.transforms.core.system.imports import gc_paused
+from beam_retrain.transforms.core.system.imports import gc_paused, load_command
 from tests.helpers import ROOT
 
 
@@ -29,11 +31,23 @@ def test_the_collector_rests_in_the_block_and_is_afterwards_as_it_was(enabled, e
   assert gc.isenabled() == enabled
 
 
-def test_what_was_made_in_the_block_is_not_looked_at_again():
+def test_what_an_import_made_in_the_block_is_not_looked_at_again(monkeypatch):
   before = gc.get_freeze_count()
   with gc_paused():
     made = [[] for _ in range(1000)]
+    monkeypatch.setitem(sys.modules, "newly_imported", types.ModuleType("newly_imported"))
   assert gc.get_freeze_count() >= before + len(made)
+
+
+def test_what_earlier_jobs_left_is_freed_though_a_command_is_loaded_again():
+  load_command("beam_retrain.pipelines.convert")
+  graph = types.ModuleType("graph")
+  graph.owner = graph
+  left = weakref.ref(graph)
+  load_command("beam_retrain.pipelines.convert")
+  del graph
+  gc.collect()
+  assert left() is None
 
 
 @pytest.mark.parametrize(
