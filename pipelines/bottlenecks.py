@@ -53,6 +53,7 @@ from beam_retrain.transforms.core.records.schema import (
   SCHEMA_FILE,
   TESTING,
   TRAINING,
+  TRUNK_FOLDER,
   bottleneck_record,
   schema_text,
 )
@@ -71,7 +72,6 @@ from beam_retrain.transforms.sources.base import Source
 STAGE = "bottlenecks"
 
 run = BottlenecksRequest.run
-TRUNK_FOLDER = "trunk"
 _TEMP_FOLDER = "temp"  # of killed runs of 0.4
 _SPLITS = (TRAINING, TESTING)
 _FOLDERS = (RECORDS_FOLDER, DISTORTED, FRESH_FOLDER, IMPORTED_FOLDER, TRUNK_FOLDER, TRANSFORM_FOLDER, _TEMP_FOLDER)

@@ -51,12 +51,19 @@ from beam_retrain.transforms.core.metrics.figures import (
   Metrics,
   TrendPoint,
 )
-from beam_retrain.transforms.core.metrics.metrics_file import METRICS_FILE, write_metrics
+from beam_retrain.transforms.core.metrics.metrics_file import write_metrics
 from beam_retrain.transforms.core.metrics.wording import accuracy_line, too_few
 from beam_retrain.transforms.core.models.agreement import Agreement, Sampled
 from beam_retrain.transforms.core.printing import command_of_stage, detail, is_stage, print, say
 from beam_retrain.transforms.core.records.leaks import NEAR_DUPLICATES, describe
-from beam_retrain.transforms.core.records.schema import INFO_FILE, LEAKS_FILE, QUARANTINE_FILE, REPORTS_FOLDER, TESTING
+from beam_retrain.transforms.core.records.schema import (
+  INFO_FILE,
+  LEAKS_FILE,
+  METRICS_FILE,
+  QUARANTINE_FILE,
+  REPORTS_FOLDER,
+  TESTING,
+)
 from beam_retrain.transforms.core.records.splits import SplitPercentages
 from beam_retrain.transforms.core.run.exit_codes import ExitCode
 from beam_retrain.transforms.core.run.output_folder import complete_folder, find_info, read_info

@@ -14,13 +14,13 @@ import numpy as np
 from beam_retrain.pipelines.requests.predict import PredictRequest
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.images.exif import is_oriented, tell_oriented
-from beam_retrain.transforms.core.models.choose_variant import TRUNK_FOLDER, ServingVariant, choose_serving_variant
+from beam_retrain.transforms.core.models.choose_variant import ServingVariant, choose_serving_variant
 from beam_retrain.transforms.core.models.head import HEAD_FILE, decode_head
 from beam_retrain.transforms.core.models.inference import BATCH_SIZE, LoadedModel, infer_images, load_model, with_head
 from beam_retrain.transforms.core.printing import print, say
 from beam_retrain.transforms.core.records.csv_format import csv_line, escape_cell
 from beam_retrain.transforms.core.records.quarantine import MAX_FILE_BYTES, Quarantined, Reason
-from beam_retrain.transforms.core.records.schema import Image
+from beam_retrain.transforms.core.records.schema import SAVED_MODEL_FOLDER, TRUNK_FOLDER, Image
 from beam_retrain.transforms.core.run.exit_codes import exit_code_for_images, run_command
 from beam_retrain.transforms.core.run.output_folder import find_output, read_info, read_labels
 from beam_retrain.transforms.core.run.run_info import RunInfo
@@ -88,7 +88,7 @@ def choose_serving(folder: str, info: RunInfo, precision: str = AUTO, runtime: s
 def load_classifier(folder: str, serving: ServingVariant, batch_size: int = BATCH_SIZE) -> LoadedModel:
   """Loads a model; its output is `scores`, for `batch_size` see `load_model`."""
   if not serving.is_prepared:
-    return load_model(os.path.join(folder, "saved_model"))
+    return load_model(os.path.join(folder, SAVED_MODEL_FOLDER))
   head = os.path.join(folder, HEAD_FILE)
   return with_head(load_trunk_of(folder, serving, batch_size), decode_head(local_files.read_bytes(head), head), head)
 
@@ -97,7 +97,7 @@ def load_trunk_of(folder: str, serving: ServingVariant, batch_size: int = BATCH_
   """Loads the trunk of a model; its output is `bottleneck`."""
   if serving.is_prepared:
     return load_model(os.path.join(folder, TRUNK_FOLDER), batch_size=batch_size)
-  return load_model(os.path.join(folder, "saved_model"), trunk_only=True)
+  return load_model(os.path.join(folder, SAVED_MODEL_FOLDER), trunk_only=True)
 
 
 def predict(job: Job, bad: list[Quarantined], oriented: list[str]) -> Iterator[Prediction]:

@@ -19,11 +19,10 @@ from beam_retrain.pipelines.models.trained import Model, ModelTrunk
 from beam_retrain.pipelines.requests.verify import VerifyRequest
 from beam_retrain.transforms.bottlenecks.model_handler import ImageModelHandler
 from beam_retrain.transforms.core.errors import InputError
-from beam_retrain.transforms.core.metrics.metrics_file import METRICS_FILE
 from beam_retrain.transforms.core.models.inference import Inferred
 from beam_retrain.transforms.core.printing import print, say
 from beam_retrain.transforms.core.records.quarantine import Quarantined
-from beam_retrain.transforms.core.records.schema import COMPLETED_FILE
+from beam_retrain.transforms.core.records.schema import COMPLETED_FILE, METRICS_FILE
 from beam_retrain.transforms.core.run import contents
 from beam_retrain.transforms.core.run.exit_codes import ExitCode, exit_code_for_images, run_command
 from beam_retrain.transforms.core.run.output_folder import find_faults

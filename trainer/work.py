@@ -17,7 +17,7 @@ from beam_retrain.trainer.fit.data import Bottlenecks, load_bottlenecks, load_tr
 from beam_retrain.trainer.fit.schedule import FullBatch, Schedule
 from beam_retrain.trainer.fit.tensorboard import Summaries
 from beam_retrain.transforms.core.printing import detail, say
-from beam_retrain.transforms.core.records.schema import TESTING, TRAINING, VALIDATION
+from beam_retrain.transforms.core.records.schema import METRICS_FILE, TESTING, TRAINING, TRUNK_FOLDER, VALIDATION
 from beam_retrain.transforms.core.records.trained_on import TRAINED_ON_FILE
 from beam_retrain.transforms.core.run.output_folder import claim_folder, complete_folder
 from beam_retrain.transforms.core.run.run_info import RunInfo, describe_run
@@ -33,7 +33,7 @@ def train_and_export(job: Job) -> TrainMetrics:
   Raises InputError if the bottlenecks cannot be used, or the training diverges.
   """
   trunk, options = job.info.trunk, job.tflite
-  trunk_folder = os.path.join(job.bottlenecks, "trunk")
+  trunk_folder = os.path.join(job.bottlenecks, TRUNK_FOLDER)
   check_exportable(trunk_folder, job.info)
   transform = load_transform(os.path.join(job.bottlenecks, "transform"), job.labels, trunk.dimensions)
   data = load_bottlenecks(
@@ -78,7 +78,7 @@ def train_and_export(job: Job) -> TrainMetrics:
   )
   counts = {split: dict(zip(data.labels, data.counts(split).tolist(), strict=True)) for split in scores}
   metrics = TrainMetrics(len(data.labels), job.request.seed, rounds, scores, lite, counts)
-  local_files.write_text(os.path.join(job.output, output_files.METRICS), metrics.to_json())
+  local_files.write_text(os.path.join(job.output, METRICS_FILE), metrics.to_json())
   complete_folder(job.output)
   return metrics
 

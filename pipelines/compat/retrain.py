@@ -23,7 +23,12 @@ from beam_retrain.transforms.core.log_file import keep_in
 from beam_retrain.transforms.core.metrics.predictions import Row, read_predictions
 from beam_retrain.transforms.core.printing import print, say
 from beam_retrain.transforms.core.records.csv_format import unescape_cell
-from beam_retrain.transforms.core.records.schema import CONFIG_FILE, FROZEN_GRAPH_FILE, RETRAINED_LABELS_FILE
+from beam_retrain.transforms.core.records.schema import (
+  CONFIG_FILE,
+  FROZEN_GRAPH_FILE,
+  RETRAINED_LABELS_FILE,
+  SAVED_MODEL_FOLDER,
+)
 from beam_retrain.transforms.core.run.config import to_toml
 from beam_retrain.transforms.core.run.exit_codes import ExitCode
 from beam_retrain.transforms.core.run.flags import expand
@@ -32,7 +37,6 @@ from beam_retrain.transforms.core.system import local_files, locks
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.sources.folders import ClassFolder, count_files, find_class_folders, list_class_folders
 
-_SAVED_MODEL = "saved_model"
 _FEW = 20
 _MANY = 2**27 - 1  # retrain.py's MAX_NUM_IMAGES_PER_CLASS
 _SAYS_WARNINGS, _SAYS_ALL = ("DEBUG", "INFO", "WARN"), ("DEBUG", "INFO")
@@ -131,7 +135,7 @@ def check_saved_model(flags: argparse.Namespace, stages: Stages) -> None:
   """Checks that `--saved_model_dir` is empty, or this request's own."""
   folder = flags.saved_model_dir
   if folder and os.path.isdir(folder) and os.listdir(folder):
-    trained = os.path.join(work_dir(flags), "train", _SAVED_MODEL)
+    trained = os.path.join(work_dir(flags), "train", SAVED_MODEL_FOLDER)
     if not (stages.put_model(folder) or (stages.is_trained and _hold_the_same(folder, trained))):
       why = "is not empty, and not as this command left it: empty it, or give a new folder"
       raise InputError(f"{PROG}: --saved_model_dir {folder} {why}.")
@@ -160,9 +164,9 @@ def put_outputs(flags: argparse.Namespace) -> None:
       shutil.copyfileobj(source, target)
   if flags.saved_model_dir:
     folder = os.path.realpath(flags.saved_model_dir)  # a link to an empty folder cannot be replaced
-    if not _hold_the_same(folder, os.path.join(trained, _SAVED_MODEL)):
+    if not _hold_the_same(folder, os.path.join(trained, SAVED_MODEL_FOLDER)):
       with local_files.atomic_folder(folder) as temporary:
-        shutil.copytree(os.path.join(trained, _SAVED_MODEL), temporary)
+        shutil.copytree(os.path.join(trained, SAVED_MODEL_FOLDER), temporary)
         local_files.sync(temporary)
     local_files.sync(os.path.dirname(folder))
   for path in (flags.output_graph, flags.output_labels):

@@ -17,10 +17,10 @@ import numpy as np
 from beam_retrain.transforms.bottlenecks.store import read_shards
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.metrics.figures import LabelRow, Metrics
-from beam_retrain.transforms.core.metrics.metrics_file import METRICS_FILE, metrics_from_json
+from beam_retrain.transforms.core.metrics.metrics_file import metrics_from_json
 from beam_retrain.transforms.core.metrics.predictions import ROW_COLUMNS
 from beam_retrain.transforms.core.records.csv_format import unescape_cell
-from beam_retrain.transforms.core.records.schema import INFO_FILE
+from beam_retrain.transforms.core.records.schema import INFO_FILE, METRICS_FILE
 from beam_retrain.transforms.core.records.splits import SplitPercentages
 from beam_retrain.transforms.core.run.output_folder import find_info, read_info
 from beam_retrain.transforms.core.system.prefetch import batched

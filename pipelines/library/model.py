@@ -30,10 +30,10 @@ from beam_retrain.pipelines.library.images import (
 from beam_retrain.pipelines.predict import choose_serving, load_classifier, load_trunk_of, rank
 from beam_retrain.transforms.core.arguments import AnyPath, as_path, check_count, naming_arguments
 from beam_retrain.transforms.core.errors import InputError
-from beam_retrain.transforms.core.models.choose_variant import TRUNK_FOLDER
 from beam_retrain.transforms.core.models.head import HEAD_FILE
 from beam_retrain.transforms.core.models.inference import LoadedModel, infer_images
 from beam_retrain.transforms.core.records.quarantine import Quarantined
+from beam_retrain.transforms.core.records.schema import SAVED_MODEL_FOLDER, TRUNK_FOLDER
 from beam_retrain.transforms.core.records.trained_on import TRAINED_ON_FILE, TrainedOn
 from beam_retrain.transforms.core.run.output_folder import find_output, read_info, read_labels
 from beam_retrain.transforms.core.runtimes.variant import AUTO
@@ -159,7 +159,7 @@ class Model:
 
     folder = os.path.abspath(self._folder)
     if not self._serving.is_prepared:
-      return ImageModelHandler(os.path.join(folder, "saved_model"))
+      return ImageModelHandler(os.path.join(folder, SAVED_MODEL_FOLDER))
     return ImageModelHandler(os.path.join(folder, TRUNK_FOLDER), head=os.path.join(folder, HEAD_FILE))
 
   @functools.cached_property

@@ -16,7 +16,7 @@ from beam_retrain.transforms.bottlenecks.store import trunks_in
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.models.agreement import Agreement
 from beam_retrain.transforms.core.models.inference import load_prepared_model
-from beam_retrain.transforms.core.records.schema import Image
+from beam_retrain.transforms.core.records.schema import TRUNK_FOLDER, Image
 from beam_retrain.transforms.core.run.output_folder import find_info
 from beam_retrain.transforms.core.runtimes.prepared import find_prepared, read_prepared_info
 from beam_retrain.transforms.core.runtimes.trunk_info import TrunkInfo
@@ -130,7 +130,7 @@ def _as_in(folder: str, trunk: Trunk, precision: str, runtime: str) -> Choice | 
     if is_of_trunk and would_do and not variant.unsupported_reason():
       # The calibration images of int8 are not available.
       is_copied = variant.precision == INT8 and files.is_local(folder)
-      stored = find_prepared(files.join(folder, "trunk")) if is_copied else ""
+      stored = find_prepared(files.join(folder, TRUNK_FOLDER)) if is_copied else ""
       try:
         prepared = prepare(trunk, variant, stored=stored)
       except InputError:

@@ -10,16 +10,24 @@ from beam_retrain.pipelines.models.execution import Execution
 from beam_retrain.pipelines.options.flags import check_split_hash
 from beam_retrain.transforms.bottlenecks.model_handler import ImageModelHandler
 from beam_retrain.transforms.core.errors import DamagedInputError, InputError, flag
-from beam_retrain.transforms.core.metrics.metrics_file import METRICS_FILE
 from beam_retrain.transforms.core.metrics.training_log import TrainingLog
-from beam_retrain.transforms.core.models.choose_variant import TRUNK_FOLDER, choose_serving_variant
+from beam_retrain.transforms.core.models.choose_variant import choose_serving_variant
 from beam_retrain.transforms.core.models.head import HEAD_FILE
-from beam_retrain.transforms.core.records.schema import ALL, LABELS_FILE, TESTING, TRAINING
+from beam_retrain.transforms.core.records.schema import (
+  ALL,
+  LABELS_FILE,
+  METRICS_FILE,
+  PREPARED_FOLDER,
+  SAVED_MODEL_FOLDER,
+  TESTING,
+  TRAINING,
+  TRUNK_FOLDER,
+)
 from beam_retrain.transforms.core.records.splits import SplitPercentages
 from beam_retrain.transforms.core.records.trained_on import TRAINED_ON_FILE, TrainedOn
 from beam_retrain.transforms.core.run.output_folder import find_output, read_info, read_labels
 from beam_retrain.transforms.core.run.run_info import RunInfo
-from beam_retrain.transforms.core.runtimes.prepared import CARD_FILE, PREPARED_FOLDER
+from beam_retrain.transforms.core.runtimes.prepared import CARD_FILE
 from beam_retrain.transforms.core.runtimes.variant import AUTO
 from beam_retrain.transforms.core.system.small_files import RUN_AGAIN, read_small
 from beam_retrain.transforms.io import files
@@ -37,7 +45,7 @@ class Model:
 
   @property
   def saved_model(self) -> str:
-    return files.join(self.path, "saved_model")
+    return files.join(self.path, SAVED_MODEL_FOLDER)
 
   @functools.cached_property
   def has_head(self) -> bool:

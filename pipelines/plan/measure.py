@@ -30,7 +30,7 @@ from beam_retrain.transforms.bottlenecks.model_handler import ImageModelHandler
 from beam_retrain.transforms.bottlenecks.store import record_files
 from beam_retrain.transforms.core.errors import InputError, user_sentence
 from beam_retrain.transforms.core.records.quarantine import Quarantined
-from beam_retrain.transforms.core.records.schema import TESTING, TRAINING, Image
+from beam_retrain.transforms.core.records.schema import TESTING, TRAINING, TRUNK_FOLDER, Image
 from beam_retrain.transforms.core.records.shards import IMAGES_PER_SHARD
 from beam_retrain.transforms.core.run.cost_model import JobCosts
 from beam_retrain.transforms.core.run.output_folder import read_info
@@ -92,7 +92,7 @@ def measure(request: PlanRequest, whole: PlannedInput) -> Measurement:
     )
     total = sum(counts.values())
     wanted = request.pictures or total
-    handler, job = _choose_handler(request, whole, os.path.join(output, bottlenecks.TRUNK_FOLDER), info, wanted)
+    handler, job = _choose_handler(request, whole, os.path.join(output, TRUNK_FOLDER), info, wanted)
     shard, shard_images = whole.source.typical_shard((TRAINING,), whole.percentages, CHECKED_IMAGES)
     shard_secs, image_secs = time_work(handler, shard, shard_images, whole.source.labels)
     if handler.batch_size != info.settings["batch_size"]:

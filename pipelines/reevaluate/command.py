@@ -21,9 +21,8 @@ from beam_retrain.reporting.prometheus import prometheus_text
 from beam_retrain.reporting.text_tables import changes_table
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.metrics.figures import CANDIDATE, MODEL, TrendPoint
-from beam_retrain.transforms.core.metrics.metrics_file import METRICS_FILE
 from beam_retrain.transforms.core.printing import say
-from beam_retrain.transforms.core.records.schema import LEAKS_FILE, QUARANTINE_FILE
+from beam_retrain.transforms.core.records.schema import LEAKS_FILE, METRICS_FILE, QUARANTINE_FILE
 from beam_retrain.transforms.core.records.shards import BottleneckCounts
 from beam_retrain.transforms.core.run.next_steps import say_next
 from beam_retrain.transforms.core.run.run_info import RunInfo, describe_run

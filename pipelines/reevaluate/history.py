@@ -28,8 +28,8 @@ from beam_retrain.pipelines.reevaluate.bucket import is_bucket
 from beam_retrain.transforms.bottlenecks.store import STORES_FOLDER, store_folder
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.metrics.figures import Metrics, TrendPoint
-from beam_retrain.transforms.core.metrics.metrics_file import METRICS_FILE, MetricsError, metrics_from_json
-from beam_retrain.transforms.core.records.schema import COMPLETED_FILE, INFO_FILE
+from beam_retrain.transforms.core.metrics.metrics_file import MetricsError, metrics_from_json
+from beam_retrain.transforms.core.records.schema import COMPLETED_FILE, INFO_FILE, METRICS_FILE
 from beam_retrain.transforms.core.run.output_folder import find_faults, is_completed, reopen_folder
 from beam_retrain.transforms.core.system import locks, scratch
 from beam_retrain.transforms.evaluation.evaluate import PREDICTIONS_FILE

@@ -20,6 +20,7 @@ from beam_retrain.transforms.core.records.schema import (
   RECORDS_FOLDER,
   REPORTS_FOLDER,
   STATS_FILE,
+  TRUNK_FOLDER,
 )
 from beam_retrain.transforms.core.records.splits import LEGACY, STABLE, SplitPercentages
 from beam_retrain.transforms.core.run.output_folder import check_contents, find_info, is_completed
@@ -97,7 +98,7 @@ class Retry:
     Raises:
       InputError: it is missing, or this machine cannot run it.
     """
-    trunk = load_stored_trunk(files.join(self.folder, "trunk"), self.info.trunk)
+    trunk = load_stored_trunk(files.join(self.folder, TRUNK_FOLDER), self.info.trunk)
     variant = trunk.info.variant
     if reason := variant.unsupported_reason():
       cause = reason.partition(": use")[0]

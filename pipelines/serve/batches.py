@@ -21,7 +21,7 @@ from beam_retrain.transforms.core.models.inference import (
   load_float32,
 )
 from beam_retrain.transforms.core.records.quarantine import Quarantined
-from beam_retrain.transforms.core.records.schema import Image
+from beam_retrain.transforms.core.records.schema import SAVED_MODEL_FOLDER, Image
 from beam_retrain.transforms.core.runtimes.variant import OPENVINO
 
 MAX_WAITING = 256
@@ -42,7 +42,7 @@ def load_sizes(folder: str, serving: ServingVariant, with_vectors: bool) -> Mapp
   `with_vectors`: its `bottleneck` is, too.
   """
   if with_vectors and not serving.is_prepared:
-    return dict.fromkeys(_SIZES, load_float32(os.path.join(folder, "saved_model")))
+    return dict.fromkeys(_SIZES, load_float32(os.path.join(folder, SAVED_MODEL_FOLDER)))
   if serving.is_prepared and serving.variant.runtime == OPENVINO:
     return {size: load_classifier(folder, serving, batch_size=size) for size in _COMPILED_SIZES}
   return dict.fromkeys(_SIZES, load_classifier(folder, serving))

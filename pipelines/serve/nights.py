@@ -15,6 +15,7 @@ from beam_retrain.reporting.gates import verdict_in_words
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.metrics.figures import MODEL, Metrics
 from beam_retrain.transforms.core.records.csv_format import unescape_cell
+from beam_retrain.transforms.core.records.schema import METRICS_FILE
 from beam_retrain.transforms.core.run.output_folder import read_info
 from beam_retrain.transforms.core.system import local_files
 
@@ -100,7 +101,7 @@ class History:
   def _night(self, date: str) -> Night:
     folder = os.path.join(self._folder, date)
     try:
-      changed = os.stat(os.path.join(folder, "metrics.json")).st_mtime_ns
+      changed = os.stat(os.path.join(folder, METRICS_FILE)).st_mtime_ns
       if self._read.get(date, (0,))[0] != changed:
         self._read[date] = changed, Night(date, read_night(folder, date))
       return self._read[date][1]

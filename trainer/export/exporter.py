@@ -28,12 +28,19 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import tensorflow as tf
 
-from beam_retrain.trainer.export import frozen_graph, output_files
+from beam_retrain.trainer.export import frozen_graph
 from beam_retrain.trainer.export.stored_trunk import StoredTrunk
 from beam_retrain.trainer.fit.head import LinearHead
 from beam_retrain.transforms.core.images.decode import preprocess
 from beam_retrain.transforms.core.models.head import HEAD_FILE, Head, encode_head
-from beam_retrain.transforms.core.records.schema import FROZEN_GRAPH_FILE, LABELS_FILE, RETRAINED_LABELS_FILE
+from beam_retrain.transforms.core.records.schema import (
+  FROZEN_GRAPH_FILE,
+  LABELS_FILE,
+  PREPARED_FOLDER,
+  RETRAINED_LABELS_FILE,
+  SAVED_MODEL_FOLDER,
+  TRUNK_FOLDER,
+)
 from beam_retrain.transforms.core.run.output_folder import write_labels
 from beam_retrain.transforms.core.system import local_files
 from beam_retrain.transforms.core.system.plain_path import plain_path
@@ -175,14 +182,14 @@ class Exporter:
     flat = self.flatten(head)
     exported = self.assemble(head.get_weights())
     self._check(exported, flat)
-    with local_files.atomic_folder(os.path.join(output, output_files.SAVED_MODEL)) as folder:
+    with local_files.atomic_folder(os.path.join(output, SAVED_MODEL_FOLDER)) as folder:
       self.save(exported, folder)
     local_files.write_bytes(os.path.join(output, FROZEN_GRAPH_FILE), self.freeze(head.get_weights()))
     local_files.write_bytes(os.path.join(output, HEAD_FILE), encode_head(flat))
-    prepared = os.path.join(self.trunk_folder, output_files.PREPARED)  # computed the bottlenecks
+    prepared = os.path.join(self.trunk_folder, PREPARED_FOLDER)  # computed the bottlenecks
     if os.path.isdir(prepared):  # early versions have none
-      with local_files.atomic_folder(os.path.join(output, output_files.TRUNK)) as folder:
-        shutil.copytree(prepared, os.path.join(folder, output_files.PREPARED), copy_function=local_files.link_or_copy)
+      with local_files.atomic_folder(os.path.join(output, TRUNK_FOLDER)) as folder:
+        shutil.copytree(prepared, os.path.join(folder, PREPARED_FOLDER), copy_function=local_files.link_or_copy)
     for name in (LABELS_FILE, RETRAINED_LABELS_FILE):
       write_labels(output, self.labels, name=name)
     return flat

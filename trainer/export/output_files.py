@@ -13,31 +13,21 @@ from beam_retrain.transforms.core.records.schema import (
   COMPLETED_FILE,
   FROZEN_GRAPH_FILE,
   LABELS_FILE,
+  METRICS_FILE,
   RETRAINED_LABELS_FILE,
+  SAVED_MODEL_FOLDER,
+  TRUNK_FOLDER,
 )
 from beam_retrain.transforms.core.records.trained_on import TRAINED_ON_FILE
 
 STAGE = "train"
-SAVED_MODEL = "saved_model"
-METRICS = "metrics.json"
 LOGS = "logs"
 CHECKPOINTS = "checkpoints"
-TRUNK = "trunk"
-PREPARED = "prepared"
 
 # The marker is deleted first: without it no reader treats the folder as finished.
-_LABELS = (LABELS_FILE, RETRAINED_LABELS_FILE)
 OWNED = (
-  COMPLETED_FILE,
-  *_LABELS,
-  SAVED_MODEL,
-  FROZEN_GRAPH_FILE,
-  HEAD_FILE,
-  TRAINED_ON_FILE,
-  TRUNK,
-  METRICS,
-  LOGS,
-  CHECKPOINTS,
+  *(COMPLETED_FILE, LABELS_FILE, RETRAINED_LABELS_FILE, SAVED_MODEL_FOLDER, FROZEN_GRAPH_FILE, HEAD_FILE),
+  *(TRAINED_ON_FILE, TRUNK_FOLDER, METRICS_FILE, LOGS, CHECKPOINTS),
 )
 """Names in the folder, besides `info.json`."""
 

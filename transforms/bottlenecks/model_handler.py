@@ -26,7 +26,7 @@ from beam_retrain.transforms.core.models.inference import (
 )
 from beam_retrain.transforms.core.printing import print
 from beam_retrain.transforms.core.records.quarantine import Quarantined
-from beam_retrain.transforms.core.records.schema import Image
+from beam_retrain.transforms.core.records.schema import SAVED_MODEL_FOLDER, Image
 from beam_retrain.transforms.core.runtimes.prepared import find_prepared, foreign_reason
 from beam_retrain.transforms.core.system.machine import Threads
 from beam_retrain.transforms.io import files
@@ -110,7 +110,7 @@ class ImageModelHandler(ModelHandler[Image, "Inferred | Quarantined", LoadedMode
     if not reason:
       return ""
     # Beside the prepared trunk, or of a trained model.
-    for folder in (self._path, files.join(files.split(self._path)[0], "saved_model")):
+    for folder in (self._path, files.join(files.split(self._path)[0], SAVED_MODEL_FOLDER)):
       if files.exists(files.join(folder, "saved_model.pb")):
         print(f"{self._path}: {reason}; so it runs in float32 by TensorFlow, from {folder}", file=sys.stderr)
         return folder

@@ -14,9 +14,8 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from beam_retrain.transforms.core.metrics.figures import Metrics, ModelMetrics
+from beam_retrain.transforms.core.records.schema import METRICS_FILE
 from beam_retrain.transforms.core.records.shards import BottleneckCounts
-
-METRICS_FILE = "metrics.json"
 
 _KEYS = {
   "images": "pictures",

@@ -5,14 +5,11 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from beam_retrain.transforms.core.errors import InputError
-from beam_retrain.transforms.core.records.schema import PREPROCESSING_VERSION
-from beam_retrain.transforms.core.runtimes.prepared import PREPARED_FOLDER
+from beam_retrain.transforms.core.records.schema import PREPARED_FOLDER, PREPROCESSING_VERSION, TRUNK_FOLDER
 from beam_retrain.transforms.core.runtimes.variant import AUTO, FLOAT32, TENSORFLOW, Variant
 
 EXPORTED = Variant(TENSORFLOW, FLOAT32)
 """Variant of every exported model, whatever its head was trained on."""
-TRUNK_FOLDER = "trunk"
-"""Folder in a model's folder: the trunk as prepared for the model's bottlenecks."""
 
 
 class ServingVariant(NamedTuple):

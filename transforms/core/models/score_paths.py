@@ -18,11 +18,10 @@ from beam_retrain.transforms.core.models.head import HEAD_FILE, decode_head
 from beam_retrain.transforms.core.models.inference import load_model
 from beam_retrain.transforms.core.models.saved_model import load_saved_model
 from beam_retrain.transforms.core.models.tflite import LiteModel
-from beam_retrain.transforms.core.records.schema import FINAL_TENSOR, FROZEN_GRAPH_FILE
+from beam_retrain.transforms.core.records.schema import FINAL_TENSOR, FROZEN_GRAPH_FILE, SAVED_MODEL_FOLDER
 from beam_retrain.transforms.core.run.output_folder import find_info
 from beam_retrain.transforms.core.system import local_files
 
-SAVED_MODEL_FOLDER = "saved_model"
 REFERENCE = "exported model"
 
 

@@ -72,6 +72,12 @@ FINAL_TENSOR = "final_result"
 
 SCHEMA_FILE = "schema.pbtxt"
 RECORDS_FOLDER = "records"
+METRICS_FILE = "metrics.json"
+SAVED_MODEL_FOLDER = "saved_model"
+TRUNK_FOLDER = "trunk"
+"""Of bottlenecks: their trunk; of a model: the same, as it was prepared for them."""
+PREPARED_FOLDER = "prepared"
+"""In a folder of a trunk: its form for a runtime and a precision."""
 STORES_FOLDER = "bottlenecks"
 """In an evaluation with `--reuse` and in a night: a folder of bottlenecks for each trunk."""
 

@@ -24,6 +24,7 @@ from beam_retrain.transforms.core.records.schema import (
   LABELS_FILE,
   QUARANTINE_FILE,
   REPORTS_FOLDER,
+  SAVED_MODEL_FOLDER,
   STATS_FILE,
 )
 from beam_retrain.transforms.core.run import config, contents
@@ -125,7 +126,7 @@ def find_output(path: str, stage: str, files: Files = local_files) -> str:
   if files.exists(os.path.join(below, INFO_FILE)):
     return below
   above, name = os.path.split(path.rstrip("/"))
-  is_model = stage == "train" and name == "saved_model" and files.exists(os.path.join(above, INFO_FILE))
+  is_model = stage == "train" and name == SAVED_MODEL_FOLDER and files.exists(os.path.join(above, INFO_FILE))
   return above if is_model else path
 
 
